@@ -1,7 +1,7 @@
 """The tables of docs/api, made from docstrings: `KERAS_BACKEND=torch python docs/mkdocs/api_tables.py` writes them anew.
 
-A page has words of its own, and ends in a table of the public names of its module. The site adds the entries that the table
-lists: docs/mkdocs/repository_pages.py.
+A page has words of its own, and tables of the public names of its module, whose rows can be moved; a new name is put at the
+end. The site adds the entries that the tables list: docs/mkdocs/repository_pages.py.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import pathlib
 import re
 
 FOLDER = pathlib.Path(__file__).parent.parent / "api"
-HEAD = "| name | |\n|---|---|\n"
+ROW = re.compile(r"^\| `(\w+)` \|.*\n", re.MULTILINE)
 
 
 def pages():
@@ -19,12 +19,13 @@ def pages():
     return {"keras_ratesnn" if path.stem == "keras_ratesnn" else f"keras_ratesnn.{path.stem}": path for path in paths}
 
 
-def with_table(text, module):
-    """The text of a page with the table of its module."""
-    return text.partition(HEAD)[0].rstrip() + "\n\n" + HEAD + "".join(map(_row, _public(importlib.import_module(module))))
+def with_tables(text, module):
+    """The text of a page with the rows of its module."""
+    rows = {name: _row((name, value)) for name, value in public(importlib.import_module(module))}
+    return ROW.sub(lambda match: rows.pop(match[1], ""), text) + "".join(rows.values())
 
 
-def _public(module):
+def public(module):
     """The public classes and functions of a module, pairs of name and value. It may have other modules and constants."""
     own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
     names = getattr(module, "__all__", [name for name in own if not name.startswith("_")])
@@ -41,4 +42,4 @@ def _row(entry):
 
 if __name__ == "__main__":
     for module, path in pages().items():
-        path.write_text(with_table(path.read_text(), module))
+        path.write_text(with_tables(path.read_text(), module))

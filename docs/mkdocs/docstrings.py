@@ -8,7 +8,6 @@ EXAMPLE = re.compile(r"(?:^|(?<=\n\n))(>>> .*(?:\n.+)*)", re.MULTILINE)
 BESIDES = re.compile(r"^Args: (.+)\n(?= )", re.MULTILINE)
 OF_CALL = re.compile(r"^Returns:$", re.MULTILINE)
 OF_CELL = re.compile(r"arguments_of\((\w+)\)")
-BACKEND = "keras_ratesnn._core.backend"
 
 
 class KerasStyle(griffe.Extension):
@@ -32,16 +31,6 @@ class KerasStyle(griffe.Extension):
 
 class Functions(griffe.Extension):
     """Finds functions that Python finds when it runs."""
-
-    def on_alias_instance(self, *, alias, **kwargs):
-        # Each backend has its own; the base class has their docstrings.
-        module, _, name = alias.target_path.rpartition(".")
-        if module == BACKEND:
-            alias.target_path = f"{BACKEND}.base.Backend.{name}"
-
-    def on_function_instance(self, *, func, **kwargs):
-        if func.path.startswith(f"{BACKEND}.base.Backend."):
-            del func.parameters["self"]
 
     def on_package(self, *, pkg, loader, **kwargs):
         for module in pkg["models"].modules.values():

@@ -158,13 +158,12 @@ def _factors(training):
     class WithSensitivity(NeuronHandler):
         def all_steps(self, state, inputs):
             context = dataclasses.replace(self.context, with_gradient=False)
-            _, (values,) = _SensitivityHandler(self.call, context, self.static).all_steps((), inputs)
+            sensitivity = _SensitivityHandler(self.call, context)
+            sensitivity.static = self.static
+            _, (values,) = sensitivity.all_steps((), inputs)
             state, spikes = super().all_steps(state, inputs)
             found.append(_Factor(neurons.add(self.operation.name), values, spikes[0], self.operation))
             return state, spikes
-
-    def watched(handler):
-        return WithSensitivity(handler.call, handler.context, handler.static)
 
     def observe(call, outputs):
         kernels = _kernels_over_time(call)
@@ -174,7 +173,7 @@ def _factors(training):
             found.append(_Factor(of_kernel, call.signals[0].value, outputs.value, call.operation, kernel))
         return outputs
 
-    training.run(Observing(observe, with_neurons(watched)))
+    training.run(Observing(observe, with_neurons(WithSensitivity)))
     return found
 
 
@@ -184,8 +183,10 @@ class _SensitivityHandler(NeuronHandler):
     Its time mean is the eligibility of the rate gradient. The record is the tangent of the state.
     """
 
-    def __init__(self, call, context, static):
-        super().__init__(call, context, static)
+    begins_incomplete = True
+
+    def __init__(self, call, context):
+        super().__init__(call, context)
         self.cell = self.operation.cell
 
     @property

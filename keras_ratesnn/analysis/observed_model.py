@@ -162,12 +162,11 @@ class _Emitting(GradientMethod):
         if not any(emitted.values()):
             return plain(run)
 
-        def nodes(calls: Sequence[PlannedCall], context: Context, static: set[int]) -> Iterable[Node]:
-            for node in plain_nodes(calls, context, static):
+        def nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node]:
+            for node in plain_nodes(calls, context):
                 slot = of_membranes.get(node.handler.call.key)
                 if slot is not None:
-                    handler = WithMembranes(node.handler.call, context, node.handler.static)
-                    node = Node(handler, node.inputs, [*node.outputs, slot.index])
+                    node = Node(WithMembranes(node.handler.call, context), node.inputs, [*node.outputs, slot.index])
                 yield node
 
         with_emitted = Part(part.calls, part.inputs, {"outputs": part.outputs, "emitted": emitted})
@@ -183,8 +182,8 @@ class _Emitting(GradientMethod):
 class WithMembranes(NeuronHandler):
     """Neurons with two outputs: spikes, and membranes before the reset."""
 
-    def __init__(self, call: PlannedCall, context: Context, static: Sequence[bool]) -> None:
-        super().__init__(call, context, static)
+    def __init__(self, call: PlannedCall, context: Context) -> None:
+        super().__init__(call, context)
         # A loop over time has one output: the two are joined on a last axis.
         self.dtype = time_axis.accumulation_dtype(self.dtype)
 

@@ -30,13 +30,12 @@ class _Shifting(NeuronHandler):
     Args:
         call: See `Handler`.
         context: See `Handler`.
-        static: See `Handler`.
         wanted: Float, the mean firing rate that is wanted, as a fraction of the largest one.
         shifted: Function of the layer and its shift, called once.
     """
 
-    def __init__(self, call, context, static, wanted, shifted):
-        super().__init__(call, context, static)
+    def __init__(self, call, context, wanted, shifted):
+        super().__init__(call, context)
         self._wanted, self._shifted = wanted, shifted
 
     def all_steps(self, state, inputs):
@@ -75,10 +74,10 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
         shifts[neuron] = shift
         bar.add(1)
 
-    def shifting(handler):
-        if handler.operation not in rates:
-            return handler
-        return _Shifting(handler.call, handler.context, handler.static, rates[handler.operation], shifted)
+    def shifting(call, context):
+        if call.operation not in rates:
+            return NeuronHandler(call, context)
+        return _Shifting(call, context, rates[call.operation], shifted)
 
     model = SpikingModel(network, timesteps, Observing(nodes=with_neurons(shifting)))
     try:

@@ -2,7 +2,6 @@
 
 from keras_ratesnn._core import registry
 from keras_ratesnn._core.annotations import Config
-from keras_ratesnn._core.backend import graft
 from keras_ratesnn._graph import PlannedCall
 from keras_ratesnn.gradients.bptt import BPTT
 from keras_ratesnn.gradients.handlers import (
@@ -17,10 +16,11 @@ from keras_ratesnn.gradients.handlers import (
     NormalizationHandler,
     OperationHandler,
     RandomHandler,
+    graft,
     stopped,
 )
 from keras_ratesnn.gradients.method import GradientMethod
-from keras_ratesnn.gradients.network import Network, Node, in_time, plain, plain_nodes, with_neurons
+from keras_ratesnn.gradients.network import Network, Node, after_neurons, in_time, plain, plain_nodes, with_neurons
 from keras_ratesnn.gradients.ottt import OTTT
 from keras_ratesnn.gradients.rate import Rate
 from keras_ratesnn.gradients.run import Run
@@ -70,6 +70,7 @@ __all__ = [
     "RandomHandler",
     "Rate",
     "Run",
+    "after_neurons",
     "get",
     "graft",
     "in_time",

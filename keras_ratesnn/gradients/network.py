@@ -5,6 +5,7 @@ but on Keras variables. Single-step mode and streams are loops over it. In multi
 runs all steps before the next one begins. What is the same at every step runs once, before them.
 """
 
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -36,7 +37,10 @@ Constants = dict[int, Tensor]
 States = list[State]
 """One for each node, in their order."""
 
-NodesOf = Callable[[Sequence[PlannedCall], Context, set[int]], Iterable[Node]]
+NodesOf = Callable[[Sequence[PlannedCall], Context], Iterable[Node]]
+
+HandlerOf = Callable[[PlannedCall, Context], Handler]
+"""For example a class of handlers, or one with some of its arguments, `functools.partial`."""
 
 
 class Gathered(NamedTuple):
@@ -46,8 +50,8 @@ class Gathered(NamedTuple):
     masks: Structure
 
 
-def plain_nodes(calls: Sequence[PlannedCall], context: Context, static: set[int]) -> Iterable[Node]:
-    """A node for each call, in order. `static` are the slots that are the same at every step; it grows meanwhile."""
+def plain_nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node]:
+    """A node for each call, in order."""
     of_means: set[int] = set()
     for call in calls:
         outputs = [slot.index for slot in call.outputs]
@@ -55,16 +59,36 @@ def plain_nodes(calls: Sequence[PlannedCall], context: Context, static: set[int]
         if follows_a_mean or kind_of(call.operation).role == TIME_MEAN:
             of_means.update(outputs)
         # The mean of a mean is that mean, not one of the means so far.
-        handler = handler_class(call, context, follows_a_mean)
-        yield Node(handler(call, context, [index in static for index in call.inputs]), call.inputs, outputs)
+        yield Node(handler_class(call, context, follows_a_mean)(call, context), call.inputs, outputs)
 
 
-def with_neurons(handler_of: Callable[[NeuronHandler], Handler]) -> NodesOf:
-    """The plain nodes, with `handler_of(handler)` in the place of each handler of neurons."""
+def with_neurons(handler_of: HandlerOf) -> NodesOf:
+    """The plain nodes, with the handler `handler_of(call, context)` for each neuron layer."""
 
-    def nodes(calls, context, static):
-        for node in plain_nodes(calls, context, static):
-            yield node._replace(handler=handler_of(node.handler)) if isinstance(node.handler, NeuronHandler) else node
+    def nodes(calls, context):
+        for node in plain_nodes(calls, context):
+            is_neuron = isinstance(node.handler, NeuronHandler)
+            yield node._replace(handler=handler_of(node.handler.call, context)) if is_neuron else node
+
+    return nodes
+
+
+def after_neurons(handler_of: HandlerOf) -> NodesOf:
+    """The plain nodes, with one more after each neuron layer, with the handler `handler_of(call, context)`.
+
+    It stands between the layer and what reads its spikes. Its inputs are the spikes and the input current of the neurons; its
+    output takes the place of the spikes.
+    """
+
+    def nodes(calls, context):
+        slots = itertools.count(-1, -1)
+        for node in plain_nodes(calls, context):
+            if isinstance(node.handler, NeuronHandler):
+                spikes = next(slots)
+                yield node._replace(outputs=[spikes])
+                yield Node(handler_of(node.handler.call, context), [spikes, *node.inputs], node.outputs)
+            else:
+                yield node
 
     return nodes
 
@@ -74,9 +98,13 @@ class Network:
 
     Args:
         run: `Run`.
-        nodes: Function `(calls, context, static) -> nodes`. Defaults to `plain_nodes`.
+        nodes: Function `(calls, context) -> nodes`. A node comes after those whose slots it reads; slots of its own have
+            negative numbers. Defaults to `plain_nodes`.
         windows: Tuple of integers that add up to T, the sizes of the windows with a mean each. Defaults to `None`, one window.
         **context: Of `Context`, what the run does not tell.
+
+    Raises:
+        ValueError: If a node reads a slot that none before it writes, or writes slots of its own that none reads.
     """
 
     def __init__(self, run: Run, nodes: NodesOf = plain_nodes, windows: Sequence[int] | None = None, **context: Any) -> None:
@@ -92,8 +120,11 @@ class Network:
         self.static = set() if of_stream else {index for index, has_time in self.inputs if not has_time}
         self.once_nodes: list[Node] = []
         self.nodes: list[Node] = []
-        for node in nodes(part.calls, self.context, self.static):
+        all_nodes = list(nodes(part.calls, self.context))
+        _check_slots(all_nodes, [index for index, _ in self.inputs], self.outputs)
+        for node in all_nodes:
             handler = node.handler
+            handler.static = [index in self.static for index in node.inputs]
             is_static = handler.is_static_if_inputs_are and not handler.takes_time and self.static.issuperset(node.inputs)
             if is_static and not of_stream:
                 self.static.update(node.outputs)
@@ -110,6 +141,7 @@ class Network:
         found = {index: tensor for (index, _), (tensor, _) in zip(self.inputs, self.run.inputs, strict=True)}
         for node in self.once_nodes:
             results, loss = node.handler.once([found[index] for index in node.inputs])
+            _check_outputs(node, results)
             self._add_loss(node.handler, loss)
             found.update(zip(node.outputs, self.seen(node, found, results, set()), strict=True))
         return found
@@ -200,6 +232,7 @@ class Network:
         results = []
         for node, state, freed in zip(self.nodes, states or [()] * len(self.nodes), self._freed, strict=True):
             result, tensors = act(node.handler, state, [found[index] for index in node.inputs])
+            _check_outputs(node, tensors)
             found.update(zip(node.outputs, self.seen(node, found, tensors, freed), strict=True))
             # They may be the activations of all time steps: their memory is for the next ones.
             for index in freed:
@@ -324,12 +357,50 @@ class Network:
         return tree.map_leaves(lambda output: keras_internals.put_mask(output, next(masks)), outputs)
 
 
+def _check_slots(nodes, inputs, outputs):
+    """Raises ValueError unless all slots that are read are written before, and a node's own slots are read."""
+    known = set(inputs)
+    for node in nodes:
+        unknown = [index for index in node.inputs if index not in known]
+        if unknown:
+            raise ValueError(
+                f"A node must come after those whose slots it reads. Received: {_described(node)}, which reads {unknown}. No "
+                "node before it writes that. Change the order of the nodes, or the slots."
+            )
+        known.update(node.outputs)
+    read = {slot.index for slot in tree.flatten(outputs)}
+    unknown = sorted(read - known)
+    if unknown:
+        raise ValueError(f"No node writes {unknown}, which the network returns. Yield a node with these slots as outputs.")
+    for node in reversed(nodes):
+        if node.outputs and max(node.outputs) < 0 and read.isdisjoint(node.outputs):
+            raise ValueError(
+                f"Something must read the slots that a node adds to the network. Received: {_described(node)}, whose outputs "
+                f"{list(node.outputs)} nothing reads, so that it does nothing. Give it the slots that others read, and "
+                "another slot to the node that wrote these; or leave it out."
+            )
+        read.update(node.inputs)
+
+
+def _check_outputs(node, outputs):
+    if not isinstance(outputs, list) or len(outputs) != len(node.outputs):
+        raise TypeError(
+            f"A handler must return a list with a tensor for each of the {len(node.outputs)} slots of its node's outputs. "
+            f"Received: a {type(outputs).__name__} of length {len(outputs)} from {_described(node)}. Return (state, [output]) "
+            "for one output."
+        )
+
+
+def _described(node):
+    return f"a node with a {type(node.handler).__name__} of layer {node.handler.operation.name!r}"
+
+
 def plain(run: Run, nodes: NodesOf = plain_nodes) -> Structure:
     """The outputs of the spiking network; differentiating them is backpropagation through time.
 
     Args:
         run: `Run`.
-        nodes: See `Network`. Defaults to `plain_nodes`.
+        nodes: Function `(calls, context) -> nodes`, see `Network`. Defaults to `plain_nodes`.
     """
     return in_time(Network(run, nodes))
 

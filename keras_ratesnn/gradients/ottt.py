@@ -66,29 +66,40 @@ class OTTT(GradientMethod):
         return {"recompute": self.recompute}
 
 
-def traced_nodes(calls, context, static):
+def traced_nodes(calls, context):
     """The plain nodes, with traces beside spikes: a trace is one more tensor, from neurons to the weights that follow them."""
+    kept: list[Node] = []
+    read: set[int] = set()
+    for node in reversed(list(_with_traces(calls, context))):
+        # Weights do not follow all neurons.
+        if max(node.outputs) >= 0 or not read.isdisjoint(node.outputs):
+            kept.insert(0, node)
+            read.update(node.inputs)
+    return kept
+
+
+def _with_traces(calls, context):
     slots = itertools.count(-1, -1)
     traces: dict[int, int] = {}
-    for node in plain_nodes(calls, context, static):
-        (handler, inputs, outputs), call, same = node, node.handler.call, node.handler.static
+    for node in plain_nodes(calls, context):
+        (handler, inputs, outputs), call = node, node.handler.call
         of_inputs, is_traced = [traces.get(index, index) for index in inputs], [index in traces for index in inputs]
         exact = type(handler) is OperationHandler and handler.kind.affine and not handler.takes_time
         if isinstance(handler, NeuronHandler):
             (spikes,), trace = outputs, next(slots)
             traces[spikes] = trace
             yield node
-            yield Node(Trace(call, context, [False]), [spikes], [trace])
+            yield Node(Trace(call, context), [spikes], [trace])
         elif isinstance(handler, MaskHandler) and all(is_traced):
             (output,), trace = outputs, next(slots)
             traces[output] = trace
-            yield Node(TracedMask(call, context, [False, False]), [*inputs, *of_inputs], [output, trace])
+            yield Node(TracedMask(call, context), [*inputs, *of_inputs], [output, trace])
         elif exact and any(is_traced) and not handler.kind.parameter_free:
-            yield Node(Weighted(call, context, [*same, *same]), [*inputs, *of_inputs], outputs)
+            yield Node(Weighted(call, context), [*inputs, *of_inputs], outputs)
         elif exact and any(is_traced) and all(is_traced):
             traces.update({output: next(slots) for output in outputs})
             yield node
-            yield Node(OfTraces(call, context, same), of_inputs, [traces[output] for output in outputs])
+            yield Node(OfTraces(call, context), of_inputs, [traces[output] for output in outputs])
         else:
             yield node
 
@@ -98,8 +109,8 @@ class Trace(NeuronHandler):
 
     parallel = False
 
-    def __init__(self, call, context, static):
-        super().__init__(call, dataclasses.replace(context, with_gradient=False, between=None), static)
+    def __init__(self, call, context):
+        super().__init__(call, dataclasses.replace(context, with_gradient=False, between=None))
         self.cell = self.operation.cell
 
     def start(self, inputs):

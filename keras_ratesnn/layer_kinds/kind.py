@@ -37,8 +37,9 @@ class Normalization:
         normalize: Function `(layer, inputs, times=1, mask=None) -> (outputs, mean, variance)`: normalises a tensor with its own
             statistics, without those rows that are masked, and updates the layer's moving averages `times` times.
         normalize_rate: Function `(layer, rate, mean, variance, weights=None) -> outputs`: normalises a rate with the given
-            statistics, and with the derivatives of the rate's own statistics, in which it may have weights. The layer has an
-            attribute `epsilon`, which it adds to a variance. `None` if there is no such function. Defaults to `None`.
+            statistics as values, which are differentiated as the rate's own mean and variance, in which it may have weights.
+            The layer has an attribute `epsilon`, which it adds to a variance. `None` if there is no such function. Defaults to
+            `None`.
         step_factors: Function `layer -> (steps,)`: the factor of the normalised output at each time step, for a layer that
             takes the time step; `None` if there are none. Defaults to `None`.
         after_steps: Function `(layer, mean, variance)`, called once after all steps of a batch with the statistics of all

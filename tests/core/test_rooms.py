@@ -19,7 +19,7 @@ pytestmark = pytest.mark.runs_once
 ROOT = pathlib.Path(__file__).parents[2]
 LIBRARY, RECIPES = "keras_ratesnn", "recipes"
 
-FLOORS = [
+STOREYS = [
     {"_core"},
     {"dynamics", "events", "layer_kinds", "losses", "metrics", "surrogates"},
     {"_graph", "layers"},
@@ -33,7 +33,7 @@ FLOORS = [
     {LIBRARY},
     {RECIPES},
 ]
-"""From the ground up. A room imports from lower floors only, so that there is no circle. `LIBRARY` is its public names."""
+"""From the ground up. A room imports from lower storeys only, so that there is no circle. `LIBRARY` is its public names."""
 
 PRIVATE_ELSEWHERE = {
     "gradients._neuron_independence": "testing checks it for one cell",
@@ -109,17 +109,17 @@ def is_private(name):
     return name.startswith("_") and not name.startswith("__")
 
 
-def test_every_room_has_a_floor():
+def test_every_room_has_a_storey():
     rooms = {room_of(module) for module in modules()}
-    assert rooms == set().union(*FLOORS)
-    assert len(rooms) == sum(map(len, FLOORS))
+    assert rooms == set().union(*STOREYS)
+    assert len(rooms) == sum(map(len, STOREYS))
 
 
 def test_no_arrow_between_rooms_runs_upward_or_in_a_circle():
-    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    storey = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
     between = [(one, other) for one, other, _ in [*arrows(LIBRARY), *arrows(RECIPES)] if room_of(one) != room_of(other)]
     assert len(between) > 100
-    upward = [f"{one} imports {other}" for one, other in between if floor[room_of(other)] >= floor[room_of(one)]]
+    upward = [f"{one} imports {other}" for one, other in between if storey[room_of(other)] >= storey[room_of(one)]]
     assert not upward
 
 

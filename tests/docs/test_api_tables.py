@@ -1,18 +1,38 @@
-"""The tables of docs/api are those of the docstrings."""
+"""The tables of docs/api are those of the docstrings, and the site can show the entries that they list."""
 
+import importlib
+import inspect
 import pathlib
 import runpy
 
+import griffe
 import pytest
 
 pytestmark = pytest.mark.runs_once
 
-TABLES = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "docs" / "mkdocs" / "api_tables.py"))
+ROOT = pathlib.Path(__file__).parents[2]
+TABLES = runpy.run_path(str(ROOT / "docs" / "mkdocs" / "api_tables.py"))
 
 
 @pytest.mark.parametrize(("module", "path"), TABLES["pages"]().items())
 def test_the_page_of_a_module_lists_its_public_names_with_the_first_sentences_of_their_docstrings(module, path):
     text = path.read_text()
     assert text.startswith(f"# {module}\n"), "The site reads the module from the title of the page."
-    up_to_date = TABLES["with_table"](text, module) == text
-    assert up_to_date, f"{path} is out of date: `KERAS_BACKEND=torch python docs/mkdocs/api_tables.py` writes its table anew."
+    up_to_date = TABLES["with_tables"](text, module) == text
+    assert up_to_date, f"{path} is out of date: `KERAS_BACKEND=torch python docs/mkdocs/api_tables.py` writes its rows anew."
+
+
+@pytest.fixture(scope="module")
+def package():
+    """The library as the site reads it: its source, without running it, by the site's own extensions."""
+    extensions = griffe.load_extensions(str(ROOT / "docs" / "mkdocs" / "docstrings.py"))
+    return griffe.load("keras_ratesnn", search_paths=[ROOT], extensions=extensions)
+
+
+@pytest.mark.parametrize("module", TABLES["pages"]())
+def test_the_site_reads_the_docstring_and_the_arguments_of_every_public_name(package, module):
+    for name, value in TABLES["public"](importlib.import_module(module)):
+        entry = package[f"{module}.{name}".removeprefix("keras_ratesnn.")]
+        assert entry.docstring.parse("google"), name
+        if entry.is_function:
+            assert [each.name for each in entry.parameters] == list(inspect.signature(value).parameters), name

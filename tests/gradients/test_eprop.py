@@ -49,7 +49,7 @@ class Eligibility(gradients.LoopedHandler):
     def start(self, inputs):
         return State(ops.zeros_like(inputs[0]))
 
-    def advance(self, state, inputs, t):
+    def advance(self, state, inputs, phase):
         trace = self.operation.cell.trace_decay() * state.trace + inputs[0]
         return State(trace), [trace]
 
@@ -57,8 +57,8 @@ class Eligibility(gradients.LoopedHandler):
 class Momentary(gradients.NeuronHandler):
     """Neurons whose errors do not flow back to earlier steps."""
 
-    def __init__(self, call, context, static):
-        super().__init__(call, dataclasses.replace(context, between=gradients.stopped), static)
+    def __init__(self, call, context):
+        super().__init__(call, dataclasses.replace(context, between=gradients.stopped))
 
 
 class Sum(gradients.Handler):
@@ -69,20 +69,20 @@ class Sum(gradients.Handler):
         return (), [of_input + gradients.graft(ops.zeros_like(of_input), eligibility, 1.0)]
 
 
-def nodes(calls, context, static):
+def nodes(calls, context):
     """An eligibility is a node of its own, between a layer with weights and its neurons."""
     slots, parts = itertools.count(-1, -1), {}
-    for node in gradients.plain_nodes(calls, context, static):
+    for node in gradients.plain_nodes(calls, context):
         handler, inputs, outputs = node
         call = handler.call
         if hasattr(call.operation, "kernel"):
             parts[outputs[0]] = next(slots), next(slots)
-            yield gradients.Node(Weighted(call, context, handler.static), inputs, [*outputs, *parts[outputs[0]]])
+            yield gradients.Node(Weighted(call, context), inputs, [*outputs, *parts[outputs[0]]])
         elif isinstance(handler, gradients.NeuronHandler) and inputs[0] in parts:
             (of_input, of_weights), trace, both = parts[inputs[0]], next(slots), next(slots)
-            yield gradients.Node(Eligibility(call, context, handler.static), [of_weights], [trace])
-            yield gradients.Node(Sum(call, context, [*handler.static, False]), [of_input, trace], [both])
-            yield gradients.Node(Momentary(call, context, [False]), [both], outputs)
+            yield gradients.Node(Eligibility(call, context), [of_weights], [trace])
+            yield gradients.Node(Sum(call, context), [of_input, trace], [both])
+            yield gradients.Node(Momentary(call, context), [both], outputs)
         else:
             yield node
 

@@ -28,13 +28,9 @@ class DoubledSpikes(gradients.NeuronHandler):
 seen = []
 
 
-def doubled(handler):
-    return DoubledSpikes(handler.call, handler.context, handler.static)
-
-
 class Doubling(gradients.GradientMethod):
     def call(self, run):
-        return gradients.plain(run, gradients.with_neurons(doubled))
+        return gradients.plain(run, gradients.with_neurons(DoubledSpikes))
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -205,3 +201,118 @@ def test_a_projection_that_is_not_trained_lets_the_gradient_through(step_mode):
     _, by_bptt = loss_and_gradients(spiking(network, 1, "bptt", step_mode=step_mode), x, y)
     for path, expected in by_bptt.items():
         np.testing.assert_allclose(by_rate[path], expected, rtol=1e-5, atol=1e-7, err_msg=path)
+
+
+class Doubled(gradients.LoopedHandler):
+    """Counts the spikes so far, and doubles them."""
+
+    def start(self, inputs):
+        return (ops.zeros_like(inputs[0]),)
+
+    def advance(self, state, inputs, phase):
+        return (state[0] + inputs[0],), [2.0 * inputs[0]]
+
+
+class BeginsWithANumber(Doubled):
+    def start(self, inputs):
+        return (0.5,)
+
+
+class Widens(Doubled):
+    def start(self, inputs):
+        return (ops.zeros(()),)
+
+
+class ReturnsATensor(Doubled):
+    def advance(self, state, inputs, phase):
+        state, outputs = super().advance(state, inputs, phase)
+        return state, outputs[0]
+
+
+class ReturnsTwo(gradients.Handler):
+    def step(self, state, inputs, t):
+        return (), [inputs[0], inputs[0]]
+
+
+def in_a_node(pair):
+    """The nodes of a network, with those of `pair(node, handler)` in the place of each with neurons."""
+
+    def nodes(calls, context):
+        for node in gradients.plain_nodes(calls, context):
+            is_neuron = isinstance(node.handler, gradients.NeuronHandler)
+            yield from pair(node, Doubled(node.handler.call, context)) if is_neuron else [node]
+
+    return nodes
+
+
+@pytest.mark.parametrize(
+    ("nodes", "error", "finding"),
+    [
+        (gradients.after_neurons(BeginsWithANumber), TypeError, r"BeginsWithANumber must consist of tensors.*Received: 0\.5"),
+        (gradients.after_neurons(Widens), TypeError, r"Widens must keep its structure, shapes.*\(\(10, 8\),\) after \(\(\),\)"),
+        (gradients.after_neurons(ReturnsATensor), TypeError, r"ReturnsATensor.advance must return `\(state, outputs\)`"),
+        (
+            gradients.after_neurons(ReturnsTwo),
+            TypeError,
+            r"each of the 1 slots.*length 2 from a node with a ReturnsTwo of layer",
+        ),
+        (
+            in_a_node(lambda node, mine: [gradients.Node(mine, [-1], node.outputs), node._replace(outputs=[-1])]),
+            ValueError,
+            r"come after those whose slots it reads. Received: a node with a Doubled of layer '.*', which reads \[-1\]",
+        ),
+        (
+            in_a_node(lambda node, mine: [node._replace(outputs=[-1])]),
+            ValueError,
+            r"come after those whose slots it reads. Received: a node with a OperationHandler of layer",
+        ),
+    ],
+    ids=["number", "shape", "tensor", "two outputs", "order", "not yielded"],
+)
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_an_error_names_the_node_or_handler_that_cannot_run(nodes, error, finding, step_mode):
+    class Method(gradients.GradientMethod):
+        def call(self, run):
+            return gradients.plain(run, nodes)
+
+    with pytest.raises(error, match=finding):
+        spiking(mlp(), 3, Method(), step_mode=step_mode)(data()[0])
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_node_after_neurons_sees_spikes_and_current_and_gives_what_others_read(step_mode):
+    x, _ = data()
+    network, kinds = mlp(), []
+
+    class Seeing(Doubled):
+        def advance(self, state, inputs, phase):
+            kinds.append(len(inputs))
+            return super().advance(state, inputs, phase)
+
+    class Method(gradients.GradientMethod):
+        def call(self, run):
+            return gradients.plain(run, gradients.after_neurons(Seeing))
+
+    outputs = ops.convert_to_numpy(spiking(network, 3, Method(), step_mode=step_mode)(x))
+    network.layers[-1].kernel.assign(2.0 * network.layers[-1].kernel)
+    np.testing.assert_allclose(outputs, ops.convert_to_numpy(spiking(network, 3, "bptt")(x)), rtol=1e-5)
+    assert set(kinds) == {2}
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_derivative_of_neurons_is_given_a_row_of_the_current_for_each_spike(step_mode):
+    """Also where the current is the same at every step."""
+
+    class Neuron(gradients.NeuronHandler):
+        def emitted(self, spikes, inputs, t):
+            shapes.append((tuple(spikes.shape), tuple(inputs[0].shape)))
+            return spikes
+
+    class Method(gradients.GradientMethod):
+        def call(self, run):
+            return gradients.plain(run, gradients.with_neurons(Neuron))
+
+    shapes = []
+    spiking(mlp(), 3, Method(), step_mode=step_mode)(data()[0])
+    assert shapes
+    assert all(spikes == current for spikes, current in shapes)

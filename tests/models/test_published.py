@@ -168,6 +168,8 @@ def test_the_report_of_transformers_names_heads_unused_norms_and_qkformers_share
     report = Case("spikformer_cifar").model().checkpoint_report
     assert report.unused["block.1.norm2.bias"].startswith("a layer normalisation")
     assert report.note == ""
+    report = Case("spikingresformer").model(heads=[1, 2, 3]).checkpoint_report
+    assert (report.found["heads"], report.found["group_size"], report.found["stem"]) == ((1, 2, 3), 8, "imagenet")
     # 32 channels are less than one head of the authors' 64.
     with pytest.raises(ValueError, match="heads=None, which stands for 0"):
         Case("maxformer_imagenet").model(**heads)

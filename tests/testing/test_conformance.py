@@ -1,5 +1,7 @@
 """The conformance checks: all cells and methods of the library pass, and faults are found and explained."""
 
+import typing
+
 import keras
 import numpy as np
 import pytest
@@ -334,7 +336,7 @@ class TwoWalks(rsnn.gradients.GradientMethod):
 
 
 @registered
-class Scaled(rsnn.gradients.GradientMethod):
+class ScaledGradient(rsnn.gradients.GradientMethod):
     """BPTT with a scaled gradient."""
 
     def __init__(self, by):
@@ -348,6 +350,93 @@ class Scaled(rsnn.gradients.GradientMethod):
         return {"by": self.by}
 
 
+class SilentNeuron(rsnn.gradients.NeuronHandler):
+    def emitted(self, spikes, inputs, t):
+        return ops.stop_gradient(spikes)
+
+
+class UnevenNeuron(rsnn.gradients.NeuronHandler):
+    """Three times the gradient where all steps are there."""
+
+    def emitted(self, spikes, inputs, t):
+        return rsnn.gradients.graft(spikes, spikes, 3.0 if t is None else 1.0)
+
+
+class Average(typing.NamedTuple):
+    average: typing.Any
+
+
+class Scaled(rsnn.gradients.LoopedHandler):
+    """Scales errors by an average of the spikes."""
+
+    def start(self, inputs):
+        return Average(ops.zeros_like(inputs[0]))
+
+    def advance(self, state, inputs, phase):
+        average = 0.8 * state.average + inputs[0]
+        return Average(average), [rsnn.gradients.graft(inputs[0], inputs[0], 1.0 + average)]
+
+
+class OnItself(Scaled):
+    """Keeps the average outside of the state."""
+
+    def start(self, inputs):
+        self.kept = super().start(inputs)
+        return ()
+
+    def advance(self, state, inputs, phase):
+        self.kept, outputs = super().advance(self.kept, inputs, phase)
+        return (), outputs
+
+
+def not_rewired(calls, context):
+    """A node reads the spikes, and nothing reads what it makes of them."""
+    for node in rsnn.gradients.plain_nodes(calls, context):
+        yield node
+        if isinstance(node.handler, rsnn.gradients.NeuronHandler):
+            yield rsnn.gradients.Node(Scaled(node.handler.call, context), node.outputs, [-1])
+
+
+NODES = {
+    "silent": rsnn.gradients.with_neurons(SilentNeuron),
+    "uneven": rsnn.gradients.with_neurons(UnevenNeuron),
+    "on itself": rsnn.gradients.after_neurons(OnItself),
+    "not rewired": not_rewired,
+}
+
+
+@registered
+class OfNodes(rsnn.gradients.GradientMethod):
+    def __init__(self, nodes):
+        self.nodes = nodes
+
+    def call(self, run):
+        return rsnn.gradients.plain(run, NODES[self.nodes])
+
+    def get_config(self):
+        return {"nodes": self.nodes}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "finding"),
+    [
+        (
+            "silent",
+            r"the gradients of \['first/kernel', .*\] are zero, so that these weights learn nothing.*every_weight=False",
+        ),
+        ("uneven", r"the gradient of 'first/kernel' differs: with step_mode=\"multi\" it is another one.*t=None.*modes_agree"),
+        (
+            "on itself",
+            r"the gradient of 'first/kernel' differs: without padding it is another one.*not on `self`.*padding=False",
+        ),
+        ("not rewired", r"Received: a node with a Scaled of layer '.*', whose outputs \[-1\] nothing reads"),
+    ],
+)
+def test_methods_that_do_not_train_as_they_should_are_found(nodes, finding):
+    with pytest.raises((AssertionError, ValueError), match=finding):
+        check_gradient_method(OfNodes(nodes), normalization=False)
+
+
 class UnregisteredMethod(rsnn.gradients.BPTT):
     pass
 
@@ -358,10 +447,10 @@ class UnregisteredMethod(rsnn.gradients.BPTT):
     [
         (UnregisteredMethod(), "UnregisteredMethod is not registered"),
         (HalfOutput(), r"HalfOutput in the dense network with step_mode='multi': the loss is .* that of the spiking network"),
-        (Scaled(0.0), "every gradient is zero"),
-        (Scaled(float("inf")), "must be finite and of shape"),
+        (ScaledGradient(0.0), "every gradient is zero"),
+        (ScaledGradient(float("inf")), "must be finite and of shape"),
         (TwoWalks(), "moving averages"),
-        (Scaled(2.0), "with one time step the gradient is not BPTT's"),
+        (ScaledGradient(2.0), "with one time step: the gradient of 'first/kernel' differs: it is not BPTT's"),
     ],
     ids=lambda value: "" if isinstance(value, str) else repr(value),
 )

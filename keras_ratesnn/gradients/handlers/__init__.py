@@ -5,7 +5,7 @@ from keras_ratesnn._graph import PlannedCall
 from keras_ratesnn.gradients.handlers.eligibility import EligibilityHandler
 from keras_ratesnn.gradients.handlers.encoder import EncoderHandler
 from keras_ratesnn.gradients.handlers.feedback import FeedbackHandler
-from keras_ratesnn.gradients.handlers.handler import Context, Handler, State, Time, stopped
+from keras_ratesnn.gradients.handlers.handler import Context, Handler, State, Time, graft, stopped
 from keras_ratesnn.gradients.handlers.looped import LoopedHandler
 from keras_ratesnn.gradients.handlers.mask import MaskHandler
 from keras_ratesnn.gradients.handlers.mixing import MixingHandler
@@ -67,6 +67,7 @@ __all__ = [
     "State",
     "Time",
     "TimeMeanHandler",
+    "graft",
     "handler_class",
     "stopped",
 ]

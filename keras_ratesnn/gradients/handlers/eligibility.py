@@ -46,10 +46,11 @@ class EligibilityHandler(NeuronHandler):
     Each time window has a rate, with a derivative with respect to the input in that window and in each earlier one.
     """
 
+    begins_incomplete = True
     parallel = False
 
-    def __init__(self, call, context, static):
-        super().__init__(call, context, static)
+    def __init__(self, call, context):
+        super().__init__(call, context)
         self.neurons, self.sizes = self.cell.independent_cell(), context.windows.sizes
         # The input of each window, and each weight, which acts in all windows.
         self.directions = [

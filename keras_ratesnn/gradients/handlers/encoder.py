@@ -20,7 +20,7 @@ class EncoderHandler(OperationHandler):
         return self.after(state, [], {}, outputs, None, t)
 
     def _spikes(self, inputs, t):
-        self.only_input(inputs)
+        self._only_input(inputs)
         if not (self.static[0] or self.context.streams):
             raise ValueError(
                 f"Encoder {self.operation.name!r} must be given an input without time. Received: an input with a time axis, "

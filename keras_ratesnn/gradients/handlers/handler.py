@@ -90,10 +90,16 @@ class Handler:
 
     A handler whose `step` takes `t=None` for all steps as `batch * T` rows needs no `all_steps`.
 
+    A handler of one's own implements `step`, and `start` if it keeps something from step to step; or `advance` of a
+    `LoopedHandler`, or `emitted` of a `NeuronHandler`. It may override `all_steps`, `once`, `end`, and in methods on rates
+    `rates`. Other methods are for these to call, or differ for the library's own handlers alone. It stores nothing on itself.
+
     Args:
         call: `PlannedCall`.
         context: `Context`.
-        static: For each input, whether it is the same at every step.
+
+    Attributes:
+        static: For each input, whether it is the same at every step, `(batch, ...)`. The network fills it in.
     """
 
     counts_steps = False
@@ -101,8 +107,9 @@ class Handler:
     is_static_if_inputs_are = True
     """Whether the operation runs once if its inputs are the same at every step; never if it takes the time step."""
 
-    def __init__(self, call: PlannedCall, context: Context, static: Sequence[bool]) -> None:
-        self.call, self.context, self.static = call, context, static
+    def __init__(self, call: PlannedCall, context: Context) -> None:
+        self.call, self.context = call, context
+        self.static: Sequence[bool] = ()
         self.operation, self.kind = call.operation, kind_of(call.operation)
         self.takes_time = wants_time_step(type(call.operation))  # type: ignore[arg-type]  # A class can be hashed.
 
@@ -177,7 +184,7 @@ class Handler:
     def _repeated(self, inputs, repeat):
         return [keras_internals.with_mask(repeat, x) if same else x for x, same in zip(inputs, self.static, strict=True)]
 
-    def inputs_at(self, t: int, inputs: list[Tensor]) -> list[Tensor]:
+    def _inputs_at(self, t: int, inputs: list[Tensor]) -> list[Tensor]:
         """The inputs of a step, given those of all steps, which are `(batch, ...)` where they are the same at every step."""
         timesteps = self.context.windows.timesteps
 
@@ -231,7 +238,7 @@ class Handler:
         losses = map(self.regularization, map(list, of_windows))
         return sum(time_axis.scaled(loss, windows.share(window)) for window, loss in enumerate(losses))
 
-    def guarded(self, keep: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def _guarded(self, keep: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """A function for inputs and outputs of an operation that may be, or have a derivative that is, NaN for zeros.
 
         Args:
@@ -244,7 +251,7 @@ class Handler:
             return lambda tensor: tensor
         return lambda tensor: keras_internals.put_mask(keep(tensor), keras_internals.mask_of(tensor))
 
-    def row_mask(self, rows: Tensor) -> Tensor | None:
+    def _row_mask(self, rows: Tensor) -> Tensor | None:
         """The Keras mask of rows as booleans, if it is one of the first axes of a step; otherwise `None`."""
         mask, axes = keras_internals.mask_of(rows), rows.shape
         if mask is None or len(mask.shape) > len(axes):
@@ -252,18 +259,18 @@ class Handler:
         fits = all(None in sizes or sizes[0] == sizes[1] for sizes in zip(mask.shape[1:], axes[1:], strict=False))
         return ops.cast(mask, "bool") if fits else None
 
-    def valid_places(self, rows: Tensor, t: Time) -> Tensor | None:
+    def _valid_places(self, rows: Tensor, t: Time) -> Tensor | None:
         """What of the rows of a step, or of all, is neither padding nor masked: booleans of their first axes; `None` if all."""
-        valid, mask = self.context.windows.valid(t), self.row_mask(rows)
+        valid, mask = self.context.windows.valid(t), self._row_mask(rows)
         if valid is None or mask is None:
             return valid if mask is None else mask
         return ops.logical_and(mask, time_axis.as_rows(valid, mask))
 
-    def only_valid_places(self, rows: Tensor, t: Time) -> Tensor:
+    def _only_valid_places(self, rows: Tensor, t: Time) -> Tensor:
         """The rows of a step, or of all steps, with zeros, and no gradient, for what is padding or masked."""
-        return time_axis.zero_unless(self.valid_places(rows, t), rows)
+        return time_axis.zero_unless(self._valid_places(rows, t), rows)
 
-    def only_input(self, inputs: list[Tensor]) -> Tensor:
+    def _only_input(self, inputs: list[Tensor]) -> Tensor:
         """The input of an operation that has one."""
         if len(inputs) != 1:
             raise ValueError(
@@ -283,6 +290,22 @@ def plus(loss: Any, other: Any) -> Any:
 def stopped(carried: Structure) -> Structure:
     """What is carried to the next step, without gradient."""
     return tree.map_leaves(lambda leaf: ops.stop_gradient(leaf) if ops.is_tensor(leaf) else leaf, carried)
+
+
+def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
+    """`value`, with a chosen derivative: `slope` with respect to `onto`.
+
+    The derivative that `value` has of its own is dropped, and there is none with respect to `slope`.
+
+    >>> keras_ratesnn.gradients.graft(ops.ones(2), ops.zeros(2), 0.5).shape == (2,)
+    True
+
+    Args:
+        value: Tensor, the result.
+        onto: Tensor of the same shape and dtype, through which the gradient flows on. Its value is not used.
+        slope: Float, or a tensor of the same shape and dtype.
+    """
+    return backend.graft(value, onto, slope)
 
 
 def of_step(rows: Tensor, t: int, timesteps: int) -> Tensor:

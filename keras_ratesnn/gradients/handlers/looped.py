@@ -13,11 +13,14 @@ from keras_ratesnn.gradients.time import loops
 class LoopedHandler(Handler):
     """A handler with a state of its own: one step after the other, also where all steps are there.
 
-    A subclass implements `start` and `advance`. At steps that are padding for a sample its state waits, and its outputs are 0.
-    What it keeps passes through `context.between` before each step.
+    A subclass implements `start` and `advance`. A state is tensors, in a NamedTuple, with the batch as their first axis, whose
+    shapes and dtypes stay; `()` if there is none. At steps that are padding for a sample it waits, and the outputs are 0. It
+    passes through `context.between` before each step.
     """
 
     is_static_if_inputs_are = False
+    begins_incomplete = False
+    """Whether the state of `start` has numbers, which `as_tensors` converts, or `()`, where later ones have tensors."""
     moves_in_padding = False
     """Whether the state goes on at steps that are padding, with inputs of zero, instead of waiting."""
 
@@ -41,9 +44,15 @@ class LoopedHandler(Handler):
         """Hashable: what `start`, `advance` and `final` depend on besides the cell, if it `compiles`."""
         return (type(self),)
 
-    def advance(self, state: State, inputs: list[Tensor], t: Any) -> tuple[State, list[Tensor]]:
-        """`(state, outputs)` of one step, as if it were no padding; `t` is what `phase` returns, by default the time step."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `advance(state, inputs, t)`.")
+    def advance(self, state: State, inputs: list[Tensor], phase: Any) -> tuple[State, list[Tensor]]:
+        """`(state, outputs)` of one step, as if it were no padding.
+
+        Args:
+            state: What `start`, or the step before, returned.
+            inputs: List of tensors `(batch, ...)`.
+            phase: What `phase` returned for the step: by default its number t, for neurons `()`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `advance(state, inputs, phase)`.")
 
     def phase(self, t: int | Tensor, valid: Tensor | None = None) -> Any:
         """What `advance` needs to know about step `t`; `valid` broadcasts to the input, if it moves where rows are padding."""
@@ -54,7 +63,7 @@ class LoopedHandler(Handler):
         return state
 
     def as_tensors(self, state: State) -> State:
-        """The state with all numbers converted to tensors, for compiled loops."""
+        """The state with all numbers converted to tensors, for compiled loops, if it `begins_incomplete`."""
         return state
 
     def membranes(self, state: State) -> Structure:
@@ -65,7 +74,7 @@ class LoopedHandler(Handler):
         return state
 
     def step(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
-        state, outputs = loops.step(self, state, inputs, t, self.valid_places(inputs[0], t))
+        state, outputs = loops.step(self, state, inputs, t, self._valid_places(inputs[0], t))
         return state, [keras_internals.put_mask(output, keras_internals.mask_of(inputs[0])) for output in outputs]
 
     def all_steps(self, state: State, inputs: list[Tensor]) -> tuple[State, list[Tensor]]:
@@ -75,7 +84,7 @@ class LoopedHandler(Handler):
         valid, timesteps, first = self.context.windows.mask, self.context.windows.timesteps, inputs[0]
         if self.static[0] and keras_internals.mask_of(first) is not None:
             first = keras_internals.with_mask(lambda x: time_axis.repeat(x, timesteps), first)
-        if self.row_mask(first) is not None:
-            valid = time_axis.unfold(self.valid_places(first, None), timesteps)
+        if self._row_mask(first) is not None:
+            valid = time_axis.unfold(self._valid_places(first, None), timesteps)
         state, outputs = loops.all_steps(self, state, inputs, self.static, valid)
         return state, [keras_internals.put_mask(output, keras_internals.mask_of(first)) for output in outputs]

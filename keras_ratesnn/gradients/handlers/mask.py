@@ -20,11 +20,11 @@ class MaskHandler(Handler):
     """A layer that multiplies by a random mask, such as dropout: the same one at all steps, and on rates."""
 
     def start(self, inputs):
-        (mask,), _ = self.apply([ops.ones_like(self.only_input(inputs))])
+        (mask,), _ = self.apply([ops.ones_like(self._only_input(inputs))])
         return State(mask)
 
     def step(self, state, inputs, t):
-        x = self.only_input(inputs)
+        x = self._only_input(inputs)
         outputs = keras_internals.put_mask(
             self.masked(time_axis.cast(x, state.mask.dtype), state.mask, t), keras_internals.mask_of(x)
         )
@@ -41,7 +41,7 @@ class MaskHandler(Handler):
         return State(state.mask)
 
     def all_steps(self, state, inputs):
-        return self.step(self.start(self.inputs_at(0, inputs)), self.rows(inputs), None)
+        return self.step(self.start(self._inputs_at(0, inputs)), self.rows(inputs), None)
 
     def rates(self, state, inputs):
         (rates,) = self.rates_of(inputs)

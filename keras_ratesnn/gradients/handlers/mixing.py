@@ -20,8 +20,8 @@ class State(NamedTuple):
 class MixingHandler(LoopedHandler, OperationHandler):
     """A layer that mixes time steps; on rates it is given the rate of its window at each step."""
 
-    def __init__(self, call, context, static):
-        super().__init__(call, context, static)
+    def __init__(self, call, context):
+        super().__init__(call, context)
         self.layer, self.dtype = self.operation.in_time(context.training), self.operation.compute_dtype
 
     @property
@@ -29,7 +29,7 @@ class MixingHandler(LoopedHandler, OperationHandler):
         return self.layer.variables
 
     def start(self, inputs):
-        return State(self.layer.initial_state(self.only_input(inputs)))
+        return State(self.layer.initial_state(self._only_input(inputs)))
 
     def carried(self, state):
         return state.carried
@@ -40,7 +40,7 @@ class MixingHandler(LoopedHandler, OperationHandler):
     def finish(self, state):
         return state._replace(carried=())
 
-    def advance(self, state, inputs, t):
+    def advance(self, state, inputs, phase):
         outputs, after = self.layer.step(inputs[0], state.carried)
         # A loop carries tensors of one dtype, that of the initial state.
         after = tree.map_leaves(lambda new, old: time_axis.cast(new, old.dtype), after, state.carried)
@@ -49,13 +49,13 @@ class MixingHandler(LoopedHandler, OperationHandler):
     # It goes on in padding, and does not know of masks: it is given zeros.
 
     def step(self, state, inputs, t):
-        x = self.only_input(inputs)
-        after, (outputs,) = loops.step(self, State(state.carried), [self.only_valid_places(x, t)], t, None)
+        x = self._only_input(inputs)
+        after, (outputs,) = loops.step(self, State(state.carried), [self._only_valid_places(x, t)], t, None)
         return self._after(state._replace(carried=after.carried), x, outputs, t)
 
     def all_steps(self, state, inputs):
-        (x,), timesteps = self.rows([self.only_input(inputs)]), self.context.windows.timesteps
-        valid = self.only_valid_places(self.context.checked(x), None)
+        (x,), timesteps = self.rows([self._only_input(inputs)]), self.context.windows.timesteps
+        valid = self._only_valid_places(self.context.checked(x), None)
         if self.context.streams:
             # All of them are the slots of one step.
             steps = time_axis.unfold(valid, timesteps)
@@ -78,7 +78,7 @@ class MixingHandler(LoopedHandler, OperationHandler):
         """The time mean, in each window, given the rate at each step."""
         windows = self.context.windows
         if self._has_steps(inputs):
-            at_each_step = time_axis.unfold(self.only_input(inputs), windows.timesteps)
+            at_each_step = time_axis.unfold(self._only_input(inputs), windows.timesteps)
         else:
             at_each_step = windows.at_each_step(*self.rates_of(inputs))
         steps = self.layer.over_time(at_each_step)

@@ -30,8 +30,8 @@ class State(NamedTuple):
 class NeuronHandler(LoopedHandler):
     """A neuron layer: spikes at each step."""
 
-    def __init__(self, call, context, static):
-        super().__init__(call, context, static)
+    def __init__(self, call, context):
+        super().__init__(call, context)
         self.means = Means(context.windows)
         self.cell, self.dtype = self.operation.cell_in_time(context.training), self.operation.compute_dtype
         self.moves_in_padding = self.cell.moves_in_padding
@@ -55,7 +55,7 @@ class NeuronHandler(LoopedHandler):
         return self.cell.in_parallel and self.context.between is None
 
     def start(self, inputs):
-        return State(self.cell.initial_state(self.only_input(inputs)))
+        return State(self.cell.initial_state(self._only_input(inputs)))
 
     def phase(self, t, valid=None):
         # With the number of the step in it, each would be compiled by itself.
@@ -82,8 +82,8 @@ class NeuronHandler(LoopedHandler):
         """The output of the layer, `(rows, ...)`: its spikes, to which a training method may give another derivative.
 
         Args:
-            spikes: Tensor `(rows, ...)`, of a step, or of all steps for `t=None`.
-            inputs: List of the input current, see `step` and `all_steps`.
+            spikes: Tensor `(rows, ...)`: `(batch, ...)` of step t, or `(batch * T, ...)` of all steps for `t=None`.
+            inputs: List of the input current, likewise `(rows, ...)`.
             t: See `step`.
         """
         return spikes
@@ -98,10 +98,12 @@ class NeuronHandler(LoopedHandler):
     def _after(self, state, outputs, inputs, t):
         """`(state, outputs)` after a step, or all steps for `None`."""
         (spikes,) = outputs
+        if t is None and type(self).emitted is not NeuronHandler.emitted:
+            inputs = self.rows(inputs)
         spikes = keras_internals.put_mask(self.emitted(spikes, inputs, t), keras_internals.mask_of(spikes))
         if not self.context.records:
             return state._replace(loss=plus(state.loss, self.regularization_of_step([spikes], t))), [spikes]
-        mask = self.row_mask(spikes)
+        mask = self._row_mask(spikes)
         if mask is not None:
             state = state._replace(counts=self.means.add(state.counts, [ops.cast(mask, "float32")], t))
         return state, [spikes]

@@ -33,8 +33,8 @@ class State(NamedTuple):
 class NormalizationHandler(OperationHandler):
     """A normalisation with batch statistics, of the steps, and of rates with the statistics of the steps."""
 
-    def __init__(self, call, context, static):
-        super().__init__(call, context, static)
+    def __init__(self, call, context):
+        super().__init__(call, context)
         facts: Any = self.kind.normalization
         self.facts = facts
         mask = call.kwargs.get("mask")
@@ -50,7 +50,7 @@ class NormalizationHandler(OperationHandler):
     def _input_and_mask(self, inputs):
         """The input, and its mask, which is in the graph or on the tensor, or `None`."""
         others = [x for index, x in enumerate(inputs) if index != self._mask_at]
-        x = self.only_input(others)
+        x = self._only_input(others)
         given = self.call.kwargs.get("mask") if self._mask_at is None else inputs[self._mask_at]
         return x, keras_internals.mask_of(x) if given is None else given
 

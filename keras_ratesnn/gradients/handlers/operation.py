@@ -35,8 +35,8 @@ class OperationHandler(Handler):
     adds_losses = False
     """Whether the layer has added a loss at a step of a run that records rates, which then have it."""
 
-    def __init__(self, call, context, static):
-        super().__init__(call, context, static)
+    def __init__(self, call, context):
+        super().__init__(call, context)
         self.means = Means(context.windows)
 
     def step(self, state, inputs, t):
@@ -46,7 +46,7 @@ class OperationHandler(Handler):
 
     def outputs_and_loss(self, inputs: list[Tensor], t: Time) -> tuple[list[Tensor], Tensor | None]:
         """`(outputs, loss)` of a step, or of all steps for `None`, before `after`."""
-        guard = self.guarded(lambda x: self.context.windows.only_valid_at(t, x))
+        guard = self._guarded(lambda x: self.context.windows.only_valid_at(t, x))
         guarded = list(map(guard, inputs))
         outputs, loss = self.apply(guarded, t)
         if loss is not None and self.context.chosen is not None:
@@ -103,7 +103,7 @@ class OperationHandler(Handler):
         elif self.adds_losses and not self.context.windows.have_equal_weights:
             rates, loss = self._by_window(state, inputs)
         else:
-            guard = self.guarded(self.context.windows.only_counted)
+            guard = self._guarded(self.context.windows.only_counted)
             with self.on_rates(state):
                 rates, loss = self.apply(list(map(guard, self.rates_of(inputs))))
             rates = list(map(guard, rates))
@@ -204,7 +204,7 @@ class OperationHandler(Handler):
         timesteps, loss, outputs = self.context.windows.timesteps, None, []
         for t in range(timesteps):
             with self.on_rates(state):
-                at_step, added = self.apply(self.inputs_at(t, inputs), t)
+                at_step, added = self.apply(self._inputs_at(t, inputs), t)
             loss = plus(loss, None if added is None else added / timesteps)
             outputs.append(at_step)
         return list(map(joined, zip(*outputs, strict=True))), loss

@@ -36,6 +36,7 @@ class Record(NamedTuple):
 class AllStepsHandler(NeuronHandler):
     """Neurons of a cell with `in_parallel` and without a `step_derivative`."""
 
+    begins_incomplete = True
     compiles = False
 
     def at_once(self, currents, mask):

@@ -42,7 +42,7 @@ class RandomHandler(OperationHandler):
         state, loss, outputs = self.start(inputs), None, []
         for t in range(self.context.windows.timesteps):
             with self._drawing(state, again=t > 0):
-                of_step, added = self.apply(self.inputs_at(t, inputs), t)
+                of_step, added = self.apply(self._inputs_at(t, inputs), t)
             outputs.append(of_step)
             loss = plus(loss, None if added is None else self._of_chosen(added, t) / self.context.windows.timesteps)
         rows = self.rows(inputs)

@@ -17,8 +17,8 @@ class State(NamedTuple):
 class ReadoutHandler(LoopedHandler):
     """The membranes of a readout at each step, exactly differentiated; one value over time is made of them afterwards."""
 
-    def __init__(self, call, context, static):
-        super().__init__(call, context, static)
+    def __init__(self, call, context):
+        super().__init__(call, context)
         self.dtype = self.operation.compute_dtype
 
     @property
@@ -26,9 +26,9 @@ class ReadoutHandler(LoopedHandler):
         return self.operation.variables
 
     def start(self, inputs):
-        return State(self.operation.initial_state(self.only_input(inputs)))
+        return State(self.operation.initial_state(self._only_input(inputs)))
 
-    def advance(self, state, inputs, t):
+    def advance(self, state, inputs, phase):
         membrane, after = self.operation.step(inputs[0], state.carried)
         return State(after), [time_axis.cast(membrane, self.dtype)]
 

@@ -22,7 +22,7 @@ class TimeMeanHandler(Handler):
     is_static_if_inputs_are = False
 
     def start(self, inputs):
-        value = time_axis.widen(self.only_input(inputs))
+        value = time_axis.widen(self._only_input(inputs))
         return State(ops.zeros_like(value), ops.zeros((), value.dtype))
 
     def carried(self, state):

@@ -125,11 +125,11 @@ def _advance(handler, state, inputs, phase, valid):
     between = handler.context.between
     state = state if between is None else between(state)
     if valid is None:
-        return handler.advance(state, inputs, phase)
+        return _advanced(handler, state, inputs, phase)
     if handler.moves_in_padding:
-        after, outputs = handler.advance(state, [time_axis.zero_unless(valid, x) for x in inputs], phase)
+        after, outputs = _advanced(handler, state, [time_axis.zero_unless(valid, x) for x in inputs], phase)
     else:
-        after, outputs = handler.advance(state, inputs, phase)
+        after, outputs = _advanced(handler, state, inputs, phase)
     outputs = [time_axis.zero_unless(valid, output) for output in outputs]
     after = handler.as_tensors(after)
     if handler.moves_in_padding:
@@ -143,6 +143,43 @@ def _advance(handler, state, inputs, phase, valid):
         return ops.where(time_axis.as_rows(valid, like), new, old)
 
     return tree.map_leaves(kept, after, handler.at_padding(state)), outputs
+
+
+def _advanced(handler, state, inputs, phase):
+    """`handler.advance`; raises TypeError unless a loop can carry its state, and its outputs are a list."""
+    if handler.begins_incomplete:
+        return handler.advance(state, inputs, phase)
+    name, before = type(handler).__name__, tree.flatten(state)
+    numbers = [leaf for leaf in before if not ops.is_tensor(leaf)]
+    if numbers:
+        raise TypeError(
+            f"The state of {name} must consist of tensors, with the batch as their first axis. Received: {numbers[0]!r}. "
+            "Return tensors from `start`, for example ops.full_like(inputs[0], 0.2)."
+        )
+    result = handler.advance(state, inputs, phase)
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], list)):
+        raise TypeError(
+            f"{name}.advance must return `(state, outputs)`, outputs as a list of tensors. Received: {_shapes(result)}. Return "
+            "(state, [output]) for one output."
+        )
+    after = tree.flatten(result[0])
+    if len(after) != len(before) or not all(map(_are_alike, after, before)):
+        raise TypeError(
+            f"The state of {name} must keep its structure, shapes and dtypes, so that a loop can carry it. Received: "
+            f"{_shapes(result[0])} after {_shapes(state)}. Give the tensors of `start` the shapes and dtypes of those that "
+            "`advance` returns."
+        )
+    return result
+
+
+def _shapes(structure):
+    return tree.map_leaves(lambda leaf: tuple(leaf.shape) if ops.is_tensor(leaf) else leaf, structure)
+
+
+def _are_alike(new, old):
+    if not ops.is_tensor(new) or new.dtype != old.dtype or len(new.shape) != len(old.shape):
+        return False
+    return all(size == other or None in (size, other) for size, other in zip(new.shape, old.shape, strict=True))
 
 
 def _not_shared(handler, state, like, valid):

@@ -276,4 +276,5 @@ def _agree(given, found):
     """Whether an argument is that of the weights; numbers of channels are rounded."""
     if isinstance(given, (int, float)) and isinstance(found, float):
         return abs(given - found) < 1e-3
+    given = tuple(given) if isinstance(given, list) else given
     return given == found or (given, found) == ("auto", found)
