@@ -22,7 +22,13 @@ CASES = {
         "samples": 2 * BATCH + 5,
         "evaluated": True,
     },
-    "rate, single, timed": {"gradient": "rate", "step_mode": "single", "timed": True, "samples": 2 * BATCH},
+    "rate, single, timed, quantised": {
+        "gradient": "rate",
+        "step_mode": "single",
+        "timed": True,
+        "weights": "int4",
+        "samples": 2 * BATCH,
+    },
     "sltt, single, online": {"gradient": "sltt", "step_mode": "single", "online": True, "samples": 2 * BATCH},
     "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
     "rate, multi, padded": {"gradient": "rate", "step_mode": "multi", "padded": True, "timed": True, "samples": 2 * BATCH},
@@ -58,7 +64,7 @@ def squared_error(y, outputs):
     return ops.sum(ops.square(ops.cast(y, outputs.dtype) - outputs), axis=-1)
 
 
-def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=False, attention=False, **_):
+def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=False, attention=False, weights=None, **_):
     import keras
     from keras import layers
 
@@ -86,7 +92,10 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=Fal
     x = normalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))
     # Keras multiplies matrices in float32 on PyTorch, but convolves in float64 (docs/upstream.md, float64).
     x = layers.ReLU()(x) if mean else rsnn.layers.LIF()(x)
-    return compiled(keras.Model(inputs, layers.Flatten()(layers.Conv2D(3, 2)(x))), gradient, step_mode, STEPS[False])
+    network = keras.Model(inputs, layers.Flatten()(layers.Conv2D(3, 2)(x)))
+    if weights is not None:
+        network = rsnn.quantize_aware(rsnn.SpikingModel(network, STEPS[False]), weights).network
+    return compiled(network, gradient, step_mode, STEPS[False])
 
 
 def neurons_with_time(inputs):

@@ -16,6 +16,7 @@ from keras_ratesnn.integers._network import INPUT, IntegerLayer, IntegerNetwork,
 _WEIGHTED = ("conv", "depthwise", "dense")
 _UNSIGNED = (("uint8_t", 2**8, 1), ("uint16_t", 2**16, 2))
 _SIGNED = (("int8_t", 2**7, 1), ("int16_t", 2**15, 2), ("int32_t", 2**31, 4))
+_INDICES = {"index8": "uint8_t", "index16": "uint16_t", "index32": "int32_t"}
 _SIZES = {"uint8_t": 1, "int8_t": 1, "uint16_t": 2, "int16_t": 2, "int32_t": 4}
 
 
@@ -66,7 +67,7 @@ class CProgram:
         self.buffers: dict[str, _Buffer] = {INPUT: _Buffer("input", "uint8_t")}
         self.arenas: dict[str, int] = {}
         self.value_type = "uint8_t"
-        self.events = {"index8": 0, "index16": 0, "value": 0, "count": 0}
+        self.events = {"index8": 0, "index16": 0, "index32": 0, "value": 0, "count": 0}
         once, each = self._split()
         self._place(once), self._place(each)
         calls = [[self._function(layer) for layer in layers] for layers in (once, each)]
@@ -233,20 +234,25 @@ class CProgram:
     def _list(self, source, places, channels):
         """The code that lists what is not 0, the array of channels, and the factor of a row."""
         buffer = self._buffer(source.name)
-        index = "index8" if channels <= 256 else "index16"
+        index = "index8" if channels <= 2**8 else "index16" if channels < 2**16 else "index32"
         self.events[index] = max(self.events[index], places * channels)
         self.events["count"] = max(self.events["count"], places)
         keeps_values = source.largest > 1
         at = f"x * {channels} + n"
-        inner = [f"event_{index}[{at}] = (uint{index[5:]}_t)c;"]
+        inner = [f"event_{index}[{at}] = ({_INDICES[index]})c;"]
         if keeps_values:
             self.events["value"] = max(self.events["value"], places * channels)
             self.value_type = max(self.value_type, buffer.type, key=lambda kind: _SIZES[kind])
             inner.append(f"event_value[{at}] = from[x * {channels} + c];")
         inner.append(f"n += from[x * {channels} + c] != 0;")
-        per_place = ["int n = 0;", *_loop("c", channels, inner), "event_count[x] = (uint16_t)n;"]
+        per_place = ["int n = 0;", *_loop("c", channels, inner), f"event_count[x] = ({self._counts()})n;"]
         lists = [f"const {buffer.type} *from = {buffer.pointer};", *_loop("x", places, per_place)]
         return f"event_{index}", lists, "u * " if keeps_values else ""
+
+    def _counts(self):
+        """The type of numbers of inputs."""
+        shapes = [self.network.input_shape, *(layer.shape for layer in self.network.layers)]
+        return "int32_t" if max(map(max, shapes)) >= 2**16 else "uint16_t"
 
     def _sink(self, layer, output, offset, channels):
         """What happens with the sums of one place."""
@@ -384,7 +390,7 @@ class CProgram:
         for kind, size in self.arenas.items():
             if size:
                 self._static(f"shared_{kind}", kind, size)
-        for key, kind in (("index8", "uint8_t"), ("index16", "uint16_t"), ("count", "uint16_t")):
+        for key, kind in {**_INDICES, "count": self._counts()}.items():
             if self.events[key]:
                 self._static(f"event_{key}", kind, self.events[key])
         if self.events["value"]:

@@ -88,6 +88,12 @@ def make_network(
                 f"Layers of integers must be of one of the kinds {', '.join(_OUTPUTS)}. Received: layer {layer['name']!r} of "
                 f"kind {layer['kind']!r}. Use a version of keras_ratesnn that knows it."
             )
+        missing = [key for key in _CONSTANTS.get(layer["kind"], ()) if f"{key}/{layer['name']}" not in constants]
+        if missing:
+            raise ValueError(
+                f"Layers of integers must have their constants. Received: layer {layer['name']!r} of kind {layer['kind']!r} "
+                f"without {missing[0]}/{layer['name']}. Write the file with `save_integers`."
+            )
         sources = tuple(network.of(name) for name in layer["from"])
         shape, least, largest = _OUTPUTS[layer["kind"]](layer["name"], facts, sources, constants)
         if max(-least, largest) >= 2**31:
@@ -186,6 +192,13 @@ def _readout(name, facts, sources, constants):
     (source,) = sources
     return source.shape, source.least * factor + int(bias.min()), source.largest * factor + int(bias.max())
 
+
+_CONSTANTS = {
+    **dict.fromkeys(("conv", "depthwise", "dense"), ("w",)),
+    "neurons": ("theta", "bias", "v0"),
+    "readout": ("bias",),
+}
+"""The arrays that a layer of each kind needs."""
 
 _OUTPUTS = {
     "conv": _conv,

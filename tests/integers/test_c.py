@@ -15,7 +15,7 @@ from tests.integers.test_integer import CASES, frames
 
 ROOT = pathlib.Path(__file__).parents[2]
 GCC = shutil.which("gcc")
-pytestmark = [pytest.mark.runs_once, pytest.mark.skipif(GCC is None, reason="there is no gcc on the path")]
+pytestmark = pytest.mark.runs_once
 
 FLAGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-Wconversion")
 SANITIZED = ("-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
@@ -45,6 +45,13 @@ int main(void)
     return 0;
 }
 """
+
+
+@pytest.fixture(autouse=True)
+def _needs_gcc():
+    # Not by a mark: those skip what does not run on a backend.
+    if GCC is None:
+        pytest.skip("there is no gcc on the path")
 
 
 def outputs_of_c(chip, x, folder, *flags, **kwargs):

@@ -55,6 +55,11 @@ def test_a_file_gives_the_same_network(tmp_path):
     assert loaded.plan.layers == chip.plan.layers
     np.testing.assert_array_equal(loaded.integer_logits(x), chip.integer_logits(x))
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), chip.predict(x, verbose=0))
+    with np.load(tmp_path / "net.npz") as file:
+        name = chip.plan.layers[0].name
+        np.savez(tmp_path / "half.npz", **{key: file[key] for key in file.files if key != f"w/{name}"})
+    with pytest.raises(ValueError, match=f"without w/{name}"):
+        rsnn.load_integers(tmp_path / "half.npz")
     np.savez(tmp_path / "other.npz", x=x)
     with pytest.raises(ValueError, match="meta"):
         rsnn.load_integers(tmp_path / "other.npz")

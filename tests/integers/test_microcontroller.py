@@ -1,41 +1,77 @@
-"""The digits network on an emulated microcontroller, a Cortex-M4, with 240 kB of flash and 32 kB of memory."""
+"""The digits network in C on an emulated microcontroller, a Cortex-M4 with 240 kB of flash and 32 kB of memory."""
 
+import os
 import pathlib
+import re
 import shutil
 import subprocess
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.integers.model import run_in_numpy
 
-COMPILER, EMULATOR = shutil.which("arm-none-eabi-gcc"), shutil.which("qemu-system-arm")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.runs_once,
-    pytest.mark.skipif(
-        COMPILER is None or EMULATOR is None, reason="there is no arm-none-eabi-gcc or qemu-system-arm on the path"
-    ),
-]
+pytestmark = pytest.mark.slow
 
-FOLDER = pathlib.Path(__file__).parent / "microcontroller"
-CORE = ("-mcpu=cortex-m4", "-mthumb", "-O2", "-ffreestanding", "-nostdlib")
-BOARD = ("-M", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "none", "-icount", "shift=0")
-INSTRUCTIONS_OF_A_TICK = 40
-"""The clock has 25 MHz, and an instruction takes a nanosecond."""
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+BOARD = DOCS / "examples" / "microcontroller"
+PAGE = (DOCS / "tutorials" / "chip.md").read_text()
+PROGRAM, DESKTOP, CHIP = re.findall(r"^```(?:c|bash)\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
 
 
-def test_digits_fit_and_give_their_logits(tmp_path):
+def has_tools_of_chip():
+    compiler = shutil.which("arm-none-eabi-gcc")
+    if compiler is None or shutil.which("qemu-system-arm") is None:
+        return False
+    return pathlib.Path(subprocess.check_output([compiler, "-print-file-name=nano.specs"], text=True).strip()).is_absolute()
+
+
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no gcc on the path")
+needs_emulator = pytest.mark.skipif(
+    not has_tools_of_chip(), reason="there is no arm-none-eabi-gcc with newlib, or no qemu-system-arm, on the path"
+)
+
+
+def printed_by(commands, folder):
+    """The integers that commands of the page print."""
+    run = subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return list(map(int, run.stdout.split()))
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory):
+    """A folder with what the Python of the page has written, and the classes that it found."""
+    folder, before, names = tmp_path_factory.mktemp("tutorial"), pathlib.Path.cwd(), {}
+    shutil.copytree(BOARD, folder, dirs_exist_ok=True)
+    (folder / "main.c").write_text(PROGRAM)
+    os.chdir(folder)
+    try:
+        for block in re.findall(r"^```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE):
+            exec(compile(block, "chip.md", "exec"), names)
+    finally:
+        os.chdir(before)
+    return folder, names["logits"][:10].argmax(1)
+
+
+@pytest.mark.parametrize(
+    "commands", [pytest.param(DESKTOP, marks=needs_gcc, id="desktop"), pytest.param(CHIP, marks=needs_emulator, id="chip")]
+)
+def test_the_programs_of_the_tutorial_print_the_classes_that_python_found(tutorial, commands):
+    folder, classes = tutorial
+    np.testing.assert_array_equal(printed_by(commands, folder), classes)
+
+
+@needs_emulator
+def test_the_pretrained_network_fits_in_a_chip_and_gives_its_logits_there(tmp_path):
+    shutil.copytree(BOARD, tmp_path, dirs_exist_ok=True)
     chip = rsnn.integer(rsnn.models.load_pretrained("digits"), largest_input=16, verbose=False)
-    rsnn.export_c(chip, tmp_path / "net.c", cache_input=False)
-    image = np.random.default_rng(0).integers(0, 17, (8, 8, 1), "uint8")
-    (tmp_path / "image.h").write_text(f"static const uint8_t image[] = {{{', '.join(map(str, image.ravel()))}}};\n")
-    sources = ["-I", FOLDER, "-I", tmp_path, FOLDER / "main.c", "-T", FOLDER / "memory.ld", "-lgcc"]
-    # The linker refuses what does not fit.
-    subprocess.run([COMPILER, *CORE, *sources, "-o", tmp_path / "program"], check=True)
-    run = [EMULATOR, *BOARD, "-semihosting-config", "enable=on,target=native", "-kernel", tmp_path / "program"]
-    printed = subprocess.run(run, capture_output=True, check=True, timeout=120, text=True)
-    *logits, ticks = map(int, (printed.stdout + printed.stderr).split())
-    np.testing.assert_array_equal(logits, run_in_numpy(chip.plan, image[None])[0])
-    assert 1e5 < ticks * INSTRUCTIONS_OF_A_TICK < 2e7
+    rsnn.export_c(chip, tmp_path / "digits.c", cache_input=False)
+    images = load_digits().images[-10:, :, :, None].astype("uint8")
+    images.tofile(tmp_path / "images.bin")
+    commands = CHIP.replace("main.c", "count.c").replace("-semihosting", "-semihosting -icount shift=10")
+    *logits, instructions = np.reshape(printed_by(commands, tmp_path), (10, -1)).T
+    np.testing.assert_array_equal(np.transpose(logits), chip.integer_logits(images))
+    assert instructions.min() > 5e6
+    assert instructions.max() < 1e7

@@ -241,9 +241,10 @@ def give_values(layer, variables, values):
         if id(variable) in arrays:
             variable._initializer = functools.partial(_copy, arrays[id(variable)])
         variable._deferred_initialize()
-    for part in with_sublayers(layer):
-        # Where a layer is a module of PyTorch, Keras has waited for the values; exports need its parameters.
-        if part.variables and hasattr(part, "_track_variables"):
+    # Where a layer is a module of PyTorch, Keras has waited for the values; exports need its parameters.
+    is_module = hasattr(keras.layers.Layer, "_track_variables")
+    for part in with_sublayers(layer) if is_module else ():
+        if part.variables:
             part._track_variables()
 
 
