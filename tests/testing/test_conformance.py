@@ -437,6 +437,12 @@ def test_methods_that_do_not_train_as_they_should_are_found(nodes, finding):
         check_gradient_method(OfNodes(nodes), normalization=False)
 
 
+@pytest.mark.runs_once
+@pytest.mark.parametrize(("nodes", "switch"), [("silent", "every_weight"), ("uneven", "modes_agree"), ("on itself", "padding")])
+def test_a_method_is_not_checked_for_what_it_is_not_meant_to_do(nodes, switch):
+    check_gradient_method(OfNodes(nodes), normalization=False, **{switch: False})
+
+
 class UnregisteredMethod(rsnn.gradients.BPTT):
     pass
 
