@@ -3,12 +3,11 @@
 python other_backend.py model.keras data.npz results.npz
 """
 
+import os
 import sys
 
-import keras
 import numpy as np
-
-import keras_ratesnn  # noqa: F401  (registers what a saved model is made of)
+from keras_alone import imported_alone
 
 STEPS = 3
 
@@ -21,6 +20,9 @@ def predict_and_train(model, x, y):
 
 
 if __name__ == "__main__":
+    keras = imported_alone(os.environ["KERAS_BACKEND"])
+    import keras_ratesnn  # noqa: F401  (registers what a saved model is made of)
+
     model_file, data_file, results_file = sys.argv[1:]
     arrays = np.load(data_file)
     results = predict_and_train(keras.saving.load_model(model_file), arrays["x"], arrays["y"])

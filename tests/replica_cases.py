@@ -11,6 +11,7 @@ import re
 import sys
 
 import numpy as np
+from keras_alone import imported_alone
 
 BATCH = 8
 CASES = {
@@ -249,8 +250,7 @@ def main(devices, file, *names):
 
         jax.config.update("jax_num_cpu_devices", devices)
         jax.config.update("jax_enable_x64", True)
-    import keras
-
+    keras = imported_alone(backend)
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     if backend == "jax":
