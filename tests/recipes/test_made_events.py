@@ -99,18 +99,20 @@ def test_what_makes_no_recording_is_an_error():
         saccades.record(np.zeros((28, 28), "uint8"), generator, enlargement=5)
 
 
-OPTIONS = ["--train", "60", "--test", "10", "--data-dir"]
+OPTIONS = ["--train", "20", "--test", "10", "--data-dir"]
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    write_clothes(folder)
+    assert make_recordings.main([str(folder / "recordings"), *OPTIONS, str(folder)]) == 0
+    return folder / "recordings"
+
+
+def test_recordings_are_not_made_into_a_folder_that_has_some(tmp_path, capsys):
     write_clothes(tmp_path)
-    assert make_recordings.main([str(tmp_path / "recordings"), *OPTIONS, str(tmp_path)]) == 0
-    return tmp_path / "recordings"
-
-
-def test_recordings_are_not_made_into_a_folder_that_has_some(folder, tmp_path, capsys):
-    assert make_recordings.main([str(folder), *OPTIONS, str(tmp_path)]) == 2
+    assert make_recordings.main([str(tmp_path), *OPTIONS, str(tmp_path)]) == 2
     assert "is not empty" in capsys.readouterr().err
 
 
@@ -139,7 +141,7 @@ def test_recordings_whose_making_was_interrupted_are_not_split_otherwise(tmp_pat
 
 def test_made_recordings_are_read_by_the_path_of_real_ones(folder):
     data = fashion_mnist_events.load(folder, 4)
-    assert data.train_images.shape == (60, 4, 48, 48, 2)
+    assert data.train_images.shape == (20, 4, 48, 48, 2)
     assert data.test_images.shape == (10, 4, 48, 48, 2)
     assert (data.train_images.sum((1, 2, 3, 4)) > 100).all()
 
