@@ -56,16 +56,20 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
             examples = examples.enumerate().map(augmented(seed), num_parallel_calls=tf.data.AUTOTUNE)
         return share.batches(examples)
 
+    def of_epoch(epoch):
+        return by_layers(batches_of(tf.constant(epoch, tf.int64)), epoch)
+
     def epochs():
         """Batches of all epochs; new layers are made in each."""
         for epoch in range(first_epoch, recipe.epochs):
-            yield from by_layers(batches_of(tf.constant(epoch, tf.int64)), epoch)
+            yield from first.pop() if first else of_epoch(epoch)
 
     if augment_layer is None and mix_layer is None:
         batches = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(batches_of)
     else:
-        signature = by_layers(batches_of(tf.constant(first_epoch, tf.int64)), first_epoch).element_spec
-        batches = tf.data.Dataset.from_generator(epochs, output_signature=signature)
+        # It is traced for its signature, which takes seconds with some layers, and read once.
+        first = [of_epoch(first_epoch)]
+        batches = tf.data.Dataset.from_generator(epochs, output_signature=first[0].element_spec)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
