@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from recipes import plots
 
 IMAGES = 12
@@ -28,7 +30,8 @@ def grid(images, columns=4):
         axis.axis("off")
     for axis, image in zip(axes, images, strict=False):
         if image.ndim == 2:
-            axis.imshow([[color(kind - 1) if kind else (0, 0, 0, 1) for kind in row] for row in image.tolist()])
+            colors = [(0, 0, 0, 1), *map(color, range(int(image.max())))]
+            axis.imshow(np.array(colors)[image])
         else:
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
     return axes[: len(images)], figure
