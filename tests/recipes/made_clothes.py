@@ -24,8 +24,8 @@ def made_clothes(images, seed):
     return pixels, labels
 
 
-def write_clothes(folder, suffix=""):
-    for names, images in ((fashion_mnist.FILES[:2], FEW_IMAGES), (fashion_mnist.FILES[2:], FEW_IMAGES // 4)):
-        for name, array in zip(names, made_clothes(images, seed=images), strict=True):
+def write_clothes(folder, suffix="", images=FEW_IMAGES):
+    for names, count in ((fashion_mnist.FILES[:2], images), (fashion_mnist.FILES[2:], images // 4)):
+        for name, array in zip(names, made_clothes(count, seed=count), strict=True):
             write_idx(folder / f"{name}{suffix}", array)
     return folder
