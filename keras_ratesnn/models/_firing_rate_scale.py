@@ -21,7 +21,7 @@ def _normalize(layer, spikes, times=1, mask=None):
         weights = time_axis.cast(mask, spikes.dtype)[..., None] * ops.ones_like(spikes)
         total, places = ops.sum(weights * spikes, axis=axes), ops.sum(weights, axis=axes)
     if backend.replicas.count() > 1:
-        total, places = ops.sum(backend.replicas.gather(ops.stack([total, places])), axis=0)
+        total, places = ops.unstack(ops.sum(backend.replicas.gather(ops.stack([total, places])), axis=0), 2)
     rates = total / ops.where(places > 0.0, places, 1.0)
     layer.move(rates, times, places > 0.0)
     variances = layer.variances(spikes)
