@@ -455,11 +455,12 @@ def test_the_error_names_a_damaged_card_and_the_problem(content, said, folder):
 
 
 # The wheel.
-def test_cards_and_weights_are_in_the_wheel():
+def test_cards_weights_and_headers_are_in_the_wheel():
     wheel = pytest.importorskip("hatchling.builders.wheel")
     included = {file.relative_path for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
     expected = [path for path in _files.FOLDER.rglob("*") if path.suffix in (".json", ".keras")]
     assert len(expected) >= 2
+    expected += (ROOT / "keras_ratesnn").rglob("*.h")
     assert {str(path.relative_to(ROOT)) for path in expected} <= included
 
 

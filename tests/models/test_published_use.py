@@ -40,7 +40,7 @@ def test_a_network_is_exported_analysed_and_unrolled(name, tmp_path):
         outputs += [found[key] for key in found if not key.startswith("next_")]
     np.testing.assert_allclose(np.mean(outputs, axis=0), case.logits, rtol=0, atol=1e-4)
     # NIR knows no padded max pooling, no attention and no integer spikes.
-    if name == "ratebp_vgg11":
+    if name in ("ratebp_vgg11", "ms_resnet18"):
         nir.export_nir(model, tmp_path / "model.nir")
         read = nir.import_nir(tmp_path / "model.nir", model.timesteps)
         np.testing.assert_allclose(read.predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4)
