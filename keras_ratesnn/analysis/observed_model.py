@@ -6,17 +6,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import checks, keras_internals, registry, time_axis, tree
+from keras_ratesnn._core import checks, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._graph import Part, PlannedCall, Slot
 from keras_ratesnn._model.through_time import run_method, value_over_time
 from keras_ratesnn.analysis import _observation
-from keras_ratesnn.gradients import GradientMethod, NeuronHandler
-from keras_ratesnn.gradients.handlers import Context, Time
-from keras_ratesnn.gradients.handlers.neuron import State
+from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.gradients.handlers import Context
+from keras_ratesnn.gradients.handlers.with_membranes import WithMembranes
 from keras_ratesnn.gradients.network import Network, Node, in_time, plain, plain_nodes
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.layer_kinds import NEURON, READOUT, kind_of
@@ -177,37 +176,3 @@ class _Emitting(GradientMethod):
         if run.return_sequences:
             return found["outputs"]
         return tree.map_leaves(lambda steps: value_over_time(steps, run.mask, "mean"), found["outputs"])
-
-
-class WithMembranes(NeuronHandler):
-    """Neurons with two outputs: spikes, and membranes before the reset."""
-
-    def __init__(self, call: PlannedCall, context: Context) -> None:
-        super().__init__(call, context)
-        # A loop over time has one output: the two are joined on a last axis.
-        self.dtype = time_axis.accumulation_dtype(self.dtype)
-
-    def advance(self, state: State, inputs: list[Tensor], phase: Any) -> tuple[State, list[Tensor]]:
-        membrane, spikes, cell = self.cell.step(inputs[0], state.cell)
-        return State(cell), [self._joined(membrane, spikes)]
-
-    def at_once(self, currents: Tensor, mask: Tensor | None) -> tuple[State, Tensor]:
-        membranes = self.cell.over_time(currents)
-        return State(membranes), self._joined(membranes, self.cell.fire(membranes))
-
-    def _joined(self, membrane, spikes):
-        return ops.stack([time_axis.cast(spikes, self.dtype), time_axis.cast(membrane, self.dtype)], axis=-1)
-
-    def regularization_of_step(self, outputs: list[Tensor], t: Time) -> None:
-        """None: the outputs are not spikes alone."""
-
-    def step(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
-        return self._apart(*super().step(state, inputs, t))
-
-    def all_steps(self, state: State, inputs: list[Tensor]) -> tuple[State, list[Tensor]]:
-        return self._apart(*super().all_steps(state, inputs))
-
-    def _apart(self, state, outputs):
-        (both,) = outputs
-        spikes = time_axis.cast(both[..., 0], self.operation.compute_dtype)
-        return state, [keras_internals.put_mask(spikes, keras_internals.mask_of(both)), both[..., 1]]

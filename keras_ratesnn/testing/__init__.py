@@ -1,6 +1,7 @@
-"""Conformance checks for custom cells and gradient methods; their errors explain what is wrong."""
+"""Conformance checks for custom cells and gradient methods, and for leaks; their errors explain what is wrong."""
 
 from keras_ratesnn.testing.cells import check_cell
 from keras_ratesnn.testing.methods import check_gradient_method
+from keras_ratesnn.testing.samples import check_sample_independence
 
-__all__ = ["check_cell", "check_gradient_method"]
+__all__ = ["check_cell", "check_gradient_method", "check_sample_independence"]

@@ -37,7 +37,7 @@ STOREYS = [
 
 PRIVATE_ELSEWHERE = {
     "gradients._neuron_independence": "testing checks it for one cell",
-    "gradients._observing": "analysis and conversion look at signals between operations",
+    "gradients._observing": "analysis, conversion and testing look at signals between operations",
 }
 """Private modules that other rooms import, and why. None is to be added."""
 

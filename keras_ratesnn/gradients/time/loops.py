@@ -149,8 +149,8 @@ def _advanced(handler, state, inputs, phase):
     """`handler.advance`; raises TypeError unless a loop can carry its state, and its outputs are a list."""
     if handler.begins_incomplete:
         return handler.advance(state, inputs, phase)
-    name, before = type(handler).__name__, tree.flatten(state)
-    numbers = [leaf for leaf in before if not ops.is_tensor(leaf)]
+    name = type(handler).__name__
+    numbers = [leaf for leaf in tree.flatten(state) if not ops.is_tensor(leaf)]
     if numbers:
         raise TypeError(
             f"The state of {name} must consist of tensors, with the batch as their first axis. Received: {numbers[0]!r}. "
@@ -162,8 +162,7 @@ def _advanced(handler, state, inputs, phase):
             f"{name}.advance must return `(state, outputs)`, outputs as a list of tensors. Received: {_shapes(result)}. Return "
             "(state, [output]) for one output."
         )
-    after = tree.flatten(result[0])
-    if len(after) != len(before) or not all(map(_are_alike, after, before)):
+    if not _are_alike(result[0], state):
         raise TypeError(
             f"The state of {name} must keep its structure, shapes and dtypes, so that a loop can carry it. Received: "
             f"{_shapes(result[0])} after {_shapes(state)}. Give the tensors of `start` the shapes and dtypes of those that "
@@ -177,6 +176,11 @@ def _shapes(structure):
 
 
 def _are_alike(new, old):
+    """Whether a structure has tensors of the same shapes and dtypes as another one. JAX sorts the keys of a dict."""
+    if isinstance(old, dict):
+        return isinstance(new, dict) and new.keys() == old.keys() and all(_are_alike(new[name], old[name]) for name in old)
+    if isinstance(old, (list, tuple)):
+        return isinstance(new, (list, tuple)) and len(new) == len(old) and all(map(_are_alike, new, old))
     if not ops.is_tensor(new) or new.dtype != old.dtype or len(new.shape) != len(old.shape):
         return False
     return all(size == other or None in (size, other) for size, other in zip(new.shape, old.shape, strict=True))
