@@ -154,6 +154,17 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
         from_checkpoint(3)
 
 
+@pytest.mark.parametrize("file", [GOOD, LEGACY], ids=["zip", "legacy"])
+def test_a_file_that_ends_early_is_refused_in_a_line_wherever_it_ends(file, tmp_path):
+    data = file.read_bytes()
+    for part in range(12):
+        path = tmp_path / f"{part}.pth"
+        path.write_bytes(data[: len(data) * part // 12])
+        with pytest.raises(ValueError, match=re.escape(repr(str(path)))) as error:
+            from_checkpoint(path)
+        assert "\n" not in str(error.value)
+
+
 def test_names_and_settings_that_would_take_much_memory_are_refused(tmp_path):
     many = pickle.dumps("a" * (5 * 2**20), 2)
     legacy = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})) + many
