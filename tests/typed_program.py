@@ -82,7 +82,7 @@ class Scale(keras.layers.Layer):  # type: ignore[misc]
 
 rsnn.layers.LIF(reset="softly")  # type: ignore[arg-type]
 rsnn.layers.LIF(0.5, 1.0, "soft")  # type: ignore[arg-type, call-arg]
-rsnn.layers.ALIFCell(adaptation=None)  # type: ignore[arg-type]
+rsnn.layers.ALIFCell(learn_threshold="yes")  # type: ignore[arg-type]
 rsnn.LayerKind(affine="yes")  # type: ignore[arg-type]
 rsnn.fold_batch_normalization(keras.Sequential(), verbose="no")  # type: ignore[arg-type]
 rsnn.gradients.Rate(windows=2.5)  # type: ignore[arg-type]
