@@ -125,7 +125,8 @@ class _Compiler:
     def products(self, layer, signal, node, kernel, axis, kind, shape, expand=None, **facts):
         """The current of a layer with weights; `axis` are the axes that share a scale."""
         weights, trained = self.weight_type(layer, node)
-        last = _reaches_output(node)
+        # One that was trained so says it: its integers are those of its training also where it is shared.
+        last = not layer.per_channel if isinstance(layer, QuantizedKernels) else _reaches_output(node)
         integers, scale = integer_weights(kernel, weights, None if last else axis, weights == "int4" and not trained)
         of_outputs = np.broadcast_to(scale, (*(1 if place in axis else size for place, size in enumerate(kernel.shape)),))
         of_outputs = of_outputs.reshape(-1).astype("float64")
