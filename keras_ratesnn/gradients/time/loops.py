@@ -150,10 +150,11 @@ def _advanced(handler, state, inputs, phase):
     if handler.begins_incomplete:
         return handler.advance(state, inputs, phase)
     name = type(handler).__name__
+    whose = f"{name} for {type(handler.cell).__name__}" if hasattr(handler, "cell") else name
     numbers = [leaf for leaf in tree.flatten(state) if not ops.is_tensor(leaf)]
     if numbers:
         raise TypeError(
-            f"The state of {name} must consist of tensors, with the batch as their first axis. Received: {numbers[0]!r}. "
+            f"The state of {whose} must consist of tensors, with the batch as their first axis. Received: {numbers[0]!r}. "
             "Return tensors from `start`, for example ops.full_like(inputs[0], 0.2)."
         )
     result = handler.advance(state, inputs, phase)
@@ -164,9 +165,9 @@ def _advanced(handler, state, inputs, phase):
         )
     if not _are_alike(result[0], state):
         raise TypeError(
-            f"The state of {name} must keep its structure, shapes and dtypes, so that a loop can carry it. Received: "
-            f"{_shapes(result[0])} after {_shapes(state)}. Give the tensors of `start` the shapes and dtypes of those that "
-            "`advance` returns."
+            f"The state of {whose} must keep its structure, shapes and dtypes, so that a loop can carry it. Received: "
+            f"{_shapes(result[0])} after {_shapes(state)}. Give the tensors of `start` (of a cell: `initial_state`) the shapes "
+            "and dtypes of those that `advance` (`step`) returns."
         )
     return result
 
