@@ -5,7 +5,7 @@ layers; and, on TensorFlow, by a LiteRT file whose converter has quantized the w
 normalisation is folded for that file.
 
 With `--integer` the table is of networks of integers alone, `rsnn.integer`: of the network as it is, converted, and after some
-epochs with quantised weights, `rsnn.quantize_aware`.
+epochs with quantised weights, `rsnn.quantize_aware`. `--out DIR` keeps the trained networks: the same command goes on there.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from recipes import catalogue, command_line, packages, pipeline, run
+from recipes import atomic_files, catalogue, checkpoint, command_line, packages, pipeline, run
 
 BATCH_SIZE = 200
 NETWORKS = {
@@ -30,6 +30,9 @@ NETWORKS = {
 """Pretrained networks, and their recipes."""
 
 WEIGHTS = ("int8", "int4", "ternary")
+OF_INTEGERS = ("--epochs", "--timesteps", "--membrane-bits", "--weights", "--out")
+"""The options of `--integer`."""
+
 EPOCHS = 2
 LEARNING_RATE = 1e-3
 """The learning rate of Adam at first; it decays to 0, as a cosine."""
@@ -47,14 +50,20 @@ def add_arguments(parser):
     command_line.add_count(parser, "--timesteps", "number of time steps", nargs="+", metavar="T", help=timesteps)
     bits = "with --integer: bits of a membrane (default: 16)"
     command_line.add_count(parser, "--membrane-bits", "number of bits", help=bits)
+    weights = "with --integer: types of weights (default: all)"
+    parser.add_argument("--weights", choices=WEIGHTS, nargs="+", help=weights)
+    out = "with --integer: folder where trained networks are saved and found again"
+    command_line.add_path(parser, "--out", out)
 
 
 def quantize(arguments):
-    options = {"--epochs": arguments.epochs, "--timesteps": arguments.timesteps, "--membrane-bits": arguments.membrane_bits}
     with command_line.mistakes():
-        for option, value in options.items() if not arguments.integer else ():
+        for option in OF_INTEGERS if not arguments.integer else ():
+            value = getattr(arguments, option.removeprefix("--").replace("-", "_"))
             if value is not None:
                 raise ValueError(f"{option} is for networks of integers. Received: {option}={value}. Add --integer.")
+        if arguments.out is not None:
+            arguments.out.mkdir(parents=True, exist_ok=True)
         variants = {} if arguments.integer else _variants()
         recipe = catalogue.find(NETWORKS[arguments.name])
         dataset = recipe.load(arguments.data_dir)
@@ -95,10 +104,12 @@ def _print_integers(arguments, recipe, dataset, images, labels):
             yield f"{np.mean(found == labels):.2%} ({np.sum(found != expected):,})"
 
     timesteps, in_floats = model.timesteps, of_floats(model)
+    few_epochs = dataclasses.replace(recipe, epochs=epochs, mix="none")
     print_row("float32", "", [f"{np.mean(found == labels):.2%}" for found in in_floats.values()])
-    for weights in WEIGHTS:
+    for weights in arguments.weights or WEIGHTS:
         print_row(weights, "converted", cells(model, weights, in_floats))
-        trained = _trained(_with(model, timesteps), weights, dataset, dataclasses.replace(recipe, epochs=epochs, mix="none"))
+        path = arguments.out and arguments.out / f"{arguments.name}-{weights}-{epochs}epochs.keras"
+        trained = _found(path) or _trained(_with(model, timesteps), weights, dataset, few_epochs, path)
         print_row(weights, "trained", cells(trained, None, of_floats(trained)))
 
 
@@ -107,13 +118,26 @@ def _with(model, timesteps):
     return model
 
 
-def _trained(model, weights, dataset, recipe):
-    """A model of quantised weights that starts from those of another one, after the epochs of a recipe."""
+def _found(path):
+    """The network that an earlier command trained, or `None`."""
+    if path is None or not path.exists():
+        return None
+    try:
+        return checkpoint.load_model(path, compile=False)
+    except ValueError as error:
+        raise command_line.Ended(f"{path} is damaged. Remove it: the network is then trained again.") from error
+
+
+def _trained(model, weights, dataset, recipe, path=None):
+    """A model of quantised weights that starts from those of another one, after the epochs of a recipe; saved at a path."""
     keras.utils.set_random_seed(recipe.seed)
     low, steps = rsnn.quantize_aware(model, weights), run.steps_per_epoch(recipe, dataset)
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps * recipe.epochs))
     low.compile(optimizer, jit_compile=recipe.jit_compile, **recipe.task.compile_arguments(recipe, dataset))
     low.fit(pipeline.training_batches(dataset, recipe), steps_per_epoch=steps, epochs=recipe.epochs, shuffle=False, verbose=0)
+    if path is not None:
+        with command_line.mistakes(), atomic_files.writing(path) as part:
+            low.save(part)
     return low
 
 

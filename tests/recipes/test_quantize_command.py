@@ -34,6 +34,34 @@ def test_the_command_prints_networks_of_integers_converted_and_trained(capsys, m
     )
 
 
+@pytest.mark.runs_once
+def test_the_command_finds_trained_networks_again(tmp_path, capsys, monkeypatch):
+    few = dataclasses.replace(catalogue.find("digits"), train_images=64)
+    monkeypatch.setitem(catalogue.RECIPES, "digits", few)
+    command = [
+        "digits",
+        "--integer",
+        "--images",
+        "40",
+        "--epochs",
+        "1",
+        "--weights",
+        "ternary",
+        "--out",
+        str(tmp_path / "nets"),
+    ]
+    assert quantize.main(command) == 0
+    table = capsys.readouterr().out
+    assert [line.split()[0] for line in table.splitlines()[3:]] == ["float32", "ternary", "ternary"]
+    monkeypatch.setattr(quantize, "_trained", None)
+    assert quantize.main(command) == 0
+    assert capsys.readouterr().out == table
+    (path,) = (tmp_path / "nets").iterdir()
+    path.write_bytes(b"no network")
+    assert quantize.main(command) == 2
+    assert f"{path} is damaged. Remove it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("images", [0, -1])
 def test_the_command_needs_images(images, capsys):
     error = error_of(["digits", "--images", images], capsys, quantize.main)
