@@ -5,10 +5,9 @@ layers; and, on TensorFlow, by a LiteRT file whose converter has quantized the w
 normalisation is folded for that file.
 
 With `--integer` the table is of networks of integers alone, `rsnn.integer`: of the network as it is, converted, and after some
-epochs with quantised weights, `rsnn.quantize_aware`. `--out DIR` keeps the trained networks: the same command goes on there.
+epochs with quantised weights, `rsnn.quantize_aware`. `--out DIR` keeps each as the folder of a run: the same command goes on.
 """
 
-import dataclasses
 import functools
 import pathlib
 import tempfile
@@ -18,7 +17,8 @@ import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from recipes import atomic_files, catalogue, checkpoint, command_line, packages, pipeline, run
+from recipes import atomic_files, catalogue, checkpoint, command_line, packages, pipeline, progress, run
+from recipes.run_folder import RunFolder
 
 BATCH_SIZE = 200
 NETWORKS = {
@@ -52,7 +52,7 @@ def add_arguments(parser):
     command_line.add_count(parser, "--membrane-bits", "number of bits", help=bits)
     weights = "with --integer: types of weights (default: all)"
     parser.add_argument("--weights", choices=WEIGHTS, nargs="+", help=weights)
-    out = "with --integer: folder where trained networks are saved and found again"
+    out = "with --integer: folder for the folders of trained networks, which are found again"
     command_line.add_path(parser, "--out", out)
 
 
@@ -104,12 +104,16 @@ def _print_integers(arguments, recipe, dataset, images, labels):
             yield f"{np.mean(found == labels):.2%} ({np.sum(found != expected):,})"
 
     timesteps, in_floats = model.timesteps, of_floats(model)
-    few_epochs = dataclasses.replace(recipe, epochs=epochs, mix="none")
     print_row("float32", "", [f"{np.mean(found == labels):.2%}" for found in in_floats.values()])
     for weights in arguments.weights or WEIGHTS:
         print_row(weights, "converted", cells(model, weights, in_floats))
-        path = arguments.out and arguments.out / f"{arguments.name}-{weights}-{epochs}epochs.keras"
-        trained = _found(path) or _trained(_with(model, timesteps), weights, dataset, few_epochs, path)
+        folder = arguments.out and RunFolder(arguments.out / f"{arguments.name}-{weights}-{epochs}epochs")
+        trained = _found(folder)
+        if trained is None:
+            few_epochs = recipe.with_settings(_settings(arguments.name, weights, epochs))
+            trained = _trained(_with(model, timesteps), dataset, few_epochs)
+            if folder is not None:
+                _save(trained, arguments.name, dataset, few_epochs, folder)
         print_row(weights, "trained", cells(trained, None, of_floats(trained)))
 
 
@@ -118,27 +122,46 @@ def _with(model, timesteps):
     return model
 
 
-def _found(path):
+def _settings(name, weights, epochs):
+    """The settings of a recipe with which a pretrained network is trained on, alone and in float32, with quantised weights."""
+    card = rsnn.models.list_pretrained()[name]
+    own = {**card.arguments, "timesteps": card.timesteps, "weights": weights, "epochs": epochs, "learning_rate": LEARNING_RATE}
+    alone = {"ordinary": "no", "teacher_weight": None, "temperature": None, "mix": "none", "precision": "float32"}
+    settings = {**own, **alone, "optimizer": "adam", "weight_decay": 0, "restart_at": None}
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def _found(folder):
     """The network that an earlier command trained, or `None`."""
-    if path is None or not path.exists():
+    if folder is None or not folder.result.exists():
         return None
     try:
-        return checkpoint.load_model(path, compile=False)
-    except ValueError as error:
-        raise command_line.Ended(f"{path} is damaged. Remove it: the network is then trained again.") from error
+        return checkpoint.load_model(folder.last, compile=False)
+    except (ValueError, OSError) as error:
+        raise command_line.Ended(
+            f"{folder.last} is damaged. Remove {folder.path}: the network is then trained again."
+        ) from error
 
 
-def _trained(model, weights, dataset, recipe, path=None):
-    """A model of quantised weights that starts from those of another one, after the epochs of a recipe; saved at a path."""
+def _trained(model, dataset, recipe):
+    """A model of quantised weights that starts from those of another one, after the epochs of a recipe."""
     keras.utils.set_random_seed(recipe.seed)
-    low, steps = rsnn.quantize_aware(model, weights), run.steps_per_epoch(recipe, dataset)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps * recipe.epochs))
-    low.compile(optimizer, jit_compile=recipe.jit_compile, **recipe.task.compile_arguments(recipe, dataset))
+    low, steps = rsnn.quantize_aware(model, recipe.spiking.weights), run.steps_per_epoch(recipe, dataset)
+    run.compile_model(low, recipe, dataset)
     low.fit(pipeline.training_batches(dataset, recipe), steps_per_epoch=steps, epochs=recipe.epochs, shuffle=False, verbose=0)
-    if path is not None:
-        with command_line.mistakes(), atomic_files.writing(path) as part:
-            low.save(part)
     return low
+
+
+def _save(model, start, dataset, recipe, folder):
+    """Writes what was trained as the folder of a run, which `recipes.evaluate` and `recipes.publish` read."""
+    accuracy = np.mean(_classes(model, dataset.test_images) == dataset.test_labels)
+    record = {"settings": recipe.settings(), "start": start, "test_accuracy": float(accuracy), "test_images": dataset.test_size}
+    with command_line.mistakes():
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.begin(recipe.settings())
+        with atomic_files.writing(folder.last) as part:
+            model.save(part)
+        atomic_files.write_json(folder.result, {**record, "train_images": dataset.train_size, **progress.this_part()})
 
 
 def _classes(model, images):
