@@ -18,7 +18,7 @@ from keras_ratesnn._model.engine_settings import engine_settings
 from keras_ratesnn._model.recorded import recorded
 from keras_ratesnn.analysis.description import describe
 from keras_ratesnn.conversion import fold_batch_normalization, quantize_aware, spikify, unroll
-from keras_ratesnn.integers import export_c, export_hls4ml, integer, load_integers
+from keras_ratesnn.integers import IntegerModel, export_c, export_hls4ml, integer, load_integers
 from keras_ratesnn.layer_kinds import LayerKind, Normalization, affine
 from keras_ratesnn.nir import export_nir, import_nir
 from keras_ratesnn.spiking_model import SpikingModel
@@ -26,6 +26,7 @@ from keras_ratesnn.spiking_model import SpikingModel
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "IntegerModel",
     "LayerKind",
     "Normalization",
     "SpikingModel",
