@@ -10,6 +10,7 @@ from keras import layers, ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
+from keras_ratesnn.conversion.places import places
 from keras_ratesnn.integers import _membranes, _refusals, _signals
 from keras_ratesnn.integers._kernels import integer_weights
 from keras_ratesnn.integers._network import INPUT, IntegerNetwork, counts_of, make_network, windows_of
@@ -53,7 +54,7 @@ class _Compiler:
     def __init__(self, network, timesteps, weights, membrane_bits, largest_input):
         self.network, self.timesteps, self.weights, self.bits = network, timesteps, weights, membrane_bits
         self.largest_input = largest_input
-        self.nodes = _graph.nodes_of(network)
+        self.nodes, self.places = _graph.nodes_of(network), places(network)
         self.channels_first = _channels_first(network, self.nodes)
         self.layers: list[dict] = []
         self.constants: dict[str, np.ndarray] = {}
@@ -111,22 +112,22 @@ class _Compiler:
 
     def compile(self, call, node):
         layer, signals = call.operation, call.signals
-        made = _rule_of(layer)(self, layer, signals, node)
+        made = _rule_of(layer)(self, layer, signals)
         return made.shared() if isinstance(made, Current) and len(node.consumers) != 1 else made
 
-    def weight_type(self, layer, node):
+    def weight_type(self, layer):
         """The type of the weights of a layer, and whether they were trained so."""
         trained = getattr(layer, "weight_type", None)
         if self.weights is None:
             return trained or "int8", trained is not None
-        ends = _no_weights(node, "inputs") or _no_weights(node, "consumers")
-        return "int8" if ends else self.weights, False
+        place = self.places[layer]
+        return "int8" if place.is_first or place.is_last else self.weights, False
 
-    def products(self, layer, signal, node, kernel, axis, kind, shape, expand=None, **facts):
+    def products(self, layer, signal, kernel, axis, kind, shape, expand=None, **facts):
         """The current of a layer with weights; `axis` are the axes that share a scale."""
-        weights, trained = self.weight_type(layer, node)
+        weights, trained = self.weight_type(layer)
         # One that was trained so says it: its integers are those of its training also where it is shared.
-        last = not layer.per_channel if isinstance(layer, QuantizedKernels) else _reaches_output(node)
+        last = not layer.per_channel if isinstance(layer, QuantizedKernels) else self.places[layer].reaches_output
         integers, scale = integer_weights(kernel, weights, None if last else axis, weights == "int4" and not trained)
         of_outputs = np.broadcast_to(scale, (*(1 if place in axis else size for place, size in enumerate(kernel.shape)),))
         of_outputs = of_outputs.reshape(-1).astype("float64")
@@ -207,25 +208,6 @@ def _moved(values, order):
     return moved
 
 
-def _has_weights(node):
-    return node is not None and node.operation is not None and _class_of(node.operation) in _WEIGHTED
-
-
-def _no_weights(node, side):
-    """Whether no other layer with weights is on a side of a node, its `"inputs"` or `"consumers"`."""
-    others = [other for other in getattr(node, side) if other is not None]
-    return not any(_has_weights(other) or not _no_weights(other, side) for other in others)
-
-
-def _reaches_output(node):
-    """Whether there are neither weights nor neurons between a node and the output."""
-    return any(
-        follower is None
-        or (kind_of(follower.operation).role != NEURON and not _has_weights(follower) and _reaches_output(follower))
-        for follower in node.consumers
-    )
-
-
 def _class_of(layer):
     """The class by which a layer is compiled; that of a layer with quantised kernels is that without them."""
     return layer.base if isinstance(layer, QuantizedKernels) else type(layer)
@@ -275,20 +257,20 @@ def _kernel(layer):
     return np.asarray(ops.convert_to_numpy(ops.cast(used, "float32")))
 
 
-def _dense(compiler, layer, signals, node):
+def _dense(compiler, layer, signals):
     signal, kernel = _units(layer, signals), _kernel(layer)
     if len(signal.shape) == 3:
         if compiler.channels_first:
             raise refused(layer, "it mixes the columns of images with channels first. Use a convolution of 1x1.")
         kernel = kernel[None, None]
         shape, facts = (*signal.shape[:2], layer.units), {"stride": [1, 1], "pad": [[0, 0], [0, 0]]}
-        return compiler.products(layer, signal, node, kernel, (0, 1, 2), "conv", shape, **facts)
+        return compiler.products(layer, signal, kernel, (0, 1, 2), "conv", shape, **facts)
     if signal.order is not None:
         kernel = _moved(kernel, signal.order)
-    return compiler.products(layer, signal, node, kernel, (0,), "dense", (layer.units,))
+    return compiler.products(layer, signal, kernel, (0,), "dense", (layer.units,))
 
 
-def _convolution(compiler, layer, signals, node):
+def _convolution(compiler, layer, signals):
     groups = layer.groups
 
     def expand(integers):
@@ -299,14 +281,14 @@ def _convolution(compiler, layer, signals, node):
             whole[..., group * inputs : (group + 1) * inputs, of_group] = integers[..., of_group]
         return _dilated(whole, layer.dilation_rate)
 
-    return _spatial(compiler, layer, signals, node, (0, 1, 2), "conv", expand)
+    return _spatial(compiler, layer, signals, (0, 1, 2), "conv", expand)
 
 
-def _depthwise(compiler, layer, signals, node):
-    return _spatial(compiler, layer, signals, node, (0, 1), "depthwise", lambda kernel: _dilated(kernel, layer.dilation_rate))
+def _depthwise(compiler, layer, signals):
+    return _spatial(compiler, layer, signals, (0, 1), "depthwise", lambda kernel: _dilated(kernel, layer.dilation_rate))
 
 
-def _spatial(compiler, layer, signals, node, axis, kind, expand):
+def _spatial(compiler, layer, signals, axis, kind, expand):
     signal, kernel = _units(layer, signals, padding=True), _kernel(layer)
     extents = [(size - 1) * step + 1 for size, step in zip(kernel.shape[:2], layer.dilation_rate, strict=True)]
     pad = _padding(layer, signal.shape, signal.padding, extents)
@@ -322,7 +304,7 @@ def _spatial(compiler, layer, signals, node, axis, kind, expand):
         facts["pad_value"] = round(zero)
     outputs = kernel.shape[3] * (kernel.shape[2] if kind == "depthwise" else 1)
     shape = (*_windows(signal.shape, extents, facts), outputs)
-    return compiler.products(layer, signal, node, kernel, axis, kind, shape, expand, **facts)
+    return compiler.products(layer, signal, kernel, axis, kind, shape, expand, **facts)
 
 
 def _windows(sizes, extents, facts):
@@ -347,7 +329,7 @@ def _dilated(kernel, dilation):
     return dilated
 
 
-def _normalization(compiler, layer, signals, node):
+def _normalization(compiler, layer, signals):
     signal = _only(layer, signals)
     rule: Any = kind_of(layer).normalization
     if isinstance(signal, Units) or rule.scale_and_shift is None or rule.step_factors is not None:
@@ -356,7 +338,7 @@ def _normalization(compiler, layer, signals, node):
     return signal.scaled(factor, shift)
 
 
-def _rescaling(compiler, layer, signals, node):
+def _rescaling(compiler, layer, signals):
     signal = _only(layer, signals)
     scale, offset = (np.unique(np.asarray(values, "float64")) for values in (layer.scale, layer.offset))
     if len(scale) > 1 or len(offset) > 1 or scale[0] <= 0:
@@ -368,15 +350,15 @@ def _rescaling(compiler, layer, signals, node):
     return dataclasses.replace(signal, unit=signal.unit * scale[0], offset=float(signal.offset * scale[0] + offset[0]))
 
 
-def _identity(compiler, layer, signals, node):
+def _identity(compiler, layer, signals):
     return _only(layer, signals)
 
 
-def _time_mean(compiler, layer, signals, node):
+def _time_mean(compiler, layer, signals):
     return dataclasses.replace(_only(layer, signals), averaged=True)
 
 
-def _flatten(compiler, layer, signals, node):
+def _flatten(compiler, layer, signals):
     signal = _only(layer, signals)
     if isinstance(layer, layers.Reshape) and len(layer.target_shape) != 1:
         if compiler.canonical(layer.compute_output_shape((None, *compiler.of_keras(signal.shape)))[1:]) == signal.shape:
@@ -410,7 +392,7 @@ def _fixed(compiler, layer, signal):
     return dataclasses.replace(term, unit=np.abs(term.unit))
 
 
-def _global_average(compiler, layer, signals, node):
+def _global_average(compiler, layer, signals):
     signal = _pooled_units(layer, signals)
     size = list(signal.shape[:2])
     facts = {"size": size, "stride": [1, 1], "pad": [[0, 0], [0, 0]]} if layer.keepdims else {}
@@ -421,7 +403,7 @@ def _global_average(compiler, layer, signals, node):
     )
 
 
-def _average_pooling(compiler, layer, signals, node):
+def _average_pooling(compiler, layer, signals):
     signal = _pooled_units(layer, signals)
     facts = _window(layer, signal.shape)
     name = compiler.add(layer, "sum_pool", [signal.name], **facts)
@@ -441,12 +423,12 @@ def _window(layer, shape):
     return {"size": list(layer.pool_size), "stride": list(layer.strides), "pad": pad}
 
 
-def _max_pooling(compiler, layer, signals, node):
+def _max_pooling(compiler, layer, signals):
     signal = _only(layer, signals)
     return _largest(compiler, layer, signal, _window(layer, signal.shape))
 
 
-def _global_max(compiler, layer, signals, node):
+def _global_max(compiler, layer, signals):
     signal = _only(layer, signals)
     facts = {"size": list(signal.shape[:2]), "stride": [1, 1], "pad": [[0, 0], [0, 0]]}
     pooled = _largest(compiler, layer, signal, facts)
@@ -474,7 +456,7 @@ def _largest(compiler, layer, signal, facts):
     return dataclasses.replace(signal, terms=(dataclasses.replace(term, name=name, kernel=None),), shape=shape)
 
 
-def _zero_padding(compiler, layer, signals, node):
+def _zero_padding(compiler, layer, signals):
     signal = _units(layer, signals, padding=True)
     pad = tuple(
         (before + more[0], after + more[1]) for (before, after), more in zip(signal.padding, layer.padding, strict=True)
@@ -482,7 +464,7 @@ def _zero_padding(compiler, layer, signals, node):
     return dataclasses.replace(signal, padding=pad)
 
 
-def _add(compiler, layer, signals, node):
+def _add(compiler, layer, signals):
     if len(signals) < 2:
         raise refused(layer, "it adds a constant. Use the bias of a layer with weights.")
     if len({signal.shape for signal in signals}) > 1 or len({_order_of(signal) for signal in signals}) > 1:
@@ -503,7 +485,7 @@ def _order_of(signal):
     return None if signal.order is None else tuple(signal.order)
 
 
-def _neurons(compiler, layer, signals, node):
+def _neurons(compiler, layer, signals):
     signal, cell = _only(layer, signals), layer.cell
     if type(cell) not in (IFCell, LIFCell, ParametricLIFCell, ILIFCell):
         raise refused(layer, _refusals.FREE_REASONS["neuron"])
