@@ -23,6 +23,7 @@ def operations(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarra
         `keras_ratesnn.analysis.energy.Counted`.
     """
     plan, temporal = model.plan, x.ndim == len(model.plan.input_shape) + 2
+    frames = np.moveaxis(x, -len(plan.input_shape), -1) if plan.channels_first else x
     found: list[tuple[str, Any]] = []
     for layer in plan.layers:
         kernel = plan.constants.get(f"w/{layer.name}")
@@ -33,7 +34,7 @@ def operations(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarra
         if layer.static and not temporal:
             found.append((layer.name, (dense, True, 0.0, dense, 0.0)))
             continue
-        inputs = x if layer.sources[0] == "input" else outputs[layer.sources[0]]
+        inputs = frames if layer.sources[0] == "input" else outputs[layer.sources[0]]
         active = float(_fed(layer, kernel, inputs)) / len(x)
         found.append((layer.name, (dense, False, active, 0.0, active)))
     return found
