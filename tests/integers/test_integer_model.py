@@ -110,7 +110,7 @@ def test_a_model_in_half_precision_has_the_integers_of_its_float32_weights():
 
 def _operations(model, x):
     found = rsnn.analysis.energy(model, x)
-    return np.array([found.multiply_adds, found.accumulates, found.multiply_adds_without_spikes])
+    return np.array([found.multiply_adds, found.accumulates, found.multiply_adds_without_spikes, *found.traffic])
 
 
 @pytest.mark.runs_once
