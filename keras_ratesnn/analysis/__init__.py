@@ -1,6 +1,7 @@
 """Measurements of a model on a batch of data; each result has a method `plot`. See docs/analysis.md."""
 
 from keras_ratesnn.analysis.accuracy_over_time import AccuracyOverTime, accuracy_over_time
+from keras_ratesnn.analysis.accuracy_until_sure import AccuracyUntilSure, UntilSure, accuracy_until_sure
 from keras_ratesnn.analysis.energy import Costs, Energy, energy
 from keras_ratesnn.analysis.firing_rates import FiringRates, firing_rates
 from keras_ratesnn.analysis.gradient_agreement import GradientAgreement, gradient_agreement
@@ -12,6 +13,7 @@ from keras_ratesnn.analysis.shuffle_in_time import ShuffledAccuracy, shuffle_in_
 
 __all__ = [
     "AccuracyOverTime",
+    "AccuracyUntilSure",
     "Costs",
     "Energy",
     "FiringRates",
@@ -21,7 +23,9 @@ __all__ = [
     "ObservedModel",
     "Raster",
     "ShuffledAccuracy",
+    "UntilSure",
     "accuracy_over_time",
+    "accuracy_until_sure",
     "energy",
     "firing_rates",
     "gradient_agreement",

@@ -127,6 +127,26 @@ class Backend(abc.ABC):
         if isinstance(size, int) and isinstance(wanted, int) and size != wanted:
             raise ValueError(message)
 
+    def compiled(
+        self,
+        function: Callable[[list[Tensor]], list[Tensor]],
+        model: keras.Model,
+        graphs: CallGraphs,
+        settings: Hashable,
+        jit_compile: bool | str,
+    ) -> Callable[[list[Tensor]], list[Tensor]]:
+        """The function, compiled for each combination of shapes: for calls around which there is no compiled function of Keras.
+
+        Args:
+            function: Function from a list of tensors to another one, in inference. It may use the variables of the model, and
+                assign those that are not trainable.
+            model: Keras model.
+            graphs: Where calls are recorded, if they are.
+            settings: What the function depends on besides the model.
+            jit_compile: True, False or "auto", as in `CallGraphs.call`.
+        """
+        return lambda tensors: graphs.call(function, tensors, model, (), settings, jit_compile)
+
     def differentiable(self, tensor: Tensor) -> Tensor:
         """The tensor, as one that `gradient_of` differentiates with respect to."""
         return tensor

@@ -113,6 +113,18 @@ class Backend(base.Backend):
         after = iter(xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
         return tree.map_leaves(lambda _: next(after), tensors)
 
+    def compiled(self, function, model, graphs, settings, jit_compile):
+        traced, functions = tf.function(function, autograph=False), {}
+
+        def of_shapes(tensors):
+            # TensorFlow takes longer to find the trace than many layers to run.
+            key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
+            if key not in functions:
+                functions[key] = traced.get_concrete_function(tensors)
+            return functions[key](tensors)
+
+        return of_shapes
+
     def ranks_of_batch(self, data):
         """Keras lets TensorFlow trace a function for the most general shape it has seen, which is unknown for inputs both with
         and without time.
