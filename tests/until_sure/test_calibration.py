@@ -15,17 +15,16 @@ T = 4
 
 def lost(certainty, right, last, threshold):
     """Whether stopping with a threshold loses the answer of each sample, by the rule."""
-    found = []
-    for row, is_right, end in zip(certainty, right, last, strict=True):
-        step = next((t for t in range(end) if row[t] >= threshold), end - 1)
-        found.append(is_right[end - 1] and not is_right[step])
-    return np.array(found)
+    is_sure = (certainty >= threshold) & (np.arange(T) < last[:, None])
+    steps = np.where(is_sure.any(axis=1), is_sure.argmax(axis=1), last - 1)
+    samples = np.arange(len(last))
+    return right[samples, last - 1] & ~right[samples, steps]
 
 
 def drawn(random, samples):
-    """Samples of which many lose their answer with large thresholds, but not with small ones."""
+    """Samples whose answers are worse after the third step than after the second."""
     certainty = random.uniform(0.3, 1, (samples, T))
-    right = random.uniform(size=(samples, T)) < np.array([0.95, 0.6, 0.9, 0.97])
+    right = random.uniform(size=(samples, T)) < np.array([0.8, 0.9, 0.8, 0.97])
     return certainty, right, np.full(samples, T)
 
 
@@ -45,19 +44,17 @@ def test_a_score_is_the_largest_threshold_that_loses_the_answer():
 
 
 def test_the_guarantee_holds_where_the_loss_is_not_monotone():
-    random, error, rates, naive_rates = np.random.default_rng(1), 0.1, [], []
+    random, error, rates, of_smallest = np.random.default_rng(1), 0.1, [], []
     thresholds = np.linspace(0.3, 1.01, 60)
-    for _ in range(300):
-        calibration, test = drawn(random, 99), drawn(random, 200)
+    for _ in range(500):
+        calibration, test = drawn(random, 19), drawn(random, 200)
         confidence = confidence_for(*calibration, error)
         rates.append(lost(*test, confidence if confidence < 1 else np.inf).mean())
-        # The smallest threshold that loses few enough of the calibration samples: the loss must be monotone for it.
-        naive = next(threshold for threshold in thresholds if lost(*calibration, threshold).mean() <= error)
-        naive_rates.append(lost(*test, naive).mean())
-    rest = 3 * np.std(rates) / np.sqrt(len(rates))
-    assert np.mean(rates) <= error + rest
-    # Not too careful either.
-    assert np.mean(rates) > 0
+        # The smallest threshold that loses few enough of the calibration samples: by chance, where the loss is not monotone.
+        smallest = next(threshold for threshold in thresholds if lost(*calibration, threshold).mean() <= error)
+        of_smallest.append(lost(*test, smallest).mean())
+    assert 0.8 * error < np.mean(rates) <= error
+    assert np.mean(of_smallest) > error + 2 * np.std(of_smallest) / np.sqrt(500)
 
 
 def test_the_rank_is_that_of_the_decimal_number():
