@@ -136,7 +136,8 @@ class IntegerModel(keras.Model):
             TypeError: As in `integer_logits`.
             ValueError: As in `logits_until_sure`, or if labels do not fit, or there are too few samples for this error.
         """
-        answers = Answers(y, len(np.asarray(x)), self.plan.classes, self.timesteps)
+        x = self._checked_values(x)
+        answers = Answers(y, len(x), self.plan.classes, self.timesteps)
 
         def record(totals, counts, samples, steps):
             return answers.record(_lead(totals) // steps, totals, samples, steps)
@@ -149,6 +150,8 @@ class IntegerModel(keras.Model):
         x, last = self._checked_values(x), self.plan.layers[-1].name
         if self.plan.classes == 1:
             raise ValueError("A network must have two classes or more to be sure of one. Received: one with a single logit.")
+        if not len(x):
+            raise ValueError("`x` must have samples, at least one. Received: 0 samples.")
         kernels = self._kernels()
 
         def begin(samples):

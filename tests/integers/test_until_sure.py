@@ -47,5 +47,7 @@ def test_a_margin_is_calibrated_and_wrong_ones_are_errors():
             chip.logits_until_sure(x, wrong)
     with pytest.raises(TypeError, match="`margin` must be an integer"):
         chip.logits_until_sure(x, 0.9)
+    with pytest.raises(ValueError, match="`x` must have samples, at least one"):
+        chip.logits_until_sure(x[:0], 1)
     with pytest.raises(TypeError, match="`x` must be integers"):
         chip.logits_until_sure(x / 255, 1)
