@@ -69,12 +69,13 @@ def with_graphs_of_their_own(graph, finished, compiled):
         chosen, found, otherwise = node.args
         inside = _needed_only_by(node, changed)
         needed = [*(argument for each in inside for argument in each.all_input_nodes), *found]
-        arguments = [argument for argument in dict.fromkeys(needed) if argument not in inside]
+        needed = [argument for argument in dict.fromkeys(needed) if argument not in inside]
+        arguments = [argument for argument in needed if argument.op != "get_attr"]
         part, places = fx.Graph(), {}
         for argument in arguments:
             places[argument] = part.placeholder(argument.name)
             places[argument].meta = argument.meta
-        for each in inside:
+        for each in (*(constant for constant in needed if constant.op == "get_attr"), *inside):
             places[each] = part.node_copy(each, places.__getitem__)
         part.output(tuple(places[x] for x in found))
         made.append(Choice(finished(part)))
