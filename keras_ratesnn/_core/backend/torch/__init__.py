@@ -95,8 +95,11 @@ class Backend(base.Backend):
         rest = tree.map_leaves(lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf, rest)
 
         def pull(upstream):
+            nonlocal outputs
             wanted = [tensor for tensor in inputs if tensor.requires_grad]
             differentiable = [pair for pair in zip(outputs, upstream, strict=True) if pair[0].requires_grad]
+            # Not needed any more.
+            outputs = []
             if not (wanted and differentiable):
                 return [None for _ in inputs]
             values, onto = zip(*differentiable, strict=True)
