@@ -236,6 +236,28 @@ def test_invalid_windows_are_refused(windows):
         Rate(windows=windows)
 
 
+class SeesRows(layers.Layer):
+    """Remembers how many rows it was called on."""
+
+    def call(self, inputs):
+        ROWS.append((self.name, ops.shape(inputs)[0]))
+        return inputs * 1.0
+
+
+ROWS: list = []
+
+
+def test_only_what_follows_a_layer_has_its_windows():
+    x = inputs = keras.Input((4,))
+    for name in LAYERS:
+        x = SeesRows(name=f"after_{name}")(rsnn.layers.LIF(name=name)(layers.Dense(5)(x)))
+    model = spiking(keras.Model(inputs, layers.Dense(2)(x)), T, Rate(windows={"second": 2}))
+    ROWS.clear()
+    loss_and_gradients(model, np.ones((3, T, 4), "float32"), np.zeros(3))
+    of_rates = {(name, rows) for name, rows in ROWS if rows != 3 * T}
+    assert of_rates == {("after_first", 3), ("after_second", 6), ("after_third", 3)}
+
+
 @pytest.mark.parametrize(
     ("windows", "message"),
     [
