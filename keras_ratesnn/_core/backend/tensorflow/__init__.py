@@ -44,11 +44,15 @@ class Backend(base.Backend):
                 outputs = function(*primals)
             return outputs, [accumulator.jvp(output, tf.UnconnectedGradients.ZERO) for output in outputs]
 
-    def gradient_of(self, function, inputs, upstream):
+    def pullback(self, function, inputs):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs, rest = function(*inputs)
-        return tape.gradient(outputs, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO), rest
+
+        def pull(upstream):
+            return tape.gradient(outputs, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        return pull, rest
 
     def with_backward(self, values, inputs, others, backward):
         @tf.custom_gradient
