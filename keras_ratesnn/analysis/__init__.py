@@ -8,6 +8,7 @@ from keras_ratesnn.analysis.independence import Independence, independence
 from keras_ratesnn.analysis.membranes import Membranes, membranes
 from keras_ratesnn.analysis.observed_model import ObservedModel, observed
 from keras_ratesnn.analysis.raster import Raster, raster
+from keras_ratesnn.analysis.robustness import Robustness, robustness
 from keras_ratesnn.analysis.shuffle_in_time import ShuffledAccuracy, shuffle_in_time
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Membranes",
     "ObservedModel",
     "Raster",
+    "Robustness",
     "ShuffledAccuracy",
     "accuracy_over_time",
     "energy",
@@ -29,5 +31,6 @@ __all__ = [
     "membranes",
     "observed",
     "raster",
+    "robustness",
     "shuffle_in_time",
 ]

@@ -127,6 +127,10 @@ class Backend(abc.ABC):
         if isinstance(size, int) and isinstance(wanted, int) and size != wanted:
             raise ValueError(message)
 
+    def compiled(self, function: Callable[..., Structure]) -> Callable[..., Structure]:
+        """A function of structures of tensors, without side effects, compiled where it would run operation by operation."""
+        return function
+
     def differentiable(self, tensor: Tensor) -> Tensor:
         """The tensor, as one that `gradient_of` differentiates with respect to."""
         return tensor
