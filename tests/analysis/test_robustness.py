@@ -233,3 +233,24 @@ def test_bounds_may_differ_between_elements():
         robustness(scaled, (x - mean) / deviation, y, gradients=["bptt"], bounds=(-mean / deviation, (1 - mean) / deviation)),
     ]
     np.testing.assert_allclose(found[0].attacked, found[1].attacked, atol=1 / 40)
+
+
+def test_an_averaged_gradient_finds_less_where_order_tells_and_is_reported():
+    inputs = keras.Input((2,))
+    delay = rsnn.layers.Delay(max_delay=3)
+    # The first neuron tells that channel 0 was two steps before channel 1, the second the opposite.
+    neurons = LIF(0.0, threshold=1.5)(layers.Dense(2, name="pairs")(delay(layers.Concatenate()([inputs, inputs]))))
+    network = keras.Model(inputs, layers.Dense(2, name="logits")(neurons))
+    delay.set_weights([np.array([-1.0, 1.0, 1.0, -1.0]), np.array(0.0)])
+    network.get_layer("pairs").set_weights([np.array([[1.0, 0], [1, 0], [0, 1], [0, 1]]), np.zeros(2)])
+    network.get_layer("logits").set_weights([9 * np.eye(2), np.zeros(2)])
+    model = rsnn.SpikingModel(network, timesteps=4)
+    x = np.random.default_rng(0).uniform(0, 0.1, (40, 4, 2)).astype("float32")
+    x[:, 0, 0] += 0.9
+    x[:, 2, 1] += 0.9
+    with pytest.warns(UserWarning, match="noise finds more errors than PGD by rate"):
+        found = robustness(model, x, np.zeros(40), epsilons=[0.85], gradients=["rate", "bptt"], steps=10)
+    by_rate, by_bptt = (found.attacked[found.attacks.index(f"PGD by {name}"), 0] for name in ("rate", "bptt"))
+    assert by_bptt < by_rate - 0.3
+    assert found.robust[0] <= by_bptt
+    assert not any("PGD by bptt" in sign for sign in found.masked)
