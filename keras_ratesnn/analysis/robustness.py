@@ -280,6 +280,10 @@ def _compiled(model, method, loss, threshold):
         with keras_internals.Tried(twin, zip(variables, values, strict=True), backend.assigned_weight):
             return time_axis.widen(twin(x, training=False, mask=mask))
 
+    def right(y, outputs):
+        # Keras has an accuracy for each binary output.
+        return ops.all(ops.reshape(is_right(y, outputs, "auto", threshold), (outputs.shape[0], -1)) > 0, axis=1)
+
     def run(values, x, y, mask):
         def raised(x):
             outputs = outputs_for(values, x, mask)
@@ -288,11 +292,11 @@ def _compiled(model, method, loss, threshold):
 
         if loss is None:
             with backend.no_gradient():
-                return [is_right(y, outputs_for(values, x, mask), "auto", threshold) > 0]
+                return [right(y, outputs_for(values, x, mask))]
         (gradient,), outputs = backend.gradient_of(raised, [backend.differentiable(x)], [ops.ones((), dtype)])
         gradient = ops.zeros_like(x) if gradient is None else gradient
         direction = ops.where(ops.isfinite(gradient), ops.sign(gradient), ops.zeros((), gradient.dtype))
-        return [is_right(y, outputs, "auto", threshold) > 0, direction]
+        return [right(y, outputs), direction]
 
     compiled = backend.compiled(run)
     return lambda *arguments: compiled([ops.convert_to_tensor(variable.value) for variable in variables], *arguments)

@@ -104,6 +104,17 @@ def test_the_result_does_not_depend_on_the_method_of_the_model_and_can_be_printe
     assert lines[-1].split() == ["all", "attacks", *(f"{share:.4f}" for share in one_hot.robust)]
 
 
+def test_labels_may_be_binary():
+    hidden = classifier().network
+    model = rsnn.SpikingModel(keras.Model(hidden.inputs, layers.Dense(1)(hidden.layers[-1].input)), T)
+    x = np.random.default_rng(0).uniform(size=(20, 6)).astype("float32")
+    y = (to_numpy(model(x)) > 0.1).astype("int32")
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    found = [robustness(model, x, of, gradients=["bptt"], loss=loss, steps=1, threshold=0.1) for of in (y, y[:, 0])]
+    assert found[0].accuracy == 1.0
+    np.testing.assert_array_equal(found[0].attacked, found[1].attacked)
+
+
 def test_methods_that_are_the_same_attack_once():
     names = [list(_checked_methods(classifier(timesteps=timesteps), None)) for timesteps in (1, 2, 3)]
     assert names == [["bptt"], ["rate", "bptt"], ["rate", "rate(windows=2)", "bptt"]]
