@@ -10,6 +10,7 @@ from keras_ratesnn.analysis.ledger import Costs, Ledger, Rival, Traffic
 from keras_ratesnn.analysis.membranes import Membranes, membranes
 from keras_ratesnn.analysis.observed_model import ObservedModel, observed
 from keras_ratesnn.analysis.raster import Raster, raster
+from keras_ratesnn.analysis.robustness import Robustness, robustness
 from keras_ratesnn.analysis.shuffle_in_time import ShuffledAccuracy, shuffle_in_time
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ObservedModel",
     "Raster",
     "Rival",
+    "Robustness",
     "ShuffledAccuracy",
     "Traffic",
     "UntilSure",
@@ -37,5 +39,6 @@ __all__ = [
     "membranes",
     "observed",
     "raster",
+    "robustness",
     "shuffle_in_time",
 ]

@@ -346,6 +346,10 @@ class Backend(abc.ABC):
         """The number of steps of an unrolled time loop of one layer that `elementwise` is given at once."""
         return timesteps
 
+    def traced(self, function: Callable[..., Structure]) -> Callable[..., Structure]:
+        """A function of structures of tensors, without side effects, compiled where it would run operation by operation."""
+        return function
+
     def unrolled_network_steps(self) -> float:
         """As `unrolled_steps`, for the time loop around a whole network."""
         return math.inf

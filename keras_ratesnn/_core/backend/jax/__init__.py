@@ -20,6 +20,9 @@ class Backend(base.Backend):
         """`value`, with a chosen derivative."""
         return _graft(value, onto, slope)
 
+    def traced(self, function):
+        return jax.jit(function)
+
     def jvp(self, function, primals, tangents):
         return jax.jvp(function, primals, tangents)
 

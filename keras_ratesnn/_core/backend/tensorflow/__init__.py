@@ -36,6 +36,9 @@ class Backend(base.Backend):
             return tf.stop_gradient(value) + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
         return _graft(value, onto, slope)
 
+    def traced(self, function):
+        return tf.function(function, autograph=False)
+
     def jvp(self, function, primals, tangents):
         # Copies, because primals must be distinct.
         primals = [tf.identity(primal) for primal in primals]
