@@ -17,7 +17,6 @@ def page(card, address):
     accuracies = "".join(f"| {timesteps} | {accuracy:.2%} |\n" for timesteps, accuracy in card.accuracies.items())
     versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
     trained = f"gradient {card.gradient}, T = {card.timesteps}, {card.epochs} epochs, seed {card.seed}, on {card.backend}"
-    trained += f", from the weights of {card.start}" * bool(card.start)
     source = f"| origin | {card.origin}, T = {card.timesteps} |" if card.origin else f"| training | {trained} |"
     integers = ""
     if card.integers:

@@ -113,7 +113,7 @@ def _print_integers(arguments, recipe, dataset, images, labels):
             few_epochs = recipe.with_settings(_settings(arguments.name, weights, epochs))
             trained = _trained(_with(model, timesteps), dataset, few_epochs)
             if folder is not None:
-                _save(trained, arguments.name, dataset, few_epochs, folder)
+                _save(trained, dataset, few_epochs, folder)
         print_row(weights, "trained", cells(trained, None, of_floats(trained)))
 
 
@@ -127,7 +127,7 @@ def _settings(name, weights, epochs):
     card = rsnn.models.list_pretrained()[name]
     own = {**card.arguments, "timesteps": card.timesteps, "weights": weights, "epochs": epochs, "learning_rate": LEARNING_RATE}
     alone = {"ordinary": "no", "teacher_weight": None, "temperature": None, "mix": "none", "precision": "float32"}
-    settings = {**own, **alone, "optimizer": "adam", "weight_decay": 0, "restart_at": None}
+    settings = {**own, **alone, "start_from": name, "optimizer": "adam", "weight_decay": 0, "restart_at": None}
     return [f"{key}={value}" for key, value in settings.items()]
 
 
@@ -152,10 +152,10 @@ def _trained(model, dataset, recipe):
     return low
 
 
-def _save(model, start, dataset, recipe, folder):
+def _save(model, dataset, recipe, folder):
     """Writes what was trained as the folder of a run, which `recipes.evaluate` and `recipes.publish` read."""
     accuracy = np.mean(_classes(model, dataset.test_images) == dataset.test_labels)
-    record = {"settings": recipe.settings(), "start": start, "test_accuracy": float(accuracy), "test_images": dataset.test_size}
+    record = {"settings": recipe.settings(), "test_accuracy": float(accuracy), "test_images": dataset.test_size}
     with command_line.mistakes():
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.begin(recipe.settings())

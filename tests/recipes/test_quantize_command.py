@@ -62,9 +62,8 @@ def test_the_command_finds_trained_networks_again(tmp_path, capsys, monkeypatch)
     texts = ["--name", "made", "--data-set", "digits", "--preprocessing", "none", "--licence", "Apache-2.0"]
     assert publish.main([str(run), *texts, "--to", str(tmp_path / "hub")]) == 0
     page = (tmp_path / "hub" / "README.md").read_text()
-    assert ", 1 epochs, seed 0, on torch, from the weights of digits |\n| integers | accuracy " in page.replace(
-        BACKEND, "torch"
-    )
+    trained = f"gradient rate, from the weights of digits, T = 4, 1 epochs, seed 0, on {BACKEND}"
+    assert f"| {trained} |\n| integers | accuracy " in page
     model = rsnn.models.load_pretrained(tmp_path / "hub")
     card = json.loads((tmp_path / "hub" / "card.json").read_text())
     assert {layer.weight_type for layer in model.network.layers if hasattr(layer, "weight_type")} == {"int8", "ternary"}

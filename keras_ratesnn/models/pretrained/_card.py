@@ -32,7 +32,6 @@ class Card:
         sha256: Hash of that file, 64 hexadecimal digits.
         url: The download URL of the file, or `None` if it ships with the package.
         origin: Where weights of others come from. Defaults to `""`, for weights that the recipes trained.
-        start: Name of the pretrained network with whose weights the training began. Defaults to `""`, from scratch.
         integers: Dict, of a network that was trained with quantised weights: what `keras_ratesnn.integer` makes of it. It has
             the `"test_accuracy"` of integers, and of the C program of `keras_ratesnn.export_c` the bytes of `"constants"`, of
             `"memory"`, and of `"memory_without_cache"`, with `cache_input=False`. Defaults to none.
@@ -62,7 +61,6 @@ class Card:
     sha256: str
     url: str | None
     origin: str = ""
-    start: str = ""
     integers: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -106,7 +104,7 @@ def read(path, advice="Reinstall keras_ratesnn, or correct the file if it is you
             raise TypeError(f"It must contain an object. Received: {type(content).__name__}.")
         names = [field.name for field in dataclasses.fields(Card) if field.name != "name"]
         # Cards of earlier versions have none of these.
-        missing = [name for name in names if name not in content and name not in ("origin", "start", "integers")]
+        missing = [name for name in names if name not in content and name not in ("origin", "integers")]
         unknown = [name for name in content if name not in names]
         if missing or unknown:
             raise ValueError(f"Missing fields: {missing}. Unknown fields: {unknown}.")
