@@ -9,6 +9,7 @@ from keras_ratesnn.analysis.membranes import Membranes, membranes
 from keras_ratesnn.analysis.observed_model import ObservedModel, observed
 from keras_ratesnn.analysis.raster import Raster, raster
 from keras_ratesnn.analysis.shuffle_in_time import ShuffledAccuracy, shuffle_in_time
+from keras_ratesnn.analysis.temporal_probe import TemporalProbe, temporal_probe
 
 __all__ = [
     "AccuracyOverTime",
@@ -21,6 +22,7 @@ __all__ = [
     "ObservedModel",
     "Raster",
     "ShuffledAccuracy",
+    "TemporalProbe",
     "accuracy_over_time",
     "energy",
     "firing_rates",
@@ -30,4 +32,5 @@ __all__ = [
     "observed",
     "raster",
     "shuffle_in_time",
+    "temporal_probe",
 ]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis import _observation
+from keras_ratesnn.analysis._tables import text_table
 from keras_ratesnn.analysis.energy import COSTS, Energy, OperationCounter, counter_of_integers
 from keras_ratesnn.integers import IntegerModel
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
@@ -121,7 +122,7 @@ class Description:
 
     def __str__(self) -> str:
         rows = [[form.format(layer) for form in _COLUMNS.values()] for layer in self.layers]
-        lines = [f"{self.name}: {self.samples} samples, {self.timesteps} time steps", *_table(list(_COLUMNS), rows)]
+        lines = [f"{self.name}: {self.samples} samples, {self.timesteps} time steps", *text_table(list(_COLUMNS), rows)]
         lines.append(f"Trainable parameters: {self.parameters:,}")
         lines.append(
             f"A sample takes {self.synaptic_operations:,.0f} synaptic operations and {self.first_multiply_adds:,.0f} "
@@ -247,15 +248,3 @@ def _joules(energy: float) -> str:
 
 def _names(layers: Iterable[NeuronLayer]) -> str:
     return ", ".join(dict.fromkeys(layer.name for layer in layers))
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table: the first two columns to the left, numbers to the right."""
-    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
-
-    sides = "<<".ljust(len(columns), ">")
-
-    def line(row):
-        return "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
-
-    return [line(columns), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]
