@@ -9,9 +9,9 @@ import numpy as np
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn.analysis import _observation
-from keras_ratesnn.analysis._tables import text_table
-from keras_ratesnn.analysis.energy import COSTS, Energy, OperationCounter, counter_of_integers
+from keras_ratesnn.analysis import _observation, _text
+from keras_ratesnn.analysis.energy import Energy, OperationCounter, counter_of_integers
+from keras_ratesnn.analysis.ledger import COSTS
 from keras_ratesnn.integers import IntegerModel
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
@@ -122,7 +122,10 @@ class Description:
 
     def __str__(self) -> str:
         rows = [[form.format(layer) for form in _COLUMNS.values()] for layer in self.layers]
-        lines = [f"{self.name}: {self.samples} samples, {self.timesteps} time steps", *text_table(list(_COLUMNS), rows)]
+        lines = [
+            f"{self.name}: {self.samples} samples, {self.timesteps} time steps",
+            *_text.table(list(_COLUMNS), rows, left=2),
+        ]
         lines.append(f"Trainable parameters: {self.parameters:,}")
         lines.append(
             f"A sample takes {self.synaptic_operations:,.0f} synaptic operations and {self.first_multiply_adds:,.0f} "
@@ -130,8 +133,8 @@ class Description:
             "multiply-adds."
         )
         lines.append(
-            f"Energy of these operations, by the costs of {COSTS}: {_joules(self.energy.total)}; "
-            f"without spikes {_joules(self.energy.total_without_spikes)}."
+            f"Energy of these operations, by the costs of {COSTS}: {_text.joules(self.energy.total)}; "
+            f"without spikes {_text.joules(self.energy.total_without_spikes)}."
         )
         if self.not_counted:
             lines.append(f"Not counted: {', '.join(self.not_counted)}")
@@ -191,7 +194,7 @@ def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = T
         layers=tuple(layers),
         parameters=sum(math.prod(variable.shape) for variable in model.trainable_variables),
         synaptic_operations=sum(call.synaptic_operations for call in counter.calls),
-        first_multiply_adds=float(sum(call.dense for call in counter.calls if call.static)),
+        first_multiply_adds=float(sum(call.dense for call in counter.calls if call.traffic.static)),
         energy=counter.energy(None),
     )
     if verbose:
@@ -236,14 +239,6 @@ def _activity(name: str, spikes: np.ndarray, levels: int) -> NeuronLayer:
         silent=float(np.mean(share == 0)),
         saturated=float(np.mean(share == levels)),
     )
-
-
-def _joules(energy: float) -> str:
-    """Joules with a prefix, three digits."""
-    for exponent, prefix in ((-3, "m"), (-6, "µ"), (-9, "n")):
-        if energy >= 10.0**exponent:
-            return f"{energy / 10.0**exponent:.3g} {prefix}J"
-    return f"{energy / 1e-12:.3g} pJ"
 
 
 def _names(layers: Iterable[NeuronLayer]) -> str:

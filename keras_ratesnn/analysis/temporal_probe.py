@@ -13,10 +13,9 @@ from keras import ops
 from keras_ratesnn._core import checks, progress
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.progress import Verbosity
-from keras_ratesnn.analysis import _accuracy, _figures, _twins
+from keras_ratesnn.analysis import _accuracy, _figures, _text, _twins
 from keras_ratesnn.analysis._frames import Frames
 from keras_ratesnn.analysis._paired import Difference, difference
-from keras_ratesnn.analysis._tables import text_table
 from keras_ratesnn.analysis._twin_folder import TwinFolder
 from keras_ratesnn.analysis._twins import GIVEN, MEAN, SHUFFLED, Budget, Examples, Twin, Twins
 from keras_ratesnn.gradients import Rate
@@ -144,10 +143,10 @@ class TemporalProbe:
             [
                 f"{seeds} seeds, {self.epochs} epochs in batches of {self.batch_size}, {samples} validation samples; mean ± "
                 "standard deviation of seeds",
-                *text_table(columns, rows),
+                *_text.table(columns, rows, left=2),
                 *(f"Left out: {name}. {reason}" for name, reason in self.left_out.items()),
                 "",
-                *text_table(["step", "gains, points", "95 % interval", f"{POINTS * self.margin:.1f} points?"], steps),
+                *_text.table(["step", "gains, points", "95 % interval", f"{POINTS * self.margin:.1f} points?"], steps, left=1),
                 "",
                 self.recommendation,
             ]
