@@ -106,7 +106,11 @@ class TemporalProbe:
                 f"Nothing is learnt: no twin is shown to be right more often than the most frequent class, {share:.1f} %; "
                 "train for longer or with other settings before you ask what time adds."
             )
-        mean = " on the mean of the frames" if self.in_time and twin.timesteps == 1 else ""
+        mean = ""
+        if self.in_time and twin.timesteps == 1:
+            mean = " on the mean of the frames"
+        elif self.in_time and self.gain("bptt", over="mean").high < self.margin:
+            mean = f" (frames and their order add no {margin} to their mean)"
         choices = self._choices()
         cheaper, dearer = choices[: choices.index(twin)], choices[choices.index(twin) + 1 :]
         sentence = f"Take timesteps={twin.timesteps}{mean} and gradient={_gradient(twin)}: "

@@ -219,6 +219,9 @@ def test_the_cheapest_twin_is_recommended_over_which_none_is_shown_to_gain_more_
     assert made_probe({"one-step": 0.6, "sltt": 0.9}).recommended.name == "sltt"
     # Means of inputs that have frames only tell what frames add: they are no way to train.
     assert made_probe({"one-step": 0.6, "mean": 0.9}).recommended.name == "one-step"
+    assert "(frames" not in made_probe({"one-step": 0.6, "rate-1": 0.9, "bptt": 0.9}).recommendation
+    told = made_probe({"one-step": 0.6, "mean": 0.9, "rate-1": 0.9, "bptt": 0.9}).recommendation
+    assert told.startswith('Take timesteps=8 (frames and their order add no 1.0 points to their mean) and gradient="rate": it')
     # A gain of 5 points, of which one is wanted, or ten.
     assert made_probe({"one-step": 0.85, "rate-1": 0.9}).recommended.name == "rate-1"
     assert made_probe({"one-step": 0.85, "rate-1": 0.9}, margin=0.1).recommended.name == "one-step"
