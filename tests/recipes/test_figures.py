@@ -187,7 +187,7 @@ def test_a_file_that_is_no_record_is_named(content, tmp_path, capsys):
 
 def test_the_overview_is_one_picture(record, tmp_path):
     path = tmp_path / "overview.png"
-    arguments = ["--network", "digits", "--images", "4", "--record", str(record / "digits.json"), "--output", str(path)]
+    arguments = ["--record", str(record / "digits.json"), "--output", str(path)]
     assert overview.main(arguments) == 0
     assert path.read_bytes().startswith(b"\x89PNG")
 
