@@ -68,8 +68,11 @@ def compare(arguments):
                 return status
         found = {timesteps: rows_of(arguments, recipes, timesteps) for timesteps in dict.fromkeys(key[0] for key in recipes)}
         for timesteps, rows in found.items():
-            print(f"\nT = {timesteps}\n\n{table(rows)}", flush=True)
-        timed = {timesteps: rows for timesteps, rows in found.items() if any(row["seconds"] for row in rows)}
+            _, goal = goal_of(rows)
+            print(f"\nT = {timesteps}{f', goal {goal:.4f}' if goal else ''}\n\n{table(rows)}", flush=True)
+        timed = {
+            timesteps: rows for timesteps, rows in found.items() if any(row["seconds"] and row["accuracies"] for row in rows)
+        }
         if timed:
             plots.save(draw(timed), arguments.output / "time_to_accuracy.png", dpi=90)
     return 0
@@ -188,12 +191,13 @@ def rows_of(arguments, recipes, timesteps):
     """What is there of the methods with T time steps: a list of dictionaries.
 
     `method`; `accuracies` after the last epoch, and `curve`, the mean accuracy after each epoch, of the seeds that all methods
-    have that have any; `times`, a row of `step_times.measure_all`; and, if there are both, `seconds` and `flops` up to each
-    epoch. Missing ones are empty.
+    have that have any; `times`, a row of `step_times.measure_all`, and the `seconds` and `flops` up to each epoch by it. What
+    is missing is empty.
     """
     from recipes.compare import step_times
 
-    times = step_times.read(times_of(arguments, timesteps), recipes_of_methods(arguments, recipes, timesteps))
+    of_methods = recipes_of_methods(arguments, recipes, timesteps)
+    times = step_times.read(times_of(arguments, timesteps), of_methods)
     finished: dict = {method: {} for method in arguments.methods}
     for number, method, seed in recipes:
         folder = folder_of(arguments, number, method, seed)
@@ -205,7 +209,7 @@ def rows_of(arguments, recipes, timesteps):
         records = [by_seed[seed] for seed in sorted(seeds) if by_seed]
         row = {"method": method, "accuracies": [test_score(record) for record in records], "times": times.get(method, {})}
         row["curve"] = np.mean([record["curve"]["test_accuracy"] for record in records], axis=0) if records else ()
-        epochs = np.arange(1, len(row["curve"]) + 1) if row["times"] else ()
+        epochs = range(1, of_methods[method].epochs + 1) if row["times"] else ()
         row["seconds"] = [row["times"]["start_seconds"] + epoch * row["times"]["epoch_seconds"] for epoch in epochs]
         row["flops"] = [epoch * row["times"]["epoch_flops"] for epoch in epochs]
         rows.append(row)
@@ -240,9 +244,9 @@ def _costs(row):
     cells = [row["method"], len(accuracies), markdown.mean_of(accuracies) if accuracies else ""]
     if not times:
         return (*cells, *[""] * 5)
-    whole = [f"{row['seconds'][-1]:.0f}", f"{row['flops'][-1] / 1e12:.1f}"] if row["seconds"] else ["", ""]
-    step = timing.with_quartiles(times["seconds"], 1000, 1)
-    return (*cells, step, f"{times['start_seconds']:.1f}", whole[0], f"{times['memory_bytes'] / 2**20:.0f}", whole[1])
+    step, memory = timing.with_quartiles(times["seconds"], 1000, 1), f"{times['memory_bytes'] / 2**20:.1f}"
+    seconds = (f"{times['start_seconds']:.1f}", f"{row['seconds'][-1]:.1f}")
+    return (*cells, step, *seconds, memory, f"{row['flops'][-1] / 1e12:.3g}")
 
 
 def _to_goal(row, base, goal):
@@ -252,7 +256,7 @@ def _to_goal(row, base, goal):
     if not row["seconds"] or not base["seconds"]:
         return epochs, "", ""
     seconds = row["seconds"][epochs - 1]
-    return epochs, f"{seconds:.0f}", f"{seconds / base['seconds'][-1]:.2f}"
+    return epochs, f"{seconds:.1f}", f"{seconds / base['seconds'][-1]:.2f}"
 
 
 def draw(found):
@@ -261,9 +265,10 @@ def draw(found):
     for (timesteps, rows), line in zip(found.items(), figure.subplots(len(found), 3, squeeze=False), strict=True):
         _, goal = goal_of(rows)
         for index, row in enumerate(rows):
-            if not row["seconds"]:
+            if not row["seconds"] or not row["accuracies"]:
                 continue
             look = {**plots.style(index), "label": methods.in_words(row["method"]), "markersize": 4}
+            look["markevery"] = max(1, len(row["curve"]) // 10)
             line[0].plot(row["seconds"], row["curve"], **look)
             line[1].plot(np.array(row["flops"]) / 1e12, row["curve"], **look)
             deviation = statistics.stdev(row["accuracies"]) if len(row["accuracies"]) > 1 else None
@@ -271,7 +276,9 @@ def draw(found):
         plots.dress(line[0], f"T = {timesteps}: test accuracy after each epoch", "seconds, with compiling", "lower right")
         plots.dress(line[1], "test accuracy after each epoch", "TFLOP")
         plots.dress(line[2], "test accuracy after the last epoch", "memory of a step, MiB")
-        line[2].set_xlim(left=0)
+        line[2].ticklabel_format(useOffset=False)
+        for axes in line:
+            axes.set_xlim(left=0)
         for axes in line[:2]:
             axes.set_ylim(bottom=goal and goal - SHOWN_BELOW)
             if goal:
