@@ -48,6 +48,7 @@ def add_arguments(parser):
     mode.add_argument("--time", action="store_true", help="times the steps instead of training")
     mode.add_argument("--show", action="store_true", help="prints and draws what is there already")
     command_line.add_path(parser, "--output", "(default: runs/time_to_accuracy/NAME)")
+    command_line.add_path(parser, "--plot", "the figure (default: time_to_accuracy.png in the output folder)", "FILE")
 
 
 def compare(arguments):
@@ -74,7 +75,8 @@ def compare(arguments):
             timesteps: rows for timesteps, rows in found.items() if any(row["seconds"] and row["accuracies"] for row in rows)
         }
         if timed:
-            plots.save(draw(timed), arguments.output / "time_to_accuracy.png", dpi=90)
+            path = arguments.plot or arguments.output / "time_to_accuracy.png"
+            plots.save(draw(timed, path), path, dpi=90)
     return 0
 
 
@@ -259,9 +261,9 @@ def _to_goal(row, base, goal):
     return epochs, f"{seconds:.1f}", f"{seconds / base['seconds'][-1]:.2f}"
 
 
-def draw(found):
+def draw(found, path):
     """A figure with a line of panels for each T: accuracy against seconds, against FLOPs and against the memory of a step."""
-    figure = plots.new_figure(12, 3.6 * len(found))
+    figure = plots.new_figure(12, 3.6 * len(found), path)
     for (timesteps, rows), line in zip(found.items(), figure.subplots(len(found), 3, squeeze=False), strict=True):
         _, goal = goal_of(rows)
         for index, row in enumerate(rows):
