@@ -52,7 +52,7 @@ def on_page_markdown(markdown, page, **kwargs):
 
 def with_entries(markdown):
     """The text of an API page, whose table leads to entries below it, which mkdocstrings makes of docstrings."""
-    module = markdown.partition("\n")[0].removeprefix("# ")
+    module = markdown.partition("\n")[0].removeprefix("# ").partition(":")[0]
     names = ENTRY.findall(markdown)
     linked = ENTRY.sub(lambda match: f"| [`{match[1]}`](#{module}.{match[1]}) |", markdown)
     options = {"show_root_heading": "false", "show_root_toc_entry": "false", "members": f"[{', '.join(names)}]"}
