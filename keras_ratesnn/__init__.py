@@ -1,5 +1,6 @@
 """Spiking neural networks in Keras 3, trained by rate-based backpropagation."""
 
+import keras_ratesnn._core.imported_keras  # noqa: F401  # isort: split
 from keras_ratesnn import (
     analysis,
     callbacks,

@@ -18,6 +18,9 @@ class Backend(base.Backend):
         """`value`, with a chosen derivative."""
         return _graft(value, onto, slope)
 
+    def in_one_program(self, function):
+        return jax.jit(function)
+
     def jvp(self, function, primals, tangents):
         return jax.jvp(function, primals, tangents)
 
