@@ -19,6 +19,12 @@ from recipes.run_folder import RunFolder
 
 DPI = 90
 
+COSTS = {
+    "float32": analysis.Costs(),
+    "int8": analysis.Costs.int8(),
+    "int8_skips_zeros": analysis.Costs.int8(skips_zeros=True),
+}
+
 
 def add_arguments(parser):
     parser.add_argument("name", metavar="NAME", help="folder of a finished run, or name of a shipped network of a recipe")
@@ -27,6 +33,7 @@ def add_arguments(parser):
     command_line.add_count(parser, "--test-images", "number of test images, for accuracies", 1000)
     training = "number of time steps (default: as in training)"
     command_line.add_count(parser, "--timesteps", "number of time steps", metavar="T", help=training)
+    parser.add_argument("--costs", choices=list(COSTS), default="float32", help="hardware of the energy (default: float32)")
     command_line.add_data_dir(parser)
     chosen = {"choices": list(FIGURES), "default": list(FIGURES)}
     parser.add_argument("--only", nargs="+", metavar="FIGURE", help="(default: all)", **chosen)
@@ -36,13 +43,14 @@ def figures(arguments):
     output = arguments.output or pathlib.Path("figures", pathlib.Path(arguments.name).name)
     with command_line.mistakes():
         model, dataset = model_and_data(arguments.name, arguments.data_dir, arguments.timesteps)
-        subject = Subject(model, dataset, arguments.images, arguments.test_images)
+        subject = Subject(model, dataset, arguments.images, arguments.test_images, COSTS[arguments.costs])
         output.mkdir(parents=True, exist_ok=True)
         for name in arguments.only:
             path = output / f"{name}.png"
             found = FIGURES[name](subject)
             plots.save(found.plot(), path, dpi=DPI)
-            print("\n".join([str(path), *numbers(found)]))
+            report = [str(found)] if isinstance(found, analysis.Energy) else []
+            print("\n".join([str(path), *numbers(found), *report]))
 
 
 def model_and_data(name, data_dir, timesteps=None):
@@ -95,10 +103,11 @@ class Subject:
         dataset: A `Dataset`.
         images: Integer, the size of the batch.
         test_images: Integer, the number of test images.
+        costs: `keras_ratesnn.analysis.Costs`, of the energy. Defaults to `None`, those of floats.
     """
 
-    def __init__(self, model, dataset, images, test_images):
-        self.model = model
+    def __init__(self, model, dataset, images, test_images, costs=None):
+        self.model, self.costs = model, costs
         self.batch = dataset.train_images[:images], dataset.train_labels[:images]
         self.test = dataset.test_images[:test_images], dataset.test_labels[:test_images]
         # An image can be shown for longer than in training, a recording cannot.
@@ -125,7 +134,7 @@ FIGURES = {
     "membranes": lambda of: analysis.membranes(*of.neurons(5)),
     "shuffle_in_time": lambda of: analysis.shuffle_in_time(of.model, *of.test),
     "accuracy_over_time": lambda of: analysis.accuracy_over_time(of.model, *of.test, timesteps=of.steps_of_a_sequence),
-    "energy": lambda of: analysis.energy(of.model, of.batch[0]),
+    "energy": lambda of: analysis.energy(of.model, of.batch[0], of.costs),
 }
 """What is drawn: a function of a `Subject` for each figure."""
 

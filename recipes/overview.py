@@ -1,6 +1,6 @@
 """One picture of what the library gives: `python -m recipes.overview --output docs/images/overview.png`.
 
-Firing rates of a shipped network, and how close its gradient is to BPTT's, are measured on a batch of training images. What a
+One image goes through a shipped network: what its membranes and spikes are at each time step, and how the steps vote. What a
 training step costs against T is read from a record of `recipes.benchmark.against_timesteps`.
 """
 
@@ -8,15 +8,19 @@ import pathlib
 
 import numpy as np
 
+import keras_ratesnn as rsnn
 from recipes import command_line, figures, plots
 from recipes.benchmark import against_timesteps
 
 RECORD = pathlib.Path(__file__).parent.parent / "docs" / "images" / "against_timesteps" / "digits.json"
 
+PAPER, MEMBRANE, SPIKE = (0.05, 0.07, 0.13), (0.2, 0.48, 0.9), (1.0, 0.62, 0.11)
+"""Colours: of a membrane at rest, at the threshold, and of a spike."""
+
 
 def add_arguments(parser):
-    parser.add_argument("--network", default="fashion_mnist", metavar="NAME", help="a shipped network (default: %(default)s)")
-    command_line.add_count(parser, "--images", "size of the batch", 128)
+    parser.add_argument("--network", default="digits", metavar="NAME", help="a shipped network (default: %(default)s)")
+    parser.add_argument("--image", type=int, default=82, metavar="N", help="number of the test image (default: %(default)s)")
     command_line.add_path(parser, "--record", "(default: that of the digits)", "FILE", default=RECORD)
     command_line.add_data_dir(parser)
     command_line.add_path(parser, "--output", "the picture", "FILE", required=True)
@@ -27,45 +31,80 @@ def overview(arguments):
         # The file is checked before anything is measured.
         plots.new_figure(1, 1, arguments.output)
         record = against_timesteps.read_record(arguments.record)
-        subject = figures.Subject(*figures.model_and_data(arguments.network, arguments.data_dir), arguments.images, 1)
-        rates = figures.FIGURES["firing_rates"](subject)
-        agreement = figures.FIGURES["gradient_agreement"](subject)
-        plots.save(draw(rates, agreement, record), arguments.output, dpi=180)
+        model, dataset = figures.model_and_data(arguments.network, arguments.data_dir)
+        if not 0 <= arguments.image < len(dataset.test_images):
+            raise ValueError(
+                f"`--image` must be from 0 to {len(dataset.test_images) - 1}. Received: --image={arguments.image}."
+            )
+        image = dataset.test_images[arguments.image]
+        plots.save(draw(image, *seen(model, image), record), arguments.output, dpi=180)
 
 
-def draw(rates, agreement, record):
-    """A figure with a panel for firing rates, for the gradients, and for each cost.
+def seen(model, image):
+    """What a network does with an image: for each layer arrays `(T, ...)` of membranes over threshold and of spikes; votes."""
+    layers = [layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)]
+    names = [layer.name for layer in layers]
+    model.return_sequences = True
+    found = rsnn.analysis.observed(model, membranes=names, spikes=names).predict(image[None], verbose=0)
+    thresholds = [float(layer.cell.threshold) for layer in layers]
+    pairs = [
+        (found["membrane"][name][0] / threshold, found["spikes"][name][0])
+        for name, threshold in zip(names, thresholds, strict=True)
+    ]
+    means = np.cumsum(found["output"][0], axis=0) / np.arange(1, model.timesteps + 1)[:, None]
+    powers = np.exp(means - means.max(axis=-1, keepdims=True))
+    return pairs, powers / powers.sum(axis=-1, keepdims=True)
+
+
+def draw(image, layers, votes, record):
+    """A figure: the image, the layers and the vote at each step, and two panels of costs.
 
     Args:
-        rates: `keras_ratesnn.analysis.FiringRates`.
-        agreement: `keras_ratesnn.analysis.GradientAgreement`.
+        image: Array `(height, width, 1)`.
+        layers: For each layer, membranes and spikes `(T, height, width, channels)`.
+        votes: Array `(T, classes)`, shares.
         record: Dictionary, see `against_timesteps.measure`.
     """
+    steps, rows = len(votes), len(layers) + 1
+    figure = plots.new_figure(11, 4.1)
+    left, right = figure.subfigures(1, 2, width_ratios=[2.3, 1])
+    grid = left.subplots(rows, steps + 1, width_ratios=[0.8] + [1] * steps, height_ratios=[1.6] + [0.9] * (rows - 1))
+    for axes in grid.flat:
+        axes.axis("off")
+    grid[0, 0].imshow(image[..., 0], cmap="gray")
+    grid[0, 0].set_title("an image", fontsize="medium")
+    for row, name in enumerate([*(f"layer {number}" for number in range(1, rows)), "vote"]):
+        grid[row, 1].text(-0.02, 0.5, name, rotation=90, ha="right", va="center", transform=grid[row, 1].transAxes)
+    for row, (membranes, spikes) in enumerate(layers):
+        for step in range(steps):
+            grid[row, step + 1].imshow(mosaic(membranes[step], spikes[step]), aspect="auto")
+    for step, shares in enumerate(votes):
+        grid[0, step + 1].set_title(f"step {step + 1}", fontsize="medium")
+        axes = grid[-1, step + 1]
+        axes.axis("on")
+        colors = [SPIKE if share == shares.max() else MEMBRANE for share in shares]
+        axes.bar(range(len(shares)), shares, color=colors)
+        axes.set(ylim=(0, 1), xticks=range(len(shares)), yticks=[])
+        axes.tick_params(labelsize="x-small", length=0)
+        axes.spines[["left", "top", "right"]].set_visible(False)
     _, *costs = against_timesteps.panels(record)
-    figure = plots.new_figure(2.45 * (2 + len(costs)), 2.75)
-    of_rates, of_gradients, *of_costs = figure.subplots(1, 2 + len(costs))
-    draw_rates(of_rates, rates)
-    draw_agreement(of_gradients, agreement)
-    for axes, panel in zip(of_costs, costs, strict=True):
+    for axes, panel in zip(right.subplots(len(costs), 1, sharex=True, squeeze=False).flat, costs, strict=True):
         against_timesteps.draw_panel(axes, record, *panel)
+        axes.set_xlabel("T" if panel is costs[-1] else "")
     return figure
 
 
-def draw_rates(axes, rates):
-    """The mean rate of each layer."""
-    numbers = range(1, len(rates.layers) + 1)
-    axes.bar(numbers, rates.mean, color="0.6", edgecolor="black")
-    plots.dress(axes, "spikes per neuron and step", "neuron layer")
-    axes.set_xticks(numbers)
-
-
-def draw_agreement(axes, agreement):
-    """The cosine similarity of the gradients of each kernel."""
-    numbers = range(1, len(agreement.layers) + 1)
-    axes.plot(numbers, agreement.cosine, color="black", marker="o")
-    axes.axhline(1, color="0.6", linewidth=1)
-    plots.dress(axes, f"cosine to {agreement.other.upper()}'s gradient", "kernel")
-    axes.set(xticks=numbers, ylim=(min(0.9, np.nanmin(agreement.cosine) - 0.02), 1.01))
+def mosaic(membranes, spikes):
+    """The channels of a layer side by side, as an image of colours: membranes blue, spikes orange."""
+    height, width, channels = spikes.shape
+    across = next(
+        count for count in range(int(np.ceil(np.sqrt(channels * height / width))), channels + 1) if not channels % count
+    )
+    level = np.clip(membranes, 0, 1)[..., None]
+    colors = np.where(spikes[..., None] > 0, SPIKE, (1 - level) * PAPER + level * MEMBRANE)
+    tiles = np.pad(colors, [(0, 1), (0, 1), (0, 0), (0, 0)], constant_values=1)
+    tiles = tiles.reshape(height + 1, width + 1, channels // across, across, 3)
+    return tiles.transpose(2, 0, 3, 1, 4).reshape(channels // across * (height + 1), across * (width + 1), 3)[:-1, :-1]
 
 
 main = command_line.command(__name__, "overview", __doc__, add_arguments, overview)

@@ -68,11 +68,12 @@ def look_inside(model: rsnn.SpikingModel) -> dict[str, float]:
     cosines: list[float] = agreement.cosine.tolist()
     spikes = rsnn.analysis.raster(model, x, "lif", neurons=[0, 3]).spikes.sum()
     joules: float = rsnn.analysis.energy(model, x, rsnn.analysis.Costs(accumulate=0.1e-12)).total
+    rate: float = rsnn.analysis.energy(model, x, rsnn.analysis.Costs.int8()).quantized.crossover
     rsnn.analysis.energy(model, x, costs=0.9e-12)  # type: ignore[arg-type]
     rsnn.analysis.membranes(model, x, layer=2)  # type: ignore[arg-type]
     agreement.layers = ()  # type: ignore[misc]
     shuffled = rsnn.analysis.shuffle_in_time(model, x, y, seed=1)
-    return {**shuffled.per_layer, "first": cosines[0], "spikes": float(spikes), "joules": joules}
+    return {**shuffled.per_layer, "first": cosines[0], "spikes": float(spikes), "joules": joules, "rate": rate}
 
 
 @rsnn.affine

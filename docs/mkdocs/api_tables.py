@@ -1,7 +1,7 @@
 """The tables of docs/api, made from docstrings: `KERAS_BACKEND=torch python docs/mkdocs/api_tables.py` writes them anew.
 
 A page has words of its own, and tables of the public names of its module, whose rows can be moved; a new name is put at the
-end. The site adds the entries that the tables list: docs/mkdocs/repository_pages.py.
+end. A neuron has the figure of neuron_figures.py. The site adds the entries that the tables list: repository_pages.py.
 """
 
 import importlib
@@ -10,19 +10,25 @@ import pathlib
 import re
 
 FOLDER = pathlib.Path(__file__).parent.parent / "api"
+FIGURES = "../../images/neurons"
 ROW = re.compile(r"^\| `(\w+)` \|.*\n", re.MULTILINE)
 
 
 def pages():
-    """The pages of modules, by the names of the modules."""
-    paths = [path for path in sorted(FOLDER.glob("*.md")) if path.name != "index.md"]
-    return {"keras_ratesnn" if path.stem == "keras_ratesnn" else f"keras_ratesnn.{path.stem}": path for path in paths}
+    """The pages of modules, a list for each, by the names of the modules. A folder has the pages of one."""
+    found = {}
+    for path in sorted(FOLDER.rglob("*.md")):
+        name = path.stem if path.parent == FOLDER else path.parent.name
+        if name != "index":
+            found.setdefault("keras_ratesnn" if name == "keras_ratesnn" else f"keras_ratesnn.{name}", []).append(path)
+    return found
 
 
-def with_tables(text, module):
-    """The text of a page with the rows of its module."""
+def with_tables(texts, module):
+    """The texts of the pages of a module, with its rows; those that are on no page come to the end of the last one."""
     rows = {name: _row((name, value)) for name, value in public(importlib.import_module(module))}
-    return ROW.sub(lambda match: rows.pop(match[1], ""), text) + "".join(rows.values())
+    *others, last = [ROW.sub(lambda match: rows.pop(match[1], ""), text) for text in texts]
+    return [*others, last + "".join(rows.values())]
 
 
 def public(module):
@@ -37,9 +43,15 @@ def _row(entry):
     name, value = entry
     paragraph = inspect.getdoc(value).partition("\n\n")[0].replace("\n", " ")
     sentence = re.split(r"(?<=\.) (?=[A-Z`])", paragraph)[0].rstrip(".:,")
-    return f"| `{name}` | {sentence.replace('|', '&#124;')} |\n"
+    figure = (
+        f" <br>![{name}: membrane and spikes]({FIGURES}/{name}.png)"
+        if (FOLDER / "layers" / FIGURES / f"{name}.png").exists()
+        else ""
+    )
+    return f"| `{name}` | {sentence.replace('|', '&#124;')}{figure} |\n"
 
 
 if __name__ == "__main__":
-    for module, path in pages().items():
-        path.write_text(with_tables(path.read_text(), module))
+    for module, paths in pages().items():
+        for path, text in zip(paths, with_tables([path.read_text() for path in paths], module), strict=True):
+            path.write_text(text)

@@ -9,15 +9,12 @@ from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PAGES = {
-    "README.md": "features.md",
     "recipes/README.md": "recipes.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "docs/examples/spiking_digits.py": "examples/spiking_digits.md",
 }
-"""From paths in the repository to paths on the site. What is Python has the form of keras.io's examples. Of the README there is
-the list of features; the rest is on the home page.
-"""
+"""From paths in the repository to paths on the site. What is Python has the form of keras.io's examples."""
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ELSEWHERE = re.compile(r"[a-z]+:")
@@ -28,8 +25,6 @@ def on_files(files, config):
         text = (ROOT / source).read_text()
         if source.endswith(".py"):
             text = page_of_example(text)
-        elif source == "README.md":
-            text = "#" + re.search(r"^#(# Features\n.*?)^## ", text, re.DOTALL | re.MULTILINE)[1]
         files.append(File.generated(config, page, content=text))
     return files
 
@@ -57,7 +52,7 @@ def on_page_markdown(markdown, page, **kwargs):
 
 def with_entries(markdown):
     """The text of an API page, whose table leads to entries below it, which mkdocstrings makes of docstrings."""
-    module = markdown.partition("\n")[0].removeprefix("# ")
+    module = markdown.partition("\n")[0].removeprefix("# ").partition(":")[0]
     names = ENTRY.findall(markdown)
     linked = ENTRY.sub(lambda match: f"| [`{match[1]}`](#{module}.{match[1]}) |", markdown)
     options = {"show_root_heading": "false", "show_root_toc_entry": "false", "members": f"[{', '.join(names)}]"}

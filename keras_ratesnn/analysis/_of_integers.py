@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_ratesnn.analysis.ledger import Traffic
 from keras_ratesnn.integers import IntegerModel
 
 
@@ -19,10 +20,11 @@ def operations(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarra
         x: The inputs.
 
     Returns:
-        List of pairs of a name, and `(dense, static, synaptic operations, multiply-adds, accumulates)`, as in
-        `keras_ratesnn.analysis.energy.Counted`.
+        List of pairs of a name and the arguments of `keras_ratesnn.analysis.energy.Counted`.
     """
     plan, temporal = model.plan, x.ndim == len(model.plan.input_shape) + 2
+    frames = np.moveaxis(x, -len(plan.input_shape), -1) if plan.channels_first else x
+    shapes = {"input": plan.input_shape, **{layer.name: layer.shape for layer in plan.layers}}
     found: list[tuple[str, Any]] = []
     for layer in plan.layers:
         kernel = plan.constants.get(f"w/{layer.name}")
@@ -30,12 +32,30 @@ def operations(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarra
             continue
         places = math.prod(layer.shape[:-1])
         dense = places * kernel.size
-        if layer.static and not temporal:
-            found.append((layer.name, (dense, True, 0.0, dense, 0.0)))
+        static, of_input = layer.static and not temporal, layer.sources[0] == "input"
+        size = math.prod(shapes[layer.sources[0]])
+        # Frames of 0 and 1 are spikes as they are.
+        of_numbers = static or (of_input and x.max() > 1)
+        traffic = Traffic(
+            static,
+            runs=1.0 if static else float(model.timesteps),
+            most_accumulates=0.0,
+            nonzero=dense,
+            weights=kernel.size,
+            spikes=0.0 if of_numbers else size,
+            values=size if of_numbers else 0.0,
+            outputs=math.prod(layer.shape),
+            kept=model.timesteps - 1.0,
+        )
+        if static:
+            found.append((layer.name, (dense, 0.0, dense, 0.0, traffic)))
             continue
-        inputs = x if layer.sources[0] == "input" else outputs[layer.sources[0]]
-        active = float(_fed(layer, kernel, inputs)) / len(x)
-        found.append((layer.name, (dense, False, active, 0.0, active)))
+        inputs = frames if of_input else outputs[layer.sources[0]]
+        active = _fed(layer, kernel, inputs) / len(x)
+        most = _fed(layer, kernel, np.ones((1, 1, *shapes[layer.sources[0]]), "int64"))
+        nonzero = _fed(layer, kernel, (inputs != 0).any(axis=1, keepdims=True).astype("int64")) / len(x)
+        traffic = traffic._replace(most_accumulates=float(most), nonzero=float(nonzero))
+        found.append((layer.name, (dense, float(active), 0.0, float(active), traffic)))
     return found
 
 

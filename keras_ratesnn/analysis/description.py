@@ -2,15 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn.analysis import _observation
-from keras_ratesnn.analysis.energy import COSTS, Energy, OperationCounter, counter_of_integers
+from keras_ratesnn.analysis import _observation, _text
+from keras_ratesnn.analysis.energy import Energy, OperationCounter, counter_of_integers
+from keras_ratesnn.analysis.ledger import COSTS
 from keras_ratesnn.integers import IntegerModel
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
@@ -121,7 +122,10 @@ class Description:
 
     def __str__(self) -> str:
         rows = [[form.format(layer) for form in _COLUMNS.values()] for layer in self.layers]
-        lines = [f"{self.name}: {self.samples} samples, {self.timesteps} time steps", *_table(list(_COLUMNS), rows)]
+        lines = [
+            f"{self.name}: {self.samples} samples, {self.timesteps} time steps",
+            *_text.table(list(_COLUMNS), rows, left=2),
+        ]
         lines.append(f"Trainable parameters: {self.parameters:,}")
         lines.append(
             f"A sample takes {self.synaptic_operations:,.0f} synaptic operations and {self.first_multiply_adds:,.0f} "
@@ -129,8 +133,8 @@ class Description:
             "multiply-adds."
         )
         lines.append(
-            f"Energy of these operations, by the costs of {COSTS}: {_joules(self.energy.total)}; "
-            f"without spikes {_joules(self.energy.total_without_spikes)}."
+            f"Energy of these operations, by the costs of {COSTS}: {_text.joules(self.energy.total)}; "
+            f"without spikes {_text.joules(self.energy.total_without_spikes)}."
         )
         if self.not_counted:
             lines.append(f"Not counted: {', '.join(self.not_counted)}")
@@ -190,7 +194,7 @@ def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = T
         layers=tuple(layers),
         parameters=sum(math.prod(variable.shape) for variable in model.trainable_variables),
         synaptic_operations=sum(call.synaptic_operations for call in counter.calls),
-        first_multiply_adds=float(sum(call.dense for call in counter.calls if call.static)),
+        first_multiply_adds=float(sum(call.dense for call in counter.calls if call.traffic.static)),
         energy=counter.energy(None),
     )
     if verbose:
@@ -237,25 +241,5 @@ def _activity(name: str, spikes: np.ndarray, levels: int) -> NeuronLayer:
     )
 
 
-def _joules(energy: float) -> str:
-    """Joules with a prefix, three digits."""
-    for exponent, prefix in ((-3, "m"), (-6, "µ"), (-9, "n")):
-        if energy >= 10.0**exponent:
-            return f"{energy / 10.0**exponent:.3g} {prefix}J"
-    return f"{energy / 1e-12:.3g} pJ"
-
-
 def _names(layers: Iterable[NeuronLayer]) -> str:
     return ", ".join(dict.fromkeys(layer.name for layer in layers))
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table: the first two columns to the left, numbers to the right."""
-    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
-
-    sides = "<<".ljust(len(columns), ">")
-
-    def line(row):
-        return "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
-
-    return [line(columns), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]

@@ -12,42 +12,19 @@ from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import checks, tree
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Signal
-from keras_ratesnn.analysis import _figures, _observation
+from keras_ratesnn.analysis import _figures, _observation, _text, ledger
 from keras_ratesnn.analysis._of_integers import operations
+from keras_ratesnn.analysis.ledger import Costs, Ledger, Rival, Traffic
 from keras_ratesnn.gradients._observing import Call
 from keras_ratesnn.integers import IntegerModel
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
-COSTS = "32-bit floats in 45 nm CMOS"
-"""The hardware of the default costs."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Costs:
-    """The energy of an operation. The defaults are those of 32-bit floats in 45 nm CMOS.
-
-    Args:
-        multiply_add: Float >= 0, joules. Defaults to `4.6e-12`, 3.7 pJ to multiply and 0.9 pJ to add.
-        accumulate: Float >= 0, joules: an addition. Defaults to `0.9e-12`.
-
-    Raises:
-        TypeError: If a cost is not a number.
-        ValueError: If it is negative.
-
-    Source: Horowitz, "Computing's Energy Problem (and what we can do about it)", ISSCC 2014.
-    """
-
-    multiply_add: float = 4.6e-12
-    accumulate: float = 0.9e-12
-
-    def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            checks.real(name, value, at_least=0, advice="It is in joules.")
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Energy:
-    """The result of `energy`. All numbers are those of one sample, a mean over the batch.
+    """The result of `energy`; it can be printed. All numbers are those of one sample, a mean over the batch.
+
+    Joules without a ledger are those of operations alone.
 
     Args:
         timesteps: Integer T.
@@ -57,6 +34,8 @@ class Energy:
         multiply_adds_without_spikes: Array `(N,)`: the multiply-adds of the same layer in a network without spikes and time.
         not_counted: Tuple of strings, the layers with weights whose operations are not known.
         costs: `Costs`.
+        levels: Integer D, the most spikes of a neuron in a step.
+        traffic: `Traffic`, what layers read and write.
     """
 
     timesteps: int
@@ -66,6 +45,8 @@ class Energy:
     multiply_adds_without_spikes: np.ndarray
     not_counted: tuple[str, ...]
     costs: Costs
+    levels: int
+    traffic: Traffic[np.ndarray]
 
     @property
     def joules(self) -> np.ndarray:
@@ -86,6 +67,80 @@ class Energy:
     def total_without_spikes(self) -> float:
         """The energy of all layers in a network without spikes and time, in joules."""
         return float(self.joules_without_spikes.sum())
+
+    @property
+    def firing_rates(self) -> np.ndarray:
+        """Spikes for each input of a layer and step, `(N,)`, each input weighted by its synapses; NaN if they are no spikes."""
+        most = self.traffic.most_accumulates * self.traffic.runs
+        return np.divide(self.accumulates, most, out=np.full(len(most), np.nan), where=most > 0)
+
+    @property
+    def firing_rate(self) -> float:
+        """The mean of the firing rates over all synapses that take spikes; NaN if none does."""
+        return ledger.firing_rate(self.accumulates, self.traffic)
+
+    @property
+    def spiking(self) -> Ledger:
+        """What the network spends on operations and memory."""
+        return ledger.of_spikes(self.joules, self.accumulates, self.traffic, self.levels, self.costs)
+
+    @property
+    def without_spikes(self) -> Rival:
+        """What the same network spends without spikes, with the activations of the `costs`."""
+        return self._rival(self.costs.activation_bits)
+
+    @property
+    def quantized(self) -> Rival:
+        """What it spends without spikes, with activations of ⌈log2(T D + 1)⌉ bits, which hold the spikes of all steps."""
+        return self._rival((self.timesteps * self.levels).bit_length())
+
+    def _rival(self, bits):
+        return ledger.without_spikes(
+            bits, self.multiply_adds_without_spikes, self.spiking, self.accumulates, self.traffic, self.costs
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Whether spiking saves energy, in words."""
+        spent, rival, wider = self.spiking.total, self.quantized, self.without_spikes
+        if not rival.total:
+            return "No layer is counted that a network without spikes has."
+        first = (
+            f"Spiking {'wins' if spent < rival.total else 'loses'}: it spends {spent / rival.total:.3g} of what the "
+            f"{rival.activation_bits}-bit network without spikes spends, and {spent / wider.total:.3g} of the "
+            f"{wider.activation_bits}-bit one."
+        )
+        if np.isnan(rival.crossover):
+            return f"{first} No layer that is counted takes spikes."
+        below = f"below a firing rate of {rival.crossover:.1%}"
+        if rival.crossover == 0 or rival.crossover >= self.levels:
+            below = f"at {'any' if rival.crossover else 'no'} firing rate"
+        return f"{first} It wins {below}; this network fires at {self.firing_rate:.1%}."
+
+    def __str__(self) -> str:
+        spiking, rival, wider = self.spiking, self.quantized, self.without_spikes
+        wide, narrow = wider.activation_bits, rival.activation_bits
+        rows = [
+            [name, *map(_text.joules, spent), _ratio(spent[0], spent[2]), _rate(rate), _rate(below, self.levels)]
+            for name, *spent, rate, below in zip(
+                (*self.layers, "all"),
+                (*spiking.layers, spiking.total),
+                (*wider.layers, wider.total),
+                (*rival.layers, rival.total),
+                (*self.firing_rates, self.firing_rate),
+                (*rival.crossovers, rival.crossover),
+                strict=True,
+            )
+        ]
+        rivals = f"{wide}-bit", f"{narrow}-bit", f"of the {narrow}-bit"
+        columns = ["layer", "with spikes", *rivals, "firing rate", "wins below"]
+        parts = [f"{name} {_text.joules(getattr(spiking, name).sum())}" for name in vars(spiking)]
+        title = f"T = {self.timesteps} with spikes, or one pass with activations of {wide} or {narrow} bits"
+        lines = [f"Energy of a sample: {title}", *_text.table(columns, rows, left=1)]
+        lines.append(f"With spikes: {', '.join(parts)}.")
+        if self.not_counted:
+            lines.append(f"Not counted: {', '.join(self.not_counted)}")
+        return "\n".join([*lines, self.verdict])
 
     def plot(self) -> Any:
         """Draws the energy of each layer, beside that of the same layer without spikes.
@@ -134,7 +189,11 @@ def energy(model: SpikingModel | IntegerModel, x: Structure, costs: Costs | None
     and each value other than 0 that it meets there; a sum (`keras.ops.sum`) one for each spike. Without spikes both take
     operations for all values, in each step.
 
-    Not counted are memory accesses, biases, the steps of other neurons, delays, pooling, element-wise operations, other
+    Ledgers add the energy to read weights, and to write and read membranes, spikes and activations, for this network
+    (`Energy.spiking`) and for the same network without spikes in two precisions (`Energy.quantized`, `Energy.without_spikes`).
+    `Energy.verdict` says which spends less, and below which firing rate spiking does.
+
+    Not counted are biases, the steps of other neurons, delays, pooling, element-wise operations, other
     products (`keras.ops.einsum`, `keras.layers.Dot`), and normalisation, which in inference can be multiplied into the weights.
     For a layer with several kernels, like a separable convolution, all operations count as multiply-adds. The model runs in
     inference mode and is not changed.
@@ -147,6 +206,9 @@ def energy(model: SpikingModel | IntegerModel, x: Structure, costs: Costs | None
     >>> found = energy(model, np.full((16, 4), 0.125, "float32"))
     >>> found.layers, found.multiply_adds.tolist(), found.accumulates.tolist()
     (('hidden', 'outputs'), [32.0, 0.0], [0.0, 32.0])
+    >>> print(found.verdict)
+    Spiking loses: it spends 2.04 of what the 3-bit network without spikes spends, and 1.61 of the 32-bit one. It wins at no
+    firing rate; this network fires at 50.0%.
 
     Args:
         model: A `SpikingModel`, or an `IntegerModel`, in which an input of U counts as U spikes.
@@ -172,9 +234,9 @@ def energy(model: SpikingModel | IntegerModel, x: Structure, costs: Costs | None
 def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarray) -> "OperationCounter":
     """The counter of a network of integers after a batch, whose layers gave these outputs."""
     counter = OperationCounter(np.ones((len(x), model.timesteps), bool))
+    counter.levels = max((layer.largest for layer in model.plan.layers if layer.kind == "neurons"), default=1)
     for name, counted in operations(model, outputs, x):
-        counter.names.add(name)
-        counter.calls.append(Counted(*counted))
+        counter.add(name, Counted(*counted))
     return counter
 
 
@@ -183,18 +245,18 @@ class Counted(NamedTuple):
 
     Args:
         dense: Float, multiply-adds without spikes and time.
-        static: Boolean, whether its input is the same at every step.
         synaptic_operations: Float: inputs other than 0 over all steps, each as often as it stands for spikes, times the
             synapses that it feeds; 0 for an input that is the same at every step.
         multiply_adds: Float.
         accumulates: Float.
+        traffic: `Traffic` of numbers.
     """
 
     dense: float
-    static: bool
     synaptic_operations: float
     multiply_adds: float
     accumulates: float
+    traffic: Traffic[float]
 
 
 class OperationCounter:
@@ -206,6 +268,7 @@ class OperationCounter:
 
     Attributes:
         calls: List of `Counted`, for each call that is counted.
+        levels: Integer, the most spikes of a neuron in a step.
     """
 
     def __init__(self, counts: np.ndarray, slots: int = 1) -> None:
@@ -214,18 +277,21 @@ class OperationCounter:
         self.slots = slots
         self.names = _observation.Names()
         self.calls: list[Counted] = []
+        self.levels = 1
+        self._after_time_means = False
         self._sizes: weakref.WeakKeyDictionary[Signal, float] = weakref.WeakKeyDictionary()
         """The value of one spike in the signals that come from neurons with integer spikes."""
         self.not_counted: list[str] = []
 
     def __call__(self, call: Call, outputs: Structure) -> Structure:
         self._follow_spikes(call, outputs)
+        self._after_time_means |= call.kind.role == layer_kinds.TIME_MEAN
         if _observation.is_neuron(call):
             self._count_neurons(call, outputs)
         elif call.kind.products is not None and len(call.signals) == 2:
             self._count_products(call, call.kind.products, outputs)
         elif call.kind.sums:
-            self._count_sum(call)
+            self._count_sum(call, outputs)
         elif call.kind.multiply_adds is not None:
             self._count(call, call.signals[0], outputs)
         elif matrices(call.operation):
@@ -236,13 +302,26 @@ class OperationCounter:
         """The operations so far, as an `Energy`."""
         if not (costs is None or isinstance(costs, Costs)):
             raise checks.wrong_type("costs", "Costs, for example Costs(multiply_add=4.6e-12, accumulate=0.9e-12)", costs)
-        dense, _, _, multiply_adds, accumulates = np.array(self.calls, "float64").reshape(-1, len(Counted._fields)).T
+        dense, _, multiply_adds, accumulates = np.array([call[:-1] for call in self.calls], "float64").reshape(-1, 4).T
+        of_calls = np.array([call.traffic for call in self.calls], "float64").reshape(-1, len(Traffic._fields)).T
+        traffic = Traffic(*of_calls)
         layers, not_counted = tuple(self.names.all), tuple(dict.fromkeys(self.not_counted))
-        return Energy(self.timesteps, layers, multiply_adds, accumulates, dense, not_counted, costs or Costs())
+        return Energy(
+            self.timesteps, layers, multiply_adds, accumulates, dense, not_counted, costs or Costs(), self.levels, traffic
+        )
 
-    def _add(self, name, dense, static, synaptic_operations, multiply_adds, accumulates):
+    def add(self, name: str, counted: Counted) -> None:
+        """Adds what was counted of a call of a layer."""
         self.names.add(name)
-        self.calls.append(Counted(dense, static, 0.0 if static else float(synaptic_operations), multiply_adds, accumulates))
+        self.calls.append(counted)
+
+    def _traffic(self, outputs: Signal, static: bool, runs: float, **found: float) -> Traffic[float]:
+        """The traffic of a layer with these outputs."""
+        # What follows a time mean is added into no membranes.
+        after_means = static and self._after_time_means
+        kept = 0.0 if after_means else float(np.maximum(self.counts.sum(axis=1) / self.slots - 1, 0).mean())
+        shape = tuple(outputs.value.shape[1:])
+        return _NO_TRAFFIC._replace(static=static, runs=runs, outputs=math.prod(shape), kept=kept, **found)
 
     def _rows(self, signal: Signal) -> np.ndarray:
         """The values of a signal at the steps that count, `(rows, ...)`; of one that is the same at every step, at one step."""
@@ -272,17 +351,35 @@ class OperationCounter:
             spikes = self._spikes(signal, values)
         values, spikes = self._once_in_a_step(signal, values, spikes)
         events = (values != 0 if spikes is None else spikes).sum(axis=0, dtype="float64") / samples
-        active = _fed(call.kind, call.operation, input_shape, output_shape, events)
-        of_all, of_spikes = (dense * len(values) / samples, 0.0) if spikes is None else (0.0, active)
-        self._add(call.operation.name, dense, signal.static, active, of_all, of_spikes)
 
-    def _count_sum(self, call: Call) -> None:
+        def fed(events):
+            return _fed(call.kind, call.operation, input_shape, output_shape, events)
+
+        active, runs, size = fed(events), len(values) / samples, math.prod(input_shape[1:])
+        traffic = self._traffic(outputs, signal.static, runs, nonzero=dense, weights=_size_of_matrices(call.operation))
+        if spikes is None:
+            counted = Counted(dense, 0.0 if signal.static else active, dense * runs, 0.0, traffic._replace(values=size))
+        else:
+            most, nonzero = fed(np.ones(input_shape[1:])), fed(self._ever(spikes).sum(axis=0) / samples)
+            counted = Counted(dense, active, 0.0, active, traffic._replace(most_accumulates=most, nonzero=nonzero, spikes=size))
+        self.add(call.operation.name, counted)
+
+    def _ever(self, spikes: np.ndarray) -> np.ndarray:
+        """Which inputs of each sample that has steps that count spike in any of these, `(samples, ...)`."""
+        of_samples = self.counts.sum(axis=1) * len(spikes) // max(self.counts.sum(), 1)
+        begins = np.cumsum(of_samples) - of_samples
+        return np.logical_or.reduceat(spikes != 0, begins[of_samples > 0], axis=0) if len(spikes) else spikes
+
+    def _count_sum(self, call: Call, outputs: Signal) -> None:
         """A sum of inputs: an addition for each spike, or for each input if these are no spikes."""
         (signal,) = call.signals
         values, samples = self._rows(signal), len(self.counts)
         values, spikes = self._once_in_a_step(signal, values, None if signal.static else self._spikes(signal, values))
-        active = (values != 0 if spikes is None else spikes).sum() / samples
-        self._add(call.operation.name, 0, signal.static, active, 0, values.size / samples if spikes is None else active)
+        active, size = (values != 0 if spikes is None else spikes).sum() / samples, math.prod(values.shape[1:])
+        found = {"values": size} if spikes is None else {"spikes": size, "most_accumulates": size}
+        traffic = self._traffic(outputs, signal.static, len(values) / samples, **found)
+        done = values.size / samples if spikes is None else active
+        self.add(call.operation.name, Counted(0.0, 0.0 if signal.static else active, 0.0, done, traffic))
 
     def _count_products(self, call: Call, axes: tuple[int, int], outputs: Signal) -> None:
         """Products of two inputs: an addition for each spike of the first one that has spikes, and each value that it meets."""
@@ -303,7 +400,16 @@ class OperationCounter:
             events = [found[:: self.slots] for found in events]
         meeting = [found.sum(axis=axis, dtype="float64") for found, axis in zip(events, axes, strict=True)]
         active = (meeting[0] * meeting[1]).sum() / len(self.counts)
-        self._add(call.operation.name, dense, static, active, *((dense * steps, 0) if first is None else (0, active)))
+        sizes: dict[str, float] = {"spikes": 0.0, "values": 0.0}
+        for found, rows in zip(spikes, pair, strict=True):
+            sizes["values" if found is None else "spikes"] += math.prod(rows.shape[1:])
+        runs = 1.0 if static else len(events[0]) / len(self.counts)
+        traffic = self._traffic(outputs, static, runs, nonzero=dense, **sizes)
+        if first is None:
+            counted = Counted(dense, 0.0 if static else active, dense * steps, 0.0, traffic)
+        else:
+            counted = Counted(dense, active, 0.0, active, traffic._replace(most_accumulates=dense))
+        self.add(call.operation.name, counted)
 
     def _count_neurons(self, call: Call, outputs: Signal) -> None:
         """The weights of parallel neurons, which multiply inputs of several steps, and the layer that spikes come back by."""
@@ -313,7 +419,9 @@ class OperationCounter:
             counts = self.counts[:, :: self.slots].astype("float64")
             reaching = independent.reaching_inputs(counts.shape[1])
             reached = np.einsum("bt,tj,bj->", counts, reaching, counts) / len(counts)
-            self._add(neuron.name, 0, False, 0, reached * math.prod(shape), 0)
+            # Its inputs were written as the outputs of a layer.
+            read_once = _NO_TRAFFIC._replace(runs=1.0, weights=_size_of_matrices(neuron))
+            self.add(neuron.name, Counted(0.0, 0.0, reached * math.prod(shape), 0.0, read_once))
             return
         others = matrices(neuron)
         if cell.feedback is not None:
@@ -339,12 +447,16 @@ class OperationCounter:
         active = _fed(kind, layer, shape, shape, back)
         dense = kind.multiply_adds(layer, shape, shape)
         one_kernel = matrices(layer) == 1
-        of_all = 0 if one_kernel else dense * feeds.sum() / len(spikes)
-        self._add(name, 0, False, active, of_all, active if one_kernel else 0)
+        runs, size = feeds.sum() / len(spikes), math.prod(shape)
+        most = _fed(kind, layer, shape, shape, np.ones(shape[1:])) if one_kernel else 0.0
+        # It adds into membranes that are kept in any case.
+        traffic = _NO_TRAFFIC._replace(runs=runs, most_accumulates=most, weights=_size_of_matrices(layer), spikes=size)
+        self.add(name, Counted(0.0, active, 0.0 if one_kernel else dense * runs, active if one_kernel else 0.0, traffic))
 
     def _follow_spikes(self, call: Call, outputs: Structure) -> None:
         """Takes the value of one spike over from the inputs of an operation to its outputs."""
         if _observation.is_neuron(call):
+            self.levels = max(self.levels, call.operation.cell.levels)
             if self.slots > 1 or call.operation.cell.levels > 1:
                 self._sizes[outputs] = call.operation.cell.spike_size
             return
@@ -387,5 +499,27 @@ def _same_in_slots(rows: np.ndarray, slots: int) -> bool:
 
 def matrices(operation: keras.Operation) -> int:
     """The number of weights of an operation other than biases and the scales and zero points of quantized weights."""
+    return len(_matrices(operation))
+
+
+def _matrices(operation):
     weights = [weight for weight in getattr(operation, "weights", ()) if not weight.name.endswith(("_scale", "_zero"))]
-    return sum(len(weight.shape) > 1 for weight in weights)
+    return [weight for weight in weights if len(weight.shape) > 1]
+
+
+def _size_of_matrices(operation: keras.Operation) -> float:
+    """The number of elements of these weights."""
+    # A kernel of 4 bits has two in a byte, but not in its property.
+    found = [operation.kernel] if matrices(operation) == 1 and hasattr(operation, "kernel") else _matrices(operation)
+    return float(sum(math.prod(weight.shape) for weight in found))
+
+
+def _ratio(spent, rival):
+    return f"{spent / rival:.3g}" if rival else ""
+
+
+def _rate(rate, any_from=np.inf):
+    return "" if np.isnan(rate) else "any" if rate >= any_from else f"{rate:.1%}"
+
+
+_NO_TRAFFIC = Traffic(*[0.0] * len(Traffic._fields))

@@ -181,6 +181,7 @@ def test_quantized_weights_are_added_for_spikes_too(synapses, mode):
     assert before.accumulates.sum() > 0
     np.testing.assert_array_equal(after.accumulates, before.accumulates)
     np.testing.assert_array_equal(after.multiply_adds, before.multiply_adds)
+    np.testing.assert_array_equal(after.traffic, before.traffic)
 
 
 def test_other_costs_are_those_given_and_the_description_shows_the_totals():

@@ -66,6 +66,8 @@ def test_energy_is_the_mean_of_that_of_each_sequence():
     for name in ("multiply_adds", "accumulates"):
         expected = np.mean([getattr(of_one, name) for _, of_one in found], axis=0)
         np.testing.assert_allclose(getattr(energy, name), expected, rtol=1e-6)
+    expected = np.mean([of_one.traffic for _, of_one in found], axis=0)
+    np.testing.assert_allclose(energy.traffic, expected, rtol=1e-6)
 
 
 def test_accuracy_over_time_is_that_of_the_steps_so_far():

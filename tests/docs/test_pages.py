@@ -46,7 +46,7 @@ def test_code_of_another_project_is_unchanged_and_has_its_notice():
     ):
         assert said in notice
     assert hashlib.sha256(program.encode()).hexdigest() == SHIM, f"{path} is another version: name it in the notice"
-    assert path.name in (ROOT / "README.md").read_text()
+    assert path.name in (ROOT / "CONTRIBUTING.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -94,7 +94,7 @@ def test_every_page_and_every_image_of_docs_is_shown():
     shown = set(re.findall(r"^ +- (?:.*: )?(\S+\.md)$", nav, re.MULTILINE))
     # The other pages of the site: docs/mkdocs/repository_pages.py.
     examples = {f"examples/{path.stem}.md" for path in docs.glob("examples/*.py")}
-    elsewhere = {"features.md", "recipes.md", "contributing.md", "changelog.md"} | examples
+    elsewhere = {"recipes.md", "contributing.md", "changelog.md"} | examples
     assert examples <= shown
     assert shown - elsewhere == {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
     text = "".join((ROOT / page).read_text() for page in PAGES)

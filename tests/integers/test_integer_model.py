@@ -110,7 +110,7 @@ def test_a_model_in_half_precision_has_the_integers_of_its_float32_weights():
 
 def _operations(model, x):
     found = rsnn.analysis.energy(model, x)
-    return np.array([found.multiply_adds, found.accumulates, found.multiply_adds_without_spikes])
+    return np.array([found.multiply_adds, found.accumulates, found.multiply_adds_without_spikes, *found.traffic])
 
 
 @pytest.mark.runs_once
@@ -156,6 +156,15 @@ def test_networks_with_channels_first_spike_as_their_integers(seed, channels_fir
     for name, spikes in spikes_of(model, x).items():
         np.testing.assert_array_equal(outputs[name], np.moveaxis(spikes, 2, -1) if spikes.ndim == 5 else spikes)
     np.testing.assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4)
+
+
+@pytest.mark.runs_once
+def test_additions_of_frames_with_channels_first_are_those_of_exact_floats(channels_first):
+    model = small(layers.Conv2D(3, 3, name="c"), rsnn.layers.IF(0.5), layers.Flatten(), layers.Dense(2), shape=(2, 5, 4))
+    model.network.get_layer("c").kernel.assign(np.ones((3, 3, 2, 3)) / 2)
+    x = np.random.default_rng(0).integers(0, 2, (3, T, 2, 5, 4), "uint8")
+    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
+    np.testing.assert_allclose(_operations(chip, x)[:, 0], _operations(model, x.astype("float32"))[:, 0])
 
 
 def _lif(**kwargs):

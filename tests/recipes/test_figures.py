@@ -18,7 +18,7 @@ pytestmark = pytest.mark.runs_once
 
 def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(tmp_path, capsys):
     wanted = ["firing_rates", "raster", "membranes", "accuracy_over_time", "energy"]
-    arguments = ["digits", "--images", "4", "--test-images", "8", "--timesteps", "2", "--only", *wanted]
+    arguments = ["digits", "--images", "4", "--test-images", "8", "--timesteps", "2", "--costs", "int8", "--only", *wanted]
     assert figures.main([*arguments, "--output", str(tmp_path / "figures")]) == 0
     printed = capsys.readouterr().out
     for name in wanted:
@@ -29,6 +29,7 @@ def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(
     assert len(lines["accuracy"].split()) == 4
     assert len(lines["mean"].split()) == 3
     assert float(lines["total"]) < float(lines["total_without_spikes"])
+    assert "Energy of a sample: T = 2 with spikes, or one pass with activations of 8 or 2 bits\n" in printed
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_a_file_that_is_no_record_is_named(content, tmp_path, capsys):
 
 def test_the_overview_is_one_picture(record, tmp_path):
     path = tmp_path / "overview.png"
-    arguments = ["--network", "digits", "--images", "4", "--record", str(record / "digits.json"), "--output", str(path)]
+    arguments = ["--record", str(record / "digits.json"), "--output", str(path)]
     assert overview.main(arguments) == 0
     assert path.read_bytes().startswith(b"\x89PNG")
 

@@ -1,0 +1,64 @@
+"""Draws digits on the live page of a built site in headless Chromium: `check_live.py site`.
+
+The page must name each digit, and its outputs and spikes after each time step must be those of the network in Python, for the
+pixels that the page has made of the lines.
+"""
+
+import html
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import keras
+import numpy as np
+
+import keras_ratesnn
+
+DRAWN = {
+    0: "50,10 25,40 30,80 60,90 75,50 50,10",
+    3: "28,18 50,10 70,20 66,38 46,48 68,56 74,74 56,90 28,84",
+    4: "56,8 34,34 22,62 48,62 78,60;62,38 60,64 56,92",
+}
+"""Lines of each digit: points in percent of the canvas."""
+
+# Of a page that is opened from disk. Time that scripts wait for passes at once.
+CHROMIUM = ("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=60000")
+
+
+def result_of(chromium, page, lines):
+    """What the page has found for lines drawn on it."""
+    command = [chromium, *CHROMIUM, f"{page.resolve().as_uri()}#stroke={lines}"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    result = re.search(r'data-result="([^"]*)"', text)
+    assert result, re.search(r'class="live-headline"[^>]*>([^<]*)', text)
+    return json.loads(html.unescape(result[1]))
+
+
+def check(site):
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        print("There is no Chromium: the live page is not checked.")
+        return
+    model = keras_ratesnn.models.load_pretrained("digits")
+    model.return_sequences = True
+    neurons = [layer.name for layer in model.network.layers if isinstance(layer, keras_ratesnn.layers.Neuron)]
+    observed = keras_ratesnn.analysis.observed(model, spikes=neurons)
+    for digit, lines in DRAWN.items():
+        found = result_of(chromium, site / "index.html", lines)
+        expected = observed.predict(np.reshape(found["image"], (1, 8, 8, 1)), verbose=0)
+        steps = np.arange(1, model.timesteps + 1)[:, None]
+        np.testing.assert_allclose(found["logits"], np.cumsum(expected["output"][0], axis=0) / steps, atol=1e-4)
+        spikes = [expected["spikes"][name][0].reshape(model.timesteps, -1).sum(axis=1) for name in neurons]
+        np.testing.assert_array_equal(found["spikes"], np.transpose(spikes))
+        assert found["digit"] == digit, found
+        print(f"{digit}: named at step {found['sure']}, every spike and output as in Python, on {keras.backend.backend()}")
+
+
+if __name__ == "__main__":
+    check(pathlib.Path(sys.argv[1]))

@@ -1,0 +1,23 @@
+"""How results are printed: tables, and joules with a prefix."""
+
+from collections.abc import Sequence
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Lines of a table: the first `left` columns to the left, numbers to the right."""
+    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
+
+    sides = ("<" * left).ljust(len(columns), ">")
+
+    def line(row):
+        return "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+
+    return [line(columns), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]
+
+
+def joules(energy: float) -> str:
+    """Joules with a prefix, three digits."""
+    for exponent, prefix in ((-3, "m"), (-6, "µ"), (-9, "n")):
+        if energy >= 10.0**exponent:
+            return f"{energy / 10.0**exponent:.3g} {prefix}J"
+    return f"{energy / 1e-12:.3g} pJ"
