@@ -1,5 +1,9 @@
-"""Imports Keras before all else, to say what to do if its backend is not installed."""
+"""Imports Keras before all else, to say what to do if its backend is not installed, and pauses the collection of garbage.
 
+What imports make stays. Half of the time of importing this package went into looking through all that Keras has made.
+"""
+
+import gc
 import importlib.util
 import os
 
@@ -25,3 +29,12 @@ except ModuleNotFoundError as error:
         f"Keras runs on {missing} here, which is not installed. Received: KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}; "
         f"without this environment variable Keras runs on what its keras.json says, or on tensorflow. {_remedy(missing)}"
     ) from error
+
+_collected = gc.isenabled()
+gc.disable()
+
+
+def collect_garbage_again() -> None:
+    """Ends the pause."""
+    if _collected:
+        gc.enable()
