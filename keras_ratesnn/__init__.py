@@ -22,7 +22,7 @@ from keras_ratesnn._model.recorded import recorded
 from keras_ratesnn._until_sure.predict import calibrate_confidence, predict_until_sure
 from keras_ratesnn.analysis.description import describe
 from keras_ratesnn.conversion import fold_batch_normalization, quantize_aware, spikify, unroll
-from keras_ratesnn.integers import export_c, export_hls4ml, integer, load_integers
+from keras_ratesnn.integers import IntegerModel, export_c, export_hls4ml, integer, load_integers
 from keras_ratesnn.layer_kinds import LayerKind, Normalization, affine
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -35,6 +35,7 @@ imported_keras.collect_garbage_again()
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "IntegerModel",
     "LayerKind",
     "Normalization",
     "SpikingModel",
