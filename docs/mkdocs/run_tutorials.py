@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+import textwrap
 from unittest import mock
 
 from matplotlib.figure import Figure
@@ -29,9 +30,9 @@ def run(page):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(match[1], page.name, "exec"), names)
-        lines = [line.rstrip() for line in printed.getvalue().splitlines()]
         # Bars of progress are no results.
-        output = "".join(f"{line}\n" for line in lines if line and "━" not in line)
+        lines = [line.rstrip() for line in printed.getvalue().splitlines() if "━" not in line]
+        output = "".join(f"{textwrap.fill(line, 128)}\n" if len(line) > 128 else f"{line}\n" for line in lines if line)
         return f"```python\n{match[1]}```\n" + (f"\n```text\n{output}```\n" if output else "")
 
     with mock.patch.object(Figure, "savefig", _save):
