@@ -40,6 +40,13 @@ def build(recipe, dataset, ordinary_weights=None):
     Raises:
         ValueError: If the network is too wide for the memory of this machine, or the task cannot use several devices.
     """
+    prepare(recipe, dataset)
+    keras.utils.set_random_seed(recipe.seed)
+    return prepared(recipe, dataset, ordinary_weights)
+
+
+def prepare(recipe, dataset):
+    """Checks what `build` checks, and sets the precision of the recipe."""
     if engine.current.devices > 1 and not recipe.task.several_devices:
         raise ValueError(f"--devices must be 1 for {recipe.name}. Received: {engine.current.devices} devices. Leave it out.")
     taught_by = recipe.spiking and recipe.spiking.taught_by
@@ -50,7 +57,10 @@ def build(recipe, dataset, ordinary_weights=None):
         )
     _check_width(recipe, dataset)
     device.set_precision(recipe.precision)
-    keras.utils.set_random_seed(recipe.seed)
+
+
+def prepared(recipe, dataset, ordinary_weights=None):
+    """The model of `build`, after `prepare`, with other initial weights at each call."""
     model = _model(recipe, dataset, ordinary_weights)
     compile_model(model, recipe, dataset)
     return model

@@ -12,6 +12,7 @@ from keras_ratesnn.analysis.observed_model import ObservedModel, observed
 from keras_ratesnn.analysis.raster import Raster, raster
 from keras_ratesnn.analysis.robustness import Robustness, robustness
 from keras_ratesnn.analysis.shuffle_in_time import ShuffledAccuracy, shuffle_in_time
+from keras_ratesnn.analysis.temporal_probe import TemporalProbe, temporal_probe
 
 __all__ = [
     "AccuracyOverTime",
@@ -28,6 +29,7 @@ __all__ = [
     "Rival",
     "Robustness",
     "ShuffledAccuracy",
+    "TemporalProbe",
     "Traffic",
     "UntilSure",
     "accuracy_over_time",
@@ -41,4 +43,5 @@ __all__ = [
     "raster",
     "robustness",
     "shuffle_in_time",
+    "temporal_probe",
 ]

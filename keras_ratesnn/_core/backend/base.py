@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import functools
+import itertools
 import math
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
@@ -118,6 +119,16 @@ class Backend(abc.ABC):
         """
         return self.graft(value, before, 1.0)
 
+    def batches_of_step(self, data: Any, steps: int) -> tuple[list[Any], Any]:
+        """`(batches, data)`: the batches of the arguments of a compiled Keras function, none where the host does not see them.
+
+        `steps` is how many a call takes. The returned `data` replaces the iterator that was passed.
+        """
+        if isinstance(data, list):
+            return data, data
+        batches = list(itertools.islice(data, steps))
+        return batches, itertools.chain(batches, data)
+
     def call_graphs(self) -> CallGraphs:
         """New `CallGraphs`, for a model."""
         return CallGraphs()
@@ -219,6 +230,10 @@ class Backend(abc.ABC):
             onto: Tensor of the same shape and dtype, with respect to which the result is differentiated. Its value is not used.
             slope: Tensor of the same shape and dtype, or a float.
         """
+
+    def in_one_program(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of tensors that is called once, compiled where each operation would otherwise be compiled by itself."""
+        return function
 
     @abc.abstractmethod
     def jvp(
