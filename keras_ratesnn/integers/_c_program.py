@@ -195,8 +195,7 @@ class CProgram:
         channel = f"{index}[place * {inputs} + e]"
         product = f"{value}*row++"
         if value and source.largest * np.abs(kernel.astype("int32")).max(initial=0) < 2**15:
-            # All vector units multiply integers of 16 bits, not all those of 32.
-            product = f"(int16_t)({product})"
+            product = f"short_product({product})"
         # By pointers: compilers that join such loops for several rows make them many times as slow.
         per_event = [
             f"const int8_t *row = rows + {channel} * {row};",
@@ -425,27 +424,22 @@ class CProgram:
         ]
         advance = f"advance({handed and f'input{frames}, '}logits);"
         best = f"for (c = 1; c < {upper}_CLASSES; c++) if (logits[c] > logits[best]) best = c;"
+        # One loop for both ways to classify: compilers then keep the layers inside of it.
         run = [
-            "int t, c, best = 0;",
-            *start,
-            f"for (t = 0; t < {upper}_TIMESTEPS; t++) {advance}",
-            best,
-            "return best;",
-        ]
-        run_until_sure = [
             "int t, c, best = 0, sure = 0;",
             *start,
             f"for (t = 0; t < {upper}_TIMESTEPS && !sure; t++) {{",
             f"    {advance}",
             "    best = 0;",
             f"    {best}",
-            "    sure = 1;",
+            "    sure = stops;",
             f"    for (c = 0; c < {upper}_CLASSES; c++)",
             "        if (c != best && (int64_t)logits[best] - logits[c] < (int64_t)margin * (t + 1)) sure = 0;",
             "}",
             "*steps = t;",
             "return best;",
         ]
+        run_steps = "run_steps(const uint8_t *input, int stops, int32_t margin, int32_t *logits, int *steps)"
         signature = f"{name}_classify_until_sure(const uint8_t *input, int32_t margin, int32_t *logits, int *steps)"
         shape = " x ".join(map(str, network.input_shape))
         frames_note = f", a frame for each of {network.timesteps} steps" if network.temporal_input else ""
@@ -470,12 +464,18 @@ class CProgram:
             + f"\n\n{begin}static void advance({given}int32_t *logits)\n{{\n{_indented([*counter, *each])}\n}}\n\n"
             f"void {name}_reset(void)\n{{\n{_indented(reset)}\n}}\n\n"
             f"void {name}_step(const uint8_t *input, int32_t *logits)\n{{\n{_indented(filter(None, step))}\n}}\n\n"
-            f"int {name}_classify(const uint8_t *input, int32_t *logits)\n{{\n{_indented(filter(None, run))}\n}}\n\n"
-            f"int {signature}\n{{\n{_indented(filter(None, run_until_sure))}\n}}\n"
+            f"static int {run_steps}\n{{\n{_indented(filter(None, run))}\n}}\n\n"
+            f"int {name}_classify(const uint8_t *input, int32_t *logits)\n{{\n"
+            "    int steps;\n    return run_steps(input, 0, 0, logits, &steps);\n}\n\n"
+            f"int {signature}\n{{\n    return run_steps(input, 1, margin, logits, steps);\n}}\n"
         )
 
 
 _HELPERS = {
+    "short_product": (
+        "/* A product that fits in 16 bits: the oldest vector units multiply no integers of 32. */\n"
+        "#ifdef __SSE2__\n#define short_product(x) (int16_t)(x)\n#else\n#define short_product(x) (x)\n#endif\n\n"
+    ),
     "shifted": (
         "/* x / 2^n rounded down, also for negative x. */\n"
         "static inline int32_t shifted(int32_t x, int n)\n{\n    return x >= 0 ? x >> n : ~(~x >> n);\n}\n\n"
