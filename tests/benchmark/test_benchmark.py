@@ -754,11 +754,11 @@ def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
 @pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
 def test_the_pretrained_network_gives_the_same_logits_in_spikingjelly():
     pytest.importorskip("spikingjelly")
-    from recipes.benchmark.spikingjelly_chain import chain
+    from recipes.benchmark.translated import Translated
 
     pixels = np.random.default_rng(0).integers(0, 256, (20, *inference.SHAPE)).astype("uint8")
     model = rsnn.models.load_pretrained(inference.NETWORK)
-    outputs = to_numpy(chain(model)(keras.ops.convert_to_tensor(pixels)).detach())
+    outputs = to_numpy(Translated(model).eval()(keras.ops.convert_to_tensor(pixels)).detach())
     # A membrane within rounding of the threshold changes all logits of an image.
     same = np.isclose(outputs, model.predict(pixels, verbose=0), rtol=1e-3, atol=1e-3).all(axis=1)
     assert same.mean() >= 0.8
