@@ -446,7 +446,7 @@ class SpikingModel(
                 spike.append(ops.any(ops.not_equal(outputs.value, 0)))
             return outputs
 
-        watched = twin(self, Observing(observe), timesteps=timesteps)
+        watched = twin_of(self, Observing(observe), timesteps=timesteps)
 
         def run(x, values):
             with keras_internals.Values(zip(watched.variables, values, strict=True)):
@@ -456,7 +456,7 @@ class SpikingModel(
         values, noise = [variable.value for variable in watched.variables], backend.noise_state()
         try:
             with backend.no_gradient():
-                return names, ops.convert_to_numpy(backend.in_one_program(run)(x, values))
+                return names, ops.convert_to_numpy(backend.traced(run)(x, values))
         finally:
             backend.set_noise_state(noise)
 
@@ -587,7 +587,7 @@ class SpikingModel(
         return cls(**{**config, "network": network})
 
 
-def twin(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwargs: Any) -> SpikingModel:
+def twin_of(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwargs: Any) -> SpikingModel:
     """A model that shares the network of another, but neither its compiled functions nor its settings.
 
     It runs step by step in Python: what is observed is observed by Python code. Random methods draw what the model would.

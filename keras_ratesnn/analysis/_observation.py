@@ -15,7 +15,7 @@ from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.gradients._observing import Call, Observer, Observing
 from keras_ratesnn.gradients.handlers import Handler
 from keras_ratesnn.gradients.network import NodesOf, plain_nodes
-from keras_ratesnn.spiking_model import SpikingModel, twin
+from keras_ratesnn.spiking_model import SpikingModel, twin_of
 
 
 def tensors(model: SpikingModel, x: Structure) -> Structure:
@@ -51,7 +51,7 @@ def observed(model: SpikingModel, x: Structure, observe: Observer | None = None,
         nodes: See `Network`.
     """
     with backend.no_gradient():
-        return twin(model, Observing(observe, nodes))(x, training=False)
+        return twin_of(model, Observing(observe, nodes))(x, training=False)
 
 
 def is_neuron(call: Call) -> bool:

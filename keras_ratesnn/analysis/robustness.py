@@ -21,7 +21,7 @@ from keras_ratesnn._model.input_checks import check_batch, has_time, match
 from keras_ratesnn._model.time_masks import check_some_steps_count, masked
 from keras_ratesnn.analysis import _accuracy, _figures, _gradients
 from keras_ratesnn.gradients import BPTT, BY_NAME, GradientMethod, Rate
-from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin
+from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
 
 MANY_WITHOUT_GRADIENT = 0.05
 """A method with a gradient of zero for more than this fraction of the samples is reported."""
@@ -273,12 +273,12 @@ def _compiled(model, method, loss, threshold):
     It returns which samples are right, and unless the loss is `None` the direction in which it grows: the sign of its gradient,
     0 where that is not finite.
     """
-    shared = twin(model, method, model.step_mode, mask_value=None)
-    variables, dtype = shared.variables, time_axis.accumulation_dtype(model.variable_dtype)
+    twin = twin_of(model, method, model.step_mode, mask_value=None)
+    variables, dtype = twin.variables, time_axis.accumulation_dtype(model.variable_dtype)
 
     def outputs_for(values, x, mask):
-        with keras_internals.Tried(shared, zip(variables, values, strict=True), backend.assigned_weight):
-            return time_axis.widen(shared(x, training=False, mask=mask))
+        with keras_internals.Tried(twin, zip(variables, values, strict=True), backend.assigned_weight):
+            return time_axis.widen(twin(x, training=False, mask=mask))
 
     def right(y, outputs):
         # Keras has an accuracy for each binary output.

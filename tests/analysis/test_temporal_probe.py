@@ -340,7 +340,7 @@ X, Y = np.zeros((4, T, 2), "float32"), np.zeros(4, int)
         ({"threshold": "0"}, TypeError, "`threshold` must be a real number"),
         ({"verbose": 3}, ValueError, "`verbose` must be"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_bad_input_is_an_error(changes, kind, message):
     arguments = {"make_model": maker(), "x": X, "y": Y, "validation_data": (X, Y), **ARGUMENTS, "epochs": 2, **changes}

@@ -231,10 +231,6 @@ class Backend(abc.ABC):
             slope: Tensor of the same shape and dtype, or a float.
         """
 
-    def in_one_program(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of tensors that is called once, compiled where each operation would otherwise be compiled by itself."""
-        return function
-
     @abc.abstractmethod
     def jvp(
         self, function: Callable[..., Any], primals: list[Tensor], tangents: list[Tensor]

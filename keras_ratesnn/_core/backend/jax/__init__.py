@@ -20,10 +20,8 @@ class Backend(base.Backend):
         """`value`, with a chosen derivative."""
         return _graft(value, onto, slope)
 
-    def in_one_program(self, function):
+    def traced(self, function):
         return jax.jit(function)
-
-    traced = in_one_program
 
     def jvp(self, function, primals, tangents):
         return jax.jvp(function, primals, tangents)
