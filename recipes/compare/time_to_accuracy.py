@@ -2,7 +2,8 @@
 
 Trains a recipe on PyTorch by methods of this library, and in SpikingJelly and snnTorch by their BPTT: the same network, initial
 weights, batches and optimizer. The seconds are those of a step times the number of steps, and of what compiling takes at the
-start, so trainings may run beside other work; `--time` measures the steps of all methods in turn, on an idle machine.
+start, so trainings may run beside other work; `--time` measures the steps of all methods in turn. On a CPU it is the time of
+the processor, with one thread, which other processes affect little.
 
 Interrupted trainings resume, and finished ones are not repeated. SpikingJelly's memory optimisation keeps the gradient, so its
 accuracies are those of SpikingJelly. The folder gets a run for each T, method and seed, the times of each T, and the figure.
@@ -281,10 +282,10 @@ def draw(found, path):
         line[2].ticklabel_format(useOffset=False)
         for axes in line:
             axes.set_xlim(left=0)
-        for axes in line[:2]:
-            axes.set_ylim(bottom=goal and goal - SHOWN_BELOW)
-            if goal:
-                axes.axhline(goal, color="0.5", linewidth=1)
+        for axes in line[:2] if goal else ():
+            highest = max(max(row["curve"], default=goal) for row in rows)
+            axes.set_ylim(goal - SHOWN_BELOW, highest + SHOWN_BELOW / 10)
+            axes.axhline(goal, color="0.5", linewidth=1)
     return figure
 
 
