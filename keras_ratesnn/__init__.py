@@ -16,6 +16,7 @@ from keras_ratesnn import (
 from keras_ratesnn._export.step import export_step
 from keras_ratesnn._model.engine_settings import engine_settings
 from keras_ratesnn._model.recorded import recorded
+from keras_ratesnn._until_sure.predict import calibrate_confidence, predict_until_sure
 from keras_ratesnn.analysis.description import describe
 from keras_ratesnn.conversion import fold_batch_normalization, quantize_aware, spikify, unroll
 from keras_ratesnn.integers import export_c, export_hls4ml, integer, load_integers
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "affine",
     "analysis",
+    "calibrate_confidence",
     "callbacks",
     "describe",
     "distillation",
@@ -50,6 +52,7 @@ __all__ = [
     "losses",
     "metrics",
     "models",
+    "predict_until_sure",
     "quantize_aware",
     "recorded",
     "spikify",

@@ -145,7 +145,12 @@ def _training(record):
     settings, origin = record["settings"], record.get("origin")
     if origin:
         return {"gradient": "not known", "epochs": 0, "seed": 0, "origin": origin}
-    return {"gradient": methods.gradient_name(settings, " "), "epochs": settings["epochs"], "seed": settings["seed"]}
+    gradient = methods.gradient_name(settings, " ")
+    if settings.get("random_timesteps") is not None:
+        gradient += ", T from {} to {}".format(*settings["random_timesteps"])
+    if settings.get("start_from") is not None:
+        gradient += f", from the weights of {settings['start_from']}"
+    return {"gradient": gradient, "epochs": settings["epochs"], "seed": settings["seed"]}
 
 
 def _put(files):

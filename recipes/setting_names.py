@@ -15,7 +15,7 @@ from recipes.teaching import Branches, Steps, Teacher
 TEACHERS = {"teacher_weight": Teacher, "branches": Branches, "step_distillation": Steps}
 """Settings of which one at the most is not None, and what each makes."""
 
-OF_STAGE = ("timesteps", "levels", "weights", "random_timesteps", "one_step_epochs", "step_mode")
+OF_STAGE = ("timesteps", "levels", "weights", "random_timesteps", "one_step_epochs", "start_from", "step_mode")
 """Settings that are fields of a `SpikingStage`, under the same name."""
 
 OF_SPIKING = (*OF_STAGE, "gradient", *methods.COUNTED.values(), *TEACHERS, "temperature")

@@ -29,9 +29,8 @@ def through_time(graphs, method, run, settings, jit_compile, run_with):
     settings = (tuple(has_time), run.training, run.with_gradient, settings)
     # What is recorded keeps no tensors.
     function = functools.partial(_of_tensors, run_with, method, dataclasses.replace(run, inputs=[], mask=None), has_time)
-    # A graph would repeat the steps that were drawn.
-    jit_compile = False if run.draws is not None else jit_compile
-    return graphs.call(function, tensors, run.network, (method,), settings, jit_compile)
+    others = (method,) if run.draws is None else (method, run.draws)
+    return graphs.call(function, tensors, run.network, others, settings, jit_compile)
 
 
 def _of_tensors(run_with, method, run, has_time, tensors):

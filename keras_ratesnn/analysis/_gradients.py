@@ -12,7 +12,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn.analysis import _accuracy, _observation
-from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.gradients import BY_NAME, GradientMethod
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
@@ -122,6 +122,16 @@ def kernels_of(model: SpikingModel) -> dict[str, keras.Variable]:
         names.add(layer if layers.count(layer) == 1 else variable.path): variable
         for layer, variable in zip(layers, kernels, strict=True)
     }
+
+
+def name_of(method: GradientMethod) -> str:
+    """The name of a method, with the arguments that are not the defaults: "rate", or "rate(windows=2)"."""
+    for name, kind in BY_NAME.items():
+        if type(method) is kind:
+            defaults = kind().get_config()
+            given = [f"{key}={value!r}" for key, value in method.get_config().items() if value != defaults[key]]
+            return f"{name}({', '.join(given)})" if given else name
+    return repr(method)
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> float:

@@ -97,27 +97,21 @@ class _Recomputation:
 
         def advance(t, carried):
             totals, *state = carried
+            pull, state_after = backend.pullback(
+                lambda *inputs: self._step(network, self.parts.joined(inputs, others), t, *state), inputs
+            )
 
-            def with_derivative():
-                gradients, state_after = backend.gradient_of(
-                    lambda *inputs: self._step(network, self.parts.joined(inputs, others), t, *state),
-                    inputs,
-                    self._of_step(upstream, t),
-                )
-                sums = [x if gradient is None else x + gradient for x, gradient in zip(totals, gradients, strict=True)]
-                return sums, *state_after
-
-            def without_derivative():
-                return totals, *backend.detached(self._step, network, given, t, *state)[1]
+            def sums():
+                gradients = pull(self._of_step(upstream, t))
+                return [x if gradient is None else x + gradient for x, gradient in zip(totals, gradients, strict=True)]
 
             if network.context.chosen is None:
-                return with_derivative()
+                return sums(), *state_after
             chosen = ops.take(network.context.chosen, t)
             if backend.replicas.count() > 1 and not backend.replicas.PROCESSES:
                 # TensorFlow's replicas cannot exchange statistics in a branch.
-                sums, *after = with_derivative()
-                return [ops.where(chosen, new, old) for new, old in zip(sums, totals, strict=True)], *after
-            return ops.cond(chosen, with_derivative, without_derivative)
+                return [ops.where(chosen, new, old) for new, old in zip(sums(), totals, strict=True)], *state_after
+            return backend.cond(chosen, sums, totals), *state_after
 
         changed = [given["variables"][index] for index in self.changing]
         start = [given["drawn"].get(node.handler.call.key) for node in network.nodes]

@@ -27,7 +27,8 @@ class SLTT(GradientMethod):
             is not rescaled: on average it is K / T of that of all steps. With a mask the steps are drawn from the V <= T that
             are no padding for at least one sample, each as likely as any other, be it of one sample or of all, and the average
             is K / V; if V <= K, all carry gradient. Losses that layers add, and activity regularisation, carry gradient at the
-            same steps; their value is that of all steps. Defaults to `None`, all steps.
+            same steps; their value is that of all steps. Where steps are recomputed, a training step costs 2T + 2K forward
+            passes; otherwise as much as that of all steps. Defaults to `None`, all steps.
         recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is recomputed for its backward pass and
             nothing of size T is stored; a training step then costs about 4T forward passes. Otherwise all activations are
             stored, and a training step costs 3T. Defaults to `True`.

@@ -1,7 +1,7 @@
 """Trains a recipe with several methods and seeds: `python -m recipes.compare digits --seeds 5`.
 
 `--vary timesteps=1,2,4 levels=None,4` trains all combinations of these settings with each method, except those that a method
-cannot have, such as two windows of one time step.
+cannot have, such as two windows of one time step. The second table has the differences between methods with the same seeds.
 
 Each training is a separate run with its own folder and process. Interrupted runs resume, finished runs are not trained again,
 and peak memory is measured for each run.
@@ -10,13 +10,18 @@ and peak memory is measured for each run.
 import itertools
 import json
 import pathlib
+import re
+import statistics
 import subprocess
 import sys
 
-from recipes import catalogue, command_line, methods
+from recipes import catalogue, command_line, markdown, methods
 from recipes.command_line import DIVERGED, INTERRUPTED, USER_MISTAKE, Ended
 from recipes.compare import results
 from recipes.run_folder import RunFolder, score_name, test_score
+
+UNUSUAL = r"[^\w.,+=-]"
+"""What is not in the names of folders."""
 
 METHODS = ["rate-multi", "rate-single", "bptt-multi"]
 """Names of `recipes.methods`."""
@@ -35,13 +40,13 @@ def add_arguments(parser):
 def compare(arguments):
     """Trains all methods with all seeds, and prints the table; returns the exit status."""
     output = arguments.output or pathlib.Path("runs", "compare", arguments.recipe)
-    records, diverged = [], False
+    records, scores, diverged = [], {}, False
     with command_line.mistakes():
         chosen = combinations(arguments)
         # Seeds are the outer loop, so that an interrupted comparison has the same seeds for all methods.
         for seed in range(arguments.seeds):
             for name, settings in chosen.items():
-                folder = RunFolder(output / f"{name.replace(':', '.')}-{seed}")
+                folder = RunFolder(output / f"{re.sub(UNUSUAL, '.', name)}-{seed}")
                 status = train(arguments, folder, [*settings, f"seed={seed}"])
                 if status == INTERRUPTED:
                     raise KeyboardInterrupt
@@ -55,8 +60,27 @@ def compare(arguments):
                     diverged = True
                 else:
                     records.append(folder.read_result())
+                    scores.setdefault(name, {})[seed] = test_score(records[-1])
     print(results.table(records))
+    if rows := list(differences(scores, arguments.methods)):
+        print(f"\n{markdown.table(('method', f'difference to {arguments.methods[0]} ± standard error', 'of each seed'), rows)}")
     return DIVERGED if diverged else 0
+
+
+def differences(scores, methods):
+    """Rows of a table: by how much the score of each run is higher than that by the first method, with the same seed.
+
+    Args:
+        scores: Dictionary of names, as `combinations` has them, to dictionaries of scores by seeds.
+        methods: List of names of methods.
+    """
+    for name, of_seeds in scores.items():
+        method = next(method for method in sorted(methods, key=len, reverse=True) if name.endswith(method))
+        first = scores.get(f"{name.removesuffix(method)}{methods[0]}", {})
+        found = [score - first[seed] for seed, score in of_seeds.items() if seed in first]
+        if method != methods[0] and len(found) > 1:
+            error = statistics.stdev(found) / len(found) ** 0.5
+            yield name, f"{statistics.mean(found):+.4f} ± {error:.4f}", ", ".join(f"{one:+.4f}" for one in found)
 
 
 def combinations(arguments):

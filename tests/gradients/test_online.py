@@ -194,6 +194,108 @@ def test_only_random_steps_carry_gradient_and_they_are_drawn_for_each_batch(step
     assert 2 <= len({kernel.round(6).tobytes() for kernel in kernels}) <= 4
 
 
+def test_a_random_step_without_gradient_costs_a_forward_pass():
+    """Of a step, convolutions forward and backward: those that always run, and those that run if it is chosen."""
+    inputs = keras.Input((6, 6, 2))
+    x = inputs
+    for _ in range(2):
+        x = rsnn.layers.LIF()(layers.Conv2D(4, 3, padding="same")(x))
+    network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    model = compiled(spiking(network, 4, SLTT(random_steps=2), step_mode="single"))
+    found = COUNTED_BY[BACKEND](model, np.ones((4, 4, 6, 6, 2), "float32"))
+    # PyTorch knows that frames need no gradient.
+    assert found == (2, 3 if BACKEND == "torch" else 4)
+
+
+def _counted_by_torch(model, x):
+    """In a recorded call: two sweeps forward."""
+    import torch
+    from recorded_calls import graphs_of, recording
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    called = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            called.append(operation)
+            # Both gradients, or that of the kernel.
+            called.extend([operation] * (operation is backward and args[-1][0]))
+            return operation(*args, **(kwargs or {}))
+
+    forward, backward = torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default
+    with recording():
+        for _ in range(2):
+            model(x, training=True)
+    assert graphs_of(model) == 1
+    with Calls():
+        outputs = model(x, training=True)
+        torch.autograd.grad(ops.sum(outputs), [variable.value for variable in model.trainable_variables], allow_unused=True)
+    return called.count(forward) / (2 * model.timesteps), called.count(backward) / model.gradient.random_steps
+
+
+def _counted_by_jax(model, x):
+    import jax
+
+    def function(trainable, fixed):
+        return ops.sum(model.stateless_call(trainable, fixed, x, training=True)[0])
+
+    def inside(equation):
+        parts = (getattr(part, "jaxpr", part) for part in keras.tree.flatten(list(equation.params.values())))
+        return [part for part in parts if hasattr(part, "eqns")]
+
+    def count(jaxpr):
+        return sum(
+            (equation.primitive.name == "conv_general_dilated") + sum(map(count, inside(equation))) for equation in jaxpr.eqns
+        )
+
+    def choices(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "cond":
+                yield list(map(count, inside(equation)))
+            else:
+                yield from (choice for part in inside(equation) for choice in choices(part))
+
+    state = [[variable.value for variable in of] for of in (model.trainable_variables, model.non_trainable_variables)]
+    jaxpr = jax.make_jaxpr(jax.grad(function))(*state).jaxpr
+    # The first step, and the loop over the others.
+    found = list(choices(jaxpr))
+    assert len(found) == 2
+    return _forward_and_chosen(count(jaxpr), found)
+
+
+def _counted_by_tensorflow(model, x):
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def gradients():
+        with tf.GradientTape() as tape:
+            outputs = ops.sum(model(x, training=True))
+        return tape.gradient(outputs, [variable.value for variable in model.trainable_variables])
+
+    graph = gradients.get_concrete_function().graph.as_graph_def()
+    nodes = {function.signature.name: function.node_def for function in graph.library.function}
+
+    def count(nodes):
+        return sum(node.op.startswith("Conv2D") for node in nodes)
+
+    every_node = [*graph.node, *(node for of in nodes.values() for node in of)]
+    chosen = [node for node in every_node if node.op in ("If", "StatelessIf")]
+    assert len(chosen) == 2
+    branches = [[count(nodes[node.attr[name].func.name]) for name in ("else_branch", "then_branch")] for node in chosen]
+    return _forward_and_chosen(count(every_node), branches)
+
+
+def _forward_and_chosen(every, choices):
+    """Of convolutions in the forward sweep and in the other one, each with a first step and a loop."""
+    for otherwise, chosen in choices:
+        assert otherwise == 0
+        assert chosen == choices[0][1]
+    return (every - sum(chosen for _, chosen in choices)) / 4, choices[0][1]
+
+
+COUNTED_BY = {"torch": _counted_by_torch, "jax": _counted_by_jax, "tensorflow": _counted_by_tensorflow}
+
+
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_random_steps_are_drawn_from_those_that_are_not_padding(step_mode):
     """Each with the same probability, of however many samples; if there are fewer, all of them carry gradient."""

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from dual_numbers import Dual, as_dual, spike
-from helpers import compiled, data, double_precision, loss_and_gradients, mlp, response, spiking
+from helpers import compiled, data, double_precision, loss_and_gradients, mlp, response, spiking, to_numpy
 from keras import layers, ops
 from reference_networks import res
 
@@ -118,6 +118,95 @@ def test_rates_have_the_derivatives_with_respect_to_a_shift_of_the_input_in_a_wi
         np.testing.assert_allclose(inside.sum(axis=2), naive_slopes(sizes, shifted), rtol=1e-10, atol=1e-12)
 
 
+# Windows by layer.
+BY_LAYER = {"first": (2, 3), "third": (1, 2, 2)}
+LAYERS = ("first", "second", "third")
+
+
+def network_of_layers():
+    """Neurons with windows of their own, one after the other, and a product of two of them."""
+    x = inputs = keras.Input((2, 3), dtype=keras.config.dtype_policy().compute_dtype)
+    spikes = {}
+    for name in LAYERS:
+        x = layers.Conv1D(4, 1, use_bias=False, name=f"kernel_{name}")(x)
+        x = spikes[name] = rsnn.layers.LIF(0.6, threshold=0.3, reset="hard", detach_reset=False, name=name)(x)
+        x = layers.Multiply()([spikes["first"], x]) if name == "second" else x
+    return keras.Model(inputs, layers.Conv1D(2, 1, use_bias=False, name="kernel_out")(x))
+
+
+def averaged(steps, sizes, counts):
+    """Each step has the mean of the steps of its window that count: `(T, batch, ...)`."""
+    weights = np.reshape(counts, (*counts.shape, *[1] * (steps.ndim - 2)))
+    means, first = [], 0
+    for size in sizes:
+        part = slice(first, first + size)
+        mean = np.sum(weights[part] * steps[part], axis=0) / np.maximum(np.sum(weights[part], axis=0), 1.0)
+        means += [weights[t] * mean for t in range(first, first + size)]
+        first += size
+    return np.stack(means)
+
+
+def naive_derivative(kernels, of_kernels, frames, counts, by_layer):
+    """The mean output and its derivative: kernels change by `of_kernels`, and each signal in windows of its own."""
+    whole = (len(frames),)
+
+    def neurons(current, change, sizes):
+        change, state, spikes = averaged(change, sizes, counts), as_dual(np.zeros(current.shape[1:])), []
+        for now, of_it, counted in zip(current, change, counts, strict=True):
+            membrane = 0.6 * state + Dual(now, of_it)
+            fired = spike(membrane - 0.3)
+            after = membrane * (1.0 - fired)
+            # A neuron waits while its sample has padding.
+            here = counted[:, None, None]
+            state = Dual(np.where(here, after.value, state.value), np.where(here, after.derivative, state.derivative))
+            spikes.append(Dual(here * fired.value, here * fired.derivative))
+        values, changes = (np.stack([getattr(one, of) for one in spikes]) for of in ("value", "derivative"))
+        return values, averaged(changes, sizes, counts)
+
+    def product(name, values, changes, sizes):
+        return values @ kernels[name], averaged(values, sizes, counts) @ of_kernels[name] + changes @ kernels[name]
+
+    values, changes, sizes = frames, np.zeros(frames.shape), by_layer.get("first", whole)
+    for name in LAYERS:
+        current, change = product(name, values, changes, sizes)
+        sizes = by_layer.get(name, whole)
+        values, changes = neurons(current, change, sizes)
+        if name == "first":
+            of_first = values, changes
+        if name == "second":
+            # The second layer has a single window, the product those of the first.
+            sizes = by_layer.get("first", whole)
+            changes = averaged(values, sizes, counts) * of_first[1] + averaged(of_first[0], sizes, counts) * changes
+            values = values * of_first[0]
+    return [averaged(of_outputs, whole, counts)[0] for of_outputs in product("out", values, changes, sizes)]
+
+
+@pytest.mark.parametrize(("step_mode", "lengths"), [("multi", (5,) * 4), ("multi", (5, 5, 3, 2)), ("single", (5, 5, 3, 2))])
+def test_layers_with_windows_of_their_own_have_the_gradient_of_a_slow_loop(step_mode, lengths):
+    """Frames, of unequal length too; in forward mode, one number of a kernel after the other."""
+    random = np.random.default_rng(0)
+    frames, upstream = random.normal(0.4, 1.0, (5, 4, 2, 3)), random.normal(size=(4, 2, 2))
+    counts = np.arange(5)[:, None] < np.array(lengths)
+    # Numbers of steps that count are in single precision.
+    rtol = 1e-9 if np.all(counts) else 1e-6
+    with double_precision():
+        network = network_of_layers()
+        for weight in network.weights:
+            weight.assign(random.normal(0.2, 0.6, weight.shape))
+        kernels = {name: to_numpy(network.get_layer(f"kernel_{name}").kernel)[0] for name in (*LAYERS, "out")}
+        model = spiking(network, 5, Rate(windows=BY_LAYER), step_mode=step_mode, mask_value=None if np.all(counts) else np.nan)
+        x = np.where(counts[..., None, None], frames, np.nan)
+        _, found = loss_and_gradients(model, np.swapaxes(x, 0, 1), upstream, lambda y, outputs: ops.sum(y * outputs))
+    found = dict(zip(kernels, found.values(), strict=True))
+    for name, kernel in kernels.items():
+        for place in np.ndindex(kernel.shape):
+            of_kernels = {other: np.zeros(values.shape) for other, values in kernels.items()}
+            of_kernels[name][place] = 1.0
+            _, change = naive_derivative(kernels, of_kernels, frames, counts, BY_LAYER)
+            np.testing.assert_allclose(found[name][0][place], np.sum(upstream * change), rtol=rtol, atol=rtol)
+        assert np.abs(found[name]).max() > 1e-2
+
+
 # Arguments.
 def test_an_integer_gives_the_first_steps_a_window_each():
     x, y = data(6, (6, 6))
@@ -147,12 +236,56 @@ def test_invalid_windows_are_refused(windows):
         Rate(windows=windows)
 
 
+class SeesRows(layers.Layer):
+    """Remembers how many rows it was called on."""
+
+    def call(self, inputs):
+        ROWS.append((self.name, ops.shape(inputs)[0]))
+        return inputs * 1.0
+
+
+ROWS: list = []
+
+
+def test_only_what_follows_a_layer_has_its_windows():
+    x = inputs = keras.Input((4,))
+    for name in LAYERS:
+        x = SeesRows(name=f"after_{name}")(rsnn.layers.LIF(name=name)(layers.Dense(5)(x)))
+    model = spiking(keras.Model(inputs, layers.Dense(2)(x)), T, Rate(windows={"second": 2}))
+    ROWS.clear()
+    loss_and_gradients(model, np.ones((3, T, 4), "float32"), np.zeros(3))
+    of_rates = {(name, rows) for name, rows in ROWS if rows != 3 * T}
+    assert of_rates == {("after_first", 3), ("after_second", 6), ("after_third", 3)}
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        ({}, "`windows` must not be empty"),
+        ({"(": 2}, "`windows` must have regular expressions as keys. Received: '\\('"),
+        ({1: 2}, "`windows` must have regular expressions as keys. Received: 1"),
+        ({"lif": 0}, r"`windows\['lif'\]` must be"),
+        ({"lif": (1, 0)}, r"`windows\['lif'\]\[1\]` must be"),
+    ],
+)
+def test_invalid_windows_by_layer_are_refused(windows, message):
+    with pytest.raises(ValueError, match=message):
+        Rate(windows=windows)
+
+
+def test_windows_for_no_layer_are_an_error_that_names_the_layers():
+    with pytest.raises(
+        ValueError, match=r"'fourth' in windows=.*; the neuron layers are first, second, third\. Correct or remove"
+    ):
+        spiking(network_of_layers(), 4, Rate(windows={"first|second": 2, "fourth": 2}))
+
+
 def test_last_step_statistics_need_one_window():
     with pytest.raises(ValueError, match=r"last_step_statistics=True.*windows=2"):
         Rate(windows=2, last_step_statistics=True)
 
 
-@pytest.mark.parametrize("windows", [2, (1, 3)])
+@pytest.mark.parametrize("windows", [2, (1, 3), {"lif": (2, 2), ".": 3}])
 def test_windows_are_saved_and_can_be_trained(windows, tmp_path):
     model = compiled(spiking(timesteps=4, gradient=Rate(windows=windows)))
     x, y = data()

@@ -33,7 +33,12 @@ from keras_ratesnn._core.backend.torch.recorder import graph_passes as torch_gra
 
 @pytest.mark.parametrize(
     ("gradient", "step_mode", "jit_compile"),
-    [*((*method, "auto") for method in METHODS), ("rate", "multi", True), ("bptt", "single", True)],
+    [
+        *((*method, "auto") for method in METHODS),
+        ("rate", "multi", True),
+        ("bptt", "single", True),
+        *((rsnn.gradients.SLTT(random_steps=1), *case) for case in (("multi", "auto"), ("single", "auto"), ("single", True))),
+    ],
     ids=str,
 )
 def test_training_is_that_of_eager_mode_step_by_step(gradient, step_mode, jit_compile):
@@ -399,7 +404,10 @@ def test_gradients_outside_of_fit_are_those_of_eager_mode():
     ("gradient", "step_mode"),
     [
         ("rate", "multi"),
-        *(pytest.param(*method, marks=pytest.mark.slow) for method in METHODS[1:]),
+        *(
+            pytest.param(*method, marks=pytest.mark.slow)
+            for method in (*METHODS[1:], (rsnn.gradients.SLTT(random_steps=1), "single"))
+        ),
     ],
     ids=str,
 )

@@ -377,6 +377,16 @@ def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, m
     assert (ruler[:4], row.split(" | ")[1:3]) == ("|---", ["rate", "multi"])
 
 
+def test_compare_tells_differences_between_runs_with_the_same_seed():
+    scores = {
+        "width=1-rate-multi": {0: 0.5, 1: 0.6, 2: 0.9},
+        "width=1-rate-multi-1+3": {0: 0.6, 1: 0.9},
+        "width=2-rate-multi-1+3": {0: 0.7, 1: 0.8},
+    }
+    rows = list(training.differences(scores, ["rate-multi", "rate-multi-1+3"]))
+    assert rows == [("width=1-rate-multi-1+3", "+0.2000 ± 0.1000", "+0.1000, +0.3000")]
+
+
 @pytest.mark.parametrize("who", ["the comparison", "its run"])
 def test_ctrl_c_ends_a_comparison_with_one_line(who, tmp_path, capsys, monkeypatch):
     def run(command, **options):
@@ -448,6 +458,7 @@ def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(tmp_path, ca
         (["digits", "--set", "gradient=sltt"], "Received: --set gradient=sltt. Name the method with --methods."),
         (["digits", "--set", "step_mode=single"], "--methods"),
         (["digits", "--methods", "rate-multi-2", "--set", "windows=3"], "`windows` cannot be set here"),
+        (["digits", "--methods", "rate-multi-lif=2+x"], "by layer, like rate-multi-stage3=2+2"),
         (["digits", "--methods", "rate-multi", "rate-multi-1"], "Received: rate-multi and rate-multi-1, which are the same"),
         (["digits_segmentation"], "recipes.compare takes spiking networks that classify images"),
     ],

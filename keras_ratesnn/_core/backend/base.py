@@ -42,7 +42,7 @@ class CallGraphs:
                 and add losses to its layers. It is not kept.
             tensors: List of tensors.
             model: Keras model.
-            others: Other objects, whose attributes the function reads.
+            others: Other objects, whose attributes the function reads, or generators of random numbers.
             settings: What else the function depends on.
             jit_compile: `True` records the second call of a kind and compiles the graph; `"auto"` records a later one; `False`
                 always runs the function.
@@ -127,6 +127,30 @@ class Backend(abc.ABC):
         if isinstance(size, int) and isinstance(wanted, int) and size != wanted:
             raise ValueError(message)
 
+    def compiled(
+        self,
+        function: Callable[[list[Tensor]], list[Tensor]],
+        model: keras.Model,
+        graphs: CallGraphs,
+        settings: Hashable,
+        jit_compile: bool | str,
+    ) -> Callable[[list[Tensor]], list[Tensor]]:
+        """The function, compiled for each combination of shapes: for calls around which there is no compiled function of Keras.
+
+        Args:
+            function: Function from a list of tensors to another one, in inference. It may use the variables of the model, and
+                assign those that are not trainable.
+            model: Keras model.
+            graphs: Where calls are recorded, if they are.
+            settings: What the function depends on besides the model.
+            jit_compile: True, False or "auto", as in `CallGraphs.call`.
+        """
+        return lambda tensors: graphs.call(function, tensors, model, (), settings, jit_compile)
+
+    def cond(self, chosen: Tensor, function: Callable[[], list[Tensor]], otherwise: list[Tensor]) -> list[Tensor]:
+        """`function()` if a boolean scalar tensor is true, else `otherwise`, tensors like its results, which costs nothing."""
+        return ops.cond(chosen, function, lambda: otherwise)
+
     def differentiable(self, tensor: Tensor) -> Tensor:
         """The tensor, as one that `gradient_of` differentiates with respect to."""
         return tensor
@@ -176,7 +200,6 @@ class Backend(abc.ABC):
         """Whether operations may be differentiated later."""
         return True
 
-    @abc.abstractmethod
     def gradient_of(
         self, function: Callable[..., Any], inputs: list[Tensor], upstream: list[Tensor]
     ) -> tuple[list[Tensor | None], Structure]:
@@ -184,6 +207,8 @@ class Backend(abc.ABC):
 
         The tensors of the list have the gradients `upstream`; `rest` is not differentiated. Gradients may be `None`.
         """
+        pull, rest = self.pullback(function, inputs)
+        return pull(upstream), rest
 
     @abc.abstractmethod
     def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
@@ -275,6 +300,10 @@ class Backend(abc.ABC):
         """The tensors of a structure, each computed before any is used."""
         return tensors
 
+    @abc.abstractmethod
+    def pullback(self, function: Callable[..., Any], inputs: list[Tensor]) -> tuple[Callable[..., Any], Structure]:
+        """`(pull, rest)`, where `pull(upstream)`, called at most once, returns the gradients of `gradient_of`."""
+
     def ranks_of_batch(self, data: Any) -> tuple[tuple[int | None, ...], Any]:
         """`(ranks, data)`: the ranks of the arguments of a compiled Keras function, where it cannot be compiled for several.
 
@@ -316,6 +345,10 @@ class Backend(abc.ABC):
     def steps_in_a_pass(self, timesteps: int, with_gradient: bool) -> int:
         """The number of steps of an unrolled time loop of one layer that `elementwise` is given at once."""
         return timesteps
+
+    def traced(self, function: Callable[..., Structure]) -> Callable[..., Structure]:
+        """A function of structures of tensors, without side effects, compiled where it would run operation by operation."""
+        return function
 
     def unrolled_network_steps(self) -> float:
         """As `unrolled_steps`, for the time loop around a whole network."""

@@ -2,6 +2,7 @@
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._graph import PlannedCall
+from keras_ratesnn.gradients.handlers.conversion import ConversionHandler
 from keras_ratesnn.gradients.handlers.eligibility import EligibilityHandler
 from keras_ratesnn.gradients.handlers.encoder import EncoderHandler
 from keras_ratesnn.gradients.handlers.feedback import FeedbackHandler
@@ -53,6 +54,7 @@ def _of_recorded(cell):
 
 __all__ = [
     "Context",
+    "ConversionHandler",
     "EligibilityHandler",
     "EncoderHandler",
     "Handler",

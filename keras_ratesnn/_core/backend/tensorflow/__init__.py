@@ -36,6 +36,9 @@ class Backend(base.Backend):
             return tf.stop_gradient(value) + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
         return _graft(value, onto, slope)
 
+    def traced(self, function):
+        return tf.function(function, autograph=False)
+
     def jvp(self, function, primals, tangents):
         # Copies, because primals must be distinct.
         primals = [tf.identity(primal) for primal in primals]
@@ -44,11 +47,15 @@ class Backend(base.Backend):
                 outputs = function(*primals)
             return outputs, [accumulator.jvp(output, tf.UnconnectedGradients.ZERO) for output in outputs]
 
-    def gradient_of(self, function, inputs, upstream):
+    def pullback(self, function, inputs):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs, rest = function(*inputs)
-        return tape.gradient(outputs, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO), rest
+
+        def pull(upstream):
+            return tape.gradient(outputs, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        return pull, rest
 
     def with_backward(self, values, inputs, others, backward):
         @tf.custom_gradient
@@ -112,6 +119,18 @@ class Backend(base.Backend):
             return tensors
         after = iter(xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
         return tree.map_leaves(lambda _: next(after), tensors)
+
+    def compiled(self, function, model, graphs, settings, jit_compile):
+        traced, functions = tf.function(function, autograph=False), {}
+
+        def of_shapes(tensors):
+            # TensorFlow takes longer to find the trace than many layers to run.
+            key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
+            if key not in functions:
+                functions[key] = traced.get_concrete_function(tensors)
+            return functions[key](tensors)
+
+        return of_shapes
 
     def ranks_of_batch(self, data):
         """Keras lets TensorFlow trace a function for the most general shape it has seen, which is unknown for inputs both with

@@ -14,7 +14,7 @@ from keras_ratesnn._core.backend import base
 from keras_ratesnn._core.backend.torch import fusion, normalization
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
-from keras_ratesnn._core.backend.torch.recorder import call_graphs, compiler, cuda_graphs
+from keras_ratesnn._core.backend.torch.recorder import call_graphs, choices, compiler, cuda_graphs
 from keras_ratesnn._core.backend.torch.recorder.call_graphs import CallGraphs, record_calls
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, noticing_repeated_draws
 from keras_ratesnn._core.backend.torch.replicas import replicas
@@ -84,17 +84,29 @@ class Backend(base.Backend):
         """The tensor as a leaf of its own, for autograd."""
         return tensor.detach().requires_grad_()
 
-    def gradient_of(self, function, inputs, upstream):
+    def cond(self, chosen, function, otherwise):
+        if is_recording():
+            return choices.choose(chosen, function(), otherwise)
+        return super().cond(chosen, function, otherwise)
+
+    def pullback(self, function, inputs):
         with torch.enable_grad():
             outputs, rest = function(*inputs)
         rest = tree.map_leaves(lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf, rest)
-        wanted = [tensor for tensor in inputs if tensor.requires_grad]
-        differentiable = [(output, onto) for output, onto in zip(outputs, upstream, strict=True) if output.requires_grad]
-        if not (wanted and differentiable):
-            return [None for _ in inputs], rest
-        outputs, upstream = zip(*differentiable, strict=True)
-        found = iter(torch.autograd.grad(outputs, wanted, upstream, allow_unused=True))
-        return [next(found) if tensor.requires_grad else None for tensor in inputs], rest
+
+        def pull(upstream):
+            nonlocal outputs
+            wanted = [tensor for tensor in inputs if tensor.requires_grad]
+            differentiable = [pair for pair in zip(outputs, upstream, strict=True) if pair[0].requires_grad]
+            # Not needed any more.
+            outputs = []
+            if not (wanted and differentiable):
+                return [None for _ in inputs]
+            values, onto = zip(*differentiable, strict=True)
+            found = iter(torch.autograd.grad(values, wanted, onto, allow_unused=True))
+            return [next(found) if tensor.requires_grad else None for tensor in inputs]
+
+        return pull, rest
 
     def with_backward(self, values, inputs, others, backward):
         # Autograd calls the function inside a step that `torch.compile` may have compiled.

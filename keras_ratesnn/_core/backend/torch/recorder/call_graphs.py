@@ -85,7 +85,8 @@ class _Settings:
 
     def __init__(self, model, others, patience, places):
         self.model, self.patience, self.places = model, patience, places
-        self.variables = model.variables
+        generators = [other for other in others if isinstance(other, keras.random.SeedGenerator)]
+        self.variables = [*model.variables, *(generator.state for generator in generators)]
         self.attributes = LayerAttributes(keras_internals.with_sublayers(model), others)
         if keras_internals.is_rematerialized(model):
             self.attributes.unknown = "a layer was made in a keras.RematScope"

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from keras_ratesnn._core.backend.torch.recorder import graph_passes
+from keras_ratesnn._core.backend.torch.recorder import choices, graph_passes
 from keras_ratesnn._core.backend.torch.replicas import replicas
 
 CALLS_IN_A_ROW = 8
@@ -35,6 +35,8 @@ def why_not(nodes, tensors):
         return "replicas exchange statistics"
     if any(graph_passes.draws(node) or graph_passes.draws_from_seed(node) for node in nodes):
         return "random numbers are drawn"
+    if any(map(choices.is_choice, nodes)):
+        return "the host chooses what runs"
     return None
 
 

@@ -14,7 +14,15 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
-from keras_ratesnn._core.backend.torch.recorder import compiler, cuda_graphs, graph_passes, padding, random, small_operations
+from keras_ratesnn._core.backend.torch.recorder import (
+    choices,
+    compiler,
+    cuda_graphs,
+    graph_passes,
+    padding,
+    random,
+    small_operations,
+)
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import global_settings
 from keras_ratesnn._core.backend.torch.replicas import replicas
 from keras_ratesnn._core.contexts import setting
@@ -94,20 +102,30 @@ class CallGraph:
         padding.pad_in_convolutions(graph)
         inputs = len(tensors) + len(self._others)
         forward, backward = graph_passes.split(graph, forward_nodes, inputs, len(outputs))
-        for part in (forward, backward):
-            graph_passes.use_means(part)
-            random.read_seeds_once(part)
         if compiled and any(map(graph_passes.draws, recorded.graph.nodes)):
             _log.warning("The calls of %s are not compiled: compiled, they draw other numbers.", name)
             compiled = False
-        if not compiled:
+
+        def finished(part, what):
+            part = torch.fx.GraphModule(recorded, part)
+            return _compiled(part, f"{what} of {name}") if compiled else part.forward
+
+        def batched(part):
             # PyTorch's compiler fuses them with others.
+            return part if compiled else small_operations.batched_at_end(small_operations.batched_at_beginning(part))
+
+        for part in (forward, backward):
+            graph_passes.use_means(part)
+            random.read_seeds_once(part)
+        self._choices = choices.with_graphs_of_their_own(
+            backward, lambda part: finished(batched(part), "a chosen part of the backward pass"), compiled
+        )
+        backward = batched(backward)
+        if not compiled:
             forward = small_operations.batched_at_end(forward)
-            backward = small_operations.batched_at_end(small_operations.batched_at_beginning(backward))
             backward = graph_passes.freeing_arguments(backward)
-        forward, backward = (torch.fx.GraphModule(recorded, part) for part in (forward, backward))
-        self.forward = _compiled(forward, f"the forward pass of {name}") if compiled else forward.forward
-        self.backward = _compiled(backward, f"the backward pass of {name}") if compiled else backward.forward
+        self.forward = finished(forward, "the forward pass")
+        self.backward = finished(backward, "the backward pass")
         self._run_backward = functools.partial(_with_arguments, self.backward) if compiled else self.backward
         has_derivative = any(self.differentiable)
         parts = functools.partial(_with_arguments, self.forward), self._run_backward if has_derivative else None

@@ -1,0 +1,123 @@
+"""Choices inside recorded graphs: what only one tensor needs that may not be wanted is computed only where it is.
+
+While a graph is recorded, what may be wanted is recorded like everything else, and then chosen. Afterwards the operations whose
+results a choice alone needs move into a graph of its own.
+"""
+
+import itertools
+import operator
+import weakref
+
+import torch
+from torch import fx
+
+from keras_ratesnn._core.backend.torch.recorder import graph_passes
+
+_library = torch.library.Library("keras_ratesnn", "FRAGMENT")
+_library.define("choose(Tensor chosen, Tensor[] found, Tensor[] otherwise) -> Tensor[]")
+# In a compiled graph.
+_library.define("run_if(int number, Tensor chosen, Tensor[] tensors, Tensor[] otherwise) -> Tensor[]")
+
+_choices: weakref.WeakValueDictionary[int, "Choice"] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
+
+
+def choose(chosen, found, otherwise):
+    """The tensors `found` if a boolean scalar tensor is true, else `otherwise`, lists; during a recording."""
+    return torch.ops.keras_ratesnn.choose.default(chosen, found, otherwise)
+
+
+def is_choice(node):
+    """Whether a node chooses."""
+    return node.target is torch.ops.keras_ratesnn.choose.default
+
+
+@torch.library.register_fake("keras_ratesnn::choose", lib=_library)
+def _shapes_of_choose(chosen, found, otherwise):
+    return [torch.empty_like(tensor) for tensor in otherwise]
+
+
+class Choice:
+    """What is computed only if it is wanted.
+
+    Args:
+        run: Function of tensors that returns a sequence of tensors.
+    """
+
+    __name__ = "choice"
+
+    def __init__(self, run):
+        self._run = run
+
+    def __call__(self, chosen, tensors, otherwise):
+        return self._run(*tensors) if chosen else otherwise
+
+
+def with_graphs_of_their_own(graph, finished, compiled):
+    """A graph whose choices run graphs of their own.
+
+    Args:
+        graph: An `fx.Graph`, which is changed.
+        finished: Function that makes a graph a function of its arguments.
+        compiled: Boolean, whether the graph will be compiled.
+
+    Returns:
+        The list of the `Choice`s, which must live as long as the graph.
+    """
+    changed, made = graph_passes.changing(graph), []
+    for node in graph.find_nodes(op="call_function", target=torch.ops.keras_ratesnn.choose.default):
+        chosen, found, otherwise = node.args
+        inside = _needed_only_by(node, changed)
+        needed = [*(argument for each in inside for argument in each.all_input_nodes), *found]
+        needed = [argument for argument in dict.fromkeys(needed) if argument not in inside]
+        arguments = [argument for argument in needed if argument.op != "get_attr"]
+        part, places = fx.Graph(), {}
+        for argument in arguments:
+            places[argument] = part.placeholder(argument.name)
+            places[argument].meta = argument.meta
+        for each in (*(constant for constant in needed if constant.op == "get_attr"), *inside):
+            places[each] = part.node_copy(each, places.__getitem__)
+        part.output(tuple(places[x] for x in found))
+        made.append(Choice(finished(part)))
+        with graph.inserting_before(node):
+            if compiled:
+                number = next(_numbers)
+                _choices[number] = made[-1]
+                run = graph.call_function(torch.ops.keras_ratesnn.run_if.default, (number, chosen, arguments, list(otherwise)))
+            else:
+                run = graph.call_function(made[-1], (chosen, arguments, list(otherwise)))
+        run.meta = node.meta
+        node.replace_all_uses_with(run)
+        graph.erase_node(node)
+        for each in reversed(inside):
+            graph.erase_node(each)
+    return made
+
+
+def _needed_only_by(choice, changed):
+    """The nodes, in order, whose results only what may not be wanted needs; none that change what others see."""
+    chosen, _, otherwise = choice.args
+    outside = {chosen, *otherwise}
+    inside: dict[fx.Node, None] = {}
+    node = choice.prev
+    while node.op != "root":
+        is_pure = node.op == "call_function" and not graph_passes.draws(node) and graph_passes.memory_of(node) not in changed
+        if is_pure and node.users and node not in outside and all(user is choice or user in inside for user in node.users):
+            inside[node] = None
+        node = node.prev
+    # One of several results is taken where they are: arguments are tensors.
+    return [node for node in reversed(inside) if node.target is not operator.getitem or node.args[0] in inside]
+
+
+@torch.library.impl(_library, "run_if", "CompositeExplicitAutograd")
+def _run_if(number, chosen, tensors, otherwise):
+    with torch.no_grad():
+        outputs = _choices[number](chosen, tensors, otherwise)
+    # The results of an operation must not be its arguments, and not a list of one tensor, see `fusion`.
+    arguments = set(map(id, (*tensors, *otherwise)))
+    return [*(x.clone() if id(x) in arguments else x for x in outputs), chosen.new_empty(0)]
+
+
+@torch.library.register_fake("keras_ratesnn::run_if", lib=_library)
+def _shapes_of_run_if(number, chosen, tensors, otherwise):
+    return [*map(torch.empty_like, otherwise), chosen.new_empty(0)]
