@@ -279,13 +279,12 @@ def draw(found, path):
         plots.dress(line[0], f"T = {timesteps}: test accuracy after each epoch", "seconds, with compiling", "lower right")
         plots.dress(line[1], "test accuracy after each epoch", "TFLOP")
         plots.dress(line[2], "test accuracy after the last epoch", "memory of a step, MiB")
-        line[2].ticklabel_format(useOffset=False)
         for axes in line:
             axes.set_xlim(left=0)
-        for axes in line[:2] if goal else ():
-            highest = max(max(row["curve"], default=goal) for row in rows)
-            axes.set_ylim(goal - SHOWN_BELOW, highest + SHOWN_BELOW / 10)
-            axes.axhline(goal, color="0.5", linewidth=1)
+            if goal:
+                highest = max(max(row["curve"], default=goal) for row in rows)
+                axes.set_ylim(goal - SHOWN_BELOW, highest + SHOWN_BELOW / 10)
+                axes.axhline(goal, color="0.5", linewidth=1)
     return figure
 
 
