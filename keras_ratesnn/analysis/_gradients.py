@@ -13,7 +13,7 @@ from keras_ratesnn._core import backend, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn.analysis import _accuracy, _observation
 from keras_ratesnn.gradients import BY_NAME, GradientMethod
-from keras_ratesnn.spiking_model import SpikingModel, checked_model
+from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
 
 
 class Training:
@@ -99,7 +99,7 @@ class Training:
         return found[:count], found[count:]
 
     def _twin(self, method, step_mode):
-        return _observation.twin(self.model, method, step_mode, return_sequences=self.model.return_sequences)
+        return twin_of(self.model, method, step_mode, return_sequences=self.model.return_sequences)
 
     @contextlib.contextmanager
     def _unchanged(self, twin, values):

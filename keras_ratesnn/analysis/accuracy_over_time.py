@@ -12,7 +12,7 @@ from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn.analysis import _accuracy, _figures, _observation
 from keras_ratesnn.metrics import AnytimeAccuracy
-from keras_ratesnn.spiking_model import SpikingModel, checked_model
+from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def accuracy_over_time(
     model = checked_model(model)
     _graph.check_mean_of_steps(_graph.as_graph(model.network))
     timesteps = model.timesteps if timesteps is None else timesteps
-    watched = _observation.twin(model, "bptt", model.step_mode, return_sequences=True)
+    watched = twin_of(model, "bptt", model.step_mode, return_sequences=True)
     watched.timesteps = timesteps
     metric = AnytimeAccuracy(watched.timesteps, threshold=checks.real("threshold", threshold))
     for inputs, labels in _accuracy.batches(watched, x, y, batch_size, verbose):

@@ -19,9 +19,9 @@ from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model import quantization
 from keras_ratesnn._model.input_checks import check_batch, has_time, match
 from keras_ratesnn._model.time_masks import check_some_steps_count, masked
-from keras_ratesnn.analysis import _accuracy, _figures, _gradients, _observation
+from keras_ratesnn.analysis import _accuracy, _figures, _gradients
 from keras_ratesnn.gradients import BPTT, BY_NAME, GradientMethod, Rate
-from keras_ratesnn.spiking_model import SpikingModel, checked_model
+from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
 
 MANY_WITHOUT_GRADIENT = 0.05
 """A method with a gradient of zero for more than this fraction of the samples is reported."""
@@ -273,7 +273,7 @@ def _compiled(model, method, loss, threshold):
     It returns which samples are right, and unless the loss is `None` the direction in which it grows: the sign of its gradient,
     0 where that is not finite.
     """
-    twin = _observation.twin(model, method, model.step_mode, mask_value=None)
+    twin = twin_of(model, method, model.step_mode, mask_value=None)
     variables, dtype = twin.variables, time_axis.accumulation_dtype(model.variable_dtype)
 
     def outputs_for(values, x, mask):

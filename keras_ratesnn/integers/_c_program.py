@@ -187,17 +187,22 @@ class CProgram:
         rows, columns = source.shape[:2] if layer.kind != "dense" else (1, 1)
         out_rows, out_columns = layer.shape[:2] if layer.kind != "dense" else (1, 1)
         channels = layer.shape[-1]
-        weights = self._constant(f"weights_{number}", self.network.constants[f"w/{layer.name}"])
+        kernel = self.network.constants[f"w/{layer.name}"]
+        weights = self._constant(f"weights_{number}", kernel)
         sums = type_of(min(layer.least, -1), layer.largest, 2)
         index, lists, value = self._list(source, rows * columns, inputs)
         (down, across), ((top, _), (left, _)) = layer.facts.get("stride", (1, 1)), layer.facts.get("pad", ((0, 0), (0, 0)))
         channel = f"{index}[place * {inputs} + e]"
+        product = f"{value}*row++"
+        if value and source.largest * np.abs(kernel.astype("int32")).max(initial=0) < 2**15:
+            # All vector units multiply integers of 16 bits, not all those of 32.
+            product = f"(int16_t)({product})"
         # By pointers: compilers that join such loops for several rows make them many times as slow.
         per_event = [
             f"const int8_t *row = rows + {channel} * {row};",
             f"{sums} *to = sums{f' + {channel} * {row}' if layer.kind == 'depthwise' else ''};",
             f"const {sums} *end = to + {row};",
-            f"while (to != end) {{ *to = ({sums})(*to + {value}*row++); to++; }}",
+            f"while (to != end) {{ *to = ({sums})(*to + {product}); to++; }}",
         ]
         if value:
             per_event.insert(0, f"const int32_t u = event_value[place * {inputs} + e];")

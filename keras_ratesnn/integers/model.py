@@ -22,9 +22,10 @@ Weights = Literal["int8", "int4", "ternary"]
 
 
 class IntegerModel(keras.Model):
-    """A network of integers. `keras_ratesnn.integer` and `load_integers` make one.
+    """A network of integers, a Keras model for inference. `keras_ratesnn.integer` and `load_integers` make one.
 
-    Its outputs are real logits, the integer ones times a unit; `integer_logits` gives the integers. The results are the same
+    Its inputs are integers. The outputs of `predict` and `evaluate` are real logits, the integer ones times a unit;
+    `integer_logits` gives the integers, `step` those of one time step of a sequence. The results are the same
     to the last bit on every backend, in NumPy, and in the program that `keras_ratesnn.export_c` writes. It cannot be trained.
 
     Args:

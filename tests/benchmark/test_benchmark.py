@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import re
+import shutil
 import sys
 
 import keras
@@ -25,6 +26,7 @@ from recipes.benchmark import (
     measure,
     memory,
     process_peak,
+    programs,
     recorded,
     report,
     sequences,
@@ -749,6 +751,23 @@ def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
         assert re.search(rf"\| {name}, jit_compile=True \| [\d,]+ \| 100.0% \|", printed)
     assert inference.main(["--batch", "0"]) == 2
     assert "--batch" in capsys.readouterr().err
+
+
+def test_programs_are_measured_beside_runtimes_and_what_is_missing_is_named(capsys, monkeypatch):
+    command = ["--networks", "digits", "--images", "4", "--rounds", "1"]
+    if BACKEND != "tensorflow":
+        assert "Set KERAS_BACKEND=tensorflow" in error_of(command, capsys, programs.main)
+        return
+    if shutil.which("gcc") is not None:
+        assert programs.main(command) == 0
+        rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "of 4" in line]
+        assert [row[0].strip("| ").split(",")[0] for row in rows] == ["C", "C", "ONNX Runtime", "LiteRT", "LiteRT"]
+        assert [row[-1] for row in rows] == ["4 of 4 |"] * 5
+        assert rows[2][2] == "1.00"
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        assert "needs the package onnxruntime" in error_of(command, capsys, programs.main)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "need gcc, which is not on the path" in error_of(command, capsys, programs.main)
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")

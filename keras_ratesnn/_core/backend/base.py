@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import functools
+import itertools
 import math
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
@@ -117,6 +118,16 @@ class Backend(abc.ABC):
         which does not pass through what was assigned.
         """
         return self.graft(value, before, 1.0)
+
+    def batches_of_step(self, data: Any, steps: int) -> tuple[list[Any], Any]:
+        """`(batches, data)`: the batches of the arguments of a compiled Keras function, none where the host does not see them.
+
+        `steps` is how many a call takes. The returned `data` replaces the iterator that was passed.
+        """
+        if isinstance(data, list):
+            return data, data
+        batches = list(itertools.islice(data, steps))
+        return batches, itertools.chain(batches, data)
 
     def call_graphs(self) -> CallGraphs:
         """New `CallGraphs`, for a model."""

@@ -120,6 +120,16 @@ class Backend(base.Backend):
         after = iter(xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
         return tree.map_leaves(lambda _: next(after), tensors)
 
+    def batches_of_step(self, data, steps):
+        spec = getattr(data, "element_spec", None)
+        if not isinstance(data, tf.data.Iterator):
+            return super().batches_of_step(data, steps) if spec is None else ([], data)
+        if not all(isinstance(leaf, tf.TensorSpec) for leaf in tf.nest.flatten(spec)):
+            return [], data
+        batches = list(itertools.islice(data, steps))
+        # Of the same type, so that nothing is traced again.
+        return batches, iter(tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec))
+
     def compiled(self, function, model, graphs, settings, jit_compile):
         traced, functions = tf.function(function, autograph=False), {}
 
