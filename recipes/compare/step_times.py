@@ -4,9 +4,12 @@ import contextlib
 import functools
 import json
 import os
+import resource
 import tempfile
+import time
 
 import torch
+from torch._inductor import config as inductor
 
 from recipes import device, pipeline, run
 from recipes.atomic_files import read_json, write_json
@@ -51,7 +54,7 @@ def _settings(recipe):
 
 
 def write(path, recipes, dataset, rounds):
-    """Measures the steps of all methods in turn, and writes the file.
+    """Measures the steps of all methods in turn, with one thread of a CPU, and writes the file.
 
     Args:
         path: Path.
@@ -59,11 +62,11 @@ def write(path, recipes, dataset, rounds):
         dataset: The `Dataset` for training.
         rounds: Integer, how often each step is timed.
     """
+    device.set_threads(1)
     packages = tuple(dict.fromkeys(PEERS[method].package for method in recipes if method in PEERS))
     record = {
         "settings": {method: _settings(recipe) for method, recipe in recipes.items()},
         "rounds": rounds,
-        "threads": torch.get_num_threads(),
         "device": device.name(),
         "versions": device.versions(packages),
         "flops_measure": costs.flops_measure(),
@@ -96,13 +99,22 @@ def measure_all(recipes, dataset, rounds):
             costs_of_step = {"flops": costs.counted_flops(step), "memory_bytes": costs.memory_rise(step)}
             rows[method] = {"first": first, **costs_of_step}
             steps |= {(method, size): step for size, step in own.items()}
-        seconds = timing.interleaved(steps, rounds, least_seconds=timing.LEAST_SECONDS)
+        seconds = timing.interleaved(steps, rounds, _clock, timing.LEAST_SECONDS)
     return {method: _row(row, {size: seconds[method, size] for size in counts}, counts) for method, row in rows.items()}
 
 
 def _first(step, calls):
     """The seconds of the first calls of a step, a list."""
-    return timing.interleaved({"step": step}, calls)["step"]
+    return timing.interleaved({"step": step}, calls, _clock)["step"]
+
+
+def _clock():
+    """The time in seconds; on a CPU that of its processors for this process and compilers, which other work affects little."""
+    if device.gpu():
+        device.synchronize()
+        return time.perf_counter()
+    compilers = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + compilers.ru_utime + compilers.ru_stime
 
 
 def _row(measured, seconds, counts):
@@ -137,9 +149,9 @@ def _trainer(recipe, dataset, method, images):
 
 @contextlib.contextmanager
 def _empty_caches():
-    """A context in which the compilers of PyTorch have compiled nothing yet."""
+    """A context in which the compilers of PyTorch have compiled nothing yet, and are processes for which this one waits."""
     before = {name: os.environ[name] for name in CACHES if name in os.environ}
-    with tempfile.TemporaryDirectory() as empty:
+    with tempfile.TemporaryDirectory() as empty, inductor.patch(compile_threads=1):
         os.environ.update({name: os.path.join(empty, name) for name in CACHES})
         try:
             yield

@@ -2,7 +2,8 @@
 
 Trains a recipe on PyTorch by methods of this library, and in SpikingJelly and snnTorch by their BPTT: the same network, initial
 weights, batches and optimizer. The seconds are those of a step times the number of steps, and of what compiling takes at the
-start, so trainings may run beside other work; `--time` measures the steps of all methods in turn, on an idle machine.
+start, so trainings may run beside other work; `--time` measures the steps of all methods in turn. On a CPU it is the time of
+the processor, with one thread, which other processes affect little.
 
 Interrupted trainings resume, and finished ones are not repeated. SpikingJelly's memory optimisation keeps the gradient, so its
 accuracies are those of SpikingJelly. The folder gets a run for each T, method and seed, the times of each T, and the figure.
@@ -278,12 +279,11 @@ def draw(found, path):
         plots.dress(line[0], f"T = {timesteps}: test accuracy after each epoch", "seconds, with compiling", "lower right")
         plots.dress(line[1], "test accuracy after each epoch", "TFLOP")
         plots.dress(line[2], "test accuracy after the last epoch", "memory of a step, MiB")
-        line[2].ticklabel_format(useOffset=False)
         for axes in line:
             axes.set_xlim(left=0)
-        for axes in line[:2]:
-            axes.set_ylim(bottom=goal and goal - SHOWN_BELOW)
             if goal:
+                highest = max(max(row["curve"], default=goal) for row in rows)
+                axes.set_ylim(goal - SHOWN_BELOW, highest + SHOWN_BELOW / 10)
                 axes.axhline(goal, color="0.5", linewidth=1)
     return figure
 
