@@ -1,37 +1,48 @@
 """Spiking neural networks in Keras 3, trained by rate-based backpropagation."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from keras_ratesnn._core import imported_keras  # isort: split
+
 from keras_ratesnn import (
     analysis,
     callbacks,
     distillation,
-    events,
     gradients,
     layers,
     losses,
     metrics,
     models,
     surrogates,
-    testing,
 )
 from keras_ratesnn._export.step import export_step
 from keras_ratesnn._model.engine_settings import engine_settings
 from keras_ratesnn._model.recorded import recorded
+from keras_ratesnn._until_sure.predict import calibrate_confidence, predict_until_sure
 from keras_ratesnn.analysis.description import describe
 from keras_ratesnn.conversion import fold_batch_normalization, quantize_aware, spikify, unroll
-from keras_ratesnn.integers import export_c, export_hls4ml, integer, load_integers
+from keras_ratesnn.integers import IntegerModel, export_c, export_hls4ml, integer, load_integers
 from keras_ratesnn.layer_kinds import LayerKind, Normalization, affine
-from keras_ratesnn.nir import export_nir, import_nir
 from keras_ratesnn.spiking_model import SpikingModel
+
+if TYPE_CHECKING:
+    from keras_ratesnn import events, testing
+    from keras_ratesnn.nir import export_nir, import_nir
+
+imported_keras.collect_garbage_again()
 
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "IntegerModel",
     "LayerKind",
     "Normalization",
     "SpikingModel",
     "__version__",
     "affine",
     "analysis",
+    "calibrate_confidence",
     "callbacks",
     "describe",
     "distillation",
@@ -50,6 +61,7 @@ __all__ = [
     "losses",
     "metrics",
     "models",
+    "predict_until_sure",
     "quantize_aware",
     "recorded",
     "spikify",
@@ -57,3 +69,22 @@ __all__ = [
     "testing",
     "unroll",
 ]
+
+_IMPORTED_LATER = {
+    "events": "keras_ratesnn.events",
+    "export_nir": "keras_ratesnn.nir",
+    "import_nir": "keras_ratesnn.nir",
+    "testing": "keras_ratesnn.testing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What few programs need, and no saved file: it is imported with its first use."""
+    if name not in _IMPORTED_LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(_IMPORTED_LATER[name])
+    return globals().setdefault(name, getattr(module, name, module))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

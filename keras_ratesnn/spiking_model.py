@@ -1,5 +1,6 @@
 """SpikingModel: a Keras model that runs a network of one time step over time."""
 
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -8,11 +9,12 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import keras
+from keras import ops
 
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
-from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas
+from keras_ratesnn._model import data_checks, export_formats, layer_configs, loss_checks, quantization, replicas
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
@@ -25,15 +27,27 @@ from keras_ratesnn._model.input_checks import (
     one_step,
     warn_of_time_in_a_step,
 )
+from keras_ratesnn._model.silent_layers import SilentLayers
 from keras_ratesnn._model.streaming import Stream
 from keras_ratesnn._model.through_time import run_method, through_time
 from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.gradients._observing import Observing
 from keras_ratesnn.gradients.run import Run
+from keras_ratesnn.layer_kinds import NEURON
 
 STEP_MODES: tuple[StepModeName, ...] = ("multi", "single")
+
+_OTHER_NAMES = {
+    **dict.fromkeys(("num_steps", "T", "time_steps"), "The number of time steps is timesteps={value!r}."),
+    **dict.fromkeys(
+        ("return_membrane", "return_mem"),
+        "keras_ratesnn.analysis.observed(model, membranes=[name]) gives the membranes of a layer beside the outputs.",
+    ),
+    **dict.fromkeys(("method", "surrogate"), 'The training method is gradient="rate"; a surrogate is an argument of neurons.'),
+}
 
 _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
 
@@ -47,15 +61,30 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
     def checked(self, x=None, *args, **kwargs):
         self._check_steps(self.step_mode)
         self._check_data(x, least)
-        self._check_labels(signature.bind(self, x, *args, **kwargs).arguments.get("y"))
+        given = signature.bind(self, x, *args, **kwargs).arguments
+        data_checks.check_labels(self, given.get("y"), given.get("sample_weight"))
+        if isinstance(given.get("validation_data"), tuple):
+            data_checks.check_labels(self, *given["validation_data"][1:])
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
 
     return checked
 
 
+class _RefusesOtherNames:
+    """A mixin whose constructor says what arguments of other libraries are called here."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        for name, remedy in _OTHER_NAMES.items():
+            if name in kwargs and name not in inspect.signature(cls).parameters:
+                remedy = remedy.format(value=kwargs[name])
+                raise TypeError(f"{cls.__name__} has no argument `{name}`. Received: {name}={kwargs[name]!r}. {remedy}")
+        return super().__new__(cls, *args, **kwargs)
+
+
 @registry.register
 class SpikingModel(
+    _RefusesOtherNames,
     CompilesOncePerSettings,
     UndifferentiatedSteps,
     keras_internals.CollectsVariablesOnce,
@@ -158,6 +187,7 @@ class SpikingModel(
         self._stream = Stream()
         self._graphs = backend.call_graphs()
         self._shares_weights = False
+        self._told_of_loss = self._told_of_nan = self._looked_for_silence = False
         # The network's variables exist: there is nothing to build.
         self.built = True
 
@@ -284,13 +314,16 @@ class SpikingModel(
     ) -> Tensor:
         if training:
             replicas.check_losses(self.loss)
-        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        loss_checks.check_steps(self, y, y_pred)
+        with loss_checks.explained(self, y, y_pred):
+            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         return replicas.weigh_by_size(loss, x) if training and x is not None else loss
 
-    def compute_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         token = _in_step.set(True)
         try:
-            return super().compute_metrics(*args, **kwargs)
+            with loss_checks.explained(self, y, y_pred):
+                return super().compute_metrics(x, y, y_pred, sample_weight)
         finally:
             _in_step.reset(token)
 
@@ -365,11 +398,6 @@ class SpikingModel(
         check_data(network, x, self.timesteps, least)
         check_some_steps_count(network, x, self.timesteps, None, self.mask_value)
 
-    def _check_labels(self, y: Any) -> None:
-        if getattr(getattr(self, "loss", None), "takes_labels", False):
-            for output in keras.tree.flatten(keras_internals.outputs_structure(_graph.as_graph(self.network))):
-                checks.labels("y", y, output)
-
     def __call__(self, inputs: Structure, *args: Any, mask: Structure = None, **kwargs: Any) -> Structure:
         check_inputs(_graph.as_graph(self.network), inputs, self.timesteps)
         if mask is not None:
@@ -386,9 +414,51 @@ class SpikingModel(
         self.gradient.check_timesteps(self.timesteps)
         asked = inspect.signature(super().fit).bind(x, *args, **kwargs)
         asked.arguments["callbacks"] = in_order(asked.arguments.get("callbacks"))
+        if not self._told_of_nan:
+            self._told_of_nan = data_checks.warn_of_nan(self, x, asked.arguments.get("y"))
         replicas.begin_training(self, asked)
-        with around_fit(self, x, asked.arguments["callbacks"]):
+        with around_fit(self, x, asked.arguments["callbacks"]), self._warning_of_silence(asked):
             return self._fit(*asked.args, **asked.kwargs)
+
+    @contextlib.contextmanager
+    def _warning_of_silence(self, asked):
+        """A context for Keras' `fit` with these arguments: the first one of a model warns of layers that do not spike.
+
+        A training step of its own may do other things with a batch.
+        """
+        if self._looked_for_silence or type(self).train_step is not SpikingModel.train_step:
+            yield
+            return
+        self._silent_layers, self._looked_for_silence = SilentLayers(self._spiking), True
+        try:
+            with self._silent_layers.among(asked.arguments["callbacks"]) as asked.arguments["callbacks"]:
+                yield
+        finally:
+            self._silent_layers = None
+
+    def _spiking(self, x, timesteps):
+        """The names of the layers of neurons in a training step on a batch, and an array that says which of them spike."""
+        names, spike = [], []
+
+        def observe(call, outputs):
+            if call.kind.role == NEURON:
+                names.append(call.operation.name)
+                spike.append(ops.any(ops.not_equal(outputs.value, 0)))
+            return outputs
+
+        watched = twin_of(self, Observing(observe), timesteps=timesteps)
+
+        def run(x, values):
+            with keras_internals.Values(zip(watched.variables, values, strict=True)):
+                watched(x, training=True)
+            return ops.stack(spike)
+
+        values, noise = [variable.value for variable in watched.variables], backend.noise_state()
+        try:
+            with backend.no_gradient():
+                return names, ops.convert_to_numpy(backend.traced(run)(x, values))
+        finally:
+            backend.set_noise_state(noise)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)
@@ -488,8 +558,13 @@ class SpikingModel(
         default, this happens after 32 calls with the same shapes and settings. `True` records the second such call and compiles
         the graph, which takes half a minute or more for a ResNet-18 and needs a C++ compiler (CPU) or Triton (GPU). `False` and
         `run_eagerly=True` run every call in eager mode.
+
+        A warning says if one of Keras' losses takes the outputs for what they are not: logits or the firing rates of a last
+        layer of neurons for probabilities, or probabilities for logits.
         """
         super().compile(*args, **kwargs)
+        if not self._told_of_loss:
+            self._told_of_loss = loss_checks.warn_of_outputs(_graph.as_graph(self.network), self.loss)
 
     def summary(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("expand_nested", True)
@@ -510,6 +585,20 @@ class SpikingModel(
     def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
         return cls(**{**config, "network": network})
+
+
+def twin_of(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwargs: Any) -> SpikingModel:
+    """A model that shares the network of another, but neither its compiled functions nor its settings.
+
+    It runs step by step in Python: what is observed is observed by Python code. Random methods draw what the model would.
+    """
+    kwargs = {"name": model.name, "mask_value": model.mask_value, "timesteps": model.timesteps, **kwargs}
+    shared = SpikingModel(model.network, gradient="bptt", step_mode=step_mode, **kwargs)
+    if model._draws is not None:
+        keras_internals.set_state(shared, "_draws", model._draws)
+    shared.gradient = gradient
+    shared.compile(jit_compile=False)
+    return shared
 
 
 def checked_model(model: Any) -> SpikingModel:

@@ -2,20 +2,20 @@
 
 The network of a recipe is trained with ReLUs instead of neurons. For several T, `spikify` then converts it, with thresholds
 calibrated on training images, and it is fine-tuned with a few epochs of rate-based training. `--set levels=4` converts it to
-integer spikes.
+integer spikes, `--set weights=int4` also to quantised weights.
 """
 
 import dataclasses
 
 import keras
 
-from keras_ratesnn import spikify
+from keras_ratesnn import quantize_aware, spikify
 from recipes import catalogue, command_line, device, markdown, run
 from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.setting_names import OF_SPIKING, OF_TEACHING
 
 RATE = "The converted network is fine-tuned by the rate gradient in one window."
-UNUSED = {**dict.fromkeys({*OF_TEACHING, *OF_SPIKING} - {"levels"}, RATE), "timesteps": "Pass --timesteps."}
+UNUSED = {**dict.fromkeys({*OF_TEACHING, *OF_SPIKING} - {"levels", "weights"}, RATE), "timesteps": "Pass --timesteps."}
 """Settings that have no effect here, and why."""
 
 SMALLER_STEPS = 10
@@ -58,6 +58,8 @@ def measure(recipe, tuning, dataset, numbers_of_steps):
     images = run.calibration_images(dataset)
     for timesteps in numbers_of_steps:
         spiking = spikify(ordinary, timesteps, neuron=recipe.converted_neuron, calibrate=images, verbose=0)
+        if recipe.spiking.weights is not None:
+            spiking = quantize_aware(spiking, recipe.spiking.weights)
         run.compile_model(spiking, tuning, dataset)
         converted = run.scores(spiking, tuning, dataset)["accuracy"]
         tuned = run.trained_accuracy(spiking, tuning, dataset)

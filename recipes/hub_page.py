@@ -18,7 +18,20 @@ def page(card, address):
     versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
     trained = f"gradient {card.gradient}, T = {card.timesteps}, {card.epochs} epochs, seed {card.seed}, on {card.backend}"
     source = f"| origin | {card.origin}, T = {card.timesteps} |" if card.origin else f"| training | {trained} |"
-    found = {"front_matter": _front_matter(card), "address": address, "accuracies": accuracies, "versions": versions}
+    integers = ""
+    if card.integers:
+        row = (
+            "| integers | accuracy {test_accuracy:.2%}; C program: {constants:,} bytes of constants and {memory:,} of memory, "
+            "{memory_without_cache:,} with `cache_input=False` |\n"
+        )
+        integers = row.format(**card.integers)
+    found = {
+        "integers": integers,
+        "front_matter": _front_matter(card),
+        "address": address,
+        "accuracies": accuracies,
+        "versions": versions,
+    }
     text = TEMPLATE.read_text(encoding="utf-8").format(card=card, source=source, **found)
     # Weights of others were trained with a method of theirs.
     return text.partition("\n## Citation")[0] if card.origin else text

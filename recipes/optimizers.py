@@ -91,6 +91,16 @@ class AdamW:
         return _decaying_kernels(optimizer, network)
 
 
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam with cosine decay of the learning rate to 0, to train a network on."""
+
+    def build(self, network, steps, learning_rate, weight_decay, timesteps):
+        """The Keras optimizer of a network that is trained for this number of steps."""
+        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        return _decaying_kernels(keras.optimizers.Adam(schedule, weight_decay=weight_decay), network)
+
+
 def of_the_paper(learning_rate, weight_decay, timesteps):
     """Converts the learning rate and weight decay of the program of the paper's authors to those of this library.
 

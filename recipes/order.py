@@ -13,7 +13,7 @@ import keras_ratesnn
 from keras_ratesnn import gradients
 from recipes import command_line, markdown
 
-T, GAP = 8, 2
+T, GAP, CHANNELS = 8, 2, 4
 
 EPOCHS = 40
 
@@ -51,11 +51,11 @@ def order_in_time():
     Both classes have all starts, so every channel has the same rate in both.
 
     Returns:
-        `(x, y)`: a float32 array `(32, T, 4)` of spikes, and an int64 array of the classes 0 and 1.
+        `(x, y)`: a float32 array `(32, T, CHANNELS)` of spikes, and an int64 array of the classes 0 and 1.
     """
     x, y = [], []
     for label, *starts in itertools.product((0, 1), range(4), range(4)):
-        sample = np.zeros((T, 4), "float32")
+        sample = np.zeros((T, CHANNELS), "float32")
         for pair, start in enumerate(starts):
             sample[start, 2 * pair + label] = 1.0
             sample[start + GAP, 2 * pair + 1 - label] = 1.0
@@ -73,12 +73,12 @@ def accuracy(network, gradient, seed, epochs=EPOCHS):
     """
     keras.utils.set_random_seed(seed)
     delay, neurons = NETWORKS[network]()
-    inputs = x = keras.Input((4,))
+    inputs = x = keras.Input((CHANNELS,))
     x = neurons(keras.layers.Dense(16)(x if delay is None else delay(x)))
     model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(2)(x)), T, gradient)
     callbacks = []
     if delay is not None:
-        delay.position.assign(np.zeros(4))
+        delay.position.assign(np.zeros(CHANNELS))
         callbacks.append(keras_ratesnn.callbacks.LowerSigma(max(1, epochs // 2), end=0.01))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.1), loss, metrics=["accuracy"])

@@ -13,7 +13,9 @@ import re
 import shutil
 import tempfile
 
-from keras_ratesnn import SpikingModel, models
+import numpy as np
+
+from keras_ratesnn import SpikingModel, export_c, integer, models
 from keras_ratesnn.models import pretrained
 from recipes import atomic_files, checkpoint, checks, command_line, device, half_precision, hub_page, methods
 from recipes.checkpoint import load_model
@@ -50,6 +52,7 @@ def publish(
     accuracies=None,
     to=None,
     half=False,
+    integers=None,
     **texts,
 ):
     """Writes the weights file and the card of a pretrained network.
@@ -67,6 +70,7 @@ def publish(
         replace: Boolean, whether the network may take the place of one with the same name. Defaults to `False`.
         accuracies: Dict of numbers of time steps to test accuracies, for the card. Defaults to `None`, that of the record.
         half: Boolean, whether the file stores kernels in float16. Defaults to `False`.
+        integers: Dict, what the card says of integers, see `Card`. Defaults to `None`, nothing.
         to: Address of a hub or path of a folder, for `card.json`, the weights and `README.md`, instead of `folder`. Defaults to
             `None`.
         **texts: Strings for the card: `data_set`, the one for training and testing; `preprocessing`, the format of raw images,
@@ -125,6 +129,7 @@ def publish(
             parameters=model.count_params(),
             backend=record["backend"],
             versions=record["versions"],
+            integers=integers or {},
             file=file,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             url=url,
@@ -145,7 +150,12 @@ def _training(record):
     settings, origin = record["settings"], record.get("origin")
     if origin:
         return {"gradient": "not known", "epochs": 0, "seed": 0, "origin": origin}
-    return {"gradient": methods.gradient_name(settings, " "), "epochs": settings["epochs"], "seed": settings["seed"]}
+    gradient = methods.gradient_name(settings, " ")
+    if settings.get("random_timesteps") is not None:
+        gradient += ", T from {} to {}".format(*settings["random_timesteps"])
+    if settings.get("start_from") is not None:
+        gradient += f", from the weights of {settings['start_from']}"
+    return {"gradient": gradient, "epochs": settings["epochs"], "seed": settings["seed"]}
 
 
 def _put(files):
@@ -170,6 +180,28 @@ def measured(model, folder, data_dir, timesteps):
     found = {test.timesteps: scores["accuracy"] for test, _, scores in scores_of(model, tests, data_dir)}
     model.timesteps = trained_for
     return found
+
+
+def of_integers(model, folder, data_dir):
+    """What the card of a model that was trained with quantised weights says of integers: see `Card`. Nothing if the network has
+    layers that integers cannot compute.
+
+    Args:
+        model: The trained `SpikingModel` of a run.
+        folder: The `RunFolder` of the run.
+        data_dir: Folder of the data set's files, or None for its default.
+    """
+    dataset = recipe_of(folder).load(data_dir)
+    try:
+        chip = integer(model, verbose=False)
+    except ValueError as error:
+        print(f"note: no network of integers is on the card. {error}")
+        return {}
+    accuracy = np.mean(chip.integer_logits(dataset.test_images).argmax(axis=-1) == dataset.test_labels)
+    with tempfile.TemporaryDirectory() as temporary:
+        sizes = [export_c(chip, pathlib.Path(temporary, "net.c"), cache_input=cache) for cache in (True, False)]
+    found = {"constants": sizes[0].constants, "memory": sizes[0].memory, "memory_without_cache": sizes[1].memory}
+    return {"test_accuracy": round(float(accuracy), 6), **found}
 
 
 def _check_name(name, folder, replace, place=None):
@@ -213,9 +245,12 @@ def publish_run(arguments):
             timesteps.add(model.timesteps)
         accuracies = measured(model, folder, arguments.data_dir, sorted(timesteps)) if timesteps else {}
         record = {**record, "test_accuracy": accuracies.get(model.timesteps, record["test_accuracy"])}
+        trained_with = record["settings"].get("weights")
+        integers = None if trained_with is None else of_integers(model, folder, arguments.data_dir)
         card, path = publish(
             model,
             record,
+            integers=integers,
             **{name: value for name, value in vars(arguments).items() if name not in NOT_PUBLISHED},
             weights_folder=None if arguments.url is None else arguments.run,
             accuracies=accuracies,

@@ -5,10 +5,9 @@ layers; and, on TensorFlow, by a LiteRT file whose converter has quantized the w
 normalisation is folded for that file.
 
 With `--integer` the table is of networks of integers alone, `rsnn.integer`: of the network as it is, converted, and after some
-epochs with quantised weights, `rsnn.quantize_aware`.
+epochs with quantised weights, `rsnn.quantize_aware`. `--out DIR` keeps each as the folder of a run: the same command goes on.
 """
 
-import dataclasses
 import functools
 import pathlib
 import tempfile
@@ -18,7 +17,8 @@ import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from recipes import catalogue, command_line, packages, pipeline, run
+from recipes import atomic_files, catalogue, checkpoint, command_line, packages, pipeline, progress, run
+from recipes.run_folder import RunFolder
 
 BATCH_SIZE = 200
 NETWORKS = {
@@ -30,6 +30,9 @@ NETWORKS = {
 """Pretrained networks, and their recipes."""
 
 WEIGHTS = ("int8", "int4", "ternary")
+OF_INTEGERS = ("--epochs", "--timesteps", "--membrane-bits", "--weights", "--out")
+"""The options of `--integer`."""
+
 EPOCHS = 2
 LEARNING_RATE = 1e-3
 """The learning rate of Adam at first; it decays to 0, as a cosine."""
@@ -47,14 +50,20 @@ def add_arguments(parser):
     command_line.add_count(parser, "--timesteps", "number of time steps", nargs="+", metavar="T", help=timesteps)
     bits = "with --integer: bits of a membrane (default: 16)"
     command_line.add_count(parser, "--membrane-bits", "number of bits", help=bits)
+    weights = "with --integer: types of weights (default: all)"
+    parser.add_argument("--weights", choices=WEIGHTS, nargs="+", help=weights)
+    out = "with --integer: folder for the folders of trained networks, which are found again"
+    command_line.add_path(parser, "--out", out)
 
 
 def quantize(arguments):
-    options = {"--epochs": arguments.epochs, "--timesteps": arguments.timesteps, "--membrane-bits": arguments.membrane_bits}
     with command_line.mistakes():
-        for option, value in options.items() if not arguments.integer else ():
+        for option in OF_INTEGERS if not arguments.integer else ():
+            value = getattr(arguments, option.removeprefix("--").replace("-", "_"))
             if value is not None:
                 raise ValueError(f"{option} is for networks of integers. Received: {option}={value}. Add --integer.")
+        if arguments.out is not None:
+            arguments.out.mkdir(parents=True, exist_ok=True)
         variants = {} if arguments.integer else _variants()
         recipe = catalogue.find(NETWORKS[arguments.name])
         dataset = recipe.load(arguments.data_dir)
@@ -96,9 +105,15 @@ def _print_integers(arguments, recipe, dataset, images, labels):
 
     timesteps, in_floats = model.timesteps, of_floats(model)
     print_row("float32", "", [f"{np.mean(found == labels):.2%}" for found in in_floats.values()])
-    for weights in WEIGHTS:
+    for weights in arguments.weights or WEIGHTS:
         print_row(weights, "converted", cells(model, weights, in_floats))
-        trained = _trained(_with(model, timesteps), weights, dataset, dataclasses.replace(recipe, epochs=epochs, mix="none"))
+        folder = arguments.out and RunFolder(arguments.out / f"{arguments.name}-{weights}-{epochs}epochs")
+        trained = _found(folder)
+        if trained is None:
+            few_epochs = recipe.with_settings(_settings(arguments.name, weights, epochs))
+            trained = _trained(_with(model, timesteps), dataset, few_epochs)
+            if folder is not None:
+                _save(trained, dataset, few_epochs, folder)
         print_row(weights, "trained", cells(trained, None, of_floats(trained)))
 
 
@@ -107,14 +122,46 @@ def _with(model, timesteps):
     return model
 
 
-def _trained(model, weights, dataset, recipe):
+def _settings(name, weights, epochs):
+    """The settings of a recipe with which a pretrained network is trained on, alone and in float32, with quantised weights."""
+    card = rsnn.models.list_pretrained()[name]
+    own = {**card.arguments, "timesteps": card.timesteps, "weights": weights, "epochs": epochs, "learning_rate": LEARNING_RATE}
+    alone = {"ordinary": "no", "teacher_weight": None, "temperature": None, "mix": "none", "precision": "float32"}
+    settings = {**own, **alone, "start_from": name, "optimizer": "adam", "weight_decay": 0, "restart_at": None}
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def _found(folder):
+    """The network that an earlier command trained, or `None`."""
+    if folder is None or not folder.result.exists():
+        return None
+    try:
+        return checkpoint.load_model(folder.last, compile=False)
+    except (ValueError, OSError) as error:
+        raise command_line.Ended(
+            f"{folder.last} is damaged. Remove {folder.path}: the network is then trained again."
+        ) from error
+
+
+def _trained(model, dataset, recipe):
     """A model of quantised weights that starts from those of another one, after the epochs of a recipe."""
     keras.utils.set_random_seed(recipe.seed)
-    low, steps = rsnn.quantize_aware(model, weights), run.steps_per_epoch(recipe, dataset)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps * recipe.epochs))
-    low.compile(optimizer, jit_compile=recipe.jit_compile, **recipe.task.compile_arguments(recipe, dataset))
+    low, steps = rsnn.quantize_aware(model, recipe.spiking.weights), run.steps_per_epoch(recipe, dataset)
+    run.compile_model(low, recipe, dataset)
     low.fit(pipeline.training_batches(dataset, recipe), steps_per_epoch=steps, epochs=recipe.epochs, shuffle=False, verbose=0)
     return low
+
+
+def _save(model, dataset, recipe, folder):
+    """Writes what was trained as the folder of a run, which `recipes.evaluate` and `recipes.publish` read."""
+    accuracy = np.mean(_classes(model, dataset.test_images) == dataset.test_labels)
+    record = {"settings": recipe.settings(), "test_accuracy": float(accuracy), "test_images": dataset.test_size}
+    with command_line.mistakes():
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.begin(recipe.settings())
+        with atomic_files.writing(folder.last) as part:
+            model.save(part)
+        atomic_files.write_json(folder.result, {**record, "train_images": dataset.train_size, **progress.this_part()})
 
 
 def _classes(model, images):

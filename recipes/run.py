@@ -9,6 +9,7 @@ import keras_ratesnn
 from recipes import callbacks, device, engine, pipeline, teaching, temporal
 from recipes.atomic_files import write_json, writing
 from recipes.callbacks import Diverged
+from recipes.checks import mistake
 from recipes.progress import this_part
 
 BYTES_OF_A_WEIGHT = 3 * 4
@@ -39,6 +40,13 @@ def build(recipe, dataset, ordinary_weights=None):
     Raises:
         ValueError: If the network is too wide for the memory of this machine, or the task cannot use several devices.
     """
+    prepare(recipe, dataset)
+    keras.utils.set_random_seed(recipe.seed)
+    return prepared(recipe, dataset, ordinary_weights)
+
+
+def prepare(recipe, dataset):
+    """Checks what `build` checks, and sets the precision of the recipe."""
     if engine.current.devices > 1 and not recipe.task.several_devices:
         raise ValueError(f"--devices must be 1 for {recipe.name}. Received: {engine.current.devices} devices. Leave it out.")
     taught_by = recipe.spiking and recipe.spiking.taught_by
@@ -49,7 +57,10 @@ def build(recipe, dataset, ordinary_weights=None):
         )
     _check_width(recipe, dataset)
     device.set_precision(recipe.precision)
-    keras.utils.set_random_seed(recipe.seed)
+
+
+def prepared(recipe, dataset, ordinary_weights=None):
+    """The model of `build`, after `prepare`, with other initial weights at each call."""
     model = _model(recipe, dataset, ordinary_weights)
     compile_model(model, recipe, dataset)
     return model
@@ -59,6 +70,8 @@ def _model(recipe, dataset, ordinary_weights):
     if recipe.spiking is None:
         return recipe.ordinary_network(dataset)
     model, weights = _spiking_model(recipe, dataset, ordinary_weights), recipe.spiking.weights
+    if recipe.spiking.start_from is not None:
+        _start_from(model, recipe.spiking.start_from)
     return model if weights is None else keras_ratesnn.quantize_aware(model, weights)
 
 
@@ -73,6 +86,17 @@ def _spiking_model(recipe, dataset, ordinary_weights):
         network.load_weights(ordinary_weights)
         calibrate = calibration_images(dataset)
     return keras_ratesnn.spikify(network, neuron=recipe.converted_neuron, calibrate=calibrate, verbose=False, **spiking)
+
+
+def _start_from(model, name):
+    """Gives a new `SpikingModel` the weights of a pretrained one."""
+    weights = keras_ratesnn.models.load_pretrained(name, dtype="float32").get_weights()
+    there, here = [array.shape for array in weights], [array.shape for array in model.get_weights()]
+    if there != here:
+        raise mistake(
+            "start_from", "a pretrained network of this recipe and its settings", name, "Its weights have other shapes."
+        )
+    model.set_weights(weights)
 
 
 def to_fit(model, recipe, dataset, ordinary_weights=None):

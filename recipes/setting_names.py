@@ -8,14 +8,14 @@ import dataclasses
 
 from recipes import checks, methods
 from recipes.checks import both_set, mistake
-from recipes.optimizers import SGD, AdamW
+from recipes.optimizers import SGD, Adam, AdamW
 from recipes.stages import OrdinaryStage, SpikingStage
 from recipes.teaching import Branches, Steps, Teacher
 
 TEACHERS = {"teacher_weight": Teacher, "branches": Branches, "step_distillation": Steps}
 """Settings of which one at the most is not None, and what each makes."""
 
-OF_STAGE = ("timesteps", "levels", "weights", "random_timesteps", "one_step_epochs", "step_mode")
+OF_STAGE = ("timesteps", "levels", "weights", "random_timesteps", "one_step_epochs", "start_from", "step_mode")
 """Settings that are fields of a `SpikingStage`, under the same name."""
 
 OF_SPIKING = (*OF_STAGE, "gradient", *methods.COUNTED.values(), *TEACHERS, "temperature")
@@ -28,7 +28,7 @@ ORDINARY = ("no", "only", "beside", "first")
 """Values of `ordinary`: the spiking network is trained; the ordinary one; first the ordinary one, then the spiking one from
 scratch; or likewise, but the spiking network starts from the weights of the ordinary one."""
 
-OPTIMIZERS = {"sgd": SGD, "adamw": AdamW}
+OPTIMIZERS = {"sgd": SGD, "adamw": AdamW, "adam": Adam}
 
 NEEDS_SGD = "with another optimizer than 'sgd'", "Set optimizer=sgd"
 NEEDS_ORDINARY = "if no ordinary network is trained", "Set ordinary=first or ordinary=beside"

@@ -52,12 +52,15 @@ class SpikingStage:
             `keras_ratesnn.callbacks.RandomTimesteps`, or None: `timesteps` in all batches. Tests are with `timesteps`.
         one_step_epochs: Integer >= 0, the number of epochs at the start that train with T = 1, which costs less; the others
             train with `timesteps`. Tests are with `timesteps`.
+        start_from: The name or address of a pretrained network of the recipe, see `keras_ratesnn.models.load_pretrained`, from
+            whose weights it starts; or None, from scratch or from what `after` gives.
         after: The `OrdinaryStage` before it, or None.
         taught_by: What it learns from besides the labels, see `teaching`, or None.
 
     Raises:
         TypeError: If a number has the wrong type.
-        ValueError: If a number is out of range, or there is a teacher without the stage in which it is trained.
+        ValueError: If a number is out of range, it would start from two networks, or there is a teacher without the stage in
+            which it is trained.
     """
 
     timesteps: int
@@ -67,6 +70,7 @@ class SpikingStage:
     step_mode: str = "multi"
     random_timesteps: tuple[int, int] | None = None
     one_step_epochs: int = 0
+    start_from: str | None = None
     after: OrdinaryStage | None = None
     taught_by: Taught | None = None
 
@@ -81,6 +85,8 @@ class SpikingStage:
             self._check_random_timesteps()
         if checks.integer("one_step_epochs", self.one_step_epochs):
             self._check_one_step_epochs()
+        if self.start_from is not None and self.after is not None and self.after.gives_weights:
+            raise both_set(start_from=self.start_from, ordinary="first")
         if isinstance(self.taught_by, Teacher) and self.after is None:
             raise ValueError(f"`taught_by` needs the stage of the teacher, `after`. Received: {self.taught_by}, after=None.")
 

@@ -103,6 +103,13 @@ def _reset_keras():
         fusion._kinds.clear()
 
 
+@pytest.fixture(autouse=True)
+def _silence_is_no_matter(monkeypatch):
+    """`fit` does not look for silent layers, which would take a forward pass in each of hundreds of tests."""
+    if silent_layers := sys.modules.get("keras_ratesnn._model.silent_layers"):
+        monkeypatch.setattr(silent_layers, "ENOUGH", 0)
+
+
 def pytest_collection_modifyitems(config, items):
     """Leaves out what does not depend on the backend, except on PyTorch, where it takes the least time."""
     once = [item for item in items if item.get_closest_marker("runs_once") and not _runs_everywhere(item)]

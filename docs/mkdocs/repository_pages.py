@@ -4,8 +4,9 @@ import pathlib
 import posixpath
 import re
 
-from example_pages import page_of_example
 from mkdocs.structure.files import File
+from notebooks import notebook_of
+from pages_of_code import page_of_example
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PAGES = {
@@ -26,6 +27,8 @@ def on_files(files, config):
         if source.endswith(".py"):
             text = page_of_example(text)
         files.append(File.generated(config, page, content=text))
+    for path in (ROOT / "docs" / "tutorials").glob("*.md"):
+        files.append(File.generated(config, f"tutorials/{path.stem}.ipynb", content=notebook_of(path.read_text())))
     return files
 
 
@@ -45,6 +48,9 @@ ENTRY = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
 
 def on_page_markdown(markdown, page, **kwargs):
     name = page.file.src_uri
+    if name.startswith("tutorials/"):
+        title, text = markdown.split("\n", 1)
+        markdown = f"{title}\n\n[This page as a notebook]({page.file.name}.ipynb){{ download }}\n{text}"
     if name.startswith("api/") and name != "api/index.md":
         markdown = with_entries(markdown)
     return with_links_of_site(with_titles_of_backends(markdown), name)

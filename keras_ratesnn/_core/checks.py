@@ -94,12 +94,12 @@ def boolean(name: str, value: Any) -> bool:
     return value
 
 
-def one_of(name: str, value: _Choice, choices: Iterable[_Choice]) -> _Choice:
+def one_of(name: str, value: _Choice, choices: Iterable[_Choice], *, advice: str = "") -> _Choice:
     """Returns `value` if it is among `choices`; else raises ValueError."""
     choices = tuple(choices)
     if not is_one_of(value, choices):
         listed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={shown(value)}.")
+        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={shown(value)}.{_also(advice)}")
     return value
 
 

@@ -1,12 +1,25 @@
 """The extras of this package, which install what only a part of it needs."""
 
 import importlib
+import importlib.metadata
+import re
 from typing import Any
 
 
 def how_to_install(extra: str) -> str:
-    """The command that installs an extra, for error messages. The package is on no index, so it takes a clone."""
-    return f'python -m pip install -e ".[{extra}]" in a clone of the repository'
+    """The command that installs the packages of an extra, for error messages.
+
+    It names the packages as the metadata of the installed distribution has them, which works for a wheel and in a clone.
+    """
+    try:
+        requirements = importlib.metadata.requires("keras-ratesnn") or []
+    except importlib.metadata.PackageNotFoundError:
+        # Python has found a checkout on its path.
+        requirements = []
+    of_extra = re.compile(rf"""(.+?)\s*;\s*extra == ['"]{extra}['"]""")
+    found = [match[1] for requirement in requirements if (match := of_extra.fullmatch(requirement))]
+    quoted = " ".join(f'"{requirement}"' for requirement in found or [f"keras-ratesnn[{extra}]"])
+    return f"python -m pip install {quoted}"
 
 
 def imported(name: str, user: str, extra: str) -> Any:

@@ -13,6 +13,7 @@ from keras_ratesnn._graph.planning import last_uses as last_uses
 from keras_ratesnn._graph.planning import parts_of as parts_of
 from keras_ratesnn._graph.planning import whole_of as whole_of
 from keras_ratesnn._graph.requirements import check_length as check_length
+from keras_ratesnn._graph.requirements import check_mean_of_steps as check_mean_of_steps
 from keras_ratesnn._graph.requirements import check_network as check_network
 from keras_ratesnn._graph.requirements import check_padding as check_padding
 from keras_ratesnn._graph.requirements import check_samples_apart as check_samples_apart
@@ -21,8 +22,6 @@ from keras_ratesnn._graph.requirements import check_steps as check_steps
 from keras_ratesnn._graph.requirements import check_timesteps as check_timesteps
 from keras_ratesnn._graph.requirements import check_trainable as check_trainable
 from keras_ratesnn._graph.requirements import couples_samples as couples_samples
-from keras_ratesnn._graph.requirements import first_other_value as first_other_value
-from keras_ratesnn._graph.requirements import first_time_mean as first_time_mean
 from keras_ratesnn._graph.requirements import frames_of as frames_of
 from keras_ratesnn._graph.requirements import neurons_of as neurons_of
 from keras_ratesnn._graph.requirements import slots_of as slots_of

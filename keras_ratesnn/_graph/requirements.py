@@ -138,6 +138,18 @@ def first_other_value(network):
     return next((readout for readout in found if readout.value != "mean" or after.calls), None)
 
 
+def check_mean_of_steps(network):
+    """Raises ValueError unless the output is the time mean of the outputs at each step."""
+    mean, readout = first_time_mean(network), first_other_value(network)
+    if mean is not None:
+        raise ValueError(f"`model` must have an output at each step. Received: a network with a TimeMean named {mean.name!r}.")
+    if readout is not None:
+        raise ValueError(
+            "`model` must have an output that is the mean of its outputs at each step. Received: a network with the readout "
+            f'{readout.name!r} with value={readout.value!r}, and what follows it. Let it end with a LeakyReadout(value="mean").'
+        )
+
+
 def slots_of(network):
     """How many time steps of a network are the slots of one longer step; 1 if they are none.
 

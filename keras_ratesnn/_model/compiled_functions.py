@@ -8,6 +8,7 @@ import keras
 
 from keras_ratesnn._core import backend, checks, keras_internals
 from keras_ratesnn._core.annotations import Config
+from keras_ratesnn._model.silent_layers import SilentLayers
 
 
 class CompilesOncePerSettings:
@@ -22,6 +23,7 @@ class CompilesOncePerSettings:
     optimizer: Any
     trainable_variables: list[Any]
     _asked_jit_compile: bool | str = "auto"
+    _silent_layers: SilentLayers | None = None
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         asked = inspect.signature(super().compile).bind(*args, **kwargs)  # type: ignore[misc]
@@ -84,6 +86,8 @@ class CompiledFunction:
     def __call__(self, *state_and_data):
         *state, data = state_and_data
         try:
+            if self._purpose == "train" and self._model._silent_layers is not None:
+                data = self._model._silent_layers.see(self._model, data)
             ranks, data = backend.ranks_of_batch(data)
             function = self._function((self._settings(), ranks))
             with keras_internals.in_steps():

@@ -11,13 +11,6 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals
 
 
-class NeitherShape(ValueError):
-    """An input has neither the shape of one time step nor that with the time steps of the model."""
-
-    # TensorFlow's AutoGraph makes errors of other constructors again as its own, which are no ValueErrors.
-    __init__ = Exception.__init__
-
-
 def check_inputs(network, inputs, timesteps):
     """Raises ValueError if the number, names, shapes or dtypes of tensors or arrays do not fit a network.
 
@@ -114,7 +107,7 @@ def has_time(tensor, wanted, timesteps):
         return False
     if fits(received, (timesteps, *static)):
         return True
-    raise NeitherShape(
+    raise ValueError(
         f"Input {name!r} of the network must have shape {_described(static)}, the same at every step, or "
         f"{_described((timesteps, *static))}, one frame for each of timesteps={timesteps}. Received: shape "
         f"{tuple(tensor.shape)}."

@@ -1,6 +1,7 @@
 """Measurements of a model on a batch of data; each result has a method `plot`. See docs/analysis.md."""
 
 from keras_ratesnn.analysis.accuracy_over_time import AccuracyOverTime, accuracy_over_time
+from keras_ratesnn.analysis.accuracy_until_sure import AccuracyUntilSure, UntilSure, accuracy_until_sure
 from keras_ratesnn.analysis.energy import Energy, energy
 from keras_ratesnn.analysis.firing_rates import FiringRates, firing_rates
 from keras_ratesnn.analysis.gradient_agreement import GradientAgreement, gradient_agreement
@@ -9,10 +10,13 @@ from keras_ratesnn.analysis.ledger import Costs, Ledger, Rival, Traffic
 from keras_ratesnn.analysis.membranes import Membranes, membranes
 from keras_ratesnn.analysis.observed_model import ObservedModel, observed
 from keras_ratesnn.analysis.raster import Raster, raster
+from keras_ratesnn.analysis.robustness import Robustness, robustness
 from keras_ratesnn.analysis.shuffle_in_time import ShuffledAccuracy, shuffle_in_time
+from keras_ratesnn.analysis.temporal_probe import TemporalProbe, temporal_probe
 
 __all__ = [
     "AccuracyOverTime",
+    "AccuracyUntilSure",
     "Costs",
     "Energy",
     "FiringRates",
@@ -23,9 +27,13 @@ __all__ = [
     "ObservedModel",
     "Raster",
     "Rival",
+    "Robustness",
     "ShuffledAccuracy",
+    "TemporalProbe",
     "Traffic",
+    "UntilSure",
     "accuracy_over_time",
+    "accuracy_until_sure",
     "energy",
     "firing_rates",
     "gradient_agreement",
@@ -33,5 +41,7 @@ __all__ = [
     "membranes",
     "observed",
     "raster",
+    "robustness",
     "shuffle_in_time",
+    "temporal_probe",
 ]

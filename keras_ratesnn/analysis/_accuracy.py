@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, progress
+from keras_ratesnn._core.accuracy import is_right
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model.input_checks import check_batch
@@ -44,6 +45,12 @@ def check_labels(x: Structure, y: Any) -> None:
             "`x` and `y` must have the same number of samples, at least one, and be arrays. Received: "
             f"{found} inputs and {[*sum(sizes, ())]} labels."
         )
+
+
+def right(y: np.ndarray, outputs: Any, threshold: float) -> np.ndarray:
+    """1 for each sample that is right, `(samples,)`, or the share of its labels that are; see `AnytimeAccuracy`."""
+    found = is_right(ops.convert_to_tensor(y), ops.convert_to_tensor(outputs), "auto", threshold)
+    return ops.convert_to_numpy(found).reshape(len(y), -1).mean(axis=1)
 
 
 def standard_error(accuracy: Any, samples: int) -> Any:

@@ -12,8 +12,8 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn.analysis import _accuracy, _observation
-from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.spiking_model import SpikingModel, checked_model
+from keras_ratesnn.gradients import BY_NAME, GradientMethod
+from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
 
 
 class Training:
@@ -99,7 +99,7 @@ class Training:
         return found[:count], found[count:]
 
     def _twin(self, method, step_mode):
-        return _observation.twin(self.model, method, step_mode, return_sequences=self.model.return_sequences)
+        return twin_of(self.model, method, step_mode, return_sequences=self.model.return_sequences)
 
     @contextlib.contextmanager
     def _unchanged(self, twin, values):
@@ -122,6 +122,16 @@ def kernels_of(model: SpikingModel) -> dict[str, keras.Variable]:
         names.add(layer if layers.count(layer) == 1 else variable.path): variable
         for layer, variable in zip(layers, kernels, strict=True)
     }
+
+
+def name_of(method: GradientMethod) -> str:
+    """The name of a method, with the arguments that are not the defaults: "rate", or "rate(windows=2)"."""
+    for name, kind in BY_NAME.items():
+        if type(method) is kind:
+            defaults = kind().get_config()
+            given = [f"{key}={value!r}" for key, value in method.get_config().items() if value != defaults[key]]
+            return f"{name}({', '.join(given)})" if given else name
+    return repr(method)
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph, layer_kinds
-from keras_ratesnn._core import backend, checks, keras_internals, time_axis
+from keras_ratesnn._core import backend, checks, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.call_inputs import call_inputs
@@ -15,7 +15,7 @@ from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.gradients._observing import Call, Observer, Observing
 from keras_ratesnn.gradients.handlers import Handler
 from keras_ratesnn.gradients.network import NodesOf, plain_nodes
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn.spiking_model import SpikingModel, twin_of
 
 
 def tensors(model: SpikingModel, x: Structure) -> Structure:
@@ -51,21 +51,7 @@ def observed(model: SpikingModel, x: Structure, observe: Observer | None = None,
         nodes: See `Network`.
     """
     with backend.no_gradient():
-        return twin(model, Observing(observe, nodes))(x, training=False)
-
-
-def twin(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwargs: Any) -> SpikingModel:
-    """A model that shares the network of another, but neither its compiled functions nor its settings.
-
-    It runs step by step in Python: what is observed is observed by Python code. Random methods draw what the model would.
-    """
-    kwargs = {"name": model.name, "mask_value": model.mask_value, **kwargs}
-    shared = SpikingModel(model.network, model.timesteps, "bptt", step_mode, **kwargs)
-    if model._draws is not None:
-        keras_internals.set_state(shared, "_draws", model._draws)
-    shared.gradient = gradient
-    shared.compile(jit_compile=False)
-    return shared
+        return twin_of(model, Observing(observe, nodes))(x, training=False)
 
 
 def is_neuron(call: Call) -> bool:

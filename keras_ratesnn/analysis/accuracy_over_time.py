@@ -12,7 +12,7 @@ from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn.analysis import _accuracy, _figures, _observation
 from keras_ratesnn.metrics import AnytimeAccuracy
-from keras_ratesnn.spiking_model import SpikingModel, checked_model
+from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,18 +91,9 @@ def accuracy_over_time(
             mean, or `x` and `y` do not have the same number of samples.
     """
     model = checked_model(model)
-    graph = _graph.as_graph(model.network)
-    mean = _graph.first_time_mean(graph)
-    if mean is not None:
-        raise ValueError(f"`model` must have an output at each step. Received: a network with a TimeMean named {mean.name!r}.")
-    readout = _graph.first_other_value(graph)
-    if readout is not None:
-        raise ValueError(
-            "`model` must have an output that is the mean of its outputs at each step. Received: a network with the readout "
-            f'{readout.name!r} with value={readout.value!r}, and what follows it. Let it end with a LeakyReadout(value="mean").'
-        )
+    _graph.check_mean_of_steps(_graph.as_graph(model.network))
     timesteps = model.timesteps if timesteps is None else timesteps
-    watched = _observation.twin(model, "bptt", model.step_mode, return_sequences=True)
+    watched = twin_of(model, "bptt", model.step_mode, return_sequences=True)
     watched.timesteps = timesteps
     metric = AnytimeAccuracy(watched.timesteps, threshold=checks.real("threshold", threshold))
     for inputs, labels in _accuracy.batches(watched, x, y, batch_size, verbose):

@@ -112,20 +112,14 @@ def gradient_agreement(
     kernels = _gradients.kernels_of(model)
     by_method, by_other = (_arrays(training, method, list(kernels.values())) for method in methods)
     return GradientAgreement(
-        method=_name(methods[0]),
-        other=_name(methods[1]),
+        method=_gradients.name_of(methods[0]),
+        other=_gradients.name_of(methods[1]),
         timesteps=model.timesteps,
         layers=tuple(kernels),
         cosine=np.array([_gradients.cosine(*pair) for pair in zip(by_method, by_other, strict=True)]),
         norms=np.array([np.linalg.norm(gradient) for gradient in by_method]),
         other_norms=np.array([np.linalg.norm(gradient) for gradient in by_other]),
     )
-
-
-def _name(method):
-    """The name of a method with default arguments, such as "rate"; the call that makes any other."""
-    names = [name for name, kind in gradients.BY_NAME.items() if repr(kind()) == repr(method)]
-    return names[0] if names else repr(method)
 
 
 def _arrays(training, method, kernels):

@@ -8,7 +8,7 @@ import keras
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._model.input_checks import NeitherShape, inputs_with_time
+from keras_ratesnn._model.input_checks import inputs_with_time
 from keras_ratesnn.callbacks._measured import measured
 from keras_ratesnn.metrics import AnytimeAccuracy
 
@@ -84,7 +84,8 @@ class TimestepsOfBatches(keras.callbacks.Callback):
     def on_fit_end(self, error: BaseException | None) -> None:
         """Gives the model its own T again, also after an error."""
         trained, self._spiking.timesteps, self._in_fit = self._spiking.timesteps, self._own, False
-        if isinstance(error, NeitherShape) and trained != self._own:
+        # Only errors about shapes name the number of time steps.
+        if isinstance(error, ValueError) and f"timesteps={trained}" in str(error) and trained != self._own:
             error.add_note(
                 f"{type(self).__name__} had set timesteps={trained} for this batch; inputs must then have no time axis."
             )

@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import numpy as np
@@ -14,8 +14,9 @@ from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._model.quantization import quantized_layers
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
 from keras_ratesnn.conversion._tasks import with_network
-from keras_ratesnn.layer_kinds import NEURON, OPERATION, READOUT, kind_of
-from keras_ratesnn.layers.quantized import QUANTIZED, WEIGHT_TYPES, QuantizedKernels
+from keras_ratesnn.conversion.places import has_matrix, places, quantized_class
+from keras_ratesnn.layer_kinds import NEURON, READOUT, kind_of
+from keras_ratesnn.layers.quantized import WEIGHT_TYPES
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 WeightType = Literal["int8", "int4", "ternary"]
@@ -84,11 +85,11 @@ def quantize_aware(
             f"{quantized[0].name!r} with the policy {quantized[0].dtype_policy.name!r}. Pass the model before `quantize`."
         )
     replacements = {}
-    for layer, place in _places(_graph.as_graph(network)).items():
-        if _class_of(layer) is not None and chosen(layer):
+    for layer, place in places(_graph.as_graph(network)).items():
+        if quantized_class(layer) is not None and chosen(layer):
             weight_type = last if place.is_last else first if place.is_first else weights
             config = {"weight_type": weight_type, "per_channel": not place.reaches_output}
-            replacements[layer] = Replacement(config, cls=_class_of(layer))
+            replacements[layer] = Replacement(config, cls=quantized_class(layer))
     _report_others(network, replacements, chosen)
     for operation in keras_internals.with_sublayers(network):
         if kind_of(operation).role in (NEURON, READOUT):
@@ -117,58 +118,6 @@ def _chooser(filters):
     return lambda layer: any(re.search(pattern, layer.name) for pattern in patterns)
 
 
-def _class_of(layer):
-    """The class of the quantised copy of a layer; `None` if there is none."""
-    return type(layer) if isinstance(layer, QuantizedKernels) else QUANTIZED.get(type(layer))
-
-
-class _Place:
-    """Where in a network a layer with weights is.
-
-    Attributes:
-        is_first: Boolean, whether no other weights are before it, in one of its calls.
-        is_last: Boolean, likewise after it.
-        reaches_output: Boolean, whether there are neither other weights nor neurons between it and an output.
-    """
-
-    is_first = is_last = reaches_output = False
-
-
-def _places(network):
-    """The `_Place` of each layer with weights of a network and its nested models, a dict."""
-    places: dict[keras.Operation, Any] = {}
-    nodes, after, before, to_output = _graph.nodes_of(network), set(), set(), {None}
-    for node in nodes:
-        if any(source in after or _has_matrix(source.operation) for source in node.inputs):
-            after.add(node)
-    for node in reversed(nodes):
-        followers = set(node.consumers) - {None}
-        if any(follower in before or _has_matrix(follower.operation) for follower in followers):
-            before.add(node)
-        is_open = {follower for follower in followers if not _has_matrix(follower.operation) and not _is_neuron(follower)}
-        if None in node.consumers or is_open & to_output:
-            to_output.add(node)
-    for node in nodes:
-        if _has_matrix(node.operation):
-            place = places.setdefault(node.operation, _Place())
-            place.is_first |= node not in after
-            place.is_last |= node not in before
-            place.reaches_output |= node in to_output
-    return places
-
-
-def _is_neuron(node):
-    return kind_of(node.operation).role == NEURON
-
-
-def _has_matrix(operation):
-    """Whether a layer, without those of time, is one that can be quantised, or has a weight that is more than a vector."""
-    if not isinstance(operation, keras.layers.Layer) or kind_of(operation).role != OPERATION:
-        return False
-    of_weights = (sum(size > 1 for size in weight.shape) for weight in operation.weights)
-    return _class_of(operation) is not None or any(axes > 1 for axes in of_weights)
-
-
 def _report_others(network, replacements, chosen):
     """Warns of layers that stay as they were, though chosen; raises an error if all do."""
     if not replacements:
@@ -177,7 +126,7 @@ def _report_others(network, replacements, chosen):
             f"{network.name!r} without a Dense layer or convolution that `filters` choose."
         )
     layers = [layer for layer in keras_internals.with_sublayers(network) if not keras_internals.is_graph(layer)]
-    kept = [layer for layer in layers if _has_matrix(layer) and layer not in replacements and chosen(layer)]
+    kept = [layer for layer in layers if has_matrix(layer) and layer not in replacements and chosen(layer)]
     if kept:
         warnings.warn(
             f"The weights of these layers stay as they were: {', '.join(layer.name for layer in kept)}. Dense layers and "

@@ -10,7 +10,7 @@ class OfKeras:
     cast, clip, maximum, pad = staticmethod(ops.cast), staticmethod(ops.clip), staticmethod(ops.maximum), staticmethod(ops.pad)
     reshape, right_shift, bitwise_and = (staticmethod(f) for f in (ops.reshape, ops.right_shift, ops.bitwise_and))
     where, matmul, zeros, shape = (staticmethod(f) for f in (ops.where, ops.matmul, ops.zeros, ops.shape))
-    broadcast_to, add_up = staticmethod(ops.broadcast_to), staticmethod(ops.sum)
+    broadcast_to, add_up, take = staticmethod(ops.broadcast_to), staticmethod(ops.sum), staticmethod(ops.take)
 
     @staticmethod
     def constant(array):
@@ -44,7 +44,7 @@ class OfNumPy:
 
     clip, maximum, reshape, right_shift = (staticmethod(f) for f in (np.clip, np.maximum, np.reshape, np.right_shift))
     bitwise_and, where, matmul, zeros = (staticmethod(f) for f in (np.bitwise_and, np.where, np.matmul, np.zeros))
-    shape, broadcast_to = staticmethod(np.shape), staticmethod(np.broadcast_to)
+    shape, broadcast_to, take = staticmethod(np.shape), staticmethod(np.broadcast_to), staticmethod(np.take)
 
     @staticmethod
     def cast(array, dtype):

@@ -187,17 +187,22 @@ class CProgram:
         rows, columns = source.shape[:2] if layer.kind != "dense" else (1, 1)
         out_rows, out_columns = layer.shape[:2] if layer.kind != "dense" else (1, 1)
         channels = layer.shape[-1]
-        weights = self._constant(f"weights_{number}", self.network.constants[f"w/{layer.name}"])
+        kernel = self.network.constants[f"w/{layer.name}"]
+        weights = self._constant(f"weights_{number}", kernel)
         sums = type_of(min(layer.least, -1), layer.largest, 2)
         index, lists, value = self._list(source, rows * columns, inputs)
         (down, across), ((top, _), (left, _)) = layer.facts.get("stride", (1, 1)), layer.facts.get("pad", ((0, 0), (0, 0)))
         channel = f"{index}[place * {inputs} + e]"
+        product = f"{value}*row++"
+        if value and source.largest * np.abs(kernel.astype("int32")).max(initial=0) < 2**15:
+            # All vector units multiply integers of 16 bits, not all those of 32.
+            product = f"(int16_t)({product})"
         # By pointers: compilers that join such loops for several rows make them many times as slow.
         per_event = [
             f"const int8_t *row = rows + {channel} * {row};",
             f"{sums} *to = sums{f' + {channel} * {row}' if layer.kind == 'depthwise' else ''};",
             f"const {sums} *end = to + {row};",
-            f"while (to != end) {{ *to = ({sums})(*to + {value}*row++); to++; }}",
+            f"while (to != end) {{ *to = ({sums})(*to + {product}); to++; }}",
         ]
         if value:
             per_event.insert(0, f"const int32_t u = event_value[place * {inputs} + e];")
@@ -413,15 +418,35 @@ class CProgram:
         if not takes_input and not once:
             step.insert(0, "(void)input;")
         frames = f" + t * {upper}_INPUT_SIZE" if network.temporal_input else ""
-        run = [
-            "int t, c, best = 0;",
+        start = [
             f"{name}_reset();",
             f"for (c = 0; c < {upper}_CLASSES; c++) logits[c] = 0;",
             "begin(input);" if once else "",
-            f"for (t = 0; t < {upper}_TIMESTEPS; t++) advance({handed and f'input{frames}, '}logits);",
-            f"for (c = 1; c < {upper}_CLASSES; c++) if (logits[c] > logits[best]) best = c;",
+        ]
+        advance = f"advance({handed and f'input{frames}, '}logits);"
+        best = f"for (c = 1; c < {upper}_CLASSES; c++) if (logits[c] > logits[best]) best = c;"
+        run = [
+            "int t, c, best = 0;",
+            *start,
+            f"for (t = 0; t < {upper}_TIMESTEPS; t++) {advance}",
+            best,
             "return best;",
         ]
+        run_until_sure = [
+            "int t, c, best = 0, sure = 0;",
+            *start,
+            f"for (t = 0; t < {upper}_TIMESTEPS && !sure; t++) {{",
+            f"    {advance}",
+            "    best = 0;",
+            f"    {best}",
+            "    sure = 1;",
+            f"    for (c = 0; c < {upper}_CLASSES; c++)",
+            "        if (c != best && (int64_t)logits[best] - logits[c] < (int64_t)margin * (t + 1)) sure = 0;",
+            "}",
+            "*steps = t;",
+            "return best;",
+        ]
+        signature = f"{name}_classify_until_sure(const uint8_t *input, int32_t margin, int32_t *logits, int *steps)"
         shape = " x ".join(map(str, network.input_shape))
         frames_note = f", a frame for each of {network.timesteps} steps" if network.temporal_input else ""
         return (
@@ -435,7 +460,9 @@ class CProgram:
             f"/* Starts a new sequence. */\nvoid {name}_reset(void);\n"
             f"/* One time step: adds its logits. */\nvoid {name}_step(const uint8_t *input, int32_t *logits);\n"
             "/* All time steps of one input: its logits, and the class. */\n"
-            f"int {name}_classify(const uint8_t *input, int32_t *logits);\n\n"
+            f"int {name}_classify(const uint8_t *input, int32_t *logits);\n"
+            "/* As few time steps as one input needs: stops after t of them if the largest logit leads by margin * t. */\n"
+            f"int {signature};\n\n"
             + helpers
             + "\n".join([*self.constants, "", *self.states, ""])
             + "\n"
@@ -443,7 +470,8 @@ class CProgram:
             + f"\n\n{begin}static void advance({given}int32_t *logits)\n{{\n{_indented([*counter, *each])}\n}}\n\n"
             f"void {name}_reset(void)\n{{\n{_indented(reset)}\n}}\n\n"
             f"void {name}_step(const uint8_t *input, int32_t *logits)\n{{\n{_indented(filter(None, step))}\n}}\n\n"
-            f"int {name}_classify(const uint8_t *input, int32_t *logits)\n{{\n{_indented(filter(None, run))}\n}}\n"
+            f"int {name}_classify(const uint8_t *input, int32_t *logits)\n{{\n{_indented(filter(None, run))}\n}}\n\n"
+            f"int {signature}\n{{\n{_indented(filter(None, run_until_sure))}\n}}\n"
         )
 
 

@@ -82,9 +82,11 @@ def choose(
     # The unit of a current that is always 0 means nothing.
     fine = np.where(bound > 0, fine, np.inf)
     taking_part = fine[np.isfinite(fine)]
-    silent = ~(fine <= _FARTHEST * np.median(taking_part)) if taking_part.size else np.ones(unit.shape, bool)
+    far = ~(fine <= _FARTHEST * np.median(taking_part)) if taking_part.size else np.ones(unit.shape, bool)
 
     def constants(f):
+        # Channels that did not take part in the choice keep their currents where their thresholds fit nevertheless.
+        silent = far & (fine * 2.0**f > limit)
         per_unit = np.where(silent, limit / theta, fine / theta * 2.0**f)
 
         def whole(value):
@@ -94,7 +96,7 @@ def choose(
 
     for f in range(largest_f, -31, -1):
         found = constants(f)
-        largest = np.where(silent, 0, bound) * 2.0**f + np.abs(found.bias)
+        largest = np.where(found.silent, 0, bound) * 2.0**f + np.abs(found.bias)
         if found.theta.max() <= limit and largest.max() < LARGEST_CURRENT:
             break
     least = found.theta.min()

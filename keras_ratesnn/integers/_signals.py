@@ -120,3 +120,10 @@ def flattened_order(shape: tuple[int, ...], channels_first: bool) -> np.ndarray 
         return None
     places = np.arange(math.prod(shape)).reshape(shape)
     return np.moveaxis(places, -1, 0).ravel()
+
+
+def moved(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Rows of an array at the places of `flattened_order`."""
+    found = np.empty_like(values)
+    found[order] = values
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_ratesnn._core import tree
 from keras_ratesnn.integers._network import INPUT, IntegerLayer, IntegerNetwork, counts_of
 
 _EXACT = 2**24
@@ -31,15 +32,35 @@ def steps(network: IntegerNetwork, x: Any, arrays: Any, temporal: bool, kernels:
         temporal: Boolean, whether there is a frame for each step.
         kernels: Dict of kernels in float32 by layer, see `kernels_of`.
     """
-    runs = _Runs(network, arrays, kernels)
-    frame = x[:, 0] if temporal else x
-    state = runs.start(arrays.shape(x)[0])
-    known: dict[str, Any] = {}
+    batch = Batch(network, x, arrays, temporal, kernels)
     for t in range(network.timesteps):
-        frame = x[:, t] if temporal else frame
-        outputs, state = runs.step(frame, state, known)
-        yield outputs, state
-        known = {} if temporal else {layer.name: outputs[layer.name] for layer in network.layers if layer.static}
+        yield batch.advance(t), batch.state
+
+
+class Batch:
+    """A batch that is run step by step, whose rows may become fewer. For the arguments see `steps`.
+
+    Attributes:
+        state: Dict, the states of the neurons.
+    """
+
+    def __init__(self, network: IntegerNetwork, x: Any, arrays: Any, temporal: bool, kernels: dict[str, Any]) -> None:
+        self._runs, self._x, self._temporal = _Runs(network, arrays, kernels), x, temporal
+        self.state = self._runs.start(arrays.shape(x)[0])
+        self._known: dict[str, Any] = {}
+
+    def advance(self, t: int) -> dict[str, Any]:
+        """The outputs of all layers at step t."""
+        outputs, self.state = self._runs.step(self._x[:, t] if self._temporal else self._x, self.state, self._known)
+        if not self._temporal:
+            self._known = {layer.name: outputs[layer.name] for layer in self._runs.network.layers if layer.static}
+        return outputs
+
+    def keep(self, rows: Any) -> None:
+        """Goes on with these rows alone, integers `(rows,)`, in this order."""
+        self._x, self.state, self._known = tree.map_leaves(
+            lambda leaf: self._runs.arrays.take(leaf, rows, axis=0), (self._x, self.state, self._known)
+        )
 
 
 def first_state(network: IntegerNetwork, batch: int, arrays: Any) -> dict[str, Any]:

@@ -29,11 +29,14 @@ def export_c(model: IntegerModel, filepath: str | os.PathLike[str], name: str | 
     """Writes a network of integers as one C99 file, for microcontrollers and other devices.
 
     It needs `stdint.h` and `string.h`, no floats, no division, and no memory but its own arrays. Its results are those of the
-    model to the last bit. It has three functions:
+    model to the last bit. It has four functions:
 
         void NAME_reset(void);
         void NAME_step(const uint8_t *input, int32_t *logits);       adds the logits of one time step
         int NAME_classify(const uint8_t *input, int32_t *logits);    all time steps of one input; returns the class
+        int NAME_classify_until_sure(const uint8_t *input, int32_t margin, int32_t *logits, int *steps);
+
+    The last one is `IntegerModel.logits_until_sure`: it stops when the class is sure, and also gives the number of steps.
 
     An input has channels last. An input of 0 costs a comparison, another one a row of additions.
 

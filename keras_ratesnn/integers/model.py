@@ -9,6 +9,8 @@ from keras import ops
 
 from keras_ratesnn._core import backend, checks, progress
 from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn._until_sure import batches, conformal
+from keras_ratesnn._until_sure.answers import Answers
 from keras_ratesnn.integers import _file, _membranes, _steps
 from keras_ratesnn.integers._arrays import OfKeras, OfNumPy
 from keras_ratesnn.integers._compiler import compile_model
@@ -20,9 +22,10 @@ Weights = Literal["int8", "int4", "ternary"]
 
 
 class IntegerModel(keras.Model):
-    """A network of integers. `keras_ratesnn.integer` and `load_integers` make one.
+    """A network of integers, a Keras model for inference. `keras_ratesnn.integer` and `load_integers` make one.
 
-    Its outputs are real logits, the integer ones times a unit; `integer_logits` gives the integers. The results are the same
+    Its inputs are integers. The outputs of `predict` and `evaluate` are real logits, the integer ones times a unit;
+    `integer_logits` gives the integers, `step` those of one time step of a sequence. The results are the same
     to the last bit on every backend, in NumPy, and in the program that `keras_ratesnn.export_c` writes. It cannot be trained.
 
     Args:
@@ -84,17 +87,92 @@ class IntegerModel(keras.Model):
             TypeError: If `x` holds no integers.
             ValueError: If `x` has another shape than the inputs of the network, or values out of their range.
         """
-        x, batch_size = np.asarray(x), checks.positive_integer("batch_size", batch_size)
+        x, batch_size = self._checked_values(x), checks.positive_integer("batch_size", batch_size)
+        parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
+        with backend.no_gradient():
+            found = [ops.convert_to_numpy(self._sums(ops.convert_to_tensor(part.astype("int32")))) for part in parts]
+        return np.concatenate([np.zeros((0, self.plan.classes), "int32"), *found])
+
+    def logits_until_sure(self, x: Any, margin: int, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+        """The integer logits after as few time steps as each sample needs to be sure.
+
+        A sample stops after t steps if the largest of its logits so far exceeds all others by `margin` · t or more, at the
+        latest after T steps. This is exact in integers, where a softmax, as in `keras_ratesnn.predict_until_sure`, is not; with
+        two classes both stop at the same samples. `calibrate_margin` finds a margin.
+
+        Args:
+            x: As in `integer_logits`.
+            margin: Integer from 0 to 2^31 − 1; with 0 all samples stop after the first step.
+            batch_size: As in `integer_logits`.
+
+        Returns:
+            `(logits, steps)`: int32 array `(batch, classes)`, the sums over the steps of each sample, and int32 array
+            `(batch,)`, their numbers from 1 to T.
+
+        Raises:
+            TypeError: As in `integer_logits`, or if `margin` is no integer.
+            ValueError: As in `integer_logits`, or if `margin` is out of its range, or there is one class only.
+        """
+        if not 0 <= checks.integer("margin", margin) < 2**31:
+            raise ValueError(f"`margin` must be from 0 to 2^31 - 1. Received: margin={margin}.")
+        stopped = self._until(x, batch_size, lambda totals, counts, samples, steps: _lead(totals) >= margin * steps)
+        return stopped.totals, stopped.steps
+
+    def calibrate_margin(self, x: Any, y: Any, error: float = 0.02, batch_size: int = 256) -> int:
+        """Finds the smallest `margin` for `logits_until_sure` with which stopping early seldom costs the right answer.
+
+        Its guarantee is that of `keras_ratesnn.calibrate_confidence`.
+
+        Args:
+            x: As in `integer_logits`, held-out samples.
+            y: Array, their labels: class indices, or one-hot vectors.
+            error: Float between 0 and 1, the largest probability that an answer is wrong which would be right after all steps.
+                Defaults to `0.02`.
+            batch_size: As in `integer_logits`.
+
+        Returns:
+            Integer.
+
+        Raises:
+            TypeError: As in `integer_logits`.
+            ValueError: As in `logits_until_sure`, or if labels do not fit, or there are too few samples for this error.
+        """
+        x = self._checked_values(x)
+        answers = Answers(y, len(x), self.plan.classes, self.timesteps)
+
+        def record(totals, counts, samples, steps):
+            return answers.record(_lead(totals) // steps, totals, samples, steps)
+
+        self._until(x, batch_size, record)
+        largest = conformal.largest_allowed(conformal.scores(answers.certainty, answers.right, answers.last), error)
+        return int(largest) + 1 if np.isfinite(largest) else 0
+
+    def _until(self, x, batch_size, leaves):
+        x, last = self._checked_values(x), self.plan.layers[-1].name
+        if self.plan.classes == 1:
+            raise ValueError("A network must have two classes or more to be sure of one. Received: one with a single logit.")
+        if not len(x):
+            raise ValueError("`x` must have samples, at least one. Received: 0 samples.")
+        kernels = self._kernels()
+
+        def begin(samples):
+            tensor, temporal = self._frames(ops.convert_to_tensor(x[samples].astype("int32")))
+            running = _Logits(_steps.Batch(self.plan, tensor, OfKeras, temporal, kernels), last)
+            return running, np.ones((len(samples), self.timesteps), bool)
+
+        with backend.no_gradient():
+            return batches.run(begin, len(x), batch_size, leaves)
+
+    def _checked_values(self, x):
+        """Inputs as an array; raises an error if they are none of the network."""
+        x = np.asarray(x)
         self._frames(x)
         if x.size and (x.min() < 0 or x.max() > self.plan.largest_input):
             raise ValueError(
                 f"`x` must be from 0 to {self.plan.largest_input}, for which the network was made. Received: values from "
                 f"{x.min()} to {x.max()}. Pass `largest_input` to `integer`."
             )
-        parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
-        with backend.no_gradient():
-            found = [ops.convert_to_numpy(self._sums(ops.convert_to_tensor(part.astype("int32")))) for part in parts]
-        return np.concatenate([np.zeros((0, self.plan.classes), "int32"), *found])
+        return x
 
     def layer_outputs(self, x: Any) -> dict[str, np.ndarray]:
         """What all layers give at all steps, to compare a chip with: currents, spikes, sums and logits.
@@ -194,6 +272,25 @@ class IntegerModel(keras.Model):
             OSError: If a file cannot be at `filepath`.
         """
         _file.write(self.plan, checks.file_to_write("filepath", filepath))
+
+
+class _Logits:
+    """A batch of a network of integers that is run until its samples are sure."""
+
+    def __init__(self, batch, last):
+        self._batch, self._last = batch, last
+
+    def advance(self, t):
+        return np.asarray(ops.convert_to_numpy(self._batch.advance(t)[self._last]))
+
+    def keep(self, rows):
+        self._batch.keep(ops.convert_to_tensor(rows, "int32"))
+
+
+def _lead(logits):
+    """By how much the largest of integer logits exceeds the second, `(rows,)`."""
+    second, first = np.partition(logits.astype("int64"), -2, axis=1)[:, -2:].T
+    return first - second
 
 
 def integer(

@@ -19,6 +19,15 @@ def refuse_other_names(neuron: str, arguments: Config) -> None:
             raise TypeError(f"{neuron} has no argument `{name}`. Received: {name}={value!r}. {remedy}")
 
 
+def advice_on_reset(value: Any) -> str:
+    """What a value of `reset`, or of `reset_mechanism` in snnTorch, is called here; an empty string if that is not known."""
+    return {
+        "subtract": 'To subtract the threshold from the membrane is reset="soft".',
+        "zero": 'To set the membrane to v_reset, 0 by default, is reset="hard".',
+        "none": "Neurons without a reset are layers such as LeakyReadout, which do not spike either.",
+    }.get(value if isinstance(value, str) else "", "")
+
+
 def _decay_of(time_constant: Any) -> str:
     number = isinstance(time_constant, numbers.Real) and not isinstance(time_constant, bool)
     if not number or time_constant < 1:
@@ -59,7 +68,21 @@ _REMEDIES = {
         "surrogate=keras_ratesnn.surrogates.ATan(alpha={value!r}). The fraction of the membrane that remains after one step "
         "is decay=. For a synaptic current use CuBaLIF(synaptic_decay=...)."
     ),
-    ("v_threshold", "v_th", "thresh"): "Use threshold={value!r}.",
+    ("num_steps", "T", "timesteps", "time_steps"): (
+        "The model runs its neurons over time: SpikingModel(network, timesteps={value!r})."
+    ),
+    ("return_membrane", "return_mem", "return_state", "store_v_seq", "output"): (
+        "keras_ratesnn.analysis.observed(model, membranes=[name]) gives the membranes of a layer beside the outputs. A "
+        "last layer that gives its membrane instead of spikes is LeakyReadout."
+    ),
+    ("return_sequences",): (
+        "A layer of neurons gives the spikes of each step. SpikingModel(network, timesteps, return_sequences=True) has the "
+        "outputs of each step."
+    ),
+    ("init_hidden",): "Neurons keep their state from step to step by themselves. Leave the argument out.",
+    ("hard_reset",): 'Use reset="hard", which sets the membrane to v_reset, or reset="soft", which subtracts the threshold.',
+    ("units",): "Neurons follow the shape of their input: put a keras.layers.Dense({value!r}) before them.",
+    ("v_threshold", "v_th", "vth", "thresh"): "Use threshold={value!r}.",
     ("reset_mechanism",): (
         'Use reset="soft", which subtracts the threshold from the membrane, or reset="hard", which sets it to v_reset.'
     ),

@@ -11,7 +11,7 @@ from keras_ratesnn._core import backend, checks, registry
 from keras_ratesnn._core.annotations import Config, ParameterValue, Reset, Shape, Structure, Tensor
 from keras_ratesnn.layers import parameters
 from keras_ratesnn.layers._arguments import passed_on
-from keras_ratesnn.layers._other_names import refuse_other_names
+from keras_ratesnn.layers._other_names import advice_on_reset, refuse_other_names
 from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell
 from keras_ratesnn.layers.parameters import LOG, LOGIT, Parameter
 from keras_ratesnn.surrogates import Surrogate
@@ -68,7 +68,7 @@ class IntegrateAndFireCell(NeuronCell):
         refuse_other_names(type(self).__name__, kwargs)
         super().__init__(threshold, surrogate=surrogate, **kwargs)
         self.axis = parameters.checked_axis(axis)
-        self.reset = checks.one_of("reset", reset, RESETS)
+        self.reset = checks.one_of("reset", reset, RESETS, advice=advice_on_reset(reset))
         if v_reset is None:
             raise checks.wrong_type("v_reset", "a real number", v_reset, _NO_V_RESET)
         self.v_reset = v_reset

@@ -52,7 +52,7 @@ class SelfDistillation(keras.losses.Loss):
     Source: Zhao, Yu et al., NeurIPS 2025, arXiv 2510.06254.
     """
 
-    takes_labels = True
+    takes_labels = from_logits = True
 
     def __init__(
         self,

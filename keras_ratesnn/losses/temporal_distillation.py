@@ -53,7 +53,7 @@ class TemporalDistillation(keras.losses.Loss):
     Source: ICML 2025, arXiv 2501.15925; what becomes of samples without a right step is that of arXiv 2510.06254.
     """
 
-    takes_labels = True
+    takes_labels = from_logits = True
 
     def __init__(
         self,

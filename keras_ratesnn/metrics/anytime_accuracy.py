@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals, registry, time_axis
+from keras_ratesnn._core.accuracy import LABELS, Labels, is_right
 from keras_ratesnn._core.annotations import Config, Tensor
-from keras_ratesnn.metrics._accuracy import LABELS, Labels, is_right
 
 _MOST_STEPS = 10_000
 

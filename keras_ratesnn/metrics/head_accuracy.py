@@ -5,8 +5,8 @@ from typing import Any
 import keras
 
 from keras_ratesnn._core import checks, registry
+from keras_ratesnn._core.accuracy import is_right
 from keras_ratesnn._core.annotations import Config, Tensor
-from keras_ratesnn.metrics._accuracy import is_right
 
 
 @registry.register

@@ -69,10 +69,10 @@ def _predicting(model, jit_compile, pixels):
 def _spikingjelly(pixels):
     import torch
 
-    from recipes.benchmark.spikingjelly_chain import chain
+    from recipes.benchmark.translated import Translated
 
     where = "cuda" if device.gpu() else "cpu"
-    network = chain(models.load_pretrained(NETWORK)).to(where)
+    network = Translated(models.load_pretrained(NETWORK)).eval().to(where)
 
     def step():
         with torch.inference_mode():

@@ -66,7 +66,7 @@ def _use_fused_neurons_in_half_precision(network):
     prepare_model_for_precision(network, "cuda", PrecisionConfig(mode="bf16", neuron_storage="bf16"))
 
 
-def optimize_memory(trainer, images, level):
+def optimize_memory(trainer, images, level, block=None):
     """Applies SpikingJelly's memory optimisation to a trainer's network, in place, with the settings of the library's example.
 
     Args:
@@ -74,7 +74,9 @@ def optimize_memory(trainer, images, level):
         images: Tensor, a batch of the size that is trained with.
         level: Integer 1 to 4: 1 recomputes blocks in the backward pass, 2 splits them where that saves memory, 3 splits neurons
             in time, 4 keeps what costs no memory. Levels 2 to 4 measure, on a GPU only.
+        block: Class of the blocks, which have the parts `main` and `neuron`. Defaults to `None`, `Block`.
     """
+    block = block or Block
     from spikingjelly.activation_based import memopt, neuron
 
     def forward(network):
@@ -83,26 +85,27 @@ def optimize_memory(trainer, images, level):
 
     memopt.optimize_memory(
         trainer.network,
-        Block,
+        block,
         forward,
         level=level,
-        split_fn=lambda module: (module.main, module.neuron) if isinstance(module, Block) else (),
+        split_fn=lambda module: (module.main, module.neuron) if isinstance(module, block) else (),
         can_chunk=lambda module: isinstance(module, neuron.BaseNode),
     )
 
 
 class Trainer:
-    """Trains a network with SGD on cross-entropy.
+    """Trains a network on cross-entropy.
 
     Args:
         network: A PyTorch module whose neurons start at rest in each call.
         precision: "float32" or "mixed_bfloat16".
+        optimizer: One of PyTorch, or what has its `zero_grad` and `step`. Defaults to `None`, SGD.
     """
 
-    def __init__(self, network, precision):
+    def __init__(self, network, precision, optimizer=None):
         self.network = network.train()
         self.autocast = precision == "mixed_bfloat16"
-        self.optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
+        self.optimizer = optimizer or torch.optim.SGD(network.parameters(), LEARNING_RATE)
 
     def precision(self, device):
         """The context of a forward pass on a device, "cuda" or "cpu"."""
@@ -150,11 +153,11 @@ class SpikingJelly(OverTime):
         return layer
 
     @staticmethod
-    def lif():
+    def lif(decay=DECAY, **arguments):
         from spikingjelly.activation_based import neuron, surrogate
 
-        options = {"decay_input": False, "v_reset": None, "detach_reset": True}
-        return neuron.LIFNode(tau=1 / (1 - DECAY), surrogate_function=surrogate.Sigmoid(ALPHA), **options)
+        options = {"decay_input": False, "v_reset": None, "detach_reset": True, **arguments}
+        return neuron.LIFNode(tau=1 / (1 - decay), surrogate_function=surrogate.Sigmoid(ALPHA), **options)
 
     def forward(self, x):
         self.reset(self.stages)
@@ -175,11 +178,11 @@ class SnnTorch(OverTime):
         return nn
 
     @staticmethod
-    def lif(name="Leaky", **arguments):
+    def lif(name="Leaky", beta=DECAY, **arguments):
         import snntorch
 
         slope = snntorch.surrogate.sigmoid(slope=ALPHA)
-        return getattr(snntorch, name)(beta=DECAY, spike_grad=slope, init_hidden=True, **arguments)
+        return getattr(snntorch, name)(beta=beta, spike_grad=slope, init_hidden=True, **arguments)
 
     def forward(self, x):
         for module in self.stages.modules():

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import re
+import shutil
 import sys
 
 import keras
@@ -25,6 +26,7 @@ from recipes.benchmark import (
     measure,
     memory,
     process_peak,
+    programs,
     recorded,
     report,
     sequences,
@@ -751,14 +753,31 @@ def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
     assert "--batch" in capsys.readouterr().err
 
 
+def test_programs_are_measured_beside_runtimes_and_what_is_missing_is_named(capsys, monkeypatch):
+    command = ["--networks", "digits", "--images", "4", "--rounds", "1"]
+    if BACKEND != "tensorflow":
+        assert "Set KERAS_BACKEND=tensorflow" in error_of(command, capsys, programs.main)
+        return
+    if shutil.which("gcc") is not None:
+        assert programs.main(command) == 0
+        rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "of 4" in line]
+        assert [row[0].strip("| ").split(",")[0] for row in rows] == ["C", "C", "ONNX Runtime", "LiteRT", "LiteRT"]
+        assert [row[-1] for row in rows] == ["4 of 4 |"] * 5
+        assert rows[2][2] == "1.00"
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        assert "needs the package onnxruntime" in error_of(command, capsys, programs.main)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "need gcc, which is not on the path" in error_of(command, capsys, programs.main)
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
 def test_the_pretrained_network_gives_the_same_logits_in_spikingjelly():
     pytest.importorskip("spikingjelly")
-    from recipes.benchmark.spikingjelly_chain import chain
+    from recipes.benchmark.translated import Translated
 
     pixels = np.random.default_rng(0).integers(0, 256, (20, *inference.SHAPE)).astype("uint8")
     model = rsnn.models.load_pretrained(inference.NETWORK)
-    outputs = to_numpy(chain(model)(keras.ops.convert_to_tensor(pixels)).detach())
+    outputs = to_numpy(Translated(model).eval()(keras.ops.convert_to_tensor(pixels)).detach())
     # A membrane within rounding of the threshold changes all logits of an image.
     same = np.isclose(outputs, model.predict(pixels, verbose=0), rtol=1e-3, atol=1e-3).all(axis=1)
     assert same.mean() >= 0.8

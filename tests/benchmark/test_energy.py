@@ -63,10 +63,10 @@ def module_of(source):
     import torch
     from spikingjelly.activation_based import layer
 
-    from recipes.benchmark import spikingjelly_chain
+    from recipes.benchmark import translated
 
     if not isinstance(source, layers.Conv2D):
-        return spikingjelly_chain.module_of(source)
+        return translated.module_of(source)
     *size, inputs, outputs = source.kernel.shape
     module = layer.Conv2d(inputs, outputs, size, stride=source.strides, bias=False)
     module.weight.data = torch.as_tensor(to_numpy(source.kernel.value).transpose(3, 2, 0, 1).copy())

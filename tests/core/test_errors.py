@@ -1,6 +1,7 @@
 """Errors are raised early, with the right type, and name the argument, the value, and what to do."""
 
 import functools
+import inspect
 import math
 import warnings
 
@@ -172,6 +173,12 @@ OTHER_NAMES = {
     "learn_beta": (True, "ParametricLIF(decay=...)"),
     "step_mode": ("m", 'SpikingModel(network, timesteps, step_mode="multi")'),
     "backend": ("cupy", "KERAS_BACKEND"),
+    "num_steps": (4, "SpikingModel(network, timesteps=4)"),
+    "return_membrane": (True, "analysis.observed(model, membranes=[name])"),
+    "store_v_seq": (True, "analysis.observed(model, membranes=[name])"),
+    "return_sequences": (True, "SpikingModel(network, timesteps, return_sequences=True)"),
+    "init_hidden": (True, "Leave the argument out"),
+    "units": (32, "keras.layers.Dense(32)"),
 }
 
 
@@ -182,6 +189,35 @@ def test_argument_names_of_other_libraries_are_translated(make, name):
     with pytest.raises(TypeError, match=f"^{make.__name__} has no argument `{name}`") as raised:
         make(**{name: value})
     assert_says(raised, f"{name}={value!r}", advice)
+
+
+@pytest.mark.parametrize(("value", "ours"), [("zero", "hard"), ("subtract", "soft"), ("none", "LeakyReadout")])
+def test_resets_of_other_libraries_are_translated(value, ours):
+    with pytest.raises(ValueError, match="`reset` must be one of 'soft', 'hard'") as raised:
+        LIF(reset=value)
+    assert_says(raised, f"reset={value!r}", ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "ours"),
+    [
+        ("num_steps", 4, "timesteps=4"),
+        ("T", 4, "timesteps=4"),
+        ("return_membrane", True, "analysis.observed"),
+        ("method", "bptt", 'gradient="rate"'),
+    ],
+)
+def test_arguments_of_models_of_other_libraries_are_translated(name, value, ours):
+    with pytest.raises(TypeError, match=f"^SpikingModel has no argument `{name}`") as raised:
+        rsnn.SpikingModel(mlp(), **{name: value})
+    assert_says(raised, f"{name}={value!r}", ours)
+    assert next(iter(inspect.signature(rsnn.SpikingModel).parameters)) == "network"
+
+
+def test_an_error_about_shapes_has_a_name_that_users_know():
+    with pytest.raises(ValueError, match="one frame for each of timesteps=3") as raised:
+        spiking().predict(np.ones((4, 5)))
+    assert type(raised.value) is ValueError
 
 
 NOT_STABILIZED = [rsnn.layers.IF, rsnn.layers.ParametricLIF, rsnn.layers.ALIF, rsnn.layers.CuBaLIF, LIFCell]

@@ -63,7 +63,7 @@ def _where_it_runs(page):
 # What readers are warned of is no error.
 @pytest.mark.filterwarnings("default::UserWarning")
 @pytest.mark.parametrize("page", [_where_it_runs(page) for page in PAGES])
-def test_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
+def test_python_blocks_of_a_page_run_in_order_and_tutorials_show_what_they_print(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # As in the first process of `torchrun --nproc-per-node 1`.
     job = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
@@ -71,6 +71,12 @@ def test_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(value))
     names = {}
     # A block may name what it is for: a backend, or a package.
-    for label, block in re.findall(r"```python ?(\w*)\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
+    blocks = re.findall(r"```python ?(\w*)\n(.*?)```\n(\n```text)?", (ROOT / page).read_text(), flags=re.DOTALL)
+    for label, block, output in blocks:
         if label in IN_BLOCKS:
             exec(compile(block, page, "exec"), names)
+            if page.startswith("docs/tutorials/"):
+                shown = bool(output) == bool(capsys.readouterr().out.strip())
+                assert shown, (
+                    f"`KERAS_BACKEND=torch python docs/mkdocs/run_tutorials.py {pathlib.Path(page).stem}` writes:\n{block}"
+                )

@@ -14,6 +14,7 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 from keras_ratesnn._export.step_graph import StepGraph
 from keras_ratesnn._model import export_formats
+from tests.until_sure.test_predict import classifier
 
 BACKEND = keras.backend.backend()
 FORMATS = {"tensorflow": ["tf_saved_model", "litert", "onnx"], "jax": ["tf_saved_model"], "torch": ["onnx"]}[BACKEND]
@@ -137,6 +138,25 @@ def test_exported_steps_are_those_of_the_model(format, tmp_path):
         states = {name: results[f"next_{name}"] for name in states}
     np.testing.assert_allclose(np.mean(outputs, axis=0), model.predict(x, verbose=0), rtol=0, atol=1e-5)
     assert np.std(outputs, axis=0).max() > 0.01
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_loop_over_an_exported_step_stops_where_the_model_does(format, tmp_path):
+    model, (x, _) = classifier(), data(12)
+    path = tmp_path / f"step{SUFFIXES[format]}"
+    start = rsnn.export_step(model, path, format, batch_size=1, verbose=False)
+    step, found = function_of(path, format), []
+    for frame in x:
+        states, total, t, probability = start, 0.0, 0, 0.0
+        while t < model.timesteps and probability < 0.6:
+            results = step({"input": frame[None], **states})
+            states = {name: results[f"next_{name}"] for name in states}
+            total, t = total + results["output"], t + 1
+            probability = 1 / np.exp(total / t - (total / t).max()).sum()
+        found.append((*total[0] / t, t))
+    outputs, steps = rsnn.predict_until_sure(model, x, 0.6)
+    assert len(set(steps)) > 2
+    np.testing.assert_allclose(found, np.column_stack([outputs, steps]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("format", FORMATS[:2])
@@ -292,7 +312,7 @@ def test_a_format_that_a_backend_does_not_offer_is_an_error_that_names_another_b
 def test_a_missing_package_is_an_error_that_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     package = {"tensorflow": "tf2onnx", "jax": "jax2onnx", "torch": "onnx"}[BACKEND]
-    command = "pip install jax2onnx" if BACKEND == "jax" else r'python -m pip install -e "\.\[export\]" in a clone'
+    command = "pip install jax2onnx" if BACKEND == "jax" else r'python -m pip install .*"onnx>='
     with pytest.raises(ImportError, match=f"format='onnx'` needs the package {package} on the backend '{BACKEND}'.* {command}"):
         export(spiking(timesteps=T), tmp_path, "onnx")
 

@@ -47,6 +47,27 @@ int main(void)
 """
 
 
+# The same until the class is sure: logits, class and steps.
+MAIN_UNTIL_SURE = """
+#include "net.c"
+#include <stdio.h>
+#ifndef FRAMES
+#define FRAMES 1
+#endif
+int main(void)
+{
+    static uint8_t x[FRAMES * NET_INPUT_SIZE];
+    int32_t logits[NET_CLASSES];
+    while (fread(x, 1, sizeof x, stdin) == sizeof x) {
+        int c, steps, best = net_classify_until_sure(x, MARGIN, logits, &steps);
+        for (c = 0; c < NET_CLASSES; c++) printf("%d ", (int)logits[c]);
+        printf("%d %d\\n", best, steps);
+    }
+    return 0;
+}
+"""
+
+
 @pytest.fixture(autouse=True)
 def _needs_gcc():
     # Not by a mark: those skip what does not run on a backend.
@@ -56,13 +77,18 @@ def _needs_gcc():
 
 def outputs_of_c(chip, x, folder, *flags, **kwargs):
     """The logits and classes of the program of a network."""
+    rows = rows_of_c(MAIN, chip, x, folder, *flags, **kwargs)
+    return rows[:, :-1], rows[:, -1]
+
+
+def rows_of_c(main, chip, x, folder, *flags, **kwargs):
+    """The integers that a program prints for each sample."""
     rsnn.export_c(chip, folder / "net.c", **kwargs)
-    (folder / "main.c").write_text(MAIN)
+    (folder / "main.c").write_text(main)
     frames = [f"-DFRAMES={chip.timesteps}"] if chip.plan.temporal_input else []
     subprocess.run([GCC, *FLAGS, *frames, *flags, "main.c", "-o", "program"], cwd=folder, check=True)
     found = subprocess.run([folder / "program"], input=x.tobytes(), capture_output=True, check=True).stdout
-    rows = np.array([line.split() for line in found.decode().splitlines()], "int64")
-    return rows[:, :-1], rows[:, -1]
+    return np.array([line.split() for line in found.decode().splitlines()], "int64")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -75,6 +101,17 @@ def test_the_program_of_a_drawn_network_gives_its_logits(seed, tmp_path):
         logits, classes = outputs_of_c(chip, x, tmp_path, *SANITIZED, cache_input=cache_input)
         np.testing.assert_array_equal(logits, expected)
         np.testing.assert_array_equal(classes, expected.argmax(1))
+
+
+def test_the_program_stops_where_the_network_does(tmp_path):
+    for seed in (0, 3):
+        chip, x = rsnn.integer(draw(seed), verbose=False), frames(seed, 5)
+        # A margin with which some samples stop early, if not all of them are equally sure.
+        margin = int(np.median(np.diff(np.sort(chip.logits_until_sure(x, 0)[0])[:, -2:])))
+        logits, steps = chip.logits_until_sure(x, margin)
+        assert steps.min() < chip.timesteps
+        rows = rows_of_c(MAIN_UNTIL_SURE, chip, x, tmp_path, *SANITIZED, f"-DMARGIN={margin}")
+        np.testing.assert_array_equal(rows, np.column_stack([logits, logits.argmax(axis=1), steps]))
 
 
 @pytest.mark.parametrize("case", ["lif_conv_int8", "ilif_sew_int4"])

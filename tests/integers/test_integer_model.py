@@ -96,6 +96,17 @@ def test_a_channel_with_hardly_any_current_keeps_its_bias():
 
 
 @pytest.mark.runs_once
+def test_a_channel_of_small_currents_keeps_them_if_its_threshold_fits():
+    model = small(layers.Dense(5, name="d"), rsnn.layers.IF(3.4, name="n"), layers.Dense(2), shape=(1,))
+    model.network.get_layer("d").set_weights([np.array([[1.0, 1.0, 1.0, 1 / 5, 1 / 9]], "float32"), np.zeros(5)])
+    # The last threshold, 9 times the median, is less than the limit of 2^12 with the shift that the third one decides.
+    chip = rsnn.integer(model, verbose=False)
+    assert chip.plan.of("n").facts["f"] == 0
+    np.testing.assert_array_equal(chip.plan.constants["theta/n"], [432, 432, 432, 2159, 3886])
+    np.testing.assert_array_equal(chip.plan.constants["w/d"], [[127] * 5])
+
+
+@pytest.mark.runs_once
 def test_a_model_in_half_precision_has_the_integers_of_its_float32_weights():
     plans = []
     for policy in ("float32", "mixed_bfloat16"):

@@ -53,3 +53,16 @@ def test_a_shipped_network_has_the_same_integers_everywhere(name, count, largest
         of_c, classes = outputs_of_c(chip, x, tmp_path, "-O2")
         np.testing.assert_array_equal(of_c, logits)
         np.testing.assert_array_equal(classes, logits.argmax(1))
+
+
+QUANTISED = [name for name, card in rsnn.models.list_pretrained().items() if card.integers and card.url is None]
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("name", QUANTISED or ["none ships"])
+def test_a_network_of_quantised_weights_becomes_a_program_of_the_sizes_on_its_card(name, tmp_path):
+    card, chip = rsnn.models.list_pretrained()[name], rsnn.integer(rsnn.models.load_pretrained(name), verbose=False)
+    assert {row.weights for row in chip.report.layers if row.weights} == {"int8", card.arguments["weights"]}
+    sizes = [rsnn.export_c(chip, tmp_path / "net.c", cache_input=cached) for cached in (True, False)]
+    assert sizes[0].constants == card.integers["constants"]
+    assert [size.memory for size in sizes] == [card.integers["memory"], card.integers["memory_without_cache"]]

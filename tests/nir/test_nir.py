@@ -760,7 +760,7 @@ def test_the_extra_is_named_when_it_is_missing(package, function, file, monkeypa
 
     monkeypatch.setitem(sys.modules, package, None)
     argument = keras.Sequential([keras.Input((3,)), LIF()])
-    with pytest.raises(ImportError, match=r'pip install -e "\.\[nir\]" in a clone of the repository'):
+    with pytest.raises(ImportError, match=r'python -m pip install "nir>='):
         rsnn.export_nir(argument, file) if function == "export_nir" else rsnn.import_nir(file, 2)
 
 

@@ -80,7 +80,12 @@ def test_a_run_with_quantised_weights_is_saved_and_published_with_them(tmp_path,
     capsys.readouterr()
     assert "with weights=ternary" in error_of([*command, "--architecture", "VGG11"], capsys, publish.main)
     assert publish.main(command) == 0
-    assert json.loads((tmp_path / "cards" / "ternary.json").read_text())["arguments"] == {"weights": "ternary"}
+    card = json.loads((tmp_path / "cards" / "ternary.json").read_text())
+    assert card["arguments"] == {"weights": "ternary"}
+    assert sorted(card["integers"]) == ["constants", "memory", "memory_without_cache", "test_accuracy"]
+    # A step is not enough to learn much, but the network of integers has learned the same.
+    assert card["integers"]["test_accuracy"] == pytest.approx(card["test_accuracy"], abs=0.02)
+    assert card["integers"]["memory"] > card["integers"]["memory_without_cache"] > 0
     model = keras.saving.load_model(tmp_path / "weights" / "ternary.keras")
     found = [getattr(layer, "weight_type", None) for layer in model.network.layers]
     assert [weights for weights in found if weights] == ["int8", "ternary", "ternary", "int8"]

@@ -58,6 +58,10 @@ def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(t
     assert made == _card.read(tmp_path / "cards" / "made.json")
     assert (made.architecture, made.arguments, made.timesteps, made.seed) == ("made", {}, 3, 7)
     assert (made.parameters, made.sha256, made.test_accuracy) == (model.count_params(), _files.sha256(path), 0.5)
+    further = {**RECORD, "settings": {**RECORD["settings"], "random_timesteps": [1, 4], "start_from": "digits"}}
+    texts = {"name": "further", "data_set": "Noise", "preprocessing": "None", "licence": "CC0-1.0"}
+    card, _ = publish.publish(model, further, folder=tmp_path, **texts)
+    assert card.gradient == "rate, T from 1 to 4, from the weights of digits"
 
 
 def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, capsys):

@@ -1,12 +1,14 @@
 """The command that quantizes a network: what it prints, and what it needs."""
 
 import dataclasses
+import json
 import sys
 
 import pytest
 from helpers import BACKEND
 
-from recipes import catalogue, quantize
+import keras_ratesnn as rsnn
+from recipes import catalogue, publish, quantize
 from tests.recipes.recipe_runs import error_of
 
 
@@ -32,6 +34,45 @@ def test_the_command_prints_networks_of_integers_converted_and_trained(capsys, m
     assert error_of(["digits", "--epochs", "1"], capsys, quantize.main).startswith(
         "error: --epochs is for networks of integers"
     )
+
+
+@pytest.mark.runs_once
+def test_the_command_finds_trained_networks_again(tmp_path, capsys, monkeypatch):
+    few = dataclasses.replace(catalogue.find("digits"), train_images=64)
+    monkeypatch.setitem(catalogue.RECIPES, "digits", few)
+    command = [
+        "digits",
+        "--integer",
+        "--images",
+        "40",
+        "--epochs",
+        "1",
+        "--weights",
+        "ternary",
+        "--out",
+        str(tmp_path / "nets"),
+    ]
+    assert quantize.main(command) == 0
+    table = capsys.readouterr().out
+    assert [line.split()[0] for line in table.splitlines()[3:]] == ["float32", "ternary", "ternary"]
+    monkeypatch.setattr(quantize, "_trained", None)
+    assert quantize.main(command) == 0
+    assert capsys.readouterr().out == table
+    run = tmp_path / "nets" / "digits-ternary-1epochs"
+    texts = ["--name", "made", "--data-set", "digits", "--preprocessing", "none", "--licence", "Apache-2.0"]
+    assert publish.main([str(run), *texts, "--to", str(tmp_path / "hub")]) == 0
+    page = (tmp_path / "hub" / "README.md").read_text()
+    trained = f"gradient rate, from the weights of digits, T = 4, 1 epochs, seed 0, on {BACKEND}"
+    assert f"| {trained} |\n| integers | accuracy " in page
+    model = rsnn.models.load_pretrained(tmp_path / "hub")
+    card = json.loads((tmp_path / "hub" / "card.json").read_text())
+    assert {layer.weight_type for layer in model.network.layers if hasattr(layer, "weight_type")} == {"int8", "ternary"}
+    sizes = rsnn.export_c(rsnn.integer(model, verbose=False), tmp_path / "net.c")
+    assert [sizes.constants, sizes.memory] == [card["integers"][key] for key in ("constants", "memory")]
+    capsys.readouterr()
+    (run / "last.keras").write_bytes(b"no network")
+    assert quantize.main(command) == 2
+    assert f"{run / 'last.keras'} is damaged. Remove {run}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("images", [0, -1])

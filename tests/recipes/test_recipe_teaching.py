@@ -208,6 +208,9 @@ def test_branches_sit_at_the_ends_of_the_last_stages():
         (["one_step_epochs=1.5"], "`one_step_epochs` must be an integer"),
         (["one_step_epochs=1", "random_timesteps=[1,4]"], "`one_step_epochs` and `random_timesteps` cannot both be set"),
         (["one_step_epochs=1", "windows=2"], "`one_step_epochs` needs a gradient for T = 1."),
+        (["start_from=digits", "ordinary=first"], "`start_from` and `ordinary` cannot both be set"),
+        (["start_from=nothing", "epochs=1"], "`name` must be one of 'digits'"),
+        (["start_from=digits", "width=0.5", "epochs=1"], "`start_from` must be a pretrained network of this recipe"),
         (["branches=0"], "`branches` must be"),
         (["branches=3", *TINY], "`branches` must be at most 2 in recipe 'digits'"),
         (["temperature=2"], "`temperature` must be None without a teacher, branches and step_distillation"),
@@ -233,6 +236,13 @@ def test_first_epochs_with_one_step_are_trained_and_tested(tmp_path):
     record = trained(tmp_path, "digits", "--set", *TINY, "one_step_epochs=1", "epochs=2")
     assert record["settings"]["one_step_epochs"] == 1
     assert len(record["curve"]["test_accuracy"]) == 2
+
+
+def test_training_starts_from_the_weights_of_a_pretrained_network(tmp_path):
+    settings = ("start_from=digits", "epochs=1", "train_images=32", "learning_rate=1e-9", "weight_decay=0")
+    record = trained(tmp_path, "digits", "--set", *settings)
+    assert record["settings"]["start_from"] == "digits"
+    assert record["test_accuracy"] > 0.9
 
 
 @pytest.mark.parametrize(("setting", "unset"), [("random_timesteps=[1,4]", "None"), ("one_step_epochs=1", "0")])

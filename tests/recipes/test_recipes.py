@@ -493,6 +493,20 @@ def test_convert_prints_accuracies_before_and_after(capsys):
     assert float(tuned) > 0.9
 
 
+def test_convert_quantises_weights_after_calibration(capsys, monkeypatch):
+    models = []
+    monkeypatch.setattr(run, "trained_accuracy", lambda model, *arguments: models.append(model) or 0.5)
+    monkeypatch.setattr(run, "scores", lambda *arguments: {"accuracy": 0.25})
+    assert convert.main(["digits", "--timesteps", "2", "--set", "weights=int4", "width=0.1"]) == 0
+    assert "| 2 | 0.2500 | 0.5000 |" in capsys.readouterr().out
+    ordinary, tuned = models
+    found = [
+        getattr(layer, "weight_type", None) for layer in tuned.network.layers if getattr(layer, "kernel", None) is not None
+    ]
+    assert found == ["int8", "int4", "int4", "int8"]
+    assert not any(hasattr(layer, "weight_type") for layer in ordinary.layers)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import functools
+import itertools
 import math
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
@@ -118,6 +119,16 @@ class Backend(abc.ABC):
         """
         return self.graft(value, before, 1.0)
 
+    def batches_of_step(self, data: Any, steps: int) -> tuple[list[Any], Any]:
+        """`(batches, data)`: the batches of the arguments of a compiled Keras function, none where the host does not see them.
+
+        `steps` is how many a call takes. The returned `data` replaces the iterator that was passed.
+        """
+        if isinstance(data, list):
+            return data, data
+        batches = list(itertools.islice(data, steps))
+        return batches, itertools.chain(batches, data)
+
     def call_graphs(self) -> CallGraphs:
         """New `CallGraphs`, for a model."""
         return CallGraphs()
@@ -126,6 +137,26 @@ class Backend(abc.ABC):
         """Raises an error if two numbers differ, which may be known only at run time."""
         if isinstance(size, int) and isinstance(wanted, int) and size != wanted:
             raise ValueError(message)
+
+    def compiled(
+        self,
+        function: Callable[[list[Tensor]], list[Tensor]],
+        model: keras.Model,
+        graphs: CallGraphs,
+        settings: Hashable,
+        jit_compile: bool | str,
+    ) -> Callable[[list[Tensor]], list[Tensor]]:
+        """The function, compiled for each combination of shapes: for calls around which there is no compiled function of Keras.
+
+        Args:
+            function: Function from a list of tensors to another one, in inference. It may use the variables of the model, and
+                assign those that are not trainable.
+            model: Keras model.
+            graphs: Where calls are recorded, if they are.
+            settings: What the function depends on besides the model.
+            jit_compile: True, False or "auto", as in `CallGraphs.call`.
+        """
+        return lambda tensors: graphs.call(function, tensors, model, (), settings, jit_compile)
 
     def cond(self, chosen: Tensor, function: Callable[[], list[Tensor]], otherwise: list[Tensor]) -> list[Tensor]:
         """`function()` if a boolean scalar tensor is true, else `otherwise`, tensors like its results, which costs nothing."""
@@ -325,6 +356,10 @@ class Backend(abc.ABC):
     def steps_in_a_pass(self, timesteps: int, with_gradient: bool) -> int:
         """The number of steps of an unrolled time loop of one layer that `elementwise` is given at once."""
         return timesteps
+
+    def traced(self, function: Callable[..., Structure]) -> Callable[..., Structure]:
+        """A function of structures of tensors, without side effects, compiled where it would run operation by operation."""
+        return function
 
     def unrolled_network_steps(self) -> float:
         """As `unrolled_steps`, for the time loop around a whole network."""

@@ -32,6 +32,9 @@ class Card:
         sha256: Hash of that file, 64 hexadecimal digits.
         url: The download URL of the file, or `None` if it ships with the package.
         origin: Where weights of others come from. Defaults to `""`, for weights that the recipes trained.
+        integers: Dict, of a network that was trained with quantised weights: what `keras_ratesnn.integer` makes of it. It has
+            the `"test_accuracy"` of integers, and of the C program of `keras_ratesnn.export_c` the bytes of `"constants"`, of
+            `"memory"`, and of `"memory_without_cache"`, with `cache_input=False`. Defaults to none.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -58,6 +61,7 @@ class Card:
     sha256: str
     url: str | None
     origin: str = ""
+    integers: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -99,8 +103,8 @@ def read(path, advice="Reinstall keras_ratesnn, or correct the file if it is you
         if not isinstance(content, dict):
             raise TypeError(f"It must contain an object. Received: {type(content).__name__}.")
         names = [field.name for field in dataclasses.fields(Card) if field.name != "name"]
-        # Cards of earlier versions have no origin.
-        missing = [name for name in names if name not in content and name != "origin"]
+        # Cards of earlier versions have none of these.
+        missing = [name for name in names if name not in content and name not in ("origin", "integers")]
         unknown = [name for name in content if name not in names]
         if missing or unknown:
             raise ValueError(f"Missing fields: {missing}. Unknown fields: {unknown}.")

@@ -49,9 +49,10 @@ NETWORKS: dict[str, Mapping[Callable[..., Layout | None], Iterable[dict[str, str
 of names."""
 
 NOT_RUN: dict[Callable[..., Layout | None], Callable[..., dict[str, np.ndarray]]] = {
-    _transformers.sdt_v1: _transformers.talking_heads
+    _transformers.spikformer: _transformers.norms,
+    _transformers.sdt_v1: _transformers.talking_heads,
 }
-"""Functions of a network that return weights which its authors do not run, but which tell what others do not."""
+"""Functions of a network that return weights which its authors' program has in its files, but does not run."""
 
 HEADS = (HEAD, "distilled_classifier")
 """The layers that depend on the number of classes."""

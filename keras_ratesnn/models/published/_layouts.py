@@ -5,8 +5,6 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from keras_ratesnn.models._blocks import channel_axis
 
 _MOST_BLOCKS = 100
@@ -30,7 +28,6 @@ class Layout(NamedTuple):
         prefix: String with which the names in the program's files begin. Defaults to nothing.
         axes: Dict of parts of the authors' names to how many axes kernels of one pixel have there. By default they have four
             where ours is a convolution, and two where it is dense. Defaults to none.
-        also: Dict of the authors' names of weights that their program expects, but does not run, to arrays. Defaults to none.
     """
 
     builder: Callable
@@ -44,7 +41,6 @@ class Layout(NamedTuple):
     place: str = "state_dict"
     prefix: str = ""
     axes: Mapping[str, int] = types.MappingProxyType({})
-    also: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
 
 class UnknownSizesError(Exception):

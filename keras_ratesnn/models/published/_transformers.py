@@ -121,17 +121,22 @@ def spikformer(weights):
     hidden = outputs(weights, f"block.0.mlp.fc1_{'linear' if dense else 'conv'}")
     number = blocks(weights, r"block\.(\d{1,9})\.")
     layout = _layout(weights, Spikformer, EDITIONS, SPIKFORMER, edition, channels, dims, number, hidden)
-    also = {
-        # They take no memory: the file says how long they are.
-        f"block.{block}.norm{n}.{name}": np.broadcast_to(np.float32(value), dims)
-        for block in range(number)
-        for n in (1, 2)
-        for name, value in {"weight": 1.0, "bias": 0.0}.items()
-    }
     # On CIFAR all are linear.
     axes = {"cifar": {}, "imagenet": _AXES, "dvs": {**_AXES, "mlp": 3}}[edition]
     place = "model" if edition == "dvs" else "state_dict"
-    return layout._replace(unused=_NEVER_RUN, also=also, axes=axes, place=place)
+    return layout._replace(unused=_NEVER_RUN, axes=axes, place=place)
+
+
+def norms(network):
+    """The weights of Spikformer that its authors do not run."""
+    last = re.compile(r"block(\d+)_mlp2")
+    found = {int(match[1]): layer for layer in network.layers if (match := last.fullmatch(layer.name))}
+    return {
+        f"block.{block - 1}.norm{n}.{name}": np.full(layer.kernel.shape[-1], value, "float32")
+        for block, layer in found.items()
+        for n in (1, 2)
+        for name, value in {"weight": 1.0, "bias": 0.0}.items()
+    }
 
 
 def qkformer(weights):

@@ -20,7 +20,8 @@ def stored(network, networks, not_run):
     Args:
         network: Functional model.
         networks: Dict of architectures to dicts of functions that return a `Layout` to their tables of names.
-        not_run: Dict of some of these functions to functions of a network that return further weights of the file.
+        not_run: Dict of some of these functions to functions of a network that return further weights of a file, which are
+            not run.
 
     Raises:
         MismatchError: If it is none of these networks.
@@ -34,13 +35,14 @@ def stored(network, networks, not_run):
                     theirs = _names(arrays, names)
                     further = not_run[layout_of](network) if layout_of in not_run else {}
                     layout = _layout(network, layout_of, names, {**_by_name(arrays, theirs), **further})
-                    fitting.append((theirs, layout._replace(also={**layout.also, **further})))
+                    fitting.append((theirs, layout, further))
                 except _OtherNetwork as other:
                     reasons.append((other.distance, f"as {architecture} {other}"))
     if not fitting:
         raise MismatchError(min(reasons, key=lambda reason: reason[0])[1])
-    theirs, layout = next((fit for fit in fitting if _has_neurons_of(network, fit[1])), fitting[0])
-    return layout.place, _formatted(network, arrays, theirs, layout)
+    theirs, layout, further = next((fit for fit in fitting if _has_neurons_of(network, fit[1])), fitting[0])
+    weights = {**_formatted(network, arrays, theirs, layout), **further}
+    return layout.place, {f"{layout.prefix}{name}": array for name, array in weights.items()}
 
 
 class _OtherNetwork(Exception):
@@ -139,7 +141,7 @@ def _has_neurons_of(network, layout):
 
 
 def _formatted(network, arrays, names, layout):
-    """All weights of a file: as the authors have them, with those that count batches or are not run."""
+    """The weights that the authors run, as they have them, with those that count batches."""
     weights = {}
     arrays = _without_biases(network, arrays) if layout.without_biases else arrays
     for ours, found in arrays.items():
@@ -151,7 +153,7 @@ def _formatted(network, arrays, names, layout):
             weights[theirs if axes == 1 or not parameter else f"{theirs}.{parameter}"] = array
         if isinstance(layer, layers.BatchNormalization):
             weights[f"{theirs}.{COUNTER}"] = np.zeros((), "int64")
-    return {f"{layout.prefix}{name}": array for name, array in {**weights, **layout.also}.items()}
+    return weights
 
 
 def _without_biases(network, arrays):

@@ -3,7 +3,9 @@
 import contextlib
 
 import jax
+import keras
 
+from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base, xla_loops
 
@@ -17,6 +19,9 @@ class Backend(base.Backend):
     def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
         """`value`, with a chosen derivative."""
         return _graft(value, onto, slope)
+
+    def traced(self, function):
+        return jax.jit(function)
 
     def jvp(self, function, primals, tangents):
         return jax.jvp(function, primals, tangents)
@@ -38,6 +43,27 @@ class Backend(base.Backend):
 
         attached.defvjp(forward, pull)
         return attached(values, inputs, others)
+
+    def compiled(self, function, model, graphs, settings, jit_compile):
+        variables = model.variables
+        targets: list[keras.Variable] = []
+
+        @jax.jit
+        def of_values(values, tensors):
+            scope = keras_internals.CollectingScope(variables, values)
+            with scope:
+                results = function(tensors)
+            assigned = scope.assigned()
+            targets[:] = [variable for variable, _ in assigned]
+            return results, [value for _, value in assigned]
+
+        def with_assignments(tensors):
+            results, values = of_values(keras_internals.values_of(variables), tensors)
+            for variable, value in zip(targets, values, strict=True):
+                variable.assign(value)
+            return results
+
+        return with_assignments
 
     def exporting(self, format):
         # The converter to ONNX cannot convert time loops.

@@ -36,6 +36,9 @@ class Backend(base.Backend):
             return tf.stop_gradient(value) + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
         return _graft(value, onto, slope)
 
+    def traced(self, function):
+        return tf.function(function, autograph=False)
+
     def jvp(self, function, primals, tangents):
         # Copies, because primals must be distinct.
         primals = [tf.identity(primal) for primal in primals]
@@ -116,6 +119,28 @@ class Backend(base.Backend):
             return tensors
         after = iter(xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
         return tree.map_leaves(lambda _: next(after), tensors)
+
+    def batches_of_step(self, data, steps):
+        spec = getattr(data, "element_spec", None)
+        if not isinstance(data, tf.data.Iterator):
+            return super().batches_of_step(data, steps) if spec is None else ([], data)
+        if not all(isinstance(leaf, tf.TensorSpec) for leaf in tf.nest.flatten(spec)):
+            return [], data
+        batches = list(itertools.islice(data, steps))
+        # Of the same type, so that nothing is traced again.
+        return batches, iter(tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec))
+
+    def compiled(self, function, model, graphs, settings, jit_compile):
+        traced, functions = tf.function(function, autograph=False), {}
+
+        def of_shapes(tensors):
+            # TensorFlow takes longer to find the trace than many layers to run.
+            key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
+            if key not in functions:
+                functions[key] = traced.get_concrete_function(tensors)
+            return functions[key](tensors)
+
+        return of_shapes
 
     def ranks_of_batch(self, data):
         """Keras lets TensorFlow trace a function for the most general shape it has seen, which is unknown for inputs both with

@@ -1,6 +1,9 @@
-"""Pages of the examples, which are Python files in the form of keras.io's examples."""
+"""Pages with code: those of the examples, which are Python files in the form of keras.io's, and blocks of tutorials."""
 
 import re
+
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n.*?^```\n)?", re.DOTALL | re.MULTILINE)
+"""A block of Python of a tutorial, and what it has printed."""
 
 
 def page_of_example(source):

@@ -1,0 +1,89 @@
+"""What is wrong with the values of data: labels that are no numbers or no classes, and NaN."""
+
+import math
+import numbers
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import backend, checks, keras_internals
+from keras_ratesnn._model import loss_checks
+
+
+def check_labels(model, y, sample_weight=None):
+    """Raises ValueError if labels, arrays, are no numbers, or the loss takes numbers of classes and one is no class.
+
+    Args:
+        model: A `SpikingModel`.
+        y: The labels, as Keras takes them. Of data sets nothing is known.
+        sample_weight: With weights, or a class that the loss ignores, labels may be of no class. Defaults to `None`.
+    """
+    for leaf in keras.tree.flatten(y):
+        is_array = isinstance(leaf, np.ndarray)
+        if isinstance(leaf, (str, numbers.Number)) or (is_array and leaf.dtype.kind in "USO"):
+            received = f"an array of dtype {leaf.dtype}" if is_array else f"{leaf!r} of type {type(leaf).__name__}, in a list"
+            raise ValueError(
+                f"`y` must be an array of numbers. Received: {received}. Convert lists with np.asarray, and number classes "
+                "that have names: names, y = np.unique(y, return_inverse=True)."
+            )
+    if sample_weight is None and loss_checks.takes_classes(model):
+        for output in keras.tree.flatten(keras_internals.outputs_structure(_graph.as_graph(model.network))):
+            checks.labels("y", y, output)
+
+
+def warn_of_nan(model, x, y):
+    """Warns if arrays have NaN that makes the loss NaN; returns whether they do.
+
+    Networks and losses may well take NaN, for what is not known, so a sample is tried.
+
+    Args:
+        model: A `SpikingModel`.
+        x: The inputs, as Keras takes them.
+        y: The labels, likewise.
+    """
+    leaves = keras.tree.flatten(x)
+    if all(isinstance(leaf, np.ndarray) for leaf in leaves):
+        rows = [row for leaf in leaves if (row := _first_nan(leaf, model.mask_value)) is not None]
+        if rows and _is_nan(model, keras.tree.map_structure(lambda leaf: leaf[rows[0] : rows[0] + 1], x)):
+            warnings.warn(
+                f"`x` has NaN in sample {rows[0]}, and the outputs for it are NaN: so are the loss, and all weights after a "
+                "step with it. Leave out such samples, or fill the gaps, np.nan_to_num(x). If NaN stands for time steps that "
+                "are padding, create the model with mask_value=np.nan; all elements of such a step must be NaN.",
+                stacklevel=3,
+            )
+            return True
+    rows = [_first_nan(leaf, None) for leaf in keras.tree.flatten(y) if isinstance(leaf, np.ndarray)]
+    row = next((row for row in rows if row is not None), None)
+    if row is not None and loss_checks.is_of_keras(model) and not loss_checks.takes_classes(model):
+        warnings.warn(
+            f"`y` has NaN in the labels of sample {row}: so is the loss, and so are all weights after a step with it. Leave "
+            "out such samples, or use a loss of your own that does.",
+            stacklevel=3,
+        )
+        return True
+    return False
+
+
+def _first_nan(array, mask_value):
+    """The index of the first sample with NaN, or `None`; with the `mask_value` NaN, with NaN in a part of a time step."""
+    # A file in memory is read once, by Keras. The minimum is NaN if anything is, and needs no memory.
+    if array.dtype.kind != "f" or not array.size or isinstance(array, np.memmap) or not np.isnan(np.min(array)):
+        return None
+    is_padding = mask_value is not None and math.isnan(mask_value) and array.ndim > 2
+    for index, sample in enumerate(array):
+        found = np.isnan(sample)
+        if is_padding:
+            found = found.reshape(len(found), -1)
+            found = found.any(axis=1) & ~found.all(axis=1)
+        if found.any():
+            return index
+    return None
+
+
+def _is_nan(model, x):
+    with backend.no_gradient():
+        outputs = model(keras.tree.map_structure(ops.convert_to_tensor, x), training=False)
+    return any(bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs))

@@ -1,0 +1,194 @@
+"""Whether a loss fits the outputs and labels that it is given, for the losses of Keras and of the library."""
+
+import contextlib
+import warnings
+
+import keras
+
+from keras_ratesnn import _graph
+from keras_ratesnn.layer_kinds import NEURON, READOUT, TIME_MEAN, kind_of
+
+_LOGITS, _PROBABILITIES, _RATES = "logits", "probabilities", "firing rates"
+
+_CLASSES = {
+    "sparse_categorical_crossentropy": "SparseCategoricalCrossentropy",
+    "categorical_crossentropy": "CategoricalCrossentropy",
+    "binary_crossentropy": "BinaryCrossentropy",
+    "categorical_focal_crossentropy": "CategoricalFocalCrossentropy",
+    "binary_focal_crossentropy": "BinaryFocalCrossentropy",
+    "kl_divergence": "KLDivergence",
+}
+"""Keras' losses of probabilities: their functions, and the classes, which but for the last one have `from_logits`."""
+
+
+def warn_of_outputs(network, loss):
+    """Warns if a loss takes the outputs of a network for what they are not; returns whether it does.
+
+    Args:
+        network: A Functional model of one time step.
+        loss: The argument `loss` of `compile`.
+    """
+    problems = [_problem(*pair) for pair in _losses_of_outputs(network, loss)]
+    for problem in filter(None, problems):
+        warnings.warn(problem, stacklevel=3)
+        return True
+    return False
+
+
+def _losses_of_outputs(network, loss):
+    """Triples of a loss, the name of its output, and the `_origin` of this; none where Keras finds them in another way."""
+    part = _graph.whole_of(network)
+    outputs, names = part.outputs, network.output_names
+    if isinstance(outputs, dict):
+        names, outputs = outputs.keys(), outputs.values()
+    elif not isinstance(outputs, (list, tuple)):
+        outputs = [outputs]
+    if isinstance(loss, dict):
+        loss = [loss.get(name) for name in names]
+    losses = loss if isinstance(loss, (list, tuple)) else [loss] * len(outputs)
+    if not len(losses) == len(outputs) == len(names) or not all(isinstance(output, _graph.Slot) for output in outputs):
+        return []
+    producers = {slot.index: call for call in part.calls for slot in call.outputs}
+    return [
+        (of_output, name, _origin(slot.index, producers)) for of_output, name, slot in zip(losses, names, outputs, strict=True)
+    ]
+
+
+def _origin(index, producers):
+    """What a signal is, and the name of the layer that makes it so; `(None, None)` where that is not known."""
+    call = producers.get(index)
+    if call is None:
+        return None, None
+    kind = kind_of(call.operation)
+    activation = getattr(getattr(call.operation, "activation", None), "__name__", kind.activation)
+    if kind.role == NEURON:
+        found = _RATES
+    elif activation in ("softmax", "sigmoid"):
+        found = _PROBABILITIES
+    elif activation not in (None, "linear"):
+        found = None
+    elif kind.moves or kind.masks or kind.parameter_free or kind.role == TIME_MEAN:
+        origins = [_origin(before, producers) for before in call.inputs]
+        return origins[0] if len({found for found, _ in origins}) == 1 else (None, None)
+    else:
+        # What has weights, or is a membrane, has any sign and size.
+        found = _LOGITS if kind.affine or kind.role == READOUT else None
+    return found, call.operation.name
+
+
+def _problem(loss, output, origin):
+    """What is wrong about a loss for an output, and the remedy; `None` if nothing is."""
+    kind, layer = origin
+    name, takes_logits = _taken(loss)
+    if name is None or kind is None or takes_logits == (kind != _PROBABILITIES):
+        return None
+    if kind == _PROBABILITIES:
+        return (
+            f"The loss {name} has from_logits=True, but the output {output!r} of the network holds probabilities: the loss "
+            f"applies a softmax or sigmoid to that of {layer!r}, and training is slow. Leave the activation of {layer!r} out, "
+            "or use from_logits=False."
+        )
+    has_logits = _CLASSES.get(name) != "KLDivergence"
+    logits = f"pass keras.losses.{_CLASSES[name]}(from_logits=True), or " if has_logits else ""
+    if kind == _LOGITS:
+        return (
+            f"The loss {name} takes probabilities, but the output {output!r} of the network holds logits: there is no softmax "
+            f"or sigmoid in {layer!r} or after it, and training goes wrong. To mend it, {logits}give {layer!r} the activation "
+            "that the loss needs."
+        )
+    return (
+        f"The loss {name} takes probabilities, but the output {output!r} of the network holds the firing rates of {layer!r}: "
+        "where a rate is 0, the loss is NaN or has no gradient. Put a layer without neurons, such as keras.layers.Dense, "
+        f"after {layer!r}, and {logits}give that layer the activation that the loss needs."
+    )
+
+
+def _taken(loss):
+    """The name of a loss of probabilities, and whether it takes logits; `(None, None)` for any other loss."""
+    name, found = _of_keras(getattr(loss, "loss", loss))
+    takes_logits = getattr(found, "from_logits", False)
+    if name in _CLASSES:
+        return name, takes_logits
+    return (type(found).__name__, True) if takes_logits is True else (None, None)
+
+
+def _of_keras(loss):
+    """The name of the function of a loss if it is Keras' own, else `None`; and the loss, which may be given by name."""
+    with contextlib.suppress(TypeError, ValueError):
+        loss = keras.losses.get(loss)
+    function = getattr(loss, "fn", loss)
+    name = getattr(function, "__name__", "")
+    return (name if getattr(keras.losses, name, None) is function else None), loss
+
+
+def takes_classes(model):
+    """Whether the loss of a model takes the numbers of classes, and each must be one."""
+    loss = getattr(model, "loss", None)
+    name, found = _of_keras(loss)
+    is_sparse = name == "sparse_categorical_crossentropy" and getattr(found, "ignore_class", None) is None
+    return is_sparse or getattr(loss, "takes_labels", False)
+
+
+def is_of_keras(model):
+    """Whether all losses of a model are Keras' own."""
+    return all(_of_keras(loss)[0] is not None for loss in keras.tree.flatten(getattr(model, "loss", None)))
+
+
+@contextlib.contextmanager
+def explained(model, y, y_pred):
+    """A context for losses and metrics, in which an error about labels that do not fit the outputs says what to do.
+
+    Args:
+        model: A `SpikingModel`.
+        y: The labels.
+        y_pred: The outputs. Of several outputs nothing is explained.
+    """
+    try:
+        yield
+    except Exception as error:
+        advice = _advice(model, y, y_pred)
+        if advice is None:
+            raise
+        raise ValueError(advice) from error
+
+
+def check_steps(model, y, y_pred):
+    """Raises ValueError if a loss of Keras' would compare each step of `return_sequences` with the labels of all samples.
+
+    For the arguments see `explained`.
+    """
+    if model.return_sequences:
+        advice = _advice(model, y, y_pred)
+        if advice is not None:
+            raise ValueError(advice)
+
+
+def _advice(model, y, y_pred):
+    losses = keras.tree.flatten(model.loss)
+    name = _of_keras(losses[0])[0] if len(losses) == 1 else None
+    if name is None or not (hasattr(y, "shape") and hasattr(y_pred, "shape")):
+        return None
+    given, outputs = tuple(y.shape), tuple(y_pred.shape)
+    received = f"Received: y of shape {given} for outputs of shape {outputs}."
+    are_numbers = name == "sparse_categorical_crossentropy"
+    # Numbers of classes may have an axis of size 1 instead of that of the classes, other labels none instead of one of size 1.
+    without = outputs[:-1]
+    fitting = [(*without, 1), without] if are_numbers or outputs[-1] == 1 else [outputs]
+    is_of_samples = len(given) < len(fitting[-1]) or (are_numbers and given[1:] == (1,) != outputs[1:2])
+    if model.return_sequences and is_of_samples:
+        return (
+            "`y` must have a time axis, as the outputs have with return_sequences=True: (batch, timesteps, ...). "
+            f"{received} For one label a sample use keras_ratesnn.losses.TET(loss), or create the model with "
+            "return_sequences=False: its outputs are time means."
+        )
+    if are_numbers and given == outputs and outputs[-1] != 1:
+        return (
+            f"`y` must hold the numbers of the classes for the loss {name}, not one-hot rows. {received} Use "
+            "keras.losses.CategoricalCrossentropy(from_logits=True), or y = np.argmax(y, axis=-1)."
+        )
+    if name.startswith("categorical") and outputs[-1] != 1 and given in ((*without, 1), without):
+        return (
+            f"`y` must hold one-hot rows for the loss {name}, not the numbers of the classes. {received} Use "
+            "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or y = keras.utils.to_categorical(y)."
+        )
+    return None

@@ -1,0 +1,1 @@
+"""Samples that stop as soon as their class is sure, and how sure that must be."""

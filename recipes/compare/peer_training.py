@@ -1,0 +1,128 @@
+"""The training of a recipe in another library: the same network, weights, batches and optimizer, by that library's BPTT."""
+
+import itertools
+import math
+import types
+
+import keras
+import numpy as np
+import torch
+
+from recipes import device, pipeline, run
+from recipes.atomic_files import one_line, write_json, writing
+from recipes.benchmark import peers
+from recipes.benchmark.settings import PEERS
+from recipes.benchmark.translated import Translated
+from recipes.progress import this_part
+
+STATE = "last.pt"
+"""The file in the folder of a run that has its state after the last completed epoch."""
+
+
+class RecipeOptimizer:
+    """The optimizer of a recipe, with its schedule, for the parameters of a module of PyTorch.
+
+    Args:
+        module: A PyTorch module.
+        recipe: A `Recipe`.
+        steps: Integer, the number of steps in which the learning rate decays to 0.
+    """
+
+    def __init__(self, module, recipe, steps):
+        self.parameters = list(module.parameters())
+        # Keras' variables of the same memory. Kernels, which decay, are all that has several axes.
+        names = ("kernel" if parameter.ndim > 1 else "vector" for parameter in self.parameters)
+        self.variables = [keras.Variable(parameter, name=name) for parameter, name in zip(self.parameters, names, strict=True)]
+        owner = types.SimpleNamespace(trainable_variables=self.variables)
+        self.optimizer = recipe.optimizer.build(owner, steps, recipe.learning_rate, recipe.weight_decay, recipe.timesteps)
+        self.optimizer.build(self.variables)
+
+    def zero_grad(self):
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def step(self):
+        self.optimizer.apply([parameter.grad for parameter in self.parameters])
+
+
+def trainer(recipe, dataset, method):
+    """A `peers.Trainer` of the network of a recipe, which starts with the weights that the recipe's own training starts with.
+
+    Args:
+        recipe: A `Recipe` of images, or of masked sequences.
+        dataset: The `Dataset` for training.
+        method: A name of `PEERS`.
+    """
+    network = Translated(run.build(recipe, dataset), PEERS[method].package).to("cuda" if device.gpu() else "cpu")
+    optimizer = RecipeOptimizer(network, recipe, recipe.epochs * run.steps_per_epoch(recipe, dataset))
+    return peers.Trainer(network, recipe.precision, optimizer)
+
+
+def tensors(batch):
+    """A batch of a recipe's pipeline as tensors for a peer."""
+    where = "cuda" if device.gpu() else "cpu"
+    images, labels = (torch.as_tensor(part.numpy()).to(where) for part in batch)
+    return images, labels.to(torch.int64)
+
+
+def train(recipe, dataset, method, folder, settings):
+    """Trains a recipe to the end of its run, or on from its last completed epoch; writes its result.
+
+    Args:
+        recipe: A `Recipe`.
+        dataset: Its `Dataset`.
+        method: A name of `PEERS`.
+        folder: A prepared `RunFolder`.
+        settings: Dictionary, the settings of the run.
+
+    Raises:
+        Diverged: If a loss is not finite.
+    """
+    made = trainer(recipe, dataset, method)
+    path, steps = folder.path / STATE, run.steps_per_epoch(recipe, dataset)
+    rows = _restore(path, made) if path.exists() else []
+    batches = iter(pipeline.training_batches(dataset, recipe, len(rows)))
+    for epoch in range(len(rows), recipe.epochs):
+        # Of dropout.
+        torch.manual_seed(int(np.random.SeedSequence((recipe.seed, epoch)).generate_state(1)[0]))
+        losses = []
+        for batch in itertools.islice(batches, steps):
+            losses.append(made.train_on_batch(*tensors(batch)))
+            if not math.isfinite(losses[-1]):
+                raise run.Diverged("loss", losses[-1], epoch + 1, float(made.optimizer.optimizer.learning_rate))
+        rows.append({"loss": float(np.mean(losses)), "test_accuracy": accuracy(made.network, recipe, dataset)})
+        _save(path, made, rows)
+        print(f"{folder.path}, epoch {epoch + 1}: {rows[-1]['test_accuracy']:.4f}", flush=True)
+    curve = {name: [row[name] for row in rows] for name in rows[0]}
+    here = {**this_part(), "versions": device.versions((PEERS[method].package,))}
+    of_data = {"score": "accuracy", "train_images": dataset.train_size, "test_accuracy": curve["test_accuracy"][-1]}
+    write_json(folder.result, {"settings": settings, **here, **of_data, "curve": curve})
+
+
+def accuracy(network, recipe, dataset):
+    """The accuracy of a module of PyTorch on the test images."""
+    network.eval()
+    with torch.no_grad():
+        pairs = map(tensors, pipeline.evaluation_batches(dataset, recipe))
+        correct = sum(int((network(images).argmax(-1) == labels).sum()) for images, labels in pairs)
+    network.train()
+    return correct / dataset.test_size
+
+
+def _save(path, made, rows):
+    state = [torch.as_tensor(keras.ops.convert_to_numpy(variable)) for variable in made.optimizer.optimizer.variables]
+    with writing(path) as part:
+        torch.save({"network": made.network.state_dict(), "optimizer": state, "rows": rows}, part)
+
+
+def _restore(path, made):
+    """Loads the state of a run; returns its rows, one for each completed epoch."""
+    try:
+        saved = torch.load(path, weights_only=True)
+        made.network.load_state_dict(saved["network"])
+        for variable, value in zip(made.optimizer.optimizer.variables, saved["optimizer"], strict=True):
+            variable.assign(value)
+        return saved["rows"]
+    # The error for a damaged file depends on where it is damaged.
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({one_line(error)}). Remove its folder to train that run again.") from error

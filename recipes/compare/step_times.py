@@ -1,0 +1,149 @@
+"""The time, FLOPs and memory of a training step of a recipe, by methods of this library and of others, in turn."""
+
+import contextlib
+import functools
+import json
+import os
+import tempfile
+
+import torch
+
+from recipes import device, pipeline, run
+from recipes.atomic_files import read_json, write_json
+from recipes.benchmark import costs, measure, peers, timing
+from recipes.benchmark.evidence.first_steps import CACHES
+from recipes.benchmark.settings import PEERS
+from recipes.benchmark.translated import Chain
+from recipes.compare import peer_training
+from recipes.optimizers import MOMENTUM, SGD
+
+FIELDS = {"settings": dict, "device": str, "rows": dict}
+"""Fields of a file of times that are read, with their types."""
+
+
+def read(path, recipes):
+    """The rows of a file of times, a dictionary from methods to the results of `measure_all`; empty if there is no file.
+
+    Args:
+        path: Path.
+        recipes: Dictionary from methods to their `Recipe`.
+
+    Raises:
+        ValueError: If it is damaged, or is of other settings or methods.
+    """
+    if not path.exists():
+        return {}
+    record = read_json(path, FIELDS, "Remove it, and measure again with --time.")
+    for method, recipe in recipes.items():
+        before, now = record["settings"].get(method, {}), _settings(recipe)
+        changed = ", ".join(f"{key}={before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key])
+        if changed:
+            what = f"times of other settings of {method}: {changed}" if before else f"no times of {method}"
+            raise ValueError(
+                f"{path} has {what}. Pass another folder with --output, or remove it and measure again with --time."
+            )
+    return record["rows"]
+
+
+def _settings(recipe):
+    # As read from a file: tuples become lists.
+    return json.loads(json.dumps(recipe.settings()))
+
+
+def write(path, recipes, dataset, rounds):
+    """Measures the steps of all methods in turn, and writes the file.
+
+    Args:
+        path: Path.
+        recipes: Dictionary from methods to their `Recipe`.
+        dataset: The `Dataset` for training.
+        rounds: Integer, how often each step is timed.
+    """
+    packages = tuple(dict.fromkeys(PEERS[method].package for method in recipes if method in PEERS))
+    record = {
+        "settings": {method: _settings(recipe) for method, recipe in recipes.items()},
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "device": device.name(),
+        "versions": device.versions(packages),
+        "flops_measure": costs.flops_measure(),
+        "memory_measure": costs.memory_measure(),
+        "rows": measure_all(recipes, dataset, rounds),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+
+
+def measure_all(recipes, dataset, rounds):
+    """The rows of all methods, a dictionary from methods to dictionaries of numbers.
+
+    `seconds`: of a step, as `timing.spread`. `epoch_seconds` and `epoch_flops`: of the steps of an epoch, whose last batch may
+    be smaller. `start_seconds`: what the first steps of a training take longer than later ones, in which graphs are recorded
+    and kernels compiled, with empty caches. `memory_bytes`: of a step.
+    """
+    steps, rows, (recipe, *_) = {}, {}, recipes.values()
+    whole, rest = divmod(dataset.train_size, recipe.batch_size)
+    # The smaller batch is another kind of call.
+    counts = {size: count for size, count in ((recipe.batch_size, whole), (rest, 1)) if size and count}
+    batch = peer_training.tensors(next(iter(pipeline.training_batches(dataset, recipe))))
+    with _empty_caches():
+        for method, recipe in recipes.items():
+            made = _trainer(recipe, dataset, method, batch[0][: max(counts)])
+            own = {size: functools.partial(made.train_on_batch, *(part[:size] for part in batch)) for size in counts}
+            calls = max(measure.compiling_calls(recipe, method)) + measure.WARM_UP_STEPS
+            first = {size: _first(own[size], min(calls, count * recipe.epochs)) for size, count in counts.items()}
+            step = own[max(counts)]
+            costs_of_step = {"flops": costs.counted_flops(step), "memory_bytes": costs.memory_rise(step)}
+            rows[method] = {"first": first, **costs_of_step}
+            steps |= {(method, size): step for size, step in own.items()}
+        seconds = timing.interleaved(steps, rounds, least_seconds=timing.LEAST_SECONDS)
+    return {method: _row(row, {size: seconds[method, size] for size in counts}, counts) for method, row in rows.items()}
+
+
+def _first(step, calls):
+    """The seconds of the first calls of a step, a list."""
+    return timing.interleaved({"step": step}, calls)["step"]
+
+
+def _row(measured, seconds, counts):
+    """What `measure_all` returns of a method, from what was measured of it, by the sizes of the batches."""
+    spreads = {size: timing.spread(of_rounds) for size, of_rounds in seconds.items()}
+    later = {size: spread["median"] for size, spread in spreads.items()}
+    return {
+        "seconds": spreads[max(counts)],
+        "epoch_seconds": sum(count * later[size] for size, count in counts.items()),
+        "epoch_flops": measured["flops"] / max(counts) * sum(size * count for size, count in counts.items()),
+        "start_seconds": sum(measure.compile_seconds(took, later[size]) for size, took in measured["first"].items()),
+        "memory_bytes": measured["memory_bytes"],
+    }
+
+
+def _trainer(recipe, dataset, method, images):
+    """What has `train_on_batch`: a compiled model, or the network of another library with an optimizer of PyTorch."""
+    if method not in PEERS:
+        return run.build(recipe, dataset)
+    made = peer_training.trainer(recipe, dataset, method)
+    # That of the recipe takes longer: what their users have is PyTorch's.
+    parameters, rate, decay = made.network.parameters(), recipe.learning_rate, {"weight_decay": recipe.weight_decay}
+    made.optimizer = (
+        torch.optim.SGD(parameters, rate, MOMENTUM, **decay)
+        if isinstance(recipe.optimizer, SGD)
+        else torch.optim.AdamW(parameters, rate, **decay)
+    )
+    if PEERS[method].memopt:
+        peers.optimize_memory(made, images, PEERS[method].memopt, Chain)
+    return made
+
+
+@contextlib.contextmanager
+def _empty_caches():
+    """A context in which the compilers of PyTorch have compiled nothing yet."""
+    before = {name: os.environ[name] for name in CACHES if name in os.environ}
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ.update({name: os.path.join(empty, name) for name in CACHES})
+        try:
+            yield
+        finally:
+            for name in CACHES:
+                del os.environ[name]
+            os.environ.update(before)

@@ -1,0 +1,68 @@
+"""Does the data of a recipe need time? `python -m recipes.probe digits` trains twins that see more and more of it.
+
+`keras_ratesnn.analysis.temporal_probe` says what they are. They have the epochs, batches and optimizer of the recipe, without
+augmentation, and are compared on the test images; `--set held_out=N` takes training images instead. Interrupted probes resume,
+and with more `--seeds` only the new ones are trained.
+"""
+
+import pathlib
+
+from keras_ratesnn import analysis
+from recipes import catalogue, command_line, plots, run
+from recipes.data.dataset import check_in_memory
+from recipes.recipe_checks import unfit
+
+OF_TWINS = dict.fromkeys(("gradient", "windows", "random_steps"), "Twins have several.")
+WITHOUT = {
+    "augment": "none",
+    "mix": "none",
+    "ordinary": "no",
+    "teacher_weight": None,
+    "branches": None,
+    "step_distillation": None,
+    "random_timesteps": None,
+    "one_step_epochs": 0,
+}
+"""Settings that twins do not have."""
+
+
+def add_arguments(parser):
+    command_line.add_recipe(parser)
+    command_line.add_seeds(parser)
+    margin = "the smallest gain in accuracy that is worth something (default: %(default)s)"
+    parser.add_argument("--margin", type=float, metavar="GAIN", default=0.01, help=margin)
+    command_line.add_path(parser, "--output", "folder of the twins' results (default: runs/probe/NAME)")
+    command_line.add_path(parser, "--plot", "draws accuracies and gains", "FILE")
+
+
+def probe(arguments):
+    """Trains the twins of a recipe, and prints what they tell."""
+    output = arguments.output or pathlib.Path("runs", "probe", arguments.recipe)
+    with command_line.mistakes():
+        if arguments.plot:
+            plots.new_figure(1, 1, arguments.plot)
+        recipe = catalogue.chosen(arguments, {**OF_TWINS, **dict.fromkeys(WITHOUT, "Twins are trained without it.")})
+        recipe.check_classifies("probe")
+        recipe = recipe.with_settings(f"{key}={value}" for key, value in WITHOUT.items())
+        if recipe.temporal == "delays":
+            raise unfit(recipe, "temporal", "another one", "whose twins have no callback that narrows delays")
+        dataset = recipe.load(arguments.data_dir)
+        check_in_memory(dataset, "probe")
+        run.prepare(recipe, dataset)
+        found = analysis.temporal_probe(
+            lambda: run.prepared(recipe, dataset),
+            dataset.train_images,
+            dataset.train_labels,
+            (dataset.test_images, dataset.test_labels),
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            seeds=arguments.seeds,
+            margin=arguments.margin,
+            folder=output,
+        )
+    print(found)
+    if arguments.plot:
+        plots.save(found.plot(), arguments.plot, dpi=150)
+
+
+main = command_line.command(__name__, "probe", __doc__, add_arguments, probe, "; repeat the command to resume")

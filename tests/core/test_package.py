@@ -1,0 +1,95 @@
+"""What is uploaded, and what its users read: the package's metadata, its size, what it imports and what it says to install."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
+
+import keras_ratesnn
+from keras_ratesnn._core import optional_packages
+
+pytestmark = pytest.mark.runs_once
+
+ROOT = pathlib.Path(__file__).parents[2]
+REPOSITORY = "https://example.org/keras_ratesnn"
+
+
+def core_metadata(repository):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"] = repository
+    return ProjectMetadata(str(ROOT), PluginManager(), project).core
+
+
+def links_of(readme):
+    text = re.sub(r"```.*?```", "", readme, flags=re.DOTALL)
+    return re.findall(r"\]\(([^)]+)\)", text)
+
+
+def test_links_of_the_page_on_an_index_are_absolute():
+    core = core_metadata(REPOSITORY)
+    links = links_of(core.readme)
+    assert f"{REPOSITORY}/blob/HEAD/CONTRIBUTING.md" in links
+    assert any(link.startswith(f"{REPOSITORY}/raw/HEAD/docs/images/") for link in links)
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert core.urls["Repository"] == REPOSITORY
+    files = [link.removeprefix(f"{REPOSITORY}/").split("/", 2)[2] for link in links if link.startswith(REPOSITORY)]
+    assert [file for file in files if not (ROOT / file.partition("#")[0]).exists()] == []
+
+
+def test_without_an_address_the_page_on_an_index_has_no_link_that_leads_nowhere():
+    core = core_metadata("")
+    assert [link for link in links_of(core.readme) if not link.startswith("https://")] == []
+    assert "Contributing" in core.readme
+    assert "![" not in core.readme
+    assert core.urls == {}
+
+
+def test_the_metadata_says_who_made_what_and_for_whom():
+    core = core_metadata("")
+    assert core.authors == [{"name": "keras_ratesnn contributors"}]
+    assert {"Development Status :: 4 - Beta", "Operating System :: OS Independent"} <= set(core.classifiers)
+    # An index refuses classifiers of licenses beside an expression.
+    assert core.license_expression == "Apache-2.0"
+    assert not any(classifier.startswith("License") for classifier in core.classifiers)
+
+
+def test_the_wheel_has_at_most_24_mib():
+    """Weights are compressed already; what else there is becomes smaller still."""
+    files = WheelBuilder(str(ROOT)).recurse_included_files()
+    assert sum(os.path.getsize(file.path) for file in files if file.path.endswith(".keras")) < 22 * 2**20
+
+
+def test_a_message_says_which_packages_to_install(monkeypatch):
+    requirements = ["keras<4,>=3.15", "nir>=1.0.8; extra == 'nir'", 'onnx>=1.16 ; extra == "export"', "a>=1; extra == 'nir'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: requirements)
+    assert optional_packages.how_to_install("nir") == 'python -m pip install "nir>=1.0.8" "a>=1"'
+    assert optional_packages.how_to_install("export") == 'python -m pip install "onnx>=1.16"'
+    assert optional_packages.how_to_install("cv") == 'python -m pip install "keras-ratesnn[cv]"'
+
+
+PROGRAM = """
+import gc, json, sys
+import keras
+before = set(sys.modules)
+import keras_ratesnn
+added = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(json.dumps([sorted(added - sys.stdlib_module_names), gc.isenabled(), sorted(dir(keras_ratesnn))]))
+"""
+
+
+def test_the_import_adds_no_package_to_those_of_keras():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, cwd=ROOT)
+    packages, collects_garbage, names = json.loads(done.stdout.splitlines()[-1])
+    assert packages == ["keras_ratesnn"]
+    assert collects_garbage
+    assert set(keras_ratesnn.__all__) <= set(names)
+    assert all(hasattr(keras_ratesnn, name) for name in keras_ratesnn.__all__)

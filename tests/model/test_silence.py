@@ -1,0 +1,308 @@
+"""What would go wrong in silence is one warning, and right programs get none."""
+
+import functools
+import os
+import subprocess
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn._model import silent_layers
+
+X = np.random.default_rng(0).random((8, 6)).astype("float32")
+Y = np.arange(8) % 3
+LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network(*last, threshold=0.5):
+    """Neurons, then a layer without an activation, then `last`."""
+    return keras.Sequential([keras.Input((6,)), layers.Dense(5), rsnn.layers.LIF(threshold=threshold), layers.Dense(3), *last])
+
+
+def warned(function):
+    """The texts of the warnings of a function; Keras' and NumPy's own are left out."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        function()
+    return [str(each.message) for each in found if each.category is UserWarning and "`shuffle=True`" not in str(each.message)]
+
+
+class Averaged(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return ops.mean(y_pred, axis=-1)
+
+
+WRONG = {
+    "logits by name": (
+        network,
+        "sparse_categorical_crossentropy",
+        "holds logits",
+        "SparseCategoricalCrossentropy(from_logits=True)",
+    ),
+    "logits by function": (network, keras.losses.binary_crossentropy, "holds logits", "BinaryCrossentropy(from_logits=True)"),
+    "logits after a mean": (
+        lambda: network(layers.Reshape((1, 3)), layers.GlobalAveragePooling1D()),
+        "categorical_crossentropy",
+        "holds logits",
+        "CategoricalCrossentropy(from_logits=True)",
+    ),
+    "logits of a readout": (lambda: network(rsnn.layers.LeakyReadout()), "kl_divergence", "holds logits", "the activation"),
+    "logits of each step": (network, rsnn.losses.TET("sparse_categorical_crossentropy"), "holds logits", "from_logits=True"),
+    "softmax twice": (lambda: network(layers.Softmax()), LOGITS, "holds probabilities", "from_logits=False"),
+    "neurons last": (
+        lambda: network(rsnn.layers.LIF(name="last")),
+        "sparse_categorical_crossentropy",
+        "firing rates of 'last'",
+        "keras.layers.Dense",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_loss_that_takes_outputs_for_what_they_are_not_is_warned_of_once(case):
+    make, loss, problem, remedy = WRONG[case]
+    model = rsnn.SpikingModel(make(), 3)
+    (message,) = warned(lambda: model.compile("sgd", loss))
+    assert problem in message
+    assert remedy in message
+    assert warned(lambda: model.compile("sgd", loss)) == []
+
+
+def two_outputs():
+    inputs = keras.Input((6,))
+    x = rsnn.layers.LIF()(layers.Dense(5)(inputs))
+    outputs = {"a": layers.Dense(3, activation="softmax")(x), "b": layers.Dense(3)(x)}
+    return keras.Model(inputs, outputs)
+
+
+RIGHT = {
+    "logits": (network, LOGITS),
+    "softmax by name": (lambda: network(layers.Softmax()), "sparse_categorical_crossentropy"),
+    "softmax, then a mean": (
+        lambda: network(layers.Reshape((1, 3)), layers.Softmax(), layers.GlobalAveragePooling1D()),
+        "sparse_categorical_crossentropy",
+    ),
+    "an unknown layer": (lambda: network(layers.LayerNormalization()), "sparse_categorical_crossentropy"),
+    "neurons last": (lambda: network(rsnn.layers.LIF()), "mse"),
+    "firing rates as logits": (lambda: network(rsnn.layers.LIF()), LOGITS),
+    "a loss of users": (network, Averaged()),
+    "a function of users": (network, lambda y, outputs: ops.mean(outputs, axis=-1)),
+    "several outputs": (two_outputs, {"a": "sparse_categorical_crossentropy", "b": LOGITS}),
+    "a loss of one output": (two_outputs, {"a": "sparse_categorical_crossentropy"}),
+    "no loss": (network, None),
+}
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_a_loss_that_fits_its_outputs_is_not_warned_of(case):
+    make, loss = RIGHT[case]
+    model = rsnn.SpikingModel(make(), 3)
+    assert warned(lambda: model.compile("sgd", loss)) == []
+
+
+def test_a_wrong_loss_of_one_of_several_outputs_is_warned_of():
+    model = rsnn.SpikingModel(two_outputs(), 3)
+    (message,) = warned(lambda: model.compile("sgd", {"a": LOGITS, "b": LOGITS}))
+    assert "output 'a'" in message
+
+
+@pytest.mark.parametrize("use", ["fit", "evaluate", "test_on_batch"])
+@pytest.mark.parametrize(
+    ("loss", "y", "sequences", "message"),
+    [
+        (LOGITS, Y, True, "`y` must have a time axis"),
+        ("mse", X[:, 0], True, "`y` must have a time axis"),
+        (LOGITS, np.eye(3)[Y], False, "CategoricalCrossentropy"),
+        (keras.losses.CategoricalCrossentropy(from_logits=True), Y, False, "SparseCategoricalCrossentropy"),
+    ],
+    ids=["labels of samples", "numbers of samples", "one-hot", "not one-hot"],
+)
+def test_labels_that_do_not_fit_the_loss_are_an_error_that_says_what_to_do(use, loss, y, sequences, message):
+    of_mse = network(layers.Dense(1)) if loss == "mse" else network()
+    model = rsnn.SpikingModel(of_mse, 3, return_sequences=sequences)
+    model.compile("sgd", loss, metrics=None if loss == "mse" else ["accuracy"])
+    options = {} if use == "test_on_batch" else {"verbose": 0}
+    with pytest.raises(ValueError, match=message) as raised:
+        getattr(model, use)(X, y, **options)
+    # In TensorFlow's graph the size of a batch is not known.
+    assert any(f"y of shape {(size, *y.shape[1:])}" in str(raised.value) for size in (8, None))
+    assert np.isfinite(model.predict(X, verbose=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("y", "received"),
+    [
+        (np.array(["a", "b", "c"])[Y], "dtype <U1"),
+        (np.array(["a", "b", "c"], object)[Y], "dtype object"),
+        (["a", "b", "c", "a"] * 2, "'a' of type str, in a list"),
+        (Y.tolist(), "0 of type int, in a list"),
+        (Y + 1, "Received: 3, the label of sample 2"),
+        (np.where(Y == 1, np.nan, Y), "Received: nan, the label of sample 1"),
+    ],
+    ids=["texts", "objects", "list of texts", "list of numbers", "from 1", "NaN"],
+)
+def test_labels_that_are_no_classes_are_an_error(y, received):
+    model = rsnn.SpikingModel(network(), 3)
+    model.compile("sgd", LOGITS)
+    for use in (model.fit, model.evaluate, functools.partial(model.fit, X, Y, validation_data=(X, y))):
+        arguments = () if isinstance(use, functools.partial) else (X, y)
+        with pytest.raises(ValueError, match=r"^`y` must be") as raised:
+            use(*arguments, verbose=0)
+        assert received in str(raised.value)
+
+
+def test_labels_of_no_class_are_none_of_the_models_business_if_they_have_weights_or_are_ignored():
+    model = rsnn.SpikingModel(network(), 3)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1))
+    assert np.isfinite(model.evaluate(X, Y - 1, verbose=0))
+
+
+def with_nan(array, at):
+    array = array.copy()
+    array[at] = np.nan
+    return array
+
+
+def test_nan_in_inputs_is_warned_of_once():
+    model = rsnn.SpikingModel(network(), 3)
+    model.compile("sgd", LOGITS)
+    (message,) = warned(lambda: model.fit(with_nan(X, (5, 2)), Y, verbose=0))
+    assert "`x` has NaN in sample 5" in message
+
+
+def test_nan_in_labels_is_warned_of():
+    model = rsnn.SpikingModel(network(layers.Dense(1)), 3)
+    model.compile("sgd", "mse")
+    (message,) = warned(lambda: model.fit(X, with_nan(X[:, :1], 4), verbose=0))
+    assert "`y` has NaN in the labels of sample 4" in message
+
+
+@pytest.mark.parametrize("case", ["padding", "filled", "loss of users"])
+def test_nan_that_has_a_meaning_is_not_warned_of(case):
+    x, y, loss = X, Y, LOGITS
+    if case == "padding":
+        model = rsnn.SpikingModel(network(), 3, mask_value=np.nan)
+        x = with_nan(np.repeat(X[:, None], 3, axis=1), (slice(2, 4), 2))
+    elif case == "filled":
+        inputs = keras.Input((6,))
+        model = rsnn.SpikingModel(keras.Model(inputs, network()(ops.nan_to_num(inputs))), 3)
+        x = with_nan(X, (5, 2))
+    else:
+        model = rsnn.SpikingModel(network(), 3)
+        y, loss = with_nan(X[:, :3], (4, 1)), lambda y, outputs: ops.mean(ops.square(ops.nan_to_num(y) - outputs), axis=-1)
+    model.compile("sgd", loss)
+    assert warned(lambda: model.fit(x, y, verbose=0)) == []
+
+
+@pytest.fixture
+def looks_for_silence(monkeypatch):
+    monkeypatch.setattr(silent_layers, "ENOUGH", 32)
+
+
+def deep(threshold=(0.5, 0.5)):
+    """Two layers of neurons with batch normalisation, whose moving averages are those of no data."""
+    made = [keras.Input((6,))]
+    for index, value in enumerate(threshold):
+        made += [layers.Dense(8), layers.BatchNormalization(), rsnn.layers.LIF(threshold=value, name=f"neurons_{index}")]
+    return keras.Sequential([*made, layers.Dropout(0.1), layers.Dense(3)])
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return X[:4], Y[:4]
+
+
+def endless():
+    while True:
+        yield X[:4], Y[:4]
+
+
+def tf_data():
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(8).batch(4)
+
+
+DATA = {
+    "arrays": lambda model: model.fit(X, Y, batch_size=4, epochs=2, verbose=0),
+    "PyDataset": lambda model: model.fit(Batches(), epochs=2, verbose=0),
+    "generator": lambda model: model.fit(endless(), steps_per_epoch=2, epochs=2, verbose=0),
+    "tf.data": lambda model: model.fit(tf_data(), epochs=2, verbose=0),
+}
+
+
+@pytest.mark.usefixtures("looks_for_silence")
+@pytest.mark.parametrize(("data", "step_mode"), [*((data, "multi") for data in DATA), ("arrays", "single")])
+def test_a_layer_that_does_not_spike_is_warned_of_once(data, step_mode):
+    model = rsnn.SpikingModel(deep((0.5, 1e6)), 3, step_mode=step_mode)
+    model.compile("sgd", LOGITS)
+    before = [np.array(variable) for variable in model.non_trainable_variables]
+    (message,) = warned(lambda: DATA[data](model))
+    assert "No neuron of 'neurons_1' spikes after the first epoch" in message
+    assert "8 samples" in message
+    assert any(not np.array_equal(old, new) for old, new in zip(before, model.non_trainable_variables, strict=True))
+    assert warned(lambda: DATA[data](model)) == []
+
+
+@pytest.mark.usefixtures("looks_for_silence")
+def test_layers_that_spike_are_not_warned_of_after_a_single_step():
+    model = rsnn.SpikingModel(deep(), 3)
+    model.compile("sgd", LOGITS)
+    assert warned(lambda: model.fit(X, Y, verbose=0)) == []
+
+
+class Counting(rsnn.SpikingModel):
+    """Counts how often its loss is computed in Python: on TensorFlow and JAX in each trace."""
+
+    losses_computed = 0
+
+    def compute_loss(self, *args, **kwargs):
+        self.losses_computed += 1
+        return super().compute_loss(*args, **kwargs)
+
+
+def test_looking_for_silence_changes_nothing_of_the_training(monkeypatch):
+    def trained(enough):
+        monkeypatch.setattr(silent_layers, "ENOUGH", enough)
+        keras.utils.set_random_seed(3)
+        model = Counting(deep(), 3)
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOGITS)
+
+        def batches():
+            for index in range(9):
+                yield np.roll(X, index, axis=0), np.roll(Y, index)
+
+        model.fit(batches(), steps_per_epoch=2, epochs=2, verbose=0, shuffle=False)
+        return [np.array(variable) for variable in model.variables], model.losses_computed
+
+    (without, count), (found, also) = trained(0), trained(32)
+    assert count == also
+    for mine, other in zip(found, without, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.usefixtures("looks_for_silence")
+def test_a_callback_list_of_users_is_as_it_was():
+    model = rsnn.SpikingModel(deep(), 3)
+    model.compile("sgd", LOGITS)
+    callbacks = keras.callbacks.CallbackList([], add_history=True, model=model)
+    before = list(callbacks.callbacks)
+    model.fit(X, Y, callbacks=callbacks, verbose=0)
+    assert callbacks.callbacks == before
+
+
+@pytest.mark.runs_once
+def test_a_backend_that_is_not_installed_is_an_error_that_names_the_variable():
+    program = "import sys; sys.modules['tensorflow'] = None; import keras_ratesnn"
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert "ImportError: Keras runs on tensorflow here, which is not installed. Received: KERAS_BACKEND=None" in done.stderr
+    assert "export KERAS_BACKEND=jax" in done.stderr

@@ -1,0 +1,188 @@
+"""Samples that stop when they are sure: their outputs, how many steps they take, and what is computed."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, compiled, data, spiking
+from keras import layers
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.layers.shared_membrane import SharedMembraneCell
+
+T = 4
+
+
+def classifier(middle=None, end=None, **settings):
+    """A model whose samples are sure after different numbers of steps, with the same weights on all backends."""
+    inputs = keras.Input((6,))
+    x = layers.BatchNormalization()(layers.Dense(8)(inputs))
+    x = rsnn.layers.LIF(decay=0.5, threshold=0.4)(x)
+    x = x if middle is None else middle(x)
+    x = rsnn.layers.CuBaLIF(threshold=0.3)(layers.Dense(8)(layers.Dropout(0.5)(x)))
+    x = layers.Dense(3)(x)
+    network, draw = keras.Model(inputs, x if end is None else end(x)), np.random.default_rng(0)
+    for weight in network.trainable_weights:
+        if weight.name == "kernel":
+            weight.assign(draw.normal(0, 1, weight.shape))
+    return spiking(network, T, **settings)
+
+
+def expected_of(sequences, confidence, lengths=None, probabilities=False):
+    """The outputs and numbers of steps, by the outputs of all steps of all samples."""
+    outputs, steps = [], []
+    for number, sequence in enumerate(sequences.astype("float64")):
+        last = T if lengths is None else lengths[number]
+        for t in range(1, last + 1):
+            mean = sequence[:t].mean(axis=0)
+            of_classes = mean if probabilities else np.exp(mean) / np.exp(mean).sum()
+            if t == last or (confidence < 1 and of_classes.max() >= confidence):
+                break
+        outputs.append(mean)
+        steps.append(t)
+    return np.array(outputs), np.array(steps)
+
+
+def all_steps(model, x):
+    return spiking(model.network, T, return_sequences=True, mask_value=model.mask_value).predict(x, verbose=0)
+
+
+def check(model, x, confidence, different, **expected):
+    outputs, steps = rsnn.predict_until_sure(model, x, confidence, batch_size=12)
+    wanted, at = expected_of(all_steps(model, x), confidence, **expected)
+    np.testing.assert_array_equal(steps, at)
+    np.testing.assert_allclose(outputs, wanted, rtol=1e-4, atol=1e-5)
+    assert (steps.dtype, outputs.dtype) == ("int32", "float32")
+    assert len(set(steps)) >= different
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_sample_stops_at_the_first_step_at_which_it_is_sure(step_mode):
+    # 17 samples: a batch of 12, and one of 5.
+    model, (x, _) = classifier(step_mode=step_mode), data(17)
+    check(model, x, 0.6, different=4)
+    check(model, x, 0.0, different=1)
+    check(model, x, 1.0, different=1)
+    assert set(rsnn.predict_until_sure(model, x, 0.0)[1]) == {1}
+    assert set(rsnn.predict_until_sure(model, x, 1.0)[1]) == {T}
+
+
+def test_a_sequence_stops_when_it_is_sure_or_where_its_padding_begins():
+    model, (frames, _) = classifier(), data(13, (T, 6))
+    check(model, frames, 0.6, different=3)
+    model = classifier(mask_value=-9.0)
+    lengths = 1 + np.arange(13) % T
+    padded = np.where(np.arange(T)[None, :, None] < lengths[:, None, None], frames, -9.0).astype("float32")
+    check(model, padded, 0.6, different=3, lengths=lengths)
+    outputs, steps = rsnn.predict_until_sure(model, padded, 0.6)
+    # Padding before a sequence changes nothing.
+    before = np.array([np.roll(sequence, T - length, axis=0) for sequence, length in zip(padded, lengths, strict=True)])
+    moved, as_many = rsnn.predict_until_sure(model, before, 0.6)
+    np.testing.assert_allclose(moved, outputs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(as_many, steps)
+
+
+def test_probabilities_and_half_precision_are_compared_as_they_are():
+    x, _ = data(9)
+    check(classifier(end=layers.Softmax()), x, 0.55, different=3, probabilities=True)
+    model = classifier()
+    half = rsnn.models.in_precision(model, "mixed_float16")
+    outputs, steps = rsnn.predict_until_sure(half, x, 0.6)
+    assert outputs.dtype == "float32"
+    agree = steps == rsnn.predict_until_sure(model, x, 0.6)[1]
+    assert agree.mean() > 0.6
+    np.testing.assert_allclose(outputs[agree], rsnn.predict_until_sure(model, x, 0.6)[0][agree], rtol=0.02, atol=0.02)
+
+
+class Counted(layers.Layer):
+    """Notes the number of rows of each call, which compiled functions make once."""
+
+    def __init__(self, calls, **kwargs):
+        super().__init__(**kwargs)
+        # Keras would copy a list.
+        self._note = calls.append
+
+    def call(self, inputs):
+        self._note(inputs.shape[0])
+        return inputs
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+
+def test_few_sizes_are_compiled_and_what_is_static_runs_once_a_batch():
+    static, dynamic = [], []
+    model = classifier(middle=Counted(dynamic))
+    inputs = keras.Input((6,))
+    model = spiking(keras.Model(inputs, model.network(Counted(static)(inputs))), T)
+    x, _ = data(45)
+    first = rsnn.predict_until_sure(model, x, 0.6, batch_size=12)
+    # Batches of 12, 12, 12 and 9, which has the size of 12, too. Those of fewer rows are powers of two.
+    assert set(dynamic) <= {12, 8, 4, 2, 1}
+    if BACKEND == "torch":
+        assert len(static) == 4
+        assert 4 < len(dynamic) <= 4 * T
+    else:
+        # The first step and later ones have functions of their own.
+        assert static == [12]
+        assert len(dynamic) <= 1 + len(set(dynamic))
+    before = len(dynamic)
+    again = rsnn.predict_until_sure(model, x[::-1], 0.6, batch_size=12)
+    np.testing.assert_array_equal(again[1][::-1], first[1])
+    if BACKEND != "torch":
+        assert len(dynamic) - before <= 5 - len(set(dynamic[:before]))
+
+
+def test_weights_may_change_between_calls_and_layers_draw_numbers():
+    model, (x, y) = compiled(classifier()), data(8)
+    rsnn.predict_until_sure(model, x, 0.6)
+    model.fit(x, y, verbose=0)
+    check(model, x, 0.6, different=1)
+    small = spiking(keras.models.clone_model(model.network), T)
+    small.set_weights(model.get_weights())
+    rsnn.predict_until_sure(small, x, 0.6)
+    small.quantize("int8")
+    check(small, x, 0.6, different=1)
+    inputs = keras.Input((6,))
+    drawn = rsnn.layers.LIF()(layers.Dense(8)(rsnn.layers.BernoulliEncoder()(inputs)))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(drawn)), T)
+    shared = np.full((8, 6), 0.5)
+    first, second = (rsnn.predict_until_sure(model, shared, 1.0)[0] for _ in range(2))
+    assert not np.allclose(first, second)
+
+
+def test_what_cannot_stop_early_is_an_error_that_says_why():
+    model, (x, _) = classifier(), data(4)
+    for confidence in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="`confidence` must be >= 0 and <= 1"):
+            rsnn.predict_until_sure(model, x, confidence)
+    with pytest.raises(TypeError, match="`confidence` must be a real number"):
+        rsnn.predict_until_sure(model, x, "0.9")
+    with pytest.raises(ValueError, match="`batch_size` must be"):
+        rsnn.predict_until_sure(model, x, batch_size=0)
+    with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
+        rsnn.predict_until_sure(model.network, x)
+    with pytest.raises(ValueError, match=r"must have shape \(batch, 6\)"):
+        rsnn.predict_until_sure(model, x[:, :5])
+    with pytest.raises(ValueError, match="must have samples, at least one"):
+        rsnn.predict_until_sure(model, x[:0])
+
+    def refused(end, match, neuron=rsnn.layers.LIF):
+        inputs = keras.Input((6,))
+        network = keras.Model(inputs, end(neuron()(layers.Dense(8)(inputs))))
+        with pytest.raises(ValueError, match=match):
+            rsnn.predict_until_sure(spiking(network, T), x)
+
+    refused(lambda x: [layers.Dense(3)(x), layers.Dense(3)(x)], r"one output for each class.*\(None, 3\), \(None, 3\)")
+    refused(layers.Dense(1), "two classes or more")
+    refused(lambda x: layers.Dense(3)(rsnn.layers.TimeMean(name="mean")(x)), "an output at each step.*'mean'")
+    refused(layers.Dense(3), "inputs of later steps", lambda: rsnn.layers.PSN(timesteps=T))
+    refused(layers.Dense(3), "shared_membrane=False", lambda: rsnn.layers.Neuron(SharedMembraneCell(rsnn.layers.LIF().cell)))
+    integers = spiking(keras.Model(*ilif_network()), T)
+    check(integers, x, 0.6, different=1)
+    with pytest.raises(ValueError, match="Use the model that was unrolled"):
+        rsnn.predict_until_sure(rsnn.unroll(integers), x)
+
+
+def ilif_network():
+    inputs = keras.Input((6,))
+    return inputs, layers.Dense(3)(rsnn.layers.ILIF(levels=2)(layers.Dense(8)(inputs)))
