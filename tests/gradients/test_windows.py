@@ -50,7 +50,8 @@ def test_a_window_for_each_step_is_bptt(step_mode, has_time, return_sequences):
     """A loss of each step too: each step's rate is its spikes."""
     with double_precision():
         by_bptt = gradients("bptt", step_mode, has_time, return_sequences=return_sequences)
-        by_windows = gradients(Rate(windows=T), step_mode, has_time, return_sequences=return_sequences)
+        windows = T if has_time else {"^if": T, "lif": (1,) * T}
+        by_windows = gradients(Rate(windows=windows), step_mode, has_time, return_sequences=return_sequences)
     assert_same(by_windows, by_bptt, 1e-9)
 
 
@@ -58,13 +59,15 @@ def test_a_window_for_each_step_is_bptt(step_mode, has_time, return_sequences):
 def test_windows_are_the_same_in_a_compiled_loop(step_mode, monkeypatch):
     from keras_ratesnn._core import backend
 
+    # The sum of spikes with one window and with three is in three.
+    by_layer = Rate(windows={"^lif": (1, 2, 2), "^if": (3, 2)})
     with double_precision():
         monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
         monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 1)
-        looped = gradients(Rate(windows=(1, 2, 2)), step_mode, True, 5)
+        looped = gradients(by_layer, step_mode, True, 5)
         monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 99)
         monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 99)
-        unrolled = gradients(Rate(windows=(1, 2, 2)), step_mode, True, 5)
+        unrolled = gradients(by_layer, step_mode, True, 5)
     assert_same(looped, unrolled, 1e-9)
 
 
@@ -296,9 +299,12 @@ def test_windows_are_saved_and_can_be_trained(windows, tmp_path):
     np.testing.assert_allclose(again.train_on_batch(x, y), model.train_on_batch(x, y), rtol=1e-4)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_windows_train_in_half_precision(policy):
+@pytest.mark.parametrize(
+    ("policy", "windows"), [("mixed_bfloat16", 2), ("mixed_float16", {"parametric": (1, 3), "^if": (2, 2)})]
+)
+def test_windows_train_in_half_precision(policy, windows):
     keras.config.set_dtype_policy(policy)
-    x, y = data(16)
-    losses = compiled(spiking(mlp(), 4, Rate(windows=2))).fit(x, y, epochs=8, verbose=0).history["loss"]
+    x, y = data(16, (6,) if windows == 2 else (6, 6, 2))
+    model = compiled(spiking(mlp() if windows == 2 else network(), 4, Rate(windows=windows)))
+    losses = model.fit(x, y, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]

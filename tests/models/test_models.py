@@ -14,6 +14,7 @@ from helpers import BACKEND, loss_and_gradients, to_numpy
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
+from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers import LIF, ParametricLIF
 from keras_ratesnn.models import _blocks, _initializers, ms_resnet
 from keras_ratesnn.models._pooling import PaddedMaxPooling2D
@@ -245,6 +246,8 @@ def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(size, da
     )
     layer = PaddedMaxPooling2D(3, strides=2, data_format=data_format)
     layer = PaddedMaxPooling2D.from_config(layer.get_config())
+    # Although it overrides `call`.
+    assert kind_of(layer).keeps_order
     order, back = ((0, 3, 1, 2), (0, 2, 3, 1)) if data_format == "channels_first" else ((0, 1, 2, 3),) * 2
     outputs = to_numpy(layer(x.transpose(order)))
     assert outputs.shape == layer.compute_output_shape(x.transpose(order).shape)

@@ -95,18 +95,19 @@ def with_graphs_of_their_own(graph, finished, compiled):
 
 
 def _needed_only_by(choice, changed):
-    """The nodes, in order, whose results only what may not be wanted needs; none that change what others see."""
+    """The nodes, in order, whose results only what may not be wanted needs: a dict, for look-ups."""
     chosen, _, otherwise = choice.args
     outside = {chosen, *otherwise}
     inside: dict[fx.Node, None] = {}
     node = choice.prev
     while node.op != "root":
+        # Others would see what it changes in place.
         is_pure = node.op == "call_function" and not graph_passes.draws(node) and graph_passes.memory_of(node) not in changed
         if is_pure and node.users and node not in outside and all(user is choice or user in inside for user in node.users):
             inside[node] = None
         node = node.prev
     # One of several results is taken where they are: arguments are tensors.
-    return [node for node in reversed(inside) if node.target is not operator.getitem or node.args[0] in inside]
+    return {node: None for node in reversed(inside) if node.target is not operator.getitem or node.args[0] in inside}
 
 
 @torch.library.impl(_library, "run_if", "CompositeExplicitAutograd")
