@@ -99,7 +99,7 @@ class Recurrent(Neuron):
     With `"bptt"` and `Rate(windows=T)` the gradient is exact. `"sltt"` takes the spikes that come back as a constant, so
     the synapse learns, but no error travels through it. With fewer windows, also with `"rate"`, the mean of the spikes that
     come back in a window is one more input, and errors travel through the synapse once: an approximation, which
-    docs/guide.md describes. `"ottt"` is not supported.
+    docs/howto/neurons.md describes. `"ottt"` is not supported.
 
     The recurrent neurons of other libraries:
 

@@ -36,7 +36,7 @@ WITH_EXAMPLES = [
 ]
 # Pages run on PyTorch, where they take the least time. Elsewhere those do that users copy first or that have blocks for what is
 # there, the backend or a package; the others are slow tests there.
-ON_EACH_BACKEND = {"README.md", "docs/getting_started.md", "docs/guide.md"}
+ON_EACH_BACKEND = {"README.md", "docs/getting_started.md", "docs/guide.md", "docs/howto/neurons.md"}
 # Blocks for a package that is not in the extra `test` run where it is installed, as in .ci/versions.
 IN_BLOCKS = {"", BACKEND, *(["kerashub"] if importlib.util.find_spec("keras_hub") else [])}
 NAMES = {"keras": keras, "np": np, "ops": ops, "keras_ratesnn": keras_ratesnn}
