@@ -77,7 +77,9 @@ def live_tensors():
         import jax
 
         return len(jax.live_arrays())
-    return sum(ops.is_tensor(found) for found in gc.get_objects())
+    # Not `isinstance`: it reads an attribute of what is no tensor, and proxies of modules then import these.
+    tensor = type(ops.convert_to_tensor(0.0))
+    return sum(issubclass(type(found), tensor) for found in gc.get_objects())
 
 
 def test_memory_does_not_grow_with_epochs():
@@ -87,7 +89,7 @@ def test_memory_does_not_grow_with_epochs():
         history = model.fit(x, y, batch_size=4, validation_data=(x, y), verbose=0).history
         counts.append(live_tensors())
     assert len(history["loss"]) == 1
-    assert counts[2] == counts[1]
+    assert counts[2] <= counts[1]
     kept = model(x)
     assert kept.shape == (8, 3)
     assert live_tensors() > counts[2]
