@@ -6,6 +6,7 @@ training step costs against T is read from a record of `recipes.benchmark.agains
 
 import pathlib
 
+import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
@@ -52,8 +53,7 @@ def seen(model, image):
         for name, threshold in zip(names, thresholds, strict=True)
     ]
     means = np.cumsum(found["output"][0], axis=0) / np.arange(1, model.timesteps + 1)[:, None]
-    powers = np.exp(means - means.max(axis=-1, keepdims=True))
-    return pairs, powers / powers.sum(axis=-1, keepdims=True)
+    return pairs, keras.ops.convert_to_numpy(keras.ops.softmax(means))
 
 
 def draw(image, layers, votes, record):

@@ -58,6 +58,11 @@ def standard_error(accuracy: Any, samples: int) -> Any:
     return np.sqrt(accuracy * (1 - accuracy) / samples)
 
 
+def draw(axes: Any, places: Any, accuracy: Any, samples: int, label: str, **look: Any) -> None:
+    """Draws accuracies with their standard errors, which the label names, as Matplotlib's `errorbar` does."""
+    axes.errorbar(places, accuracy, standard_error(accuracy, samples), label=f"{label}, ± standard error", **look)
+
+
 def only_output(model: SpikingModel, outputs: Structure) -> Tensor:
     """The output of a model; raises ValueError if it has several."""
     if isinstance(outputs, (dict, list, tuple)):

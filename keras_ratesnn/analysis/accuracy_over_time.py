@@ -41,9 +41,8 @@ class AccuracyOverTime:
         figure = _figures.new_figure(5.5, 3.6)
         axes = figure.subplots()
         steps = np.arange(1, len(self.accuracy) + 1)
-        errors = _accuracy.standard_error(self.accuracy, self.samples)
-        label = f"{self.samples} samples, ± standard error"
-        axes.errorbar(steps, self.accuracy, errors, color="black", marker="o", capsize=2, label=label)
+        label = f"{self.samples} samples"
+        _accuracy.draw(axes, steps, self.accuracy, self.samples, label, color="black", marker="o", capsize=2)
         axes.axvline(self.trained_timesteps, color="0.5", linestyle="--", label=f"T = {self.trained_timesteps} of the model")
         axes.set(xlabel="after time step", ylabel="accuracy", xticks=_figures.step_ticks(len(steps)))
         axes.grid(alpha=0.3)

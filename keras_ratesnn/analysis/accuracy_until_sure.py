@@ -87,9 +87,9 @@ class AccuracyUntilSure:
         axes.plot(steps, accuracy, color="black", label="until sure")
         after = np.arange(1, self.certainty.shape[1] + 1)
         all_right = np.array([self._right_after(np.minimum(number, self.last)).mean() for number in after])
-        errors = _accuracy.standard_error(all_right, len(self.last))
-        label = f"as many steps for all {len(self.last)} samples, ± standard error"
-        axes.errorbar(after, all_right, errors, color="0.5", linestyle="", marker="o", capsize=2, label=label)
+        samples = len(self.last)
+        look = {"color": "0.5", "linestyle": "", "marker": "o", "capsize": 2}
+        _accuracy.draw(axes, after, all_right, samples, f"as many steps for all {samples} samples", **look)
         axes.set(xlabel="mean number of time steps", ylabel="accuracy", xticks=_figures.step_ticks(len(after)))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small", loc="lower right")

@@ -19,7 +19,7 @@ from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model import quantization
 from keras_ratesnn._model.input_checks import check_batch, has_time, match
 from keras_ratesnn._model.time_masks import check_some_steps_count, masked
-from keras_ratesnn.analysis import _accuracy, _figures, _gradients
+from keras_ratesnn.analysis import _accuracy, _figures, _gradients, _text
 from keras_ratesnn.gradients import BPTT, BY_NAME, GradientMethod, Rate
 from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
 
@@ -63,13 +63,11 @@ class Robustness:
     masked: tuple[str, ...]
 
     def __str__(self) -> str:
-        rows = [["accuracy with epsilon", *(f"{epsilon:.4g}" for epsilon in self.epsilons)]]
-        for name, accuracies in zip((*self.attacks, "all attacks"), (*self.attacked, self.robust), strict=True):
-            rows.append([name, *(f"{accuracy:.4f}" for accuracy in accuracies)])
-        widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+        columns = ["accuracy with epsilon", *(f"{epsilon:.4g}" for epsilon in self.epsilons)]
+        attacks = zip((*self.attacks, "all attacks"), (*self.attacked, self.robust), strict=True)
+        rows = [[name, *(f"{accuracy:.4f}" for accuracy in accuracies)] for name, accuracies in attacks]
         first = f"{self.name}: {self.samples} samples, {self.timesteps} time steps, accuracy {self.accuracy:.4f}"
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-        return "\n".join([first, *lines, *(f"MASKED: {sign}" for sign in self.masked)])
+        return "\n".join([first, *_text.table(columns, rows, left=1), *(f"MASKED: {sign}" for sign in self.masked)])
 
     def plot(self) -> Any:
         """Draws the accuracy under each attack, and under all of them, against epsilon.
@@ -90,10 +88,8 @@ class Robustness:
                 style["linestyle"] = "--"
             marker = "" if name == NOISE else _figures.MARKERS[index % len(_figures.MARKERS)]
             axes.plot(epsilons, [self.accuracy, *accuracies], label=name, marker=marker, **style)
-        label = f"all attacks, {self.samples} samples, ± standard error"
-        robust = np.array([self.accuracy, *self.robust])
-        errors = _accuracy.standard_error(robust, self.samples)
-        axes.errorbar(epsilons, robust, errors, color="black", linewidth=2.5, capsize=3, label=label)
+        robust, look = np.array([self.accuracy, *self.robust]), {"color": "black", "linewidth": 2.5, "capsize": 3}
+        _accuracy.draw(axes, epsilons, robust, self.samples, f"all attacks, {self.samples} samples", **look)
         axes.set(xlabel="epsilon, as a fraction of the range of inputs", ylabel="accuracy", ylim=(-0.02, 1.02))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
