@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import keras_internals, names
 from keras_ratesnn.conversion.places import places
 from keras_ratesnn.integers._kernels import integer_weights
 from keras_ratesnn.integers._network import INPUT, IntegerNetwork, make_network
@@ -96,10 +96,7 @@ class _Compiler:
 
     def add(self, layer, kind, sources, suffix="", **facts):
         """Adds a layer of integers and returns its name, that of a Keras layer with a number if it is called again."""
-        name, count, taken = layer.name + suffix, 0, {made["name"] for made in self.layers} | {INPUT}
-        while name in taken:
-            count += 1
-            name = f"{layer.name}{suffix}_{count}"
+        name = names.free(layer.name + suffix, {INPUT, *(made["name"] for made in self.layers)})
         self.layers.append({"name": name, "kind": kind, "from": list(sources), **facts})
         return name
 

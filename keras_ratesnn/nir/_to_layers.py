@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_ratesnn._core import names
 from keras_ratesnn.layers import Recurrent
 from keras_ratesnn.nir import _layouts
 from keras_ratesnn.nir._continuous_time import shortest
@@ -78,9 +79,8 @@ class LayerMaker:
 
     def _name(self, node, ending=""):
         """The name of a node as a layer may have it, PyTorch's too."""
-        name = (re.sub(r"\W", "_", node.name, flags=re.ASCII).strip("_")[:64] or "node") + ending
-        if name in self.names:
-            name = next(f"{name}_{i}" for i in range(1, len(self.names) + 2) if f"{name}_{i}" not in self.names)
+        wanted = re.sub(r"\W", "_", node.name, flags=re.ASCII).strip("_")[:64] or "node"
+        name = names.free(wanted + ending, self.names)
         self.names.add(name)
         return name
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._core.names import listed
 from keras_ratesnn.models._weights import HEAD, TOP, inner_network
 from keras_ratesnn.models.published import (
     _espikeformer,
@@ -222,7 +223,7 @@ def _recognized(weights, network, origin):
                 continue
             left = [] if layout is None else _filling.strangers(weights, layout)
             if left:
-                reasons.append(f"as {architecture} it has no place for {_filling.listed(left)}")
+                reasons.append(f"as {architecture} it has no place for {listed(left)}")
             elif layout is not None:
                 fitting.append((architecture, layout))
     chosen = [fit for fit in fitting if network in (None, fit[0])]
@@ -233,7 +234,7 @@ def _recognized(weights, network, origin):
         raise ValueError(f"`network` must say which, because the weights fit {fits}. {origin}.")
     if fitting:
         raise ValueError(f"`network` must be {fits}, which the weights fit. {origin}, network={network!r}.")
-    why = "; ".join(reasons) or f"its weights have other names: {_filling.listed(list(weights))}"
+    why = "; ".join(reasons) or f"its weights have other names: {listed(list(weights))}"
     raise ValueError(f"`path` must have the weights of one of {', '.join(NETWORKS)}. {origin}, but {why}.")
 
 
