@@ -453,12 +453,9 @@ class SpikingModel(
                 watched(x, training=True)
             return ops.stack(spike)
 
-        values, noise = [variable.value for variable in watched.variables], backend.noise_state()
-        try:
-            with backend.no_gradient():
-                return names, ops.convert_to_numpy(backend.traced(run)(x, values))
-        finally:
-            backend.set_noise_state(noise)
+        values = [variable.value for variable in watched.variables]
+        with backend.no_gradient(), backend.repeated_noise(backend.noise_state()):
+            return names, ops.convert_to_numpy(backend.traced(run)(x, values))
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)
