@@ -9,8 +9,8 @@ from keras import ops
 
 from keras_ratesnn._core import backend, checks, progress
 from keras_ratesnn._core.annotations import Config, Tensor
-from keras_ratesnn._until_sure import batches, conformal
-from keras_ratesnn._until_sure.answers import Answers
+from keras_ratesnn._steps import batches, conformal
+from keras_ratesnn._steps.answers import Answers
 from keras_ratesnn.integers import _file, _membranes, _steps
 from keras_ratesnn.integers._arrays import OfKeras, OfNumPy
 from keras_ratesnn.integers._compiler import compile_model

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._until_sure.conformal import largest_allowed, scores
+from keras_ratesnn._steps.conformal import largest_allowed, scores
 from tests.integers.drawn import draw
 from tests.integers.test_integer import frames
 

@@ -13,11 +13,12 @@ from keras import ops
 from keras_ratesnn._core import checks, progress
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.progress import Verbosity
-from keras_ratesnn.analysis import _accuracy, _figures, _text, _twins
-from keras_ratesnn.analysis._frames import Frames
-from keras_ratesnn.analysis._paired import Difference, difference
-from keras_ratesnn.analysis._twin_folder import TwinFolder
-from keras_ratesnn.analysis._twins import GIVEN, MEAN, SHUFFLED, Budget, Examples, Twin, Twins
+from keras_ratesnn.analysis import _accuracy, _figures, _text
+from keras_ratesnn.analysis.probe import _twins
+from keras_ratesnn.analysis.probe._frames import Frames
+from keras_ratesnn.analysis.probe._paired import Difference, difference
+from keras_ratesnn.analysis.probe._twin_folder import TwinFolder
+from keras_ratesnn.analysis.probe._twins import GIVEN, MEAN, SHUFFLED, Budget, Examples, Twin, Twins
 from keras_ratesnn.gradients import Rate
 from keras_ratesnn.spiking_model import SpikingModel
 

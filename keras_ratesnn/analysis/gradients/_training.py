@@ -12,7 +12,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn.analysis import _accuracy, _observation
-from keras_ratesnn.gradients import BY_NAME, GradientMethod
+from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
 
 
@@ -105,12 +105,11 @@ class Training:
     def _unchanged(self, twin, values):
         """A context in which a model is run with other values of some variables, and left as it was."""
         fixed = [(variable, ops.convert_to_tensor(variable.value)) for variable in twin.trainable_variables]
-        noise = backend.noise_state()
-        try:
-            with keras_internals.Tried(twin, [*fixed, *values], backend.assigned_weight):
-                yield
-        finally:
-            backend.set_noise_state(noise)
+        with (
+            backend.repeated_noise(backend.noise_state()),
+            keras_internals.Tried(twin, [*fixed, *values], backend.assigned_weight),
+        ):
+            yield
 
 
 def kernels_of(model: SpikingModel) -> dict[str, keras.Variable]:
@@ -122,16 +121,6 @@ def kernels_of(model: SpikingModel) -> dict[str, keras.Variable]:
         names.add(layer if layers.count(layer) == 1 else variable.path): variable
         for layer, variable in zip(layers, kernels, strict=True)
     }
-
-
-def name_of(method: GradientMethod) -> str:
-    """The name of a method, with the arguments that are not the defaults: "rate", or "rate(windows=2)"."""
-    for name, kind in BY_NAME.items():
-        if type(method) is kind:
-            defaults = kind().get_config()
-            given = [f"{key}={value!r}" for key, value in method.get_config().items() if value != defaults[key]]
-            return f"{name}({', '.join(given)})" if given else name
-    return repr(method)
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> float:

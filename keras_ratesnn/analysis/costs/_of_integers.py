@@ -1,16 +1,16 @@
 """The operations of networks of integers, counted as those of other models."""
 
 import math
-from typing import Any
 
 import numpy as np
 
-from keras_ratesnn.analysis.ledger import Traffic
+from keras_ratesnn.analysis.costs._counter import Counted, OperationCounter
+from keras_ratesnn.analysis.costs.ledger import Traffic
 from keras_ratesnn.integers import IntegerModel
 
 
-def operations(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarray) -> list[tuple[str, Any]]:
-    """The layers with weights and their operations for a sample, a mean over the batch.
+def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarray) -> OperationCounter:
+    """The counter of a network of integers after a batch.
 
     An input U counts as U spikes. A layer whose input is the same at every step takes its multiply-adds once.
 
@@ -18,14 +18,12 @@ def operations(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarra
         model: An `IntegerModel`.
         outputs: What all layers give, see `IntegerModel.layer_outputs`.
         x: The inputs.
-
-    Returns:
-        List of pairs of a name and the arguments of `keras_ratesnn.analysis.energy.Counted`.
     """
     plan, temporal = model.plan, x.ndim == len(model.plan.input_shape) + 2
+    counter = OperationCounter(np.ones((len(x), model.timesteps), bool))
+    counter.levels = max((layer.largest for layer in plan.layers if layer.kind == "neurons"), default=1)
     frames = np.moveaxis(x, -len(plan.input_shape), -1) if plan.channels_first else x
     shapes = {"input": plan.input_shape, **{layer.name: layer.shape for layer in plan.layers}}
-    found: list[tuple[str, Any]] = []
     for layer in plan.layers:
         kernel = plan.constants.get(f"w/{layer.name}")
         if kernel is None:
@@ -48,15 +46,15 @@ def operations(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarra
             kept=model.timesteps - 1.0,
         )
         if static:
-            found.append((layer.name, (dense, 0.0, dense, 0.0, traffic)))
+            counter.add(layer.name, Counted(dense, 0.0, dense, 0.0, traffic))
             continue
         inputs = frames if of_input else outputs[layer.sources[0]]
         active = _fed(layer, kernel, inputs) / len(x)
         most = _fed(layer, kernel, np.ones((1, 1, *shapes[layer.sources[0]]), "int64"))
         nonzero = _fed(layer, kernel, (inputs != 0).any(axis=1, keepdims=True).astype("int64")) / len(x)
         traffic = traffic._replace(most_accumulates=float(most), nonzero=float(nonzero))
-        found.append((layer.name, (dense, float(active), 0.0, float(active), traffic)))
-    return found
+        counter.add(layer.name, Counted(dense, float(active), 0.0, float(active), traffic))
+    return counter
 
 
 def _fed(layer, kernel, inputs):

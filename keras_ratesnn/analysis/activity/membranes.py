@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_ratesnn._core import backend, checks
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn.analysis import _figures, _neurons, _observation
-from keras_ratesnn.analysis.observed_model import named_calls, observed
-from keras_ratesnn.layer_kinds import NEURON, kind_of
-from keras_ratesnn.spiking_model import SpikingModel, checked_model
+from keras_ratesnn.analysis import _figures
+from keras_ratesnn.analysis.activity._neurons import recorded
+from keras_ratesnn.spiking_model import SpikingModel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,16 +88,5 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
         TypeError: If `model` is not a `SpikingModel`, `layer` not a string, or `neurons` are not integers.
         ValueError: If there is no such layer or neuron, or `x` does not fit the model or has no samples.
     """
-    x = _observation.tensors(checked_model(model), x)
-    checks.instance("layer", layer, str)
-    calls = {name: call for name, call in named_calls(model.network).items() if kind_of(call.operation).role == NEURON}
-    checks.one_of("layer", layer, calls)
-    watched = observed(model, [layer], [layer])
-    watched.compile(jit_compile=False)
-    with backend.no_gradient():
-        found = watched(x, training=False)
-    values, spikes = (_observation.array(found[kind][layer]) for kind in ("membrane", "spikes"))
-    # Half precision rounds normalised spikes.
-    spikes = np.rint(spikes / calls[layer].operation.cell.spike_size)
-    indices, (values, spikes) = _neurons.chosen(neurons, [values, spikes])
+    indices, spikes, values = recorded(model, x, layer, neurons, membranes=True)
     return Membranes(layer, indices, values, spikes)

@@ -89,13 +89,11 @@ class _Steps:
         running = self._running(kept)
         constants = {index: tensor for (index, _), (tensor, _) in zip(running.inputs, running.run.inputs, strict=True)}
         constants.update((index, _mask_on(pair)) for index, pair in kept["static"].items())
-        before = [node.handler.resumed(carried) for node, carried in zip(running.nodes, kept["carried"], strict=True)]
-        return self._results(running, kept, *running.step(before, constants, t))
+        return self._results(running, kept, *running.step(running.resumed(kept["carried"]), constants, t))
 
     def _results(self, running, kept, states, outputs):
         (output,) = tree.flatten(running.alarmed(states, outputs))
-        carried = [node.handler.carried(state) for node, state in zip(running.nodes, states, strict=True)]
-        kept = {**kept, "carried": carried}
+        kept = {**kept, "carried": running.carried(states)}
         self._later_on = tree.map_leaves(lambda _: None, kept)
         return list(map(ops.convert_to_tensor, [time_axis.widen(output), *tree.flatten(kept)]))
 

@@ -11,9 +11,9 @@ from keras_ratesnn._core import checks, keras_internals, tree
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._model.call_inputs import call_inputs
 from keras_ratesnn._model.input_checks import check_batch
-from keras_ratesnn._until_sure import batches, conformal
-from keras_ratesnn._until_sure.answers import Answers
-from keras_ratesnn._until_sure.steps import RunningBatch
+from keras_ratesnn._steps import batches, conformal
+from keras_ratesnn._steps.answers import Answers
+from keras_ratesnn._steps.running_batch import RunningBatch
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 

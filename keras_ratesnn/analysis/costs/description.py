@@ -10,8 +10,10 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis import _observation, _text
-from keras_ratesnn.analysis.energy import Energy, OperationCounter, counter_of_integers
-from keras_ratesnn.analysis.ledger import COSTS
+from keras_ratesnn.analysis.costs._counter import OperationCounter
+from keras_ratesnn.analysis.costs._of_integers import counter_of_integers
+from keras_ratesnn.analysis.costs.energy import Energy, energy_of
+from keras_ratesnn.analysis.costs.ledger import COSTS
 from keras_ratesnn.integers import IntegerModel
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
@@ -195,7 +197,7 @@ def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = T
         parameters=sum(math.prod(variable.shape) for variable in model.trainable_variables),
         synaptic_operations=sum(call.synaptic_operations for call in counter.calls),
         first_multiply_adds=float(sum(call.dense for call in counter.calls if call.traffic.static)),
-        energy=counter.energy(None),
+        energy=energy_of(counter),
     )
     if verbose:
         print(description)

@@ -7,8 +7,8 @@ import numpy as np
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks
-from keras_ratesnn._export.step_graph import StepGraph
 from keras_ratesnn._model import export_formats
+from keras_ratesnn._steps.step_graph import StepGraph
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 STEP_FORMATS = ("tf_saved_model", "onnx", "litert")

@@ -7,7 +7,8 @@ import numpy as np
 
 from keras_ratesnn import gradients
 from keras_ratesnn._core.annotations import Config, Structure
-from keras_ratesnn.analysis import _figures, _gradients, _observation
+from keras_ratesnn.analysis import _figures, _observation, _text
+from keras_ratesnn.analysis.gradients import _training
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -107,16 +108,16 @@ def gradient_agreement(
 
     Source: Yu et al., NeurIPS 2024, figure 3.
     """
-    training = _gradients.Training(model, x, y, loss)
+    training = _training.Training(model, x, y, loss)
     methods = (model.gradient, gradients.get(other))
-    kernels = _gradients.kernels_of(model)
+    kernels = _training.kernels_of(model)
     by_method, by_other = (_arrays(training, method, list(kernels.values())) for method in methods)
     return GradientAgreement(
-        method=_gradients.name_of(methods[0]),
-        other=_gradients.name_of(methods[1]),
+        method=_text.name_of(methods[0]),
+        other=_text.name_of(methods[1]),
         timesteps=model.timesteps,
         layers=tuple(kernels),
-        cosine=np.array([_gradients.cosine(*pair) for pair in zip(by_method, by_other, strict=True)]),
+        cosine=np.array([_training.cosine(*pair) for pair in zip(by_method, by_other, strict=True)]),
         norms=np.array([np.linalg.norm(gradient) for gradient in by_method]),
         other_norms=np.array([np.linalg.norm(gradient) for gradient in by_other]),
     )

@@ -19,7 +19,7 @@ from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model import quantization
 from keras_ratesnn._model.input_checks import check_batch, has_time, match
 from keras_ratesnn._model.time_masks import check_some_steps_count, masked
-from keras_ratesnn.analysis import _accuracy, _figures, _gradients, _text
+from keras_ratesnn.analysis import _accuracy, _figures, _text
 from keras_ratesnn.gradients import BPTT, BY_NAME, GradientMethod, Rate
 from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
 
@@ -235,11 +235,8 @@ class _Batch(NamedTuple):
 
     def tried(self, function, points):
         """What a function of `_compiled` returns for points in the place of the inputs, arrays."""
-        noise = backend.noise_state()
-        try:
+        with backend.repeated_noise(backend.noise_state()):
             return [ops.convert_to_numpy(found) for found in function(ops.convert_to_tensor(points), self.y, self.mask)]
-        finally:
-            backend.set_noise_state(noise)
 
 
 def _attacked(batch, size, steps, step_size, predict, ascents, directions, random):
@@ -346,7 +343,7 @@ def _checked_methods(model, gradients):
     for method in methods:
         method.check(_graph.neurons_of(_graph.as_graph(model.network)))
         method.check_timesteps(model.timesteps)
-    return {_gradients.name_of(method): method for method in methods}
+    return {_text.name_of(method): method for method in methods}
 
 
 def _checked_epsilons(epsilons):

@@ -7,8 +7,9 @@ import numpy as np
 
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn.analysis import _figures, _neurons, _observation
-from keras_ratesnn.spiking_model import SpikingModel, checked_model
+from keras_ratesnn.analysis import _figures
+from keras_ratesnn.analysis.activity._neurons import recorded
+from keras_ratesnn.spiking_model import SpikingModel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,18 +97,7 @@ def raster(
         ValueError: If there is no such layer, neuron or order, or `x` does not fit the model or has no samples.
     """
     checks.one_of("order", order, (None, "rate"))
-    x = _observation.tensors(checked_model(model), x)
-    checks.instance("layer", layer, str)
-    names, found = _observation.Names(), []
-
-    def observe(call, outputs):
-        if _observation.is_neuron(call) and names.add(call.operation.name) == layer:
-            found.append(_observation.spikes(call, outputs, model.timesteps))
-        return outputs
-
-    _observation.observed(model, x, observe)
-    names.check("layer", layer)
-    indices, (spikes,) = _neurons.chosen(neurons, found)
+    indices, spikes = recorded(model, x, layer, neurons, membranes=False)
     if order == "rate":
         slowest_first = np.argsort(spikes.mean(axis=(0, 1)), kind="stable")
         indices, spikes = indices[slowest_first], spikes[..., slowest_first]

@@ -12,9 +12,9 @@ from helpers import compiled, data, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._export.step_graph import StepGraph
 from keras_ratesnn._model import export_formats
-from tests.until_sure.test_predict import classifier
+from keras_ratesnn._steps.step_graph import StepGraph
+from tests.steps.test_until_sure import classifier
 
 BACKEND = keras.backend.backend()
 FORMATS = {"tensorflow": ["tf_saved_model", "litert", "onnx"], "jax": ["tf_saved_model"], "torch": ["onnx"]}[BACKEND]
@@ -342,7 +342,7 @@ def test_a_folder_that_is_missing_is_an_error_before_anything_is_done(tmp_path, 
         raise AssertionError("the network was exported before the error")
 
     monkeypatch.setattr(keras.Model, "export", work)
-    monkeypatch.setattr("keras_ratesnn._export.step.StepGraph", work)
+    monkeypatch.setattr("keras_ratesnn._steps.export_step.StepGraph", work)
     model, path = spiking(timesteps=T), tmp_path / "none" / "model.onnx"
     for export_to in (model.export, lambda *arguments: rsnn.export_step(model, *arguments)):
         with pytest.raises(FileNotFoundError, match=rf"`filepath` must be a file in a folder that exists.*{path}.*Make it"):

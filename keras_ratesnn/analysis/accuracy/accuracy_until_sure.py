@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._until_sure.predict import answers_of, confidence_for
+from keras_ratesnn._steps.until_sure import answers_of, confidence_for
 from keras_ratesnn.analysis import _accuracy, _figures
 from keras_ratesnn.spiking_model import SpikingModel
 

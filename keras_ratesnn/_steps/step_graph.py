@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.names import free
 from keras_ratesnn._model.streaming import one_step_of
 
 TIME_STEP = "time_step"
@@ -78,14 +79,13 @@ class StepGraph(keras.Model):
         t: Any = next(states) if plan.counts else 0
         running = one_step_of(self.network, tensors, self._timesteps)
         carried = [tree.map_leaves(lambda _: next(states), structure) for structure in plan.carried]
-        before = [node.handler.resumed(of) for node, of in zip(running.nodes, carried, strict=True)]
         with backend.no_gradient():
-            after, outputs = running.step(before, running.once(), t)
+            after, outputs = running.step(running.resumed(carried), running.once(), t)
             outputs = running.alarmed(after, outputs)
         results = [
             *keras.tree.flatten(outputs),
             *([t + 1] if plan.counts else []),
-            *tree.flatten([node.handler.carried(state) for node, state in zip(running.nodes, after, strict=True)]),
+            *tree.flatten(running.carried(after)),
         ]
         return dict(zip(plan.output_names, results, strict=True)) if self._named else results
 
@@ -150,11 +150,7 @@ def _first_step(network, timesteps, rows):
     running = one_step_of(network, zeros, timesteps)
     with backend.no_gradient():
         after, _ = running.step(None, running.once(), 0)
-
-    def carried(states):
-        return [node.handler.carried(state) for node, state in zip(running.nodes, states, strict=True)]
-
-    return running, carried(running.started), carried(after)
+    return running, running.carried(running.started), running.carried(after)
 
 
 class _Names:
@@ -166,11 +162,7 @@ class _Names:
     def new(self, wanted):
         """The wanted name, or one like it."""
         # TensorFlow refuses names that start with an underscore.
-        base = name = re.sub(r"\W", "_", wanted, flags=re.ASCII).lstrip("_") or "tensor"
-        count = 0
-        while name in self._given:
-            count += 1
-            name = f"{base}_{count}"
+        name = free(re.sub(r"\W", "_", wanted, flags=re.ASCII).lstrip("_") or "tensor", self._given)
         self._given.add(name)
         return name
 

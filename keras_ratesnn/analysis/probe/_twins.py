@@ -15,9 +15,9 @@ from keras import ops
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.analysis import _accuracy
-from keras_ratesnn.analysis._frames import Frames
-from keras_ratesnn.analysis._twin_folder import TwinFolder
-from keras_ratesnn.analysis.shuffle_in_time import shuffle_in_time
+from keras_ratesnn.analysis.accuracy.shuffle_in_time import shuffle_in_time
+from keras_ratesnn.analysis.probe._frames import Frames
+from keras_ratesnn.analysis.probe._twin_folder import TwinFolder
 from keras_ratesnn.gradients import BPTT, SLTT, GradientMethod, Rate
 from keras_ratesnn.spiking_model import SpikingModel
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._until_sure.conformal import largest_allowed, scores
-from keras_ratesnn._until_sure.predict import confidence_for
+from keras_ratesnn._steps.conformal import largest_allowed, scores
+from keras_ratesnn._steps.until_sure import confidence_for
 
 pytestmark = pytest.mark.runs_once
 

@@ -11,7 +11,8 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Signal
-from keras_ratesnn.analysis import _figures, _gradients, _observation
+from keras_ratesnn.analysis import _figures, _observation
+from keras_ratesnn.analysis.gradients import _training
 from keras_ratesnn.gradients import NeuronHandler, Rate, with_neurons
 from keras_ratesnn.gradients._observing import Observing
 from keras_ratesnn.gradients.handlers.neuron import State
@@ -116,7 +117,7 @@ def independence(model: SpikingModel, x: Structure, y: Any, loss: Any = None) ->
 
     Source: Yu et al., NeurIPS 2024, section 4.2 and figure 3.
     """
-    training = _gradients.Training(model, x, y, loss)
+    training = _training.Training(model, x, y, loss)
     if not _observation.steps_that_count(model, training.x).all():
         raise ValueError(
             "`x` must be sequences of equal length: a covariance over time needs the same steps of all samples. Received: "
@@ -251,7 +252,7 @@ def _of_neurons(error, sensitivity):
     error, sensitivity = (array.astype("float64") for array in (error, sensitivity))
     of_products = (error * sensitivity).mean(axis=1)
     error_mean, sensitivity_mean = error.mean(axis=1, keepdims=True), sensitivity.mean(axis=1, keepdims=True)
-    cosine = _gradients.cosine(of_products, (error_mean * sensitivity_mean)[:, 0])
+    cosine = _training.cosine(of_products, (error_mean * sensitivity_mean)[:, 0])
     error, sensitivity = error - error_mean, sensitivity - sensitivity_mean
     return cosine, _correlation(np.sum(error * sensitivity), np.sum(error**2), np.sum(sensitivity**2))
 
@@ -262,7 +263,7 @@ def _of_kernel(factor, error, timesteps):
     error = error / ops.maximum(ops.max(ops.abs(error)), _TINY)
     values = factor.values
     error_mean, mean = (time_axis.mean(tensor, timesteps) for tensor in (error, values))
-    cosine = _gradients.cosine(_outer(factor, error, values), _outer(factor, error_mean, mean))
+    cosine = _training.cosine(_outer(factor, error, values), _outer(factor, error_mean, mean))
     error, values = error - time_axis.repeat(error_mean, timesteps), values - time_axis.repeat(mean, timesteps)
     uses = _outer(factor, ops.ones_like(error), ops.ones_like(values))
     # A kernel that is used as it is meets each pair of output and input once.
