@@ -34,7 +34,7 @@ from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.gradients._observing import Observing
+from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.layer_kinds import NEURON
 

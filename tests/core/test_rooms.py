@@ -35,12 +35,6 @@ STOREYS = [
 ]
 """From the ground up. A room imports from lower storeys only, so that there is no circle. `LIBRARY` is its public names."""
 
-PRIVATE_ELSEWHERE = {
-    "gradients._neuron_independence": "testing checks it for one cell",
-    "gradients._observing": "analysis, conversion and testing look at signals between operations",
-}
-"""Private modules that other rooms import, and why. None is to be added."""
-
 BACKENDS = {"jax": "jax", "jaxlib": "jax", "functorch": "torch", "tensorflow": "tensorflow", "torch": "torch"}
 """Packages, and the backend in whose room they are imported."""
 
@@ -149,14 +143,12 @@ def test_no_folders_of_a_room_import_each_other_in_a_circle(room):
 
 def test_what_is_private_to_a_room_stays_there():
     """A name or module that begins with an underscore; `_core`, `_graph`, `_model` and `_steps` are rooms themselves."""
-    found = {}
-    for one, other, name in arrows(LIBRARY):
-        inside = [*other.split(".")[2:], name]
-        if room_of(one) != room_of(other) and any(map(is_private, inside)):
-            module = other.removeprefix(f"{LIBRARY}.")
-            found.setdefault(f"{module}.{name}" if is_private(name) else module, []).append(one)
-    assert not {private: by for private, by in found.items() if private not in PRIVATE_ELSEWHERE}
-    assert found.keys() == PRIVATE_ELSEWHERE.keys(), "an exception is no longer needed"
+    found = [
+        f"{one} imports {other}.{name}".rstrip(".")
+        for one, other, name in arrows(LIBRARY)
+        if room_of(one) != room_of(other) and any(map(is_private, [*other.split(".")[2:], name]))
+    ]
+    assert not found
 
 
 def test_a_backends_package_is_imported_in_its_room_alone():

@@ -13,7 +13,7 @@ from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.analysis.costs.ledger import Traffic
-from keras_ratesnn.gradients._observing import Call
+from keras_ratesnn.gradients.observing import Call
 
 _NO_TRAFFIC = Traffic(*[0.0] * len(Traffic._fields))
 
