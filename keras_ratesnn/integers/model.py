@@ -12,7 +12,7 @@ from keras_ratesnn._core.annotations import Config, Tensor
 from keras_ratesnn._steps import batches, conformal
 from keras_ratesnn._steps.answers import Answers
 from keras_ratesnn.integers import _file, _membranes, _steps
-from keras_ratesnn.integers._arrays import OfKeras, OfNumPy
+from keras_ratesnn.integers._arrays import OfKeras
 from keras_ratesnn.integers._compiler import compile_model
 from keras_ratesnn.integers._network import IntegerNetwork
 from keras_ratesnn.integers._report import Report
@@ -26,7 +26,7 @@ class IntegerModel(keras.Model):
 
     Its inputs are integers. The outputs of `predict` and `evaluate` are real logits, the integer ones times a unit;
     `integer_logits` gives the integers, `step` those of one time step of a sequence. The results are the same
-    to the last bit on every backend, in NumPy, and in the program that `keras_ratesnn.export_c` writes. It cannot be trained.
+    to the last bit on every backend, and in the program that `keras_ratesnn.export_c` writes. It cannot be trained.
 
     Args:
         plan: `IntegerNetwork`.
@@ -375,11 +375,3 @@ def load_integers(filepath: str | os.PathLike[str]) -> IntegerModel:
         ValueError: If it is no network of integers.
     """
     return IntegerModel(_file.read(filepath))
-
-
-def run_in_numpy(plan: IntegerNetwork, x: np.ndarray) -> np.ndarray:
-    """The integer logits of a network without a backend, `(batch, classes)`, for inputs with channels last."""
-    x = np.asarray(x, "int32")
-    temporal = x.ndim == len(plan.input_shape) + 2
-    found = _steps.steps(plan, x, OfNumPy, temporal, _steps.kernels_of(plan))
-    return sum(outputs[plan.layers[-1].name] for outputs, _ in found)
