@@ -12,6 +12,7 @@ import keras
 from keras_ratesnn._core.annotations import Config, Normalizer, Stem, StepModeName, TransformerEdition
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import Neuron
+from keras_ratesnn.models._blocks import pointwise
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -64,6 +65,17 @@ class TransformerOptions(Options, total=False):
     heads: Annotated[int | None, None]
     mlp_ratio: Annotated[int | None, None]
     edition: Annotated[TransformerEdition | None, None]
+
+
+class AttentionOptions(TypedDict, total=False):
+    """Of all kinds of attention; `spiking_self_attention` describes them."""
+
+    use_bias: Annotated[bool, False]
+    use_output_bias: Annotated[bool, True]
+    neuron: Annotated[NeuronFunction, None]
+    attention_neuron: Annotated[NeuronFunction, None]
+    projection: Annotated[Callable[[Any, int, bool, str], Any], pointwise]
+    name: Annotated[str | None, None]
 
 
 _Arguments = ParamSpec("_Arguments")

@@ -4,8 +4,7 @@ Functions, as those of networks, and not layers: their neurons and products are 
 which a training method, a conversion and `describe` must see.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any, TypedDict, Unpack
+from typing import Unpack
 
 import keras
 from keras import ops
@@ -13,9 +12,9 @@ from keras import ops
 from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.models._blocks import channel_axis, neurons, pointwise
+from keras_ratesnn.models._blocks import channel_axis, neurons
 from keras_ratesnn.models._neuron_argument import checked_neuron
-from keras_ratesnn.models._options import NeuronFunction, with_options
+from keras_ratesnn.models._options import AttentionOptions, with_options
 
 
 def spikformer_neuron(threshold: float = 1.0) -> LIF:
@@ -26,17 +25,6 @@ def spikformer_neuron(threshold: float = 1.0) -> LIF:
 def spikformer_attention_neuron() -> LIF:
     """A new neuron layer for the currents of attention, which are smaller: `spikformer_neuron` with threshold 0.5."""
     return spikformer_neuron(threshold=0.5)
-
-
-class AttentionOptions(TypedDict, total=False):
-    """Of all kinds of attention; `spiking_self_attention` describes them."""
-
-    use_bias: Annotated[bool, False]
-    use_output_bias: Annotated[bool, True]
-    neuron: Annotated[NeuronFunction, None]
-    attention_neuron: Annotated[NeuronFunction, None]
-    projection: Annotated[Callable[[Any, int, bool, str], Any], pointwise]
-    name: Annotated[str | None, None]
 
 
 @with_options
