@@ -6,14 +6,13 @@ unfinished.npz  the variables of the latest twin after its last whole epoch
 """
 
 import json
-import os
 import pathlib
 import zipfile
 from typing import Any
 
 import numpy as np
 
-from keras_ratesnn._core import checks
+from keras_ratesnn._core import checks, whole_files
 from keras_ratesnn._core.annotations import Config
 
 _BUDGET, _UNFINISHED = "budget.json", "unfinished.npz"
@@ -37,7 +36,7 @@ class TwinFolder:
         file = self._path / _BUDGET
         if not file.exists():
             text = json.dumps(budget, indent=2) + "\n"
-            self._replace(_BUDGET, lambda part: part.write_text(text))
+            whole_files.replace(file, lambda part: part.write_text(text))
         begun = _read(file, lambda: json.loads(file.read_text()))
         changed = [f"{name}={begun.get(name)!r}, now {value!r}" for name, value in budget.items() if begun.get(name) != value]
         if changed:
@@ -84,15 +83,7 @@ class TwinFolder:
             with open(part, "wb") as file:
                 np.savez(file, *arrays, **named)
 
-        self._replace(file_name, write)
-
-    def _replace(self, name, write):
-        part = self._path / f".{name}.{os.getpid()}"
-        try:
-            write(part)
-            os.replace(part, self._path / name)
-        finally:
-            part.unlink(missing_ok=True)
+        whole_files.replace(self._path / file_name, write)
 
 
 def _read(file, read):
