@@ -104,9 +104,6 @@ class _Steps:
             inputs=list(zip(map(_mask_on, kept["inputs"]), self._has_time, strict=True)),
             timesteps=self._timesteps,
             step_mode="single",
-            training=False,
-            with_gradient=False,
-            return_sequences=False,
             network=self._network,
             mask=None if tree.is_absent(kept["mask"]) else kept["mask"],
         )
