@@ -13,7 +13,7 @@ from keras import layers, ops
 
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.integers import _membranes, _refusals, _signals
-from keras_ratesnn.integers._network import counts_of, windows_of
+from keras_ratesnn.integers._network import counts_of, places_of
 from keras_ratesnn.integers._refusals import refused
 from keras_ratesnn.integers._report import LayerReport
 from keras_ratesnn.integers._signals import NO_PADDING, Current, Term, Units
@@ -125,13 +125,8 @@ def _spatial(compiler, layer, signals, axis, kind, expand):
             )
         facts["pad_value"] = round(zero)
     outputs = kernel.shape[3] * (kernel.shape[2] if kind == "depthwise" else 1)
-    shape = (*_windows(signal.shape, extents, facts), outputs)
+    shape = (*places_of(signal.shape, extents, facts), outputs)
     return compiler.products(layer, signal, kernel, axis, kind, shape, expand, **facts)
-
-
-def _windows(sizes, extents, facts):
-    along = zip(sizes[:2], extents, facts["stride"], facts["pad"], strict=True)
-    return tuple(windows_of(*axis) for axis in along)
 
 
 def _padding(layer, shape, padding, extents):
@@ -230,7 +225,7 @@ def _average_pooling(compiler, layer, signals):
     facts = _window(layer, signal.shape)
     name = compiler.add(layer, "sum_pool", [signal.name], **facts)
     least_common = int(np.lcm.reduce(counts_of(signal.shape, facts).ravel()))
-    shape = (*_windows(signal.shape, layer.pool_size, facts), signal.shape[2])
+    shape = (*places_of(signal.shape, layer.pool_size, facts), signal.shape[2])
     return dataclasses.replace(signal, name=name, shape=shape, top=signal.top * least_common, unit=signal.unit / least_common)
 
 
@@ -269,7 +264,7 @@ def _name_of(signal):
 def _largest(compiler, layer, signal, facts):
     if signal.averaged:
         raise refused(layer, "it takes the largest mean over time. Put it before the TimeMean.")
-    shape = (*_windows(signal.shape, facts["size"], facts), signal.shape[2])
+    shape = (*places_of(signal.shape, facts["size"], facts), signal.shape[2])
     if isinstance(signal, Units):
         signal = _units(layer, [signal])
         return dataclasses.replace(signal, name=compiler.add(layer, "max_pool", [signal.name], **facts), shape=shape)
