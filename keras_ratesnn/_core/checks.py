@@ -189,13 +189,13 @@ def labels(name: str, value: Any, outputs: Any) -> None:
         )
 
 
-def path(name: str, value: Any, *, advice: str = "") -> str:
+def path(name: str, value: Any) -> str:
     """Returns the string of a path; raises an error if `value` is empty, or neither a string nor a path as of `pathlib`."""
     found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(found, str):
-        raise wrong_type(name, "a string or a path", value, advice)
+        raise wrong_type(name, "a string or a path", value)
     if not found:
-        raise ValueError(f"`{name}` must be a path. Received: {name}='', an empty string.{_also(advice)}")
+        raise ValueError(f"`{name}` must be a path. Received: {name}='', an empty string.")
     return found
 
 

@@ -3,6 +3,8 @@
 import itertools
 from collections.abc import Container, Sequence
 
+MOST_LISTED = 4
+
 
 def free(wanted: str, taken: Container[str]) -> str:
     """The wanted name, or the name and a number, if it is taken."""
@@ -10,7 +12,7 @@ def free(wanted: str, taken: Container[str]) -> str:
     return wanted if wanted not in taken else next(name for name in numbered if name not in taken)
 
 
-def listed(names: Sequence[str], most: int = 4) -> str:
+def listed(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MOST_LISTED
+    return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
