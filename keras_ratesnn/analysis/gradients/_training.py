@@ -29,8 +29,8 @@ class Training:
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`.
-        ValueError: If there is no loss, `x` and `y` do not have the same number of samples, or a layer was made in a
-            `keras.RematScope` on TensorFlow.
+        ValueError: If there is no loss, `x` and `y` do not have the same number of samples, or the backend would
+            lose gradients of its layers.
     """
 
     def __init__(self, model: SpikingModel, x: Structure, y: Any, loss: Any) -> None:
@@ -46,11 +46,7 @@ class Training:
                 f"`loss` must be given for a model that was not compiled with one. Received: loss=None, model {model.name!r}. "
                 "Pass it as to compile, for example loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
             )
-        if backend.loses_replaced_weights(_graph.as_graph(model.network)):
-            raise ValueError(
-                "TensorFlow loses the gradients of layers made in a keras.RematScope where tensors take the place of weights. "
-                f"Received: model {model.name!r} with such layers. Make it outside of the scope for an analysis."
-            )
+        backend.check_replaced_weights(_graph.as_graph(model.network), ", for an analysis")
 
     def run(self, method: GradientMethod) -> None:
         """Runs the step in multi-step mode, without gradient."""
