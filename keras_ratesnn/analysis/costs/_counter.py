@@ -2,18 +2,19 @@
 
 import math
 import weakref
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
 
-from keras_ratesnn import layer_kinds
+from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.analysis.costs.ledger import Traffic
 from keras_ratesnn.gradients.observing import Call
+from keras_ratesnn.spiking_model import SpikingModel
 
 _NO_TRAFFIC = Traffic(*[0.0] * len(Traffic._fields))
 
@@ -60,6 +61,11 @@ class OperationCounter:
         self._sizes: weakref.WeakKeyDictionary[Signal, float] = weakref.WeakKeyDictionary()
         """The value of one spike in the signals that come from neurons with integer spikes."""
         self.not_counted: list[str] = []
+
+    @classmethod
+    def of(cls, model: SpikingModel, x: Structure) -> Self:
+        """That of a model which is to be run on a batch."""
+        return cls(_observation.steps_that_count(model, x), _graph.slots_of(_graph.as_graph(model.network)))
 
     def __call__(self, call: Call, outputs: Structure) -> Structure:
         self._follow_spikes(call, outputs)

@@ -217,13 +217,12 @@ def _of_spiking_model(model, x):
     """The same of a `SpikingModel`."""
     x = _observation.tensors(checked_model(model), x)
     layers: list[NeuronLayer] = []
-    counts = _observation.steps_that_count(model, x)
-    counter = OperationCounter(counts, _graph.slots_of(_graph.as_graph(model.network)))
+    counter = OperationCounter.of(model, x)
     paths = _graph.paths_of(model.network)
 
     def observe(call, outputs):
         if _observation.is_neuron(call):
-            spikes = _observation.spikes(call, outputs, model.timesteps)[counts]
+            spikes = _observation.spikes(call, outputs, model.timesteps)[counter.counts]
             layers.append(_activity(paths[call.operation], spikes, call.operation.cell.levels))
         return counter(call, outputs)
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis import _figures, _observation, _text
@@ -222,8 +221,7 @@ def energy(model: SpikingModel | IntegerModel, x: Structure, costs: Costs | None
     if isinstance(model, IntegerModel):
         return energy_of(counter_of_integers(model, model.layer_outputs(x), np.asarray(x)), costs)
     x = _observation.tensors(checked_model(model), x)
-    slots = _graph.slots_of(_graph.as_graph(model.network))
-    counter = OperationCounter(_observation.steps_that_count(model, x), slots)
+    counter = OperationCounter.of(model, x)
     _observation.observed(model, x, counter)
     return energy_of(counter, costs)
 
