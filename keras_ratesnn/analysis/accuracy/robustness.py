@@ -178,8 +178,7 @@ def robustness(
     steps = checks.positive_integer("steps", steps, advice="It is the number of steps of PGD.")
     step_size = min(1.0, 2.5 / steps) if step_size is None else step_size
     step_size = checks.real("step_size", step_size, above=0, at_most=1, advice="It is a fraction of epsilon.")
-    if checks.integer("seed", seed) < 0:
-        raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")
+    seed = checks.integer("seed", seed, at_least=0)
     threshold = checks.real("threshold", threshold)
     _check_attackable(model, x, y)
     limits = _checked_bounds(model, x, bounds)

@@ -104,8 +104,7 @@ def shuffle_in_time(
     Source: Yu et al., NeurIPS 2024, table 2.
     """
     model = checked_model(model)
-    if checks.integer("seed", seed) < 0:
-        raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")
+    seed = checks.integer("seed", seed, at_least=0)
     threshold = checks.real("threshold", threshold)
     names: list[str] = []
     metrics: list[AnytimeAccuracy] = []

@@ -269,8 +269,7 @@ def temporal_probe(
     epochs = checks.positive_integer("epochs", epochs)
     batch_size = checks.positive_integer("batch_size", batch_size)
     margin = checks.real("margin", margin, at_least=0.0, below=1.0, advice="It is a difference of accuracies.")
-    if checks.integer("seeds", seeds) < 2:
-        raise ValueError(f"`seeds` must be 2 or more: differences between seeds are the error. Received: seeds={seeds}.")
+    seeds = checks.integer("seeds", seeds, at_least=2, advice="Differences between seeds are the error.")
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
         raise checks.wrong_type("validation_data", "a tuple (x, y)", validation_data)
     model = _twins.checked(make_model())
