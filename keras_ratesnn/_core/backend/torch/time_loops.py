@@ -9,7 +9,12 @@ import ctypes
 import functools
 import itertools
 import math
+import os
+import pathlib
+import shutil
 import string
+import subprocess
+import tempfile
 from typing import Any
 
 import torch
@@ -20,9 +25,6 @@ from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend.torch.recorder.compiler import LOCK
 
 _aten = torch.ops.aten
-
-ELEMENTS_OF_A_THREAD = 2**15
-"""As in PyTorch's own operations."""
 
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.bool: "int32_t"}
 """The types in C++. Booleans are as wide as the numbers beside them: loops with others are not vectorised."""
@@ -74,8 +76,10 @@ class TimeLoop:
         shapes = [x.shape if index < len(state) else (batch, timesteps, *x.shape[1:]) for index, x in enumerate(after)]
         outputs = [(shape, _stored(dtype)) for shape, dtype in zip(shapes, self._dtypes, strict=True)]
         sizes = batch, math.prod(features), timesteps
-        self._number = len(_programs)
-        _programs.append(_Program(_compiled(str(text)), sizes, text.axes, outputs))
+        program = _Program(_compiled(str(text)), sizes, text.axes, outputs)
+        with LOCK:
+            self._number = len(_programs)
+            _programs.append(program)
 
     def __call__(self, weights, state, inputs, valid):
         """`(state, outputs)` after all steps.
@@ -374,8 +378,7 @@ def _literal(number, kind):
     return f"std::numeric_limits<{kind}>::quiet_NaN()" if math.isnan(number) else f"({number}INFINITY)".replace("inf", "")
 
 
-_PROGRAM = string.Template("""#pragma GCC optimize("tree-loop-vectorize")
-#include <cmath>
+_PROGRAM = string.Template("""#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -431,10 +434,9 @@ inline float exponential(float x) {
   return p * power_of_two(half) * power_of_two(exponent - half);
 }
 
-extern "C" void run(int64_t batch, int64_t features, int64_t steps, int threads, const void* const* inputs,
-                    const int64_t* strides, void* const* outputs) {
+extern "C" void run(int64_t batch, int64_t features, int64_t steps, const void* const* inputs, const int64_t* strides,
+                    void* const* outputs) {
   const int64_t blocks = (features + BLOCK - 1) / BLOCK;
-#pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t index = 0; index < batch * blocks; ++index) {
     const int64_t b = index / blocks, f = index % blocks * BLOCK;
     const int n = features - f < BLOCK ? static_cast<int>(features - f) : BLOCK;
@@ -454,17 +456,20 @@ $after
 """)
 
 
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fopenmp-simd")
+
+
 @functools.lru_cache(None)
 def _compiled(text):
     """The function `run` of a program."""
-    # Not at the top: this takes a second, and only compilation needs it.
-    from torch._inductor import codecache
-
-    class Programs(codecache.CppCodeCache):
-        cpp_compile_command_flags = {"include_pytorch": False, "shared": True}  # noqa: RUF012
-
-    with LOCK:
-        return Programs.load(text).run
+    compilers = [os.environ.get("CXX"), "g++", "clang++"]
+    compiler = next(filter(None, (shutil.which(name) for name in compilers if name)))
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = pathlib.Path(folder, "loop.cpp"), pathlib.Path(folder, "loop.so")
+        source.write_text(text)
+        command = [compiler, *_FLAGS, "-shared", "-fPIC", "-o", str(library), str(source)]
+        subprocess.run(command, check=True, capture_output=True)
+        return ctypes.CDLL(str(library)).run
 
 
 class _Program:
@@ -479,7 +484,6 @@ class _Program:
 
     def __init__(self, run, sizes, axes, outputs):
         self._run, self._sizes, self._axes, self._outputs = run, sizes, axes, outputs
-        self._elements = math.prod(sizes)
 
     def empty(self):
         """New tensors for the results."""
@@ -488,10 +492,9 @@ class _Program:
     def __call__(self, tensors):
         tensors, strides = zip(*(_laid_out(x, *axes) for x, axes in zip(tensors, self._axes, strict=True)), strict=True)
         outputs = self.empty()
-        threads = torch.get_num_threads() if self._elements > ELEMENTS_OF_A_THREAD else 1
         flat = [stride for pair in strides for stride in pair]
         arrays = _pointers(tensors), (ctypes.c_int64 * len(flat))(*flat), _pointers(outputs)
-        self._run(*map(ctypes.c_int64, self._sizes), threads, *arrays)
+        self._run(*map(ctypes.c_int64, self._sizes), *arrays)
         return outputs
 
 
