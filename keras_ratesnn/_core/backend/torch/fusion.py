@@ -103,9 +103,10 @@ def time_loop(step, begin, cell, key, state, inputs, same, valid, steps):
 
 
 def _can_loop(tensors):
-    """Whether a program in C++ may run all steps: it has no gradient, and a larger compiled graph does without."""
+    """Whether a program in C++ may run all steps: it has no derivative, and a larger compiled graph does without."""
     return (
         not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
         and not torch.jit.is_tracing()
         and not is_recording_for_compiler()
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))

@@ -361,10 +361,9 @@ class _Text:
         for node in weights:
             places[node] = graph.placeholder(node.name)
         for node in self._module.graph.nodes:
-            if node.op != "placeholder" and (node in self._fixed or node in self._constants):
-                with_numbers = all(argument in places for argument in node.all_input_nodes)
-                if with_numbers:
-                    places[node] = graph.node_copy(node, places.__getitem__)
+            is_fixed = node.op != "placeholder" and (node in self._fixed or node in self._constants)
+            if is_fixed and all(argument in places for argument in node.all_input_nodes):
+                places[node] = graph.node_copy(node, places.__getitem__)
         graph.output([places[node] for node in self._used])
         graph.eliminate_dead_code()
         run = fx.GraphModule(self._module, graph).forward
@@ -375,13 +374,12 @@ class _Text:
 def _literal(number, kind):
     if math.isfinite(number):
         return f"static_cast<{kind}>({float(number).hex()})"
-    return f"std::numeric_limits<{kind}>::quiet_NaN()" if math.isnan(number) else f"({number}INFINITY)".replace("inf", "")
+    return "NAN" if math.isnan(number) else "INFINITY" if number > 0 else "-INFINITY"
 
 
 _PROGRAM = string.Template("""#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 // So many neurons take all steps before the next ones.
 constexpr int BLOCK = 128;
