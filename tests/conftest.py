@@ -103,7 +103,7 @@ def _reset_keras():
         fusion._kinds.clear()
 
 
-_OPTIMIZED = ("backend", "benchmark", "export")
+_OPTIMIZED = ("backend", "benchmark", "steps")
 """Rooms of tests of what runs, and how fast."""
 
 
