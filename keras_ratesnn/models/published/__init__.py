@@ -128,6 +128,12 @@ def from_checkpoint(
     origin = f"Received: path={contents.path!r}"
     architecture, layout = _recognized(weights, network if isinstance(network, str) else None, origin)
     builder = layout.builder.__name__
+    for name, needed in layout.needs.items():
+        where, value = contents.settings.get(name, ("", needed))
+        if value != needed:
+            raise ValueError(
+                f"`path` must have weights of a {architecture} with {name}={needed!r}. {origin}, with {where}={value!r}."
+            )
     report = CheckpointReport(contents.path, contents.place, architecture, builder, {}, {}, layout.note, contents.prefixed)
     if isinstance(network, SpikingModel):
         model = _of_user(network, timesteps, options)
@@ -267,7 +273,7 @@ def _arguments(layout, settings, options, report, origin):
     parameters = inspect.signature(layout.builder).parameters
     default = parameters["timesteps"].default
     assumed["timesteps"] = default, f"{default}, the authors' default"
-    of_file = {name: setting for name, setting in settings.items() if name in parameters}
+    of_file = {name: settings[name] for name in layout.settings if name in settings}
     assumed.update({name: (value, f"{value!r}, {where} in the file") for name, (where, value) in of_file.items()})
     report.assumed.update({name: text for name, (_, text) in assumed.items() if options.get(name) is None})
     return {**{name: value for name, (value, _) in assumed.items()}, **found, **given}

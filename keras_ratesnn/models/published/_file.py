@@ -16,12 +16,16 @@ from keras_ratesnn._core import checks, optional_packages
 _PLACES = ("state_dict_ema", "state_dict", "model", "best_net", "net")
 """Where programs keep the weights; the first that is there counts. The accuracy that timm writes is that of its averages."""
 
-_MOST_TIMESTEPS = 10_000
+_MOST_TIMESTEPS = _MOST_HEADS = 10_000
 _SETTINGS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "timesteps": (("T", "time_step", "time_steps"), lambda found: type(found) is int and 1 <= found <= _MOST_TIMESTEPS),
+    "heads": (("num_heads",), lambda found: type(found) is int and 1 <= found <= _MOST_HEADS),
     "pooling_stat": (("pooling_stat",), lambda found: type(found) is str and re.fullmatch("[01]{4}", found) is not None),
+    "connect_f": (("connect_f",), lambda found: type(found) is str and re.fullmatch("[A-Z]{1,9}", found) is not None),
+    "dvs_mode": (("dvs_mode",), lambda found: type(found) is bool),
 }
-"""Arguments of ours that the settings of programs tell: their names there, and what their values are."""
+"""What the settings of programs tell: arguments of ours, or what a `Layout` needs; their names there, and what their values
+are."""
 
 _LONGEST_PICKLE = 4 * 2**20
 """Bytes of all but the numbers: names, shapes and settings. In memory they may take seventy times as much."""
@@ -38,7 +42,7 @@ class Contents(NamedTuple):
         place: String, the key at the top level under which the weights are, or `""`.
         weights: Dict of the authors' names to arrays: floats are float32.
         prefixed: Boolean, whether all names began with `module.`, which `weights` leaves out.
-        settings: Dict of arguments of ours that the settings of the program tell to `(name, value)`, the name in the file.
+        settings: Dict of what the settings of the program tell, see `Layout`, to `(name, value)`, the name in the file.
     """
 
     path: str
@@ -187,7 +191,7 @@ def _array(torch, name, tensor):
 
 
 def _settings(content):
-    """The arguments of ours in the settings, each with its name there."""
+    """What the settings tell, each with its name there."""
     settings = content.get("args") if isinstance(content, Mapping) else None
     known = vars(settings) if isinstance(settings, argparse.Namespace) else {}
     found: dict[str, tuple[str, Any]] = {}

@@ -109,7 +109,7 @@ def sew_resnet(weights):
         return None
     bottleneck = (_BOTTLENECK,) if "layer1.0.conv3.0.weight" in weights else ()
     layout = _layout(weights, _of_depths(_SEWS, depths(weights) + bottleneck), SEW, "conv1", "layer{}.0.conv1.0")
-    return layout._replace(assumed=_IF, without_biases=True, place="model")
+    return layout._replace(assumed=_IF, without_biases=True, place="model", needs={"connect_f": "ADD"})
 
 
 def vgg(weights):
