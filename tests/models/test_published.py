@@ -325,6 +325,7 @@ def test_weights_that_are_not_those_of_a_network_are_named(sew, tmp_path):
         "bias": ({"layer1__0__conv1__0__bias": torch.zeros(3)}, None),
         "blocks": ({"layer1__2__conv1__0__weight": torch.zeros(3, 3, 3, 3)}, "stages of 3, 2, 2, 2 blocks"),
         "nan": ({"fc__bias": torch.full((10,), torch.nan)}, "NaN or infinite in fc.bias"),
+        "negative": ({"bn1__running_var": torch.full((3,), -1.0)}, "variances below 0 in bn1.running_var"),
         "infinite": ({"bn1__running_var": torch.full((3,), torch.inf)}, "NaN or infinite in bn1.running_var"),
     }
     for name, (changes, message) in broken.items():

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -29,6 +30,9 @@ are."""
 
 _LONGEST_PICKLE = 4 * 2**20
 """Bytes of all but the numbers: names, shapes and settings. In memory they may take seventy times as much."""
+
+_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
+"""Names come into messages, which are one line."""
 
 _ONE_AT_A_TIME = threading.Lock()
 """PyTorch keeps the classes that it allows for the whole process."""
@@ -112,7 +116,8 @@ def _loaded(torch, path, size):
         zipped = file.read(4) == b"PK\x03\x04"
         if zipped:
             _check_members(path, size)
-        with _ONE_AT_A_TIME, _allowed(torch, argparse.Namespace):
+        # Of a file that is refused, PyTorch may warn, too.
+        with _ONE_AT_A_TIME, _allowed(torch, argparse.Namespace), warnings.catch_warnings(action="ignore"):
             if zipped:
                 # Mapped numbers take no memory, and none beyond the end of the file can be asked for.
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -184,8 +189,12 @@ def _weights(torch, content):
 
 def _array(torch, name, tensor):
     """A tensor as an array, a view of the file if its numbers are float32."""
+    if _NAME.fullmatch(name) is None:
+        raise _Refused(f"{name[:40]!a} is no name of a weight")
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
         raise _Refused(f"{name} is no ordinary tensor of real numbers")
+    if tensor.numel() == 0:
+        raise _Refused(f"{name} has no numbers")
     tensor = tensor.detach()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
