@@ -82,7 +82,10 @@ def builder(function: Callable[_Arguments, keras.Model]) -> Callable[_Arguments,
 
     @functools.wraps(function)
     def build(*args, **kwargs):
-        given = signature.bind(*args, **kwargs)
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{function.__name__} {error}. Its arguments are {', '.join(signature.parameters)}.") from None
         given.apply_defaults()
         chosen = given.arguments
         gradient, step_mode, weights, name = map(chosen.pop, ("gradient", "step_mode", "weights", "name"))

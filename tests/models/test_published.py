@@ -272,6 +272,10 @@ def test_a_model_of_the_user_is_filled_and_arguments_replace_what_weights_do_not
     own = rsnn.models.VGG11((16, 16, 3), timesteps=2, width=24 / 512, gradient="bptt")
     assert from_checkpoint(case.path, own, verbose=False) is own
     np.testing.assert_allclose(own.predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4)
+    inputs, own = keras.Input((16, 16, 3)), rsnn.models.VGG11((16, 16, 3), width=24 / 512)
+    prepared = rsnn.SpikingModel(keras.Model(inputs, own.network(keras.layers.Rescaling(2.0)(inputs))), timesteps=2)
+    from_checkpoint(case.path, prepared, verbose=False)
+    np.testing.assert_allclose(prepared.predict(case.x / 2, verbose=0), case.logits, rtol=0, atol=1e-4)
     model = case.model(timesteps=5, neuron=lambda: LIF(decay=0.7), width=0.047, gradient="bptt", include_top=False)
     assert (model.timesteps, model.network.get_layer("block1_neuron1").cell.decay) == (5, 0.7)
     assert model.network.output_shape == (None, 1, 1, 24)
@@ -295,7 +299,7 @@ def test_a_model_of_the_user_is_filled_and_arguments_replace_what_weights_do_not
         ({"network": "resnet"}, "`network` must be"),
         ({"network": torch.nn.Linear(1, 1)}, "`network` must be the name of an architecture or a SpikingModel"),
         ({"weights": "digits"}, "`weights` are those of the file"),
-        ({"pooling": 1}, "pooling"),
+        ({"pooling": 1}, "SEWResNet18 got an unexpected keyword argument 'pooling'. Its arguments are input_shape, classes"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

@@ -95,8 +95,8 @@ def from_checkpoint(
         network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024),
             `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"`,
             `"espikeformer_large"`, `"sdt_v1"`, `"sdt_v2"` (Spike-driven Transformers), `"spikingresformer"` or `"ms_resnet"`.
-            Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, whose weights are replaced. Defaults to
-            `None`: the names of the weights decide.
+            Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, perhaps with preprocessing before it, whose
+            weights are replaced. Defaults to `None`: the names of the weights decide.
         timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
             are in the file, else the builder's default.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
@@ -203,7 +203,7 @@ def _matched(model, weights, layout, report, origin, options=types.MappingProxyT
     if classes not in (None, trained):
         left_out |= dict.fromkeys(HEADS, f"it is for {trained} classes; what is new, for {classes}, is not trained")
     try:
-        return _filling.matched(model.network, weights, layout, report, left_out)
+        return _filling.matched(inner_network(model.network), weights, layout, report, left_out)
     except _filling.MismatchError as error:
         raise ValueError(
             f"`path` must have the weights of this {report.network}, a {report.builder}. {origin}, but {error}. Pass the "
