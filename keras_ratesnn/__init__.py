@@ -16,11 +16,11 @@ from keras_ratesnn import (
     models,
     surrogates,
 )
-from keras_ratesnn._export.step import export_step
 from keras_ratesnn._model.engine_settings import engine_settings
 from keras_ratesnn._model.recorded import recorded
-from keras_ratesnn._until_sure.predict import calibrate_confidence, predict_until_sure
-from keras_ratesnn.analysis.description import describe
+from keras_ratesnn._steps.export_step import export_step
+from keras_ratesnn._steps.until_sure import calibrate_confidence, predict_until_sure
+from keras_ratesnn.analysis.costs.description import describe
 from keras_ratesnn.conversion import fold_batch_normalization, quantize_aware, spikify, unroll
 from keras_ratesnn.integers import IntegerModel, export_c, export_hls4ml, integer, load_integers
 from keras_ratesnn.layer_kinds import LayerKind, Normalization, affine

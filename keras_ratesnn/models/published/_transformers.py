@@ -26,7 +26,7 @@ def _attention(theirs, ours, kind="conv"):
     }
 
 
-def _mlp(theirs, ours, layer="fc", kind="conv"):
+def mlp(theirs, ours, layer="fc", kind="conv"):
     """The two layers of an MLP."""
     return {f"{theirs}.{layer}{{n}}_{kind}": f"{ours}_mlp{{n}}", f"{theirs}.{layer}{{n}}_bn": f"{ours}_mlp{{n}}_bn"}
 
@@ -44,12 +44,12 @@ def _spikformer(kind):
     return {
         **_units({f"patch_embed.{theirs}": ours for theirs, ours in patches.items()}),
         **_attention("block.{b}.attn", "block{b+1}_attention", kind),
-        **_mlp("block.{b}.mlp", "block{b+1}", "fc", kind),
+        **mlp("block.{b}.mlp", "block{b+1}", "fc", kind),
         "head": "classifier",
     }
 
 
-def _qkformer(first_patches, attention, mlp, later="proj3_conv", last=3):
+def _qkformer(first_patches, attention, layer, later="proj3_conv", last=3):
     later = {later: "1", "proj4_conv": "2", "proj_res_conv": "shortcut"}
     return {
         # The first entry that fits counts: names of the first patches mean other layers than later.
@@ -58,7 +58,7 @@ def _qkformer(first_patches, attention, mlp, later="proj3_conv", last=3):
         # The last stage has another kind of attention.
         **_attention(f"stage{last}.{{b}}.{attention}", f"stage{last}_block{{b+1}}_attention"),
         **_attention("stage{s}.{b}.tssa", "stage{s}_block{b+1}_attention"),
-        **_mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}", mlp),
+        **mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}", layer),
         "head": "classifier",
     }
 
@@ -72,7 +72,7 @@ def _maxformer(first_patches, depthwise):
         **of_stages,
         **{f"{theirs}_bn": f"{ours}_bn" for theirs, ours in of_stages.items()},
         **_attention("stage{s}.{b}.attn", "stage{s}_block{b+1}_attention"),
-        **_mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}"),
+        **mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}"),
         "head": "classifier",
     }
 
@@ -129,11 +129,11 @@ def spikformer(weights):
         return None
     channels = inputs(weights, "patch_embed.proj_conv")
     dense = "block.0.attn.q_linear.weight" in weights
-    mlp = f"block.0.mlp.fc1_{'linear' if dense else 'conv'}"
+    first = f"block.0.mlp.fc1_{'linear' if dense else 'conv'}"
     # On event frames MLPs are convolutions over tokens, on ImageNet over images.
-    of_events = "pos_embed" in weights or weights[f"{mlp}.weight"].ndim == 3
+    of_events = "pos_embed" in weights or weights[f"{first}.weight"].ndim == 3
     edition = "cifar" if dense else "dvs" if of_events else "imagenet"
-    dims, hidden = outputs(weights, "patch_embed.proj_conv3"), outputs(weights, mlp)
+    dims, hidden = outputs(weights, "patch_embed.proj_conv3"), outputs(weights, first)
     number = blocks(weights, r"block\.(\d{1,9})\.")
     layout = _layout(weights, Spikformer, EDITIONS, SPIKFORMER, edition, channels, dims, number, hidden)
     # On CIFAR all are linear.
