@@ -70,7 +70,7 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=Fal
     from keras import layers
 
     import keras_ratesnn as rsnn
-    from keras_ratesnn.models._firing_rate_scale import FiringRateScale
+    from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
 
     normalization = rsnn.layers.OnlineRenormalization if online else layers.BatchNormalization
     keras.utils.set_random_seed(0)

@@ -8,11 +8,11 @@ from keras_ratesnn.analysis.gradient_agreement import GradientAgreement, gradien
 from keras_ratesnn.analysis.independence import Independence, independence
 from keras_ratesnn.analysis.ledger import Costs, Ledger, Rival, Traffic
 from keras_ratesnn.analysis.membranes import Membranes, membranes
-from keras_ratesnn.analysis.observed_model import ObservedModel, observed
 from keras_ratesnn.analysis.raster import Raster, raster
 from keras_ratesnn.analysis.robustness import Robustness, robustness
 from keras_ratesnn.analysis.shuffle_in_time import ShuffledAccuracy, shuffle_in_time
 from keras_ratesnn.analysis.temporal_probe import TemporalProbe, temporal_probe
+from keras_ratesnn.observed_model import ObservedModel, observed
 
 __all__ = [
     "AccuracyOverTime",

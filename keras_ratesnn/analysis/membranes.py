@@ -8,8 +8,8 @@ import numpy as np
 from keras_ratesnn._core import backend, checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis import _figures, _neurons, _observation
-from keras_ratesnn.analysis.observed_model import named_calls, observed
 from keras_ratesnn.layer_kinds import NEURON, kind_of
+from keras_ratesnn.observed_model import named_calls, observed
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 

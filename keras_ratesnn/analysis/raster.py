@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis import _figures, _neurons, _observation
@@ -98,7 +99,7 @@ def raster(
     checks.one_of("order", order, (None, "rate"))
     x = _observation.tensors(checked_model(model), x)
     checks.instance("layer", layer, str)
-    names, found = _observation.Names(), []
+    names, found = _graph.Names(), []
 
     def observe(call, outputs):
         if _observation.is_neuron(call) and names.add(call.operation.name) == layer:

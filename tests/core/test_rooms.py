@@ -26,7 +26,7 @@ STOREYS = [
     {"gradients"},
     {"_model"},
     {"spiking_model"},
-    {"_export", "_until_sure", "conversion", "distillation", "models", "testing"},
+    {"_export", "_until_sure", "conversion", "distillation", "models", "observed_model", "testing"},
     {"integers"},
     {"analysis"},
     {"callbacks", "nir"},
