@@ -15,9 +15,9 @@ from keras_ratesnn.spiking_model import SpikingModel
 
 if TYPE_CHECKING:
     from keras_ratesnn import analysis, callbacks, events, models, testing
-    from keras_ratesnn._export.step import export_step
-    from keras_ratesnn._until_sure.predict import calibrate_confidence, predict_until_sure
-    from keras_ratesnn.analysis.description import describe
+    from keras_ratesnn._steps.export_step import export_step
+    from keras_ratesnn._steps.until_sure import calibrate_confidence, predict_until_sure
+    from keras_ratesnn.analysis.costs.description import describe
     from keras_ratesnn.integers import IntegerModel, export_c, export_hls4ml, integer, load_integers
     from keras_ratesnn.nir import export_nir, import_nir
 
@@ -63,11 +63,11 @@ __all__ = [
 
 _IMPORTED_LATER = {
     **{name: f"keras_ratesnn.{name}" for name in ("analysis", "callbacks", "events", "models", "testing")},
-    **dict.fromkeys(("calibrate_confidence", "predict_until_sure"), "keras_ratesnn._until_sure.predict"),
+    **dict.fromkeys(("calibrate_confidence", "predict_until_sure"), "keras_ratesnn._steps.until_sure"),
     **dict.fromkeys(("export_nir", "import_nir"), "keras_ratesnn.nir"),
     **dict.fromkeys(("IntegerModel", "export_c", "export_hls4ml", "integer", "load_integers"), "keras_ratesnn.integers"),
-    "describe": "keras_ratesnn.analysis.description",
-    "export_step": "keras_ratesnn._export.step",
+    "describe": "keras_ratesnn.analysis.costs.description",
+    "export_step": "keras_ratesnn._steps.export_step",
 }
 """Names, and the modules that have them. The classes that saved files name are imported at once, since Keras must know them."""
 

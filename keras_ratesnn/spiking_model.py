@@ -34,7 +34,7 @@ from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.gradients._observing import Observing
+from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.layer_kinds import NEURON
 
@@ -453,12 +453,9 @@ class SpikingModel(
                 watched(x, training=True)
             return ops.stack(spike)
 
-        values, noise = [variable.value for variable in watched.variables], backend.noise_state()
-        try:
-            with backend.no_gradient():
-                return names, ops.convert_to_numpy(backend.traced(run)(x, values))
-        finally:
-            backend.set_noise_state(noise)
+        values = [variable.value for variable in watched.variables]
+        with backend.no_gradient(), backend.repeated_noise(backend.noise_state()):
+            return names, ops.convert_to_numpy(backend.traced(run)(x, values))
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)

@@ -110,19 +110,28 @@ def _silence_is_no_matter(monkeypatch):
         monkeypatch.setattr(silent_layers, "ENOUGH", 0)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Leaves out what does not depend on the backend, except on PyTorch, where it takes the least time."""
-    once = [item for item in items if item.get_closest_marker("runs_once") and not _runs_everywhere(item)]
+    """Leaves out what does not depend on the backend, except on PyTorch, where it takes the least time.
+
+    Of the other tests, those that another backend runs are marked.
+    """
+    once = {item for item in items if item.get_closest_marker("runs_once") and not _runs_everywhere(item)}
     if _BACKEND == "torch":
         nowhere = [item.nodeid for item in once if any(mark.args[0] for mark in item.iter_markers("skipif"))]
         if nowhere:
             raise pytest.UsageError(f"Tests marked runs_once run on PyTorch only, where these are skipped: {nowhere}")
         return
+    # Not at the top, see `_reset_keras`.
+    import keras
+    from elsewhere import left_to_others
+
+    for item in left_to_others([item for item in items if item not in once], keras.backend.backend()):
+        item.add_marker(pytest.mark.elsewhere)
     if "runs_once" in config.option.markexpr:
         return
-    config.hook.pytest_deselected(items=once)
-    left_out = set(once)
-    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=[item for item in items if item in once])
+    items[:] = [item for item in items if item not in once]
 
 
 def _runs_everywhere(item):

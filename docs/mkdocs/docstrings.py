@@ -46,11 +46,13 @@ def _expand_options(function, module):
     """Gives a function that takes `**options: Unpack[...]` a parameter for each, as `inspect.signature` has them."""
     for parameter in [each for each in function.parameters if str(each.annotation).startswith("Unpack[")]:
         del function.parameters[parameter.name]
-        of_all, found, kind = module["Options"], {}, module[parameter.annotation.slice.name]
-        while kind is not of_all:
-            found = {**kind.members, **found}
-            kind = module[kind.bases[0].name]
-        for name, attribute in {**found, **of_all.members}.items():
+        found, of_all, kind = {}, {}, parameter.annotation.slice.name
+        while kind not in ("Options", "TypedDict"):
+            found = {**module[kind].members, **found}
+            kind = module[kind].bases[0].name
+        if kind == "Options":
+            of_all = module[kind].members
+        for name, attribute in {**found, **of_all}.items():
             annotation, default = attribute.annotation.slice.elements
             # Strings in annotations are names to Griffe.
             default = f'"{default}"' if isinstance(default, griffe.ExprName) else default

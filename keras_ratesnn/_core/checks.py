@@ -61,22 +61,22 @@ def _in_float32(value: float) -> float:
     return 0.0 if abs(held) < np.finfo("float32").tiny else float(held)
 
 
-def integer(name: str, value: Any, *, advice: str = "") -> int:
-    """Returns `value` as an int if it is an integer of 64 bits; else raises TypeError or ValueError."""
+def integer(name: str, value: Any, *, at_least: int | None = None, at_most: int | None = None, advice: str = "") -> int:
+    """Returns `value` as an int if it is an integer of 64 bits within the bounds; else raises TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise wrong_type(name, "an integer", value, advice)
     value = int(value)
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"`{name}` must be an integer of 64 bits. Received: {name}={shown(value)}.{_also(advice)}")
+    if (at_least is not None and value < at_least) or (at_most is not None and value > at_most):
+        bounds = f"{at_least} or more" if at_most is None else f"from {at_least} to {at_most}"
+        raise ValueError(f"`{name}` must be {bounds}. Received: {name}={value}.{_also(advice)}")
     return value
 
 
 def positive_integer(name: str, value: Any, *, advice: str = "") -> int:
     """Returns `value` as an int if it is an integer of 1 or more; else raises TypeError or ValueError."""
-    value = integer(name, value, advice=advice)
-    if value < 1:
-        raise ValueError(f"`{name}` must be 1 or more. Received: {name}={value}.{_also(advice)}")
-    return value
+    return integer(name, value, at_least=1, advice=advice)
 
 
 def index(name: str, value: Any, count: int) -> int:
@@ -189,13 +189,13 @@ def labels(name: str, value: Any, outputs: Any) -> None:
         )
 
 
-def path(name: str, value: Any, *, advice: str = "") -> str:
+def path(name: str, value: Any) -> str:
     """Returns the string of a path; raises an error if `value` is empty, or neither a string nor a path as of `pathlib`."""
     found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(found, str):
-        raise wrong_type(name, "a string or a path", value, advice)
+        raise wrong_type(name, "a string or a path", value)
     if not found:
-        raise ValueError(f"`{name}` must be a path. Received: {name}='', an empty string.{_also(advice)}")
+        raise ValueError(f"`{name}` must be a path. Received: {name}='', an empty string.")
     return found
 
 

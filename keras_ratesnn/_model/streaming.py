@@ -26,9 +26,6 @@ def one_step_of(network: keras.Model, inputs: Sequence[Tensor], timesteps: int, 
         inputs=[(tensor, False) for tensor in inputs],
         timesteps=timesteps,
         step_mode=step_mode,
-        training=False,
-        with_gradient=False,
-        return_sequences=False,
         network=network,
     )
     return Network(run, streams=True)

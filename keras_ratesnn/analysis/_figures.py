@@ -10,7 +10,7 @@ Figure: TypeAlias = Any
 MARKERS = "os^Dv"
 
 
-def new_figure(width: float = 6.4, height: float = 3.6) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches.
 
     Raises:

@@ -10,9 +10,9 @@ from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.call_inputs import call_inputs
 from keras_ratesnn._model.input_checks import check_batch
-from keras_ratesnn.gradients._observing import Call, Observer, Observing
 from keras_ratesnn.gradients.handlers import Handler
 from keras_ratesnn.gradients.network import NodesOf, plain_nodes
+from keras_ratesnn.gradients.observing import Call, Observer, Observing
 from keras_ratesnn.spiking_model import SpikingModel, twin_of
 
 

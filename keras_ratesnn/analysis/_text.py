@@ -1,6 +1,8 @@
-"""How results are printed: tables, and joules with a prefix."""
+"""How results are printed: tables, joules with a prefix, and training methods."""
 
 from collections.abc import Sequence
+
+from keras_ratesnn.gradients import BY_NAME, GradientMethod
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -21,3 +23,13 @@ def joules(energy: float) -> str:
         if energy >= 10.0**exponent:
             return f"{energy / 10.0**exponent:.3g} {prefix}J"
     return f"{energy / 1e-12:.3g} pJ"
+
+
+def name_of(method: GradientMethod) -> str:
+    """The name of a method, with the arguments that are not the defaults: "rate", or "rate(windows=2)"."""
+    for name, kind in BY_NAME.items():
+        if type(method) is kind:
+            defaults = kind().get_config()
+            given = [f"{key}={value!r}" for key, value in method.get_config().items() if value != defaults[key]]
+            return f"{name}({', '.join(given)})" if given else name
+    return repr(method)

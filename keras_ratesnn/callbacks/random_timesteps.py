@@ -51,9 +51,7 @@ class RandomTimesteps(TimestepsOfBatches):
                 f"`high` must be below `low` + {_MOST_NUMBERS}, since each number of time steps is compiled. Received: "
                 f"low={low}, high={high}."
             )
-        self.seed = checks.integer("seed", seed)
-        if self.seed < 0:
-            raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")
+        self.seed = checks.integer("seed", seed, at_least=0)
         self.numbers = range(self.low, self.high + 1)
         self.arguments = {"low": self.low, "high": self.high}
 

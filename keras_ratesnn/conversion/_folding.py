@@ -24,52 +24,12 @@ from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, progress
-from keras_ratesnn.conversion._listing import grouped
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
+from keras_ratesnn.conversion._report import Fold, FoldReport
 from keras_ratesnn.conversion._tasks import with_network
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers.quantized import QuantizedKernels
 from keras_ratesnn.spiking_model import SpikingModel
-
-
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """What became of one batch normalisation.
-
-    Args:
-        name: String, the name of the layer.
-        into: String, the name of the layer into which it was folded; empty if it is kept.
-        reason: String, why it is kept; empty if it was folded.
-    """
-
-    name: str
-    into: str = ""
-    reason: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What `fold_batch_normalization` did to a network; it can be printed.
-
-    Args:
-        changes: Tuple of `Change`, one for each batch normalisation of the network.
-    """
-
-    changes: tuple[Change, ...]
-
-    @property
-    def folded(self) -> tuple[Change, ...]:
-        """The batch normalisations that are gone."""
-        return tuple(change for change in self.changes if not change.reason)
-
-    @property
-    def kept(self) -> tuple[Change, ...]:
-        """The batch normalisations that were kept."""
-        return tuple(change for change in self.changes if change.reason)
-
-    def __str__(self) -> str:
-        first = f"fold_batch_normalization: {len(self.folded)} of {len(self.changes)} batch normalisations were folded."
-        return "\n".join([first, *grouped(self.kept, lambda change: f"stays ({change.reason})")])
 
 
 def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.Model:
@@ -138,8 +98,8 @@ def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.
     folded = Rebuild(replacements).run(network)
     if isinstance(model, SpikingModel):
         folded = with_network(model, folded)
-    changes = (Change(pair.name, "" if pair.before is None else pair.before.name, pair.reason) for pair in pairs)
-    folded.fold_report = Report(tuple(changes))
+    changes = (Fold(pair.name, "" if pair.before is None else pair.before.name, pair.reason) for pair in pairs)
+    folded.fold_report = FoldReport(tuple(changes))
     if verbose:
         print(folded.fold_report)
     return folded

@@ -17,7 +17,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, progress
 from keras_ratesnn.gradients import NeuronHandler, with_neurons
-from keras_ratesnn.gradients._observing import Observing
+from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.spiking_model import SpikingModel
 
 ROUNDS = 3

@@ -21,6 +21,7 @@ from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 WeightType = Literal["int8", "int4", "ternary"]
 MOST_DECAY_BITS = 16
+_OF_BITS = "Products with a membrane have to fit in 32 bits."
 
 
 def quantize_aware(
@@ -76,7 +77,7 @@ def quantize_aware(
     network = checked_model(model).network
     for name, value in (("weights", weights), ("first", first), ("last", last)):
         checks.one_of(name, value, WEIGHT_TYPES)
-    _check_decay_bits(decay_bits)
+    checks.integer("decay_bits", decay_bits, at_least=1, at_most=MOST_DECAY_BITS, advice=_OF_BITS)
     chosen = _chooser(filters)
     quantized = quantized_layers(network)
     if quantized:
@@ -96,14 +97,6 @@ def quantize_aware(
             config = _with_rounded_decays(operation, operation.get_config(), decay_bits)
             replacements[operation] = Replacement(config, weights=_rounded_weights(operation, decay_bits))
     return with_network(model, Rebuild(replacements).run(network))
-
-
-def _check_decay_bits(decay_bits):
-    if not 1 <= checks.integer("decay_bits", decay_bits) <= MOST_DECAY_BITS:
-        raise ValueError(
-            f"`decay_bits` must be from 1 to {MOST_DECAY_BITS}: products with a membrane have to fit in 32 bits. Received: "
-            f"decay_bits={decay_bits}."
-        )
 
 
 def _chooser(filters):

@@ -1,8 +1,10 @@
-"""The report of `spikify`."""
+"""The reports of `spikify` and `fold_batch_normalization`: what was changed, and what was kept and why."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
-from keras_ratesnn.conversion._listing import grouped, listed
+from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
 
 
@@ -27,29 +29,52 @@ class Change:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """The changes that `spikify` made to a network; it can be printed.
+class Fold:
+    """What became of one batch normalisation.
 
     Args:
-        changes: Tuple of `Change`, one for each activation of the network.
+        name: String, the name of the layer.
+        into: String, the name of the layer into which it was folded; empty if it is kept.
+        reason: String, why it is kept; empty if it was folded.
     """
 
-    changes: tuple[Change, ...]
+    name: str
+    into: str = ""
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Report:
+    """What was done to a network; it can be printed.
+
+    Args:
+        changes: Tuple of `Change` or `Fold`.
+    """
+
+    changes: tuple[Any, ...]
+
+    @property
+    def kept(self) -> tuple[Any, ...]:
+        """What was kept."""
+        return tuple(change for change in self.changes if change.reason)
+
+    @property
+    def _changed(self):
+        return tuple(change for change in self.changes if not change.reason)
+
+
+class Report(_Report):
+    """The changes that `spikify` made, one for each activation of the network."""
 
     @property
     def replaced(self) -> tuple[Change, ...]:
         """The activations that were replaced by neurons."""
-        return tuple(change for change in self.changes if change.neuron is not None)
-
-    @property
-    def kept(self) -> tuple[Change, ...]:
-        """The activations that were kept."""
-        return tuple(change for change in self.changes if change.neuron is None)
+        return self._changed
 
     def __str__(self) -> str:
         lines = [f"spikify: {len(self.replaced)} of {len(self.changes)} activations became neurons."]
-        lines += grouped(self.replaced, lambda change: f"{change.activation} -> {type(change.neuron).__name__}")
-        lines += grouped(self.kept, lambda change: f"{change.activation} stays ({change.reason})")
+        lines += _grouped(self.replaced, lambda change: f"{change.activation} -> {type(change.neuron).__name__}")
+        lines += _grouped(self.kept, lambda change: f"{change.activation} stays ({change.reason})")
         thresholds = [change.threshold for change in self.replaced if change.threshold is not None]
         if thresholds:
             lines.append(f"  calibrated thresholds from {min(thresholds):.3g} to {max(thresholds):.3g}")
@@ -57,3 +82,24 @@ class Report:
             if never:
                 lines.append(f"  not calibrated, never positive: {listed(never)}")
         return "\n".join(lines)
+
+
+class FoldReport(_Report):
+    """What `fold_batch_normalization` did, one for each batch normalisation of the network."""
+
+    @property
+    def folded(self) -> tuple[Fold, ...]:
+        """The batch normalisations that are gone."""
+        return self._changed
+
+    def __str__(self) -> str:
+        first = f"fold_batch_normalization: {len(self.folded)} of {len(self.changes)} batch normalisations were folded."
+        return "\n".join([first, *_grouped(self.kept, lambda change: f"stays ({change.reason})")])
+
+
+def _grouped(changes: tuple[Any, ...], label: Callable[[Any], str]) -> list[str]:
+    """One line for each label, `label(change)`, with the names of its changes."""
+    groups: dict[str, list[str]] = {}
+    for change in changes:
+        groups.setdefault(label(change), []).append(change.name)
+    return [f"  {text}: {listed(names)}" for text, names in groups.items()]

@@ -288,6 +288,14 @@ class Network:
         outputs = self.alarmed(states, outputs)
         return backend.detached(lambda: finished) if self.context.detached else finished, outputs
 
+    def carried(self, states: States) -> list[Structure]:
+        """What each node carries to the next step, see `Handler.carried`."""
+        return [node.handler.carried(state) for node, state in zip(self.nodes, states, strict=True)]
+
+    def resumed(self, carried: Sequence[Structure]) -> States:
+        """The states that carry this."""
+        return [node.handler.resumed(of_node) for node, of_node in zip(self.nodes, carried, strict=True)]
+
     def _valid_mask(self, mask, t):
         return self.windows.only_valid_at(t, ops.cast(mask, "bool"))
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_ratesnn import dynamics
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients.handlers import MaskHandler, NeuronHandler, OperationHandler
@@ -23,6 +22,7 @@ from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Node, plain_nodes
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.sltt import run_online
+from keras_ratesnn.layers import dynamics
 
 
 @registry.register

@@ -21,7 +21,7 @@ import keras
 
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
-from keras_ratesnn.gradients import _neuron_independence
+from keras_ratesnn.gradients import neuron_independence
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Network, plain
 from keras_ratesnn.gradients.run import Run
@@ -126,7 +126,7 @@ class Rate(GradientMethod):
                     'gradient="sltt" or "bptt", or leave the stabilizer out.'
                 )
             if not neuron.cell.in_parallel and not has_written_derivative(neuron.cell.independent_cell()):
-                _neuron_independence.check(neuron)
+                neuron_independence.check(neuron)
 
     def check_timesteps(self, timesteps: int) -> None:
         for windows in self.windows.values() if isinstance(self.windows, dict) else [self.windows]:

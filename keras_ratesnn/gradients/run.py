@@ -20,22 +20,22 @@ class Run:
             `has_time=True`, or `(batch, ...)`.
         timesteps: Integer T.
         step_mode: `"multi"` or `"single"`.
-        training: Boolean, whether layers behave as in training.
-        with_gradient: Boolean, whether the outputs may be differentiated.
-        return_sequences: Boolean, whether the output is that of every step instead of the time mean.
+        network: The Functional model of the plan; it gives access to the variables.
+        training: Boolean, whether layers behave as in training. Defaults to `False`.
+        with_gradient: Boolean, whether the outputs may be differentiated. Defaults to `False`.
+        return_sequences: Boolean, whether the output is that of every step instead of the time mean. Defaults to `False`.
+        draws: `keras.random.SeedGenerator` of the model if the method `draws`, else `None`.
         mask: Boolean tensor `(batch, T)`, false for the steps of each sample that are padding. Defaults to `None`: all steps
             count.
-        network: The Functional model of the plan; it gives access to the variables.
-        draws: `keras.random.SeedGenerator` of the model if the method `draws`, else `None`.
     """
 
     parts: tuple[Part, Part | None, Part | None]
     inputs: list
     timesteps: int
     step_mode: str
-    training: bool
-    with_gradient: bool
-    return_sequences: bool
     network: keras.Model
+    training: bool = False
+    with_gradient: bool = False
+    return_sequences: bool = False
     draws: keras.random.SeedGenerator | None = None
     mask: Tensor | None = None

@@ -98,12 +98,8 @@ def run_online(run, recompute, nodes=plain_nodes, chosen=None):
     if not run.with_gradient:
         return plain(run)
     recompute = recompute and run.step_mode == "single"
-    if (recompute or nodes is not plain_nodes) and backend.loses_replaced_weights(run.network):
-        raise ValueError(
-            "TensorFlow loses the gradients of layers made in a keras.RematScope where a training method puts tensors in the "
-            f"place of weights. Received: network {run.network.name!r} with such layers. Make it outside of the scope: "
-            "single-step mode keeps the activations of one step alone."
-        )
+    if recompute or nodes is not plain_nodes:
+        backend.check_replaced_weights(run.network, ": single-step mode keeps the activations of one step alone")
     if recompute:
         return recomputed(run, nodes, {"between": stopped, "chosen": chosen})
     return in_time(Network(run, nodes, between=stopped, chosen=chosen))

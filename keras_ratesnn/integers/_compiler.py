@@ -7,9 +7,8 @@ import numpy as np
 from keras import layers, ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import keras_internals, names, quantized_kernels
 from keras_ratesnn.conversion.places import places
-from keras_ratesnn.integers._kernels import integer_weights
 from keras_ratesnn.integers._network import INPUT, IntegerNetwork, make_network
 from keras_ratesnn.integers._refusals import refused
 from keras_ratesnn.integers._report import LayerReport, Report
@@ -96,10 +95,7 @@ class _Compiler:
 
     def add(self, layer, kind, sources, suffix="", **facts):
         """Adds a layer of integers and returns its name, that of a Keras layer with a number if it is called again."""
-        name, count, taken = layer.name + suffix, 0, {made["name"] for made in self.layers} | {INPUT}
-        while name in taken:
-            count += 1
-            name = f"{layer.name}{suffix}_{count}"
+        name = names.free(layer.name + suffix, {INPUT, *(made["name"] for made in self.layers)})
         self.layers.append({"name": name, "kind": kind, "from": list(sources), **facts})
         return name
 
@@ -190,3 +186,40 @@ def _channels_first(network, nodes):
 
 def _array(variable):
     return np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32")), "float64")
+
+
+def integer_weights(
+    kernel: np.ndarray, weights: str, axis: tuple[int, ...] | None, least_error: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The integers W = clip(round(w / s), −Q, Q) of a kernel, halves to even, and the scales s.
+
+    They are those of `keras_ratesnn._core.quantized_kernels`, in float32 as in training, which gives the same integers.
+
+    Args:
+        kernel: Array.
+        weights: `"int8"`, `"int4"` or `"ternary"`.
+        axis: Tuple of the axes that share a scale: all but those of the output channels. `None`: one scale for all.
+        least_error: Boolean, whether the scale of int8 and int4 is that with the least squared error, of a number of scales up
+            to max |w| / Q. It is better for kernels that were not trained to be quantised. Defaults to `False`.
+
+    Returns:
+        `(W, s)`: int32 integers of the shape of the kernel, and float32 scales, which broadcast to it.
+    """
+    kernel = np.asarray(kernel, "float32")
+    axis = tuple(range(kernel.ndim)) if axis is None else axis
+    integers, scale = quantized_kernels.integers_and_scale(kernel, weights, axis, np)
+    if least_error and weights != "ternary":
+        largest = quantized_kernels.LARGEST[weights]
+        scale = _of_least_error(kernel, scale, largest, axis)
+        integers = quantized_kernels.rounded(kernel, scale, largest, np)
+    return integers.astype("int32"), scale
+
+
+def _of_least_error(kernel, scale, largest, axis):
+    best, least = scale, np.full(scale.shape, np.inf)
+    for fraction in np.linspace(1.0, 0.4, 61, dtype="float32"):
+        tried = scale * fraction
+        error = np.square(kernel - tried * quantized_kernels.rounded(kernel, tried, largest, np))
+        error = error.sum(axis, dtype="float64", keepdims=True)
+        best, least = np.where(error < least, tried, best), np.minimum(error, least)
+    return best

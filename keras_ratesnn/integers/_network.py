@@ -112,6 +112,13 @@ def windows_of(size: int, window: int, stride: int, pad: Sequence[int]) -> int:
     return (size + sum(pad) - window) // stride + 1
 
 
+def places_of(sizes: Sequence[int], window: Sequence[int], facts: dict[str, Any]) -> tuple[int, int]:
+    """How many windows there are along both axes of an image, of convolutions and pooling."""
+    along = zip(sizes[:2], window, facts["stride"], facts["pad"], strict=True)
+    height, width = (windows_of(*axis) for axis in along)
+    return height, width
+
+
 def counts_of(shape: Sequence[int], facts: dict[str, Any]) -> np.ndarray:
     """How many elements of each window of a pooling are inside the image, `(height, width)`."""
     of_axes = []
@@ -119,11 +126,6 @@ def counts_of(shape: Sequence[int], facts: dict[str, Any]) -> np.ndarray:
         first = np.arange(windows_of(size, window, stride, pad)) * stride - pad[0]
         of_axes.append(np.minimum(first + window, size) - np.maximum(first, 0))
     return np.multiply.outer(*of_axes)
-
-
-def _windows(facts, sizes, window):
-    along = zip(sizes, window, facts["stride"], facts["pad"], strict=True)
-    return tuple(windows_of(*axis) for axis in along)
 
 
 def _range_of_products(kernel, axes, source):
@@ -134,13 +136,13 @@ def _range_of_products(kernel, axes, source):
 
 def _conv(name, facts, sources, constants):
     kernel = constants[f"w/{name}"]
-    shape = (*_windows(facts, sources[0].shape[:2], kernel.shape[:2]), kernel.shape[3])
+    shape = (*places_of(sources[0].shape, kernel.shape[:2], facts), kernel.shape[3])
     return shape, *_range_of_products(kernel, (0, 1, 2), sources[0])
 
 
 def _depthwise(name, facts, sources, constants):
     kernel = constants[f"w/{name}"]
-    shape = (*_windows(facts, sources[0].shape[:2], kernel.shape[:2]), kernel.shape[2] * kernel.shape[3])
+    shape = (*places_of(sources[0].shape, kernel.shape[:2], facts), kernel.shape[2] * kernel.shape[3])
     return shape, *_range_of_products(kernel, (0, 1), sources[0])
 
 
@@ -159,7 +161,7 @@ def _add(name, facts, sources, constants):
 
 
 def _pool(facts, source):
-    return (*_windows(facts, source.shape[:2], facts["size"]), source.shape[2])
+    return (*places_of(source.shape, facts["size"], facts), source.shape[2])
 
 
 def _sum_pool(name, facts, sources, constants):

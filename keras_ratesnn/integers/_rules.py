@@ -4,6 +4,7 @@ It adds layers and constants of integers, and returns the signal of the layer's 
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 from keras import layers, ops
 
 from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.convolutions import padding_of, without_dilation
 from keras_ratesnn.integers import _membranes, _refusals, _signals
-from keras_ratesnn.integers._network import counts_of, windows_of
+from keras_ratesnn.integers._network import counts_of, places_of
 from keras_ratesnn.integers._refusals import refused
 from keras_ratesnn.integers._report import LayerReport
 from keras_ratesnn.integers._signals import NO_PADDING, Current, Term, Units
@@ -101,13 +103,13 @@ def _convolution(compiler, layer, signals):
         for group in range(groups):
             of_group = slice(group * outputs // groups, (group + 1) * outputs // groups)
             whole[..., group * inputs : (group + 1) * inputs, of_group] = integers[..., of_group]
-        return _dilated(whole, layer.dilation_rate)
+        return _dense_kernel(layer, whole)
 
     return _spatial(compiler, layer, signals, (0, 1, 2), "conv", expand)
 
 
 def _depthwise(compiler, layer, signals):
-    return _spatial(compiler, layer, signals, (0, 1), "depthwise", lambda kernel: _dilated(kernel, layer.dilation_rate))
+    return _spatial(compiler, layer, signals, (0, 1), "depthwise", functools.partial(_dense_kernel, layer))
 
 
 def _spatial(compiler, layer, signals, axis, kind, expand):
@@ -125,30 +127,22 @@ def _spatial(compiler, layer, signals, axis, kind, expand):
             )
         facts["pad_value"] = round(zero)
     outputs = kernel.shape[3] * (kernel.shape[2] if kind == "depthwise" else 1)
-    shape = (*_windows(signal.shape, extents, facts), outputs)
+    shape = (*places_of(signal.shape, extents, facts), outputs)
     return compiler.products(layer, signal, kernel, axis, kind, shape, expand, **facts)
 
 
-def _windows(sizes, extents, facts):
-    along = zip(sizes[:2], extents, facts["stride"], facts["pad"], strict=True)
-    return tuple(windows_of(*axis) for axis in along)
+def _dense_kernel(layer, kernel):
+    """The kernel without dilation."""
+    for axis, dilation in enumerate(layer.dilation_rate):
+        kernel = without_dilation(kernel, axis, dilation)
+    return kernel
 
 
 def _padding(layer, shape, padding, extents):
     """Zeros at the sides of an image, those of the layer and those before it."""
-    pad = []
     sizes = [size + sum(around) for size, around in zip(shape[:2], padding, strict=True)]
-    for size, extent, stride, (before, after) in zip(sizes, extents, layer.strides, padding, strict=True):
-        total = max((-(-size // stride) - 1) * stride + extent - size, 0) if layer.padding == "same" else 0
-        pad.append([before + total // 2, after + total - total // 2])
-    return pad
-
-
-def _dilated(kernel, dilation):
-    height, width = ((size - 1) * step + 1 for size, step in zip(kernel.shape[:2], dilation, strict=True))
-    dilated = np.zeros((height, width, *kernel.shape[2:]), kernel.dtype)
-    dilated[:: dilation[0], :: dilation[1]] = kernel
-    return dilated
+    own = padding_of(layer.padding, sizes, extents, layer.strides, (1, 1))
+    return [[before + zeros[0], after + zeros[1]] for (before, after), zeros in zip(padding, own, strict=True)]
 
 
 def _normalization(compiler, layer, signals):
@@ -230,7 +224,7 @@ def _average_pooling(compiler, layer, signals):
     facts = _window(layer, signal.shape)
     name = compiler.add(layer, "sum_pool", [signal.name], **facts)
     least_common = int(np.lcm.reduce(counts_of(signal.shape, facts).ravel()))
-    shape = (*_windows(signal.shape, layer.pool_size, facts), signal.shape[2])
+    shape = (*places_of(signal.shape, layer.pool_size, facts), signal.shape[2])
     return dataclasses.replace(signal, name=name, shape=shape, top=signal.top * least_common, unit=signal.unit / least_common)
 
 
@@ -269,7 +263,7 @@ def _name_of(signal):
 def _largest(compiler, layer, signal, facts):
     if signal.averaged:
         raise refused(layer, "it takes the largest mean over time. Put it before the TimeMean.")
-    shape = (*_windows(signal.shape, facts["size"], facts), signal.shape[2])
+    shape = (*places_of(signal.shape, facts["size"], facts), signal.shape[2])
     if isinstance(signal, Units):
         signal = _units(layer, [signal])
         return dataclasses.replace(signal, name=compiler.add(layer, "max_pool", [signal.name], **facts), shape=shape)

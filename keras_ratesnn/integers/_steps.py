@@ -1,4 +1,4 @@
-"""One time step of a network of integers, the same on every backend and in NumPy.
+"""One time step of a network of integers, the same on every backend.
 
 An integer is an int32. Sums of products are computed in float32, where they are exact below 2^24; inputs that would lead to
 larger ones are split into parts of few bits.
@@ -28,7 +28,7 @@ def steps(network: IntegerNetwork, x: Any, arrays: Any, temporal: bool, kernels:
     Args:
         network: `IntegerNetwork`.
         x: Integers `(batch, ...)`, or `(batch, T, ...)` if `temporal`, channels last.
-        arrays: `OfKeras` or `OfNumPy`.
+        arrays: `OfKeras`, or a class with the same functions.
         temporal: Boolean, whether there is a frame for each step.
         kernels: Dict of kernels in float32 by layer, see `kernels_of`.
     """

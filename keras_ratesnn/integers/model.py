@@ -1,5 +1,6 @@
 """IntegerModel: a network of integers as a Keras model for inference."""
 
+import json
 import os
 from typing import Any, Literal
 
@@ -9,16 +10,20 @@ from keras import ops
 
 from keras_ratesnn._core import backend, checks, progress
 from keras_ratesnn._core.annotations import Config, Tensor
-from keras_ratesnn._until_sure import batches, conformal
-from keras_ratesnn._until_sure.answers import Answers
-from keras_ratesnn.integers import _file, _membranes, _steps
-from keras_ratesnn.integers._arrays import OfKeras, OfNumPy
+from keras_ratesnn._steps import batches, conformal
+from keras_ratesnn._steps.answers import Answers
+from keras_ratesnn.integers import _membranes, _steps
+from keras_ratesnn.integers._arrays import OfKeras
 from keras_ratesnn.integers._compiler import compile_model
-from keras_ratesnn.integers._network import IntegerNetwork
+from keras_ratesnn.integers._network import IntegerNetwork, make_network
 from keras_ratesnn.integers._report import Report
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 Weights = Literal["int8", "int4", "ternary"]
+
+_CONSTANTS = ("w/", "theta/", "bias/", "v0/", "multiplier/")
+_SETTINGS = ("timesteps", "temporal_input", "input_shape", "largest_input", "channels_first")
+"""Of a network, in its file: arrays by the beginning of their names, and what its JSON has."""
 
 
 class IntegerModel(keras.Model):
@@ -26,7 +31,7 @@ class IntegerModel(keras.Model):
 
     Its inputs are integers. The outputs of `predict` and `evaluate` are real logits, the integer ones times a unit;
     `integer_logits` gives the integers, `step` those of one time step of a sequence. The results are the same
-    to the last bit on every backend, in NumPy, and in the program that `keras_ratesnn.export_c` writes. It cannot be trained.
+    to the last bit on every backend, and in the program that `keras_ratesnn.export_c` writes. It cannot be trained.
 
     Args:
         plan: `IntegerNetwork`.
@@ -113,8 +118,7 @@ class IntegerModel(keras.Model):
             TypeError: As in `integer_logits`, or if `margin` is no integer.
             ValueError: As in `integer_logits`, or if `margin` is out of its range, or there is one class only.
         """
-        if not 0 <= checks.integer("margin", margin) < 2**31:
-            raise ValueError(f"`margin` must be from 0 to 2^31 - 1. Received: margin={margin}.")
+        margin = checks.integer("margin", margin, at_least=0, at_most=2**31 - 1)
         stopped = self._until(x, batch_size, lambda totals, counts, samples, steps: _lead(totals) >= margin * steps)
         return stopped.totals, stopped.steps
 
@@ -271,7 +275,7 @@ class IntegerModel(keras.Model):
         Raises:
             OSError: If a file cannot be at `filepath`.
         """
-        _file.write(self.plan, checks.file_to_write("filepath", filepath))
+        _write(self.plan, checks.file_to_write("filepath", filepath))
 
 
 class _Logits:
@@ -343,18 +347,13 @@ def integer(
     checked_model(model)
     if weights is not None:
         weights = checks.one_of("weights", weights, ("int8", "int4", "ternary"))
-    _check_within("membrane_bits", membrane_bits, _membranes.LEAST_BITS, _membranes.MOST_BITS)
-    _check_within("largest_input", largest_input, 1, 255)
+    checks.integer("membrane_bits", membrane_bits, at_least=_membranes.LEAST_BITS, at_most=_membranes.MOST_BITS)
+    checks.integer("largest_input", largest_input, at_least=1, at_most=255)
     verbose = progress.checked(verbose)
     plan, report = compile_model(model, weights, membrane_bits, largest_input)
     if verbose:
         print(report)
     return IntegerModel(plan, report, name=f"{model.name}_integer")
-
-
-def _check_within(name, value, least, most):
-    if not least <= checks.integer(name, value) <= most:
-        raise ValueError(f"`{name}` must be from {least} to {most}. Received: {name}={value}.")
 
 
 def load_integers(filepath: str | os.PathLike[str]) -> IntegerModel:
@@ -374,12 +373,37 @@ def load_integers(filepath: str | os.PathLike[str]) -> IntegerModel:
         OSError: If there is no such file.
         ValueError: If it is no network of integers.
     """
-    return IntegerModel(_file.read(filepath))
+    return IntegerModel(_read(filepath))
 
 
-def run_in_numpy(plan: IntegerNetwork, x: np.ndarray) -> np.ndarray:
-    """The integer logits of a network without a backend, `(batch, classes)`, for inputs with channels last."""
-    x = np.asarray(x, "int32")
-    temporal = x.ndim == len(plan.input_shape) + 2
-    found = _steps.steps(plan, x, OfNumPy, temporal, _steps.kernels_of(plan))
-    return sum(outputs[plan.layers[-1].name] for outputs, _ in found)
+def _write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
+    """Writes a network as an npz."""
+    layers = [{"name": layer.name, "kind": layer.kind, "from": layer.sources, **layer.facts} for layer in network.layers]
+    meta = {**{name: getattr(network, name) for name in _SETTINGS}, "unit_of_logits": network.unit, "layers": layers}
+    with open(path, "wb") as file:
+        arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), **network.constants}
+        np.savez_compressed(file, **arrays)
+
+
+def _read(path: str | os.PathLike[str]) -> IntegerNetwork:
+    """Reads a network from an npz.
+
+    Raises:
+        ValueError: If the file is no network of integers.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        if "meta" not in file:
+            raise ValueError(
+                "`filepath` must be a file of a network of integers, with an array 'meta'. Received: "
+                f"filepath={str(path)!r} with {', '.join(file.files) or 'nothing'}. Write one with `save_integers`."
+            )
+        meta = json.loads(str(file["meta"]))
+        constants = {
+            key: file[key].astype("int8" if key.startswith("w/") else "int32")
+            for key in file.files
+            if key.startswith(_CONSTANTS)
+        }
+        # Files of other programs have inputs instead of their shape.
+        shape = meta["input_shape"] if "input_shape" in meta else file["x"].shape[2 if meta["temporal_input"] else 1 :]
+    settings: dict[str, Any] = {name: meta[name] for name in _SETTINGS if name in meta and name != "input_shape"}
+    return make_network(meta["layers"], constants, shape, unit=meta.get("unit_of_logits", 1.0), **settings)

@@ -4,9 +4,9 @@ from typing import Any
 
 from keras import ops
 
-from keras_ratesnn import dynamics
 from keras_ratesnn._core import registry
 from keras_ratesnn._core.annotations import Config, ParameterValue, Reset, Structure, Tensor
+from keras_ratesnn.layers import dynamics
 from keras_ratesnn.layers._arguments import arguments_of, passed_on
 from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.cells import DECAY_ADVICE, LIFCell

@@ -6,10 +6,9 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_ratesnn import dynamics
 from keras_ratesnn._core import backend, checks, registry
 from keras_ratesnn._core.annotations import Config, ParameterValue, Reset, Shape, Structure, Tensor
-from keras_ratesnn.layers import parameters
+from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.layers._arguments import passed_on
 from keras_ratesnn.layers._other_names import advice_on_reset, refuse_other_names
 from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell

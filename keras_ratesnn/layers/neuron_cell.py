@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import dynamics, surrogates
+from keras_ratesnn import surrogates
 from keras_ratesnn._core import backend, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import CELL, LayerKind
-from keras_ratesnn.layers import parameters
+from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.surrogates import Surrogate
 
 THRESHOLD_ADVICE = "A neuron at rest would spike without input."

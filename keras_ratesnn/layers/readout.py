@@ -5,11 +5,10 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from keras_ratesnn import dynamics
 from keras_ratesnn._core import checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, ParameterValue, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import READOUT, LayerKind
-from keras_ratesnn.layers import parameters
+from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.cells import DECAY_ADVICE
 from keras_ratesnn.layers.parameters import LOGIT, Parameter

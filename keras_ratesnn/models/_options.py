@@ -5,13 +5,14 @@ import inspect
 import os
 import typing
 from collections.abc import Callable, Sequence
-from typing import Annotated, ParamSpec, TypeAlias, TypedDict
+from typing import Annotated, Any, ParamSpec, TypeAlias, TypedDict, TypeVar
 
 import keras
 
 from keras_ratesnn._core.annotations import Config, Normalizer, Stem, StepModeName, TransformerEdition
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import Neuron
+from keras_ratesnn.models._blocks import pointwise
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -66,38 +67,63 @@ class TransformerOptions(Options, total=False):
     edition: Annotated[TransformerEdition | None, None]
 
 
+class AttentionOptions(TypedDict, total=False):
+    """Of all kinds of attention; `spiking_self_attention` describes them."""
+
+    use_bias: Annotated[bool, False]
+    use_output_bias: Annotated[bool, True]
+    neuron: Annotated[NeuronFunction, None]
+    attention_neuron: Annotated[NeuronFunction, None]
+    projection: Annotated[Callable[[Any, int, bool, str], Any], pointwise]
+    name: Annotated[str | None, None]
+
+
 _Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def with_options(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Makes of a function with `**options`, a `TypedDict` whose entries have defaults, one that fills in the defaults.
+
+    To `inspect.signature` each option is a parameter with its default.
+    """
+    *own, options = inspect.signature(function).parameters.values()
+    parameters = [*own, *_parameters(*typing.get_args(options.annotation))]
+    signature = inspect.signature(function).replace(parameters=parameters)
+
+    @functools.wraps(function)
+    def called(*args, **kwargs):
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        return function(**given.arguments)  # type: ignore[call-arg]
+
+    called.__signature__ = signature  # type: ignore[attr-defined]
+    return called
 
 
 def builder(function: Callable[_Arguments, keras.Model]) -> Callable[_Arguments, SpikingModel]:
     """Makes of a function that returns a network of one time step one that returns its `SpikingModel`, with its weights.
 
     Args:
-        function: Function of `input_shape`, `classes`, `timesteps` and `**options`, which are a subclass of `Options`. To
-            `inspect.signature` each option is a parameter with its default. The function is given all of them except for
-            `gradient`, `step_mode`, `weights` and `name`.
+        function: Function of `input_shape`, `classes`, `timesteps` and `**options`, which are a subclass of `Options`, see
+            `with_options`. The function is given all of them except for `gradient`, `step_mode`, `weights` and `name`.
     """
-    *own, options = inspect.signature(function).parameters.values()
-    signature = inspect.Signature([*own, *_parameters(*typing.get_args(options.annotation))], return_annotation=SpikingModel)
 
     @functools.wraps(function)
-    def build(*args, **kwargs):
-        given = signature.bind(*args, **kwargs)
-        given.apply_defaults()
-        chosen = given.arguments
-        gradient, step_mode, weights, name = map(chosen.pop, ("gradient", "step_mode", "weights", "name"))
+    def build(*, gradient, step_mode, weights, name, **chosen):
         name = function.__name__.lower() if name is None else name
         network = function(**chosen)  # type: ignore[call-arg]
         model = SpikingModel(network, chosen["timesteps"], gradient, step_mode, name=name)
         return with_weights(model, weights, function.__name__)
 
-    build.__signature__ = signature  # type: ignore[attr-defined]
-    return build
+    made: Any = with_options(build)
+    made.__signature__ = made.__signature__.replace(return_annotation=SpikingModel)
+    return made
 
 
 def _parameters(options):
-    """The parameters of a subclass of `Options`, those of all networks last."""
-    found = typing.get_type_hints(options, include_extras=True)
-    for option in (*(option for option in found if option not in Options.__annotations__), *Options.__annotations__):
+    """The parameters of a typed dict of options, those of all networks last."""
+    found, last = typing.get_type_hints(options, include_extras=True), Options.__annotations__
+    for option in sorted(found, key=lambda option: option in last):
         kind, (default,) = found[option].__origin__, found[option].__metadata__
         yield inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)

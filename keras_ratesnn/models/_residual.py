@@ -119,14 +119,14 @@ def input_and_stem(input_shape, default, stem, reduction, stem_reduction=4):
     return image, chosen(height, width)
 
 
-def stem_block(x, filters, stem, neuron, unit, name="stem"):
+def stem_block(x, filters, stem, neuron, unit):
     """The stem: a 3x3 convolution for small images; a 7x7 convolution and max pooling, a reduction by 4, for large ones.
 
     `neuron` is a function that returns a new neuron layer, or `None` for a stem without neurons; for `unit` see `Family`.
     """
     size, strides = (7, 2) if stem == "imagenet" else (3, 1)
-    x = unit(x, filters, size, strides, neuron, name=name)
-    return PaddedMaxPooling2D(3, strides=2, name=f"{name}_pool")(x) if stem == "imagenet" else x
+    x = unit(x, filters, size, strides, neuron, name="stem")
+    return PaddedMaxPooling2D(3, strides=2, name="stem_pool")(x) if stem == "imagenet" else x
 
 
 def stages(x, block, depths, channels, first_strides=1):

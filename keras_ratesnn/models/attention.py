@@ -4,17 +4,17 @@ Functions, as those of networks, and not layers: their neurons and products are 
 which a training method, a conversion and `describe` must see.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn.layers import LIF, Neuron
-from keras_ratesnn.models._blocks import channel_axis, neurons, pointwise
+from keras_ratesnn.layers import LIF
+from keras_ratesnn.models._blocks import channel_axis, neurons
 from keras_ratesnn.models._neuron_argument import checked_neuron
+from keras_ratesnn.models._options import AttentionOptions, with_options
 
 
 def spikformer_neuron(threshold: float = 1.0) -> LIF:
@@ -27,18 +27,9 @@ def spikformer_attention_neuron() -> LIF:
     return spikformer_neuron(threshold=0.5)
 
 
+@with_options
 def spiking_self_attention(
-    inputs: Tensor,
-    heads: int,
-    *,
-    scale: float = 0.125,
-    value_ratio: int = 1,
-    use_bias: bool = False,
-    use_output_bias: bool = True,
-    neuron: Callable[[], Neuron] | None = None,
-    attention_neuron: Callable[[], Neuron] | None = None,
-    projection: Callable[[Any, int, bool, str], Any] = pointwise,
-    name: str | None = None,
+    inputs: Tensor, heads: int, *, scale: float = 0.125, value_ratio: int = 1, **options: Unpack[AttentionOptions]
 ) -> Tensor:
     """Spiking self-attention (SSA): attention without softmax, on the spikes of queries, keys and values.
 
@@ -86,8 +77,7 @@ def spiking_self_attention(
 
     Source: Zhou et al., "Spikformer: When Spiking Neural Network Meets Transformer", ICLR 2023.
     """
-    name = _checked_name(name, "spiking_self_attention")
-    parts = _Parts(inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name)
+    parts = _Parts(inputs, heads, "spiking_self_attention", **options)
     scale = checks.real("scale", scale, above=0)
     of_values = parts.channels * checks.positive_integer("value_ratio", value_ratio)
     queries, keys, values = (
@@ -100,17 +90,8 @@ def spiking_self_attention(
     return parts.output(joined_heads(attended, of_values, parts.inputs, parts.name))
 
 
-def token_attention(
-    inputs: Tensor,
-    heads: int,
-    *,
-    use_bias: bool = False,
-    use_output_bias: bool = True,
-    neuron: Callable[[], Neuron] | None = None,
-    attention_neuron: Callable[[], Neuron] | None = None,
-    projection: Callable[[Any, int, bool, str], Any] = pointwise,
-    name: str | None = None,
-) -> Tensor:
+@with_options
+def token_attention(inputs: Tensor, heads: int, **options: Unpack[AttentionOptions]) -> Tensor:
     """Token attention (QK attention): the queries choose tokens, and only the keys of these tokens pass.
 
     q, k = neurons(BN(W x)). In each head, neurons sum the query of a token over its channels; their spike A lets the key of the
@@ -130,24 +111,14 @@ def token_attention(
 
     Source: Zhou et al., "QKFormer: Hierarchical Spiking Transformer using Q-K Attention", NeurIPS 2024.
     """
-    name = _checked_name(name, "token_attention")
-    parts = _Parts(inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name)
+    parts = _Parts(inputs, heads, "token_attention", **options)
     queries, keys = (_channels_of_heads(parts, part) for part in ("query", "key"))
     counts = ops.sum(queries, axis=2 if parts.channels_first else -1, keepdims=True)
     return _let_pass(parts, counts, keys)
 
 
-def spike_driven_attention(
-    inputs: Tensor,
-    heads: int,
-    *,
-    use_bias: bool = False,
-    use_output_bias: bool = True,
-    neuron: Callable[[], Neuron] | None = None,
-    attention_neuron: Callable[[], Neuron] | None = None,
-    projection: Callable[[Any, int, bool, str], Any] = pointwise,
-    name: str | None = None,
-) -> Tensor:
+@with_options
+def spike_driven_attention(inputs: Tensor, heads: int, **options: Unpack[AttentionOptions]) -> Tensor:
     """Spike-driven self-attention (SDSA): keys and values choose channels, and only the queries of these channels pass.
 
     q, k, v = neurons(BN(W x)). In each channel, neurons sum k ⊙ v over the tokens; their spike A lets the queries of the
@@ -169,8 +140,7 @@ def spike_driven_attention(
 
     Source: Yao et al., "Spike-driven Transformer", NeurIPS 2023.
     """
-    name = _checked_name(name, "spike_driven_attention")
-    parts = _Parts(inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name)
+    parts = _Parts(inputs, heads, "spike_driven_attention", **options)
     queries, keys, values = (_channels_of_heads(parts, part) for part in ("query", "key", "value"))
     products = keras.layers.Multiply(name=f"{parts.name}_products")([keys, values])
     first = 3 if parts.channels_first else 1
@@ -181,14 +151,14 @@ def spike_driven_attention(
 class _Parts:
     """The checked arguments of attention, and the parts that all kinds have; names of their layers begin with `name`."""
 
-    def __init__(self, inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name):
+    def __init__(self, inputs, heads, kind, use_bias, use_output_bias, neuron, attention_neuron, projection, name):
         self.heads = checks.positive_integer("heads", heads, advice="Each head has its share of the channels.")
         self.use_bias = checks.boolean("use_bias", use_bias)
         self.use_output_bias = checks.boolean("use_output_bias", use_output_bias)
         self.neuron = checked_neuron(neuron, spikformer_neuron)
         self.attention_neuron = checked_neuron(attention_neuron, spikformer_attention_neuron, name="attention_neuron")
         self.projection = checks.function("projection", projection)
-        self.name = name
+        self.name = _checked_name(name, kind)
         self.inputs = _checked_inputs(inputs, self.heads)
         self.channels_first = channel_axis(inputs) == 1
         self.channels = inputs.shape[channel_axis(inputs)]

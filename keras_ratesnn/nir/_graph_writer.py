@@ -6,6 +6,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_ratesnn._core import names
 from keras_ratesnn.nir import _layouts
 
 RESERVED = ("input", "output")
@@ -65,7 +66,8 @@ class GraphWriter:
 
     def add(self, name, node, signal, shape, order=None):
         """Adds a node that takes `signal`, and returns its output, a signal of this shape."""
-        name = self._free(name)
+        # HDF5 takes a slash as a group.
+        name = names.free(name.replace("/", "_"), {*RESERVED, *self.nodes})
         self.nodes[name] = node
         self.edges += [(source, name) for source in signal.sources]
         return LayerOutput((name,), tuple(int(size) for size in shape), order)
@@ -109,13 +111,6 @@ class GraphWriter:
         weight = weight.reshape(channels, channels, *(1 for _ in space))
         node = convolution(self.nir, space, weight, (1,) * len(space), (0,) * len(space), (1,) * len(space), 1, bias)
         return self.add(name, node, signal, signal.shape)
-
-    def _free(self, name):
-        """The name, or the name and a number, if it is taken. HDF5 takes a slash as a group."""
-        name = name.replace("/", "_")
-        if name in RESERVED or name in self.nodes:
-            name = next(f"{name}_{i}" for i in range(1, len(self.nodes) + 2) if f"{name}_{i}" not in self.nodes)
-        return name
 
 
 def convolution(nir, space, weight, stride, padding, dilation, groups, bias, metadata=None):

@@ -5,6 +5,8 @@ Shapes are those of one sample, without the batch axis.
 
 import numpy as np
 
+from keras_ratesnn._core.convolutions import without_dilation
+
 CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
 
 
@@ -73,23 +75,6 @@ def kernel_from_nir(kernel):
     return np.moveaxis(kernel, (0, 1), (-1, -2))
 
 
-def same_padding(size, kernel, stride, dilation):
-    """Zeros before and after an axis with `padding="same"`: the odd one goes to the end."""
-    extent = (kernel - 1) * dilation + 1
-    total = max((-(-size // stride) - 1) * stride + extent - size, 0)
-    return total // 2, total - total // 2
-
-
-def padding_of(padding, sizes, kernel, strides, dilation):
-    """Zeros before and after each axis with a padding of Keras: `"valid"`, `"same"` or `"causal"`."""
-    along = zip(sizes, kernel, strides, dilation, strict=True)
-    if padding == "same":
-        return [same_padding(*axis) for axis in along]
-    if padding == "causal":
-        return [((taps - 1) * step, 0) for _, taps, _, step in along]
-    return [(0, 0)] * len(sizes)
-
-
 def with_equal_padding(kernel, padding, dilation):
     """The convolution with as many zeros before each axis as after it, as NIR wants it: the kernel gets weights of zero.
 
@@ -108,7 +93,7 @@ def with_equal_padding(kernel, padding, dilation):
     dilation = list(dilation)
     for axis, (before, after) in enumerate(padding):
         if (after - before) % dilation[axis]:
-            kernel, dilation[axis] = _dilated(kernel, axis + 2, dilation[axis]), 1
+            kernel, dilation[axis] = without_dilation(kernel, axis + 2, dilation[axis]), 1
         most = max(before, after)
         zeros = [(0, 0)] * kernel.ndim
         zeros[axis + 2] = ((most - before) // dilation[axis], (most - after) // dilation[axis])
@@ -134,16 +119,6 @@ def without_equal_padding(kernel, padding, size, dilation):
         part.append(slice(front, front + taps))
     inner = kernel[tuple(part)]
     return inner if np.count_nonzero(inner) == np.count_nonzero(kernel) else None
-
-
-def _dilated(kernel, axis, dilation):
-    shape = list(kernel.shape)
-    shape[axis] = (shape[axis] - 1) * dilation + 1
-    dilated = np.zeros(shape, kernel.dtype)
-    taken = [slice(None)] * kernel.ndim
-    taken[axis] = slice(None, None, dilation)
-    dilated[tuple(taken)] = kernel
-    return dilated
 
 
 def convolved(sizes, kernel, strides, padding, dilation):

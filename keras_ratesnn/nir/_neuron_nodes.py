@@ -56,12 +56,9 @@ def node_of(nir, layer, full, dt):
     }
     if type(layer) is IF:
         return nir.IF(r=full(1.0 / dt), **arguments)
-    tau = _continuous_time.time_constant(full(layer.cell.effective_decay()), dt)
-    arguments |= {"r": full(1.0) if layer.decay_input else tau / dt, "v_leak": full(0.0)}
-    if type(layer) is CuBaLIF:
-        tau_syn = _continuous_time.time_constant(full(layer.cell.effective("synaptic_decay")), dt)
-        return nir.CubaLIF(tau_mem=tau, tau_syn=tau_syn, w_in=tau_syn / dt, **arguments)
-    return nir.LIF(tau=tau, **arguments)
+    synaptic_decay = layer.cell.effective("synaptic_decay") if type(layer) is CuBaLIF else None
+    leak = _leak(layer.cell.effective_decay(), layer.decay_input, synaptic_decay, full, dt)
+    return nir.LIF(**leak, **arguments) if synaptic_decay is None else nir.CubaLIF(**leak, **arguments)
 
 
 def readout_node(nir, layer, full, dt):
@@ -70,12 +67,19 @@ def readout_node(nir, layer, full, dt):
     metadata |= {name: getattr(layer, name) for name in ("learn_decay", "learn_synaptic_decay")}
     if np.all(np.asarray(layer.decay) == 1.0):
         return nir.I(r=full(1.0 / dt), metadata=metadata)
-    tau = _continuous_time.time_constant(full(layer.effective("decay")), dt)
-    arguments = {"r": full(1.0) if layer.decay_input else tau / dt, "v_leak": full(0.0), "metadata": metadata}
-    if not layer.has_current:
-        return nir.LI(tau=tau, **arguments)
-    tau_syn = _continuous_time.time_constant(full(layer.effective("synaptic_decay")), dt)
-    return nir.CubaLI(tau_mem=tau, tau_syn=tau_syn, w_in=tau_syn / dt, **arguments)
+    synaptic_decay = layer.effective("synaptic_decay") if layer.has_current else None
+    leak = _leak(layer.effective("decay"), layer.decay_input, synaptic_decay, full, dt)
+    return nir.LI(**leak, metadata=metadata) if synaptic_decay is None else nir.CubaLI(**leak, metadata=metadata)
+
+
+def _leak(decay, decay_input, synaptic_decay, full, dt):
+    """The parameters of a membrane that leaks, and of its synaptic current if it has one."""
+    tau = _continuous_time.time_constant(full(decay), dt)
+    found = {"r": full(1.0) if decay_input else tau / dt, "v_leak": full(0.0)}
+    if synaptic_decay is None:
+        return {"tau": tau, **found}
+    tau_syn = _continuous_time.time_constant(full(synaptic_decay), dt)
+    return {"tau_mem": tau, "tau_syn": tau_syn, "w_in": tau_syn / dt, **found}
 
 
 def _metadata(layer, dt):
@@ -127,16 +131,9 @@ class NeuronReader:
         if node.type == "IF":
             gain = self._gain(node, "r", None, signal, dt)
             return IF(name=name, **self._arguments(node, signal, gain, dt, recurrent)), None
-        tau = "tau" if node.type == "LIF" else "tau_mem"
-        decay = self._decay(node, self._parameter(node, tau, signal), dt)
-        decay_input = self._decay_input(node, decay, signal)
-        # With decay_input the factor 1 − λ = dt/τ of the input is the neuron's own.
-        gain = self._gain(node, "r", None if decay_input else tau, signal, 1.0 if decay_input else dt)
-        if node.type == "CubaLIF":
-            gain = gain * self._gain(node, "w_in", "tau_syn", signal, dt)
+        decay, decay_input, synaptic_decay, gain = self._leak_of(node, signal, dt)
         arguments = {"decay_input": decay_input, **self._arguments(node, signal, gain, dt, recurrent)}
         if node.type == "CubaLIF":
-            synaptic_decay = self._decay(node, self._parameter(node, "tau_syn", signal), dt)
             both = {"decay": self._decays(decay, signal), "synaptic_decay": self._decays(synaptic_decay, signal)}
             return CuBaLIF(name=name, **both, **_learned(node, "learn_decay", "learn_synaptic_decay"), **arguments), None
         per_channel = decay.ndim > 0 or bool(node.metadata.get("per_channel", False))
@@ -156,19 +153,9 @@ class NeuronReader:
         if value not in VALUES:
             raise node.refused(f"its metadata has value={value!r}, which is none of {', '.join(map(repr, VALUES))}.")
         if node.type == "I":
-            return (
-                LeakyReadout(1.0, value=value, name=name),
-                self._same(node, "r", self._gain(node, "r", None, signal, dt)),
-                0.0,
-            )
-        tau = "tau" if node.type == "LI" else "tau_mem"
-        decay = self._decay(node, self._parameter(node, tau, signal), dt)
-        decay_input = self._decay_input(node, decay, signal)
-        gain = self._gain(node, "r", None if decay_input else tau, signal, 1.0 if decay_input else dt)
-        synaptic_decay = np.zeros(())
-        if node.type == "CubaLI":
-            gain = gain * self._gain(node, "w_in", "tau_syn", signal, dt)
-            synaptic_decay = self._decay(node, self._parameter(node, "tau_syn", signal), dt)
+            gain = self._gain(node, "r", None, signal, dt)
+            return LeakyReadout(1.0, value=value, name=name), self._same(node, "r", gain), 0.0
+        decay, decay_input, synaptic_decay, gain = self._leak_of(node, signal, dt)
         layer = LeakyReadout(
             self._decays(decay, signal),
             decay_input=decay_input,
@@ -178,6 +165,19 @@ class NeuronReader:
             **_learned(node, "learn_decay", "learn_synaptic_decay"),
         )
         return layer, self._same(node, "r", gain), self._same(node, "v_leak", self._parameter(node, "v_leak", signal))
+
+    def _leak_of(self, node, signal, dt):
+        """`(decay, decay_input, synaptic_decay, gain)` of a node whose membrane leaks."""
+        has_current = "tau_syn" in node.values
+        tau = "tau_mem" if has_current else "tau"
+        decay = self._decay(node, self._parameter(node, tau, signal), dt)
+        decay_input = self._decay_input(node, decay, signal)
+        # With decay_input the factor 1 − λ = dt/τ of the input is the neuron's own.
+        gain = self._gain(node, "r", None if decay_input else tau, signal, 1.0 if decay_input else dt)
+        if not has_current:
+            return decay, decay_input, np.zeros(()), gain
+        gain = gain * self._gain(node, "w_in", "tau_syn", signal, dt)
+        return decay, decay_input, self._decay(node, self._parameter(node, "tau_syn", signal), dt), gain
 
     def _time_step(self, node):
         dt = self._told(node, "dt", self.dt, _continuous_time.DT)

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_ratesnn._core import names
+from keras_ratesnn._core.convolutions import padding_of
 from keras_ratesnn.layers import Recurrent
 from keras_ratesnn.nir import _layouts
 from keras_ratesnn.nir._continuous_time import shortest
@@ -78,9 +80,8 @@ class LayerMaker:
 
     def _name(self, node, ending=""):
         """The name of a node as a layer may have it, PyTorch's too."""
-        name = (re.sub(r"\W", "_", node.name, flags=re.ASCII).strip("_")[:64] or "node") + ending
-        if name in self.names:
-            name = next(f"{name}_{i}" for i in range(1, len(self.names) + 2) if f"{name}_{i}" not in self.names)
+        wanted = re.sub(r"\W", "_", node.name, flags=re.ASCII).strip("_")[:64] or "node"
+        name = names.free(wanted + ending, self.names)
         self.names.add(name)
         return name
 
@@ -196,7 +197,7 @@ class LayerMaker:
         if padding == "valid":
             return (0,) * len(space)
         if padding == "same":
-            pairs = [_layouts.same_padding(*axis) for axis in zip(space, size, (1,) * len(space), dilation, strict=True)]
+            pairs = padding_of(padding, space, size, (1,) * len(space), dilation)
             if max(strides) > 1 or any(before != after for before, after in pairs):
                 raise node.refused(f"it has padding 'same' with strides {strides} and a kernel of size {size}.")
             return tuple(before for before, _ in pairs)
@@ -213,7 +214,7 @@ class LayerMaker:
         size = node.metadata.get("kernel_size", weight.shape[2:])
         fits = len(size) == len(space) and all(1 <= part <= whole for part, whole in zip(size, weight.shape[2:], strict=True))
         if fits and (padding == "same" or (padding == "causal" and len(space) == 1)):
-            pairs = _layouts.padding_of(padding, space, size, strides, dilation)
+            pairs = padding_of(padding, space, size, strides, dilation)
             kernel = _layouts.without_equal_padding(weight, pairs, size, dilation)
             if kernel is not None and zeros == tuple(map(max, pairs)):
                 return kernel, padding, (0,) * len(space)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_ratesnn._core.convolutions import padding_of
 from keras_ratesnn.layer_kinds import ENCODER, NEURON, kind_of
 from keras_ratesnn.layers import LeakyReadout, Recurrent, WSConv2D, WSDense
 from keras_ratesnn.layers.quantized import QUANTIZED
@@ -193,7 +194,7 @@ def _add_convolution(writer, layer, signal, kernel, groups):
     around_it = signal.padding
     around = around_it or ((0, 0),) * (kernel.ndim - 2)
     sizes = [size + sum(zeros) for size, zeros in zip(signal.shape[1:], around, strict=True)]
-    own = _layouts.padding_of(layer.padding, sizes, kernel.shape[2:], strides, dilation)
+    own = padding_of(layer.padding, sizes, kernel.shape[2:], strides, dilation)
     padding = [(a + c, b + d) for (a, b), (c, d) in zip(around, own, strict=True)]
     if signal.offset != 0.0 and np.any(padding):
         # The zeros get no offset.
@@ -211,7 +212,7 @@ def _add_convolution(writer, layer, signal, kernel, groups):
 
 def _average_pooling(writer, layer, signal):
     pool, strides = _each(layer.pool_size, 2), _each(layer.strides, 2)
-    own = _layouts.padding_of(layer.padding, signal.shape[1:], pool, strides, (1, 1))
+    own = padding_of(layer.padding, signal.shape[1:], pool, strides, (1, 1))
     if signal.padding or np.any(own):
         raise refused_layer(
             layer, "it pools at the edges, which NIR does not define. Use a size that divides that of the input."

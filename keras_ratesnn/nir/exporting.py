@@ -2,13 +2,12 @@
 
 import os
 import pathlib
-import secrets
 from typing import Any
 
 import keras
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import checks, keras_internals, optional_packages
+from keras_ratesnn._core import checks, keras_internals, optional_packages, whole_files
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.conversion import fold_batch_normalization
 from keras_ratesnn.layer_kinds import kind_of
@@ -72,7 +71,7 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = _co
     dt = checks.real("dt", dt, above=0, advice="It is the length of a time step in seconds.")
     graph = _graph_of(nir, model, dt)
     check_finite(model.variables)
-    _replace(pathlib.Path(path), lambda part: nir.write(part, graph))
+    whole_files.replace(pathlib.Path(path), lambda part: nir.write(part, graph))
 
 
 def _graph_of(nir: Any, model: keras.Model, dt: float) -> Any:
@@ -110,13 +109,3 @@ def _without_normalization(network: keras.Model) -> keras.Model:
         else:
             normalizes = True
     return _graph.as_graph(fold_batch_normalization(network, verbose=False)) if normalizes else graph
-
-
-def _replace(path, write):
-    """Writes a file beside `path` and renames it, so that a file is there whole or not at all."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

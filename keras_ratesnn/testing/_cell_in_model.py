@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_ratesnn.gradients import _neuron_independence
+from keras_ratesnn.gradients import neuron_independence
 from keras_ratesnn.gradients.time.derivative import has_written_derivative
 from keras_ratesnn.testing._cell_step import has_float64
 from keras_ratesnn.testing._findings import require, require_close, require_same, saved_and_loaded, to_numpy
@@ -28,7 +28,7 @@ def check_element_wise(subject):
     """Checks that the step acts on each neuron independently."""
     neuron = subject.model(subject.copy(), gradient="bptt").network.layers[-1]
     try:
-        _neuron_independence.check(neuron)
+        neuron_independence.check(neuron)
     except ValueError as error:
         raise AssertionError(f"{error} If this is intended, call check_cell with element_wise=False.") from error
 

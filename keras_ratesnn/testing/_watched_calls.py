@@ -14,8 +14,8 @@ from keras import ops
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.gradients import with_neurons
-from keras_ratesnn.gradients._observing import Observing
 from keras_ratesnn.gradients.handlers.with_membranes import WithMembranes
+from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.spiking_model import SpikingModel
 from keras_ratesnn.testing._findings import to_numpy
 

@@ -9,7 +9,7 @@ from keras import layers
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
-from keras_ratesnn.analysis.robustness import _checked_methods, _signs
+from keras_ratesnn.analysis.accuracy.robustness import _checked_methods, _signs
 from keras_ratesnn.layers import LIF
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

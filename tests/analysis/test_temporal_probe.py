@@ -9,11 +9,11 @@ from keras import layers
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
-from keras_ratesnn.analysis import _twins
-from keras_ratesnn.analysis._frames import Frames
-from keras_ratesnn.analysis._paired import difference, student_t
-from keras_ratesnn.analysis._twins import ladder
-from keras_ratesnn.analysis.temporal_probe import TemporalProbe
+from keras_ratesnn.analysis.probe import _twins
+from keras_ratesnn.analysis.probe._frames import Frames
+from keras_ratesnn.analysis.probe._paired import difference, student_t
+from keras_ratesnn.analysis.probe._twins import ladder
+from keras_ratesnn.analysis.probe.temporal_probe import TemporalProbe
 from keras_ratesnn.layers import LIF, PSN
 
 pytestmark = pytest.mark.runs_once

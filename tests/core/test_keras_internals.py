@@ -19,6 +19,8 @@ from keras.src.saving import serialization_lib
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers import LIF
 
+pytestmark = pytest.mark.on_each_backend
+
 X, _ = helpers.data()
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.integers.model import run_in_numpy
 from tests.integers.drawn import SEEDS, draw
+from tests.integers.of_numpy import run_in_numpy
 from tests.integers.test_integer import CASES, frames
 
 ROOT = pathlib.Path(__file__).parents[2]

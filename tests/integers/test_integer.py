@@ -9,8 +9,9 @@ from keras import ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.integers import _steps
-from keras_ratesnn.integers._arrays import OfKeras, OfNumPy
+from keras_ratesnn.integers._arrays import OfKeras
 from tests.integers.drawn import SEEDS, SHAPE, T, draw
+from tests.integers.of_numpy import OfNumPy
 from tests.integers.simulated import simulate
 
 CASES = pathlib.Path(__file__).parents[1] / "reference" / "integer"

@@ -6,7 +6,7 @@ from keras import ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.integers import _steps
-from keras_ratesnn.integers._arrays import OfNumPy
+from tests.integers.of_numpy import OfNumPy
 from tests.integers.test_c import GCC, outputs_of_c
 
 slow = pytest.mark.slow

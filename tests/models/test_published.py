@@ -29,6 +29,7 @@ CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for
 on_torch = pytest.mark.runs_once
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("name", CASES)
 def test_logits_and_spikes_of_all_layers_steps_and_samples_are_the_authors(name):
     case = Case(name)

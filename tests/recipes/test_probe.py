@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_ratesnn.analysis import _twins
+from keras_ratesnn.analysis.probe import _twins
 from recipes import catalogue, order, probe
 from recipes.optimizers import SGD
 from tests.recipes.recipe_runs import error_of, trained

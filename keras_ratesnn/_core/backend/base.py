@@ -248,6 +248,15 @@ class Backend(abc.ABC):
         """Whether tensors that replace the weights of a layer would have no gradient."""
         return False
 
+    def check_replaced_weights(self, network: keras.Model, advice: str = "") -> None:
+        """Raises ValueError where it `loses_replaced_weights`; the advice follows that to make the layers elsewhere."""
+        if self.loses_replaced_weights(network):
+            raise ValueError(
+                f"The backend {keras.backend.backend()!r} loses the gradients of layers made in a keras.RematScope where "
+                f"tensors take the place of weights. Received: network {network.name!r} with such layers. Make it outside of "
+                f"the scope{advice}."
+            )
+
     def merged_moments(self, size: Any, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance over all replicas, given those of `size` elements of this replica."""
         return plain_normalization.merged(self.replicas, size, mean, variance)

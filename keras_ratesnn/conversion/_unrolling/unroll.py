@@ -24,7 +24,6 @@ Source: Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking 
 layer with weights; here with biases, normalisation, pooling, residual sums and products.
 """
 
-import itertools
 from typing import Any
 
 import keras
@@ -32,7 +31,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph, layer_kinds
-from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core import backend, keras_internals, names, time_axis, tree
 from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.quantization import quantized_layers
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
@@ -315,10 +314,9 @@ class _UnrollingRule:
 
     def _unique(self, name):
         """A name that no other layer has."""
-        numbered = (name if number == 1 else f"{name}_{number}" for number in itertools.count(1))
-        free = next(candidate for candidate in numbered if candidate not in self.names)
-        self.names.add(free)
-        return free
+        name = names.free(name, self.names)
+        self.names.add(name)
+        return name
 
     def _refused(self, call, reason):
         operation = call.operation

@@ -1,12 +1,14 @@
-"""Handlers with a state of their own, which loops over time run: neurons, layers that mix time steps, traces."""
+"""Handlers with a state of their own, which loops over time run: neurons, layers that mix time steps, readouts, traces."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from keras_ratesnn._core import keras_internals, time_axis
+from keras_ratesnn._core import keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn.gradients.handlers.handler import Handler, State, Time
+from keras_ratesnn._graph import PlannedCall
+from keras_ratesnn.gradients.handlers.handler import Context, Handler, State, Time
 from keras_ratesnn.gradients.time import loops
 
 
@@ -88,3 +90,40 @@ class LoopedHandler(Handler):
             valid = time_axis.unfold(self._valid_places(first, None), timesteps)
         state, outputs = loops.all_steps(self, state, inputs, self.static, valid)
         return state, [keras_internals.put_mask(output, keras_internals.mask_of(first)) for output in outputs]
+
+
+class SteppedHandler(LoopedHandler):
+    """A layer with steps of its own, `initial_state` and `step`. What it carries from step to step is `carried` in the state.
+
+    Attributes:
+        kept: The class of the state.
+        layer: What is run over time.
+    """
+
+    kept: Callable[..., Any]
+
+    def __init__(self, call: PlannedCall, context: Context) -> None:
+        super().__init__(call, context)
+        self.layer, self.dtype = self.operation, self.operation.compute_dtype
+
+    @property
+    def loop_variables(self) -> list[keras.Variable]:
+        return self.layer.variables
+
+    def start(self, inputs: list[Tensor]) -> State:
+        return self.kept(self.layer.initial_state(self._only_input(inputs)))
+
+    def advance(self, state: State, inputs: list[Tensor], phase: Any) -> tuple[State, list[Tensor]]:
+        outputs, after = self.layer.step(inputs[0], state.carried)
+        # A loop carries tensors of one dtype, that of the initial state.
+        after = tree.map_leaves(lambda new, old: time_axis.cast(new, old.dtype), after, state.carried)
+        return self.kept(after), [time_axis.cast(outputs, self.dtype)]
+
+    def carried(self, state: State) -> Structure:
+        return state.carried
+
+    def resumed(self, carried: Structure) -> State:
+        return self.kept(carried)
+
+    def finish(self, state: State) -> State:
+        return state._replace(carried=())

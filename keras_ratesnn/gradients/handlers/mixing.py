@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from keras_ratesnn._core import keras_internals, time_axis, tree
-from keras_ratesnn.gradients.handlers.looped import LoopedHandler
+from keras_ratesnn._core import keras_internals, time_axis
+from keras_ratesnn.gradients.handlers.looped import SteppedHandler
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 from keras_ratesnn.gradients.time import loops
 
@@ -17,34 +17,14 @@ class State(NamedTuple):
     masks: Any = ()
 
 
-class MixingHandler(LoopedHandler, OperationHandler):
+class MixingHandler(SteppedHandler, OperationHandler):
     """A layer that mixes time steps; on rates it is given the rate of its window at each step."""
+
+    kept = State
 
     def __init__(self, call, context):
         super().__init__(call, context)
-        self.layer, self.dtype = self.operation.in_time(context.training), self.operation.compute_dtype
-
-    @property
-    def loop_variables(self):
-        return self.layer.variables
-
-    def start(self, inputs):
-        return State(self.layer.initial_state(self._only_input(inputs)))
-
-    def carried(self, state):
-        return state.carried
-
-    def resumed(self, carried):
-        return State(carried)
-
-    def finish(self, state):
-        return state._replace(carried=())
-
-    def advance(self, state, inputs, phase):
-        outputs, after = self.layer.step(inputs[0], state.carried)
-        # A loop carries tensors of one dtype, that of the initial state.
-        after = tree.map_leaves(lambda new, old: time_axis.cast(new, old.dtype), after, state.carried)
-        return State(after), [time_axis.cast(outputs, self.dtype)]
+        self.layer = self.operation.in_time(context.training)
 
     # It goes on in padding, and does not know of masks: it is given zeros.
 

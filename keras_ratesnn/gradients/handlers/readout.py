@@ -2,9 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from keras_ratesnn._core import time_axis
 from keras_ratesnn.gradients.handlers.handler import plus
-from keras_ratesnn.gradients.handlers.looped import LoopedHandler
+from keras_ratesnn.gradients.handlers.looped import SteppedHandler
 
 
 class State(NamedTuple):
@@ -14,23 +13,10 @@ class State(NamedTuple):
     loss: Any = ()
 
 
-class ReadoutHandler(LoopedHandler):
+class ReadoutHandler(SteppedHandler):
     """The membranes of a readout at each step, exactly differentiated; one value over time is made of them afterwards."""
 
-    def __init__(self, call, context):
-        super().__init__(call, context)
-        self.dtype = self.operation.compute_dtype
-
-    @property
-    def loop_variables(self):
-        return self.operation.variables
-
-    def start(self, inputs):
-        return State(self.operation.initial_state(self._only_input(inputs)))
-
-    def advance(self, state, inputs, phase):
-        membrane, after = self.operation.step(inputs[0], state.carried)
-        return State(after), [time_axis.cast(membrane, self.dtype)]
+    kept = State
 
     def step(self, state, inputs, t):
         after, outputs = super().step(State(state.carried), inputs, t)
@@ -42,12 +28,3 @@ class ReadoutHandler(LoopedHandler):
 
     def _after(self, after, loss, outputs, t):
         return after._replace(loss=plus(loss, self.regularization_of_step(outputs, t))), outputs
-
-    def carried(self, state):
-        return state.carried
-
-    def resumed(self, carried):
-        return State(carried)
-
-    def finish(self, state):
-        return state._replace(carried=())

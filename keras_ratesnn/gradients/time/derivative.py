@@ -6,7 +6,7 @@ A cell has a state x_t and a step (s_t, x_t) = f(I_t, x_{t−1}; w). For a const
 
 where the surrogate replaces the derivative of the spike. The direction (0, ẋ_{t−1}, e_w) gives the derivative with respect to a
 trainable weight w of the cell. For LIF neurons ẋ is the ρ recursion of Yu et al., NeurIPS 2024, and g their eligibility. The
-recursion is correct if the step acts on each neuron independently, see `_neuron_independence`.
+recursion is correct if the step acts on each neuron independently, see `neuron_independence`.
 
 A cell may have a hand-written derivative, `NeuronCell.step_derivative`, which is faster. Any other step is differentiated here.
 """

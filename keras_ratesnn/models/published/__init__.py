@@ -1,14 +1,17 @@
 """Networks with the weights that their authors publish, which are files of PyTorch programs; and such files of our weights."""
 
+import dataclasses
 import inspect
 import os
 import types
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._core.names import listed
 from keras_ratesnn.models._weights import HEAD, TOP, inner_network
 from keras_ratesnn.models.published import (
     _espikeformer,
@@ -22,7 +25,6 @@ from keras_ratesnn.models.published import (
 )
 from keras_ratesnn.models.published._layouts import Layout, UnknownSizesError, channels_of, image_shape
 from keras_ratesnn.models.published._names import without_containers
-from keras_ratesnn.models.published._report import CheckpointReport
 from keras_ratesnn.spiking_model import SpikingModel
 
 __all__ = ["from_checkpoint", "to_checkpoint"]
@@ -56,6 +58,54 @@ NOT_RUN: dict[Callable[..., Layout | None], Callable[..., dict[str, np.ndarray]]
 
 HEADS = (HEAD, "distilled_classifier")
 """The layers that depend on the number of classes."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CheckpointReport:
+    """What `from_checkpoint` read, and what it made of it; as text, a summary.
+
+    Args:
+        path: String, the file.
+        place: String, the key at the top level of the file under which the weights were; `""` if it is all weights.
+        network: String, the architecture.
+        builder: String, the function of `keras_ratesnn.models`.
+        found: Dict of arguments that the weights told.
+        assumed: Dict of arguments that they do not tell, to a text that says what was taken and why.
+        note: String, what the authors' program does in another way, or `""`.
+        prefixed: Boolean, whether `module.` was removed from all names.
+        renamed: Dict of the authors' names of weights, without containers called `module`, to ours: all that were read.
+        reshaped: Dict of the authors' names to pairs of shapes, theirs and ours.
+        zeros: List of our weights that the authors' network does not have, and which are 0.
+        unused: Dict of the authors' names of weights that were left out to the reason.
+    """
+
+    path: str
+    place: str
+    network: str
+    builder: str
+    found: dict[str, object]
+    assumed: dict[str, str]
+    note: str = ""
+    prefixed: bool = False
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
+    reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = dataclasses.field(default_factory=dict)
+    zeros: list[str] = dataclasses.field(default_factory=list)
+    unused: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.path}: {self.network}, a {self.builder}, from {self.place or 'the top level'}",
+            f"  in the weights: {', '.join(f'{name}={value!r}' for name, value in self.found.items())}",
+            *(f"  assumed: {name}={text}" for name, text in self.assumed.items()),
+            f"  read: {len(self.renamed)} weights, all renamed, {len(self.reshaped)} reshaped"
+            + (", without the prefix module." if self.prefixed else ""),
+        ]
+        if self.zeros:
+            lines.append(f"  set to 0: {len(self.zeros)} weights that the authors' network does not have, {self.zeros[0]} etc.")
+        first = {reason: name for name, reason in reversed(self.unused.items())}
+        lines += [f"  unused: {n}, {first[reason]} etc.: {reason}" for reason, n in Counter(self.unused.values()).items()]
+        lines += [f"  note: {self.note}"] if self.note else []
+        return "\n".join(lines)
 
 
 def from_checkpoint(
@@ -222,7 +272,7 @@ def _recognized(weights, network, origin):
                 continue
             left = [] if layout is None else _filling.strangers(weights, layout)
             if left:
-                reasons.append(f"as {architecture} it has no place for {_filling.listed(left)}")
+                reasons.append(f"as {architecture} it has no place for {listed(left)}")
             elif layout is not None:
                 fitting.append((architecture, layout))
     chosen = [fit for fit in fitting if network in (None, fit[0])]
@@ -233,7 +283,7 @@ def _recognized(weights, network, origin):
         raise ValueError(f"`network` must say which, because the weights fit {fits}. {origin}.")
     if fitting:
         raise ValueError(f"`network` must be {fits}, which the weights fit. {origin}, network={network!r}.")
-    why = "; ".join(reasons) or f"its weights have other names: {_filling.listed(list(weights))}"
+    why = "; ".join(reasons) or f"its weights have other names: {listed(list(weights))}"
     raise ValueError(f"`path` must have the weights of one of {', '.join(NETWORKS)}. {origin}, but {why}.")
 
 

@@ -4,7 +4,7 @@ from keras_ratesnn.models.espikeformer import ESpikeFormer
 from keras_ratesnn.models.espikeformer_large import ESpikeFormerLarge
 from keras_ratesnn.models.metaspikeformer import MetaSpikeFormer
 from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
-from keras_ratesnn.models.published._transformers import NEURONS
+from keras_ratesnn.models.published._transformers import NEURONS, mlp
 
 _SIDE = 224
 _HEADS = (8, "8, the authors' default")
@@ -30,53 +30,37 @@ def _separable(theirs, ours):
     }
 
 
-def _mlp(theirs, ours):
-    """The two layers of an MLP."""
-    return {f"{theirs}.mlp.fc{{n}}_conv": f"{ours}_mlp{{n}}", f"{theirs}.mlp.fc{{n}}_bn": f"{ours}_mlp{{n}}_bn"}
-
-
 _PARTS = {"q_conv": "query", "k_conv": "key", "v_conv": "value", "proj_conv": "output"}
+
+
+def _attending(theirs, ours, ends):
+    """A block with attention, given the ends of the names of its layers, and its MLP."""
+    return {
+        **{
+            f"{theirs}.attn.{part}.{their_end}": f"{ours}_attention_{name}{our_end}"
+            for part, name in _PARTS.items()
+            for their_end, our_end in ends.items()
+        },
+        **mlp(f"{theirs}.mlp", ours),
+    }
 
 
 def _attention(theirs, ours):
     """A base block with attention, whose layers are a convolution and its normalisation."""
-    ends = {"0": "", "1": "_bn"}
-    layers = {
-        f"{theirs}.attn.{part}.{n}": f"{ours}_attention_{name}{end}" for part, name in _PARTS.items() for n, end in ends.items()
-    }
-    return {**_separable(f"{theirs}.conv", ours), **layers, **_mlp(theirs, ours)}
+    return {**_separable(f"{theirs}.conv", ours), **_attending(theirs, ours, {"0": "", "1": "_bn"})}
 
 
 def _large_attention(theirs, ours):
     """A large block with attention, whose layers are two convolutions with three normalisations; and its two factors."""
     ends = {"0.conv1.0": "_hidden", "0.conv1.1": "_hidden_bn", "0.conv2.0": "", "0.conv2.1": "_bn", "1": "_bn2"}
-    return {
-        **{
-            f"{theirs}.attn.{part}.{n}": f"{ours}_attention_{name}{end}"
-            for part, name in _PARTS.items()
-            for n, end in ends.items()
-        },
-        **_mlp(theirs, ours),
-        f"{theirs}.layer_scale1": f"{ours}_attention_factor",
-        f"{theirs}.layer_scale2": f"{ours}_mlp_factor",
-    }
+    factors = {f"{theirs}.layer_scale1": f"{ours}_attention_factor", f"{theirs}.layer_scale2": f"{ours}_mlp_factor"}
+    return {**_attending(theirs, ours, ends), **factors}
 
 
 def _meta_attention(theirs, ours):
     """A block with attention of Meta-SpikeFormer, whose layers are three convolutions and three normalisations."""
-    ends = {
-        "0.body.0": "_hidden",
-        "0.body.1.bn": "_hidden_bn",
-        "0.body.2.0": "_depthwise",
-        "0.body.2.1": "",
-        "0.body.2.2": "_bn",
-    }
-    layers = {
-        f"{theirs}.attn.{part}.{n}": f"{ours}_attention_{name}{end}"
-        for part, name in _PARTS.items()
-        for n, end in {**ends, "1": "_bn2"}.items()
-    }
-    return {**layers, **_mlp(theirs, ours)}
+    of_body = {"0": "_hidden", "1.bn": "_hidden_bn", "2.0": "_depthwise", "2.1": "", "2.2": "_bn"}
+    return _attending(theirs, ours, {**{f"0.body.{place}": end for place, end in of_body.items()}, "1": "_bn2"})
 
 
 def _meta_separable(theirs, ours):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
 from keras_ratesnn.models._weights import HEAD
@@ -13,8 +14,6 @@ PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 """PyTorch's names of the weights of a layer, in Keras' order."""
 
 COUNTER = "num_batches_tracked"
-_LISTED = 4
-"""How many names an error message lists."""
 
 
 class MismatchError(Exception):
@@ -70,12 +69,6 @@ def matched(network, weights, layout, report, left_out):
     if broken:
         raise MismatchError(f"it has numbers that are NaN or infinite in {listed(broken)}")
     return values
-
-
-def listed(names):
-    """The first few names, and how many more there are."""
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _layer(name, names, unused):

@@ -70,6 +70,13 @@ def depths(weights, pattern=r"layer(\d{1,9})\.(\d{1,9})\."):
     return tuple(sum(stage == number for stage, _ in blocks) for number in sorted({stage for stage, _ in blocks}))
 
 
+def of_depths(builders, found):
+    """The builder for these numbers of blocks, of a dict."""
+    if found not in builders:
+        raise UnknownSizesError(f"it has stages of {', '.join(map(str, found))} blocks")
+    return builders[found]
+
+
 def blocks(weights, pattern):
     """The number of blocks, of which a network is built: names of many take little space in a file."""
     found = len(numbers(weights, pattern))

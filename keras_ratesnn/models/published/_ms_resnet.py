@@ -1,7 +1,7 @@
 """MS ResNet, whose normalisation is over time."""
 
 from keras_ratesnn.models.ms_resnet import MSResNet18, MSResNet34, MSResNet104
-from keras_ratesnn.models.published._layouts import Layout, UnknownSizesError, depths, inputs, outputs
+from keras_ratesnn.models.published._layouts import Layout, depths, inputs, of_depths, outputs
 
 _WIDEST = 512
 """The channels of the last stage for `width=1`."""
@@ -38,10 +38,7 @@ def ms_resnet(weights):
     """MS ResNet-18, -34 and -104."""
     if not {"conv1.0.weight", "conv2_x.0.residual_function.1.weight"} <= weights.keys():
         return None
-    found = depths(weights, r"conv(\d{1,9})_x\.(\d{1,9})\.")
-    if found not in _BUILDERS:
-        raise UnknownSizesError(f"it has stages of {', '.join(map(str, found))} blocks")
-    builder = _BUILDERS[found]
+    builder = of_depths(_BUILDERS, depths(weights, r"conv(\d{1,9})_x\.(\d{1,9})\."))
     large = builder is MSResNet104 or weights["conv1.0.weight"].shape[-1] == 7
     return Layout(
         builder,

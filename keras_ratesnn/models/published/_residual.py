@@ -2,7 +2,7 @@
 
 from keras_ratesnn.layers import IF, LIF
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
-from keras_ratesnn.models.published._layouts import Layout, UnknownSizesError, depths, inputs, numbers, outputs
+from keras_ratesnn.models.published._layouts import Layout, depths, inputs, numbers, of_depths, outputs
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
 from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
 from keras_ratesnn.models.vgg import VGG11, VGG13, VGG16, VGGSNN
@@ -16,43 +16,26 @@ _IF = {"neuron": (lambda: IF(reset="hard"), "IF(reset='hard')")}
 _IMAGES = {"cifar": 32, "imagenet": 224}
 """The height and width of images for each stem."""
 
-RESNET = {
-    "conv0.0": "stem_conv",
-    "conv0.1": "stem_bn",
-    "layer{s}.{b}.conv{n}": "stage{s}_block{b+1}_conv{n}",
-    "layer{s}.{b}.bn{n}": "stage{s}_block{b+1}_bn{n}",
-    "layer{s}.{b}.shortcut.0": "stage{s}_block{b+1}_shortcut_conv",
-    "layer{s}.{b}.shortcut.1": "stage{s}_block{b+1}_shortcut_bn",
-    "classifier.0": "classifier",
-}
+
+def _names(stem, unit, shortcut, head="fc"):
+    """The names of layers, given those of pairs of a convolution and its normalisation, and of the last layer."""
+    ours = "stem", "stage{s}_block{b+1}", "stage{s}_block{b+1}_shortcut"
+    pairs = stem, [f"layer{{s}}.{{b}}.{name}" for name in unit], [f"layer{{s}}.{{b}}.{name}" for name in shortcut]
+    found = {
+        theirs: f"{block}_{kind}{'{n}' if '{n}' in theirs else ''}"
+        for block, pair in zip(ours, pairs, strict=True)
+        for theirs, kind in zip(pair, ("conv", "bn"), strict=True)
+    }
+    return {**found, head: "classifier"}
+
+
+RESNET = _names(("conv0.0", "conv0.1"), ("conv{n}", "bn{n}"), ("shortcut.0", "shortcut.1"), head="classifier.0")
 RESNET19 = {**RESNET, "classifier.0": "hidden", "classifier.2": "classifier"}
-PREACT = {
-    "conv1": "stem_conv",
-    "bn1": "stem_bn",
-    "layer{s}.{b}.conv{n}": "stage{s}_block{b+1}_conv{n}",
-    "layer{s}.{b}.bn{n}": "stage{s}_block{b+1}_bn{n}",
-    "layer{s}.{b}.downsample.0": "stage{s}_block{b+1}_shortcut_conv",
-    "layer{s}.{b}.downsample.1": "stage{s}_block{b+1}_shortcut_bn",
-    "fc": "classifier",
-}
-SEW_BY_RATE = {
-    "convNeuron1.0": "stem_conv",
-    "convNeuron1.1": "stem_bn",
-    "layer{s}.{b}.convNeuron{n}.0": "stage{s}_block{b+1}_conv{n}",
-    "layer{s}.{b}.convNeuron{n}.1": "stage{s}_block{b+1}_bn{n}",
-    "layer{s}.{b}.downsample.0": "stage{s}_block{b+1}_shortcut_conv",
-    "layer{s}.{b}.downsample.1": "stage{s}_block{b+1}_shortcut_bn",
-    "fc": "classifier",
-}
-SEW = {
-    "conv1": "stem_conv",
-    "bn1": "stem_bn",
-    "layer{s}.{b}.conv{n}.module.0": "stage{s}_block{b+1}_conv{n}",
-    "layer{s}.{b}.conv{n}.module.1": "stage{s}_block{b+1}_bn{n}",
-    "layer{s}.{b}.downsample.0.module.0": "stage{s}_block{b+1}_shortcut_conv",
-    "layer{s}.{b}.downsample.0.module.1": "stage{s}_block{b+1}_shortcut_bn",
-    "fc": "classifier",
-}
+PREACT = _names(("conv1", "bn1"), ("conv{n}", "bn{n}"), ("downsample.0", "downsample.1"))
+SEW_BY_RATE = _names(
+    *(("convNeuron1.0", "convNeuron1.1"), ("convNeuron{n}.0", "convNeuron{n}.1"), ("downsample.0", "downsample.1"))
+)
+SEW = _names(("conv1", "bn1"), ("conv{n}.module.0", "conv{n}.module.1"), ("downsample.0.module.0", "downsample.0.module.1"))
 
 
 def vgg_names(sizes):
@@ -82,7 +65,7 @@ def resnet(weights):
     """ResNet-18, -19 and -34 of rate-based backpropagation."""
     if "conv0.0.weight" not in weights:
         return None
-    builder = _of_depths(_RESNETS, depths(weights))
+    builder = of_depths(_RESNETS, depths(weights))
     return _layout(weights, builder, RESNET19 if builder is ResNet19 else RESNET, "conv0.0", "layer{}.0.conv1")
 
 
@@ -91,7 +74,7 @@ def preact_resnet(weights):
     # Other ResNets have these names, too, but no biases.
     if not {"conv1.weight", "conv1.bias", "layer1.0.conv1.bias"} <= weights.keys():
         return None
-    return _layout(weights, _of_depths(_PREACTS, depths(weights)), PREACT, "conv1", "layer{}.0.conv1")
+    return _layout(weights, of_depths(_PREACTS, depths(weights)), PREACT, "conv1", "layer{}.0.conv1")
 
 
 def sew_by_rate(weights):
@@ -99,7 +82,7 @@ def sew_by_rate(weights):
     if "convNeuron1.0.weight" not in weights:
         return None
     bottleneck = (_BOTTLENECK,) if "layer1.0.convNeuron3.0.weight" in weights else ()
-    builder = _of_depths(_SEWS, depths(weights) + bottleneck)
+    builder = of_depths(_SEWS, depths(weights) + bottleneck)
     return _layout(weights, builder, SEW_BY_RATE, "convNeuron1.0", "layer{}.0.convNeuron1.0")
 
 
@@ -108,7 +91,7 @@ def sew_resnet(weights):
     if not {"conv1.weight", "layer1.0.conv1.0.weight"} <= weights.keys():
         return None
     bottleneck = (_BOTTLENECK,) if "layer1.0.conv3.0.weight" in weights else ()
-    layout = _layout(weights, _of_depths(_SEWS, depths(weights) + bottleneck), SEW, "conv1", "layer{}.0.conv1.0")
+    layout = _layout(weights, of_depths(_SEWS, depths(weights) + bottleneck), SEW, "conv1", "layer{}.0.conv1.0")
     return layout._replace(assumed=_IF, without_biases=True, place="model")
 
 
@@ -123,7 +106,7 @@ def vgg(weights):
         if place - before > 3:
             sizes.append(0)
         sizes[-1] += 1
-    builder = _of_depths(VGGS, tuple(sizes))
+    builder = of_depths(VGGS, tuple(sizes))
     widest, seen = outputs(weights, f"feature.{convolutions[-1]}"), inputs(weights, "classifier.0")
     side = 32
     if builder is VGGSNN:
@@ -135,12 +118,6 @@ def vgg(weights):
         "width": widest / _WIDEST,
     }
     return Layout(builder, found, vgg_names(sizes), _LIF, size_is_told=builder is VGGSNN, place=_PLACE)
-
-
-def _of_depths(builders, found):
-    if found not in builders:
-        raise UnknownSizesError(f"it has stages of {', '.join(map(str, found))} blocks")
-    return builders[found]
 
 
 def _layout(weights, builder, names, stem, of_stage):

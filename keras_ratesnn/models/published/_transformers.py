@@ -26,7 +26,7 @@ def _attention(theirs, ours, kind="conv"):
     }
 
 
-def _mlp(theirs, ours, layer="fc", kind="conv"):
+def mlp(theirs, ours, layer="fc", kind="conv"):
     """The two layers of an MLP."""
     return {f"{theirs}.{layer}{{n}}_{kind}": f"{ours}_mlp{{n}}", f"{theirs}.{layer}{{n}}_bn": f"{ours}_mlp{{n}}_bn"}
 
@@ -44,12 +44,12 @@ def _spikformer(kind):
     return {
         **_units({f"patch_embed.{theirs}": ours for theirs, ours in patches.items()}),
         **_attention("block.{b}.attn", "block{b+1}_attention", kind),
-        **_mlp("block.{b}.mlp", "block{b+1}", "fc", kind),
+        **mlp("block.{b}.mlp", "block{b+1}", "fc", kind),
         "head": "classifier",
     }
 
 
-def _qkformer(first_patches, attention, mlp):
+def _qkformer(first_patches, attention, layer):
     later = {"proj3_conv": "1", "proj4_conv": "2", "proj_res_conv": "shortcut"}
     return {
         **_units({f"patch_embed1.{theirs}": f"patches1_{ours}" for theirs, ours in first_patches.items()}),
@@ -57,7 +57,7 @@ def _qkformer(first_patches, attention, mlp):
         # The last stage has another kind of attention.
         **_attention(f"stage3.{{b}}.{attention}", "stage3_block{b+1}_attention"),
         **_attention("stage{s}.{b}.tssa", "stage{s}_block{b+1}_attention"),
-        **_mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}", mlp),
+        **mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}", layer),
         "head": "classifier",
     }
 
@@ -72,7 +72,7 @@ def _maxformer(first_patches, depthwise):
         **of_stages,
         **{f"{theirs}_bn": f"{ours}_bn" for theirs, ours in of_stages.items()},
         **_attention("stage{s}.{b}.attn", "stage{s}_block{b+1}_attention"),
-        **_mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}"),
+        **mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}"),
         "head": "classifier",
     }
 

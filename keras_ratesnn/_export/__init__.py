@@ -1,1 +1,0 @@
-"""Export to the formats that Keras writes."""

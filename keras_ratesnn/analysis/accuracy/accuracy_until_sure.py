@@ -1,0 +1,123 @@
+"""The accuracy against the mean number of time steps, where samples stop as soon as they are sure."""
+
+import dataclasses
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._steps.until_sure import answers_of, confidence_for
+from keras_ratesnn.analysis import _accuracy, _figures
+from keras_ratesnn.spiking_model import SpikingModel
+
+_POINTS = 200
+
+
+class UntilSure(NamedTuple):
+    """What stopping with some confidence gives.
+
+    Args:
+        accuracy: Float.
+        mean_steps: Float, the mean number of time steps.
+        lost: Float, the share of the samples whose answer is wrong, but would be right after all steps.
+    """
+
+    accuracy: float
+    mean_steps: float
+    lost: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AccuracyUntilSure:
+    """The result of `accuracy_until_sure`: what each sample answers after each step.
+
+    Args:
+        certainty: Array `(samples, T)`, the largest probability of the mean output so far.
+        right: Boolean array `(samples, T)`, whether the class with it is right.
+        last: Integer array `(samples,)`, the number of steps of each sample, of which padding at the end is none.
+    """
+
+    certainty: np.ndarray
+    right: np.ndarray
+    last: np.ndarray
+
+    def of(self, samples: Any) -> Self:
+        """The same of some samples, given their numbers or a boolean array."""
+        return dataclasses.replace(self, certainty=self.certainty[samples], right=self.right[samples], last=self.last[samples])
+
+    def at(self, confidence: float) -> UntilSure:
+        """What `keras_ratesnn.predict_until_sure` gives with this confidence.
+
+        Raises:
+            TypeError: If it is not a number.
+            ValueError: If it is not from 0 to 1.
+        """
+        confidence = checks.real("confidence", confidence, at_least=0, at_most=1)
+        is_sure = self.certainty >= (confidence if confidence < 1 else np.inf)
+        steps = np.where(is_sure.any(axis=1), np.minimum(is_sure.argmax(axis=1) + 1, self.last), self.last)
+        right, in_the_end = (self._right_after(number) for number in (steps, self.last))
+        return UntilSure(float(right.mean()), float(steps.mean()), float((in_the_end & ~right).mean()))
+
+    def _right_after(self, steps):
+        return np.take_along_axis(self.right, steps[:, None] - 1, axis=1)[:, 0]
+
+    def confidence_for(self, error: float) -> float:
+        """What `keras_ratesnn.calibrate_confidence` finds on these samples.
+
+        Raises:
+            TypeError: If `error` is not a number.
+            ValueError: If `error` is not between 0 and 1, or there are too few samples for it.
+        """
+        return confidence_for(self.certainty, self.right, self.last, error)
+
+    def plot(self) -> Any:
+        """Draws the accuracy against the mean number of steps, for all confidences, and that after each number of steps.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+        """
+        figure = _figures.new_figure(5.5, 3.6)
+        axes = figure.subplots()
+        confidences = [0.0, *np.quantile(self.certainty, np.linspace(0, 1, _POINTS)), 1.0]
+        accuracy, steps, _ = np.transpose([self.at(confidence) for confidence in confidences])
+        axes.plot(steps, accuracy, color="black", label="until sure")
+        after = np.arange(1, self.certainty.shape[1] + 1)
+        all_right = np.array([self._right_after(np.minimum(number, self.last)).mean() for number in after])
+        samples = len(self.last)
+        look = {"color": "0.5", "linestyle": "", "marker": "o", "capsize": 2}
+        _accuracy.draw(axes, after, all_right, samples, f"as many steps for all {samples} samples", **look)
+        axes.set(xlabel="mean number of time steps", ylabel="accuracy", xticks=_figures.step_ticks(len(after)))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small", loc="lower right")
+        return figure
+
+
+def accuracy_until_sure(model: SpikingModel, x: Structure, y: Any, batch_size: int = 128) -> AccuracyUntilSure:
+    """Measures for every confidence what `keras_ratesnn.predict_until_sure` would give, in one run of all steps.
+
+    Example:
+
+    >>> model = keras_ratesnn.models.load_pretrained("digits")
+    >>> found = accuracy_until_sure(model, np.random.uniform(0, 16, (8, 8, 8, 1)), np.zeros(8))
+    >>> found.at(0.0).mean_steps
+    1.0
+
+    Args:
+        model: A `SpikingModel`, as for `predict_until_sure`.
+        x: Inputs, likewise.
+        y: Array, the labels: class indices, or one-hot vectors.
+        batch_size: Integer, the number of samples processed at once. Defaults to `128`.
+
+    Returns:
+        `AccuracyUntilSure`.
+
+    Raises:
+        TypeError: As in `predict_until_sure`.
+        ValueError: As there, or if labels do not fit.
+    """
+    answers = answers_of(model, x, y, batch_size)
+    return AccuracyUntilSure(answers.certainty, answers.right, answers.last)

@@ -1,0 +1,1 @@
+"""What neurons do: their spikes and membranes."""

@@ -1,0 +1,1 @@
+"""What a prediction costs: operations, memory traffic and joules, and the table of `describe`."""

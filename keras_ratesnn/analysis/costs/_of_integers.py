@@ -1,0 +1,72 @@
+"""The operations of networks of integers, counted as those of other models."""
+
+import math
+
+import numpy as np
+
+from keras_ratesnn.analysis.costs._counter import Counted, OperationCounter
+from keras_ratesnn.analysis.costs.ledger import Traffic
+from keras_ratesnn.integers import IntegerModel
+
+
+def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarray) -> OperationCounter:
+    """The counter of a network of integers after a batch.
+
+    An input U counts as U spikes. A layer whose input is the same at every step takes its multiply-adds once.
+
+    Args:
+        model: An `IntegerModel`.
+        outputs: What all layers give, see `IntegerModel.layer_outputs`.
+        x: The inputs.
+    """
+    plan, temporal = model.plan, x.ndim == len(model.plan.input_shape) + 2
+    counter = OperationCounter(np.ones((len(x), model.timesteps), bool))
+    counter.levels = max((layer.largest for layer in plan.layers if layer.kind == "neurons"), default=1)
+    frames = np.moveaxis(x, -len(plan.input_shape), -1) if plan.channels_first else x
+    shapes = {"input": plan.input_shape, **{layer.name: layer.shape for layer in plan.layers}}
+    for layer in plan.layers:
+        kernel = plan.constants.get(f"w/{layer.name}")
+        if kernel is None:
+            continue
+        places = math.prod(layer.shape[:-1])
+        dense = places * kernel.size
+        static, of_input = layer.static and not temporal, layer.sources[0] == "input"
+        size = math.prod(shapes[layer.sources[0]])
+        # Frames of 0 and 1 are spikes as they are.
+        of_numbers = static or (of_input and x.max() > 1)
+        traffic = Traffic(
+            static,
+            runs=1.0 if static else float(model.timesteps),
+            most_accumulates=0.0,
+            nonzero=dense,
+            weights=kernel.size,
+            spikes=0.0 if of_numbers else size,
+            values=size if of_numbers else 0.0,
+            outputs=math.prod(layer.shape),
+            kept=model.timesteps - 1.0,
+        )
+        if static:
+            counter.add(layer.name, Counted(dense, 0.0, dense, 0.0, traffic))
+            continue
+        inputs = frames if of_input else outputs[layer.sources[0]]
+        active = _fed(layer, kernel, inputs) / len(x)
+        most = _fed(layer, kernel, np.ones((1, 1, *shapes[layer.sources[0]]), "int64"))
+        nonzero = _fed(layer, kernel, (inputs != 0).any(axis=1, keepdims=True).astype("int64")) / len(x)
+        traffic = traffic._replace(most_accumulates=float(most), nonzero=float(nonzero))
+        counter.add(layer.name, Counted(dense, float(active), 0.0, float(active), traffic))
+    return counter
+
+
+def _fed(layer, kernel, inputs):
+    """How many weights inputs are added through; the padding of a convolution has none."""
+    rows = kernel.shape[-1]
+    if layer.kind == "dense":
+        return inputs.sum(dtype="int64") * rows
+    over_samples = inputs.sum((0, 1), dtype="int64").sum(-1)
+    padded = np.pad(over_samples, layer.facts["pad"])
+    down, across = layer.facts["stride"]
+    (height, width), total = layer.shape[:2], 0
+    for y in range(kernel.shape[0]):
+        for x in range(kernel.shape[1]):
+            total += padded[y : y + (height - 1) * down + 1 : down, x : x + (width - 1) * across + 1 : across].sum()
+    return total * rows

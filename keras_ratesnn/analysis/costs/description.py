@@ -1,0 +1,246 @@
+"""Firing rates and cost of a spiking model on a batch of data: a table with advice."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.analysis import _observation, _text
+from keras_ratesnn.analysis.costs._counter import OperationCounter
+from keras_ratesnn.analysis.costs._of_integers import counter_of_integers
+from keras_ratesnn.analysis.costs.energy import Energy, energy_of
+from keras_ratesnn.analysis.costs.ledger import COSTS
+from keras_ratesnn.integers import IntegerModel
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
+
+NEARLY_ALL = 0.95
+"""A layer with at least this fraction of silent, or of saturated, neurons gets a warning."""
+
+
+_COLUMNS = {
+    "neuron layer": "{0.name}",
+    "output shape": "{0.output_shape}",
+    "neurons": "{0.neurons:,}",
+    "firing rate": "{0.firing_rate:.4f}",
+    "silent": "{0.silent:.1%}",
+    "saturated": "{0.saturated:.1%}",
+}
+"""The columns of the table, and what they show of a `NeuronLayer`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuronLayer:
+    """The activity of a neuron layer on a batch.
+
+    Args:
+        name: String, the name of the layer, after those of the nested models that hold it: `block/lif`.
+        output_shape: Tuple, the shape of its output without batch and time.
+        firing_rate: Float, spikes per neuron and time step; above 1 if neurons spike several times in a step.
+        silent: Float, the fraction of neurons that never spiked, for any sample at any step.
+        saturated: Float, the fraction of neurons that spiked for every sample at every step, as often as they can.
+    """
+
+    name: str
+    output_shape: tuple[int, ...]
+    firing_rate: float
+    silent: float
+    saturated: float
+
+    @property
+    def neurons(self) -> int:
+        return math.prod(self.output_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The result of `describe`; it can be printed.
+
+    Args:
+        name: String, the name of the model.
+        samples: Integer, the size of the batch.
+        timesteps: Integer T.
+        layers: Tuple of `NeuronLayer`, in execution order, with one entry for each call of a layer.
+        parameters: Integer, the number of trainable parameters.
+        synaptic_operations: Float, additions per sample: the sum, over all steps and nonzero inputs, of the synapses that an
+            input feeds.
+        first_multiply_adds: Float, multiply-adds per sample of the layers that see the same input at every step and run
+            once.
+        energy: `keras_ratesnn.analysis.Energy`: operations and joules per sample of each layer with synapses.
+    """
+
+    name: str
+    samples: int
+    timesteps: int
+    layers: tuple[NeuronLayer, ...]
+    parameters: int
+    synaptic_operations: float
+    first_multiply_adds: float
+    energy: Energy
+
+    @property
+    def dense_multiply_adds(self) -> float:
+        """Multiply-adds per sample of the same network without spikes and time."""
+        return float(self.energy.multiply_adds_without_spikes.sum())
+
+    @property
+    def not_counted(self) -> tuple[str, ...]:
+        """Names of layers with weights whose operations are not counted."""
+        return self.energy.not_counted
+
+    @property
+    def dead(self) -> tuple[NeuronLayer, ...]:
+        """The layers in which no neuron spiked."""
+        return tuple(layer for layer in self.layers if layer.firing_rate == 0)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Problems that were found, with advice: a list of strings."""
+        found = []
+        if self.dead:
+            found.append(
+                f"DEAD: no neuron spikes in {_names(self.dead)}. The kernels that follow have a gradient of exactly zero, and "
+                "the output does not depend on earlier layers. For the first dead layer: lower its threshold, put a "
+                "BatchNormalization before it, start from larger weights, scale up the inputs, use neurons that leak less, or "
+                "use more time steps; spikify(..., calibrate=data) sets thresholds from data."
+            )
+        almost = [layer for layer in self.layers if layer.silent >= NEARLY_ALL and layer.firing_rate > 0]
+        if almost:
+            found.append(
+                f"ALMOST DEAD: at least {NEARLY_ALL:.0%} of the neurons never spike in {_names(almost)}. Try what helps dead "
+                "layers, or a larger batch here if this one is small."
+            )
+        saturated = [layer for layer in self.layers if layer.saturated >= NEARLY_ALL]
+        if saturated:
+            found.append(
+                f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every step, as often as they can, in "
+                f"{_names(saturated)}. They carry no information about the input: raise the threshold, put a "
+                "BatchNormalization before them, or lower the learning rate."
+            )
+        return found
+
+    def __str__(self) -> str:
+        rows = [[form.format(layer) for form in _COLUMNS.values()] for layer in self.layers]
+        lines = [
+            f"{self.name}: {self.samples} samples, {self.timesteps} time steps",
+            *_text.table(list(_COLUMNS), rows, left=2),
+        ]
+        lines.append(f"Trainable parameters: {self.parameters:,}")
+        lines.append(
+            f"A sample takes {self.synaptic_operations:,.0f} synaptic operations and {self.first_multiply_adds:,.0f} "
+            f"multiply-adds before the first spikes; without spikes the network takes {self.dense_multiply_adds:,.0f} "
+            "multiply-adds."
+        )
+        lines.append(
+            f"Energy of these operations, by the costs of {COSTS}: {_text.joules(self.energy.total)}; "
+            f"without spikes {_text.joules(self.energy.total_without_spikes)}."
+        )
+        if self.not_counted:
+            lines.append(f"Not counted: {', '.join(self.not_counted)}")
+        return "\n".join([*lines, *self.warnings])
+
+
+def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = True) -> Description:
+    """Describes the activity of a model's neurons on a batch of data, and its computational cost.
+
+    If a model does not learn, the reason is nearly always a layer whose neurons never spike. The table shows such layers, and
+    a warning names them. The model runs in inference mode and is not changed.
+
+    A synaptic operation is the addition of a weight for a spike. Each nonzero input at each step counts once for each synapse
+    that it feeds, an integer of spikes that many times. Inputs that are neither 0 nor spikes (an average of spikes, a
+    normalised sum) count like spikes here, but take multiply-adds in the energy, see `keras_ratesnn.analysis.energy`, which
+    says what is counted.
+
+    Example:
+
+    >>> network = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, kernel_initializer="ones", name="hidden"),
+    ...     keras_ratesnn.layers.IF(name="neurons"),
+    ...     keras.layers.Dense(2, name="outputs"),
+    ... ])
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4, name="tiny")
+    >>> description = keras_ratesnn.describe(model, np.full((16, 4), 0.125, "float32"))
+    tiny: 16 samples, 4 time steps
+    neuron layer  output shape  neurons  firing rate  silent  saturated
+    -------------------------------------------------------------------
+    neurons       (8,)                8       0.5000    0.0%       0.0%
+    Trainable parameters: 58
+    A sample takes 32 synaptic operations and 32 multiply-adds before the first spikes; without spikes the network takes
+    48 multiply-adds.
+    Energy of these operations, by the costs of 32-bit floats in 45 nm CMOS: 176 pJ; without spikes 221 pJ.
+    >>> description.layers[0].firing_rate
+    0.5
+
+    Args:
+        model: A `SpikingModel`, or an `IntegerModel`, which has no trainable parameters.
+        x: A batch of inputs, as for `model.predict`. It is processed as one batch.
+        verbose: Boolean, whether the description is printed. Defaults to `True`.
+
+    Returns:
+        A `Description`.
+
+    Raises:
+        TypeError: If `model` is neither, or `verbose` not a boolean.
+        ValueError: If `x` does not fit the model or has no samples.
+    """
+    checks.boolean("verbose", verbose)
+    counter, layers = _of_integers(model, x) if isinstance(model, IntegerModel) else _of_spiking_model(model, x)
+    description = Description(
+        name=model.name,
+        samples=_observation.samples(x),
+        timesteps=model.timesteps,
+        layers=tuple(layers),
+        parameters=sum(math.prod(variable.shape) for variable in model.trainable_variables),
+        synaptic_operations=sum(call.synaptic_operations for call in counter.calls),
+        first_multiply_adds=float(sum(call.dense for call in counter.calls if call.traffic.static)),
+        energy=energy_of(counter),
+    )
+    if verbose:
+        print(description)
+    return description
+
+
+def _of_integers(model, x):
+    """The counter of a network of integers after a batch, and the activity of its neurons."""
+    outputs = model.layer_outputs(x)
+    neurons = [layer for layer in model.plan.layers if layer.kind == "neurons"]
+    spikes = {layer.name: outputs[layer.name].reshape(-1, *layer.shape).astype("float32") for layer in neurons}
+    activities = [_activity(layer.name, spikes[layer.name], layer.largest) for layer in neurons]
+    return counter_of_integers(model, outputs, np.asarray(x)), activities
+
+
+def _of_spiking_model(model, x):
+    """The same of a `SpikingModel`."""
+    x = _observation.tensors(checked_model(model), x)
+    layers: list[NeuronLayer] = []
+    counter = OperationCounter.of(model, x)
+    paths = _graph.paths_of(model.network)
+
+    def observe(call, outputs):
+        if _observation.is_neuron(call):
+            spikes = _observation.spikes(call, outputs, model.timesteps)[counter.counts]
+            layers.append(_activity(paths[call.operation], spikes, call.operation.cell.levels))
+        return counter(call, outputs)
+
+    _observation.observed(model, x, observe)
+    return counter, layers
+
+
+def _activity(name: str, spikes: np.ndarray, levels: int) -> NeuronLayer:
+    """The activity of a layer, from its spikes at each step of each sample, of which a neuron has up to `levels`."""
+    share = spikes.mean(axis=0)
+    return NeuronLayer(
+        name=name,
+        output_shape=tuple(int(size) for size in spikes.shape[1:]),
+        firing_rate=float(spikes.mean()),
+        silent=float(np.mean(share == 0)),
+        saturated=float(np.mean(share == levels)),
+    )
+
+
+def _names(layers: Iterable[NeuronLayer]) -> str:
+    return ", ".join(dict.fromkeys(layer.name for layer in layers))

@@ -1,0 +1,253 @@
+"""The energy of a prediction on hardware that adds a weight for each spike: operations and joules of each layer."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.analysis import _figures, _observation, _text
+from keras_ratesnn.analysis.costs import ledger
+from keras_ratesnn.analysis.costs._counter import OperationCounter
+from keras_ratesnn.analysis.costs._of_integers import counter_of_integers
+from keras_ratesnn.analysis.costs.ledger import Costs, Ledger, Rival, Traffic
+from keras_ratesnn.integers import IntegerModel
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Energy:
+    """The result of `energy`; it can be printed. All numbers are those of one sample, a mean over the batch.
+
+    Joules without a ledger are those of operations alone.
+
+    Args:
+        timesteps: Integer T.
+        layers: Tuple of strings, the N layers and products that are counted, in execution order, with one entry for each call.
+        multiply_adds: Array `(N,)`: the multiply-adds over all steps.
+        accumulates: Array `(N,)`: the additions for spikes over all steps.
+        multiply_adds_without_spikes: Array `(N,)`: the multiply-adds of the same layer in a network without spikes and time.
+        not_counted: Tuple of strings, the layers with weights whose operations are not known.
+        costs: `Costs`.
+        levels: Integer D, the most spikes of a neuron in a step.
+        traffic: `Traffic`, what layers read and write.
+    """
+
+    timesteps: int
+    layers: tuple[str, ...]
+    multiply_adds: np.ndarray
+    accumulates: np.ndarray
+    multiply_adds_without_spikes: np.ndarray
+    not_counted: tuple[str, ...]
+    costs: Costs
+    levels: int
+    traffic: Traffic[np.ndarray]
+
+    @property
+    def joules(self) -> np.ndarray:
+        """The energy of each layer, `(N,)`."""
+        return self.multiply_adds * self.costs.multiply_add + self.accumulates * self.costs.accumulate
+
+    @property
+    def joules_without_spikes(self) -> np.ndarray:
+        """The energy of each layer in a network without spikes and time, `(N,)`."""
+        return self.multiply_adds_without_spikes * self.costs.multiply_add
+
+    @property
+    def total(self) -> float:
+        """The energy of all layers, in joules."""
+        return float(self.joules.sum())
+
+    @property
+    def total_without_spikes(self) -> float:
+        """The energy of all layers in a network without spikes and time, in joules."""
+        return float(self.joules_without_spikes.sum())
+
+    @property
+    def firing_rates(self) -> np.ndarray:
+        """Spikes for each input of a layer and step, `(N,)`, each input weighted by its synapses; NaN if they are no spikes."""
+        most = self.traffic.most_accumulates * self.traffic.runs
+        return np.divide(self.accumulates, most, out=np.full(len(most), np.nan), where=most > 0)
+
+    @property
+    def firing_rate(self) -> float:
+        """The mean of the firing rates over all synapses that take spikes; NaN if none does."""
+        return ledger.firing_rate(self.accumulates, self.traffic)
+
+    @property
+    def spiking(self) -> Ledger:
+        """What the network spends on operations and memory."""
+        return ledger.of_spikes(self.joules, self.accumulates, self.traffic, self.levels, self.costs)
+
+    @property
+    def without_spikes(self) -> Rival:
+        """What the same network spends without spikes, with the activations of the `costs`."""
+        return self._rival(self.costs.activation_bits)
+
+    @property
+    def quantized(self) -> Rival:
+        """What it spends without spikes, with activations of ⌈log2(T D + 1)⌉ bits, which hold the spikes of all steps."""
+        return self._rival((self.timesteps * self.levels).bit_length())
+
+    def _rival(self, bits):
+        return ledger.without_spikes(
+            bits, self.multiply_adds_without_spikes, self.spiking, self.accumulates, self.traffic, self.costs
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Whether spiking saves energy, in words."""
+        spent, rival, wider = self.spiking.total, self.quantized, self.without_spikes
+        if not rival.total:
+            return "No layer is counted that a network without spikes has."
+        first = (
+            f"Spiking {'wins' if spent < rival.total else 'loses'}: it spends {spent / rival.total:.3g} of what the "
+            f"{rival.activation_bits}-bit network without spikes spends, and {spent / wider.total:.3g} of the "
+            f"{wider.activation_bits}-bit one."
+        )
+        if np.isnan(rival.crossover):
+            return f"{first} No layer that is counted takes spikes."
+        below = f"below a firing rate of {rival.crossover:.1%}"
+        if rival.crossover == 0 or rival.crossover >= self.levels:
+            below = f"at {'any' if rival.crossover else 'no'} firing rate"
+        return f"{first} It wins {below}; this network fires at {self.firing_rate:.1%}."
+
+    def __str__(self) -> str:
+        spiking, rival, wider = self.spiking, self.quantized, self.without_spikes
+        wide, narrow = wider.activation_bits, rival.activation_bits
+        rows = [
+            [name, *map(_text.joules, spent), _ratio(spent[0], spent[2]), _rate(rate), _rate(below, self.levels)]
+            for name, *spent, rate, below in zip(
+                (*self.layers, "all"),
+                (*spiking.layers, spiking.total),
+                (*wider.layers, wider.total),
+                (*rival.layers, rival.total),
+                (*self.firing_rates, self.firing_rate),
+                (*rival.crossovers, rival.crossover),
+                strict=True,
+            )
+        ]
+        rivals = f"{wide}-bit", f"{narrow}-bit", f"of the {narrow}-bit"
+        columns = ["layer", "with spikes", *rivals, "firing rate", "wins below"]
+        parts = [f"{name} {_text.joules(getattr(spiking, name).sum())}" for name in vars(spiking)]
+        title = f"T = {self.timesteps} with spikes, or one pass with activations of {wide} or {narrow} bits"
+        lines = [f"Energy of a sample: {title}", *_text.table(columns, rows, left=1)]
+        lines.append(f"With spikes: {', '.join(parts)}.")
+        if self.not_counted:
+            lines.append(f"Not counted: {', '.join(self.not_counted)}")
+        return "\n".join([*lines, self.verdict])
+
+    def plot(self) -> Any:
+        """Draws the energy of each layer, beside that of the same layer without spikes.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+        """
+        figure = _figures.new_figure(_figures.width_for(len(self.layers)), 3.8)
+        axes = figure.subplots()
+        places, width = np.arange(len(self.layers)), 0.38
+        of_multiply_adds = self.multiply_adds * self.costs.multiply_add * 1e6
+        of_additions = self.accumulates * self.costs.accumulate * 1e6
+        style = {"width": width, "edgecolor": "black"}
+        axes.bar(places - width / 2, of_multiply_adds, color="0.25", label="multiply-adds", **style)
+        axes.bar(places - width / 2, of_additions, bottom=of_multiply_adds, color="0.75", label="additions for spikes", **style)
+        without = self.joules_without_spikes * 1e6
+        axes.bar(places + width / 2, without, color="white", hatch="///", label="without spikes", **style)
+        axes.margins(y=0.1)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("µJ a sample")
+        title = f"{self.total * 1e6:.3g} µJ with spikes, T = {self.timesteps}; {self.total_without_spikes * 1e6:.3g} µJ without"
+        axes.set_title(title, fontsize="medium")
+        _figures.name_layers(axes, self.layers)
+        axes.legend(fontsize="small")
+        return figure
+
+
+def energy(model: SpikingModel | IntegerModel, x: Structure, costs: Costs | None = None) -> Energy:
+    """Estimates the energy of a prediction from the operations of its layers, with and without spikes.
+
+    An addition is counted for each spike and each synapse that it feeds. Inputs that change over time count as spikes if all
+    values other than 0 are equal, because such a scale can be multiplied into the weights. In a network whose neurons have
+    integer spikes, inputs that are integers, in units of one spike, count as that many spikes, but for products of such. A
+    layer whose inputs have more values, such as averages of several spikes, takes a multiply-add for each synapse and step,
+    even if the input is 0. A layer whose input is the same at every step, such as an image, takes its multiply-adds once, and
+    in an unrolled network (see `keras_ratesnn.unroll`) any layer takes them once in all slots of a step. In the network without
+    spikes and time, each layer takes its multiply-adds once. The padding of a convolution takes multiply-adds, but no
+    additions.
+
+    Counted are Dense, einsum and convolution layers, also the one in `Recurrent` that spikes come back by, which adds from the
+    second step on. Parallel neurons take a multiply-add for each input of a step that reaches a membrane. A matrix product of
+    two signals (`keras.ops.matmul`, in attention) takes an addition for each spike of its first factor, or else of its second,
+    and each value other than 0 that it meets there; a sum (`keras.ops.sum`) one for each spike. Without spikes both take
+    operations for all values, in each step.
+
+    Ledgers add the energy to read weights, and to write and read membranes, spikes and activations, for this network
+    (`Energy.spiking`) and for the same network without spikes in two precisions (`Energy.quantized`, `Energy.without_spikes`).
+    `Energy.verdict` says which spends less, and below which firing rate spiking does.
+
+    Not counted are biases, the steps of other neurons, delays, pooling, element-wise operations, other
+    products (`keras.ops.einsum`, `keras.layers.Dot`), and normalisation, which in inference can be multiplied into the weights.
+    For a layer with several kernels, like a separable convolution, all operations count as multiply-adds. The model runs in
+    inference mode and is not changed.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> x = keras_ratesnn.layers.IF()(keras.layers.Dense(8, kernel_initializer="ones", name="hidden")(inputs))
+    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(2, name="outputs")(x)), timesteps=4)
+    >>> found = energy(model, np.full((16, 4), 0.125, "float32"))
+    >>> found.layers, found.multiply_adds.tolist(), found.accumulates.tolist()
+    (('hidden', 'outputs'), [32.0, 0.0], [0.0, 32.0])
+    >>> print(found.verdict)
+    Spiking loses: it spends 2.04 of what the 3-bit network without spikes spends, and 1.61 of the 32-bit one. It wins at no
+    firing rate; this network fires at 50.0%.
+
+    Args:
+        model: A `SpikingModel`, or an `IntegerModel`, in which an input of U counts as U spikes.
+        x: A batch of inputs, as for `model.predict`. It is processed as one batch.
+        costs: `Costs` of an operation. Defaults to `None`, those of 32-bit floats in 45 nm CMOS.
+
+    Returns:
+        `Energy`.
+
+    Raises:
+        TypeError: If `model` is neither, or `costs` are not `Costs`.
+        ValueError: If `x` does not fit the model or has no samples.
+    """
+    if isinstance(model, IntegerModel):
+        return energy_of(counter_of_integers(model, model.layer_outputs(x), np.asarray(x)), costs)
+    x = _observation.tensors(checked_model(model), x)
+    counter = OperationCounter.of(model, x)
+    _observation.observed(model, x, counter)
+    return energy_of(counter, costs)
+
+
+def energy_of(counter: OperationCounter, costs: Costs | None = None) -> Energy:
+    """The `Energy` of what was counted."""
+    if not (costs is None or isinstance(costs, Costs)):
+        raise checks.wrong_type("costs", "Costs, for example Costs(multiply_add=4.6e-12, accumulate=0.9e-12)", costs)
+    dense, _, multiply_adds, accumulates = np.array([call[:-1] for call in counter.calls], "float64").reshape(-1, 4).T
+    of_calls = np.array([call.traffic for call in counter.calls], "float64").reshape(-1, len(Traffic._fields)).T
+    return Energy(
+        timesteps=counter.timesteps,
+        layers=tuple(counter.names.all),
+        multiply_adds=multiply_adds,
+        accumulates=accumulates,
+        multiply_adds_without_spikes=dense,
+        not_counted=tuple(dict.fromkeys(counter.not_counted)),
+        costs=costs or Costs(),
+        levels=counter.levels,
+        traffic=Traffic(*of_calls),
+    )
+
+
+def _ratio(spent, rival):
+    return f"{spent / rival:.3g}" if rival else ""
+
+
+def _rate(rate, any_from=np.inf):
+    return "" if np.isnan(rate) else "any" if rate >= any_from else f"{rate:.1%}"

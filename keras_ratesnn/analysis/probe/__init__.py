@@ -1,0 +1,1 @@
+"""Whether data need time: networks that are trained in ways that see more and more of it."""

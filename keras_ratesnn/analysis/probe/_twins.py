@@ -1,0 +1,276 @@
+"""Twins: the same network, trained in ways that see more and more of time, under one budget."""
+
+import dataclasses
+import json
+import re
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn.analysis import _accuracy
+from keras_ratesnn.analysis.accuracy.shuffle_in_time import shuffle_in_time
+from keras_ratesnn.analysis.probe._frames import Frames
+from keras_ratesnn.analysis.probe._twin_folder import TwinFolder
+from keras_ratesnn.gradients import BPTT, SLTT, GradientMethod, Rate
+from keras_ratesnn.spiking_model import SpikingModel
+
+MEAN, SHUFFLED, GIVEN = "mean", "shuffled", "given"
+
+WINDOWS = 1, 2, 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Twin:
+    """A way of training.
+
+    Args:
+        name: String.
+        frames: What it sees of inputs with time: `"mean"`, the mean of the frames; `"shuffled"`, the frames in another order;
+            or `"given"`, the data as they are.
+        timesteps: Integer, its number of time steps.
+        gradient: Its `GradientMethod`.
+    """
+
+    name: str
+    frames: str
+    timesteps: int
+    gradient: GradientMethod
+
+
+def ladder(timesteps: int, in_time: bool) -> list[Twin]:
+    """The twins for a number of time steps, from the one that sees least of time on.
+
+    What frames tell is measured with BPTT, which misses nothing of time. At one step all methods have the same gradient.
+    """
+    # As many windows as steps have BPTT's gradient.
+    by_rate = {f"rate-{windows}": Rate(windows) for windows in WINDOWS if windows < timesteps}
+    methods: dict[str, GradientMethod] = {"sltt": SLTT(), **by_rate, "bptt": BPTT()}
+    return [
+        Twin("one-step", MEAN, 1, Rate()),
+        *(Twin(frames, frames, timesteps, BPTT()) for frames in (MEAN, SHUFFLED) if in_time),
+        *(Twin(name, GIVEN, timesteps, method) for name, method in methods.items()),
+    ]
+
+
+class Examples(NamedTuple):
+    """Inputs, `Frames`, and an array of their labels."""
+
+    x: Frames
+    y: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What all twins have in common; the arguments are those of `temporal_probe`."""
+
+    make_model: Callable[[], SpikingModel]
+    train: Examples
+    validation: Examples
+    epochs: int
+    batch_size: int
+    threshold: float
+
+    def described(self, model: SpikingModel) -> Config:
+        """What tells it from other budgets, as plain values: the model, its settings and the data by their checksums."""
+        config = keras.saving.serialize_keras_object(model)
+        return {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "threshold": self.threshold,
+            "backend": keras.backend.backend(),
+            "network": _checksum_of_config(config["config"]),
+            "compile": _checksum_of_config(config["compile_config"]),
+            "data": _checksum_of_data(self.train),
+            "validation_data": _checksum_of_data(self.validation),
+        }
+
+
+class Twins:
+    """Trains twins. Those with the same gradient and number of steps share a model, with its compiled functions.
+
+    Args:
+        budget: `Budget`.
+        twins: List of `Twin`.
+        folder: `TwinFolder`, or `None` to keep nothing.
+
+    Attributes:
+        all: List of the twins that the network can have.
+        left_out: Dict from the names of the others to the reason.
+
+    Raises:
+        TypeError: If `make_model` does not return a `SpikingModel`.
+        ValueError: If it returns a model that is not compiled, has several outputs or one for each step, or shares weights
+            with another.
+    """
+
+    def __init__(self, budget: Budget, twins: list[Twin], folder: TwinFolder | None) -> None:
+        self._budget, self._folder = budget, folder
+        self._models: dict[tuple[int, str], Learner] = {}
+        self._initial: tuple[int | None, list[np.ndarray]] = None, []
+        self.left_out: dict[str, str] = {}
+        self.all = [twin for twin in twins if self._is_possible(twin)]
+
+    def right(self, twin: Twin, seed: int) -> tuple[np.ndarray, float]:
+        """Trains and tests a twin, unless the folder has the result.
+
+        Returns:
+            `(right, shuffled)`: an array `(samples,)`, 1 where a validation sample is right, or the share of its labels that
+            are; and the accuracy after the spikes are shuffled in time, NaN for a twin that does not see the data as they are.
+
+        Raises:
+            ValueError: If the loss is not finite.
+        """
+        found = None if self._folder is None else self._folder.result(twin.name, seed)
+        if found is None:
+            found = self._tested(twin, seed, self._trained(twin, seed))
+            if self._folder is not None:
+                self._folder.keep_result(twin.name, seed, *found)
+        return found
+
+    def _is_possible(self, twin):
+        if _key(twin) in self._models:
+            return True
+        model = checked(self._budget.make_model())
+        if any(model.variables[0] is learner.model.variables[0] for learner in self._models.values()):
+            raise ValueError(
+                "`make_model` must return a new network at each call. Received: models that share weights. Build the layers "
+                "inside the function."
+            )
+        try:
+            model.timesteps, model.gradient = twin.timesteps, twin.gradient
+        except ValueError as error:
+            self.left_out[twin.name] = str(error)
+            return False
+        self._models[_key(twin)] = Learner(model)
+        return True
+
+    def _trained(self, twin, seed):
+        """The model of a twin after its training."""
+        learner, budget = self._models[_key(twin)], self._budget
+        begun = None if self._folder is None else self._folder.unfinished(twin.name, seed)
+        epochs, values = begun or (0, [*self._initial_weights(seed), *learner.fresh])
+        learner.assign(values)
+        x, y = _seen(twin, budget.train.x, [seed, 0]), budget.train.y
+        for epoch in range(epochs, budget.epochs):
+            order = np.random.default_rng([seed, epoch])
+            loss = learner.fit_epoch(x, y, order.permutation(len(y)), budget.batch_size, epoch, int(order.integers(2**31)))
+            if not np.isfinite(loss):
+                raise ValueError(
+                    f"`make_model` must return a model that can be trained. Received: a loss of {loss} in epoch {epoch + 1} of "
+                    f"{twin.name!r}, seed {seed}. Use a smaller learning rate."
+                )
+            if self._folder is not None:
+                self._folder.keep_unfinished(twin.name, seed, epoch + 1, learner.values())
+        return learner.model
+
+    def _tested(self, twin, seed, model):
+        (frames, y), size, threshold = self._budget.validation, self._budget.batch_size, self._budget.threshold
+        outputs = model.predict(_seen(twin, frames, [seed, 1]), batch_size=size, verbose=0)
+        right, shuffled = _accuracy.right(y, outputs, threshold), float("nan")
+        if twin.frames == GIVEN:
+            shuffled = shuffle_in_time(model, frames.given, y, seed, threshold=threshold, verbose=0).shuffled
+        return right, shuffled
+
+    def _initial_weights(self, seed):
+        """The weights with which all twins begin for a seed, and the states of random generators."""
+        before, values = self._initial
+        if before == seed:
+            return values
+        keras.utils.set_random_seed(seed)
+        model = checked(self._budget.make_model())
+        found = _arrays(model.variables)
+        if before is not None and all(map(np.array_equal, values, found)):
+            warnings.warn(
+                "`make_model` gives the same initial weights for each seed: error bars then say nothing of these. Set no seed "
+                "in it, unless it starts from trained weights.",
+                stacklevel=4,
+            )
+        self._initial = seed, found
+        return found
+
+
+class Learner:
+    """A compiled model, which can be trained from the beginning again and again."""
+
+    def __init__(self, model):
+        self.model = model
+        model.optimizer.build(model.trainable_variables)
+        self._variables = [*model.variables, *model.optimizer.variables]
+        self.fresh = _arrays(model.optimizer.variables)
+
+    def values(self):
+        return _arrays(self._variables)
+
+    def assign(self, values):
+        if [variable.shape for variable in self._variables] != [value.shape for value in values]:
+            raise ValueError(
+                "`make_model` must build the same network at each call. Received: models whose weights have other shapes."
+            )
+        for variable, value in zip(self._variables, values, strict=True):
+            variable.assign(value)
+
+    def fit_epoch(self, x, y, rows, batch_size, epoch, noise):
+        """Trains for an epoch, with the samples in this order and the global generators at a seed; returns the loss."""
+
+        def seed_noise(batch, logs=None):
+            # Not before: PyTorch's loaders draw from the generator of dropout when they start, some more often than others.
+            if batch == 0:
+                keras.utils.set_random_seed(noise)
+
+        settings = {"batch_size": batch_size, "initial_epoch": epoch, "epochs": epoch + 1, "shuffle": False, "verbose": 0}
+        settings["callbacks"] = [keras.callbacks.LambdaCallback(on_train_batch_begin=seed_noise)]
+        taken = keras.tree.map_structure(lambda leaf: leaf[rows], x)
+        return self.model.fit(taken, y[rows], **settings).history["loss"][0]
+
+
+def checked(model: Any) -> SpikingModel:
+    """A model from `make_model`; raises an error if it cannot be one."""
+    advice = "It builds and compiles a SpikingModel."
+    if not isinstance(model, SpikingModel):
+        raise checks.wrong_type("make_model", "a function that returns a SpikingModel", model, advice)
+    if not model.compiled:
+        raise ValueError(
+            "`make_model` must return a compiled model: its optimizer and loss train all twins. Received: model "
+            f"{model.name!r}, which is not compiled. Call model.compile(optimizer, loss) in it."
+        )
+    if model.return_sequences or len(model.outputs) != 1:
+        raise ValueError(
+            "`make_model` must return a model with one output, whose accuracy is measured. Received: model "
+            f"{model.name!r} with {len(model.outputs)} outputs and return_sequences={model.return_sequences}."
+        )
+    return model
+
+
+def _key(twin):
+    return twin.timesteps, repr(twin.gradient)
+
+
+def _seen(twin: Twin, frames: Frames, seeds: list[int]) -> Structure:
+    """What a twin sees."""
+    if twin.frames == MEAN:
+        return frames.mean() if twin.timesteps == 1 else frames.mean_at_each_step()
+    return frames.shuffled(np.random.default_rng(seeds)) if twin.frames == SHUFFLED else frames.given
+
+
+def _arrays(variables):
+    return [ops.convert_to_numpy(variable.value).copy() for variable in variables]
+
+
+def _checksum_of_config(config):
+    # Keras numbers the names of layers through all models of a process.
+    text = re.sub(r'_\d+"', '"', json.dumps(config, sort_keys=True))
+    return zlib.crc32(text.encode())
+
+
+def _checksum_of_data(examples):
+    found = 0
+    for leaf in [*keras.tree.flatten(examples.x.given), examples.y]:
+        found = zlib.crc32(f"{leaf.shape} {leaf.dtype}".encode() + np.ascontiguousarray(leaf).tobytes(), found)
+    return found
