@@ -6,7 +6,7 @@ from keras import layers
 
 from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
-from keras_ratesnn.models._firing_rate_scale import FiringRateScale
+from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
 from keras_ratesnn.models._weights import HEAD
 from keras_ratesnn.models.published._names import Table
 
