@@ -98,6 +98,13 @@ def test_replicas_stay_equal_with_noise(on_two_devices):
         assert_equal(first, expected)
 
 
+def test_devices_warn_of_silence_once_and_together(on_two_devices):
+    (message,), *others = (results["silence"] for results in on_two_devices)
+    samples = 32 + 31 if BACKEND == "torch" else 32
+    assert f"No neuron of 'silent' spikes after the first epoch of `fit`, for {samples} samples" in message
+    assert not any(others)
+
+
 def test_replicas_draw_other_noise_reproducibly(on_two_devices):
     drawn = np.concatenate([results["noise"] for results in on_two_devices], axis=1)
     assert 0.3 < drawn.mean() < 0.7
