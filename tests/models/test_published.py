@@ -214,6 +214,18 @@ def test_maxformers_that_were_published_have_older_names(first, tmp_path):
 
 
 @on_torch
+def test_convolutions_that_cannot_run_are_left_out_as_in_the_espikeformer_that_was_published(tmp_path):
+    content = content_of("espikeformer_large_base")
+    for name, tensor in content["model"].items():
+        if "rep_conv.conv1.1." in name and tensor.ndim:
+            content["model"][name] = torch.ones(24)
+    report = Case("espikeformer_large_base").model(path=saved(tmp_path / "published.pth", content)).checkpoint_report
+    assert report.found["shortcut_projection"] is False
+    assert "cannot run" in report.unused["block3.1.rep_conv.conv2.0.weight"]
+    assert sum("cannot run" in reason for reason in report.unused.values()) == 24
+
+
+@on_torch
 def test_spikformers_for_event_frames_have_norms_and_positions_that_do_not_run(tmp_path):
     made = rsnn.models.Spikformer((32, 32, 2), timesteps=2, dims=32, blocks=1, edition="dvs")
     to_checkpoint(made, tmp_path / "written.pth")
