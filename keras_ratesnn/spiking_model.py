@@ -429,7 +429,7 @@ class SpikingModel(
         if self._looked_for_silence or type(self).train_step is not SpikingModel.train_step:
             yield
             return
-        self._silent_layers, self._looked_for_silence = SilentLayers(self._spiking), True
+        self._silent_layers, self._looked_for_silence = SilentLayers(self._spiking, asked.arguments.get("x")), True
         try:
             with self._silent_layers.among(asked.arguments["callbacks"]) as asked.arguments["callbacks"]:
                 yield

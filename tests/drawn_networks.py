@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.models._pooling import PaddedMaxPooling2D
+from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 
 T = 3
 STEP_FACTORS = "step_factors"

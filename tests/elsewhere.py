@@ -10,18 +10,19 @@ IN_TURN = (
     "callbacks",
     "conversion",
     "events",
+    "gradients",
+    "graph",
     "integers",
     "layers",
     "losses",
     "models",
     "nir",
     "testing",
-    "until_sure",
 )
 """Rooms of tests of code in which nothing of a backend is, which tests/core/test_rooms.py guards. Beside PyTorch each case runs
 on one backend, in turn."""
 
-OF_BACKENDS = ("backend", "export")
+OF_BACKENDS = ("backend", "steps")
 """Rooms of tests of what differs between backends."""
 
 OTHERS = ("jax", "tensorflow")

@@ -80,8 +80,10 @@ MAXFORMER = {
 }
 NEURONS |= {f"spikformer_{edition}": SPIKFORMER for edition in ("cifar", "imagenet")}
 NEURONS |= {f"qkformer_{edition}": QKFORMER for edition in ("cifar", "imagenet")}
+NEURONS["qkformer_dvs"] = {**QKFORMER, "patch_embed2.proj_lif": "patches2_1_neuron"}
 # These neurons come before the convolutions of their names.
 NEURONS["maxformer_cifar"] = {"patch_embed1.embed2.embed_lif": "patches1_shortcut_neuron", **MAXFORMER}
+NEURONS["maxformer_dvs"] = {f"patch_embed1.max_embed{n}.embed_lif": f"patches1_{n}_neuron" for n in (1, 2, 3)} | MAXFORMER
 NEURONS["maxformer_imagenet"] = {
     "patch_embed1.embed2.embed_lif": "patches1_1_neuron",
     "patch_embed1.embed3.embed_lif": "patches1_2_neuron",
@@ -112,6 +114,7 @@ ESPIKEFORMER |= {name.replace("_lif", "_spike"): neuron for name, neuron in LARG
 LARGE |= {f"downsample{name}.encode_lif": f"down{n}_neuron" for n, name in enumerate(("1_1", "1_2", "2", "3"), 1)}
 LARGE |= {f"ConvBlock{stage}.{block}.neuron{{n}}": f"stage{n}_block{m}_neuron{{n}}" for n, m, stage, block in STAGES}
 NEURONS |= {"espikeformer": ESPIKEFORMER, "espikeformer_large": LARGE}
+NEURONS["espikeformer_large_base"] = {**LARGE, "block3.{b}.lif": "stage4_block{b+1}_shortcut_neuron", "lif": "distilled_neuron"}
 NEURONS["ms_resnet18"] = {
     **{
         f"conv{s + 1}_x.{{b}}.residual_function.{place}": f"stage{s}_block{{b+1}}_neuron{n}"

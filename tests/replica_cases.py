@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import sys
+import warnings
 
 import numpy as np
 from keras_alone import imported_alone
@@ -34,7 +35,7 @@ CASES = {
     "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
     "rate, multi, padded": {"gradient": "rate", "step_mode": "multi", "padded": True, "timed": True, "samples": 2 * BATCH},
 }
-OTHERS = ["noise", "mistakes", "batches of 7", "collectives"]
+OTHERS = ["noise", "mistakes", "batches of 7", "collectives", "silence"]
 MORE_CASES = {
     "bptt, multi, timed": {"gradient": "bptt", "step_mode": "multi", "timed": True, "samples": 2 * BATCH},
     "ottt, single": {"gradient": "ottt", "step_mode": "single", "samples": 2 * BATCH + 3},
@@ -70,7 +71,7 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=Fal
     from keras import layers
 
     import keras_ratesnn as rsnn
-    from keras_ratesnn.models._firing_rate_scale import FiringRateScale
+    from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
 
     normalization = rsnn.layers.OnlineRenormalization if online else layers.BatchNormalization
     keras.utils.set_random_seed(0)
@@ -216,6 +217,32 @@ def mistakes(replica):
     return found
 
 
+def silence(replica):
+    """What `fit` warns of where a layer never spikes, and another one for a half of the samples: those of one process.
+
+    The first process has as many samples in its first batch as are looked at, the other one fewer.
+    """
+    import keras
+
+    import keras_ratesnn as rsnn
+
+    inputs = keras.Input((4,))
+    x = rsnn.layers.LIF(threshold=0.5, name="of a half")(keras.layers.Dense(5, kernel_initializer="ones")(inputs))
+    x = rsnn.layers.LIF(threshold=1e6, name="silent")(keras.layers.BatchNormalization()(keras.layers.Dense(5)(x)))
+    model = compiled(keras.Model(inputs, keras.layers.Dense(3)(x)), "rate", "multi", 2)
+    samples, of_process = np.repeat([[1.0] * 4, [0.0] * 4], 40, axis=0), slice(None)
+    if replica is None:
+        samples = samples[20:60]
+    else:
+        of_process = slice(40 * replica, 40 * (replica + 1))
+    batch_size = 40 if replica is None else 32 - replica
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        x = samples[of_process]
+        model.fit(x, np.zeros((len(x), 3)), batch_size=batch_size, epochs=2, shuffle=False, verbose=0)
+    return [str(each.message) for each in found if "spikes after the first epoch" in str(each.message)]
+
+
 def in_batches_of_7():
     """Losses and predictions where two devices cannot share a batch equally."""
     model = model_of("rate", "multi")
@@ -279,6 +306,8 @@ def main(devices, file, *names):
             results["noise"] = noise(replica, replicas)
         if "mistakes" in names and backend == "torch":
             results["mistakes"] = mistakes(replica)
+        if "silence" in names:
+            results["silence"] = silence(replica)
         if "batches of 7" in names and backend == "jax":
             results["batches of 7"] = in_batches_of_7()
         if "collectives" in names and backend == "jax":

@@ -40,7 +40,8 @@ keras.utils.set_random_seed(0)
 
 images, labels = load_digits(return_X_y=True)
 images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
-x_train, y_train, x_test, y_test = images[:1437], labels[:1437], images[1437:], labels[1437:]
+x_train, y_train = images[:1437], labels[:1437]
+x_test, y_test = images[1437:], labels[1437:]
 print(f"{len(x_train)} digits to train with, {len(x_test)} to test with")
 
 """
@@ -53,7 +54,9 @@ reaches the threshold, which is then subtracted.
 
 
 def convolution(x, filters, strides):
-    x = keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(x)
+    x = keras.layers.Conv2D(
+        filters, 3, strides, padding="same", use_bias=False
+    )(x)
     x = keras.layers.BatchNormalization(momentum=0.9)(x)
     return rsnn.layers.LIF(decay=0.2, threshold=1.0)(x)
 
@@ -101,7 +104,8 @@ images a single step is about as good as four; deep networks lose more.
 accuracies = {}
 for timesteps in range(1, TIMESTEPS + 1):
     model.timesteps = timesteps
-    accuracies[timesteps] = np.mean(model.predict(x_test, verbose=0).argmax(-1) == y_test)
+    predicted = model.predict(x_test, verbose=0).argmax(-1)
+    accuracies[timesteps] = np.mean(predicted == y_test)
     print(f"T = {timesteps}: {accuracies[timesteps]:.3f}")
 
 """

@@ -1,20 +1,24 @@
-"""Finds lines of Markdown that are too wide: `check_width.py PAGE ...`. Tables, images, comments and commands cannot be cut."""
+"""Finds lines of Markdown that are too wide: `check_width.py PAGE ...`. Tables, images and comments cannot be cut."""
 
+import math
 import pathlib
-import re
 import sys
 
 WIDTH = 128
 
+WIDTH_OF_BLOCK = {**dict.fromkeys(("python", "py", "sh", "c"), 80), "bash": math.inf}
+"""Of blocks of code that readers copy, by their mark; bash is for the commands of the README, a line each for `.ci/run`."""
+
 
 def wide_lines(path):
     """Yields a line of text for each line of the page that is too wide."""
-    text = re.sub(
-        r"(?<=^```)(?:ba)?sh\n.*?(?=^```)", lambda match: "\n" * match[0].count("\n"), path.read_text(), flags=re.M | re.S
-    )
-    for number, line in enumerate(text.splitlines(), 1):
-        if len(line) > WIDTH and not line.startswith(("|", "![", "<!--")):
-            yield f"{path}:{number}: {len(line)} characters instead of at most {WIDTH}"
+    mark = None
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.startswith("```"):
+            mark = line[3:].partition(" ")[0] if mark is None else None
+        width = WIDTH_OF_BLOCK.get(mark, WIDTH)
+        if len(line) > width and not (mark is None and line.startswith(("|", "![", "<!--"))):
+            yield f"{path}:{number}: {len(line)} characters instead of at most {width}"
 
 
 if __name__ == "__main__":

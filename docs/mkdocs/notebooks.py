@@ -5,7 +5,7 @@ import re
 import jupytext
 from pages_of_code import BLOCK
 
-FIRST = """%pip install -q -e ".[torch,recipes,plots,export]"  # in a clone of the repository
+FIRST = """%pip install -q -e ".[torch,recipes,plots,export{}]"  # in a clone of the repository
 %env KERAS_BACKEND=torch"""
 LINK = re.compile(r"\]\(([^):#\s]+)\.(?:md|py)(#[^)\s]*)?\)")
 
@@ -17,7 +17,8 @@ def notebook_of(markdown):
     """
     code = BLOCK.sub(lambda match: f"```python\n{match[1]}```\n", markdown)
     notebook = jupytext.reads(LINK.sub(r"](\1.html\2)", code), fmt="md")
-    cells = jupytext.reads(f"```python\n{FIRST}\n```\n", fmt="md").cells
+    first = FIRST.format(",timeseries" if "timeseries]" in markdown else "")
+    cells = jupytext.reads(f"```python\n{first}\n```\n", fmt="md").cells
     notebook.cells = cells + notebook.cells
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return jupytext.writes(notebook, fmt="ipynb")

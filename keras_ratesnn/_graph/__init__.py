@@ -5,6 +5,7 @@ from keras_ratesnn._graph.functional import output_of as output_of
 from keras_ratesnn._graph.functional import paths_of as paths_of
 from keras_ratesnn._graph.inputs import match_inputs as match_inputs
 from keras_ratesnn._graph.inputs import tensors_among as tensors_among
+from keras_ratesnn._graph.names import Names as Names
 from keras_ratesnn._graph.nodes import nodes_of as nodes_of
 from keras_ratesnn._graph.planning import Part as Part
 from keras_ratesnn._graph.planning import PlannedCall as PlannedCall

@@ -60,6 +60,18 @@ def metrics_of_all(model, results):
         return results()
 
 
+def of_all(numbers):
+    """Integers of each replica, as an array `(replicas, ...)` that is the same on all."""
+    if backend.replicas.count() == 1:
+        return np.asarray(numbers)[None]
+    return ops.convert_to_numpy(backend.replicas.gather(ops.convert_to_tensor(numbers, "int32")))
+
+
+def is_first():
+    """Whether this process has the first replica, or all."""
+    return not backend.replicas.PROCESSES or backend.replicas.index() == 0
+
+
 def begin_training(model, fit_arguments):
     """Makes the replicas of a model equal before training; raises an error if they cannot train together.
 
@@ -70,8 +82,7 @@ def begin_training(model, fit_arguments):
     if backend.replicas.count() == 1:
         return
     given = fit_arguments.arguments
-    plan = [_batches(**given), given.get("epochs", 1), given.get("initial_epoch", 0)]
-    plans = ops.convert_to_numpy(backend.replicas.gather(ops.convert_to_tensor(plan, "int32")))
+    plans = of_all([_batches(**given), given.get("epochs", 1), given.get("initial_epoch", 0)])
     if len(set(map(tuple, plans.tolist()))) > 1:
         names = ("number of batches", "epochs", "initial_epoch")
         differ = {name: column.tolist() for name, column in zip(names, plans.T, strict=True) if len(set(column.tolist())) > 1}

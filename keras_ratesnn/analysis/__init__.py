@@ -6,13 +6,13 @@ from keras_ratesnn.analysis.accuracy.robustness import Robustness, robustness
 from keras_ratesnn.analysis.accuracy.shuffle_in_time import ShuffledAccuracy, shuffle_in_time
 from keras_ratesnn.analysis.activity.firing_rates import FiringRates, firing_rates
 from keras_ratesnn.analysis.activity.membranes import Membranes, membranes
-from keras_ratesnn.analysis.activity.observed_model import ObservedModel, observed
 from keras_ratesnn.analysis.activity.raster import Raster, raster
 from keras_ratesnn.analysis.costs.energy import Energy, energy
 from keras_ratesnn.analysis.costs.ledger import Costs, Ledger, Rival, Traffic
 from keras_ratesnn.analysis.gradients.gradient_agreement import GradientAgreement, gradient_agreement
 from keras_ratesnn.analysis.gradients.independence import Independence, independence
 from keras_ratesnn.analysis.probe.temporal_probe import TemporalProbe, temporal_probe
+from keras_ratesnn.observed_model import ObservedModel, observed
 
 __all__ = [
     "AccuracyOverTime",

@@ -1,13 +1,11 @@
 """Runs the network of a model with an observer, without changing the model."""
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph, layer_kinds
-from keras_ratesnn._core import backend, checks, time_axis
+from keras_ratesnn._core import backend, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.call_inputs import call_inputs
@@ -74,20 +72,3 @@ def spikes(call: Call | Handler, signal: Signal, timesteps: int) -> np.ndarray:
 def array(tensor: Tensor) -> np.ndarray:
     """A tensor as an array, in float32 or wider."""
     return np.asarray(ops.convert_to_numpy(ops.cast(tensor, time_axis.accumulation_dtype(tensor.dtype))))
-
-
-class Names:
-    """Names made distinct: the second call of layer "lif" is "lif (2)"."""
-
-    def __init__(self) -> None:
-        self.all: list[str] = []
-
-    def add(self, name: str) -> str:
-        """Adds a name, and returns it as it is distinct."""
-        count = sum(earlier == name or earlier.startswith(f"{name} (") for earlier in self.all)
-        self.all.append(f"{name} ({count + 1})" if count else name)
-        return self.all[-1]
-
-    def check(self, argument: str, value: Any) -> None:
-        """Raises ValueError if the value of an argument is not a name."""
-        checks.one_of(argument, value, self.all)

@@ -56,6 +56,7 @@ class LeakyReadout(keras.layers.Layer):
     Args:
         decay: Float in [0, 1], the fraction of the membrane that remains after one step; 1 adds up the inputs. As in `LIF` an
             array or a Keras initializer, and with `learn_decay=True` learned. Defaults to `0.9`.
+        threshold: `None`: there is none.
         decay_input: Boolean, whether the input, or the current, is scaled by 1 − `decay`. Defaults to `False`.
         synaptic_decay: Float in [0, 1), the fraction of the synaptic current that remains after one step; with 0 the input is
             the current. It is given as `decay` is. Defaults to `0.0`.
@@ -83,6 +84,7 @@ class LeakyReadout(keras.layers.Layer):
     def __init__(
         self,
         decay: ParameterValue = 0.9,
+        threshold: None = None,
         *,
         decay_input: bool = False,
         synaptic_decay: ParameterValue = 0.0,
@@ -93,9 +95,10 @@ class LeakyReadout(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         kind = type(self).__name__
-        for name in _OF_SPIKES & kwargs.keys():
+        given = kwargs if threshold is None else {"threshold": threshold, **kwargs}
+        for name in _OF_SPIKES & given.keys():
             raise TypeError(
-                f"{kind} has no argument `{name}`: its membranes never spike. Received: {name}={kwargs[name]!r}. Leave it out, "
+                f"{kind} has no argument `{name}`: its membranes never spike. Received: {name}={given[name]!r}. Leave it out, "
                 "or use neurons, such as keras_ratesnn.layers.LIF."
             )
         refuse_other_names(kind, kwargs)

@@ -93,7 +93,10 @@ def with_options(function: Callable[_Arguments, _Result]) -> Callable[_Arguments
 
     @functools.wraps(function)
     def called(*args, **kwargs):
-        given = signature.bind(*args, **kwargs)
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{function.__name__} {error}. Its arguments are {', '.join(signature.parameters)}.") from None
         given.apply_defaults()
         return function(**given.arguments)  # type: ignore[call-arg]
 

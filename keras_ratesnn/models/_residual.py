@@ -9,11 +9,11 @@ from keras import layers
 
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers import LIF
+from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from keras_ratesnn.models._arguments import checked_classes, image_input, scaled
 from keras_ratesnn.models._blocks import channel_axis, dense, neurons
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._neuron_argument import checked_neuron
-from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 
 CHANNELS = (64, 128, 256, 512)
 STEMS = ("auto", "cifar", "imagenet")

@@ -8,11 +8,11 @@ import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
+from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from keras_ratesnn.models._arguments import checked_classes, image_input
 from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons, pointwise
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._neuron_argument import checked_neuron
-from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron, spiking_self_attention
 
 SMALLEST_FOR_LARGE_EDITIONS = 128

@@ -68,7 +68,7 @@ def ESpikeFormer(
         input_shape, timesteps, dims, (64, 128, 256, 360), blocks, heads, mlp_ratio, neuron, last_blocks=LAST_BLOCKS
     )
     x = staged(inputs, base_stages(dims, blocks, convolution_block, attention_block), parts)
-    return classified(inputs, classes, _counts(x, count_neuron if neuron is None else parts.neuron))
+    return classified(inputs, classes, counts(x, count_neuron if neuron is None else parts.neuron, "neuron"))
 
 
 class Parts(NamedTuple):
@@ -149,10 +149,10 @@ def classified(inputs, classes, x, distilled=None):
     return keras.Model(inputs, logits, name="network")
 
 
-def _counts(x, neuron):
+def counts(x, neuron, name):
     """How often the last neurons spike, which other neurons may divide."""
     last = neuron()
-    x, size = neurons(x, lambda: last, "neuron"), last.cell.spike_size
+    x, size = neurons(x, lambda: last, name), last.cell.spike_size
     return x if size == 1.0 else layers.Rescaling(1 / size, name="counts")(x)
 
 

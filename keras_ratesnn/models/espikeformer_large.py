@@ -12,7 +12,7 @@ from keras_ratesnn.layers import ILIF
 from keras_ratesnn.models._blocks import batch_normalization, channel_axis, neurons, pointwise
 from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
 from keras_ratesnn.models.attention import spiking_self_attention
-from keras_ratesnn.models.espikeformer import checked, classified, mlp, staged, two_convolutions
+from keras_ratesnn.models.espikeformer import checked, classified, counts, mlp, staged, two_convolutions
 
 LAYER_SCALE = 1e-6
 """The initial factor of what a block adds."""
@@ -52,8 +52,9 @@ def ESpikeFormerLarge(
         blocks: Integer, the number of blocks with attention. Defaults to `12`.
         shortcut_projection: Boolean, whether each block begins with two dense layers, which are added to its input. Defaults to
             `False`.
-        distilled: Boolean, whether there is a second classifier, which reads neurons on the means of currents, and the output
-            is the mean of both, as the authors' networks are after distillation. Defaults to `False`.
+        distilled: Boolean, whether there is a second classifier, which reads neurons on the means of currents, with spikes that
+            are not divided by `levels`, and the output is the mean of both, as the authors' networks are after distillation.
+            Defaults to `False`.
 
     Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
     """
@@ -71,12 +72,18 @@ def ESpikeFormerLarge(
         (dims[2], attention, blocks),
     )
     x = staged(inputs, stages, parts)
-    return classified(inputs, classes, x, neurons(x, parts.neuron, "distilled_neuron") if distilled else None)
+    last = half_up_count_neuron if neuron is None else parts.neuron
+    return classified(inputs, classes, x, counts(x, last, "distilled_neuron") if distilled else None)
 
 
 def half_up_neuron() -> ILIF:
     """`integer_neuron` with halves rounded up."""
     return ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)
+
+
+def half_up_count_neuron() -> ILIF:
+    """`half_up_neuron`, not divided by 4."""
+    return ILIF(levels=4, decay=0.0, round_half_up=True)
 
 
 def factorized(x, channels, use_bias, name):

@@ -8,8 +8,8 @@ import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
+from keras_ratesnn.layers.border import BorderedBatchNormalization
 from keras_ratesnn.models._blocks import batch_normalization, channel_axis, neurons, pointwise
-from keras_ratesnn.models._border import BorderedBatchNormalization
 from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
 from keras_ratesnn.models._transformers import depthwise_convolution

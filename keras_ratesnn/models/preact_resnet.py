@@ -1,19 +1,14 @@
 """Pre-activation ResNets: residual networks with neurons before the convolutions."""
 
-import functools
 from typing import Unpack
 
 import keras
 from keras import layers
 
 from keras_ratesnn.models import _residual
-from keras_ratesnn.models._blocks import conv_bn_neuron, neurons
-from keras_ratesnn.models._initializers import KAIMING_FAN_OUT
+from keras_ratesnn.models._blocks import neurons
 from keras_ratesnn.models._options import ImageShape, ResidualOptions, builder
-
-# As in the authors' program, every convolution has a bias and its own initialisation; the last layer uses PyTorch's default.
-unit = functools.partial(conv_bn_neuron, use_bias=True, initialization=KAIMING_FAN_OUT)
-"""A convolution, batch normalisation and neurons."""
+from keras_ratesnn.models.sew_resnet import unit
 
 
 @builder

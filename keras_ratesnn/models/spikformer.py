@@ -19,6 +19,9 @@ EDITIONS = {
 POOLINGS = {"imagenet": (1, 2, 3, 4), "cifar": (3, 4), "dvs": (1, 2, 3, 4)}
 """The convolutions of the patch embedding after which images are halved."""
 
+SCALES = {"imagenet": 0.125, "cifar": 0.125, "dvs": 0.25}
+"""The factor of the product of attention."""
+
 
 @builder
 def Spikformer(
@@ -75,6 +78,5 @@ def patch_splitting(x, plan, name):
 
 def block(x, plan, name):
     """Spiking self-attention and an MLP. The authors' programs have biases of queries, keys and values for CIFAR only."""
-    scale = 0.25 if plan.edition == "dvs" else 0.125
-    attended = _transformers.self_attention(x, plan, name, scale, use_bias=plan.edition == "cifar")
+    attended = _transformers.self_attention(x, plan, name, SCALES[plan.edition], use_bias=plan.edition == "cifar")
     return _transformers.spike_block(x, attended, plan, name)

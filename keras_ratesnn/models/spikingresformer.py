@@ -10,10 +10,10 @@ from keras import layers, ops
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Stem
 from keras_ratesnn.layers import LIF
+from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
 from keras_ratesnn.models import _residual
 from keras_ratesnn.models._arguments import checked_classes
 from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons
-from keras_ratesnn.models._firing_rate_scale import FiringRateScale
 from keras_ratesnn.models._initializers import NORMAL_SMALL
 from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_ratesnn import surrogates
 from keras_ratesnn._core import time_axis
+from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import IF, LIF, CuBaLIF, CuBaLIFCell, IFCell, LeakyReadout, LIFCell, ParametricLIF, ParametricLIFCell
 from keras_ratesnn.layers.readout import VALUES
 from keras_ratesnn.nir import _continuous_time, _layouts
@@ -248,13 +249,13 @@ class NeuronReader:
         """Warns of nodes that do not say how, or when, they are reset."""
         if self.unsaid:
             warnings.warn(
-                f"The file does not say how its neurons are reset ({_listed(self.unsaid)}): they get a hard "
+                f"The file does not say how its neurons are reset ({listed(self.unsaid)}): they get a hard "
                 'reset to v_reset. Pass reset="hard" to confirm this, or reset="soft" if a spike subtracts the threshold.',
                 stacklevel=3,
             )
         if self.perhaps_delayed:
             warnings.warn(
-                f"The file looks like one of snnTorch ({_listed(self.perhaps_delayed)}), which resets neurons one step after "
+                f"The file looks like one of snnTorch ({listed(self.perhaps_delayed)}), which resets neurons one step after "
                 "their spike unless they were made with reset_delay=False. The file does not say it: they are reset at once "
                 "here. Pass reset_delay=True if their reset is delayed, or reset_delay=False to confirm that it is not.",
                 stacklevel=3,
@@ -367,10 +368,6 @@ def _looks_like_snntorch(node, dt, recurrent):
     in_its_dtype = recurrent or all(array.dtype == "float32" for array in (tau, values["r"], values["v_threshold"]))
     at_rest = not np.any(values["v_leak"]) and not np.any(values["v_reset"])
     return in_its_dtype and at_rest and bool(np.all(_continuous_time.gain_of(values["r"], tau, dt) == 1.0))
-
-
-def _listed(names):
-    return ", ".join(map(repr, names[:4]))
 
 
 def _surrogate(node):

@@ -62,7 +62,7 @@ def maker(timesteps=T, units=16, channels=2, neurons=lambda: LIF(0.5), dropout=0
 def test_where_only_the_order_tells_windows_or_bptt_are_recommended(monkeypatch):
     monkeypatch.setattr(_twins, "ladder", only("one-step", "shuffled", "rate-1", "rate-2", "bptt"))
     x, y = order_alone(repeats=4)
-    found = analysis.temporal_probe(maker(6, channels=4), x, y, (x, y), epochs=15, seeds=2, verbose=0)
+    found = analysis.temporal_probe(maker(6, channels=4), x, y, (x, y), epochs=15, seeds=2, batch_size=64, verbose=0)
     accuracy = {name: values.mean() for name, values in found.accuracy.items()}
     assert accuracy["one-step"] == 0.5
     assert accuracy["shuffled"] < 0.7 < 0.95 < accuracy["bptt"]
@@ -76,7 +76,7 @@ def test_where_only_the_order_tells_windows_or_bptt_are_recommended(monkeypatch)
 def test_where_rates_tell_one_window_is_enough_and_a_mean_too(monkeypatch):
     monkeypatch.setattr(_twins, "ladder", only("one-step", "rate-1", "bptt"))
     (x, y), validation = rates_alone(400), rates_alone(401)
-    found = analysis.temporal_probe(maker(4), x, y, validation, epochs=3, seeds=2, margin=0.05, verbose=0)
+    found = analysis.temporal_probe(maker(4), x, y, validation, epochs=3, seeds=2, batch_size=128, margin=0.05, verbose=0)
     assert found.recommended.name == "one-step"
     assert found.recommendation.startswith('Take timesteps=1 on the mean of the frames and gradient="rate": no other twin is ')
     assert found.gain("bptt", over="rate-1").high < 0.05

@@ -11,7 +11,7 @@ from keras_ratesnn import spikify
 keras_hub = pytest.importorskip("keras_hub", reason="its dependencies are not in the extra test: see .ci/versions kerashub")
 
 # KerasHub gives its own pipelines of data to `fit`, of which Keras warns.
-pytestmark = pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
+pytestmark = [pytest.mark.on_each_backend, pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")]
 
 NETWORKS = conversions.networks("keras_hub")
 

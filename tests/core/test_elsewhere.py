@@ -46,16 +46,16 @@ def test_the_rooms_are_those_of_the_tests():
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_elsewhere_every_value_is_kept(backend):
-    items = cases("gradients")
+    items = cases("model")
     left = left_to_others(items, backend)
     assert len(left) == 3
     kept = [case.callspec.params for case in items if case not in left]
     assert {params["step_mode"] for params in kept} == {"multi", "single"}
     assert {str(params["gradient"]) for params in kept} == {"rate", "bptt", str(Rate(windows=2))}
-    assert left_to_others([item("gradients")], backend) == []
+    assert left_to_others([item("model")], backend) == []
 
 
-@pytest.mark.parametrize("room", ["layers", "gradients"])
+@pytest.mark.parametrize("room", ["layers", "model"])
 def test_what_is_marked_or_asks_for_the_backend_runs_on_each(room):
     for arguments in (*({"marks": (mark,)} for mark in ("on_each_backend", "skipif")), {"function": names_the_backend}):
         assert left_to_others(cases(room, **arguments), "jax") == []

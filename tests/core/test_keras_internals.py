@@ -19,8 +19,6 @@ from keras.src.saving import serialization_lib
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers import LIF
 
-pytestmark = pytest.mark.on_each_backend
-
 X, _ = helpers.data()
 
 
@@ -46,6 +44,7 @@ def test_a_keras_that_was_tested_is_not_warned_of():
             keras_internals.warn_if_untested(tested)
 
 
+@pytest.mark.runs_once
 def test_a_keras_without_a_private_part_is_named_at_import_which_leaves_dtype_and_names_of_layers_as_they_are():
     """In a process of its own, where the package is imported for the first time."""
     program = """
@@ -541,6 +540,7 @@ def test_attributes_that_keras_gives_to_models_are_not_those_of_users():
     assert keras_internals.own_classes(Own) == (Own,)
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("read_in", ["bfloat16", None])
 def test_values_in_a_scope_keep_their_dtype_whatever_variables_are_read_in(dtype, read_in):

@@ -26,7 +26,7 @@ STOREYS = [
     {"gradients"},
     {"_model"},
     {"spiking_model"},
-    {"_steps", "conversion", "distillation", "models", "testing"},
+    {"_steps", "conversion", "distillation", "models", "observed_model", "testing"},
     {"integers"},
     {"analysis"},
     {"callbacks", "nir"},

@@ -54,10 +54,17 @@ def test_docstring_examples_print_what_they_say(name):
     assert results.failed == 0
 
 
+# Pages whose data come with a package that is not in the extra `test`, and the package: `.ci/run` installs it alone.
+NEEDS = {"docs/tutorials/speech.md": "aeon"}
+
+
 def _where_it_runs(page):
     labels = set(re.findall(r"```python (\w+)\n", (ROOT / page).read_text()))
     here = BACKEND == "torch" or page in ON_EACH_BACKEND or labels & IN_BLOCKS
-    return page if here else pytest.param(page, marks=pytest.mark.slow)
+    package = NEEDS.get(page)
+    missing = package is not None and importlib.util.find_spec(package) is None
+    needs = pytest.mark.skipif(missing, reason=f"{package} is not in the extra test: see .ci/run")
+    return pytest.param(page, marks=[needs] if here else [needs, pytest.mark.slow])
 
 
 # What readers are warned of is no error.

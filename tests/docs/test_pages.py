@@ -62,10 +62,20 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page):
         assert not anchor or anchor in anchors_of(found), f"{link}: there is no such heading"
 
 
+def wide_lines(path):
+    return list(runpy.run_path(str(ROOT / "docs" / "mkdocs" / "check_width.py"))["wide_lines"](path))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_lines_are_not_too_wide(page):
-    wide_lines = runpy.run_path(str(ROOT / "docs" / "mkdocs" / "check_width.py"))["wide_lines"]
-    assert list(wide_lines(ROOT / page)) == []
+    assert wide_lines(ROOT / page) == []
+
+
+def test_code_that_readers_copy_is_narrower_than_text(tmp_path):
+    page = tmp_path / "page.md"
+    marks = ("python", "python torch", "sh", "text", "bash")
+    page.write_text("".join(f"```{mark}\n{'x' * 81}\n```\n{'y' * 128}\n" for mark in marks) + f"| {'z' * 128} |\n")
+    assert [line.split(":")[1] for line in wide_lines(page)] == ["2", "6", "10"]
 
 
 def test_the_citation_names_the_package_in_its_version_and_the_paper_that_the_docs_cite():

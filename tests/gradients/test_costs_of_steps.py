@@ -28,6 +28,8 @@ from keras_ratesnn._core import dtype_policy, keras_internals
 from keras_ratesnn.layers import ILIF, LIF, Delay, MaskedPSN, ParametricLIF, Recurrent, SlidingPSN
 from keras_ratesnn.models import spiking_self_attention
 
+pytestmark = pytest.mark.on_each_backend
+
 TABLE = pathlib.Path(__file__).with_name("costs_of_steps.json")
 
 PACKAGES = {"torch": ("keras", "torch"), "jax": ("keras", "jax", "jaxlib"), "tensorflow": ("keras", "tensorflow")}
@@ -143,9 +145,9 @@ def cases_of(network):
             continue
         if network == "half_precision" and method not in ("rate", "bptt"):
             continue
-        # TensorFlow traces slowly: the other methods are counted in one step mode, which differs between networks.
+        # Others than PyTorch trace slowly: they count the other methods in one step mode, which differs between networks.
         chosen = STEP_MODES[list(NETWORKS).index(network) % 2]
-        if BACKEND != "tensorflow" or method in ("rate", "bptt") or step_mode == chosen:
+        if BACKEND == "torch" or method in ("rate", "bptt") or step_mode == chosen:
             yield method, step_mode
 
 

@@ -7,6 +7,8 @@ from reference_networks import CASES, TOLERANCE, Case
 
 import keras_ratesnn as rsnn
 
+pytestmark = pytest.mark.on_each_backend
+
 
 @pytest.fixture(params=CASES)
 def case(request):

@@ -9,6 +9,8 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 from keras_ratesnn._core import backend
 
+pytestmark = pytest.mark.on_each_backend
+
 
 class CountingCell(rsnn.layers.NeuronCell):
     """A state of a membrane and an integer, and a weight: its derivative is found by forward mode."""

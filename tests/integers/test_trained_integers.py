@@ -7,7 +7,7 @@ from helpers import compiled, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.integers._kernels import integer_weights
+from keras_ratesnn.integers._compiler import integer_weights
 from keras_ratesnn.layers.quantized import QUANTIZED
 
 T = 4

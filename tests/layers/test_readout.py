@@ -289,6 +289,11 @@ def test_spikify_leaves_activations_that_follow_as_they_are():
     assert model.network.get_layer("after").activation is keras.activations.relu
 
 
+def test_it_may_be_told_that_it_has_no_threshold():
+    layer = LeakyReadout(decay=0.8, threshold=None)
+    assert LeakyReadout.from_config(layer.get_config()).decay == 0.8
+
+
 def test_outside_of_a_spiking_model_it_takes_one_step():
     np.testing.assert_allclose(to_numpy(LeakyReadout(0.75, decay_input=True)(np.ones((1, 2)))), [[0.25, 0.25]])
 

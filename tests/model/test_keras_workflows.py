@@ -218,6 +218,29 @@ def test_clipped_gradients_take_steps_of_the_norm(gradient):
     assert [np.linalg.norm(step) for step in steps] == pytest.approx([1e-3] * 4, rel=1e-2)
 
 
+# It calls what Python deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
+def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):
+    keras_tuner = pytest.importorskip("keras_tuner", reason="the extra [test] installs it")
+
+    def build(trial):
+        return compiled(
+            spiking(timesteps=trial.Choice("timesteps", [2, 3]), gradient=trial.Choice("gradient", ["rate", "bptt"])),
+            keras.optimizers.SGD(trial.Float("learning_rate", 0.01, 0.1)),
+            metrics=["accuracy"],
+        )
+
+    tuner = keras_tuner.RandomSearch(build, "val_accuracy", max_trials=2, seed=0, directory=tmp_path)
+    tuner.search(X, Y, epochs=1, validation_data=(X, Y), verbose=0)
+    scores = [trial.score for trial in tuner.oracle.trials.values()]
+    best = tuner.get_best_hyperparameters()[0].values
+    (model,) = tuner.get_best_models()
+    assert len(scores) == 2
+    assert (model.timesteps, repr(model.gradient)) == (best["timesteps"], repr(rsnn.gradients.get(best["gradient"])))
+    model.compile(loss=model.loss, metrics=["accuracy"])
+    assert model.evaluate(X, Y, verbose=0)[1] == pytest.approx(max(scores))
+
+
 # Saving.
 @every_gradient
 def test_a_saved_model_predicts_the_same_and_continues_training(gradient, tmp_path):

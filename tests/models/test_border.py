@@ -9,7 +9,7 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.models._border import BorderedBatchNormalization
+from keras_ratesnn.layers.border import BorderedBatchNormalization
 
 X = np.random.default_rng(0).normal(1.0, 2.0, (4, 3, 5, 2)).astype("float32")
 WEIGHTS = [np.array(weight, "float32") for weight in ([1.5, 0.5], [-0.5, 2.0], [3.0, -1.0], [0.25, 4.0])]

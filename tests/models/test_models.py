@@ -16,8 +16,8 @@ import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers import LIF, ParametricLIF
+from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from keras_ratesnn.models import _blocks, _initializers, ms_resnet
-from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 
 pytestmark = pytest.mark.runs_once
 

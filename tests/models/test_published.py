@@ -15,7 +15,7 @@ from keras_ratesnn.models import from_checkpoint, to_checkpoint
 
 BY_BACKEND = ["sew_resnet18", "qkformer_imagenet", "espikeformer_large"]
 ON_TORCH = ["ratebp_resnet19", "ratebp_vggsnn", "spikformer_cifar", "maxformer_imagenet", "sdt_v1", "sdt_v2"]
-ON_TORCH += ["spikingresformer", "ms_resnet18"]
+ON_TORCH += ["spikingresformer", "ms_resnet18", "qkformer_dvs", "maxformer_dvs", "espikeformer_large_base"]
 """With those above one of each family; elsewhere, and of all others, they are slow tests."""
 
 OTHERS = [
@@ -177,17 +177,53 @@ def test_the_report_of_transformers_names_heads_unused_norms_and_qkformers_share
 
 
 @on_torch
-def test_the_second_classifier_of_a_distilled_espikeformer_reads_the_authors_last_spikes(tmp_path):
-    case, random = Case("espikeformer_large"), np.random.default_rng(0)
-    kernel, bias = random.normal(size=(10, 24)).astype("float32"), random.normal(size=10).astype("float32")
-    content = content_of("espikeformer_large")
-    content["model"] |= {"head_kd.weight": torch.tensor(kernel), "head_kd.bias": torch.tensor(bias)}
-    model = case.model(path=saved(tmp_path / "distilled.pth", content))
-    assert model.checkpoint_report.found["distilled"] is True
-    spikes = rsnn.analysis.raster(model, case.x, "distilled_neuron", neurons=24).spikes
-    np.testing.assert_array_equal(spikes.sum(axis=2), case.counts()[None])
-    expected = (case.logits + spikes[:, 0] / 4 @ kernel.T + bias) / 2
-    np.testing.assert_allclose(model.predict(case.x, verbose=0), expected, rtol=0, atol=1e-4)
+def test_weights_tell_the_editions_for_event_frames_and_the_parts_of_the_large_espikeformers():
+    for name in ("qkformer_dvs", "maxformer_dvs"):
+        report = Case(name).model(timesteps=None).checkpoint_report
+        assert (report.found["edition"], report.found["blocks"], report.found["mlp_ratio"]) == ("dvs", 2, 1)
+        assert report.assumed["heads"] == "16, the authors' for dvs"
+        assert report.assumed["timesteps"] == "2, args.T in the file"
+    for name, has in (("espikeformer_large", False), ("espikeformer_large_base", True)):
+        found = Case(name).model().checkpoint_report.found
+        assert (found["shortcut_projection"], found["distilled"]) == (has, has)
+
+
+@on_torch
+def test_spikformers_for_event_frames_have_norms_and_positions_that_do_not_run(tmp_path):
+    made = rsnn.models.Spikformer((32, 32, 2), timesteps=2, dims=32, blocks=1, edition="dvs")
+    to_checkpoint(made, tmp_path / "written.pth")
+    weights = torch.load(tmp_path / "written.pth")["model"]
+    assert {"norm.weight", "norm.bias", "block.0.norm1.weight"} <= weights.keys()
+    assert weights["pos_embed"].shape == (1, 4, 32)
+    assert weights["block.0.mlp.fc1_conv.weight"].shape == (128, 32, 1)
+    model = from_checkpoint(tmp_path / "written.pth", input_shape=(32, 32, 2), verbose=False)
+    assert model.checkpoint_report.found["edition"] == "dvs"
+    assert "does not add" in model.checkpoint_report.unused["pos_embed"]
+    # Images may have two channels, too.
+    of_images = rsnn.models.Spikformer((32, 32, 2), timesteps=2, dims=32, blocks=1, edition="imagenet", heads=2)
+    to_checkpoint(of_images, tmp_path / "written.pth")
+    model = from_checkpoint(tmp_path / "written.pth", input_shape=(32, 32, 2), heads=2, verbose=False)
+    assert model.checkpoint_report.found["edition"] == "imagenet"
+
+
+@on_torch
+def test_settings_in_a_file_tell_heads_and_refuse_what_is_another_network(sew, tmp_path):
+    content = content_of("spikformer_cifar")
+    content["args"].num_heads = 2
+    report = Case("spikformer_cifar").model(path=saved(tmp_path / "heads.pth", content), heads=None).checkpoint_report
+    assert report.assumed["heads"] == "2, args.num_heads in the file"
+    # Max-Former's program has this setting, too, but does not use it.
+    content = content_of("maxformer_cifar")
+    content["args"].num_heads = 2
+    report = Case("maxformer_cifar").model(path=saved(tmp_path / "others.pth", content), heads=None).checkpoint_report
+    assert report.assumed["heads"] == "8, the authors' for cifar"
+    args = argparse.Namespace(T=2, connect_f="IAND")
+    with pytest.raises(ValueError, match=r"sew_resnet with connect_f='ADD'\. .*args\.connect_f='IAND'"):
+        from_checkpoint(saved(tmp_path / "connected.pth", {**sew, "args": args}))
+    content = content_of("sdt_v1")
+    content["args"].dvs_mode = True
+    with pytest.raises(ValueError, match=r"sdt_v1 with dvs_mode=False\. .*args\.dvs_mode=True"):
+        from_checkpoint(saved(tmp_path / "pooled.pth", content))
 
 
 @on_torch
@@ -237,6 +273,10 @@ def test_a_model_of_the_user_is_filled_and_arguments_replace_what_weights_do_not
     own = rsnn.models.VGG11((16, 16, 3), timesteps=2, width=24 / 512, gradient="bptt")
     assert from_checkpoint(case.path, own, verbose=False) is own
     np.testing.assert_allclose(own.predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4)
+    inputs, own = keras.Input((16, 16, 3)), rsnn.models.VGG11((16, 16, 3), width=24 / 512)
+    prepared = rsnn.SpikingModel(keras.Model(inputs, own.network(keras.layers.Rescaling(2.0)(inputs))), timesteps=2)
+    from_checkpoint(case.path, prepared, verbose=False)
+    np.testing.assert_allclose(prepared.predict(case.x / 2, verbose=0), case.logits, rtol=0, atol=1e-4)
     model = case.model(timesteps=5, neuron=lambda: LIF(decay=0.7), width=0.047, gradient="bptt", include_top=False)
     assert (model.timesteps, model.network.get_layer("block1_neuron1").cell.decay) == (5, 0.7)
     assert model.network.output_shape == (None, 1, 1, 24)
@@ -260,7 +300,7 @@ def test_a_model_of_the_user_is_filled_and_arguments_replace_what_weights_do_not
         ({"network": "resnet"}, "`network` must be"),
         ({"network": torch.nn.Linear(1, 1)}, "`network` must be the name of an architecture or a SpikingModel"),
         ({"weights": "digits"}, "`weights` are those of the file"),
-        ({"pooling": 1}, "pooling"),
+        ({"pooling": 1}, "SEWResNet18 got an unexpected keyword argument 'pooling'. Its arguments are input_shape, classes"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -290,6 +330,7 @@ def test_weights_that_are_not_those_of_a_network_are_named(sew, tmp_path):
         "bias": ({"layer1__0__conv1__0__bias": torch.zeros(3)}, None),
         "blocks": ({"layer1__2__conv1__0__weight": torch.zeros(3, 3, 3, 3)}, "stages of 3, 2, 2, 2 blocks"),
         "nan": ({"fc__bias": torch.full((10,), torch.nan)}, "NaN or infinite in fc.bias"),
+        "negative": ({"bn1__running_var": torch.full((3,), -1.0)}, "variances below 0 in bn1.running_var"),
         "infinite": ({"bn1__running_var": torch.full((3,), torch.inf)}, "NaN or infinite in bn1.running_var"),
     }
     for name, (changes, message) in broken.items():
@@ -360,7 +401,6 @@ def test_networks_of_no_program_are_not_written(tmp_path):
         (rsnn.SpikingModel(own, 2), "no name for conv2d"),
         (rsnn.models.ResNet18(images, width=1 / 64, include_top=False), "it lacks 'classifier.0.weight'"),
         (rsnn.models.ResNet18(images, width=1 / 32, normalization="weight"), "its layers have other weights"),
-        (rsnn.models.MaxFormer((16, 16, 2), dims=32, blocks=2, heads=1, edition="dvs"), "no name for patches1_4_conv"),
         (rsnn.models.VGG11(images, width=1 / 64, neuron=rsnn.layers.ParametricLIF), "no name for block1_neuron1"),
     ):
         with pytest.raises(ValueError, match=f"`model` must be a network of one of .*{message}"):

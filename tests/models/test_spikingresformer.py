@@ -10,7 +10,7 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.models._firing_rate_scale import FiringRateScale
+from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
 
 pytestmark = pytest.mark.runs_once
 

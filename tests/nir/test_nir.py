@@ -255,7 +255,7 @@ def test_a_file_that_looks_like_one_of_snntorch_is_not_silently_read_without_its
 
     leaky = single(nir.LIF, 2e-4, 2.0, 0.0, 1.0, 0.0)
     written(file, leaky, single(nir.CubaLIF, 2e-4, 2e-4, 2.0, 0.0, 1.0, 0.0, w_in=np.full(4, 2.0, "float32")))
-    with pytest.warns(UserWarning, match=r"looks like one of snnTorch \('neurons_0', 'neurons_1'\).*Pass reset_delay=True"):
+    with pytest.warns(UserWarning, match=r"looks like one of snnTorch \(neurons_0, neurons_1\).*Pass reset_delay=True"):
         model = rsnn.import_nir(file, T, reset="soft")
     assert [layer.reset_delay for layer in model.network.layers[1:]] == [False, False]
     model = rsnn.import_nir(file, T, reset="hard", reset_delay=True)
@@ -795,7 +795,7 @@ def test_spikes_of_recurrent_neurons_of_snntorch_are_its_spikes_and_their_delay_
     for seed, part in enumerate((module[0].weight, module[0].bias, neurons.recurrent.weight, neurons.recurrent.bias)):
         part.data = torch.tensor(dyadic(tuple(part.shape), -0.5, 0.75, seed), dtype=torch.float32)
     nir.write(file, export_to_nir(module, torch.zeros(5)))
-    with pytest.warns(UserWarning, match=r"looks like one of snnTorch \(.*lif'\).*Pass reset_delay=True"):
+    with pytest.warns(UserWarning, match=r"looks like one of snnTorch \(.*lif\).*Pass reset_delay=True"):
         rsnn.import_nir(file, T, reset=reset)
     model = rsnn.import_nir(file, T, reset=reset, reset_delay=True)
     x = dyadic((3, T, 5)).astype("float32")

@@ -52,10 +52,7 @@ def check(record):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in ("cifar100_vgg11", "cifar10_maxformer") else pytest.mark.slow)
-        for name in CIFAR_RECIPES
-    ],
+    [pytest.param(name, marks=[] if name == "cifar100_vgg11" else pytest.mark.slow) for name in CIFAR_RECIPES],
 )
 def test_cifar_recipes_train(name, mocked, tmp_path):
     check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.progress import Verbosity
@@ -123,7 +124,7 @@ def shuffle_in_time(
 
 def _run(model, inputs, layers, random):
     """The outputs of a model with the spikes of some layers shuffled, and the names of all its neuron layers."""
-    names, counts = _observation.Names(), _observation.steps_that_count(model, inputs)
+    names, counts = _graph.Names(), _observation.steps_that_count(model, inputs)
 
     def observe(call, outputs):
         if _observation.is_neuron(call) and names.add(call.operation.name) in layers:

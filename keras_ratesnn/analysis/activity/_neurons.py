@@ -7,8 +7,8 @@ import numpy as np
 from keras_ratesnn._core import backend, checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis import _observation
-from keras_ratesnn.analysis.activity.observed_model import named_calls, observed
 from keras_ratesnn.layer_kinds import NEURON, kind_of
+from keras_ratesnn.observed_model import named_calls, observed
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 ADVICE = "Pass how many neurons to show, evenly spaced, or a list of their indices in the flattened layer."

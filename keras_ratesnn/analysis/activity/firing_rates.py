@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_ratesnn import _graph
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis import _figures, _observation
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
@@ -86,7 +87,7 @@ def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
     Source: Yu et al., NeurIPS 2024, figure 5.
     """
     x = _observation.tensors(checked_model(model), x)
-    names, by_step, by_neuron = _observation.Names(), [], []
+    names, by_step, by_neuron = _graph.Names(), [], []
     counts = _observation.steps_that_count(model, x)
     samples = np.maximum(counts.sum(axis=0), 1)
 

@@ -54,7 +54,7 @@ class OperationCounter:
         self.counts = counts
         self.timesteps = counts.shape[1]
         self.slots = slots
-        self.names = _observation.Names()
+        self.names = _graph.Names()
         self.calls: list[Counted] = []
         self.levels = 1
         self._after_time_means = False

@@ -112,7 +112,7 @@ def kernels_of(model: SpikingModel) -> dict[str, keras.Variable]:
     """The trainable weights with two or more axes, from the first layer to the last, by the names of their layers."""
     kernels = [variable for variable in model.trainable_variables if len(variable.shape) > 1]
     layers = [variable.path.split("/")[-2] for variable in kernels]
-    names = _observation.Names()
+    names = _graph.Names()
     return {
         names.add(layer if layers.count(layer) == 1 else variable.path): variable
         for layer, variable in zip(layers, kernels, strict=True)

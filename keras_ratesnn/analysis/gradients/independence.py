@@ -154,7 +154,7 @@ class _Factor(NamedTuple):
 def _factors(training):
     """What the errors of a training step meet, in the order of the calls."""
     found: list[_Factor] = []
-    neurons, operations = _observation.Names(), _observation.Names()
+    neurons, operations = _graph.Names(), _graph.Names()
 
     class WithSensitivity(NeuronHandler):
         def all_steps(self, state, inputs):

@@ -5,13 +5,11 @@ import warnings
 import keras
 
 from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
 
 OF_GRADIENT = ("surrogate", "detach_reset")
 """Settings of neurons that may differ, because they do not affect the outputs."""
-
-LISTED = 5
-"""How many names of layers an error message lists."""
 
 
 def copy_weights(source, target, head, origin, advice, optional=()):
@@ -32,10 +30,9 @@ def copy_weights(source, target, head, origin, advice, optional=()):
     absent = [name for name in targets if name not in sources]
     left = [name for name in sources if name not in targets and (head in targets or name not in optional)]
     if absent or left:
-        raise ValueError(
-            f"{origin} belongs to another network: the layers {_listed(absent)} are missing, and {_listed(left)} are "
-            f"unexpected. {advice}"
-        )
+        found = (("missing", absent), ("unexpected", left))
+        problems = [f"the layers {listed(names)} are {what}" for what, names in found if names]
+        raise ValueError(f"{origin} belongs to another network: {'; '.join(problems)}. {advice}")
 
     for name, layer in targets.items():
         there, here = _shapes(sources[name]), _shapes(layer)
@@ -50,12 +47,6 @@ def copy_weights(source, target, head, origin, advice, optional=()):
         _compare(name, "weights of shapes", there, here, origin, advice)
         _compare(name, "neurons", _neurons(sources[name]), _neurons(layer), origin, advice)
         layer.set_weights(sources[name].get_weights())
-
-
-def _listed(names):
-    """The first few names, and how many more there are."""
-    more = len(names) - LISTED
-    return f"{names[:LISTED]} and {more} more" if more > 0 else str(names)
 
 
 def with_classes(network, classes, origin):

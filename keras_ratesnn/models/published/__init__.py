@@ -145,8 +145,8 @@ def from_checkpoint(
         network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024),
             `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"`,
             `"espikeformer_large"`, `"sdt_v1"`, `"sdt_v2"` (Spike-driven Transformers), `"spikingresformer"` or `"ms_resnet"`.
-            Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, whose weights are replaced. Defaults to
-            `None`: the names of the weights decide.
+            Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, perhaps with preprocessing before it, whose
+            weights are replaced. Defaults to `None`: the names of the weights decide.
         timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
             are in the file, else the builder's default.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
@@ -178,6 +178,12 @@ def from_checkpoint(
     origin = f"Received: path={contents.path!r}"
     architecture, layout = _recognized(weights, network if isinstance(network, str) else None, origin)
     builder = layout.builder.__name__
+    for name, needed in layout.needs.items():
+        where, value = contents.settings.get(name, ("", needed))
+        if value != needed:
+            raise ValueError(
+                f"`path` must have weights of a {architecture} with {name}={needed!r}. {origin}, with {where}={value!r}."
+            )
     report = CheckpointReport(contents.path, contents.place, architecture, builder, {}, {}, layout.note, contents.prefixed)
     if isinstance(network, SpikingModel):
         model = _of_user(network, timesteps, options)
@@ -247,7 +253,7 @@ def _matched(model, weights, layout, report, origin, options=types.MappingProxyT
     if classes not in (None, trained):
         left_out |= dict.fromkeys(HEADS, f"it is for {trained} classes; what is new, for {classes}, is not trained")
     try:
-        return _filling.matched(model.network, weights, layout, report, left_out)
+        return _filling.matched(inner_network(model.network), weights, layout, report, left_out)
     except _filling.MismatchError as error:
         raise ValueError(
             f"`path` must have the weights of this {report.network}, a {report.builder}. {origin}, but {error}. Pass the "
@@ -317,7 +323,7 @@ def _arguments(layout, settings, options, report, origin):
     parameters = inspect.signature(layout.builder).parameters
     default = parameters["timesteps"].default
     assumed["timesteps"] = default, f"{default}, the authors' default"
-    of_file = {name: setting for name, setting in settings.items() if name in parameters}
+    of_file = {name: settings[name] for name in layout.settings if name in settings}
     assumed.update({name: (value, f"{value!r}, {where} in the file") for name, (where, value) in of_file.items()})
     report.assumed.update({name: text for name, (_, text) in assumed.items() if options.get(name) is None})
     return {**{name: value for name, (value, _) in assumed.items()}, **found, **given}

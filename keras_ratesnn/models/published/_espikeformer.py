@@ -51,10 +51,14 @@ def _attention(theirs, ours):
 
 
 def _large_attention(theirs, ours):
-    """A large block with attention, whose layers are two convolutions with three normalisations; and its two factors."""
+    """A large block with attention, whose layers are two convolutions with three normalisations; and its two factors.
+
+    In the smaller network it begins with two convolutions more.
+    """
     ends = {"0.conv1.0": "_hidden", "0.conv1.1": "_hidden_bn", "0.conv2.0": "", "0.conv2.1": "_bn", "1": "_bn2"}
+    projection = {f"{theirs}.rep_conv.conv{{n}}.{place}": f"{ours}_shortcut{{n}}{end}" for place, end in ((0, ""), (1, "_bn"))}
     factors = {f"{theirs}.layer_scale1": f"{ours}_attention_factor", f"{theirs}.layer_scale2": f"{ours}_mlp_factor"}
-    return {**_attending(theirs, ours, ends), **factors}
+    return {**projection, **_attending(theirs, ours, ends), **factors}
 
 
 def _meta_attention(theirs, ours):
@@ -117,8 +121,9 @@ def espikeformer_large(weights):
     stages, number = ("downsample1_2", "downsample2", "downsample3"), blocks(weights, r"block3\.(\d{1,9})\.")
     layout = _layout(weights, ESpikeFormerLarge, LARGE, stages, number)
     neurons = "ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)"
-    found = {**layout.found, "distilled": "head_kd.weight" in weights}
-    axes = {"attn": 3, "mlp": 3, "layer_scale1": 1, "layer_scale2": 1}
+    projected = "block3.0.rep_conv.conv1.0.weight" in weights
+    found = {**layout.found, "shortcut_projection": projected, "distilled": "head_kd.weight" in weights}
+    axes = {"attn": 3, "mlp": 3, "rep_conv": 3, "layer_scale1": 1, "layer_scale2": 1}
     return layout._replace(found=found, assumed={"neuron": (None, neurons), "heads": _HEADS}, axes=axes)
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,15 +17,22 @@ from keras_ratesnn._core import checks, optional_packages
 _PLACES = ("state_dict_ema", "state_dict", "model", "best_net", "net")
 """Where programs keep the weights; the first that is there counts. The accuracy that timm writes is that of its averages."""
 
-_MOST_TIMESTEPS = 10_000
+_MOST_TIMESTEPS = _MOST_HEADS = 10_000
 _SETTINGS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "timesteps": (("T", "time_step", "time_steps"), lambda found: type(found) is int and 1 <= found <= _MOST_TIMESTEPS),
+    "heads": (("num_heads",), lambda found: type(found) is int and 1 <= found <= _MOST_HEADS),
     "pooling_stat": (("pooling_stat",), lambda found: type(found) is str and re.fullmatch("[01]{4}", found) is not None),
+    "connect_f": (("connect_f",), lambda found: type(found) is str and re.fullmatch("[A-Z]{1,9}", found) is not None),
+    "dvs_mode": (("dvs_mode",), lambda found: type(found) is bool),
 }
-"""Arguments of ours that the settings of programs tell: their names there, and what their values are."""
+"""What the settings of programs tell: arguments of ours, or what a `Layout` needs; their names there, and what their values
+are."""
 
 _LONGEST_PICKLE = 4 * 2**20
 """Bytes of all but the numbers: names, shapes and settings. In memory they may take seventy times as much."""
+
+_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
+"""Names come into messages, which are one line."""
 
 _ONE_AT_A_TIME = threading.Lock()
 """PyTorch keeps the classes that it allows for the whole process."""
@@ -38,7 +46,7 @@ class Contents(NamedTuple):
         place: String, the key at the top level under which the weights are, or `""`.
         weights: Dict of the authors' names to arrays: floats are float32.
         prefixed: Boolean, whether all names began with `module.`, which `weights` leaves out.
-        settings: Dict of arguments of ours that the settings of the program tell to `(name, value)`, the name in the file.
+        settings: Dict of what the settings of the program tell, see `Layout`, to `(name, value)`, the name in the file.
     """
 
     path: str
@@ -108,7 +116,8 @@ def _loaded(torch, path, size):
         zipped = file.read(4) == b"PK\x03\x04"
         if zipped:
             _check_members(path, size)
-        with _ONE_AT_A_TIME, _allowed(torch, argparse.Namespace):
+        # Of a file that is refused, PyTorch may warn, too.
+        with _ONE_AT_A_TIME, _allowed(torch, argparse.Namespace), warnings.catch_warnings(action="ignore"):
             if zipped:
                 # Mapped numbers take no memory, and none beyond the end of the file can be asked for.
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -180,14 +189,18 @@ def _weights(torch, content):
 
 def _array(torch, name, tensor):
     """A tensor as an array, a view of the file if its numbers are float32."""
+    if _NAME.fullmatch(name) is None:
+        raise _Refused(f"{name[:40]!a} is no name of a weight")
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
         raise _Refused(f"{name} is no ordinary tensor of real numbers")
+    if tensor.numel() == 0:
+        raise _Refused(f"{name} has no numbers")
     tensor = tensor.detach()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _settings(content):
-    """The arguments of ours in the settings, each with its name there."""
+    """What the settings tell, each with its name there."""
     settings = content.get("args") if isinstance(content, Mapping) else None
     known = vars(settings) if isinstance(settings, argparse.Namespace) else {}
     found: dict[str, tuple[str, Any]] = {}

@@ -6,7 +6,7 @@ from keras import layers
 
 from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
-from keras_ratesnn.models._firing_rate_scale import FiringRateScale
+from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
 from keras_ratesnn.models._weights import HEAD
 from keras_ratesnn.models.published._names import Table
 
@@ -37,7 +37,7 @@ def matched(network, weights, layout, report, left_out):
         left_out: Dict of our names of layers whose weights are not read, and which the network may lack, to the reason.
 
     Raises:
-        MismatchError: If a weight is left, missing, of another shape, NaN or infinite.
+        MismatchError: If a weight is left, missing, of another shape, NaN or infinite, or a variance is below 0.
     """
     own = {layer.name: layer for layer in network.layers if layer.weights and not isinstance(layer, Neuron)}
     own = {name: layer for name, layer in own.items() if name not in left_out}
@@ -68,6 +68,9 @@ def matched(network, weights, layout, report, left_out):
     broken = [theirs for theirs in report.renamed if not np.isfinite(weights[theirs]).all()]
     if broken:
         raise MismatchError(f"it has numbers that are NaN or infinite in {listed(broken)}")
+    negative = [theirs for theirs in report.renamed if theirs.endswith(".running_var") and (weights[theirs] < 0.0).any()]
+    if negative:
+        raise MismatchError(f"it has variances below 0 in {listed(negative)}")
     return values
 
 

@@ -28,6 +28,9 @@ class Layout(NamedTuple):
         prefix: String with which the names in the program's files begin. Defaults to nothing.
         axes: Dict of parts of the authors' names to how many axes kernels of one pixel have there. By default they have four
             where ours is a convolution, and two where it is dense. Defaults to none.
+        settings: Tuple of the arguments that the settings of the program tell, if they are in the file. Defaults to
+            `("timesteps",)`.
+        needs: Dict of settings of the program to the one value for which ours is its network. Defaults to none.
     """
 
     builder: Callable
@@ -41,6 +44,8 @@ class Layout(NamedTuple):
     place: str = "state_dict"
     prefix: str = ""
     axes: Mapping[str, int] = types.MappingProxyType({})
+    settings: tuple[str, ...] = ("timesteps",)
+    needs: Mapping[str, str | bool] = types.MappingProxyType({})
 
 
 class UnknownSizesError(Exception):

@@ -13,6 +13,10 @@ _WIDEST = 512
 _LIF = {"neuron": (lambda: LIF(decay=0.2), "LIF(decay=0.2)")}
 _IF = {"neuron": (lambda: IF(reset="hard"), "IF(reset='hard')")}
 
+_OF_CIFAR = (
+    "the authors' vggsnn_cifar has weights of these shapes, too, but averages images of 32 x 32 pixels to 3 x 3 at the end"
+)
+
 _IMAGES = {"cifar": 32, "imagenet": 224}
 """The height and width of images for each stem."""
 
@@ -92,7 +96,7 @@ def sew_resnet(weights):
         return None
     bottleneck = (_BOTTLENECK,) if "layer1.0.conv3.0.weight" in weights else ()
     layout = _layout(weights, of_depths(_SEWS, depths(weights) + bottleneck), SEW, "conv1", "layer{}.0.conv1.0")
-    return layout._replace(assumed=_IF, without_biases=True, place="model")
+    return layout._replace(assumed=_IF, without_biases=True, place="model", needs={"connect_f": "ADD"})
 
 
 def vgg(weights):
@@ -117,7 +121,8 @@ def vgg(weights):
         "classes": outputs(weights, "classifier.0"),
         "width": widest / _WIDEST,
     }
-    return Layout(builder, found, vgg_names(sizes), _LIF, size_is_told=builder is VGGSNN, place=_PLACE)
+    note = _OF_CIFAR if builder is VGGSNN and inputs(weights, "feature.0") != 2 else ""
+    return Layout(builder, found, vgg_names(sizes), _LIF, size_is_told=builder is VGGSNN, note=note, place=_PLACE)
 
 
 def _layout(weights, builder, names, stem, of_stage):

@@ -9,7 +9,7 @@ from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
 from keras_ratesnn.models.qkformer import QKFormer
 from keras_ratesnn.models.spike_driven_transformer import POOLINGS, SpikeDrivenTransformer
-from keras_ratesnn.models.spikformer import EDITIONS, Spikformer
+from keras_ratesnn.models.spikformer import EDITIONS, SCALES, Spikformer
 
 NEURONS = {
     "neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard')"),
@@ -49,13 +49,14 @@ def _spikformer(kind):
     }
 
 
-def _qkformer(first_patches, attention, layer):
-    later = {"proj3_conv": "1", "proj4_conv": "2", "proj_res_conv": "shortcut"}
+def _qkformer(first_patches, attention, layer, later="proj3_conv", last=3):
+    later = {later: "1", "proj4_conv": "2", "proj_res_conv": "shortcut"}
     return {
+        # The first entry that fits counts: names of the first patches mean other layers than later.
         **_units({f"patch_embed1.{theirs}": f"patches1_{ours}" for theirs, ours in first_patches.items()}),
         **_units({f"patch_embed{{p}}.{theirs}": f"patches{{p}}_{ours}" for theirs, ours in later.items()}),
         # The last stage has another kind of attention.
-        **_attention(f"stage3.{{b}}.{attention}", "stage3_block{b+1}_attention"),
+        **_attention(f"stage{last}.{{b}}.{attention}", f"stage{last}_block{{b+1}}_attention"),
         **_attention("stage{s}.{b}.tssa", "stage{s}_block{b+1}_attention"),
         **mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}", layer),
         "head": "classifier",
@@ -66,7 +67,6 @@ def _maxformer(first_patches, depthwise):
     later = {"max_embed1": "1", "embed1": "2", "max_embed2": "shortcut"}
     of_stages = {f"{stage}.{{b}}.mixer.{theirs}": f"{stage}_block{{b+1}}_depthwise" for stage, theirs in depthwise.items()}
     return {
-        # The first entry that fits counts: names of the first patches mean other layers than later.
         **_units({f"patch_embed1.{theirs}": f"patches1_{ours}" for theirs, ours in first_patches.items()}),
         **_units({f"patch_embed{{p}}.{theirs}.embed_conv": f"patches{{p}}_{ours}" for theirs, ours in later.items()}),
         **of_stages,
@@ -82,6 +82,11 @@ SPIKFORMER["dvs"] = SPIKFORMER["imagenet"]
 QKFORMER = {
     "cifar": _qkformer({"proj_conv": "1", "proj1_conv": "2", "proj_res_conv": "shortcut"}, "ssa", "mlp"),
     "imagenet": _qkformer({"proj_conv": "1", "proj1_conv": "2", "proj2_conv": "3", "proj_res_conv": "shortcut"}, "attn", "fc"),
+    "dvs": _qkformer(
+        {"proj_conv": "1", "proj1_conv": "2", "proj2_conv": "3", "proj3_conv": "4", "proj_res_conv": "shortcut"},
+        *("ssa", "mlp", "proj_conv"),
+        last=2,
+    ),
 }
 MAXFORMER = {
     "cifar": _maxformer(
@@ -92,6 +97,10 @@ MAXFORMER = {
         {f"embed{n}.embed_conv": ours for n, ours in enumerate(("1", "2", "3", "shortcut"), 1)},
         {"stage1": "conv5", "stage2": "conv"},
     ),
+    "dvs": _maxformer(
+        {"proj_conv": "1", **{f"max_embed{n}.embed_conv": f"{n + 1}" for n in (1, 2, 3)}, "embed1.embed_conv": "shortcut"},
+        {"stage1": "conv"},
+    ),
 }
 """The names of the layers of each edition."""
 
@@ -101,7 +110,11 @@ _SHARED_MEMBRANES = (
     "shared_membrane=False (issue 14 of their program)"
 )
 _AXES = {"attn": 3, "tssa": 3, "ssa": 3, "mlp": 4}
-_NEVER_RUN = {"block.{b}.norm{n}": "a layer normalisation that the authors' network does not run"}
+_NEVER_RUN = {
+    "block.{b}.norm{n}": "a layer normalisation that the authors' network does not run",
+    "norm": "a layer normalisation that the authors' network does not run",
+    "pos_embed": "a position that the authors' network does not add",
+}
 _TALKING_HEADS = {"block.{b}.attn.talking_heads": "a convolution that the authors' network does not run, which tells the heads"}
 _POOLING = (
     "'{imagenet}' for images of 128 x 128 pixels or more, '{dvs}' if they have two channels, else '{cifar}', the authors'"
@@ -116,48 +129,58 @@ def spikformer(weights):
         return None
     channels = inputs(weights, "patch_embed.proj_conv")
     dense = "block.0.attn.q_linear.weight" in weights
-    edition = "cifar" if dense else "dvs" if channels == 2 else "imagenet"
-    dims = outputs(weights, "patch_embed.proj_conv3")
-    hidden = outputs(weights, f"block.0.mlp.fc1_{'linear' if dense else 'conv'}")
+    first = f"block.0.mlp.fc1_{'linear' if dense else 'conv'}"
+    # On event frames MLPs are convolutions over tokens, on ImageNet over images.
+    of_events = "pos_embed" in weights or weights[f"{first}.weight"].ndim == 3
+    edition = "cifar" if dense else "dvs" if of_events else "imagenet"
+    dims, hidden = outputs(weights, "patch_embed.proj_conv3"), outputs(weights, first)
     number = blocks(weights, r"block\.(\d{1,9})\.")
     layout = _layout(weights, Spikformer, EDITIONS, SPIKFORMER, edition, channels, dims, number, hidden)
     # On CIFAR all are linear.
     axes = {"cifar": {}, "imagenet": _AXES, "dvs": {**_AXES, "mlp": 3}}[edition]
     place = "model" if edition == "dvs" else "state_dict"
-    return layout._replace(unused=_NEVER_RUN, axes=axes, place=place)
+    settings = ("timesteps", "heads") if dense else ("timesteps",)
+    return layout._replace(unused=_NEVER_RUN, axes=axes, place=place, settings=settings)
 
 
 def norms(network):
     """The weights of Spikformer that its authors do not run."""
     last = re.compile(r"block(\d+)_mlp2")
-    found = {int(match[1]): layer for layer in network.layers if (match := last.fullmatch(layer.name))}
-    return {
-        f"block.{block - 1}.norm{n}.{name}": np.full(layer.kernel.shape[-1], value, "float32")
-        for block, layer in found.items()
-        for n in (1, 2)
-        for name, value in {"weight": 1.0, "bias": 0.0}.items()
-    }
+    found = {int(match[1]) - 1: layer for layer in network.layers if (match := last.fullmatch(layer.name))}
+    layers = {f"block.{block}.norm{n}": layer.kernel.shape[-1] for block, layer in found.items() for n in (1, 2)}
+    others = {}
+    if any(layer.name == "block1_attention_scale" and layer.scale == SCALES["dvs"] for layer in network.layers):
+        _, tokens, layers["norm"] = network.get_layer("tokens").output.shape
+        others = {"pos_embed": np.zeros((1, tokens, layers["norm"]), "float32")}
+    parameters = {"weight": 1.0, "bias": 0.0}.items()
+    of_layers = {f"{layer}.{name}": np.full(n, value, "float32") for layer, n in layers.items() for name, value in parameters}
+    return of_layers | others
 
 
 def qkformer(weights):
-    """QKFormer, whose first patch embedding has one convolution more on ImageNet."""
+    """QKFormer, whose first patch embedding has one convolution more on ImageNet, and two more on event frames."""
     if "patch_embed1.proj1_conv.weight" not in weights:
         return None
-    edition = "imagenet" if "patch_embed1.proj2_conv.weight" in weights else "cifar"
-    layer = {"imagenet": "fc1_conv", "cifar": "mlp1_conv"}[edition]
-    layout = _in_stages(weights, QKFormer, QKFORMER, edition, "patch_embed1.proj_conv", "patch_embed3.proj3_conv", layer)
+    more = ("patch_embed1.proj2_conv.weight", "patch_embed1.proj3_conv.weight")
+    edition = ("cifar", "imagenet", "dvs")[sum(name in weights for name in more)]
+    layer = "fc1_conv" if edition == "imagenet" else "mlp1_conv"
+    last_patches = "patch_embed2.proj_conv" if edition == "dvs" else "patch_embed3.proj3_conv"
+    layout = _in_stages(weights, QKFormer, QKFORMER, edition, "patch_embed1.proj_conv", last_patches, layer)
     assumed = {**layout.assumed, "shared_membrane": (False, "False, each sample by itself")}
-    place = "model" if edition == "imagenet" else "state_dict"
+    place = "state_dict" if edition == "cifar" else "model"
     return layout._replace(assumed=assumed, note=_SHARED_MEMBRANES, place=place)
 
 
 def maxformer(weights):
-    """Max-Former, whose first stage has no depthwise convolutions on CIFAR."""
+    """Max-Former, whose first stage has no depthwise convolutions on CIFAR, and which has two stages on event frames."""
     if "patch_embed2.max_embed1.embed_conv.weight" not in weights:
         return None
-    edition = "cifar" if "patch_embed1.proj_conv.weight" in weights else "imagenet"
-    first = {"imagenet": "patch_embed1.embed1.embed_conv", "cifar": "patch_embed1.proj_conv"}[edition]
-    return _in_stages(weights, MaxFormer, MAXFORMER, edition, first, "patch_embed3.max_embed1.embed_conv", "fc1_conv")
+    of_events = "patch_embed1.max_embed1.embed_conv.weight" in weights
+    edition = "dvs" if of_events else "cifar" if "patch_embed1.proj_conv.weight" in weights else "imagenet"
+    first = "patch_embed1.embed1.embed_conv" if edition == "imagenet" else "patch_embed1.proj_conv"
+    last_patches = f"patch_embed{_last(edition)}.max_embed1.embed_conv"
+    layout = _in_stages(weights, MaxFormer, MAXFORMER, edition, first, last_patches, "fc1_conv")
+    return layout._replace(place="model" if edition == "dvs" else "state_dict")
 
 
 def sdt_v1(weights):
@@ -176,9 +199,10 @@ def sdt_v1(weights):
         "mlp_ratio": hidden // dims,
     }
     assumed = {**NEURONS, "pooling_stat": (None, _POOLING)}
-    note = _POOLED_ATTENTION if channels == 2 else ""
+    note = _POOLED_ATTENTION if edition == "dvs" else ""
     axes = {"attn": 4, "mlp": 4}
-    return Layout(SpikeDrivenTransformer, found, SPIKFORMER["imagenet"], assumed, unused=_TALKING_HEADS, note=note, axes=axes)
+    layout = Layout(SpikeDrivenTransformer, found, SPIKFORMER["imagenet"], assumed, settings=("timesteps", "pooling_stat"))
+    return layout._replace(unused=_TALKING_HEADS, note=note, axes=axes, needs={"dvs_mode": False})
 
 
 def talking_heads(network):
@@ -193,8 +217,13 @@ def talking_heads(network):
 
 def _in_stages(weights, builder, names, edition, first, last_patches, layer):
     channels, dims = inputs(weights, first), outputs(weights, last_patches)
-    number, hidden = blocks(weights, r"stage(\d{1,9})\.(\d{1,9})\."), outputs(weights, f"stage3.0.mlp.{layer}")
+    number, hidden = blocks(weights, r"stage(\d{1,9})\.(\d{1,9})\."), outputs(weights, f"stage{_last(edition)}.0.mlp.{layer}")
     return _layout(weights, builder, IN_STAGES, names, edition, channels, dims, number, hidden)
+
+
+def _last(edition):
+    """The number of stages."""
+    return len(IN_STAGES[edition].first_blocks) + 1
 
 
 def _layout(weights, builder, editions, names, edition, channels, dims, number, hidden):

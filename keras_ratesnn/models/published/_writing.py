@@ -9,7 +9,7 @@ from keras import layers
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
-from keras_ratesnn.models._firing_rate_scale import FiringRateScale
+from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
 from keras_ratesnn.models.published._filling import COUNTER, PARAMETERS, MismatchError, flattened_image
 from keras_ratesnn.models.published._layouts import UnknownSizesError
 from keras_ratesnn.models.published._names import Table, without_containers

@@ -12,7 +12,6 @@ from keras_ratesnn._core import checks, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._graph import Part, PlannedCall, Slot
 from keras_ratesnn._model.through_time import run_method, value_over_time
-from keras_ratesnn.analysis import _observation
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.handlers import Context
 from keras_ratesnn.gradients.handlers.with_membranes import WithMembranes
@@ -126,7 +125,7 @@ class ObservedModel(SpikingModel):
 
 def named_calls(network: keras.Model) -> dict[str, PlannedCall]:
     """The calls of the neuron layers and readouts of a network, in order, by distinct names."""
-    names = _observation.Names()
+    names = _graph.Names()
     calls = _graph.whole_of(_graph.as_graph(network)).calls
     return {names.add(call.operation.name): call for call in calls if kind_of(call.operation).role in (NEURON, READOUT)}
 
