@@ -50,7 +50,6 @@ def normalize_rate(layer, rate, mean, variance, weights=None):
 
     Source: Yu et al., NeurIPS 2024, appendix on batch normalisation.
     """
-    rate = time_axis.widen(rate)
     parameters = _parameters(layer, rate)
     statistics = mean, variance, layer.epsilon
     outputs = backend.normalize_as(rate, layer.axis, *parameters, *statistics, weights=weights)
@@ -112,7 +111,6 @@ def normalize_online(layer, inputs, times=1, mask=None):
 
 def normalize_rate_online(layer, rate, mean, variance, weights=None):
     """`normalize_online` of a rate; see `normalize_rate`."""
-    rate = time_axis.widen(rate)
     scale, shift = _renormalization(layer, mean, variance, rate)
     statistics = mean, variance, layer.epsilon
     outputs = backend.normalize_as(rate, layer.axis, scale, shift, *statistics, weights=weights)

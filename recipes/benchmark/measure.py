@@ -75,7 +75,7 @@ def benchmark(settings, process_memory=False, progress=lambda record: None, jit_
             for name, variant in variants(settings, jit_compile).items()
         }
         warm |= {ORDINARY: ordinary, FORWARD: forward}
-        seconds = timing.in_turns(warm, settings.rounds)
+        seconds = timing.in_turns(warm, settings.rounds, settings.threads)
         record["rows"] += rows(warm, seconds, timesteps, settings.batch)
         progress(record)
         # Models contain reference cycles; the next T needs their memory.

@@ -4,6 +4,8 @@ import time
 
 import numpy as np
 
+from recipes import device
+
 LEAST_SECONDS = 0.1
 """A step is repeated within a round for this long: training runs the same step many times in a row, with warm caches."""
 
@@ -31,17 +33,20 @@ def interleaved(steps, rounds, clock=time.perf_counter, least_seconds=0.0):
     return seconds
 
 
-def in_turns(warm, rounds):
+def in_turns(warm, rounds, threads=None):
     """Times warm steps in turn, each repeated for `LEAST_SECONDS` within a round.
 
     Args:
         warm: Dictionary from names to `measure.Warm`.
         rounds: Integer.
+        threads: Integer, those of the CPU. The time of one is that of the processor: what else runs counts less. Defaults to
+            `None`, that of the clock.
 
     Returns:
         As `interleaved`.
     """
-    return interleaved({name: case.step for name, case in warm.items()}, rounds, least_seconds=LEAST_SECONDS)
+    clock = time.process_time if threads == 1 and not device.gpu() else time.perf_counter
+    return interleaved({name: case.step for name, case in warm.items()}, rounds, clock, LEAST_SECONDS)
 
 
 def floor(ordinary, forward, timesteps):

@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core.backend.torch import fusion
-from keras_ratesnn._core.backend.torch.recorder import graph_passes, padding, random, small_operations
+from keras_ratesnn._core.backend.torch.recorder import cpu_kernels, graph_passes, padding, random, small_operations
 
 DEPTH = 5
 
@@ -47,6 +47,28 @@ def parts():
         ]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_means_over_steps_and_gradients_of_kernels_on_cpus_are_the_same_by_faster_ways(dtype):
+    def function(steps, of_kernel):
+        mean = (steps.to(torch.float32).sum(1) / steps.shape[1]).to(dtype)
+        return mean, of_kernel.permute(1, 2, 3, 0).to(torch.float32).contiguous(), steps.transpose(2, 3).contiguous()
+
+    given = torch.randn(2, 3, 4, 5, 6).to(dtype), torch.randn(4, 3, 3, 2).to(dtype)
+    module = make_fx(function)(*given)
+    graph_passes.use_means(module.graph)
+    cpu_kernels.without_slow_kernels(module.graph)
+    targets = [node.target for node in module.graph.nodes]
+    assert targets.count(cpu_kernels.contiguous) == 2
+    assert targets.count(cpu_kernels.mean_by_pooling) == (dtype != torch.float32)
+    assert torch.ops.aten._to_copy.default not in targets
+    module.recompile()
+    for found, wanted in zip(module(*given), function(*given), strict=True):
+        assert torch.equal(found, wanted)
+        assert found.is_contiguous()
+        assert found.dtype == wanted.dtype
+        assert found.data_ptr() not in [tensor.data_ptr() for tensor in given]
+
+
 def small(part):
     """The operations of a part on statistics, by name: all element-wise ones that are not on lists."""
     names = ("pow.Tensor_Scalar", "sub.Tensor", "clamp.default", "reciprocal.default", "rsqrt.default")
@@ -63,14 +85,15 @@ def test_statistics_of_all_layers_are_computed_in_batches(parts):
 
 def test_membranes_are_searched_for_nan_by_one_check(parts):
     forward, _ = parts
-    assert forward["linalg_vector_norm.default"] == DEPTH + 1
+    assert forward["sum.dim_IntList"] == DEPTH + 1
     assert forward["abs.default"] == forward["all.dim"] == 1
     assert forward["logical_and.default"] == 0
 
 
 def test_time_means_are_one_operation_each(parts):
     forward, _ = parts
-    assert forward["sum.dim_IntList"] == forward["div.Tensor"] == 0
+    # The sums are those that find NaN.
+    assert (forward["sum.dim_IntList"], forward["div.Tensor"]) == (DEPTH + 1, 0)
     # Each but the first layer's, and the pooling.
     assert forward["mean.dim"] >= DEPTH
 

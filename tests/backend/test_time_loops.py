@@ -60,11 +60,11 @@ def programs():
 @pytest.mark.parametrize(
     ("names", "gradient", "policy", "lengths", "features"),
     [
-        (NEURONS, "rate", "float32", (5, 3, 1, 4, 2), (6,)),
+        (list(NEURONS), "rate", "float32", (5, 3, 1, 4, 2), (6,)),
         (["IF"], rsnn.gradients.Rate(windows=2), "mixed_bfloat16", (5, 3, 1, 4, 2), (6,)),
         (["ParametricLIF"], "rate", "float64", None, (2, 3, 6)),
     ],
-    ids=str,
+    ids=["each neuron in float32", "windows in half precision", "images in float64"],
 )
 def test_loops_give_the_same_results_as_operations(early, names, gradient, policy, lengths, features):
     keras.config.set_dtype_policy(policy)

@@ -2,9 +2,9 @@
 
 The forward pass, the loss and the gradient of small networks, with each method and in both step modes. On PyTorch the
 operations that run, the calls in the recorded graphs, and the most bytes that are alive at a time; on JAX the equations of the
-jaxpr, and the temporary memory of the compiled program; on TensorFlow the nodes of the graph. The numbers follow from the
-program, not from the machine, and those that are allowed are in `costs_of_steps.json`. What changes them on purpose commits
-them anew, of each backend:
+jaxpr, and the temporary memory of the compiled program; on TensorFlow the nodes of the graph. In half precision the casts among
+them. The numbers follow from the program, not from the machine, and those that are allowed are in `costs_of_steps.json`. What
+changes them on purpose commits them anew, of each backend:
 
     UPDATE_COSTS=1 KERAS_BACKEND=torch python -m pytest -n 0 tests/gradients/test_costs_of_steps.py
 """
@@ -24,7 +24,7 @@ from helpers import BACKEND
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import dtype_policy, keras_internals
 from keras_ratesnn.layers import ILIF, LIF, Delay, MaskedPSN, ParametricLIF, Recurrent, SlidingPSN
 from keras_ratesnn.models import spiking_self_attention
 
@@ -128,7 +128,13 @@ def transformer():
     return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling1D()(ILIF(4)(x))))
 
 
-NETWORKS = {function.__name__: function for function in (vgg, resnet, padded, neurons, transformer)}
+def half_precision():
+    """`resnet`, of which casts are counted."""
+    with dtype_policy.global_policy("mixed_bfloat16"):
+        return resnet()
+
+
+NETWORKS = {function.__name__: function for function in (vgg, resnet, padded, neurons, transformer, half_precision)}
 
 
 def cases_of(network):
@@ -136,6 +142,8 @@ def cases_of(network):
     for method, step_mode in itertools.product(METHODS, STEP_MODES):
         if (network, method) == ("neurons", "ottt"):
             # Parallel neurons have no trace.
+            continue
+        if network == "half_precision" and method not in ("rate", "bptt"):
             continue
         # Others than PyTorch trace slowly: they count the other methods in one step mode, which differs between networks.
         chosen = STEP_MODES[list(NETWORKS).index(network) % 2]
@@ -164,11 +172,11 @@ def counted_by_torch(model, batch, thorough):
         loss = model.loss(y, model(x, training=True, mask=mask)) + sum(model.losses)
         torch.autograd.grad(loss, weights, allow_unused=True)
     counts = {"operations": counter.operations, "memory": counter.most_bytes}
-    return {**counts, "recorded": _recorded_calls(model, x, mask)} if thorough else counts
+    return {**counts, "recorded": len(_recorded_calls(model, x, mask))} if thorough else counts
 
 
 def _recorded_calls(model, x, mask):
-    """The calls of functions in the recorded graphs of a call of a model, and of its gradient."""
+    """The nodes that call functions in the recorded graphs of a call of a model, and of its gradient."""
     from recorded_calls import recording
 
     model.compile("sgd", model.loss)
@@ -177,10 +185,37 @@ def _recorded_calls(model, x, mask):
             model(x, training=True, mask=mask)
     (graph,) = model._graphs.graphs
     nodes = [node for part in (graph.forward, graph.backward) for node in part.__self__.graph.nodes]
-    return sum(node.op == "call_function" for node in nodes)
+    return [node for node in nodes if node.op == "call_function"]
+
+
+def casts_by_torch(model, batch):
+    import torch
+
+    from keras_ratesnn._core.backend.torch.recorder.cpu_kernels import contiguous
+
+    def casts(node):
+        if node.target is contiguous:
+            return node.args[0].meta["val"].dtype != node.args[1]
+        return node.target is torch.ops.aten._to_copy.default
+
+    x, _, mask = (None if array is None else ops.convert_to_tensor(array) for array in batch)
+    return sum(map(casts, _recorded_calls(model, x, mask)))
 
 
 def counted_by_jax(model, batch, thorough):
+    traced = _traced_by_jax(model, batch)
+    counts = {"equations": len(_equations(traced.jaxpr.jaxpr))}
+    if thorough:
+        counts["memory"] = traced.lower().compile().memory_analysis().temp_size_in_bytes
+    return counts
+
+
+def casts_by_jax(model, batch):
+    equations = _equations(_traced_by_jax(model, batch).jaxpr.jaxpr)
+    return sum(equation.primitive.name == "convert_element_type" for equation in equations)
+
+
+def _traced_by_jax(model, batch):
     import jax
 
     def objective(trainable, fixed, x, y, mask):
@@ -188,20 +223,24 @@ def counted_by_jax(model, batch, thorough):
         return model.loss(y, outputs) + sum(losses), fixed
 
     state = [[variable.value for variable in of] for of in (model.trainable_variables, model.non_trainable_variables)]
-    traced = jax.jit(jax.value_and_grad(objective, has_aux=True)).trace(*state, *batch)
-    counts = {"equations": _equations(traced.jaxpr.jaxpr)}
-    if thorough:
-        counts["memory"] = traced.lower().compile().memory_analysis().temp_size_in_bytes
-    return counts
+    return jax.jit(jax.value_and_grad(objective, has_aux=True)).trace(*state, *batch)
 
 
 def _equations(jaxpr):
-    """The number of equations, those of loops, branches and functions inside included."""
+    """The equations, those of loops, branches and functions inside included."""
     inside = (getattr(part, "jaxpr", part) for of in jaxpr.eqns for part in keras.tree.flatten(list(of.params.values())))
-    return len(jaxpr.eqns) + sum(_equations(part) for part in inside if hasattr(part, "eqns"))
+    return [*jaxpr.eqns, *(equation for part in inside if hasattr(part, "eqns") for equation in _equations(part))]
 
 
 def counted_by_tensorflow(model, batch, thorough):
+    return {"nodes": len(_nodes_by_tensorflow(model, batch))}
+
+
+def casts_by_tensorflow(model, batch):
+    return sum(node.op == "Cast" for node in _nodes_by_tensorflow(model, batch))
+
+
+def _nodes_by_tensorflow(model, batch):
     import tensorflow as tf
 
     @tf.function(autograph=False)
@@ -213,7 +252,7 @@ def counted_by_tensorflow(model, batch, thorough):
     batch = [None if array is None else tf.constant(array) for array in batch]
     with _forward_mode_of_a_new_process():
         graph = step.get_concrete_function(*batch).graph.as_graph_def()
-    return {"nodes": len(graph.node) + sum(len(function.node_def) for function in graph.library.function)}
+    return [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
 
 
 def _forward_mode_of_a_new_process():
@@ -227,6 +266,7 @@ def _forward_mode_of_a_new_process():
 
 
 COUNTED_BY = {"torch": counted_by_torch, "jax": counted_by_jax, "tensorflow": counted_by_tensorflow}
+CASTS_BY = {"torch": casts_by_torch, "jax": casts_by_jax, "tensorflow": casts_by_tensorflow}
 
 
 def counts_of(name):
@@ -234,7 +274,11 @@ def counts_of(name):
     network, counts = NETWORKS[name](), {}
     for method, step_mode in cases_of(name):
         model, batch = model_and_data(name, network, method, step_mode)
-        counts[f"{method}, {step_mode}"] = COUNTED_BY[BACKEND](model, batch, thorough=name == "vgg" or method == "rate")
+        if name == "half_precision":
+            found = {"casts": CASTS_BY[BACKEND](model, batch)}
+        else:
+            found = COUNTED_BY[BACKEND](model, batch, thorough=name == "vgg" or method == "rate")
+        counts[f"{method}, {step_mode}"] = found
     return counts
 
 

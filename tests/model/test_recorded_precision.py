@@ -11,6 +11,7 @@ import keras_ratesnn as rsnn
 if BACKEND != "torch":
     pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
 
+import torch
 from recorded_calls import METHODS, graphs_of, recording
 
 POLICIES = ["mixed_bfloat16", "mixed_float16"]
@@ -64,6 +65,28 @@ def test_25_steps_train_the_weights_of_eager_mode(gradient, step_mode, jit_compi
                 model.train_on_batch(x, y)
     assert graphs_of(recorded) == 1
     assert_close_weights(eager, recorded, atol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16"])
+@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")])
+def test_each_weight_is_cast_once_for_all_steps_and_both_passes(gradient, step_mode):
+    x, y = data(8, (6, 6, 2))
+    with recording():
+        model = model_of("auto", gradient, step_mode)
+        for _ in range(3):
+            model.train_on_batch(x, y)
+    (graph,) = model._graphs.graphs
+    casts = torch.ops.aten._to_copy.default
+    forward, backward = (
+        [node for node in part.__self__.graph.find_nodes(op="call_function", target=casts) if node.meta["val"].ndim > 1]
+        for part in (graph.forward, graph.backward)
+    )
+    given = [node.args[0] for node in forward if node.args[0].op == "placeholder"]
+    # The kernels of the convolution and of the first dense layer, and the images; the head is in float32.
+    assert len(given) == len(set(given)) == 3
+    kernels = {tuple(variable.shape) for variable in model.trainable_variables if len(variable.shape) > 1}
+    again = [node for node in backward if tuple(node.meta["val"].shape) in kernels and node.kwargs["dtype"] == torch.bfloat16]
+    assert not again
 
 
 @in_half_precision

@@ -18,6 +18,7 @@ def normalize(replicas, inputs, axis, gamma, beta, epsilon, weights=None):
 
 def normalize_as(graft, replicas, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
     """Normalises with given statistics, differentiated as those of the batch; see `base`."""
+    inputs = time_axis.widen(inputs)
 
     def with_derivative(value, of_batch):
         value = _broadcast(value, inputs, axis)

@@ -118,8 +118,15 @@ class EligibilityHandler(NeuronHandler):
                 for direction, totals in zip(self.directions, state.record.slopes, strict=True)
                 if window in self._answering(direction)
             ]
-            record.append(OfWindow(state.record.spikes[window] / size, answering))
+            record.append(self._stored(OfWindow(state.record.spikes[window] / size, answering)))
         return state._replace(record=record)
+
+    def _stored(self, of_window):
+        """In the precision of the layer, which gradients have, unless they are scaled, fed back, or summed over neurons."""
+        of_weights = any(part is not None for _, part in self.directions)
+        if self.context.windows.mask is not None or self.cell.feeds_back or of_weights:
+            return of_window
+        return tree.map_leaves(lambda x: time_axis.cast(x, self.dtype) if ops.is_tensor(x) else x, of_window)
 
     def _answering(self, direction):
         """The windows whose rate a direction affects: its own and later ones."""

@@ -138,7 +138,7 @@ class Windows:
         steps = self.only_valid_at(None, steps)
         if len(self) == self.timesteps > 1:
             return steps
-        unfolded = time_axis.unfold(time_axis.widen(steps), self.timesteps)
+        unfolded = time_axis.widen(time_axis.unfold(steps, self.timesteps))
         sums = [ops.sum(unfolded[:, start:end], axis=1) for start, end in spans(self.sizes)]
         means = [self.mean_of(total, window) for window, total in enumerate(sums)]
         return time_axis.cast(join(means), steps.dtype)

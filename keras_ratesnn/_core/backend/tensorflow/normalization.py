@@ -64,7 +64,7 @@ def normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon):
             epsilon=epsilon,
         )
         # The kernel assumes that `mean` is the mean of the inputs.
-        own_mean = tf.reduce_mean(images, [0, 1, 2])
+        own_mean = tf.reduce_mean(tf.cast(images, mean.dtype), [0, 1, 2])
         size = tf.cast(tf.size(images) // images.shape[-1], scale.dtype)
         factor = (own_mean - mean) / (variance + epsilon) * scale / size
 
@@ -77,7 +77,7 @@ def normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon):
                 found = inner.gradient(outputs, inputs, upstream)
             return outer.gradient(found, [upstream, *inputs], of_gradients, tf.UnconnectedGradients.ZERO)
 
-        return (of_images + factor * of_scale, of_scale, of_offset), second
+        return (of_images + tf.cast(factor * of_scale, images.dtype), of_scale, of_offset), second
 
     return tf.reshape(normalized(_as_images(inputs), *_both(inputs, gamma, beta)), tf.shape(inputs))
 

@@ -40,18 +40,22 @@ class _NormalizedAs(torch.autograd.Function):
         ctx.save_for_backward(inputs, gamma, mean, inverse_deviation)
         scale = inverse_deviation if gamma is None else inverse_deviation * gamma
         shift = -mean * scale if beta is None else beta - mean * scale
-        return torch.addcmul(_broadcast(shift, inputs), inputs, _broadcast(scale, inputs))
+        return torch.addcmul(_broadcast(shift, inputs), inputs.to(mean.dtype), _broadcast(scale, inputs)).to(inputs.dtype)
 
     @first_derivative_only
     def backward(ctx, upstream):
         inputs, gamma, mean, inverse_deviation = ctx.saved_tensors
         of_inputs, of_gamma, of_beta = _backward(upstream, inputs, gamma, mean, inverse_deviation)
         # The kernel assumes that `mean` is the mean of the inputs.
-        own_mean = inputs.mean([axis for axis in range(inputs.ndim) if axis != 1])
+        own_mean = inputs.mean([axis for axis in range(inputs.ndim) if axis != 1], dtype=mean.dtype)
         factor = (own_mean - mean) * inverse_deviation**2 * (inputs.shape[1] / inputs.numel())
         # What does not need the gradient comes first: a recorded graph computes it for all layers at once.
         factor = factor if gamma is None else factor * gamma
-        of_inputs.addcmul_(_broadcast(factor, inputs), _broadcast(of_gamma, inputs))
+        if _is_half(inputs):
+            # PyTorch is slow at products of two precisions.
+            of_inputs.add_(_broadcast((factor * of_gamma).to(inputs.dtype), inputs))
+        else:
+            of_inputs.addcmul_(_broadcast(factor, inputs), _broadcast(of_gamma, inputs))
         return *_chosen(ctx, (of_inputs, of_gamma, of_beta)), None, None
 
 

@@ -3,7 +3,7 @@
     call_graphs.py       the calls of a model: which are recorded, and when; also those of an ordinary one
     layer_attributes.py  what a graph depends on besides tensors, watched for changes
     graph.py             one function of tensors as a graph, with its derivative
-    graph_passes.py small_operations.py padding.py random.py     what makes a graph right, and fast
+    graph_passes.py small_operations.py padding.py random.py cpu_kernels.py     what makes a graph right, and fast
     compiler.py cuda_graphs.py     what runs it
 
 It knows nothing of spikes, time steps or gradient methods.

@@ -17,6 +17,7 @@ from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.recorder import (
     choices,
     compiler,
+    cpu_kernels,
     cuda_graphs,
     graph_passes,
     padding,
@@ -116,6 +117,8 @@ class CallGraph:
 
         for part in (forward, backward):
             graph_passes.use_means(part)
+            if not compiled:
+                cpu_kernels.without_slow_kernels(part)
             random.read_seeds_once(part)
         self._choices = choices.with_graphs_of_their_own(
             backward, lambda part: finished(batched(part), "a chosen part of the backward pass"), compiled

@@ -185,20 +185,23 @@ def split(graph, forward_nodes, tensors, outputs):
 
 
 def use_means(graph):
-    """Replaces sums that are divided by the number of their terms by means, and sums of tensors that are widened before.
+    """Replaces sums that are divided by the number of their terms by means, with the casts to a wider dtype and back.
 
     PyTorch's mean does the same in one pass over memory, on GPUs in one launch; it widens what it reads.
     """
     for node in graph.find_nodes(op="call_function", target=_aten.div.Tensor):
         total, count = node.args
-        if not _is_only_used_here(total, _aten.sum.dim_IntList) or total.kwargs or not isinstance(count, (int, float)):
+        if not is_only_used_here(total, _aten.sum.dim_IntList) or total.kwargs or not isinstance(count, (int, float)):
             continue
         terms, axes, *keepdim = total.args
         shape, kwargs = terms.meta["val"].shape, {}
         if not node.meta["val"].is_floating_point() or count != math.prod(shape[axis] for axis in axes or range(len(shape))):
             continue
-        if _is_only_used_here(terms, _aten._to_copy.default) and terms.kwargs.keys() == {"dtype"}:
+        if is_only_used_here(terms, _aten._to_copy.default) and terms.kwargs.keys() == {"dtype"}:
             terms, kwargs = terms.args[0], terms.kwargs
+            narrowed = [user for user in node.users if user.target is _aten._to_copy.default]
+            if len(narrowed) == len(node.users) == 1 and narrowed[0].kwargs == {"dtype": terms.meta["val"].dtype}:
+                node, kwargs = narrowed[0], {}
         with graph.inserting_before(node):
             mean = graph.call_function(_aten.mean.dim, (terms, axes, *keepdim), kwargs)
         mean.meta = node.meta
@@ -206,7 +209,7 @@ def use_means(graph):
     graph.eliminate_dead_code()
 
 
-def _is_only_used_here(node, target):
+def is_only_used_here(node, target):
     return isinstance(node, fx.Node) and node.target is target and len(node.users) == 1
 
 
