@@ -22,10 +22,10 @@ from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
     check_data,
     check_inputs,
-    has_time,
     match,
     one_step,
     warn_of_time_in_a_step,
+    with_time,
 )
 from keras_ratesnn._model.silent_layers import SilentLayers
 from keras_ratesnn._model.streaming import Stream
@@ -334,15 +334,13 @@ class SpikingModel(
 
     def compute_output_spec(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
         functional = _graph.as_graph(self.network)
-        flat = _graph.match_inputs(functional, inputs)
-        for tensor, reference in zip(flat, functional.inputs, strict=True):
-            has_time(tensor, reference, _graph.frames_of(functional, self.timesteps))
+        (first, _), *_ = with_time(functional, inputs, self.timesteps)
 
         def spec(output):
             _, *shape = output.shape
             if self.return_sequences:
-                return keras.KerasTensor((flat[0].shape[0], self.timesteps, *shape), dtype=output.dtype)
-            return keras.KerasTensor((flat[0].shape[0], *shape), dtype=time_axis.mean_dtype(output.dtype))
+                return keras.KerasTensor((first.shape[0], self.timesteps, *shape), dtype=output.dtype)
+            return keras.KerasTensor((first.shape[0], *shape), dtype=time_axis.mean_dtype(output.dtype))
 
         return keras.tree.map_structure(spec, keras_internals.outputs_structure(functional))
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.models import _residual, _transformers, espikeformer, maxformer, preact_resnet, qkformer, resnet, sew_resnet
+from keras_ratesnn.models import _transformers, espikeformer, maxformer, preact_resnet, qkformer, resnet, sew_resnet
 from keras_ratesnn.models import vgg as vgg_models
 from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron
 
@@ -253,19 +253,19 @@ def vgg_ws(width, neuron):
 
 def res(width, neuron):
     inputs = keras.Input((8, 8, 3))
-    x = _residual.stem_block(inputs, width, "cifar", neuron, resnet.unit, name="res_stem")
+    x = resnet.unit(inputs, width, 3, 1, neuron, name="res_stem")
     return _two_blocks(inputs, x, width, neuron, resnet.basic_block, "res")
 
 
 def sew(width, neuron):
     inputs = keras.Input((8, 8, 3))
-    x = _residual.stem_block(inputs, width, "cifar", neuron, sew_resnet.unit, name="sew_stem")
+    x = sew_resnet.unit(inputs, width, 3, 1, neuron, name="sew_stem")
     return _two_blocks(inputs, x, width, neuron, sew_resnet.basic_block, "sew")
 
 
 def pre(width, neuron):
     inputs = keras.Input((8, 8, 3))
-    x = _residual.stem_block(inputs, width, "cifar", None, preact_resnet.unit, name="pre_stem")
+    x = preact_resnet.unit(inputs, width, 3, 1, None, name="pre_stem")
     return _two_blocks(inputs, x, width, neuron, preact_resnet.basic_block, "pre")
 
 

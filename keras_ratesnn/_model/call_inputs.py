@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals, time_axis
-from keras_ratesnn._model.input_checks import has_time
+from keras_ratesnn._model.input_checks import with_time
 from keras_ratesnn._model.time_masks import check_data_hold, masked
 
 
@@ -26,10 +26,9 @@ def call_inputs(network, inputs, timesteps, mask, mask_value):
         step of each sample that is not, `(batch,)`. The last two are `None` if all steps count.
     """
     frames = _graph.frames_of(network, timesteps)
-    flat = list(zip(_graph.match_inputs(network, inputs), network.inputs, strict=True))
-    pairs = [(tensor, has_time(tensor, wanted, frames)) for tensor, wanted in flat]
+    pairs = with_time(network, inputs, timesteps)
     check_data_hold(network, pairs, mask, mask_value)
-    pairs = [(_as_input(tensor, wanted), timed) for (tensor, timed), (_, wanted) in zip(pairs, flat, strict=True)]
+    pairs = [(_as_input(tensor, wanted), timed) for (tensor, timed), wanted in zip(pairs, network.inputs, strict=True)]
     pairs, mask = masked(network, pairs, mask, mask_value)
     if frames < timesteps:
         pairs = [(_shown(tensor, timesteps // frames) if timed else tensor, timed) for tensor, timed in pairs]

@@ -22,15 +22,15 @@ def check_inputs(network, inputs, timesteps):
         timesteps: Integer T.
     """
     if all(isinstance(leaf, (np.ndarray, keras.KerasTensor, *_NO_DATA)) or ops.is_tensor(leaf) for leaf in _leaves(inputs)):
-        _matched(network, inputs, timesteps)
+        with_time(network, inputs, timesteps)
 
 
 def inputs_with_time(network, x, timesteps):
     """Names of the inputs of a network whose data, tensors or arrays, have a time axis; of other data nothing is known."""
     if not all(isinstance(leaf, np.ndarray) or ops.is_tensor(leaf) for leaf in _leaves(x)):
         return []
-    pairs = zip(match(network, x), network.inputs, strict=True)
-    return [keras_internals.name_of_input(wanted) for tensor, wanted in pairs if has_time(tensor, wanted, timesteps)]
+    pairs = zip(with_time(network, x, timesteps), network.inputs, strict=True)
+    return [keras_internals.name_of_input(wanted) for (_, timed), wanted in pairs if timed]
 
 
 def check_data(network, x, timesteps, least=1):
@@ -46,7 +46,7 @@ def check_batch(network, x, timesteps):
 
     For the arguments see `check_inputs`.
     """
-    _check_samples(_matched(network, x, timesteps), least=1)
+    _check_samples([tensor for tensor, _ in with_time(network, x, timesteps)], least=1)
 
 
 def match(network, inputs):
@@ -61,12 +61,13 @@ def match(network, inputs):
     return _graph.match_inputs(network, inputs)
 
 
-def _matched(network, inputs, timesteps):
-    """Tensors or arrays that fit a network, in the order of its inputs."""
-    found, frames = match(network, inputs), _graph.frames_of(network, timesteps)
-    for tensor, wanted in zip(found, network.inputs, strict=True):
-        has_time(tensor, wanted, frames)
-    return found
+def with_time(network, inputs, timesteps):
+    """Tensors or arrays that fit a network, in the order of its inputs: pairs of each and whether it has a time axis.
+
+    For the arguments and errors see `check_inputs`.
+    """
+    frames = _graph.frames_of(network, timesteps)
+    return [(x, _has_time(x, wanted, frames)) for x, wanted in zip(match(network, inputs), network.inputs, strict=True)]
 
 
 def _check_samples(tensors, least):
@@ -86,14 +87,7 @@ _NO_DATA = (type(None), numbers.Number, str, bytes)
 """What Keras would not take for data either."""
 
 
-def has_time(tensor, wanted, timesteps):
-    """Whether an input of a network has a time axis; raises ValueError if neither shape fits.
-
-    Args:
-        tensor: Tensor or array.
-        wanted: The network's symbolic input.
-        timesteps: Integer T.
-    """
+def _has_time(tensor, wanted, timesteps):
     name = keras_internals.name_of_input(wanted)
     _check_numbers(tensor, wanted)
     if getattr(tensor.shape, "rank", 0) is None:

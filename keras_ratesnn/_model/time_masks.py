@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, time_axis
-from keras_ratesnn._model.input_checks import fits, has_time
+from keras_ratesnn._model.input_checks import fits, with_time
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -103,9 +103,7 @@ def check_some_steps_count(network, x, timesteps, mask, mask_value):
     """
     if not any(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten([x, mask])):
         return
-    flat = _graph.match_inputs(network, x)
-    frames = _graph.frames_of(network, timesteps)
-    pairs = [(tensor, has_time(tensor, wanted, frames)) for tensor, wanted in zip(flat, network.inputs, strict=True)]
+    pairs = with_time(network, x, timesteps)
     check_data_hold(network, pairs, mask, mask_value)
     for (tensor, timed), of_input in zip(pairs, _masks_of(network, pairs, mask), strict=True):
         counts = []

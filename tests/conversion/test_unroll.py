@@ -38,7 +38,7 @@ def vgg():
 
 def residual(unit, block, stem):
     inputs = keras.Input((8, 8, 3))
-    x = _residual.stem_block(inputs, 4, "cifar", ilif if stem else None, unit, name="stem")
+    x = _residual.stem_block(inputs, 4, "cifar", ilif if stem else None, unit)
     x = block(block(x, 4, 1, ilif, "b1"), 8, 2, ilif, "b2")
     return keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
 

@@ -351,6 +351,44 @@ def test_a_model_whose_layers_are_collected_twice_has_the_same_collection():
     assert len(model.weights) == 2
 
 
+class Measured(layers.Dense):
+    """Has a metric."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.mean = keras.metrics.Mean()
+
+
+@pytest.mark.parametrize("kind", [layers.Dense, Measured])
+def test_the_metrics_and_losses_of_a_model_are_those_of_the_present(kind):
+    inputs, dense = keras.Input((6,)), kind(3, kernel_regularizer="l2")
+    model = helpers.compiled(helpers.spiking(keras.Model(inputs, dense(LIF()(inputs)))))
+    for change in (lambda: None, lambda: dense.add_loss(keras.ops.ones(())), model._clear_losses):
+        change()
+        # They are known from now on.
+        assert model.variables
+        found, wanted = (owner.metrics.fget(model) for owner in (type(model), keras.Model))
+        assert list(map(id, found)) == list(map(id, wanted))
+        assert (kind is Measured) == any(metric is getattr(dense, "mean", None) for metric in found)
+        found, wanted = (owner.losses.fget(model) for owner in (type(model), keras.Layer))
+        np.testing.assert_array_equal(helpers.to_numpy(found), helpers.to_numpy(wanted))
+    assert not dense._losses
+
+
+@pytest.mark.skipif(helpers.BACKEND != "torch", reason="elsewhere Keras walks through layers only where it traces")
+def test_keras_does_not_walk_through_the_layers_in_each_step(monkeypatch):
+    inputs = keras.Input((6,))
+    model = helpers.compiled(helpers.spiking(keras.Model(inputs, layers.Dense(3)(LIF()(layers.Dense(4)(inputs))))))
+    model.train_on_batch(*helpers.data())
+    walked, plain = [], keras.Layer._flatten_layers
+    monkeypatch.setattr(
+        keras.Layer, "_flatten_layers", lambda layer, *args, **kw: walked.append(layer) or plain(layer, *args, **kw)
+    )
+    monkeypatch.setattr(layers.Dense, "_clear_losses", lambda layer: walked.append(layer))
+    model.train_on_batch(*helpers.data())
+    assert not [layer for layer in walked if layer is model or isinstance(layer, layers.Dense)]
+
+
 @pytest.mark.skipif(helpers.BACKEND != "torch", reason="only on PyTorch Keras collects weights for another library")
 def test_keras_collects_the_weights_of_a_model_again_only_where_they_have_changed():
     inputs = keras.Input((6,))

@@ -89,6 +89,13 @@ def test_the_citation_names_the_package_in_its_version_and_the_paper_that_the_do
     assert " and ".join(map(", ".join, names)) == re.search(r"author += \{(.+)\},", cited)[1]
 
 
+def test_the_changelog_begins_with_the_version_and_a_date_once_it_is_released():
+    version, state = re.search(r"^## (\S+) \((.+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).groups()
+    is_released = re.fullmatch(r"\d{4}-\d\d-\d\d", state) is not None
+    assert is_released or state == "unreleased"
+    assert keras_ratesnn.__version__ == (version if is_released else f"{version}.dev0")
+
+
 def test_the_site_has_a_title_for_each_mark_of_a_block_of_code():
     module = ast.parse((ROOT / "docs" / "mkdocs" / "repository_pages.py").read_text())
     (titles,) = (

@@ -189,6 +189,43 @@ def test_weights_tell_the_editions_for_event_frames_and_the_parts_of_the_large_e
 
 
 @on_torch
+@pytest.mark.parametrize(
+    "first", [("proj_conv", "proj_conv1", "proj_conv2", "rpe_conv"), ("proj_conv", "proj1_conv", "proj2_conv", "proj_res_conv")]
+)
+def test_maxformers_that_were_published_have_older_names(first, tmp_path):
+    _, weights = weights_in(content_of("maxformer_imagenet"))
+    older = {f"patch_embed1.embed{n}.embed_conv": f"patch_embed1.{name}" for n, name in enumerate(first, 1)}
+    later = {"max_embed1": "proj3_conv", "embed1": "proj4_conv", "max_embed2": "proj_res_conv"}
+    older |= {f"patch_embed{p}.{name}.embed_conv": f"patch_embed{p}.{old}" for p in (2, 3) for name, old in later.items()}
+    older |= {name.replace("_conv", "_bn"): old.replace("conv", "bn") for name, old in older.items()}
+    renamed = {
+        f"{older.get(layer, layer)}.{part}": weights[f"{layer}.{part}"]
+        for layer, _, part in (n.rpartition(".") for n in weights)
+    }
+    assert renamed.keys() != weights.keys()
+    expected, found = (
+        weights_of(case)
+        for case in (
+            Case("maxformer_imagenet").model(),
+            Case("maxformer_imagenet").model(path=saved(tmp_path / "old", renamed)),
+        )
+    )
+    assert all(np.array_equal(found[name], value) for name, value in expected.items())
+
+
+@on_torch
+def test_convolutions_that_cannot_run_are_left_out_as_in_the_espikeformer_that_was_published(tmp_path):
+    content = content_of("espikeformer_large_base")
+    for name, tensor in content["model"].items():
+        if "rep_conv.conv1.1." in name and tensor.ndim:
+            content["model"][name] = torch.ones(24)
+    report = Case("espikeformer_large_base").model(path=saved(tmp_path / "published.pth", content)).checkpoint_report
+    assert report.found["shortcut_projection"] is False
+    assert "cannot run" in report.unused["block3.1.rep_conv.conv2.0.weight"]
+    assert sum("cannot run" in reason for reason in report.unused.values()) == 24
+
+
+@on_torch
 def test_spikformers_for_event_frames_have_norms_and_positions_that_do_not_run(tmp_path):
     made = rsnn.models.Spikformer((32, 32, 2), timesteps=2, dims=32, blocks=1, edition="dvs")
     to_checkpoint(made, tmp_path / "written.pth")

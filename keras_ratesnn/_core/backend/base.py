@@ -5,7 +5,7 @@ import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -377,6 +377,33 @@ class Backend(abc.ABC):
     def unrolled_steps(self, with_gradient: bool) -> float:
         """Up to this T, unrolling the time loop of one layer is better than a compiled loop."""
         return math.inf
+
+    def time_loop(
+        self,
+        step: Callable[..., Any],
+        begin: Callable[..., Structure],
+        cell: Any,
+        key: Hashable,
+        state: Structure,
+        inputs: list[Tensor],
+        same: Sequence[bool],
+        valid: Tensor | None,
+        steps: slice,
+    ) -> tuple[Structure, list[Tensor]] | None:
+        """`(state, outputs)` of some steps by a program that is compiled for any number of them, or `None`: there is none.
+
+        Args:
+            step: Function `(state, inputs, valid) -> (state, outputs)` of one step, as in `elementwise`; tensors, or lists.
+            begin: Function of the inputs of the first step that returns the state before it.
+            cell: A neuron cell.
+            key: What else these functions depend on.
+            state: Structure of tensors, or `()` for that of `begin`.
+            inputs: List of tensors `(batch, T, ...)`, or `(batch, ...)` where they are the same at every step.
+            same: For each input, whether it is.
+            valid: Boolean tensor `(batch, T)`, false for what is padding, or `None`.
+            steps: Slice of the steps to run, from `start` to `stop`.
+        """
+        return None
 
     def untraced(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, excluded from compilers that trace Python code."""

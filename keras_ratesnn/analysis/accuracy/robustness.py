@@ -17,7 +17,7 @@ from keras_ratesnn._core.accuracy import is_right
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model import quantization
-from keras_ratesnn._model.input_checks import check_batch, has_time, match
+from keras_ratesnn._model.input_checks import check_batch, match, with_time
 from keras_ratesnn._model.time_masks import check_some_steps_count, masked
 from keras_ratesnn.analysis import _accuracy, _figures, _text
 from keras_ratesnn.gradients import BPTT, BY_NAME, GradientMethod, Rate
@@ -297,8 +297,7 @@ def _compiled(model, method, loss, threshold):
 def _mask_of(model, inputs):
     """The mask of the steps of a batch, `(batch, T)`, which changed inputs keep; `None` if all steps count."""
     network = _graph.as_graph(model.network)
-    timed = has_time(inputs, network.inputs[0], _graph.frames_of(network, model.timesteps))
-    return masked(network, [(inputs, timed)], None, model.mask_value)[1]
+    return masked(network, with_time(network, inputs, model.timesteps), None, model.mask_value)[1]
 
 
 def _signs(methods, sizes, lost, without):

@@ -9,7 +9,7 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._model.input_checks import check_batch, has_time
+from keras_ratesnn._model.input_checks import check_batch, with_time
 from keras_ratesnn._model.time_masks import masked
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -36,8 +36,8 @@ class Frames:
         network = _graph.as_graph(model.network)
         check_batch(network, x, model.timesteps)
         frames = _graph.frames_of(network, model.timesteps)
-        inputs = list(zip(_graph.match_inputs(network, x), network.inputs, strict=True))
-        timed = {id(leaf): wanted for leaf, wanted in inputs if has_time(leaf, wanted, frames)}
+        pairs = with_time(network, x, model.timesteps)
+        timed = {id(leaf): wanted for (leaf, in_time), wanted in zip(pairs, network.inputs, strict=True) if in_time}
         for wanted in timed.values():
             if not wanted.dtype.startswith(("float", "bfloat")):
                 raise ValueError(
@@ -46,7 +46,7 @@ class Frames:
                 )
         self.in_time = bool(timed)
         self._is_timed = keras.tree.map_structure(lambda leaf: id(leaf) in timed, x)
-        counts = [_counts(network, inputs, frames, model.mask_value)] if timed else []
+        counts = [_counts(network, pairs, frames, model.mask_value)] if timed else []
         self._counts = counts[0] if counts else np.ones((0, frames), bool)
         self.given = self._of_each(lambda leaf: leaf.astype("float32"), x)
 
@@ -79,15 +79,15 @@ class Frames:
         return (sums / np.maximum(counts.sum(axis=1), 1)).astype("float32")
 
 
-def _counts(network: Any, inputs: Any, frames: int, mask_value: float | None) -> np.ndarray:
+def _counts(network: Any, pairs: Any, frames: int, mask_value: float | None) -> np.ndarray:
     """Which frames of each sample are not padding, `(samples, T)`."""
-    samples = len(inputs[0][0])
+    samples = len(pairs[0][0])
     if mask_value is None:
         return np.ones((samples, frames), bool)
     found = []
     for start in range(0, samples, _AT_ONCE):
-        pairs = [(leaf[start : start + _AT_ONCE], has_time(leaf, wanted, frames)) for leaf, wanted in inputs]
-        found.append(ops.convert_to_numpy(masked(network, pairs, None, mask_value)[1]))
+        few = [(leaf[start : start + _AT_ONCE], timed) for leaf, timed in pairs]
+        found.append(ops.convert_to_numpy(masked(network, few, None, mask_value)[1]))
     return np.concatenate(found)
 
 

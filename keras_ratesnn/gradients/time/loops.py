@@ -4,6 +4,8 @@ Inside a compiled loop, variables are read from the loop state: random seeds and
 can be assigned only after the loop.
 """
 
+import itertools
+
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
@@ -68,6 +70,9 @@ def _unrolled(handler, state, inputs, same, valid):
         after, outputs = _several(handler, _started(handler, state, inputs[0]), _phases(handler, inputs, valid), inputs, valid)
         return handler.final(after), stacked(outputs)
 
+    found = _in_time_loops(handler, inputs, same, valid) if tree.is_absent(state) and handler.compiles else None
+    if found is not None:
+        return found
     in_a_pass = backend.steps_in_a_pass(timesteps, with_gradient)
     if not tree.is_absent(state):
         found = whole(inputs, valid)
@@ -82,6 +87,28 @@ def _unrolled(handler, state, inputs, same, valid):
             outputs += of_part
         found = handler.final(state), stacked(outputs)
     return found if with_gradient else backend.optimization_barrier(found)
+
+
+def _in_time_loops(handler, inputs, same, valid):
+    """`(state, outputs)` of all steps by time loops of the backend, one for the steps of each phase, or `None`."""
+    if valid is not None and (handler.moves_in_padding or len(valid.shape) > 2):
+        return None
+    state, parts, first = (), [], 0
+    for phase, steps in itertools.groupby(range(handler.context.windows.timesteps), handler.phase):
+        part = slice(first, first := first + len(list(steps)))
+
+        def step(state, inputs, valid, phase=phase):
+            state, (outputs,) = _several(handler, state, [phase], [inputs], [valid])
+            return handler.as_tensors(state), outputs
+
+        key = *handler.key, phase
+        found = backend.time_loop(step, handler.start, handler.cell, key, state, inputs, same, valid, part)
+        if found is None:
+            return None
+        state, outputs = found
+        parts.append(outputs)
+    outputs = parts[0] if len(parts) == 1 else [ops.concatenate(of_parts, axis=1) for of_parts in zip(*parts, strict=True)]
+    return handler.final(state), outputs
 
 
 def _pass(handler, state, steps, inputs, valid):

@@ -104,6 +104,11 @@ LARGE = {
 }
 
 
+_PROJECTION = "block3.0.rep_conv.conv"
+_NOT_RUN = {"block3.{b}.rep_conv.conv{n}.{m}": "convolutions that cannot run: their normalisation is of other channels"}
+"""Of the files that the authors published."""
+
+
 def espikeformer(weights):
     """The base networks, whose last two blocks with attention are a stage of their own."""
     if not {"ConvBlock1_1.0.Conv.pwconv1.0.weight", "block3.0.attn.q_conv.0.weight"} <= weights.keys():
@@ -121,10 +126,13 @@ def espikeformer_large(weights):
     stages, number = ("downsample1_2", "downsample2", "downsample3"), blocks(weights, r"block3\.(\d{1,9})\.")
     layout = _layout(weights, ESpikeFormerLarge, LARGE, stages, number)
     neurons = "ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)"
-    projected = "block3.0.rep_conv.conv1.0.weight" in weights
-    found = {**layout.found, "shortcut_projection": projected, "distilled": "head_kd.weight" in weights}
+    projected = f"{_PROJECTION}1.0.weight" in weights
+    runs = projected and outputs(weights, f"{_PROJECTION}1.0") == outputs(weights, f"{_PROJECTION}1.1")
+    found = {**layout.found, "shortcut_projection": runs, "distilled": "head_kd.weight" in weights}
     axes = {"attn": 3, "mlp": 3, "rep_conv": 3, "layer_scale1": 1, "layer_scale2": 1}
-    return layout._replace(found=found, assumed={"neuron": (None, neurons), "heads": _HEADS}, axes=axes)
+    return layout._replace(
+        found=found, assumed={"neuron": (None, neurons), "heads": _HEADS}, unused={} if runs else _NOT_RUN, axes=axes
+    )
 
 
 def sdt_v2(weights):

@@ -104,6 +104,21 @@ MAXFORMER = {
 }
 """The names of the layers of each edition."""
 
+_FIRST = {
+    "proj_conv": "1",
+    "proj_conv{n}": "{n+1}",
+    "proj{n}_conv": "{n+1}",
+    "rpe_conv": "shortcut",
+    "proj_res_conv": "shortcut",
+}
+_LATER = {"proj3_conv": "1", "proj4_conv": "2", "proj_res_conv": "shortcut"}
+OLDER_MAXFORMER = {
+    **_units({f"patch_embed1.{theirs}": f"patches1_{ours}" for theirs, ours in _FIRST.items()}),
+    **_units({f"patch_embed{{p}}.{theirs}": f"patches{{p}}_{ours}" for theirs, ours in _LATER.items()}),
+    **MAXFORMER["imagenet"],
+}
+"""The files that Max-Former's authors published are older than the names in their program, which reads them in order."""
+
 _SHARED_MEMBRANES = (
     "in the authors' program self-attention's last neurons pass their membranes from each sample of a batch to the next, as "
     "with shared_membrane=True; published accuracies are of such batches: 84.25 % of HST-10-768, which is 78.70 % with "
@@ -173,6 +188,9 @@ def qkformer(weights):
 
 def maxformer(weights):
     """Max-Former, whose first stage has no depthwise convolutions on CIFAR, and which has two stages on event frames."""
+    if {"patch_embed2.proj3_conv.weight", "stage1.0.mixer.conv5.weight"} <= weights.keys():
+        patches = "patch_embed1.proj_conv", "patch_embed3.proj3_conv"
+        return _in_stages(weights, MaxFormer, {"imagenet": OLDER_MAXFORMER}, "imagenet", *patches, "fc1_conv")
     if "patch_embed2.max_embed1.embed_conv.weight" not in weights:
         return None
     of_events = "patch_embed1.max_embed1.embed_conv.weight" in weights

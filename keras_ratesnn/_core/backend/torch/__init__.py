@@ -42,6 +42,7 @@ class Backend(base.Backend):
     elementwise = staticmethod(fusion.elementwise)
     fusing = staticmethod(fusion.fusing)
     steps_in_a_pass = staticmethod(fusion.steps_in_a_pass)
+    time_loop = staticmethod(fusion.time_loop)
 
     def any_size(self, name):
         return torch.export.Dim(name, min=1)

@@ -20,6 +20,7 @@ from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.recorder.compiler import LOCK, CompiledByLayout
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, is_recording_for_compiler
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
+from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, with_tensors
 from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._core.latest_settings import LatestSettings
 
@@ -35,6 +36,9 @@ time."""
 
 WORTH_COMPILING = 100
 """Calls of a cell after which compilation has paid off."""
+
+CALLS_BEFORE_LOOPS = 16
+"""Calls of a small layer before its time loop is written in C++, which then is a part of recorded graphs."""
 
 _kept = contextvars.ContextVar[Any]("keras_ratesnn_fusing", default=None)
 _kinds: set[Any] = set()
@@ -65,6 +69,50 @@ def elementwise(function, cell, key, *arguments):
     of_tensors = OfTensors(function, cell, arguments, torch.is_tensor)
     program = _loops_of(cell, kept).program(of_tensors, (key, described, training, global_settings()), tensors)
     return function(*arguments) if program is None else program(of_tensors, tensors)
+
+
+def time_loop(step, begin, cell, key, state, inputs, same, valid, steps):
+    """Some steps of a small layer by a program in C++, or `None`; see `base`."""
+    if _kept.get() is None or len(cell.variables) > len(cell.weights):
+        return None
+    weights, begins = keras_internals.values_of(cell.weights), tree.is_absent(state)
+    valid = [] if valid is None else [valid]
+    tensors = [*weights, *tree.flatten(state), *inputs, *valid]
+    if not _can_loop(tensors):
+        return None
+    timesteps = steps.stop - steps.start
+
+    def at(steps):
+        return [x if is_same else x[:, steps] for x, is_same in zip(inputs, same, strict=True)], [x[:, steps] for x in valid]
+
+    def made():
+        first, counts = at(steps.start)
+        before = with_tensors(begin(first) if begins else state)
+        of_begin = OfTensors(begin, cell, (first,), torch.is_tensor) if begins else None
+        of_step = OfTensors(step, cell, (before, first, *(counts or [None])), torch.is_tensor)
+        loop = TimeLoop(of_step, of_begin, weights, tree.flatten(before), first, counts, timesteps)
+        return loop, of_step.is_closed and (of_begin is None or of_begin.is_closed)
+
+    training, kept = _kept.get()
+    key = key, training, tuple(same), timesteps, begins, global_settings()
+    loop = _loops_of(cell, kept).time_loop(made, key, tensors)
+    if loop is None:
+        return None
+    before = () if loop.begins_with_numbers else begin(at(steps.start)[0]) if begins else state
+    return loop(weights, tree.flatten(with_tensors(before)), *at(steps))
+
+
+def _can_loop(tensors):
+    """Whether a program in C++ may run all steps: it has no derivative, and a larger compiled graph does without."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not torch.jit.is_tracing()
+        and not is_recording_for_compiler()
+        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+        and (is_recording() or all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors))
+        and all(tensor.device.type == "cpu" for tensor in tensors)
+    )
 
 
 def _can_fuse(tensors):
@@ -103,6 +151,9 @@ class _Loops:
         self._calls = 0
         self._was_compiled = False
         self._programs: dict[Any, _Program] = {}
+        self._loop_calls = 0
+        self._time_loops: dict[Any, TimeLoop] = {}
+        self._has_no_loop = False
         # Tensors that are settings change without notice.
         self._is_known = self._attributes.unknown is None and not self._attributes.tensors
 
@@ -113,7 +164,7 @@ class _Loops:
     @property
     def were_wasted(self):
         """Whether functions were compiled, but not called often."""
-        return self._was_compiled and self._calls < WORTH_COMPILING
+        return self._was_compiled and max(self._calls, self._loop_calls) < WORTH_COMPILING
 
     @functools.cached_property
     def _kind(self):
@@ -152,6 +203,30 @@ class _Loops:
             self._programs[place] = program
             _kinds.add(kind)
         return program
+
+    def time_loop(self, made, key, tensors):
+        """A `TimeLoop`, or `None` if there is none.
+
+        Args:
+            made: Function that returns a new one, and whether it does all that its function does.
+            key: Hashable: everything that determines it, except the settings and the properties of the tensors.
+            tensors: List of tensors.
+        """
+        self._loop_calls += 1
+        place = (key, *((tensor.shape, tensor.dtype) for tensor in tensors))
+        if place in self._time_loops or is_recording() or _are_large(tensors):
+            return self._time_loops.get(place)
+        if self._is_known and self._loop_calls >= CALLS_BEFORE_LOOPS * self._patience and not self._has_no_loop:
+            self._was_compiled = True
+            try:
+                loop, is_closed = made()
+                self._has_no_loop = not (is_closed and self.are_present())
+            # Without a compiler, or for other operations: they run one by one.
+            except Exception:
+                self._has_no_loop = True
+            if not self._has_no_loop:
+                self._time_loops[place] = loop
+        return self._time_loops.get(place)
 
 
 def _are_large(tensors):

@@ -56,7 +56,7 @@ class CallGraphs(base.CallGraphs):
                 lambda patience: _Settings(model, others, patience, self._places),
             )
             values = keras_internals.values_of(latest.variables)
-            signature = _signature([*values, *tensors])
+            signature = _signature(values, tensors)
             call = None if signature is None else latest.call_of_kind((signature, jit_compile, settings))
         return function(tensors) if call is None else call(latest, function, values, tensors, jit_compile)
 
@@ -119,11 +119,11 @@ class _Settings:
         return call
 
 
-def _signature(tensors):
-    """The properties of tensors, hashable, or `None` if there can be no graph for them."""
+def _signature(values, tensors):
+    """The properties of values of variables and of tensors, hashable, or `None` if there can be no graph for them."""
     if keras_internals.in_stateless_scope() or any(keras_internals.mask_of(tensor) is not None for tensor in tensors):
         return None
-    return CallGraph.signature(tensors)
+    return CallGraph.signature([*values, *tensors])
 
 
 class _Call:

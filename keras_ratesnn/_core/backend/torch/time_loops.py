@@ -1,0 +1,530 @@
+"""Time loops of small neuron layers in C++: all steps in one operation, in which the states of neurons stay in fast memory.
+
+PyTorch's compiler writes out every time step, so that it takes longer for larger T. Here one step is traced, and written as the
+body of a loop, in a program for any sizes and number of steps, which compiles in less than a second. There is none for steps
+that need a gradient, or have other operations than those below.
+"""
+
+import ctypes
+import functools
+import itertools
+import math
+import os
+import pathlib
+import shutil
+import string
+import subprocess
+import tempfile
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from keras_ratesnn._core import tree
+from keras_ratesnn._core.backend.torch.recorder.compiler import LOCK
+
+_aten = torch.ops.aten
+
+_TYPES = {torch.float32: "float", torch.float64: "double", torch.bool: "int32_t"}
+"""The types in C++. Booleans are as wide as the numbers beside them: loops with others are not vectorised."""
+
+_HALF = (torch.float16, torch.bfloat16)
+"""What is converted before and after the loop, and not computed with."""
+
+
+class TimeLoop:
+    """All steps of neurons as one operation, without gradient, for tensors of these shapes.
+
+    Args:
+        step: Function of the tensors of these lists, one after the other, that returns a structure `(state, outputs)` of
+            tensors: one time step, element-wise.
+        begin: Function of weights and inputs that returns the state before the first step, or `None` if it is another one.
+        weights: List of tensors that broadcast to the inputs.
+        state: List of tensors, the state before the first step.
+        inputs: List of tensors `(batch, ...)`, those of one step.
+        valid: List of one boolean tensor `(batch,)`, or empty.
+        timesteps: Integer T.
+
+    Attributes:
+        begins_with_numbers: Boolean, whether the state at the beginning is a part of the program.
+
+    Raises:
+        ValueError: If the step has operations for which there is no text.
+        Exception: Any other, if there is no compiler, or if it fails.
+    """
+
+    def __init__(self, step, begin, weights, state, inputs, valid, timesteps):
+        groups = list(map(len, (weights, state, inputs, valid)))
+        with torch.no_grad(), LOCK:
+            numbers = None if begin is None else _numbers(_traced(begin, [*weights, *inputs]))
+            self._structure = tree.map_leaves(lambda leaf: None, step(*weights, *state, *inputs, *valid))
+            while True:
+                module = _traced(step, [*weights, *state, *inputs, *valid])
+                after = [_value(node) for node in module.graph.output_node().args[0]]
+                pairs = list(zip(state, after, strict=False))
+                if all(old.shape == new.shape and old.dtype == new.dtype for old, new in pairs):
+                    break
+                # What neurons share at first may differ later, and where rows are padding.
+                state = [old.to(new.dtype).expand(new.shape) for old, new in pairs]
+        self.begins_with_numbers = numbers is not None
+        self._state = [] if self.begins_with_numbers else [(new.shape, new.dtype) for _, new in pairs]
+        self._dtypes = [result.dtype for result in after]
+        batch, *features = inputs[0].shape
+        text = _Text(module, (batch, *features), groups, numbers)
+        self._of_weights = text.of_weights
+        shapes = [x.shape if index < len(state) else (batch, timesteps, *x.shape[1:]) for index, x in enumerate(after)]
+        outputs = [(shape, _stored(dtype)) for shape, dtype in zip(shapes, self._dtypes, strict=True)]
+        sizes = batch, math.prod(features), timesteps
+        program = _Program(_compiled(str(text)), sizes, text.axes, outputs)
+        with LOCK:
+            self._number = len(_programs)
+            _programs.append(program)
+
+    def __call__(self, weights, state, inputs, valid):
+        """`(state, outputs)` after all steps.
+
+        The lists are as in the constructor, but `state` is empty if the program `begins_with_numbers`, and time is the second
+        axis of `valid`, of outputs, and of inputs unless they are the same at every step.
+        """
+        state = [tensor.to(dtype).expand(shape) for tensor, (shape, dtype) in zip(state, self._state, strict=True)]
+        tensors = [x.to(_stored(x.dtype)) for x in (*state, *inputs, *valid, *self._of_weights(*weights))]
+        found = torch.ops.keras_ratesnn.time_loop.default(self._number, tensors)
+        remaining = iter([x.to(dtype) for x, dtype in zip(found, self._dtypes, strict=True)])
+        return tree.map_leaves(lambda _: next(remaining), self._structure)
+
+
+def _traced(function, tensors):
+    """The graph module of a function of tensors."""
+    module = make_fx(lambda *tensors: tree.flatten(with_tensors(function(*tensors))))(*(tensor.detach() for tensor in tensors))
+    module.graph.eliminate_dead_code()
+    return module
+
+
+def with_tensors(structure):
+    """A structure with tensors instead of numbers."""
+    return tree.map_leaves(lambda leaf: leaf if torch.is_tensor(leaf) else torch.full((), leaf), structure)
+
+
+def _constants(module):
+    """The values of the nodes that do not depend on the arguments of a graph but for their shapes."""
+    found: dict[fx.Node, torch.Tensor] = {}
+    for node in module.graph.nodes:
+        if node.target in _FILLED or node.target is _aten.full_like.default:
+            value, like = _FILLED.get(node.target, node.args[-1]), _value(node)
+            found[node] = torch.full((), value, dtype=like.dtype).expand(like.shape)
+        elif node.op == "get_attr":
+            found[node] = getattr(module, node.target)
+        elif node.op == "call_function" and all(argument in found for argument in node.all_input_nodes):
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), found.__getitem__)
+            found[node] = node.target(*args, **kwargs)
+    return found
+
+
+def _number(constant):
+    """The number of which a tensor consists; raises ValueError if there are several."""
+    first = constant.flatten()[0]
+    if not torch.equal(constant, first.expand(constant.shape)):
+        raise ValueError("there are constants that are not the same for all neurons")
+    return first.item()
+
+
+def _numbers(module):
+    """The numbers of which the results of a graph consist, or `None` if they depend on its arguments."""
+    constants = _constants(module)
+    results = module.graph.output_node().args[0]
+    return list(map(_number, map(constants.get, results))) if all(result in constants for result in results) else None
+
+
+def _value(node):
+    return node.meta["val"]
+
+
+def _stored(dtype):
+    """The dtype of the tensors that a program reads and writes."""
+    return torch.float32 if dtype in _HALF else dtype
+
+
+def _type(dtype):
+    """The type in C++."""
+    if _stored(dtype) not in _TYPES:
+        raise ValueError(f"there are tensors of {dtype}")
+    return _TYPES[_stored(dtype)]
+
+
+def _sum(x, y, alpha=None):
+    return f"{x} + {y}" if alpha is None else f"multiply_add({y}, {alpha}, {x})"
+
+
+def _difference(x, y, alpha=None):
+    return f"{x} - {y}" if alpha is None else f"multiply_add({y}, -{alpha}, {x})"
+
+
+def _clamped(x, low=None, high=None):
+    # NaN stays NaN.
+    x = x if low is None else f"({x} < {low} ? {low} : {x})"
+    return x if high is None else f"({x} > {high} ? {high} : {x})"
+
+
+_ARITHMETIC: dict[Any, Any] = {
+    _aten.add.Tensor: _sum,
+    _aten.sub.Tensor: _difference,
+    _aten.rsub.Scalar: lambda x, y, alpha=None: _difference(y, x, alpha),
+    _aten.mul.Tensor: "{} * {}".format,
+    _aten.div.Tensor: "{} / {}".format,
+    _aten.neg.default: "-{}".format,
+    _aten.abs.default: "std::abs({})".format,
+    _aten.reciprocal.default: "1 / {}".format,
+    _aten.round.default: "std::nearbyint({})".format,
+    _aten.exp.default: "exponential({})".format,
+    _aten.sigmoid.default: "1 / (1 + exponential(-{}))".format,
+    _aten.tanh.default: "std::tanh({})".format,
+    _aten.sqrt.default: "std::sqrt({})".format,
+    _aten.relu.default: lambda x: _clamped(x, 0),
+    _aten.clamp.default: _clamped,
+    _aten.clamp.Tensor: _clamped,
+    _aten.addcmul.default: lambda x, y, z, value=None: f"{x} + {y} * {z}" if value is None else f"{x} + {value} * {y} * {z}",
+    _aten._to_copy.default: "{}".format,
+}
+"""The texts of operations on numbers of the type of their result."""
+
+_COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "eq": "==", "ne": "!="}
+_OF_BOOLEANS = {"logical_and": "&", "bitwise_and": "&", "logical_or": "|", "bitwise_or": "|"}
+_SAME = {_aten.detach.default, _aten.alias.default, _aten.clone.default}
+_VIEWS = {_aten.view.default, _aten.unsqueeze.default, _aten.expand.default}
+_FILLED = {_aten.zeros_like.default: 0, _aten.ones_like.default: 1}
+
+
+class _Text:
+    """The program of a step in C++.
+
+    Args:
+        module: The graph module of a step: of weights, state, inputs and valid rows, to the next state and outputs.
+        shape: Tuple, that of the inputs.
+        groups: List of the lengths of these four lists.
+        numbers: List of the numbers that the state is at the beginning, or `None` if it reads it.
+
+    Attributes:
+        axes: For each tensor that the program reads, in order, whether it has features, and its number of axes without time.
+        of_weights: Function of the weights that returns the last of these tensors.
+    """
+
+    def __init__(self, module, shape, groups, numbers):
+        self._module, self._shape = module, shape
+        remaining = iter(module.graph.find_nodes(op="placeholder"))
+        weights, state, inputs, valid = (list(itertools.islice(remaining, count)) for count in groups)
+        # Nodes that are one number, those of weights alone, and all others, with their names.
+        self._constants = _constants(module)
+        self._fixed, self._names = set(weights), {}
+        self._used: dict[fx.Node, str] = {}
+        self.axes: list[tuple[bool, int]] = []
+        self._pointers, self._before, self._step, self._body, self._after = [], [], [], [], []
+        for index, node in enumerate(state):
+            kind = _type(_value(node).dtype)
+            first = _literal(numbers[index], kind) if numbers else self._read(node, _value(node).shape, False)
+            self._before.append(f"{kind} state_{index}[BLOCK];\nfor (int j = 0; j < n; ++j) state_{index}[j] = {first};")
+            self._body.append(f"const {kind} {node.name} = state_{index}[j];")
+            self._names[node] = node.name
+        for node in (*inputs, *valid):
+            self._names[node] = self._declared(node, _value(node).shape, True)
+        for node in module.graph.nodes:
+            if node.op == "call_function" and node not in self._constants:
+                self._write(node)
+        for index, result in enumerate(module.graph.output_node().args[0]):
+            self._write_result(index, result, len(state))
+        self.of_weights = self._graph_of_weights(weights)
+
+    def __str__(self):
+        parts = {
+            "pointers": self._pointers,
+            "before": self._before,
+            "step": self._step,
+            "body": self._body,
+            "after": self._after,
+        }
+        return _PROGRAM.substitute({name: "\n".join(lines) for name, lines in parts.items()})
+
+    def _is_row(self, shape):
+        """Whether there is one number for each sample."""
+        return len(shape) > 0 and shape[0] == self._shape[0] and math.prod(shape[1:]) == 1
+
+    def _read(self, node, shape, has_steps):
+        """The text that reads a tensor at a step."""
+        index, has_features = len(self.axes), bool(shape) and not self._is_row(shape)
+        if has_features and shape != self._shape:
+            raise ValueError(f"a tensor of the shape {tuple(shape)}")
+        self.axes.append((has_features, len(shape)))
+        kind = "bool" if _value(node).dtype == torch.bool else _type(_value(node).dtype)
+        offset = f"b * strides[{2 * index}]{' + f' if has_features else ''}"
+        self._pointers.append(f"const {kind}* in_{index} = static_cast<const {kind}*>(inputs[{index}]) + {offset};")
+        place = [f"t * strides[{2 * index + 1}]"] * has_steps + ["j"] * has_features
+        return f"in_{index}[{' + '.join(place) or 0}]"
+
+    def _declared(self, node, shape, has_steps):
+        """The name of what is read from a tensor."""
+        text = f"const {_type(_value(node).dtype)} {node.name} = {self._read(node, shape, has_steps)};"
+        has_features, _ = self.axes[-1]
+        (self._body if has_features else self._step if has_steps else self._before).append(text)
+        return node.name
+
+    def _write(self, node):
+        if all(argument in self._constants or argument in self._fixed for argument in node.all_input_nodes):
+            self._fixed.add(node)
+        elif node.target in _SAME or (node.target in _VIEWS and self._is_plain_view(node)):
+            self._names[node] = self._names[node.args[0]]
+        else:
+            self._check_shape(node)
+            self._names[node] = node.name
+            self._body.append(f"const {_type(_value(node).dtype)} {node.name} = {self._operation(node)};")
+
+    def _is_plain_view(self, node):
+        """Whether the numbers of a view are those of its argument for the same neuron."""
+        before, after = _value(node.args[0]).shape, _value(node).shape
+        expands = node.target is _aten.expand.default and after == self._shape and len(before) in (0, len(after))
+        return before == after or expands or (self._is_row(before) and self._is_row(after))
+
+    def _check_shape(self, node):
+        shape, dtype = _value(node).shape, _value(node).dtype
+        if shape not in ((), self._shape) and not self._is_row(shape):
+            raise ValueError(f"{node.target} with a result of the shape {tuple(shape)}")
+        # It is rounded after the loop: nothing may read what was rounded.
+        is_chosen = node.target in (_aten._to_copy.default, _aten.where.self)
+        if dtype in _HALF and not (
+            is_chosen and all(user.op == "output" or user.target is _aten.where.self for user in node.users)
+        ):
+            raise ValueError(f"{node.target} computes in {dtype}")
+
+    def _operation(self, node):
+        target, name = node.target, str(node.target).split(".")[1]
+        shape, kind = _value(node).shape, _type(_value(node).dtype)
+        if name in _COMPARISONS:
+            nodes = node.all_input_nodes
+            kind = _type(functools.reduce(torch.promote_types, (_value(argument).dtype for argument in nodes)))
+            return f" {_COMPARISONS[name]} ".join(self._operand(argument, kind, shape) for argument in node.args)
+        if name in _OF_BOOLEANS:
+            return f" {_OF_BOOLEANS[name]} ".join(self._operand(argument, "int32_t", shape) for argument in node.args)
+        if name in ("logical_not", "bitwise_not"):
+            return f"1 - {self._operand(node.args[0], kind, shape)}"
+        if target is _aten.where.self:
+            chosen, *others = node.args
+            one, other = (self._operand(argument, kind, shape) for argument in others)
+            return f"choose({self._operand(chosen, 'int32_t', shape)}, {one}, {other})"
+        if target is _aten.pow.Tensor_Scalar and node.args[1] == 2:
+            return " * ".join([self._operand(node.args[0], kind, shape)] * 2)
+        if target is _aten.round.decimals and not node.kwargs.get("decimals"):
+            target = _aten.round.default
+        if target not in _ARITHMETIC or kind == "int32_t":
+            raise ValueError(f"it has the operation {target}")
+        arguments = [None if argument is None else self._operand(argument, kind, shape) for argument in node.args]
+        factors = {key: self._operand(node.kwargs[key], kind, shape) for key in ("alpha", "value") if key in node.kwargs}
+        return _ARITHMETIC[target](*arguments, **factors)
+
+    def _operand(self, argument, kind, shape):
+        """The text of an argument of an operation with a result of a shape, converted to a type."""
+        if isinstance(argument, fx.Node):
+            own = _value(argument).shape
+            if argument in self._constants:
+                return _literal(_number(self._constants[argument]), kind)
+            if argument in self._fixed:
+                if own and (shape != self._shape or (len(own) == len(shape) and own[0] != 1)):
+                    raise ValueError("weights are not of neurons")
+                if argument not in self._used:
+                    self._used[argument] = self._declared(argument, self._shape if own else (), False)
+                return f"({kind}){self._used[argument]}"
+            if own and len(own) != len(shape):
+                raise ValueError("rows become features")
+            return f"({kind}){self._names[argument]}"
+        return _literal(argument, kind)
+
+    def _write_result(self, index, result, states):
+        if _value(result).dtype == torch.bool:
+            raise ValueError("a result is a boolean")
+        shape, kind = _value(result).shape, _type(_value(result).dtype)
+        text = self._operand(result, kind, shape)
+        is_row = self._is_row(shape)
+        if index >= states:
+            if shape != self._shape:
+                raise ValueError(f"an output has the shape {tuple(shape)}")
+            self._pointers.append(f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + b * steps * features + f;")
+            self._body.append(f"out_{index}[t * features + j] = {text};")
+            return
+        self._body.append(f"state_{index}[j] = {text};")
+        place = "b" if is_row else "b * features + f" if shape else "0"
+        self._pointers.append(f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + {place};")
+        first = "if (f == 0) " if is_row else "if (b == 0 && f == 0) "
+        copied = f"for (int j = 0; j < n; ++j) out_{index}[j] = state_{index}[j];"
+        self._after.append(copied if shape and not is_row else f"{first}out_{index}[0] = state_{index}[0];")
+
+    def _graph_of_weights(self, weights):
+        """A function of the weights that returns those values that the program reads, one for each feature, or one for all."""
+        graph, places = fx.Graph(), {}
+        for node in weights:
+            places[node] = graph.placeholder(node.name)
+        for node in self._module.graph.nodes:
+            is_fixed = node.op != "placeholder" and (node in self._fixed or node in self._constants)
+            if is_fixed and all(argument in places for argument in node.all_input_nodes):
+                places[node] = graph.node_copy(node, places.__getitem__)
+        graph.output([places[node] for node in self._used])
+        graph.eliminate_dead_code()
+        run = fx.GraphModule(self._module, graph).forward
+        features = (1, *self._shape[1:])
+        return lambda *weights: [x.expand(features) if x.ndim else x for x in run(*weights)] if self._used else []
+
+
+def _literal(number, kind):
+    if math.isfinite(number):
+        return f"static_cast<{kind}>({float(number).hex()})"
+    return "NAN" if math.isnan(number) else "INFINITY" if number > 0 else "-INFINITY"
+
+
+_PROGRAM = string.Template("""#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+// So many neurons take all steps before the next ones.
+constexpr int BLOCK = 128;
+
+template <typename T>
+inline T multiply_add(T x, T y, T z) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return std::fma(x, y, z);
+#else
+  return x * y + z;
+#endif
+}
+
+// Without a branch, which a compiler would not vectorise.
+template <typename Bits, typename T>
+inline T chosen(Bits is_first, T x, T y) {
+  Bits one, other;
+  std::memcpy(&one, &x, sizeof one);
+  std::memcpy(&other, &y, sizeof other);
+  one = (one & -is_first) | (other & (is_first - 1));
+  std::memcpy(&x, &one, sizeof one);
+  return x;
+}
+
+inline float choose(int32_t is_first, float x, float y) { return chosen<int32_t>(is_first, x, y); }
+inline double choose(int32_t is_first, double x, double y) { return chosen<int64_t>(is_first, x, y); }
+
+inline double exponential(double x) { return std::exp(x); }
+
+inline float power_of_two(int32_t exponent) {
+  const int32_t bits = (exponent + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return power;
+}
+
+// 2^n e^r with the polynomial of Cephes, which a compiler can vectorise.
+inline float exponential(float x) {
+  x = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
+  const float n = std::nearbyint(x * 1.44269504088896341f);
+  const float r = multiply_add(n, 2.12194440e-4f, multiply_add(n, -0.693359375f, x));
+  float p = 1.9875691500e-4f;
+  p = multiply_add(p, r, 1.3981999507e-3f);
+  p = multiply_add(p, r, 8.3334519073e-3f);
+  p = multiply_add(p, r, 4.1665795894e-2f);
+  p = multiply_add(p, r, 1.6666665459e-1f);
+  p = multiply_add(p, r, 5.0000001201e-1f);
+  p = multiply_add(p, r * r, r) + 1.0f;
+  const int32_t exponent = static_cast<int32_t>(n), half = exponent >> 1;
+  return p * power_of_two(half) * power_of_two(exponent - half);
+}
+
+extern "C" void run(int64_t batch, int64_t features, int64_t steps, const void* const* inputs, const int64_t* strides,
+                    void* const* outputs) {
+  const int64_t blocks = (features + BLOCK - 1) / BLOCK;
+  for (int64_t index = 0; index < batch * blocks; ++index) {
+    const int64_t b = index / blocks, f = index % blocks * BLOCK;
+    const int n = features - f < BLOCK ? static_cast<int>(features - f) : BLOCK;
+$pointers
+    const int64_t t = 0;
+$before
+    for (int64_t t = 0; t < steps; ++t) {
+$step
+#pragma omp simd
+      for (int j = 0; j < n; ++j) {
+$body
+      }
+    }
+$after
+  }
+}
+""")
+
+
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fopenmp-simd")
+
+
+@functools.lru_cache(None)
+def _compiled(text):
+    """The function `run` of a program."""
+    compilers = [os.environ.get("CXX"), "g++", "clang++"]
+    compiler = next(filter(None, (shutil.which(name) for name in compilers if name)))
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = pathlib.Path(folder, "loop.cpp"), pathlib.Path(folder, "loop.so")
+        source.write_text(text)
+        command = [compiler, *_FLAGS, "-shared", "-fPIC", "-o", str(library), str(source)]
+        subprocess.run(command, check=True, capture_output=True)
+        return ctypes.CDLL(str(library)).run
+
+
+class _Program:
+    """A compiled program for tensors of some sizes.
+
+    Args:
+        run: What `_compiled` returned.
+        sizes: Tuple `(batch, features, timesteps)`.
+        axes: As in `_Text`.
+        outputs: List of the shapes and dtypes of what it returns.
+    """
+
+    def __init__(self, run, sizes, axes, outputs):
+        self._run, self._sizes, self._axes, self._outputs = run, sizes, axes, outputs
+
+    def empty(self):
+        """New tensors for the results."""
+        return [torch.empty(shape, dtype=dtype) for shape, dtype in self._outputs]
+
+    def __call__(self, tensors):
+        tensors, strides = zip(*(_laid_out(x, *axes) for x, axes in zip(tensors, self._axes, strict=True)), strict=True)
+        outputs = self.empty()
+        flat = [stride for pair in strides for stride in pair]
+        arrays = _pointers(tensors), (ctypes.c_int64 * len(flat))(*flat), _pointers(outputs)
+        self._run(*map(ctypes.c_int64, self._sizes), *arrays)
+        return outputs
+
+
+def _pointers(tensors):
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def _laid_out(tensor, has_features, axes):
+    """`(tensor, (stride of the batch, stride of time))`, with its features one after the other in memory."""
+    has_time = tensor.ndim > axes
+    if has_features:
+        expected = 1
+        for size, stride in zip(reversed(tensor.shape[1 + has_time :]), reversed(tensor.stride()), strict=False):
+            if size != 1 and stride != expected:
+                tensor = tensor.contiguous()
+                break
+            expected *= size
+    of_batch = tensor.stride(0) if tensor.ndim and len(tensor) > 1 else 0
+    return tensor, (of_batch, tensor.stride(1) if has_time else 0)
+
+
+_programs: list[_Program] = []
+
+_library = torch.library.Library("keras_ratesnn", "FRAGMENT")
+_library.define("time_loop(int number, Tensor[] tensors) -> Tensor[]")
+
+
+@torch.library.impl(_library, "time_loop", "CompositeExplicitAutograd")
+def _run_loop(number, tensors):
+    return _programs[number](tensors)
+
+
+@torch.library.register_fake("keras_ratesnn::time_loop", lib=_library)
+def _shapes_of_loop(number, tensors):
+    return _programs[number].empty()

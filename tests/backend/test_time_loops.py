@@ -1,0 +1,153 @@
+"""Time loops of small layers in C++, on PyTorch: the same results as operation by operation, in fewer operations."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, compiled, dyadic, loss_and_gradients, spiking, to_numpy
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+
+if BACKEND != "torch":
+    pytest.skip("other backends compile loops by themselves", allow_module_level=True)
+
+import torch
+from counted_operations import Counter
+from recorded_calls import recording
+
+from keras_ratesnn._core.backend.torch import fusion, time_loops
+
+pytestmark = pytest.mark.runs_once
+needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+
+NEURONS = {
+    "IF": lambda: rsnn.layers.IF(0.5, initial_membrane=0.25, surrogate="atan"),
+    "LIF": lambda: rsnn.layers.LIF(0.5, 0.5, reset="hard", v_reset=-0.25, surrogate="triangle"),
+    "LIF, delayed": lambda: rsnn.layers.LIF(0.5, 0.5, decay_input=True, reset_delay=True),
+    "ParametricLIF": lambda: rsnn.layers.ParametricLIF(0.5, 0.5, per_channel=True, learn_threshold=True, detach_reset=False),
+    "CuBaLIF": lambda: rsnn.layers.CuBaLIF(0.5, 0.5, synaptic_decay=0.5, surrogate="gaussian"),
+    "ALIF": lambda: rsnn.layers.ALIF(threshold=0.5, learn_threshold=True, surrogate="rectangular"),
+    "ILIF": lambda: rsnn.layers.ILIF(3, 0.5, 0.5, normalize=True, detach_reset=False),
+}
+TIMESTEPS = 5
+
+
+@pytest.fixture
+def early(monkeypatch):
+    """Loops are written at the third call."""
+    monkeypatch.setattr(fusion, "CALLS_BEFORE_LOOPS", 3)
+
+
+def network(names, features=(6,)):
+    inputs = keras.Input(features, dtype=keras.config.dtype_policy().compute_dtype)
+    currents = layers.Dense(8, name="currents")(inputs)
+    x = layers.Concatenate()([NEURONS[name]()(currents) for name in names])
+    return keras.Model(inputs, layers.Dense(3)(x if len(features) == 1 else layers.Flatten()(x)))
+
+
+def sequences(features=(6,)):
+    """A batch that no rounding moves over a threshold: sums of multiples of 1/16 are exact in every policy."""
+    return dyadic((5, TIMESTEPS, *features), seed=1).astype("float32"), np.array([0, 1, 2, 0, 1])
+
+
+def programs():
+    return len(time_loops._programs)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("names", "gradient", "policy", "lengths", "features"),
+    [
+        (list(NEURONS), "rate", "float32", (5, 3, 1, 4, 2), (6,)),
+        (["IF"], rsnn.gradients.Rate(windows=2), "mixed_bfloat16", (5, 3, 1, 4, 2), (6,)),
+        (["ParametricLIF"], "rate", "float64", None, (2, 3, 6)),
+    ],
+    ids=["each neuron in float32", "windows in half precision", "images in float64"],
+)
+def test_loops_give_the_same_results_as_operations(early, names, gradient, policy, lengths, features):
+    keras.config.set_dtype_policy(policy)
+    model = spiking(network(names, features), TIMESTEPS, gradient, mask_value=lengths and 0.0)
+    model.network.get_layer("currents").kernel.assign(dyadic((6, 8)))
+    x, y = sequences(features)
+    for sample, length in zip(x, lengths or (), strict=False):
+        sample[length:] = 0.0
+
+    def results():
+        with torch.no_grad():
+            outputs = to_numpy(ops.cast(model(x), "float32"))
+        return *loss_and_gradients(model, x, y), outputs
+
+    before = programs()
+    loss, gradients, outputs = results()
+    assert programs() == before
+    for _ in range(2):
+        again, found, outputs_again = results()
+        assert again == pytest.approx(loss, rel=1e-6)
+        np.testing.assert_array_equal(outputs_again, outputs)
+        for path, of_weight in gradients.items():
+            np.testing.assert_allclose(found[path], of_weight, rtol=1e-5, atol=1e-6, err_msg=path)
+    # One for each layer in inference, and in training for each window and layer but for those without written derivatives.
+    windows = 1 if gradient == "rate" else 2
+    assert programs() - before == len(names) + windows * len(set(names) - {"CuBaLIF", "ALIF"})
+
+
+@needs_compiler
+def test_a_recorded_step_of_small_layers_has_as_many_operations_at_any_T(early):
+    counts = []
+    for timesteps in (4, 29):
+        model = compiled(spiking(network(["LIF", "ParametricLIF"]), timesteps, "rate"))
+        x, y = np.ones((5, timesteps, 6), "float32"), np.array([0, 1, 2, 0, 1])
+        with recording(eager_calls=3):
+            for _ in range(5):
+                model.train_on_batch(x, y)
+            assert model.engine == "recorded"
+            with Counter() as counter:
+                model.train_on_batch(x, y)
+        counts.append(counter.operations)
+    assert counts[0] == counts[1]
+
+
+@needs_compiler
+def test_loops_follow_settings_weights_and_sizes_of_batches(early):
+    model = spiking(network(["ParametricLIF"]), TIMESTEPS, "rate")
+    (neurons,) = (layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron))
+    x, y = sequences()
+    before = programs()
+
+    def steeper():
+        neurons.cell.surrogate.alpha = 2.0
+
+    for change in (lambda: None, lambda: neurons.cell.set_threshold(0.25), steeper):
+        change()
+        first, *_, last = (loss_and_gradients(model, x, y) for _ in range(4))
+        assert last[0] == pytest.approx(first[0], rel=1e-6)
+        for path, of_weight in first[1].items():
+            np.testing.assert_allclose(last[1][path], of_weight, rtol=1e-5, atol=1e-6, err_msg=path)
+    assert programs() - before == 2
+    with torch.no_grad():
+        outputs = [to_numpy(model(x[:size])) for size in (5, 5, 5, 2, 1)]
+    for of_part in outputs:
+        np.testing.assert_allclose(of_part, outputs[0][: len(of_part)], rtol=1e-6)
+
+
+def fail(*args):
+    raise RuntimeError("no compiler here")
+
+
+@pytest.mark.parametrize("why", ["no compiler", "operations without a text"])
+def test_without_a_program_operations_run_one_by_one_silently(early, monkeypatch, why):
+    asked = []
+    if why == "no compiler":
+        monkeypatch.setattr(time_loops, "_compiled", lambda text: asked.append(text) or fail())
+    else:
+        monkeypatch.setattr(time_loops._Text, "_operation", lambda self, node: asked.append(node) or fail())
+    model, (x, _) = spiking(network(["IF"]), TIMESTEPS, "rate"), sequences()
+    before = programs()
+    with torch.no_grad():
+        first, *_, last = (to_numpy(model(x)) for _ in range(6))
+    np.testing.assert_array_equal(last, first)
+    # It is tried once.
+    assert len(asked) == 1
+    assert programs() == before
