@@ -103,8 +103,8 @@ def _reset_keras():
         fusion._kinds.clear()
 
 
-_OPTIMIZED = ("backend", "benchmark", "steps")
-"""Rooms of tests of what runs, and how fast."""
+_OPTIMIZED = ("backend", "benchmark", "gradients", "steps")
+"""Rooms of tests whose graphs TensorFlow's passes rewrite, as they do for users."""
 
 
 @pytest.fixture(autouse=True)

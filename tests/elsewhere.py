@@ -10,10 +10,7 @@ IN_TURN = (
     "callbacks",
     "conversion",
     "events",
-    "gradients",
-    "graph",
     "integers",
-    "layers",
     "losses",
     "models",
     "nir",
@@ -22,8 +19,8 @@ IN_TURN = (
 """Rooms of tests of code in which nothing of a backend is, which tests/core/test_rooms.py guards. Beside PyTorch each case runs
 on one backend, in turn."""
 
-OF_BACKENDS = ("backend", "steps")
-"""Rooms of tests of what differs between backends."""
+OF_BACKENDS = ("backend", "gradients", "graph", "layers", "steps")
+"""Rooms of tests of what differs between backends, and of what all else is built on."""
 
 OTHERS = ("jax", "tensorflow")
 
