@@ -13,7 +13,7 @@ from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained, pl
 from keras_ratesnn.models.published import from_checkpoint, to_checkpoint
 from keras_ratesnn.models.qkformer import QKFormer
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
-from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
+from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50, SEWResNet101, SEWResNet152
 from keras_ratesnn.models.spike_driven_transformer import SpikeDrivenTransformer
 from keras_ratesnn.models.spikformer import Spikformer
 from keras_ratesnn.models.spikingresformer import SpikingResformer
@@ -40,6 +40,8 @@ __all__ = [
     "SEWResNet18",
     "SEWResNet34",
     "SEWResNet50",
+    "SEWResNet101",
+    "SEWResNet152",
     "SpikeDrivenTransformer",
     "Spikformer",
     "SpikingResformer",

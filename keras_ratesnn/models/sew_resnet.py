@@ -75,6 +75,44 @@ def SEWResNet50(
     return _residual.network(BOTTLENECK, (3, 4, 6, 3), input_shape, classes, **options)
 
 
+@builder
+def SEWResNet101(
+    input_shape: ImageShape = None, *, classes: int = 1000, timesteps: int = 4, **options: Unpack[ResidualOptions]
+) -> keras.Model:
+    """SEW ResNet-101: the stages of `SEWResNet50`, with 3, 4, 23 and 3 blocks.
+
+    Example:
+
+    >>> model = SEWResNet101(input_shape=(8, 8, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.network.output_shape
+    (None, 10)
+
+    Args: as in `SEWResNet18`.
+
+    Source: Fang et al., NeurIPS 2021, with neurons and initialisation as in `SEWResNet34`.
+    """
+    return _residual.network(BOTTLENECK, (3, 4, 23, 3), input_shape, classes, **options)
+
+
+@builder
+def SEWResNet152(
+    input_shape: ImageShape = None, *, classes: int = 1000, timesteps: int = 4, **options: Unpack[ResidualOptions]
+) -> keras.Model:
+    """SEW ResNet-152: the stages of `SEWResNet50`, with 3, 8, 36 and 3 blocks.
+
+    Example:
+
+    >>> model = SEWResNet152(input_shape=(8, 8, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.network.output_shape
+    (None, 10)
+
+    Args: as in `SEWResNet18`.
+
+    Source: Fang et al., NeurIPS 2021, with neurons and initialisation as in `SEWResNet34`.
+    """
+    return _residual.network(BOTTLENECK, (3, 8, 36, 3), input_shape, classes, **options)
+
+
 def basic_block(x, filters, strides, neuron, name):
     """Two 3x3 convolutions with neurons; their spikes are added to those of the shortcut."""
     y = unit(x, filters, 3, strides, neuron, name=name, number=1)

@@ -127,10 +127,11 @@ def test_the_number_of_trainable_parameters_is_that_of_the_authors(network, clas
         assert parameters(network(classes=classes).trainable_variables) == expected
 
 
-def test_sew_resnet50_has_the_layers_of_keras_resnet50():
-    # It, too, has a bias in every convolution, and its strides change no size.
+@pytest.mark.parametrize("depth", [50, 101, 152])
+def test_deep_sew_resnets_have_the_layers_of_keras_resnets(depth):
+    # They, too, have a bias in every convolution, and their strides change no size.
     with without_weights():
-        ours, theirs = models.SEWResNet50(), keras.applications.ResNet50(weights=None)
+        ours, theirs = getattr(models, f"SEWResNet{depth}")(), getattr(keras.applications, f"ResNet{depth}")(weights=None)
     assert parameters(ours.trainable_variables) == parameters(theirs.trainable_variables)
 
 
@@ -140,7 +141,7 @@ def test_sew_resnet50_has_the_layers_of_keras_resnet50():
         *((network, (32, 32, 3), 10, 4) for network in (models.ResNet18, models.ResNet19, models.ResNet34)),
         *((network, (32, 32, 3), 10, 4) for network in (models.VGG11, models.VGG13, models.VGG16)),
         (models.VGGSNN, (48, 48, 2), 10, 10),
-        *((network, (224, 224, 3), 1000, 4) for network in (models.SEWResNet18, models.SEWResNet34, models.SEWResNet50)),
+        *((network, (224, 224, 3), 1000, 4) for network in (models.SEWResNet18, models.SEWResNet34, models.SEWResNet101)),
         *((network, (224, 224, 3), 1000, 4) for network in (models.PreActResNet18, models.PreActResNet34)),
         *((network, (224, 224, 3), 1000, 6) for network in MS_RESNETS),
     ],

@@ -402,6 +402,7 @@ def test_weights_made_here_come_back_from_files_bit_for_bit_even_from_behind_pre
     for network, heads in (
         (models.MaxFormer(images, timesteps=2, dims=32, blocks=3, heads=2), {"heads": 2}),
         (models.SEWResNet50(images, timesteps=2, width=1 / 64), {}),
+        (models.SEWResNet101(images, timesteps=2, width=1 / 64), {}),
         (models.ESpikeFormerLarge(images, dims=(4, 8, 16), blocks=1, heads=2, distilled=True), {"heads": 2}),
         (models.SpikingResformer(images, dims=(4, 8, 8), blocks=(2, 1, 2), heads=(1, 2, 2), group_size=4), {}),
         (models.MSResNet104((32, 32, 3), width=1 / 64, stem="imagenet"), {}),

@@ -4,7 +4,7 @@ from keras_ratesnn.layers import IF, LIF
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.published._layouts import Layout, depths, inputs, numbers, of_depths, outputs
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
-from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
+from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50, SEWResNet101, SEWResNet152
 from keras_ratesnn.models.vgg import VGG11, VGG13, VGG16, VGGSNN
 
 _WIDEST = 512
@@ -60,7 +60,13 @@ _PLACE = "best_net"
 _BOTTLENECK = "bottleneck"
 _RESNETS = {(2, 2, 2, 2): ResNet18, (3, 3, 2): ResNet19, (3, 4, 6, 3): ResNet34}
 _PREACTS = {(2, 2, 2, 2): PreActResNet18, (3, 4, 6, 3): PreActResNet34}
-_SEWS = {(2, 2, 2, 2): SEWResNet18, (3, 4, 6, 3): SEWResNet34, (3, 4, 6, 3, _BOTTLENECK): SEWResNet50}
+_SEWS = {
+    (2, 2, 2, 2): SEWResNet18,
+    (3, 4, 6, 3): SEWResNet34,
+    (3, 4, 6, 3, _BOTTLENECK): SEWResNet50,
+    (3, 4, 23, 3, _BOTTLENECK): SEWResNet101,
+    (3, 8, 36, 3, _BOTTLENECK): SEWResNet152,
+}
 VGGS = {(1, 2, 2, 1, 2): VGG11, (2, 2, 2, 3, 1): VGG13, (2, 2, 3, 3, 3): VGG16, (2, 2, 2, 2): VGGSNN}
 """The networks by the number of blocks of each stage, or of convolutions of each block."""
 
