@@ -49,7 +49,7 @@ def with_weights(model, weights, architecture):
     else:
         card = _card(os.fspath(weights), architecture)
         file, advice = _files.weights_file(card), f"Build the network as described on its card, {card.network}."
-    copy_weights(_saved_network(file, origin), model.network, HEAD, origin, advice, optional=TOP)
+    copy_weights(_saved_network(file, origin), model.network, HEAD, origin, advice, stacklevel=5, optional=TOP)
     return model
 
 

@@ -12,7 +12,7 @@ OF_GRADIENT = ("surrogate", "detach_reset")
 """Settings of neurons that may differ, because they do not affect the outputs."""
 
 
-def copy_weights(source, target, head, origin, advice, optional=()):
+def copy_weights(source, target, head, origin, advice, stacklevel, optional=()):
     """Copies the weights of all layers.
 
     Args:
@@ -21,6 +21,7 @@ def copy_weights(source, target, head, origin, advice, optional=()):
         head: Name of the last layer. If its number of classes differs, it keeps its new weights, with a warning.
         origin: String, the name of the source in error messages.
         advice: String, the advice in error messages.
+        stacklevel: Integer, where the user's call is from here, which a warning shows.
         optional: Names of layers that may be missing in a target without `head`.
 
     Raises:
@@ -37,11 +38,10 @@ def copy_weights(source, target, head, origin, advice, optional=()):
     for name, layer in targets.items():
         there, here = _shapes(sources[name]), _shapes(layer)
         if name == head and there != here and [shape[:-1] for shape in there] == [shape[:-1] for shape in here]:
-            # Two functions are between here and the user's call.
             warnings.warn(
                 f"{origin} is for {there[0][-1]} classes, not {here[0][-1]}: the last layer, {name!r}, starts with new "
                 "weights. Train it before you predict.",
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
             continue
         _compare(name, "weights of shapes", there, here, origin, advice)
@@ -69,7 +69,7 @@ def with_classes(network, classes, origin):
         return type(layer).from_config({**config, "units": classes} if layer is head else config)
 
     copy = keras.models.clone_model(network, clone_function=clone, recursive=True)
-    copy_weights(network, copy, path, origin, advice="")
+    copy_weights(network, copy, path, origin, advice="", stacklevel=4)
     return copy
 
 
