@@ -154,8 +154,8 @@ class SpikingModel(
 
     Raises:
         TypeError: If `network` is not Functional or Sequential, or an argument has the wrong type.
-        ValueError: If the network has no neurons or hides neurons inside other layers, `timesteps` is not >= 1, or a name is
-            unknown.
+        ValueError: If the network has no neurons, hides neurons inside other layers or masks time steps, `timesteps` is not
+            >= 1, or a name is unknown.
 
     Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
     Backpropagation", NeurIPS 2024.
