@@ -65,10 +65,17 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
         data_checks.check_labels(self, given.get("y"), given.get("sample_weight"))
         if isinstance(given.get("validation_data"), tuple):
             data_checks.check_labels(self, *given["validation_data"][1:])
+        self._has_unknown_labels = _takes_usual_batches(self, method.__name__) and not data_checks.are_arrays(given.get("y"))
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
 
     return checked
+
+
+def _takes_usual_batches(model, method):
+    """Whether a method runs steps on batches that are what Keras says; a step of its own may take others."""
+    step = {"fit": "train_step", "evaluate": "test_step"}.get(method)
+    return step is not None and getattr(type(model), step) is getattr(SpikingModel, step)
 
 
 class _RefusesOtherNames:
@@ -420,11 +427,8 @@ class SpikingModel(
 
     @contextlib.contextmanager
     def _warning_of_silence(self, asked):
-        """A context for Keras' `fit` with these arguments: the first one of a model warns of layers that do not spike.
-
-        A training step of its own may do other things with a batch.
-        """
-        if self._looked_for_silence or type(self).train_step is not SpikingModel.train_step:
+        """A context for Keras' `fit` with these arguments: the first one of a model warns of layers that do not spike."""
+        if self._looked_for_silence or not _takes_usual_batches(self, "fit"):
             yield
             return
         self._silent_layers, self._looked_for_silence = SilentLayers(self._spiking, asked.arguments.get("x")), True
