@@ -46,7 +46,10 @@ _OTHER_NAMES = {
         ("return_membrane", "return_mem"),
         "keras_ratesnn.analysis.observed(model, membranes=[name]) gives the membranes of a layer beside the outputs.",
     ),
-    **dict.fromkeys(("method", "surrogate"), 'The training method is gradient="rate"; a surrogate is an argument of neurons.'),
+    "stepmode": 'The order of layers and steps is step_mode="multi" or "single".',
+    **dict.fromkeys(
+        ("method", "grad", "surrogate"), 'The training method is gradient="rate"; a surrogate is an argument of neurons.'
+    ),
 }
 
 _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
@@ -79,7 +82,10 @@ def _takes_usual_batches(model, method):
 
 
 class _RefusesOtherNames:
-    """A mixin whose constructor says what arguments of other libraries are called here."""
+    """A mixin that says what arguments and attributes of other libraries are called here.
+
+    Subclasses with a constructor of their own may have any attributes.
+    """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         for name, remedy in _OTHER_NAMES.items():
@@ -87,6 +93,13 @@ class _RefusesOtherNames:
                 remedy = remedy.format(value=kwargs[name])
                 raise TypeError(f"{cls.__name__} has no argument `{name}`. Received: {name}={kwargs[name]!r}. {remedy}")
         return super().__new__(cls, *args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        kind = type(self)
+        if name in _OTHER_NAMES and kind.__init__ is SpikingModel.__init__ and not hasattr(kind, name):
+            remedy = _OTHER_NAMES[name].format(value=value)
+            raise AttributeError(f"{kind.__name__} has no attribute `{name}`. Received: {name}={value!r}. {remedy}")
+        super().__setattr__(name, value)
 
 
 @registry.register
