@@ -62,6 +62,7 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
 
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
+        _refuse_mask(method.__name__, kwargs)
         self._check_steps(self.step_mode)
         self._check_data(x, least)
         given = signature.bind(self, x, *args, **kwargs).arguments
@@ -73,6 +74,14 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
             return method(self, x, *args, **kwargs)
 
     return checked
+
+
+def _refuse_mask(method, kwargs):
+    if "mask" in kwargs:
+        raise TypeError(
+            f"`{method}` has no argument `mask`, as in Keras. Say what is padding by SpikingModel(network, timesteps, "
+            "mask_value=...), or by a keras.layers.Masking before the model. In your own loops call model(x, mask=mask)."
+        )
 
 
 def _takes_usual_batches(model, method):
@@ -425,6 +434,7 @@ class SpikingModel(
             return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        _refuse_mask("fit", kwargs)
         quantization.check_trainable(self)
         _graph.check_trainable(_graph.as_graph(self.network))
         check_finite(self.variables)
@@ -485,7 +495,10 @@ class SpikingModel(
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Saves the model in a `.keras` file, like `keras.Model.save`. HDF5 files cannot contain nested models."""
-        if checks.path("filepath", filepath).endswith((".h5", ".hdf5")):
+        path = checks.path("filepath", filepath)
+        # Keras writes other names to the Hugging Face Hub, and as folders if asked to, and would recommend HDF5 for the rest.
+        is_file = not path.startswith("hf://") and kwargs.get("zipped") is not False
+        if path.endswith((".h5", ".hdf5")) or (is_file and not path.endswith(".keras")):
             raise ValueError(
                 "`filepath` must end in .keras: a SpikingModel could not be loaded from an HDF5 file. Received: "
                 f"filepath={str(filepath)!r}. Save to .keras, or save only the weights with save_weights('....weights.h5')."

@@ -25,7 +25,8 @@ def match_inputs(network, inputs):
     else:
         flat = _in_order(inputs, structure)
     if len(flat) != len(names):
-        raise ValueError(f"The network has {len(names)} inputs, named {names}. Received: {len(flat)} tensors.")
+        many = "1 input" if len(names) == 1 else f"{len(names)} inputs"
+        raise ValueError(f"The network has {many}, named {names}. Received: {len(flat)} tensors.")
     return flat
 
 

@@ -157,12 +157,13 @@ def _in_structure(network, mask):
 
 
 def _check_values(mask, name):
-    """Raises an error for a mask of other values than booleans and numbers, or an array of NaN, which is no truth value."""
+    """Raises an error for a mask of other values than booleans and numbers, or an array of others than 0 and 1."""
     advice = "False and 0 are padding. Pass for example np.arange(timesteps) < lengths[:, None]."
     if not checks.holds_numbers(mask):
         raise TypeError(f"`mask` of input {name!r} must hold booleans. Received: a mask of dtype {mask.dtype}. {advice}")
-    if isinstance(mask, np.ndarray) and np.isnan(mask).any():
-        raise ValueError(f"`mask` of input {name!r} must hold booleans. Received: a mask with NaN in it. {advice}")
+    wrong: Any = mask[(mask != 0) & (mask != 1)] if isinstance(mask, np.ndarray) else ()
+    if len(wrong):
+        raise ValueError(f"`mask` of input {name!r} must hold booleans. Received: a mask with {wrong[0]} in it. {advice}")
 
 
 def _check_rank(mask, tensor):

@@ -504,7 +504,7 @@ def test_an_input_without_a_name_is_called_by_its_layer():
             (r"^Input 'input_layer", lambda model: model.predict(np.zeros((10, 5), "float32"), verbose=0)),
             (r"^The inputs of the network, \['input_layer", lambda model: rsnn.describe(model, 5)),
             (r"^The inputs of the network, \['input_layer", lambda model: in_fit(callbacks.FiringRate)(model, 5)),
-            (r"^The network has 1 inputs, named \['input_layer", lambda model: model.predict([ZEROS, ZEROS], verbose=0)),
+            (r"^The network has 1 input, named \['input_layer", lambda model: model.predict([ZEROS, ZEROS], verbose=0)),
             (r"^The network's inputs are named \['input_layer", lambda model: model({"x": ZEROS})),
         ]
         for message, use in wrong:
@@ -980,7 +980,7 @@ def test_a_first_axis_that_is_not_time_is_not_pointed_out(shape):
         spiking(of_shape(1, 6), timesteps=1)
 
 
-@pytest.mark.parametrize("name", ["model.h5", "model.hdf5"])
+@pytest.mark.parametrize("name", ["model.h5", "model.hdf5", "a_model"])
 def test_formats_that_cannot_be_loaded_are_not_saved(name, tmp_path):
     with pytest.raises(ValueError, match=r"`filepath` must end in .keras") as raised:
         spiking().save(tmp_path / name)

@@ -467,13 +467,21 @@ def test_padding_changes_nothing_in_half_precision_and_recorded():
         (np.where(MASK, None, 0), "must hold booleans. Received: a mask of dtype object"),
         (MASK.astype("complex64"), "must hold booleans. Received: a mask of dtype complex64"),
         (ops.convert_to_tensor(MASK.astype("complex64")), "must hold booleans. Received: a mask of dtype .*complex64"),
-        (np.where(MASK, np.nan, 0.0), "must hold booleans. Received: a mask with NaN in it"),
+        (np.where(MASK, np.nan, 0.0), "must hold booleans. Received: a mask with nan in it"),
+        (np.where(MASK, 2.5, 0.0), r"must hold booleans. Received: a mask with 2\.5 in it"),
         (np.arange(T) < np.array([5, 0, 3, 1])[:, None], r"at least one time step.*1 of 4 samples, the first of them sample 1"),
     ],
 )
 def test_masks_that_do_not_fit_are_errors(mask, message):
     with pytest.raises((TypeError, ValueError), match=message):
         spiking(network(), T)(frames(), mask=mask)
+
+
+@pytest.mark.parametrize("use", ["fit", "evaluate", "predict", "train_on_batch", "predict_on_batch"])
+def test_methods_that_take_data_say_where_their_masks_come_from(use):
+    labels = {} if use.startswith("predict") else {"y": Y}
+    with pytest.raises(TypeError, match=rf"^`{use}` has no argument `mask`(?s:.)*mask_value=(?s:.)*keras\.layers\.Masking"):
+        getattr(compiled(spiking(network(), T)), use)(frames(), **labels, mask=MASK)
 
 
 def test_an_input_without_time_has_no_mask_in_time():

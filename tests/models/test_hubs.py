@@ -107,6 +107,12 @@ def test_a_missing_folder_or_file_is_named(folder):
     refused(folder, "card.json", FileNotFoundError)
 
 
+def test_a_file_of_a_model_is_for_keras_to_load(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for name in ("made.keras", "./made.keras", folder / "made.keras"):
+        refused(name, r"`name` must be .*Received: name='.*made.keras'.*keras\.saving\.load_model\('.*made.keras'\)")
+
+
 @pytest.mark.parametrize(("address", "package"), [("hf://a/b", "huggingface_hub"), ("kaggle://a/b/keras/d", "kagglehub")])
 def test_the_error_names_the_package_of_a_hub_that_is_missing(address, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)

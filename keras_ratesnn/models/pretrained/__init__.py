@@ -74,6 +74,11 @@ def load_pretrained(
         OSError: If the weights do not exist or cannot be downloaded.
         ImportError: If the package of a hub is not installed.
     """
+    if str(name).endswith(".keras") and os.path.isfile(name):
+        raise ValueError(
+            f"`name` must be one of list_pretrained(), an address or a folder. Received: name={str(name)!r}, the file of a "
+            f"model. Load it with keras.saving.load_model({str(name)!r})."
+        )
     if _hubs.is_address(name) and name not in _files.names():
         card, trained = _hubs.network(name)
     else:
