@@ -106,7 +106,7 @@ def _traced(function, tensors):
 
 
 def with_tensors(structure, beside):
-    """A structure with tensors instead of numbers, which are as precise as the tensors beside them, but not in half precision."""
+    """A structure with tensors instead of numbers, as precise as the tensors beside them, and not in half precision."""
     dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in beside), torch.float32)
     return tree.map_leaves(lambda leaf: leaf if torch.is_tensor(leaf) else torch.full((), leaf, dtype=dtype), structure)
 
