@@ -49,6 +49,8 @@ def normalized_neurons(network):
         follows = any(before in normalized for before in node.inputs)
         if kind.role == NEURON:
             found.update([node.operation] if follows else [])
-        elif kind.normalization is not None or (follows and (kind.moves or kind.masks or kind.parameter_free)):
+        elif kind.normalization is not None or (
+            follows and (kind.moves or kind.masks or kind.parameter_free or kind.keeps_order)
+        ):
             normalized.add(node)
     return found

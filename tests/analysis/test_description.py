@@ -100,7 +100,8 @@ def test_dead_layers_are_named_with_advice():
 
 def test_moving_statistics_are_named_first_for_a_dead_layer_after_batch_normalization():
     normalization = layers.BatchNormalization(name="normalization")
-    network = chain(layers.Dense(8), normalization, layers.Dropout(0.1), LIF(name="first"), layers.Dense(3))
+    between = [layers.Reshape((8, 1)), layers.MaxPooling1D(2), layers.Dropout(0.1)]
+    network = chain(layers.Dense(8), normalization, *between, LIF(name="first"), layers.Dense(3))
     normalization.moving_mean.assign(np.full(8, 100.0))
     (warning,) = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0]).warnings
     assert "DEAD: no neuron spikes in first." in warning
@@ -150,6 +151,15 @@ def test_almost_dead_and_saturated_layers_are_named_with_advice():
     assert "in rare." in almost
     assert saturated.startswith("SATURATED")
     assert "in full." in saturated
+
+
+def test_many_saturated_neurons_are_a_reason_to_look_at_the_scale_of_the_inputs():
+    x = np.full((4, 6), 0.4, "float32")
+    x[:, :2] = 255.0
+    (warning,) = quiet(rsnn.SpikingModel(chain(IF(name="some"), layers.Dense(3)), timesteps=2), x).warnings
+    assert warning.startswith("MANY SATURATED: at least 25%")
+    assert "in some." in warning
+    assert "Rescaling(1 / 255)" in warning
 
 
 def test_a_healthy_network_gets_no_warning():

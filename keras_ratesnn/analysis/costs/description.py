@@ -23,6 +23,9 @@ from keras_ratesnn.spiking_model import SpikingModel, checked_model
 NEARLY_ALL = 0.95
 """A layer with at least this fraction of silent, or of saturated, neurons gets a warning."""
 
+MANY = 0.25
+"""So does one with at least this fraction of saturated neurons."""
+
 
 _COLUMNS = {
     "neuron layer": "{0.name}",
@@ -142,7 +145,15 @@ class Description:
             found.append(
                 f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every step, as often as they can, in "
                 f"{_names(saturated)}. They carry no information about the input: raise the threshold, put a "
-                "BatchNormalization before them, or lower the learning rate."
+                "BatchNormalization before them, or lower the learning rate. Are the inputs scaled? Pixels up to 255 need "
+                "keras.layers.Rescaling(1 / 255)."
+            )
+        many = [layer for layer in self.layers if MANY <= layer.saturated < NEARLY_ALL]
+        if many:
+            found.append(
+                f"MANY SATURATED: at least {MANY:.0%} of the neurons spike at every step, as often as they can, in "
+                f"{_names(many)}. Are the inputs scaled? Pixels up to 255 need keras.layers.Rescaling(1 / 255). Try what helps "
+                "saturated layers, a higher threshold or a BatchNormalization, or a larger batch here if this one is small."
             )
         return found
 
