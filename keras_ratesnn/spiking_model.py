@@ -27,6 +27,7 @@ from keras_ratesnn._model.input_checks import (
     warn_of_time_in_a_step,
     with_time,
 )
+from keras_ratesnn._model.silence_causes import is_broken
 from keras_ratesnn._model.silent_layers import SilentLayers
 from keras_ratesnn._model.streaming import Stream
 from keras_ratesnn._model.through_time import run_method, through_time
@@ -454,21 +455,25 @@ class SpikingModel(
         if self._looked_for_silence or not _takes_usual_batches(self, "fit"):
             yield
             return
-        self._silent_layers, self._looked_for_silence = SilentLayers(self._spiking, asked.arguments.get("x")), True
+        self._silent_layers, self._looked_for_silence = SilentLayers(self._activity, asked.arguments.get("x")), True
         try:
             with self._silent_layers.among(asked.arguments["callbacks"]) as asked.arguments["callbacks"]:
                 yield
         finally:
             self._silent_layers = None
 
-    def _spiking(self, x, timesteps):
-        """The names of the layers of neurons in a training step on a batch, and an array that says which of them spike."""
-        names, spike = [], []
+    def _activity(self, x, timesteps):
+        """The layers of neurons in a training step on a batch, and an array `(2, layers)`.
+
+        It says which of them spike, and which of them have a current that is NaN or infinite.
+        """
+        layers, spike, broken = [], [], []
 
         def observe(call, outputs):
             if call.kind.role == NEURON:
-                names.append(call.operation.name)
+                layers.append(call.operation)
                 spike.append(ops.any(ops.not_equal(outputs.value, 0)))
+                broken.append(is_broken([signal.value for signal in call.signals]))
             return outputs
 
         watched = twin_of(self, Observing(observe), timesteps=timesteps)
@@ -476,11 +481,11 @@ class SpikingModel(
         def run(x, values):
             with keras_internals.Values(zip(watched.variables, values, strict=True)):
                 watched(x, training=True)
-            return ops.stack(spike)
+            return ops.stack([ops.stack(spike), ops.stack(broken)])
 
         values = [variable.value for variable in watched.variables]
         with backend.no_gradient(), backend.repeated_noise(backend.noise_state()):
-            return names, ops.convert_to_numpy(backend.traced(run)(x, values))
+            return layers, ops.convert_to_numpy(backend.traced(run)(x, values))
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)

@@ -1,6 +1,7 @@
 """A warning after the first epoch of `fit` if there is a layer whose neurons do not spike at all."""
 
 import contextlib
+import itertools
 import warnings
 
 import keras
@@ -8,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals
-from keras_ratesnn._model import replicas
+from keras_ratesnn._model import replicas, silence_causes
 
 ENOUGH = 32
 """Samples: so many are looked at, of as few batches as have them."""
@@ -23,14 +24,14 @@ class SilentLayers(keras.callbacks.Callback):
     which another pass would shuffle otherwise.
 
     Args:
-        spiking: Function `(x, timesteps)` that returns the names of the layers of neurons that a model runs for a batch, and
-            an array that says which of them spike.
+        activity: Function `(x, timesteps)` that returns the layers of neurons that a model runs for a batch, and an array that
+            says which of them spike, and which of them have a current that is NaN or infinite.
         x: The argument of `fit`.
     """
 
-    def __init__(self, spiking, x):
+    def __init__(self, activity, x):
         super().__init__()
-        self._spiking = spiking
+        self._activity = activity
         self._x = x
         self._seen = []
         self._missing = ENOUGH
@@ -85,24 +86,41 @@ class SilentLayers(keras.callbacks.Callback):
         seen = self._seen[: replicas.of_all(len(self._seen)).min()]
         self._has_looked, self._seen, self._missing, self._x = True, [], 0, None
         silent = None
+        broken: set[keras.layers.Layer] = set()
         for x, timesteps in seen:
             # Once all have spiked, other samples say no more.
             if silent != set():
-                names, spike = self._spiking(x, timesteps)
-                spike = replicas.of_all(spike).any(axis=0)
-                of_batch = set(names) - {name for name, spikes in zip(names, spike, strict=True) if spikes}
+                layers, found = self._activity(x, timesteps)
+                spike, is_broken = replicas.of_all(found).any(axis=0)
+                of_batch = set(layers) - set(itertools.compress(layers, spike))
                 silent = of_batch if silent is None else silent & of_batch
+                broken.update(itertools.compress(layers, is_broken))
         if silent:
             samples = replicas.of_all(sum(_samples_in(x) for x, _ in seen)).sum()
             if not replicas.is_first():
                 return
             warnings.warn(
-                f"No neuron of {', '.join(map(repr, sorted(silent)))} spikes after the first epoch of `fit`, for {samples} "
-                "samples of the training data: the weights after such a layer have a gradient of zero, and so have mostly "
-                "those before it. Put a BatchNormalization before the neurons, or lower their threshold or the learning rate. "
+                f"No neuron of {_names(silent)} spikes after the first epoch of `fit`, for {samples} samples of the training "
+                f"data{self._reason(silent, broken, [x for x, _ in seen])} "
                 "keras_ratesnn.describe(model, x) shows the firing rates of all layers.",
                 stacklevel=2,
             )
+
+    def _reason(self, silent, broken, batches):
+        """The end of the sentence that names the silent layers, and what to do."""
+        if silent & broken:
+            origin = silence_causes.origin_of_nan(self.model, batches)
+            return f", and the currents of {_names(silent & broken)} are NaN or infinite. {origin}"
+        normalized = silent <= silence_causes.normalized_neurons(self.model.network)
+        return (
+            ": the weights after such a layer have a gradient of zero, and so have mostly those before it. "
+            + ("Lower" if normalized else "Put a BatchNormalization before neurons that have none, or lower")
+            + " their threshold or the learning rate."
+        )
+
+
+def _names(layers):
+    return ", ".join(map(repr, sorted(layer.name for layer in layers)))
 
 
 def _samples_in(x):

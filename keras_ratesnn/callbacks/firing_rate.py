@@ -10,6 +10,7 @@ import keras
 from keras_ratesnn import analysis
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.analysis.costs.description import describe
 from keras_ratesnn.callbacks._measured import check_x, measured
 
 
@@ -79,9 +80,10 @@ class FiringRate(keras.callbacks.Callback):
         died = [name for name in rates.layers if name in dead - self._dead]
         self._dead = dead
         if died and self.by_layer:
+            found = describe(measured(self.model), self.x, verbose=False)
             warnings.warn(
                 f"DEAD after epoch {epoch + 1}: no neuron spikes any more in {', '.join(died)}. The kernels that follow have a "
-                "gradient of zero. Lower the learning rate or the threshold, or put a BatchNormalization before the neurons. "
+                f"gradient of zero. {'' if found.nan else 'Lower the learning rate. '}{found.remedy} "
                 "keras_ratesnn.describe(model, x) shows all layers.",
                 stacklevel=2,
             )

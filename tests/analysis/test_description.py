@@ -94,8 +94,50 @@ def test_dead_layers_are_named_with_advice():
     assert [layer.name for layer in description.dead] == ["first", "second"]
     (warning,) = description.warnings
     assert "DEAD: no neuron spikes in first, second." in warning
-    assert "lower its threshold" in warning
+    assert "lower its threshold, put a BatchNormalization before it" in warning
     assert warning in str(description)
+
+
+def test_moving_statistics_are_named_first_for_a_dead_layer_after_batch_normalization():
+    normalization = layers.BatchNormalization(name="normalization")
+    between = [layers.Reshape((8, 1)), layers.MaxPooling1D(2), layers.Dropout(0.1)]
+    network = chain(layers.Dense(8), normalization, *between, LIF(name="first"), layers.Dense(3))
+    normalization.moving_mean.assign(np.full(8, 100.0))
+    (warning,) = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0]).warnings
+    assert "DEAD: no neuron spikes in first." in warning
+    assert warning.index("moving statistics") < warning.index("lower the threshold")
+    assert "momentum=0.9" in warning
+    assert "put a BatchNormalization" not in warning
+
+
+@pytest.mark.parametrize("where", ["x", "weights", "outputs"])
+def test_nan_is_named_instead_of_advice_about_dead_layers(where):
+    dense = layers.Dense(8, name="hidden")
+    function = (lambda y: ops.log(y - 1e6)) if where == "outputs" else (lambda y: y)
+    inputs = keras.Input((6,))
+    model = rsnn.SpikingModel(keras.Model(inputs, layers.Dense(3)(LIF(name="first")(function(dense(inputs))))), timesteps=2)
+    x = helpers.data()[0]
+    if where == "x":
+        x = np.full_like(x, np.nan)
+    elif where == "weights":
+        dense.kernel.assign(np.full((6, 8), np.inf))
+    cause = {
+        "x": "`x` has values that are NaN",
+        "weights": "The weights hidden/kernel",
+        "outputs": "`x` and the weights are finite",
+    }[where]
+    (warning,) = quiet(model, x).warnings
+    assert warning.startswith("NaN: the currents of first are NaN or infinite.")
+    assert cause in warning
+
+
+def test_nan_after_the_last_neurons_is_named():
+    last = layers.Dense(3, name="last")
+    model = rsnn.SpikingModel(chain(IF(), last), timesteps=2)
+    last.bias.assign([0.0, np.nan, 0.0])
+    warning = quiet(model, np.ones((2, 6), "float32")).warnings[0]
+    assert warning.startswith("NaN: the outputs are NaN.")
+    assert "The weights chain/last/bias" in warning
 
 
 def test_almost_dead_and_saturated_layers_are_named_with_advice():
@@ -109,6 +151,15 @@ def test_almost_dead_and_saturated_layers_are_named_with_advice():
     assert "in rare." in almost
     assert saturated.startswith("SATURATED")
     assert "in full." in saturated
+
+
+def test_many_saturated_neurons_are_a_reason_to_look_at_the_scale_of_the_inputs():
+    x = np.full((4, 6), 0.4, "float32")
+    x[:, :2] = 255.0
+    (warning,) = quiet(rsnn.SpikingModel(chain(IF(name="some"), layers.Dense(3)), timesteps=2), x).warnings
+    assert warning.startswith("MANY SATURATED: at least 25%")
+    assert "in some." in warning
+    assert "Rescaling(1 / 255)" in warning
 
 
 def test_a_healthy_network_gets_no_warning():

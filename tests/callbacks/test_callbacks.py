@@ -134,7 +134,23 @@ def test_a_layer_is_warned_of_when_it_dies_and_not_again():
 
     with pytest.warns(UserWarning, match="DEAD after epoch 2: no neuron spikes any more in second") as found:
         model.fit(x, y, epochs=4, callbacks=[Kill(), rsnn.callbacks.FiringRate(x, by_layer=True)], verbose=0)
-    assert sum("DEAD" in str(warning.message) for warning in found) == 1
+    (message,) = [str(warning.message) for warning in found if "DEAD" in str(warning.message)]
+    assert "put a BatchNormalization before it" in message
+
+
+def test_a_layer_that_dies_of_nan_is_warned_of_as_such():
+    x, y = data(24)
+    model = compiled(spiking(network()))
+
+    class Break(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            model.get_layer("functional").get_layer("b").set_weights([np.full((8, 8), np.nan), np.zeros(8)])
+
+    with pytest.warns(UserWarning, match="DEAD after epoch 1: no neuron spikes any more in second") as found:
+        model.fit(x, y, callbacks=[Break(), rsnn.callbacks.FiringRate(x, by_layer=True)], verbose=0)
+    (message,) = [str(warning.message) for warning in found if "DEAD" in str(warning.message)]
+    assert "The weights b/kernel are NaN or infinite" in message
+    assert "BatchNormalization" not in message
 
 
 def test_a_folder_for_histograms_without_tensorboard_is_an_error(monkeypatch, tmp_path):

@@ -294,8 +294,38 @@ def test_a_layer_that_does_not_spike_is_warned_of_once(data, step_mode):
     (message,) = warned(lambda: DATA[data](model))
     assert "No neuron of 'neurons_1' spikes after the first epoch" in message
     assert "8 samples" in message
+    assert "Lower their threshold" in message
+    assert "BatchNormalization" not in message
     assert any(not np.array_equal(old, new) for old, new in zip(before, model.non_trainable_variables, strict=True))
     assert warned(lambda: DATA[data](model)) == []
+
+
+@pytest.mark.usefixtures("looks_for_silence")
+def test_batch_normalization_is_advised_where_there_is_none():
+    model = rsnn.SpikingModel(network(threshold=1e6), 3)
+    model.compile("sgd", LOGITS)
+    (message,) = warned(lambda: model.fit(X, Y, verbose=0))
+    assert "Put a BatchNormalization before neurons that have none" in message
+
+
+@pytest.mark.usefixtures("looks_for_silence")
+@pytest.mark.parametrize(
+    ("x", "y", "cause"),
+    [(with_nan(X, (1, 2)), X[:, :3], "`x` has values that are NaN"), (X, with_nan(X[:, :3], 1), "The weights ")],
+    ids=["inputs", "labels"],
+)
+def test_nan_is_named_as_the_reason_why_neurons_do_not_spike(x, y, cause):
+    def batches():
+        while True:
+            yield x, y
+
+    model = rsnn.SpikingModel(deep(), 3)
+    model.compile("sgd", "mse")
+    (message,) = warned(lambda: model.fit(batches(), steps_per_epoch=1, verbose=0))
+    assert "No neuron of 'neurons_0', 'neurons_1' spikes" in message
+    assert f"are NaN or infinite. {cause}" in message
+    assert "threshold" not in message
+    assert "BatchNormalization" not in message
 
 
 @pytest.mark.usefixtures("looks_for_silence")

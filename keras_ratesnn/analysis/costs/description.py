@@ -4,11 +4,14 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
+import keras
 import numpy as np
+from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._model import silence_causes
 from keras_ratesnn.analysis import _observation, _text
 from keras_ratesnn.analysis.costs._counter import OperationCounter
 from keras_ratesnn.analysis.costs._of_integers import counter_of_integers
@@ -19,6 +22,9 @@ from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 NEARLY_ALL = 0.95
 """A layer with at least this fraction of silent, or of saturated, neurons gets a warning."""
+
+MANY = 0.25
+"""So does one with at least this fraction of saturated neurons."""
 
 
 _COLUMNS = {
@@ -70,6 +76,8 @@ class Description:
         first_multiply_adds: Float, multiply-adds per sample of the layers that see the same input at every step and run
             once.
         energy: `keras_ratesnn.analysis.Energy`: operations and joules per sample of each layer with synapses.
+        normalized: Boolean, whether batch normalisation is right before the first dead layer. Defaults to `False`.
+        nan: String, which currents or outputs are NaN or infinite, and why. Defaults to `""`: none.
     """
 
     name: str
@@ -80,6 +88,8 @@ class Description:
     synaptic_operations: float
     first_multiply_adds: float
     energy: Energy
+    normalized: bool = False
+    nan: str = ""
 
     @property
     def dense_multiply_adds(self) -> float:
@@ -97,18 +107,35 @@ class Description:
         return tuple(layer for layer in self.layers if layer.firing_rate == 0)
 
     @property
+    def remedy(self) -> str:
+        """What helps dead layers: their currents are NaN, moving statistics have not settled, or currents are too small."""
+        if self.nan:
+            return self.nan
+        if self.normalized:
+            return (
+                "A BatchNormalization is before the first dead layer: its moving statistics may not have settled yet. Train "
+                "for more steps, or create it with momentum=0.9. If that does not help: lower the threshold of the layer, use "
+                "neurons that leak less, or use more time steps."
+            )
+        return (
+            "For the first dead layer: lower its threshold, put a BatchNormalization before it, start from larger weights, "
+            "scale up the inputs, use neurons that leak less, or use more time steps; spikify(..., calibrate=data) sets "
+            "thresholds from data."
+        )
+
+    @property
     def warnings(self) -> list[str]:
         """Problems that were found, with advice: a list of strings."""
         found = []
-        if self.dead:
+        almost = [layer for layer in self.layers if layer.silent >= NEARLY_ALL and layer.firing_rate > 0]
+        if self.nan:
+            found.append(f"NaN: {self.remedy}")
+        elif self.dead:
             found.append(
                 f"DEAD: no neuron spikes in {_names(self.dead)}. The kernels that follow have a gradient of exactly zero, and "
-                "the output does not depend on earlier layers. For the first dead layer: lower its threshold, put a "
-                "BatchNormalization before it, start from larger weights, scale up the inputs, use neurons that leak less, or "
-                "use more time steps; spikify(..., calibrate=data) sets thresholds from data."
+                f"the output does not depend on earlier layers. {self.remedy}"
             )
-        almost = [layer for layer in self.layers if layer.silent >= NEARLY_ALL and layer.firing_rate > 0]
-        if almost:
+        if almost and not self.nan:
             found.append(
                 f"ALMOST DEAD: at least {NEARLY_ALL:.0%} of the neurons never spike in {_names(almost)}. Try what helps dead "
                 "layers, or a larger batch here if this one is small."
@@ -118,7 +145,15 @@ class Description:
             found.append(
                 f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every step, as often as they can, in "
                 f"{_names(saturated)}. They carry no information about the input: raise the threshold, put a "
-                "BatchNormalization before them, or lower the learning rate."
+                "BatchNormalization before them, or lower the learning rate. Are the inputs scaled? Pixels up to 255 need "
+                "keras.layers.Rescaling(1 / 255)."
+            )
+        many = [layer for layer in self.layers if MANY <= layer.saturated < NEARLY_ALL]
+        if many:
+            found.append(
+                f"MANY SATURATED: at least {MANY:.0%} of the neurons spike at every step, as often as they can, in "
+                f"{_names(many)}. Are the inputs scaled? Pixels up to 255 need keras.layers.Rescaling(1 / 255). Try what helps "
+                "saturated layers, a higher threshold or a BatchNormalization, or a larger batch here if this one is small."
             )
         return found
 
@@ -188,7 +223,7 @@ def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = T
         ValueError: If `x` does not fit the model or has no samples.
     """
     checks.boolean("verbose", verbose)
-    counter, layers = _of_integers(model, x) if isinstance(model, IntegerModel) else _of_spiking_model(model, x)
+    counter, layers, facts = _of_integers(model, x) if isinstance(model, IntegerModel) else _of_spiking_model(model, x)
     description = Description(
         name=model.name,
         samples=_observation.samples(x),
@@ -198,6 +233,7 @@ def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = T
         synaptic_operations=sum(call.synaptic_operations for call in counter.calls),
         first_multiply_adds=float(sum(call.dense for call in counter.calls if call.traffic.static)),
         energy=energy_of(counter),
+        **facts,
     )
     if verbose:
         print(description)
@@ -205,18 +241,20 @@ def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = T
 
 
 def _of_integers(model, x):
-    """The counter of a network of integers after a batch, and the activity of its neurons."""
+    """The counter of a network of integers after a batch, the activity of its neurons, and what else a `Description` has."""
     outputs = model.layer_outputs(x)
     neurons = [layer for layer in model.plan.layers if layer.kind == "neurons"]
     spikes = {layer.name: outputs[layer.name].reshape(-1, *layer.shape).astype("float32") for layer in neurons}
     activities = [_activity(layer.name, spikes[layer.name], layer.largest) for layer in neurons]
-    return counter_of_integers(model, outputs, np.asarray(x)), activities
+    return counter_of_integers(model, outputs, np.asarray(x)), activities, {}
 
 
 def _of_spiking_model(model, x):
     """The same of a `SpikingModel`."""
     x = _observation.tensors(checked_model(model), x)
     layers: list[NeuronLayer] = []
+    dead: list[keras.Operation] = []
+    broken: list[str] = []
     counter = OperationCounter.of(model, x)
     paths = _graph.paths_of(model.network)
 
@@ -224,10 +262,22 @@ def _of_spiking_model(model, x):
         if _observation.is_neuron(call):
             spikes = _observation.spikes(call, outputs, model.timesteps)[counter.counts]
             layers.append(_activity(paths[call.operation], spikes, call.operation.cell.levels))
+            dead.extend([] if spikes.any() else [call.operation])
+            if silence_causes.is_broken([signal.value for signal in call.signals]):
+                broken.append(f"the currents of {layers[-1].name} are NaN or infinite")
         return counter(call, outputs)
 
-    _observation.observed(model, x, observe)
-    return counter, layers
+    outputs = _observation.observed(model, x, observe)
+    if any(bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs)):
+        broken.append("the outputs are NaN")
+    return (
+        counter,
+        layers,
+        {
+            "normalized": bool(dead) and dead[0] in silence_causes.normalized_neurons(model.network),
+            "nan": f"{broken[0]}. {silence_causes.origin_of_nan(model, x)}" if broken else "",
+        },
+    )
 
 
 def _activity(name: str, spikes: np.ndarray, levels: int) -> NeuronLayer:
