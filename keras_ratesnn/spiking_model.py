@@ -47,7 +47,10 @@ _OTHER_NAMES = {
         ("return_membrane", "return_mem"),
         "keras_ratesnn.analysis.observed(model, membranes=[name]) gives the membranes of a layer beside the outputs.",
     ),
-    **dict.fromkeys(("method", "surrogate"), 'The training method is gradient="rate"; a surrogate is an argument of neurons.'),
+    "stepmode": 'The order of layers and steps is step_mode="multi" or "single".',
+    **dict.fromkeys(
+        ("method", "grad", "surrogate"), 'The training method is gradient="rate"; a surrogate is an argument of neurons.'
+    ),
 }
 
 _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
@@ -66,14 +69,24 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
         data_checks.check_labels(self, given.get("y"), given.get("sample_weight"))
         if isinstance(given.get("validation_data"), tuple):
             data_checks.check_labels(self, *given["validation_data"][1:])
+        self._has_unknown_labels = _takes_usual_batches(self, method.__name__) and not data_checks.are_arrays(given.get("y"))
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
 
     return checked
 
 
+def _takes_usual_batches(model, method):
+    """Whether a method runs steps on batches that are what Keras says; a step of its own may take others."""
+    step = {"fit": "train_step", "evaluate": "test_step"}.get(method)
+    return step is not None and getattr(type(model), step) is getattr(SpikingModel, step)
+
+
 class _RefusesOtherNames:
-    """A mixin whose constructor says what arguments of other libraries are called here."""
+    """A mixin that says what arguments and attributes of other libraries are called here.
+
+    Subclasses with a constructor of their own may have any attributes.
+    """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         for name, remedy in _OTHER_NAMES.items():
@@ -81,6 +94,13 @@ class _RefusesOtherNames:
                 remedy = remedy.format(value=kwargs[name])
                 raise TypeError(f"{cls.__name__} has no argument `{name}`. Received: {name}={kwargs[name]!r}. {remedy}")
         return super().__new__(cls, *args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        kind = type(self)
+        if name in _OTHER_NAMES and kind.__init__ is SpikingModel.__init__ and not hasattr(kind, name):
+            remedy = _OTHER_NAMES[name].format(value=value)
+            raise AttributeError(f"{kind.__name__} has no attribute `{name}`. Received: {name}={value!r}. {remedy}")
+        super().__setattr__(name, value)
 
 
 @registry.register
@@ -155,8 +175,8 @@ class SpikingModel(
 
     Raises:
         TypeError: If `network` is not Functional or Sequential, or an argument has the wrong type.
-        ValueError: If the network has no neurons or hides neurons inside other layers, `timesteps` is not >= 1, or a name is
-            unknown.
+        ValueError: If the network has no neurons, hides neurons inside other layers or masks time steps, `timesteps` is not
+            >= 1, or a name is unknown.
 
     Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
     Backpropagation", NeurIPS 2024.
@@ -421,11 +441,8 @@ class SpikingModel(
 
     @contextlib.contextmanager
     def _warning_of_silence(self, asked):
-        """A context for Keras' `fit` with these arguments: the first one of a model warns of layers that do not spike.
-
-        A training step of its own may do other things with a batch.
-        """
-        if self._looked_for_silence or type(self).train_step is not SpikingModel.train_step:
+        """A context for Keras' `fit` with these arguments: the first one of a model warns of layers that do not spike."""
+        if self._looked_for_silence or not _takes_usual_batches(self, "fit"):
             yield
             return
         self._silent_layers, self._looked_for_silence = SilentLayers(self._activity, asked.arguments.get("x")), True

@@ -173,8 +173,15 @@ def tensor(name: str, value: Any) -> Any:
     return ops.convert_to_tensor(value)
 
 
-def labels(name: str, value: Any, outputs: Any) -> None:
-    """Raises ValueError if one of integer labels, an array `(batch,)` or `(batch, 1)`, is no class of `outputs`."""
+def labels(name: str, value: Any, outputs: Any, of: str = "") -> None:
+    """Raises ValueError if one of integer labels, an array `(batch,)` or `(batch, 1)`, is no class of `outputs`.
+
+    Args:
+        name: String, the name of the argument.
+        value: The labels. Anything else than such an array is not checked.
+        outputs: The outputs, whose last axis is that of the classes.
+        of: String, what the samples are those of, as `" of the first batch"`. Defaults to `""`.
+    """
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.shape[1:] not in ((), (1,)):
         return
     *_, classes = np.shape(outputs)
@@ -185,7 +192,7 @@ def labels(name: str, value: Any, outputs: Any) -> None:
     if len(wrong):
         raise ValueError(
             f"`{name}` must be labels from 0 to {classes - 1}, the numbers of the classes. Received: {found[wrong[0]]}, the "
-            f"label of sample {wrong[0]}. Leave samples without a class out."
+            f"label of sample {wrong[0]}{of}. Leave samples without a class out."
         )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_ratesnn._core import keras_internals
+from keras_ratesnn._graph.functional import as_graph
 from keras_ratesnn._graph.planning import parts_of, plan_of
 from keras_ratesnn.layer_kinds import CELL, NEURON, READOUT, TIME_MEAN, TIME_MIXING, kind_of
 
@@ -14,8 +15,8 @@ _SEEN_BY_THE_WALK = NEURON, CELL, TIME_MEAN, TIME_MIXING, READOUT
 def check_network(network):
     """Raises ValueError if a network cannot be run over time.
 
-    It must have neurons, all of them visible to `walk`. Operations after time means must neither need time steps nor have
-    inputs that are not means.
+    It must have neurons, all of them visible to `walk`. No layer may mask time steps. Operations after time means must neither
+    need time steps nor have inputs that are not means.
 
     Args:
         network: A Functional model, see `as_graph`.
@@ -26,7 +27,29 @@ def check_network(network):
             "keras_ratesnn.layers.LIF() after its layers, instead of their activations."
         )
     # Making the plan checks what follows time means.
-    plan_of(network)
+    before, _, _ = parts_of(network)
+    _check_masks_rows(network, {call.operation for call in before.calls})
+
+
+def _check_masks_rows(graph, of_steps):
+    """Raises ValueError if an operation of a time step masks whole steps of samples, of which the neurons would know nothing.
+
+    Args:
+        graph: A Functional model; nested models are searched, too.
+        of_steps: Set of the operations that run at each step.
+    """
+    for operation, _, _, outputs in keras_internals.calls_in(graph):
+        if keras_internals.is_graph(operation):
+            _check_masks_rows(as_graph(operation), of_steps)
+        masks = [keras_internals.mask_of(output) for output in outputs if operation in of_steps]
+        if any(mask is not None and len(mask.shape) == 1 for mask in masks):
+            raise ValueError(
+                "`network` must not mask time steps: a layer of it sees one step, and the neurons would run on through what it "
+                f"masks. Received: layer {operation.name!r} of type {type(operation).__name__}, whose mask has the shape "
+                "(batch,). Leave it out, and say what is padding by SpikingModel(network, timesteps, mask_value=0.0), by "
+                "model(x, mask=mask), or by a keras.layers.Masking before the model. Masks of rows in a step, (batch, rows), "
+                "may stay."
+            )
 
 
 def neurons_of(network):

@@ -8,6 +8,7 @@ import keras
 
 from keras_ratesnn._core import backend, checks, keras_internals
 from keras_ratesnn._core.annotations import Config
+from keras_ratesnn._model.data_checks import check_first_batch
 from keras_ratesnn._model.silent_layers import SilentLayers
 
 
@@ -24,6 +25,7 @@ class CompilesOncePerSettings:
     trainable_variables: list[Any]
     _asked_jit_compile: bool | str = "auto"
     _silent_layers: SilentLayers | None = None
+    _has_unknown_labels = False
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         asked = inspect.signature(super().compile).bind(*args, **kwargs)  # type: ignore[misc]
@@ -86,6 +88,9 @@ class CompiledFunction:
     def __call__(self, *state_and_data):
         *state, data = state_and_data
         try:
+            if self._purpose != "predict" and self._model._has_unknown_labels:
+                self._model._has_unknown_labels = False
+                data = check_first_batch(self._model, data)
             if self._purpose == "train" and self._model._silent_layers is not None:
                 data = self._model._silent_layers.see(self._model, data)
             ranks, data = backend.ranks_of_batch(data)

@@ -18,7 +18,7 @@ def check_labels(model, y, sample_weight=None):
 
     Args:
         model: A `SpikingModel`.
-        y: The labels, as Keras takes them. Of data sets nothing is known.
+        y: The labels, as Keras takes them. Of data sets nothing is known, see `check_first_batch`.
         sample_weight: With weights, or a class that the loss ignores, labels may be of no class. Defaults to `None`.
     """
     for leaf in keras.tree.flatten(y):
@@ -29,9 +29,40 @@ def check_labels(model, y, sample_weight=None):
                 f"`y` must be an array of numbers. Received: {received}. Convert lists with np.asarray, and number classes "
                 "that have names: names, y = np.unique(y, return_inverse=True)."
             )
+    _check_classes(model, y, sample_weight)
+
+
+def are_arrays(structure):
+    """Whether all leaves of a structure are arrays of NumPy's."""
+    return all(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten(structure))
+
+
+def check_first_batch(model, data):
+    """Raises ValueError if the loss takes numbers of classes and a label of the first batch is no class.
+
+    Args:
+        model: A `SpikingModel`.
+        data: What Keras passes to the function of a step.
+
+    Returns:
+        What replaces `data`.
+    """
+    if not loss_checks.takes_classes(model):
+        return data
+    batches, data = backend.batches_of_step(data, model.steps_per_execution)
+    for batch in batches[:1]:
+        _, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        # Labels of other shapes are not checked, nor read, nor are those that other processes have.
+        if ops.is_tensor(y) and tuple(y.shape[1:]) in ((), (1,)) and getattr(y, "is_fully_addressable", True):
+            y = ops.convert_to_numpy(y)
+        _check_classes(model, y, sample_weight, " of the first batch")
+    return data
+
+
+def _check_classes(model, y, sample_weight, of=""):
     if sample_weight is None and loss_checks.takes_classes(model):
         for output in keras.tree.flatten(keras_internals.outputs_structure(_graph.as_graph(model.network))):
-            checks.labels("y", y, output)
+            checks.labels("y", y, output, of)
 
 
 def warn_of_nan(model, x, y):
@@ -44,9 +75,8 @@ def warn_of_nan(model, x, y):
         x: The inputs, as Keras takes them.
         y: The labels, likewise.
     """
-    leaves = keras.tree.flatten(x)
-    if all(isinstance(leaf, np.ndarray) for leaf in leaves):
-        rows = [row for leaf in leaves if (row := _first_nan(leaf, model.mask_value)) is not None]
+    if are_arrays(x):
+        rows = [row for leaf in keras.tree.flatten(x) if (row := _first_nan(leaf, model.mask_value)) is not None]
         if rows and _is_nan(model, keras.tree.map_structure(lambda leaf: leaf[rows[0] : rows[0] + 1], x)):
             warnings.warn(
                 f"`x` has NaN in sample {rows[0]}, and the outputs for it are NaN: so are the loss, and all weights after a "

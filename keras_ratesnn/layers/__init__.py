@@ -1,9 +1,12 @@
 """Layers of spiking networks; those that only networks of `models` have are imported because saved files name them."""
 
+from typing import Any
+
 from keras_ratesnn.layers import border as border
 from keras_ratesnn.layers import firing_rate_scale as firing_rate_scale
 from keras_ratesnn.layers import pooling as pooling
 from keras_ratesnn.layers import shared_membrane as shared_membrane
+from keras_ratesnn.layers._other_names import advice_on_class
 from keras_ratesnn.layers.adaptive import ALIF, ALIFCell
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell
@@ -63,3 +66,7 @@ __all__ = [
     "WSConv2D",
     "WSDense",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{advice_on_class(name, __all__)}")

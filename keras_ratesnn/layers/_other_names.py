@@ -1,7 +1,10 @@
-"""Translates argument names of other libraries, and of other neurons, to those of a neuron."""
+"""Translates names of other libraries, and of other neurons: those of arguments, attributes and classes."""
 
+import inspect
 import numbers
 from typing import Any
+
+import keras
 
 from keras_ratesnn._core.annotations import Config
 
@@ -14,9 +17,31 @@ def refuse_other_names(neuron: str, arguments: Config) -> None:
         arguments: Dict, the unknown keyword arguments.
     """
     for name, value in arguments.items():
-        for remedy in (text for names, text in _REMEDIES.items() if name in names):
-            remedy = remedy.format(value=value, example=_decay_of(value))
+        remedy = _remedy(name, value)
+        if remedy:
             raise TypeError(f"{neuron} has no argument `{name}`. Received: {name}={value!r}. {remedy}")
+
+
+class RefusesOtherNames:
+    """A mixin of layers: they have no attributes with the names that `refuse_other_names` knows, unless a class has its own.
+
+    A constructor of a user's may give its layer any attributes.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        remedy, kind = _remedy(name, value), type(self)
+        of_library = kind.__init__.__module__.startswith(_LAYERS)
+        if remedy and of_library and not hasattr(kind, name) and name not in inspect.signature(kind.__init__).parameters:
+            raise AttributeError(f"{kind.__name__} has no attribute `{name}`. Received: {name}={value!r}. {remedy}")
+        super().__setattr__(name, value)
+
+
+def advice_on_class(name: str, choices: list[str]) -> str:
+    """What a class of another library, or a name that is nearly one of `choices`, is here; an empty string if not known."""
+    similar = [choice for choice in choices if choice.lower() == name.lower()]
+    if name in _CLASSES or similar:
+        return f" Use {_CLASSES.get(name) or similar[0]}."
+    return f" It is a layer of Keras, keras.layers.{name}." if hasattr(keras.layers, name) else ""
 
 
 def advice_on_reset(value: Any) -> str:
@@ -28,12 +53,38 @@ def advice_on_reset(value: Any) -> str:
     }.get(value if isinstance(value, str) else "", "")
 
 
+def _remedy(name, value):
+    for names, text in _REMEDIES.items():
+        if name in names:
+            return text.format(value=value, example=_decay_of(value))
+    return ""
+
+
 def _decay_of(time_constant: Any) -> str:
     number = isinstance(time_constant, numbers.Real) and not isinstance(time_constant, bool)
     if not number or time_constant < 1:
         return ""
     return f": here decay={round(1 - 1 / time_constant, 6)}"
 
+
+_LAYERS = "keras_ratesnn.layers."
+
+_CLASSES = {
+    "Leaky": "LIF(decay=beta, reset_delay=True)",
+    "RLeaky": "Recurrent(LIF(decay=beta, reset_delay=True), keras.layers.Dense(units))",
+    "Synaptic": "CuBaLIF(decay=beta, synaptic_decay=alpha, reset_delay=True)",
+    "RSynaptic": "Recurrent(CuBaLIF(decay=beta, synaptic_decay=alpha, reset_delay=True), keras.layers.Dense(units))",
+    "Lapicque": "a keras.layers.Rescaling(time_step / C), then LIF(decay=1 − time_step / (R · C), reset_delay=True)",
+    "LIFNode": 'LIF(decay=1 − 1/tau, decay_input=True, reset="hard")',
+    "IFNode": 'IF(reset="hard")',
+    "ParametricLIFNode": 'ParametricLIF(decay=1 − 1/init_tau, decay_input=True, reset="hard")',
+    "PLIF": "ParametricLIF",
+    "CUBALIFNode": 'CuBaLIF(decay=v_decay, threshold=0.5, synaptic_decay=c_decay, reset="hard")',
+    "ILIFNode": "ILIF(levels=4, decay=1 − 1/tau, normalize=False)",
+    "NonSpikingLIFNode": "LeakyReadout(decay=1 − 1/tau, decay_input=True)",
+    "NonSpikingIFNode": "LeakyReadout(decay=1.0)",
+}
+"""Neurons of snnTorch and SpikingJelly, and what they are here; see docs/migrate."""
 
 _REMEDIES = {
     ("tau", "tau_m", "tau_mem", "init_tau"): (

@@ -9,7 +9,7 @@ from keras_ratesnn._core import checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, ParameterValue, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import READOUT, LayerKind
 from keras_ratesnn.layers import dynamics, parameters
-from keras_ratesnn.layers._other_names import refuse_other_names
+from keras_ratesnn.layers._other_names import RefusesOtherNames, refuse_other_names
 from keras_ratesnn.layers.cells import DECAY_ADVICE
 from keras_ratesnn.layers.parameters import LOGIT, Parameter
 
@@ -18,7 +18,7 @@ VALUES: tuple[ReadoutValue, ...] = ("mean", "last", "max")
 
 
 @registry.register
-class LeakyReadout(keras.layers.Layer):
+class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
     """A leaky membrane that never spikes, for the end of a network: its mean, last or largest value over time is the output.
 
         v_0 = 0

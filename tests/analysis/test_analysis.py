@@ -444,10 +444,13 @@ def test_digits_code_by_rate():
 
 
 def digits_of_scikit_learn(samples=100):
+    """Of the test images of the pretrained network."""
     from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
     pixels, labels = load_digits(return_X_y=True)
-    return pixels[-samples:].reshape(-1, 8, 8, 1), labels[-samples:]
+    _, pixels, _, labels = train_test_split(pixels, labels, test_size=360, stratify=labels, random_state=0)
+    return pixels[:samples].reshape(-1, 8, 8, 1), labels[:samples]
 
 
 def test_the_seed_determines_the_permutations():

@@ -65,6 +65,8 @@ def network(*after):
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_no_image_is_copied_and_in_a_graph_a_kernel_and_its_gradient_once_each(gradient, step_mode, monkeypatch):
+    from keras_ratesnn._core.backend.torch.recorder.cpu_kernels import contiguous
+
     timesteps = 4
     model = spiking(network(layers.Conv2D(5, 3, use_bias=False)), timesteps, gradient, step_mode=step_mode)
     x, y = data(2, (8, 8, 2))
@@ -75,7 +77,8 @@ def test_no_image_is_copied_and_in_a_graph_a_kernel_and_its_gradient_once_each(g
     loss_and_gradients(model, x, y)
     graph = model._graphs.graphs[-1]
     for part in (graph.forward, graph.backward):
-        copies = [tuple(node.meta["val"].shape) for node in part.__self__.graph.nodes if "clone" in str(node.target)]
+        nodes = [node for node in part.__self__.graph.nodes if "clone" in str(node.target) or node.target is contiguous]
+        copies = [tuple(node.meta["val"].shape) for node in nodes]
         assert [math.prod(shape) for shape in copies].count(5 * 3 * 3 * 3) == 1
         assert not [shape for shape in copies if len(shape) == 4 and shape[0] in (2, 2 * timesteps)]
 
@@ -270,6 +273,6 @@ def test_what_is_not_finite_is_found_in_its_row_also_where_parts_of_a_row_are_lo
 
     tensor = torch.ones(shape)
     tensor[(len(tensor) - 1, *(size // 2 for size in shape[1:]))] = broken
-    largest = of_torch._largest_of_rows(tensor, 3, in_parts)
-    assert torch.isfinite(largest).all(dim=1).tolist() == [True, True, False]
-    assert largest.shape == (3, shape[1] if in_parts and shape == (3, 4, 2, 5) else 1)
+    totals = of_torch._totals_of_rows(tensor, 3, in_parts)
+    assert torch.isfinite(totals).all(dim=1).tolist() == [True, True, False]
+    assert totals.shape == (3, shape[1] if in_parts and shape == (3, 4, 2, 5) else 1)

@@ -205,13 +205,61 @@ def test_resets_of_other_libraries_are_translated(value, ours):
         ("T", 4, "timesteps=4"),
         ("return_membrane", True, "analysis.observed"),
         ("method", "bptt", 'gradient="rate"'),
+        ("stepmode", "single", 'step_mode="multi"'),
     ],
 )
-def test_arguments_of_models_of_other_libraries_are_translated(name, value, ours):
+def test_arguments_and_attributes_of_models_of_other_libraries_are_translated(name, value, ours):
     with pytest.raises(TypeError, match=f"^SpikingModel has no argument `{name}`") as raised:
         rsnn.SpikingModel(mlp(), **{name: value})
     assert_says(raised, f"{name}={value!r}", ours)
+    with pytest.raises(AttributeError, match=f"^SpikingModel has no attribute `{name}`") as raised:
+        setattr(spiking(), name, value)
+    assert_says(raised, f"{name}={value!r}", ours)
     assert next(iter(inspect.signature(rsnn.SpikingModel).parameters)) == "network"
+
+
+ATTRIBUTES = [(LIF, "beta"), (LIF, "v_threshold"), (rsnn.layers.IF, "step_mode"), (rsnn.layers.ILIF, "tau")]
+
+
+@pytest.mark.parametrize(("make", "name"), [*ATTRIBUTES, (rsnn.layers.LeakyReadout, "beta")])
+def test_attribute_names_of_other_libraries_are_translated(make, name):
+    value, advice = OTHER_NAMES[name]
+    with pytest.raises(AttributeError, match=f"^{make.__name__} has no attribute `{name}`") as raised:
+        setattr(make(), name, value)
+    assert_says(raised, f"{name}={value!r}", advice)
+
+
+def test_layers_and_models_may_have_attributes_of_their_own():
+    class Own(LIF):
+        def __init__(self, tau):
+            super().__init__(decay=1 - 1 / tau)
+            self.tau = tau
+
+    class OwnModel(rsnn.SpikingModel):
+        def __init__(self, network, method):
+            super().__init__(network, 3, method)
+            self.method = method
+
+    layer, model = LIF(), spiking()
+    layer.notes = model.notes = "mine"
+    assert (layer.notes, model.notes, Own(2.0).tau, OwnModel(mlp(), "bptt").method) == ("mine", "mine", 2.0, "bptt")
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("Leaky", "LIF(decay=beta, reset_delay=True)"),
+        ("RLeaky", "Recurrent(LIF(decay=beta, reset_delay=True), keras.layers.Dense(units))"),
+        ("LIFNode", 'reset="hard"'),
+        ("lif", "Use LIF."),
+        ("Dense", "keras.layers.Dense"),
+        ("Unknown", "has no attribute 'Unknown'."),
+    ],
+)
+def test_neurons_of_other_libraries_are_translated(name, ours):
+    with pytest.raises(AttributeError, match=f"module 'keras_ratesnn.layers' has no attribute '{name}'") as raised:
+        getattr(rsnn.layers, name)
+    assert_says(raised, ours)
 
 
 def test_an_error_about_shapes_has_a_name_that_users_know():

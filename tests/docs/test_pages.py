@@ -7,9 +7,13 @@ import re
 import runpy
 import tomllib
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 import keras_ratesnn
+from recipes.data import digits
 
 pytestmark = pytest.mark.runs_once
 
@@ -22,6 +26,7 @@ CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 SHIM = "e8e412dbcfea9b7e31b5ffa288d7b6035915e714c542f4176a0cdbe262fc9609"
 """Of shim/index.js in iframe-worker 1.0.4."""
+SPLIT = "train_test_split(\n    images, labels, test_size=360, stratify=labels, random_state=0\n)\n"
 HEADING = re.compile(r"^#+ (.*)", re.MULTILINE)
 
 
@@ -76,6 +81,27 @@ def test_code_that_readers_copy_is_narrower_than_text(tmp_path):
     marks = ("python", "python torch", "sh", "text", "bash")
     page.write_text("".join(f"```{mark}\n{'x' * 81}\n```\n{'y' * 128}\n" for mark in marks) + f"| {'z' * 128} |\n")
     assert [line.split(":")[1] for line in wide_lines(page)] == ["2", "6", "10"]
+
+
+def test_pages_test_the_pretrained_digits_on_images_that_the_network_was_not_trained_on():
+    texts = [(ROOT / page).read_text() for page in PAGES]
+    testing = [text for text in texts if 'load_pretrained("digits")' in text and "load_digits(" in text]
+    assert len(testing) >= 4
+    assert all(SPLIT in text for text in testing)
+    images, labels = load_digits(return_X_y=True)
+    split, data = eval(SPLIT, {"train_test_split": train_test_split, "images": images, "labels": labels}), digits.load()
+    for ours, theirs in zip(split, (data.train_images, data.test_images, data.train_labels, data.test_labels), strict=True):
+        np.testing.assert_array_equal(ours, theirs.reshape(ours.shape))
+
+
+def test_the_accuracy_in_the_readme_is_the_test_accuracy_of_the_card():
+    block = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)[1]
+    claimed = float(re.search(r'^print\("accuracy", .*# (0\.\d+)$', block, re.MULTILINE)[1])
+    card, names = keras_ratesnn.models.list_pretrained()["digits"], {}
+    assert claimed == pytest.approx(card.test_accuracy, abs=1e-6)
+    exec(compile(block, "README.md", "exec"), names)
+    # Sums in another order may change the class of an image.
+    assert (names["predicted"] == names["test_labels"]).mean() == pytest.approx(claimed, abs=1.001 / card.test_images)
 
 
 def test_the_citation_names_the_package_in_its_version_and_the_paper_that_the_docs_cite():

@@ -320,6 +320,36 @@ def test_a_masking_layer_before_the_model_masks_steps():
     np.testing.assert_allclose(found, other, rtol=1e-5)
 
 
+def masking_in_a_nested_model():
+    inputs, part = keras.Input((6,)), keras.Sequential([keras.Input((6,)), layers.Masking(-1.0), layers.Dense(4)])
+    return keras.Model(inputs, rsnn.layers.LIF()(part(layers.Dense(6)(inputs))))
+
+
+def masking_embedding():
+    token = keras.Input((), dtype="int32")
+    return keras.Model(token, rsnn.layers.LIF()(layers.Embedding(9, 4, mask_zero=True)(token)))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: keras.Sequential([keras.Input((6,)), layers.Masking(-1.0), layers.Dense(4), rsnn.layers.LIF()]), "Masking"),
+        (masking_in_a_nested_model, "Masking"),
+        (masking_embedding, "Embedding"),
+    ],
+    ids=["sequential", "nested", "embedding"],
+)
+def test_a_layer_in_the_network_that_masks_time_steps_is_an_error(make, name):
+    with pytest.raises(ValueError, match=rf"must not mask time steps(?s:.)*of type {name}(?s:.)*mask_value=0\.0"):
+        rsnn.SpikingModel(make(), 3)
+
+
+def test_layers_in_the_network_may_mask_rows_of_a_step_and_the_samples_after_the_end_of_time():
+    rows = keras.Sequential([keras.Input((3, 6)), layers.Masking(), rsnn.layers.LIF(), layers.GlobalAveragePooling1D()])
+    means = keras.Sequential([keras.Input((6,)), rsnn.layers.LIF(), rsnn.layers.TimeMean(), layers.Masking()])
+    assert [rsnn.SpikingModel(each, 2).output_shape for each in (rows, means)] == [(None, 6)] * 2
+
+
 def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
     from keras_ratesnn._core import backend
 

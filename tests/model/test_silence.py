@@ -9,6 +9,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from helpers import BACKEND, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -154,6 +155,51 @@ def test_labels_that_are_no_classes_are_an_error(y, received):
         with pytest.raises(ValueError, match=r"^`y` must be") as raised:
             use(*arguments, verbose=0)
         assert received in str(raised.value)
+
+
+def generator(x, y):
+    yield from ((x[at : at + 4], y[at : at + 4]) for at in (0, 4))
+
+
+class Pairs(keras.utils.PyDataset):
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return tuple(array[4 * index : 4 * index + 4] for array in self.arrays)
+
+
+def tf_batches(*arrays):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(4)
+
+
+def torch_batches(*arrays):
+    import torch
+
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*map(torch.as_tensor, arrays)), 4)
+
+
+@pytest.mark.parametrize(
+    "batches", [generator, Pairs, tf_batches if BACKEND != "torch" else torch_batches], ids=["generator", "PyDataset", "loader"]
+)
+@pytest.mark.parametrize("use", ["fit", "evaluate"])
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
+def test_labels_that_are_no_classes_are_an_error_in_the_first_batch_of_what_is_no_array(batches, use):
+    model = rsnn.SpikingModel(network(), 3)
+    model.compile("sgd", LOGITS)
+    before = [to_numpy(variable) for variable in model.variables]
+    with pytest.raises(
+        ValueError, match=r"`y` must be labels from 0 to 2.*Received: 3, the label of sample . of the first batch"
+    ):
+        getattr(model, use)(batches(X, Y + 1), verbose=0)
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
 
 
 def test_labels_of_no_class_are_none_of_the_models_business_if_they_have_weights_or_are_ignored():

@@ -87,7 +87,7 @@ def time_loop(step, begin, cell, key, state, inputs, same, valid, steps):
 
     def made():
         first, counts = at(steps.start)
-        before = with_tensors(begin(first) if begins else state)
+        before = with_tensors(begin(first) if begins else state, inputs)
         of_begin = OfTensors(begin, cell, (first,), torch.is_tensor) if begins else None
         of_step = OfTensors(step, cell, (before, first, *(counts or [None])), torch.is_tensor)
         loop = TimeLoop(of_step, of_begin, weights, tree.flatten(before), first, counts, timesteps)
@@ -99,7 +99,7 @@ def time_loop(step, begin, cell, key, state, inputs, same, valid, steps):
     if loop is None:
         return None
     before = () if loop.begins_with_numbers else begin(at(steps.start)[0]) if begins else state
-    return loop(weights, tree.flatten(with_tensors(before)), *at(steps))
+    return loop(weights, tree.flatten(with_tensors(before, inputs)), *at(steps))
 
 
 def _can_loop(tensors):

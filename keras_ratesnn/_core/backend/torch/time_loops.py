@@ -96,14 +96,19 @@ class TimeLoop:
 
 def _traced(function, tensors):
     """The graph module of a function of tensors."""
-    module = make_fx(lambda *tensors: tree.flatten(with_tensors(function(*tensors))))(*(tensor.detach() for tensor in tensors))
+
+    def flat(*tensors):
+        return tree.flatten(with_tensors(function(*tensors), tensors))
+
+    module = make_fx(flat)(*(tensor.detach() for tensor in tensors))
     module.graph.eliminate_dead_code()
     return module
 
 
-def with_tensors(structure):
-    """A structure with tensors instead of numbers."""
-    return tree.map_leaves(lambda leaf: leaf if torch.is_tensor(leaf) else torch.full((), leaf), structure)
+def with_tensors(structure, beside):
+    """A structure with tensors instead of numbers, as precise as the tensors beside them, and not in half precision."""
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in beside), torch.float32)
+    return tree.map_leaves(lambda leaf: leaf if torch.is_tensor(leaf) else torch.full((), leaf, dtype=dtype), structure)
 
 
 def _constants(module):
