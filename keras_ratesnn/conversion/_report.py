@@ -7,6 +7,12 @@ from typing import Any
 from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
 
+_NEGATIVE = {
+    *("tanh", "hard_tanh", "tanh_shrink", "softsign", "soft_sign", "soft_shrink", "hard_shrink", "log_sigmoid"),
+    *("leaky_relu", "prelu", "elu", "selu", "celu"),
+}
+"""Activations with large negative values; those of gelu, silu and others like relu are small."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Change:
@@ -63,8 +69,15 @@ class _Report:
         return tuple(change for change in self.changes if not change.reason)
 
 
+@dataclasses.dataclass(frozen=True)
 class Report(_Report):
-    """The changes that `spikify` made, one for each activation of the network."""
+    """The changes that `spikify` made, one for each activation of the network.
+
+    Args:
+        calibrated: Boolean, whether thresholds were measured. Defaults to `False`.
+    """
+
+    calibrated: bool = False
 
     @property
     def replaced(self) -> tuple[Change, ...]:
@@ -75,12 +88,20 @@ class Report(_Report):
         lines = [f"spikify: {len(self.replaced)} of {len(self.changes)} activations became neurons."]
         lines += _grouped(self.replaced, lambda change: f"{change.activation} -> {type(change.neuron).__name__}")
         lines += _grouped(self.kept, lambda change: f"{change.activation} stays ({change.reason})")
+        lost = tuple(change for change in self.replaced if change.activation in _NEGATIVE)
+        lines += _grouped(
+            lost, lambda change: f"negative values of {change.activation} are lost, for which neurons do not spike"
+        )
         thresholds = [change.threshold for change in self.replaced if change.threshold is not None]
         if thresholds:
             lines.append(f"  calibrated thresholds from {min(thresholds):.3g} to {max(thresholds):.3g}")
-            never = [change.name for change in self.replaced if change.threshold is None]
-            if never:
-                lines.append(f"  not calibrated, never positive: {listed(never)}")
+        never = [change.name for change in self.replaced if change.threshold is None]
+        if never and self.calibrated:
+            lines.append(f"  not calibrated, never positive: {listed(never)}")
+        elif never:
+            lines.append(
+                "  not calibrated: train the network, or pass calibrate=, a batch of inputs, if its weights are trained"
+            )
         return "\n".join(lines)
 
 

@@ -67,6 +67,7 @@ def spikify(
     spikify: 1 of 2 activations became neurons.
       relu -> IF: hidden
       softmax stays (output): predictions
+      not calibrated: train the network, or pass calibrate=, a batch of inputs, if its weights are trained
     >>> [layer.name for layer in model.network.layers]
     ['hidden', 'hidden_neuron', 'predictions']
 
@@ -130,7 +131,8 @@ def spikify(
         measured = _calibration.measure(functional, neurons, tensors, percentile, samples, inside.graphs, verbose)
     thresholds = {operation: of_it.threshold for operation, of_it in measured.items() if of_it.threshold is not None}
     paths = _graph.paths_of(functional, inside.graphs)
-    report = Report(tuple(_change(activation, neurons, thresholds, inside.reasons, paths) for activation in activations))
+    changes = tuple(_change(activation, neurons, thresholds, inside.reasons, paths) for activation in activations)
+    report = Report(changes, calibrated=bool(tensors))
     if not report.replaced:
         raise ValueError(
             f"`model` must have a hidden activation that neurons can replace. Received: model={model.name!r} with none. "

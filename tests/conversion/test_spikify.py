@@ -371,7 +371,17 @@ def test_the_report_lists_all_changes(capsys):
         "  relu -> IF: first",
         "  gelu -> IF: second",
         "  softmax stays (output): outputs",
+        "  not calibrated: train the network, or pass calibrate=, a batch of inputs, if its weights are trained",
     ]
+
+
+def test_the_report_says_where_negative_values_are_lost():
+    network = functional(lambda x: layers.PReLU(name="second")(layers.Dense(4, activation="tanh", name="first")(x)))
+    report = str(quiet(network, calibrate=X).spikify_report).splitlines()
+    assert "  negative values of tanh are lost, for which neurons do not spike: first" in report
+    assert "  negative values of prelu are lost, for which neurons do not spike: second" in report
+    assert not any("not calibrated" in line for line in report)
+    assert "negative" not in str(quiet(functional(layers.ReLU())).spikify_report)
 
 
 @pytest.mark.parametrize(("verbose", "bar"), [(1, "2/2"), (2, "2/2 - 0s"), (0, None)])

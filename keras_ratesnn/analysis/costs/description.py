@@ -171,7 +171,8 @@ class Description:
         )
         lines.append(
             f"Energy of these operations, by the costs of {COSTS}: {_text.joules(self.energy.total)}; "
-            f"without spikes {_text.joules(self.energy.total_without_spikes)}."
+            f"without spikes {_text.joules(self.energy.total_without_spikes)}. Memory is not counted here: "
+            "keras_ratesnn.analysis.energy(model, x) has it."
         )
         if self.not_counted:
             lines.append(f"Not counted: {', '.join(self.not_counted)}")
@@ -207,6 +208,7 @@ def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = T
     A sample takes 32 synaptic operations and 32 multiply-adds before the first spikes; without spikes the network takes
     48 multiply-adds.
     Energy of these operations, by the costs of 32-bit floats in 45 nm CMOS: 176 pJ; without spikes 221 pJ.
+    Memory is not counted here: keras_ratesnn.analysis.energy(model, x) has it.
     >>> description.layers[0].firing_rate
     0.5
 
