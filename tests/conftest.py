@@ -103,21 +103,6 @@ def _reset_keras():
         fusion._kinds.clear()
 
 
-_OPTIMIZED = ("backend", "benchmark", "gradients", "steps")
-"""Rooms of tests whose graphs TensorFlow's passes rewrite, as they do for users."""
-
-
-@pytest.fixture(autouse=True)
-def _graphs_run_as_they_are_written(request):
-    """On TensorFlow, whose passes over graphs take a sixth of the time of a training of a few steps."""
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": request.path.parent.name not in _OPTIMIZED})
-
-
 @pytest.fixture(autouse=True)
 def _silence_is_no_matter(monkeypatch):
     """`fit` does not look for silent layers, which would take a forward pass in each of hundreds of tests."""
