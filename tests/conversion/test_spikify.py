@@ -432,7 +432,7 @@ def test_a_model_without_a_graph_is_an_error():
         ({"calibrate": np.ones((0, 6))}, ValueError, "`calibrate` must be a batch"),
         ({"calibrate": np.ones((2, 5))}, ValueError, "`calibrate` must be a batch"),
         ({"calibrate": np.ones((2, 4, 6))}, ValueError, "`calibrate` must be a batch"),
-        ({"calibrate": [np.ones((2, 6)), np.ones((2, 6))]}, ValueError, "`calibrate` must be a batch.* has 1 inputs"),
+        ({"calibrate": [np.ones((2, 6)), np.ones((2, 6))]}, ValueError, "`calibrate` must be a batch.* has 1 input,"),
         ({"calibrate": {"wrong": np.ones((2, 6))}}, ValueError, "`calibrate` must be a batch.* without"),
         ({"calibrate": [[1.0] * 6]}, TypeError, "`calibrate` must be a batch.* float"),
         ({"calibrate": "data"}, TypeError, "`calibrate` must be a batch.*'data' of type str"),

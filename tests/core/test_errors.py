@@ -681,7 +681,7 @@ WRONG_X = {
     "a scalar": (np.float32(1), "must be arrays or tensors. Received: .*float32"),
     "a list": ([[0.5] * 6], "must be arrays or tensors. Received: 0.5 of type float.*np.asarray"),
     "text": ("x", "must be arrays or tensors. Received: 'x' of type str"),
-    "no tensor": ([], "has 1 inputs, named .* Received: 0 tensors"),
+    "no tensor": ([], "has 1 input, named .* Received: 0 tensors"),
     "one sample without batch": (ZEROS[0], r"must have shape \(batch, 6\).* Received: .*shape \(6,\)"),
     "another shape": (ZEROS[:, :5], r"must have shape \(batch, 6\).* Received: .*shape \(10, 5\)"),
     "another rank": (ZEROS[:, None, None], r"must have shape \(batch, 6\).* Received: .*shape \(10, 1, 1, 6\)"),
