@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import itertools
 import shutil
+import threading
 import types
 import warnings
 from unittest import mock
@@ -687,6 +688,31 @@ def test_a_time_loop_is_compiled_once_for_each_order_of_axes_on_cpus_whatever_th
     assert all(isinstance(size, torch.SymInt) for size in compilations[0][0].shape)
     for x in (torch.ones(3, 2).T, torch.ones(3, 4)[:, ::2], torch.ones(0, 3)):
         np.testing.assert_array_equal(run(x)[0], 2 * x)
+
+
+@torch_only
+def test_no_other_thread_records_or_compiles_while_one_compiles(monkeypatch):
+    """SymPy makes some of its symbols when they are first asked for, and fails where two threads ask at once."""
+    import torch
+
+    could_record = []
+
+    def noticing(made):
+        def notice(*args, **kwargs):
+            another = threading.Thread(target=lambda: could_record.append(torch_compiler.lock().acquire(blocking=False)))
+            another.start()
+            another.join()
+            return made(*args, **kwargs)
+
+        return notice
+
+    run, _ = doubling_by_layout(monkeypatch, on_gpu=False)
+    monkeypatch.setattr(torch_compiler, "COMPILER", noticing(torch_compiler.COMPILER))
+    monkeypatch.setattr(torch_compiler, "ShapeEnv", noticing(torch_compiler.ShapeEnv))
+    with torch.no_grad():
+        for x in (torch.ones(2, 3), torch.ones(3, 4)[:, ::2]):
+            np.testing.assert_array_equal(run(x)[0], 2 * x)
+    assert could_record == [False] * 3, "sizes, an order of axes, any layout"
 
 
 @torch_only

@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.of_tensors import OfTensors, description
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
-from keras_ratesnn._core.backend.torch.recorder.compiler import LOCK, CompiledByLayout
+from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout, lock
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, is_recording_for_compiler
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
 from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, with_tensors
@@ -326,7 +326,7 @@ def _tensors_in(outputs):
 
 def _compile(function, tensors):
     """Compiles `function` for a list of tensors like these: a function of such tensors."""
-    with LOCK:
+    with lock():
         graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
         constants = any(node.op == "get_attr" for node in graph.graph.nodes)
         # Layers with the same code share one kernel, also for different shapes. It is compiled for one dtype and device.

@@ -22,7 +22,7 @@ from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import tree
-from keras_ratesnn._core.backend.torch.recorder.compiler import LOCK
+from keras_ratesnn._core.backend.torch.recorder.compiler import lock
 
 _aten = torch.ops.aten
 
@@ -56,7 +56,7 @@ class TimeLoop:
 
     def __init__(self, step, begin, weights, state, inputs, valid, timesteps):
         groups = list(map(len, (weights, state, inputs, valid)))
-        with torch.no_grad(), LOCK:
+        with torch.no_grad(), lock():
             numbers = None if begin is None else _numbers(_traced(begin, [*weights, *inputs]))
             self._structure = tree.map_leaves(lambda leaf: None, step(*weights, *state, *inputs, *valid))
             while True:
@@ -77,7 +77,7 @@ class TimeLoop:
         outputs = [(shape, _stored(dtype)) for shape, dtype in zip(shapes, self._dtypes, strict=True)]
         sizes = batch, math.prod(features), timesteps
         program = _Program(_compiled(str(text)), sizes, text.axes, outputs)
-        with LOCK:
+        with lock():
             self._number = len(_programs)
             _programs.append(program)
 

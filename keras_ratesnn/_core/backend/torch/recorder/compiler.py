@@ -5,7 +5,6 @@ import functools
 import itertools
 import operator
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +25,16 @@ MOST_LAYOUTS = 16
 
 _warned_of: set[str] = set()
 
-LOCK = threading.RLock()
-"""For what traces or compiles: PyTorch's tracer and the settings of its compiler are those of the whole process."""
+
+def lock():
+    """A lock for what traces or compiles: PyTorch's tracer, its symbols and its compiler's settings are the whole process'.
+
+    It is that of `torch.compile`, whose functions compile again at any later call.
+    """
+    # Not at the top: this takes a second, and only compilation needs it.
+    from torch._dynamo.convert_frame import compile_lock
+
+    return compile_lock
 
 
 class Compiled:
@@ -53,7 +60,9 @@ class Compiled:
     def __call__(self, *tensors):
         try:
             if self._run is None:
-                self._run = self._compile_graph(self.graph, tensors)
+                with lock():
+                    if self._run is None:
+                        self._run = self._compile_graph(self.graph, tensors)
             return self._run(*tensors)
         except torch.OutOfMemoryError:
             raise
@@ -153,7 +162,8 @@ def for_this_order_of_axes(graph, tensors):
     def fits(*shapes):
         """Whether sizes are what the operations need, such as one size for the channels, and any that were specialised."""
         numbers = dict(zip(symbols, map(sympy.Integer, itertools.chain(*shapes)), strict=True))
-        return all(need.xreplace(numbers) == sympy.true for need in needs)
+        with lock():
+            return all(need.xreplace(numbers) == sympy.true for need in needs)
 
     return lambda *tensors: (run if fits(*(tensor.shape for tensor in tensors)) else others)(*tensors)
 
@@ -176,7 +186,7 @@ def _by_compiler(graph, examples, mode, options):
     compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
     # PyTorch keeps compiled graphs on disk, for later processes, only if it compiles in such a context.
     context = TracingContext(mode)
-    with LOCK, torch._guards.tracing(context), config.patch(options), _computing_steps_once():
+    with torch._guards.tracing(context), config.patch(options), _computing_steps_once():
         return compiler(graph, examples)
 
 

@@ -226,7 +226,7 @@ class CallGraph:
         # Modes that record belong to this thread.
         with (
             setting(_recording, recording),
-            compiler.LOCK,
+            compiler.lock(),
             torch.autograd.set_multithreading_enabled(False),
             _NoNumbers(),
             # Compiled functions that other threads call meanwhile run uncompiled, instead of raising an error.
