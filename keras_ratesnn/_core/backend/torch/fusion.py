@@ -77,29 +77,28 @@ def time_loop(step, begin, cell, key, state, inputs, same, valid, steps):
         return None
     weights, begins = keras_internals.values_of(cell.weights), tree.is_absent(state)
     valid = [] if valid is None else [valid]
-    tensors = [*weights, *tree.flatten(state), *inputs, *valid]
-    if not _can_loop(tensors):
+    if not _can_loop([*weights, *tree.flatten(state), *inputs, *valid]):
         return None
-    timesteps = steps.stop - steps.start
 
     def at(steps):
         return [x if is_same else x[:, steps] for x, is_same in zip(inputs, same, strict=True)], [x[:, steps] for x in valid]
 
+    first, counts = at(steps.start)
+
     def made():
-        first, counts = at(steps.start)
         before = with_tensors(begin(first) if begins else state, inputs)
         of_begin = OfTensors(begin, cell, (first,), torch.is_tensor) if begins else None
         of_step = OfTensors(step, cell, (before, first, *(counts or [None])), torch.is_tensor)
-        loop = TimeLoop(of_step, of_begin, weights, tree.flatten(before), first, counts, timesteps)
+        loop = TimeLoop(of_step, of_begin, weights, tree.flatten(before), first, counts)
         return loop, of_step.is_closed and (of_begin is None or of_begin.is_closed)
 
     training, kept = _kept.get()
-    key = key, training, tuple(same), timesteps, begins, global_settings()
-    loop = _loops_of(cell, kept).time_loop(made, key, tensors)
+    key = key, training, tuple(same), begins, global_settings()
+    loop = _loops_of(cell, kept).time_loop(made, key, [*weights, *tree.flatten(state), *first, *counts])
     if loop is None:
         return None
-    before = () if loop.begins_with_numbers else begin(at(steps.start)[0]) if begins else state
-    return loop(weights, tree.flatten(with_tensors(before, inputs)), *at(steps))
+    before = () if loop.begins_with_numbers else begin(first) if begins else state
+    return loop(weights, tree.flatten(with_tensors(before, inputs)), *at(steps), steps.stop - steps.start)
 
 
 def _can_loop(tensors):
@@ -112,6 +111,7 @@ def _can_loop(tensors):
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
         and (is_recording() or all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors))
         and all(tensor.device.type == "cpu" for tensor in tensors)
+        and not _are_large(tensors)
     )
 
 
@@ -214,7 +214,7 @@ class _Loops:
         """
         self._loop_calls += 1
         place = (key, *((tensor.shape, tensor.dtype) for tensor in tensors))
-        if place in self._time_loops or is_recording() or _are_large(tensors):
+        if place in self._time_loops or is_recording():
             return self._time_loops.get(place)
         if self._is_known and self._loop_calls >= CALLS_BEFORE_LOOPS * self._patience and not self._has_no_loop:
             self._was_compiled = True

@@ -15,7 +15,7 @@ import shutil
 import string
 import subprocess
 import tempfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -34,7 +34,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 class TimeLoop:
-    """All steps of neurons as one operation, without gradient, for tensors of these shapes.
+    """Any number of steps of neurons as one operation, without gradient, for tensors of these shapes.
 
     Args:
         step: Function of the tensors of these lists, one after the other, that returns a structure `(state, outputs)` of
@@ -44,7 +44,6 @@ class TimeLoop:
         state: List of tensors, the state before the first step.
         inputs: List of tensors `(batch, ...)`, those of one step.
         valid: List of one boolean tensor `(batch,)`, or empty.
-        timesteps: Integer T.
 
     Attributes:
         begins_with_numbers: Boolean, whether the state at the beginning is a part of the program.
@@ -54,7 +53,7 @@ class TimeLoop:
         Exception: Any other, if there is no compiler, or if it fails.
     """
 
-    def __init__(self, step, begin, weights, state, inputs, valid, timesteps):
+    def __init__(self, step, begin, weights, state, inputs, valid):
         groups = list(map(len, (weights, state, inputs, valid)))
         with torch.no_grad(), lock():
             numbers = None if begin is None else _numbers(_traced(begin, [*weights, *inputs]))
@@ -73,15 +72,15 @@ class TimeLoop:
         batch, *features = inputs[0].shape
         text = _Text(module, (batch, *features), groups, numbers)
         self._of_weights = text.of_weights
-        shapes = [x.shape if index < len(state) else (batch, timesteps, *x.shape[1:]) for index, x in enumerate(after)]
-        outputs = [(shape, _stored(dtype)) for shape, dtype in zip(shapes, self._dtypes, strict=True)]
-        sizes = batch, math.prod(features), timesteps
-        program = _Program(_compiled(str(text)), sizes, text.axes, outputs)
+        results = tuple((x.shape, _stored(x.dtype), index >= len(state)) for index, x in enumerate(after))
+        program = _Program(_compiled(str(text)), batch, math.prod(features), tuple(text.axes), results)
         with lock():
-            self._number = len(_programs)
-            _programs.append(program)
+            # Layers with equal programs share one, for as long as the process runs.
+            self._number = _numbers_of_programs.setdefault(program, len(_programs))
+            if self._number == len(_programs):
+                _programs.append(program)
 
-    def __call__(self, weights, state, inputs, valid):
+    def __call__(self, weights, state, inputs, valid, timesteps):
         """`(state, outputs)` after all steps.
 
         The lists are as in the constructor, but `state` is empty if the program `begins_with_numbers`, and time is the second
@@ -89,7 +88,7 @@ class TimeLoop:
         """
         state = [tensor.to(dtype).expand(shape) for tensor, (shape, dtype) in zip(state, self._state, strict=True)]
         tensors = [x.to(_stored(x.dtype)) for x in (*state, *inputs, *valid, *self._of_weights(*weights))]
-        found = torch.ops.keras_ratesnn.time_loop.default(self._number, tensors)
+        found = torch.ops.keras_ratesnn.time_loop.default(self._number, timesteps, tensors)
         remaining = iter([x.to(dtype) for x, dtype in zip(found, self._dtypes, strict=True)])
         return tree.map_leaves(lambda _: next(remaining), self._structure)
 
@@ -464,7 +463,7 @@ _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trappin
 
 @functools.lru_cache(None)
 def _compiled(text):
-    """The function `run` of a program."""
+    """A program as a library, whose function is `run`."""
     compilers = [os.environ.get("CXX"), "g++", "clang++"]
     compiler = next(filter(None, (shutil.which(name) for name in compilers if name)))
     with tempfile.TemporaryDirectory() as folder:
@@ -472,32 +471,39 @@ def _compiled(text):
         source.write_text(text)
         command = [compiler, *_FLAGS, "-shared", "-fPIC", "-o", str(library), str(source)]
         subprocess.run(command, check=True, capture_output=True)
-        return ctypes.CDLL(str(library)).run
+        return ctypes.CDLL(str(library))
 
 
-class _Program:
-    """A compiled program for tensors of some sizes.
+class _Program(NamedTuple):
+    """A compiled program for tensors of some sizes, and any number of steps.
 
-    Args:
-        run: What `_compiled` returned.
-        sizes: Tuple `(batch, features, timesteps)`.
-        axes: As in `_Text`.
-        outputs: List of the shapes and dtypes of what it returns.
+    Attributes:
+        library: What `_compiled` returned.
+        batch: Integer.
+        features: Integer, the number of neurons of a sample.
+        axes: As in `_Text`, a tuple.
+        results: Tuple of the shape, the dtype, and whether there is one for each step, of what it returns.
     """
 
-    def __init__(self, run, sizes, axes, outputs):
-        self._run, self._sizes, self._axes, self._outputs = run, sizes, axes, outputs
+    library: ctypes.CDLL
+    batch: int
+    features: int
+    axes: tuple[tuple[bool, int], ...]
+    results: tuple[tuple[tuple[int, ...], torch.dtype, bool], ...]
 
-    def empty(self):
+    def empty(self, timesteps):
         """New tensors for the results."""
-        return [torch.empty(shape, dtype=dtype) for shape, dtype in self._outputs]
+        return [
+            torch.empty((shape[0], timesteps, *shape[1:]) if has_steps else shape, dtype=dtype)
+            for shape, dtype, has_steps in self.results
+        ]
 
-    def __call__(self, tensors):
-        tensors, strides = zip(*(_laid_out(x, *axes) for x, axes in zip(tensors, self._axes, strict=True)), strict=True)
-        outputs = self.empty()
+    def __call__(self, timesteps, tensors):
+        tensors, strides = zip(*(_laid_out(x, *axes) for x, axes in zip(tensors, self.axes, strict=True)), strict=True)
+        outputs = self.empty(timesteps)
         flat = [stride for pair in strides for stride in pair]
         arrays = _pointers(tensors), (ctypes.c_int64 * len(flat))(*flat), _pointers(outputs)
-        self._run(*map(ctypes.c_int64, self._sizes), *arrays)
+        self.library.run(*map(ctypes.c_int64, (self.batch, self.features, timesteps)), *arrays)
         return outputs
 
 
@@ -520,16 +526,17 @@ def _laid_out(tensor, has_features, axes):
 
 
 _programs: list[_Program] = []
+_numbers_of_programs: dict[_Program, int] = {}
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
-_library.define("time_loop(int number, Tensor[] tensors) -> Tensor[]")
+_library.define("time_loop(int number, int timesteps, Tensor[] tensors) -> Tensor[]")
 
 
 @torch.library.impl(_library, "time_loop", "CompositeExplicitAutograd")
-def _run_loop(number, tensors):
-    return _programs[number](tensors)
+def _run_loop(number, timesteps, tensors):
+    return _programs[number](timesteps, tensors)
 
 
 @torch.library.register_fake("keras_ratesnn::time_loop", lib=_library)
-def _shapes_of_loop(number, tensors):
-    return _programs[number].empty()
+def _shapes_of_loop(number, timesteps, tensors):
+    return _programs[number].empty(timesteps)
