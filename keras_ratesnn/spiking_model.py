@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import keras
-from keras import ops
 
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
@@ -27,7 +26,6 @@ from keras_ratesnn._model.input_checks import (
     warn_of_time_in_a_step,
     with_time,
 )
-from keras_ratesnn._model.silence_causes import is_broken
 from keras_ratesnn._model.silent_layers import SilentLayers
 from keras_ratesnn._model.streaming import Stream
 from keras_ratesnn._model.through_time import run_method, through_time
@@ -35,9 +33,7 @@ from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.gradients.run import Run
-from keras_ratesnn.layer_kinds import NEURON
 
 STEP_MODES: tuple[StepModeName, ...] = ("multi", "single")
 
@@ -66,6 +62,8 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
         _refuse_mask(method.__name__, kwargs)
         self._check_steps(self.step_mode)
         self._check_data(x, least)
+        if not self._told_of_scale:
+            self._told_of_scale = data_checks.warn_of_scaled_twice(self, x)
         given = signature.bind(self, x, *args, **kwargs).arguments
         data_checks.check_labels(self, given.get("y"), given.get("sample_weight"))
         if isinstance(given.get("validation_data"), tuple):
@@ -217,7 +215,7 @@ class SpikingModel(
         self._stream = Stream()
         self._graphs = backend.call_graphs()
         self._shares_weights = False
-        self._told_of_loss = self._told_of_nan = self._looked_for_silence = False
+        self._told_of_loss = self._told_of_nan = self._told_of_scale = self._looked_for_silence = False
         # The network's variables exist: there is nothing to build.
         self.built = True
 
@@ -455,37 +453,13 @@ class SpikingModel(
         if self._looked_for_silence or not _takes_usual_batches(self, "fit"):
             yield
             return
-        self._silent_layers, self._looked_for_silence = SilentLayers(self._activity, asked.arguments.get("x")), True
+        twin = functools.partial(twin_of, self)
+        self._silent_layers, self._looked_for_silence = SilentLayers(twin, asked.arguments.get("x")), True
         try:
             with self._silent_layers.among(asked.arguments["callbacks"]) as asked.arguments["callbacks"]:
                 yield
         finally:
             self._silent_layers = None
-
-    def _activity(self, x, timesteps):
-        """The layers of neurons in a training step on a batch, and an array `(2, layers)`.
-
-        It says which of them spike, and which of them have a current that is NaN or infinite.
-        """
-        layers, spike, broken = [], [], []
-
-        def observe(call, outputs):
-            if call.kind.role == NEURON:
-                layers.append(call.operation)
-                spike.append(ops.any(ops.not_equal(outputs.value, 0)))
-                broken.append(is_broken([signal.value for signal in call.signals]))
-            return outputs
-
-        watched = twin_of(self, Observing(observe), timesteps=timesteps)
-
-        def run(x, values):
-            with keras_internals.Values(zip(watched.variables, values, strict=True)):
-                watched(x, training=True)
-            return ops.stack([ops.stack(spike), ops.stack(broken)])
-
-        values = [variable.value for variable in watched.variables]
-        with backend.no_gradient(), backend.repeated_noise(backend.noise_state()):
-            return layers, ops.convert_to_numpy(backend.traced(run)(x, values))
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)

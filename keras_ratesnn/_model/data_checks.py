@@ -1,4 +1,4 @@
-"""What is wrong with the values of data: labels that are no numbers or no classes, and NaN."""
+"""What is wrong with the values of data: labels that are no numbers or no classes, NaN, and images that are scaled twice."""
 
 import math
 import numbers
@@ -11,6 +11,13 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks, keras_internals
 from keras_ratesnn._model import loss_checks
+from keras_ratesnn._model.input_checks import match
+
+_SMALL_SCALE = 1 / 8
+"""A `Rescaling` by less makes numbers between 0 and 1 of larger ones."""
+
+_SAMPLES = 32
+"""So many tell whether data are scaled."""
 
 
 def check_labels(model, y, sample_weight=None):
@@ -95,6 +102,42 @@ def warn_of_nan(model, x, y):
         )
         return True
     return False
+
+
+def warn_of_scaled_twice(model, x):
+    """Warns if arrays lie between 0 and 1, and the network scales them to that range itself; returns whether they do.
+
+    Args:
+        model: A `SpikingModel`.
+        x: The inputs, as Keras takes them.
+    """
+    network = _graph.as_graph(model.network)
+    for index, layer in _scaled_inputs(network) if are_arrays(x) else ():
+        scale = float(np.max(np.abs(layer.scale)))
+        if 0 < scale <= _SMALL_SCALE and _is_scaled(match(network, x)[index][:_SAMPLES]):
+            warnings.warn(
+                f"`x` lies between 0 and 1, and the network multiplies it by {scale:.4g} in {layer.name!r}: numbers that are "
+                "scaled already are scaled again, and the outputs are wrong. Pass the numbers of the data set, 0 to "
+                f"{1 / scale:.4g}, or leave that layer out.",
+                stacklevel=3,
+            )
+            return True
+    return False
+
+
+def _scaled_inputs(network):
+    """Pairs of the index of an input and a `Rescaling` layer that takes it."""
+    part = _graph.whole_of(network)
+    indices = {slot.index: index for index, slot in enumerate(keras.tree.flatten(part.inputs))}
+    for call in part.calls:
+        if isinstance(call.operation, keras.layers.Rescaling) and call.inputs[0] in indices:
+            yield indices[call.inputs[0]], call.operation
+
+
+def _is_scaled(array):
+    """Whether numbers lie between 0 and 1, and some of them are not 0 or 1."""
+    is_float = array.dtype.kind == "f" and array.size
+    return bool(is_float and np.min(array) >= 0 and np.max(array) <= 1 and np.any((array > 0) & (array < 1)))
 
 
 def _first_nan(array, mask_value):

@@ -10,6 +10,8 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals
 from keras_ratesnn._model import replicas, silence_causes
+from keras_ratesnn.gradients.observing import Observing
+from keras_ratesnn.layer_kinds import NEURON
 
 ENOUGH = 32
 """Samples: so many are looked at, of as few batches as have them."""
@@ -24,14 +26,13 @@ class SilentLayers(keras.callbacks.Callback):
     which another pass would shuffle otherwise.
 
     Args:
-        activity: Function `(x, timesteps)` that returns the layers of neurons that a model runs for a batch, and an array that
-            says which of them spike, and which of them have a current that is NaN or infinite.
+        twin: Function `(gradient, timesteps=...)` that returns a model with the same network.
         x: The argument of `fit`.
     """
 
-    def __init__(self, activity, x):
+    def __init__(self, twin, x):
         super().__init__()
-        self._activity = activity
+        self._twin = twin
         self._x = x
         self._seen = []
         self._missing = ENOUGH
@@ -90,7 +91,7 @@ class SilentLayers(keras.callbacks.Callback):
         for x, timesteps in seen:
             # Once all have spiked, other samples say no more.
             if silent != set():
-                layers, found = self._activity(x, timesteps)
+                layers, found = _activity(self._twin, x, timesteps)
                 spike, is_broken = replicas.of_all(found).any(axis=0)
                 of_batch = set(layers) - set(itertools.compress(layers, spike))
                 silent = of_batch if silent is None else silent & of_batch
@@ -117,6 +118,32 @@ class SilentLayers(keras.callbacks.Callback):
             + ("Lower" if normalized else "Put a BatchNormalization before neurons that have none, or lower")
             + " their threshold or the learning rate."
         )
+
+
+def _activity(twin, x, timesteps):
+    """The layers of neurons in a training step on a batch, and an array `(2, layers)`.
+
+    It says which of them spike, and which of them have a current that is NaN or infinite.
+    """
+    layers, spike, broken = [], [], []
+
+    def observe(call, outputs):
+        if call.kind.role == NEURON:
+            layers.append(call.operation)
+            spike.append(ops.any(ops.not_equal(outputs.value, 0)))
+            broken.append(silence_causes.is_broken([signal.value for signal in call.signals]))
+        return outputs
+
+    watched = twin(Observing(observe), timesteps=timesteps)
+
+    def run(x, values):
+        with keras_internals.Values(zip(watched.variables, values, strict=True)):
+            watched(x, training=True)
+        return ops.stack([ops.stack(spike), ops.stack(broken)])
+
+    values = [variable.value for variable in watched.variables]
+    with backend.no_gradient(), backend.repeated_noise(backend.noise_state()):
+        return layers, ops.convert_to_numpy(backend.traced(run)(x, values))
 
 
 def _names(layers):

@@ -9,7 +9,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, to_numpy
+from helpers import BACKEND, compiled, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -72,6 +72,39 @@ def test_a_loss_that_takes_outputs_for_what_they_are_not_is_warned_of_once(case)
     assert problem in message
     assert remedy in message
     assert warned(lambda: model.compile("sgd", loss)) == []
+
+
+def rescaled(**kwargs):
+    """A model that scales its inputs itself."""
+    layer = layers.Rescaling(name="scaled", **kwargs)
+    return compiled(rsnn.SpikingModel(keras.Sequential([keras.Input((6,)), layer, rsnn.layers.LIF(), layers.Dense(3)]), 2))
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict", "train_on_batch", "predict_on_batch"])
+@pytest.mark.parametrize("scale", [1 / 255, [0.01, 0.01, 0.02, 0.01, 0.01, 0.01]], ids=["a scale", "scales"])
+def test_images_that_are_scaled_twice_are_warned_of_once(method, scale):
+    model, labels = rescaled(scale=scale), () if "predict" in method else (Y,)
+    (message,) = warned(lambda: getattr(model, method)(X, *labels))
+    assert "'scaled'" in message
+    assert f"0 to {1 / np.max(scale):.4g}" in message
+    assert warned(lambda: getattr(model, method)(X, *labels)) == []
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "x"),
+    [
+        ({"scale": 1 / 255}, np.round(255 * X)),
+        ({"scale": 1 / 255}, np.round(X)),
+        ({"scale": 1 / 255}, 0 * X),
+        ({"scale": 1 / 255}, np.round(X).astype("uint8")),
+        ({"scale": 1 / 255}, X - 0.5),
+        ({"scale": 0.5}, X),
+        ({"scale": 0.0}, X),
+        ({"scale": 2.0, "offset": -1.0}, X),
+    ],
+)
+def test_images_that_are_scaled_once_are_not_warned_of(kwargs, x):
+    assert warned(lambda: rescaled(**kwargs).predict(x, verbose=0)) == []
 
 
 def two_outputs():
