@@ -134,6 +134,10 @@ class _Compiler:
         last = self.nodes[-1].operation
         if len(end.shape) != 1:
             raise refused(last, f"the output has the shape {end.shape}, and not one number for each class. Flatten or pool it.")
+        if end.order is not None:
+            raise refused(
+                last, "the classes would be in another order than with channels last. Use keras.layers.Flatten for them."
+            )
         if isinstance(end, Units):
             if end.offset or end.padding != NO_PADDING:
                 raise refused(last, "the output has an offset. Leave the offset of the Rescaling out.")

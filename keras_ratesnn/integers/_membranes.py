@@ -78,6 +78,10 @@ def choose(
         `Membranes`, or how many bits these would need: more than `MOST_BITS` if none are enough.
     """
     limit = 2 ** (bits - 1 - HEADROOM) // max(1, levels)
+    farthest = max(abs(v0), abs(v_reset))
+    if farthest * limit >= theta * (2 ** (bits - 1) - 1):
+        # Membranes hold where they begin, too.
+        limit = max(1, int((2 ** (bits - 1) - 1) * theta / farthest))
     fine = np.divide(theta, unit, out=np.full(unit.shape, np.inf), where=unit > 0)
     # The unit of a current that is always 0 means nothing.
     fine = np.where(bound > 0, fine, np.inf)

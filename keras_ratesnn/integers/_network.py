@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_ratesnn._core import checks
+
 INPUT = "input"
 """The name by which layers refer to the input."""
 
@@ -69,7 +71,13 @@ class IntegerNetwork:
         """A layer by its name; the input counts as one."""
         if name == INPUT:
             return IntegerLayer(INPUT, INPUT, (), self.input_shape, 0, self.largest_input, True, {})
-        return next(layer for layer in self.layers if layer.name == name)
+        found = next((layer for layer in self.layers if layer.name == name), None)
+        if found is None:
+            raise ValueError(
+                f"Layers of integers must come after their inputs. Received: the input {name!r} of a layer, and no such layer "
+                "before it. Write the file with `save_integers`."
+            )
+        return found
 
 
 def make_network(
@@ -78,9 +86,11 @@ def make_network(
     """The `IntegerNetwork` of layers as a file has them, dicts with `name`, `kind`, `from` and the facts of their kind.
 
     Raises:
-        ValueError: If a layer is of no known kind, or a current may leave the range of 32 bits.
+        ValueError: If a layer is of no known kind or lacks something, or a current may leave the range of 32 bits.
     """
     network = IntegerNetwork((), constants, input_shape=tuple(input_shape), **settings)
+    for name, most in (("timesteps", 2**31 - 1), ("largest_input", 255)):
+        checks.integer(name, getattr(network, name), at_least=1, at_most=most)
     for layer in layers:
         facts = {key: value for key, value in layer.items() if key not in ("name", "kind", "from")}
         if layer["kind"] not in _OUTPUTS:
@@ -88,13 +98,13 @@ def make_network(
                 f"Layers of integers must be of one of the kinds {', '.join(_OUTPUTS)}. Received: layer {layer['name']!r} of "
                 f"kind {layer['kind']!r}. Use a version of keras_ratesnn that knows it."
             )
-        missing = [key for key in _CONSTANTS.get(layer["kind"], ()) if f"{key}/{layer['name']}" not in constants]
-        if missing:
-            raise ValueError(
-                f"Layers of integers must have their constants. Received: layer {layer['name']!r} of kind {layer['kind']!r} "
-                f"without {missing[0]}/{layer['name']}. Write the file with `save_integers`."
-            )
         sources = tuple(network.of(name) for name in layer["from"])
+        wrong = _misfit(layer, sources, constants)
+        if wrong:
+            raise ValueError(
+                "Layers of integers must have constants that fit their inputs, and the numbers of their kind. Received: layer "
+                f"{layer['name']!r} of kind {layer['kind']!r} {wrong}. Write the file with `save_integers`."
+            )
         shape, least, largest = _OUTPUTS[layer["kind"]](layer["name"], facts, sources, constants)
         if max(-least, largest) >= 2**31:
             raise ValueError(
@@ -105,6 +115,30 @@ def make_network(
         made = IntegerLayer(layer["name"], layer["kind"], tuple(layer["from"]), shape, least, largest, static, facts)
         network = dataclasses.replace(network, layers=(*network.layers, made))
     return network
+
+
+def _misfit(layer, sources, constants):
+    """What is wrong with the numbers and constants of a layer; `None` if nothing is."""
+    kind, channels = layer["kind"], sources[0].shape[-1]
+    several = "shift" in layer
+    numbers = [*_NUMBERS.get(kind, ()), *(["f"] if kind in ("neurons", "readout") and not several else [])]
+    missing = [number for number in numbers if number not in layer]
+    if missing:
+        return f"without {missing[0]!r}"
+    names = [f"{key}/{layer['name']}" for key in _CONSTANTS.get(kind, ())]
+    for name in (*names, *(f"multiplier/{layer['name']}/{source.name}" for source in sources if several)):
+        if name not in constants:
+            return f"without {name}"
+        shape = constants[name].shape
+        inputs = shape[-2 if kind != "depthwise" else 2 :] if name.startswith("w/") else shape
+        if inputs[:1] != (channels,) or len(shape) != {"dense": 2, "conv": 4, "depthwise": 4}.get(kind, 1):
+            return f"with {name} of shape {shape} for {channels} channels"
+    if kind == "neurons":
+        largest = 2 ** (layer["membrane_bits"] - 1)
+        begin = np.append(constants[f"v0/{layer['name']}"], layer["v_reset"])
+        if begin.min() < -largest or begin.max() >= largest:
+            return f"whose membranes of {layer['membrane_bits']} bits would begin at {begin[np.abs(begin).argmax()]}"
+    return None
 
 
 def windows_of(size: int, window: int, stride: int, pad: Sequence[int]) -> int:
@@ -201,6 +235,13 @@ _CONSTANTS = {
     "readout": ("bias",),
 }
 """The arrays that a layer of each kind needs."""
+
+_NUMBERS = {
+    **dict.fromkeys(("conv", "depthwise"), ("stride", "pad")),
+    **dict.fromkeys(("sum_pool", "max_pool"), ("size", "stride", "pad")),
+    "neurons": ("decay_m", "decay_k", "membrane_bits", "levels", "hard", "v_reset"),
+}
+"""The numbers that a layer of each kind needs."""
 
 _OUTPUTS = {
     "conv": _conv,

@@ -116,7 +116,7 @@ def common_unit(units: list[float]) -> tuple[float, list[int]]:
 
 def flattened_order(shape: tuple[int, ...], channels_first: bool) -> np.ndarray | None:
     """Where each feature of an image is with channels last, if it is flattened with channels first."""
-    if not channels_first or len(shape) == 1:
+    if not channels_first or len(shape) == 1 or shape[-1] in (1, math.prod(shape)):
         return None
     places = np.arange(math.prod(shape)).reshape(shape)
     return np.moveaxis(places, -1, 0).ravel()

@@ -1,7 +1,10 @@
 """IntegerModel: a network of integers as a Keras model for inference."""
 
+import functools
 import json
 import os
+import zipfile
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -24,6 +27,19 @@ Weights = Literal["int8", "int4", "ternary"]
 _CONSTANTS = ("w/", "theta/", "bias/", "v0/", "multiplier/")
 _SETTINGS = ("timesteps", "temporal_input", "input_shape", "largest_input", "channels_first")
 """Of a network, in its file: arrays by the beginning of their names, and what its JSON has."""
+
+
+def _with_checked_values(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of Keras that checks the values of an array before they are tensors."""
+
+    @functools.wraps(method)
+    def checked(self, x=None, *args, **kwargs):
+        if isinstance(x, np.ndarray):
+            _check_samples(x)
+            self._check_range(x)
+        return method(self, x, *args, **kwargs)
+
+    return checked
 
 
 class IntegerModel(keras.Model):
@@ -155,8 +171,7 @@ class IntegerModel(keras.Model):
         x, last = self._checked_values(x), self.plan.layers[-1].name
         if self.plan.classes == 1:
             raise ValueError("A network must have two classes or more to be sure of one. Received: one with a single logit.")
-        if not len(x):
-            raise ValueError("`x` must have samples, at least one. Received: 0 samples.")
+        _check_samples(x)
         kernels = self._kernels()
 
         def begin(samples):
@@ -171,12 +186,16 @@ class IntegerModel(keras.Model):
         """Inputs as an array; raises an error if they are none of the network."""
         x = np.asarray(x)
         self._frames(x)
-        if x.size and (x.min() < 0 or x.max() > self.plan.largest_input):
+        self._check_range(x)
+        return x
+
+    def _check_range(self, x):
+        """Raises ValueError if integers are out of the range of inputs. Those of tensors cannot be seen everywhere."""
+        if isinstance(x, np.ndarray) and x.dtype.kind in "iu" and x.size and (x.min() < 0 or x.max() > self.plan.largest_input):
             raise ValueError(
                 f"`x` must be from 0 to {self.plan.largest_input}, for which the network was made. Received: values from "
                 f"{x.min()} to {x.max()}. Pass `largest_input` to `integer`."
             )
-        return x
 
     def layer_outputs(self, x: Any) -> dict[str, np.ndarray]:
         """What all layers give at all steps, to compare a chip with: currents, spikes, sums and logits.
@@ -191,7 +210,7 @@ class IntegerModel(keras.Model):
             TypeError: As in `integer_logits`.
             ValueError: As in `integer_logits`.
         """
-        tensor, temporal = self._frames(ops.convert_to_tensor(np.asarray(x)))
+        tensor, temporal = self._frames(ops.convert_to_tensor(self._checked_values(x).astype("int32")))
         with backend.no_gradient():
             steps = [outputs for outputs, _ in _steps.steps(self.plan, tensor, OfKeras, temporal, self._kernels())]
         names = [layer.name for layer in self.plan.layers]
@@ -236,6 +255,7 @@ class IntegerModel(keras.Model):
             TypeError: As in `integer_logits`.
             ValueError: If the input has another shape, or another batch size than in the steps before.
         """
+        self._check_range(inputs)
         x, temporal = self._frames(ops.convert_to_tensor(inputs))
         if temporal:
             raise ValueError(
@@ -257,11 +277,18 @@ class IntegerModel(keras.Model):
         """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
         self._state = self._batch = None
 
+    predict = _with_checked_values(keras.Model.predict)
+    evaluate = _with_checked_values(keras.Model.evaluate)
+    predict_on_batch = _with_checked_values(keras.Model.predict_on_batch)
+    test_on_batch = _with_checked_values(keras.Model.test_on_batch)
+
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(
             "A network of integers has no gradient. Train the model that it was made of, see keras_ratesnn.quantize_aware, and "
             "make it again."
         )
+
+    train_on_batch = fit
 
     def get_config(self) -> Config:
         raise NotImplementedError("A network of integers has files of its own: use `save_integers` and `load_integers`.")
@@ -289,6 +316,11 @@ class _Logits:
 
     def keep(self, rows):
         self._batch.keep(ops.convert_to_tensor(rows, "int32"))
+
+
+def _check_samples(x):
+    if not len(x):
+        raise ValueError("`x` must have samples, at least one. Received: 0 samples.")
 
 
 def _lead(logits):
@@ -371,9 +403,10 @@ def load_integers(filepath: str | os.PathLike[str]) -> IntegerModel:
 
     Raises:
         OSError: If there is no such file.
+        TypeError: If `filepath` is no path.
         ValueError: If it is no network of integers.
     """
-    return IntegerModel(_read(filepath))
+    return IntegerModel(_read(checks.path("filepath", filepath)))
 
 
 def _write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
@@ -385,25 +418,40 @@ def _write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def _read(path: str | os.PathLike[str]) -> IntegerNetwork:
+def _read(path: str) -> IntegerNetwork:
     """Reads a network from an npz.
 
     Raises:
         ValueError: If the file is no network of integers.
     """
+    with open(path, "rb") as content:
+        if not zipfile.is_zipfile(content):
+            raise _no_network(path, "which is no npz")
     with np.load(path, allow_pickle=False) as file:
         if "meta" not in file:
-            raise ValueError(
-                "`filepath` must be a file of a network of integers, with an array 'meta'. Received: "
-                f"filepath={str(path)!r} with {', '.join(file.files) or 'nothing'}. Write one with `save_integers`."
-            )
+            raise _no_network(path, f"with {', '.join(file.files) or 'nothing'}, and without an array 'meta'")
         meta = json.loads(str(file["meta"]))
-        constants = {
-            key: file[key].astype("int8" if key.startswith("w/") else "int32")
-            for key in file.files
-            if key.startswith(_CONSTANTS)
-        }
+        missing = [key for key in ("timesteps", "temporal_input", "layers") if key not in meta]
+        if missing:
+            raise _no_network(path, f"without {missing[0]} in 'meta'")
+        constants = {key: _as_integers(path, key, file[key]) for key in file.files if key.startswith(_CONSTANTS)}
         # Files of other programs have inputs instead of their shape.
         shape = meta["input_shape"] if "input_shape" in meta else file["x"].shape[2 if meta["temporal_input"] else 1 :]
     settings: dict[str, Any] = {name: meta[name] for name in _SETTINGS if name in meta and name != "input_shape"}
     return make_network(meta["layers"], constants, shape, unit=meta.get("unit_of_logits", 1.0), **settings)
+
+
+def _as_integers(path, key, values):
+    """Constants in 8 or 32 bits, which must hold them."""
+    dtype = "int8" if key.startswith("w/") else "int32"
+    integers = values.astype(dtype)
+    if not np.array_equal(integers, values):
+        raise _no_network(path, f"with numbers in {key} that {dtype} does not hold")
+    return integers
+
+
+def _no_network(path, what):
+    return ValueError(
+        f"`filepath` must be a file of a network of integers. Received: filepath={path!r}, {what}. Write one with "
+        "`save_integers`."
+    )

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 
+import keras
 import numpy as np
 import pytest
 
@@ -133,6 +134,21 @@ def test_the_program_of_the_docs_prints_the_class(tmp_path):
     for image in np.random.default_rng(0).integers(0, 17, (3, 8, 8, 1), "uint8"):
         printed = subprocess.run([tmp_path / "program"], input=image.tobytes(), capture_output=True, check=True).stdout
         assert int(printed) == run_in_numpy(chip.plan, image[None]).argmax()
+
+
+@pytest.mark.parametrize("where", [{"initial_membrane": -20.0}, {"reset": "hard", "v_reset": -100.0}])
+def test_membranes_hold_that_begin_far_below_their_threshold(where, tmp_path):
+    network = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4), rsnn.layers.LIF(0.5, **where), keras.layers.Dense(2, name="d")]
+    )
+    model, x = rsnn.SpikingModel(network, timesteps=6), np.arange(24, dtype="uint8").reshape(8, 3)
+    network.layers[0].kernel.assign(np.full((3, 4), 0.25))
+    expected = model.predict(x, verbose=0)
+    assert np.unique(expected[:, 0]).size > 1
+    for bits in (16, 24):
+        chip = rsnn.integer(model, membrane_bits=bits, verbose=False)
+        np.testing.assert_allclose(chip.predict(x, verbose=0), expected, rtol=0.02, atol=1e-3)
+        np.testing.assert_array_equal(outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], chip.integer_logits(x))
 
 
 def test_names_that_are_not_of_c_are_refused(tmp_path):

@@ -1,5 +1,7 @@
 """IntegerModel: a Keras model for inference, with files, measurements, and errors that name what integers cannot compute."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -28,16 +30,22 @@ def test_predict_evaluate_and_steps_give_the_integer_logits():
     chip.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     labels = logits.argmax(1)
     assert chip.evaluate(x, labels, verbose=0)[1] == 1.0
-    with pytest.raises(NotImplementedError, match="quantize_aware"):
-        chip.fit(x, labels)
+    for train in (chip.fit, chip.train_on_batch):
+        with pytest.raises(NotImplementedError, match="quantize_aware"):
+            train(x, labels)
 
 
 def test_inputs_that_are_no_integers_of_the_network_are_refused():
     chip, x = rsnn.integer(draw(1), largest_input=100, verbose=False), frames(1, 3, largest=101)
     with pytest.raises(TypeError, match=r"float32.*uint8"):
         chip.integer_logits(x.astype("float32"))
+    for method in (chip.integer_logits, chip.layer_outputs, chip.predict, chip.predict_on_batch):
+        with pytest.raises(ValueError, match="from 0 to 100"):
+            method(x + np.uint8(50))
     with pytest.raises(ValueError, match="from 0 to 100"):
-        chip.integer_logits(x + np.uint8(50))
+        chip.step(-x.astype("int64"))
+    with pytest.raises(ValueError, match="0 samples"):
+        chip.predict(x[:0])
     with pytest.raises(ValueError, match="shape"):
         chip.integer_logits(x[..., :1])
     with pytest.raises(ValueError, match=f"{T} frames"):
@@ -63,6 +71,35 @@ def test_a_file_gives_the_same_network(tmp_path):
     np.savez(tmp_path / "other.npz", x=x)
     with pytest.raises(ValueError, match="meta"):
         rsnn.load_integers(tmp_path / "other.npz")
+    np.save(tmp_path / "other.npy", x)
+    with pytest.raises(ValueError, match="no npz"):
+        rsnn.load_integers(tmp_path / "other.npy")
+
+
+@pytest.mark.runs_once
+def test_a_file_whose_numbers_do_not_fit_is_refused(tmp_path):
+    of_layers = layers.Dense(3, name="d"), rsnn.layers.LIF(reset="hard", name="n"), layers.Dense(2, name="e")
+    rsnn.integer(small(*of_layers, shape=(4,)), verbose=False).save_integers(tmp_path / "net.npz")
+    with np.load(tmp_path / "net.npz") as file:
+        right = dict(file)
+
+    def refuses(reason, **changed):
+        np.savez(tmp_path / "wrong.npz", **{**right, **changed})
+        with pytest.raises(ValueError, match=reason):
+            rsnn.load_integers(tmp_path / "wrong.npz")
+
+    refuses("w/d that int8", **{"w/d": right["w/d"].astype("int64") * 2})
+    refuses("theta/n that int32", **{"theta/n": right["theta/n"] + 0.5})
+    refuses(r"w/d of shape \(3, 4\) for 4", **{"w/d": right["w/d"].T})
+    refuses(r"theta/n of shape \(2,\) for 3", **{"theta/n": right["theta/n"][:2]})
+    refuses("16 bits would begin at -32769", **{"v0/n": np.full(3, -(2**15) - 1)})
+    meta = json.loads(str(right["meta"]))
+    dense, neurons, *others = meta["layers"]
+    without = {key: value for key, value in neurons.items() if key != "decay_m"}
+    refuses("'n' of kind 'neurons' without 'decay_m'", meta=json.dumps({**meta, "layers": [dense, without, *others]}))
+    refuses("'other' of a layer", meta=json.dumps({**meta, "layers": [dense, {**neurons, "from": ["other"]}, *others]}))
+    refuses("largest_input=256", meta=json.dumps({**meta, "largest_input": 256}))
+    refuses("timesteps in 'meta'", meta=json.dumps({key: value for key, value in meta.items() if key != "timesteps"}))
 
 
 @pytest.mark.runs_once
@@ -176,6 +213,17 @@ def test_additions_of_frames_with_channels_first_are_those_of_exact_floats(chann
     x = np.random.default_rng(0).integers(0, 2, (3, T, 2, 5, 4), "uint8")
     chip = rsnn.integer(model, membrane_bits=24, verbose=False)
     np.testing.assert_allclose(_operations(chip, x)[:, 0], _operations(model, x.astype("float32"))[:, 0])
+
+
+@pytest.mark.runs_once
+def test_classes_that_channels_first_would_reorder_are_refused(channels_first):
+    flattened = [layers.Flatten(), layers.Reshape((-1,), name="culprit")]
+    model, wrong = (small(layers.Conv2D(2, 2), _lif(), layers.Conv2D(3, 2), end, shape=(2, 4, 4)) for end in flattened)
+    x = np.random.default_rng(0).integers(0, 2, (3, 2, 4, 4), "uint8")
+    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
+    np.testing.assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.05)
+    with pytest.raises(ValueError, match=r"'culprit'.*order.*Flatten"):
+        rsnn.integer(wrong, verbose=False)
 
 
 def _lif(**kwargs):
