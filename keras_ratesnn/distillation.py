@@ -110,10 +110,15 @@ class Distiller(
     def compute_output_spec(self, inputs: Structure, *args: Any, **kwargs: Any) -> Structure:
         return self.student.compute_output_spec(inputs)
 
-    def teacher_features(self, extract: Callable[[], Structure]) -> Structure:
+    def teacher_features(self, extract: Callable[[], Structure], x: Structure) -> Structure:
         """The features of the teacher, which gets no gradient."""
         with undifferentiated():
-            return keras.tree.map_structure(ops.stop_gradient, _wide(extract()))
+            found = extract()
+            reader = next(features for model, features in self._feature_models() if model is self.teacher)
+            if isinstance(reader, SpikingModel) and self.teacher.return_sequences:
+                # It reads means, and the outputs of the student are those of every step, too.
+                found = {**found, "final_output": self.teacher(x, training=False)}
+            return keras.tree.map_structure(ops.stop_gradient, _wide(found))
 
     def student_features(self, extract: Callable[[], Structure]) -> Structure:
         """The features of the student."""
@@ -146,7 +151,7 @@ def _followed(features: SpikingModel, model: SpikingModel) -> SpikingModel:
     if features._draws is not model._draws:
         # Not one of its own: Keras on JAX has collected the variables when a step begins.
         keras_internals.set_state(features, "_draws", model._draws)
-    for setting in ("timesteps", "gradient", "step_mode", "_asked_jit_compile"):
+    for setting in ("timesteps", "gradient", "step_mode", "mask_value", "_asked_jit_compile"):
         if getattr(features, setting) is not getattr(model, setting):
             setattr(features, setting, getattr(model, setting))
     return features

@@ -11,6 +11,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._graph import Part, PlannedCall, Slot
+from keras_ratesnn._model.call_inputs import starting_at
 from keras_ratesnn._model.through_time import run_method, value_over_time
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.handlers import Context
@@ -97,6 +98,11 @@ class ObservedModel(SpikingModel):
         if training:
             self.fit()
         return super().call(inputs, False, mask)
+
+    def _in_order_of_inputs(self, outputs: dict[str, Structure], first: Tensor) -> Structure:
+        observed = {kind: found for kind, found in outputs.items() if kind != "output"}
+        observed = keras.tree.map_structure(lambda steps: starting_at(-first, steps), observed)
+        return {"output": super()._in_order_of_inputs(outputs["output"], first), **observed}
 
     def compute_output_spec(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
         outputs = super().compute_output_spec(inputs, training, mask)

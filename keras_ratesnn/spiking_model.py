@@ -322,11 +322,17 @@ class SpikingModel(
         )
         with replicas.own_noise(self.network):
             outputs = self._through_time(run)
-        if first is not None and self.return_sequences:
-            outputs = keras.tree.map_structure(lambda output: starting_at(-first, output), outputs)
+        if first is not None:
+            outputs = self._in_order_of_inputs(outputs, first)
         if run.with_gradient:
             backend.replicas.average_gradients(outputs, lambda: self.trainable_variables)
         return outputs
+
+    def _in_order_of_inputs(self, outputs: Structure, first: Tensor) -> Structure:
+        """The outputs of a call in which time started at the step `first` of each sample, with their steps where they were."""
+        if not self.return_sequences:
+            return outputs
+        return keras.tree.map_structure(lambda output: starting_at(-first, output), outputs)
 
     @backend.untraced
     def _through_time(self, run: Run) -> Structure:

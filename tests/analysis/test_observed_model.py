@@ -67,6 +67,11 @@ def test_outputs_keep_their_structure_and_padding_has_membranes_of_zero():
     assert membranes.dtype == "float32"
     np.testing.assert_array_equal(membranes[1:3, 3:], 0.0)
     assert np.all(membranes[0] != 0.0)
+    before, of_means = np.roll(x, 2, axis=1), rsnn.SpikingModel(model.network, T, mask_value=9.0, dtype="mixed_bfloat16")
+    for each in (model, of_means):
+        rolled = rsnn.analysis.observed(each, ["second"], ["first"]).predict(before[1:3], verbose=0)
+        np.testing.assert_allclose(rolled["membrane"]["second"], np.roll(membranes[1:3], 2, axis=1), rtol=1e-2)
+        np.testing.assert_array_equal(rolled["spikes"]["first"][:, :2], 0.0)
     observed.timesteps = 3
     np.testing.assert_allclose(observed.predict(x[1:3, :3], verbose=0)["membrane"]["second"], membranes[1:3, :3], rtol=1e-2)
 

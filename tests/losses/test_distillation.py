@@ -183,6 +183,35 @@ def test_a_spiking_teacher_teaches_an_ordinary_student():
     compiled(Distiller(teacher, model, losses)).fit(*data(), verbose=0)
 
 
+def test_features_of_padded_sequences_are_those_without_their_padding():
+    teacher, model = student(), student()
+    distiller = compiled(Distiller(teacher, model, [LogitsDistillation(), FeatureDistillation("mse", "spikes", "spikes")]))
+    x, y = np.random.default_rng(0).normal(1.0, 2.0, (4, 2, 6)).astype("float32"), np.zeros(4)
+    padded = np.concatenate([x, np.full((4, 1, 6), -9.0, "float32")], axis=1)
+    found = []
+    for timesteps, mask_value, inputs in ((2, None, x), (3, -9.0, padded), (3, -9.0, np.roll(padded, 1, axis=1))):
+        for each in (teacher, model):
+            each.timesteps, each.mask_value = timesteps, mask_value
+        found.append(distiller.evaluate(inputs, y, verbose=0))
+    np.testing.assert_allclose(found[1:], found[:1] * 2, rtol=1e-4)
+
+
+def test_outputs_of_all_steps_are_compared_beside_features():
+    teacher, model = student(return_sequences=True), student(return_sequences=True)
+    distiller = Distiller(teacher, model, [LogitsDistillation(), FeatureDistillation("mse", "spikes", "spikes")])
+    distiller.compile("sgd", rsnn.losses.TET(keras.losses.SparseCategoricalCrossentropy(from_logits=True)))
+    # As many samples as steps, or means would broadcast.
+    x, y = (part[:3] for part in data())
+    of_teacher, of_model = (softmax(to_numpy(each(x)) / 3) for each in (teacher, model))
+    wanted = 9 * float(keras.losses.KLDivergence()(of_teacher, of_model))
+    rates = [
+        to_numpy(rsnn.analysis.observed(each, spikes=["spikes"])(x)["spikes"]["spikes"]).mean(1) for each in (teacher, model)
+    ]
+    wanted += np.square(rates[0] - rates[1]).mean()
+    logs = distiller.evaluate(x, y, verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["distillation_loss"], wanted, rtol=1e-4)
+
+
 def test_an_ordinary_model_of_whole_sequences_teaches_a_network_of_one_frame_and_learns_from_it():
     def of_sequences(shape):
         return keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(3)])

@@ -8,9 +8,9 @@ class ExtractsFeatures:
 
     Keras would make that of the layers of a `SpikingModel`, or of its network of one time step. A subclass implements
     `feature_model(model, layer_names)`: a model with the outputs of `model` as `"final_output"` and those of its layers by
-    name. It also implements `teacher_features(extract)` and `student_features(extract)`: the features that are compared, where
-    `extract()` is how Keras finds them; and `compared_inputs(model, other)`, the symbolic inputs of a model, whose shapes must
-    be those of the other.
+    name. It also implements `teacher_features(extract, x)` and `student_features(extract)`: the features that are compared,
+    where `extract()` is how Keras finds them; and `compared_inputs(model, other)`, the symbolic inputs of a model, whose
+    shapes must be those of the other.
     """
 
     def _validate_input_compatibility(self, teacher, student):
@@ -22,7 +22,7 @@ class ExtractsFeatures:
 
     def _extract_all_teacher_features(self, x):
         extract = super()._extract_all_teacher_features  # type: ignore[misc]
-        return self.teacher_features(lambda: extract(x))  # type: ignore[attr-defined]
+        return self.teacher_features(lambda: extract(x), x)  # type: ignore[attr-defined]
 
     def _extract_all_student_features(self, x, y_pred):
         extract = super()._extract_all_student_features  # type: ignore[misc]
