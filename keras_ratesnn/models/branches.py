@@ -78,6 +78,7 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], *, name: str |
         model.timesteps,
         model.gradient,
         model.step_mode,
+        mask_value=model.mask_value,
         name=f"{model.name}_branched" if name is None else name,
         dtype=model.dtype_policy,
     )

@@ -103,6 +103,17 @@ def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode, 
     np.testing.assert_allclose(loaded.predict(x, verbose=0), branched.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
 
 
+def test_branches_leave_padding_out():
+    inputs = keras.Input((4,))
+    x = rsnn.layers.LIF(threshold=0.3, name="neurons")(layers.Dense(6)(inputs))
+    branched = add_branches(spiking(keras.Model(inputs, layers.Dense(3)(x)), 2, mask_value=-9.0), ["neurons"])
+    frames = np.random.default_rng(0).normal(size=(3, 2, 4)).astype("float32")
+    expected = to_numpy(branched(frames))
+    branched.timesteps = 3
+    padded = np.concatenate([frames, np.full((3, 1, 4), -9.0, "float32")], axis=1)
+    np.testing.assert_allclose(to_numpy(branched(padded)), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("sides", "blocks"), [((None, None), 3), ((None, 8), 1), ((4, None), 0)], ids=str)
 def test_sides_of_open_length_count_as_long(sides, blocks):
     inputs = keras.Input((*sides, 2))

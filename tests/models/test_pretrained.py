@@ -210,6 +210,16 @@ def test_arguments_override_the_settings_of_training():
     assert_same_but_for(None, model, other)
 
 
+def test_a_pretrained_network_of_padded_sequences_knows_its_padding(folder):
+    inputs = keras.Input((2,))
+    network = keras.Model(inputs, keras.layers.Dense(3)(rsnn.layers.LIF(threshold=0.5)(inputs)))
+    model = rsnn.SpikingModel(network, 3, mask_value=-1.0)
+    write(model, folder)
+    x = np.array([[[0.7, 0.4], [-1.0, -1.0], [-1.0, -1.0]]])
+    loaded = models.load_pretrained("made", classes=3)
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
 def test_other_classes_get_a_new_last_layer_with_a_message():
     model = models.load_pretrained("digits")
     with pytest.warns(

@@ -93,6 +93,7 @@ def load_pretrained(
         timesteps=trained.timesteps if timesteps is None else timesteps,
         gradient=trained.gradient if gradient is None else gradient,
         step_mode=trained.step_mode if step_mode is None else step_mode,
+        mask_value=trained.mask_value,
         name=card.name,
         dtype=policy,
     )
