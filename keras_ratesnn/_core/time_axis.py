@@ -45,13 +45,6 @@ def step_of(tensor, t):
     return tensor[:, t] if isinstance(t, int) else ops.take(tensor, t, axis=1)
 
 
-def rotated(tensor, first):
-    """The steps of a tensor `(batch, T, ...)` from the first one of each sample on, `(batch,)`, followed by those before it."""
-    timesteps = ops.shape(tensor)[1]
-    steps = (ops.arange(timesteps, dtype="int32")[None] + ops.cast(first, "int32")[:, None]) % timesteps
-    return ops.take_along_axis(tensor, ops.reshape(steps, (-1, timesteps, *(1 for _ in tensor.shape[2:]))), axis=1)
-
-
 def zero_unless(rows, tensor):
     """A tensor with zeros where `rows`, of its first axes, is false; the tensor if `rows` is `None`."""
     if rows is None:

@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals, time_axis
+from keras_ratesnn._core import backend, keras_internals
 from keras_ratesnn._model.input_checks import with_time
 from keras_ratesnn._model.time_masks import check_data_hold, masked
 
@@ -42,7 +42,14 @@ def call_inputs(network, inputs, timesteps, mask, mask_value):
 
 def starting_at(first, steps):
     """All steps, `(batch, T, ...)`, with their Keras mask, in the order that begins with the step `first` of each sample."""
-    return keras_internals.with_mask(lambda tensor: time_axis.rotated(tensor, first), steps)
+    return keras_internals.with_mask(lambda tensor: _rotated(tensor, first), steps)
+
+
+def _rotated(tensor, first):
+    """The steps of a tensor `(batch, T, ...)` from the first one of each sample on, `(batch,)`, followed by those before it."""
+    timesteps = ops.shape(tensor)[1]
+    steps = (ops.arange(timesteps, dtype="int32")[None] + ops.cast(first, "int32")[:, None]) % timesteps
+    return backend.steps_of_samples(tensor, ops.reshape(steps, (-1, timesteps, *(1 for _ in tensor.shape[2:]))))
 
 
 def _as_input(tensor, wanted):

@@ -216,4 +216,10 @@ def _as_data_holds_it(mask_value, dtype):
 
 def _any_of_each(steps, numpy=ops):
     """Whether any element of each step is true, `(batch, T)`, of a boolean tensor `(batch, T, ...)`."""
-    return numpy.any(steps, axis=tuple(range(2, len(steps.shape)))) if len(steps.shape) > 2 else steps
+    if len(steps.shape) < 3:
+        return steps
+    _, timesteps, *shape = steps.shape
+    if None in (timesteps, *shape):
+        return numpy.any(steps, axis=tuple(range(2, len(steps.shape))))
+    # One axis: OpenVINO's converter fails at several.
+    return numpy.any(numpy.reshape(steps, (-1, timesteps, math.prod(shape))), axis=2)

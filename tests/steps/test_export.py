@@ -87,6 +87,16 @@ def test_an_exported_graph_gives_the_outputs_in_the_other_orders(format, timed, 
     test_an_exported_graph_gives_the_outputs_for_batches_of_any_size(format, timed, step_mode, tmp_path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_padding_that_is_no_number_is_left_out_in_an_exported_graph(value, tmp_path):
+    format = FORMATS[-1]
+    model, (x, _) = spiking(dense(), T, mask_value=value), data(4, (T, 6))
+    x[0, 2:] = x[1, :1] = value
+    signature = [keras.InputSpec(shape=(None, T, 6), dtype="float32", name="frames")]
+    found = outputs_of(export(model, tmp_path, format, input_signature=signature), format, x)
+    np.testing.assert_allclose(found, model.predict(x, verbose=0), rtol=0, atol=1e-5)
+
+
 @pytest.mark.skipif(BACKEND == "jax", reason="OpenVINO's converter knows no graph of JAX")
 @pytest.mark.parametrize(("make", "step_mode"), [(every_neuron, "multi"), (every_other_layer, "multi"), (dense, "single")])
 def test_a_file_of_openvino_gives_the_outputs_for_batches_of_any_size(make, step_mode, tmp_path):
@@ -99,6 +109,18 @@ def test_a_file_of_openvino_gives_the_outputs_for_batches_of_any_size(make, step
     exported = loaded(path, "openvino")
     for batch in (1, 5):
         np.testing.assert_allclose(exported(x[:batch]), expected[:batch], rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="OpenVINO's converter knows no graph of JAX")
+def test_a_file_of_openvino_leaves_padded_images_out(tmp_path):
+    inputs = keras.Input((2, 2, 3))
+    spikes = rsnn.layers.LIF(threshold=0.3)(layers.Conv2D(4, 2)(inputs))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(spikes))), T, mask_value=-9.0)
+    x, _ = data(3, (T, 2, 2, 3))
+    x[0, 2:] = x[1, :1] = -9.0
+    signature = [keras.InputSpec(shape=(None, *x.shape[1:]), dtype="float32", name="frames")]
+    exported = loaded(export(model, tmp_path, "openvino", input_signature=signature), "openvino")
+    np.testing.assert_allclose(exported(x), model.predict(x, verbose=0), rtol=0, atol=1e-5)
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="a format of PyTorch")

@@ -182,6 +182,10 @@ class Backend(abc.ABC):
         """A context in which graphs have what the converter to a format of `keras.Model.export` knows."""
         return contextlib.nullcontext()
 
+    def steps_of_samples(self, tensor: Tensor, steps: Tensor) -> Tensor:
+        """Steps of each sample of a tensor `(batch, T, ...)`, given their numbers `(batch, T, 1, ...)`."""
+        return ops.take_along_axis(tensor, steps, axis=1)
+
     def finite_rows(self, tensors: list[Tensor], rows: list[int | Tensor]) -> Tensor:
         """Splits each tensor into as many equal parts; for each part, whether all its elements are finite in all tensors.
 

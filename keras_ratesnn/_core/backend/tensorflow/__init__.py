@@ -1,5 +1,6 @@
 """The backend functions on TensorFlow."""
 
+import contextlib
 import contextvars
 import functools
 import itertools
@@ -35,6 +36,9 @@ class Backend(base.Backend):
             # In forward mode the derivative of a custom gradient is silently zero.
             return tf.stop_gradient(value) + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
         return _graft(value, onto, slope)
+
+    def exporting(self, format):
+        return _exact_choices() if format == "onnx" else contextlib.nullcontext()
 
     def traced(self, function):
         return tf.function(function, autograph=False)
@@ -185,3 +189,24 @@ def _graft(value, onto, slope):
         return None, upstream * tf.cast(slope, upstream.dtype), None
 
     return tf.identity(value), gradient
+
+
+@contextlib.contextmanager
+def _exact_choices():
+    """A context in which tf2onnx writes a choice between two tensors as one.
+
+    To be faster, it writes the sum of their products with 0 and 1, which is NaN where what is not chosen is NaN or infinite:
+    padding may be both.
+    """
+    from tf2onnx.onnx_opset.controlflow import Select
+
+    def choose(ctx, node, **kwargs):
+        # What tf2onnx does if it knows that there may be a NaN.
+        node.set_attr("handles_nan", True)
+        Select.version_9(ctx, node, **kwargs)
+
+    as_products, Select.version_7 = Select.version_7, choose
+    try:
+        yield
+    finally:
+        Select.version_7 = as_products

@@ -113,6 +113,10 @@ class Backend(base.Backend):
         # Autograd calls the function inside a step that `torch.compile` may have compiled.
         return list(_WithBackward.apply(self.untraced(backward), (len(values), len(inputs)), *values, *inputs, *others))
 
+    def steps_of_samples(self, tensor, steps):
+        # ONNX has no operation for that of Keras.
+        return torch.gather(tensor, 1, steps.to(torch.int64).expand(tensor.shape))
+
     def finite_rows(self, tensors, rows):
         if _is_exporting() or torch.jit.is_tracing() or any(map(torch.is_tensor, rows)):
             # Sizes may be known only at run time, when they are 64-bit integers; not all formats let NaN through a maximum.
