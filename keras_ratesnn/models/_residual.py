@@ -11,7 +11,7 @@ from keras_ratesnn._core import checks
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from keras_ratesnn.models._arguments import checked_classes, image_input, scaled
-from keras_ratesnn.models._blocks import channel_axis, dense, neurons
+from keras_ratesnn.models._blocks import channel_axis, dense, neurons, sides
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._neuron_argument import checked_neuron
 
@@ -115,8 +115,7 @@ def input_and_stem(input_shape, default, stem, reduction, stem_reduction=4):
         return reduction * (stem_reduction if chosen(height, width) == "imagenet" else 1)
 
     image = image_input(input_shape, default, smallest)
-    height, width = image.shape[2:] if channel_axis() == 1 else image.shape[1:3]
-    return image, chosen(height, width)
+    return image, chosen(*sides(image))
 
 
 def stem_block(x, filters, stem, neuron, unit):

@@ -204,7 +204,7 @@ def test_the_stem_and_the_heads_depend_on_images_and_channels():
     ("arguments", "error", "fragments"),
     [
         ({"dims": 384}, TypeError, ["`dims` must be a tuple", "dims=384"]),
-        ({"dims": (64, 128)}, ValueError, ["`dims` must have 3 entries"]),
+        ({"dims": (64, 128)}, ValueError, ["`dims` must have three entries"]),
         ({"blocks": (1, 0, 1)}, ValueError, ["`blocks[1]` must be 1 or more"]),
         ({"heads": (1, 3, 2)}, ValueError, ["`heads` must divide", "4 and 8 and 8", "heads=(1, 3, 2)"]),
         ({"heads": None}, ValueError, ["`heads` must divide", "heads=None, which stands for (0, 0, 0)"]),
