@@ -53,15 +53,9 @@ class Family(NamedTuple):
 def network(family, depths, input_shape, classes, neuron, width, include_top, stem, channels=CHANNELS, hidden=None, **_):
     """A residual network of one time step.
 
-    Args:
+    Args: what the user passed, see `ResNet18`, and
         family: `Family`.
         depths: Number of blocks of each stage.
-        input_shape: What the user passed, see `ResNet18`.
-        classes: Likewise.
-        neuron: Likewise.
-        width: Likewise.
-        include_top: Likewise.
-        stem: Likewise.
         channels: Number of filters of each stage, before they are multiplied by `width`. Defaults to `CHANNELS`.
         hidden: Integer, the number of neurons of a hidden layer before the last layer, or `None` for no hidden layer.
         **_: The types of options have those, too, that `builder` takes.

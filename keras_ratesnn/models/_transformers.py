@@ -76,32 +76,12 @@ IN_STAGES = {
 
 
 def plan(
-    editions,
-    input_shape,
-    classes,
-    dims,
-    blocks,
-    heads,
-    mlp_ratio,
-    edition,
-    neuron,
-    attention_neuron,
-    all_attend=True,
-    **_,
+    editions, input_shape, classes, dims, blocks, heads, mlp_ratio, edition, neuron, attention_neuron, all_attend=True, **_
 ):
-    """Checks the arguments of a network, see `keras_ratesnn.models.Spikformer`.
+    """Checks the arguments of a network.
 
-    Args:
+    Args: what the user passed, see `keras_ratesnn.models.Spikformer`, and
         editions: Dict of the names of editions to `Edition`.
-        input_shape: Argument of the user.
-        classes: Likewise.
-        dims: Likewise.
-        blocks: Likewise.
-        heads: Likewise.
-        mlp_ratio: Likewise.
-        edition: Likewise.
-        neuron: Likewise.
-        attention_neuron: Likewise.
         all_attend: Boolean, whether all stages have attention, and not just the last. Defaults to `True`.
         **_: The types of options have those, too, that `builder` takes.
 
