@@ -7,7 +7,7 @@ included, changes nothing. Statistics of a batch are those of its valid steps.
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, results_without_padding, spiking, to_numpy, training_results
+from helpers import BACKEND, assert_same, compiled, results_without_padding, spiking, to_numpy, training_results
 from keras import layers, ops
 from masked_results import (
     EACH,
@@ -18,7 +18,6 @@ from masked_results import (
     T,
     WithMask,
     Y,
-    assert_same,
     results,
     results_of_each,
     slow_unless,
