@@ -58,14 +58,12 @@ def checked_mask_value(value):
     """The argument `mask_value` as a float or `None`; raises an error unless it is None, or a number that data can hold."""
     if value is None:
         return None
+    advice = "It is what all elements of a time step are where it is padding."
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"`mask_value` must be a number, which may be NaN, or None. Received: mask_value={value!r} of type "
-            f"{type(value).__name__}. It is what all elements of a time step are where it is padding."
-        )
+        raise checks.wrong_type("mask_value", "a number, which may be NaN, or None", value, advice)
     if value in (math.inf, -math.inf) or value != value:
         return float(value)
-    return checks.real("mask_value", value, advice="It is what all elements of a time step are where it is padding.")
+    return checks.real("mask_value", value, advice=advice)
 
 
 def check_data_hold(network, pairs, mask, mask_value):

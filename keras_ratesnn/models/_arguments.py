@@ -52,7 +52,7 @@ def positive_integers(name, values, count, advice):
 
 def _check_entries(name, values, count, advice):
     if not isinstance(values, (tuple, list)):
-        raise TypeError(f"`{name}` must be a tuple. Received: {name}={values!r} of type {type(values).__name__}. {advice}")
+        raise checks.wrong_type(name, "a tuple", values, advice)
     if len(values) != count:
         number = {3: "three", 4: "four"}[count]
         raise ValueError(f"`{name}` must have {number} entries. Received: {name}={values!r}. {advice}")
