@@ -203,6 +203,16 @@ def assert_same(found, expected, message="", rtol=1e-4):
         np.testing.assert_allclose(one, other, rtol=rtol, atol=tolerance, err_msg=f"{message} {name}")
 
 
+def assert_trains(model, x, y, unreached=()):
+    """One step gives a finite loss and finite gradients, which are nonzero in all kernels except those of `unreached`."""
+    loss, gradients = loss_and_gradients(model, x, y)
+    assert np.isfinite(loss)
+    assert [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()] == []
+    kernels = {path: gradient for path, gradient in gradients.items() if path.endswith("kernel")}
+    assert kernels
+    assert {path for path, gradient in kernels.items() if not gradient.any()} <= {f"{layer}/kernel" for layer in unreached}
+
+
 def free_port():
     """A port of this machine that nobody listens to."""
     with socket.socket() as found:

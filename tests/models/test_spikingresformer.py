@@ -4,7 +4,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, loss_and_gradients, to_numpy, training_results
+from helpers import BACKEND, assert_trains, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -37,14 +37,6 @@ def firing(*args, **kwargs):
     for layer in normalizations:
         layer.momentum = 0.9
     return model
-
-
-def assert_trains(model, x, y):
-    """Finite gradients that reach every kernel."""
-    loss, gradients = loss_and_gradients(model, x, y)
-    assert np.isfinite(loss)
-    assert [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()] == []
-    assert [path for path, gradient in gradients.items() if path.endswith("kernel") and not gradient.any()] == []
 
 
 # Firing rates.
