@@ -141,16 +141,15 @@ def _of_inputs_with_time(mask, pairs):
 
 
 def _in_structure(network, mask):
-    masks: Any = keras.tree.flatten(mask)
-    if all(of_input is None or hasattr(of_input, "shape") for of_input in masks):
+    wrong = [of_input for of_input in keras.tree.flatten(mask) if not (of_input is None or hasattr(of_input, "shape"))]
+    if not wrong:
         try:
             return _graph.match_inputs(network, mask)
         except ValueError as error:
             raise ValueError(f"`mask` must be a single mask, or masks in a structure like the inputs. {error}") from error
-    wrong = next(of_input for of_input in masks if not (of_input is None or hasattr(of_input, "shape")))
     raise TypeError(
         "`mask` must be a boolean tensor or array, or tensors, arrays and None in a structure like the inputs. Received: "
-        f"mask of type {type(mask).__name__} with {wrong!r} in it. Convert a list of numbers with np.asarray."
+        f"mask of type {type(mask).__name__} with {wrong[0]!r} in it. Convert a list of numbers with np.asarray."
     )
 
 
