@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._model.call_inputs import call_inputs, starting_at
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.layer_kinds import NEURON, kind_of
 from keras_ratesnn.observed_model import named_calls, observed
@@ -36,7 +38,10 @@ def recorded(
     watched.compile(jit_compile=False)
     with backend.no_gradient():
         found = watched(x, training=False)
-    steps = [_observation.array(found[kind][layer]) for kind in ("spikes", "membrane") if kind in found]
+    # Steps count from the first one of each sample that is not padding.
+    first = call_inputs(_graph.as_graph(model.network), x, model.timesteps, None, model.mask_value)[2]
+    tensors = [found[kind][layer] for kind in ("spikes", "membrane") if kind in found]
+    steps = [_observation.array(tensor if first is None else starting_at(first, tensor)) for tensor in tensors]
     # Half precision rounds normalised spikes.
     steps[0] = np.rint(steps[0] / calls[layer].operation.cell.spike_size)
     flat = [values.reshape(*values.shape[:2], -1) for values in steps]
