@@ -689,7 +689,7 @@ def test_keras_keeps_containers_that_are_attributes_in_types_that_are_known():
 
 def test_keras_asks_for_the_features_of_a_teacher_and_of_a_student_as_is_known():
     class Asked(keras_internals.ExtractsFeatures, keras.distillation.Distiller):
-        def teacher_features(self, extract):
+        def teacher_features(self, extract, x):
             return asked.append(("teacher", extract())) or asked[-1][1]
 
         def student_features(self, extract):
