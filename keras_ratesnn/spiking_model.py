@@ -13,6 +13,7 @@ import keras
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
+from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._model import data_checks, export_formats, layer_configs, loss_checks, quantization, replicas
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
@@ -348,12 +349,8 @@ class SpikingModel(
         return replicas.weigh_by_size(loss, x) if training and x is not None else loss
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        token = _in_step.set(True)
-        try:
-            with loss_checks.explained(self, y, y_pred):
-                return super().compute_metrics(x, y, y_pred, sample_weight)
-        finally:
-            _in_step.reset(token)
+        with setting(_in_step, True), loss_checks.explained(self, y, y_pred):
+            return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_metrics_result(self) -> dict[str, Any]:
         """The values of all metrics: after an epoch those of all replicas, within a step those of this replica."""

@@ -1,6 +1,7 @@
 """Shared helpers: differentiation on every backend, naive reference neurons, tiny networks and data."""
 
 import contextlib
+import itertools
 import socket
 
 import keras
@@ -191,6 +192,25 @@ def results_without_padding(model, x, y, lengths):
         parts.append([same.mean() * part for part in (value, *gradients.values())])
         outputs.extend(zip(np.flatnonzero(same), found, strict=True))
     return [*map(sum, zip(*parts, strict=True)), np.stack([output for _, output in sorted(outputs, key=lambda of: of[0])])]
+
+
+def assert_same(found, expected, message="", rtol=1e-4):
+    """The arrays of two lists, or those of a dict in another one, are the same up to the rounding of the largest number."""
+    named = isinstance(expected, dict)
+    pairs = ((found[name], expected[name]) for name in expected) if named else zip(found, expected, strict=True)
+    for name, (one, other) in zip(expected if named else itertools.count(), pairs, strict=False):
+        tolerance = rtol * max(1e-2, np.abs(other).max())
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=tolerance, err_msg=f"{message} {name}")
+
+
+def assert_trains(model, x, y, unreached=()):
+    """One step gives a finite loss and finite gradients, which are nonzero in all kernels except those of `unreached`."""
+    loss, gradients = loss_and_gradients(model, x, y)
+    assert np.isfinite(loss)
+    assert [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()] == []
+    kernels = {path: gradient for path, gradient in gradients.items() if path.endswith("kernel")}
+    assert kernels
+    assert {path for path, gradient in kernels.items() if not gradient.any()} <= {f"{layer}/kernel" for layer in unreached}
 
 
 def free_port():

@@ -56,8 +56,3 @@ def results_of_each(model, batches, y=Y, mask=MASK, loss=None):
         value, gradients, outputs = step(x, y)
         found.append([value, *gradients.values(), outputs, *map(to_numpy, model.network.non_trainable_variables)])
     return found
-
-
-def assert_same(found, expected, message="", rtol=1e-4):
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol * max(1e-2, np.abs(other).max()), err_msg=str(message))

@@ -29,6 +29,21 @@ def map_leaves(function, structure, *others):
     return parts if isinstance(structure, list) else tuple(parts)
 
 
+def filled(structure, leaves, is_hole=lambda leaf: True):
+    """Puts `leaves`, in order, in place of those of the structure that are holes. An iterator keeps what is not needed."""
+    remaining = iter(leaves)
+    return map_leaves(lambda leaf: next(remaining) if is_hole(leaf) else leaf, structure)
+
+
+def map_dicts(function, structure):
+    """Replaces every dict in lists, tuples and dicts, innermost first, by `function` of it."""
+    if isinstance(structure, dict):
+        return function({name: map_dicts(function, part) for name, part in structure.items()})
+    if isinstance(structure, (list, tuple)):
+        return type(structure)(map_dicts(function, part) for part in structure)
+    return structure
+
+
 def is_float(leaf):
     """Whether a leaf is a floating-point number or tensor, and so has a derivative."""
     return time_axis.is_float(leaf.dtype) if ops.is_tensor(leaf) else isinstance(leaf, float)

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import checks, keras_internals
 
 
 def as_graph(network, argument="network"):
@@ -20,11 +20,9 @@ def as_graph(network, argument="network"):
         ValueError: If it is a Sequential without an input shape.
     """
     if not keras_internals.is_graph(network):
-        raise TypeError(
-            f"`{argument}` must be a Functional or Sequential Keras model of one time step, whose graph can be walked. "
-            f"Received: {argument}={network!r} of type {type(network).__name__}. Build it as keras.Model(inputs, outputs) "
-            "from keras.Input, or as keras.Sequential([keras.Input(shape), ...])."
-        )
+        wanted = "a Functional or Sequential Keras model of one time step, whose graph can be walked"
+        advice = "Build it as keras.Model(inputs, outputs) from keras.Input, or as keras.Sequential([keras.Input(shape), ...])."
+        raise checks.wrong_type(argument, wanted, network, advice)
     functional = keras_internals.functional_of(network)
     if functional is None:
         raise ValueError(

@@ -90,7 +90,7 @@ def _elsewhere(format):
 
 
 def _check_precision(network, format, backend):
-    for layer in _layers_of(network):
+    for layer in keras_internals.layers_inside(network):
         if layer.compute_dtype in _NO_KERNELS.get(format, ()):
             raise ValueError(
                 f"`format={format!r}` is not available for layers that compute in {layer.compute_dtype}, on the backend "
@@ -98,11 +98,6 @@ def _check_precision(network, format, backend):
                 f"{layer.dtype_policy.name!r}. Make the network again with keras.config.set_dtype_policy('float32'), and give "
                 "it the same weights with set_weights(network.get_weights())."
             )
-
-
-def _layers_of(network):
-    """All layers except models, whose properties are those of their layers."""
-    return [layer for layer in keras_internals.with_sublayers(network) if not keras_internals.is_graph(layer)]
 
 
 def _check_quantization(network, format, backend):
@@ -123,7 +118,7 @@ def check_noise(network: keras.Model, reason: str) -> None:
         network: A Functional model.
         reason: String, why it must not.
     """
-    for layer in _layers_of(network):
+    for layer in keras_internals.layers_inside(network):
         if layer_kinds.is_random(layer, training=False):
             raise ValueError(
                 f"{reason} Received: layer {layer.name!r} of type {type(layer).__name__}, which draws random numbers. Draw "
@@ -139,12 +134,9 @@ def any_batch(format: str, input_signature: Any) -> dict[str, Any]:
         format: String.
         input_signature: As for `keras.Model.export`.
     """
-    if format != "torch":
-        return {}
     specs = keras.tree.flatten(input_signature)
-    if len(specs) != 1 or specs[0].shape[0] is not None:
-        return {}
-    return {"dynamic_shapes": {0: backend.any_size("batch")}}
+    is_open = format == "torch" and len(specs) == 1 and specs[0].shape[0] is None
+    return {"dynamic_shapes": {0: backend.any_size("batch")}} if is_open else {}
 
 
 @contextlib.contextmanager

@@ -21,13 +21,13 @@ def check_inputs(network, inputs, timesteps):
         inputs: The inputs passed to Keras: a structure of tensors or arrays, or a data set.
         timesteps: Integer T.
     """
-    if all(isinstance(leaf, (np.ndarray, keras.KerasTensor, *_NO_DATA)) or ops.is_tensor(leaf) for leaf in _leaves(inputs)):
+    if are_tensors(inputs, keras.KerasTensor, *_NO_DATA):
         with_time(network, inputs, timesteps)
 
 
 def inputs_with_time(network, x, timesteps):
     """Names of the inputs of a network whose data, tensors or arrays, have a time axis; of other data nothing is known."""
-    if not all(isinstance(leaf, np.ndarray) or ops.is_tensor(leaf) for leaf in _leaves(x)):
+    if not are_tensors(x):
         return []
     pairs = zip(with_time(network, x, timesteps), network.inputs, strict=True)
     return [keras_internals.name_of_input(wanted) for (_, timed), wanted in pairs if timed]
@@ -36,9 +36,8 @@ def inputs_with_time(network, x, timesteps):
 def check_data(network, x, timesteps, least=1):
     """`check_inputs` for data with values, of at least as many samples."""
     check_inputs(network, x, timesteps)
-    leaves = _leaves(x)
-    if all(isinstance(leaf, (np.ndarray, keras.KerasTensor)) or ops.is_tensor(leaf) for leaf in leaves):
-        _check_samples(leaves, least)
+    if are_tensors(x, keras.KerasTensor):
+        _check_samples(keras.tree.flatten(x), least)
 
 
 def check_batch(network, x, timesteps):
@@ -51,7 +50,7 @@ def check_batch(network, x, timesteps):
 
 def match(network, inputs):
     """`match_inputs`, with a clearer error for numbers and strings that are not in an array."""
-    for leaf in _leaves(inputs):
+    for leaf in keras.tree.flatten(inputs):
         if isinstance(leaf, (numbers.Number, str, bytes)):
             names = [keras_internals.name_of_input(tensor) for tensor in network.inputs]
             raise ValueError(
@@ -79,8 +78,9 @@ def _check_samples(tensors, least):
         )
 
 
-def _leaves(structure):
-    return keras.tree.flatten(structure)
+def are_tensors(structure, *others):
+    """Whether all leaves of a structure are tensors, arrays, or of `others`, types."""
+    return all(isinstance(leaf, (np.ndarray, *others)) or ops.is_tensor(leaf) for leaf in keras.tree.flatten(structure))
 
 
 _NO_DATA = (type(None), numbers.Number, str, bytes)

@@ -5,7 +5,7 @@ import inspect
 import keras
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import keras_internals, tree
 
 
 def operation_from_config(cls, config):
@@ -22,7 +22,16 @@ def operation_from_config(cls, config):
 def serialized(network):
     """The serialized form of a Functional or Sequential model, from which it can be made again."""
     derived = {keras.saving.get_registered_name(cls): names for cls, names in _derived(network)}
-    return _without(keras.saving.serialize_keras_object(network), derived)
+
+    def without(config):
+        names = derived.get(config.get("registered_name"))
+        if names is None:
+            return config
+        # Layers of a graph are built when they are called. From a file their `build` would get a list.
+        kept = {key: value for key, value in config.items() if key != "build_config"}
+        return {**kept, "config": {key: value for key, value in config["config"].items() if key not in names}}
+
+    return tree.map_dicts(without, keras.saving.serialize_keras_object(network))
 
 
 def is_of_others(operation):
@@ -51,18 +60,3 @@ def _takes(cls, config):
     except TypeError:
         return False
     return True
-
-
-def _without(config, derived):
-    """A serialized model without these names in the configs of these classes."""
-    if isinstance(config, dict):
-        config = {key: _without(value, derived) for key, value in config.items()}
-        names = derived.get(config.get("registered_name"))
-        if names is not None:
-            config["config"] = {key: value for key, value in config["config"].items() if key not in names}
-            # Layers of a graph are built when they are called. From a file their `build` would get a list.
-            config.pop("build_config", None)
-        return config
-    if isinstance(config, (list, tuple)):
-        return type(config)(_without(item, derived) for item in config)
-    return config

@@ -28,11 +28,10 @@ def warn_of_outputs(network, loss):
         network: A Functional model of one time step.
         loss: The argument `loss` of `compile`.
     """
-    problems = [_problem(*pair) for pair in _losses_of_outputs(network, loss)]
-    for problem in filter(None, problems):
+    problem = next(filter(None, (_problem(*found) for found in _losses_of_outputs(network, loss))), None)
+    if problem:
         warnings.warn(problem, stacklevel=3)
-        return True
-    return False
+    return problem is not None
 
 
 def _losses_of_outputs(network, loss):
@@ -49,9 +48,7 @@ def _losses_of_outputs(network, loss):
     if not len(losses) == len(outputs) == len(names) or not all(isinstance(output, _graph.Slot) for output in outputs):
         return []
     producers = {slot.index: call for call in part.calls for slot in call.outputs}
-    return [
-        (of_output, name, _origin(slot.index, producers)) for of_output, name, slot in zip(losses, names, outputs, strict=True)
-    ]
+    return list(zip(losses, names, [_origin(slot.index, producers) for slot in outputs], strict=True))
 
 
 def _origin(index, producers):
@@ -157,10 +154,9 @@ def check_steps(model, y, y_pred):
 
     For the arguments see `explained`.
     """
-    if model.return_sequences:
-        advice = _advice(model, y, y_pred)
-        if advice is not None:
-            raise ValueError(advice)
+    advice = _advice(model, y, y_pred) if model.return_sequences else None
+    if advice is not None:
+        raise ValueError(advice)
 
 
 def _advice(model, y, y_pred):

@@ -42,8 +42,7 @@ def unquantized(policy: keras.DTypePolicy) -> keras.DTypePolicy:
 
 def check_trainable(network: keras.Model) -> None:
     """Raises ValueError if a network has quantized layers, whose weights no gradient can change."""
-    layers = quantized_layers(network)
-    if layers:
+    if layers := quantized_layers(network):
         raise ValueError(
             "A quantized model cannot be trained: its integer weights have no gradient. Received: layer "
             f"{layers[0].name!r} of type {type(layers[0]).__name__} with the policy {layers[0].dtype_policy.name!r}. Train the "
@@ -77,5 +76,4 @@ def summarized(network: keras.Model, mode: str) -> Iterator[None]:
 
 def _with_matrices(network):
     """The layers with a weight that is more than a vector, in the order of the network."""
-    layers = [layer for layer in keras_internals.with_sublayers(network) if not keras_internals.is_graph(layer)]
-    return [layer for layer in layers if any(len(weight.shape) > 1 for weight in layer.weights)]
+    return [layer for layer in keras_internals.layers_inside(network) if any(len(weight.shape) > 1 for weight in layer.weights)]

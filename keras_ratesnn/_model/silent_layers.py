@@ -5,11 +5,11 @@ import itertools
 import warnings
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals
 from keras_ratesnn._model import replicas, silence_causes
+from keras_ratesnn._model.input_checks import are_tensors
 from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.layer_kinds import NEURON
 
@@ -80,8 +80,7 @@ class SilentLayers(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if self._has_looked:
             return
-        arrays = all(isinstance(leaf, np.ndarray) or ops.is_tensor(leaf) for leaf in keras.tree.flatten(self._x))
-        if not self._seen and self._missing > 0 and arrays:
+        if not self._seen and self._missing > 0 and are_tensors(self._x):
             self._keep(self._x, self.model.timesteps)
         # Processes may have seen other numbers of batches, and wait for each other in each.
         seen = self._seen[: replicas.of_all(len(self._seen)).min()]

@@ -58,14 +58,12 @@ def checked_mask_value(value):
     """The argument `mask_value` as a float or `None`; raises an error unless it is None, or a number that data can hold."""
     if value is None:
         return None
+    advice = "It is what all elements of a time step are where it is padding."
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"`mask_value` must be a number, which may be NaN, or None. Received: mask_value={value!r} of type "
-            f"{type(value).__name__}. It is what all elements of a time step are where it is padding."
-        )
+        raise checks.wrong_type("mask_value", "a number, which may be NaN, or None", value, advice)
     if value in (math.inf, -math.inf) or value != value:
         return float(value)
-    return checks.real("mask_value", value, advice="It is what all elements of a time step are where it is padding.")
+    return checks.real("mask_value", value, advice=advice)
 
 
 def check_data_hold(network, pairs, mask, mask_value):
@@ -143,16 +141,15 @@ def _of_inputs_with_time(mask, pairs):
 
 
 def _in_structure(network, mask):
-    masks: Any = keras.tree.flatten(mask)
-    if all(of_input is None or hasattr(of_input, "shape") for of_input in masks):
+    wrong = [of_input for of_input in keras.tree.flatten(mask) if not (of_input is None or hasattr(of_input, "shape"))]
+    if not wrong:
         try:
             return _graph.match_inputs(network, mask)
         except ValueError as error:
             raise ValueError(f"`mask` must be a single mask, or masks in a structure like the inputs. {error}") from error
-    wrong = next(of_input for of_input in masks if not (of_input is None or hasattr(of_input, "shape")))
     raise TypeError(
         "`mask` must be a boolean tensor or array, or tensors, arrays and None in a structure like the inputs. Received: "
-        f"mask of type {type(mask).__name__} with {wrong!r} in it. Convert a list of numbers with np.asarray."
+        f"mask of type {type(mask).__name__} with {wrong[0]!r} in it. Convert a list of numbers with np.asarray."
     )
 
 

@@ -2,20 +2,16 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
 from typing import Any
+
+from keras_ratesnn._core.contexts import setting
 
 _is_undifferentiated = contextvars.ContextVar("keras_ratesnn_undifferentiated", default=False)
 
 
-@contextlib.contextmanager
-def undifferentiated() -> Iterator[None]:
+def undifferentiated() -> contextlib.AbstractContextManager[None]:
     """A context for outputs that will not be differentiated."""
-    token = _is_undifferentiated.set(True)
-    try:
-        yield
-    finally:
-        _is_undifferentiated.reset(token)
+    return setting(_is_undifferentiated, True)
 
 
 def is_undifferentiated() -> bool:

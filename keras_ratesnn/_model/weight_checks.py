@@ -22,8 +22,7 @@ def not_finite(variables):
 
 def check_finite(variables):
     """Raises ValueError if a variable has a value that is NaN or infinite, and names all such variables."""
-    broken = not_finite(variables)
-    if broken:
+    if broken := not_finite(variables):
         raise ValueError(
             f"The model has weights that are NaN or infinite: {broken}. Load or initialise them again; if training "
             "caused this, lower the learning rate or set clipnorm in the optimizer. "

@@ -74,7 +74,7 @@ class _Steps:
             yield
 
     def _first_step(self, tensors):
-        kept = _rebuilt(self._at_first, tensors)
+        kept = tree.filled(self._at_first, tensors)
         running = self._running(kept)
         constants = running.once()
         states, output = running.step(None, constants, 0)
@@ -85,7 +85,7 @@ class _Steps:
 
     def _later_step(self, tensors):
         *tensors, t = tensors
-        kept = _rebuilt(self._later_on, tensors)
+        kept = tree.filled(self._later_on, tensors)
         running = self._running(kept)
         constants = {index: tensor for (index, _), (tensor, _) in zip(running.inputs, running.run.inputs, strict=True)}
         constants.update((index, _mask_on(pair)) for index, pair in kept["static"].items())
@@ -127,11 +127,6 @@ def _rows(tensors):
     *tensors, rows = tensors
     batch = tensors[0].shape[0]
     return [ops.take(x, rows, axis=0) if len(x.shape) and x.shape[0] == batch else x for x in tensors]
-
-
-def _rebuilt(structure, tensors):
-    remaining = iter(tensors)
-    return tree.map_leaves(lambda _: next(remaining), structure)
 
 
 def _mask_beside(tensor):

@@ -78,7 +78,7 @@ class StepGraph(keras.Model):
         states = iter([inputs[port.name] for port in plan.states])
         t: Any = next(states) if plan.counts else 0
         running = one_step_of(self.network, tensors, self._timesteps)
-        carried = [tree.map_leaves(lambda _: next(states), structure) for structure in plan.carried]
+        carried = tree.filled(plan.carried, states)
         with backend.no_gradient():
             after, outputs = running.step(running.resumed(carried), running.once(), t)
             outputs = running.alarmed(after, outputs)

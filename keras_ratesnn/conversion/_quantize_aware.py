@@ -118,7 +118,7 @@ def _report_others(network, replacements, chosen):
             "`quantize_aware` found no layer to quantise. Received: network "
             f"{network.name!r} without a Dense layer or convolution that `filters` choose."
         )
-    layers = [layer for layer in keras_internals.with_sublayers(network) if not keras_internals.is_graph(layer)]
+    layers = keras_internals.layers_inside(network)
     kept = [layer for layer in layers if has_matrix(layer) and layer not in replacements and chosen(layer)]
     if kept:
         warnings.warn(

@@ -55,9 +55,8 @@ def _mixing(cell, shape, dtype, random):
     values = [shifted(value, 0.1, 1.0) if v.trainable else value for v, value in zip(cell.variables, values, strict=True)]
 
     def step(inputs, state, values):
-        remaining = iter(state)
         with keras_internals.Values(zip(cell.variables, values, strict=True)):
-            _, *outputs = cell.step(inputs, tree.map_leaves(lambda _: next(remaining), at_rest))
+            _, *outputs = cell.step(inputs, tree.filled(at_rest, state))
         return tree.flatten(outputs)
 
     before = step(inputs, state, values)

@@ -46,7 +46,7 @@ def recomputed(run, nodes, context):
     # Integers and booleans have no gradient.
     flat = [*filter(tree.is_float, tree.flatten(gathered.outputs)), *(states[number].loss for number in with_losses.values())]
     results = iter(backend.with_backward(flat, *parts.split(given), recomputation.backward))
-    sums = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered.outputs)
+    sums = tree.filled(gathered.outputs, results, tree.is_float)
     # Losses last: states have no gradient before.
     states, outputs = first.finished(states, first.of_gathered(Gathered(sums, gathered.masks)))
     for number in with_losses.values():

@@ -43,9 +43,7 @@ class Neuron(keras.layers.Layer):
         if isinstance(cell, dict):
             cell = keras.saving.deserialize_keras_object(cell)
         if not isinstance(cell, NeuronCell):
-            raise TypeError(
-                f"`cell` must be a NeuronCell, for example LIFCell(). Received: cell={cell!r} of type {type(cell).__name__}."
-            )
+            raise checks.wrong_type("cell", "a NeuronCell, for example LIFCell()", cell)
         self.cell = cell
         if not self.trainable:
             # Keras freezes only the layers that a layer has when it is frozen.

@@ -167,10 +167,7 @@ def _cell_of(neuron):
     """The cell of a neuron layer or the cell that was given; raises an error if it cannot be recurrent."""
     cell = neuron.cell if isinstance(neuron, Neuron) else neuron
     if not isinstance(cell, NeuronCell):
-        raise TypeError(
-            "`neuron` must be a neuron layer, for example keras_ratesnn.layers.LIF(), or a cell. Received: "
-            f"neuron={neuron!r} of type {type(neuron).__name__}."
-        )
+        raise checks.wrong_type("neuron", "a neuron layer, for example keras_ratesnn.layers.LIF(), or a cell", neuron)
     couples = isinstance(neuron, Neuron) and neuron.couples_neurons
     if couples or cell.in_parallel or cell.feeds_back:
         raise ValueError(

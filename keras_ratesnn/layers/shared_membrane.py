@@ -51,13 +51,9 @@ class SharedMembraneCell(NeuronCell):
         return self.cell.initial_state(inputs)
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
-        def structured(leaves):
-            remaining = iter(leaves)
-            return tree.map_leaves(lambda _: next(remaining), state)
-
         def next_sample(carried, current):
             _, _, *before = carried
-            membrane, spikes, after = self.cell.step(current[None], structured([leaf[None] for leaf in before]))
+            membrane, spikes, after = self.cell.step(current[None], tree.filled(state, [leaf[None] for leaf in before]))
             # On TensorFlow outputs must be like what is carried.
             found = [leaf[0] for leaf in (membrane, spikes, *tree.flatten(after))]
             return found, found
@@ -66,7 +62,7 @@ class SharedMembraneCell(NeuronCell):
         nothing = ops.zeros_like(currents[0])
         last = [leaf[-1] for leaf in tree.flatten(state)]
         _, (membrane, spikes, *after) = ops.scan(next_sample, [nothing, nothing, *last], currents)
-        return membrane, spikes, structured(after)
+        return membrane, spikes, tree.filled(state, after)
 
     def get_config(self) -> Config:
         return {**keras.layers.Layer.get_config(self), "cell": keras.saving.serialize_keras_object(self.cell)}

@@ -29,13 +29,7 @@ def image_input(input_shape, default, smallest):
         input_shape = (channels, size, size) if channels_first else (size, size, channels)
     order = "(channels, height, width)" if channels_first else "(height, width, channels)"
     meaning = f"It is the shape of one image, {order}, without batch and time."
-    if not isinstance(input_shape, (tuple, list)):
-        raise TypeError(
-            f"`input_shape` must be a tuple. Received: input_shape={input_shape!r} of type {type(input_shape).__name__}. "
-            f"{meaning}"
-        )
-    if len(input_shape) != 3:
-        raise ValueError(f"`input_shape` must have three entries. Received: input_shape={input_shape!r}. {meaning}")
+    _check_entries("input_shape", input_shape, 3, meaning)
     channels_at, *sides_at = (0, 1, 2) if channels_first else (2, 0, 1)
     for index, size in enumerate(input_shape):
         if size is not None or index == channels_at:
@@ -48,6 +42,20 @@ def image_input(input_shape, default, smallest):
             f"factor. Received: input_shape={input_shape!r}. {meaning}"
         )
     return keras.Input(tuple(input_shape), name="image")
+
+
+def positive_integers(name, values, count, advice):
+    """An argument that is a tuple of `count` positive integers."""
+    _check_entries(name, values, count, advice)
+    return tuple(checks.positive_integer(f"{name}[{index}]", value, advice=advice) for index, value in enumerate(values))
+
+
+def _check_entries(name, values, count, advice):
+    if not isinstance(values, (tuple, list)):
+        raise checks.wrong_type(name, "a tuple", values, advice)
+    if len(values) != count:
+        number = {3: "three", 4: "four"}[count]
+        raise ValueError(f"`{name}` must have {number} entries. Received: {name}={values!r}. {advice}")
 
 
 def checked_classes(classes: Any) -> int:

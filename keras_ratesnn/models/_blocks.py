@@ -17,6 +17,11 @@ def channel_axis(x=None):
     return 1 if keras.config.image_data_format() == "channels_first" and (x is None or len(x.shape) == 4) else -1
 
 
+def sides(x):
+    """The height and width of images; -1 for tokens."""
+    return (-1,) if len(x.shape) == 3 else x.shape[2:] if channel_axis(x) == 1 else x.shape[1:3]
+
+
 def convolution(x, filters, size, strides, use_bias, initialization, name, layer=layers.Conv2D):
     """A convolution that pads all sides by half its size, like PyTorch's `padding=size // 2`.
 

@@ -25,6 +25,10 @@ def _uniform_in_fan_in(fan_in):
     return initializers.RandomUniform(-limit, limit)
 
 
+def _zeros(fan_in):
+    return initializers.Zeros()
+
+
 # The default of PyTorch's Linear and Conv2d: kaiming_uniform with a = sqrt(5) has the gain sqrt(2 / (1 + 5)), so that kernels,
 # like biases, are uniform in ±1/sqrt(fan_in).
 PYTORCH_DEFAULT = Initialization(
@@ -39,17 +43,11 @@ KAIMING_FAN_OUT = Initialization(
 )
 
 # Standardisation makes the output independent of the scale of a kernel, like batch normalisation.
-STANDARDIZED = Initialization(kernel=KAIMING_FAN_OUT.kernel, bias=lambda fan_in: initializers.Zeros())
+STANDARDIZED = Initialization(KAIMING_FAN_OUT.kernel, _zeros)
 
 # Batch normalisation makes the output independent of the scale of a convolution kernel; for its gradient, the scale acts like a
 # learning rate. No normalisation follows the last layer, so its logits start large.
-NORMAL_HALF = Initialization(
-    kernel=lambda: initializers.RandomNormal(0.0, 0.5),
-    bias=lambda fan_in: initializers.Zeros(),
-)
+NORMAL_HALF = Initialization(lambda: initializers.RandomNormal(0.0, 0.5), _zeros)
 
 # That of SpikingResformer, of all kernels.
-NORMAL_SMALL = Initialization(
-    kernel=lambda: initializers.RandomNormal(0.0, 0.02),
-    bias=lambda fan_in: initializers.Zeros(),
-)
+NORMAL_SMALL = Initialization(lambda: initializers.RandomNormal(0.0, 0.02), _zeros)

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_ratesnn._core import checks
 from keras_ratesnn.layers.neurons import LIF, Neuron
 
 
@@ -20,11 +21,8 @@ def checked_neuron(neuron, default=LIF, name="neuron"):
     if neuron is None:
         return default
     if isinstance(neuron, keras.layers.Layer) or not callable(neuron):
-        raise TypeError(
-            f"`{name}` must be a function that returns a new neuron layer each time. Received: "
-            f"{name}={neuron!r} of type {type(neuron).__name__}. Pass for example "
-            f"{name}=lambda: keras_ratesnn.layers.LIF(decay=0.5)."
-        )
+        advice = f"Pass for example {name}=lambda: keras_ratesnn.layers.LIF(decay=0.5)."
+        raise checks.wrong_type(name, "a function that returns a new neuron layer each time", neuron, advice)
     made: list[Neuron] = []
 
     def new_neuron():

@@ -11,7 +11,7 @@ from keras_ratesnn._core import checks
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from keras_ratesnn.models._arguments import checked_classes, image_input, scaled
-from keras_ratesnn.models._blocks import channel_axis, dense, neurons
+from keras_ratesnn.models._blocks import channel_axis, dense, neurons, sides
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._neuron_argument import checked_neuron
 
@@ -53,15 +53,9 @@ class Family(NamedTuple):
 def network(family, depths, input_shape, classes, neuron, width, include_top, stem, channels=CHANNELS, hidden=None, **_):
     """A residual network of one time step.
 
-    Args:
+    Args: what the user passed, see `ResNet18`, and
         family: `Family`.
         depths: Number of blocks of each stage.
-        input_shape: What the user passed, see `ResNet18`.
-        classes: Likewise.
-        neuron: Likewise.
-        width: Likewise.
-        include_top: Likewise.
-        stem: Likewise.
         channels: Number of filters of each stage, before they are multiplied by `width`. Defaults to `CHANNELS`.
         hidden: Integer, the number of neurons of a hidden layer before the last layer, or `None` for no hidden layer.
         **_: The types of options have those, too, that `builder` takes.
@@ -115,8 +109,7 @@ def input_and_stem(input_shape, default, stem, reduction, stem_reduction=4):
         return reduction * (stem_reduction if chosen(height, width) == "imagenet" else 1)
 
     image = image_input(input_shape, default, smallest)
-    height, width = image.shape[2:] if channel_axis() == 1 else image.shape[1:3]
-    return image, chosen(height, width)
+    return image, chosen(*sides(image))
 
 
 def stem_block(x, filters, stem, neuron, unit):

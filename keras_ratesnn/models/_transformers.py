@@ -10,7 +10,7 @@ from keras import layers
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from keras_ratesnn.models._arguments import checked_classes, image_input
-from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons, pointwise
+from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons, pointwise, sides
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron, spiking_self_attention
@@ -76,32 +76,12 @@ IN_STAGES = {
 
 
 def plan(
-    editions,
-    input_shape,
-    classes,
-    dims,
-    blocks,
-    heads,
-    mlp_ratio,
-    edition,
-    neuron,
-    attention_neuron,
-    all_attend=True,
-    **_,
+    editions, input_shape, classes, dims, blocks, heads, mlp_ratio, edition, neuron, attention_neuron, all_attend=True, **_
 ):
-    """Checks the arguments of a network, see `keras_ratesnn.models.Spikformer`.
+    """Checks the arguments of a network.
 
-    Args:
+    Args: what the user passed, see `keras_ratesnn.models.Spikformer`, and
         editions: Dict of the names of editions to `Edition`.
-        input_shape: Argument of the user.
-        classes: Likewise.
-        dims: Likewise.
-        blocks: Likewise.
-        heads: Likewise.
-        mlp_ratio: Likewise.
-        edition: Likewise.
-        neuron: Likewise.
-        attention_neuron: Likewise.
         all_attend: Boolean, whether all stages have attention, and not just the last. Defaults to `True`.
         **_: The types of options have those, too, that `builder` takes.
 
@@ -155,18 +135,17 @@ def image_of_edition(input_shape, edition, patches):
     if edition is not None:
         checks.one_of("edition", edition, patches)
     image = image_input(input_shape, IMAGES[edition or "cifar"], smallest=1)
-    channels = image.shape[channel_axis()]
-    sides = image.shape[2:] if channel_axis() == 1 else image.shape[1:3]
-    if None in sides:
+    size = sides(image)
+    if None in size:
         raise ValueError(
             "`input_shape` must have a known height and width, which determine the tokens. Received: "
             f"input_shape={input_shape!r}."
         )
     if edition is None:
-        large = "dvs" if channels == 2 and "dvs" in patches else "imagenet"
-        edition = large if min(sides) >= SMALLEST_FOR_LARGE_EDITIONS or "cifar" not in patches else "cifar"
+        large = "dvs" if image.shape[channel_axis()] == 2 and "dvs" in patches else "imagenet"
+        edition = large if min(size) >= SMALLEST_FOR_LARGE_EDITIONS or "cifar" not in patches else "cifar"
     patch = patches[edition]
-    if any(side % patch for side in sides):
+    if any(side % patch for side in size):
         raise ValueError(
             f"`input_shape` must have a height and width that are multiples of {patch}: in the edition {edition!r} of this "
             f"network {patch} x {patch} pixels become one token. Received: input_shape={input_shape!r}."
@@ -241,7 +220,7 @@ def spike_block(x, attended, plan, name, output_neuron=None):
     """
     y = neurons(attended, output_neuron or plan.neuron, f"{name}_attention_output_neuron")
     x = layers.Add(name=f"{name}_attention_add")([x, y])
-    channels = x.shape[-1] if len(x.shape) == 3 else x.shape[channel_axis()]
+    channels = x.shape[channel_axis(x)]
     y = pointwise(x, channels * plan.mlp_ratio, True, f"{name}_mlp1")
     y = pointwise(neurons(y, plan.neuron, f"{name}_mlp1_neuron"), channels, True, f"{name}_mlp2")
     return layers.Add(name=f"{name}_mlp_add")([x, neurons(y, plan.neuron, f"{name}_mlp2_neuron")])

@@ -5,7 +5,7 @@ import pathlib
 
 import keras
 
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn.models.pretrained import _files
 from keras_ratesnn.models.pretrained._transfer import copy_weights
 from keras_ratesnn.spiking_model import SpikingModel
@@ -39,10 +39,7 @@ def with_weights(model, weights, architecture):
     if weights is None:
         return model
     if not isinstance(weights, (str, os.PathLike)):
-        raise TypeError(
-            "`weights` must be None, the name of a pretrained network or the path of a file. Received: "
-            f"weights={weights!r} of type {type(weights).__name__}."
-        )
+        raise checks.wrong_type("weights", "None, the name of a pretrained network or the path of a file", weights)
     origin = f"weights={os.fspath(weights)!r}"
     if os.fspath(weights).endswith(".keras"):
         file, advice = pathlib.Path(weights), "Build the network with the arguments of the saved network."

@@ -12,7 +12,7 @@ from keras import ops
 from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.models._blocks import channel_axis, neurons
+from keras_ratesnn.models._blocks import channel_axis, neurons, sides
 from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._options import AttentionOptions, with_options
 
@@ -162,7 +162,7 @@ class _Parts:
         self.inputs = _checked_inputs(inputs, self.heads)
         self.channels_first = channel_axis(inputs) == 1
         self.channels = inputs.shape[channel_axis(inputs)]
-        self.sides = _sides(inputs)
+        self.sides = sides(inputs)
 
     def spikes(self, part, channels):
         """The spikes of the queries, keys or values, of `NAME_PART_neuron`."""
@@ -185,14 +185,9 @@ def tokens_of_heads(x, heads, name, transposed=False):
 
 def joined_heads(x, channels, like, name):
     """What `tokens_of_heads` made of tokens or images, as tokens or images again, of the size of others, `like`."""
-    channels_first, sides = channel_axis(like) == 1, _sides(like)
+    channels_first, size = channel_axis(like) == 1, sides(like)
     x = keras.layers.Permute((1, 3, 2) if channels_first else (2, 1, 3), name=f"{name}_order")(x)
-    return keras.layers.Reshape((channels, *sides) if channels_first else (*sides, channels), name=f"{name}_joined")(x)
-
-
-def _sides(x):
-    """The height and width of images; -1 for tokens."""
-    return (-1,) if len(x.shape) == 3 else x.shape[2:] if channel_axis(x) == 1 else x.shape[1:3]
+    return keras.layers.Reshape((channels, *size) if channels_first else (*size, channels), name=f"{name}_joined")(x)
 
 
 def _channels_of_heads(parts, part):

@@ -9,7 +9,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.layers import TimeMean
-from keras_ratesnn.models._blocks import batch_normalization, channel_axis
+from keras_ratesnn.models._blocks import batch_normalization, channel_axis, sides
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 MOST_BLOCKS = 3
@@ -96,8 +96,7 @@ def _branch(x: Tensor, classes: int, name: str) -> Tensor:
     x = TimeMean(name=f"{name}_rate")(x)
     if len(x.shape) == 4:
         for number in range(1, MOST_BLOCKS + 1):
-            sides = x.shape[1:-1] if channel_axis() == -1 else x.shape[2:]
-            if all(side is None or side > SMALLEST_SIDE for side in sides):
+            if all(side is None or side > SMALLEST_SIDE for side in sides(x)):
                 x = _block(x, f"{name}_block{number}")
         x = layers.GlobalAveragePooling2D(name=f"{name}_pooling")(x)
     elif len(x.shape) == 3:

@@ -10,7 +10,7 @@ from keras import layers
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers import ILIF
 from keras_ratesnn.models import _transformers
-from keras_ratesnn.models._arguments import checked_classes
+from keras_ratesnn.models._arguments import checked_classes, positive_integers
 from keras_ratesnn.models._blocks import channel_axis, conv_bn_neuron, dense, neurons, pointwise
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._neuron_argument import checked_neuron
@@ -64,10 +64,10 @@ def ESpikeFormer(
 
     Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
     """
-    inputs, dims, blocks, parts = checked(
+    inputs, dims, depths, parts = checked(
         input_shape, timesteps, dims, (64, 128, 256, 360), blocks, heads, mlp_ratio, neuron, last_blocks=LAST_BLOCKS
     )
-    x = staged(inputs, base_stages(dims, blocks, convolution_block, attention_block), parts)
+    x = staged(inputs, dims, depths, convolution_block, attention_block, parts)
     return classified(inputs, classes, counts(x, count_neuron if neuron is None else parts.neuron, "neuron"))
 
 
@@ -96,7 +96,7 @@ def count_neuron() -> ILIF:
 
 
 def checked(input_shape, timesteps, dims, example, blocks, heads, mlp_ratio, neuron, default=integer_neuron, last_blocks=0):
-    """The input of a network, its `dims`, as many as in the example, its `blocks`, and its `Parts`."""
+    """The input of a network, its `dims`, as many as in the example, the numbers of blocks with attention, and its `Parts`."""
     inputs, _ = _transformers.image_of_edition(input_shape, "imagenet", {"imagenet": 2**HALVINGS})
     dims = _checked_dims(dims, example)
     blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
@@ -108,30 +108,14 @@ def checked(input_shape, timesteps, dims, example, blocks, heads, mlp_ratio, neu
             f"`blocks` must be {last_blocks + 1} or more, because the last {last_blocks} have other channels. "
             f"Received: blocks={blocks}."
         )
-    return inputs, dims, blocks, parts
+    return inputs, dims, (blocks - last_blocks, last_blocks) if last_blocks else (blocks,), parts
 
 
-def base_stages(dims, blocks, convolutions, attention):
-    """The stages of the base networks; `convolutions` and `attention` are their blocks, see `staged`."""
-    return (
-        (dims[0] // 2, convolutions, 1),
-        (dims[0], convolutions, 1),
-        (dims[1], convolutions, 2),
-        (dims[2], attention, blocks - LAST_BLOCKS),
-        (dims[3], attention, LAST_BLOCKS),
-    )
-
-
-def staged(inputs, stages, parts):
-    """The means of the currents of the last stage.
-
-    Args:
-        inputs: A `keras.Input`.
-        stages: The channels, the block, a function `(x, parts, name)`, and the number of blocks of each stage.
-        parts: `Parts`.
-    """
-    x = inputs
-    for stage, (channels, block, depth) in enumerate(stages, 1):
+def staged(inputs, dims, depths, convolutions, attention, parts):
+    """The means of the currents of the last stage. `convolutions` and `attention` are blocks, functions `(x, parts, name)`."""
+    first = ((dims[0] // 2, convolutions, 1), (dims[0], convolutions, 1), (dims[1], convolutions, 2))
+    x, last = inputs, ((channels, attention, depth) for channels, depth in zip(dims[2:], depths, strict=True))
+    for stage, (channels, block, depth) in enumerate((*first, *last), 1):
         size, strides = 7 if stage == 1 else 3, 2 if stage <= HALVINGS else 1
         x = downsampling(x, channels, size, strides, parts if stage > 1 else None, f"down{stage}")
         for number in range(1, depth + 1):
@@ -187,20 +171,17 @@ def two_convolutions(x, parts, name, use_bias):
 
 def attention_block(x, parts, name):
     """A separable convolution of 3 x 3, self-attention with four times as many channels of values, and an MLP."""
-    x = separable_convolution(x, 3, parts, f"{name}_separable")
-    channels = x.shape[channel_axis(x)]
-    y = spiking_self_attention(
-        neurons(x, parts.neuron, f"{name}_attention_input_neuron"),
-        parts.heads,
-        scale=2 / math.sqrt(channels / parts.heads),
-        value_ratio=4,
-        use_output_bias=False,
-        neuron=parts.neuron,
-        attention_neuron=parts.neuron,
-        name=f"{name}_attention",
-    )
-    x = layers.Add(name=f"{name}_attention_add")([x, y])
-    return layers.Add(name=f"{name}_mlp_add")([x, mlp(x, parts, name)])
+    scale = 2 / math.sqrt(x.shape[channel_axis(x)] / parts.heads)
+    return attention_and_mlp(separable_convolution(x, 3, parts, f"{name}_separable"), parts, name, scale=scale, value_ratio=4)
+
+
+def attention_and_mlp(x, parts, name, scaled=lambda currents, name: currents, **options):
+    """Self-attention, with `options` of `spiking_self_attention`, and an MLP, each added to its input after `scaled`."""
+    options = {"neuron": parts.neuron, "attention_neuron": parts.neuron, "name": f"{name}_attention", **options}
+    spikes = neurons(x, parts.neuron, f"{name}_attention_input_neuron")
+    y = spiking_self_attention(spikes, parts.heads, use_output_bias=False, **options)
+    x = layers.Add(name=f"{name}_attention_add")([x, scaled(y, f"{name}_attention_factor")])
+    return layers.Add(name=f"{name}_mlp_add")([x, scaled(mlp(x, parts, name), f"{name}_mlp_factor")])
 
 
 def mlp(x, parts, name):
@@ -213,12 +194,7 @@ def mlp(x, parts, name):
 def _checked_dims(dims, example):
     """As many integers as in the example, of which the first is even."""
     advice = f"They are the channels of the stages, for example dims={example}."
-    if not isinstance(dims, (tuple, list)):
-        raise TypeError(f"`dims` must be a tuple. Received: dims={dims!r} of type {type(dims).__name__}. {advice}")
-    if len(dims) != len(example):
-        number = {3: "three", 4: "four"}[len(example)]
-        raise ValueError(f"`dims` must have {number} entries. Received: dims={dims!r}. {advice}")
-    dims = tuple(checks.positive_integer(f"dims[{index}]", channels, advice=advice) for index, channels in enumerate(dims))
+    dims = positive_integers("dims", dims, len(example), advice)
     if dims[0] % 2:
         raise ValueError(f"`dims[0]` must be even: the first layers have half as many channels. Received: dims={dims!r}.")
     return dims

@@ -11,8 +11,7 @@ from keras_ratesnn._core import checks
 from keras_ratesnn.layers import ILIF
 from keras_ratesnn.models._blocks import batch_normalization, channel_axis, neurons, pointwise
 from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
-from keras_ratesnn.models.attention import spiking_self_attention
-from keras_ratesnn.models.espikeformer import checked, classified, counts, mlp, staged, two_convolutions
+from keras_ratesnn.models.espikeformer import attention_and_mlp, checked, classified, counts, staged, two_convolutions
 
 LAYER_SCALE = 1e-6
 """The initial factor of what a block adds."""
@@ -60,18 +59,12 @@ def ESpikeFormerLarge(
     """
     projected = checks.boolean("shortcut_projection", shortcut_projection)
     distilled = checks.boolean("distilled", distilled)
-    inputs, dims, blocks, parts = checked(
+    inputs, dims, depths, parts = checked(
         input_shape, timesteps, dims, (196, 384, 768), blocks, heads, mlp_ratio, neuron, default=half_up_neuron
     )
     convolutions = functools.partial(two_convolutions, use_bias=True)
     attention = functools.partial(attention_block, shortcut_projection=projected)
-    stages = (
-        (dims[0] // 2, convolutions, 1),
-        (dims[0], convolutions, 1),
-        (dims[1], convolutions, 2),
-        (dims[2], attention, blocks),
-    )
-    x = staged(inputs, stages, parts)
+    x = staged(inputs, dims, depths, convolutions, attention, parts)
     last = half_up_count_neuron if neuron is None else parts.neuron
     return classified(inputs, classes, x, counts(x, last, "distilled_neuron") if distilled else None)
 
@@ -98,17 +91,7 @@ def attention_block(x, parts, name, shortcut_projection):
     if shortcut_projection:
         y = pointwise(neurons(x, parts.neuron, f"{name}_shortcut_neuron"), channels, False, f"{name}_shortcut1")
         x = layers.Add(name=f"{name}_shortcut_add")([x, pointwise(y, channels, False, f"{name}_shortcut2")])
-    y = spiking_self_attention(
-        neurons(x, parts.neuron, f"{name}_attention_input_neuron"),
-        parts.heads,
-        use_output_bias=False,
-        neuron=parts.neuron,
-        attention_neuron=parts.neuron,
-        projection=factorized,
-        name=f"{name}_attention",
-    )
-    x = layers.Add(name=f"{name}_attention_add")([x, scaled(y, f"{name}_attention_factor")])
-    return layers.Add(name=f"{name}_mlp_add")([x, scaled(mlp(x, parts, name), f"{name}_mlp_factor")])
+    return attention_and_mlp(x, parts, name, scaled, projection=factorized)
 
 
 def scaled(x, name):

@@ -70,7 +70,7 @@ def self_attention(x, plan, name):
 
 def mlp(x, plan, name):
     """An MLP of spikes, added to its input; a hidden layer that is no wider has a shortcut of its own."""
-    channels = x.shape[-1] if len(x.shape) == 3 else x.shape[channel_axis()]
+    channels = x.shape[channel_axis(x)]
     y = pointwise(neurons(x, plan.neuron, f"{name}_mlp1_neuron"), channels * plan.mlp_ratio, True, f"{name}_mlp1")
     if plan.mlp_ratio == 1:
         x = y = layers.Add(name=f"{name}_mlp1_add")([x, y])

@@ -13,8 +13,8 @@ from keras_ratesnn.models._blocks import batch_normalization, channel_axis, neur
 from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
 from keras_ratesnn.models._transformers import depthwise_convolution
-from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron, spiking_self_attention
-from keras_ratesnn.models.espikeformer import LAST_BLOCKS, base_stages, checked, classified, mlp, staged, two_convolutions
+from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron
+from keras_ratesnn.models.espikeformer import LAST_BLOCKS, attention_and_mlp, checked, classified, staged, two_convolutions
 
 
 @builder
@@ -59,14 +59,14 @@ def MetaSpikeFormer(
     Next-generation Neuromorphic Chips", ICLR 2024.
     """
     distilled = checks.boolean("distilled", distilled)
-    inputs, dims, blocks, parts = checked(
+    inputs, dims, depths, parts = checked(
         *(input_shape, timesteps, dims, (128, 256, 512, 640), blocks, heads, mlp_ratio),
         neuron=spikformer_neuron if neuron is None else neuron,
         last_blocks=LAST_BLOCKS,
     )
     of_product = checked_neuron(attention_neuron, spikformer_attention_neuron, name="attention_neuron")
-    attention = functools.partial(attention_block, attention_neuron=of_product)
-    x = neurons(staged(inputs, base_stages(dims, blocks, convolution_block, attention), parts), parts.neuron, "neuron")
+    attention = functools.partial(attention_and_mlp, attention_neuron=of_product, projection=convolutions)
+    x = neurons(staged(inputs, dims, depths, convolution_block, attention, parts), parts.neuron, "neuron")
     return classified(inputs, classes, x, x if distilled else None)
 
 
@@ -81,21 +81,6 @@ def separable_convolution(x, parts, name):
     y = pointwise(neurons(x, parts.neuron, f"{name}_neuron1"), 2 * channels, False, f"{name}_expand")
     y = depthwise_convolution(neurons(y, parts.neuron, f"{name}_neuron2"), 7, False, f"{name}_depthwise")
     return layers.Add(name=f"{name}_add")([x, pointwise(y, channels, False, f"{name}_project")])
-
-
-def attention_block(x, parts, name, attention_neuron):
-    """Self-attention and an MLP, each added to the input."""
-    y = spiking_self_attention(
-        neurons(x, parts.neuron, f"{name}_attention_input_neuron"),
-        parts.heads,
-        use_output_bias=False,
-        neuron=parts.neuron,
-        attention_neuron=attention_neuron,
-        projection=convolutions,
-        name=f"{name}_attention",
-    )
-    x = layers.Add(name=f"{name}_attention_add")([x, y])
-    return layers.Add(name=f"{name}_mlp_add")([x, mlp(x, parts, name)])
 
 
 def convolutions(x, channels, use_bias, name):

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_ratesnn._core import checks, time_axis
+from keras_ratesnn._core import checks, time_axis, tree
 from keras_ratesnn._core.dtype_policy import global_policy
 
 
@@ -33,7 +33,9 @@ def in_precision(model: keras.Model, dtype: str | keras.DTypePolicy | None = Non
     checks.instance("model", model, keras.Model)
     policy = checked_policy(dtype)
     config = keras.saving.serialize_keras_object(model)
-    changed = _changed(config, keras.saving.serialize_keras_object(policy))
+    serialized = keras.saving.serialize_keras_object(policy)
+    # Also in the configurations of layers inside layers.
+    changed = tree.map_dicts(lambda part: serialized if part.get("class_name") == serialized["class_name"] else part, config)
     if changed == config:
         return model
     # The configuration of a functional model has no policy: it takes the global one.
@@ -41,17 +43,6 @@ def in_precision(model: keras.Model, dtype: str | keras.DTypePolicy | None = Non
         copy = keras.saving.deserialize_keras_object({**changed, "compile_config": None})
     copy.set_weights(model.get_weights())
     return copy
-
-
-def _changed(config, policy):
-    """The configuration with another policy, also in the configurations of layers inside layers."""
-    if isinstance(config, dict):
-        if config.get("class_name") == policy["class_name"]:
-            return policy
-        return {key: _changed(value, policy) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return type(config)(_changed(value, policy) for value in config)
-    return config
 
 
 def checked_policy(dtype: Any) -> keras.DTypePolicy:

@@ -12,8 +12,8 @@ from keras_ratesnn._core.annotations import Stem
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
 from keras_ratesnn.models import _residual
-from keras_ratesnn.models._arguments import checked_classes
-from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons
+from keras_ratesnn.models._arguments import checked_classes, positive_integers
+from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons, sides
 from keras_ratesnn.models._initializers import NORMAL_SMALL
 from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
@@ -162,8 +162,7 @@ def _checked_images(input_shape, stem):
     """The input, of known size, and the stem."""
     inputs, stem = _residual.input_and_stem(input_shape, (224, 3), stem, PATCHES[0])
     multiple = PATCHES[0] * (4 if stem == "imagenet" else 1)
-    sides = inputs.shape[2:] if channel_axis() == 1 else inputs.shape[1:3]
-    if any(side is None or side % multiple for side in sides):
+    if any(side is None or side % multiple for side in sides(inputs)):
         raise ValueError(
             f"`input_shape` must have a known height and width that are multiples of {multiple}: with stem={stem!r}, "
             f"{multiple} x {multiple} pixels are a patch to which neurons attend. Received: input_shape={input_shape!r}."
@@ -173,11 +172,7 @@ def _checked_images(input_shape, stem):
 
 def _checked_stages(name, values, meaning, example):
     advice = f"They are the {meaning} of the stages, for example {name}={example}."
-    if not isinstance(values, (tuple, list)):
-        raise TypeError(f"`{name}` must be a tuple. Received: {name}={values!r} of type {type(values).__name__}. {advice}")
-    if len(values) != len(PATCHES):
-        raise ValueError(f"`{name}` must have {len(PATCHES)} entries. Received: {name}={values!r}. {advice}")
-    return tuple(checks.positive_integer(f"{name}[{index}]", value, advice=advice) for index, value in enumerate(values))
+    return positive_integers(name, values, len(PATCHES), advice)
 
 
 def _checked_heads(heads, dims):

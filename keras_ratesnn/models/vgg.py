@@ -132,14 +132,8 @@ def pool(x, name):
 def _network(blocks, input_shape, classes, neuron, width, include_top, normalization, default=(32, 3), flattened=False, **_):
     """A VGG of one time step.
 
-    Args:
+    Args: what the user passed, see `VGG11`, and
         blocks: The number of filters of each convolution of each block, before they are multiplied by `width`.
-        input_shape: Argument of the user, see `VGG11`.
-        classes: Likewise.
-        neuron: Likewise.
-        width: Likewise.
-        include_top: Likewise.
-        normalization: Likewise.
         default: The default image: height and width, and number of channels.
         flattened: Boolean, whether the last block is pooled by 2 and flattened instead of averaged over the image.
         **_: The types of options have those, too, that `builder` takes.

@@ -6,9 +6,9 @@ What a masked row holds changes nothing. Its neurons wait: a row gives what its 
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, spiking, to_numpy
+from helpers import assert_same, compiled, spiking, to_numpy
 from keras import layers, ops
-from masked_results import EACH_ONCE, STEP_MODES, T, Y, assert_same, results
+from masked_results import EACH_ONCE, STEP_MODES, T, Y, results
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate

@@ -1,9 +1,9 @@
-"""Learned delays: reference cases, whole steps in inference, both step modes, padding, streams."""
+"""Learned delays: reference cases, whole steps in inference, both step modes, streams. Padding is in test_time_masks.py."""
 
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, loss_and_gradients, results_without_padding, spiking, to_numpy
+from helpers import assert_same, compiled, loss_and_gradients, spiking, to_numpy
 from keras import layers
 from next_cases import NextCase
 
@@ -30,11 +30,6 @@ def frames(shape=(6,)):
 def results(gradient, step_mode="multi"):
     value, gradients = loss_and_gradients(spiking(network(), T, gradient, step_mode=step_mode), frames(), Y)
     return {"value": value, **gradients}
-
-
-def assert_same(found, expected, rtol=1e-4):
-    for name, other in expected.items():
-        np.testing.assert_allclose(found[name], other, rtol=rtol, atol=rtol * max(1e-2, np.abs(other).max()), err_msg=name)
 
 
 @pytest.mark.parametrize("gradient", ["bptt", "windows"])
@@ -103,20 +98,6 @@ def test_in_inference_delays_are_whole_steps_and_spikes_stay_spikes():
         np.testing.assert_array_equal(to_numpy(model(x))[0], expected[0])
     by_step = np.stack([to_numpy(model.step(x[:, t])) for t in range(T)], axis=1)
     np.testing.assert_array_equal(by_step, expected)
-
-
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [(Rate(windows=2), "multi"), (Rate(windows=2), "single"), ("bptt", "single")], ids=str
-)
-def test_padded_sequences_give_what_each_gives_alone(gradient, step_mode):
-    lengths, x = [5, 2, 2, 1], frames()
-    mask = np.arange(T) < np.array(lengths)[:, None]
-    x[~mask] = np.nan
-    model = spiking(network(), T, gradient, step_mode=step_mode, mask_value=np.nan)
-    found = [*loss_and_gradients(model, x, Y)[1].values()]
-    _, *alone, _ = results_without_padding(model, x, Y, lengths)
-    for of_it, expected in zip(found, alone, strict=True):
-        np.testing.assert_allclose(of_it, expected, rtol=1e-4, atol=1e-4 * max(1e-2, np.abs(expected).max()))
 
 
 def test_recorded_training_in_half_precision_keeps_positions_in_range_and_is_saved(tmp_path):

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from helpers import loss_and_gradients, results_without_padding, spiking, to_numpy, training_step
+from helpers import assert_same, loss_and_gradients, results_without_padding, spiking, to_numpy, training_step
 from keras import layers
 from next_cases import NextCase
 
@@ -74,11 +74,6 @@ def results(make, gradient, step_mode="multi", x=None, depth=2):
     return {"value": value, **dict(zip(names, gradients.values(), strict=True))}
 
 
-def assert_same(found, expected, rtol=1e-4):
-    for name, other in expected.items():
-        np.testing.assert_allclose(found[name], other, rtol=rtol, atol=rtol * max(1e-2, np.abs(other).max()), err_msg=name)
-
-
 @pytest.mark.parametrize(("name", "make"), [("psn_mlp", psn), ("masked_psn_mlp", masked), ("sliding_psn_mlp", sliding)])
 @pytest.mark.parametrize("gradient", ["bptt", "windows"])
 def test_the_authors_program_agrees(name, make, gradient):
@@ -141,12 +136,11 @@ def test_a_stream_is_the_whole_sequence(make):
 @pytest.mark.parametrize(
     ("make", "gradient", "step_mode"),
     [
-        *((psn, gradient, "multi") for gradient in ("rate", Rate(windows=2), "bptt")),
+        (psn, Rate(windows=2), "multi"),
+        (psn, "bptt", "multi"),
         (masked, "rate", "single"),
-        (sliding, "rate", "multi"),
         (sliding, Rate(windows=2), "multi"),
         (sliding, Rate(windows=2), "single"),
-        (sliding, "bptt", "single"),
     ],
     ids=name_of,
 )
@@ -160,8 +154,7 @@ def test_padding_has_inputs_of_zero_and_no_spikes(make, gradient, step_mode):
         assert all(np.isfinite(of_it).all() for of_it in found)
         return
     _, *alone, _ = results_without_padding(model, x, Y, lengths)
-    for of_it, expected in zip(found, alone, strict=True):
-        np.testing.assert_allclose(of_it, expected, rtol=1e-4, atol=1e-4 * max(1e-2, np.abs(expected).max()))
+    assert_same(found, alone)
 
 
 def test_padding_in_gaps_moves_the_queue():

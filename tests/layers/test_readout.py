@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    assert_same,
     compiled,
     double_precision,
     loss_and_gradients,
@@ -62,11 +63,6 @@ def results(model, x, **kwargs):
     return [value, *gradients.values()]
 
 
-def assert_same(found, expected, rtol=1e-4):
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol * max(1e-2, np.abs(other).max()))
-
-
 @pytest.mark.parametrize("step_mode", STEP_MODES)
 def test_it_is_the_mean_the_last_or_the_largest_membrane_and_what_follows_runs_once(step_mode):
     inputs, x = body()
@@ -115,7 +111,7 @@ def test_the_gradient_of_bptt_is_the_numeric_derivative_and_that_of_a_window_for
                 values.append(loss_and_gradients(model, x, Y)[0])
             weight.assign(before)
             np.testing.assert_allclose(of_weight[place], (values[0] - values[1]) / 2e-2, rtol=2e-3, atol=1e-5)
-        assert_same(results(spiking(network(layers.Softmax), T, Rate(windows=T)), x), [_, *gradients.values()], 1e-6)
+        assert_same(results(spiking(network(layers.Softmax), T, Rate(windows=T)), x), [_, *gradients.values()], rtol=1e-6)
         # Online methods separate the steps of neurons, not those of the readout.
         online = loss_and_gradients(spiking(network(layers.Softmax), T, "sltt"), x, Y)[1]
         np.testing.assert_allclose(*(next(v for k, v in of.items() if "last/kernel" in k) for of in (online, gradients)))
@@ -147,7 +143,7 @@ def test_the_rate_gradient_is_that_of_bptt_where_all_before_is_static():
 
     found = [results(model(gradient), frames()[:, 0], loss=loss) for gradient in ("bptt", "rate")]
     assert found[0][1].any()
-    assert_same(found[1], found[0], 1e-5)
+    assert_same(found[1], found[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), (Rate(windows=2), "single"), ("sltt", "single")])

@@ -1,9 +1,9 @@
-"""Recurrent neurons: reference cases, all methods, both step modes, padding, streams."""
+"""Recurrent neurons: reference cases, all methods, both step modes, gaps, streams. Padding is in test_time_masks.py."""
 
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, loss_and_gradients, results_without_padding, spiking, to_numpy
+from helpers import assert_same, compiled, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 from next_cases import NextCase
 
@@ -33,11 +33,6 @@ def results(gradient, step_mode="multi", x=None, timesteps=T, **kwargs):
     model = spiking(network(**kwargs), timesteps, gradient, step_mode=step_mode)
     value, gradients = loss_and_gradients(model, frames() if x is None else x, Y)
     return {"value": value, **gradients}
-
-
-def assert_same(found, expected, rtol=1e-4):
-    for name, other in expected.items():
-        np.testing.assert_allclose(found[name], other, rtol=rtol, atol=rtol * max(1e-2, np.abs(other).max()), err_msg=name)
 
 
 @pytest.mark.parametrize("gradient", ["bptt", "windows"])
@@ -185,22 +180,6 @@ def test_a_stream_is_the_whole_sequence():
     model, x = spiking(network(), T, return_sequences=True), frames()
     by_step = np.stack([to_numpy(model.step(x[:, t])) for t in range(T)], axis=1)
     np.testing.assert_allclose(by_step, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"),
-    [("rate", "multi"), ("rate", "single"), (Rate(windows=2), "multi"), ("bptt", "single"), ("sltt", "multi")],
-    ids=str,
-)
-def test_padded_sequences_give_what_each_gives_alone(gradient, step_mode):
-    lengths, x = [5, 2, 2, 1], frames()
-    mask = np.arange(T) < np.array(lengths)[:, None]
-    x[~mask] = np.nan
-    model = spiking(network(), T, gradient, step_mode=step_mode, mask_value=np.nan)
-    found = [*loss_and_gradients(model, x, Y)[1].values()]
-    _, *alone, _ = results_without_padding(model, x, Y, lengths)
-    for of_it, expected in zip(found, alone, strict=True):
-        np.testing.assert_allclose(of_it, expected, rtol=1e-4, atol=1e-4 * max(1e-2, np.abs(expected).max()))
 
 
 def test_after_a_gap_nothing_comes_back():

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, double_precision, loss_and_gradients, spiking, to_numpy
+from helpers import assert_same, compiled, double_precision, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -68,11 +68,6 @@ def results(make, gradient, step_mode, x=None):
     return [value, *gradients.values()]
 
 
-def assert_same(found, expected, rtol=1e-4):
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol * max(1e-2, np.abs(other).max()))
-
-
 def test_a_layer_is_its_formula():
     inputs = keras.Input((1,))
     currents = Echo()(inputs)
@@ -100,7 +95,7 @@ def test_step_by_step_is_all_at_once(gradient):
 def test_with_a_window_for_each_step_the_rate_gradient_is_that_of_bptt(step_mode):
     with double_precision():
         # On PyTorch, Keras computes Dense layers in float32.
-        assert_same(results(EchoAtOnce, Rate(windows=T), step_mode), results(EchoAtOnce, "bptt", step_mode), 1e-5)
+        assert_same(results(EchoAtOnce, Rate(windows=T), step_mode), results(EchoAtOnce, "bptt", step_mode), rtol=1e-5)
 
 
 def test_one_window_sees_what_the_layer_does_to_constant_inputs():

@@ -5,32 +5,13 @@ import numpy as np
 import pytest
 from helpers import called_before, data, spiking, to_numpy
 from keras import layers
+from naive_distillation import naive_loss, softmax
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core.keras_internals import calls_in, functional_of
 from keras_ratesnn.losses import SelfDistillation
 from keras_ratesnn.metrics import HeadAccuracy
 from keras_ratesnn.models import add_branches
-
-
-def softmax(logits):
-    exponents = np.exp(logits - logits.max())
-    return exponents / exponents.sum()
-
-
-def naive_loss(labels, heads, alpha, beta, temperature):
-    """The loss of each sample, by loops in float64."""
-    losses = []
-    for label, of_sample in zip(labels, np.asarray(heads, "float64"), strict=True):
-        right = [logits for logits in of_sample if logits.argmax() == label]
-        loss = sum(-alpha * np.log(softmax(logits)[label]) for logits in of_sample)
-        if right:
-            teacher = softmax(np.mean(right, axis=0) / temperature)
-            for logits in of_sample:
-                student = softmax(logits / temperature)
-                loss += beta * temperature**2 * sum(p * np.log(p / q) for p, q in zip(teacher, student, strict=True))
-        losses.append(loss)
-    return np.array(losses)
 
 
 @pytest.mark.parametrize("arguments", [(1.0, 0.3, 3.0), (0.5, 2.0, 1.0), (0.0, 1.0, 4.0)])

@@ -5,29 +5,10 @@ import numpy as np
 import pytest
 from helpers import data, gradient_of, mlp, spiking, to_numpy
 from keras import ops
+from naive_distillation import naive_loss, softmax
 
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.losses import SelfDistillation, TemporalDistillation
-
-
-def softmax(logits):
-    exponents = np.exp(logits - logits.max())
-    return exponents / exponents.sum()
-
-
-def naive_loss(labels, steps, beta, temperature):
-    """The loss of each sample, by loops in float64."""
-    losses = []
-    for label, of_sample in zip(labels, np.asarray(steps, "float64"), strict=True):
-        right = [logits for logits in of_sample if logits.argmax() == label]
-        loss = 0.0
-        for logits in of_sample:
-            loss -= np.log(softmax(logits)[label])
-            if right:
-                teacher, student = softmax(np.mean(right, axis=0) / temperature), softmax(logits / temperature)
-                loss += beta * temperature**2 * sum(p * np.log(p / q) for p, q in zip(teacher, student, strict=True))
-        losses.append(loss / len(of_sample))
-    return np.array(losses)
 
 
 def made(samples=12, steps=3, classes=4):
@@ -41,7 +22,7 @@ def test_the_loss_is_that_of_a_loop(arguments):
     no_step_right = (steps.argmax(-1) != labels[:, None]).all(1)
     assert 0 < no_step_right.sum() < len(labels)
     loss = TemporalDistillation(*arguments, reduction=None)
-    wanted = naive_loss(labels, steps, *arguments)
+    wanted = naive_loss(labels, steps, 1.0, *arguments) / steps.shape[1]
     for targets in (labels, labels[:, None], np.eye(4)[labels]):
         np.testing.assert_allclose(to_numpy(loss(targets, steps)), wanted, rtol=1e-5)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
@@ -71,7 +52,7 @@ def test_masked_steps_of_any_content_count_neither_in_the_loss_nor_in_the_teache
         return TemporalDistillation(reduction="sum")(labels, masked)
 
     alone = [
-        naive_loss(labels[sample : sample + 1], steps[sample : sample + 1, :length], 0.5, 3.0)[0]
+        naive_loss(labels[sample : sample + 1], steps[sample : sample + 1, :length], 1.0, 0.5, 3.0)[0] / length
         for sample, length in enumerate(lengths)
     ]
     assert float(loss(padded)) == pytest.approx(sum(alone), rel=1e-5)

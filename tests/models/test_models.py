@@ -10,7 +10,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, loss_and_gradients, to_numpy
+from helpers import BACKEND, assert_trains, to_numpy
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
@@ -296,14 +296,6 @@ def test_normalisations_have_the_defaults_of_pytorch(network):
 
 
 # Training.
-def assert_trains(model, x, y, unreached=()):
-    """One step gives a finite loss and finite gradients, which are nonzero in all kernels except those of `unreached`."""
-    loss, gradients = loss_and_gradients(model, x, y)
-    assert np.isfinite(loss)
-    assert [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()] == []
-    kernels = {path: gradient for path, gradient in gradients.items() if path.endswith("kernel")}
-    assert kernels
-    assert {path for path, gradient in kernels.items() if not gradient.any()} <= {f"{layer}/kernel" for layer in unreached}
 
 
 # The hidden neurons of a ResNet-19 start silent: no normalisation precedes them, and PyTorch's default start is small.

@@ -4,7 +4,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, loss_and_gradients, to_numpy, training_results
+from helpers import BACKEND, assert_trains, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -37,14 +37,6 @@ def firing(*args, **kwargs):
     for layer in normalizations:
         layer.momentum = 0.9
     return model
-
-
-def assert_trains(model, x, y):
-    """Finite gradients that reach every kernel."""
-    loss, gradients = loss_and_gradients(model, x, y)
-    assert np.isfinite(loss)
-    assert [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()] == []
-    assert [path for path, gradient in gradients.items() if path.endswith("kernel") and not gradient.any()] == []
 
 
 # Firing rates.
@@ -204,7 +196,7 @@ def test_the_stem_and_the_heads_depend_on_images_and_channels():
     ("arguments", "error", "fragments"),
     [
         ({"dims": 384}, TypeError, ["`dims` must be a tuple", "dims=384"]),
-        ({"dims": (64, 128)}, ValueError, ["`dims` must have 3 entries"]),
+        ({"dims": (64, 128)}, ValueError, ["`dims` must have three entries"]),
         ({"blocks": (1, 0, 1)}, ValueError, ["`blocks[1]` must be 1 or more"]),
         ({"heads": (1, 3, 2)}, ValueError, ["`heads` must divide", "4 and 8 and 8", "heads=(1, 3, 2)"]),
         ({"heads": None}, ValueError, ["`heads` must divide", "heads=None, which stands for (0, 0, 0)"]),

@@ -6,7 +6,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, loss_and_gradients, to_numpy
+from helpers import BACKEND, assert_trains, loss_and_gradients, to_numpy
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
@@ -212,14 +212,6 @@ def test_the_order_of_samples_does_not_matter_in_training(network):
 
 
 # Training.
-def assert_trains(model, x, y):
-    """Finite gradients that reach every kernel."""
-    loss, gradients = loss_and_gradients(model, x, y)
-    assert np.isfinite(loss)
-    assert [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()] == []
-    assert [path for path, gradient in gradients.items() if path.endswith("kernel") and not gradient.any()] == []
-
-
 @pytest.mark.parametrize(
     ("network", "gradient", "step_mode"),
     [

@@ -24,7 +24,7 @@ class OfTensors:
     def __call__(self, *tensors):
         remaining = iter(tensors)
         mapping = [(weight, next(remaining)) for weight in self._weights]
-        inside = tree.map_leaves(lambda leaf: next(remaining) if self._is_tensor(leaf) else leaf, self._arguments)
+        inside = tree.filled(self._arguments, remaining, self._is_tensor)
         with keras_internals.NoticingScope(mapping) as scope:
             outputs = self._function(*inside)
         self.is_closed = self.is_closed and scope.is_closed

@@ -31,6 +31,7 @@ from keras_ratesnn._core.keras_internals.layers import ATTRIBUTES_OF_EVERY_LAYER
 from keras_ratesnn._core.keras_internals.layers import TRACKED_CONTAINERS as TRACKED_CONTAINERS
 from keras_ratesnn._core.keras_internals.layers import hooks_of as hooks_of
 from keras_ratesnn._core.keras_internals.layers import is_rematerialized as is_rematerialized
+from keras_ratesnn._core.keras_internals.layers import layers_inside as layers_inside
 from keras_ratesnn._core.keras_internals.layers import own_state as own_state
 from keras_ratesnn._core.keras_internals.layers import with_sublayers as with_sublayers
 from keras_ratesnn._core.keras_internals.losses import build_loss as build_loss

@@ -5,6 +5,7 @@ import contextvars
 
 import keras
 
+from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._core.keras_internals.replacements import Replacements
 from keras_ratesnn._core.keras_internals.trees import first_tensor
 
@@ -19,12 +20,8 @@ def whole_batches():
     (docs/upstream.md, the last batch).
     """
     spread = keras.backend.backend() == "jax" and keras.distribution.distribution() is not None
-    token = _copying.set(True)
-    try:
-        with _mended_trainer if spread else contextlib.nullcontext():
-            yield
-    finally:
-        _copying.reset(token)
+    with setting(_copying, True), _mended_trainer if spread else contextlib.nullcontext():
+        yield
 
 
 @Replacements

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_ratesnn._core.keras_internals.graph import is_graph
 from keras_ratesnn._core.keras_internals.imported import TrackedDict, TrackedList, TrackedSet
 
 # With a dtype, since Keras would fix its default otherwise.
@@ -15,6 +16,11 @@ TRACKED_CONTAINERS = TrackedDict, TrackedList, TrackedSet
 def with_sublayers(layer):
     """A layer and all its sublayers."""
     return layer._flatten_layers()
+
+
+def layers_inside(model):
+    """All layers of a model, also inside layers, except models that are graphs: their properties are those of their layers."""
+    return [layer for layer in with_sublayers(model) if not is_graph(layer)]
 
 
 def own_state(layer):

@@ -1,5 +1,6 @@
 """What Keras saves of models, and how it reads that."""
 
+from keras_ratesnn._core import tree
 from keras_ratesnn._core.keras_internals.imported import SafeModeScope
 
 LAYERS_OF_A_GRAPH = "_operations"
@@ -11,13 +12,12 @@ def portable(config):
 
     See docs/upstream.md, a saved optimizer.
     """
-    if isinstance(config, dict):
-        config = {key: portable(value) for key, value in config.items()}
-        if str(config.get("module")).startswith("keras.src.backend.torch.optimizers"):
-            config["module"] = "keras.optimizers"
-    elif isinstance(config, (list, tuple)):
-        config = type(config)(portable(value) for value in config)
-    return config
+
+    def of_any(part):
+        is_torch = str(part.get("module")).startswith("keras.src.backend.torch.optimizers")
+        return {**part, "module": "keras.optimizers"} if is_torch else part
+
+    return tree.map_dicts(of_any, config)
 
 
 def without_code():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import keras
 
-from keras_ratesnn._core import keras_internals, optional_packages, registry
+from keras_ratesnn._core import keras_internals, optional_packages, registry, tree
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure
 from keras_ratesnn.conversion._tasks.counterparts import Counterparts, names_of
 from keras_ratesnn.gradients import GradientMethod
@@ -309,8 +309,4 @@ def _config_of(spiking):
 
 def _without_shared_ids(config):
     """A saved config without the ids of objects that occur twice in a file: this one may become part of another file."""
-    if isinstance(config, dict):
-        return {key: _without_shared_ids(value) for key, value in config.items() if key != "shared_object_id"}
-    if isinstance(config, list):
-        return [_without_shared_ids(value) for value in config]
-    return config
+    return tree.map_dicts(lambda part: {key: value for key, value in part.items() if key != "shared_object_id"}, config)

@@ -5,7 +5,7 @@ A step of the original network is D time steps here, its slots, which follow eac
 signal those of one step are neighbours.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import keras
 from keras import ops
@@ -85,10 +85,6 @@ class SlotCell(NeuronCell):
 
     def get_config(self) -> Config:
         return {**super().get_config(), "cell": keras.saving.serialize_keras_object(self.cell)}
-
-    @classmethod
-    def from_config(cls, config: Config) -> Self:
-        return cls(**config)
 
 
 class _OfSlots(TimeMixing):

@@ -206,10 +206,8 @@ class Handler:
 
         Activity regularisation is not among them.
         """
-        masks, remaining = [keras_internals.mask_of(x) for x in inputs], iter(inputs)
-        args, kwargs = tree.map_leaves(
-            lambda leaf: next(remaining) if isinstance(leaf, Slot) else leaf, (self.call.args, self.call.kwargs)
-        )
+        masks = [keras_internals.mask_of(x) for x in inputs]
+        args, kwargs = tree.filled((self.call.args, self.call.kwargs), inputs, lambda leaf: isinstance(leaf, Slot))
         if self.call.takes_training:
             kwargs["training"] = self.context.training
         if self.takes_time:

@@ -48,9 +48,8 @@ def _forward_mode(cell, current, state):
 
     def stateless(leaves, values):
         current, *flat = leaves
-        remaining = iter(flat)
         with keras_internals.Values(zip(variables, values, strict=True)) as scope:
-            _, spikes, after = cell.step(current, tree.map_leaves(lambda _: next(remaining), state))
+            _, spikes, after = cell.step(current, tree.filled(state, flat))
         fixed = [(v, scope.get_current_value(v), value) for v, value in zip(variables, values, strict=True) if not v.trainable]
         changed = [(variable, now) for variable, now, value in fixed if now is not value]
         return spikes, after, changed
@@ -65,18 +64,14 @@ def _forward_mode(cell, current, state):
 
         def function(*primals):
             remaining = iter(primals)
-            inside = [next(remaining) if moves else leaf for leaf, moves in zip(leaves, moving, strict=True)]
+            inside = tree.filled(leaves, remaining, tree.is_float)
             inside_values = [next(remaining) if index in weights else value for index, value in enumerate(values)]
             spikes, after, _ = stateless(inside, inside_values)
-            flat = tree.flatten(after)
-            outside["floats"] = [tree.is_float(leaf) for leaf in flat]
-            outside["structure"] = after
-            return [spikes, *(leaf for leaf in flat if tree.is_float(leaf))]
+            outside["state"] = tree.map_leaves(lambda leaf: None if tree.is_float(leaf) else 0.0, after)
+            return [spikes, *filter(tree.is_float, tree.flatten(after))]
 
         _, (of_spikes, *of_state) = backend.jvp(function, primals, directions)
-        remaining = iter(of_state)
-        flat = iter([next(remaining) if is_moving else 0.0 for is_moving in outside["floats"]])
-        return of_spikes, tree.map_leaves(lambda _: next(flat), outside["structure"])
+        return of_spikes, tree.filled(outside["state"], of_state, lambda leaf: leaf is None)
 
     spikes, after, changed = stateless(leaves, values)
     for variable, value in changed:

@@ -117,8 +117,7 @@ class Backend(base.Backend):
         """Only XLA needs it: TensorFlow's executor frees what is no longer needed. On CPUs XLA removes the barrier early."""
         if not compiled_by_xla():
             return tensors
-        after = iter(xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
-        return tree.map_leaves(lambda _: next(after), tensors)
+        return tree.filled(tensors, xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
 
     def batches_of_step(self, data, steps):
         spec = getattr(data, "element_spec", None)

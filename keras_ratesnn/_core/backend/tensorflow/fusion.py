@@ -96,8 +96,7 @@ class _Program:
 
             return self._outputs(*tensors), backward
 
-        remaining = iter(forward(*tensors))
-        return tree.map_leaves(lambda number: next(remaining) if number is None else number, self._structure)
+        return tree.filled(self._structure, forward(*tensors), lambda number: number is None)
 
     def _of_tensors(self, *tensors):
         outputs = self._function(*tensors)

@@ -274,8 +274,7 @@ class _Program:
             outputs = _Differentiable.apply(self, function, *tensors)
         else:
             outputs = self.run(*tensors)
-        remaining = iter(outputs)
-        return tree.map_leaves(lambda number: next(remaining) if number is None else number, self.structure)
+        return tree.filled(self.structure, outputs, lambda number: number is None)
 
     def gradients(self, function, tensors, wanted, upstream):
         """The gradients with respect to the `wanted` tensors, `None` for the others."""

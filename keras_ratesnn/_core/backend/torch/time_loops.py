@@ -91,8 +91,7 @@ class TimeLoop:
         state = [tensor.to(dtype).expand(shape) for tensor, (shape, dtype) in zip(state, self._state, strict=True)]
         tensors = [x.to(_stored(x.dtype)) for x in (*state, *inputs, *valid, *self._of_weights(*weights))]
         found = torch.ops.keras_ratesnn.time_loop.default(self._number, timesteps, tensors)
-        remaining = iter([x.to(dtype) for x, dtype in zip(found, self._dtypes, strict=True)])
-        return tree.map_leaves(lambda _: next(remaining), self._structure)
+        return tree.filled(self._structure, [x.to(dtype) for x, dtype in zip(found, self._dtypes, strict=True)])
 
 
 def _traced(function, tensors):

@@ -240,7 +240,7 @@ class _Recorded:
 
     def _put(self, results):
         remaining, (variables, layers) = iter(results), self._targets
-        structure = tree.map_leaves(lambda _: next(remaining), self._structure)
+        structure = tree.filled(self._structure, remaining)
         # A result may be the value of a variable, which another assignment changes.
         is_copied = self._is_copied[len(self._has_mask) :]
         values = [next(remaining) for _ in variables]
@@ -286,5 +286,4 @@ def record_calls(model):
 
 
 def _of_tensors(call, structure, training, tensors):
-    remaining = iter(tensors)
-    return call(tree.map_leaves(lambda _: next(remaining), structure), training=training)
+    return call(tree.filled(structure, tensors), training=training)

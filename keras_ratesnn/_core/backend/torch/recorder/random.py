@@ -59,8 +59,7 @@ class _Draw:
         return self._kwargs.get("device") or tensors[0].device
 
     def __call__(self, generator, tensors):
-        remaining = iter(tensors)
-        args = tree.map_leaves(lambda leaf: next(remaining) if leaf is _HOLE else leaf, self._args)
+        args = tree.filled(self._args, tensors, lambda leaf: leaf is _HOLE)
         return self._function(*args, **self._kwargs, generator=generator)
 
 
