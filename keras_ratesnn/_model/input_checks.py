@@ -132,7 +132,7 @@ def warn_of_time_in_a_step(network, timesteps):
 
 
 def one_step(tensor, wanted):
-    """Converts an input of a network at one time step to a tensor; raises ValueError if its shape or dtype does not fit.
+    """Copies an input of a network at one time step to a tensor; raises ValueError if its shape or dtype does not fit.
 
     Args:
         tensor: Tensor or array.
@@ -144,7 +144,10 @@ def one_step(tensor, wanted):
             f"Input {keras_internals.name_of_input(wanted)!r} of the network must have shape {_described(wanted.shape[1:])} in "
             f"`step`, without time, and values. Received: {type(tensor).__name__} of shape {tuple(tensor.shape)}."
         )
-    return ops.convert_to_tensor(tensor, dtype=wanted.dtype)
+    # A layer may keep it as its state, and the caller may fill the same array again.
+    if isinstance(tensor, np.ndarray):
+        return ops.convert_to_tensor(tensor.copy(), dtype=wanted.dtype)
+    return ops.copy(ops.convert_to_tensor(tensor, dtype=wanted.dtype))
 
 
 def _check_numbers(tensor, wanted):

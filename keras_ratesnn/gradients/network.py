@@ -252,7 +252,7 @@ class Network:
         """`(results, outputs)`: the first results of `act(handler, state, inputs)` for each node, and the network's outputs."""
         results = []
         for node, state, freed in zip(self.nodes, states or [()] * len(self.nodes), self._freed, strict=True):
-            result, tensors = act(node.handler, state, [found[index] for index in node.inputs])
+            result, tensors = act(node.handler, state, node.handler.prepared([found[index] for index in node.inputs]))
             _check_outputs(node, tensors)
             found.update(zip(node.outputs, self.seen(node, found, tensors, freed), strict=True))
             # They may be the activations of all time steps: their memory is for the next ones.

@@ -603,6 +603,26 @@ def test_a_cell_with_a_random_generator_is_not_compiled():
 
 
 @torch_only
+def test_a_cell_that_draws_from_the_generator_of_pytorch_has_the_gradient_of_what_it_drew():
+    import torch
+
+    class Noisy(rsnn.layers.LIFCell):
+        def step(self, inputs, state):
+            return super().step(inputs * torch.rand_like(inputs), state)
+
+    (x, y), results = data(5, (6,)), []
+    for least_elements in (2**60, 0):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        outputs = layers.Dense(3, name="last")(rsnn.layers.Neuron(Noisy())(layers.Dense(4, name="first")(inputs)))
+        model = spiking(keras.Model(inputs, outputs), 3, "bptt")
+        with fusion("eager", least_elements):
+            torch.manual_seed(1)
+            results.append(loss_and_gradients(model, x, y))
+    assert_same(*results)
+
+
+@torch_only
 def test_bptt_stores_only_the_input_of_a_neuron_layer():
     import torch
 

@@ -153,6 +153,57 @@ def test_a_loop_serves_any_number_of_steps_and_equal_layers(early, loops):
     assert one._number == other._number
 
 
+class Noisy(rsnn.layers.NeuronCell):
+    """One random number a step, of PyTorch's own generator, for all neurons."""
+
+    def step(self, inputs, state):
+        membrane = 0.5 * state + ops.cast(inputs, state.dtype) + torch.rand((), dtype=state.dtype)
+        return membrane, self.fire(membrane), membrane
+
+
+class Rounding(rsnn.layers.NeuronCell):
+    """Its membrane is rounded to half precision after each step."""
+
+    def initial_state(self, inputs):
+        return ops.zeros_like(inputs)
+
+    def step(self, inputs, state):
+        membrane = ops.cast(state, "float32") + ops.cast(inputs, "float32")
+        return membrane, self.fire(membrane), ops.cast(membrane, state.dtype)
+
+
+class Gated(rsnn.layers.NeuronCell):
+    """Compares in half precision, in which 0.1 is the number nearest to it."""
+
+    def step(self, inputs, state):
+        membrane = state + ops.where(inputs > 0.1, 1.0, 0.0)
+        return membrane, self.fire(membrane), membrane
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("cell", "policy", "steps"),
+    [
+        (Noisy, "float32", [0.25] * TIMESTEPS),
+        (Rounding, "mixed_bfloat16", [0.75, 2**-9, 2**-9, 0.0, 0.0]),
+        (Gated, "mixed_bfloat16", [0.1] * TIMESTEPS),
+    ],
+)
+def test_what_a_program_would_not_repeat_runs_operation_by_operation(early, loops, cell, policy, steps):
+    keras.config.set_dtype_policy(policy)
+    inputs = keras.Input((2,), dtype=keras.config.dtype_policy().compute_dtype)
+    network = keras.Model(inputs, rsnn.layers.Neuron(cell(threshold=0.7525))(inputs))
+    model = spiking(network, TIMESTEPS, "bptt", return_sequences=True)
+    x, found = np.tile(np.array(steps, "float32")[:, None], (8, 1, 2)), []
+    with torch.no_grad():
+        for _ in range(5):
+            torch.manual_seed(0)
+            found.append(to_numpy(ops.cast(model(x), "float32")))
+    for again in found:
+        np.testing.assert_array_equal(again, found[0])
+    assert not loops
+
+
 def fail(*args):
     raise RuntimeError("no compiler here")
 

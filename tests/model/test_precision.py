@@ -110,6 +110,34 @@ def test_padded_sequences_and_losses_of_layers_are_in_double_precision_where_it_
     assert all(gradient.any() for gradient in gradients.values())
 
 
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single"), ("ottt", "multi")][: 1 if BACKEND == "jax" else None]
+)
+def test_neurons_on_inputs_in_single_precision_are_in_double_where_their_layer_is(gradient, step_mode):
+    x, y = data(4, (3, 6))
+    neurons = [rsnn.layers.ParametricLIF, lambda: rsnn.layers.LIF(0.25, learn_threshold=True)]
+    if gradient != "ottt":
+        neurons.append(lambda: rsnn.layers.SlidingPSN(2, threshold=0.3))
+
+    def results(dtype):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,), dtype=dtype)
+        spikes = layers.Concatenate()([make()(inputs) for make in neurons])
+        model = spiking(keras.Model(inputs, layers.Dense(3)(spikes)), 3, gradient, step_mode=step_mode)
+        loss, gradients, outputs = training_results(model, x.astype(dtype), y)
+        return [
+            np.asarray(loss),
+            *gradients.values(),
+            outputs,
+            *(to_numpy(model.step(x[:, t].astype(dtype))) for t in range(2)),
+        ]
+
+    with double_precision():
+        for found, expected in zip(results("float32"), results("float64"), strict=True):
+            assert found.dtype == "float64"
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow's CPU has no convolution with channels first")
 @pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")])
 def test_channels_first_is_channels_last(gradient, step_mode):

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, spiking, to_numpy
-from keras import layers
+from helpers import BACKEND, compiled, data, spiking, to_numpy
+from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._graph import requirements
@@ -78,6 +78,38 @@ def test_a_sequence_in_progress_sees_no_training_and_no_other_call(model):
     model.reset_state()
     np.testing.assert_array_equal(to_numpy(model.step(x)), first)
     np.testing.assert_array_equal(to_numpy(model.step(x)), second)
+
+
+class Smoothed(rsnn.layers.TimeMixing):
+    """The mean of the last two inputs, of which it keeps the last as it is; or a low-pass filter, whose output it keeps."""
+
+    def __init__(self, keeps):
+        super().__init__()
+        self.keeps = keeps
+
+    def initial_state(self, inputs):
+        return ops.zeros_like(inputs)
+
+    def step(self, inputs, state):
+        mean = 0.5 * (inputs + state)
+        return mean, inputs if self.keeps == "input" else mean
+
+
+def test_what_callers_do_to_their_arrays_after_a_step_changes_no_state():
+    x, _ = data(4, (T, 6))
+    inputs = keras.Input((6,))
+    spikes = rsnn.layers.LIF()(layers.Dense(6)(Smoothed("input")(inputs)))
+    model = spiking(keras.Model(inputs, Smoothed("output")(spikes)), T, "bptt")
+    whole = [to_numpy(model.step(x[:, t])) for t in range(T)]
+    model.reset_state()
+    buffer = np.empty_like(x[:, 0])
+    given = ops.convert_to_tensor(buffer) if BACKEND == "torch" else buffer
+    for t in range(T):
+        (given.numpy() if BACKEND == "torch" else given)[:] = x[:, t]
+        output = model.step(given)
+        np.testing.assert_array_equal(to_numpy(output), whole[t])
+        if BACKEND == "torch":
+            output *= 2.0
 
 
 def test_the_mean_of_a_mean_is_that_mean():

@@ -138,6 +138,10 @@ class Handler:
         rows = self.rows(inputs)
         return self.step(state or self.start(rows), rows, None)
 
+    def prepared(self, inputs: list[Tensor]) -> list[Tensor]:
+        """What `start`, `step` and `all_steps` are given of these inputs."""
+        return inputs
+
     def once(self, inputs: list[Tensor]) -> tuple[list[Tensor], Tensor | None]:
         """`(outputs, loss)` where all inputs are the same at every step; `loss` is `None` if there is none."""
         outputs, loss = self.apply(inputs)

@@ -23,6 +23,8 @@ class LoopedHandler(Handler):
     is_static_if_inputs_are = False
     begins_incomplete = False
     """Whether the state of `start` has numbers, which `as_tensors` converts, or `()`, where later ones have tensors."""
+    dtype: Any = None
+    """That of the outputs, if the layer has one."""
     moves_in_padding = False
     """Whether the state goes on at steps that are padding, with inputs of zero, instead of waiting."""
 
@@ -45,6 +47,17 @@ class LoopedHandler(Handler):
     def key(self) -> tuple[Any, ...]:
         """Hashable: what `start`, `advance` and `final` depend on besides the cell, if it `compiles`."""
         return (type(self),)
+
+    def prepared(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Inputs in double precision where the layer is, and only there: weights are. Keras casts those of other layers."""
+        if self.dtype is None:
+            return inputs
+        wide = time_axis.accumulation_dtype(self.dtype)
+        are_wide = [time_axis.accumulation_dtype(x.dtype) == wide for x in inputs]
+        return [
+            x if is_wide else keras_internals.with_mask(lambda x: time_axis.cast(x, wide), x)
+            for x, is_wide in zip(inputs, are_wide, strict=True)
+        ]
 
     def advance(self, state: State, inputs: list[Tensor], phase: Any) -> tuple[State, list[Tensor]]:
         """`(state, outputs)` of one step, as if it were no padding.

@@ -19,6 +19,7 @@ from keras_ratesnn._core.backend.of_tensors import OfTensors, description
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout, lock
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, is_recording_for_compiler
+from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
 from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, with_tensors
 from keras_ratesnn._core.contexts import setting
@@ -196,8 +197,8 @@ class _Loops:
                 return None
             self._was_compiled = True
             program = _Program(function, tensors, self._attributes)
-            if not (function.is_closed and self.are_present()):
-                # It has effects that a compiled function would not have.
+            if program.run is None or not (function.is_closed and self.are_present()):
+                # It has effects that a compiled function would not have, or draws what its backward pass would draw anew.
                 self._is_known = False
                 return None
             self._programs[place] = program
@@ -324,9 +325,12 @@ def _tensors_in(outputs):
 
 
 def _compile(function, tensors):
-    """Compiles `function` for a list of tensors like these: a function of such tensors."""
-    with lock():
+    """Compiles `function` for a list of tensors like these: a function of such tensors; `None` if it draws random numbers."""
+    # What is drawn here is drawn again when it runs.
+    with lock(), torch.random.fork_rng(devices=[]):
         graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
+        if any(map(draws, graph.graph.nodes)):
+            return None
         constants = any(node.op == "get_attr" for node in graph.graph.nodes)
         # Layers with the same code share one kernel, also for different shapes. It is compiled for one dtype and device.
         text = id(graph) if constants else (graph.code, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))

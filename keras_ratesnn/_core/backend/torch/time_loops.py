@@ -23,6 +23,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend.torch.recorder.compiler import lock
+from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
 
 _aten = torch.ops.aten
 
@@ -55,7 +56,8 @@ class TimeLoop:
 
     def __init__(self, step, begin, weights, state, inputs, valid):
         groups = list(map(len, (weights, state, inputs, valid)))
-        with torch.no_grad(), lock():
+        # What a step draws while it is traced, it draws again when it runs.
+        with torch.no_grad(), lock(), torch.random.fork_rng(devices=[]):
             numbers = None if begin is None else _numbers(_traced(begin, [*weights, *inputs]))
             self._structure = tree.map_leaves(lambda leaf: None, step(*weights, *state, *inputs, *valid))
             while True:
@@ -100,6 +102,8 @@ def _traced(function, tensors):
 
     module = make_fx(flat)(*(tensor.detach() for tensor in tensors))
     module.graph.eliminate_dead_code()
+    if any(map(draws, module.graph.nodes)):
+        raise ValueError("random numbers are others at each step")
     return module
 
 
@@ -302,7 +306,10 @@ class _Text:
         shape, kind = _value(node).shape, _type(_value(node).dtype)
         if name in _COMPARISONS:
             nodes = node.all_input_nodes
-            kind = _type(functools.reduce(torch.promote_types, (_value(argument).dtype for argument in nodes)))
+            dtype = functools.reduce(torch.promote_types, (_value(argument).dtype for argument in nodes))
+            if dtype in _HALF:
+                raise ValueError(f"{target} compares in {dtype}, to which numbers are rounded")
+            kind = _type(dtype)
             return f" {_COMPARISONS[name]} ".join(self._operand(argument, kind, shape) for argument in node.args)
         if name in _OF_BOOLEANS:
             return f" {_OF_BOOLEANS[name]} ".join(self._operand(argument, "int32_t", shape) for argument in node.args)
@@ -351,6 +358,8 @@ class _Text:
             self._pointers.append(f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + b * steps * features + f;")
             self._body.append(f"out_{index}[t * features + j] = {text};")
             return
+        if _value(result).dtype in _HALF:
+            raise ValueError("a state is rounded at each step")
         self._body.append(f"state_{index}[j] = {text};")
         place = "b" if is_row else "b * features + f" if shape else "0"
         self._pointers.append(f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + {place};")
