@@ -290,6 +290,11 @@ class IntegerModel(keras.Model):
 
     train_on_batch = fit
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError(
+            "A network of integers is quantized: choose its weights in keras_ratesnn.integer or keras_ratesnn.quantize_aware."
+        )
+
     def get_config(self) -> Config:
         raise NotImplementedError("A network of integers has files of its own: use `save_integers` and `load_integers`.")
 
