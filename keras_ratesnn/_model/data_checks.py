@@ -12,6 +12,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks, keras_internals
 from keras_ratesnn._model import loss_checks
 from keras_ratesnn._model.input_checks import match
+from keras_ratesnn.layer_kinds import fixed_scale
 
 _SMALL_SCALE = 1 / 8
 """A `Rescaling` by less makes numbers between 0 and 1 of larger ones."""
@@ -113,7 +114,7 @@ def warn_of_scaled_twice(model, x):
     """
     network = _graph.as_graph(model.network)
     for index, layer in _scaled_inputs(network) if are_arrays(x) else ():
-        scale = float(np.max(np.abs(layer.scale)))
+        scale = float(np.max(np.abs(fixed_scale(layer))))
         if 0 < scale <= _SMALL_SCALE and _is_scaled(match(network, x)[index][:_SAMPLES]):
             warnings.warn(
                 f"`x` lies between 0 and 1, and the network multiplies it by {scale:.4g} in {layer.name!r}: numbers that are "
@@ -126,11 +127,11 @@ def warn_of_scaled_twice(model, x):
 
 
 def _scaled_inputs(network):
-    """Pairs of the index of an input and a `Rescaling` layer that takes it."""
+    """Pairs of the index of an input and a layer that scales it."""
     part = _graph.whole_of(network)
     indices = {slot.index: index for index, slot in enumerate(keras.tree.flatten(part.inputs))}
     for call in part.calls:
-        if isinstance(call.operation, keras.layers.Rescaling) and call.inputs[0] in indices:
+        if fixed_scale(call.operation) is not None and call.inputs[0] in indices:
             yield indices[call.inputs[0]], call.operation
 
 

@@ -17,6 +17,7 @@ A layer without facts is run unchanged and works with every method. Facts save w
 """
 
 from keras_ratesnn.layer_kinds.calls import is_random, may_use_masks, seeds_of, wants_time_step
+from keras_ratesnn.layer_kinds.keras_layers import fixed_scale
 from keras_ratesnn.layer_kinds.kind import (
     CELL,
     ENCODER,
@@ -41,6 +42,7 @@ __all__ = [
     "LayerKind",
     "Normalization",
     "affine",
+    "fixed_scale",
     "is_random",
     "kind_of",
     "kind_of_class",

@@ -89,6 +89,11 @@ def table() -> dict[type, LayerKind]:
     return kinds
 
 
+def fixed_scale(operation: keras.Operation) -> Any:
+    """The number or numbers by which an operation without weights multiplies its input; `None` for any other operation."""
+    return operation.scale if isinstance(operation, keras.layers.Rescaling) else None
+
+
 def _of_last_axis(layer: Any) -> tuple[str, tuple[int, ...]]:
     return "kernel", (-1,)
 
