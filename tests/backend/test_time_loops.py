@@ -209,7 +209,8 @@ def fail(*args):
 
 
 @pytest.mark.parametrize("why", ["no compiler", "operations without a text"])
-def test_without_a_program_operations_run_one_by_one_silently(early, monkeypatch, why):
+def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(early, monkeypatch, caplog, why):
+    caplog.set_level("DEBUG", "keras_ratesnn")
     asked = []
     if why == "no compiler":
         monkeypatch.setattr(time_loops, "_compiled", lambda text: asked.append(text) or fail())
@@ -222,4 +223,5 @@ def test_without_a_program_operations_run_one_by_one_silently(early, monkeypatch
     np.testing.assert_array_equal(last, first)
     # It is tried once.
     assert len(asked) == 1
+    assert [record.message for record in caplog.records] == ["The time loop of IFCell is not written in C++: no compiler here"]
     assert len(time_loops._programs) == before

@@ -7,6 +7,7 @@ part of a larger graph.
 
 import contextvars
 import functools
+import logging
 import threading
 from typing import Any
 
@@ -44,6 +45,7 @@ CALLS_BEFORE_LOOPS = 16
 _kept = contextvars.ContextVar[Any]("keras_ratesnn_fusing", default=None)
 _kinds: set[Any] = set()
 _lock = threading.Lock()
+_log = logging.getLogger("keras_ratesnn")
 
 
 def fusing(allowed, training, kept):
@@ -223,7 +225,8 @@ class _Loops:
                 loop, is_closed = made()
                 self._has_no_loop = not (is_closed and self.are_present())
             # Without a compiler, or for other operations: they run one by one.
-            except Exception:
+            except Exception as error:
+                _log.debug("The time loop of %s is not written in C++: %s", type(self._cell).__name__, error)
                 self._has_no_loop = True
             if not self._has_no_loop:
                 self._time_loops[place] = loop
