@@ -18,6 +18,7 @@ WITHOUT = {
     "mix": "none",
     "ordinary": "no",
     "teacher_weight": None,
+    "teachers": None,
     "branches": None,
     "step_distillation": None,
     "random_timesteps": None,

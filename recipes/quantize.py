@@ -126,7 +126,8 @@ def _settings(name, weights, epochs):
     """The settings of a recipe with which a pretrained network is trained on, alone and in float32, with quantised weights."""
     card = rsnn.models.list_pretrained()[name]
     own = {**card.arguments, "timesteps": card.timesteps, "weights": weights, "epochs": epochs, "learning_rate": LEARNING_RATE}
-    alone = {"ordinary": "no", "teacher_weight": None, "temperature": None, "mix": "none", "precision": "float32"}
+    taught = dict.fromkeys(("teacher_weight", "temperature", "teachers"))
+    alone = {**taught, "ordinary": "no", "mix": "none", "precision": "float32"}
     settings = {**own, **alone, "start_from": name, "optimizer": "adam", "weight_decay": 0, "restart_at": None}
     return [f"{key}={value}" for key, value in settings.items()]
 

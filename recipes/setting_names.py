@@ -18,10 +18,10 @@ TEACHERS = {"teacher_weight": Teacher, "branches": Branches, "step_distillation"
 OF_STAGE = ("timesteps", "levels", "weights", "random_timesteps", "one_step_epochs", "start_from", "step_mode")
 """Settings that are fields of a `SpikingStage`, under the same name."""
 
-OF_SPIKING = (*OF_STAGE, "gradient", *methods.COUNTED.values(), *TEACHERS, "temperature")
+OF_SPIKING = (*OF_STAGE, "gradient", *methods.COUNTED.values(), *TEACHERS, "temperature", "teachers")
 """Settings of the spiking network: the training of the ordinary one does not depend on them."""
 
-OF_TEACHING = ("ordinary", "ordinary_epochs", "ordinary_learning_rate", *TEACHERS, "temperature")
+OF_TEACHING = ("ordinary", "ordinary_epochs", "ordinary_learning_rate", *TEACHERS, "temperature", "teachers")
 """Settings that train the spiking network with others: commands that train it alone do not use them."""
 
 ORDINARY = ("no", "only", "beside", "first")
@@ -32,9 +32,12 @@ OPTIMIZERS = {"sgd": SGD, "adamw": AdamW, "adam": Adam}
 
 NEEDS_SGD = "with another optimizer than 'sgd'", "Set optimizer=sgd"
 NEEDS_ORDINARY = "if no ordinary network is trained", "Set ordinary=first or ordinary=beside"
+NEEDS_TEACHER = "if no ordinary network is trained and no teachers are set", "Set teachers, ordinary=first or ordinary=beside"
 NEEDS = {
     **dict.fromkeys(("as_the_authors", "restart_at"), NEEDS_SGD),
-    **dict.fromkeys(("ordinary_epochs", "ordinary_learning_rate", "teacher_weight"), NEEDS_ORDINARY),
+    **dict.fromkeys(("ordinary_epochs", "ordinary_learning_rate"), NEEDS_ORDINARY),
+    "teacher_weight": NEEDS_TEACHER,
+    "teachers": ("without teacher_weight", "Set teacher_weight"),
     "temperature": ("without a teacher, branches and step_distillation", "Set teacher_weight, branches or step_distillation"),
     "epochs": ("with ordinary=only: the recipe has others for its ordinary network", "Set ordinary_epochs"),
     "learning_rate": ("with ordinary=only: the recipe has another for its ordinary network", "Set ordinary_learning_rate"),
@@ -72,6 +75,7 @@ def of_training(optimizer, spiking):
         "random_steps": getattr(found.gradient, "random_steps", None),
         **{name: taught_by.amount if isinstance(taught_by, kind) else None for name, kind in TEACHERS.items()},
         "temperature": taught_by.temperature if taught_by else None,
+        "teachers": getattr(taught_by, "pretrained", None),
     }
 
 
@@ -134,8 +138,10 @@ def _taught_by(values, stage):
     if len(given) > 1:
         raise both_set(**dict([*given.items()][:2]))
     for name, value in given.items():
-        if name != "teacher_weight" or stage is not None:
+        if name != "teacher_weight":
             return TEACHERS[name](value, values["temperature"])
+        if stage is not None or values["teachers"] is not None:
+            return Teacher(value, values["temperature"], values["teachers"])
     return None
 
 

@@ -59,8 +59,8 @@ class SpikingStage:
 
     Raises:
         TypeError: If a number has the wrong type.
-        ValueError: If a number is out of range, it would start from two networks, or there is a teacher without the stage in
-            which it is trained.
+        ValueError: If a number is out of range, it would start from two networks, or there is a teacher that is not
+            pretrained, without the stage in which it is trained.
     """
 
     timesteps: int
@@ -87,7 +87,7 @@ class SpikingStage:
             self._check_one_step_epochs()
         if self.start_from is not None and self.after is not None and self.after.gives_weights:
             raise both_set(start_from=self.start_from, ordinary="first")
-        if isinstance(self.taught_by, Teacher) and self.after is None:
+        if isinstance(self.taught_by, Teacher) and self.taught_by.pretrained is None and self.after is None:
             raise ValueError(f"`taught_by` needs the stage of the teacher, `after`. Received: {self.taught_by}, after=None.")
 
     def _check_random_timesteps(self):

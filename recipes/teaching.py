@@ -8,7 +8,7 @@ from keras_ratesnn.distillation import Distiller
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.losses import SelfDistillation, TemporalDistillation
 from keras_ratesnn.metrics import HeadAccuracy
-from keras_ratesnn.models import add_branches
+from keras_ratesnn.models import add_branches, load_pretrained
 from keras_ratesnn.spiking_model import SpikingModel
 from recipes import checks
 from recipes.checks import mistake
@@ -40,11 +40,18 @@ class Taught:
         return self.temperature or TEMPERATURE
 
 
+@dataclasses.dataclass(frozen=True)
 class Teacher(Taught):
-    """The trained ordinary network teaches the spiking one, see `keras_ratesnn.distillation.Distiller`.
+    """The trained ordinary network or pretrained ones teach the spiking one, see `keras_ratesnn.distillation.Distiller`.
 
     `amount` is a float in (0, 1], `teacher_weight`: the loss is `(1 - amount) * loss(labels) + amount * loss(teacher)`.
+
+    Attributes:
+        pretrained: Names or addresses of pretrained networks with commas between them, `teachers`: the mean of their outputs
+            teaches. Or None, the ordinary network.
     """
+
+    pretrained: str | None = None
 
     def check_amount(self):
         if checks.real("teacher_weight", self.amount, above=0, advice="None is without a teacher.") > 1:
@@ -59,13 +66,29 @@ class Teacher(Taught):
             dataset: The `Dataset` for training.
             ordinary_weights: Path of the checkpoint of the ordinary network, the teacher, or `None`: it is untrained.
         """
-        teacher = recipe.ordinary_network(dataset)
-        if ordinary_weights is not None:
-            teacher.load_weights(ordinary_weights)
+        if self.pretrained is not None:
+            teacher = _mean_of(self.pretrained, model)
+        else:
+            teacher = recipe.ordinary_network(dataset)
+            if ordinary_weights is not None:
+                teacher.load_weights(ordinary_weights)
         of_teacher = keras.distillation.LogitsDistillation(temperature=self.softness)
         distiller = Distiller(teacher, model, of_teacher, student_loss_weight=1.0 - self.amount)
         distiller.build(teacher.input_shape)
         return distiller, recipe.task.compile_arguments(recipe, dataset)
+
+
+def _mean_of(names, student):
+    """A model of the mean of the outputs of pretrained networks, which have the inputs and the classes of the student."""
+    networks = [load_pretrained(name) for name in names.split(",")]
+    for network in networks:
+        if network.input_shape != student.input_shape or network.output_shape != student.output_shape:
+            shapes = f"from {student.input_shape} to {student.output_shape}"
+            its = f"{network.name!r} maps {network.input_shape} to {network.output_shape}."
+            raise mistake("teachers", f"pretrained networks {shapes}, as the one that is trained", names, its)
+    inputs = keras.Input(student.input_shape[1:])
+    outputs = [network(inputs) for network in networks]
+    return keras.Model(inputs, keras.ops.mean(keras.ops.stack(outputs), axis=0))
 
 
 class Branches(Taught):

@@ -68,7 +68,7 @@ def by_method(records, recipe, epochs):
     return max(groups.values(), key=lambda group: sum(map(len, group.values())), default={})
 
 
-METHOD = {"normalization", "temporal", "seed", *OF_SPIKING} - {"timesteps", "teacher_weight"}
+METHOD = {"normalization", "temporal", "seed", *OF_SPIKING} - {"timesteps", "teacher_weight", "teachers"}
 """Settings in which compared runs may differ."""
 
 

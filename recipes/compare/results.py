@@ -75,6 +75,8 @@ IN_WORDS = {
     "random_timesteps": "random T {}",
     "one_step_epochs": "{} epochs with T=1",
     "teacher_weight": "with teacher",
+    "teachers": "{}",
+    "start_from": "from {}",
 }
 """What the name of a method says of settings."""
 
@@ -200,7 +202,9 @@ def method_name(settings, space):
         value = settings.get(name)
         if value and value != ADDED[name]:
             value = "to".join(map(str, value)) if name == "random_timesteps" else str(value)
-            parts += [part.format(value.replace("_", space)) for part in words.split()]
+            # As it may be in the name of a file, addresses too.
+            value = value.translate(str.maketrans({"_": space, ",": space, "/": ".", ":": "."}))
+            parts += [part.format(value) for part in words.split()]
     return space.join(parts)
 
 

@@ -10,8 +10,10 @@ from helpers import to_numpy
 
 import keras_ratesnn as rsnn
 from recipes import callbacks, catalogue, checkpoint, engine, evaluate, publish, run, teaching
+from recipes.compare import results
 from recipes.data import digits
 from recipes.train import main
+from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import assert_same_states, curve_without_times, error_of, trained
 
 pytestmark = pytest.mark.runs_once
@@ -196,6 +198,12 @@ def test_branches_sit_at_the_ends_of_the_last_stages():
         (["ordinary_epochs=2"], "`ordinary_epochs` must be None if no ordinary network is trained"),
         (["ordinary_learning_rate=0.1"], "`ordinary_learning_rate` must be None if no ordinary network is trained"),
         (["teacher_weight=0.5"], "`teacher_weight` must be None if no ordinary network is trained"),
+        (["teachers=digits"], "`teachers` must be None without teacher_weight"),
+        (["teacher_weight=0.5", "teachers=nothing"], "`name` must be one of 'digits'"),
+        (
+            ["teacher_weight=0.5", "teachers=digits,fashion_mnist"],
+            "`teachers` must be pretrained networks from (None, 8, 8, 1)",
+        ),
         (["teacher_weight=0", "ordinary=first"], "`teacher_weight` must be > 0"),
         (["teacher_weight=1.5", "ordinary=first"], "`teacher_weight` must be at most 1"),
         (["teacher_weight=0.5", "branches=1", "ordinary=first"], "`teacher_weight` and `branches` cannot both be set"),
@@ -243,6 +251,20 @@ def test_training_starts_from_the_weights_of_a_pretrained_network(tmp_path):
     record = trained(tmp_path, "digits", "--set", *settings)
     assert record["settings"]["start_from"] == "digits"
     assert record["test_accuracy"] > 0.9
+
+
+def test_the_mean_of_pretrained_networks_teaches(tmp_path):
+    settings = (*TINY, "train_images=None", "teacher_weight=0.5", "teachers=fashion_mnist,fashion_mnist_int4")
+    recipe = catalogue.find("fashion_mnist").with_settings(settings)
+    write_clothes(tmp_path)
+    data = recipe.load(tmp_path)
+    images = data.test_images[:8]
+    fitted = run.to_fit(run.build(recipe, data), recipe, data)
+    outputs = [to_numpy(rsnn.models.load_pretrained(name)(images)) for name in ("fashion_mnist", "fashion_mnist_int4")]
+    np.testing.assert_allclose(to_numpy(fitted.teacher(images)), np.mean(outputs, axis=0), atol=1e-4)
+    record = trained(tmp_path / "run", "digits", "--set", *TINY, "teacher_weight=1", "teachers=digits", "epochs=1")
+    assert record["settings"]["teachers"] == "digits"
+    assert results.method_name(record["settings"], " ") == "rate with teacher digits"
 
 
 @pytest.mark.parametrize(("setting", "unset"), [("random_timesteps=[1,4]", "None"), ("one_step_epochs=1", "0")])
