@@ -6,6 +6,7 @@ import statistics
 import keras
 
 import keras_ratesnn
+from keras_ratesnn.layers import Neuron
 from recipes import callbacks, device, engine, pipeline, teaching, temporal
 from recipes.atomic_files import write_json, writing
 from recipes.callbacks import Diverged
@@ -71,7 +72,7 @@ def _model(recipe, dataset, ordinary_weights):
         return recipe.ordinary_network(dataset)
     model, weights = _spiking_model(recipe, dataset, ordinary_weights), recipe.spiking.weights
     if recipe.spiking.start_from is not None:
-        _start_from(model, recipe.spiking.start_from)
+        model = _start_from(recipe, model)
     return model if weights is None else keras_ratesnn.quantize_aware(model, weights)
 
 
@@ -88,15 +89,22 @@ def _spiking_model(recipe, dataset, ordinary_weights):
     return keras_ratesnn.spikify(network, neuron=recipe.converted_neuron, calibrate=calibrate, verbose=False, **spiking)
 
 
-def _start_from(model, name):
-    """Gives a new `SpikingModel` the weights of a pretrained one."""
-    weights = keras_ratesnn.models.load_pretrained(name, dtype="float32").get_weights()
-    there, here = [array.shape for array in weights], [array.shape for array in model.get_weights()]
-    if there != here:
-        raise mistake(
-            "start_from", "a pretrained network of this recipe and its settings", name, "Its weights have other shapes."
-        )
-    model.set_weights(weights)
+def _start_from(recipe, model):
+    """A model like a new one, with a pretrained network: what was converted has scales beside its weights."""
+    stage, name = recipe.spiking, recipe.spiking.start_from
+    network = keras_ratesnn.models.load_pretrained(name, dtype=recipe.precision).network
+    for what, found in (("weights have other shapes", _shapes), ("neurons have other levels of spikes", _levels)):
+        if found(network) != found(model.network):
+            raise mistake("start_from", "a pretrained network of this recipe and its settings", name, f"Its {what}.")
+    return keras_ratesnn.SpikingModel(network, stage.timesteps, stage.gradient, stage.step_mode, mask_value=recipe.mask_value)
+
+
+def _shapes(network):
+    return [array.shape for array in network.get_weights()]
+
+
+def _levels(network):
+    return {getattr(layer, "levels", None) for layer in network.layers if isinstance(layer, Neuron)}
 
 
 def to_fit(model, recipe, dataset, ordinary_weights=None):

@@ -253,6 +253,19 @@ def test_training_starts_from_the_weights_of_a_pretrained_network(tmp_path):
     assert record["test_accuracy"] > 0.9
 
 
+def test_a_converted_network_is_trained_on_with_its_scales(tmp_path):
+    write_clothes(tmp_path)
+    name = "fashion_mnist_resnet13_integer"
+    alone = ("ordinary=no", "teacher_weight=None", "precision=float32", "timesteps=1", f"start_from={name}")
+    recipe = catalogue.find("fashion_mnist_resnet13").with_settings(alone)
+    data = recipe.load(tmp_path)
+    model, images = run.build(recipe.with_settings(["levels=4"]), data), data.test_images[:4]
+    wanted = to_numpy(rsnn.models.load_pretrained(name)(images))
+    np.testing.assert_allclose(to_numpy(model(images)), wanted, atol=1e-5)
+    with pytest.raises(ValueError, match="Its neurons have other levels of spikes"):
+        run.build(recipe, data)
+
+
 def test_the_mean_of_pretrained_networks_teaches(tmp_path):
     settings = (*TINY, "train_images=None", "teacher_weight=0.5", "teachers=fashion_mnist,fashion_mnist_int4")
     recipe = catalogue.find("fashion_mnist").with_settings(settings)
