@@ -69,8 +69,10 @@ def loops(monkeypatch):
         (list(NEURONS), "rate", "float32", (5, 3, 1, 4, 2), (6,)),
         (["IF"], rsnn.gradients.Rate(windows=2), "mixed_bfloat16", (5, 3, 1, 4, 2), (6,)),
         (["ParametricLIF", "LIF"], "rate", "float64", None, (2, 3, 6)),
+        (list(NEURONS), "bptt", "float32", (5, 3, 1, 4, 2), (6,)),
+        (["LIF", "ILIF"], "bptt", "mixed_bfloat16", None, (2, 3, 6)),
     ],
-    ids=["each neuron in float32", "windows in half precision", "images in float64"],
+    ids=["each neuron in float32", "windows in half precision", "images in float64", "BPTT", "BPTT in half precision"],
 )
 def test_loops_give_the_same_results_as_operations(early, loops, names, gradient, policy, lengths, features):
     keras.config.set_dtype_policy(policy)
@@ -94,8 +96,10 @@ def test_loops_give_the_same_results_as_operations(early, loops, names, gradient
         np.testing.assert_array_equal(outputs_again, outputs)
         for path, of_weight in gradients.items():
             np.testing.assert_allclose(found[path], of_weight, rtol=tolerance, atol=tolerance / 10, err_msg=path)
-    # One for each layer in inference, and in training, with any windows, but for those without written derivatives.
-    assert len(loops) == len(names) + len(set(names) - {"CuBaLIF", "ALIF"})
+    # One for each layer in inference, and in training, with any windows, but for those without written derivatives; by BPTT
+    # but for those with weights that are trained.
+    others = {"CuBaLIF", "ALIF"} if gradient != "bptt" else {"ParametricLIF", "ALIF"}
+    assert len(loops) == len(names) + len(set(names) - others)
 
 
 def images(names):
@@ -114,6 +118,8 @@ def images(names):
         ("rate", "eager", None),
         (rsnn.gradients.Rate(windows=(1, 4)), "recorded", (5, 3, 1, 4, 2, 5)),
         ("rate", "compiled", None),
+        ("bptt", "recorded", None),
+        ("bptt", "compiled", (5, 3, 1, 4, 2, 5)),
     ],
 )
 def test_large_layers_have_loops_from_their_first_call(loops, monkeypatch, gradient, engine, lengths):
@@ -140,6 +146,32 @@ def test_large_layers_have_loops_from_their_first_call(loops, monkeypatch, gradi
     for graph in model._graphs.graphs:
         module = graph.forward.graph if engine == "compiled" else graph.forward.__self__
         assert torch.ops.keras_ratesnn.time_loop.default in [node.target for node in module.graph.nodes]
+
+
+@needs_compiler
+def test_gradients_of_the_last_state_and_of_inputs_that_do_not_change_flow_through_a_loop():
+    def step(decay, membrane, x, weight):
+        membrane = decay * membrane + x * weight
+        return [membrane], [membrane.square()]
+
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=generator, requires_grad=True) for shape in ((3, TIMESTEPS, 2, 4), (3, 2, 4)))
+    decay, first = torch.tensor(0.75), torch.zeros(3, 2, 4)
+    inputs = [x[:, 0].detach(), weight.detach()]
+    loop = TimeLoop([step], lambda *_: [0.0], None, [decay], [first], inputs, [], [True, True], [False, True])
+    for of_state in (False, True):
+        membrane, outputs = first, []
+        for t in range(TIMESTEPS):
+            (membrane,), (output,) = step(decay, membrane, x[:, t], weight)
+            outputs.append(output)
+        found = loop([decay], [], [x, weight], [], [TIMESTEPS])
+        losses = [
+            output.sin().sum() + of_state * state.cos().sum()
+            for (state,), (output,) in (([membrane], [torch.stack(outputs, 1)]), found)
+        ]
+        expected, gradients = (torch.autograd.grad(loss, [x, weight]) for loss in losses)
+        for gradient, of_input in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(gradient, of_input, rtol=1e-5, atol=1e-6)
 
 
 @contextlib.contextmanager
@@ -217,7 +249,7 @@ def test_a_loop_serves_any_number_of_steps_and_equal_layers(early, loops):
             found = [outputs(steps) for steps in (1, 3, 5)]
             np.testing.assert_array_equal(found, expected)
     one, other = loops
-    assert one._number == other._number
+    assert one.program._number == other.program._number
 
 
 class Noisy(rsnn.layers.NeuronCell):

@@ -253,7 +253,7 @@ def test_graphs_contain_the_compiled_time_loops_of_both_passes(monkeypatch):
     neurons = sum(isinstance(layer, rsnn.layers.LIF) for layer in model.network.layers)
     for part in (graph.forward, graph.backward):
         called = [str(node.target) for node in part.__self__.graph.nodes]
-        assert sum("keras_ratesnn.kernel" in name for name in called) == neurons
+        assert sum("keras_ratesnn.time_loop" in name for name in called) == neurons
 
 
 @on_torch

@@ -445,10 +445,8 @@ def test_a_compiled_graph_calls_compiled_loops_of_large_layers(gradient, monkeyp
         assert_equal_state(eager, recorded, rtol=1e-7, atol=1e-8)
         (graph,) = recorded._graphs.graphs
         operations = torch.ops.keras_ratesnn
-        parts = [(graph.forward, operations.time_loop)]
-        for part, loop in (
-            parts if gradient == "rate" else [(graph.forward, operations.kernel), (graph.backward, operations.kernel)]
-        ):
+        parts = [(graph.forward, operations.time_loop), (graph.backward, operations.time_loop_of_one)]
+        for part, loop in parts if gradient == "bptt" else parts[:1]:
             assert part.is_compiled
             assert any(node.target is loop.default for node in part.graph.graph.nodes)
 

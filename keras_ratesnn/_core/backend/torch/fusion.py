@@ -81,22 +81,23 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
         return None
     weights, valid = keras_internals.values_of(cell.weights), [] if valid is None else [valid]
     tensors = [*weights, *inputs, *valid]
-    if not _can_loop(tensors):
+    if not _can_loop(tensors) or (torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)):
         return None
     first = [x if is_same else x[:, 0] for x, is_same in zip(inputs, same, strict=True)]
     is_large = _are_large(tensors)
+    wanted = [torch.is_grad_enabled() and x.requires_grad for x in inputs]
 
     def made():
         before, of_first = with_tensors(begin(first), inputs), [x[:, 0] for x in valid]
         of_begin = OfTensors(begin, cell, (first,), torch.is_tensor)
         of_steps = [OfTensors(step, cell, (before, first, *(of_first or [None])), torch.is_tensor) for step in steps]
         # In a small layer, it takes no time after the loop, whose program is then one for all T.
-        of_end = OfTensors(finish, cell, (before,), torch.is_tensor) if is_large else None
-        loop = TimeLoop(of_steps, of_begin, of_end, weights, tree.flatten(before), first, of_first)
+        of_end = OfTensors(finish, cell, (before,), torch.is_tensor) if is_large and not any(wanted) else None
+        loop = TimeLoop(of_steps, of_begin, of_end, weights, tree.flatten(before), first, of_first, wanted, same)
         return loop, all(function.is_closed for function in (of_begin, *of_steps, *filter(None, [of_end])))
 
     training, kept = _kept.get()
-    key = key, training, tuple(same), is_large, global_settings()
+    key = key, training, tuple(same), tuple(wanted), is_large, global_settings()
     loop = _loops_of(cell, kept).time_loop(made, key, [*weights, *first, *valid], is_large)
     if loop is None:
         return None
@@ -108,7 +109,7 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
 
 
 def _can_loop(tensors):
-    """Whether a program in C++ may run all steps: it has no derivative, and a larger compiled graph does without small ones.
+    """Whether a program in C++ may run all steps: a larger compiled graph does without small ones.
 
     It reads and writes float32 instead of half precision, which takes a large layer longer than compiled operations.
     """
@@ -118,7 +119,6 @@ def _can_loop(tensors):
         and torch._C._functorch.peek_interpreter_stack() is None
         and not torch.jit.is_tracing()
         and (is_large or not is_recording_for_compiler())
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
         and (is_recording() or all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors))
         and all(tensor.device.type == "cpu" for tensor in tensors)
         and not (is_large and any(tensor.dtype in HALF for tensor in tensors))

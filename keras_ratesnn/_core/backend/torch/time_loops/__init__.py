@@ -1,16 +1,18 @@
 """Time loops of small neuron layers in C++: all steps in one operation, in which the states of neurons stay in fast memory.
 
 PyTorch's compiler writes out every time step, so that it takes longer for larger T. Here one step is traced, and written as the
-body of a loop, in a program for any sizes and number of steps, which compiles in less than a second. There is none for steps
-that need a gradient, or have other operations than those in `text.py`.
+body of a loop, in a program for any sizes and number of steps, which compiles in less than a second; so is its derivative with
+respect to inputs. There is none for steps whose weights need a gradient, or with other operations than those in `text.py`.
 """
 
 import functools
+import itertools
 
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import tree
+from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.recorder.compiler import lock
 from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
 from keras_ratesnn._core.backend.torch.time_loops import programs, text
@@ -18,7 +20,7 @@ from keras_ratesnn._core.backend.torch.time_loops.text import HALF as HALF
 
 
 class TimeLoop:
-    """Any number of steps of neurons as one operation, without gradient, for tensors of these shapes.
+    """Any number of steps of neurons as one operation, for tensors of these shapes.
 
     Args:
         steps: List of functions of the tensors of these lists, one after the other, that return a structure `(state, outputs)`
@@ -29,17 +31,23 @@ class TimeLoop:
         state: List of tensors, that state.
         inputs: List of tensors `(batch, ...)`, those of one step.
         valid: List of one boolean tensor `(batch,)`, or empty.
+        wanted: For each input, whether it wants a gradient. The weights want none.
+        same: For each input, whether it is the same at every step.
 
     Attributes:
         begins_with_numbers: Boolean, whether the state at the beginning is a part of the program.
         finishes: Boolean, whether `finish` is.
+        program: The `_Numbered` program of the steps.
+        derivative: Function that returns the program of gradients, given whether the last state has some; or `None`.
+        wanted: For each input, and what is valid, whether it wants a gradient.
+        states: Integer, the number of tensors of the last state.
 
     Raises:
         ValueError: If a step has operations for which there is no text.
         Exception: Any other, if there is no compiler, or if it fails.
     """
 
-    def __init__(self, steps, begin, finish, weights, state, inputs, valid):
+    def __init__(self, steps, begin, finish, weights, state, inputs, valid, wanted, same):
         groups = list(map(len, (weights, state, inputs, valid)))
         # What a step draws while it is traced, it draws again when it runs.
         with torch.no_grad(), lock(), torch.random.fork_rng(devices=[]):
@@ -61,14 +69,31 @@ class TimeLoop:
                 results = [*((x, False) for x in text.results_of(end)), *results[len(state) :]]
                 of_last = tree.map_leaves(lambda leaf: None, finish(*weights, *state))
                 self._structure = of_last, self._structure[1]
+            derivatives = []
+            if any(wanted):
+                upstream = [torch.zeros(x.shape, dtype=x.dtype) for x in after[0]]
+                of_steps = [_derivative(step, groups, wanted) for step in steps]
+                derivatives = [_traced(step, [*weights, *state, *inputs, *valid, *upstream]) for step in of_steps]
         self.begins_with_numbers, self.finishes = numbers is not None, finish is not None
         self._state = [] if self.begins_with_numbers else _kinds(state)
         self._dtypes = [result.dtype for result, _ in results]
-        batch, *features = inputs[0].shape
-        written = text.Text(modules, end, (batch, *features), groups, numbers)
-        self._of_weights = written.of_weights
-        kinds = tuple((x.shape, text.stored(x.dtype), has_steps) for x, has_steps in results)
-        self._number = programs.number_of(str(written), (batch, *features), tuple(written.axes), kinds)
+        shape = tuple(inputs[0].shape)
+        self.program = _Numbered(text.TextOfSteps(modules, end, shape, groups, numbers), shape, results)
+        self.derivative = None
+        if derivatives:
+            groups += [len(state), len(after[0]) - len(state)]
+            same = [is_same for is_same, is_wanted in zip(same, wanted, strict=True) if is_wanted]
+            likes = text.results_of(derivatives[0])[len(state) :]
+
+            @functools.cache
+            def derivative(has_of_state):
+                written = text.TextOfDerivative(modules, derivatives, shape, groups, numbers, same, has_of_state)
+                return _Numbered(written, shape, [(x, not is_same) for x, is_same in zip(likes, same, strict=True)])
+
+            # The other one is for states that go on.
+            derivative(False)
+            self.derivative = derivative
+        self.wanted, self.states = [*wanted, *(False for _ in valid)], len(state)
 
     def __call__(self, weights, state, inputs, valid, ends):
         """`(state, outputs)` after all steps.
@@ -78,9 +103,84 @@ class TimeLoop:
         to the end of each phase.
         """
         state = [tensor.to(dtype).expand(shape) for tensor, (shape, dtype) in zip(state, self._state, strict=True)]
-        tensors = [x.to(text.stored(x.dtype)) for x in (*state, *inputs, *valid, *self._of_weights(*weights))]
-        found = programs.run(self._number, ends, tensors)
+        tensors = [x.to(text.stored(x.dtype)) for x in (*state, *inputs, *valid)]
+        of_weights = self.program.of_weights(weights)
+        if self.derivative is None:
+            found = self.program(ends, [*tensors, *of_weights])
+        else:
+            of_weights += self.derivative(False).of_weights(weights)
+            found = _Differentiable.apply(self, ends, *tensors, *of_weights)
         return tree.filled(self._structure, [x.to(dtype) for x, dtype in zip(found, self._dtypes, strict=True)])
+
+
+class _Numbered:
+    """A compiled program, which an operation knows by its number.
+
+    Args:
+        written: `text.Text`.
+        shape: Tuple, that of the inputs of one step.
+        results: List of pairs: a tensor like a result of one step, and whether there is one for each step.
+
+    Attributes:
+        reads: Integer, how many tensors it takes.
+    """
+
+    def __init__(self, written, shape, results):
+        self._of_weights, self.reads = written.of_weights, len(written.axes)
+        kinds = tuple((tuple(x.shape), text.stored(x.dtype), has_steps) for x, has_steps in results)
+        self._number, self._is_one = programs.number_of(str(written), shape, tuple(written.axes), kinds), len(kinds) == 1
+
+    def of_weights(self, weights):
+        """The last of the tensors that it takes."""
+        return [x.to(text.stored(x.dtype)) for x in self._of_weights(*weights)]
+
+    def __call__(self, ends, tensors):
+        """The results, a list."""
+        # The operation takes only what is read: a derivative may have further weights.
+        tensors = tensors[: self.reads]
+        if self._is_one:
+            return [torch.ops.keras_ratesnn.time_loop_of_one.default(self._number, ends, tensors)]
+        return torch.ops.keras_ratesnn.time_loop.default(self._number, ends, tensors)
+
+
+class _Differentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, loop, ends, *tensors):
+        results = loop.program(ends, tensors)
+        ctx.loop, ctx.ends, ctx.results = loop, ends, _kinds(results)
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        return tuple(results)
+
+    @first_derivative_only
+    def backward(ctx, *upstream):
+        loop, tensors, first = ctx.loop, ctx.saved_tensors, 0
+        if all(gradient is None for gradient in upstream[: loop.states]):
+            first = loop.states
+        pairs = [*zip(upstream, ctx.results, strict=True)][first:]
+        given = [torch.zeros(shape, dtype=dtype) if x is None else x for x, (shape, dtype) in pairs]
+        arguments = [*tensors[: len(loop.wanted)], *given, *tensors[loop.program.reads :]]
+        found = iter(loop.derivative(not first)(ctx.ends, arguments))
+        gradients = [next(found) if is_wanted else None for is_wanted in loop.wanted]
+        return None, None, *gradients, *(None for _ in tensors[len(gradients) :])
+
+
+def _derivative(step, groups, wanted):
+    """The derivative of a step: a function of its arguments, and of gradients of its results, that returns a list."""
+
+    def derivative(*tensors):
+        remaining = iter(tensors)
+        weights, state, inputs, valid = (list(itertools.islice(remaining, count)) for count in groups)
+        state = [x.detach().requires_grad_() for x in state]
+        inputs = [x.detach().requires_grad_(is_wanted) for x, is_wanted in zip(inputs, wanted, strict=True)]
+        with torch.enable_grad():
+            results = tree.flatten(with_tensors(step(*weights, *state, *inputs, *valid), [*weights, *state, *inputs]))
+        pairs = [(result, upstream) for result, upstream in zip(results, remaining, strict=True) if result.requires_grad]
+        of = [*state, *(x for x in inputs if x.requires_grad)]
+        found, onto = [result for result, _ in pairs], [upstream for _, upstream in pairs]
+        return list(torch.autograd.grad(found, of, onto, allow_unused=True, materialize_grads=True))
+
+    return derivative
 
 
 _MOST_KINDS_OF_STATES = 8

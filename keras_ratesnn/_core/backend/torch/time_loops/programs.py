@@ -124,7 +124,7 @@ _numbers_of_programs: dict[_Program, int] = {}
 
 
 def number_of(text, *sizes):
-    """The number of the program with this text and sizes, see `_Program`, for `run`."""
+    """The number of the program with this text and sizes, see `_Program`, for the operation."""
     program = _Program(_compiled(text), *sizes)
     with lock():
         # Layers with equal programs share one, for as long as the process runs.
@@ -136,6 +136,8 @@ def number_of(text, *sizes):
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
 _library.define("time_loop(int number, int[] ends, Tensor[] tensors) -> Tensor[]")
+# As in `fusion`: a list of one result crashes in C++.
+_library.define("time_loop_of_one(int number, int[] ends, Tensor[] tensors) -> Tensor")
 
 
 @torch.library.impl(_library, "time_loop", "CompositeExplicitAutograd")
@@ -149,4 +151,11 @@ def _shapes_of_loop(number, ends, tensors):
     return program.empty(program.order(tensors), ends[-1])
 
 
-run = torch.ops.keras_ratesnn.time_loop.default
+@torch.library.impl(_library, "time_loop_of_one", "CompositeExplicitAutograd")
+def _run_loop_of_one(number, ends, tensors):
+    return _run_loop(number, ends, tensors)[0]
+
+
+@torch.library.register_fake("keras_ratesnn::time_loop_of_one", lib=_library)
+def _shape_of_loop_of_one(number, ends, tensors):
+    return _shapes_of_loop(number, ends, tensors)[0]

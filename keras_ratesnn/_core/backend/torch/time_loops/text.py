@@ -52,6 +52,12 @@ def value_of(node):
     return node.meta["val"]
 
 
+def arguments_of(module, groups):
+    """What a graph module takes, a list of tensors for each length in `groups`."""
+    nodes = iter(module.graph.find_nodes(op="placeholder"))
+    return [[value_of(node) for node in itertools.islice(nodes, count)] for count in groups]
+
+
 def results_of(module):
     """What a graph module returns, a list of tensors."""
     return [value_of(node) for node in module.graph.output_node().args[0]]
@@ -84,18 +90,20 @@ def _clamped(x, low=None, high=None):
 
 
 _ARITHMETIC: dict[Any, Any] = {
-    _aten.add.Tensor: _sum,
-    _aten.sub.Tensor: _difference,
+    **dict.fromkeys((_aten.add.Tensor, _aten.add.Scalar), _sum),
+    **dict.fromkeys((_aten.sub.Tensor, _aten.sub.Scalar), _difference),
     _aten.rsub.Scalar: lambda x, y, alpha=None: _difference(y, x, alpha),
-    _aten.mul.Tensor: "{} * {}".format,
-    _aten.div.Tensor: "{} / {}".format,
+    **dict.fromkeys((_aten.mul.Tensor, _aten.mul.Scalar), "{} * {}".format),
+    **dict.fromkeys((_aten.div.Tensor, _aten.div.Scalar), "{} / {}".format),
     _aten.neg.default: "-{}".format,
     _aten.abs.default: "std::abs({})".format,
     _aten.reciprocal.default: "1 / {}".format,
     _aten.round.default: "std::nearbyint({})".format,
     _aten.exp.default: "exponential({})".format,
     _aten.sigmoid.default: "1 / (1 + exponential(-{}))".format,
+    _aten.sigmoid_backward.default: "{0} * (1 - {1}) * {1}".format,
     _aten.tanh.default: "std::tanh({})".format,
+    _aten.tanh_backward.default: "{0} * (1 - {1} * {1})".format,
     _aten.sqrt.default: "std::sqrt({})".format,
     _aten.relu.default: lambda x: _clamped(x, 0),
     _aten.clamp.default: _clamped,
@@ -113,68 +121,27 @@ _FILLED = {_aten.zeros_like.default: 0, _aten.ones_like.default: 1}
 
 
 class Text:
-    """The program of the steps of some phases in C++, one loop for each phase, after the other.
+    """A program in C++: loops over the steps of some phases, one after the other.
 
     Args:
-        modules: List of the graph module of a step of each phase: of weights, state, inputs and valid rows, to the next state
-            and outputs.
-        end: Graph module of weights and the last state to what is returned instead of it, or `None`.
-        shape: Tuple, that of the inputs.
-        groups: List of the lengths of the lists of weights, state, inputs and valid rows.
-        numbers: List of the numbers that the state is at the beginning, or `None` if it reads it.
+        shape: Tuple, that of the inputs of one step.
 
     Attributes:
         axes: For each tensor that the program reads, in order, whether it has features, and its number of axes without time.
     """
 
-    def __init__(self, modules, end, shape, groups, numbers):
+    def __init__(self, shape):
         self.shape = shape
         self.axes: list[tuple[bool, int]] = []
-        self._pointers, self._before = [], []
-        nodes = iter(modules[0].graph.find_nodes(op="placeholder"))
-        _, state, inputs, valid = ([value_of(node) for node in itertools.islice(nodes, count)] for count in groups)
-        for index, like in enumerate(state):
-            kind = _type(like.dtype)
-            first = _literal(numbers[index], kind) if numbers else self.read(like, like.shape, False)
-            self._before.append(f"{kind} state_{index}[BLOCK];\nfor (int j = 0; j < n; ++j) state_{index}[j] = {first};")
-        at_steps = [self.read(like, like.shape, True) for like in (*inputs, *valid)]
-        last = state if end is None else results_of(end)
-        outputs = results_of(modules[0])[len(state) :]
-        for index, like in enumerate((*last, *outputs)):
-            place = "b * features + f" if self.has_features(like.shape) else "b" if like.shape else "0"
-            place = place if index < len(last) else "b * steps * features + f"
-            kind = _type(like.dtype)
-            self._pointers.append(f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + {place};")
-
-        def at_step(index, like, text):
-            if index < len(state):
-                if like.dtype in HALF:
-                    raise ValueError("a state is rounded at each step")
-                return f"state_{index}[j] = {text};"
-            if like.shape != shape:
-                raise ValueError(f"an output has the shape {tuple(like.shape)}")
-            return f"out_{index - len(state) + len(last)}[t * features + j] = {text};"
-
-        def at_end(index, like, text):
-            if self.has_features(like.shape):
-                return f"out_{index}[j] = {text};"
-            return f"if ({'f + j' if like.shape else 'b + f + j'} == 0) out_{index}[0] = {text};"
-
-        parts = [_Part(self, module, groups, at_steps, at_step) for module in modules]
-        loops, first = [], "0"
-        for number, part in enumerate(parts):
-            loops.append(_LOOP.substitute(part.lines, first=first, end=f"ends[{number}]"))
-            first = f"ends[{number}]"
-        if end is None:
-            body = [at_end(index, like, f"state_{index}[j]") for index, like in enumerate(state)]
-            lines = {"before": "", "body": "\n".join(body)}
-        else:
-            parts.append(_Part(self, end, groups[:2], [], at_end))
-            lines = parts[-1].lines
-        self._parts, self._lines = parts, {"loops": "\n".join(loops), "end": _END.substitute(lines)}
+        self._pointers: list[str] = []
+        self._before: list[str] = []
+        self._loops: list[str] = []
+        self._end = ""
+        self._parts: list[_Part] = []
 
     def __str__(self):
-        return _PROGRAM.substitute(self._lines, pointers="\n".join(self._pointers), before="\n".join(self._before))
+        parts = {"pointers": self._pointers, "before": self._before, "loops": self._loops}
+        return _PROGRAM.substitute({name: "\n".join(lines) for name, lines in parts.items()}, end=self._end)
 
     def of_weights(self, *weights):
         """The last of the tensors that the program reads, a list: one for each feature, or one for all."""
@@ -200,6 +167,126 @@ class Text:
         place = [f"t * strides[{2 * index + 1}]"] * has_steps + ["j"] * has_features
         return f"in_{index}[{' + '.join(place) or 0}]"
 
+    def _declare_result(self, index, like, has_steps):
+        place = "b * features + f" if self.has_features(like.shape) else "b" if like.shape else "0"
+        kind, place = _type(like.dtype), "b * steps * features + f" if has_steps else place
+        self._pointers.append(f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + {place};")
+
+    def _declare_array(self, name, like, first):
+        """Numbers of a block of neurons, which are like this tensor, and begin with this text."""
+        self._before.append(f"{_type(like.dtype)} {name}[BLOCK];\nfor (int j = 0; j < n; ++j) {name}[j] = {first};")
+
+    def _add_loops(self, parts, is_reversed=False):
+        """A loop for each phase."""
+        for number, part in [*enumerate(parts)][:: -1 if is_reversed else 1]:
+            first, end = f"ends[{number - 1}]" if number else "0", f"ends[{number}]"
+            steps = f"t = {end} - 1; t >= {first}; --t" if is_reversed else f"t = {first}; t < {end}; ++t"
+            self._loops.append(_LOOP.substitute(part.lines, steps=steps))
+        self._parts += parts
+
+
+class TextOfSteps(Text):
+    """The program of all steps.
+
+    Args:
+        modules: List of the graph module of a step of each phase: of weights, state, inputs and valid rows, to the next state
+            and outputs.
+        end: Graph module of weights and the last state to what is returned instead of it, or `None`.
+        shape: As in `Text`.
+        groups: List of the lengths of the lists of weights, state, inputs and valid rows.
+        numbers: List of the numbers that the state is at the beginning, or `None` if it reads it.
+    """
+
+    def __init__(self, modules, end, shape, groups, numbers):
+        super().__init__(shape)
+        _, state, inputs, valid = arguments_of(modules[0], groups)
+        for index, like in enumerate(state):
+            first = _literal(numbers[index], _type(like.dtype)) if numbers else self.read(like, like.shape, False)
+            self._declare_array(f"state_{index}", like, first)
+        at_steps = [self.read(like, like.shape, True) for like in (*inputs, *valid)]
+        last = state if end is None else results_of(end)
+        for index, like in enumerate((*last, *results_of(modules[0])[len(state) :])):
+            self._declare_result(index, like, index >= len(last))
+
+        def stored(index, like, text):
+            if index < len(state):
+                return _next_state(like, f"state_{index}[j]", text)
+            if like.shape != shape:
+                raise ValueError(f"an output has the shape {tuple(like.shape)}")
+            return f"out_{index - len(state) + len(last)}[t * features + j] = {text};"
+
+        def stored_at_end(index, like, text):
+            if self.has_features(like.shape):
+                return f"out_{index}[j] = {text};"
+            return f"if ({'f + j' if like.shape else 'b + f + j'} == 0) out_{index}[0] = {text};"
+
+        self._add_loops([_Part(self, module, groups, at_steps, stored) for module in modules])
+        if end is None:
+            body = [stored_at_end(index, like, f"state_{index}[j]") for index, like in enumerate(state)]
+            lines = {"before": "", "body": "\n".join(body)}
+        else:
+            self._parts.append(_Part(self, end, groups[:2], [], stored_at_end))
+            lines = self._parts[-1].lines
+        self._end = _END.substitute(lines)
+
+
+class TextOfDerivative(Text):
+    """The program of the gradients of all steps: the states again, which are kept, and then the steps backwards.
+
+    It reads inputs, valid rows, the gradients of the last state, if it has any, and those of the outputs.
+
+    Args:
+        modules: As in `TextOfSteps`.
+        derivatives: List of the graph module of the derivative of a step of each phase: of weights, state, inputs, valid rows,
+            and the gradients of the next state and of outputs, to those of the state and of the inputs that want one.
+        shape: As in `Text`.
+        groups: List of the lengths of the lists of weights, state, inputs, valid rows, and these gradients.
+        numbers: As in `TextOfSteps`.
+        same: For each input that wants a gradient, whether it is the same at every step.
+        has_of_state: Whether the last state has gradients.
+    """
+
+    def __init__(self, modules, derivatives, shape, groups, numbers, same, has_of_state):
+        super().__init__(shape)
+        _, state, inputs, valid, of_state, of_outputs = arguments_of(derivatives[0], groups)
+        if any(like.shape != shape for like in state) or numbers is None:
+            raise ValueError("a state that needs a gradient is not one number for each neuron")
+        at_steps = [self.read(like, like.shape, True) for like in (*inputs, *valid)]
+        for index, (like, number) in enumerate(zip(state, numbers, strict=True)):
+            kind, kept = _type(like.dtype), f"kept_{index}"
+            self._before.append(
+                f"const std::unique_ptr<{kind}[]> {kept}(new {kind}[(steps + 1) * BLOCK]);\n"
+                f"for (int j = 0; j < n; ++j) {kept}[j] = {_literal(number, kind)};"
+            )
+            self._declare_array(f"of_state_{index}", like, self.read(of_state[index], shape, False) if has_of_state else "0")
+        upstream = [f"of_state_{index}[j]" for index in range(len(state))]
+        upstream += [self.read(like, shape, True) for like in of_outputs]
+        for index, (like, is_same) in enumerate(zip(results_of(derivatives[0])[len(state) :], same, strict=True)):
+            self._declare_result(index, like, not is_same)
+            if is_same:
+                self._before.append(f"for (int j = 0; j < n; ++j) out_{index}[j] = 0;")
+
+        def stored(index, like, text):
+            return _next_state(like, f"kept_{index}[(t + 1) * BLOCK + j]", text) if index < len(state) else ""
+
+        def stored_backwards(index, like, text):
+            if index < len(state):
+                return f"of_state_{index}[j] = {text};"
+            index -= len(state)
+            return f"out_{index}[j] += {text};" if same[index] else f"out_{index}[t * features + j] = {text};"
+
+        kept = "kept_{}[t * BLOCK + j]"
+        self._add_loops([_Part(self, module, groups[:4], at_steps, stored, kept) for module in modules])
+        reads = [*at_steps, *upstream]
+        backwards = [_Part(self, module, groups, reads, stored_backwards, kept) for module in derivatives]
+        self._add_loops(backwards, is_reversed=True)
+
+
+def _next_state(like, place, text):
+    if like.dtype in HALF:
+        raise ValueError("a state is rounded at each step")
+    return f"{place} = {text};"
+
 
 class _Part:
     """The loop of a phase, or what follows the last one.
@@ -208,17 +295,18 @@ class _Part:
         program: The `Text`.
         module: A graph module.
         groups: List of the lengths of its lists of arguments, as in `Text`.
-        at_steps: List of the texts that read inputs and valid rows.
+        at_steps: List of the texts that read what follows the state.
         stored: Function `(index, like, text)` that returns the line which stores a result.
+        state: The text that reads a state, whose number is put in. Defaults to that after the step before.
 
     Attributes:
         lines: Dictionary of the lines `before` a loop, at the beginning of `each_step`, and for each neuron, its `body`.
     """
 
-    def __init__(self, program, module, groups, at_steps, stored):
+    def __init__(self, program, module, groups, at_steps, stored, state="state_{}[j]"):
         self._program, self._module, self._shape = program, module, program.shape
         nodes = iter(module.graph.find_nodes(op="placeholder"))
-        weights, state, *others = (list(itertools.islice(nodes, count)) for count in groups)
+        weights, states, *others = (list(itertools.islice(nodes, count)) for count in groups)
         # Nodes that are one number, those of weights alone, and all others, with their names.
         self._constants = _constants(module)
         self._fixed, self._names = set(weights), {}
@@ -226,8 +314,8 @@ class _Part:
         self._before: list[str] = []
         self._each_step: list[str] = []
         self._body: list[str] = []
-        for index, node in enumerate(state):
-            self._names[node] = self._declared(node, f"state_{index}[j]", self._body)
+        for index, node in enumerate(states):
+            self._names[node] = self._declared(node, state.format(index), self._body)
         for node, text in zip(itertools.chain.from_iterable(others), at_steps, strict=True):
             lines = self._body if program.has_features(value_of(node).shape) else self._each_step
             self._names[node] = self._declared(node, text, lines)
@@ -296,8 +384,8 @@ class _Part:
             chosen, *others = node.args
             one, other = (self._operand(argument, kind, shape) for argument in others)
             return f"choose({self._operand(chosen, 'int32_t', shape)}, {one}, {other})"
-        if target is _aten.pow.Tensor_Scalar and node.args[1] == 2:
-            return " * ".join([self._operand(node.args[0], kind, shape)] * 2)
+        if target is _aten.pow.Tensor_Scalar and node.args[1] in (1, 2, 3):
+            return " * ".join([self._operand(node.args[0], kind, shape)] * int(node.args[1]))
         if target is _aten.round.decimals and not node.kwargs.get("decimals"):
             target = _aten.round.default
         if target not in _ARITHMETIC or kind == "int32_t":
@@ -349,6 +437,7 @@ def _literal(number, kind):
 _PROGRAM = string.Template("""#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 
 // So many neurons take all steps before the next ones.
 constexpr int BLOCK = 128;
@@ -418,7 +507,7 @@ $end
 
 _LOOP = string.Template("""    {
 $before
-      for (int64_t t = $first; t < $end; ++t) {
+      for (int64_t $steps) {
 $each_step
 #pragma omp simd
         for (int j = 0; j < n; ++j) {
