@@ -51,6 +51,9 @@ _OTHER_NAMES = {
 }
 
 _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
+_added_losses: contextvars.ContextVar[Any] = contextvars.ContextVar("keras_ratesnn_added_losses", default=(None, None))
+"""A model, and the losses that its layers have added in this thread: replicas of TensorFlow are threads, which take turns
+whenever they exchange numbers."""
 
 
 def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable[..., Any]:
@@ -350,9 +353,17 @@ class SpikingModel(
         if training:
             replicas.check_losses(self.loss)
         loss_checks.check_steps(self, y, y_pred)
-        with loss_checks.explained(self, y, y_pred):
+        with setting(_added_losses, (self, self.losses)), loss_checks.explained(self, y, y_pred):
+            if training:
+                sample_weight = replicas.weigh_by_mask(self.loss, y_pred, sample_weight)
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         return replicas.weigh_by_size(loss, x) if training and x is not None else loss
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """The losses that layers have added, and those of weights."""
+        model, added = _added_losses.get()
+        return added if model is self else super().losses
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         with setting(_in_step, True), loss_checks.explained(self, y, y_pred):

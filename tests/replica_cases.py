@@ -34,6 +34,14 @@ CASES = {
     "sltt, single, online": {"gradient": "sltt", "step_mode": "single", "online": True, "samples": 2 * BATCH},
     "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
     "rate, multi, padded": {"gradient": "rate", "step_mode": "multi", "padded": True, "timed": True, "samples": 2 * BATCH},
+    "bptt, multi, padded, sequences": {
+        "gradient": "bptt",
+        "step_mode": "multi",
+        "padded": True,
+        "timed": True,
+        "sequences": True,
+        "samples": 2 * BATCH + 3,
+    },
 }
 OTHERS = ["noise", "mistakes", "batches of 7", "collectives", "silence"]
 MORE_CASES = {
@@ -66,7 +74,9 @@ def squared_error(y, outputs):
     return ops.sum(ops.square(ops.cast(y, outputs.dtype) - outputs), axis=-1)
 
 
-def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=False, attention=False, weights=None, **_):
+def model_of(
+    gradient, step_mode, rate=0.0, online=False, mean=False, padded=False, attention=False, weights=None, sequences=False, **_
+):
     import keras
     from keras import layers
 
@@ -77,7 +87,9 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=Fal
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 6, 2))
     if padded:
-        return compiled(neurons_with_time(inputs), gradient, step_mode, STEPS[True], mask_value=PADDING)
+        return compiled(
+            neurons_with_time(inputs), gradient, step_mode, STEPS[True], mask_value=PADDING, return_sequences=sequences
+        )
     x = normalization(momentum=0.9)(layers.Conv2D(3, 3, padding="same", use_bias=False)(inputs))
     x = rsnn.layers.LIF(
         threshold_stabilizer=online and gradient != "rate", activity_regularizer=None if online else keras.regularizers.L2(0.1)
@@ -108,7 +120,7 @@ def neurons_with_time(inputs):
     import keras_ratesnn as rsnn
 
     x = layers.Conv2D(3, 3, padding="same", use_bias=False)(rsnn.layers.Delay(3)(inputs))
-    x = rsnn.layers.SlidingPSN(2)(layers.BatchNormalization(momentum=0.9)(x))
+    x = rsnn.layers.SlidingPSN(2, activity_regularizer="l2")(layers.BatchNormalization(momentum=0.9)(x))
     x = layers.BatchNormalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))
     x = rsnn.layers.Recurrent(rsnn.layers.LIF(), layers.Conv2D(4, 3, padding="same"))(x)
     x = rsnn.layers.MaskedPSN(3, order=2)(layers.Conv2D(3, 2)(x))
@@ -125,14 +137,15 @@ def compiled(network, gradient, step_mode, timesteps, **arguments):
     return model
 
 
-def data_of(samples, timed=False, padded=False, **_):
+def data_of(samples, timed=False, padded=False, sequences=False, **_):
     random = np.random.default_rng(0)
     timesteps = STEPS[padded]
     x = random.normal(size=(samples, timesteps, 6, 6, 2) if timed else (samples, 6, 6, 2))
     if padded:
         # The devices have other numbers of steps.
         x[np.arange(timesteps) >= 1 + np.arange(samples)[:, None] // 3 % timesteps] = PADDING
-    return x, np.eye(3)[random.integers(0, 3, samples)], random.uniform(0.5, 1.5, samples)
+    labels = random.integers(0, 3, (samples, timesteps) if sequences else samples)
+    return x, np.eye(3)[labels], random.uniform(0.5, 1.5, labels.shape)
 
 
 def trained(case, replica=0, replicas=1):
@@ -197,8 +210,9 @@ def mistakes(replica):
         return "no error"
 
     model = model_of("rate", "multi")
-    summed = model_of("rate", "multi")
+    summed, weighted = (model_of("rate", "multi") for _ in range(2))
     summed.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"))
+    weighted.compile("sgd", keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"))
     inputs = keras.Input((6, 6, 2))
     outer = keras.Model(inputs, keras.layers.Dense(3)(model_of("rate", "multi")(inputs)))
     outer.compile("sgd", "mse")
@@ -206,6 +220,7 @@ def mistakes(replica):
         "batches": message(lambda: model.fit(x[: BATCH - replica], y[: BATCH - replica], batch_size=1, verbose=0)),
         "epochs": message(lambda: model.fit(x, y, epochs=1 + replica, verbose=0)),
         "sum": message(lambda: summed.train_on_batch(x, y)),
+        "weighted": message(lambda: weighted.train_on_batch(x, y)),
         "outer": message(lambda: outer.train_on_batch(x, y)),
     }
     sharded = model_of("rate", "multi")

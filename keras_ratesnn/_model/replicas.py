@@ -46,6 +46,42 @@ def weigh_by_size(loss, inputs):
     return ops.stop_gradient(loss) + size / mean_size * (loss - ops.stop_gradient(loss))
 
 
+def weigh_by_mask(losses, outputs, sample_weight):
+    """Weights of samples with which the loss of a replica, once `weigh_by_size`, divides by what counts in the whole batch.
+
+    For outputs with a Keras mask, Keras takes a mean over what the mask of this replica leaves.
+
+    Args:
+        losses: Structure of Keras losses, names and functions, one for each output or a single one.
+        outputs: Structure of tensors.
+        sample_weight: Structure of weights as Keras takes them, or `None`.
+    """
+    flat = keras.tree.flatten(outputs)
+    masks = [keras_internals.mask_of(output) for output in flat]
+    if backend.replicas.count() == 1 or all(mask is None for mask in masks):
+        return sample_weight
+    losses, given = (
+        found if len(found) == len(flat) else found * len(flat) for found in map(keras.tree.flatten, (losses, sample_weight))
+    )
+    return keras.tree.pack_sequence_as(outputs, list(map(_weight_of_mask, losses, masks, given)))
+
+
+def _weight_of_mask(loss, mask, weight):
+    if mask is None or _takes_mask(loss):
+        return weight
+    counted = ops.cast(mask, keras.config.floatx())
+    sums = ops.stack([ops.sum(counted), ops.sum(ops.ones_like(counted))])
+    counts, size = ops.unstack(sums, 2)
+    counts_of_all, size_of_all = ops.unstack(ops.sum(backend.replicas.gather(sums), axis=0), 2)
+    factor = (counts / size) / (counts_of_all / size_of_all)
+    return factor * (ops.ones_like(counted) if weight is None else ops.cast(weight, counted.dtype))
+
+
+def _takes_mask(loss):
+    """Whether a loss has a call of its own, as TET has, which gives a value for each sample and takes the mask for itself."""
+    return isinstance(loss, keras.losses.Loss) and type(loss).__call__ is not keras.losses.Loss.__call__
+
+
 def metrics_of_all(model, results):
     """`results()`, the metrics of a model, computed from the samples of all replicas."""
     if backend.replicas.count() == 1:
@@ -119,16 +155,20 @@ def share_weights(model):
 
 
 def check_losses(losses):
-    """Raises ValueError if a loss is a sum over samples, whose gradients cannot be averaged over replicas.
+    """Raises ValueError if a loss is no mean over samples, whose gradients cannot be averaged over replicas.
 
     Args:
         losses: Structure of Keras losses, names and functions.
     """
-    if backend.replicas.count() > 1 and any(getattr(loss, "reduction", None) == "sum" for loss in keras.tree.flatten(losses)):
-        raise ValueError(
-            'A loss with reduction="sum" cannot be trained on several replicas: their gradients are averaged. Use '
-            'reduction="sum_over_batch_size", the default.'
-        )
+    if backend.replicas.count() == 1:
+        return
+    for loss in keras.tree.flatten(losses):
+        reduction = getattr(loss, "reduction", None)
+        if reduction in ("sum", "mean_with_sample_weight"):
+            raise ValueError(
+                f'A loss with reduction="{reduction}" cannot be trained on several replicas: their gradients are averaged, as '
+                'those of means over their samples. Use reduction="sum_over_batch_size", the default.'
+            )
 
 
 _UNKNOWN = -1

@@ -21,6 +21,9 @@ _SOFTMAXES = {"softmax", "log_softmax", "sparsemax"}
 _SQUASHING = {"sigmoid", "hard_sigmoid", "sparse_sigmoid", "tanh", "hard_tanh", "softsign"}
 """Bounded activations: a signal that is multiplied by one is gated by it."""
 
+_OF_RELU = {"negative_slope": 0.0, "max_value": None, "threshold": 0.0}
+"""The arguments by which a ReLU may differ from relu, with those of relu."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
@@ -28,7 +31,7 @@ class Activation:
 
     Args:
         operation: The layer, or the node of a `keras.ops` function, that applies it.
-        function: String, the name of the function.
+        function: String, the name of the function, of a ReLU with the arguments by which it differs from relu.
         role: `"hidden"`, or the reason why it is not: `"gate"`, `"output"`, `"softmax"`, `"inside a layer"`,
             `"after a TimeMean"`.
     """
@@ -81,8 +84,12 @@ def find_activations(network, inside=None):
 
 
 def function_of(operation):
-    """The name of the activation function that an operation applies to its result; `None` if there is none."""
+    """The activation function that an operation applies to its result, as `Activation` has it; `None` if there is none."""
     activation = kind_of(operation).activation
+    if activation == "relu":
+        values = {name: getattr(operation, name, default) for name, default in _OF_RELU.items()}
+        given = ", ".join(f"{name}={value:g}" for name, value in values.items() if value != _OF_RELU[name])
+        return f"relu({given})" if given else activation
     if activation not in (None, "activation") or _is_inside(operation):
         return activation
     return _name_of(getattr(operation, "activation", None))

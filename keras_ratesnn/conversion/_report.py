@@ -20,7 +20,7 @@ class Change:
 
     Args:
         name: String, the name of the layer or operation, after those of the layers and models that hold it: `block/dense`.
-        activation: String, the name of its activation function.
+        activation: String, the name of its activation function, of a ReLU with the arguments by which it differs from relu.
         neuron: The `Neuron` that replaces it, or `None`.
         reason: String, why it is kept; empty if it is replaced.
         threshold: Float, the calibrated threshold θ, in the units of the activation; `None` without calibration, or if the
@@ -88,10 +88,12 @@ class Report(_Report):
         lines = [f"spikify: {len(self.replaced)} of {len(self.changes)} activations became neurons."]
         lines += _grouped(self.replaced, lambda change: f"{change.activation} -> {type(change.neuron).__name__}")
         lines += _grouped(self.kept, lambda change: f"{change.activation} stays ({change.reason})")
-        lost = tuple(change for change in self.replaced if change.activation in _NEGATIVE)
+        lost = tuple(c for c in self.replaced if c.activation in _NEGATIVE or "negative_slope" in c.activation)
         lines += _grouped(
             lost, lambda change: f"negative values of {change.activation} are lost, for which neurons do not spike"
         )
+        gained = tuple(change for change in self.replaced if "threshold" in change.activation)
+        lines += _grouped(gained, lambda change: f"neurons spike also below the threshold of {change.activation}")
         thresholds = [change.threshold for change in self.replaced if change.threshold is not None]
         if thresholds:
             lines.append(f"  calibrated thresholds from {min(thresholds):.3g} to {max(thresholds):.3g}")

@@ -7,6 +7,7 @@ from keras_ratesnn._core import backend, keras_internals, tree
 
 _BATCH = 3
 _UNKNOWN_SIZE = 4
+_NOTHING = "nothing"
 _ADVICE = (
     "The rate gradient keeps one eligibility per neuron, so a step must act on each neuron independently. Train with "
     'gradient="bptt", or make the connections between neurons a layer of the network.'
@@ -14,7 +15,7 @@ _ADVICE = (
 
 
 def check(neuron):
-    """Raises ValueError if the step of a neuron layer's cell mixes neurons.
+    """Raises ValueError if the step of a neuron layer's cell mixes neurons, or gives other outputs when it is called again.
 
     The check changes some elements of the input, state and weights, and tests whether other neurons change. It uses random
     weights and states, because recurrent weights that start at zero, or a state at rest, would hide mixing.
@@ -34,16 +35,25 @@ def check(neuron):
             )
     with backend.no_gradient():
         for seed in range(2):
-            found = _mixing(cell, shape, neuron.compute_dtype, np.random.default_rng(seed))
+            found = _fault(cell, shape, neuron.compute_dtype, np.random.default_rng(seed))
             if found is not None:
-                raise ValueError(
-                    f"Cell {type(cell).__name__} of layer {neuron.name!r} mixes neurons in its step: {found} of one neuron "
-                    f"changes another. {_ADVICE}"
-                )
+                raise ValueError(f"Cell {type(cell).__name__} of layer {neuron.name!r} {found}")
+
+
+def _fault(cell, shape, dtype, random):
+    """What is wrong with the step of a cell, and the remedy; `None` if nothing is."""
+    mixing = _mixing(cell, shape, dtype, random)
+    if mixing == _NOTHING:
+        return (
+            "gives other outputs when its step is called again with the same inputs, state and weights. The rate gradient "
+            "differentiates the step apart from the forward pass. Draw random numbers with keras.random and a "
+            'keras.random.SeedGenerator of the cell, which draw the same ones there, or train with gradient="bptt".'
+        )
+    return None if mixing is None else f"mixes neurons in its step: {mixing} of one neuron changes another. {_ADVICE}"
 
 
 def _mixing(cell, shape, dtype, random):
-    """Describes what makes one neuron change another; `None` if nothing does."""
+    """Describes what makes one neuron change another, `_NOTHING` if neurons change by themselves; `None` if none does."""
 
     def shifted(tensor, low, high, where=True):
         return tensor + ops.convert_to_tensor(random.uniform(low, high, tuple(tensor.shape)) * where, tensor.dtype)
@@ -60,6 +70,8 @@ def _mixing(cell, shape, dtype, random):
         return tree.flatten(outputs)
 
     before = step(inputs, state, values)
+    if not _same(before, step(inputs, state, values), np.ones(shape, bool)):
+        return _NOTHING
     changed = random.uniform(size=shape) < 0.5
     if not _same(before, step(shifted(inputs, 0.5, 1.5, changed), state, values), ~changed):
         return "the input"

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
+from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._graph import Slot
 from keras_ratesnn.gradients.handlers import MaskHandler, NeuronHandler, OperationHandler
 from keras_ratesnn.gradients.handlers.neuron import State
 from keras_ratesnn.gradients.method import GradientMethod
@@ -31,9 +32,9 @@ class OTTT(GradientMethod):
 
     The gradient of a weight that follows neurons is Σ_t δ_t ⊗ â_t, with the error δ_t of the layer's output. The trace
     â_t = λ â_{t−1} + s_t decays like the membrane of the neurons that emitted the spikes (`NeuronCell.trace_decay`). It passes
-    through affine operations without weights (average pooling, scaling, padding, ...) like spikes. After any other operation,
-    the trace is its output. Weights are updated once per batch (OTTT_A). The authors' networks for this method use standardised
-    weights instead of batch normalisation, see `keras_ratesnn.layers.WSConv2D`.
+    through affine operations without weights (average pooling, scaling, padding, functions of `keras.ops`, ...) like spikes.
+    After any other operation, the trace is its output. Weights are updated once per batch (OTTT_A). The authors' networks for
+    this method use standardised weights instead of batch normalisation, see `keras_ratesnn.layers.WSConv2D`.
 
     Args:
         recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is recomputed for its backward pass and
@@ -84,7 +85,7 @@ def _with_traces(calls, context):
     for node in plain_nodes(calls, context):
         (handler, inputs, outputs), call = node, node.handler.call
         of_inputs, is_traced = [traces.get(index, index) for index in inputs], [index in traces for index in inputs]
-        exact = type(handler) is OperationHandler and handler.kind.affine and not handler.takes_time
+        exact = type(handler) is OperationHandler and _is_affine(handler) and not handler.takes_time
         if isinstance(handler, NeuronHandler):
             (spikes,), trace = outputs, next(slots)
             traces[spikes] = trace
@@ -94,7 +95,7 @@ def _with_traces(calls, context):
             (output,), trace = outputs, next(slots)
             traces[output] = trace
             yield Node(TracedMask(call, context), [*inputs, *of_inputs], [output, trace])
-        elif exact and any(is_traced) and not handler.kind.parameter_free:
+        elif exact and any(is_traced) and handler.kind.affine and not handler.kind.parameter_free:
             yield Node(Weighted(call, context), [*inputs, *of_inputs], outputs)
         elif exact and any(is_traced) and all(is_traced):
             traces.update({output: next(slots) for output in outputs})
@@ -102,6 +103,15 @@ def _with_traces(calls, context):
             yield Node(OfTraces(call, context), of_inputs, [traces[output] for output in outputs])
         else:
             yield node
+
+
+def _is_affine(handler):
+    """Whether an operation is affine in its input signals together, as functions of `keras.ops` often are in a single one."""
+    kind, call = handler.kind, handler.call
+    # A number may be divided by a signal.
+    first, *_ = tree.flatten((call.args, call.kwargs))
+    moves = kind.moves and kind.activation is None and isinstance(first, Slot)
+    return kind.affine or (len(call.inputs) == 1 and (kind.multilinear or moves))
 
 
 class Trace(NeuronHandler):

@@ -117,6 +117,9 @@ def _spatial(compiler, layer, signals, axis, kind, expand):
     extents = [(size - 1) * step + 1 for size, step in zip(kernel.shape[:2], layer.dilation_rate, strict=True)]
     pad = _padding(layer, signal.shape, signal.padding, extents)
     facts: dict[str, Any] = {"stride": list(layer.strides), "pad": pad}
+    # What a count of operations must know: the kernel gets zeros between its taps and between its groups.
+    facts |= {"dilation": list(layer.dilation_rate)} if max(layer.dilation_rate) > 1 else {}
+    facts |= {"groups": layer.groups} if kind == "conv" and layer.groups > 1 else {}
     if signal.offset and np.any(pad):
         zero = -signal.offset / signal.unit
         if abs(zero - round(zero)) > 1e-4 or not 0 <= round(zero) <= signal.top:

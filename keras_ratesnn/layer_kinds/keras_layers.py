@@ -79,7 +79,7 @@ def table() -> dict[type, LayerKind]:
         *("UpSampling1D", "UpSampling2D", "UpSampling3D", "Add", "Subtract", "Average", "Concatenate"),
     ):
         kinds[getattr(layers, name)] = free
-    for name in ("Flatten", "Identity", "Permute", "RepeatVector", "Rescaling", "Reshape"):
+    for name in ("ActivityRegularization", "Flatten", "Identity", "Permute", "RepeatVector", "Rescaling", "Reshape"):
         kinds[getattr(layers, name)] = dataclasses.replace(free, moves=True)
     for name in ("MaxPooling1D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"):
         kinds[getattr(layers, name)] = LayerKind(keeps_order=True)

@@ -110,7 +110,7 @@ def test_an_activation_argument_may_be_a_layer():
     network = keras.Model(inputs, layers.Dense(3, activation=layers.Softmax(), name="outputs")(x))
     model = quiet(network)
     assert roles(network) == {
-        **{("first", "leaky_relu"): "hidden", ("second", "prelu"): "hidden", ("third", "relu"): "hidden"},
+        **{("first", "leaky_relu"): "hidden", ("second", "prelu"): "hidden", ("third", "relu(max_value=6)"): "hidden"},
         ("outputs", "softmax"): "output",
     }
     assert names(model)[1:] == ["first", "first_neuron", "second", "second_neuron", "third", "outputs"]
@@ -382,6 +382,21 @@ def test_the_report_says_where_negative_values_are_lost():
     assert "  negative values of prelu are lost, for which neurons do not spike: second" in report
     assert not any("not calibrated" in line for line in report)
     assert "negative" not in str(quiet(functional(layers.ReLU())).spikify_report)
+
+
+def test_the_report_says_by_what_a_relu_differs_and_what_its_neurons_do_not_do():
+    def hidden(x):
+        x = layers.Dense(4)(layers.ReLU(6.0, negative_slope=0.1, name="first")(x))
+        x = keras.activations.relu(x, threshold=0.5)
+        return layers.Dense(4, activation=layers.ReLU(max_value=2.0), name="third")(x)
+
+    model = quiet(functional(hidden))
+    described = ["relu(negative_slope=0.1, max_value=6)", "relu(threshold=0.5)", "relu(max_value=2)"]
+    assert [change.activation for change in model.spikify_report.replaced] == described
+    lines = str(model.spikify_report).splitlines()
+    assert f"  negative values of {described[0]} are lost, for which neurons do not spike: first" in lines
+    assert any(line.startswith("  neurons spike also below the threshold of relu(threshold=0.5): ") for line in lines)
+    assert not any(described[2] in line for line in lines if "IF" not in line)
 
 
 @pytest.mark.parametrize(("verbose", "bar"), [(1, "2/2"), (2, "2/2 - 0s"), (0, None)])

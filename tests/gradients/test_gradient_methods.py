@@ -127,6 +127,19 @@ class MeanCell(rsnn.layers.NeuronCell):
         return membrane, spikes, membrane - ops.mean(spikes, axis=-1, keepdims=True)
 
 
+class NoisyCell(rsnn.layers.NeuronCell):
+    """Neurons with noise that Keras does not draw."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = np.random.default_rng(0)
+
+    def step(self, inputs, state):
+        noise = ops.convert_to_tensor(self.numbers.normal(size=tuple(inputs.shape)), inputs.dtype)
+        membrane = 0.5 * state + inputs + noise
+        return membrane, self.fire(membrane), membrane
+
+
 def of_cell(cell, shape=(6,)):
     inputs = keras.Input(shape)
     return keras.Model(inputs, rsnn.layers.Neuron(cell, name="hidden")(inputs), name="mixing")
@@ -144,6 +157,12 @@ def test_a_cell_that_mixes_neurons_trains_by_bptt_and_not_by_rate(cell, shape, n
     x, _ = data(shape=shape)
     model = spiking(of_cell(cell(), shape), gradient="bptt")
     loss_and_gradients(model, x, np.zeros((10, *shape), "float32"), keras.losses.MeanSquaredError())
+
+
+def test_a_cell_whose_noise_keras_does_not_draw_is_refused_by_rate_for_this_reason():
+    with pytest.raises(ValueError, match=r"NoisyCell of layer 'hidden' gives other outputs.*keras.random.*bptt") as raised:
+        spiking(of_cell(NoisyCell()))
+    assert "mixes" not in str(raised.value)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])

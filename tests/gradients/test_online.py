@@ -49,6 +49,35 @@ def test_gradients_are_those_of_a_loop_over_steps(method, step_mode):
         np.testing.assert_allclose(found[variable.path], gradient, rtol=rtol, atol=1e-2 * rtol)
 
 
+UNCHANGED = {
+    "a regulariser": layers.ActivityRegularization(l2=0.0),
+    "a factor": lambda x: 0.5 * x + 0.5 * x,
+    "a quotient": lambda x: 2.0 * (x / 2.0),
+    "a mean": lambda x: ops.mean(ops.stack([x, x], axis=1), axis=1),
+    "axes": lambda x: ops.reshape(ops.transpose(ops.reshape(x, (-1, 8, 1)), (0, 2, 1)), (-1, 8)),
+    "a part": lambda x: ops.pad(x, ((0, 0), (1, 2)))[:, 1:9],
+    "a product": lambda x: ops.matmul(x, ops.eye(8)),
+}
+
+
+def test_traces_pass_through_operations_that_are_linear():
+    """What leaves spikes as they are leaves the gradient as it is."""
+    x, y = data(shape=(3, 6))
+
+    def gradients(operation, step_mode):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        spikes = operation(rsnn.layers.LIF(decay=0.5, threshold=0.3)(layers.Dense(8)(inputs)))
+        model = spiking(keras.Model(inputs, layers.Dense(3)(spikes)), 3, "ottt", step_mode=step_mode)
+        return list(loss_and_gradients(model, x, y)[1].values())
+
+    expected = gradients(lambda x: x, "multi")
+    assert np.abs(expected[2]).max() > 1e-2
+    for number, (name, operation) in enumerate(UNCHANGED.items()):
+        for found, wanted in zip(gradients(operation, ("multi", "single")[number % 2]), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 def network_of_everything():
     """Noise, batch normalisation of static and of other signals, a mask, a scale, regularisers, a frozen layer."""
     inputs = keras.Input((6,))

@@ -167,8 +167,10 @@ def test_energy_and_describe_count_what_they_count_of_exact_floats(time):
     model = small(
         layers.Conv2D(4, 3, strides=2, padding="same"),
         rsnn.layers.IF(0.5, name="first"),
-        layers.DepthwiseConv2D(2, padding="same"),
+        layers.DepthwiseConv2D(2, padding="same", dilation_rate=2),
         rsnn.layers.IF(0.5, name="second"),
+        layers.Conv2D(6, 2, padding="same", groups=2, dilation_rate=(2, 1)),
+        rsnn.layers.IF(0.5, name="third"),
         layers.Flatten(),
         layers.Dense(3),
     )
@@ -178,7 +180,7 @@ def test_energy_and_describe_count_what_they_count_of_exact_floats(time):
             kernel = random.integers(-100, 128, layer.kernel.shape)
             kernel[(0,) * (2 if isinstance(layer, layers.DepthwiseConv2D) else kernel.ndim - 1)] = 127
             layer.kernel.assign(kernel / 2.0**8)
-    x = random.integers(0, 2, (3, T, 4, 4, 2) if time else (3, 4, 4, 2), "uint8")
+    x = random.integers(0, 2, (4, T, 4, 4, 2) if time else (4, 4, 4, 2), "uint8")
     chip = rsnn.integer(model, membrane_bits=24, verbose=False)
     floats = x.astype("float32")
     np.testing.assert_allclose(_operations(chip, x), _operations(model, floats))

@@ -23,7 +23,7 @@ PROGRAM = pathlib.Path(replica_cases.__file__)
 CASES = {
     name: case
     for name, case in replica_cases.CASES.items()
-    if BACKEND == "torch" or name not in ("rate, single, timed, quantised", "rate, multi, padded")
+    if BACKEND == "torch" or ("padded" not in name and name != "rate, single, timed, quantised")
 }
 MORE_CASES = {**replica_cases.CASES, **replica_cases.MORE_CASES}
 MORE_CASES = {name: case for name, case in MORE_CASES.items() if name not in CASES}
@@ -63,9 +63,10 @@ def on_one_device(function, *arguments):
             keras.config.set_floatx("float32")
 
 
-def assert_equal(results, expected):
-    # Keras 3.16 adds in float32 on PyTorch (docs/upstream.md).
-    tolerance = 1e-9 if BACKEND != "torch" or AT_MOST_3_15 else 1e-6
+def assert_equal(results, expected, masked=False):
+    # Keras 3.16 adds in float32 on PyTorch, and each version takes means over what a mask leaves so (docs/upstream.md).
+    exact = BACKEND != "torch" or (AT_MOST_3_15 and not masked)
+    tolerance = 1e-9 if exact else 1e-6
     for path, value in expected["variables"].items():
         np.testing.assert_allclose(results["variables"][path], value, rtol=tolerance, atol=tolerance, err_msg=path)
     for name, values in expected["history"].items():
@@ -81,7 +82,7 @@ def test_two_devices_train_as_one(name, on_two_devices):
     """
     expected = on_one_device(replica_cases.trained, CASES[name])
     for results in on_two_devices:
-        assert_equal(results[name], expected)
+        assert_equal(results[name], expected, masked="sequences" in name)
     if BACKEND != "torch" and expected["predictions"] is not None:
         np.testing.assert_allclose(on_two_devices[0][name]["predictions"], expected["predictions"], atol=1e-9)
 
@@ -122,6 +123,7 @@ def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(on
         assert "{'epochs': [1, 2]}" in found["epochs"]
         assert "ValueError: `torch.distributed.fsdp` and tensor parallelism are not supported" in found["sharded"]
         assert 'reduction="sum" cannot be trained on several replicas' in found["sum"]
+        assert 'reduction="mean_with_sample_weight" cannot be trained on several replicas' in found["weighted"]
         # Keras 3.16 wraps it itself.
         outer = "Wrap the outer model in torch.nn.parallel.DistributedDataParallel" if AT_MOST_3_15 else "no error"
         assert outer in found["outer"]
@@ -146,7 +148,7 @@ def test_two_devices_train_as_one_by_other_methods(tmp_path):
     for name, case in MORE_CASES.items():
         expected = on_one_device(replica_cases.trained, case)
         for results in results_of:
-            assert_equal(results[name], expected)
+            assert_equal(results[name], expected, masked="sequences" in name)
 
 
 @pytest.mark.slow

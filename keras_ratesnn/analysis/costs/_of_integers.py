@@ -1,5 +1,6 @@
 """The operations of networks of integers, counted as those of other models."""
 
+import itertools
 import math
 
 import numpy as np
@@ -28,8 +29,8 @@ def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: 
         kernel = plan.constants.get(f"w/{layer.name}")
         if kernel is None:
             continue
-        places = math.prod(layer.shape[:-1])
-        dense = places * kernel.size
+        weights = _weights(layer, kernel)
+        dense = math.prod(layer.shape[:-1]) * weights
         static, of_input = layer.static and not temporal, layer.sources[0] == "input"
         size = math.prod(shapes[layer.sources[0]])
         # Frames of 0 and 1 are spikes as they are.
@@ -39,7 +40,7 @@ def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: 
             runs=1.0 if static else float(model.timesteps),
             most_accumulates=0.0,
             nonzero=dense,
-            weights=kernel.size,
+            weights=weights,
             spikes=0.0 if of_numbers else size,
             values=size if of_numbers else 0.0,
             outputs=math.prod(layer.shape),
@@ -57,16 +58,28 @@ def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: 
     return counter
 
 
+def _weights(layer, kernel):
+    """How many weights a kernel has, without the zeros between taps that are dilated and between groups."""
+    if layer.kind == "dense":
+        return kernel.size
+    down, across = _dilation(layer)
+    return kernel[::down, ::across].size // layer.facts.get("groups", 1)
+
+
+def _dilation(layer):
+    return layer.facts.get("dilation", (1, 1))
+
+
 def _fed(layer, kernel, inputs):
     """How many weights inputs are added through; the padding of a convolution has none."""
-    rows = kernel.shape[-1]
+    rows = kernel.shape[-1] // layer.facts.get("groups", 1)
     if layer.kind == "dense":
         return inputs.sum(dtype="int64") * rows
     over_samples = inputs.sum((0, 1), dtype="int64").sum(-1)
     padded = np.pad(over_samples, layer.facts["pad"])
     down, across = layer.facts["stride"]
     (height, width), total = layer.shape[:2], 0
-    for y in range(kernel.shape[0]):
-        for x in range(kernel.shape[1]):
-            total += padded[y : y + (height - 1) * down + 1 : down, x : x + (width - 1) * across + 1 : across].sum()
+    taps = (range(0, size, step) for size, step in zip(kernel.shape[:2], _dilation(layer), strict=True))
+    for y, x in itertools.product(*taps):
+        total += padded[y : y + (height - 1) * down + 1 : down, x : x + (width - 1) * across + 1 : across].sum()
     return total * rows

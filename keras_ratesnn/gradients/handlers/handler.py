@@ -236,7 +236,7 @@ class Handler:
             return None
         windows, chosen = self.context.windows, self.context.with_gradient_of_chosen
         loss = self.regularization([windows.only_valid_at(t, time_axis.widen(chosen(output, t))) for output in outputs])
-        return time_axis.scaled(loss, windows.padding() / self.context.calls)
+        return time_axis.scaled(loss, windows.padding(self.context.training) / self.context.calls)
 
     def regularization_of_rates(self, rates: list[Tensor]) -> Tensor | None:
         """The activity regularisation of rates, with windows weighted by their size."""
@@ -245,7 +245,7 @@ class Handler:
             return self.regularization(rates)
         of_windows = zip(*map(windows.cut, rates), strict=True)
         losses = map(self.regularization, map(list, of_windows))
-        return sum(time_axis.scaled(loss, windows.share(window)) for window, loss in enumerate(losses))
+        return sum(time_axis.scaled(loss, windows.share(window, self.context.training)) for window, loss in enumerate(losses))
 
     def _guarded(self, keep: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """A function for inputs and outputs of an operation that may be, or have a derivative that is, NaN for zeros.

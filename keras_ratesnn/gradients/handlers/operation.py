@@ -136,7 +136,9 @@ class OperationHandler(Handler):
             with self.on_rates(state):
                 of_it = [x if same else x[window] for x, same in zip(inputs, self.static, strict=True)]
                 outputs, of_window = self.apply(of_it)
-            loss = plus(loss, None if of_window is None else time_axis.scaled(of_window, windows.share(window)))
+            loss = plus(
+                loss, None if of_window is None else time_axis.scaled(of_window, windows.share(window, self.context.training))
+            )
             by_window.append(outputs)
         return [join(parts) for parts in zip(*by_window, strict=True)], loss
 

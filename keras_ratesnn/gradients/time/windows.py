@@ -8,7 +8,7 @@ import itertools
 
 from keras import ops
 
-from keras_ratesnn._core import time_axis, tree
+from keras_ratesnn._core import backend, time_axis, tree
 
 
 def fit(windows, timesteps):
@@ -219,22 +219,25 @@ class Windows:
         shares = [count / ops.maximum(self._counts[window], 1.0) for count in counts]
         return tuple(ops.broadcast_to(_like_rows(share, like), ops.shape(like)) for share in shares)
 
-    def share(self, window):
-        """The fraction of all steps that are in a window, of the batch."""
+    def share(self, window, training):
+        """The fraction of all steps that are in a window, of the batch, in training that of all replicas."""
         if self.mask is None:
             return self.sizes[window] / self.timesteps
-        return _divided(ops.sum(self._counts[window]), ops.sum(self._all_counts()))
+        return _divided(*_of_replicas(training, ops.sum(self._counts[window]), ops.sum(self._all_counts())))
 
     def share_of_steps(self):
         """The fraction of the steps of each sample that count, `(batch,)`, given a mask."""
         return self._all_counts() / self.timesteps
 
-    def padding(self):
-        """The factor that turns a mean over all steps of a batch, padding with value 0, into one over those that count."""
+    def padding(self, training):
+        """The factor that turns a mean over all steps of a batch, padding with value 0, into one over those that count.
+
+        In training it is that of the batch of all replicas, as replicas weigh by their samples.
+        """
         if self.mask is None:
             return 1.0
         valid = ops.sum(self._all_counts())
-        return _divided(ops.cast(ops.size(self.mask), valid.dtype), valid)
+        return _divided(*_of_replicas(training, ops.cast(ops.size(self.mask), valid.dtype), valid))
 
     def _all_counts(self):
         return sum(self._counts)
@@ -306,6 +309,13 @@ def spans(sizes):
 
 def _count(mask):
     return ops.sum(ops.cast(mask, "float32"), axis=1)
+
+
+def _of_replicas(training, *numbers):
+    """Scalars, in training their sums over all replicas; elsewhere one may run alone."""
+    if not training or backend.replicas.count() == 1:
+        return numbers
+    return ops.unstack(ops.sum(backend.replicas.gather(ops.stack(numbers)), axis=0), len(numbers))
 
 
 def _divided(total, count):
