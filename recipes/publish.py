@@ -103,7 +103,8 @@ def publish(
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.
-        SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, name=name).save(path)
+        options = {"mask_value": model.mask_value, "name": name}
+        SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, **options).save(path)
         if half:
             half_precision.halve(path)
         if place is None and url is None and path.stat().st_size > LARGEST_SHIPPED:
