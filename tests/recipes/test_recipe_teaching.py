@@ -57,6 +57,16 @@ def test_a_run_tells_what_the_conversion_brought(tmp_path, capsys):
     assert scores["converted"].keys() == scores["spiking"]["2"].keys()
 
 
+def test_windows_are_those_of_the_same_layers_whatever_was_built_before(tmp_path):
+    windows = "windows={'lif_2':2}"
+    record = trained(tmp_path, "digits", "--set", *TINY, "ordinary=first", "ordinary_epochs=1", "epochs=1", windows)
+    assert record["settings"]["windows"] == {"lif_2": 2}
+    assert "converted" in record["comparison"]
+    layers = checkpoint.load_model(tmp_path / "last.keras").network.layers
+    names = [layer.name for layer in layers if isinstance(layer, rsnn.layers.Neuron)]
+    assert names == ["lif", "lif_1", "lif_2"]
+
+
 def test_a_mistake_costs_no_finished_run_with_its_ordinary_network(tmp_path, capsys, monkeypatch):
     run = ["digits", "--set", *TINY, "ordinary=beside", "epochs=1"]
     trained(tmp_path, *run)
