@@ -493,11 +493,12 @@ def test_convert_prints_accuracies_before_and_after(capsys):
     assert float(tuned) > 0.9
 
 
-def test_convert_quantises_weights_after_calibration(capsys, monkeypatch):
+def test_convert_quantises_weights_after_calibration_and_trains_with_the_rates_of_each_t(capsys, monkeypatch):
     models = []
     monkeypatch.setattr(run, "trained_accuracy", lambda model, *arguments: models.append(model) or 0.5)
     monkeypatch.setattr(run, "scores", lambda *arguments: {"accuracy": 0.25})
-    assert convert.main(["digits", "--timesteps", "2", "--set", "weights=int4", "width=0.1"]) == 0
+    settings = ("weights=int4", "width=0.1", "as_the_authors=True")
+    assert convert.main(["digits", "--timesteps", "2", "--set", *settings]) == 0
     assert "| 2 | 0.2500 | 0.5000 |" in capsys.readouterr().out
     ordinary, tuned = models
     found = [
@@ -505,6 +506,9 @@ def test_convert_quantises_weights_after_calibration(capsys, monkeypatch):
     ]
     assert found == ["int8", "int4", "int4", "int8"]
     assert not any(hasattr(layer, "weight_type") for layer in ordinary.layers)
+    # The authors' program divides by T.
+    rates = [float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) for model in models]
+    np.testing.assert_allclose(rates, [0.1, 0.01 / 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
