@@ -177,6 +177,8 @@ def add(folder):
             f"The result of {settings['name']} in {folder.path} has no comparison with the ordinary network. Train it with "
             "--set ordinary=beside or ordinary=first."
         )
+    if "curve" not in record:
+        raise ValueError(f"The result in {folder.path} has no curve, as those of python -m recipes.train have, for the tables.")
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name_of(record)}.json"
     if path.exists() and settings_of(read_json(path)) != settings_of(record):

@@ -605,6 +605,13 @@ def test_results_of_other_settings_have_other_names_and_none_is_replaced(digits_
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     (tmp_path / f"{results.name_of(record)}.json").write_text(json.dumps(other))
     assert "is the result of other settings" in error_of([folder], capsys, results.main)
+    # As of a network that recipes.quantize trains: its tables would be an error from then on.
+    committed = [*tmp_path.iterdir()]
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "result.json").write_text(json.dumps({name: value for name, value in other.items() if name != "curve"}))
+    assert f"The result in {run} has no curve" in error_of([run], capsys, results.main)
+    assert [path for path in tmp_path.iterdir() if path != run] == committed
 
 
 def test_the_committed_results_have_the_names_that_tell_their_settings():
