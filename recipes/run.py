@@ -97,6 +97,8 @@ def _start_from(recipe, model):
     for what, found in (("weights have other shapes", _shapes), ("neurons have other levels of spikes", _levels)):
         if found(network) != found(model.network):
             raise mistake("start_from", "a pretrained network of this recipe and its settings", name, f"Its {what}.")
+    if stage.weights is None and any(hasattr(layer, "weight_type") for layer in _layers(network)):
+        raise mistake("start_from", "a network of floats, unless weights are set", name, "Set weights=int8, int4 or ternary.")
     return keras_ratesnn.SpikingModel(network, stage.timesteps, stage.gradient, stage.step_mode, mask_value=recipe.mask_value)
 
 
@@ -105,7 +107,15 @@ def _shapes(network):
 
 
 def _levels(network):
-    return {getattr(layer, "levels", None) for layer in network.layers if isinstance(layer, Neuron)}
+    return {getattr(layer, "levels", None) for layer in _layers(network) if isinstance(layer, Neuron)}
+
+
+def _layers(network):
+    """The layers of a network and of networks in it."""
+    for layer in network.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
 
 
 def to_fit(model, recipe, dataset, ordinary_weights=None):

@@ -274,6 +274,20 @@ def test_a_converted_network_is_trained_on_with_its_scales(tmp_path):
     np.testing.assert_allclose(to_numpy(model(images)), wanted, atol=1e-5)
     with pytest.raises(ValueError, match="Its neurons have other levels of spikes"):
         run.build(recipe, data)
+    # Its neurons are in a network inside of the network.
+    inside = catalogue.find("fashion_mnist_maxformer").with_settings(["start_from=fashion_mnist_maxformer_integer"])
+    with pytest.raises(ValueError, match="Its neurons have other levels of spikes"):
+        run.build(inside, data)
+
+
+def test_a_network_of_quantised_weights_is_trained_on_with_them(tmp_path):
+    write_clothes(tmp_path)
+    recipe = catalogue.find("fashion_mnist").with_settings(["start_from=fashion_mnist_int4"])
+    data = recipe.load(tmp_path)
+    with pytest.raises(ValueError, match=r"`start_from` must be a network of floats, unless weights are set.*Set weights=int8"):
+        run.build(recipe, data)
+    layers = run.build(recipe.with_settings(["weights=ternary"]), data).network.layers
+    assert [layer.weight_type for layer in layers if hasattr(layer, "weight_type")] == ["int8", *["ternary"] * 4, "int8"]
 
 
 def test_the_mean_of_pretrained_networks_teaches(tmp_path):
