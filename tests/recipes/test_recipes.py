@@ -780,6 +780,12 @@ def test_the_error_names_an_output_folder_that_is_not_writable(tmp_path, monkeyp
     assert str(tmp_path) in error
 
 
+def test_images_with_channels_first_are_not_taken_for_others(monkeypatch, capsys):
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    for command in (main, convert.main, windows.main):
+        assert "Recipes take images (height, width, channels). Received: image" in error_of(["digits"], capsys, command)
+
+
 def test_a_disk_without_room_for_the_checkpoints_is_reported_before_training(tmp_path, monkeypatch, capsys):
     usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda path: usage)
