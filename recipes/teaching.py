@@ -89,7 +89,8 @@ def _mean_of(names, student, dataset):
     # Those of the data may have time.
     inputs = keras.Input(dataset.test_examples().element_spec[0].shape)
     outputs = [network(inputs) for network in networks]
-    return keras.Model(inputs, keras.ops.mean(keras.ops.stack(outputs), axis=0))
+    # A symbolic `keras.ops.stack` is of float32, whatever it stacks.
+    return keras.Model(inputs, keras.layers.Average()(outputs) if outputs[1:] else outputs[0])
 
 
 class Branches(Taught):

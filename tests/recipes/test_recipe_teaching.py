@@ -299,7 +299,8 @@ def test_the_mean_of_pretrained_networks_teaches(tmp_path):
     fitted = run.to_fit(run.build(recipe, data), recipe, data)
     outputs = [to_numpy(rsnn.models.load_pretrained(name)(images)) for name in ("fashion_mnist", "fashion_mnist_int4")]
     np.testing.assert_allclose(to_numpy(fitted.teacher(images)), np.mean(outputs, axis=0), atol=1e-4)
-    record = trained(tmp_path / "run", "digits", "--set", *TINY, "teacher_weight=1", "teachers=digits", "epochs=1")
+    in_double = (*TINY, "epochs=1", "precision=float64")
+    record = trained(tmp_path / "run", "digits", "--set", *in_double, "teacher_weight=1", "teachers=digits")
     assert record["settings"]["teachers"] == "digits"
     assert results.method_name(record["settings"], " ") == "rate with teacher digits"
 
