@@ -17,7 +17,8 @@ import torch
 from counted_operations import Counter
 from recorded_calls import recording
 
-from keras_ratesnn._core.backend.torch import fusion, time_loops
+from keras_ratesnn._core.backend.torch import fusion
+from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs, text
 
 pytestmark = pytest.mark.runs_once
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
@@ -56,7 +57,7 @@ def sequences(features=(6,)):
 def loops(monkeypatch):
     """The loops that are written, a list that grows."""
     made = []
-    monkeypatch.setattr(fusion, "TimeLoop", lambda *args: made.append(time_loops.TimeLoop(*args)) or made[-1])
+    monkeypatch.setattr(fusion, "TimeLoop", lambda *args: made.append(TimeLoop(*args)) or made[-1])
     return made
 
 
@@ -213,15 +214,15 @@ def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(e
     caplog.set_level("DEBUG", "keras_ratesnn")
     asked = []
     if why == "no compiler":
-        monkeypatch.setattr(time_loops, "_compiled", lambda text: asked.append(text) or fail())
+        monkeypatch.setattr(programs, "_compiled", lambda source: asked.append(source) or fail())
     else:
-        monkeypatch.setattr(time_loops._Text, "_operation", lambda self, node: asked.append(node) or fail())
+        monkeypatch.setattr(text.Text, "_operation", lambda self, node: asked.append(node) or fail())
     model, (x, _) = spiking(network(["IF"]), TIMESTEPS, "rate"), sequences()
-    before = len(time_loops._programs)
+    before = len(programs._programs)
     with torch.no_grad():
         first, *_, last = (to_numpy(model(x)) for _ in range(6))
     np.testing.assert_array_equal(last, first)
     # It is tried once.
     assert len(asked) == 1
     assert [record.message for record in caplog.records] == ["The time loop of IFCell is not written in C++: no compiler here"]
-    assert len(time_loops._programs) == before
+    assert len(programs._programs) == before

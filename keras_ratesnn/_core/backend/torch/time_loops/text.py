@@ -1,29 +1,13 @@
-"""Time loops of small neuron layers in C++: all steps in one operation, in which the states of neurons stay in fast memory.
+"""The text of a program in C++: a traced step of neurons, as the body of a loop over time."""
 
-PyTorch's compiler writes out every time step, so that it takes longer for larger T. Here one step is traced, and written as the
-body of a loop, in a program for any sizes and number of steps, which compiles in less than a second. There is none for steps
-that need a gradient, or have other operations than those below.
-"""
-
-import ctypes
 import functools
 import itertools
 import math
-import os
-import pathlib
-import shutil
 import string
-import subprocess
-import tempfile
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.experimental.proxy_tensor import make_fx
-
-from keras_ratesnn._core import tree
-from keras_ratesnn._core.backend.torch.recorder.compiler import lock
-from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
 
 _aten = torch.ops.aten
 
@@ -34,83 +18,11 @@ _HALF = (torch.float16, torch.bfloat16)
 """What is converted before and after the loop, and not computed with."""
 
 
-class TimeLoop:
-    """Any number of steps of neurons as one operation, without gradient, for tensors of these shapes.
-
-    Args:
-        step: Function of the tensors of these lists, one after the other, that returns a structure `(state, outputs)` of
-            tensors: one time step, element-wise.
-        begin: Function of weights and inputs that returns the state before the first step, or `None` if it is another one.
-        weights: List of tensors that broadcast to the inputs.
-        state: List of tensors, the state before the first step.
-        inputs: List of tensors `(batch, ...)`, those of one step.
-        valid: List of one boolean tensor `(batch,)`, or empty.
-
-    Attributes:
-        begins_with_numbers: Boolean, whether the state at the beginning is a part of the program.
-
-    Raises:
-        ValueError: If the step has operations for which there is no text.
-        Exception: Any other, if there is no compiler, or if it fails.
-    """
-
-    def __init__(self, step, begin, weights, state, inputs, valid):
-        groups = list(map(len, (weights, state, inputs, valid)))
-        # What a step draws while it is traced, it draws again when it runs.
-        with torch.no_grad(), lock(), torch.random.fork_rng(devices=[]):
-            numbers = None if begin is None else _numbers(_traced(begin, [*weights, *inputs]))
-            self._structure = tree.map_leaves(lambda leaf: None, step(*weights, *state, *inputs, *valid))
-            while True:
-                module = _traced(step, [*weights, *state, *inputs, *valid])
-                after = [_value(node) for node in module.graph.output_node().args[0]]
-                pairs = list(zip(state, after, strict=False))
-                if all(old.shape == new.shape and old.dtype == new.dtype for old, new in pairs):
-                    break
-                # What neurons share at first may differ later, and where rows are padding.
-                state = [old.to(new.dtype).expand(new.shape) for old, new in pairs]
-        self.begins_with_numbers = numbers is not None
-        self._state = [] if self.begins_with_numbers else [(new.shape, new.dtype) for _, new in pairs]
-        self._dtypes = [result.dtype for result in after]
-        batch, *features = inputs[0].shape
-        text = _Text(module, (batch, *features), groups, numbers)
-        self._of_weights = text.of_weights
-        results = tuple((x.shape, _stored(x.dtype), index >= len(state)) for index, x in enumerate(after))
-        program = _Program(_compiled(str(text)), batch, math.prod(features), tuple(text.axes), results)
-        with lock():
-            # Layers with equal programs share one, for as long as the process runs.
-            self._number = _numbers_of_programs.setdefault(program, len(_programs))
-            if self._number == len(_programs):
-                _programs.append(program)
-
-    def __call__(self, weights, state, inputs, valid, timesteps):
-        """`(state, outputs)` after all steps.
-
-        The lists are as in the constructor, but `state` is empty if the program `begins_with_numbers`, and time is the second
-        axis of `valid`, of outputs, and of inputs unless they are the same at every step.
-        """
-        state = [tensor.to(dtype).expand(shape) for tensor, (shape, dtype) in zip(state, self._state, strict=True)]
-        tensors = [x.to(_stored(x.dtype)) for x in (*state, *inputs, *valid, *self._of_weights(*weights))]
-        found = torch.ops.keras_ratesnn.time_loop.default(self._number, timesteps, tensors)
-        return tree.filled(self._structure, [x.to(dtype) for x, dtype in zip(found, self._dtypes, strict=True)])
-
-
-def _traced(function, tensors):
-    """The graph module of a function of tensors."""
-
-    def flat(*tensors):
-        return tree.flatten(with_tensors(function(*tensors), tensors))
-
-    module = make_fx(flat)(*(tensor.detach() for tensor in tensors))
-    module.graph.eliminate_dead_code()
-    if any(map(draws, module.graph.nodes)):
-        raise ValueError("random numbers are others at each step")
-    return module
-
-
-def with_tensors(structure, beside):
-    """A structure with tensors instead of numbers, as precise as the tensors beside them, and not in half precision."""
-    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in beside), torch.float32)
-    return tree.map_leaves(lambda leaf: leaf if torch.is_tensor(leaf) else torch.full((), leaf, dtype=dtype), structure)
+def numbers_of(module):
+    """The numbers of which the results of a graph consist, or `None` if they depend on its arguments."""
+    constants = _constants(module)
+    results = module.graph.output_node().args[0]
+    return list(map(_number, map(constants.get, results))) if all(result in constants for result in results) else None
 
 
 def _constants(module):
@@ -118,7 +30,7 @@ def _constants(module):
     found: dict[fx.Node, torch.Tensor] = {}
     for node in module.graph.nodes:
         if node.target in _FILLED or node.target is _aten.full_like.default:
-            value, like = _FILLED.get(node.target, node.args[-1]), _value(node)
+            value, like = _FILLED.get(node.target, node.args[-1]), value_of(node)
             found[node] = torch.full((), value, dtype=like.dtype).expand(like.shape)
         elif node.op == "get_attr":
             found[node] = getattr(module, node.target)
@@ -136,27 +48,20 @@ def _number(constant):
     return first.item()
 
 
-def _numbers(module):
-    """The numbers of which the results of a graph consist, or `None` if they depend on its arguments."""
-    constants = _constants(module)
-    results = module.graph.output_node().args[0]
-    return list(map(_number, map(constants.get, results))) if all(result in constants for result in results) else None
-
-
-def _value(node):
+def value_of(node):
     return node.meta["val"]
 
 
-def _stored(dtype):
+def stored(dtype):
     """The dtype of the tensors that a program reads and writes."""
     return torch.float32 if dtype in _HALF else dtype
 
 
 def _type(dtype):
     """The type in C++."""
-    if _stored(dtype) not in _TYPES:
+    if stored(dtype) not in _TYPES:
         raise ValueError(f"there are tensors of {dtype}")
-    return _TYPES[_stored(dtype)]
+    return _TYPES[stored(dtype)]
 
 
 def _sum(x, y, alpha=None):
@@ -202,7 +107,7 @@ _VIEWS = {_aten.view.default, _aten.unsqueeze.default, _aten.expand.default}
 _FILLED = {_aten.zeros_like.default: 0, _aten.ones_like.default: 1}
 
 
-class _Text:
+class Text:
     """The program of a step in C++.
 
     Args:
@@ -227,13 +132,13 @@ class _Text:
         self.axes: list[tuple[bool, int]] = []
         self._pointers, self._before, self._step, self._body, self._after = [], [], [], [], []
         for index, node in enumerate(state):
-            kind = _type(_value(node).dtype)
-            first = _literal(numbers[index], kind) if numbers else self._read(node, _value(node).shape, False)
+            kind = _type(value_of(node).dtype)
+            first = _literal(numbers[index], kind) if numbers else self._read(node, value_of(node).shape, False)
             self._before.append(f"{kind} state_{index}[BLOCK];\nfor (int j = 0; j < n; ++j) state_{index}[j] = {first};")
             self._body.append(f"const {kind} {node.name} = state_{index}[j];")
             self._names[node] = node.name
         for node in (*inputs, *valid):
-            self._names[node] = self._declared(node, _value(node).shape, True)
+            self._names[node] = self._declared(node, value_of(node).shape, True)
         for node in module.graph.nodes:
             if node.op == "call_function" and node not in self._constants:
                 self._write(node)
@@ -261,7 +166,7 @@ class _Text:
         if has_features and shape != self._shape:
             raise ValueError(f"a tensor of the shape {tuple(shape)}")
         self.axes.append((has_features, len(shape)))
-        kind = "bool" if _value(node).dtype == torch.bool else _type(_value(node).dtype)
+        kind = "bool" if value_of(node).dtype == torch.bool else _type(value_of(node).dtype)
         offset = f"b * strides[{2 * index}]{' + f' if has_features else ''}"
         self._pointers.append(f"const {kind}* in_{index} = static_cast<const {kind}*>(inputs[{index}]) + {offset};")
         place = [f"t * strides[{2 * index + 1}]"] * has_steps + ["j"] * has_features
@@ -269,7 +174,7 @@ class _Text:
 
     def _declared(self, node, shape, has_steps):
         """The name of what is read from a tensor."""
-        text = f"const {_type(_value(node).dtype)} {node.name} = {self._read(node, shape, has_steps)};"
+        text = f"const {_type(value_of(node).dtype)} {node.name} = {self._read(node, shape, has_steps)};"
         has_features, _ = self.axes[-1]
         (self._body if has_features else self._step if has_steps else self._before).append(text)
         return node.name
@@ -282,16 +187,16 @@ class _Text:
         else:
             self._check_shape(node)
             self._names[node] = node.name
-            self._body.append(f"const {_type(_value(node).dtype)} {node.name} = {self._operation(node)};")
+            self._body.append(f"const {_type(value_of(node).dtype)} {node.name} = {self._operation(node)};")
 
     def _is_plain_view(self, node):
         """Whether the numbers of a view are those of its argument for the same neuron."""
-        before, after = _value(node.args[0]).shape, _value(node).shape
+        before, after = value_of(node.args[0]).shape, value_of(node).shape
         expands = node.target is _aten.expand.default and after == self._shape and len(before) in (0, len(after))
         return before == after or expands or (self._is_row(before) and self._is_row(after))
 
     def _check_shape(self, node):
-        shape, dtype = _value(node).shape, _value(node).dtype
+        shape, dtype = value_of(node).shape, value_of(node).dtype
         if shape not in ((), self._shape) and not self._is_row(shape):
             raise ValueError(f"{node.target} with a result of the shape {tuple(shape)}")
         # It is rounded after the loop: nothing may read what was rounded.
@@ -303,10 +208,10 @@ class _Text:
 
     def _operation(self, node):
         target, name = node.target, str(node.target).split(".")[1]
-        shape, kind = _value(node).shape, _type(_value(node).dtype)
+        shape, kind = value_of(node).shape, _type(value_of(node).dtype)
         if name in _COMPARISONS:
             nodes = node.all_input_nodes
-            dtype = functools.reduce(torch.promote_types, (_value(argument).dtype for argument in nodes))
+            dtype = functools.reduce(torch.promote_types, (value_of(argument).dtype for argument in nodes))
             if dtype in _HALF:
                 raise ValueError(f"{target} compares in {dtype}, to which numbers are rounded")
             kind = _type(dtype)
@@ -332,7 +237,7 @@ class _Text:
     def _operand(self, argument, kind, shape):
         """The text of an argument of an operation with a result of a shape, converted to a type."""
         if isinstance(argument, fx.Node):
-            own = _value(argument).shape
+            own = value_of(argument).shape
             if argument in self._constants:
                 return _literal(_number(self._constants[argument]), kind)
             if argument in self._fixed:
@@ -347,9 +252,9 @@ class _Text:
         return _literal(argument, kind)
 
     def _write_result(self, index, result, states):
-        if _value(result).dtype == torch.bool:
+        if value_of(result).dtype == torch.bool:
             raise ValueError("a result is a boolean")
-        shape, kind = _value(result).shape, _type(_value(result).dtype)
+        shape, kind = value_of(result).shape, _type(value_of(result).dtype)
         text = self._operand(result, kind, shape)
         is_row = self._is_row(shape)
         if index >= states:
@@ -358,7 +263,7 @@ class _Text:
             self._pointers.append(f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + b * steps * features + f;")
             self._body.append(f"out_{index}[t * features + j] = {text};")
             return
-        if _value(result).dtype in _HALF:
+        if value_of(result).dtype in _HALF:
             raise ValueError("a state is rounded at each step")
         self._body.append(f"state_{index}[j] = {text};")
         place = "b" if is_row else "b * features + f" if shape else "0"
@@ -464,87 +369,3 @@ $after
   }
 }
 """)
-
-
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fopenmp-simd")
-
-
-@functools.lru_cache(None)
-def _compiled(text):
-    """A program as a library, whose function is `run`."""
-    compilers = [os.environ.get("CXX"), "g++", "clang++"]
-    compiler = next(filter(None, (shutil.which(name) for name in compilers if name)))
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = pathlib.Path(folder, "loop.cpp"), pathlib.Path(folder, "loop.so")
-        source.write_text(text)
-        command = [compiler, *_FLAGS, "-shared", "-fPIC", "-o", str(library), str(source)]
-        subprocess.run(command, check=True, capture_output=True)
-        return ctypes.CDLL(str(library))
-
-
-class _Program(NamedTuple):
-    """A compiled program for tensors of some sizes, and any number of steps.
-
-    Attributes:
-        library: What `_compiled` returned.
-        batch: Integer.
-        features: Integer, the number of neurons of a sample.
-        axes: As in `_Text`, a tuple.
-        results: Tuple of the shape, the dtype, and whether there is one for each step, of what it returns.
-    """
-
-    library: ctypes.CDLL
-    batch: int
-    features: int
-    axes: tuple[tuple[bool, int], ...]
-    results: tuple[tuple[tuple[int, ...], torch.dtype, bool], ...]
-
-    def empty(self, timesteps):
-        """New tensors for the results."""
-        return [
-            torch.empty((shape[0], timesteps, *shape[1:]) if has_steps else shape, dtype=dtype)
-            for shape, dtype, has_steps in self.results
-        ]
-
-    def __call__(self, timesteps, tensors):
-        tensors, strides = zip(*(_laid_out(x, *axes) for x, axes in zip(tensors, self.axes, strict=True)), strict=True)
-        outputs = self.empty(timesteps)
-        flat = [stride for pair in strides for stride in pair]
-        arrays = _pointers(tensors), (ctypes.c_int64 * len(flat))(*flat), _pointers(outputs)
-        self.library.run(*map(ctypes.c_int64, (self.batch, self.features, timesteps)), *arrays)
-        return outputs
-
-
-def _pointers(tensors):
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
-
-
-def _laid_out(tensor, has_features, axes):
-    """`(tensor, (stride of the batch, stride of time))`, with its features one after the other in memory."""
-    has_time = tensor.ndim > axes
-    if has_features:
-        expected = 1
-        for size, stride in zip(reversed(tensor.shape[1 + has_time :]), reversed(tensor.stride()), strict=False):
-            if size != 1 and stride != expected:
-                tensor = tensor.contiguous()
-                break
-            expected *= size
-    of_batch = tensor.stride(0) if tensor.ndim and len(tensor) > 1 else 0
-    return tensor, (of_batch, tensor.stride(1) if has_time else 0)
-
-
-_programs: list[_Program] = []
-_numbers_of_programs: dict[_Program, int] = {}
-
-_library = torch.library.Library("keras_ratesnn", "FRAGMENT")
-_library.define("time_loop(int number, int timesteps, Tensor[] tensors) -> Tensor[]")
-
-
-@torch.library.impl(_library, "time_loop", "CompositeExplicitAutograd")
-def _run_loop(number, timesteps, tensors):
-    return _programs[number](timesteps, tensors)
-
-
-@torch.library.register_fake("keras_ratesnn::time_loop", lib=_library)
-def _shapes_of_loop(number, timesteps, tensors):
-    return _programs[number].empty(timesteps)
