@@ -41,7 +41,7 @@ results of digits and its ordinary network          a spiking network with sever
 results of tasks                                    the same for recipes that do not classify
 """
 
-NAMED = {"name", "normalization", "temporal", "epochs", "train_images", "seed", *OF_SPIKING} - {"temperature"}
+NAMED = {"name", "normalization", "temporal", "epochs", "train_images", "seed", *OF_SPIKING} - {"temperature", "teacher_weight"}
 """Settings that the name of every committed result tells."""
 
 OF_SETTINGS = ("recipe", "gradient", "step mode", "T", "epochs", "training images", "augmentation", "backend")

@@ -601,6 +601,8 @@ def test_results_of_other_settings_have_other_names_and_none_is_replaced(digits_
     assert results.name_of(record).endswith(f"-rate-multi-T4-{DIGITS_EPOCHS}epochs-1437images-seed0")
     other = {**record, "settings": {**record["settings"], "augment": "cutout", "learning_rate": 0.2}}
     assert results.name_of(other) == results.name_of(record).replace("-seed0", "-augment=cutout-learning_rate=0.2-seed0")
+    taught = {**record, "settings": {**record["settings"], "teacher_weight": 0.5, "teachers": "digits"}}
+    assert results.name_of(taught).endswith("-1437images-teacher_weight=0.5-seed0")
 
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     (tmp_path / f"{results.name_of(record)}.json").write_text(json.dumps(other))
