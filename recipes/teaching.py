@@ -56,6 +56,9 @@ class Teacher(Taught):
     def check_amount(self):
         if checks.real("teacher_weight", self.amount, above=0, advice="None is without a teacher.") > 1:
             raise ValueError(f"`teacher_weight` must be at most 1. Received: teacher_weight={self.amount}.")
+        names = self.pretrained
+        if names is not None and not (isinstance(names, str) and all(names.split(","))):
+            raise mistake("teachers", "names of pretrained networks with commas between them", names)
 
     def around(self, model, recipe, dataset, ordinary_weights):
         """A model that trains a student, and its arguments of `compile` besides the optimizer.

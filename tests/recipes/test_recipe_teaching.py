@@ -210,6 +210,9 @@ def test_branches_sit_at_the_ends_of_the_last_stages():
         (["teacher_weight=0.5"], "`teacher_weight` must be None if no ordinary network is trained"),
         (["teachers=digits"], "`teachers` must be None without teacher_weight"),
         (["teacher_weight=0.5", "teachers=nothing"], "`name` must be one of 'digits'"),
+        (["teacher_weight=0.5", "teachers=digits,"], "`teachers` must be names of pretrained networks with commas between"),
+        (["teacher_weight=0.5", "teachers=3"], "`teachers` must be names of pretrained networks with commas between them."),
+        (["start_from="], "`name` must be one of 'digits'"),
         (
             ["teacher_weight=0.5", "teachers=digits,fashion_mnist"],
             "`teachers` must be pretrained networks from (None, 8, 8, 1)",
