@@ -10,7 +10,7 @@ import dataclasses
 import keras
 
 from keras_ratesnn import quantize_aware, spikify
-from recipes import catalogue, command_line, device, markdown, run
+from recipes import catalogue, command_line, markdown, pipeline, run
 from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.setting_names import OF_SPIKING, OF_TEACHING
 from recipes.stages import SpikingStage
@@ -36,6 +36,8 @@ def convert(arguments):
         if recipe.has_time:
             raise ValueError(f"{recipe.name} has an input with time, but calibration needs images without time.")
         dataset = recipe.load(arguments.data_dir)
+        pipeline.check(dataset, recipe)
+        run.prepare(recipe, dataset)
     try:
         measure(recipe, dataset, arguments.timesteps, arguments.fine_tuning_epochs)
     except run.Diverged as error:
@@ -44,7 +46,6 @@ def convert(arguments):
 
 def measure(recipe, dataset, numbers_of_steps, tuning_epochs):
     """Trains the ordinary network of a recipe, converts and fine-tunes it for each number of steps, and prints a table."""
-    device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
     ordinary, alone = recipe.ordinary_network(dataset), dataclasses.replace(recipe, spiking=None)
     run.compile_model(ordinary, alone, dataset)

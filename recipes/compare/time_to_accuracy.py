@@ -110,6 +110,8 @@ def _checked(recipe):
         if settings[name] != value:
             remedy = f"The other libraries train without it: pass --set {name}={value}, or choose another recipe."
             raise checks.mistake(name, repr(value), settings[name], remedy)
+    if recipe.held_out is not None:
+        raise checks.mistake("held_out", "None", recipe.held_out, "The accuracies are those of test images. Leave it out.")
     if recipe.has_time and recipe.mask_value is None:
         remedy = "The other libraries are given images, or sequences of unequal length; choose another recipe."
         raise checks.mistake("recipe", "one of images or of sequences of unequal length", recipe.name, remedy)

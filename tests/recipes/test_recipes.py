@@ -516,6 +516,8 @@ def test_convert_quantises_weights_after_calibration_and_trains_with_the_rates_o
     [
         (["--timesteps", "4", "0"], "`--timesteps` must be 1 or more. Received: --timesteps=0"),
         (["--fine-tuning-epochs", "0"], "`--fine-tuning-epochs` must be 1 or more"),
+        (["--set", "augment=event_drop"], "`augment` and `mix` must fit the images"),
+        (["--set", "width=1000"], "`width` must be small enough for the network to fit in memory"),
         (["--set", "timesteps=8"], "`timesteps` cannot be set here. Received: --set timesteps=8. Pass --timesteps."),
         *((["--set", setting], f"Received: --set {setting}. The converted network") for setting in NOT_CONVERTED),
     ],
