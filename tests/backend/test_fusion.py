@@ -79,6 +79,8 @@ def fusion(compiler, least_elements=0, by_dynamo=False):
             patch.setattr(torch_compiler, "for_all_shapes", lambda graph, tensors: graph.forward)
         patch.setattr(torch_compiler, "COMPILER", compiler)
         patch.setattr(torch_fusion, "LEAST_ELEMENTS", least_elements)
+        # For loops without a gradient that have no program in C++: of half precision, or of cells of one's own.
+        patch.setattr(torch_fusion, "_can_loop", lambda tensors: False)
         patch.setattr(torch_fusion, "_kernels", [])
         patch.setattr(torch_fusion, "_numbers", {})
         patch.setattr(torch_fusion, "_kinds", set())

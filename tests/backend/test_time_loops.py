@@ -1,5 +1,6 @@
 """Time loops of small layers in C++, on PyTorch: the same results as operation by operation, in fewer operations."""
 
+import contextlib
 import shutil
 
 import keras
@@ -93,9 +94,74 @@ def test_loops_give_the_same_results_as_operations(early, loops, names, gradient
         np.testing.assert_array_equal(outputs_again, outputs)
         for path, of_weight in gradients.items():
             np.testing.assert_allclose(found[path], of_weight, rtol=tolerance, atol=tolerance / 10, err_msg=path)
-    # One for each layer in inference, and in training for each window and layer but for those without written derivatives.
-    windows = 1 if gradient == "rate" else 2
-    assert len(loops) == len(names) + windows * len(set(names) - {"CuBaLIF", "ALIF"})
+    # One for each layer in inference, and in training, with any windows, but for those without written derivatives.
+    assert len(loops) == len(names) + len(set(names) - {"CuBaLIF", "ALIF"})
+
+
+def images(names):
+    """Convolutions, of which Keras gives neurons images of several layouts in memory."""
+    inputs = x = keras.Input((6, 6, 2))
+    for name in names:
+        current = layers.Conv2D(4, 3, padding="same")(x)
+        x = layers.Add()([current, NEURONS[name]()(layers.BatchNormalization()(current))])
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("gradient", "engine", "lengths"),
+    [
+        ("rate", "eager", None),
+        (rsnn.gradients.Rate(windows=(1, 4)), "recorded", (5, 3, 1, 4, 2, 5)),
+        ("rate", "compiled", None),
+    ],
+)
+def test_large_layers_have_loops_from_their_first_call(loops, monkeypatch, gradient, engine, lengths):
+    names = ["ParametricLIF", "ILIF"]
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, TIMESTEPS, 6, 6, 2)).astype("float32"), np.array([0, 1, 2, 0, 1, 2])
+    for sample, length in zip(x, lengths or (), strict=False):
+        sample[length:] = 0.0
+
+    def trained(least_elements, **settings):
+        monkeypatch.setattr(fusion, "LEAST_ELEMENTS", least_elements)
+        keras.utils.set_random_seed(0)
+        model = compiled(spiking(images(names), TIMESTEPS, gradient, mask_value=lengths and 0.0), **settings)
+        losses = [model.train_on_batch(x[:size], y[:size]) for size in (6, 6, 6, 4, 4, 4)]
+        return model, losses, [to_numpy(weight) for weight in model.weights], to_numpy(model.predict(x, verbose=0))
+
+    with recording(eager_calls=99 if engine == "eager" else 1), threads(2):
+        _, *expected = trained(2**60, jit_compile=False)
+        assert not loops
+        model, *found = trained(0, jit_compile=True if engine == "compiled" else "auto")
+    keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+    assert len(loops) >= len(names)
+    assert model.engine == engine
+    for graph in model._graphs.graphs:
+        module = graph.forward.graph if engine == "compiled" else graph.forward.__self__
+        assert torch.ops.keras_ratesnn.time_loop.default in [node.target for node in module.graph.nodes]
+
+
+@contextlib.contextmanager
+def threads(number):
+    """A context in which loops run in this many threads, however small they are."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "_ELEMENTS_OF_A_THREAD", 1)
+        torch.set_num_threads(number)
+        yield
+        torch.set_num_threads(before)
+
+
+@needs_compiler
+def test_large_layers_in_half_precision_are_compiled_by_pytorch(loops, monkeypatch):
+    monkeypatch.setattr(fusion, "LEAST_ELEMENTS", 0)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model, kernels = spiking(network(["LIF"]), TIMESTEPS, "rate"), []
+    monkeypatch.setattr(fusion, "_compile", lambda function, tensors: kernels.append(function))
+    loss_and_gradients(model, *sequences())
+    assert kernels
+    assert not loops
 
 
 @needs_compiler
@@ -216,7 +282,7 @@ def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(e
     if why == "no compiler":
         monkeypatch.setattr(programs, "_compiled", lambda source: asked.append(source) or fail())
     else:
-        monkeypatch.setattr(text.Text, "_operation", lambda self, node: asked.append(node) or fail())
+        monkeypatch.setattr(text._Part, "_operation", lambda self, node: asked.append(node) or fail())
     model, (x, _) = spiking(network(["IF"]), TIMESTEPS, "rate"), sequences()
     before = len(programs._programs)
     with torch.no_grad():

@@ -444,9 +444,13 @@ def test_a_compiled_graph_calls_compiled_loops_of_large_layers(gradient, monkeyp
             assert losses[1] == pytest.approx(losses[0], rel=1e-8)
         assert_equal_state(eager, recorded, rtol=1e-7, atol=1e-8)
         (graph,) = recorded._graphs.graphs
-        for part in (graph.forward, graph.backward) if gradient == "bptt" else (graph.forward,):
+        operations = torch.ops.keras_ratesnn
+        parts = [(graph.forward, operations.time_loop)]
+        for part, loop in (
+            parts if gradient == "rate" else [(graph.forward, operations.kernel), (graph.backward, operations.kernel)]
+        ):
             assert part.is_compiled
-            assert any(node.target is torch.ops.keras_ratesnn.kernel.default for node in part.graph.graph.nodes)
+            assert any(node.target is loop.default for node in part.graph.graph.nodes)
 
 
 @torch.library.custom_op("keras_ratesnn_tests::halves", mutates_args=())

@@ -384,28 +384,29 @@ class Backend(abc.ABC):
 
     def time_loop(
         self,
-        step: Callable[..., Any],
+        steps: list[Callable[..., Any]],
         begin: Callable[..., Structure],
+        finish: Callable[..., Structure],
         cell: Any,
         key: Hashable,
-        state: Structure,
         inputs: list[Tensor],
         same: Sequence[bool],
         valid: Tensor | None,
-        steps: slice,
+        counts: list[int],
     ) -> tuple[Structure, list[Tensor]] | None:
-        """`(state, outputs)` of some steps by a program that is compiled for any number of them, or `None`: there is none.
+        """`(state, outputs)` of all steps by a program that is compiled for any number of them, or `None`: there is none.
 
         Args:
-            step: Function `(state, inputs, valid) -> (state, outputs)` of one step, as in `elementwise`; tensors, or lists.
+            steps: For each phase a function `(state, inputs, valid) -> (state, outputs)` of one step, as in `elementwise`;
+                tensors, or lists.
             begin: Function of the inputs of the first step that returns the state before it.
+            finish: Function of the last state that returns what takes its place.
             cell: A neuron cell.
             key: What else these functions depend on.
-            state: Structure of tensors, or `()` for that of `begin`.
             inputs: List of tensors `(batch, T, ...)`, or `(batch, ...)` where they are the same at every step.
             same: For each input, whether it is.
             valid: Boolean tensor `(batch, T)`, false for what is padding, or `None`.
-            steps: Slice of the steps to run, from `start` to `stop`.
+            counts: For each phase the number of its steps.
         """
         return None
 

@@ -70,7 +70,7 @@ def _unrolled(handler, state, inputs, same, valid):
         after, outputs = _several(handler, _started(handler, state, inputs[0]), _phases(handler, inputs, valid), inputs, valid)
         return handler.final(after), stacked(outputs)
 
-    found = _in_time_loops(handler, inputs, same, valid) if tree.is_absent(state) and handler.compiles else None
+    found = _in_time_loop(handler, inputs, same, valid) if tree.is_absent(state) and handler.compiles else None
     if found is not None:
         return found
     in_a_pass = backend.steps_in_a_pass(timesteps, with_gradient)
@@ -89,26 +89,26 @@ def _unrolled(handler, state, inputs, same, valid):
     return found if with_gradient else backend.optimization_barrier(found)
 
 
-def _in_time_loops(handler, inputs, same, valid):
-    """`(state, outputs)` of all steps by time loops of the backend, one for the steps of each phase, or `None`."""
+def _in_time_loop(handler, inputs, same, valid):
+    """`(state, outputs)` of all steps by a time loop of the backend, or `None`."""
     if valid is not None and (handler.moves_in_padding or len(valid.shape) > 2):
         return None
-    state, parts, first = (), [], 0
-    for phase, steps in itertools.groupby(range(handler.context.windows.timesteps), handler.phase):
-        part = slice(first, first := first + len(list(steps)))
 
-        def step(state, inputs, valid, phase=phase):
+    def step_of(phase):
+        def step(state, inputs, valid):
             state, (outputs,) = _several(handler, state, [phase], [inputs], [valid])
             return handler.as_tensors(state), outputs
 
-        key = *handler.key, phase
-        found = backend.time_loop(step, handler.start, handler.cell, key, state, inputs, same, valid, part)
-        if found is None:
-            return None
-        state, outputs = found
-        parts.append(outputs)
-    outputs = parts[0] if len(parts) == 1 else [ops.concatenate(of_parts, axis=1) for of_parts in zip(*parts, strict=True)]
-    return handler.final(state), outputs
+        return step
+
+    groups = [
+        (phase, len(list(steps)))
+        for phase, steps in itertools.groupby(map(handler.phase, range(handler.context.windows.timesteps)))
+    ]
+    phases, counts = zip(*groups, strict=True)
+    key = *handler.key, phases
+    functions = list(map(step_of, phases)), handler.start, handler.final
+    return backend.time_loop(*functions, handler.cell, key, inputs, same, valid, list(counts))
 
 
 def _pass(handler, state, steps, inputs, valid):

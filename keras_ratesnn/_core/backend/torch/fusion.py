@@ -7,6 +7,7 @@ part of a larger graph.
 
 import contextvars
 import functools
+import itertools
 import logging
 import threading
 from typing import Any
@@ -22,7 +23,7 @@ from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, is_recording_for_compiler
 from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
-from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, with_tensors
+from keras_ratesnn._core.backend.torch.time_loops import HALF, TimeLoop, with_tensors
 from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._core.latest_settings import LatestSettings
 
@@ -74,47 +75,53 @@ def elementwise(function, cell, key, *arguments):
     return function(*arguments) if program is None else program(of_tensors, tensors)
 
 
-def time_loop(step, begin, cell, key, state, inputs, same, valid, steps):
-    """Some steps of a small layer by a program in C++, or `None`; see `base`."""
+def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
+    """All steps by a program in C++, or `None`; see `base`."""
     if _kept.get() is None or len(cell.variables) > len(cell.weights):
         return None
-    weights, begins = keras_internals.values_of(cell.weights), tree.is_absent(state)
-    valid = [] if valid is None else [valid]
-    if not _can_loop([*weights, *tree.flatten(state), *inputs, *valid]):
+    weights, valid = keras_internals.values_of(cell.weights), [] if valid is None else [valid]
+    tensors = [*weights, *inputs, *valid]
+    if not _can_loop(tensors):
         return None
-
-    def at(steps):
-        return [x if is_same else x[:, steps] for x, is_same in zip(inputs, same, strict=True)], [x[:, steps] for x in valid]
-
-    first, counts = at(steps.start)
+    first = [x if is_same else x[:, 0] for x, is_same in zip(inputs, same, strict=True)]
+    is_large = _are_large(tensors)
 
     def made():
-        before = with_tensors(begin(first) if begins else state, inputs)
-        of_begin = OfTensors(begin, cell, (first,), torch.is_tensor) if begins else None
-        of_step = OfTensors(step, cell, (before, first, *(counts or [None])), torch.is_tensor)
-        loop = TimeLoop(of_step, of_begin, weights, tree.flatten(before), first, counts)
-        return loop, of_step.is_closed and (of_begin is None or of_begin.is_closed)
+        before, of_first = with_tensors(begin(first), inputs), [x[:, 0] for x in valid]
+        of_begin = OfTensors(begin, cell, (first,), torch.is_tensor)
+        of_steps = [OfTensors(step, cell, (before, first, *(of_first or [None])), torch.is_tensor) for step in steps]
+        # In a small layer, it takes no time after the loop, whose program is then one for all T.
+        of_end = OfTensors(finish, cell, (before,), torch.is_tensor) if is_large else None
+        loop = TimeLoop(of_steps, of_begin, of_end, weights, tree.flatten(before), first, of_first)
+        return loop, all(function.is_closed for function in (of_begin, *of_steps, *filter(None, [of_end])))
 
     training, kept = _kept.get()
-    key = key, training, tuple(same), begins, global_settings()
-    loop = _loops_of(cell, kept).time_loop(made, key, [*weights, *tree.flatten(state), *first, *counts])
+    key = key, training, tuple(same), is_large, global_settings()
+    loop = _loops_of(cell, kept).time_loop(made, key, [*weights, *first, *valid], is_large)
     if loop is None:
         return None
-    before = () if loop.begins_with_numbers else begin(first) if begins else state
-    return loop(weights, tree.flatten(with_tensors(before, inputs)), *at(steps), steps.stop - steps.start)
+    before = () if loop.begins_with_numbers else begin(first)
+    state, outputs = loop(
+        weights, tree.flatten(with_tensors(before, inputs)), inputs, valid, list(itertools.accumulate(counts))
+    )
+    return state if loop.finishes else finish(state), outputs
 
 
 def _can_loop(tensors):
-    """Whether a program in C++ may run all steps: it has no derivative, and a larger compiled graph does without."""
+    """Whether a program in C++ may run all steps: it has no derivative, and a larger compiled graph does without small ones.
+
+    It reads and writes float32 instead of half precision, which takes a large layer longer than compiled operations.
+    """
+    is_large = _are_large(tensors)
     return (
         not torch.compiler.is_compiling()
         and torch._C._functorch.peek_interpreter_stack() is None
         and not torch.jit.is_tracing()
-        and not is_recording_for_compiler()
+        and (is_large or not is_recording_for_compiler())
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
         and (is_recording() or all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors))
         and all(tensor.device.type == "cpu" for tensor in tensors)
-        and not _are_large(tensors)
+        and not (is_large and any(tensor.dtype in HALF for tensor in tensors))
     )
 
 
@@ -207,19 +214,21 @@ class _Loops:
             _kinds.add(kind)
         return program
 
-    def time_loop(self, made, key, tensors):
+    def time_loop(self, made, key, tensors, is_large):
         """A `TimeLoop`, or `None` if there is none.
 
         Args:
             made: Function that returns a new one, and whether it does all that its function does.
             key: Hashable: everything that determines it, except the settings and the properties of the tensors.
             tensors: List of tensors.
+            is_large: Boolean, whether it pays off at once.
         """
         self._loop_calls += 1
         place = (key, *((tensor.shape, tensor.dtype) for tensor in tensors))
         if place in self._time_loops or is_recording():
             return self._time_loops.get(place)
-        if self._is_known and self._loop_calls >= CALLS_BEFORE_LOOPS * self._patience and not self._has_no_loop:
+        wanted_calls = self._patience * (1 if is_large else CALLS_BEFORE_LOOPS)
+        if self._is_known and self._loop_calls >= wanted_calls and not self._has_no_loop:
             self._was_compiled = True
             try:
                 loop, is_closed = made()

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import math
 import os
 import pathlib
 import shutil
@@ -13,7 +14,12 @@ import torch
 
 from keras_ratesnn._core.backend.torch.recorder.compiler import lock
 
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fopenmp-simd")
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
+_THREADS = ("-fopenmp", "-fopenmp-simd")
+"""Flags of compilers for threads, and for those that have none."""
+
+_ELEMENTS_OF_A_THREAD = 2**15
+"""For fewer a thread takes longer to start than to compute, as PyTorch has it."""
 
 
 @functools.lru_cache(None)
@@ -24,8 +30,12 @@ def _compiled(text):
     with tempfile.TemporaryDirectory() as folder:
         source, library = pathlib.Path(folder, "loop.cpp"), pathlib.Path(folder, "loop.so")
         source.write_text(text)
-        command = [compiler, *_FLAGS, "-shared", "-fPIC", "-o", str(library), str(source)]
-        subprocess.run(command, check=True, capture_output=True)
+        for flag in _THREADS:
+            command = [compiler, *_FLAGS, flag, "-shared", "-fPIC", "-o", str(library), str(source)]
+            compilation = subprocess.run(command, check=False, capture_output=True)
+            if not compilation.returncode:
+                break
+        compilation.check_returncode()
         return ctypes.CDLL(str(library))
 
 
@@ -34,42 +44,71 @@ class _Program(NamedTuple):
 
     Attributes:
         library: What `_compiled` returned.
-        batch: Integer.
-        features: Integer, the number of neurons of a sample.
+        shape: Tuple, that of the inputs of one step.
         axes: As in `text.Text`, a tuple.
         results: Tuple of the shape, the dtype, and whether there is one for each step, of what it returns.
     """
 
     library: ctypes.CDLL
-    batch: int
-    features: int
+    shape: tuple[int, ...]
     axes: tuple[tuple[bool, int], ...]
     results: tuple[tuple[tuple[int, ...], torch.dtype, bool], ...]
 
-    def empty(self, timesteps):
-        """New tensors for the results."""
-        return [
-            torch.empty((shape[0], timesteps, *shape[1:]) if has_steps else shape, dtype=dtype)
-            for shape, dtype, has_steps in self.results
-        ]
+    def order(self, tensors):
+        """The axes of features in the order in which the largest tensor has them in memory, the outermost first."""
+        with_features = [(x, axes) for x, (has_features, axes) in zip(tensors, self.axes, strict=True) if has_features]
+        largest, axes = max(with_features, key=lambda pair: pair[0].numel())
+        return _order_of(largest.shape[1 - axes :], largest.stride()[1 - axes :])
 
-    def __call__(self, timesteps, tensors):
-        tensors, strides = zip(*(_laid_out(x, *axes) for x, axes in zip(tensors, self.axes, strict=True)), strict=True)
-        outputs = self.empty(timesteps)
-        flat = [stride for pair in strides for stride in pair]
-        arrays = _pointers(tensors), (ctypes.c_int64 * len(flat))(*flat), _pointers(outputs)
-        self.library.run(*map(ctypes.c_int64, (self.batch, self.features, timesteps)), *arrays)
+    def empty(self, order, timesteps):
+        """New tensors for the results, with features in an order in memory."""
+        back = [order.index(axis) for axis in range(len(order))]
+        found = []
+        for shape, dtype, has_steps in self.results:
+            if has_steps or shape == self.shape:
+                axes = [timesteps] * has_steps + [shape[1 + axis] for axis in order]
+                found.append(_in_order(torch.empty((shape[0], *axes), dtype=dtype), back))
+            else:
+                found.append(torch.empty(shape, dtype=dtype))
+        return found
+
+    def __call__(self, ends, tensors):
+        order = self.order(tensors)
+        laid_out = [_laid_out(x, order, *axes) for x, axes in zip(tensors, self.axes, strict=True)]
+        strides = [stride for _, pair in laid_out for stride in pair]
+        outputs, (batch, *features) = self.empty(order, ends[-1]), self.shape
+        threads = max(1, min(torch.get_num_threads(), math.prod(self.shape) * ends[-1] // _ELEMENTS_OF_A_THREAD))
+        self.library.run(
+            *map(ctypes.c_int64, (batch, math.prod(features), ends[-1])),
+            (ctypes.c_int64 * len(ends))(*ends),
+            ctypes.c_int64(threads),
+            _pointers([tensor for tensor, _ in laid_out]),
+            (ctypes.c_int64 * len(strides))(*strides),
+            _pointers(outputs),
+        )
         return outputs
+
+
+@functools.lru_cache(1024)
+def _order_of(shape, strides):
+    return sorted(range(len(shape)), key=lambda axis: -strides[axis] if shape[axis] > 1 else 0)
+
+
+def _in_order(tensor, order):
+    """A view of a tensor with its last axes in another order."""
+    first = tensor.ndim - len(order)
+    return tensor.permute(*range(first), *(first + axis for axis in order))
 
 
 def _pointers(tensors):
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
-def _laid_out(tensor, has_features, axes):
-    """`(tensor, (stride of the batch, stride of time))`, with its features one after the other in memory."""
+def _laid_out(tensor, order, has_features, axes):
+    """`(tensor, (stride of the batch, stride of time))`, with its features one after the other in memory, in an order."""
     has_time = tensor.ndim > axes
     if has_features:
+        tensor = _in_order(tensor, order)
         expected = 1
         for size, stride in zip(reversed(tensor.shape[1 + has_time :]), reversed(tensor.stride()), strict=False):
             if size != 1 and stride != expected:
@@ -96,17 +135,18 @@ def number_of(text, *sizes):
 
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
-_library.define("time_loop(int number, int timesteps, Tensor[] tensors) -> Tensor[]")
+_library.define("time_loop(int number, int[] ends, Tensor[] tensors) -> Tensor[]")
 
 
 @torch.library.impl(_library, "time_loop", "CompositeExplicitAutograd")
-def _run_loop(number, timesteps, tensors):
-    return _programs[number](timesteps, tensors)
+def _run_loop(number, ends, tensors):
+    return _programs[number](ends, tensors)
 
 
 @torch.library.register_fake("keras_ratesnn::time_loop", lib=_library)
-def _shapes_of_loop(number, timesteps, tensors):
-    return _programs[number].empty(timesteps)
+def _shapes_of_loop(number, ends, tensors):
+    program = _programs[number]
+    return program.empty(program.order(tensors), ends[-1])
 
 
 run = torch.ops.keras_ratesnn.time_loop.default

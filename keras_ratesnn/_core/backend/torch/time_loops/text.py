@@ -1,4 +1,4 @@
-"""The text of a program in C++: a traced step of neurons, as the body of a loop over time."""
+"""The text of a program in C++: traced steps of neurons, as the bodies of loops over time."""
 
 import functools
 import itertools
@@ -14,7 +14,7 @@ _aten = torch.ops.aten
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.bool: "int32_t"}
 """The types in C++. Booleans are as wide as the numbers beside them: loops with others are not vectorised."""
 
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
 """What is converted before and after the loop, and not computed with."""
 
 
@@ -52,9 +52,14 @@ def value_of(node):
     return node.meta["val"]
 
 
+def results_of(module):
+    """What a graph module returns, a list of tensors."""
+    return [value_of(node) for node in module.graph.output_node().args[0]]
+
+
 def stored(dtype):
     """The dtype of the tensors that a program reads and writes."""
-    return torch.float32 if dtype in _HALF else dtype
+    return torch.float32 if dtype in HALF else dtype
 
 
 def _type(dtype):
@@ -108,75 +113,142 @@ _FILLED = {_aten.zeros_like.default: 0, _aten.ones_like.default: 1}
 
 
 class Text:
-    """The program of a step in C++.
+    """The program of the steps of some phases in C++, one loop for each phase, after the other.
 
     Args:
-        module: The graph module of a step: of weights, state, inputs and valid rows, to the next state and outputs.
+        modules: List of the graph module of a step of each phase: of weights, state, inputs and valid rows, to the next state
+            and outputs.
+        end: Graph module of weights and the last state to what is returned instead of it, or `None`.
         shape: Tuple, that of the inputs.
-        groups: List of the lengths of these four lists.
+        groups: List of the lengths of the lists of weights, state, inputs and valid rows.
         numbers: List of the numbers that the state is at the beginning, or `None` if it reads it.
 
     Attributes:
         axes: For each tensor that the program reads, in order, whether it has features, and its number of axes without time.
-        of_weights: Function of the weights that returns the last of these tensors.
     """
 
-    def __init__(self, module, shape, groups, numbers):
-        self._module, self._shape = module, shape
-        remaining = iter(module.graph.find_nodes(op="placeholder"))
-        weights, state, inputs, valid = (list(itertools.islice(remaining, count)) for count in groups)
-        # Nodes that are one number, those of weights alone, and all others, with their names.
-        self._constants = _constants(module)
-        self._fixed, self._names = set(weights), {}
-        self._used: dict[fx.Node, str] = {}
+    def __init__(self, modules, end, shape, groups, numbers):
+        self.shape = shape
         self.axes: list[tuple[bool, int]] = []
-        self._pointers, self._before, self._step, self._body, self._after = [], [], [], [], []
-        for index, node in enumerate(state):
-            kind = _type(value_of(node).dtype)
-            first = _literal(numbers[index], kind) if numbers else self._read(node, value_of(node).shape, False)
+        self._pointers, self._before = [], []
+        nodes = iter(modules[0].graph.find_nodes(op="placeholder"))
+        _, state, inputs, valid = ([value_of(node) for node in itertools.islice(nodes, count)] for count in groups)
+        for index, like in enumerate(state):
+            kind = _type(like.dtype)
+            first = _literal(numbers[index], kind) if numbers else self.read(like, like.shape, False)
             self._before.append(f"{kind} state_{index}[BLOCK];\nfor (int j = 0; j < n; ++j) state_{index}[j] = {first};")
-            self._body.append(f"const {kind} {node.name} = state_{index}[j];")
-            self._names[node] = node.name
-        for node in (*inputs, *valid):
-            self._names[node] = self._declared(node, value_of(node).shape, True)
-        for node in module.graph.nodes:
-            if node.op == "call_function" and node not in self._constants:
-                self._write(node)
-        for index, result in enumerate(module.graph.output_node().args[0]):
-            self._write_result(index, result, len(state))
-        self.of_weights = self._graph_of_weights(weights)
+        at_steps = [self.read(like, like.shape, True) for like in (*inputs, *valid)]
+        last = state if end is None else results_of(end)
+        outputs = results_of(modules[0])[len(state) :]
+        for index, like in enumerate((*last, *outputs)):
+            place = "b * features + f" if self.has_features(like.shape) else "b" if like.shape else "0"
+            place = place if index < len(last) else "b * steps * features + f"
+            kind = _type(like.dtype)
+            self._pointers.append(f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + {place};")
+
+        def at_step(index, like, text):
+            if index < len(state):
+                if like.dtype in HALF:
+                    raise ValueError("a state is rounded at each step")
+                return f"state_{index}[j] = {text};"
+            if like.shape != shape:
+                raise ValueError(f"an output has the shape {tuple(like.shape)}")
+            return f"out_{index - len(state) + len(last)}[t * features + j] = {text};"
+
+        def at_end(index, like, text):
+            if self.has_features(like.shape):
+                return f"out_{index}[j] = {text};"
+            return f"if ({'f + j' if like.shape else 'b + f + j'} == 0) out_{index}[0] = {text};"
+
+        parts = [_Part(self, module, groups, at_steps, at_step) for module in modules]
+        loops, first = [], "0"
+        for number, part in enumerate(parts):
+            loops.append(_LOOP.substitute(part.lines, first=first, end=f"ends[{number}]"))
+            first = f"ends[{number}]"
+        if end is None:
+            body = [at_end(index, like, f"state_{index}[j]") for index, like in enumerate(state)]
+            lines = {"before": "", "body": "\n".join(body)}
+        else:
+            parts.append(_Part(self, end, groups[:2], [], at_end))
+            lines = parts[-1].lines
+        self._parts, self._lines = parts, {"loops": "\n".join(loops), "end": _END.substitute(lines)}
 
     def __str__(self):
-        parts = {
-            "pointers": self._pointers,
-            "before": self._before,
-            "step": self._step,
-            "body": self._body,
-            "after": self._after,
-        }
-        return _PROGRAM.substitute({name: "\n".join(lines) for name, lines in parts.items()})
+        return _PROGRAM.substitute(self._lines, pointers="\n".join(self._pointers), before="\n".join(self._before))
 
-    def _is_row(self, shape):
+    def of_weights(self, *weights):
+        """The last of the tensors that the program reads, a list: one for each feature, or one for all."""
+        return [value for part in self._parts for value in part.of_weights(*weights)]
+
+    def is_row(self, shape):
         """Whether there is one number for each sample."""
-        return len(shape) > 0 and shape[0] == self._shape[0] and math.prod(shape[1:]) == 1
+        return len(shape) > 0 and shape[0] == self.shape[0] and math.prod(shape[1:]) == 1
 
-    def _read(self, node, shape, has_steps):
-        """The text that reads a tensor at a step."""
-        index, has_features = len(self.axes), bool(shape) and not self._is_row(shape)
-        if has_features and shape != self._shape:
+    def has_features(self, shape):
+        """Whether there is one number for each neuron."""
+        return len(shape) > 0 and not self.is_row(shape)
+
+    def read(self, like, shape, has_steps):
+        """The text that reads a tensor like this one at a step."""
+        index, has_features = len(self.axes), self.has_features(shape)
+        if has_features and shape != self.shape:
             raise ValueError(f"a tensor of the shape {tuple(shape)}")
         self.axes.append((has_features, len(shape)))
-        kind = "bool" if value_of(node).dtype == torch.bool else _type(value_of(node).dtype)
+        kind = "bool" if like.dtype == torch.bool else _type(like.dtype)
         offset = f"b * strides[{2 * index}]{' + f' if has_features else ''}"
         self._pointers.append(f"const {kind}* in_{index} = static_cast<const {kind}*>(inputs[{index}]) + {offset};")
         place = [f"t * strides[{2 * index + 1}]"] * has_steps + ["j"] * has_features
         return f"in_{index}[{' + '.join(place) or 0}]"
 
-    def _declared(self, node, shape, has_steps):
+
+class _Part:
+    """The loop of a phase, or what follows the last one.
+
+    Args:
+        program: The `Text`.
+        module: A graph module.
+        groups: List of the lengths of its lists of arguments, as in `Text`.
+        at_steps: List of the texts that read inputs and valid rows.
+        stored: Function `(index, like, text)` that returns the line which stores a result.
+
+    Attributes:
+        lines: Dictionary of the lines `before` a loop, at the beginning of `each_step`, and for each neuron, its `body`.
+    """
+
+    def __init__(self, program, module, groups, at_steps, stored):
+        self._program, self._module, self._shape = program, module, program.shape
+        nodes = iter(module.graph.find_nodes(op="placeholder"))
+        weights, state, *others = (list(itertools.islice(nodes, count)) for count in groups)
+        # Nodes that are one number, those of weights alone, and all others, with their names.
+        self._constants = _constants(module)
+        self._fixed, self._names = set(weights), {}
+        self._used: dict[fx.Node, str] = {}
+        self._before: list[str] = []
+        self._each_step: list[str] = []
+        self._body: list[str] = []
+        for index, node in enumerate(state):
+            self._names[node] = self._declared(node, f"state_{index}[j]", self._body)
+        for node, text in zip(itertools.chain.from_iterable(others), at_steps, strict=True):
+            lines = self._body if program.has_features(value_of(node).shape) else self._each_step
+            self._names[node] = self._declared(node, text, lines)
+        for node in module.graph.nodes:
+            if node.op == "call_function" and node not in self._constants:
+                self._write(node)
+        for index, result in enumerate(module.graph.output_node().args[0]):
+            like = value_of(result)
+            if like.dtype == torch.bool:
+                raise ValueError("a result is a boolean")
+            self._body.append(stored(index, like, self._operand(result, _type(like.dtype), like.shape)))
+        parts = {"before": self._before, "each_step": self._each_step, "body": self._body}
+        self.lines = {name: "\n".join(lines) for name, lines in parts.items()}
+        self.of_weights = self._graph_of_weights(weights)
+
+    def _is_row(self, shape):
+        return self._program.is_row(shape)
+
+    def _declared(self, node, text, lines):
         """The name of what is read from a tensor."""
-        text = f"const {_type(value_of(node).dtype)} {node.name} = {self._read(node, shape, has_steps)};"
-        has_features, _ = self.axes[-1]
-        (self._body if has_features else self._step if has_steps else self._before).append(text)
+        lines.append(f"const {_type(value_of(node).dtype)} {node.name} = {text};")
         return node.name
 
     def _write(self, node):
@@ -201,7 +273,7 @@ class Text:
             raise ValueError(f"{node.target} with a result of the shape {tuple(shape)}")
         # It is rounded after the loop: nothing may read what was rounded.
         is_chosen = node.target in (_aten._to_copy.default, _aten.where.self)
-        if dtype in _HALF and not (
+        if dtype in HALF and not (
             is_chosen and all(user.op == "output" or user.target is _aten.where.self for user in node.users)
         ):
             raise ValueError(f"{node.target} computes in {dtype}")
@@ -212,7 +284,7 @@ class Text:
         if name in _COMPARISONS:
             nodes = node.all_input_nodes
             dtype = functools.reduce(torch.promote_types, (value_of(argument).dtype for argument in nodes))
-            if dtype in _HALF:
+            if dtype in HALF:
                 raise ValueError(f"{target} compares in {dtype}, to which numbers are rounded")
             kind = _type(dtype)
             return f" {_COMPARISONS[name]} ".join(self._operand(argument, kind, shape) for argument in node.args)
@@ -244,36 +316,16 @@ class Text:
                 if own and (shape != self._shape or (len(own) == len(shape) and own[0] != 1)):
                     raise ValueError("weights are not of neurons")
                 if argument not in self._used:
-                    self._used[argument] = self._declared(argument, self._shape if own else (), False)
+                    text = self._program.read(value_of(argument), self._shape if own else (), False)
+                    self._used[argument] = self._declared(argument, text, self._body if own else self._before)
                 return f"({kind}){self._used[argument]}"
             if own and len(own) != len(shape):
                 raise ValueError("rows become features")
             return f"({kind}){self._names[argument]}"
         return _literal(argument, kind)
 
-    def _write_result(self, index, result, states):
-        if value_of(result).dtype == torch.bool:
-            raise ValueError("a result is a boolean")
-        shape, kind = value_of(result).shape, _type(value_of(result).dtype)
-        text = self._operand(result, kind, shape)
-        is_row = self._is_row(shape)
-        if index >= states:
-            if shape != self._shape:
-                raise ValueError(f"an output has the shape {tuple(shape)}")
-            self._pointers.append(f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + b * steps * features + f;")
-            self._body.append(f"out_{index}[t * features + j] = {text};")
-            return
-        if value_of(result).dtype in _HALF:
-            raise ValueError("a state is rounded at each step")
-        self._body.append(f"state_{index}[j] = {text};")
-        place = "b" if is_row else "b * features + f" if shape else "0"
-        self._pointers.append(f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + {place};")
-        first = "if (f == 0) " if is_row else "if (b == 0 && f == 0) "
-        copied = f"for (int j = 0; j < n; ++j) out_{index}[j] = state_{index}[j];"
-        self._after.append(copied if shape and not is_row else f"{first}out_{index}[0] = state_{index}[0];")
-
     def _graph_of_weights(self, weights):
-        """A function of the weights that returns those values that the program reads, one for each feature, or one for all."""
+        """A function of the weights that returns a list of those values that the phase reads."""
         graph, places = fx.Graph(), {}
         for node in weights:
             places[node] = graph.placeholder(node.name)
@@ -349,23 +401,36 @@ inline float exponential(float x) {
   return p * power_of_two(half) * power_of_two(exponent - half);
 }
 
-extern "C" void run(int64_t batch, int64_t features, int64_t steps, const void* const* inputs, const int64_t* strides,
-                    void* const* outputs) {
+extern "C" void run(int64_t batch, int64_t features, int64_t steps, const int64_t* ends, int64_t threads,
+                    const void* const* inputs, const int64_t* strides, void* const* outputs) {
   const int64_t blocks = (features + BLOCK - 1) / BLOCK;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t index = 0; index < batch * blocks; ++index) {
     const int64_t b = index / blocks, f = index % blocks * BLOCK;
     const int n = features - f < BLOCK ? static_cast<int>(features - f) : BLOCK;
 $pointers
-    const int64_t t = 0;
 $before
-    for (int64_t t = 0; t < steps; ++t) {
-$step
+$loops
+$end
+  }
+}
+""")
+
+_LOOP = string.Template("""    {
+$before
+      for (int64_t t = $first; t < $end; ++t) {
+$each_step
+#pragma omp simd
+        for (int j = 0; j < n; ++j) {
+$body
+        }
+      }
+    }""")
+
+_END = string.Template("""    {
+$before
 #pragma omp simd
       for (int j = 0; j < n; ++j) {
 $body
       }
-    }
-$after
-  }
-}
-""")
+    }""")
