@@ -218,11 +218,15 @@ def test_a_file_that_is_no_record_is_named(content, tmp_path, capsys):
     assert str(path) in error_of(of_overview, capsys, overview.main)
 
 
-def test_the_overview_is_one_picture(record, tmp_path):
+def test_the_overview_is_one_picture(record, tmp_path, capsys):
     path = tmp_path / "overview.png"
     arguments = ["--record", str(record / "digits.json"), "--output", str(path)]
     assert overview.main(arguments) == 0
     assert path.read_bytes().startswith(b"\x89PNG")
+    write_clothes(tmp_path)
+    capsys.readouterr()
+    inside = [*arguments, "--network", "fashion_mnist_maxformer_integer", "--data-dir", tmp_path]
+    assert "`--network` must be a network with layers of neurons. Received" in error_of(inside, capsys, overview.main)
 
 
 # After a few steps moving statistics are still those of the start.
