@@ -10,9 +10,10 @@ import dataclasses
 import keras
 
 from keras_ratesnn import quantize_aware, spikify
-from recipes import catalogue, command_line, device, markdown, run
+from recipes import catalogue, command_line, markdown, pipeline, run
 from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.setting_names import OF_SPIKING, OF_TEACHING
+from recipes.stages import SpikingStage
 
 RATE = "The converted network is fine-tuned by the rate gradient in one window."
 UNUSED = {**dict.fromkeys({*OF_TEACHING, *OF_SPIKING} - {"levels", "weights"}, RATE), "timesteps": "Pass --timesteps."}
@@ -31,32 +32,33 @@ def add_arguments(parser):
 def convert(arguments):
     with command_line.mistakes():
         recipe = catalogue.chosen(arguments, UNUSED)
-        tuning = dataclasses.replace(
-            recipe, epochs=arguments.fine_tuning_epochs, learning_rate=recipe.learning_rate / SMALLER_STEPS
-        )
         recipe.check_classifies("convert")
         if recipe.has_time:
             raise ValueError(f"{recipe.name} has an input with time, but calibration needs images without time.")
         dataset = recipe.load(arguments.data_dir)
+        pipeline.check(dataset, recipe)
+        run.prepare(recipe, dataset)
     try:
-        measure(recipe, tuning, dataset, arguments.timesteps)
+        measure(recipe, dataset, arguments.timesteps, arguments.fine_tuning_epochs)
     except run.Diverged as error:
         raise Ended(f"the training diverged: {error}. {SMALLER}", DIVERGED) from error
 
 
-def measure(recipe, tuning, dataset, numbers_of_steps):
+def measure(recipe, dataset, numbers_of_steps, tuning_epochs):
     """Trains the ordinary network of a recipe, converts and fine-tunes it for each number of steps, and prints a table."""
-    device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
-    ordinary = recipe.ordinary_network(dataset)
-    run.compile_model(ordinary, recipe, dataset)
-    accuracy = run.trained_accuracy(ordinary, recipe, dataset)
+    ordinary, alone = recipe.ordinary_network(dataset), dataclasses.replace(recipe, spiking=None)
+    run.compile_model(ordinary, alone, dataset)
+    accuracy = run.trained_accuracy(ordinary, alone, dataset)
     trained = f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs"
     print(f"{trained}, {recipe.tested} accuracy {accuracy:.4f}\n")
-    columns = ("T", "spiking, calibrated", f"after {tuning.epochs} epochs of rate-based training")
+    columns = ("T", "spiking, calibrated", f"after {tuning_epochs} epochs of rate-based training")
     print(markdown.heading(columns), flush=True)
     images = run.calibration_images(dataset)
+    changed = {"epochs": tuning_epochs, "learning_rate": recipe.learning_rate / SMALLER_STEPS}
     for timesteps in numbers_of_steps:
+        stage = SpikingStage(timesteps=timesteps, levels=recipe.levels, weights=recipe.spiking.weights)
+        tuning = dataclasses.replace(recipe, **changed, spiking=stage)
         spiking = spikify(ordinary, timesteps, neuron=recipe.converted_neuron, calibrate=images, verbose=0)
         if recipe.spiking.weights is not None:
             spiking = quantize_aware(spiking, recipe.spiking.weights)

@@ -12,6 +12,7 @@ import numpy as np
 import keras_ratesnn as rsnn
 from recipes import command_line, figures, plots
 from recipes.benchmark import against_timesteps
+from recipes.checks import mistake
 
 RECORD = pathlib.Path(__file__).parent.parent / "docs" / "images" / "against_timesteps" / "digits.json"
 
@@ -33,6 +34,9 @@ def overview(arguments):
         plots.new_figure(1, 1, arguments.output)
         record = against_timesteps.read_record(arguments.record)
         model, dataset = figures.model_and_data(arguments.network, arguments.data_dir)
+        if not any(isinstance(layer, rsnn.layers.Neuron) for layer in model.network.layers):
+            remedy = "Those inside of another network are not drawn: choose one such as digits."
+            raise mistake("--network", "a network with layers of neurons", arguments.network, remedy)
         if not 0 <= arguments.image < len(dataset.test_images):
             raise ValueError(
                 f"`--image` must be from 0 to {len(dataset.test_images) - 1}. Received: --image={arguments.image}."

@@ -11,6 +11,7 @@ from keras_ratesnn import analysis
 from recipes import catalogue, command_line, plots, run
 from recipes.data.dataset import check_in_memory
 from recipes.recipe_checks import unfit
+from recipes.setting_names import OF_TEACHING
 
 OF_TWINS = dict.fromkeys(("gradient", "windows", "random_steps"), "Twins have several.")
 WITHOUT = {
@@ -42,7 +43,8 @@ def probe(arguments):
     with command_line.mistakes():
         if arguments.plot:
             plots.new_figure(1, 1, arguments.plot)
-        recipe = catalogue.chosen(arguments, {**OF_TWINS, **dict.fromkeys(WITHOUT, "Twins are trained without it.")})
+        without = dict.fromkeys((*WITHOUT, *OF_TEACHING), "Twins are trained without it.")
+        recipe = catalogue.chosen(arguments, {**OF_TWINS, **without})
         recipe.check_classifies("probe")
         recipe = recipe.with_settings(f"{key}={value}" for key, value in WITHOUT.items())
         if recipe.temporal == "delays":

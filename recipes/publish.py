@@ -103,7 +103,8 @@ def publish(
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.
-        SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, name=name).save(path)
+        options = {"mask_value": model.mask_value, "name": name}
+        SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, **options).save(path)
         if half:
             half_precision.halve(path)
         if place is None and url is None and path.stat().st_size > LARGEST_SHIPPED:
@@ -184,7 +185,7 @@ def measured(model, folder, data_dir, timesteps):
 
 def of_integers(model, folder, data_dir):
     """What the card of a model that was trained with quantised weights says of integers: see `Card`. Nothing if the network has
-    layers that integers cannot compute.
+    layers that integers cannot compute, or its inputs are no integers.
 
     Args:
         model: The trained `SpikingModel` of a run.
@@ -194,10 +195,11 @@ def of_integers(model, folder, data_dir):
     dataset = recipe_of(folder).load(data_dir)
     try:
         chip = integer(model, verbose=False)
-    except ValueError as error:
+        logits = chip.integer_logits(dataset.test_images)
+    except (TypeError, ValueError) as error:
         print(f"note: no network of integers is on the card. {error}")
         return {}
-    accuracy = np.mean(chip.integer_logits(dataset.test_images).argmax(axis=-1) == dataset.test_labels)
+    accuracy = np.mean(logits.argmax(axis=-1) == dataset.test_labels)
     with tempfile.TemporaryDirectory() as temporary:
         sizes = [export_c(chip, pathlib.Path(temporary, "net.c"), cache_input=cache) for cache in (True, False)]
     found = {"constants": sizes[0].constants, "memory": sizes[0].memory, "memory_without_cache": sizes[1].memory}

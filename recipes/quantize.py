@@ -9,6 +9,7 @@ epochs with quantised weights, `rsnn.quantize_aware`. `--out DIR` keeps each as 
 """
 
 import functools
+import json
 import pathlib
 import tempfile
 import warnings
@@ -108,9 +109,9 @@ def _print_integers(arguments, recipe, dataset, images, labels):
     for weights in arguments.weights or WEIGHTS:
         print_row(weights, "converted", cells(model, weights, in_floats))
         folder = arguments.out and RunFolder(arguments.out / f"{arguments.name}-{weights}-{epochs}epochs")
-        trained = _found(folder)
+        few_epochs = recipe.with_settings(_settings(arguments.name, weights, epochs))
+        trained = _found(folder, few_epochs, dataset)
         if trained is None:
-            few_epochs = recipe.with_settings(_settings(arguments.name, weights, epochs))
             trained = _trained(_with(model, timesteps), dataset, few_epochs)
             if folder is not None:
                 _save(trained, dataset, few_epochs, folder)
@@ -132,10 +133,19 @@ def _settings(name, weights, epochs):
     return [f"{key}={value}" for key, value in settings.items()]
 
 
-def _found(folder):
-    """The network that an earlier command trained, or `None`."""
+def _found(folder, recipe, dataset):
+    """The network that an earlier command trained in the same way, or `None`."""
     if folder is None or not folder.result.exists():
         return None
+    with command_line.mistakes():
+        record = folder.read_result()
+    # As read from a file: tuples become lists.
+    wanted = {"settings": json.loads(json.dumps(recipe.settings())), "train_images": dataset.train_size}
+    if any(record.get(name) != value for name, value in wanted.items()):
+        raise command_line.Ended(
+            f"{folder.path} has a network that was trained with other settings or data. Pass another folder with --out, or "
+            "remove it: the network is then trained again."
+        )
     try:
         return checkpoint.load_model(folder.last, compile=False)
     except (ValueError, OSError) as error:

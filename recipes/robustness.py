@@ -27,7 +27,7 @@ def add_arguments(parser):
 
 
 def attack(arguments):
-    signs = []
+    signs, attacks = [], None
     for name in arguments.names:
         with command_line.mistakes():
             model, dataset = figures.model_and_data(name, arguments.data_dir)
@@ -35,8 +35,11 @@ def attack(arguments):
                 # It follows below the table.
                 warnings.filterwarnings("ignore", "Gradients of model", UserWarning)
                 found = robustness(model, dataset, arguments.test_images, list(arguments.epsilons), arguments.steps)
-        if name == arguments.names[0]:
-            print(markdown.heading(("network", "epsilon", "accuracy", *found.attacks, "all attacks")))
+        if found.attacks != attacks:
+            # A network with another T may be attacked by other methods.
+            columns = ("network", "epsilon", "accuracy", *found.attacks, "all attacks")
+            print(("\n" if attacks else "") + markdown.heading(columns))
+            attacks = found.attacks
         for epsilon, attacked, robust in zip(found.epsilons, found.attacked.T, found.robust, strict=True):
             accuracies = (f"{accuracy:.4f}" for accuracy in (found.accuracy, *attacked, robust))
             print(markdown.row((pathlib.Path(name).name, f"{epsilon:.4f}", *accuracies)), flush=True)

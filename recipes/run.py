@@ -1,5 +1,6 @@
 """One training run: from a recipe and its data to a trained model and a record of the run."""
 
+import concurrent.futures
 import math
 import statistics
 
@@ -96,6 +97,8 @@ def _start_from(recipe, model):
     for what, found in (("weights have other shapes", _shapes), ("neurons have other levels of spikes", _levels)):
         if found(network) != found(model.network):
             raise mistake("start_from", "a pretrained network of this recipe and its settings", name, f"Its {what}.")
+    if stage.weights is None and any(hasattr(layer, "weight_type") for layer in _layers(network)):
+        raise mistake("start_from", "a network of floats, unless weights are set", name, "Set weights=int8, int4 or ternary.")
     return keras_ratesnn.SpikingModel(network, stage.timesteps, stage.gradient, stage.step_mode, mask_value=recipe.mask_value)
 
 
@@ -104,7 +107,15 @@ def _shapes(network):
 
 
 def _levels(network):
-    return {getattr(layer, "levels", None) for layer in network.layers if isinstance(layer, Neuron)}
+    return {getattr(layer, "levels", None) for layer in _layers(network) if isinstance(layer, Neuron)}
+
+
+def _layers(network):
+    """The layers of a network and of networks in it."""
+    for layer in network.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
 
 
 def to_fit(model, recipe, dataset, ordinary_weights=None):
@@ -145,9 +156,7 @@ def _check_width(recipe, dataset):
     if recipe.width <= 1:
         return
     # Nearly all weights connect two layers that both grow with the width.
-    weights = recipe.network(dataset, 1.0).count_params() * recipe.width**2
-    # Resets the numbers in layer names.
-    keras.utils.clear_session(free_memory=False)
+    weights = numbered_anew(lambda: recipe.network(dataset, 1.0).count_params()) * recipe.width**2
     needed, memory = weights * BYTES_OF_A_WEIGHT, device.memory_bytes()
     if needed > memory:
         raise ValueError(
@@ -155,6 +164,12 @@ def _check_width(recipe, dataset):
             f"{weights:,.0f} weights. They take {needed / 2**30:,.0f} GiB with gradients and momenta, but this machine has "
             f"{memory / 2**30:,.0f}. Use a smaller width."
         )
+
+
+def numbered_anew(make):
+    """What a function makes in a thread of its own: Keras numbers the layers of each thread, in their names, from the start."""
+    with concurrent.futures.ThreadPoolExecutor(1) as own:
+        return own.submit(make).result()
 
 
 def compile_model(model, recipe, dataset, arguments=None):
@@ -302,7 +317,9 @@ def compared(model, recipe, dataset, ordinary):
     names, curve = spiking[str(recipe.timesteps)], ordinary.read_result()["curve"]
     comparison = {"ordinary": {name: curve[f"test_{name}"][-1] for name in names}, "spiking": spiking}
     if recipe.ordinary_stage.gives_weights:
-        comparison["converted"] = scores(build(recipe, dataset, ordinary.last), recipe, dataset)
+        # Windows may name layers, whose numbers are others now; here nothing is trained.
+        converted = recipe.with_settings(["windows=1"])
+        comparison["converted"] = scores(build(converted, dataset, ordinary.last), recipe, dataset)
     return comparison
 
 

@@ -7,7 +7,7 @@ import keras
 from keras_ratesnn.distillation import Distiller
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.losses import SelfDistillation, TemporalDistillation
-from keras_ratesnn.metrics import HeadAccuracy
+from keras_ratesnn.metrics import AnytimeAccuracy, HeadAccuracy
 from keras_ratesnn.models import add_branches, load_pretrained
 from keras_ratesnn.spiking_model import SpikingModel
 from recipes import checks
@@ -56,6 +56,9 @@ class Teacher(Taught):
     def check_amount(self):
         if checks.real("teacher_weight", self.amount, above=0, advice="None is without a teacher.") > 1:
             raise ValueError(f"`teacher_weight` must be at most 1. Received: teacher_weight={self.amount}.")
+        names = self.pretrained
+        if names is not None and not (isinstance(names, str) and all(names.split(","))):
+            raise mistake("teachers", "names of pretrained networks with commas between them", names)
 
     def around(self, model, recipe, dataset, ordinary_weights):
         """A model that trains a student, and its arguments of `compile` besides the optimizer.
@@ -67,7 +70,7 @@ class Teacher(Taught):
             ordinary_weights: Path of the checkpoint of the ordinary network, the teacher, or `None`: it is untrained.
         """
         if self.pretrained is not None:
-            teacher = _mean_of(self.pretrained, model)
+            teacher = _mean_of(self.pretrained, model, dataset)
         else:
             teacher = recipe.ordinary_network(dataset)
             if ordinary_weights is not None:
@@ -78,7 +81,7 @@ class Teacher(Taught):
         return distiller, recipe.task.compile_arguments(recipe, dataset)
 
 
-def _mean_of(names, student):
+def _mean_of(names, student, dataset):
     """A model of the mean of the outputs of pretrained networks, which have the inputs and the classes of the student."""
     networks = [load_pretrained(name) for name in names.split(",")]
     for network in networks:
@@ -86,9 +89,11 @@ def _mean_of(names, student):
             shapes = f"from {student.input_shape} to {student.output_shape}"
             its = f"{network.name!r} maps {network.input_shape} to {network.output_shape}."
             raise mistake("teachers", f"pretrained networks {shapes}, as the one that is trained", names, its)
-    inputs = keras.Input(student.input_shape[1:])
+    # Those of the data may have time.
+    inputs = keras.Input(dataset.test_examples().element_spec[0].shape)
     outputs = [network(inputs) for network in networks]
-    return keras.Model(inputs, keras.ops.mean(keras.ops.stack(outputs), axis=0))
+    # A symbolic `keras.ops.stack` is of float32, whatever it stacks.
+    return keras.Model(inputs, keras.layers.Average()(outputs) if outputs[1:] else outputs[0])
 
 
 class Branches(Taught):
@@ -126,9 +131,21 @@ class Steps(Taught):
     def around(self, model, recipe, dataset, ordinary_weights):
         """A `SpikingModel` of the same network that returns the outputs of all steps; otherwise as `Teacher.around`."""
         options = {"return_sequences": True, "name": f"{model.name}_steps", "dtype": model.dtype_policy}
+        options["mask_value"] = model.mask_value
         of_steps = SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, **options)
         loss = TemporalDistillation(beta=self.amount, temperature=self.softness)
-        return of_steps, {"loss": loss, "metrics": [keras.metrics.MeanMetricWrapper(_is_right_in_the_mean, name="accuracy")]}
+        if model.mask_value is None:
+            accuracy = keras.metrics.MeanMetricWrapper(_is_right_in_the_mean, name="accuracy")
+        else:
+            accuracy = _AccuracyAfterAllSteps(model.timesteps)
+        return of_steps, {"loss": loss, "metrics": [accuracy]}
+
+
+class _AccuracyAfterAllSteps(AnytimeAccuracy):
+    """The accuracy of the mean of the steps that are not masked. Their number T is always the same."""
+
+    def result(self):
+        return super().result()[f"{self.name}_t{self.timesteps}"]
 
 
 def _is_right_in_the_mean(y_true, y_pred):

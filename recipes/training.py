@@ -4,6 +4,8 @@ import contextlib
 import os
 import pathlib
 
+import keras
+
 from recipes import catalogue, command_line, engine, pipeline, run
 from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
 from recipes.progress import this_part
@@ -21,7 +23,6 @@ def start(arguments, command):
     with contextlib.ExitStack() as held:
         if not this_process.is_first:
             held.enter_context(contextlib.redirect_stdout(held.enter_context(open(os.devnull, "w"))))
-        held.enter_context(this_process.scope())
         return _run(recipe, arguments, this_process, held)
 
 
@@ -52,10 +53,20 @@ def _run(recipe, arguments, this_process, held):
 
 def _check_spiking(recipe, dataset, folder, this_process):
     """Finds what is wrong with the settings of the spiking network, or that there is no space for it, by building it."""
-    model = run.build(recipe, dataset)
-    fitted = run.to_fit(model, recipe, dataset)
+    with _anew(this_process):
+        model = run.build(recipe, dataset)
+        fitted = run.to_fit(model, recipe, dataset)
     if this_process.is_first:
         folder.check_space(model, fitted)
+
+
+@contextlib.contextmanager
+def _anew(this_process):
+    """A context to build and train in. The names of layers, which `windows` tells apart, do not depend on what was before."""
+    # Not in the scope of several devices, which it would end.
+    keras.utils.clear_session(free_memory=False)
+    with this_process.scope():
+        yield
 
 
 def _is_finished(folder, recipe, this_process, held, restart=False):
@@ -78,9 +89,10 @@ def _begin(folder, recipe, this_process, restart):
 def _train_in(folder, recipe, dataset, this_process, restart=False):
     """Trains a recipe in a locked folder; returns the exit status."""
     try:
-        model, fitted, progress = _prepared(folder, recipe, dataset, this_process, restart)
-        print(introduction(recipe, dataset, model, progress), flush=True)
-        return train(model, fitted, recipe, dataset, folder, progress)
+        with _anew(this_process):
+            model, fitted, progress = _prepared(folder, recipe, dataset, this_process, restart)
+            print(introduction(recipe, dataset, model, progress), flush=True)
+            return train(model, fitted, recipe, dataset, folder, progress)
     except KeyboardInterrupt:
         print(f"\ninterrupted; {folder.resumption}")
         return INTERRUPTED

@@ -1,16 +1,16 @@
 """How many time steps images need if each stops when its class is sure: `python -m recipes.until_sure fashion_mnist`.
 
-For several errors a pretrained network is calibrated on a random half of the test images, by which it was not trained, and
-measured on the other half. The table has means over random halves: of the confidence, the accuracy, the mean number of time
-steps, and the coverage, which is the share of images whose answer is not lost by stopping early. Then images are classified
-with all time steps and until sure, in turns, with batches of several sizes.
+For several errors the network of a run, or a pretrained one, is calibrated on a random half of the test images, by which it was
+not trained, and measured on the other half. The table has means over random halves: of the confidence, the accuracy, the mean
+number of time steps, and the coverage, which is the share of images whose answer is not lost by stopping early. Then images are
+classified with all time steps and until sure, in turns, with batches of several sizes.
 """
 
 import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from recipes import catalogue, command_line, device, markdown, plots
+from recipes import command_line, device, figures, markdown, plots
 from recipes.benchmark import timing
 
 ERRORS = (0.001, 0.002, 0.005, 0.01, 0.02)
@@ -22,7 +22,7 @@ DPI = 180
 
 
 def add_arguments(parser):
-    parser.add_argument("name", help="pretrained network of a recipe that classifies images")
+    parser.add_argument("name", help="folder of a finished run, or name of a shipped network of a recipe")
     command_line.add_data_dir(parser)
     command_line.add_count(parser, "--images", "number of test images", help="number of test images (default: all)")
     errors = "largest shares of answers that stopping early may cost"
@@ -35,8 +35,7 @@ def until_sure(arguments):
     with command_line.mistakes():
         if arguments.plot is not None:
             plots.new_figure(1, 1, arguments.plot)
-        model = rsnn.models.load_pretrained(arguments.name)
-        dataset = catalogue.find(rsnn.models.list_pretrained()[arguments.name].architecture).load(arguments.data_dir)
+        model, dataset = figures.model_and_data(arguments.name, arguments.data_dir)
         images, labels = dataset.test_images[: arguments.images], dataset.test_labels[: arguments.images]
         found = rsnn.analysis.accuracy_until_sure(model, images, labels)
         confidence = {error: found.confidence_for(error) for error in arguments.errors}

@@ -3,6 +3,8 @@
 import importlib
 import pkgutil
 
+import keras
+
 
 def _recipes():
     for info in pkgutil.iter_modules(__path__):
@@ -36,8 +38,13 @@ def chosen(arguments, refused=(), further=(), recipe=None):
 
     Raises:
         TypeError: If a value has the wrong type.
-        ValueError: If there is no such recipe or setting, or a setting has no effect.
+        ValueError: If there is no such recipe or setting, a setting has no effect, or Keras' image data format is another one.
     """
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Recipes take images (height, width, channels). Received: image_data_format='channels_first', a setting of Keras. "
+            "Change it to channels_last in ~/.keras/keras.json."
+        )
     for assignment in arguments.set:
         key = assignment.partition("=")[0]
         if key in refused:

@@ -68,8 +68,8 @@ def by_method(records, recipe, epochs):
     return max(groups.values(), key=lambda group: sum(map(len, group.values())), default={})
 
 
-METHOD = {"normalization", "temporal", "seed", *OF_SPIKING} - {"timesteps", "teacher_weight", "teachers"}
-"""Settings in which compared runs may differ."""
+METHOD = {"normalization", "temporal", "seed", *OF_SPIKING} - {"timesteps", "teacher_weight", "teachers", "temperature"}
+"""Settings in which compared runs may differ: the seed, and what the name of a method tells."""
 
 
 def table(methods, against):

@@ -41,7 +41,7 @@ results of digits and its ordinary network          a spiking network with sever
 results of tasks                                    the same for recipes that do not classify
 """
 
-NAMED = {"name", "normalization", "temporal", "epochs", "train_images", "seed", *OF_SPIKING} - {"temperature"}
+NAMED = {"name", "normalization", "temporal", "epochs", "train_images", "seed", *OF_SPIKING} - {"temperature", "teacher_weight"}
 """Settings that the name of every committed result tells."""
 
 OF_SETTINGS = ("recipe", "gradient", "step mode", "T", "epochs", "training images", "augmentation", "backend")
@@ -177,6 +177,8 @@ def add(folder):
             f"The result of {settings['name']} in {folder.path} has no comparison with the ordinary network. Train it with "
             "--set ordinary=beside or ordinary=first."
         )
+    if "curve" not in record:
+        raise ValueError(f"The result in {folder.path} has no curve, as those of python -m recipes.train have, for the tables.")
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name_of(record)}.json"
     if path.exists() and settings_of(read_json(path)) != settings_of(record):

@@ -91,7 +91,7 @@ def measure_all(recipes, dataset, rounds):
     batch = peer_training.tensors(next(iter(pipeline.training_batches(dataset, recipe))))
     with _empty_caches():
         for method, recipe in recipes.items():
-            made = _trainer(recipe, dataset, method, batch[0][: max(counts)])
+            made = run.numbered_anew(functools.partial(_trainer, recipe, dataset, method, batch[0][: max(counts)]))
             own = {size: functools.partial(made.train_on_batch, *(part[:size] for part in batch)) for size in counts}
             calls = max(measure.compiling_calls(recipe, method)) + measure.WARM_UP_STEPS
             first = {size: _first(own[size], min(calls, count * recipe.epochs)) for size, count in counts.items()}

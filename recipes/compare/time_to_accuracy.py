@@ -21,13 +21,14 @@ from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
 from recipes.compare import training
 from recipes.data.dataset import check_in_memory
 from recipes.run_folder import RunFolder, test_score
+from recipes.setting_names import TEACHERS
 
 METHODS = ["rate-multi", "rate-multi-2", "bptt-multi", "spikingjelly", "spikingjelly-memopt", "snntorch"]
 GOAL, TOLERANCE = "spikingjelly", 0.002
 """The goal of all methods is the test accuracy of this one after its last epoch, minus 0.2 points."""
 
 WITHOUT = {
-    **{"ordinary": "no", "branches": None, "step_distillation": None, "levels": None, "weights": None, "temporal": None},
+    **{"ordinary": "no", **dict.fromkeys(TEACHERS), "levels": None, "weights": None, "temporal": None},
     **{"random_timesteps": None, "one_step_epochs": 0, "normalization": "batch", "mix": "none", "precision": "float32"},
 }
 """Settings that the trainings in other libraries lack, and their values where they are not used."""
@@ -109,6 +110,8 @@ def _checked(recipe):
         if settings[name] != value:
             remedy = f"The other libraries train without it: pass --set {name}={value}, or choose another recipe."
             raise checks.mistake(name, repr(value), settings[name], remedy)
+    if recipe.held_out is not None:
+        raise checks.mistake("held_out", "None", recipe.held_out, "The accuracies are those of test images. Leave it out.")
     if recipe.has_time and recipe.mask_value is None:
         remedy = "The other libraries are given images, or sequences of unequal length; choose another recipe."
         raise checks.mistake("recipe", "one of images or of sequences of unequal length", recipe.name, remedy)

@@ -124,8 +124,15 @@ def test_a_folder_of_another_budget_network_or_data_is_refused(tmp_path, monkeyp
 
     found = probe()
     np.testing.assert_array_equal(probe(margin=0.5, seeds=3).right["one-step"][:2], found.right["one-step"])
+
+    def trained():
+        model = maker(4)()
+        model.set_weights([weight + 1.0 for weight in model.get_weights()])
+        return model
+
     changes = {
         "epochs=1, now 2": {"epochs": 2},
+        "weights=": {"make_model": trained},
         "network=": {"make_model": maker(4, neurons=lambda: LIF(0.25))},
         "compile=": {"make_model": maker(4, learning_rate=0.2)},
         "validation_data=": {"x": 2 * x},

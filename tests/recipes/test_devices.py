@@ -1,5 +1,6 @@
 """`python -m recipes.train NAME --devices N`: several devices train like one, and only the first process writes files."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -7,11 +8,12 @@ import signal
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from helpers import BACKEND, double_precision
 
-from recipes import catalogue, engine, pipeline
+from recipes import catalogue, engine, pipeline, run
 from recipes.data.dataset import Dataset
 from recipes.data.process_share import ProcessShare
 from tests.recipes.recipe_runs import trained
@@ -52,6 +54,22 @@ def test_two_devices_train_a_recipe_as_one(tmp_path, monkeypatch):
     np.testing.assert_allclose(two["curve"]["test_loss"], one["curve"]["test_loss"], rtol=tolerance)
     assert two["device"].startswith("2 x ")
     assert two["batch_per_device"] * 2 == one["batch_per_device"]
+
+
+def test_what_a_wide_network_needs_is_found_on_its_devices():
+    scopes = {"jax": lambda: keras.distribution.DataParallel(devices=["cpu:0"]).scope(), "torch": contextlib.nullcontext}
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        scopes["tensorflow"] = tf.distribute.OneDeviceStrategy("CPU:0").scope
+    recipe = catalogue.find("digits").with_settings(["width=1.01"])
+    keras.layers.ReLU()
+    with scopes[BACKEND]():
+        before = keras.layers.ReLU().name
+        run.prepare(recipe, recipe.load(None))
+        assert (keras.distribution.distribution() is not None) == (BACKEND == "jax")
+        # No layer has a name that another one has already.
+        assert keras.layers.ReLU().name.removeprefix("re_lu_") == str(int(before.removeprefix("re_lu_")) + 1)
 
 
 @pytest.mark.slow

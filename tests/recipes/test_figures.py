@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import shutil
+import types
 
+import numpy as np
 import pytest
 from made_once import made_once
 
@@ -42,6 +44,24 @@ def test_a_network_is_attacked_within_the_range_of_its_training_images(capsys):
     assert small[2] == small[-1] == "1.0000"
     assert float(large[-1]) < 0.5
     assert "must be > 0 and <= 1" in error_of(["digits", "--epsilons", "2"], capsys, robustness.main)
+
+
+def test_networks_that_are_attacked_by_other_methods_have_a_table_of_their_own(capsys, monkeypatch):
+    attacks = {"one": ("noise", "PGD by rate"), "like it": ("noise", "PGD by rate"), "other": ("noise", "PGD by bptt")}
+
+    def robustness_of(name, *settings):
+        numbers = {"epsilons": np.array([0.1]), "attacked": np.array([[0.5], [0.4]]), "robust": np.array([0.3])}
+        return types.SimpleNamespace(attacks=attacks[name], accuracy=1.0, masked=(), **numbers)
+
+    monkeypatch.setattr(figures, "model_and_data", lambda name, data_dir: (name, None))
+    monkeypatch.setattr(robustness, "robustness", robustness_of)
+    assert robustness.main([*attacks]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines] == [
+        *("| network", "|---|---|---|---|---|---|", "| one", "| like it", ""),
+        *("| network", "|---|---|---|---|---|---|", "| other"),
+    ]
+    assert lines[5].split(" | ")[4] == "PGD by bptt"
 
 
 @pytest.mark.parametrize(
@@ -198,11 +218,15 @@ def test_a_file_that_is_no_record_is_named(content, tmp_path, capsys):
     assert str(path) in error_of(of_overview, capsys, overview.main)
 
 
-def test_the_overview_is_one_picture(record, tmp_path):
+def test_the_overview_is_one_picture(record, tmp_path, capsys):
     path = tmp_path / "overview.png"
     arguments = ["--record", str(record / "digits.json"), "--output", str(path)]
     assert overview.main(arguments) == 0
     assert path.read_bytes().startswith(b"\x89PNG")
+    write_clothes(tmp_path)
+    capsys.readouterr()
+    inside = [*arguments, "--network", "fashion_mnist_maxformer_integer", "--data-dir", tmp_path]
+    assert "`--network` must be a network with layers of neurons. Received" in error_of(inside, capsys, overview.main)
 
 
 # After a few steps moving statistics are still those of the start.

@@ -91,6 +91,14 @@ def test_a_run_with_quantised_weights_is_saved_and_published_with_them(tmp_path,
     assert [weights for weights in found if weights] == ["int8", "ternary", "ternary", "int8"]
 
 
+def test_a_network_whose_inputs_are_no_integers_is_published_without_one_of_integers(tmp_path, capsys):
+    trained(tmp_path / "run", "order", "--set", "epochs=1", "weights=int4", "jit_compile=False")
+    texts = ["--name", "order", "--data-set", "order", "--preprocessing", "none", "--licence", "Apache-2.0"]
+    assert publish.main([str(tmp_path / "run"), *texts, "--folder", str(tmp_path)]) == 0
+    assert "note: no network of integers is on the card. `x` must be integers" in capsys.readouterr().out
+    assert json.loads((tmp_path / "cards" / "order.json").read_text())["integers"] == {}
+
+
 def test_a_converted_network_has_integer_neurons_without_a_leak(tmp_path):
     recipe = catalogue.find("digits").with_settings(["ordinary=first", "levels=4", "timesteps=1", "width=0.1"])
     dataset = recipe.load(None)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from keras_ratesnn import layers
-from recipes import callbacks, catalogue, temporal
+from keras_ratesnn.models import load_pretrained
+from recipes import callbacks, catalogue, publish, temporal
+from recipes import run as recipes_run
 from recipes.checkpoint import load_model
 from recipes.compare import results, shuffled
 from recipes.data import japanese_vowels
@@ -93,6 +95,35 @@ def test_the_recipe_trains(run):
     _, record = run
     assert np.isfinite(record["curve"]["loss"]).all()
     assert record["score"] == "accuracy"
+
+
+def test_padding_stays_padding_in_a_published_network_which_teaches_sequences(run, tmp_path):
+    path, record = run
+    texts = ("--name", "vowels", "--data-set", "speech", "--preprocessing", "none", "--licence", "Apache-2.0")
+    assert publish.main([str(path), *texts, "--to", str(tmp_path / "hub")]) == 0
+    data = japanese_vowels.load(path.parent / "data", T)
+    found = load_pretrained(tmp_path / "hub").predict(data.test_images, verbose=0)
+    assert np.isfinite(found).all()
+    assert np.mean(found.argmax(-1) == data.test_labels) == pytest.approx(record["test_accuracy"], abs=1e-6)
+    taught = train(tmp_path, f"teachers={tmp_path / 'hub'}", "teacher_weight=0.5")[1]
+    assert np.isfinite(taught["curve"]["loss"]).all()
+
+
+def test_padding_is_no_step_that_teaches_the_others(tmp_path):
+    write(tmp_path)
+    recipe = catalogue.find("japanese_vowels").with_settings(["width=0.0625", "step_distillation=0.5"])
+    data = recipe.load(tmp_path)
+    model = recipes_run.build(recipe, data)
+    fitted = recipes_run.to_fit(model, recipe, data)
+    # So that all neurons spike, and a step of padding would be one of the first class.
+    random = np.random.default_rng(0)
+    model.set_weights([random.normal(0, 2, weight.shape) ** 2 / 2 for weight in model.get_weights()])
+    *_, bias = model.trainable_variables
+    bias.assign(10.0 * np.eye(japanese_vowels.CLASSES)[0])
+    measured = fitted.evaluate(data.test_images, data.test_labels, return_dict=True, verbose=0)
+    right = model.predict(data.test_images, verbose=0).argmax(-1) == data.test_labels
+    assert measured["accuracy"] == pytest.approx(right.mean(), abs=1e-6)
+    assert np.isfinite(measured["loss"])
 
 
 @pytest.mark.parametrize("name", temporal.TEMPORAL)

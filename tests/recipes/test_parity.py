@@ -23,6 +23,7 @@ RECORDS = [
     record("sltt", 1, 0.88),
     # Of other settings, and of another recipe.
     record("rate", 5, 0.1, learning_rate=3.0),
+    record("rate", 0, 0.3, temperature=4.0),
     record("rate", 0, 0.2, name="other"),
 ]
 

@@ -38,6 +38,7 @@ def test_the_twins_of_a_recipe_are_trained_once_and_their_ladder_is_printed(tmp_
     [
         (["digits", "--set", "gradient=bptt"], "`gradient` cannot be set here. Received: --set gradient=bptt. Twins have"),
         (["digits", "--set", "ordinary=first"], "Twins are trained without it."),
+        (["fashion_mnist_resnet13", "--set", "ordinary_epochs=1"], "Twins are trained without it."),
         (["digits", "--set", "timesteps=1"], "several time steps. Received: timesteps=1"),
         (["japanese_vowels", "--set", "temporal=delays"], "`temporal` must be another one in recipe 'japanese_vowels'"),
         (["digits_detection"], "takes spiking networks that classify images"),

@@ -70,6 +70,10 @@ def test_the_command_finds_trained_networks_again(tmp_path, capsys, monkeypatch)
     sizes = rsnn.export_c(rsnn.integer(model, verbose=False), tmp_path / "net.c")
     assert [sizes.constants, sizes.memory] == [card["integers"][key] for key in ("constants", "memory")]
     capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setitem(catalogue.RECIPES, "digits", dataclasses.replace(few, train_images=65))
+        assert quantize.main(command) == 2
+    assert f"{run} has a network that was trained with other settings or data." in capsys.readouterr().err
     (run / "last.keras").write_bytes(b"no network")
     assert quantize.main(command) == 2
     assert f"{run / 'last.keras'} is damaged. Remove {run}" in capsys.readouterr().err

@@ -57,6 +57,16 @@ def test_a_run_tells_what_the_conversion_brought(tmp_path, capsys):
     assert scores["converted"].keys() == scores["spiking"]["2"].keys()
 
 
+def test_windows_are_those_of_the_same_layers_whatever_was_built_before(tmp_path):
+    windows = "windows={'lif_2':2}"
+    record = trained(tmp_path, "digits", "--set", *TINY, "ordinary=first", "ordinary_epochs=1", "epochs=1", windows)
+    assert record["settings"]["windows"] == {"lif_2": 2}
+    assert "converted" in record["comparison"]
+    layers = checkpoint.load_model(tmp_path / "last.keras").network.layers
+    names = [layer.name for layer in layers if isinstance(layer, rsnn.layers.Neuron)]
+    assert names == ["lif", "lif_1", "lif_2"]
+
+
 def test_a_mistake_costs_no_finished_run_with_its_ordinary_network(tmp_path, capsys, monkeypatch):
     run = ["digits", "--set", *TINY, "ordinary=beside", "epochs=1"]
     trained(tmp_path, *run)
@@ -200,6 +210,9 @@ def test_branches_sit_at_the_ends_of_the_last_stages():
         (["teacher_weight=0.5"], "`teacher_weight` must be None if no ordinary network is trained"),
         (["teachers=digits"], "`teachers` must be None without teacher_weight"),
         (["teacher_weight=0.5", "teachers=nothing"], "`name` must be one of 'digits'"),
+        (["teacher_weight=0.5", "teachers=digits,"], "`teachers` must be names of pretrained networks with commas between"),
+        (["teacher_weight=0.5", "teachers=3"], "`teachers` must be names of pretrained networks with commas between them."),
+        (["start_from="], "`name` must be one of 'digits'"),
         (
             ["teacher_weight=0.5", "teachers=digits,fashion_mnist"],
             "`teachers` must be pretrained networks from (None, 8, 8, 1)",
@@ -264,6 +277,20 @@ def test_a_converted_network_is_trained_on_with_its_scales(tmp_path):
     np.testing.assert_allclose(to_numpy(model(images)), wanted, atol=1e-5)
     with pytest.raises(ValueError, match="Its neurons have other levels of spikes"):
         run.build(recipe, data)
+    # Its neurons are in a network inside of the network.
+    inside = catalogue.find("fashion_mnist_maxformer").with_settings(["start_from=fashion_mnist_maxformer_integer"])
+    with pytest.raises(ValueError, match="Its neurons have other levels of spikes"):
+        run.build(inside, data)
+
+
+def test_a_network_of_quantised_weights_is_trained_on_with_them(tmp_path):
+    write_clothes(tmp_path)
+    recipe = catalogue.find("fashion_mnist").with_settings(["start_from=fashion_mnist_int4"])
+    data = recipe.load(tmp_path)
+    with pytest.raises(ValueError, match=r"`start_from` must be a network of floats, unless weights are set.*Set weights=int8"):
+        run.build(recipe, data)
+    layers = run.build(recipe.with_settings(["weights=ternary"]), data).network.layers
+    assert [layer.weight_type for layer in layers if hasattr(layer, "weight_type")] == ["int8", *["ternary"] * 4, "int8"]
 
 
 def test_the_mean_of_pretrained_networks_teaches(tmp_path):
@@ -275,7 +302,8 @@ def test_the_mean_of_pretrained_networks_teaches(tmp_path):
     fitted = run.to_fit(run.build(recipe, data), recipe, data)
     outputs = [to_numpy(rsnn.models.load_pretrained(name)(images)) for name in ("fashion_mnist", "fashion_mnist_int4")]
     np.testing.assert_allclose(to_numpy(fitted.teacher(images)), np.mean(outputs, axis=0), atol=1e-4)
-    record = trained(tmp_path / "run", "digits", "--set", *TINY, "teacher_weight=1", "teachers=digits", "epochs=1")
+    in_double = (*TINY, "epochs=1", "precision=float64")
+    record = trained(tmp_path / "run", "digits", "--set", *in_double, "teacher_weight=1", "teachers=digits")
     assert record["settings"]["teachers"] == "digits"
     assert results.method_name(record["settings"], " ") == "rate with teacher digits"
 

@@ -493,11 +493,12 @@ def test_convert_prints_accuracies_before_and_after(capsys):
     assert float(tuned) > 0.9
 
 
-def test_convert_quantises_weights_after_calibration(capsys, monkeypatch):
+def test_convert_quantises_weights_after_calibration_and_trains_with_the_rates_of_each_t(capsys, monkeypatch):
     models = []
     monkeypatch.setattr(run, "trained_accuracy", lambda model, *arguments: models.append(model) or 0.5)
     monkeypatch.setattr(run, "scores", lambda *arguments: {"accuracy": 0.25})
-    assert convert.main(["digits", "--timesteps", "2", "--set", "weights=int4", "width=0.1"]) == 0
+    settings = ("weights=int4", "width=0.1", "as_the_authors=True")
+    assert convert.main(["digits", "--timesteps", "2", "--set", *settings]) == 0
     assert "| 2 | 0.2500 | 0.5000 |" in capsys.readouterr().out
     ordinary, tuned = models
     found = [
@@ -505,6 +506,9 @@ def test_convert_quantises_weights_after_calibration(capsys, monkeypatch):
     ]
     assert found == ["int8", "int4", "int4", "int8"]
     assert not any(hasattr(layer, "weight_type") for layer in ordinary.layers)
+    # The authors' program divides by T.
+    rates = [float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) for model in models]
+    np.testing.assert_allclose(rates, [0.1, 0.01 / 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -512,6 +516,8 @@ def test_convert_quantises_weights_after_calibration(capsys, monkeypatch):
     [
         (["--timesteps", "4", "0"], "`--timesteps` must be 1 or more. Received: --timesteps=0"),
         (["--fine-tuning-epochs", "0"], "`--fine-tuning-epochs` must be 1 or more"),
+        (["--set", "augment=event_drop"], "`augment` and `mix` must fit the images"),
+        (["--set", "width=1000"], "`width` must be small enough for the network to fit in memory"),
         (["--set", "timesteps=8"], "`timesteps` cannot be set here. Received: --set timesteps=8. Pass --timesteps."),
         *((["--set", setting], f"Received: --set {setting}. The converted network") for setting in NOT_CONVERTED),
     ],
@@ -597,10 +603,19 @@ def test_results_of_other_settings_have_other_names_and_none_is_replaced(digits_
     assert results.name_of(record).endswith(f"-rate-multi-T4-{DIGITS_EPOCHS}epochs-1437images-seed0")
     other = {**record, "settings": {**record["settings"], "augment": "cutout", "learning_rate": 0.2}}
     assert results.name_of(other) == results.name_of(record).replace("-seed0", "-augment=cutout-learning_rate=0.2-seed0")
+    taught = {**record, "settings": {**record["settings"], "teacher_weight": 0.5, "teachers": "digits"}}
+    assert results.name_of(taught).endswith("-1437images-teacher_weight=0.5-seed0")
 
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     (tmp_path / f"{results.name_of(record)}.json").write_text(json.dumps(other))
     assert "is the result of other settings" in error_of([folder], capsys, results.main)
+    # As of a network that recipes.quantize trains: its tables would be an error from then on.
+    committed = [*tmp_path.iterdir()]
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "result.json").write_text(json.dumps({name: value for name, value in other.items() if name != "curve"}))
+    assert f"The result in {run} has no curve" in error_of([run], capsys, results.main)
+    assert [path for path in tmp_path.iterdir() if path != run] == committed
 
 
 def test_the_committed_results_have_the_names_that_tell_their_settings():
@@ -767,6 +782,12 @@ def test_the_error_names_an_output_folder_that_is_not_writable(tmp_path, monkeyp
     error = error_of(["digits", "--output", tmp_path], capsys)
     assert "Permission denied" in error
     assert str(tmp_path) in error
+
+
+def test_images_with_channels_first_are_not_taken_for_others(monkeypatch, capsys):
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    for command in (main, convert.main, windows.main):
+        assert "Recipes take images (height, width, channels). Received: image" in error_of(["digits"], capsys, command)
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_reported_before_training(tmp_path, monkeypatch, capsys):

@@ -134,6 +134,8 @@ def test_the_goal_is_reached_in_the_first_epoch_whose_mean_is_there():
     [
         (["fashion_mnist_resnet13"], "`ordinary` must be 'no'. Received: ordinary='first'"),
         (["fashion_mnist", "--set", "levels=2"], "`levels` must be None. Received: levels=2"),
+        (["fashion_mnist", "--set", "teachers=digits", "teacher_weight=1"], "`teacher_weight` must be None. Received: teac"),
+        (["fashion_mnist", "--set", "held_out=9"], "`held_out` must be None. Received: held_out=9. The accuracies are"),
         (["fashion_mnist", "--set", "gradient=bptt"], "Name the method with --methods"),
         (["fashion_mnist", "--methods", "rate"], "`methods` must be one of"),
         (["dvs_gesture"], "`recipe` must be one of images or of sequences of unequal length. Received: recipe='dvs_gesture'"),

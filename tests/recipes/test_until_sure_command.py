@@ -22,7 +22,8 @@ def test_the_command_prints_coverages_and_times_and_draws_the_curve(tmp_path, ca
 
 
 def test_mistakes_are_told_before_anything_is_measured(tmp_path, capsys):
-    assert "`name` must be one of 'digits'" in error_of(["nothing"], capsys, until_sure.main)
+    for name in ("nothing", tmp_path):
+        assert "or one of digits, fashion_mnist, fas" in error_of([name], capsys, until_sure.main)
     plot = ["digits", "--plot", str(tmp_path / "nowhere" / "curve.png")]
     assert "does not exist. Create it first." in error_of(plot, capsys, until_sure.main)
     few = ["digits", "--images", "50", "--errors", "0.001"]

@@ -65,6 +65,11 @@ class Examples(NamedTuple):
     x: Frames
     y: np.ndarray
 
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """All inputs, and the labels."""
+        return [*keras.tree.flatten(self.x.given), self.y]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -78,7 +83,11 @@ class Budget:
     threshold: float
 
     def described(self, model: SpikingModel) -> Config:
-        """What tells it from other budgets, as plain values: the model, its settings and the data by their checksums."""
+        """What tells it from other budgets, as plain values: the model, its settings and the data by their checksums.
+
+        Args:
+            model: The model that `make_model` makes for the first seed.
+        """
         config = keras.saving.serialize_keras_object(model)
         return {
             "epochs": self.epochs,
@@ -86,9 +95,10 @@ class Budget:
             "threshold": self.threshold,
             "backend": keras.backend.backend(),
             "network": _checksum_of_config(config["config"]),
+            "weights": _checksum_of_arrays(_arrays(model.weights)),
             "compile": _checksum_of_config(config["compile_config"]),
-            "data": _checksum_of_data(self.train),
-            "validation_data": _checksum_of_data(self.validation),
+            "data": _checksum_of_arrays(self.train.arrays),
+            "validation_data": _checksum_of_arrays(self.validation.arrays),
         }
 
 
@@ -269,8 +279,8 @@ def _checksum_of_config(config):
     return zlib.crc32(text.encode())
 
 
-def _checksum_of_data(examples):
+def _checksum_of_arrays(arrays):
     found = 0
-    for leaf in [*keras.tree.flatten(examples.x.given), examples.y]:
+    for leaf in arrays:
         found = zlib.crc32(f"{leaf.shape} {leaf.dtype}".encode() + np.ascontiguousarray(leaf).tobytes(), found)
     return found

@@ -262,7 +262,7 @@ def temporal_probe(
         TypeError: If data are no arrays, such as a data set, `make_model` does not return a `SpikingModel`, or a number has the
             wrong type.
         ValueError: If a number is out of range, data do not fit the model, `make_model` returns a model that is not compiled
-            or cannot be trained, or `folder` has results of another budget, network or data.
+            or cannot be trained, or `folder` has results of another budget, network, initial weights or data.
     """
     checks.function("make_model", make_model, advice="It builds and compiles a SpikingModel.")
     progress.checked(verbose)
@@ -272,6 +272,7 @@ def temporal_probe(
     seeds = checks.integer("seeds", seeds, at_least=2, advice="Differences between seeds are the error.")
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
         raise checks.wrong_type("validation_data", "a tuple (x, y)", validation_data)
+    keras.utils.set_random_seed(0)
     model = _twins.checked(make_model())
     if model.timesteps < 2:
         raise ValueError(

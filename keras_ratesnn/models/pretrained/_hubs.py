@@ -112,7 +112,8 @@ def is_address(name):
     """Whether an argument is the address of a hub or a folder, instead of the name of a pretrained network."""
     if isinstance(name, os.PathLike):
         return True
-    return isinstance(name, str) and ("/" in name or "\\" in name or pathlib.Path(name).is_dir())
+    # An empty string is no name of the current folder, for which it stands in a path.
+    return isinstance(name, str) and name != "" and ("/" in name or "\\" in name or pathlib.Path(name).is_dir())
 
 
 def place(address):
