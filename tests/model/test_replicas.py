@@ -64,7 +64,7 @@ def on_one_device(function, *arguments):
 
 
 def assert_equal(results, expected, masked=False):
-    # Keras 3.16 adds in float32 on PyTorch, and each version takes means over what a mask leaves so (docs/upstream.md).
+    # Keras 3.16 adds in float32 on PyTorch, and each version takes means over what a mask leaves so.
     exact = BACKEND != "torch" or (AT_MOST_3_15 and not masked)
     tolerance = 1e-9 if exact else 1e-6
     for path, value in expected["variables"].items():
