@@ -5,6 +5,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import itertools
 import pathlib
@@ -58,6 +59,9 @@ ADDED = {
 """What nothing is set to, which is what earlier versions did where their results lack a setting."""
 del ADDED["restart_at"]  # It was that of the recipe.
 
+
+LONGEST = 230
+"""Letters of a name of a result; a file system takes 255. What is longer is cut, with a checksum of all."""
 
 REMOVED = ("freeze_normalization",)
 """Settings that only results of earlier versions have."""
@@ -194,7 +198,8 @@ def name_of(record):
     ]
     method = f"{method_name(settings, '-')}-{settings['step_mode']}-T{settings['timesteps']}"
     size = f"{settings['epochs']}epochs-{record['train_images']}images"
-    return "-".join([settings["name"], record["backend"], method, size, *others, f"seed{settings['seed']}"])
+    name = "-".join([settings["name"], record["backend"], method, size, *others, f"seed{settings['seed']}"])
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def method_name(settings, space):
