@@ -29,6 +29,7 @@ NEURONS = {
     "LIF": lambda: rsnn.layers.LIF(0.5, 0.5, reset="hard", v_reset=-0.25, surrogate="triangle"),
     "LIF, delayed": lambda: rsnn.layers.LIF(0.5, 0.5, decay_input=True, reset_delay=True),
     "ParametricLIF": lambda: rsnn.layers.ParametricLIF(0.5, 0.5, per_channel=True, learn_threshold=True, detach_reset=False),
+    "ParametricLIF, per channel": lambda: rsnn.layers.ParametricLIF(0.5, 0.5, per_channel=True),
     "CuBaLIF": lambda: rsnn.layers.CuBaLIF(0.5, 0.5, synaptic_decay=0.5, surrogate="gaussian"),
     "ALIF": lambda: rsnn.layers.ALIF(threshold=0.5, learn_threshold=True, surrogate="rectangular"),
     "ILIF": lambda: rsnn.layers.ILIF(3, 0.5, 0.5, normalize=True, detach_reset=False),
@@ -98,7 +99,7 @@ def test_loops_give_the_same_results_as_operations(early, loops, names, gradient
             np.testing.assert_allclose(found[path], of_weight, rtol=tolerance, atol=tolerance / 10, err_msg=path)
     # One for each layer in inference, and in training, with any windows, but for those without written derivatives; by BPTT
     # but for those with weights that are trained.
-    others = {"CuBaLIF", "ALIF"} if gradient != "bptt" else {"ParametricLIF", "ALIF"}
+    others = {"CuBaLIF", "ALIF"} if gradient != "bptt" else {"ParametricLIF", "ParametricLIF, per channel", "ALIF"}
     assert len(loops) == len(names) + len(set(names) - others)
 
 

@@ -7,6 +7,7 @@ respect to inputs. There is none for steps whose weights need a gradient, or wit
 
 import functools
 import itertools
+import math
 
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -60,7 +61,8 @@ class TimeLoop:
                 changed = next((new for new in after if _kinds(new[: len(state)]) != _kinds(state)), None)
                 if changed is None:
                     break
-                state = [old.to(new.dtype).expand(new.shape) for old, new in zip(state, changed, strict=False)]
+                shapes = [_of_program(new.shape, inputs[0].shape) for new in changed]
+                state = [old.to(new.dtype).expand(shape) for old, new, shape in zip(state, changed, shapes, strict=False)]
             if len(set(map(_kinds, after))) > 1 or changed is not None:
                 raise ValueError("the results of steps differ in their shapes or dtypes")
             results, end = [(x, index >= len(state)) for index, x in enumerate(after[0])], None
@@ -185,6 +187,12 @@ def _derivative(step, groups, wanted):
 
 _MOST_KINDS_OF_STATES = 8
 """How often the shapes and dtypes of a state may change before those of all steps are found."""
+
+
+def _of_program(shape, full):
+    """The shape of a state in a program: one number, one for each sample, or one for each neuron of each sample."""
+    is_row = len(shape) and shape[0] == full[0] and math.prod(shape[1:]) == 1
+    return full if len(shape) and not is_row else shape
 
 
 def _kinds(tensors):
