@@ -97,10 +97,9 @@ def test_loops_give_the_same_results_as_operations(early, loops, names, gradient
         np.testing.assert_array_equal(outputs_again, outputs)
         for path, of_weight in gradients.items():
             np.testing.assert_allclose(found[path], of_weight, rtol=tolerance, atol=tolerance / 10, err_msg=path)
-    # One for each layer in inference, and in training, with any windows, but for those without written derivatives; by BPTT
-    # but for those with weights that are trained.
-    others = {"CuBaLIF", "ALIF"} if gradient != "bptt" else {"ParametricLIF", "ParametricLIF, per channel", "ALIF"}
-    assert len(loops) == len(names) + len(set(names) - others)
+    # One for each layer in inference, and in training, with any windows, but for those without written derivatives.
+    without = {"CuBaLIF", "ALIF"} if gradient != "bptt" else set()
+    assert len(loops) == len(names) + len(set(names) - without)
 
 
 def images(names):
@@ -150,16 +149,16 @@ def test_large_layers_have_loops_from_their_first_call(loops, monkeypatch, gradi
 
 
 @needs_compiler
-def test_gradients_of_the_last_state_and_of_inputs_that_do_not_change_flow_through_a_loop():
+def test_gradients_of_the_last_state_and_of_weights_and_inputs_that_do_not_change_flow_through_a_loop():
     def step(decay, membrane, x, weight):
         membrane = decay * membrane + x * weight
         return [membrane], [membrane.square()]
 
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(shape, generator=generator, requires_grad=True) for shape in ((3, TIMESTEPS, 2, 4), (3, 2, 4)))
-    decay, first = torch.tensor(0.75), torch.zeros(3, 2, 4)
+    decay, first = torch.tensor(0.75, requires_grad=True), torch.zeros(3, 2, 4)
     inputs = [x[:, 0].detach(), weight.detach()]
-    loop = TimeLoop([step], lambda *_: [0.0], None, [decay], [first], inputs, [], [True, True], [False, True])
+    loop = TimeLoop([step], lambda *_: [0.0], None, [decay], [first], inputs, [], [True], [True, True], [False, True])
     for of_state in (False, True):
         membrane, outputs = first, []
         for t in range(TIMESTEPS):
@@ -170,7 +169,7 @@ def test_gradients_of_the_last_state_and_of_inputs_that_do_not_change_flow_throu
             output.sin().sum() + of_state * state.cos().sum()
             for (state,), (output,) in (([membrane], [torch.stack(outputs, 1)]), found)
         ]
-        expected, gradients = (torch.autograd.grad(loss, [x, weight]) for loss in losses)
+        expected, gradients = (torch.autograd.grad(loss, [x, weight, decay]) for loss in losses)
         for gradient, of_input in zip(gradients, expected, strict=True):
             torch.testing.assert_close(gradient, of_input, rtol=1e-5, atol=1e-6)
 

@@ -81,23 +81,23 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
         return None
     weights, valid = keras_internals.values_of(cell.weights), [] if valid is None else [valid]
     tensors = [*weights, *inputs, *valid]
-    if not _can_loop(tensors) or (torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)):
+    if not _can_loop(tensors):
         return None
     first = [x if is_same else x[:, 0] for x, is_same in zip(inputs, same, strict=True)]
     is_large = _are_large(tensors)
-    wanted = [torch.is_grad_enabled() and x.requires_grad for x in inputs]
+    learned, wanted = ([torch.is_grad_enabled() and x.requires_grad for x in group] for group in (weights, inputs))
 
     def made():
         before, of_first = with_tensors(begin(first), inputs), [x[:, 0] for x in valid]
         of_begin = OfTensors(begin, cell, (first,), torch.is_tensor)
         of_steps = [OfTensors(step, cell, (before, first, *(of_first or [None])), torch.is_tensor) for step in steps]
         # In a small layer, it takes no time after the loop, whose program is then one for all T.
-        of_end = OfTensors(finish, cell, (before,), torch.is_tensor) if is_large and not any(wanted) else None
-        loop = TimeLoop(of_steps, of_begin, of_end, weights, tree.flatten(before), first, of_first, wanted, same)
+        of_end = OfTensors(finish, cell, (before,), torch.is_tensor) if is_large and not any((*learned, *wanted)) else None
+        loop = TimeLoop(of_steps, of_begin, of_end, weights, tree.flatten(before), first, of_first, learned, wanted, same)
         return loop, all(function.is_closed for function in (of_begin, *of_steps, *filter(None, [of_end])))
 
     training, kept = _kept.get()
-    key = key, training, tuple(same), tuple(wanted), is_large, global_settings()
+    key = key, training, tuple(same), tuple(learned), tuple(wanted), is_large, global_settings()
     loop = _loops_of(cell, kept).time_loop(made, key, [*weights, *first, *valid], is_large)
     if loop is None:
         return None
@@ -163,7 +163,7 @@ class _Loops:
         self._programs: dict[Any, _Program] = {}
         self._loop_calls = 0
         self._time_loops: dict[Any, TimeLoop] = {}
-        self._has_no_loop = False
+        self._without_loops: set[Any] = set()
         # Tensors that are settings change without notice.
         self._is_known = self._attributes.unknown is None and not self._attributes.tensors
 
@@ -228,17 +228,17 @@ class _Loops:
         if place in self._time_loops or is_recording():
             return self._time_loops.get(place)
         wanted_calls = self._patience * (1 if is_large else CALLS_BEFORE_LOOPS)
-        if self._is_known and self._loop_calls >= wanted_calls and not self._has_no_loop:
+        if self._is_known and self._loop_calls >= wanted_calls and key not in self._without_loops:
             self._was_compiled = True
             try:
                 loop, is_closed = made()
-                self._has_no_loop = not (is_closed and self.are_present())
+                if is_closed and self.are_present():
+                    self._time_loops[place] = loop
             # Without a compiler, or for other operations: they run one by one.
             except Exception as error:
                 _log.debug("The time loop of %s is not written in C++: %s", type(self._cell).__name__, error)
-                self._has_no_loop = True
-            if not self._has_no_loop:
-                self._time_loops[place] = loop
+            if place not in self._time_loops:
+                self._without_loops.add(key)
         return self._time_loops.get(place)
 
 

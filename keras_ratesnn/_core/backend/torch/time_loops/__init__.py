@@ -2,7 +2,7 @@
 
 PyTorch's compiler writes out every time step, so that it takes longer for larger T. Here one step is traced, and written as the
 body of a loop, in a program for any sizes and number of steps, which compiles in less than a second; so is its derivative with
-respect to inputs. There is none for steps whose weights need a gradient, or with other operations than those in `text.py`.
+respect to inputs and weights. There is none for steps with other operations than those in `text.py`.
 """
 
 import functools
@@ -32,7 +32,8 @@ class TimeLoop:
         state: List of tensors, that state.
         inputs: List of tensors `(batch, ...)`, those of one step.
         valid: List of one boolean tensor `(batch,)`, or empty.
-        wanted: For each input, whether it wants a gradient. The weights want none.
+        learned: For each weight, whether it wants a gradient.
+        wanted: For each input, whether it wants a gradient.
         same: For each input, whether it is the same at every step.
 
     Attributes:
@@ -40,7 +41,9 @@ class TimeLoop:
         finishes: Boolean, whether `finish` is.
         program: The `_Numbered` program of the steps.
         derivative: Function that returns the program of gradients, given whether the last state has some; or `None`.
-        wanted: For each input, and what is valid, whether it wants a gradient.
+        wanted: For each input, each weight that is learned, and what is valid, whether it wants a gradient.
+        shape: Tuple, that of the inputs of one step.
+        valid: Integer, the number of tensors of valid rows.
         states: Integer, the number of tensors of the last state.
 
     Raises:
@@ -48,7 +51,7 @@ class TimeLoop:
         Exception: Any other, if there is no compiler, or if it fails.
     """
 
-    def __init__(self, steps, begin, finish, weights, state, inputs, valid, wanted, same):
+    def __init__(self, steps, begin, finish, weights, state, inputs, valid, learned, wanted, same):
         groups = list(map(len, (weights, state, inputs, valid)))
         # What a step draws while it is traced, it draws again when it runs.
         with torch.no_grad(), lock(), torch.random.fork_rng(devices=[]):
@@ -72,30 +75,41 @@ class TimeLoop:
                 of_last = tree.map_leaves(lambda leaf: None, finish(*weights, *state))
                 self._structure = of_last, self._structure[1]
             derivatives = []
-            if any(wanted):
+            if any((*learned, *wanted)):
+                # A weight is one number for each neuron, like an input that is the same at every step: sums come later.
+                own = [
+                    weight.expand(inputs[0].shape) for weight, is_learned in zip(weights, learned, strict=True) if is_learned
+                ]
+                others = [weight for weight, is_learned in zip(weights, learned, strict=True) if not is_learned]
+                wanted, same = [*wanted, *(True for _ in own)], [*same, *(True for _ in own)]
+                of_inputs = [*others, *state, *inputs, *own, *valid]
+                steps = [_of_neurons(step, learned, [len(others), len(state), len(inputs)]) for step in steps]
+                of_steps = [len(others), len(state), len(wanted), len(valid)]
+                states_again = [_traced(step, of_inputs) for step in steps]
                 upstream = [torch.zeros(x.shape, dtype=x.dtype) for x in after[0]]
-                of_steps = [_derivative(step, groups, wanted) for step in steps]
-                derivatives = [_traced(step, [*weights, *state, *inputs, *valid, *upstream]) for step in of_steps]
+                functions = [_derivative(step, of_steps, wanted) for step in steps]
+                derivatives = [_traced(function, [*of_inputs, *upstream]) for function in functions]
         self.begins_with_numbers, self.finishes = numbers is not None, finish is not None
         self._state = [] if self.begins_with_numbers else _kinds(state)
         self._dtypes = [result.dtype for result, _ in results]
-        shape = tuple(inputs[0].shape)
+        self.shape, self.valid = tuple(inputs[0].shape), len(valid)
+        shape = self.shape
         self.program = _Numbered(text.TextOfSteps(modules, end, shape, groups, numbers), shape, results)
         self.derivative = None
         if derivatives:
-            groups += [len(state), len(after[0]) - len(state)]
+            groups = [*of_steps, len(state), len(after[0]) - len(state)]
             same = [is_same for is_same, is_wanted in zip(same, wanted, strict=True) if is_wanted]
             likes = text.results_of(derivatives[0])[len(state) :]
 
             @functools.cache
             def derivative(has_of_state):
-                written = text.TextOfDerivative(modules, derivatives, shape, groups, numbers, same, has_of_state)
+                written = text.TextOfDerivative(states_again, derivatives, shape, groups, numbers, same, has_of_state)
                 return _Numbered(written, shape, [(x, not is_same) for x, is_same in zip(likes, same, strict=True)])
 
             # The other one is for states that go on.
             derivative(False)
             self.derivative = derivative
-        self.wanted, self.states = [*wanted, *(False for _ in valid)], len(state)
+        self._learned, self.wanted, self.states = learned, [*wanted, *(False for _ in valid)], len(state)
 
     def __call__(self, weights, state, inputs, valid, ends):
         """`(state, outputs)` after all steps.
@@ -106,12 +120,16 @@ class TimeLoop:
         """
         state = [tensor.to(dtype).expand(shape) for tensor, (shape, dtype) in zip(state, self._state, strict=True)]
         tensors = [x.to(text.stored(x.dtype)) for x in (*state, *inputs, *valid)]
-        of_weights = self.program.of_weights(weights)
+        with torch.no_grad():
+            of_weights = self.program.of_weights(weights)
         if self.derivative is None:
             found = self.program(ends, [*tensors, *of_weights])
         else:
-            of_weights += self.derivative(False).of_weights(weights)
-            found = _Differentiable.apply(self, ends, *tensors, *of_weights)
+            pairs = [*zip(weights, self._learned, strict=True)]
+            own, others = ([weight for weight, is_learned in pairs if is_learned == wanted] for wanted in (True, False))
+            with torch.no_grad():
+                of_weights += self.derivative(False).of_weights(others)
+            found = _Differentiable.apply(self, ends, len(own), *own, *tensors, *of_weights)
         return tree.filled(self._structure, [x.to(dtype) for x, dtype in zip(found, self._dtypes, strict=True)])
 
 
@@ -147,24 +165,42 @@ class _Numbered:
 
 class _Differentiable(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, loop, ends, *tensors):
-        results = loop.program(ends, tensors)
-        ctx.loop, ctx.ends, ctx.results = loop, ends, _kinds(results)
+    def forward(ctx, loop, ends, learned, *tensors):
+        results = loop.program(ends, tensors[learned:])
+        ctx.loop, ctx.ends, ctx.learned, ctx.results = loop, ends, learned, _kinds(results)
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         return tuple(results)
 
     @first_derivative_only
     def backward(ctx, *upstream):
-        loop, tensors, first = ctx.loop, ctx.saved_tensors, 0
+        loop, first = ctx.loop, 0
+        own, tensors = ctx.saved_tensors[: ctx.learned], ctx.saved_tensors[ctx.learned :]
         if all(gradient is None for gradient in upstream[: loop.states]):
             first = loop.states
         pairs = [*zip(upstream, ctx.results, strict=True)][first:]
         given = [torch.zeros(shape, dtype=dtype) if x is None else x for x, (shape, dtype) in pairs]
-        arguments = [*tensors[: len(loop.wanted)], *given, *tensors[loop.program.reads :]]
-        found = iter(loop.derivative(not first)(ctx.ends, arguments))
-        gradients = [next(found) if is_wanted else None for is_wanted in loop.wanted]
-        return None, None, *gradients, *(None for _ in tensors[len(gradients) :])
+        # A program reads features that are one after the other.
+        of_neurons = [weight.to(text.stored(weight.dtype)).expand(loop.shape) for weight in own]
+        inputs = len(loop.wanted) - len(own)
+        read = [*tensors[: inputs - loop.valid], *of_neurons, *tensors[inputs - loop.valid : inputs]]
+        found = iter(loop.derivative(not first)(ctx.ends, [*read, *given, *tensors[loop.program.reads :]]))
+        of_inputs = [next(found) if is_wanted else None for is_wanted in loop.wanted[: inputs - loop.valid]]
+        sums = [gradient.sum_to_size(weight.shape) for gradient, weight in zip(found, own, strict=True)]
+        return None, None, None, *sums, *of_inputs, *(None for _ in tensors[len(of_inputs) :])
+
+
+def _of_neurons(step, learned, counts):
+    """A step as a function of weights that are not learned, state, inputs, those that are, and valid rows."""
+
+    def of_neurons(*tensors):
+        remaining = iter(tensors)
+        others, state, inputs = (list(itertools.islice(remaining, count)) for count in counts)
+        of_kind = {True: iter(list(itertools.islice(remaining, sum(learned)))), False: iter(others)}
+        weights = [next(of_kind[is_learned]) for is_learned in learned]
+        return step(*weights, *state, *inputs, *remaining)
+
+    return of_neurons
 
 
 def _derivative(step, groups, wanted):
