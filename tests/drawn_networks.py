@@ -187,6 +187,7 @@ OF_KERAS = {
     "Multiply": lambda x, random: layers.Multiply()(_pair(x)),
     "Concatenate": lambda x, random: layers.Concatenate()(_pair(x)),
     "Flatten": lambda x, random: layers.Reshape((-1, 2, 1))(layers.Flatten()(layers.Dense(2)(x))),
+    "ActivityRegularization": _anywhere(lambda random: layers.ActivityRegularization(l2=1e-3)),
     "Identity": _anywhere(lambda random: layers.Identity()),
     "Permute": _on(3, lambda x, random: layers.Permute((2, 1))(x)),
     "RepeatVector": lambda x, random: layers.RepeatVector(2)(layers.Flatten()(x)),

@@ -149,14 +149,16 @@ def test_large_layers_have_loops_from_their_first_call(loops, monkeypatch, gradi
 
 
 @needs_compiler
-def test_gradients_of_the_last_state_and_of_weights_and_inputs_that_do_not_change_flow_through_a_loop():
+@pytest.mark.parametrize("features", [(2, 4), (1,)])
+def test_gradients_of_the_last_state_and_of_weights_and_inputs_that_do_not_change_flow_through_a_loop(features):
     def step(decay, membrane, x, weight):
         membrane = decay * membrane + x * weight
         return [membrane], [membrane.square()]
 
     generator = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(shape, generator=generator, requires_grad=True) for shape in ((3, TIMESTEPS, 2, 4), (3, 2, 4)))
-    decay, first = torch.tensor(0.75, requires_grad=True), torch.zeros(3, 2, 4)
+    shapes = (3, TIMESTEPS, *features), (3, *features)
+    x, weight = (torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes)
+    decay, first = torch.tensor(0.75, requires_grad=True), torch.zeros(3, *features)
     inputs = [x[:, 0].detach(), weight.detach()]
     loop = TimeLoop([step], lambda *_: [0.0], None, [decay], [first], inputs, [], [True], [True, True], [False, True])
     for of_state in (False, True):

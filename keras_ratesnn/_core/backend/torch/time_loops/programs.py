@@ -57,6 +57,8 @@ class _Program(NamedTuple):
     def order(self, tensors):
         """The axes of features in the order in which the largest tensor has them in memory, the outermost first."""
         with_features = [(x, axes) for x, (has_features, axes) in zip(tensors, self.axes, strict=True) if has_features]
+        if not with_features:
+            return [*range(len(self.shape) - 1)]
         largest, axes = max(with_features, key=lambda pair: pair[0].numel())
         return _order_of(largest.shape[1 - axes :], largest.stride()[1 - axes :])
 

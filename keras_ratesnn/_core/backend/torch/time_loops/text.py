@@ -153,7 +153,7 @@ class Text:
 
     def has_features(self, shape):
         """Whether there is one number for each neuron."""
-        return len(shape) > 0 and not self.is_row(shape)
+        return len(shape) > 0 and (shape == self.shape or not self.is_row(shape))
 
     def read(self, like, shape, has_steps):
         """The text that reads a tensor like this one at a step."""
