@@ -251,7 +251,7 @@ def test_a_loop_serves_any_number_of_steps_and_equal_layers(early, loops):
             found = [outputs(steps) for steps in (1, 3, 5)]
             np.testing.assert_array_equal(found, expected)
     one, other = loops
-    assert one.program._number == other.program._number
+    assert one._program._number == other._program._number
 
 
 class Noisy(rsnn.layers.NeuronCell):

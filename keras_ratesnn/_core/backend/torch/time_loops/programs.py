@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from keras_ratesnn._core.backend.torch.recorder.compiler import lock
+from keras_ratesnn._core.backend.torch.time_loops.text import stored
 
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
 _THREADS = ("-fopenmp", "-fopenmp-simd")
@@ -125,7 +126,7 @@ _programs: list[_Program] = []
 _numbers_of_programs: dict[_Program, int] = {}
 
 
-def number_of(text, *sizes):
+def _number_of(text, *sizes):
     """The number of the program with this text and sizes, see `_Program`, for the operation."""
     program = _Program(_compiled(text), *sizes)
     with lock():
@@ -134,6 +135,36 @@ def number_of(text, *sizes):
         if number == len(_programs):
             _programs.append(program)
     return number
+
+
+class Numbered:
+    """A compiled program, which an operation knows by its number.
+
+    Args:
+        written: A `text.Text`.
+        shape: Tuple, that of the inputs of one step.
+        results: List of pairs: a tensor like a result of one step, and whether there is one for each step.
+
+    Attributes:
+        reads: Integer, how many tensors it takes.
+    """
+
+    def __init__(self, written, shape, results):
+        self._of_weights, self.reads = written.of_weights, len(written.axes)
+        kinds = tuple((tuple(x.shape), stored(x.dtype), has_steps) for x, has_steps in results)
+        self._number, self._is_one = _number_of(str(written), shape, tuple(written.axes), kinds), len(kinds) == 1
+
+    def of_weights(self, weights):
+        """The last of the tensors that it takes."""
+        return [x.to(stored(x.dtype)) for x in self._of_weights(*weights)]
+
+    def __call__(self, ends, tensors):
+        """The results, a list."""
+        # The operation takes only what is read: a derivative may have further weights.
+        tensors = tensors[: self.reads]
+        if self._is_one:
+            return [torch.ops.keras_ratesnn.time_loop_of_one.default(self._number, ends, tensors)]
+        return torch.ops.keras_ratesnn.time_loop.default(self._number, ends, tensors)
 
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
