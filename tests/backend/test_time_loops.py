@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import warnings
 
 import keras
 import numpy as np
@@ -174,6 +175,69 @@ def test_gradients_of_the_last_state_and_of_weights_and_inputs_that_do_not_chang
         expected, gradients = (torch.autograd.grad(loss, [x, weight, decay]) for loss in losses)
         for gradient, of_input in zip(gradients, expected, strict=True):
             torch.testing.assert_close(gradient, of_input, rtol=1e-5, atol=1e-6)
+
+
+def drawn_neurons(random):
+    surrogate = str(random.choice(["atan", "sigmoid", "triangle", "rectangular", "gaussian"]))
+    decay, threshold = float(random.choice([0.25, 0.5, 0.9])), float(random.choice([0.3, 0.5, 1.0]))
+    yes, also = (bool(random.integers(2)) for _ in range(2))
+    kinds = [
+        lambda: rsnn.layers.IF(threshold, surrogate=surrogate, detach_reset=yes, initial_membrane=0.25 * also),
+        lambda: rsnn.layers.LIF(decay, threshold, surrogate=surrogate, reset="hard" if yes else "soft", detach_reset=also),
+        lambda: rsnn.layers.LIF(decay, threshold, surrogate=surrogate, decay_input=True, reset_delay=True),
+        lambda: rsnn.layers.LIF(decay, threshold, learn_threshold=True),
+        lambda: rsnn.layers.ParametricLIF(decay, threshold, surrogate=surrogate, per_channel=yes, learn_threshold=also),
+        lambda: rsnn.layers.CuBaLIF(decay, threshold, synaptic_decay=0.5, surrogate=surrogate),
+        lambda: rsnn.layers.ALIF(threshold=threshold, surrogate=surrogate),
+        lambda: rsnn.layers.ILIF(3, decay, threshold, normalize=yes, detach_reset=also),
+    ]
+    return kinds[random.integers(len(kinds))]()
+
+
+def drawn_network(random, data_format):
+    x = inputs = keras.Input((6, 6, 2) if data_format == "channels_last" else (2, 6, 6))
+    for _ in range(random.integers(1, 3)):
+        convolution = layers.Conv2D(4, 3, int(random.integers(1, 3)), "same", data_format)
+        current = convolution(x)
+        if random.integers(2):
+            current = layers.BatchNormalization(axis=-1 if data_format == "channels_last" else 1)(current)
+        spikes = drawn_neurons(random)(current)
+        x = layers.Add()([spikes, current]) if random.integers(2) else spikes
+    currents = layers.Dense(int(random.choice([1, 5])))(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(3)(drawn_neurons(random)(currents)))
+
+
+@needs_compiler
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 40))])
+def test_loops_of_drawn_networks_train_them_as_operations_do(monkeypatch, loops, seed):
+    keras.config.set_dtype_policy("float64")
+    random = np.random.default_rng(seed)
+    timesteps, is_same, is_padded = int(random.choice([1, 2, 5, 17])), random.integers(3) == 0, random.integers(2) == 0
+    windows = [1, min(2, timesteps), (1, timesteps - 1) if timesteps > 1 else 1]
+    gradient = "bptt" if random.integers(2) else rsnn.gradients.Rate(windows=windows[random.integers(3)])
+    data_format, drawn = str(random.choice(["channels_last", "channels_first"])), int(random.integers(2**31))
+    shape = (6, 6, 2) if data_format == "channels_last" else (2, 6, 6)
+    x, y = 1.5 * random.normal(size=(5, *shape) if is_same else (5, timesteps, *shape)), np.array([0, 1, 2, 0, 1])
+    if is_padded and not is_same:
+        for sample, length in zip(x, random.integers(1, timesteps + 1, 5), strict=True):
+            sample[length:] = 0.0
+
+    def trained(least_elements):
+        monkeypatch.setattr(fusion, "LEAST_ELEMENTS", least_elements)
+        keras.utils.set_random_seed(seed)
+        network = drawn_network(np.random.default_rng(drawn), data_format)
+        model = compiled(spiking(network, timesteps, gradient, mask_value=0.0 if is_padded and not is_same else None))
+        losses = [model.train_on_batch(x[:size], y[:size]) for size in (5, 5, 3)]
+        return losses, [to_numpy(weight) for weight in model.weights], to_numpy(model.predict(x, verbose=0))
+
+    with threads(2), warnings.catch_warnings():
+        # An axis may be as long as T.
+        warnings.simplefilter("ignore")
+        expected, count = trained(2**60), len(loops)
+        found = trained(0)
+    assert not count
+    assert loops
+    keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), found, expected)
 
 
 @contextlib.contextmanager
