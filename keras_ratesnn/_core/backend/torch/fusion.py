@@ -84,11 +84,12 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
     if not _can_loop(tensors):
         return None
     first = [x if is_same else x[:, 0] for x, is_same in zip(inputs, same, strict=True)]
+    of_first = [x[:, 0] for x in valid]
     is_large = _are_large(tensors)
     learned, wanted = ([torch.is_grad_enabled() and x.requires_grad for x in group] for group in (weights, inputs))
 
     def made():
-        before, of_first = with_tensors(begin(first), inputs), [x[:, 0] for x in valid]
+        before = with_tensors(begin(first), inputs)
         of_begin = OfTensors(begin, cell, (first,), torch.is_tensor)
         of_steps = [OfTensors(step, cell, (before, first, *(of_first or [None])), torch.is_tensor) for step in steps]
         # In a small layer, it takes no time after the loop, whose program is then one for all T.
@@ -98,7 +99,7 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
 
     training, kept = _kept.get()
     key = key, training, tuple(same), tuple(learned), tuple(wanted), is_large, global_settings()
-    loop = _loops_of(cell, kept).time_loop(made, key, [*weights, *first, *valid], is_large)
+    loop = _loops_of(cell, kept).time_loop(made, key, [*weights, *first, *of_first], is_large)
     if loop is None:
         return None
     before = () if loop.begins_with_numbers else begin(first)

@@ -144,13 +144,10 @@ class Numbered:
         written: A `text.Text`.
         shape: Tuple, that of the inputs of one step.
         results: List of pairs: a tensor like a result of one step, and whether there is one for each step.
-
-    Attributes:
-        reads: Integer, how many tensors it takes.
     """
 
     def __init__(self, written, shape, results):
-        self._of_weights, self.reads = written.of_weights, len(written.axes)
+        self._of_weights = written.of_weights
         kinds = tuple((tuple(x.shape), stored(x.dtype), has_steps) for x, has_steps in results)
         self._number, self._is_one = _number_of(str(written), shape, tuple(written.axes), kinds), len(kinds) == 1
 
@@ -160,8 +157,6 @@ class Numbered:
 
     def __call__(self, ends, tensors):
         """The results, a list."""
-        # The operation takes only what is read: a derivative may have further weights.
-        tensors = tensors[: self.reads]
         if self._is_one:
             return [torch.ops.keras_ratesnn.time_loop_of_one.default(self._number, ends, tensors)]
         return torch.ops.keras_ratesnn.time_loop.default(self._number, ends, tensors)
