@@ -19,11 +19,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.of_tensors import OfTensors, description
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
+from keras_ratesnn._core.backend.torch.normalization import HALF
 from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout, lock
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, is_recording_for_compiler
 from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
-from keras_ratesnn._core.backend.torch.time_loops import HALF, TimeLoop, with_tensors
 from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._core.latest_settings import LatestSettings
 
@@ -83,6 +83,9 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
     tensors = [*weights, *inputs, *valid]
     if not _can_loop(tensors):
         return None
+    # With the first loop, since many programs on GPUs have none.
+    from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, with_tensors
+
     first = [x if is_same else x[:, 0] for x, is_same in zip(inputs, same, strict=True)]
     of_first = [x[:, 0] for x in valid]
     is_large = _are_large(tensors)
@@ -163,7 +166,7 @@ class _Loops:
         self._was_compiled = False
         self._programs: dict[Any, _Program] = {}
         self._loop_calls = 0
-        self._time_loops: dict[Any, TimeLoop] = {}
+        self._time_loops: dict[Any, Any] = {}
         self._without_loops: set[Any] = set()
         # Tensors that are settings change without notice.
         self._is_known = self._attributes.unknown is None and not self._attributes.tensors

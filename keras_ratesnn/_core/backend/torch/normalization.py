@@ -4,6 +4,9 @@ import torch
 
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 
+HALF = (torch.float16, torch.bfloat16)
+"""Dtypes that are converted to float32 for sums and membranes."""
+
 
 def normalize(inputs, axis, gamma, beta, epsilon):
     """Normalises a batch with its own statistics; see `base`."""
@@ -23,7 +26,7 @@ class _Normalized(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inputs, gamma, beta, epsilon):
         # Without parameters the kernel would return statistics in the dtype of the inputs, which may be half precision.
-        factor = torch.ones(inputs.shape[1], device=inputs.device) if gamma is beta is None and _is_half(inputs) else gamma
+        factor = torch.ones(inputs.shape[1], device=inputs.device) if gamma is beta is None and inputs.dtype in HALF else gamma
         outputs, *statistics = torch.native_batch_norm(inputs, factor, beta, None, None, True, 0.0, epsilon)
         ctx.save_for_backward(inputs, gamma, *statistics)
         ctx.mark_non_differentiable(*statistics)
@@ -51,7 +54,7 @@ class _NormalizedAs(torch.autograd.Function):
         factor = (own_mean - mean) * inverse_deviation**2 * (inputs.shape[1] / inputs.numel())
         # What does not need the gradient comes first: a recorded graph computes it for all layers at once.
         factor = factor if gamma is None else factor * gamma
-        if _is_half(inputs):
+        if inputs.dtype in HALF:
             # PyTorch is slow at products of two precisions.
             of_inputs.add_(_broadcast((factor * of_gamma).to(inputs.dtype), inputs))
         else:
@@ -69,10 +72,6 @@ def _backward(upstream, inputs, gamma, mean, inverse_deviation):
     return torch.ops.aten.native_batch_norm_backward(
         upstream, inputs, gamma, None, None, mean, inverse_deviation, True, 0.0, [True, True, True]
     )
-
-
-def _is_half(tensor):
-    return tensor.dtype in (torch.float16, torch.bfloat16)
 
 
 def _chosen(ctx, gradients):

@@ -7,6 +7,7 @@ import math
 
 import torch
 
+from keras_ratesnn._core.backend.torch.normalization import HALF
 from keras_ratesnn._core.backend.torch.recorder import graph_passes
 
 _aten = torch.ops.aten
@@ -38,7 +39,7 @@ def _may_pool(node):
     terms, axes, *keepdim = node.args
     value = terms.meta.get("val")
     is_over_steps = value is not None and value.ndim > 2 and list(axes or ()) == [1] and not keepdim and not node.kwargs
-    is_half = is_over_steps and value.dtype in (torch.bfloat16, torch.float16)
+    is_half = is_over_steps and value.dtype in HALF
     return is_half and value.device.type == "cpu" and value.is_contiguous()
 
 

@@ -13,7 +13,6 @@ from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend.torch.recorder.compiler import lock
 from keras_ratesnn._core.backend.torch.time_loops import programs, text
 from keras_ratesnn._core.backend.torch.time_loops.derivative import Derivative
-from keras_ratesnn._core.backend.torch.time_loops.text import HALF as HALF
 from keras_ratesnn._core.backend.torch.time_loops.tracing import traced
 from keras_ratesnn._core.backend.torch.time_loops.tracing import with_tensors as with_tensors
 

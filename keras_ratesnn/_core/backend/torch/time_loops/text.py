@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import fx
 
+from keras_ratesnn._core.backend.torch.normalization import HALF
+
 _aten = torch.ops.aten
 
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.bool: "int32_t"}
 """The types in C++. Booleans are as wide as the numbers beside them: loops with others are not vectorised."""
-
-HALF = (torch.float16, torch.bfloat16)
-"""What is converted before and after the loop, and not computed with."""
 
 
 def numbers_of(module):
