@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_ratesnn._core import keras_internals
+
 _READ_LOGS = (
     keras.callbacks.CSVLogger,
     keras.callbacks.EarlyStopping,
@@ -84,5 +86,6 @@ def around_fit(model, x, callbacks):
     try:
         yield
     finally:
+        keras_internals.keep_apart(model)
         for callback in found:
             callback.on_fit_end(sys.exception())

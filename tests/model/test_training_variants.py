@@ -37,6 +37,10 @@ def test_a_moving_average_of_the_weights_is_what_an_optimizer_leaves(method):
     plain.train_on_batch(x[4:], y[4:])
     for mean, after_first, last in zip(averaged.trainable_variables, first, plain.trainable_variables, strict=True):
         np.testing.assert_allclose(to_numpy(mean), 0.5 * after_first + 0.5 * to_numpy(last), rtol=1e-4, atol=1e-6)
+    # They stay where they are, whatever the model does next.
+    averaged.predict(x, verbose=0)
+    averaged.fit(x, y, batch_size=4, verbose=0)
+    assert int(averaged.optimizer.iterations) == 4
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(method):

@@ -1,6 +1,7 @@
 """The state of models and layers: reading, assigning, adding to it, and giving it back after an error."""
 
 import keras
+from keras import ops
 
 from keras_ratesnn._core.keras_internals.imported import get_stateless_scope
 from keras_ratesnn._core.keras_internals.scopes import without_autocast
@@ -54,6 +55,21 @@ def state_shardings(model):
     """The sharding of a model's state in the form that Keras needs to make a function on JAX, or `None`."""
     spread = hasattr(model, "_get_state_sharding_spec") and keras.distribution.distribution() is not None
     return model._get_state_sharding_spec() if spread else None
+
+
+def keep_apart(model):
+    """Gives the optimizer of a model arrays of its own, where Keras has let it share those of weights.
+
+    On JAX `evaluate` and `predict` use up the arrays of weights, and with them the moving averages of an optimizer, to which
+    `fit` sets the weights at its end (docs/upstream.md, averages).
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if keras.backend.backend() != "jax" or optimizer is None:
+        return
+    shared = {id(variable._value) for variable in model.variables}
+    for variable in optimizer.variables:
+        if variable._value is not None and id(variable._value) in shared:
+            variable._direct_assign(ops.copy(variable._value))
 
 
 _STATE = ("trainable_variables", "non_trainable_variables")
