@@ -210,6 +210,7 @@ class SpikingModel(
         keras_internals.take_inputs_unchanged(self)
         self.network = network
         self._draws = None
+        self._named_methods: dict[str, GradientMethod] = {}
         self.timesteps = timesteps
         self.gradient = gradient
         self.step_mode = step_mode
@@ -243,14 +244,18 @@ class SpikingModel(
     @gradient.setter
     def gradient(self, value: str | GradientMethod | Config) -> None:
         method = gradients.get(value)
+        if isinstance(value, str):
+            # The same as before, for which calls are recorded, unless its attributes have been changed.
+            before = self._named_methods.setdefault(value, method)
+            method = before if repr(before) == repr(method) else method
         neurons = _graph.neurons_of(_graph.as_graph(self.network))
         method.check(neurons)
         self._surrogates = tuple(getattr(layer.cell, "surrogate", None) for layer in neurons)
         if method.draws and self._draws is None:
             keras_internals.set_state(self, "_draws", keras.random.SeedGenerator())
         self._gradient = method
-        # Compiled functions belong to this choice, even if another method is equal.
-        self._choice_of_gradient = object()
+        # The config of another class may not tell all: compiled functions belong to this choice.
+        self._choice_of_gradient = None if type(method) in gradients.BY_NAME.values() else object()
 
     @property
     def step_mode(self) -> StepModeName:
@@ -298,7 +303,8 @@ class SpikingModel(
         surrogates = tuple(map(repr, self._surrogates))
         # NaN is not equal to itself.
         mask_value = repr(self._mask_value)
-        return self._timesteps, self._return_sequences, self._step_mode, self._choice_of_gradient, surrogates, mask_value
+        gradient = type(self._gradient), repr(self._gradient), self._choice_of_gradient
+        return self._timesteps, self._return_sequences, self._step_mode, gradient, surrogates, mask_value
 
     def call(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
         training = bool(training)

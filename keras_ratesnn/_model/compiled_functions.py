@@ -1,5 +1,6 @@
 """How models are compiled whose settings may change at any time, even during `fit`."""
 
+import collections
 import inspect
 import threading
 from typing import Any
@@ -10,6 +11,9 @@ from keras_ratesnn._core import backend, checks, keras_internals
 from keras_ratesnn._core.annotations import Config
 from keras_ratesnn._model.data_checks import check_first_batch
 from keras_ratesnn._model.silent_layers import SilentLayers
+
+FUNCTIONS_KEPT = 64
+"""The number of settings whose function is remembered. A parameter of a surrogate may have another value in each epoch."""
 
 
 class CompilesOncePerSettings:
@@ -68,8 +72,8 @@ class CompilesOncePerSettings:
 class CompiledFunction:
     """Replaces a compiled function of Keras: compiles and caches one function for each combination of settings.
 
-    A call uses the function for the current settings of the model and the ranks of its data. A function that `fit` is running
-    is never discarded, and returning to an earlier setting does not recompile.
+    A call uses the function for the current settings of the model and the ranks of its data. Returning to one of the latest
+    settings does not recompile.
 
     Args:
         model: A Keras model.
@@ -82,7 +86,7 @@ class CompiledFunction:
         self._purpose = purpose
         self._settings = settings
         self._shardings = keras_internals.state_shardings(model)
-        self._functions = {}
+        self._functions = collections.OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, *state_and_data):
@@ -107,4 +111,7 @@ class CompiledFunction:
             if key not in self._functions:
                 stand_in = keras_internals.StandIn(self._model, self._shardings)
                 self._functions[key] = keras_internals.make_function(stand_in, self._purpose)
+            self._functions.move_to_end(key)
+            if len(self._functions) > FUNCTIONS_KEPT:
+                self._functions.popitem(last=False)
             return self._functions[key]

@@ -9,6 +9,8 @@ import pytest
 from helpers import compiled, mlp, naive_lif, spiking, to_numpy
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._model import compiled_functions
 from keras_ratesnn.layers import LIF
 
 X, Y = helpers.data()
@@ -265,6 +267,41 @@ def test_returning_to_an_earlier_setting_does_not_recompile():
     runs()
     model.timesteps = 3
     assert runs() == again
+    chosen = model.gradient
+    for gradient in ("bptt", rsnn.gradients.Rate(windows=2), "rate"):
+        model.gradient = gradient
+        runs()
+    for gradient in (rsnn.gradients.Rate(windows=2), "bptt", "rate"):
+        model.gradient = gradient
+        assert runs() == again
+    # PyTorch records the calls of each object.
+    assert model.gradient is chosen
+
+
+def test_a_change_of_a_method_in_place_takes_effect():
+    model = compiled(spiking(timesteps=3))
+    first = trained(model)
+    model.gradient.windows = 3
+    changed = trained(model)
+    model.gradient = "rate"
+    for ours, theirs in zip(trained(model), first, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(changed, trained(compiled(spiking(timesteps=3, gradient="bptt"))), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert any(not np.allclose(one, other) for one, other in zip(first, changed, strict=True))
+
+
+def test_only_the_functions_of_the_latest_settings_are_kept(monkeypatch):
+    monkeypatch.setattr(compiled_functions, "FUNCTIONS_KEPT", 2)
+    monkeypatch.setattr(keras_internals, "make_function", lambda *_: object())
+    model = standing_still()
+    function = compiled_functions.CompiledFunction(model, "test", model._settings)
+    made = {key: function._function(key) for key in "aba"}
+    assert function._function("b") is made["b"]
+    assert function._function("a") is made["a"]
+    function._function("c")
+    assert function._function("a") is made["a"]
+    assert function._function("b") is not made["b"]
 
 
 @pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="other backends make all variables before")
