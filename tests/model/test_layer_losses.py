@@ -355,3 +355,18 @@ def test_layers_forget_the_losses_of_earlier_traces():
     loss_and_gradients(model, X, Y, loss=lambda y, outputs: ops.sum(outputs))
     assert -1 not in neurons._loss_ids
     assert len(neurons._loss_ids) == len(before) == 1
+
+
+def test_a_model_that_another_one_calls_twice_adds_the_losses_of_both_calls():
+    inputs = keras.Input((6,))
+    hidden = layers.Dense(8, activity_regularizer=keras.regularizers.L2(0.5))(inputs)
+    model = spiking(keras.Model(inputs, layers.Dense(3)(AddsMean()(rsnn.layers.LIF()(hidden)))), T)
+    sums = []
+    for part in (X, X - 1.0):
+        model(part)
+        sums.append(to_numpy(sum(model.losses)))
+    one, other = keras.Input((T, 6)), keras.Input((T, 6))
+    siamese = keras.Model([one, other], layers.Subtract()([model(one), model(other)]))
+    siamese.compile(keras.optimizers.SGD(0.0), lambda y, outputs: 0.0 * ops.sum(outputs, axis=-1))
+    found = siamese.evaluate([X, X - 1.0], Y, batch_size=len(X), verbose=0)
+    assert found == pytest.approx(sum(sums), rel=1e-5)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_ratesnn._core.keras_internals.imported import get_stateless_scope
+from keras_ratesnn._core.keras_internals.losses import forget_losses
 from keras_ratesnn._core.keras_internals.state import torch_parameters, values_of
 
 
@@ -41,8 +42,12 @@ class CollectsVariablesOnce:
         return [loss for layer in known.layers for loss in layer._losses] + self._get_regularization_losses()  # type: ignore
 
     def _clear_losses(self):
-        known = self._known()
-        if known is None or get_stateless_scope() is not None:
+        known, scope = self._known(), get_stateless_scope()
+        if scope is not None and scope.collect_losses:
+            # Keras would remove those of an earlier call in the scope, and by chance others (docs/upstream.md, loses losses).
+            forget_losses(self)
+            return
+        if known is None or scope is not None:
             super()._clear_losses()  # type: ignore[misc]
             return
         for layer in known.layers:
