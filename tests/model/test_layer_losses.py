@@ -360,7 +360,7 @@ def test_layers_forget_the_losses_of_earlier_traces():
 def test_a_model_that_another_one_calls_twice_adds_the_losses_of_both_calls():
     inputs = keras.Input((6,))
     hidden = layers.Dense(8, activity_regularizer=keras.regularizers.L2(0.5))(inputs)
-    model = spiking(keras.Model(inputs, layers.Dense(3)(AddsMean()(rsnn.layers.LIF()(hidden)))), T)
+    model = spiking(keras.Model(inputs, layers.Dense(3)(AddsMean()(rsnn.layers.LIF()(hidden)))), T, "bptt")
     sums = []
     for part in (X, X - 1.0):
         model(part)
