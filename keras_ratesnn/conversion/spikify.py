@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -18,6 +19,7 @@ from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
 from keras_ratesnn.conversion._report import Change, Report
 from keras_ratesnn.conversion._tasks import spiking_model
 from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.layer_kinds import READOUT, TIME_MEAN, kind_of
 from keras_ratesnn.layers import IF, Neuron
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -54,7 +56,8 @@ def spikify(
     The output of a spiking model is the time mean of the output of its network. A final softmax is applied at each step, so the
     output is a mean of probabilities. If a network ends in logits, the logits are averaged before the softmax. Such networks
     convert more exactly; train them with a loss with `from_logits=True`. For `keras.applications` pass
-    `classifier_activation=None`.
+    `classifier_activation=None`. Max pooling takes the largest of several spikes at each step; their mean is more than the
+    largest rate, whatever T is. The report of a calibration names it. Average pooling and strides convert as they are.
 
     Example:
 
@@ -132,7 +135,8 @@ def spikify(
     thresholds = {operation: of_it.threshold for operation, of_it in measured.items() if of_it.threshold is not None}
     paths = _graph.paths_of(functional, inside.graphs)
     changes = tuple(_change(activation, neurons, thresholds, inside.reasons, paths) for activation in activations)
-    report = Report(changes, calibrated=bool(tensors))
+    pooled = _largest_of_spikes(functional, inside.graphs, neurons, paths) if timesteps > 1 else ()
+    report = Report(changes, calibrated=bool(tensors), pooled=pooled)
     if not report.replaced:
         raise ValueError(
             f"`model` must have a hidden activation that neurons can replace. Received: model={model.name!r} with none. "
@@ -152,6 +156,19 @@ def spikify(
     if verbose:
         print(report)
     return spiking
+
+
+def _largest_of_spikes(network, inside, neurons, paths):
+    """The names of the operations that take the largest of several inputs which come from neurons, such as max pooling."""
+    after: set[Any] = set()
+    found: dict[str, None] = {}
+    for node in _graph.nodes_of(network, inside):
+        follows = not after.isdisjoint(node.inputs) and kind_of(node.operation).role not in (TIME_MEAN, READOUT)
+        if follows or node.operation in neurons:
+            after.add(node)
+        if follows and kind_of(node.operation).keeps_order:
+            found[paths[node.operation]] = None
+    return tuple(found)
 
 
 def _closed(reasons, activations):
