@@ -75,12 +75,11 @@ class Report(_Report):
 
     Args:
         calibrated: Boolean, whether thresholds were measured. Defaults to `False`.
-        pooled: Tuple of strings, the names of what takes the largest of several spikes, if there are several steps. Defaults to
-            none.
+        nonlinear: Tuple of strings, the names of what is not linear in spikes, if there are several steps. Defaults to none.
     """
 
     calibrated: bool = False
-    pooled: tuple[str, ...] = ()
+    nonlinear: tuple[str, ...] = ()
 
     @property
     def replaced(self) -> tuple[Change, ...]:
@@ -98,10 +97,9 @@ class Report(_Report):
         gained = tuple(change for change in self.replaced if "threshold" in change.activation)
         lines += _grouped(gained, lambda change: f"neurons spike also below the threshold of {change.activation}")
         thresholds = [change.threshold for change in self.replaced if change.threshold is not None]
-        if self.pooled and thresholds:
-            lines.append(
-                f"  max pooling of spikes gives more than that of activations, average pooling does not: {listed(self.pooled)}"
-            )
+        if self.nonlinear and thresholds:
+            names = listed(self.nonlinear)
+            lines.append(f"  not linear in the spikes of a step, so that outputs differ more than by rounding: {names}")
         if thresholds:
             lines.append(f"  calibrated thresholds from {min(thresholds):.3g} to {max(thresholds):.3g}")
         never = [change.name for change in self.replaced if change.threshold is None]

@@ -399,16 +399,19 @@ def test_the_report_says_by_what_a_relu_differs_and_what_its_neurons_do_not_do()
     assert not any(described[2] in line for line in lines if "IF" not in line)
 
 
-def test_the_report_names_max_pooling_of_spikes_after_which_outputs_are_too_large():
+def test_the_report_names_what_is_not_linear_in_spikes():
     def hidden(x):
         x = layers.MaxPooling1D(1, name="of_inputs")(layers.Reshape((-1, 1))(x))
-        x = layers.MaxPooling1D(2, name="of_spikes")(layers.ReLU()(layers.Conv1D(4, 1)(x)))
+        x = layers.BatchNormalization()(layers.AveragePooling1D(2)(layers.ReLU()(layers.Conv1D(4, 1)(x))))
+        x = layers.LayerNormalization(name="normalized")(layers.MaxPooling1D(2, name="of_spikes")(2 * x[:, 1:]))
+        x = layers.Multiply(name="product")([x, layers.Dropout(0.5)(layers.Dense(4, activation="relu")(x))])
         return layers.GlobalMaxPooling1D(name="of_means")(rsnn.layers.TimeMean()(layers.Flatten()(x))[:, None])
 
-    line = "  max pooling of spikes gives more than that of activations, average pooling does not: of_spikes"
     network = functional(hidden)
+    line = "  not linear in the spikes of a step, so that outputs differ more than by rounding: of_spikes, normalized, product"
     assert line in str(quiet(network, 2, calibrate=X).spikify_report).splitlines()
-    assert all("max pooling" not in str(quiet(network, T, calibrate=data).spikify_report) for T, data in ((2, None), (1, X)))
+    for timesteps, data in ((2, None), (1, X)):
+        assert "not linear" not in str(quiet(network, timesteps, calibrate=data).spikify_report)
 
 
 @pytest.mark.parametrize(("verbose", "bar"), [(1, "2/2"), (2, "2/2 - 0s"), (0, None)])
