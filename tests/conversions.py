@@ -11,6 +11,7 @@ import collections
 import pathlib
 import sys
 import tempfile
+import textwrap
 
 import keras
 import numpy as np
@@ -256,11 +257,16 @@ def row(name, found):
     if isinstance(found, ValueError):
         _, _, why = "; ".join(line.strip() for line in str(found).splitlines()).partition("Received: ")
         why = why.partition(". Give ")[0].partition("; What is inside")[0].rpartition("became neurons.; ")[-1]
-        return f"| {name} | refused | {why} |"
+        return f"| {name} | refused | {_short(why)} |"
     report = found.spikify_report
     left = collections.Counter((change.activation, change.reason) for change in report.kept)
     text = "; ".join(f"{count} {activation} ({reason})" for (activation, reason), count in sorted(left.items()))
-    return f"| {name} | {len(report.replaced)} | {text or 'none'} |"
+    return f"| {name} | {len(report.replaced)} | {_short(text or 'none')} |"
+
+
+def _short(why):
+    """A reason of one line: messages of other libraries go on."""
+    return textwrap.shorten(why, 128, placeholder=" …")
 
 
 def is_shown(row):

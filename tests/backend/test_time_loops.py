@@ -19,7 +19,7 @@ import torch
 from counted_operations import Counter
 from recorded_calls import recording
 
-from keras_ratesnn._core.backend.torch import fusion
+from keras_ratesnn._core.backend.torch import fusion, time_loops
 from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs, text
 
 pytestmark = pytest.mark.runs_once
@@ -60,7 +60,7 @@ def sequences(features=(6,)):
 def loops(monkeypatch):
     """The loops that are written, a list that grows."""
     made = []
-    monkeypatch.setattr(fusion, "TimeLoop", lambda *args: made.append(TimeLoop(*args)) or made[-1])
+    monkeypatch.setattr(time_loops, "TimeLoop", lambda *args: made.append(TimeLoop(*args)) or made[-1])
     return made
 
 

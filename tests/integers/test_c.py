@@ -124,7 +124,7 @@ def test_the_program_of_a_reference_case_gives_its_logits(case, tmp_path):
 
 
 def test_the_program_of_the_docs_prints_the_class(tmp_path):
-    (program,) = re.findall(r"```c\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
+    (program,) = re.findall(r"```c\n(.*?)```", (ROOT / "docs" / "tutorials" / "chip.md").read_text(), re.DOTALL)
     chip = rsnn.integer(rsnn.models.load_pretrained("digits"), largest_input=16, verbose=False)
     sizes = rsnn.export_c(chip, tmp_path / "digits.c", cache_input=False)
     assert sizes.memory <= 32_000

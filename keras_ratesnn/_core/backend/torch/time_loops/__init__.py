@@ -48,18 +48,8 @@ class TimeLoop:
         with torch.no_grad(), lock(), torch.random.fork_rng(devices=[]):
             numbers = text.numbers_of(traced(begin, [*weights, *inputs]))
             self._structure = tree.map_leaves(lambda leaf: None, steps[0](*weights, *state, *inputs, *valid))
-            for _ in range(_MOST_KINDS_OF_STATES):
-                modules = [traced(step, [*weights, *state, *inputs, *valid]) for step in steps]
-                after = [text.results_of(module) for module in modules]
-                # What neurons share at first may differ later, and where rows are padding.
-                changed = next((new for new in after if _kinds(new[: len(state)]) != _kinds(state)), None)
-                if changed is None:
-                    break
-                shapes = [_of_program(new.shape, inputs[0].shape) for new in changed]
-                state = [old.to(new.dtype).expand(shape) for old, new, shape in zip(state, changed, shapes, strict=False)]
-            if len(set(map(_kinds, after))) > 1 or changed is not None:
-                raise ValueError("the results of steps differ in their shapes or dtypes")
-            results, end = [(x, index >= len(state)) for index, x in enumerate(after[0])], None
+            modules, state, after = _steady(steps, weights, state, inputs, valid)
+            results, end = [(x, index >= len(state)) for index, x in enumerate(after)], None
             if finish is not None:
                 end = traced(finish, [*weights, *state])
                 results = [*((x, False) for x in text.results_of(end)), *results[len(state) :]]
@@ -68,7 +58,7 @@ class TimeLoop:
             self._derivative = None
             if any((*learned, *wanted)):
                 lists = weights, state, inputs, valid, learned, wanted, same
-                self._derivative = Derivative(steps, *lists, after[0], numbers)
+                self._derivative = Derivative(steps, *lists, after, numbers)
         self.begins_with_numbers, self.finishes = numbers is not None, finish is not None
         self._state = [] if self.begins_with_numbers else _kinds(state)
         self._dtypes = [result.dtype for result, _ in results]
@@ -95,6 +85,22 @@ class TimeLoop:
 
 _MOST_KINDS_OF_STATES = 8
 """How often the shapes and dtypes of a state may change before those of all steps are found."""
+
+
+def _steady(steps, weights, state, inputs, valid):
+    """The graphs of steps, the state whose tensors have the shapes and dtypes that they have after each step, and results."""
+    for _ in range(_MOST_KINDS_OF_STATES):
+        modules = [traced(step, [*weights, *state, *inputs, *valid]) for step in steps]
+        after = [text.results_of(module) for module in modules]
+        # What neurons share at first may differ later, and where rows are padding.
+        changed = next((new for new in after if _kinds(new[: len(state)]) != _kinds(state)), None)
+        if changed is None:
+            break
+        shapes = [_of_program(new.shape, inputs[0].shape) for new in changed]
+        state = [old.to(new.dtype).expand(shape) for old, new, shape in zip(state, changed, shapes, strict=False)]
+    if len(set(map(_kinds, after))) > 1 or changed is not None:
+        raise ValueError("the results of steps differ in their shapes or dtypes")
+    return modules, state, after[0]
 
 
 def _of_program(shape, full):
