@@ -13,6 +13,9 @@ _NEGATIVE = {
 }
 """Activations with large negative values; those of gelu, silu and others like relu are small."""
 
+_POSITIVE = {"exponential", "hard_sigmoid", "sigmoid", "softplus", "sparse_plus", "sparse_sigmoid", "squareplus"}
+"""Activations that are positive where their input is 0."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Change:
@@ -94,6 +97,8 @@ class Report(_Report):
         lines += _grouped(
             lost, lambda change: f"negative values of {change.activation} are lost, for which neurons do not spike"
         )
+        positive = tuple(change for change in self.replaced if change.activation in _POSITIVE)
+        lines += _grouped(positive, lambda change: f"values of {change.activation} for inputs of 0 and less are lost")
         gained = tuple(change for change in self.replaced if "threshold" in change.activation)
         lines += _grouped(gained, lambda change: f"neurons spike also below the threshold of {change.activation}")
         thresholds = [change.threshold for change in self.replaced if change.threshold is not None]

@@ -375,12 +375,15 @@ def test_the_report_lists_all_changes(capsys):
     ]
 
 
-def test_the_report_says_where_negative_values_are_lost():
+def test_the_report_says_where_negative_values_and_those_of_negative_inputs_are_lost():
     network = functional(lambda x: layers.PReLU(name="second")(layers.Dense(4, activation="tanh", name="first")(x)))
     report = str(quiet(network, calibrate=X).spikify_report).splitlines()
     assert "  negative values of tanh are lost, for which neurons do not spike: first" in report
     assert "  negative values of prelu are lost, for which neurons do not spike: second" in report
     assert not any("not calibrated" in line for line in report)
+    positive = functional(lambda x: layers.Dense(4, activation="softplus", name="second")(keras.activations.sigmoid(x)))
+    for line in str(quiet(positive).spikify_report).splitlines()[-3:-1]:
+        assert re.fullmatch("  values of (sigmoid|softplus) for inputs of 0 and less are lost: .+", line)
     assert "negative" not in str(quiet(functional(layers.ReLU())).spikify_report)
 
 
