@@ -29,6 +29,12 @@ def check_labels(model, y, sample_weight=None):
         y: The labels, as Keras takes them. Of data sets nothing is known, see `check_first_batch`.
         sample_weight: With weights, or a class that the loss ignores, labels may be of no class. Defaults to `None`.
     """
+    check_numbers(y)
+    _check_classes(model, y, sample_weight)
+
+
+def check_numbers(y):
+    """Raises ValueError if labels, arrays, are no numbers."""
     for leaf in keras.tree.flatten(y):
         is_array = isinstance(leaf, np.ndarray)
         if isinstance(leaf, (str, numbers.Number)) or (is_array and leaf.dtype.kind in "USO"):
@@ -37,7 +43,6 @@ def check_labels(model, y, sample_weight=None):
                 f"`y` must be an array of numbers. Received: {received}. Convert lists with np.asarray, and number classes "
                 "that have names: names, y = np.unique(y, return_inverse=True)."
             )
-    _check_classes(model, y, sample_weight)
 
 
 def are_arrays(structure):

@@ -8,10 +8,11 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import checks, progress
+from keras_ratesnn._core import checks, keras_internals, progress
 from keras_ratesnn._core.accuracy import is_right
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.progress import Verbosity
+from keras_ratesnn._model import data_checks
 from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.spiking_model import SpikingModel
@@ -24,13 +25,14 @@ def batches(
 
     Raises:
         TypeError: If `batch_size` is not an integer.
-        ValueError: If it is not >= 1, `verbose` is unknown, `x` does not fit the model, or `x` and `y` do not have the same
-            number of samples, at least one.
+        ValueError: If it is not >= 1, `verbose` is unknown, `x` does not fit the model, `x` and `y` do not have the same number
+            of samples, at least one, or a label is of no class.
     """
     size = checks.positive_integer("batch_size", batch_size, advice="It is the number of samples processed at once.")
     check_batch(_graph.as_graph(model.network), x, model.timesteps)
     y = ops.convert_to_numpy(y)
     check_labels(x, y)
+    check_classes(model, "y", y)
     starts = range(0, len(y), size)
     for start in progress.tracked(starts, len(starts), verbose):
         inputs = keras.tree.map_structure(lambda array, start=start: array[start : start + size], x)
@@ -45,6 +47,15 @@ def check_labels(x: Structure, y: Any) -> None:
             "`x` and `y` must have the same number of samples, at least one, and be arrays. Received: "
             f"{found} inputs and {[*sum(sizes, ())]} labels."
         )
+
+
+def check_classes(model: SpikingModel, name: str, y: np.ndarray) -> None:
+    """Raises ValueError if labels are no numbers, or if of the numbers of classes one is of no class of the only output."""
+    data_checks.check_numbers(y)
+    output = keras_internals.outputs_structure(_graph.as_graph(model.network))
+    # A binary output has no classes.
+    if isinstance(output, keras.KerasTensor) and output.shape[-1] > 1:
+        checks.labels(name, y, output)
 
 
 def right(y: np.ndarray, outputs: Any, threshold: float) -> np.ndarray:

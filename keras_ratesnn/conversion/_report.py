@@ -13,6 +13,9 @@ _NEGATIVE = {
 }
 """Activations with large negative values; those of gelu, silu and others like relu are small."""
 
+_POSITIVE = {"exponential", "hard_sigmoid", "sigmoid", "softplus", "sparse_plus", "sparse_sigmoid", "squareplus"}
+"""Activations that are positive where their input is 0."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Change:
@@ -75,9 +78,11 @@ class Report(_Report):
 
     Args:
         calibrated: Boolean, whether thresholds were measured. Defaults to `False`.
+        nonlinear: Tuple of strings, the names of what is not linear in spikes, if there are several steps. Defaults to none.
     """
 
     calibrated: bool = False
+    nonlinear: tuple[str, ...] = ()
 
     @property
     def replaced(self) -> tuple[Change, ...]:
@@ -92,9 +97,14 @@ class Report(_Report):
         lines += _grouped(
             lost, lambda change: f"negative values of {change.activation} are lost, for which neurons do not spike"
         )
+        positive = tuple(change for change in self.replaced if change.activation in _POSITIVE)
+        lines += _grouped(positive, lambda change: f"values of {change.activation} for inputs of 0 and less are lost")
         gained = tuple(change for change in self.replaced if "threshold" in change.activation)
         lines += _grouped(gained, lambda change: f"neurons spike also below the threshold of {change.activation}")
         thresholds = [change.threshold for change in self.replaced if change.threshold is not None]
+        if self.nonlinear and thresholds:
+            names = listed(self.nonlinear)
+            lines.append(f"  not linear in the spikes of a step, so that outputs differ more than by rounding: {names}")
         if thresholds:
             lines.append(f"  calibrated thresholds from {min(thresholds):.3g} to {max(thresholds):.3g}")
         never = [change.name for change in self.replaced if change.threshold is None]

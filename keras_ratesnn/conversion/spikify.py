@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -11,13 +12,14 @@ from keras_ratesnn._core.annotations import Config, StepModeName, Structure
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model.quantization import unquantized
 from keras_ratesnn.conversion import _calibration
-from keras_ratesnn.conversion._hidden_activations import HIDDEN, find_activations, is_only_activation
+from keras_ratesnn.conversion._hidden_activations import HIDDEN, find_activations, function_of, is_only_activation
 from keras_ratesnn.conversion._inside_layers import look_inside
 from keras_ratesnn.conversion._mean_shifts import mean_shifts
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
 from keras_ratesnn.conversion._report import Change, Report
 from keras_ratesnn.conversion._tasks import spiking_model
 from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.layer_kinds import READOUT, TIME_MEAN, kind_of
 from keras_ratesnn.layers import IF, Neuron
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -54,7 +56,9 @@ def spikify(
     The output of a spiking model is the time mean of the output of its network. A final softmax is applied at each step, so the
     output is a mean of probabilities. If a network ends in logits, the logits are averaged before the softmax. Such networks
     convert more exactly; train them with a loss with `from_logits=True`. For `keras.applications` pass
-    `classifier_activation=None`.
+    `classifier_activation=None`. What is not linear, such as max pooling and layer normalisation, is applied to the spikes
+    of each step, too; the mean of that is another one than for their mean, whatever T is. The report of a calibration names
+    such operations. Average pooling, strides and batch normalisation convert as they are.
 
     Example:
 
@@ -132,7 +136,8 @@ def spikify(
     thresholds = {operation: of_it.threshold for operation, of_it in measured.items() if of_it.threshold is not None}
     paths = _graph.paths_of(functional, inside.graphs)
     changes = tuple(_change(activation, neurons, thresholds, inside.reasons, paths) for activation in activations)
-    report = Report(changes, calibrated=bool(tensors))
+    nonlinear = _nonlinear_in_spikes(functional, inside.graphs, neurons) if timesteps > 1 else ()
+    report = Report(changes, calibrated=bool(tensors), nonlinear=tuple(paths[operation] for operation in nonlinear))
     if not report.replaced:
         raise ValueError(
             f"`model` must have a hidden activation that neurons can replace. Received: model={model.name!r} with none. "
@@ -152,6 +157,22 @@ def spikify(
     if verbose:
         print(report)
     return spiking
+
+
+def _nonlinear_in_spikes(network, inside, neurons):
+    """The operations on what comes from neurons whose mean over time is not that of the mean, apart from activations."""
+    after: set[Any] = set()
+    found: dict[keras.Operation, None] = {}
+    for node in _graph.nodes_of(network, inside):
+        operation, kind = node.operation, kind_of(node.operation)
+        from_neurons = after.intersection(node.inputs)
+        is_one_step = from_neurons and kind.role not in (TIME_MEAN, READOUT)
+        if operation in neurons or is_one_step:
+            after.add(node)
+        is_linear = kind.affine or kind.moves or kind.masks or (kind.multilinear and len(from_neurons) == 1)
+        if is_one_step and not is_linear and function_of(operation) is None:
+            found[operation] = None
+    return found
 
 
 def _closed(reasons, activations):

@@ -42,7 +42,8 @@ def binned_frames(
     sensor_shape, frame_shape = checked_sensor(events, sensor_shape), checked_shape("frame_shape", frame_shape)
     if events.timestamp[0] < 0:
         raise ValueError(f"`timestamp` must be 0 or more. Its smallest is {events.timestamp[0]}. Subtract it.")
-    bins = events.timestamp // duration
+    # Narrow integers may not hold the duration.
+    bins = events.timestamp.astype("uint64") // duration
     # The events are in temporal order. One more frame takes the rest.
     frame_numbers = np.minimum(bins, timesteps).astype("int64")
     return resize(count_events(events, frame_numbers, timesteps + 1, sensor_shape)[:timesteps], frame_shape)

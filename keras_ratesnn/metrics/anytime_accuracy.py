@@ -101,7 +101,8 @@ def _where_seen(mask, sample_weight, dtype):
     seen = ops.cast(ops.any(mask, axis=1), dtype)
     if sample_weight is None:
         return seen
-    return seen * _like(seen, ops.cast(ops.convert_to_tensor(sample_weight), dtype))
+    weight = ops.cast(ops.convert_to_tensor(sample_weight), dtype)
+    return _like(weight, seen) * _like(seen, weight)
 
 
 def _like(tensor, weight):

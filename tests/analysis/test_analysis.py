@@ -542,6 +542,15 @@ def test_arguments_that_make_no_sense_are_named():
         analysis.Costs(accumulate=-1.0)
 
 
+@pytest.mark.parametrize("name", ["gradient_agreement", "independence", "shuffle_in_time", "accuracy_over_time"])
+def test_labels_of_no_class_and_names_are_an_error_and_no_low_accuracy(name):
+    model, (x, y) = helpers.compiled(helpers.spiking()), helpers.data(4)
+    with pytest.raises(ValueError, match="`y` must be labels from 0 to 2, the numbers of the classes"):
+        ANALYSES[name](model, x, np.array([0, 1, 3, 2]))
+    with pytest.raises(ValueError, match=r"`y` must be an array of numbers.*number classes that have names"):
+        ANALYSES[name](model, x, y.astype(str))
+
+
 def test_neurons_that_depend_on_each_other_have_no_sensitivity_of_their_own():
     net = keras.Sequential([keras.Input((6,)), LIF(threshold_stabilizer=True), layers.Dense(3)])
     x, y = helpers.data(4)

@@ -184,6 +184,20 @@ def test_quantized_weights_are_added_for_spikes_too(synapses, mode):
     np.testing.assert_array_equal(after.traffic, before.traffic)
 
 
+def test_kernels_with_lora_and_of_one_axis_are_added_for_spikes_too():
+    inputs = keras.Input((4,))
+    spikes = LIF()(layers.Dense(4, kernel_initializer="ones")(inputs))
+    scaled = layers.EinsumDense("ab,b->ab", 4, name="scaled")(spikes)
+    adapted = layers.Dense(5, name="adapted")
+    model = helpers.spiking(keras.Model(inputs, [adapted(spikes), scaled]), T)
+    adapted.enable_lora(2)
+    found = analysis.energy(model, np.ones((3, 4), "float32"))
+    assert found.layers[1:] == ("scaled", "adapted")
+    assert found.accumulates.tolist() == [0, 4 * T, 4 * T * 5]
+    assert found.multiply_adds.tolist() == [16, 0, 0]
+    assert found.traffic.weights.tolist() == [16, 4, 20]
+
+
 def test_other_costs_are_those_given_and_the_description_shows_the_totals():
     model, images = model_and_images(vgg)
     found = analysis.energy(model, images, analysis.Costs(multiply_add=2.0, accumulate=1.0))

@@ -86,7 +86,7 @@ def test_attacks_are_those_of_a_loop_by_hand_in_the_units_of_the_inputs():
     assert 0 < found.robust[1] < found.robust[0] < 0.9
 
 
-def test_the_result_does_not_depend_on_the_method_of_the_model_and_can_be_printed():
+def test_the_result_does_not_depend_on_the_method_of_the_model_nor_on_the_form_of_the_inputs_and_can_be_printed():
     model = classifier(gradient="bptt", step_mode="single")
     x, y = samples(model)
     helpers.compiled(model, loss=LOSS)
@@ -95,9 +95,8 @@ def test_the_result_does_not_depend_on_the_method_of_the_model_and_can_be_printe
         # One-hot labels, and the loss of the compiled model.
         results.append(robustness(model, x, y, gradients=["bptt"], loss=None))
     np.testing.assert_array_equal(results[0].attacked, results[1].attacked)
-    one_hot = robustness(
-        model, x, np.eye(3)[y], gradients=["bptt"], loss=keras.losses.CategoricalCrossentropy(from_logits=True)
-    )
+    named, loss = {model.inputs[0].name: x}, keras.losses.CategoricalCrossentropy(from_logits=True)
+    one_hot = robustness(model, named, np.eye(3)[y], gradients=["bptt"], loss=loss)
     np.testing.assert_array_equal(one_hot.attacked, results[0].attacked)
     lines = str(one_hot).splitlines()
     assert lines[0] == f"{model.name}: 40 samples, 3 time steps, accuracy 1.0000"

@@ -337,6 +337,7 @@ X, Y = np.zeros((4, T, 2), "float32"), np.zeros(4, int)
             "`validation_data` must have .* with time: False, and x with time: True",
         ),
         ({"validation_data": (X[:1], Y[:1])}, ValueError, "at least two samples"),
+        ({"validation_data": (X, Y + 9)}, ValueError, "`validation_data` must be labels from 0 to"),
         ({"seeds": 1}, ValueError, "`seeds` must be 2 or more"),
         ({"seeds": 2.0}, TypeError, "`seeds` must be an integer"),
         ({"epochs": 0}, ValueError, "`epochs` must be 1 or more"),

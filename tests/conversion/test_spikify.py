@@ -375,12 +375,15 @@ def test_the_report_lists_all_changes(capsys):
     ]
 
 
-def test_the_report_says_where_negative_values_are_lost():
+def test_the_report_says_where_negative_values_and_those_of_negative_inputs_are_lost():
     network = functional(lambda x: layers.PReLU(name="second")(layers.Dense(4, activation="tanh", name="first")(x)))
     report = str(quiet(network, calibrate=X).spikify_report).splitlines()
     assert "  negative values of tanh are lost, for which neurons do not spike: first" in report
     assert "  negative values of prelu are lost, for which neurons do not spike: second" in report
     assert not any("not calibrated" in line for line in report)
+    positive = functional(lambda x: layers.Dense(4, activation="softplus", name="second")(keras.activations.sigmoid(x)))
+    for line in str(quiet(positive).spikify_report).splitlines()[-3:-1]:
+        assert re.fullmatch("  values of (sigmoid|softplus) for inputs of 0 and less are lost: .+", line)
     assert "negative" not in str(quiet(functional(layers.ReLU())).spikify_report)
 
 
@@ -397,6 +400,21 @@ def test_the_report_says_by_what_a_relu_differs_and_what_its_neurons_do_not_do()
     assert f"  negative values of {described[0]} are lost, for which neurons do not spike: first" in lines
     assert any(line.startswith("  neurons spike also below the threshold of relu(threshold=0.5): ") for line in lines)
     assert not any(described[2] in line for line in lines if "IF" not in line)
+
+
+def test_the_report_names_what_is_not_linear_in_spikes():
+    def hidden(x):
+        x = layers.MaxPooling1D(1, name="of_inputs")(layers.Reshape((-1, 1))(x))
+        x = layers.BatchNormalization()(layers.AveragePooling1D(2)(layers.ReLU()(layers.Conv1D(4, 1)(x))))
+        x = layers.LayerNormalization(name="normalized")(layers.MaxPooling1D(2, name="of_spikes")(2 * x[:, 1:]))
+        x = layers.Multiply(name="product")([x, layers.Dropout(0.5)(layers.Dense(4, activation="relu")(x))])
+        return layers.GlobalMaxPooling1D(name="of_means")(rsnn.layers.TimeMean()(layers.Flatten()(x))[:, None])
+
+    network = functional(hidden)
+    line = "  not linear in the spikes of a step, so that outputs differ more than by rounding: of_spikes, normalized, product"
+    assert line in str(quiet(network, 2, calibrate=X).spikify_report).splitlines()
+    for timesteps, data in ((2, None), (1, X)):
+        assert "not linear" not in str(quiet(network, timesteps, calibrate=data).spikify_report)
 
 
 @pytest.mark.parametrize(("verbose", "bar"), [(1, "2/2"), (2, "2/2 - 0s"), (0, None)])

@@ -1,5 +1,6 @@
 """Binned frames, voxel grids, time surfaces and augmentations of recordings, against slow loops."""
 
+import dataclasses
 import itertools
 import re
 
@@ -84,6 +85,8 @@ def test_bins_have_a_fixed_duration_from_time_zero():
     # Frames after the last event are zero, and events of unsigned times after the last frame are left out.
     late = Events(*(np.array([1]) for _ in range(3)), np.array([2**64 - 1], "uint64"))
     assert not binned_frames(late, 3, 1, SMALL, SMALL).any()
+    narrow = dataclasses.replace(late, timestamp=np.array([9], "uint8"))
+    assert binned_frames(narrow, 3, 10_000, SMALL, SMALL)[0, 1, 1, 1] == 1
     with pytest.raises(ValueError, match="`timestamp` must be 0 or more"):
         binned_frames(Events(*(np.array([1]) for _ in range(3)), np.array([-1])), 3, 1, SMALL, SMALL)
 

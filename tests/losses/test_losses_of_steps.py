@@ -6,6 +6,7 @@ import pytest
 from helpers import compiled, data, gradient_of, mlp, spiking, to_numpy
 from keras import ops
 
+from keras_ratesnn._core import keras_internals
 from keras_ratesnn.losses import TET
 from keras_ratesnn.metrics import AnytimeAccuracy
 
@@ -164,6 +165,19 @@ def test_accuracy_after_each_step_is_that_of_the_mean_so_far(kind):
     metric.update_state(labels, outputs, WEIGHTS)
     expected = [np.average(right, weights=WEIGHTS) for right in (is_right(outputs[:, : t + 1].mean(1)) for t in range(T))]
     np.testing.assert_allclose(accuracies(metric), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS[:3, None], WEIGHTS.reshape(3, 2)], ids=["column", "labels"])
+def test_weights_of_samples_in_a_column_and_of_labels_go_with_a_mask_of_steps(weights):
+    outputs, labels = RANDOM.normal(size=(3, T, 2, 3)).astype("float32"), RANDOM.integers(0, 3, (3, 2))
+    counts = np.arange(T) >= np.array([[0], [3], [1]])
+    metric = AnytimeAccuracy(T)
+    metric.update_state(
+        labels, keras_internals.put_mask(ops.convert_to_tensor(outputs), ops.convert_to_tensor(counts)), weights
+    )
+    right = np.cumsum(outputs * counts[..., None, None], axis=1).argmax(-1) == labels[:, None]
+    seen = (np.cumsum(counts, axis=1) > 0)[..., None] * np.broadcast_to(weights[:, None], (3, 1, 2))
+    np.testing.assert_allclose(accuracies(metric), np.average(right, axis=(0, 2), weights=seen), rtol=1e-5)
 
 
 def test_several_binary_labels_can_be_declared():

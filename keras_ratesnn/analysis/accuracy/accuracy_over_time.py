@@ -87,7 +87,7 @@ def accuracy_over_time(
     Raises:
         TypeError: If `model` is not a `SpikingModel`, or a number has the wrong type.
         ValueError: If `timesteps` or `batch_size` is not >= 1, `verbose` is unknown, the model has several outputs or a time
-            mean, or `x` and `y` do not have the same number of samples.
+            mean, `x` and `y` do not have the same number of samples, or a label is of no class.
     """
     model = checked_model(model)
     _graph.check_mean_of_steps(_graph.as_graph(model.network))

@@ -181,6 +181,7 @@ def robustness(
     seed = checks.integer("seed", seed, at_least=0)
     threshold = checks.real("threshold", threshold)
     _check_attackable(model, x, y)
+    (x,) = match(_graph.as_graph(model.network), x)
     limits = _checked_bounds(model, x, bounds)
     loss = _checked_loss(model, loss)
     predict = _compiled(model, BPTT(), None, threshold)
@@ -374,14 +375,12 @@ def _check_attackable(model, x, y):
             "`model` must classify samples: an output (batch, classes). Received: model "
             f"{model.name!r} with the output shape {tuple(outputs.shape)}."
         )
-    if outputs.shape[-1] > 1:
-        checks.labels("y", ops.convert_to_numpy(y), outputs)
+    _accuracy.check_classes(model, "y", ops.convert_to_numpy(y))
 
 
 def _checked_bounds(model, x, bounds):
     """The smallest and the largest inputs, two arrays of the shape of a sample."""
-    (data,) = match(_graph.as_graph(model.network), x)
-    data = ops.convert_to_numpy(data)
+    data = ops.convert_to_numpy(x)
     advice = "Pass what inputs can be in their own units, such as bounds=(0, 255) for images of 8 bits."
     if not isinstance(bounds, (list, tuple)) or len(bounds) != 2 or not all(map(checks.holds_numbers, bounds)):
         raise checks.wrong_type("bounds", "a pair of numbers, or of arrays", bounds, advice)

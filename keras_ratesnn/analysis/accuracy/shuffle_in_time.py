@@ -99,8 +99,8 @@ def shuffle_in_time(
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`, or a number has the wrong type.
-        ValueError: If `seed` is negative, `batch_size` is not >= 1, `verbose` is unknown, the model has several outputs, or `x`
-            and `y` do not have the same number of samples.
+        ValueError: If `seed` is negative, `batch_size` is not >= 1, `verbose` is unknown, the model has several outputs, `x`
+            and `y` do not have the same number of samples, or a label is of no class.
 
     Source: Yu et al., NeurIPS 2024, table 2.
     """

@@ -1,6 +1,7 @@
 """Counts the operations of a prediction, and what its layers read and write, while a network runs."""
 
 import math
+import re
 import weakref
 from typing import Any, NamedTuple, Self
 
@@ -270,13 +271,19 @@ def _same_in_slots(rows: np.ndarray, slots: int) -> bool:
 
 
 def matrices(operation: keras.Operation) -> int:
-    """The number of weights of an operation other than biases and the scales and zero points of quantized weights."""
+    """The number of weights of an operation other than biases, scales and zero points of quantized weights, and LoRA's.
+
+    LoRA's are added to the kernel.
+    """
     return len(_matrices(operation))
 
 
 def _matrices(operation):
-    weights = [weight for weight in getattr(operation, "weights", ()) if not weight.name.endswith(("_scale", "_zero"))]
-    return [weight for weight in weights if len(weight.shape) > 1]
+    weights = [weight for weight in getattr(operation, "weights", ()) if not _BESIDE_A_KERNEL.search(weight.name)]
+    return [weight for weight in weights if len(weight.shape) > 1 or weight.name == "kernel"]
+
+
+_BESIDE_A_KERNEL = re.compile("_scale$|_zero$|^lora_")
 
 
 def _size_of_matrices(operation: keras.Operation) -> float:

@@ -11,6 +11,7 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._model import data_checks
 from keras_ratesnn.analysis import _accuracy, _observation
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
@@ -30,14 +31,14 @@ class Training:
     Raises:
         TypeError: If `model` is not a `SpikingModel`.
         ValueError: If there is no loss, `x` and `y` do not have the same number of samples, or the backend would
-            lose gradients of its layers.
+            lose gradients of its layers. `gradients` raises it for a label that is of no class.
     """
 
     def __init__(self, model: SpikingModel, x: Structure, y: Any, loss: Any) -> None:
         self.model = checked_model(model)
         self.x = _observation.tensors(self.model, x)
         _accuracy.check_labels(self.x, y)
-        self.y = keras.tree.map_structure(ops.convert_to_tensor, y)
+        self.y = keras.tree.map_structure(ops.convert_to_numpy, y)
         self._loss = keras_internals.compiled_loss(model) if loss is None else {"loss": loss}
         # A task has a loss of its own.
         self._is_own = loss is None and model.compiled and type(model).compute_loss is not SpikingModel.compute_loss
@@ -78,7 +79,9 @@ class Training:
         owner = self.model if self._is_own else twin
         if not self._is_own:
             twin.compile(**self._loss, jit_compile=False)
-        keras_internals.build_loss(owner, self.x, self.y, twin.compute_output_spec(self.x))
+        data_checks.check_labels(owner, self.y)
+        y = keras.tree.map_structure(ops.convert_to_tensor, self.y)
+        keras_internals.build_loss(owner, self.x, y, twin.compute_output_spec(self.x))
 
         dtype = time_axis.accumulation_dtype(self.model.variable_dtype)
 
@@ -87,7 +90,7 @@ class Training:
             with self._unchanged(twin, zip(variables, tensors[:count], strict=True)):
                 outputs = twin(self.x, training=True)
                 # Keras computes losses in its default dtype.
-                return [time_axis.cast(owner.compute_loss(self.x, self.y, outputs), dtype)], ()
+                return [time_axis.cast(owner.compute_loss(self.x, y, outputs), dtype)], ()
 
         inputs = [ops.convert_to_tensor(variable.value) for variable in variables]
         upstream = ops.ones((), dtype)

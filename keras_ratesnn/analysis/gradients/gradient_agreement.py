@@ -103,8 +103,8 @@ def gradient_agreement(
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`, or `other` is not a method.
-        ValueError: If there is no loss, a method is unknown or cannot train the model, or `x` and `y` do not have the same
-            number of samples.
+        ValueError: If there is no loss, a method is unknown or cannot train the model, `x` and `y` do not have the same number
+            of samples, or a label is of no class.
 
     Source: Yu et al., NeurIPS 2024, figure 3.
     """

@@ -322,6 +322,7 @@ def _examples(model, name, x, y):
     x, y = keras.tree.map_structure(ops.convert_to_numpy, x), ops.convert_to_numpy(y)
     frames = Frames(model, x)
     _accuracy.check_labels(x, y)
+    _accuracy.check_classes(model, "y" if name == "x" else name, y)
     return Examples(frames, y)
 
 
