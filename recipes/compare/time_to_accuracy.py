@@ -279,9 +279,9 @@ def draw(found, path):
             line[1].plot(np.array(row["flops"]) / 1e12, row["curve"], **look)
             deviation = statistics.stdev(row["accuracies"]) if len(row["accuracies"]) > 1 else None
             line[2].errorbar(row["times"]["memory_bytes"] / 2**20, row["curve"][-1], deviation, capsize=3, **look)
-        plots.dress(line[0], f"T = {timesteps}: test accuracy after each epoch", "seconds, with compiling", "lower right")
+        plots.dress(line[0], f"T = {timesteps}: test accuracy after each epoch", "seconds, with compiling")
         plots.dress(line[1], "test accuracy after each epoch", "TFLOP")
-        plots.dress(line[2], "test accuracy after the last epoch", "memory of a step, MiB")
+        plots.dress(line[2], "test accuracy after the last epoch", "memory of a step, MiB", "lower left")
         for axes in line:
             axes.set_xlim(left=0)
             if goal:
