@@ -309,6 +309,7 @@ class SpikingModel(
     def call(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
         training = bool(training)
         functional = _graph.as_graph(self.network)
+        backend.check_call(self)
         keras_internals.forget_losses(functional)
         inputs, mask, first = call_inputs(functional, inputs, self.timesteps, mask, self.mask_value)
         if mask is not None:
