@@ -361,8 +361,7 @@ class SpikingModel(
             replicas.check_losses(self.loss)
         loss_checks.check_steps(self, y, y_pred)
         with setting(_added_losses, (self, self.losses)), loss_checks.explained(self, y, y_pred):
-            if training:
-                sample_weight = replicas.weigh_by_mask(self.loss, y_pred, sample_weight)
+            sample_weight = replicas.weigh_by_mask(self.loss, y_pred, sample_weight, training)
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         return replicas.weigh_by_size(loss, x) if training and x is not None else loss
 
