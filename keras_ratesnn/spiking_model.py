@@ -359,7 +359,7 @@ class SpikingModel(
     ) -> Tensor:
         if training:
             replicas.check_losses(self.loss)
-        loss_checks.check_steps(self, y, y_pred)
+        loss_checks.check_steps(self, y, y_pred, sample_weight)
         with setting(_added_losses, (self, self.losses)), loss_checks.explained(self, y, y_pred):
             sample_weight = replicas.weigh_by_mask(self.loss, y_pred, sample_weight, training)
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
