@@ -309,6 +309,7 @@ class SpikingModel(
     def call(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
         training = bool(training)
         functional = _graph.as_graph(self.network)
+        backend.check_call(self)
         keras_internals.forget_losses(functional)
         inputs, mask, first = call_inputs(functional, inputs, self.timesteps, mask, self.mask_value)
         if mask is not None:
@@ -358,10 +359,9 @@ class SpikingModel(
     ) -> Tensor:
         if training:
             replicas.check_losses(self.loss)
-        loss_checks.check_steps(self, y, y_pred)
+        loss_checks.check_steps(self, y, y_pred, sample_weight)
         with setting(_added_losses, (self, self.losses)), loss_checks.explained(self, y, y_pred):
-            if training:
-                sample_weight = replicas.weigh_by_mask(self.loss, y_pred, sample_weight)
+            sample_weight = replicas.weigh_by_mask(self.loss, y_pred, sample_weight, training)
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         return replicas.weigh_by_size(loss, x) if training and x is not None else loss
 

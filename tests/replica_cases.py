@@ -43,7 +43,7 @@ CASES = {
         "samples": 2 * BATCH + 3,
     },
 }
-OTHERS = ["noise", "mistakes", "batches of 7", "collectives", "silence"]
+OTHERS = ["noise", "mistakes", "batches of 7", "collectives", "silence", "padded evaluation"]
 MORE_CASES = {
     "bptt, multi, timed": {"gradient": "bptt", "step_mode": "multi", "timed": True, "samples": 2 * BATCH},
     "ottt, single": {"gradient": "ottt", "step_mode": "single", "samples": 2 * BATCH + 3},
@@ -267,6 +267,22 @@ def in_batches_of_7():
     return [*losses, score, *model.predict(x, batch_size=7, verbose=0).reshape(-1).tolist()]
 
 
+def padded_evaluation():
+    """The loss of sequences of which each has another length."""
+    import keras
+
+    import keras_ratesnn as rsnn
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    network = keras.Model(inputs, keras.layers.Dense(3)(rsnn.layers.LIF(threshold=0.3)(inputs)))
+    model = compiled(network, "rate", "multi", 4, mask_value=PADDING, return_sequences=True)
+    x = np.random.default_rng(0).normal(size=(7, 4, 4))
+    for sample, length in zip(x, (4, 1, 2, 3, 1, 4, 2), strict=True):
+        sample[length:] = PADDING
+    return model.evaluate(x, np.ones((7, 4, 3)), batch_size=6, verbose=0)[0]
+
+
 def collectives():
     """The names of the operations by which devices communicate in a training step on JAX, from its compiled program."""
     import jax
@@ -325,6 +341,8 @@ def main(devices, file, *names):
             results["silence"] = silence(replica)
         if "batches of 7" in names and backend == "jax":
             results["batches of 7"] = in_batches_of_7()
+        if "padded evaluation" in names and backend != "torch":
+            results["padded evaluation"] = padded_evaluation()
         if "collectives" in names and backend == "jax":
             results["collectives"] = collectives()
     pathlib.Path(f"{file}.{replica or 0}").write_text(json.dumps(results))

@@ -149,19 +149,31 @@ def explained(model, y, y_pred):
         raise ValueError(advice) from error
 
 
-def check_steps(model, y, y_pred):
-    """Raises ValueError if a loss of Keras' would compare each step of `return_sequences` with the labels of all samples.
+def check_steps(model, y, y_pred, sample_weight):
+    """Raises ValueError if a loss of Keras' would give each step of `return_sequences` the labels or weights of all samples.
 
     For the arguments see `explained`.
     """
     advice = _advice(model, y, y_pred) if model.return_sequences else None
     if advice is not None:
         raise ValueError(advice)
+    given = tuple(getattr(sample_weight, "shape", ()))
+    if model.return_sequences and len(given) == 1 and _only_loss(model) is not None:
+        raise ValueError(
+            "`sample_weight` must have a time axis, as the outputs have with return_sequences=True: (batch, timesteps). "
+            f"Received: weights of shape {given}, as class_weight makes them, too. Repeat them, np.repeat(weights[:, None], "
+            f"{model.timesteps}, axis=1), or use keras_ratesnn.losses.TET(loss), which takes one for each sample."
+        )
+
+
+def _only_loss(model):
+    """The name of the loss of a model with a single one, if that is Keras' own."""
+    losses = keras.tree.flatten(model.loss)
+    return _of_keras(losses[0])[0] if len(losses) == 1 else None
 
 
 def _advice(model, y, y_pred):
-    losses = keras.tree.flatten(model.loss)
-    name = _of_keras(losses[0])[0] if len(losses) == 1 else None
+    name = _only_loss(model)
     if name is None or not (hasattr(y, "shape") and hasattr(y_pred, "shape")):
         return None
     given, outputs = tuple(y.shape), tuple(y_pred.shape)

@@ -46,16 +46,20 @@ def weigh_by_size(loss, inputs):
     return ops.stop_gradient(loss) + size / mean_size * (loss - ops.stop_gradient(loss))
 
 
-def weigh_by_mask(losses, outputs, sample_weight):
-    """Weights of samples with which the loss of a replica, once `weigh_by_size`, divides by what counts in the whole batch.
+def weigh_by_mask(losses, outputs, sample_weight, training):
+    """Weights of samples with which the loss of a replica, weighed by its size, divides by what counts in the whole batch.
 
-    For outputs with a Keras mask, Keras takes a mean over what the mask of this replica leaves.
+    For outputs with a Keras mask, Keras takes a mean over what the mask of this replica leaves. Outside of training, processes
+    have batches of their own.
 
     Args:
         losses: Structure of Keras losses, names and functions, one for each output or a single one.
         outputs: Structure of tensors.
         sample_weight: Structure of weights as Keras takes them, or `None`.
+        training: Boolean.
     """
+    if backend.replicas.PROCESSES and not training:
+        return sample_weight
     flat = keras.tree.flatten(outputs)
     masks = [keras_internals.mask_of(output) for output in flat]
     if backend.replicas.count() == 1 or all(mask is None for mask in masks):

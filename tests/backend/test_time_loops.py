@@ -390,3 +390,23 @@ def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(e
     assert len(asked) == 1
     assert [record.message for record in caplog.records] == ["The time loop of IFCell is not written in C++: no compiler here"]
     assert len(programs._programs) == before
+
+
+@needs_compiler
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_tensors_that_a_loop_saves_are_read_once(early, loops, gradient):
+    """Hooks of the user's, as `torch.utils.checkpoint` has them, may give each tensor only once."""
+    model, (x, y) = spiking(network(["ParametricLIF"]), TIMESTEPS, gradient), sequences()
+    for _ in range(4):
+        loss_and_gradients(model, x, y)
+    reads = []
+
+    def unpack(saved):
+        reads.append(id(saved))
+        return saved[0]
+
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append([tensor]) or kept[-1], unpack):
+        loss_and_gradients(model, x, y)
+    assert loops
+    assert len(reads) == len(set(reads))

@@ -137,6 +137,12 @@ def test_batches_that_devices_cannot_share_equally_count_right_on_jax(on_two_dev
     np.testing.assert_allclose(on_two_devices[0]["batches of 7"], on_one_device(replica_cases.in_batches_of_7), rtol=1e-9)
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="each process evaluates its own data")
+def test_two_devices_evaluate_padded_sequences_as_one(on_two_devices):
+    expected = on_one_device(replica_cases.padded_evaluation)
+    assert on_two_devices[0]["padded evaluation"] == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="compilers of other backends do not insert communication")
 def test_devices_exchange_sums_only_on_jax(on_two_devices):
     assert on_two_devices[0]["collectives"] == ["all-reduce"]

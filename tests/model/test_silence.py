@@ -168,6 +168,22 @@ def test_labels_that_do_not_fit_the_loss_are_an_error_that_says_what_to_do(use, 
     assert np.isfinite(model.predict(X, verbose=0)).all()
 
 
+@pytest.mark.parametrize("timesteps", [3, 8])
+def test_weights_of_samples_are_not_taken_for_those_of_steps(timesteps):
+    """Keras would do so in silence where there are as many samples as steps, 8."""
+    model = rsnn.SpikingModel(network(), timesteps, return_sequences=True)
+    y, weights = np.repeat(Y[:, None], timesteps, axis=1), np.arange(8.0)
+    model.compile("sgd", LOGITS)
+    for use in (model.evaluate, model.fit):
+        with pytest.raises(
+            ValueError, match=rf"`sample_weight` must have a time axis.*weights\[:, None\], {timesteps}, axis=1"
+        ):
+            use(X, y, sample_weight=weights, verbose=0)
+    of_steps = model.evaluate(X, y, sample_weight=np.repeat(weights[:, None], timesteps, axis=1), verbose=0)
+    model.compile("sgd", rsnn.losses.TET(LOGITS, weight=0.0))
+    np.testing.assert_allclose(model.evaluate(X, Y, sample_weight=weights, verbose=0), of_steps, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("y", "received"),
     [

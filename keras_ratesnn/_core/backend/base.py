@@ -133,6 +133,9 @@ class Backend(abc.ABC):
         """New `CallGraphs`, for a model."""
         return CallGraphs()
 
+    def check_call(self, model: keras.Model) -> None:  # noqa: B027
+        """Raises RuntimeError where a call of a model would give wrong numbers, or an error of the backend's without remedy."""
+
     def check_equal(self, size: Any, wanted: Any, message: str) -> None:
         """Raises an error if two numbers differ, which may be known only at run time."""
         if isinstance(size, int) and isinstance(wanted, int) and size != wanted:

@@ -50,6 +50,28 @@ class Backend(base.Backend):
     def call_graphs(self):
         return CallGraphs()
 
+    def check_call(self, model):
+        received = f"Received: a call of model {model.name!r}"
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise RuntimeError(
+                "PyTorch's vmap, and the transforms of torch.func, do not support spiking models, whose derivatives are their "
+                f"own. {received} inside of one. Call it on whole batches, and take derivatives by torch.autograd.grad or "
+                "torch.autograd.functional.jacobian."
+            )
+        if torch.Tensor in map(type, getattr(keras_internals.torch_parameters(model), "_parameters", {}).values()):
+            raise RuntimeError(
+                "torch.func.functional_call does not replace the weights that a Keras model uses. "
+                f"{received} with other parameters. Use model.stateless_call(trainable_variables, non_trainable_variables, x)."
+            )
+        # `torch.utils.checkpoint` keeps only the state of PyTorch's own generators.
+        in_backward_pass = torch.is_grad_enabled() and torch._C._current_graph_task_id() != -1
+        if in_backward_pass and keras_internals.seed_states(model):
+            raise RuntimeError(
+                "torch.utils.checkpoint, or a keras.RematScope in which a SpikingModel was made, repeats a call with other "
+                f"random numbers, for which its gradient would be wrong. {received}, which draws random numbers, in a backward "
+                "pass. Make layers that draw none in a keras.RematScope instead, the others and the SpikingModel outside of it."
+            )
+
     def record_calls(self, model):
         record_calls(model)
 

@@ -21,7 +21,7 @@ from keras_ratesnn._core.backend.of_tensors import OfTensors, description
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.normalization import HALF
 from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout, lock
-from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, is_recording_for_compiler
+from keras_ratesnn._core.backend.torch.recorder.graph import is_checkpointed, is_recording, is_recording_for_compiler
 from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
 from keras_ratesnn._core.contexts import setting
@@ -50,8 +50,11 @@ _log = logging.getLogger("keras_ratesnn")
 
 
 def fusing(allowed, training, kept):
-    """A context that allows or forbids compilation; see `base`."""
-    return setting(_kept, (training, kept) if allowed else None)
+    """A context that allows or forbids compilation; see `base`.
+
+    There is none in a checkpoint, where a call and its repetition would be compiled differently.
+    """
+    return setting(_kept, (training, kept) if allowed and not is_checkpointed() else None)
 
 
 def steps_in_a_pass(timesteps, with_gradient):

@@ -148,7 +148,7 @@ class CallGraph:
             torch.compiler.is_compiling()
             or torch.jit.is_tracing()
             or torch.is_anomaly_enabled()
-            or _is_checkpointed()
+            or is_checkpointed()
             # Keras computes shapes on this device.
             or "meta" in kinds
             or any(map(torch.is_autocast_enabled, kinds))
@@ -249,7 +249,7 @@ _NUMBERS = ("item", "tolist", "__bool__", "__int__", "__float__", "__complex__",
 _READS = {*(getattr(torch.Tensor, name) for name in _NUMBERS), torch.equal, torch.allclose}
 
 
-def _is_checkpointed():
+def is_checkpointed():
     """Whether this runs inside `torch.utils.checkpoint`, which needs each call to store the same tensors as the first one."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"

@@ -94,10 +94,11 @@ class _Differentiable(torch.autograd.Function):
 
     @first_derivative_only
     def backward(ctx, *upstream):
-        remaining = iter(ctx.saved_tensors)
+        # Read once: torch.utils.checkpoint returns saved tensors only once.
+        remaining = iter(saved := ctx.saved_tensors)
         own, arguments, _ = (list(itertools.islice(remaining, count)) for count in ctx.counts)
         of_own, of_inputs = ctx.derivative.gradients(ctx.ends, own, arguments, list(remaining), upstream)
-        others = len(ctx.saved_tensors) - len(of_own) - len(of_inputs)
+        others = len(saved) - len(of_own) - len(of_inputs)
         return None, None, None, None, *of_own, *of_inputs, *(None for _ in range(others))
 
 
