@@ -358,8 +358,8 @@ class SpikingModel(
     ) -> Tensor:
         if training:
             replicas.check_losses(self.loss)
-        loss_checks.check_steps(self, y, y_pred)
-        with setting(_added_losses, (self, self.losses)), loss_checks.explained(self, y, y_pred):
+        loss_checks.check_steps(self.loss, y, y_pred, self.return_sequences)
+        with setting(_added_losses, (self, self.losses)), loss_checks.explained(self.loss, y, y_pred, self.return_sequences):
             if training:
                 sample_weight = replicas.weigh_by_mask(self.loss, y_pred, sample_weight)
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -372,7 +372,7 @@ class SpikingModel(
         return added if model is self else super().losses
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        with setting(_in_step, True), loss_checks.explained(self, y, y_pred):
+        with setting(_in_step, True), loss_checks.explained(self.loss, y, y_pred, self.return_sequences):
             return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_metrics_result(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model import quantization
 from keras_ratesnn._model.input_checks import check_batch, match, with_time
+from keras_ratesnn._model.loss_checks import explained
 from keras_ratesnn._model.time_masks import check_some_steps_count, masked
 from keras_ratesnn.analysis import _accuracy, _figures, _text
 from keras_ratesnn.gradients import BPTT, BY_NAME, GradientMethod, Rate
@@ -416,4 +417,10 @@ def _checked_loss(model, loss):
                 "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
             )
         (loss,) = compiled
-    return keras_internals.loss_of_samples(keras.losses.get(loss))
+    of_samples = keras_internals.loss_of_samples(keras.losses.get(loss))
+
+    def raised(y, outputs):
+        with explained(loss, y, outputs):
+            return of_samples(y, outputs)
+
+    return raised
