@@ -34,8 +34,10 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, checks, progress
+from keras_ratesnn._core import backend, checks, progress, time_axis
 from keras_ratesnn._model.input_checks import fits
+
+_LARGEST_HALF = float(np.finfo("float16").max)
 
 
 @dataclasses.dataclass
@@ -145,9 +147,11 @@ def between_scales(neuron, threshold, timesteps):
     wanted = 0.0 if cell.rounds else own / 2
     # A custom cell starts at rest.
     shift = (wanted - start) / timesteps
-    largest = cell.levels * cell.spike_size
+    largest, scale = cell.levels * cell.spike_size, cell.levels * own / threshold
+    # What float16 cannot hold would be infinite.
+    dtype = neuron.dtype_policy if scale < _LARGEST_HALF else time_axis.accumulation_dtype(neuron.compute_dtype)
     return [
-        keras.layers.Rescaling(cell.levels * own / threshold, shift, dtype=neuron.dtype_policy, name=f"{neuron.name}_current"),
+        keras.layers.Rescaling(scale, shift, dtype=dtype, name=f"{neuron.name}_current"),
         neuron,
         keras.layers.Rescaling(threshold / largest, dtype=neuron.dtype_policy, name=f"{neuron.name}_output"),
     ]

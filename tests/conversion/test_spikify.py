@@ -519,6 +519,18 @@ def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(times
 
 
 @pytest.mark.on_each_backend
+def test_activations_too_small_for_their_scale_in_half_precision_are_calibrated():
+    keras.config.set_dtype_policy("mixed_float16")
+    inputs = keras.Input((64,))
+    small = layers.ReLU()(layers.Rescaling(2.0**-20)(inputs))
+    outputs = layers.Dense(64, kernel_initializer=keras.initializers.Identity(2.0**20), dtype="float32")(small)
+    network = keras.Model(inputs, outputs)
+    x = np.random.default_rng(0).normal(size=(50, 64)).astype("float32")
+    model = quiet(network, 32, calibrate=x, percentile=100.0)
+    np.testing.assert_allclose(model.predict(x, verbose=0), np.maximum(x, 0), atol=0.15)
+
+
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize(("timesteps", "initial_membrane"), [(1, 0.0), (1, 0.2), (3, 0.0)])
 def test_calibrated_integer_neurons_are_relu_rounded_to_all_their_levels_and_clipped(timesteps, initial_membrane, normalize):
