@@ -17,13 +17,7 @@ def measured(model: keras.Model) -> SpikingModel:
     return checked_model(model.student if isinstance(model, keras.distillation.Distiller) else model)
 
 
-def check_x(model: keras.Model, x: Structure, timesteps: int | None = None) -> None:
-    """Raises ValueError before training if `x` does not fit the model that is measured, or has no samples.
-
-    Args:
-        model: The model that `fit` trains.
-        x: The data.
-        timesteps: Integer T. Defaults to `None`, that of the model.
-    """
+def check_x(model: keras.Model, x: Structure) -> None:
+    """Raises ValueError before training if `x` does not fit the model that `fit` trains and is measured, or has no samples."""
     found = measured(model)
-    check_batch(_graph.as_graph(found.network), x, found.timesteps if timesteps is None else timesteps)
+    check_batch(_graph.as_graph(found.network), x, found.timesteps)
