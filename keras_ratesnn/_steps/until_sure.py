@@ -10,7 +10,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, tree
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._model.call_inputs import call_inputs
-from keras_ratesnn._model.input_checks import check_batch
+from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn._steps import batches, conformal
 from keras_ratesnn._steps.answers import Answers
 from keras_ratesnn._steps.running_batch import RunningBatch
@@ -155,7 +155,7 @@ def _rows_of(leaf, samples):
 def _checked_network(model, x):
     """The graph of a classifier that gives an output at each step, whose samples do not depend on each other."""
     network = _graph.as_graph(checked_model(model).network)
-    check_batch(network, x, model.timesteps)
+    check_samples(model, x)
     _graph.check_steps(network, "Stopping early")
     _graph.check_samples_apart(network, "Stopping early")
     _graph.check_mean_of_steps(network)

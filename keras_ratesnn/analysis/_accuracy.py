@@ -13,7 +13,7 @@ from keras_ratesnn._core.accuracy import is_right
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model import data_checks
-from keras_ratesnn._model.input_checks import check_batch
+from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -29,9 +29,8 @@ def batches(
             `y` do not have the same number of samples, at least one, or a label is of no class.
     """
     size = checks.positive_integer("batch_size", batch_size, advice="It is the number of samples processed at once.")
-    network = _graph.as_graph(model.network)
-    check_batch(network, x, model.timesteps)
-    only_output(model, keras_internals.outputs_structure(network))
+    check_samples(model, x)
+    only_output(model, keras_internals.outputs_structure(_graph.as_graph(model.network)))
     y = ops.convert_to_numpy(y)
     check_labels(x, y)
     check_classes(model, "y", y)

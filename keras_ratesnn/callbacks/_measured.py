@@ -2,9 +2,8 @@
 
 import keras
 
-from keras_ratesnn import _graph
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._model.input_checks import check_batch
+from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
@@ -19,5 +18,4 @@ def measured(model: keras.Model) -> SpikingModel:
 
 def check_x(model: keras.Model, x: Structure) -> None:
     """Raises ValueError before training if `x` does not fit the model that `fit` trains and is measured, or has no samples."""
-    found = measured(model)
-    check_batch(_graph.as_graph(found.network), x, found.timesteps)
+    check_samples(measured(model), x)
