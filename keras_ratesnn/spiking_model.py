@@ -359,8 +359,9 @@ class SpikingModel(
     ) -> Tensor:
         if training:
             replicas.check_losses(self.loss)
-        loss_checks.check_steps(self, y, y_pred, sample_weight)
-        with setting(_added_losses, (self, self.losses)), loss_checks.explained(self, y, y_pred):
+        if self.return_sequences:
+            loss_checks.check_steps(self.loss, y, y_pred, sample_weight)
+        with setting(_added_losses, (self, self.losses)), loss_checks.explained(self.loss, y, y_pred, self.return_sequences):
             sample_weight = replicas.weigh_by_mask(self.loss, y_pred, sample_weight, training)
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         return replicas.weigh_by_size(loss, x) if training and x is not None else loss
@@ -372,7 +373,7 @@ class SpikingModel(
         return added if model is self else super().losses
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        with setting(_in_step, True), loss_checks.explained(self, y, y_pred):
+        with setting(_in_step, True), loss_checks.explained(self.loss, y, y_pred, self.return_sequences):
             return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_metrics_result(self) -> dict[str, Any]:

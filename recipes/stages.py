@@ -52,8 +52,8 @@ class SpikingStage:
             `keras_ratesnn.callbacks.RandomTimesteps`, or None: `timesteps` in all batches. Tests are with `timesteps`.
         one_step_epochs: Integer >= 0, the number of epochs at the start that train with T = 1, which costs less; the others
             train with `timesteps`. Tests are with `timesteps`.
-        start_from: The name or address of a pretrained network of the recipe, see `keras_ratesnn.models.load_pretrained`, from
-            whose weights it starts; or None, from scratch or from what `after` gives.
+        start_from: The name or address of a pretrained network of the recipe, see `keras_ratesnn.models.load_pretrained`, with
+            whose weights and neurons it starts; or None, from scratch or from what `after` gives.
         after: The `OrdinaryStage` before it, or None.
         taught_by: What it learns from besides the labels, see `teaching`, or None.
 

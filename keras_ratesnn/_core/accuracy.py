@@ -12,12 +12,9 @@ LABELS: tuple[Labels, ...] = ("auto", "sparse", "categorical", "binary")
 
 def is_right(y_true: Tensor, outputs: Tensor, labels: Labels, threshold: float = 0.5) -> Tensor:
     """Whether each sample is correct, according to Keras' accuracy functions."""
-    samples, wanted = _samples(y_true), _samples(outputs)
-    if samples != wanted and None not in (samples, wanted):
-        raise ValueError(
-            f"`y_true` must have a label for each of the {wanted} samples of `y_pred`. Received: shape {tuple(y_true.shape)}."
-        )
     labels = _labels_of(y_true, outputs) if labels == "auto" else labels
+    if getattr(y_true.shape, "rank", 0) is not None:
+        _check_shape(tuple(y_true.shape), tuple(outputs.shape), labels)
     if labels == "binary":
         return keras.metrics.binary_accuracy(y_true, outputs, threshold=threshold)
     if labels == "sparse":
@@ -32,8 +29,14 @@ def _labels_of(y_true: Tensor, outputs: Tensor) -> Labels:
     return "sparse" if len(y_true.shape) < len(outputs.shape) or y_true.shape[-1] == 1 else "categorical"
 
 
-def _samples(tensor: Tensor) -> int | None:
-    """The number of samples; `None` if it is unknown."""
-    if getattr(tensor.shape, "rank", 0) is None:
-        return None
-    return tensor.shape[0] if len(tensor.shape) else 0
+def _check_shape(found, outputs, labels):
+    """Raises ValueError if labels of this shape would be compared with other outputs than their own."""
+    of_classes = labels == "categorical" or (labels == "binary" and outputs[-1] != 1)
+    fitting = [outputs] if of_classes else [outputs[:-1], (*outputs[:-1], 1)]
+    if not any(len(found) == len(each) and all(map(_agree, found, each)) for each in fitting):
+        wanted = " or ".join(str(each) for each in fitting)
+        raise ValueError(f"`y_true`, the labels, must have the shape {wanted} for outputs {outputs}. Received: shape {found}.")
+
+
+def _agree(size, other):
+    return size == other or None in (size, other)

@@ -132,48 +132,49 @@ def is_of_keras(model):
 
 
 @contextlib.contextmanager
-def explained(model, y, y_pred):
+def explained(loss, y, y_pred, return_sequences=False):
     """A context for losses and metrics, in which an error about labels that do not fit the outputs says what to do.
 
     Args:
-        model: A `SpikingModel`.
+        loss: The argument `loss` of `compile`.
         y: The labels.
         y_pred: The outputs. Of several outputs nothing is explained.
+        return_sequences: Boolean, whether the outputs are those of each step. Defaults to `False`.
     """
     try:
         yield
     except Exception as error:
-        advice = _advice(model, y, y_pred)
+        advice = _advice(loss, y, y_pred, return_sequences)
         if advice is None:
             raise
         raise ValueError(advice) from error
 
 
-def check_steps(model, y, y_pred, sample_weight):
+def check_steps(loss, y, y_pred, sample_weight):
     """Raises ValueError if a loss of Keras' would give each step of `return_sequences` the labels or weights of all samples.
 
     For the arguments see `explained`.
     """
-    advice = _advice(model, y, y_pred) if model.return_sequences else None
+    advice = _advice(loss, y, y_pred, return_sequences=True)
     if advice is not None:
         raise ValueError(advice)
     given = tuple(getattr(sample_weight, "shape", ()))
-    if model.return_sequences and len(given) == 1 and _only_loss(model) is not None:
+    if len(given) == 1 and _only_loss(loss) is not None:
         raise ValueError(
             "`sample_weight` must have a time axis, as the outputs have with return_sequences=True: (batch, timesteps). "
             f"Received: weights of shape {given}, as class_weight makes them, too. Repeat them, np.repeat(weights[:, None], "
-            f"{model.timesteps}, axis=1), or use keras_ratesnn.losses.TET(loss), which takes one for each sample."
+            f"{y_pred.shape[1]}, axis=1), or use keras_ratesnn.losses.TET(loss), which takes one for each sample."
         )
 
 
-def _only_loss(model):
-    """The name of the loss of a model with a single one, if that is Keras' own."""
-    losses = keras.tree.flatten(model.loss)
+def _only_loss(loss):
+    """The name of the only loss of a model, if it has one and that is Keras' own."""
+    losses = keras.tree.flatten(loss)
     return _of_keras(losses[0])[0] if len(losses) == 1 else None
 
 
-def _advice(model, y, y_pred):
-    name = _only_loss(model)
+def _advice(loss, y, y_pred, return_sequences):
+    name = _only_loss(loss)
     if name is None or not (hasattr(y, "shape") and hasattr(y_pred, "shape")):
         return None
     given, outputs = tuple(y.shape), tuple(y_pred.shape)
@@ -183,7 +184,7 @@ def _advice(model, y, y_pred):
     without = outputs[:-1]
     fitting = [(*without, 1), without] if are_numbers or outputs[-1] == 1 else [outputs]
     is_of_samples = len(given) < len(fitting[-1]) or (are_numbers and given[1:] == (1,) != outputs[1:2])
-    if model.return_sequences and is_of_samples:
+    if return_sequences and is_of_samples:
         return (
             "`y` must have a time axis, as the outputs have with return_sequences=True: (batch, timesteps, ...). "
             f"{received} For one label a sample use keras_ratesnn.losses.TET(loss), or create the model with "

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, time_axis
-from keras_ratesnn._model.input_checks import fits, with_time
+from keras_ratesnn._model.input_checks import check_batch, fits, with_time
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -87,6 +87,13 @@ def check_data_hold(network, pairs, mask, mask_value):
             f"dtype {dtype}, which has no such number. Pad with a number of this dtype, convert the data before they are "
             "padded, or pass a mask."
         )
+
+
+def check_samples(model, x):
+    """Raises ValueError if a batch does not fit a `SpikingModel`, has no samples, or one of padding alone."""
+    network = _graph.as_graph(model.network)
+    check_batch(network, x, model.timesteps)
+    check_some_steps_count(network, x, model.timesteps, None, model.mask_value)
 
 
 def check_some_steps_count(network, x, timesteps, mask, mask_value):

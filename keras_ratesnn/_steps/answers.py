@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import checks
+from keras_ratesnn._model import data_checks
 
 
 class Answers:
@@ -41,6 +42,7 @@ class Answers:
 
 
 def _class_indices(y, samples, classes):
+    data_checks.check_numbers(y)
     y = np.asarray(ops.convert_to_numpy(y))
     if y.shape == (samples, classes):
         return y.argmax(axis=1)

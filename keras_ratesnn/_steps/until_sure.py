@@ -10,7 +10,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, tree
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._model.call_inputs import call_inputs
-from keras_ratesnn._model.input_checks import check_batch
+from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn._steps import batches, conformal
 from keras_ratesnn._steps.answers import Answers
 from keras_ratesnn._steps.running_batch import RunningBatch
@@ -155,10 +155,11 @@ def _rows_of(leaf, samples):
 def _checked_network(model, x):
     """The graph of a classifier that gives an output at each step, whose samples do not depend on each other."""
     network = _graph.as_graph(checked_model(model).network)
-    check_batch(network, x, model.timesteps)
+    check_samples(model, x)
     _graph.check_steps(network, "Stopping early")
     _graph.check_samples_apart(network, "Stopping early")
     _graph.check_mean_of_steps(network)
+    _check_rows(network)
     shapes = [tuple(output.shape) for output in _outputs_of(network)]
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] == 1:
         raise ValueError(
@@ -167,6 +168,17 @@ def _checked_network(model, x):
             "keras.Model(network.inputs, logits), which shares the weights."
         )
     return network
+
+
+def _check_rows(network):
+    """Raises ValueError if the outputs of a layer have as many rows for all samples, which could be those of a batch."""
+    for node in _graph.nodes_of(network):
+        shape = keras.tree.flatten(node.operation.output)[0].shape
+        if network.inputs[0].shape[0] is None and shape and (shape[0] or 1) > 1:
+            raise ValueError(
+                "`model` must have layers with a row for each sample, or with one row for all, so that samples can leave a "
+                f"batch. Received: layer {node.operation.name!r}, whose output has the shape {shape}. Let it return (1, ...)."
+            )
 
 
 def _outputs_of(network):

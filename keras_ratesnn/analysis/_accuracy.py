@@ -13,7 +13,7 @@ from keras_ratesnn._core.accuracy import is_right
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model import data_checks
-from keras_ratesnn._model.input_checks import check_batch
+from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -25,11 +25,12 @@ def batches(
 
     Raises:
         TypeError: If `batch_size` is not an integer.
-        ValueError: If it is not >= 1, `verbose` is unknown, `x` does not fit the model, `x` and `y` do not have the same number
-            of samples, at least one, or a label is of no class.
+        ValueError: If it is not >= 1, `verbose` is unknown, `x` does not fit the model, the model has several outputs, `x` and
+            `y` do not have the same number of samples, at least one, or a label is of no class.
     """
     size = checks.positive_integer("batch_size", batch_size, advice="It is the number of samples processed at once.")
-    check_batch(_graph.as_graph(model.network), x, model.timesteps)
+    check_samples(model, x)
+    only_output(model, keras_internals.outputs_structure(_graph.as_graph(model.network)))
     y = ops.convert_to_numpy(y)
     check_labels(x, y)
     check_classes(model, "y", y)
@@ -53,9 +54,9 @@ def check_classes(model: SpikingModel, name: str, y: np.ndarray) -> None:
     """Raises ValueError if labels are no numbers, or if of the numbers of classes one is of no class of the only output."""
     data_checks.check_numbers(y)
     output = keras_internals.outputs_structure(_graph.as_graph(model.network))
-    # A binary output has no classes.
-    if isinstance(output, keras.KerasTensor) and output.shape[-1] > 1:
-        checks.labels(name, y, output)
+    if isinstance(output, keras.KerasTensor):
+        # A binary output is one number for two classes.
+        checks.labels(name, y, np.empty((0, 2)) if output.shape[-1] == 1 else output)
 
 
 def right(y: np.ndarray, outputs: Any, threshold: float) -> np.ndarray:

@@ -9,7 +9,7 @@ from keras_ratesnn._core import backend, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.call_inputs import call_inputs
-from keras_ratesnn._model.input_checks import check_batch
+from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn.gradients.handlers import Handler
 from keras_ratesnn.gradients.network import NodesOf, plain_nodes
 from keras_ratesnn.gradients.observing import Call, Observer, Observing
@@ -17,8 +17,8 @@ from keras_ratesnn.spiking_model import SpikingModel, twin_of
 
 
 def tensors(model: SpikingModel, x: Structure) -> Structure:
-    """A batch as tensors; raises ValueError if it does not fit the model or has no samples."""
-    check_batch(_graph.as_graph(model.network), x, model.timesteps)
+    """A batch as tensors; for the errors see `check_samples`."""
+    check_samples(model, x)
     return keras.tree.map_structure(ops.convert_to_tensor, x)
 
 

@@ -1,4 +1,4 @@
-"""Callbacks that measure every few epochs."""
+"""Callbacks that measure every few epochs, and once when `fit` starts."""
 
 from typing import Any
 
@@ -31,6 +31,8 @@ class EveryEpochs(keras.callbacks.Callback):
         raise NotImplementedError(f"{type(self).__name__} must implement `measure()`.")
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # Data that do not fit must not end a run after its first epoch.
+        self.measure()
         self._latest = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

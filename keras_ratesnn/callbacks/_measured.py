@@ -2,9 +2,8 @@
 
 import keras
 
-from keras_ratesnn import _graph
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._model.input_checks import check_batch
+from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
@@ -17,13 +16,6 @@ def measured(model: keras.Model) -> SpikingModel:
     return checked_model(model.student if isinstance(model, keras.distillation.Distiller) else model)
 
 
-def check_x(model: keras.Model, x: Structure, timesteps: int | None = None) -> None:
-    """Raises ValueError before training if `x` does not fit the model that is measured, or has no samples.
-
-    Args:
-        model: The model that `fit` trains.
-        x: The data.
-        timesteps: Integer T. Defaults to `None`, that of the model.
-    """
-    found = measured(model)
-    check_batch(_graph.as_graph(found.network), x, found.timesteps if timesteps is None else timesteps)
+def check_x(model: keras.Model, x: Structure) -> None:
+    """Raises ValueError before training if `x` does not fit the model that `fit` trains and is measured, or has no samples."""
+    check_samples(measured(model), x)

@@ -6,7 +6,7 @@ from keras_ratesnn import analysis
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.callbacks._every import EveryEpochs
-from keras_ratesnn.callbacks._measured import check_x, measured
+from keras_ratesnn.callbacks._measured import measured
 
 
 class AccuracyOverTime(EveryEpochs):
@@ -17,7 +17,8 @@ class AccuracyOverTime(EveryEpochs):
     same as a metric. Epochs without a measurement repeat the latest values. Training is not affected. For a `Distiller`, the
     student is measured.
 
-    A measurement costs a forward pass over `x` in eager mode; `python -m recipes.benchmark.callbacks` measures the time.
+    A measurement costs a forward pass over `x` in eager mode; `python -m recipes.benchmark.callbacks` measures the time. There
+    is one more when `fit` starts, so that data that do not fit are found then.
 
     Example:
 
@@ -40,7 +41,8 @@ class AccuracyOverTime(EveryEpochs):
 
     Raises:
         TypeError: If `every` or `timesteps` is not an integer, or `threshold` not a number.
-        ValueError: If `every` or `timesteps` is not >= 1; when `fit` starts, if `x` does not fit the model or has no samples.
+        ValueError: If `every` or `timesteps` is not >= 1; when `fit` starts, for the reasons of
+            `keras_ratesnn.analysis.accuracy_over_time`.
     """
 
     def __init__(self, x: Structure, y: Any, every: int = 1, timesteps: int | None = None, threshold: float = 0.5) -> None:
@@ -51,10 +53,9 @@ class AccuracyOverTime(EveryEpochs):
         self.threshold = checks.real("threshold", threshold)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        super().on_train_begin(logs)
         # A schedule may change the T of the model; all epochs have the same columns.
         self._largest = measured(self.model).timesteps if self.timesteps is None else self.timesteps
-        check_x(self.model, self.x, self._largest)
+        super().on_train_begin(logs)
 
     def measure(self) -> dict[str, float]:
         model = measured(self.model)

@@ -5,7 +5,7 @@ from typing import Any
 from keras_ratesnn import analysis, gradients
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.callbacks._every import EveryEpochs
-from keras_ratesnn.callbacks._measured import check_x, measured
+from keras_ratesnn.callbacks._measured import measured
 from keras_ratesnn.distillation import Distiller
 from keras_ratesnn.gradients import GradientMethod
 
@@ -20,6 +20,7 @@ class GradientAgreement(EveryEpochs):
 
     A measurement costs one training step with each method on the batch, in eager mode. This takes as long as about 10 to 40
     compiled steps on TensorFlow and JAX, and 3 on PyTorch. `python -m recipes.benchmark.callbacks` measures the time.
+    There is one more when `fit` starts, so that data that do not fit are found then.
 
     Example:
 
@@ -42,8 +43,8 @@ class GradientAgreement(EveryEpochs):
 
     Raises:
         TypeError: If `every` is not an integer, or `other` is not a method.
-        ValueError: If `every` is not >= 1, or the method is unknown; when `fit` starts, if `x` does not fit the model or has no
-            samples.
+        ValueError: If `every` is not >= 1, or the method is unknown; when `fit` starts, for the reasons of
+            `keras_ratesnn.analysis.gradient_agreement`.
     """
 
     def __init__(self, x: Structure, y: Any, every: int = 1, other: str | GradientMethod | Config = "bptt") -> None:
@@ -51,10 +52,6 @@ class GradientAgreement(EveryEpochs):
         self.x = x
         self.y = y
         self.other = gradients.get(other)
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        super().on_train_begin(logs)
-        check_x(self.model, self.x)
 
     def measure(self) -> dict[str, float]:
         loss = self.model._loss_of_student if isinstance(self.model, Distiller) else None

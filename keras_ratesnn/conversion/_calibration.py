@@ -34,8 +34,10 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, checks, progress
+from keras_ratesnn._core import backend, checks, keras_internals, progress, time_axis
 from keras_ratesnn._model.input_checks import fits
+
+_LARGEST_HALF = float(np.finfo("float16").max)
 
 
 @dataclasses.dataclass
@@ -44,7 +46,7 @@ class Measured:
 
     Args:
         threshold: Float θ, in the units of the activation, or `None` if it was never positive.
-        mean: Float, the mean of its positive part for the first samples.
+        mean: Float, the mean of its positive part for the first samples, without rows that are masked.
         calls: Integer, how often it is called in the network.
     """
 
@@ -79,7 +81,9 @@ def measure(functional, operations, tensors, percentile, samples, inside=None, v
         operation = call.operation
         outputs = operation(*call.args, **call.kwargs)
         if operation in found:
-            measured, values = found[operation], ops.convert_to_numpy(ops.cast(outputs, "float32"))
+            measured, mask = found[operation], keras_internals.row_mask(outputs)
+            # Neurons do not spike where rows are masked.
+            values = ops.convert_to_numpy(time_axis.zero_unless(mask, ops.cast(outputs, "float32")))
             if not np.isfinite(values).all():
                 raise ValueError(
                     "`calibrate` must give finite activations. Received: data for which the output of "
@@ -88,7 +92,8 @@ def measure(functional, operations, tensors, percentile, samples, inside=None, v
             if (values > 0).any():
                 threshold = float(np.percentile(values[values > 0], percentile))
                 measured.threshold = max(threshold, measured.threshold or 0.0)
-            measured.mean = float(np.maximum(values[:samples], 0).mean(dtype="float64"))
+            share = 1.0 if mask is None else float(ops.mean(ops.cast(mask[:samples], "float32")))
+            measured.mean = float(np.maximum(values[:samples], 0).mean(dtype="float64")) / (share or 1.0)
             measured.calls += 1
             if measured.calls == 1:
                 bar.add(1)
@@ -145,9 +150,11 @@ def between_scales(neuron, threshold, timesteps):
     wanted = 0.0 if cell.rounds else own / 2
     # A custom cell starts at rest.
     shift = (wanted - start) / timesteps
-    largest = cell.levels * cell.spike_size
+    largest, scale = cell.levels * cell.spike_size, cell.levels * own / threshold
+    # What float16 cannot hold would be infinite.
+    dtype = neuron.dtype_policy if scale < _LARGEST_HALF else time_axis.accumulation_dtype(neuron.compute_dtype)
     return [
-        keras.layers.Rescaling(cell.levels * own / threshold, shift, dtype=neuron.dtype_policy, name=f"{neuron.name}_current"),
+        keras.layers.Rescaling(scale, shift, dtype=dtype, name=f"{neuron.name}_current"),
         neuron,
         keras.layers.Rescaling(threshold / largest, dtype=neuron.dtype_policy, name=f"{neuron.name}_output"),
     ]

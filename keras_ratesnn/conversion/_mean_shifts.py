@@ -6,7 +6,8 @@ which the layers before are already corrected, a constant current
 
     b <- b + D τ (mean of a/θ - mean of s_t / D)
 
-is added to the neurons of up to D spikes in a step, where the means run over samples, neurons and time steps.
+is added to the neurons of up to D spikes in a step, where the means run over samples, neurons and time steps. Rows that are
+masked do not count: neurons do not spike there.
 
 Source: Li et al., "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural Networks Calibration", ICML 2021, whose
 light pipeline shifts each channel. One shift for a layer loses less of what fine-tuning can reach.
@@ -40,9 +41,11 @@ class _Shifting(NeuronHandler):
 
     def all_steps(self, state, inputs):
         (current,), cell, shift = inputs, self.operation.cell, 0.0
+        mask = keras_internals.row_mask(current)
+        share = 1.0 if mask is None else float(ops.mean(ops.cast(mask, "float32"))) or 1.0
         for _ in range(ROUNDS):
             _, (spikes,) = super().all_steps(state, [current])
-            rate = float(ops.mean(ops.cast(spikes, "float32"))) / (cell.levels * cell.spike_size)
+            rate = float(ops.mean(ops.cast(spikes, "float32"))) / (cell.levels * cell.spike_size * share)
             change = cell.levels * cell.threshold * (self._wanted - rate)
             current = keras_internals.put_mask(current + change, keras_internals.mask_of(current))
             shift += change

@@ -5,6 +5,7 @@ import textwrap
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
@@ -80,7 +81,11 @@ class Rebuild:
             if operation in self.inside:
                 args, kwargs = (_graph.tensors_among(args, kwargs),), {}
             outputs = keras.tree.flatten((args, kwargs))[0] if copy is None else copy(*args, **kwargs)
-            for step in self._replacement(operation).after:
+            after = self._replacement(operation).after
+            if after and not isinstance(operation, keras.layers.Layer) and keras_internals.mask_of(outputs) is not None:
+                # An operation drops a mask, which neurons would heed.
+                outputs = ops.copy(outputs)
+            for step in after:
                 outputs = step(outputs)
             return outputs
 

@@ -516,6 +516,15 @@ def test_arguments_that_make_no_sense_are_named():
         analysis.independence(model, x, y[:3], loss=LOSS)
     with pytest.raises(ValueError, match="`x` and `y` must have the same number of samples"):
         analysis.shuffle_in_time(model, x, y[:3])
+    for classes in (2, 4):
+        with pytest.raises(ValueError, match=rf"must have the shape \(4, 3\) for .*Received: shape \(4, {classes}\)"):
+            analysis.accuracy_over_time(model, x, np.eye(classes)[y % 2], verbose=0)
+    binary = helpers.spiking(keras.Sequential([model.network, keras.layers.Dense(1)]))
+    with pytest.raises(ValueError, match=r"`y` must be labels from 0 to 1.*-1"):
+        analysis.accuracy_over_time(binary, x, 2 * (y > 0) - 1, verbose=0)
+    several = helpers.spiking(keras.Model(model.network.input, [model.network.output, model.network.output]))
+    with pytest.raises(ValueError, match="`model` must have one output"):
+        analysis.shuffle_in_time(several, x, {"first": y, "second": y})
     with pytest.raises(ValueError, match="`layer` must be one of 'lif'"):
         analysis.raster(model, x, "lif_1")
     with pytest.raises(ValueError, match="`neurons` must be from 0 to 7"):

@@ -94,3 +94,20 @@ def test_gradients_of_padded_sequences_are_compared():
 def test_independence_over_time_refuses_padding():
     with pytest.raises(ValueError, match="sequences of equal length"):
         analysis.independence(compiled(model_of(mask_value=np.nan)), sequences(), Y)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda model, x: analysis.firing_rates(model, x),
+        lambda model, x: analysis.accuracy_over_time(model, x, Y, verbose=0),
+        lambda model, x: rsnn.predict_until_sure(model, x),
+        lambda model, x: compiled(model).fit(sequences(), Y, callbacks=[rsnn.callbacks.FiringRate(x)], verbose=0),
+    ],
+    ids=["rates", "accuracy", "until sure", "callback"],
+)
+def test_a_sequence_of_padding_alone_is_an_error_as_in_predict(measure):
+    x = sequences()
+    x[2] = np.nan
+    with pytest.raises(ValueError, match="only padding in 1 of 4 samples, the first of them sample 2"):
+        measure(model_of(mask_value=np.nan), x)

@@ -205,6 +205,7 @@ X, Y = np.full((4, 6), 0.5, "float32"), np.zeros(4)
             {"model": lambda: classifier(return_sequences=True), "loss": None},
         ),
         (ValueError, "`y` must be labels from 0 to 2", {"y": np.full(4, 3)}),
+        (ValueError, "`y` must hold the numbers of the classes for the loss sparse_", {"y": np.eye(3)[[0, 1, 2, 0]]}),
         (ValueError, "same number of samples", {"y": np.zeros(3)}),
         (TypeError, "`epsilons` must be a list of numbers", {"epsilons": 0.1}),
         (ValueError, r"`epsilons\[0\]` must be > 0 and <= 1.*8", {"epsilons": [8]}),

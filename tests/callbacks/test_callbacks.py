@@ -202,6 +202,17 @@ def test_training_goes_on_as_without_the_accuracy_after_each_step():
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+@pytest.mark.parametrize("make", [rsnn.callbacks.AccuracyOverTime, rsnn.callbacks.GradientAgreement])
+def test_labels_that_do_not_fit_end_a_run_before_its_first_epoch(make):
+    x, y = data(24)
+    epochs = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: pytest.fail("the training has begun"))
+    for labels, message in ((y[:9], "the same number of samples"), (y + 5, "`y` must be labels from 0 to 2")):
+        model = spiking(network())
+        model.compile("sgd", CROSSENTROPY)
+        with pytest.raises(ValueError, match=message):
+            model.fit(x, y, callbacks=[make(x, labels), epochs], verbose=0)
+
+
 def distiller_of(student):
     distiller = rsnn.distillation.Distiller(spiking(network()), student, keras.distillation.LogitsDistillation())
     distiller.compile("sgd", CROSSENTROPY)

@@ -489,13 +489,16 @@ def test_the_same_neuron_twice_is_an_error():
 
 # Calibration.
 @pytest.mark.on_each_backend
-def test_a_network_that_masks_its_tokens_can_be_calibrated():
-    inputs = keras.Input((5,), dtype="int32")
-    x = layers.Dense(4, activation="relu", name="hidden")(layers.Embedding(7, 3, mask_zero=True)(inputs))
+@pytest.mark.parametrize("activation", [layers.ReLU(), ops.relu], ids=["layer", "operation without masks"])
+def test_a_network_that_masks_its_tokens_can_be_calibrated(activation):
+    inputs = keras.Input((8,), dtype="int32")
+    x = layers.Embedding(7, 3, "random_normal", mask_zero=True)(inputs)
+    x = activation(layers.Dense(4, bias_initializer="ones")(x))
     network = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
-    tokens = np.random.default_rng(0).integers(0, 7, (16, 5))
+    tokens = np.random.default_rng(0).integers(1, 7, (16, 8))
+    tokens[:, 2:] = 0
     model = quiet(network, 64, calibrate=tokens, percentile=100.0)
-    np.testing.assert_allclose(helpers.to_numpy(model(tokens)), helpers.to_numpy(network(tokens)), atol=0.05)
+    np.testing.assert_allclose(helpers.to_numpy(model(tokens)), helpers.to_numpy(network(tokens)), atol=0.02)
 
 
 @pytest.mark.on_each_backend
@@ -516,6 +519,18 @@ def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(times
     away_from_ties = np.abs(position - np.round(position)) > 1e-3
     expected = np.floor(position) * level
     np.testing.assert_allclose(model.predict(x, verbose=0)[away_from_ties], expected[away_from_ties], rtol=1e-5)
+
+
+@pytest.mark.on_each_backend
+def test_activations_too_small_for_their_scale_in_half_precision_are_calibrated():
+    keras.config.set_dtype_policy("mixed_float16")
+    inputs = keras.Input((64,))
+    small = layers.ReLU()(layers.Rescaling(2.0**-20)(inputs))
+    outputs = layers.Dense(64, kernel_initializer=keras.initializers.Identity(2.0**20), dtype="float32")(small)
+    network = keras.Model(inputs, outputs)
+    x = np.random.default_rng(0).normal(size=(50, 64)).astype("float32")
+    model = quiet(network, 32, calibrate=x, percentile=100.0)
+    np.testing.assert_allclose(model.predict(x, verbose=0), np.maximum(x, 0), atol=0.15)
 
 
 @pytest.mark.on_each_backend

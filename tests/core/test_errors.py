@@ -875,8 +875,8 @@ OUTPUTS = np.zeros((10, 2, 3), "float32")
 @pytest.mark.parametrize("make", [lambda: rsnn.metrics.AnytimeAccuracy(2), rsnn.metrics.HeadAccuracy], ids=["steps", "head"])
 def test_metrics_refuse_labels_and_outputs_that_do_not_fit(make):
     make().update_state(LABELS, OUTPUTS)
-    for labels in (LABELS[:9], np.int64(0)):
-        with pytest.raises(ValueError, match=r"`y_true` must have a label for each of the 10 samples .*Received: shape"):
+    for labels in (LABELS[:9], np.int64(0), np.eye(4)[LABELS]):
+        with pytest.raises(ValueError, match=r"`y_true`, the labels, must have the shape \(10.*Received: shape"):
             make().update_state(labels, OUTPUTS)
     with pytest.raises(ValueError, match=r"`y_pred` must be .*Received: shape \(10, 3\)"):
         make().update_state(LABELS, OUTPUTS[:, 0])

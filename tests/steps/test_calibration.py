@@ -105,6 +105,8 @@ def test_the_figure_has_the_curve_and_a_point_for_each_number_of_steps(digits):
 
 def test_labels_that_do_not_fit_are_an_error(digits):
     model, images, labels = digits
+    with pytest.raises(ValueError, match="`y` must be an array of numbers"):
+        rsnn.calibrate_confidence(model, images, np.array(["name"] * 60))
     with pytest.raises(ValueError, match=r"`y` must be class indices of shape \(60,\)"):
         rsnn.calibrate_confidence(model, images, labels[:50])
     with pytest.raises(ValueError, match="`y` must be labels from 0 to 9"):

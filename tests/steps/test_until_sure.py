@@ -177,10 +177,22 @@ def test_what_cannot_stop_early_is_an_error_that_says_why():
     refused(lambda x: layers.Dense(3)(rsnn.layers.TimeMean(name="mean")(x)), "an output at each step.*'mean'")
     refused(layers.Dense(3), "inputs of later steps", lambda: rsnn.layers.PSN(timesteps=T))
     refused(layers.Dense(3), "shared_membrane=False", lambda: rsnn.layers.Neuron(SharedMembraneCell(rsnn.layers.LIF().cell)))
+    # A batch of 4 could have as many rows.
+    refused(lambda x: layers.Dense(3)(x) + Table()(x), r"'table', whose output has the shape \(4, 3\)")
     integers = spiking(keras.Model(*ilif_network()), T)
     check(integers, x, 0.6, different=1)
     with pytest.raises(ValueError, match="Use the model that was unrolled"):
         rsnn.predict_until_sure(rsnn.unroll(integers), x)
+
+
+class Table(layers.Layer):
+    """The same rows whatever its inputs."""
+
+    def call(self, inputs):
+        return keras.ops.ones((4, 3))
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor((4, 3))
 
 
 def ilif_network():

@@ -42,6 +42,7 @@ from keras_ratesnn._core.keras_internals.losses import forget_symbolic_losses as
 from keras_ratesnn._core.keras_internals.losses import loss_of_samples as loss_of_samples
 from keras_ratesnn._core.keras_internals.masks import mask_of as mask_of
 from keras_ratesnn._core.keras_internals.masks import put_mask as put_mask
+from keras_ratesnn._core.keras_internals.masks import row_mask as row_mask
 from keras_ratesnn._core.keras_internals.masks import take_mask_off as take_mask_off
 from keras_ratesnn._core.keras_internals.masks import with_mask as with_mask
 from keras_ratesnn._core.keras_internals.processes import TrainsInProcesses as TrainsInProcesses

@@ -1,11 +1,22 @@
 """The masks that Keras attaches to tensors."""
 
+from keras import ops
+
 from keras_ratesnn._core.keras_internals.imported import get_keras_mask, set_keras_mask
 
 
 def mask_of(tensor):
     """The mask that Keras attached to a tensor, or `None`."""
     return get_keras_mask(tensor)
+
+
+def row_mask(tensor):
+    """The Keras mask of a tensor as booleans, if it is one of its first axes; otherwise `None`."""
+    mask, axes = mask_of(tensor), tensor.shape
+    if mask is None or len(mask.shape) > len(axes):
+        return None
+    fits = all(None in sizes or sizes[0] == sizes[1] for sizes in zip(mask.shape[1:], axes[1:], strict=False))
+    return ops.cast(mask, "bool") if fits else None
 
 
 def put_mask(tensor, mask):

@@ -96,7 +96,6 @@ def accuracy_over_time(
     watched.timesteps = timesteps
     metric = AnytimeAccuracy(watched.timesteps, threshold=checks.real("threshold", threshold))
     for inputs, labels in _accuracy.batches(watched, x, y, batch_size, verbose):
-        outputs = watched(inputs, training=False)
-        metric.update_state(labels, _accuracy.only_output(model, outputs))
+        metric.update_state(labels, watched(inputs, training=False))
     accuracy = np.array([float(ops.convert_to_numpy(value)) for value in metric.result().values()])
     return AccuracyOverTime(accuracy, model.timesteps, _observation.samples(x))

@@ -17,8 +17,9 @@ from keras_ratesnn._core.accuracy import is_right
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model import quantization
-from keras_ratesnn._model.input_checks import check_batch, match, with_time
-from keras_ratesnn._model.time_masks import check_some_steps_count, masked
+from keras_ratesnn._model.input_checks import match, with_time
+from keras_ratesnn._model.loss_checks import explained
+from keras_ratesnn._model.time_masks import check_samples, masked
 from keras_ratesnn.analysis import _accuracy, _figures, _text
 from keras_ratesnn.gradients import BPTT, BY_NAME, GradientMethod, Rate
 from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
@@ -360,8 +361,7 @@ def _check_attackable(model, x, y):
     network = _graph.as_graph(model.network)
     _graph.check_trainable(network)
     quantization.check_trainable(model)
-    check_batch(network, x, model.timesteps)
-    check_some_steps_count(network, x, model.timesteps, None, model.mask_value)
+    check_samples(model, x)
     _accuracy.check_labels(x, y)
     dtypes = [tensor.dtype for tensor in network.inputs]
     if len(dtypes) > 1 or not time_axis.is_float(dtypes[0]):
@@ -416,4 +416,10 @@ def _checked_loss(model, loss):
                 "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
             )
         (loss,) = compiled
-    return keras_internals.loss_of_samples(keras.losses.get(loss))
+    of_samples = keras_internals.loss_of_samples(keras.losses.get(loss))
+
+    def raised(y, outputs):
+        with explained(loss, y, outputs):
+            return of_samples(y, outputs)
+
+    return raised

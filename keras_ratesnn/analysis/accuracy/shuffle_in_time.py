@@ -131,7 +131,7 @@ def _run(model, inputs, layers, random):
             return _shuffled(outputs, counts, random)
         return outputs
 
-    return _accuracy.only_output(model, _observation.observed(model, inputs, observe)), names.all
+    return _observation.observed(model, inputs, observe), names.all
 
 
 def _shuffled(signal, counts, random):

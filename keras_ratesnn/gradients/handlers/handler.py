@@ -260,17 +260,9 @@ class Handler:
             return lambda tensor: tensor
         return lambda tensor: keras_internals.put_mask(keep(tensor), keras_internals.mask_of(tensor))
 
-    def _row_mask(self, rows: Tensor) -> Tensor | None:
-        """The Keras mask of rows as booleans, if it is one of the first axes of a step; otherwise `None`."""
-        mask, axes = keras_internals.mask_of(rows), rows.shape
-        if mask is None or len(mask.shape) > len(axes):
-            return None
-        fits = all(None in sizes or sizes[0] == sizes[1] for sizes in zip(mask.shape[1:], axes[1:], strict=False))
-        return ops.cast(mask, "bool") if fits else None
-
     def _valid_places(self, rows: Tensor, t: Time) -> Tensor | None:
         """What of the rows of a step, or of all, is neither padding nor masked: booleans of their first axes; `None` if all."""
-        valid, mask = self.context.windows.valid(t), self._row_mask(rows)
+        valid, mask = self.context.windows.valid(t), keras_internals.row_mask(rows)
         if valid is None or mask is None:
             return valid if mask is None else mask
         return ops.logical_and(mask, time_axis.as_rows(valid, mask))

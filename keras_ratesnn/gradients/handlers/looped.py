@@ -99,7 +99,7 @@ class LoopedHandler(Handler):
         valid, timesteps, first = self.context.windows.mask, self.context.windows.timesteps, inputs[0]
         if self.static[0] and keras_internals.mask_of(first) is not None:
             first = keras_internals.with_mask(lambda x: time_axis.repeat(x, timesteps), first)
-        if self._row_mask(first) is not None:
+        if keras_internals.row_mask(first) is not None:
             valid = time_axis.unfold(self._valid_places(first, None), timesteps)
         state, outputs = loops.all_steps(self, state, inputs, self.static, valid)
         return state, [keras_internals.put_mask(output, keras_internals.mask_of(first)) for output in outputs]

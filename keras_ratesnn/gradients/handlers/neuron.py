@@ -103,7 +103,7 @@ class NeuronHandler(LoopedHandler):
         spikes = keras_internals.put_mask(self.emitted(spikes, inputs, t), keras_internals.mask_of(spikes))
         if not self.context.records:
             return state._replace(loss=plus(state.loss, self.regularization_of_step([spikes], t))), [spikes]
-        mask = self._row_mask(spikes)
+        mask = keras_internals.row_mask(spikes)
         if mask is not None:
             state = state._replace(counts=self.means.add(state.counts, [ops.cast(mask, "float32")], t))
         return state, [spikes]
