@@ -115,6 +115,36 @@ def test_given_statistics_change_as_those_of_the_batch(shape, axis, channels_at)
     close(gradients, central_differences(lambda *arrays: (expected(*arrays) * weights).sum(), arrays))
 
 
+@pytest.mark.parametrize("channels_at", CHANNELS_AT)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_given_statistics_change_as_those_of_weighted_rows(shape, axis, channels_at):
+    inputs, weights, gamma, beta, mean, variance = case(shape, axis)
+    axes, of_rows = axes_of(shape, axis), np.random.default_rng(1).uniform(0.0, 2.0, shape[0])
+    shares = np.broadcast_to(of_rows.reshape(-1, *[1] * (len(shape) - 1)), shape)
+
+    def moments(x):
+        own = np.average(x, axes, shares).reshape(mean.shape)
+        return own, np.average((x - own) ** 2, axes, shares).reshape(mean.shape)
+
+    mean_before, variance_before = moments(inputs)
+
+    def expected(x, gamma, beta):
+        own_mean, own_variance = moments(x)
+        deviation = np.sqrt(variance + own_variance - variance_before + EPSILON)
+        return gamma * (x - mean - own_mean + mean_before) / deviation + beta
+
+    def outputs_of(*tensors):
+        given = [ops.convert_to_tensor(array, "float32") for array in (mean, variance)]
+        of = flat([*tensors[1:], *given])
+        return backend.normalize_as(tensors[0], axis, *of, EPSILON, weights=ops.convert_to_tensor(of_rows, "float32"))
+
+    arrays = [inputs, gamma, beta]
+    single = [array.astype("float32") for array in arrays]
+    close([to_numpy(outputs_of(*map(ops.convert_to_tensor, single)))], [expected(*arrays)])
+    gradients = gradient_of(lambda *tensors: weighted_sum(outputs_of(*tensors), weights, channels_at), single)
+    close(gradients, central_differences(lambda *arrays: (expected(*arrays) * weights).sum(), arrays))
+
+
 @pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_a_layer_without_scale_or_center_is_trained_in_half_precision_too(gradient, scale):

@@ -90,8 +90,9 @@ class Backend(base.Backend):
         return super().normalize(inputs, axis, gamma, beta, epsilon, weights)
 
     def normalize_as(self, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
-        if weights is None and replicas.count() == 1:
-            return normalization.normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon)
+        of_rows = weights is None or weights.ndim == mean.ndim == 1
+        if of_rows and replicas.count() == 1:
+            return normalization.normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights)
         return super().normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights)
 
     def jvp(self, function, primals, tangents):

@@ -15,10 +15,13 @@ def normalize(inputs, axis, gamma, beta, epsilon):
     return _channels_back(outputs, axis, inputs.shape), mean, variance
 
 
-def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon):
-    """Normalises with given statistics, differentiated as if they were those of the batch; see `base`."""
+def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
+    """Normalises with given statistics, differentiated as if they were those of the batch; see `base`.
+
+    `weights` have one number for each row.
+    """
     inverse_deviation = torch.rsqrt(variance + epsilon)
-    outputs = _NormalizedAs.apply(_channels_second(inputs, axis), gamma, beta, mean, inverse_deviation)
+    outputs = _NormalizedAs.apply(_channels_second(inputs, axis), gamma, beta, mean, inverse_deviation, weights)
     return _channels_back(outputs, axis, inputs.shape)
 
 
@@ -39,38 +42,61 @@ class _Normalized(torch.autograd.Function):
 
 class _NormalizedAs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, inputs, gamma, beta, mean, inverse_deviation):
-        ctx.save_for_backward(inputs, gamma, mean, inverse_deviation)
+    def forward(ctx, inputs, gamma, beta, mean, inverse_deviation, weights):
+        ctx.save_for_backward(inputs, gamma, mean, inverse_deviation, weights)
         scale = inverse_deviation if gamma is None else inverse_deviation * gamma
         shift = -mean * scale if beta is None else beta - mean * scale
         return torch.addcmul(_broadcast(shift, inputs), inputs.to(mean.dtype), _broadcast(scale, inputs)).to(inputs.dtype)
 
     @first_derivative_only
     def backward(ctx, upstream):
-        inputs, gamma, mean, inverse_deviation = ctx.saved_tensors
-        of_inputs, of_gamma, of_beta = _backward(upstream, inputs, gamma, mean, inverse_deviation)
-        # The kernel assumes that `mean` is the mean of the inputs.
-        own_mean = inputs.mean([axis for axis in range(inputs.ndim) if axis != 1], dtype=mean.dtype)
-        factor = (own_mean - mean) * inverse_deviation**2 * (inputs.shape[1] / inputs.numel())
-        # What does not need the gradient comes first: a recorded graph computes it for all layers at once.
-        factor = factor if gamma is None else factor * gamma
-        if inputs.dtype in HALF:
-            # PyTorch is slow at products of two precisions.
-            of_inputs.add_(_broadcast((factor * of_gamma).to(inputs.dtype), inputs))
-        else:
-            of_inputs.addcmul_(_broadcast(factor, inputs), _broadcast(of_gamma, inputs))
-        return *_chosen(ctx, (of_inputs, of_gamma, of_beta)), None, None
+        inputs, gamma, mean, inverse_deviation, weights = ctx.saved_tensors
+        saved = inputs, gamma, mean, inverse_deviation
+        gradients = _of_equal_rows(upstream, *saved) if weights is None else _of_weighted_rows(upstream, *saved, weights)
+        return *_chosen(ctx, gradients), None, None, None
 
 
-def _backward(upstream, inputs, gamma, mean, inverse_deviation):
-    """The gradients of inputs, γ and β."""
+def _of_equal_rows(upstream, inputs, gamma, mean, inverse_deviation):
+    of_inputs, of_gamma, of_beta = _backward(upstream, inputs, gamma, mean, inverse_deviation)
+    # The kernel assumes that `mean` is the mean of the inputs.
+    own_mean = inputs.mean([axis for axis in range(inputs.ndim) if axis != 1], dtype=mean.dtype)
+    factor = (own_mean - mean) * inverse_deviation**2 * (inputs.shape[1] / inputs.numel())
+    # What does not need the gradient comes first: a recorded graph computes it for all layers at once.
+    factor = factor if gamma is None else factor * gamma
+    if inputs.dtype in HALF:
+        # PyTorch is slow at products of two precisions.
+        of_inputs.add_(_broadcast((factor * of_gamma).to(inputs.dtype), inputs))
+    else:
+        of_inputs.addcmul_(_broadcast(factor, inputs), _broadcast(of_gamma, inputs))
+    return of_inputs, of_gamma, of_beta
+
+
+def _of_weighted_rows(upstream, inputs, gamma, mean, inverse_deviation, weights):
+    # δ = ∂L/∂ĉ; ω_i are the shares of the elements, μ_c is their mean: ∂L/∂c_i = γ/σ (δ_i − ω_i (Σ δ + (c_i − μ_c)/σ Σ δ ĉ))
+    _, of_gamma, of_beta = _backward(upstream, inputs, gamma, mean, inverse_deviation, of_inputs=False)
+    scale = inverse_deviation if gamma is None else inverse_deviation * gamma
+    total, wide = weights.sum(), inputs.to(mean.dtype)
+    shares = weights.to(mean.dtype) / torch.where(total > 0.0, total, 1.0)
+    own_mean = shares @ wide.flatten(2).mean(2) if inputs.ndim > 2 else shares @ wide
+    slope = scale * inverse_deviation * of_gamma
+    shares = shares[:, None] * (-inputs.shape[0] * inputs.shape[1] / inputs.numel())
+    offset, slope = (
+        (shares * of_channels).reshape(*inputs.shape[:2], *[1] * (inputs.ndim - 2))
+        for of_channels in (scale * of_beta - slope * own_mean, slope)
+    )
+    of_inputs = torch.addcmul(offset, wide, slope).addcmul_(upstream.to(mean.dtype), _broadcast(scale, inputs))
+    return of_inputs.to(inputs.dtype), of_gamma, of_beta
+
+
+def _backward(upstream, inputs, gamma, mean, inverse_deviation, of_inputs=True):
+    """The gradients of inputs, unless `of_inputs=False`, γ and β."""
     if upstream.stride() != inputs.stride():
         # With different layouts the kernel mixes up elements if an image has one row or one column (PyTorch 2.13).
         upstream = torch.empty_like(inputs, dtype=upstream.dtype).copy_(upstream)
     if gamma is None:
         gamma = torch.ones_like(mean)
     return torch.ops.aten.native_batch_norm_backward(
-        upstream, inputs, gamma, None, None, mean, inverse_deviation, True, 0.0, [True, True, True]
+        upstream, inputs, gamma, None, None, mean, inverse_deviation, True, 0.0, [of_inputs, True, True]
     )
 
 
