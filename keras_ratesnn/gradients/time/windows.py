@@ -138,10 +138,15 @@ class Windows:
         steps = self.only_valid_at(None, steps)
         if len(self) == self.timesteps > 1:
             return steps
-        unfolded = time_axis.widen(time_axis.unfold(steps, self.timesteps))
-        sums = [ops.sum(unfolded[:, start:end], axis=1) for start, end in spans(self.sizes)]
-        means = [self.mean_of(total, window) for window, total in enumerate(sums)]
-        return time_axis.cast(join(means), steps.dtype)
+        if self.have_equal_weights:
+            # In one pass over memory.
+            size = self.sizes[0]
+            means = ops.sum(time_axis.widen(time_axis.unfold(steps, size)), axis=1) / size
+        else:
+            unfolded = time_axis.widen(time_axis.unfold(steps, self.timesteps))
+            sums = [ops.sum(unfolded[:, start:end], axis=1) for start, end in spans(self.sizes)]
+            means = join([self.mean_of(total, window) for window, total in enumerate(sums)])
+        return time_axis.cast(means, steps.dtype)
 
     def means_of_factors(self, factors, rows):
         """The mean in each window of a number for each step, `(T,)`: for each of `batch * W` rows, `(rows,)`, or `(1,)`."""
