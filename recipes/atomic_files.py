@@ -1,8 +1,9 @@
-"""Atomic writing of files, and reading with checks."""
+"""Atomic writing of files, reading with checks, and what may be in their names."""
 
 import contextlib
 import json
 import os
+import re
 
 
 @contextlib.contextmanager
@@ -69,6 +70,11 @@ def read_json(path, fields=None, advice="Correct it, or remove it."):
                 f"{path} must have {name!r} of type {getattr(kind, '__name__', kind)}. It has: {content.get(name)!r}. {advice}"
             )
     return content
+
+
+def allowed(name):
+    """A name without what the names of files cannot have somewhere, such as the `|` and `:` of a method's name."""
+    return re.sub(r"[^\w.,+=-]", ".", name)
 
 
 def one_line(error):

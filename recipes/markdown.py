@@ -2,10 +2,13 @@
 
 import statistics
 
+BAR = r"\|"
+"""A `|` within a cell."""
+
 
 def row(cells):
-    """A line of a table."""
-    return f"| {' | '.join(map(str, cells))} |"
+    """A line of a table. Cells may have a `|`, as the windows of some layers do."""
+    return f"| {' | '.join(str(cell).replace('|', BAR) for cell in cells)} |"
 
 
 def heading(columns):

@@ -71,8 +71,7 @@ def assignments(name):
 
 def gradient_name(settings, space):
     """The gradient of a run's settings with its windows or random steps, like "rate 2 windows" if `space` is " "."""
-    # As it may be in the name of a file.
-    parts = [settings["gradient"].replace(":", ".")]
+    parts = [settings["gradient"]]
     windows = settings.get("windows", 1)
     if windows != 1:
         parts += [_windows_in_short(windows), "windows"]

@@ -14,7 +14,7 @@ import shutil
 import statistics
 
 from recipes import catalogue, command_line, markdown, methods, setting_names
-from recipes.atomic_files import read_json
+from recipes.atomic_files import allowed, read_json
 from recipes.optimizers import SGD
 from recipes.recipe import Recipe
 from recipes.run_folder import RESULT, RunFolder, complete, test_score
@@ -198,7 +198,7 @@ def name_of(record):
     ]
     method = f"{method_name(settings, '-')}-{settings['step_mode']}-T{settings['timesteps']}"
     size = f"{settings['epochs']}epochs-{record['train_images']}images"
-    name = "-".join([settings["name"], record["backend"], method, size, *others, f"seed{settings['seed']}"])
+    name = allowed("-".join([settings["name"], record["backend"], method, size, *others, f"seed{settings['seed']}"]))
     return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
@@ -209,8 +209,7 @@ def method_name(settings, space):
         value = settings.get(name)
         if value and value != ADDED[name]:
             value = "to".join(map(str, value)) if name == "random_timesteps" else str(value)
-            # As it may be in the name of a file, addresses too.
-            value = value.translate(str.maketrans({"_": space, ",": space, "/": ".", ":": "."}))
+            value = value.translate(str.maketrans({"_": space, ",": space}))
             parts += [part.format(value) for part in words.split()]
     return space.join(parts)
 

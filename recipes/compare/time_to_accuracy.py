@@ -15,6 +15,7 @@ import statistics
 import numpy as np
 
 from recipes import catalogue, checks, command_line, device, markdown, methods, packages, plots, run
+from recipes.atomic_files import allowed
 from recipes.benchmark import timing
 from recipes.benchmark.settings import PEERS
 from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
@@ -120,7 +121,7 @@ def _checked(recipe):
 
 def folder_of(arguments, timesteps, method, seed):
     """The `RunFolder` of a method; SpikingJelly's with memory optimisation is that without."""
-    name = PEERS[method].package if method in PEERS else method.replace(":", ".")
+    name = PEERS[method].package if method in PEERS else allowed(method)
     return RunFolder(arguments.output / f"T{timesteps}" / f"{name}-{seed}")
 
 

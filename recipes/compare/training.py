@@ -10,18 +10,14 @@ and peak memory is measured for each run.
 import itertools
 import json
 import pathlib
-import re
 import statistics
 import subprocess
 import sys
 
-from recipes import catalogue, command_line, markdown, methods
+from recipes import atomic_files, catalogue, command_line, markdown, methods
 from recipes.command_line import DIVERGED, INTERRUPTED, USER_MISTAKE, Ended
 from recipes.compare import results
 from recipes.run_folder import RunFolder, score_name, test_score
-
-UNUSUAL = r"[^\w.,+=-]"
-"""What is not in the names of folders."""
 
 METHODS = ["rate-multi", "rate-single", "bptt-multi"]
 """Names of `recipes.methods`."""
@@ -46,7 +42,7 @@ def compare(arguments):
         # Seeds are the outer loop, so that an interrupted comparison has the same seeds for all methods.
         for seed in range(arguments.seeds):
             for name, settings in chosen.items():
-                folder = RunFolder(output / f"{re.sub(UNUSUAL, '.', name)}-{seed}")
+                folder = RunFolder(output / f"{atomic_files.allowed(name)}-{seed}")
                 status = train(arguments, folder, [*settings, f"seed={seed}"])
                 if status == INTERRUPTED:
                     raise KeyboardInterrupt

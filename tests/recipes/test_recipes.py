@@ -605,6 +605,10 @@ def test_results_of_other_settings_have_other_names_and_none_is_replaced(digits_
     assert results.name_of(other) == results.name_of(record).replace("-seed0", "-augment=cutout-learning_rate=0.2-seed0")
     taught = {**record, "settings": {**record["settings"], "teacher_weight": 0.5, "teachers": "digits"}}
     assert results.name_of(taught).endswith("-1437images-teacher_weight=0.5-seed0")
+    by_layer = {**record, "settings": {**record["settings"], "windows": {"stage3_|^neuron": [2, 2]}}}
+    assert "-rate-stage3_..neuron=2+2-windows-multi-" in results.name_of(by_layer)
+    cells = results.table([by_layer], ("gradient", "step mode")).splitlines()[-1]
+    assert cells == r"| rate stage3_\|^neuron=2+2 windows | multi |"
 
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     (tmp_path / f"{results.name_of(record)}.json").write_text(json.dumps(other))
