@@ -7,7 +7,7 @@ import keras
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._graph.functional import as_graph
 from keras_ratesnn._graph.planning import parts_of, plan_of
-from keras_ratesnn.layer_kinds import CELL, NEURON, READOUT, TIME_MEAN, TIME_MIXING, kind_of
+from keras_ratesnn.layer_kinds import CELL, NEURON, READOUT, TIME_MEAN, TIME_MIXING, kind_of, seeds_of
 
 _SEEN_BY_THE_WALK = NEURON, CELL, TIME_MEAN, TIME_MIXING, READOUT
 
@@ -189,13 +189,23 @@ def frames_of(network, timesteps):
 
 
 def check_trainable(network):
-    """Raises ValueError if the neurons of a network have no gradient, since it has slots, or samples depend on each other."""
+    """Raises ValueError if a network has no gradient, since it has slots or samples depend on each other, or a wrong one."""
     check_samples_apart(network, "Training")
+    for layer in _search(network, _draws_again):
+        raise ValueError(
+            "Keras repeats a layer made in a keras.RematScope with other random numbers: its gradient would be wrong. "
+            f"Received: layer {layer.name!r} of type {type(layer).__name__}, which draws some. Make it outside of the scope."
+        )
     if slots_of(network) > 1:
         raise ValueError(
             "An unrolled model cannot be trained: its neurons have no gradient. Received: network "
             f"{network.name!r} with {slots_of(network)} slots in a step. Train the model first, then unroll it."
         )
+
+
+def _draws_again(operation):
+    """Whether Keras calls a layer again for the backward pass, which draws random numbers; masks are drawn outside of it."""
+    return bool(seeds_of(operation)) and not kind_of(operation).masks and keras_internals.is_rematerialized(operation)
 
 
 def _has_slots(operation):

@@ -229,6 +229,38 @@ def test_models_under_remat_train_like_others(gradient, step_mode, around):
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class _Dropping(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.dropout = layers.Dropout(0.5, seed=0)
+
+    def call(self, inputs, training=False):
+        return ops.tanh(self.dropout(inputs, training=training))
+
+
+@torch_only
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_layers_under_remat_that_draw_random_numbers_have_their_gradient_or_are_refused(gradient):
+    """Keras repeats them with other numbers, see docs/upstream.md."""
+
+    def gradients(made, recomputed):
+        keras.utils.set_random_seed(0)
+        with recomputed():
+            layer = made()
+        model = spiking(network(layer), gradient=gradient)
+        return loss_and_gradients(model, *data(5, (8, 8, 2)))[1].values()
+
+    def dropout():
+        return layers.Dropout(0.5, seed=0)
+
+    for ours, plain in zip(gradients(dropout, keras.RematScope), gradients(dropout, contextlib.nullcontext), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+    assert gradients(_Dropping, contextlib.nullcontext)
+    with pytest.raises(ValueError, match=r"keras\.RematScope.*dropping.*Make it outside of the scope"):
+        gradients(_Dropping, keras.RematScope)
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the other backends find the gradients of tensors in the place of weights")
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_layers_that_tensorflow_recomputes_have_their_gradients_or_are_refused(step_mode):
