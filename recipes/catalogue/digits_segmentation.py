@@ -1,5 +1,7 @@
 """Segmentation of digits in scenes of 64x64 pixels, with a small U-Net."""
 
+import functools
+
 import keras
 
 import keras_ratesnn
@@ -40,7 +42,7 @@ RECIPE = Recipe(
     description="a small U-Net on scenes of the digits that ship with scikit-learn",
     load_data=scenes.load_masks,
     build_network=build_network,
-    neuron=keras_ratesnn.layers.IF,
+    neuron=functools.partial(keras_ratesnn.layers.IF, detach_reset=False, initial_membrane=0.5),
     task=segmentation.SEGMENTATION,
     optimizer=AdamW(),
     learning_rate=3e-3,
