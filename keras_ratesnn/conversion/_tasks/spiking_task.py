@@ -93,16 +93,8 @@ def _is_task(cls):
     )
 
 
+@functools.cache
 def _class_of(cls):
-    if cls not in _classes:
-        _classes[cls] = _new_class(cls)
-    return _classes[cls]
-
-
-_classes: dict[type, Any] = {}
-
-
-def _new_class(cls):
     """The class of the spiking models of a class of tasks."""
     overridden = sorted(name for name in _OURS if _overrides(cls, name))
     if overridden:
