@@ -88,7 +88,8 @@ def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.
         advice = "Build it as keras.Model(inputs, outputs) from keras.Input, or as keras.Sequential([keras.Input(shape), ...])."
         raise checks.wrong_type("model", wanted, model, advice)
     verbose = progress.checked(verbose)
-    changes, replacements = [], {}
+    changes: list[Fold] = []
+    replacements: dict[Any, Replacement] = {}
     for fold, normalization, before in _found(_graph.as_graph(network, argument="model")):
         changes.append(fold)
         if before is not None:
