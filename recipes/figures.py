@@ -13,7 +13,6 @@ import numpy as np
 from keras_ratesnn import analysis, models
 from recipes import catalogue, command_line, device, plots
 from recipes.checkpoint import load_model
-from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of, with_timesteps
 from recipes.run_folder import RunFolder
 
@@ -76,8 +75,7 @@ def model_and_data(name, data_dir, timesteps=None):
             raise ValueError(f"NAME must be the folder of a run, or one of {', '.join(cards)}. Received: {name!r}.")
         recipe = catalogue.find(cards[name].architecture)
     # Frames of an event camera depend on the number of time steps.
-    dataset = (recipe if timesteps is None else with_timesteps(recipe, timesteps)).load(data_dir)
-    check_in_memory(dataset, "figures")
+    dataset = (recipe if timesteps is None else with_timesteps(recipe, timesteps)).load(data_dir, in_memory_for="figures")
     model = load_model(folder.last) if folder.settings.exists() else models.load_pretrained(name)
     if timesteps is not None:
         model.timesteps = timesteps

@@ -25,14 +25,9 @@ def page(card, address):
             "{memory_without_cache:,} with `cache_input=False` |\n"
         )
         integers = row.format(**card.integers)
-    found = {
-        "integers": integers,
-        "front_matter": _front_matter(card),
-        "address": address,
-        "accuracies": accuracies,
-        "versions": versions,
-    }
-    text = TEMPLATE.read_text(encoding="utf-8").format(card=card, source=source, **found)
+    texts = {"source": source, "integers": integers, "accuracies": accuracies, "versions": versions}
+    form = TEMPLATE.read_text(encoding="utf-8")
+    text = form.format(card=card, address=address, front_matter=_front_matter(card), **texts)
     # Weights of others were trained with a method of theirs.
     return text.partition("\n## Citation")[0] if card.origin else text
 

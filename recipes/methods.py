@@ -64,9 +64,9 @@ def settings_of(name, others=()):
     return {**settings, COUNTED[gradient]: {layer: value} if by_layer else value}
 
 
-def assignments(name):
-    """The recipe settings for a method's name as strings `key=value`, as in `--set`."""
-    return [f"{key}={value}" for key, value in settings_of(name).items()]
+def assignments(name, others=()):
+    """The recipe settings for a method's name as strings `key=value`, as in `--set`; for `others` see `settings_of`."""
+    return [f"{key}={value}" for key, value in settings_of(name, others).items()]
 
 
 def gradient_name(settings, space):

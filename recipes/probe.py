@@ -9,21 +9,13 @@ import pathlib
 
 from keras_ratesnn import analysis
 from recipes import catalogue, command_line, plots, run
-from recipes.data.dataset import check_in_memory
 from recipes.recipe_checks import unfit
-from recipes.setting_names import OF_TEACHING
+from recipes.setting_names import OF_TEACHING, TEACHERS
 
 OF_TWINS = dict.fromkeys(("gradient", "windows", "random_steps"), "Twins have several.")
 WITHOUT = {
-    "augment": "none",
-    "mix": "none",
-    "ordinary": "no",
-    "teacher_weight": None,
-    "teachers": None,
-    "branches": None,
-    "step_distillation": None,
-    "random_timesteps": None,
-    "one_step_epochs": 0,
+    **{"augment": "none", "mix": "none", "ordinary": "no", "one_step_epochs": 0},
+    **dict.fromkeys((*TEACHERS, "teachers", "random_timesteps")),
 }
 """Settings that twins do not have."""
 
@@ -49,8 +41,7 @@ def probe(arguments):
         recipe = recipe.with_settings(f"{key}={value}" for key, value in WITHOUT.items())
         if recipe.temporal == "delays":
             raise unfit(recipe, "temporal", "another one", "whose twins have no callback that narrows delays")
-        dataset = recipe.load(arguments.data_dir)
-        check_in_memory(dataset, "probe")
+        dataset = recipe.load(arguments.data_dir, in_memory_for="probe")
         run.prepare(recipe, dataset)
         found = analysis.temporal_probe(
             lambda: run.prepared(recipe, dataset),

@@ -101,7 +101,7 @@ def _print_integers(arguments, recipe, dataset, images, labels):
     def cells(network, weights, in_floats):
         for timesteps, expected in in_floats.items():
             chip = rsnn.integer(_with(network, timesteps), weights, **settings, verbose=False)
-            found = _integer_classes(chip, images)
+            found = chip.integer_logits(images, BATCH_SIZE).argmax(axis=-1)
             yield f"{np.mean(found == labels):.2%} ({np.sum(found != expected):,})"
 
     timesteps, in_floats = model.timesteps, of_floats(model)
@@ -177,11 +177,6 @@ def _save(model, dataset, recipe, folder):
 
 def _classes(model, images):
     return model.predict(images, batch_size=BATCH_SIZE, verbose=0).argmax(axis=-1)
-
-
-def _integer_classes(chip, images):
-    batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
-    return np.concatenate([keras.ops.convert_to_numpy(chip.integer_logits(batch)).argmax(axis=-1) for batch in batches])
 
 
 def _variants():

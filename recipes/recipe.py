@@ -212,11 +212,16 @@ class Recipe:
             values[key] = _literal(text)
         return setting_names.changed(self, values)
 
-    def load(self, data_dir):
+    def load(self, data_dir, in_memory_for=None):
         """The `Dataset` of this recipe, from a folder, or from its default source if that is None.
 
+        Args:
+            data_dir: Path of the folder, or None.
+            in_memory_for: Name of a command that takes no stream, or None.
+
         Raises:
-            ValueError: If `held_out` leaves no training image, or the data set is a stream of which no part can be taken.
+            ValueError: If `held_out` leaves no training image, or the data set is a stream that a command does not take, or of
+                which no part can be taken.
         """
         options = {name: getattr(self, name) for name in recipe_checks.OF_DATA if getattr(self, name) is not None}
         dataset = self.load_data(data_dir, *([self.timesteps] if self.has_time else []), **options)
@@ -225,6 +230,9 @@ class Recipe:
                 f"`held_out` and `train_images` must be None for a data set that is read as a stream, as in {self.name}. "
                 f"Received: held_out={self.held_out}, train_images={self.train_images}. Leave them out."
             )
+        if in_memory_for is not None and not isinstance(dataset, Dataset):
+            command = f"python -m recipes.{in_memory_for}"
+            raise ValueError(f"{command} takes data sets in memory. Received: one that is read as a stream.")
         if self.held_out is not None:
             dataset = dataset.with_held_out(self.held_out)
         return dataset if self.train_images is None else dataset.first(self.train_images)

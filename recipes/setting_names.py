@@ -63,7 +63,7 @@ def of_training(optimizer, spiking):
     stage, taught_by = found.after, found.taught_by
     sgd = optimizer if isinstance(optimizer, SGD) else SGD()
     return {
-        "optimizer": _name_of(optimizer, OPTIMIZERS),
+        "optimizer": next(name for name, kind in OPTIMIZERS.items() if type(optimizer) is kind),
         "as_the_authors": sgd.paper_rates,
         "restart_at": sgd.restart_at,
         "ordinary": ordinary(spiking),
@@ -82,10 +82,6 @@ def of_training(optimizer, spiking):
 def plain(recipe):
     """The names of the settings that are fields of a `Recipe`, or of its class, a list."""
     return [field.name for field in dataclasses.fields(recipe) if field.name not in NO_SETTINGS]
-
-
-def _name_of(part, classes):
-    return next(name for name, kind in classes.items() if type(part) is kind)
 
 
 def ordinary(spiking):

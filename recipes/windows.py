@@ -13,7 +13,6 @@ from keras_ratesnn import analysis, gradients
 from recipes import catalogue, command_line, device, markdown, plots, run
 from recipes.checkpoint import load_model
 from recipes.checks import mistake
-from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
 
@@ -51,8 +50,7 @@ def compare_windows(arguments):
             must = "'batch' or 'weight': time windows need neurons with thresholds of their own"
             raise mistake("normalization", must, "online")
         device.set_precision(recipe.precision)
-        dataset = recipe.load(arguments.data_dir)
-        check_in_memory(dataset, "windows")
+        dataset = recipe.load(arguments.data_dir, in_memory_for="windows")
         model = load_model(folder.last) if trained else run.build(recipe, dataset)
     images, labels = dataset.train_images[: arguments.images], dataset.train_labels[: arguments.images]
     found = cosines(model, images, labels)

@@ -11,7 +11,7 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 from keras_ratesnn.models import _transformers, espikeformer, maxformer, preact_resnet, qkformer, resnet, sew_resnet
 from keras_ratesnn.models import vgg as vgg_models
-from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron
+from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron, spiking_self_attention
 
 FOLDER = pathlib.Path(__file__).parent / "reference"
 CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))
@@ -242,7 +242,7 @@ def mlp(width, neuron):
 def vgg(width, neuron, normalization="batch"):
     x = inputs = keras.Input((8, 8, 3))
     for name, filters in (("vgg_block1", width), ("vgg_block2", 2 * width)):
-        x = vgg_models.pool(vgg_models.block(x, [filters], neuron, name, normalization), name)
+        x = layers.AveragePooling2D(2, name=f"{name}_pool")(vgg_models.block(x, [filters], neuron, name, normalization))
     return _classified(inputs, layers.Flatten()(x), "vgg")
 
 
@@ -288,7 +288,7 @@ def ssa(settings, shape):
     """A block of Spikformer on tokens, or on images in the edition "conv"."""
     inputs = keras.Input(shape)
     plan = _plan(settings, inputs)
-    attention = _transformers.self_attention(inputs, plan, "ssa_block", use_bias=settings["edition"] != "conv")
+    attention = plan.attention(spiking_self_attention, inputs, "ssa_block", use_bias=settings["edition"] != "conv")
     x = _transformers.spike_block(inputs, attention, plan, "ssa_block")
     mean = layers.GlobalAveragePooling1D if len(shape) == 2 else layers.GlobalAveragePooling2D
     return keras.Model(inputs, layers.Dense(5, name="ssa_classifier")(mean()(x)))
@@ -297,7 +297,7 @@ def ssa(settings, shape):
 def qk(settings, shape):
     """A block of QKFormer's token attention."""
     inputs = keras.Input(shape)
-    x = qkformer.token_block(inputs, _plan(settings, inputs), "qk_block")
+    x = qkformer.block(inputs, _plan(settings, inputs), "qk_block")
     return keras.Model(inputs, layers.Dense(5, name="qk_classifier")(layers.GlobalAveragePooling2D()(x)))
 
 
@@ -306,9 +306,9 @@ def max_former(settings, shape):
     inputs, size = keras.Input(shape), 3 if settings["mixer"] == "Block_DWC3" else None
     plan = _plan(settings, inputs)
     x = maxformer.first_patches_cifar(inputs, settings["dim"] // 2, plan, "maxformer_patches1")
-    x = maxformer.mlp(maxformer.depthwise(x, plan, "maxformer_stage1", size), plan, "maxformer_stage1")
+    x = maxformer.convolution_block(x, plan, "maxformer_stage1", size)
     x = _transformers.tokens(maxformer.patches(x, settings["dim"], plan, "maxformer_patches2"), "maxformer_tokens")
-    x = maxformer.mlp(maxformer.self_attention(x, plan, "maxformer_stage2"), plan, "maxformer_stage2")
+    x = maxformer.attention_block(x, plan, "maxformer_stage2")
     x = plan.neuron()(layers.GlobalAveragePooling1D()(x))
     return keras.Model(inputs, layers.Dense(5, name="maxformer_classifier")(x))
 

@@ -5,8 +5,7 @@ from keras_ratesnn.analysis.accuracy.accuracy_until_sure import AccuracyUntilSur
 from keras_ratesnn.analysis.accuracy.robustness import Robustness, robustness
 from keras_ratesnn.analysis.accuracy.shuffle_in_time import ShuffledAccuracy, shuffle_in_time
 from keras_ratesnn.analysis.activity.firing_rates import FiringRates, firing_rates
-from keras_ratesnn.analysis.activity.membranes import Membranes, membranes
-from keras_ratesnn.analysis.activity.raster import Raster, raster
+from keras_ratesnn.analysis.activity.single_neurons import Membranes, Raster, membranes, raster
 from keras_ratesnn.analysis.costs.energy import Energy, energy
 from keras_ratesnn.analysis.costs.ledger import Costs, Ledger, Rival, Traffic
 from keras_ratesnn.analysis.gradients.gradient_agreement import GradientAgreement, gradient_agreement

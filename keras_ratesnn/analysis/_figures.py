@@ -10,8 +10,8 @@ Figure: TypeAlias = Any
 MARKERS = "os^Dv"
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches.
+def new_figure(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
+    """A figure, in inches, and its empty axes, for whose arguments see `matplotlib.figure.Figure.subplots`.
 
     Raises:
         ImportError: If Matplotlib is not installed.
@@ -23,7 +23,8 @@ def new_figure(width: float, height: float) -> Figure:
             "Figures need Matplotlib, which is not installed. It comes with the extra `plots`: "
             f"{optional_packages.how_to_install('plots')}."
         ) from error
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(*grid, **options)
 
 
 def width_for(bars: int) -> float:

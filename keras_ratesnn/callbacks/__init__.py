@@ -1,13 +1,10 @@
 """Callbacks for `fit`."""
 
-from keras_ratesnn.callbacks.accuracy_over_time import AccuracyOverTime
+from keras_ratesnn.callbacks.every_few_epochs import AccuracyOverTime, GradientAgreement
 from keras_ratesnn.callbacks.firing_rate import FiringRate
-from keras_ratesnn.callbacks.gradient_agreement import GradientAgreement
-from keras_ratesnn.callbacks.lower_sigma import LowerSigma
-from keras_ratesnn.callbacks.raise_mask import RaiseMask
-from keras_ratesnn.callbacks.random_timesteps import RandomTimesteps
+from keras_ratesnn.callbacks.layer_schedules import LowerSigma, RaiseMask
 from keras_ratesnn.callbacks.throughput import Throughput
-from keras_ratesnn.callbacks.timestep_schedule import TimestepSchedule
+from keras_ratesnn.callbacks.timesteps_of_batches import RandomTimesteps, TimestepSchedule
 
 __all__ = [
     "AccuracyOverTime",

@@ -1,9 +1,7 @@
-"""The model that a callback measures, and the data that it measures it on."""
+"""The model that a callback measures."""
 
 import keras
 
-from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
@@ -14,8 +12,3 @@ def measured(model: keras.Model) -> SpikingModel:
         TypeError: If that is another model.
     """
     return checked_model(model.student if isinstance(model, keras.distillation.Distiller) else model)
-
-
-def check_x(model: keras.Model, x: Structure) -> None:
-    """Raises ValueError before training if `x` does not fit the model that `fit` trains and is measured, or has no samples."""
-    check_samples(measured(model), x)

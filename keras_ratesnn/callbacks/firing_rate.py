@@ -10,8 +10,9 @@ import keras
 from keras_ratesnn import analysis
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn.analysis.costs.description import describe
-from keras_ratesnn.callbacks._measured import check_x, measured
+from keras_ratesnn.callbacks._measured import measured
 
 
 class FiringRate(keras.callbacks.Callback):
@@ -62,7 +63,7 @@ class FiringRate(keras.callbacks.Callback):
         self._dead: set[str] = set()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        check_x(self.model, self.x)
+        check_samples(measured(self.model), self.x)
         self._dead = set()
         if self._writer is not None:
             self._writer.open()

@@ -15,7 +15,6 @@ Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Ev
 Frontiers in Neuroscience 2017.
 """
 
-import dataclasses
 from typing import Any
 
 import keras
@@ -26,7 +25,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, progress
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
 from keras_ratesnn.conversion._report import Fold, FoldReport
-from keras_ratesnn.conversion._tasks import with_network
+from keras_ratesnn.conversion._tasks.spiking_task import with_network
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers.quantized import QuantizedKernels
 from keras_ratesnn.spiking_model import SpikingModel
@@ -89,16 +88,15 @@ def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.
         advice = "Build it as keras.Model(inputs, outputs) from keras.Input, or as keras.Sequential([keras.Input(shape), ...])."
         raise checks.wrong_type("model", wanted, model, advice)
     verbose = progress.checked(verbose)
-    pairs = _find_pairs(_graph.as_graph(network, argument="model"))
-    replacements = {}
-    for pair in pairs:
-        if pair.before is not None:
-            replacements[pair.before] = _folded(pair.before, pair.normalization)
-            replacements[pair.normalization] = Replacement(None)
+    changes: list[Fold] = []
+    replacements: dict[Any, Replacement] = {}
+    for fold, normalization, before in _found(_graph.as_graph(network, argument="model")):
+        changes.append(fold)
+        if before is not None:
+            replacements |= {before: _folded(before, normalization), normalization: Replacement(None)}
     folded = Rebuild(replacements).run(network)
     if isinstance(model, SpikingModel):
         folded = with_network(model, folded)
-    changes = (Fold(pair.name, "" if pair.before is None else pair.before.name, pair.reason) for pair in pairs)
     folded.fold_report = FoldReport(tuple(changes))
     if verbose:
         print(folded.fold_report)
@@ -123,47 +121,22 @@ def _folded(layer, normalization):
     return Replacement({"use_bias": True}, {key: value.astype(weights[name].dtype) for key, value in changed.items()})
 
 
-@dataclasses.dataclass(frozen=True)
-class _Pair:
-    """A batch normalisation, and the layer before it.
+def _found(network):
+    """Yields all batch normalisations of a network and its nested models, in execution order.
 
-    Args:
-        name: String, the name of the normalisation, with that of the layer that it is inside of.
-        normalization: The layer.
-        before: The layer into which it can be folded; `None` if there is none.
-        reason: String, why there is none; empty otherwise.
-    """
-
-    name: str
-    normalization: keras.layers.Layer
-    before: keras.layers.Layer | None = None
-    reason: str = ""
-
-
-def _find_pairs(network):
-    """All batch normalisations of a network and its nested models, in execution order.
-
-    One can be folded if in inference it is a scale and a shift of each channel, and it follows a layer whose weights can take
-    both, in all calls of the two and with nothing in between or beside it.
-
-    Args:
-        network: A Functional model, see `keras_ratesnn._graph.as_graph`.
-
-    Returns:
-        List of `_Pair`.
+    Each is what becomes of it, the normalisation, and the layer before it into which it can be folded, or `None`.
     """
     calls: dict[keras.Operation, list] = {}
     for node in _graph.nodes_of(network):
         calls.setdefault(node.operation, []).append(node)
-    pairs = []
     for operation, nodes in calls.items():
         if _normalizes(operation):
             reason = _why_not(operation, nodes, calls)
-            pairs.append(_Pair(operation.name, operation, None if reason else nodes[0].inputs[0].operation, reason))
+            before = None if reason else nodes[0].inputs[0].operation
+            yield Fold(operation.name, "" if before is None else before.name, reason), operation, before
         elif isinstance(operation, keras.layers.Layer):
-            inside = filter(_normalizes, keras_internals.with_sublayers(operation))
-            pairs += [_Pair(f"{operation.name}/{layer.name}", layer, reason="inside a layer") for layer in inside]
-    return pairs
+            for layer in filter(_normalizes, keras_internals.with_sublayers(operation)):
+                yield Fold(f"{operation.name}/{layer.name}", reason="inside a layer"), layer, None
 
 
 def _normalizes(operation):

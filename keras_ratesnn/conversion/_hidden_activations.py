@@ -171,9 +171,8 @@ def _is_product(node):
 
 def _passes(node):
     """Whether an operation only moves, scales or bends a signal, or puts others beside it, without mixing in another one."""
-    if type(node.operation).__name__ == "Concatenate":
-        return True
-    return len(node.inputs) == 1 and kind_of(node.operation).moves
+    is_alone = len(node.inputs) == 1 and kind_of(node.operation).moves
+    return is_alone or type(node.operation).__name__ == "Concatenate"
 
 
 def _gates(source, others):

@@ -92,9 +92,7 @@ def is_composition(operation):
     """Whether a layer may hold activations that only a look inside shows: a layer that is not Keras' own, or a `Lambda`."""
     if not isinstance(operation, keras.Layer) or keras_internals.is_graph(operation) or function_of(operation) is not None:
         return False
-    if isinstance(operation, keras.layers.Lambda):
-        return True
-    return is_of_others(operation)
+    return isinstance(operation, keras.layers.Lambda) or is_of_others(operation)
 
 
 def _calls_of_compositions(network):

@@ -13,7 +13,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._model.quantization import quantized_layers
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
-from keras_ratesnn.conversion._tasks import with_network
+from keras_ratesnn.conversion._tasks.spiking_task import with_network
 from keras_ratesnn.conversion.places import has_matrix, places, quantized_class
 from keras_ratesnn.layer_kinds import NEURON, READOUT, kind_of
 from keras_ratesnn.layers.quantized import WEIGHT_TYPES

@@ -17,7 +17,7 @@ from keras_ratesnn.conversion._inside_layers import look_inside
 from keras_ratesnn.conversion._mean_shifts import mean_shifts
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
 from keras_ratesnn.conversion._report import Change, Report
-from keras_ratesnn.conversion._tasks import spiking_model
+from keras_ratesnn.conversion._tasks.spiking_task import spiking_model
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layer_kinds import READOUT, TIME_MEAN, kind_of
 from keras_ratesnn.layers import IF, Neuron

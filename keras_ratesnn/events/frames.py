@@ -1,9 +1,10 @@
-"""Conversion of the events of an event camera to frames.
+"""Conversion of the events of an event camera to frames: counts, voxel grids and time surfaces.
 
 An event camera has no frames: each pixel independently reports changes of its brightness. A network that runs for T time steps
 needs T frames. Each frame counts the events of one slice of the recording, for each pixel and polarity.
 """
 
+import itertools
 import numbers
 from collections.abc import Iterable
 from typing import Literal
@@ -26,12 +27,17 @@ def frame_numbers_by_time(events, timesteps):
 
     The recording lasts from the start of the microsecond of its first event to the end of the microsecond of its last event.
     """
-    # Differences of 64-bit integers are exact modulo 2**64, and all of them fit. Products with T might overflow.
-    timestamps = events.timestamp.astype("uint64")
-    elapsed = timestamps - timestamps[0]
-    duration = int(elapsed[-1]) + 1
+    times = elapsed(events)
+    # Products with T might overflow in 64 bits.
+    duration = int(times[-1]) + 1
     starts = [-(-frame * duration // timesteps) for frame in range(1, timesteps)]
-    return np.searchsorted(np.array(starts, "uint64"), elapsed, side="right")
+    return np.searchsorted(np.array(starts, "uint64"), times, side="right")
+
+
+def elapsed(events):
+    """The time of each event since the first one, unsigned integers."""
+    # Differences of 64-bit integers are exact modulo 2**64, and all of them fit.
+    return events.timestamp.astype("uint64") - events.timestamp[:1].astype("uint64")
 
 
 FRAME_NUMBERS_BY = {"count": frame_numbers_by_count, "time": frame_numbers_by_time}
@@ -135,3 +141,136 @@ def checked_shape(name, value):
             f"`{name}` must be two integers of 1 or more, (height, width) in pixels. Received: {name}={value!r}."
         )
     return tuple(checks.integer(f"{name}[{index}]", size) for index, size in enumerate(sizes))
+
+
+def binned_frames(
+    events: Events, timesteps: int, duration: int, sensor_shape: tuple[int, int], frame_shape: tuple[int, int]
+) -> np.ndarray:
+    """Converts a recording to frames of a fixed duration, from time 0 on.
+
+    Frames after the end of the recording are zero; events after the last frame are left out. `event_frames` instead divides
+    each recording as a whole.
+
+    Example, 700 channels of sound summed to 140 in steps of 10 milliseconds:
+
+    >>> channels, zeros = np.array([0, 4, 699]), np.zeros(3, int)
+    >>> recording = keras_ratesnn.events.Events(channels, zeros, zeros + 1, np.array([0, 9_999, 10_000]))
+    >>> frames = keras_ratesnn.events.binned_frames(recording, 100, 10_000, sensor_shape=(1, 700), frame_shape=(1, 140))
+    >>> frames.shape, frames[0, 0, 0, 1], frames[1, 0, 139, 1]
+    ((100, 1, 140, 2), np.float32(2.0), np.float32(1.0))
+
+    Args:
+        events: `Events`, with times of 0 or more.
+        timesteps: Integer >= 1, the number of frames.
+        duration: Integer >= 1, that of a frame in microseconds.
+        sensor_shape: `(height, width)` of the sensor.
+        frame_shape: `(height, width)` of a frame.
+
+    Returns:
+        Array of float32 `(timesteps, *frame_shape, 2)`: event counts, OFF then ON.
+
+    Raises:
+        TypeError: If `events` are not `Events`, a number is not an integer, or a shape is not a pair of integers.
+        ValueError: If a number or a shape is out of range, a time is negative, or an event is outside the sensor.
+    """
+    timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames.")
+    duration = checks.positive_integer("duration", duration, advice="It is that of a frame in microseconds.")
+    sensor_shape, frame_shape = checked_sensor(events, sensor_shape), checked_shape("frame_shape", frame_shape)
+    if events.timestamp[0] < 0:
+        raise ValueError(f"`timestamp` must be 0 or more. Its smallest is {events.timestamp[0]}. Subtract it.")
+    # Narrow integers may not hold the duration.
+    bins = events.timestamp.astype("uint64") // duration
+    # The events are in temporal order. One more frame takes the rest.
+    frame_numbers = np.minimum(bins, timesteps).astype("int64")
+    return resize(count_events(events, frame_numbers, timesteps + 1, sensor_shape)[:timesteps], frame_shape)
+
+
+def voxel_grid(events: Events, bins: int, sensor_shape: tuple[int, int]) -> np.ndarray:
+    """The voxel grid of a recording: events with their sign, distributed to bins of time.
+
+    With the scaled time t* = (bins − 1) (t − t_first) / (t_last − t_first) and its fraction f, an event adds p (1 − f) to bin
+    ⌊t*⌋ and p f to the next, where p is 1 for ON and −1 for OFF. So the sum of the grid is that of the signs. (Tonic scales by
+    `bins`, drops the last event and loses a part of those in the last bin.) If all events are of one moment, they are in the
+    first bin.
+
+    Example:
+
+    >>> x, polarity, timestamp = np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([0, 5, 10])
+    >>> recording = keras_ratesnn.events.Events(x, 0 * x, polarity, timestamp)
+    >>> keras_ratesnn.events.voxel_grid(recording, 2, sensor_shape=(1, 2))[:, 0]
+    array([[ 1.5,  0. ],
+           [ 0.5, -1. ]], dtype=float32)
+
+    Args:
+        events: `Events`.
+        bins: Integer >= 1, the number of bins.
+        sensor_shape: `(height, width)` of the camera in pixels.
+
+    Returns:
+        Array of float32 `(bins, height, width)`.
+
+    Raises:
+        TypeError: If `events` are not `Events`, `bins` is not an integer, or the shape is not a pair of integers.
+        ValueError: If `bins` or the shape is invalid, or an event is outside the sensor.
+
+    Source: Zhu et al., "Unsupervised Event-based Learning of Optical Flow, Depth, and Egomotion", CVPR 2019.
+    """
+    bins = checks.positive_integer("bins", bins, advice="It is the number of bins of time.")
+    height, width = checked_sensor(events, sensor_shape)
+    times = elapsed(events)
+    scaled = (bins - 1) * (times / max(int(times[-1]), 1))
+    lower = np.floor(scaled).astype("int64")
+    fraction = scaled - lower
+    sign = np.where(events.polarity, 1.0, -1.0)
+    pixels = events.y.astype("int64") * width + events.x.astype("int64")
+    # One more bin, which stays zero: the last event has no fraction.
+    cells = np.concatenate([lower, lower + 1]) * height * width + np.concatenate([pixels, pixels])
+    weights = np.concatenate([sign * (1 - fraction), sign * fraction])
+    grid = np.bincount(cells, weights, minlength=(bins + 1) * height * width)
+    return grid.reshape(bins + 1, height, width)[:bins].astype("float32")
+
+
+def time_surfaces(events: Events, timesteps: int, tau: float, sensor_shape: tuple[int, int]) -> np.ndarray:
+    """The time surfaces of a recording, at the ends of slices of equal duration.
+
+    At the end t_e of a slice a pixel has the value exp(−(t_e − t_last) / tau) for each polarity, where t_last is the time of
+    its last event of that polarity, in this slice or an earlier one; 0 if it had none.
+
+    Example:
+
+    >>> x, timestamp = np.array([0, 1]), np.array([0, 9])
+    >>> recording = keras_ratesnn.events.Events(x, 0 * x, 0 * x + 1, timestamp)
+    >>> keras_ratesnn.events.time_surfaces(recording, 2, tau=5.0, sensor_shape=(1, 2))[:, 0, :, 1].round(3)
+    array([[0.368, 0.   ],
+           [0.135, 0.819]], dtype=float32)
+
+    Args:
+        events: `Events`.
+        timesteps: Integer >= 1, the number of slices.
+        tau: Float > 0, the time constant in microseconds.
+        sensor_shape: `(height, width)` of the camera in pixels.
+
+    Returns:
+        Array of float32 `(timesteps, height, width, 2)`, OFF then ON.
+
+    Raises:
+        TypeError: If `events` are not `Events`, a number has the wrong type, or the shape is not a pair of integers.
+        ValueError: If a number or the shape is invalid, or an event is outside the sensor.
+
+    Source: Lagorce et al., "HOTS: A Hierarchy of Event-Based Time-Surfaces for Pattern Recognition", 2017.
+    """
+    timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of slices.")
+    tau = checks.real("tau", tau, above=0, advice="It is a time constant in microseconds.")
+    sensor_shape = checked_sensor(events, sensor_shape)
+    times = elapsed(events).astype("float64")
+    # The recording lasts to the end of its last microsecond, as for frames.
+    ends = (np.arange(timesteps) + 1) * ((times[-1] + 1) / timesteps)
+    starts = np.searchsorted(frame_numbers_by_time(events, timesteps), np.arange(timesteps + 1))
+    latest = np.full((*sensor_shape, 2), -np.inf)
+    surfaces = np.empty((timesteps, *sensor_shape, 2), "float32")
+    places = tuple(values.astype("int64") for values in (events.y, events.x, events.polarity))
+    for step, (first, last) in enumerate(itertools.pairwise(starts)):
+        # Of several events of a pixel the last one counts.
+        latest[tuple(values[first:last] for values in places)] = times[first:last]
+        surfaces[step] = np.exp((latest - ends[step]) / tau)
+    return surfaces

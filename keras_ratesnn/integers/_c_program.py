@@ -170,11 +170,8 @@ class CProgram:
             self.static("event_value", self.value_type, self.events["value"])
         last = network.layers[-1]
         if last.kind != "readout":
-            buffer = self.buffer(last.name)
-            each = [*each, f"for (c = 0; c < {network.classes}; c++) logits[c] += ({buffer.pointer})[c];"]
-            counter = ["int c;"]
-        else:
-            counter = []
+            pointer = self.buffer(last.name).pointer
+            each = ["int c;", *each, f"for (c = 0; c < {network.classes}; c++) logits[c] += ({pointer})[c];"]
         size = int(np.prod(network.input_shape))
         helpers = "".join(text for key, text in _HELPERS.items() if any(f"{key}(" in function for function in self.functions))
         takes_input = any("(input" in call for call in each)
@@ -230,7 +227,7 @@ class CProgram:
             + "\n".join([*self.constants, "", *self.states, ""])
             + "\n"
             + "\n\n".join(self.functions)
-            + f"\n\n{begin}static void advance({given}int32_t *logits)\n{{\n{indented([*counter, *each])}\n}}\n\n"
+            + f"\n\n{begin}static void advance({given}int32_t *logits)\n{{\n{indented(each)}\n}}\n\n"
             f"void {name}_reset(void)\n{{\n{indented(reset)}\n}}\n\n"
             f"void {name}_step(const uint8_t *input, int32_t *logits)\n{{\n{indented(filter(None, step))}\n}}\n\n"
             f"static int {run_steps}\n{{\n{indented(filter(None, run))}\n}}\n\n"

@@ -47,7 +47,7 @@ class _Compiler:
         self.network, self.timesteps, self.weights, self.bits = network, timesteps, weights, membrane_bits
         self.largest_input = largest_input
         self.nodes, self.places = _graph.nodes_of(network), places(network)
-        self.channels_first = _channels_first(network, self.nodes)
+        self.channels_first = _channels_first(self.nodes)
         self.layers: list[dict] = []
         self.constants: dict[str, np.ndarray] = {}
         self.rows: list[LayerReport] = []
@@ -151,7 +151,7 @@ class _Compiler:
                 "classes are compared, so the output must be that of one layer with weights and no normalisation after it. Put "
                 "neurons before it, or leave the normalisation out.",
             )
-        self.change_signs(last, term, np.sign(term.unit))
+        self.change_signs(term, np.sign(term.unit))
         for f in range(_MOST_SHIFT_OF_LOGITS, -1, -1):
             unit = units[0] / 2**f
             bias = np.rint(end.bias / unit)
@@ -164,7 +164,7 @@ class _Compiler:
         self.rows.append(LayerReport(name, "readout", f=f))
         return float(unit)
 
-    def change_signs(self, layer, term, factors):
+    def change_signs(self, term, factors):
         """Multiplies the kernel of a current by a factor −1, 0 or 1 for each channel; whether it was possible."""
         if (factors == 1).all():
             return True
@@ -177,7 +177,7 @@ class _Compiler:
         return True
 
 
-def _channels_first(network, nodes):
+def _channels_first(nodes):
     """Whether images have channels first; raises an error if layers disagree."""
     found: dict[str, Any] = {}
     for node in nodes:

@@ -204,7 +204,7 @@ def _fixed(compiler, layer, signal):
     if len(signal.terms) > 1:
         raise refused(layer, "its input is a sum of currents. Put neurons before it.")
     (term,) = signal.terms
-    if not compiler.change_signs(layer, term, np.where(term.unit < 0, -1, 1)):
+    if not compiler.change_signs(term, np.where(term.unit < 0, -1, 1)):
         raise refused(
             layer, "a normalisation before it has negative factors, which its other consumers see, too. Put it after."
         )
@@ -375,7 +375,7 @@ def _membranes_of(compiler, layer, current, levels):
     if len(terms) == 1:
         membranes = _enough(layer, _membranes.choose(np.abs(term.unit), current.bias, term.bound, *of_cell), compiler.bits)
         factors = np.where(membranes.silent, 0, np.sign(term.unit))
-        if compiler.change_signs(layer, term, factors):
+        if compiler.change_signs(term, factors):
             return membranes, {"f": membranes.f}, ()
     common = np.max([np.abs(term.unit) for term in terms], axis=0)
     bounds = [np.divide(np.abs(term.unit), common, out=np.zeros(len(common)), where=common > 0) * term.bound for term in terms]
@@ -415,19 +415,13 @@ _IDENTITIES = (
     *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.GaussianDropout),
     *(layers.GaussianNoise, layers.Identity, layers.ActivityRegularization, layers.Activation),
 )
-_WEIGHTED = {
-    layers.Dense: _dense,
-    WSDense: _dense,
-    layers.Conv2D: _convolution,
-    WSConv2D: _convolution,
-    layers.DepthwiseConv2D: _depthwise,
-}
 _RULES: dict[type, Any] = {
-    **_WEIGHTED,
+    **dict.fromkeys((layers.Dense, WSDense), _dense),
+    **dict.fromkeys((layers.Conv2D, WSConv2D), _convolution),
+    layers.DepthwiseConv2D: _depthwise,
     **dict.fromkeys(_IDENTITIES, _identity),
     layers.Rescaling: _rescaling,
-    layers.Flatten: _flatten,
-    layers.Reshape: _flatten,
+    **dict.fromkeys((layers.Flatten, layers.Reshape), _flatten),
     layers.AveragePooling2D: _average_pooling,
     layers.GlobalAveragePooling2D: _global_average,
     layers.MaxPooling2D: _max_pooling,

@@ -45,32 +45,22 @@ class Batch:
     """
 
     def __init__(self, network: IntegerNetwork, x: Any, arrays: Any, temporal: bool, kernels: dict[str, Any]) -> None:
-        self._runs, self._x, self._temporal = _Runs(network, arrays, kernels), x, temporal
-        self.state = self._runs.start(arrays.shape(x)[0])
+        self._step, self._x, self._temporal = Step(network, arrays, kernels), x, temporal
+        self.state = self._step.start(arrays.shape(x)[0])
         self._known: dict[str, Any] = {}
 
     def advance(self, t: int) -> dict[str, Any]:
         """The outputs of all layers at step t."""
-        outputs, self.state = self._runs.step(self._x[:, t] if self._temporal else self._x, self.state, self._known)
+        outputs, self.state = self._step(self._x[:, t] if self._temporal else self._x, self.state, self._known)
         if not self._temporal:
-            self._known = {layer.name: outputs[layer.name] for layer in self._runs.network.layers if layer.static}
+            self._known = {layer.name: outputs[layer.name] for layer in self._step.network.layers if layer.static}
         return outputs
 
     def keep(self, rows: Any) -> None:
         """Goes on with these rows alone, integers `(rows,)`, in this order."""
         self._x, self.state, self._known = tree.map_leaves(
-            lambda leaf: self._runs.arrays.take(leaf, rows, axis=0), (self._x, self.state, self._known)
+            lambda leaf: self._step.arrays.take(leaf, rows, axis=0), (self._x, self.state, self._known)
         )
-
-
-def first_state(network: IntegerNetwork, batch: int, arrays: Any) -> dict[str, Any]:
-    """The states of all neurons before the first step."""
-    return _Runs(network, arrays, {}).start(batch)
-
-
-def one_step(network: IntegerNetwork, frame: Any, state: dict, arrays: Any, kernels: dict[str, Any]) -> tuple[dict, dict]:
-    """The outputs of all layers, and the states of the neurons, after one step with inputs `(batch, ...)`."""
-    return _Runs(network, arrays, kernels).step(frame, state, {})
 
 
 def kernels_of(network: IntegerNetwork) -> dict[str, np.ndarray]:
@@ -79,11 +69,14 @@ def kernels_of(network: IntegerNetwork) -> dict[str, np.ndarray]:
     return {name: network.constants[f"w/{name}"].astype("float32") for name in weights}
 
 
-class _Runs:
-    def __init__(self, network, arrays, kernels):
+class Step:
+    """A step of a network. For the arguments see `steps`."""
+
+    def __init__(self, network: IntegerNetwork, arrays: Any, kernels: dict[str, Any]) -> None:
         self.network, self.arrays, self.kernels = network, arrays, kernels
 
-    def start(self, batch):
+    def start(self, batch: int) -> dict[str, Any]:
+        """The states of all neurons before the first step."""
         return {layer.name: self.at_rest(layer, batch) for layer in self.network.layers if layer.kind == "neurons"}
 
     def at_rest(self, layer, batch):
@@ -95,7 +88,8 @@ class _Runs:
     def constant(self, key, layer):
         return self.arrays.constant(self.network.constants[f"{key}/{layer.name}"])
 
-    def step(self, frame, state, known):
+    def __call__(self, frame: Any, state: dict[str, Any], known: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The outputs of all layers, but for those that are known, and the states of the neurons after a step."""
         outputs, state = {INPUT: self.arrays.cast(frame, "int32"), **known}, dict(state)
         for layer in self.network.layers:
             if layer.name in known:

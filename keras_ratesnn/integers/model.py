@@ -261,16 +261,16 @@ class IntegerModel(keras.Model):
             raise ValueError(
                 f"`inputs` must be one frame. Received: an array of shape {tuple(x.shape)}. Leave the time axis out."
             )
-        batch = x.shape[0]
+        batch, step = x.shape[0], _steps.Step(self.plan, OfKeras, self._kernels())
         if self._state is None:
-            self._batch, self._state = batch, _steps.first_state(self.plan, batch, OfKeras)
+            self._batch, self._state = batch, step.start(batch)
         if batch != self._batch:
             raise ValueError(
                 f"The batch size must not change within a sequence. Received: inputs for {batch} sequences, after steps with "
                 f"{self._batch}. Call reset_state() to start new sequences."
             )
         with backend.no_gradient():
-            outputs, self._state = _steps.one_step(self.plan, x, self._state, OfKeras, self._kernels())
+            outputs, self._state = step(x, self._state, {})
         return outputs[self.plan.layers[-1].name]
 
     def reset_state(self) -> None:

@@ -13,7 +13,7 @@ from keras_ratesnn.models._arguments import checked_classes, image_input
 from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons, pointwise, sides
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._neuron_argument import checked_neuron
-from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron, spiking_self_attention
+from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron
 
 SMALLEST_FOR_LARGE_EDITIONS = 128
 """Images of this height and width or more have the edition "imagenet", or "dvs" if they have two channels."""
@@ -65,6 +65,11 @@ class Plan:
     mlp_ratio: int
     neuron: Callable
     attention_neuron: Callable
+
+    def attention(self, kind, x, name, **options):
+        """Attention by a function of `models.attention`, with the heads and the neurons of the plan."""
+        neurons = {"neuron": self.neuron, "attention_neuron": self.attention_neuron}
+        return kind(x, self.heads, **neurons, name=f"{name}_attention", **options)
 
 
 IN_STAGES = {
@@ -224,19 +229,6 @@ def spike_block(x, attended, plan, name, output_neuron=None):
     y = pointwise(x, channels * plan.mlp_ratio, True, f"{name}_mlp1")
     y = pointwise(neurons(y, plan.neuron, f"{name}_mlp1_neuron"), channels, True, f"{name}_mlp2")
     return layers.Add(name=f"{name}_mlp_add")([x, neurons(y, plan.neuron, f"{name}_mlp2_neuron")])
-
-
-def self_attention(x, plan, name, scale=0.125, use_bias=False):
-    """`spiking_self_attention` with the heads and the neurons of a plan."""
-    return spiking_self_attention(
-        x,
-        plan.heads,
-        scale=scale,
-        use_bias=use_bias,
-        neuron=plan.neuron,
-        attention_neuron=plan.attention_neuron,
-        name=f"{name}_attention",
-    )
 
 
 def in_stages(plan, first_patches, patches, blocks):

@@ -10,6 +10,7 @@ from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._blocks import channel_axis, neurons, pointwise
 from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
 from keras_ratesnn.models._transformers import IN_STAGES, convolution_bn, in_stages, pooled
+from keras_ratesnn.models.attention import spiking_self_attention
 
 KERNELS = {"imagenet": (7, 5), "cifar": (None, 3), "dvs": (3,)}
 """The size of the depthwise convolutions of each stage before the last; `None` for a stage of MLPs alone."""
@@ -44,28 +45,18 @@ def MaxFormer(
 
 
 def convolution_block(x, plan, name, size):
-    """A depthwise convolution and an MLP."""
-    return mlp(depthwise(x, plan, name, size), plan, name)
+    """A depthwise convolution of spikes, added to its input, unless `size` is `None`, and an MLP."""
+    if size is not None:
+        y = neurons(x, plan.neuron, f"{name}_depthwise_neuron")
+        y = _transformers.depthwise(y, size, True, f"{name}_depthwise")
+        x = layers.Add(name=f"{name}_depthwise_add")([x, y])
+    return mlp(x, plan, name)
 
 
-def attention_block(x, plan, name):
-    """Spiking self-attention and an MLP."""
-    return mlp(self_attention(x, plan, name), plan, name)
-
-
-def depthwise(x, plan, name, size):
-    """A depthwise convolution of spikes, added to its input; `size=None` for none."""
-    if size is None:
-        return x
-    y = neurons(x, plan.neuron, f"{name}_depthwise_neuron")
-    y = _transformers.depthwise(y, size, True, f"{name}_depthwise")
-    return layers.Add(name=f"{name}_depthwise_add")([x, y])
-
-
-def self_attention(x, plan, name):
-    """Spiking self-attention of spikes, added to its input."""
-    y = neurons(x, plan.neuron, f"{name}_attention_input_neuron")
-    return layers.Add(name=f"{name}_attention_add")([x, _transformers.self_attention(y, plan, name)])
+def attention_block(x, plan, name, attention=spiking_self_attention):
+    """Attention of spikes, added to its input, and an MLP."""
+    y = plan.attention(attention, neurons(x, plan.neuron, f"{name}_attention_input_neuron"), name)
+    return mlp(layers.Add(name=f"{name}_attention_add")([x, y]), plan, name)
 
 
 def mlp(x, plan, name):

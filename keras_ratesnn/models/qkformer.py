@@ -13,7 +13,7 @@ from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._blocks import neurons
 from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
 from keras_ratesnn.models._transformers import IN_STAGES, convolution_bn, in_stages, pooled
-from keras_ratesnn.models.attention import token_attention
+from keras_ratesnn.models.attention import spiking_self_attention, token_attention
 
 
 @builder
@@ -48,21 +48,15 @@ def QKFormer(
     """
     plan = _transformers.plan(IN_STAGES, input_shape, classes, **options)
     shared = checks.boolean("shared_membrane", shared_membrane)
-    last = functools.partial(block, output_neuron=functools.partial(shared_neurons, plan.neuron) if shared else None)
-    blocks = (*[token_block] * (len(plan.depths) - 1), last)
+    output_neuron = functools.partial(shared_neurons, plan.neuron) if shared else None
+    last = functools.partial(block, attention=spiking_self_attention, output_neuron=output_neuron)
+    blocks = (*[block] * (len(plan.depths) - 1), last)
     return _transformers.classified(in_stages(plan, first_patches, patches, blocks), plan)
 
 
-def token_block(x, plan, name):
-    """Token attention and an MLP."""
-    heads, neuron, attention_neuron = plan.heads, plan.neuron, plan.attention_neuron
-    attended = token_attention(x, heads, neuron=neuron, attention_neuron=attention_neuron, name=f"{name}_attention")
-    return _transformers.spike_block(x, attended, plan, name)
-
-
-def block(x, plan, name, output_neuron):
-    """Spiking self-attention and an MLP."""
-    return _transformers.spike_block(x, _transformers.self_attention(x, plan, name), plan, name, output_neuron)
+def block(x, plan, name, attention=token_attention, output_neuron=None):
+    """Attention and an MLP."""
+    return _transformers.spike_block(x, plan.attention(attention, x, name), plan, name, output_neuron)
 
 
 def shared_neurons(neuron):

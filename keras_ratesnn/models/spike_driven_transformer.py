@@ -12,7 +12,7 @@ from keras_ratesnn.models._blocks import neurons
 from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
 from keras_ratesnn.models._transformers import Edition, convolution_bn, pooled
 from keras_ratesnn.models.attention import spike_driven_attention
-from keras_ratesnn.models.maxformer import mlp
+from keras_ratesnn.models.maxformer import attention_block
 
 POOLINGS = {"imagenet": "1111", "cifar": "0011", "dvs": "0111"}
 """The default `pooling_stat` of each edition."""
@@ -50,7 +50,7 @@ def SpikeDrivenTransformer(
     plan = _transformers.plan({name: _edition(pooling) for name, pooling in poolings.items()}, input_shape, classes, **options)
     x = _transformers.tokens(patch_splitting(plan.inputs, plan, poolings[plan.edition], "patches"), "tokens")
     for number in range(1, plan.depths[-1] + 1):
-        x = block(x, plan, f"block{number}")
+        x = attention_block(x, plan, f"block{number}", spike_driven_attention)
     return _transformers.classified(x, plan, with_neurons=True)
 
 
@@ -62,18 +62,6 @@ def patch_splitting(x, plan, pooling_stat, name):
         x = pooled(x, f"{name}{number}") if halves == "1" else x
     position = convolution_bn(neurons(x, plan.neuron, f"{name}4_neuron"), plan.dims, f"{name}_position")
     return layers.Add(name=f"{name}_add")([x, position])
-
-
-def block(x, plan, name):
-    """Spike-driven attention of spikes, added to its input, and an MLP."""
-    y = spike_driven_attention(
-        neurons(x, plan.neuron, f"{name}_attention_input_neuron"),
-        plan.heads,
-        neuron=plan.neuron,
-        attention_neuron=plan.attention_neuron,
-        name=f"{name}_attention",
-    )
-    return mlp(layers.Add(name=f"{name}_attention_add")([x, y]), plan, name)
 
 
 def _edition(pooling_stat):

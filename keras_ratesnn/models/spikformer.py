@@ -9,6 +9,7 @@ from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._blocks import neurons
 from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
 from keras_ratesnn.models._transformers import Edition, convolution_bn, pooled
+from keras_ratesnn.models.attention import spiking_self_attention
 
 EDITIONS = {
     # The authors' network of 384 channels has 12 heads on ImageNet, too.
@@ -78,5 +79,6 @@ def patch_splitting(x, plan, name):
 
 def block(x, plan, name):
     """Spiking self-attention and an MLP. The authors' programs have biases of queries, keys and values for CIFAR only."""
-    attended = _transformers.self_attention(x, plan, name, SCALES[plan.edition], use_bias=plan.edition == "cifar")
+    scale, use_bias = SCALES[plan.edition], plan.edition == "cifar"
+    attended = plan.attention(spiking_self_attention, x, name, scale=scale, use_bias=use_bias)
     return _transformers.spike_block(x, attended, plan, name)

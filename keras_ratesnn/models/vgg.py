@@ -124,11 +124,6 @@ def block(x, channels, neuron, name, normalization="batch"):
     return x
 
 
-def pool(x, name):
-    """Average pooling by 2."""
-    return layers.AveragePooling2D(2, name=f"{name}_pool")(x)
-
-
 def _network(blocks, input_shape, classes, neuron, width, include_top, normalization, default=(32, 3), flattened=False, **_):
     """A VGG of one time step.
 
@@ -152,7 +147,7 @@ def _network(blocks, input_shape, classes, neuron, width, include_top, normaliza
     for number, channels in enumerate(blocks, 1):
         x = block(x, channels, neuron, f"block{number}", normalization)
         if number <= poolings:
-            x = pool(x, f"block{number}")
+            x = layers.AveragePooling2D(2, name=f"block{number}_pool")(x)
     if include_top:
         x = layers.Flatten(name="flatten")(x) if flattened else layers.GlobalAveragePooling2D(name="pool")(x)
         x = dense(x, classes, NORMAL_HALF, "classifier")

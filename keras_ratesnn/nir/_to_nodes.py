@@ -79,11 +79,8 @@ def data_format_of(operations):
 def _is_sum(layer):
     # `x + y` is a node of keras.ops, whose class is private.
     kind = type(layer)
-    return kind is layers.Add or (kind.__name__ == "Add" and kind.__module__.startswith("keras.") and not _is_layer(layer))
-
-
-def _is_layer(operation):
-    return isinstance(operation, keras.layers.Layer)
+    of_ops = kind.__name__ == "Add" and kind.__module__.startswith("keras.") and not isinstance(layer, layers.Layer)
+    return kind is layers.Add or of_ops
 
 
 def _why_not(layer):

@@ -179,9 +179,8 @@ def check_dtypes(subject):
 
 def has_float64():
     """Whether the backend computes in float64."""
-    with warnings.catch_warnings():
-        # JAX warns that it uses float32, unless float64 is enabled.
-        warnings.simplefilter("ignore")
+    # JAX warns that it uses float32, unless float64 is enabled.
+    with warnings.catch_warnings(action="ignore"):
         return keras.backend.standardize_dtype(ops.zeros((), dtype="float64").dtype) == "float64"
 
 

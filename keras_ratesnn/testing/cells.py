@@ -56,7 +56,20 @@ def check_cell(
     found = _checked_shapes(shapes)
     check_config(cell)
     with global_policy("float32"):
-        _check(cell, found, element_wise, scale)
+        subjects = [Subject(cell, shape, scale) for shape in found]
+        for subject in subjects:
+            for check in _cell_step.CHECKS:
+                check(subject)
+        # The other checks build models: one shape is enough.
+        subject = subjects[-1]
+        if element_wise:
+            _cell_in_model.check_element_wise(subject)
+            _cell_in_model.check_single_neurons(subject)
+            _cell_in_model.check_rate_gradient(subject)
+        else:
+            _cell_in_model.check_bptt(subject)
+        _cell_in_model.check_compiled(subject)
+        _cell_in_model.check_saving(subject)
 
 
 def _checked_shapes(shapes):
@@ -64,20 +77,3 @@ def _checked_shapes(shapes):
     if not (isinstance(shapes, (list, tuple)) and shapes and all(isinstance(shape, (list, tuple)) for shape in shapes)):
         raise TypeError(f"`shapes` must be a list of tuples of integers. Received: shapes={shapes!r}. {advice}")
     return [tuple(checks.positive_integer("shapes", size, advice=advice) for size in shape) for shape in shapes]
-
-
-def _check(cell, shapes, element_wise, scale):
-    subjects = [Subject(cell, shape, scale) for shape in shapes]
-    for subject in subjects:
-        for check in _cell_step.CHECKS:
-            check(subject)
-    # The other checks build models: one shape is enough.
-    subject = subjects[-1]
-    if element_wise:
-        _cell_in_model.check_element_wise(subject)
-        _cell_in_model.check_single_neurons(subject)
-        _cell_in_model.check_rate_gradient(subject)
-    else:
-        _cell_in_model.check_bptt(subject)
-    _cell_in_model.check_compiled(subject)
-    _cell_in_model.check_saving(subject)

@@ -172,14 +172,10 @@ def _check_inference(method, step_mode, case):
 
 
 def _check_one_step(method):
-    found, expected = (_one_step_gradients(gradient) for gradient in (method, BPTT()))
+    models = (SpikingModel(_dense(), 1, gradient) for gradient in (method, BPTT()))
+    found, expected = (loss_and_gradients(model, _inputs(model), _weights())[1] for model in models)
     case = f"{type(method).__name__} in the dense network with one time step"
     _require_same_gradients(found, expected, case, "it is not BPTT's.")
-
-
-def _one_step_gradients(gradient):
-    model = SpikingModel(_dense(), 1, gradient)
-    return loss_and_gradients(model, _inputs(model), _weights())[1]
 
 
 def _check_saving(method):

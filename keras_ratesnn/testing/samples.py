@@ -48,7 +48,7 @@ def check_sample_independence(model: keras.Model, x: Structure) -> None:
     checks.instance("model", model, keras.Model)
     if isinstance(model, SpikingModel):
         check_batch(_graph.as_graph(model.network), x, model.timesteps)
-    x = keras.tree.map_structure(_as_array, x)
+    x = keras.tree.map_structure(lambda leaf: np.asarray(ops.convert_to_numpy(checks.tensor("x", leaf))), x)
     samples = _checked_samples(x)
     with backend.no_gradient():
         if not model.built:
@@ -56,10 +56,6 @@ def check_sample_independence(model: keras.Model, x: Structure) -> None:
         watch = Watch(samples)
         with watched(model, watch):
             _check(model, x, watch)
-
-
-def _as_array(leaf):
-    return np.asarray(ops.convert_to_numpy(checks.tensor("x", leaf)))
 
 
 def _checked_samples(x):

@@ -17,7 +17,6 @@ from recipes import catalogue, command_line, device, markdown, methods, pipeline
 from recipes.atomic_files import read_json, write_json
 from recipes.benchmark import costs, timing
 from recipes.command_line import DIVERGED, SMALLER, Ended
-from recipes.data.dataset import check_in_memory
 from recipes.setting_names import OF_TEACHING
 
 FIELDS = {"settings": list, "backend": str, "memory_measure": str | None, "rows": list}
@@ -130,8 +129,7 @@ def measure(arguments, recipes):
         recipe = recipes[timesteps, arguments.methods[0], 0]
         # Frames of an event camera depend on the number of time steps.
         if dataset is None or recipe.has_time:
-            dataset = recipe.load(arguments.data_dir)
-            check_in_memory(dataset, "benchmark.against_timesteps")
+            dataset = recipe.load(arguments.data_dir, in_memory_for="benchmark.against_timesteps")
         for method in arguments.methods:
             accuracies = []
             for seed in range(arguments.seeds):

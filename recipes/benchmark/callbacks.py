@@ -10,7 +10,6 @@ import numpy as np
 from keras_ratesnn import callbacks
 from recipes import catalogue, command_line, device, markdown, run
 from recipes.benchmark import timing
-from recipes.data.dataset import check_in_memory
 from recipes.setting_names import OF_TEACHING
 
 
@@ -24,8 +23,7 @@ def measure(arguments):
         alone = "The training step is that of the spiking network alone."
         recipe = catalogue.chosen(arguments, dict.fromkeys(OF_TEACHING, alone))
         recipe.check_classifies("benchmark.callbacks")
-        dataset = recipe.load(arguments.data_dir)
-        check_in_memory(dataset, "benchmark.callbacks")
+        dataset = recipe.load(arguments.data_dir, in_memory_for="benchmark.callbacks")
         model = run.build(recipe, dataset)
     images, labels = dataset.train_images[: recipe.batch_size], dataset.train_labels[: recipe.batch_size]
     seconds = timing.interleaved(steps_of(model, images, labels), arguments.rounds + 1)

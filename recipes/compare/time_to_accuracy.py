@@ -20,10 +20,10 @@ from recipes.benchmark import timing
 from recipes.benchmark.settings import PEERS
 from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
 from recipes.compare import training
-from recipes.data.dataset import check_in_memory
 from recipes.run_folder import RunFolder, test_score
 from recipes.setting_names import TEACHERS
 
+COMMAND = "compare.time_to_accuracy"
 METHODS = ["rate-multi", "rate-multi-2", "bptt-multi", "spikingjelly", "spikingjelly-memopt", "snntorch"]
 GOAL, TOLERANCE = "spikingjelly", 0.002
 """The goal of all methods is the test accuracy of this one after its last epoch, minus 0.2 points."""
@@ -85,7 +85,7 @@ def compare(arguments):
 
 def recipes_of(arguments):
     """The recipes to train, a dictionary from `(timesteps, method, seed)`; raises TypeError or ValueError for a mistake."""
-    of_methods = {method: BPTT if method in PEERS else _assignments(method) for method in arguments.methods}
+    of_methods = {method: BPTT if method in PEERS else methods.assignments(method, PEERS) for method in arguments.methods}
     in_place_of_set = {
         setting.partition("=")[0]: "Name the method with --methods." for of in of_methods.values() for setting in of
     }
@@ -99,13 +99,8 @@ def recipes_of(arguments):
     return found
 
 
-def _assignments(method):
-    methods.settings_of(method, PEERS)
-    return methods.assignments(method)
-
-
 def _checked(recipe):
-    recipe.check_classifies("compare.time_to_accuracy")
+    recipe.check_classifies(COMMAND)
     settings = recipe.settings()
     for name, value in WITHOUT.items():
         if settings[name] != value:
@@ -147,16 +142,9 @@ def _train(arguments, recipes):
                 return status
             continue
         if timesteps not in loaded:
-            loaded[timesteps] = load(arguments, recipe)
+            loaded[timesteps] = recipe.load(arguments.data_dir, in_memory_for=COMMAND)
         _train_peer(recipe, loaded[timesteps], method, folder)
     return 0
-
-
-def load(arguments, recipe):
-    """The `Dataset` of a recipe, which must be in memory."""
-    dataset = recipe.load(arguments.data_dir)
-    check_in_memory(dataset, "compare.time_to_accuracy")
-    return dataset
 
 
 def _train_peer(recipe, dataset, method, folder):
@@ -180,7 +168,8 @@ def _time(arguments, recipes):
     for timesteps in dict.fromkeys(key[0] for key in recipes):
         path, of_methods = times_of(arguments, timesteps), recipes_of_methods(arguments, recipes, timesteps)
         if not step_times.read(path, of_methods):
-            dataset = load(arguments, recipes[timesteps, arguments.methods[0], 0])
+            recipe = recipes[timesteps, arguments.methods[0], 0]
+            dataset = recipe.load(arguments.data_dir, in_memory_for=COMMAND)
             step_times.write(path, of_methods, dataset, arguments.rounds)
 
 
@@ -294,4 +283,4 @@ def draw(found, path):
 
 ADVICE = "; repeat the command to resume"
 
-main = command_line.command(__name__, "compare.time_to_accuracy", __doc__, add_arguments, compare, ADVICE)
+main = command_line.command(__name__, COMMAND, __doc__, add_arguments, compare, ADVICE)

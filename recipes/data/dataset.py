@@ -129,12 +129,6 @@ class StreamedDataset:
     test_examples: Callable
 
 
-def check_in_memory(dataset, command):
-    """Checks that a data set is a `Dataset`; raises ValueError, with the name of the command, if it is a stream."""
-    if not isinstance(dataset, Dataset):
-        raise ValueError(f"python -m recipes.{command} takes data sets in memory. Received: one that is read as a stream.")
-
-
 def given_folder(data_dir, name, source, advice, timesteps):
     """The folder of recordings that cannot be downloaded, and the checked number of time steps.
 

@@ -6,15 +6,6 @@ from collections.abc import Callable
 import keras
 
 
-def nothing_more(model, batches, dataset):
-    """No scores besides those that Keras measures."""
-    return {}
-
-
-def nothing_needed():
-    """No packages besides those of all recipes."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
     """Loss, metrics and pictures of a recipe.
@@ -33,8 +24,8 @@ class Task:
 
     score: str
     compile_arguments: Callable
-    check_packages: Callable = nothing_needed
-    further_scores: Callable = nothing_more
+    check_packages: Callable = lambda: None
+    further_scores: Callable = lambda model, batches, dataset: {}
     draw: Callable | None = None
     augments: bool = False
     several_devices: bool = True

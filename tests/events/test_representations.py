@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from made_recordings import arrays_of, made_events
 
-from keras_ratesnn.events import Events, binned_frames, event_drop, flip, roll, time_surfaces, voxel_grid
-from keras_ratesnn.events import drop as drop_module
+from keras_ratesnn.events import Events, augmentations, binned_frames, event_drop, flip, roll, time_surfaces, voxel_grid
 
 pytestmark = pytest.mark.runs_once
 
@@ -150,7 +149,7 @@ def remaining(events, ways, draws=300):
 
 def test_a_dropped_span_is_of_one_to_nine_tenths_of_the_duration():
     events = Events(*(np.zeros(1000, int) for _ in range(3)), np.arange(1000))
-    for kept in remaining(events, [drop_module._outside_span]):
+    for kept in remaining(events, [augmentations._outside_span]):
         dropped = np.setdiff1d(events.timestamp, kept)
         assert 1 <= len(dropped) <= 900
         np.testing.assert_array_equal(np.diff(dropped), 1)
@@ -162,7 +161,7 @@ def test_a_dropped_span_is_of_one_to_nine_tenths_of_the_duration():
 def test_a_dropped_area_is_a_rectangle_and_not_a_cross():
     rows, columns = (axis.ravel() for axis in np.mgrid[:128, :128])
     events = Events(columns, rows, 0 * rows, np.arange(128 * 128))
-    for kept in remaining(events, [drop_module._outside_area], 100):
+    for kept in remaining(events, [augmentations._outside_area], 100):
         image = np.ones(SHAPE, bool)
         image.ravel()[kept] = False
         inside_rows, inside_columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
@@ -174,7 +173,7 @@ def test_a_dropped_area_is_a_rectangle_and_not_a_cross():
 
 def test_a_random_part_of_one_to_nine_tenths_is_dropped():
     events = made_events(1000, seed=0)
-    sizes = {len(kept) for kept in remaining(events, [drop_module._any])}
+    sizes = {len(kept) for kept in remaining(events, [augmentations._any])}
     assert sizes == set(range(100, 1000, 100))
 
 

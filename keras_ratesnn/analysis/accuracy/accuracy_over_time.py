@@ -38,8 +38,7 @@ class AccuracyOverTime:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure = _figures.new_figure(5.5, 3.6)
-        axes = figure.subplots()
+        figure, axes = _figures.new_figure(5.5, 3.6)
         steps = np.arange(1, len(self.accuracy) + 1)
         label = f"{self.samples} samples"
         _accuracy.draw(axes, steps, self.accuracy, self.samples, label, color="black", marker="o", capsize=2)

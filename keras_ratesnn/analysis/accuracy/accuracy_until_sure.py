@@ -80,8 +80,7 @@ class AccuracyUntilSure:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure = _figures.new_figure(5.5, 3.6)
-        axes = figure.subplots()
+        figure, axes = _figures.new_figure(5.5, 3.6)
         confidences = [0.0, *np.quantile(self.certainty, np.linspace(0, 1, _POINTS)), 1.0]
         accuracy, steps, _ = np.transpose([self.at(confidence) for confidence in confidences])
         axes.plot(steps, accuracy, color="black", label="until sure")

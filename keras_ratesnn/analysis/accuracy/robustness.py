@@ -79,8 +79,7 @@ class Robustness:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure = _figures.new_figure(6.4, 4.2)
-        axes = figure.subplots()
+        figure, axes = _figures.new_figure(6.4, 4.2)
         epsilons, methods = [0.0, *self.epsilons], list(self.without_gradient)
         for name, accuracies in zip(self.attacks, self.attacked, strict=True):
             index = 0 if name == NOISE else methods.index(name.split(" by ", 1)[1])

@@ -44,8 +44,7 @@ class ShuffledAccuracy:
             ImportError: If Matplotlib is not installed.
         """
         names = (*self.per_layer, "all layers")
-        figure = _figures.new_figure(_figures.width_for(len(names)), 3.6)
-        axes = figure.subplots()
+        figure, axes = _figures.new_figure(_figures.width_for(len(names)), 3.6)
         colors = ["0.65"] * len(self.per_layer) + ["0.25"]
         accuracies = np.array([*self.per_layer.values(), self.shuffled])
         style = {"color": colors, "edgecolor": "black", "capsize": 2, "error_kw": {"elinewidth": 1}}

@@ -42,8 +42,8 @@ class FiringRates:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure = _figures.new_figure(4.5 + _figures.width_for(len(self.layers)), 3.8)
-        over_time, means = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+        size = 4.5 + _figures.width_for(len(self.layers)), 3.8
+        figure, (over_time, means) = _figures.new_figure(*size, 1, 2, sharey=True, width_ratios=(3, 2))
         steps = np.arange(1, self.timesteps + 1)
         for index, (name, rates) in enumerate(zip(self.layers, self.by_step, strict=True)):
             marker = _figures.MARKERS[index % len(_figures.MARKERS)]

@@ -272,14 +272,11 @@ def _of_spiking_model(model, x):
     outputs = _observation.observed(model, x, observe)
     if any(bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs)):
         broken.append("the outputs are NaN")
-    return (
-        counter,
-        layers,
-        {
-            "normalized": bool(dead) and dead[0] in silence_causes.normalized_neurons(model.network),
-            "nan": f"{broken[0]}. {silence_causes.origin_of_nan(model, x)}" if broken else "",
-        },
-    )
+    facts = {
+        "normalized": bool(dead) and dead[0] in silence_causes.normalized_neurons(model.network),
+        "nan": f"{broken[0]}. {silence_causes.origin_of_nan(model, x)}" if broken else "",
+    }
+    return counter, layers, facts
 
 
 def _activity(name: str, spikes: np.ndarray, levels: int) -> NeuronLayer:

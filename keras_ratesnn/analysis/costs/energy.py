@@ -147,8 +147,7 @@ class Energy:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure = _figures.new_figure(_figures.width_for(len(self.layers)), 3.8)
-        axes = figure.subplots()
+        figure, axes = _figures.new_figure(_figures.width_for(len(self.layers)), 3.8)
         places, width = np.arange(len(self.layers)), 0.38
         of_multiply_adds = self.multiply_adds * self.costs.multiply_add * 1e6
         of_additions = self.accumulates * self.costs.accumulate * 1e6

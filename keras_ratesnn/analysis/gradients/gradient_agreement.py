@@ -55,8 +55,7 @@ class GradientAgreement:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure = _figures.new_figure(_figures.width_for(len(self.layers)), 3.8)
-        axes = figure.subplots()
+        figure, axes = _figures.new_figure(_figures.width_for(len(self.layers)), 3.8)
         places = np.arange(len(self.layers))
         axes.axhline(1, color="0.6", linewidth=1)
         axes.plot(places, self.cosine, color="black", marker="o", label="cosine")

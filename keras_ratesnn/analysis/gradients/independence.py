@@ -51,7 +51,8 @@ class Independence:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure = _figures.new_figure(2 * _figures.width_for(max(len(self.neurons), len(self.kernels))) - 2.5, 4.6)
+        width = 2 * _figures.width_for(max(len(self.neurons), len(self.kernels))) - 2.5
+        figure, panels = _figures.new_figure(width, 4.6, 2, 2, sharex="col", sharey="row")
         columns = (
             ("A1: E[δκ] and E[δ] E[κ]", self.neurons, self.a1_cosine, self.a1_correlation),
             ("A2: E[δs] and E[δ] E[s]", self.kernels, self.a2_cosine, self.a2_correlation),
@@ -59,7 +60,6 @@ class Independence:
         cosines = np.hstack([self.a1_cosine, self.a2_cosine])
         correlations = np.hstack([self.a1_correlation, self.a2_correlation])
         largest = 1.2 * np.nanmax(np.abs(correlations), initial=0.01)
-        panels = figure.subplots(2, 2, sharex="col", sharey="row")
         for (above, below), (title, names, cosine, correlation) in zip(panels.T, columns, strict=True):
             places = np.arange(len(names))
             above.plot(places, cosine, color="black", marker="o")

@@ -46,8 +46,7 @@ class Frames:
                 )
         self.in_time = bool(timed)
         self._is_timed = keras.tree.map_structure(lambda leaf: id(leaf) in timed, x)
-        counts = [_counts(network, pairs, frames, model.mask_value)] if timed else []
-        self._counts = counts[0] if counts else np.ones((0, frames), bool)
+        self._counts = _counts(network, pairs, frames, model.mask_value) if timed else np.ones((0, frames), bool)
         self.given = self._of_each(lambda leaf: leaf.astype("float32"), x)
 
     def mean(self) -> Structure:

@@ -71,8 +71,7 @@ class Examples(NamedTuple):
         return [*keras.tree.flatten(self.x.given), self.y]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Budget:
+class Budget(NamedTuple):
     """What all twins have in common; the arguments are those of `temporal_probe`."""
 
     make_model: Callable[[], SpikingModel]

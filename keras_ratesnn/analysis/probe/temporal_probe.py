@@ -174,8 +174,7 @@ class TemporalProbe:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure = _figures.new_figure(10.0, 0.9 + 0.36 * max(len(self.twins), len(self.steps)))
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = _figures.new_figure(10.0, 0.9 + 0.36 * max(len(self.twins), len(self.steps)), 1, 2)
         names = [f"{twin.name}, T = {twin.timesteps}" for twin in self.twins]
         for row, twin in enumerate(self.twins):
             of_seeds = self.accuracy[twin.name]
@@ -285,14 +284,7 @@ def temporal_probe(
             "`validation_data` must have at least two samples, with frames if `x` has frames. Received: "
             f"{len(validation.y)} samples, with time: {validation.x.in_time}, and x with time: {train.x.in_time}."
         )
-    budget = Budget(
-        make_model=make_model,
-        train=train,
-        validation=validation,
-        epochs=epochs,
-        batch_size=batch_size,
-        threshold=checks.real("threshold", threshold),
-    )
+    budget = Budget(make_model, train, validation, epochs, batch_size, checks.real("threshold", threshold))
     kept = None if folder is None else TwinFolder(folder, budget.described(model))
     twins = Twins(budget, _twins.ladder(model.timesteps, train.x.in_time), kept)
     # Seeds are the outer loop, so that after an interruption all twins have the same.

@@ -58,11 +58,12 @@ def spiking_model(
     Raises:
         TypeError: If the class of the model does what a spiking model cannot do.
     """
-    if not _is_task(type(model)):
+    kind: Any = type(model)
+    if not _is_task(kind):
         return SpikingModel(network, timesteps, gradient, step_mode, dtype=model.dtype_policy)
     names = names_of(model)
-    saved = _Saved(type(model), lambda: keras.saving.serialize_keras_object(model), names)
-    return _class_of(type(model))(
+    saved = _Saved(kind, lambda: keras.saving.serialize_keras_object(model), names)
+    return _class_of(kind)(
         network, timesteps, gradient, step_mode, task=model, saved=saved, names=names, dtype=model.dtype_policy
     )
 
@@ -93,16 +94,8 @@ def _is_task(cls):
     )
 
 
+@functools.cache
 def _class_of(cls):
-    if cls not in _classes:
-        _classes[cls] = _new_class(cls)
-    return _classes[cls]
-
-
-_classes: dict[type, Any] = {}
-
-
-def _new_class(cls):
     """The class of the spiking models of a class of tasks."""
     overridden = sorted(name for name in _OURS if _overrides(cls, name))
     if overridden:
@@ -221,8 +214,8 @@ class SpikingTask(_Model):
         _check_installed(saved["module"].split(".")[0])
         load = functools.partial(keras.saving.deserialize_keras_object, custom_objects=custom_objects)
         network, task = load(config.pop("network")), load(saved)
-        cls = type(task)
-        return _class_of(cls)(network, **config, task=task, saved=_Saved(cls, lambda: saved, names), names=names)
+        kind: Any = type(task)
+        return _class_of(kind)(network, **config, task=task, saved=_Saved(kind, lambda: saved, names), names=names)
 
 
 def _check_installed(package):

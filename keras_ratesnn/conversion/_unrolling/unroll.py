@@ -35,7 +35,7 @@ from keras_ratesnn._core import backend, keras_internals, names, time_axis, tree
 from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.quantization import quantized_layers
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
-from keras_ratesnn.conversion._tasks import with_network
+from keras_ratesnn.conversion._tasks.spiking_task import with_network
 from keras_ratesnn.conversion._unrolling.slot_layers import Bias, SlotCell, SlotMixing, SlotReadout, SlotSum
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.spiking_model import SpikingModel, checked_model

@@ -145,11 +145,8 @@ def sdt_v2(weights):
 
 
 def _base_layout(weights, builder, names):
-    stages, number = (
-        ("downsample1_2", "downsample2", "downsample3", "downsample4"),
-        blocks(weights, r"block([34])\.(\d{1,9})\."),
-    )
-    return _layout(weights, builder, names, stages, number)
+    stages = ("downsample1_2", "downsample2", "downsample3", "downsample4")
+    return _layout(weights, builder, names, stages, blocks(weights, r"block([34])\.(\d{1,9})\."))
 
 
 def _layout(weights, builder, names, stages, number):

@@ -1,0 +1,255 @@
+"""Membranes and spikes of single neurons over time."""
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import backend, checks
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._model.call_inputs import call_inputs, starting_at
+from keras_ratesnn.analysis import _figures, _observation
+from keras_ratesnn.layer_kinds import NEURON, kind_of
+from keras_ratesnn.observed_model import named_calls, observed
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
+
+ADVICE = "Pass how many neurons to show, evenly spaced, or a list of their indices in the flattened layer."
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Membranes:
+    """The result of `membranes`.
+
+    Args:
+        layer: String, the name of the layer.
+        neurons: Array of N integers, indices in the flattened layer.
+        values: Array `(samples, T, N)`: the membrane v_t at each step, after the input and before the reset.
+        spikes: Array `(samples, T, N)`, 0 or 1, or integers for neurons that spike several times in a step.
+    """
+
+    layer: str
+    neurons: np.ndarray
+    values: np.ndarray
+    spikes: np.ndarray
+
+    def plot(self, sample: int = 0) -> Any:
+        """Draws the membranes of one sample, with a mark where a neuron spikes.
+
+        Args:
+            sample: Integer, its index in the batch. Defaults to `0`.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+            TypeError: If `sample` is not an integer.
+            IndexError: If there is no such sample.
+        """
+        sample = checks.index("sample", sample, len(self.values))
+        values, spikes = self.values[sample], self.spikes[sample]
+        figure, axes = _figures.new_figure(5.5, 3.8)
+        steps = np.arange(1, len(values) + 1)
+        for index, neuron in enumerate(self.neurons):
+            color, line = _figures.shade(index, len(self.neurons)), ("-", "--", "-.", ":")[index % 4]
+            axes.plot(steps, values[:, index], color=color, linestyle=line, label=f"neuron {neuron}")
+            fired = spikes[:, index] > 0
+            axes.scatter(steps[fired], values[fired, index], color=color, marker="o", s=25)
+        axes.scatter([], [], color="black", marker="o", s=25, label="spike")
+        axes.set(xlabel="time step", ylabel=f"membrane of {self.layer}", xticks=_figures.step_ticks(len(steps)))
+        axes.set_title(f"sample {sample}", fontsize="medium")
+        axes.grid(alpha=0.3)
+        if len(self.neurons) <= 8:
+            figure.legend(loc="outside right upper", fontsize="small")
+        return figure
+
+
+def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list[int] = 5) -> Membranes:
+    """Records the membranes of some neurons of a layer at each time step.
+
+    The model runs in inference mode, and is not changed.
+
+    Example:
+
+    >>> inputs = keras.Input((1,))
+    >>> network = keras.Model(inputs, keras_ratesnn.layers.IF(name="neurons")(inputs))
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> found = membranes(model, np.array([[0.75]], "float32"), "neurons")
+    >>> found.values[0, :, 0].tolist(), found.spikes[0, :, 0].tolist()
+    ([0.75, 1.5, 1.25, 1.0], [0.0, 1.0, 1.0, 1.0])
+
+    Args:
+        model: A `SpikingModel`.
+        x: A batch of inputs, as for `model.predict`. It is processed as one batch.
+        layer: String, the name of a neuron layer. The second call of a shared layer is named "NAME (2)".
+        neurons: Integer, how many neurons, evenly spaced; or a list of indices in the flattened layer. Defaults to `5`.
+
+    Returns:
+        `Membranes`.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`, `layer` not a string, or `neurons` are not integers.
+        ValueError: If there is no such layer or neuron, or `x` does not fit the model or has no samples.
+    """
+    indices, spikes, values = _recorded(model, x, layer, neurons, membranes=True)
+    return Membranes(layer, indices, values, spikes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Raster:
+    """The result of `raster`.
+
+    Args:
+        layer: String, the name of the layer.
+        neurons: Array of N integers, indices in the flattened layer.
+        spikes: Array `(samples, T, N)`, 0 or 1, or integers for neurons that spike several times in a step.
+    """
+
+    layer: str
+    neurons: np.ndarray
+    spikes: np.ndarray
+
+    def plot(self, sample: int = 0) -> Any:
+        """Draws a mark where a neuron spikes, for one sample; it is thicker for several spikes in a step.
+
+        Args:
+            sample: Integer, its index in the batch. Defaults to `0`.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+            TypeError: If `sample` is not an integer.
+            IndexError: If there is no such sample.
+        """
+        figure, axes = _figures.new_figure(5.5, 3.8)
+        self._draw(axes, sample)
+        return figure
+
+    def animate(self, sample: int = 0, interval: int = 200) -> Any:
+        """Draws the spikes of one sample step by step, and beside them the firing rate of each neuron so far.
+
+        `animate().save("raster.gif", writer="pillow")` writes a GIF; `to_jshtml()` of the animation is HTML with buttons.
+
+        Args:
+            sample: Integer, its index in the batch. Defaults to `0`.
+            interval: Integer, how long a time step is shown, in milliseconds. Defaults to `200`.
+
+        Returns:
+            A `matplotlib.animation.FuncAnimation`. It must be saved or shown: Matplotlib warns of one that is thrown away.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+            TypeError: If `sample` or `interval` is not an integer.
+            ValueError: If `interval` is not >= 1.
+            IndexError: If there is no such sample.
+        """
+        interval = checks.positive_integer("interval", interval)
+        figure, (axes, of_rates) = _figures.new_figure(6.4, 3.8, 1, 2, sharey=True, width_ratios=(4, 1))
+        from matplotlib.animation import FuncAnimation
+
+        spikes, marks = self._draw(axes, sample)
+        steps = marks.get_offsets()[:, 0]
+        so_far = np.cumsum(spikes, axis=0) / np.arange(1, len(spikes) + 1)[:, None]
+        bars = of_rates.barh(np.arange(len(self.neurons)), so_far[0], height=1.0, color="0.5")
+        of_rates.set(xlim=(0, 1.05 * max(1.0, so_far.max())), xlabel="spikes per step")
+        of_rates.grid(alpha=0.3, axis="x")
+
+        # Laid out once: the texts of later steps take no other space.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+        def show(t: int) -> None:
+            # Matplotlib fails with no marks.
+            if len(steps):
+                # What is to come is transparent, the present step black.
+                marks.set_alpha(np.where(steps == t + 1, 1.0, np.where(steps <= t, 0.5, 0.0)))
+            for bar, rate in zip(bars, so_far[t], strict=True):
+                bar.set_width(rate)
+            of_rates.set_title(f"after step {t + 1}", fontsize="medium")
+
+        return FuncAnimation(figure, show, frames=len(spikes), interval=interval)
+
+    def _draw(self, axes, sample):
+        """Draws a mark for each spike of a sample, thicker for several in a step; returns the spikes, and the marks."""
+        spikes = self.spikes[checks.index("sample", sample, len(self.spikes))]
+        steps, rows = np.nonzero(spikes)
+        marks = axes.scatter(steps + 1, rows, marker="|", color="black", s=30, linewidths=1.5 * spikes[steps, rows])
+        count = len(self.neurons)
+        axes.set(xlabel="time step", ylabel=f"neuron of {self.layer}", xlim=(0.5, len(spikes) + 0.5), ylim=(-1, count))
+        axes.set_title(f"sample {sample}", fontsize="medium")
+        axes.set_xticks(_figures.step_ticks(len(spikes)))
+        ticks = np.unique(np.linspace(0, count - 1, min(6, count), dtype=int))
+        axes.set_yticks(ticks, [str(index) for index in self.neurons[ticks]])
+        return spikes, marks
+
+
+def raster(
+    model: SpikingModel, x: Structure, layer: str, neurons: int | list[int] = 50, order: Literal["rate"] | None = None
+) -> Raster:
+    """Records the spikes of some neurons of a layer at each time step.
+
+    The model runs in inference mode, and is not changed.
+
+    Example:
+
+    >>> inputs = keras.Input((2,))
+    >>> network = keras.Model(inputs, keras_ratesnn.layers.IF(name="neurons")(inputs))
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> raster(model, np.array([[0.5, 1.0]], "float32"), "neurons").spikes[0].tolist()
+    [[0.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]]
+
+    Args:
+        model: A `SpikingModel`.
+        x: A batch of inputs, as for `model.predict`. It is processed as one batch.
+        layer: String, the name of a neuron layer. The second call of a shared layer is named "NAME (2)".
+        neurons: Integer, how many neurons, evenly spaced; or a list of indices in the flattened layer. Defaults to `50`.
+        order: `"rate"`: from the neuron that spikes least in the batch to the one that spikes most. Defaults to `None`: the
+            order of `neurons`, or of the layer.
+
+    Returns:
+        `Raster`.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`, `layer` not a string, or `neurons` are not integers.
+        ValueError: If there is no such layer, neuron or order, or `x` does not fit the model or has no samples.
+    """
+    checks.one_of("order", order, (None, "rate"))
+    indices, spikes = _recorded(model, x, layer, neurons, membranes=False)
+    if order == "rate":
+        slowest_first = np.argsort(spikes.mean(axis=(0, 1)), kind="stable")
+        indices, spikes = indices[slowest_first], spikes[..., slowest_first]
+    return Raster(layer, indices, spikes)
+
+
+def _recorded(model, x, layer, neurons, membranes):
+    """The indices of chosen neurons, `(N,)`, their spikes, and if wanted their membranes, `(samples, T, N)`."""
+    x = _observation.tensors(checked_model(model), x)
+    checks.instance("layer", layer, str)
+    calls = {name: call for name, call in named_calls(model.network).items() if kind_of(call.operation).role == NEURON}
+    checks.one_of("layer", layer, calls)
+    watched = observed(model, [layer] if membranes else [], [layer])
+    watched.compile(jit_compile=False)
+    with backend.no_gradient():
+        found = watched(x, training=False)
+    # Steps count from the first one of each sample that is not padding.
+    first = call_inputs(_graph.as_graph(model.network), x, model.timesteps, None, model.mask_value)[2]
+    tensors = [found[kind][layer] for kind in ("spikes", "membrane") if kind in found]
+    steps = [_observation.array(tensor if first is None else starting_at(first, tensor)) for tensor in tensors]
+    # Half precision rounds normalised spikes.
+    steps[0] = np.rint(steps[0] / calls[layer].operation.cell.spike_size)
+    flat = [values.reshape(*values.shape[:2], -1) for values in steps]
+    indices = _indices(neurons, flat[0].shape[-1])
+    return indices, *(values[..., indices] for values in flat)
+
+
+def _indices(neurons, size):
+    if not isinstance(neurons, (list, tuple, np.ndarray)) or np.ndim(neurons) == 0:
+        count = min(checks.positive_integer("neurons", neurons, advice=ADVICE), size)
+        return np.unique(np.linspace(0, size - 1, count, dtype=int))
+    indices = [checks.integer("neurons", index, advice=ADVICE) for index in neurons]
+    if not indices or not all(0 <= index < size for index in indices):
+        raise ValueError(f"`neurons` must be from 0 to {size - 1} in this layer. Received: neurons={list(neurons)}. {ADVICE}")
+    return np.array(indices)
