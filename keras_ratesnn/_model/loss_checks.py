@@ -184,7 +184,9 @@ def check_metrics(metrics, y, y_pred):
         return
     for metric in metrics:
         kind = type(metric) if isinstance(metric, keras.Metric) else metric
-        if isinstance(metric, str) or kind.__module__.startswith("keras."):
+        # A `MeanMetricWrapper` may have a function of users.
+        of_keras = isinstance(metric, str) or kind.__module__.startswith("keras.")
+        if of_keras and kind is not keras.metrics.MeanMetricWrapper:
             raise ValueError(
                 f"`y` must have a time axis for the metric {getattr(metric, 'name', metric)!r}, as the outputs have with "
                 f"return_sequences=True: (batch, timesteps, ...). Received: y of shape {given} for outputs of shape {outputs}. "
