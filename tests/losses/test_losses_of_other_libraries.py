@@ -1,4 +1,4 @@
-"""Losses of snnTorch are what its migration page says, of the same spikes and membranes."""
+"""Losses of snnTorch and SpikingJelly are what the migration pages say, of the same spikes and membranes."""
 
 import keras
 import numpy as np
@@ -65,3 +65,13 @@ def test_a_loss_is_that_of_snntorch(name, arguments, given, here):
     loss = getattr(snntorch.functional, name)(**arguments)
     theirs = loss(torch.from_numpy(np.moveaxis(given, 0, 1).copy()), torch.from_numpy(LABELS))
     assert float(here()) == pytest.approx(float(theirs), rel=1e-5)
+
+
+def test_the_loss_of_each_step_is_that_of_spikingjelly():
+    import torch
+    from spikingjelly.activation_based.functional import temporal_efficient_training_cross_entropy
+
+    steps = torch.from_numpy(np.moveaxis(MEMBRANES, 0, 1).copy())
+    theirs = temporal_efficient_training_cross_entropy(steps, torch.from_numpy(LABELS))
+    here = rsnn.losses.TET(CROSSENTROPY, weight=0.0)(LABELS, MEMBRANES)
+    assert float(here) == pytest.approx(float(theirs), rel=1e-5)
