@@ -359,8 +359,7 @@ class SpikingModel(
     ) -> Tensor:
         if training:
             replicas.check_losses(self.loss)
-        if self.return_sequences:
-            loss_checks.check_steps(self.loss, y, y_pred, sample_weight)
+        loss_checks.check(self.loss, y, y_pred, sample_weight, self.return_sequences)
         with setting(_added_losses, (self, self.losses)), loss_checks.explained(self.loss, y, y_pred, self.return_sequences):
             sample_weight = replicas.weigh_by_mask(self.loss, y_pred, sample_weight, training)
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -373,6 +372,8 @@ class SpikingModel(
         return added if model is self else super().losses
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        if self.return_sequences:
+            loss_checks.check_metrics(keras_internals.compiled_metrics(self), y, y_pred)
         with setting(_in_step, True), loss_checks.explained(self.loss, y, y_pred, self.return_sequences):
             return super().compute_metrics(x, y, y_pred, sample_weight)
 

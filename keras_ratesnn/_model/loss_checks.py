@@ -20,6 +20,9 @@ _CLASSES = {
 }
 """Keras' losses of probabilities: their functions, and the classes, which but for the last one have `from_logits`."""
 
+_OF_EACH_OUTPUT = {"mean_squared_error", "mean_absolute_error", "huber", "binary_crossentropy"}
+"""Functions of Keras' losses that compare numbers, and broadcast labels with an axis of size 1."""
+
 
 def warn_of_outputs(network, loss):
     """Warns if a loss takes the outputs of a network for what they are not; returns whether it does.
@@ -150,21 +153,45 @@ def explained(loss, y, y_pred, return_sequences=False):
         raise ValueError(advice) from error
 
 
-def check_steps(loss, y, y_pred, sample_weight):
-    """Raises ValueError if a loss of Keras' would give each step of `return_sequences` the labels or weights of all samples.
+def check(loss, y, y_pred, sample_weight, return_sequences):
+    """Raises ValueError if labels or weights do not fit a loss of Keras', which may broadcast them in silence.
 
-    For the arguments see `explained`.
+    With `return_sequences` each step would get those of all samples. For the arguments see `explained`.
     """
-    advice = _advice(loss, y, y_pred, return_sequences=True)
+    advice = _advice(loss, y, y_pred, return_sequences)
     if advice is not None:
         raise ValueError(advice)
     given = tuple(getattr(sample_weight, "shape", ()))
-    if len(given) == 1 and _only_loss(loss) is not None:
+    if return_sequences and len(given) == 1 and _only_loss(loss) is not None:
         raise ValueError(
             "`sample_weight` must have a time axis, as the outputs have with return_sequences=True: (batch, timesteps). "
             f"Received: weights of shape {given}, as class_weight makes them, too. Repeat them, np.repeat(weights[:, None], "
             f"{y_pred.shape[1]}, axis=1), or use keras_ratesnn.losses.TET(loss), which takes one for each sample."
         )
+
+
+def check_metrics(metrics, y, y_pred):
+    """Raises ValueError if a metric of Keras' would compare each step of `return_sequences` with the labels of all samples.
+
+    Args:
+        metrics: The metrics that a model was compiled with, a flat list.
+        y: The labels.
+        y_pred: The outputs of each step. Of several outputs nothing is checked.
+    """
+    given, outputs = (tuple(getattr(of, "shape", ())) for of in (y, y_pred))
+    # Labels (batch, 1), numbers of classes, Keras compares with each step of their own sample.
+    if not given or given[1:2] in ((None,), outputs[1:2]) or given[1:] == (1,) != outputs[-1:]:
+        return
+    for metric in metrics:
+        kind = type(metric) if isinstance(metric, keras.Metric) else metric
+        # A `MeanMetricWrapper` may have a function of users.
+        of_keras = isinstance(metric, str) or kind.__module__.startswith("keras.")
+        if of_keras and kind is not keras.metrics.MeanMetricWrapper:
+            raise ValueError(
+                f"`y` must have a time axis for the metric {getattr(metric, 'name', metric)!r}, as the outputs have with "
+                f"return_sequences=True: (batch, timesteps, ...). Received: y of shape {given} for outputs of shape {outputs}. "
+                f"For one label a sample use keras_ratesnn.metrics.AnytimeAccuracy(timesteps={outputs[1]})."
+            )
 
 
 def _only_loss(loss):
@@ -195,9 +222,11 @@ def _advice(loss, y, y_pred, return_sequences):
             f"`y` must hold the numbers of the classes for the loss {name}, not one-hot rows. {received} Use "
             "keras.losses.CategoricalCrossentropy(from_logits=True), or y = np.argmax(y, axis=-1)."
         )
-    if name.startswith("categorical") and outputs[-1] != 1 and given in ((*without, 1), without):
+    has_numbers = name in _OF_EACH_OUTPUT and "int" in keras.backend.standardize_dtype(y.dtype)
+    if (has_numbers or name.startswith("categorical")) and outputs[-1] != 1 and given in ((*without, 1), without):
         return (
             f"`y` must hold one-hot rows for the loss {name}, not the numbers of the classes. {received} Use "
-            "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or y = keras.utils.to_categorical(y)."
+            "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or y = keras.utils.to_categorical(y, "
+            f"{outputs[-1]})."
         )
     return None

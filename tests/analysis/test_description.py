@@ -10,7 +10,7 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 from keras_ratesnn import describe
 from keras_ratesnn.layer_kinds import kind_of
-from keras_ratesnn.layers import IF, LIF
+from keras_ratesnn.layers import IF, LIF, LeakyReadout, Recurrent
 
 
 def quiet(model, x):
@@ -86,6 +86,15 @@ def test_layers_with_hidden_matrices_are_listed_as_not_counted():
     description = quiet(rsnn.SpikingModel(keras.Model(inputs, x), timesteps=2), np.ones((2, 4, 6), "float32"))
     assert description.not_counted == ("attention",)
     assert "Not counted: attention" in str(description)
+
+
+def test_neurons_with_values_of_their_own_are_not_listed_as_not_counted():
+    own = LIF(np.full(8, 0.5), axis=None, learn_decay=True)
+    back = Recurrent(LIF(threshold=keras.initializers.Constant(0.5)), layers.Dense(8))
+    readout = LeakyReadout(keras.initializers.Constant(0.9), learn_decay=True)
+    network = chain(layers.Dense(8), own, layers.Dense(8), back, layers.Dense(3), readout)
+    description = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0])
+    assert description.not_counted == ()
 
 
 def test_dead_layers_are_named_with_advice():

@@ -30,8 +30,8 @@ def _expanded(names):
 
 
 def classes_of(module):
-    found = vars(importlib.import_module(module)).values()
-    return {value.__name__: value for value in found if inspect.isclass(value)}
+    found, library = vars(importlib.import_module(module)).values(), module.partition(".")[0]
+    return {kind.__name__: kind for kind in found if inspect.isclass(kind) and kind.__module__.startswith(library)}
 
 
 def arguments_of(kind):
@@ -49,6 +49,7 @@ def names_of(table):
     ("page", "head", "module", "with_arguments"),
     [
         ("snntorch.md", "class", "snntorch", True),
+        ("snntorch.md", "class of `functional`", "snntorch.functional", False),
         ("spikingjelly.md", "class of `neuron`", "spikingjelly.activation_based.neuron", True),
         ("spikingjelly.md", "class of `layer`", "spikingjelly.activation_based.layer", False),
     ],

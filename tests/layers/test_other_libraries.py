@@ -164,6 +164,26 @@ def test_recurrent_neurons_are_those_of_another_library(name):
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_recurrent_neurons_are_those_of_norse():
+    """By the equations of `lif_step` in Norse 1.1.0, with its default parameters."""
+    kernel = np.random.default_rng(1).normal(0.0, 0.3, (30, 30)).astype("float32")
+    membrane = current = spikes = np.zeros((20, 30))
+    theirs = []
+    for t in range(T):
+        current = current + CURRENTS[:, t] + spikes @ kernel
+        membrane = membrane + 0.1 * (current - membrane)
+        current = 0.8 * current
+        spikes = (membrane > 1.0).astype("float64")
+        membrane = (1.0 - spikes) * membrane
+        theirs.append(spikes)
+    assert 0.05 < np.mean(theirs) < 0.95
+    inputs, synapse = keras.Input((30,)), keras.layers.Dense(30, use_bias=False)
+    neurons = Recurrent(CuBaLIF(0.9, synaptic_decay=0.8, decay_input=True, reset="hard"), synapse)
+    model = spiking(keras.Model(inputs, neurons(inputs)), T, return_sequences=True)
+    synapse.set_weights([kernel])
+    np.testing.assert_array_equal(model.predict(CURRENTS, verbose=0), np.stack(theirs, axis=1))
+
+
 @pytest.mark.parametrize("kind", ["Leaky", "Synaptic"])
 def test_neurons_with_decays_and_thresholds_of_their_own_are_those_of_another_library(kind):
     import snntorch

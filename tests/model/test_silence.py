@@ -153,11 +153,12 @@ def test_a_wrong_loss_of_one_of_several_outputs_is_warned_of():
         ("mse", X[:, 0], True, "`y` must have a time axis"),
         (LOGITS, np.eye(3)[Y], False, "CategoricalCrossentropy"),
         (keras.losses.CategoricalCrossentropy(from_logits=True), Y, False, "SparseCategoricalCrossentropy"),
+        ("mse", Y[:, None], False, r"one-hot rows for the loss mean_squared_error.*to_categorical\(y, 3\)"),
     ],
-    ids=["labels of samples", "numbers of samples", "one-hot", "not one-hot"],
+    ids=["labels of samples", "numbers of samples", "one-hot", "not one-hot", "numbers that Keras broadcasts"],
 )
 def test_labels_that_do_not_fit_the_loss_are_an_error_that_says_what_to_do(use, loss, y, sequences, message):
-    of_mse = network(layers.Dense(1)) if loss == "mse" else network()
+    of_mse = network(layers.Dense(1)) if loss == "mse" and sequences else network()
     model = rsnn.SpikingModel(of_mse, 3, return_sequences=sequences)
     model.compile("sgd", loss, metrics=None if loss == "mse" else ["accuracy"])
     options = {} if use == "test_on_batch" else {"verbose": 0}
@@ -166,6 +167,31 @@ def test_labels_that_do_not_fit_the_loss_are_an_error_that_says_what_to_do(use, 
     # In TensorFlow's graph the size of a batch is not known.
     assert any(f"y of shape {(size, *y.shape[1:])}" in str(raised.value) for size in (8, None))
     assert np.isfinite(model.predict(X, verbose=0)).all()
+
+
+@pytest.mark.parametrize("timesteps", [4, 8])
+@pytest.mark.parametrize(("metric", "y"), [("accuracy", Y), (keras.metrics.CategoricalAccuracy(), np.eye(3)[Y])])
+def test_labels_of_samples_are_not_compared_with_steps(metric, y, timesteps):
+    """Keras would do so in silence where there are as many samples as steps, 8."""
+    kind = keras.losses.SparseCategoricalCrossentropy if y is Y else keras.losses.CategoricalCrossentropy
+    model = rsnn.SpikingModel(network(), timesteps, return_sequences=True)
+    loss = rsnn.losses.TET(kind(from_logits=True))
+    model.compile("sgd", loss, metrics=[metric])
+    for use in (model.evaluate, model.fit):
+        with pytest.raises(ValueError, match=rf"time axis for the metric.*AnytimeAccuracy\(timesteps={timesteps}\)"):
+            use(X, y, verbose=0)
+
+    def mean(labels, outputs):
+        return ops.mean(outputs, axis=(1, 2))
+
+    right = [rsnn.metrics.AnytimeAccuracy(timesteps), mean, keras.metrics.MeanMetricWrapper(mean)]
+    model.compile("sgd", loss, metrics=right)
+    model.evaluate(X, y, verbose=0)
+    if y is Y:
+        # Numbers of classes with an axis for these are compared with the steps of their samples.
+        model.compile("sgd", loss, metrics=["accuracy"])
+        of_steps = (model.predict(X, verbose=0).argmax(-1) == Y[:, None]).mean()
+        assert model.evaluate(X, Y[:, None], verbose=0)[1] == pytest.approx(of_steps)
 
 
 @pytest.mark.parametrize("timesteps", [3, 8])

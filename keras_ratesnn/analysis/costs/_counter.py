@@ -280,7 +280,8 @@ def matrices(operation: keras.Operation) -> int:
 
 def _matrices(operation):
     weights = [weight for weight in getattr(operation, "weights", ()) if not _BESIDE_A_KERNEL.search(weight.name)]
-    return [weight for weight in weights if len(weight.shape) > 1 or weight.name == "kernel"]
+    # What broadcasts over the batch, such as decays of single neurons, is no matrix.
+    return [weight for weight in weights if weight.name.endswith("kernel") or (len(weight.shape) > 1 and weight.shape[0] > 1)]
 
 
 _BESIDE_A_KERNEL = re.compile("_scale$|_zero$|^lora_")
