@@ -179,8 +179,8 @@ def check_metrics(metrics, y, y_pred):
         y_pred: The outputs of each step. Of several outputs nothing is checked.
     """
     given, outputs = (tuple(getattr(of, "shape", ())) for of in (y, y_pred))
-    # Labels (batch, 1), numbers of classes, Keras compares with each step of their own sample.
-    if not given or given[1:2] in ((None,), outputs[1:2]) or given[1:] == (1,) != outputs[-1:]:
+    # Labels (batch, 1) Keras compares with each step of their own sample.
+    if not given or given[1:2] in ((None,), (1,), outputs[1:2]):
         return
     for metric in metrics:
         kind = type(metric) if isinstance(metric, keras.Metric) else metric

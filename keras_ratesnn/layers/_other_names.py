@@ -83,8 +83,10 @@ _CLASSES = {
     "ILIFNode": "ILIF(levels=4, decay=1 − 1/tau, normalize=False)",
     "NonSpikingLIFNode": "LeakyReadout(decay=1 − 1/tau, decay_input=True)",
     "NonSpikingIFNode": "LeakyReadout(decay=1.0)",
+    "LI": "LeakyReadout",
+    "PoissonEncoder": "BernoulliEncoder",
 }
-"""Neurons of snnTorch and SpikingJelly, and what they are here; see docs/migrate."""
+"""Layers of snnTorch, SpikingJelly, Norse and spyx, and what they are here; see docs/migrate."""
 
 _REMEDIES = {
     ("tau", "tau_m", "tau_mem", "init_tau"): (

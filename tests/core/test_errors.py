@@ -251,6 +251,7 @@ def test_layers_and_models_may_have_attributes_of_their_own():
         ("Leaky", "LIF(decay=beta, reset_delay=True)"),
         ("RLeaky", "Recurrent(LIF(decay=beta, reset_delay=True), keras.layers.Dense(units))"),
         ("LIFNode", 'reset="hard"'),
+        ("PoissonEncoder", "BernoulliEncoder"),
         ("lif", "Use LIF."),
         ("Dense", "keras.layers.Dense"),
         ("Unknown", "has no attribute 'Unknown'."),

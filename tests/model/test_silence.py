@@ -188,7 +188,7 @@ def test_labels_of_samples_are_not_compared_with_steps(metric, y, timesteps):
     model.compile("sgd", loss, metrics=right)
     model.evaluate(X, y, verbose=0)
     if y is Y:
-        # Numbers of classes with an axis for these are compared with the steps of their samples.
+        # Labels with an axis of size 1 are compared with the steps of their samples.
         model.compile("sgd", loss, metrics=["accuracy"])
         of_steps = (model.predict(X, verbose=0).argmax(-1) == Y[:, None]).mean()
         assert model.evaluate(X, Y[:, None], verbose=0)[1] == pytest.approx(of_steps)
