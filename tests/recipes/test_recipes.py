@@ -998,7 +998,7 @@ def test_a_method_of_ones_own_is_compared_and_evaluated(own_methods, tmp_path, c
     command = ["digits", "--seeds", "1", "--output", str(tmp_path), "--methods", "my_methods:Half-multi", "bptt-multi"]
     assert compare.main([*command, "--set", "epochs=1", "train_images=64", "width=0.5", "timesteps=2"]) == 0
     table = capsys.readouterr().out.splitlines()[-2:]
-    assert {tuple(row.split(" | ")[1:3]) for row in table} == {("bptt", "multi"), ("my_methods.Half", "multi")}
+    assert {tuple(row.split(" | ")[1:3]) for row in table} == {("bptt", "multi"), ("my_methods:Half", "multi")}
     run_folder = tmp_path / "my_methods.Half-multi-0"
     # Elsewhere the settings of the run say what to import before its model is loaded.
     keras.saving.get_custom_objects().pop("my_methods>Half")

@@ -79,7 +79,7 @@ class OperationCounter:
             self._count_sum(call, outputs)
         elif call.kind.multiply_adds is not None:
             self._count(call, call.signals[0], outputs)
-        elif matrices(call.operation):
+        elif _has_others(call.operation):
             self.not_counted.append(call.operation.name)
         return outputs
 
@@ -196,11 +196,9 @@ class OperationCounter:
             read_once = _NO_TRAFFIC._replace(runs=1.0, weights=_size_of_matrices(neuron))
             self.add(neuron.name, Counted(0.0, 0.0, reached * math.prod(shape), 0.0, read_once))
             return
-        others = matrices(neuron)
         if cell.feedback is not None:
-            others -= matrices(cell.feedback)
             self._count_feedback(call, outputs, shape)
-        if others:
+        if _has_others(neuron, cell.feedback):
             self.not_counted.append(neuron.name)
 
     def _count_feedback(self, call: Call, outputs: Signal, shape: tuple[int, ...]) -> None:
@@ -280,8 +278,15 @@ def matrices(operation: keras.Operation) -> int:
 
 def _matrices(operation):
     weights = [weight for weight in getattr(operation, "weights", ()) if not _BESIDE_A_KERNEL.search(weight.name)]
-    # What broadcasts over the batch, such as decays of single neurons, is no matrix.
-    return [weight for weight in weights if weight.name.endswith("kernel") or (len(weight.shape) > 1 and weight.shape[0] > 1)]
+    return [weight for weight in weights if len(weight.shape) > 1 or weight.name == "kernel"]
+
+
+def _has_others(operation, counted=None):
+    """Whether an operation has matrices besides those of a layer. What broadcasts over the batch, such as decays, is none."""
+    others = {id(weight): weight for weight in _matrices(operation)}
+    for weight in _matrices(counted):
+        others.pop(id(weight))
+    return any(weight.name.endswith("kernel") or weight.shape[0] > 1 for weight in others.values())
 
 
 _BESIDE_A_KERNEL = re.compile("_scale$|_zero$|^lora_")
