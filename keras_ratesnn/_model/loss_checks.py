@@ -185,7 +185,7 @@ def check_metrics(metrics, y, y_pred):
     for metric in metrics:
         kind = type(metric) if isinstance(metric, keras.Metric) else metric
         # A `MeanMetricWrapper` may have a function of users.
-        of_keras = isinstance(metric, str) or kind.__module__.startswith("keras.")
+        of_keras = isinstance(metric, str) or getattr(kind, "__module__", "").startswith("keras.")
         if of_keras and kind is not keras.metrics.MeanMetricWrapper:
             raise ValueError(
                 f"`y` must have a time axis for the metric {getattr(metric, 'name', metric)!r}, as the outputs have with "

@@ -283,10 +283,9 @@ def _matrices(operation):
 
 def _has_others(operation, counted=None):
     """Whether an operation has matrices besides those of a layer. What broadcasts over the batch, such as decays, is none."""
-    others = {id(weight): weight for weight in _matrices(operation)}
-    for weight in _matrices(counted):
-        others.pop(id(weight))
-    return any(weight.name.endswith("kernel") or weight.shape[0] > 1 for weight in others.values())
+    known = set(map(id, _matrices(counted)))
+    others = (weight for weight in _matrices(operation) if id(weight) not in known)
+    return any(weight.name.endswith("kernel") or weight.shape[0] > 1 for weight in others)
 
 
 _BESIDE_A_KERNEL = re.compile("_scale$|_zero$|^lora_")
