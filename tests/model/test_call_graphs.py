@@ -678,6 +678,71 @@ def test_dropout_without_a_seed_is_recorded_beside_other_noise(noise, step_mode)
     assert len(set(states[:5])) == 5
 
 
+class DrawsInManyWays(layers.Layer):
+    """Draws from PyTorch's own generator: two results, into new memory, without tensors and by their values."""
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        kept, _ = torch.native_dropout(x, 0.3, True)
+        noise = torch.empty_like(x).uniform_(-0.1, 0.1) + torch.randn(x.shape[-1], dtype=x.dtype)
+        return (kept + noise) * torch.bernoulli(torch.full_like(x, 0.5))
+
+
+class DrawsAPart(layers.Layer):
+    def call(self, x, training=False):
+        noise = torch.zeros_like(x)
+        noise[:, 1].uniform_(-0.1, 0.1)
+        return x + noise if training else x
+
+
+class DrawsWhatHasNoDerivative(layers.Layer):
+    """The last draw of a call by rate is that of its derivative, which does not need it."""
+
+    def call(self, x, training=False):
+        return x + torch.randn(x.shape[-1], dtype=x.dtype) if training else x
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("layer", "gradient", "step_mode", "dtype", "is_compiled"),
+    [
+        (DrawsInManyWays, "rate", "multi", "float64", True),
+        (DrawsAPart, "rate", "multi", "float64", False),
+        (DrawsWhatHasNoDerivative, "rate", "multi", "float64", False),
+        *(
+            pytest.param(DrawsInManyWays, *others, True, marks=pytest.mark.slow)
+            for others in (
+                ("rate", "single", "float64"),
+                ("bptt", "multi", "float64"),
+                (rsnn.gradients.Rate(windows=2), "multi", "mixed_bfloat16"),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_a_compiled_graph_draws_the_numbers_of_eager_mode_without_seeds(layer, gradient, step_mode, dtype, is_compiled):
+    def make():
+        inputs = keras.Input((6,))
+        x = rsnn.layers.LIF()(layers.Dense(6)(layers.Dropout(0.3)(inputs)))
+        x = layer()(layers.Dense(6)(layers.Dropout(0.3)(layers.GaussianNoise(0.1)(x))))
+        return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.5)(rsnn.layers.LIF()(x))))
+
+    x, y = data()
+    results = []
+    keras.config.set_dtype_policy(dtype)
+    with recording(compiler="inductor"):
+        for model in pair(make, gradient=gradient, step_mode=step_mode, jit_compile=True):
+            keras.utils.set_random_seed(1)
+            losses = [model.train_on_batch(x, y) for _ in range(5)]
+            results.append((losses, torch.get_rng_state().tolist()))
+        (graph,) = model._graphs.graphs
+        assert getattr(graph.forward, "is_compiled", False) == is_compiled
+    assert results[1][1] == results[0][1]
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-8 if dtype == "float64" else 2e-2)
+    assert len(set(results[0][0])) == 5
+
+
 def test_a_layer_that_keeps_tensors_keeps_only_the_last_ones():
     inputs = keras.Input((6,))
     network_ = keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs))))

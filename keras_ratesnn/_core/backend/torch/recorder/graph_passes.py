@@ -23,7 +23,7 @@ def check(graph_module, repeated_draw):
             "keras.layers.Dropout without a seed does inside another layer: give it a seed"
         )
     for node in graph_module.graph.nodes:
-        if any(memory_of(argument).op in ("placeholder", "get_attr") for argument in _written(node)):
+        if any(memory_of(argument).op in ("placeholder", "get_attr") for argument in written(node)):
             raise ValueError(f"{node.target} changes an input, a variable or a constant in place")
         if node.target is _aten._local_scalar_dense.default:
             raise ValueError("a number that Python computes with depends on the values of tensors")
@@ -237,10 +237,10 @@ def draws_from_seed(node):
 
 def changing(graph):
     """The nodes that allocated memory which operations change in place: a set."""
-    return {memory_of(argument) for node in graph.nodes for argument in _written(node)}
+    return {memory_of(argument) for node in graph.nodes for argument in written(node)}
 
 
-def _written(node):
+def written(node):
     """The arguments that an operation changes in place."""
     schema = getattr(node.target, "_schema", None)
     if schema is None or not schema.is_mutable:
@@ -252,6 +252,6 @@ def _written(node):
 
 def memory_of(node):
     """The node that allocated the memory of a node's result, which may be a view."""
-    while node.target in _ALIASES or getattr(node.target, "is_view", False) or _written(node):
+    while node.target in _ALIASES or getattr(node.target, "is_view", False) or written(node):
         node = node.args[0]
     return node

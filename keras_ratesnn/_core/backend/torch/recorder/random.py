@@ -1,10 +1,14 @@
-"""Random numbers inside recorded graphs: Keras' draws from a seed, each as one operation whose argument is the seed."""
+"""Random numbers inside recorded graphs: each draw as one operation, with a seed of Keras or from PyTorch's own generator."""
 
 import contextlib
+import functools
+import operator
 
 import torch
+from torch import fx
 
 from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.backend.torch.recorder import graph_passes
 
 _draws: list = []
 _numbers: dict = {}
@@ -13,6 +17,10 @@ _numbers: dict = {}
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
 _library.define("draw(int number, Tensor seeds, int place, Tensor[] tensors) -> Tensor")
 _library.define("seeds_on_host(Tensor[] seeds) -> Tensor")
+# What draws from PyTorch's own generator may not be left out, merged with its like, or given tensors in another layout.
+_own = {"tags": (torch.Tag.nondeterministic_seeded, torch.Tag.needs_exact_strides)}
+_library.define("draw_own(int number, Tensor[] tensors, Tensor[] before) -> Tensor", **_own)
+_library.define("draw_own_tensors(int number, Tensor[] tensors, Tensor[] before) -> Tensor[]", **_own)
 
 
 @contextlib.contextmanager
@@ -32,10 +40,7 @@ def seeded_draws():
         found = seeds.get(id(kwargs.get("generator")))
         if found is None:
             return function(*args, **kwargs)
-        draw = _Draw(function, args, {name: value for name, value in kwargs.items() if name != "generator"})
-        number = _numbers.setdefault((function, repr(draw)), len(_draws))
-        if number == len(_draws):
-            _draws.append(draw)
+        number = _number(function, args, {name: value for name, value in kwargs.items() if name != "generator"})
         tensors = [leaf for leaf in tree.flatten(list(args)) if torch.is_tensor(leaf)]
         return torch.ops.keras_ratesnn.draw.default(number, found[1].reshape(1), 0, tensors)
 
@@ -43,12 +48,21 @@ def seeded_draws():
         yield
 
 
+def _number(function, args, kwargs):
+    """The place of a draw in the list."""
+    draw = _Draw(function, args, kwargs)
+    number = _numbers.setdefault((function, repr(draw)), len(_draws))
+    if number == len(_draws):
+        _draws.append(draw)
+    return number
+
+
 class _Draw:
-    """A call of a function of PyTorch, with another generator each time."""
+    """A call of a function of PyTorch, with other tensors, or nodes of a graph, and another generator each time."""
 
     def __init__(self, function, args, kwargs):
         self._function = function
-        self._args = tree.map_leaves(lambda leaf: _HOLE if torch.is_tensor(leaf) else leaf, list(args))
+        self._args = tree.map_leaves(lambda leaf: _HOLE if isinstance(leaf, (torch.Tensor, fx.Node)) else leaf, list(args))
         self._kwargs = kwargs
 
     def __repr__(self):
@@ -58,9 +72,9 @@ class _Draw:
         """Where it draws: on the device that it is given, or on that of its tensors."""
         return self._kwargs.get("device") or tensors[0].device
 
-    def __call__(self, generator, tensors):
+    def __call__(self, tensors, **generator):
         args = tree.filled(self._args, tensors, lambda leaf: leaf is _HOLE)
-        return self._function(*args, **self._kwargs, generator=generator)
+        return self._function(*args, **self._kwargs, **generator)
 
 
 _HOLE = object()
@@ -72,12 +86,64 @@ def _draw(number, seeds, place, tensors):
     generator = torch.Generator(device=draw.device(tensors))
     # As Keras does.
     generator.manual_seed(int(seeds[place]) & 0xFFFFFFFF)
-    return draw(generator, tensors)
+    return draw(tensors, generator=generator)
 
 
 @torch.library.register_fake("keras_ratesnn::draw", lib=_library)
 def _shape_of_draw(number, seeds, place, tensors):
-    return _draws[number](None, tensors)
+    return _draws[number](tensors, generator=None)
+
+
+def _draw_own(number, tensors, before):
+    return _draws[number](tensors)
+
+
+for _name in ("draw_own", "draw_own_tensors"):
+    torch.library.impl(_library, _name, "CompositeExplicitAutograd")(_draw_own)
+    torch.library.register_fake(f"keras_ratesnn::{_name}", _draw_own, lib=_library)
+
+
+def leave_own_draws_alone(graph):
+    """Makes each draw from PyTorch's own generator an operation that a compiler does not know, after the draw before it.
+
+    Compiled it would draw other numbers.
+
+    Returns:
+        Whether this could be done for all of them: not where a part of a tensor is drawn, or nothing reads the last one, which
+        would be left out.
+    """
+    before: list[fx.Node] = []
+    draws = [node for node in graph.nodes if graph_passes.draws(node)]
+    for node in draws:
+        function = node.target
+        if node is draws[-1] and not node.users:
+            return False
+        if graph_passes.written(node):
+            memory = node.args[0]
+            if graph_passes.written(node) != [memory] or not _is_new(memory) or len(memory.users) > 1:
+                return False
+            function = _into_new_memory(function)
+        tensors = [leaf for leaf in tree.flatten(list(node.args)) if isinstance(leaf, fx.Node)]
+        one = torch.is_tensor(node.meta["val"])
+        operation = torch.ops.keras_ratesnn.draw_own.default if one else torch.ops.keras_ratesnn.draw_own_tensors.default
+        with graph.inserting_before(node):
+            drawn = graph.call_function(operation, (_number(function, node.args, node.kwargs), tensors, before))
+            before = [drawn if one else graph.call_function(operator.getitem, (drawn, 0))]
+        drawn.meta = node.meta
+        node.replace_all_uses_with(drawn)
+        graph.erase_node(node)
+    return True
+
+
+def _is_new(node):
+    """Whether an operation allocates memory without values."""
+    return str(node.target).startswith("aten.empty")
+
+
+@functools.cache
+def _into_new_memory(operation):
+    """An operation that overwrites its first argument, which here writes to new memory like it."""
+    return lambda memory, *args, **kwargs: operation(torch.empty_like(memory), *args, **kwargs)
 
 
 @torch.library.impl(_library, "seeds_on_host", "CompositeExplicitAutograd")
