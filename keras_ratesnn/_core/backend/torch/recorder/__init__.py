@@ -4,7 +4,7 @@
     layer_attributes.py  what a graph depends on besides tensors, watched for changes
     graph.py             one function of tensors as a graph, with its derivative
     graph_passes.py small_operations.py padding.py random.py cpu_kernels.py     what makes a graph right, and fast
-    compiler.py cuda_graphs.py     what runs it
+    compiler.py cuda_graphs.py cpu_memory.py     what runs it, and in which memory
 
 It knows nothing of spikes, time steps or gradient methods.
 """

@@ -18,6 +18,7 @@ from keras_ratesnn._core.backend.torch.recorder import (
     choices,
     compiler,
     cpu_kernels,
+    cpu_memory,
     cuda_graphs,
     graph_passes,
     padding,
@@ -120,6 +121,8 @@ class CallGraph:
             if not compiled:
                 cpu_kernels.without_slow_kernels(part)
             random.read_seeds_once(part)
+        if {tensor.device.type for tensor in tensors} == {"cpu"}:
+            cpu_memory.keep()
         self._choices = choices.with_graphs_of_their_own(
             backward, lambda part: finished(batched(part), "a chosen part of the backward pass"), compiled
         )

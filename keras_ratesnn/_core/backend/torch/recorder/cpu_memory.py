@@ -1,0 +1,28 @@
+"""Memory of training steps on CPUs: what a step frees is kept for the next one, as PyTorch does it on GPUs.
+
+By default the C library of Linux (glibc) returns large blocks, and the end of its heap, to the system, which makes new pages for
+the next step and fills them with zeros: up to a fifth of the time of a step (docs/benchmarks.md).
+"""
+
+import ctypes
+import functools
+import os
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Parameters of `mallopt`: how much free memory is kept, and the size from which a block is one of the system."""
+
+MOST_KEPT = 2**31 - 1
+LARGEST_KEPT = (2**30, 2**25)
+"""Bytes of a block. Older versions of glibc refuse the first."""
+
+
+@functools.cache
+def keep():
+    """Keeps freed memory, in the whole process, unless the user chose something for it in the environment."""
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "gnu_get_libc_version"):
+        return
+    library.mallopt(_TRIM_THRESHOLD, MOST_KEPT)
+    any(library.mallopt(_MMAP_THRESHOLD, size) for size in LARGEST_KEPT)
