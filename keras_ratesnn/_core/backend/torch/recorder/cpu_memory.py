@@ -5,7 +5,6 @@ the next step and fills them with zeros: up to a fifth of the time of a step (do
 """
 
 import ctypes
-import functools
 import os
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -16,9 +15,11 @@ LARGEST_KEPT = (2**30, 2**25)
 """Bytes of a block. Older versions of glibc refuse the first."""
 
 
-@functools.cache
 def keep():
-    """Keeps freed memory, in the whole process, unless the user chose something for it in the environment."""
+    """Keeps freed memory, in the whole process, unless the user chose something for it in the environment.
+
+    TensorFlow, which may load the data, keeps the least from its first generator of data on, so once is not enough.
+    """
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return
     library = ctypes.CDLL(None)
