@@ -685,7 +685,7 @@ class DrawsInManyWays(layers.Layer):
         if not training:
             return x
         kept, _ = torch.native_dropout(x, 0.3, True)
-        noise = torch.empty_like(x).uniform_(-0.1, 0.1) + torch.randn(x.shape[-1], dtype=x.dtype)
+        noise = torch.empty_like(x).uniform_(-0.1, 0.1) + torch.randn(x.shape[-1], dtype=x.dtype, device=x.device)
         return (kept + noise) * torch.bernoulli(torch.full_like(x, 0.5))
 
 
@@ -700,7 +700,7 @@ class DrawsWhatHasNoDerivative(layers.Layer):
     """The last draw of a call by rate is that of its derivative, which does not need it."""
 
     def call(self, x, training=False):
-        return x + torch.randn(x.shape[-1], dtype=x.dtype) if training else x
+        return x + torch.randn(x.shape[-1], dtype=x.dtype, device=x.device) if training else x
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
