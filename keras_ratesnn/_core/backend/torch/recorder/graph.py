@@ -51,7 +51,7 @@ def noticing_repeated_draws():
     This does not concern draws from the seed of a layer, which is a variable.
     """
     nodes = get_proxy_mode().tracer.graph.nodes
-    before = next(reversed(nodes), None)
+    before = next(iter(reversed(nodes)), None)
     yield
     for node in itertools.takewhile(lambda node: node is not before, reversed(nodes)):
         if graph_passes.draws(node):
