@@ -296,14 +296,10 @@ class LayerMaker:
 
 
 _TABLE = {
-    "Input": LayerMaker.hand_on,
-    "Output": LayerMaker.hand_on,
-    "Affine": LayerMaker.dense,
-    "Linear": LayerMaker.dense,
-    "Conv1d": LayerMaker.convolution,
-    "Conv2d": LayerMaker.convolution,
-    "AvgPool2d": LayerMaker.pooling,
-    "SumPool2d": LayerMaker.pooling,
+    **dict.fromkeys(("Input", "Output"), LayerMaker.hand_on),
+    **dict.fromkeys(("Affine", "Linear"), LayerMaker.dense),
+    **dict.fromkeys(("Conv1d", "Conv2d"), LayerMaker.convolution),
+    **dict.fromkeys(("AvgPool2d", "SumPool2d"), LayerMaker.pooling),
     "Flatten": LayerMaker.flatten,
     "Scale": LayerMaker.scale,
     **dict.fromkeys(NODES, LayerMaker.neurons_of),
