@@ -81,9 +81,7 @@ class LayerMaker:
     def _name(self, node, ending=""):
         """The name of a node as a layer may have it, PyTorch's too."""
         wanted = re.sub(r"\W", "_", node.name, flags=re.ASCII).strip("_")[:64] or "node"
-        name = names.free(wanted + ending, self.names)
-        self.names.add(name)
-        return name
+        return names.take(wanted + ending, self.names)
 
     def _checked(self, node, shape):
         """The shape of a signal that some computer could have."""
