@@ -20,7 +20,7 @@ from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.of_tensors import OfTensors, description
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.normalization import HALF
-from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout, lock
+from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout, lock, several
 from keras_ratesnn._core.backend.torch.recorder.graph import is_checkpointed, is_recording, is_recording_for_compiler
 from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
@@ -358,9 +358,8 @@ def _compile(function, tensors):
             on_gpu = any(tensor.is_cuda for tensor in tensors)
             _kernels.append(CompiledByLayout(graph, "the time loop of a neuron layer", on_gpu))
         number = _numbers[text]
-    if len(graph.graph.output_node().args[0]) == 1:
-        return lambda *tensors: [torch.ops.keras_ratesnn.kernel_of_one.default(number, tensors)]
-    return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)
+        count = len(graph.graph.output_node().args[0])
+    return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)[:count]
 
 
 _kernels: list[CompiledByLayout] = []
@@ -368,8 +367,6 @@ _numbers: dict[Any, int] = {}
 
 _library = torch.library.Library("keras_ratesnn", "DEF")
 _library.define("kernel(int number, Tensor[] tensors) -> Tensor[]")
-# In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of one tensor (docs/upstream.md).
-_library.define("kernel_of_one(int number, Tensor[] tensors) -> Tensor")
 
 
 @torch.library.impl(_library, "kernel", "CompositeExplicitAutograd")
@@ -377,19 +374,9 @@ def _run_kernel(number, tensors):
     with torch.no_grad():
         outputs = _kernels[number](*tensors)
     # The results of an operation must not be its arguments.
-    return [output.clone() if any(output is tensor for tensor in tensors) else output for output in outputs]
+    return several([output.clone() if any(output is tensor for tensor in tensors) else output for output in outputs])
 
 
 @torch.library.register_fake("keras_ratesnn::kernel", lib=_library)
 def _shapes_of_kernel(number, tensors):
-    return [output.clone() for output in _kernels[number].graph(*tensors)]
-
-
-@torch.library.impl(_library, "kernel_of_one", "CompositeExplicitAutograd")
-def _run_kernel_of_one(number, tensors):
-    return _run_kernel(number, tensors)[0]
-
-
-@torch.library.register_fake("keras_ratesnn::kernel_of_one", lib=_library)
-def _shape_of_kernel_of_one(number, tensors):
-    return _shapes_of_kernel(number, tensors)[0]
+    return several([output.clone() for output in _kernels[number].graph(*tensors)])

@@ -27,6 +27,14 @@ MOST_LAYOUTS = 16
 _warned_of: set[str] = set()
 
 
+def several(tensors):
+    """The results of an operation, a list, and after a single one an empty tensor.
+
+    In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of one tensor (docs/upstream.md).
+    """
+    return tensors if len(tensors) > 1 else [*tensors, tensors[0].new_empty(0)]
+
+
 def lock():
     """A lock for what traces or compiles: PyTorch's tracer, its symbols and its compiler's settings are the whole process'.
 
