@@ -270,22 +270,15 @@ class _Program:
     The backward pass stores the arguments of the function and recomputes intermediate values.
 
     Args:
-        function: Takes tensors, and returns a structure of tensors and numbers.
+        function: `OfTensors`.
         tensors: List of tensors.
         attributes: `LayerAttributes`, the settings that the function depends on.
     """
 
     def __init__(self, function, tensors, attributes):
-        def traced(*tensors):
-            outputs = function(*tensors)
-            # Numbers are the same at every call.
-            self.structure = tree.map_leaves(lambda leaf: None if torch.is_tensor(leaf) else leaf, outputs)
-            return _tensors_in(outputs)
-
         with torch.no_grad():
-            self.run = _compile(traced, tensors)
-        self.derivatives = {}
-        self._attributes = attributes
+            self.run = _compile(function.flat, tensors)
+        self.structure, self.derivatives, self._attributes = function.structure, {}, attributes
 
     def __call__(self, function, tensors):
         """`function(*tensors)`, of an equal function."""
@@ -303,7 +296,7 @@ class _Program:
         def derivative(*values):
             inputs = [value.detach().requires_grad_(want) for value, want in zip(values, wanted, strict=False)]
             with torch.enable_grad():
-                outputs = [output for output, has in zip(_tensors_in(function(*inputs)), given, strict=True) if has]
+                outputs = [output for output, has in zip(function.flat(*inputs), given, strict=True) if has]
             pairs = zip(outputs, values[len(inputs) :], strict=True)
             pairs = [(output, onto) for output, onto in pairs if output.requires_grad]  # type: ignore[assignment]
             differentiable, onto = [output for output, _ in pairs], [gradient for _, gradient in pairs]
@@ -337,10 +330,6 @@ class _Differentiable(torch.autograd.Function):
     def backward(ctx, *upstream):
         wanted = tuple(ctx.needs_input_grad[2:])
         return None, None, *ctx.program.gradients(ctx.function, ctx.saved_tensors, wanted, upstream)
-
-
-def _tensors_in(outputs):
-    return [leaf for leaf in tree.flatten(outputs) if torch.is_tensor(leaf)]
 
 
 def _compile(function, tensors):
