@@ -34,7 +34,7 @@ class SharedMembraneCell(WrappingCell):
             found = [leaf[0] for leaf in (membrane, spikes, *tree.flatten(after))]
             return found, found
 
-        currents = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
+        currents = time_axis.widen(inputs)
         nothing = ops.zeros_like(currents[0])
         last = [leaf[-1] for leaf in tree.flatten(state)]
         _, (membrane, spikes, *after) = ops.scan(next_sample, [nothing, nothing, *last], currents)
