@@ -13,7 +13,7 @@ import keras
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
-from keras_ratesnn._core.contexts import setting
+from keras_ratesnn._core.contexts import replaced, setting
 from keras_ratesnn._core.other_names import RefusesOtherNames, refuse_other_names
 from keras_ratesnn._model import data_checks, export_formats, layer_configs, loss_checks, quantization, replicas
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
@@ -465,13 +465,9 @@ class SpikingModel(
         if self._looked_for_silence or not _takes_usual_batches(self, "fit"):
             yield
             return
-        twin = functools.partial(twin_of, self)
-        self._silent_layers, self._looked_for_silence = SilentLayers(twin, asked.arguments.get("x")), True
-        try:
-            with self._silent_layers.among(asked.arguments["callbacks"]) as asked.arguments["callbacks"]:
-                yield
-        finally:
-            self._silent_layers = None
+        self._looked_for_silence, seen = True, SilentLayers(functools.partial(twin_of, self), asked.arguments.get("x"))
+        with replaced(self, "_silent_layers", seen), seen.among(asked.arguments["callbacks"]) as asked.arguments["callbacks"]:
+            yield
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)
