@@ -13,7 +13,8 @@ import keras
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
-from keras_ratesnn._core.contexts import setting
+from keras_ratesnn._core.contexts import replaced, setting
+from keras_ratesnn._core.other_names import RefusesOtherNames, refuse_other_names
 from keras_ratesnn._model import data_checks, export_formats, layer_configs, loss_checks, quantization, replicas
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
@@ -93,30 +94,19 @@ def _takes_usual_batches(model, method):
     return step is not None and getattr(type(model), step) is getattr(SpikingModel, step)
 
 
-class _RefusesOtherNames:
-    """A mixin that says what arguments and attributes of other libraries are called here.
-
-    Subclasses with a constructor of their own may have any attributes.
-    """
+class _RefusesOtherArguments(RefusesOtherNames):
+    other_names = _OTHER_NAMES
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        for name, remedy in _OTHER_NAMES.items():
-            if name in kwargs and name not in inspect.signature(cls).parameters:
-                remedy = remedy.format(value=kwargs[name])
-                raise TypeError(f"{cls.__name__} has no argument `{name}`. Received: {name}={kwargs[name]!r}. {remedy}")
+        # Before Python sees that an argument is missing which has another name.
+        known = inspect.signature(cls).parameters
+        refuse_other_names(_OTHER_NAMES, cls.__name__, {name: kwargs[name] for name in kwargs if name not in known})
         return super().__new__(cls, *args, **kwargs)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        kind = type(self)
-        if name in _OTHER_NAMES and kind.__init__ is SpikingModel.__init__ and not hasattr(kind, name):
-            remedy = _OTHER_NAMES[name].format(value=value)
-            raise AttributeError(f"{kind.__name__} has no attribute `{name}`. Received: {name}={value!r}. {remedy}")
-        super().__setattr__(name, value)
 
 
 @registry.register
 class SpikingModel(
-    _RefusesOtherNames,
+    _RefusesOtherArguments,
     CompilesOncePerSettings,
     UndifferentiatedSteps,
     keras_internals.CollectsVariablesOnce,
@@ -475,13 +465,9 @@ class SpikingModel(
         if self._looked_for_silence or not _takes_usual_batches(self, "fit"):
             yield
             return
-        twin = functools.partial(twin_of, self)
-        self._silent_layers, self._looked_for_silence = SilentLayers(twin, asked.arguments.get("x")), True
-        try:
-            with self._silent_layers.among(asked.arguments["callbacks"]) as asked.arguments["callbacks"]:
-                yield
-        finally:
-            self._silent_layers = None
+        self._looked_for_silence, seen = True, SilentLayers(functools.partial(twin_of, self), asked.arguments.get("x"))
+        with replaced(self, "_silent_layers", seen), seen.among(asked.arguments["callbacks"]) as asked.arguments["callbacks"]:
+            yield
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)

@@ -4,6 +4,7 @@ from typing import Literal, TypeAlias
 
 import keras
 
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Tensor
 
 Labels: TypeAlias = Literal["auto", "sparse", "categorical", "binary"]
@@ -33,10 +34,6 @@ def _check_shape(found, outputs, labels):
     """Raises ValueError if labels of this shape would be compared with other outputs than their own."""
     of_classes = labels == "categorical" or (labels == "binary" and outputs[-1] != 1)
     fitting = [outputs] if of_classes else [outputs[:-1], (*outputs[:-1], 1)]
-    if not any(len(found) == len(each) and all(map(_agree, found, each)) for each in fitting):
+    if not any(checks.fits(found, each) for each in fitting):
         wanted = " or ".join(str(each) for each in fitting)
         raise ValueError(f"`y_true`, the labels, must have the shape {wanted} for outputs {outputs}. Received: shape {found}.")
-
-
-def _agree(size, other):
-    return size == other or None in (size, other)

@@ -5,7 +5,7 @@ import numbers
 import operator
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 import keras
@@ -164,6 +164,11 @@ def holds_numbers(tensor: Any) -> bool:
     except ValueError:
         return False
     return dtype.startswith(("bool", "int", "uint", "float", "bfloat"))
+
+
+def fits(shape: Sequence[int | None], wanted: Sequence[int | None]) -> bool:
+    """Whether two shapes are equal where both are known."""
+    return len(shape) == len(wanted) and all(a == b or None in (a, b) for a, b in zip(shape, wanted, strict=True))
 
 
 def tensor(name: str, value: Any) -> Any:

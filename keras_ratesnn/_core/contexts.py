@@ -1,4 +1,4 @@
-"""Context variables with another value for a while."""
+"""Context variables and attributes with another value for a while."""
 
 import contextlib
 
@@ -11,3 +11,14 @@ def setting(variable, value):
         yield
     finally:
         variable.reset(token)
+
+
+@contextlib.contextmanager
+def replaced(owner, name, value):
+    """A context in which an attribute of an object has a value."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)

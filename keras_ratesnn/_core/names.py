@@ -12,6 +12,13 @@ def free(wanted: str, taken: Container[str]) -> str:
     return wanted if wanted not in taken else next(name for name in numbered if name not in taken)
 
 
+def take(wanted: str, taken: set[str]) -> str:
+    """The free name for a wanted one, which is taken from now on."""
+    name = free(wanted, taken)
+    taken.add(name)
+    return name
+
+
 def listed(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = len(names) - MOST_LISTED

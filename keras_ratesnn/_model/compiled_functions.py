@@ -58,15 +58,15 @@ class CompilesOncePerSettings:
 
     def make_train_function(self, force: bool = False) -> None:
         if force or self.train_function is None:
-            self.train_function = CompiledFunction(self, "train", self._settings)
+            self.train_function = CompiledFunction(self, "train")
 
     def make_test_function(self, force: bool = False) -> None:
         if force or self.test_function is None:
-            self.test_function = CompiledFunction(self, "test", self._settings)
+            self.test_function = CompiledFunction(self, "test")
 
     def make_predict_function(self, force: bool = False) -> None:
         if force or self.predict_function is None:
-            self.predict_function = CompiledFunction(self, "predict", self._settings)
+            self.predict_function = CompiledFunction(self, "predict")
 
 
 class CompiledFunction:
@@ -76,15 +76,13 @@ class CompiledFunction:
     settings does not recompile.
 
     Args:
-        model: A Keras model.
+        model: A model of a class with `CompilesOncePerSettings`.
         purpose: `"train"`, `"test"` or `"predict"`.
-        settings: Function without arguments that returns all mutable settings that a trace depends on, hashable.
     """
 
-    def __init__(self, model, purpose, settings):
+    def __init__(self, model, purpose):
         self._model = model
         self._purpose = purpose
-        self._settings = settings
         self._shardings = keras_internals.state_shardings(model)
         self._functions = collections.OrderedDict()
         self._lock = threading.Lock()
@@ -98,7 +96,7 @@ class CompiledFunction:
             if self._purpose == "train" and self._model._silent_layers is not None:
                 data = self._model._silent_layers.see(self._model, data)
             ranks, data = backend.ranks_of_batch(data)
-            function = self._function((self._settings(), ranks))
+            function = self._function((self._model._settings(), ranks))
             with keras_internals.in_steps():
                 results = function(*state, data)
         except BaseException:

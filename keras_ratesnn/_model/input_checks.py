@@ -97,9 +97,9 @@ def _has_time(tensor, wanted, timesteps):
             f"tf.ensure_shape(x, {(None, *wanted.shape[1:])}), or {(None, timesteps, *wanted.shape[1:])} with time."
         )
     static, received = tuple(wanted.shape[1:]), tuple(tensor.shape[1:])
-    if len(tensor.shape) and fits(received, static):
+    if len(tensor.shape) and checks.fits(received, static):
         return False
-    if fits(received, (timesteps, *static)):
+    if checks.fits(received, (timesteps, *static)):
         return True
     raise ValueError(
         f"Input {name!r} of the network must have shape {_described(static)}, the same at every step, or "
@@ -139,7 +139,7 @@ def one_step(tensor, wanted):
         wanted: The network's symbolic input.
     """
     _check_numbers(tensor, wanted)
-    if isinstance(tensor, keras.KerasTensor) or not len(tensor.shape) or not fits(tensor.shape[1:], wanted.shape[1:]):
+    if isinstance(tensor, keras.KerasTensor) or not len(tensor.shape) or not checks.fits(tensor.shape[1:], wanted.shape[1:]):
         raise ValueError(
             f"Input {keras_internals.name_of_input(wanted)!r} of the network must have shape {_described(wanted.shape[1:])} in "
             f"`step`, without time, and values. Received: {type(tensor).__name__} of shape {tuple(tensor.shape)}."
@@ -164,11 +164,6 @@ def _check_numbers(tensor, wanted):
             f"Input {name!r} of the network must hold real numbers. Received: an array of dtype {tensor.dtype}. Convert "
             "it, for example with x.astype('float32'); of complex numbers pass both parts, as two channels."
         )
-
-
-def fits(shape, wanted):
-    """Whether two shapes are equal where both are known."""
-    return len(shape) == len(wanted) and all(b is None or a is None or a == b for a, b in zip(shape, wanted, strict=True))
 
 
 def _described(shape):

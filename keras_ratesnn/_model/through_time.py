@@ -85,7 +85,7 @@ def value_over_time(steps, mask, wanted):
     elif of_rows is None:
         value = steps[:, -1] if wanted == "last" else ops.max(steps, axis=1)
     else:
-        counts = ops.reshape(of_rows, (*ops.shape(of_rows), *(1 for _ in steps.shape[len(of_rows.shape) :])))
+        counts = time_axis.as_rows(of_rows, steps)
         value = _last(steps, counts) if wanted == "last" else _largest(steps, counts)
     # A value counts where some step does.
     return keras_internals.put_mask(value, None if of_rows is None or len(of_rows.shape) < 3 else ops.any(of_rows, axis=1))

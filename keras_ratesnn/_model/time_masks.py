@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, time_axis
-from keras_ratesnn._model.input_checks import check_batch, fits, with_time
+from keras_ratesnn._model.input_checks import check_batch, with_time
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -182,7 +182,7 @@ def _check_rank(mask, tensor):
 
 def _check_shape(mask, tensor, timed, name):
     rank, shape = len(mask.shape), tuple(tensor.shape)
-    if rank < 2 or rank > len(shape) or not fits(tuple(mask.shape), shape[:rank]):
+    if rank < 2 or rank > len(shape) or not checks.fits(tuple(mask.shape), shape[:rank]):
         wanted = "(batch, time), or (batch, time, rows)" if timed else "(batch, rows)"
         no_time = "" if timed else " The input has no time, so that no step of it is padding."
         raise ValueError(

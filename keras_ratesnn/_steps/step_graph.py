@@ -1,6 +1,7 @@
 """One time step of a network as a model whose state is explicit: states are among its inputs and its outputs."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +12,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn._core.names import free
+from keras_ratesnn._core.names import take
 from keras_ratesnn._model.streaming import one_step_of
 
 TIME_STEP = "time_step"
@@ -103,8 +104,8 @@ class _Plan:
 
 
 def _plan(network, timesteps, batch_size):
-    names = _Names()
-    input_names = _input_names(network, names)
+    new_name = functools.partial(_new_name, set())
+    input_names = list(map(new_name, _input_names(network)))
     rows = batch_size or 1
     running, started, after = _first_step(network, timesteps, rows)
     # What has other sizes in a batch of another size has a batch axis.
@@ -112,12 +113,12 @@ def _plan(network, timesteps, batch_size):
     counts = any(node.handler.counts_steps or node.handler.takes_time for node in running.nodes)
     states, start = [], {}
     if counts:
-        name = names.new(TIME_STEP)
+        name = new_name(TIME_STEP)
         states.append(Port(name, (), "int32"))
         start[name] = np.zeros((), "int32")
     for node, *carried in zip(running.nodes, started, after, other, strict=True):
         for path, first, leaf, in_other in zip(_paths(carried[1]), *map(tree.flatten, carried), strict=True):
-            name = names.new(f"{node.handler.operation.name}_{path}")
+            name = new_name(f"{node.handler.operation.name}_{path}")
             dtype = keras.backend.standardize_dtype(leaf.dtype)
             shape = tuple(a if a == b else None for a, b in zip(leaf.shape, in_other.shape, strict=True))
             states.append(Port(name, shape, dtype))
@@ -127,15 +128,8 @@ def _plan(network, timesteps, batch_size):
         Port(name, (batch_size, *tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
         for name, tensor in zip(input_names, network.inputs, strict=True)
     )
-    output_names = [names.new(name) for name in _output_names(keras_internals.outputs_structure(network))]
-    return _Plan(
-        inputs,
-        tuple(states),
-        counts,
-        after,
-        start,
-        (*output_names, *(names.new(f"next_{port.name}") for port in states)),
-    )
+    output_names = [*_output_names(keras_internals.outputs_structure(network)), *(f"next_{port.name}" for port in states)]
+    return _Plan(inputs, tuple(states), counts, after, start, tuple(map(new_name, output_names)))
 
 
 def _first_step(network, timesteps, rows):
@@ -153,25 +147,15 @@ def _first_step(network, timesteps, rows):
     return running, running.carried(running.started), running.carried(after)
 
 
-class _Names:
-    """Names of tensors that are valid in all formats, and different."""
-
-    def __init__(self):
-        self._given = set()
-
-    def new(self, wanted):
-        """The wanted name, or one like it."""
-        # TensorFlow refuses names that start with an underscore.
-        name = free(re.sub(r"\W", "_", wanted, flags=re.ASCII).lstrip("_") or "tensor", self._given)
-        self._given.add(name)
-        return name
+def _new_name(given, wanted):
+    """The wanted name of a tensor, or one like it, that is valid in all formats and not in the set of those given."""
+    # TensorFlow refuses names that start with an underscore.
+    return take(re.sub(r"\W", "_", wanted, flags=re.ASCII).lstrip("_") or "tensor", given)
 
 
-def _input_names(network, names):
+def _input_names(network):
     """The names of a network's inputs; those that Keras made up, which differ between processes, become `input`."""
-    return [
-        names.new("input" if re.fullmatch(r"keras_tensor(_\d+)?", tensor.name) else tensor.name) for tensor in network.inputs
-    ]
+    return ["input" if re.fullmatch(r"keras_tensor(_\d+)?", tensor.name) else tensor.name for tensor in network.inputs]
 
 
 def _output_names(outputs: Structure) -> Iterable[str]:

@@ -71,4 +71,4 @@ def spikes(call: Call | Handler, signal: Signal, timesteps: int) -> np.ndarray:
 
 def array(tensor: Tensor) -> np.ndarray:
     """A tensor as an array, in float32 or wider."""
-    return np.asarray(ops.convert_to_numpy(ops.cast(tensor, time_axis.accumulation_dtype(tensor.dtype))))
+    return np.asarray(ops.convert_to_numpy(time_axis.widen(tensor)))

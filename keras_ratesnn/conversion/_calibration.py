@@ -35,7 +35,6 @@ from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks, keras_internals, progress, time_axis
-from keras_ratesnn._model.input_checks import fits
 
 _LARGEST_HALF = float(np.finfo("float16").max)
 
@@ -120,7 +119,7 @@ def checked_tensors(functional, data):
         raise ValueError(f"{_WANTED} {error}") from error
     for array, wanted in zip(arrays, functional.inputs, strict=True):
         shape, static = tuple(array.shape), tuple(wanted.shape[1:])
-        if not shape or not shape[0] or not fits(shape[1:], static):
+        if not shape or not shape[0] or not checks.fits(shape[1:], static):
             raise ValueError(f"{_WANTED} Here (batch, *{static}). Received: shape {shape}.")
     return [ops.convert_to_tensor(array, dtype=wanted.dtype) for array, wanted in zip(arrays, functional.inputs, strict=True)]
 

@@ -15,8 +15,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals
-from keras_ratesnn._model.input_checks import fits
+from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._model.layer_configs import is_of_others
 from keras_ratesnn.conversion._hidden_activations import function_of
 from keras_ratesnn.conversion._rebuild import freeze_like, new_copy, short
@@ -136,7 +135,7 @@ def _written_as_graph(layer, calls, is_copy):
     graph = traces[0]
     keras_internals.forget_training(graph)
     wanted = keras.tree.flatten(layer.output)
-    if not all(fits(new.shape, old.shape) for new, old in zip(graph.outputs, wanted, strict=True)):
+    if not all(checks.fits(new.shape, old.shape) for new, old in zip(graph.outputs, wanted, strict=True)):
         raise _Unknown("its outputs have other shapes than its call gives")
     if not layer.trainable:
         graph.trainable = False

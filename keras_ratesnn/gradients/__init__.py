@@ -9,16 +9,15 @@ from keras_ratesnn.gradients.handlers import (
     EligibilityHandler,
     EncoderHandler,
     Handler,
-    LoopedHandler,
     MaskHandler,
     MixingHandler,
     NeuronHandler,
     NormalizationHandler,
     OperationHandler,
     RandomHandler,
-    graft,
-    stopped,
 )
+from keras_ratesnn.gradients.handlers.handler import graft, stopped
+from keras_ratesnn.gradients.handlers.looped import LoopedHandler
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Network, Node, after_neurons, in_time, plain, plain_nodes, with_neurons
 from keras_ratesnn.gradients.ottt import OTTT

@@ -18,15 +18,9 @@ from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import PlannedCall, last_uses
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients._windows_of_calls import SizesOf, windows_of_calls
-from keras_ratesnn.gradients.handlers import (
-    Context,
-    ConversionHandler,
-    Handler,
-    NeuronHandler,
-    State,
-    Time,
-    handler_class,
-)
+from keras_ratesnn.gradients.handlers import Context, Handler, NeuronHandler, handler_class
+from keras_ratesnn.gradients.handlers.conversion import ConversionHandler
+from keras_ratesnn.gradients.handlers.handler import State, Time
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.time import loops
 from keras_ratesnn.gradients.time.windows import Windows, with_step

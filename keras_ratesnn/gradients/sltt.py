@@ -7,7 +7,7 @@ from keras import ops, random
 
 from keras_ratesnn._core import backend, checks, registry
 from keras_ratesnn._core.annotations import Config, Structure
-from keras_ratesnn.gradients.handlers import stopped
+from keras_ratesnn.gradients.handlers.handler import stopped
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Network, in_time, plain, plain_nodes
 from keras_ratesnn.gradients.recomputation import recomputed

@@ -32,43 +32,43 @@ _ACTIVATIONS = {
 def table() -> dict[type, LayerKind]:
     """Dict of the classes of Keras' own layers to their `LayerKind`; made once Keras is needed."""
     layers = keras.layers
-    weighted = LayerKind(affine=True, function_of_tensors=True)
-    free = LayerKind(affine=True, parameter_free=True, function_of_tensors=True)
-    on_images = dataclasses.replace(weighted, any_layout=True)
-    depthwise: dict[str, Any] = {
+    affine = functools.partial(LayerKind, affine=True, function_of_tensors=True)
+    free = affine(parameter_free=True)
+    synapses_of_convolution: Any = {
         "multiply_adds": synapses.convolution_multiply_adds,
         "fan_out": synapses.convolution_fan_out,
-        "output_factors": _of_depthwise,
     }
-    convolution: dict[str, Any] = {**depthwise, "output_factors": _of_last_axis}
-    transposed: dict[str, Any] = {
-        "multiply_adds": synapses.transposed_multiply_adds,
-        "fan_out": synapses.transposed_fan_out,
-        "output_factors": _of_transposed,
-    }
-    separable: dict[str, Any] = {"multiply_adds": synapses.separable_multiply_adds, "output_factors": _of_separable}
+    of_last_axis: Any = {"output_factors": lambda layer: ("kernel", (-1,))}
+    convolution = functools.partial(affine, **synapses_of_convolution, **of_last_axis)
+    # The outputs of an input channel are neighbours.
+    of_neighbours: Any = {"output_factors": lambda layer: ("kernel", tuple(layer.kernel.shape[-2:]))}
+    depthwise = functools.partial(affine, **synapses_of_convolution, **of_neighbours)
+    transposed = affine(
+        multiply_adds=synapses.transposed_multiply_adds,
+        fan_out=synapses.transposed_fan_out,
+        # The last axis of the kernel is that of the inputs.
+        output_factors=lambda layer: ("kernel", (-1, 1)),
+    )
+    of_pointwise: Any = {"output_factors": lambda layer: ("pointwise_kernel", (-1,))}
+    separable = functools.partial(affine, multiply_adds=synapses.separable_multiply_adds, **of_pointwise)
+    largest = LayerKind(function_of_tensors=True, any_layout=True, keeps_order=True)
     by_batch = Normalization(
         normalization.normalize, normalization.normalize_rate, scale_and_shift=normalization.scale_and_shift
     )
     kinds = {
         layers.BatchNormalization: LayerKind(affine=True, normalization=by_batch),
-        layers.Dense: dataclasses.replace(weighted, multiply_adds=synapses.dense_multiply_adds, output_factors=_of_last_axis),
-        layers.EinsumDense: dataclasses.replace(weighted, multiply_adds=synapses.einsum_multiply_adds),
-        layers.Conv1D: dataclasses.replace(weighted, **convolution),
-        layers.Conv2D: dataclasses.replace(on_images, **convolution),
-        layers.Conv3D: dataclasses.replace(on_images, **convolution),
-        layers.DepthwiseConv1D: dataclasses.replace(weighted, **depthwise),
-        layers.DepthwiseConv2D: dataclasses.replace(on_images, **depthwise),
-        layers.Conv1DTranspose: dataclasses.replace(weighted, **transposed),
-        layers.Conv2DTranspose: dataclasses.replace(weighted, **transposed),
-        layers.Conv3DTranspose: dataclasses.replace(weighted, **transposed),
-        layers.SeparableConv1D: dataclasses.replace(weighted, **separable),
-        layers.SeparableConv2D: dataclasses.replace(on_images, **separable),
-        layers.MaxPooling2D: LayerKind(function_of_tensors=True, any_layout=True, keeps_order=True),
-        layers.MaxPooling3D: LayerKind(function_of_tensors=True, any_layout=True, keeps_order=True),
+        layers.Dense: affine(multiply_adds=synapses.dense_multiply_adds, **of_last_axis),
+        layers.EinsumDense: affine(multiply_adds=synapses.einsum_multiply_adds),
+        layers.Conv1D: convolution(),
+        **dict.fromkeys((layers.Conv2D, layers.Conv3D), convolution(any_layout=True)),
+        layers.DepthwiseConv1D: depthwise(),
+        layers.DepthwiseConv2D: depthwise(any_layout=True),
+        **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), transposed),
+        layers.SeparableConv1D: separable(),
+        layers.SeparableConv2D: separable(any_layout=True),
+        **dict.fromkeys((layers.MaxPooling2D, layers.MaxPooling3D), largest),
         layers.Multiply: LayerKind(multilinear=True),
-        layers.AveragePooling2D: dataclasses.replace(free, any_layout=True),
-        layers.AveragePooling3D: dataclasses.replace(free, any_layout=True),
+        **dict.fromkeys((layers.AveragePooling2D, layers.AveragePooling3D), dataclasses.replace(free, any_layout=True)),
     }
     for name in ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"):
         kinds[getattr(layers, name)] = LayerKind(masks=True, moves=True)
@@ -92,24 +92,6 @@ def table() -> dict[type, LayerKind]:
 def fixed_scale(operation: keras.Operation) -> Any:
     """The number or numbers by which an operation without weights multiplies its input; `None` for any other operation."""
     return operation.scale if isinstance(operation, keras.layers.Rescaling) else None
-
-
-def _of_last_axis(layer: Any) -> tuple[str, tuple[int, ...]]:
-    return "kernel", (-1,)
-
-
-def _of_depthwise(layer: Any) -> tuple[str, tuple[int, ...]]:
-    """The outputs of an input channel are neighbours."""
-    return "kernel", tuple(layer.kernel.shape[-2:])
-
-
-def _of_transposed(layer: Any) -> tuple[str, tuple[int, ...]]:
-    """The last axis of the kernel is that of the inputs."""
-    return "kernel", (-1, 1)
-
-
-def _of_separable(layer: Any) -> tuple[str, tuple[int, ...]]:
-    return "pointwise_kernel", (-1,)
 
 
 def kind_of_node(operation_class: type) -> LayerKind | None:

@@ -1,39 +1,11 @@
 """Translates names of other libraries, and of other neurons: those of arguments, attributes and classes."""
 
-import inspect
-import numbers
+import functools
 from typing import Any
 
 import keras
 
-from keras_ratesnn._core.annotations import Config
-
-
-def refuse_other_names(neuron: str, arguments: Config) -> None:
-    """Raises TypeError if a neuron gets an argument name of another library or neuron, and says what to use.
-
-    Args:
-        neuron: String, the name of the class.
-        arguments: Dict, the unknown keyword arguments.
-    """
-    for name, value in arguments.items():
-        remedy = _remedy(name, value)
-        if remedy:
-            raise TypeError(f"{neuron} has no argument `{name}`. Received: {name}={value!r}. {remedy}")
-
-
-class RefusesOtherNames:
-    """A mixin of layers: they have no attributes with the names that `refuse_other_names` knows, unless a class has its own.
-
-    A constructor of a user's may give its layer any attributes.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        remedy, kind = _remedy(name, value), type(self)
-        of_library = kind.__init__.__module__.startswith(_LAYERS)
-        if remedy and of_library and not hasattr(kind, name) and name not in inspect.signature(kind.__init__).parameters:
-            raise AttributeError(f"{kind.__name__} has no attribute `{name}`. Received: {name}={value!r}. {remedy}")
-        super().__setattr__(name, value)
+from keras_ratesnn._core import other_names
 
 
 def advice_on_class(name: str, choices: list[str]) -> str:
@@ -52,22 +24,6 @@ def advice_on_reset(value: Any) -> str:
         "none": "Neurons without a reset are layers such as LeakyReadout, which do not spike either.",
     }.get(value if isinstance(value, str) else "", "")
 
-
-def _remedy(name, value):
-    for names, text in _REMEDIES.items():
-        if name in names:
-            return text.format(value=value, example=_decay_of(value))
-    return ""
-
-
-def _decay_of(time_constant: Any) -> str:
-    number = isinstance(time_constant, numbers.Real) and not isinstance(time_constant, bool)
-    if not number or time_constant < 1:
-        return ""
-    return f": here decay={round(1 - 1 / time_constant, 6)}"
-
-
-_LAYERS = "keras_ratesnn.layers."
 
 _CLASSES = {
     "Leaky": "LIF(decay=beta, reset_delay=True)",
@@ -157,3 +113,8 @@ _REMEDIES = {
     ),
 }
 """What to use instead, by names that mean the same."""
+
+OTHER_NAMES = {name: remedy for names, remedy in _REMEDIES.items() for name in names}
+
+refuse_other_names = functools.partial(other_names.refuse_other_names, OTHER_NAMES)
+"""Raises TypeError if a neuron, the name of whose class is given, gets an argument name of another library or neuron."""

@@ -63,33 +63,25 @@ def hard_reset(membrane: Tensor, spikes: Tensor, v_reset: float) -> Tensor:
 
 def soft_reset_derivative(surrogate_derivative: Tensor, threshold: float | Tensor, detach_reset: bool) -> float | Tensor:
     """∂v⁺_t/∂v_t of the soft reset: 1 if the reset is detached, else 1 − θ h(v_t − θ)."""
-    if detach_reset:
-        return 1.0
-    return 1.0 - threshold * surrogate_derivative
+    return 1.0 if detach_reset else 1.0 - threshold * surrogate_derivative
 
 
 def hard_reset_derivative(
     membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor, v_reset: float, detach_reset: bool
 ) -> float | Tensor:
     """∂v⁺_t/∂v_t of the hard reset: 1 − s_t if it is detached, else (1 − s_t) + (v_reset − v_t) h(v_t − θ)."""
-    if detach_reset:
-        return 1.0 - spikes
-    return (1.0 - spikes) + (v_reset - membrane) * surrogate_derivative
+    return 1.0 - spikes if detach_reset else (1.0 - spikes) + (v_reset - membrane) * surrogate_derivative
 
 
 def soft_reset_threshold_derivative(
     spikes: Tensor, surrogate_derivative: Tensor, threshold: float | Tensor, detach_reset: bool
 ) -> float | Tensor:
     """∂v⁺_t/∂θ of the soft reset at fixed v_t: −s_t, and + θ h(v_t − θ) if the reset is not detached."""
-    if detach_reset:
-        return -spikes
-    return threshold * surrogate_derivative - spikes
+    return -spikes if detach_reset else threshold * surrogate_derivative - spikes
 
 
 def hard_reset_threshold_derivative(
     membrane: Tensor, surrogate_derivative: Tensor, v_reset: float, detach_reset: bool
 ) -> float | Tensor:
     """∂v⁺_t/∂θ of the hard reset at fixed v_t: 0 if the reset is detached, else (v_t − v_reset) h(v_t − θ)."""
-    if detach_reset:
-        return 0.0
-    return (membrane - v_reset) * surrogate_derivative
+    return 0.0 if detach_reset else (membrane - v_reset) * surrogate_derivative

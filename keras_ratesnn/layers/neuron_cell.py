@@ -263,3 +263,38 @@ class NeuronCell(keras.layers.Layer):
         if "surrogate" in arguments:
             arguments["surrogate"] = registry.serialize(self.surrogate)
         return {**super().get_config(), **arguments}
+
+
+class WrappingCell(NeuronCell):
+    """Base class of cells whose neurons are those of another cell.
+
+    Args:
+        cell: A `NeuronCell`, or its config.
+        **kwargs: As in `NeuronCell`.
+    """
+
+    fixed_arguments: tuple[str, ...] = ("cell",)
+    fuses = False
+    threshold = parameters.Parameter()
+
+    def __init__(self, cell: NeuronCell | Config, **kwargs: Any) -> None:
+        inner: NeuronCell = keras.saving.deserialize_keras_object(cell) if isinstance(cell, dict) else cell
+        # Cells whose derivative is no surrogate have none.
+        super().__init__(inner.threshold, surrogate=getattr(inner, "surrogate", "sigmoid"), **kwargs)
+        self.cell: NeuronCell = inner
+        self.levels = inner.levels
+
+    def build(self, input_shape: Shape) -> None:
+        if not self.cell.built:
+            self.cell.build(input_shape)
+
+    def independent_cell(self) -> NeuronCell:
+        return self.cell
+
+    @property
+    def spike_size(self) -> float:
+        return self.cell.spike_size
+
+    def get_config(self) -> Config:
+        config = keras.layers.Layer.get_config(self)
+        return {**config, **{name: keras.saving.serialize_keras_object(getattr(self, name)) for name in self.fixed_arguments}}

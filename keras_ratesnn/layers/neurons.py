@@ -8,9 +8,10 @@ from keras import ops
 
 from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
+from keras_ratesnn._core.other_names import RefusesOtherNames
 from keras_ratesnn.layer_kinds import NEURON, LayerKind
 from keras_ratesnn.layers._arguments import arguments_of, from_cell, set_in_cell
-from keras_ratesnn.layers._other_names import RefusesOtherNames
+from keras_ratesnn.layers._other_names import OTHER_NAMES
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell, without_ignored_reset
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.parameters import Parameter
@@ -88,6 +89,8 @@ class Neuron(keras.layers.Layer):
 
 class NeuronWithArguments(RefusesOtherNames, Neuron):
     """Base class of layers that have the arguments of their cell, see `arguments_of`: as attributes, and in their config."""
+
+    other_names = OTHER_NAMES
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -149,7 +149,7 @@ class MaskedPSNCell(PSNCell):
         return {"inputs": [before for _ in range(self.order - 1)], "step": ops.zeros((), "int32")}
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
-        inputs = ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
+        inputs = time_axis.widen(inputs)
         steps, t = ops.arange(self.timesteps, dtype="int32"), state["step"]
 
         def chosen(tensor, step):
@@ -200,7 +200,6 @@ class SlidingPSNCell(ParallelCell):
         return ops.unstack(ops.cast(self.weight, dtype), self.order)[::-1]
 
     def over_time(self, inputs: Tensor) -> Tensor:
-        inputs = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
         return self._weighted(self._by_lag(inputs))
 
     def _weighted(self, latest_first):
@@ -214,16 +213,14 @@ class SlidingPSNCell(ParallelCell):
     def _by_lag(self, inputs):
         """The inputs of all steps, those one step before, and so on, zeros before the first: a list."""
         timesteps, last = inputs.shape[1], self.order - 1
-        padded = ops.pad(inputs, [[0, 0], [last, 0], *([0, 0] for _ in inputs.shape[2:])])
+        padded = ops.pad(time_axis.widen(inputs), [[0, 0], [last, 0], *([0, 0] for _ in inputs.shape[2:])])
         return [padded[:, last - lag : last - lag + timesteps] for lag in range(self.order)]
 
     def over_time_derivatives(self, inputs: Tensor) -> list[Any]:
-        inputs = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
         return [*(self._by_lag(inputs) if self.weight.trainable else []), *([1.0] if self.bias.trainable else [])]
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
-        inputs = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
-        queue = [inputs, *state]
+        queue = [time_axis.widen(inputs), *state]
         membrane = self._weighted(queue)
         return membrane, self.fire(membrane), queue[:-1]
 

@@ -23,19 +23,10 @@ _OF_DEPTHWISE: _Axes = {"kernel": (-2, -1)}
 _OF_TRANSPOSED: _Axes = {"kernel": (-2,)}
 _OF_SEPARABLE: _Axes = {"depthwise_kernel": (-2, -1), "pointwise_kernel": (-1,)}
 _OF_CHANNELS: dict[type, _Axes] = {
-    layers.Dense: _LAST,
-    layers.Conv1D: _LAST,
-    layers.Conv2D: _LAST,
-    layers.Conv3D: _LAST,
-    layers.DepthwiseConv1D: _OF_DEPTHWISE,
-    layers.DepthwiseConv2D: _OF_DEPTHWISE,
-    layers.Conv1DTranspose: _OF_TRANSPOSED,
-    layers.Conv2DTranspose: _OF_TRANSPOSED,
-    layers.Conv3DTranspose: _OF_TRANSPOSED,
-    layers.SeparableConv1D: _OF_SEPARABLE,
-    layers.SeparableConv2D: _OF_SEPARABLE,
-    WSConv2D: _LAST,
-    WSDense: _LAST,
+    **dict.fromkeys((layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, WSConv2D, WSDense), _LAST),
+    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), _OF_DEPTHWISE),
+    **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), _OF_TRANSPOSED),
+    **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), _OF_SEPARABLE),
 }
 """The classes that have a quantised class, and the axes of the output channels of their kernels."""
 

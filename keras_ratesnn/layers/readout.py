@@ -7,9 +7,10 @@ from keras import ops
 
 from keras_ratesnn._core import checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, ParameterValue, Shape, Structure, Tensor
+from keras_ratesnn._core.other_names import RefusesOtherNames
 from keras_ratesnn.layer_kinds import READOUT, LayerKind
 from keras_ratesnn.layers import dynamics, parameters
-from keras_ratesnn.layers._other_names import RefusesOtherNames, refuse_other_names
+from keras_ratesnn.layers._other_names import OTHER_NAMES, refuse_other_names
 from keras_ratesnn.layers.cells import DECAY_ADVICE
 from keras_ratesnn.layers.parameters import LOGIT, Parameter
 
@@ -78,6 +79,7 @@ class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
     """
 
     layer_kind = LayerKind(role=READOUT)
+    other_names = OTHER_NAMES
     decay = Parameter(LOGIT, at_least=0, at_most=1, advice=DECAY_ADVICE)
     synaptic_decay = Parameter(LOGIT, at_least=0, below=1, advice=DECAY_ADVICE)
 

@@ -8,13 +8,12 @@ from keras import ops
 from keras_ratesnn._core import checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import kind_of
-from keras_ratesnn.layers.neuron_cell import NeuronCell
+from keras_ratesnn.layers.neuron_cell import NeuronCell, WrappingCell
 from keras_ratesnn.layers.neurons import Neuron
-from keras_ratesnn.layers.parameters import Parameter
 
 
 @registry.register
-class RecurrentCell(NeuronCell):
+class RecurrentCell(WrappingCell):
     """One time step of recurrent neurons: those of a cell, to whose input a synapse adds the spikes of the previous step.
 
     Args:
@@ -31,22 +30,16 @@ class RecurrentCell(NeuronCell):
     """
 
     fixed_arguments = ("cell", "synapse")
-    fuses = False
     feeds_back = True
-    threshold = Parameter()
 
     def __init__(self, cell: NeuronCell | Config, synapse: keras.layers.Layer | Config, **kwargs: Any) -> None:
-        inner: NeuronCell = _deserialized(cell)
-        # Cells whose derivative is no surrogate have none.
-        super().__init__(inner.threshold, surrogate=getattr(inner, "surrogate", "sigmoid"), **kwargs)
-        self.cell: NeuronCell = inner
-        self.levels = inner.levels
+        super().__init__(cell, **kwargs)
         self.synapse: keras.layers.Layer = _deserialized(synapse)
 
     def build(self, input_shape: Shape) -> None:
-        for part in (self.cell, self.synapse):
-            if not part.built:
-                part.build(input_shape)
+        super().build(input_shape)
+        if not self.synapse.built:
+            self.synapse.build(input_shape)
         shape = tuple(self.synapse.compute_output_shape(input_shape))
         if shape[1:] != tuple(input_shape)[1:]:
             raise ValueError(
@@ -54,13 +47,6 @@ class RecurrentCell(NeuronCell):
                 f"{self.synapse.name!r} of type {type(self.synapse).__name__}, which returns {shape[1:]}. Give it as many "
                 "units or filters as there are channels of neurons."
             )
-
-    def independent_cell(self) -> NeuronCell:
-        return self.cell
-
-    @property
-    def spike_size(self) -> float:
-        return self.cell.spike_size
 
     @property
     def feedback(self) -> keras.layers.Layer:
@@ -83,10 +69,6 @@ class RecurrentCell(NeuronCell):
 
     def after_steps(self, state: Structure) -> None:
         self.cell.after_steps(state["cell"])
-
-    def get_config(self) -> Config:
-        config = keras.layers.Layer.get_config(self)
-        return {**config, **{name: keras.saving.serialize_keras_object(getattr(self, name)) for name in self.fixed_arguments}}
 
 
 @registry.register

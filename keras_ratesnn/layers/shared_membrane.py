@@ -1,18 +1,14 @@
 """Neurons whose membranes pass from one sample of a batch to the next, as they do in a published program."""
 
-from typing import Any
-
-import keras
 from keras import ops
 
 from keras_ratesnn._core import registry, time_axis, tree
-from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
-from keras_ratesnn.layers.neuron_cell import NeuronCell
-from keras_ratesnn.layers.parameters import Parameter
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn.layers.neuron_cell import WrappingCell
 
 
 @registry.register
-class SharedMembraneCell(NeuronCell):
+class SharedMembraneCell(WrappingCell):
     """One time step of neurons that take the samples of a batch for time steps.
 
     The first sample starts with the state that the last one left in the step before, and each other one with the state that
@@ -25,27 +21,7 @@ class SharedMembraneCell(NeuronCell):
     Source: the last neurons of self-attention in the program of Zhou et al., "QKFormer", NeurIPS 2024.
     """
 
-    fixed_arguments = ("cell",)
-    fuses = False
     couples_samples = True
-    threshold = Parameter()
-
-    def __init__(self, cell: NeuronCell | Config, **kwargs: Any) -> None:
-        inner: NeuronCell = keras.saving.deserialize_keras_object(cell) if isinstance(cell, dict) else cell
-        super().__init__(inner.threshold, **kwargs)
-        self.cell: NeuronCell = inner
-        self.levels = inner.levels
-
-    def build(self, input_shape: Shape) -> None:
-        if not self.cell.built:
-            self.cell.build(input_shape)
-
-    def independent_cell(self) -> NeuronCell:
-        return self.cell
-
-    @property
-    def spike_size(self) -> float:
-        return self.cell.spike_size
 
     def initial_state(self, inputs: Tensor) -> Structure:
         return self.cell.initial_state(inputs)
@@ -58,11 +34,8 @@ class SharedMembraneCell(NeuronCell):
             found = [leaf[0] for leaf in (membrane, spikes, *tree.flatten(after))]
             return found, found
 
-        currents = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
+        currents = time_axis.widen(inputs)
         nothing = ops.zeros_like(currents[0])
         last = [leaf[-1] for leaf in tree.flatten(state)]
         _, (membrane, spikes, *after) = ops.scan(next_sample, [nothing, nothing, *last], currents)
         return membrane, spikes, tree.filled(state, after)
-
-    def get_config(self) -> Config:
-        return {**keras.layers.Layer.get_config(self), "cell": keras.saving.serialize_keras_object(self.cell)}

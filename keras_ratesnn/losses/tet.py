@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import checks, keras_internals, registry
+from keras_ratesnn._core import checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Tensor
 
 _DEFAULT_REDUCTION = "sum_over_batch_size"
@@ -145,6 +145,4 @@ def _weights(losses: Tensor, counts: Tensor) -> Tensor:
             f"{len(counts.shape) + 1} axes, and losses of a step with {len(losses.shape)}. Leave out the mask, or pass "
             "sample_weight."
         )
-    return ops.broadcast_to(
-        ops.reshape(counts, (*ops.shape(counts), *[1] * (len(losses.shape) - len(counts.shape)))), ops.shape(losses)
-    )
+    return ops.broadcast_to(time_axis.as_rows(counts, losses), ops.shape(losses))

@@ -73,7 +73,7 @@ class AnytimeAccuracy(keras.metrics.Metric):
         outputs, mask = time_axis.widen(y_pred), keras_internals.mask_of(y_pred)
         counts = ops.ones_like(outputs[..., :1])
         if mask is not None:
-            counts = counts * _like(counts, time_axis.cast(mask, counts.dtype))
+            counts = counts * time_axis.as_rows(time_axis.cast(mask, counts.dtype), counts)
             outputs = ops.where(counts > 0.0, outputs, 0.0)
         sums, counts = ops.cumsum(outputs, axis=1), ops.maximum(ops.cumsum(counts, axis=1), 1.0)
         for t, mean in enumerate(self._means):
@@ -102,11 +102,4 @@ def _where_seen(mask, sample_weight, dtype):
     if sample_weight is None:
         return seen
     weight = ops.cast(ops.convert_to_tensor(sample_weight), dtype)
-    return _like(weight, seen) * _like(seen, weight)
-
-
-def _like(tensor, weight):
-    """A weight with as many axes as a tensor, the missing ones at the end."""
-    for _ in range(len(tensor.shape) - len(weight.shape)):
-        weight = ops.expand_dims(weight, -1)
-    return weight
+    return time_axis.as_rows(seen, weight) * time_axis.as_rows(weight, seen)

@@ -20,6 +20,17 @@ STEMS = ("auto", "cifar", "imagenet")
 SMALLEST_FOR_IMAGENET_STEM = 96
 
 
+def stem_block(x, filters, stem, neuron, unit, pools=True):
+    """The stem: a 3x3 convolution for small images; a 7x7 convolution and max pooling, a reduction by 4, for large ones.
+
+    `neuron` is a function that returns a new neuron layer, or `None` for a stem without neurons; for `unit` see `Family`.
+    Without `pools` it has no max pooling.
+    """
+    size, strides = (7, 2) if stem == "imagenet" else (3, 1)
+    x = unit(x, filters, size, strides, neuron, name="stem")
+    return PaddedMaxPooling2D(3, strides=2, name="stem_pool")(x) if pools and stem == "imagenet" else x
+
+
 class Family(NamedTuple):
     """What residual networks of a kind have in common.
 
@@ -31,7 +42,7 @@ class Family(NamedTuple):
         neurons_after_stem: Boolean, whether neurons follow the stem. Defaults to `True`.
         put_neurons: Function that builds the neurons of a hidden layer. Defaults to `neurons`.
         after_blocks: Function `(x, neuron)` applied after the last block, or `None`. Defaults to `None`.
-        stem: Function `(x, filters, stem, neuron, unit)`. Defaults to `None`, which stands for `stem_block`.
+        stem: Function `(x, filters, stem, neuron, unit)`. Defaults to `stem_block`.
         stem_reduction: Integer, the factor by which the stem for large images reduces them. Defaults to `4`.
         first_strides: Integer, the strides of the first stage. Defaults to `1`.
         dropout: Float, the fraction of inputs of the last layer that are dropped in training. Defaults to `0.0`.
@@ -44,7 +55,7 @@ class Family(NamedTuple):
     neurons_after_stem: bool = True
     put_neurons: Callable = neurons
     after_blocks: Callable | None = None
-    stem: Callable | None = None
+    stem: Callable = stem_block
     stem_reduction: int = 4
     first_strides: int = 1
     dropout: float = 0.0
@@ -67,8 +78,7 @@ def network(family, depths, input_shape, classes, neuron, width, include_top, st
     classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
     reduction = 2 ** (len(depths) - 1) * family.first_strides
     inputs, stem = input_and_stem(input_shape, family.default, stem, reduction, family.stem_reduction)
-    put_stem = stem_block if family.stem is None else family.stem
-    x = put_stem(inputs, channels[0], stem, neuron if family.neurons_after_stem else None, family.unit)
+    x = family.stem(inputs, channels[0], stem, neuron if family.neurons_after_stem else None, family.unit)
     x = stages(x, functools.partial(family.block, neuron=neuron), depths, channels, family.first_strides)
     x = x if family.after_blocks is None else family.after_blocks(x, neuron)
     if include_top:
@@ -110,16 +120,6 @@ def input_and_stem(input_shape, default, stem, reduction, stem_reduction=4):
 
     image = image_input(input_shape, default, smallest)
     return image, chosen(*sides(image))
-
-
-def stem_block(x, filters, stem, neuron, unit):
-    """The stem: a 3x3 convolution for small images; a 7x7 convolution and max pooling, a reduction by 4, for large ones.
-
-    `neuron` is a function that returns a new neuron layer, or `None` for a stem without neurons; for `unit` see `Family`.
-    """
-    size, strides = (7, 2) if stem == "imagenet" else (3, 1)
-    x = unit(x, filters, size, strides, neuron, name="stem")
-    return PaddedMaxPooling2D(3, strides=2, name="stem_pool")(x) if stem == "imagenet" else x
 
 
 def stages(x, block, depths, channels, first_strides=1):

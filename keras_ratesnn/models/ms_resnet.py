@@ -12,6 +12,7 @@ from keras_ratesnn.models import _residual
 from keras_ratesnn.models._blocks import batch_normalization, conv_bn_neuron, convolution, neurons
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._options import ImageShape, ResidualOptions, builder
+from keras_ratesnn.models.preact_resnet import basic_block
 
 THRESHOLD = float(np.nextafter(np.float32(0.5), np.float32(1)))
 """The smallest float32 above 0.5: neurons spike above 0.5, and not at 0.5."""
@@ -103,25 +104,14 @@ unit = functools.partial(
 last_unit = functools.partial(unit, normalization=functools.partial(batch_normalization, gamma="zeros"))
 """The last convolution of a block, which adds nothing at first."""
 
-
-def block(x, filters, strides, neuron, name, pools=False):
-    """Neurons before each of two 3x3 convolutions, added to the shortcut, which may halve the image by pooling."""
-    y = unit(neurons(x, neuron, f"{name}_neuron1"), filters, 3, strides, None, name=name, number=1)
-    y = last_unit(neurons(y, neuron, f"{name}_neuron2"), filters, 3, 1, None, name=name, number=2)
-    shortcut = pooled_unit if pools else unit
-    return layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, None, shortcut, name)])
+block = functools.partial(basic_block, unit=unit, last_unit=last_unit, shortcut_unit=unit)
+"""Neurons before each of two 3x3 convolutions, the last of which is a `last_unit`."""
 
 
 def pooled_unit(x, filters, size, strides, neuron, name):
     """Average pooling and a convolution instead of one with strides."""
     x = layers.AveragePooling2D(strides, padding="same", name=f"{name}_pool")(x)
     return unit(x, filters, size, 1, neuron, name=name)
-
-
-def stem_block(x, filters, stem, neuron, unit):
-    """One convolution, without pooling."""
-    size, strides = (7, 2) if stem == "imagenet" else (3, 1)
-    return unit(x, filters, size, strides, neuron, name="stem")
 
 
 def deep_stem_block(x, filters, stem, neuron, unit):
@@ -143,8 +133,8 @@ FAMILY = _residual.Family(
     default_neuron=ms_neuron,
     neurons_after_stem=False,
     after_blocks=neurons_after,
-    stem=stem_block,
+    stem=functools.partial(_residual.stem_block, pools=False),
     stem_reduction=2,
     first_strides=2,
 )
-DEEP = FAMILY._replace(block=functools.partial(block, pools=True), stem=deep_stem_block, dropout=0.2)
+DEEP = FAMILY._replace(block=functools.partial(block, shortcut_unit=pooled_unit), stem=deep_stem_block, dropout=0.2)

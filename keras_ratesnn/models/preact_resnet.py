@@ -51,11 +51,11 @@ def PreActResNet34(
     return _residual.network(FAMILY, (3, 4, 6, 3), input_shape, classes, **options)
 
 
-def basic_block(x, filters, strides, neuron, name):
+def basic_block(x, filters, strides, neuron, name, unit=unit, last_unit=unit, shortcut_unit=unit):
     """Neurons before each of two 3x3 convolutions, added to the shortcut; the output of a block is not spikes."""
     y = unit(neurons(x, neuron, f"{name}_neuron1"), filters, 3, strides, None, name=name, number=1)
-    y = unit(neurons(y, neuron, f"{name}_neuron2"), filters, 3, 1, None, name=name, number=2)
-    return layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, None, unit, name)])
+    y = last_unit(neurons(y, neuron, f"{name}_neuron2"), filters, 3, 1, None, name=name, number=2)
+    return layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, None, shortcut_unit, name)])
 
 
 # As in the authors' program, there are no neurons after the stem or before the classifier.

@@ -21,24 +21,16 @@ _LONGEST_LIST = 64
 _DEEPEST = 32
 
 _ARRAY, _SPREAD, _NUMBERS, _TEXT_OR_NUMBERS = "array", "spread", "numbers", "text or numbers"
-_CONVOLUTION = {
-    "weight": _ARRAY,
-    "bias": _ARRAY,
-    "stride": _NUMBERS,
-    "padding": _TEXT_OR_NUMBERS,
-    "dilation": _NUMBERS,
-    "groups": _NUMBERS,
-}
+_SHAPE = {"shape": _NUMBERS}
+_WEIGHTS = dict.fromkeys(("weight", "bias"), _ARRAY)
+_CONVOLUTION = {**_WEIGHTS, **dict.fromkeys(("stride", "dilation", "groups"), _NUMBERS), "padding": _TEXT_OR_NUMBERS}
 _POOLING = dict.fromkeys(("kernel_size", "stride", "padding"), _NUMBERS)
 _KEYS = {
-    "Input": {"shape": _NUMBERS},
-    "Output": {"shape": _NUMBERS},
-    "Affine": {"weight": _ARRAY, "bias": _ARRAY},
+    **dict.fromkeys(("Input", "Output"), _SHAPE),
+    "Affine": _WEIGHTS,
     "Linear": {"weight": _ARRAY},
-    "Conv1d": _CONVOLUTION,
-    "Conv2d": _CONVOLUTION,
-    "AvgPool2d": _POOLING,
-    "SumPool2d": _POOLING,
+    **dict.fromkeys(("Conv1d", "Conv2d"), _CONVOLUTION),
+    **dict.fromkeys(("AvgPool2d", "SumPool2d"), _POOLING),
     "Flatten": {"start_dim": _NUMBERS, "end_dim": _NUMBERS},
     "Scale": {"scale": _SPREAD},
     "IF": dict.fromkeys(("r", "v_threshold", "v_reset"), _SPREAD),

@@ -81,9 +81,7 @@ class LayerMaker:
     def _name(self, node, ending=""):
         """The name of a node as a layer may have it, PyTorch's too."""
         wanted = re.sub(r"\W", "_", node.name, flags=re.ASCII).strip("_")[:64] or "node"
-        name = names.free(wanted + ending, self.names)
-        self.names.add(name)
-        return name
+        return names.take(wanted + ending, self.names)
 
     def _checked(self, node, shape):
         """The shape of a signal that some computer could have."""
@@ -296,14 +294,10 @@ class LayerMaker:
 
 
 _TABLE = {
-    "Input": LayerMaker.hand_on,
-    "Output": LayerMaker.hand_on,
-    "Affine": LayerMaker.dense,
-    "Linear": LayerMaker.dense,
-    "Conv1d": LayerMaker.convolution,
-    "Conv2d": LayerMaker.convolution,
-    "AvgPool2d": LayerMaker.pooling,
-    "SumPool2d": LayerMaker.pooling,
+    **dict.fromkeys(("Input", "Output"), LayerMaker.hand_on),
+    **dict.fromkeys(("Affine", "Linear"), LayerMaker.dense),
+    **dict.fromkeys(("Conv1d", "Conv2d"), LayerMaker.convolution),
+    **dict.fromkeys(("AvgPool2d", "SumPool2d"), LayerMaker.pooling),
     "Flatten": LayerMaker.flatten,
     "Scale": LayerMaker.scale,
     **dict.fromkeys(NODES, LayerMaker.neurons_of),

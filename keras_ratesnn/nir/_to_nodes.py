@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.convolutions import padding_of
 from keras_ratesnn.layer_kinds import ENCODER, NEURON, kind_of
 from keras_ratesnn.layers import LeakyReadout, Recurrent, WSConv2D, WSDense
@@ -77,10 +78,8 @@ def data_format_of(operations):
 
 
 def _is_sum(layer):
-    # `x + y` is a node of keras.ops, whose class is private.
-    kind = type(layer)
-    of_ops = kind.__name__ == "Add" and kind.__module__.startswith("keras.") and not isinstance(layer, layers.Layer)
-    return kind is layers.Add or of_ops
+    # `x + y` is a node of keras.ops.
+    return type(layer) is layers.Add or keras_internals.name_of_node(type(layer)) == "Add"
 
 
 def _why_not(layer):
@@ -294,31 +293,24 @@ def _each(value, axes):
 
 
 _SPATIAL = {
-    layers.Conv1D: _convolution,
-    layers.Conv2D: _convolution,
-    WSConv2D: _convolution,
-    layers.DepthwiseConv1D: _depthwise,
-    layers.DepthwiseConv2D: _depthwise,
+    **dict.fromkeys((layers.Conv1D, layers.Conv2D, WSConv2D), _convolution),
+    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), _depthwise),
     layers.AveragePooling2D: _average_pooling,
     layers.GlobalAveragePooling2D: _global_average_pooling,
-    layers.ZeroPadding1D: _zero_padding,
-    layers.ZeroPadding2D: _zero_padding,
+    **dict.fromkeys((layers.ZeroPadding1D, layers.ZeroPadding2D), _zero_padding),
 }
 _SPATIAL |= {QUANTIZED[layer]: function for layer, function in _SPATIAL.items() if layer in QUANTIZED}
+_ONLY_IN_TRAINING = (
+    *(layers.Identity, layers.ActivityRegularization, layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D),
+    *(layers.GaussianDropout, layers.AlphaDropout, layers.GaussianNoise),
+)
 _TABLE = {
     **_SPATIAL,
     **dict.fromkeys(_neuron_nodes.LAYERS, _neurons),
     LeakyReadout: _readout,
     Recurrent: _recurrent,
-    layers.Dense: _dense,
-    QUANTIZED[layers.Dense]: _dense,
-    WSDense: _dense,
-    QUANTIZED[WSDense]: _dense,
+    **dict.fromkeys((layers.Dense, WSDense, QUANTIZED[layers.Dense], QUANTIZED[WSDense]), _dense),
     layers.Flatten: _flatten,
     layers.Rescaling: _rescaling,
+    **dict.fromkeys(_ONLY_IN_TRAINING, _unchanged),
 }
-for _name in (
-    *("Identity", "ActivityRegularization", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianDropout"),
-    *("AlphaDropout", "GaussianNoise"),
-):
-    _TABLE[getattr(layers, _name)] = _unchanged

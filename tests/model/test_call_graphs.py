@@ -444,11 +444,10 @@ def test_a_compiled_graph_calls_compiled_loops_of_large_layers(gradient, monkeyp
             assert losses[1] == pytest.approx(losses[0], rel=1e-8)
         assert_equal_state(eager, recorded, rtol=1e-7, atol=1e-8)
         (graph,) = recorded._graphs.graphs
-        operations = torch.ops.keras_ratesnn
-        parts = [(graph.forward, operations.time_loop), (graph.backward, operations.time_loop_of_one)]
-        for part, loop in parts if gradient == "bptt" else parts[:1]:
+        time_loop = torch.ops.keras_ratesnn.time_loop.default
+        for part in [graph.forward, graph.backward] if gradient == "bptt" else [graph.forward]:
             assert part.is_compiled
-            assert any(node.target is loop.default for node in part.graph.graph.nodes)
+            assert any(node.target is time_loop for node in part.graph.graph.nodes)
 
 
 @torch.library.custom_op("keras_ratesnn_tests::halves", mutates_args=())
@@ -488,14 +487,14 @@ def test_cpp_runs_graphs_without_operations_of_other_libraries(layer, in_cpp):
     assert chosen == in_cpp
 
 
-def test_a_kernel_with_one_result_is_an_operation_with_one_result():
+def test_a_kernel_with_one_result_is_not_an_operation_with_a_list_of_one():
     x = torch.ones(3)
     with recording():
         kernels = [torch_fusion._compile(function, [x]) for function in (lambda x: [2 * x], lambda x: [2 * x, x + 1])]
         graph = make_fx(lambda x: [kernel(x) for kernel in kernels], tracing_mode="fake")(x).graph
         results = [tensor.tolist() for kernel in kernels for tensor in kernel(x)]
-    own = [node.target for node in graph.nodes if getattr(node.target, "namespace", None) == "keras_ratesnn"]
-    assert own == [torch.ops.keras_ratesnn.kernel_of_one.default, torch.ops.keras_ratesnn.kernel.default]
+    own = [node for node in graph.nodes if node.target is torch.ops.keras_ratesnn.kernel.default]
+    assert [len(node.meta["val"]) for node in own] == [2, 2]
     assert results == [[2.0] * 3] * 3
 
 

@@ -295,7 +295,7 @@ def test_only_the_functions_of_the_latest_settings_are_kept(monkeypatch):
     monkeypatch.setattr(compiled_functions, "FUNCTIONS_KEPT", 2)
     monkeypatch.setattr(keras_internals, "make_function", lambda *_: object())
     model = standing_still()
-    function = compiled_functions.CompiledFunction(model, "test", model._settings)
+    function = compiled_functions.CompiledFunction(model, "test")
     made = {key: function._function(key) for key in "aba"}
     assert function._function("b") is made["b"]
     assert function._function("a") is made["a"]

@@ -13,13 +13,14 @@ class OfTensors:
         is_tensor: Function that tells tensors from numbers.
 
     Attributes:
+        structure: After a call of `flat`, its outputs with `None` in the place of tensors.
         is_closed: Boolean, whether each call did nothing else: it read and assigned no other variables, assigned no weights and
             added no losses.
     """
 
     def __init__(self, function, cell, arguments, is_tensor):
         self._function, self._weights, self._arguments, self._is_tensor = function, cell.weights, arguments, is_tensor
-        self.is_closed = True
+        self.structure, self.is_closed = None, True
 
     def __call__(self, *tensors):
         remaining = iter(tensors)
@@ -29,6 +30,12 @@ class OfTensors:
             outputs = self._function(*inside)
         self.is_closed = self.is_closed and scope.is_closed
         return outputs
+
+    def flat(self, *tensors):
+        """The tensors among the outputs. Numbers are the same at every call."""
+        outputs = self(*tensors)
+        self.structure = tree.map_leaves(lambda leaf: None if self._is_tensor(leaf) else leaf, outputs)
+        return [leaf for leaf in tree.flatten(outputs) if self._is_tensor(leaf)]
 
 
 def description(arguments, is_tensor):

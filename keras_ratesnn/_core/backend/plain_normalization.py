@@ -10,7 +10,7 @@ from keras_ratesnn._core import time_axis
 def normalize(replicas, inputs, axis, gamma, beta, epsilon, weights=None):
     """Normalises a batch with its own statistics, given the backend's replicas; see `base`."""
     # Statistics overflow in half precision.
-    inputs = ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
+    inputs = time_axis.widen(inputs)
     mean, variance = _statistics(replicas, inputs, axis, weights)
     outputs = _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
     return outputs, *(ops.stop_gradient(ops.reshape(statistic, (-1,))) for statistic in (mean, variance))

@@ -6,6 +6,7 @@ import threading
 
 from keras import ops
 
+from keras_ratesnn._core.contexts import replaced
 from keras_ratesnn._core.keras_internals.imported import get_stateless_scope
 from keras_ratesnn._core.keras_internals.layers import with_sublayers
 from keras_ratesnn._core.keras_internals.losses import with_owners
@@ -98,8 +99,5 @@ def torch_generators_from(generator_of, run):
         return run(function, args, kwargs)
 
     torch = random.torch
-    random.torch, random.torch_seed_generator = Torch(), generator
-    try:
+    with replaced(random, "torch", Torch()), replaced(random, "torch_seed_generator", generator):
         yield
-    finally:
-        random.torch, random.torch_seed_generator = torch, original

@@ -117,7 +117,7 @@ class SlotSum(_OfSlots):
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Structure]:
         # In half precision a sum of rounded sums would differ more from the product with the integer.
-        sums = ops.sum(ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype)), axis=1, keepdims=True)
+        sums = ops.sum(time_axis.widen(inputs), axis=1, keepdims=True)
         return ops.repeat(ops.cast(sums, inputs.dtype), self.slots, axis=1), state
 
     def over_time(self, inputs: Tensor) -> Tensor:

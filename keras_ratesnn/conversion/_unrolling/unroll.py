@@ -314,9 +314,7 @@ class _UnrollingRule:
 
     def _unique(self, name):
         """A name that no other layer has."""
-        name = names.free(name, self.names)
-        self.names.add(name)
-        return name
+        return names.take(name, self.names)
 
     def _refused(self, call, reason):
         operation = call.operation

@@ -2,12 +2,10 @@
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._graph import PlannedCall
-from keras_ratesnn.gradients.handlers.conversion import ConversionHandler
 from keras_ratesnn.gradients.handlers.eligibility import EligibilityHandler
 from keras_ratesnn.gradients.handlers.encoder import EncoderHandler
 from keras_ratesnn.gradients.handlers.feedback import FeedbackHandler
-from keras_ratesnn.gradients.handlers.handler import Context, Handler, State, Time, graft, stopped
-from keras_ratesnn.gradients.handlers.looped import LoopedHandler
+from keras_ratesnn.gradients.handlers.handler import Context, Handler
 from keras_ratesnn.gradients.handlers.mask import MaskHandler
 from keras_ratesnn.gradients.handlers.mixing import MixingHandler
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler
@@ -50,26 +48,3 @@ def _of_recorded(cell):
     if cell.in_parallel and has_written_derivative(cell, "over_time_derivatives"):
         return PartialSumsHandler
     return EligibilityHandler
-
-
-__all__ = [
-    "Context",
-    "ConversionHandler",
-    "EligibilityHandler",
-    "EncoderHandler",
-    "Handler",
-    "LoopedHandler",
-    "MaskHandler",
-    "MixingHandler",
-    "NeuronHandler",
-    "NormalizationHandler",
-    "OperationHandler",
-    "RandomHandler",
-    "ReadoutHandler",
-    "State",
-    "Time",
-    "TimeMeanHandler",
-    "graft",
-    "handler_class",
-    "stopped",
-]

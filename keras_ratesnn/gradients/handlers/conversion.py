@@ -28,7 +28,7 @@ class ConversionHandler(OperationHandler):
         self.before = before
 
     def step(self, state, inputs, t):
-        return self.after(state or State(), inputs, {}, inputs, None, t)
+        return self.after(state or State(), inputs, t, inputs=inputs)
 
     def _needs_mean(self, inputs):
         # Means of whole windows have the exact value.

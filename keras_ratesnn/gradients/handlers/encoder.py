@@ -11,13 +11,10 @@ class EncoderHandler(OperationHandler):
     is_static_if_inputs_are = False
 
     def step(self, state, inputs, t):
-        return self._after(state or State(), [self._spikes(inputs, t)], t)
+        return self.after(state or State(), [self._spikes(inputs, t)], t)
 
     def all_steps(self, state, inputs):
-        return self._after(State(), [joined([self._spikes(inputs, t) for t in range(self.context.windows.timesteps)])], None)
-
-    def _after(self, state, outputs, t):
-        return self.after(state, [], {}, outputs, None, t)
+        return self.after(State(), [joined([self._spikes(inputs, t) for t in range(self.context.windows.timesteps)])], None)
 
     def _spikes(self, inputs, t):
         self._only_input(inputs)

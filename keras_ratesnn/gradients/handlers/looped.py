@@ -1,7 +1,6 @@
 """Handlers with a state of their own, which loops over time run: neurons, layers that mix time steps, readouts, traces."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -105,15 +104,21 @@ class LoopedHandler(Handler):
         return state, [keras_internals.put_mask(output, keras_internals.mask_of(first)) for output in outputs]
 
 
+class SteppedState(NamedTuple):
+    """What a layer with steps of its own carries from step to step, and what an `OperationHandler` keeps."""
+
+    carried: Any = ()
+    loss: Any = ()
+    totals: Any = ()
+    masks: Any = ()
+
+
 class SteppedHandler(LoopedHandler):
-    """A layer with steps of its own, `initial_state` and `step`. What it carries from step to step is `carried` in the state.
+    """A layer with steps of its own, `initial_state` and `step`.
 
     Attributes:
-        kept: The class of the state.
         layer: What is run over time.
     """
-
-    kept: Callable[..., Any]
 
     def __init__(self, call: PlannedCall, context: Context) -> None:
         super().__init__(call, context)
@@ -124,19 +129,19 @@ class SteppedHandler(LoopedHandler):
         return self.layer.variables
 
     def start(self, inputs: list[Tensor]) -> State:
-        return self.kept(self.layer.initial_state(self._only_input(inputs)))
+        return SteppedState(self.layer.initial_state(self._only_input(inputs)))
 
     def advance(self, state: State, inputs: list[Tensor], phase: Any) -> tuple[State, list[Tensor]]:
         outputs, after = self.layer.step(inputs[0], state.carried)
         # A loop carries tensors of one dtype, that of the initial state.
         after = tree.map_leaves(lambda new, old: time_axis.cast(new, old.dtype), after, state.carried)
-        return self.kept(after), [time_axis.cast(outputs, self.dtype)]
+        return SteppedState(after), [time_axis.cast(outputs, self.dtype)]
 
     def carried(self, state: State) -> Structure:
         return state.carried
 
     def resumed(self, carried: Structure) -> State:
-        return self.kept(carried)
+        return SteppedState(carried)
 
     def finish(self, state: State) -> State:
         return state._replace(carried=())

@@ -1,26 +1,13 @@
 """Layers that mix time steps, such as delays: all steps at once, or a queue of earlier inputs as the state."""
 
-from typing import Any, NamedTuple
-
 from keras_ratesnn._core import keras_internals, time_axis
-from keras_ratesnn.gradients.handlers.looped import SteppedHandler
+from keras_ratesnn.gradients.handlers.looped import SteppedHandler, SteppedState
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 from keras_ratesnn.gradients.time import loops
 
 
-class State(NamedTuple):
-    """What the layer carries from step to step, and what an `Operation` keeps."""
-
-    carried: Any = ()
-    loss: Any = ()
-    totals: Any = ()
-    masks: Any = ()
-
-
 class MixingHandler(SteppedHandler, OperationHandler):
     """A layer that mixes time steps; on rates it is given the rate of its window at each step."""
-
-    kept = State
 
     def __init__(self, call, context):
         super().__init__(call, context)
@@ -30,7 +17,7 @@ class MixingHandler(SteppedHandler, OperationHandler):
 
     def step(self, state, inputs, t):
         x = self._only_input(inputs)
-        after, (outputs,) = loops.step(self, State(state.carried), [self._only_valid_places(x, t)], t, None)
+        after, (outputs,) = loops.step(self, SteppedState(state.carried), [self._only_valid_places(x, t)], t, None)
         return self._after(state._replace(carried=after.carried), x, outputs, t)
 
     def all_steps(self, state, inputs):
@@ -45,11 +32,10 @@ class MixingHandler(SteppedHandler, OperationHandler):
             outputs = time_axis.fold(self.layer.over_time(time_axis.unfold(valid, timesteps)))
         else:
             _, (outputs,) = loops.all_steps(self, (), [valid], [False], None)
-        return self._after(State(), x, time_axis.cast(outputs, self.dtype), None)
+        return self._after(SteppedState(), x, time_axis.cast(outputs, self.dtype), None)
 
     def _after(self, state, x, outputs, t):
-        outputs = keras_internals.put_mask(outputs, keras_internals.mask_of(x))
-        return self.after(state, [], {}, [outputs], None, t)
+        return self.after(state, [keras_internals.put_mask(outputs, keras_internals.mask_of(x))], t)
 
     def _needs_mean(self, inputs):
         return True

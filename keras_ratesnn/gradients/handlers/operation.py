@@ -42,7 +42,7 @@ class OperationHandler(Handler):
     def step(self, state, inputs, t):
         masks = self._masks_in_time(inputs)
         outputs, loss = self.outputs_and_loss(inputs, t)
-        return self.after(state or State(), inputs, masks, outputs, loss, t)
+        return self.after(state or State(), outputs, t, loss, inputs, masks)
 
     def outputs_and_loss(self, inputs: list[Tensor], t: Time) -> tuple[list[Tensor], Tensor | None]:
         """`(outputs, loss)` of a step, or of all steps for `None`, before `after`."""
@@ -72,11 +72,11 @@ class OperationHandler(Handler):
     def after(
         self,
         state: Any,
-        inputs: list[Tensor],
-        masks: dict[str, Tensor],
         outputs: list[Tensor],
-        loss: Tensor | None,
         t: Time,
+        loss: Tensor | None = None,
+        inputs: Sequence[Tensor] = (),
+        masks: Any = (),
     ) -> tuple[Any, list[Tensor]]:
         """`(state, outputs)` after a step, or all steps for `None`, with these outputs and this loss."""
         if not self.context.records:
@@ -197,16 +197,16 @@ class OperationHandler(Handler):
     def _on_steps(self, state, inputs):
         """`(outputs, loss)` of the operation on the rates of all steps."""
         if self.takes_time:
-            return self._step_by_step(state, inputs)
+            return self._step_by_step(inputs, lambda t: self.on_rates(state))
         with self.on_rates(state):
             return self.apply(self.rows(inputs))
 
-    def _step_by_step(self, state, inputs):
-        """`_on_steps`, by a call for each step."""
+    def _step_by_step(self, inputs, around):
+        """`(outputs, loss)` of all steps, by a call for each, in the context `around(t)`."""
         timesteps, loss, outputs = self.context.windows.timesteps, None, []
         for t in range(timesteps):
-            with self.on_rates(state):
+            with around(t):
                 at_step, added = self.apply(self._inputs_at(t, inputs), t)
-            loss = plus(loss, None if added is None else added / timesteps)
+            loss = plus(loss, None if added is None else self._of_chosen(added, t) / timesteps)
             outputs.append(at_step)
         return list(map(joined, zip(*outputs, strict=True))), loss

@@ -9,7 +9,7 @@ from keras import ops
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn.gradients.handlers.handler import joined, plus
+from keras_ratesnn.gradients.handlers.handler import plus
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 
 
@@ -33,20 +33,15 @@ class RandomHandler(OperationHandler):
         masks = self._masks_in_time(inputs)
         with self._drawing(state, again=not (isinstance(t, int) and t == 0)):
             outputs, loss = self.apply(inputs, t)
-        return self.after(state, inputs, masks, outputs, self._of_chosen(loss, t), t)
+        return self.after(state, outputs, t, self._of_chosen(loss, t), inputs, masks)
 
     def again(self, state):
         return State(state.seeds, state.noise)
 
     def all_steps(self, state, inputs):
-        state, loss, outputs = self.start(inputs), None, []
-        for t in range(self.context.windows.timesteps):
-            with self._drawing(state, again=t > 0):
-                of_step, added = self.apply(self._inputs_at(t, inputs), t)
-            outputs.append(of_step)
-            loss = plus(loss, None if added is None else self._of_chosen(added, t) / self.context.windows.timesteps)
-        rows = self.rows(inputs)
-        return self.after(state, rows, self._masks_in_time(rows), list(map(joined, zip(*outputs, strict=True))), loss, None)
+        state, rows = self.start(inputs), self.rows(inputs)
+        outputs, loss = self._step_by_step(inputs, lambda t: self._drawing(state, again=t > 0))
+        return self.after(state, outputs, None, loss, rows, self._masks_in_time(rows))
 
     def rates(self, state, inputs):
         of_steps = self.takes_time or state.masks or self._has_steps(inputs)
@@ -55,7 +50,7 @@ class RandomHandler(OperationHandler):
         return rates, plus(loss, self.regularization_of_rates(rates))
 
     def _on_steps(self, state, inputs):
-        return self._step_by_step(state, inputs)
+        return self._step_by_step(inputs, lambda t: self.on_rates(state))
 
     @contextlib.contextmanager
     def on_rates(self, state: Any, seeds: Sequence[Tensor] = ()) -> Iterator[None]:

@@ -1,25 +1,14 @@
 """Membranes that never spike: their values at each step."""
 
-from typing import Any, NamedTuple
-
 from keras_ratesnn.gradients.handlers.handler import plus
-from keras_ratesnn.gradients.handlers.looped import SteppedHandler
-
-
-class State(NamedTuple):
-    """What a readout carries from step to step, and the activity regularisation of the steps so far."""
-
-    carried: Any = ()
-    loss: Any = ()
+from keras_ratesnn.gradients.handlers.looped import SteppedHandler, SteppedState
 
 
 class ReadoutHandler(SteppedHandler):
     """The membranes of a readout at each step, exactly differentiated; one value over time is made of them afterwards."""
 
-    kept = State
-
     def step(self, state, inputs, t):
-        after, outputs = super().step(State(state.carried), inputs, t)
+        after, outputs = super().step(SteppedState(state.carried), inputs, t)
         return self._after(after, state.loss, outputs, t)
 
     def all_steps(self, state, inputs):

@@ -8,7 +8,7 @@ import itertools
 
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core import backend, checks, keras_internals, time_axis, tree
 
 
 def step(handler, state, inputs, t, valid):
@@ -209,9 +209,7 @@ def _are_alike(new, old):
         return isinstance(new, dict) and new.keys() == old.keys() and all(_are_alike(new[name], old[name]) for name in old)
     if isinstance(old, (list, tuple)):
         return isinstance(new, (list, tuple)) and len(new) == len(old) and all(map(_are_alike, new, old))
-    if not ops.is_tensor(new) or new.dtype != old.dtype or len(new.shape) != len(old.shape):
-        return False
-    return all(size == other or None in (size, other) for size, other in zip(new.shape, old.shape, strict=True))
+    return ops.is_tensor(new) and new.dtype == old.dtype and checks.fits(new.shape, old.shape)
 
 
 def _not_shared(handler, state, like, valid):

@@ -16,6 +16,8 @@ class Backend(base.Backend):
     EAGER_IS_SLOW = True
     SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"),)
 
+    unrolled_network_steps = staticmethod(xla_loops.unrolled_network_steps)
+
     def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
         """`value`, with a chosen derivative."""
         return _graft(value, onto, slope)
@@ -71,9 +73,6 @@ class Backend(base.Backend):
 
     def unrolled_steps(self, with_gradient):
         return xla_loops.unrolled_steps(jax.default_backend(), with_gradient)
-
-    def unrolled_network_steps(self):
-        return xla_loops.unrolled_network_steps()
 
     def scan(self, body, carried, steps, dtype):
         return jax.lax.scan(body, carried, steps)

@@ -15,7 +15,7 @@ from keras_ratesnn._core.backend import base, xla_loops
 from keras_ratesnn._core.backend.tensorflow import fusion, normalization
 from keras_ratesnn._core.backend.tensorflow.replicas import replicas
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
-from keras_ratesnn._core.contexts import setting
+from keras_ratesnn._core.contexts import replaced, setting
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 
@@ -190,7 +190,6 @@ def _graft(value, onto, slope):
     return tf.identity(value), gradient
 
 
-@contextlib.contextmanager
 def _exact_choices():
     """A context in which tf2onnx writes a choice between two tensors as one.
 
@@ -204,8 +203,4 @@ def _exact_choices():
         node.set_attr("handles_nan", True)
         Select.version_9(ctx, node, **kwargs)
 
-    as_products, Select.version_7 = Select.version_7, choose
-    try:
-        yield
-    finally:
-        Select.version_7 = as_products
+    return replaced(Select, "version_7", choose)

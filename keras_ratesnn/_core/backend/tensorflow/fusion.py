@@ -80,7 +80,7 @@ class _Program:
 
     def __init__(self, function, cell, arguments, tensors):
         self._function = OfTensors(function, cell, arguments, tf.is_tensor)
-        self._outputs = _compiled(self._of_tensors)
+        self._outputs = _compiled(self._function.flat)
         self._gradients = _compiled(self._gradients_of_tensors)
         graph = self._outputs.get_concrete_function(*map(tf.TensorSpec.from_tensor, tensors)).graph
         self.is_elementwise = self._function.is_closed and all(
@@ -96,19 +96,13 @@ class _Program:
 
             return self._outputs(*tensors), backward
 
-        return tree.filled(self._structure, forward(*tensors), lambda number: number is None)
-
-    def _of_tensors(self, *tensors):
-        outputs = self._function(*tensors)
-        # Numbers are the same at every call.
-        self._structure = tree.map_leaves(lambda leaf: None if tf.is_tensor(leaf) else leaf, outputs)
-        return [leaf for leaf in tree.flatten(outputs) if tf.is_tensor(leaf)]
+        return tree.filled(self._function.structure, forward(*tensors), lambda number: number is None)
 
     def _gradients_of_tensors(self, tensors, upstream):
         wanted = [tensor for tensor in tensors if tensor.dtype.is_floating]
         with tf.GradientTape() as tape:
             tape.watch(wanted)
-            outputs = self._of_tensors(*tensors)
+            outputs = self._function.flat(*tensors)
         return tape.gradient(outputs, wanted, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 

@@ -43,6 +43,7 @@ class Backend(base.Backend):
     fusing = staticmethod(fusion.fusing)
     steps_in_a_pass = staticmethod(fusion.steps_in_a_pass)
     time_loop = staticmethod(fusion.time_loop)
+    record_calls = staticmethod(record_calls)
 
     def any_size(self, name):
         return torch.export.Dim(name, min=1)
@@ -71,9 +72,6 @@ class Backend(base.Backend):
                 f"random numbers, for which its gradient would be wrong. {received}, which draws random numbers, in a backward "
                 "pass. Make layers that draw none in a keras.RematScope instead, the others and the SpikingModel outside of it."
             )
-
-    def record_calls(self, model):
-        record_calls(model)
 
     def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
         """`value`, with a chosen derivative."""
@@ -190,13 +188,13 @@ class Backend(base.Backend):
         """A context in which autograd records nothing, so that no activation is stored."""
         return torch.no_grad()
 
-    def detached(self, function, *args):
-        with torch.no_grad():
-            return function(*args)
-
     def grad_enabled(self):
         """Whether autograd is on."""
         return torch.is_grad_enabled()
+
+    def detached(self, function, *args):
+        with torch.no_grad():
+            return function(*args)
 
     def scan(self, body, carried, steps, dtype):
         outputs = []

@@ -20,7 +20,7 @@ from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.of_tensors import OfTensors, description
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.normalization import HALF
-from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout, lock
+from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout, lock, several
 from keras_ratesnn._core.backend.torch.recorder.graph import is_checkpointed, is_recording, is_recording_for_compiler
 from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
@@ -270,22 +270,15 @@ class _Program:
     The backward pass stores the arguments of the function and recomputes intermediate values.
 
     Args:
-        function: Takes tensors, and returns a structure of tensors and numbers.
+        function: `OfTensors`.
         tensors: List of tensors.
         attributes: `LayerAttributes`, the settings that the function depends on.
     """
 
     def __init__(self, function, tensors, attributes):
-        def traced(*tensors):
-            outputs = function(*tensors)
-            # Numbers are the same at every call.
-            self.structure = tree.map_leaves(lambda leaf: None if torch.is_tensor(leaf) else leaf, outputs)
-            return _tensors_in(outputs)
-
         with torch.no_grad():
-            self.run = _compile(traced, tensors)
-        self.derivatives = {}
-        self._attributes = attributes
+            self.run = _compile(function.flat, tensors)
+        self.structure, self.derivatives, self._attributes = function.structure, {}, attributes
 
     def __call__(self, function, tensors):
         """`function(*tensors)`, of an equal function."""
@@ -303,7 +296,7 @@ class _Program:
         def derivative(*values):
             inputs = [value.detach().requires_grad_(want) for value, want in zip(values, wanted, strict=False)]
             with torch.enable_grad():
-                outputs = [output for output, has in zip(_tensors_in(function(*inputs)), given, strict=True) if has]
+                outputs = [output for output, has in zip(function.flat(*inputs), given, strict=True) if has]
             pairs = zip(outputs, values[len(inputs) :], strict=True)
             pairs = [(output, onto) for output, onto in pairs if output.requires_grad]  # type: ignore[assignment]
             differentiable, onto = [output for output, _ in pairs], [gradient for _, gradient in pairs]
@@ -339,10 +332,6 @@ class _Differentiable(torch.autograd.Function):
         return None, None, *ctx.program.gradients(ctx.function, ctx.saved_tensors, wanted, upstream)
 
 
-def _tensors_in(outputs):
-    return [leaf for leaf in tree.flatten(outputs) if torch.is_tensor(leaf)]
-
-
 def _compile(function, tensors):
     """Compiles `function` for a list of tensors like these: a function of such tensors; `None` if it draws random numbers."""
     # What is drawn here is drawn again when it runs.
@@ -358,9 +347,8 @@ def _compile(function, tensors):
             on_gpu = any(tensor.is_cuda for tensor in tensors)
             _kernels.append(CompiledByLayout(graph, "the time loop of a neuron layer", on_gpu))
         number = _numbers[text]
-    if len(graph.graph.output_node().args[0]) == 1:
-        return lambda *tensors: [torch.ops.keras_ratesnn.kernel_of_one.default(number, tensors)]
-    return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)
+        count = len(graph.graph.output_node().args[0])
+    return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)[:count]
 
 
 _kernels: list[CompiledByLayout] = []
@@ -368,8 +356,6 @@ _numbers: dict[Any, int] = {}
 
 _library = torch.library.Library("keras_ratesnn", "DEF")
 _library.define("kernel(int number, Tensor[] tensors) -> Tensor[]")
-# In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of one tensor (docs/upstream.md).
-_library.define("kernel_of_one(int number, Tensor[] tensors) -> Tensor")
 
 
 @torch.library.impl(_library, "kernel", "CompositeExplicitAutograd")
@@ -377,19 +363,9 @@ def _run_kernel(number, tensors):
     with torch.no_grad():
         outputs = _kernels[number](*tensors)
     # The results of an operation must not be its arguments.
-    return [output.clone() if any(output is tensor for tensor in tensors) else output for output in outputs]
+    return several([output.clone() if any(output is tensor for tensor in tensors) else output for output in outputs])
 
 
 @torch.library.register_fake("keras_ratesnn::kernel", lib=_library)
 def _shapes_of_kernel(number, tensors):
-    return [output.clone() for output in _kernels[number].graph(*tensors)]
-
-
-@torch.library.impl(_library, "kernel_of_one", "CompositeExplicitAutograd")
-def _run_kernel_of_one(number, tensors):
-    return _run_kernel(number, tensors)[0]
-
-
-@torch.library.register_fake("keras_ratesnn::kernel_of_one", lib=_library)
-def _shape_of_kernel_of_one(number, tensors):
-    return _shapes_of_kernel(number, tensors)[0]
+    return several([output.clone() for output in _kernels[number].graph(*tensors)])

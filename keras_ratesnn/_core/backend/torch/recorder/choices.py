@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from keras_ratesnn._core.backend.torch.recorder import graph_passes
+from keras_ratesnn._core.backend.torch.recorder.compiler import several
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
 _library.define("choose(Tensor chosen, Tensor[] found, Tensor[] otherwise) -> Tensor[]")
@@ -114,11 +115,11 @@ def _needed_only_by(choice, changed):
 def _run_if(number, chosen, tensors, otherwise):
     with torch.no_grad():
         outputs = _choices[number](chosen, tensors, otherwise)
-    # The results of an operation must not be its arguments, and not a list of one tensor, see `fusion`.
+    # The results of an operation must not be its arguments.
     arguments = set(map(id, (*tensors, *otherwise)))
-    return [*(x.clone() if id(x) in arguments else x for x in outputs), chosen.new_empty(0)]
+    return several([x.clone() if id(x) in arguments else x for x in outputs])
 
 
 @torch.library.register_fake("keras_ratesnn::run_if", lib=_library)
 def _shapes_of_run_if(number, chosen, tensors, otherwise):
-    return [*map(torch.empty_like, otherwise), chosen.new_empty(0)]
+    return several([*map(torch.empty_like, otherwise)])

@@ -1,6 +1,5 @@
 """PyTorch's compiler, with a fallback: a graph that cannot be compiled runs as it is."""
 
-import contextlib
 import functools
 import itertools
 import operator
@@ -14,6 +13,8 @@ from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from keras_ratesnn._core.contexts import replaced
+
 COMPILER: str | Callable[..., Any] = "inductor"
 """The backend of `torch.compile`: its name, or a function."""
 
@@ -24,6 +25,14 @@ MOST_LAYOUTS = 16
 """For how many layouts of tensors a graph is compiled, each of which takes seconds."""
 
 _warned_of: set[str] = set()
+
+
+def several(tensors):
+    """The results of an operation, a list, and after a single one an empty tensor.
+
+    In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of one tensor (docs/upstream.md).
+    """
+    return tensors if len(tensors) > 1 else [*tensors, tensors[0].new_empty(0)]
 
 
 def lock():
@@ -190,7 +199,6 @@ def _by_compiler(graph, examples, mode, options):
         return compiler(graph, examples)
 
 
-@contextlib.contextmanager
 def _computing_steps_once():
     """A context in which a stack of time steps is compiled like one of many tensors: each is written to its place.
 
@@ -199,12 +207,10 @@ def _computing_steps_once():
     """
     from torch._inductor import ir, lowering
 
-    original = lowering.pointwise_cat
-    lowering.pointwise_cat = lambda inputs, dim=0: lowering.TensorBox(ir.ConcatKernel.create(inputs, dim))
-    try:
-        yield
-    finally:
-        lowering.pointwise_cat = original
+    def written(inputs, dim=0):
+        return lowering.TensorBox(ir.ConcatKernel.create(inputs, dim))
+
+    return replaced(lowering, "pointwise_cat", written)
 
 
 def _may_run_in_cpp(graph, tensors):

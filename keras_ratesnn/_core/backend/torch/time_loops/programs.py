@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from keras_ratesnn._core.backend.torch.recorder.compiler import lock
+from keras_ratesnn._core.backend.torch.recorder.compiler import lock, several
 from keras_ratesnn._core.backend.torch.time_loops.text import stored
 
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
@@ -149,7 +149,7 @@ class Numbered:
     def __init__(self, written, shape, results):
         self._of_weights = written.of_weights
         kinds = tuple((tuple(x.shape), stored(x.dtype), has_steps) for x, has_steps in results)
-        self._number, self._is_one = _number_of(str(written), shape, tuple(written.axes), kinds), len(kinds) == 1
+        self._number, self._count = _number_of(str(written), shape, tuple(written.axes), kinds), len(kinds)
 
     def of_weights(self, weights):
         """The last of the tensors that it takes."""
@@ -157,33 +157,19 @@ class Numbered:
 
     def __call__(self, ends, tensors):
         """The results, a list."""
-        if self._is_one:
-            return [torch.ops.keras_ratesnn.time_loop_of_one.default(self._number, ends, tensors)]
-        return torch.ops.keras_ratesnn.time_loop.default(self._number, ends, tensors)
+        return torch.ops.keras_ratesnn.time_loop.default(self._number, ends, tensors)[: self._count]
 
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
 _library.define("time_loop(int number, int[] ends, Tensor[] tensors) -> Tensor[]")
-# As in `fusion`: a list of one result crashes in C++.
-_library.define("time_loop_of_one(int number, int[] ends, Tensor[] tensors) -> Tensor")
 
 
 @torch.library.impl(_library, "time_loop", "CompositeExplicitAutograd")
 def _run_loop(number, ends, tensors):
-    return _programs[number](ends, tensors)
+    return several(_programs[number](ends, tensors))
 
 
 @torch.library.register_fake("keras_ratesnn::time_loop", lib=_library)
 def _shapes_of_loop(number, ends, tensors):
     program = _programs[number]
-    return program.empty(program.order(tensors), ends[-1])
-
-
-@torch.library.impl(_library, "time_loop_of_one", "CompositeExplicitAutograd")
-def _run_loop_of_one(number, ends, tensors):
-    return _run_loop(number, ends, tensors)[0]
-
-
-@torch.library.register_fake("keras_ratesnn::time_loop_of_one", lib=_library)
-def _shape_of_loop_of_one(number, ends, tensors):
-    return _shapes_of_loop(number, ends, tensors)[0]
+    return several(program.empty(program.order(tensors), ends[-1]))
