@@ -229,13 +229,14 @@ class Backend(abc.ABC):
         return pull(upstream), rest
 
     @abc.abstractmethod
-    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
+    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:
         """`value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
 
         Args:
             value: Tensor, the result.
             onto: Tensor of the same shape and dtype, with respect to which the result is differentiated. Its value is not used.
             slope: Tensor of the same shape and dtype, or a float.
+            *more: Pairs of `onto` and `slope`, the derivatives with respect to other tensors.
         """
 
     @abc.abstractmethod

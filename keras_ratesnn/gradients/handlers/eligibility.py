@@ -149,11 +149,8 @@ class EligibilityHandler(NeuronHandler):
 
 def grafted(value: Tensor, onto: list[Tensor], slopes: Sequence[Any]) -> Tensor:
     """A tensor with derivatives: `slopes` with respect to the tensors `onto`, which may have other dtypes."""
-    first, *others = [time_axis.cast(tensor, value.dtype) for tensor in onto]
-    result = backend.graft(value, first, slopes[0])
-    for tensor, slope in zip(others, slopes[1:], strict=True):
-        result = result + backend.graft(ops.zeros_like(value), tensor, slope)
-    return result
+    first, *others = [(time_axis.cast(tensor, value.dtype), slope) for tensor, slope in zip(onto, slopes, strict=True)]
+    return backend.graft(value, *first, *others)
 
 
 def _accumulated(totals, slope, of_distance, answering):

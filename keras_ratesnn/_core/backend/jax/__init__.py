@@ -18,9 +18,9 @@ class Backend(base.Backend):
 
     unrolled_network_steps = staticmethod(xla_loops.unrolled_network_steps)
 
-    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
-        """`value`, with a chosen derivative."""
-        return _graft(value, onto, slope)
+    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:
+        """`value`, with chosen derivatives."""
+        return _graft(value, (onto, *(onto for onto, _ in more)), (slope, *(slope for _, slope in more)))
 
     def traced(self, function):
         return jax.jit(function)
@@ -87,12 +87,12 @@ class Backend(base.Backend):
 
 
 @jax.custom_jvp
-def _graft(value, onto, slope):
+def _graft(value, onto, slopes):
     return value
 
 
 @_graft.defjvp
 def _graft_jvp(primals, tangents):
-    value, _, slope = primals
-    _, onto_tangent, _ = tangents
-    return value, slope * onto_tangent
+    value, _, slopes = primals
+    _, onto_tangents, _ = tangents
+    return value, sum(slope * tangent for slope, tangent in zip(slopes, onto_tangents, strict=True))

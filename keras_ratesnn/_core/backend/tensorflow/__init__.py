@@ -30,12 +30,14 @@ class Backend(base.Backend):
     fusing = staticmethod(fusion.fusing)
     steps_in_a_pass = staticmethod(fusion.steps_in_a_pass)
 
-    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
-        """`value`, with a chosen derivative."""
+    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:
+        """`value`, with chosen derivatives."""
+        pairs = [(onto, slope), *more]
         if _forward_mode.get():
             # In forward mode the derivative of a custom gradient is silently zero.
-            return tf.stop_gradient(value) + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
-        return _graft(value, onto, slope)
+            changes = [tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto)) for onto, slope in pairs]
+            return tf.stop_gradient(value) + sum(changes)
+        return _graft(value, *zip(*pairs, strict=True))
 
     def exporting(self, format):
         return _exact_choices() if format == "onnx" else contextlib.nullcontext()
@@ -183,9 +185,9 @@ class Backend(base.Backend):
 
 
 @tf.custom_gradient
-def _graft(value, onto, slope):
+def _graft(value, onto, slopes):
     def gradient(upstream):
-        return None, upstream * tf.cast(slope, upstream.dtype), None
+        return None, *(upstream * tf.cast(slope, upstream.dtype) for slope in slopes), *(None for _ in onto)
 
     return tf.identity(value), gradient
 

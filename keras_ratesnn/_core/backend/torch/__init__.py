@@ -73,13 +73,16 @@ class Backend(base.Backend):
                 "pass. Make layers that draw none in a keras.RematScope instead, the others and the SpikingModel outside of it."
             )
 
-    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
-        """`value`, with a chosen derivative."""
+    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:
+        """`value`, with chosen derivatives."""
+        pairs = [(onto, slope), *more]
         if _forward_mode.get():
             # An autograd function with derivatives in both modes takes PyTorch several times as long to call.
-            slope = slope.detach() if torch.is_tensor(slope) else slope  # type: ignore[union-attr]
-            return value.detach() + slope * (onto - onto.detach())
-        return _Graft.apply(value.detach(), onto, slope)
+            slopes = [slope.detach() if torch.is_tensor(slope) else slope for _, slope in pairs]
+            changes = [slope * (onto - onto.detach()) for slope, (onto, _) in zip(slopes, pairs, strict=True)]
+            return value.detach() + sum(changes)
+        onto, slopes = zip(*pairs, strict=True)
+        return _Graft.apply(value.detach(), slopes, *onto)
 
     def normalize(self, inputs, axis, gamma, beta, epsilon, weights=None):
         """In one pass over memory where the statistics are those of one replica, with equal weights."""
@@ -233,19 +236,18 @@ class Backend(base.Backend):
 
 class _Graft(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, value, onto, slope):
-        if torch.is_tensor(slope):
-            ctx.save_for_backward(slope)
-        else:
-            ctx.slope = slope
+    def forward(ctx, value, slopes, *onto):
+        ctx.save_for_backward(*filter(torch.is_tensor, slopes))
+        ctx.numbers = [None if torch.is_tensor(slope) else slope for slope in slopes]
         return value.detach()
 
     @staticmethod
     def backward(ctx, upstream):
         # Read once: torch.utils.checkpoint, used by keras.RematScope, returns saved tensors only once.
-        saved = ctx.saved_tensors
-        slope = saved[0] if saved else ctx.slope
-        return None, upstream if isinstance(slope, float) and slope == 1.0 else upstream * slope, None
+        saved = iter(ctx.saved_tensors)
+        slopes = [next(saved) if number is None else number for number in ctx.numbers]
+        gradients = [upstream if isinstance(slope, float) and slope == 1.0 else upstream * slope for slope in slopes]
+        return None, None, *gradients
 
 
 class _WithBackward(torch.autograd.Function):
