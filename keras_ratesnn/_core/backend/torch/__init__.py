@@ -196,7 +196,7 @@ class Backend(base.Backend):
 
     def grad_enabled(self):
         """Whether autograd is on."""
-        return torch.is_grad_enabled()
+        return torch.is_grad_enabled() and not _is_exporting()
 
     def scan(self, body, carried, steps, dtype):
         outputs = []
