@@ -111,6 +111,12 @@ class _RefusesOtherNames:
         if name in _OTHER_NAMES and kind.__init__ is SpikingModel.__init__ and not hasattr(kind, name):
             remedy = _OTHER_NAMES[name].format(value=value)
             raise AttributeError(f"{kind.__name__} has no attribute `{name}`. Received: {name}={value!r}. {remedy}")
+        if name == "network" and hasattr(self, name):
+            # Keras would keep the weights of the first one, too.
+            raise AttributeError(
+                f"`network` of a {kind.__name__} cannot be replaced. Received: network={value!r}. Make a new model, "
+                "SpikingModel(network, timesteps); the weights of layers in both are shared."
+            )
         super().__setattr__(name, value)
 
 

@@ -218,6 +218,16 @@ def test_arguments_and_attributes_of_models_of_other_libraries_are_translated(na
     assert next(iter(inspect.signature(rsnn.SpikingModel).parameters)) == "network"
 
 
+def test_another_network_of_a_model_is_an_error_that_says_what_to_make():
+    model = spiking()
+    with pytest.raises(
+        AttributeError, match=r"^`network` of a SpikingModel cannot be replaced\. Received: network=<"
+    ) as raised:
+        model.network = mlp()
+    assert_says(raised, "SpikingModel(network, timesteps)")
+    assert len(model.weights) == len(model.network.weights)
+
+
 ATTRIBUTES = [(LIF, "beta"), (LIF, "v_threshold"), (rsnn.layers.IF, "step_mode"), (rsnn.layers.ILIF, "tau")]
 
 
