@@ -130,6 +130,9 @@ class Distiller(
         with around_fit(self, asked.arguments.get("x"), asked.arguments["callbacks"]):
             return super().fit(*asked.args, **asked.kwargs)
 
+    evaluate = keras_internals.keeps_state(keras.Model.evaluate)
+    predict = keras_internals.keeps_state(keras.Model.predict)
+
     def compile(self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
         """Like `keras.distillation.Distiller.compile`: `loss` is that of the student.
 

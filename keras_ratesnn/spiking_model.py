@@ -494,8 +494,8 @@ class SpikingModel(
         return self._train_on_batch(x, *args, **kwargs)
 
     _fit = _with_checked_inputs(keras.Model.fit)
-    evaluate = _with_checked_inputs(keras.Model.evaluate)
-    predict = _with_checked_inputs(keras.Model.predict)
+    evaluate = _with_checked_inputs(keras_internals.keeps_state(keras.Model.evaluate))
+    predict = _with_checked_inputs(keras_internals.keeps_state(keras.Model.predict))
     _train_on_batch = _with_checked_inputs(keras.Model.train_on_batch)
     test_on_batch = _with_checked_inputs(keras.Model.test_on_batch)
     predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch, least=0)
