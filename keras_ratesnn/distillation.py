@@ -10,6 +10,7 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
+from keras_ratesnn._core.names import listed
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, undifferentiated
@@ -55,11 +56,18 @@ class Distiller(
 
     Raises:
         TypeError: If `teacher` or `student` is not a Keras model, or `distillation_losses` are not such losses.
+        ValueError: If the student would train weights of the teacher.
     """
 
     def __init__(self, teacher: keras.Model, student: keras.Model, distillation_losses: Any, *args: Any, **kwargs: Any) -> None:
         for name, model in (("teacher", teacher), ("student", student)):
             checks.instance(name, model, keras.Model)
+        known = {id(variable) for variable in teacher.variables}
+        if shared := [variable.path for variable in student.trainable_variables if id(variable) in known]:
+            raise ValueError(
+                "`student` must not train weights of `teacher`, which is frozen. Received: models that share "
+                f"{listed(shared)}. Give the teacher weights of its own, copy.deepcopy(teacher), or freeze these layers."
+            )
         losses = distillation_losses if isinstance(distillation_losses, (list, tuple)) else [distillation_losses]
         for loss in losses:
             checks.instance(
