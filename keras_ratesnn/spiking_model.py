@@ -435,7 +435,7 @@ class SpikingModel(
         Raises:
             ValueError: If the inputs do not fit the network, or the batch size differs from that of previous steps.
         """
-        functional = _graph.as_graph(self.network)
+        functional = _graph.as_graph(checked_model(self).network)
         _graph.check_steps(functional, "`step`", all_slots=True)
         _graph.check_length(functional, self._stream.steps + 1)
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
@@ -634,12 +634,12 @@ def twin_of(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwar
 
 
 def checked_model(model: Any) -> SpikingModel:
-    """The model; raises TypeError if it is not a `SpikingModel`."""
-    return checks.instance(
-        "model",
-        model,
-        SpikingModel,
-        advice=(
-            "Wrap a network with neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
-        ),
-    )
+    """The model; raises an error if it is not a `SpikingModel`, or has a `call` of its own, which would be left out."""
+    advice = "Wrap a network with neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
+    checks.instance("model", model, SpikingModel, advice=advice)
+    if type(model).call.__module__.partition(".")[0] != "keras_ratesnn":
+        raise ValueError(
+            "`model` must not have a `call` of its own: here its network is run without it. Received: "
+            f"{model!r}, of the class {type(model).__name__}. Move what its `call` does into layers of the network."
+        )
+    return model
