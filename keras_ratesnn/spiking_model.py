@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import copy
 import functools
 import inspect
 import os
@@ -512,6 +513,21 @@ class SpikingModel(
             )
         return super().save(filepath, *args, **kwargs)
 
+    def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Loads weights from a file of `save_weights`, like `keras.Model.load_weights`."""
+        try:
+            super().load_weights(filepath, *args, **kwargs)
+        except ValueError as error:
+            _, said, layers = str(error).partition("could not be loaded:\n")
+            if not said:
+                raise
+            # Keras looks for a layer that does not fit a second time, under another name, and says that nothing is there.
+            raise ValueError(
+                f"`filepath` must be a file of weights for layers of the same shapes. Received: {str(filepath)!r}, which "
+                f"does not fit {layers}. skip_mismatch=True leaves such layers as they are, for example a new head; a file of "
+                "model.network.save_weights is for model.network.load_weights."
+            ) from error
+
     def export(
         self,
         filepath: str | os.PathLike[str],
@@ -615,7 +631,9 @@ class SpikingModel(
 
     @classmethod
     def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
-        network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
+        # Keras empties the config of a Functional model.
+        network = copy.deepcopy(config["network"])
+        network = keras.saving.deserialize_keras_object(network, custom_objects=custom_objects)
         return cls(**{**config, "network": network})
 
 

@@ -263,11 +263,26 @@ def test_weights_load_from_a_file_into_a_new_model(tmp_path):
     assert_all_close(other.get_weights(), model.get_weights(), rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_weights_that_do_not_fit_are_an_error_that_names_the_layers(tmp_path):
+    model, other = spiking(), spiking(mlp(classes=4))
+    model.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(
+        ValueError, match=r"`filepath` must be .*Received: .*model.weights.h5'.* does not fit \[<Dense name=dense_3"
+    ):
+        other.load_weights(tmp_path / "model.weights.h5")
+    with pytest.warns(UserWarning, match="could not be loaded"):
+        other.load_weights(tmp_path / "model.weights.h5", skip_mismatch=True)
+    assert_all_close(other.get_weights()[:2], model.get_weights()[:2], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", ["functional", "sequential"])
-def test_a_config_makes_the_same_model(kind):
+def test_a_config_makes_the_same_model_each_time(kind):
     network = mlp() if kind == "functional" else keras.Sequential([keras.Input((6,)), LIF(decay=0.7), layers.Dense(3)])
     model = spiking(network, timesteps=5, gradient="bptt", return_sequences=True, name="mine")
-    again = rsnn.SpikingModel.from_config(model.get_config())
+    config = model.get_config()
+    rsnn.SpikingModel.from_config(config)
+    again = rsnn.SpikingModel.from_config(config)
     assert again.get_config() == model.get_config()
     assert (again.name, again.timesteps, again.return_sequences) == ("mine", 5, True)
     again.set_weights(model.get_weights())
