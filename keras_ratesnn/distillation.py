@@ -13,6 +13,7 @@ from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._core.names import listed
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
+from keras_ratesnn._model.layer_configs import warn_of_shared
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, undifferentiated
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -151,6 +152,10 @@ class Distiller(
         for model in (self.teacher, self.student):
             if isinstance(model, SpikingModel):
                 model._asked_jit_compile = self._asked_jit_compile
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        warn_of_shared(self.teacher, self.student)
+        return super().save(*args, **kwargs)
 
     def get_compile_config(self) -> Config | None:
         config = super().get_compile_config()

@@ -511,6 +511,7 @@ class SpikingModel(
                 "`filepath` must end in .keras: a SpikingModel could not be loaded from an HDF5 file. Received: "
                 f"filepath={str(filepath)!r}. Save to .keras, or save only the weights with save_weights('....weights.h5')."
             )
+        layer_configs.warn_of_shared(self.network)
         return super().save(filepath, *args, **kwargs)
 
     def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:

@@ -263,6 +263,20 @@ def test_weights_load_from_a_file_into_a_new_model(tmp_path):
     assert_all_close(other.get_weights(), model.get_weights(), rtol=0, atol=0)
 
 
+def with_a_layer_of_two_graphs():
+    inputs, dense, neurons = keras.Input((6,)), layers.Dense(6, name="in_both"), LIF()
+    block = keras.Sequential([keras.Input((6,)), dense, neurons])
+    return spiking(keras.Model(inputs, layers.Dense(3)(neurons(dense(block(inputs))))))
+
+
+def test_a_file_that_keras_cannot_load_is_warned_of_and_its_weights_can_be_loaded(tmp_path):
+    model, other, path = with_a_layer_of_two_graphs(), with_a_layer_of_two_graphs(), tmp_path / "model.keras"
+    with pytest.warns(UserWarning, match="load_model will not load this file: nested models share in_both"):
+        model.save(path)
+    other.load_weights(path)
+    np.testing.assert_array_equal(other.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_weights_that_do_not_fit_are_an_error_that_names_the_layers(tmp_path):
     model, other = spiking(), spiking(mlp(classes=4))
