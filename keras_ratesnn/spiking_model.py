@@ -119,6 +119,10 @@ class _RefusesOtherNames:
                 "SpikingModel(network, timesteps); the weights of layers in both are shared."
             )
         super().__setattr__(name, value)
+        if name == "trainable":
+            # On TensorFlow Keras does nothing for the layers in a model that has this value already.
+            for layer in keras_internals.with_sublayers(self):
+                keras.Layer.trainable.fset(layer, value)
 
 
 @registry.register

@@ -733,6 +733,15 @@ def test_a_frozen_model_does_not_move():
     assert [path for path in before if (after[path] != before[path]).any() and "seed" not in path] == []
 
 
+def test_all_layers_of_a_model_are_thawed():
+    model = spiking(keras.Sequential([keras.Input((6,)), mlp(width=4), LIF(), layers.Dense(3)]))
+    wanted = len(model.trainable_variables)
+    model.network.layers[0].layers[1].trainable = False
+    assert len(model.trainable_variables) == wanted - 2
+    model.trainable = True
+    assert len(model.trainable_variables) == wanted
+
+
 # As a part of something bigger.
 @every_gradient
 def test_a_spiking_model_is_a_layer_of_a_bigger_model(gradient, tmp_path):
