@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 import os
+import weakref
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -65,6 +66,7 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
         _refuse_mask(method.__name__, kwargs)
+        self._check_changed_network()
         self._check_steps(self.step_mode)
         self._check_data(x, least)
         if not self._told_of_scale:
@@ -218,6 +220,7 @@ class SpikingModel(
         _graph.check_network(functional)
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
+        self._checked_network = weakref.ref(functional)
         keras_internals.take_inputs_unchanged(self)
         self.network = network
         self._draws = None
@@ -278,6 +281,16 @@ class SpikingModel(
         step_mode = checks.one_of("step_mode", value, STEP_MODES)
         self._check_steps(step_mode)
         self._step_mode = step_mode
+
+    def _check_changed_network(self):
+        """Checks a network as before, if it is a Sequential that has been given other layers."""
+        functional = _graph.as_graph(self.network)
+        if functional is not self._checked_network():
+            _graph.check_network(functional)
+            _graph.check_timesteps(functional, self.timesteps)
+            # TensorFlow leaves an assignment out that would change nothing.
+            SpikingModel.gradient.fset(self, self.gradient)  # type: ignore[attr-defined]
+            self._checked_network = weakref.ref(functional)
 
     def _check_steps(self, step_mode):
         if step_mode == "single":
@@ -458,6 +471,7 @@ class SpikingModel(
         check_some_steps_count(network, x, self.timesteps, None, self.mask_value)
 
     def __call__(self, inputs: Structure, *args: Any, mask: Structure = None, **kwargs: Any) -> Structure:
+        self._check_changed_network()
         check_inputs(_graph.as_graph(self.network), inputs, self.timesteps)
         if mask is not None:
             check_some_steps_count(_graph.as_graph(self.network), inputs, self.timesteps, mask, None)

@@ -742,6 +742,23 @@ def test_all_layers_of_a_model_are_thawed():
     assert len(model.trainable_variables) == wanted
 
 
+def test_layers_added_to_a_trained_network_are_checked():
+    network = keras.Sequential([keras.Input((6,)), layers.Dense(4), LIF(), layers.Dense(3)])
+    model = compiled(spiking(network, timesteps=3))
+    model.fit(X, Y, verbose=0)
+    network.add(rsnn.layers.PSN(timesteps=5))
+    with pytest.raises(ValueError, match="`timesteps` must be 5"):
+        model.predict(X, verbose=0)
+    network.pop()
+    for _ in range(2):
+        network.pop()
+    with pytest.raises(ValueError, match="`network` must contain"):
+        model(X)
+    network.add(LIF())
+    network.add(layers.Dense(3))
+    compiled(model).fit(X, Y, verbose=0)
+
+
 # As a part of something bigger.
 @every_gradient
 def test_a_spiking_model_is_a_layer_of_a_bigger_model(gradient, tmp_path):
