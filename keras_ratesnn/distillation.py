@@ -10,8 +10,10 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
+from keras_ratesnn._core.names import listed
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
+from keras_ratesnn._model.layer_configs import warn_of_shared
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, undifferentiated
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -55,11 +57,18 @@ class Distiller(
 
     Raises:
         TypeError: If `teacher` or `student` is not a Keras model, or `distillation_losses` are not such losses.
+        ValueError: If the student would train weights of the teacher.
     """
 
     def __init__(self, teacher: keras.Model, student: keras.Model, distillation_losses: Any, *args: Any, **kwargs: Any) -> None:
         for name, model in (("teacher", teacher), ("student", student)):
             checks.instance(name, model, keras.Model)
+        known = {id(variable) for variable in teacher.variables}
+        if shared := [variable.path for variable in student.trainable_variables if id(variable) in known]:
+            raise ValueError(
+                "`student` must not train weights of `teacher`, which is frozen. Received: models that share "
+                f"{listed(shared)}. Give the teacher weights of its own, copy.deepcopy(teacher), or freeze these layers."
+            )
         losses = distillation_losses if isinstance(distillation_losses, (list, tuple)) else [distillation_losses]
         for loss in losses:
             checks.instance(
@@ -130,6 +139,9 @@ class Distiller(
         with around_fit(self, asked.arguments.get("x"), asked.arguments["callbacks"]):
             return super().fit(*asked.args, **asked.kwargs)
 
+    evaluate = keras_internals.keeps_state(keras.Model.evaluate)
+    predict = keras_internals.keeps_state(keras.Model.predict)
+
     def compile(self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
         """Like `keras.distillation.Distiller.compile`: `loss` is that of the student.
 
@@ -140,6 +152,10 @@ class Distiller(
         for model in (self.teacher, self.student):
             if isinstance(model, SpikingModel):
                 model._asked_jit_compile = self._asked_jit_compile
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        warn_of_shared(self.teacher, self.student)
+        return super().save(*args, **kwargs)
 
     def get_compile_config(self) -> Config | None:
         config = super().get_compile_config()

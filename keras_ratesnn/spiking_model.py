@@ -2,9 +2,11 @@
 
 import contextlib
 import contextvars
+import copy
 import functools
 import inspect
 import os
+import weakref
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -65,6 +67,7 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
         _refuse_mask(method.__name__, kwargs)
+        self._check_changed_network()
         self._check_steps(self.step_mode)
         self._check_data(x, least)
         if not self._told_of_scale:
@@ -197,6 +200,7 @@ class SpikingModel(
         _graph.check_network(functional)
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
+        self._checked_network = weakref.ref(functional)
         keras_internals.take_inputs_unchanged(self)
         self.network = network
         self._draws = None
@@ -257,6 +261,29 @@ class SpikingModel(
         step_mode = checks.one_of("step_mode", value, STEP_MODES)
         self._check_steps(step_mode)
         self._step_mode = step_mode
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "network" and hasattr(self, name):
+            # Keras would keep the weights of the first one, too.
+            raise AttributeError(
+                f"`network` of a {type(self).__name__} cannot be replaced. Received: network={value!r}. Make a new model, "
+                "SpikingModel(network, timesteps); the weights of layers in both are shared."
+            )
+        super().__setattr__(name, value)
+        if name == "trainable":
+            # On TensorFlow Keras does nothing for the layers in a model that has this value already.
+            for layer in keras_internals.with_sublayers(self):
+                keras.Layer.trainable.fset(layer, value)
+
+    def _check_changed_network(self):
+        """Checks a network as before, if it is a Sequential that has been given other layers."""
+        functional = _graph.as_graph(self.network)
+        if functional is not self._checked_network():
+            _graph.check_network(functional)
+            _graph.check_timesteps(functional, self.timesteps)
+            # TensorFlow leaves an assignment out that would change nothing.
+            SpikingModel.gradient.fset(self, self.gradient)  # type: ignore[attr-defined]
+            self._checked_network = weakref.ref(functional)
 
     def _check_steps(self, step_mode):
         if step_mode == "single":
@@ -419,7 +446,7 @@ class SpikingModel(
         Raises:
             ValueError: If the inputs do not fit the network, or the batch size differs from that of previous steps.
         """
-        functional = _graph.as_graph(self.network)
+        functional = _graph.as_graph(checked_model(self).network)
         _graph.check_steps(functional, "`step`", all_slots=True)
         _graph.check_length(functional, self._stream.steps + 1)
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
@@ -437,6 +464,7 @@ class SpikingModel(
         check_some_steps_count(network, x, self.timesteps, None, self.mask_value)
 
     def __call__(self, inputs: Structure, *args: Any, mask: Structure = None, **kwargs: Any) -> Structure:
+        self._check_changed_network()
         check_inputs(_graph.as_graph(self.network), inputs, self.timesteps)
         if mask is not None:
             check_some_steps_count(_graph.as_graph(self.network), inputs, self.timesteps, mask, None)
@@ -474,8 +502,8 @@ class SpikingModel(
         return self._train_on_batch(x, *args, **kwargs)
 
     _fit = _with_checked_inputs(keras.Model.fit)
-    evaluate = _with_checked_inputs(keras.Model.evaluate)
-    predict = _with_checked_inputs(keras.Model.predict)
+    evaluate = _with_checked_inputs(keras_internals.keeps_state(keras.Model.evaluate))
+    predict = _with_checked_inputs(keras_internals.keeps_state(keras.Model.predict))
     _train_on_batch = _with_checked_inputs(keras.Model.train_on_batch)
     test_on_batch = _with_checked_inputs(keras.Model.test_on_batch)
     predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch, least=0)
@@ -490,7 +518,23 @@ class SpikingModel(
                 "`filepath` must end in .keras: a SpikingModel could not be loaded from an HDF5 file. Received: "
                 f"filepath={str(filepath)!r}. Save to .keras, or save only the weights with save_weights('....weights.h5')."
             )
+        layer_configs.warn_of_shared(self.network)
         return super().save(filepath, *args, **kwargs)
+
+    def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Loads weights from a file of `save_weights`, like `keras.Model.load_weights`."""
+        try:
+            super().load_weights(filepath, *args, **kwargs)
+        except ValueError as error:
+            _, said, layers = str(error).partition("could not be loaded:\n")
+            if not said:
+                raise
+            # Keras looks for a layer that does not fit a second time, under another name, and says that nothing is there.
+            raise ValueError(
+                f"`filepath` must be a file of weights for layers of the same shapes. Received: {str(filepath)!r}, which "
+                f"does not fit {layers}. skip_mismatch=True leaves such layers as they are, for example a new head; a file of "
+                "model.network.save_weights is for model.network.load_weights."
+            ) from error
 
     def export(
         self,
@@ -595,7 +639,9 @@ class SpikingModel(
 
     @classmethod
     def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
-        network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
+        # Keras empties the config of a Functional model.
+        network = copy.deepcopy(config["network"])
+        network = keras.saving.deserialize_keras_object(network, custom_objects=custom_objects)
         return cls(**{**config, "network": network})
 
 
@@ -614,12 +660,12 @@ def twin_of(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwar
 
 
 def checked_model(model: Any) -> SpikingModel:
-    """The model; raises TypeError if it is not a `SpikingModel`."""
-    return checks.instance(
-        "model",
-        model,
-        SpikingModel,
-        advice=(
-            "Wrap a network with neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
-        ),
-    )
+    """The model; raises an error if it is not a `SpikingModel`, or has a `call` of its own, which would be left out."""
+    advice = "Wrap a network with neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
+    checks.instance("model", model, SpikingModel, advice=advice)
+    if type(model).call.__module__.partition(".")[0] != "keras_ratesnn":
+        raise ValueError(
+            "`model` must not have a `call` of its own: here its network is run without it. Received: "
+            f"{model!r}, of the class {type(model).__name__}. Move what its `call` does into layers of the network."
+        )
+    return model

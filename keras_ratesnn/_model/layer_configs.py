@@ -1,11 +1,14 @@
-"""Configs of layers whose `get_config` returns more than their constructors take: what follows from the arguments."""
+"""Configs of layers whose `get_config` returns more than their constructors take, and of layers that cannot be loaded."""
 
+import collections
 import inspect
+import warnings
 
 import keras
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.names import listed
 
 
 def operation_from_config(cls, config):
@@ -32,6 +35,19 @@ def serialized(network):
         return {**kept, "config": {key: value for key, value in config["config"].items() if key not in names}}
 
     return tree.map_dicts(without, keras.saving.serialize_keras_object(network))
+
+
+def warn_of_shared(*models):
+    """Warns of layers that several graphs in models share: from a file Keras makes one for each, and has weights for one."""
+    layers = [layer for model in models for layer in keras_internals.with_sublayers(model)]
+    graphs = {keras_internals.functional_of(layer) for layer in layers if keras_internals.is_graph(layer)} - {None}
+    counts = collections.Counter(layer for graph in graphs for layer in graph.layers if layer.weights)
+    if shared := sorted(layer.name for layer, count in counts.items() if count > 1):
+        warnings.warn(
+            f"keras.saving.load_model will not load this file: nested models share {listed(shared)}, of which Keras would make "
+            "one for each. To load the weights, make the model again by the same code, and call model.load_weights(file).",
+            stacklevel=3,
+        )
 
 
 def is_of_others(operation):

@@ -52,6 +52,11 @@ def observed(model: SpikingModel, x: Structure, observe: Observer | None = None,
         return twin_of(model, Observing(observe, nodes))(x, training=False)
 
 
+def any_nan(outputs: Structure) -> bool:
+    """Whether any output of a model is NaN."""
+    return any(bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs))
+
+
 def is_neuron(call: Call) -> bool:
     """Whether a call is that of a neuron layer."""
     return call.kind.role == layer_kinds.NEURON

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_ratesnn import analysis
 from keras_ratesnn._core import checks
@@ -13,6 +14,8 @@ from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn.analysis.costs.description import describe
 from keras_ratesnn.callbacks._measured import measured
+
+_ADVICE = "The kernels that follow have a gradient of zero. Lower the learning rate. "
 
 
 class FiringRate(keras.callbacks.Callback):
@@ -77,14 +80,15 @@ class FiringRate(keras.callbacks.Callback):
             logs.update(of_layers if self.by_layer else {})
         if self._writer is not None:
             self._writer.write(zip(of_layers, rates.by_neuron, strict=True), epoch)
-        dead = {name for name, rate in zip(rates.layers, of_layers.values(), strict=True) if rate == 0}
+        # A rate may be NaN.
+        dead = {name for name, rate in zip(rates.layers, of_layers.values(), strict=True) if not rate > 0}
         died = [name for name in rates.layers if name in dead - self._dead]
         self._dead = dead
         if died and self.by_layer:
             found = describe(measured(self.model), self.x, verbose=False)
             warnings.warn(
-                f"DEAD after epoch {epoch + 1}: no neuron spikes any more in {', '.join(died)}. The kernels that follow have a "
-                f"gradient of zero. {'' if found.nan else 'Lower the learning rate. '}{found.remedy} "
+                f"DEAD after epoch {epoch + 1}: {'the rate is NaN' if found.nan else 'no neuron spikes any more'} in "
+                f"{', '.join(died)}. {'' if found.nan else _ADVICE}{found.remedy} "
                 "keras_ratesnn.describe(model, x) shows all layers.",
                 stacklevel=2,
             )
@@ -125,7 +129,8 @@ class _Histograms:
     def write(self, histograms, epoch):
         """Writes histograms, pairs of a name and an array."""
         for name, values in histograms:
-            summary = self._histogram(name, values)
+            # TensorBoard refuses NaN, in the middle of a run.
+            summary = self._histogram(name, values[np.isfinite(values)])
             event = self._event(step=epoch, wall_time=time.time(), summary=summary)
             self._open.add_event(event)
         self._open.flush()

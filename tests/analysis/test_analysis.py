@@ -325,6 +325,19 @@ def test_rates_rasters_and_membranes_are_those_of_neurons_by_hand():
     np.testing.assert_array_equal(found.spikes, np.moveaxis(spikes, 0, 1)[..., [1, 7]])
 
 
+def test_rates_of_currents_that_are_nan_and_of_what_follows_are_nan():
+    x, _ = helpers.data()
+    net = keras.Sequential([keras.Input((6,)), layers.Dense(8), LIF(), layers.Dense(4), LIF(), layers.Dense(3)])
+    model = helpers.spiking(net, T)
+    x[1, 2] = np.nan
+    assert np.isnan(model.predict(x, verbose=0)).any(axis=1).tolist() == [sample == 1 for sample in range(len(x))]
+    rates = analysis.firing_rates(model, x)
+    assert np.isnan(rates.mean).all()
+    assert np.isnan(rates.by_step).all()
+    with pytest.raises(ValueError, match=r"`x` must have outputs that are numbers.*`x` has values that are NaN"):
+        analysis.energy(model, x)
+
+
 def test_a_raster_is_ordered_from_slow_to_fast_neurons():
     x = np.array([[1.0, 0.0, 0.5, 0.3], [0.5, 0.0, 0.5, 0.6]], "float32")
     inputs = keras.Input((4,))

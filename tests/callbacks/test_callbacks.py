@@ -138,7 +138,7 @@ def test_a_layer_is_warned_of_when_it_dies_and_not_again():
     assert "put a BatchNormalization before it" in message
 
 
-def test_a_layer_that_dies_of_nan_is_warned_of_as_such():
+def test_a_layer_that_dies_of_nan_is_warned_of_as_such(tmp_path):
     x, y = data(24)
     model = compiled(spiking(network()))
 
@@ -146,8 +146,8 @@ def test_a_layer_that_dies_of_nan_is_warned_of_as_such():
         def on_epoch_end(self, epoch, logs=None):
             model.get_layer("functional").get_layer("b").set_weights([np.full((8, 8), np.nan), np.zeros(8)])
 
-    with pytest.warns(UserWarning, match="DEAD after epoch 1: no neuron spikes any more in second") as found:
-        model.fit(x, y, callbacks=[Break(), rsnn.callbacks.FiringRate(x, by_layer=True)], verbose=0)
+    with pytest.warns(UserWarning, match="DEAD after epoch 1: the rate is NaN in second") as found:
+        model.fit(x, y, callbacks=[Break(), rsnn.callbacks.FiringRate(x, by_layer=True, log_dir=tmp_path)], verbose=0)
     (message,) = [str(warning.message) for warning in found if "DEAD" in str(warning.message)]
     assert "The weights b/kernel are NaN or infinite" in message
     assert "BatchNormalization" not in message

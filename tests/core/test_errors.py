@@ -218,6 +218,37 @@ def test_arguments_and_attributes_of_models_of_other_libraries_are_translated(na
     assert next(iter(inspect.signature(rsnn.SpikingModel).parameters)) == "network"
 
 
+class Doubling(rsnn.SpikingModel):
+    def call(self, inputs, training=None, mask=None):
+        return super().call(2 * inputs, training, mask)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda model, x: model.step(x),
+        lambda model, x: rsnn.analysis.firing_rates(model, x),
+        lambda model, x: rsnn.analysis.observed(model),
+        lambda model, x: rsnn.predict_until_sure(model, x, confidence=0.9),
+        lambda model, x: rsnn.integer(model),
+    ],
+)
+def test_what_runs_a_network_by_itself_refuses_a_model_with_a_call_of_its_own(run):
+    with pytest.raises(ValueError, match=r"^`model` must not have a `call` of its own") as raised:
+        run(Doubling(mlp(), 3), helpers.data()[0])
+    assert_says(raised, "of the class Doubling", "into layers of the network")
+
+
+def test_another_network_of_a_model_is_an_error_that_says_what_to_make():
+    model = spiking()
+    with pytest.raises(
+        AttributeError, match=r"^`network` of a SpikingModel cannot be replaced\. Received: network=<"
+    ) as raised:
+        model.network = mlp()
+    assert_says(raised, "SpikingModel(network, timesteps)")
+    assert len(model.weights) == len(model.network.weights)
+
+
 ATTRIBUTES = [(LIF, "beta"), (LIF, "v_threshold"), (rsnn.layers.IF, "step_mode"), (rsnn.layers.ILIF, "tau")]
 
 

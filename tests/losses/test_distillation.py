@@ -183,6 +183,26 @@ def test_a_spiking_teacher_teaches_an_ordinary_student():
     compiled(Distiller(teacher, model, losses)).fit(*data(), verbose=0)
 
 
+def test_a_student_that_would_train_layers_of_its_frozen_teacher_is_an_error():
+    teacher = student()
+    with pytest.raises(ValueError, match=r"`student` must not train weights of `teacher`.* share dense/kernel, .* and 2 more"):
+        Distiller(teacher, spiking(teacher.network, timesteps=2), LogitsDistillation())
+    assert teacher.trainable_variables
+    backbone = keras.Model(teacher.inputs, teacher.get_layer("spikes").output)
+    backbone.trainable = False
+    head = layers.Dense(3)(backbone(teacher.input))
+    Distiller(teacher, spiking(keras.Model(teacher.input, head)), LogitsDistillation())
+
+
+def test_a_file_that_cannot_be_loaded_because_models_share_layers_is_warned_of(tmp_path):
+    inputs, backbone = keras.Input((6,)), keras.Sequential([keras.Input((6,)), layers.Dense(4, trainable=False)])
+    models = [keras.Model(inputs, layers.Dense(3)(backbone(inputs))) for _ in range(2)]
+    distiller = compiled(Distiller(*models, LogitsDistillation()))
+    distiller.fit(*data(), verbose=0)
+    with pytest.warns(UserWarning, match="load_model will not load this file: nested models share sequential"):
+        distiller.save(tmp_path / "distiller.keras")
+
+
 def test_features_of_padded_sequences_are_those_without_their_padding():
     teacher, model = student(), student()
     distiller = compiled(Distiller(teacher, model, [LogitsDistillation(), FeatureDistillation("mse", "spikes", "spikes")]))

@@ -1,4 +1,4 @@
-"""Data that cannot be read in the middle of a call leaves a model that works."""
+"""Data that cannot be read in the middle of a call, and callbacks that fail, leave a model that works."""
 
 import keras
 import numpy as np
@@ -17,6 +17,11 @@ def batches(x, y):
 def without_labels(x, y):
     for inputs, _ in batches(x, y):
         yield inputs
+
+
+def distiller():
+    teacher = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    return rsnn.distillation.Distiller(teacher, spiking(), keras.distillation.LogitsDistillation())
 
 
 CALLS = {
@@ -43,3 +48,22 @@ def test_a_model_works_after_an_error_in_its_data(call):
     if call != "fit":
         np.testing.assert_array_equal(after, before)
     assert np.isfinite(model.fit(x, y, batch_size=4, verbose=0).history["loss"][0])
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_test_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+    on_predict_batch_end = on_test_batch_end
+
+
+@pytest.mark.parametrize("call", ["evaluate", "predict"])
+@pytest.mark.parametrize("make", [spiking, distiller])
+def test_a_model_keeps_its_weights_where_a_callback_is_interrupted(make, call):
+    model, (x, y) = compiled(make()), data(8, (6,))
+    model.fit(x, y, verbose=0)
+    before = model.predict(x, verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(model, call)(x, *([y] if call == "evaluate" else []), verbose=0, callbacks=[Interrupt()])
+    np.testing.assert_array_equal(model.predict(x, verbose=0), before)
+    model.fit(x, y, verbose=0)

@@ -263,11 +263,40 @@ def test_weights_load_from_a_file_into_a_new_model(tmp_path):
     assert_all_close(other.get_weights(), model.get_weights(), rtol=0, atol=0)
 
 
+def with_a_layer_of_two_graphs():
+    inputs, dense, neurons = keras.Input((6,)), layers.Dense(6, name="in_both"), LIF()
+    block = keras.Sequential([keras.Input((6,)), dense, neurons])
+    return spiking(keras.Model(inputs, layers.Dense(3)(neurons(dense(block(inputs))))))
+
+
+def test_a_file_that_keras_cannot_load_is_warned_of_and_its_weights_can_be_loaded(tmp_path):
+    model, other, path = with_a_layer_of_two_graphs(), with_a_layer_of_two_graphs(), tmp_path / "model.keras"
+    with pytest.warns(UserWarning, match="load_model will not load this file: nested models share in_both"):
+        model.save(path)
+    other.load_weights(path)
+    np.testing.assert_array_equal(other.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_weights_that_do_not_fit_are_an_error_that_names_the_layers(tmp_path):
+    model, other = spiking(), spiking(mlp(classes=4))
+    model.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(
+        ValueError, match=r"`filepath` must be .*Received: .*model.weights.h5'.* does not fit \[<Dense name=dense_3"
+    ):
+        other.load_weights(tmp_path / "model.weights.h5")
+    with pytest.warns(UserWarning, match="could not be loaded"):
+        other.load_weights(tmp_path / "model.weights.h5", skip_mismatch=True)
+    assert_all_close(other.get_weights()[:2], model.get_weights()[:2], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", ["functional", "sequential"])
-def test_a_config_makes_the_same_model(kind):
+def test_a_config_makes_the_same_model_each_time(kind):
     network = mlp() if kind == "functional" else keras.Sequential([keras.Input((6,)), LIF(decay=0.7), layers.Dense(3)])
     model = spiking(network, timesteps=5, gradient="bptt", return_sequences=True, name="mine")
-    again = rsnn.SpikingModel.from_config(model.get_config())
+    config = model.get_config()
+    rsnn.SpikingModel.from_config(config)
+    again = rsnn.SpikingModel.from_config(config)
     assert again.get_config() == model.get_config()
     assert (again.name, again.timesteps, again.return_sequences) == ("mine", 5, True)
     again.set_weights(model.get_weights())
@@ -702,6 +731,32 @@ def test_a_frozen_model_does_not_move():
     compiled(model).fit(IMAGES, Y, verbose=0)
     after = weights_of(model)
     assert [path for path in before if (after[path] != before[path]).any() and "seed" not in path] == []
+
+
+def test_all_layers_of_a_model_are_thawed():
+    model = spiking(keras.Sequential([keras.Input((6,)), mlp(width=4), LIF(), layers.Dense(3)]))
+    wanted = len(model.trainable_variables)
+    model.network.layers[0].layers[1].trainable = False
+    assert len(model.trainable_variables) == wanted - 2
+    model.trainable = True
+    assert len(model.trainable_variables) == wanted
+
+
+def test_layers_added_to_a_trained_network_are_checked():
+    network = keras.Sequential([keras.Input((6,)), layers.Dense(4), LIF(), layers.Dense(3)])
+    model = compiled(spiking(network, timesteps=3))
+    model.fit(X, Y, verbose=0)
+    network.add(rsnn.layers.PSN(timesteps=5))
+    with pytest.raises(ValueError, match="`timesteps` must be 5"):
+        model.predict(X, verbose=0)
+    network.pop()
+    for _ in range(2):
+        network.pop()
+    with pytest.raises(ValueError, match="`network` must contain"):
+        model(X)
+    network.add(LIF())
+    network.add(layers.Dense(3))
+    compiled(model).fit(X, Y, verbose=0)
 
 
 # As a part of something bigger.

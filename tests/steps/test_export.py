@@ -132,6 +132,15 @@ def test_a_program_of_pytorch_gives_the_outputs_for_batches_of_any_size(tmp_path
         np.testing.assert_allclose(exported(x[:batch]), model.predict(x[:batch], verbose=0), rtol=0, atol=1e-5)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="a format of PyTorch")
+def test_a_model_around_a_model_becomes_a_program_of_pytorch(tmp_path):
+    x, _ = data(5)
+    inputs = keras.Input((6,))
+    outer = keras.Model(inputs, layers.Dense(2)(spiking(dense(), T)(inputs)))
+    exported = loaded(export(outer, tmp_path, "torch"), "torch")
+    np.testing.assert_allclose(exported(x[:1]), outer.predict(x[:1], verbose=0), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("format", [*FORMATS[:2], *(pytest.param(format, marks=pytest.mark.slow) for format in FORMATS[2:])])
 def test_exported_steps_are_those_of_the_model(format, tmp_path):
     x, _ = data(5, (T, 6, 6, 2))

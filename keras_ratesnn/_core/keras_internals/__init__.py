@@ -65,6 +65,7 @@ from keras_ratesnn._core.keras_internals.scopes import without_autocast as witho
 from keras_ratesnn._core.keras_internals.scopes import without_values as without_values
 from keras_ratesnn._core.keras_internals.state import assign as assign
 from keras_ratesnn._core.keras_internals.state import keep_apart as keep_apart
+from keras_ratesnn._core.keras_internals.state import keeps_state as keeps_state
 from keras_ratesnn._core.keras_internals.state import reattach_state as reattach_state
 from keras_ratesnn._core.keras_internals.state import set_state as set_state
 from keras_ratesnn._core.keras_internals.state import state_shardings as state_shardings

@@ -1,5 +1,7 @@
 """The state of models and layers: reading, assigning, adding to it, and giving it back after an error."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -95,3 +97,17 @@ def reattach_state(model, purpose, state):
     model._jax_state = dict(zip(_STATE_OF[purpose], state[0], strict=True))
     model._jax_state_synced = False
     model.jax_state_sync()
+
+
+def keeps_state(method):
+    """The method `evaluate` or `predict` of models which have their variables after it, also if a callback raises an error."""
+
+    @functools.wraps(method)
+    def keeping(self, *args, **kwargs):
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            if hasattr(self, "jax_state_sync"):
+                self.jax_state_sync()
+
+    return keeping

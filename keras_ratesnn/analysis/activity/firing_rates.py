@@ -21,6 +21,8 @@ class FiringRates:
         by_step: Array `(L, T)`: spikes per neuron at each step, of the samples for which it is not padding.
         by_neuron: Tuple of L arrays with the shapes of the layers' outputs: spikes per time step of each neuron, the mean over
             the batch.
+
+    Rates are NaN from the first layer on whose currents are NaN or infinite for a sample, as the outputs for it are.
     """
 
     timesteps: int
@@ -89,11 +91,15 @@ def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
     x = _observation.tensors(checked_model(model), x)
     names, by_step, by_neuron = _graph.Names(), [], []
     counts = _observation.steps_that_count(model, x)
-    samples = np.maximum(counts.sum(axis=0), 1)
+    samples, sound = np.maximum(counts.sum(axis=0), 1), np.ones(len(counts), bool)
 
     def observe(call, outputs):
         if _observation.is_neuron(call):
             spikes = _observation.spikes(call, outputs, model.timesteps)
+            # Neurons are silent where their currents are NaN, and so may be those after them.
+            for signal in call.signals:
+                sound[:] &= np.isfinite(_observation.array(signal.value)).reshape(len(sound), -1).all(axis=1)
+            spikes = spikes + np.where(sound, 0.0, np.nan).reshape(-1, *(1 for _ in spikes.shape[1:]))
             names.add(call.operation.name)
             # Neurons do not spike in padding.
             by_step.append(spikes.sum(axis=0).reshape(model.timesteps, -1).mean(axis=1) / samples)

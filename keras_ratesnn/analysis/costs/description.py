@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
@@ -270,7 +269,7 @@ def _of_spiking_model(model, x):
         return counter(call, outputs)
 
     outputs = _observation.observed(model, x, observe)
-    if any(bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs)):
+    if _observation.any_nan(outputs):
         broken.append("the outputs are NaN")
     facts = {
         "normalized": bool(dead) and dead[0] in silence_causes.normalized_neurons(model.network),

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._model.silence_causes import origin_of_nan
 from keras_ratesnn.analysis import _figures, _observation, _text
 from keras_ratesnn.analysis.costs import ledger
 from keras_ratesnn.analysis.costs._counter import OperationCounter
@@ -215,13 +216,14 @@ def energy(model: SpikingModel | IntegerModel, x: Structure, costs: Costs | None
 
     Raises:
         TypeError: If `model` is neither, or `costs` are not `Costs`.
-        ValueError: If `x` does not fit the model or has no samples.
+        ValueError: If `x` does not fit the model, has no samples, or the outputs for it are NaN.
     """
     if isinstance(model, IntegerModel):
         return energy_of(counter_of_integers(model, model.layer_outputs(x), np.asarray(x)), costs)
     x = _observation.tensors(checked_model(model), x)
     counter = OperationCounter.of(model, x)
-    _observation.observed(model, x, counter)
+    if _observation.any_nan(_observation.observed(model, x, counter)):
+        raise ValueError(f"`x` must have outputs that are numbers, not NaN. {origin_of_nan(model, x)}")
     return energy_of(counter, costs)
 
 

@@ -5,6 +5,7 @@ import contextvars
 import functools
 import math
 import threading
+from typing import Any
 
 import torch
 
@@ -75,14 +76,15 @@ class Backend(base.Backend):
 
     def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:
         """`value`, with chosen derivatives."""
-        pairs = [(onto, slope), *more]
+        pairs: list[tuple[Any, Any]] = [(onto, slope), *more]
         if _forward_mode.get():
             # An autograd function with derivatives in both modes takes PyTorch several times as long to call.
-            slopes = [slope.detach() if torch.is_tensor(slope) else slope for _, slope in pairs]
-            changes = [slope * (onto - onto.detach()) for slope, (onto, _) in zip(slopes, pairs, strict=True)]
-            return value.detach() + sum(changes)
-        onto, slopes = zip(*pairs, strict=True)
-        return _Graft.apply(value.detach(), slopes, *onto)
+            constant = [slope.detach() if torch.is_tensor(slope) else slope for _, slope in pairs]
+            return value.detach() + sum(
+                slope * (onto - onto.detach()) for slope, (onto, _) in zip(constant, pairs, strict=True)
+            )
+        ontos, slopes = zip(*pairs, strict=True)
+        return _Graft.apply(value.detach(), slopes, *ontos)
 
     def normalize(self, inputs, axis, gamma, beta, epsilon, weights=None):
         """In one pass over memory where the statistics are those of one replica, with equal weights."""
@@ -193,7 +195,7 @@ class Backend(base.Backend):
 
     def grad_enabled(self):
         """Whether autograd is on."""
-        return torch.is_grad_enabled()
+        return torch.is_grad_enabled() and not _is_exporting()
 
     def detached(self, function, *args):
         with torch.no_grad():
