@@ -1,6 +1,8 @@
 """The backend functions on JAX, whose compiler fuses operations and divides the batch among devices: there are no replicas."""
 
 import contextlib
+import functools
+import operator
 
 import jax
 import keras
@@ -95,4 +97,5 @@ def _graft(value, onto, slopes):
 def _graft_jvp(primals, tangents):
     value, _, slopes = primals
     _, onto_tangents, _ = tangents
-    return value, sum(slope * tangent for slope, tangent in zip(slopes, onto_tangents, strict=True))
+    changes = [slope * tangent for slope, tangent in zip(slopes, onto_tangents, strict=True)]
+    return value, functools.reduce(operator.add, changes)

@@ -35,8 +35,10 @@ class Backend(base.Backend):
         pairs = [(onto, slope), *more]
         if _forward_mode.get():
             # In forward mode the derivative of a custom gradient is silently zero.
-            changes = [tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto)) for onto, slope in pairs]
-            return tf.stop_gradient(value) + sum(changes)
+            value = tf.stop_gradient(value)
+            for onto, slope in pairs:
+                value = value + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
+            return value
         return _graft(value, *zip(*pairs, strict=True))
 
     def exporting(self, format):

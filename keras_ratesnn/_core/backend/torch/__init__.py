@@ -79,10 +79,10 @@ class Backend(base.Backend):
         pairs: list[tuple[Any, Any]] = [(onto, slope), *more]
         if _forward_mode.get():
             # An autograd function with derivatives in both modes takes PyTorch several times as long to call.
-            constant = [slope.detach() if torch.is_tensor(slope) else slope for _, slope in pairs]
-            return value.detach() + sum(
-                slope * (onto - onto.detach()) for slope, (onto, _) in zip(constant, pairs, strict=True)
-            )
+            value = value.detach()
+            for onto, slope in pairs:
+                value = value + (slope.detach() if torch.is_tensor(slope) else slope) * (onto - onto.detach())
+            return value
         ontos, slopes = zip(*pairs, strict=True)
         return _Graft.apply(value.detach(), slopes, *ontos)
 
@@ -248,8 +248,12 @@ class _Graft(torch.autograd.Function):
         # Read once: torch.utils.checkpoint, used by keras.RematScope, returns saved tensors only once.
         saved = iter(ctx.saved_tensors)
         slopes = [next(saved) if number is None else number for number in ctx.numbers]
-        gradients = [upstream if isinstance(slope, float) and slope == 1.0 else upstream * slope for slope in slopes]
-        return None, None, *gradients
+        pairs = zip(slopes, ctx.needs_input_grad[2:], strict=True)
+        return None, None, *(_times(upstream, slope) if needed else None for slope, needed in pairs)
+
+
+def _times(upstream, slope):
+    return upstream if isinstance(slope, float) and slope == 1.0 else upstream * slope
 
 
 class _WithBackward(torch.autograd.Function):
