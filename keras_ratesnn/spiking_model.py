@@ -67,7 +67,7 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
         _refuse_mask(method.__name__, kwargs)
-        self._check_changed_network()
+        self._checked_graph()
         self._check_steps(self.step_mode)
         self._check_data(x, least)
         if not self._told_of_scale:
@@ -275,8 +275,8 @@ class SpikingModel(
             for layer in keras_internals.with_sublayers(self):
                 keras.Layer.trainable.fset(layer, value)
 
-    def _check_changed_network(self):
-        """Checks a network as before, if it is a Sequential that has been given other layers."""
+    def _checked_graph(self):
+        """The graph of the network, which is checked again if it is a Sequential that has been given other layers."""
         functional = _graph.as_graph(self.network)
         if functional is not self._checked_network():
             _graph.check_network(functional)
@@ -284,6 +284,7 @@ class SpikingModel(
             # TensorFlow leaves an assignment out that would change nothing.
             SpikingModel.gradient.fset(self, self.gradient)  # type: ignore[attr-defined]
             self._checked_network = weakref.ref(functional)
+        return functional
 
     def _check_steps(self, step_mode):
         if step_mode == "single":
@@ -464,10 +465,10 @@ class SpikingModel(
         check_some_steps_count(network, x, self.timesteps, None, self.mask_value)
 
     def __call__(self, inputs: Structure, *args: Any, mask: Structure = None, **kwargs: Any) -> Structure:
-        self._check_changed_network()
-        check_inputs(_graph.as_graph(self.network), inputs, self.timesteps)
+        functional = self._checked_graph()
+        check_inputs(functional, inputs, self.timesteps)
         if mask is not None:
-            check_some_steps_count(_graph.as_graph(self.network), inputs, self.timesteps, mask, None)
+            check_some_steps_count(functional, inputs, self.timesteps, mask, None)
             kwargs["mask"] = mask
         with keras_internals.in_steps():
             return super().__call__(inputs, *args, **kwargs)
@@ -640,8 +641,7 @@ class SpikingModel(
     @classmethod
     def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
         # Keras empties the config of a Functional model.
-        network = copy.deepcopy(config["network"])
-        network = keras.saving.deserialize_keras_object(network, custom_objects=custom_objects)
+        network = keras.saving.deserialize_keras_object(copy.deepcopy(config["network"]), custom_objects=custom_objects)
         return cls(**{**config, "network": network})
 
 

@@ -22,7 +22,7 @@ class Backend(base.Backend):
 
     def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:
         """`value`, with chosen derivatives."""
-        return _graft(value, (onto, *(onto for onto, _ in more)), (slope, *(slope for _, slope in more)))
+        return _graft(value, *zip((onto, slope), *more, strict=True))
 
     def traced(self, function):
         return jax.jit(function)

@@ -122,4 +122,4 @@ def _run_if(number, chosen, tensors, otherwise):
 
 @torch.library.register_fake("keras_ratesnn::run_if", lib=_library)
 def _shapes_of_run_if(number, chosen, tensors, otherwise):
-    return several([*map(torch.empty_like, otherwise)])
+    return several(list(map(torch.empty_like, otherwise)))

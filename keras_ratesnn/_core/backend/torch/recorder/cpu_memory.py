@@ -1,7 +1,7 @@
 """Memory of training steps on CPUs: what a step frees is kept for the next one, as PyTorch does it on GPUs.
 
 By default the C library of Linux (glibc) returns large blocks, and the end of its heap, to the system, which makes new pages
-for the next step and fills them with zeros: up to a fifth of the time of a step (docs/benchmarks.md).
+for the next step and fills them with zeros: up to an eighth of the time of a step (docs/benchmarks.md).
 """
 
 import ctypes

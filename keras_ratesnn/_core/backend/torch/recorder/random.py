@@ -114,13 +114,13 @@ def leave_own_draws_alone(graph):
     """
     before: list[fx.Node] = []
     draws = [node for node in graph.nodes if graph_passes.draws(node)]
+    if draws and not draws[-1].users:
+        return False
     for node in draws:
         function = node.target
-        if node is draws[-1] and not node.users:
-            return False
-        if graph_passes.written(node):
+        if overwritten := graph_passes.written(node):
             memory = node.args[0]
-            if graph_passes.written(node) != [memory] or not _is_new(memory) or len(memory.users) > 1:
+            if overwritten != [memory] or not _is_new(memory) or len(memory.users) > 1:
                 return False
             function = _into_new_memory(function)
         tensors = [leaf for leaf in tree.flatten(list(node.args)) if isinstance(leaf, fx.Node)]
