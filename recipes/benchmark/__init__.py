@@ -5,6 +5,7 @@ cases.py          the models: the library's methods, and the same network withou
 peers.py          the same network in other libraries on PyTorch
 timing.py         interleaved runs, the floor, medians and spreads
 costs.py          FLOPs and memory, as reported by the backend
+own_process.py    steps of other libraries in a process of their own
 process_peak.py   peak memory of a process, with a separate process for each case
 measure.py        the benchmark for a list of T
 memory.py         a separate table of peak memory against T

@@ -1,10 +1,11 @@
 """Images per second in inference: `KERAS_BACKEND=torch python -m recipes.benchmark.inference` prints a table.
 
 The network is the pretrained one for Fashion-MNIST, by default and with `jit_compile=True`. On PyTorch SpikingJelly, if it is
-installed, runs it with the same weights. `--levels 4` measures instead the network with integer spikes in one step, and its
-network of binary spikes in four slots, both with the same weights, which were not trained for them.
+installed, runs it with the same weights, in a process of its own. `--levels 4` measures instead the network with integer spikes
+in one step, and its network of binary spikes in four slots, both with the same weights, which were not trained for them.
 """
 
+import contextlib
 import functools
 import importlib.util
 
@@ -14,7 +15,7 @@ import numpy as np
 from keras_ratesnn import SpikingModel, engine_settings, models, unroll
 from recipes import command_line, device, markdown
 from recipes.activations import integer_network
-from recipes.benchmark import timing
+from recipes.benchmark import own_process, timing
 
 NETWORK = "fashion_mnist"
 SHAPE = (28, 28, 1)
@@ -36,10 +37,12 @@ def measure(arguments):
         for value in ("auto", True)
         for name, model in _networks(arguments.levels).items()
     }
-    if arguments.levels is None and keras.backend.backend() == "torch" and importlib.util.find_spec("spikingjelly"):
-        cases["spikingjelly"] = _spikingjelly(pixels)
     outputs = {name: _warmed_up(step) for name, step in cases.items()}
-    seconds = timing.interleaved(cases, arguments.rounds, least_seconds=timing.LEAST_SECONDS)
+    with contextlib.ExitStack() as processes:
+        if arguments.levels is None and keras.backend.backend() == "torch" and importlib.util.find_spec("spikingjelly"):
+            outputs["spikingjelly"], of_peer = own_process.made(processes, "spikingjelly", _spikingjelly, pixels)
+            cases |= of_peer
+        seconds = timing.interleaved(cases, arguments.rounds, least_seconds=timing.LEAST_SECONDS)
     print(f"{keras.backend.backend()} on {device.name()}: {NETWORK}, batches of {arguments.batch}\n")
     print(markdown.heading(("", "images per second", "logits that agree with the first row")))
     expected = next(iter(outputs.values()))
@@ -67,6 +70,7 @@ def _predicting(model, jit_compile, pixels):
 
 
 def _spikingjelly(pixels):
+    """The logits, and the step."""
     import torch
 
     from recipes.benchmark.translated import Translated
@@ -78,7 +82,7 @@ def _spikingjelly(pixels):
         with torch.inference_mode():
             return network(torch.as_tensor(pixels, device=where)).cpu().numpy()
 
-    return step
+    return _warmed_up(step), {"spikingjelly": step}
 
 
 def _warmed_up(step):

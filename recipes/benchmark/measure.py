@@ -1,5 +1,6 @@
 """The benchmark: for each T, all methods and the floor, timed in turn."""
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -9,7 +10,7 @@ import keras
 
 import keras_ratesnn
 from recipes import device
-from recipes.benchmark import cases, costs, process_peak, timing
+from recipes.benchmark import cases, costs, own_process, process_peak, timing
 from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS, variants
 
 WARM_UP_STEPS = 2
@@ -24,7 +25,7 @@ class Warm:
     """A step that has been compiled and run.
 
     Attributes:
-        step: Function without arguments, which returns when the device is done.
+        step: Function without arguments, which returns when the device is done, or a step of another process.
         compiling_seconds: List of floats, the durations of the calls in which something is compiled or recorded; or None.
         flops: Float, or None if not counted.
         memory_bytes: Integer, or None if not measured.
@@ -70,18 +71,33 @@ def benchmark(settings, process_memory=False, progress=lambda record: None, jit_
     ordinary = warm_trainer(settings, ORDINARY, 1, of_process, ordinary_model)
     forward = warm_forward(settings, ordinary_model, ordinary)
     for timesteps in settings.timesteps:
-        warm = {
-            name: warm_trainer(variant.settings, variant.method, timesteps, of_process)
-            for name, variant in variants(settings, jit_compile).items()
-        }
-        warm |= {ORDINARY: ordinary, FORWARD: forward}
-        seconds = timing.in_turns(warm, settings.rounds, settings.threads)
+        with contextlib.ExitStack() as processes:
+            warm = {
+                name: _warm(processes, variant, timesteps, of_process)
+                for name, variant in variants(settings, jit_compile).items()
+            }
+            warm |= {ORDINARY: ordinary, FORWARD: forward}
+            seconds = timing.in_turns(warm, settings.rounds, settings.threads)
         record["rows"] += rows(warm, seconds, timesteps, settings.batch)
         progress(record)
         # Models contain reference cycles; the next T needs their memory.
         del warm
         gc.collect()
     return record
+
+
+def _warm(processes, variant, timesteps, of_process):
+    """The training step of a `Variant`, warmed up; see `own_process.made`."""
+    if variant.method not in PEERS:
+        return warm_trainer(variant.settings, variant.method, timesteps, of_process)
+    known, steps = own_process.made(processes, variant.method, _warm_peer, variant.settings, variant.method, timesteps)
+    return dataclasses.replace(known, **steps)
+
+
+def _warm_peer(settings, method, timesteps):
+    cases.configure(settings)
+    case = warm_trainer(settings, method, timesteps, None)
+    return dataclasses.replace(case, step=None, launch=None), {"step": case.step}
 
 
 def warm_forward(settings, model, ordinary):

@@ -1,14 +1,16 @@
 """What masks, recurrence, delays and parallel neurons cost: `KERAS_BACKEND=torch python -m recipes.benchmark.sequences`.
 
 Prints the time and the memory of a training step on sequences: dense layers of `--units`, each with neurons after it. On
-PyTorch SpikingJelly and snnTorch train the same networks by BPTT, where they have the layers. All cases of a T are timed in
-turn; a ratio is the median of those of the rounds. On a CPU the time is that of its processors, which other processes affect
-little.
+PyTorch SpikingJelly and snnTorch train the same networks by BPTT, where they have the layers, each in a process of its own. All
+cases of a T are timed in turn; a ratio is the median of those of the rounds. On a CPU the time is that of its processors, which
+other processes affect little.
 """
 
+import contextlib
 import dataclasses
 import functools
 import gc
+import itertools
 import time
 from collections.abc import Callable
 
@@ -18,7 +20,7 @@ from keras import ops
 
 from keras_ratesnn import SpikingModel, layers
 from recipes import command_line, device, markdown, methods
-from recipes.benchmark import cases, costs, measure, timing
+from recipes.benchmark import cases, costs, measure, own_process, timing
 from recipes.benchmark.arguments import add_settings, settings_of
 from recipes.benchmark.settings import ORDER, PEERS
 from recipes.checks import mistake
@@ -74,23 +76,24 @@ def run(arguments):
     with command_line.mistakes():
         for method in settings.methods:
             _check_method(method)
-    cases.configure(settings)
     print(f"{keras.backend.backend()} on {device.name()}: {depth} layers of {units}, batch {settings.batch}\n")
     print(markdown.heading(("network", "T", "method", "ms", f"ratio to {settings.methods[0]}", "ratio to LIF", "MiB")))
     for timesteps in settings.timesteps:
-        found = {
-            (name, method): warm(settings, name, method, timesteps, units, depth)
-            for name in chosen
-            for method in settings.methods
-        }
-        steps = {key: case.step for key, case in found.items() if case is not None}
-        clock = time.perf_counter if device.gpu() else time.process_time
-        seconds = timing.interleaved(steps, settings.rounds, clock, timing.LEAST_SECONDS)
-        for (name, method), case in found.items():
-            cells = _cells(seconds, name, method, settings.methods[0], case)
+        clock, memory, steps = time.perf_counter if device.gpu() else time.process_time, {}, {}
+        with contextlib.ExitStack() as processes:
+            for method in settings.methods:
+                arguments = settings, chosen, method, timesteps, units, depth
+                of_method, own = own_process.made(processes, method, warm, *arguments)
+                memory |= {(name, method): of_case for name, of_case in of_method.items()}
+                steps |= {(name, method): step for name, step in own.items()}
+            # In turn are the methods of a network.
+            steps = {key: steps[key] for key in itertools.product(chosen, settings.methods) if key in steps}
+            seconds = timing.interleaved(steps, settings.rounds, clock, timing.LEAST_SECONDS)
+        for name, method in itertools.product(chosen, settings.methods):
+            cells = _cells(seconds, name, method, settings.methods[0], memory[name, method])
             print(markdown.row((name, timesteps, method, *cells)), flush=True)
         # Models contain reference cycles; the next T needs their memory.
-        del found, case
+        del steps, own
         gc.collect()
 
 
@@ -99,28 +102,38 @@ def _check_method(method):
         raise mistake("methods", f"of {', '.join(METHODS)}", method, "It needs a network of recipes.benchmark.")
 
 
-def _cells(seconds, name, method, first, case):
+def _cells(seconds, name, method, first, memory_bytes):
     """Time, its ratios to those of the first method and of LIF neurons, and memory."""
-    if case is None:
+    if (name, method) not in seconds:
         return CASES[name].lacking, "", "", ""
     own = seconds[name, method]
     bases = (seconds.get((name, first)), seconds.get(("LIF", method)))
     ratios = ("" if base is None else f"{timing.spread(timing.ratios(own, base))['median']:.2f}" for base in bases)
-    memory = "" if case.memory_bytes is None else f"{case.memory_bytes / 2**20:.1f}"
+    memory = "" if memory_bytes is None else f"{memory_bytes / 2**20:.1f}"
     return f"{1000 * timing.spread(own)['median']:.1f}", *ratios, memory
 
 
-def warm(settings, name, method, timesteps, units, depth):
-    """A training step of a case as `measure.Warm`, with its memory; `None` if the method is a peer that lacks a layer.
+def warm(settings, chosen, method, timesteps, units, depth):
+    """The memory of training steps in bytes, or `None` if not measured, and the steps, warmed up; both are dictionaries.
+
+    A peer has no steps of the cases for which it lacks a layer.
 
     Args:
         settings: `Settings`.
-        name: A name of `CASES`.
+        chosen: Sequence of names of `CASES`.
         method: A name of `recipes.methods` or `PEERS`.
         timesteps: Integer T.
         units: Integer, the size of the input and of all layers.
         depth: Integer, the number of layers of neurons.
     """
+    cases.configure(settings)
+    found = {name: _warm(settings, name, method, timesteps, units, depth) for name in chosen}
+    steps = {name: case.step for name, case in found.items() if case is not None}
+    return {name: case and case.memory_bytes for name, case in found.items()}, steps
+
+
+def _warm(settings, name, method, timesteps, units, depth):
+    """A training step of a case as `measure.Warm`, or `None`."""
     if method in PEERS:
         # Imported here because it imports PyTorch.
         from recipes.benchmark import peers

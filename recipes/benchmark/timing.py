@@ -1,5 +1,6 @@
 """Interleaved runs, the floor, and medians with their spreads."""
 
+import functools
 import time
 
 import numpy as np
@@ -14,7 +15,8 @@ def interleaved(steps, rounds, clock=time.perf_counter, least_seconds=0.0):
     """Times steps in turn, so that background load affects all of them.
 
     Args:
-        steps: Dictionary from names to functions without arguments, which return when the device is done.
+        steps: Dictionary from names to functions without arguments, which return when the device is done, or to steps of other
+            processes, `own_process.Elsewhere`.
         rounds: Integer, the number of runs of each step.
         clock: Function that returns the time in seconds. Defaults to `time.perf_counter`.
         least_seconds: Float: within a round a step is repeated until this much time has passed. Defaults to `0.0`, once.
@@ -25,12 +27,18 @@ def interleaved(steps, rounds, clock=time.perf_counter, least_seconds=0.0):
     seconds = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            begin, repetitions, elapsed = clock(), 0, 0.0
-            while repetitions == 0 or elapsed < least_seconds:
-                step()
-                repetitions, elapsed = repetitions + 1, clock() - begin
-            seconds[name].append(elapsed / repetitions)
+            measured = getattr(step, "mean_seconds", None) or functools.partial(mean_seconds, step)
+            seconds[name].append(measured(clock, least_seconds))
     return seconds
+
+
+def mean_seconds(step, clock, least_seconds):
+    """The mean duration of a step, which is repeated until the least time has passed, once at least."""
+    begin, repetitions, elapsed = clock(), 0, 0.0
+    while repetitions == 0 or elapsed < least_seconds:
+        step()
+        repetitions, elapsed = repetitions + 1, clock() - begin
+    return elapsed / repetitions
 
 
 def in_turns(warm, rounds, threads=None):

@@ -61,7 +61,7 @@ def trainer(recipe, dataset, method):
 def tensors(batch):
     """A batch of a recipe's pipeline as tensors for a peer."""
     where = "cuda" if device.gpu() else "cpu"
-    images, labels = (torch.as_tensor(part.numpy()).to(where) for part in batch)
+    images, labels = (torch.as_tensor(np.array(part)).to(where) for part in batch)
     return images, labels.to(torch.int64)
 
 

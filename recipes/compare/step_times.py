@@ -8,12 +8,13 @@ import resource
 import tempfile
 import time
 
+import numpy as np
 import torch
 from torch._inductor import config as inductor
 
 from recipes import device, pipeline, run
 from recipes.atomic_files import read_json, write_json
-from recipes.benchmark import costs, measure, peers, timing
+from recipes.benchmark import costs, measure, own_process, peers, timing
 from recipes.benchmark.evidence.first_steps import CACHES
 from recipes.benchmark.settings import PEERS
 from recipes.benchmark.translated import Chain
@@ -54,7 +55,7 @@ def _settings(recipe):
 
 
 def write(path, recipes, dataset, rounds):
-    """Measures the steps of all methods in turn, with one thread of a CPU, and writes the file.
+    """Measures the steps of all methods in turn, with one thread of a CPU, and writes the file. See `own_process`.
 
     Args:
         path: Path.
@@ -62,7 +63,6 @@ def write(path, recipes, dataset, rounds):
         dataset: The `Dataset` for training.
         rounds: Integer, how often each step is timed.
     """
-    device.set_threads(1)
     packages = tuple(dict.fromkeys(PEERS[method].package for method in recipes if method in PEERS))
     record = {
         "settings": {method: _settings(recipe) for method, recipe in recipes.items()},
@@ -88,19 +88,26 @@ def measure_all(recipes, dataset, rounds):
     whole, rest = divmod(dataset.train_size, recipe.batch_size)
     # The smaller batch is another kind of call.
     counts = {size: count for size, count in ((recipe.batch_size, whole), (rest, 1)) if size and count}
-    batch = peer_training.tensors(next(iter(pipeline.training_batches(dataset, recipe))))
-    with _empty_caches():
+    # Read here: TensorFlow, which reads it, sets how memory is freed for its whole process.
+    batch = [np.asarray(part) for part in next(iter(pipeline.training_batches(dataset, recipe)))]
+    with _empty_caches(), contextlib.ExitStack() as processes:
         for method, recipe in recipes.items():
-            made = run.numbered_anew(functools.partial(_trainer, recipe, dataset, method, batch[0][: max(counts)]))
-            own = {size: functools.partial(made.train_on_batch, *(part[:size] for part in batch)) for size in counts}
-            calls = max(measure.compiling_calls(recipe, method)) + measure.WARM_UP_STEPS
-            first = {size: _first(own[size], min(calls, count * recipe.epochs)) for size, count in counts.items()}
-            step = own[max(counts)]
-            costs_of_step = {"flops": costs.counted_flops(step), "memory_bytes": costs.memory_rise(step)}
-            rows[method] = {"first": first, **costs_of_step}
+            rows[method], own = own_process.made(processes, method, _warmed_up, recipe, dataset, method, batch, counts)
             steps |= {(method, size): step for size, step in own.items()}
         seconds = timing.interleaved(steps, rounds, _clock, timing.LEAST_SECONDS)
     return {method: _row(row, {size: seconds[method, size] for size in counts}, counts) for method, row in rows.items()}
+
+
+def _warmed_up(recipe, dataset, method, batch, counts):
+    """What is measured of the first steps of a method, and its steps by the sizes of batches; see `measure_all`."""
+    device.set_threads(1)
+    batch = peer_training.tensors(batch)
+    made = run.numbered_anew(functools.partial(_trainer, recipe, dataset, method, batch[0][: max(counts)]))
+    steps = {size: functools.partial(made.train_on_batch, *(part[:size] for part in batch)) for size in counts}
+    calls = max(measure.compiling_calls(recipe, method)) + measure.WARM_UP_STEPS
+    first = {size: _first(steps[size], min(calls, count * recipe.epochs)) for size, count in counts.items()}
+    step = steps[max(counts)]
+    return {"first": first, "flops": costs.counted_flops(step), "memory_bytes": costs.memory_rise(step)}, steps
 
 
 def _first(step, calls):

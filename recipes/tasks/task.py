@@ -6,6 +6,15 @@ from collections.abc import Callable
 import keras
 
 
+# Functions with names, unlike lambdas, can be sent to another process.
+def _nothing_needed():
+    pass
+
+
+def _no_further_scores(model, batches, dataset):
+    return {}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
     """Loss, metrics and pictures of a recipe.
@@ -24,8 +33,8 @@ class Task:
 
     score: str
     compile_arguments: Callable
-    check_packages: Callable = lambda: None
-    further_scores: Callable = lambda model, batches, dataset: {}
+    check_packages: Callable = _nothing_needed
+    further_scores: Callable = _no_further_scores
     draw: Callable | None = None
     augments: bool = False
     several_devices: bool = True

@@ -6,6 +6,8 @@ import functools
 import importlib.util
 import io
 import json
+import os
+import pathlib
 import re
 import shutil
 import sys
@@ -25,6 +27,7 @@ from recipes.benchmark import (
     loops,
     measure,
     memory,
+    own_process,
     process_peak,
     programs,
     recorded,
@@ -638,6 +641,36 @@ def test_peers_are_measured_together_with_our_methods():
     text = report.markdown(record)
     assert "snntorch: its neurons" in text
     assert "spikingjelly-memopt: SpikingJelly with" in text
+
+
+def steps_that_tell_their_process(timesteps):
+    """What a step of another process does is in files, because only its time comes back."""
+    return {"at": timesteps}, {
+        size: functools.partial(pathlib.Path(f"{size}.txt").write_text, str(os.getpid())) for size in (1, 2)
+    }
+
+
+@pytest.mark.runs_once
+def test_steps_of_peers_run_and_are_timed_in_a_process_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(own_process.device, "gpu", lambda: False)
+    pids = {}
+    for method in ("rate-multi", "spikingjelly", "snntorch"):
+        with contextlib.ExitStack() as processes:
+            known, steps = own_process.made(processes, method, steps_that_tell_their_process, 4)
+            seconds = timing.interleaved(steps, 3)
+        assert known == {"at": 4}
+        assert list(steps) == list(seconds) == [1, 2]
+        assert all(0 < second < 1 for of_rounds in seconds.values() for second in of_rounds)
+        (pids[method],) = {int(pathlib.Path(f"{size}.txt").read_text()) for size in steps}
+    assert pids["rate-multi"] == os.getpid()
+    assert len(set(pids.values())) == 3
+
+
+@pytest.mark.runs_once
+def test_what_fails_in_another_process_is_known_here():
+    with contextlib.ExitStack() as processes, pytest.raises(ZeroDivisionError):
+        own_process.made(processes, "spikingjelly", divmod, 1, 0)
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
