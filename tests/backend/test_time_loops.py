@@ -35,6 +35,7 @@ NEURONS = {
     "ALIF": lambda: rsnn.layers.ALIF(threshold=0.5, learn_threshold=True, surrogate="rectangular"),
     "ILIF": lambda: rsnn.layers.ILIF(3, 0.5, 0.5, normalize=True, detach_reset=False),
 }
+PARALLEL = {"SlidingPSN": lambda: rsnn.layers.SlidingPSN(3, 0.5, surrogate="triangle")}
 TIMESTEPS = 5
 
 
@@ -47,7 +48,7 @@ def early(monkeypatch):
 def network(names, features=(6,)):
     inputs = keras.Input(features, dtype=keras.config.dtype_policy().compute_dtype)
     currents = layers.Dense(8, name="currents")(inputs)
-    x = layers.Concatenate()([NEURONS[name]()(currents) for name in names])
+    x = layers.Concatenate()([{**NEURONS, **PARALLEL}[name]()(currents) for name in names])
     return keras.Model(inputs, layers.Dense(3)(x if len(features) == 1 else layers.Flatten()(x)))
 
 
@@ -73,8 +74,14 @@ def loops(monkeypatch):
         (["ParametricLIF", "LIF"], "rate", "float64", None, (2, 3, 6)),
         (list(NEURONS), "bptt", "float32", (5, 3, 1, 4, 2), (6,)),
         (["LIF", "ILIF"], "bptt", "mixed_bfloat16", None, (2, 3, 6)),
+        ([*PARALLEL, "LIF"], rsnn.gradients.Rate(windows=(1, 4)), "float32", None, (6,)),
+        ([*PARALLEL], "rate", "mixed_bfloat16", None, (2, 3, 6)),
+        ([*PARALLEL], "bptt", "float64", None, (2, 3, 6)),
     ],
-    ids=["each neuron in float32", "windows in half precision", "images in float64", "BPTT", "BPTT in half precision"],
+    ids=[
+        *("each neuron in float32", "windows in half precision", "images in float64", "BPTT", "BPTT in half precision"),
+        *("parallel neurons", "parallel neurons in half precision", "BPTT of parallel neurons"),
+    ],
 )
 def test_loops_give_the_same_results_as_operations(early, loops, names, gradient, policy, lengths, features):
     keras.config.set_dtype_policy(policy)
@@ -101,6 +108,25 @@ def test_loops_give_the_same_results_as_operations(early, loops, names, gradient
     # One for each layer in inference, and in training, with any windows, but for those without written derivatives.
     without = {"CuBaLIF", "ALIF"} if gradient != "bptt" else set()
     assert len(loops) == len(names) + len(set(names) - without)
+
+
+@needs_compiler
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@pytest.mark.parametrize(("units", "batch"), [(3, 3), (3, 5), (1, 3)])
+def test_weights_of_lags_are_not_taken_for_those_of_neurons(early, gradient, units, batch):
+    """There are as many lags as neurons, or samples, or one neuron."""
+    inputs = keras.Input((4,))
+    x = rsnn.layers.SlidingPSN(3, threshold=0.5)(
+        layers.Dense(units, kernel_initializer=keras.initializers.Constant(0.5))(inputs)
+    )
+    model = spiking(keras.Model(inputs, layers.Dense(3)(x)), TIMESTEPS, gradient)
+    x, y = dyadic((batch, TIMESTEPS, 4), seed=1).astype("float32"), np.arange(batch) % 3
+    loss, gradients = loss_and_gradients(model, x, y)
+    for _ in range(2):
+        again, found = loss_and_gradients(model, x, y)
+        assert again == pytest.approx(loss, rel=1e-6)
+        for path, of_weight in gradients.items():
+            np.testing.assert_allclose(found[path], of_weight, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
 def images(names):

@@ -37,19 +37,26 @@ def all_steps(handler, state, inputs, same, valid):
         valid: As in `step`, with a second axis for T.
     """
     timesteps, with_gradient = handler.context.windows.timesteps, handler.context.with_gradient
-    if handler.parallel:
-        x = time_axis.unfold(time_axis.repeat(inputs[0], timesteps) if same[0] else inputs[0], timesteps)
-        state, output = handler.at_once(time_axis.zero_unless(valid, x), valid)
-        found = state, time_axis.zero_unless(valid, output)
-        state, output = found if with_gradient else backend.optimization_barrier(found)
-        return state, [time_axis.fold(output)]
     inputs = [x if is_same else time_axis.unfold(x, timesteps) for x, is_same in zip(inputs, same, strict=True)]
-    if timesteps <= backend.unrolled_steps(with_gradient) or handler.loop_variables is None:
+    found = _in_time_loop(handler, inputs, same, valid) if tree.is_absent(state) and handler.compiles else None
+    if found is not None:
+        state, outputs = found
+    elif handler.parallel:
+        state, outputs = _at_once(handler, inputs[0], same[0], valid)
+    elif timesteps <= backend.unrolled_steps(with_gradient) or handler.loop_variables is None:
         state, outputs = _unrolled(handler, state, inputs, same, valid)
     else:
         loop = _scanned if with_gradient else _looped
         state, outputs = loop(handler, state, inputs[0], same[0], valid)
     return state, list(map(time_axis.fold, outputs))
+
+
+def _at_once(handler, x, same, valid):
+    timesteps = handler.context.windows.timesteps
+    x = time_axis.unfold(time_axis.repeat(x, timesteps), timesteps) if same else x
+    state, output = handler.at_once(time_axis.zero_unless(valid, x), valid)
+    found = state, [time_axis.zero_unless(valid, output)]
+    return found if handler.context.with_gradient else backend.optimization_barrier(found)
 
 
 def _unrolled(handler, state, inputs, same, valid):
@@ -70,9 +77,6 @@ def _unrolled(handler, state, inputs, same, valid):
         after, outputs = _several(handler, _started(handler, state, inputs[0]), _phases(handler, inputs, valid), inputs, valid)
         return handler.final(after), stacked(outputs)
 
-    found = _in_time_loop(handler, inputs, same, valid) if tree.is_absent(state) and handler.compiles else None
-    if found is not None:
-        return found
     in_a_pass = backend.steps_in_a_pass(timesteps, with_gradient)
     if not tree.is_absent(state):
         found = whole(inputs, valid)

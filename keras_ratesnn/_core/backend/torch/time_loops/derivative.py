@@ -32,11 +32,13 @@ class Derivative:
         self._learned, self._wanted, self._states = learned, wanted, len(state)
         self._shape, self._kinds = inputs[0].shape, [(x.shape, text.stored(x.dtype)) for x in results]
         own, others = self.parted(weights)
+        self._parts = [_count_of_parts(weight.shape, self._shape) for weight in own]
         # A weight is one number for each neuron, like an input that is the same at every step: sums come later.
-        arguments = [*others, *state, *inputs, *(weight.expand(self._shape) for weight in own), *valid]
-        counts = [len(others), len(state), len(inputs) + len(own), len(valid)]
-        wanted, same = [*wanted, *(True for _ in own)], [*same, *(True for _ in own)]
-        steps = [_of_neurons(step, learned, [*counts[:2], len(inputs)]) for step in steps]
+        of_neurons = self._of_neurons(own)
+        arguments = [*others, *state, *inputs, *of_neurons, *valid]
+        counts = [len(others), len(state), len(inputs) + len(of_neurons), len(valid)]
+        wanted, same = [*wanted, *(True for _ in of_neurons)], [*same, *(True for _ in of_neurons)]
+        steps = [_with_weights_last(step, learned, self._parts, [*counts[:2], len(inputs)]) for step in steps]
         modules = [traced(step, arguments) for step in steps]
         arguments += [torch.zeros(x.shape, dtype=x.dtype) for x in results]
         derivatives = [traced(_derivative(step, counts, wanted), arguments) for step in steps]
@@ -58,6 +60,11 @@ class Derivative:
         own, others = ([weight for weight, is_learned in pairs if is_learned == wanted] for wanted in (True, False))
         return own, others
 
+    def _of_neurons(self, own):
+        """The learned weights as one number for each neuron, or several: a list."""
+        parts = [[weight] if count is None else weight.unbind() for weight, count in zip(own, self._parts, strict=True)]
+        return [part.expand(self._shape) for part in itertools.chain.from_iterable(parts)]
+
     def run(self, program, ends, weights, arguments, of_weights):
         """The results of the `Numbered` program of the steps, given its arguments, of which the last are those of weights."""
         own, others = self.parted(weights)
@@ -76,11 +83,15 @@ class Derivative:
             for index, (gradient, (shape, dtype)) in enumerate(zip(upstream, self._kinds, strict=True))
         ]
         inputs, valid = arguments[: len(self._wanted)], arguments[len(self._wanted) :]
-        of_neurons = [weight.to(text.stored(weight.dtype)).expand(self._shape) for weight in own]
+        of_neurons = self._of_neurons([weight.to(text.stored(weight.dtype)) for weight in own])
         tensors = [*inputs, *of_neurons, *valid, *given[first:], *of_others]
         found = iter(self._program(not first)(ends, tensors))
         of_inputs = [next(found) if is_wanted else None for is_wanted in self._wanted]
-        return [gradient.sum_to_size(weight.shape) for gradient, weight in zip(found, own, strict=True)], of_inputs
+        of_own = [
+            next(found).sum_to_size(weight.shape) if count is None else torch.stack([next(found).sum() for _ in range(count)])
+            for weight, count in zip(own, self._parts, strict=True)
+        ]
+        return of_own, of_inputs
 
 
 class _Differentiable(torch.autograd.Function):
@@ -102,17 +113,27 @@ class _Differentiable(torch.autograd.Function):
         return None, None, None, None, *of_own, *of_inputs, *(None for _ in range(others))
 
 
-def _of_neurons(step, learned, counts):
-    """A step as a function of weights that are not learned, state, inputs, those that are, and valid rows."""
+def _count_of_parts(shape, of_neurons):
+    """The length of a vector that is not of neurons, but has a number for each of several things; `None` for other weights."""
+    try:
+        is_of_neurons = torch.broadcast_shapes(shape, of_neurons) == of_neurons
+    except RuntimeError:
+        is_of_neurons = False
+    return None if is_of_neurons or len(shape) != 1 else shape[0]
 
-    def of_neurons(*tensors):
+
+def _with_weights_last(step, learned, parts, counts):
+    """A step as a function of weights that are not learned, state, inputs, those that are, in parts, and valid rows."""
+
+    def with_weights_last(*tensors):
         remaining = iter(tensors)
         others, state, inputs = (list(itertools.islice(remaining, count)) for count in counts)
-        of_kind = {True: iter(list(itertools.islice(remaining, sum(learned)))), False: iter(others)}
+        own = [next(remaining) if count is None else torch.stack(list(itertools.islice(remaining, count))) for count in parts]
+        of_kind = {True: iter(own), False: iter(others)}
         weights = [next(of_kind[is_learned]) for is_learned in learned]
         return step(*weights, *state, *inputs, *remaining)
 
-    return of_neurons
+    return with_weights_last
 
 
 def _derivative(step, counts, wanted):

@@ -8,6 +8,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
 
+_aten = torch.ops.aten
+
 
 def traced(function, tensors):
     """The graph module of a function of tensors."""
@@ -16,10 +18,22 @@ def traced(function, tensors):
         return tree.flatten(with_tensors(function(*tensors), tensors))
 
     module = make_fx(flat)(*(tensor.detach() for tensor in tensors))
+    _take_from_stacks(module.graph)
     module.graph.eliminate_dead_code()
     if any(map(draws, module.graph.nodes)):
         raise ValueError("random numbers are others at each step")
     return module
+
+
+def _take_from_stacks(graph):
+    """Where tensors are stacked and taken from the stack again, they themselves are used."""
+    for node in graph.find_nodes(op="call_function", target=_aten.stack.default):
+        pieces, *dimension = node.args
+        unstacked = {user: list(user.users) for user in node.users if user.args == (node,) and user.target is _aten.unbind.int}
+        taken = [piece for pieces in unstacked.values() for piece in pieces]
+        taken += [user for user in node.users if user.target is _aten.select.int and user.args[1] == 0]
+        for piece in taken if dimension in ([], [0]) else ():
+            piece.replace_all_uses_with(pieces[piece.args[-1]])
 
 
 def with_tensors(structure, beside):
