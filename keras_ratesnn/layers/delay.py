@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import checks, registry, time_axis
+from keras_ratesnn._core import backend, checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layers.time_mixing import TimeMixing
 
@@ -129,12 +129,10 @@ class Delay(TimeMixing):
         return ops.sum(queue * weights, axis=1), {"inputs": queue[:, 1:]}
 
     def over_time(self, inputs: Tensor, kernel: Tensor = None) -> Tensor:
-        kernel = self._like(inputs, kernel)
         _, timesteps, *shape = inputs.shape
         order = [0, *range(2, len(shape) + 1), 1, len(shape) + 1]
         rows = ops.reshape(ops.transpose(inputs, order), (-1, timesteps, shape[-1]))
-        padded = ops.pad(rows, [[0, 0], [self.max_delay - 1, 0], [0, 0]])
-        delayed = ops.depthwise_conv(padded, kernel[:, :, None], 1, "valid", data_format="channels_last")
+        delayed = backend.filter_in_time(rows, self._like(inputs, kernel))
         delayed = ops.reshape(delayed, (-1, *shape[:-1], timesteps, shape[-1]))
         back = [0, len(shape), *range(1, len(shape)), len(shape) + 1]
         return ops.transpose(delayed, back)

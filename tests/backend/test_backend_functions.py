@@ -209,6 +209,57 @@ def test_multiply_add_has_the_derivatives_of_a_product_and_a_sum():
     np.testing.assert_allclose(of_numbers, -(2.0 - 0.5 * x), rtol=1e-5, atol=1e-5)
 
 
+def filtered(x, kernel):
+    """Filters of channels over time, tap by tap."""
+    taps, y = len(kernel), np.zeros_like(x)
+    for t in range(x.shape[1]):
+        for i in range(max(0, taps - 1 - t), taps):
+            y[:, t] += kernel[i] * x[:, t - taps + 1 + i]
+    return y
+
+
+@pytest.mark.parametrize("way", ["plain", *(["XLA"] if BACKEND == "tensorflow" else [])])
+@pytest.mark.parametrize(("timesteps", "taps"), [(1, 5), (3, 5), (4, 3), (7, 3), (11, 3), (25, 5), (9, 2)])
+def test_a_filter_in_time_is_the_weighted_sum_of_earlier_inputs(timesteps, taps, way):
+    """Steps fewer and more than taps, in one block and in several, of which the last is full or not."""
+    dtype = "float32" if BACKEND == "jax" else "float64"  # JAX has the other one only in a process of its own.
+    rng, tolerance = np.random.default_rng(0), 1e-4 if BACKEND == "jax" else 1e-12
+    x, weights = rng.normal(size=(2, 4, timesteps, 3)).astype(dtype)
+    kernel = rng.normal(size=(taps, 3)).astype(dtype)
+
+    def found(x, kernel):
+        return backend.filter_in_time(x, kernel)
+
+    if way == "XLA":
+        import tensorflow as tf
+
+        found = tf.function(found, jit_compile=True)
+    of_x, of_kernel, result = gradient_of(lambda x, kernel, weights: ops.sum(weights * found(x, kernel)), [x, kernel, weights])
+    np.testing.assert_allclose(result, filtered(x, kernel), rtol=tolerance, atol=tolerance)
+    # The filter is linear in each: its derivative by one number is the filter of that number alone.
+    expected = [np.sum(weights * filtered(x, one.reshape(kernel.shape))) for one in np.eye(kernel.size)]
+    np.testing.assert_allclose(of_kernel.ravel(), expected, rtol=tolerance, atol=tolerance)
+    expected = [np.sum(weights * filtered(one.reshape(x.shape), kernel)) for one in np.eye(x.size)]
+    np.testing.assert_allclose(of_x.ravel(), expected, rtol=tolerance, atol=tolerance)
+
+
+@torch_only
+def test_a_filter_in_time_has_second_derivatives_and_derivatives_in_forward_mode():
+    import torch
+
+    x, kernel = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(2, 5, 2), (3, 2)])
+    torch.autograd.gradgradcheck(backend.filter_in_time, (x, kernel))
+    _, (found,) = backend.jvp(lambda x: [backend.filter_in_time(x, kernel.detach())], [x.detach()], [torch.ones_like(x)])
+    np.testing.assert_allclose(found, filtered(np.ones_like(x.detach()), kernel.detach().numpy()))
+
+
+def test_a_filter_in_time_adds_up_in_float32_in_half_precision():
+    x, kernel = np.full((1, 9, 1), 1.0), np.full((9, 1), 1 / 256)
+    x[:, 0] = 256.0
+    found = backend.filter_in_time(*(ops.cast(ops.convert_to_tensor(value), "bfloat16") for value in (x, kernel)))
+    np.testing.assert_allclose(to_numpy(ops.cast(found, "float32"))[0, :, 0], 1 + np.arange(9) / 256, rtol=2**-8)
+
+
 # Recomputation. On JAX and TensorFlow Keras cannot recompute what takes a `training` argument, in any model.
 @torch_only
 @pytest.mark.parametrize("around", ["network", "model"])

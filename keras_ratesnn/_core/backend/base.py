@@ -228,6 +228,14 @@ class Backend(abc.ABC):
         pull, rest = self.pullback(function, inputs)
         return pull(upstream), rest
 
+    def filter_in_time(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        """Each channel of `(rows, T, channels)`, filtered by its part of a kernel `(L, channels)`, L > 1, of the same dtype:
+
+        y_t = Σ_i K_i x_{t−L+1+i}                                         x_t = 0 before the first step
+        """
+        padded = ops.pad(inputs, [[0, 0], [kernel.shape[0] - 1, 0], [0, 0]])
+        return ops.depthwise_conv(padded, kernel[:, :, None], 1, "valid", data_format="channels_last")
+
     @abc.abstractmethod
     def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:
         """`value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.

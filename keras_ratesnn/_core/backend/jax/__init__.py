@@ -9,7 +9,7 @@ import keras
 
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import base, xla_loops
+from keras_ratesnn._core.backend import base, xla_filter, xla_loops
 
 
 class Backend(base.Backend):
@@ -18,6 +18,7 @@ class Backend(base.Backend):
     EAGER_IS_SLOW = True
     SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"),)
 
+    filter_in_time = staticmethod(xla_filter.filter_in_time)
     unrolled_network_steps = staticmethod(xla_loops.unrolled_network_steps)
 
     def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:

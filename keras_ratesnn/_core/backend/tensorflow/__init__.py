@@ -11,7 +11,7 @@ from tensorflow.compiler.tf2xla.python import xla
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import base, xla_loops
+from keras_ratesnn._core.backend import base, xla_filter, xla_loops
 from keras_ratesnn._core.backend.tensorflow import fusion, normalization
 from keras_ratesnn._core.backend.tensorflow.replicas import replicas
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
@@ -64,6 +64,9 @@ class Backend(base.Backend):
             return tape.gradient(outputs, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
         return pull, rest
+
+    def filter_in_time(self, inputs, kernel):
+        return (xla_filter if compiled_by_xla() else super()).filter_in_time(inputs, kernel)
 
     def with_backward(self, values, inputs, others, backward):
         @tf.custom_gradient

@@ -12,12 +12,16 @@ import torch
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base
-from keras_ratesnn._core.backend.torch import fusion, normalization
+from keras_ratesnn._core.backend.torch import fusion, normalization, time_filter
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
 from keras_ratesnn._core.backend.torch.recorder import call_graphs, choices, compiler, cuda_graphs
 from keras_ratesnn._core.backend.torch.recorder.call_graphs import CallGraphs, record_calls
-from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, noticing_repeated_draws
+from keras_ratesnn._core.backend.torch.recorder.graph import (
+    is_recording,
+    is_recording_for_compiler,
+    noticing_repeated_draws,
+)
 from keras_ratesnn._core.backend.torch.replicas import replicas
 from keras_ratesnn._core.contexts import setting
 
@@ -134,6 +138,13 @@ class Backend(base.Backend):
             return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
         return pull, rest
+
+    def filter_in_time(self, inputs, kernel):
+        # Derivatives in forward mode, and what others compile or export, are of PyTorch's own operations.
+        others_trace = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_recording_for_compiler()
+        if _forward_mode.get() or others_trace or inputs.device.type != "cpu":
+            return super().filter_in_time(inputs, kernel)
+        return time_filter.filter_in_time(inputs, kernel)
 
     def with_backward(self, values, inputs, others, backward):
         # Autograd calls the function inside a step that `torch.compile` may have compiled.
