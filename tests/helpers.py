@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.testing._findings import saved_and_loaded as saved_and_loaded
 
 BACKEND = keras.backend.backend()
 

@@ -12,7 +12,7 @@ from unittest import mock
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, dyadic, loss_and_gradients, spiking, to_numpy
+from helpers import BACKEND, compiled, data, dyadic, loss_and_gradients, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -645,10 +645,9 @@ def test_bptt_stores_only_the_input_of_a_neuron_layer():
 
 
 @pytest.mark.parametrize("asked", ["auto", False, None])
-def test_jit_compile_is_saved_with_its_original_value(asked, tmp_path):
+def test_jit_compile_is_saved_with_its_original_value(asked):
     model = compiled(spiking(), jit_compile=asked)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     assert loaded.get_compile_config()["jit_compile"] == ("auto" if asked is None else asked)
     assert loaded.jit_compile == model.jit_compile
     loaded.fit(*data(), verbose=0)

@@ -8,7 +8,7 @@ import conversions
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, to_numpy
+from helpers import BACKEND, saved_and_loaded, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -96,15 +96,14 @@ def test_a_spiking_task_is_a_spiking_model_of_the_class_of_its_task():
     assert model.width == 5
 
 
-def test_a_folded_task_is_a_task_that_trains_and_is_saved(tmp_path):
+def test_a_folded_task_is_a_task_that_trains_and_is_saved():
     model = compiled(spikify(Regression(5, normalized=True), 2, verbose=False))
     model.fit(X, Y, verbose=0)
     folded = rsnn.fold_batch_normalization(model, verbose=False)
     assert (type(folded), folded.normalization) == (type(model), None)
     np.testing.assert_allclose(to_numpy(folded(X)), to_numpy(model(X)), rtol=1e-5, atol=1e-6)
     compiled(folded).fit(X, Y, verbose=0)
-    folded.save(tmp_path / "folded.keras")
-    loaded = keras.saving.load_model(tmp_path / "folded.keras")
+    loaded = saved_and_loaded(folded)
     np.testing.assert_array_equal(loaded.predict(X, verbose=0)["decoded"], folded.predict(X, verbose=0)["decoded"])
 
 
@@ -155,12 +154,11 @@ def test_training_the_spiking_task_leaves_the_task_as_it_was():
     keras.tree.map_structure(np.testing.assert_array_equal, (arrays(task), scalar(task.seen["loss"][0].result())), before)
 
 
-def test_a_saved_task_predicts_and_trains_as_before(tmp_path):
+def test_a_saved_task_predicts_and_trains_as_before():
     model = compiled(spikify(compiled(Regression(5)), 2, calibrate=X, verbose=False))
     model.fit(X, Y, verbose=0)
     model.decoder = layers.Rescaling(5.0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     assert type(loaded) is type(model)
     assert loaded.power == 3.0
     assert loaded.shared.layers[1] is loaded.backbone.layers[0]
@@ -224,7 +222,7 @@ def test_a_sequential_subclass_is_a_task():
     np.testing.assert_allclose(model.predict(X, verbose=0), 2 * to_numpy(model(X)), rtol=1e-5)
 
 
-def test_a_class_that_only_builds_a_graph_is_no_task(tmp_path):
+def test_a_class_that_only_builds_a_graph_is_no_task():
     class Built(keras.Model):
         def __init__(self, initializer):
             inputs = keras.Input((6,))
@@ -232,8 +230,7 @@ def test_a_class_that_only_builds_a_graph_is_no_task(tmp_path):
 
     model = spikify(Built(keras.initializers.Ones()), 2, verbose=False)
     assert type(model) is rsnn.SpikingModel
-    model.save(tmp_path / "model.keras")
-    np.testing.assert_array_equal(to_numpy(keras.saving.load_model(tmp_path / "model.keras")(X)), to_numpy(model(X)))
+    np.testing.assert_array_equal(to_numpy(saved_and_loaded(model)(X)), to_numpy(model(X)))
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -271,7 +268,7 @@ class Pipeline(keras.Model):
         return cls(**config)
 
 
-def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_saved(tmp_path):
+def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_saved():
     model = spikify(Pipeline(0.5), 2, verbose=False)
     model.compile(keras.optimizers.Adam(0.01))
     assert len(model.trainable_variables) == 4
@@ -280,8 +277,7 @@ def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_s
     assert (to_numpy(model.head.bias) != before).all()
     np.testing.assert_allclose(model.predict(X, verbose=0), to_numpy(model(0.5 * X)), rtol=1e-5)
     assert model.head is model.network.get_layer("head")
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
     histories = [one.fit(X, Y["target"], epochs=2, shuffle=False, verbose=0).history for one in (model, loaded)]
     assert histories[0] == histories[1]
@@ -490,11 +486,10 @@ def test_a_spiking_detector_has_the_losses_of_its_ann_and_decodes_boxes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run_eagerly", [True, False])
-def test_a_saved_spiking_detector_is_the_same_and_trains_on(tmp_path, run_eagerly):
+def test_a_saved_spiking_detector_is_the_same_and_trains_on(run_eagerly):
     model = spiking_detector(detector(), run_eagerly=run_eagerly)
     model.fit(IMAGES, BOXES, verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     keras.tree.map_structure(same, *(one.predict(IMAGES, verbose=0) for one in (model, loaded)))
     keras.tree.map_structure(same, *(one.fit(IMAGES, BOXES, verbose=0).history for one in (model, loaded)))

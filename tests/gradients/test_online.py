@@ -12,6 +12,7 @@ from helpers import (
     gradient_of,
     loss_and_gradients,
     mlp,
+    saved_and_loaded,
     spiking,
     to_numpy,
     training_step,
@@ -368,14 +369,13 @@ def test_more_random_steps_than_there_are_is_an_error_before_training():
     [("sltt", "single"), (SLTT(random_steps=2), "multi"), ("ottt", "multi"), ("ottt", "single")],
     ids=str,
 )
-def test_a_model_fits_and_is_saved_with_the_method(step_mode, gradient, tmp_path):
+def test_a_model_fits_and_is_saved_with_the_method(step_mode, gradient):
     """Four steps: a loop of the compiler in single-step mode. Ten samples: a last batch of two."""
     x, y = data()
     model = compiled(spiking(timesteps=4, gradient=gradient, step_mode=step_mode), keras.optimizers.Adam(0.05))
     losses = model.fit(x, y, batch_size=4, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < 0.8 * losses[0]
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     assert repr(loaded.gradient) == repr(model.gradient)
     np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
     loaded.train_on_batch(x, y)

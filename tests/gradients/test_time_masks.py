@@ -7,7 +7,16 @@ included, changes nothing. Statistics of a batch are those of its valid steps.
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_same, compiled, results_without_padding, spiking, to_numpy, training_results
+from helpers import (
+    BACKEND,
+    assert_same,
+    compiled,
+    results_without_padding,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+    training_results,
+)
 from keras import layers, ops
 from masked_results import (
     EACH,
@@ -392,11 +401,10 @@ def test_one_mask_serves_several_inputs_with_time():
     np.testing.assert_array_equal(to_numpy(model(by_name, mask={"frames": MASK, "image": None})), expected)
 
 
-def test_a_mask_value_is_saved(tmp_path):
+def test_a_mask_value_is_saved():
     x = padded_with(-1.0, frames())
     model = spiking(network(), T, mask_value=-1.0)
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     assert again.mask_value == -1.0
     np.testing.assert_array_equal(to_numpy(again(x)), to_numpy(model(x)))
     model.mask_value = None

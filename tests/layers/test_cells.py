@@ -4,7 +4,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import dyadic, naive_lif, to_numpy
+from helpers import dyadic, naive_lif, saved_and_loaded, to_numpy
 from keras import ops
 
 import keras_ratesnn as rsnn
@@ -287,11 +287,10 @@ def test_a_weight_of_a_custom_cell_is_trained_by_bptt():
     assert np.abs(gain).max() > 0
 
 
-def test_a_model_with_a_custom_cell_can_be_saved_and_loaded(tmp_path):
+def test_a_model_with_a_custom_cell_can_be_saved_and_loaded():
     model = helpers.spiking(own_cell_network())
     model.network.layers[-1].cell.gain.assign([1.0, 3.0, 0.5])
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     x, _ = helpers.data(shape=(3,))
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
 

@@ -6,7 +6,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, loss_and_gradients, naive_lif, spiking, to_numpy
+from helpers import compiled, data, loss_and_gradients, naive_lif, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -131,14 +131,13 @@ FREEZABLE = [
 
 @pytest.mark.parametrize("frozen_by", ["argument", "layer", "cell"])
 @pytest.mark.parametrize("make", FREEZABLE, ids=["LIF", "ALIF", "ParametricLIF", "Neuron"])
-def test_frozen_neurons_are_not_trained_nor_is_a_copy_or_a_loaded_model(make, frozen_by, tmp_path):
+def test_frozen_neurons_are_not_trained_nor_is_a_copy_or_a_loaded_model(make, frozen_by):
     neuron = make(name="neuron", trainable=frozen_by != "argument")
     model = model_of(neuron)
     if frozen_by != "argument":
         (neuron if frozen_by == "layer" else neuron.cell).trainable = False
-    model.save(tmp_path / "model.keras")
     copies = [
-        keras.models.load_model(tmp_path / "model.keras"),
+        saved_and_loaded(model),
         keras.models.clone_model(model.network),
         rsnn.fold_batch_normalization(model, verbose=False),
     ]
@@ -277,13 +276,12 @@ class AdaptiveCell(rsnn.layers.NeuronCell):
 
 
 @pytest.mark.parametrize(("gradient", "step_mode"), [("bptt", "multi"), ("rate", "multi"), ("rate", "single")])
-def test_a_custom_neuron_trains_saves_and_streams(gradient, step_mode, tmp_path):
+def test_a_custom_neuron_trains_saves_and_streams(gradient, step_mode):
     model = compiled(model_of(rsnn.layers.Neuron(AdaptiveCell()), gradient=gradient, step_mode=step_mode, timesteps=10))
     x, y = data(32)
     losses = model.fit(x, y, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
     mean = np.mean([to_numpy(model.step(x)) for _ in range(10)], axis=0)
     np.testing.assert_allclose(mean, model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)

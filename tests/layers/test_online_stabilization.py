@@ -12,6 +12,7 @@ from helpers import (
     double_precision,
     gradient_of,
     loss_and_gradients,
+    saved_and_loaded,
     spiking,
     to_numpy,
     training_results,
@@ -127,14 +128,13 @@ def stabilized(policy=None):
 @pytest.mark.parametrize(
     ("gradient", "step_mode"), [("sltt", "single"), ("sltt", "multi"), ("ottt", "single"), ("bptt", "multi")]
 )
-def test_a_stabilized_network_learns_and_is_saved(gradient, step_mode, tmp_path):
+def test_a_stabilized_network_learns_and_is_saved(gradient, step_mode):
     """Ten samples; by BPTT in batches of four: the last is smaller."""
     x, y = data()
     model = compiled(spiking(stabilized(), 4, gradient, step_mode=step_mode), keras.optimizers.Adam(0.05))
     losses = model.fit(x, y, batch_size=4 if gradient == "bptt" else 5, epochs=10, verbose=0).history["loss"]
     assert losses[-1] < 0.8 * losses[0]
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     assert loaded.network.layers[-2].threshold_stabilizer
     np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
 

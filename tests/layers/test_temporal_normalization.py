@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, double_precision, loss_and_gradients, spiking, to_numpy, training_results
+from helpers import compiled, data, double_precision, loss_and_gradients, saved_and_loaded, spiking, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -215,7 +215,7 @@ def test_the_rate_derivative_is_that_of_the_mean_of_the_scaled_rate(windows, ste
         pytest.param("bptt", "single", "mixed_bfloat16", marks=pytest.mark.slow),
     ],
 )
-def test_both_train_with_a_last_smaller_batch_and_load(gradient, step_mode, policy, tmp_path):
+def test_both_train_with_a_last_smaller_batch_and_load(gradient, step_mode, policy):
     keras.config.set_dtype_policy(policy)
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF()(TDBN()(layers.Dense(16)(inputs)))
@@ -228,8 +228,7 @@ def test_both_train_with_a_last_smaller_batch_and_load(gradient, step_mode, poli
     factors = model.network.layers[5].step_factors
     assert factors.dtype == "float32"
     assert np.abs(to_numpy(factors) - 1.0).min() > 0
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
     # Fewer steps are the first of them.
     model.timesteps = again.timesteps = T - 1

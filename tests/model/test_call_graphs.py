@@ -13,7 +13,7 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, double_precision, mlp, spiking, to_numpy, training_results
+from helpers import BACKEND, compiled, data, double_precision, mlp, saved_and_loaded, spiking, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -338,14 +338,13 @@ def test_losses_of_layers_belong_to_their_layers():
                 np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
-def test_a_saved_or_copied_model_records_its_own_graphs(tmp_path):
+def test_a_saved_or_copied_model_records_its_own_graphs():
     x, y = data(4, (6, 6, 2))
     with recording():
         _, model = pair()
         for _ in range(3):
             model.train_on_batch(x, y)
-        model.save(tmp_path / "model.keras")
-        for other in (keras.saving.load_model(tmp_path / "model.keras"), copy.deepcopy(model)):
+        for other in (saved_and_loaded(model), copy.deepcopy(model)):
             assert graphs_of(other) == 0
             np.testing.assert_allclose(other.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
             for _ in range(3):

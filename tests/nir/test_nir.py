@@ -11,7 +11,7 @@ import keras
 import nir
 import numpy as np
 import pytest
-from helpers import BACKEND, dyadic, spiking, to_numpy
+from helpers import BACKEND, dyadic, saved_and_loaded, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -540,15 +540,14 @@ def test_a_small_resnet_goes_out_and_in_again(file):
 
 
 @pytest.mark.on_each_backend
-def test_an_imported_model_can_be_trained_and_saved(file, tmp_path):
+def test_an_imported_model_can_be_trained_and_saved(file):
     model = rsnn.import_nir(exported(convolutional(LIF), file), 3)
     helpers.compiled(model)
     x, y = helpers.data(8, (8, 6, 2))
     before = model.get_weights()
     model.fit(x, y, verbose=0)
     assert any(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     np.testing.assert_allclose(to_numpy(loaded(x)), to_numpy(model(x)), atol=1e-6)
 
 
