@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import BACKEND, saved_and_loaded, to_numpy
 from keras import layers, ops
+from own_step import OwnStep
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import spikify
@@ -281,46 +282,6 @@ def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_s
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
     histories = [one.fit(X, Y["target"], epochs=2, shuffle=False, verbose=0).history for one in (model, loaded)]
     assert histories[0] == histories[1]
-
-
-class OwnStep(keras.Model):
-    """A whole training step of its own, as Keras' guides write it."""
-
-    def train_step(self, *args):
-        return getattr(self, f"_{keras.backend.backend()}_step")(*args)
-
-    def _tensorflow_step(self, data):
-        import tensorflow as tf
-
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = self.compute_loss(y=y, y_pred=self(x, training=True))
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(loss, self.trainable_variables), self.trainable_variables, strict=True)
-        )
-        return {"own": loss}
-
-    def _torch_step(self, data):
-        x, y = data
-        self.zero_grad()
-        loss = self.compute_loss(y=y, y_pred=self(x, training=True))
-        loss.backward()
-        self.optimizer.apply([weight.value.grad for weight in self.trainable_weights], self.trainable_weights)
-        return {"own": loss.detach()}
-
-    def _jax_step(self, state, data):
-        import jax
-
-        x, y = data
-        trainable, fixed, optimizer, metrics = state
-
-        def loss_and_state(trainable, fixed):
-            outputs, fixed = self.stateless_call(trainable, fixed, x, training=True)
-            return self.compute_loss(y=y, y_pred=outputs), fixed
-
-        (loss, fixed), gradients = jax.value_and_grad(loss_and_state, has_aux=True)(trainable, fixed)
-        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
-        return {"own": loss}, (trainable, fixed, optimizer, metrics)
 
 
 def test_a_whole_training_step_of_its_own_trains_the_spiking_network():
