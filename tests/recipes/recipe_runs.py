@@ -8,8 +8,9 @@ import zipfile
 import h5py
 import keras
 import numpy as np
+import pytest
 
-from recipes import checkpoint
+from recipes import callbacks, checkpoint
 from recipes.train import main
 
 QUICKLY = ("timesteps=1", "batch_size=512", "train_images=1024", "width=0.125")
@@ -38,6 +39,20 @@ def trained(folder, *arguments):
     """Runs the command line with the output `folder`, and returns the record."""
     assert main([*arguments, "--output", str(folder)]) == 0
     return json.loads((folder / "result.json").read_text())
+
+
+def stopped(folder, epoch, *arguments):
+    """Interrupts that run at the end of an epoch of its network, counted from 0, before it is saved."""
+    save = callbacks.Checkpoint.on_epoch_end
+
+    def stop(saving, number, logs=None):
+        if number == epoch and saving.folder.path.name != "ordinary":
+            raise KeyboardInterrupt
+        save(saving, number, logs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Checkpoint, "on_epoch_end", stop)
+        assert main([*arguments, "--output", str(folder)]) == 130
 
 
 def curve_without_times(record):
