@@ -8,7 +8,7 @@ import conversions
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, saved_and_loaded, to_numpy
+from helpers import BACKEND, assert_close, saved_and_loaded, to_numpy
 from keras import layers, ops
 from own_step import OwnStep
 
@@ -292,8 +292,7 @@ def test_a_whole_training_step_of_its_own_trains_the_spiking_network():
         one.compile(keras.optimizers.SGD(0.1), "mse")
     assert set(model.fit(X, Y["target"], verbose=0).history) == {"own"}
     usual.fit(X, Y["target"], verbose=0)
-    for own, weight in zip(arrays(model), arrays(usual), strict=True):
-        np.testing.assert_allclose(own, weight, rtol=1e-5, atol=1e-6)
+    assert_close(arrays(model), arrays(usual), rtol=1e-5, atol=1e-6)
 
 
 # What cannot be kept is said.

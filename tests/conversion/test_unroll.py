@@ -8,7 +8,7 @@ import exported
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, saved_and_loaded, spiking, to_numpy, training_results
+from helpers import BACKEND, assert_close, saved_and_loaded, spiking, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -385,8 +385,7 @@ def test_means_of_an_input_stream_too():
     model = spiking(keras.Model([first, second], [rsnn.layers.TimeMean()(second), x]), 3)
     binary, x = rsnn.unroll(model), np.random.default_rng(0).normal(size=(3, 2, 5, 4)).astype("float32")
     for frames in x:
-        for found, expected in zip(to_numpy(binary.step(list(frames))), to_numpy(model.step(list(frames))), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert_close(to_numpy(binary.step(list(frames))), to_numpy(model.step(list(frames))), rtol=1e-5, atol=1e-6)
 
 
 class Unbuilt(layers.Layer):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    assert_close,
     assert_same,
     compiled,
     results_without_padding,
@@ -312,8 +313,7 @@ def test_fit_takes_padded_arrays(step_mode, runs):
         if step_mode == "multi":
             np.testing.assert_allclose(found, to_numpy(model(x, mask=mask)), rtol=1e-4, atol=1e-5)
         assert np.isfinite(histories[-1][0]).all()
-    for one, other in zip(histories[0], histories[-1], strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert_close(histories[0], histories[-1], rtol=1e-5, atol=1e-6)
 
 
 def test_a_masking_layer_before_the_model_masks_steps():
@@ -459,8 +459,7 @@ def test_padding_changes_nothing_in_half_precision_and_recorded():
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=True)
         for _ in range(3):
             model.train_on_batch(padded_with(value, x), Y)
-    for one, other in zip(*(model.get_weights() for model in models), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_close(*(model.get_weights() for model in models), rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import reference_networks
-from helpers import data, gradient_of, loss_and_gradients, saved_and_loaded, spiking, to_numpy
+from helpers import assert_close, data, gradient_of, loss_and_gradients, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -180,9 +180,8 @@ def dense(units, seed):
 
 def assert_same(found, expected):
     assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6)
-        assert np.any(value)
+    assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert all(map(np.any, expected.values()))
 
 
 @pytest.mark.parametrize("normalize", [False, True])

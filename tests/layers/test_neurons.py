@@ -6,7 +6,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, loss_and_gradients, naive_lif, saved_and_loaded, spiking, to_numpy
+from helpers import assert_close, compiled, data, loss_and_gradients, naive_lif, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -69,8 +69,7 @@ def test_neurons_start_from_their_initial_membrane(neurons, gradient, tmp_path):
     np.testing.assert_allclose(multi.predict(x, verbose=0), expected, atol=1e-6)
     (loss, multi_gradients), (single_loss, gradients) = (loss_and_gradients(each, x, y) for each in (multi, model))
     assert single_loss == pytest.approx(loss, rel=1e-5)
-    for path, found in gradients.items():
-        np.testing.assert_allclose(found, multi_gradients[path], rtol=1e-3, atol=1e-5, err_msg=path)
+    assert_close(gradients, multi_gradients, rtol=1e-3, atol=1e-5)
     compiled(model).save(tmp_path / "model.keras")
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0), expected)
 
@@ -155,8 +154,7 @@ def test_one_layer_with_constant_input_learns_as_by_bptt(reset, detach_reset):
     x, y = data(16)
     _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
     _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
-    for path, gradient in by_bptt.items():
-        np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+    assert_close(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
 
 
 def test_in_a_network_parameters_learn_in_the_direction_of_bptt():
@@ -314,8 +312,7 @@ def test_the_rate_gradient_of_a_custom_neuron_is_bptts_in_one_layer():
     x, y = data(16)
     _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
     _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
-    for path, gradient in by_bptt.items():
-        np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+    assert_close(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="other backends differentiate by functions without a state")
@@ -341,5 +338,4 @@ def test_models_of_two_threads_train_like_each_alone():
     for thread in threads:
         thread.join()
     for model in models[1:]:
-        for one, other in zip(models[0].get_weights(), model.get_weights(), strict=True):
-            np.testing.assert_array_equal(one, other)
+        assert_close(models[0].get_weights(), model.get_weights(), rtol=0)

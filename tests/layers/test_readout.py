@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    assert_close,
     assert_same,
     compiled,
     double_precision,
@@ -84,8 +85,7 @@ def test_it_is_the_mean_the_last_or_the_largest_membrane_and_what_follows_runs_o
     found = model.predict(frames(), verbose=0)
     largest = expected.max(axis=1)
     wanted = {"mean": expected.mean(axis=1), "last": expected[:, -1], "max": largest, "head": to_numpy(head(largest))}
-    for name, value in {**wanted, "currents": steps["currents"].mean(axis=1)}.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert_close(found, {**wanted, "currents": steps["currents"].mean(axis=1)}, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("gradient", METHODS, ids=str)
@@ -176,8 +176,7 @@ def test_membranes_wait_in_padding_and_where_rows_are_masked(step_mode):
     before = np.where(np.arange(T) < 2, False, np.ones((4, T), bool))
     *found, _ = to_numpy(model(np.where(before[..., None, None], x, np.nan), mask=before))
     expected = membranes_of(x[:, 2:], 0.8)
-    for one, other in zip(found, (expected.mean(axis=1), expected[:, -1], expected.max(axis=1)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert_close(found, (expected.mean(axis=1), expected[:, -1], expected.max(axis=1)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("step_mode", STEP_MODES)
@@ -254,8 +253,7 @@ def test_an_unrolled_network_reads_out_the_integers():
     model = spiking(keras.Model(inputs, outputs), T)
     expected, unrolled = model.predict(frames(), verbose=0), rsnn.unroll(model)
     for binary in (unrolled, saved_and_loaded(unrolled)):
-        for one, other in zip(binary.predict(frames(), verbose=0), expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+        assert_close(binary.predict(frames(), verbose=0), expected, rtol=1e-4, atol=1e-6)
     model.return_sequences = True
     for t in range(T):
         np.testing.assert_allclose(*(to_numpy(of.step(frames()[:, t])[1]) for of in (model, unrolled)), rtol=1e-4, atol=1e-6)

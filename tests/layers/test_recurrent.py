@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, compiled, loss_and_gradients, saved_and_loaded, spiking, to_numpy
+from helpers import assert_close, assert_same, compiled, loss_and_gradients, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 from next_cases import NextCase
 
@@ -135,8 +135,7 @@ def test_one_weight_each_is_a_diagonal_kernel(step_mode):
         assert of_scale.any()
         np.testing.assert_allclose(value, expected, rtol=1e-5)
         np.testing.assert_allclose(of_scale[0], np.diag(of_kernel), rtol=1e-4, atol=1e-6, err_msg=str(gradient))
-        for one, other in zip(others, expected_others, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6, err_msg=str(gradient))
+        assert_close(others, expected_others, rtol=1e-4, atol=1e-6, message=str(gradient))
 
 
 def test_a_scale_in_half_precision_is_saved_and_its_spikes_are_counted():

@@ -3,7 +3,17 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, double_precision, loss_and_gradients, saved_and_loaded, spiking, to_numpy, training_results
+from helpers import (
+    assert_close,
+    compiled,
+    data,
+    double_precision,
+    loss_and_gradients,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+    training_results,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -85,8 +95,7 @@ def test_outputs_and_moving_averages_are_those_of_the_formula(axis, step_mode):
     moving = np.zeros(3), np.ones(3)
     for means in statistics:
         moving = [0.75 * before + 0.25 * of_batch for before, of_batch in zip(moving, means, strict=True)]
-    for variable, wanted in zip((layer.moving_mean, layer.moving_variance), moving, strict=True):
-        np.testing.assert_allclose(to_numpy(variable), wanted, rtol=1e-4)
+    assert_close((layer.moving_mean, layer.moving_variance), moving, rtol=1e-4)
     inference, _ = naive(x, axis, step_mode, *parameters, FACTORS, layer.epsilon, moving=moving)
     np.testing.assert_allclose(to_numpy(model(x)[0]), inference, rtol=1e-3, atol=1e-4)
 
@@ -164,13 +173,11 @@ def test_rate_with_a_window_for_each_step_is_bptt(has_time, frozen, step_mode):
             )
     (of_bptt, loss, expected), (of_rate, found_loss, found) = results
     np.testing.assert_allclose(found_loss, loss, rtol=1e-9)
-    for ours, theirs in zip(found.values(), expected.values(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
+    assert_close(found.values(), expected.values(), rtol=1e-8, atol=1e-10)
     factors = [path for path in found if path.endswith("step_factors")]
     assert len(factors) == (1 if frozen else 2)
     assert all(np.abs(found[path]).max() > 0 for path in factors)
-    for ours, theirs in zip(of_rate.non_trainable_variables, of_bptt.non_trainable_variables, strict=True):
-        np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), rtol=1e-9)
+    assert_close(of_rate.non_trainable_variables, of_bptt.non_trainable_variables, rtol=1e-9)
 
 
 @STEP_MODES

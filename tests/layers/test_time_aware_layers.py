@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, loss_and_gradients, saved_and_loaded, spiking, to_numpy
+from helpers import assert_close, compiled, data, loss_and_gradients, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -59,8 +59,7 @@ def test_with_equal_factors_the_gradient_is_that_of_a_network_without(static, st
     y_hat = inputs if static else dense[1](rsnn.layers.LIF()(dense[0](inputs)))
     plain = keras.Model(inputs, dense[-1](rsnn.layers.LIF()(y_hat)))
     _, expected = loss_and_gradients(spiking(plain, T, step_mode=step_mode), x, y)
-    for path, gradient in expected.items():
-        np.testing.assert_allclose(gradients[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+    assert_close(gradients, expected, rtol=1e-4, atol=1e-6)
     assert np.abs(gradients[scale.factors.path]).max() > 0
 
 

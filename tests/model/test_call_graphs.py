@@ -13,7 +13,18 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, double_precision, mlp, saved_and_loaded, spiking, to_numpy, training_results
+from helpers import (
+    BACKEND,
+    assert_close,
+    compiled,
+    data,
+    double_precision,
+    mlp,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+    training_results,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -81,8 +92,7 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
                 verbose=0,
             )
             histories.append(fitted.history)
-        for name, values in histories[0].items():
-            np.testing.assert_allclose(histories[1][name], values, rtol=1e-9, err_msg=name)
+        assert_close(histories[1], histories[0], rtol=1e-9)
         assert_equal_state(*models)
         # Training and validation after freezing, each with whole and with smaller batches.
         assert graphs_of(models[1]) == 4
@@ -334,8 +344,7 @@ def test_losses_of_layers_belong_to_their_layers():
                 losses.append([to_numpy(layer.losses) for layer in model.network.layers])
             assert [len(of_layer) for of_layer in losses[1]] == [len(of_layer) for of_layer in losses[0]]
             assert sum(len(of_layer) for of_layer in losses[0]) == 3
-            for one, other in zip(*losses, strict=True):
-                np.testing.assert_allclose(one, other, rtol=1e-5)
+            assert_close(*losses, rtol=1e-5)
 
 
 def test_a_saved_or_copied_model_records_its_own_graphs():
@@ -394,8 +403,7 @@ def test_gradients_outside_of_fit_are_those_of_eager_mode():
         for _ in range(3):
             results = [training_results(model, x, y) for model in (eager, recorded)]
         assert results[1][0] == pytest.approx(results[0][0], rel=1e-9)
-        for path, gradient in results[0][1].items():
-            np.testing.assert_allclose(results[1][1][path], gradient, rtol=1e-9, atol=1e-12, err_msg=path)
+        assert_close(results[1][1], results[0][1], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")

@@ -9,7 +9,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, mlp, saved_and_loaded, spiking, to_numpy
+from helpers import assert_close, compiled, mlp, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -34,8 +34,7 @@ def step_of(model, **kwargs):
 
 
 def assert_all_close(ours, theirs, **tolerance):
-    for our, their in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(our, their, **{"rtol": 1e-4, "atol": 1e-6, **tolerance})
+    assert_close(ours, theirs, **{"rtol": 1e-4, "atol": 1e-6, **tolerance})
 
 
 def crossentropy(logits, labels):

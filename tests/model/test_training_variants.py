@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, loss_and_gradients, mlp, spiking, to_numpy
+from helpers import assert_close, compiled, data, loss_and_gradients, mlp, spiking, to_numpy
 from keras import layers
 from own_step import OwnStep
 
@@ -53,8 +53,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(method):
     whole.train_on_batch(x, y)
     parts.train_on_batch(x[:4], y[:4])
     parts.train_on_batch(x[4:], y[4:])
-    for left, right in zip(parts.trainable_variables, whole.trainable_variables, strict=True):
-        np.testing.assert_allclose(to_numpy(left), to_numpy(right), rtol=1e-4, atol=1e-6)
+    assert_close(parts.trainable_variables, whole.trainable_variables, rtol=1e-4, atol=1e-6)
 
 
 def test_low_rank_adaptation_trains_only_its_factors(method):

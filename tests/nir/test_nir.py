@@ -11,7 +11,7 @@ import keras
 import nir
 import numpy as np
 import pytest
-from helpers import BACKEND, dyadic, saved_and_loaded, spiking, to_numpy
+from helpers import BACKEND, assert_close, dyadic, saved_and_loaded, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -335,8 +335,7 @@ def check_same_layers(found, network):
             assert {key: value for key, value in layer.get_config().items() if key != "decay"} == config
             if not isinstance(original, (IF, ParametricLIF)):
                 assert layer.decay == original.decay
-        for weight, expected in zip(layer.get_weights(), original.get_weights(), strict=True):
-            np.testing.assert_allclose(weight, expected, rtol=1e-6, atol=1e-6 if hasattr(layer, "cell") else 0.0)
+        assert_close(layer.get_weights(), original.get_weights(), rtol=1e-6, atol=1e-6 if hasattr(layer, "cell") else 0.0)
 
 
 @pytest.mark.on_each_backend
