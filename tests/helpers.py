@@ -1,5 +1,6 @@
 """Shared helpers: differentiation on every backend, naive reference neurons, tiny networks and data."""
 
+import concurrent.futures
 import contextlib
 import socket
 
@@ -214,6 +215,14 @@ def _pairs(found, expected):
         return [(name, found[name], other) for name, other in expected.items()]
     pairs = enumerate(zip(found, expected, strict=True))
     return [(getattr(other, "path", number), one, other) for number, (one, other) in pairs]
+
+
+def in_threads(function, arguments):
+    """Calls a function with several tuples of arguments at the same time, in threads; raises what a call raises."""
+    with concurrent.futures.ThreadPoolExecutor(len(arguments)) as threads:
+        calls = [threads.submit(function, *of_one) for of_one in arguments]
+    for call in calls:
+        call.result()
 
 
 def assert_trains(model, x, y, unreached=()):

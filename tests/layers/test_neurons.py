@@ -1,12 +1,11 @@
 """Neurons with learned parameters, neurons without a leak, and custom neurons."""
 
 import inspect
-import threading
 
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, compiled, data, loss_and_gradients, naive_lif, saved_and_loaded, spiking, to_numpy
+from helpers import assert_close, compiled, data, in_threads, loss_and_gradients, naive_lif, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -332,10 +331,6 @@ def test_models_of_two_threads_train_like_each_alone():
     x, y = data()
     models = [trained() for _ in range(3)]
     train(models[0])
-    threads = [threading.Thread(target=train, args=(model,)) for model in models[1:]]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(train, [(model,) for model in models[1:]])
     for model in models[1:]:
         assert_close(models[0].get_weights(), model.get_weights(), rtol=0)

@@ -6,7 +6,6 @@ import gc
 import random
 import shutil
 import sys
-import threading
 import warnings
 import weakref
 
@@ -19,6 +18,7 @@ from helpers import (
     compiled,
     data,
     double_precision,
+    in_threads,
     mlp,
     saved_and_loaded,
     spiking,
@@ -385,11 +385,7 @@ def test_threads_trace_neuron_loops_record_and_replay_at_once(monkeypatch):
                 if not np.allclose(to_numpy(model(x)), outputs, rtol=1e-5, atol=1e-6):
                     failed.append(model)
 
-        threads = [threading.Thread(target=run, args=pair_) for pair_ in zip(models, expected, strict=True) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(run, [*zip(models, expected, strict=True)] * 2)
         assert not failed
         for model in models:
             model(x)

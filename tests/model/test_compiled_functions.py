@@ -1,7 +1,5 @@
 """Settings of a model and kinds of data may change at any time, even during `fit`, and take effect."""
 
-import threading
-
 import helpers
 import keras
 import numpy as np
@@ -176,16 +174,7 @@ def test_threads_predict_inputs_of_different_kinds_at_once():
             if not np.allclose(model.predict(x, verbose=0), expected[name], rtol=1e-5, atol=1e-6):
                 failed.append(name)
 
-    def watched(*args):
-        failed.append("did not end")
-        predict(*args)
-        failed.remove("did not end")
-
-    threads = [threading.Thread(target=watched, args=args) for args in (("static", X), ("frames", FRAMES)) * 2]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    helpers.in_threads(predict, [("static", X), ("frames", FRAMES)] * 2)
     assert failed == []
 
 
