@@ -1,7 +1,7 @@
 """Shared helpers: differentiation on every backend, naive reference neurons, tiny networks and data."""
 
+import concurrent.futures
 import contextlib
-import itertools
 import socket
 
 import keras
@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.testing._findings import saved_and_loaded as saved_and_loaded
 
 BACKEND = keras.backend.backend()
 
@@ -196,11 +197,32 @@ def results_without_padding(model, x, y, lengths):
 
 def assert_same(found, expected, message="", rtol=1e-4):
     """The arrays of two lists, or those of a dict in another one, are the same up to the rounding of the largest number."""
-    named = isinstance(expected, dict)
-    pairs = ((found[name], expected[name]) for name in expected) if named else zip(found, expected, strict=True)
-    for name, (one, other) in zip(expected if named else itertools.count(), pairs, strict=False):
+    for name, one, other in _pairs(found, expected):
         tolerance = rtol * max(1e-2, np.abs(other).max())
         np.testing.assert_allclose(one, other, rtol=rtol, atol=tolerance, err_msg=f"{message} {name}")
+
+
+def assert_close(found, expected, message="", **tolerance):
+    """`np.testing.assert_allclose` of the arrays, tensors or variables of two lists, or of those of a dict in another one."""
+    for name, *pair in _pairs(found, expected):
+        arrays = (to_numpy(one) if ops.is_tensor(one) or isinstance(one, keras.Variable) else one for one in pair)
+        np.testing.assert_allclose(*arrays, err_msg=f"{message} {name}", **tolerance)
+
+
+def _pairs(found, expected):
+    """Tuples of a name, a path or a number, and what is found and expected under it."""
+    if isinstance(expected, dict):
+        return [(name, found[name], other) for name, other in expected.items()]
+    pairs = enumerate(zip(found, expected, strict=True))
+    return [(getattr(other, "path", number), one, other) for number, (one, other) in pairs]
+
+
+def in_threads(function, arguments):
+    """Calls a function with several tuples of arguments at the same time, in threads; raises what a call raises."""
+    with concurrent.futures.ThreadPoolExecutor(len(arguments)) as threads:
+        calls = [threads.submit(function, *of_one) for of_one in arguments]
+    for call in calls:
+        call.result()
 
 
 def assert_trains(model, x, y, unreached=()):

@@ -3,9 +3,8 @@
 import contextlib
 
 import keras
-import numpy as np
 import pytest
-from helpers import compiled, spiking, to_numpy
+from helpers import assert_close, compiled, spiking
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -65,8 +64,7 @@ def train(models, x, y, steps=4):
 
 
 def assert_equal_state(one, other, rtol=1e-9, atol=1e-9):
-    for variable, same in zip(one.variables, other.variables, strict=True):
-        np.testing.assert_allclose(to_numpy(variable.value), to_numpy(same.value), rtol=rtol, atol=atol, err_msg=variable.path)
+    assert_close(one.variables, other.variables, rtol=rtol, atol=atol)
 
 
 def neuron(model, index=0):

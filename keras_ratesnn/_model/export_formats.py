@@ -11,7 +11,7 @@ import keras
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, checks, keras_internals, optional_packages
-from keras_ratesnn._model.quantization import quantized_layers
+from keras_ratesnn._model.quantization import check_not_quantized
 
 FORMATS = ("tf_saved_model", "onnx", "litert", "openvino", "torch")
 
@@ -101,13 +101,12 @@ def _check_precision(network, format, backend):
 
 
 def _check_quantization(network, format, backend):
-    quantized = quantized_layers(network)
-    if quantized and (format, backend) not in _QUANTIZED:
-        raise ValueError(
-            f"`format={format!r}` is not available for layers that Keras has quantized, on the backend {backend!r}. Received: "
-            f"layer {quantized[0].name!r} with the policy {quantized[0].dtype_policy.name!r}. Export the model before it is "
-            "quantized, and let the tools of the format quantize the file: for LiteRT, export(..., "
-            "optimizations=[tf.lite.Optimize.DEFAULT]); for ONNX, onnxruntime.quantization.quantize_dynamic."
+    if (format, backend) not in _QUANTIZED:
+        check_not_quantized(
+            network,
+            f"`format={format!r}` is not available for layers that Keras has quantized, on the backend {backend!r}.",
+            "Export the model before it is quantized, and let the tools of the format quantize the file: for LiteRT, "
+            "export(..., optimizations=[tf.lite.Optimize.DEFAULT]); for ONNX, onnxruntime.quantization.quantize_dynamic.",
         )
 
 

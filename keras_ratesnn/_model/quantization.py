@@ -42,11 +42,16 @@ def unquantized(policy: keras.DTypePolicy) -> keras.DTypePolicy:
 
 def check_trainable(network: keras.Model) -> None:
     """Raises ValueError if a network has quantized layers, whose weights no gradient can change."""
+    problem = "A quantized model cannot be trained: its integer weights have no gradient."
+    check_not_quantized(network, problem, "Train the model first, save it, and quantize it after that.")
+
+
+def check_not_quantized(network: keras.Model, problem: str, advice: str) -> None:
+    """Raises ValueError, which tells the problem and what to do, if a network has quantized layers."""
     if layers := quantized_layers(network):
         raise ValueError(
-            "A quantized model cannot be trained: its integer weights have no gradient. Received: layer "
-            f"{layers[0].name!r} of type {type(layers[0]).__name__} with the policy {layers[0].dtype_policy.name!r}. Train the "
-            "model first, save it, and quantize it after that."
+            f"{problem} Received: layer {layers[0].name!r} of type {type(layers[0]).__name__} with the policy "
+            f"{layers[0].dtype_policy.name!r}. {advice}"
         )
 
 

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals
-from keras_ratesnn._model.quantization import quantized_layers
+from keras_ratesnn._model.quantization import check_not_quantized
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
 from keras_ratesnn.conversion._tasks.spiking_task import with_network
 from keras_ratesnn.conversion.places import has_matrix, places, quantized_class
@@ -79,12 +79,8 @@ def quantize_aware(
         checks.one_of(name, value, WEIGHT_TYPES)
     checks.integer("decay_bits", decay_bits, at_least=1, at_most=MOST_DECAY_BITS, advice=_OF_BITS)
     chosen = _chooser(filters)
-    quantized = quantized_layers(network)
-    if quantized:
-        raise ValueError(
-            "`model` must not be quantized for inference: its weights are not trained. Received: layer "
-            f"{quantized[0].name!r} with the policy {quantized[0].dtype_policy.name!r}. Pass the model before `quantize`."
-        )
+    problem = "`model` must not be quantized for inference: its weights are not trained."
+    check_not_quantized(network, problem, "Pass the model before `quantize`.")
     replacements = {}
     for layer, place in places(_graph.as_graph(network)).items():
         if quantized_class(layer) is not None and chosen(layer):

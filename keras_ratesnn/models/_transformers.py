@@ -236,14 +236,13 @@ def in_stages(plan, first_patches, patches, blocks):
 
     Args:
         plan: `Plan`.
-        first_patches: Dict of the names of editions to the patch embedding of the first stage, a function
-            `(x, channels, plan, name)`.
+        first_patches: Function `(x, channels, plan, name)`, the patch embedding of the first stage.
         patches: That of the other stages.
         blocks: Functions `(x, plan, name)`, the block of each stage.
     """
     x, last = plan.inputs, len(plan.depths)
     for stage, (depth, block) in enumerate(zip(plan.depths, blocks, strict=True), 1):
-        embed = first_patches[plan.edition] if stage == 1 else patches
+        embed = first_patches if stage == 1 else patches
         x = embed(x, plan.dims // 2 ** (last - stage), plan, f"patches{stage}")
         x = tokens(x, "tokens") if stage == last else x
         for number in range(1, depth + 1):

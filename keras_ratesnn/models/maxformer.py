@@ -40,7 +40,7 @@ def MaxFormer(
     """
     plan = _transformers.plan(IN_STAGES, input_shape, classes, all_attend=False, **options)
     blocks = [functools.partial(convolution_block, size=size) for size in KERNELS[plan.edition]]
-    x = in_stages(plan, first_patches, patches, [*blocks, attention_block])
+    x = in_stages(plan, first_patches[plan.edition], patches, [*blocks, attention_block])
     return _transformers.classified(x, plan, with_neurons=True)
 
 

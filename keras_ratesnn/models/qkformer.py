@@ -15,6 +15,12 @@ from keras_ratesnn.models._options import ImageShape, TransformerOptions, builde
 from keras_ratesnn.models._transformers import IN_STAGES, convolution_bn, in_stages, pooled
 from keras_ratesnn.models.attention import spiking_self_attention, token_attention
 
+FIRST_PATCHES = {"imagenet": ((2, 1, 1), (1, 2), 1), "cifar": ((2, 1), (), 1), "dvs": ((8, 4, 2, 1), (2, 3, 4), 2)}
+"""The patch embedding of the first stage: by what each convolution divides the stage's channels, the numbers of those that max
+pooling by 2 follows, and the number of those before the shortcut."""
+LATER_PATCHES = {"imagenet": ((1, 1), (1,), 0), "cifar": ((1, 1), (2,), 0), "dvs": ((1, 1), (2,), 0)}
+"""That of the other stages."""
+
 
 @builder
 def QKFormer(
@@ -51,7 +57,8 @@ def QKFormer(
     output_neuron = functools.partial(shared_neurons, plan.neuron) if shared else None
     last = functools.partial(block, attention=spiking_self_attention, output_neuron=output_neuron)
     blocks = (*[block] * (len(plan.depths) - 1), last)
-    return _transformers.classified(in_stages(plan, first_patches, patches, blocks), plan)
+    first, later = (functools.partial(patches, embeddings) for embeddings in (FIRST_PATCHES, LATER_PATCHES))
+    return _transformers.classified(in_stages(plan, first, later, blocks), plan)
 
 
 def block(x, plan, name, attention=token_attention, output_neuron=None):
@@ -64,45 +71,15 @@ def shared_neurons(neuron):
     return Neuron(SharedMembraneCell(neuron().cell))
 
 
-def patches(x, channels, plan, name):
-    """Two convolutions that halve the image, and a shortcut of spikes."""
-    at = 1 if plan.edition == "imagenet" else 2
-    y = _unit(x, channels, plan, f"{name}_1", pool=at == 1)
-    y = _unit(y, channels, plan, f"{name}_2", pool=at == 2)
-    return _with_shortcut(x, y, channels, 2, plan, name)
-
-
-def first_patches_imagenet(x, channels, plan, name):
-    """Three convolutions, a reduction by 4; the shortcut is that of the last two."""
-    x = _unit(x, channels // 2, plan, f"{name}_1", pool=True)
-    y = _unit(_unit(x, channels, plan, f"{name}_2", pool=True), channels, plan, f"{name}_3", pool=False)
-    return _with_shortcut(x, y, channels, 2, plan, name)
-
-
-def first_patches_cifar(x, channels, plan, name):
-    """Two convolutions; the shortcut is that of the last."""
-    x = _unit(x, channels // 2, plan, f"{name}_1", pool=False)
-    return _with_shortcut(x, _unit(x, channels, plan, f"{name}_2", pool=False), channels, 1, plan, name)
-
-
-def first_patches_dvs(x, channels, plan, name):
-    """Four convolutions that double the channels, a reduction by 8; the shortcut is that of the last two."""
-    x = _unit(x, channels // 8, plan, f"{name}_1", pool=False)
-    x = _unit(x, channels // 4, plan, f"{name}_2", pool=True)
-    y = _unit(_unit(x, channels // 2, plan, f"{name}_3", pool=True), channels, plan, f"{name}_4", pool=True)
-    return _with_shortcut(x, y, channels, 4, plan, name)
-
-
-first_patches = {"imagenet": first_patches_imagenet, "cifar": first_patches_cifar, "dvs": first_patches_dvs}
-"""The patch embedding of the first stage of each edition."""
-
-
-def _unit(x, filters, plan, name, pool):
-    """A convolution, batch normalisation, perhaps pooling, and neurons."""
-    x = convolution_bn(x, filters, name)
-    return neurons(pooled(x, name) if pool else x, plan.neuron, f"{name}_neuron")
-
-
-def _with_shortcut(x, y, channels, strides, plan, name):
-    shortcut = convolution_bn(x, channels, f"{name}_shortcut", size=1, strides=strides, neuron=plan.neuron)
-    return layers.Add(name=f"{name}_add")([y, shortcut])
+def patches(embeddings, x, channels, plan, name):
+    """Convolutions with batch normalisation, some pooled, and neurons; around the last ones is a shortcut of spikes."""
+    divisors, poolings, before_shortcut = embeddings[plan.edition]
+    shortcut = x
+    for number, divisor in enumerate(divisors, 1):
+        unit = f"{name}_{number}"
+        x = convolution_bn(x, channels // divisor, unit)
+        x = neurons(pooled(x, unit) if number in poolings else x, plan.neuron, f"{unit}_neuron")
+        shortcut = x if number == before_shortcut else shortcut
+    strides = 2 ** sum(number > before_shortcut for number in poolings)
+    shortcut = convolution_bn(shortcut, channels, f"{name}_shortcut", size=1, strides=strides, neuron=plan.neuron)
+    return layers.Add(name=f"{name}_add")([x, shortcut])

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import naive_lif, spiking, to_numpy
+from helpers import naive_lif, saved_and_loaded, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -28,7 +28,7 @@ def model_and_data(outputs="readout", **kwargs):
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_membranes_and_spikes_of_all_steps_are_predicted_beside_the_outputs(step_mode, tmp_path):
+def test_membranes_and_spikes_of_all_steps_are_predicted_beside_the_outputs(step_mode):
     """In batches, of which the last one is smaller; of a loaded model, too."""
     model, x = model_and_data(step_mode=step_mode)
     observed = rsnn.analysis.observed(model, ["second", "first", "recurrent", "parallel", "readout"], ["first", "second"])
@@ -46,8 +46,7 @@ def test_membranes_and_spikes_of_all_steps_are_predicted_beside_the_outputs(step
     exponentials = np.exp(found["membrane"]["readout"][:, -1])
     np.testing.assert_allclose(found["output"], exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-5)
     assert found["membrane"]["recurrent"].shape == found["membrane"]["parallel"].shape == (5, T, 6)
-    observed.save(tmp_path / "observed.keras")
-    loaded = keras.saving.load_model(tmp_path / "observed.keras")
+    loaded = saved_and_loaded(observed)
     again = loaded.predict(x, verbose=0)
     keras.tree.map_structure(lambda new, old: np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-6), again, found)
     spec = keras.tree.map_structure(lambda tensor: tuple(tensor.shape[1:]), loaded.compute_output_spec(keras.Input((T, 4))))

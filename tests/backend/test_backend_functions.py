@@ -7,7 +7,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, gradient_of, loss_and_gradients, mlp, spiking, to_numpy
+from helpers import BACKEND, assert_close, compiled, data, gradient_of, loss_and_gradients, mlp, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -203,8 +203,7 @@ def test_multiply_add_has_the_derivatives_of_a_product_and_a_sum():
     x, factor, y = (np.random.default_rng(seed).normal(size=(4, 3)).astype("float32") for seed in range(3))
     of_tensors = gradient_of(lambda *values: ops.sum(ops.square(backend.multiply_add(*values))), [x, factor, y])
     upstream = 2 * (x * factor + y)
-    for gradient, expected in zip(of_tensors, (upstream * factor, upstream * x, upstream), strict=True):
-        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+    assert_close(of_tensors, (upstream * factor, upstream * x, upstream), rtol=1e-5, atol=1e-5)
     (of_numbers,) = gradient_of(lambda value: ops.sum(ops.square(backend.multiply_add(value, -0.5, 2.0))), [x])
     np.testing.assert_allclose(of_numbers, -(2.0 - 0.5 * x), rtol=1e-5, atol=1e-5)
 
@@ -276,8 +275,7 @@ def test_models_under_remat_train_like_others(gradient, step_mode, around):
         model.train_on_batch(*data(5, (8, 8, 2)))
         return model.get_weights()
 
-    for ours, plain in zip(trained(keras.RematScope), trained(contextlib.nullcontext), strict=True):
-        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+    assert_close(trained(keras.RematScope), trained(contextlib.nullcontext), rtol=1e-5, atol=1e-6)
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -305,8 +303,7 @@ def test_layers_under_remat_that_draw_random_numbers_have_their_gradient_or_are_
     def dropout():
         return layers.Dropout(0.5, seed=0)
 
-    for ours, plain in zip(gradients(dropout, keras.RematScope), gradients(dropout, contextlib.nullcontext), strict=True):
-        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+    assert_close(gradients(dropout, keras.RematScope), gradients(dropout, contextlib.nullcontext), rtol=1e-5, atol=1e-6)
     assert gradients(_Dropping, contextlib.nullcontext)
     with pytest.raises(ValueError, match=r"keras\.RematScope.*dropping.*Make it outside of the scope"):
         gradients(_Dropping, keras.RematScope)
@@ -324,16 +321,14 @@ def test_layers_that_tensorflow_recomputes_have_their_gradients_or_are_refused(s
     (_, expected), (_, found) = (
         loss_and_gradients(spiking(made, 4, step_mode=step_mode), x, y) for made in (plain, recomputed)
     )
-    for ours, wanted in zip(found.values(), expected.values(), strict=True):
-        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-7)
+    assert_close(found.values(), expected.values(), rtol=1e-4, atol=1e-7)
     with pytest.raises(ValueError, match=r"keras\.RematScope.*Make it outside of the scope"):
         spiking(recomputed, 4, "ottt", step_mode=step_mode)(x, training=True)
     with pytest.raises(ValueError, match=r"keras\.RematScope"):
         spiking(recomputed, 4, "sltt", step_mode="single")(x, training=True)
     (_, kept) = loss_and_gradients(spiking(recomputed, 4, rsnn.gradients.SLTT(recompute=False), step_mode=step_mode), x, y)
     (_, expected) = loss_and_gradients(spiking(plain, 4, "sltt", step_mode=step_mode), x, y)
-    for ours, wanted in zip(kept.values(), expected.values(), strict=True):
-        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-7)
+    assert_close(kept.values(), expected.values(), rtol=1e-4, atol=1e-7)
 
 
 @torch_only

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, mlp, spiking, to_numpy
+from helpers import BACKEND, assert_close, compiled, data, mlp, spiking, to_numpy
 
 if BACKEND != "torch":
     pytest.skip("only PyTorch has CUDA graphs", allow_module_level=True)
@@ -98,8 +98,7 @@ def test_calls_before_a_backward_pass_have_each_their_own_values():
     eager, captured = warmed(*pair(small))
     (one, _), (two, _) = batches(2)
     found, expected = (gradients(model, [loss_of(model, one), loss_of(model, two)]) for model in (captured, eager))
-    for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_backward_pass_can_be_repeated_until_its_values_are_released():
@@ -113,8 +112,7 @@ def test_a_backward_pass_can_be_repeated_until_its_values_are_released():
         loss_of(model, other)
         loss.backward()
         results.append([to_numpy(variable.value.grad) for variable in model.trainable_variables])
-    for ours, theirs in zip(*results, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert_close(*results, rtol=1e-4, atol=1e-6)
     before = replays()
     gradients(captured, [loss_of(captured, x)])
     assert [now - then for now, then in zip(replays(), before, strict=True)] == [1, 1]
@@ -140,8 +138,7 @@ def test_gradients_of_several_batches_add_up():
         for x, _ in batches(3):
             loss_of(model, x).backward()
         totals.append([to_numpy(variable.value.grad) for variable in model.trainable_variables])
-    for ours, theirs in zip(*totals, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert_close(*totals, rtol=1e-4, atol=1e-6)
 
 
 def test_weights_that_are_assigned_loaded_or_moved_are_seen(tmp_path):

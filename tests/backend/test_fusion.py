@@ -12,7 +12,7 @@ from unittest import mock
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, dyadic, loss_and_gradients, spiking, to_numpy
+from helpers import BACKEND, assert_close, compiled, data, dyadic, loss_and_gradients, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -98,8 +98,7 @@ def programs_of(model):
 def assert_same(results, expected, rtol=1e-4, atol=1e-6):
     (loss, gradients), (expected_loss, expected_gradients) = results, expected
     assert loss == pytest.approx(expected_loss, rel=1e-5)
-    for path, gradient in expected_gradients.items():
-        np.testing.assert_allclose(gradients[path], gradient, rtol=rtol, atol=atol, err_msg=path)
+    assert_close(gradients, expected_gradients, rtol=rtol, atol=atol)
 
 
 def cases():
@@ -253,8 +252,7 @@ def test_traced_loops_of_every_neuron_are_the_same_to_the_bit_in_every_policy(na
     expected, found, kernels = with_and_without_compiled_loops(names, policy, "eager", timesteps, gradient, step_mode)
     assert kernels >= min(len(names), 5)
     assert found[0] == expected[0]
-    for path, gradient_ in expected[1].items():
-        np.testing.assert_array_equal(found[1][path], gradient_, err_msg=path)
+    assert_close(found[1], expected[1], rtol=0)
     np.testing.assert_array_equal(found[2], expected[2])
 
 
@@ -316,8 +314,7 @@ def test_models_that_share_layers_share_what_they_learn_though_one_is_recorded()
                 histories[-1] += [to_numpy(model(x)) for model in (first, other)]
             assert not recorded or (state._kernels and graphs_of(first) and not graphs_of(other))
     for found, expected in zip(histories[3:], histories[:3], strict=True):
-        for one, wanted in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-5)
+        assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @torch_only
@@ -541,8 +538,7 @@ def test_a_cell_with_effects_that_a_compiled_loop_would_not_have_is_not_compiled
         with fusion("eager", least_elements):
             outputs = outputs_after_changes(cell, lambda cell: cell.elsewhere.variable.assign(3.0), training=True)
             results.append((*outputs, to_numpy(cell.total.value), len(cell.losses)))
-    for found, expected in zip(*results, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    assert_close(*results, rtol=0)
 
 
 class Renaming(rsnn.layers.NeuronCell):
@@ -645,10 +641,9 @@ def test_bptt_stores_only_the_input_of_a_neuron_layer():
 
 
 @pytest.mark.parametrize("asked", ["auto", False, None])
-def test_jit_compile_is_saved_with_its_original_value(asked, tmp_path):
+def test_jit_compile_is_saved_with_its_original_value(asked):
     model = compiled(spiking(), jit_compile=asked)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     assert loaded.get_compile_config()["jit_compile"] == ("auto" if asked is None else asked)
     assert loaded.jit_compile == model.jit_compile
     loaded.fit(*data(), verbose=0)
@@ -756,8 +751,7 @@ def test_a_time_loop_that_is_compiled_for_an_order_of_axes_is_right_for_all_size
     run = torch_compiler.CompiledByLayout(torch.fx.experimental.proxy_tensor.make_fx(function)(*arguments[0]), "a loop", False)
     with torch.no_grad():
         for tensors in arguments:
-            for found, expected in zip(run(*tensors), function(*tensors), strict=True):
-                np.testing.assert_allclose(found, expected, rtol=1e-5)
+            assert_close(run(*tensors), function(*tensors), rtol=1e-5)
     assert run.is_compiled
 
 

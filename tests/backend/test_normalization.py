@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, data, gradient_of, loss_and_gradients, spiking, to_numpy
+from helpers import BACKEND, assert_close, data, gradient_of, loss_and_gradients, spiking, to_numpy
 from keras import ops
 
 import keras_ratesnn as rsnn
@@ -59,8 +59,7 @@ def central_differences(function, arrays, step=1e-5):
 
 
 def close(results, expected):
-    for result, exact in zip(results, expected, strict=True):
-        np.testing.assert_allclose(result, exact, rtol=1e-3, atol=1e-3)
+    assert_close(results, expected, rtol=1e-3, atol=1e-3)
 
 
 def weighted_sum(outputs, weights, channels_at):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, spiking, to_numpy
+from helpers import BACKEND, assert_close, compiled, data, spiking
 from keras import layers, ops
 from reference_networks import CASES, Case
 
@@ -99,9 +99,7 @@ def pair(gradient="rate", step_mode="multi", timesteps=T, make=small, optimizer=
 
 def assert_same_state(models, tolerance=1e-9):
     plain, with_xla = models
-    for variable, same in zip(plain.variables, with_xla.variables, strict=True):
-        found, expected = to_numpy(same.value), to_numpy(variable.value)
-        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance, err_msg=variable.path)
+    assert_close(with_xla.variables, plain.variables, rtol=tolerance, atol=tolerance)
 
 
 def assert_train_alike(models, batches, tolerance=1e-9):

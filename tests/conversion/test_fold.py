@@ -12,7 +12,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, to_numpy
+from helpers import BACKEND, saved_and_loaded, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -317,10 +317,9 @@ def test_the_original_model_is_not_changed():
 
 
 @pytest.mark.on_each_backend
-def test_a_folded_model_is_saved_loaded_and_trained(tmp_path):
+def test_a_folded_model_is_saved_loaded_and_trained():
     folded = fold(small_spiking())
-    folded.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(folded)
     x, y = helpers.data()
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), folded.predict(x, verbose=0))
     history = helpers.compiled(loaded).fit(x, y, verbose=0)

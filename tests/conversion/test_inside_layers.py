@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import saved_and_loaded, to_numpy
 from keras import layers, ops
 
 from keras_ratesnn import spikify
@@ -149,12 +149,11 @@ def test_a_lambda_becomes_a_neuron_although_it_cannot_be_copied():
 
 
 @pytest.mark.on_each_backend
-def test_a_composition_is_converted_in_mixed_precision_and_saved(tmp_path):
+def test_a_composition_is_converted_in_mixed_precision_and_saved():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = converted(network_of(Block(name="block")), calibrate=X)
-        model.save(tmp_path / "model.keras")
-        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        loaded = saved_and_loaded(model)
         np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
     finally:
         keras.config.set_dtype_policy("float32")
@@ -278,11 +277,10 @@ class DerivedWithWeights(Composition):
         return {**super().get_config(), "doubled": 2 * self.width}
 
 
-def test_layers_whose_config_has_more_than_their_constructor_takes_are_saved_and_loaded(tmp_path):
+def test_layers_whose_config_has_more_than_their_constructor_takes_are_saved_and_loaded():
     model = converted(network_of(lambda x: DerivedWithWeights(name="derived")(layers.ReLU()(x))))
     for _ in range(2):
-        model.save(tmp_path / "model.keras")
-        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        loaded = saved_and_loaded(model)
         np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
         model = loaded
 

@@ -7,7 +7,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, to_numpy
+from helpers import BACKEND, saved_and_loaded, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -325,10 +325,9 @@ def test_weights_names_frozen_layers_and_the_original_model_are_kept():
 
 
 @pytest.mark.on_each_backend
-def test_a_spikified_model_is_saved_and_loaded(tmp_path):
+def test_a_spikified_model_is_saved_and_loaded():
     model = quiet(functional(ops.relu), calibrate=X)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
 
 

@@ -8,8 +8,9 @@ import conversions
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, to_numpy
+from helpers import BACKEND, assert_close, saved_and_loaded, to_numpy
 from keras import layers, ops
+from own_step import OwnStep
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import spikify
@@ -96,15 +97,14 @@ def test_a_spiking_task_is_a_spiking_model_of_the_class_of_its_task():
     assert model.width == 5
 
 
-def test_a_folded_task_is_a_task_that_trains_and_is_saved(tmp_path):
+def test_a_folded_task_is_a_task_that_trains_and_is_saved():
     model = compiled(spikify(Regression(5, normalized=True), 2, verbose=False))
     model.fit(X, Y, verbose=0)
     folded = rsnn.fold_batch_normalization(model, verbose=False)
     assert (type(folded), folded.normalization) == (type(model), None)
     np.testing.assert_allclose(to_numpy(folded(X)), to_numpy(model(X)), rtol=1e-5, atol=1e-6)
     compiled(folded).fit(X, Y, verbose=0)
-    folded.save(tmp_path / "folded.keras")
-    loaded = keras.saving.load_model(tmp_path / "folded.keras")
+    loaded = saved_and_loaded(folded)
     np.testing.assert_array_equal(loaded.predict(X, verbose=0)["decoded"], folded.predict(X, verbose=0)["decoded"])
 
 
@@ -155,12 +155,11 @@ def test_training_the_spiking_task_leaves_the_task_as_it_was():
     keras.tree.map_structure(np.testing.assert_array_equal, (arrays(task), scalar(task.seen["loss"][0].result())), before)
 
 
-def test_a_saved_task_predicts_and_trains_as_before(tmp_path):
+def test_a_saved_task_predicts_and_trains_as_before():
     model = compiled(spikify(compiled(Regression(5)), 2, calibrate=X, verbose=False))
     model.fit(X, Y, verbose=0)
     model.decoder = layers.Rescaling(5.0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     assert type(loaded) is type(model)
     assert loaded.power == 3.0
     assert loaded.shared.layers[1] is loaded.backbone.layers[0]
@@ -224,7 +223,7 @@ def test_a_sequential_subclass_is_a_task():
     np.testing.assert_allclose(model.predict(X, verbose=0), 2 * to_numpy(model(X)), rtol=1e-5)
 
 
-def test_a_class_that_only_builds_a_graph_is_no_task(tmp_path):
+def test_a_class_that_only_builds_a_graph_is_no_task():
     class Built(keras.Model):
         def __init__(self, initializer):
             inputs = keras.Input((6,))
@@ -232,8 +231,7 @@ def test_a_class_that_only_builds_a_graph_is_no_task(tmp_path):
 
     model = spikify(Built(keras.initializers.Ones()), 2, verbose=False)
     assert type(model) is rsnn.SpikingModel
-    model.save(tmp_path / "model.keras")
-    np.testing.assert_array_equal(to_numpy(keras.saving.load_model(tmp_path / "model.keras")(X)), to_numpy(model(X)))
+    np.testing.assert_array_equal(to_numpy(saved_and_loaded(model)(X)), to_numpy(model(X)))
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -271,7 +269,7 @@ class Pipeline(keras.Model):
         return cls(**config)
 
 
-def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_saved(tmp_path):
+def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_saved():
     model = spikify(Pipeline(0.5), 2, verbose=False)
     model.compile(keras.optimizers.Adam(0.01))
     assert len(model.trainable_variables) == 4
@@ -280,51 +278,10 @@ def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_s
     assert (to_numpy(model.head.bias) != before).all()
     np.testing.assert_allclose(model.predict(X, verbose=0), to_numpy(model(0.5 * X)), rtol=1e-5)
     assert model.head is model.network.get_layer("head")
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
     histories = [one.fit(X, Y["target"], epochs=2, shuffle=False, verbose=0).history for one in (model, loaded)]
     assert histories[0] == histories[1]
-
-
-class OwnStep(keras.Model):
-    """A whole training step of its own, as Keras' guides write it."""
-
-    def train_step(self, *args):
-        return getattr(self, f"_{keras.backend.backend()}_step")(*args)
-
-    def _tensorflow_step(self, data):
-        import tensorflow as tf
-
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = self.compute_loss(y=y, y_pred=self(x, training=True))
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(loss, self.trainable_variables), self.trainable_variables, strict=True)
-        )
-        return {"own": loss}
-
-    def _torch_step(self, data):
-        x, y = data
-        self.zero_grad()
-        loss = self.compute_loss(y=y, y_pred=self(x, training=True))
-        loss.backward()
-        self.optimizer.apply([weight.value.grad for weight in self.trainable_weights], self.trainable_weights)
-        return {"own": loss.detach()}
-
-    def _jax_step(self, state, data):
-        import jax
-
-        x, y = data
-        trainable, fixed, optimizer, metrics = state
-
-        def loss_and_state(trainable, fixed):
-            outputs, fixed = self.stateless_call(trainable, fixed, x, training=True)
-            return self.compute_loss(y=y, y_pred=outputs), fixed
-
-        (loss, fixed), gradients = jax.value_and_grad(loss_and_state, has_aux=True)(trainable, fixed)
-        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
-        return {"own": loss}, (trainable, fixed, optimizer, metrics)
 
 
 def test_a_whole_training_step_of_its_own_trains_the_spiking_network():
@@ -335,8 +292,7 @@ def test_a_whole_training_step_of_its_own_trains_the_spiking_network():
         one.compile(keras.optimizers.SGD(0.1), "mse")
     assert set(model.fit(X, Y["target"], verbose=0).history) == {"own"}
     usual.fit(X, Y["target"], verbose=0)
-    for own, weight in zip(arrays(model), arrays(usual), strict=True):
-        np.testing.assert_allclose(own, weight, rtol=1e-5, atol=1e-6)
+    assert_close(arrays(model), arrays(usual), rtol=1e-5, atol=1e-6)
 
 
 # What cannot be kept is said.
@@ -490,11 +446,10 @@ def test_a_spiking_detector_has_the_losses_of_its_ann_and_decodes_boxes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run_eagerly", [True, False])
-def test_a_saved_spiking_detector_is_the_same_and_trains_on(tmp_path, run_eagerly):
+def test_a_saved_spiking_detector_is_the_same_and_trains_on(run_eagerly):
     model = spiking_detector(detector(), run_eagerly=run_eagerly)
     model.fit(IMAGES, BOXES, verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     keras.tree.map_structure(same, *(one.predict(IMAGES, verbose=0) for one in (model, loaded)))
     keras.tree.map_structure(same, *(one.fit(IMAGES, BOXES, verbose=0).history for one in (model, loaded)))

@@ -8,7 +8,7 @@ import exported
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, spiking, to_numpy, training_results
+from helpers import BACKEND, assert_close, saved_and_loaded, spiking, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -153,14 +153,13 @@ def test_slots_and_outputs_are_those_of_spikingjelly():
     assert np.abs(arrays["weight/c.bias"]).max() > 0.01
 
 
-def test_it_predicts_saves_and_gives_sequences(tmp_path):
+def test_it_predicts_saves_and_gives_sequences():
     model, binary = both(vgg, return_sequences=True)
     x = images_for(model, with_time=True)
     expected = model.predict(x, verbose=0)
     found = binary.predict(x, verbose=0)
     assert_same(found.reshape(8, 2, 4, 5)[:, :, 3], expected)
-    binary.save(tmp_path / "binary.keras")
-    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "binary.keras").predict(x, verbose=0), found, rtol=1e-6)
+    np.testing.assert_allclose(saved_and_loaded(binary).predict(x, verbose=0), found, rtol=1e-6)
     binary.timesteps = 4
     assert to_numpy(binary(x[:, :1])).shape == (8, 4, 5)
 
@@ -359,7 +358,7 @@ def with_parallel_neurons_and_delays():
     return keras.Model(inputs, layers.Dense(3)(ilif(threshold=0.25)(layers.Dense(8)(x))))
 
 
-def test_layers_that_see_earlier_steps_see_steps_also_with_padding_and_in_a_file(tmp_path):
+def test_layers_that_see_earlier_steps_see_steps_also_with_padding_and_in_a_file():
     keras.utils.set_random_seed(0)
     model = spiking(with_parallel_neurons_and_delays(), 6, "bptt")
     binary = rsnn.unroll(model)
@@ -368,8 +367,7 @@ def test_layers_that_see_earlier_steps_see_steps_also_with_padding_and_in_a_file
     assert_same(to_numpy(binary(x, mask=mask)), to_numpy(model(x, mask=mask)))
     energies = [sorted(analysis.energy(each, x).multiply_adds) for each in (model, binary)]
     assert energies[0] == pytest.approx(energies[1])
-    binary.save(tmp_path / "binary.keras")
-    assert_same(to_numpy(keras.saving.load_model(tmp_path / "binary.keras")(x)), to_numpy(model(x)))
+    assert_same(to_numpy(saved_and_loaded(binary)(x)), to_numpy(model(x)))
 
 
 def test_it_runs_for_no_more_steps_than_the_original():
@@ -387,8 +385,7 @@ def test_means_of_an_input_stream_too():
     model = spiking(keras.Model([first, second], [rsnn.layers.TimeMean()(second), x]), 3)
     binary, x = rsnn.unroll(model), np.random.default_rng(0).normal(size=(3, 2, 5, 4)).astype("float32")
     for frames in x:
-        for found, expected in zip(to_numpy(binary.step(list(frames))), to_numpy(model.step(list(frames))), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert_close(to_numpy(binary.step(list(frames))), to_numpy(model.step(list(frames))), rtol=1e-5, atol=1e-6)
 
 
 class Unbuilt(layers.Layer):

@@ -9,7 +9,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import mlp, spiking
+from helpers import mlp, saved_and_loaded, spiking
 from keras import ops
 
 import keras_ratesnn as rsnn
@@ -971,17 +971,15 @@ def test_training_a_network_without_a_spiking_model_warns_once(nothing_warned_of
     assert first not in messages[1]
 
 
-def test_only_training_warns_of_one_time_step(nothing_warned_of_yet, tmp_path):
+def test_only_training_warns_of_one_time_step(nothing_warned_of_yet):
     x, y = helpers.data()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*SpikingModel")
         network = mlp()
         network.predict(x, verbose=0)
-        network.save(tmp_path / "network.keras")
-        model = helpers.compiled(spiking(keras.saving.load_model(tmp_path / "network.keras")))
+        model = helpers.compiled(spiking(saved_and_loaded(network)))
         model.fit(x, y, verbose=0)
-        model.save(tmp_path / "model.keras")
-        keras.saving.load_model(tmp_path / "model.keras").evaluate(x, y, verbose=0)
+        saved_and_loaded(model).evaluate(x, y, verbose=0)
         rsnn.describe(model, x)
         plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
         helpers.compiled(rsnn.spikify(plain, 3, calibrate=x, verbose=False)).fit(x, y, verbose=0)

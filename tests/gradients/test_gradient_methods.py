@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import data, loss_and_gradients, mlp, spiking, to_numpy
+from helpers import assert_close, data, loss_and_gradients, mlp, spiking, to_numpy
 from keras import ops
 
 import keras_ratesnn as rsnn
@@ -89,8 +89,7 @@ def test_a_loss_of_every_step_trains_by_rate(step_mode):
     by_step = spiking(network, 4, "rate", step_mode=step_mode, return_sequences=True)
     _, found = loss_and_gradients(by_step, x, y, lambda y, outputs: linear(y, ops.mean(outputs, axis=1)))
     _, expected = loss_and_gradients(spiking(network, 4, "rate", step_mode=step_mode), x, y, linear)
-    for path, gradient in expected.items():
-        np.testing.assert_allclose(found[path], gradient, rtol=1e-5, atol=1e-7, err_msg=path)
+    assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -187,8 +186,7 @@ def test_a_frozen_layer_after_neurons_lets_the_gradient_through_and_can_be_unfro
     network.layers[-1].trainable = False
     _, frozen = loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)
     assert len(frozen) == 2
-    for path, gradient in frozen.items():
-        np.testing.assert_allclose(gradient, expected[path], rtol=1e-5, atol=1e-7)
+    assert_close(expected, frozen, rtol=1e-5, atol=1e-7)
     network.layers[-1].trainable = True
     assert len(loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)[1]) == 4
 
@@ -218,8 +216,7 @@ def test_a_projection_that_is_not_trained_lets_the_gradient_through(step_mode):
     x, y = data()
     _, by_rate = loss_and_gradients(spiking(network, 1, "rate", step_mode=step_mode), x, y)
     _, by_bptt = loss_and_gradients(spiking(network, 1, "bptt", step_mode=step_mode), x, y)
-    for path, expected in by_bptt.items():
-        np.testing.assert_allclose(by_rate[path], expected, rtol=1e-5, atol=1e-7, err_msg=path)
+    assert_close(by_rate, by_bptt, rtol=1e-5, atol=1e-7)
 
 
 class Doubled(gradients.LoopedHandler):

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from helpers import loss_and_gradients, spiking, to_numpy, training_results
+from helpers import assert_close, loss_and_gradients, spiking, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -54,8 +54,7 @@ def results_of(model, frames, plain=False):
 
 
 def assert_same(found, expected, of, rtol=1e-3):
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=rtol, atol=0.05 * rtol, err_msg=str(of))
+    assert_close(found, expected, rtol=rtol, atol=0.05 * rtol, message=str(of))
 
 
 @functools.cache

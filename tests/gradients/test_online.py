@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    assert_close,
     compiled,
     data,
     double_precision,
     gradient_of,
     loss_and_gradients,
     mlp,
+    saved_and_loaded,
     spiking,
     to_numpy,
     training_step,
@@ -74,8 +76,7 @@ def test_traces_pass_through_operations_that_are_linear():
     expected = gradients(lambda x: x, "multi")
     assert np.abs(expected[2]).max() > 1e-2
     for number, (name, operation) in enumerate(UNCHANGED.items()):
-        for found, wanted in zip(gradients(operation, ("multi", "single")[number % 2]), expected, strict=True):
-            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6, err_msg=name)
+        assert_close(gradients(operation, ("multi", "single")[number % 2]), expected, rtol=1e-4, atol=1e-6, message=name)
 
 
 def network_of_everything():
@@ -110,8 +111,7 @@ def test_recomputed_steps_give_the_gradients_and_leave_the_state_of_kept_ones(me
     assert value == pytest.approx(expected_value, rel=1e-5)
     # Of a bias before a batch normalisation there is none.
     assert sum(np.abs(gradient).max() > 1e-4 for gradient in expected) > len(expected) - 4
-    for found, wanted in zip([*gradients, *state], [*expected, *expected_state], strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    assert_close([*gradients, *state], [*expected, *expected_state], rtol=1e-4, atol=1e-6)
 
 
 def test_integers_and_booleans_among_the_outputs_of_all_steps_leave_the_gradient_of_the_others():
@@ -150,8 +150,7 @@ def test_masks_on_tensors_are_the_same_in_recomputed_steps_and_in_both_orders(me
     for step_mode in ("single", "multi"):
         found_value, found = loss_and_gradients(spiking(network, 2, method, step_mode=step_mode), inputs, y)
         assert found_value == pytest.approx(value, rel=1e-5)
-        for path, gradient in expected.items():
-            np.testing.assert_allclose(found[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+        assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def spectral(timesteps, gradient, step_mode="single", power_iterations=1):
@@ -173,16 +172,14 @@ def spectral(timesteps, gradient, step_mode="single", power_iterations=1):
 @pytest.mark.parametrize("method", METHODS)
 def test_weights_that_a_layer_assigns_have_the_same_gradient_in_kept_and_recomputed_steps(method):
     expected = spectral(3, METHODS[method](recompute=False))
-    for found, wanted in zip(spectral(3, METHODS[method]()), expected, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    assert_close(spectral(3, METHODS[method]()), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("sltt", "single")])
 def test_weights_that_a_layer_assigns_have_the_gradient_of_bptt_at_one_step(gradient, step_mode):
     """With so many iterations that the norm is nearly the same when the layer is evaluated once more."""
     expected = spectral(1, "bptt", step_mode, 20)
-    for found, wanted in zip(spectral(1, gradient, step_mode, 20), expected, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-2, atol=5e-4)
+    assert_close(spectral(1, gradient, step_mode, 20), expected, rtol=1e-2, atol=5e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -199,8 +196,7 @@ def test_both_orders_agree_where_nothing_is_normalized(method):
             generator.state.assign(seed)
         return loss_and_gradients(spiking(network, 4, method, step_mode=step_mode), x, y)[1]
 
-    for found, expected in zip(gradients("single").values(), gradients("multi").values(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert_close(gradients("single").values(), gradients("multi").values(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -351,8 +347,7 @@ def test_as_many_random_steps_as_there_are_carry_the_whole_gradient(step_mode):
     network = mlp()
     some = loss_and_gradients(spiking(network, 4, SLTT(random_steps=4), step_mode=step_mode), x, y)[1]
     whole = loss_and_gradients(spiking(network, 4, "sltt", step_mode=step_mode), x, y)[1]
-    for found, expected in zip(some.values(), whole.values(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+    assert_close(some.values(), whole.values(), rtol=1e-4, atol=1e-7)
 
 
 def test_more_random_steps_than_there_are_is_an_error_before_training():
@@ -368,14 +363,13 @@ def test_more_random_steps_than_there_are_is_an_error_before_training():
     [("sltt", "single"), (SLTT(random_steps=2), "multi"), ("ottt", "multi"), ("ottt", "single")],
     ids=str,
 )
-def test_a_model_fits_and_is_saved_with_the_method(step_mode, gradient, tmp_path):
+def test_a_model_fits_and_is_saved_with_the_method(step_mode, gradient):
     """Four steps: a loop of the compiler in single-step mode. Ten samples: a last batch of two."""
     x, y = data()
     model = compiled(spiking(timesteps=4, gradient=gradient, step_mode=step_mode), keras.optimizers.Adam(0.05))
     losses = model.fit(x, y, batch_size=4, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < 0.8 * losses[0]
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     assert repr(loaded.gradient) == repr(model.gradient)
     np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
     loaded.train_on_batch(x, y)
@@ -437,5 +431,4 @@ def test_a_compiled_step_changes_weights_as_an_eager_one_does(method):
         compiled(spiking(network, 5, method, step_mode="single"), **options).train_on_batch(x, y)
         return network.get_weights()
 
-    for found, expected in zip(trained(jit_compile=True), trained(run_eagerly=True), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert_close(trained(jit_compile=True), trained(run_eagerly=True), rtol=1e-4, atol=1e-6)

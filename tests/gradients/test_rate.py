@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, gradient_of, loss_and_gradients, mlp, response, spiking, to_numpy
+from helpers import assert_close, compiled, data, gradient_of, loss_and_gradients, mlp, response, spiking, to_numpy
 from keras import layers, ops
 from reference_networks import res
 
@@ -53,8 +53,7 @@ def test_one_layer_of_neurons_with_constant_input_has_the_gradient_of_bptt(thres
     network = mlp(threshold=threshold, decay=0.5)
     _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
     _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
-    for path, gradient in by_bptt.items():
-        np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-5, atol=1e-7, err_msg=path)
+    assert_close(by_rate, by_bptt, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -140,8 +139,7 @@ def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(laye
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rsnn.layer_kinds.lookup, "kind_of_class", lambda cls: LayerKind(role=kind_of_class(cls).role))
         _, expected = loss_and_gradients(model, x, targets, loss)
-    for path, gradient in expected.items():
-        np.testing.assert_allclose(gradients[path], gradient, rtol=1e-4, atol=1e-5, err_msg=path)
+    assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_can_be_marked_affine():

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, dyadic, loss_and_gradients, spiking, to_numpy
+from helpers import assert_close, compiled, data, dyadic, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -26,11 +26,6 @@ def network(normalization=False, dropout=0.0, noise=False):
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
 
-def assert_same(left, right, **tolerance):
-    for path, expected in right.items():
-        np.testing.assert_allclose(left[path], expected, err_msg=path, **tolerance)
-
-
 def variables(model):
     return {variable.path: to_numpy(variable) for variable in model.variables if variable.dtype == "float32"}
 
@@ -46,7 +41,7 @@ def test_without_batch_normalization_it_is_the_multi_step_gradient(gradient, tim
     loss, gradients = loss_and_gradients(multi, x, y)
     single_loss, single_gradients = loss_and_gradients(single, x, y)
     assert single_loss == pytest.approx(loss, rel=1e-6)
-    assert_same(single_gradients, gradients, rtol=1e-3, atol=2e-6)
+    assert_close(single_gradients, gradients, rtol=1e-3, atol=2e-6)
 
 
 def test_a_compiled_loop_equals_the_unrolled_loop(monkeypatch):
@@ -64,8 +59,8 @@ def test_a_compiled_loop_equals_the_unrolled_loop(monkeypatch):
     monkeypatch.setattr(backend, "unrolled_network_steps", lambda: LONG)
     unrolled_loss, unrolled_gradients, unrolled_state = train()
     assert loss == pytest.approx(unrolled_loss, rel=1e-5)
-    assert_same(gradients, unrolled_gradients, rtol=1e-3, atol=1e-5)
-    assert_same(state, unrolled_state, rtol=1e-5, atol=1e-6)
+    assert_close(gradients, unrolled_gradients, rtol=1e-3, atol=1e-5)
+    assert_close(state, unrolled_state, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("has_time", [True, False])
@@ -152,4 +147,4 @@ def test_an_activity_regularizer_before_the_first_neurons_has_the_gradient_of_mu
         loss_and_gradients(spiking(shared, 4, gradient, step_mode=step_mode), x, y) for step_mode in ("single", "multi")
     )
     assert loss == pytest.approx(multi_loss, rel=1e-5)
-    assert_same(single, multi, rtol=1e-4, atol=1e-6)
+    assert_close(single, multi, rtol=1e-4, atol=1e-6)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, data, loss_and_gradients, response, spiking, to_numpy, training_results
+from helpers import BACKEND, assert_close, data, loss_and_gradients, response, spiking, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -73,8 +73,7 @@ def test_a_compiled_loop_equals_the_unrolled_loop(name, windows, static, policy,
     spikes, of_inputs, *_ = results[0]
     assert 0 < spikes.mean() < 1
     assert of_inputs.all()
-    for unrolled, looped in zip(*results, strict=True):
-        np.testing.assert_allclose(looped, unrolled, rtol=1e-5, atol=1e-6)
+    assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
 def neurons_of(cell):
@@ -103,8 +102,7 @@ def test_a_cell_that_draws_random_numbers_draws_the_same_ones_in_a_loop(monkeypa
         results.append((spikes, to_numpy(cell.generator.state)))
     by_step = results[0][0]
     assert (by_step[:, 1:] != by_step[:, :-1]).any()
-    for unrolled, looped in zip(*results, strict=True):
-        np.testing.assert_array_equal(looped, unrolled)
+    assert_close(*results, rtol=0)
 
 
 # On TensorFlow BPTT is never given a loop.
@@ -122,8 +120,7 @@ def test_gradients_are_the_same_with_and_without_a_loop(gradient, monkeypatch):
         results.append(loss_and_gradients(spiking(shared, 5, gradient), x, y))
     (loss, gradients), (looped_loss, looped_gradients) = results
     assert looped_loss == pytest.approx(loss, rel=1e-5)
-    for path, gradient in gradients.items():
-        np.testing.assert_allclose(looped_gradients[path], gradient, rtol=1e-3, atol=1e-5, err_msg=path)
+    assert_close(looped_gradients, gradients, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("gradient", ["bptt", "rate"])

@@ -7,7 +7,17 @@ included, changes nothing. Statistics of a batch are those of its valid steps.
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_same, compiled, results_without_padding, spiking, to_numpy, training_results
+from helpers import (
+    BACKEND,
+    assert_close,
+    assert_same,
+    compiled,
+    results_without_padding,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+    training_results,
+)
 from keras import layers, ops
 from masked_results import (
     EACH,
@@ -303,8 +313,7 @@ def test_fit_takes_padded_arrays(step_mode, runs):
         if step_mode == "multi":
             np.testing.assert_allclose(found, to_numpy(model(x, mask=mask)), rtol=1e-4, atol=1e-5)
         assert np.isfinite(histories[-1][0]).all()
-    for one, other in zip(histories[0], histories[-1], strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert_close(histories[0], histories[-1], rtol=1e-5, atol=1e-6)
 
 
 def test_a_masking_layer_before_the_model_masks_steps():
@@ -392,11 +401,10 @@ def test_one_mask_serves_several_inputs_with_time():
     np.testing.assert_array_equal(to_numpy(model(by_name, mask={"frames": MASK, "image": None})), expected)
 
 
-def test_a_mask_value_is_saved(tmp_path):
+def test_a_mask_value_is_saved():
     x = padded_with(-1.0, frames())
     model = spiking(network(), T, mask_value=-1.0)
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     assert again.mask_value == -1.0
     np.testing.assert_array_equal(to_numpy(again(x)), to_numpy(model(x)))
     model.mask_value = None
@@ -451,8 +459,7 @@ def test_padding_changes_nothing_in_half_precision_and_recorded():
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=True)
         for _ in range(3):
             model.train_on_batch(padded_with(value, x), Y)
-    for one, other in zip(*(model.get_weights() for model in models), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_close(*(model.get_weights() for model in models), rtol=0)
 
 
 @pytest.mark.parametrize(

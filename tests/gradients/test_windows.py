@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from dual_numbers import Dual, as_dual, spike
-from helpers import compiled, data, double_precision, loss_and_gradients, mlp, response, spiking, to_numpy
+from helpers import compiled, data, double_precision, loss_and_gradients, mlp, response, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 from reference_networks import res
 
@@ -289,12 +289,11 @@ def test_last_step_statistics_need_one_window():
 
 
 @pytest.mark.parametrize("windows", [2, (1, 3), {"lif": (2, 2), ".": 3}])
-def test_windows_are_saved_and_can_be_trained(windows, tmp_path):
+def test_windows_are_saved_and_can_be_trained(windows):
     model = compiled(spiking(timesteps=4, gradient=Rate(windows=windows)))
     x, y = data()
     model.fit(x, y, batch_size=4, verbose=0)
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     assert again.gradient.windows == windows
     np.testing.assert_allclose(again.train_on_batch(x, y), model.train_on_batch(x, y), rtol=1e-4)
 

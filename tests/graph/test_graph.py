@@ -4,9 +4,8 @@ import weakref
 
 import helpers
 import keras
-import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import assert_close, to_numpy
 from keras import layers, ops
 
 from keras_ratesnn import _graph
@@ -158,8 +157,7 @@ def test_a_walk_that_applies_every_operation_is_the_call(make, training):
     wanted = to_numpy(network(ops.convert_to_tensor(X), training=training))
     outputs = walk(network, [X], training)
     keras.tree.assert_same_structure(outputs, wanted)
-    for ours, theirs in zip(keras.tree.flatten(outputs), keras.tree.flatten(wanted), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert_close(keras.tree.flatten(outputs), keras.tree.flatten(wanted), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, loss_and_gradients, naive_lif, spiking, to_numpy
+from helpers import assert_close, compiled, data, loss_and_gradients, naive_lif, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -25,8 +25,7 @@ def of_ids(between=lambda ids: ids):
 
 def assert_same(left, right):
     assert left[0] == pytest.approx(right[0], rel=1e-5)
-    for path, gradient in right[1].items():
-        np.testing.assert_allclose(left[1][path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+    assert_close(left[1], right[1], rtol=1e-4, atol=1e-6)
 
 
 @every_order
@@ -88,8 +87,7 @@ def test_recurrent_neurons_take_integers_by_their_mean(step_mode):
         results.append(loss_and_gradients(spiking(network, T, "rate", step_mode=step_mode), x, Y))
     (loss, found), (expected, of_floats) = results
     assert loss == pytest.approx(expected, rel=1e-5)
-    for gradient, of_float in zip(found.values(), of_floats.values(), strict=True):
-        np.testing.assert_allclose(gradient, of_float, rtol=1e-4, atol=1e-6)
+    assert_close(found.values(), of_floats.values(), rtol=1e-4, atol=1e-6)
 
 
 def test_statistics_of_the_last_step_go_with_its_integers():
@@ -139,8 +137,7 @@ def test_the_time_mean_of_integer_outputs_is_a_float(gradient, step_mode):
     model = spiking(network, T, gradient, step_mode=step_mode)
     for outputs in (to_numpy(model(x, training=True)), model.predict(x, verbose=0)):
         assert [str(output.dtype) for output in outputs] == ["float32"] * 4
-        for output, expected in zip(outputs, [rate, rate, 7.0 * rate, x > 0.0], strict=True):
-            np.testing.assert_allclose(output, expected, rtol=1e-6)
+        assert_close(outputs, [rate, rate, 7.0 * rate, x > 0.0], rtol=1e-6)
     assert [spec.dtype for spec in model.compute_output_spec(inputs)] == ["float32"] * 4
     model.return_sequences = True
     outputs = to_numpy(model(x, training=True))

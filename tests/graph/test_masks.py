@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from helpers import loss_and_gradients, spiking
+from helpers import assert_close, loss_and_gradients, spiking
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -83,8 +83,7 @@ def test_one_step_with_masks_is_that_of_keras(step_mode):
     for method in METHODS[step_mode]:
         found_value, found = loss_and_gradients(spiking(network_of(BRANCHES), 1, method, step_mode=step_mode), frames, Y)
         assert found_value == pytest.approx(value, rel=1e-5), method
-        for gradient, wanted in zip(found.values(), expected.values(), strict=True):
-            np.testing.assert_allclose(gradient, wanted, rtol=1e-3, atol=1e-6, err_msg=str(method))
+        assert_close(found.values(), expected.values(), rtol=1e-3, atol=1e-6, message=str(method))
 
 
 def assert_like_bptt(gradient, step_mode, frames, **arguments):
@@ -99,8 +98,7 @@ def assert_like_bptt(gradient, step_mode, frames, **arguments):
 
     (value, expected), (found_value, found) = results_of("bptt"), results_of(gradient)
     assert found_value == pytest.approx(value, rel=1e-5)
-    for gradient_, wanted in zip(found.values(), expected.values(), strict=True):
-        np.testing.assert_allclose(gradient_, wanted, rtol=1e-3, atol=1e-6)
+    assert_close(found.values(), expected.values(), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -131,8 +129,7 @@ def test_the_mask_of_a_signal_without_time_counts_in_every_window(step_mode):
     for gradient in ("rate", Rate(windows=2)):
         found_value, found = loss_and_gradients(spiking(network(), 3, gradient, step_mode=step_mode), [ids, frames], Y)
         assert found_value == pytest.approx(value, rel=1e-5)
-        for of_rates, wanted in zip(found.values(), expected.values(), strict=True):
-            np.testing.assert_allclose(of_rates, wanted, rtol=1e-3, atol=1e-6)
+        assert_close(found.values(), expected.values(), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -166,8 +163,7 @@ def test_the_rate_gradient_sees_the_masks_that_attention_takes_off_its_inputs(st
         x = rsnn.layers.LIF(0.5, 0.1)(layers.Dense(8)(layers.Flatten()(layers.MultiHeadAttention(2, 3)(x, x))))
         model = spiking(keras.Model(inputs, layers.Dense(3)(x)), 2, gradient, step_mode=step_mode)
         found.append(loss_and_gradients(model, words, Y)[1].values())
-    for one, other in zip(*found, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+    assert_close(*found, rtol=1e-3, atol=1e-5)
 
 
 def test_attention_sees_the_mask_of_what_is_the_same_at_every_step():
@@ -183,5 +179,4 @@ def test_attention_sees_the_mask_of_what_is_the_same_at_every_step():
         value, gradients = loss_and_gradients(model, [frames, words], Y)
         found.append((value, [*gradients.values()]))
     np.testing.assert_allclose([value for value, _ in found], found[0][0], rtol=1e-6)
-    for one, other in zip(found[1][1], found[0][1], strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+    assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-6)

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from helpers import assert_close
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -152,8 +153,7 @@ def test_a_model_in_half_precision_has_the_integers_of_its_float32_weights():
         model = small(weighted[0], _lif(dtype=policy), layers.Flatten(dtype=policy), weighted[1])
         plans.append(rsnn.integer(model, verbose=False).plan)
     ours, theirs = (plan.constants for plan in plans)
-    for key, values in ours.items():
-        np.testing.assert_array_equal(theirs[key], values, err_msg=key)
+    assert_close(theirs, ours, rtol=0)
 
 
 def _operations(model, x):

@@ -4,9 +4,8 @@ import pathlib
 import re
 
 import keras
-import numpy as np
 import pytest
-from helpers import data, loss_and_gradients
+from helpers import assert_close, data, loss_and_gradients
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -144,5 +143,4 @@ def test_a_normalization_of_ones_own_trains_as_batch_normalization_does(gradient
     (loss, gradients), (expected_loss, expected) = found
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert max(abs(gradient).max() for gradient in gradients.values()) > 1e-3
-    for name, gradient in gradients.items():
-        np.testing.assert_allclose(gradient, expected[name], rtol=1e-4, atol=1e-6)
+    assert_close(gradients, expected, rtol=1e-4, atol=1e-6)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, compiled, loss_and_gradients, spiking, to_numpy
+from helpers import assert_same, compiled, loss_and_gradients, saved_and_loaded, spiking, to_numpy
 from keras import layers
 from next_cases import NextCase
 
@@ -100,7 +100,7 @@ def test_in_inference_delays_are_whole_steps_and_spikes_stay_spikes():
     np.testing.assert_array_equal(by_step, expected)
 
 
-def test_recorded_training_in_half_precision_keeps_positions_in_range_and_is_saved(tmp_path):
+def test_recorded_training_in_half_precision_keeps_positions_in_range_and_is_saved():
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = compiled(spiking(network((3, 3, 2)), T, "bptt"), keras.optimizers.SGD(100.0))
     x, delay = frames((3, 3, 2)), model.network.get_layer("axonal")
@@ -112,8 +112,7 @@ def test_recorded_training_in_half_precision_keeps_positions_in_range_and_is_sav
     assert np.abs(after).max() <= 2.0
     assert not np.array_equal(before, after)
     delay.sigma = 0.25
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     assert again.network.get_layer("axonal").sigma == 0.25
     np.testing.assert_array_equal(to_numpy(again(x)), to_numpy(model(x)))
 

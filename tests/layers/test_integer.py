@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import reference_networks
-from helpers import data, gradient_of, loss_and_gradients, spiking, to_numpy
+from helpers import assert_close, data, gradient_of, loss_and_gradients, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -180,9 +180,8 @@ def dense(units, seed):
 
 def assert_same(found, expected):
     assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6)
-        assert np.any(value)
+    assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert all(map(np.any, expected.values()))
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -224,12 +223,11 @@ def test_a_raster_of_integer_spikes_can_be_drawn():
         analysis.raster(model, 2 * x, "neurons", 3).plot()
 
 
-def test_a_saved_model_has_the_same_neurons(tmp_path):
+def test_a_saved_model_has_the_same_neurons():
     inputs = keras.Input((3,))
     neurons = ILIF(3, 0.5, 0.75, normalize=True, detach_reset=False, initial_membrane=0.25, name="neurons")
     model = spiking(keras.Model(inputs, neurons(inputs)), 2)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     assert loaded.network.get_layer("neurons").get_config() == neurons.get_config()
     x = np.array([[0.4, 1.0, 3.0]], "float32")
     np.testing.assert_array_equal(to_numpy(loaded(x)), to_numpy(model(x)))

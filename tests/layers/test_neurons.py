@@ -1,12 +1,11 @@
 """Neurons with learned parameters, neurons without a leak, and custom neurons."""
 
 import inspect
-import threading
 
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, loss_and_gradients, naive_lif, spiking, to_numpy
+from helpers import assert_close, compiled, data, in_threads, loss_and_gradients, naive_lif, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -69,8 +68,7 @@ def test_neurons_start_from_their_initial_membrane(neurons, gradient, tmp_path):
     np.testing.assert_allclose(multi.predict(x, verbose=0), expected, atol=1e-6)
     (loss, multi_gradients), (single_loss, gradients) = (loss_and_gradients(each, x, y) for each in (multi, model))
     assert single_loss == pytest.approx(loss, rel=1e-5)
-    for path, found in gradients.items():
-        np.testing.assert_allclose(found, multi_gradients[path], rtol=1e-3, atol=1e-5, err_msg=path)
+    assert_close(gradients, multi_gradients, rtol=1e-3, atol=1e-5)
     compiled(model).save(tmp_path / "model.keras")
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0), expected)
 
@@ -131,14 +129,13 @@ FREEZABLE = [
 
 @pytest.mark.parametrize("frozen_by", ["argument", "layer", "cell"])
 @pytest.mark.parametrize("make", FREEZABLE, ids=["LIF", "ALIF", "ParametricLIF", "Neuron"])
-def test_frozen_neurons_are_not_trained_nor_is_a_copy_or_a_loaded_model(make, frozen_by, tmp_path):
+def test_frozen_neurons_are_not_trained_nor_is_a_copy_or_a_loaded_model(make, frozen_by):
     neuron = make(name="neuron", trainable=frozen_by != "argument")
     model = model_of(neuron)
     if frozen_by != "argument":
         (neuron if frozen_by == "layer" else neuron.cell).trainable = False
-    model.save(tmp_path / "model.keras")
     copies = [
-        keras.models.load_model(tmp_path / "model.keras"),
+        saved_and_loaded(model),
         keras.models.clone_model(model.network),
         rsnn.fold_batch_normalization(model, verbose=False),
     ]
@@ -156,8 +153,7 @@ def test_one_layer_with_constant_input_learns_as_by_bptt(reset, detach_reset):
     x, y = data(16)
     _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
     _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
-    for path, gradient in by_bptt.items():
-        np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+    assert_close(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
 
 
 def test_in_a_network_parameters_learn_in_the_direction_of_bptt():
@@ -277,13 +273,12 @@ class AdaptiveCell(rsnn.layers.NeuronCell):
 
 
 @pytest.mark.parametrize(("gradient", "step_mode"), [("bptt", "multi"), ("rate", "multi"), ("rate", "single")])
-def test_a_custom_neuron_trains_saves_and_streams(gradient, step_mode, tmp_path):
+def test_a_custom_neuron_trains_saves_and_streams(gradient, step_mode):
     model = compiled(model_of(rsnn.layers.Neuron(AdaptiveCell()), gradient=gradient, step_mode=step_mode, timesteps=10))
     x, y = data(32)
     losses = model.fit(x, y, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
     mean = np.mean([to_numpy(model.step(x)) for _ in range(10)], axis=0)
     np.testing.assert_allclose(mean, model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
@@ -316,8 +311,7 @@ def test_the_rate_gradient_of_a_custom_neuron_is_bptts_in_one_layer():
     x, y = data(16)
     _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
     _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
-    for path, gradient in by_bptt.items():
-        np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+    assert_close(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="other backends differentiate by functions without a state")
@@ -337,11 +331,6 @@ def test_models_of_two_threads_train_like_each_alone():
     x, y = data()
     models = [trained() for _ in range(3)]
     train(models[0])
-    threads = [threading.Thread(target=train, args=(model,)) for model in models[1:]]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(train, [(model,) for model in models[1:]])
     for model in models[1:]:
-        for one, other in zip(models[0].get_weights(), model.get_weights(), strict=True):
-            np.testing.assert_array_equal(one, other)
+        assert_close(models[0].get_weights(), model.get_weights(), rtol=0)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    assert_close,
     compiled,
     data,
     double_precision,
     gradient_of,
     loss_and_gradients,
+    saved_and_loaded,
     spiking,
     to_numpy,
     training_results,
@@ -127,14 +129,13 @@ def stabilized(policy=None):
 @pytest.mark.parametrize(
     ("gradient", "step_mode"), [("sltt", "single"), ("sltt", "multi"), ("ottt", "single"), ("bptt", "multi")]
 )
-def test_a_stabilized_network_learns_and_is_saved(gradient, step_mode, tmp_path):
+def test_a_stabilized_network_learns_and_is_saved(gradient, step_mode):
     """Ten samples; by BPTT in batches of four: the last is smaller."""
     x, y = data()
     model = compiled(spiking(stabilized(), 4, gradient, step_mode=step_mode), keras.optimizers.Adam(0.05))
     losses = model.fit(x, y, batch_size=4 if gradient == "bptt" else 5, epochs=10, verbose=0).history["loss"]
     assert losses[-1] < 0.8 * losses[0]
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     assert loaded.network.layers[-2].threshold_stabilizer
     np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
 
@@ -172,8 +173,7 @@ def test_rate_trains_renormalised_networks_by_the_same_statistics(step_mode):
             layer.moving_variance.assign(np.ones(5))
     _, found, by_rate = training_results(spiking(network, 1, "rate", step_mode=step_mode), x, y)
     np.testing.assert_allclose(by_rate, outputs, rtol=1e-4, atol=1e-5)
-    for path, gradient in expected.items():
-        np.testing.assert_allclose(found[path], gradient, rtol=1e-3, atol=1e-6)
+    assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_a_stabilized_layer_called_by_itself_fires_as_in_one_step_of_a_model():
@@ -212,8 +212,7 @@ def test_a_frozen_layer_keeps_its_statistics_and_thresholds():
         layer.trainable = False
     state = [to_numpy(variable) for variable in network.non_trainable_variables]
     compiled(spiking(network, 4, "sltt", step_mode="single")).train_on_batch(x, y)
-    for variable, before in zip(network.non_trainable_variables, state, strict=True):
-        np.testing.assert_array_equal(to_numpy(variable), before)
+    assert_close(network.non_trainable_variables, state, rtol=0)
 
 
 def test_half_precision_keeps_statistics_and_thresholds_in_single_precision():

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, loss_and_gradients, results_without_padding, spiking, to_numpy, training_step
+from helpers import assert_same, loss_and_gradients, results_without_padding, saved_and_loaded, spiking, to_numpy, training_step
 from keras import layers
 from next_cases import NextCase
 
@@ -185,15 +185,14 @@ def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatc
 
 
 @pytest.mark.parametrize("make", [psn, masked, sliding])
-def test_recorded_training_in_half_precision_learns_and_resumes(make, tmp_path):
+def test_recorded_training_in_half_precision_learns_and_resumes(make):
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = spiking(network(make), T, "rate")
     model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     losses = [float(model.train_on_batch(frames(), Y)) for _ in range(4)]
     assert losses[-1] < losses[0]
     assert all(v.dtype == "float32" for v in model.trainable_variables)
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     np.testing.assert_array_equal(to_numpy(again(frames())), to_numpy(model(frames())))
     np.testing.assert_allclose(float(again.train_on_batch(frames(), Y)), float(model.train_on_batch(frames(), Y)), rtol=1e-2)
 
@@ -219,7 +218,7 @@ def test_frozen_neurons_store_nothing_for_their_own_weights():
 
 
 @pytest.mark.runs_once
-def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps(tmp_path):
+def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps():
     model = spiking(network(half_masked), T, "rate")
     neurons = [layer for layer in model.network.layers if hasattr(layer, "cell")]
     with pytest.raises(ValueError, match=r'`step_mode="single"` runs one time step.*MaskedPSN.*mask=1.0'):
@@ -236,8 +235,7 @@ def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps(tmp_path):
     with pytest.raises(ValueError, match="runs one time step"):
         model.predict(frames(), verbose=0)
     model.step_mode = "multi"
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     assert [layer.mask for layer in again.network.layers if hasattr(layer, "cell")] == [0.75, 1.0]
 
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import gradient_of, to_numpy
+from helpers import assert_close, gradient_of, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -140,8 +140,7 @@ def test_the_gradient_goes_straight_through():
 
             return gradient_of(weighted, [to_numpy(each.value) for each in of.trainable_variables])
 
-        for found, expected in zip(gradient(quantized, weights), gradient(layer, weights), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert_close(gradient(quantized, weights), gradient(layer, weights), rtol=1e-5, atol=1e-6)
 
 
 def test_facts_are_those_of_the_layer():
@@ -159,8 +158,7 @@ def test_what_is_saved_is_the_weights_that_are_trained(tmp_path):
         model.save_weights(tmp_path / "model.weights.h5")
         model.set_weights([np.zeros(weight.shape) for weight in weights])
         model.load_weights(tmp_path / "model.weights.h5")
-        for found, expected in zip(model.get_weights(), weights, strict=True):
-            np.testing.assert_array_equal(found, expected)
+        assert_close(model.get_weights(), weights, rtol=0)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])

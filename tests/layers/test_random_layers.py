@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, loss_and_gradients, spiking, to_numpy
+from helpers import assert_close, compiled, data, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -79,8 +79,7 @@ def test_at_one_step_rate_and_bptt_have_one_gradient(kind, step_mode):
     by_rate = gradients(names, "rate", step_mode, 1, x, y)
     of_layers = np.split(by_bptt["head/kernel"], len(names))
     assert all(np.abs(gradient).max() > 1e-3 for gradient in of_layers)
-    for path, expected in by_bptt.items():
-        np.testing.assert_allclose(by_rate[path], expected, rtol=1e-4, atol=1e-6, err_msg=path)
+    assert_close(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "gradient"), [("element-wise", "bptt"), ("with matrices", "rate")])
@@ -88,8 +87,7 @@ def test_both_orders_draw_the_same_numbers(kind, gradient):
     names = SIDE_BY_SIDE[kind]
     x, y = data(8)
     multi, single = (gradients(names, gradient, step_mode, 4, x, y) for step_mode in ("multi", "single"))
-    for path, expected in single.items():
-        np.testing.assert_allclose(multi[path], expected, rtol=1e-3, atol=1e-5, err_msg=path)
+    assert_close(multi, single, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -212,5 +210,4 @@ def test_one_window_per_step_is_bptt_with_noise_time_and_constants(layer, step_m
 
     (loss, by_bptt), (by_windows_loss, by_windows) = found("bptt"), found(rsnn.gradients.Rate(windows=4))
     assert by_windows_loss == pytest.approx(loss, rel=1e-5)
-    for path, expected in by_bptt.items():
-        np.testing.assert_allclose(by_windows[path], expected, rtol=1e-4, atol=1e-6, err_msg=path)
+    assert_close(by_windows, by_bptt, rtol=1e-4, atol=1e-6)

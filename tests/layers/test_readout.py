@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    assert_close,
     assert_same,
     compiled,
     double_precision,
     loss_and_gradients,
     results_without_padding,
+    saved_and_loaded,
     spiking,
     to_numpy,
     training_results,
@@ -83,8 +85,7 @@ def test_it_is_the_mean_the_last_or_the_largest_membrane_and_what_follows_runs_o
     found = model.predict(frames(), verbose=0)
     largest = expected.max(axis=1)
     wanted = {"mean": expected.mean(axis=1), "last": expected[:, -1], "max": largest, "head": to_numpy(head(largest))}
-    for name, value in {**wanted, "currents": steps["currents"].mean(axis=1)}.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert_close(found, {**wanted, "currents": steps["currents"].mean(axis=1)}, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("gradient", METHODS, ids=str)
@@ -175,8 +176,7 @@ def test_membranes_wait_in_padding_and_where_rows_are_masked(step_mode):
     before = np.where(np.arange(T) < 2, False, np.ones((4, T), bool))
     *found, _ = to_numpy(model(np.where(before[..., None, None], x, np.nan), mask=before))
     expected = membranes_of(x[:, 2:], 0.8)
-    for one, other in zip(found, (expected.mean(axis=1), expected[:, -1], expected.max(axis=1)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert_close(found, (expected.mean(axis=1), expected[:, -1], expected.max(axis=1)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("step_mode", STEP_MODES)
@@ -204,13 +204,12 @@ def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatc
             assert_same(results(spiking(network(), T, gradient, step_mode=step_mode), frames()), expected)
 
 
-def test_it_trains_in_half_precision_with_what_a_layer_has_and_is_the_same_when_loaded(tmp_path):
+def test_it_trains_in_half_precision_with_what_a_layer_has_and_is_the_same_when_loaded():
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = compiled(spiking(network(activity_regularizer="l2"), T))
     model.fit(frames(), Y, verbose=0)
     predicted = model.predict(frames(), verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     np.testing.assert_array_equal(loaded.predict(frames(), verbose=0), predicted)
     assert [layer.get_config() for layer in loaded.network.layers if isinstance(layer, LeakyReadout)] == [
         layer.get_config() for layer in model.network.layers if isinstance(layer, LeakyReadout)
@@ -245,7 +244,7 @@ def test_an_exported_step_has_its_membrane_among_the_states(tmp_path):
         np.testing.assert_allclose(found["output"], expected[:, t], rtol=1e-5, atol=1e-5)
 
 
-def test_an_unrolled_network_reads_out_the_integers(tmp_path):
+def test_an_unrolled_network_reads_out_the_integers():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
     x = layers.Dense(3)(ILIF(4, np.linspace(0.1, 0.8, 8), np.linspace(0.2, 0.4, 8))(layers.Dense(8)(inputs)))
@@ -253,10 +252,8 @@ def test_an_unrolled_network_reads_out_the_integers(tmp_path):
     outputs = [layers.Softmax()(LeakyReadout(decays[value], synaptic_decay=0.3, value=value)(x)) for value in VALUES]
     model = spiking(keras.Model(inputs, outputs), T)
     expected, unrolled = model.predict(frames(), verbose=0), rsnn.unroll(model)
-    unrolled.save(tmp_path / "unrolled.keras")
-    for binary in (unrolled, keras.saving.load_model(tmp_path / "unrolled.keras")):
-        for one, other in zip(binary.predict(frames(), verbose=0), expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    for binary in (unrolled, saved_and_loaded(unrolled)):
+        assert_close(binary.predict(frames(), verbose=0), expected, rtol=1e-4, atol=1e-6)
     model.return_sequences = True
     for t in range(T):
         np.testing.assert_allclose(*(to_numpy(of.step(frames()[:, t])[1]) for of in (model, unrolled)), rtol=1e-4, atol=1e-6)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, compiled, loss_and_gradients, spiking, to_numpy
+from helpers import assert_close, assert_same, compiled, loss_and_gradients, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 from next_cases import NextCase
 
@@ -135,11 +135,10 @@ def test_one_weight_each_is_a_diagonal_kernel(step_mode):
         assert of_scale.any()
         np.testing.assert_allclose(value, expected, rtol=1e-5)
         np.testing.assert_allclose(of_scale[0], np.diag(of_kernel), rtol=1e-4, atol=1e-6, err_msg=str(gradient))
-        for one, other in zip(others, expected_others, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6, err_msg=str(gradient))
+        assert_close(others, expected_others, rtol=1e-4, atol=1e-6, message=str(gradient))
 
 
-def test_a_scale_in_half_precision_is_saved_and_its_spikes_are_counted(tmp_path):
+def test_a_scale_in_half_precision_is_saved_and_its_spikes_are_counted():
     keras.config.set_dtype_policy("mixed_bfloat16")
     inputs = keras.Input((3, 8))
     scale = rsnn.layers.Scale(-0.5, per_channel=True, axis=1, name="back")
@@ -150,8 +149,7 @@ def test_a_scale_in_half_precision_is_saved_and_its_spikes_are_counted(tmp_path)
     model.fit(x, Y, verbose=0)
     assert scale.scale.shape == (1, 3, 1)
     assert np.all(to_numpy(scale.scale.value).astype("float32") != -0.5)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
     found, spikes = rsnn.analysis.energy(model, x), rsnn.analysis.raster(model, x, "neurons").spikes
     of = dict(zip(found.layers, found.accumulates, strict=True))
@@ -207,7 +205,7 @@ def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatc
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_recorded_training_in_half_precision_is_saved(gradient, tmp_path):
+def test_recorded_training_in_half_precision_is_saved(gradient):
     keras.config.set_dtype_policy("mixed_bfloat16")
     inputs = keras.Input((4, 4, 2))
     synapse = layers.Conv2D(3, 3, padding="same")
@@ -216,8 +214,7 @@ def test_recorded_training_in_half_precision_is_saved(gradient, tmp_path):
     x = np.random.default_rng(0).normal(0.5, 1.0, (4, T, 4, 4, 2)).astype("float32")
     losses = [float(model.train_on_batch(x, Y)) for _ in range(4)]
     assert losses[-1] < losses[0]
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     np.testing.assert_array_equal(to_numpy(again(x)), to_numpy(model(x)))
 
 

@@ -237,12 +237,11 @@ class Tent(surrogates.Surrogate):
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_a_custom_surrogate_trains_and_can_be_saved(gradient, tmp_path):
+def test_a_custom_surrogate_trains_and_can_be_saved(gradient):
     model = helpers.compiled(helpers.spiking(helpers.mlp(surrogate=Tent(height=0.5)), gradient=gradient))
     x, y = helpers.data()
     assert np.isfinite(model.train_on_batch(x, y))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = helpers.saved_and_loaded(model)
     (neuron,) = [layer for layer in loaded.network.layers if isinstance(layer, rsnn.layers.LIF)]
     assert type(neuron.surrogate) is Tent
     assert neuron.surrogate.height == 0.5

@@ -3,7 +3,17 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, double_precision, loss_and_gradients, spiking, to_numpy, training_results
+from helpers import (
+    assert_close,
+    compiled,
+    data,
+    double_precision,
+    loss_and_gradients,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+    training_results,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -85,8 +95,7 @@ def test_outputs_and_moving_averages_are_those_of_the_formula(axis, step_mode):
     moving = np.zeros(3), np.ones(3)
     for means in statistics:
         moving = [0.75 * before + 0.25 * of_batch for before, of_batch in zip(moving, means, strict=True)]
-    for variable, wanted in zip((layer.moving_mean, layer.moving_variance), moving, strict=True):
-        np.testing.assert_allclose(to_numpy(variable), wanted, rtol=1e-4)
+    assert_close((layer.moving_mean, layer.moving_variance), moving, rtol=1e-4)
     inference, _ = naive(x, axis, step_mode, *parameters, FACTORS, layer.epsilon, moving=moving)
     np.testing.assert_allclose(to_numpy(model(x)[0]), inference, rtol=1e-3, atol=1e-4)
 
@@ -164,13 +173,11 @@ def test_rate_with_a_window_for_each_step_is_bptt(has_time, frozen, step_mode):
             )
     (of_bptt, loss, expected), (of_rate, found_loss, found) = results
     np.testing.assert_allclose(found_loss, loss, rtol=1e-9)
-    for ours, theirs in zip(found.values(), expected.values(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
+    assert_close(found.values(), expected.values(), rtol=1e-8, atol=1e-10)
     factors = [path for path in found if path.endswith("step_factors")]
     assert len(factors) == (1 if frozen else 2)
     assert all(np.abs(found[path]).max() > 0 for path in factors)
-    for ours, theirs in zip(of_rate.non_trainable_variables, of_bptt.non_trainable_variables, strict=True):
-        np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), rtol=1e-9)
+    assert_close(of_rate.non_trainable_variables, of_bptt.non_trainable_variables, rtol=1e-9)
 
 
 @STEP_MODES
@@ -215,7 +222,7 @@ def test_the_rate_derivative_is_that_of_the_mean_of_the_scaled_rate(windows, ste
         pytest.param("bptt", "single", "mixed_bfloat16", marks=pytest.mark.slow),
     ],
 )
-def test_both_train_with_a_last_smaller_batch_and_load(gradient, step_mode, policy, tmp_path):
+def test_both_train_with_a_last_smaller_batch_and_load(gradient, step_mode, policy):
     keras.config.set_dtype_policy(policy)
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF()(TDBN()(layers.Dense(16)(inputs)))
@@ -228,8 +235,7 @@ def test_both_train_with_a_last_smaller_batch_and_load(gradient, step_mode, poli
     factors = model.network.layers[5].step_factors
     assert factors.dtype == "float32"
     assert np.abs(to_numpy(factors) - 1.0).min() > 0
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
     # Fewer steps are the first of them.
     model.timesteps = again.timesteps = T - 1

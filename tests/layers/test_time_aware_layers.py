@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, loss_and_gradients, spiking, to_numpy
+from helpers import assert_close, compiled, data, loss_and_gradients, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -59,8 +59,7 @@ def test_with_equal_factors_the_gradient_is_that_of_a_network_without(static, st
     y_hat = inputs if static else dense[1](rsnn.layers.LIF()(dense[0](inputs)))
     plain = keras.Model(inputs, dense[-1](rsnn.layers.LIF()(y_hat)))
     _, expected = loss_and_gradients(spiking(plain, T, step_mode=step_mode), x, y)
-    for path, gradient in expected.items():
-        np.testing.assert_allclose(gradients[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+    assert_close(gradients, expected, rtol=1e-4, atol=1e-6)
     assert np.abs(gradients[scale.factors.path]).max() > 0
 
 
@@ -85,10 +84,9 @@ def test_an_affine_layer_that_takes_the_step_passes_on_its_time_mean(step_mode):
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_it_trains_and_predicts_with_a_last_smaller_batch(step_mode, tmp_path):
+def test_it_trains_and_predicts_with_a_last_smaller_batch(step_mode):
     model = compiled(spiking(network(False)[0], T, step_mode=step_mode))
     x, y = data(10)
     model.fit(x, y, batch_size=4, verbose=0)
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     np.testing.assert_allclose(again.predict(x, batch_size=4, verbose=0), model.predict(x, verbose=0), rtol=1e-5)

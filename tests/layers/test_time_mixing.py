@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, compiled, double_precision, loss_and_gradients, spiking, to_numpy
+from helpers import assert_same, compiled, double_precision, loss_and_gradients, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -153,14 +153,13 @@ def test_padding_is_a_step_of_zeros(gradient, step_mode):
 @pytest.mark.parametrize(
     ("policy", "step_mode"), [("mixed_bfloat16", "multi"), ("mixed_bfloat16", "single"), ("float32", "multi")]
 )
-def test_training_works_compiled_and_in_half_precision(policy, step_mode, tmp_path):
+def test_training_works_compiled_and_in_half_precision(policy, step_mode):
     keras.config.set_dtype_policy(policy)
     x, model = frames().astype("float32"), compiled(spiking(network(EchoAtOnce), T, step_mode=step_mode), jit_compile=True)
     losses = model.fit(x, Y, batch_size=2, epochs=3, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
     assert model.network.get_layer("spikes").taps.dtype == "float32"
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     np.testing.assert_allclose(to_numpy(again(x)), to_numpy(model(x)), rtol=1e-2, atol=1e-2)
 
 

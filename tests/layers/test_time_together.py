@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import assert_close
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -53,8 +53,7 @@ def test_a_training_that_is_saved_and_loaded_goes_on_with_the_same_numbers(gradi
     fit(whole, 0, keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"))
     again = keras.saving.load_model(tmp_path / "1.keras")
     fit(again, 1)
-    for one, other in zip(again.variables, whole.variables, strict=True):
-        np.testing.assert_allclose(to_numpy(one), to_numpy(other), rtol=1e-5, atol=1e-6, err_msg=one.path)
+    assert_close(again.variables, whole.variables, rtol=1e-5, atol=1e-6)
     if gradient == "bptt":
         outputs, expected = (model.predict(sequences(), verbose=0) for model in (again, whole))
         np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import called_before, data, spiking, to_numpy
+from helpers import assert_close, called_before, data, saved_and_loaded, spiking, to_numpy
 from keras import layers
 from keras.distillation import FeatureDistillation, LogitsDistillation
 
@@ -149,8 +149,7 @@ def test_an_epoch_of_training_follows_the_settings_of_the_student(change):
             # A new function.
             compiled(distiller).fit(x, y, shuffle=False, verbose=0)
         weights.append(model.trainable_variables)
-    for one, other in zip(*weights, strict=True):
-        np.testing.assert_allclose(to_numpy(one.value), to_numpy(other.value), rtol=1e-5, atol=1e-6)
+    assert_close(*weights, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("how", ["add", "other network", "nested", "nested Sequential"])
@@ -251,12 +250,11 @@ def test_an_ordinary_model_of_whole_sequences_teaches_a_network_of_one_frame_and
             Distiller(of_sequences(shape), distiller.student, LOSSES[:1])
 
 
-def test_a_saved_distiller_is_the_same_when_loaded(tmp_path):
+def test_a_saved_distiller_is_the_same_when_loaded():
     distiller = compiled(Distiller(ordinary(), student(), LOSSES))
     x, y = data()
     distiller.fit(x, y, verbose=0)
-    distiller.save(tmp_path / "distiller.keras")
-    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    loaded = saved_and_loaded(distiller)
     np.testing.assert_allclose(loaded.predict(x, verbose=0), distiller.predict(x, verbose=0), rtol=1e-6)
     loaded.fit(x, y, verbose=0)
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, gradient_of, mlp, spiking, to_numpy
+from helpers import compiled, data, gradient_of, mlp, saved_and_loaded, spiking, to_numpy
 from keras import ops
 
 from keras_ratesnn._core import keras_internals
@@ -215,7 +215,7 @@ def test_outputs_with_a_wrong_number_of_steps_are_refused(return_sequences):
         ("bptt", "single", "mixed_float16"),
     ],
 )
-def test_a_model_trains_with_both_and_shows_the_accuracy_of_each_step(gradient, step_mode, policy, tmp_path):
+def test_a_model_trains_with_both_and_shows_the_accuracy_of_each_step(gradient, step_mode, policy):
     keras.config.set_dtype_policy(policy)
     x, y = data(24)
     y = (x[:, 0] > 0.5).astype("int32")
@@ -228,7 +228,6 @@ def test_a_model_trains_with_both_and_shows_the_accuracy_of_each_step(gradient, 
     for t in range(1, T + 1):
         expected = np.mean(outputs[:, :t].mean(1).argmax(-1) == y)
         np.testing.assert_allclose([found[f"accuracy_t{t}"], history[f"val_accuracy_t{t}"][-1]], expected, atol=1e-6)
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = saved_and_loaded(model)
     assert again.loss.get_config() == model.loss.get_config()
     assert again.get_compile_config() == model.get_compile_config()

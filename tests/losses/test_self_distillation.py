@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import called_before, data, spiking, to_numpy
+from helpers import called_before, data, saved_and_loaded, spiking, to_numpy
 from keras import layers
 from naive_distillation import naive_loss, softmax
 
@@ -63,7 +63,7 @@ def axis():
 
 
 @pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
-def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode, tmp_path):
+def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode):
     model = spiking(network(), 2, gradient, step_mode=step_mode)
     branched = add_branches(model, ["early", "late", "pooled"])
     assert branched.output_shape == (None, 4, 3)
@@ -79,8 +79,7 @@ def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode, 
     # The network without branches is the trained one.
     np.testing.assert_allclose(branched.predict(x, verbose=0)[:, -1], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
     assert {variable.path for variable in model.variables} < {variable.path for variable in branched.variables}
-    branched.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(branched)
     np.testing.assert_allclose(loaded.predict(x, verbose=0), branched.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
 
 

@@ -6,14 +6,25 @@ import gc
 import random
 import shutil
 import sys
-import threading
 import warnings
 import weakref
 
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, double_precision, mlp, spiking, to_numpy, training_results
+from helpers import (
+    BACKEND,
+    assert_close,
+    compiled,
+    data,
+    double_precision,
+    in_threads,
+    mlp,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+    training_results,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -81,8 +92,7 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
                 verbose=0,
             )
             histories.append(fitted.history)
-        for name, values in histories[0].items():
-            np.testing.assert_allclose(histories[1][name], values, rtol=1e-9, err_msg=name)
+        assert_close(histories[1], histories[0], rtol=1e-9)
         assert_equal_state(*models)
         # Training and validation after freezing, each with whole and with smaller batches.
         assert graphs_of(models[1]) == 4
@@ -334,18 +344,16 @@ def test_losses_of_layers_belong_to_their_layers():
                 losses.append([to_numpy(layer.losses) for layer in model.network.layers])
             assert [len(of_layer) for of_layer in losses[1]] == [len(of_layer) for of_layer in losses[0]]
             assert sum(len(of_layer) for of_layer in losses[0]) == 3
-            for one, other in zip(*losses, strict=True):
-                np.testing.assert_allclose(one, other, rtol=1e-5)
+            assert_close(*losses, rtol=1e-5)
 
 
-def test_a_saved_or_copied_model_records_its_own_graphs(tmp_path):
+def test_a_saved_or_copied_model_records_its_own_graphs():
     x, y = data(4, (6, 6, 2))
     with recording():
         _, model = pair()
         for _ in range(3):
             model.train_on_batch(x, y)
-        model.save(tmp_path / "model.keras")
-        for other in (keras.saving.load_model(tmp_path / "model.keras"), copy.deepcopy(model)):
+        for other in (saved_and_loaded(model), copy.deepcopy(model)):
             assert graphs_of(other) == 0
             np.testing.assert_allclose(other.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
             for _ in range(3):
@@ -377,11 +385,7 @@ def test_threads_trace_neuron_loops_record_and_replay_at_once(monkeypatch):
                 if not np.allclose(to_numpy(model(x)), outputs, rtol=1e-5, atol=1e-6):
                     failed.append(model)
 
-        threads = [threading.Thread(target=run, args=pair_) for pair_ in zip(models, expected, strict=True) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(run, [*zip(models, expected, strict=True)] * 2)
         assert not failed
         for model in models:
             model(x)
@@ -395,8 +399,7 @@ def test_gradients_outside_of_fit_are_those_of_eager_mode():
         for _ in range(3):
             results = [training_results(model, x, y) for model in (eager, recorded)]
         assert results[1][0] == pytest.approx(results[0][0], rel=1e-9)
-        for path, gradient in results[0][1].items():
-            np.testing.assert_allclose(results[1][1][path], gradient, rtol=1e-9, atol=1e-12, err_msg=path)
+        assert_close(results[1][1], results[0][1], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")

@@ -1,12 +1,10 @@
 """Settings of a model and kinds of data may change at any time, even during `fit`, and take effect."""
 
-import threading
-
 import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, mlp, naive_lif, spiking, to_numpy
+from helpers import assert_close, compiled, mlp, naive_lif, spiking, to_numpy
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core import keras_internals
@@ -176,16 +174,7 @@ def test_threads_predict_inputs_of_different_kinds_at_once():
             if not np.allclose(model.predict(x, verbose=0), expected[name], rtol=1e-5, atol=1e-6):
                 failed.append(name)
 
-    def watched(*args):
-        failed.append("did not end")
-        predict(*args)
-        failed.remove("did not end")
-
-    threads = [threading.Thread(target=watched, args=args) for args in (("static", X), ("frames", FRAMES)) * 2]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    helpers.in_threads(predict, [("static", X), ("frames", FRAMES)] * 2)
     assert failed == []
 
 
@@ -222,8 +211,7 @@ def test_settings_changed_after_compile_take_effect(attribute, first, second):
     model = compiled(spiking(network(), **{attribute: first}))
     for value in (first, second, first):
         setattr(model, attribute, value)
-        for ours, theirs in zip(trained(model), expected[value], strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+        assert_close(trained(model), expected[value], rtol=1e-5, atol=1e-6)
 
 
 def test_a_surrogate_made_steeper_during_training_takes_effect():
@@ -239,8 +227,7 @@ def test_a_surrogate_made_steeper_during_training_takes_effect():
     model, surrogate = training(4.0)
     for alpha in (4.0, 12.0, 4.0):
         surrogate.alpha = alpha
-        for ours, theirs in zip(trained(model), expected[alpha], strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+        assert_close(trained(model), expected[alpha], rtol=1e-5, atol=1e-6)
 
 
 def test_returning_to_an_earlier_setting_does_not_recompile():
@@ -284,10 +271,8 @@ def test_a_change_of_a_method_in_place_takes_effect():
     model.gradient.windows = 3
     changed = trained(model)
     model.gradient = "rate"
-    for ours, theirs in zip(trained(model), first, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    for ours, theirs in zip(changed, trained(compiled(spiking(timesteps=3, gradient="bptt"))), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert_close(trained(model), first, rtol=1e-5, atol=1e-6)
+    assert_close(changed, trained(compiled(spiking(timesteps=3, gradient="bptt"))), rtol=1e-5, atol=1e-6)
     assert any(not np.allclose(one, other) for one, other in zip(first, changed, strict=True))
 
 

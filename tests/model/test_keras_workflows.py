@@ -9,7 +9,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, mlp, spiking, to_numpy
+from helpers import assert_close, compiled, mlp, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -34,8 +34,7 @@ def step_of(model, **kwargs):
 
 
 def assert_all_close(ours, theirs, **tolerance):
-    for our, their in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(our, their, **{"rtol": 1e-4, "atol": 1e-6, **tolerance})
+    assert_close(ours, theirs, **{"rtol": 1e-4, "atol": 1e-6, **tolerance})
 
 
 def crossentropy(logits, labels):
@@ -243,11 +242,10 @@ def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):
 
 # Saving.
 @every_gradient
-def test_a_saved_model_predicts_the_same_and_continues_training(gradient, tmp_path):
+def test_a_saved_model_predicts_the_same_and_continues_training(gradient):
     model = compiled(spiking(gradient=gradient), keras.optimizers.SGD(0.1, momentum=0.9), metrics=["accuracy"])
     model.fit(X, Y, epochs=2, verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
     assert (loaded.timesteps, repr(loaded.gradient)) == (model.timesteps, repr(model.gradient))
     histories = [each.fit(X, Y, epochs=2, shuffle=False, verbose=0).history for each in (model, loaded)]
@@ -761,7 +759,7 @@ def test_layers_added_to_a_trained_network_are_checked():
 
 # As a part of something bigger.
 @every_gradient
-def test_a_spiking_model_is_a_layer_of_a_bigger_model(gradient, tmp_path):
+def test_a_spiking_model_is_a_layer_of_a_bigger_model(gradient):
     inputs = keras.Input((6,))
     part = spiking(mlp(classes=5), gradient=gradient, name="part")
     whole = compiled(keras.Model(inputs, layers.Dense(3)(part(layers.Rescaling(2.0)(inputs)))))
@@ -769,8 +767,7 @@ def test_a_spiking_model_is_a_layer_of_a_bigger_model(gradient, tmp_path):
     history = whole.fit(X, Y, epochs=8, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
     assert all((after != start).any() for after, start in zip(part.get_weights(), before, strict=True))
-    whole.save(tmp_path / "whole.keras")
-    loaded = keras.saving.load_model(tmp_path / "whole.keras")
+    loaded = saved_and_loaded(whole)
     np.testing.assert_allclose(loaded.predict(X, verbose=0), whole.predict(X, verbose=0), rtol=1e-6, atol=1e-6)
 
 
@@ -815,13 +812,12 @@ def test_its_shapes_are_those_of_its_only_input_and_output():
     assert spiking(two_inputs()).input_shape == [(None, 6), (None, 4)]
 
 
-def test_a_head_on_its_outputs_is_a_model(tmp_path):
+def test_a_head_on_its_outputs_is_a_model():
     model = spiking(mlp(classes=5))
     whole = compiled(keras.Model(model.inputs, layers.Dense(3)(model.outputs[0])))
     whole.fit(X, Y, verbose=0)
     assert_all_close([whole.predict(X, verbose=0)], [to_numpy(whole.layers[-1](model(X)))])
-    whole.save(tmp_path / "whole.keras")
-    loaded = keras.saving.load_model(tmp_path / "whole.keras")
+    loaded = saved_and_loaded(whole)
     assert_all_close([loaded.predict(X, verbose=0)], [whole.predict(X, verbose=0)])
 
 
@@ -846,7 +842,7 @@ def test_a_network_can_be_cut_at_a_layer():
     assert other.predict(IMAGES, verbose=0).shape == (10, 2)
 
 
-def test_functional_attributes_do_not_affect_saving_and_summary(tmp_path):
+def test_functional_attributes_do_not_affect_saving_and_summary():
     model = compiled(spiking(convolutional()))
     expected = model.predict(IMAGES, verbose=0)
     lines = []
@@ -855,8 +851,7 @@ def test_functional_attributes_do_not_affect_saving_and_summary(tmp_path):
     again = []
     model.summary(print_fn=again.append)
     assert again == lines
-    model.save(tmp_path / "model.keras")
-    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras").predict(IMAGES, verbose=0), expected)
+    np.testing.assert_array_equal(saved_and_loaded(model).predict(IMAGES, verbose=0), expected)
     clone = rsnn.SpikingModel.from_config(model.get_config())
     clone.set_weights(model.get_weights())
     np.testing.assert_array_equal(clone.predict(IMAGES, verbose=0), expected)

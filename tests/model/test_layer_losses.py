@@ -6,7 +6,17 @@ import threading
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, data, gradient_of, loss_and_gradients, spiking, to_numpy, training_results
+from helpers import (
+    BACKEND,
+    assert_close,
+    data,
+    gradient_of,
+    in_threads,
+    loss_and_gradients,
+    spiking,
+    to_numpy,
+    training_results,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -155,11 +165,7 @@ def test_threads_do_not_affect_each_others_regularizers_and_losses():
     layer = Waits(activity_regularizer=regularizer)
     model = spiking(keras.Model(inputs, rsnn.layers.LIF()(layer(inputs))), 1, "bptt")
     inside = threading.Barrier(2)
-    threads = [threading.Thread(target=lambda: losses.append(model(X[:, 0]))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(lambda: losses.append(model(X[:, 0])), [()] * 2)
     assert len(losses) == 2
     assert seen == [regularizer] * 2
     assert layer.activity_regularizer is regularizer
@@ -305,8 +311,7 @@ def test_losses_of_chosen_steps_are_those_of_masked_tensors_in_both_orders():
         found.append(loss_and_gradients(model, frames, Y[:4], loss=lambda y, outputs: 0.0 * ops.sum(outputs)))
     (loss, gradients), (expected, of_single) = found
     assert loss == pytest.approx(expected, rel=1e-5)
-    for gradient, of_step in zip(gradients.values(), of_single.values(), strict=True):
-        np.testing.assert_allclose(gradient, of_step, rtol=1e-4, atol=1e-6)
+    assert_close(gradients.values(), of_single.values(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from exported import outputs_of
-from helpers import compiled, data, spiking
+from helpers import compiled, data, saved_and_loaded, spiking
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -40,12 +40,11 @@ def test_outputs_are_those_of_the_rounded_weights(mode, step_mode, gradient):
     assert not np.array_equal(outputs, before)
 
 
-def test_a_quantized_model_is_saved_and_loaded(tmp_path):
+def test_a_quantized_model_is_saved_and_loaded():
     x, _ = data()
     model = spiking(of_spikes(), T)
     model.quantize("int8")
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     assert loaded.network.get_layer("first").kernel.dtype == "int8"
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
 

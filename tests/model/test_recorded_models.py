@@ -5,7 +5,7 @@ import copy
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, to_numpy
+from helpers import BACKEND, assert_close, saved_and_loaded, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -74,17 +74,15 @@ def test_a_recorded_model_trains_and_predicts_as_before(make, replays):
     expected = trained(plain)
     assert not replays
     found = trained(copied)
-    for ours, wanted in zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True):
-        np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-6)
+    assert_close(keras.tree.flatten(found), keras.tree.flatten(expected), rtol=1e-5, atol=1e-6)
     # Full and smaller batches, in training and in inference; the kinds of calls of `fit` stay through its epochs.
     assert BACKEND != "torch" or (len(set(replays)) >= 4 and len(replays) > 12)
 
 
-def test_a_recorded_model_that_runs_eagerly_or_is_saved_is_not_replayed(replays, tmp_path):
+def test_a_recorded_model_that_runs_eagerly_or_is_saved_is_not_replayed(replays):
     model = rsnn.recorded(sequential())
     trained(model, run_eagerly=True)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     trained(loaded)
     assert not replays
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, to_numpy
+from helpers import BACKEND, assert_close, compiled, data, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -51,8 +51,7 @@ def model_of(jit_compile, gradient="rate", step_mode="multi", learning_rate=1e-3
 
 
 def assert_close_weights(one, other, atol=2e-4):
-    for variable, same in zip(one.variables, other.variables, strict=True):
-        np.testing.assert_allclose(to_numpy(variable.value), to_numpy(same.value), rtol=0, atol=atol, err_msg=variable.path)
+    assert_close(one.variables, other.variables, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(("gradient", "step_mode", "jit_compile", "policy"), CASES, ids=str)
@@ -102,8 +101,7 @@ def test_inference_leaves_weights_bit_for_bit(jit_compile):
             model(x, training=False)
         model.predict(x[:5], batch_size=2, verbose=0)
     assert graphs_of(model) >= 3
-    for variable, value in zip(model.variables, before, strict=True):
-        np.testing.assert_array_equal(to_numpy(variable.value), value, err_msg=variable.path)
+    assert_close(model.variables, before, rtol=0)
 
 
 @in_half_precision
@@ -136,6 +134,5 @@ def test_fit_with_validation_callbacks_and_resumption_is_that_of_eager_mode(tmp_
             histories.append(resumed.fit(x, y, epochs=4, initial_epoch=2, callbacks=callbacks[:1], **arguments).history)
         models.append(resumed)
     assert graphs_of(models[1]) >= 2
-    for name, values in histories[0].items():
-        np.testing.assert_allclose(histories[1][name], values, rtol=1e-2, atol=1e-3, err_msg=name)
+    assert_close(histories[1], histories[0], rtol=1e-2, atol=1e-3)
     assert_close_weights(*models)

@@ -55,7 +55,7 @@ PROMISES = {
     "layers.test_random_layers": ["test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others"],
     "model.test_training_variants": [
         "method",
-        "test_a_custom_train_step_on_torch",
+        "test_a_custom_train_step_trains_the_model",
         "test_a_custom_train_step_works_with_the_model",
         "test_low_rank_adaptation_trains_only_its_factors",
     ],

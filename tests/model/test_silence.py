@@ -9,7 +9,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, to_numpy
+from helpers import BACKEND, assert_close, compiled, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -273,8 +273,7 @@ def test_labels_that_are_no_classes_are_an_error_in_the_first_batch_of_what_is_n
         ValueError, match=r"`y` must be labels from 0 to 2.*Received: 3, the label of sample . of the first batch"
     ):
         getattr(model, use)(batches(X, Y + 1), verbose=0)
-    for variable, value in zip(model.variables, before, strict=True):
-        np.testing.assert_array_equal(variable, value)
+    assert_close(model.variables, before, rtol=0)
 
 
 def test_labels_of_no_class_are_none_of_the_models_business_if_they_have_weights_or_are_ignored():
@@ -436,8 +435,7 @@ def test_looking_for_silence_changes_nothing_of_the_training(monkeypatch):
 
     (without, count), (found, also) = trained(0), trained(32)
     assert count == also
-    for mine, other in zip(found, without, strict=True):
-        np.testing.assert_array_equal(mine, other)
+    assert_close(found, without, rtol=0)
 
 
 @pytest.mark.usefixtures("looks_for_silence")

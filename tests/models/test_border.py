@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import loss_and_gradients, spiking, to_numpy
+from helpers import assert_close, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -43,8 +43,7 @@ def test_in_training_the_border_counts_in_no_statistics_and_is_that_of_the_runni
     found = to_numpy(bordered(X, training=True))
     np.testing.assert_allclose(found[:, 1:-1, 1:-1], to_numpy(ordinary(X, training=True)), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found[:, 0], np.broadcast_to(of_zero[0], (4, 7, 2)))
-    for one, other in zip(bordered.get_weights(), ordinary.get_weights(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert_close(bordered.get_weights(), ordinary.get_weights(), rtol=1e-6)
 
 
 def test_the_border_has_no_derivative():
@@ -72,8 +71,7 @@ def results_of(model, x=X):
 
 
 def assert_same(found, expected):
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+    assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_one_step_of_every_method_is_that_of_keras():

@@ -7,12 +7,12 @@ import os
 import pickle
 import re
 import struct
-import threading
 import zipfile
 
 import numpy as np
 import pytest
 import torch
+from helpers import in_threads
 from published_cases import FOLDER
 
 from keras_ratesnn.models import from_checkpoint
@@ -200,14 +200,7 @@ def test_names_of_many_blocks_are_refused_before_they_are_built(tmp_path):
 
 def test_reading_leaves_what_pytorch_allows_as_it_was(tmp_path):
     before = set(torch.serialization.get_safe_globals())
-    threads = [
-        threading.Thread(target=from_checkpoint, args=(GOOD,), kwargs={"verbose": False, "input_shape": (16, 16, 3)})
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(lambda: from_checkpoint(GOOD, verbose=False, input_shape=(16, 16, 3)), [()] * 3)
     assert set(torch.serialization.get_safe_globals()) == before
     # What the user's program allows stays allowed.
     with torch.serialization.safe_globals([argparse.Namespace]):

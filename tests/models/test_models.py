@@ -10,7 +10,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_trains, to_numpy
+from helpers import BACKEND, assert_trains, saved_and_loaded, to_numpy
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
@@ -401,11 +401,10 @@ def test_weights_load_into_another_network_of_the_same_arguments(network, tmp_pa
 
 
 @of_networks([models.PreActResNet18])
-def test_a_saved_network_loads(network, tmp_path):
+def test_a_saved_network_loads(network):
     model = small(network, 32, stem="imagenet", neuron=lambda: LIF(decay=0.5))
     x, _ = images(32)
-    model.save(tmp_path / "some.keras")
-    loaded = keras.saving.load_model(tmp_path / "some.keras")
+    loaded = saved_and_loaded(model)
     assert loaded.name == model.name
     assert loaded.network.get_layer("stage1_block1_neuron1").decay == 0.5
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))

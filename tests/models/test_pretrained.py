@@ -14,7 +14,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import assert_close, to_numpy
 from made_networks import write_network
 from sklearn import datasets, model_selection
 
@@ -162,8 +162,7 @@ def test_a_model_in_another_precision_has_the_same_weights_and_settings():
     assert not half.compiled
     settings = "name", "timesteps", "step_mode", "return_sequences", "mask_value"
     assert [getattr(half, name) for name in settings] == [getattr(model, name) for name in settings]
-    for own, other in zip(half.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(own, other)
+    assert_close(half.get_weights(), model.get_weights(), rtol=0)
     assert models.in_precision(model, "float32") is model
 
 

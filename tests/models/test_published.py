@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from helpers import BACKEND
+from helpers import BACKEND, saved_and_loaded
 from published_cases import FOLDER, Case, counted
 
 import keras_ratesnn as rsnn
@@ -63,8 +63,7 @@ def test_qkformer_with_a_shared_membrane_computes_what_its_program_does_with_a_b
 def test_a_shared_membrane_is_saved_and_refuses_what_takes_samples_apart(tmp_path):
     images = (16, 16, 3)
     built = rsnn.models.QKFormer(images, timesteps=2, dims=64, blocks=3, shared_membrane=True)
-    built.save(tmp_path / "model.keras")
-    model = keras.saving.load_model(tmp_path / "model.keras")
+    model = saved_and_loaded(built)
     model.compile("sgd", "mse")
     x, y = np.ones((2, *images)), np.ones((2, 10))
     layer = "stage3_block1_attention_output_neuron"

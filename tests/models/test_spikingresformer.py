@@ -4,7 +4,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_trains, to_numpy, training_results
+from helpers import BACKEND, assert_close, assert_trains, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -124,8 +124,7 @@ def test_the_rate_gradient_is_that_of_bptt_at_one_step_also_compiled_and_in_half
         _, gradients, outputs = training_results(model, x, x, lambda y, outputs: ops.sum(ops.square(outputs)))
         found.append([*gradients.values(), outputs])
     assert found[0][0].any()
-    for one, other in zip(*found, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert_close(*found, rtol=1e-5)
     keras.config.set_dtype_policy("mixed_bfloat16")
     model, layer = scaled(step_mode=step_mode)
     model.compile("sgd", "mse", jit_compile=BACKEND != "torch")

@@ -6,7 +6,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_trains, loss_and_gradients, to_numpy
+from helpers import BACKEND, assert_trains, loss_and_gradients, saved_and_loaded, to_numpy
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
@@ -303,12 +303,11 @@ def test_a_network_in_stages_trains_and_its_samples_do_not_see_each_other(networ
 
 
 @of_staged_networks
-def test_a_saved_network_in_stages_loads_and_computes_the_same_in_channels_first_order(network, tmp_path):
+def test_a_saved_network_in_stages_loads_and_computes_the_same_in_channels_first_order(network):
     model, (x, _) = attentive(network), images(32)
     take_statistics(model, x)
-    model.save(tmp_path / "some.keras")
     expected = model.predict(x, verbose=0)
-    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "some.keras").predict(x, verbose=0), expected)
+    np.testing.assert_array_equal(saved_and_loaded(model).predict(x, verbose=0), expected)
     if BACKEND != "tensorflow":  # It has no channels_first convolutions on a CPU.
         keras.config.set_image_data_format("channels_first")
         first = network((3, 32, 32))

@@ -11,7 +11,7 @@ import keras
 import nir
 import numpy as np
 import pytest
-from helpers import BACKEND, dyadic, spiking, to_numpy
+from helpers import BACKEND, assert_close, dyadic, saved_and_loaded, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -335,8 +335,7 @@ def check_same_layers(found, network):
             assert {key: value for key, value in layer.get_config().items() if key != "decay"} == config
             if not isinstance(original, (IF, ParametricLIF)):
                 assert layer.decay == original.decay
-        for weight, expected in zip(layer.get_weights(), original.get_weights(), strict=True):
-            np.testing.assert_allclose(weight, expected, rtol=1e-6, atol=1e-6 if hasattr(layer, "cell") else 0.0)
+        assert_close(layer.get_weights(), original.get_weights(), rtol=1e-6, atol=1e-6 if hasattr(layer, "cell") else 0.0)
 
 
 @pytest.mark.on_each_backend
@@ -540,15 +539,14 @@ def test_a_small_resnet_goes_out_and_in_again(file):
 
 
 @pytest.mark.on_each_backend
-def test_an_imported_model_can_be_trained_and_saved(file, tmp_path):
+def test_an_imported_model_can_be_trained_and_saved(file):
     model = rsnn.import_nir(exported(convolutional(LIF), file), 3)
     helpers.compiled(model)
     x, y = helpers.data(8, (8, 6, 2))
     before = model.get_weights()
     model.fit(x, y, verbose=0)
     assert any(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = saved_and_loaded(model)
     np.testing.assert_allclose(to_numpy(loaded(x)), to_numpy(model(x)), atol=1e-6)
 
 

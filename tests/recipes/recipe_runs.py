@@ -7,9 +7,10 @@ import zipfile
 
 import h5py
 import keras
-import numpy as np
+import pytest
+from helpers import assert_close
 
-from recipes import checkpoint
+from recipes import callbacks, checkpoint
 from recipes.train import main
 
 QUICKLY = ("timesteps=1", "batch_size=512", "train_images=1024", "width=0.125")
@@ -40,6 +41,20 @@ def trained(folder, *arguments):
     return json.loads((folder / "result.json").read_text())
 
 
+def stopped(folder, epoch, *arguments):
+    """Interrupts that run at the end of an epoch of its network, counted from 0, before it is saved."""
+    save = callbacks.Checkpoint.on_epoch_end
+
+    def stop(saving, number, logs=None):
+        if number == epoch and saving.folder.path.name != "ordinary":
+            raise KeyboardInterrupt
+        save(saving, number, logs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Checkpoint, "on_epoch_end", stop)
+        assert main([*arguments, "--output", str(folder)]) == 130
+
+
 def curve_without_times(record):
     """The curve of a record, without what differs from run to run."""
     return {name: values for name, values in record["curve"].items() if name not in ("seconds", "images_per_second")}
@@ -49,8 +64,7 @@ def assert_same_states(*paths):
     """Asserts that two checkpoints have the same weights, states of optimizers and random states, bit for bit."""
     first, second = map(_states, paths)
     assert first.keys() == second.keys()
-    for name, value in first.items():
-        np.testing.assert_array_equal(second[name], value, err_msg=name)
+    assert_close(second, first, rtol=0)
 
 
 def _states(path):

@@ -6,15 +6,14 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import assert_close, to_numpy
 
 import keras_ratesnn as rsnn
-from recipes import callbacks, catalogue, checkpoint, engine, evaluate, publish, run, teaching
+from recipes import catalogue, checkpoint, engine, evaluate, publish, run, teaching
 from recipes.compare import results
 from recipes.data import digits
-from recipes.train import main
 from tests.recipes.made_clothes import write_clothes
-from tests.recipes.recipe_runs import assert_same_states, curve_without_times, error_of, trained
+from tests.recipes.recipe_runs import assert_same_states, curve_without_times, error_of, stopped, trained
 
 pytestmark = pytest.mark.runs_once
 
@@ -24,13 +23,6 @@ if keras.backend.backend() != "jax":
     TINY += ("jit_compile=False",)
 TAUGHT = ("ordinary=first", "ordinary_epochs=1", "epochs=2", "teacher_weight=0.5")
 DRAWN = ("step_mode=single", "gradient=sltt", "random_steps=1")
-
-
-def stop_in_second_epoch(checkpoint, epoch, logs=None, save=callbacks.Checkpoint.on_epoch_end):
-    """A `Checkpoint.on_epoch_end` that interrupts the run."""
-    if epoch == 1:
-        raise KeyboardInterrupt
-    save(checkpoint, epoch, logs)
 
 
 def test_the_ordinary_network_has_its_own_length_and_rate_and_can_be_trained_before(tmp_path):
@@ -117,15 +109,13 @@ def test_epochs_of_the_spiking_network_alone_are_no_epochs_of_the_ordinary_one()
         (("random_timesteps=[1,3]", "step_distillation=0.5", "epochs=2"), "test_accuracy"),
     ],
 )
-def test_a_taught_run_resumes_and_its_network_is_an_ordinary_checkpoint(settings, score, tmp_path, monkeypatch, capsys):
+def test_a_taught_run_resumes_and_its_network_is_an_ordinary_checkpoint(settings, score, tmp_path, capsys):
     run = ("digits", "--set", *TINY, *settings)
     whole = trained(tmp_path / "whole", *run)
     if "comparison" in whole:
         # To train it once is enough.
         shutil.copytree(tmp_path / "whole" / "ordinary", tmp_path / "stopped" / "ordinary")
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Checkpoint, "on_epoch_end", stop_in_second_epoch)
-        assert main([*run, "--output", str(tmp_path / "stopped")]) == 130
+    stopped(tmp_path / "stopped", 1, *run)
     resumed = trained(tmp_path / "stopped", *run)
     assert "resumes after 1 epochs" in capsys.readouterr().out
     assert curve_without_times(resumed) == curve_without_times(whole)
@@ -342,5 +332,4 @@ def test_a_checkpoint_without_branches_keeps_their_state_aside(tmp_path):
     fitted_other = run.to_fit(other, recipe, data)
     checkpoint.load_state(tmp_path / "last.keras", other, fitted_other)
     for one, two in ((fitted, fitted_other), (fitted.optimizer, fitted_other.optimizer), (model, other)):
-        for variable, copy in zip(one.variables, two.variables, strict=True):
-            np.testing.assert_array_equal(to_numpy(variable.value), to_numpy(copy.value))
+        assert_close(one.variables, two.variables, rtol=0)

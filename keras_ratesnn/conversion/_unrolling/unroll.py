@@ -33,7 +33,7 @@ from keras import ops
 from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import backend, keras_internals, names, time_axis, tree
 from keras_ratesnn._graph import Signal
-from keras_ratesnn._model.quantization import quantized_layers
+from keras_ratesnn._model.quantization import check_not_quantized
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
 from keras_ratesnn.conversion._tasks.spiking_task import with_network
 from keras_ratesnn.conversion._unrolling.slot_layers import Bias, SlotCell, SlotMixing, SlotReadout, SlotSum
@@ -87,12 +87,8 @@ def unroll(model: SpikingModel) -> SpikingModel:
             it.
     """
     network = checked_model(model).network
-    quantized = quantized_layers(network)
-    if quantized:
-        raise ValueError(
-            "`model` must not be quantized: quantized layers round their inputs. Received: layer "
-            f"{quantized[0].name!r} with the policy {quantized[0].dtype_policy.name!r}. Unroll the model, then quantize it."
-        )
+    problem = "`model` must not be quantized: quantized layers round their inputs."
+    check_not_quantized(network, problem, "Unroll the model, then quantize it.")
     graph = _graph.as_graph(network)
     _graph.check_samples_apart(graph, "`unroll`")
     slots = max(neuron.cell.levels for neuron in _graph.neurons_of(graph))
