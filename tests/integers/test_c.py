@@ -155,5 +155,7 @@ def test_names_that_are_not_of_c_are_refused(tmp_path):
     chip = rsnn.load_integers(CASES / "lif_conv_int8.npz")
     with pytest.raises(ValueError, match="identifier of C"):
         rsnn.export_c(chip, tmp_path / "my-net.c")
+    with pytest.raises(TypeError, match="`name`"):
+        rsnn.export_c(chip, tmp_path / "net.c", name=7)
     with pytest.raises(TypeError, match=r"keras_ratesnn\.integer"):
         rsnn.export_c(chip.plan, tmp_path / "net.c")

@@ -144,6 +144,20 @@ def test_a_channel_of_small_currents_keeps_them_if_its_threshold_fits():
 
 
 @pytest.mark.runs_once
+@pytest.mark.parametrize("bits", [16, 20])
+def test_slow_leaks_keep_currents_below_and_above_the_threshold_where_they_are(bits):
+    network = layers.Dense(2, name="d"), rsnn.layers.LIF(0.99, decay_input=True, name="n"), layers.Dense(2)
+    model = small(*network, shape=(1,), timesteps=300)
+    model.network.get_layer("d").set_weights([np.array([[0.95, 1.1]], "float32"), np.zeros(2)])
+    x = np.ones((1, 1), "uint8")
+    found = rsnn.integer(model, membrane_bits=bits, verbose=False).layer_outputs(x)["n"].sum(1)
+    np.testing.assert_array_equal(found > 0, [[False, True]])
+    slow = small(layers.Dense(2), rsnn.layers.LIF(0.999, name="n"), layers.Dense(2), shape=(1,))
+    with pytest.raises(ValueError, match=r"'n'.*decay=0\.999.*membrane_bits"):
+        rsnn.integer(slow, membrane_bits=24, verbose=False)
+
+
+@pytest.mark.runs_once
 def test_a_model_in_half_precision_has_the_integers_of_its_float32_weights():
     plans = []
     for policy in ("float32", "mixed_bfloat16"):
@@ -275,6 +289,35 @@ def test_what_integers_cannot_compute_is_refused_by_name(case):
     of_layers, reason = REFUSED[case]
     model = small(*(layer.__class__.from_config(layer.get_config()) for layer in of_layers))
     with pytest.raises(ValueError, match=f"'culprit'.*{reason}"):
+        rsnn.integer(model, verbose=False)
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("currents", [False, True])
+def test_features_keep_the_order_of_a_flatten_layer_whose_data_format_is_another(currents):
+    flatten = layers.Flatten(data_format="channels_first")
+    of_neurons = [flatten, _lif(threshold=0.3)] if currents else [_lif(threshold=0.3), flatten]
+    model = small(layers.Conv2D(3, 2), *of_neurons, layers.Dense(3), shape=(5, 4, 2))
+    x = np.random.default_rng(0).integers(0, 2, (8, 5, 4, 2), "uint8")
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(rsnn.integer(model, membrane_bits=24, verbose=False).predict(x, verbose=0), expected, atol=0.1)
+
+
+@pytest.mark.runs_once
+def test_zeros_around_an_image_are_not_lost_in_a_sum():
+    inputs = keras.Input((1, 1, 2))
+    spikes = _lif()(inputs)
+    total = layers.Add(name="culprit")([layers.ZeroPadding2D(1)(spikes), layers.Conv2D(2, 1)(spikes)])
+    network = keras.Model(inputs, layers.GlobalAveragePooling2D()(rsnn.layers.IF()(total)))
+    with pytest.raises(ValueError, match=r"'culprit'.*directly before a convolution"):
+        rsnn.integer(rsnn.SpikingModel(network, T), verbose=False)
+
+
+@pytest.mark.runs_once
+def test_weights_that_are_not_finite_are_refused():
+    model = small(layers.Dense(2), _lif(), layers.Dense(2, name="broken"), shape=(2,))
+    model.network.get_layer("broken").kernel.assign([[1.0, np.nan], [0.0, 1.0]])
+    with pytest.raises(ValueError, match=r"NaN.*broken"):
         rsnn.integer(model, verbose=False)
 
 
