@@ -399,7 +399,14 @@ def _membranes_of(compiler, layer, current, levels):
     bounds = [np.divide(np.abs(term.unit), common, out=np.zeros(len(common)), where=common > 0) * term.bound for term in terms]
     found = _membranes.choose(common, current.bias, sum(bounds), *of_cell, largest_f=_membranes.LARGEST_SHIFT_OF_SEVERAL)
     membranes = _enough(layer, found, compiler.bits)
-    multipliers, shift = _membranes.multipliers([term.unit for term in terms], [term.bound for term in terms], membranes)
+    units, largest = [term.unit for term in terms], [term.bound for term in terms]
+    multipliers, shift, coarse = _membranes.multipliers(units, largest, membranes)
+    if any(coarse):
+        raise refused(
+            layer,
+            f"factors of 15 bits would lose the current of {terms[coarse.index(True)].name!r} beside others in its sum, whose "
+            "units are much larger. Put a layer with weights before the others, or neurons after it.",
+        )
     return membranes, {"shift": shift}, multipliers
 
 

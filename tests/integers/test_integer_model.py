@@ -304,6 +304,26 @@ def test_features_keep_the_order_of_a_flatten_layer_whose_data_format_is_another
 
 
 @pytest.mark.runs_once
+def test_a_current_that_would_be_lost_beside_spikes_is_refused():
+    inputs = keras.Input((4,))
+    pixels = layers.Rescaling(1 / 255)(inputs)
+    start = {"kernel_initializer": keras.initializers.Constant(0.3)}
+    current = layers.Dense(4, name="lost", **start)(pixels)
+    spikes = rsnn.layers.IF()(layers.Dense(4, **start)(pixels))
+
+    def chip_of(other):
+        network = keras.Model(inputs, layers.Dense(2)(rsnn.layers.IF(name="culprit")(current + other)))
+        return rsnn.integer(rsnn.SpikingModel(network, 6), verbose=False)
+
+    with pytest.raises(ValueError, match=r"'culprit'.*'lost'.*a layer with weights"):
+        chip_of(spikes)
+    x = np.full((1, 4), 200, "uint8")
+    # The current of pixels is 0.94 in a step, and that of spikes 0.1 in each but the first.
+    with_weights = layers.Dense(4, kernel_initializer=keras.initializers.Constant(0.025))
+    np.testing.assert_array_equal(chip_of(with_weights(spikes)).layer_outputs(x)["culprit"][0, :, 0], [0, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.runs_once
 def test_zeros_around_an_image_are_not_lost_in_a_sum():
     inputs = keras.Input((1, 1, 2))
     spikes = _lif()(inputs)
