@@ -110,7 +110,7 @@ def common_unit(units: list[float]) -> tuple[float, list[int]]:
         ratios = [unit * parts / least for unit in units]
         if all(abs(ratio - round(ratio)) <= 1e-6 * ratio for ratio in ratios):
             return least / parts, [round(ratio) for ratio in ratios]
-    common = max(units) / 255
+    common = min(max(units) / 255, least / _FINEST)
     return common, [round(unit / common) for unit in units]
 
 

@@ -95,6 +95,8 @@ def test_a_file_whose_numbers_do_not_fit_is_refused(tmp_path):
     refuses("16 bits would begin at -32769", **{"v0/n": np.full(3, -(2**15) - 1)})
     meta = json.loads(str(right["meta"]))
     dense, neurons, *others = meta["layers"]
+    wide = {**neurons, "membrane_bits": 24, "decay_m": 60_000, "decay_k": 16}
+    refuses("products with decays", meta=json.dumps({**meta, "layers": [dense, wide, *others]}))
     without = {key: value for key, value in neurons.items() if key != "decay_m"}
     refuses("'n' of kind 'neurons' without 'decay_m'", meta=json.dumps({**meta, "layers": [dense, without, *others]}))
     refuses("'other' of a layer", meta=json.dumps({**meta, "layers": [dense, {**neurons, "from": ["other"]}, *others]}))
@@ -301,6 +303,18 @@ def test_features_keep_the_order_of_a_flatten_layer_whose_data_format_is_another
     x = np.random.default_rng(0).integers(0, 2, (8, 5, 4, 2), "uint8")
     expected = model.predict(x, verbose=0)
     np.testing.assert_allclose(rsnn.integer(model, membrane_bits=24, verbose=False).predict(x, verbose=0), expected, atol=0.1)
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("scale", [0.00145, 0.0059])
+def test_a_sum_of_pixels_and_spikes_keeps_both_whatever_their_units(scale):
+    inputs = keras.Input((3,))
+    pixels = layers.Rescaling(scale)(inputs)
+    total = layers.Add()([pixels, rsnn.layers.IF(0.5)(pixels)])
+    model = rsnn.SpikingModel(keras.Model(inputs, layers.Dense(2)(total)), T)
+    x = np.random.default_rng(0).integers(0, 256, (8, 3), "uint8")
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(rsnn.integer(model, verbose=False).predict(x, verbose=0), expected, atol=0.03 * np.ptp(expected))
 
 
 @pytest.mark.runs_once
