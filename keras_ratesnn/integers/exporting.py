@@ -28,8 +28,8 @@ class Sizes:
 def export_c(model: IntegerModel, filepath: str | os.PathLike[str], name: str | None = None, cache_input: bool = True) -> Sizes:
     """Writes a network of integers as one C99 file, for microcontrollers and other devices.
 
-    It needs `stdint.h` and `string.h`, no floats, no division, and no memory but its own arrays. Its results are those of the
-    model to the last bit. It has four functions:
+    It needs an `int` of 32 bits, `limits.h`, `stdint.h` and `string.h`, no floats, no division, and no memory but its own
+    arrays. Its results are those of the model to the last bit. It has four functions:
 
         void NAME_reset(void);
         void NAME_step(const uint8_t *input, int32_t *logits);       adds the logits of one time step

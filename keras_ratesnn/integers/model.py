@@ -256,6 +256,7 @@ class IntegerModel(keras.Model):
             TypeError: As in `integer_logits`.
             ValueError: If the input has another shape, or another batch size than in the steps before.
         """
+        inputs = np.asarray(inputs) if isinstance(inputs, (list, tuple)) else inputs
         self._check_range(inputs)
         x, temporal = self._frames(ops.convert_to_tensor(inputs))
         if temporal:

@@ -44,6 +44,8 @@ def test_inputs_that_are_no_integers_of_the_network_are_refused():
             method(x + np.uint8(50))
     with pytest.raises(ValueError, match="from 0 to 100"):
         chip.step(-x.astype("int64"))
+    with pytest.raises(ValueError, match="from 0 to 100"):
+        chip.step((x + np.uint8(50)).tolist())
     with pytest.raises(ValueError, match="0 samples"):
         chip.predict(x[:0])
     with pytest.raises(ValueError, match="shape"):
