@@ -24,7 +24,9 @@ def export_step(
     """Exports one time step of a model, in inference, with the states of its neurons as inputs and outputs.
 
     A device runs the file once a step, and passes the next states that it returns to the next step. The outputs are those of
-    `SpikingModel.step`; the mean of T of them is the output of the model. A sequence may be longer than `timesteps`.
+    `SpikingModel.step`; the mean of T of them is the output of the model, or the last one after a `TimeMean`. After a
+    `LeakyReadout` they follow its membrane, whose `value` over time is for the device to take. A sequence may be longer than
+    `timesteps`.
 
     The tensors have names:
 

@@ -16,12 +16,13 @@ def propagate_nan(outputs, states):
             Integers and booleans cannot be NaN and stay unchanged.
         states: List of structures of tensors, without any for a part of a network without neurons.
     """
-    if not tree.flatten(states):
+    # Numbers of steps cannot be NaN, and ONNX does not ask integers for it.
+    tensors = [tensor for tensor in tree.flatten(states) if time_axis.is_float(tensor.dtype)]
+    if not tensors:
         return outputs
     alarms = {}
 
     def alarm(rows):
-        tensors = tree.flatten(states)
         sound = backend.finite_rows(tensors, [_parts(state, rows) for state in tensors])
         return ops.where(sound, 0.0, float("nan"))
 

@@ -17,6 +17,9 @@ LARGEST_CURRENT = 2**30
 SMALLEST_THRESHOLD = 8
 """Rounding a smaller one would change it by more than 1/16."""
 
+_MOST_ROUNDING = 1 / 16
+"""By how much of itself a multiplier may be rounded, if the current could then be off by as much of a threshold."""
+
 _FARTHEST = 8.0
 """A channel whose threshold is so many times the median's does not take part in the choice of the shift."""
 
@@ -111,8 +114,12 @@ def choose(
     return bits + more if largest.max() * 2**more < LARGEST_CURRENT else MOST_BITS + 1
 
 
-def multipliers(units: list[np.ndarray], bounds: list[np.ndarray], membranes: Membranes) -> tuple[list[np.ndarray], int]:
-    """The multipliers M of several currents, integers `(channels,)` each, and the shift n: I = (Σ A M) ≫ n.
+def multipliers(
+    units: list[np.ndarray], bounds: list[np.ndarray], membranes: Membranes
+) -> tuple[list[np.ndarray], int, list[bool]]:
+    """The multipliers M of several currents, integers `(channels,)` each, the shift n, and which are too coarse.
+
+    The current of neurons is I = (Σ A M) ≫ n.
 
     Args:
         units: List of arrays `(channels,)`, a of each current, which may be negative.
@@ -127,4 +134,10 @@ def multipliers(units: list[np.ndarray], bounds: list[np.ndarray], membranes: Me
         found = [np.rint(ratio * 2.0**n) for ratio in ratios]
         if sum(np.abs(m) * bound for m, bound in zip(found, bounds, strict=True)).max() < 2.0**45:
             break
-    return [factors.astype("int64") for factors in found], n
+    exact = [ratio * 2.0**n for ratio in ratios]
+    errors = [np.abs(factors - wanted) for factors, wanted in zip(found, exact, strict=True)]
+    coarse = [
+        bool(np.any((error > _MOST_ROUNDING * np.abs(wanted)) & (error * bound > _MOST_ROUNDING * membranes.theta * 2.0**n)))
+        for error, wanted, bound in zip(errors, exact, bounds, strict=True)
+    ]
+    return [factors.astype("int64") for factors in found], n, coarse

@@ -138,6 +138,9 @@ def _misfit(layer, sources, constants):
         begin = np.append(constants[f"v0/{layer['name']}"], layer["v_reset"])
         if begin.min() < -largest or begin.max() >= largest:
             return f"whose membranes of {layer['membrane_bits']} bits would begin at {begin[np.abs(begin).argmax()]}"
+        theta = 2 * max(1, layer["levels"]) * int(constants[f"theta/{layer['name']}"].max())
+        if max(int(np.abs(layer["decay_m"]).max()) * largest, theta) > 2**31:
+            return "whose products with decays or thresholds do not fit in 32 bits"
     return None
 
 

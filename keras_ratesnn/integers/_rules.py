@@ -24,7 +24,10 @@ from keras_ratesnn.layers import IFCell, ILIFCell, LIFCell, ParametricLIFCell, T
 from keras_ratesnn.layers.quantized import QuantizedKernels
 
 DECAY_BITS = 8
-"""A decay is m / 2^k, with this k unless the decays of a layer are exact with more, as those that were trained so."""
+"""A decay is m / 2^k, with this k or more."""
+
+_CLOSE, _TOO_FAR = 1 / 32, 1 / 4
+"""Errors of a leak 1 − λ, as parts of it: k is larger for one that is not close."""
 
 
 def _class_of(layer):
@@ -185,8 +188,8 @@ def _flatten(compiler, layer, signals):
         raise refused(layer, "it moves elements of images. Flatten them, or leave it out.")
     if len(signal.shape) == 1:
         return signal
-    keeps_first = isinstance(layer, layers.Reshape) or layer.data_format == "channels_last"
-    order = _signals.flattened_order(signal.shape, compiler.channels_first and keeps_first)
+    moves = getattr(layer, "data_format", None) == "channels_first"
+    order = _signals.flattened_order(signal.shape, compiler.channels_first, moves)
     shape = (math.prod(signal.shape),)
     if isinstance(signal, Units):
         return dataclasses.replace(
@@ -289,7 +292,7 @@ def _add(compiler, layer, signals):
     if len({signal.shape for signal in signals}) > 1 or len({_order_of(signal) for signal in signals}) > 1:
         raise refused(layer, "its inputs have different shapes. Add what has the same shape.")
     if any(isinstance(signal, Current) for signal in signals):
-        return _signals.sum_of_currents([_signals.as_current(signal) for signal in signals])
+        return _signals.sum_of_currents([_current(layer, signal) for signal in signals])
     for signal in signals:
         _units(layer, [signal])
     unit, factors = _signals.common_unit([signal.unit for signal in signals])
@@ -298,6 +301,10 @@ def _add(compiler, layer, signals):
     top = sum(factor * signal.top for factor, signal in zip(factors, signals, strict=True))
     offset = sum(signal.offset for signal in signals)
     return dataclasses.replace(signals[0], name=name, top=top, unit=unit, offset=offset)
+
+
+def _current(layer, signal):
+    return _signals.as_current(signal if isinstance(signal, Current) else _units(layer, [signal]))
 
 
 def _order_of(signal):
@@ -313,13 +320,19 @@ def _neurons(compiler, layer, signals):
             raise refused(layer, f"its neurons have a {name} each, and integers one for a layer. Pass a number.")
     if getattr(cell, "round_half_up", False):
         raise refused(layer, "it rounds halves up, and integers to even. Train with round_half_up=False.")
-    current = _signals.as_current(signal if isinstance(signal, Current) else _units(layer, signals))
+    current = _current(layer, signal)
     decay = _decay(compiler, layer, cell, current)
     if getattr(cell, "decay_input", False):
         current = current.scaled(1.0 - decay, 0.0)
     levels = cell.levels if isinstance(cell, ILIFCell) else 0
     membranes, shift, multipliers = _membranes_of(compiler, layer, current, levels)
     k = _decay_bits(decay, compiler.bits)
+    if np.any(_error(decay, k) > _TOO_FAR * (1.0 - decay)):
+        raise refused(
+            layer,
+            f"beside membranes of {compiler.bits} bits a decay has {k}, too few for the leak of decay={np.max(decay):.6g}. "
+            "Pass fewer membrane_bits, down to 16, or train it with a faster decay.",
+        )
     m = np.rint(decay * 2**k).astype("int64")
     hard = getattr(cell, "reset", "soft") == "hard"
     facts = {
@@ -353,9 +366,14 @@ def _decay(compiler, layer, cell, current):
 
 
 def _decay_bits(decay, membrane_bits):
-    """k, as large that decays are exact if the products with membranes then fit in 32 bits; otherwise the usual one."""
+    """k, as large that decays are exact, as those that were trained so, or else close. Products fit in 32 bits."""
     fitting = range(DECAY_BITS, 33 - membrane_bits)
-    return next((k for k in fitting if np.all(decay * 2**k == np.rint(decay * 2**k))), DECAY_BITS)
+    close = (k for most in (0.0, _CLOSE) for k in fitting if np.all(_error(decay, k) <= most * (1.0 - decay)))
+    return next(close, fitting[-1])
+
+
+def _error(decay, k):
+    return np.abs(np.rint(decay * 2**k) / 2**k - decay)
 
 
 def _threshold(layer):
@@ -381,7 +399,14 @@ def _membranes_of(compiler, layer, current, levels):
     bounds = [np.divide(np.abs(term.unit), common, out=np.zeros(len(common)), where=common > 0) * term.bound for term in terms]
     found = _membranes.choose(common, current.bias, sum(bounds), *of_cell, largest_f=_membranes.LARGEST_SHIFT_OF_SEVERAL)
     membranes = _enough(layer, found, compiler.bits)
-    multipliers, shift = _membranes.multipliers([term.unit for term in terms], [term.bound for term in terms], membranes)
+    units, largest = [term.unit for term in terms], [term.bound for term in terms]
+    multipliers, shift, coarse = _membranes.multipliers(units, largest, membranes)
+    if any(coarse):
+        raise refused(
+            layer,
+            f"factors of 15 bits would lose the current of {terms[coarse.index(True)].name!r} beside others in its sum, whose "
+            "units are much larger. Put a layer with weights before the others, or neurons after it.",
+        )
     return membranes, {"shift": shift}, multipliers
 
 

@@ -110,16 +110,16 @@ def common_unit(units: list[float]) -> tuple[float, list[int]]:
         ratios = [unit * parts / least for unit in units]
         if all(abs(ratio - round(ratio)) <= 1e-6 * ratio for ratio in ratios):
             return least / parts, [round(ratio) for ratio in ratios]
-    common = max(units) / 255
+    common = min(max(units) / 255, least / _FINEST)
     return common, [round(unit / common) for unit in units]
 
 
-def flattened_order(shape: tuple[int, ...], channels_first: bool) -> np.ndarray | None:
-    """Where each feature of an image is with channels last, if it is flattened with channels first."""
-    if not channels_first or len(shape) == 1 or shape[-1] in (1, math.prod(shape)):
-        return None
+def flattened_order(shape: tuple[int, ...], channels_first: bool, moves: bool) -> np.ndarray | None:
+    """Where each feature of an image is with channels last; `moves`: `Flatten` takes the first axis for the channels."""
     places = np.arange(math.prod(shape)).reshape(shape)
-    return np.moveaxis(places, -1, 0).ravel()
+    places = np.moveaxis(places, -1, 0) if channels_first else places
+    order = (np.moveaxis(places, 0, -1) if moves else places).ravel()
+    return None if (order[1:] > order[:-1]).all() else order
 
 
 def moved(values: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -28,8 +28,8 @@ class Sizes:
 def export_c(model: IntegerModel, filepath: str | os.PathLike[str], name: str | None = None, cache_input: bool = True) -> Sizes:
     """Writes a network of integers as one C99 file, for microcontrollers and other devices.
 
-    It needs `stdint.h` and `string.h`, no floats, no division, and no memory but its own arrays. Its results are those of the
-    model to the last bit. It has four functions:
+    It needs an `int` of 32 bits, `limits.h`, `stdint.h` and `string.h`, no floats, no division, and no memory but its own
+    arrays. Its results are those of the model to the last bit. It has four functions:
 
         void NAME_reset(void);
         void NAME_step(const uint8_t *input, int32_t *logits);       adds the logits of one time step
@@ -67,7 +67,7 @@ def export_c(model: IntegerModel, filepath: str | os.PathLike[str], name: str | 
     _check_model(model)
     path = pathlib.Path(checks.file_to_write("filepath", filepath))
     program = CProgram(model.plan, _identifier(name, path), checks.boolean("cache_input", cache_input))
-    path.write_text(program.text)
+    path.write_text(program.text, encoding="utf-8")
     return Sizes(program.constant_bytes, program.static_bytes)
 
 
@@ -133,7 +133,7 @@ def _check_model(model):
 
 def _identifier(name, path):
     """The name, or that of a path, if it can be a name in C."""
-    name = path.stem if name is None else name
+    name = path.stem if name is None else checks.instance("name", name, str)
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise ValueError(
             f"`name` must be an identifier of C: letters, digits and underscores. Received: name={name!r}. Pass another name."

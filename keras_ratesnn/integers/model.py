@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, checks, progress
 from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn._steps import batches, conformal
 from keras_ratesnn._steps.answers import Answers
 from keras_ratesnn.integers import _membranes, _steps
@@ -255,6 +256,7 @@ class IntegerModel(keras.Model):
             TypeError: As in `integer_logits`.
             ValueError: If the input has another shape, or another batch size than in the steps before.
         """
+        inputs = np.asarray(inputs) if isinstance(inputs, (list, tuple)) else inputs
         self._check_range(inputs)
         x, temporal = self._frames(ops.convert_to_tensor(inputs))
         if temporal:
@@ -345,7 +347,7 @@ def integer(
 
     Inputs are pixels or counts in uint8. A kernel has integers of 8, 4 or 2 bits with a scale for each output channel.
     Normalisation, scales and thresholds become the unit of each channel's membrane, so that neither is computed: a current
-    needs a shift, a leak m / 2^8 a product and a shift. Every result is an integer that depends neither on the order of sums
+    needs a shift, a leak m / 2^k a product and a shift. Every result is an integer that depends neither on the order of sums
     nor on the machine.
 
     A model of `keras_ratesnn.quantize_aware` keeps the integers with which it was trained. What cannot be exact, such as
@@ -376,7 +378,8 @@ def integer(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of its range, or a layer cannot be computed with integers; the message names it.
+        ValueError: If an argument is out of its range, a weight is NaN or infinite, or integers cannot compute a layer; the
+            message names it.
 
     Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR
     2018; Yin et al., "MINT: Multiplier-less integer quantization for energy efficient spiking neural networks", ASP-DAC 2024.
@@ -387,6 +390,7 @@ def integer(
     checks.integer("membrane_bits", membrane_bits, at_least=_membranes.LEAST_BITS, at_most=_membranes.MOST_BITS)
     checks.integer("largest_input", largest_input, at_least=1, at_most=255)
     verbose = progress.checked(verbose)
+    check_finite(model.variables)
     plan, report = compile_model(model, weights, membrane_bits, largest_input)
     if verbose:
         print(report)

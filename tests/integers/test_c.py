@@ -151,9 +151,19 @@ def test_membranes_hold_that_begin_far_below_their_threshold(where, tmp_path):
         np.testing.assert_array_equal(outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], chip.integer_logits(x))
 
 
+def test_a_compiler_whose_integers_have_16_bits_refuses_the_program(tmp_path):
+    rsnn.export_c(rsnn.load_integers(CASES / "lif_conv_int8.npz"), tmp_path / "net.c")
+    command = [GCC, "-w", "-fsyntax-only", "-U__INT_MAX__", "-D__INT_MAX__=32767", "net.c"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode
+    assert "an int of 32 bits" in found.stderr
+
+
 def test_names_that_are_not_of_c_are_refused(tmp_path):
     chip = rsnn.load_integers(CASES / "lif_conv_int8.npz")
     with pytest.raises(ValueError, match="identifier of C"):
         rsnn.export_c(chip, tmp_path / "my-net.c")
+    with pytest.raises(TypeError, match="`name`"):
+        rsnn.export_c(chip, tmp_path / "net.c", name=7)
     with pytest.raises(TypeError, match=r"keras_ratesnn\.integer"):
         rsnn.export_c(chip.plan, tmp_path / "net.c")

@@ -45,6 +45,8 @@ def test_inputs_that_are_no_integers_of_the_network_are_refused():
             method(x + np.uint8(50))
     with pytest.raises(ValueError, match="from 0 to 100"):
         chip.step(-x.astype("int64"))
+    with pytest.raises(ValueError, match="from 0 to 100"):
+        chip.step((x + np.uint8(50)).tolist())
     with pytest.raises(ValueError, match="0 samples"):
         chip.predict(x[:0])
     with pytest.raises(ValueError, match="shape"):
@@ -96,6 +98,8 @@ def test_a_file_whose_numbers_do_not_fit_is_refused(tmp_path):
     refuses("16 bits would begin at -32769", **{"v0/n": np.full(3, -(2**15) - 1)})
     meta = json.loads(str(right["meta"]))
     dense, neurons, *others = meta["layers"]
+    wide = {**neurons, "membrane_bits": 24, "decay_m": 60_000, "decay_k": 16}
+    refuses("products with decays", meta=json.dumps({**meta, "layers": [dense, wide, *others]}))
     without = {key: value for key, value in neurons.items() if key != "decay_m"}
     refuses("'n' of kind 'neurons' without 'decay_m'", meta=json.dumps({**meta, "layers": [dense, without, *others]}))
     refuses("'other' of a layer", meta=json.dumps({**meta, "layers": [dense, {**neurons, "from": ["other"]}, *others]}))
@@ -142,6 +146,20 @@ def test_a_channel_of_small_currents_keeps_them_if_its_threshold_fits():
     assert chip.plan.of("n").facts["f"] == 0
     np.testing.assert_array_equal(chip.plan.constants["theta/n"], [432, 432, 432, 2159, 3886])
     np.testing.assert_array_equal(chip.plan.constants["w/d"], [[127] * 5])
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("bits", [16, 20])
+def test_slow_leaks_keep_currents_below_and_above_the_threshold_where_they_are(bits):
+    network = layers.Dense(2, name="d"), rsnn.layers.LIF(0.99, decay_input=True, name="n"), layers.Dense(2)
+    model = small(*network, shape=(1,), timesteps=300)
+    model.network.get_layer("d").set_weights([np.array([[0.95, 1.1]], "float32"), np.zeros(2)])
+    x = np.ones((1, 1), "uint8")
+    found = rsnn.integer(model, membrane_bits=bits, verbose=False).layer_outputs(x)["n"].sum(1)
+    np.testing.assert_array_equal(found > 0, [[False, True]])
+    slow = small(layers.Dense(2), rsnn.layers.LIF(0.999, name="n"), layers.Dense(2), shape=(1,))
+    with pytest.raises(ValueError, match=r"'n'.*decay=0\.999.*membrane_bits"):
+        rsnn.integer(slow, membrane_bits=24, verbose=False)
 
 
 @pytest.mark.runs_once
@@ -275,6 +293,67 @@ def test_what_integers_cannot_compute_is_refused_by_name(case):
     of_layers, reason = REFUSED[case]
     model = small(*(layer.__class__.from_config(layer.get_config()) for layer in of_layers))
     with pytest.raises(ValueError, match=f"'culprit'.*{reason}"):
+        rsnn.integer(model, verbose=False)
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("currents", [False, True])
+def test_features_keep_the_order_of_a_flatten_layer_whose_data_format_is_another(currents):
+    flatten = layers.Flatten(data_format="channels_first")
+    of_neurons = [flatten, _lif(threshold=0.3)] if currents else [_lif(threshold=0.3), flatten]
+    model = small(layers.Conv2D(3, 2), *of_neurons, layers.Dense(3), shape=(5, 4, 2))
+    x = np.random.default_rng(0).integers(0, 2, (8, 5, 4, 2), "uint8")
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(rsnn.integer(model, membrane_bits=24, verbose=False).predict(x, verbose=0), expected, atol=0.1)
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("scale", [0.00145, 0.0059])
+def test_a_sum_of_pixels_and_spikes_keeps_both_whatever_their_units(scale):
+    inputs = keras.Input((3,))
+    pixels = layers.Rescaling(scale)(inputs)
+    total = layers.Add()([pixels, rsnn.layers.IF(0.5)(pixels)])
+    model = rsnn.SpikingModel(keras.Model(inputs, layers.Dense(2)(total)), T)
+    x = np.random.default_rng(0).integers(0, 256, (8, 3), "uint8")
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(rsnn.integer(model, verbose=False).predict(x, verbose=0), expected, atol=0.03 * np.ptp(expected))
+
+
+@pytest.mark.runs_once
+def test_a_current_that_would_be_lost_beside_spikes_is_refused():
+    inputs = keras.Input((4,))
+    pixels = layers.Rescaling(1 / 255)(inputs)
+    start = {"kernel_initializer": keras.initializers.Constant(0.3)}
+    current = layers.Dense(4, name="lost", **start)(pixels)
+    spikes = rsnn.layers.IF()(layers.Dense(4, **start)(pixels))
+
+    def chip_of(other):
+        network = keras.Model(inputs, layers.Dense(2)(rsnn.layers.IF(name="culprit")(current + other)))
+        return rsnn.integer(rsnn.SpikingModel(network, 6), verbose=False)
+
+    with pytest.raises(ValueError, match=r"'culprit'.*'lost'.*a layer with weights"):
+        chip_of(spikes)
+    x = np.full((1, 4), 200, "uint8")
+    # The current of pixels is 0.94 in a step, and that of spikes 0.1 in each but the first.
+    with_weights = layers.Dense(4, kernel_initializer=keras.initializers.Constant(0.025))
+    np.testing.assert_array_equal(chip_of(with_weights(spikes)).layer_outputs(x)["culprit"][0, :, 0], [0, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.runs_once
+def test_zeros_around_an_image_are_not_lost_in_a_sum():
+    inputs = keras.Input((1, 1, 2))
+    spikes = _lif()(inputs)
+    total = layers.Add(name="culprit")([layers.ZeroPadding2D(1)(spikes), layers.Conv2D(2, 1)(spikes)])
+    network = keras.Model(inputs, layers.GlobalAveragePooling2D()(rsnn.layers.IF()(total)))
+    with pytest.raises(ValueError, match=r"'culprit'.*directly before a convolution"):
+        rsnn.integer(rsnn.SpikingModel(network, T), verbose=False)
+
+
+@pytest.mark.runs_once
+def test_weights_that_are_not_finite_are_refused():
+    model = small(layers.Dense(2), _lif(), layers.Dense(2, name="broken"), shape=(2,))
+    model.network.get_layer("broken").kernel.assign([[1.0, np.nan], [0.0, 1.0]])
+    with pytest.raises(ValueError, match=r"NaN.*broken"):
         rsnn.integer(model, verbose=False)
 
 

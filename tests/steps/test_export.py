@@ -215,6 +215,29 @@ def test_an_exported_step_counts_the_steps_where_a_layer_depends_on_them(format,
         assert states["time_step"] == t + 1
 
 
+def test_neurons_that_count_their_steps_are_exported_step_by_step(tmp_path):
+    network = keras.Sequential([keras.Input((30,), name="frame"), rsnn.layers.MaskedPSN(T, order=2, threshold=0.1)])
+    model, path = spiking(network, T), tmp_path / f"step{SUFFIXES[FORMATS[0]]}"
+    states = rsnn.export_step(model, path, FORMATS[0], batch_size=1, verbose=False)
+    step, x = function_of(path, FORMATS[0]), np.random.default_rng(0).normal(size=(T, 1, 30)).astype("float32")
+    outputs = []
+    for frame in x:
+        results = step({"frame": frame, **states})
+        states = {name: results[f"next_{name}"] for name in states}
+        outputs.append(results["output"])
+        np.testing.assert_array_equal(outputs[-1], to_numpy(model.step(frame)))
+    assert 0 < np.mean(outputs) < 1
+
+
+def test_convolutions_over_three_axes_are_exported(tmp_path):
+    inputs = keras.Input((5, 3, 4, 2))
+    x = rsnn.layers.LIF(threshold=0.2)(layers.Conv3D(3, 2, padding="same")(inputs))
+    x = layers.Conv3DTranspose(2, 2, strides=2)(layers.MaxPooling3D(2)(x))
+    model, x = spiking(keras.Model(inputs, layers.GlobalAveragePooling3D()(x)), T), data(5, (5, 3, 4, 2))[0]
+    outputs = outputs_of(export(model, tmp_path, FORMATS[0]), FORMATS[0], x)
+    np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_names_that_a_format_refuses_become_names_like_them(format, tmp_path):
     names = {"ähnlich": "hnlich", "_x": "x", "x": "x_1", "1 y": "1_y", "ä": "tensor"}

@@ -42,6 +42,9 @@ def _convolved(input, weight, bias=None, stride=1, padding=0, dilation=1, groups
 
 def _reordered(tensor, memory_format=torch.contiguous_format):
     """`tensor.contiguous(memory_format=...)`, twice as fast for a Keras kernel `(height, width, in, out)`."""
+    if memory_format == torch.channels_last_3d and torch.jit.is_tracing():
+        # Changes no number, and the exporter to ONNX does not know it.
+        return tensor
     kernel = tensor.permute(2, 3, 1, 0) if memory_format == torch.channels_last else None
     if kernel is None or not kernel.is_contiguous():
         return tensor.contiguous(memory_format=memory_format)
