@@ -66,7 +66,9 @@ class Backend(base.Backend):
         return pull, rest
 
     def filter_in_time(self, inputs, kernel):
-        return (xla_filter if compiled_by_xla() else super()).filter_in_time(inputs, kernel)
+        if compiled_by_xla():
+            return xla_filter.filter_in_time(inputs, kernel)
+        return super().filter_in_time(inputs, kernel)
 
     def with_backward(self, values, inputs, others, backward):
         @tf.custom_gradient
