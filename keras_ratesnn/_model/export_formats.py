@@ -149,8 +149,7 @@ def exporting(format: str) -> Iterator[None]:
         for message in (
             "The `native_serialization` parameter is deprecated",
             ".*legacy TorchScript-based ONNX export",
-            "The feature will be removed",
-            "Constant folding - ",
+            "The feature will be removed|Constant folding - ",
             "In the future `np.object` will be defined",
         ):
             warnings.filterwarnings("ignore", message)

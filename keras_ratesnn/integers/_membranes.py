@@ -134,10 +134,8 @@ def multipliers(
         found = [np.rint(ratio * 2.0**n) for ratio in ratios]
         if sum(np.abs(m) * bound for m, bound in zip(found, bounds, strict=True)).max() < 2.0**45:
             break
-    exact = [ratio * 2.0**n for ratio in ratios]
-    errors = [np.abs(factors - wanted) for factors, wanted in zip(found, exact, strict=True)]
-    coarse = [
-        bool(np.any((error > _MOST_ROUNDING * np.abs(wanted)) & (error * bound > _MOST_ROUNDING * membranes.theta * 2.0**n)))
-        for error, wanted, bound in zip(errors, exact, bounds, strict=True)
-    ]
+    coarse = []
+    for ratio, factors, bound in zip(ratios, found, bounds, strict=True):
+        error = np.abs(factors / 2.0**n - ratio) / _MOST_ROUNDING
+        coarse.append(bool(np.any((error > np.abs(ratio)) & (error * bound > membranes.theta))))
     return [factors.astype("int64") for factors in found], n, coarse
