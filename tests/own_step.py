@@ -1,10 +1,13 @@
-"""A model with a whole training step of its own."""
+"""Models with a whole training step of their own."""
 
 import keras
 
 
-class OwnStep(keras.Model):
-    """A whole training step of its own, as Keras' guides write it for each backend; its log is `"own"`."""
+class OwnStep:
+    """A whole training step of its own, as Keras' guides write it for each backend; its log is `"own"`.
+
+    It goes before the class of the model: Keras changes the bases of one that is given inputs and outputs.
+    """
 
     def train_step(self, *args):
         return getattr(self, f"_{keras.backend.backend()}_step")(*args)

@@ -285,8 +285,11 @@ def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_s
 
 
 def test_a_whole_training_step_of_its_own_trains_the_spiking_network():
+    class Task(OwnStep, keras.Model):
+        pass
+
     inputs = keras.Input((6,))
-    task = OwnStep(inputs, layers.Dense(3)(layers.Dense(4, activation="relu")(inputs)))
+    task = Task(inputs, layers.Dense(3)(layers.Dense(4, activation="relu")(inputs)))
     model, usual = spikify(task, 2, verbose=False), spikify(keras.Model(task.inputs, task.outputs), 2, verbose=False)
     for one in (model, usual):
         one.compile(keras.optimizers.SGD(0.1), "mse")
