@@ -72,10 +72,11 @@ def benchmark(settings, process_memory=False, progress=lambda record: None, jit_
     forward = warm_forward(settings, ordinary_model, ordinary)
     for timesteps in settings.timesteps:
         with contextlib.ExitStack() as processes:
-            warm = {
-                name: _warm(processes, variant, timesteps, of_process)
-                for name, variant in variants(settings, jit_compile).items()
-            }
+            warm = {}
+            for name, variant in variants(settings, jit_compile).items():
+                arguments = variant.settings, variant.method, timesteps, of_process
+                known, steps = own_process.made(processes, variant.method, _warm, *arguments)
+                warm[name] = dataclasses.replace(known, **steps)
             warm |= {ORDINARY: ordinary, FORWARD: forward}
             seconds = timing.in_turns(warm, settings.rounds, settings.threads)
         record["rows"] += rows(warm, seconds, timesteps, settings.batch)
@@ -86,17 +87,10 @@ def benchmark(settings, process_memory=False, progress=lambda record: None, jit_
     return record
 
 
-def _warm(processes, variant, timesteps, of_process):
-    """The training step of a `Variant`, warmed up; see `own_process.made`."""
-    if variant.method not in PEERS:
-        return warm_trainer(variant.settings, variant.method, timesteps, of_process)
-    known, steps = own_process.made(processes, variant.method, _warm_peer, variant.settings, variant.method, timesteps)
-    return dataclasses.replace(known, **steps)
-
-
-def _warm_peer(settings, method, timesteps):
+def _warm(settings, method, timesteps, of_process):
+    """What is known of a training step, `Warm` without functions, and the step; see `own_process.made`."""
     cases.configure(settings)
-    case = warm_trainer(settings, method, timesteps, None)
+    case = warm_trainer(settings, method, timesteps, of_process)
     return dataclasses.replace(case, step=None, launch=None), {"step": case.step}
 
 

@@ -32,6 +32,11 @@ class Elsewhere:
         return self.process.submit(_timed, self.name, clock, least_seconds).result()
 
 
+def new_process():
+    """A `ProcessPoolExecutor` of one process with an interpreter of its own, which has nothing of this one."""
+    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
 def made(processes, method, make, *arguments):
     """What `make(*arguments)` returns; for a method of another library, on a CPU, from a new process.
 
@@ -43,7 +48,7 @@ def made(processes, method, make, *arguments):
     """
     if method not in PEERS or device.gpu():
         return make(*arguments)
-    process = processes.enter_context(concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
+    process = processes.enter_context(new_process())
     known, names = process.submit(_make, make, arguments).result()
     return known, {name: Elsewhere(process, name) for name in names}
 

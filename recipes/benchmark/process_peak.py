@@ -1,14 +1,13 @@
 """Peak memory of one case in a separate process, because the peak of a process never decreases."""
 
-import concurrent.futures
 import dataclasses
 import functools
-import multiprocessing
 
 import keras
 
 from recipes.benchmark import cases, costs
 from recipes.benchmark.evidence import graphs
+from recipes.benchmark.own_process import new_process
 
 GRAPH_READY = graphs.CALLS_BEFORE_REPLAY + 1
 """Calls on PyTorch after which a graph is recorded and compiled."""
@@ -16,7 +15,7 @@ GRAPH_READY = graphs.CALLS_BEFORE_REPLAY + 1
 
 def in_separate_process(settings, method, timesteps):
     """The peak memory of one training step, see `peak_bytes`."""
-    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+    with new_process() as process:
         return process.submit(peak_bytes, settings, method, timesteps).result()
 
 
