@@ -29,9 +29,9 @@ def _take_from_stacks(graph):
     """Where tensors are stacked and taken from the stack again, they themselves are used."""
     for node in graph.find_nodes(op="call_function", target=_aten.stack.default):
         pieces, *dimension = node.args
-        unstacked = {user: list(user.users) for user in node.users if user.args == (node,) and user.target is _aten.unbind.int}
-        taken = [piece for pieces in unstacked.values() for piece in pieces]
-        taken += [user for user in node.users if user.target is _aten.select.int and user.args[1] == 0]
+        unstacked = [user for user in node.users if user.target is _aten.unbind.int and user.args == (node,)]
+        taken = [user for user in node.users if user.target is _aten.select.int and user.args[1] == 0]
+        taken += [piece for user in unstacked for piece in user.users]
         for piece in taken if dimension in ([], [0]) else ():
             piece.replace_all_uses_with(pieces[piece.args[-1]])
 
