@@ -1,6 +1,8 @@
 """A network of this library in another one, with the same layers and weights, to run it or to train it with that one's BPTT."""
 
 import collections
+import inspect
+import math
 
 import keras
 import numpy as np
@@ -97,6 +99,8 @@ def blocks(network, library, masked):
     nodes, number = [], {}
 
     def call(layer, *args, **kwargs):
+        if any(layer is before for before, _, _ in nodes):
+            raise _untranslated(layer, "It must be called once.")
         output = layer(*args, **kwargs)
         number[id(output)] = len(nodes) + 1
         # The outputs are kept, so that no other gets the same id.
@@ -164,52 +168,110 @@ class OverSteps(nn.Module):
 def module_of(source, library="spikingjelly", masked=False):
     """The module of a Keras layer on `channels_last` data.
 
+    A layer has a translation if its class has one, and if all arguments that this one does not take over have their defaults:
+    so no argument is lost.
+
     Args:
         source: A built layer.
         library: A name of `peers.LIBRARIES`. Defaults to `"spikingjelly"`.
         masked: Boolean, whether it is for masked sequences. Defaults to `False`.
 
     Raises:
-        ValueError: If the library has none.
+        ValueError: If it has none.
     """
+    kind = type(source)
+    arguments, translate = TRANSLATIONS.get(kind, ((), None))
+    if translate is None:
+        raise _untranslated(source, f"{library} gets none of type {kind.__name__}.")
+    defaults = {name: argument.default for name, argument in inspect.signature(kind).parameters.items()}
+    defaults["trainable"] = True
+    for name, value in source.get_config().items():
+        is_taken_over = name in (*arguments, *SAME_FOR_ALL) or name.endswith("_initializer")
+        if not is_taken_over and value != defaults[name]:
+            raise _untranslated(source, f"{library} gets no {kind.__name__} with {name}={value!r}.")
+    return translate(source, library, masked)
+
+
+def _untranslated(layer, remedy):
+    return mistake("network", "of layers that have a translation", layer.name, remedy)
+
+
+def _scale(source, library, masked):
+    return Scale(source.scale, source.offset)
+
+
+def _convolution(source, library, masked):
+    if source.data_format != "channels_last":
+        raise _untranslated(source, "Its data must be `channels_last`.")
+    *size, _, _ = source.kernel.shape
+    padding, before = source.padding, []
+    if padding == "same" and max(source.strides) > 1:
+        padding, before = 0, [nn.ZeroPad2d(_same_padding(source, size, source.dilation_rate))]
+    inputs = source.kernel.shape[2] * source.groups
+    options = {"padding": padding, "dilation": source.dilation_rate, "groups": source.groups, "bias": source.use_bias}
+    convolution = LIBRARIES[library].parts().Conv2d(inputs, source.filters, tuple(size), source.strides, **options)
+    convolution = _with_values(convolution, weight=np.transpose(source.kernel, (3, 2, 0, 1)), **_bias(source))
+    return _in_a_row([*before, convolution, *_activation(source)])
+
+
+def _same_padding(source, size, dilation):
+    """The zeros left, right, above and below with which Keras pads: of an odd number the larger part comes after."""
+    lengths, sides = source.input.shape[1:3], ()
+    for length, extent, stride, spread in zip(lengths, size, source.strides, dilation, strict=True):
+        zeros = max((math.ceil(length / stride) - 1) * stride + (extent - 1) * spread + 1 - length, 0)
+        sides = (zeros // 2, zeros - zeros // 2, *sides)
+    return sides
+
+
+def _dense(source, library, masked):
+    module = LIBRARIES[library].parts().Linear(*source.kernel.shape, bias=source.use_bias)
+    return _in_a_row([_with_values(module, weight=np.transpose(source.kernel), **_bias(source)), *_activation(source)])
+
+
+def _bias(source):
+    return {"bias": source.bias} if source.use_bias else {}
+
+
+def _activation(source):
+    """The modules of a layer's activation, a list."""
+    name = keras.activations.serialize(source.activation)
+    if name not in ACTIVATIONS:
+        raise _untranslated(source, f"Its activation must be one of {', '.join(ACTIVATIONS)}.")
+    return [kind() for kind in ACTIVATIONS[name]]
+
+
+def _in_a_row(modules):
+    return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
+
+
+def _normalization(source, library, masked):
+    kind = MaskedNorm if masked else LIBRARIES[library].parts().BatchNorm2d
+    module = kind(source.gamma.shape[0], eps=source.epsilon, momentum=1 - source.momentum)
+    statistics = {"running_mean": source.moving_mean, "running_var": source.moving_variance}
+    return _with_values(module, weight=source.gamma, bias=source.beta, **statistics)
+
+
+def _average_pooling(source, library, masked):
+    left, _, above, _ = _same_padding(source, source.pool_size, (1, 1))
+    if source.padding == "same" and (left or above):
+        raise _untranslated(source, "What it pads must be after the image.")
+    ends = {"ceil_mode": source.padding == "same", "count_include_pad": False}
+    return LIBRARIES[library].parts().AvgPool2d(source.pool_size, source.strides, **ends)
+
+
+def _global_pooling(source, library, masked):
     parts = LIBRARIES[library].parts()
-    if isinstance(source, keras.layers.Rescaling):
-        return Scale(source.scale, source.offset)
-    if isinstance(source, keras.layers.Conv2D):
-        height, width, inputs, outputs = source.kernel.shape
-        module = parts.Conv2d(inputs, outputs, (height, width), padding="same", bias=source.use_bias)
-        return _with_values(module, weight=np.transpose(source.kernel, (3, 2, 0, 1)))
-    if isinstance(source, keras.layers.BatchNormalization):
-        kind = MaskedNorm if masked else parts.BatchNorm2d
-        module = kind(source.gamma.shape[0], eps=source.epsilon, momentum=1 - source.momentum)
-        statistics = {"running_mean": source.moving_mean, "running_var": source.moving_variance}
-        return _with_values(module, weight=source.gamma, bias=source.beta, **statistics)
-    if isinstance(source, keras_ratesnn.layers.LIF) and _is_theirs(source.cell, library):
-        return _neurons(source.cell, library, masked)
-    if isinstance(source, keras.layers.AveragePooling2D):
-        return parts.AvgPool2d(source.pool_size, ceil_mode=source.padding == "same", count_include_pad=False)
-    if isinstance(source, keras.layers.GlobalAveragePooling2D):
-        return nn.Sequential(parts.AdaptiveAvgPool2d(1), parts.Flatten())
-    if isinstance(source, keras.layers.Dropout):
-        return parts.Dropout(source.rate)
-    if isinstance(source, keras.layers.Add):
-        return Sum()
-    if isinstance(source, keras.layers.Dense):
-        bias = {"bias": source.bias} if source.use_bias else {}
-        module = parts.Linear(*source.kernel.shape, bias=source.use_bias)
-        return _with_values(module, weight=np.transpose(source.kernel), **bias)
-    kind = type(source).__name__
-    raise mistake("network", "of layers that have a translation", source.name, f"{library} gets none of type {kind}.")
+    return nn.Sequential(parts.AdaptiveAvgPool2d(1), parts.Flatten())
 
 
-def _is_theirs(cell, library):
-    """Whether a library has these neurons; the reset of snnTorch's comes a step later in any case."""
-    surrogate = cell.surrogate
-    same = isinstance(surrogate, surrogates.Sigmoid) and surrogate.alpha == ALPHA and cell.reset == "soft" and cell.detach_reset
-    return same and (library == "snntorch" or not cell.reset_delay)
-
-
-def _neurons(cell, library, masked):
+def _neurons(source, library, masked):
+    cell, surrogate = source.cell, source.cell.surrogate
+    theirs = isinstance(surrogate, surrogates.Sigmoid) and surrogate.alpha == ALPHA and cell.reset == "soft"
+    # The reset of snnTorch's comes a step later in any case.
+    if not (theirs and cell.detach_reset and (library == "snntorch" or not cell.reset_delay)):
+        raise _untranslated(source, f"{library} has no LIF with its reset and surrogate.")
+    if np.ndim(cell.decay) or np.ndim(cell.threshold):
+        raise _untranslated(source, "Its decay and its threshold must be numbers.")
     decay, threshold = float(cell.decay), float(cell.threshold)
     if library == "spikingjelly":
         return LIBRARIES[library].lif(decay, decay_input=cell.decay_input, v_threshold=threshold)
@@ -218,9 +280,36 @@ def _neurons(cell, library, masked):
     return nn.Sequential(Scale(1 - decay), neurons) if cell.decay_input else neurons
 
 
+def _dropout(source, library, masked):
+    return LIBRARIES[library].parts().Dropout(source.rate)
+
+
 def _with_values(module, **values):
     """The module with the values of Keras variables or arrays."""
     with torch.no_grad():
         for name, value in values.items():
             getattr(module, name).copy_(torch.as_tensor(np.array(keras.ops.convert_to_numpy(value))))
     return module
+
+
+SAME_FOR_ALL = ("name", "dtype", "data_format")
+"""Arguments of a layer that are no part of what it computes, or are said for the whole network, besides initial values."""
+
+ACTIVATIONS = {"linear": (), "relu": (nn.ReLU,), "sigmoid": (nn.Sigmoid,), "tanh": (nn.Tanh,)}
+"""The modules of activations by their names in Keras."""
+
+_OF_CONVOLUTION = ("filters", "kernel_size", "strides", "padding", "dilation_rate", "groups", "activation", "use_bias")
+_OF_NEURONS = ("decay", "threshold", "decay_input", "surrogate", "reset", "detach_reset", "reset_delay")
+
+TRANSLATIONS = {
+    keras.layers.Rescaling: (("scale", "offset"), _scale),
+    keras.layers.Conv2D: (_OF_CONVOLUTION, _convolution),
+    keras.layers.Dense: (("units", "activation", "use_bias"), _dense),
+    keras.layers.BatchNormalization: (("momentum", "epsilon"), _normalization),
+    keras.layers.AveragePooling2D: (("pool_size", "strides", "padding"), _average_pooling),
+    keras.layers.GlobalAveragePooling2D: ((), _global_pooling),
+    keras.layers.Dropout: (("rate", "seed"), _dropout),
+    keras.layers.Add: ((), lambda source, library, masked: Sum()),
+    keras_ratesnn.layers.LIF: (_OF_NEURONS, _neurons),
+}
+"""By class of layer: the arguments that its translation takes over, and the function that makes the module."""

@@ -1,5 +1,8 @@
 """The training of a recipe in another library: the same network, weights, batches and optimizer, by that library's BPTT."""
 
+import copy
+import dataclasses
+import functools
 import itertools
 import math
 import types
@@ -10,7 +13,7 @@ import torch
 
 from recipes import device, pipeline, run
 from recipes.atomic_files import one_line, write_json, writing
-from recipes.benchmark import peers
+from recipes.benchmark import costs, peers
 from recipes.benchmark.settings import PEERS
 from recipes.benchmark.translated import Translated
 from recipes.progress import this_part
@@ -52,10 +55,42 @@ def trainer(recipe, dataset, method):
         recipe: A `Recipe` of images, or of masked sequences.
         dataset: The `Dataset` for training.
         method: A name of `PEERS`.
+
+    Raises:
+        AssertionError: If a step of the network is not the work of a step of ours by BPTT.
     """
-    network = Translated(run.build(recipe, dataset), PEERS[method].package).to("cuda" if device.gpu() else "cpu")
+    # In eager mode, since the operations of a compiled graph cannot be counted.
+    ours = run.build(dataclasses.replace(recipe, jit_compile=False), dataset)
+    network = Translated(ours, PEERS[method].package).to("cuda" if device.gpu() else "cpu")
+    check_equal_work(ours, network, dataset, recipe.precision)
     optimizer = RecipeOptimizer(network, recipe, recipe.epochs * run.steps_per_epoch(recipe, dataset))
     return peers.Trainer(network, recipe.precision, optimizer)
+
+
+def check_equal_work(ours, network, dataset, precision):
+    """Raises AssertionError unless both networks have as many parameters, and a step by BPTT as many FLOPs.
+
+    Args:
+        ours: `SpikingModel`, compiled, with the gradient "bptt". It is trained.
+        network: Its `Translated`.
+        dataset: The `Dataset` for training.
+        precision: The precision of the recipe.
+    """
+    batch = tensors((dataset.train_images[:2], dataset.train_labels[:2]))
+    trainers = {"ours": ours, "theirs": peers.Trainer(copy.deepcopy(network), precision)}
+    # The first step of ours builds it, too.
+    ours.train_on_batch(*batch)
+    flops = {name: costs.counted_flops(functools.partial(made.train_on_batch, *batch)) for name, made in trainers.items()}
+    parameters = {"ours": parameters_of(ours), "theirs": parameters_of(network)}
+    for what, counted in (("FLOPs of a step", flops), ("parameters", parameters)):
+        if counted["ours"] != counted["theirs"]:
+            raise AssertionError(f"The translated network is another one: {what} are {counted}.")
+
+
+def parameters_of(model):
+    """The number of trainable parameters of a `SpikingModel`, or of a module of PyTorch."""
+    weights = model.parameters() if isinstance(model, Translated) else model.trainable_variables
+    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def tensors(batch):

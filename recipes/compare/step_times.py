@@ -107,7 +107,8 @@ def _warmed_up(recipe, dataset, method, batch, counts):
     calls = max(measure.compiling_calls(recipe, method)) + measure.WARM_UP_STEPS
     first = {size: _first(steps[size], min(calls, count * recipe.epochs)) for size, count in counts.items()}
     step = steps[max(counts)]
-    return {"first": first, "flops": costs.counted_flops(step), "memory_bytes": costs.memory_rise(step)}, steps
+    work = {"flops": costs.counted_flops(step), "parameters": peer_training.parameters_of(getattr(made, "network", made))}
+    return {"first": first, **work, "memory_bytes": costs.memory_rise(step)}, steps
 
 
 def _first(step, calls):

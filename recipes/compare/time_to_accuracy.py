@@ -224,7 +224,17 @@ def goal_of(rows):
     return row, row and statistics.mean(row["accuracies"]) - TOLERANCE
 
 
-COLUMNS = ("method", "seeds", "test accuracy", "step, ms", "start, s", "whole training, s", "memory, MiB", "TFLOP")
+COLUMNS = (
+    "method",
+    "seeds",
+    "test accuracy",
+    "step, ms",
+    "start, s",
+    "whole training, s",
+    "memory, MiB",
+    "parameters",
+    "TFLOP",
+)
 TO_GOAL = ("epochs to the goal", "s to the goal", f"of {GOAL}'s whole training")
 
 
@@ -232,17 +242,17 @@ def table(rows):
     """A Markdown table of the rows of a T."""
     base, goal = goal_of(rows)
     cells = [(*_costs(row), *(_to_goal(row, base, goal) if base else ("", "", ""))) for row in rows]
-    return markdown.table((*COLUMNS, *TO_GOAL), cells)
+    return markdown.table((*COLUMNS, *COUNTS, *TO_GOAL), cells)
 
 
 def _costs(row):
     times, accuracies = row["times"], row["accuracies"]
     cells = [row["method"], len(accuracies), markdown.mean_of(accuracies) if accuracies else ""]
     if not times:
-        return (*cells, *[""] * 5)
+        return (*cells, *[""] * 6)
     step, memory = timing.with_quartiles(times["seconds"], 1000, 1), f"{times['memory_bytes'] / 2**20:.1f}"
     seconds = (f"{times['start_seconds']:.1f}", f"{row['seconds'][-1]:.1f}")
-    return (*cells, step, *seconds, memory, f"{row['flops'][-1] / 1e12:.3g}")
+    return (*cells, step, *seconds, memory, f"{times['parameters']:,}", f"{row['flops'][-1] / 1e12:.3g}")
 
 
 def _to_goal(row, base, goal):

@@ -13,12 +13,14 @@ from recipes.data.dataset import Dataset
 pytestmark = pytest.mark.runs_once
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1)).astype("uint8")
+DIGITS = np.random.default_rng(0).integers(0, 17, (4, 8, 8, 1)).astype("uint8")
 SEQUENCES = np.random.default_rng(0).normal(0.0, 1.5, (4, japanese_vowels.LONGEST, japanese_vowels.CHANNELS))
 for _row, _length in zip(SEQUENCES, (29, 20, 7, 11), strict=True):
     _row[_length:] = japanese_vowels.PADDING
 LABELS = np.arange(4)
 
 SETTINGS = {
+    "digits": ("width=0.25", "timesteps=3"),
     "fashion_mnist": ("width=0.125", "restart_at=None", "timesteps=3"),
     "fashion_mnist_resnet13": ("width=0.05", "ordinary=no", "timesteps=3"),
     "japanese_vowels": ("width=0.125",),
@@ -27,7 +29,7 @@ SETTINGS = {
 
 def recipe_and_data(name, *settings):
     """A recipe in eager mode for four samples, which are all data."""
-    samples = SEQUENCES if name == "japanese_vowels" else IMAGES
+    samples = {"digits": DIGITS, "japanese_vowels": SEQUENCES}.get(name, IMAGES)
     dataset = Dataset(samples, LABELS, samples, LABELS, tuple("0123456789"))
     chosen = ("gradient=bptt", "jit_compile=False", "epochs=4", "batch_size=4", *SETTINGS[name], *settings)
     return catalogue.find(name).with_settings(chosen), dataset
@@ -90,18 +92,77 @@ def test_a_network_with_delayed_resets_is_trained_in_snntorch_as_by_our_bptt(nam
     np.testing.assert_allclose(found, three_losses(model, samples), rtol=1e-4)
 
 
-def test_what_another_library_lacks_is_named():
+CONVOLUTIONS = [
+    {"strides": 2, "padding": "same"},
+    {"strides": (1, 2), "padding": "same", "activation": "relu"},
+    {"strides": 3, "padding": "valid", "groups": 2},
+    {"dilation_rate": 2, "padding": "same"},
+]
+
+
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize("options", CONVOLUTIONS)
+def test_a_convolution_keeps_all_its_arguments(options, size):
+    from recipes.benchmark.translated import module_of
+
+    inputs = keras.Input((size, size, 4))
+    layer = keras.layers.Conv2D(6, 3, bias_initializer="random_normal", **options)
+    expected = keras.Model(inputs, layer(inputs))
+    images = np.random.default_rng(0).normal(size=(2, size, size, 4)).astype("float32")
+    module = module_of(layer)
+    found = module(keras.ops.convert_to_tensor(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(found.detach(), expected.predict(images, verbose=0), atol=1e-5)
+
+
+def test_pooling_keeps_its_strides():
+    from recipes.benchmark.translated import module_of
+
+    inputs = keras.Input((7, 7, 2))
+    layer = keras.layers.AveragePooling2D(3, strides=2)
+    layer(inputs)
+    images = np.random.default_rng(0).normal(size=(2, 7, 7, 2)).astype("float32")
+    found = module_of(layer)(keras.ops.convert_to_tensor(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(layer(images)), atol=1e-6)
+
+
+def test_a_comparison_with_a_network_of_other_work_ends():
+    from recipes.benchmark.translated import Translated
+    from recipes.compare.peer_training import check_equal_work
+
+    recipe, dataset = recipe_and_data("digits", "step_mode=multi")
+    model = run.build(recipe, dataset)
+    theirs = Translated(model)
+    check_equal_work(model, theirs, dataset, recipe.precision)
+    for module in theirs.modules():
+        if getattr(module, "stride", None) == (2, 2):
+            module.stride = 1, 1
+    with pytest.raises(AssertionError, match="The translated network is another one: FLOPs of a step are"):
+        check_equal_work(model, theirs, dataset, recipe.precision)
+
+
+LACKING = [
+    (layers.LIF(reset="hard"), "no LIF with its reset and surrogate"),
+    (layers.LIF(reset_delay=True), "no LIF with its reset and surrogate"),
+    (layers.LIF(surrogate="atan"), "no LIF with its reset and surrogate"),
+    (layers.LIF(learn_decay=True), "no LIF with learn_decay=True"),
+    (layers.LIF(decay=[0.1]), "must be numbers"),
+    (layers.IF(), "none of type IF"),
+    (layers.WSConv2D(1, 3), "none of type WSConv2D"),
+    (keras.layers.MaxPooling2D(), "none of type MaxPooling2D"),
+    (keras.layers.AveragePooling2D(3, padding="same"), "must be after the image"),
+    (keras.layers.BatchNormalization(scale=False), "no BatchNormalization with scale=False"),
+    (keras.layers.Conv2D(1, 1, activation="selu"), "Its activation must be one of"),
+    (keras.layers.Conv2D(1, 1, kernel_regularizer="l2"), "no Conv2D with kernel_regularizer="),
+    (keras.layers.Conv2D(1, 1, trainable=False), "no Conv2D with trainable=False"),
+]
+
+
+@pytest.mark.parametrize(("layer", "reason"), LACKING, ids=[reason for _, reason in LACKING])
+def test_what_another_library_lacks_is_named(layer, reason):
     pytest.importorskip("spikingjelly")
     from recipes.benchmark.translated import Translated
 
     inputs = keras.Input((4, 4, 1))
-    for layer, kind in (
-        (layers.LIF(reset="hard"), "LIF"),
-        (layers.LIF(reset_delay=True), "LIF"),
-        (layers.LIF(surrogate="atan"), "LIF"),
-        (layers.IF(), "IF"),
-        (keras.layers.MaxPooling2D(), "MaxPooling2D"),
-    ):
-        network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(layers.LIF()(layer(inputs))))
-        with pytest.raises(ValueError, match=f"`network` must be of layers .* none of type {kind}"):
-            Translated(keras_ratesnn.SpikingModel(network, 2))
+    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(layers.LIF(name="last")(layer(inputs))))
+    with pytest.raises(ValueError, match=f"`network` must be of layers that have a translation.*{reason}"):
+        Translated(keras_ratesnn.SpikingModel(network, 2))
