@@ -103,6 +103,11 @@ def set_threads(number):
     torch.set_num_threads(number)
 
 
+def waiting():
+    """How PyTorch's threads wait, which was set before it was imported, after a comma; nothing on other backends."""
+    return f", OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}" if keras.backend.backend() == "torch" else ""
+
+
 def versions(packages=()):
     """The versions of software that a measurement may depend on, by name.
 

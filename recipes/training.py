@@ -6,7 +6,7 @@ import pathlib
 
 import keras
 
-from recipes import catalogue, command_line, engine, pipeline, run
+from recipes import catalogue, command_line, device, engine, pipeline, run
 from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
 from recipes.progress import this_part
 from recipes.run_folder import RunFolder, score_name, test_score
@@ -160,6 +160,8 @@ def introduction(recipe, dataset, model, progress):
         f"{recipe.epochs} epochs of batches of {recipe.batch_size}, seed {recipe.seed}",
         f"{model.count_params():,} parameters, {dataset.train_size:,} training images, {test}",
     ]
+    if here["backend"] != "tensorflow":
+        lines.append(f"data are read by TensorFlow{device.waiting()}")
     if progress.epochs:
         lines.append(f"resumes after {progress.epochs} epochs")
         before, now = (f"{part['backend']} on {part['device']}" for part in (progress.parts[-1], here))

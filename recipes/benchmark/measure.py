@@ -57,7 +57,7 @@ def benchmark(settings, process_memory=False, progress=lambda record: None, jit_
     jit_compile = jit_compile or (settings.jit_compile,)
     record = {
         "settings": dataclasses.asdict(settings),
-        "subject": f"{keras.backend.backend()} on {device.name()}: {settings.subject}",
+        "subject": f"{keras.backend.backend()} on {device.name()}: {settings.subject}{device.waiting()}",
         "jit_compile": list(jit_compile),
         "backend": keras.backend.backend(),
         "device": device.name(),

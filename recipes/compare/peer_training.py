@@ -100,7 +100,7 @@ def tensors(batch):
     return images, labels.to(torch.int64)
 
 
-def train(recipe, dataset, method, folder, settings):
+def train(recipe, dataset, method, folder, settings, after_epoch):
     """Trains a recipe to the end of its run, or on from its last completed epoch; writes its result.
 
     Args:
@@ -109,6 +109,7 @@ def train(recipe, dataset, method, folder, settings):
         method: A name of `PEERS`.
         folder: A prepared `RunFolder`.
         settings: Dictionary, the settings of the run.
+        after_epoch: Function of the number of an epoch, from 1 on, and that of all.
 
     Raises:
         Diverged: If a loss is not finite.
@@ -127,7 +128,7 @@ def train(recipe, dataset, method, folder, settings):
                 raise run.Diverged("loss", losses[-1], epoch + 1, float(made.optimizer.optimizer.learning_rate))
         rows.append({"loss": float(np.mean(losses)), "test_accuracy": accuracy(made.network, recipe, dataset)})
         _save(path, made, rows)
-        print(f"{folder.path}, epoch {epoch + 1}: {rows[-1]['test_accuracy']:.4f}", flush=True)
+        after_epoch(epoch + 1, recipe.epochs)
     curve = {name: [row[name] for row in rows] for name in rows[0]}
     here = {**this_part(), "versions": device.versions((PEERS[method].package,))}
     of_data = {"score": "accuracy", "train_images": dataset.train_size, "test_accuracy": curve["test_accuracy"][-1]}

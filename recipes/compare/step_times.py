@@ -82,7 +82,7 @@ def measure_all(recipes, dataset, rounds):
 
     `seconds`: of a step, as `timing.spread`. `epoch_seconds` and `epoch_flops`: of the steps of an epoch, whose last batch may
     be smaller. `start_seconds`: what the first steps of a training take longer than later ones, in which graphs are recorded
-    and kernels compiled, with empty caches. `memory_bytes`: of a step.
+    and kernels compiled, with empty caches. `memory_bytes`: of a step. `parameters`: of the network.
     """
     steps, rows, (recipe, *_) = {}, {}, recipes.values()
     whole, rest = divmod(dataset.train_size, recipe.batch_size)
@@ -135,6 +135,7 @@ def _row(measured, seconds, counts):
         "epoch_flops": measured["flops"] / max(counts) * sum(size * count for size, count in counts.items()),
         "start_seconds": sum(measure.compile_seconds(took, later[size]) for size, took in measured["first"].items()),
         "memory_bytes": measured["memory_bytes"],
+        "parameters": measured["parameters"],
     }
 
 

@@ -9,6 +9,7 @@ Interrupted trainings resume, and finished ones are not repeated. SpikingJelly's
 accuracies are those of SpikingJelly. The folder gets a run for each T, method and seed, the times of each T, and the figure.
 """
 
+import functools
 import pathlib
 import statistics
 
@@ -20,6 +21,7 @@ from recipes.benchmark import timing
 from recipes.benchmark.settings import PEERS
 from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
 from recipes.compare import training
+from recipes.compare.announced import Announced
 from recipes.run_folder import RunFolder, test_score
 from recipes.setting_names import TEACHERS
 
@@ -127,14 +129,21 @@ def run_settings(recipe, method):
 
 def _train(arguments, recipes):
     """Trains what is not finished; returns the exit status. An interrupted comparison has the same seeds for all methods."""
-    loaded = {}
-    for (timesteps, method, seed), recipe in sorted(recipes.items(), key=lambda item: item[0][2]):
-        folder = folder_of(arguments, timesteps, method, seed)
-        if folder.result.exists():
-            continue
+    pending = {}
+    for key in sorted(recipes, key=lambda key: key[2]):
+        folder = folder_of(arguments, *key)
+        if not folder.result.exists():
+            # SpikingJelly's training with memory optimisation is that without.
+            pending.setdefault(folder.path, key)
+    names = {(timesteps, method): f"{method} at T = {timesteps}" for timesteps, method, _ in recipes}
+    to_train = [(names[timesteps, method], seed) for timesteps, method, seed in pending.values()]
+    announced, loaded = Announced(list(names.values()), to_train), {}
+    for (timesteps, method, seed), name in zip(pending.values(), to_train, strict=True):
+        recipe, folder = recipes[timesteps, method, seed], folder_of(arguments, timesteps, method, seed)
         if method not in PEERS:
             settings = [*methods.assignments(method), f"timesteps={timesteps}", f"seed={seed}"]
-            status = training.train(arguments, folder, settings)
+            with announced.watching(name, folder):
+                status = training.train(arguments, folder, settings)
             if status == INTERRUPTED:
                 raise KeyboardInterrupt
             if status:
@@ -143,11 +152,11 @@ def _train(arguments, recipes):
             continue
         if timesteps not in loaded:
             loaded[timesteps] = recipe.load(arguments.data_dir, in_memory_for=COMMAND)
-        _train_peer(recipe, loaded[timesteps], method, folder)
+        _train_peer(recipe, loaded[timesteps], method, folder, functools.partial(announced.epoch, name))
     return 0
 
 
-def _train_peer(recipe, dataset, method, folder):
+def _train_peer(recipe, dataset, method, folder, after_epoch):
     # Imported here because it imports PyTorch.
     from recipes.compare import peer_training
 
@@ -156,7 +165,7 @@ def _train_peer(recipe, dataset, method, folder):
         folder.check(settings)
         folder.begin(settings)
         try:
-            peer_training.train(recipe, dataset, method, folder, settings)
+            peer_training.train(recipe, dataset, method, folder, settings, after_epoch)
         except run.Diverged as error:
             raise Ended(f"the run in {folder.path} diverged: {error}. {SMALLER}, and another --output.", DIVERGED) from error
 
@@ -242,7 +251,7 @@ def table(rows):
     """A Markdown table of the rows of a T."""
     base, goal = goal_of(rows)
     cells = [(*_costs(row), *(_to_goal(row, base, goal) if base else ("", "", ""))) for row in rows]
-    return markdown.table((*COLUMNS, *COUNTS, *TO_GOAL), cells)
+    return markdown.table((*COLUMNS, *TO_GOAL), cells)
 
 
 def _costs(row):

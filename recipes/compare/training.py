@@ -17,6 +17,7 @@ import sys
 from recipes import atomic_files, catalogue, command_line, markdown, methods
 from recipes.command_line import DIVERGED, INTERRUPTED, USER_MISTAKE, Ended
 from recipes.compare import results
+from recipes.compare.announced import Announced
 from recipes.run_folder import RunFolder, score_name, test_score
 
 METHODS = ["rate-multi", "rate-single", "bptt-multi"]
@@ -40,10 +41,14 @@ def compare(arguments):
     with command_line.mistakes():
         chosen = combinations(arguments)
         # Seeds are the outer loop, so that an interrupted comparison has the same seeds for all methods.
+        runs = [(name, seed) for seed in range(arguments.seeds) for name in chosen]
+        folders = {(name, seed): RunFolder(output / f"{atomic_files.allowed(name)}-{seed}") for name, seed in runs}
+        announced = Announced(list(chosen), [run for run in runs if not folders[run].result.exists()])
         for seed in range(arguments.seeds):
             for name, settings in chosen.items():
-                folder = RunFolder(output / f"{atomic_files.allowed(name)}-{seed}")
-                status = train(arguments, folder, [*settings, f"seed={seed}"])
+                folder = folders[name, seed]
+                with announced.watching((name, seed), folder):
+                    status = train(arguments, folder, [*settings, f"seed={seed}"])
                 if status == INTERRUPTED:
                     raise KeyboardInterrupt
                 if status == USER_MISTAKE:

@@ -142,6 +142,8 @@ def test_settings_take_effect(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (f"digits: {keras.backend.backend()} backend, gradient bptt, T = 2, 1 epochs of batches of 128, seed 5")
     assert lines[1] == f"{record['parameters']:,} parameters, 512 training images, 360 test images"
+    assert ("data are read by TensorFlow" in lines[2]) == (keras.backend.backend() != "tensorflow")
+    assert ("OMP_WAIT_POLICY" in lines[2]) == (keras.backend.backend() == "torch")
     assert any("4/4" in line for line in lines)
     assert str(tmp_path) in lines[-2]
     assert lines[-1] == f"test accuracy: {record['test_accuracy']:.4f}"
@@ -366,7 +368,9 @@ def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, m
         *QUICKLY[:2],
     ]
     assert compare.main(command) == 0
-    table = capsys.readouterr().out.splitlines()[-3:]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("method 2 of 3, rate-single, seed 0: epoch 1 of 1, about 0 min left")]
+    table = lines[-3:]
     assert [row.split(" | ")[1:3] for row in table] == [["bptt", "multi"], ["rate", "multi"], ["rate", "single"]]
     stamps = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/result.json"))]
     assert len(stamps) == 3

@@ -1,5 +1,6 @@
 """Accuracy against time, by methods of this library and in others: trainings, their resumption, times, table and figure."""
 
+import contextlib
 import json
 import shutil
 
@@ -34,8 +35,16 @@ def trained(folder):
     """The output of a comparison of other libraries with one seed."""
     for package in ("spikingjelly", "snntorch", "matplotlib"):
         pytest.importorskip(package)
-    assert time_to_accuracy.main(arguments(folder, "trained")) == 0
+    with open(folder / "printed", "w") as printed, contextlib.redirect_stdout(printed):
+        assert time_to_accuracy.main(arguments(folder, "trained")) == 0
     return "trained"
+
+
+def test_each_epoch_of_a_comparison_is_a_line_of_its_output(folder, trained):
+    lines = [line for line in (folder / "printed").read_text().splitlines() if "epoch" in line and "method" in line]
+    where = [line.partition(", about")[0] for line in lines if line.endswith("min left")]
+    methods = ("method 1 of 3, spikingjelly at T = 2", "method 3 of 3, snntorch at T = 2")
+    assert where == [f"{method}, seed 0: epoch {epoch} of 2" for method in methods for epoch in (1, 2)]
 
 
 def test_an_interrupted_training_resumes_bit_identically(folder, trained, monkeypatch):
@@ -92,6 +101,7 @@ def test_steps_are_timed_in_turn_once_and_multiplied(folder, trained, monkeypatc
     # In an epoch one batch has 32 images, and the other 8.
     steps = {method: row["epoch_flops"] * 32 / 40 for method, row in times.items()}
     assert steps["rate-multi"] < steps["spikingjelly"] == steps["snntorch"] < steps["spikingjelly-memopt"]
+    assert len({row["parameters"] for row in times.values()}) == 1
     assert times["spikingjelly-memopt"]["memory_bytes"] < times["spikingjelly"]["memory_bytes"]
     assert (folder / "seen.svg").stat().st_size > 10_000
     rows = [
@@ -116,7 +126,7 @@ def test_steps_are_timed_in_turn_once_and_multiplied(folder, trained, monkeypatc
 
 
 def test_the_goal_is_reached_in_the_first_epoch_whose_mean_is_there():
-    times = {"start_seconds": 3.0, "epoch_seconds": 10.0, "epoch_flops": 1e12, "memory_bytes": 2**20}
+    times = {"start_seconds": 3.0, "epoch_seconds": 10.0, "epoch_flops": 1e12, "memory_bytes": 2**20, "parameters": 9}
     times["seconds"] = {"median": 0.1, "lower_quartile": 0.1, "upper_quartile": 0.1}
 
     def row(method, *curve):
