@@ -275,22 +275,23 @@ def _to_goal(row, base, goal):
 
 
 def draw(found, path):
-    """A figure with a line of panels for each T: accuracy against seconds, against FLOPs and against the memory of a step."""
+    """A figure with a line of panels for each T: accuracy against the memory of a step, against seconds and against FLOPs."""
     figure = plots.new_figure(12, 3.6 * len(found), path)
     for (timesteps, rows), line in zip(found.items(), figure.subplots(len(found), 3, squeeze=False), strict=True):
+        of_memory, of_seconds, of_flops = line
         _, goal = goal_of(rows)
         for index, row in enumerate(rows):
             if not row["seconds"] or not row["accuracies"]:
                 continue
             look = {**plots.style(index), "label": methods.in_words(row["method"]), "markersize": 4}
             look["markevery"] = max(1, len(row["curve"]) // 10)
-            line[0].plot(row["seconds"], row["curve"], **look)
-            line[1].plot(np.array(row["flops"]) / 1e12, row["curve"], **look)
             deviation = statistics.stdev(row["accuracies"]) if len(row["accuracies"]) > 1 else None
-            line[2].errorbar(row["times"]["memory_bytes"] / 2**20, row["curve"][-1], deviation, capsize=3, **look)
-        plots.dress(line[0], f"T = {timesteps}: test accuracy after each epoch", "seconds, with compiling")
-        plots.dress(line[1], "test accuracy after each epoch", "TFLOP")
-        plots.dress(line[2], "test accuracy after the last epoch", "memory of a step, MiB", "lower left")
+            of_memory.errorbar(row["times"]["memory_bytes"] / 2**20, row["curve"][-1], deviation, capsize=3, **look)
+            of_seconds.plot(row["seconds"], row["curve"], **look)
+            of_flops.plot(np.array(row["flops"]) / 1e12, row["curve"], **look)
+        plots.dress(of_memory, f"T = {timesteps}: test accuracy after the last epoch", "memory of a step, MiB", "lower left")
+        plots.dress(of_seconds, "test accuracy after each epoch", "seconds, with compiling")
+        plots.dress(of_flops, "test accuracy after each epoch", "TFLOP")
         for axes in line:
             axes.set_xlim(left=0)
             if goal:
