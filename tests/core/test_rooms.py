@@ -179,34 +179,43 @@ def test_recipes_use_nothing_that_is_private():
     assert uses == []
 
 
-def lines_of_code(text):
-    """The number of lines without blank ones, comments and docstrings."""
-    no_code = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    lines = {line for token in tokens if token.type not in no_code for line in range(token.start[0], token.end[0] + 1)}
+NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+
+
+def tokens_of_code(text):
+    """The number of names, numbers, operators, strings and brackets, without those of comments and docstrings.
+
+    Denser lines do not make it less.
+    """
+    docstrings = set()
     for node in nodes_of(text):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            lines.difference_update(range(node.lineno, node.end_lineno + 1))
-    return len(lines)
+            docstrings.update(range(node.lineno, node.end_lineno + 1))
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return sum(token.type not in NO_CODE and token.start[0] not in docstrings for token in tokens)
 
 
-def test_blank_lines_comments_and_docstrings_are_no_lines_of_code():
+def test_blank_lines_comments_and_docstrings_are_no_tokens_of_code():
     docstring = '"""Nothing.\n\n    At all.\n    """'
     text = f'{docstring}\n\nX = """a\n\nb"""\n\ndef function():\n    {docstring}\n    # Why.\n    return X  # This.\n'
-    assert lines_of_code(text) == 5
+    assert tokens_of_code(text) == 3 + 5 + 2
 
 
-@pytest.mark.parametrize("package", [LIBRARY, RECIPES])
-def test_each_room_keeps_to_its_budget_of_lines(package):
-    """What is larger on purpose gets a larger number in budget.toml; what has become smaller, a smaller one."""
-    lines = {}
+def tokens_by_room(package):
+    rooms = {}
     for path, text in sources(package).items():
         room = path.parts[0] if len(path.parts) > 1 or package == LIBRARY else RECIPES
         room = room.removesuffix(".py")
-        lines[room] = lines.get(room, 0) + lines_of_code(text)
-    budget = BUDGET["lines"][package]
-    assert lines.keys() == budget.keys()
-    assert not {room: f"{count} of {budget[room]}" for room, count in lines.items() if count > budget[room]}
+        rooms[room] = rooms.get(room, 0) + tokens_of_code(text)
+    return rooms
+
+
+@pytest.mark.parametrize("package", [LIBRARY, RECIPES])
+def test_each_room_keeps_to_its_budget_of_tokens(package):
+    """What is larger on purpose gets a larger number in budget.toml; what has become smaller, a smaller one."""
+    tokens, budget = tokens_by_room(package), BUDGET["tokens"][package]
+    assert tokens.keys() == budget.keys()
+    assert not {room: f"{count} of {budget[room]}" for room, count in tokens.items() if count > budget[room]}
     assert not {
-        room: f"{count} of {budget[room]}" for room, count in lines.items() if count + 10 < budget[room] * (1.0 - SLACK)
+        room: f"{count} of {budget[room]}" for room, count in tokens.items() if count + 100 < budget[room] * (1.0 - SLACK)
     }
