@@ -144,3 +144,14 @@ def shortcut(x, filters, strides, neuron, unit, name):
     if strides == 1 and x.shape[channel_axis()] == filters:
         return x
     return unit(x, filters, 1, strides, neuron, name=f"{name}_shortcut")
+
+
+def bottleneck(x, filters, strides, neuron, last, unit, name):
+    """A 1x1, a 3x3 and a 1x1 convolution, the last with four times `filters` channels, added to the shortcut.
+
+    `neuron` is for the first two, and `last` for the last and the shortcut; either may be `None`.
+    """
+    y = unit(x, filters, 1, 1, neuron, name=name, number=1)
+    y = unit(y, filters, 3, strides, neuron, name=name, number=2)
+    y = unit(y, 4 * filters, 1, 1, last, name=name, number=3)
+    return layers.Add(name=f"{name}_add")([y, shortcut(x, 4 * filters, strides, last, unit, name)])

@@ -121,11 +121,8 @@ def basic_block(x, filters, strides, neuron, name):
 
 
 def bottleneck_block(x, filters, strides, neuron, name):
-    """A 1x1, a 3x3 and a 1x1 convolution with neurons; the last has four times `filters` channels."""
-    y = unit(x, filters, 1, 1, neuron, name=name, number=1)
-    y = unit(y, filters, 3, strides, neuron, name=name, number=2)
-    y = unit(y, 4 * filters, 1, 1, neuron, name=name, number=3)
-    return layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, 4 * filters, strides, neuron, unit, name)])
+    """Three convolutions with neurons; their spikes are added to those of the shortcut."""
+    return _residual.bottleneck(x, filters, strides, neuron, neuron, unit, name)
 
 
 BASIC = _residual.Family(basic_block, unit, default=(224, 3))
