@@ -146,12 +146,17 @@ def shortcut(x, filters, strides, neuron, unit, name):
     return unit(x, filters, 1, strides, neuron, name=f"{name}_shortcut")
 
 
-def bottleneck(x, filters, strides, neuron, last, unit, name):
-    """A 1x1, a 3x3 and a 1x1 convolution, the last with four times `filters` channels, added to the shortcut.
+BASIC = ((3, 1, True), (3, 1, False))
+BOTTLENECK = ((1, 1, False), (3, 1, True), (1, 4, False))
+"""The convolutions of a block: size, what multiplies `filters`, and whether it has the strides."""
 
-    `neuron` is for the first two, and `last` for the last and the shortcut; either may be `None`.
-    """
-    y = unit(x, filters, 1, 1, neuron, name=name, number=1)
-    y = unit(y, filters, 3, strides, neuron, name=name, number=2)
-    y = unit(y, 4 * filters, 1, 1, last, name=name, number=3)
-    return layers.Add(name=f"{name}_add")([y, shortcut(x, 4 * filters, strides, last, unit, name)])
+
+def block(x, filters, strides, neuron, name, unit, kernels=BASIC, adds_spikes=False):
+    """Convolutions with neurons, whose output is added to the shortcut: spikes, or currents before the last neurons."""
+    last = neuron if adds_spikes else None
+    y = x
+    for number, (size, factor, strided) in enumerate(kernels, 1):
+        after = last if number == len(kernels) else neuron
+        y = unit(y, factor * filters, size, strides if strided else 1, after, name=name, number=number)
+    y = layers.Add(name=f"{name}_add")([y, shortcut(x, factor * filters, strides, last, unit, name)])
+    return y if adds_spikes else neurons(y, neuron, f"{name}_neuron{len(kernels)}")

@@ -1,5 +1,6 @@
 """Networks of torchvision with neurons, which SpikingJelly has."""
 
+import functools
 from typing import Unpack
 
 import keras
@@ -31,13 +32,9 @@ def BottleneckResNet(
     return _residual.network(_BOTTLENECK, depths, input_shape, classes, **options)
 
 
-def _bottleneck_block(x, filters, strides, neuron, name):
-    """Three convolutions, with neurons after the first two and after the sum with the shortcut."""
-    x = _residual.bottleneck(x, filters, strides, neuron, None, resnet.unit, name)
-    return neurons(x, neuron, f"{name}_neuron3")
-
-
-_BOTTLENECK = _residual.Family(_bottleneck_block, resnet.unit, default=(224, 3))
+_BOTTLENECK = _residual.Family(
+    functools.partial(resnet.basic_block, kernels=_residual.BOTTLENECK), resnet.unit, default=(224, 3)
+)
 
 
 @builder

@@ -93,6 +93,11 @@ TORCHVISION_VGGS = {
 """The names of layers by the places of a convolution with what follows it, and by the number of convolutions of each block."""
 
 
+def _builder(weights, builders, third):
+    """The builder of a residual network, given the name of the third convolution of a block, which not all have."""
+    return of_depths(builders, depths(weights) + (_BOTTLENECK,) * (f"layer1.0.{third}.weight" in weights))
+
+
 def resnet(weights):
     """ResNet-18, -19 and -34 of rate-based backpropagation."""
     if "conv0.0.weight" not in weights:
@@ -113,17 +118,14 @@ def sew_by_rate(weights):
     """SEW ResNets of rate-based backpropagation, whose convolutions have biases."""
     if "convNeuron1.0.weight" not in weights:
         return None
-    bottleneck = (_BOTTLENECK,) if "layer1.0.convNeuron3.0.weight" in weights else ()
-    builder = of_depths(_SEWS, depths(weights) + bottleneck)
-    return _layout(weights, builder, SEW_BY_RATE, "convNeuron1.0", "layer{}.0.convNeuron1.0")
+    return _layout(weights, _builder(weights, _SEWS, "convNeuron3.0"), SEW_BY_RATE, "convNeuron1.0", "layer{}.0.convNeuron1.0")
 
 
 def sew_resnet(weights):
     """SEW ResNets of their authors, without biases."""
     if not {"conv1.weight", "layer1.0.conv1.0.weight"} <= weights.keys():
         return None
-    bottleneck = (_BOTTLENECK,) if "layer1.0.conv3.0.weight" in weights else ()
-    layout = _layout(weights, of_depths(_SEWS, depths(weights) + bottleneck), SEW, "conv1", "layer{}.0.conv1.0")
+    layout = _layout(weights, _builder(weights, _SEWS, "conv3.0"), SEW, "conv1", "layer{}.0.conv1.0")
     return layout._replace(assumed=_IF, without_biases=True, place="model", needs=_ADDS)
 
 
@@ -144,9 +146,7 @@ def spikingjelly_spiking_resnet(weights):
 def _torchvision(weights, builders):
     if not {"conv1.weight", "layer1.0.conv1.weight"} <= weights.keys() or "conv1.bias" in weights:
         return None
-    bottleneck = (_BOTTLENECK,) if "layer1.0.conv3.weight" in weights else ()
-    builder = of_depths(builders, depths(weights) + bottleneck)
-    return _of_spikingjelly(_layout(weights, builder, PREACT, "conv1", "layer{}.0.conv1"))
+    return _of_spikingjelly(_layout(weights, _builder(weights, builders, "conv3"), PREACT, "conv1", "layer{}.0.conv1"))
 
 
 def spikingjelly_spiking_vgg(weights):
