@@ -23,8 +23,10 @@ from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
+    are_tensors,
     check_data,
     check_inputs,
+    inputs_with_time,
     match,
     one_step,
     warn_of_time_in_a_step,
@@ -76,6 +78,8 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
         data_checks.check_labels(self, given.get("y"), given.get("sample_weight"))
         if isinstance(given.get("validation_data"), tuple):
             data_checks.check_labels(self, *given["validation_data"][1:])
+        if method.__name__ in ("fit", "train_on_batch") and are_tensors(x):
+            self.remember_time(x)
         self._has_unknown_labels = _takes_usual_batches(self, method.__name__) and not data_checks.are_arrays(given.get("y"))
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
@@ -199,7 +203,10 @@ class SpikingModel(
         functional = _graph.as_graph(network)
         _graph.check_network(functional)
         kwargs.setdefault("dtype", network.dtype_policy)
+        # Of the config alone: inputs that had time when the model was last trained, or else first called.
+        timed = kwargs.pop("inputs_with_time", None)
         super().__init__(**kwargs)
+        self._inputs_with_time = None if timed is None else tuple(timed)
         self._checked_network = weakref.ref(functional)
         keras_internals.take_inputs_unchanged(self)
         self.network = network
@@ -329,10 +336,12 @@ class SpikingModel(
         functional = _graph.as_graph(self.network)
         backend.check_call(self)
         keras_internals.forget_losses(functional)
+        with_gradient = backend.grad_enabled() and not is_undifferentiated()
+        if (training and with_gradient) or self._inputs_with_time is None:
+            self.remember_time(inputs)
         inputs, mask, first = call_inputs(functional, inputs, self.timesteps, mask, self.mask_value)
         if mask is not None:
             _graph.check_padding(functional)
-        with_gradient = backend.grad_enabled() and not is_undifferentiated()
         if training and with_gradient:
             quantization.check_trainable(self)
             _graph.check_trainable(functional)
@@ -356,6 +365,10 @@ class SpikingModel(
         if run.with_gradient:
             backend.replicas.average_gradients(outputs, lambda: self.trainable_variables)
         return outputs
+
+    def remember_time(self, inputs: Structure) -> None:
+        """Remembers which inputs have time, as an exported graph will take them."""
+        self._inputs_with_time = tuple(inputs_with_time(_graph.as_graph(self.network), inputs, self.timesteps))
 
     def _in_order_of_inputs(self, outputs: Structure, first: Tensor) -> Structure:
         """The outputs of a call in which time started at the step `first` of each sample, with their steps where they were."""
@@ -556,8 +569,9 @@ class SpikingModel(
                 TensorFlow), `"openvino"` (on TensorFlow and PyTorch; the path ends in `.xml`), `"torch"` (on PyTorch), or
                 another format that Keras supports on this backend. Defaults to `"tf_saved_model"`.
             verbose: Boolean, whether to print a message. Defaults to `None`: Keras decides.
-            input_signature: List of `keras.InputSpec`. Defaults to the network's inputs without time; pass
-                `[keras.InputSpec(shape=(None, timesteps, ...), dtype="float32")]` to export for one frame per step.
+            input_signature: List of `keras.InputSpec`; those without a name get that of the network's input. Defaults to the
+                network's inputs, with time, `(None, timesteps, ...)`, if the model was last trained with it, or else first
+                called with it.
             **kwargs: As in `keras.Model.export`.
 
         Raises:
@@ -569,12 +583,11 @@ class SpikingModel(
         functional = _graph.as_graph(self.network)
         _graph.check_samples_apart(functional, "An exported graph")
         path = export_formats.check(functional, filepath, format)
-        if input_signature is None:
-            inputs = keras_internals.inputs_structure(functional)
-            spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
-            input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
+        frames = _graph.frames_of(functional, self.timesteps)
+        input_signature = export_formats.signature(functional, input_signature, self._inputs_with_time or (), frames)
         kwargs = {**export_formats.any_batch(format, input_signature), **kwargs}
-        with undifferentiated(), backend.no_gradient(), export_formats.exporting(format):
+        named = keras_internals.naming_inputs(input_signature)
+        with undifferentiated(), backend.no_gradient(), export_formats.exporting(format), named:
             return super().export(path, format, verbose, input_signature, **kwargs)
 
     def quantize(self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:
@@ -636,6 +649,7 @@ class SpikingModel(
             "step_mode": self.step_mode,
             "return_sequences": self.return_sequences,
             "mask_value": self.mask_value,
+            "inputs_with_time": None if self._inputs_with_time is None else list(self._inputs_with_time),
         }
 
     @classmethod

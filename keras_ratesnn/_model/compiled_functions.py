@@ -92,7 +92,7 @@ class CompiledFunction:
         try:
             if self._purpose != "predict" and self._model._has_unknown_labels:
                 self._model._has_unknown_labels = False
-                data = check_first_batch(self._model, data)
+                data = check_first_batch(self._model, data, self._purpose == "train")
             if self._purpose == "train" and self._model._silent_layers is not None:
                 data = self._model._silent_layers.see(self._model, data)
             ranks, data = backend.ranks_of_batch(data)

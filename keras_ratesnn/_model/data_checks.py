@@ -50,21 +50,22 @@ def are_arrays(structure):
     return all(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten(structure))
 
 
-def check_first_batch(model, data):
+def check_first_batch(model, data, trains):
     """Raises ValueError if the loss takes numbers of classes and a label of the first batch is no class.
 
     Args:
         model: A `SpikingModel`.
         data: What Keras passes to the function of a step.
+        trains: Boolean, whether the step trains the model, which then remembers whether its inputs have time.
 
     Returns:
         What replaces `data`.
     """
-    if not loss_checks.takes_classes(model):
-        return data
     batches, data = backend.batches_of_step(data, model.steps_per_execution)
     for batch in batches[:1]:
-        _, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        if trains:
+            model.remember_time(x)
         # Labels of other shapes are not checked, nor read, nor are those that other processes have.
         if ops.is_tensor(y) and tuple(y.shape[1:]) in ((), (1,)) and getattr(y, "is_fully_addressable", True):
             y = ops.convert_to_numpy(y)

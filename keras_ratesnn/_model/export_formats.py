@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -124,6 +124,35 @@ def check_noise(network: keras.Model, reason: str) -> None:
                 "them outside of the graph: leave the layer out of the network, and pass its outputs as the input, one frame "
                 "for each step."
             )
+
+
+def signature(network: keras.Model, given: Any, with_time: Collection[str], frames: int) -> Any:
+    """The `input_signature` of `keras.Model.export`, in which inputs have the names of the network's.
+
+    Args:
+        network: A Functional model.
+        given: The argument of the user.
+        with_time: Names of inputs that have a time axis if none was given.
+        frames: Integer, the length of that axis.
+    """
+    inputs = keras_internals.inputs_structure(network)
+
+    def spec(x):
+        time = (frames,) if keras_internals.name_of_input(x) in with_time else ()
+        return keras.InputSpec(shape=(x.shape[0], *time, *x.shape[1:]), dtype=x.dtype, name=x.name)
+
+    def named(spec, x):
+        return keras.InputSpec(shape=spec.shape, dtype=spec.dtype, name=spec.name or x.name) if _is_spec(spec) else spec
+
+    if given is None:
+        specs = keras.tree.map_structure(spec, inputs)
+        return specs if isinstance(specs, list) and len(specs) == 1 else [specs]
+    specs, wanted = keras.tree.flatten(given), keras.tree.flatten(inputs)
+    return keras.tree.pack_sequence_as(given, list(map(named, specs, wanted))) if len(specs) == len(wanted) else given
+
+
+def _is_spec(spec):
+    return isinstance(spec, keras.InputSpec)
 
 
 def any_batch(format: str, input_signature: Any) -> dict[str, Any]:

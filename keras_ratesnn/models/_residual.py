@@ -144,3 +144,19 @@ def shortcut(x, filters, strides, neuron, unit, name):
     if strides == 1 and x.shape[channel_axis()] == filters:
         return x
     return unit(x, filters, 1, strides, neuron, name=f"{name}_shortcut")
+
+
+BASIC = ((3, 1, True), (3, 1, False))
+BOTTLENECK = ((1, 1, False), (3, 1, True), (1, 4, False))
+"""The convolutions of a block: size, what multiplies `filters`, and whether it has the strides."""
+
+
+def block(x, filters, strides, neuron, name, unit, kernels=BASIC, adds_spikes=False):
+    """Convolutions with neurons, whose output is added to the shortcut: spikes, or currents before the last neurons."""
+    last = neuron if adds_spikes else None
+    y = x
+    for number, (size, factor, strided) in enumerate(kernels, 1):
+        after = last if number == len(kernels) else neuron
+        y = unit(y, factor * filters, size, strides if strided else 1, after, name=name, number=number)
+    y = layers.Add(name=f"{name}_add")([y, shortcut(x, factor * filters, strides, last, unit, name)])
+    return y if adds_spikes else neurons(y, neuron, f"{name}_neuron{len(kernels)}")

@@ -11,7 +11,7 @@ from keras_ratesnn.models.pretrained._transfer import copy_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
 HEAD = "classifier"
-TOP = (HEAD, "hidden", "hidden_neuron")
+TOP = (HEAD, "hidden", "hidden_neuron", "hidden1", "hidden1_neuron", "hidden2", "hidden2_neuron")
 """Names of the layers that are missing in a network with `include_top=False`."""
 
 LAMBDA_ADVICE = (

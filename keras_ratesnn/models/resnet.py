@@ -13,7 +13,6 @@ from keras_ratesnn.models._blocks import (
     channel_axis,
     conv_bn_neuron,
     conv_ws_neuron,
-    neurons,
     online_renormalization,
     scaled_neurons,
     stabilized_neurons,
@@ -127,12 +126,8 @@ def ResNet34(
     return _network((3, 4, 6, 3), input_shape, classes, **options)
 
 
-def basic_block(x, filters, strides, neuron, name, unit=unit):
-    """Two 3x3 convolutions, with neurons after the first and after the sum with the shortcut."""
-    y = unit(x, filters, 3, strides, neuron, name=name, number=1)
-    y = unit(y, filters, 3, 1, None, name=name, number=2)
-    y = layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, None, unit, name)])
-    return neurons(y, neuron, f"{name}_neuron2")
+basic_block = functools.partial(_residual.block, unit=unit)
+"""Two 3x3 convolutions, with neurons after the first and after the sum with the shortcut."""
 
 
 class NormalizerFreeBlocks:

@@ -4,7 +4,6 @@ import functools
 from typing import Unpack
 
 import keras
-from keras import layers
 
 from keras_ratesnn.models import _residual
 from keras_ratesnn.models._blocks import conv_bn_neuron
@@ -113,20 +112,8 @@ def SEWResNet152(
     return _residual.network(BOTTLENECK, (3, 8, 36, 3), input_shape, classes, **options)
 
 
-def basic_block(x, filters, strides, neuron, name):
-    """Two 3x3 convolutions with neurons; their spikes are added to those of the shortcut."""
-    y = unit(x, filters, 3, strides, neuron, name=name, number=1)
-    y = unit(y, filters, 3, 1, neuron, name=name, number=2)
-    return layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, neuron, unit, name)])
-
-
-def bottleneck_block(x, filters, strides, neuron, name):
-    """A 1x1, a 3x3 and a 1x1 convolution with neurons; the last has four times `filters` channels."""
-    y = unit(x, filters, 1, 1, neuron, name=name, number=1)
-    y = unit(y, filters, 3, strides, neuron, name=name, number=2)
-    y = unit(y, 4 * filters, 1, 1, neuron, name=name, number=3)
-    return layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, 4 * filters, strides, neuron, unit, name)])
-
+basic_block = functools.partial(_residual.block, unit=unit, adds_spikes=True)
+"""Two 3x3 convolutions with neurons; their spikes are added to those of the shortcut."""
 
 BASIC = _residual.Family(basic_block, unit, default=(224, 3))
-BOTTLENECK = BASIC._replace(block=bottleneck_block)
+BOTTLENECK = BASIC._replace(block=functools.partial(basic_block, kernels=_residual.BOTTLENECK))

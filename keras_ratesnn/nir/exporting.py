@@ -8,6 +8,7 @@ import keras
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, optional_packages, whole_files
+from keras_ratesnn._core.names import listed
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.conversion import fold_batch_normalization
 from keras_ratesnn.layer_kinds import kind_of
@@ -29,7 +30,8 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = _co
     Neurons have the time constant τ = dt / (1 − decay) and the resistance R = τ / dt, or 1 with `decay_input`. In NIR
     a neuron spikes above its threshold, here at the threshold, so the file has the number next below the threshold. NIR does
     not say whether a spike sets the membrane to `v_reset` or subtracts the threshold: most other libraries do the first. The
-    metadata of each neuron node says it (`reset`), and `dt` and `surrogate`.
+    metadata of each neuron node says it (`reset`), and `dt` and `surrogate`. A line is printed if there are neurons that some
+    programs run in another way: all but those with `reset="hard"` and, if they leak, `decay_input=True`.
 
     Example:
 
@@ -38,7 +40,7 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = _co
     ...     keras.Input((8, 8, 2)),
     ...     keras.layers.Conv2D(4, 3, use_bias=False),
     ...     keras.layers.BatchNormalization(),
-    ...     keras_ratesnn.layers.LIF(reset="hard"),
+    ...     keras_ratesnn.layers.LIF(reset="hard", decay_input=True),
     ...     keras.layers.Flatten(),
     ...     keras.layers.Dense(10),
     ... ])
@@ -72,6 +74,10 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = _co
     graph = _graph_of(nir, model, dt)
     check_finite(model.variables)
     whole_files.replace(pathlib.Path(path), lambda part: nir.write(part, graph))
+    told = {name: node.metadata for name, node in graph.nodes.items() if "reset" in node.metadata}
+    differing = [name for name, of in told.items() if of["reset"] == "soft" or not (of["decay_input"] or of["layer"] == "IF")]
+    if differing:
+        print(f"Some programs run {listed(differing)} in another way: see Train for NIR in docs/deploy.md.")
 
 
 def _graph_of(nir: Any, model: keras.Model, dt: float) -> Any:

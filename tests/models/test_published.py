@@ -131,6 +131,15 @@ def test_all_layouts_of_files_load_the_same_weights(sew, tmp_path):
 
 
 @on_torch
+def test_a_weight_that_is_there_with_and_without_a_container_is_an_error(sew, tmp_path):
+    other = torch.zeros_like(sew["model"]["layer1.0.conv1.module.0.weight"])
+    for prefix in ("", "module."):
+        content = {f"{prefix}{name}": tensor for name, tensor in {**sew["model"], "layer1.0.conv1.0.weight": other}.items()}
+        with pytest.raises(ValueError, match=r"each weight once\. .*twice', .*: layer1\.0\.conv1\.0\.weight\. Delete"):
+            from_checkpoint(saved(tmp_path / "twice", content))
+
+
+@on_torch
 def test_only_weights_of_the_file_take_memory(monkeypatch):
     def drawn(*args, **kwargs):
         raise AssertionError("Initial values would be drawn, to be replaced.")

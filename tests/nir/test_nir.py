@@ -85,6 +85,20 @@ def test_snntorch_reads_our_file_with_our_spikes(neuron, file):
     np.testing.assert_array_equal(theirs, ours)
 
 
+def test_an_export_says_which_neurons_some_programs_run_in_another_way(file, capsys):
+    for neurons, said in (
+        (LIF(0.5, 0.5, reset="hard", decay_input=True, name="n"), False),
+        (CuBaLIF(reset="hard", decay_input=True, name="n"), False),
+        (IF(reset="hard", name="n"), False),
+        (LIF(0.5, decay_input=True, name="n"), True),
+        (LIF(0.5, reset="hard", name="n"), True),
+        (IF(name="n"), True),
+    ):
+        exported(keras.Sequential([keras.Input((3,)), layers.Dense(2), neurons, layers.Dense(2)]), file)
+        line = "Some programs run n in another way: see Train for NIR in docs/deploy.md.\n"
+        assert capsys.readouterr().out == (line if said else "")
+
+
 SPIKINGJELLY = {
     **SNNTORCH,
     "IF": lambda: IF(reset="hard"),

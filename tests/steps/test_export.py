@@ -8,7 +8,7 @@ import pytest
 from drawn_networks import OF_LIBRARY, give_weights
 from drawn_networks import T as DRAWN_T
 from exported import SUFFIXES, function_of, loaded, outputs_of
-from helpers import compiled, data, spiking, to_numpy
+from helpers import compiled, data, saved_and_loaded, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -78,6 +78,76 @@ def test_an_exported_graph_gives_the_outputs_for_batches_of_any_size(format, tim
     exported = loaded(path, format)
     for batch in (1, 5):
         np.testing.assert_allclose(exported(x[:batch]), expected[:batch], rtol=0, atol=1e-5)
+
+
+def inputs_of(path, format):
+    """The names of the inputs of a file; a program of PyTorch takes them in their order."""
+    path = str(path)
+    if format == "tf_saved_model":
+        import tensorflow as tf
+
+        return list(tf.saved_model.load(path).signatures["serving_default"].structured_input_signature[1])
+    if format == "onnx":
+        import onnxruntime
+
+        return [place.name for place in onnxruntime.InferenceSession(path).get_inputs()]
+    if format == "openvino":
+        import openvino
+
+        return [place.any_name for place in openvino.Core().read_model(path).inputs]
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter(path).get_signature_list()["serving_default"]["inputs"]
+
+
+OF_FRAMES = [*FORMATS, *{"tensorflow": ["openvino"], "torch": ["openvino", "torch"]}.get(BACKEND, [])]
+
+
+@pytest.mark.parametrize("format", OF_FRAMES)
+def test_a_model_is_exported_for_inputs_as_it_was_last_fitted_with_under_the_names_of_its_inputs(format, tmp_path):
+    (x, y), model = data(6, (T, 6)), compiled(spiking(dense(name="frame"), T))
+    model.fit(x[:, 0], y, verbose=0)
+    model.fit(x, y, verbose=0)
+    expected = model.predict(x, verbose=0)
+    model.predict(x[:, 0], verbose=0)
+    # Files, and models that are made of a model, are fitted as it is.
+    for other in (model, saved_and_loaded(model), rsnn.fold_batch_normalization(model, verbose=False)):
+        path = export(other, tmp_path, format)
+        np.testing.assert_allclose(outputs_of(path, format, x), expected, rtol=0, atol=1e-5)
+        assert format == "torch" or inputs_of(path, format) == ["frame"]
+    model.fit(x[:, 0], y, verbose=0)
+    path = export(model, tmp_path, format, input_signature=None)
+    np.testing.assert_allclose(outputs_of(path, format, x[:, 0]), model.predict(x[:, 0], verbose=0), rtol=0, atol=1e-5)
+
+
+class OneBatch(keras.utils.PyDataset):
+    def __init__(self, *batch):
+        super().__init__()
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+def test_a_model_is_exported_for_inputs_as_it_was_last_fitted_with_by_data_sets_or_else_first_called_with(tmp_path):
+    (x, y), model, format = data(6, (T, 6)), compiled(spiking(dense(), T)), FORMATS[0]
+    model.predict(x, verbose=0)
+    for samples in (None, x[:, 0], x, x[:, 0]):
+        if samples is not None:
+            model.fit(OneBatch(samples, y), verbose=0)
+        model.evaluate(OneBatch(x, y), verbose=0)
+        samples = x if samples is None else samples
+        path = export(model, tmp_path, format)
+        np.testing.assert_allclose(outputs_of(path, format, samples), model.predict(samples, verbose=0), rtol=0, atol=1e-5)
+
+
+def test_inputs_of_an_own_signature_without_names_have_those_of_the_network(tmp_path):
+    model = spiking(dense(name="frame"), T)
+    path = export(model, tmp_path, FORMATS[-1], input_signature=[keras.InputSpec(shape=(None, T, 6), dtype="float32")])
+    assert inputs_of(path, FORMATS[-1]) == ["frame"]
 
 
 @pytest.mark.slow

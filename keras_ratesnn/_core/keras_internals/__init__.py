@@ -51,6 +51,7 @@ from keras_ratesnn._core.keras_internals.random import in_stateless_scope as in_
 from keras_ratesnn._core.keras_internals.random import seed_states as seed_states
 from keras_ratesnn._core.keras_internals.random import torch_generators_from as torch_generators_from
 from keras_ratesnn._core.keras_internals.saving import LAYERS_OF_A_GRAPH as LAYERS_OF_A_GRAPH
+from keras_ratesnn._core.keras_internals.saving import naming_inputs as naming_inputs
 from keras_ratesnn._core.keras_internals.saving import portable as portable
 from keras_ratesnn._core.keras_internals.saving import without_code as without_code
 from keras_ratesnn._core.keras_internals.scopes import CollectingScope as CollectingScope

@@ -1,6 +1,7 @@
-"""What Keras saves of models, and how it reads that."""
+"""What Keras saves and exports of models, and how it reads that."""
 
 from keras_ratesnn._core import tree
+from keras_ratesnn._core.contexts import replaced
 from keras_ratesnn._core.keras_internals.imported import SafeModeScope
 
 LAYERS_OF_A_GRAPH = "_operations"
@@ -23,3 +24,11 @@ def portable(config):
 def without_code():
     """A context in which Keras deserializes no code, also where the user has allowed it for all files."""
     return SafeModeScope(True)
+
+
+def naming_inputs(signature):
+    """A context in which inputs of OpenVINO's files have the names of a signature: on PyTorch Keras reads those of tensors."""
+    from keras.src.export import openvino
+
+    named = openvino.set_names
+    return replaced(openvino, "set_names", lambda model, _: named(model, signature))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 import os
 import types
 from collections import Counter
@@ -24,7 +25,7 @@ from keras_ratesnn.models.published import (
     _writing,
 )
 from keras_ratesnn.models.published._layouts import Layout, UnknownSizesError, channels_of, image_shape
-from keras_ratesnn.models.published._names import without_containers
+from keras_ratesnn.models.published._names import Table, without_containers
 from keras_ratesnn.spiking_model import SpikingModel
 
 __all__ = ["from_checkpoint", "to_checkpoint"]
@@ -46,6 +47,13 @@ NETWORKS: dict[str, Mapping[Callable[..., Layout | None], Iterable[dict[str, str
     "sdt_v2": {_espikeformer.sdt_v2: (_espikeformer.META,)},
     "spikingresformer": {_spikingresformer.spikingresformer: (_spikingresformer.SPIKINGRESFORMER,)},
     "ms_resnet": {_ms_resnet.ms_resnet: (_ms_resnet.MS_RESNET, _ms_resnet.DEEP)},
+    "spikingjelly_sew_resnet": {_residual.spikingjelly_sew_resnet: (_residual.PREACT,)},
+    "spikingjelly_spiking_resnet": {_residual.spikingjelly_spiking_resnet: (_residual.PREACT,)},
+    "spikingjelly_spiking_vgg": {
+        _residual.spikingjelly_spiking_vgg: [
+            names for by_sizes in _residual.TORCHVISION_VGGS.values() for names in by_sizes.values()
+        ]
+    },
 }
 """The architectures: functions of weights that return their `Layout`, or `None` if the names are not theirs, with their tables
 of names."""
@@ -55,6 +63,8 @@ NOT_RUN: dict[Callable[..., Layout | None], Callable[..., dict[str, np.ndarray]]
     _transformers.sdt_v1: _transformers.talking_heads,
 }
 """Functions of a network that return weights which its authors' program has in its files, but does not run."""
+
+_MOST_COMPARED = 100
 
 HEADS = (HEAD, "distilled_classifier")
 """The layers that depend on the number of classes."""
@@ -68,7 +78,7 @@ class CheckpointReport:
         path: String, the file.
         place: String, the key at the top level of the file under which the weights were; `""` if it is all weights.
         network: String, the architecture.
-        builder: String, the function of `keras_ratesnn.models`.
+        builder: String, the function of `keras_ratesnn.models`, or of `keras_ratesnn.models.torchvision`.
         found: Dict of arguments that the weights told.
         assumed: Dict of arguments that they do not tell, to a text that says what was taken and why.
         note: String, what the authors' program does in another way, or `""`.
@@ -145,6 +155,8 @@ def from_checkpoint(
         network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024),
             `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"`,
             `"espikeformer_large"`, `"sdt_v1"`, `"sdt_v2"` (Spike-driven Transformers), `"spikingresformer"` or `"ms_resnet"`.
+            Those of SpikingJelly itself have torchvision's names, which do not tell: `"spikingjelly_sew_resnet"`,
+            `"spikingjelly_spiking_resnet"` or `"spikingjelly_spiking_vgg"`.
             Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, perhaps with preprocessing before it, whose
             weights are replaced. Defaults to `None`: the names of the weights decide.
         timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
@@ -174,9 +186,14 @@ def from_checkpoint(
     if "weights" in options:
         raise TypeError(f"`weights` are those of the file. Received: weights={options['weights']!r}. Leave it out.")
     contents = _file.read(path)
-    weights = {without_containers(name): array for name, array in contents.weights.items()}
     origin = f"Received: path={contents.path!r}"
-    architecture, layout = _recognized(weights, network if isinstance(network, str) else None, origin)
+    weights: dict[str, np.ndarray] = {}
+    for name, array in contents.weights.items():
+        if weights.setdefault(without_containers(name), array) is not array:
+            raise ValueError(
+                f"`path` must have each weight once. {origin}, with and without .module: {name}. Delete one of them."
+            )
+    architecture, layout = _recognized(weights, network, origin)
     builder = layout.builder.__name__
     for name, needed in layout.needs.items():
         where, value = contents.settings.get(name, ("", needed))
@@ -281,16 +298,25 @@ def _recognized(weights, network, origin):
                 reasons.append(f"as {architecture} it has no place for {listed(left)}")
             elif layout is not None:
                 fitting.append((architecture, layout))
-    chosen = [fit for fit in fitting if network in (None, fit[0])]
+    chosen = [fit for fit in fitting if (fit[0] == network if isinstance(network, str) else fit[1].told_by_names)]
     if len(chosen) == 1:
         return chosen[0]
-    fits = " and ".join(architecture for architecture, _ in fitting)
-    if chosen:
-        raise ValueError(f"`network` must say which, because the weights fit {fits}. {origin}.")
     if fitting:
-        raise ValueError(f"`network` must be {fits}, which the weights fit. {origin}, network={network!r}.")
-    why = "; ".join(reasons) or f"its weights have other names: {listed(list(weights))}"
+        fits = " or ".join(architecture for architecture, _ in fitting)
+        names = "" if all(layout.told_by_names for _, layout in fitting) else ", by names that are torchvision's"
+        raise ValueError(f"`network` must be {fits}, which the weights fit{names}. {origin}, network={network!r}.")
+    why = "; ".join(reasons) or f"its weights have other names: {listed(list(weights))}. {_expected(weights, network)}"
     raise ValueError(f"`path` must have the weights of one of {', '.join(NETWORKS)}. {origin}, but {why}.")
+
+
+def _expected(weights, network):
+    """The names of the layers of an architecture, or of that with most names in common."""
+    candidates = [network] if isinstance(network, str) else NETWORKS
+    tables = {name: next(iter(next(iter(NETWORKS[name].values())))) for name in candidates}
+    # A file may have very many names.
+    some = [name.rpartition(".")[0] for name in itertools.islice(weights, _MOST_COMPARED)]
+    nearest = max(tables, key=lambda name: sum(Table(tables[name]).find(layer) is not None for layer in some))
+    return f"The layers of {nearest} are {listed(list(tables[nearest]))}"
 
 
 def _of_user(network, timesteps, options):

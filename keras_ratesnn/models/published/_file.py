@@ -22,7 +22,7 @@ _SETTINGS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "timesteps": (("T", "time_step", "time_steps"), lambda found: type(found) is int and 1 <= found <= _MOST_TIMESTEPS),
     "heads": (("num_heads",), lambda found: type(found) is int and 1 <= found <= _MOST_HEADS),
     "pooling_stat": (("pooling_stat",), lambda found: type(found) is str and re.fullmatch("[01]{4}", found) is not None),
-    "connect_f": (("connect_f",), lambda found: type(found) is str and re.fullmatch("[A-Z]{1,9}", found) is not None),
+    "connect_f": (("connect_f", "cnf"), lambda found: type(found) is str and re.fullmatch("[A-Z]{1,9}", found) is not None),
     "dvs_mode": (("dvs_mode",), lambda found: type(found) is bool),
 }
 """What the settings of programs tell: arguments of ours, or what a `Layout` needs; their names there, and what their values

@@ -31,6 +31,7 @@ class Layout(NamedTuple):
         settings: Tuple of the arguments that the settings of the program tell, if they are in the file. Defaults to
             `("timesteps",)`.
         needs: Dict of settings of the program to the one value for which ours is its network. Defaults to none.
+        told_by_names: Boolean, whether the names of the weights are those of this network alone. Defaults to `True`.
     """
 
     builder: Callable
@@ -46,6 +47,7 @@ class Layout(NamedTuple):
     axes: Mapping[str, int] = types.MappingProxyType({})
     settings: tuple[str, ...] = ("timesteps",)
     needs: Mapping[str, str | bool] = types.MappingProxyType({})
+    told_by_names: bool = True
 
 
 class UnknownSizesError(Exception):

@@ -1,10 +1,11 @@
-"""The residual networks and VGGs of rate-based backpropagation, and SEW ResNet of its authors."""
+"""The residual networks and VGGs of rate-based backpropagation and of SpikingJelly, and SEW ResNet of its authors."""
 
 from keras_ratesnn.layers import IF, LIF
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.published._layouts import Layout, depths, inputs, numbers, of_depths, outputs
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
 from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50, SEWResNet101, SEWResNet152
+from keras_ratesnn.models.torchvision import BottleneckResNet, DenseVGG
 from keras_ratesnn.models.vgg import VGG11, VGG13, VGG16, VGGSNN
 
 _WIDEST = 512
@@ -12,6 +13,8 @@ _WIDEST = 512
 
 _LIF = {"neuron": (lambda: LIF(decay=0.2), "LIF(decay=0.2)")}
 _IF = {"neuron": (lambda: IF(reset="hard"), "IF(reset='hard')")}
+
+_ADDS = {"connect_f": "ADD"}
 
 _OF_CIFAR = (
     "the authors' vggsnn_cifar has weights of these shapes, too, but averages images of 32 x 32 pixels to 3 x 3 at the end"
@@ -42,15 +45,17 @@ SEW_BY_RATE = _names(
 SEW = _names(("conv1", "bn1"), ("conv{n}.module.0", "conv{n}.module.1"), ("downsample.0.module.0", "downsample.0.module.1"))
 
 
-def vgg_names(sizes):
-    """The names of the layers of a VGG, whose names are their places, for the number of convolutions of each block."""
+def vgg_names(sizes, root="feature", length=3):
+    """The names of the layers of a VGG, whose names are their places, for the number of convolutions of each block.
+
+    A convolution, its normalisation and neurons take `length` places.
+    """
     names, place = {"classifier.0": "classifier"}, 0
     for block, size in enumerate(sizes, 1):
         for number in range(1, size + 1):
-            names[f"feature.{place}"] = f"block{block}_conv{number}"
-            names[f"feature.{place + 1}"] = f"block{block}_bn{number}"
-            # After the convolution, normalisation and neurons.
-            place += 3
+            names[f"{root}.{place}"] = f"block{block}_conv{number}"
+            names[f"{root}.{place + 1}"] = f"block{block}_bn{number}"
+            place += length
         # After pooling.
         place += 1
     return names
@@ -67,8 +72,30 @@ _SEWS = {
     (3, 4, 23, 3, _BOTTLENECK): SEWResNet101,
     (3, 8, 36, 3, _BOTTLENECK): SEWResNet152,
 }
+_SPIKING_RESNETS = {
+    (2, 2, 2, 2): ResNet18,
+    (3, 4, 6, 3): ResNet34,
+    (3, 4, 6, 3, _BOTTLENECK): BottleneckResNet,
+    (3, 4, 23, 3, _BOTTLENECK): BottleneckResNet,
+    (3, 8, 36, 3, _BOTTLENECK): BottleneckResNet,
+}
 VGGS = {(1, 2, 2, 1, 2): VGG11, (2, 2, 2, 3, 1): VGG13, (2, 2, 3, 3, 3): VGG16, (2, 2, 2, 2): VGGSNN}
 """The networks by the number of blocks of each stage, or of convolutions of each block."""
+
+_DENSE = {"classifier.0": "hidden1", "classifier.3": "hidden2", "classifier.6": "classifier"}
+TORCHVISION_VGGS = {
+    length: {
+        sizes: {**vgg_names(sizes, "features", length), **_DENSE}
+        for sizes in ((1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4))
+    }
+    for length in (2, 3)
+}
+"""The names of layers by the places of a convolution with what follows it, and by the number of convolutions of each block."""
+
+
+def _builder(weights, builders, third):
+    """The builder of a residual network, given the name of the third convolution of a block, which not all have."""
+    return of_depths(builders, depths(weights) + (_BOTTLENECK,) * (f"layer1.0.{third}.weight" in weights))
 
 
 def resnet(weights):
@@ -91,33 +118,65 @@ def sew_by_rate(weights):
     """SEW ResNets of rate-based backpropagation, whose convolutions have biases."""
     if "convNeuron1.0.weight" not in weights:
         return None
-    bottleneck = (_BOTTLENECK,) if "layer1.0.convNeuron3.0.weight" in weights else ()
-    builder = of_depths(_SEWS, depths(weights) + bottleneck)
-    return _layout(weights, builder, SEW_BY_RATE, "convNeuron1.0", "layer{}.0.convNeuron1.0")
+    return _layout(weights, _builder(weights, _SEWS, "convNeuron3.0"), SEW_BY_RATE, "convNeuron1.0", "layer{}.0.convNeuron1.0")
 
 
 def sew_resnet(weights):
     """SEW ResNets of their authors, without biases."""
     if not {"conv1.weight", "layer1.0.conv1.0.weight"} <= weights.keys():
         return None
-    bottleneck = (_BOTTLENECK,) if "layer1.0.conv3.0.weight" in weights else ()
-    layout = _layout(weights, of_depths(_SEWS, depths(weights) + bottleneck), SEW, "conv1", "layer{}.0.conv1.0")
-    return layout._replace(assumed=_IF, without_biases=True, place="model", needs={"connect_f": "ADD"})
+    layout = _layout(weights, _builder(weights, _SEWS, "conv3.0"), SEW, "conv1", "layer{}.0.conv1.0")
+    return layout._replace(assumed=_IF, without_biases=True, place="model", needs=_ADDS)
+
+
+def spikingjelly_sew_resnet(weights):
+    """SEW ResNets of SpikingJelly, without biases."""
+    layout = _torchvision(weights, _SEWS)
+    return layout and layout._replace(without_biases=True, needs=_ADDS)
+
+
+def spikingjelly_spiking_resnet(weights):
+    """ResNets of SpikingJelly, which have the same weights as its SEW ResNets."""
+    layout = _torchvision(weights, _SPIKING_RESNETS)
+    if layout and layout.builder is BottleneckResNet:
+        layout.found["depths"] = depths(weights)
+    return layout
+
+
+def _torchvision(weights, builders):
+    if not {"conv1.weight", "layer1.0.conv1.weight"} <= weights.keys() or "conv1.bias" in weights:
+        return None
+    return _of_spikingjelly(_layout(weights, _builder(weights, builders, "conv3"), PREACT, "conv1", "layer{}.0.conv1"))
+
+
+def spikingjelly_spiking_vgg(weights):
+    """VGGs of SpikingJelly, with or without normalisation."""
+    if not {"features.0.weight", "classifier.6.weight"} <= weights.keys():
+        return None
+    length = 3 if "features.1.running_var" in weights else 2
+    sizes, last = _convolutions(weights, "features", length)
+    found = {
+        "input_shape": (_IMAGES["imagenet"], inputs(weights, "features.0")),
+        "classes": outputs(weights, "classifier.6"),
+        "width": outputs(weights, last) / _WIDEST,
+        "depths": sizes,
+        "normalized": length == 3,
+    }
+    return _of_spikingjelly(Layout(DenseVGG, found, of_depths(TORCHVISION_VGGS[length], sizes), {}))
+
+
+def _of_spikingjelly(layout):
+    note = "torchvision's networks, which have no neurons, have weights of the same names and shapes"
+    return layout._replace(assumed=_IF, place="model", note=note, told_by_names=False)
 
 
 def vgg(weights):
     """VGGs of rate-based backpropagation, whose layers have the numbers of their places."""
     if not {"feature.0.weight", "classifier.0.weight"} <= weights.keys():
         return None
-    convolutions = [n for n in numbers(weights, r"feature\.(\d{1,9})\.weight") if weights[f"feature.{n}.weight"].ndim == 4]
-    sizes = [0]
-    for place, before in zip(convolutions, [convolutions[0], *convolutions], strict=False):
-        # More than a convolution, normalisation and neurons: pooling, which ends a block.
-        if place - before > 3:
-            sizes.append(0)
-        sizes[-1] += 1
-    builder = of_depths(VGGS, tuple(sizes))
-    widest, seen = outputs(weights, f"feature.{convolutions[-1]}"), inputs(weights, "classifier.0")
+    sizes, last = _convolutions(weights)
+    builder = of_depths(VGGS, sizes)
+    widest, seen = outputs(weights, last), inputs(weights, "classifier.0")
     side = 32
     if builder is VGGSNN:
         # Four times halved, and flattened.
@@ -129,6 +188,18 @@ def vgg(weights):
     }
     note = _OF_CIFAR if builder is VGGSNN and inputs(weights, "feature.0") != 2 else ""
     return Layout(builder, found, vgg_names(sizes), _LIF, size_is_told=builder is VGGSNN, note=note, place=_PLACE)
+
+
+def _convolutions(weights, root="feature", length=3):
+    """The number of convolutions of each block of a VGG, and the name of the last one; for `length` see `vgg_names`."""
+    places = [n for n in numbers(weights, rf"{root}\.(\d{{1,9}})\.weight") if weights[f"{root}.{n}.weight"].ndim == 4]
+    sizes = [0]
+    for place, before in zip(places, [places[0], *places], strict=False):
+        # More than a convolution, normalisation and neurons: pooling, which ends a block.
+        if place - before > length:
+            sizes.append(0)
+        sizes[-1] += 1
+    return tuple(sizes), f"{root}.{places[-1]}"
 
 
 def _layout(weights, builder, names, stem, of_stage):

@@ -41,7 +41,8 @@ def stored(network, networks, not_run):
                     reasons.append((other.distance, f"as {architecture} {other}"))
     if not fitting:
         raise MismatchError(min(reasons, key=lambda reason: reason[0])[1])
-    theirs, layout, further = next((fit for fit in fitting if _has_neurons_of(network, fit[1])), fitting[0])
+    told = [fit for fit in fitting if fit[1].told_by_names] or fitting
+    theirs, layout, further = next((fit for fit in told if _has_neurons_of(network, fit[1])), told[0])
     weights = {**_formatted(network, arrays, theirs, layout), **further}
     return layout.place, {f"{layout.prefix}{name}": array for name, array in weights.items()}
 
