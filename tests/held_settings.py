@@ -214,6 +214,8 @@ HELD = {
     "other data of a tensor": (lambda: torch.ones(6), torch.exp, lambda held: setattr(held, "data", torch.zeros(6))),
     "number that a tensor has": (lambda: torch.ones(6), lambda held: float(held[:1]), lambda held: fill(held.data)),
     "list that a tensor has": (lambda: torch.ones(6), lambda held: held.tolist()[0], lambda held: fill(held.data)),
+    "array that a tensor has": (lambda: torch.ones(6), lambda held: float(held.numpy()[0]), lambda held: fill(held.numpy())),
+    "array of NumPy": (lambda: torch.ones(6), lambda held: float(np.asarray(held)[0]), lambda held: fill(held.data)),
     "decision by a tensor": (
         lambda: torch.ones(()),
         lambda held: 2.0 if held < 2.0 else 1.0,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core import backend, call_kernels, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import PlannedCall, last_uses
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
@@ -35,8 +35,11 @@ class Node(NamedTuple):
     outputs: Sequence[int]
 
 
-Constants = dict[int, Tensor]
+Constants = dict[int | str, Any]
 """Tensors by the numbers of their slots: the inputs, those with time as a whole, and what is the same at every step."""
+
+KERNELS = "kernels"
+"""The key of what layers compute from their weights, see `LayerKind`."""
 
 States = list[State]
 """One for each node, in their order."""
@@ -159,6 +162,10 @@ class Network:
             _check_outputs(node, results)
             self._add_loss(node.handler, loss)
             found.update(zip(node.outputs, self.seen(node, found, results, set()), strict=True))
+        # A layer that runs again in the backward pass would not find them there.
+        kernels = {node.handler.operation: node.handler.kind.kernels for node in self.nodes if node.handler.kind.kernels}
+        is_again = keras_internals.is_rematerialized
+        found[KERNELS] = {layer: compute(layer) for layer, compute in kernels.items() if not is_again(layer)}
         return found
 
     def seen(self, node: Node, found: dict[int, Tensor], outputs: list[Tensor], freed: set[int]) -> list[Tensor]:
@@ -245,14 +252,15 @@ class Network:
     def _walk(self, found, act, states=None):
         """`(results, outputs)`: the first results of `act(handler, state, inputs)` for each node, and the network's outputs."""
         results = []
-        for node, state, freed in zip(self.nodes, states or [()] * len(self.nodes), self._freed, strict=True):
-            result, tensors = act(node.handler, state, node.handler.prepared([found[index] for index in node.inputs]))
-            _check_outputs(node, tensors)
-            found.update(zip(node.outputs, self.seen(node, found, tensors, freed), strict=True))
-            # They may be the activations of all time steps: their memory is for the next ones.
-            for index in freed:
-                del found[index]
-            results.append(result)
+        with call_kernels.using(found.get(KERNELS, {})):
+            for node, state, freed in zip(self.nodes, states or [()] * len(self.nodes), self._freed, strict=True):
+                result, tensors = act(node.handler, state, node.handler.prepared([found[index] for index in node.inputs]))
+                _check_outputs(node, tensors)
+                found.update(zip(node.outputs, self.seen(node, found, tensors, freed), strict=True))
+                # They may be the activations of all time steps: their memory is for the next ones.
+                for index in freed:
+                    del found[index]
+                results.append(result)
         return results, tree.map_leaves(lambda slot: found[slot.index], self.outputs)
 
     def through_time(self, constants: Constants) -> tuple[States, Structure]:

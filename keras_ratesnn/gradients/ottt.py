@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
+from keras_ratesnn._core import backend, call_kernels, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn._graph import Slot
 from keras_ratesnn.gradients.handlers import MaskHandler, NeuronHandler, OperationHandler
@@ -178,7 +178,7 @@ class Weighted(OperationHandler):
     def outputs_and_loss(self, inputs, t):
         count, variables = len(inputs) // 2, self.operation.variables
         constants = zip(variables, map(ops.stop_gradient, keras_internals.values_of(variables)), strict=True)
-        with keras_internals.Values(constants):
+        with keras_internals.Values(constants), call_kernels.stopped():
             of_spikes, loss = super().outputs_and_loss(inputs[:count], t)
         traces = [keras_internals.put_mask(ops.stop_gradient(x), keras_internals.mask_of(x)) for x in inputs[count:]]
         of_traces, of_weights = self.apply(traces, t)

@@ -98,6 +98,8 @@ class LayerKind:
         output_factors: Function `layer -> (name, shape)`, for a layer with Keras' arguments `use_bias` and `data_format`: the
             name of the weight to which its outputs without bias are proportional, and the shape in which factors
             `(channels,)` of the outputs broadcast to this weight; `None` for other layers. Defaults to `None`.
+        kernels: Function `layer -> dict` of what its calls compute from its weights alone, tensors by names, which a network
+            computes once for all time steps; `None` for other layers. Defaults to `None`.
 
     Raises:
         TypeError: If a fact has the wrong type.
@@ -123,6 +125,7 @@ class LayerKind:
     most_timesteps: Callable | None = None
     exact_timesteps: Callable | None = None
     output_factors: Callable | None = None
+    kernels: Callable | None = None
 
     def __post_init__(self) -> None:
         checks.one_of("role", self.role, ROLES)
@@ -136,4 +139,4 @@ class LayerKind:
             checks.instance("normalization", self.normalization, Normalization)
 
 
-_FUNCTIONS = ("multiply_adds", "fan_out", "slots", "most_timesteps", "exact_timesteps", "output_factors")
+_FUNCTIONS = ("multiply_adds", "fan_out", "slots", "most_timesteps", "exact_timesteps", "output_factors", "kernels")

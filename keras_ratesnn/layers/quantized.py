@@ -6,11 +6,12 @@ through: that of w is that of s · W, with s constant.
 Source: Bengio et al., "Estimating or propagating gradients through stochastic neurons for conditional computation", 2013.
 """
 
+import dataclasses
 from typing import Any
 
 from keras import layers, ops
 
-from keras_ratesnn._core import backend, checks, keras_internals, quantized_kernels, registry, time_axis
+from keras_ratesnn._core import backend, call_kernels, checks, keras_internals, quantized_kernels, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
 from keras_ratesnn.layer_kinds import kind_of_class
 from keras_ratesnn.layers.weight_standardized import WSConv2D, WSDense
@@ -93,7 +94,7 @@ def _used_kernel(name: str) -> property:
     """The attribute of a kernel, whose value is what calls use, and which keeps what is assigned to it."""
 
     def get(layer):
-        return time_axis.cast(layer.used_kernel(name), layer.compute_dtype)
+        return call_kernels.of(layer, name, lambda: time_axis.cast(layer.used_kernel(name), layer.compute_dtype))
 
     return property(get, lambda layer, value: setattr(layer, f"_{name}", value))
 
@@ -113,7 +114,8 @@ def _quantized(base):
     # The methods of Dense and convolutions save the attribute.
     saving = {method: getattr(layers.Layer, method) for method in ("save_own_variables", "load_own_variables")}
     kernels = {kernel: _used_kernel(kernel) for kernel in axes}
-    return registry.register(type(name, (QuantizedKernels, base), {**attributes, **saving, **kernels}))
+    kind = dataclasses.replace(kind_of_class(base), kernels=lambda layer: {kernel: getattr(layer, kernel) for kernel in axes})
+    return registry.register(type(name, (QuantizedKernels, base), {**attributes, **saving, **kernels, "layer_kind": kind}))
 
 
 QUANTIZED: dict[type, type] = {base: _quantized(base) for base in _OF_CHANNELS}

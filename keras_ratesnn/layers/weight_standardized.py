@@ -7,9 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import checks, keras_internals, registry, time_axis
+from keras_ratesnn._core import call_kernels, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
-from keras_ratesnn.layer_kinds import kind_of_class
+from keras_ratesnn.layer_kinds import LayerKind, kind_of_class
 
 
 def standardized(kernel: Tensor, gain: Tensor, epsilon: float = 1e-4) -> Tensor:
@@ -60,6 +60,9 @@ class _WeightStandardized(keras.layers.Layer):
         """The kernel that calls of the layer use."""
         return self._standardized(self.kernel)
 
+    def _of_call(self, kernel: Tensor) -> Tensor:
+        return call_kernels.of(self, "kernel", lambda: self._standardized(kernel))
+
     def _standardized(self, kernel: Tensor) -> Tensor:
         """The standardised kernel in the compute dtype."""
         with keras_internals.without_autocast():
@@ -84,8 +87,12 @@ class _WeightStandardized(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-def _of_gain(layer: Any) -> tuple[str, tuple[int, ...]]:
-    return "gain", (-1,)
+def _kind(base: type) -> LayerKind:
+    return dataclasses.replace(
+        kind_of_class(base),
+        output_factors=lambda layer: ("gain", (-1,)),
+        kernels=lambda layer: {"kernel": layer.standardized_kernel()},
+    )
 
 
 @registry.register
@@ -119,14 +126,14 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
     Spiking Neural Networks", NeurIPS 2022.
     """
 
-    layer_kind = dataclasses.replace(kind_of_class(keras.layers.Conv2D), output_factors=_of_gain)
+    layer_kind = _kind(keras.layers.Conv2D)
 
     @property
     def _outputs(self) -> int:
         return self.filters
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        return super().convolution_op(inputs, self._standardized(kernel))
+        return super().convolution_op(inputs, self._of_call(kernel))
 
 
 @registry.register
@@ -148,14 +155,14 @@ class WSDense(_WeightStandardized, keras.layers.Dense):
     Source: Qiao et al., 2019; Brock et al., ICLR 2021.
     """
 
-    layer_kind = dataclasses.replace(kind_of_class(keras.layers.Dense), output_factors=_of_gain)
+    layer_kind = _kind(keras.layers.Dense)
 
     @property
     def _outputs(self) -> int:
         return self.units
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        outputs = ops.matmul(inputs, self._standardized(self.kernel))
+        outputs = ops.matmul(inputs, self._of_call(self.kernel))
         if self.use_bias:
             outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)

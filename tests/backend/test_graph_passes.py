@@ -126,6 +126,35 @@ def test_a_sum_of_widened_steps_is_a_mean_that_widens(dtype):
     assert torch.ops.aten._to_copy.default not in targets
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.float64])
+def test_sums_of_any_dtype_that_are_divided_have_the_numbers_and_dtypes_of_eager_mode(dtype):
+    def function(x):
+        return x.sum(1) / 4, x.long().sum(1) / 4, x.float().sum(1) / 4, (x.float().sum(1) / 4).to(dtype), x.half().sum(1) / 4
+
+    x = (torch.randn(8, 4, 5, dtype=torch.float64) * 9).to(dtype)
+    graph = make_fx(function, tracing_mode="fake")(x)
+    expected = graph(x)
+    graph_passes.use_means(graph.graph)
+    graph.recompile()
+    assert all(torch.equal(one, other) and one.dtype == other.dtype for one, other in zip(graph(x), expected, strict=True))
+
+
+@pytest.mark.parametrize("jit_compile", ["auto", True], ids=["recorded", "compiled"])
+def test_a_layer_that_divides_a_sum_of_integers_trains_as_in_eager_mode(jit_compile):
+    class Share(layers.Layer):
+        def call(self, inputs):
+            active = ops.sum(ops.cast(inputs > 0, "int64"), axis=1, keepdims=True)
+            return inputs + ops.cast(active / 6, inputs.dtype)
+
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(6)(Share()(inputs)))))
+
+    with recording():
+        eager, recorded = train(pair(make, jit_compile=jit_compile), *data(4, (6,)))
+    assert recorded == pytest.approx(eager, rel=1e-5)
+
+
 def test_operations_in_batches_give_the_same_numbers_and_heed_what_changes_in_place():
     def function(x, y, changed):
         outputs = [one.reciprocal() * 0.5 + other for one, other in ((x, y), (y, x), (x + 1.0, y))]

@@ -1,5 +1,7 @@
 """Layers with quantised kernels: calls use integers times scales, and the gradient goes straight through."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -145,7 +147,9 @@ def test_the_gradient_goes_straight_through():
 
 def test_facts_are_those_of_the_layer():
     for base, quantized in QUANTIZED.items():
-        assert quantized.layer_kind == kind_of(base(**CASES[base][0]))
+        assert dataclasses.replace(quantized.layer_kind, kernels=None) == dataclasses.replace(
+            kind_of(base(**CASES[base][0])), kernels=None
+        )
     assert CASES.keys() == QUANTIZED.keys()
     assert not kind_of(QUANTIZED[layers.Dense](3, activation="relu")).affine
 

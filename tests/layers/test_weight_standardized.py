@@ -9,7 +9,9 @@ from helpers import BACKEND, assert_close, compiled, data, gradient_of, loss_and
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._core import quantized_kernels
 from keras_ratesnn.layer_kinds import kind_of
+from keras_ratesnn.layers import weight_standardized
 from keras_ratesnn.layers.weight_standardized import standardized
 
 RANDOM = np.random.default_rng(0)
@@ -98,7 +100,7 @@ def test_the_derivative_reaches_weights_and_gain():
 
 def test_facts_are_those_of_the_keras_layers_but_outputs_are_proportional_to_the_gain():
     for layer, plain in ((rsnn.layers.WSConv2D(4, 3), layers.Conv2D(4, 3)), (rsnn.layers.WSDense(4), layers.Dense(4))):
-        own, expected = (dataclasses.replace(kind_of(each), output_factors=None) for each in (layer, plain))
+        own, expected = (dataclasses.replace(kind_of(each), output_factors=None, kernels=None) for each in (layer, plain))
         assert own == expected
         assert kind_of(layer).output_factors(layer)[0] == "gain"
         assert kind_of(layer).affine
@@ -122,7 +124,10 @@ def kernels_of(model):
     return [layer for layer in model.network.layers if hasattr(layer, "kernel")]
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "single")])
+METHODS = [(gradient, step_mode) for gradient in ("rate", "bptt", "sltt", "ottt") for step_mode in ("multi", "single")]
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), METHODS)
 def test_gradients_are_those_of_the_standardised_kernel(gradient, step_mode):
     """A network of Keras' own layers, given the kernels, has the same loss, and its gradient by them times their derivative."""
     x, y = data(6, (6, 6, 2))
@@ -147,9 +152,22 @@ def test_gradients_are_those_of_the_standardised_kernel(gradient, step_mode):
             assert np.abs(exact).max() > 0
 
 
+@pytest.mark.parametrize(("gradient", "step_mode"), METHODS)
+@pytest.mark.parametrize("make", [network, lambda: rsnn.quantize_aware(spiking(network(True), 3)).network])
+def test_kernels_are_computed_once_in_a_training_step(make, gradient, step_mode, monkeypatch):
+    calls = []
+    for module, name in ((weight_standardized, "standardized"), (quantized_kernels, "integers_and_scale")):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, of=function: calls.append(args) or of(*args))
+    model = spiking(make(), 3, gradient, step_mode=step_mode)
+    calls.clear()
+    loss_and_gradients(model, *data(6, (6, 6, 2)))
+    assert len(calls) == len(kernels_of(model))
+
+
 @pytest.mark.parametrize(
     ("gradient", "step_mode", "policy"),
-    [("rate", "multi", "mixed_float16"), ("rate", "single", "float32")],
+    [("rate", "multi", "mixed_float16"), ("rate", "single", "float32"), ("ottt", "single", "mixed_bfloat16")],
 )
 def test_they_train_with_a_last_smaller_batch_and_load(gradient, step_mode, policy, tmp_path):
     keras.config.set_dtype_policy(policy)

@@ -87,6 +87,17 @@ def test_a_recorded_model_that_runs_eagerly_or_is_saved_is_not_replayed(replays)
     assert not replays
 
 
+def test_a_recorded_model_that_was_saved_is_replayed_further(replays, tmp_path):
+    normalization = layers.Normalization()
+    normalization.adapt(data_of(keras.Sequential())[0])
+    for name in ("first.keras", "second.keras"):
+        replays.clear()
+        model = rsnn.recorded(keras.Sequential([keras.Input((5,)), normalization, layers.Dense(3)]))
+        trained(model)
+        assert BACKEND != "torch" or replays
+        model.save(tmp_path / name)
+
+
 def test_a_model_with_a_call_of_its_own_or_without_shapes_is_refused():
     with pytest.raises(TypeError, match=r"`model` must be a Functional or Sequential.*SpikingModel records its calls anyway"):
         rsnn.recorded(rsnn.SpikingModel(keras.Sequential([keras.Input((2,)), rsnn.layers.LIF()]), 2))

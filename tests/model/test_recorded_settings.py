@@ -136,7 +136,7 @@ def holding(held, read):
 
 @pytest.mark.parametrize("kind", HELD)
 def test_no_change_of_what_a_layer_holds_goes_unnoticed(kind):
-    """It is either recorded again, or runs in eager mode."""
+    """It is read or recorded again, or runs in eager mode."""
     make, read, change = HELD[kind]
 
     x = ops.convert_to_tensor(data()[0])
@@ -170,6 +170,30 @@ def test_a_compiled_graph_sees_new_values_of_tensors_of_layers():
                 fill(model.network.get_layer("holds").held.data)
         np.testing.assert_allclose(*train(models, x, y), rtol=1e-5)
         assert all(part.is_compiled for part in (models[1]._graphs.graphs[0].forward, models[1]._graphs.graphs[0].backward))
+
+
+@pytest.mark.parametrize("jit_compile", ["auto", True], ids=["recorded", "compiled"])
+def test_an_adapted_layer_that_was_saved_and_shares_memory_with_arrays_is_recorded(jit_compile, tmp_path):
+    x, y = data()
+    adapted = layers.Normalization()
+    adapted.adapt(x)
+
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(6)(adapted(inputs)))))
+
+    with recording(), warnings.catch_warnings():
+        warnings.filterwarnings("error", "The calls of model")
+        for _ in range(2):
+            models, recorded = pair(make, jit_compile=jit_compile), []
+            for _ in range(3):
+                np.testing.assert_allclose(*train(models, x, y), rtol=1e-6)
+                recorded.append(graphs_of(models[1]))
+                models[1].save(tmp_path / "model.keras")
+            # Keras completes attributes when a model is first saved.
+            assert recorded in ([1, 1, 1], [1, 2, 2])
+        fill(adapted.mean.numpy())
+        np.testing.assert_allclose(*train(models, x, y), rtol=1e-6)
 
 
 def set_config(name, value):

@@ -113,6 +113,20 @@ def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path, capsys):
     assert curve_without_times(trained(tmp_path, *RUN)) == curve_without_times(whole_run)
 
 
+@pytest.mark.parametrize(("settings", "tolerance"), [((), 1e-3), (("jit_compile=False",), 0.0)], ids=["default", "eager"])
+def test_a_resumed_run_differs_by_rounding_where_loops_are_compiled_and_else_by_nothing(settings, tolerance, tmp_path):
+    # Loops are compiled in the first epoch, and in the second one anew.
+    run = ("digits", "--set", "epochs=2", "timesteps=2", "batch_size=32", "width=0.0625", *settings)
+    whole, stopped_folder = tmp_path / "whole", tmp_path / "stopped"
+    record = trained(whole, *run)
+    with contextlib.redirect_stdout(io.StringIO()):
+        stopped(stopped_folder, 1, *run)
+    again = trained(stopped_folder, *run)
+    assert again["curve"]["loss"] == pytest.approx(record["curve"]["loss"], rel=tolerance, abs=0)
+    if not tolerance:
+        assert_same_states(stopped_folder / "last.keras", whole / "last.keras")
+
+
 def test_a_run_killed_before_it_wrote_its_result_writes_the_same_one(finished, monkeypatch):
     folder, whole = finished
     (folder / "result.json").unlink()

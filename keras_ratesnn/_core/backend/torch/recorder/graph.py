@@ -249,7 +249,8 @@ class _NoNumbers(torch.overrides.TorchFunctionMode):
 
 
 _NUMBERS = ("item", "tolist", "__bool__", "__int__", "__float__", "__complex__", "__index__")
-_READS = {*(getattr(torch.Tensor, name) for name in _NUMBERS), torch.equal, torch.allclose}
+_ARRAYS = ("numpy", "__array__", "__dlpack__")
+_READS = {*(getattr(torch.Tensor, name) for name in (*_NUMBERS, *_ARRAYS)), torch.equal, torch.allclose}
 
 
 def is_checkpointed():

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from keras_ratesnn._core.backend.torch.normalization import HALF
+
 _aten = torch.ops.aten
 _ALIASES = (_aten.detach.default, _aten.alias.default)
 """Operations that return their argument."""
@@ -187,20 +189,24 @@ def split(graph, forward_nodes, tensors, outputs):
 def use_means(graph):
     """Replaces sums that are divided by the number of their terms by means, with the casts to a wider dtype and back.
 
-    PyTorch's mean does the same in one pass over memory, on GPUs in one launch; it widens what it reads.
+    PyTorch's mean does the same in one pass over memory, on GPUs in one launch; it widens half precision to float32.
     """
     for node in graph.find_nodes(op="call_function", target=_aten.div.Tensor):
         total, count = node.args
         if not is_only_used_here(total, _aten.sum.dim_IntList) or total.kwargs or not isinstance(count, (int, float)):
             continue
         terms, axes, *keepdim = total.args
-        shape, kwargs = terms.meta["val"].shape, {}
-        if not node.meta["val"].is_floating_point() or count != math.prod(shape[axis] for axis in axes or range(len(shape))):
+        shape, dtype, kwargs = terms.meta["val"].shape, terms.meta["val"].dtype, {}
+        # The quotient of integers has another dtype than these, and sums in half precision are rounded before the division.
+        is_mean = node.meta["val"].dtype == dtype and dtype not in HALF
+        if not is_mean or count != math.prod(shape[axis] for axis in axes or range(len(shape))):
             continue
         if is_only_used_here(terms, _aten._to_copy.default) and terms.kwargs.keys() == {"dtype"}:
             terms, kwargs = terms.args[0], terms.kwargs
+            narrow = terms.meta["val"].dtype
             narrowed = [user for user in node.users if user.target is _aten._to_copy.default]
-            if len(narrowed) == len(node.users) == 1 and narrowed[0].kwargs == {"dtype": terms.meta["val"].dtype}:
+            is_narrowed = len(narrowed) == len(node.users) == 1 and narrowed[0].kwargs == {"dtype": narrow}
+            if is_narrowed and narrow in HALF and dtype == torch.float32:
                 node, kwargs = narrowed[0], {}
         with graph.inserting_before(node):
             mean = graph.call_function(_aten.mean.dim, (terms, axes, *keepdim), kwargs)

@@ -35,8 +35,8 @@ _FIXED = {
 }
 """Exact types of values that do not change. A subclass may have attributes that do."""
 
-_FIXED_OF_KERAS = (keras.Variable, keras.DTypePolicy, keras.initializers.Initializer)
-"""Keras' own classes of values that are not settings of a call, nor are variables."""
+_FIXED_OF_KERAS = (keras.Variable, keras.KerasTensor, keras.DTypePolicy, keras.initializers.Initializer)
+"""Keras' own classes of values that are not settings of a call, nor are variables. Saving changes symbolic tensors."""
 
 _FIXED_OF_TORCH = {("torch", name) for name in ("dtype", "device", "layout", "memory_format")}
 
@@ -206,11 +206,10 @@ class LayerAttributes:
         # Weights are not settings; a graph that contains one is refused.
         if type(tensor).__name__ == "Parameter":
             return
-        state = _state_of(tensor)
-        if state is None:
-            self.unknown = f"{place} is a tensor that may change without notice: it shares memory, or is of inference mode"
+        if type(tensor) is torch.Tensor:
+            self._tensors.append((tensor, _state_of(tensor)))
         else:
-            self._tensors.append((tensor, state))
+            self.unknown = f"{place} is of type {type(tensor).__name__}"
 
     def _watch_function(self, function, place, depth):
         cells = function.__closure__ or ()
@@ -237,13 +236,8 @@ def global_settings():
 
 
 def _state_of(tensor):
-    """What is different once a tensor has been changed, or `None` if its values may change without that.
-
-    NumPy and others may share its memory (PyTorch then calls the storage not resizable).
-    """
-    if tensor.is_inference() or type(tensor) is not torch.Tensor or not tensor.untyped_storage().resizable():
-        return None
-    return tensor._version, tensor.data_ptr(), tensor.requires_grad
+    """What is different once a tensor is another one. Its values may change without that: a replay reads them anew."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.requires_grad
 
 
 def _behind(value):
