@@ -726,3 +726,11 @@ def test_a_variable_as_a_value_in_a_scope_is_read_before_it():
     with AutocastScope("bfloat16"), keras_internals.Values([(variable, variable)]) as scope:
         assert keras.backend.standardize_dtype(scope.get_current_value(variable).dtype) == "float32"
         np.testing.assert_array_equal(helpers.to_numpy(ops.cast(variable.value, "float32")), [1.5, 1.5])
+
+
+def test_keras_names_the_inputs_of_openvino_files_after_the_values_it_has_traced():
+    """On PyTorch these are tensors without names, so the names of the signature are given instead."""
+    from keras.src.export import openvino
+
+    assert list(inspect.signature(openvino.set_names).parameters) == ["model", "inputs"]
+    assert "set_names(ov_model, sample_inputs)" in inspect.getsource(openvino.export_openvino)
