@@ -93,6 +93,9 @@ def make_network(
         checks.integer(name, getattr(network, name), at_least=1, at_most=most)
     for layer in layers:
         facts = {key: value for key, value in layer.items() if key not in ("name", "kind", "from")}
+        if isinstance(facts.get("shift"), int):
+            # Older files have one for all currents.
+            facts["shift"] = [facts["shift"]] * len(layer["from"])
         if layer["kind"] not in _OUTPUTS:
             raise ValueError(
                 f"Layers of integers must be of one of the kinds {', '.join(_OUTPUTS)}. Received: layer {layer['name']!r} of "

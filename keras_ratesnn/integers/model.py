@@ -451,8 +451,8 @@ def _read(path: str) -> IntegerNetwork:
 
 
 def _as_integers(path, key, values):
-    """Constants in 8 or 32 bits, which must hold them."""
-    dtype = "int8" if key.startswith("w/") else "int32"
+    """Constants in 8, 32 or 64 bits, which must hold them."""
+    dtype = {"w": "int8", "multiplier": "int64"}.get(key.split("/")[0], "int32")
     integers = values.astype(dtype)
     if not np.array_equal(integers, values):
         raise _no_network(path, f"with numbers in {key} that {dtype} does not hold")

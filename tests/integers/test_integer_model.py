@@ -320,23 +320,45 @@ def test_a_sum_of_pixels_and_spikes_keeps_both_whatever_their_units(scale):
 
 
 @pytest.mark.runs_once
-def test_a_current_that_would_be_lost_beside_spikes_is_refused():
+def test_a_current_is_not_lost_beside_spikes():
     inputs = keras.Input((4,))
     pixels = layers.Rescaling(1 / 255)(inputs)
     start = {"kernel_initializer": keras.initializers.Constant(0.3)}
-    current = layers.Dense(4, name="lost", **start)(pixels)
     spikes = rsnn.layers.IF()(layers.Dense(4, **start)(pixels))
+    x = rsnn.layers.IF(2.0, name="neurons")(layers.Dense(4, **start)(pixels) + spikes)
+    chip = rsnn.integer(rsnn.SpikingModel(keras.Model(inputs, layers.Dense(2)(x)), 6), verbose=False)
+    # The current of pixels is 0.94 in a step, and spikes are 1 in each but the first.
+    spikes = chip.layer_outputs(np.full((1, 4), 200, "uint8"))["neurons"]
+    np.testing.assert_array_equal(spikes[0, :, 0], [0, 1, 1, 1, 1, 1])
 
-    def chip_of(other):
-        network = keras.Model(inputs, layers.Dense(2)(rsnn.layers.IF(name="culprit")(current + other)))
-        return rsnn.integer(rsnn.SpikingModel(network, 6), verbose=False)
 
-    with pytest.raises(ValueError, match=r"'culprit'.*'lost'.*a layer with weights"):
-        chip_of(spikes)
-    x = np.full((1, 4), 200, "uint8")
-    # The current of pixels is 0.94 in a step, and that of spikes 0.1 in each but the first.
-    with_weights = layers.Dense(4, kernel_initializer=keras.initializers.Constant(0.025))
-    np.testing.assert_array_equal(chip_of(with_weights(spikes)).layer_outputs(x)["culprit"][0, :, 0], [0, 1, 1, 1, 1, 1])
+@pytest.mark.runs_once
+def test_a_sum_of_currents_too_large_for_exact_factors_is_refused():
+    inputs = keras.Input((40_000,))
+    currents = [layers.Dense(8, kernel_initializer=keras.initializers.Constant(value))(inputs) for value in (0.3, 0.7)]
+    network = keras.Model(inputs, layers.Dense(2)(rsnn.layers.IF(1e5, name="culprit")(layers.Add()(currents))))
+    with pytest.raises(ValueError, match=r"'culprit'.*exact factors.*fewer inputs"):
+        rsnn.integer(rsnn.SpikingModel(network, T), verbose=False)
+
+
+@pytest.mark.runs_once
+def test_one_shift_in_an_older_file_is_that_of_all_currents(tmp_path):
+    neurons = {"decay_m": 256, "decay_k": 8, "membrane_bits": 16, "levels": 0, "hard": False, "v_reset": 0}
+    made = [
+        *({"name": name, "kind": "dense", "from": ["input"]} for name in ("a", "b")),
+        {"name": "n", "kind": "neurons", "from": ["a", "b"], "shift": 3, **neurons},
+        {"name": "out", "kind": "readout", "from": ["n"], "f": 0},
+    ]
+    zero, weights = np.zeros(1, "int64"), {"w/a": np.array([[3]]), "w/b": np.array([[-1]]), "theta/n": np.array([100])}
+    factors = {"multiplier/n/a": np.array([11]), "multiplier/n/b": np.array([7])}
+    meta = json.dumps({"timesteps": 8, "temporal_input": False, "input_shape": [1], "layers": made})
+    np.savez(tmp_path / "old.npz", meta=meta, **weights, **factors, **{"bias/n": zero, "v0/n": zero, "bias/out": zero})
+    chip = rsnn.load_integers(tmp_path / "old.npz")
+    # (3 x · 11 − x · 7 + 4) >> 3 is 17 for x = 5, rounded once, of 16.25: 16. For 6 it is 19.5: 20.
+    x = np.array([[5], [6]], "uint8")
+    np.testing.assert_array_equal(chip.layer_outputs(x)["n"][..., 0].argmax(1), [6, 4])
+    chip.save_integers(tmp_path / "new.npz")
+    assert rsnn.load_integers(tmp_path / "new.npz").plan.layers == chip.plan.layers
 
 
 @pytest.mark.runs_once
