@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_ratesnn.integers._c_text import INDICES, SIGNED, SIZES, inside_of, loop, size_of, type_of
-from keras_ratesnn.integers._network import counts_of
+from keras_ratesnn.integers._windows import counts_of
 
 WEIGHTED = ("conv", "depthwise", "dense")
 

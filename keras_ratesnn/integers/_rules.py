@@ -15,10 +15,10 @@ from keras import layers, ops
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.convolutions import padding_of, without_dilation
 from keras_ratesnn.integers import _membranes, _refusals, _signals
-from keras_ratesnn.integers._network import counts_of, places_of
 from keras_ratesnn.integers._refusals import refused
 from keras_ratesnn.integers._report import LayerReport
 from keras_ratesnn.integers._signals import NO_PADDING, Current, Term, Units
+from keras_ratesnn.integers._windows import counts_of, places_of
 from keras_ratesnn.layer_kinds import NEURON, OPERATION, kind_of
 from keras_ratesnn.layers import IFCell, ILIFCell, LIFCell, ParametricLIFCell, TimeMean, WSConv2D, WSDense
 from keras_ratesnn.layers.quantized import QuantizedKernels

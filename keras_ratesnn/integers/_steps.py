@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from keras_ratesnn._core import tree
-from keras_ratesnn.integers._network import INPUT, IntegerLayer, IntegerNetwork, counts_of
+from keras_ratesnn.integers._network import IntegerLayer, IntegerNetwork
+from keras_ratesnn.integers._schema import INPUT
+from keras_ratesnn.integers._windows import counts_of
 
 _EXACT = 2**24
 """Float32 has all integers up to it."""
