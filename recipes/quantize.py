@@ -49,8 +49,8 @@ def add_arguments(parser):
     command_line.add_count(parser, "--epochs", "number of epochs", help=epochs)
     timesteps = "with --integer: numbers of time steps (default: that of the network)"
     command_line.add_count(parser, "--timesteps", "number of time steps", nargs="+", metavar="T", help=timesteps)
-    bits = "with --integer: bits of a membrane (default: 16)"
-    command_line.add_count(parser, "--membrane-bits", "number of bits", help=bits)
+    bits = "with --integer: bits of a membrane, from 8 to 24 (default: 16)"
+    command_line.add_count(parser, "--membrane-bits", "number of bits", help=bits, choices=range(8, 25))
     weights = "with --integer: types of weights (default: all)"
     parser.add_argument("--weights", choices=WEIGHTS, nargs="+", help=weights)
     out = "with --integer: folder for the folders of trained networks, which are found again"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_ratesnn.integers._c_text import INDICES, SIGNED, SIZES, inside_of, loop, size_of, type_of
-from keras_ratesnn.integers._network import counts_of
+from keras_ratesnn.integers._windows import counts_of
 
 WEIGHTED = ("conv", "depthwise", "dense")
 
@@ -149,7 +149,7 @@ def _reset_value(program, layer, number):
 
 def _scaled(program, layer, current):
     if "shift" in layer.facts:
-        n = layer.facts["shift"]
+        n = max(layer.facts["shift"])
         half = f" + {2 ** (n - 1)}" if n else ""
         return f"(int32_t)shifted64({current}{half}, {n})"
     f = layer.facts["f"]
@@ -167,7 +167,11 @@ def _neurons(program, layer, number):
             program.constant(f"factors_{number}_{place}", program.network.constants[f"multiplier/{layer.name}/{name}"], 2)
             for place, name in enumerate(names)
         ]
-        current = " + ".join(f"(int64_t){value} * {factor}[c]" for value, factor in zip(found, factors, strict=True))
+        shifts = layer.facts["shift"]
+        current = " + ".join(
+            f"(int64_t){value} * {factor}[c]" + (f" * {2 ** (max(shifts) - shift)}" if shift < max(shifts) else "")
+            for value, factor, shift in zip(found, factors, shifts, strict=True)
+        )
     else:
         (current,) = found
     return ["int x, c;", *loop("x", size_of(layer), _step(program, layer, "x", channels, current), step=channels)]

@@ -11,7 +11,8 @@ import numpy as np
 
 from keras_ratesnn.integers._c_layers import BODIES, WEIGHTED
 from keras_ratesnn.integers._c_text import INDICES, SIZES, indented, size_of, type_of
-from keras_ratesnn.integers._network import INPUT, IntegerNetwork
+from keras_ratesnn.integers._network import IntegerNetwork
+from keras_ratesnn.integers._schema import INPUT, plain
 
 
 @dataclasses.dataclass
@@ -146,7 +147,7 @@ class CProgram:
             parameters, arguments = ["const uint8_t *input"], ["input"]
         if self.output_of(layer).kind == "readout":
             parameters, arguments = [*parameters, "int32_t *logits"], [*arguments, "logits"]
-        what = " and ".join(dict.fromkeys([layer.name, self.output_of(layer).name]))
+        what = " and ".join(dict.fromkeys(map(plain, (layer.name, self.output_of(layer).name))))
         self.functions.append(
             f"/* {what}: {' x '.join(map(str, self.output_of(layer).shape))} */\n"
             f"static void run_{number}({', '.join(parameters) or 'void'})\n{{\n{indented(body)}\n}}"

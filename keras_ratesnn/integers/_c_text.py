@@ -5,9 +5,9 @@ import numpy as np
 from keras_ratesnn.integers._network import IntegerLayer
 
 _UNSIGNED = {"uint8_t": 2**8, "uint16_t": 2**16}
-SIGNED = {"int8_t": 2**7, "int16_t": 2**15, "int32_t": 2**31}
+SIGNED = {"int8_t": 2**7, "int16_t": 2**15, "int32_t": 2**31, "int64_t": 2**63}
 INDICES = {"index8": "uint8_t", "index16": "uint16_t", "index32": "int32_t"}
-SIZES = {"uint8_t": 1, "int8_t": 1, "uint16_t": 2, "int16_t": 2, "int32_t": 4}
+SIZES = {"uint8_t": 1, "int8_t": 1, "uint16_t": 2, "int16_t": 2, "int32_t": 4, "int64_t": 8}
 
 
 def type_of(least: int, largest: int, at_least: int = 1) -> str:

@@ -9,10 +9,11 @@ from keras import layers, ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals, names, quantized_kernels
 from keras_ratesnn.conversion.places import places
-from keras_ratesnn.integers._network import INPUT, IntegerNetwork, make_network
+from keras_ratesnn.integers._network import IntegerNetwork, make_network
 from keras_ratesnn.integers._refusals import refused
 from keras_ratesnn.integers._report import LayerReport, Report
 from keras_ratesnn.integers._rules import rule_of
+from keras_ratesnn.integers._schema import INPUT, plain
 from keras_ratesnn.integers._signals import NO_PADDING, Current, Term, Units, moved
 from keras_ratesnn.layers.quantized import QuantizedKernels
 
@@ -73,7 +74,7 @@ class _Compiler:
             temporal_input=False,
             largest_input=self.largest_input,
             channels_first=self.channels_first and len(shape) == 3,
-            unit=unit,
+            unit=float(unit),
         )
         return network, Report(tuple(self.rows), self.timesteps, self.bits)
 
@@ -95,7 +96,7 @@ class _Compiler:
 
     def add(self, layer, kind, sources, suffix="", **facts):
         """Adds a layer of integers and returns its name, that of a Keras layer with a number if it is called again."""
-        name = names.free(layer.name + suffix, {INPUT, *(made["name"] for made in self.layers)})
+        name = names.free(plain(layer.name + suffix), {INPUT, *(made["name"] for made in self.layers)})
         self.layers.append({"name": name, "kind": kind, "from": list(sources), **facts})
         return name
 
@@ -162,7 +163,7 @@ class _Compiler:
         name = self.add(last, "readout", [term.name], suffix="_sum", f=f)
         self.constants[f"bias/{name}"] = bias.astype("int32")
         self.rows.append(LayerReport(name, "readout", f=f))
-        return float(unit)
+        return unit
 
     def change_signs(self, term, factors):
         """Multiplies the kernel of a current by a factor −1, 0 or 1 for each channel; whether it was possible."""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from keras_ratesnn._core import optional_packages
-from keras_ratesnn.integers._network import INPUT, IntegerNetwork
+from keras_ratesnn.integers._network import IntegerNetwork
+from keras_ratesnn.integers._schema import INPUT
 
 _HEADER = pathlib.Path(__file__).parent / "integer_neurons.h"
 _CONSTANTS = ("threshold", "bias", "decay", "v0", "reset")

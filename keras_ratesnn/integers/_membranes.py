@@ -17,14 +17,10 @@ LARGEST_CURRENT = 2**30
 SMALLEST_THRESHOLD = 8
 """Rounding a smaller one would change it by more than 1/16."""
 
-_MOST_ROUNDING = 1 / 16
-"""By how much of itself a multiplier may be rounded, if the current could then be off by as much of a threshold."""
-
 _FARTHEST = 8.0
 """A channel whose threshold is so many times the median's does not take part in the choice of the shift."""
 
-LARGEST_SHIFT, LARGEST_SHIFT_OF_SEVERAL = 30, 14
-"""Multipliers of several currents are below 2^15."""
+LARGEST_SHIFT = 30
 
 _FAR = 2**40
 """More than any constant may be."""
@@ -62,7 +58,6 @@ def choose(
     v_reset: float,
     levels: int,
     bits: int,
-    largest_f: int = LARGEST_SHIFT,
 ) -> Membranes | int:
     """The constants of a layer of neurons with the finest unit of its membranes that is possible.
 
@@ -75,7 +70,6 @@ def choose(
         v_reset: Float, the membrane after a hard reset.
         levels: Integer D.
         bits: Integer, of the membranes.
-        largest_f: Integer. Defaults to `LARGEST_SHIFT`.
 
     Returns:
         `Membranes`, or how many bits these would need: more than `MOST_BITS` if none are enough.
@@ -101,7 +95,7 @@ def choose(
 
         return Membranes(f, 1.0 / per_unit, whole(theta), whole(bias), whole(v0), whole(v_reset), silent)
 
-    for f in range(largest_f, -31, -1):
+    for f in range(LARGEST_SHIFT, -31, -1):
         found = constants(f)
         largest = np.where(found.silent, 0, bound) * 2.0**f + np.abs(found.bias)
         if found.theta.max() <= limit and largest.max() < LARGEST_CURRENT:
@@ -116,26 +110,27 @@ def choose(
 
 def multipliers(
     units: list[np.ndarray], bounds: list[np.ndarray], membranes: Membranes
-) -> tuple[list[np.ndarray], int, list[bool]]:
-    """The multipliers M of several currents, integers `(channels,)` each, the shift n, and which are too coarse.
+) -> tuple[list[np.ndarray], list[int]] | None:
+    """The multipliers M of several currents, integers `(channels,)` each, and their shifts n; `None` if there are none.
 
-    The current of neurons is I = (Σ A M) ≫ n.
+    The current of neurons is I = ⌊Σ A M / 2^n + 1/2⌋. A shift is the smallest one with which rounding all M changes no sum by
+    more than half a unit of the membrane. So a sum is as exact as a current alone, which is rounded to whole units, too.
 
     Args:
         units: List of arrays `(channels,)`, a of each current, which may be negative.
         bounds: List of arrays `(channels,)`, the largest absolute values of the integer currents.
         membranes: `Membranes`.
     """
-    ratios = [np.where(membranes.silent, 0.0, unit / membranes.unit) for unit in units]
-    largest = max(np.abs(ratio).max() for ratio in ratios)
-    for n in range(30, -1, -1):
-        if np.rint(largest * 2.0**n) >= 2 ** (LARGEST_SHIFT_OF_SEVERAL + 1):
-            continue
-        found = [np.rint(ratio * 2.0**n) for ratio in ratios]
-        if sum(np.abs(m) * bound for m, bound in zip(found, bounds, strict=True)).max() < 2.0**45:
-            break
-    coarse = []
-    for ratio, factors, bound in zip(ratios, found, bounds, strict=True):
-        error = np.abs(factors / 2.0**n - ratio) / _MOST_ROUNDING
-        coarse.append(bool(np.any((error > np.abs(ratio)) & (error * bound > membranes.theta))))
-    return [factors.astype("int64") for factors in found], n, coarse
+    found: list[np.ndarray] = []
+    shifts: list[int] = []
+    for unit, bound in zip(units, bounds, strict=True):
+        ratio = np.where(membranes.silent | (bound == 0), 0.0, unit / membranes.unit)
+        for n in range(LARGEST_SHIFT + 1):
+            factors = np.rint(ratio * 2.0**n)
+            if (np.abs(factors - ratio * 2.0**n) * bound * len(units) <= 2.0 ** (n - 1)).all():
+                break
+        else:
+            return None
+        found.append(factors.astype("int64"))
+        shifts.append(n)
+    return found, shifts

@@ -2,15 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_ratesnn._core import checks
-
-INPUT = "input"
-"""The name by which layers refer to the input."""
+from keras_ratesnn.integers import _schema
+from keras_ratesnn.integers._schema import INPUT
+from keras_ratesnn.integers._windows import counts_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,191 +70,94 @@ class IntegerNetwork:
         """A layer by its name; the input counts as one."""
         if name == INPUT:
             return IntegerLayer(INPUT, INPUT, (), self.input_shape, 0, self.largest_input, True, {})
-        found = next((layer for layer in self.layers if layer.name == name), None)
-        if found is None:
-            raise ValueError(
-                f"Layers of integers must come after their inputs. Received: the input {name!r} of a layer, and no such layer "
-                "before it. Write the file with `save_integers`."
-            )
-        return found
+        return next(layer for layer in self.layers if layer.name == name)
 
 
-def make_network(
-    layers: Sequence[dict[str, Any]], constants: dict[str, np.ndarray], input_shape: Sequence[int], **settings: Any
-) -> IntegerNetwork:
+def make_network(layers: Any, constants: Mapping[str, Any], input_shape: Any, **settings: Any) -> IntegerNetwork:
     """The `IntegerNetwork` of layers as a file has them, dicts with `name`, `kind`, `from` and the facts of their kind.
+
+    Args:
+        layers: List of them.
+        constants: Dict of arrays, or of what becomes one; those that no layer has stay what they are.
+        input_shape: Tuple.
+        **settings: Of `IntegerNetwork`.
 
     Raises:
         ValueError: If a layer is of no known kind or lacks something, or a current may leave the range of 32 bits.
     """
-    network = IntegerNetwork((), constants, input_shape=tuple(input_shape), **settings)
-    for name, most in (("timesteps", 2**31 - 1), ("largest_input", 255)):
-        checks.integer(name, getattr(network, name), at_least=1, at_most=most)
-    for layer in layers:
-        facts = {key: value for key, value in layer.items() if key not in ("name", "kind", "from")}
-        if layer["kind"] not in _OUTPUTS:
-            raise ValueError(
-                f"Layers of integers must be of one of the kinds {', '.join(_OUTPUTS)}. Received: layer {layer['name']!r} of "
-                f"kind {layer['kind']!r}. Use a version of keras_ratesnn that knows it."
-            )
-        sources = tuple(network.of(name) for name in layer["from"])
-        wrong = _misfit(layer, sources, constants)
+    network = IntegerNetwork((), {}, input_shape=input_shape, **settings)
+    found = _schema.checked(layers, constants, vars(network))
+    integers = {name: _integers(name, constants[name]) for layer in found for name in layer.constants}
+    network = dataclasses.replace(network, constants=integers, input_shape=tuple(input_shape))
+    ranges: dict[str, Any] = {INPUT: (0, network.largest_input)}
+    for name, kind, names, shape, facts, _ in found:
+        sources, of_sources = [network.of(source) for source in names], [ranges[source] for source in names]
+        wrong = _misfit(name, kind, facts, names, of_sources, integers)
+        least, largest = ranges[name] = _range(name, kind, facts, sources, of_sources, integers)
+        if max(-np.min(least), np.max(largest)) >= 2**31:
+            wrong = wrong or "whose output does not fit in 32 bits. Give it fewer inputs or smaller weights"
         if wrong:
-            raise ValueError(
-                "Layers of integers must have constants that fit their inputs, and the numbers of their kind. Received: layer "
-                f"{layer['name']!r} of kind {layer['kind']!r} {wrong}. Write the file with `save_integers`."
-            )
-        shape, least, largest = _OUTPUTS[layer["kind"]](layer["name"], facts, sources, constants)
-        if max(-least, largest) >= 2**31:
-            raise ValueError(
-                f"A current must fit in 32 bits. Received: layer {layer['name']!r}, whose output may be from {least} to "
-                f"{largest}. Give it fewer inputs or smaller weights."
-            )
-        static = layer["kind"] != "neurons" and all(source.static for source in sources)
-        made = IntegerLayer(layer["name"], layer["kind"], tuple(layer["from"]), shape, least, largest, static, facts)
+            raise _schema.refused(f"layer {name!r} of kind {kind!r} {wrong}")
+        static = kind != "neurons" and all(source.static for source in sources)
+        made = IntegerLayer(name, kind, names, shape, int(np.min(least)), int(np.max(largest)), static, facts)
         network = dataclasses.replace(network, layers=(*network.layers, made))
+    if network.timesteps * np.maximum(-least, largest).max() >= 2**31:
+        raise _schema.refused(f"logits whose sums over {network.timesteps} time steps do not fit in 32 bits")
     return network
 
 
-def _misfit(layer, sources, constants):
-    """What is wrong with the numbers and constants of a layer; `None` if nothing is."""
-    kind, channels = layer["kind"], sources[0].shape[-1]
-    several = "shift" in layer
-    numbers = [*_NUMBERS.get(kind, ()), *(["f"] if kind in ("neurons", "readout") and not several else [])]
-    missing = [number for number in numbers if number not in layer]
-    if missing:
-        return f"without {missing[0]!r}"
-    names = [f"{key}/{layer['name']}" for key in _CONSTANTS.get(kind, ())]
-    for name in (*names, *(f"multiplier/{layer['name']}/{source.name}" for source in sources if several)):
-        if name not in constants:
-            return f"without {name}"
-        shape = constants[name].shape
-        inputs = shape[-2 if kind != "depthwise" else 2 :] if name.startswith("w/") else shape
-        if inputs[:1] != (channels,) or len(shape) != {"dense": 2, "conv": 4, "depthwise": 4}.get(kind, 1):
-            return f"with {name} of shape {shape} for {channels} channels"
-    if kind == "neurons":
-        largest = 2 ** (layer["membrane_bits"] - 1)
-        begin = np.append(constants[f"v0/{layer['name']}"], layer["v_reset"])
-        if begin.min() < -largest or begin.max() >= largest:
-            return f"whose membranes of {layer['membrane_bits']} bits would begin at {begin[np.abs(begin).argmax()]}"
-        theta = 2 * max(1, layer["levels"]) * int(constants[f"theta/{layer['name']}"].max())
-        if max(int(np.abs(layer["decay_m"]).max()) * largest, theta) > 2**31:
-            return "whose products with decays or thresholds do not fit in 32 bits"
+def _integers(name, values):
+    """A constant in 8, 32 or 64 bits, which must hold it."""
+    dtype = {"w": "int8", "multiplier": "int64"}.get(name.split("/")[0], "int32")
+    values = np.asarray(values)
+    integers = values.astype(dtype)
+    if not np.array_equal(integers, values):
+        raise _schema.refused(f"numbers in {name} that {dtype} does not hold")
+    return integers
+
+
+def _misfit(name, kind, facts, names, ranges, constants):
+    """What is wrong with the values of a layer; `None` if nothing is."""
+    if kind not in ("flatten", "max_pool", "neurons", "readout") and min(np.min(least) for least, _ in ranges) < 0:
+        return "with inputs below 0"
+    if facts.get("pad_value", 0) > np.max(ranges[0][1]):
+        return f"with pad_value={facts['pad_value']}, more than its inputs"
+    if kind != "neurons":
+        return None
+    theta, bias, v0 = (constants[f"{key}/{name}"].astype("int64") for key in ("theta", "bias", "v0"))
+    bits, decay_m, highest = facts["membrane_bits"], np.max(facts["decay_m"]), max(1, facts["levels"]) * theta.max()
+    begin, most = np.append(v0, facts["v_reset"]), 2 ** (bits - 1)
+    if begin.min() < -most or begin.max() >= most:
+        return f"whose membranes of {bits} bits would begin at {begin[np.abs(begin).argmax()]}"
+    if theta.min() < 1 or decay_m > 2 ** facts["decay_k"] or max(decay_m * most, 2 * highest) > 2**31:
+        return "with thresholds below 1, decays above 1, or products with decays or thresholds that do not fit in 32 bits"
+    f = facts.get("f", 0)
+    ratios = [2.0 ** max(f, 0)]
+    if "shift" in facts:
+        multipliers = [constants[f"multiplier/{name}/{source}"].astype("float64") for source in names]
+        ratios = [np.abs(of) / 2.0**n for of, n in zip(multipliers, facts["shift"], strict=True)]
+    current = sum(np.maximum(-of[0], of[1]) * ratio for of, ratio in zip(ranges, ratios, strict=True))
+    # Before it saturates, a membrane holds itself, its current with what rounds that, and a reset that was delayed.
+    if max(np.max(ratios), np.max(current + np.abs(bias)) + 2.0 ** max(-f - 1, 0) + most + highest) >= 2**31:
+        return "whose currents do not fit in 32 bits after their shift. Give it fewer inputs or smaller weights"
     return None
 
 
-def windows_of(size: int, window: int, stride: int, pad: Sequence[int]) -> int:
-    """How many windows there are along an axis."""
-    return (size + sum(pad) - window) // stride + 1
-
-
-def places_of(sizes: Sequence[int], window: Sequence[int], facts: dict[str, Any]) -> tuple[int, int]:
-    """How many windows there are along both axes of an image, of convolutions and pooling."""
-    along = zip(sizes[:2], window, facts["stride"], facts["pad"], strict=True)
-    height, width = (windows_of(*axis) for axis in along)
-    return height, width
-
-
-def counts_of(shape: Sequence[int], facts: dict[str, Any]) -> np.ndarray:
-    """How many elements of each window of a pooling are inside the image, `(height, width)`."""
-    of_axes = []
-    for size, window, stride, pad in zip(shape, facts["size"], facts["stride"], facts["pad"], strict=False):
-        first = np.arange(windows_of(size, window, stride, pad)) * stride - pad[0]
-        of_axes.append(np.minimum(first + window, size) - np.maximum(first, 0))
-    return np.multiply.outer(*of_axes)
-
-
-def _range_of_products(kernel, axes, source):
-    """Bounds of sums of products with elements from 0 to the largest of the source."""
-    positive, negative = (np.clip(sign * kernel.astype("int64"), 0, None).sum(axes).max(initial=0) for sign in (1, -1))
-    return -int(negative) * source.largest, int(positive) * source.largest
-
-
-def _conv(name, facts, sources, constants):
-    kernel = constants[f"w/{name}"]
-    shape = (*places_of(sources[0].shape, kernel.shape[:2], facts), kernel.shape[3])
-    return shape, *_range_of_products(kernel, (0, 1, 2), sources[0])
-
-
-def _depthwise(name, facts, sources, constants):
-    kernel = constants[f"w/{name}"]
-    shape = (*places_of(sources[0].shape, kernel.shape[:2], facts), kernel.shape[2] * kernel.shape[3])
-    return shape, *_range_of_products(kernel, (0, 1), sources[0])
-
-
-def _dense(name, facts, sources, constants):
-    kernel = constants[f"w/{name}"]
-    return (kernel.shape[1],), *_range_of_products(kernel, 0, sources[0])
-
-
-def _flatten(name, facts, sources, constants):
-    return (math.prod(sources[0].shape),), sources[0].least, sources[0].largest
-
-
-def _add(name, facts, sources, constants):
-    factors = facts.get("factors", [1] * len(sources))
-    return sources[0].shape, 0, sum(r * source.largest for r, source in zip(factors, sources, strict=True))
-
-
-def _pool(facts, source):
-    return (*places_of(source.shape, facts["size"], facts), source.shape[2])
-
-
-def _sum_pool(name, facts, sources, constants):
-    least_common = int(np.lcm.reduce(counts_of(sources[0].shape, facts).ravel()))
-    return _pool(facts, sources[0]), 0, sources[0].largest * least_common
-
-
-def _global_sum(name, facts, sources, constants):
-    height, width, channels = sources[0].shape
-    return (channels,), 0, sources[0].largest * height * width
-
-
-def _max_pool(name, facts, sources, constants):
-    return _pool(facts, sources[0]), sources[0].least, sources[0].largest
-
-
-def _neurons(name, facts, sources, constants):
-    for source in () if "shift" in facts else sources:
-        shifted = max(-source.least, source.largest) * 2.0 ** max(facts["f"], 0) + 2.0 ** max(-facts["f"] - 1, 0)
-        if shifted + np.abs(constants[f"bias/{name}"].astype("int64")).max() >= 2**31:
-            raise ValueError(
-                f"A current must fit in 32 bits after its shift. Received: layer {name!r} with f={facts['f']}, currents from "
-                f"{source.least} to {source.largest}. Give it fewer inputs or smaller weights."
-            )
-    return sources[0].shape, 0, max(1, facts["levels"])
-
-
-def _readout(name, facts, sources, constants):
-    bias, factor = constants[f"bias/{name}"], 2 ** facts["f"]
-    (source,) = sources
-    return source.shape, source.least * factor + int(bias.min()), source.largest * factor + int(bias.max())
-
-
-_CONSTANTS = {
-    **dict.fromkeys(("conv", "depthwise", "dense"), ("w",)),
-    "neurons": ("theta", "bias", "v0"),
-    "readout": ("bias",),
-}
-"""The arrays that a layer of each kind needs."""
-
-_NUMBERS = {
-    **dict.fromkeys(("conv", "depthwise"), ("stride", "pad")),
-    **dict.fromkeys(("sum_pool", "max_pool"), ("size", "stride", "pad")),
-    "neurons": ("decay_m", "decay_k", "membrane_bits", "levels", "hard", "v_reset"),
-}
-"""The numbers that a layer of each kind needs."""
-
-_OUTPUTS = {
-    "conv": _conv,
-    "depthwise": _depthwise,
-    "dense": _dense,
-    "flatten": _flatten,
-    "add": _add,
-    "sum_pool": _sum_pool,
-    "global_sum": _global_sum,
-    "max_pool": _max_pool,
-    "neurons": _neurons,
-    "readout": _readout,
-}
-"""The shape and the range of the output of each kind of layer."""
+def _range(name, kind, facts, sources, ranges, constants):
+    """The least and the largest value of an output, of each channel or of all of them."""
+    shape, top = sources[0].shape, np.max(ranges[0][1])
+    if f"w/{name}" in constants:
+        kernel = constants[f"w/{name}"].astype("float64")
+        axes = (0, 1) if kind == "depthwise" else tuple(range(kernel.ndim - 1))
+        return tuple(clip(kernel, 0).sum(axes).ravel() * top for clip in (np.minimum, np.maximum))
+    if kind == "flatten":
+        return tuple(np.tile(values, math.prod(shape[:-1]) if np.ndim(values) else 1) for values in ranges[0])
+    if kind == "max_pool":
+        return ranges[0]
+    if kind == "readout":
+        return tuple(values * 2.0 ** facts["f"] + constants[f"bias/{name}"] for values in ranges[0])
+    if kind == "neurons":
+        return 0, max(1, facts["levels"])
+    if kind == "add":
+        return 0, np.dot(facts.get("factors", [1] * len(ranges)), [np.max(of) for _, of in ranges])
+    return 0, top * (math.prod(shape[:2]) if kind == "global_sum" else np.lcm.reduce(counts_of(shape, facts).ravel()))

@@ -12,7 +12,7 @@ class LayerReport:
         kind: String, see `IntegerLayer`.
         weights: String, `"int8"`, `"int4"` or `"ternary"`; `None` if there are none. Defaults to `None`.
         f: Integer, the shift of the current; `None` if there is none. Defaults to `None`.
-        shift: Integer, the shift of the sum of several currents; `None` if there is none. Defaults to `None`.
+        shift: List of integers, the shifts of several currents; `None` if there are none. Defaults to `None`.
         thresholds: Pair of integers, the smallest and the largest threshold. Defaults to `None`.
         headroom: Float, how many times the largest threshold, and all levels, the largest membrane is. Defaults to `None`.
         silent: Integer, the number of channels whose current is so small beside their threshold that only the bias is kept.
@@ -23,7 +23,7 @@ class LayerReport:
     kind: str
     weights: str | None = None
     f: int | None = None
-    shift: int | None = None
+    shift: list[int] | None = None
     thresholds: tuple[int, int] | None = None
     headroom: float | None = None
     silent: int = 0
@@ -31,7 +31,7 @@ class LayerReport:
     def __str__(self) -> str:
         if self.weights is not None:
             return f"{self.name}: {self.weights} weights"
-        shift = f"currents · 2^{self.f}" if self.shift is None else f"several currents, ≫ {self.shift}"
+        shift = f"currents · 2^{self.f}" if self.shift is None else f"several currents, ≫ {', '.join(map(str, self.shift))}"
         if self.thresholds is None:
             return f"{self.name}: {shift}"
         least, largest = self.thresholds

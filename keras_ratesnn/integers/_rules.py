@@ -15,10 +15,10 @@ from keras import layers, ops
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.convolutions import padding_of, without_dilation
 from keras_ratesnn.integers import _membranes, _refusals, _signals
-from keras_ratesnn.integers._network import counts_of, places_of
 from keras_ratesnn.integers._refusals import refused
 from keras_ratesnn.integers._report import LayerReport
 from keras_ratesnn.integers._signals import NO_PADDING, Current, Term, Units
+from keras_ratesnn.integers._windows import counts_of, places_of
 from keras_ratesnn.layer_kinds import NEURON, OPERATION, kind_of
 from keras_ratesnn.layers import IFCell, ILIFCell, LIFCell, ParametricLIFCell, TimeMean, WSConv2D, WSDense
 from keras_ratesnn.layers.quantized import QuantizedKernels
@@ -350,7 +350,7 @@ def _neurons(compiler, layer, signals):
     for key, values in (("theta", membranes.theta), ("bias", membranes.bias), ("v0", membranes.v0)):
         compiler.constants[f"{key}/{name}"] = values.astype("int32")
     for term, factors in zip(current.terms, multipliers, strict=False):
-        compiler.constants[f"multiplier/{name}/{term.name}"] = factors.astype("int32")
+        compiler.constants[f"multiplier/{name}/{term.name}"] = factors
     compiler.rows.append(_report_of(name, facts, membranes, compiler.bits))
     return Units(name, current.shape, max(1, levels), cell.spike_size, order=current.order)
 
@@ -397,16 +397,11 @@ def _membranes_of(compiler, layer, current, levels):
             return membranes, {"f": membranes.f}, ()
     common = np.max([np.abs(term.unit) for term in terms], axis=0)
     bounds = [np.divide(np.abs(term.unit), common, out=np.zeros(len(common)), where=common > 0) * term.bound for term in terms]
-    found = _membranes.choose(common, current.bias, sum(bounds), *of_cell, largest_f=_membranes.LARGEST_SHIFT_OF_SEVERAL)
-    membranes = _enough(layer, found, compiler.bits)
-    units, largest = [term.unit for term in terms], [term.bound for term in terms]
-    multipliers, shift, coarse = _membranes.multipliers(units, largest, membranes)
-    if any(coarse):
-        raise refused(
-            layer,
-            f"factors of 15 bits would lose the current of {terms[coarse.index(True)].name!r} beside others in its sum, whose "
-            "units are much larger. Put a layer with weights before the others, or neurons after it.",
-        )
+    membranes = _enough(layer, _membranes.choose(common, current.bias, sum(bounds), *of_cell), compiler.bits)
+    found = _membranes.multipliers([term.unit for term in terms], [term.bound for term in terms], membranes)
+    if found is None:
+        raise refused(layer, "the currents that it adds are too large for exact factors. Give them fewer inputs.")
+    multipliers, shift = found
     return membranes, {"shift": shift}, multipliers
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from keras_ratesnn._core import tree
-from keras_ratesnn.integers._network import INPUT, IntegerLayer, IntegerNetwork, counts_of
+from keras_ratesnn.integers._network import IntegerLayer, IntegerNetwork
+from keras_ratesnn.integers._schema import INPUT
+from keras_ratesnn.integers._windows import counts_of
 
 _EXACT = 2**24
 """Float32 has all integers up to it."""
@@ -19,7 +21,7 @@ _BITS = 8
 """Integers of this many bits are exact in the inputs of any matrix unit, also in those of bfloat16."""
 
 _LIMB = 15
-"""The lower bits of a product of 64 bits, which is kept in two integers of 32."""
+"""The bits of a part of a fraction: its product with half an integer fits in 32 bits."""
 
 
 def steps(network: IntegerNetwork, x: Any, arrays: Any, temporal: bool, kernels: dict[str, Any]) -> Iterator[tuple[dict, dict]]:
@@ -166,26 +168,32 @@ class Step:
     def current(self, layer, inputs):
         """I: the currents in units of the membrane, and the bias."""
         if "shift" in layer.facts:
-            factors = [
-                self.arrays.constant(self.network.constants[f"multiplier/{layer.name}/{name}"]) for name in layer.sources
-            ]
-            current = self.shifted_sum(inputs, factors, layer.facts["shift"])
+            current = self.scaled_sum(layer, inputs)
         else:
             (current,), f = inputs, layer.facts["f"]
             current = current * 2**f if f >= 0 else self.arrays.right_shift(current + 2 ** (-f - 1), -f)
         return current + self.constant("bias", layer)
 
-    def shifted_sum(self, inputs, factors, shift):
-        """(Σ A M + 2^(n−1)) ≫ n in 64 bits: as high · 2^15 + low."""
-        high, low = 0, 2 ** (shift - 1) if 0 < shift <= _LIMB else 0
-        for x, factor in zip(inputs, factors, strict=True):
-            high = high + self.arrays.right_shift(x, _LIMB) * factor
-            low = low + self.arrays.bitwise_and(x, 2**_LIMB - 1) * factor
-            high = high + self.arrays.right_shift(low, _LIMB)
-            low = self.arrays.bitwise_and(low, 2**_LIMB - 1)
-        if shift > _LIMB:
-            return self.arrays.right_shift(high + 2 ** (shift - 1 - _LIMB), shift - _LIMB)
-        return high * 2 ** (_LIMB - shift) + self.arrays.right_shift(low, shift)
+    def scaled_sum(self, layer, inputs):
+        """⌊Σ A M / 2^n + 1/2⌋ in 32 bits: products with the whole part of M / 2^n, and with two limbs of its fraction."""
+        arrays, mask = self.arrays, 2**_LIMB - 1
+        whole, middle, low = 0, 2 ** (_LIMB - 1), 0
+        for x, name, shift in zip(inputs, layer.sources, layer.facts["shift"], strict=True):
+            factors = self.network.constants[f"multiplier/{layer.name}/{name}"]
+            fraction = (factors & (2**shift - 1)) << (2 * _LIMB - shift)
+            whole = whole + x * arrays.constant(factors >> shift)
+            if not fraction.any():
+                continue
+            first, second = arrays.constant(fraction >> _LIMB), arrays.constant(fraction & mask)
+            above, below = arrays.right_shift(x, _LIMB), arrays.bitwise_and(x, mask)
+            whole = whole + above * first
+            for product in (above * second, below * first):
+                whole = whole + arrays.right_shift(product, _LIMB)
+                middle = middle + arrays.bitwise_and(product, mask)
+            product = below * second
+            middle = middle + arrays.right_shift(product, _LIMB)
+            low = low + arrays.bitwise_and(product, mask)
+        return whole + arrays.right_shift(middle + arrays.right_shift(low, _LIMB), _LIMB)
 
     def neurons(self, layer, inputs, state):
         facts, arrays = layer.facts, self.arrays

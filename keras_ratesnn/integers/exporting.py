@@ -6,7 +6,7 @@ import pathlib
 import re
 from typing import Any
 
-from keras_ratesnn._core import checks
+from keras_ratesnn._core import checks, whole_files
 from keras_ratesnn.integers import _hls_program
 from keras_ratesnn.integers._c_program import CProgram
 from keras_ratesnn.integers.model import IntegerModel
@@ -62,12 +62,12 @@ def export_c(model: IntegerModel, filepath: str | os.PathLike[str], name: str | 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If `name` is no identifier of C.
-        OSError: If a file cannot be at `filepath`.
+        OSError: If the file cannot be written. One that was there before is then as it was.
     """
     _check_model(model)
     path = pathlib.Path(checks.file_to_write("filepath", filepath))
     program = CProgram(model.plan, _identifier(name, path), checks.boolean("cache_input", cache_input))
-    path.write_text(program.text, encoding="utf-8")
+    whole_files.replace(path, lambda part: part.write_text(program.text, encoding="utf-8"))
     return Sizes(program.constant_bytes, program.static_bytes)
 
 

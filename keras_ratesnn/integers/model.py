@@ -1,9 +1,7 @@
 """IntegerModel: a network of integers as a Keras model for inference."""
 
 import functools
-import json
 import os
-import zipfile
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -16,18 +14,14 @@ from keras_ratesnn._core.annotations import Config, Tensor
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn._steps import batches, conformal
 from keras_ratesnn._steps.answers import Answers
-from keras_ratesnn.integers import _membranes, _steps
+from keras_ratesnn.integers import _file, _membranes, _steps
 from keras_ratesnn.integers._arrays import OfKeras
 from keras_ratesnn.integers._compiler import compile_model
-from keras_ratesnn.integers._network import IntegerNetwork, make_network
+from keras_ratesnn.integers._network import IntegerNetwork
 from keras_ratesnn.integers._report import Report
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 Weights = Literal["int8", "int4", "ternary"]
-
-_CONSTANTS = ("w/", "theta/", "bias/", "v0/", "multiplier/")
-_SETTINGS = ("timesteps", "temporal_input", "input_shape", "largest_input", "channels_first")
-"""Of a network, in its file: arrays by the beginning of their names, and what its JSON has."""
 
 
 def _with_checked_values(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,13 +59,14 @@ class IntegerModel(keras.Model):
         super().__init__(dtype="float32", trainable=False, **kwargs)
         self.plan = plan
         self.report = report
-        self.kernels = {name: self._add_kernel(name, kernel) for name, kernel in _steps.kernels_of(plan).items()}
+        self.kernels = {name: self._add_kernel(kernel) for name, kernel in _steps.kernels_of(plan).items()}
         self.built = True
         self._batch: int | None = None
         self._state: dict[str, Any] | None = None
 
-    def _add_kernel(self, name, kernel):
-        variable = self.add_weight(shape=kernel.shape, initializer="zeros", trainable=False, name=f"kernel_of_{name}")
+    def _add_kernel(self, kernel):
+        # Without the name of its layer: that of a variable has no "/".
+        variable = self.add_weight(shape=kernel.shape, initializer="zeros", trainable=False)
         variable.assign(kernel)
         return variable
 
@@ -307,9 +302,9 @@ class IntegerModel(keras.Model):
             filepath: String or path.
 
         Raises:
-            OSError: If a file cannot be at `filepath`.
+            OSError: If the file cannot be written. One that was there before is then as it was.
         """
-        _write(self.plan, checks.file_to_write("filepath", filepath))
+        _file.write(self.plan, checks.file_to_write("filepath", filepath))
 
 
 class _Logits:
@@ -401,8 +396,10 @@ def load_integers(filepath: str | os.PathLike[str]) -> IntegerModel:
     """Reads a network of integers that `IntegerModel.save_integers` wrote, or another program.
 
     The file is an npz: `meta`, JSON, with `timesteps`, `temporal_input` and the `layers` in the order in which they run; and
-    integer arrays, `w/NAME`, `theta/NAME`, `bias/NAME`, `v0/NAME` and `multiplier/NAME/INPUT`. A layer has a `name`, a `kind`,
-    the names of its inputs in `from`, and numbers of its kind.
+    integer arrays, `w/NAME`, `theta/NAME`, `bias/NAME`, `v0/NAME` and `multiplier/NAME/INPUT`. A layer has a `name` of letters,
+    digits and `_ / . -`, a `kind`, the names of its inputs in `from`, and numbers of its kind. Neurons that add currents have
+    the `shift` of each; a single number is that of all. All of this is checked before arrays are read, of which 256 MiB at
+    most belong to layers; a file of anybody puts nothing but numbers and such names into a C program.
 
     Args:
         filepath: String or path.
@@ -415,52 +412,4 @@ def load_integers(filepath: str | os.PathLike[str]) -> IntegerModel:
         TypeError: If `filepath` is no path.
         ValueError: If it is no network of integers.
     """
-    return IntegerModel(_read(checks.path("filepath", filepath)))
-
-
-def _write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
-    """Writes a network as an npz."""
-    layers = [{"name": layer.name, "kind": layer.kind, "from": layer.sources, **layer.facts} for layer in network.layers]
-    meta = {**{name: getattr(network, name) for name in _SETTINGS}, "unit_of_logits": network.unit, "layers": layers}
-    with open(path, "wb") as file:
-        arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), **network.constants}
-        np.savez_compressed(file, **arrays)
-
-
-def _read(path: str) -> IntegerNetwork:
-    """Reads a network from an npz.
-
-    Raises:
-        ValueError: If the file is no network of integers.
-    """
-    with open(path, "rb") as content:
-        if not zipfile.is_zipfile(content):
-            raise _no_network(path, "which is no npz")
-    with np.load(path, allow_pickle=False) as file:
-        if "meta" not in file:
-            raise _no_network(path, f"with {', '.join(file.files) or 'nothing'}, and without an array 'meta'")
-        meta = json.loads(str(file["meta"]))
-        missing = [key for key in ("timesteps", "temporal_input", "layers") if key not in meta]
-        if missing:
-            raise _no_network(path, f"without {missing[0]} in 'meta'")
-        constants = {key: _as_integers(path, key, file[key]) for key in file.files if key.startswith(_CONSTANTS)}
-        # Files of other programs have inputs instead of their shape.
-        shape = meta["input_shape"] if "input_shape" in meta else file["x"].shape[2 if meta["temporal_input"] else 1 :]
-    settings: dict[str, Any] = {name: meta[name] for name in _SETTINGS if name in meta and name != "input_shape"}
-    return make_network(meta["layers"], constants, shape, unit=meta.get("unit_of_logits", 1.0), **settings)
-
-
-def _as_integers(path, key, values):
-    """Constants in 8 or 32 bits, which must hold them."""
-    dtype = "int8" if key.startswith("w/") else "int32"
-    integers = values.astype(dtype)
-    if not np.array_equal(integers, values):
-        raise _no_network(path, f"with numbers in {key} that {dtype} does not hold")
-    return integers
-
-
-def _no_network(path, what):
-    return ValueError(
-        f"`filepath` must be a file of a network of integers. Received: filepath={path!r}, {what}. Write one with "
-        "`save_integers`."
-    )
+    return IntegerModel(_file.read(checks.path("filepath", filepath)))

@@ -1,7 +1,6 @@
 """export_nir: writes a network as a NIR file."""
 
 import os
-import pathlib
 from typing import Any
 
 import keras
@@ -73,7 +72,7 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = _co
     dt = checks.real("dt", dt, above=0, advice="It is the length of a time step in seconds.")
     graph = _graph_of(nir, model, dt)
     check_finite(model.variables)
-    whole_files.replace(pathlib.Path(path), lambda part: nir.write(part, graph))
+    whole_files.replace(path, lambda part: nir.write(part, graph))
     told = {name: node.metadata for name, node in graph.nodes.items() if "reset" in node.metadata}
     differing = [name for name, of in told.items() if of["reset"] == "soft" or not (of["decay_input"] or of["layer"] == "IF")]
     if differing:

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import resource
 import warnings
 
 import helpers
@@ -813,6 +814,28 @@ def test_a_file_to_write_is_in_a_folder_that_exists_and_is_none(tmp_path):
             with pytest.raises(IsADirectoryError, match=r"`path` must be a file. Received: .*, which is a folder"):
                 write(folder)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("writer", ["save_integers", "export_c", "to_checkpoint"])
+def test_an_earlier_file_stays_whole_if_there_is_no_room_for_a_new_one(writer, tmp_path):
+    path = tmp_path / "net"
+    if writer == "to_checkpoint":
+        write = functools.partial(rsnn.models.to_checkpoint, rsnn.models.VGG11((32, 32, 3), width=1 / 64))
+    else:
+        layers = [keras.Input((2,)), LIF(), keras.layers.Dense(3)]
+        chip = rsnn.integer(rsnn.SpikingModel(keras.Sequential(layers), 2), verbose=False)
+        write = chip.save_integers if writer == "save_integers" else functools.partial(rsnn.export_c, chip)
+    write(path)
+    earlier, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == earlier
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("value", [5, ["logs"]], ids=repr)

@@ -31,6 +31,27 @@ def draw(seed, exact=False):
     return model
 
 
+def sums():
+    """A model with the kernels of training, whose neurons add currents of very unlike units: pixels, spikes, and of both."""
+    random, x = np.random.default_rng(0), keras.Input((600,))
+
+    def weighted(x, size):
+        kernel = random.normal(size / 20, size, (x.shape[-1], 4))
+        # One channel has a single weight.
+        kernel[:, 0] = 3.0 * (kernel[:, 0] == kernel[:, 0].max())
+        layer = layers.Dense(4, use_bias=False)
+        outputs = layer(x)
+        layer.kernel.assign(kernel)
+        return outputs
+
+    pixels, scaled = layers.Rescaling(1 / 255)(x), layers.BatchNormalization()
+    spikes = rsnn.layers.LIF(0.2, 0.4)(weighted(pixels, 0.02))
+    added = layers.Add()([spikes, weighted(pixels, 0.02), scaled(weighted(spikes, 0.3))])
+    scaled.gamma.assign([-0.1, 0.1, -1.0, 1.0])
+    network = keras.Model(x, layers.Dense(3)(rsnn.layers.LIF(0.2, 0.4, name="of_sums")(added)))
+    return rsnn.quantize_aware(rsnn.SpikingModel(network, timesteps=T), weights="int8")
+
+
 SEEDS = (0, 4, 18, 19, 26, 29)
 """Seeds that together draw everything."""
 

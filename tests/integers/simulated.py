@@ -96,9 +96,9 @@ class _Sample:
     def neurons(self, layer, *inputs):
         facts, theta = layer.facts, self.constant("theta", layer)
         if "shift" in facts:
-            n = facts["shift"]
+            n = max(facts["shift"])
             factors = [self.plan.constants[f"multiplier/{layer.name}/{name}"].astype("int64") for name in layer.sources]
-            total = sum(z * factor for z, factor in zip(inputs, factors, strict=True))
+            total = sum(z * m * 2 ** (n - shift) for z, m, shift in zip(inputs, factors, facts["shift"], strict=True))
             current = total if n == 0 else (total + 2 ** (n - 1)) // 2**n
         else:
             f = facts["f"]

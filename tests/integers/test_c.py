@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_ratesnn as rsnn
-from tests.integers.drawn import SEEDS, draw
+from tests.integers.drawn import SEEDS, draw, sums
 from tests.integers.of_numpy import run_in_numpy
 from tests.integers.test_integer import CASES, frames
 
@@ -102,6 +102,14 @@ def test_the_program_of_a_drawn_network_gives_its_logits(seed, tmp_path):
         logits, classes = outputs_of_c(chip, x, tmp_path, *SANITIZED, cache_input=cache_input)
         np.testing.assert_array_equal(logits, expected)
         np.testing.assert_array_equal(classes, expected.argmax(1))
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_the_program_of_sums_of_currents_gives_their_logits(bits, tmp_path):
+    chip, x = rsnn.integer(sums(), membrane_bits=bits, verbose=False), np.arange(3000).astype("uint8").reshape(5, 600)
+    np.testing.assert_array_equal(outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], run_in_numpy(chip.plan, x))
+    # Factors beyond 32 bits are some of those with 24.
+    assert ("int64_t factors" in (tmp_path / "net.c").read_text()) == (bits == 24)
 
 
 def test_the_program_stops_where_the_network_does(tmp_path):

@@ -11,7 +11,7 @@ from keras import ops
 import keras_ratesnn as rsnn
 from keras_ratesnn.integers import _steps
 from keras_ratesnn.integers._arrays import OfKeras
-from tests.integers.drawn import SEEDS, SHAPE, T, draw
+from tests.integers.drawn import SEEDS, SHAPE, T, draw, sums
 from tests.integers.of_numpy import OfNumPy
 from tests.integers.simulated import simulate
 
@@ -59,6 +59,18 @@ def test_a_drawn_network_gives_the_integers_of_a_slow_simulator(seed):
             np.testing.assert_array_equal(found[name], membranes[name])
         np.testing.assert_array_equal(outputs[chip.plan.layers[-1].name], logits)
     np.testing.assert_array_equal(chip.integer_logits(x, batch_size=1), logits.sum(1))
+
+
+def test_a_sum_of_currents_of_very_unlike_units_spikes_as_in_training():
+    model, x = sums(), np.random.default_rng(0).integers(0, 256, (100, 600), "uint8")
+    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
+    assert_close({name: chip.layer_outputs(x)[name] for name in spikes_of(model, x)}, spikes_of(model, x), rtol=0)
+    _, membranes, logits = simulate(chip.plan, x)
+    assert len(set(chip.plan.of("of_sums").facts["shift"])) == 3
+    for arrays in (OfKeras, OfNumPy):
+        outputs, found = all_steps(chip.plan, x, arrays)
+        np.testing.assert_array_equal(found["of_sums"], membranes["of_sums"])
+        np.testing.assert_array_equal(outputs[chip.plan.layers[-1].name], logits)
 
 
 def spikes_of(model, x):

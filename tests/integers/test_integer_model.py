@@ -1,6 +1,8 @@
 """IntegerModel: a Keras model for inference, with files, measurements, and errors that name what integers cannot compute."""
 
+import dataclasses
 import json
+import zipfile
 
 import keras
 import numpy as np
@@ -75,7 +77,7 @@ def test_a_file_gives_the_same_network(tmp_path):
     with pytest.raises(ValueError, match="meta"):
         rsnn.load_integers(tmp_path / "other.npz")
     np.save(tmp_path / "other.npy", x)
-    with pytest.raises(ValueError, match="no npz"):
+    with pytest.raises(ValueError, match="not a zip file"):
         rsnn.load_integers(tmp_path / "other.npy")
 
 
@@ -102,9 +104,102 @@ def test_a_file_whose_numbers_do_not_fit_is_refused(tmp_path):
     refuses("products with decays", meta=json.dumps({**meta, "layers": [dense, wide, *others]}))
     without = {key: value for key, value in neurons.items() if key != "decay_m"}
     refuses("'n' of kind 'neurons' without 'decay_m'", meta=json.dumps({**meta, "layers": [dense, without, *others]}))
-    refuses("'other' of a layer", meta=json.dumps({**meta, "layers": [dense, {**neurons, "from": ["other"]}, *others]}))
+    refuses(
+        r"'n' of kind 'neurons' after \['other'\]",
+        meta=json.dumps({**meta, "layers": [dense, {**neurons, "from": ["other"]}, *others]}),
+    )
     refuses("largest_input=256", meta=json.dumps({**meta, "largest_input": 256}))
-    refuses("timesteps in 'meta'", meta=json.dumps({key: value for key, value in meta.items() if key != "timesteps"}))
+    refuses("timesteps=None", meta=json.dumps({key: value for key, value in meta.items() if key != "timesteps"}))
+
+
+@pytest.fixture
+def wrong_file(tmp_path):
+    """A function that writes a file of a network with changed facts of a layer, settings or arrays, and gives its path."""
+    model = small(layers.Conv2D(4, 3, name="conv"), _lif(), layers.Flatten(), layers.Dense(2))
+    rsnn.integer(model, verbose=False).save_integers(tmp_path / "net.npz")
+    with np.load(tmp_path / "net.npz") as file:
+        right = dict(file)
+    meta = json.loads(str(right["meta"]))
+
+    def write(kind=None, arrays=None, settings=None, **facts):
+        made = [dict(layer) for layer in meta["layers"]]
+        for layer in made[-1:] if kind is None else [layer for layer in made if layer["kind"] == kind][:1]:
+            layer.update(facts)
+            changed = {f"{key}/{layer['name']}": value for key, value in (arrays or {}).items()}
+        np.savez(
+            tmp_path / "wrong.npz", **{**right, "meta": json.dumps({**meta, "layers": made, **(settings or {})}), **changed}
+        )
+        return tmp_path / "wrong.npz"
+
+    return write
+
+
+WRONG = {
+    "code as the name": ({"name": "a*/ void __attribute__((constructor)) evil(void) {} /*"}, "a name must be new"),
+    "code as padding": ({"kind": "conv", "pad_value": "0; evil()"}, "pad_value='0; evil"),
+    "no kind": (
+        {"kind": "conv", "settings": {"layers": [{"name": "a", "kind": ["conv"], "from": ["input"]}]}},
+        "a kind one of",
+    ),
+    "negative factors": (
+        {"settings": {"layers": [{"name": "a", "kind": "add", "from": ["input"], "factors": [-1]}]}},
+        "factors",
+    ),
+    "a shift of decays below 0": ({"kind": "neurons", "decay_k": -1}, "decay_k=-1"),
+    "a shift of decays beyond 32 bits": ({"kind": "neurons", "decay_k": 40}, "decay_k=40"),
+    "decays above 1": ({"kind": "neurons", "decay_m": 257, "decay_k": 8}, "decays above 1"),
+    "a threshold of 0": ({"kind": "neurons", "arrays": {"theta": np.zeros(4, "int32")}}, "thresholds below 1"),
+    "a bias that does not fit": ({"kind": "neurons", "arrays": {"bias": np.full(4, 2**31 - 1)}}, "currents do not fit"),
+    "many levels": ({"kind": "neurons", "levels": 10**9}, "levels=1000000000"),
+    "a reset that is no Boolean": ({"kind": "neurons", "hard": 1}, "hard=1"),
+    "two layers of one name": ({"kind": "neurons", "name": "conv"}, "a name must be new"),
+    "no layers": ({"settings": {"layers": []}}, "list of 1 to"),
+    "a stride of 0": ({"kind": "conv", "stride": [0, 1]}, r"stride=\[0, 1\]"),
+    "padding larger than memory": ({"kind": "conv", "pad": [[10**6, 10**6], [10**6, 10**6]]}, "more than it can have"),
+    "an image larger than memory": ({"settings": {"input_shape": [10**5, 10**5, 2]}}, "more than it can have"),
+    "a kernel of no size": ({"kind": "conv", "arrays": {"w": np.zeros((0, 3, 2, 4))}}, r"of shape \(0, 3, 2, 4\)"),
+    "steps that are a text": ({"settings": {"timesteps": "2"}}, "timesteps='2'"),
+    "more steps than 32 bits add up": ({"settings": {"timesteps": 2**31 - 1}}, "sums over 2147483647 time steps"),
+    "JSON that is none": ({"settings": {"layers": float("nan")}}, "list of 1 to"),
+}
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("case", WRONG)
+def test_a_file_that_breaks_the_schema_is_refused(case, wrong_file):
+    changes, reason = WRONG[case]
+    path = wrong_file(**changes)
+    with pytest.raises(ValueError, match=f"`filepath` must be a file.*wrong.npz.*{reason}"):
+        rsnn.load_integers(path)
+
+
+@pytest.mark.runs_once
+def test_arrays_are_read_only_if_a_layer_has_them_and_they_fit(wrong_file):
+    def add(name, shape):
+        path = wrong_file()
+        with zipfile.ZipFile(path, "a") as archive, archive.open(f"{name}.npy", "w") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|i1", "fortran_order": False, "shape": shape})
+        return path
+
+    rsnn.load_integers(add("w/unused", (2**40,)))
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        path = add("w/conv", (3, 3, 2, 2**40))
+    with pytest.raises(ValueError, match="bytes of constants"):
+        rsnn.load_integers(path)
+
+
+@pytest.mark.runs_once
+def test_names_of_layers_put_no_code_into_files_and_programs(tmp_path):
+    chip = rsnn.integer(small(layers.Dense(3, name="größe * evil"), _lif(), layers.Dense(2), shape=(2,)), verbose=False)
+    assert chip.plan.layers[0].name == "gr__e___evil"
+    chip.save_integers(tmp_path / "net.npz")
+    assert rsnn.load_integers(tmp_path / "net.npz").plan.layers == chip.plan.layers
+    first, *others = chip.plan.layers
+    by_hand = dataclasses.replace(first, name="*/ evil."), dataclasses.replace(others[0], sources=("*/ evil.",)), *others[1:]
+    constants = {**chip.plan.constants, "w/*/ evil.": chip.plan.constants[f"w/{first.name}"]}
+    plan = dataclasses.replace(chip.plan, layers=by_hand, constants=constants)
+    rsnn.export_c(rsnn.integers.IntegerModel(plan), tmp_path / "net.c")
+    assert "*/ evil" not in (tmp_path / "net.c").read_text()
 
 
 @pytest.mark.runs_once
@@ -320,23 +415,45 @@ def test_a_sum_of_pixels_and_spikes_keeps_both_whatever_their_units(scale):
 
 
 @pytest.mark.runs_once
-def test_a_current_that_would_be_lost_beside_spikes_is_refused():
+def test_a_current_is_not_lost_beside_spikes():
     inputs = keras.Input((4,))
     pixels = layers.Rescaling(1 / 255)(inputs)
     start = {"kernel_initializer": keras.initializers.Constant(0.3)}
-    current = layers.Dense(4, name="lost", **start)(pixels)
     spikes = rsnn.layers.IF()(layers.Dense(4, **start)(pixels))
+    x = rsnn.layers.IF(2.0, name="neurons")(layers.Dense(4, **start)(pixels) + spikes)
+    chip = rsnn.integer(rsnn.SpikingModel(keras.Model(inputs, layers.Dense(2)(x)), 6), verbose=False)
+    # The current of pixels is 0.94 in a step, and spikes are 1 in each but the first.
+    spikes = chip.layer_outputs(np.full((1, 4), 200, "uint8"))["neurons"]
+    np.testing.assert_array_equal(spikes[0, :, 0], [0, 1, 1, 1, 1, 1])
 
-    def chip_of(other):
-        network = keras.Model(inputs, layers.Dense(2)(rsnn.layers.IF(name="culprit")(current + other)))
-        return rsnn.integer(rsnn.SpikingModel(network, 6), verbose=False)
 
-    with pytest.raises(ValueError, match=r"'culprit'.*'lost'.*a layer with weights"):
-        chip_of(spikes)
-    x = np.full((1, 4), 200, "uint8")
-    # The current of pixels is 0.94 in a step, and that of spikes 0.1 in each but the first.
-    with_weights = layers.Dense(4, kernel_initializer=keras.initializers.Constant(0.025))
-    np.testing.assert_array_equal(chip_of(with_weights(spikes)).layer_outputs(x)["culprit"][0, :, 0], [0, 1, 1, 1, 1, 1])
+@pytest.mark.runs_once
+def test_a_sum_of_currents_too_large_for_exact_factors_is_refused():
+    inputs = keras.Input((40_000,))
+    currents = [layers.Dense(8, kernel_initializer=keras.initializers.Constant(value))(inputs) for value in (0.3, 0.7)]
+    network = keras.Model(inputs, layers.Dense(2)(rsnn.layers.IF(1e5, name="culprit")(layers.Add()(currents))))
+    with pytest.raises(ValueError, match=r"'culprit'.*exact factors.*fewer inputs"):
+        rsnn.integer(rsnn.SpikingModel(network, T), verbose=False)
+
+
+@pytest.mark.runs_once
+def test_one_shift_in_an_older_file_is_that_of_all_currents(tmp_path):
+    neurons = {"decay_m": 256, "decay_k": 8, "membrane_bits": 16, "levels": 0, "hard": False, "v_reset": 0}
+    made = [
+        *({"name": name, "kind": "dense", "from": ["input"]} for name in ("a", "b")),
+        {"name": "n", "kind": "neurons", "from": ["a", "b"], "shift": 3, **neurons},
+        {"name": "out", "kind": "readout", "from": ["n"], "f": 0},
+    ]
+    zero, weights = np.zeros(1, "int64"), {"w/a": np.array([[3]]), "w/b": np.array([[-1]]), "theta/n": np.array([100])}
+    factors = {"multiplier/n/a": np.array([11]), "multiplier/n/b": np.array([7])}
+    meta = json.dumps({"timesteps": 8, "temporal_input": False, "input_shape": [1], "layers": made})
+    np.savez(tmp_path / "old.npz", meta=meta, **weights, **factors, **{"bias/n": zero, "v0/n": zero, "bias/out": zero})
+    chip = rsnn.load_integers(tmp_path / "old.npz")
+    # (3 x · 11 − x · 7 + 4) >> 3 is 17 for x = 5, rounded once, of 16.25: 16. For 6 it is 19.5: 20.
+    x = np.array([[5], [6]], "uint8")
+    np.testing.assert_array_equal(chip.layer_outputs(x)["n"][..., 0].argmax(1), [6, 4])
+    chip.save_integers(tmp_path / "new.npz")
+    assert rsnn.load_integers(tmp_path / "new.npz").plan.layers == chip.plan.layers
 
 
 @pytest.mark.runs_once

@@ -85,6 +85,15 @@ def test_the_command_needs_images(images, capsys):
     assert f"`--images` must be 1 or more. Received: --images={images}" in error
 
 
+@pytest.mark.runs_once
+def test_the_command_needs_bits_of_a_membrane_from_8_to_24(capsys):
+    for bits in ("7", "25"):
+        with pytest.raises(SystemExit) as ended:
+            quantize.main(["digits", "--integer", "--membrane-bits", bits])
+        assert ended.value.code == 2
+        assert f"argument --membrane-bits: invalid choice: {bits} (choose from 8" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the other backends make no LiteRT file")
 def test_the_command_says_which_package_runs_litert_files(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)

@@ -1,6 +1,7 @@
 """Reads the weights in a file of `torch.save`, and runs no code that may be in it; and writes such files."""
 
 import argparse
+import io
 import os
 import re
 import stat
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_ratesnn._core import checks, optional_packages
+from keras_ratesnn._core import checks, optional_packages, whole_files
 
 _PLACES = ("state_dict_ema", "state_dict", "model", "best_net", "net")
 """Where programs keep the weights; the first that is there counts. The accuracy that timm writes is that of its averages."""
@@ -101,7 +102,10 @@ def write(path, place, weights):
     torch = optional_packages.imported("torch", "to_checkpoint", "torch")
     # Copies: some arrays cannot be written to, or have strides of their own.
     tensors = {name: torch.from_numpy(np.array(array, order="C")) for name, array in weights.items()}
-    torch.save({place: tensors} if place else tensors, path)
+    # In memory first: PyTorch turns errors of a file, such as a full disk, into its own.
+    content = io.BytesIO()
+    torch.save({place: tensors} if place else tensors, content)
+    whole_files.replace(path, lambda part: part.write_bytes(content.getbuffer()))
 
 
 class _Refused(Exception):
