@@ -104,13 +104,27 @@ def test_agreement_is_that_of_the_gradients_of_training(gradient, step_mode):
         assert found.norm_ratio[index] == pytest.approx(norms[0] / norms[1], rel=1e-4)
 
 
-def test_a_method_agrees_with_itself_and_a_window_for_each_step_with_bptt():
+def test_a_window_for_each_step_agrees_with_bptt():
     x, y = helpers.data(8)
     model = helpers.compiled(helpers.spiking(helpers.mlp(), T))
-    np.testing.assert_allclose(analysis.gradient_agreement(model, x, y, other="rate").cosine, 1.0, atol=1e-6)
     found = analysis.gradient_agreement(model, x, y, other=rsnn.gradients.Rate(windows=T))
     np.testing.assert_allclose(found.cosine, analysis.gradient_agreement(model, x, y).cosine, atol=1e-4)
     assert (found.method, found.other) == ("rate", f"rate(windows={T})")
+
+
+def test_no_method_is_compared_with_itself():
+    x, y = helpers.data(8, (T, 6))
+    model = helpers.compiled(helpers.spiking(helpers.mlp(), T))
+    by_rate = analysis.gradient_agreement(model, x, y)
+    with pytest.raises(ValueError, match=r"`other` must be another method.*other='rate'.*gradient=Rate\(windows=1"):
+        analysis.gradient_agreement(model, x, y, other="rate")
+    model.gradient = "bptt"
+    by_bptt = analysis.gradient_agreement(model, x, y)
+    assert ((by_rate.method, by_rate.other), (by_bptt.method, by_bptt.other)) == (("rate", "bptt"), ("bptt", "rate"))
+    np.testing.assert_allclose(by_bptt.cosine, by_rate.cosine, atol=1e-6)
+    assert by_bptt.cosine.min() < 0.999
+    history = model.fit(x, y, callbacks=[rsnn.callbacks.GradientAgreement(x, y)], verbose=0).history
+    assert history["gradient_cosine/dense"][0] < 0.999
 
 
 def test_losses_of_weights_layers_and_several_outputs_count():
@@ -122,7 +136,7 @@ def test_losses_of_weights_layers_and_several_outputs_count():
     x, y = helpers.data(8)
     labels = {"a": y, "b": np.ones((8, 1), "float32")}
     model.compile("sgd", {"a": LOSS, "b": "mse"}, loss_weights={"a": 2.0, "b": 0.5})
-    found = analysis.gradient_agreement(model, x, labels, other="rate")
+    found = analysis.gradient_agreement(model, x, labels)
     assert found.layers == ("dense", "a", "b")
     kernels = [variable for variable in model.trainable_variables if variable.name == "kernel"]
     before = to_numpy([kernel.value for kernel in kernels])
