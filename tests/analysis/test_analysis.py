@@ -364,6 +364,44 @@ def test_a_raster_is_ordered_from_slow_to_fast_neurons():
 
 
 @pytest.mark.runs_once
+def test_an_ordered_raster_has_ticks_that_rise():
+    spikes = np.ones((1, 2, 12))
+    (slow_first,) = analysis.Raster("neurons", np.arange(12) * 5 % 12, spikes).plot().axes
+    (by_index,) = analysis.Raster("neurons", 5 * np.arange(12), spikes).plot().axes
+    assert [text.get_text() for text in slow_first.get_yticklabels()] == ["1", "3", "5", "7", "9", "12"]
+    assert [text.get_text() for text in by_index.get_yticklabels()] == ["0", "10", "20", "30", "40", "55"]
+
+
+@pytest.mark.parametrize(
+    "neurons",
+    [
+        LIF(threshold=np.array([0.2, 0.4, 0.6, 0.8, 1.0, 1.2])),
+        LIF(0.5, 0.7, threshold_stabilizer=True),
+        rsnn.layers.ILIF(levels=3),
+        rsnn.layers.Recurrent(LIF(threshold=0.3), layers.Dense(6)),
+        rsnn.layers.PSN(T, 0.4),
+    ],
+    ids=["array", "stabilizer", "integer", "recurrent", "parallel"],
+)
+def test_membranes_are_drawn_beside_the_thresholds_at_which_they_spike(neurons):
+    inputs = keras.Input((6,))
+    model = helpers.spiking(keras.Model(inputs, layers.Dense(3)(neurons(inputs))), T, "bptt")
+    found = analysis.membranes(model, 2 * helpers.data(8, (T, 6))[0], neurons.name, [4, 0, 2])
+    np.testing.assert_array_equal(found.spikes > 0, found.values >= found.thresholds)
+    assert 0 < (found.spikes > 0).mean() < 1
+    lines = [line.get_ydata()[0] for line in found.plot().axes[0].lines[3:]]
+    assert lines == list(dict.fromkeys(found.thresholds.tolist()))
+
+
+@pytest.mark.runs_once
+def test_the_legend_of_shuffled_spikes_is_beside_the_bars():
+    figure = analysis.ShuffledAccuracy(1.0, 1.0, {"lif": 1.0}, 10).plot()
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert not legend.get_window_extent().overlaps(figure.axes[0].get_window_extent())
+
+
+@pytest.mark.runs_once
 def test_an_animation_has_a_frame_for_each_step_with_its_spikes_and_the_rates_so_far(tmp_path):
     pil = pytest.importorskip("PIL.Image")
     spikes = np.array([[[1, 0, 0], [1, 2, 0], [1, 0, 0]]], "float32")  # (samples, T, neurons)
