@@ -233,16 +233,11 @@ def _advice(loss, y, y_pred, return_sequences):
             "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or y = keras.utils.to_categorical(y, "
             f"{outputs[-1]})."
         )
-    if of_steps and not any(_broadcasts(given[1:], wanted[1:]) for wanted in fitting):
+    is_known = None not in (*given[1:], *outputs[1:])
+    if of_steps and is_known and given[1:] not in ((1,), *(wanted[1:] for wanted in fitting)):
         shape = ", ".join(["batch", *map(str, fitting[-1][1:])])
         return (
             f"`y` must have labels of samples, which TET compares with each step: of shape ({shape}) for its loss {name}. "
             f"{received} Leave out an axis of steps."
         )
     return None
-
-
-def _broadcasts(given, wanted):
-    return len(given) == len(wanted) and all(
-        size in (1, None, of) or of is None for size, of in zip(given, wanted, strict=True)
-    )

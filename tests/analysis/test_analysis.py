@@ -389,8 +389,8 @@ def test_membranes_are_drawn_beside_the_thresholds_at_which_they_spike(neurons):
     found = analysis.membranes(model, 2 * helpers.data(8, (T, 6))[0], neurons.name, [4, 0, 2])
     np.testing.assert_array_equal(found.spikes > 0, found.values >= found.thresholds)
     assert 0 < (found.spikes > 0).mean() < 1
-    lines = [line.get_ydata()[0] for line in found.plot().axes[0].lines[3:]]
-    assert lines == list(dict.fromkeys(found.thresholds.tolist()))
+    lines = found.plot().axes[0].collections[-1].get_segments()
+    assert [line[0, 1] for line in lines] == found.thresholds.tolist()[::-1]
 
 
 @pytest.mark.runs_once

@@ -55,16 +55,16 @@ class Membranes:
         values, spikes = self.values[sample], self.spikes[sample]
         figure, axes = _figures.new_figure(5.5, 3.8)
         steps = np.arange(1, len(values) + 1)
-        for index, neuron in enumerate(self.neurons):
-            color, line = _figures.shade(index, len(self.neurons)), ("-", "--", "-.", ":")[index % 4]
+        shades = [_figures.shade(index, len(self.neurons)) for index in range(len(self.neurons))]
+        for index, (neuron, color) in enumerate(zip(self.neurons, shades, strict=True)):
+            line = ("-", "--", "-.", ":")[index % 4]
             axes.plot(steps, values[:, index], color=color, linestyle=line, label=f"neuron {neuron}")
             fired = spikes[:, index] > 0
             axes.scatter(steps[fired], values[fired, index], color=color, marker="o", s=25)
         axes.scatter([], [], color="black", marker="o", s=25, label="spike")
-        alike = len(np.unique(self.thresholds)) == 1
-        for index, threshold in enumerate(self.thresholds[:1] if alike else self.thresholds):
-            style = {"color": _figures.shade(index, len(self.neurons)), "linestyle": (0, (1, 3)), "linewidth": 1}
-            axes.axhline(threshold, label=None if index else "threshold", **style)
+        # Where all are the same, the line of the first neuron, which is black, is above the others.
+        style = {"linestyles": (0, (1, 3)), "linewidths": 1, "label": "threshold"}
+        axes.hlines(self.thresholds[::-1], 1, len(values), shades[::-1], **style)
         axes.set(xlabel="time step", ylabel=f"membrane of {self.layer}", xticks=_figures.step_ticks(len(steps)))
         axes.set_title(f"sample {sample}", fontsize="medium")
         axes.grid(alpha=0.3)
