@@ -19,7 +19,18 @@
     "70,10 34,10 28,46 54,40 72,54 68,80 46,92 24,82", // 5
     "22,12 76,12 60,46 44,92", // 7
   ];
-  let strokes = [], isDemonstration = true, example = 0, shown = 0, network = null;
+  // The README's test image, for which the network wavers between 3 and 8.
+  const FIRST = [
+    ...[0, 0, 5, 13, 16, 10, 1, 0],
+    ...[0, 7, 16, 16, 16, 16, 7, 0],
+    ...[0, 0, 5, 2, 11, 14, 5, 0],
+    ...[0, 0, 0, 10, 15, 6, 0, 0],
+    ...[0, 0, 9, 16, 13, 2, 0, 0],
+    ...[0, 0, 4, 11, 15, 14, 0, 0],
+    ...[0, 0, 2, 2, 13, 16, 1, 0],
+    ...[0, 0, 5, 14, 15, 9, 0, 0],
+  ];
+  let picture = null, strokes = [], isDemonstration = true, example = 0, shown = 0, network = null;
 
   const element = (tag, name, parent, text = "") => {
     const made = document.createElement(tag);
@@ -50,12 +61,15 @@
     const context = paper.getContext("2d");
     context.fillStyle = "#0d1220";
     context.fillRect(0, 0, paper.width, paper.height);
+    const side = paper.width / SIDE;
+    (picture || []).forEach((count, index) => {
+      context.fillStyle = `rgba(255, 255, 255, ${count / LEVELS})`;
+      context.fillRect((index % SIDE) * side, Math.floor(index / SIDE) * side, side, side);
+    });
     trace(context, strokes, (point) => point.map((value) => value * paper.width), (PEN / FINE) * paper.width * 0.75);
-    if (!strokes.length) {
-      context.fillStyle = "#7d89a8";
-      context.font = "20px sans-serif";
-      context.textAlign = "center";
-      context.fillText("draw a digit", paper.width / 2, paper.height / 2);
+    if (isDemonstration || !strokes.length) {
+      Object.assign(context, {fillStyle: "#ff9f1c", font: "bold 20px sans-serif", textAlign: "center"});
+      context.fillText("draw here", paper.width / 2, paper.height - 8);
     }
   }
 
@@ -206,7 +220,7 @@
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   };
   paper.addEventListener("pointerdown", (event) => {
-    if (isDemonstration) strokes = [];
+    if (isDemonstration) [picture, strokes] = [null, []];
     [isDown, isDemonstration] = [true, false];
     strokes.push([position(event)]);
     drawPaper();
@@ -224,7 +238,7 @@
   window.addEventListener("pointercancel", lift);
 
   function empty() {
-    [strokes, isDemonstration] = [[], false];
+    [picture, strokes, isDemonstration] = [null, [], false];
     shown++;
     columns.textContent = headline.textContent = "";
     seen.getContext("2d").clearRect(0, 0, SIDE, SIDE);
@@ -250,14 +264,19 @@
       send("pointerup", points.at(-1));
     }
     isDemonstration = true;
+    drawPaper();
   }
 
   const asked = new URLSearchParams(location.hash.slice(1)).get("stroke");
+  if (!asked) picture = FIRST;
   drawPaper();
   load().then(
-    (loaded) => {
+    async (loaded) => {
       network = loaded;
-      demonstrate(asked || EXAMPLES[example++]);
+      if (asked) return demonstrate(asked);
+      const steps = await run(FIRST);
+      // A reader may have begun to draw.
+      if (picture) show(FIRST, steps);
     },
     (error) => {
       headline.textContent = `The network cannot be shown: ${error.message}.`;

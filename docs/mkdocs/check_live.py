@@ -1,7 +1,7 @@
 """Draws digits on the live page of a built site in headless Chromium: `check_live.py site`.
 
-The page must name each digit, and its outputs and spikes after each time step must be those of the network in Python, for the
-pixels that the page has made of the lines.
+The page must name the digit of the image that it begins with, and each that is drawn. Its outputs and spikes after each time
+step must be those of the network in Python, for the pixels that the page has made of the lines.
 """
 
 import html
@@ -32,8 +32,9 @@ CHROMIUM = ("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virt
 
 
 def result_of(chromium, page, lines):
-    """What the page has found for lines drawn on it."""
-    command = [chromium, *CHROMIUM, f"{page.resolve().as_uri()}#stroke={lines}"]
+    """What the page has found for lines drawn on it, or at its beginning."""
+    address = page.resolve().as_uri() + (f"#stroke={lines}" if lines else "")
+    command = [chromium, *CHROMIUM, address]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     result = re.search(r'data-result="([^"]*)"', text)
     assert result, re.search(r'class="live-headline"[^>]*>([^<]*)', text)
@@ -49,7 +50,7 @@ def check(site):
     model.return_sequences = True
     neurons = [layer.name for layer in model.network.layers if isinstance(layer, keras_ratesnn.layers.Neuron)]
     observed = keras_ratesnn.analysis.observed(model, spikes=neurons)
-    for digit, lines in DRAWN.items():
+    for digit, lines in ((3, ""), *DRAWN.items()):
         found = result_of(chromium, site / "index.html", lines)
         expected = observed.predict(np.reshape(found["image"], (1, 8, 8, 1)), verbose=0)
         steps = np.arange(1, model.timesteps + 1)[:, None]

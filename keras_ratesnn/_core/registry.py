@@ -31,7 +31,9 @@ class Configured:
         return f"{type(self).__name__}({arguments})"
 
 
-def resolve(argument: str, identifier: object, base: type[_Base], by_name: Mapping[str, Callable[[], _Base]]) -> _Base:
+def resolve(
+    argument: str, identifier: object, base: type[_Base], by_name: Mapping[str, Callable[[], _Base]], advice: str = ""
+) -> _Base:
     """Turns what a user passed for `argument` into an instance of `base`.
 
     Args:
@@ -39,6 +41,7 @@ def resolve(argument: str, identifier: object, base: type[_Base], by_name: Mappi
         identifier: A key of `by_name`, an instance of `base`, or a dict returned by `serialize`.
         base: Class of the result.
         by_name: Dict of names to subclasses of `base`, which are created with default arguments.
+        advice: String, what else to do about an unknown name, with a space before it. Defaults to `""`.
 
     Returns:
         An instance of `base`.
@@ -52,7 +55,8 @@ def resolve(argument: str, identifier: object, base: type[_Base], by_name: Mappi
     names = ", ".join(repr(name) for name in by_name)
     if isinstance(identifier, str):
         if identifier not in by_name:
-            raise ValueError(f"`{argument}` must be one of {names}, or a {base.__name__}. Received: {argument}={identifier!r}.")
+            received = f"Received: {argument}={identifier!r}.{advice}"
+            raise ValueError(f"`{argument}` must be one of {names}, or a {base.__name__}. {received}")
         return by_name[identifier]()
     if isinstance(identifier, dict):
         found = keras.saving.deserialize_keras_object(identifier)

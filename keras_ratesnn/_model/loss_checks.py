@@ -7,6 +7,7 @@ import keras
 
 from keras_ratesnn import _graph
 from keras_ratesnn.layer_kinds import NEURON, READOUT, TIME_MEAN, kind_of
+from keras_ratesnn.losses import TET
 
 _LOGITS, _PROBABILITIES, _RATES = "logits", "probabilities", "firing rates"
 
@@ -105,7 +106,7 @@ def _problem(loss, output, origin):
 
 def _taken(loss):
     """The name of a loss of probabilities, and whether it takes logits; `(None, None)` for any other loss."""
-    name, found = _of_keras(getattr(loss, "loss", loss))
+    name, found = _of_keras(loss)
     takes_logits = getattr(found, "from_logits", False)
     if name in _CLASSES:
         return name, takes_logits
@@ -113,7 +114,8 @@ def _taken(loss):
 
 
 def _of_keras(loss):
-    """The name of the function of a loss if it is Keras' own, else `None`; and the loss, which may be given by name."""
+    """The name of the function of a loss, or of that in TET, if it is Keras' own, else `None`; and the loss, also by name."""
+    loss = loss.loss if isinstance(loss, TET) else loss
     with contextlib.suppress(TypeError, ValueError):
         loss = keras.losses.get(loss)
     function = getattr(loss, "fn", loss)
@@ -161,8 +163,8 @@ def check(loss, y, y_pred, sample_weight, return_sequences):
     advice = _advice(loss, y, y_pred, return_sequences)
     if advice is not None:
         raise ValueError(advice)
-    given = tuple(getattr(sample_weight, "shape", ()))
-    if return_sequences and len(given) == 1 and _only_loss(loss) is not None:
+    given, (name, of_steps) = tuple(getattr(sample_weight, "shape", ())), _only_loss(loss)
+    if return_sequences and len(given) == 1 and name is not None and not of_steps:
         raise ValueError(
             "`sample_weight` must have a time axis, as the outputs have with return_sequences=True: (batch, timesteps). "
             f"Received: weights of shape {given}, as class_weight makes them, too. Repeat them, np.repeat(weights[:, None], "
@@ -195,16 +197,18 @@ def check_metrics(metrics, y, y_pred):
 
 
 def _only_loss(loss):
-    """The name of the only loss of a model, if it has one and that is Keras' own."""
+    """The name of the only loss of a model, if it has one and that is Keras' own, and whether TET takes it of each step."""
     losses = keras.tree.flatten(loss)
-    return _of_keras(losses[0])[0] if len(losses) == 1 else None
+    return (_of_keras(losses[0])[0], isinstance(losses[0], TET)) if len(losses) == 1 else (None, False)
 
 
 def _advice(loss, y, y_pred, return_sequences):
-    name = _only_loss(loss)
-    if name is None or not (hasattr(y, "shape") and hasattr(y_pred, "shape")):
+    name, of_steps = _only_loss(loss)
+    if name is None or not (hasattr(y, "shape") and hasattr(y_pred, "shape")) or (of_steps and not return_sequences):
         return None
     given, outputs = tuple(y.shape), tuple(y_pred.shape)
+    if of_steps:
+        outputs, return_sequences = (outputs[0], *outputs[2:]), False
     received = f"Received: y of shape {given} for outputs of shape {outputs}."
     are_numbers = name == "sparse_categorical_crossentropy"
     # Numbers of classes may have an axis of size 1 instead of that of the classes, other labels none instead of one of size 1.
@@ -228,5 +232,12 @@ def _advice(loss, y, y_pred, return_sequences):
             f"`y` must hold one-hot rows for the loss {name}, not the numbers of the classes. {received} Use "
             "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or y = keras.utils.to_categorical(y, "
             f"{outputs[-1]})."
+        )
+    is_known = None not in (*given[1:], *outputs[1:])
+    if of_steps and is_known and given[1:] not in ((1,), *(wanted[1:] for wanted in fitting)):
+        shape = ", ".join(["batch", *map(str, fitting[-1][1:])])
+        return (
+            f"`y` must have labels of samples, which TET compares with each step: of shape ({shape}) for its loss {name}. "
+            f"{received} Leave out an axis of steps."
         )
     return None

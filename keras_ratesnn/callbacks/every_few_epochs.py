@@ -130,7 +130,8 @@ class GradientAgreement(EveryEpochs):
         y: Its labels.
         every: Integer n >= 1: measures after the first epoch of `fit`, and after every epoch whose number, counted from 0, is a
             multiple of n. Defaults to `1`.
-        other: Name or `GradientMethod`, the method to compare with. Defaults to `"bptt"`.
+        other: Name or `GradientMethod`, the method to compare with. Defaults to `None`: `"bptt"`, or `"rate"` for a model
+            trained by BPTT.
 
     Raises:
         TypeError: If `every` is not an integer, or `other` is not a method.
@@ -138,11 +139,11 @@ class GradientAgreement(EveryEpochs):
             `keras_ratesnn.analysis.gradient_agreement`.
     """
 
-    def __init__(self, x: Structure, y: Any, every: int = 1, other: str | GradientMethod | Config = "bptt") -> None:
+    def __init__(self, x: Structure, y: Any, every: int = 1, other: str | GradientMethod | Config | None = None) -> None:
         super().__init__(every)
         self.x = x
         self.y = y
-        self.other = gradients.get(other)
+        self.other = None if other is None else gradients.get(other)
 
     def measure(self) -> dict[str, float]:
         loss = self.model._loss_of_student if isinstance(self.model, Distiller) else None

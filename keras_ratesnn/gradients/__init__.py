@@ -44,7 +44,8 @@ def get(identifier: str | GradientMethod | Config) -> GradientMethod:
         ValueError: If the name is unknown.
         TypeError: If it is none of these.
     """
-    return registry.resolve("gradient", identifier, GradientMethod, BY_NAME)
+    advice = " For two windows, pass keras_ratesnn.gradients.Rate(windows=2)."
+    return registry.resolve("gradient", identifier, GradientMethod, BY_NAME, advice)
 
 
 __all__ = [

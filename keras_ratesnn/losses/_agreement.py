@@ -57,4 +57,7 @@ def label_probabilities(y_true: Tensor, y_pred: Tensor, wanted: str, remedy: str
         of_classes = ops.one_hot(ops.clip(numbers, 0, classes - 1), classes, dtype=y_pred.dtype)
         # Compiled code cannot raise an error.
         return ops.where(is_class[:, None], of_classes, ops.full_like(of_classes, float("nan")))
-    raise ValueError(f"`y_true` must be integer labels (batch,), or probabilities (batch, {classes}). Received: shape {shape}.")
+    raise ValueError(
+        f"`y_true` must be integer labels (batch,), or probabilities (batch, {classes}). Received: shape {shape}. They "
+        f"are those of samples, for outputs of shape {tuple(y_pred.shape)}: leave out an axis of steps or heads."
+    )

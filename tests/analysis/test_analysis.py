@@ -104,13 +104,27 @@ def test_agreement_is_that_of_the_gradients_of_training(gradient, step_mode):
         assert found.norm_ratio[index] == pytest.approx(norms[0] / norms[1], rel=1e-4)
 
 
-def test_a_method_agrees_with_itself_and_a_window_for_each_step_with_bptt():
+def test_a_window_for_each_step_agrees_with_bptt():
     x, y = helpers.data(8)
     model = helpers.compiled(helpers.spiking(helpers.mlp(), T))
-    np.testing.assert_allclose(analysis.gradient_agreement(model, x, y, other="rate").cosine, 1.0, atol=1e-6)
     found = analysis.gradient_agreement(model, x, y, other=rsnn.gradients.Rate(windows=T))
     np.testing.assert_allclose(found.cosine, analysis.gradient_agreement(model, x, y).cosine, atol=1e-4)
     assert (found.method, found.other) == ("rate", f"rate(windows={T})")
+
+
+def test_no_method_is_compared_with_itself():
+    x, y = helpers.data(8, (T, 6))
+    model = helpers.compiled(helpers.spiking(helpers.mlp(), T))
+    by_rate = analysis.gradient_agreement(model, x, y)
+    with pytest.raises(ValueError, match=r"`other` must be another method.*other='rate'.*gradient=Rate\(windows=1"):
+        analysis.gradient_agreement(model, x, y, other="rate")
+    model.gradient = "bptt"
+    by_bptt = analysis.gradient_agreement(model, x, y)
+    assert ((by_rate.method, by_rate.other), (by_bptt.method, by_bptt.other)) == (("rate", "bptt"), ("bptt", "rate"))
+    np.testing.assert_allclose(by_bptt.cosine, by_rate.cosine, atol=1e-6)
+    assert by_bptt.cosine.min() < 0.999
+    history = model.fit(x, y, callbacks=[rsnn.callbacks.GradientAgreement(x, y)], verbose=0).history
+    assert history["gradient_cosine/dense"][0] < 0.999
 
 
 def test_losses_of_weights_layers_and_several_outputs_count():
@@ -122,7 +136,7 @@ def test_losses_of_weights_layers_and_several_outputs_count():
     x, y = helpers.data(8)
     labels = {"a": y, "b": np.ones((8, 1), "float32")}
     model.compile("sgd", {"a": LOSS, "b": "mse"}, loss_weights={"a": 2.0, "b": 0.5})
-    found = analysis.gradient_agreement(model, x, labels, other="rate")
+    found = analysis.gradient_agreement(model, x, labels)
     assert found.layers == ("dense", "a", "b")
     kernels = [variable for variable in model.trainable_variables if variable.name == "kernel"]
     before = to_numpy([kernel.value for kernel in kernels])
@@ -347,6 +361,44 @@ def test_a_raster_is_ordered_from_slow_to_fast_neurons():
     assert found.spikes.sum(axis=1).tolist() == [[0, 1, 2, 4], [0, 2, 2, 2]]
     assert analysis.raster(model, x, "neurons", [3, 0, 1], "rate").neurons.tolist() == [1, 3, 0]
     assert analysis.raster(model, x, "neurons", [3, 0, 1]).neurons.tolist() == [3, 0, 1]
+
+
+@pytest.mark.runs_once
+def test_an_ordered_raster_has_ticks_that_rise():
+    spikes = np.ones((1, 2, 12))
+    (slow_first,) = analysis.Raster("neurons", np.arange(12) * 5 % 12, spikes).plot().axes
+    (by_index,) = analysis.Raster("neurons", 5 * np.arange(12), spikes).plot().axes
+    assert [text.get_text() for text in slow_first.get_yticklabels()] == ["1", "3", "5", "7", "9", "12"]
+    assert [text.get_text() for text in by_index.get_yticklabels()] == ["0", "10", "20", "30", "40", "55"]
+
+
+@pytest.mark.parametrize(
+    "neurons",
+    [
+        LIF(threshold=np.array([0.2, 0.4, 0.6, 0.8, 1.0, 1.2])),
+        LIF(0.5, 0.7, threshold_stabilizer=True),
+        rsnn.layers.ILIF(levels=3),
+        rsnn.layers.Recurrent(LIF(threshold=0.3), layers.Dense(6)),
+        rsnn.layers.PSN(T, 0.4),
+    ],
+    ids=["array", "stabilizer", "integer", "recurrent", "parallel"],
+)
+def test_membranes_are_drawn_beside_the_thresholds_at_which_they_spike(neurons):
+    inputs = keras.Input((6,))
+    model = helpers.spiking(keras.Model(inputs, layers.Dense(3)(neurons(inputs))), T, "bptt")
+    found = analysis.membranes(model, 2 * helpers.data(8, (T, 6))[0], neurons.name, [4, 0, 2])
+    np.testing.assert_array_equal(found.spikes > 0, found.values >= found.thresholds)
+    assert 0 < (found.spikes > 0).mean() < 1
+    lines = found.plot().axes[0].collections[-1].get_segments()
+    assert [line[0, 1] for line in lines] == found.thresholds.tolist()[::-1]
+
+
+@pytest.mark.runs_once
+def test_the_legend_of_shuffled_spikes_is_beside_the_bars():
+    figure = analysis.ShuffledAccuracy(1.0, 1.0, {"lif": 1.0}, 10).plot()
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert not legend.get_window_extent().overlaps(figure.axes[0].get_window_extent())
 
 
 @pytest.mark.runs_once

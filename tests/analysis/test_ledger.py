@@ -22,24 +22,25 @@ INT8 = Costs.int8()
 
 
 def dense(inputs, outputs, timesteps):
-    return rsnn.SpikingModel(keras.Sequential([keras.Input((inputs,)), layers.Dense(outputs), IF()]), timesteps)
+    # Neurons spike where pixels are 1.
+    return rsnn.SpikingModel(keras.Sequential([keras.Input((inputs,)), IF(), layers.Dense(outputs), IF()]), timesteps)
 
 
-def frames(rate, inputs, timesteps):
-    """Frames of a sample with spikes at this rate."""
-    x = np.zeros(timesteps * inputs, "float32")
+def pixels(rate, *shape):
+    """A sample of 0 and 1, which are 1 at this rate."""
+    x = np.zeros(np.prod(shape), "float32")
     x[: round(rate * x.size)] = 1.0
-    return np.random.default_rng(0).permutation(x).reshape(1, timesteps, inputs)
+    return np.random.default_rng(0).permutation(x).reshape(1, *shape)
 
 
-def crossover_of_dense(n, m, steps, bits, nonzero=1.0):
+def crossover_of_dense(n, m, steps, bits, nonzero=1.0, passes=1):
     """The formula of docs/analysis.md, for weights of 8 bits, and the energies that it is made of."""
     multiply, add, bit = 0.2e-12, 0.1e-12, 20e-12 / 64
     # A synapse adds and reads 8 bits for a spike. At each step n inputs of 1 bit, between steps m membranes of 16, are written
     # and read.
     of_a_spike, of_steps = add + 8 * bit, 2 * (steps * n * 1 + (steps - 1) * m * 16) * bit
-    # One pass multiplies by `bits`, reads the weights once, and inputs of `bits` are written and read.
-    rival = nonzero * n * m * (add + multiply * bits / 8 + 8 * bit) + 2 * n * bits * bit
+    # A pass multiplies by `bits`, reads the weights once, and inputs of `bits` are written and read.
+    rival = passes * (nonzero * n * m * (add + multiply * bits / 8 + 8 * bit) + 2 * n * bits * bit)
     return (rival - of_steps) / (steps * n * m * of_a_spike), rival, of_a_spike, of_steps
 
 
@@ -49,10 +50,10 @@ def test_the_crossover_of_a_dense_layer_is_that_of_the_formula():
     crossover, rival, of_a_spike, of_steps = crossover_of_dense(n, m, steps, bits)
     model = dense(n, m, steps)
     for rate, wins in ((crossover - 0.005, True), (crossover + 0.005, False)):
-        x = frames(rate, n, steps)
+        x = pixels(rate, n)
         found = analysis.energy(model, x, INT8)
         assert found.firing_rate == pytest.approx(x.mean())
-        assert found.spiking.total == pytest.approx(x.sum() * m * of_a_spike + of_steps)
+        assert found.spiking.total == pytest.approx(steps * x.sum() * m * of_a_spike + of_steps)
         assert found.quantized.activation_bits == bits
         assert found.quantized.total == pytest.approx(rival)
         assert found.quantized.crossover == pytest.approx(crossover)
@@ -62,7 +63,43 @@ def test_the_crossover_of_a_dense_layer_is_that_of_the_formula():
         rates = f"wins below a firing rate of {crossover:.1%}; this network fires at {found.firing_rate:.1%}."
         assert found.verdict.endswith(rates)
         skipping = dataclasses.replace(found, costs=Costs.int8(skips_zeros=True)).quantized
-        assert skipping.crossover == pytest.approx(crossover_of_dense(n, m, steps, bits, x[0].any(axis=0).mean())[0])
+        assert skipping.crossover == pytest.approx(crossover_of_dense(n, m, steps, bits, x.mean())[0])
+
+
+@pytest.mark.on_each_backend
+def test_the_rival_of_a_network_that_reads_frames_runs_for_each():
+    n, m, steps, bits = 40, 64, 5, 3
+    x = pixels(0.3, steps, n)
+    found = analysis.energy(dense(n, m, steps), x, INT8)
+    crossover, rival, of_a_spike, of_steps = crossover_of_dense(n, m, steps, bits, passes=steps)
+    assert found.total == found.spiking.total == pytest.approx(x.sum() * m * of_a_spike + of_steps)
+    assert found.total_without_spikes == found.quantized.total == pytest.approx(rival)
+    assert found.quantized.crossover == pytest.approx(crossover)
+    assert found.multiply_adds_without_spikes.tolist() == [steps * n * m]
+    skipping = dataclasses.replace(found, costs=Costs.int8(skips_zeros=True)).quantized
+    assert skipping.total == pytest.approx(crossover_of_dense(n, m, steps, bits, x.mean(), steps)[1])
+
+
+@pytest.mark.on_each_backend
+def test_the_description_the_plot_and_the_report_show_one_answer():
+    network = keras.Sequential([keras.Input((40,)), layers.Dense(120), LIF(), layers.Dense(10)])
+    x = np.random.default_rng(0).normal(size=(8, T, 40)).astype("float32")
+    model = rsnn.SpikingModel(network, T)
+    found, described = analysis.energy(model, x), rsnn.describe(model, x, verbose=False)
+    # What reads real frames multiplies, in both networks alike, but for the membranes.
+    assert (described.synaptic_operations, described.dense_multiply_adds) == (found.accumulates[1], T * (40 * 120 + 120 * 10))
+    assert found.multiply_adds.tolist() == [T * 40 * 120, 0]
+    assert found.quantized.layers[0] == pytest.approx(found.spiking.layers[0] - found.spiking.membranes[0])
+    assert f"{found.accumulates[1]:,.0f} synaptic operations and 19,200 multiply-adds; without" in str(described)
+    assert f"without spikes, in 4 passes, {found.quantized.total * 1e9:.3g} nJ with 3-bit activations" in found.totals
+    for shown in (str(described), str(found), found.plot().axes[0].get_title()):
+        assert found.totals in shown.replace("\n", "; ")
+    assert found.verdict in str(described)
+    heights = [sum(bar.get_height() for bar in bars) for bars in found.plot().axes[0].containers]
+    totals = [sum(heights[:4]), *heights[4:]]
+    assert np.multiply(totals, 1e-6) == pytest.approx(
+        [of.total for of in (found.spiking, found.quantized, found.without_spikes)]
+    )
 
 
 def test_the_docs_set_the_formula_beside_the_published_rate():
@@ -194,7 +231,7 @@ def test_the_report_is_one_table_with_a_verdict_in_words():
     model, images = model_and_images(vgg)
     found = analysis.energy(model, images, INT8)
     first, header, _, *rows, parts, verdict = str(found).splitlines()
-    assert first == "Energy of a sample: T = 4 with spikes, or one pass with activations of 8 or 3 bits"
+    assert first == f"Energy of a sample: {found.totals}"
     assert re.split(" {2,}", header) == ["layer", "with spikes", "8-bit", "3-bit", "of the 3-bit", "firing rate", "wins below"]
     assert [row.split("  ")[0] for row in rows] == [*found.layers, "all"]
     assert f"{found.spiking.total / found.quantized.total:.3g}" in rows[-1]

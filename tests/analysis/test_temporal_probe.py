@@ -106,6 +106,7 @@ def test_an_interrupted_probe_goes_on_where_it_was(tmp_path, monkeypatch):
     resumed = analysis.temporal_probe(make_model, x, y, seeds=2, folder=tmp_path, **arguments)
     assert calls == [0, 1, 0, 1, 1]
     np.testing.assert_array_equal(whole.right["bptt"], resumed.right["bptt"])
+    np.testing.assert_array_equal(whole.earlier["bptt"], resumed.earlier["bptt"])
     np.testing.assert_array_equal(whole.shuffled["bptt"], resumed.shuffled["bptt"])
     analysis.temporal_probe(make_model, x, y, seeds=2, folder=tmp_path, **arguments)
     assert len(calls) == 5
@@ -203,15 +204,19 @@ def test_intervals_have_the_truth_as_often_as_they_say():
     assert 0.92 <= covered / 400 <= 0.99
 
 
-def made_probe(shares, seeds=5, samples=400, in_time=True, margin=0.01):
-    """A result whose twins have these shares of samples right, all of them the first ones."""
+def made_probe(shares, seeds=5, samples=400, in_time=True, margin=0.01, earlier=None):
+    """A result whose twins have these shares of samples right, and earlier those, all of them the first ones."""
     twins = ladder(8, in_time)
     places = (np.arange(samples) + 0.5) / samples
-    right = {twin.name: np.tile(places < shares.get(twin.name, 0.5), (seeds, 1)).astype("float32") for twin in twins}
+    right, before = (
+        {twin.name: np.tile(places < of.get(twin.name, 0.5), (seeds, 1)).astype("float32") for twin in twins}
+        for of in (shares, {**shares, **(earlier or {})})
+    )
     return TemporalProbe(
         in_time=in_time,
         twins=tuple(twins),
         right=right,
+        earlier=before,
         shuffled={twin.name: right[twin.name].mean(axis=1) for twin in twins if twin.frames == "given"},
         most_frequent=places < 0.5,
         margin=margin,
@@ -242,6 +247,25 @@ def test_what_too_few_samples_leave_open_is_named():
     assert found.recommended.name == "one-step"
     assert found.recommendation.endswith("; 5 seeds and 20 samples leave open whether bptt (at most +24.41) does.")
     assert made_probe({"one-step": 0.8, "bptt": 0.9}, samples=1000).recommended.name == "bptt"
+
+
+def test_nothing_is_recommended_where_accuracy_still_rises():
+    shares = {"one-step": 0.6, "rate-1": 0.8, "bptt": 0.9}
+    found = made_probe(shares, earlier={"rate-1": 0.7, "bptt": 0.895})
+    assert (found.recommended, found.rising) == (None, ["rate-1"])
+    assert found.recommendation.startswith("Accuracy still rises: in the last quarter of the epochs that of rate-1 did. Train")
+    assert made_probe(shares, earlier={"rate-1": 0.7}, margin=0.15).recommended.name == "rate-1"
+    # Means of frames are no way to train.
+    assert made_probe(shares, earlier={"mean": 0.3}).recommended.name == "bptt"
+
+
+@pytest.mark.on_each_backend
+def test_twins_that_are_stopped_early_are_found(monkeypatch):
+    monkeypatch.setattr(_twins, "ladder", only("one-step"))
+    (x, y), validation = rates_alone(400), rates_alone(401)
+    for epochs, rises in ((1, True), (4, False)):
+        found = analysis.temporal_probe(maker(4), x, y, validation, epochs, 128, seeds=5, margin=0.05, verbose=0)
+        assert (found.recommended is None, found.rising) == (rises, ["one-step"] if rises else [])
 
 
 def test_nothing_is_recommended_where_nothing_is_learnt():

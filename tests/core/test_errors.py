@@ -68,10 +68,10 @@ def test_timesteps_may_be_a_numpy_integer():
     assert type(spiking(timesteps=np.int64(4)).timesteps) is int
 
 
-def test_an_unknown_gradient_lists_the_known_ones():
+def test_an_unknown_gradient_lists_the_known_ones_and_says_how_to_have_windows():
     with pytest.raises(ValueError, match="`gradient` must be one of") as raised:
-        spiking(gradient="rates")
-    assert_says(raised, "gradient='rates'", "'rate'", "'bptt'", "GradientMethod")
+        spiking(gradient="rate-2")
+    assert_says(raised, "gradient='rate-2'", "'rate'", "'bptt'", "GradientMethod", "keras_ratesnn.gradients.Rate(windows=2)")
     model = spiking()
     with pytest.raises(ValueError, match="`gradient` must be one of"):
         model.gradient = "rates"

@@ -20,6 +20,7 @@ def test_the_pages_of_a_module_list_its_public_names_with_the_first_sentences_of
     for text in texts:
         title, _, _ = text.partition("\n")
         assert title.partition(":")[0] == f"# {module}", "The site reads the module from the title of the page."
+        assert "| |\n|---|" not in text, "A column of a table has no heading."
     out_of_date = "{} is out of date: `KERAS_BACKEND=torch python docs/mkdocs/api_tables.py` writes its rows anew."
     for path, text, expected in zip(paths, texts, TABLES["with_tables"](texts, module), strict=True):
         assert text == expected, out_of_date.format(path)

@@ -115,6 +115,24 @@ def test_outputs_without_a_time_axis_are_refused():
         model.fit(*data(), verbose=0)
 
 
+@pytest.mark.parametrize(
+    ("loss", "y", "message"),
+    [
+        (CROSSENTROPY, np.eye(3)[np.arange(10) % 3], "one-hot rows.*CategoricalCrossentropy"),
+        (CROSSENTROPY, np.zeros((10, T)), r"`y` must have labels of samples.*of shape \(batch\).*y of shape \((10|None), 4\)"),
+        (CROSSENTROPY, np.full(10, 3), "`y` must be labels from 0 to 2.*Received: 3, the label of sample 0"),
+        (keras.losses.CategoricalCrossentropy(from_logits=True), np.zeros(10, int), "SparseCategoricalCrossentropy"),
+        ("mse", np.zeros((10, T, 3)), r"of shape \(batch, 3\) for its loss mean_squared_error.*Leave out an axis of steps"),
+    ],
+    ids=["one-hot", "of steps", "no class", "not one-hot", "numbers of steps"],
+)
+def test_labels_that_the_loss_of_a_step_cannot_use_are_an_error_that_says_so(loss, y, message):
+    model = compiled(spiking(timesteps=T, return_sequences=True), loss=TET(loss))
+    for use in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=message):
+            use(data()[0], y, verbose=0)
+
+
 def test_masked_steps_count_in_no_mean():
     counts = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]]) == 1
     masked = keras.layers.Masking()(np.where(counts[..., None], OUTPUTS, 0.0).astype("float32"))

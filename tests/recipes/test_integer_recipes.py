@@ -50,15 +50,12 @@ def test_a_run_with_integer_spikes_resumes_with_its_neurons_and_names_its_slots(
     assert "T = 4, 12 slots" in printed
 
 
-def test_the_energy_of_a_run_is_that_of_its_binary_spikes(integer_run):
+def test_the_energy_of_a_run_is_the_one_that_describe_shows(integer_run):
     folder, record = integer_run
     model = keras.saving.load_model(folder / "last.keras")
-    sample = digits.load().test_images[: run.SAMPLE]
-    binary = keras_ratesnn.analysis.energy(keras_ratesnn.unroll(model), sample)
-    assert record["joules"] == pytest.approx(binary.total, rel=1e-3)
-    assert record["joules_without_spikes"] == pytest.approx(binary.total_without_spikes)
-    described = keras_ratesnn.describe(model, sample, verbose=False)
+    described = keras_ratesnn.describe(model, digits.load().test_images[: run.SAMPLE], verbose=False)
     assert record["joules"] == pytest.approx(described.energy.total)
+    assert record["joules_without_spikes"] == pytest.approx(described.energy.total_without_spikes)
 
 
 def test_a_network_of_integer_spikes_is_published(integer_run, tmp_path, capsys):

@@ -54,10 +54,9 @@ class ShuffledAccuracy:
         axes.axhline(
             self.accuracy, color="black", linestyle="--", label=f"not shuffled: {self.accuracy:.3f}, {self.samples} samples"
         )
-        axes.set(ylabel="accuracy", ylim=(0, 1.2), yticks=np.linspace(0, 1, 6))
+        axes.set(ylabel="accuracy", ylim=(0, 1.1), yticks=np.linspace(0, 1, 6), xlabel="where spikes are shuffled in time")
         _figures.name_layers(axes, names)
-        axes.legend(fontsize="small", loc="upper left")
-        axes.set_title("spikes shuffled in time in", fontsize="medium")
+        figure.legend(fontsize="small", loc="outside upper center")
         return figure
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 import numpy as np
+from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks
@@ -11,6 +12,7 @@ from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
 from keras_ratesnn.analysis import _figures, _observation
 from keras_ratesnn.layer_kinds import NEURON, kind_of
+from keras_ratesnn.layers import ILIFCell
 from keras_ratesnn.observed_model import named_calls, observed
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
@@ -26,15 +28,17 @@ class Membranes:
         neurons: Array of N integers, indices in the flattened layer.
         values: Array `(samples, T, N)`: the membrane v_t at each step, after the input and before the reset.
         spikes: Array `(samples, T, N)`, 0 or 1, or integers for neurons that spike several times in a step.
+        thresholds: Array `(N,)`: the membrane at which each neuron spikes, at rest if spikes raise it.
     """
 
     layer: str
     neurons: np.ndarray
     values: np.ndarray
     spikes: np.ndarray
+    thresholds: np.ndarray
 
     def plot(self, sample: int = 0) -> Any:
-        """Draws the membranes of one sample, with a mark where a neuron spikes.
+        """Draws the membranes of one sample and their thresholds, with a mark where a neuron spikes.
 
         Args:
             sample: Integer, its index in the batch. Defaults to `0`.
@@ -51,12 +55,16 @@ class Membranes:
         values, spikes = self.values[sample], self.spikes[sample]
         figure, axes = _figures.new_figure(5.5, 3.8)
         steps = np.arange(1, len(values) + 1)
-        for index, neuron in enumerate(self.neurons):
-            color, line = _figures.shade(index, len(self.neurons)), ("-", "--", "-.", ":")[index % 4]
+        shades = [_figures.shade(index, len(self.neurons)) for index in range(len(self.neurons))]
+        for index, (neuron, color) in enumerate(zip(self.neurons, shades, strict=True)):
+            line = ("-", "--", "-.", ":")[index % 4]
             axes.plot(steps, values[:, index], color=color, linestyle=line, label=f"neuron {neuron}")
             fired = spikes[:, index] > 0
             axes.scatter(steps[fired], values[fired, index], color=color, marker="o", s=25)
         axes.scatter([], [], color="black", marker="o", s=25, label="spike")
+        # Where all are the same, the line of the first neuron, which is black, is above the others.
+        style = {"linestyles": (0, (1, 3)), "linewidths": 1, "label": "threshold"}
+        axes.hlines(self.thresholds[::-1], 1, len(values), shades[::-1], **style)
         axes.set(xlabel="time step", ylabel=f"membrane of {self.layer}", xticks=_figures.step_ticks(len(steps)))
         axes.set_title(f"sample {sample}", fontsize="medium")
         axes.grid(alpha=0.3)
@@ -92,8 +100,8 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
         TypeError: If `model` is not a `SpikingModel`, `layer` not a string, or `neurons` are not integers.
         ValueError: If there is no such layer or neuron, or `x` does not fit the model or has no samples.
     """
-    indices, spikes, values = _recorded(model, x, layer, neurons, membranes=True)
-    return Membranes(layer, indices, values, spikes)
+    indices, thresholds, spikes, values = _recorded(model, x, layer, neurons, membranes=True)
+    return Membranes(layer, indices, values, spikes, thresholds)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -178,11 +186,14 @@ class Raster:
         steps, rows = np.nonzero(spikes)
         marks = axes.scatter(steps + 1, rows, marker="|", color="black", s=30, linewidths=1.5 * spikes[steps, rows])
         count = len(self.neurons)
-        axes.set(xlabel="time step", ylabel=f"neuron of {self.layer}", xlim=(0.5, len(spikes) + 0.5), ylim=(-1, count))
+        ticks = np.unique(np.linspace(0, count - 1, min(6, count), dtype=int))
+        # In another order than that of the layer, some of the indices would look like an axis that goes up and down.
+        ordered = len(ticks) < count and bool((np.diff(self.neurons) < 0).any())
+        label = f"neurons of {self.layer}, in their order" if ordered else f"neuron of {self.layer}"
+        axes.set(xlabel="time step", ylabel=label, xlim=(0.5, len(spikes) + 0.5), ylim=(-1, count))
         axes.set_title(f"sample {sample}", fontsize="medium")
         axes.set_xticks(_figures.step_ticks(len(spikes)))
-        ticks = np.unique(np.linspace(0, count - 1, min(6, count), dtype=int))
-        axes.set_yticks(ticks, [str(index) for index in self.neurons[ticks]])
+        axes.set_yticks(ticks, [str(index) for index in (ticks + 1 if ordered else self.neurons[ticks])])
         return spikes, marks
 
 
@@ -217,7 +228,7 @@ def raster(
         ValueError: If there is no such layer, neuron or order, or `x` does not fit the model or has no samples.
     """
     checks.one_of("order", order, (None, "rate"))
-    indices, spikes = _recorded(model, x, layer, neurons, membranes=False)
+    indices, _, spikes = _recorded(model, x, layer, neurons, membranes=False)
     if order == "rate":
         slowest_first = np.argsort(spikes.mean(axis=(0, 1)), kind="stable")
         indices, spikes = indices[slowest_first], spikes[..., slowest_first]
@@ -225,7 +236,7 @@ def raster(
 
 
 def _recorded(model, x, layer, neurons, membranes):
-    """The indices of chosen neurons, `(N,)`, their spikes, and if wanted their membranes, `(samples, T, N)`."""
+    """The indices and thresholds of chosen neurons, `(N,)`, their spikes, and if wanted their membranes, `(samples, T, N)`."""
     x = _observation.tensors(checked_model(model), x)
     checks.instance("layer", layer, str)
     calls = {name: call for name, call in named_calls(model.network).items() if kind_of(call.operation).role == NEURON}
@@ -242,7 +253,16 @@ def _recorded(model, x, layer, neurons, membranes):
     steps[0] = np.rint(steps[0] / calls[layer].operation.cell.spike_size)
     flat = [values.reshape(*values.shape[:2], -1) for values in steps]
     indices = _indices(neurons, flat[0].shape[-1])
-    return indices, *(values[..., indices] for values in flat)
+    thresholds = np.broadcast_to(_threshold(calls[layer].operation), (1, *steps[0].shape[2:])).reshape(-1)
+    return indices, thresholds[indices], *(values[..., indices] for values in flat)
+
+
+def _threshold(layer):
+    """The membrane at which the neurons of a layer spike in inference: a number, or an array that broadcasts to them."""
+    cell, stabilizer = layer.cell.independent_cell(), getattr(layer, "stabilizer", None)
+    threshold = cell.effective_threshold() if stabilizer is None else stabilizer.running_threshold
+    # Integer spikes are rounded.
+    return np.asarray(ops.convert_to_numpy(threshold), "float32") / (2 if isinstance(cell, ILIFCell) else 1)
 
 
 def _indices(neurons, size):

@@ -12,6 +12,7 @@ from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Signal
+from keras_ratesnn._model.input_checks import inputs_with_time
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.analysis.costs.ledger import Traffic
 from keras_ratesnn.gradients.observing import Call
@@ -24,16 +25,13 @@ class Counted(NamedTuple):
     """The operations of a call for a sample.
 
     Args:
-        dense: Float, multiply-adds without spikes and time.
-        synaptic_operations: Float: inputs other than 0 over all steps, each as often as it stands for spikes, times the
-            synapses that it feeds; 0 for an input that is the same at every step.
+        dense: Float, multiply-adds of a pass without spikes and time.
         multiply_adds: Float.
         accumulates: Float.
         traffic: `Traffic` of numbers.
     """
 
     dense: float
-    synaptic_operations: float
     multiply_adds: float
     accumulates: float
     traffic: Traffic[float]
@@ -45,20 +43,24 @@ class OperationCounter:
     Args:
         counts: Boolean array `(batch, T)`, which steps are not padding.
         slots: Integer, how many time steps are the slots of one longer step. Defaults to `1`.
+        frames: Boolean, whether an input of the network has time, so that a network without spikes runs for each frame.
+            Defaults to `False`.
 
     Attributes:
         calls: List of `Counted`, for each call that is counted.
         levels: Integer, the most spikes of a neuron in a step.
     """
 
-    def __init__(self, counts: np.ndarray, slots: int = 1) -> None:
+    def __init__(self, counts: np.ndarray, slots: int = 1, frames: bool = False) -> None:
         self.counts = counts
         self.timesteps = counts.shape[1]
         self.slots = slots
+        self.passes = self._steps / slots if frames else 1.0
         self.names = _graph.Names()
         self.calls: list[Counted] = []
         self.levels = 1
         self._after_time_means = False
+        self._after_neurons: weakref.WeakSet[Signal] = weakref.WeakSet()
         self._sizes: weakref.WeakKeyDictionary[Signal, float] = weakref.WeakKeyDictionary()
         """The value of one spike in the signals that come from neurons with integer spikes."""
         self.not_counted: list[str] = []
@@ -66,11 +68,15 @@ class OperationCounter:
     @classmethod
     def of(cls, model: SpikingModel, x: Structure) -> Self:
         """That of a model which is to be run on a batch."""
-        return cls(_observation.steps_that_count(model, x), _graph.slots_of(_graph.as_graph(model.network)))
+        network = _graph.as_graph(model.network)
+        frames = bool(inputs_with_time(network, x, model.timesteps))
+        return cls(_observation.steps_that_count(model, x), _graph.slots_of(network), frames)
 
     def __call__(self, call: Call, outputs: Structure) -> Structure:
         self._follow_spikes(call, outputs)
         self._after_time_means |= call.kind.role == layer_kinds.TIME_MEAN
+        if _observation.is_neuron(call) or not self._after_neurons.isdisjoint(call.signals):
+            self._after_neurons.update(tree.flatten(outputs))
         if _observation.is_neuron(call):
             self._count_neurons(call, outputs)
         elif call.kind.products is not None and len(call.signals) == 2:
@@ -88,13 +94,16 @@ class OperationCounter:
         self.names.add(name)
         self.calls.append(counted)
 
-    def _traffic(self, outputs: Signal, static: bool, runs: float, **found: float) -> Traffic[float]:
+    def _traffic(self, outputs: Signal, static: bool, runs: float, dense: float = 0.0, **found: float) -> Traffic[float]:
         """The traffic of a layer with these outputs."""
+        raw = static or (bool(found.get("values")) and outputs not in self._after_neurons)
+        passes = 1.0 if static else self.passes
+        found = {"passes": passes, "nonzero": dense * passes} | found
         # What follows a time mean is added into no membranes.
         after_means = static and self._after_time_means
         kept = 0.0 if after_means else float(np.maximum(self.counts.sum(axis=1) / self.slots - 1, 0).mean())
         shape = tuple(outputs.value.shape[1:])
-        return _NO_TRAFFIC._replace(static=static, runs=runs, outputs=math.prod(shape), kept=kept, **found)
+        return _NO_TRAFFIC._replace(static=static, raw=raw, runs=runs, outputs=math.prod(shape), kept=kept, **found)
 
     def _rows(self, signal: Signal) -> np.ndarray:
         """The values of a signal at the steps that count, `(rows, ...)`; of one that is the same at every step, at one step."""
@@ -123,36 +132,30 @@ class OperationCounter:
         if not signal.static and matrices(call.operation) == 1:
             spikes = self._spikes(signal, values)
         values, spikes = self._once_in_a_step(signal, values, spikes)
-        events = (values != 0 if spikes is None else spikes).sum(axis=0, dtype="float64") / samples
 
         def fed(events):
             return _fed(call.kind, call.operation, input_shape, output_shape, events)
 
-        active, runs, size = fed(events), len(values) / samples, math.prod(input_shape[1:])
-        traffic = self._traffic(outputs, signal.static, runs, nonzero=dense, weights=_size_of_matrices(call.operation))
-        if spikes is None:
-            counted = Counted(dense, 0.0 if signal.static else active, dense * runs, 0.0, traffic._replace(values=size))
-        else:
-            most, nonzero = fed(np.ones(input_shape[1:])), fed(self._ever(spikes).sum(axis=0) / samples)
-            counted = Counted(dense, active, 0.0, active, traffic._replace(most_accumulates=most, nonzero=nonzero, spikes=size))
-        self.add(call.operation.name, counted)
-
-    def _ever(self, spikes: np.ndarray) -> np.ndarray:
-        """Which inputs of each sample that has steps that count spike in any of these, `(samples, ...)`."""
-        of_samples = self.counts.sum(axis=1) * len(spikes) // max(self.counts.sum(), 1)
-        begins = np.cumsum(of_samples) - of_samples
-        return np.logical_or.reduceat(spikes != 0, begins[of_samples > 0], axis=0) if len(spikes) else spikes
+        runs, size = len(values) / samples, math.prod(input_shape[1:])
+        done, found = (dense * runs, 0.0), {"values": size}
+        if spikes is not None:
+            done = 0.0, fed(spikes.sum(axis=0, dtype="float64") / samples)
+            passes = spikes.reshape(round(samples * self.passes), -1, *spikes.shape[1:])
+            nonzero = fed(passes.any(axis=1).sum(axis=0) / samples)
+            found = {"spikes": size, "most_accumulates": fed(np.ones(input_shape[1:])), "nonzero": nonzero}
+        traffic = self._traffic(outputs, signal.static, runs, dense, weights=_size_of_matrices(call.operation), **found)
+        self.add(call.operation.name, Counted(dense, *done, traffic))
 
     def _count_sum(self, call: Call, outputs: Signal) -> None:
         """A sum of inputs: an addition for each spike, or for each input if these are no spikes."""
         (signal,) = call.signals
         values, samples = self._rows(signal), len(self.counts)
         values, spikes = self._once_in_a_step(signal, values, None if signal.static else self._spikes(signal, values))
-        active, size = (values != 0 if spikes is None else spikes).sum() / samples, math.prod(values.shape[1:])
+        size = math.prod(values.shape[1:])
         found = {"values": size} if spikes is None else {"spikes": size, "most_accumulates": size}
         traffic = self._traffic(outputs, signal.static, len(values) / samples, **found)
-        done = values.size / samples if spikes is None else active
-        self.add(call.operation.name, Counted(0.0, 0.0 if signal.static else active, 0.0, done, traffic))
+        done = (values.size if spikes is None else spikes.sum()) / samples
+        self.add(call.operation.name, Counted(0.0, 0.0, done, traffic))
 
     def _count_products(self, call: Call, axes: tuple[int, int], outputs: Signal) -> None:
         """Products of two inputs: an addition for each spike of the first one that has spikes, and each value that it meets."""
@@ -172,16 +175,16 @@ class OperationCounter:
         if not static and all(_same_in_slots(rows, self.slots) for rows in pair):
             events = [found[:: self.slots] for found in events]
         meeting = [found.sum(axis=axis, dtype="float64") for found, axis in zip(events, axes, strict=True)]
-        active = (meeting[0] * meeting[1]).sum() / len(self.counts)
         sizes: dict[str, float] = {"spikes": 0.0, "values": 0.0}
         for found, rows in zip(spikes, pair, strict=True):
             sizes["values" if found is None else "spikes"] += math.prod(rows.shape[1:])
         runs = 1.0 if static else len(events[0]) / len(self.counts)
-        traffic = self._traffic(outputs, static, runs, nonzero=dense, **sizes)
+        traffic = self._traffic(outputs, static, runs, dense, **sizes)
         if first is None:
-            counted = Counted(dense, 0.0 if static else active, dense * steps, 0.0, traffic)
+            counted = Counted(dense, dense * steps, 0.0, traffic)
         else:
-            counted = Counted(dense, active, 0.0, active, traffic._replace(most_accumulates=dense))
+            active = (meeting[0] * meeting[1]).sum() / len(self.counts)
+            counted = Counted(dense, 0.0, active, traffic._replace(most_accumulates=dense))
         self.add(call.operation.name, counted)
 
     def _count_neurons(self, call: Call, outputs: Signal) -> None:
@@ -194,7 +197,7 @@ class OperationCounter:
             reached = np.einsum("bt,tj,bj->", counts, reaching, counts) / len(counts)
             # Its inputs were written as the outputs of a layer.
             read_once = _NO_TRAFFIC._replace(runs=1.0, weights=_size_of_matrices(neuron))
-            self.add(neuron.name, Counted(0.0, 0.0, reached * math.prod(shape), 0.0, read_once))
+            self.add(neuron.name, Counted(0.0, reached * math.prod(shape), 0.0, read_once))
             return
         if cell.feedback is not None:
             self._count_feedback(call, outputs, shape)
@@ -222,7 +225,7 @@ class OperationCounter:
         most = _fed(kind, layer, shape, shape, np.ones(shape[1:])) if one_kernel else 0.0
         # It adds into membranes that are kept in any case.
         traffic = _NO_TRAFFIC._replace(runs=runs, most_accumulates=most, weights=_size_of_matrices(layer), spikes=size)
-        self.add(name, Counted(0.0, active, 0.0 if one_kernel else dense * runs, active if one_kernel else 0.0, traffic))
+        self.add(name, Counted(0.0, 0.0 if one_kernel else dense * runs, active if one_kernel else 0.0, traffic))
 
     def _follow_spikes(self, call: Call, outputs: Structure) -> None:
         """Takes the value of one spike over from the inputs of an operation to its outputs."""

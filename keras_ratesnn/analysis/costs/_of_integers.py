@@ -21,7 +21,7 @@ def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: 
         x: The inputs.
     """
     plan, temporal = model.plan, x.ndim == len(model.plan.input_shape) + 2
-    counter = OperationCounter(np.ones((len(x), model.timesteps), bool))
+    counter = OperationCounter(np.ones((len(x), model.timesteps), bool), frames=temporal)
     counter.levels = max((layer.largest for layer in plan.layers if layer.kind == "neurons"), default=1)
     frames = np.moveaxis(x, -len(plan.input_shape), -1) if plan.channels_first else x
     shapes = {"input": plan.input_shape, **{layer.name: layer.shape for layer in plan.layers}}
@@ -35,11 +35,14 @@ def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: 
         size = math.prod(shapes[layer.sources[0]])
         # Frames of 0 and 1 are spikes as they are.
         of_numbers = static or (of_input and x.max() > 1)
+        passes = 1.0 if static else counter.passes
         traffic = Traffic(
             static,
+            raw=of_numbers,
+            passes=passes,
             runs=1.0 if static else float(model.timesteps),
             most_accumulates=0.0,
-            nonzero=dense,
+            nonzero=dense * passes,
             weights=weights,
             spikes=0.0 if of_numbers else size,
             values=size if of_numbers else 0.0,
@@ -47,14 +50,15 @@ def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: 
             kept=model.timesteps - 1.0,
         )
         if static:
-            counter.add(layer.name, Counted(dense, 0.0, dense, 0.0, traffic))
+            counter.add(layer.name, Counted(dense, dense, 0.0, traffic))
             continue
         inputs = frames if of_input else outputs[layer.sources[0]]
         active = _fed(layer, kernel, inputs) / len(x)
         most = _fed(layer, kernel, np.ones((1, 1, *shapes[layer.sources[0]]), "int64"))
-        nonzero = _fed(layer, kernel, (inputs != 0).any(axis=1, keepdims=True).astype("int64")) / len(x)
+        ever = inputs != 0 if temporal else inputs.any(axis=1, keepdims=True)
+        nonzero = _fed(layer, kernel, ever.astype("int64")) / len(x)
         traffic = traffic._replace(most_accumulates=float(most), nonzero=float(nonzero))
-        counter.add(layer.name, Counted(dense, float(active), 0.0, float(active), traffic))
+        counter.add(layer.name, Counted(dense, 0.0, float(active), traffic))
     return counter
 
 

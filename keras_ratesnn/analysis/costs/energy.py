@@ -21,14 +21,15 @@ from keras_ratesnn.spiking_model import SpikingModel, checked_model
 class Energy:
     """The result of `energy`; it can be printed. All numbers are those of one sample, a mean over the batch.
 
-    Joules without a ledger are those of operations alone.
+    The rival is the same network without spikes and time, `quantized`. It runs once, or for each frame if an input has time.
 
     Args:
         timesteps: Integer T.
         layers: Tuple of strings, the N layers and products that are counted, in execution order, with one entry for each call.
         multiply_adds: Array `(N,)`: the multiply-adds over all steps.
         accumulates: Array `(N,)`: the additions for spikes over all steps.
-        multiply_adds_without_spikes: Array `(N,)`: the multiply-adds of the same layer in a network without spikes and time.
+        multiply_adds_without_spikes: Array `(N,)`: the multiply-adds of the same layer in a network without spikes, over all
+            its passes.
         not_counted: Tuple of strings, the layers with weights whose operations are not known.
         costs: `Costs`.
         levels: Integer D, the most spikes of a neuron in a step.
@@ -47,23 +48,23 @@ class Energy:
 
     @property
     def joules(self) -> np.ndarray:
-        """The energy of each layer, `(N,)`."""
-        return self.multiply_adds * self.costs.multiply_add + self.accumulates * self.costs.accumulate
+        """The energy of each layer, `(N,)`, with memory."""
+        return self.spiking.layers
 
     @property
     def joules_without_spikes(self) -> np.ndarray:
-        """The energy of each layer in a network without spikes and time, `(N,)`."""
-        return self.multiply_adds_without_spikes * self.costs.multiply_add
+        """The energy of each layer of the rival, `(N,)`, with memory."""
+        return self.quantized.layers
 
     @property
     def total(self) -> float:
-        """The energy of all layers, in joules."""
-        return float(self.joules.sum())
+        """The energy of all layers, with memory, in joules."""
+        return self.spiking.total
 
     @property
     def total_without_spikes(self) -> float:
-        """The energy of all layers in a network without spikes and time, in joules."""
-        return float(self.joules_without_spikes.sum())
+        """The energy of all layers of the rival, with memory, in joules."""
+        return self.quantized.total
 
     @property
     def firing_rates(self) -> np.ndarray:
@@ -79,7 +80,8 @@ class Energy:
     @property
     def spiking(self) -> Ledger:
         """What the network spends on operations and memory."""
-        return ledger.of_spikes(self.joules, self.accumulates, self.traffic, self.levels, self.costs)
+        operations = self.multiply_adds * self.costs.multiply_add + self.accumulates * self.costs.accumulate
+        return ledger.of_spikes(operations, self.accumulates, self.traffic, self.levels, self.costs)
 
     @property
     def without_spikes(self) -> Rival:
@@ -94,6 +96,16 @@ class Energy:
     def _rival(self, bits):
         return ledger.without_spikes(
             bits, self.multiply_adds_without_spikes, self.spiking, self.accumulates, self.traffic, self.costs
+        )
+
+    @property
+    def totals(self) -> str:
+        """What all layers spend, with memory, with spikes and without, in words."""
+        rival, wider, passes = self.quantized, self.without_spikes, self.traffic.passes.max(initial=1)
+        return (
+            f"{_text.joules(self.total)} with spikes, T = {self.timesteps}; without spikes, in "
+            f"{'one pass' if passes == 1 else f'{passes:.3g} passes'}, {_text.joules(rival.total)} with "
+            f"{rival.activation_bits}-bit activations, {_text.joules(wider.total)} with {wider.activation_bits}-bit"
         )
 
     @property
@@ -132,15 +144,14 @@ class Energy:
         rivals = f"{wide}-bit", f"{narrow}-bit", f"of the {narrow}-bit"
         columns = ["layer", "with spikes", *rivals, "firing rate", "wins below"]
         parts = [f"{name} {_text.joules(getattr(spiking, name).sum())}" for name in vars(spiking)]
-        title = f"T = {self.timesteps} with spikes, or one pass with activations of {wide} or {narrow} bits"
-        lines = [f"Energy of a sample: {title}", *_text.table(columns, rows, left=1)]
+        lines = [f"Energy of a sample: {self.totals}", *_text.table(columns, rows, left=1)]
         lines.append(f"With spikes: {', '.join(parts)}.")
         if self.not_counted:
             lines.append(f"Not counted: {', '.join(self.not_counted)}")
         return "\n".join([*lines, self.verdict])
 
     def plot(self) -> Any:
-        """Draws the energy of each layer, beside that of the same layer without spikes.
+        """Draws what each layer spends on operations and memory, beside what the same layer spends without spikes.
 
         Returns:
             A `matplotlib.figure.Figure`.
@@ -148,20 +159,20 @@ class Energy:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure, axes = _figures.new_figure(_figures.width_for(len(self.layers)), 3.8)
-        places, width = np.arange(len(self.layers)), 0.38
-        of_multiply_adds = self.multiply_adds * self.costs.multiply_add * 1e6
-        of_additions = self.accumulates * self.costs.accumulate * 1e6
+        figure, axes = _figures.new_figure(_figures.width_for(len(self.layers)) + 1, 3.8)
+        places, width, below = np.arange(len(self.layers)), 0.27, np.zeros(len(self.layers))
         style = {"width": width, "edgecolor": "black"}
-        axes.bar(places - width / 2, of_multiply_adds, color="0.25", label="multiply-adds", **style)
-        axes.bar(places - width / 2, of_additions, bottom=of_multiply_adds, color="0.75", label="additions for spikes", **style)
-        without = self.joules_without_spikes * 1e6
-        axes.bar(places + width / 2, without, color="white", hatch="///", label="without spikes", **style)
+        spent = vars(self.spiking)
+        for index, (name, joules) in enumerate(spent.items()):
+            axes.bar(places - width, joules * 1e6, bottom=below, color=_figures.shade(index, len(spent)), label=name, **style)
+            below = below + joules * 1e6
+        for at, (rival, hatch) in enumerate(((self.quantized, "///"), (self.without_spikes, "xxx"))):
+            label = f"without spikes, {rival.activation_bits} bits"
+            axes.bar(places + at * width, rival.layers * 1e6, color="white", hatch=hatch, label=label, **style)
         axes.margins(y=0.1)
         axes.set_ylim(bottom=0)
         axes.set_ylabel("µJ a sample")
-        title = f"{self.total * 1e6:.3g} µJ with spikes, T = {self.timesteps}; {self.total_without_spikes * 1e6:.3g} µJ without"
-        axes.set_title(title, fontsize="medium")
+        axes.set_title(self.totals.replace("; ", "\n"), fontsize="small")
         _figures.name_layers(axes, self.layers)
         axes.legend(fontsize="small")
         return figure
@@ -176,8 +187,8 @@ def energy(model: SpikingModel | IntegerModel, x: Structure, costs: Costs | None
     layer whose inputs have more values, such as averages of several spikes, takes a multiply-add for each synapse and step,
     even if the input is 0. A layer whose input is the same at every step, such as an image, takes its multiply-adds once, and
     in an unrolled network (see `keras_ratesnn.unroll`) any layer takes them once in all slots of a step. In the network without
-    spikes and time, each layer takes its multiply-adds once. The padding of a convolution takes multiply-adds, but no
-    additions.
+    spikes and time, each layer takes its multiply-adds once, or for each frame if an input has time. The padding of a
+    convolution takes multiply-adds, but no additions.
 
     Counted are Dense, einsum and convolution layers, also the one in `Recurrent` that spikes come back by, which adds from the
     second step on. Parallel neurons take a multiply-add for each input of a step that reaches a membrane. A matrix product of
@@ -231,18 +242,18 @@ def energy_of(counter: OperationCounter, costs: Costs | None = None) -> Energy:
     """The `Energy` of what was counted."""
     if not (costs is None or isinstance(costs, Costs)):
         raise checks.wrong_type("costs", "Costs, for example Costs(multiply_add=4.6e-12, accumulate=0.9e-12)", costs)
-    dense, _, multiply_adds, accumulates = np.array([call[:-1] for call in counter.calls], "float64").reshape(-1, 4).T
-    of_calls = np.array([call.traffic for call in counter.calls], "float64").reshape(-1, len(Traffic._fields)).T
+    dense, multiply_adds, accumulates = np.array([call[:-1] for call in counter.calls], "float64").reshape(-1, 3).T
+    traffic = Traffic(*np.array([call.traffic for call in counter.calls], "float64").reshape(-1, len(Traffic._fields)).T)
     return Energy(
         timesteps=counter.timesteps,
         layers=tuple(counter.names.all),
         multiply_adds=multiply_adds,
         accumulates=accumulates,
-        multiply_adds_without_spikes=dense,
+        multiply_adds_without_spikes=dense * traffic.passes,
         not_counted=tuple(dict.fromkeys(counter.not_counted)),
         costs=costs or Costs(),
         levels=counter.levels,
-        traffic=Traffic(*of_calls),
+        traffic=traffic,
     )
 
 

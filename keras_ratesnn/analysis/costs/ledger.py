@@ -68,9 +68,12 @@ class Traffic(NamedTuple, Generic[_Numbers]):
 
     Args:
         static: 1 or 0, whether its input is the same at every step, so that the layer runs once.
+        raw: 1 or 0, whether its inputs are numbers that come before all spikes, or are the same at every step.
         runs: How often the layer runs.
+        passes: How often it runs in a network without spikes: for each frame if an input of the network has time, or once.
         most_accumulates: The additions of a run if each input spiked once; 0 if its inputs are no spikes.
-        nonzero: The multiply-adds without spikes of inputs that spike at least once, or that are no spikes.
+        nonzero: The multiply-adds without spikes, in all passes, of inputs that spike at least once in the steps of a pass,
+            or that are no spikes.
         weights: The number of weights.
         spikes: The inputs of a run that are spikes.
         values: The inputs of a run that are other numbers.
@@ -79,7 +82,9 @@ class Traffic(NamedTuple, Generic[_Numbers]):
     """
 
     static: _Numbers
+    raw: _Numbers
     runs: _Numbers
+    passes: _Numbers
     most_accumulates: _Numbers
     nonzero: _Numbers
     weights: _Numbers
@@ -159,18 +164,18 @@ def without_spikes(
 ) -> Rival:
     """The `Rival` with activations of this many bits, given its multiply-adds, and the ledger and additions of the other.
 
-    It reads each weight once and keeps sums in registers. The energy to multiply is in proportion to the bits of an activation.
-    What the network does not have without time, such as spikes that come back, costs it nothing.
+    In a pass it reads each weight once and keeps sums in registers. The energy to multiply is in proportion to the bits of an
+    activation. What the network does not have without time, such as spikes that come back, costs it nothing.
     """
-    widths = np.where(traffic.static, costs.activation_bits, bits)
+    widths = np.where(traffic.raw, costs.activation_bits, bits)
     multiplied = traffic.nonzero if costs.skips_zeros else multiply_adds
     multiply = (costs.multiply_add - costs.accumulate) * widths / costs.activation_bits
     there = multiply_adds > 0
     ledger = Ledger(
         operations=multiplied * (costs.accumulate + multiply),
-        weights=there * np.minimum(multiplied, traffic.weights) * costs.weight_bits * costs.memory,
+        weights=there * np.minimum(multiplied, traffic.weights * traffic.passes) * costs.weight_bits * costs.memory,
         membranes=np.zeros(len(there)),
-        activations=there * 2 * (traffic.spikes + traffic.values) * widths * costs.memory,
+        activations=there * 2 * (traffic.spikes + traffic.values) * traffic.passes * widths * costs.memory,
     )
     of_spikes = traffic.most_accumulates > 0
     read = np.where(of_spikes, _weights_read(accumulates, traffic) * costs.weight_bits * costs.memory, 0)

@@ -73,7 +73,7 @@ def gradient_agreement(
     model: SpikingModel,
     x: Structure,
     y: Any,
-    other: str | GradientMethod | Config = "bptt",
+    other: str | GradientMethod | Config | None = None,
     loss: Any = None,
 ) -> GradientAgreement:
     """Compares the gradients of two training methods on a batch (A3, figure 3 of Yu et al.).
@@ -94,7 +94,8 @@ def gradient_agreement(
         model: A `SpikingModel`; the first method is its own.
         x: A batch of inputs, as for `model.fit`. It is processed as one batch.
         y: Its labels, as for the loss.
-        other: Name or `GradientMethod`, the second method. Defaults to `"bptt"`.
+        other: Name or `GradientMethod`, the second method. Defaults to `None`: `"bptt"`, or `"rate"` for a model trained by
+            BPTT.
         loss: The loss, as in `compile`. Defaults to `None`, that of the compiled model.
 
     Returns:
@@ -102,13 +103,13 @@ def gradient_agreement(
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`, or `other` is not a method.
-        ValueError: If there is no loss, a method is unknown or cannot train the model, `x` and `y` do not have the same number
-            of samples, or a label is of no class.
+        ValueError: If there is no loss, a method is unknown or cannot train the model, `other` is the method of the model, `x`
+            and `y` do not have the same number of samples, or a label is of no class.
 
     Source: Yu et al., NeurIPS 2024, figure 3.
     """
     training = _training.Training(model, x, y, loss)
-    methods = (model.gradient, gradients.get(other))
+    methods = (model.gradient, _other(model.gradient, other))
     kernels = _training.kernels_of(model)
     by_method, by_other = (_arrays(training, method, list(kernels.values())) for method in methods)
     return GradientAgreement(
@@ -120,6 +121,18 @@ def gradient_agreement(
         norms=np.array([np.linalg.norm(gradient) for gradient in by_method]),
         other_norms=np.array([np.linalg.norm(gradient) for gradient in by_other]),
     )
+
+
+def _other(method, other):
+    if other is None:
+        return gradients.Rate() if type(method) is gradients.BPTT else gradients.BPTT()
+    found = gradients.get(other)
+    if type(found) is type(method) and found.get_config() == method.get_config():
+        raise ValueError(
+            f"`other` must be another method than that of the model, to which it is compared. Received: other={other!r}, for a "
+            f"model with gradient={method!r}. Leave it out to compare with BPTT, or BPTT with rate."
+        )
+    return found
 
 
 def _arrays(training, method, kernels):

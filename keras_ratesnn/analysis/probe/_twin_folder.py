@@ -45,26 +45,26 @@ class TwinFolder:
                 f"Received: folder={str(path)!r}, which was begun with {'; '.join(changed)}. Pass another folder, or delete it."
             )
 
-    def result(self, name: str, seed: int) -> tuple[np.ndarray, float] | None:
+    def result(self, name: str, seed: int) -> tuple[np.ndarray, np.ndarray, float] | None:
         """What `keep_result` kept; `None` if the twin is not finished."""
-        found = self._arrays(f"{name}-{seed}.npz", ("right", "shuffled"))
-        return found and (found[0], float(found[1]))
+        found = self._arrays(f"{name}-{seed}.npz", ("right", "earlier", "shuffled"))
+        return found and (found[0], found[1], float(found[2]))
 
-    def keep_result(self, name: str, seed: int, right: np.ndarray, shuffled: float) -> None:
+    def keep_result(self, name: str, seed: int, right: np.ndarray, earlier: np.ndarray, shuffled: float) -> None:
         """Writes the result of a twin, see `Twins.right`."""
-        self._write(f"{name}-{seed}.npz", right=right, shuffled=shuffled)
+        self._write(f"{name}-{seed}.npz", right=right, earlier=earlier, shuffled=shuffled)
         (self._path / _UNFINISHED).unlink(missing_ok=True)
 
-    def unfinished(self, name: str, seed: int) -> tuple[int, list[np.ndarray]] | None:
+    def unfinished(self, name: str, seed: int) -> tuple[int, np.ndarray, list[np.ndarray]] | None:
         """What `keep_unfinished` kept of this twin; `None` if it has not begun."""
-        found = self._arrays(_UNFINISHED, ("name", "seed", "epochs"))
+        found = self._arrays(_UNFINISHED, ("name", "seed", "epochs", "earlier"))
         if found is None or (str(found[0]), int(found[1])) != (name, seed):
             return None
-        return int(found[2]), found[3:]
+        return int(found[2]), found[3], found[4:]
 
-    def keep_unfinished(self, name: str, seed: int, epochs: int, values: list[np.ndarray]) -> None:
-        """Writes the values of all variables of a twin after an epoch."""
-        self._write(_UNFINISHED, *values, name=name, seed=seed, epochs=epochs)
+    def keep_unfinished(self, name: str, seed: int, epochs: int, earlier: np.ndarray, values: list[np.ndarray]) -> None:
+        """Writes the values of all variables of a twin after an epoch, and what it had right earlier, if that is known."""
+        self._write(_UNFINISHED, *values, name=name, seed=seed, epochs=epochs, earlier=earlier)
 
     def _arrays(self, name, first):
         """The arrays of a file, a list that begins with those of these names; `None` if there is no such file."""

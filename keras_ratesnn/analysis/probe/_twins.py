@@ -126,19 +126,21 @@ class Twins:
         self.left_out: dict[str, str] = {}
         self.all = [twin for twin in twins if self._is_possible(twin)]
 
-    def right(self, twin: Twin, seed: int) -> tuple[np.ndarray, float]:
+    def right(self, twin: Twin, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
         """Trains and tests a twin, unless the folder has the result.
 
         Returns:
-            `(right, shuffled)`: an array `(samples,)`, 1 where a validation sample is right, or the share of its labels that
-            are; and the accuracy after the spikes are shuffled in time, NaN for a twin that does not see the data as they are.
+            `(right, earlier, shuffled)`: an array `(samples,)`, 1 where a validation sample is right, or the share of its
+            labels that are; the same before the last quarter of the epochs; and the accuracy after the spikes are shuffled in
+            time, NaN for a twin that does not see the data as they are.
 
         Raises:
             ValueError: If the loss is not finite.
         """
         found = None if self._folder is None else self._folder.result(twin.name, seed)
         if found is None:
-            found = self._tested(twin, seed, self._trained(twin, seed))
+            earlier = self._trained(twin, seed)
+            found = self._right(twin, seed), earlier, self._shuffled(twin, seed)
             if self._folder is not None:
                 self._folder.keep_result(twin.name, seed, *found)
         return found
@@ -161,13 +163,15 @@ class Twins:
         return True
 
     def _trained(self, twin, seed):
-        """The model of a twin after its training."""
+        """Trains the model of a twin; returns what it had right before the last quarter of the epochs."""
         learner, budget = self._models[_key(twin)], self._budget
         begun = None if self._folder is None else self._folder.unfinished(twin.name, seed)
-        epochs, values = begun or (0, [*self._initial_weights(seed), *learner.fresh])
+        epochs, earlier, values = begun or (0, np.zeros(0), [*self._initial_weights(seed), *learner.fresh])
         learner.assign(values)
         x, y = _seen(twin, budget.train.x, [seed, 0]), budget.train.y
         for epoch in range(epochs, budget.epochs):
+            if epoch == budget.epochs - max(1, budget.epochs // 4):
+                earlier = self._right(twin, seed)
             order = np.random.default_rng([seed, epoch])
             loss = learner.fit_epoch(x, y, order.permutation(len(y)), budget.batch_size, epoch, int(order.integers(2**31)))
             if not np.isfinite(loss):
@@ -176,16 +180,19 @@ class Twins:
                     f"{twin.name!r}, seed {seed}. Use a smaller learning rate."
                 )
             if self._folder is not None:
-                self._folder.keep_unfinished(twin.name, seed, epoch + 1, learner.values())
-        return learner.model
+                self._folder.keep_unfinished(twin.name, seed, epoch + 1, earlier, learner.values())
+        return earlier
 
-    def _tested(self, twin, seed, model):
-        (frames, y), size, threshold = self._budget.validation, self._budget.batch_size, self._budget.threshold
-        outputs = model.predict(_seen(twin, frames, [seed, 1]), batch_size=size, verbose=0)
-        right, shuffled = _accuracy.right(y, outputs, threshold), float("nan")
-        if twin.frames == GIVEN:
-            shuffled = shuffle_in_time(model, frames.given, y, seed, threshold=threshold, verbose=0).shuffled
-        return right, shuffled
+    def _right(self, twin, seed):
+        (frames, y), size = self._budget.validation, self._budget.batch_size
+        outputs = self._models[_key(twin)].model.predict(_seen(twin, frames, [seed, 1]), batch_size=size, verbose=0)
+        return _accuracy.right(y, outputs, self._budget.threshold)
+
+    def _shuffled(self, twin, seed):
+        if twin.frames != GIVEN:
+            return float("nan")
+        (frames, y), model = self._budget.validation, self._models[_key(twin)].model
+        return shuffle_in_time(model, frames.given, y, seed, threshold=self._budget.threshold, verbose=0).shuffled
 
     def _initial_weights(self, seed):
         """The weights with which all twins begin for a seed, and the states of random generators."""

@@ -35,6 +35,7 @@ class TemporalProbe:
         twins: Tuple of `Twin`, with `name`, `frames`, `timesteps` and `gradient`.
         right: Dict from the name of each twin to an array `(seeds, samples)`: 1 where a validation sample is right, or the
             share of its labels that are.
+        earlier: Dict of the same before the last quarter of the epochs.
         shuffled: Dict from the names of the twins that see the data as they are, for several steps, to an array `(seeds,)`: the
             accuracy after their spikes are shuffled in time, see `shuffle_in_time`.
         most_frequent: Array `(samples,)`: where the class is right that is the most frequent one.
@@ -47,6 +48,7 @@ class TemporalProbe:
     in_time: bool
     twins: tuple[Twin, ...]
     right: dict[str, np.ndarray]
+    earlier: dict[str, np.ndarray]
     shuffled: dict[str, np.ndarray]
     most_frequent: np.ndarray
     margin: float
@@ -81,13 +83,20 @@ class TemporalProbe:
         return difference(self.right[one], self.right[other])
 
     @property
+    def rising(self) -> list[str]:
+        """The twins that are shown to have gained in the last quarter of the epochs, and more than the margin in the mean."""
+        gains = {twin.name: difference(self.right[twin.name], self.earlier[twin.name]) for twin in self._choices()}
+        return [name for name, gain in gains.items() if gain.low > 0.0 and gain.mean > self.margin]
+
+    @property
     def recommended(self) -> Twin | None:
         """The twin that costs least, among those over which no other is shown to gain more than the margin.
 
-        `None` if none is shown to be right more often than the most frequent class: nothing was learnt.
+        `None` if none is shown to be right more often than the most frequent class: nothing was learnt; or if the accuracy of
+        any still rises: it might be another twin after longer training.
         """
         choices = self._choices()
-        if not any(self._over_most_frequent(twin).low > 0.0 for twin in choices):
+        if self.rising or not any(self._over_most_frequent(twin).low > 0.0 for twin in choices):
             return None
         # The most accurate one is among them: no mean is above its own.
         return next(
@@ -101,6 +110,9 @@ class TemporalProbe:
         """The number of time steps, the gradient and its windows, and why: a sentence."""
         twin, margin = self.recommended, f"{POINTS * self.margin:.1f} points"
         seeds, samples = next(iter(self.right.values())).shape
+        if self.rising:
+            names = ", ".join(self.rising)
+            return f"Accuracy still rises: in the last quarter of the epochs that of {names} did. Train for more epochs."
         if twin is None:
             share = POINTS * self.most_frequent.mean()
             return (
@@ -222,7 +234,8 @@ def temporal_probe(
     counts both as drawn at random, so that the interval, by Student's t, is that for other seeds and other samples. A gain is
     shown if its whole interval is above `margin`. The recommended twin is the one that costs least, in the order one step,
     rate with 1, 2 and 4 windows, SLTT and BPTT, among those over which no other is shown to gain more than `margin`; what is
-    open is named. Intervals hold for one comparison each.
+    open is named. None is recommended if any of them gained more than `margin` in the last quarter of its epochs: it was
+    stopped early. Intervals hold for one comparison each.
 
     Example:
 
@@ -289,14 +302,15 @@ def temporal_probe(
     twins = Twins(budget, _twins.ladder(model.timesteps, train.x.in_time), kept)
     # Seeds are the outer loop, so that after an interruption all twins have the same.
     runs = [(twin, seed) for seed in range(seeds) for twin in twins.all]
-    found: dict[str, list[tuple[np.ndarray, float]]] = {twin.name: [] for twin in twins.all}
+    found: dict[str, list[tuple[np.ndarray, np.ndarray, float]]] = {twin.name: [] for twin in twins.all}
     for twin, seed in progress.tracked(runs, len(runs), verbose):
         found[twin.name].append(twins.right(twin, seed))
-    shuffled = {name: np.array([value for _, value in results]) for name, results in found.items()}
+    shuffled = {name: np.array([value for *_, value in results]) for name, results in found.items()}
     return TemporalProbe(
         in_time=train.x.in_time,
         twins=tuple(twins.all),
-        right={name: np.stack([right for right, _ in results]) for name, results in found.items()},
+        right={name: np.stack([right for right, *_ in results]) for name, results in found.items()},
+        earlier={name: np.stack([earlier for _, earlier, _ in results]) for name, results in found.items()},
         shuffled={name: values for name, values in shuffled.items() if not np.isnan(values).any()},
         most_frequent=_most_frequent(validation.y, model.output_shape[-1], budget.threshold),
         margin=margin,
