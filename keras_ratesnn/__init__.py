@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from keras_ratesnn._steps.export_step import export_step
     from keras_ratesnn._steps.until_sure import calibrate_confidence, predict_until_sure
     from keras_ratesnn.analysis.costs.description import describe
-    from keras_ratesnn.integers import IntegerModel, export_c, export_hls4ml, integer, load_integers
+    from keras_ratesnn.integers import IntegerModel, export_c, integer, load_integers
     from keras_ratesnn.nir import export_nir, import_nir
 
 imported_keras.collect_garbage_again()
@@ -40,7 +40,6 @@ __all__ = [
     "engine_settings",
     "events",
     "export_c",
-    "export_hls4ml",
     "export_nir",
     "export_step",
     "fold_batch_normalization",
@@ -65,7 +64,7 @@ _IMPORTED_LATER = {
     **{name: f"keras_ratesnn.{name}" for name in ("analysis", "callbacks", "events", "models", "testing")},
     **dict.fromkeys(("calibrate_confidence", "predict_until_sure"), "keras_ratesnn._steps.until_sure"),
     **dict.fromkeys(("export_nir", "import_nir"), "keras_ratesnn.nir"),
-    **dict.fromkeys(("IntegerModel", "export_c", "export_hls4ml", "integer", "load_integers"), "keras_ratesnn.integers"),
+    **dict.fromkeys(("IntegerModel", "export_c", "integer", "load_integers"), "keras_ratesnn.integers"),
     "describe": "keras_ratesnn.analysis.costs.description",
     "export_step": "keras_ratesnn._steps.export_step",
 }

@@ -73,7 +73,7 @@ def read_json(path, fields=None, advice="Correct it, or remove it."):
 
 
 def allowed(name):
-    """A name without what the names of files cannot have somewhere, such as the `|` and `:` of a method's name."""
+    """A name without what the names of files cannot have somewhere, such as the `:` of a method's name."""
     return re.sub(r"[^\w.,+=-]", ".", name)
 
 

@@ -2,13 +2,10 @@
 
 import statistics
 
-BAR = r"\|"
-"""A `|` within a cell."""
-
 
 def row(cells):
-    """A line of a table. Cells may have a `|`, as the windows of some layers do."""
-    return f"| {' | '.join(str(cell).replace('|', BAR) for cell in cells)} |"
+    """A line of a table."""
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def heading(columns):

@@ -1,8 +1,8 @@
 """Names of training methods on command lines: rate-multi, rate-multi-2, sltt-single-2, ottt, os.
 
 A name consists of a gradient, a step mode and optionally a number: of time windows, or of random steps. Instead of a number
-there may be the sizes of windows, rate-multi-1+3, and neuron layers that have them, rate-multi-stage3=2+2. `PRESETS` are named
-combinations. A gradient of one's own is package.module:Class, as in my_methods:HalfGradient-multi.
+there may be the sizes of windows, rate-multi-1+3. `PRESETS` are named combinations. A gradient of one's own is
+package.module:Class, as in my_methods:HalfGradient-multi.
 """
 
 import importlib
@@ -25,8 +25,8 @@ COUNTED = {"rate": "windows", "sltt": "random_steps"}
 """The meaning of a number for each gradient: a recipe setting, and an argument of the gradient's class."""
 
 NUMBERS = (
-    "`methods` may end in a number of time windows, like rate-multi-2, in their sizes, like rate-multi-1+3, by layer, like "
-    "rate-multi-stage3=2+2, or in a number of random steps, like sltt-single-2."
+    "`methods` may end in a number of time windows, like rate-multi-2, in their sizes, like rate-multi-1+3, or in a number of "
+    "random steps, like sltt-single-2."
 )
 
 
@@ -56,12 +56,11 @@ def settings_of(name, others=()):
     settings = {"gradient": gradient, "step_mode": step_mode}
     if number is None:
         return settings
-    layer, by_layer, number = number.rpartition("=")
     counts = number.split("+")
-    if gradient not in COUNTED or not all(map(str.isdecimal, counts)) or (gradient != "rate" and (by_layer or counts[1:])):
+    if gradient not in COUNTED or not all(map(str.isdecimal, counts)) or (gradient != "rate" and counts[1:]):
         raise ValueError(f"{NUMBERS} Received: {name!r}.")
     value = tuple(map(int, counts)) if counts[1:] else int(number)
-    return {**settings, COUNTED[gradient]: {layer: value} if by_layer else value}
+    return {**settings, COUNTED[gradient]: value}
 
 
 def assignments(name, others=()):
@@ -74,16 +73,10 @@ def gradient_name(settings, space):
     parts = [settings["gradient"]]
     windows = settings.get("windows", 1)
     if windows != 1:
-        parts += [_windows_in_short(windows), "windows"]
+        parts += ["+".join(map(str, windows)) if isinstance(windows, (list, tuple)) else str(windows), "windows"]
     if settings.get("random_steps"):
         parts += [str(settings["random_steps"]), "random", "steps"]
     return space.join(parts)
-
-
-def _windows_in_short(windows):
-    if isinstance(windows, dict):
-        return ",".join(f"{layer}={_windows_in_short(of_layer)}" for layer, of_layer in windows.items())
-    return "+".join(map(str, windows)) if isinstance(windows, (list, tuple)) else str(windows)
 
 
 def legend(gradient, step_mode):

@@ -7,17 +7,22 @@ part of the network.
 
 import contextlib
 import hashlib
+import io
+import json
 import os
 import pathlib
 import re
 import shutil
 import tempfile
+import zipfile
 
+import h5py
+import keras
 import numpy as np
 
 from keras_ratesnn import SpikingModel, export_c, integer, models
 from keras_ratesnn.models import pretrained
-from recipes import atomic_files, checkpoint, checks, command_line, device, half_precision, hub_page, methods
+from recipes import atomic_files, checkpoint, checks, command_line, device, methods
 from recipes.checkpoint import load_model
 from recipes.evaluate import recipe_of, scores_of, with_timesteps
 from recipes.run_folder import RunFolder, complete
@@ -30,6 +35,12 @@ CARD = "card.json"
 
 PRECISION = "float32"
 """Of the file; users choose theirs when they load it."""
+
+WEIGHTS = "model.weights.h5"
+"""Where Keras writes the weights in a `.keras` file."""
+
+TEMPLATE = pathlib.Path(__file__).with_name("hub_page.txt")
+"""Of the page on a hub. The citation in it is that of docs/citing.md."""
 
 NOT_PUBLISHED = ("run", "timesteps", "data_dir")
 """The arguments of the command line that are none of `publish`."""
@@ -106,7 +117,7 @@ def publish(
         options = {"mask_value": model.mask_value, "name": name}
         SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, **options).save(path)
         if half:
-            half_precision.halve(path)
+            _halve(path)
         if place is None and url is None and path.stat().st_size > LARGEST_SHIPPED:
             raise ValueError(
                 f"The weights take {path.stat().st_size / 2**20:.1f} MiB, but a file that ships with the package at most "
@@ -138,7 +149,7 @@ def publish(
         )
         card.write(temporary, CARD)
         if place is not None:
-            pathlib.Path(temporary, "README.md").write_text(hub_page.page(card, os.fspath(to)), encoding="utf-8")
+            pathlib.Path(temporary, "README.md").write_text(_hub_page(card, os.fspath(to)), encoding="utf-8")
             place.publish(pathlib.Path(temporary))
             return card, to if place.path is None else place.path / file
         weights = (folder / "weights" if weights_folder is None else pathlib.Path(weights_folder)) / file
@@ -165,6 +176,90 @@ def _put(files):
         for place, file in files.items():
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, written.enter_context(atomic_files.writing(place)))
+
+
+def _round_kernels(model):
+    """Rounds the kernels of a model to numbers of float16, in place.
+
+    Raises:
+        ValueError: If a number is too large.
+    """
+    for weight in model.weights:
+        if _is_kernel(weight):
+            values = keras.ops.convert_to_numpy(weight.value)
+            with np.errstate(over="ignore"):
+                rounded = values.astype("float16")
+            if not np.isfinite(rounded).all():
+                raise ValueError(
+                    f"--half needs weights of at most {np.finfo('float16').max:.0f}. Received: {np.abs(values).max():g} in "
+                    f"{weight.path!r}. Leave --half out."
+                )
+            weight.assign(rounded)
+
+
+def _halve(path):
+    """Rewrites a `.keras` file whose kernels are rounded: these take 2 bytes a number. Keras loads it as before."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    weights = io.BytesIO()
+    with h5py.File(io.BytesIO(members[WEIGHTS])) as whole, h5py.File(weights, "w") as half:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                copied = half.create_dataset(name, data=item[()], dtype="float16" if _is_kernel(item) else item.dtype)
+            else:
+                copied = half.require_group(name)
+            copied.attrs.update(item.attrs)
+
+        half.attrs.update(whole.attrs)
+        whole.visititems(copy)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, weights.getvalue() if name == WEIGHTS else content)
+
+
+def _is_kernel(weight):
+    return len(weight.shape) > 1 and str(weight.dtype) == "float32"
+
+
+def _hub_page(card, address):
+    """The text of README.md on a hub: what the hub's search reads of the network, and what people read.
+
+    Args:
+        card: The `Card`.
+        address: String, the address for `load_pretrained`.
+    """
+    accuracies = "".join(f"| {timesteps} | {accuracy:.2%} |\n" for timesteps, accuracy in card.accuracies.items())
+    versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
+    trained = f"gradient {card.gradient}, T = {card.timesteps}, {card.epochs} epochs, seed {card.seed}, on {card.backend}"
+    source = f"| origin | {card.origin}, T = {card.timesteps} |" if card.origin else f"| training | {trained} |"
+    integers = ""
+    if card.integers:
+        row = (
+            "| integers | accuracy {test_accuracy:.2%}; C program: {constants:,} bytes of constants and {memory:,} of memory, "
+            "{memory_without_cache:,} with `cache_input=False` |\n"
+        )
+        integers = row.format(**card.integers)
+    texts = {"source": source, "integers": integers, "accuracies": accuracies, "versions": versions}
+    form = TEMPLATE.read_text(encoding="utf-8")
+    text = form.format(card=card, address=address, front_matter=_front_matter(card), **texts)
+    # Weights of others were trained with a method of theirs.
+    return text.partition("\n## Citation")[0] if card.origin else text
+
+
+def _front_matter(card):
+    """YAML, of which JSON is a part: no text of a card can be taken for something else."""
+    dataset = {"name": card.data_set, "type": card.architecture}
+    metric = {"type": "accuracy", "value": card.test_accuracy, "name": f"test accuracy, T = {card.timesteps}"}
+    results = [{"task": {"type": "image-classification"}, "dataset": dataset, "metrics": [metric]}]
+    fields = {
+        "license": card.licence.lower(),
+        "library_name": "keras",
+        "tags": ["keras_ratesnn", "spiking-neural-network"],
+        "metrics": ["accuracy"],
+        "model-index": [{"name": card.name, "results": results}],
+    }
+    return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
 
 
 def measured(model, folder, data_dir, timesteps):
@@ -242,7 +337,7 @@ def publish_run(arguments):
             device.set_precision(PRECISION)
             model = models.in_precision(model, PRECISION)
         if arguments.half:
-            half_precision.round_kernels(model)
+            _round_kernels(model)
         if arguments.half or precision != PRECISION:
             timesteps.add(model.timesteps)
         accuracies = measured(model, folder, arguments.data_dir, sorted(timesteps)) if timesteps else {}

@@ -317,9 +317,7 @@ def compared(model, recipe, dataset, ordinary):
     names, curve = spiking[str(recipe.timesteps)], ordinary.read_result()["curve"]
     comparison = {"ordinary": {name: curve[f"test_{name}"][-1] for name in names}, "spiking": spiking}
     if recipe.ordinary_stage.gives_weights:
-        # Windows may name layers, whose numbers are others now; here nothing is trained.
-        converted = recipe.with_settings(["windows=1"])
-        comparison["converted"] = scores(build(converted, dataset, ordinary.last), recipe, dataset)
+        comparison["converted"] = scores(build(recipe, dataset, ordinary.last), recipe, dataset)
     return comparison
 
 

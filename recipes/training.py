@@ -62,7 +62,7 @@ def _check_spiking(recipe, dataset, folder, this_process):
 
 @contextlib.contextmanager
 def _anew(this_process):
-    """A context to build and train in. The names of layers, which `windows` tells apart, do not depend on what was before."""
+    """A context to build and train in. The names of layers do not depend on what was before."""
     # Not in the scope of several devices, which it would end.
     keras.utils.clear_session(free_memory=False)
     with this_process.scope():

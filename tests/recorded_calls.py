@@ -13,7 +13,7 @@ from keras_ratesnn._core.backend.torch.recorder import compiler as torch_compile
 
 METHODS = [
     (gradient, step_mode)
-    for gradient in ("rate", rsnn.gradients.Rate(windows={"lif(_1)?$": 2}), "bptt", "sltt", "ottt")
+    for gradient in ("rate", rsnn.gradients.Rate(windows=2), "bptt", "sltt", "ottt")
     for step_mode in ("multi", "single")
 ]
 

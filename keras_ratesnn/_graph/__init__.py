@@ -26,6 +26,5 @@ from keras_ratesnn._graph.requirements import couples_samples as couples_samples
 from keras_ratesnn._graph.requirements import frames_of as frames_of
 from keras_ratesnn._graph.requirements import neurons_of as neurons_of
 from keras_ratesnn._graph.requirements import slots_of as slots_of
-from keras_ratesnn._graph.walk import Call as Call
 from keras_ratesnn._graph.walk import Signal as Signal
 from keras_ratesnn._graph.walk import walk as walk

@@ -2,7 +2,6 @@
 
 from keras_ratesnn.analysis.accuracy.accuracy_over_time import AccuracyOverTime, accuracy_over_time
 from keras_ratesnn.analysis.accuracy.accuracy_until_sure import AccuracyUntilSure, UntilSure, accuracy_until_sure
-from keras_ratesnn.analysis.accuracy.robustness import Robustness, robustness
 from keras_ratesnn.analysis.accuracy.shuffle_in_time import ShuffledAccuracy, shuffle_in_time
 from keras_ratesnn.analysis.activity.firing_rates import FiringRates, firing_rates
 from keras_ratesnn.analysis.activity.single_neurons import Membranes, Raster, membranes, raster
@@ -26,7 +25,6 @@ __all__ = [
     "ObservedModel",
     "Raster",
     "Rival",
-    "Robustness",
     "ShuffledAccuracy",
     "TemporalProbe",
     "Traffic",
@@ -40,7 +38,6 @@ __all__ = [
     "membranes",
     "observed",
     "raster",
-    "robustness",
     "shuffle_in_time",
     "temporal_probe",
 ]

@@ -5,7 +5,6 @@ but on Keras variables. Single-step mode and streams are loops over it. In multi
 runs all steps before the next one begins. What is the same at every step runs once, before them.
 """
 
-import dataclasses
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -17,9 +16,7 @@ from keras_ratesnn._core import backend, call_kernels, keras_internals, time_axi
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import PlannedCall, last_uses
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
-from keras_ratesnn.gradients._windows_of_calls import SizesOf, windows_of_calls
 from keras_ratesnn.gradients.handlers import Context, Handler, NeuronHandler, handler_class
-from keras_ratesnn.gradients.handlers.conversion import ConversionHandler
 from keras_ratesnn.gradients.handlers.handler import State, Time
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.time import loops
@@ -66,8 +63,7 @@ def plain_nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node
         if follows_a_mean or kind_of(call.operation).role == TIME_MEAN:
             of_means.update(outputs)
         # The mean of a mean is that mean, not one of the means so far.
-        own = context.of(call)
-        yield Node(handler_class(call, own, follows_a_mean)(call, own), call.inputs, outputs)
+        yield Node(handler_class(call, context, follows_a_mean)(call, context), call.inputs, outputs)
 
 
 def with_neurons(handler_of: HandlerOf) -> NodesOf:
@@ -76,7 +72,7 @@ def with_neurons(handler_of: HandlerOf) -> NodesOf:
     def nodes(calls, context):
         for node in plain_nodes(calls, context):
             is_neuron = isinstance(node.handler, NeuronHandler)
-            yield node._replace(handler=handler_of(node.handler.call, node.handler.context)) if is_neuron else node
+            yield node._replace(handler=handler_of(node.handler.call, context)) if is_neuron else node
 
     return nodes
 
@@ -94,7 +90,7 @@ def after_neurons(handler_of: HandlerOf) -> NodesOf:
             if isinstance(node.handler, NeuronHandler):
                 spikes = next(slots)
                 yield node._replace(outputs=[spikes])
-                yield Node(handler_of(node.handler.call, node.handler.context), [spikes, *node.inputs], node.outputs)
+                yield Node(handler_of(node.handler.call, context), [spikes, *node.inputs], node.outputs)
             else:
                 yield node
 
@@ -108,32 +104,24 @@ class Network:
         run: `Run`.
         nodes: Function `(calls, context) -> nodes`. A node comes after those whose slots it reads; slots of its own have
             negative numbers. Defaults to `plain_nodes`.
-        windows: Tuple of integers that add up to T, the sizes of the windows with a mean each; or a function from a layer of
-            neurons to such a tuple, see `windows_of_calls`. Defaults to `None`, one window.
+        windows: Tuple of integers that add up to T, the sizes of the windows with a mean each. Defaults to `None`, one window.
         **context: Of `Context`, what the run does not tell.
 
     Raises:
         ValueError: If a node reads a slot that none before it writes, or writes slots of its own that none reads.
     """
 
-    def __init__(
-        self, run: Run, nodes: NodesOf = plain_nodes, windows: Sequence[int] | SizesOf | None = None, **context: Any
-    ) -> None:
+    def __init__(self, run: Run, nodes: NodesOf = plain_nodes, windows: Sequence[int] | None = None, **context: Any) -> None:
         self.run, (part, *_) = run, run.parts
         batch, timesteps = ops.shape(run.inputs[0][0])[0], run.timesteps
         context = {"all_at_once": run.step_mode == "multi", "with_gradient": run.with_gradient, **context}
-        self.windows = Windows((timesteps,) if windows is None or callable(windows) else tuple(windows), run.mask)
+        self.windows = Windows((timesteps,) if windows is None else tuple(windows), run.mask)
         self.context = Context(self.windows, batch * timesteps, run.training, **context)
         self.inputs = [(slot.index, has_time) for slot, (_, has_time) in zip(part.inputs, run.inputs, strict=True)]
         self.outputs = part.outputs
         # Between the steps of a stream nothing is the same.
         of_stream = self.context.streams and not self.context.all_at_once
         self.static = set() if of_stream else {index for index, has_time in self.inputs if not has_time}
-        self.windows_of_slots: dict[int, Windows] = {}
-        if callable(windows):
-            in_time = [index for index, has_time in self.inputs if has_time]
-            self.windows_of_slots, of_calls = windows_of_calls(part.calls, in_time, windows, self.context)
-            self.context = dataclasses.replace(self.context, windows_of_calls=of_calls)
         self.once_nodes: list[Node] = []
         self.nodes: list[Node] = []
         all_nodes = list(nodes(part.calls, self.context))
@@ -147,8 +135,6 @@ class Network:
                 self.once_nodes.append(node)
             else:
                 self.nodes.append(node)
-        if callable(windows):
-            self.nodes = list(_with_conversions(self.nodes, self.windows_of_slots))
         self._losses: list[tuple[Any, Tensor]] = []
         # In a stream, the states before the first step, of which an exported step needs the values.
         self.started: States = []
@@ -353,7 +339,7 @@ class Network:
         found = dict(constants)
         for index, has_time in self.inputs:
             if has_time:
-                found[index] = self._rates_of_input(constants[index], self.windows_of(index))
+                found[index] = self._rates_of_input(constants[index])
 
         def act(handler, state, inputs):
             rates, loss = handler.rates(state, inputs)
@@ -362,13 +348,9 @@ class Network:
 
         return self._walk(found, act, states)[1]
 
-    def windows_of(self, index: int) -> Windows:
-        """The windows of the rates in a slot."""
-        return self.windows_of_slots.get(index, self.windows)
-
-    def _rates_of_input(self, steps, windows):
+    def _rates_of_input(self, steps):
         if time_axis.is_float(steps.dtype):
-            return steps[:, -1] if self.context.last_step else windows.means_over_steps(time_axis.fold(steps))
+            return steps[:, -1] if self.context.last_step else self.windows.means_over_steps(time_axis.fold(steps))
         # Integers and booleans have no rate: all of their steps stay.
         return time_axis.repeat(steps[:, -1], self.windows.timesteps) if self.context.last_step else time_axis.fold(steps)
 
@@ -390,32 +372,6 @@ class Network:
         masks = iter([keras_internals.mask_of(output) for output in tree.flatten(outputs)])
         outputs = propagate_nan(outputs, membranes)
         return tree.map_leaves(lambda output: keras_internals.put_mask(output, next(masks)), outputs)
-
-
-def _with_conversions(nodes, windows_of_slots):
-    """The nodes, and others that convert rates between windows, for inputs in other windows than those of a node.
-
-    Args:
-        nodes: List of `Node`.
-        windows_of_slots: Dict of `Windows` by slots, without those that are the same at every step. It is filled in.
-    """
-    own = itertools.count(min(0, *(index for node in nodes for index in node.outputs)) - 1, -1)
-    converted: dict[Any, int] = {}
-    for node in nodes:
-        call, context, inputs = node.handler.call, node.handler.context, []
-        for index in node.inputs:
-            before = windows_of_slots.get(index, context.windows)
-            if before.sizes != context.windows.sizes:
-                place = index, context.windows.sizes
-                if place not in converted:
-                    converted[place] = next(own)
-                    handler = ConversionHandler(call, context, before)
-                    handler.static = [False]
-                    yield Node(handler, [index], [converted[place]])
-                index = converted[place]
-            inputs.append(index)
-        yield node._replace(inputs=inputs)
-        windows_of_slots.update(dict.fromkeys(node.outputs, context.windows))
 
 
 def _check_slots(nodes, inputs, outputs):

@@ -14,8 +14,7 @@ Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Network
 NeurIPS 2024. Unlike in the authors' program, the gradient is not divided by T: its scale is that of BPTT.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 
@@ -40,9 +39,8 @@ class Rate(GradientMethod):
 
     Args:
         windows: Integer W from 1 to T, or a tuple of sizes that add up to T. With an integer, each of the first W - 1 steps, in
-            which membranes rise from rest, is a window of its own, and the last window holds the remaining steps. Or a dict of
-            these by layer: each neuron layer has the windows of the first key, a regular expression, that is found in its name
-            (one window if none is), and what follows it has the same. Defaults to `1`.
+            which membranes rise from rest, is a window of its own, and the last window holds the remaining steps. Defaults to
+            `1`.
         last_step_statistics: Boolean, only used with `step_mode="single"`. If `True`, the rate pass takes the statistics of
             batch normalisation, and the frame of an input with time, from the last step only, like the authors' program.
             Otherwise it uses means over time, as in the paper. If every step has its own frame, the gradient of the first
@@ -50,15 +48,13 @@ class Rate(GradientMethod):
 
     Raises:
         TypeError: If `windows` is not an integer or tuple of integers, or `last_step_statistics` not a boolean.
-        ValueError: If a size is not >= 1, or `last_step_statistics=True` is combined with several windows. In training, if T
-            steps cannot be split this way.
+        ValueError: If a size is not >= 1, `windows` is a dict, or `last_step_statistics=True` is combined with several
+            windows. In training, if T steps cannot be split this way.
 
     Source: Yu et al., NeurIPS 2024; windows are an extension of this library.
     """
 
-    def __init__(
-        self, windows: int | Sequence[int] | Mapping[str, int | Sequence[int]] = 1, last_step_statistics: bool = False
-    ) -> None:
+    def __init__(self, windows: int | Sequence[int] = 1, last_step_statistics: bool = False) -> None:
         self.windows = _checked_windows(windows)
         self.last_step_statistics = checks.boolean("last_step_statistics", last_step_statistics)
         if self.last_step_statistics and self.windows != 1:
@@ -76,17 +72,15 @@ class Rate(GradientMethod):
                 "`last_step_statistics=True` takes the statistics of one step, which is padding for some of the sequences. "
                 "Received: a mask in time. Use Rate(), whose statistics are those of all steps that are not masked."
             )
-        sizes = self._sizes(run)
-        network = Network(run, windows=sizes, records=True, last_step=last_step, with_gradient=False, detached=True)
+        network = Network(run, windows=self._sizes(run), records=True, last_step=last_step, with_gradient=False, detached=True)
         with backend.reading_once(run.network):
             constants = network.once()
             states, outputs = network.through_time(constants)
             rates = network.rates(states, constants)
-        outputs = network.end(states, outputs)
+        outputs, windows = network.end(states, outputs), network.windows
+        wanted = windows.at_each_step if run.return_sequences else windows.mean
 
         def with_derivative(value, rate, slot):
-            windows = network.windows_of(slot.index)
-            wanted = windows.at_each_step if run.return_sequences else windows.mean
             # The mean of integers, of which all steps are there instead of a rate, has no derivative.
             if not (time_axis.is_float(value.dtype) and time_axis.is_float(rate.dtype)):
                 return value
@@ -97,27 +91,12 @@ class Rate(GradientMethod):
         return tree.map_leaves(with_derivative, outputs, rates, network.outputs)
 
     def _sizes(self, run):
-        """The sizes of the windows, or a function from a neuron layer to its own, see `Network`."""
-
-        def sizes(windows):
-            # In inference, if windows do not fit, a single one with all steps.
-            if not run.training and not fit(windows, run.timesteps):
-                return (run.timesteps,)
-            return sizes_of(windows, run.timesteps)
-
-        def of_layer(layer):
-            return sizes(next((of_it for name, of_it in self.windows.items() if re.search(name, layer.name)), 1))
-
-        return of_layer if isinstance(self.windows, dict) else sizes(self.windows)
+        """The sizes of the windows. In inference, if the windows do not fit, a single window with all steps."""
+        if not run.training and not fit(self.windows, run.timesteps):
+            return (run.timesteps,)
+        return sizes_of(self.windows, run.timesteps)
 
     def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
-        names = [neuron.name for neuron in neurons]
-        for pattern in self.windows if isinstance(self.windows, dict) else ():
-            if not any(re.search(pattern, name) for name in names):
-                raise ValueError(
-                    "Each regular expression in `windows` must be found in the name of a neuron layer. Received: "
-                    f"{pattern!r} in windows={self.windows!r}; the neuron layers are {', '.join(names)}. Correct or remove it."
-                )
         for neuron in neurons:
             if neuron.couples_neurons:
                 raise ValueError(
@@ -129,33 +108,19 @@ class Rate(GradientMethod):
                 neuron_independence.check(neuron)
 
     def check_timesteps(self, timesteps: int) -> None:
-        for windows in self.windows.values() if isinstance(self.windows, dict) else [self.windows]:
-            sizes_of(windows, timesteps)
+        sizes_of(self.windows, timesteps)
 
     def get_config(self) -> Config:
         return {"windows": self.windows, "last_step_statistics": self.last_step_statistics}
 
 
 def _checked_windows(windows):
-    if not isinstance(windows, Mapping):
-        return _checked_sizes("windows", windows)
-    for pattern in windows:
-        try:
-            re.compile(pattern)
-        except (TypeError, re.error) as error:
-            raise ValueError(
-                f"`windows` must have regular expressions as keys. Received: {pattern!r} in windows={windows!r}: {error}. "
-                "Write one that is found in the names of neuron layers."
-            ) from error
-    if not windows:
-        raise ValueError(f"`windows` must not be empty. Received: windows={windows!r}. Leave it out for a single window.")
-    return {pattern: _checked_sizes(f"windows[{pattern!r}]", of_layer) for pattern, of_layer in windows.items()}
-
-
-def _checked_sizes(name, windows):
-    advice = "Pass the number of time windows, or a tuple of their sizes."
+    advice = "Pass the number of time windows, such as windows=2, or a tuple of their sizes, such as windows=(1, 3)."
+    if isinstance(windows, dict):
+        # Not a TypeError, around which Keras writes the whole config of a saved model.
+        raise ValueError(f"`windows` must be the same in all layers. Received: windows={windows!r}. {advice}")
     if isinstance(windows, (tuple, list)):
         if not windows:
-            raise ValueError(f"`{name}` must not be empty. Received: {name}={windows!r}. {advice}")
-        return tuple(checks.positive_integer(f"{name}[{index}]", size, advice=advice) for index, size in enumerate(windows))
-    return checks.positive_integer(name, windows, advice=advice)
+            raise ValueError(f"`windows` must not be empty. Received: windows={windows!r}. {advice}")
+        return tuple(checks.positive_integer(f"windows[{index}]", size, advice=advice) for index, size in enumerate(windows))
+    return checks.positive_integer("windows", windows, advice=advice)

@@ -1,13 +1,11 @@
-"""export_c and export_hls4ml: a network of integers as one C file, and as a project for an FPGA."""
+"""export_c: a network of integers as one C file."""
 
 import dataclasses
 import os
 import pathlib
 import re
-from typing import Any
 
 from keras_ratesnn._core import checks, whole_files
-from keras_ratesnn.integers import _hls_program
 from keras_ratesnn.integers._c_program import CProgram
 from keras_ratesnn.integers.model import IntegerModel
 
@@ -64,71 +62,11 @@ def export_c(model: IntegerModel, filepath: str | os.PathLike[str], name: str | 
         ValueError: If `name` is no identifier of C.
         OSError: If the file cannot be written. One that was there before is then as it was.
     """
-    _check_model(model)
+    checks.instance("model", model, IntegerModel, advice="Make one with keras_ratesnn.integer(model).")
     path = pathlib.Path(checks.file_to_write("filepath", filepath))
     program = CProgram(model.plan, _identifier(name, path), checks.boolean("cache_input", cache_input))
     whole_files.replace(path, lambda part: part.write_text(program.text, encoding="utf-8"))
     return Sizes(program.constant_bytes, program.static_bytes)
-
-
-def export_hls4ml(
-    model: IntegerModel,
-    folder: str | os.PathLike[str],
-    name: str | None = None,
-    part: str | None = None,
-    reuse_factor: int = 1,
-) -> Any:
-    """Writes a network of integers as a project of hls4ml, for FPGAs; experimental.
-
-    The network must be a chain of `Dense` layers and neurons: hls4ml has no spiking convolutions. A call of the program is one
-    time step, with one frame of the input, flattened with channels last; it gives the integer logits of the step. After T
-    calls the next one begins a new sequence. All numbers have as many bits as they need, and equal those of the model, which
-    hls4ml's simulation shows, for which a C++ compiler is enough. Synthesis by AMD's Vitis has not been tried.
-
-    Example:
-
-    >>> import tempfile
-    >>> inputs = keras.Input((8,))
-    >>> x = keras_ratesnn.layers.LIF()(keras.layers.Dense(16)(inputs))
-    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(3)(x)), timesteps=4)
-    >>> chip = keras_ratesnn.integer(model, verbose=False)
-    >>> project = export_hls4ml(chip, tempfile.mkdtemp() + "/net")
-    >>> [layer.name for layer in project.get_layers()]
-    ['frame', 'dense_0', 'neurons_1', 'dense_2']
-
-    Args:
-        model: An `IntegerModel`, see `keras_ratesnn.integer`.
-        folder: String or path. Files of a project that is there are replaced.
-        name: String, an identifier of C, the name of the top function. Defaults to `None`: the name of the folder.
-        part: String, the FPGA. Defaults to `None`: the one that hls4ml chooses.
-        reuse_factor: Integer >= 1, how many products of a time step a multiplier computes: more take less area and more time.
-            Defaults to `1`.
-
-    Returns:
-        The `ModelGraph` of hls4ml, with methods `compile`, `predict`, `trace` and `build`. `predict` and `trace` take frames in
-        float64, `(samples · T, inputs)`. `trace` gives the spikes, too: layers are called by their kind and their place in
-        `model.plan.layers`.
-
-    Raises:
-        ImportError: If the package hls4ml is not installed.
-        TypeError: If an argument has the wrong type.
-        ValueError: If `name` is no identifier of C, or hls4ml has nothing for a layer; the message names it.
-        OSError: If a folder cannot be at `folder`.
-
-    Source: Duarte et al., "Fast inference of deep neural networks in FPGAs for particle physics", JINST 2018.
-    """
-    _check_model(model)
-    path = pathlib.Path(checks.path("folder", folder)).absolute()
-    if part is not None:
-        checks.instance("part", part, str)
-    reuse_factor = checks.positive_integer("reuse_factor", reuse_factor)
-    project = _hls_program.graph_of(model.plan, _identifier(name, path), str(path), part, reuse_factor)
-    project.write()
-    return project
-
-
-def _check_model(model):
-    checks.instance("model", model, IntegerModel, advice="Make one with keras_ratesnn.integer(model).")
 
 
 def _identifier(name, path):

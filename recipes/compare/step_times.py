@@ -102,7 +102,7 @@ def _warmed_up(recipe, dataset, method, batch, counts):
     """What is measured of the first steps of a method, and its steps by the sizes of batches; see `measure_all`."""
     device.set_threads(1)
     batch = peer_training.tensors(batch)
-    made = run.numbered_anew(functools.partial(_trainer, recipe, dataset, method, batch[0][: max(counts)]))
+    made = _trainer(recipe, dataset, method, batch[0][: max(counts)])
     steps = {size: functools.partial(made.train_on_batch, *(part[:size] for part in batch)) for size in counts}
     calls = max(measure.compiling_calls(recipe, method)) + measure.WARM_UP_STEPS
     first = {size: _first(steps[size], min(calls, count * recipe.epochs)) for size, count in counts.items()}

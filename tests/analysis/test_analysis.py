@@ -46,7 +46,6 @@ ANALYSES = {
     "shuffle_in_time": lambda model, x, y: analysis.shuffle_in_time(model, x, y),
     "accuracy_over_time": lambda model, x, y: analysis.accuracy_over_time(model, x, y, timesteps=6),
     "energy": lambda model, x, y: analysis.energy(model, x),
-    "robustness": lambda model, x, y: analysis.robustness(model, x, y, [0.1], ["rate"], (-9.0, 9.0), steps=1, verbose=0),
 }
 
 

@@ -15,8 +15,15 @@ from sklearn.datasets import load_sample_images
 from recipes import augmentation, augmentation_sheet
 from recipes.augmentation import layers
 from recipes.augmentation.auto_augment import CIFAR10_POLICY, NOTHING, auto_augment, draw_steps
-from recipes.augmentation.crops import random_crop, random_part, random_resized_crop
-from recipes.augmentation.data_sets import compose, cutout, random_flip, random_roll
+from recipes.augmentation.data_sets import (
+    compose,
+    cutout,
+    random_crop,
+    random_flip,
+    random_part,
+    random_resized_crop,
+    random_roll,
+)
 from recipes.augmentation.operations import OPERATIONS
 from recipes.data.resizing import resized_center
 from tests.recipes.made_clothes import write_clothes

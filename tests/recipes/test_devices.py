@@ -15,7 +15,6 @@ from helpers import BACKEND, double_precision
 
 from recipes import catalogue, engine, pipeline, run
 from recipes.data.dataset import Dataset
-from recipes.data.process_share import ProcessShare
 from tests.recipes.recipe_runs import trained
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -122,7 +121,7 @@ def test_parts_of_batches_are_the_batches_of_one_process(size, parts):
 
 
 def test_images_are_augmented_as_in_one_process():
-    part = ProcessShare(1, 4, 22, 8)
+    part = pipeline.ProcessShare(1, 4, 22, 8)
     numbers = [number for number in range(22) if number % 4 == 1 and number < 20]
     positions = [int(part.position(index)) for index in range(len(numbers))]
     assert positions == numbers
@@ -145,7 +144,7 @@ def test_a_process_that_ctrl_c_ended_has_the_status_that_shells_give_it():
 
 def test_a_batch_that_processes_cannot_share_is_an_error():
     with pytest.raises(ValueError, match=r"`batch_size` must be a multiple of the number of devices, 3.*batch_size=8"):
-        ProcessShare(0, 3, 100, 8)
+        pipeline.ProcessShare(0, 3, 100, 8)
 
 
 @pytest.mark.slow

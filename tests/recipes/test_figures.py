@@ -1,15 +1,13 @@
-"""A command draws a figure for each measurement of a run or a shipped network; others attack it, or time callbacks."""
+"""A command draws a figure for each measurement of a run or a shipped network; another times callbacks."""
 
 import dataclasses
 import json
 import shutil
-import types
 
-import numpy as np
 import pytest
 from made_once import made_once
 
-from recipes import catalogue, figures, make_recordings, overview, robustness, windows
+from recipes import catalogue, figures, make_recordings, overview, windows
 from recipes.benchmark import against_timesteps, callbacks
 from recipes.data.dataset import StreamedDataset
 from tests.recipes.made_clothes import write_clothes
@@ -33,36 +31,6 @@ def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(
     assert (
         f"Energy of a sample: {float(lines['total']) * 1e9:.3g} nJ with spikes, T = 2; without spikes, in one pass, " in printed
     )
-
-
-def test_a_network_is_attacked_within_the_range_of_its_training_images(capsys):
-    arguments = ["digits", "--test-images", "8", "--steps", "2", "--epsilons", "0.001", "1.0"]
-    assert robustness.main(arguments) == 0
-    head, _, small, large, *_ = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
-    assert head[:3] == ["network", "epsilon", "accuracy"]
-    assert head[-2:] == ["PGD by bptt", "all attacks"]
-    assert small[:2] == ["digits", "0.0010"]
-    assert small[2] == small[-1] == "1.0000"
-    assert float(large[-1]) < 0.5
-    assert "must be > 0 and <= 1" in error_of(["digits", "--epsilons", "2"], capsys, robustness.main)
-
-
-def test_networks_that_are_attacked_by_other_methods_have_a_table_of_their_own(capsys, monkeypatch):
-    attacks = {"one": ("noise", "PGD by rate"), "like it": ("noise", "PGD by rate"), "other": ("noise", "PGD by bptt")}
-
-    def robustness_of(name, *settings):
-        numbers = {"epsilons": np.array([0.1]), "attacked": np.array([[0.5], [0.4]]), "robust": np.array([0.3])}
-        return types.SimpleNamespace(attacks=attacks[name], accuracy=1.0, masked=(), **numbers)
-
-    monkeypatch.setattr(figures, "model_and_data", lambda name, data_dir: (name, None))
-    monkeypatch.setattr(robustness, "robustness", robustness_of)
-    assert robustness.main([*attacks]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" | ")[0] for line in lines] == [
-        *("| network", "|---|---|---|---|---|---|", "| one", "| like it", ""),
-        *("| network", "|---|---|---|---|---|---|", "| other"),
-    ]
-    assert lines[5].split(" | ")[4] == "PGD by bptt"
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,9 @@ def test_legends_of_figures_name_methods_in_words():
         *("rate, multi-step", "rate, 2 windows, multi-step", "BPTT, multi-step", "SLTT, 2 random steps, single-step"),
         *("OTTT, single-step", "OTTT", "OS", "floor", "spikingjelly"),
     ]
-    by_sizes = ["rate-multi-1+3", "rate-single-stage3|head=2+2"]
+    by_sizes = ["rate-multi-1+3", "rate-single-2+2"]
     assert [method_names.in_words(name) for name in by_sizes] == [
-        *("rate, 1+3 windows, multi-step", "rate, stage3|head=2+2 windows, single-step"),
+        *("rate, 1+3 windows, multi-step", "rate, 2+2 windows, single-step"),
     ]
     figure = plots.new_figure(9, 4)
     parity.draw(figure, parity.by_method(RECORDS, "made", 2))

@@ -14,7 +14,6 @@ from recipes import catalogue, evaluate, windows
 from recipes.compare import results
 from recipes.data import coco, digits, scenes
 from recipes.tasks import detection, segmentation
-from recipes.tasks.average_precision import mean_average_precision
 from tests.recipes.recipe_runs import error_of, stopped, trained
 
 pytestmark = pytest.mark.runs_once
@@ -106,14 +105,14 @@ def test_the_error_names_damaged_and_missing_files(tmp_path):
 def test_average_precision_is_that_of_known_cases():
     labels = {"boxes": np.array([[[0, 0, 10, 10.0], [20, 20, 30, 40]]] * 2), "classes": np.array([[0, 1.0], [0, -1]])}
     right = {**labels, "confidence": np.full((2, 2), 0.9)}
-    assert mean_average_precision(labels, right, 2) == pytest.approx({"map_50": 1, "map": 1})
+    assert detection.mean_average_precision(labels, right, 2) == pytest.approx({"map_50": 1, "map": 1})
     # An intersection over union of 0.8 counts for 7 of the 10 thresholds.
     shifted = {**right, "boxes": labels["boxes"] + np.array([0, 0, 0, 2.5]) * (labels["classes"] == 0)[..., np.newaxis]}
-    assert mean_average_precision(labels, shifted, 2) == pytest.approx({"map_50": 1, "map": (0.7 + 1) / 2})
+    assert detection.mean_average_precision(labels, shifted, 2) == pytest.approx({"map_50": 1, "map": (0.7 + 1) / 2})
     wrong = {**right, "classes": np.array([[1, 1.0], [0, -1]])}
-    assert mean_average_precision(labels, wrong, 2)["map_50"] < 1
+    assert detection.mean_average_precision(labels, wrong, 2)["map_50"] < 1
     nothing = {**right, "classes": np.full((2, 2), -1.0)}
-    assert mean_average_precision(labels, nothing, 2) == {"map_50": 0, "map": 0}
+    assert detection.mean_average_precision(labels, nothing, 2) == {"map_50": 0, "map": 0}
 
 
 # The detector

@@ -462,7 +462,7 @@ def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(tmp_path, ca
         (["digits", "--set", "gradient=sltt"], "Received: --set gradient=sltt. Name the method with --methods."),
         (["digits", "--set", "step_mode=single"], "--methods"),
         (["digits", "--methods", "rate-multi-2", "--set", "windows=3"], "`windows` cannot be set here"),
-        (["digits", "--methods", "rate-multi-lif=2+x"], "by layer, like rate-multi-stage3=2+2"),
+        (["digits", "--methods", "rate-multi-2+x"], "in their sizes, like rate-multi-1+3"),
         (["digits", "--methods", "rate-multi", "rate-multi-1"], "Received: rate-multi and rate-multi-1, which are the same"),
         (["digits_segmentation"], "recipes.compare takes spiking networks that classify images"),
     ],
@@ -609,10 +609,9 @@ def test_results_of_other_settings_have_other_names_and_none_is_replaced(digits_
     assert results.name_of(other) == results.name_of(record).replace("-seed0", "-augment=cutout-learning_rate=0.2-seed0")
     taught = {**record, "settings": {**record["settings"], "teacher_weight": 0.5, "teachers": "digits"}}
     assert results.name_of(taught).endswith("-1437images-teacher_weight=0.5-seed0")
-    by_layer = {**record, "settings": {**record["settings"], "windows": {"stage3_|^neuron": [2, 2]}}}
-    assert "-rate-stage3_..neuron=2+2-windows-multi-" in results.name_of(by_layer)
-    cells = results.table([by_layer], ("gradient", "step mode")).splitlines()[-1]
-    assert cells == r"| rate stage3_\|^neuron=2+2 windows | multi |"
+    by_sizes = {**record, "settings": {**record["settings"], "windows": [2, 2]}}
+    assert "-rate-2+2-windows-multi-" in results.name_of(by_sizes)
+    assert results.table([by_sizes], ("gradient", "step mode")).splitlines()[-1] == "| rate 2+2 windows | multi |"
 
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     (tmp_path / f"{results.name_of(record)}.json").write_text(json.dumps(other))

@@ -80,5 +80,4 @@ from keras_ratesnn._core.keras_internals.transfers import MovesBatchesOnce as Mo
 from keras_ratesnn._core.keras_internals.transfers import in_steps as in_steps
 from keras_ratesnn._core.keras_internals.transfers import read_together as read_together
 from keras_ratesnn._core.keras_internals.trees import first_tensor as first_tensor
-from keras_ratesnn._core.keras_internals.versions import NEWEST_TESTED as NEWEST_TESTED
 from keras_ratesnn._core.keras_internals.versions import warn_if_untested as warn_if_untested

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -39,7 +39,6 @@ class Context:
             `None`: the same.
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
         layout: Context for calls of layers that can keep the memory layout of their data.
-        windows_of_calls: The `Windows` of calls with others, by their keys.
     """
 
     windows: Windows
@@ -54,12 +53,6 @@ class Context:
     between: Callable[[Structure], Structure] | None = None
     chosen: Tensor | None = None
     layout: Any = dataclasses.field(default_factory=backend.layout_kept)
-    windows_of_calls: Mapping[str, Windows] = dataclasses.field(default_factory=dict)
-
-    def of(self, call: PlannedCall) -> "Context":
-        """The context of a call, with its own windows."""
-        windows = self.windows_of_calls.get(call.key)
-        return self if windows is None else dataclasses.replace(self, windows=windows)
 
     def checked(self, rows: Tensor) -> Tensor:
         """Checks that a tensor of all steps has a row for each sample and step, and returns it."""

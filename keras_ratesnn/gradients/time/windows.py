@@ -44,12 +44,6 @@ def sizes_of(windows, timesteps):
     return windows
 
 
-def refined(several):
-    """The sizes of the windows that end wherever one of some sizes of windows do, such as (1, 1, 2) of (1, 3) and (2, 2)."""
-    ends = sorted({end for sizes in several for _, end in spans(sizes)})
-    return tuple(end - start for start, end in zip([0, *ends[:-1]], ends, strict=True))
-
-
 def inside(sizes, t):
     """Whether step `t` is inside each window: 0.0 or 1.0, as tensors if `t` is a tensor; `()` if there is only one window."""
     if len(sizes) == 1:
@@ -162,26 +156,6 @@ class Windows:
     def repeat(self, tensor):
         """`(batch, ...)` to `(batch * W, ...)`, the same rows in every window."""
         return tensor if len(self) == 1 else time_axis.repeat(tensor, len(self))
-
-    def have_all_ends_of(self, sizes):
-        """Whether each window of some sizes consists of whole ones of these."""
-        return refined([self.sizes, sizes]) == self.sizes
-
-    def means_of(self, tensor, before):
-        """The mean in each window of values `(batch * W, ...)` that each step has from its window of `before`."""
-        parts = list(zip(before.cut(tensor), spans(before.sizes), strict=True))
-        means = []
-        for window, (start, end) in enumerate(spans(self.sizes)):
-            steps = [(part, max(first, start), min(last, end)) for part, (first, last) in parts]
-            shares = [(part, self._share(window, first, last)) for part, first, last in steps if first < last]
-            means.append(sum(part * _like_rows(share, part) for part, share in shares))
-        return join(means)
-
-    def _share(self, window, first, last):
-        """The share of some steps in those of a window that count: a number, or one for each sample."""
-        if self.mask is None:
-            return (last - first) / self.sizes[window]
-        return _divided(_count(self.mask[:, first:last]), self._counts[window])
 
     def mean(self, tensor):
         """The mean over all steps, `(batch, ...)`, of a tensor with one value per window, `(batch * W, ...)`."""
