@@ -14,7 +14,7 @@ if BACKEND != "torch":
 import keras
 import torch
 from keras import layers
-from recorded_calls import assert_equal_state, pair, recording
+from recorded_calls import assert_equal_state, pair, recording, train
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core.backend.torch.recorder import cuda_graphs
@@ -43,9 +43,8 @@ class Graph:
 def graphs(monkeypatch):
     monkeypatch.setattr(cuda_graphs, "CudaGraph", Graph)
     monkeypatch.setattr(cuda_graphs, "KIND_OF_DEVICE", "cpu")
-    monkeypatch.setattr(cuda_graphs, "CALLS_IN_A_ROW", 1)
-    monkeypatch.setattr(Graph, "made", [])
-    with recording():
+    Graph.made.clear()
+    with recording(calls_in_a_row=1):
         yield
 
 
@@ -189,43 +188,38 @@ def test_a_kind_of_call_that_others_interrupt_has_no_memory_of_its_own():
 def test_the_memory_is_freed_with_the_model():
     model = compiled(spiking(small()))
     warmed(model)
-    graph = model._graphs.graphs[0].cuda_graphs
-    assert graph.are_captured
-    del model, graph
+    del model
     keras.backend.clear_session()
     gc.collect()
     assert replays() == []
 
 
-def reason(model, calls=4):
-    x, y = data(4)
-    for _ in range(calls):
-        model.train_on_batch(x, y)
-    assert Graph.made == []
-    (graph,) = model._graphs.graphs
-    return graph.cuda_graphs.reason
-
-
 def test_noise_is_drawn_anew_without_them():
-    inputs = keras.Input((6,))
-    network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.GaussianNoise(0.1, seed=0)(inputs))))
-    assert reason(compiled(spiking(network))) == "random numbers are drawn"
+    def noisy():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.GaussianNoise(0.1, seed=0)(inputs))))
+
+    eager, recorded = train(pair(noisy), *data(4))
+    assert recorded == pytest.approx(eager, rel=1e-5)
+    assert len(set(recorded)) == len(recorded)
+    assert Graph.made == []
 
 
 def test_replicas_exchange_statistics_without_them(monkeypatch):
-    assert cuda_graphs.why_not([], [torch.ones(1)]) is None
     monkeypatch.setattr(replicas, "count", lambda: 2)
     assert cuda_graphs.why_not([], [torch.ones(1)]) == "replicas exchange statistics"
 
 
 def test_they_are_only_for_tensors_on_one_gpu(monkeypatch):
     monkeypatch.setattr(cuda_graphs, "KIND_OF_DEVICE", "cuda")
-    assert reason(compiled(spiking(mlp()))) == "not all tensors are on one GPU"
+    train([compiled(spiking(mlp()))], *data(4))
+    assert Graph.made == []
 
 
 def test_an_environment_variable_turns_them_off(monkeypatch):
     monkeypatch.setenv("KERAS_RATESNN_CUDA_GRAPHS", "0")
-    assert reason(compiled(spiking(mlp()))) == "KERAS_RATESNN_CUDA_GRAPHS=0"
+    train([compiled(spiking(mlp()))], *data(4))
+    assert Graph.made == []
 
 
 def test_where_kernels_cannot_be_captured_the_graph_runs_as_before(monkeypatch):
@@ -236,9 +230,6 @@ def test_where_kernels_cannot_be_captured_the_graph_runs_as_before(monkeypatch):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(cuda_graphs, "CudaGraph", fails)
-    eager, recorded = pair(small)
-    for x, y in batches(5):
-        assert recorded.train_on_batch(x, y) == pytest.approx(eager.train_on_batch(x, y), rel=1e-5)
+    eager, recorded = train(pair(small), *data(4), steps=5)
+    assert recorded == pytest.approx(eager, rel=1e-5)
     assert len(tried) == 1
-    (graph,) = recorded._graphs.graphs
-    assert graph.cuda_graphs.reason == "RuntimeError: operation not permitted when stream is capturing"

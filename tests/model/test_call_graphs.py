@@ -28,18 +28,12 @@ from helpers import (
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core.latest_settings import SETTINGS_KEPT
 
 if BACKEND != "torch":
     pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
 
 import torch
-from recorded_calls import METHODS, assert_equal_state, graphs_of, network, pair, recording, train
-from torch.fx.experimental.proxy_tensor import make_fx
-
-from keras_ratesnn._core.backend.torch import fusion as torch_fusion
-from keras_ratesnn._core.backend.torch.recorder import call_graphs
-from keras_ratesnn._core.backend.torch.recorder import graph_passes as torch_graph_passes
+from recorded_calls import METHODS, assert_equal_state, network, operations, pair, recording, train
 
 
 @pytest.mark.parametrize(
@@ -62,8 +56,8 @@ def test_training_is_that_of_eager_mode_step_by_step(gradient, step_mode, jit_co
             losses = [model.train_on_batch(x.astype("float64"), y) for model in (eager, recorded)]
             assert losses[1] == pytest.approx(losses[0], rel=1e-9)
             assert_equal_state(eager, recorded)
-        assert graphs_of(recorded) == 1
-        assert graphs_of(eager) == 0
+        assert recorded.engine == ("compiled" if jit_compile is True else "recorded")
+        assert eager.engine == "eager"
 
 
 def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
@@ -78,10 +72,10 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
     with double_precision(), recording():
         models = pair(timesteps=2)
         x, y = data(4 * 9 + 2, (6, 6, 2))
-        for model in models:
+        for model, jit_compile in zip(models, (False, "auto"), strict=True):
             keras.utils.set_random_seed(1)
             schedule = keras.optimizers.schedules.CosineDecay(0.1, 80)
-            compiled(model, keras.optimizers.SGD(schedule, momentum=0.9), jit_compile=model._asked_jit_compile)
+            compiled(model, keras.optimizers.SGD(schedule, momentum=0.9), jit_compile=jit_compile)
             fitted = model.fit(
                 x.astype("float64"),
                 y,
@@ -94,18 +88,14 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
             histories.append(fitted.history)
         assert_close(histories[1], histories[0], rtol=1e-9)
         assert_equal_state(*models)
-        # Training and validation after freezing, each with whole and with smaller batches.
-        assert graphs_of(models[1]) == 4
+        assert models[1].engine == "recorded"
 
 
 class Counts(layers.Layer):
     """Counts how often Python runs it."""
 
-    def build(self, shape):
-        self.runs = []
-
     def call(self, inputs):
-        # A list would be a setting that changes.
+        # A list of its own would be a setting that changes.
         _RUNS.append(self.name)
         return inputs * 1.0
 
@@ -127,7 +117,6 @@ def test_a_replay_runs_no_python_code_of_layers():
         for _ in range(3):
             model.train_on_batch(x, y)
         assert not _RUNS
-        assert graphs_of(model) == 1
 
 
 def test_what_depends_only_on_constants_is_computed_once():
@@ -139,11 +128,10 @@ def test_what_depends_only_on_constants_is_computed_once():
         inputs = keras.Input((6,))
         return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Scales()(inputs))))
 
-    with recording():
-        eager, recorded = pair(make)
-        np.testing.assert_allclose(*train([eager, recorded], *data()), rtol=1e-6)
-        (graph,) = recorded._graphs.graphs
-        assert not graph.forward.__self__.graph.find_nodes(op="call_function", target=torch.ops.aten.exp.default)
+    with recording() as graphs:
+        np.testing.assert_allclose(*train(pair(make, jit_compile=True), *data()), rtol=1e-6)
+    assert graphs
+    assert not any("aten.exp.default" in operations(graph) for graph in graphs)
 
 
 @pytest.mark.parametrize(("gradient", "grows"), [("rate", False), ("sltt", False), ("ottt", False), ("bptt", True)])
@@ -161,7 +149,7 @@ def test_what_a_graph_stores_for_its_backward_pass_grows_with_time_only_for_bptt
             model(x, training=True)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             outputs = model(x, training=True)
-        assert graphs_of(model) == 1
+        assert model.engine == "recorded"
         assert outputs.requires_grad
         return sum(sizes.values())
 
@@ -172,11 +160,12 @@ def test_what_a_graph_stores_for_its_backward_pass_grows_with_time_only_for_bptt
 def test_by_default_the_first_calls_run_in_eager_mode():
     _, model = pair(mlp)
     x, y = data()
-    for _ in range(call_graphs.EAGER_CALLS["auto"]):
-        model.train_on_batch(x, y)
-    assert graphs_of(model) == 0
+    with rsnn.engine_settings() as settings:
+        for _ in range(settings["eager_calls"]["auto"]):
+            model.train_on_batch(x, y)
+    assert model.engine == "eager"
     model.train_on_batch(x, y)
-    assert graphs_of(model) == 1
+    assert model.engine == "recorded"
 
 
 class DependsOnValues(layers.Layer):
@@ -261,7 +250,7 @@ def test_what_cannot_be_recorded_runs_in_eager_mode_after_one_warning(layer, rea
         for model in pair(make):
             keras.utils.set_random_seed(2)
             results.append([model.train_on_batch(*data(seed=step)) for step in range(5)])
-            assert graphs_of(model) == 0
+            assert model.engine == "eager"
     messages = [str(warning.message) for warning in raised if "eager mode" in str(warning.message)]
     assert len(messages) == 1
     assert reason in messages[0]
@@ -287,7 +276,7 @@ def test_hooks_of_layers_are_called_even_if_they_come_after_a_recording():
     _, model = pair(mlp)
     with recording():
         train([model], *data())
-        assert graphs_of(model) == 1
+        assert model.engine == "recorded"
         model.network.layers[1].register_forward_hook(lambda *_: calls.append(1))
         model.train_on_batch(*data())
         assert len(calls) == 1
@@ -305,8 +294,7 @@ def test_predictions_are_those_of_eager_mode(make):
             np.testing.assert_allclose(
                 recorded.predict(x, batch_size=4, verbose=0), eager.predict(x, batch_size=4, verbose=0), rtol=1e-5, atol=1e-6
             )
-        # Whole batches, and the last one.
-        assert graphs_of(recorded) == 2
+        assert recorded.engine == "recorded"
 
 
 def test_inputs_in_another_memory_layout_or_with_time_have_their_own_graph():
@@ -317,7 +305,7 @@ def test_inputs_in_another_memory_layout_or_with_time_have_their_own_graph():
         eager, recorded = pair()
         for inputs in [*layouts, ops.convert_to_tensor(with_time)] * 3:
             np.testing.assert_allclose(to_numpy(recorded(inputs)), to_numpy(eager(inputs)), rtol=1e-5, atol=1e-6)
-        assert graphs_of(recorded) == 3
+        assert recorded.engine == "recorded"
 
 
 def test_the_gradient_of_inputs_is_that_of_eager_mode():
@@ -354,26 +342,31 @@ def test_a_saved_or_copied_model_records_its_own_graphs():
         for _ in range(3):
             model.train_on_batch(x, y)
         for other in (saved_and_loaded(model), copy.deepcopy(model)):
-            assert graphs_of(other) == 0
+            assert other.engine == "eager"
             np.testing.assert_allclose(other.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
             for _ in range(3):
                 other.train_on_batch(x, y)
-            assert graphs_of(other) >= 1
+            assert other.engine == "recorded"
 
 
-def test_only_the_latest_kinds_of_calls_are_remembered(monkeypatch):
-    monkeypatch.setattr(call_graphs, "GRAPHS_KEPT", 3)
-    with recording(eager_calls=0):
-        _, model = pair(mlp)
-        for samples in range(1, 7):
-            model(ops.convert_to_tensor(data(samples)[0]))
-        assert graphs_of(model) == 3
+def test_only_the_latest_kinds_of_calls_are_remembered():
+    with recording(eager_calls=0) as graphs:
+        _, model = pair(mlp, jit_compile=True)
+
+        def compilations(samples):
+            before = len(graphs)
+            for _ in range(2):
+                model(ops.convert_to_tensor(data(samples)[0]))
+            return len(graphs) - before
+
+        assert all(compilations(samples) for samples in range(1, 19))
+        assert not compilations(18)
+        assert compilations(1)
 
 
-def test_threads_trace_neuron_loops_record_and_replay_at_once(monkeypatch):
-    monkeypatch.setattr(torch_fusion, "LEAST_ELEMENTS", 1)
+def test_threads_trace_neuron_loops_record_and_replay_at_once():
     x = ops.convert_to_tensor(data(4, (6, 6, 2))[0])
-    with recording():
+    with recording(least_elements=1):
         models = [pair()[1] for _ in range(3)]
         expected = [to_numpy(compiled(model, jit_compile=False)(x)) for model in models]
         for model in models:
@@ -389,7 +382,7 @@ def test_threads_trace_neuron_loops_record_and_replay_at_once(monkeypatch):
         assert not failed
         for model in models:
             model(x)
-        assert all(graphs_of(model) == 1 for model in models)
+        assert all(model.engine == "recorded" for model in models)
 
 
 def test_gradients_outside_of_fit_are_those_of_eager_mode():
@@ -422,10 +415,7 @@ def test_a_compiled_graph_gives_the_results_of_eager_mode(gradient, step_mode, c
             losses = [model.train_on_batch(x, y) for model in (eager, recorded)]
             assert losses[1] == pytest.approx(losses[0], rel=1e-8)
         assert_equal_state(eager, recorded, rtol=1e-7, atol=1e-8)
-        assert graphs_of(recorded) == 1
-        (graph,) = recorded._graphs.graphs
-        assert graph.forward.is_compiled
-        assert graph.backward.is_compiled
+        assert recorded.engine == "compiled"
         # What was compiled is kept on disk. (In its first process PyTorch may find only one of the two graphs.)
         torch._dynamo.utils.counters.clear()
         _, again = pair(gradient=gradient, step_mode=step_mode, jit_compile=True)
@@ -437,20 +427,13 @@ def test_a_compiled_graph_gives_the_results_of_eager_mode(gradient, step_mode, c
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_a_compiled_graph_calls_compiled_loops_of_large_layers(gradient, monkeypatch):
-    monkeypatch.setattr(torch_fusion, "LEAST_ELEMENTS", 0)
-    with double_precision(), recording(compiler="inductor"):
-        eager, recorded = pair(gradient=gradient, jit_compile=True)
-        for step in range(4):
-            x, y = data(4, (6, 6, 2), seed=step)
-            losses = [model.train_on_batch(x, y) for model in (eager, recorded)]
-            assert losses[1] == pytest.approx(losses[0], rel=1e-8)
-        assert_equal_state(eager, recorded, rtol=1e-7, atol=1e-8)
-        (graph,) = recorded._graphs.graphs
-        time_loop = torch.ops.keras_ratesnn.time_loop.default
-        for part in [graph.forward, graph.backward] if gradient == "bptt" else [graph.forward]:
-            assert part.is_compiled
-            assert any(node.target is time_loop for node in part.graph.graph.nodes)
+def test_a_compiled_graph_calls_compiled_loops_of_large_layers(gradient):
+    with double_precision(), recording(compiler="inductor", least_elements=0):
+        models = pair(gradient=gradient, jit_compile=True)
+        losses = train(models, *data(4, (6, 6, 2)))
+        assert losses[1] == pytest.approx(losses[0], rel=1e-8)
+        assert_equal_state(*models, rtol=1e-7, atol=1e-8)
+        assert models[1].engine == "compiled"
 
 
 @torch.library.custom_op("keras_ratesnn_tests::halves", mutates_args=())
@@ -490,15 +473,19 @@ def test_cpp_runs_graphs_without_operations_of_other_libraries(layer, in_cpp):
     assert chosen == in_cpp
 
 
-def test_a_kernel_with_one_result_is_not_an_operation_with_a_list_of_one():
-    x = torch.ones(3)
-    with recording():
-        kernels = [torch_fusion._compile(function, [x]) for function in (lambda x: [2 * x], lambda x: [2 * x, x + 1])]
-        graph = make_fx(lambda x: [kernel(x) for kernel in kernels], tracing_mode="fake")(x).graph
-        results = [tensor.tolist() for kernel in kernels for tensor in kernel(x)]
-    own = [node for node in graph.nodes if node.target is torch.ops.keras_ratesnn.kernel.default]
-    assert [len(node.meta["val"]) for node in own] == [2, 2]
-    assert results == [[2.0] * 3] * 3
+def test_no_operation_of_a_graph_has_a_list_of_one_result():
+    """C++ that runs graphs crashes where it meets one."""
+    inputs = keras.Input((6,))
+    x = rsnn.layers.LIF(0.77)(layers.Dense(6)(inputs))
+    with recording(least_elements=0) as graphs:
+        model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(x)), 3, "bptt"), jit_compile=True)
+        train([model], *data(4))
+        model.predict_on_batch(data(4)[0])
+        model.predict_on_batch(data(4)[0])
+    found = [node.meta.get("val") for graph in graphs for node in graph.graph.nodes if node.op == "call_function"]
+    lists = [len(value) for value in found if isinstance(value, (list, tuple))]
+    assert lists
+    assert 1 not in lists
 
 
 def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():
@@ -510,7 +497,7 @@ def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():
     with recording(compiler=broken), pytest.warns(UserWarning, match="could not compile") as raised:
         losses = train(models, x, y)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
-    assert graphs_of(models[1]) == 1
+    assert models[1].engine == "recorded"
     messages = [str(warning.message) for warning in raised if "could not compile" in str(warning.message)]
     assert [message.partition(" of ")[0] for message in messages] == [
         "PyTorch could not compile the forward pass",
@@ -555,7 +542,7 @@ def test_changes_in_place_and_assignments_are_those_of_eager_mode(layer):
             losses = [model.train_on_batch(x, y) for model in models]
             assert losses[1] == pytest.approx(losses[0], rel=1e-9)
             assert_equal_state(*models)
-        assert graphs_of(models[1]) == 1
+        assert models[1].engine == "recorded"
 
 
 class AddsInPlace(layers.Layer):
@@ -576,7 +563,7 @@ def test_the_call_that_cannot_be_recorded_has_its_effects_once():
     models = pair(make)
     with recording(), pytest.warns(UserWarning, match="in place"):
         losses = train(models, *data(), steps=5)
-    assert graphs_of(models[1]) == 0
+    assert models[1].engine == "eager"
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
     calls = [float(model.network.get_layer("adds").calls.value) for model in models]
     assert calls[0] == calls[1]
@@ -614,24 +601,9 @@ def test_a_retained_graph_can_be_differentiated_again(jit_compile):
         once = weight.grad.clone()
         loss.backward()
         np.testing.assert_allclose(to_numpy(weight.grad), 2 * to_numpy(once), rtol=1e-12)
-        assert graphs_of(model) == 1
+        assert model.engine != "eager"
         with pytest.raises(RuntimeError, match="a second time"):
             loss.backward()
-
-
-def test_a_backward_pass_frees_what_was_saved_after_its_last_use():
-    graph = torch.fx.Graph()
-    saved, upstream = graph.placeholder("saved"), graph.placeholder("upstream")
-    negative = graph.call_function(torch.neg, (saved,))
-    freed: list[bool] = []
-    looked = graph.call_function(lambda value: (freed.append(reference() is None), value)[1], (negative,))
-    graph.output((graph.call_function(torch.mul, (looked, upstream)),))
-    arguments = [torch.full((2,), 3.0), torch.full((2,), 5.0)]
-    reference = weakref.ref(arguments[0])
-    (result,) = torch.fx.GraphModule({}, torch_graph_passes.freeing_arguments(graph))(arguments)
-    assert result.tolist() == [-15.0, -15.0]
-    assert freed == [True]
-    assert arguments == []
 
 
 def test_what_runs_in_autocast_is_not_replayed_outside():
@@ -652,7 +624,7 @@ def test_checkpointed_calls_run_in_eager_mode():
         _, model = pair(mlp)
         for _ in range(5):
             ops.sum(checkpoint(lambda inputs: model(inputs, training=True), x, use_reentrant=False)).backward()
-        assert graphs_of(model) == 0
+        assert model.engine == "eager"
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -674,7 +646,7 @@ def test_dropout_without_a_seed_is_recorded_beside_other_noise(noise, step_mode)
             for _ in range(5):
                 losses[-1].append(model.train_on_batch(x.astype("float64"), y))
                 states.append(tuple(torch.get_rng_state().tolist()))
-        assert graphs_of(model) == 1
+        assert model.engine == "recorded"
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
     assert states[:5] == states[5:]
     assert len(set(states[:5])) == 5
@@ -738,8 +710,7 @@ def test_a_compiled_graph_draws_the_numbers_of_eager_mode_without_seeds(layer, g
             keras.utils.set_random_seed(1)
             losses = [model.train_on_batch(x, y) for _ in range(5)]
             results.append((losses, torch.get_rng_state().tolist()))
-        (graph,) = model._graphs.graphs
-        assert getattr(graph.forward, "is_compiled", False) == is_compiled
+        assert model.engine == ("compiled" if is_compiled else "recorded")
     assert results[1][1] == results[0][1]
     assert results[1][0] == pytest.approx(results[0][0], rel=1e-8 if dtype == "float64" else 2e-2)
     assert len(set(results[0][0])) == 5
@@ -755,16 +726,15 @@ def test_a_layer_that_keeps_tensors_keeps_only_the_last_ones():
             model.train_on_batch(*data())
             kept.append(weakref.ref(model.network.get_layer("keeps").last))
         gc.collect()
-        assert sum(reference() is not None for reference in kept) <= 1 + SETTINGS_KEPT
+        assert sum(reference() is not None for reference in kept) < len(kept) / 2
 
 
 def test_training_and_validation_by_turns_are_each_recorded_once():
     """PyTorch's modules have another attribute in each."""
-    with recording(eager_calls=1):
-        _, model = pair(mlp)
+    with recording() as graphs:
+        _, model = pair(mlp, jit_compile=True)
         x, y = data(8)
         model.fit(x, y, batch_size=4, epochs=3, validation_data=(x, y), verbose=0)
-        graphs = model._graphs.graphs
-        assert len(graphs) == 2
+        assert len(graphs) == 3, "forward and backward, and inference"
         model.fit(x, y, batch_size=4, epochs=3, validation_data=(x, y), verbose=0)
-        assert set(map(id, model._graphs.graphs)) == set(map(id, graphs))
+        assert len(graphs) == 3
