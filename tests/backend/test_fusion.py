@@ -414,26 +414,6 @@ def test_changed_weights_do_not_cause_retracing(step_mode):
         assert not WIDTHS
 
 
-@torch_only
-def test_changed_settings_of_a_custom_cell_take_effect():
-    class Scaling(rsnn.layers.LIFCell):
-        scale = 1.0
-
-        def step(self, inputs, state):
-            return super().step(self.scale * inputs, state)
-
-    x, _ = data(5, (6,))
-    neuron = rsnn.layers.Neuron(Scaling())
-    inputs = keras.Input((6,))
-    model = spiking(keras.Model(inputs, neuron(inputs)), 4)
-    with fusion():
-        before = to_numpy(model(x))
-        neuron.cell.scale = 3.0
-        after = to_numpy(model(x))
-    assert after.sum() > before.sum()
-    np.testing.assert_allclose(after, to_numpy(model(x)))
-
-
 class Holding(rsnn.layers.NeuronCell):
     """Its gain depends on an object, through a function."""
 
