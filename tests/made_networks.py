@@ -1,13 +1,15 @@
 """Folders of pretrained networks, as `recipes.publish` writes them, and the clients of hubs, on such a folder."""
 
+import hashlib
 import os
+import pathlib
 import types
 
 import keras
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.models.pretrained import Card, _files
+from keras_ratesnn.models.pretrained import Card
 
 
 def small(*more):
@@ -16,6 +18,19 @@ def small(*more):
     for layer in more:
         x = layer(x)
     return rsnn.SpikingModel(keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x))), 2)
+
+
+PACKAGE = pathlib.Path(rsnn.models.pretrained.__file__).parent
+"""The folder of the `cards/` and `weights/` that ship."""
+
+
+def packaged(monkeypatch, folder):
+    """Lets a folder take the place of `PACKAGE`."""
+    monkeypatch.setattr("keras_ratesnn.models.pretrained._files.FOLDER", folder)
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_network(model, folder, cards, card_file=None, name="made", architecture="made", arguments=None):
@@ -52,7 +67,7 @@ def write_network(model, folder, cards, card_file=None, name="made", architectur
         versions={"keras": "3.15.1"},
         licence="Apache-2.0",
         file=path.name,
-        sha256=_files.sha256(path),
+        sha256=sha256(path),
         url=None,
     ).write(cards, card_file)
 

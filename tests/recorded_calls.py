@@ -3,13 +3,10 @@
 import contextlib
 
 import keras
-import pytest
 from helpers import assert_close, compiled, spiking
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core.backend.torch.recorder import call_graphs
-from keras_ratesnn._core.backend.torch.recorder import compiler as torch_compiler
 
 METHODS = [
     (gradient, step_mode)
@@ -19,18 +16,26 @@ METHODS = [
 
 
 @contextlib.contextmanager
-def recording(eager_calls=1, compiler="eager"):
-    """A context in which calls are recorded early, and compiled by another compiler."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(call_graphs, "EAGER_CALLS", {"auto": eager_calls, True: eager_calls})
-        patch.setattr(torch_compiler, "COMPILER", compiler)
-        patch.setattr(torch_compiler, "_warned_of", set())
-        yield
+def recording(eager_calls=1, compiler=None, **settings):
+    """A context in which calls are recorded early, and compiled by another compiler: by default, not at all.
+
+    Yields a list, to which each graph is added that is to be compiled: with `jit_compile=True` the forward and the backward
+    part of each recorded call.
+    """
+    graphs = []
+
+    def listed(graph, tensors):
+        graphs.append(graph)
+        return graph.forward
+
+    calls = {"auto": eager_calls, True: eager_calls}
+    with rsnn.engine_settings(eager_calls=calls, compiler=compiler or listed, **settings):
+        yield graphs
 
 
-def graphs_of(model):
-    """The number of recorded calls."""
-    return len(model._graphs.graphs)
+def operations(graph):
+    """The operations of a graph, a list of their names, such as `"aten.add.Tensor"`."""
+    return [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
 
 
 def network(dropout=0.3):

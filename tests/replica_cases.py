@@ -320,16 +320,14 @@ def main(devices, file, *names):
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], virtual)
         scope = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(devices)]).scope()
     else:
-        import contextlib
-
         from torch import distributed
 
-        from keras_ratesnn._core.backend.torch.recorder import call_graphs
+        import keras_ratesnn as rsnn
 
-        # Most steps are those of a recorded graph.
-        call_graphs.EAGER_CALLS["auto"] = 1
         distributed.init_process_group("gloo")
-        replica, replicas, scope = distributed.get_rank(), devices, contextlib.nullcontext()
+        replica, replicas = distributed.get_rank(), devices
+        # Most steps are those of a recorded graph.
+        scope = rsnn.engine_settings(eager_calls={"auto": 1, True: 1})
     with scope:
         cases = {**CASES, **MORE_CASES}
         results = {name: trained(cases[name], replica or 0, replicas) for name in names if name in cases}

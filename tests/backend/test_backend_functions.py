@@ -64,7 +64,9 @@ def network(*after):
 @torch_only
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_no_image_is_copied_and_in_a_graph_a_kernel_and_its_gradient_once_each(gradient, step_mode, monkeypatch):
+def test_no_image_is_copied_and_in_a_graph_a_kernel_and_its_gradient_once_each(gradient, step_mode):
+    from recorded_calls import recording
+
     from keras_ratesnn._core.backend.torch.recorder.cpu_kernels import contiguous
 
     timesteps = 4
@@ -73,11 +75,13 @@ def test_no_image_is_copied_and_in_a_graph_a_kernel_and_its_gradient_once_each(g
     model(x, training=True)
     copies = copies_in(lambda: loss_and_gradients(model, x, y))
     assert not [shape for shape in copies if len(shape) == 4 and shape[0] in (2, 2 * timesteps)]
-    monkeypatch.setattr("keras_ratesnn._core.backend.torch.recorder.call_graphs.EAGER_CALLS", {"auto": 0})
-    loss_and_gradients(model, x, y)
-    graph = model._graphs.graphs[-1]
-    for part in (graph.forward, graph.backward):
-        nodes = [node for node in part.__self__.graph.nodes if "clone" in str(node.target) or node.target is contiguous]
+    compiled(model, jit_compile=True)
+    with recording(eager_calls=0) as parts:
+        for _ in range(2):
+            loss_and_gradients(model, x, y)
+    assert len(parts) == 2
+    for part in parts:
+        nodes = [node for node in part.graph.nodes if "clone" in str(node.target) or node.target is contiguous]
         copies = [tuple(node.meta["val"].shape) for node in nodes]
         assert [math.prod(shape) for shape in copies].count(5 * 3 * 3 * 3) == 1
         assert not [shape for shape in copies if len(shape) == 4 and shape[0] in (2, 2 * timesteps)]

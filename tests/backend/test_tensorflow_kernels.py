@@ -35,8 +35,8 @@ def programs(monkeypatch):
             made.append(self)
 
     monkeypatch.setattr(fusion, "_Program", Counted)
-    monkeypatch.setattr(fusion, "LEAST_ELEMENTS", 0)
-    return made
+    with rsnn.engine_settings(least_elements=0):
+        yield made
 
 
 def network(*neurons):

@@ -43,7 +43,6 @@ from recipes.benchmark.settings import CHANNELS, CLASSES, FLOOR, FORWARD, NETWOR
 from recipes.methods import PLAIN
 from tests.recipes.recipe_runs import error_of
 
-EAGER_CALLS = "keras_ratesnn._core.backend.torch.recorder.call_graphs.EAGER_CALLS"
 TINY = ("--network", "Tiny", "--width", "0.5", "--batch", "3", "--size", "8", "--rounds", "2")
 NARROW = 0.125
 """Width of a ResNet-18 with 8 channels. With fewer, the weight gradient of its strided 1x1 convolutions writes outside of its
@@ -64,14 +63,17 @@ def tiny(input_shape, classes, timesteps, gradient, step_mode, width):
 
 
 @contextlib.contextmanager
-def tiny_among_the_networks():
+def tiny_among_the_networks(make=tiny, **settings):
     """In this context PyTorch also records a call soon: what is measured is the graph, after fewer calls."""
-    with pytest.MonkeyPatch.context() as patch:
-        if BACKEND == "torch":
-            patch.setattr(EAGER_CALLS, {"auto": 2, True: 1})
-        patch.setattr(rsnn.models, "Tiny", tiny, raising=False)
+    with pytest.MonkeyPatch.context() as patch, recorded_soon(**settings):
+        patch.setattr(rsnn.models, "Tiny", make, raising=False)
         patch.setattr(benchmark_settings, "NETWORKS", (*NETWORKS, "Tiny"))
         yield
+
+
+def recorded_soon(**settings):
+    on_torch = {"eager_calls": {"auto": 2, True: 1}, **settings} if BACKEND == "torch" else {}
+    return rsnn.engine_settings(**on_torch)
 
 
 @pytest.fixture(scope="module")
@@ -289,13 +291,13 @@ def test_flops_of_a_program_with_a_loop_are_not_counted():
 
 @pytest.mark.skipif(BACKEND != "torch", reason="counts what PyTorch runs")
 @pytest.mark.parametrize(("method", "forwards"), [("rate-multi", 4 + 2), ("rate-single", 4 + 2), ("bptt-multi", 3 * 4)])
-def test_flops_of_a_step_match_a_count_by_hand(method, forwards, monkeypatch):
+def test_flops_of_a_step_match_a_count_by_hand(method, forwards):
     with tiny_among_the_networks():
         settings = Settings(network="Tiny", size=8, batch=2, width=0.5)
         trainer = cases.trainer(settings, method, 4)
     images, labels = cases.batch(settings)
-    monkeypatch.setattr(EAGER_CALLS, {"auto": 0})
-    trainer.train_on_batch(images, labels)
+    with rsnn.engine_settings(eager_calls={"auto": 0, True: 0}):
+        trainer.train_on_batch(images, labels)
     channels = round(8 * settings.width)
     second = 2 * settings.batch * (4 * 4) * (3 * 3) * channels * channels
     dense = 2 * settings.batch * (4 * 4 * channels) * CLASSES
@@ -351,22 +353,19 @@ def test_process_memory_is_measured_where_the_backend_reports_none(monkeypatch):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="other backends compile the first step")
-@pytest.mark.parametrize(("jit_compile", "graphs"), [("auto", 1), (True, 1), (False, 0)])
-def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(jit_compile, graphs, monkeypatch):
-    from keras_ratesnn._core.backend.torch.recorder import compiler as torch_compiler
-
+@pytest.mark.parametrize(("jit_compile", "engine"), [("auto", "recorded"), (True, "compiled"), (False, "eager")])
+def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(jit_compile, engine):
     compiled_in = []
 
     def compiler(graph, tensors):
         compiled_in.append(int(model.optimizer.iterations) + 1)
         return graph
 
-    monkeypatch.setattr(torch_compiler, "COMPILER", compiler)
-    with tiny_among_the_networks():
+    with tiny_among_the_networks(compiler=compiler):
         settings = Settings(network="Tiny", size=8, batch=2, jit_compile=jit_compile)
         model = cases.trainer(settings, "rate-multi", 2)
         warm = measure.warm_trainer(settings, "rate-multi", 2, None, model)
-    assert len(model._graphs.graphs) == graphs
+    assert model.engine == engine
     assert len(warm.compiling_seconds) == {"auto": 2, True: 3, False: 1}[jit_compile]
     assert set(compiled_in) <= set(measure.compiling_calls(settings, "rate-multi"))
     assert bool(compiled_in) == (jit_compile is True)
@@ -456,13 +455,9 @@ def test_a_recorded_keras_model_is_timed_beside_fit_and_plain_pytorch(capsys, mo
         assert sum(weight.numel() for weight in module.parameters()) == ordinary.count_params() - sum(
             weight.size for weight in to_numpy(ordinary.non_trainable_weights)
         )
-    from keras_ratesnn._core.backend.torch.recorder import call_graphs
-
-    replay, replayed = call_graphs._Recorded.replay, set()
-    monkeypatch.setattr(call_graphs._Recorded, "replay", lambda call, tensors: replayed.add(call) or replay(call, tensors))
     monkeypatch.setattr(recorded, "STEPS", 2)
-    monkeypatch.setattr(EAGER_CALLS, {"auto": 2, True: 1})
-    assert recorded.main([*options, "--threads", "1"]) == 0
+    with recorded_soon():
+        assert recorded.main([*options, "--threads", "1"]) == 0
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[4:]]
     ways = (recorded.FIT, recorded.RECORDED, recorded.PYTORCH)
     assert [(row[0].removeprefix("| "), row[1]) for row in rows] == [
@@ -470,8 +465,6 @@ def test_a_recorded_keras_model_is_timed_beside_fit_and_plain_pytorch(capsys, mo
     ]
     assert all(row[3 if row[1] == recorded.FIT else 4].startswith("1.00 (") for row in rows if row[1] != recorded.RECORDED)
     assert all(float(row[2].split(" ")[0]) > 0 for row in rows)
-    # What is timed is the graph.
-    assert len(replayed) == 2
 
 
 # Unrolled loops
@@ -770,18 +763,20 @@ def test_errors_say_what_peers_need(monkeypatch):
 
 
 @pytest.mark.runs_once
-def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
-    if BACKEND == "torch":
-        monkeypatch.setattr("keras_ratesnn._core.backend.torch.recorder.compiler.COMPILER", "eager")
-        monkeypatch.setattr(EAGER_CALLS, {"auto": 2, True: 1})
-    assert inference.main(["--batch", "2", "--rounds", "1"]) == 0
-    printed = capsys.readouterr().out
+def test_inference_is_measured_by_default_and_compiled(capsys):
+    compiler = {"compiler": "eager"} if BACKEND == "torch" else {}
+
+    def printed(*options):
+        with recorded_soon(**compiler):
+            assert inference.main(["--batch", "2", "--rounds", "1", *options]) == 0
+        return capsys.readouterr().out
+
+    text = printed()
     for value in ("auto", "True"):
-        assert re.search(rf"\| keras_ratesnn, jit_compile={value} \| [\d,]+ \| \d+\.\d% \|", printed)
-    assert inference.main(["--batch", "2", "--rounds", "1", "--levels", "2"]) == 0
-    printed = capsys.readouterr().out
+        assert re.search(rf"\| keras_ratesnn, jit_compile={value} \| [\d,]+ \| \d+\.\d% \|", text)
+    text = printed("--levels", "2")
     for name in ("integer spikes, 2 levels", "unrolled, 2 slots"):
-        assert re.search(rf"\| {name}, jit_compile=True \| [\d,]+ \| 100.0% \|", printed)
+        assert re.search(rf"\| {name}, jit_compile=True \| [\d,]+ \| 100.0% \|", text)
     assert inference.main(["--batch", "0"]) == 2
     assert "--batch" in capsys.readouterr().err
 

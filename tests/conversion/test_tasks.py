@@ -208,7 +208,7 @@ def test_a_task_trains_in_mixed_precision():
 def test_the_calls_of_a_task_are_recorded():
     model = compiled(regression())
     model.fit(X, Y, batch_size=1, epochs=5, verbose=0)
-    assert model._graphs.graphs
+    assert model.engine == "recorded"
 
 
 # Kinds of tasks.

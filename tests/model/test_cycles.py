@@ -31,13 +31,13 @@ CASES = [(gradient, step_mode, False) for gradient in METHODS for step_mode in (
 
 
 @pytest.mark.parametrize(("gradient", "step_mode", "jit_compile"), [*CASES, ("rate", "single", "auto")], ids=str)
-def test_a_step_leaves_no_tensor_in_a_cycle(gradient, step_mode, jit_compile, monkeypatch):
-    monkeypatch.setattr("keras_ratesnn._core.backend.torch.recorder.call_graphs.EAGER_CALLS", {"auto": 1})
+def test_a_step_leaves_no_tensor_in_a_cycle(gradient, step_mode, jit_compile):
     model = compiled(spiking(network(), 3, gradient, step_mode=step_mode), jit_compile=jit_compile)
     x, y = data(4, (6, 6, 2))
-    for _ in range(3):
-        model.train_on_batch(x, y)
-        model.test_on_batch(x, y)
+    with rsnn.engine_settings(eager_calls={"auto": 1, True: 1}):
+        for _ in range(3):
+            model.train_on_batch(x, y)
+            model.test_on_batch(x, y)
     # The collector passes over all that exists by now: the model, and what other tests have left.
     gc.collect()
     gc.freeze()

@@ -8,10 +8,10 @@ import keras_ratesnn as rsnn
 from keras_ratesnn._core import backend
 
 OTHERS = {
-    "torch": {"eager_calls": {"auto": 2, True: 2}, "calls_in_a_row": 0, "compiler": "eager"},
+    "torch": {"eager_calls": {"auto": 2, True: 2}, "calls_in_a_row": 0, "compiler": "eager", "least_elements": 3},
     "jax": {"unrolled_steps": {"cpu": {False: 8, True: 8}, "gpu": {False: 1, True: 1}}},
 }
-OTHERS["tensorflow"] = OTHERS["jax"]
+OTHERS["tensorflow"] = OTHERS["jax"] | {"least_elements": 3}
 
 
 def test_settings_hold_in_their_context_and_what_it_yields_changes_nothing():

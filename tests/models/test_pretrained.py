@@ -15,13 +15,13 @@ import keras
 import numpy as np
 import pytest
 from helpers import assert_close, to_numpy
-from made_networks import write_network
+from made_networks import PACKAGE, packaged, sha256, write_network
 from sklearn import datasets, model_selection
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.models.pretrained import Card, _card, _files
+from keras_ratesnn.models.pretrained import Card
 
 pytestmark = pytest.mark.runs_once
 
@@ -72,7 +72,7 @@ def of_a_vgg(tmp_path_factory):
 
 @pytest.fixture
 def with_a_vgg(of_a_vgg, monkeypatch):
-    monkeypatch.setattr(_files, "FOLDER", of_a_vgg)
+    packaged(monkeypatch, of_a_vgg)
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def folder(tmp_path, monkeypatch):
     """A temporary folder instead of the package's, with the digits in it."""
     for name in ("cards/digits.json", "weights/digits.keras"):
         (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes((_files.FOLDER / name).read_bytes())
-    monkeypatch.setattr(_files, "FOLDER", tmp_path)
+        (tmp_path / name).write_bytes((PACKAGE / name).read_bytes())
+    packaged(monkeypatch, tmp_path)
     return tmp_path
 
 
@@ -126,7 +126,7 @@ def test_every_card_describes_its_file():
             model = models.load_pretrained(name)
             assert (model.count_params(), model.timesteps) == (found.parameters, found.timesteps)
             assert isinstance(model.gradient, rsnn.gradients.BY_NAME[found.gradient.partition(",")[0]])
-            assert (_files.FOLDER / "weights" / found.file).stat().st_size < LARGEST_SHIPPED
+            assert (PACKAGE / "weights" / found.file).stat().st_size < LARGEST_SHIPPED
 
 
 def precisions_of(model):
@@ -380,9 +380,7 @@ def test_the_error_names_a_missing_file(folder):
 def test_a_file_of_another_hash_is_an_error(damage, folder):
     path = folder / "weights" / "digits.keras"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(
-        ValueError, match=f"do not match its card: .*{_files.sha256(path)}, that on the card is {SHIPPED.sha256}"
-    ):
+    with pytest.raises(ValueError, match=f"do not match its card: .*{sha256(path)}, that on the card is {SHIPPED.sha256}"):
         models.load_pretrained("digits")
 
 
@@ -434,10 +432,10 @@ def test_without_a_network_the_error_says_where_to_put_the_file(folder, cache):
 
 
 # Cards.
-def test_a_card_is_read_as_it_was_written(tmp_path):
+def test_a_card_is_read_as_it_was_written(folder):
     written = dataclasses.replace(SHIPPED, name="other", url="https://host.invalid/größe.keras")
-    written.write(tmp_path)
-    assert _card.read(tmp_path / "other.json") == written
+    written.write(folder / "cards")
+    assert models.list_pretrained()["other"] == written
 
 
 @pytest.mark.parametrize(
@@ -467,7 +465,7 @@ def test_the_error_names_a_damaged_card_and_the_problem(content, said, folder):
 def test_cards_weights_and_headers_are_in_the_wheel():
     wheel = pytest.importorskip("hatchling.builders.wheel")
     included = {file.relative_path for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
-    expected = [path for path in _files.FOLDER.rglob("*") if path.suffix in (".json", ".keras")]
+    expected = [path for path in PACKAGE.rglob("*") if path.suffix in (".json", ".keras")]
     assert len(expected) >= 2
     expected += (ROOT / "keras_ratesnn").rglob("*.h")
     assert {str(path.relative_to(ROOT)) for path in expected} <= included

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_ratesnn.analysis.probe import _twins
+import keras_ratesnn as rsnn
 from recipes import catalogue, order, probe
 from recipes.optimizers import SGD
 from tests.recipes.recipe_runs import error_of, trained
@@ -25,7 +25,7 @@ def test_the_twins_of_a_recipe_are_trained_once_and_their_ladder_is_printed(tmp_
     assert "2 seeds, 1 epochs in batches of 64, 360 validation samples" in table
     assert "2 steps over one" in steps
     assert (tmp_path / "figure.png").exists()
-    monkeypatch.setattr(_twins.Learner, "fit_epoch", None)
+    monkeypatch.setattr(rsnn.SpikingModel, "fit", None)
     assert probe.main([*arguments, "--margin", "0.5"]) == 0
     assert capsys.readouterr().out.split("\n\n")[0].splitlines()[-4:] == table.splitlines()[-4:]
     error = error_of([*arguments, "--set", "epochs=2"], capsys, probe.main)

@@ -11,11 +11,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from made_networks import HuggingFace, Kaggle, small
+from made_networks import PACKAGE, HuggingFace, Kaggle, packaged, sha256, small
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
-from keras_ratesnn.models.pretrained import _card, _files
 from recipes import publish
 
 pytestmark = pytest.mark.runs_once
@@ -47,7 +46,7 @@ def vgg():
 
 
 # In the package.
-def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(tmp_path):
+def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(tmp_path, monkeypatch):
     model = helpers.compiled(helpers.spiking(), keras.optimizers.Adam())
     model.optimizer.build(model.trainable_variables)
     made, path = published(model, folder=tmp_path)
@@ -55,9 +54,10 @@ def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(t
     assert not keras.saving.load_model(path).compiled
     with zipfile.ZipFile(path) as archive:
         assert b"optimizer" not in archive.read("model.weights.h5") + archive.read("config.json")
-    assert made == _card.read(tmp_path / "cards" / "made.json")
+    packaged(monkeypatch, tmp_path)
+    assert made == models.list_pretrained()["made"]
     assert (made.architecture, made.arguments, made.timesteps, made.seed) == ("made", {}, 3, 7)
-    assert (made.parameters, made.sha256, made.test_accuracy) == (model.count_params(), _files.sha256(path), 0.5)
+    assert (made.parameters, made.sha256, made.test_accuracy) == (model.count_params(), sha256(path), 0.5)
     further = {**RECORD, "settings": {**RECORD["settings"], "random_timesteps": [1, 4], "start_from": "digits"}}
     texts = {"name": "further", "data_set": "Noise", "preprocessing": "None", "licence": "CC0-1.0"}
     card, _ = publish.publish(model, further, folder=tmp_path, **texts)
@@ -68,7 +68,7 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
     run, folder = tmp_path / "run", tmp_path / "package"
     command = [finished(run, helpers.compiled(helpers.spiking())), *OPTIONS, "--folder", str(folder)]
     assert publish.main(command) == 0
-    monkeypatch.setattr(_files, "FOLDER", folder)
+    packaged(monkeypatch, folder)
     assert models.list_pretrained()["made"].licence == "CC0-1.0"
     assert models.load_pretrained("made").timesteps == 3
 
@@ -144,7 +144,7 @@ def test_arguments_that_are_no_object_are_refused_by_the_command_line(text, said
 @pytest.mark.parametrize("place", ["package", "folder"])
 def test_publishing_that_is_interrupted_leaves_the_network_before(place, tmp_path, monkeypatch):
     """By Ctrl-C or a full disk while a file is copied; and what a killed process leaves behind is no network."""
-    monkeypatch.setattr(_files, "FOLDER", tmp_path)
+    packaged(monkeypatch, tmp_path)
     where, name = ({"folder": tmp_path}, "made") if place == "package" else ({"to": tmp_path}, tmp_path)
     copy, other = shutil.copyfile, small(layers.Dense(2))
 
@@ -205,7 +205,7 @@ def test_the_page_of_a_network_has_metrics_licence_and_citation_and_front_matter
     assert result["metrics"][0]["value"] == 0.5
     assert result["dataset"]["name"] == "Noise: 4 images\n---"
     assert "| 4 | 75.00% |" in page
-    citing = (_files.FOLDER.parents[2] / "docs" / "citing.md").read_text(encoding="utf-8")
+    citing = (PACKAGE.parents[2] / "docs" / "citing.md").read_text(encoding="utf-8")
     citation = page.split("```bibtex\n")[1].split("```")[0]
     assert "2410.11488" in citation
     assert citation in citing
@@ -279,7 +279,7 @@ class _HalfCopied:
 @pytest.mark.parametrize("where", ["--folder", "--to"])
 def test_a_publication_that_is_interrupted_leaves_the_network_that_was_there(where, tmp_path, monkeypatch, capsys):
     place, first, second = tmp_path / "place", small(), small()
-    monkeypatch.setattr(_files, "FOLDER", place)
+    packaged(monkeypatch, place)
 
     def kernel():
         return models.load_pretrained("made" if where == "--folder" else place).get_weights()[0]

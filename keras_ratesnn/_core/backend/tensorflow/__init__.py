@@ -23,7 +23,7 @@ _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=Fal
 class Backend(base.Backend):
     """TensorFlow."""
 
-    SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"),)
+    SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"), ("least_elements", fusion, "LEAST_ELEMENTS"))
 
     replicas = replicas
     elementwise = staticmethod(fusion.elementwise)

@@ -41,6 +41,7 @@ class Backend(base.Backend):
         ("eager_calls", call_graphs, "EAGER_CALLS"),
         ("calls_in_a_row", cuda_graphs, "CALLS_IN_A_ROW"),
         ("compiler", compiler, "COMPILER"),
+        ("least_elements", fusion, "LEAST_ELEMENTS"),
     )
 
     replicas = replicas
