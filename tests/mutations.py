@@ -163,7 +163,7 @@ GRADIENTS = [
         "keras_ratesnn/gradients/handlers/operation.py",
         "if self.takes_time or not self.kind.affine or self._has_steps(inputs):",
         "if self.takes_time or self._has_steps(inputs):",
-        "gradients/test_reference.py",
+        "gradients/test_rate.py gradients/test_windows.py gradients/test_single_step.py",
     ),
     (
         "keras_ratesnn/gradients/recomputation.py",
