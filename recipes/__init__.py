@@ -2,6 +2,10 @@
 
 import os
 
-# Before PyTorch is imported, whose threads on CPUs would else keep the cores busy while they wait: beside other programs that
-# takes up to fifteen times as long. GOMP_SPINCOUNT of the user, which says more, stays in force.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+WAITS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""How PyTorch's threads wait: by default they keep the cores busy, so that beside other programs they wait for each other."""
+
+# Before PyTorch is imported. GOMP_SPINCOUNT says the same.
+is_ours = not os.environ.keys() & {"GOMP_SPINCOUNT", *WAITS}
+if is_ours:
+    os.environ |= WAITS

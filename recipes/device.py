@@ -104,8 +104,10 @@ def set_threads(number):
 
 
 def waiting():
-    """How PyTorch's threads wait, which was set before it was imported, after a comma; nothing on other backends."""
-    return f", OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}" if keras.backend.backend() == "torch" else ""
+    """How PyTorch's threads wait if it was said before it was imported, after a comma; nothing on other backends."""
+    if keras.backend.backend() != "torch":
+        return ""
+    return "".join(f", {name}={os.environ[name]}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ)
 
 
 def versions(packages=()):

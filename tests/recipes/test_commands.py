@@ -1,9 +1,12 @@
 """What all commands of the recipes have in common."""
 
 import argparse
+import os
 import pathlib
 import re
 import runpy
+import subprocess
+import sys
 
 import pytest
 
@@ -47,3 +50,16 @@ def test_the_help_of_commands_with_settings_lists_their_keys_and_so_does_the_pag
     assert listed.replace("\n", " ").split() == [*(f"{key}," for key in keys[:-1]), keys[-1]]
     page = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
     assert [key for key in keys if f"`{key}`" not in page] == []
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "9"}], ids=str)
+def test_threads_wait_without_spinning_in_recipes_but_not_in_benchmarks_unless_the_user_has_said_how(given):
+    program = "import os, {}; print({{name: os.environ[name] for name in os.environ if 'OMP_' in name}}, end='')"
+    environment = {name: value for name, value in os.environ.items() if "OMP_" not in name} | given
+
+    def after_import(module):
+        command = [sys.executable, "-c", program.format(module)]
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert after_import("recipes") == str(given or {"OMP_WAIT_POLICY": "PASSIVE"})
+    assert after_import("recipes.benchmark") == str(given)
