@@ -1,11 +1,14 @@
-"""What the package's page on an index shows: the README, with links that work there, and the address of the repository."""
+"""What the package's page on an index shows: the README, with links that work there,
+and the address of the repository."""
 
 import pathlib
 import re
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-_LINK = re.compile(r"```.*?```|(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)", re.DOTALL)
+_LINK = re.compile(
+    r"```.*?```|(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)", re.DOTALL
+)
 
 
 class PageOnAnIndex(MetadataHookInterface):
@@ -14,17 +17,25 @@ class PageOnAnIndex(MetadataHookInterface):
     def update(self, metadata):
         repository = self.config["repository"]
         readme = (pathlib.Path(self.root) / "README.md").read_text(encoding="utf-8")
-        metadata["readme"] = {"content-type": "text/markdown", "text": page(readme, repository)}
+        metadata["readme"] = {
+            "content-type": "text/markdown",
+            "text": page(readme, repository),
+        }
         if repository:
-            metadata["urls"] = {"Repository": repository, "Changelog": f"{repository}/blob/HEAD/CHANGELOG.md"}
+            metadata["urls"] = {
+                "Repository": repository,
+                "Changelog": f"{repository}/blob/HEAD/CHANGELOG.md",
+            }
 
 
 def page(readme, repository):
-    """The README, with absolute links; where the address of the repository is not known, without those to its files.
+    """The README, with absolute links; where the address of the repository is not
+    known, without those to its files.
 
     Args:
         readme: String, Markdown.
-        repository: String, an address without a slash at its end, as of GitHub; empty if it is not known.
+        repository: String, an address without a slash at its end, as of GitHub; empty
+            if it is not known.
     """
 
     def absolute(link):
@@ -33,6 +44,7 @@ def page(readme, repository):
             return link[0]
         if not repository:
             return "" if is_image else text
-        return f"{link['image']}[{text}]({repository}/{'raw' if is_image else 'blob'}/HEAD/{target})"
+        view = "raw" if is_image else "blob"
+        return f"{link['image']}[{text}]({repository}/{view}/HEAD/{target})"
 
     return _LINK.sub(absolute, readme)

@@ -9,7 +9,12 @@ from keras_ratesnn import distillation, gradients, layers, losses, metrics, surr
 from keras_ratesnn import observed_model as observed_model
 from keras_ratesnn._model.engine_settings import engine_settings
 from keras_ratesnn._model.recorded import recorded
-from keras_ratesnn.conversion import fold_batch_normalization, quantize_aware, spikify, unroll
+from keras_ratesnn.conversion import (
+    fold_batch_normalization,
+    quantize_aware,
+    spikify,
+    unroll,
+)
 from keras_ratesnn.layer_kinds import LayerKind, Normalization, affine
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -61,14 +66,24 @@ __all__ = [
 ]
 
 _IMPORTED_LATER = {
-    **{name: f"keras_ratesnn.{name}" for name in ("analysis", "callbacks", "events", "models", "testing")},
-    **dict.fromkeys(("calibrate_confidence", "predict_until_sure"), "keras_ratesnn._steps.until_sure"),
+    **{
+        name: f"keras_ratesnn.{name}"
+        for name in ("analysis", "callbacks", "events", "models", "testing")
+    },
+    **dict.fromkeys(
+        ("calibrate_confidence", "predict_until_sure"),
+        "keras_ratesnn._steps.until_sure",
+    ),
     **dict.fromkeys(("export_nir", "import_nir"), "keras_ratesnn.nir"),
-    **dict.fromkeys(("IntegerModel", "export_c", "integer", "load_integers"), "keras_ratesnn.integers"),
+    **dict.fromkeys(
+        ("IntegerModel", "export_c", "integer", "load_integers"),
+        "keras_ratesnn.integers",
+    ),
     "describe": "keras_ratesnn.analysis.costs.description",
     "export_step": "keras_ratesnn._steps.export_step",
 }
-"""Names, and the modules that have them. The classes that saved files name are imported at once, since Keras must know them."""
+"""Names, and the modules that have them. The classes that saved files name are imported
+at once, since Keras must know them."""
 
 
 def __getattr__(name: str) -> Any:

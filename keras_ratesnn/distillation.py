@@ -14,7 +14,10 @@ from keras_ratesnn._core.names import listed
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
 from keras_ratesnn._model.layer_configs import warn_of_shared
-from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, undifferentiated
+from keras_ratesnn._model.undifferentiated import (
+    UndifferentiatedSteps,
+    undifferentiated,
+)
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -26,26 +29,40 @@ class Distiller(
     keras_internals.ExtractsFeatures,
     keras.distillation.Distiller,
 ):
-    """A `keras.distillation.Distiller` whose teacher or student may be a `SpikingModel`.
+    """A `keras.distillation.Distiller` whose teacher or student may be a
+    `SpikingModel`.
 
-    Distillation of outputs compares time means. With `keras.distillation.FeatureDistillation`, the features of a
-    `SpikingModel` are time means as well: for a neuron layer, its firing rates. (Keras' own Distiller would read features from
-    the network of one time step.) As in Keras, features cost another forward pass of both models. The layers whose features are
-    compared are called once in their network; a nested model counts as one layer. With mixed precision the losses are computed
-    in float32. `LogitsDistillation()` compares softmax probabilities, as Keras documents; in Keras 3.15 it compares logits.
-    An ordinary model of whole sequences, `(batch, timesteps, ...)`, fits a `SpikingModel` whose network takes one frame.
+    Distillation of outputs compares time means. With
+    `keras.distillation.FeatureDistillation`, the features of a `SpikingModel` are time
+    means as well: for a neuron layer, its firing rates. (Keras' own Distiller would
+    read features from the network of one time step.) As in Keras, features cost another
+    forward pass of both models. The layers whose features are compared are called once
+    in their network; a nested model counts as one layer. With mixed precision the
+    losses are computed in float32. `LogitsDistillation()` compares softmax
+    probabilities, as Keras documents; in Keras 3.15 it compares logits. An ordinary
+    model of whole sequences, `(batch, timesteps, ...)`, fits a `SpikingModel` whose
+    network takes one frame.
 
     Example:
 
     >>> inputs = keras.Input((4,))
-    >>> teacher = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(8, activation="relu", name="features")(inputs)))
+    >>> teacher = keras.Model(
+    ...     inputs,
+    ...     keras.layers.Dense(3)(
+    ...         keras.layers.Dense(8, activation="relu", name="features")(inputs)
+    ...     ),
+    ... )
     >>> student = keras_ratesnn.spikify(teacher, timesteps=4, verbose=False)
     >>> losses = [
     ...     keras.distillation.LogitsDistillation(temperature=3.0),
-    ...     keras.distillation.FeatureDistillation("mse", "features", "features_neuron"),
+    ...     keras.distillation.FeatureDistillation(
+    ...         "mse", "features", "features_neuron"
+    ...     ),
     ... ]
     >>> distiller = Distiller(teacher, student, losses)
-    >>> distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> distiller.compile(
+    ...     "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    ... )
     >>> history = distiller.fit(np.ones((8, 4)), np.zeros(8), verbose=0)
 
     Args:
@@ -56,52 +73,97 @@ class Distiller(
         **kwargs: As in `keras.distillation.Distiller`.
 
     Raises:
-        TypeError: If `teacher` or `student` is not a Keras model, or `distillation_losses` are not such losses.
+        TypeError: If `teacher` or `student` is not a Keras model, or
+            `distillation_losses` are not such losses.
         ValueError: If the student would train weights of the teacher.
     """
 
-    def __init__(self, teacher: keras.Model, student: keras.Model, distillation_losses: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        teacher: keras.Model,
+        student: keras.Model,
+        distillation_losses: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         for name, model in (("teacher", teacher), ("student", student)):
             checks.instance(name, model, keras.Model)
         known = {id(variable) for variable in teacher.variables}
-        if shared := [variable.path for variable in student.trainable_variables if id(variable) in known]:
+        if shared := [
+            variable.path
+            for variable in student.trainable_variables
+            if id(variable) in known
+        ]:
             raise ValueError(
-                "`student` must not train weights of `teacher`, which is frozen. Received: models that share "
-                f"{listed(shared)}. Give the teacher weights of its own, copy.deepcopy(teacher), or freeze these layers."
+                "`student` must not train weights of `teacher`, which is frozen. "
+                f"Received: models that share {listed(shared)}. Give the teacher "
+                "weights of its own, copy.deepcopy(teacher), or freeze these layers."
             )
-        losses = distillation_losses if isinstance(distillation_losses, (list, tuple)) else [distillation_losses]
+        losses = (
+            distillation_losses
+            if isinstance(distillation_losses, (list, tuple))
+            else [distillation_losses]
+        )
         for loss in losses:
             checks.instance(
                 "distillation_losses",
                 loss,
                 keras.distillation.DistillationLoss,
-                advice="Pass for example keras.distillation.LogitsDistillation(), or a list of such losses.",
+                advice="Pass for example keras.distillation.LogitsDistillation(), or a "
+                "list of such losses.",
             )
-        super().__init__(teacher, student, keras.tree.map_structure(_of_probabilities, distillation_losses), *args, **kwargs)
+        super().__init__(
+            teacher,
+            student,
+            keras.tree.map_structure(_of_probabilities, distillation_losses),
+            *args,
+            **kwargs,
+        )
 
     def compared_inputs(self, model: keras.Model, other: keras.Model) -> Any:
-        """The symbolic inputs of a model; those of a `SpikingModel` with time where the other model has one axis more."""
+        """The symbolic inputs of a model; those of a `SpikingModel` with time where the
+        other model has one axis more."""
         own, others = (getattr(each, "inputs", None) or [] for each in (model, other))
         if not isinstance(model, SpikingModel) or len(own) != len(others):
             return own or None
-        return [_with_time(mine, model.timesteps, len(theirs.shape)) for mine, theirs in zip(own, others, strict=True)]
+        return [
+            _with_time(mine, model.timesteps, len(theirs.shape))
+            for mine, theirs in zip(own, others, strict=True)
+        ]
 
     def feature_model(self, model: keras.Model, layer_names: list[str]) -> keras.Model:
-        """A model with the outputs of another as `"final_output"`, and those of its layers by name."""
+        """A model with the outputs of another as `"final_output"`, and those of its
+        layers by name."""
         is_spiking = isinstance(model, SpikingModel)
-        network = _graph.as_graph(model.network if is_spiking else model, "student or teacher")
+        network = _graph.as_graph(
+            model.network if is_spiking else model, "student or teacher"
+        )
         outputs = {"final_output": keras_internals.outputs_structure(network)}
-        argument = "student_layer_name" if model is self.student else "teacher_layer_name"
-        outputs |= {name: _graph.output_of(network, name, argument) for name in layer_names}
+        argument = (
+            "student_layer_name" if model is self.student else "teacher_layer_name"
+        )
+        outputs |= {
+            name: _graph.output_of(network, name, argument) for name in layer_names
+        }
         features = keras.Model(keras_internals.inputs_structure(network), outputs)
         if not is_spiking:
             return features
-        spiking = SpikingModel(features, model.timesteps, model.gradient, model.step_mode, dtype=model.dtype_policy)
+        spiking = SpikingModel(
+            features,
+            model.timesteps,
+            model.gradient,
+            model.step_mode,
+            dtype=model.dtype_policy,
+        )
         return _followed(spiking, model)
 
     def _settings(self) -> tuple[Any, ...]:
         self._follow_models()
-        return tuple(model._settings() for model in (self.teacher, self.student) if isinstance(model, SpikingModel))
+        return tuple(
+            model._settings()
+            for model in (self.teacher, self.student)
+            if isinstance(model, SpikingModel)
+        )
 
     def _follow_models(self) -> None:
         for model, features in self._feature_models():
@@ -109,23 +171,37 @@ class Distiller(
                 _followed(features, model)
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
     ) -> Tensor:
         # For training loops of users.
         self._follow_models()
         y_pred = self(x, training=training) if y_pred is None else y_pred
         return super().compute_loss(x, y, _wide(y_pred), sample_weight, training)
 
-    def compute_output_spec(self, inputs: Structure, *args: Any, **kwargs: Any) -> Structure:
+    def compute_output_spec(
+        self, inputs: Structure, *args: Any, **kwargs: Any
+    ) -> Structure:
         return self.student.compute_output_spec(inputs)
 
-    def teacher_features(self, extract: Callable[[], Structure], x: Structure) -> Structure:
+    def teacher_features(
+        self, extract: Callable[[], Structure], x: Structure
+    ) -> Structure:
         """The features of the teacher, which gets no gradient."""
         with undifferentiated():
             found = extract()
-            reader = next(features for model, features in self._feature_models() if model is self.teacher)
+            reader = next(
+                features
+                for model, features in self._feature_models()
+                if model is self.teacher
+            )
             if isinstance(reader, SpikingModel) and self.teacher.return_sequences:
-                # It reads means, and the outputs of the student are those of every step, too.
+                # It reads means, and the outputs of the student are those of every
+                # step, too.
                 found = {**found, "final_output": self.teacher(x, training=False)}
             return keras.tree.map_structure(ops.stop_gradient, _wide(found))
 
@@ -142,10 +218,17 @@ class Distiller(
     evaluate = keras_internals.keeps_state(keras.Model.evaluate)
     predict = keras_internals.keeps_state(keras.Model.predict)
 
-    def compile(self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
         """Like `keras.distillation.Distiller.compile`: `loss` is that of the student.
 
-        On PyTorch `jit_compile` says what becomes of a `SpikingModel`, see `SpikingModel.compile`.
+        On PyTorch `jit_compile` says what becomes of a `SpikingModel`, see
+        `SpikingModel.compile`.
         """
         super().compile(optimizer, loss, metrics, **kwargs)
         self._loss_of_student = loss
@@ -159,41 +242,66 @@ class Distiller(
 
     def get_compile_config(self) -> Config | None:
         config = super().get_compile_config()
-        return config and {**config, "loss": keras.saving.serialize_keras_object(self._loss_of_student)}
+        return config and {
+            **config,
+            "loss": keras.saving.serialize_keras_object(self._loss_of_student),
+        }
 
 
 def _followed(features: SpikingModel, model: SpikingModel) -> SpikingModel:
-    """A model that reads features of another, with the settings that this has now: they can be changed at any time."""
+    """A model that reads features of another, with the settings that this has now: they
+    can be changed at any time."""
     if features._draws is not model._draws:
-        # Not one of its own: Keras on JAX has collected the variables when a step begins.
+        # Not one of its own: Keras on JAX has collected the variables when a step
+        # begins.
         keras_internals.set_state(features, "_draws", model._draws)
-    for setting in ("timesteps", "gradient", "step_mode", "mask_value", "_asked_jit_compile"):
+    for setting in (
+        "timesteps",
+        "gradient",
+        "step_mode",
+        "mask_value",
+        "_asked_jit_compile",
+    ):
         if getattr(features, setting) is not getattr(model, setting):
             setattr(features, setting, getattr(model, setting))
     return features
 
 
 def _with_time(tensor: Tensor, timesteps: int, axes: int) -> Tensor:
-    """A symbolic input of one time step, as it takes frames if it has this number of axes then."""
+    """A symbolic input of one time step, as it takes frames if it has this number of
+    axes then."""
     batch, *step = tensor.shape
-    return keras.KerasTensor((batch, timesteps, *step), tensor.dtype) if axes == len(step) + 2 else tensor
+    return (
+        keras.KerasTensor((batch, timesteps, *step), tensor.dtype)
+        if axes == len(step) + 2
+        else tensor
+    )
 
 
 def _of_probabilities(loss: Any) -> Any:
-    """A loss in which the name "kl_divergence" means the divergence of softmax probabilities, as Keras documents it.
+    """A loss in which the name "kl_divergence" means the divergence of softmax
+    probabilities, as Keras documents it.
 
-    Keras 3.15 looks the name up as a function, but applies a softmax only for the class `KLDivergence`: the default of
-    `LogitsDistillation` compares clipped logits, and its minimum is not where student and teacher agree (docs/upstream.md).
+    Keras 3.15 looks the name up as a function, but applies a softmax only for the class
+    `KLDivergence`: the default of `LogitsDistillation` compares clipped logits, and its
+    minimum is not where student and teacher agree (docs/upstream.md).
     """
     if type(loss) is not keras.distillation.LogitsDistillation:
         return loss
 
     def repaired(of_output):
-        return keras.losses.KLDivergence() if of_output is keras.losses.kl_divergence else of_output
+        return (
+            keras.losses.KLDivergence()
+            if of_output is keras.losses.kl_divergence
+            else of_output
+        )
 
-    return keras.distillation.LogitsDistillation(loss.temperature, keras.tree.map_structure(repaired, loss.loss))
+    return keras.distillation.LogitsDistillation(
+        loss.temperature, keras.tree.map_structure(repaired, loss.loss)
+    )
 
 
 def _wide(outputs: Structure) -> Structure:
-    """Outputs in float32 or wider: a softmax in half precision is too coarse to compare."""
+    """Outputs in float32 or wider: a softmax in half precision is too coarse to
+    compare."""
     return keras.tree.map_structure(time_axis.widen, outputs)

@@ -1,4 +1,5 @@
-"""A model of a model: it predicts membranes and spikes of layers at each time step beside the outputs."""
+"""A model of a model: it predicts membranes and spikes of layers at each time step
+beside the outputs."""
 
 import dataclasses
 import itertools
@@ -22,31 +23,39 @@ from keras_ratesnn.layer_kinds import NEURON, READOUT, kind_of
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
-def observed(model: SpikingModel, membranes: Sequence[str] = (), spikes: Sequence[str] = ()) -> "ObservedModel":
+def observed(
+    model: SpikingModel, membranes: Sequence[str] = (), spikes: Sequence[str] = ()
+) -> "ObservedModel":
     """A model that also predicts membranes and spikes of layers, at every time step.
 
-    As `keras.Model(model.inputs, layer.output)` shows the features of a layer, this shows what is inside layers of neurons. The
-    new model shares the network and its weights; the other one is not changed.
+    As `keras.Model(model.inputs, layer.output)` shows the features of a layer, this
+    shows what is inside layers of neurons. The new model shares the network and its
+    weights; the other one is not changed.
 
     Example:
 
     >>> inputs = keras.Input((1,))
     >>> network = keras.Model(inputs, keras_ratesnn.layers.IF(name="neurons")(inputs))
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
-    >>> found = observed(model, membranes=["neurons"], spikes=["neurons"]).predict(np.array([[0.75]]), verbose=0)
+    >>> found = observed(model, membranes=["neurons"], spikes=["neurons"]).predict(
+    ...     np.array([[0.75]]), verbose=0
+    ... )
     >>> found["output"].tolist(), found["membrane"]["neurons"][0, :, 0].tolist()
     ([[0.75]], [0.75, 1.5, 1.25, 1.0])
 
     Args:
         model: A `SpikingModel`.
-        membranes: List of the names of neuron layers, or of layers like `LeakyReadout`. Defaults to none.
-        spikes: List of the names of neuron layers. Defaults to none. The second call of a shared layer is named "NAME (2)".
+        membranes: List of the names of neuron layers, or of layers like `LeakyReadout`.
+            Defaults to none.
+        spikes: List of the names of neuron layers. Defaults to none. The second call of
+            a shared layer is named "NAME (2)".
 
     Returns:
         An `ObservedModel`.
 
     Raises:
-        TypeError: If `model` is not a `SpikingModel`, or names are not strings in a list.
+        TypeError: If `model` is not a `SpikingModel`, or names are not strings in a
+            list.
         ValueError: If there is no such layer.
     """
     checked_model(model)
@@ -68,9 +77,11 @@ def observed(model: SpikingModel, membranes: Sequence[str] = (), spikes: Sequenc
 class ObservedModel(SpikingModel):
     """A `SpikingModel` for inference whose outputs are a dict, made by `observed`.
 
-    The dict has the outputs of the network as `"output"`, and as `"membrane"` and `"spikes"`, if there are any, a dict of
-    tensors `(batch, timesteps, ...)` by the names of the layers: the membranes v_t after the input and before the reset, of
-    neurons in float32 or wider, and the spikes. At steps that are padding they are 0. `step` returns the outputs alone.
+    The dict has the outputs of the network as `"output"`, and as `"membrane"` and
+    `"spikes"`, if there are any, a dict of tensors `(batch, timesteps, ...)` by the
+    names of the layers: the membranes v_t after the input and before the reset, of
+    neurons in float32 or wider, and the spikes. At steps that are padding they are 0.
+    `step` returns the outputs alone.
 
     Args: as in `SpikingModel`, and
         membranes: See `observed`.
@@ -78,62 +89,108 @@ class ObservedModel(SpikingModel):
     """
 
     def __init__(
-        self, network: keras.Model, *args: Any, membranes: Sequence[str] = (), spikes: Sequence[str] = (), **kwargs: Any
+        self,
+        network: keras.Model,
+        *args: Any,
+        membranes: Sequence[str] = (),
+        spikes: Sequence[str] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(network, *args, **kwargs)
         calls = named_calls(network)
         self.membranes = checks.names("membranes", membranes, calls)
-        self.spikes = checks.names("spikes", spikes, [name for name in calls if kind_of(calls[name].operation).role == NEURON])
+        self.spikes = checks.names(
+            "spikes",
+            spikes,
+            [name for name in calls if kind_of(calls[name].operation).role == NEURON],
+        )
 
     def _wanted(self) -> dict[str, dict[str, PlannedCall]]:
         """The calls of layers that are wanted, by their names."""
-        calls, wanted = named_calls(self.network), {"membrane": self.membranes, "spikes": self.spikes}
-        return {kind: {name: calls[name] for name in names} for kind, names in wanted.items() if names}
+        calls, wanted = (
+            named_calls(self.network),
+            {"membrane": self.membranes, "spikes": self.spikes},
+        )
+        return {
+            kind: {name: calls[name] for name in names}
+            for kind, names in wanted.items()
+            if names
+        }
 
     def _run_method(self, method: GradientMethod, run: Run) -> Structure:
         emitting = _Emitting(self._wanted())
         return {"output": run_method(emitting, run), **emitting.found}
 
-    def call(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
+    def call(
+        self, inputs: Structure, training: bool | None = None, mask: Structure = None
+    ) -> Structure:
         if training:
             self.fit()
         return super().call(inputs, False, mask)
 
-    def _in_order_of_inputs(self, outputs: dict[str, Structure], first: Tensor) -> Structure:
+    def _in_order_of_inputs(
+        self, outputs: dict[str, Structure], first: Tensor
+    ) -> Structure:
         observed = {kind: found for kind, found in outputs.items() if kind != "output"}
-        observed = keras.tree.map_structure(lambda steps: starting_at(-first, steps), observed)
-        return {"output": super()._in_order_of_inputs(outputs["output"], first), **observed}
+        observed = keras.tree.map_structure(
+            lambda steps: starting_at(-first, steps), observed
+        )
+        return {
+            "output": super()._in_order_of_inputs(outputs["output"], first),
+            **observed,
+        }
 
-    def compute_output_spec(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
+    def compute_output_spec(
+        self, inputs: Structure, training: bool | None = None, mask: Structure = None
+    ) -> Structure:
         outputs = super().compute_output_spec(inputs, training, mask)
         batch = keras.tree.flatten(outputs)[0].shape[0]
 
         def spec(kind, call):
             (output,) = keras.tree.flatten(call.operation.output)
             is_wide = kind == "membrane" and kind_of(call.operation).role == NEURON
-            dtype = time_axis.accumulation_dtype(output.dtype) if is_wide else output.dtype
-            return keras.KerasTensor((batch, self.timesteps, *output.shape[1:]), dtype=dtype)
+            dtype = (
+                time_axis.accumulation_dtype(output.dtype) if is_wide else output.dtype
+            )
+            return keras.KerasTensor(
+                (batch, self.timesteps, *output.shape[1:]), dtype=dtype
+            )
 
         wanted = self._wanted().items()
-        return {"output": outputs, **{kind: {name: spec(kind, of[name]) for name in of} for kind, of in wanted}}
+        return {
+            "output": outputs,
+            **{
+                kind: {name: spec(kind, of[name]) for name in of} for kind, of in wanted
+            },
+        }
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         raise ValueError(
-            f"An ObservedModel only predicts. Received: training or evaluation of {self.name!r}. Train and evaluate the model "
-            "that it was made of: the two have the same weights."
+            "An ObservedModel only predicts. Received: training or evaluation of "
+            f"{self.name!r}. Train and evaluate the model that it was made of: the two "
+            "have the same weights."
         )
 
     evaluate = train_on_batch = test_on_batch = fit
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "membranes": self.membranes, "spikes": self.spikes}
+        return {
+            **super().get_config(),
+            "membranes": self.membranes,
+            "spikes": self.spikes,
+        }
 
 
 def named_calls(network: keras.Model) -> dict[str, PlannedCall]:
-    """The calls of the neuron layers and readouts of a network, in order, by distinct names."""
+    """The calls of the neuron layers and readouts of a network, in order, by distinct
+    names."""
     names = _graph.Names()
     calls = _graph.whole_of(_graph.as_graph(network)).calls
-    return {names.add(call.operation.name): call for call in calls if kind_of(call.operation).role in (NEURON, READOUT)}
+    return {
+        names.add(call.operation.name): call
+        for call in calls
+        if kind_of(call.operation).role in (NEURON, READOUT)
+    }
 
 
 class _Emitting(GradientMethod):
@@ -159,7 +216,11 @@ class _Emitting(GradientMethod):
         here = {call.key for call in part.calls}
         for kind, calls in self.wanted.items():
             for name, call in calls.items():
-                if call.key in here and kind == "membrane" and kind_of(call.operation).role == NEURON:
+                if (
+                    call.key in here
+                    and kind == "membrane"
+                    and kind_of(call.operation).role == NEURON
+                ):
                     emitted[kind][name] = of_membranes[call.key] = Slot(next(slots))
                 elif call.key in here:
                     emitted[kind][name] = call.outputs[0]
@@ -170,14 +231,24 @@ class _Emitting(GradientMethod):
             for node in plain_nodes(calls, context):
                 slot = of_membranes.get(node.handler.call.key)
                 if slot is not None:
-                    node = Node(WithMembranes(node.handler.call, context), node.inputs, [*node.outputs, slot.index])
+                    node = Node(
+                        WithMembranes(node.handler.call, context),
+                        node.inputs,
+                        [*node.outputs, slot.index],
+                    )
                 yield node
 
-        with_emitted = Part(part.calls, part.inputs, {"outputs": part.outputs, "emitted": emitted})
-        of_steps = dataclasses.replace(run, parts=(with_emitted, None, None), return_sequences=True)
+        with_emitted = Part(
+            part.calls, part.inputs, {"outputs": part.outputs, "emitted": emitted}
+        )
+        of_steps = dataclasses.replace(
+            run, parts=(with_emitted, None, None), return_sequences=True
+        )
         found = in_time(Network(of_steps, nodes))
         for kind, of_layers in found["emitted"].items():
             self.found[kind].update(of_layers)
         if run.return_sequences:
             return found["outputs"]
-        return tree.map_leaves(lambda steps: value_over_time(steps, run.mask, "mean"), found["outputs"])
+        return tree.map_leaves(
+            lambda steps: value_over_time(steps, run.mask, "mean"), found["outputs"]
+        )

@@ -17,7 +17,14 @@ from keras_ratesnn._core import backend, checks, keras_internals, registry, time
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
 from keras_ratesnn._core.contexts import replaced, setting
 from keras_ratesnn._core.other_names import RefusesOtherNames, refuse_other_names
-from keras_ratesnn._model import data_checks, export_formats, layer_configs, loss_checks, quantization, replicas
+from keras_ratesnn._model import (
+    data_checks,
+    export_formats,
+    layer_configs,
+    loss_checks,
+    quantization,
+    replicas,
+)
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
@@ -36,7 +43,11 @@ from keras_ratesnn._model.silent_layers import SilentLayers
 from keras_ratesnn._model.streaming import Stream
 from keras_ratesnn._model.through_time import run_method, through_time
 from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value
-from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
+from keras_ratesnn._model.undifferentiated import (
+    UndifferentiatedSteps,
+    is_undifferentiated,
+    undifferentiated,
+)
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.run import Run
@@ -44,25 +55,36 @@ from keras_ratesnn.gradients.run import Run
 STEP_MODES: tuple[StepModeName, ...] = ("multi", "single")
 
 _OTHER_NAMES = {
-    **dict.fromkeys(("num_steps", "T", "time_steps"), "The number of time steps is timesteps={value!r}."),
+    **dict.fromkeys(
+        ("num_steps", "T", "time_steps"),
+        "The number of time steps is timesteps={value!r}.",
+    ),
     **dict.fromkeys(
         ("return_membrane", "return_mem"),
-        "keras_ratesnn.analysis.observed(model, membranes=[name]) gives the membranes of a layer beside the outputs.",
+        "keras_ratesnn.analysis.observed(model, membranes=[name]) gives the membranes "
+        "of a layer beside the outputs.",
     ),
     "stepmode": 'The order of layers and steps is step_mode="multi" or "single".',
     **dict.fromkeys(
-        ("method", "grad", "surrogate"), 'The training method is gradient="rate"; a surrogate is an argument of neurons.'
+        ("method", "grad", "surrogate"),
+        'The training method is gradient="rate"; a surrogate is an argument of '
+        "neurons.",
     ),
 }
 
 _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
-_added_losses: contextvars.ContextVar[Any] = contextvars.ContextVar("keras_ratesnn_added_losses", default=(None, None))
-"""A model, and the losses that its layers have added in this thread: replicas of TensorFlow are threads, which take turns
-whenever they exchange numbers."""
+_added_losses: contextvars.ContextVar[Any] = contextvars.ContextVar(
+    "keras_ratesnn_added_losses", default=(None, None)
+)
+"""A model, and the losses that its layers have added in this thread: replicas of
+TensorFlow are threads, which take turns whenever they exchange numbers."""
 
 
-def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable[..., Any]:
-    """A training or inference method that checks the inputs, of at least as many samples, before Keras does."""
+def _with_checked_inputs(
+    method: Callable[..., Any], least: int = 1
+) -> Callable[..., Any]:
+    """A training or inference method that checks the inputs, of at least as many
+    samples, before Keras does."""
 
     signature = inspect.signature(method)
 
@@ -80,7 +102,9 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
             data_checks.check_labels(self, *given["validation_data"][1:])
         if method.__name__ in ("fit", "train_on_batch") and are_tensors(x):
             self.remember_time(x)
-        self._has_unknown_labels = _takes_usual_batches(self, method.__name__) and not data_checks.are_arrays(given.get("y"))
+        self._has_unknown_labels = _takes_usual_batches(
+            self, method.__name__
+        ) and not data_checks.are_arrays(given.get("y"))
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
 
@@ -90,15 +114,20 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
 def _refuse_mask(method, kwargs):
     if "mask" in kwargs:
         raise TypeError(
-            f"`{method}` has no argument `mask`, as in Keras. Say what is padding by SpikingModel(network, timesteps, "
-            "mask_value=...), or by a keras.layers.Masking before the model. In your own loops call model(x, mask=mask)."
+            f"`{method}` has no argument `mask`, as in Keras. Say what is padding by "
+            "SpikingModel(network, timesteps, mask_value=...), or by a "
+            "keras.layers.Masking before the model. In your own loops call model(x, "
+            "mask=mask)."
         )
 
 
 def _takes_usual_batches(model, method):
-    """Whether a method runs steps on batches that are what Keras says; a step of its own may take others."""
+    """Whether a method runs steps on batches that are what Keras says; a step of its
+    own may take others."""
     step = {"fit": "train_step", "evaluate": "test_step"}.get(method)
-    return step is not None and getattr(type(model), step) is getattr(SpikingModel, step)
+    return step is not None and getattr(type(model), step) is getattr(
+        SpikingModel, step
+    )
 
 
 class _RefusesOtherArguments(RefusesOtherNames):
@@ -107,7 +136,11 @@ class _RefusesOtherArguments(RefusesOtherNames):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         # Before Python sees that an argument is missing which has another name.
         known = inspect.signature(cls).parameters
-        refuse_other_names(_OTHER_NAMES, cls.__name__, {name: kwargs[name] for name in kwargs if name not in known})
+        refuse_other_names(
+            _OTHER_NAMES,
+            cls.__name__,
+            {name: kwargs[name] for name in kwargs if name not in known},
+        )
         return super().__new__(cls, *args, **kwargs)
 
 
@@ -123,71 +156,88 @@ class SpikingModel(
     FunctionalAttributes,
     keras.Model,
 ):
-    """Runs an ordinary Keras network of one time step over time, with a choice of training methods.
+    """Runs an ordinary Keras network of one time step over time, with a choice of
+    training methods.
 
-    It is a Keras model: `compile`, `fit`, `evaluate`, `predict`, `save` work as usual. Its output is the time mean of the
-    network's output, and the loss is a function of that mean; `return_sequences` changes this.
+    It is a Keras model: `compile`, `fit`, `evaluate`, `predict`, `save` work as usual.
+    Its output is the time mean of the network's output, and the loss is a function of
+    that mean; `return_sequences` changes this.
 
     An input may be given
 
-    * without time, `(batch, ...)`: the network sees the same input at every step, and the layers before the first
-      neurons are computed once;
+    * without time, `(batch, ...)`: the network sees the same input at every step, and
+      the layers before the first neurons are computed once;
     * with time, `(batch, timesteps, ...)`: one frame per step.
 
-    Sequences of unequal length are padded to `timesteps`, and the padding is masked: by `model(x, mask=mask)`, by a
-    `keras.layers.Masking` before the model, or by `mask_value`. Neurons keep their state in padding and do not spike, and every
-    mean runs over the other steps. What is in the padding does not matter.
+    Sequences of unequal length are padded to `timesteps`, and the padding is masked: by
+    `model(x, mask=mask)`, by a `keras.layers.Masking` before the model, or by
+    `mask_value`. Neurons keep their state in padding and do not spike, and every mean
+    runs over the other steps. What is in the padding does not matter.
 
     Example:
 
-    >>> network = keras.Sequential([
-    ...     keras.Input((28, 28, 1)),
-    ...     keras.layers.Conv2D(8, 3, use_bias=False),
-    ...     keras.layers.BatchNormalization(),
-    ...     keras_ratesnn.layers.LIF(),
-    ...     keras.layers.GlobalAveragePooling2D(),
-    ...     keras.layers.Dense(10),
-    ... ])
+    >>> network = keras.Sequential(
+    ...     [
+    ...         keras.Input((28, 28, 1)),
+    ...         keras.layers.Conv2D(8, 3, use_bias=False),
+    ...         keras.layers.BatchNormalization(),
+    ...         keras_ratesnn.layers.LIF(),
+    ...         keras.layers.GlobalAveragePooling2D(),
+    ...         keras.layers.Dense(10),
+    ...     ]
+    ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> model.compile(
+    ...     "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    ... )
     >>> images, labels = np.random.rand(32, 28, 28, 1), np.random.randint(0, 10, 32)
     >>> history = model.fit(images, labels, verbose=0)
     >>> model.predict(images, verbose=0).shape
     (32, 10)
 
     Args:
-        network: A Functional or Sequential Keras model of one time step with neuron layers, for example
-            `keras_ratesnn.layers.LIF`, as its activations. Its weights are shared, not copied.
+        network: A Functional or Sequential Keras model of one time step with neuron
+            layers, for example `keras_ratesnn.layers.LIF`, as its activations. Its
+            weights are shared, not copied.
         timesteps: Integer T >= 1, the number of time steps. It can be changed later.
-        gradient: The training method: `"rate"` (rate-based backpropagation: a backward pass that does not grow with T),
-            `"bptt"` (backpropagation through time), `"sltt"` or `"ottt"` (no gradient between time steps), or a
+        gradient: The training method: `"rate"` (rate-based backpropagation: a backward
+            pass that does not grow with T), `"bptt"` (backpropagation through time),
+            `"sltt"` or `"ottt"` (no gradient between time steps), or a
             `GradientMethod`. Defaults to `"rate"`.
-        step_mode: `"multi"`: a layer sees all time steps at once. `"single"`: the network advances one step at a time.
-            Memory then does not grow with T, except with `gradient="bptt"`, and batch normalisation uses separate statistics
-            for each step. Defaults to `"multi"`.
-        return_sequences: Boolean, whether the output is that of every step, `(batch, timesteps, ...)`, instead of the time
-            mean. A loss on every step works with any training method; `"rate"` gives all steps the derivative of the rate.
+        step_mode: `"multi"`: a layer sees all time steps at once. `"single"`: the
+            network advances one step at a time. Memory then does not grow with T,
+            except with `gradient="bptt"`, and batch normalisation uses separate
+            statistics for each step. Defaults to `"multi"`.
+        return_sequences: Boolean, whether the output is that of every step, `(batch,
+            timesteps, ...)`, instead of the time mean. A loss on every step works with
+            any training method; `"rate"` gives all steps the derivative of the rate.
             Defaults to `False`.
-        mask_value: A number, possibly NaN: a time step of an input with time is padding if all of its elements have this
-            value, as the dtype of the data holds it; data that cannot hold it are an error. Defaults to `None`: only a mask
-            says what is padding.
-        **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to that of the network.
+        mask_value: A number, possibly NaN: a time step of an input with time is padding
+            if all of its elements have this value, as the dtype of the data holds it;
+            data that cannot hold it are an error. Defaults to `None`: only a mask says
+            what is padding.
+        **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to
+            that of the network.
 
     Call arguments:
-        inputs: Tensor, or a structure of tensors: the inputs of the network, with or without time.
-        training: Boolean, whether layers behave as in training. Defaults to `None`, inference.
-        mask: Boolean tensor, false for padding: `(batch, timesteps)` for an input with time, `(batch, timesteps, rows)` if
-            rows of a step can be masked, too, `(batch, rows)` for an input without time; or such masks, or `None`, in a
-            structure like the inputs. A sample that is all padding has the output 0. Defaults to `None`: the masks that Keras
-            layers have put on the inputs.
+        inputs: Tensor, or a structure of tensors: the inputs of the network, with or
+            without time.
+        training: Boolean, whether layers behave as in training. Defaults to `None`,
+            inference.
+        mask: Boolean tensor, false for padding: `(batch, timesteps)` for an input with
+            time, `(batch, timesteps, rows)` if rows of a step can be masked, too,
+            `(batch, rows)` for an input without time; or such masks, or `None`, in a
+            structure like the inputs. A sample that is all padding has the output 0.
+            Defaults to `None`: the masks that Keras layers have put on the inputs.
 
     Raises:
-        TypeError: If `network` is not Functional or Sequential, or an argument has the wrong type.
-        ValueError: If the network has no neurons, hides neurons inside other layers or masks time steps, `timesteps` is not
-            >= 1, or a name is unknown.
+        TypeError: If `network` is not Functional or Sequential, or an argument has the
+            wrong type.
+        ValueError: If the network has no neurons, hides neurons inside other layers or
+            masks time steps, `timesteps` is not >= 1, or a name is unknown.
 
-    Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
-    Backpropagation", NeurIPS 2024.
+    Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks
+    through Rate-based Backpropagation", NeurIPS 2024.
     """
 
     def __init__(
@@ -203,7 +253,8 @@ class SpikingModel(
         functional = _graph.as_graph(network)
         _graph.check_network(functional)
         kwargs.setdefault("dtype", network.dtype_policy)
-        # Of the config alone: inputs that had time when the model was last trained, or else first called.
+        # Of the config alone: inputs that had time when the model was last trained, or
+        # else first called.
         timed = kwargs.pop("inputs_with_time", None)
         super().__init__(**kwargs)
         self._inputs_with_time = None if timed is None else tuple(timed)
@@ -221,13 +272,16 @@ class SpikingModel(
         self._stream = Stream()
         self._graphs = backend.call_graphs()
         self._shares_weights = False
-        self._told_of_loss = self._told_of_nan = self._told_of_scale = self._looked_for_silence = False
+        self._told_of_loss = self._told_of_nan = self._told_of_scale = (
+            self._looked_for_silence
+        ) = False
         # The network's variables exist: there is nothing to build.
         self.built = True
 
     @property
     def timesteps(self) -> int:
-        """The number of time steps T. It can be changed to run the same weights for more or fewer steps, even during `fit`."""
+        """The number of time steps T. It can be changed to run the same weights for
+        more or fewer steps, even during `fit`."""
         return self._timesteps
 
     @timesteps.setter
@@ -239,24 +293,31 @@ class SpikingModel(
 
     @property
     def gradient(self) -> GradientMethod:
-        """The `GradientMethod`. Assign a method or a name to continue training with another one."""
+        """The `GradientMethod`. Assign a method or a name to continue training with
+        another one."""
         return self._gradient
 
     @gradient.setter
     def gradient(self, value: str | GradientMethod | Config) -> None:
         method = gradients.get(value)
         if isinstance(value, str):
-            # The same as before, for which calls are recorded, unless its attributes have been changed.
+            # The same as before, for which calls are recorded, unless its attributes
+            # have been changed.
             before = self._named_methods.setdefault(value, method)
             method = before if repr(before) == repr(method) else method
         neurons = _graph.neurons_of(_graph.as_graph(self.network))
         method.check(neurons)
-        self._surrogates = tuple(getattr(layer.cell, "surrogate", None) for layer in neurons)
+        self._surrogates = tuple(
+            getattr(layer.cell, "surrogate", None) for layer in neurons
+        )
         if method.draws and self._draws is None:
             keras_internals.set_state(self, "_draws", keras.random.SeedGenerator())
         self._gradient = method
-        # The config of another class may not tell all: compiled functions belong to this choice.
-        self._choice_of_gradient = None if type(method) in gradients.BY_NAME.values() else object()
+        # The config of another class may not tell all: compiled functions belong to
+        # this choice.
+        self._choice_of_gradient = (
+            None if type(method) in gradients.BY_NAME.values() else object()
+        )
 
     @property
     def step_mode(self) -> StepModeName:
@@ -273,17 +334,20 @@ class SpikingModel(
         if name == "network" and hasattr(self, name):
             # Keras would keep the weights of the first one, too.
             raise AttributeError(
-                f"`network` of a {type(self).__name__} cannot be replaced. Received: network={value!r}. Make a new model, "
-                "SpikingModel(network, timesteps); the weights of layers in both are shared."
+                f"`network` of a {type(self).__name__} cannot be replaced. Received: "
+                f"network={value!r}. Make a new model, SpikingModel(network, "
+                "timesteps); the weights of layers in both are shared."
             )
         super().__setattr__(name, value)
         if name == "trainable":
-            # On TensorFlow Keras does nothing for the layers in a model that has this value already.
+            # On TensorFlow Keras does nothing for the layers in a model that has this
+            # value already.
             for layer in keras_internals.with_sublayers(self):
                 keras.Layer.trainable.fset(layer, value)
 
     def _checked_graph(self):
-        """The graph of the network, which is checked again if it is a Sequential that has been given other layers."""
+        """The graph of the network, which is checked again if it is a Sequential that
+        has been given other layers."""
         functional = _graph.as_graph(self.network)
         if functional is not self._checked_network():
             _graph.check_network(functional)
@@ -299,7 +363,8 @@ class SpikingModel(
 
     @property
     def return_sequences(self) -> bool:
-        """Whether the output is that of every step. It can be changed, for example to read every step of a trained model."""
+        """Whether the output is that of every step. It can be changed, for example to
+        read every step of a trained model."""
         return self._return_sequences
 
     @return_sequences.setter
@@ -311,7 +376,8 @@ class SpikingModel(
 
     @property
     def mask_value(self) -> float | None:
-        """The value of all elements of a time step that is padding, or `None`. It can be changed."""
+        """The value of all elements of a time step that is padding, or `None`. It can
+        be changed."""
         return self._mask_value
 
     @mask_value.setter
@@ -320,18 +386,29 @@ class SpikingModel(
 
     @property
     def engine(self) -> str:
-        """What has run the latest calls: on PyTorch `"eager"`, `"recorded"` or `"compiled"`; elsewhere `"keras"`."""
+        """What has run the latest calls: on PyTorch `"eager"`, `"recorded"` or
+        `"compiled"`; elsewhere `"keras"`."""
         return self._graphs.engine
 
     def _settings(self) -> tuple[Any, ...]:
-        # Parameters of surrogates may change during training, for example to make them steeper.
+        # Parameters of surrogates may change during training, for example to make them
+        # steeper.
         surrogates = tuple(map(repr, self._surrogates))
         # NaN is not equal to itself.
         mask_value = repr(self._mask_value)
         gradient = type(self._gradient), repr(self._gradient), self._choice_of_gradient
-        return self._timesteps, self._return_sequences, self._step_mode, gradient, surrogates, mask_value
+        return (
+            self._timesteps,
+            self._return_sequences,
+            self._step_mode,
+            gradient,
+            surrogates,
+            mask_value,
+        )
 
-    def call(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
+    def call(
+        self, inputs: Structure, training: bool | None = None, mask: Structure = None
+    ) -> Structure:
         training = bool(training)
         functional = _graph.as_graph(self.network)
         backend.check_call(self)
@@ -339,7 +416,9 @@ class SpikingModel(
         with_gradient = backend.grad_enabled() and not is_undifferentiated()
         if (training and with_gradient) or self._inputs_with_time is None:
             self.remember_time(inputs)
-        inputs, mask, first = call_inputs(functional, inputs, self.timesteps, mask, self.mask_value)
+        inputs, mask, first = call_inputs(
+            functional, inputs, self.timesteps, mask, self.mask_value
+        )
         if mask is not None:
             _graph.check_padding(functional)
         if training and with_gradient:
@@ -363,36 +442,62 @@ class SpikingModel(
         if first is not None:
             outputs = self._in_order_of_inputs(outputs, first)
         if run.with_gradient:
-            backend.replicas.average_gradients(outputs, lambda: self.trainable_variables)
+            backend.replicas.average_gradients(
+                outputs, lambda: self.trainable_variables
+            )
         return outputs
 
     def remember_time(self, inputs: Structure) -> None:
         """Remembers which inputs have time, as an exported graph will take them."""
-        self._inputs_with_time = tuple(inputs_with_time(_graph.as_graph(self.network), inputs, self.timesteps))
+        self._inputs_with_time = tuple(
+            inputs_with_time(_graph.as_graph(self.network), inputs, self.timesteps)
+        )
 
     def _in_order_of_inputs(self, outputs: Structure, first: Tensor) -> Structure:
-        """The outputs of a call in which time started at the step `first` of each sample, with their steps where they were."""
+        """The outputs of a call in which time started at the step `first` of each
+        sample, with their steps where they were."""
         if not self.return_sequences:
             return outputs
-        return keras.tree.map_structure(lambda output: starting_at(-first, output), outputs)
+        return keras.tree.map_structure(
+            lambda output: starting_at(-first, output), outputs
+        )
 
     @backend.untraced
     def _through_time(self, run: Run) -> Structure:
-        with backend.fusing(self._asked_jit_compile is not False, run.training, self._graphs.loops):
+        with backend.fusing(
+            self._asked_jit_compile is not False, run.training, self._graphs.loops
+        ):
             settings, jit_compile = self._settings(), self._asked_jit_compile
-            return through_time(self._graphs, self.gradient, run, settings, jit_compile, self._run_method)
+            return through_time(
+                self._graphs,
+                self.gradient,
+                run,
+                settings,
+                jit_compile,
+                self._run_method,
+            )
 
     def _run_method(self, method: GradientMethod, run: Run) -> Structure:
         return run_method(method, run)
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
     ) -> Tensor:
         if training:
             replicas.check_losses(self.loss)
         loss_checks.check(self.loss, y, y_pred, sample_weight, self.return_sequences)
-        with setting(_added_losses, (self, self.losses)), loss_checks.explained(self.loss, y, y_pred, self.return_sequences):
-            sample_weight = replicas.weigh_by_mask(self.loss, y_pred, sample_weight, training)
+        with (
+            setting(_added_losses, (self, self.losses)),
+            loss_checks.explained(self.loss, y, y_pred, self.return_sequences),
+        ):
+            sample_weight = replicas.weigh_by_mask(
+                self.loss, y_pred, sample_weight, training
+            )
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         return replicas.weigh_by_size(loss, x) if training and x is not None else loss
 
@@ -402,48 +507,68 @@ class SpikingModel(
         model, added = _added_losses.get()
         return added if model is self else super().losses
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
         if self.return_sequences:
             loss_checks.check_metrics(keras_internals.compiled_metrics(self), y, y_pred)
-        with setting(_in_step, True), loss_checks.explained(self.loss, y, y_pred, self.return_sequences):
+        with (
+            setting(_in_step, True),
+            loss_checks.explained(self.loss, y, y_pred, self.return_sequences),
+        ):
             return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_metrics_result(self) -> dict[str, Any]:
-        """The values of all metrics: after an epoch those of all replicas, within a step those of this replica."""
+        """The values of all metrics: after an epoch those of all replicas, within a
+        step those of this replica."""
         results = super().get_metrics_result
         return results() if _in_step.get() else replicas.metrics_of_all(self, results)
 
-    def compute_output_spec(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
+    def compute_output_spec(
+        self, inputs: Structure, training: bool | None = None, mask: Structure = None
+    ) -> Structure:
         functional = _graph.as_graph(self.network)
         (first, _), *_ = with_time(functional, inputs, self.timesteps)
 
         def spec(output):
             _, *shape = output.shape
             if self.return_sequences:
-                return keras.KerasTensor((first.shape[0], self.timesteps, *shape), dtype=output.dtype)
-            return keras.KerasTensor((first.shape[0], *shape), dtype=time_axis.mean_dtype(output.dtype))
+                return keras.KerasTensor(
+                    (first.shape[0], self.timesteps, *shape), dtype=output.dtype
+                )
+            return keras.KerasTensor(
+                (first.shape[0], *shape), dtype=time_axis.mean_dtype(output.dtype)
+            )
 
-        return keras.tree.map_structure(spec, keras_internals.outputs_structure(functional))
+        return keras.tree.map_structure(
+            spec, keras_internals.outputs_structure(functional)
+        )
 
     def compute_mask(self, inputs: Structure, previous_mask: Structure) -> None:
         """The outputs of a call have the masks of the network's outputs already."""
 
     def compute_output_shape(self, input_shape: Structure) -> Structure:
-        outputs = self.compute_output_spec(keras.tree.map_shape_structure(keras.KerasTensor, input_shape))
+        outputs = self.compute_output_spec(
+            keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
+        )
         return keras.tree.map_structure(lambda output: output.shape, outputs)
 
     def step(self, inputs: Structure) -> Structure:
-        """Advances a sequence by one time step, in inference mode, for inputs that arrive step by step.
+        """Advances a sequence by one time step, in inference mode, for inputs that
+        arrive step by step.
 
-        Membranes are kept between calls. The outputs of T calls equal those of one call on the whole sequence with
-        `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` starts a new one. No input is
-        padding here, whatever its value. In an unrolled model (`keras_ratesnn.unroll`) a step is one of the integer network: it
-        runs all its slots.
+        Membranes are kept between calls. The outputs of T calls equal those of one call
+        on the whole sequence with `return_sequences=True`. A sequence may be longer
+        than `timesteps`. `reset_state` starts a new one. No input is padding here,
+        whatever its value. In an unrolled model (`keras_ratesnn.unroll`) a step is one
+        of the integer network: it runs all its slots.
 
         Example:
 
         >>> inputs = keras.Input((2,))
-        >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras_ratesnn.layers.IF()(inputs)), timesteps=4)
+        >>> model = keras_ratesnn.SpikingModel(
+        ...     keras.Model(inputs, keras_ratesnn.layers.IF()(inputs)), timesteps=4
+        ... )
         >>> for t in range(3):
         ...     print(ops.convert_to_numpy(model.step(np.array([[0.5, 1.0]]))))
         [[0. 1.]]
@@ -452,13 +577,15 @@ class SpikingModel(
         >>> model.reset_state()
 
         Args:
-            inputs: Tensor `(batch, ...)`, or a structure of tensors: the inputs of the network at one step, without time.
+            inputs: Tensor `(batch, ...)`, or a structure of tensors: the inputs of the
+                network at one step, without time.
 
         Returns:
             The network's output at this step.
 
         Raises:
-            ValueError: If the inputs do not fit the network, or the batch size differs from that of previous steps.
+            ValueError: If the inputs do not fit the network, or the batch size differs
+                from that of previous steps.
         """
         functional = _graph.as_graph(checked_model(self).network)
         _graph.check_steps(functional, "`step`", all_slots=True)
@@ -469,7 +596,8 @@ class SpikingModel(
             return self._stream.advance(functional, tensors, self.timesteps)
 
     def reset_state(self) -> None:
-        """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
+        """Ends the sequence of `step`: the next step starts at rest, with any batch
+        size."""
         self._stream.reset()
 
     def _check_data(self, x: Any, least: int) -> None:
@@ -477,7 +605,9 @@ class SpikingModel(
         check_data(network, x, self.timesteps, least)
         check_some_steps_count(network, x, self.timesteps, None, self.mask_value)
 
-    def __call__(self, inputs: Structure, *args: Any, mask: Structure = None, **kwargs: Any) -> Structure:
+    def __call__(
+        self, inputs: Structure, *args: Any, mask: Structure = None, **kwargs: Any
+    ) -> Structure:
         functional = self._checked_graph()
         check_inputs(functional, inputs, self.timesteps)
         if mask is not None:
@@ -491,24 +621,37 @@ class SpikingModel(
         quantization.check_trainable(self)
         _graph.check_trainable(_graph.as_graph(self.network))
         check_finite(self.variables)
-        # Before Keras starts: on JAX an error in a training step leaves a model without weights.
+        # Before Keras starts: on JAX an error in a training step leaves a model without
+        # weights.
         self.gradient.check_timesteps(self.timesteps)
         asked = inspect.signature(super().fit).bind(x, *args, **kwargs)
         asked.arguments["callbacks"] = in_order(asked.arguments.get("callbacks"))
         if not self._told_of_nan:
-            self._told_of_nan = data_checks.warn_of_nan(self, x, asked.arguments.get("y"))
+            self._told_of_nan = data_checks.warn_of_nan(
+                self, x, asked.arguments.get("y")
+            )
         replicas.begin_training(self, asked)
-        with around_fit(self, x, asked.arguments["callbacks"]), self._warning_of_silence(asked):
+        with (
+            around_fit(self, x, asked.arguments["callbacks"]),
+            self._warning_of_silence(asked),
+        ):
             return self._fit(*asked.args, **asked.kwargs)
 
     @contextlib.contextmanager
     def _warning_of_silence(self, asked):
-        """A context for Keras' `fit` with these arguments: the first one of a model warns of layers that do not spike."""
+        """A context for Keras' `fit` with these arguments: the first one of a model
+        warns of layers that do not spike."""
         if self._looked_for_silence or not _takes_usual_batches(self, "fit"):
             yield
             return
-        self._looked_for_silence, seen = True, SilentLayers(functools.partial(twin_of, self), asked.arguments.get("x"))
-        with replaced(self, "_silent_layers", seen), seen.among(asked.arguments["callbacks"]) as asked.arguments["callbacks"]:
+        self._looked_for_silence, seen = (
+            True,
+            SilentLayers(functools.partial(twin_of, self), asked.arguments.get("x")),
+        )
+        with (
+            replaced(self, "_silent_layers", seen),
+            seen.among(asked.arguments["callbacks"]) as asked.arguments["callbacks"],
+        ):
             yield
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -523,31 +666,40 @@ class SpikingModel(
     predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch, least=0)
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Saves the model in a `.keras` file, like `keras.Model.save`. HDF5 files cannot contain nested models."""
+        """Saves the model in a `.keras` file, like `keras.Model.save`. HDF5 files
+        cannot contain nested models."""
         path = checks.path("filepath", filepath)
-        # Keras writes other names to the Hugging Face Hub, and as folders if asked to, and would recommend HDF5 for the rest.
+        # Keras writes other names to the Hugging Face Hub, and as folders if asked to,
+        # and would recommend HDF5 for the rest.
         is_file = not path.startswith("hf://") and kwargs.get("zipped") is not False
         if path.endswith((".h5", ".hdf5")) or (is_file and not path.endswith(".keras")):
             raise ValueError(
-                "`filepath` must end in .keras: a SpikingModel could not be loaded from an HDF5 file. Received: "
-                f"filepath={str(filepath)!r}. Save to .keras, or save only the weights with save_weights('....weights.h5')."
+                "`filepath` must end in .keras: a SpikingModel could not be loaded "
+                f"from an HDF5 file. Received: filepath={str(filepath)!r}. Save to "
+                ".keras, or save only the weights with save_weights('....weights.h5')."
             )
         layer_configs.warn_of_shared(self.network)
         return super().save(filepath, *args, **kwargs)
 
-    def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Loads weights from a file of `save_weights`, like `keras.Model.load_weights`."""
+    def load_weights(
+        self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> None:
+        """Loads weights from a file of `save_weights`, like
+        `keras.Model.load_weights`."""
         try:
             super().load_weights(filepath, *args, **kwargs)
         except ValueError as error:
             _, said, layers = str(error).partition("could not be loaded:\n")
             if not said:
                 raise
-            # Keras looks for a layer that does not fit a second time, under another name, and says that nothing is there.
+            # Keras looks for a layer that does not fit a second time, under another
+            # name, and says that nothing is there.
             raise ValueError(
-                f"`filepath` must be a file of weights for layers of the same shapes. Received: {str(filepath)!r}, which "
-                f"does not fit {layers}. skip_mismatch=True leaves such layers as they are, for example a new head; a file of "
-                "model.network.save_weights is for model.network.load_weights."
+                "`filepath` must be a file of weights for layers of the same shapes. "
+                f"Received: {str(filepath)!r}, which does not fit {layers}. "
+                "skip_mismatch=True leaves such layers as they are, for example a new "
+                "head; a file of model.network.save_weights is for "
+                "model.network.load_weights."
             ) from error
 
     def export(
@@ -560,81 +712,114 @@ class SpikingModel(
     ) -> Any:
         """Exports the inference graph of all time steps, like `keras.Model.export`.
 
-        `keras_ratesnn.export_step` exports a single step, for inputs that arrive step by step. docs/deploy.md shows how to run
-        the files.
+        `keras_ratesnn.export_step` exports a single step, for inputs that arrive step
+        by step. docs/deploy.md shows how to run the files.
 
         Args:
             filepath: String or path, where to write.
-            format: `"tf_saved_model"` (on TensorFlow and JAX), `"onnx"` (on PyTorch and TensorFlow), `"litert"` (on
-                TensorFlow), `"openvino"` (on TensorFlow and PyTorch; the path ends in `.xml`), `"torch"` (on PyTorch), or
-                another format that Keras supports on this backend. Defaults to `"tf_saved_model"`.
-            verbose: Boolean, whether to print a message. Defaults to `None`: Keras decides.
-            input_signature: List of `keras.InputSpec`; those without a name get that of the network's input. Defaults to the
-                network's inputs, with time, `(None, timesteps, ...)`, if the model was last trained with it, or else first
-                called with it.
+            format: `"tf_saved_model"` (on TensorFlow and JAX), `"onnx"` (on PyTorch and
+                TensorFlow), `"litert"` (on TensorFlow), `"openvino"` (on TensorFlow and
+                PyTorch; the path ends in `.xml`), `"torch"` (on PyTorch), or another
+                format that Keras supports on this backend. Defaults to
+                `"tf_saved_model"`.
+            verbose: Boolean, whether to print a message. Defaults to `None`: Keras
+                decides.
+            input_signature: List of `keras.InputSpec`; those without a name get that of
+                the network's input. Defaults to the network's inputs, with time,
+                `(None, timesteps, ...)`, if the model was last trained with it, or else
+                first called with it.
             **kwargs: As in `keras.Model.export`.
 
         Raises:
-            ValueError: If the format is unknown or not available on this backend, or cannot hold the network: half precision
-                in LiteRT, bfloat16 in ONNX and OpenVINO, random encoders in any format but a SavedModel.
+            ValueError: If the format is unknown or not available on this backend, or
+                cannot hold the network: half precision in LiteRT, bfloat16 in ONNX and
+                OpenVINO, random encoders in any format but a SavedModel.
             ImportError: If a package is missing.
-            OSError: If a file cannot be at `filepath`: there is no such folder, or it is a folder itself.
+            OSError: If a file cannot be at `filepath`: there is no such folder, or it
+                is a folder itself.
         """
         functional = _graph.as_graph(self.network)
         _graph.check_samples_apart(functional, "An exported graph")
         path = export_formats.check(functional, filepath, format)
         frames = _graph.frames_of(functional, self.timesteps)
-        input_signature = export_formats.signature(functional, input_signature, self._inputs_with_time or (), frames)
+        input_signature = export_formats.signature(
+            functional, input_signature, self._inputs_with_time or (), frames
+        )
         kwargs = {**export_formats.any_batch(format, input_signature), **kwargs}
         named = keras_internals.naming_inputs(input_signature)
-        with undifferentiated(), backend.no_gradient(), export_formats.exporting(format), named:
+        with (
+            undifferentiated(),
+            backend.no_gradient(),
+            export_formats.exporting(format),
+            named,
+        ):
             return super().export(path, format, verbose, input_signature, **kwargs)
 
-    def quantize(self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:
-        """Quantizes weights for inference, like `keras.Model.quantize`. A quantized model cannot be trained.
+    def quantize(
+        self,
+        mode: str | None = None,
+        config: Any = None,
+        filters: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Quantizes weights for inference, like `keras.Model.quantize`. A quantized
+        model cannot be trained.
 
-        Keras quantizes `Dense`, `EinsumDense` and `Embedding`, not convolutions; a warning names the layers that stay as they
-        were. The inputs of a quantized layer are rounded to 8 bits as well, each row by its largest value, in which spikes are
-        exact. Saved and loaded models stay quantized.
+        Keras quantizes `Dense`, `EinsumDense` and `Embedding`, not convolutions; a
+        warning names the layers that stay as they were. The inputs of a quantized layer
+        are rounded to 8 bits as well, each row by its largest value, in which spikes
+        are exact. Saved and loaded models stay quantized.
 
         Example:
 
         >>> inputs = keras.Input((4,))
-        >>> network = keras.Model(inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs)))
+        >>> network = keras.Model(
+        ...     inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs))
+        ... )
         >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
         >>> model.quantize("int8")
         >>> network.layers[-1].kernel.dtype
         'int8'
 
         Args:
-            mode: `"int8"`, or `"int4"` for weights of 4 bits. Defaults to `None`: that of `config`.
-            config: A `keras.quantizers.QuantizationConfig`. Defaults to `None`, that of Keras for the mode.
-            filters: A regular expression, a list of them or a function of a layer: which layers are quantized. Defaults to
-                `None`, all.
+            mode: `"int8"`, or `"int4"` for weights of 4 bits. Defaults to `None`: that
+                of `config`.
+            config: A `keras.quantizers.QuantizationConfig`. Defaults to `None`, that of
+                Keras for the mode.
+            filters: A regular expression, a list of them or a function of a layer:
+                which layers are quantized. Defaults to `None`, all.
             **kwargs: As in `keras.Model.quantize`.
 
         Raises:
-            ValueError: If there is nothing to quantize, or Keras' mode is not for spiking networks: `"float8"`, `"gptq"`,
-                `"awq"`.
+            ValueError: If there is nothing to quantize, or Keras' mode is not for
+                spiking networks: `"float8"`, `"gptq"`, `"awq"`.
         """
-        wanted = quantization.checked_mode(config.mode if mode is None and config is not None else mode)
+        wanted = quantization.checked_mode(
+            config.mode if mode is None and config is not None else mode
+        )
         with quantization.summarized(self.network, wanted):
             super().quantize(mode, config=config, filters=filters, **kwargs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Like `keras.Model.compile`, but `jit_compile` has a different meaning on PyTorch.
+        """Like `keras.Model.compile`, but `jit_compile` has a different meaning on
+        PyTorch.
 
-        On PyTorch the operations of a call are recorded as a graph and replayed, with the same results. With `"auto"`, the
-        default, this happens after 32 calls with the same shapes and settings. `True` records the second such call and compiles
-        the graph, which takes half a minute or more for a ResNet-18 and needs a C++ compiler (CPU) or Triton (GPU). `False` and
-        `run_eagerly=True` run every call in eager mode.
+        On PyTorch the operations of a call are recorded as a graph and replayed, with
+        the same results. With `"auto"`, the default, this happens after 32 calls with
+        the same shapes and settings. `True` records the second such call and compiles
+        the graph, which takes half a minute or more for a ResNet-18 and needs a C++
+        compiler (CPU) or Triton (GPU). `False` and `run_eagerly=True` run every call in
+        eager mode.
 
-        A warning says if one of Keras' losses takes the outputs for what they are not: logits or the firing rates of a last
-        layer of neurons for probabilities, or probabilities for logits.
+        A warning says if one of Keras' losses takes the outputs for what they are not:
+        logits or the firing rates of a last layer of neurons for probabilities, or
+        probabilities for logits.
         """
         super().compile(*args, **kwargs)
         if not self._told_of_loss:
-            self._told_of_loss = loss_checks.warn_of_outputs(_graph.as_graph(self.network), self.loss)
+            self._told_of_loss = loss_checks.warn_of_outputs(
+                _graph.as_graph(self.network), self.loss
+            )
 
     def summary(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("expand_nested", True)
@@ -649,22 +834,37 @@ class SpikingModel(
             "step_mode": self.step_mode,
             "return_sequences": self.return_sequences,
             "mask_value": self.mask_value,
-            "inputs_with_time": None if self._inputs_with_time is None else list(self._inputs_with_time),
+            "inputs_with_time": None
+            if self._inputs_with_time is None
+            else list(self._inputs_with_time),
         }
 
     @classmethod
-    def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
+    def from_config(
+        cls, config: Config, custom_objects: dict[str, Any] | None = None
+    ) -> Self:
         # Keras empties the config of a Functional model.
-        network = keras.saving.deserialize_keras_object(copy.deepcopy(config["network"]), custom_objects=custom_objects)
+        network = keras.saving.deserialize_keras_object(
+            copy.deepcopy(config["network"]), custom_objects=custom_objects
+        )
         return cls(**{**config, "network": network})
 
 
-def twin_of(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwargs: Any) -> SpikingModel:
-    """A model that shares the network of another, but neither its compiled functions nor its settings.
+def twin_of(
+    model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwargs: Any
+) -> SpikingModel:
+    """A model that shares the network of another, but neither its compiled functions
+    nor its settings.
 
-    It runs step by step in Python: what is observed is observed by Python code. Random methods draw what the model would.
+    It runs step by step in Python: what is observed is observed by Python code. Random
+    methods draw what the model would.
     """
-    kwargs = {"name": model.name, "mask_value": model.mask_value, "timesteps": model.timesteps, **kwargs}
+    kwargs = {
+        "name": model.name,
+        "mask_value": model.mask_value,
+        "timesteps": model.timesteps,
+        **kwargs,
+    }
     shared = SpikingModel(model.network, gradient="bptt", step_mode=step_mode, **kwargs)
     if model._draws is not None:
         keras_internals.set_state(shared, "_draws", model._draws)
@@ -674,12 +874,17 @@ def twin_of(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwar
 
 
 def checked_model(model: Any) -> SpikingModel:
-    """The model; raises an error if it is not a `SpikingModel`, or has a `call` of its own, which would be left out."""
-    advice = "Wrap a network with neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
+    """The model; raises an error if it is not a `SpikingModel`, or has a `call` of its
+    own, which would be left out."""
+    advice = (
+        "Wrap a network with neurons in SpikingModel(network, timesteps=4), or "
+        "convert one without neurons with spikify."
+    )
     checks.instance("model", model, SpikingModel, advice=advice)
     if type(model).call.__module__.partition(".")[0] != "keras_ratesnn":
         raise ValueError(
-            "`model` must not have a `call` of its own: here its network is run without it. Received: "
-            f"{model!r}, of the class {type(model).__name__}. Move what its `call` does into layers of the network."
+            "`model` must not have a `call` of its own: here its network is run "
+            f"without it. Received: {model!r}, of the class {type(model).__name__}. "
+            "Move what its `call` does into layers of the network."
         )
     return model

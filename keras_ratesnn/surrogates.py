@@ -1,8 +1,10 @@
-"""Surrogate derivatives, which replace the derivative of the spike function H(u), u = v − θ, in the backward pass.
+"""Surrogate derivatives, which replace the derivative of the spike function H(u), u = v
+− θ, in the backward pass.
 
-The spike itself is always the exact step function. Choose a surrogate by name, `LIF(surrogate="atan")`, or as an object with
-its parameter, `LIF(surrogate=surrogates.ATan(alpha=4.0))`. A custom surrogate is a subclass of `Surrogate` with `derivative`
-and, if it has parameters, `get_config`.
+The spike itself is always the exact step function. Choose a surrogate by name,
+`LIF(surrogate="atan")`, or as an object with its parameter,
+`LIF(surrogate=surrogates.ATan(alpha=4.0))`. A custom surrogate is a subclass of
+`Surrogate` with `derivative` and, if it has parameters, `get_config`.
 """
 
 import math
@@ -14,23 +16,28 @@ from keras_ratesnn._core.annotations import Config, Tensor
 
 
 class Surrogate(registry.Configured):
-    """A function h(u) that replaces dH(u)/du, where u = v − θ is the membrane's distance from its threshold.
+    """A function h(u) that replaces dH(u)/du, where u = v − θ is the membrane's
+    distance from its threshold.
 
-    Subclasses implement `derivative(u)` as an element-wise function with `keras.ops`, and return their constructor arguments
-    from `get_config()`.
+    Subclasses implement `derivative(u)` as an element-wise function with `keras.ops`,
+    and return their constructor arguments from `get_config()`.
     """
 
     def derivative(self, distance: Tensor) -> Tensor:
         """h(u), with the shape and dtype of `distance`."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `derivative(distance)`.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `derivative(distance)`."
+        )
 
 
 @registry.register
 class Sigmoid(Surrogate):
-    """h(u) = α σ(αu) (1 − σ(αu)), the derivative of a sigmoid. Largest value α/4, area 1.
+    """h(u) = α σ(αu) (1 − σ(αu)), the derivative of a sigmoid. Largest value α/4,
+    area 1.
 
     Args:
-        alpha: Float > 0, steepness. Defaults to `4.0`, with which the largest value is 1 (Yu et al., NeurIPS 2024).
+        alpha: Float > 0, steepness. Defaults to `4.0`, with which the largest value is
+            1 (Yu et al., NeurIPS 2024).
     """
 
     def __init__(self, alpha: float = 4.0) -> None:
@@ -46,9 +53,11 @@ class Sigmoid(Surrogate):
 
 @registry.register
 class ATan(Surrogate):
-    """h(u) = (α/2) / (1 + (π α u / 2)²), the derivative of an arctangent. Largest value α/2, area 1.
+    """h(u) = (α/2) / (1 + (π α u / 2)²), the derivative of an arctangent. Largest value
+    α/2, area 1.
 
-    Source: Fang et al., "Incorporating Learnable Membrane Time Constant", ICCV 2021; SpikingJelly's `ATan`.
+    Source: Fang et al., "Incorporating Learnable Membrane Time Constant", ICCV 2021;
+    SpikingJelly's `ATan`.
 
     Args:
         alpha: Float > 0, steepness. Defaults to `2.0`.
@@ -58,7 +67,9 @@ class ATan(Surrogate):
         self.alpha = checks.real("alpha", alpha, above=0)
 
     def derivative(self, distance: Tensor) -> Tensor:
-        return (self.alpha / 2) / (1.0 + ops.square((math.pi * self.alpha / 2) * distance))
+        return (self.alpha / 2) / (
+            1.0 + ops.square((math.pi * self.alpha / 2) * distance)
+        )
 
     def get_config(self) -> Config:
         return {"alpha": self.alpha}
@@ -68,10 +79,12 @@ class ATan(Surrogate):
 class Triangle(Surrogate):
     """h(u) = max(0, 1 − |u| / width) / width. Largest value 1/width, area 1.
 
-    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018.
+    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of
+    spiking neurons", NeurIPS 2018.
 
     Args:
-        width: Float > 0, the distance from the threshold at which the derivative reaches 0. Defaults to `1.0`.
+        width: Float > 0, the distance from the threshold at which the derivative
+            reaches 0. Defaults to `1.0`.
     """
 
     def __init__(self, width: float = 1.0) -> None:
@@ -88,10 +101,12 @@ class Triangle(Surrogate):
 class Rectangular(Surrogate):
     """h(u) = 1/width where |u| < width/2, else 0. Area 1.
 
-    Source: Wu et al., "Spatio-Temporal Backpropagation for Training High-Performance Spiking Neural Networks", 2018.
+    Source: Wu et al., "Spatio-Temporal Backpropagation for Training High-Performance
+    Spiking Neural Networks", 2018.
 
     Args:
-        width: Float > 0, full width of the window around the threshold. Defaults to `1.0`.
+        width: Float > 0, full width of the window around the threshold. Defaults to
+            `1.0`.
     """
 
     def __init__(self, width: float = 1.0) -> None:
@@ -108,8 +123,8 @@ class Rectangular(Surrogate):
 class FastSigmoid(Surrogate):
     """h(u) = 1 / (1 + slope · |u|)², also known as SuperSpike. Largest value 1.
 
-    Source: Zenke and Ganguli, "SuperSpike: Supervised Learning in Multilayer Spiking Neural Networks", 2018;
-    snnTorch's `fast_sigmoid`.
+    Source: Zenke and Ganguli, "SuperSpike: Supervised Learning in Multilayer Spiking
+    Neural Networks", 2018; snnTorch's `fast_sigmoid`.
 
     Args:
         slope: Float > 0, how fast the derivative falls off. Defaults to `25.0`.
@@ -129,8 +144,8 @@ class FastSigmoid(Surrogate):
 class Gaussian(Surrogate):
     """h(u) = exp(−u² / 2σ²) / (σ √(2π)), a normal density. Largest value 0.4/σ, area 1.
 
-    Source: Yin et al., "Accurate and efficient time-domain classification with adaptive spiking recurrent neural
-    networks", 2021.
+    Source: Yin et al., "Accurate and efficient time-domain classification with adaptive
+    spiking recurrent neural networks", 2021.
 
     Args:
         sigma: Float > 0, standard deviation. Defaults to `0.5`.
@@ -165,8 +180,9 @@ def get(identifier: str | Surrogate | Config) -> Surrogate:
     ATan(alpha=2.0)
 
     Args:
-        identifier: `"sigmoid"`, `"atan"`, `"triangle"`, `"rectangular"`, `"fast_sigmoid"` (or `"superspike"`),
-            `"gaussian"`, a `Surrogate` or a serialised one.
+        identifier: `"sigmoid"`, `"atan"`, `"triangle"`, `"rectangular"`,
+            `"fast_sigmoid"` (or `"superspike"`), `"gaussian"`, a `Surrogate` or a
+            serialised one.
 
     Returns:
         A `Surrogate`.

@@ -1,9 +1,11 @@
-"""Training by configuration: `python -m recipes.train NAME`. Each recipe is one small file."""
+"""Training by configuration: `python -m recipes.train NAME`. Each recipe is one small
+file."""
 
 import os
 
 WAITS = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""How PyTorch's threads wait: by default they keep the cores busy, so that beside other programs they wait for each other."""
+"""How PyTorch's threads wait: by default they keep the cores busy, so that beside other
+programs they wait for each other."""
 
 # Before PyTorch is imported. GOMP_SPINCOUNT says the same.
 is_ours = not os.environ.keys() & {"GOMP_SPINCOUNT", *WAITS}

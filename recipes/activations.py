@@ -1,4 +1,5 @@
-"""Copies of a network with other activations: the ordinary network for comparison, and that of integer spikes."""
+"""Copies of a network with other activations: the ordinary network for comparison, and
+that of integer spikes."""
 
 import keras
 
@@ -6,7 +7,8 @@ from keras_ratesnn.layers import ILIF, Neuron
 
 
 def relu_network(network):
-    """A copy of the network with a ReLU instead of each neuron layer: an ordinary Keras model, with its own weights.
+    """A copy of the network with a ReLU instead of each neuron layer: an ordinary Keras
+    model, with its own weights.
 
     Args:
         network: A Functional or Sequential network of one time step.
@@ -15,7 +17,8 @@ def relu_network(network):
 
 
 def integer_network(network, levels):
-    """A copy of the network with neurons of integer spikes instead of its own, with its own weights.
+    """A copy of the network with neurons of integer spikes instead of its own, with its
+    own weights.
 
     Args:
         network: A Functional or Sequential network of one time step.

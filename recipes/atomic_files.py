@@ -8,15 +8,18 @@ import re
 
 @contextlib.contextmanager
 def writing(path, part=None, advice="Free some space, or pass another folder."):
-    """Writes a file atomically: if the writer fails or is killed, the previous file remains.
+    """Writes a file atomically: if the writer fails or is killed, the previous file
+    remains.
 
     Args:
         path: Path of the file.
-        part: Name of the temporary file. Defaults to `None`, the same for all processes.
+        part: Name of the temporary file. Defaults to `None`, the same for all
+            processes.
         advice: String, what to do if it cannot be written.
 
     Yields:
-        A temporary path to write to. Remains of a killed writer are overwritten by the next one.
+        A temporary path to write to. Remains of a killed writer are overwritten by the
+        next one.
 
     Raises:
         OSError: If the file cannot be written; the message names it.
@@ -52,28 +55,35 @@ def read_json(path, fields=None, advice="Correct it, or remove it."):
 
     Args:
         path: Path of the file.
-        fields: Dict of required names to their types. Defaults to `None`, no required names.
+        fields: Dict of required names to their types. Defaults to `None`, no required
+            names.
         advice: String, what to do about a wrong file.
 
     Raises:
-        ValueError: If the file is damaged or has the wrong content; the message names it.
+        ValueError: If the file is damaged or has the wrong content; the message names
+            it.
     """
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({one_line(error)}). {advice}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must contain a JSON object. It contains a {type(content).__name__}. {advice}")
+        raise ValueError(
+            f"{path} must contain a JSON object. It contains a "
+            f"{type(content).__name__}. {advice}"
+        )
     for name, kind in (fields or {}).items():
         if name not in content or not isinstance(content[name], kind):
             raise ValueError(
-                f"{path} must have {name!r} of type {getattr(kind, '__name__', kind)}. It has: {content.get(name)!r}. {advice}"
+                f"{path} must have {name!r} of type {getattr(kind, '__name__', kind)}. "
+                f"It has: {content.get(name)!r}. {advice}"
             )
     return content
 
 
 def allowed(name):
-    """A name without what the names of files cannot have somewhere, such as the `:` of a method's name."""
+    """A name without what the names of files cannot have somewhere, such as the `:` of
+    a method's name."""
     return re.sub(r"[^\w.,+=-]", ".", name)
 
 

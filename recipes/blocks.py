@@ -6,7 +6,8 @@ import keras_ratesnn
 from keras_ratesnn import models
 
 SPIKE_SCALE = 2.74
-"""By what spikes are multiplied after neurons whose inputs have standardised kernels, as in `keras_ratesnn.models`."""
+"""By what spikes are multiplied after neurons whose inputs have standardised kernels,
+as in `keras_ratesnn.models`."""
 
 
 def spiking_convolution(x, filters, strides=1, normalization="batch"):
@@ -16,15 +17,19 @@ def spiking_convolution(x, filters, strides=1, normalization="batch"):
         x: Tensor, images.
         filters: Number of channels; fractions are rounded, to at least one.
         strides: Integer. Defaults to `1`.
-        normalization: `"batch"`; `"weight"`, the standardised kernels and slower neurons of OTTT; `"online"`, the
-            renormalisation and stabilised neurons of OS. Defaults to `"batch"`.
+        normalization: `"batch"`; `"weight"`, the standardised kernels and slower
+            neurons of OTTT; `"online"`, the renormalisation and stabilised neurons of
+            OS. Defaults to `"batch"`.
     """
     options = {"strides": strides, "padding": "same"}
     filters = max(1, round(filters))
     if normalization == "weight":
         x = keras_ratesnn.layers.WSConv2D(filters, 3, **options)(x)
-        return keras.layers.Rescaling(SPIKE_SCALE)(keras_ratesnn.layers.LIF(decay=0.5)(x))
-    # A bias of the convolution would have no effect before a normalisation, which has its own.
+        return keras.layers.Rescaling(SPIKE_SCALE)(
+            keras_ratesnn.layers.LIF(decay=0.5)(x)
+        )
+    # A bias of the convolution would have no effect before a normalisation, which has
+    # its own.
     x = keras.layers.Conv2D(filters, 3, use_bias=False, **options)(x)
     if normalization == "online":
         x = keras_ratesnn.layers.OnlineRenormalization(epsilon=1e-5)(x)
@@ -47,13 +52,19 @@ def on_pixels(network, mean, deviation):
     pixels = keras.Input(network.input_shape[1:], name="pixels")
     scale = [1 / of_channel for of_channel in deviation]
     offset = [-m / of_channel for m, of_channel in zip(mean, deviation, strict=True)]
-    return keras.Model(pixels, network(keras.layers.Rescaling(scale, offset)(pixels)), name=network.name)
+    return keras.Model(
+        pixels,
+        network(keras.layers.Rescaling(scale, offset)(pixels)),
+        name=network.name,
+    )
 
 
 def parametric_lif_network(image_shape, classes, blocks, units, width):
-    """The network of PLIF for event frames: blocks of a 3x3 convolution of 128 channels and max pooling, two dense layers.
+    """The network of PLIF for event frames: blocks of a 3x3 convolution of 128 channels
+    and max pooling, two dense layers.
 
-    Its authors end in spikes of ten neurons for each class, and train their mean with a squared error; this one ends in logits.
+    Its authors end in spikes of ten neurons for each class, and train their mean with a
+    squared error; this one ends in logits.
 
     Args:
         image_shape: `(height, width, channels)`.
@@ -62,26 +73,33 @@ def parametric_lif_network(image_shape, classes, blocks, units, width):
         units: Integer, those of the dense layer with neurons.
         width: Float that multiplies channels and units.
 
-    Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks",
-    ICCV 2021.
+    Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance
+    Learning of Spiking Neural Networks", ICCV 2021.
     """
 
     def neurons():
-        return keras_ratesnn.layers.ParametricLIF(decay=0.5, reset="hard", decay_input=True, surrogate="atan")
+        return keras_ratesnn.layers.ParametricLIF(
+            decay=0.5, reset="hard", decay_input=True, surrogate="atan"
+        )
 
     inputs = x = keras.Input(image_shape, name="pixels")
     for _ in range(blocks):
-        x = keras.layers.Conv2D(max(1, round(128 * width)), 3, padding="same", use_bias=False)(x)
+        x = keras.layers.Conv2D(
+            max(1, round(128 * width)), 3, padding="same", use_bias=False
+        )(x)
         x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
         x = keras.layers.MaxPooling2D(2)(neurons()(x))
     x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
     x = neurons()(keras.layers.Dense(max(1, round(units * width)), use_bias=False)(x))
     x = keras.layers.Dropout(0.5)(x)
-    return keras.Model(inputs, keras.layers.Dense(classes, name="logits")(x), name="parametric_lif")
+    return keras.Model(
+        inputs, keras.layers.Dense(classes, name="logits")(x), name="parametric_lif"
+    )
 
 
 def spoken_words_network(inputs, classes, layers, units, dropout, width):
-    """Dense layers with batch normalisation and neurons that learn how slowly they forget, for spikes of channels of sound.
+    """Dense layers with batch normalisation and neurons that learn how slowly they
+    forget, for spikes of channels of sound.
 
     Args:
         inputs: Integer, the number of channels.
@@ -95,11 +113,16 @@ def spoken_words_network(inputs, classes, layers, units, dropout, width):
     for _ in range(layers):
         x = keras.layers.Dense(max(1, round(units * width)), use_bias=False)(x)
         x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
-        x = keras_ratesnn.layers.ParametricLIF(decay=0.9, per_channel=True, decay_input=True)(x)
+        x = keras_ratesnn.layers.ParametricLIF(
+            decay=0.9, per_channel=True, decay_input=True
+        )(x)
         x = keras.layers.Dropout(dropout)(x)
-    return keras.Model(spikes, keras.layers.Dense(classes, name="logits")(x), name="spoken_words")
+    return keras.Model(
+        spikes, keras.layers.Dense(classes, name="logits")(x), name="spoken_words"
+    )
 
 
 def on_event_frames(image_shape, classes, width):
-    """VGGSNN for event frames of this shape, without normalisation of the input: counts are small, and most are zero."""
+    """VGGSNN for event frames of this shape, without normalisation of the input: counts
+    are small, and most are zero."""
     return models.VGGSNN(input_shape=image_shape, classes=classes, width=width).network

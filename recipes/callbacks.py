@@ -1,4 +1,5 @@
-"""Callbacks of a run: measurements, detection of divergence, checkpoints, logs for TensorBoard."""
+"""Callbacks of a run: measurements, detection of divergence, checkpoints, logs for
+TensorBoard."""
 
 import math
 import pathlib
@@ -32,11 +33,14 @@ class EpochMeasures(Throughput):
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
         logs["seconds"] = time.perf_counter() - self.started
-        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        logs["learning_rate"] = float(
+            keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        )
 
 
 class SeedOfEpoch(keras.callbacks.Callback):
-    """Seeds PyTorch's own generators anew in each epoch: Keras draws dropout from them, and no checkpoint holds their states.
+    """Seeds PyTorch's own generators anew in each epoch: Keras draws dropout from them,
+    and no checkpoint holds their states.
 
     Args:
         seed: Integer, that of the run.
@@ -51,28 +55,40 @@ class SeedOfEpoch(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
-        # Not before: PyTorch's loaders draw when they start, in the first epoch after an interruption as well.
+        # Not before: PyTorch's loaders draw when they start, in the first epoch after
+        # an interruption as well.
         if batch == 0 and keras.backend.backend() == "torch":
             import torch
 
-            torch.manual_seed(int(np.random.SeedSequence((self.seed, self.epoch, self.process)).generate_state(1)[0]))
+            torch.manual_seed(
+                int(
+                    np.random.SeedSequence(
+                        (self.seed, self.epoch, self.process)
+                    ).generate_state(1)[0]
+                )
+            )
 
 
 class Diverged(ArithmeticError):
-    """Raised if a metric of a run is not finite, with the `epoch`, counted from 1, and the `learning_rate`."""
+    """Raised if a metric of a run is not finite, with the `epoch`, counted from 1, and
+    the `learning_rate`."""
 
     def __init__(self, name, value, epoch, learning_rate):
-        super().__init__(f"{name} became {value} in epoch {epoch}, which started with a learning rate of {learning_rate:.4g}")
+        super().__init__(
+            f"{name} became {value} in epoch {epoch}, which started with a learning "
+            f"rate of {learning_rate:.4g}"
+        )
         self.epoch = epoch
         self.learning_rate = learning_rate
 
 
 class StopWhereDiverged(keras.callbacks.Callback):
-    """Raises `Diverged` as soon as a metric is not finite. Later callbacks see only finite values.
+    """Raises `Diverged` as soon as a metric is not finite. Later callbacks see only
+    finite values.
 
     Args:
-        each_batch: Boolean, whether to look at each batch, or only at each epoch, where the metrics of a batch differ between
-            processes that wait for each other.
+        each_batch: Boolean, whether to look at each batch, or only at each epoch, where
+            the metrics of a batch differ between processes that wait for each other.
     """
 
     def __init__(self, each_batch):
@@ -82,7 +98,9 @@ class StopWhereDiverged(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch + 1
         # During an epoch JAX's trainer holds the variables.
-        self.learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.learning_rate = float(
+            keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         if self.each_batch:
@@ -94,22 +112,31 @@ class StopWhereDiverged(keras.callbacks.Callback):
     def _check(self, logs):
         for name, value in logs.items():
             if not math.isfinite(value):
-                raise Diverged(name.replace("val_", "test_"), value, self.epoch, self.learning_rate)
+                raise Diverged(
+                    name.replace("val_", "test_"), value, self.epoch, self.learning_rate
+                )
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Adds each epoch to the progress of a run; saves model and optimizer, again if it is the best so far; then writes the log.
+    """Adds each epoch to the progress of a run; saves model and optimizer, again if it
+    is the best so far; then writes the log.
 
     Args:
         trained: The model of the run, which is the fitted one or a part of it.
         progress: The `Progress` of the run, to which each epoch is added.
-        folder: The `RunFolder`, or None in another process than the first, which writes nothing there.
+        folder: The `RunFolder`, or None in another process than the first, which writes
+            nothing there.
         is_apart: Boolean, as `engine.Engine.is_apart`.
     """
 
     def __init__(self, trained, progress, folder, is_apart):
         super().__init__()
-        self.trained, self.progress, self.folder, self.is_apart = trained, progress, folder, is_apart
+        self.trained, self.progress, self.folder, self.is_apart = (
+            trained,
+            progress,
+            folder,
+            is_apart,
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         self.progress.add(logs)
@@ -119,14 +146,20 @@ class Checkpoint(keras.callbacks.Callback):
         elif not self.is_apart:
             # On JAX and TensorFlow all processes must take part when one saves.
             with tempfile.TemporaryDirectory() as folder:
-                checkpoint.save(self.trained, self.progress, pathlib.Path(folder, checkpoint.LAST), self.model)
+                checkpoint.save(
+                    self.trained,
+                    self.progress,
+                    pathlib.Path(folder, checkpoint.LAST),
+                    self.model,
+                )
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Writes the logs of each epoch for TensorBoard, to the folders `train` and `validation`, as Keras' callback does.
+    """Writes the logs of each epoch for TensorBoard, to the folders `train` and
+    `validation`, as Keras' callback does.
 
-    Keras' callback creates its files when training and validation begin: on a full disk it would end a run before its first
-    checkpoint, with an error of TensorFlow.
+    Keras' callback creates its files when training and validation begin: on a full disk
+    it would end a run before its first checkpoint, with an error of TensorFlow.
 
     Args:
         folder: Path.
@@ -143,9 +176,13 @@ class TensorBoard(keras.callbacks.Callback):
             for name, value in logs.items():
                 part = "validation" if name.startswith("val_") else "train"
                 if part not in self.writers:
-                    self.writers[part] = tf.summary.create_file_writer(str(self.folder / part))
+                    self.writers[part] = tf.summary.create_file_writer(
+                        str(self.folder / part)
+                    )
                 with self.writers[part].as_default():
-                    tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=epoch)
+                    tf.summary.scalar(
+                        f"epoch_{name.removeprefix('val_')}", value, step=epoch
+                    )
             for writer in self.writers.values():
                 writer.flush()
         except tf.errors.OpError as error:

@@ -1,8 +1,11 @@
-"""Checkpoints: `.keras` files that contain the model, the optimizer and the progress of the run.
+"""Checkpoints: `.keras` files that contain the model, the optimizer and the progress of
+the run.
 
-A model with a teacher or branches is stored without them, and next to it the weights and the optimizer of all that is trained.
+A model with a teacher or branches is stored without them, and next to it the weights
+and the optimizer of all that is trained.
 
-Only the checkpoint determines where a run resumes: the other files of the run are repaired from it.
+Only the checkpoint determines where a run resumes: the other files of the run are
+repaired from it.
 """
 
 import dataclasses
@@ -34,7 +37,8 @@ BESIDE_ARRAYS = 2**20
 """Bytes of an HDF5 file for names, at the most."""
 
 RANDOM = "random_states.json"
-"""Name inside the archive of the states of the random generators of the fitted model, which Keras does not save."""
+"""Name inside the archive of the states of the random generators of the fitted model,
+which Keras does not save."""
 
 
 def save(model, progress, path, fitted):
@@ -55,19 +59,27 @@ def save(model, progress, path, fitted):
             raise OSError(one_line(error)) from error
         with zipfile.ZipFile(part, "a") as archive:
             archive.writestr(PROGRESS, json.dumps(dataclasses.asdict(progress)))
-            states = [keras.ops.convert_to_numpy(state).tolist() for state in _random_states(fitted)]
+            states = [
+                keras.ops.convert_to_numpy(state).tolist()
+                for state in _random_states(fitted)
+            ]
             archive.writestr(RANDOM, json.dumps(states))
             if state is not None:
                 archive.writestr(FITTED, state)
 
 
 def size_of(model):
-    """The bytes of the weights of a compiled model and the state of its optimizer, which must be built."""
-    return sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in (*model.variables, *model.optimizer.variables))
+    """The bytes of the weights of a compiled model and the state of its optimizer,
+    which must be built."""
+    return sum(
+        math.prod(v.shape) * np.dtype(v.dtype).itemsize
+        for v in (*model.variables, *model.optimizer.variables)
+    )
 
 
 def _random_states(model):
-    """The variables of the random generators of a model: of its dropout, and of a training method that draws steps."""
+    """The variables of the random generators of a model: of its dropout, and of a
+    training method that draws steps."""
     weights = {id(weight) for weight in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]
 
@@ -76,11 +88,13 @@ def _state_of(model):
     """The file of a model's weights and its optimizer's state, as bytes."""
     with tempfile.TemporaryDirectory() as folder:
         path, needed = pathlib.Path(folder, FITTED), size_of(model) + BESIDE_ARRAYS
-        # Found out before: on a full disk HDF5 may crash. Whole models are written in memory first.
+        # Found out before: on a full disk HDF5 may crash. Whole models are written in
+        # memory first.
         if shutil.disk_usage(folder).free < needed:
             raise OSError(
-                f"a part of it of up to {math.ceil(needed / 2**20):,} MiB does not fit in {tempfile.gettempdir()}, where it is "
-                "written first; the variable TMPDIR names another folder"
+                f"a part of it of up to {math.ceil(needed / 2**20):,} MiB does not fit "
+                f"in {tempfile.gettempdir()}, where it is written first; the variable "
+                "TMPDIR names another folder"
             )
         model.save_weights(path)
         return path.read_bytes()
@@ -91,7 +105,8 @@ def load_model(path, compile=True):
 
     Args:
         path: Path of the file.
-        compile: Boolean, whether it is compiled as it was, with its optimizer. Defaults to `True`.
+        compile: Boolean, whether it is compiled as it was, with its optimizer. Defaults
+            to `True`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -106,7 +121,8 @@ def load_model(path, compile=True):
 
 
 def load_state(path, model, fitted):
-    """Loads weights, the optimizer's state and random states into the model of a run and the model that `fit` trains.
+    """Loads weights, the optimizer's state and random states into the model of a run
+    and the model that `fit` trains.
 
     Args:
         path: Path of the file.
@@ -124,7 +140,11 @@ def load_state(path, model, fitted):
                     fitted.load_weights(archive.extract(FITTED, folder))
             # Earlier versions did not write them.
             if RANDOM in archive.namelist():
-                for variable, state in zip(_random_states(fitted), json.loads(archive.read(RANDOM)), strict=True):
+                for variable, state in zip(
+                    _random_states(fitted),
+                    json.loads(archive.read(RANDOM)),
+                    strict=True,
+                ):
                     variable.assign(state)
     except Exception as error:
         raise _damaged(path, error) from error
@@ -150,7 +170,10 @@ def load_progress(path):
 def _check(path):
     """Verifies the checksums of a file: h5py would silently read corrupted weights."""
     if not path.exists():
-        raise FileNotFoundError(f"There is no checkpoint {path}. {_advice(path, '`python -m recipes.train` creates it.')}")
+        raise FileNotFoundError(
+            f"There is no checkpoint {path}. "
+            f"{_advice(path, '`python -m recipes.train` creates it.')}"
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             changed = archive.testzip()
@@ -161,7 +184,10 @@ def _check(path):
 
 
 def _damaged(path, error):
-    return ValueError(f"The checkpoint {path} is damaged ({type(error).__name__}: {one_line(error)}). {_advice(path)}")
+    return ValueError(
+        f"The checkpoint {path} is damaged ({type(error).__name__}: "
+        f"{one_line(error)}). {_advice(path)}"
+    )
 
 
 def _advice(path, otherwise="Start again with --restart."):
@@ -174,4 +200,7 @@ def _advice(path, otherwise="Start again with --restart."):
     except ValueError:
         return f"{BEST} next to it is damaged, too: start again with --restart."
     copy = shlex.join(["cp", str(best), str(path)])
-    return f"To resume after epoch {epochs}, the best: `{copy}`. Or start again with --restart."
+    return (
+        f"To resume after epoch {epochs}, the best: `{copy}`. Or start again with "
+        "--restart."
+    )

@@ -1,4 +1,5 @@
-"""Checks of settings: each returns the value, or raises an error that names the setting and says what to do."""
+"""Checks of settings: each returns the value, or raises an error that names the setting
+and says what to do."""
 
 import math
 import numbers
@@ -8,11 +9,26 @@ import operator
 def real(name, value, *, above=None, at_least=None, below=None, advice=""):
     """The value, if it is a finite real number within these bounds."""
     _check_type(name, value, numbers.Real, "a real number", advice)
-    bounds = {">": (operator.gt, above), ">=": (operator.ge, at_least), "<": (operator.lt, below)}
-    bounds = {sign: (compare, bound) for sign, (compare, bound) in bounds.items() if bound is not None}
-    if not math.isfinite(value) or not all(compare(value, bound) for compare, bound in bounds.values()):
+    bounds = {
+        ">": (operator.gt, above),
+        ">=": (operator.ge, at_least),
+        "<": (operator.lt, below),
+    }
+    bounds = {
+        sign: (compare, bound)
+        for sign, (compare, bound) in bounds.items()
+        if bound is not None
+    }
+    if not math.isfinite(value) or not all(
+        compare(value, bound) for compare, bound in bounds.values()
+    ):
         wanted = [f"{sign} {bound}" for sign, (_, bound) in bounds.items()]
-        raise mistake(name, " and ".join(wanted + ["finite"] * (not math.isfinite(value))), value, advice)
+        raise mistake(
+            name,
+            " and ".join(wanted + ["finite"] * (not math.isfinite(value))),
+            value,
+            advice,
+        )
     return value
 
 
@@ -31,7 +47,13 @@ def positive_integer(name, value, *, advice=""):
 def boolean(name, value):
     """The value, if it is True or False."""
     if not isinstance(value, bool):
-        raise mistake(name, "True or False", value, f"It is of type {type(value).__name__}.", TypeError)
+        raise mistake(
+            name,
+            "True or False",
+            value,
+            f"It is of type {type(value).__name__}.",
+            TypeError,
+        )
     return value
 
 
@@ -44,7 +66,13 @@ def one_of(name, value, choices):
 
 def _check_type(name, value, kind, called, advice):
     if isinstance(value, bool) or not isinstance(value, kind):
-        raise mistake(name, called, value, f"It is of type {type(value).__name__}. {advice}", TypeError)
+        raise mistake(
+            name,
+            called,
+            value,
+            f"It is of type {type(value).__name__}. {advice}",
+            TypeError,
+        )
     return value
 
 
@@ -58,11 +86,15 @@ def mistake(name, must, received, remedy="", kind=ValueError):
         remedy: String, what to do, a sentence. Defaults to nothing.
         kind: Class of the exception. Defaults to `ValueError`.
     """
-    return kind(f"`{name}` must be {must}. Received: {name}={received!r}. {remedy}".rstrip())
+    return kind(
+        f"`{name}` must be {must}. Received: {name}={received!r}. {remedy}".rstrip()
+    )
 
 
 def both_set(**values):
     """A ValueError for two settings of which one at the most can be set."""
     names = " and ".join(f"`{name}`" for name in values)
     received = ", ".join(f"{name}={value}" for name, value in values.items())
-    return ValueError(f"{names} cannot both be set. Received: {received}. Leave one of the two out.")
+    return ValueError(
+        f"{names} cannot both be set. Received: {received}. Leave one of the two out."
+    )

@@ -1,4 +1,5 @@
-"""The skeleton of all commands: parser, mistakes as one line with status 2, Ctrl-C with status 130."""
+"""The skeleton of all commands: parser, mistakes as one line with status 2, Ctrl-C with
+status 130."""
 
 import argparse
 import contextlib
@@ -43,7 +44,8 @@ class Ended(Exception):
 
 
 def command(name, module, doc, add_arguments, work, advice="", **options):
-    """The `main` of `python -m recipes.MODULE`: it runs the command to its end, a mistake or Ctrl-C.
+    """The `main` of `python -m recipes.MODULE`: it runs the command to its end, a
+    mistake or Ctrl-C.
 
     Where the module itself is what Python was told to run, it runs at once.
 
@@ -51,20 +53,25 @@ def command(name, module, doc, add_arguments, work, advice="", **options):
         name: The `__name__` of the module.
         module: String, the name of the module.
         doc: String whose first line says what the command does.
-        add_arguments: Function that adds arguments to an `argparse.ArgumentParser`. What takes seconds to import is imported in
-            it and in `work`, where Ctrl-C is handled.
+        add_arguments: Function that adds arguments to an `argparse.ArgumentParser`.
+            What takes seconds to import is imported in it and in `work`, where Ctrl-C
+            is handled.
         work: Function of the parsed arguments, which may return an exit status.
         advice: String that follows `interrupted` in the message. Defaults to nothing.
         **options: Further arguments of `argparse.ArgumentParser`.
 
     Returns:
-        Function of a command line, a list of strings, by default that of `sys.argv`; it returns the exit status.
+        Function of a command line, a list of strings, by default that of `sys.argv`; it
+        returns the exit status.
     """
 
     def main(argv=None):
         try:
             with _interruptible():
-                return work(parser(module, doc, add_arguments, **options).parse_args(argv)) or 0
+                return (
+                    work(parser(module, doc, add_arguments, **options).parse_args(argv))
+                    or 0
+                )
         except Ended as error:
             print(f"error: {error}", file=sys.stderr)
             return error.status
@@ -79,8 +86,9 @@ def command(name, module, doc, add_arguments, work, advice="", **options):
 
 @contextlib.contextmanager
 def _interruptible():
-    """A context in which Ctrl-C ends a command also where Python ignores exceptions: in a destructor, or in what JAX calls when
-    garbage is collected, where most of it arrives that is pressed meanwhile."""
+    """A context in which Ctrl-C ends a command also where Python ignores exceptions: in
+    a destructor, or in what JAX calls when garbage is collected, where most of it
+    arrives that is pressed meanwhile."""
     before = sys.unraisablehook
 
     def again(ignored):
@@ -99,7 +107,8 @@ def _interruptible():
 
 @contextlib.contextmanager
 def mistakes(*further):
-    """A context in which errors about values, files and packages are mistakes of the user; elsewhere they are defects.
+    """A context in which errors about values, files and packages are mistakes of the
+    user; elsewhere they are defects.
 
     Args:
         *further: Classes of further exceptions that are.
@@ -111,7 +120,8 @@ def mistakes(*further):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose help lists the keys of `--set`, if it has `--set`; only for that are Keras and the recipes imported."""
+    """A parser whose help lists the keys of `--set`, if it has `--set`; only for that
+    are Keras and the recipes imported."""
 
     has_settings = False
 
@@ -121,27 +131,52 @@ class _Parser(argparse.ArgumentParser):
         from recipes import catalogue
 
         keys = next(iter(catalogue.RECIPES.values())).keys
-        lines = textwrap.wrap(", ".join(keys), width=76, initial_indent="  ", subsequent_indent="  ")
-        return "\n".join([super().format_help(), "keys of --set (recipes/README.md explains them):", *lines, ""])
+        lines = textwrap.wrap(
+            ", ".join(keys), width=76, initial_indent="  ", subsequent_indent="  "
+        )
+        return "\n".join(
+            [
+                super().format_help(),
+                "keys of --set (recipes/README.md explains them):",
+                *lines,
+                "",
+            ]
+        )
 
 
 def parser(module, doc, add_arguments, **options):
     """The parser of a command, see `command`."""
-    result = _Parser(prog=f"python -m recipes.{module}", description=doc.splitlines()[0], allow_abbrev=False, **options)
+    result = _Parser(
+        prog=f"python -m recipes.{module}",
+        description=doc.splitlines()[0],
+        allow_abbrev=False,
+        **options,
+    )
     add_arguments(result)
     return result
 
 
 def add_recipe(parser, what="python -m recipes.list lists them"):
-    """Adds the arguments that `catalogue.chosen` reads: the name of a recipe, and its settings; and `--data-dir`.
+    """Adds the arguments that `catalogue.chosen` reads: the name of a recipe, and its
+    settings; and `--data-dir`.
 
     Args:
         parser: An `argparse.ArgumentParser`.
         what: String, what the name may be. Defaults to the name of a recipe.
     """
     parser.add_argument("recipe", metavar="NAME", help=what)
-    settings = "overrides settings of the recipe, for example timesteps=8 gradient=bptt epochs=20; see the keys below"
-    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=settings)
+    settings = (
+        "overrides settings of the recipe, for example timesteps=8 "
+        "gradient=bptt epochs=20; see the keys below"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help=settings,
+    )
     parser.has_settings = True
     add_data_dir(parser)
 
@@ -157,7 +192,9 @@ def add_count(parser, name, what, default=None, **options):
         **options: Further arguments of `add_argument`.
     """
     options = {"metavar": "N", "help": f"{what} (default: %(default)s)", **options}
-    parser.add_argument(name, type=functools.partial(_count, name, what), default=default, **options)
+    parser.add_argument(
+        name, type=functools.partial(_count, name, what), default=default, **options
+    )
 
 
 def add_seeds(parser, default=5):
@@ -178,7 +215,8 @@ def add_data_dir(parser, what="folder of the data set's files"):
 
 
 def add_path(parser, name, what, metavar="DIR", **options):
-    """Adds an argument that is a path, by default of a folder; for the others see `add_count`."""
+    """Adds an argument that is a path, by default of a folder; for the others see
+    `add_count`."""
     parser.add_argument(name, type=pathlib.Path, metavar=metavar, help=what, **options)
 
 
@@ -187,7 +225,11 @@ def json_object(text):
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be JSON, not {text!r}: {error}") from error
+        raise argparse.ArgumentTypeError(
+            f"must be JSON, not {text!r}: {error}"
+        ) from error
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"must be a JSON object, such as '{{\"classes\": 10}}', not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be a JSON object, such as '{{\"classes\": 10}}', not {text!r}"
+        )
     return value

@@ -1,7 +1,9 @@
-"""Converts an ordinary network to a spiking one: `python -m recipes.convert digits` prints the accuracies.
+"""Converts an ordinary network to a spiking one: `python -m recipes.convert digits`
+prints the accuracies.
 
-The network of a recipe is trained with ReLUs instead of neurons. For several T, `spikify` then converts it, with thresholds
-calibrated on training images, and it is fine-tuned with a few epochs of rate-based training. `--set levels=4` converts it to
+The network of a recipe is trained with ReLUs instead of neurons. For several T,
+`spikify` then converts it, with thresholds calibrated on training images, and it is
+fine-tuned with a few epochs of rate-based training. `--set levels=4` converts it to
 integer spikes, `--set weights=int4` also to quantised weights.
 """
 
@@ -16,7 +18,10 @@ from recipes.setting_names import OF_SPIKING, OF_TEACHING
 from recipes.stages import SpikingStage
 
 RATE = "The converted network is fine-tuned by the rate gradient in one window."
-UNUSED = {**dict.fromkeys({*OF_TEACHING, *OF_SPIKING} - {"levels", "weights"}, RATE), "timesteps": "Pass --timesteps."}
+UNUSED = {
+    **dict.fromkeys({*OF_TEACHING, *OF_SPIKING} - {"levels", "weights"}, RATE),
+    "timesteps": "Pass --timesteps.",
+}
 """Settings that have no effect here, and why."""
 
 SMALLER_STEPS = 10
@@ -25,8 +30,17 @@ SMALLER_STEPS = 10
 
 def add_arguments(parser):
     command_line.add_recipe(parser)
-    command_line.add_count(parser, "--timesteps", "numbers of time steps", [2, 4, 8], nargs="+", metavar="T")
-    command_line.add_count(parser, "--fine-tuning-epochs", "number of epochs for each T", 3)
+    command_line.add_count(
+        parser,
+        "--timesteps",
+        "numbers of time steps",
+        [2, 4, 8],
+        nargs="+",
+        metavar="T",
+    )
+    command_line.add_count(
+        parser, "--fine-tuning-epochs", "number of epochs for each T", 3
+    )
 
 
 def convert(arguments):
@@ -34,7 +48,10 @@ def convert(arguments):
         recipe = catalogue.chosen(arguments, UNUSED)
         recipe.check_classifies("convert")
         if recipe.has_time:
-            raise ValueError(f"{recipe.name} has an input with time, but calibration needs images without time.")
+            raise ValueError(
+                f"{recipe.name} has an input with time, but calibration needs images "
+                "without time."
+            )
         dataset = recipe.load(arguments.data_dir)
         pipeline.check(dataset, recipe)
         run.prepare(recipe, dataset)
@@ -45,21 +62,42 @@ def convert(arguments):
 
 
 def measure(recipe, dataset, numbers_of_steps, tuning_epochs):
-    """Trains the ordinary network of a recipe, converts and fine-tunes it for each number of steps, and prints a table."""
+    """Trains the ordinary network of a recipe, converts and fine-tunes it for each
+    number of steps, and prints a table."""
     keras.utils.set_random_seed(recipe.seed)
-    ordinary, alone = recipe.ordinary_network(dataset), dataclasses.replace(recipe, spiking=None)
+    ordinary, alone = (
+        recipe.ordinary_network(dataset),
+        dataclasses.replace(recipe, spiking=None),
+    )
     run.compile_model(ordinary, alone, dataset)
     accuracy = run.trained_accuracy(ordinary, alone, dataset)
-    trained = f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs"
+    trained = (
+        f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs"
+    )
     print(f"{trained}, {recipe.tested} accuracy {accuracy:.4f}\n")
-    columns = ("T", "spiking, calibrated", f"after {tuning_epochs} epochs of rate-based training")
+    columns = (
+        "T",
+        "spiking, calibrated",
+        f"after {tuning_epochs} epochs of rate-based training",
+    )
     print(markdown.heading(columns), flush=True)
     images = run.calibration_images(dataset)
-    changed = {"epochs": tuning_epochs, "learning_rate": recipe.learning_rate / SMALLER_STEPS}
+    changed = {
+        "epochs": tuning_epochs,
+        "learning_rate": recipe.learning_rate / SMALLER_STEPS,
+    }
     for timesteps in numbers_of_steps:
-        stage = SpikingStage(timesteps=timesteps, levels=recipe.levels, weights=recipe.spiking.weights)
+        stage = SpikingStage(
+            timesteps=timesteps, levels=recipe.levels, weights=recipe.spiking.weights
+        )
         tuning = dataclasses.replace(recipe, **changed, spiking=stage)
-        spiking = spikify(ordinary, timesteps, neuron=recipe.converted_neuron, calibrate=images, verbose=0)
+        spiking = spikify(
+            ordinary,
+            timesteps,
+            neuron=recipe.converted_neuron,
+            calibrate=images,
+            verbose=0,
+        )
         if recipe.spiking.weights is not None:
             spiking = quantize_aware(spiking, recipe.spiking.weights)
         run.compile_model(spiking, tuning, dataset)

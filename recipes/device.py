@@ -27,7 +27,9 @@ def name():
         return library.cuda.get_device_name()
     if backend == "jax":
         return library.devices()[0].device_kind
-    return library.config.experimental.get_device_details(library.config.list_physical_devices("GPU")[0])["device_name"]
+    return library.config.experimental.get_device_details(
+        library.config.list_physical_devices("GPU")[0]
+    )["device_name"]
 
 
 def gpu():
@@ -44,14 +46,18 @@ def check_backend(wanted, why):
     """Raises ValueError, which begins with the sentence `why`, on another backend."""
     backend = keras.backend.backend()
     if backend != wanted:
-        raise ValueError(f"{why} Received: KERAS_BACKEND={backend!r}. Set KERAS_BACKEND={wanted}.")
+        raise ValueError(
+            f"{why} Received: KERAS_BACKEND={backend!r}. Set KERAS_BACKEND={wanted}."
+        )
 
 
 def peak_bytes():
     """The peak memory of the GPU's allocator so far; without a GPU, of this process."""
     if not gpu():
         # Linux reports KiB, macOS bytes.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
     backend, library = _library()
     if backend == "torch":
         return library.cuda.max_memory_allocated()
@@ -61,7 +67,8 @@ def peak_bytes():
 
 
 def reset_peak_bytes():
-    """Resets `peak_bytes` to the memory that the GPU's allocator holds now. The peak of a process cannot be reset."""
+    """Resets `peak_bytes` to the memory that the GPU's allocator holds now. The peak of
+    a process cannot be reset."""
     if not gpu():
         return
     backend, library = _library()
@@ -104,10 +111,15 @@ def set_threads(number):
 
 
 def waiting():
-    """How PyTorch's threads wait if it was said before it was imported, after a comma; nothing on other backends."""
+    """How PyTorch's threads wait if it was said before it was imported, after a comma;
+    nothing on other backends."""
     if keras.backend.backend() != "torch":
         return ""
-    return "".join(f", {name}={os.environ[name]}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ)
+    return "".join(
+        f", {name}={os.environ[name]}"
+        for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+        if name in os.environ
+    )
 
 
 def versions(packages=()):
@@ -130,7 +142,15 @@ def versions(packages=()):
 def _cpu():
     try:
         with open("/proc/cpuinfo") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+            names = [
+                line.partition(":")[2].strip()
+                for line in lines
+                if line.startswith("model name")
+            ]
     except OSError:
         names = []
-    return f"{names[0]}, {len(names)} threads" if names else platform.processor() or platform.machine()
+    return (
+        f"{names[0]}, {len(names)} threads"
+        if names
+        else platform.processor() or platform.machine()
+    )

@@ -1,4 +1,5 @@
-"""The engine that trains on several devices: keras.distribution on JAX, tf.distribute on TensorFlow, processes on PyTorch.
+"""The engine that trains on several devices: keras.distribution on JAX, tf.distribute
+on TensorFlow, processes on PyTorch.
 
 Without accelerators the devices are virtual: parts of the CPU, to try a run.
 """
@@ -28,9 +29,10 @@ class Engine:
         devices: Integer, the number of devices of all processes.
         process: Integer, the number of this process, from 0 on.
         processes: Integer.
-        reads_part: Boolean, whether each process reads its own part of each training batch. Otherwise the engine divides it.
-        is_apart: Boolean, whether each process runs a step of its own and they exchange gradients, as on PyTorch. Elsewhere
-            they compute one step together.
+        reads_part: Boolean, whether each process reads its own part of each training
+            batch. Otherwise the engine divides it.
+        is_apart: Boolean, whether each process runs a step of its own and they exchange
+            gradients, as on PyTorch. Elsewhere they compute one step together.
         scope: Function that returns the context for building and training a model.
     """
 
@@ -57,7 +59,8 @@ class Engine:
         return (self.process, self.processes) if self.is_apart else (0, 1)
 
     def from_first(self, value):
-        """The first process' value, on all processes of PyTorch; elsewhere the value itself."""
+        """The first process' value, on all processes of PyTorch; elsewhere the value
+        itself."""
         if not self.is_apart:
             return value
         from torch import distributed
@@ -76,13 +79,19 @@ def wanted(text):
     if text == "all":
         return text
     if not text.isdecimal() or int(text) == 0:
-        raise ValueError(f"--devices must be a positive number or all. Received: {text!r}.")
+        raise ValueError(
+            f"--devices must be a positive number or all. Received: {text!r}."
+        )
     return int(text)
 
 
 def launches(devices):
     """Whether the devices need a process each, which are not started yet."""
-    return keras.backend.backend() == "torch" and not _is_launched() and _number_of(devices) > 1
+    return (
+        keras.backend.backend() == "torch"
+        and not _is_launched()
+        and _number_of(devices) > 1
+    )
 
 
 def _is_launched():
@@ -90,7 +99,8 @@ def _is_launched():
 
 
 def launch(devices, command):
-    """Runs a command in a process for each device of this machine, as `torchrun` does; returns the exit status.
+    """Runs a command in a process for each device of this machine, as `torchrun` does;
+    returns the exit status.
 
     Args:
         devices: Integer or "all".
@@ -105,10 +115,15 @@ def launch(devices, command):
         "WORLD_SIZE": str(processes),
     }
     started = [
-        subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(processes)
+        subprocess.Popen(
+            command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank in range(processes)
     ]
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in started])
+        signal.signal(
+            signal.SIGTERM, lambda *_: [process.terminate() for process in started]
+        )
     while True:
         # After Ctrl-C, which the processes receive as well, they end by themselves.
         with contextlib.suppress(KeyboardInterrupt):
@@ -116,7 +131,8 @@ def launch(devices, command):
 
 
 def _status_of(processes):
-    """Waits for processes and returns the exit status, as shells do: 130 for a process that Ctrl-C ended.
+    """Waits for processes and returns the exit status, as shells do: 130 for a process
+    that Ctrl-C ended.
 
     If one fails, the others, which would wait for it, are stopped.
     """
@@ -132,22 +148,29 @@ def _status_of(processes):
 
 
 def _as_in_shells(status):
-    """The exit status of a process that may have been ended by a signal, in Python a negative number."""
+    """The exit status of a process that may have been ended by a signal, in Python a
+    negative number."""
     return status if status >= 0 else 128 - status
 
 
 def start(devices):
-    """Prepares this process for a run on several devices, before anything is computed. Returns its `Engine`.
+    """Prepares this process for a run on several devices, before anything is computed.
+    Returns its `Engine`.
 
     Args:
-        devices: Integer or "all": the number of devices of this machine. It is ignored where the environment describes a job of
-            several processes: that of `torchrun`, `TF_CONFIG`, or Keras' `KERAS_DISTRIBUTION_JOB_ADDRESSES`.
+        devices: Integer or "all": the number of devices of this machine. It is ignored
+            where the environment describes a job of several processes: that of
+            `torchrun`, `TF_CONFIG`, or Keras' `KERAS_DISTRIBUTION_JOB_ADDRESSES`.
 
     Raises:
         ValueError: If there are fewer devices.
     """
     global current
-    current = {"jax": _start_jax, "tensorflow": _start_tensorflow, "torch": _start_torch}[keras.backend.backend()](devices)
+    current = {
+        "jax": _start_jax,
+        "tensorflow": _start_tensorflow,
+        "torch": _start_torch,
+    }[keras.backend.backend()](devices)
     return current
 
 
@@ -158,7 +181,13 @@ def _start_jax(devices):
         keras.distribution.initialize()
         processes = jax.process_count()
         distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
-        return Engine(jax.device_count(), jax.process_index(), processes, reads_part=processes > 1, scope=distribution.scope)
+        return Engine(
+            jax.device_count(),
+            jax.process_index(),
+            processes,
+            reads_part=processes > 1,
+            scope=distribution.scope,
+        )
     if devices == 1:
         return Engine()
     if devices != "all":
@@ -166,7 +195,13 @@ def _start_jax(devices):
         jax.config.update("jax_num_cpu_devices", devices)
     present = keras.distribution.list_devices()
     chosen = present if devices == "all" else present[: _at_most(len(present), devices)]
-    return Engine() if len(chosen) == 1 else Engine(len(chosen), scope=keras.distribution.DataParallel(devices=chosen).scope)
+    return (
+        Engine()
+        if len(chosen) == 1
+        else Engine(
+            len(chosen), scope=keras.distribution.DataParallel(devices=chosen).scope
+        )
+    )
 
 
 def _start_tensorflow(devices):
@@ -176,15 +211,24 @@ def _start_tensorflow(devices):
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         resolver = strategy.cluster_resolver
         processes = len(resolver.cluster_spec().as_dict()["worker"])
-        return Engine(strategy.num_replicas_in_sync, resolver.task_id, processes, scope=strategy.scope)
+        return Engine(
+            strategy.num_replicas_in_sync,
+            resolver.task_id,
+            processes,
+            scope=strategy.scope,
+        )
     count = _number_of(devices)
     if count == 1:
         return Engine()
     kind = "GPU" if _accelerators() else "CPU"
     if kind == "CPU":
         virtual = [tf.config.LogicalDeviceConfiguration()] * count
-        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], virtual)
-    strategy = tf.distribute.MirroredStrategy([f"{kind}:{number}" for number in range(count)])
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], virtual
+        )
+    strategy = tf.distribute.MirroredStrategy(
+        [f"{kind}:{number}" for number in range(count)]
+    )
     return Engine(count, scope=strategy.scope)
 
 
@@ -195,7 +239,9 @@ def _start_torch(devices):
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    torch.distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo"
+    )
     # Its threads must end before the process does.
     atexit.register(torch.distributed.destroy_process_group)
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -212,7 +258,10 @@ def _number_of(devices):
 
 def _at_most(present, devices):
     if devices > present:
-        raise ValueError(f"--devices must be at most the number of devices, {present}. Received: {devices}.")
+        raise ValueError(
+            f"--devices must be at most the number of devices, {present}. Received: "
+            f"{devices}."
+        )
     return devices
 
 

@@ -7,7 +7,10 @@ def main():
     """Prints a line for each recipe."""
     width = max(map(len, catalogue.RECIPES))
     for recipe in catalogue.RECIPES.values():
-        print(f"{recipe.name.ljust(width)}  {recipe.description}; T = {recipe.timesteps}, {recipe.epochs} epochs")
+        print(
+            f"{recipe.name.ljust(width)}  {recipe.description}; T = "
+            f"{recipe.timesteps}, {recipe.epochs} epochs"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Makes recordings of Fashion-MNIST in front of an event camera, for the recipe fashion_mnist_events.
+"""Makes recordings of Fashion-MNIST in front of an event camera, for the recipe
+fashion_mnist_events.
 
-`python -m recipes.make_recordings FOLDER` writes AEDAT files. See `recipes.data.saccades` for how they are made.
+`python -m recipes.make_recordings FOLDER` writes AEDAT files. See
+`recipes.data.saccades` for how they are made.
 """
 
 import keras
@@ -12,8 +14,20 @@ from recipes.data import fashion_mnist, fashion_mnist_events
 def add_arguments(parser):
     command_line.add_path(parser, "folder", "new folder for the recordings", "FOLDER")
     command_line.add_data_dir(parser, "folder of Fashion-MNIST's files")
-    parser.add_argument("--train", type=int, default=6000, metavar="N", help="recordings for training (default: 6000)")
-    parser.add_argument("--test", type=int, default=1000, metavar="N", help="recordings for testing (default: 1000)")
+    parser.add_argument(
+        "--train",
+        type=int,
+        default=6000,
+        metavar="N",
+        help="recordings for training (default: 6000)",
+    )
+    parser.add_argument(
+        "--test",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="recordings for testing (default: 1000)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
 
 
@@ -21,7 +35,14 @@ def make(arguments):
     bar = keras.utils.Progbar(arguments.train + arguments.test, unit_name="recording")
     with command_line.mistakes():
         data = fashion_mnist.load(arguments.data_dir)
-        fashion_mnist_events.write(arguments.folder, data, arguments.train, arguments.test, arguments.seed, lambda: bar.add(1))
+        fashion_mnist_events.write(
+            arguments.folder,
+            data,
+            arguments.train,
+            arguments.test,
+            arguments.seed,
+            lambda: bar.add(1),
+        )
 
 
 main = command_line.command(__name__, "make_recordings", __doc__, add_arguments, make)

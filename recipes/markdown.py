@@ -24,6 +24,7 @@ def table(columns, rows):
 
 
 def mean_of(values):
-    """The mean of accuracies, and ± their standard deviation if there are several, as text."""
+    """The mean of accuracies, and ± their standard deviation if there are several, as
+    text."""
     spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4f}{spread}"

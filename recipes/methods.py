@@ -1,8 +1,10 @@
-"""Names of training methods on command lines: rate-multi, rate-multi-2, sltt-single-2, ottt, os.
+"""Names of training methods on command lines: rate-multi, rate-multi-2, sltt-single-2,
+ottt, os.
 
-A name consists of a gradient, a step mode and optionally a number: of time windows, or of random steps. Instead of a number
-there may be the sizes of windows, rate-multi-1+3. `PRESETS` are named combinations. A gradient of one's own is
-package.module:Class, as in my_methods:HalfGradient-multi.
+A name consists of a gradient, a step mode and optionally a number: of time windows, or
+of random steps. Instead of a number there may be the sizes of windows, rate-multi-1+3.
+`PRESETS` are named combinations. A gradient of one's own is package.module:Class, as in
+my_methods:HalfGradient-multi.
 """
 
 import importlib
@@ -13,7 +15,11 @@ from keras_ratesnn import gradients
 from keras_ratesnn.spiking_model import STEP_MODES
 from recipes import checks
 
-PLAIN = tuple(f"{gradient}-{step_mode}" for gradient in gradients.BY_NAME for step_mode in STEP_MODES)
+PLAIN = tuple(
+    f"{gradient}-{step_mode}"
+    for gradient in gradients.BY_NAME
+    for step_mode in STEP_MODES
+)
 
 PRESETS = {
     "ottt": {"gradient": "ottt", "step_mode": "single", "normalization": "weight"},
@@ -22,27 +28,33 @@ PRESETS = {
 """Settings of methods whose authors use another normalisation."""
 
 COUNTED = {"rate": "windows", "sltt": "random_steps"}
-"""The meaning of a number for each gradient: a recipe setting, and an argument of the gradient's class."""
+"""The meaning of a number for each gradient: a recipe setting, and an argument of the
+gradient's class."""
 
 NUMBERS = (
-    "`methods` may end in a number of time windows, like rate-multi-2, in their sizes, like rate-multi-1+3, or in a number of "
-    "random steps, like sltt-single-2."
+    "`methods` may end in a number of time windows, like rate-multi-2, in their "
+    "sizes, like rate-multi-1+3, or in a number of random steps, like sltt-single-2."
 )
 
 
 def settings_of(name, others=()):
-    """The recipe settings for a method's name, a dictionary; raises ValueError if there is no such method.
+    """The recipe settings for a method's name, a dictionary; raises ValueError if there
+    is no such method.
 
     Args:
         name: String.
-        others: Further names that the caller accepts, for the error message. Defaults to `()`.
+        others: Further names that the caller accepts, for the error message. Defaults
+            to `()`.
     """
     if name in PRESETS:
         return PRESETS[name]
     if ":" in name:
         gradient, _, step_mode = name.rpartition("-")
         if step_mode not in STEP_MODES:
-            raise ValueError(f"`methods` must end in -multi or -single after a class of your own. Received: {name!r}.")
+            raise ValueError(
+                "`methods` must end in -multi or -single after a class of your own. "
+                f"Received: {name!r}."
+            )
         return {"gradient": gradient, "step_mode": step_mode}
     plain, number = name, None
     if name.count("-") >= 2:
@@ -57,36 +69,55 @@ def settings_of(name, others=()):
     if number is None:
         return settings
     counts = number.split("+")
-    if gradient not in COUNTED or not all(map(str.isdecimal, counts)) or (gradient != "rate" and counts[1:]):
+    if (
+        gradient not in COUNTED
+        or not all(map(str.isdecimal, counts))
+        or (gradient != "rate" and counts[1:])
+    ):
         raise ValueError(f"{NUMBERS} Received: {name!r}.")
     value = tuple(map(int, counts)) if counts[1:] else int(number)
     return {**settings, COUNTED[gradient]: value}
 
 
 def assignments(name, others=()):
-    """The recipe settings for a method's name as strings `key=value`, as in `--set`; for `others` see `settings_of`."""
+    """The recipe settings for a method's name as strings `key=value`, as in `--set`;
+    for `others` see `settings_of`."""
     return [f"{key}={value}" for key, value in settings_of(name, others).items()]
 
 
 def gradient_name(settings, space):
-    """The gradient of a run's settings with its windows or random steps, like "rate 2 windows" if `space` is " "."""
+    """The gradient of a run's settings with its windows or random steps, like "rate 2
+    windows" if `space` is " "."""
     parts = [settings["gradient"]]
     windows = settings.get("windows", 1)
     if windows != 1:
-        parts += ["+".join(map(str, windows)) if isinstance(windows, (list, tuple)) else str(windows), "windows"]
+        parts += [
+            "+".join(map(str, windows))
+            if isinstance(windows, (list, tuple))
+            else str(windows),
+            "windows",
+        ]
     if settings.get("random_steps"):
         parts += [str(settings["random_steps"]), "random", "steps"]
     return space.join(parts)
 
 
 def legend(gradient, step_mode):
-    """A method in words, for figures: "rate, 2 windows, multi-step" for "rate 2 windows" and "multi"."""
+    """A method in words, for figures: "rate, 2 windows, multi-step" for "rate 2
+    windows" and "multi"."""
     first, *rest = gradient.split(" ", 1)
-    return ", ".join([first.upper() if first in gradients.BY_NAME and first != "rate" else first, *rest, f"{step_mode}-step"])
+    return ", ".join(
+        [
+            first.upper() if first in gradients.BY_NAME and first != "rate" else first,
+            *rest,
+            f"{step_mode}-step",
+        ]
+    )
 
 
 def in_words(name):
-    """The `legend` for the name of a method; other names, such as those of peers and of presets, stay as they are."""
+    """The `legend` for the name of a method; other names, such as those of peers and of
+    presets, stay as they are."""
     if name in PRESETS:
         return name.upper()
     try:
@@ -97,23 +128,32 @@ def in_words(name):
 
 
 def in_place_of_set(names):
-    """The recipe settings that these methods set, with a sentence each that names `--methods`, for `catalogue.chosen`."""
-    return {setting: "Name the method with --methods." for name in names for setting in settings_of(name)}
+    """The recipe settings that these methods set, with a sentence each that names
+    `--methods`, for `catalogue.chosen`."""
+    return {
+        setting: "Name the method with --methods."
+        for name in names
+        for setting in settings_of(name)
+    }
 
 
 def gradient_method(settings):
-    """The `keras_ratesnn.gradients.GradientMethod` of a recipe's settings, a dictionary: of `gradient` and what it counts.
+    """The `keras_ratesnn.gradients.GradientMethod` of a recipe's settings, a
+    dictionary: of `gradient` and what it counts.
 
     Raises:
         ValueError: If there is no such gradient.
-        TypeError: If a class of one's own is no gradient, or cannot be made without arguments.
+        TypeError: If a class of one's own is no gradient, or cannot be made without
+            arguments.
     """
     gradient = settings["gradient"]
     if isinstance(gradient, str) and ":" in gradient:
         return _own_method(gradient)
     checks.one_of("gradient", gradient, (*gradients.BY_NAME, "package.module:Class"))
     own = COUNTED.get(gradient)
-    return gradients.BY_NAME[gradient](**({own: settings[own]} if own in settings else {}))
+    return gradients.BY_NAME[gradient](
+        **({own: settings[own]} if own in settings else {})
+    )
 
 
 def _own_method(name):
@@ -122,22 +162,46 @@ def _own_method(name):
     try:
         kind = getattr(importlib.import_module(module), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        must = "a class that can be imported, package.module:Class, from the current folder or an installed package"
-        raise checks.mistake("gradient", must, name, f"{type(error).__name__}: {error}.") from error
+        must = (
+            "a class that can be imported, package.module:Class, from the current "
+            "folder or an installed package"
+        )
+        raise checks.mistake(
+            "gradient", must, name, f"{type(error).__name__}: {error}."
+        ) from error
     if not (isinstance(kind, type) and issubclass(kind, gradients.GradientMethod)):
-        raise checks.mistake("gradient", "a subclass of keras_ratesnn.gradients.GradientMethod", name, kind=TypeError)
-    if keras.saving.get_registered_object(keras.saving.get_registered_name(kind)) is not kind:
-        remedy = 'Decorate it with @keras.saving.register_keras_serializable(package="...").'
-        raise checks.mistake("gradient", "a class that Keras can save", name, remedy, TypeError)
+        raise checks.mistake(
+            "gradient",
+            "a subclass of keras_ratesnn.gradients.GradientMethod",
+            name,
+            kind=TypeError,
+        )
+    if (
+        keras.saving.get_registered_object(keras.saving.get_registered_name(kind))
+        is not kind
+    ):
+        remedy = (
+            'Decorate it with @keras.saving.register_keras_serializable(package="...").'
+        )
+        raise checks.mistake(
+            "gradient", "a class that Keras can save", name, remedy, TypeError
+        )
     try:
         return kind()
     except TypeError as error:
         remedy = f"{error}. Give its arguments defaults, or name a subclass that does."
-        raise checks.mistake("gradient", "a class that is made without arguments", name, remedy, TypeError) from error
+        raise checks.mistake(
+            "gradient",
+            "a class that is made without arguments",
+            name,
+            remedy,
+            TypeError,
+        ) from error
 
 
 def name_of(method):
-    """The name of a `keras_ratesnn.gradients.GradientMethod` in the settings of a recipe."""
+    """The name of a `keras_ratesnn.gradients.GradientMethod` in the settings of a
+    recipe."""
     kind = type(method)
     known = (name for name, of_name in gradients.BY_NAME.items() if of_name is kind)
     return next(known, f"{kind.__module__}:{kind.__qualname__}")

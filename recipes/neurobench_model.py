@@ -1,7 +1,9 @@
-"""A network as NeuroBench's harness takes it: `neurobench_model(model)` in `neurobench.benchmarks.Benchmark`.
+"""A network as NeuroBench's harness takes it: `neurobench_model(model)` in
+`neurobench.benchmarks.Benchmark`.
 
-NeuroBench counts in modules of PyTorch, and does not see Keras' layers. So the network goes through NIR, to SpikingJelly, which
-resets neurons as they are reset here, softly as well; snnTorch reads every reset of a NIR file as a hard one.
+NeuroBench counts in modules of PyTorch, and does not see Keras' layers. So the network
+goes through NIR, to SpikingJelly, which resets neurons as they are reset here, softly
+as well; snnTorch reads every reset of a NIR file as a hard one.
 """
 
 import pathlib
@@ -18,24 +20,44 @@ from recipes import packages
 def neurobench_model(model):
     """The `neurobench.models.NeuroBenchModel` of a `SpikingModel`.
 
-    It takes what `model.predict` takes, as tensors of PyTorch, and returns the time means of the outputs.
+    It takes what `model.predict` takes, as tensors of PyTorch, and returns the time
+    means of the outputs.
 
     Args:
-        model: A `SpikingModel` that `export_nir` can write, with one input, of 1 axis or of 3.
+        model: A `SpikingModel` that `export_nir` can write, with one input, of 1 axis
+            or of 3.
 
     Raises:
         ImportError: If a package is missing.
-        ValueError: If the network cannot be written, has other inputs, or has neurons that are reset in two ways.
+        ValueError: If the network cannot be written, has other inputs, or has neurons
+            that are reset in two ways.
     """
     spikingjelly = "spikingjelly.activation_based"
-    names = "neurobench.models", "torch", f"{spikingjelly}.neuron", f"{spikingjelly}.nir_exchange"
-    models, torch, nodes, nir_exchange = (packages.imported(name, "neurobench_model", "neurobench") for name in names)
+    names = (
+        "neurobench.models",
+        "torch",
+        f"{spikingjelly}.neuron",
+        f"{spikingjelly}.nir_exchange",
+    )
+    models, torch, nodes, nir_exchange = (
+        packages.imported(name, "neurobench_model", "neurobench") for name in names
+    )
     shape, timesteps = model.network.input_shape[1:], model.timesteps
     if not all(isinstance(size, int) for size in shape) or len(shape) not in (1, 3):
-        raise ValueError(f"`model` must have one input, of 1 axis or of 3. Received: input_shape={model.network.input_shape}.")
-    resets = {layer.cell.reset for layer in _layers_of(model.network) if isinstance(layer, Neuron)}
+        raise ValueError(
+            "`model` must have one input, of 1 axis or of 3. Received: "
+            f"input_shape={model.network.input_shape}."
+        )
+    resets = {
+        layer.cell.reset
+        for layer in _layers_of(model.network)
+        if isinstance(layer, Neuron)
+    }
     if len(resets) > 1:
-        raise ValueError(f"`model` must reset all neurons in the same way. Received: neurons with resets {sorted(resets)}.")
+        raise ValueError(
+            "`model` must reset all neurons in the same way. Received: neurons with "
+            f"resets {sorted(resets)}."
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = str(pathlib.Path(folder, "network.nir"))
         export_nir(model, path)
@@ -57,7 +79,9 @@ def neurobench_model(model):
             return self.spikes(spikes), state
 
     for name, part in list(network.named_children()):
-        for node in (node for node in part.modules() if isinstance(node, nodes.BaseNode)):
+        for node in (
+            node for node in part.modules() if isinstance(node, nodes.BaseNode)
+        ):
             node.v_reset = None if resets == {"soft"} else node.v_reset
             setattr(network, name, Neurons(part))
 
@@ -75,7 +99,12 @@ def neurobench_model(model):
                 for t in range(timesteps):
                     step = batch[:, t] if has_time else batch
                     # Channels come first in NIR.
-                    output, state = network(torch.movedim(step, -1, 1).contiguous() if len(shape) == 3 else step, state)
+                    output, state = network(
+                        torch.movedim(step, -1, 1).contiguous()
+                        if len(shape) == 3
+                        else step,
+                        state,
+                    )
                     outputs.append(output)
             return torch.stack(outputs).mean(0)
 
@@ -89,6 +118,9 @@ def _layers_of(network):
 
 
 def firing_rate(description):
-    """The mean firing rate of all neurons of what `describe` returns: 1 minus NeuroBench's activation sparsity."""
+    """The mean firing rate of all neurons of what `describe` returns: 1 minus
+    NeuroBench's activation sparsity."""
     sizes = [np.prod(layer.output_shape) for layer in description.layers]
-    return float(np.average([layer.firing_rate for layer in description.layers], weights=sizes))
+    return float(
+        np.average([layer.firing_rate for layer in description.layers], weights=sizes)
+    )

@@ -1,7 +1,9 @@
-"""One picture of what the library gives: `python -m recipes.overview --output docs/images/overview.png`.
+"""One picture of what the library gives: `python -m recipes.overview --output
+docs/images/overview.png`.
 
-One image goes through a shipped network: what its membranes and spikes are at each time step, and how the steps vote. What a
-training step costs against T is read from a record of `recipes.benchmark.against_timesteps`.
+One image goes through a shipped network: what its membranes and spikes are at each time
+step, and how the steps vote. What a training step costs against T is read from a record
+of `recipes.benchmark.against_timesteps`.
 """
 
 import pathlib
@@ -14,16 +16,35 @@ from recipes import command_line, figures, plots
 from recipes.benchmark import against_timesteps
 from recipes.checks import mistake
 
-RECORD = pathlib.Path(__file__).parent.parent / "docs" / "images" / "against_timesteps" / "digits.json"
+RECORD = (
+    pathlib.Path(__file__).parent.parent
+    / "docs"
+    / "images"
+    / "against_timesteps"
+    / "digits.json"
+)
 
 PAPER, MEMBRANE, SPIKE = (0.05, 0.07, 0.13), (0.2, 0.48, 0.9), (1.0, 0.62, 0.11)
 """Colours: of a membrane at rest, at the threshold, and of a spike."""
 
 
 def add_arguments(parser):
-    parser.add_argument("--network", default="digits", metavar="NAME", help="a shipped network (default: %(default)s)")
-    parser.add_argument("--image", type=int, default=82, metavar="N", help="number of the test image (default: %(default)s)")
-    command_line.add_path(parser, "--record", "(default: that of the digits)", "FILE", default=RECORD)
+    parser.add_argument(
+        "--network",
+        default="digits",
+        metavar="NAME",
+        help="a shipped network (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--image",
+        type=int,
+        default=82,
+        metavar="N",
+        help="number of the test image (default: %(default)s)",
+    )
+    command_line.add_path(
+        parser, "--record", "(default: that of the digits)", "FILE", default=RECORD
+    )
     command_line.add_data_dir(parser)
     command_line.add_path(parser, "--output", "the picture", "FILE", required=True)
 
@@ -34,34 +55,54 @@ def overview(arguments):
         plots.new_figure(1, 1, arguments.output)
         record = against_timesteps.read_record(arguments.record)
         model, dataset = figures.model_and_data(arguments.network, arguments.data_dir)
-        if not any(isinstance(layer, rsnn.layers.Neuron) for layer in model.network.layers):
-            remedy = "Those inside of another network are not drawn: choose one such as digits."
-            raise mistake("--network", "a network with layers of neurons", arguments.network, remedy)
+        if not any(
+            isinstance(layer, rsnn.layers.Neuron) for layer in model.network.layers
+        ):
+            remedy = (
+                "Those inside of another network are not drawn: choose one such "
+                "as digits."
+            )
+            raise mistake(
+                "--network",
+                "a network with layers of neurons",
+                arguments.network,
+                remedy,
+            )
         if not 0 <= arguments.image < len(dataset.test_images):
             raise ValueError(
-                f"`--image` must be from 0 to {len(dataset.test_images) - 1}. Received: --image={arguments.image}."
+                f"`--image` must be from 0 to {len(dataset.test_images) - 1}. "
+                f"Received: --image={arguments.image}."
             )
         image = dataset.test_images[arguments.image]
         plots.save(draw(image, *seen(model, image), record), arguments.output, dpi=180)
 
 
 def seen(model, image):
-    """What a network does with an image: for each layer arrays `(T, ...)` of membranes over threshold and of spikes; votes."""
-    layers = [layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)]
+    """What a network does with an image: for each layer arrays `(T, ...)` of membranes
+    over threshold and of spikes; votes."""
+    layers = [
+        layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)
+    ]
     names = [layer.name for layer in layers]
     model.return_sequences = True
-    found = rsnn.analysis.observed(model, membranes=names, spikes=names).predict(image[None], verbose=0)
+    found = rsnn.analysis.observed(model, membranes=names, spikes=names).predict(
+        image[None], verbose=0
+    )
     thresholds = [float(layer.cell.threshold) for layer in layers]
     pairs = [
         (found["membrane"][name][0] / threshold, found["spikes"][name][0])
         for name, threshold in zip(names, thresholds, strict=True)
     ]
-    means = np.cumsum(found["output"][0], axis=0) / np.arange(1, model.timesteps + 1)[:, None]
+    means = (
+        np.cumsum(found["output"][0], axis=0)
+        / np.arange(1, model.timesteps + 1)[:, None]
+    )
     return pairs, keras.ops.convert_to_numpy(keras.ops.softmax(means))
 
 
 def draw(image, layers, votes, record):
-    """A figure: the image, the layers and the vote at each step, and two panels of costs.
+    """A figure: the image, the layers and the vote at each step, and two panels of
+    costs.
 
     Args:
         image: Array `(height, width, 1)`.
@@ -72,16 +113,33 @@ def draw(image, layers, votes, record):
     steps, rows = len(votes), len(layers) + 1
     figure = plots.new_figure(11, 4.1)
     left, right = figure.subfigures(1, 2, width_ratios=[2.3, 1])
-    grid = left.subplots(rows, steps + 1, width_ratios=[0.8] + [1] * steps, height_ratios=[1.6] + [0.9] * (rows - 1))
+    grid = left.subplots(
+        rows,
+        steps + 1,
+        width_ratios=[0.8] + [1] * steps,
+        height_ratios=[1.6] + [0.9] * (rows - 1),
+    )
     for axes in grid.flat:
         axes.axis("off")
     grid[0, 0].imshow(image[..., 0], cmap="gray")
     grid[0, 0].set_title("an image", fontsize="medium")
-    for row, name in enumerate([*(f"layer {number}" for number in range(1, rows)), "vote"]):
-        grid[row, 1].text(-0.02, 0.5, name, rotation=90, ha="right", va="center", transform=grid[row, 1].transAxes)
+    for row, name in enumerate(
+        [*(f"layer {number}" for number in range(1, rows)), "vote"]
+    ):
+        grid[row, 1].text(
+            -0.02,
+            0.5,
+            name,
+            rotation=90,
+            ha="right",
+            va="center",
+            transform=grid[row, 1].transAxes,
+        )
     for row, (membranes, spikes) in enumerate(layers):
         for step in range(steps):
-            grid[row, step + 1].imshow(mosaic(membranes[step], spikes[step]), aspect="auto")
+            grid[row, step + 1].imshow(
+                mosaic(membranes[step], spikes[step]), aspect="auto"
+            )
     for step, shares in enumerate(votes):
         grid[0, step + 1].set_title(f"step {step + 1}", fontsize="medium")
         axes = grid[-1, step + 1]
@@ -92,23 +150,36 @@ def draw(image, layers, votes, record):
         axes.tick_params(labelsize="x-small", length=0)
         axes.spines[["left", "top", "right"]].set_visible(False)
     _, *costs = against_timesteps.panels(record)
-    for axes, panel in zip(right.subplots(len(costs), 1, sharex=True, squeeze=False).flat, costs, strict=True):
+    for axes, panel in zip(
+        right.subplots(len(costs), 1, sharex=True, squeeze=False).flat,
+        costs,
+        strict=True,
+    ):
         against_timesteps.draw_panel(axes, record, *panel)
         axes.set_xlabel("T" if panel is costs[-1] else "")
     return figure
 
 
 def mosaic(membranes, spikes):
-    """The channels of a layer side by side, as an image of colours: membranes blue, spikes orange."""
+    """The channels of a layer side by side, as an image of colours: membranes blue,
+    spikes orange."""
     height, width, channels = spikes.shape
     across = next(
-        count for count in range(int(np.ceil(np.sqrt(channels * height / width))), channels + 1) if not channels % count
+        count
+        for count in range(
+            int(np.ceil(np.sqrt(channels * height / width))), channels + 1
+        )
+        if not channels % count
     )
     level = np.clip(membranes, 0, 1)[..., None]
-    colors = np.where(spikes[..., None] > 0, SPIKE, (1 - level) * PAPER + level * MEMBRANE)
+    colors = np.where(
+        spikes[..., None] > 0, SPIKE, (1 - level) * PAPER + level * MEMBRANE
+    )
     tiles = np.pad(colors, [(0, 1), (0, 1), (0, 0), (0, 0)], constant_values=1)
     tiles = tiles.reshape(height + 1, width + 1, channels // across, across, 3)
-    return tiles.transpose(2, 0, 3, 1, 4).reshape(channels // across * (height + 1), across * (width + 1), 3)[:-1, :-1]
+    return tiles.transpose(2, 0, 3, 1, 4).reshape(
+        channels // across * (height + 1), across * (width + 1), 3
+    )[:-1, :-1]
 
 
 main = command_line.command(__name__, "overview", __doc__, add_arguments, overview)

@@ -20,12 +20,14 @@ def imported(name, user, extra):
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"{user} needs the package {name} ({error}). Install it with `python -m pip install -e '.[{extra}]'`."
+            f"{user} needs the package {name} ({error}). Install it with `python -m "
+            f"pip install -e '.[{extra}]'`."
         ) from error
 
 
 def tensorflow_for_data():
-    """TensorFlow, which reads the data of the recipes with every backend. With another one it must not allocate GPU memory."""
+    """TensorFlow, which reads the data of the recipes with every backend. With another
+    one it must not allocate GPU memory."""
     tf = imported("tensorflow", "The data of recipes", "recipes")
     if keras.backend.backend() != "tensorflow":
         tf.config.set_visible_devices([], "GPU")

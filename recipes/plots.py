@@ -22,7 +22,8 @@ def new_figure(width, height, path=None):
     Args:
         width: Float.
         height: Float.
-        path: Path of the file to which it will be saved, which is checked. Defaults to `None`.
+        path: Path of the file to which it will be saved, which is checked. Defaults to
+            `None`.
 
     Raises:
         ImportError: If Matplotlib is not installed.
@@ -33,9 +34,15 @@ def new_figure(width, height, path=None):
     if path is not None:
         known = figure.canvas.get_supported_filetypes()
         if path.suffix.lower().removeprefix(".") not in known:
-            raise ValueError(f"The figure {path} must have one of these suffixes: {', '.join(known)}.")
+            raise ValueError(
+                f"The figure {path} must have one of these suffixes: "
+                f"{', '.join(known)}."
+            )
         if not path.parent.is_dir():
-            raise FileNotFoundError(f"The folder {path.parent} of the figure {path.name} does not exist. Create it first.")
+            raise FileNotFoundError(
+                f"The folder {path.parent} of the figure {path.name} does not exist. "
+                "Create it first."
+            )
     return figure
 
 
@@ -50,7 +57,8 @@ def style(index):
 
 
 def save(figure, path, dpi):
-    """Writes a figure to a file, and a vector version (SVG) beside a PNG file. The same figure has the same SVG.
+    """Writes a figure to a file, and a vector version (SVG) beside a PNG file. The same
+    figure has the same SVG.
 
     Args:
         figure: A Matplotlib figure.
@@ -62,11 +70,14 @@ def save(figure, path, dpi):
     figure.savefig(path, dpi=dpi)
     if path.suffix.lower() == ".png":
         with matplotlib.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
-            figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+            figure.savefig(
+                path.with_suffix(".svg"), metadata={"Date": None, "Creator": None}
+            )
 
 
 def dress(axes, title, xlabel="", legend=None):
-    """Gives axes a title, a label, a grid and, if it is not None, a legend at this place."""
+    """Gives axes a title, a label, a grid and, if it is not None, a legend at this
+    place."""
     axes.set_title(title, fontsize="medium")
     axes.set_xlabel(xlabel)
     axes.grid(alpha=0.3)
@@ -81,7 +92,8 @@ def against_timesteps(axes, title, rows, value, grey=()):
         axes: Matplotlib axes.
         title: String.
         rows: List of dictionaries with `method` and `timesteps`.
-        value: Function of a row that returns a value, and its lower and its upper bound.
+        value: Function of a row that returns a value, and its lower and its upper
+            bound.
         grey: Names of methods that others are compared with. Defaults to none.
     """
     names = list(dict.fromkeys(row["method"] for row in rows))
@@ -94,7 +106,14 @@ def against_timesteps(axes, title, rows, value, grey=()):
         look = {"color": "0.5", "linestyle": "--"} if method in grey else style(index)
         places = [row["timesteps"] * shift for row in own]
         label = methods.in_words(method)
-        axes.errorbar(places, values, yerr=spreads if np.any(spreads) else None, label=label, capsize=2, **look)
+        axes.errorbar(
+            places,
+            values,
+            yerr=spreads if np.any(spreads) else None,
+            label=label,
+            capsize=2,
+            **look,
+        )
     columns = sorted({row["timesteps"] for row in rows})
     axes.set_xscale("log", base=2)
     axes.set_xticks(columns, [str(column) for column in columns])

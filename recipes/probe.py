@@ -1,8 +1,10 @@
-"""Does the data of a recipe need time? `python -m recipes.probe digits` trains twins that see more and more of it.
+"""Does the data of a recipe need time? `python -m recipes.probe digits` trains twins
+that see more and more of it.
 
-`keras_ratesnn.analysis.temporal_probe` says what they are. They have the epochs, batches and optimizer of the recipe, without
-augmentation, and are compared on the test images; `--set held_out=N` takes training images instead. Interrupted probes resume,
-and with more `--seeds` only the new ones are trained.
+`keras_ratesnn.analysis.temporal_probe` says what they are. They have the epochs,
+batches and optimizer of the recipe, without augmentation, and are compared on the test
+images; `--set held_out=N` takes training images instead. Interrupted probes resume, and
+with more `--seeds` only the new ones are trained.
 """
 
 import pathlib
@@ -23,9 +25,15 @@ WITHOUT = {
 def add_arguments(parser):
     command_line.add_recipe(parser)
     command_line.add_seeds(parser)
-    margin = "the smallest gain in accuracy that is worth something (default: %(default)s)"
-    parser.add_argument("--margin", type=float, metavar="GAIN", default=0.01, help=margin)
-    command_line.add_path(parser, "--output", "folder of the twins' results (default: runs/probe/NAME)")
+    margin = (
+        "the smallest gain in accuracy that is worth something (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--margin", type=float, metavar="GAIN", default=0.01, help=margin
+    )
+    command_line.add_path(
+        parser, "--output", "folder of the twins' results (default: runs/probe/NAME)"
+    )
     command_line.add_path(parser, "--plot", "draws accuracies and gains", "FILE")
 
 
@@ -35,12 +43,21 @@ def probe(arguments):
     with command_line.mistakes():
         if arguments.plot:
             plots.new_figure(1, 1, arguments.plot)
-        without = dict.fromkeys((*WITHOUT, *OF_TEACHING), "Twins are trained without it.")
+        without = dict.fromkeys(
+            (*WITHOUT, *OF_TEACHING), "Twins are trained without it."
+        )
         recipe = catalogue.chosen(arguments, {**OF_TWINS, **without})
         recipe.check_classifies("probe")
-        recipe = recipe.with_settings(f"{key}={value}" for key, value in WITHOUT.items())
+        recipe = recipe.with_settings(
+            f"{key}={value}" for key, value in WITHOUT.items()
+        )
         if recipe.temporal == "delays":
-            raise unfit(recipe, "temporal", "another one", "whose twins have no callback that narrows delays")
+            raise unfit(
+                recipe,
+                "temporal",
+                "another one",
+                "whose twins have no callback that narrows delays",
+            )
         dataset = recipe.load(arguments.data_dir, in_memory_for="probe")
         run.prepare(recipe, dataset)
         found = analysis.temporal_probe(
@@ -59,4 +76,6 @@ def probe(arguments):
         plots.save(found.plot(), arguments.plot, dpi=150)
 
 
-main = command_line.command(__name__, "probe", __doc__, add_arguments, probe, "; repeat the command to resume")
+main = command_line.command(
+    __name__, "probe", __doc__, add_arguments, probe, "; repeat the command to resume"
+)

@@ -1,7 +1,9 @@
-"""Creates a pretrained network from a finished run: `python -m recipes.publish runs/digits --name digits ...`.
+"""Creates a pretrained network from a finished run: `python -m recipes.publish
+runs/digits --name digits ...`.
 
-Its weights, without optimizer state, and its card are written to the folders of `keras_ratesnn.models.load_pretrained`; or,
-with `--to`, to a folder or a hub, with a page that describes the network. Networks of recipes take raw images: preprocessing is
+Its weights, without optimizer state, and its card are written to the folders of
+`keras_ratesnn.models.load_pretrained`; or, with `--to`, to a folder or a hub, with a
+page that describes the network. Networks of recipes take raw images: preprocessing is
 part of the network.
 """
 
@@ -46,7 +48,8 @@ NOT_PUBLISHED = ("run", "timesteps", "data_dir")
 """The arguments of the command line that are none of `publish`."""
 
 LARGEST_SHIPPED = 16 * 2**20
-"""Bytes. Larger files would increase the size of clones and wheels; they are downloaded on demand."""
+"""Bytes. Larger files would increase the size of clones and wheels; they are downloaded
+on demand."""
 
 
 def publish(
@@ -72,27 +75,38 @@ def publish(
         model: The trained `SpikingModel`.
         record: Dict, the record of its run, see `recipes.run`.
         name: String, the name for `load_pretrained`.
-        folder: Path of the folder of `cards/` and `weights/`. Defaults to that of the package.
-        architecture: Name of the function of `keras_ratesnn.models` that builds the network, which is the model or a part of
-            it. Defaults to `None`, for a network defined by the recipe.
-        arguments: Dict, the arguments of that function. Defaults to `None`, no arguments.
-        url: String, the download URL of the file. Defaults to `None`: it ships with the package.
-        weights_folder: Path of the output folder of the file. Defaults to `None`, the folder of shipped weights.
-        replace: Boolean, whether the network may take the place of one with the same name. Defaults to `False`.
-        accuracies: Dict of numbers of time steps to test accuracies, for the card. Defaults to `None`, that of the record.
+        folder: Path of the folder of `cards/` and `weights/`. Defaults to that of the
+            package.
+        architecture: Name of the function of `keras_ratesnn.models` that builds the
+            network, which is the model or a part of it. Defaults to `None`, for a
+            network defined by the recipe.
+        arguments: Dict, the arguments of that function. Defaults to `None`, no
+            arguments.
+        url: String, the download URL of the file. Defaults to `None`: it ships with the
+            package.
+        weights_folder: Path of the output folder of the file. Defaults to `None`, the
+            folder of shipped weights.
+        replace: Boolean, whether the network may take the place of one with the same
+            name. Defaults to `False`.
+        accuracies: Dict of numbers of time steps to test accuracies, for the card.
+            Defaults to `None`, that of the record.
         half: Boolean, whether the file stores kernels in float16. Defaults to `False`.
-        integers: Dict, what the card says of integers, see `Card`. Defaults to `None`, nothing.
-        to: Address of a hub or path of a folder, for `card.json`, the weights and `README.md`, instead of `folder`. Defaults to
-            `None`.
-        **texts: Strings for the card: `data_set`, the one for training and testing; `preprocessing`, the format of raw images,
-            and the preprocessing inside the model; and `licence`, the SPDX identifier of the licence of the weights.
+        integers: Dict, what the card says of integers, see `Card`. Defaults to `None`,
+            nothing.
+        to: Address of a hub or path of a folder, for `card.json`, the weights and
+            `README.md`, instead of `folder`. Defaults to `None`.
+        **texts: Strings for the card: `data_set`, the one for training and testing;
+            `preprocessing`, the format of raw images, and the preprocessing inside the
+            model; and `licence`, the SPDX identifier of the licence of the weights.
 
     Returns:
-        `(card, path)`: the `Card`, and the path of the weights file; of a hub its address.
+        `(card, path)`: the `Card`, and the path of the weights file; of a hub its
+        address.
 
     Raises:
-        ValueError: If the run is not that of a spiking classifier, the file is too large to ship, the architecture and its
-            arguments do not fit the model, or the name is not one of a file or is taken.
+        ValueError: If the run is not that of a spiking classifier, the file is too
+            large to ship, the architecture and its arguments do not fit the model, or
+            the name is not one of a file or is taken.
         OSError: If a hub cannot be reached, or refuses.
         ImportError: If the package of a hub is not installed.
     """
@@ -101,27 +115,38 @@ def publish(
     place = None if to is None else models.place_to_publish(to)
     _check_name(name, folder, replace, place)
     _check_classifies(record)
-    own = {name: settings[name] for name in ("levels", "weights") if settings.get(name) is not None}
+    own = {
+        name: settings[name]
+        for name in ("levels", "weights")
+        if settings.get(name) is not None
+    }
     if own and architecture is not None:
         raise ValueError(
-            "`architecture` must be None for a network of integer spikes, which has other neurons, or of quantised weights. "
-            f"Received: architecture={architecture!r}, from a run with {', '.join(f'{key}={own[key]}' for key in own)}. Leave "
-            "it out."
+            "`architecture` must be None for a network of integer spikes, which has "
+            "other neurons, or of quantised weights. Received: "
+            f"architecture={architecture!r}, from a run with "
+            f"{', '.join(f'{key}={own[key]}' for key in own)}. Leave it out."
         )
     if arguments and architecture is None:
-        raise ValueError(f"`arguments` are those of `architecture`, which is missing. Received: arguments={arguments!r}.")
+        raise ValueError(
+            "`arguments` are those of `architecture`, which is missing. Received: "
+            f"arguments={arguments!r}."
+        )
     arguments = {**(arguments or {}), **own}
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.
         options = {"mask_value": model.mask_value, "name": name}
-        SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, **options).save(path)
+        SpikingModel(
+            model.network, model.timesteps, model.gradient, model.step_mode, **options
+        ).save(path)
         if half:
             _halve(path)
         if place is None and url is None and path.stat().st_size > LARGEST_SHIPPED:
             raise ValueError(
-                f"The weights take {path.stat().st_size / 2**20:.1f} MiB, but a file that ships with the package at most "
-                f"{LARGEST_SHIPPED / 2**20:.0f}. Pass the URL where you will upload it with --url, or a hub with --to."
+                f"The weights take {path.stat().st_size / 2**20:.1f} MiB, but a file "
+                f"that ships with the package at most {LARGEST_SHIPPED / 2**20:.0f}. "
+                "Pass the URL where you will upload it with --url, or a hub with --to."
             )
         if architecture is not None:
             _check_architecture(model, architecture, arguments, path)
@@ -135,7 +160,12 @@ def publish(
             test_accuracy=round(record["test_accuracy"], 6),
             accuracies={
                 timesteps: round(accuracy, 6)
-                for timesteps, accuracy in sorted({model.timesteps: record["test_accuracy"], **(accuracies or {})}.items())
+                for timesteps, accuracy in sorted(
+                    {
+                        model.timesteps: record["test_accuracy"],
+                        **(accuracies or {}),
+                    }.items()
+                )
             },
             test_images=record["test_images"],
             parameters=model.count_params(),
@@ -149,11 +179,22 @@ def publish(
         )
         card.write(temporary, CARD)
         if place is not None:
-            pathlib.Path(temporary, "README.md").write_text(_hub_page(card, os.fspath(to)), encoding="utf-8")
+            pathlib.Path(temporary, "README.md").write_text(
+                _hub_page(card, os.fspath(to)), encoding="utf-8"
+            )
             place.publish(pathlib.Path(temporary))
             return card, to if place.path is None else place.path / file
-        weights = (folder / "weights" if weights_folder is None else pathlib.Path(weights_folder)) / file
-        _put({folder / "cards" / f"{name}.json": pathlib.Path(temporary, CARD), weights: path})
+        weights = (
+            folder / "weights"
+            if weights_folder is None
+            else pathlib.Path(weights_folder)
+        ) / file
+        _put(
+            {
+                folder / "cards" / f"{name}.json": pathlib.Path(temporary, CARD),
+                weights: path,
+            }
+        )
     return card, weights
 
 
@@ -167,11 +208,16 @@ def _training(record):
         gradient += ", T from {} to {}".format(*settings["random_timesteps"])
     if settings.get("start_from") is not None:
         gradient += f", from the weights of {settings['start_from']}"
-    return {"gradient": gradient, "epochs": settings["epochs"], "seed": settings["seed"]}
+    return {
+        "gradient": gradient,
+        "epochs": settings["epochs"],
+        "seed": settings["seed"],
+    }
 
 
 def _put(files):
-    """Copies files, a dict from their places: what is there stays until all are copied. The first one takes its place last."""
+    """Copies files, a dict from their places: what is there stays until all are copied.
+    The first one takes its place last."""
     with contextlib.ExitStack() as written:
         for place, file in files.items():
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -191,22 +237,31 @@ def _round_kernels(model):
                 rounded = values.astype("float16")
             if not np.isfinite(rounded).all():
                 raise ValueError(
-                    f"--half needs weights of at most {np.finfo('float16').max:.0f}. Received: {np.abs(values).max():g} in "
-                    f"{weight.path!r}. Leave --half out."
+                    f"--half needs weights of at most {np.finfo('float16').max:.0f}. "
+                    f"Received: {np.abs(values).max():g} in {weight.path!r}. Leave "
+                    "--half out."
                 )
             weight.assign(rounded)
 
 
 def _halve(path):
-    """Rewrites a `.keras` file whose kernels are rounded: these take 2 bytes a number. Keras loads it as before."""
+    """Rewrites a `.keras` file whose kernels are rounded: these take 2 bytes a number.
+    Keras loads it as before."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     weights = io.BytesIO()
-    with h5py.File(io.BytesIO(members[WEIGHTS])) as whole, h5py.File(weights, "w") as half:
+    with (
+        h5py.File(io.BytesIO(members[WEIGHTS])) as whole,
+        h5py.File(weights, "w") as half,
+    ):
 
         def copy(name, item):
             if isinstance(item, h5py.Dataset):
-                copied = half.create_dataset(name, data=item[()], dtype="float16" if _is_kernel(item) else item.dtype)
+                copied = half.create_dataset(
+                    name,
+                    data=item[()],
+                    dtype="float16" if _is_kernel(item) else item.dtype,
+                )
             else:
                 copied = half.require_group(name)
             copied.attrs.update(item.attrs)
@@ -223,35 +278,65 @@ def _is_kernel(weight):
 
 
 def _hub_page(card, address):
-    """The text of README.md on a hub: what the hub's search reads of the network, and what people read.
+    """The text of README.md on a hub: what the hub's search reads of the network, and
+    what people read.
 
     Args:
         card: The `Card`.
         address: String, the address for `load_pretrained`.
     """
-    accuracies = "".join(f"| {timesteps} | {accuracy:.2%} |\n" for timesteps, accuracy in card.accuracies.items())
+    accuracies = "".join(
+        f"| {timesteps} | {accuracy:.2%} |\n"
+        for timesteps, accuracy in card.accuracies.items()
+    )
     versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
-    trained = f"gradient {card.gradient}, T = {card.timesteps}, {card.epochs} epochs, seed {card.seed}, on {card.backend}"
-    source = f"| origin | {card.origin}, T = {card.timesteps} |" if card.origin else f"| training | {trained} |"
+    trained = (
+        f"gradient {card.gradient}, T = {card.timesteps}, {card.epochs} epochs, "
+        f"seed {card.seed}, on {card.backend}"
+    )
+    source = (
+        f"| origin | {card.origin}, T = {card.timesteps} |"
+        if card.origin
+        else f"| training | {trained} |"
+    )
     integers = ""
     if card.integers:
         row = (
-            "| integers | accuracy {test_accuracy:.2%}; C program: {constants:,} bytes of constants and {memory:,} of memory, "
-            "{memory_without_cache:,} with `cache_input=False` |\n"
+            "| integers | accuracy {test_accuracy:.2%}; C program: {constants:,} "
+            "bytes of constants and {memory:,} of memory, {memory_without_cache:,} "
+            "with `cache_input=False` |\n"
         )
         integers = row.format(**card.integers)
-    texts = {"source": source, "integers": integers, "accuracies": accuracies, "versions": versions}
+    texts = {
+        "source": source,
+        "integers": integers,
+        "accuracies": accuracies,
+        "versions": versions,
+    }
     form = TEMPLATE.read_text(encoding="utf-8")
-    text = form.format(card=card, address=address, front_matter=_front_matter(card), **texts)
+    text = form.format(
+        card=card, address=address, front_matter=_front_matter(card), **texts
+    )
     # Weights of others were trained with a method of theirs.
     return text.partition("\n## Citation")[0] if card.origin else text
 
 
 def _front_matter(card):
-    """YAML, of which JSON is a part: no text of a card can be taken for something else."""
+    """YAML, of which JSON is a part: no text of a card can be taken for something
+    else."""
     dataset = {"name": card.data_set, "type": card.architecture}
-    metric = {"type": "accuracy", "value": card.test_accuracy, "name": f"test accuracy, T = {card.timesteps}"}
-    results = [{"task": {"type": "image-classification"}, "dataset": dataset, "metrics": [metric]}]
+    metric = {
+        "type": "accuracy",
+        "value": card.test_accuracy,
+        "name": f"test accuracy, T = {card.timesteps}",
+    }
+    results = [
+        {
+            "task": {"type": "image-classification"},
+            "dataset": dataset,
+            "metrics": [metric],
+        }
+    ]
     fields = {
         "license": card.licence.lower(),
         "library_name": "keras",
@@ -259,7 +344,10 @@ def _front_matter(card):
         "metrics": ["accuracy"],
         "model-index": [{"name": card.name, "results": results}],
     }
-    return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
+    return "".join(
+        f"{name}: {json.dumps(value, ensure_ascii=False)}\n"
+        for name, value in fields.items()
+    )
 
 
 def measured(model, folder, data_dir, timesteps):
@@ -273,14 +361,18 @@ def measured(model, folder, data_dir, timesteps):
     """
     trained, trained_for = recipe_of(folder), model.timesteps
     tests = [with_timesteps(trained, number) for number in timesteps]
-    found = {test.timesteps: scores["accuracy"] for test, _, scores in scores_of(model, tests, data_dir)}
+    found = {
+        test.timesteps: scores["accuracy"]
+        for test, _, scores in scores_of(model, tests, data_dir)
+    }
     model.timesteps = trained_for
     return found
 
 
 def of_integers(model, folder, data_dir):
-    """What the card of a model that was trained with quantised weights says of integers: see `Card`. Nothing if the network has
-    layers that integers cannot compute, or its inputs are no integers.
+    """What the card of a model that was trained with quantised weights says of
+    integers: see `Card`. Nothing if the network has layers that integers cannot
+    compute, or its inputs are no integers.
 
     Args:
         model: The trained `SpikingModel` of a run.
@@ -296,28 +388,46 @@ def of_integers(model, folder, data_dir):
         return {}
     accuracy = np.mean(logits.argmax(axis=-1) == dataset.test_labels)
     with tempfile.TemporaryDirectory() as temporary:
-        sizes = [export_c(chip, pathlib.Path(temporary, "net.c"), cache_input=cache) for cache in (True, False)]
-    found = {"constants": sizes[0].constants, "memory": sizes[0].memory, "memory_without_cache": sizes[1].memory}
+        sizes = [
+            export_c(chip, pathlib.Path(temporary, "net.c"), cache_input=cache)
+            for cache in (True, False)
+        ]
+    found = {
+        "constants": sizes[0].constants,
+        "memory": sizes[0].memory,
+        "memory_without_cache": sizes[1].memory,
+    }
     return {"test_accuracy": round(float(accuracy), 6), **found}
 
 
 def _check_name(name, folder, replace, place=None):
     if not re.fullmatch(r"[\w-]+", name):
-        raise ValueError(f"`name` must consist of letters, digits, _ and -. Received: name={name!r}.")
+        raise ValueError(
+            f"`name` must consist of letters, digits, _ and -. Received: name={name!r}."
+        )
     if f"{name}.keras" in (checkpoint.LAST, checkpoint.BEST):
-        raise ValueError(f"`name` must not be that of a checkpoint in the folder of the run. Received: name={name!r}.")
-    if replace or (place is not None and place.path is None):  # Hubs keep the versions before.
+        raise ValueError(
+            "`name` must not be that of a checkpoint in the folder of the run. "
+            f"Received: name={name!r}."
+        )
+    if replace or (
+        place is not None and place.path is None
+    ):  # Hubs keep the versions before.
         return
     taken = folder / "cards" / f"{name}.json" if place is None else place.path / CARD
     if taken.exists():
-        raise ValueError(f"`name` must be new, but there is a network in {taken}. To replace it, add --replace.")
+        raise ValueError(
+            f"`name` must be new, but there is a network in {taken}. To replace it, "
+            "add --replace."
+        )
 
 
 def _check_classifies(record):
     settings = record["settings"]
     if "test_accuracy" not in record or settings.get("ordinary") == "only":
         raise ValueError(
-            f"Only spiking networks that classify images can be published. Received: a run of recipe {settings['name']!r} with "
+            "Only spiking networks that classify images can be published. Received: a "
+            f"run of recipe {settings['name']!r} with "
             f"ordinary={settings.get('ordinary')!r}."
         )
 
@@ -340,69 +450,133 @@ def publish_run(arguments):
             _round_kernels(model)
         if arguments.half or precision != PRECISION:
             timesteps.add(model.timesteps)
-        accuracies = measured(model, folder, arguments.data_dir, sorted(timesteps)) if timesteps else {}
-        record = {**record, "test_accuracy": accuracies.get(model.timesteps, record["test_accuracy"])}
+        accuracies = (
+            measured(model, folder, arguments.data_dir, sorted(timesteps))
+            if timesteps
+            else {}
+        )
+        record = {
+            **record,
+            "test_accuracy": accuracies.get(model.timesteps, record["test_accuracy"]),
+        }
         trained_with = record["settings"].get("weights")
-        integers = None if trained_with is None else of_integers(model, folder, arguments.data_dir)
+        integers = (
+            None
+            if trained_with is None
+            else of_integers(model, folder, arguments.data_dir)
+        )
         card, path = publish(
             model,
             record,
             integers=integers,
-            **{name: value for name, value in vars(arguments).items() if name not in NOT_PUBLISHED},
+            **{
+                name: value
+                for name, value in vars(arguments).items()
+                if name not in NOT_PUBLISHED
+            },
             weights_folder=None if arguments.url is None else arguments.run,
             accuracies=accuracies,
         )
     if place is not None:
-        print(f"load_pretrained({arguments.to!r}) loads it: test accuracy {card.test_accuracy:.4f}, SHA-256 {card.sha256}")
+        print(
+            f"load_pretrained({arguments.to!r}) loads it: test accuracy "
+            f"{card.test_accuracy:.4f}, SHA-256 {card.sha256}"
+        )
         return
-    print(f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}")
+    print(
+        f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}"
+    )
     if card.url is not None:
         print(f"upload them to {card.url}")
-    print(f"card: {arguments.folder / 'cards' / card.name}.json, test accuracy {card.test_accuracy:.4f}")
+    print(
+        f"card: {arguments.folder / 'cards' / card.name}.json, test accuracy "
+        f"{card.test_accuracy:.4f}"
+    )
 
 
 def add_arguments(parser):
     command_line.add_path(parser, "run", "folder of a finished run", "RUN")
     parser.add_argument("--name", required=True, help="name for load_pretrained")
-    parser.add_argument("--data-set", required=True, metavar="TEXT", help="data set for training and testing")
-    preprocessing = "format of raw images, and preprocessing inside the model"
-    parser.add_argument("--preprocessing", required=True, metavar="TEXT", help=preprocessing)
-    parser.add_argument("--licence", required=True, metavar="SPDX", help="licence of the weights")
-    parser.add_argument("--architecture", metavar="NAME", help="function of keras_ratesnn.models that builds the network")
     parser.add_argument(
-        "--arguments", type=command_line.json_object, metavar="JSON", help="the arguments of that function, an object"
+        "--data-set",
+        required=True,
+        metavar="TEXT",
+        help="data set for training and testing",
+    )
+    preprocessing = "format of raw images, and preprocessing inside the model"
+    parser.add_argument(
+        "--preprocessing", required=True, metavar="TEXT", help=preprocessing
+    )
+    parser.add_argument(
+        "--licence", required=True, metavar="SPDX", help="licence of the weights"
+    )
+    parser.add_argument(
+        "--architecture",
+        metavar="NAME",
+        help="function of keras_ratesnn.models that builds the network",
+    )
+    parser.add_argument(
+        "--arguments",
+        type=command_line.json_object,
+        metavar="JSON",
+        help="the arguments of that function, an object",
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--url", help="download URL of the weights (default: they ship with the package)")
-    hub = "hf://user/name, kaggle://user/name/framework/variation or a folder, for card, weights and README.md; not --folder"
+    where.add_argument(
+        "--url",
+        help="download URL of the weights (default: they ship with the package)",
+    )
+    hub = (
+        "hf://user/name, kaggle://user/name/framework/variation or a folder, for "
+        "card, weights and README.md; not --folder"
+    )
     where.add_argument("--to", metavar="ADDRESS", help=hub)
     command_line.add_data_dir(
-        parser, f"folder of the data, for --timesteps, or for a network that was not trained in {PRECISION}"
+        parser,
+        "folder of the data, for --timesteps, or for a network that was not trained "
+        f"in {PRECISION}",
     )
-    timesteps = "numbers of time steps at which the network is tested as well, for its card"
-    parser.add_argument("--timesteps", type=int, nargs="+", default=[], metavar="T", help=timesteps)
-    command_line.add_path(parser, "--folder", "folder of cards (default: the package's)", default=FOLDER)
-    parser.add_argument("--half", action="store_true", help="stores kernels in float16: half the size")
-    parser.add_argument("--replace", action="store_true", help="replaces a network of the same name")
+    timesteps = (
+        "numbers of time steps at which the network is tested as well, for its card"
+    )
+    parser.add_argument(
+        "--timesteps", type=int, nargs="+", default=[], metavar="T", help=timesteps
+    )
+    command_line.add_path(
+        parser, "--folder", "folder of cards (default: the package's)", default=FOLDER
+    )
+    parser.add_argument(
+        "--half", action="store_true", help="stores kernels in float16: half the size"
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="replaces a network of the same name"
+    )
 
 
 def _check_architecture(model, architecture, arguments, path):
     """Checks that the weights can be loaded as described on the card."""
-    checks.one_of("architecture", architecture, [name for name in models.__all__ if name[0].isupper()])
+    checks.one_of(
+        "architecture",
+        architecture,
+        [name for name in models.__all__ if name[0].isupper()],
+    )
     try:
         built = getattr(models, architecture)(**arguments, weights=path)
     except ValueError as error:
         raise ValueError(
-            "`architecture` and `arguments` must build the network of the run. Received: "
-            f"architecture={architecture!r}, arguments={arguments!r}. {error}"
+            "`architecture` and `arguments` must build the network of the run. "
+            f"Received: architecture={architecture!r}, arguments={arguments!r}. {error}"
         ) from error
     if built.network.output_shape != model.network.output_shape:
         raise ValueError(
-            f"`arguments` must build a network with outputs {model.network.output_shape}, like the trained one. Received: "
+            "`arguments` must build a network with outputs "
+            f"{model.network.output_shape}, like the trained one. Received: "
             f"arguments={arguments!r}, with outputs {built.network.output_shape}."
         )
 
 
 ADVICE = "; repeat the command to publish the network"
 
-main = command_line.command(__name__, "publish", __doc__, add_arguments, publish_run, ADVICE)
+main = command_line.command(
+    __name__, "publish", __doc__, add_arguments, publish_run, ADVICE
+)

@@ -12,44 +12,58 @@ import tempfile
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Most of the time of these tests on JAX is compilation: machine code need not be the fastest here. XLA's own passes still run.
-# Loops written out as LLVM's code take a fraction of the time that its emitters of fused kernels take, and without them
-# optimisation can be left out. A module in one part is not copied for others. An unknown flag ends the process: elsewhere than
-# where it is known, compilation takes longer.
+# Most of the time of these tests on JAX is compilation: machine code need not be the
+# fastest here. XLA's own passes still run. Loops written out as LLVM's code take a
+# fraction of the time that its emitters of fused kernels take, and without them
+# optimisation can be left out. A module in one part is not copied for others. An
+# unknown flag ends the process: elsewhere than where it is known, compilation takes
+# longer.
 _BACKEND = os.environ.get("KERAS_BACKEND")
 _FLAGS = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
-_FLAGS_ARE_KNOWN_TO = {"jax": ("jaxlib", "0.10."), "tensorflow": ("tensorflow", "2.21.")}
+_FLAGS_ARE_KNOWN_TO = {
+    "jax": ("jaxlib", "0.10."),
+    "tensorflow": ("tensorflow", "2.21."),
+}
 
 
 def _compiler_is_known():
     package, version = _FLAGS_ARE_KNOWN_TO.get(_BACKEND, (None, None))
     try:
-        return package is not None and importlib.metadata.version(package).startswith(version)
+        return package is not None and importlib.metadata.version(package).startswith(
+            version
+        )
     except importlib.metadata.PackageNotFoundError:
         return False
 
 
 if _compiler_is_known():
-    _FLAGS += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    _FLAGS += (
+        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
     if _BACKEND == "jax":
-        # `fast_programs` of recipes/recipe_runs.py is for the tests that train for long.
+        # `fast_programs` of recipes/recipe_runs.py is for the tests that train for
+        # long.
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
         os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 os.environ.setdefault("XLA_FLAGS", _FLAGS)
 # Tests run in a process on each core: more threads than that would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# And threads sum in another order each time, by which now and then a membrane falls on the other side of its threshold.
+# And threads sum in another order each time, by which now and then a membrane falls on
+# the other side of its threshold.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _jax_lowers_in_one_context():
-    """JAX makes and fills a context of MLIR for each program: a quarter of the time of a program of one operation."""
+    """JAX makes and fills a context of MLIR for each program: a quarter of the time of
+    a program of one operation."""
     if _BACKEND == "jax" and _compiler_is_known():
         from jax._src.interpreters import mlir
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(mlir, "make_ir_context", functools.cache(mlir.make_ir_context))
+            patched.setattr(
+                mlir, "make_ir_context", functools.cache(mlir.make_ir_context)
+            )
             yield
     else:
         yield
@@ -57,7 +71,8 @@ def _jax_lowers_in_one_context():
 
 @pytest.fixture(scope="session", autouse=True)
 def _little_garbage_is_collected():
-    """Neither what imports have made, nor by Keras and TensorFlow Lite for each weight and conversion."""
+    """Neither what imports have made, nor by Keras and TensorFlow Lite for each weight
+    and conversion."""
     import keras
 
     # With PyTorch, too, this imports TensorFlow.
@@ -73,7 +88,11 @@ def _little_garbage_is_collected():
 
 def _unless_for_libraries(collect):
     def collect_unless_for_libraries(*arguments):
-        is_of_library = sys._getframe(1).f_globals["__name__"].startswith(("keras.", "tensorflow.lite."))
+        is_of_library = (
+            sys._getframe(1)
+            .f_globals["__name__"]
+            .startswith(("keras.", "tensorflow.lite."))
+        )
         return 0 if is_of_library else collect(*arguments)
 
     return collect_unless_for_libraries
@@ -81,10 +100,13 @@ def _unless_for_libraries(collect):
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_reported():
-    """OpenVINO reports dozens of messages for each conversion, each from a copy of the process, which takes long."""
+    """OpenVINO reports dozens of messages for each conversion, each from a copy of the
+    process, which takes long."""
     with pytest.MonkeyPatch.context() as patched:
         if importlib.util.find_spec("openvino_telemetry"):
-            patched.setattr("openvino_telemetry.utils.sender.TelemetrySender.send", lambda *_: None)
+            patched.setattr(
+                "openvino_telemetry.utils.sender.TelemetrySender.send", lambda *_: None
+            )
         yield
 
 
@@ -98,35 +120,51 @@ def _reset_keras():
     keras.config.set_image_data_format("channels_last")
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
-    # Else what one test compiles for large layers would be compiled for the small layers of all later ones, too.
+    # Else what one test compiles for large layers would be compiled for the small
+    # layers of all later ones, too.
     if fusion := sys.modules.get("keras_ratesnn._core.backend.torch.fusion"):
         fusion._kinds.clear()
 
 
 @pytest.fixture(autouse=True)
 def _silence_is_no_matter(monkeypatch):
-    """`fit` does not look for silent layers, which would take a forward pass in each of hundreds of tests."""
+    """`fit` does not look for silent layers, which would take a forward pass in each of
+    hundreds of tests."""
     if silent_layers := sys.modules.get("keras_ratesnn._model.silent_layers"):
         monkeypatch.setattr(silent_layers, "ENOUGH", 0)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Leaves out what does not depend on the backend, except on PyTorch, where it takes the least time.
+    """Leaves out what does not depend on the backend, except on PyTorch, where it takes
+    the least time.
 
     Of the other tests, those that another backend runs are marked.
     """
-    once = {item for item in items if item.get_closest_marker("runs_once") and not _runs_everywhere(item)}
+    once = {
+        item
+        for item in items
+        if item.get_closest_marker("runs_once") and not _runs_everywhere(item)
+    }
     if _BACKEND == "torch":
-        nowhere = [item.nodeid for item in once if any(mark.args[0] for mark in item.iter_markers("skipif"))]
+        nowhere = [
+            item.nodeid
+            for item in once
+            if any(mark.args[0] for mark in item.iter_markers("skipif"))
+        ]
         if nowhere:
-            raise pytest.UsageError(f"Tests marked runs_once run on PyTorch only, where these are skipped: {nowhere}")
+            raise pytest.UsageError(
+                "Tests marked runs_once run on PyTorch only, where these are skipped: "
+                f"{nowhere}"
+            )
         return
     # Not at the top, see `_reset_keras`.
     import keras
     from elsewhere import left_to_others
 
-    for item in left_to_others([item for item in items if item not in once], keras.backend.backend()):
+    for item in left_to_others(
+        [item for item in items if item not in once], keras.backend.backend()
+    ):
         item.add_marker(pytest.mark.elsewhere)
     if "runs_once" in config.option.markexpr:
         return
@@ -143,8 +181,13 @@ _CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def pytest_configure(config):
-    """Processes share compiled JAX programs, because many tests compile the same programs."""
-    config.shared_programs = None if _CACHE in os.environ else tempfile.mkdtemp(prefix="keras_ratesnn_tests_")
+    """Processes share compiled JAX programs, because many tests compile the same
+    programs."""
+    config.shared_programs = (
+        None
+        if _CACHE in os.environ
+        else tempfile.mkdtemp(prefix="keras_ratesnn_tests_")
+    )
     if config.shared_programs:
         os.environ[_CACHE] = config.shared_programs
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"

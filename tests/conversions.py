@@ -1,10 +1,12 @@
-"""What `spikify` makes of the networks of keras-cv and KerasHub: a table, which docs/tasks.md shows.
+"""What `spikify` makes of the networks of keras-cv and KerasHub: a table, which
+docs/tasks.md shows.
 
     python tests/conversions.py keras_cv
     python tests/conversions.py keras_hub  # KerasHub must be installed
 
-prints the rows and fails if the page has others. All networks are made with explicit arguments, small and with random weights:
-nothing is downloaded. KerasHub's tasks are also compiled, fitted, saved and loaded.
+prints the rows and fails if the page has others. All networks are made with explicit
+arguments, small and with random weights: nothing is downloaded. KerasHub's tasks are
+also compiled, fitted, saved and loaded.
 """
 
 import collections
@@ -35,13 +37,19 @@ def _keras_cv():
 
     def yolo():
         return models.YOLOV8Backbone(
-            stackwise_channels=[16, 24, 32, 48], stackwise_depth=[1, 1, 1, 1], include_rescaling=False, input_shape=SHAPE
+            stackwise_channels=[16, 24, 32, 48],
+            stackwise_depth=[1, 1, 1, 1],
+            include_rescaling=False,
+            input_shape=SHAPE,
         )
 
     return {
         "ResNetBackbone": resnet,
         "DenseNetBackbone": lambda: models.DenseNetBackbone(
-            stackwise_num_repeats=[2, 2, 2, 2], growth_rate=8, include_rescaling=False, input_shape=SHAPE
+            stackwise_num_repeats=[2, 2, 2, 2],
+            growth_rate=8,
+            include_rescaling=False,
+            input_shape=SHAPE,
         ),
         "YOLOV8Backbone": yolo,
         "CSPDarkNetBackbone": lambda: models.CSPDarkNetBackbone(
@@ -67,8 +75,12 @@ def _keras_cv():
         "YOLOV8Detector": lambda: models.YOLOV8Detector(
             backbone=yolo(), num_classes=10, bounding_box_format="xyxy", fpn_depth=1
         ),
-        "RetinaNet": lambda: models.RetinaNet(backbone=resnet(), num_classes=10, bounding_box_format="xyxy"),
-        "DeepLabV3Plus": lambda: models.DeepLabV3Plus(backbone=resnet(), num_classes=10),
+        "RetinaNet": lambda: models.RetinaNet(
+            backbone=resnet(), num_classes=10, bounding_box_format="xyxy"
+        ),
+        "DeepLabV3Plus": lambda: models.DeepLabV3Plus(
+            backbone=resnet(), num_classes=10
+        ),
         "ViTDetBackbone": lambda: models.ViTDetBackbone(
             include_rescaling=False,
             input_shape=SHAPE,
@@ -81,7 +93,10 @@ def _keras_cv():
             global_attention_indices=[1],
         ),
         "MiTBackbone": lambda: models.MiTBackbone(
-            include_rescaling=False, depths=[1, 1, 1, 1], embedding_dims=[8, 16, 20, 16], input_shape=SHAPE
+            include_rescaling=False,
+            depths=[1, 1, 1, 1],
+            embedding_dims=[8, 16, 20, 16],
+            input_shape=SHAPE,
         ),
         "VideoSwinBackbone": lambda: models.VideoSwinBackbone(
             include_rescaling=False,
@@ -110,7 +125,14 @@ def _keras_hub():
         )
 
     def vit():
-        return models.ViTBackbone(image_shape=SHAPE, patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32)
+        return models.ViTBackbone(
+            image_shape=SHAPE,
+            patch_size=16,
+            num_layers=2,
+            num_heads=2,
+            hidden_dim=16,
+            mlp_dim=32,
+        )
 
     def efficientnet():
         return models.EfficientNetBackbone(
@@ -130,9 +152,13 @@ def _keras_hub():
         )
 
     def classifier():
-        converter = models.ResNetImageClassifierPreprocessor.image_converter_cls(image_size=SHAPE[:2], scale=1 / 255)
+        converter = models.ResNetImageClassifierPreprocessor.image_converter_cls(
+            image_size=SHAPE[:2], scale=1 / 255
+        )
         preprocessor = models.ResNetImageClassifierPreprocessor(converter)
-        return models.ResNetImageClassifier(backbone=resnet(), num_classes=3, preprocessor=preprocessor)
+        return models.ResNetImageClassifier(
+            backbone=resnet(), num_classes=3, preprocessor=preprocessor
+        )
 
     def segmenter(image_shape):
         backbone = models.DeepLabV3Backbone(
@@ -147,9 +173,14 @@ def _keras_hub():
         return models.DeepLabV3ImageSegmenter(backbone=backbone, num_classes=3)
 
     def detector():
-        backbone = models.RetinaNetBackbone(image_encoder=resnet(stages=4), min_level=3, max_level=5, use_p5=False)
+        backbone = models.RetinaNetBackbone(
+            image_encoder=resnet(stages=4), min_level=3, max_level=5, use_p5=False
+        )
         return models.RetinaNetObjectDetector(
-            backbone=backbone, num_classes=3, bounding_box_format="xyxy", pre_logits_num_conv_layers=1
+            backbone=backbone,
+            num_classes=3,
+            bounding_box_format="xyxy",
+            pre_logits_num_conv_layers=1,
         )
 
     def d_fine():
@@ -160,7 +191,12 @@ def _keras_hub():
             stem_channels=[3, 8, 8],
             hidden_act="relu",
             use_learnable_affine_block=True,
-            stackwise_stage_filters=[[8, 8, 16, 1, 3, 3], [16, 8, 16, 1, 3, 3], [16, 8, 32, 1, 3, 5], [32, 16, 32, 1, 3, 5]],
+            stackwise_stage_filters=[
+                [8, 8, 16, 1, 3, 3],
+                [16, 8, 16, 1, 3, 3],
+                [16, 8, 32, 1, 3, 5],
+                [32, 16, 32, 1, 3, 5],
+            ],
             apply_downsample=[False, True, True, True],
             use_lightweight_conv_block=[False, False, True, True],
             image_shape=SHAPE,
@@ -195,15 +231,21 @@ def _keras_hub():
             out_features=["stage3", "stage4"],
             image_shape=SHAPE,
         )
-        return models.DFineObjectDetector(backbone=backbone, num_classes=3, bounding_box_format="xyxy")
+        return models.DFineObjectDetector(
+            backbone=backbone, num_classes=3, bounding_box_format="xyxy"
+        )
 
     return {
         "ResNetBackbone": resnet,
         "ViTBackbone": vit,
         "EfficientNetBackbone": efficientnet,
         "ResNetImageClassifier": classifier,
-        "ViTImageClassifier": lambda: models.ViTImageClassifier(backbone=vit(), num_classes=3),
-        "EfficientNetImageClassifier": lambda: models.EfficientNetImageClassifier(backbone=efficientnet(), num_classes=3),
+        "ViTImageClassifier": lambda: models.ViTImageClassifier(
+            backbone=vit(), num_classes=3
+        ),
+        "EfficientNetImageClassifier": lambda: models.EfficientNetImageClassifier(
+            backbone=efficientnet(), num_classes=3
+        ),
         "DeepLabV3ImageSegmenter": lambda: segmenter(SHAPE),
         "DeepLabV3ImageSegmenter, any size": lambda: segmenter((None, None, 3)),
         "RetinaNetObjectDetector": detector,
@@ -219,7 +261,12 @@ def _keras_hub():
             window_size=2,
         ),
         "DeiTBackbone": lambda: models.DeiTBackbone(
-            image_shape=SHAPE, patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32
+            image_shape=SHAPE,
+            patch_size=16,
+            num_layers=2,
+            num_heads=2,
+            hidden_dim=16,
+            intermediate_dim=32,
         ),
         "MiTBackbone": lambda: models.MiTBackbone(
             layerwise_depths=[1, 1],
@@ -255,12 +302,23 @@ def converted(network):
 def row(name, found):
     """The row of the table for what `converted` returns."""
     if isinstance(found, ValueError):
-        _, _, why = "; ".join(line.strip() for line in str(found).splitlines()).partition("Received: ")
-        why = why.partition(". Give ")[0].partition("; What is inside")[0].rpartition("became neurons.; ")[-1]
+        _, _, why = "; ".join(
+            line.strip() for line in str(found).splitlines()
+        ).partition("Received: ")
+        why = (
+            why.partition(". Give ")[0]
+            .partition("; What is inside")[0]
+            .rpartition("became neurons.; ")[-1]
+        )
         return f"| {name} | refused | {_short(why)} |"
     report = found.spikify_report
-    left = collections.Counter((change.activation, change.reason) for change in report.kept)
-    text = "; ".join(f"{count} {activation} ({reason})" for (activation, reason), count in sorted(left.items()))
+    left = collections.Counter(
+        (change.activation, change.reason) for change in report.kept
+    )
+    text = "; ".join(
+        f"{count} {activation} ({reason})"
+        for (activation, reason), count in sorted(left.items())
+    )
     return f"| {name} | {len(report.replaced)} | {_short(text or 'none')} |"
 
 
@@ -271,27 +329,43 @@ def _short(why):
 
 def is_shown(row):
     """Whether docs/tasks.md has a row."""
-    return row in (pathlib.Path(__file__).parent.parent / "docs" / "tasks.md").read_text().splitlines()
+    return (
+        row
+        in (pathlib.Path(__file__).parent.parent / "docs" / "tasks.md")
+        .read_text()
+        .splitlines()
+    )
 
 
 def check_task(model):
-    """Fits, saves and loads a task of KerasHub with its default loss; the loaded one predicts the same."""
+    """Fits, saves and loads a task of KerasHub with its default loss; the loaded one
+    predicts the same."""
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE)).astype("float32")
-    # What is fastest; and on TensorFlow the decoder of KerasHub's detector cannot be compiled, in its ordinary network either.
+    # What is fastest; and on TensorFlow the decoder of KerasHub's detector cannot be
+    # compiled, in its ordinary network either.
     model.compile(run_eagerly=keras.backend.backend() != "jax")
     model.fit(images, _labels(model), batch_size=2, verbose=0)
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/model.keras")
         loaded = keras.saving.load_model(f"{folder}/model.keras")
     found = (one.predict(images, batch_size=2, verbose=0) for one in (model, loaded))
-    keras.tree.map_structure(lambda *one: np.testing.assert_allclose(*one, rtol=1e-5, atol=1e-5), *found)
+    keras.tree.map_structure(
+        lambda *one: np.testing.assert_allclose(*one, rtol=1e-5, atol=1e-5), *found
+    )
 
 
 def _labels(model):
     kind = type(model).__name__
     if kind.endswith("ObjectDetector"):
-        return {"boxes": np.full((3, 1, 4), [[8.0, 8.0, 40.0, 48.0]], "float32"), "labels": np.ones((3, 1), "int32")}
-    return keras.utils.to_categorical(np.ones((3, 64, 64)), 3) if kind.endswith("Segmenter") else np.arange(3)
+        return {
+            "boxes": np.full((3, 1, 4), [[8.0, 8.0, 40.0, 48.0]], "float32"),
+            "labels": np.ones((3, 1), "int32"),
+        }
+    return (
+        keras.utils.to_categorical(np.ones((3, 64, 64)), 3)
+        if kind.endswith("Segmenter")
+        else np.arange(3)
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The operations that PyTorch runs, counted, and the memory of their results. Only to be imported on PyTorch."""
+"""The operations that PyTorch runs, counted, and the memory of their results. Only to
+be imported on PyTorch."""
 
 import gc
 import weakref
@@ -13,7 +14,8 @@ class Counter(TorchDispatchMode):
 
     Attributes:
         operations: Integer.
-        most_bytes: Integer, the most bytes of results of these operations that are alive at a time.
+        most_bytes: Integer, the most bytes of results of these operations that are
+            alive at a time.
     """
 
     def __init__(self):

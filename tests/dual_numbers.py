@@ -1,4 +1,5 @@
-"""Autodiff at its simplest, in float64: numbers that carry their derivative along, and a neuron written with them."""
+"""Autodiff at its simplest, in float64: numbers that carry their derivative along, and
+a neuron written with them."""
 
 import numpy as np
 
@@ -8,7 +9,9 @@ class Dual:
 
     def __init__(self, value, derivative=0.0):
         self.value = np.asarray(value, "float64")
-        self.derivative = np.broadcast_to(np.asarray(derivative, "float64"), self.value.shape)
+        self.derivative = np.broadcast_to(
+            np.asarray(derivative, "float64"), self.value.shape
+        )
 
     def __add__(self, other):
         other = as_dual(other)
@@ -22,7 +25,10 @@ class Dual:
 
     def __mul__(self, other):
         other = as_dual(other)
-        return Dual(self.value * other.value, self.value * other.derivative + self.derivative * other.value)
+        return Dual(
+            self.value * other.value,
+            self.value * other.derivative + self.derivative * other.value,
+        )
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -43,7 +49,10 @@ def sigmoid_surrogate(distance, alpha=4.0):
 
 def spike(distance):
     """H(u), with the surrogate as its derivative."""
-    return Dual((distance.value >= 0).astype("float64"), sigmoid_surrogate(distance.value) * distance.derivative)
+    return Dual(
+        (distance.value >= 0).astype("float64"),
+        sigmoid_surrogate(distance.value) * distance.derivative,
+    )
 
 
 def rate_derivative(
@@ -69,8 +78,10 @@ def rate_derivative(
         v_reset: Float, the membrane after a hard reset.
         detach_reset: Boolean, whether the reset has no derivative by the spike.
         initial_membrane: Float, before the first step. Defaults to `0.0`.
-        decay_input: Boolean, whether the input is scaled by 1 − decay. Defaults to `False`.
-        reset_delay: Boolean, whether a spike resets the membrane of the next step. Defaults to `False`.
+        decay_input: Boolean, whether the input is scaled by 1 − decay. Defaults to
+            `False`.
+        reset_delay: Boolean, whether a spike resets the membrane of the next step.
+            Defaults to `False`.
 
     Returns:
         Array like one step of `currents`.
@@ -78,7 +89,10 @@ def rate_derivative(
     shift = Dual(np.zeros(currents.shape[1:]), 1.0 if by == "input" else 0.0)
     decay = Dual(decay, 1.0 if by == "decay" else 0.0)
     threshold = Dual(threshold, 1.0 if by == "threshold" else 0.0)
-    state, total = Dual(np.full(currents.shape[1:], initial_membrane)), Dual(np.zeros(currents.shape[1:]))
+    state, total = (
+        Dual(np.full(currents.shape[1:], initial_membrane)),
+        Dual(np.zeros(currents.shape[1:])),
+    )
 
     def after_reset(membrane, spikes):
         resetting = detached(spikes) if detach_reset else spikes
@@ -87,7 +101,9 @@ def rate_derivative(
 
     spikes = Dual(np.zeros(currents.shape[1:]))
     for current in currents:
-        membrane = decay * state + (1.0 - decay if decay_input else 1.0) * (shift + current)
+        membrane = decay * state + (1.0 - decay if decay_input else 1.0) * (
+            shift + current
+        )
         if reset_delay:
             membrane = after_reset(membrane, spikes)
         spikes = spike(membrane - threshold)

@@ -1,4 +1,5 @@
-"""Which tests JAX and TensorFlow leave to other backends: all run on PyTorch, where they take the least time."""
+"""Which tests JAX and TensorFlow leave to other backends: all run on PyTorch, where
+they take the least time."""
 
 import collections
 import zlib
@@ -16,8 +17,9 @@ IN_TURN = (
     "nir",
     "testing",
 )
-"""Rooms of tests of code in which nothing of a backend is, which tests/core/test_rooms.py guards. Beside PyTorch each case runs
-on one backend, in turn."""
+"""Rooms of tests of code in which nothing of a backend is, which
+tests/core/test_rooms.py guards. Beside PyTorch each case runs on one backend, in
+turn."""
 
 OF_BACKENDS = ("backend", "gradients", "graph", "layers", "steps")
 """Rooms of tests of what differs between backends, and of what all else is built on."""
@@ -30,8 +32,9 @@ PLAIN = (str, bytes, bool, int, float, complex, type(None))
 def left_to_others(items, backend):
     """The tests that a backend other than PyTorch leaves out.
 
-    Of rooms `IN_TURN` these are the cases that the other backend runs. Of other tests with several parameters as many cases run
-    as have each value of each parameter together.
+    Of rooms `IN_TURN` these are the cases that the other backend runs. Of other tests
+    with several parameters as many cases run as have each value of each parameter
+    together.
 
     Args:
         items: List of pytest's items.
@@ -67,17 +70,23 @@ def few(cases):
     Returns:
         Set of ids.
     """
-    values = {case: {(name, _same(value)) for name, value in of.items()} for case, of in cases.items()}
+    values = {
+        case: {(name, _same(value)) for name, value in of.items()}
+        for case, of in cases.items()
+    }
     missing, chosen = set().union(*values.values()), set()
     while missing:
-        case = max(values, key=lambda case: (len(values[case] & missing), _number(case)))
+        case = max(
+            values, key=lambda case: (len(values[case] & missing), _number(case))
+        )
         missing -= values[case]
         chosen.add(case)
     return chosen
 
 
 def _runs_everywhere(item):
-    # Slow tests run on request only. Others are for some backends, or look at which one it is.
+    # Slow tests run on request only. Others are for some backends, or look at which one
+    # it is.
     marks = any(map(item.get_closest_marker, ("on_each_backend", "slow", "skipif")))
     return marks or {"BACKEND", "backend"} & set(item.function.__code__.co_names)
 

@@ -2,7 +2,13 @@
 
 import numpy as np
 
-SUFFIXES = {"tf_saved_model": "", "onnx": ".onnx", "litert": ".tflite", "openvino": ".xml", "torch": ".pt2"}
+SUFFIXES = {
+    "tf_saved_model": "",
+    "onnx": ".onnx",
+    "litert": ".tflite",
+    "openvino": ".xml",
+    "torch": ".pt2",
+}
 
 
 def outputs_of(path, format, inputs):
@@ -11,7 +17,8 @@ def outputs_of(path, format, inputs):
 
 
 def loaded(path, format):
-    """The function of a file that has one input and one output, for batches of any size."""
+    """The function of a file that has one input and one output, for batches of any
+    size."""
     path = str(path)
     if format == "tf_saved_model":
         import tensorflow as tf
@@ -23,12 +30,16 @@ def loaded(path, format):
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path)
-        return lambda inputs: session.run(None, {session.get_inputs()[0].name: inputs})[0]
+        return lambda inputs: session.run(None, {session.get_inputs()[0].name: inputs})[
+            0
+        ]
     if format == "openvino":
         import openvino
 
         # On CPUs that can, it computes in bfloat16 unless told otherwise.
-        model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+        model = openvino.Core().compile_model(
+            path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        )
         return lambda inputs: np.copy(model(inputs)[0])
     if format == "torch":
         import torch
@@ -51,14 +62,17 @@ def loaded(path, format):
 
 
 def function_of(path, format):
-    """The function of a file, from a dict of arrays to a dict of arrays, by the names of its tensors."""
+    """The function of a file, from a dict of arrays to a dict of arrays, by the names
+    of its tensors."""
     path = str(path)
     if format == "tf_saved_model":
         import tensorflow as tf
 
         # The function does not keep the file's variables.
         loaded = tf.saved_model.load(path)
-        return lambda inputs, loaded=loaded: {name: value.numpy() for name, value in loaded.serve(inputs).items()}
+        return lambda inputs, loaded=loaded: {
+            name: value.numpy() for name, value in loaded.serve(inputs).items()
+        }
     if format == "onnx":
         import onnxruntime
 
@@ -70,4 +84,6 @@ def function_of(path, format):
     interpreter = Interpreter(path)
     runner = interpreter.get_signature_runner()
     # What the runner returns is the memory that its next call writes to.
-    return lambda inputs, interpreter=interpreter: {name: np.copy(value) for name, value in runner(**inputs).items()}
+    return lambda inputs, interpreter=interpreter: {
+        name: np.copy(value) for name, value in runner(**inputs).items()
+    }

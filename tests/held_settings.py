@@ -1,4 +1,5 @@
-"""What a layer may hold, of every kind, and how it changes. Only to be imported on PyTorch."""
+"""What a layer may hold, of every kind, and how it changes. Only to be imported on
+PyTorch."""
 
 import collections
 import dataclasses
@@ -78,7 +79,9 @@ def on_its_list(scales):
 
 def hidden_model():
     inputs = keras.Input((6,))
-    return types.SimpleNamespace(model=keras.Model(inputs, layers.Rescaling(1.0)(inputs)))
+    return types.SimpleNamespace(
+        model=keras.Model(inputs, layers.Rescaling(1.0)(inputs))
+    )
 
 
 def set_scale(held):
@@ -118,13 +121,33 @@ def alive():
 
 HELD = {
     # Keras replaces containers that are attributes themselves.
-    "attribute of a dict": (lambda: Settings(Dict()), lambda held: held.scale.scale, lambda held: set_scale(held.scale)),
-    "attribute of a list": (lambda: Settings(List()), lambda held: held.scale.scale, lambda held: set_scale(held.scale)),
-    "attribute of a list of Keras": (list, lambda held: getattr(held, "scale", 1.0), set_scale),
+    "attribute of a dict": (
+        lambda: Settings(Dict()),
+        lambda held: held.scale.scale,
+        lambda held: set_scale(held.scale),
+    ),
+    "attribute of a list": (
+        lambda: Settings(List()),
+        lambda held: held.scale.scale,
+        lambda held: set_scale(held.scale),
+    ),
+    "attribute of a list of Keras": (
+        list,
+        lambda held: getattr(held, "scale", 1.0),
+        set_scale,
+    ),
     "attribute of a number": (lambda: Float(1.0), lambda held: held.scale, set_scale),
-    "slot of a number": (lambda: with_scale(Slots()), lambda held: held.scale, set_scale),
+    "slot of a number": (
+        lambda: with_scale(Slots()),
+        lambda held: held.scale,
+        set_scale,
+    ),
     "attribute of a tuple": (lambda: Point(1.0), lambda held: held.scale, set_scale),
-    "inside a tuple": (lambda: Point([1.0]), lambda held: held.x[0], lambda held: fill_list(held.x)),
+    "inside a tuple": (
+        lambda: Point([1.0]),
+        lambda held: held.x[0],
+        lambda held: fill_list(held.x),
+    ),
     "constraint": (Limit, lambda held: held.scale, set_scale),
     "initializer": (Start, lambda held: held.scale, set_scale),
     "dataclass": (Settings, lambda held: held.scale, set_scale),
@@ -134,8 +157,16 @@ HELD = {
         lambda held: held.value.scale,
         lambda held: set_scale(held.value),
     ),
-    "attribute of a member": (lambda: with_scale(Number.ONE), lambda held: held.scale, set_scale),
-    "class": (lambda: type("Owner", (), {"scale": 1.0}), lambda held: held.scale, set_scale),
+    "attribute of a member": (
+        lambda: with_scale(Number.ONE),
+        lambda held: held.scale,
+        set_scale,
+    ),
+    "class": (
+        lambda: type("Owner", (), {"scale": 1.0}),
+        lambda held: held.scale,
+        set_scale,
+    ),
     "list of a class": (
         lambda: type("Owner", (), {"scales": [1.0]}),
         lambda held: held.scales[0],
@@ -156,14 +187,26 @@ HELD = {
         lambda held: held.scale(),
         lambda held: setattr(held, "scale", lambda: 3.0),
     ),
-    "weak reference": (alive, lambda held: held().scale, lambda held: set_scale(held())),
-    "end of a weak reference": (alive, lambda held: 1.0 if held() else 3.0, lambda held: _OWNED.remove(held())),
+    "weak reference": (
+        alive,
+        lambda held: held().scale,
+        lambda held: set_scale(held()),
+    ),
+    "end of a weak reference": (
+        alive,
+        lambda held: 1.0 if held() else 3.0,
+        lambda held: _OWNED.remove(held()),
+    ),
     "model in an object": (
         hidden_model,
         lambda held: held.model(ops.ones((1, 6))),
         lambda held: setattr(held.model.layers[-1], "scale", 3.0),
     ),
-    "variable of an enclosing function": (enclosing, lambda held: held(), lambda held: held.change(3.0)),
+    "variable of an enclosing function": (
+        enclosing,
+        lambda held: held(),
+        lambda held: held.change(3.0),
+    ),
     "list of an enclosing function": (
         lambda: on_its_list([1.0]),
         lambda held: held(),
@@ -189,8 +232,16 @@ HELD = {
         lambda held: held(),
         lambda held: setattr(held, "__code__", (lambda: 3.0).__code__),
     ),
-    "method of a dict": (lambda: {"a": 1.0}.get, lambda held: held("a"), lambda held: held.__self__.update(a=3.0)),
-    "attribute of a partial": (lambda: with_scale(functools.partial(abs, 1.0)), lambda held: held.scale, set_scale),
+    "method of a dict": (
+        lambda: {"a": 1.0}.get,
+        lambda held: held("a"),
+        lambda held: held.__self__.update(a=3.0),
+    ),
+    "attribute of a partial": (
+        lambda: with_scale(functools.partial(abs, 1.0)),
+        lambda held: held.scale,
+        set_scale,
+    ),
     "keyword of a partial": (
         lambda: functools.partial(with_default, scale=1.0),
         lambda held: held(1.0),
@@ -207,23 +258,68 @@ HELD = {
         lambda held: float(held[0]),
         lambda held: held.extend(held) or (held.pop(0) and held.insert(0, 3)),
     ),
-    "queue": (lambda: collections.deque([1.0]), lambda held: held[0], lambda held: held.appendleft(3.0)),
+    "queue": (
+        lambda: collections.deque([1.0]),
+        lambda held: held[0],
+        lambda held: held.appendleft(3.0),
+    ),
     "tensor": (lambda: torch.ones(6), lambda held: held + 1.0, fill),
-    "view of a tensor": (lambda: torch.ones(2, 6), lambda held: torch.exp(held[1]), lambda held: fill(held[1:])),
-    "data of a tensor": (lambda: torch.ones(6), torch.exp, lambda held: fill(held.data)),
-    "other data of a tensor": (lambda: torch.ones(6), torch.exp, lambda held: setattr(held, "data", torch.zeros(6))),
-    "number that a tensor has": (lambda: torch.ones(6), lambda held: float(held[:1]), lambda held: fill(held.data)),
-    "list that a tensor has": (lambda: torch.ones(6), lambda held: held.tolist()[0], lambda held: fill(held.data)),
-    "array that a tensor has": (lambda: torch.ones(6), lambda held: float(held.numpy()[0]), lambda held: fill(held.numpy())),
-    "array of NumPy": (lambda: torch.ones(6), lambda held: float(np.asarray(held)[0]), lambda held: fill(held.data)),
+    "view of a tensor": (
+        lambda: torch.ones(2, 6),
+        lambda held: torch.exp(held[1]),
+        lambda held: fill(held[1:]),
+    ),
+    "data of a tensor": (
+        lambda: torch.ones(6),
+        torch.exp,
+        lambda held: fill(held.data),
+    ),
+    "other data of a tensor": (
+        lambda: torch.ones(6),
+        torch.exp,
+        lambda held: setattr(held, "data", torch.zeros(6)),
+    ),
+    "number that a tensor has": (
+        lambda: torch.ones(6),
+        lambda held: float(held[:1]),
+        lambda held: fill(held.data),
+    ),
+    "list that a tensor has": (
+        lambda: torch.ones(6),
+        lambda held: held.tolist()[0],
+        lambda held: fill(held.data),
+    ),
+    "array that a tensor has": (
+        lambda: torch.ones(6),
+        lambda held: float(held.numpy()[0]),
+        lambda held: fill(held.numpy()),
+    ),
+    "array of NumPy": (
+        lambda: torch.ones(6),
+        lambda held: float(np.asarray(held)[0]),
+        lambda held: fill(held.data),
+    ),
     "decision by a tensor": (
         lambda: torch.ones(()),
         lambda held: 2.0 if held < 2.0 else 1.0,
         lambda held: held.data.fill_(3.0),
     ),
-    "memory of an array": (lambda: torch.from_numpy(np.ones(6, "float32")), torch.exp, lambda held: fill(held.numpy())),
-    "array of a tensor": (lambda: torch.ones(6), lambda held: float(held[0]), lambda held: fill(held.numpy())),
-    "memory of another library": (lambda: torch.ones(6), torch.exp, lambda held: fill(np.from_dlpack(held))),
+    "memory of an array": (
+        lambda: torch.from_numpy(np.ones(6, "float32")),
+        torch.exp,
+        lambda held: fill(held.numpy()),
+    ),
+    "array of a tensor": (
+        lambda: torch.ones(6),
+        lambda held: float(held[0]),
+        lambda held: fill(held.numpy()),
+    ),
+    "memory of another library": (
+        lambda: torch.ones(6),
+        torch.exp,
+        lambda held: fill(np.from_dlpack(held)),
+    ),
     "tensor of inference mode": (inference_tensor, torch.exp, fill_in_inference_mode),
 }
-"""For each kind: functions that make it, read a number or a tensor from it, and change what they read."""
+"""For each kind: functions that make it, read a number or a tensor from it, and change
+what they read."""

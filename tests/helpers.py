@@ -1,4 +1,5 @@
-"""Shared helpers: differentiation on every backend, naive reference neurons, tiny networks and data."""
+"""Shared helpers: differentiation on every backend, naive reference neurons, tiny
+networks and data."""
 
 import concurrent.futures
 import contextlib
@@ -16,7 +17,9 @@ BACKEND = keras.backend.backend()
 
 def to_numpy(structure):
     """Tensors, in any structure, as arrays."""
-    return keras.tree.map_structure(lambda tensor: np.asarray(ops.convert_to_numpy(tensor)), structure)
+    return keras.tree.map_structure(
+        lambda tensor: np.asarray(ops.convert_to_numpy(tensor)), structure
+    )
 
 
 def gradient_of(function, tensors):
@@ -27,9 +30,13 @@ def gradient_of(function, tensors):
         tensors: List of arrays, of the dtype in which to compute.
 
     Returns:
-        List of arrays: the gradient with respect to each of `tensors`, zeros where there is none.
+        List of arrays: the gradient with respect to each of `tensors`, zeros where
+        there is none.
     """
-    tensors = [ops.convert_to_tensor(tensor, dtype=str(np.asarray(tensor).dtype)) for tensor in tensors]
+    tensors = [
+        ops.convert_to_tensor(tensor, dtype=str(np.asarray(tensor).dtype))
+        for tensor in tensors
+    ]
     if BACKEND == "jax":
         import jax
 
@@ -46,7 +53,9 @@ def gradient_of(function, tensors):
         import torch
 
         tensors = [tensor.detach().requires_grad_() for tensor in tensors]
-        gradients = torch.autograd.grad(function(*tensors), tensors, materialize_grads=True, allow_unused=True)
+        gradients = torch.autograd.grad(
+            function(*tensors), tensors, materialize_grads=True, allow_unused=True
+        )
     return to_numpy(list(gradients))
 
 
@@ -60,47 +69,68 @@ def response(model, x, weights, training=True):
         training: Boolean. Defaults to `True`.
 
     Returns:
-        `(outputs, of_inputs, of_variables)`: lists of arrays, and a dict of the path of each trainable variable to an array.
+        `(outputs, of_inputs, of_variables)`: lists of arrays, and a dict of the path of
+        each trainable variable to an array.
     """
-    variables, fixed = model.trainable_variables, [variable.value for variable in model.non_trainable_variables]
+    variables, fixed = (
+        model.trainable_variables,
+        [variable.value for variable in model.non_trainable_variables],
+    )
 
     def weighted(*tensors):
         remaining = iter(tensors)
-        given, by_output, values = ([next(remaining) for _ in of] for of in (x, weights, variables))
-        outputs, _ = model.stateless_call(values, fixed, given if len(given) > 1 else given[0], training=training)
+        given, by_output, values = (
+            [next(remaining) for _ in of] for of in (x, weights, variables)
+        )
+        outputs, _ = model.stateless_call(
+            values, fixed, given if len(given) > 1 else given[0], training=training
+        )
         by_leaf = zip(by_output, keras.tree.flatten(outputs), strict=True)
         return sum(ops.sum(of * ops.cast(output, of.dtype)) for of, output in by_leaf)
 
     # The outputs are the derivative by the weights.
-    found = gradient_of(weighted, [*x, *weights, *(to_numpy(variable.value) for variable in variables)])
+    found = gradient_of(
+        weighted, [*x, *weights, *(to_numpy(variable.value) for variable in variables)]
+    )
     of_inputs, outputs = found[: len(x)], found[len(x) : len(x) + len(weights)]
-    return outputs, of_inputs, {v.path: of for v, of in zip(variables, found[len(x) + len(weights) :], strict=True)}
+    return (
+        outputs,
+        of_inputs,
+        {
+            v.path: of
+            for v, of in zip(variables, found[len(x) + len(weights) :], strict=True)
+        },
+    )
 
 
 def loss_and_gradients(model, x, y, loss=None):
-    """The loss of one batch in training and its gradients, as `training_results` computes them."""
+    """The loss of one batch in training and its gradients, as `training_results`
+    computes them."""
     value, gradients, _ = training_results(model, x, y, loss)
     return value, gradients
 
 
 def training_results(model, x, y, loss=None):
-    """The loss of one batch in training, added losses included, its gradients and outputs; moving statistics are updated.
+    """The loss of one batch in training, added losses included, its gradients and
+    outputs; moving statistics are updated.
 
     Args:
         model: A Keras model.
         x: Array, or a structure of arrays, as the model takes it.
         y: Array, or what `loss` takes.
-        loss: Function `(y, outputs) -> scalar`. Defaults to the sparse categorical crossentropy of logits.
+        loss: Function `(y, outputs) -> scalar`. Defaults to the sparse categorical
+            crossentropy of logits.
 
     Returns:
-        `(loss, gradients, outputs)`: a float, a dict of the path of each trainable variable to its gradient, an array, and
-            the model's outputs, arrays.
+        `(loss, gradients, outputs)`: a float, a dict of the path of each trainable
+            variable to its gradient, an array, and the model's outputs, arrays.
     """
     return training_step(model, loss)(x, y)
 
 
 def training_step(model, loss=None):
-    """The function of `x` and `y` that `training_results` calls: for several batches, since JAX compiles it once."""
+    """The function of `x` and `y` that `training_results` calls: for several batches,
+    since JAX compiles it once."""
     loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     variables = model.trainable_variables
     differentiate = {
@@ -111,9 +141,15 @@ def training_step(model, loss=None):
     results = differentiate[BACKEND](model, variables, loss)
 
     def step(x, y):
-        value, gradients, outputs = results(*keras.tree.map_structure(ops.convert_to_tensor, (x, y)))
+        value, gradients, outputs = results(
+            *keras.tree.map_structure(ops.convert_to_tensor, (x, y))
+        )
         paths = [variable.path for variable in variables]
-        return float(to_numpy(value)), dict(zip(paths, to_numpy(list(gradients)), strict=True)), to_numpy(outputs)
+        return (
+            float(to_numpy(value)),
+            dict(zip(paths, to_numpy(list(gradients)), strict=True)),
+            to_numpy(outputs),
+        )
 
     return step
 
@@ -123,14 +159,18 @@ def _differentiated_by_jax(model, variables, loss):
 
     # Data are arguments: programs for other data are the same.
     def value_and_state(trainable, fixed, x, y):
-        outputs, fixed, added = model.stateless_call(trainable, fixed, x, training=True, return_losses=True)
+        outputs, fixed, added = model.stateless_call(
+            trainable, fixed, x, training=True, return_losses=True
+        )
         return loss(y, outputs) + sum(added), (fixed, outputs)
 
     differentiate = jax.jit(jax.value_and_grad(value_and_state, has_aux=True))
 
     def results(x, y):
         state = [variable.value for variable in model.non_trainable_variables]
-        (value, (state, outputs)), gradients = differentiate([variable.value for variable in variables], state, x, y)
+        (value, (state, outputs)), gradients = differentiate(
+            [variable.value for variable in variables], state, x, y
+        )
         for variable, new in zip(model.non_trainable_variables, state, strict=True):
             variable.assign(new)
         return value, gradients, outputs
@@ -145,8 +185,16 @@ def _differentiated_by_tensorflow(model, variables, loss):
         with tf.GradientTape() as tape:
             outputs = model(x, training=True)
             value = loss(y, outputs) + sum(model.losses)
-        gradients = tape.gradient(value, [variable.value for variable in variables], unconnected_gradients="zero")
-        return value, [tf.convert_to_tensor(gradient) for gradient in gradients], outputs
+        gradients = tape.gradient(
+            value,
+            [variable.value for variable in variables],
+            unconnected_gradients="zero",
+        )
+        return (
+            value,
+            [tf.convert_to_tensor(gradient) for gradient in gradients],
+            outputs,
+        )
 
     return results
 
@@ -158,25 +206,38 @@ def _differentiated_by_torch(model, variables, loss):
         outputs = model(x, training=True)
         value = loss(y, outputs) + sum(model.losses)
         values = [variable.value for variable in variables]
-        gradients = torch.autograd.grad(value, values, materialize_grads=True, allow_unused=True) if values else []
+        gradients = (
+            torch.autograd.grad(
+                value, values, materialize_grads=True, allow_unused=True
+            )
+            if values
+            else []
+        )
         return value, gradients, outputs
 
     return results
 
 
 def sizes_of_windows(windows, timesteps):
-    """The sizes of the windows that an integer stands for, or those given: all but the last one are of one step."""
-    return (*[1] * (windows - 1), timesteps - windows + 1) if isinstance(windows, int) else windows
+    """The sizes of the windows that an integer stands for, or those given: all but the
+    last one are of one step."""
+    return (
+        (*[1] * (windows - 1), timesteps - windows + 1)
+        if isinstance(windows, int)
+        else windows
+    )
 
 
 def results_without_padding(model, x, y, lengths):
-    """What `training_results` finds for padded sequences if each is alone, at its own number of steps.
+    """What `training_results` finds for padded sequences if each is alone, at its own
+    number of steps.
 
     Args:
         model: A `SpikingModel`.
         x: Array `(batch, T, ...)`.
         y: Array of labels.
-        lengths: List of integers. Sequences of one length are one batch: few lengths are few programs.
+        lengths: List of integers. Sequences of one length are one batch: few lengths
+            are few programs.
 
     Returns:
         List of the mean loss, its gradients, and the outputs.
@@ -186,26 +247,42 @@ def results_without_padding(model, x, y, lengths):
         same, gradient = lengths == length, model.gradient
         if getattr(gradient, "windows", 1) != 1:
             # Those of the padded sequences, as far as these go.
-            ends = np.minimum(np.cumsum(sizes_of_windows(gradient.windows, model.timesteps)), length)
-            gradient = rsnn.gradients.Rate(windows=tuple(int(size) for size in np.diff([0, *ends]) if size))
+            ends = np.minimum(
+                np.cumsum(sizes_of_windows(gradient.windows, model.timesteps)), length
+            )
+            gradient = rsnn.gradients.Rate(
+                windows=tuple(int(size) for size in np.diff([0, *ends]) if size)
+            )
         alone = rsnn.SpikingModel(model.network, int(length), gradient, model.step_mode)
         value, gradients, found = training_results(alone, x[same, :length], y[same])
         parts.append([same.mean() * part for part in (value, *gradients.values())])
         outputs.extend(zip(np.flatnonzero(same), found, strict=True))
-    return [*map(sum, zip(*parts, strict=True)), np.stack([output for _, output in sorted(outputs, key=lambda of: of[0])])]
+    return [
+        *map(sum, zip(*parts, strict=True)),
+        np.stack([output for _, output in sorted(outputs, key=lambda of: of[0])]),
+    ]
 
 
 def assert_same(found, expected, message="", rtol=1e-4):
-    """The arrays of two lists, or those of a dict in another one, are the same up to the rounding of the largest number."""
+    """The arrays of two lists, or those of a dict in another one, are the same up to
+    the rounding of the largest number."""
     for name, one, other in _pairs(found, expected):
         tolerance = rtol * max(1e-2, np.abs(other).max())
-        np.testing.assert_allclose(one, other, rtol=rtol, atol=tolerance, err_msg=f"{message} {name}")
+        np.testing.assert_allclose(
+            one, other, rtol=rtol, atol=tolerance, err_msg=f"{message} {name}"
+        )
 
 
 def assert_close(found, expected, message="", **tolerance):
-    """`np.testing.assert_allclose` of the arrays, tensors or variables of two lists, or of those of a dict in another one."""
+    """`np.testing.assert_allclose` of the arrays, tensors or variables of two lists, or
+    of those of a dict in another one."""
     for name, *pair in _pairs(found, expected):
-        arrays = (to_numpy(one) if ops.is_tensor(one) or isinstance(one, keras.Variable) else one for one in pair)
+        arrays = (
+            to_numpy(one)
+            if ops.is_tensor(one) or isinstance(one, keras.Variable)
+            else one
+            for one in pair
+        )
         np.testing.assert_allclose(*arrays, err_msg=f"{message} {name}", **tolerance)
 
 
@@ -214,11 +291,14 @@ def _pairs(found, expected):
     if isinstance(expected, dict):
         return [(name, found[name], other) for name, other in expected.items()]
     pairs = enumerate(zip(found, expected, strict=True))
-    return [(getattr(other, "path", number), one, other) for number, (one, other) in pairs]
+    return [
+        (getattr(other, "path", number), one, other) for number, (one, other) in pairs
+    ]
 
 
 def in_threads(function, arguments):
-    """Calls a function with several tuples of arguments at the same time, in threads; raises what a call raises."""
+    """Calls a function with several tuples of arguments at the same time, in threads;
+    raises what a call raises."""
     with concurrent.futures.ThreadPoolExecutor(len(arguments)) as threads:
         calls = [threads.submit(function, *of_one) for of_one in arguments]
     for call in calls:
@@ -226,13 +306,22 @@ def in_threads(function, arguments):
 
 
 def assert_trains(model, x, y, unreached=()):
-    """One step gives a finite loss and finite gradients, which are nonzero in all kernels except those of `unreached`."""
+    """One step gives a finite loss and finite gradients, which are nonzero in all
+    kernels except those of `unreached`."""
     loss, gradients = loss_and_gradients(model, x, y)
     assert np.isfinite(loss)
-    assert [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()] == []
-    kernels = {path: gradient for path, gradient in gradients.items() if path.endswith("kernel")}
+    assert [
+        path for path, gradient in gradients.items() if not np.isfinite(gradient).all()
+    ] == []
+    kernels = {
+        path: gradient
+        for path, gradient in gradients.items()
+        if path.endswith("kernel")
+    }
     assert kernels
-    assert {path for path, gradient in kernels.items() if not gradient.any()} <= {f"{layer}/kernel" for layer in unreached}
+    assert {path for path, gradient in kernels.items() if not gradient.any()} <= {
+        f"{layer}/kernel" for layer in unreached
+    }
 
 
 def free_port():
@@ -263,11 +352,15 @@ def called_before(how):
     """A network with a layer named "spikes" that was also called elsewhere.
 
     Args:
-        how: `"add"`, by a Sequential as it grew, `"other network"`, `"nested"`, as a nested model of its own, or
-            `"nested Sequential"`.
+        how: `"add"`, by a Sequential as it grew, `"other network"`, `"nested"`, as a
+            nested model of its own, or `"nested Sequential"`.
     """
     name = "spikes" if how in ("add", "other network") else None
-    inside = [layers.Dense(8), layers.BatchNormalization(), rsnn.layers.LIF(threshold=0.3, name=name)]
+    inside = [
+        layers.Dense(8),
+        layers.BatchNormalization(),
+        rsnn.layers.LIF(threshold=0.3, name=name),
+    ]
     if how == "add":
         network = keras.Sequential([keras.Input((6,))])
         for layer in (*inside, layers.Dense(3)):
@@ -287,11 +380,15 @@ def called_before(how):
 
 
 def inverted_bottlenecks():
-    """Inputs and features of two blocks of a MobileNetV2, the second with a skip connection."""
+    """Inputs and features of two blocks of a MobileNetV2, the second with a skip
+    connection."""
     inputs = x = keras.Input((8, 8, 3))
     for strides in (2, 1):
         before = x
-        for convolution in (layers.Conv2D(8, 1, use_bias=False), layers.DepthwiseConv2D(3, strides, "same", use_bias=False)):
+        for convolution in (
+            layers.Conv2D(8, 1, use_bias=False),
+            layers.DepthwiseConv2D(3, strides, "same", use_bias=False),
+        ):
             x = layers.ReLU(6.0)(layers.BatchNormalization()(convolution(x)))
         x = layers.BatchNormalization()(layers.Conv2D(4, 1, use_bias=False)(x))
         x = layers.Add()([before, x]) if strides == 1 else x
@@ -321,34 +418,47 @@ def naive_lif(
         reset_delay: Boolean.
 
     Returns:
-        `(spikes, membranes, states)`, arrays `(T, ...)`: s_t, v_t before the reset and v⁺_t after it, or v_t if the reset is
-        delayed.
+        `(spikes, membranes, states)`, arrays `(T, ...)`: s_t, v_t before the reset and
+        v⁺_t after it, or v_t if the reset is delayed.
     """
     currents = np.asarray(currents, "float64")
     spikes, membranes, states = (np.zeros_like(currents) for _ in range(3))
     for neuron in np.ndindex(currents.shape[1:]):
         state, spike = initial_membrane, 0.0
         for t in range(len(currents)):
-            membrane = decay * state + (1.0 - decay if decay_input else 1.0) * currents[(t, *neuron)]
+            membrane = (
+                decay * state
+                + (1.0 - decay if decay_input else 1.0) * currents[(t, *neuron)]
+            )
             if reset_delay and spike == 1.0:
                 membrane = membrane - threshold if reset == "soft" else v_reset
             spike = 1.0 if membrane >= threshold else 0.0
             state = membrane
             if spike == 1.0 and not reset_delay:
                 state = membrane - threshold if reset == "soft" else v_reset
-            spikes[(t, *neuron)], membranes[(t, *neuron)], states[(t, *neuron)] = spike, membrane, state
+            spikes[(t, *neuron)], membranes[(t, *neuron)], states[(t, *neuron)] = (
+                spike,
+                membrane,
+                state,
+            )
     return spikes, membranes, states
 
 
 def dyadic(shape, low=-1.0, high=2.0, seed=0):
-    """Random multiples of 1/16: exact in every float dtype, as are a few steps of neurons with decay 0, 1/4 or 1/2."""
-    return np.random.default_rng(seed).integers(int(low * 16), int(high * 16), shape) / 16.0
+    """Random multiples of 1/16: exact in every float dtype, as are a few steps of
+    neurons with decay 0, 1/4 or 1/2."""
+    return (
+        np.random.default_rng(seed).integers(int(low * 16), int(high * 16), shape)
+        / 16.0
+    )
 
 
 def data(samples=10, shape=(6,), classes=3, seed=0):
     """Inputs and labels, from a separate random generator."""
     generator = np.random.default_rng(seed)
-    return generator.normal(0.5, 1.0, (samples, *shape)).astype("float32"), generator.integers(0, classes, samples)
+    return generator.normal(0.5, 1.0, (samples, *shape)).astype(
+        "float32"
+    ), generator.integers(0, classes, samples)
 
 
 def mlp(features=6, width=8, classes=3, **lif):
@@ -360,7 +470,12 @@ def mlp(features=6, width=8, classes=3, **lif):
 
 def spiking(network=None, timesteps=3, gradient="rate", **kwargs):
     """A SpikingModel of the `mlp`, unless another network is given."""
-    return rsnn.SpikingModel(mlp() if network is None else network, timesteps=timesteps, gradient=gradient, **kwargs)
+    return rsnn.SpikingModel(
+        mlp() if network is None else network,
+        timesteps=timesteps,
+        gradient=gradient,
+        **kwargs,
+    )
 
 
 def compiled(model, optimizer=None, loss=None, **kwargs):

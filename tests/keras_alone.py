@@ -1,4 +1,5 @@
-"""Keras for processes of their own, half of whose time it would take to import what it can do without."""
+"""Keras for processes of their own, half of whose time it would take to import what it
+can do without."""
 
 import sys
 

@@ -1,4 +1,5 @@
-"""Folders of pretrained networks, as `recipes.publish` writes them, and the clients of hubs, on such a folder."""
+"""Folders of pretrained networks, as `recipes.publish` writes them, and the clients of
+hubs, on such a folder."""
 
 import hashlib
 import os
@@ -17,7 +18,9 @@ def small(*more):
     x = inputs = keras.Input((2,))
     for layer in more:
         x = layer(x)
-    return rsnn.SpikingModel(keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x))), 2)
+    return rsnn.SpikingModel(
+        keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x))), 2
+    )
 
 
 PACKAGE = pathlib.Path(rsnn.models.pretrained.__file__).parent
@@ -33,7 +36,15 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_network(model, folder, cards, card_file=None, name="made", architecture="made", arguments=None):
+def write_network(
+    model,
+    folder,
+    cards,
+    card_file=None,
+    name="made",
+    architecture="made",
+    arguments=None,
+):
     """Writes the weights of a model to a folder, and its card to another.
 
     Args:
@@ -84,13 +95,21 @@ class HuggingFace(types.ModuleType):
         path = self.folder / filename
         if not path.exists():
             raise KeyError(f"no {filename}")
-        return types.SimpleNamespace(file_size=path.stat().st_size) if dry_run else str(path)
+        return (
+            types.SimpleNamespace(file_size=path.stat().st_size)
+            if dry_run
+            else str(path)
+        )
 
     def HfApi(self, library_name):
         def upload_folder(repo_id, folder_path, commit_message):
-            self.created.append((repo_id, sorted(path.name for path in folder_path.iterdir())))
+            self.created.append(
+                (repo_id, sorted(path.name for path in folder_path.iterdir()))
+            )
 
-        return types.SimpleNamespace(create_repo=lambda repo_id, exist_ok: None, upload_folder=upload_folder)
+        return types.SimpleNamespace(
+            create_repo=lambda repo_id, exist_ok: None, upload_folder=upload_folder
+        )
 
 
 class Kaggle(types.ModuleType):

@@ -23,7 +23,9 @@ def made_once(name, make, tmp_path_factory, request, seconds=500):
     except FileExistsError:
         deadline = time.monotonic() + seconds
         while not (folder / "done").exists():
-            assert time.monotonic() < deadline, f"{folder} was not completed by another worker"
+            assert time.monotonic() < deadline, (
+                f"{folder} was not completed by another worker"
+            )
             time.sleep(0.5)
     else:
         try:

@@ -8,7 +8,10 @@ import pytest
 
 from keras_ratesnn.events.recording import FIELDS, Events
 
-HEADER = b"#!AER-DAT2.0\r\n# This is a raw AE data file - do not edit\r\n# Timestamps tick is 1 us\r\n"
+HEADER = (
+    b"#!AER-DAT2.0\r\n# This is a raw AE data file - do not edit\r\n# Timestamps "
+    b"tick is 1 us\r\n"
+)
 START = len(HEADER)
 RECORDINGS = 10
 """Of each class in the small data set: one of them for testing."""
@@ -16,7 +19,9 @@ RECORDINGS = 10
 
 def expect_error(kind, *said):
     """pytest.raises with a message that contains all of `said` in order."""
-    return pytest.raises(kind, match="(?s)" + ".*".join(re.escape(str(part)) for part in said))
+    return pytest.raises(
+        kind, match="(?s)" + ".*".join(re.escape(str(part)) for part in said)
+    )
 
 
 def address(x, y, polarity):
@@ -25,7 +30,9 @@ def address(x, y, polarity):
 
 def aedat_bytes(*events):
     """Events `(address, timestamp)` in the format of the file."""
-    return b"".join(struct.pack(">II", address, timestamp % 2**32) for address, timestamp in events)
+    return b"".join(
+        struct.pack(">II", address, timestamp % 2**32) for address, timestamp in events
+    )
 
 
 def made_events(count, seed, duration=1000):
@@ -44,18 +51,29 @@ def arrays_of(events):
 
 def write_aedat(path, events):
     """Writes events in the format that `read_aedat` reads."""
-    addresses = (address(127 - y, 127 - x, 1 - p) for x, y, p in zip(events.x, events.y, events.polarity, strict=True))
-    path.write_bytes(HEADER + aedat_bytes(*zip(map(int, addresses), map(int, events.timestamp), strict=True)))
+    addresses = (
+        address(127 - y, 127 - x, 1 - p)
+        for x, y, p in zip(events.x, events.y, events.polarity, strict=True)
+    )
+    path.write_bytes(
+        HEADER
+        + aedat_bytes(
+            *zip(map(int, addresses), map(int, events.timestamp), strict=True)
+        )
+    )
 
 
 def write_data_set(folder, classes):
-    """A small CIFAR10-DVS, of classes with these names. The number of events identifies a recording."""
+    """A small CIFAR10-DVS, of classes with these names. The number of events identifies
+    a recording."""
     for label, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for number in range(RECORDINGS):
             events = made_events(50 + label * RECORDINGS + number, seed=number)
             if number % 2:
-                np.savez(folder / name / f"cifar10_{name}_{number}.npz", **arrays_of(events))
+                np.savez(
+                    folder / name / f"cifar10_{name}_{number}.npz", **arrays_of(events)
+                )
             else:
                 write_aedat(folder / name / f"cifar10_{name}_{number}.aedat", events)
     return folder

@@ -26,10 +26,21 @@ def write_coco(folder, changes=None):
         for number, (height, width) in enumerate(SIZES):
             pixels = np.zeros((height, width, 3), "uint8")
             pixels[5:15, 10:20] = 250 if number % 2 else 100
-            (folder / part / f"{number}.png").write_bytes(tf.io.encode_png(pixels).numpy())
-            image = {"id": 10 + number, "file_name": f"{number}.png", "height": height, "width": width}
+            (folder / part / f"{number}.png").write_bytes(
+                tf.io.encode_png(pixels).numpy()
+            )
+            image = {
+                "id": 10 + number,
+                "file_name": f"{number}.png",
+                "height": height,
+                "width": width,
+            }
             content["images"].append(image)
-            box = {"image_id": image["id"], "category_id": 7 if number % 2 else 3, "bbox": [10, 5, 10, 10]}
+            box = {
+                "image_id": image["id"],
+                "category_id": 7 if number % 2 else 3,
+                "bbox": [10, 5, 10, 10],
+            }
             content["annotations"].append(box)
         # Left out: of a crowd, and without area.
         content["annotations"] += [{**box, "iscrowd": 1}, {**box, "bbox": [3, 3, 0, 4]}]

@@ -1,15 +1,19 @@
-"""Creates the cases in `reference_neurons`: neurons of other libraries, their spikes at every step and their BPTT gradients.
+"""Creates the cases in `reference_neurons`: neurons of other libraries, their spikes at
+every step and their BPTT gradients.
 
-Run by hand, in the root of the repository, with snnTorch and Sinabs installed (the existing cases were created with snnTorch
-1.0.0 and Sinabs 3.1.3):
+Run by hand, in the root of the repository, with snnTorch and Sinabs installed (the
+existing cases were created with snnTorch 1.0.0 and Sinabs 3.1.3):
 
-    python -m pip install torch snntorch sinabs && python tests/make_reference_neurons.py
+    python -m pip install torch snntorch sinabs
+    python tests/make_reference_neurons.py
 
-`cuba_*` are snnTorch's `Synaptic` with `reset_delay=False`. Its reset is not detached. Its soft reset also counts
-neurons as spiking that are still above the threshold after it; inputs are small enough to avoid this.
+`cuba_*` are snnTorch's `Synaptic` with `reset_delay=False`. Its reset is not detached.
+Its soft reset also counts neurons as spiking that are still above the threshold after
+it; inputs are small enough to avoid this.
 
-`alif_*` are Sinabs' `ALIF` with `norm_input=False`. By default its spikes have no derivative with respect to the threshold;
-here they get one, and a detached reset, through the spike and reset functions that Sinabs' layers accept.
+`alif_*` are Sinabs' `ALIF` with `norm_input=False`. By default its spikes have no
+derivative with respect to the threshold; here they get one, and a detached reset,
+through the spike and reset functions that Sinabs' layers accept.
 
 The surrogate is α σ(αu) (1 − σ(αu)) with α = 4 in all cases. Gradients are those
 of Σ_t (spikes_t · weights_t) with respect to the inputs.
@@ -76,7 +80,11 @@ def cuba(inputs, reset):
         reset_mechanism=reset,
         reset_delay=False,
     ).double()
-    current, membrane, steps = torch.zeros_like(inputs[:, 0]), torch.zeros_like(inputs[:, 0]), []
+    current, membrane, steps = (
+        torch.zeros_like(inputs[:, 0]),
+        torch.zeros_like(inputs[:, 0]),
+        [],
+    )
     for t in range(TIMESTEPS):
         spikes, current, membrane = neurons(inputs[:, t], current, membrane)
         assert reset == "zero" or (membrane <= CUBA["threshold"]).all()
@@ -101,11 +109,31 @@ def alif(inputs, reset):
 
 
 CASES = {
-    "cuba_soft_attached": (cuba, "subtract", {**CUBA, "reset": "soft", "detach_reset": False}),
-    "cuba_hard_attached": (cuba, "zero", {**CUBA, "reset": "hard", "detach_reset": False}),
-    "alif_soft_attached": (alif, sinabs.activation.MembraneSubtract(), {**ALIF, "reset": "soft", "detach_reset": False}),
-    "alif_soft_detached": (alif, detached(sinabs.activation.MembraneSubtract()), {**ALIF, "reset": "soft"}),
-    "alif_hard_detached": (alif, detached(sinabs.activation.MembraneReset()), {**ALIF, "reset": "hard"}),
+    "cuba_soft_attached": (
+        cuba,
+        "subtract",
+        {**CUBA, "reset": "soft", "detach_reset": False},
+    ),
+    "cuba_hard_attached": (
+        cuba,
+        "zero",
+        {**CUBA, "reset": "hard", "detach_reset": False},
+    ),
+    "alif_soft_attached": (
+        alif,
+        sinabs.activation.MembraneSubtract(),
+        {**ALIF, "reset": "soft", "detach_reset": False},
+    ),
+    "alif_soft_detached": (
+        alif,
+        detached(sinabs.activation.MembraneSubtract()),
+        {**ALIF, "reset": "soft"},
+    ),
+    "alif_hard_detached": (
+        alif,
+        detached(sinabs.activation.MembraneReset()),
+        {**ALIF, "reset": "hard"},
+    ),
 }
 
 
@@ -113,13 +141,20 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     for index, (name, (function, reset, arguments)) in enumerate(CASES.items()):
         random = np.random.default_rng(index)
-        inputs = random.uniform(-0.2, 0.7, (BATCH, TIMESTEPS, FEATURES)).astype("float32")
+        inputs = random.uniform(-0.2, 0.7, (BATCH, TIMESTEPS, FEATURES)).astype(
+            "float32"
+        )
         weights = random.normal(size=inputs.shape).astype("float32")
         given = torch.tensor(inputs, dtype=torch.float64, requires_grad=True)
         spikes = function(given, reset)
         (gradient,) = torch.autograd.grad((spikes * torch.tensor(weights)).sum(), given)
         print(f"{name}: {spikes.mean():.2f} of all steps have a spike")
-        arrays = {"inputs": inputs, "weights": weights, "spikes": spikes.detach().numpy(), "gradient": gradient.numpy()}
+        arrays = {
+            "inputs": inputs,
+            "weights": weights,
+            "spikes": spikes.detach().numpy(),
+            "gradient": gradient.numpy(),
+        }
         np.savez_compressed(FOLDER / f"{name}.npz", **arrays, **arguments)
 
 

@@ -1,4 +1,5 @@
-"""What training steps with masks in time give: shared by the tests of padded steps and of masked rows."""
+"""What training steps with masks in time give: shared by the tests of padded steps and
+of masked rows."""
 
 import keras
 import numpy as np
@@ -19,11 +20,17 @@ EACH = [(gradient, step_mode) for gradient in METHODS for step_mode in STEP_MODE
 
 def slow_unless(cases, chosen):
     """Cases for `parametrize`, of which those that are not chosen are slow."""
-    return [pytest.param(*case, marks=() if case in chosen else pytest.mark.slow) for case in cases]
+    return [
+        pytest.param(*case, marks=() if case in chosen else pytest.mark.slow)
+        for case in cases
+    ]
 
 
-# All methods and both step modes, and the other pairs too on PyTorch, where they take the least time.
-EACH_ONCE = slow_unless(EACH, EACH if BACKEND == "torch" else [*EACH[::3], EACH[1], EACH[5]])
+# All methods and both step modes, and the other pairs too on PyTorch, where they take
+# the least time.
+EACH_ONCE = slow_unless(
+    EACH, EACH if BACKEND == "torch" else [*EACH[::3], EACH[1], EACH[5]]
+)
 
 
 class WithMask(keras.Model):
@@ -36,23 +43,40 @@ class WithMask(keras.Model):
 
     def call(self, inputs, training=None):
         mask = keras.tree.map_structure(
-            lambda of_input: None if of_input is None else ops.convert_to_tensor(of_input), self.time_mask
+            lambda of_input: (
+                None if of_input is None else ops.convert_to_tensor(of_input)
+            ),
+            self.time_mask,
         )
         return self.model(inputs, training=training, mask=mask)
 
 
 def results(model, x, y=Y, mask=MASK, loss=None):
-    """The loss, the gradients, the outputs and the moving statistics after a training step."""
+    """The loss, the gradients, the outputs and the moving statistics after a training
+    step."""
     return results_of_each(model, [x], y, mask, loss)[0]
 
 
 def results_of_each(model, batches, y=Y, mask=MASK, loss=None):
-    """`results` of each of several batches, with the same moving statistics before it."""
-    step, found = training_step(model if mask is None else WithMask(model, mask), loss), []
+    """`results` of each of several batches, with the same moving statistics before
+    it."""
+    step, found = (
+        training_step(model if mask is None else WithMask(model, mask), loss),
+        [],
+    )
     before = [to_numpy(variable) for variable in model.network.non_trainable_variables]
     for x in batches:
-        for variable, value in zip(model.network.non_trainable_variables, before, strict=True):
+        for variable, value in zip(
+            model.network.non_trainable_variables, before, strict=True
+        ):
             variable.assign(value)
         value, gradients, outputs = step(x, y)
-        found.append([value, *gradients.values(), outputs, *map(to_numpy, model.network.non_trainable_variables)])
+        found.append(
+            [
+                value,
+                *gradients.values(),
+                outputs,
+                *map(to_numpy, model.network.non_trainable_variables),
+            ]
+        )
     return found

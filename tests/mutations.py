@@ -1,10 +1,12 @@
-"""Mutations of the library, made by hand: whether a test fails for each. Run on demand, on PyTorch.
+"""Mutations of the library, made by hand: whether a test fails for each. Run on demand,
+on PyTorch.
 
     python tests/mutations.py [--only N ...] [--engine] [--named]
 
-Each changes a number, a formula or a guard in a temporary copy of the repository, where the tests that are named run until one
-fails: first those that are the most likely to, then the folders of tests/ that concern the file. `--engine` takes those of how
-steps run, for which only the tests named here run.
+Each changes a number, a formula or a guard in a temporary copy of the repository, where
+the tests that are named run until one fails: first those that are the most likely to,
+then the folders of tests/ that concern the file. `--engine` takes those of how steps
+run, for which only the tests named here run.
 """
 
 import argparse
@@ -16,8 +18,18 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).parents[1]
-FOLDERS = ("gradients", "layers", "model", "testing", "losses", "analysis", "conversion", "core")
-"""Of tests/, in which a mutation is looked for that the tests named for it do not find."""
+FOLDERS = (
+    "gradients",
+    "layers",
+    "model",
+    "testing",
+    "losses",
+    "analysis",
+    "conversion",
+    "core",
+)
+"""Of tests/, in which a mutation is looked for that the tests named for it do not
+find."""
 
 # Each: the file, what is there once, what takes its place, and tests.
 GRADIENTS = [
@@ -101,7 +113,7 @@ GRADIENTS = [
     ),
     (
         "keras_ratesnn/gradients/handlers/mask.py",
-        " * self.context.windows.repeat(state.mask)",
+        " * self.context.windows.repeat(\n            state.mask\n        )",
         "",
         "gradients/test_reference.py layers/test_random_layers.py",
     ),
@@ -131,8 +143,8 @@ GRADIENTS = [
     ),
     (
         "keras_ratesnn/gradients/handlers/encoder.py",
-        "self.rates_of(inputs), self.operation.rate_derivative)",
-        "self.rates_of(inputs), 1.0)",
+        "self.rates_of(inputs), self.operation.rate_derivative",
+        "self.rates_of(inputs), 1.0",
         "layers/test_encoders.py",
     ),
     (
@@ -163,7 +175,8 @@ GRADIENTS = [
         "keras_ratesnn/gradients/handlers/operation.py",
         "if self.takes_time or not self.kind.affine or self._has_steps(inputs):",
         "if self.takes_time or self._has_steps(inputs):",
-        "gradients/test_rate.py gradients/test_windows.py gradients/test_single_step.py",
+        "gradients/test_rate.py gradients/test_windows.py "
+        "gradients/test_single_step.py",
     ),
     (
         "keras_ratesnn/gradients/recomputation.py",
@@ -185,14 +198,14 @@ GRADIENTS = [
     ),
     (
         "keras_ratesnn/gradients/ottt.py",
-        "self.cell.trace_decay())",
-        "0.5 * self.cell.trace_decay())",
+        "            self.cell.trace_decay(),",
+        "            0.5 * self.cell.trace_decay(),",
         "gradients/test_online.py",
     ),
     (
         "keras_ratesnn/gradients/rate.py",
-        "time_axis.cast(wanted(rate), value.dtype), 1.0)",
-        "time_axis.cast(wanted(rate), value.dtype), 0.5)",
+        "time_axis.cast(wanted(rate), value.dtype), 1.0",
+        "time_axis.cast(wanted(rate), value.dtype), 0.5",
         "gradients/test_rate.py",
     ),
     (
@@ -241,8 +254,8 @@ LAYERS = [
     ),
     (
         "keras_ratesnn/layers/integer.py",
-        "self.levels) * self.spike_size",
-        "self.levels)",
+        "            * self.spike_size",
+        "",
         "layers/test_integer.py",
     ),
     (
@@ -301,8 +314,8 @@ LAYERS = [
     ),
     (
         "keras_ratesnn/layers/readout.py",
-        'current, self.effective("decay"), self.decay_input)',
-        'current, self.effective("decay"))',
+        'current, self.effective("decay"), self.decay_input',
+        'current, self.effective("decay")',
         "layers/test_readout.py",
     ),
     (
@@ -313,8 +326,8 @@ LAYERS = [
     ),
     (
         "keras_ratesnn/layers/current_based.py",
-        "membrane, spikes, after = super().step(current,",
-        "membrane, spikes, after = super().step(inputs,",
+        "membrane, spikes, after = super().step(\n            current,",
+        "membrane, spikes, after = super().step(\n            inputs,",
         "layers/test_cells.py layers/test_reference_neurons.py",
     ),
     (
@@ -347,7 +360,7 @@ ENGINE = [
         "keras_ratesnn/_core/backend/torch/recorder/compiler.py",
         "if len(self._compiled) >= MOST_LAYOUTS or None in layout:",
         "if None in layout:",
-        "backend/test_fusion.py::test_a_time_loop_is_compiled_once_for_each_layout_on_gpus_and_for_any_layout_after_too_many",
+        "backend/test_fusion.py::test_a_time_loop_is_compiled_for_each_layout_on_gpus_until_there_are_too_many",
     ),
     (
         "keras_ratesnn/_core/backend/torch/recorder/compiler.py",
@@ -382,7 +395,8 @@ ENGINE = [
     (
         "keras_ratesnn/_core/backend/torch/recorder/graph_passes.py",
         'places[node] = result.call_method("pop", (arguments,))',
-        'places[node] = result.call_method("__getitem__", (arguments, -1 - len(places)))',
+        'places[node] = result.call_method("__getitem__", (arguments, -1 - '
+        "len(places)))",
         "backend/test_graph_passes.py::test_a_backward_pass_frees_what_was_saved_after_its_last_use",
     ),
     (
@@ -405,8 +419,8 @@ ENGINE = [
     ),
     (
         "keras_ratesnn/analysis/probe/_twins.py",
-        "begun = None if self._folder is None else",
-        "begun = None if True else",
+        "            None if self._folder is None else",
+        "            None if True else",
         "analysis/test_temporal_probe.py",
     ),
     (
@@ -468,32 +482,61 @@ ENGINE = [
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", type=int, nargs="+", metavar="N", help="the numbers of mutations, from 1 on")
+    parser.add_argument(
+        "--only",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="the numbers of mutations, from 1 on",
+    )
     parser.add_argument("--engine", action="store_true", help="those of how steps run")
-    parser.add_argument("--named", action="store_true", help="run the named tests alone, not the folders after them")
+    parser.add_argument(
+        "--named",
+        action="store_true",
+        help="run the named tests alone, not the folders after them",
+    )
     arguments = parser.parse_args()
     mutations = ENGINE if arguments.engine else GRADIENTS + LAYERS
     numbers = arguments.only or range(1, len(mutations) + 1)
     survived = []
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder, "copy")
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", ".pytest_cache", "runs", "site"))
+        shutil.copytree(
+            ROOT,
+            copy,
+            ignore=shutil.ignore_patterns(
+                ".git", "__pycache__", ".pytest_cache", "runs", "site"
+            ),
+        )
         for number in numbers:
             file, old, new, tests = mutations[number - 1]
             more = () if arguments.engine or arguments.named else FOLDERS
-            killed = is_killed(copy, file, old, new, [tests.split(), *([name] for name in more)])
-            print(f"{number:3} {'killed' if killed else 'SURVIVED'}  {file}: {old!r} -> {new!r}", flush=True)
+            killed = is_killed(
+                copy, file, old, new, [tests.split(), *([name] for name in more)]
+            )
+            print(
+                f"{number:3} {'killed' if killed else 'SURVIVED'}  {file}: {old!r} -> "
+                f"{new!r}",
+                flush=True,
+            )
             survived += [] if killed else [number]
-    print(f"{len(numbers) - len(survived)} of {len(numbers)} killed. Survived: {survived or 'none'}")
+    print(
+        f"{len(numbers) - len(survived)} of {len(numbers)} killed. Survived: "
+        f"{survived or 'none'}"
+    )
     return 1 if survived else 0
 
 
 def is_killed(copy, file, old, new, groups):
-    """Whether a test of one of the groups, lists of files or folders in tests/, fails with another text in a file."""
+    """Whether a test of one of the groups, lists of files or folders in tests/, fails
+    with another text in a file."""
     path = copy / file
     text = path.read_text(encoding="utf-8")
     if text.count(old) != 1:
-        raise SystemExit(f"{file} must have this once: {old!r}. It has it {text.count(old)} times. Write the mutation anew.")
+        raise SystemExit(
+            f"{file} must have this once: {old!r}. It has it {text.count(old)} times. "
+            "Write the mutation anew."
+        )
     path.write_text(text.replace(old, new), encoding="utf-8")
     try:
         return any(fails(copy, tests) for tests in groups)
@@ -502,11 +545,29 @@ def is_killed(copy, file, old, new, groups):
 
 
 def fails(copy, tests):
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", *(f"tests/{name}" for name in tests)]
-    environment = {**os.environ, "KERAS_BACKEND": "torch", "PYTHONDONTWRITEBYTECODE": "1"}
-    found = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-n",
+        "0",
+        *(f"tests/{name}" for name in tests),
+    ]
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "torch",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    found = subprocess.run(
+        command, cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
     if found.returncode not in (0, 1):
-        raise SystemExit(f"The tests could not run: {' '.join(command)}\n{found.stdout[-2000:]}{found.stderr[-2000:]}")
+        raise SystemExit(
+            "The tests could not run: "
+            f"{' '.join(command)}\n{found.stdout[-2000:]}{found.stderr[-2000:]}"
+        )
     return found.returncode == 1
 
 

@@ -1,4 +1,5 @@
-"""Logits that learn from the labels, and from the mean of those of them that are right, in NumPy."""
+"""Logits that learn from the labels, and from the mean of those of them that are right,
+in NumPy."""
 
 import numpy as np
 
@@ -18,6 +19,12 @@ def naive_loss(labels, logits, alpha, beta, temperature):
             teacher = softmax(np.mean(right, axis=0) / temperature)
             for one in of_sample:
                 student = softmax(one / temperature)
-                loss += beta * temperature**2 * sum(p * np.log(p / q) for p, q in zip(teacher, student, strict=True))
+                loss += (
+                    beta
+                    * temperature**2
+                    * sum(
+                        p * np.log(p / q) for p, q in zip(teacher, student, strict=True)
+                    )
+                )
         losses.append(loss)
     return np.array(losses)

@@ -1,10 +1,12 @@
-"""SLTT and OTTT of a small network, step by step in NumPy: slow, but obviously correct."""
+"""SLTT and OTTT of a small network, step by step in NumPy: slow, but obviously
+correct."""
 
 import numpy as np
 
 
 def gradients(weights, frames, targets, decay, threshold=1.0, alpha=4.0, traces=False):
-    """The gradients of ½ Σ (mean output − target)² / batch of Dense, LIF, Dense, LIF, Dense.
+    """The gradients of ½ Σ (mean output − target)² / batch of Dense, LIF, Dense, LIF,
+    Dense.
 
     Args:
         weights: List of arrays: kernel and bias of each Dense layer.
@@ -13,8 +15,8 @@ def gradients(weights, frames, targets, decay, threshold=1.0, alpha=4.0, traces=
         decay: Float λ.
         threshold: Float θ. Defaults to `1.0`.
         alpha: Float, the slope of the sigmoid surrogate. Defaults to `4.0`.
-        traces: Boolean, whether weight gradients use the traces of presynaptic spikes: OTTT instead of SLTT. Defaults to
-            `False`.
+        traces: Boolean, whether weight gradients use the traces of presynaptic spikes:
+            OTTT instead of SLTT. Defaults to `False`.
 
     Returns:
         List of arrays in the order of `weights`.
@@ -26,7 +28,9 @@ def gradients(weights, frames, targets, decay, threshold=1.0, alpha=4.0, traces=
     for frame in frames:
         inputs, distances, spikes = [frame], [], frame
         for layer in range(2):
-            membrane = decay * membranes[layer] + spikes @ kernels[layer] + biases[layer]
+            membrane = (
+                decay * membranes[layer] + spikes @ kernels[layer] + biases[layer]
+            )
             spikes = (membrane >= threshold).astype("float64")
             membranes[layer] = membrane - threshold * spikes
             distances.append(membrane - threshold)

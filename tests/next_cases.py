@@ -1,4 +1,5 @@
-"""Reference cases of networks of newer neurons and layers: each a run of the authors' program by BPTT."""
+"""Reference cases of networks of newer neurons and layers: each a run of the authors'
+program by BPTT."""
 
 import json
 import pathlib
@@ -29,7 +30,8 @@ class NextCase:
         """A SpikingModel of the case.
 
         Args:
-            hidden: Function `(x, synapse, name) -> x`: a dense layer, named "a" or "b", and what is around it.
+            hidden: Function `(x, synapse, name) -> x`: a dense layer, named "a" or "b",
+                and what is around it.
             gradient: See `SpikingModel`.
             step_mode: See `SpikingModel`.
         """
@@ -38,7 +40,9 @@ class NextCase:
             bias = f"weight/{name}.bias" in self.arrays
             x = hidden(x, layers.Dense(16, use_bias=bias, name=name), name)
         network = keras.Model(inputs, layers.Dense(5, name="c")(x))
-        model = rsnn.SpikingModel(network, self.settings["timesteps"], gradient, step_mode)
+        model = rsnn.SpikingModel(
+            network, self.settings["timesteps"], gradient, step_mode
+        )
         for layer in "abc":
             network.get_layer(layer).set_weights(
                 [
@@ -54,14 +58,22 @@ class NextCase:
 
         Args:
             model: What `model` returned, with all of its weights.
-            names: Dict from the paths of other variables than those of a, b and c to names of the authors' program.
+            names: Dict from the paths of other variables than those of a, b and c to
+                names of the authors' program.
         """
         for layer in "abc":
-            names = {**names, f"{layer}/kernel": f"{layer}.weight", f"{layer}/bias": f"{layer}.bias"}
+            names = {
+                **names,
+                f"{layer}/kernel": f"{layer}.weight",
+                f"{layer}/bias": f"{layer}.bias",
+            }
         logits, optimizer = self.arrays["logits"], Remembers(self.settings["lr"])
 
         def logits_error(y, outputs):
-            return ops.max(ops.abs(ops.subtract(outputs, logits)) / ops.convert_to_tensor(1e-5 + 1e-3 * np.abs(logits)))
+            return ops.max(
+                ops.abs(ops.subtract(outputs, logits))
+                / ops.convert_to_tensor(1e-5 + 1e-3 * np.abs(logits))
+            )
 
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss, metrics=[logits_error])
@@ -71,10 +83,20 @@ class NextCase:
             losses.append(value)
             if step == 0:
                 assert error <= 1.0
-                for variable, gradient in zip(model.trainable_variables, optimizer.gradients, strict=True):
-                    expected, path = self.arrays[f"grad/{names[variable.path]}"], variable.path
-                    error = np.linalg.norm(to_numpy(gradient) - expected.reshape(gradient.shape))
-                    assert error < 1e-3 * max(np.linalg.norm(expected), 1e-6), (path, error)
+                for variable, gradient in zip(
+                    model.trainable_variables, optimizer.gradients, strict=True
+                ):
+                    expected, path = (
+                        self.arrays[f"grad/{names[variable.path]}"],
+                        variable.path,
+                    )
+                    error = np.linalg.norm(
+                        to_numpy(gradient) - expected.reshape(gradient.shape)
+                    )
+                    assert error < 1e-3 * max(np.linalg.norm(expected), 1e-6), (
+                        path,
+                        error,
+                    )
         np.testing.assert_allclose(losses, self.arrays["losses"], rtol=1e-3)
 
 

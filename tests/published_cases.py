@@ -1,8 +1,10 @@
 """Small checkpoints of the authors' programs, and what the programs compute from them.
 
-`tests/reference/authors/NAME.pth` is a checkpoint as the program writes it, with random weights. `NAME.npz` has images `x`,
-channels first, `logits`, the authors' names of the neuron `layers`, and `counts` of spikes, `(layers, T, samples)`. QKFormer's
-`logits_single` and `counts_single` are those of the samples one by one. `meta` has the program, its commit and the arguments.
+`tests/reference/authors/NAME.pth` is a checkpoint as the program writes it, with random
+weights. `NAME.npz` has images `x`, channels first, `logits`, the authors' names of the
+neuron `layers`, and `counts` of spikes, `(layers, T, samples)`. QKFormer's
+`logits_single` and `counts_single` are those of the samples one by one. `meta` has the
+program, its commit and the arguments.
 """
 
 import json
@@ -14,14 +16,23 @@ import numpy as np
 import keras_ratesnn as rsnn
 from keras_ratesnn.models.published._names import Table
 
-ATTENTION = {"q": "query_neuron", "k": "key_neuron", "v": "value_neuron", "attn": "neuron", "proj": "output_neuron"}
+ATTENTION = {
+    "q": "query_neuron",
+    "k": "key_neuron",
+    "v": "value_neuron",
+    "attn": "neuron",
+    "proj": "output_neuron",
+}
 ATTENTION["x"] = "input_neuron"
 
 
 def of_blocks(theirs, ours, attention, mlp):
     """The neurons in the blocks of a transformer."""
     return {
-        **{f"{theirs}.{attention}.{part}_lif": f"{ours}_attention_{name}" for part, name in ATTENTION.items()},
+        **{
+            f"{theirs}.{attention}.{part}_lif": f"{ours}_attention_{name}"
+            for part, name in ATTENTION.items()
+        },
         f"{theirs}.mlp.{mlp}{{n}}_lif": f"{ours}_mlp{{n}}_neuron",
     }
 
@@ -29,7 +40,10 @@ def of_blocks(theirs, ours, attention, mlp):
 FOLDER = pathlib.Path(__file__).parent / "reference" / "authors"
 
 NEURONS = {
-    "ratebp_resnet18": {"conv0.2": "stem_neuron", "layer{s}.{b}.spike{n}": "stage{s}_block{b+1}_neuron{n}"},
+    "ratebp_resnet18": {
+        "conv0.2": "stem_neuron",
+        "layer{s}.{b}.spike{n}": "stage{s}_block{b+1}_neuron{n}",
+    },
     "ratebp_preact_resnet18": {"layer{s}.{b}.sn{n}": "stage{s}_block{b+1}_neuron{n}"},
     "ratebp_sew_resnet18": {
         "convNeuron1.2": "stem_neuron",
@@ -44,12 +58,20 @@ NEURONS = {
     "ratebp_vgg11": {
         f"feature.{place}": f"block{block}_neuron{number}"
         for place, block, number in zip(
-            (2, 6, 9, 13, 16, 20, 24, 27), (1, 2, 2, 3, 3, 4, 5, 5), (1, 1, 2, 1, 2, 1, 1, 2), strict=True
+            (2, 6, 9, 13, 16, 20, 24, 27),
+            (1, 2, 2, 3, 3, 4, 5, 5),
+            (1, 1, 2, 1, 2, 1, 1, 2),
+            strict=True,
         )
     },
     "ratebp_vggsnn": {
         f"feature.{place}": f"block{block}_neuron{number}"
-        for place, block, number in zip((2, 5, 9, 12, 16, 19, 23, 26), (1, 1, 2, 2, 3, 3, 4, 4), (1, 2) * 4, strict=True)
+        for place, block, number in zip(
+            (2, 5, 9, 12, 16, 19, 23, 26),
+            (1, 1, 2, 2, 3, 3, 4, 4),
+            (1, 2) * 4,
+            strict=True,
+        )
     },
 }
 """The authors' names of neuron layers, and ours."""
@@ -82,21 +104,34 @@ NEURONS |= {f"spikformer_{edition}": SPIKFORMER for edition in ("cifar", "imagen
 NEURONS |= {f"qkformer_{edition}": QKFORMER for edition in ("cifar", "imagenet")}
 NEURONS["qkformer_dvs"] = {**QKFORMER, "patch_embed2.proj_lif": "patches2_1_neuron"}
 # These neurons come before the convolutions of their names.
-NEURONS["maxformer_cifar"] = {"patch_embed1.embed2.embed_lif": "patches1_shortcut_neuron", **MAXFORMER}
-NEURONS["maxformer_dvs"] = {f"patch_embed1.max_embed{n}.embed_lif": f"patches1_{n}_neuron" for n in (1, 2, 3)} | MAXFORMER
+NEURONS["maxformer_cifar"] = {
+    "patch_embed1.embed2.embed_lif": "patches1_shortcut_neuron",
+    **MAXFORMER,
+}
+NEURONS["maxformer_dvs"] = {
+    f"patch_embed1.max_embed{n}.embed_lif": f"patches1_{n}_neuron" for n in (1, 2, 3)
+} | MAXFORMER
 NEURONS["maxformer_imagenet"] = {
     "patch_embed1.embed2.embed_lif": "patches1_1_neuron",
     "patch_embed1.embed3.embed_lif": "patches1_2_neuron",
     **MAXFORMER,
 }
-NEURONS["ratebp_resnet19"] = {**NEURONS["ratebp_resnet18"], "classifier.1": "hidden_neuron"}
+NEURONS["ratebp_resnet19"] = {
+    **NEURONS["ratebp_resnet18"],
+    "classifier.1": "hidden_neuron",
+}
 NEURONS["sew_resnet18_legacy"] = NEURONS["sew_resnet18"]
 STAGES = ((1, 1, "1_1", 0), (2, 1, "1_2", 0), (3, 1, "2_1", 0), (3, 2, "2_2", 0))
 """The blocks of convolutions of E-SpikeFormer: our stage and block, and theirs."""
 ESPIKEFORMER = {
-    **{f"downsample{name}.encode_spike": f"down{n}_neuron" for n, name in enumerate(("1_1", "1_2", "2", "3", "4"), 1)},
     **{
-        theirs.replace("STAGE", stage).replace("BLOCK", str(block)): f"stage{n}_block{m}{ours}"
+        f"downsample{name}.encode_spike": f"down{n}_neuron"
+        for n, name in enumerate(("1_1", "1_2", "2", "3", "4"), 1)
+    },
+    **{
+        theirs.replace("STAGE", stage).replace(
+            "BLOCK", str(block)
+        ): f"stage{n}_block{m}{ours}"
         for n, m, stage, block in STAGES
         for theirs, ours in {
             "ConvBlockSTAGE.BLOCK.Conv.spike{n}": "_separable_neuron{n}",
@@ -106,18 +141,37 @@ ESPIKEFORMER = {
     "spike": "neuron",
 }
 LARGE = {}
-for theirs, ours in {"block3.{b}": "stage4_block{b+1}", "block4.{b}": "stage5_block{b+1}"}.items():
+for theirs, ours in {
+    "block3.{b}": "stage4_block{b+1}",
+    "block4.{b}": "stage5_block{b+1}",
+}.items():
     ESPIKEFORMER[f"{theirs}.conv.spike{{n}}"] = f"{ours}_separable_neuron{{n}}"
     of_block = of_blocks(theirs, ours, "attn", "fc")
-    LARGE |= {name.replace("x_lif", "head_lif"): neuron for name, neuron in of_block.items()}
-ESPIKEFORMER |= {name.replace("_lif", "_spike"): neuron for name, neuron in LARGE.items()}
-LARGE |= {f"downsample{name}.encode_lif": f"down{n}_neuron" for n, name in enumerate(("1_1", "1_2", "2", "3"), 1)}
-LARGE |= {f"ConvBlock{stage}.{block}.neuron{{n}}": f"stage{n}_block{m}_neuron{{n}}" for n, m, stage, block in STAGES}
+    LARGE |= {
+        name.replace("x_lif", "head_lif"): neuron for name, neuron in of_block.items()
+    }
+ESPIKEFORMER |= {
+    name.replace("_lif", "_spike"): neuron for name, neuron in LARGE.items()
+}
+LARGE |= {
+    f"downsample{name}.encode_lif": f"down{n}_neuron"
+    for n, name in enumerate(("1_1", "1_2", "2", "3"), 1)
+}
+LARGE |= {
+    f"ConvBlock{stage}.{block}.neuron{{n}}": f"stage{n}_block{m}_neuron{{n}}"
+    for n, m, stage, block in STAGES
+}
 NEURONS |= {"espikeformer": ESPIKEFORMER, "espikeformer_large": LARGE}
-NEURONS["espikeformer_large_base"] = {**LARGE, "block3.{b}.lif": "stage4_block{b+1}_shortcut_neuron", "lif": "distilled_neuron"}
+NEURONS["espikeformer_large_base"] = {
+    **LARGE,
+    "block3.{b}.lif": "stage4_block{b+1}_shortcut_neuron",
+    "lif": "distilled_neuron",
+}
 NEURONS["ms_resnet18"] = {
     **{
-        f"conv{s + 1}_x.{{b}}.residual_function.{place}": f"stage{s}_block{{b+1}}_neuron{n}"
+        f"conv{s + 1}_x.{{b}}.residual_function.{place}": (
+            f"stage{s}_block{{b+1}}_neuron{n}"
+        )
         for s in (1, 2, 3, 4)
         for n, place in ((1, 0), (2, 3))
     },
@@ -141,7 +195,8 @@ NEURONS["spikingresformer"] = {
 }
 
 
-# The same layers as Spikformer's; the fourth convolution is pooled before its neurons, and the blocks have a neuron more.
+# The same layers as Spikformer's; the fourth convolution is pooled before its neurons,
+# and the blocks have a neuron more.
 NEURONS["sdt_v1"] = {
     **SPIKFORMER,
     "block.{b}.attn.shortcut_lif": "block{b+1}_attention_input_neuron",
@@ -149,7 +204,10 @@ NEURONS["sdt_v1"] = {
     "head_lif": "neuron",
 }
 NEURONS["sdt_v2"] = {
-    **{name.replace("encode_spike", "encode_lif").replace(".spike", ".lif"): ours for name, ours in ESPIKEFORMER.items()},
+    **{
+        name.replace("encode_spike", "encode_lif").replace(".spike", ".lif"): ours
+        for name, ours in ESPIKEFORMER.items()
+    },
     **LARGE,
     "lif": "neuron",
 }
@@ -169,25 +227,46 @@ class Case:
 
     def model(self, **kwargs):
         """The network; `kwargs` replace the arguments that weights do not tell."""
-        library = self.meta["library"] or {"arguments": {"heads": self.meta["arguments"].get("num_heads")}}
+        library = self.meta["library"] or {
+            "arguments": {"heads": self.meta["arguments"].get("num_heads")}
+        }
         heads = library["arguments"].get("heads")
         # Those of each stage are told.
-        own = {"timesteps": self.meta["timesteps"], "heads": heads if isinstance(heads, int) else None}
-        arguments = {**own, "input_shape": self.x.shape[-3:], "verbose": False, **kwargs}
+        own = {
+            "timesteps": self.meta["timesteps"],
+            "heads": heads if isinstance(heads, int) else None,
+        }
+        arguments = {
+            **own,
+            "input_shape": self.x.shape[-3:],
+            "verbose": False,
+            **kwargs,
+        }
         return rsnn.models.from_checkpoint(**{"path": self.path, **arguments})
 
     @property
     def logits(self):
-        return self.arrays["logits_single" if "logits_single" in self.arrays else "logits"]
+        return self.arrays[
+            "logits_single" if "logits_single" in self.arrays else "logits"
+        ]
 
     def counts(self, batch=False):
-        """The authors' spikes by our names of layers: arrays `(samples, T)`; of QKFormer those of a batch, or of each sample.
+        """The authors' spikes by our names of layers: arrays `(samples, T)`; of
+        QKFormer those of a batch, or of each sample.
 
-        The last neurons of the large E-SpikeFormer, `None` here, are those before a classifier that this case does without.
+        The last neurons of the large E-SpikeFormer, `None` here, are those before a
+        classifier that this case does without.
         """
         table = Table(NEURONS[self.name])
-        counts = self.arrays["counts_single" if "counts_single" in self.arrays and not batch else "counts"]
-        return {table.find(layer): count.T for layer, count in zip(self.arrays["layers"].tolist(), counts, strict=True)}
+        counts = self.arrays[
+            "counts_single"
+            if "counts_single" in self.arrays and not batch
+            else "counts"
+        ]
+        return {
+            table.find(layer): count.T
+            for layer, count in zip(self.arrays["layers"].tolist(), counts, strict=True)
+        }
 
 
 def counted(model, x):
@@ -195,6 +274,10 @@ def counted(model, x):
     found = {}
     for sample in range(len(x)):
         rates = rsnn.analysis.firing_rates(model, x[sample : sample + 1])
-        for layer, steps, neurons in zip(rates.layers, rates.by_step, rates.by_neuron, strict=True):
-            found.setdefault(layer, []).append(np.rint(np.asarray(steps) * neurons.size))
+        for layer, steps, neurons in zip(
+            rates.layers, rates.by_step, rates.by_neuron, strict=True
+        ):
+            found.setdefault(layer, []).append(
+                np.rint(np.asarray(steps) * neurons.size)
+            )
     return {layer: np.array(counts) for layer, counts in found.items()}

@@ -1,4 +1,5 @@
-"""The networks of the reference cases, with weights and gradients under the names of the authors' program."""
+"""The networks of the reference cases, with weights and gradients under the names of
+the authors' program."""
 
 import json
 import pathlib
@@ -9,9 +10,21 @@ import numpy as np
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.models import _transformers, espikeformer, maxformer, preact_resnet, qkformer, resnet, sew_resnet
+from keras_ratesnn.models import (
+    _transformers,
+    espikeformer,
+    maxformer,
+    preact_resnet,
+    qkformer,
+    resnet,
+    sew_resnet,
+)
 from keras_ratesnn.models import vgg as vgg_models
-from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron, spiking_self_attention
+from keras_ratesnn.models.attention import (
+    spikformer_attention_neuron,
+    spikformer_neuron,
+    spiking_self_attention,
+)
 
 FOLDER = pathlib.Path(__file__).parent / "reference"
 CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))
@@ -20,14 +33,17 @@ TOLERANCE = 1e-3
 """The largest relative error."""
 
 NEGLIGIBLE = 1e-5
-"""A gradient that is smaller than this fraction of the largest is zero but for rounding."""
+"""A gradient that is smaller than this fraction of the largest is zero but for
+rounding."""
 
 LONG_STEP = 2.0**17
-"""A learning rate with which a gradient can be read from the weights after a step, where its rounding is small."""
+"""A learning rate with which a gradient can be read from the weights after a step,
+where its rounding is small."""
 
 
 class Case:
-    """One run of the authors' program: the inputs `x`, `y` and weights, and the results.
+    """One run of the authors' program: the inputs `x`, `y` and weights, and the
+    results.
 
     Args:
         name: String, the name of the file without extension.
@@ -41,28 +57,41 @@ class Case:
         self.x, self.y = self.arrays["x"], self.arrays["y"].astype("int32")
 
     def model(self, **overrides):
-        """A SpikingModel of the case's network, weights, neurons, gradient and step mode."""
+        """A SpikingModel of the case's network, weights, neurons, gradient and step
+        mode."""
         settings = self.settings
         # Online methods have one order only.
         gradient, _, order = settings["method"].partition("_")
         if gradient == "rate" and order == "s":
             gradient = rsnn.gradients.Rate(last_step_statistics=True)
         if settings["net"] in TRANSFORMERS:
-            network = TRANSFORMERS[settings["net"]](settings, self.x.shape[2 if settings["temporal_input"] else 1 :])
+            network = TRANSFORMERS[settings["net"]](
+                settings, self.x.shape[2 if settings["temporal_input"] else 1 :]
+            )
         else:
-            build = vgg_ws if settings.get("weight_standardised") else NETWORKS[settings["net"]]
+            build = (
+                vgg_ws
+                if settings.get("weight_standardised")
+                else NETWORKS[settings["net"]]
+            )
             network = build(settings["width"], self.neuron)
         arguments = {
             "timesteps": settings["timesteps"],
             "gradient": gradient,
-            "step_mode": "multi" if order == "m" or settings["method"] == "bptt" else "single",
+            "step_mode": "multi"
+            if order == "m" or settings["method"] == "bptt"
+            else "single",
             "return_sequences": settings.get("loss") == "each",
             **overrides,
         }
         model = rsnn.SpikingModel(network, **arguments)
         for variable in model.trainable_variables:
             # A 1x1 convolution of theirs may be a dense layer of ours.
-            variable.assign(self.arrays[f"weight/{self.name_of(variable.path)}"].reshape(variable.shape))
+            variable.assign(
+                self.arrays[f"weight/{self.name_of(variable.path)}"].reshape(
+                    variable.shape
+                )
+            )
         return model
 
     @staticmethod
@@ -81,25 +110,41 @@ class Case:
         )
 
     def loss(self, y, outputs):
-        """The cross-entropy of the time mean of the logits, or the mean of that of each step."""
+        """The cross-entropy of the time mean of the logits, or the mean of that of each
+        step."""
         cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         if self.settings.get("loss") != "each":
             return cross_entropy(y, outputs)
-        return cross_entropy(ops.repeat(y, self.settings["timesteps"]), ops.reshape(outputs, (-1, outputs.shape[-1])))
+        return cross_entropy(
+            ops.repeat(y, self.settings["timesteps"]),
+            ops.reshape(outputs, (-1, outputs.shape[-1])),
+        )
 
     def expected(self, kind):
         """The arrays of a kind ("grad", "buffer") by the authors' names."""
-        return {key.split("/", 1)[1]: value for key, value in self.arrays.items() if key.startswith(f"{kind}/")}
+        return {
+            key.split("/", 1)[1]: value
+            for key, value in self.arrays.items()
+            if key.startswith(f"{kind}/")
+        }
 
     def assert_training_agrees(self, jit_compile, **overrides):
-        """Trains a model as the authors' program was trained; compares logits, gradients, losses and moving statistics."""
+        """Trains a model as the authors' program was trained; compares logits,
+        gradients, losses and moving statistics."""
         model, logits = self.model(**overrides), self.arrays["logits"]
 
         def logits_error(y, outputs):
             outputs = ops.mean(outputs, axis=1) if len(outputs.shape) == 3 else outputs
-            return ops.norm(outputs - ops.convert_to_tensor(logits)) / float(np.linalg.norm(logits))
+            return ops.norm(outputs - ops.convert_to_tensor(logits)) / float(
+                np.linalg.norm(logits)
+            )
 
-        model.compile(keras.optimizers.SGD(LONG_STEP), self.loss, metrics=[logits_error], jit_compile=jit_compile)
+        model.compile(
+            keras.optimizers.SGD(LONG_STEP),
+            self.loss,
+            metrics=[logits_error],
+            jit_compile=jit_compile,
+        )
         before = [variable.numpy() for variable in model.trainable_variables]
         loss, error = model.train_on_batch(self.x, self.y)
         assert error < TOLERANCE
@@ -109,12 +154,23 @@ class Case:
             gradients[variable.path] = (value - variable.numpy()) / LONG_STEP
             variable.assign(value - self.settings["lr"] * gradients[variable.path])
         self.assert_gradients_agree(gradients)
-        losses = [loss, *(model.train_on_batch(self.x, self.y)[0] for _ in range(1, self.settings["sgd_steps"]))]
+        losses = [
+            loss,
+            *(
+                model.train_on_batch(self.x, self.y)[0]
+                for _ in range(1, self.settings["sgd_steps"])
+            ),
+        ]
         np.testing.assert_allclose(losses, self.arrays["losses"], rtol=TOLERANCE)
-        moving = {self.name_of(variable.path): variable.numpy() for variable in model.non_trainable_variables}
+        moving = {
+            self.name_of(variable.path): variable.numpy()
+            for variable in model.non_trainable_variables
+        }
         for name, mean in self.expected("buffer").items():
             if name.endswith("running_mean"):
-                assert np.linalg.norm(moving[name] - mean) < TOLERANCE * np.linalg.norm(mean), name
+                assert np.linalg.norm(moving[name] - mean) < TOLERANCE * np.linalg.norm(
+                    mean
+                ), name
 
     def assert_gradients_agree(self, gradients):
         """Compares gradients by the paths of their variables."""
@@ -124,15 +180,23 @@ class Case:
         for path, gradient in gradients.items():
             wanted = expected[self.name_of(path)].reshape(gradient.shape)
             size = np.linalg.norm(wanted)
-            assert np.linalg.norm(gradient - wanted) < (TOLERANCE * size if size >= negligible else negligible), path
+            assert np.linalg.norm(gradient - wanted) < (
+                TOLERANCE * size if size >= negligible else negligible
+            ), path
 
 
 def _attention(ours, theirs, kind):
     """The patterns of a layer of attention, whose dense layers are called `kind`."""
     parts = {"query": "q", "key": "k", "value": "v", "output": "proj"}
     return [
-        *((f"{ours}_attention_{part}", f"{theirs}.{name}-{kind}") for part, name in parts.items()),
-        *((f"{ours}_attention_{part}_bn", f"{theirs}.{name}-bn") for part, name in parts.items()),
+        *(
+            (f"{ours}_attention_{part}", f"{theirs}.{name}-{kind}")
+            for part, name in parts.items()
+        ),
+        *(
+            (f"{ours}_attention_{part}_bn", f"{theirs}.{name}-bn")
+            for part, name in parts.items()
+        ),
     ]
 
 
@@ -149,20 +213,37 @@ def _numbered(ours, theirs):
 
 def _separable(ours, theirs):
     parts = {"expand": "pwconv1", "depthwise": "dwconv", "project": "pwconv2"}
-    return [pair for part, name in parts.items() for pair in _numbered(f"{ours}_{part}", f"{theirs}.{name}")]
+    return [
+        pair
+        for part, name in parts.items()
+        for pair in _numbered(f"{ours}_{part}", f"{theirs}.{name}")
+    ]
 
 
 def _embedding(ours, theirs):
     return [(ours, f"{theirs}-conv"), (ours.replace("_conv", "_bn"), f"{theirs}-bn")]
 
 
-# Layers are named NETWORK_LAYER; what each network's layers are called in the authors' program. Patterns in order. Afterwards
-# an underscore becomes a dot, and a hyphen an underscore.
+# Layers are named NETWORK_LAYER; what each network's layers are called in the authors'
+# program. Patterns in order. Afterwards an underscore becomes a dot, and a hyphen an
+# underscore.
 THEIR_NAMES = {
-    "ssa": [*_attention("block", "block.attn", "linear"), *_mlp("block", "block", "fc", "linear"), ("classifier", "head")],
-    "qk": [*_attention("block", "block.tssa", "conv"), *_mlp("block", "block", "mlp", "conv"), ("classifier", "head")],
+    "ssa": [
+        *_attention("block", "block.attn", "linear"),
+        *_mlp("block", "block", "fc", "linear"),
+        ("classifier", "head"),
+    ],
+    "qk": [
+        *_attention("block", "block.tssa", "conv"),
+        *_mlp("block", "block", "mlp", "conv"),
+        ("classifier", "head"),
+    ],
     "espikeformer": [
-        *((rf"down{number}_{kind}", f"downsample{number}.encode-{kind}") for number in (1, 2) for kind in ("conv", "bn")),
+        *(
+            (rf"down{number}_{kind}", f"downsample{number}.encode-{kind}")
+            for number in (1, 2)
+            for kind in ("conv", "bn")
+        ),
         *_separable("convolution_separable", "conv-block.Conv"),
         (r"convolution_(\d)_conv", r"conv-block.conv\1"),
         (r"convolution_(\d)_bn", r"conv-block.bn\1"),
@@ -189,8 +270,18 @@ THEIR_NAMES = {
         ("classifier", "head"),
     ],
     "mlp": [],
-    "vgg": [("block1_conv1", "f.0"), ("block1_bn1", "f.1"), ("block2_conv1", "f.4"), ("block2_bn1", "f.5")],
-    "res": [("stem_conv", "conv0.0"), ("stem_bn", "conv0.1"), ("shortcut_conv", "shortcut.0"), ("shortcut_bn", "shortcut.1")],
+    "vgg": [
+        ("block1_conv1", "f.0"),
+        ("block1_bn1", "f.1"),
+        ("block2_conv1", "f.4"),
+        ("block2_bn1", "f.5"),
+    ],
+    "res": [
+        ("stem_conv", "conv0.0"),
+        ("stem_bn", "conv0.1"),
+        ("shortcut_conv", "shortcut.0"),
+        ("shortcut_bn", "shortcut.1"),
+    ],
     "sew": [
         ("stem_conv", "conv0.0"),
         ("stem_bn", "conv0.1"),
@@ -199,7 +290,12 @@ THEIR_NAMES = {
         (r"_conv(\d)", r"_convNeuron\1.0"),
         (r"_bn(\d)", r"_convNeuron\1.1"),
     ],
-    "pre": [("stem_conv", "conv1"), ("stem_bn", "bn1"), ("shortcut_conv", "downsample.0"), ("shortcut_bn", "downsample.1")],
+    "pre": [
+        ("stem_conv", "conv1"),
+        ("stem_bn", "bn1"),
+        ("shortcut_conv", "downsample.0"),
+        ("shortcut_bn", "downsample.1"),
+    ],
 }
 THEIR_KINDS = {
     "kernel": "weight",
@@ -242,7 +338,9 @@ def mlp(width, neuron):
 def vgg(width, neuron, normalization="batch"):
     x = inputs = keras.Input((8, 8, 3))
     for name, filters in (("vgg_block1", width), ("vgg_block2", 2 * width)):
-        x = layers.AveragePooling2D(2, name=f"{name}_pool")(vgg_models.block(x, [filters], neuron, name, normalization))
+        x = layers.AveragePooling2D(2, name=f"{name}_pool")(
+            vgg_models.block(x, [filters], neuron, name, normalization)
+        )
     return _classified(inputs, layers.Flatten()(x), "vgg")
 
 
@@ -288,9 +386,18 @@ def ssa(settings, shape):
     """A block of Spikformer on tokens, or on images in the edition "conv"."""
     inputs = keras.Input(shape)
     plan = _plan(settings, inputs)
-    attention = plan.attention(spiking_self_attention, inputs, "ssa_block", use_bias=settings["edition"] != "conv")
+    attention = plan.attention(
+        spiking_self_attention,
+        inputs,
+        "ssa_block",
+        use_bias=settings["edition"] != "conv",
+    )
     x = _transformers.spike_block(inputs, attention, plan, "ssa_block")
-    mean = layers.GlobalAveragePooling1D if len(shape) == 2 else layers.GlobalAveragePooling2D
+    mean = (
+        layers.GlobalAveragePooling1D
+        if len(shape) == 2
+        else layers.GlobalAveragePooling2D
+    )
     return keras.Model(inputs, layers.Dense(5, name="ssa_classifier")(mean()(x)))
 
 
@@ -298,25 +405,37 @@ def qk(settings, shape):
     """A block of QKFormer's token attention."""
     inputs = keras.Input(shape)
     x = qkformer.block(inputs, _plan(settings, inputs), "qk_block")
-    return keras.Model(inputs, layers.Dense(5, name="qk_classifier")(layers.GlobalAveragePooling2D()(x)))
+    return keras.Model(
+        inputs,
+        layers.Dense(5, name="qk_classifier")(layers.GlobalAveragePooling2D()(x)),
+    )
 
 
 def max_former(settings, shape):
-    """Both embeddings of Max-Former on CIFAR, a block without attention, and one with attention."""
+    """Both embeddings of Max-Former on CIFAR, a block without attention, and one with
+    attention."""
     inputs, size = keras.Input(shape), 3 if settings["mixer"] == "Block_DWC3" else None
     plan = _plan(settings, inputs)
-    x = maxformer.first_patches_cifar(inputs, settings["dim"] // 2, plan, "maxformer_patches1")
+    x = maxformer.first_patches_cifar(
+        inputs, settings["dim"] // 2, plan, "maxformer_patches1"
+    )
     x = maxformer.convolution_block(x, plan, "maxformer_stage1", size)
-    x = _transformers.tokens(maxformer.patches(x, settings["dim"], plan, "maxformer_patches2"), "maxformer_tokens")
+    x = _transformers.tokens(
+        maxformer.patches(x, settings["dim"], plan, "maxformer_patches2"),
+        "maxformer_tokens",
+    )
     x = maxformer.attention_block(x, plan, "maxformer_stage2")
     x = plan.neuron()(layers.GlobalAveragePooling1D()(x))
     return keras.Model(inputs, layers.Dense(5, name="maxformer_classifier")(x))
 
 
 def e_spike_former(settings, shape):
-    """A block of convolutions and a block of attention, each after a convolution of stride 2."""
+    """A block of convolutions and a block of attention, each after a convolution of
+    stride 2."""
     inputs, dims = keras.Input(shape), settings["dim"]
-    parts = espikeformer.Parts(espikeformer.integer_neuron, settings["heads"], mlp_ratio=2)
+    parts = espikeformer.Parts(
+        espikeformer.integer_neuron, settings["heads"], mlp_ratio=2
+    )
     x = espikeformer.downsampling(inputs, dims, 3, 2, None, "espikeformer_down1")
     x = espikeformer.convolution_block(x, parts, "espikeformer_convolution")
     x = espikeformer.downsampling(x, dims, 3, 2, parts, "espikeformer_down2")
@@ -325,5 +444,10 @@ def e_spike_former(settings, shape):
     return keras.Model(inputs, layers.Dense(5, name="espikeformer_classifier")(x))
 
 
-TRANSFORMERS = {"espikeformer": e_spike_former, "ssa": ssa, "qk": qk, "maxformer": max_former}
+TRANSFORMERS = {
+    "espikeformer": e_spike_former,
+    "ssa": ssa,
+    "qk": qk,
+    "maxformer": max_former,
+}
 NETWORKS = {"mlp": mlp, "vgg": vgg, "res": res, "sew": sew, "pre": pre}

@@ -1,6 +1,8 @@
-"""A user's typed program: `.ci/run` has mypy check it, strictly, against the installed package. It is not run.
+"""A user's typed program: `.ci/run` has mypy check it, strictly, against the installed
+package. It is not run.
 
-Where a line is wrong on purpose, mypy must find the error that is named there, and would complain of a name without an error.
+Where a line is wrong on purpose, mypy must find the error that is named there, and
+would complain of a name without an error.
 """
 
 import keras  # type: ignore[import-untyped]
@@ -32,18 +34,33 @@ def build() -> rsnn.SpikingModel:
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF(decay=0.5, surrogate=Window())(keras.layers.Dense(8)(inputs))
     x = rsnn.layers.Neuron(Cell(threshold=0.5))(keras.layers.Dense(8)(x))
-    return rsnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(3)(x)), timesteps=4, gradient="rate", step_mode="single")
+    return rsnn.SpikingModel(
+        keras.Model(inputs, keras.layers.Dense(3)(x)),
+        timesteps=4,
+        gradient="rate",
+        step_mode="single",
+    )
 
 
 def train(model: rsnn.SpikingModel) -> float:
     model.gradient = Method()
     model.gradient = "bptt"
     model.timesteps += 1
-    model.compile("sgd", rsnn.losses.TET("mse"), metrics=[rsnn.metrics.AnytimeAccuracy(timesteps=5)])
+    model.compile(
+        "sgd",
+        rsnn.losses.TET("mse"),
+        metrics=[rsnn.metrics.AnytimeAccuracy(timesteps=5)],
+    )
     model.fit(ops.ones((4, 6)), ops.ones((4, 3)))
     model.step_mode = "sideways"  # type: ignore[assignment]
-    measured: list[keras.callbacks.Callback] = [rsnn.callbacks.FiringRate(ops.ones((4, 6)), log_dir="logs")]
-    measured.append(rsnn.callbacks.GradientAgreement(ops.ones((4, 6)), ops.ones((4, 3)), every=2, other="sltt"))
+    measured: list[keras.callbacks.Callback] = [
+        rsnn.callbacks.FiringRate(ops.ones((4, 6)), log_dir="logs")
+    ]
+    measured.append(
+        rsnn.callbacks.GradientAgreement(
+            ops.ones((4, 6)), ops.ones((4, 3)), every=2, other="sltt"
+        )
+    )
     model.fit(ops.ones((4, 6)), ops.ones((4, 3)), callbacks=measured)
     found = rsnn.describe(model, ops.ones((4, 6)), verbose=False)
     return found.layers[0].firing_rate
@@ -52,28 +69,52 @@ def train(model: rsnn.SpikingModel) -> float:
 def ready_made() -> list[rsnn.SpikingModel]:
     card = rsnn.models.list_pretrained()["digits"]
     return [
-        rsnn.models.ResNet18((32, 32, 3), classes=10, neuron=lambda: rsnn.layers.LIF(decay=0.5), normalization="batch"),
+        rsnn.models.ResNet18(
+            (32, 32, 3),
+            classes=10,
+            neuron=lambda: rsnn.layers.LIF(decay=0.5),
+            normalization="batch",
+        ),
         rsnn.models.VGG11(timesteps="four"),  # type: ignore[arg-type]
         rsnn.models.VGG11(stem="cifar"),  # type: ignore[call-arg]
         rsnn.models.ResNet18((32, 32, 3), 10),  # type: ignore[call-arg]
         rsnn.models.load_pretrained("digits", timesteps=card.timesteps * 2),
-        rsnn.fold_batch_normalization(rsnn.models.load_pretrained("digits"), verbose=False),
-        rsnn.spikify(keras.applications.MobileNetV2(weights=None), 4, neuron=rsnn.layers.IF, calibrate=ops.ones((2, 8))),
+        rsnn.fold_batch_normalization(
+            rsnn.models.load_pretrained("digits"), verbose=False
+        ),
+        rsnn.spikify(
+            keras.applications.MobileNetV2(weights=None),
+            4,
+            neuron=rsnn.layers.IF,
+            calibrate=ops.ones((2, 8)),
+        ),
     ]
 
 
 def look_inside(model: rsnn.SpikingModel) -> dict[str, float]:
     x, y = ops.ones((4, 6)), ops.ones((4, 3))
-    agreement: rsnn.analysis.GradientAgreement = rsnn.analysis.gradient_agreement(model, x, y, rsnn.gradients.Rate(windows=2))
+    agreement: rsnn.analysis.GradientAgreement = rsnn.analysis.gradient_agreement(
+        model, x, y, rsnn.gradients.Rate(windows=2)
+    )
     cosines: list[float] = agreement.cosine.tolist()
     spikes = rsnn.analysis.raster(model, x, "lif", neurons=[0, 3]).spikes.sum()
-    joules: float = rsnn.analysis.energy(model, x, rsnn.analysis.Costs(accumulate=0.1e-12)).total
-    rate: float = rsnn.analysis.energy(model, x, rsnn.analysis.Costs.int8()).quantized.crossover
+    joules: float = rsnn.analysis.energy(
+        model, x, rsnn.analysis.Costs(accumulate=0.1e-12)
+    ).total
+    rate: float = rsnn.analysis.energy(
+        model, x, rsnn.analysis.Costs.int8()
+    ).quantized.crossover
     rsnn.analysis.energy(model, x, costs=0.9e-12)  # type: ignore[arg-type]
     rsnn.analysis.membranes(model, x, layer=2)  # type: ignore[arg-type]
     agreement.layers = ()  # type: ignore[misc]
     shuffled = rsnn.analysis.shuffle_in_time(model, x, y, seed=1)
-    return {**shuffled.per_layer, "first": cosines[0], "spikes": float(spikes), "joules": joules, "rate": rate}
+    return {
+        **shuffled.per_layer,
+        "first": cosines[0],
+        "spikes": float(spikes),
+        "joules": joules,
+        "rate": rate,
+    }
 
 
 @rsnn.affine

@@ -1,22 +1,21 @@
 """
-Title: Handwritten digits with a spiking network
-Author: keras_ratesnn
-Date created: 2026/11/28
-Last modified: 2026/11/28
-Description: Train a convolutional spiking network by its firing rates, and run it with fewer time steps.
-Accelerator: NONE
+Title: Handwritten digits with a spiking network Author: keras_ratesnn Date created:
+2026/11/28 Last modified: 2026/11/28 Description: Train a convolutional spiking network
+by its firing rates, and run it with fewer time steps. Accelerator: NONE
 """
 
 """
 ## Introduction
 
-The neurons of a spiking network emit spikes, 0 or 1, at each of T time steps. Neuromorphic chips compute only where there are
-spikes, so such networks need little energy. But a spike has no useful derivative, and backpropagation through time stores all
-T steps.
+The neurons of a spiking network emit spikes, 0 or 1, at each of T time steps.
+Neuromorphic chips compute only where there are spikes, so such networks need little
+energy. But a spike has no useful derivative, and backpropagation through time stores
+all T steps.
 
-Rate-based backpropagation (Yu et al., NeurIPS 2024) runs the exact spiking network forwards, and goes backwards once, through
-firing rates: the mean of the spikes of each neuron over time. This example trains a small network that way on handwritten
-digits, in less than a minute on a CPU, on TensorFlow, JAX or PyTorch.
+Rate-based backpropagation (Yu et al., NeurIPS 2024) runs the exact spiking network
+forwards, and goes backwards once, through firing rates: the mean of the spikes of each
+neuron over time. This example trains a small network that way on handwritten digits, in
+less than a minute on a CPU, on TensorFlow, JAX or PyTorch.
 
 ## Setup
 """
@@ -35,7 +34,8 @@ keras.utils.set_random_seed(0)
 """
 ## The data
 
-1,797 digits of 8 x 8 pixels come with scikit-learn. The last fifth is for the test: other people have written it.
+1,797 digits of 8 x 8 pixels come with scikit-learn. The last fifth is for the test:
+other people have written it.
 """
 
 images, labels = load_digits(return_X_y=True)
@@ -47,9 +47,10 @@ print(f"{len(x_train)} digits to train with, {len(x_test)} to test with")
 """
 ## The network of one time step
 
-A spiking network is an ordinary Keras model, in which layers of neurons take the place of activations. `LIF` is the leaky
-integrate-and-fire neuron: its membrane keeps a part of its value from step to step, adds its input, and emits a spike when it
-reaches the threshold, which is then subtracted.
+A spiking network is an ordinary Keras model, in which layers of neurons take the place
+of activations. `LIF` is the leaky integrate-and-fire neuron: its membrane keeps a part
+of its value from step to step, adds its input, and emits a spike when it reaches the
+threshold, which is then subtracted.
 """
 
 
@@ -70,9 +71,10 @@ network = keras.Model(inputs, keras.layers.Dense(10)(x))
 """
 ## Time
 
-`SpikingModel` runs the network for T time steps and returns the mean of its outputs. An image is the input of every step. The
-argument `gradient` selects the training method: `"rate"` is the default; with `"bptt"` the same model is trained by
-backpropagation through time.
+`SpikingModel` runs the network for T time steps and returns the mean of its outputs. An
+image is the input of every step. The argument `gradient` selects the training method:
+`"rate"` is the default; with `"bptt"` the same model is trained by backpropagation
+through time.
 """
 
 model = rsnn.SpikingModel(network, timesteps=TIMESTEPS, gradient="rate")
@@ -88,8 +90,9 @@ print(f"Accuracy on the test digits: {accuracy:.3f}")
 """
 ## How much it spikes
 
-`describe` runs a batch and counts. The firing rate of a layer is the mean number of spikes of a neuron in a time step; where it
-is low, a neuromorphic chip has little to do.
+`describe` runs a batch and counts. The firing rate of a layer is the mean number of
+spikes of a neuron in a time step; where it is low, a neuromorphic chip has little to
+do.
 """
 
 rsnn.describe(model, x_test[:64])
@@ -97,8 +100,9 @@ rsnn.describe(model, x_test[:64])
 """
 ## Fewer time steps
 
-The number of time steps can be changed after training. Fewer steps take less time and energy. For this small network and simple
-images a single step is about as good as four; deep networks lose more.
+The number of time steps can be changed after training. Fewer steps take less time and
+energy. For this small network and simple images a single step is about as good as four;
+deep networks lose more.
 """
 
 accuracies = {}
@@ -111,6 +115,7 @@ for timesteps in range(1, TIMESTEPS + 1):
 """
 ## What next
 
-Replace `"rate"` by `"bptt"` and compare. `rsnn.models` has deep networks in the manner of `keras.applications`, and
-`rsnn.spikify` turns trained Keras models into spiking ones.
+Replace `"rate"` by `"bptt"` and compare. `rsnn.models` has deep networks in the manner
+of `keras.applications`, and `rsnn.spikify` turns trained Keras models into spiking
+ones.
 """

@@ -1,7 +1,9 @@
-"""Draws digits on the live page of a built site in headless Chromium: `check_live.py site`.
+"""Draws digits on the live page of a built site in headless Chromium: `check_live.py
+site`.
 
-The page must name the digit of the image that it begins with, and each that is drawn. Its outputs and spikes after each time
-step must be those of the network in Python, for the pixels that the page has made of the lines.
+The page must name the digit of the image that it begins with, and each that is drawn.
+Its outputs and spikes after each time step must be those of the network in Python, for
+the pixels that the page has made of the lines.
 """
 
 import html
@@ -28,14 +30,22 @@ DRAWN = {
 """Lines of each digit: points in percent of the canvas."""
 
 # Of a page that is opened from disk. Time that scripts wait for passes at once.
-CHROMIUM = ("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=60000")
+CHROMIUM = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--dump-dom",
+    "--virtual-time-budget=60000",
+)
 
 
 def result_of(chromium, page, lines):
     """What the page has found for lines drawn on it, or at its beginning."""
     address = page.resolve().as_uri() + (f"#stroke={lines}" if lines else "")
     command = [chromium, *CHROMIUM, address]
-    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    text = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=300
+    ).stdout
     result = re.search(r'data-result="([^"]*)"', text)
     assert result, re.search(r'class="live-headline"[^>]*>([^<]*)', text)
     return json.loads(html.unescape(result[1]))
@@ -48,17 +58,29 @@ def check(site):
         return
     model = keras_ratesnn.models.load_pretrained("digits")
     model.return_sequences = True
-    neurons = [layer.name for layer in model.network.layers if isinstance(layer, keras_ratesnn.layers.Neuron)]
+    neurons = [
+        layer.name
+        for layer in model.network.layers
+        if isinstance(layer, keras_ratesnn.layers.Neuron)
+    ]
     observed = keras_ratesnn.analysis.observed(model, spikes=neurons)
     for digit, lines in ((3, ""), *DRAWN.items()):
         found = result_of(chromium, site / "index.html", lines)
         expected = observed.predict(np.reshape(found["image"], (1, 8, 8, 1)), verbose=0)
         steps = np.arange(1, model.timesteps + 1)[:, None]
-        np.testing.assert_allclose(found["logits"], np.cumsum(expected["output"][0], axis=0) / steps, atol=1e-4)
-        spikes = [expected["spikes"][name][0].reshape(model.timesteps, -1).sum(axis=1) for name in neurons]
+        np.testing.assert_allclose(
+            found["logits"], np.cumsum(expected["output"][0], axis=0) / steps, atol=1e-4
+        )
+        spikes = [
+            expected["spikes"][name][0].reshape(model.timesteps, -1).sum(axis=1)
+            for name in neurons
+        ]
         np.testing.assert_array_equal(found["spikes"], np.transpose(spikes))
         assert found["digit"] == digit, found
-        print(f"{digit}: named at step {found['sure']}, every spike and output as in Python, on {keras.backend.backend()}")
+        print(
+            f"{digit}: named at step {found['sure']}, every spike and output as in "
+            f"Python, on {keras.backend.backend()}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Checks a built site: `check_site.py site`.
 
-Links lead to files and anchors, nothing is loaded from the network, and no block of code is left as Markdown.
+Links lead to files and anchors, nothing is loaded from the network, and no block of
+code is left as Markdown.
 """
 
 import functools
@@ -9,12 +10,19 @@ import pathlib
 import sys
 import urllib.parse
 
-LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
+LOADED = {
+    "script": "src",
+    "link": "href",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+}
 """Tags of what a browser fetches when it opens a page."""
 
 
 class Page(html.parser.HTMLParser):
-    """The anchors of a page, what it links to or loads, pairs of tag and address, and whether it shows marks of code."""
+    """The anchors of a page, what it links to or loads, pairs of tag and address, and
+    whether it shows marks of code."""
 
     def __init__(self, path):
         super().__init__()
@@ -33,10 +41,12 @@ class Page(html.parser.HTMLParser):
 
 
 def problems(site):
-    """Yields a line for each link that leads nowhere, thing that is loaded from the network, and page with marks of code."""
+    """Yields a line for each link that leads nowhere, thing that is loaded from the
+    network, and page with marks of code."""
     page_at = functools.cache(Page)
     for path in sorted(site.rglob("*.html")):
-        # It is shown in place of any missing page, so a server must find its links from the root.
+        # It is shown in place of any missing page, so a server must find its links from
+        # the root.
         if path.name == "404.html":
             continue
         if page_at(path).shows_marks:
@@ -47,16 +57,25 @@ def problems(site):
                 if tag != "a":
                     yield f"{path.relative_to(site)}: loads {address}"
                 continue
-            target = (path.parent / urllib.parse.unquote(url.path)).resolve() if url.path else path
+            target = (
+                (path.parent / urllib.parse.unquote(url.path)).resolve()
+                if url.path
+                else path
+            )
             if not target.is_file():
                 yield f"{path.relative_to(site)}: {address} leads to no file"
             elif (
-                url.fragment and target.suffix == ".html" and urllib.parse.unquote(url.fragment) not in page_at(target).anchors
+                url.fragment
+                and target.suffix == ".html"
+                and urllib.parse.unquote(url.fragment) not in page_at(target).anchors
             ):
                 yield f"{path.relative_to(site)}: {address} leads to no anchor"
 
 
 if __name__ == "__main__":
     found = list(problems(pathlib.Path(sys.argv[1]).resolve()))
-    print("\n".join(found) or "The links of the site are right, and it loads nothing from the network.")
+    print(
+        "\n".join(found)
+        or "The links of the site are right, and it loads nothing from the network."
+    )
     sys.exit(bool(found))

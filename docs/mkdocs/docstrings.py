@@ -1,4 +1,5 @@
-"""Extensions of Griffe: docstrings in Keras' style, as its parser of Google's style reads them, and what it does not find."""
+"""Extensions of Griffe: docstrings in Keras' style, as its parser of Google's style
+reads them, and what it does not find."""
 
 import re
 
@@ -43,8 +44,13 @@ class Functions(griffe.Extension):
 
 
 def _expand_options(function, module):
-    """Gives a function that takes `**options: Unpack[...]` a parameter for each, as `inspect.signature` has them."""
-    for parameter in [each for each in function.parameters if str(each.annotation).startswith("Unpack[")]:
+    """Gives a function that takes `**options: Unpack[...]` a parameter for each, as
+    `inspect.signature` has them."""
+    for parameter in [
+        each
+        for each in function.parameters
+        if str(each.annotation).startswith("Unpack[")
+    ]:
         del function.parameters[parameter.name]
         found, of_all, kind = {}, {}, parameter.annotation.slice.name
         while kind not in ("Options", "TypedDict"):
@@ -55,24 +61,47 @@ def _expand_options(function, module):
         for name, attribute in {**found, **of_all}.items():
             annotation, default = attribute.annotation.slice.elements
             # Strings in annotations are names to Griffe.
-            default = f'"{default}"' if isinstance(default, griffe.ExprName) else default
+            default = (
+                f'"{default}"' if isinstance(default, griffe.ExprName) else default
+            )
             by_name = griffe.ParameterKind.keyword_only
-            function.parameters.add(griffe.Parameter(name, annotation=annotation, kind=by_name, default=default))
+            function.parameters.add(
+                griffe.Parameter(
+                    name, annotation=annotation, kind=by_name, default=default
+                )
+            )
 
 
 def _give_arguments(layers):
-    """Gives the constructors of neuron layers the arguments of their cells, which the decorator names."""
-    classes = (found for module in layers.modules.values() for found in module.classes.values() if not found.is_alias)
+    """Gives the constructors of neuron layers the arguments of their cells, which the
+    decorator names."""
+    classes = (
+        found
+        for module in layers.modules.values()
+        for found in module.classes.values()
+        if not found.is_alias
+    )
     for layer in classes:
         constructor = layer.members.get("__init__")
-        for found in filter(None, (OF_CELL.fullmatch(str(each.value)) for each in getattr(constructor, "decorators", ()))):
+        for found in filter(
+            None,
+            (
+                OF_CELL.fullmatch(str(each.value))
+                for each in getattr(constructor, "decorators", ())
+            ),
+        ):
             itself, _, *of_layer = constructor.parameters
-            of_cell = [each for each in layer.parent[found[1]].parameters if each.name not in ("self", "kwargs")]
+            of_cell = [
+                each
+                for each in layer.parent[found[1]].parameters
+                if each.name not in ("self", "kwargs")
+            ]
             constructor.parameters = griffe.Parameters(itself, *of_cell, *of_layer)
 
 
 def _hide_modules(package):
-    """Replaces modules by the functions of the same names, where these are imported from them."""
+    """Replaces modules by the functions of the same names, where these are imported
+    from them."""
     for name, member in list(package.members.items()):
         if member.is_alias and not member.resolved:
             continue
@@ -82,4 +111,6 @@ def _hide_modules(package):
         if not member.is_alias:
             _hide_modules(member)
         if name in package.imports and name in found.members:
-            package.members[name] = griffe.Alias(name, found.members[name], parent=package)
+            package.members[name] = griffe.Alias(
+                name, found.members[name], parent=package
+            )

@@ -1,4 +1,5 @@
-"""Hook of MkDocs: adds pages that are no Markdown in docs/, and makes links, blocks of code and API pages as on the site."""
+"""Hook of MkDocs: adds pages that are no Markdown in docs/, and makes links, blocks of
+code and API pages as on the site."""
 
 import pathlib
 import posixpath
@@ -15,7 +16,8 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "docs/examples/spiking_digits.py": "examples/spiking_digits.md",
 }
-"""From paths in the repository to paths on the site. What is Python has the form of keras.io's examples."""
+"""From paths in the repository to paths on the site. What is Python has the form of
+keras.io's examples."""
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ELSEWHERE = re.compile(r"[a-z]+:")
@@ -28,7 +30,13 @@ def on_files(files, config):
             text = page_of_example(text)
         files.append(File.generated(config, page, content=text))
     for path in (ROOT / "docs" / "tutorials").glob("*.md"):
-        files.append(File.generated(config, f"tutorials/{path.stem}.ipynb", content=notebook_of(path.read_text())))
+        files.append(
+            File.generated(
+                config,
+                f"tutorials/{path.stem}.ipynb",
+                content=notebook_of(path.read_text()),
+            )
+        )
     return files
 
 
@@ -50,33 +58,53 @@ def on_page_markdown(markdown, page, **kwargs):
     name = page.file.src_uri
     if name.startswith("tutorials/"):
         title, text = markdown.split("\n", 1)
-        markdown = f"{title}\n\n[This page as a notebook]({page.file.name}.ipynb){{ download }}\n{text}"
+        markdown = (
+            f"{title}\n\n[This page as a notebook]({page.file.name}.ipynb){{ "
+            f"download }}\n{text}"
+        )
     if name.startswith("api/") and name != "api/index.md":
         markdown = with_entries(markdown)
     return with_links_of_site(with_titles_of_backends(markdown), name)
 
 
 def with_entries(markdown):
-    """The text of an API page, whose table leads to entries below it, which mkdocstrings makes of docstrings."""
+    """The text of an API page, whose table leads to entries below it, which
+    mkdocstrings makes of docstrings."""
     module = markdown.partition("\n")[0].removeprefix("# ").partition(":")[0]
     names = ENTRY.findall(markdown)
-    linked = ENTRY.sub(lambda match: f"| [`{match[1]}`](#{module}.{match[1]}) |", markdown)
-    options = {"show_root_heading": "false", "show_root_toc_entry": "false", "members": f"[{', '.join(names)}]"}
+    linked = ENTRY.sub(
+        lambda match: f"| [`{match[1]}`](#{module}.{match[1]}) |", markdown
+    )
+    options = {
+        "show_root_heading": "false",
+        "show_root_toc_entry": "false",
+        "members": f"[{', '.join(names)}]",
+    }
     lines = (f"      {key}: {value}\n" for key, value in options.items())
     return f"{linked}\n::: {module}\n    options:\n{''.join(lines)}"
 
 
 def with_titles_of_backends(markdown):
-    """The text of a page, in which a block of code for one backend, ```python torch, has its name as a title."""
-    return re.sub(r"^```python (\w+)$", lambda match: f'```python title="{TITLES[match[1]]}"', markdown, flags=re.MULTILINE)
+    """The text of a page, in which a block of code for one backend, ```python torch,
+    has its name as a title."""
+    return re.sub(
+        r"^```python (\w+)$",
+        lambda match: f'```python title="{TITLES[match[1]]}"',
+        markdown,
+        flags=re.MULTILINE,
+    )
 
 
 def with_links_of_site(markdown, page):
-    """The text of a page, with links between pages of the site, which have titles where the repository has names of files.
+    """The text of a page, with links between pages of the site, which have titles where
+    the repository has names of files.
 
     Links to other files of the repository become plain text.
     """
-    source = next((path for path, name in PAGES.items() if name == page), posixpath.join("docs", page))
+    source = next(
+        (path for path, name in PAGES.items() if name == page),
+        posixpath.join("docs", page),
+    )
 
     def replace(match):
         text, target, anchor = match[1], match[2], match[3] or ""
@@ -93,6 +121,7 @@ def with_links_of_site(markdown, page):
             return match[0]
         if text.endswith(".md"):
             text = (ROOT / path).read_text().partition("\n")[0].removeprefix("# ")
-        return f"[{text}]({posixpath.relpath(place, posixpath.dirname(page) or '.')}{anchor})"
+        relative = posixpath.relpath(place, posixpath.dirname(page) or ".")
+        return f"[{text}]({relative}{anchor})"
 
     return LINK.sub(replace, markdown)

@@ -1,7 +1,9 @@
-"""Writes what tutorials show: `KERAS_BACKEND=torch python docs/mkdocs/run_tutorials.py neuron spikes network`.
+"""Writes what tutorials show: `KERAS_BACKEND=torch python docs/mkdocs/run_tutorials.py
+neuron spikes network`.
 
-The figures that a page's blocks of Python save are put into docs/images/tutorials, PNG files with SVG files beside them. What a
-block prints is put into the page, as a block of text after it, in place of what was there.
+The figures that a page's blocks of Python save are put into docs/images/tutorials, PNG
+files with SVG files beside them. What a block prints is put into the page, as a block
+of text after it, in place of what was there.
 """
 
 import contextlib
@@ -23,7 +25,8 @@ SAVEFIG = Figure.savefig
 
 
 def run(page):
-    """The text of a page, with what its blocks print. The files that they save are in the working folder."""
+    """The text of a page, with what its blocks print. The files that they save are in
+    the working folder."""
     names = {}
 
     def with_output(match):
@@ -31,9 +34,17 @@ def run(page):
         with contextlib.redirect_stdout(printed):
             exec(compile(match[1], page.name, "exec"), names)
         # Bars of progress are no results.
-        lines = [line.rstrip() for line in printed.getvalue().splitlines() if "━" not in line]
-        output = "".join(f"{textwrap.fill(line, 128)}\n" if len(line) > 128 else f"{line}\n" for line in lines if line)
-        return f"```python\n{match[1]}```\n" + (f"\n```text\n{output}```\n" if output else "")
+        lines = [
+            line.rstrip() for line in printed.getvalue().splitlines() if "━" not in line
+        ]
+        output = "".join(
+            f"{textwrap.fill(line, 128)}\n" if len(line) > 128 else f"{line}\n"
+            for line in lines
+            if line
+        )
+        return f"```python\n{match[1]}```\n" + (
+            f"\n```text\n{output}```\n" if output else ""
+        )
 
     with mock.patch.object(Figure, "savefig", _save):
         return BLOCK.sub(with_output, page.read_text())
@@ -52,5 +63,9 @@ if __name__ == "__main__":
         path = DOCS / "tutorials" / f"{name}.md"
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             path.write_text(run(path))
-            for figure in [file for suffix in ("png", "svg", "gif") for file in pathlib.Path().glob(f"*.{suffix}")]:
+            for figure in [
+                file
+                for suffix in ("png", "svg", "gif")
+                for file in pathlib.Path().glob(f"*.{suffix}")
+            ]:
                 shutil.copy(figure, DOCS / "images" / "tutorials")

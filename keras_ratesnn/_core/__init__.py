@@ -1,1 +1,2 @@
-"""Private foundations: argument checks, the registry, Keras internals and the backends."""
+"""Private foundations: argument checks, the registry, Keras internals and the
+backends."""

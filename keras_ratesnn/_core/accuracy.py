@@ -11,7 +11,9 @@ Labels: TypeAlias = Literal["auto", "sparse", "categorical", "binary"]
 LABELS: tuple[Labels, ...] = ("auto", "sparse", "categorical", "binary")
 
 
-def is_right(y_true: Tensor, outputs: Tensor, labels: Labels, threshold: float = 0.5) -> Tensor:
+def is_right(
+    y_true: Tensor, outputs: Tensor, labels: Labels, threshold: float = 0.5
+) -> Tensor:
     """Whether each sample is correct, according to Keras' accuracy functions."""
     labels = _labels_of(y_true, outputs) if labels == "auto" else labels
     if getattr(y_true.shape, "rank", 0) is not None:
@@ -27,13 +29,21 @@ def _labels_of(y_true: Tensor, outputs: Tensor) -> Labels:
     """The format of labels, from the shapes of labels and outputs of one step."""
     if outputs.shape[-1] == 1:
         return "binary"
-    return "sparse" if len(y_true.shape) < len(outputs.shape) or y_true.shape[-1] == 1 else "categorical"
+    return (
+        "sparse"
+        if len(y_true.shape) < len(outputs.shape) or y_true.shape[-1] == 1
+        else "categorical"
+    )
 
 
 def _check_shape(found, outputs, labels):
-    """Raises ValueError if labels of this shape would be compared with other outputs than their own."""
+    """Raises ValueError if labels of this shape would be compared with other outputs
+    than their own."""
     of_classes = labels == "categorical" or (labels == "binary" and outputs[-1] != 1)
     fitting = [outputs] if of_classes else [outputs[:-1], (*outputs[:-1], 1)]
     if not any(checks.fits(found, each) for each in fitting):
         wanted = " or ".join(str(each) for each in fitting)
-        raise ValueError(f"`y_true`, the labels, must have the shape {wanted} for outputs {outputs}. Received: shape {found}.")
+        raise ValueError(
+            f"`y_true`, the labels, must have the shape {wanted} for outputs "
+            f"{outputs}. Received: shape {found}."
+        )

@@ -1,13 +1,14 @@
 """Names of types, for signatures.
 
-Keras has no types of its own, and the class of a tensor depends on the backend. These names inform the reader; to a type
-checker, a tensor is `Any`.
+Keras has no types of its own, and the class of a tensor depends on the backend. These
+names inform the reader; to a type checker, a tensor is `Any`.
 """
 
 from typing import Any, Literal, TypeAlias
 
 Tensor: TypeAlias = Any
-"""A tensor of the current backend, a symbolic Keras tensor, or an array that Keras accepts as one."""
+"""A tensor of the current backend, a symbolic Keras tensor, or an array that Keras
+accepts as one."""
 
 Structure: TypeAlias = Any
 """A tensor, or lists, tuples and dicts of tensors, nested in any way."""

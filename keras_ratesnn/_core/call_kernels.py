@@ -1,4 +1,5 @@
-"""What layers compute from their weights alone, such as standardised kernels: once for all time steps of a call."""
+"""What layers compute from their weights alone, such as standardised kernels: once for
+all time steps of a call."""
 
 import contextvars
 import types
@@ -9,7 +10,9 @@ from keras import ops
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.contexts import setting
 
-_kernels = contextvars.ContextVar[Any]("keras_ratesnn_kernels", default=types.MappingProxyType({}))
+_kernels = contextvars.ContextVar[Any](
+    "keras_ratesnn_kernels", default=types.MappingProxyType({})
+)
 
 
 def using(kernels):
@@ -19,10 +22,16 @@ def using(kernels):
 
 def stopped():
     """A context in which those that are found carry no gradient."""
-    return using({layer: tree.map_leaves(ops.stop_gradient, found) for layer, found in _kernels.get().items()})
+    return using(
+        {
+            layer: tree.map_leaves(ops.stop_gradient, found)
+            for layer, found in _kernels.get().items()
+        }
+    )
 
 
 def of(layer, name, compute):
-    """What a call of a layer has under a name: what the network has found before, or else `compute()`."""
+    """What a call of a layer has under a name: what the network has found before, or
+    else `compute()`."""
     found = _kernels.get().get(layer)
     return compute() if found is None else found[name]

@@ -1,4 +1,5 @@
-"""Keras' convolutions and pooling, for programs that have others: their padding, and kernels without dilation."""
+"""Keras' convolutions and pooling, for programs that have others: their padding, and
+kernels without dilation."""
 
 from collections.abc import Sequence
 
@@ -6,16 +7,26 @@ import numpy as np
 
 
 def padding_of(
-    padding: str, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
+    padding: str,
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int],
 ) -> list[tuple[int, int]]:
-    """Zeros before and after each axis with `"valid"`, `"same"` or `"causal"`; with `"same"` the odd one goes to the end."""
+    """Zeros before and after each axis with `"valid"`, `"same"` or `"causal"`; with
+    `"same"` the odd one goes to the end."""
     if padding == "valid":
         return [(0, 0)] * len(sizes)
-    extents = [(taps - 1) * step + 1 for taps, step in zip(kernel, dilation, strict=True)]
+    extents = [
+        (taps - 1) * step + 1 for taps, step in zip(kernel, dilation, strict=True)
+    ]
     if padding == "causal":
         return [(extent - 1, 0) for extent in extents]
     along = zip(sizes, extents, strides, strict=True)
-    totals = [max((-(-size // stride) - 1) * stride + extent - size, 0) for size, extent, stride in along]
+    totals = [
+        max((-(-size // stride) - 1) * stride + extent - size, 0)
+        for size, extent, stride in along
+    ]
     return [(total // 2, total - total // 2) for total in totals]
 
 

@@ -1,6 +1,8 @@
-"""Imports Keras before all else, to say what to do if its backend is not installed, and pauses the collection of garbage.
+"""Imports Keras before all else, to say what to do if its backend is not installed, and
+pauses the collection of garbage.
 
-What imports make stays. Half of the time of importing this package went into looking through all that Keras has made.
+What imports make stays. Half of the time of importing this package went into looking
+through all that Keras has made.
 """
 
 import gc
@@ -11,12 +13,18 @@ _BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def _remedy(missing: str) -> str:
-    installed = [name for name in _BACKENDS if name != missing and importlib.util.find_spec(name)]
+    installed = [
+        name for name in _BACKENDS if name != missing and importlib.util.find_spec(name)
+    ]
     if not installed:
         return (
-            f"Install it, python -m pip install {missing}, or another of {', '.join(_BACKENDS)}, and set the variable to that."
+            f"Install it, python -m pip install {missing}, or another of "
+            f"{', '.join(_BACKENDS)}, and set the variable to that."
         )
-    return f"Set the variable to what is installed before Python starts: export KERAS_BACKEND={installed[0]}."
+    return (
+        "Set the variable to what is installed before Python starts: export "
+        f"KERAS_BACKEND={installed[0]}."
+    )
 
 
 try:
@@ -26,8 +34,10 @@ except ModuleNotFoundError as error:
     if missing not in _BACKENDS:
         raise
     raise ImportError(
-        f"Keras runs on {missing} here, which is not installed. Received: KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}; "
-        f"without this environment variable Keras runs on what its keras.json says, or on tensorflow. {_remedy(missing)}"
+        f"Keras runs on {missing} here, which is not installed. Received: "
+        f"KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}; without this environment "
+        "variable Keras runs on what its keras.json says, or on tensorflow. "
+        f"{_remedy(missing)}"
     ) from error
 
 _collected = gc.isenabled()

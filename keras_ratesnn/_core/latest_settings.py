@@ -1,14 +1,17 @@
-"""What was made for the settings of layers, which may change at any time, such as a graph."""
+"""What was made for the settings of layers, which may change at any time, such as a
+graph."""
 
 SETTINGS_KEPT = 2
-"""How many settings are remembered: PyTorch's modules have another attribute in training than in inference."""
+"""How many settings are remembered: PyTorch's modules have another attribute in
+training than in inference."""
 
 
 class LatestSettings:
     """The latest settings, each with what was made for it.
 
     Attributes:
-        kept: List of objects with a property `were_wasted`: whether something was made for these settings, but not used often.
+        kept: List of objects with a property `were_wasted`: whether something was made
+            for these settings, but not used often.
     """
 
     def __init__(self):
@@ -20,7 +23,8 @@ class LatestSettings:
 
         Args:
             are_present: Function of a kept object.
-            new: Function that makes one, given its patience: an integer >= 1 that multiplies the number of calls to wait.
+            new: Function that makes one, given its patience: an integer >= 1 that
+                multiplies the number of calls to wait.
         """
         # The latest, which are last, are the most likely.
         for settings in reversed(self.kept):

@@ -9,7 +9,11 @@ MOST_LISTED = 4
 def free(wanted: str, taken: Container[str]) -> str:
     """The wanted name, or the name and a number, if it is taken."""
     numbered = (f"{wanted}_{number}" for number in itertools.count(1))
-    return wanted if wanted not in taken else next(name for name in numbered if name not in taken)
+    return (
+        wanted
+        if wanted not in taken
+        else next(name for name in numbered if name not in taken)
+    )
 
 
 def take(wanted: str, taken: set[str]) -> str:

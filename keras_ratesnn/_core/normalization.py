@@ -9,17 +9,19 @@ from keras_ratesnn._core import backend, keras_internals, time_axis
 
 
 def normalize(layer, inputs, times=1, mask=None):
-    """Normalises a batch with its own statistics and updates the layer's moving averages `times` times.
+    """Normalises a batch with its own statistics and updates the layer's moving
+    averages `times` times.
 
     Args:
         layer: A `keras.layers.BatchNormalization`.
         inputs: Tensor.
         times: Integer. Defaults to `1`.
-        mask: Tensor with one axis less, whose axes but the first may have length 1: false, or 0, for what the statistics
-            leave out. Defaults to `None`.
+        mask: Tensor with one axis less, whose axes but the first may have length 1:
+            false, or 0, for what the statistics leave out. Defaults to `None`.
 
     Returns:
-        `(outputs, mean, variance)`: outputs in the layer's compute dtype, statistics `(channels,)` in float32 or wider.
+        `(outputs, mean, variance)`: outputs in the layer's compute dtype, statistics
+        `(channels,)` in float32 or wider.
     """
     weights = _weights(layer, inputs, mask)
     outputs, mean, variance = _by_batch(layer, inputs, weights)
@@ -34,39 +36,50 @@ def normalize_only(layer, inputs, times=1, mask=None):
 
 def _by_batch(layer, inputs, weights):
     parameters = _parameters(layer, inputs)
-    outputs, mean, variance = backend.normalize(inputs, layer.axis, *parameters, layer.epsilon, weights=weights)
+    outputs, mean, variance = backend.normalize(
+        inputs, layer.axis, *parameters, layer.epsilon, weights=weights
+    )
     return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
 
 def normalize_rate(layer, rate, mean, variance, weights=None):
-    """Normalises a rate: statistics have the values of the spiking path and the derivatives of those of the rate.
+    """Normalises a rate: statistics have the values of the spiking path and the
+    derivatives of those of the rate.
 
         ĉ = γ (c − μ_c) / sqrt(σ̂_c² + ε) + β
         μ_c: the value of `mean`, the derivative of the batch mean of c
         σ̂_c²: the value of `variance`, the derivative of the batch variance of c
 
-    `weights` are optional weights of c in these means, of the shape of its first axes. With weights, `mean` and `variance` may
-    be those of each row, `(rows, channels)`.
+    `weights` are optional weights of c in these means, of the shape of its first axes.
+    With weights, `mean` and `variance` may be those of each row, `(rows, channels)`.
 
     Source: Yu et al., NeurIPS 2024, appendix on batch normalisation.
     """
     parameters = _parameters(layer, rate)
     statistics = mean, variance, layer.epsilon
-    outputs = backend.normalize_as(rate, layer.axis, *parameters, *statistics, weights=weights)
+    outputs = backend.normalize_as(
+        rate, layer.axis, *parameters, *statistics, weights=weights
+    )
     return time_axis.cast(outputs, layer.compute_dtype)
 
 
 def move_averages(layer, mean, variance, times=1, weights=None):
-    """Updates a layer's moving averages `times` times with the statistics of a batch, unless all of its weights are 0."""
+    """Updates a layer's moving averages `times` times with the statistics of a batch,
+    unless all of its weights are 0."""
     kept = layer.momentum**times
     if weights is not None:
         kept = ops.where(_sum_over_replicas(weights) > 0.0, kept, 1.0)
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-        moving.assign(backend.multiply_add(time_axis.cast(value, moving.dtype), 1.0 - kept, moving.value * kept))
+        moving.assign(
+            backend.multiply_add(
+                time_axis.cast(value, moving.dtype), 1.0 - kept, moving.value * kept
+            )
+        )
 
 
 def degrees_of_freedom(layer, inputs, mask):
-    """How many values of a channel are free once their mean and variance are given: their number less 2, and positive.
+    """How many values of a channel are free once their mean and variance are given:
+    their number less 2, and positive.
 
     Normalising so few values gives the same whatever they are, and has no derivative.
 
@@ -75,24 +88,38 @@ def degrees_of_freedom(layer, inputs, mask):
         inputs: Tensor.
         mask: As in `normalize`.
     """
-    of_row = [size for axis, size in enumerate(ops.shape(inputs)) if axis not in (0, layer.axis % len(inputs.shape))]
+    of_row = [
+        size
+        for axis, size in enumerate(ops.shape(inputs))
+        if axis not in (0, layer.axis % len(inputs.shape))
+    ]
     per_weight = math.prod(of_row) / math.prod(ops.shape(mask)[1:])
-    return ops.maximum(_sum_over_replicas(_weights(layer, inputs, mask)) * per_weight - 2.0, _LEAST_FREEDOM)
+    return ops.maximum(
+        _sum_over_replicas(_weights(layer, inputs, mask)) * per_weight - 2.0,
+        _LEAST_FREEDOM,
+    )
 
 
 _LEAST_FREEDOM = 1e-6
-"""Less than that of any other values, even where the variance is 0 and its inverse 1 / ε."""
+"""Less than that of any other values, even where the variance is 0 and its inverse 1 /
+ε."""
 
 
 def _sum_over_replicas(weights):
     total = ops.sum(weights)
-    return ops.sum(backend.replicas.gather(total)) if backend.replicas.count() > 1 else total
+    return (
+        ops.sum(backend.replicas.gather(total))
+        if backend.replicas.count() > 1
+        else total
+    )
 
 
 def normalize_online(layer, inputs, times=1, mask=None):
-    """Normalises a batch with the moving averages, without updating them, and with the derivative of its own statistics.
+    """Normalises a batch with the moving averages, without updating them, and with the
+    derivative of its own statistics.
 
-    This is batch renormalisation, with constants r = σ_B / σ_run and d = (μ_B − μ_run) / σ_run:
+    This is batch renormalisation, with constants r = σ_B / σ_run and d = (μ_B − μ_run)
+    / σ_run:
 
         (x − μ_B) / σ_B · r + d
 
@@ -101,11 +128,15 @@ def normalize_online(layer, inputs, times=1, mask=None):
     Source: Zhu et al., "Online Stabilization of Spiking Neural Networks", ICLR 2024.
     """
     weights = _weights(layer, inputs, mask)
-    normalized, mean, variance = backend.normalize(inputs, layer.axis, None, None, layer.epsilon, weights=weights)
+    normalized, mean, variance = backend.normalize(
+        inputs, layer.axis, None, None, layer.epsilon, weights=weights
+    )
     scale, shift = _renormalization(layer, mean, variance, normalized)
     shape = [1] * len(inputs.shape)
     shape[layer.axis] = -1
-    outputs = time_axis.widen(normalized) * ops.reshape(scale, shape) + ops.reshape(shift, shape)
+    outputs = time_axis.widen(normalized) * ops.reshape(scale, shape) + ops.reshape(
+        shift, shape
+    )
     return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
 
@@ -113,12 +144,15 @@ def normalize_rate_online(layer, rate, mean, variance, weights=None):
     """`normalize_online` of a rate; see `normalize_rate`."""
     scale, shift = _renormalization(layer, mean, variance, rate)
     statistics = mean, variance, layer.epsilon
-    outputs = backend.normalize_as(rate, layer.axis, scale, shift, *statistics, weights=weights)
+    outputs = backend.normalize_as(
+        rate, layer.axis, scale, shift, *statistics, weights=weights
+    )
     return time_axis.cast(outputs, layer.compute_dtype)
 
 
 def scale_and_shift(layer):
-    """What a layer does in inference: it multiplies each channel by γ / sqrt(σ² + ε) and adds β − μ γ / sqrt(σ² + ε).
+    """What a layer does in inference: it multiplies each channel by γ / sqrt(σ² + ε)
+    and adds β − μ γ / sqrt(σ² + ε).
 
     Args:
         layer: A `keras.layers.BatchNormalization`.
@@ -127,7 +161,9 @@ def scale_and_shift(layer):
         Two float64 arrays `(channels,)`.
     """
     mean, variance = _array(layer.moving_mean), _array(layer.moving_variance)
-    scale = (1.0 if layer.gamma is None else _array(layer.gamma)) / np.sqrt(variance + layer.epsilon)
+    scale = (1.0 if layer.gamma is None else _array(layer.gamma)) / np.sqrt(
+        variance + layer.epsilon
+    )
     return scale, (0.0 if layer.beta is None else _array(layer.beta)) - mean * scale
 
 
@@ -138,13 +174,16 @@ def _array(variable):
 def _renormalization(layer, mean, variance, inputs):
     """γ r and γ d + β, `(channels,)`."""
     running_mean, running_variance = (
-        time_axis.cast(ops.convert_to_tensor(moving), mean.dtype) for moving in (layer.moving_mean, layer.moving_variance)
+        time_axis.cast(ops.convert_to_tensor(moving), mean.dtype)
+        for moving in (layer.moving_mean, layer.moving_variance)
     )
     running_deviation = ops.sqrt(running_variance + layer.epsilon)
     r = ops.sqrt(variance + layer.epsilon) / running_deviation
     inside = ops.logical_and(r >= 1.0 / _FARTHEST, r <= _FARTHEST)
     scale = ops.stop_gradient(ops.where(inside, r, 1.0))
-    shift = ops.stop_gradient(ops.where(inside, (mean - running_mean) / running_deviation, 0.0))
+    shift = ops.stop_gradient(
+        ops.where(inside, (mean - running_mean) / running_deviation, 0.0)
+    )
     gamma, beta = _parameters(layer, inputs)
     if gamma is not None:
         scale, shift = gamma * scale, gamma * shift
@@ -152,17 +191,20 @@ def _renormalization(layer, mean, variance, inputs):
 
 
 _FARTHEST = 20.0
-"""The largest allowed ratio between batch and running standard deviation, in either direction."""
+"""The largest allowed ratio between batch and running standard deviation, in either
+direction."""
 
 
 def _weights(layer, inputs, mask):
-    """The weights of inputs in statistics that leave out what is masked; `None` if nothing is."""
+    """The weights of inputs in statistics that leave out what is masked; `None` if
+    nothing is."""
     if mask is None:
         return None
     if len(mask.shape) != len(inputs.shape) - 1:
         raise ValueError(
-            f"`mask` must have one axis less than the input of layer {layer.name!r} of type {type(layer).__name__}. Received: "
-            f"mask.shape={tuple(mask.shape)} for inputs of shape {tuple(inputs.shape)}. Pass a mask of whole rows."
+            f"`mask` must have one axis less than the input of layer {layer.name!r} of "
+            f"type {type(layer).__name__}. Received: mask.shape={tuple(mask.shape)} "
+            f"for inputs of shape {tuple(inputs.shape)}. Pass a mask of whole rows."
         )
     return time_axis.cast(mask, time_axis.accumulation_dtype(inputs.dtype))
 
@@ -170,18 +212,25 @@ def _weights(layer, inputs, mask):
 def _parameters(layer, inputs):
     """γ and β in the dtype of the statistics, or `None`."""
     dtype = time_axis.accumulation_dtype(inputs.dtype)
-    return [None if parameter is None else time_axis.cast(parameter.value, dtype) for parameter in (layer.gamma, layer.beta)]
+    return [
+        None if parameter is None else time_axis.cast(parameter.value, dtype)
+        for parameter in (layer.gamma, layer.beta)
+    ]
 
 
 def renormalize(layer, inputs, times=1, mask=None):
-    """Normalises a batch with renorm=True by Keras' own call, which has no single set of statistics."""
+    """Normalises a batch with renorm=True by Keras' own call, which has no single set
+    of statistics."""
     if backend.replicas.count() > 1:
         raise ValueError(
-            f"Batch renormalization cannot be trained on {backend.replicas.count()} replicas, because each would have its own "
-            f"statistics. Received: layer {layer.name!r} with renorm=True. Set renorm=False."
+            f"Batch renormalization cannot be trained on {backend.replicas.count()} "
+            "replicas, because each would have its own statistics. Received: layer "
+            f"{layer.name!r} with renorm=True. Set renorm=False."
         )
     if mask is not None:
         mask = ops.broadcast_to(mask, ops.shape(inputs)[:-1])
     for _ in range(times):
-        outputs, _ = keras_internals.call_aside(layer, (inputs,), {"training": True, "mask": mask})
+        outputs, _ = keras_internals.call_aside(
+            layer, (inputs,), {"training": True, "mask": mask}
+        )
     return outputs, None, None

@@ -9,7 +9,8 @@ from typing import Any
 def how_to_install(extra: str) -> str:
     """The command that installs the packages of an extra, for error messages.
 
-    It names the packages as the metadata of the installed distribution has them, which works for a wheel and in a clone.
+    It names the packages as the metadata of the installed distribution has them, which
+    works for a wheel and in a clone.
     """
     try:
         requirements = importlib.metadata.requires("keras-ratesnn") or []
@@ -17,8 +18,14 @@ def how_to_install(extra: str) -> str:
         # Python has found a checkout on its path.
         requirements = []
     of_extra = re.compile(rf"""(.+?)\s*;\s*extra == ['"]{extra}['"]""")
-    found = [match[1] for requirement in requirements if (match := of_extra.fullmatch(requirement))]
-    quoted = " ".join(f'"{requirement}"' for requirement in found or [f"keras-ratesnn[{extra}]"])
+    found = [
+        match[1]
+        for requirement in requirements
+        if (match := of_extra.fullmatch(requirement))
+    ]
+    quoted = " ".join(
+        f'"{requirement}"' for requirement in found or [f"keras-ratesnn[{extra}]"]
+    )
     return f"python -m pip install {quoted}"
 
 
@@ -37,6 +44,6 @@ def imported(name: str, user: str, extra: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"`{user}` needs the package {name}, which is not installed. It comes with the extra `{extra}`: "
-            f"{how_to_install(extra)}."
+            f"`{user}` needs the package {name}, which is not installed. It comes with "
+            f"the extra `{extra}`: {how_to_install(extra)}."
         ) from error

@@ -1,6 +1,7 @@
 """Names of arguments and attributes in other libraries, and what they are here.
 
-A table is a dict from a name to a sentence, in which `{value!r}` is what was given and `{example}` a decay for it.
+A table is a dict from a name to a sentence, in which `{value!r}` is what was given and
+`{example}` a decay for it.
 """
 
 import inspect
@@ -10,7 +11,8 @@ from typing import ClassVar
 
 
 class RefusesOtherNames:
-    """A mixin of layers and models: they have no attributes with the names in `other_names`, unless a class has its own.
+    """A mixin of layers and models: they have no attributes with the names in
+    `other_names`, unless a class has its own.
 
     A constructor of a user's may give its object any attributes.
     """
@@ -19,14 +21,24 @@ class RefusesOtherNames:
 
     def __setattr__(self, name, value):
         kind = type(self)
-        is_other = name in self.other_names and kind.__init__.__module__.startswith("keras_ratesnn.")
-        if is_other and not hasattr(kind, name) and name not in inspect.signature(kind.__init__).parameters:
-            raise AttributeError(f"{kind.__name__} has no attribute {_received(self.other_names, name, value)}")
+        is_other = name in self.other_names and kind.__init__.__module__.startswith(
+            "keras_ratesnn."
+        )
+        if (
+            is_other
+            and not hasattr(kind, name)
+            and name not in inspect.signature(kind.__init__).parameters
+        ):
+            raise AttributeError(
+                f"{kind.__name__} has no attribute "
+                f"{_received(self.other_names, name, value)}"
+            )
         super().__setattr__(name, value)
 
 
 def refuse_other_names(other_names, kind, arguments):
-    """Raises TypeError if an argument has a name of another library, and says what to use.
+    """Raises TypeError if an argument has a name of another library, and says what to
+    use.
 
     Args:
         other_names: A table of names.
@@ -35,7 +47,9 @@ def refuse_other_names(other_names, kind, arguments):
     """
     for name, value in arguments.items():
         if name in other_names:
-            raise TypeError(f"{kind} has no argument {_received(other_names, name, value)}")
+            raise TypeError(
+                f"{kind} has no argument {_received(other_names, name, value)}"
+            )
 
 
 def _received(other_names, name, value):
@@ -44,5 +58,11 @@ def _received(other_names, name, value):
 
 
 def _decay_of(time_constant):
-    number = isinstance(time_constant, numbers.Real) and not isinstance(time_constant, bool)
-    return f": here decay={round(1 - 1 / time_constant, 6)}" if number and time_constant >= 1 else ""
+    number = isinstance(time_constant, numbers.Real) and not isinstance(
+        time_constant, bool
+    )
+    return (
+        f": here decay={round(1 - 1 / time_constant, 6)}"
+        if number and time_constant >= 1
+        else ""
+    )

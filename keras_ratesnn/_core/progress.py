@@ -14,10 +14,12 @@ _Item = TypeVar("_Item")
 
 
 def checked(verbose: Any) -> Any:
-    """Returns `verbose` as 0, 1 or 2, as in `keras.Model.predict`; raises ValueError if it is none of these, nor "auto"."""
+    """Returns `verbose` as 0, 1 or 2, as in `keras.Model.predict`; raises ValueError if
+    it is none of these, nor "auto"."""
     if not checks.is_one_of(verbose, VERBOSITIES):
         raise ValueError(
-            '`verbose` must be "auto", 0 (nothing is printed), 1 (a progress bar) or 2 (one line). Received: '
+            '`verbose` must be "auto", 0 (nothing is printed), 1 (a progress bar) or 2 '
+            "(one line). Received: "
             f"verbose={verbose!r}."
         )
     return 1 if verbose == "auto" else int(verbose)

@@ -1,6 +1,8 @@
-"""Kernels of integers times scales: one scale for each output channel, or for the whole kernel, and no zero point.
+"""Kernels of integers times scales: one scale for each output channel, or for the whole
+kernel, and no zero point.
 
-The functions are the same for arrays of NumPy and tensors: `numbers` is `numpy` or `keras.ops`.
+The functions are the same for arrays of NumPy and tensors: `numbers` is `numpy` or
+`keras.ops`.
 """
 
 from typing import Any
@@ -14,11 +16,14 @@ _THRESHOLD = 0.7
 """A ternary weight is 0 up to this fraction of the mean absolute weight."""
 
 
-def integers_and_scale(kernel: Tensor, weights: str, axis: tuple[int, ...], numbers: Any) -> tuple[Tensor, Tensor]:
-    """The integers W = clip(round(w / s), −Q, Q) of a kernel, halves to even, and the scales s = max |w| / Q.
+def integers_and_scale(
+    kernel: Tensor, weights: str, axis: tuple[int, ...], numbers: Any
+) -> tuple[Tensor, Tensor]:
+    """The integers W = clip(round(w / s), −Q, Q) of a kernel, halves to even, and the
+    scales s = max |w| / Q.
 
-    A ternary weight is the sign of w where |w| > Δ = 0.7 · mean |w|, and else 0; its scale is the mean of these |w|. Zeros have
-    the scale 1.
+    A ternary weight is the sign of w where |w| > Δ = 0.7 · mean |w|, and else 0; its
+    scale is the mean of these |w|. Zeros have the scale 1.
 
     Args:
         kernel: Tensor, of floats.
@@ -34,10 +39,14 @@ def integers_and_scale(kernel: Tensor, weights: str, axis: tuple[int, ...], numb
     size = numbers.abs(kernel)
     if weights == "ternary":
         elements = numbers.sum(numbers.ones_like(size), axis=axis, keepdims=True)
-        threshold = _THRESHOLD * (numbers.sum(size, axis=axis, keepdims=True) / elements)
+        threshold = _THRESHOLD * (
+            numbers.sum(size, axis=axis, keepdims=True) / elements
+        )
         kept = numbers.maximum(numbers.sign(size - threshold), 0)
         count = numbers.sum(kept, axis=axis, keepdims=True)
-        return numbers.sign(kernel) * kept, _quotient(numbers.sum(size * kept, axis=axis, keepdims=True), count, numbers)
+        return numbers.sign(kernel) * kept, _quotient(
+            numbers.sum(size * kept, axis=axis, keepdims=True), count, numbers
+        )
     largest = LARGEST[weights]
     scale = _quotient(numbers.max(size, axis=axis, keepdims=True), largest, numbers)
     return rounded(kernel, scale, largest, numbers), scale
@@ -51,7 +60,10 @@ def rounded(kernel: Tensor, scale: Tensor, largest: int, numbers: Any) -> Tensor
 def _quotient(size, divisor, numbers):
     """The quotient of a size and a divisor; 1 if the size is 0.
 
-    The divisor is a tensor, since compilers multiply by the reciprocals of constants, which rounds otherwise.
+    The divisor is a tensor, since compilers multiply by the reciprocals of constants,
+    which rounds otherwise.
     """
     one, is_positive = numbers.ones_like(size), size > 0
-    return numbers.where(is_positive, size, one) / numbers.where(is_positive, divisor * one, one)
+    return numbers.where(is_positive, size, one) / numbers.where(
+        is_positive, divisor * one, one
+    )

@@ -1,4 +1,5 @@
-"""Objects given as a name, an instance or a saved config: surrogates and gradient methods."""
+"""Objects given as a name, an instance or a saved config: surrogates and gradient
+methods."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,13 +12,15 @@ from keras_ratesnn._core.annotations import Config
 _Base = TypeVar("_Base")
 
 PACKAGE = "keras_ratesnn"
-"""The package name under which classes are registered. Saved models contain it, so it must never change."""
+"""The package name under which classes are registered. Saved models contain it, so it
+must never change."""
 
 register = keras.saving.register_keras_serializable(package=PACKAGE)
 
 
 class Configured:
-    """Base class of objects that are made from their config: the arguments of their constructor, none by default."""
+    """Base class of objects that are made from their config: the arguments of their
+    constructor, none by default."""
 
     def get_config(self) -> Config:
         return {}
@@ -27,21 +30,30 @@ class Configured:
         return cls(**config)
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        arguments = ", ".join(
+            f"{name}={value!r}" for name, value in self.get_config().items()
+        )
         return f"{type(self).__name__}({arguments})"
 
 
 def resolve(
-    argument: str, identifier: object, base: type[_Base], by_name: Mapping[str, Callable[[], _Base]], advice: str = ""
+    argument: str,
+    identifier: object,
+    base: type[_Base],
+    by_name: Mapping[str, Callable[[], _Base]],
+    advice: str = "",
 ) -> _Base:
     """Turns what a user passed for `argument` into an instance of `base`.
 
     Args:
         argument: String, the name of the constructor argument, for the error message.
-        identifier: A key of `by_name`, an instance of `base`, or a dict returned by `serialize`.
+        identifier: A key of `by_name`, an instance of `base`, or a dict returned by
+            `serialize`.
         base: Class of the result.
-        by_name: Dict of names to subclasses of `base`, which are created with default arguments.
-        advice: String, what else to do about an unknown name, with a space before it. Defaults to `""`.
+        by_name: Dict of names to subclasses of `base`, which are created with default
+            arguments.
+        advice: String, what else to do about an unknown name, with a space before it.
+            Defaults to `""`.
 
     Returns:
         An instance of `base`.
@@ -56,14 +68,21 @@ def resolve(
     if isinstance(identifier, str):
         if identifier not in by_name:
             received = f"Received: {argument}={identifier!r}.{advice}"
-            raise ValueError(f"`{argument}` must be one of {names}, or a {base.__name__}. {received}")
+            raise ValueError(
+                f"`{argument}` must be one of {names}, or a {base.__name__}. {received}"
+            )
         return by_name[identifier]()
     if isinstance(identifier, dict):
         found = keras.saving.deserialize_keras_object(identifier)
         if isinstance(found, base):
             return found
-    hint = " Pass an instance: add the parentheses." if inspect.isclass(identifier) else ""
-    raise TypeError(f"`{argument}` must be one of {names}, or a {base.__name__}. Received: {argument}={identifier!r}.{hint}")
+    hint = (
+        " Pass an instance: add the parentheses." if inspect.isclass(identifier) else ""
+    )
+    raise TypeError(
+        f"`{argument}` must be one of {names}, or a {base.__name__}. Received: "
+        f"{argument}={identifier!r}.{hint}"
+    )
 
 
 def serialize(found: object) -> Config:

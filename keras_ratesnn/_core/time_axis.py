@@ -1,7 +1,8 @@
 """The position of the time axis in tensors.
 
-Keras data is `(batch, time, ...)`. Layers of one time step see `(batch * time, ...)`: time is *folded* into the batch axis. Row
-`b * T + t` is step `t` of sample `b`, so that a sharded batch axis stays sharded.
+Keras data is `(batch, time, ...)`. Layers of one time step see `(batch * time, ...)`:
+time is *folded* into the batch axis. Row `b * T + t` is step `t` of sample `b`, so that
+a sharded batch axis stays sharded.
 """
 
 import keras
@@ -24,29 +25,37 @@ def repeat(tensor, timesteps):
 
 
 def mean(tensor, timesteps):
-    """Time mean of a folded tensor: `(batch * T, ...)` to `(batch, ...)`, summed in float32 or wider."""
+    """Time mean of a folded tensor: `(batch * T, ...)` to `(batch, ...)`, summed in
+    float32 or wider."""
     # Not ops.mean, which reduces float64 to float32 on JAX and PyTorch.
-    return cast(ops.sum(unfold(widen(tensor), timesteps), axis=1) / timesteps, mean_dtype(tensor.dtype))
+    return cast(
+        ops.sum(unfold(widen(tensor), timesteps), axis=1) / timesteps,
+        mean_dtype(tensor.dtype),
+    )
 
 
 def scaled(tensor, factor):
-    """The product of a tensor and a number, or a scalar tensor of whatever float dtype, in the dtype of the tensor."""
+    """The product of a tensor and a number, or a scalar tensor of whatever float dtype,
+    in the dtype of the tensor."""
     return tensor * (cast(factor, tensor.dtype) if ops.is_tensor(factor) else factor)
 
 
 def times_rows(tensor, factors):
-    """Multiplies each row of a tensor by its factor, `(rows,)`, or all rows by one factor, `()` or `(1,)`."""
+    """Multiplies each row of a tensor by its factor, `(rows,)`, or all rows by one
+    factor, `()` or `(1,)`."""
     return tensor * as_rows(cast(factors, tensor.dtype), tensor)
 
 
 def step_of(tensor, t):
-    """Step `t`, an integer or an integer scalar tensor, of a tensor `(batch, T, ...)`."""
+    """Step `t`, an integer or an integer scalar tensor, of a tensor `(batch, T,
+    ...)`."""
     # PyTorch cannot export Keras' `take` to ONNX.
     return tensor[:, t] if isinstance(t, int) else ops.take(tensor, t, axis=1)
 
 
 def zero_unless(rows, tensor):
-    """A tensor with zeros where `rows`, of its first axes, is false; the tensor if `rows` is `None`."""
+    """A tensor with zeros where `rows`, of its first axes, is false; the tensor if
+    `rows` is `None`."""
     if rows is None:
         return tensor
     # Not a product: a row that is masked may hold anything, such as NaN.
@@ -54,15 +63,22 @@ def zero_unless(rows, tensor):
 
 
 def as_rows(values, tensor):
-    """Values for rows, `(rows,)` or for more of the first axes, or one for all, with as many axes as a tensor `(rows, ...)`."""
+    """Values for rows, `(rows,)` or for more of the first axes, or one for all, with as
+    many axes as a tensor `(rows, ...)`."""
     inner = _shape(values)[1:]
-    return ops.reshape(values, (-1, *inner, *([1] * (len(tensor.shape) - 1 - len(inner)))))
+    return ops.reshape(
+        values, (-1, *inner, *([1] * (len(tensor.shape) - 1 - len(inner))))
+    )
 
 
 def of_steps(factors, time_steps):
-    """The factor of each time step, an integer or a tensor of integers, of those of all steps, `(T,)`."""
-    # Taken from a matrix of one column: on PyTorch, ops.take of a vector has an operation that ONNX lacks.
-    return ops.squeeze(ops.take(ops.expand_dims(factors, -1), time_steps, axis=0), axis=-1)
+    """The factor of each time step, an integer or a tensor of integers, of those of all
+    steps, `(T,)`."""
+    # Taken from a matrix of one column: on PyTorch, ops.take of a vector has an
+    # operation that ONNX lacks.
+    return ops.squeeze(
+        ops.take(ops.expand_dims(factors, -1), time_steps, axis=0), axis=-1
+    )
 
 
 def mean_dtype(dtype):
@@ -78,7 +94,9 @@ def is_float(dtype):
 def accumulation_dtype(dtype):
     """The dtype for sums, statistics and membranes: float32, or wider if `dtype` is."""
     # Not keras.backend.result_type, which reduces float64 to float32 on PyTorch.
-    return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
+    return (
+        "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
+    )
 
 
 def widen(tensor):
@@ -87,8 +105,11 @@ def widen(tensor):
 
 
 def cast(tensor, dtype):
-    """`ops.cast`, but without a call if the dtype is already right, which saves time in eager PyTorch."""
-    if keras.backend.standardize_dtype(tensor.dtype) == keras.backend.standardize_dtype(dtype):
+    """`ops.cast`, but without a call if the dtype is already right, which saves time in
+    eager PyTorch."""
+    if keras.backend.standardize_dtype(tensor.dtype) == keras.backend.standardize_dtype(
+        dtype
+    ):
         return tensor
     return ops.cast(tensor, dtype)
 

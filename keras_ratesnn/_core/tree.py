@@ -1,6 +1,7 @@
 """Lists, tuples and dicts of tensors, nested in any way.
 
-`keras.tree` does the same, but on PyTorch it takes longer than many operations on a GPU.
+`keras.tree` does the same, but on PyTorch it takes longer than many operations on a
+GPU.
 """
 
 from keras import ops
@@ -9,7 +10,8 @@ from keras_ratesnn._core import time_axis
 
 
 def flatten(structure):
-    """The leaves of a structure, in order: everything that is not a list, tuple or dict."""
+    """The leaves of a structure, in order: everything that is not a list, tuple or
+    dict."""
     if isinstance(structure, dict):
         structure = structure.values()
     elif not isinstance(structure, (list, tuple)):
@@ -18,27 +20,40 @@ def flatten(structure):
 
 
 def map_leaves(function, structure, *others):
-    """Replaces every leaf of `structure` by `function(leaf, *leaves of others)`; `others` have the same structure."""
+    """Replaces every leaf of `structure` by `function(leaf, *leaves of others)`;
+    `others` have the same structure."""
     if isinstance(structure, dict):
-        return {name: map_leaves(function, part, *(other[name] for other in others)) for name, part in structure.items()}
+        return {
+            name: map_leaves(function, part, *(other[name] for other in others))
+            for name, part in structure.items()
+        }
     if not isinstance(structure, (list, tuple)):
         return function(structure, *others)
-    parts = [map_leaves(function, *aligned) for aligned in zip(structure, *others, strict=True)]
+    parts = [
+        map_leaves(function, *aligned)
+        for aligned in zip(structure, *others, strict=True)
+    ]
     if hasattr(structure, "_fields"):
         return type(structure)(*parts)
     return parts if isinstance(structure, list) else tuple(parts)
 
 
 def filled(structure, leaves, is_hole=lambda leaf: True):
-    """Puts `leaves`, in order, in place of those of the structure that are holes. An iterator keeps what is not needed."""
+    """Puts `leaves`, in order, in place of those of the structure that are holes. An
+    iterator keeps what is not needed."""
     remaining = iter(leaves)
-    return map_leaves(lambda leaf: next(remaining) if is_hole(leaf) else leaf, structure)
+    return map_leaves(
+        lambda leaf: next(remaining) if is_hole(leaf) else leaf, structure
+    )
 
 
 def map_dicts(function, structure):
-    """Replaces every dict in lists, tuples and dicts, innermost first, by `function` of it."""
+    """Replaces every dict in lists, tuples and dicts, innermost first, by `function` of
+    it."""
     if isinstance(structure, dict):
-        return function({name: map_dicts(function, part) for name, part in structure.items()})
+        return function(
+            {name: map_dicts(function, part) for name, part in structure.items()}
+        )
     if isinstance(structure, (list, tuple)):
         return type(structure)(map_dicts(function, part) for part in structure)
     return structure
@@ -46,9 +61,14 @@ def map_dicts(function, structure):
 
 def is_float(leaf):
     """Whether a leaf is a floating-point number or tensor, and so has a derivative."""
-    return time_axis.is_float(leaf.dtype) if ops.is_tensor(leaf) else isinstance(leaf, float)
+    return (
+        time_axis.is_float(leaf.dtype)
+        if ops.is_tensor(leaf)
+        else isinstance(leaf, float)
+    )
 
 
 def is_absent(structure):
-    """Whether there is nothing: `None`, or `()`, by which compiled loops carry nothing."""
+    """Whether there is nothing: `None`, or `()`, by which compiled loops carry
+    nothing."""
     return structure is None or (isinstance(structure, tuple) and not structure)

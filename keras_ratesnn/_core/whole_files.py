@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 
 def replace(path: str | pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
-    """Writes a file beside `path` and renames it; `write` is a function of the path of the new file."""
+    """Writes a file beside `path` and renames it; `write` is a function of the path of
+    the new file."""
     path = pathlib.Path(path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

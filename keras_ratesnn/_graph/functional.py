@@ -20,20 +20,28 @@ def as_graph(network, argument="network"):
         ValueError: If it is a Sequential without an input shape.
     """
     if not keras_internals.is_graph(network):
-        wanted = "a Functional or Sequential Keras model of one time step, whose graph can be walked"
-        advice = "Build it as keras.Model(inputs, outputs) from keras.Input, or as keras.Sequential([keras.Input(shape), ...])."
+        wanted = (
+            "a Functional or Sequential Keras model of one time step, whose graph "
+            "can be walked"
+        )
+        advice = (
+            "Build it as keras.Model(inputs, outputs) from keras.Input, or as "
+            "keras.Sequential([keras.Input(shape), ...])."
+        )
         raise checks.wrong_type(argument, wanted, network, advice)
     functional = keras_internals.functional_of(network)
     if functional is None:
         raise ValueError(
-            f"`{argument}` must know its input shape. Received: {argument}={network!r}, a Sequential that is not built. "
-            "Start it with keras.Input(shape), the shape of one time step without batch and time."
+            f"`{argument}` must know its input shape. Received: "
+            f"{argument}={network!r}, a Sequential that is not built. Start it with "
+            "keras.Input(shape), the shape of one time step without batch and time."
         )
     return functional
 
 
 def paths_of(network, inside=None, within=""):
-    """The operations of a network and of its nested models, each with its path: its name after those of the models around it.
+    """The operations of a network and of its nested models, each with its path: its
+    name after those of the models around it.
 
     Args:
         network: A Functional or Sequential model.
@@ -41,7 +49,8 @@ def paths_of(network, inside=None, within=""):
         within: String, what the paths begin with. Defaults to `""`.
 
     Returns:
-        Dict of operations to strings. One that is in several models has the path of the first.
+        Dict of operations to strings. One that is in several models has the path of the
+        first.
     """
     graphs = inside or {}
     found: dict[keras.Operation, str] = {}
@@ -54,7 +63,8 @@ def paths_of(network, inside=None, within=""):
 
 
 def output_of(network, name, argument):
-    """The symbolic output of a layer where a network calls it; `layer.output` may be that of a call in another network.
+    """The symbolic output of a layer where a network calls it; `layer.output` may be
+    that of a call in another network.
 
     Args:
         network: A Functional model, see `as_graph`.
@@ -62,15 +72,23 @@ def output_of(network, name, argument):
         argument: String, the name of the argument of the user.
 
     Raises:
-        ValueError: If there is no such layer in the network, or it calls the layer several times.
+        ValueError: If there is no such layer in the network, or it calls the layer
+            several times.
     """
     layer = network.get_layer(name)
-    calls = [outputs for operation, _, _, outputs in keras_internals.calls_in(network) if operation is layer]
+    calls = [
+        outputs
+        for operation, _, _, outputs in keras_internals.calls_in(network)
+        if operation is layer
+    ]
     if len(calls) > 1:
         raise ValueError(
-            f"`{argument}` must name layers that the network calls once. Received: {name!r}, which it calls {len(calls)} times "
-            "with an output each. Name a layer that follows the call you mean, or put an Identity layer there."
+            f"`{argument}` must name layers that the network calls once. Received: "
+            f"{name!r}, which it calls {len(calls)} times with an output each. Name a "
+            "layer that follows the call you mean, or put an Identity layer there."
         )
     # A layer that is not called is an input.
-    outputs = keras.tree.pack_sequence_as(layer.output, calls[0]) if calls else layer.output
+    outputs = (
+        keras.tree.pack_sequence_as(layer.output, calls[0]) if calls else layer.output
+    )
     return keras_internals.unpack_single(outputs)

@@ -13,7 +13,9 @@ class Names:
 
     def add(self, name: str) -> str:
         """Adds a name, and returns it as it is distinct."""
-        count = sum(earlier == name or earlier.startswith(f"{name} (") for earlier in self.all)
+        count = sum(
+            earlier == name or earlier.startswith(f"{name} (") for earlier in self.all
+        )
         self.all.append(f"{name} ({count + 1})" if count else name)
         return self.all[-1]
 

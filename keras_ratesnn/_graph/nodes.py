@@ -13,7 +13,8 @@ class Node:
         inputs: Iterable of the nodes whose outputs it takes, each once.
 
     Attributes:
-        consumers: List of the nodes that take its output; an output of the network is `None` among them.
+        consumers: List of the nodes that take its output; an output of the network is
+            `None` among them.
     """
 
     def __init__(self, operation=None, inputs=()):
@@ -25,7 +26,8 @@ class Node:
 
 
 def nodes_of(network, inside=None):
-    """The calls of a network and its nested models: a list of `Node` in execution order.
+    """The calls of a network and its nested models: a list of `Node` in execution
+    order.
 
     Args:
         network: A Functional model, see `keras_ratesnn._graph.as_graph`.
@@ -38,7 +40,9 @@ def nodes_of(network, inside=None):
         nodes.append(node)
         return keras.tree.map_structure(lambda _: node, call.operation.output)
 
-    outputs = walk(network, [Node() for _ in network.inputs], trace, training=False, inside=inside)
+    outputs = walk(
+        network, [Node() for _ in network.inputs], trace, training=False, inside=inside
+    )
     for node in keras.tree.flatten(outputs):
         node.consumers.append(None)
     return nodes

@@ -1,4 +1,5 @@
-"""The plan of a walk: the calls of a network and its nested models, in order, and what of them follows the end of time."""
+"""The plan of a walk: the calls of a network and its nested models, in order, and what
+of them follows the end of time."""
 
 import dataclasses
 import functools
@@ -11,7 +12,15 @@ from keras import ops
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._graph.functional import as_graph
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
-from keras_ratesnn.layer_kinds import ENCODER, NEURON, READOUT, TIME_MEAN, TIME_MIXING, kind_of, wants_time_step
+from keras_ratesnn.layer_kinds import (
+    ENCODER,
+    NEURON,
+    READOUT,
+    TIME_MEAN,
+    TIME_MIXING,
+    kind_of,
+    wants_time_step,
+)
 
 
 class Slot:
@@ -35,7 +44,8 @@ class PlannedCall:
 
 
 def last_uses(touched, outputs):
-    """For each of the sets of slots that calls touch, in order, the slots that neither a later call nor the outputs need."""
+    """For each of the sets of slots that calls touch, in order, the slots that neither
+    a later call nor the outputs need."""
     needed, last = {leaf.index for leaf in tree.flatten(outputs)}, []
     for of_call in reversed(touched):
         last.append(of_call - needed)
@@ -44,18 +54,27 @@ def last_uses(touched, outputs):
 
 
 class Part:
-    """Calls in order, and the slots of what goes in and out; `last_used` are the slots that nothing needs after each call."""
+    """Calls in order, and the slots of what goes in and out; `last_used` are the slots
+    that nothing needs after each call."""
 
     def __init__(self, calls, inputs, outputs):
         self.calls, self.inputs, self.outputs = calls, inputs, outputs
-        self.last_used = last_uses([{*call.inputs, *(output.index for output in call.outputs)} for call in calls], outputs)
+        self.last_used = last_uses(
+            [
+                {*call.inputs, *(output.index for output in call.outputs)}
+                for call in calls
+            ],
+            outputs,
+        )
 
 
 @dataclasses.dataclass(slots=True)
 class Plan:
-    """The calls of a network and its nested models, in the `parts` before, at and after the end of time, if it has one.
+    """The calls of a network and its nested models, in the `parts` before, at and after
+    the end of time, if it has one.
 
-    `nested` are pairs of nested models and their graphs, and `found` what was looked for among the operations.
+    `nested` are pairs of nested models and their graphs, and `found` what was looked
+    for among the operations.
     """
 
     whole: Part
@@ -79,9 +98,12 @@ _plans: weakref.WeakKeyDictionary[keras.Model, Plan] = weakref.WeakKeyDictionary
 
 
 def plan_of(network):
-    """The plan of a walk, cached because Keras' own graph traversal takes longer than many steps."""
+    """The plan of a walk, cached because Keras' own graph traversal takes longer than
+    many steps."""
     plan = _plans.get(network)
-    if plan is None or any(as_graph(model) is not graph for model, graph in plan.nested):
+    if plan is None or any(
+        as_graph(model) is not graph for model, graph in plan.nested
+    ):
         plan = _plans[network] = make_plan(network)
     return plan
 
@@ -92,7 +114,8 @@ def whole_of(network):
 
 
 def parts_of(network):
-    """The `Part` of a network that runs at each step, that of its readouts, and the one that follows time means and readouts.
+    """The `Part` of a network that runs at each step, that of its readouts, and the one
+    that follows time means and readouts.
 
     The last two are `None` if there are neither.
     """
@@ -101,7 +124,8 @@ def parts_of(network):
 
 
 def make_plan(network, inside=None):
-    """The `Plan` of a network. Nested models, and the models `inside` layers, are walked into.
+    """The `Plan` of a network. Nested models, and the models `inside` layers, are
+    walked into.
 
     Args:
         network: A Functional model, see `as_graph`.
@@ -119,7 +143,17 @@ def make_plan(network, inside=None):
             return tensor
         masked = slot()
         inputs = [leaf.index for leaf in (tensor, mask) if isinstance(leaf, Slot)]
-        calls.append(PlannedCall(_WithMask(), (tensor, mask), {}, inputs, [masked], str(len(calls)), takes_training=False))
+        calls.append(
+            PlannedCall(
+                _WithMask(),
+                (tensor, mask),
+                {},
+                inputs,
+                [masked],
+                str(len(calls)),
+                takes_training=False,
+            )
+        )
         return masked
 
     def plan_operation(operation, training_of_model):
@@ -128,14 +162,21 @@ def make_plan(network, inside=None):
             return training_of_model if training is None else training
 
         def call_inside(*args, **kwargs):
-            return run(inside[operation], tensors_among(args, kwargs, Slot), training_of(kwargs))
+            return run(
+                inside[operation],
+                tensors_among(args, kwargs, Slot),
+                training_of(kwargs),
+            )
 
         def call_model(inputs, mask=None, **kwargs):
             graph = as_graph(operation)
             nested.append((operation, graph))
             slots = match_inputs(graph, inputs)
             if mask is not None:
-                slots = [with_mask(each, of_it) for each, of_it in zip(slots, keras.tree.flatten(mask), strict=True)]
+                slots = [
+                    with_mask(each, of_it)
+                    for each, of_it in zip(slots, keras.tree.flatten(mask), strict=True)
+                ]
             return run(graph, slots, training_of(kwargs))
 
         def call(*args, **kwargs):
@@ -144,9 +185,23 @@ def make_plan(network, inside=None):
             takes_training = keras_internals.takes_training(operation)
             if takes_training and training is not None:
                 kwargs["training"], takes_training = training, False
-            inputs = [leaf.index for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, Slot)]
+            inputs = [
+                leaf.index
+                for leaf in tree.flatten((args, kwargs))
+                if isinstance(leaf, Slot)
+            ]
             outputs = [slot() for _ in keras.tree.flatten(operation.output)]
-            calls.append(PlannedCall(operation, args, kwargs, inputs, outputs, str(len(calls)), takes_training))
+            calls.append(
+                PlannedCall(
+                    operation,
+                    args,
+                    kwargs,
+                    inputs,
+                    outputs,
+                    str(len(calls)),
+                    takes_training,
+                )
+            )
             return outputs
 
         if inside and operation in inside:
@@ -154,15 +209,23 @@ def make_plan(network, inside=None):
         return call_model if keras_internals.is_graph(operation) else call
 
     def run(graph, slots, training=None):
-        return keras_internals.run_through_graph(graph, slots, functools.partial(plan_operation, training_of_model=training))
+        return keras_internals.run_through_graph(
+            graph, slots, functools.partial(plan_operation, training_of_model=training)
+        )
 
     inputs = [slot() for _ in network.inputs]
     outputs = run(network, inputs)
-    return Plan(Part(calls, inputs, outputs), _parts_around_end_of_time(calls, inputs, outputs), next(indices), nested)
+    return Plan(
+        Part(calls, inputs, outputs),
+        _parts_around_end_of_time(calls, inputs, outputs),
+        next(indices),
+        nested,
+    )
 
 
 def _parts_around_end_of_time(calls, inputs, outputs):
-    """The `Part` of a network that runs at each step, that of its readouts, and the one that runs once.
+    """The `Part` of a network that runs at each step, that of its readouts, and the one
+    that runs once.
 
     Args:
         calls: List of `PlannedCall`, all calls of the network in order.
@@ -170,18 +233,23 @@ def _parts_around_end_of_time(calls, inputs, outputs):
         outputs: Structure of the slots of its outputs.
 
     Returns:
-        The three parts, or `None` if there are neither time means nor readouts. The last one begins with the calls of the time
-        means. The part of readouts hands on what is no input of theirs.
+        The three parts, or `None` if there are neither time means nor readouts. The
+        last one begins with the calls of the time means. The part of readouts hands on
+        what is no input of theirs.
 
     Raises:
-        ValueError: If a call after time means or readouts needs time steps, or also has an input that follows none of them.
+        ValueError: If a call after time means or readouts needs time steps, or also has
+            an input that follows none of them.
     """
     of_ends: set[int] = set()
     means: list[PlannedCall] = []
     readouts: list[PlannedCall] = []
     before, after = [], []
     for call in calls:
-        follows, role = [index in of_ends for index in call.inputs], kind_of(call.operation).role
+        follows, role = (
+            [index in of_ends for index in call.inputs],
+            kind_of(call.operation).role,
+        )
         if any(follows):
             _check_after_end(call, all(follows))
             after.append(call)
@@ -198,7 +266,11 @@ def _parts_around_end_of_time(calls, inputs, outputs):
     last = [*(Slot(call.inputs[0]) for call in readouts), *handed_on]
     read = [*(call.outputs[0] for call in readouts), *handed_on]
     # A TimeMean gives the mean its dtype, and is regularised, like any layer.
-    return Part(before, inputs, last), Part(readouts, last, read), Part([*means, *after], read, outputs)
+    return (
+        Part(before, inputs, last),
+        Part(readouts, last, read),
+        Part([*means, *after], read, outputs),
+    )
 
 
 def _check_after_end(call, follows_wholly):
@@ -206,11 +278,19 @@ def _check_after_end(call, follows_wholly):
     name = f"{operation.name!r} of type {type(operation).__name__}"
     if not follows_wholly:
         raise ValueError(
-            f"What follows a TimeMean or a LeakyReadout runs once. Received: {name}, with an input that follows one and "
-            "another that does not. Put a TimeMean before the other one, too."
+            f"What follows a TimeMean or a LeakyReadout runs once. Received: {name}, "
+            "with an input that follows one and another that does not. Put a TimeMean "
+            "before the other one, too."
         )
-    if kind_of(operation).role in (NEURON, ENCODER, TIME_MIXING, READOUT) or wants_time_step(type(operation)):  # type: ignore[arg-type]
+    if kind_of(operation).role in (
+        NEURON,
+        ENCODER,
+        TIME_MIXING,
+        READOUT,
+    ) or wants_time_step(type(operation)):  # type: ignore[arg-type]
         raise ValueError(
-            f"What follows a TimeMean or a LeakyReadout runs once, without time steps. Received: {name} after one, which needs "
-            "time steps. Move the layer before it behind it, or replace it by an ordinary one, for example an activation."
+            "What follows a TimeMean or a LeakyReadout runs once, without time steps. "
+            f"Received: {name} after one, which needs time steps. Move the layer "
+            "before it behind it, or replace it by an ordinary one, for example an "
+            "activation."
         )

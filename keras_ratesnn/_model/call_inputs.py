@@ -11,53 +11,75 @@ from keras_ratesnn._model.time_masks import check_data_hold, masked
 def call_inputs(network, inputs, timesteps, mask, mask_value):
     """The inputs of a call, for `Run`.
 
-    Time starts for each sample at its first step that is not padding: padding before a sequence moves to its end. So all that
-    depends on the number of a step (weights of steps, encoders, windows) sees what it would see without the padding.
+    Time starts for each sample at its first step that is not padding: padding before a
+    sequence moves to its end. So all that depends on the number of a step (weights of
+    steps, encoders, windows) sees what it would see without the padding.
 
     Args:
         network: A Functional model.
         inputs: The inputs passed to Keras: a structure of tensors or arrays.
-        timesteps: Integer T. In an unrolled network each frame is shown for several of them.
+        timesteps: Integer T. In an unrolled network each frame is shown for several of
+            them.
         mask: See `masked`.
         mask_value: See `masked`.
 
     Returns:
-        `(pairs, mask, first)`: list of `(tensor, has_time)`; a boolean tensor `(batch, T)`, false for padding; and the first
-        step of each sample that is not, `(batch,)`. The last two are `None` if all steps count.
+        `(pairs, mask, first)`: list of `(tensor, has_time)`; a boolean tensor `(batch,
+        T)`, false for padding; and the first step of each sample that is not,
+        `(batch,)`. The last two are `None` if all steps count.
     """
     frames = _graph.frames_of(network, timesteps)
     pairs = with_time(network, inputs, timesteps)
     check_data_hold(network, pairs, mask, mask_value)
-    pairs = [(_as_input(tensor, wanted), timed) for (tensor, timed), wanted in zip(pairs, network.inputs, strict=True)]
+    pairs = [
+        (_as_input(tensor, wanted), timed)
+        for (tensor, timed), wanted in zip(pairs, network.inputs, strict=True)
+    ]
     pairs, mask = masked(network, pairs, mask, mask_value)
     if frames < timesteps:
-        pairs = [(_shown(tensor, timesteps // frames) if timed else tensor, timed) for tensor, timed in pairs]
+        pairs = [
+            (_shown(tensor, timesteps // frames) if timed else tensor, timed)
+            for tensor, timed in pairs
+        ]
         mask = None if mask is None else ops.repeat(mask, timesteps // frames, axis=1)
     if mask is None:
         return pairs, None, None
     first = ops.argmax(ops.cast(mask, "int32"), axis=1)
-    pairs = [(starting_at(first, tensor) if timed else tensor, timed) for tensor, timed in pairs]
+    pairs = [
+        (starting_at(first, tensor) if timed else tensor, timed)
+        for tensor, timed in pairs
+    ]
     return pairs, starting_at(first, mask), first
 
 
 def starting_at(first, steps):
-    """All steps, `(batch, T, ...)`, with their Keras mask, in the order that begins with the step `first` of each sample."""
+    """All steps, `(batch, T, ...)`, with their Keras mask, in the order that begins
+    with the step `first` of each sample."""
     return keras_internals.with_mask(lambda tensor: _rotated(tensor, first), steps)
 
 
 def _rotated(tensor, first):
-    """The steps of a tensor `(batch, T, ...)` from the first one of each sample on, `(batch,)`, followed by those before it."""
+    """The steps of a tensor `(batch, T, ...)` from the first one of each sample on,
+    `(batch,)`, followed by those before it."""
     timesteps = ops.shape(tensor)[1]
-    steps = (ops.arange(timesteps, dtype="int32")[None] + ops.cast(first, "int32")[:, None]) % timesteps
-    return backend.steps_of_samples(tensor, ops.reshape(steps, (-1, timesteps, *(1 for _ in tensor.shape[2:]))))
+    steps = (
+        ops.arange(timesteps, dtype="int32")[None] + ops.cast(first, "int32")[:, None]
+    ) % timesteps
+    return backend.steps_of_samples(
+        tensor, ops.reshape(steps, (-1, timesteps, *(1 for _ in tensor.shape[2:])))
+    )
 
 
 def _as_input(tensor, wanted):
     """A tensor of the dtype that the network wants, with its Keras mask."""
     convert = ops.cast if ops.is_tensor(tensor) else ops.convert_to_tensor
-    return keras_internals.put_mask(convert(tensor, dtype=wanted.dtype), keras_internals.mask_of(tensor))
+    return keras_internals.put_mask(
+        convert(tensor, dtype=wanted.dtype), keras_internals.mask_of(tensor)
+    )
 
 
 def _shown(frames, steps):
     """Each frame for so many steps, with its Keras mask."""
-    return keras_internals.with_mask(lambda tensor: ops.repeat(tensor, steps, axis=1), frames)
+    return keras_internals.with_mask(
+        lambda tensor: ops.repeat(tensor, steps, axis=1), frames
+    )

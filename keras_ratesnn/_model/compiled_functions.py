@@ -13,13 +13,16 @@ from keras_ratesnn._model.data_checks import check_first_batch
 from keras_ratesnn._model.silent_layers import SilentLayers
 
 FUNCTIONS_KEPT = 64
-"""The number of settings whose function is remembered. A parameter of a surrogate may have another value in each epoch."""
+"""The number of settings whose function is remembered. A parameter of a surrogate may
+have another value in each epoch."""
 
 
 class CompilesOncePerSettings:
-    """A mixin for Keras models whose functions depend on settings: `fit`, `evaluate` and `predict` use the current ones.
+    """A mixin for Keras models whose functions depend on settings: `fit`, `evaluate`
+    and `predict` use the current ones.
 
-    Where a backend records calls, the `jit_compile` of `compile` says what becomes of these; Keras compiles nothing.
+    Where a backend records calls, the `jit_compile` of `compile` says what becomes of
+    these; Keras compiles nothing.
     """
 
     train_function: Any
@@ -45,7 +48,8 @@ class CompilesOncePerSettings:
 
     def get_compile_config(self) -> Config | None:
         config = keras_internals.portable(super().get_compile_config())  # type: ignore[misc]
-        # Keras stores what "auto" means on this backend; on another backend it may mean something else.
+        # Keras stores what "auto" means on this backend; on another backend it may mean
+        # something else.
         return config and {**config, "jit_compile": self._asked_jit_compile}
 
     def compile_from_config(self, config: Config) -> None:
@@ -53,8 +57,11 @@ class CompilesOncePerSettings:
         self.optimizer.build(self.trainable_variables)
 
     def _settings(self) -> tuple[Any, ...]:
-        """All mutable settings that a trace depends on, hashable. Called before each step, outside of traces."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `_settings()`.")
+        """All mutable settings that a trace depends on, hashable. Called before each
+        step, outside of traces."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `_settings()`."
+        )
 
     def make_train_function(self, force: bool = False) -> None:
         if force or self.train_function is None:
@@ -70,10 +77,11 @@ class CompilesOncePerSettings:
 
 
 class CompiledFunction:
-    """Replaces a compiled function of Keras: compiles and caches one function for each combination of settings.
+    """Replaces a compiled function of Keras: compiles and caches one function for each
+    combination of settings.
 
-    A call uses the function for the current settings of the model and the ranks of its data. Returning to one of the latest
-    settings does not recompile.
+    A call uses the function for the current settings of the model and the ranks of its
+    data. Returning to one of the latest settings does not recompile.
 
     Args:
         model: A model of a class with `CompilesOncePerSettings`.
@@ -102,13 +110,19 @@ class CompiledFunction:
         except BaseException:
             keras_internals.reattach_state(self._model, self._purpose, state)
             raise
-        return results if self._purpose == "predict" else keras_internals.read_together(results)
+        return (
+            results
+            if self._purpose == "predict"
+            else keras_internals.read_together(results)
+        )
 
     def _function(self, key):
         with self._lock:
             if key not in self._functions:
                 stand_in = keras_internals.StandIn(self._model, self._shardings)
-                self._functions[key] = keras_internals.make_function(stand_in, self._purpose)
+                self._functions[key] = keras_internals.make_function(
+                    stand_in, self._purpose
+                )
             self._functions.move_to_end(key)
             if len(self._functions) > FUNCTIONS_KEPT:
                 self._functions.popitem(last=False)

@@ -1,4 +1,5 @@
-"""What is wrong with the values of data: labels that are no numbers or no classes, NaN, and images that are scaled twice."""
+"""What is wrong with the values of data: labels that are no numbers or no classes, NaN,
+and images that are scaled twice."""
 
 import math
 import numbers
@@ -22,12 +23,15 @@ _SAMPLES = 32
 
 
 def check_labels(model, y, sample_weight=None):
-    """Raises ValueError if labels, arrays, are no numbers, or the loss takes numbers of classes and one is no class.
+    """Raises ValueError if labels, arrays, are no numbers, or the loss takes numbers of
+    classes and one is no class.
 
     Args:
         model: A `SpikingModel`.
-        y: The labels, as Keras takes them. Of data sets nothing is known, see `check_first_batch`.
-        sample_weight: With weights, or a class that the loss ignores, labels may be of no class. Defaults to `None`.
+        y: The labels, as Keras takes them. Of data sets nothing is known, see
+            `check_first_batch`.
+        sample_weight: With weights, or a class that the loss ignores, labels may be of
+            no class. Defaults to `None`.
     """
     check_numbers(y)
     _check_classes(model, y, sample_weight)
@@ -37,11 +41,18 @@ def check_numbers(y):
     """Raises ValueError if labels, arrays, are no numbers."""
     for leaf in keras.tree.flatten(y):
         is_array = isinstance(leaf, np.ndarray)
-        if isinstance(leaf, (str, numbers.Number)) or (is_array and leaf.dtype.kind in "USO"):
-            received = f"an array of dtype {leaf.dtype}" if is_array else f"{leaf!r} of type {type(leaf).__name__}, in a list"
+        if isinstance(leaf, (str, numbers.Number)) or (
+            is_array and leaf.dtype.kind in "USO"
+        ):
+            received = (
+                f"an array of dtype {leaf.dtype}"
+                if is_array
+                else f"{leaf!r} of type {type(leaf).__name__}, in a list"
+            )
             raise ValueError(
-                f"`y` must be an array of numbers. Received: {received}. Convert lists with np.asarray, and number classes "
-                "that have names: names, y = np.unique(y, return_inverse=True)."
+                f"`y` must be an array of numbers. Received: {received}. Convert lists "
+                "with np.asarray, and number classes that have names: names, y = "
+                "np.unique(y, return_inverse=True)."
             )
 
 
@@ -51,12 +62,14 @@ def are_arrays(structure):
 
 
 def check_first_batch(model, data, trains):
-    """Raises ValueError if the loss takes numbers of classes and a label of the first batch is no class.
+    """Raises ValueError if the loss takes numbers of classes and a label of the first
+    batch is no class.
 
     Args:
         model: A `SpikingModel`.
         data: What Keras passes to the function of a step.
-        trains: Boolean, whether the step trains the model, which then remembers whether its inputs have time.
+        trains: Boolean, whether the step trains the model, which then remembers whether
+            its inputs have time.
 
     Returns:
         What replaces `data`.
@@ -66,8 +79,13 @@ def check_first_batch(model, data, trains):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         if trains:
             model.remember_time(x)
-        # Labels of other shapes are not checked, nor read, nor are those that other processes have.
-        if ops.is_tensor(y) and tuple(y.shape[1:]) in ((), (1,)) and getattr(y, "is_fully_addressable", True):
+        # Labels of other shapes are not checked, nor read, nor are those that other
+        # processes have.
+        if (
+            ops.is_tensor(y)
+            and tuple(y.shape[1:]) in ((), (1,))
+            and getattr(y, "is_fully_addressable", True)
+        ):
             y = ops.convert_to_numpy(y)
         _check_classes(model, y, sample_weight, " of the first batch")
     return data
@@ -75,7 +93,9 @@ def check_first_batch(model, data, trains):
 
 def _check_classes(model, y, sample_weight, of=""):
     if sample_weight is None and loss_checks.takes_classes(model):
-        for output in keras.tree.flatten(keras_internals.outputs_structure(_graph.as_graph(model.network))):
+        for output in keras.tree.flatten(
+            keras_internals.outputs_structure(_graph.as_graph(model.network))
+        ):
             checks.labels("y", y, output, of)
 
 
@@ -90,21 +110,38 @@ def warn_of_nan(model, x, y):
         y: The labels, likewise.
     """
     if are_arrays(x):
-        rows = [row for leaf in keras.tree.flatten(x) if (row := _first_nan(leaf, model.mask_value)) is not None]
-        if rows and _is_nan(model, keras.tree.map_structure(lambda leaf: leaf[rows[0] : rows[0] + 1], x)):
+        rows = [
+            row
+            for leaf in keras.tree.flatten(x)
+            if (row := _first_nan(leaf, model.mask_value)) is not None
+        ]
+        if rows and _is_nan(
+            model, keras.tree.map_structure(lambda leaf: leaf[rows[0] : rows[0] + 1], x)
+        ):
             warnings.warn(
-                f"`x` has NaN in sample {rows[0]}, and the outputs for it are NaN: so are the loss, and all weights after a "
-                "step with it. Leave out such samples, or fill the gaps, np.nan_to_num(x). If NaN stands for time steps that "
-                "are padding, create the model with mask_value=np.nan; all elements of such a step must be NaN.",
+                f"`x` has NaN in sample {rows[0]}, and the outputs for it are NaN: so "
+                "are the loss, and all weights after a step with it. Leave out such "
+                "samples, or fill the gaps, np.nan_to_num(x). If NaN stands for time "
+                "steps that are padding, create the model with mask_value=np.nan; all "
+                "elements of such a step must be NaN.",
                 stacklevel=3,
             )
             return True
-    rows = [_first_nan(leaf, None) for leaf in keras.tree.flatten(y) if isinstance(leaf, np.ndarray)]
+    rows = [
+        _first_nan(leaf, None)
+        for leaf in keras.tree.flatten(y)
+        if isinstance(leaf, np.ndarray)
+    ]
     row = next((row for row in rows if row is not None), None)
-    if row is not None and loss_checks.is_of_keras(model) and not loss_checks.takes_classes(model):
+    if (
+        row is not None
+        and loss_checks.is_of_keras(model)
+        and not loss_checks.takes_classes(model)
+    ):
         warnings.warn(
-            f"`y` has NaN in the labels of sample {row}: so is the loss, and so are all weights after a step with it. Leave "
-            "out such samples, or use a loss of your own that does.",
+            f"`y` has NaN in the labels of sample {row}: so is the loss, and so are "
+            "all weights after a step with it. Leave out such samples, or use a loss "
+            "of your own that does.",
             stacklevel=3,
         )
         return True
@@ -112,7 +149,8 @@ def warn_of_nan(model, x, y):
 
 
 def warn_of_scaled_twice(model, x):
-    """Warns if arrays lie between 0 and 1, and the network scales them to that range itself; returns whether they do.
+    """Warns if arrays lie between 0 and 1, and the network scales them to that range
+    itself; returns whether they do.
 
     Args:
         model: A `SpikingModel`.
@@ -121,11 +159,14 @@ def warn_of_scaled_twice(model, x):
     network = _graph.as_graph(model.network)
     for index, layer in _scaled_inputs(network) if are_arrays(x) else ():
         scale = float(np.max(np.abs(fixed_scale(layer))))
-        if 0 < scale <= _SMALL_SCALE and _is_scaled(match(network, x)[index][:_SAMPLES]):
+        if 0 < scale <= _SMALL_SCALE and _is_scaled(
+            match(network, x)[index][:_SAMPLES]
+        ):
             warnings.warn(
-                f"`x` lies between 0 and 1, and the network multiplies it by {scale:.4g} in {layer.name!r}: numbers that are "
-                "scaled already are scaled again, and the outputs are wrong. Pass the numbers of the data set, 0 to "
-                f"{1 / scale:.4g}, or leave that layer out.",
+                "`x` lies between 0 and 1, and the network multiplies it by "
+                f"{scale:.4g} in {layer.name!r}: numbers that are scaled already are "
+                "scaled again, and the outputs are wrong. Pass the numbers of the "
+                f"data set, 0 to {1 / scale:.4g}, or leave that layer out.",
                 stacklevel=3,
             )
             return True
@@ -135,7 +176,9 @@ def warn_of_scaled_twice(model, x):
 def _scaled_inputs(network):
     """Pairs of the index of an input and a layer that scales it."""
     part = _graph.whole_of(network)
-    indices = {slot.index: index for index, slot in enumerate(keras.tree.flatten(part.inputs))}
+    indices = {
+        slot.index: index for index, slot in enumerate(keras.tree.flatten(part.inputs))
+    }
     for call in part.calls:
         if fixed_scale(call.operation) is not None and call.inputs[0] in indices:
             yield indices[call.inputs[0]], call.operation
@@ -144,13 +187,25 @@ def _scaled_inputs(network):
 def _is_scaled(array):
     """Whether numbers lie between 0 and 1, and some of them are not 0 or 1."""
     is_float = array.dtype.kind == "f" and array.size
-    return bool(is_float and np.min(array) >= 0 and np.max(array) <= 1 and np.any((array > 0) & (array < 1)))
+    return bool(
+        is_float
+        and np.min(array) >= 0
+        and np.max(array) <= 1
+        and np.any((array > 0) & (array < 1))
+    )
 
 
 def _first_nan(array, mask_value):
-    """The index of the first sample with NaN, or `None`; with the `mask_value` NaN, with NaN in a part of a time step."""
-    # A file in memory is read once, by Keras. The minimum is NaN if anything is, and needs no memory.
-    if array.dtype.kind != "f" or not array.size or isinstance(array, np.memmap) or not np.isnan(np.min(array)):
+    """The index of the first sample with NaN, or `None`; with the `mask_value` NaN,
+    with NaN in a part of a time step."""
+    # A file in memory is read once, by Keras. The minimum is NaN if anything is, and
+    # needs no memory.
+    if (
+        array.dtype.kind != "f"
+        or not array.size
+        or isinstance(array, np.memmap)
+        or not np.isnan(np.min(array))
+    ):
         return None
     is_padding = mask_value is not None and math.isnan(mask_value) and array.ndim > 2
     for index, sample in enumerate(array):
@@ -165,5 +220,9 @@ def _first_nan(array, mask_value):
 
 def _is_nan(model, x):
     with backend.no_gradient():
-        outputs = model(keras.tree.map_structure(ops.convert_to_tensor, x), training=False)
-    return any(bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs))
+        outputs = model(
+            keras.tree.map_structure(ops.convert_to_tensor, x), training=False
+        )
+    return any(
+        bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs)
+    )

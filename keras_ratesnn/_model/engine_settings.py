@@ -1,4 +1,5 @@
-"""What decides when calls are recorded, what compiles them, and which loops are unrolled."""
+"""What decides when calls are recorded, what compiles them, and which loops are
+unrolled."""
 
 import contextlib
 import copy
@@ -10,17 +11,22 @@ from keras_ratesnn._core import backend, checks
 
 @contextlib.contextmanager
 def engine_settings(**changes: Any) -> Iterator[dict[str, Any]]:
-    """A context in which models of all threads are recorded, compiled or unrolled otherwise: for measurements, or a device.
+    """A context in which models of all threads are recorded, compiled or unrolled
+    otherwise: for measurements, or a device.
 
-    The results are the same. What is recorded or compiled in the context stays so. There are
+    The results are the same. What is recorded or compiled in the context stays so.
+    There are
 
-    * on PyTorch `eager_calls`: calls of a kind before one is recorded, by `jit_compile`, `{"auto": 32, True: 1}`;
-      `calls_in_a_row`: calls of the same kind before a GPU captures their kernels, 8; `compiler`: the backend of
+    * on PyTorch `eager_calls`: calls of a kind before one is recorded, by
+      `jit_compile`, `{"auto": 32, True: 1}`; `calls_in_a_row`: calls of the same kind
+      before a GPU captures their kernels, 8; `compiler`: the backend of
       `torch.compile`, its name or a function, `"inductor"`;
-    * on PyTorch for CPUs, and on TensorFlow without XLA, `least_elements`: those of a neuron layer, of all of its tensors,
-      from which its time loop is compiled in the first call, 1048576;
-    * on JAX, and on TensorFlow for XLA, `unrolled_steps`: the largest T for which the time loop of a neuron layer is unrolled,
-      by device and by whether the loop has a gradient, `{"cpu": {False: 1, True: 4}, "gpu": {False: 16, True: 8}}`.
+    * on PyTorch for CPUs, and on TensorFlow without XLA, `least_elements`: those of a
+      neuron layer, of all of its tensors, from which its time loop is compiled in the
+      first call, 1048576;
+    * on JAX, and on TensorFlow for XLA, `unrolled_steps`: the largest T for which the
+      time loop of a neuron layer is unrolled, by device and by whether the loop has a
+      gradient, `{"cpu": {False: 1, True: 4}, "gpu": {False: 16, True: 8}}`.
 
     Example:
 
@@ -38,10 +44,14 @@ def engine_settings(**changes: Any) -> Iterator[dict[str, Any]]:
         TypeError: If a setting has the wrong type.
         ValueError: If this backend has no such setting, or it is out of bounds.
     """
-    before = {name: getattr(module, attribute) for name, module, attribute in backend.SETTINGS}
+    before = {
+        name: getattr(module, attribute) for name, module, attribute in backend.SETTINGS
+    }
     for name in changes:
         checks.one_of("changes", name, before)
-    now = before | {name: _checked(name, value, before[name]) for name, value in changes.items()}
+    now = before | {
+        name: _checked(name, value, before[name]) for name, value in changes.items()
+    }
     try:
         _set(now)
         yield copy.deepcopy(now)
@@ -52,8 +62,14 @@ def engine_settings(**changes: Any) -> Iterator[dict[str, Any]]:
 def _checked(name, value, before):
     if isinstance(before, dict):
         if not isinstance(value, dict) or value.keys() != before.keys():
-            raise TypeError(f"`{name}` must be a dict with the keys {list(before)}. Received: {name}={value!r}.")
-        return {key: _checked(f"{name}[{key!r}]", value[key], part) for key, part in before.items()}
+            raise TypeError(
+                f"`{name}` must be a dict with the keys {list(before)}. Received: "
+                f"{name}={value!r}."
+            )
+        return {
+            key: _checked(f"{name}[{key!r}]", value[key], part)
+            for key, part in before.items()
+        }
     if isinstance(before, int):
         checks.real(name, value, at_least=0)
         return checks.integer(name, value)

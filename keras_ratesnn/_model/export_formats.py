@@ -1,4 +1,5 @@
-"""The formats that Keras exports to on each backend, and which networks they can hold."""
+"""The formats that Keras exports to on each backend, and which networks they can
+hold."""
 
 import contextlib
 import importlib.util
@@ -21,31 +22,58 @@ _BACKENDS = {
     "openvino": ("tensorflow", "torch"),
     "torch": ("torch",),
 }
-"""Where Keras offers only some backends, or its converter fails: OpenVINO's knows no graph of JAX."""
+"""Where Keras offers only some backends, or its converter fails: OpenVINO's knows no
+graph of JAX."""
 
 _PACKAGES = {
-    ("tf_saved_model", "jax"): ("tensorflow", optional_packages.how_to_install("tensorflow")),
+    ("tf_saved_model", "jax"): (
+        "tensorflow",
+        optional_packages.how_to_install("tensorflow"),
+    ),
     ("onnx", "tensorflow"): ("tf2onnx", optional_packages.how_to_install("export")),
     ("onnx", "torch"): ("onnx", optional_packages.how_to_install("export")),
     ("onnx", "jax"): ("jax2onnx", "pip install jax2onnx"),
     ("litert", "torch"): ("litert_torch", "pip install litert-torch"),
-    ("openvino", "tensorflow"): ("openvino", optional_packages.how_to_install("export")),
+    ("openvino", "tensorflow"): (
+        "openvino",
+        optional_packages.how_to_install("export"),
+    ),
     ("openvino", "torch"): ("openvino", optional_packages.how_to_install("export")),
 }
 """The package that Keras needs for a format on a backend, and how to install it."""
 
-_EASIEST = {"tf_saved_model": "tensorflow", "onnx": "torch", "litert": "tensorflow", "openvino": "tensorflow", "torch": "torch"}
+_EASIEST = {
+    "tf_saved_model": "tensorflow",
+    "onnx": "torch",
+    "litert": "tensorflow",
+    "openvino": "tensorflow",
+    "torch": "torch",
+}
 """A backend on which a format needs no unusual packages."""
 
-_NO_KERNELS = {"litert": ("float16", "bfloat16", "float64"), "onnx": ("bfloat16",), "openvino": ("bfloat16", "float64")}
+_NO_KERNELS = {
+    "litert": ("float16", "bfloat16", "float64"),
+    "onnx": ("bfloat16",),
+    "openvino": ("bfloat16", "float64"),
+}
 """The dtypes in which the usual runtimes of a format cannot compute."""
 
-_QUANTIZED = (("tf_saved_model", "tensorflow"), ("tf_saved_model", "jax"), ("onnx", "tensorflow"))
+_QUANTIZED = (
+    ("tf_saved_model", "tensorflow"),
+    ("tf_saved_model", "jax"),
+    ("onnx", "tensorflow"),
+)
 """Where the layers that Keras has quantized can be exported."""
 
 
-def check(network: keras.Model, filepath: str | os.PathLike[str], format: str, formats: Iterable[str] = FORMATS) -> str:
-    """Returns the string of a path; raises an error unless a network can be exported there to a format on this backend.
+def check(
+    network: keras.Model,
+    filepath: str | os.PathLike[str],
+    format: str,
+    formats: Iterable[str] = FORMATS,
+) -> str:
+    """Returns the string of a path; raises an error unless a network can be exported
+    there to a format on this backend.
 
     Args:
         network: A Functional model.
@@ -55,37 +83,51 @@ def check(network: keras.Model, filepath: str | os.PathLike[str], format: str, f
 
     Raises:
         TypeError: If `filepath` is neither a string nor a path.
-        ValueError: If the format is unknown, not available on this backend, or cannot hold the network.
+        ValueError: If the format is unknown, not available on this backend, or cannot
+            hold the network.
         ImportError: If a package is missing.
-        OSError: If a file cannot be there: there is no such folder, or it is a folder itself.
+        OSError: If a file cannot be there: there is no such folder, or it is a folder
+            itself.
     """
     checks.one_of("format", format, formats)
     # A SavedModel is a folder, which is made with those that it is in.
-    path = (checks.path if format == "tf_saved_model" else checks.file_to_write)("filepath", filepath)
+    path = (checks.path if format == "tf_saved_model" else checks.file_to_write)(
+        "filepath", filepath
+    )
     here = keras.backend.backend()
     offered = _BACKENDS.get(format, (here,))
     if here not in offered:
         raise ValueError(
-            f"`format={format!r}` is not available on the backend {here!r}, only on {' and '.join(offered)}. "
-            f"{_elsewhere(format)}"
+            f"`format={format!r}` is not available on the backend {here!r}, only on "
+            f"{' and '.join(offered)}. {_elsewhere(format)}"
         )
     package, command = _PACKAGES.get((format, here), (None, None))
     if package is not None and importlib.util.find_spec(package) is None:
-        other = "" if _EASIEST[format] == here else f", or change the backend. {_elsewhere(format)}"
+        other = (
+            ""
+            if _EASIEST[format] == here
+            else f", or change the backend. {_elsewhere(format)}"
+        )
         raise ImportError(
-            f"`format={format!r}` needs the package {package} on the backend {here!r}. Install it, {command}{other}"
+            f"`format={format!r}` needs the package {package} on the backend {here!r}. "
+            f"Install it, {command}{other}"
         )
     _check_precision(network, format, here)
     _check_quantization(network, format, here)
     if format != "tf_saved_model":
-        check_noise(network, f'`format={format!r}` cannot hold the state of a random generator; format="tf_saved_model" can.')
+        check_noise(
+            network,
+            f"`format={format!r}` cannot hold the state of a random generator; "
+            'format="tf_saved_model" can.',
+        )
     return path
 
 
 def _elsewhere(format):
     return (
-        "Save the model with model.save('model.keras'), load it in a process with the environment variable "
-        f"KERAS_BACKEND={_EASIEST[format]}, and export it there: the outputs are the same."
+        "Save the model with model.save('model.keras'), load it in a process with "
+        f"the environment variable KERAS_BACKEND={_EASIEST[format]}, and export it "
+        "there: the outputs are the same."
     )
 
 
@@ -93,10 +135,12 @@ def _check_precision(network, format, backend):
     for layer in keras_internals.layers_inside(network):
         if layer.compute_dtype in _NO_KERNELS.get(format, ()):
             raise ValueError(
-                f"`format={format!r}` is not available for layers that compute in {layer.compute_dtype}, on the backend "
-                f"{backend!r} or any other: its runtimes cannot. Received: layer {layer.name!r} with the policy "
-                f"{layer.dtype_policy.name!r}. Make the network again with keras.config.set_dtype_policy('float32'), and give "
-                "it the same weights with set_weights(network.get_weights())."
+                f"`format={format!r}` is not available for layers that compute in "
+                f"{layer.compute_dtype}, on the backend {backend!r} or any other: its "
+                f"runtimes cannot. Received: layer {layer.name!r} with the policy "
+                f"{layer.dtype_policy.name!r}. Make the network again with "
+                "keras.config.set_dtype_policy('float32'), and give it the same "
+                "weights with set_weights(network.get_weights())."
             )
 
 
@@ -104,9 +148,12 @@ def _check_quantization(network, format, backend):
     if (format, backend) not in _QUANTIZED:
         check_not_quantized(
             network,
-            f"`format={format!r}` is not available for layers that Keras has quantized, on the backend {backend!r}.",
-            "Export the model before it is quantized, and let the tools of the format quantize the file: for LiteRT, "
-            "export(..., optimizations=[tf.lite.Optimize.DEFAULT]); for ONNX, onnxruntime.quantization.quantize_dynamic.",
+            f"`format={format!r}` is not available for layers that Keras has "
+            f"quantized, on the backend {backend!r}.",
+            "Export the model before it is quantized, and let the tools of the format "
+            "quantize the file: for LiteRT, export(..., "
+            "optimizations=[tf.lite.Optimize.DEFAULT]); for ONNX, "
+            "onnxruntime.quantization.quantize_dynamic.",
         )
 
 
@@ -120,14 +167,18 @@ def check_noise(network: keras.Model, reason: str) -> None:
     for layer in keras_internals.layers_inside(network):
         if layer_kinds.is_random(layer, training=False):
             raise ValueError(
-                f"{reason} Received: layer {layer.name!r} of type {type(layer).__name__}, which draws random numbers. Draw "
-                "them outside of the graph: leave the layer out of the network, and pass its outputs as the input, one frame "
-                "for each step."
+                f"{reason} Received: layer {layer.name!r} of type "
+                f"{type(layer).__name__}, which draws random numbers. Draw them "
+                "outside of the graph: leave the layer out of the network, and pass "
+                "its outputs as the input, one frame for each step."
             )
 
 
-def signature(network: keras.Model, given: Any, with_time: Collection[str], frames: int) -> Any:
-    """The `input_signature` of `keras.Model.export`, in which inputs have the names of the network's.
+def signature(
+    network: keras.Model, given: Any, with_time: Collection[str], frames: int
+) -> Any:
+    """The `input_signature` of `keras.Model.export`, in which inputs have the names of
+    the network's.
 
     Args:
         network: A Functional model.
@@ -139,16 +190,28 @@ def signature(network: keras.Model, given: Any, with_time: Collection[str], fram
 
     def spec(x):
         time = (frames,) if keras_internals.name_of_input(x) in with_time else ()
-        return keras.InputSpec(shape=(x.shape[0], *time, *x.shape[1:]), dtype=x.dtype, name=x.name)
+        return keras.InputSpec(
+            shape=(x.shape[0], *time, *x.shape[1:]), dtype=x.dtype, name=x.name
+        )
 
     def named(spec, x):
-        return keras.InputSpec(shape=spec.shape, dtype=spec.dtype, name=spec.name or x.name) if _is_spec(spec) else spec
+        return (
+            keras.InputSpec(
+                shape=spec.shape, dtype=spec.dtype, name=spec.name or x.name
+            )
+            if _is_spec(spec)
+            else spec
+        )
 
     if given is None:
         specs = keras.tree.map_structure(spec, inputs)
         return specs if isinstance(specs, list) and len(specs) == 1 else [specs]
     specs, wanted = keras.tree.flatten(given), keras.tree.flatten(inputs)
-    return keras.tree.pack_sequence_as(given, list(map(named, specs, wanted))) if len(specs) == len(wanted) else given
+    return (
+        keras.tree.pack_sequence_as(given, list(map(named, specs, wanted)))
+        if len(specs) == len(wanted)
+        else given
+    )
 
 
 def _is_spec(spec):
@@ -156,7 +219,8 @@ def _is_spec(spec):
 
 
 def any_batch(format: str, input_signature: Any) -> dict[str, Any]:
-    """The arguments of `keras.Model.export` with which a graph takes batches of any size, where that is not the default.
+    """The arguments of `keras.Model.export` with which a graph takes batches of any
+    size, where that is not the default.
 
     Args:
         format: String.
@@ -169,7 +233,8 @@ def any_batch(format: str, input_signature: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def exporting(format: str) -> Iterator[None]:
-    """A context for Keras' exporters, without warnings about how Keras uses them, which users cannot change.
+    """A context for Keras' exporters, without warnings about how Keras uses them, which
+    users cannot change.
 
     Args:
         format: String.
@@ -182,7 +247,13 @@ def exporting(format: str) -> Iterator[None]:
             "In the future `np.object` will be defined",
         ):
             warnings.filterwarnings("ignore", message)
-        # Shapes are treated as constants, which they are. Warnings from custom layers are shown. PyTorch names modules by file.
-        message = ".*(might cause the trace to be incorrect|registered as constants in the trace)"
-        warnings.filterwarnings("ignore", message, module=r".*\b(keras|keras_ratesnn|torch)[./\\]")
+        # Shapes are treated as constants, which they are. Warnings from custom layers
+        # are shown. PyTorch names modules by file.
+        message = (
+            ".*(might cause the trace to be incorrect|registered as constants in "
+            "the trace)"
+        )
+        warnings.filterwarnings(
+            "ignore", message, module=r".*\b(keras|keras_ratesnn|torch)[./\\]"
+        )
         yield

@@ -11,10 +11,12 @@ from keras_ratesnn._core.annotations import Shape, Structure
 
 
 class FunctionalAttributes:
-    """Gives a `keras.Model` with a `network` the inputs, outputs and `get_layer` of a Functional model.
+    """Gives a `keras.Model` with a `network` the inputs, outputs and `get_layer` of a
+    Functional model.
 
-    The inputs are those of the network, without time, so that `keras.Model(model.inputs, model.get_layer(name).output)` is a
-    part of the network. The outputs are those of a symbolic call of the model.
+    The inputs are those of the network, without time, so that
+    `keras.Model(model.inputs, model.get_layer(name).output)` is a part of the network.
+    The outputs are those of a symbolic call of the model.
     """
 
     network: keras.Model
@@ -35,7 +37,9 @@ class FunctionalAttributes:
         made_for, outputs = self._symbolic_outputs
         settings = self.return_sequences, self.timesteps
         if made_for != settings:
-            outputs = self(keras_internals.inputs_structure(_graph.as_graph(self.network)))
+            outputs = self(
+                keras_internals.inputs_structure(_graph.as_graph(self.network))
+            )
             self._symbolic_outputs = settings, outputs
         return keras.tree.flatten(outputs)
 
@@ -46,28 +50,36 @@ class FunctionalAttributes:
 
     @property
     def output_names(self) -> list[str]:
-        """The names of the network's outputs, for losses, metrics and labels that are given by name.
+        """The names of the network's outputs, for losses, metrics and labels that are
+        given by name.
 
         Raises:
             AttributeError: If the outputs are a dict, whose keys are their names.
         """
         graph = _graph.as_graph(self.network)
         if isinstance(keras_internals.outputs_structure(graph), dict):
-            raise AttributeError("The outputs of this model are a dict, whose keys are their names.")
+            raise AttributeError(
+                "The outputs of this model are a dict, whose keys are their names."
+            )
         return graph.output_names
 
     @property
     def input_shape(self) -> Shape | list[Shape]:
-        """The shape of the input, `(None, ...)`, or a list of shapes if there are several."""
+        """The shape of the input, `(None, ...)`, or a list of shapes if there are
+        several."""
         return keras_internals.unpack_single([tensor.shape for tensor in self.inputs])
 
     @property
     def output_shape(self) -> Shape | list[Shape]:
-        """The shape of the output, `(None, ...)`, or a list of shapes if there are several."""
+        """The shape of the output, `(None, ...)`, or a list of shapes if there are
+        several."""
         return keras_internals.unpack_single([tensor.shape for tensor in self.outputs])
 
-    def get_layer(self, name: str | None = None, index: int | None = None) -> keras.layers.Layer:
-        """A layer of the network, or the network itself by its name. For layers of a nested model call its `get_layer`.
+    def get_layer(
+        self, name: str | None = None, index: int | None = None
+    ) -> keras.layers.Layer:
+        """A layer of the network, or the network itself by its name. For layers of a
+        nested model call its `get_layer`.
 
         Args:
             name: String, the name of the layer.

@@ -1,4 +1,5 @@
-"""Checks of the inputs of a SpikingModel, for all that take them: do they have a time axis, do they fit."""
+"""Checks of the inputs of a SpikingModel, for all that take them: do they have a time
+axis, do they fit."""
 
 import numbers
 import warnings
@@ -12,13 +13,16 @@ from keras_ratesnn._core import checks, keras_internals
 
 
 def check_inputs(network, inputs, timesteps):
-    """Raises ValueError if the number, names, shapes or dtypes of tensors or arrays do not fit a network.
+    """Raises ValueError if the number, names, shapes or dtypes of tensors or arrays do
+    not fit a network.
 
-    Keras would also raise an error, but later and less clearly. Other inputs that Keras accepts are not checked.
+    Keras would also raise an error, but later and less clearly. Other inputs that Keras
+    accepts are not checked.
 
     Args:
         network: A Functional model.
-        inputs: The inputs passed to Keras: a structure of tensors or arrays, or a data set.
+        inputs: The inputs passed to Keras: a structure of tensors or arrays, or a data
+            set.
         timesteps: Integer T.
     """
     if are_tensors(inputs, keras.KerasTensor, *_NO_DATA):
@@ -26,11 +30,14 @@ def check_inputs(network, inputs, timesteps):
 
 
 def inputs_with_time(network, x, timesteps):
-    """Names of the inputs of a network whose data, tensors or arrays, have a time axis; of other data nothing is known."""
+    """Names of the inputs of a network whose data, tensors or arrays, have a time axis;
+    of other data nothing is known."""
     if not are_tensors(x):
         return []
     pairs = zip(with_time(network, x, timesteps), network.inputs, strict=True)
-    return [keras_internals.name_of_input(wanted) for (_, timed), wanted in pairs if timed]
+    return [
+        keras_internals.name_of_input(wanted) for (_, timed), wanted in pairs if timed
+    ]
 
 
 def check_data(network, x, timesteps, least=1):
@@ -41,7 +48,8 @@ def check_data(network, x, timesteps, least=1):
 
 
 def check_batch(network, x, timesteps):
-    """Raises ValueError unless `x` are tensors or arrays that fit a network, with at least one sample.
+    """Raises ValueError unless `x` are tensors or arrays that fit a network, with at
+    least one sample.
 
     For the arguments see `check_inputs`.
     """
@@ -49,38 +57,53 @@ def check_batch(network, x, timesteps):
 
 
 def match(network, inputs):
-    """`match_inputs`, with a clearer error for numbers and strings that are not in an array."""
+    """`match_inputs`, with a clearer error for numbers and strings that are not in an
+    array."""
     for leaf in keras.tree.flatten(inputs):
         if isinstance(leaf, (numbers.Number, str, bytes)):
             names = [keras_internals.name_of_input(tensor) for tensor in network.inputs]
             raise ValueError(
-                f"The inputs of the network, {names}, must be arrays or tensors. Received: {checks.shown(leaf)} of type "
-                f"{type(leaf).__name__}. Convert lists of numbers with np.asarray."
+                f"The inputs of the network, {names}, must be arrays or tensors. "
+                f"Received: {checks.shown(leaf)} of type {type(leaf).__name__}. "
+                "Convert lists of numbers with np.asarray."
             )
     return _graph.match_inputs(network, inputs)
 
 
 def with_time(network, inputs, timesteps):
-    """Tensors or arrays that fit a network, in the order of its inputs: pairs of each and whether it has a time axis.
+    """Tensors or arrays that fit a network, in the order of its inputs: pairs of each
+    and whether it has a time axis.
 
     For the arguments and errors see `check_inputs`.
     """
     frames = _graph.frames_of(network, timesteps)
-    return [(x, _has_time(x, wanted, frames)) for x, wanted in zip(match(network, inputs), network.inputs, strict=True)]
+    return [
+        (x, _has_time(x, wanted, frames))
+        for x, wanted in zip(match(network, inputs), network.inputs, strict=True)
+    ]
 
 
 def _check_samples(tensors, least):
-    sizes = [None if isinstance(tensor, keras.KerasTensor) else tensor.shape[0] for tensor in tensors]
+    sizes = [
+        None if isinstance(tensor, keras.KerasTensor) else tensor.shape[0]
+        for tensor in tensors
+    ]
     if len(set(sizes)) > 1 or any(size is None or size < least for size in sizes):
+        received = [
+            "a symbolic tensor" if size is None else f"{size} samples" for size in sizes
+        ]
         raise ValueError(
-            "`x` must have samples, at least one, and the same number in all arrays. Received: "
-            f"{', '.join('a symbolic tensor' if size is None else f'{size} samples' for size in sizes)}."
+            "`x` must have samples, at least one, and the same number in all arrays. "
+            f"Received: {', '.join(received)}."
         )
 
 
 def are_tensors(structure, *others):
     """Whether all leaves of a structure are tensors, arrays, or of `others`, types."""
-    return all(isinstance(leaf, (np.ndarray, *others)) or ops.is_tensor(leaf) for leaf in keras.tree.flatten(structure))
+    return all(
+        isinstance(leaf, (np.ndarray, *others)) or ops.is_tensor(leaf)
+        for leaf in keras.tree.flatten(structure)
+    )
 
 
 _NO_DATA = (type(None), numbers.Number, str, bytes)
@@ -92,9 +115,11 @@ def _has_time(tensor, wanted, timesteps):
     _check_numbers(tensor, wanted)
     if getattr(tensor.shape, "rank", 0) is None:
         raise ValueError(
-            f"Input {name!r} of the network must have a known number of axes, to decide whether one of them is time. "
-            "Received: a tensor of unknown rank. Set its shape in the data set: "
-            f"tf.ensure_shape(x, {(None, *wanted.shape[1:])}), or {(None, timesteps, *wanted.shape[1:])} with time."
+            f"Input {name!r} of the network must have a known number of axes, to "
+            "decide whether one of them is time. Received: a tensor of unknown rank. "
+            "Set its shape in the data set: tf.ensure_shape(x, "
+            f"{(None, *wanted.shape[1:])}), or {(None, timesteps, *wanted.shape[1:])} "
+            "with time."
         )
     static, received = tuple(wanted.shape[1:]), tuple(tensor.shape[1:])
     if len(tensor.shape) and checks.fits(received, static):
@@ -102,9 +127,9 @@ def _has_time(tensor, wanted, timesteps):
     if checks.fits(received, (timesteps, *static)):
         return True
     raise ValueError(
-        f"Input {name!r} of the network must have shape {_described(static)}, the same at every step, or "
-        f"{_described((timesteps, *static))}, one frame for each of timesteps={timesteps}. Received: shape "
-        f"{tuple(tensor.shape)}."
+        f"Input {name!r} of the network must have shape {_described(static)}, the same "
+        f"at every step, or {_described((timesteps, *static))}, one frame for each of "
+        f"timesteps={timesteps}. Received: shape {tuple(tensor.shape)}."
     )
 
 
@@ -122,27 +147,35 @@ def warn_of_time_in_a_step(network, timesteps):
         if rest and first == timesteps > 1 and (len(rest) == 1 or first != rest[0]):
             name = keras_internals.name_of_input(tensor)
             warnings.warn(
-                f"Input {name!r} of the network has the shape {tuple(tensor.shape[1:])} of one time step, and its first "
-                f"axis is as long as timesteps={timesteps}. If that axis is time, leave it out of the network, "
-                f"keras.Input({tuple(rest)}), and still pass data {_described((timesteps, *rest))}: each step then sees its "
-                "frame. If it is not time, ignore this warning: every step sees the whole data "
+                f"Input {name!r} of the network has the shape "
+                f"{tuple(tensor.shape[1:])} of one time step, and its first axis is as "
+                f"long as timesteps={timesteps}. If that axis is time, leave it out of "
+                f"the network, keras.Input({tuple(rest)}), and still pass data "
+                f"{_described((timesteps, *rest))}: each step then sees its frame. If "
+                "it is not time, ignore this warning: every step sees the whole data "
                 f"{_described(tensor.shape[1:])}.",
                 stacklevel=3,
             )
 
 
 def one_step(tensor, wanted):
-    """Copies an input of a network at one time step to a tensor; raises ValueError if its shape or dtype does not fit.
+    """Copies an input of a network at one time step to a tensor; raises ValueError if
+    its shape or dtype does not fit.
 
     Args:
         tensor: Tensor or array.
         wanted: The network's symbolic input.
     """
     _check_numbers(tensor, wanted)
-    if isinstance(tensor, keras.KerasTensor) or not len(tensor.shape) or not checks.fits(tensor.shape[1:], wanted.shape[1:]):
+    if (
+        isinstance(tensor, keras.KerasTensor)
+        or not len(tensor.shape)
+        or not checks.fits(tensor.shape[1:], wanted.shape[1:])
+    ):
         raise ValueError(
-            f"Input {keras_internals.name_of_input(wanted)!r} of the network must have shape {_described(wanted.shape[1:])} in "
-            f"`step`, without time, and values. Received: {type(tensor).__name__} of shape {tuple(tensor.shape)}."
+            f"Input {keras_internals.name_of_input(wanted)!r} of the network must have "
+            f"shape {_described(wanted.shape[1:])} in `step`, without time, and "
+            f"values. Received: {type(tensor).__name__} of shape {tuple(tensor.shape)}."
         )
     # A layer may keep it as its state, and the caller may fill the same array again.
     if isinstance(tensor, np.ndarray):
@@ -151,18 +184,25 @@ def one_step(tensor, wanted):
 
 
 def _check_numbers(tensor, wanted):
-    """Raises ValueError unless an input is a tensor or array of real numbers, or of the dtype that the network wants."""
+    """Raises ValueError unless an input is a tensor or array of real numbers, or of the
+    dtype that the network wants."""
     name = keras_internals.name_of_input(wanted)
     if not hasattr(tensor, "shape"):
         raise ValueError(
-            f"Input {name!r} of the network must be a tensor or an array. Received: {tensor!r}, of type "
-            f"{type(tensor).__name__}. A SpikingModel needs all inputs of its network, also optional ones."
+            f"Input {name!r} of the network must be a tensor or an array. Received: "
+            f"{tensor!r}, of type {type(tensor).__name__}. A SpikingModel needs all "
+            "inputs of its network, also optional ones."
         )
     # A layer for texts takes what TensorFlow takes for them.
-    if wanted.dtype != "string" and not checks.holds_numbers(tensor) and str(tensor.dtype) != wanted.dtype:
+    if (
+        wanted.dtype != "string"
+        and not checks.holds_numbers(tensor)
+        and str(tensor.dtype) != wanted.dtype
+    ):
         raise ValueError(
-            f"Input {name!r} of the network must hold real numbers. Received: an array of dtype {tensor.dtype}. Convert "
-            "it, for example with x.astype('float32'); of complex numbers pass both parts, as two channels."
+            f"Input {name!r} of the network must hold real numbers. Received: an array "
+            f"of dtype {tensor.dtype}. Convert it, for example with "
+            "x.astype('float32'); of complex numbers pass both parts, as two channels."
         )
 
 

@@ -1,4 +1,5 @@
-"""Configs of layers whose `get_config` returns more than their constructors take, and of layers that cannot be loaded."""
+"""Configs of layers whose `get_config` returns more than their constructors take, and
+of layers that cannot be loaded."""
 
 import collections
 import inspect
@@ -12,7 +13,8 @@ from keras_ratesnn._core.names import listed
 
 
 def operation_from_config(cls, config):
-    """An operation of a class from a config, without what its constructor does not take."""
+    """An operation of a class from a config, without what its constructor does not
+    take."""
     try:
         return cls.from_config(config)
     except TypeError:
@@ -23,29 +25,51 @@ def operation_from_config(cls, config):
 
 
 def serialized(network):
-    """The serialized form of a Functional or Sequential model, from which it can be made again."""
-    derived = {keras.saving.get_registered_name(cls): names for cls, names in _derived(network)}
+    """The serialized form of a Functional or Sequential model, from which it can be
+    made again."""
+    derived = {
+        keras.saving.get_registered_name(cls): names for cls, names in _derived(network)
+    }
 
     def without(config):
         names = derived.get(config.get("registered_name"))
         if names is None:
             return config
-        # Layers of a graph are built when they are called. From a file their `build` would get a list.
+        # Layers of a graph are built when they are called. From a file their `build`
+        # would get a list.
         kept = {key: value for key, value in config.items() if key != "build_config"}
-        return {**kept, "config": {key: value for key, value in config["config"].items() if key not in names}}
+        return {
+            **kept,
+            "config": {
+                key: value
+                for key, value in config["config"].items()
+                if key not in names
+            },
+        }
 
     return tree.map_dicts(without, keras.saving.serialize_keras_object(network))
 
 
 def warn_of_shared(*models):
-    """Warns of layers that several graphs in models share: from a file Keras makes one for each, and has weights for one."""
-    layers = [layer for model in models for layer in keras_internals.with_sublayers(model)]
-    graphs = {keras_internals.functional_of(layer) for layer in layers if keras_internals.is_graph(layer)} - {None}
-    counts = collections.Counter(layer for graph in graphs for layer in graph.layers if layer.weights)
+    """Warns of layers that several graphs in models share: from a file Keras makes one
+    for each, and has weights for one."""
+    layers = [
+        layer for model in models for layer in keras_internals.with_sublayers(model)
+    ]
+    graphs = {
+        keras_internals.functional_of(layer)
+        for layer in layers
+        if keras_internals.is_graph(layer)
+    } - {None}
+    counts = collections.Counter(
+        layer for graph in graphs for layer in graph.layers if layer.weights
+    )
     if shared := sorted(layer.name for layer, count in counts.items() if count > 1):
         warnings.warn(
-            f"keras.saving.load_model will not load this file: nested models share {listed(shared)}, of which Keras would make "
-            "one for each. To load the weights, make the model again by the same code, and call model.load_weights(file).",
+            "keras.saving.load_model will not load this file: nested models share "
+            f"{listed(shared)}, of which Keras would make one for each. To load the "
+            "weights, make the model again by the same code, and call "
+            "model.load_weights(file).",
             stacklevel=3,
         )
 
@@ -60,7 +84,8 @@ def _names(cls):
 
 
 def _derived(model):
-    """Pairs of the classes of layers of other libraries and the names that they cannot be made from."""
+    """Pairs of the classes of layers of other libraries and the names that they cannot
+    be made from."""
     for operation in _graph.as_graph(model).operations:
         if keras_internals.is_graph(operation):
             yield from _derived(operation)

@@ -1,4 +1,5 @@
-"""Whether a loss fits the outputs and labels that it is given, for the losses of Keras and of the library."""
+"""Whether a loss fits the outputs and labels that it is given, for the losses of Keras
+and of the library."""
 
 import contextlib
 import warnings
@@ -19,27 +20,39 @@ _CLASSES = {
     "binary_focal_crossentropy": "BinaryFocalCrossentropy",
     "kl_divergence": "KLDivergence",
 }
-"""Keras' losses of probabilities: their functions, and the classes, which but for the last one have `from_logits`."""
+"""Keras' losses of probabilities: their functions, and the classes, which but for the
+last one have `from_logits`."""
 
-_OF_EACH_OUTPUT = {"mean_squared_error", "mean_absolute_error", "huber", "binary_crossentropy"}
-"""Functions of Keras' losses that compare numbers, and broadcast labels with an axis of size 1."""
+_OF_EACH_OUTPUT = {
+    "mean_squared_error",
+    "mean_absolute_error",
+    "huber",
+    "binary_crossentropy",
+}
+"""Functions of Keras' losses that compare numbers, and broadcast labels with an axis of
+size 1."""
 
 
 def warn_of_outputs(network, loss):
-    """Warns if a loss takes the outputs of a network for what they are not; returns whether it does.
+    """Warns if a loss takes the outputs of a network for what they are not; returns
+    whether it does.
 
     Args:
         network: A Functional model of one time step.
         loss: The argument `loss` of `compile`.
     """
-    problem = next(filter(None, (_problem(*found) for found in _losses_of_outputs(network, loss))), None)
+    problem = next(
+        filter(None, (_problem(*found) for found in _losses_of_outputs(network, loss))),
+        None,
+    )
     if problem:
         warnings.warn(problem, stacklevel=3)
     return problem is not None
 
 
 def _losses_of_outputs(network, loss):
-    """Triples of a loss, the name of its output, and the `_origin` of this; none where Keras finds them in another way."""
+    """Triples of a loss, the name of its output, and the `_origin` of this; none where
+    Keras finds them in another way."""
     part = _graph.whole_of(network)
     outputs, names = part.outputs, network.output_names
     if isinstance(outputs, dict):
@@ -49,19 +62,31 @@ def _losses_of_outputs(network, loss):
     if isinstance(loss, dict):
         loss = [loss.get(name) for name in names]
     losses = loss if isinstance(loss, (list, tuple)) else [loss] * len(outputs)
-    if not len(losses) == len(outputs) == len(names) or not all(isinstance(output, _graph.Slot) for output in outputs):
+    if not len(losses) == len(outputs) == len(names) or not all(
+        isinstance(output, _graph.Slot) for output in outputs
+    ):
         return []
     producers = {slot.index: call for call in part.calls for slot in call.outputs}
-    return list(zip(losses, names, [_origin(slot.index, producers) for slot in outputs], strict=True))
+    return list(
+        zip(
+            losses,
+            names,
+            [_origin(slot.index, producers) for slot in outputs],
+            strict=True,
+        )
+    )
 
 
 def _origin(index, producers):
-    """What a signal is, and the name of the layer that makes it so; `(None, None)` where that is not known."""
+    """What a signal is, and the name of the layer that makes it so; `(None, None)`
+    where that is not known."""
     call = producers.get(index)
     if call is None:
         return None, None
     kind = kind_of(call.operation)
-    activation = getattr(getattr(call.operation, "activation", None), "__name__", kind.activation)
+    activation = getattr(
+        getattr(call.operation, "activation", None), "__name__", kind.activation
+    )
     if kind.role == NEURON:
         found = _RATES
     elif activation in ("softmax", "sigmoid"):
@@ -78,34 +103,44 @@ def _origin(index, producers):
 
 
 def _problem(loss, output, origin):
-    """What is wrong about a loss for an output, and the remedy; `None` if nothing is."""
+    """What is wrong about a loss for an output, and the remedy; `None` if nothing
+    is."""
     kind, layer = origin
     name, takes_logits = _taken(loss)
     if name is None or kind is None or takes_logits == (kind != _PROBABILITIES):
         return None
     if kind == _PROBABILITIES:
         return (
-            f"The loss {name} has from_logits=True, but the output {output!r} of the network holds probabilities: the loss "
-            f"applies a softmax or sigmoid to that of {layer!r}, and training is slow. Leave the activation of {layer!r} out, "
-            "or use from_logits=False."
+            f"The loss {name} has from_logits=True, but the output {output!r} of "
+            "the network holds probabilities: the loss applies a softmax or sigmoid "
+            f"to that of {layer!r}, and training is slow. Leave the activation of "
+            f"{layer!r} out, or use from_logits=False."
         )
     has_logits = _CLASSES.get(name) != "KLDivergence"
-    logits = f"pass keras.losses.{_CLASSES[name]}(from_logits=True), or " if has_logits else ""
+    logits = (
+        f"pass keras.losses.{_CLASSES[name]}(from_logits=True), or "
+        if has_logits
+        else ""
+    )
     if kind == _LOGITS:
         return (
-            f"The loss {name} takes probabilities, but the output {output!r} of the network holds logits: there is no softmax "
-            f"or sigmoid in {layer!r} or after it, and training goes wrong. To mend it, {logits}give {layer!r} the activation "
-            "that the loss needs."
+            f"The loss {name} takes probabilities, but the output {output!r} of the "
+            f"network holds logits: there is no softmax or sigmoid in {layer!r} or "
+            f"after it, and training goes wrong. To mend it, {logits}give {layer!r} "
+            "the activation that the loss needs."
         )
     return (
-        f"The loss {name} takes probabilities, but the output {output!r} of the network holds the firing rates of {layer!r}: "
-        "where a rate is 0, the loss is NaN or has no gradient. Put a layer without neurons, such as keras.layers.Dense, "
-        f"after {layer!r}, and {logits}give that layer the activation that the loss needs."
+        f"The loss {name} takes probabilities, but the output {output!r} of the "
+        f"network holds the firing rates of {layer!r}: where a rate is 0, the loss is "
+        "NaN or has no gradient. Put a layer without neurons, such as "
+        f"keras.layers.Dense, after {layer!r}, and {logits}give that layer the "
+        "activation that the loss needs."
     )
 
 
 def _taken(loss):
-    """The name of a loss of probabilities, and whether it takes logits; `(None, None)` for any other loss."""
+    """The name of a loss of probabilities, and whether it takes logits; `(None, None)`
+    for any other loss."""
     name, found = _of_keras(loss)
     takes_logits = getattr(found, "from_logits", False)
     if name in _CLASSES:
@@ -114,7 +149,8 @@ def _taken(loss):
 
 
 def _of_keras(loss):
-    """The name of the function of a loss, or of that in TET, if it is Keras' own, else `None`; and the loss, also by name."""
+    """The name of the function of a loss, or of that in TET, if it is Keras' own, else
+    `None`; and the loss, also by name."""
     loss = loss.loss if isinstance(loss, TET) else loss
     with contextlib.suppress(TypeError, ValueError):
         loss = keras.losses.get(loss)
@@ -124,27 +160,36 @@ def _of_keras(loss):
 
 
 def takes_classes(model):
-    """Whether the loss of a model takes the numbers of classes, and each must be one."""
+    """Whether the loss of a model takes the numbers of classes, and each must be
+    one."""
     loss = getattr(model, "loss", None)
     name, found = _of_keras(loss)
-    is_sparse = name == "sparse_categorical_crossentropy" and getattr(found, "ignore_class", None) is None
+    is_sparse = (
+        name == "sparse_categorical_crossentropy"
+        and getattr(found, "ignore_class", None) is None
+    )
     return is_sparse or getattr(loss, "takes_labels", False)
 
 
 def is_of_keras(model):
     """Whether all losses of a model are Keras' own."""
-    return all(_of_keras(loss)[0] is not None for loss in keras.tree.flatten(getattr(model, "loss", None)))
+    return all(
+        _of_keras(loss)[0] is not None
+        for loss in keras.tree.flatten(getattr(model, "loss", None))
+    )
 
 
 @contextlib.contextmanager
 def explained(loss, y, y_pred, return_sequences=False):
-    """A context for losses and metrics, in which an error about labels that do not fit the outputs says what to do.
+    """A context for losses and metrics, in which an error about labels that do not fit
+    the outputs says what to do.
 
     Args:
         loss: The argument `loss` of `compile`.
         y: The labels.
         y_pred: The outputs. Of several outputs nothing is explained.
-        return_sequences: Boolean, whether the outputs are those of each step. Defaults to `False`.
+        return_sequences: Boolean, whether the outputs are those of each step. Defaults
+            to `False`.
     """
     try:
         yield
@@ -156,24 +201,32 @@ def explained(loss, y, y_pred, return_sequences=False):
 
 
 def check(loss, y, y_pred, sample_weight, return_sequences):
-    """Raises ValueError if labels or weights do not fit a loss of Keras', which may broadcast them in silence.
+    """Raises ValueError if labels or weights do not fit a loss of Keras', which may
+    broadcast them in silence.
 
-    With `return_sequences` each step would get those of all samples. For the arguments see `explained`.
+    With `return_sequences` each step would get those of all samples. For the arguments
+    see `explained`.
     """
     advice = _advice(loss, y, y_pred, return_sequences)
     if advice is not None:
         raise ValueError(advice)
-    given, (name, of_steps) = tuple(getattr(sample_weight, "shape", ())), _only_loss(loss)
+    given, (name, of_steps) = (
+        tuple(getattr(sample_weight, "shape", ())),
+        _only_loss(loss),
+    )
     if return_sequences and len(given) == 1 and name is not None and not of_steps:
         raise ValueError(
-            "`sample_weight` must have a time axis, as the outputs have with return_sequences=True: (batch, timesteps). "
-            f"Received: weights of shape {given}, as class_weight makes them, too. Repeat them, np.repeat(weights[:, None], "
-            f"{y_pred.shape[1]}, axis=1), or use keras_ratesnn.losses.TET(loss), which takes one for each sample."
+            "`sample_weight` must have a time axis, as the outputs have with "
+            "return_sequences=True: (batch, timesteps). Received: weights of shape "
+            f"{given}, as class_weight makes them, too. Repeat them, "
+            f"np.repeat(weights[:, None], {y_pred.shape[1]}, axis=1), or use "
+            "keras_ratesnn.losses.TET(loss), which takes one for each sample."
         )
 
 
 def check_metrics(metrics, y, y_pred):
-    """Raises ValueError if a metric of Keras' would compare each step of `return_sequences` with the labels of all samples.
+    """Raises ValueError if a metric of Keras' would compare each step of
+    `return_sequences` with the labels of all samples.
 
     Args:
         metrics: The metrics that a model was compiled with, a flat list.
@@ -187,57 +240,88 @@ def check_metrics(metrics, y, y_pred):
     for metric in metrics:
         kind = type(metric) if isinstance(metric, keras.Metric) else metric
         # A `MeanMetricWrapper` may have a function of users.
-        of_keras = isinstance(metric, str) or getattr(kind, "__module__", "").startswith("keras.")
+        of_keras = isinstance(metric, str) or getattr(
+            kind, "__module__", ""
+        ).startswith("keras.")
         if of_keras and kind is not keras.metrics.MeanMetricWrapper:
             raise ValueError(
-                f"`y` must have a time axis for the metric {getattr(metric, 'name', metric)!r}, as the outputs have with "
-                f"return_sequences=True: (batch, timesteps, ...). Received: y of shape {given} for outputs of shape {outputs}. "
-                f"For one label a sample use keras_ratesnn.metrics.AnytimeAccuracy(timesteps={outputs[1]})."
+                "`y` must have a time axis for the metric "
+                f"{getattr(metric, 'name', metric)!r}, as the outputs have with "
+                "return_sequences=True: (batch, timesteps, ...). Received: y of shape "
+                f"{given} for outputs of shape {outputs}. For one label a sample use "
+                f"keras_ratesnn.metrics.AnytimeAccuracy(timesteps={outputs[1]})."
             )
 
 
 def _only_loss(loss):
-    """The name of the only loss of a model, if it has one and that is Keras' own, and whether TET takes it of each step."""
+    """The name of the only loss of a model, if it has one and that is Keras' own, and
+    whether TET takes it of each step."""
     losses = keras.tree.flatten(loss)
-    return (_of_keras(losses[0])[0], isinstance(losses[0], TET)) if len(losses) == 1 else (None, False)
+    return (
+        (_of_keras(losses[0])[0], isinstance(losses[0], TET))
+        if len(losses) == 1
+        else (None, False)
+    )
 
 
 def _advice(loss, y, y_pred, return_sequences):
     name, of_steps = _only_loss(loss)
-    if name is None or not (hasattr(y, "shape") and hasattr(y_pred, "shape")) or (of_steps and not return_sequences):
+    if (
+        name is None
+        or not (hasattr(y, "shape") and hasattr(y_pred, "shape"))
+        or (of_steps and not return_sequences)
+    ):
         return None
     given, outputs = tuple(y.shape), tuple(y_pred.shape)
     if of_steps:
         outputs, return_sequences = (outputs[0], *outputs[2:]), False
     received = f"Received: y of shape {given} for outputs of shape {outputs}."
     are_numbers = name == "sparse_categorical_crossentropy"
-    # Numbers of classes may have an axis of size 1 instead of that of the classes, other labels none instead of one of size 1.
+    # Numbers of classes may have an axis of size 1 instead of that of the classes,
+    # other labels none instead of one of size 1.
     without = outputs[:-1]
     fitting = [(*without, 1), without] if are_numbers or outputs[-1] == 1 else [outputs]
-    is_of_samples = len(given) < len(fitting[-1]) or (are_numbers and given[1:] == (1,) != outputs[1:2])
+    is_of_samples = len(given) < len(fitting[-1]) or (
+        are_numbers and given[1:] == (1,) != outputs[1:2]
+    )
     if return_sequences and is_of_samples:
         return (
-            "`y` must have a time axis, as the outputs have with return_sequences=True: (batch, timesteps, ...). "
-            f"{received} For one label a sample use keras_ratesnn.losses.TET(loss), or create the model with "
+            "`y` must have a time axis, as the outputs have with "
+            f"return_sequences=True: (batch, timesteps, ...). {received} For one label "
+            "a sample use keras_ratesnn.losses.TET(loss), or create the model with "
             "return_sequences=False: its outputs are time means."
         )
     if are_numbers and given == outputs and outputs[-1] != 1:
         return (
-            f"`y` must hold the numbers of the classes for the loss {name}, not one-hot rows. {received} Use "
-            "keras.losses.CategoricalCrossentropy(from_logits=True), or y = np.argmax(y, axis=-1)."
+            f"`y` must hold the numbers of the classes for the loss {name}, not "
+            f"one-hot rows. {received} Use "
+            "keras.losses.CategoricalCrossentropy(from_logits=True), or y = "
+            "np.argmax(y, axis=-1)."
         )
-    has_numbers = name in _OF_EACH_OUTPUT and "int" in keras.backend.standardize_dtype(y.dtype)
-    if (has_numbers or name.startswith("categorical")) and outputs[-1] != 1 and given in ((*without, 1), without):
+    has_numbers = name in _OF_EACH_OUTPUT and "int" in keras.backend.standardize_dtype(
+        y.dtype
+    )
+    if (
+        (has_numbers or name.startswith("categorical"))
+        and outputs[-1] != 1
+        and given in ((*without, 1), without)
+    ):
         return (
-            f"`y` must hold one-hot rows for the loss {name}, not the numbers of the classes. {received} Use "
-            "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or y = keras.utils.to_categorical(y, "
-            f"{outputs[-1]})."
+            f"`y` must hold one-hot rows for the loss {name}, not the numbers of "
+            f"the classes. {received} Use "
+            "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or y = "
+            f"keras.utils.to_categorical(y, {outputs[-1]})."
         )
     is_known = None not in (*given[1:], *outputs[1:])
-    if of_steps and is_known and given[1:] not in ((1,), *(wanted[1:] for wanted in fitting)):
+    if (
+        of_steps
+        and is_known
+        and given[1:] not in ((1,), *(wanted[1:] for wanted in fitting))
+    ):
         shape = ", ".join(["batch", *map(str, fitting[-1][1:])])
         return (
-            f"`y` must have labels of samples, which TET compares with each step: of shape ({shape}) for its loss {name}. "
-            f"{received} Leave out an axis of steps."
+            "`y` must have labels of samples, which TET compares with each step: "
+            f"of shape ({shape}) for its loss {name}. {received} Leave out an axis of "
+            "steps."
         )
     return None

@@ -6,15 +6,19 @@ from keras_ratesnn._core import backend, keras_internals
 
 
 def recorded(model: keras.Model) -> keras.Model:
-    """Turns on for an ordinary Keras model on PyTorch what a `SpikingModel` does there: its calls are recorded and replayed.
+    """Turns on for an ordinary Keras model on PyTorch what a `SpikingModel` does there:
+    its calls are recorded and replayed.
 
-    After 32 calls of a kind, `fit`, `evaluate`, `predict` and `train_on_batch` replay the operations of the forward pass and of
-    its derivative, without the Python code of layers. The results are the same. JAX and TensorFlow compile a step anyway: there
+    After 32 calls of a kind, `fit`, `evaluate`, `predict` and `train_on_batch` replay
+    the operations of the forward pass and of its derivative, without the Python code of
+    layers. The results are the same. JAX and TensorFlow compile a step anyway: there
     the model is returned as it is.
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)])
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]
+    ... )
     >>> model = keras_ratesnn.recorded(model)
     >>> model.compile("sgd", "mse")
     >>> history = model.fit(np.random.rand(64, 4), np.random.rand(64, 2), verbose=0)
@@ -23,7 +27,8 @@ def recorded(model: keras.Model) -> keras.Model:
         model: A Functional or Sequential Keras model.
 
     Returns:
-        The same model. One that is loaded from a file, copied or given other layers is not recorded until it is passed again.
+        The same model. One that is loaded from a file, copied or given other layers is
+        not recorded until it is passed again.
 
     Raises:
         TypeError: If `model` is neither Functional nor Sequential.
@@ -31,14 +36,15 @@ def recorded(model: keras.Model) -> keras.Model:
     """
     if not keras_internals.is_graph(model):
         raise TypeError(
-            f"`model` must be a Functional or Sequential Keras model. Received: model={model!r} of type "
-            f"{type(model).__name__}. A SpikingModel records its calls anyway; of a model with a `call` of its own, pass the "
+            "`model` must be a Functional or Sequential Keras model. Received: "
+            f"model={model!r} of type {type(model).__name__}. A SpikingModel records "
+            "its calls anyway; of a model with a `call` of its own, pass the "
             "Functional models in it."
         )
     if keras_internals.functional_of(model) is None:
         raise ValueError(
-            f"`model` must know its input shape. Received: model={model!r}, a Sequential that is not built. Start it with "
-            "keras.Input(shape)."
+            f"`model` must know its input shape. Received: model={model!r}, a "
+            "Sequential that is not built. Start it with keras.Input(shape)."
         )
     backend.record_calls(model)
     return model

@@ -1,7 +1,9 @@
-"""What training on several replicas needs: other noise on each, and gradients that weigh samples equally.
+"""What training on several replicas needs: other noise on each, and gradients that
+weigh samples equally.
 
-Replicas see parts of the same batch; see `backend.replicas`. On JAX there are none, because the compiler divides the whole
-batch, which gives the numbers of a single device.
+Replicas see parts of the same batch; see `backend.replicas`. On JAX there are none,
+because the compiler divides the whole batch, which gives the numbers of a single
+device.
 """
 
 import contextlib
@@ -20,18 +22,23 @@ _SEED_DISTANCE = 0x9E3779B1
 def own_noise(network):
     """A context in which a network draws other random numbers on each replica.
 
-    The states of generators stay equal on all replicas, so a saved model can be loaded anywhere.
+    The states of generators stay equal on all replicas, so a saved model can be loaded
+    anywhere.
     """
     if backend.replicas.count() == 1:
         return contextlib.nullcontext()
     offset = ops.cast(backend.replicas.index(), "int64") * _SEED_DISTANCE
-    return keras_internals.ShiftedSeeds(network, offset, in_threads=not backend.replicas.PROCESSES)
+    return keras_internals.ShiftedSeeds(
+        network, offset, in_threads=not backend.replicas.PROCESSES
+    )
 
 
 def weigh_by_size(loss, inputs):
-    """The loss of a replica, with a gradient whose average over replicas is that of the mean over all samples.
+    """The loss of a replica, with a gradient whose average over replicas is that of the
+    mean over all samples.
 
-    Keras and PyTorch average the gradients of replicas, whatever the sizes of their parts of the batch.
+    Keras and PyTorch average the gradients of replicas, whatever the sizes of their
+    parts of the batch.
 
     Args:
         loss: Scalar tensor, a mean over the samples of this replica.
@@ -42,18 +49,23 @@ def weigh_by_size(loss, inputs):
     size = ops.cast(ops.shape(keras_internals.first_tensor(inputs))[0], loss.dtype)
     # The mean of nothing is not a number.
     loss = ops.where(size > 0, loss, ops.zeros_like(loss))
-    mean_size = ops.sum(backend.replicas.gather(ops.convert_to_tensor(size))) / backend.replicas.count()
+    mean_size = (
+        ops.sum(backend.replicas.gather(ops.convert_to_tensor(size)))
+        / backend.replicas.count()
+    )
     return ops.stop_gradient(loss) + size / mean_size * (loss - ops.stop_gradient(loss))
 
 
 def weigh_by_mask(losses, outputs, sample_weight, training):
-    """Weights of samples with which the loss of a replica, weighed by its size, divides by what counts in the whole batch.
+    """Weights of samples with which the loss of a replica, weighed by its size, divides
+    by what counts in the whole batch.
 
-    For outputs with a Keras mask, Keras takes a mean over what the mask of this replica leaves. Outside of training, processes
-    have batches of their own.
+    For outputs with a Keras mask, Keras takes a mean over what the mask of this replica
+    leaves. Outside of training, processes have batches of their own.
 
     Args:
-        losses: Structure of Keras losses, names and functions, one for each output or a single one.
+        losses: Structure of Keras losses, names and functions, one for each output or a
+            single one.
         outputs: Structure of tensors.
         sample_weight: Structure of weights as Keras takes them, or `None`.
         training: Boolean.
@@ -65,9 +77,12 @@ def weigh_by_mask(losses, outputs, sample_weight, training):
     if backend.replicas.count() == 1 or all(mask is None for mask in masks):
         return sample_weight
     losses, given = (
-        found if len(found) == len(flat) else found * len(flat) for found in map(keras.tree.flatten, (losses, sample_weight))
+        found if len(found) == len(flat) else found * len(flat)
+        for found in map(keras.tree.flatten, (losses, sample_weight))
     )
-    return keras.tree.pack_sequence_as(outputs, list(map(_weight_of_mask, losses, masks, given)))
+    return keras.tree.pack_sequence_as(
+        outputs, list(map(_weight_of_mask, losses, masks, given))
+    )
 
 
 def _weight_of_mask(loss, mask, weight):
@@ -76,23 +91,40 @@ def _weight_of_mask(loss, mask, weight):
     counted = ops.cast(mask, keras.config.floatx())
     sums = ops.stack([ops.sum(counted), ops.sum(ops.ones_like(counted))])
     counts, size = ops.unstack(sums, 2)
-    counts_of_all, size_of_all = ops.unstack(ops.sum(backend.replicas.gather(sums), axis=0), 2)
+    counts_of_all, size_of_all = ops.unstack(
+        ops.sum(backend.replicas.gather(sums), axis=0), 2
+    )
     factor = (counts / size) / (counts_of_all / size_of_all)
-    return factor * (ops.ones_like(counted) if weight is None else ops.cast(weight, counted.dtype))
+    return factor * (
+        ops.ones_like(counted) if weight is None else ops.cast(weight, counted.dtype)
+    )
 
 
 def _takes_mask(loss):
-    """Whether a loss has a call of its own, as TET has, which gives a value for each sample and takes the mask for itself."""
-    return isinstance(loss, keras.losses.Loss) and type(loss).__call__ is not keras.losses.Loss.__call__
+    """Whether a loss has a call of its own, as TET has, which gives a value for each
+    sample and takes the mask for itself."""
+    return (
+        isinstance(loss, keras.losses.Loss)
+        and type(loss).__call__ is not keras.losses.Loss.__call__
+    )
 
 
 def metrics_of_all(model, results):
-    """`results()`, the metrics of a model, computed from the samples of all replicas."""
+    """`results()`, the metrics of a model, computed from the samples of all
+    replicas."""
     if backend.replicas.count() == 1:
         return results()
     reduce = {"sum": ops.sum, "mean": ops.mean}
     of_all = [
-        (variable, ops.cast(reduce[variable.aggregation](backend.replicas.gather(variable.value), axis=0), variable.dtype))
+        (
+            variable,
+            ops.cast(
+                reduce[variable.aggregation](
+                    backend.replicas.gather(variable.value), axis=0
+                ),
+                variable.dtype,
+            ),
+        )
         for variable in model.metrics_variables
         if variable.aggregation in reduce
     ]
@@ -101,10 +133,13 @@ def metrics_of_all(model, results):
 
 
 def of_all(numbers):
-    """Integers of each replica, as an array `(replicas, ...)` that is the same on all."""
+    """Integers of each replica, as an array `(replicas, ...)` that is the same on
+    all."""
     if backend.replicas.count() == 1:
         return np.asarray(numbers)[None]
-    return ops.convert_to_numpy(backend.replicas.gather(ops.convert_to_tensor(numbers, "int32")))
+    return ops.convert_to_numpy(
+        backend.replicas.gather(ops.convert_to_tensor(numbers, "int32"))
+    )
 
 
 def is_first():
@@ -113,7 +148,8 @@ def is_first():
 
 
 def begin_training(model, fit_arguments):
-    """Makes the replicas of a model equal before training; raises an error if they cannot train together.
+    """Makes the replicas of a model equal before training; raises an error if they
+    cannot train together.
 
     Args:
         model: A `SpikingModel`.
@@ -122,30 +158,44 @@ def begin_training(model, fit_arguments):
     if backend.replicas.count() == 1:
         return
     given = fit_arguments.arguments
-    plans = of_all([_batches(**given), given.get("epochs", 1), given.get("initial_epoch", 0)])
+    plans = of_all(
+        [_batches(**given), given.get("epochs", 1), given.get("initial_epoch", 0)]
+    )
     if len(set(map(tuple, plans.tolist()))) > 1:
         names = ("number of batches", "epochs", "initial_epoch")
-        differ = {name: column.tolist() for name, column in zip(names, plans.T, strict=True) if len(set(column.tolist())) > 1}
+        differ = {
+            name: column.tolist()
+            for name, column in zip(names, plans.T, strict=True)
+            if len(set(column.tolist())) > 1
+        }
         raise ValueError(
-            "`fit` must have the same number of batches and epochs on all replicas, which wait for each other in each step. "
-            f"Received, by replica: {differ} (-1 is an unknown number). Give each replica as many samples, or set "
+            "`fit` must have the same number of batches and epochs on all replicas, "
+            f"which wait for each other in each step. Received, by replica: {differ} "
+            "(-1 is an unknown number). Give each replica as many samples, or set "
             "steps_per_epoch."
         )
     share_weights(model)
 
 
 def check_training_call(model):
-    """Makes the replicas of a model equal before they are first trained, for training loops without `fit`.
+    """Makes the replicas of a model equal before they are first trained, for training
+    loops without `fit`.
 
     Raises:
-        ValueError: If the model is a part of another one, whose other weights nobody would average.
+        ValueError: If the model is a part of another one, whose other weights nobody
+            would average.
     """
-    if not backend.replicas.PROCESSES or backend.replicas.count() == 1 or backend.replicas.in_data_parallel_module():
+    if (
+        not backend.replicas.PROCESSES
+        or backend.replicas.count() == 1
+        or backend.replicas.in_data_parallel_module()
+    ):
         return
     if not keras_internals.is_outermost(model):
         raise ValueError(
-            f"A SpikingModel inside another model cannot be trained by {backend.replicas.count()} processes, which would "
-            f"average only its own gradients. Received: model {model.name!r}. Wrap the outer model in "
+            "A SpikingModel inside another model cannot be trained by "
+            f"{backend.replicas.count()} processes, which would average only its own "
+            f"gradients. Received: model {model.name!r}. Wrap the outer model in "
             "torch.nn.parallel.DistributedDataParallel."
         )
     if not model._shares_weights:
@@ -159,7 +209,8 @@ def share_weights(model):
 
 
 def check_losses(losses):
-    """Raises ValueError if a loss is no mean over samples, whose gradients cannot be averaged over replicas.
+    """Raises ValueError if a loss is no mean over samples, whose gradients cannot be
+    averaged over replicas.
 
     Args:
         losses: Structure of Keras losses, names and functions.
@@ -170,15 +221,23 @@ def check_losses(losses):
         reduction = getattr(loss, "reduction", None)
         if reduction in ("sum", "mean_with_sample_weight"):
             raise ValueError(
-                f'A loss with reduction="{reduction}" cannot be trained on several replicas: their gradients are averaged, as '
-                'those of means over their samples. Use reduction="sum_over_batch_size", the default.'
+                f'A loss with reduction="{reduction}" cannot be trained on several '
+                "replicas: their gradients are averaged, as those of means over their "
+                'samples. Use reduction="sum_over_batch_size", the default.'
             )
 
 
 _UNKNOWN = -1
 
 
-def _batches(x=None, batch_size=None, validation_split=0.0, validation_data=None, steps_per_epoch=None, **_):
+def _batches(
+    x=None,
+    batch_size=None,
+    validation_split=0.0,
+    validation_data=None,
+    steps_per_epoch=None,
+    **_,
+):
     """The number of batches of an epoch; `_UNKNOWN` if it cannot be known before."""
     if steps_per_epoch is not None:
         return steps_per_epoch

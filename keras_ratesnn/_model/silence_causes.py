@@ -1,4 +1,5 @@
-"""What keeps neurons from spiking but small currents: numbers that are NaN, and where normalisation is in place already."""
+"""What keeps neurons from spiking but small currents: numbers that are NaN, and where
+normalisation is in place already."""
 
 import math
 
@@ -14,7 +15,11 @@ from keras_ratesnn.layer_kinds import NEURON, kind_of
 
 def is_broken(tensors):
     """Whether any value of tensors is NaN or infinite, a boolean tensor."""
-    return ops.any(ops.stack([ops.any(ops.logical_not(ops.isfinite(tensor))) for tensor in tensors]))
+    return ops.any(
+        ops.stack(
+            [ops.any(ops.logical_not(ops.isfinite(tensor))) for tensor in tensors]
+        )
+    )
 
 
 def origin_of_nan(model, x):
@@ -25,20 +30,31 @@ def origin_of_nan(model, x):
         x: Structure of its inputs.
     """
     is_padding = model.mask_value is not None and math.isnan(model.mask_value)
-    leaves = [ops.convert_to_numpy(leaf) for leaf in keras.tree.flatten(x) if leaf is not None]
+    leaves = [
+        ops.convert_to_numpy(leaf) for leaf in keras.tree.flatten(x) if leaf is not None
+    ]
     if not is_padding and not all(np.isfinite(leaf).all() for leaf in leaves):
-        return "`x` has values that are NaN or infinite: leave out such samples, or fill the gaps, np.nan_to_num(x)."
+        return (
+            "`x` has values that are NaN or infinite: leave out such samples, or "
+            "fill the gaps, np.nan_to_num(x)."
+        )
     broken = not_finite(model.network.weights)
     if broken:
         return (
-            f"The weights {listed(broken)} are NaN or infinite, and stay so: initialise or load them again. If training caused "
-            "this, look for NaN in the inputs and labels, lower the learning rate, or set clipnorm in the optimizer."
+            f"The weights {listed(broken)} are NaN or infinite, and stay so: "
+            "initialise or load them again. If training caused this, look for NaN in "
+            "the inputs and labels, lower the learning rate, or set clipnorm in the "
+            "optimizer."
         )
-    return "`x` and the weights are finite: some operation makes NaN of them, as a division by zero does."
+    return (
+        "`x` and the weights are finite: some operation makes NaN of them, as a "
+        "division by zero does."
+    )
 
 
 def normalized_neurons(network):
-    """The layers of neurons whose current is normalised in training, with no weights in between: a set.
+    """The layers of neurons whose current is normalised in training, with no weights in
+    between: a set.
 
     Args:
         network: A Functional or Sequential model.
@@ -50,7 +66,8 @@ def normalized_neurons(network):
         if kind.role == NEURON:
             found.update([node.operation] if follows else [])
         elif kind.normalization is not None or (
-            follows and (kind.moves or kind.masks or kind.parameter_free or kind.keeps_order)
+            follows
+            and (kind.moves or kind.masks or kind.parameter_free or kind.keeps_order)
         ):
             normalized.add(node)
     return found

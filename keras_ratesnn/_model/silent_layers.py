@@ -1,4 +1,5 @@
-"""A warning after the first epoch of `fit` if there is a layer whose neurons do not spike at all."""
+"""A warning after the first epoch of `fit` if there is a layer whose neurons do not
+spike at all."""
 
 import contextlib
 import itertools
@@ -18,15 +19,18 @@ ENOUGH = 32
 
 
 class SilentLayers(keras.callbacks.Callback):
-    """Looks after an epoch whether each layer spikes for the first samples that a model was trained with.
+    """Looks after an epoch whether each layer spikes for the first samples that a model
+    was trained with.
 
-    The layers are looked at as in training, with the statistics of the batch, since moving averages settle later; nothing of
-    the model changes. Processes that train together look at their samples together, and the first one warns. In a strategy of
-    `tf.distribute` the host sees no batches: arrays are looked at, whose first samples are for training, too, but no data sets,
-    which another pass would shuffle otherwise.
+    The layers are looked at as in training, with the statistics of the batch, since
+    moving averages settle later; nothing of the model changes. Processes that train
+    together look at their samples together, and the first one warns. In a strategy of
+    `tf.distribute` the host sees no batches: arrays are looked at, whose first samples
+    are for training, too, but no data sets, which another pass would shuffle otherwise.
 
     Args:
-        twin: Function `(gradient, timesteps=...)` that returns a model with the same network.
+        twin: Function `(gradient, timesteps=...)` that returns a model with the same
+            network.
         x: The argument of `fit`.
     """
 
@@ -57,7 +61,9 @@ class SilentLayers(keras.callbacks.Callback):
         return data
 
     def _keep(self, x, timesteps):
-        first = keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[: self._missing], x)
+        first = keras.tree.map_structure(
+            lambda leaf: None if leaf is None else leaf[: self._missing], x
+        )
         self._missing -= _samples_in(first)
         self._seen.append((first, timesteps))
 
@@ -82,7 +88,8 @@ class SilentLayers(keras.callbacks.Callback):
             return
         if not self._seen and self._missing > 0 and are_tensors(self._x):
             self._keep(self._x, self.model.timesteps)
-        # Processes may have seen other numbers of batches, and wait for each other in each.
+        # Processes may have seen other numbers of batches, and wait for each other in
+        # each.
         seen = self._seen[: replicas.of_all(len(self._seen)).min()]
         self._has_looked, self._seen, self._missing, self._x = True, [], 0, None
         silent = None
@@ -100,9 +107,11 @@ class SilentLayers(keras.callbacks.Callback):
             if not replicas.is_first():
                 return
             warnings.warn(
-                f"No neuron of {_names(silent)} spikes after the first epoch of `fit`, for {samples} samples of the training "
+                f"No neuron of {_names(silent)} spikes after the first epoch of `fit`, "
+                f"for {samples} samples of the training "
                 f"data{self._reason(silent, broken, [x for x, _ in seen])} "
-                "keras_ratesnn.describe(model, x) shows the firing rates of all layers.",
+                "keras_ratesnn.describe(model, x) shows the firing rates of all "
+                "layers.",
                 stacklevel=2,
             )
 
@@ -110,11 +119,19 @@ class SilentLayers(keras.callbacks.Callback):
         """The end of the sentence that names the silent layers, and what to do."""
         if silent & broken:
             origin = silence_causes.origin_of_nan(self.model, batches)
-            return f", and the currents of {_names(silent & broken)} are NaN or infinite. {origin}"
+            return (
+                f", and the currents of {_names(silent & broken)} are NaN or "
+                f"infinite. {origin}"
+            )
         normalized = silent <= silence_causes.normalized_neurons(self.model.network)
         return (
-            ": the weights after such a layer have a gradient of zero, and so have mostly those before it. "
-            + ("Lower" if normalized else "Put a BatchNormalization before neurons that have none, or lower")
+            ": the weights after such a layer have a gradient of zero, and so have "
+            "mostly those before it. "
+            + (
+                "Lower"
+                if normalized
+                else "Put a BatchNormalization before neurons that have none, or lower"
+            )
             + " their threshold or the learning rate."
         )
 
@@ -122,7 +139,8 @@ class SilentLayers(keras.callbacks.Callback):
 def _activity(twin, x, timesteps):
     """The layers of neurons in a training step on a batch, and an array `(2, layers)`.
 
-    It says which of them spike, and which of them have a current that is NaN or infinite.
+    It says which of them spike, and which of them have a current that is NaN or
+    infinite.
     """
     layers, spike, broken = [], [], []
 
@@ -130,7 +148,9 @@ def _activity(twin, x, timesteps):
         if call.kind.role == NEURON:
             layers.append(call.operation)
             spike.append(ops.any(ops.not_equal(outputs.value, 0)))
-            broken.append(silence_causes.is_broken([signal.value for signal in call.signals]))
+            broken.append(
+                silence_causes.is_broken([signal.value for signal in call.signals])
+            )
         return outputs
 
     watched = twin(Observing(observe), timesteps=timesteps)

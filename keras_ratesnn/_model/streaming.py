@@ -1,4 +1,5 @@
-"""Streaming: runs a network one time step per call, with the state that it keeps between calls."""
+"""Streaming: runs a network one time step per call, with the state that it keeps
+between calls."""
 
 from collections.abc import Sequence
 
@@ -11,15 +12,22 @@ from keras_ratesnn.gradients.network import Network, States
 from keras_ratesnn.gradients.run import Run
 
 
-def one_step_of(network: keras.Model, inputs: Sequence[Tensor], timesteps: int, step_mode: str = "single") -> Network:
+def one_step_of(
+    network: keras.Model,
+    inputs: Sequence[Tensor],
+    timesteps: int,
+    step_mode: str = "single",
+) -> Network:
     """A network that is given the inputs of one step, `(batch, ...)`, in inference.
 
     Args:
         network: A Functional model.
         inputs: List of tensors, in the order of the network's inputs.
-        timesteps: Integer T, for encoders that spread an input over T steps; for `step_mode="multi"` the slots of a step.
-        step_mode: `"single"`: each call is a step, and nothing is the same at every step. `"multi"`: all slots of a step, which
-            see the same inputs. Defaults to `"single"`.
+        timesteps: Integer T, for encoders that spread an input over T steps; for
+            `step_mode="multi"` the slots of a step.
+        step_mode: `"single"`: each call is a step, and nothing is the same at every
+            step. `"multi"`: all slots of a step, which see the same inputs. Defaults to
+            `"single"`.
     """
     run = Run(
         parts=(_graph.whole_of(network), None, None),
@@ -32,7 +40,8 @@ def one_step_of(network: keras.Model, inputs: Sequence[Tensor], timesteps: int, 
 
 
 class Stream:
-    """The state of a sequence: membranes of all neurons, and the number of steps so far."""
+    """The state of a sequence: membranes of all neurons, and the number of steps so
+    far."""
 
     def __init__(self) -> None:
         self.reset()
@@ -43,7 +52,9 @@ class Stream:
         self.batch = None
         self.states: States | None = None
 
-    def advance(self, network: keras.Model, inputs: Sequence[Tensor], timesteps: int) -> Structure:
+    def advance(
+        self, network: keras.Model, inputs: Sequence[Tensor], timesteps: int
+    ) -> Structure:
         """One time step.
 
         Args:
@@ -60,19 +71,24 @@ class Stream:
         batch = inputs[0].shape[0]
         if self.batch not in (None, batch):
             raise ValueError(
-                f"The batch size must not change within a sequence. Received: inputs for {batch} sequences, after {self.steps} "
-                f"steps with {self.batch}. Call reset_state() to start new sequences."
+                "The batch size must not change within a sequence. Received: inputs "
+                f"for {batch} sequences, after {self.steps} steps with {self.batch}. "
+                "Call reset_state() to start new sequences."
             )
         slots = _graph.slots_of(network)
         with backend.no_gradient():
             if slots == 1:
                 running = one_step_of(network, inputs, timesteps)
-                self.states, outputs = running.step(self.states, running.once(), self.steps)
+                self.states, outputs = running.step(
+                    self.states, running.once(), self.steps
+                )
             else:
                 running = one_step_of(network, inputs, slots, "multi")
                 self.states, outputs = running.all_steps(self.states, running.once())
                 # They are the same in all slots.
-                outputs = tree.map_leaves(lambda rows: time_axis.unfold(rows, slots)[:, 0], outputs)
+                outputs = tree.map_leaves(
+                    lambda rows: time_axis.unfold(rows, slots)[:, 0], outputs
+                )
             outputs = running.alarmed(self.states, outputs)
         self.batch = batch
         self.steps += 1

@@ -1,4 +1,5 @@
-"""One call of a model by a gradient method, as a function of tensors that can be recorded."""
+"""One call of a model by a gradient method, as a function of tensors that can be
+recorded."""
 
 import dataclasses
 import functools
@@ -18,9 +19,11 @@ def through_time(graphs, method, run, settings, jit_compile, run_with):
         graphs: The `backend.CallGraphs` of the model.
         method: `GradientMethod`.
         run: `Run`.
-        settings: Hashable: what else the call depends on, besides the network and the run.
+        settings: Hashable: what else the call depends on, besides the network and the
+            run.
         jit_compile: True, False or "auto", as in `SpikingModel.compile`.
-        run_with: Function `(method, run)` that returns the outputs, such as `run_method`.
+        run_with: Function `(method, run)` that returns the outputs, such as
+            `run_method`.
     """
     tensors = [tensor for tensor, _ in run.inputs]
     if run.mask is not None:
@@ -28,22 +31,33 @@ def through_time(graphs, method, run, settings, jit_compile, run_with):
     has_time = [has_time for _, has_time in run.inputs]
     settings = (tuple(has_time), run.training, run.with_gradient, settings)
     # What is recorded keeps no tensors.
-    function = functools.partial(_of_tensors, run_with, method, dataclasses.replace(run, inputs=[], mask=None), has_time)
+    function = functools.partial(
+        _of_tensors,
+        run_with,
+        method,
+        dataclasses.replace(run, inputs=[], mask=None),
+        has_time,
+    )
     others = (method,) if run.draws is None else (method, run.draws)
     return graphs.call(function, tensors, run.network, others, settings, jit_compile)
 
 
 def _of_tensors(run_with, method, run, has_time, tensors):
     inputs, mask = tensors[: len(has_time)], tensors[len(has_time) :]
-    run = dataclasses.replace(run, inputs=list(zip(inputs, has_time, strict=True)), mask=mask[0] if mask else None)
+    run = dataclasses.replace(
+        run,
+        inputs=list(zip(inputs, has_time, strict=True)),
+        mask=mask[0] if mask else None,
+    )
     return run_with(method, run)
 
 
 def run_method(method, run):
-    """`method.call(run)`, then the readouts, and then what follows these and `layers.TimeMean`, once.
+    """`method.call(run)`, then the readouts, and then what follows these and
+    `layers.TimeMean`, once.
 
-    A method gives means and sequences as it gives any output of a network, with their gradient, so what follows is
-    differentiated as in an ordinary network.
+    A method gives means and sequences as it gives any output of a network, with their
+    gradient, so what follows is differentiated as in an ordinary network.
     """
     _, readouts, after = run.parts
     if after is None:
@@ -53,12 +67,30 @@ def run_method(method, run):
         return follow(_once(run, after, method.call(run)))
     of_steps = dataclasses.replace(run, return_sequences=True)
     inputs = _of_steps(run, method.call(of_steps))
-    outputs = follow(dataclasses.replace(of_steps, parts=(readouts, None, None), inputs=inputs, step_mode="multi"))
+    outputs = follow(
+        dataclasses.replace(
+            of_steps, parts=(readouts, None, None), inputs=inputs, step_mode="multi"
+        )
+    )
     if run.return_sequences:
-        return follow(dataclasses.replace(run, parts=(after, None, None), inputs=_of_steps(run, outputs)))
-    wanted = [*(call.operation.value for call in readouts.calls), *["mean"] * len(outputs)]
+        return follow(
+            dataclasses.replace(
+                run, parts=(after, None, None), inputs=_of_steps(run, outputs)
+            )
+        )
+    wanted = [
+        *(call.operation.value for call in readouts.calls),
+        *["mean"] * len(outputs),
+    ]
     return follow(
-        _once(run, after, [value_over_time(steps, run.mask, value) for steps, value in zip(outputs, wanted, strict=False)])
+        _once(
+            run,
+            after,
+            [
+                value_over_time(steps, run.mask, value)
+                for steps, value in zip(outputs, wanted, strict=False)
+            ],
+        )
     )
 
 
@@ -74,11 +106,19 @@ def _of_steps(run, sequences):
 def _once(run, part, values):
     """The run of a part without time, given its inputs."""
     inputs = [(value, False) for value in values]
-    return dataclasses.replace(run, parts=(part, None, None), inputs=inputs, timesteps=1, step_mode="multi", mask=None)
+    return dataclasses.replace(
+        run,
+        parts=(part, None, None),
+        inputs=inputs,
+        timesteps=1,
+        step_mode="multi",
+        mask=None,
+    )
 
 
 def value_over_time(steps, mask, wanted):
-    """The `"mean"`, `"last"` or `"max"` of the steps that count, `(batch, T, ...)` to `(batch, ...)`, with its Keras mask."""
+    """The `"mean"`, `"last"` or `"max"` of the steps that count, `(batch, T, ...)` to
+    `(batch, ...)`, with its Keras mask."""
     of_rows = keras_internals.mask_of(steps)
     if wanted == "mean":
         value = Windows((steps.shape[1],), mask).mean_over_all(time_axis.fold(steps))
@@ -88,12 +128,17 @@ def value_over_time(steps, mask, wanted):
         counts = time_axis.as_rows(of_rows, steps)
         value = _last(steps, counts) if wanted == "last" else _largest(steps, counts)
     # A value counts where some step does.
-    return keras_internals.put_mask(value, None if of_rows is None or len(of_rows.shape) < 3 else ops.any(of_rows, axis=1))
+    return keras_internals.put_mask(
+        value,
+        None if of_rows is None or len(of_rows.shape) < 3 else ops.any(of_rows, axis=1),
+    )
 
 
 def _last(steps, counts):
     """The value at the last step that counts; 0 if none does."""
-    later = ops.flip(ops.cumsum(ops.cast(ops.flip(counts, axis=1), "int32"), axis=1), axis=1)
+    later = ops.flip(
+        ops.cumsum(ops.cast(ops.flip(counts, axis=1), "int32"), axis=1), axis=1
+    )
     is_last = ops.logical_and(counts, later == 1)
     return ops.sum(ops.where(is_last, steps, ops.zeros((), steps.dtype)), axis=1)
 

@@ -17,24 +17,31 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def masked(network, pairs, mask, mask_value):
-    """The inputs of a call, with the masks of their rows on them, where layers find them, and the mask in time.
+    """The inputs of a call, with the masks of their rows on them, where layers find
+    them, and the mask in time.
 
     Args:
         network: A Functional model.
         pairs: List of `(tensor, has_time)`, its inputs.
-        mask: `None`, or a mask, or a structure of masks like the inputs: for an input with time `(batch, T)`, or
-            `(batch, T, rows)` for rows that are masked at some steps; for one without time `(batch, rows)`. A single mask for
-            several inputs is that of the inputs with time.
-        mask_value: The number that all elements of a step have if it is padding; `None` if there is none.
+        mask: `None`, or a mask, or a structure of masks like the inputs: for an input
+            with time `(batch, T)`, or `(batch, T, rows)` for rows that are masked at
+            some steps; for one without time `(batch, rows)`. A single mask for several
+            inputs is that of the inputs with time.
+        mask_value: The number that all elements of a step have if it is padding; `None`
+            if there is none.
 
     Returns:
-        `(pairs, mask)`: the inputs, and a boolean tensor `(batch, T)`, false for padding; `None` if all steps count.
+        `(pairs, mask)`: the inputs, and a boolean tensor `(batch, T)`, false for
+        padding; `None` if all steps count.
 
     Raises:
-        ValueError: If a mask does not fit its input, or there is no input with time for a single mask.
+        ValueError: If a mask does not fit its input, or there is no input with time for
+            a single mask.
     """
     inputs, in_time = [], []
-    for (tensor, timed), of_input in zip(pairs, _masks_of(network, pairs, mask), strict=True):
+    for (tensor, timed), of_input in zip(
+        pairs, _masks_of(network, pairs, mask), strict=True
+    ):
         if of_input is None:
             of_input = keras_internals.mask_of(tensor)
         _check_rank(of_input, tensor)
@@ -49,55 +56,78 @@ def masked(network, pairs, mask, mask_value):
             # What a row holds at the steps at which it is masked does not matter.
             clean = time_axis.zero_unless(of_rows, tensor) if timed else tensor
             # Another tensor: the caller's keeps its mask.
-            tensor = keras_internals.put_mask(ops.copy(tensor) if clean is tensor else clean, of_rows)
+            tensor = keras_internals.put_mask(
+                ops.copy(tensor) if clean is tensor else clean, of_rows
+            )
         inputs.append((tensor, timed))
     return inputs, functools.reduce(ops.logical_and, in_time) if in_time else None
 
 
 def checked_mask_value(value):
-    """The argument `mask_value` as a float or `None`; raises an error unless it is None, or a number that data can hold."""
+    """The argument `mask_value` as a float or `None`; raises an error unless it is
+    None, or a number that data can hold."""
     if value is None:
         return None
     advice = "It is what all elements of a time step are where it is padding."
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise checks.wrong_type("mask_value", "a number, which may be NaN, or None", value, advice)
+        raise checks.wrong_type(
+            "mask_value", "a number, which may be NaN, or None", value, advice
+        )
     if value in (math.inf, -math.inf) or value != value:
         return float(value)
     return checks.real("mask_value", value, advice=advice)
 
 
 def check_data_hold(network, pairs, mask, mask_value):
-    """Raises ValueError if no input with time can hold the value of padding, and no mask says what is padding.
+    """Raises ValueError if no input with time can hold the value of padding, and no
+    mask says what is padding.
 
-    For the arguments see `masked`; the inputs are those before they are cast to the dtypes that the network wants.
+    For the arguments see `masked`; the inputs are those before they are cast to the
+    dtypes that the network wants.
     """
     if mask_value is None or mask is not None:
         return
-    timed = [(tensor, wanted) for (tensor, timed), wanted in zip(pairs, network.inputs, strict=True) if timed]
+    timed = [
+        (tensor, wanted)
+        for (tensor, timed), wanted in zip(pairs, network.inputs, strict=True)
+        if timed
+    ]
     wrong = []
     for tensor, wanted in timed:
-        held = [dtype for dtype in (tensor.dtype, wanted.dtype) if not _as_data_holds_it(mask_value, dtype)]
+        held = [
+            dtype
+            for dtype in (tensor.dtype, wanted.dtype)
+            if not _as_data_holds_it(mask_value, dtype)
+        ]
         if not held:
             return
-        wrong.append((keras_internals.name_of_input(wanted), keras.backend.standardize_dtype(held[0])))
+        wrong.append(
+            (
+                keras_internals.name_of_input(wanted),
+                keras.backend.standardize_dtype(held[0]),
+            )
+        )
     if wrong:
         name, dtype = wrong[0]
         raise ValueError(
-            f"`mask_value` must be a number that the data can hold. Received: mask_value={mask_value} for input {name!r} of "
-            f"dtype {dtype}, which has no such number. Pad with a number of this dtype, convert the data before they are "
-            "padded, or pass a mask."
+            "`mask_value` must be a number that the data can hold. Received: "
+            f"mask_value={mask_value} for input {name!r} of dtype {dtype}, which has "
+            "no such number. Pad with a number of this dtype, convert the data before "
+            "they are padded, or pass a mask."
         )
 
 
 def check_samples(model, x):
-    """Raises ValueError if a batch does not fit a `SpikingModel`, has no samples, or one of padding alone."""
+    """Raises ValueError if a batch does not fit a `SpikingModel`, has no samples, or
+    one of padding alone."""
     network = _graph.as_graph(model.network)
     check_batch(network, x, model.timesteps)
     check_some_steps_count(network, x, model.timesteps, None, model.mask_value)
 
 
 def check_some_steps_count(network, x, timesteps, mask, mask_value):
-    """Raises ValueError if all steps of a sample are padding, where that can be seen without reading a device's memory.
+    """Raises ValueError if all steps of a sample are padding, where that can be seen
+    without reading a device's memory.
 
     Args:
         network: A Functional model.
@@ -110,26 +140,40 @@ def check_some_steps_count(network, x, timesteps, mask, mask_value):
         return
     pairs = with_time(network, x, timesteps)
     check_data_hold(network, pairs, mask, mask_value)
-    for (tensor, timed), of_input in zip(pairs, _masks_of(network, pairs, mask), strict=True):
+    for (tensor, timed), of_input in zip(
+        pairs, _masks_of(network, pairs, mask), strict=True
+    ):
         counts = []
         if timed and isinstance(of_input, np.ndarray):
             counts.append(_any_of_each(of_input, np))
         if timed and mask_value is not None and isinstance(tensor, np.ndarray):
             counts.append(_any_of_each(_is_data(tensor, mask_value, np), np))
-        empty: Any = [] if not counts else np.flatnonzero(~np.logical_and.reduce(counts).any(axis=1))
+        empty: Any = (
+            []
+            if not counts
+            else np.flatnonzero(~np.logical_and.reduce(counts).any(axis=1))
+        )
         if len(empty):
             raise ValueError(
-                "Each sample must have at least one time step that is not padding. Received: only padding in "
-                f"{len(empty)} of {len(counts[0])} samples, the first of them sample {empty[0]}. Leave them out."
+                "Each sample must have at least one time step that is not padding. "
+                f"Received: only padding in {len(empty)} of {len(counts[0])} samples, "
+                f"the first of them sample {empty[0]}. Leave them out."
             )
 
 
 def _masks_of(network, pairs, mask):
-    """The mask of each input of a network, a list; raises ValueError if one does not fit."""
+    """The mask of each input of a network, a list; raises ValueError if one does not
+    fit."""
     if mask is None:
         return [None for _ in pairs]
-    masks = _of_inputs_with_time(mask, pairs) if hasattr(mask, "shape") else _in_structure(network, mask)
-    for (tensor, timed), of_input, wanted in zip(pairs, masks, network.inputs, strict=True):
+    masks = (
+        _of_inputs_with_time(mask, pairs)
+        if hasattr(mask, "shape")
+        else _in_structure(network, mask)
+    )
+    for (tensor, timed), of_input, wanted in zip(
+        pairs, masks, network.inputs, strict=True
+    ):
         if of_input is not None:
             name = keras_internals.name_of_input(wanted)
             _check_values(of_input, name)
@@ -141,53 +185,81 @@ def _masks_of(network, pairs, mask):
 def _of_inputs_with_time(mask, pairs):
     if len(pairs) > 1 and not any(timed for _, timed in pairs):
         raise ValueError(
-            f"A single `mask` for several inputs masks time steps. Received: mask of shape {tuple(mask.shape)}, and inputs "
-            "without time. Pass masks in a structure like the inputs."
+            "A single `mask` for several inputs masks time steps. Received: mask of "
+            f"shape {tuple(mask.shape)}, and inputs without time. Pass masks in a "
+            "structure like the inputs."
         )
     return [mask if timed or len(pairs) == 1 else None for _, timed in pairs]
 
 
 def _in_structure(network, mask):
-    wrong = [of_input for of_input in keras.tree.flatten(mask) if not (of_input is None or hasattr(of_input, "shape"))]
+    wrong = [
+        of_input
+        for of_input in keras.tree.flatten(mask)
+        if not (of_input is None or hasattr(of_input, "shape"))
+    ]
     if not wrong:
         try:
             return _graph.match_inputs(network, mask)
         except ValueError as error:
-            raise ValueError(f"`mask` must be a single mask, or masks in a structure like the inputs. {error}") from error
+            raise ValueError(
+                "`mask` must be a single mask, or masks in a structure like the "
+                f"inputs. {error}"
+            ) from error
     raise TypeError(
-        "`mask` must be a boolean tensor or array, or tensors, arrays and None in a structure like the inputs. Received: "
-        f"mask of type {type(mask).__name__} with {wrong[0]!r} in it. Convert a list of numbers with np.asarray."
+        "`mask` must be a boolean tensor or array, or tensors, arrays and None in a "
+        f"structure like the inputs. Received: mask of type {type(mask).__name__} with "
+        f"{wrong[0]!r} in it. Convert a list of numbers with np.asarray."
     )
 
 
 def _check_values(mask, name):
-    """Raises an error for a mask of other values than booleans and numbers, or an array of others than 0 and 1."""
-    advice = "False and 0 are padding. Pass for example np.arange(timesteps) < lengths[:, None]."
+    """Raises an error for a mask of other values than booleans and numbers, or an array
+    of others than 0 and 1."""
+    advice = (
+        "False and 0 are padding. Pass for example np.arange(timesteps) < "
+        "lengths[:, None]."
+    )
     if not checks.holds_numbers(mask):
-        raise TypeError(f"`mask` of input {name!r} must hold booleans. Received: a mask of dtype {mask.dtype}. {advice}")
+        raise TypeError(
+            f"`mask` of input {name!r} must hold booleans. Received: a mask of dtype "
+            f"{mask.dtype}. {advice}"
+        )
     wrong: Any = mask[(mask != 0) & (mask != 1)] if isinstance(mask, np.ndarray) else ()
     if len(wrong):
-        raise ValueError(f"`mask` of input {name!r} must hold booleans. Received: a mask with {wrong[0]} in it. {advice}")
+        raise ValueError(
+            f"`mask` of input {name!r} must hold booleans. Received: a mask with "
+            f"{wrong[0]} in it. {advice}"
+        )
 
 
 def _check_rank(mask, tensor):
-    """Raises ValueError if a mask has an unknown number of axes, as TensorFlow's may have."""
+    """Raises ValueError if a mask has an unknown number of axes, as TensorFlow's may
+    have."""
     if mask is not None and getattr(mask.shape, "rank", 0) is None:
         wanted = tuple(tensor.shape[:2])
         raise ValueError(
-            "`mask` must have a known number of axes, to decide whether it masks rows of a step, too. Received: a mask of "
-            f"unknown rank. Set its shape: tf.ensure_shape(mask, {wanted})."
+            "`mask` must have a known number of axes, to decide whether it masks rows "
+            "of a step, too. Received: a mask of unknown rank. Set its shape: "
+            f"tf.ensure_shape(mask, {wanted})."
         )
 
 
 def _check_shape(mask, tensor, timed, name):
     rank, shape = len(mask.shape), tuple(tensor.shape)
-    if rank < 2 or rank > len(shape) or not checks.fits(tuple(mask.shape), shape[:rank]):
+    if (
+        rank < 2
+        or rank > len(shape)
+        or not checks.fits(tuple(mask.shape), shape[:rank])
+    ):
         wanted = "(batch, time), or (batch, time, rows)" if timed else "(batch, rows)"
-        no_time = "" if timed else " The input has no time, so that no step of it is padding."
+        no_time = (
+            "" if timed else " The input has no time, so that no step of it is padding."
+        )
         raise ValueError(
-            f"`mask` of input {name!r} must have the shape {wanted} of the first axes of the input. Received: mask of shape "
-            f"{tuple(mask.shape)} for an input of shape {shape}.{no_time}"
+            f"`mask` of input {name!r} must have the shape {wanted} of the first axes "
+            f"of the input. Received: mask of shape {tuple(mask.shape)} for an input "
+            f"of shape {shape}.{no_time}"
         )
 
 
@@ -195,31 +267,51 @@ def _is_data(tensor, mask_value, numpy=ops):
     """Where a tensor does not hold the value of padding, which may be NaN."""
     if mask_value != mask_value:
         return numpy.logical_not(numpy.isnan(tensor))
-    differs = [numpy.not_equal(tensor, value) for value in _as_data_holds_it(mask_value, tensor.dtype)]
-    return functools.reduce(numpy.logical_and, differs) if differs else numpy.ones_like(tensor, dtype="bool")
+    differs = [
+        numpy.not_equal(tensor, value)
+        for value in _as_data_holds_it(mask_value, tensor.dtype)
+    ]
+    return (
+        functools.reduce(numpy.logical_and, differs)
+        if differs
+        else numpy.ones_like(tensor, dtype="bool")
+    )
 
 
 def _as_data_holds_it(mask_value, dtype):
-    """The numbers that the value of padding may be in data of a dtype: −0.1 in half precision is another number.
+    """The numbers that the value of padding may be in data of a dtype: −0.1 in half
+    precision is another number.
 
-    Data may have had another precision before: Keras casts what `fit` gets. A number that a dtype does not hold, since it is 0
-    or infinite there, or no integer of this size, is in no data of this dtype.
+    Data may have had another precision before: Keras casts what `fit` gets. A number
+    that a dtype does not hold, since it is 0 or infinite there, or no integer of this
+    size, is in no data of this dtype.
     """
     dtype, found = keras.backend.standardize_dtype(dtype), []
     if dtype.startswith(("bool", "int", "uint")):
-        least, most = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        return [int(mask_value)] if least <= mask_value <= most and mask_value == int(mask_value) else []
+        least, most = (
+            (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        )
+        return (
+            [int(mask_value)]
+            if least <= mask_value <= most and mask_value == int(mask_value)
+            else []
+        )
     with np.errstate(over="ignore"):
         for first in _FLOATS:
             value = np.float64(mask_value).astype(first)
             value = float(value.astype(dtype) if dtype in _FLOATS else value)
-            if value == mask_value or mask_value != mask_value or (value and math.isfinite(value)):
+            if (
+                value == mask_value
+                or mask_value != mask_value
+                or (value and math.isfinite(value))
+            ):
                 found.append(value)
     return dict.fromkeys(found)
 
 
 def _any_of_each(steps, numpy=ops):
-    """Whether any element of each step is true, `(batch, T)`, of a boolean tensor `(batch, T, ...)`."""
+    """Whether any element of each step is true, `(batch, T)`, of a boolean tensor
+    `(batch, T, ...)`."""
     if len(steps.shape) < 3:
         return steps
     _, timesteps, *shape = steps.shape

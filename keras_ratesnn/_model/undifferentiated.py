@@ -1,4 +1,5 @@
-"""Marks outputs that will not be differentiated, as in testing and prediction: methods may then do less."""
+"""Marks outputs that will not be differentiated, as in testing and prediction: methods
+may then do less."""
 
 import contextlib
 import contextvars
@@ -6,7 +7,9 @@ from typing import Any
 
 from keras_ratesnn._core.contexts import setting
 
-_is_undifferentiated = contextvars.ContextVar("keras_ratesnn_undifferentiated", default=False)
+_is_undifferentiated = contextvars.ContextVar(
+    "keras_ratesnn_undifferentiated", default=False
+)
 
 
 def undifferentiated() -> contextlib.AbstractContextManager[None]:
@@ -20,7 +23,8 @@ def is_undifferentiated() -> bool:
 
 
 class UndifferentiatedSteps:
-    """A mixin for Keras models: the outputs of test and prediction steps are not differentiated."""
+    """A mixin for Keras models: the outputs of test and prediction steps are not
+    differentiated."""
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
         with undifferentiated():

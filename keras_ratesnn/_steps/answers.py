@@ -1,4 +1,5 @@
-"""What labelled samples answer after each step: what a threshold for stopping is calibrated on."""
+"""What labelled samples answer after each step: what a threshold for stopping is
+calibrated on."""
 
 from typing import Any
 
@@ -13,7 +14,8 @@ class Answers:
     """How sure the answer of each sample is after each step, and whether it is right.
 
     Args:
-        y: Labels: class indices `(samples,)` or `(samples, 1)`, or one-hot vectors `(samples, classes)`.
+        y: Labels: class indices `(samples,)` or `(samples, 1)`, or one-hot vectors
+            `(samples, classes)`.
         samples: Integer, the number of samples.
         classes: Integer.
         timesteps: Integer T.
@@ -21,7 +23,8 @@ class Answers:
     Attributes:
         certainty: Array `(samples, T)` of floats or integers.
         right: Boolean array `(samples, T)`.
-        last: Integer array `(samples,)`: after how many steps each sample ends. What follows does not matter.
+        last: Integer array `(samples,)`: after how many steps each sample ends. What
+            follows does not matter.
 
     Raises:
         ValueError: If `y` are no labels, or not as many.
@@ -33,8 +36,15 @@ class Answers:
         self.right = np.zeros((samples, timesteps), bool)
         self.last = np.zeros(samples, "int32")
 
-    def record(self, certainty: np.ndarray, outputs: np.ndarray, samples: np.ndarray, steps: int) -> np.ndarray:
-        """Adds the answers of some samples after so many steps. Returns that none of them stops, `(rows,)`."""
+    def record(
+        self,
+        certainty: np.ndarray,
+        outputs: np.ndarray,
+        samples: np.ndarray,
+        steps: int,
+    ) -> np.ndarray:
+        """Adds the answers of some samples after so many steps. Returns that none of
+        them stops, `(rows,)`."""
         self.certainty[samples, steps - 1] = certainty
         self.right[samples, steps - 1] = outputs.argmax(axis=1) == self._labels[samples]
         self.last[samples] = steps
@@ -48,8 +58,9 @@ def _class_indices(y, samples, classes):
         return y.argmax(axis=1)
     if y.shape not in ((samples,), (samples, 1)):
         raise ValueError(
-            f"`y` must be class indices of shape ({samples},), or one-hot vectors of shape ({samples}, {classes}), as many as "
-            f"`x` has samples. Received: an array of shape {y.shape}."
+            f"`y` must be class indices of shape ({samples},), or one-hot vectors of "
+            f"shape ({samples}, {classes}), as many as `x` has samples. Received: an "
+            f"array of shape {y.shape}."
         )
     checks.labels("y", y, np.empty((0, classes)))
     return y.reshape(-1).astype("int64")

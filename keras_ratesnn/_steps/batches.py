@@ -8,8 +8,9 @@ import numpy as np
 from keras_ratesnn._core import checks
 
 Leaves = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
-"""`(totals, counts, samples, steps) -> booleans`: which of some samples stop after so many steps, given the sums of their
-outputs, `(rows, classes)`, the numbers of outputs in these, `(rows,)`, and the numbers of the samples, `(rows,)`."""
+"""`(totals, counts, samples, steps) -> booleans`: which of some samples stop after so
+many steps, given the sums of their outputs, `(rows, classes)`, the numbers of outputs
+in these, `(rows,)`, and the numbers of the samples, `(rows,)`."""
 
 
 class Running(Protocol):
@@ -25,27 +26,42 @@ class Running(Protocol):
 
 
 class Stopped(NamedTuple):
-    """Of each sample the sum of its outputs, `(samples, classes)`, the number of these, and that of the steps that it ran."""
+    """Of each sample the sum of its outputs, `(samples, classes)`, the number of these,
+    and that of the steps that it ran."""
 
     totals: np.ndarray
     counts: np.ndarray
     steps: np.ndarray
 
 
-def run(begin: Callable[[np.ndarray], tuple[Running, np.ndarray]], samples: int, batch_size: int, leaves: Leaves) -> Stopped:
+def run(
+    begin: Callable[[np.ndarray], tuple[Running, np.ndarray]],
+    samples: int,
+    batch_size: int,
+    leaves: Leaves,
+) -> Stopped:
     """Runs all samples, each until it leaves or its steps end.
 
-    A batch has `batch_size` rows or a power of two, so that few sizes are compiled. In surplus rows a sample is repeated.
+    A batch has `batch_size` rows or a power of two, so that few sizes are compiled. In
+    surplus rows a sample is repeated.
 
     Args:
-        begin: Function of the numbers of samples, `(rows,)`, which makes a batch of them; it also returns a boolean array
-            `(rows, T)`, false where a step is padding.
+        begin: Function of the numbers of samples, `(rows,)`, which makes a batch of
+            them; it also returns a boolean array `(rows, T)`, false where a step is
+            padding.
         samples: Integer >= 1, how many there are.
         batch_size: Integer >= 1.
         leaves: See `Leaves`.
     """
-    batch_size = checks.positive_integer("batch_size", batch_size, advice="It is the number of samples processed at once.")
-    parts = (np.arange(first, min(first + batch_size, samples)) for first in range(0, samples, batch_size))
+    batch_size = checks.positive_integer(
+        "batch_size",
+        batch_size,
+        advice="It is the number of samples processed at once.",
+    )
+    parts = (
+        np.arange(first, min(first + batch_size, samples))
+        for first in range(0, samples, batch_size)
+    )
     stopped = [_run_batch(begin, part, batch_size, leaves) for part in parts]
     return Stopped(*map(np.concatenate, zip(*stopped, strict=True)))
 
@@ -60,9 +76,15 @@ def _run_batch(begin, samples, batch_size, leaves):
     active, places = np.arange(number), np.arange(number)
     for t in range(valid.shape[1]):
         outputs: Any = running.advance(t)[places]
-        totals = np.zeros((number, outputs.shape[1]), outputs.dtype) if totals is None else totals
+        totals = (
+            np.zeros((number, outputs.shape[1]), outputs.dtype)
+            if totals is None
+            else totals
+        )
         totals[active] += outputs
-        gone = leaves(totals[active], counts[active, t], samples[active], t + 1) | (last[active] == t + 1)
+        gone = leaves(totals[active], counts[active, t], samples[active], t + 1) | (
+            last[active] == t + 1
+        )
         steps[active[gone]] = t + 1
         active, places = active[~gone], places[~gone]
         if not len(active):
@@ -75,7 +97,8 @@ def _run_batch(begin, samples, batch_size, leaves):
 
 
 def _last_steps(valid):
-    """The number of steps of each sample up to the last one that is not padding, at least 1."""
+    """The number of steps of each sample up to the last one that is not padding, at
+    least 1."""
     return np.maximum((valid * np.arange(1, valid.shape[1] + 1)).max(axis=1), 1)
 
 

@@ -1,4 +1,5 @@
-"""The threshold with which a sample may stop early, from what held-out samples would have answered at each step."""
+"""The threshold with which a sample may stop early, from what held-out samples would
+have answered at each step."""
 
 import fractions
 import math
@@ -9,23 +10,28 @@ from keras_ratesnn._core import checks
 
 
 def scores(certainty: np.ndarray, right: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """For each sample the largest threshold with which its early answer is wrong, where that after all steps is right.
+    """For each sample the largest threshold with which its early answer is wrong, where
+    that after all steps is right.
 
-    A sample stops at the first step whose certainty reaches the threshold. So a step is the one at which it stops with some
-    threshold only if its certainty exceeds all earlier ones, and that certainty is the largest such threshold. Whether the
-    answer is wrong need not be monotone in the threshold: with one at or above the result it may be right or wrong, but with
-    one above the result it is never wrong.
+    A sample stops at the first step whose certainty reaches the threshold. So a step is
+    the one at which it stops with some threshold only if its certainty exceeds all
+    earlier ones, and that certainty is the largest such threshold. Whether the answer
+    is wrong need not be monotone in the threshold: with one at or above the result it
+    may be right or wrong, but with one above the result it is never wrong.
 
     Args:
         certainty: Array `(samples, T)`, how sure the answer after each step is.
         right: Boolean array `(samples, T)`, whether that answer is right.
-        last: Integer array `(samples,)`, the number of steps of each sample; what follows does not matter.
+        last: Integer array `(samples,)`, the number of steps of each sample; what
+            follows does not matter.
 
     Returns:
         Array `(samples,)` of floats, minus infinity where no threshold does harm.
     """
     certainty = np.asarray(certainty, "float64")
-    before = np.maximum.accumulate(np.pad(certainty, ((0, 0), (1, 0)), constant_values=-np.inf), axis=1)[:, :-1]
+    before = np.maximum.accumulate(
+        np.pad(certainty, ((0, 0), (1, 0)), constant_values=-np.inf), axis=1
+    )[:, :-1]
     in_the_end = np.take_along_axis(right, last[:, None] - 1, axis=1)
     is_early = np.arange(1, certainty.shape[1] + 1) < last[:, None]
     harms = (certainty > before) & ~right & in_the_end & is_early
@@ -33,19 +39,22 @@ def scores(certainty: np.ndarray, right: np.ndarray, last: np.ndarray) -> np.nda
 
 
 def largest_allowed(found: np.ndarray, error: float) -> float:
-    """The score that a new sample exceeds with probability `error` at most: the ⌈(n + 1)(1 − error)⌉-th smallest of n.
+    """The score that a new sample exceeds with probability `error` at most: the ⌈(n +
+    1)(1 − error)⌉-th smallest of n.
 
     Raises:
         TypeError: If `error` is not a number.
         ValueError: If `error` is not between 0 and 1, or n samples are too few for it.
     """
     error = checks.real("error", error, above=0, below=1, advice="It is a probability.")
-    # Exactly that of the decimal number that was typed: rounding must not take a sample away.
+    # Exactly that of the decimal number that was typed: rounding must not take a sample
+    # away.
     exact = fractions.Fraction(repr(error))
     rank = math.ceil((len(found) + 1) * (1 - exact))
     if rank > len(found):
         raise ValueError(
-            f"`error` must be at least 1 / (number of samples + 1). Received: error={error} with {len(found)} samples. Pass "
-            f"at least {math.ceil((1 - exact) / exact)} samples, or a larger error."
+            "`error` must be at least 1 / (number of samples + 1). Received: "
+            f"error={error} with {len(found)} samples. Pass at least "
+            f"{math.ceil((1 - exact) / exact)} samples, or a larger error."
         )
     return float(np.sort(found)[rank - 1])

@@ -1,4 +1,5 @@
-"""One time step of a network as a model whose state is explicit: states are among its inputs and its outputs."""
+"""One time step of a network as a model whose state is explicit: states are among its
+inputs and its outputs."""
 
 import dataclasses
 import functools
@@ -35,20 +36,26 @@ class Port:
 
 
 class StepGraph(keras.Model):
-    """Runs one time step of a network, in inference: from its inputs and states, by name, to its outputs and next states.
+    """Runs one time step of a network, in inference: from its inputs and states, by
+    name, to its outputs and next states.
 
     Args:
         network: A Functional model.
         timesteps: Integer T, for encoders that spread an input over T steps.
         batch_size: Integer, or `None` for a batch of any size.
-        named: Boolean, whether the outputs are a dict; else they are a list, in the order of `output_names`.
+        named: Boolean, whether the outputs are a dict; else they are a list, in the
+            order of `output_names`.
 
     Attributes:
-        start: Dict of the states before the first step, arrays, of one sequence if `batch_size` is `None`.
-        output_names: Tuple of strings: the names of the outputs, followed by those of the next states.
+        start: Dict of the states before the first step, arrays, of one sequence if
+            `batch_size` is `None`.
+        output_names: Tuple of strings: the names of the outputs, followed by those of
+            the next states.
     """
 
-    def __init__(self, network: keras.Model, timesteps: int, batch_size: int | None, named: bool) -> None:
+    def __init__(
+        self, network: keras.Model, timesteps: int, batch_size: int | None, named: bool
+    ) -> None:
         # Keras must not cast states to half precision.
         super().__init__(dtype=network.dtype_policy, autocast=False, name=network.name)
         self.network = network
@@ -69,7 +76,9 @@ class StepGraph(keras.Model):
     def signature(self) -> dict[str, keras.InputSpec]:
         """The inputs and states, by name."""
         return {
-            port.name: keras.InputSpec(shape=port.shape, dtype=port.dtype, name=port.name)
+            port.name: keras.InputSpec(
+                shape=port.shape, dtype=port.dtype, name=port.name
+            )
             for port in (*self._plan.inputs, *self._plan.states)
         }
 
@@ -88,12 +97,17 @@ class StepGraph(keras.Model):
             *([t + 1] if plan.counts else []),
             *tree.flatten(running.carried(after)),
         ]
-        return dict(zip(plan.output_names, results, strict=True)) if self._named else results
+        return (
+            dict(zip(plan.output_names, results, strict=True))
+            if self._named
+            else results
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What goes in and out: `carried` is what each node carries from step to step, `counts` whether steps are counted."""
+    """What goes in and out: `carried` is what each node carries from step to step,
+    `counts` whether steps are counted."""
 
     inputs: tuple[Port, ...]
     states: tuple[Port, ...]
@@ -110,37 +124,60 @@ def _plan(network, timesteps, batch_size):
     running, started, after = _first_step(network, timesteps, rows)
     # What has other sizes in a batch of another size has a batch axis.
     other = after if batch_size else _first_step(network, timesteps, rows + 1)[2]
-    counts = any(node.handler.counts_steps or node.handler.takes_time for node in running.nodes)
+    counts = any(
+        node.handler.counts_steps or node.handler.takes_time for node in running.nodes
+    )
     states, start = [], {}
     if counts:
         name = new_name(TIME_STEP)
         states.append(Port(name, (), "int32"))
         start[name] = np.zeros((), "int32")
     for node, *carried in zip(running.nodes, started, after, other, strict=True):
-        for path, first, leaf, in_other in zip(_paths(carried[1]), *map(tree.flatten, carried), strict=True):
+        for path, first, leaf, in_other in zip(
+            _paths(carried[1]), *map(tree.flatten, carried), strict=True
+        ):
             name = new_name(f"{node.handler.operation.name}_{path}")
             dtype = keras.backend.standardize_dtype(leaf.dtype)
-            shape = tuple(a if a == b else None for a, b in zip(leaf.shape, in_other.shape, strict=True))
+            shape = tuple(
+                a if a == b else None
+                for a, b in zip(leaf.shape, in_other.shape, strict=True)
+            )
             states.append(Port(name, shape, dtype))
             # A cell may start with a number, which broadcasts.
-            start[name] = np.broadcast_to(ops.convert_to_numpy(first).astype(dtype), leaf.shape).copy()
+            start[name] = np.broadcast_to(
+                ops.convert_to_numpy(first).astype(dtype), leaf.shape
+            ).copy()
     inputs = tuple(
-        Port(name, (batch_size, *tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
+        Port(
+            name,
+            (batch_size, *tensor.shape[1:]),
+            keras.backend.standardize_dtype(tensor.dtype),
+        )
         for name, tensor in zip(input_names, network.inputs, strict=True)
     )
-    output_names = [*_output_names(keras_internals.outputs_structure(network)), *(f"next_{port.name}" for port in states)]
-    return _Plan(inputs, tuple(states), counts, after, start, tuple(map(new_name, output_names)))
+    output_names = [
+        *_output_names(keras_internals.outputs_structure(network)),
+        *(f"next_{port.name}" for port in states),
+    ]
+    return _Plan(
+        inputs, tuple(states), counts, after, start, tuple(map(new_name, output_names))
+    )
 
 
 def _first_step(network, timesteps, rows):
-    """`(running, started, after)`: what each node carries before and after the first step of `rows` sequences of zeros."""
+    """`(running, started, after)`: what each node carries before and after the first
+    step of `rows` sequences of zeros."""
     for tensor in network.inputs:
         if None in tensor.shape[1:]:
             raise ValueError(
-                "`model` must know the shape of its inputs, and so of its states, to be exported as one step. Received: input "
-                f"{tensor.name!r} of shape {tuple(tensor.shape)}. Make the network with keras.Input(shape) without None."
+                "`model` must know the shape of its inputs, and so of its states, to "
+                f"be exported as one step. Received: input {tensor.name!r} of shape "
+                f"{tuple(tensor.shape)}. Make the network with keras.Input(shape) "
+                "without None."
             )
-    zeros = [ops.zeros((rows, *tensor.shape[1:]), tensor.dtype) for tensor in network.inputs]
+    zeros = [
+        ops.zeros((rows, *tensor.shape[1:]), tensor.dtype) for tensor in network.inputs
+    ]
     running = one_step_of(network, zeros, timesteps)
     with backend.no_gradient():
         after, _ = running.step(None, running.once(), 0)
@@ -148,25 +185,35 @@ def _first_step(network, timesteps, rows):
 
 
 def _new_name(given, wanted):
-    """The wanted name of a tensor, or one like it, that is valid in all formats and not in the set of those given."""
+    """The wanted name of a tensor, or one like it, that is valid in all formats and not
+    in the set of those given."""
     # TensorFlow refuses names that start with an underscore.
-    return take(re.sub(r"\W", "_", wanted, flags=re.ASCII).lstrip("_") or "tensor", given)
+    return take(
+        re.sub(r"\W", "_", wanted, flags=re.ASCII).lstrip("_") or "tensor", given
+    )
 
 
 def _input_names(network):
-    """The names of a network's inputs; those that Keras made up, which differ between processes, become `input`."""
-    return ["input" if re.fullmatch(r"keras_tensor(_\d+)?", tensor.name) else tensor.name for tensor in network.inputs]
+    """The names of a network's inputs; those that Keras made up, which differ between
+    processes, become `input`."""
+    return [
+        "input" if re.fullmatch(r"keras_tensor(_\d+)?", tensor.name) else tensor.name
+        for tensor in network.inputs
+    ]
 
 
 def _output_names(outputs: Structure) -> Iterable[str]:
     """The keys of a dict of outputs, in Keras' order, or `output` for each."""
-    if isinstance(outputs, dict) and all(isinstance(output, keras.KerasTensor) for output in outputs.values()):
+    if isinstance(outputs, dict) and all(
+        isinstance(output, keras.KerasTensor) for output in outputs.values()
+    ):
         return [str(key) for key in sorted(outputs)]
     return ["output" for _ in keras.tree.flatten(outputs)]
 
 
 def _paths(structure: Structure) -> list[str]:
-    """A name for each leaf of a cell's state: its keys; a state that is one tensor is the membrane."""
+    """A name for each leaf of a cell's state: its keys; a state that is one tensor is
+    the membrane."""
     if not isinstance(structure, (dict, list, tuple)):
         return ["membrane"]
     parts = structure.items() if isinstance(structure, dict) else enumerate(structure)

@@ -1,4 +1,5 @@
-"""predict_until_sure and calibrate_confidence: as few time steps for each sample as its answer needs."""
+"""predict_until_sure and calibrate_confidence: as few time steps for each sample as its
+answer needs."""
 
 from typing import Any
 
@@ -23,76 +24,113 @@ def predict_until_sure(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predicts each sample with as few time steps as it needs to be sure.
 
-    A sample stops, and leaves the batch, as soon as the largest softmax of the mean of its outputs so far reaches
-    `confidence`; at the latest after T steps, or after the last one that is not padding. Its output after t steps is that of
-    `model.predict` with `timesteps=t` (but for an encoder that spreads its input over T steps). If the network itself ends in a
-    softmax, the mean of its probabilities is compared. `calibrate_confidence` finds a confidence.
+    A sample stops, and leaves the batch, as soon as the largest softmax of the mean of
+    its outputs so far reaches `confidence`; at the latest after T steps, or after the
+    last one that is not padding. Its output after t steps is that of `model.predict`
+    with `timesteps=t` (but for an encoder that spreads its input over T steps). If the
+    network itself ends in a softmax, the mean of its probabilities is compared.
+    `calibrate_confidence` finds a confidence.
 
-    A batch has `batch_size` rows or a smaller power of two. JAX and TensorFlow compile a step for each when it is first needed.
+    A batch has `batch_size` rows or a smaller power of two. JAX and TensorFlow compile
+    a step for each when it is first needed.
 
     Example:
 
     >>> model = keras_ratesnn.models.load_pretrained("digits")
-    >>> outputs, steps = predict_until_sure(model, np.zeros((5, 8, 8, 1)), confidence=0.9)
+    >>> outputs, steps = predict_until_sure(
+    ...     model, np.zeros((5, 8, 8, 1)), confidence=0.9
+    ... )
     >>> outputs.shape, steps.shape
     ((5, 10), (5,))
 
     Args:
-        model: A `SpikingModel` of a classifier with one output, logits or a softmax, `(batch, classes)`.
-        x: Array or tensor, or a structure of them: inputs with or without time, as for `model.predict`.
-        confidence: Float from 0 to 1. With 0 all samples stop after the first step; with 1 none stops early. Defaults to `0.9`.
-        batch_size: Integer >= 1, the number of samples processed at once. Defaults to `128`.
+        model: A `SpikingModel` of a classifier with one output, logits or a softmax,
+            `(batch, classes)`.
+        x: Array or tensor, or a structure of them: inputs with or without time, as for
+            `model.predict`.
+        confidence: Float from 0 to 1. With 0 all samples stop after the first step;
+            with 1 none stops early. Defaults to `0.9`.
+        batch_size: Integer >= 1, the number of samples processed at once. Defaults to
+            `128`.
 
     Returns:
-        `(outputs, steps)`: float array `(batch, classes)`, and int32 array `(batch,)` of numbers from 1 to T.
+        `(outputs, steps)`: float array `(batch, classes)`, and int32 array `(batch,)`
+        of numbers from 1 to T.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of its range, `x` does not fit the model, the model does not classify at
-            each step, or its neurons need all steps at once or the membranes of other samples.
+        ValueError: If an argument is out of its range, `x` does not fit the model, the
+            model does not classify at each step, or its neurons need all steps at once
+            or the membranes of other samples.
 
-    Source: SEENN-I of Li et al., "SEENN: Towards Temporal Spiking Early-Exit Neural Networks", NeurIPS 2023, arXiv 2304.01230.
+    Source: SEENN-I of Li et al., "SEENN: Towards Temporal Spiking Early-Exit Neural
+    Networks", NeurIPS 2023, arXiv 2304.01230.
     """
-    confidence = checks.real("confidence", confidence, at_least=0, at_most=1, advice="It is compared with a probability.")
+    confidence = checks.real(
+        "confidence",
+        confidence,
+        at_least=0,
+        at_most=1,
+        advice="It is compared with a probability.",
+    )
     network = _checked_network(model, x)
     certainty = _certainty_of(network)
 
     def is_sure(totals, counts, samples, steps):
-        return certainty(_means(totals, counts)) >= (confidence if confidence < 1 else np.inf)
+        return certainty(_means(totals, counts)) >= (
+            confidence if confidence < 1 else np.inf
+        )
 
     stopped = _run(model, network, x, batch_size, is_sure)
     return _means(stopped.totals, stopped.counts), stopped.steps
 
 
-def calibrate_confidence(model: SpikingModel, x: Structure, y: Any, error: float = 0.02, batch_size: int = 128) -> float:
-    """Finds the smallest `confidence` for `predict_until_sure` with which stopping early seldom costs the right answer.
+def calibrate_confidence(
+    model: SpikingModel,
+    x: Structure,
+    y: Any,
+    error: float = 0.02,
+    batch_size: int = 128,
+) -> float:
+    """Finds the smallest `confidence` for `predict_until_sure` with which stopping
+    early seldom costs the right answer.
 
-    The guarantee: if the samples of `x` and a new one are exchangeable, for example drawn independently from one
-    distribution, and none of them was used to train or choose the model, then
+    The guarantee: if the samples of `x` and a new one are exchangeable, for example
+    drawn independently from one distribution, and none of them was used to train or
+    choose the model, then
 
-        P(the answer of the new one is wrong, but would be right after all steps) ≤ error
+        P(the answer of the new one is wrong, and right after all steps) ≤ error
 
-    for any network and any number of samples. So accuracy is at most `error` below that with all steps. The probability is
-    over the calibration samples as well as the new one: with given n of them it varies around its mean with a standard
-    deviation of about sqrt(error / n). It says nothing about single classes, nor about data of another kind.
+    for any network and any number of samples. So accuracy is at most `error` below that
+    with all steps. The probability is over the calibration samples as well as the new
+    one: with given n of them it varies around its mean with a standard deviation of
+    about sqrt(error / n). It says nothing about single classes, nor about data of
+    another kind.
 
-    The method is split conformal prediction. The score of a sample is the largest confidence with which it would stop with
-    such a lost answer, and that of the result exceeds the ⌈(n + 1)(1 − error)⌉-th smallest score. A larger confidence may lose
-    an answer that a smaller one does not, since outputs at later steps need not be better; the score is the largest of all, so
-    that the guarantee holds nevertheless. SpikeCP's guarantee is another one: its sets of classes contain the right one.
+    The method is split conformal prediction. The score of a sample is the largest
+    confidence with which it would stop with such a lost answer, and that of the result
+    exceeds the ⌈(n + 1)(1 − error)⌉-th smallest score. A larger confidence may lose an
+    answer that a smaller one does not, since outputs at later steps need not be better;
+    the score is the largest of all, so that the guarantee holds nevertheless. SpikeCP's
+    guarantee is another one: its sets of classes contain the right one.
 
     Example:
 
     >>> model = keras_ratesnn.models.load_pretrained("digits")
-    >>> images, labels = np.random.uniform(0, 16, (100, 8, 8, 1)), np.random.randint(0, 10, 100)
+    >>> images, labels = (
+    ...     np.random.uniform(0, 16, (100, 8, 8, 1)),
+    ...     np.random.randint(0, 10, 100),
+    ... )
     >>> 0 <= calibrate_confidence(model, images, labels, error=0.05) <= 1
     True
 
     Args:
         model: As for `predict_until_sure`.
         x: Likewise, held-out samples.
-        y: Array, their labels: class indices `(batch,)` or `(batch, 1)`, or one-hot vectors `(batch, classes)`.
-        error: Float between 0 and 1; at least 1 / (number of samples + 1). Defaults to `0.02`.
+        y: Array, their labels: class indices `(batch,)` or `(batch, 1)`, or one-hot
+            vectors `(batch, classes)`.
+        error: Float between 0 and 1; at least 1 / (number of samples + 1). Defaults to
+            `0.02`.
         batch_size: As for `predict_until_sure`.
 
     Returns:
@@ -100,26 +138,35 @@ def calibrate_confidence(model: SpikingModel, x: Structure, y: Any, error: float
 
     Raises:
         TypeError: As in `predict_until_sure`.
-        ValueError: As there; or if labels do not fit, or there are too few samples for this error.
+        ValueError: As there; or if labels do not fit, or there are too few samples for
+            this error.
 
-    Source: Angelopoulos et al., "Conformal risk control", ICLR 2024, for losses that are made monotone. Compare Chen, Park and
-    Simeone, "Knowing when to stop: delay-adaptive spiking neural network classifiers with reliability guarantees" (SpikeCP),
-    arXiv 2305.11322; Jazbec et al., "Fast yet safe: early-exiting with risk control", NeurIPS 2024.
+    Source: Angelopoulos et al., "Conformal risk control", ICLR 2024, for losses that
+    are made monotone. Compare Chen, Park and Simeone, "Knowing when to stop:
+    delay-adaptive spiking neural network classifiers with reliability guarantees"
+    (SpikeCP), arXiv 2305.11322; Jazbec et al., "Fast yet safe: early-exiting with risk
+    control", NeurIPS 2024.
     """
     answers = answers_of(model, x, y, batch_size)
     return confidence_for(answers.certainty, answers.right, answers.last, error)
 
 
-def confidence_for(certainty: np.ndarray, right: np.ndarray, last: np.ndarray, error: float) -> float:
-    """The confidence that `calibrate_confidence` finds, given the answers of samples, see `Answers`."""
+def confidence_for(
+    certainty: np.ndarray, right: np.ndarray, last: np.ndarray, error: float
+) -> float:
+    """The confidence that `calibrate_confidence` finds, given the answers of samples,
+    see `Answers`."""
     largest = conformal.largest_allowed(conformal.scores(certainty, right, last), error)
     return float(np.clip(np.nextafter(largest, np.inf), 0.0, 1.0))
 
 
 def answers_of(model: SpikingModel, x: Structure, y: Any, batch_size: int) -> Answers:
-    """The answers of labelled samples after each step; for the arguments see `calibrate_confidence`."""
+    """The answers of labelled samples after each step; for the arguments see
+    `calibrate_confidence`."""
     network = _checked_network(model, x)
-    answers = Answers(y, _number_of_samples(x), _outputs_of(network)[0].shape[1], model.timesteps)
+    answers = Answers(
+        y, _number_of_samples(x), _outputs_of(network)[0].shape[1], model.timesteps
+    )
     certainty = _certainty_of(network)
 
     def record(totals, counts, samples, steps):
@@ -137,8 +184,14 @@ def _means(totals, counts):
 def _run(model, network, x, batch_size, leaves):
     def begin(samples):
         rows = keras.tree.map_structure(lambda leaf: _rows_of(leaf, samples), x)
-        pairs, mask, _ = call_inputs(network, rows, model.timesteps, None, model.mask_value)
-        valid = np.ones((len(samples), model.timesteps)) if mask is None else ops.convert_to_numpy(mask)
+        pairs, mask, _ = call_inputs(
+            network, rows, model.timesteps, None, model.mask_value
+        )
+        valid = (
+            np.ones((len(samples), model.timesteps))
+            if mask is None
+            else ops.convert_to_numpy(mask)
+        )
         return RunningBatch(model, pairs, mask), np.asarray(valid, bool)
 
     return batches.run(begin, _number_of_samples(x), batch_size, leaves)
@@ -149,11 +202,16 @@ def _number_of_samples(x):
 
 
 def _rows_of(leaf, samples):
-    return leaf[samples] if isinstance(leaf, np.ndarray) else ops.take(leaf, samples, axis=0)
+    return (
+        leaf[samples]
+        if isinstance(leaf, np.ndarray)
+        else ops.take(leaf, samples, axis=0)
+    )
 
 
 def _checked_network(model, x):
-    """The graph of a classifier that gives an output at each step, whose samples do not depend on each other."""
+    """The graph of a classifier that gives an output at each step, whose samples do not
+    depend on each other."""
     network = _graph.as_graph(checked_model(model).network)
     check_samples(model, x)
     _graph.check_steps(network, "Stopping early")
@@ -163,21 +221,25 @@ def _checked_network(model, x):
     shapes = [tuple(output.shape) for output in _outputs_of(network)]
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] == 1:
         raise ValueError(
-            "`model` must have one output for each class, (batch, classes), with two classes or more. Received: model "
-            f"{model.name!r} with outputs of shape {', '.join(map(str, shapes))}. Make a SpikingModel of "
+            "`model` must have one output for each class, (batch, classes), with two "
+            f"classes or more. Received: model {model.name!r} with outputs of shape "
+            f"{', '.join(map(str, shapes))}. Make a SpikingModel of "
             "keras.Model(network.inputs, logits), which shares the weights."
         )
     return network
 
 
 def _check_rows(network):
-    """Raises ValueError if the outputs of a layer have as many rows for all samples, which could be those of a batch."""
+    """Raises ValueError if the outputs of a layer have as many rows for all samples,
+    which could be those of a batch."""
     for node in _graph.nodes_of(network):
         shape = keras.tree.flatten(node.operation.output)[0].shape
         if network.inputs[0].shape[0] is None and shape and (shape[0] or 1) > 1:
             raise ValueError(
-                "`model` must have layers with a row for each sample, or with one row for all, so that samples can leave a "
-                f"batch. Received: layer {node.operation.name!r}, whose output has the shape {shape}. Let it return (1, ...)."
+                "`model` must have layers with a row for each sample, or with one row "
+                "for all, so that samples can leave a batch. Received: layer "
+                f"{node.operation.name!r}, whose output has the shape {shape}. Let it "
+                "return (1, ...)."
             )
 
 
@@ -186,10 +248,23 @@ def _outputs_of(network):
 
 
 def _certainty_of(network):
-    """The function that gives the largest probability of each row of mean outputs, in float64."""
+    """The function that gives the largest probability of each row of mean outputs, in
+    float64."""
     part = _graph.whole_of(network)
     (output,) = tree.flatten(part.outputs)
-    last = next(call.operation for call in reversed(part.calls) if output.index in [slot.index for slot in call.outputs])
-    if kind_of(last).activation == "softmax" or getattr(last, "activation", None) is keras.activations.softmax:
+    last = next(
+        call.operation
+        for call in reversed(part.calls)
+        if output.index in [slot.index for slot in call.outputs]
+    )
+    if (
+        kind_of(last).activation == "softmax"
+        or getattr(last, "activation", None) is keras.activations.softmax
+    ):
         return lambda outputs: outputs.astype("float64").max(axis=1)
-    return lambda outputs: 1 / np.exp(outputs.astype("float64") - outputs.max(axis=1, keepdims=True)).sum(axis=1)
+    return lambda outputs: (
+        1
+        / np.exp(outputs.astype("float64") - outputs.max(axis=1, keepdims=True)).sum(
+            axis=1
+        )
+    )

@@ -1,13 +1,32 @@
-"""Measurements of a model on a batch of data; each result has a method `plot`. See docs/analysis.md."""
+"""Measurements of a model on a batch of data; each result has a method `plot`. See
+docs/analysis.md."""
 
-from keras_ratesnn.analysis.accuracy.accuracy_over_time import AccuracyOverTime, accuracy_over_time
-from keras_ratesnn.analysis.accuracy.accuracy_until_sure import AccuracyUntilSure, UntilSure, accuracy_until_sure
-from keras_ratesnn.analysis.accuracy.shuffle_in_time import ShuffledAccuracy, shuffle_in_time
+from keras_ratesnn.analysis.accuracy.accuracy_over_time import (
+    AccuracyOverTime,
+    accuracy_over_time,
+)
+from keras_ratesnn.analysis.accuracy.accuracy_until_sure import (
+    AccuracyUntilSure,
+    UntilSure,
+    accuracy_until_sure,
+)
+from keras_ratesnn.analysis.accuracy.shuffle_in_time import (
+    ShuffledAccuracy,
+    shuffle_in_time,
+)
 from keras_ratesnn.analysis.activity.firing_rates import FiringRates, firing_rates
-from keras_ratesnn.analysis.activity.single_neurons import Membranes, Raster, membranes, raster
+from keras_ratesnn.analysis.activity.single_neurons import (
+    Membranes,
+    Raster,
+    membranes,
+    raster,
+)
 from keras_ratesnn.analysis.costs.energy import Energy, energy
 from keras_ratesnn.analysis.costs.ledger import Costs, Ledger, Rival, Traffic
-from keras_ratesnn.analysis.gradients.gradient_agreement import GradientAgreement, gradient_agreement
+from keras_ratesnn.analysis.gradients.gradient_agreement import (
+    GradientAgreement,
+    gradient_agreement,
+)
 from keras_ratesnn.analysis.gradients.independence import Independence, independence
 from keras_ratesnn.analysis.probe.temporal_probe import TemporalProbe, temporal_probe
 from keras_ratesnn.observed_model import ObservedModel, observed

@@ -25,33 +25,50 @@ def batches(
 
     Raises:
         TypeError: If `batch_size` is not an integer.
-        ValueError: If it is not >= 1, `verbose` is unknown, `x` does not fit the model, the model has several outputs, `x` and
-            `y` do not have the same number of samples, at least one, or a label is of no class.
+        ValueError: If it is not >= 1, `verbose` is unknown, `x` does not fit the model,
+            the model has several outputs, `x` and `y` do not have the same number of
+            samples, at least one, or a label is of no class.
     """
-    size = checks.positive_integer("batch_size", batch_size, advice="It is the number of samples processed at once.")
+    size = checks.positive_integer(
+        "batch_size",
+        batch_size,
+        advice="It is the number of samples processed at once.",
+    )
     check_samples(model, x)
-    only_output(model, keras_internals.outputs_structure(_graph.as_graph(model.network)))
+    only_output(
+        model, keras_internals.outputs_structure(_graph.as_graph(model.network))
+    )
     y = ops.convert_to_numpy(y)
     check_labels(x, y)
     check_classes(model, "y", y)
     starts = range(0, len(y), size)
     for start in progress.tracked(starts, len(starts), verbose):
-        inputs = keras.tree.map_structure(lambda array, start=start: array[start : start + size], x)
-        yield keras.tree.map_structure(ops.convert_to_tensor, inputs), ops.convert_to_tensor(y[start : start + size])
+        inputs = keras.tree.map_structure(
+            lambda array, start=start: array[start : start + size], x
+        )
+        yield (
+            keras.tree.map_structure(ops.convert_to_tensor, inputs),
+            ops.convert_to_tensor(y[start : start + size]),
+        )
 
 
 def check_labels(x: Structure, y: Any) -> None:
-    """Raises ValueError if inputs and labels do not have the same number of samples, at least one."""
-    found, sizes = _observation.samples(x), [np.shape(labels)[:1] for labels in keras.tree.flatten(y)]
+    """Raises ValueError if inputs and labels do not have the same number of samples, at
+    least one."""
+    found, sizes = (
+        _observation.samples(x),
+        [np.shape(labels)[:1] for labels in keras.tree.flatten(y)],
+    )
     if not sizes or any(size != (found,) for size in sizes):
         raise ValueError(
-            "`x` and `y` must have the same number of samples, at least one, and be arrays. Received: "
-            f"{found} inputs and {[*sum(sizes, ())]} labels."
+            "`x` and `y` must have the same number of samples, at least one, and be "
+            f"arrays. Received: {found} inputs and {[*sum(sizes, ())]} labels."
         )
 
 
 def check_classes(model: SpikingModel, name: str, y: np.ndarray) -> None:
-    """Raises ValueError if labels are no numbers, or if of the numbers of classes one is of no class of the only output."""
+    """Raises ValueError if labels are no numbers, or if of the numbers of classes one
+    is of no class of the only output."""
     data_checks.check_numbers(y)
     output = keras_internals.outputs_structure(_graph.as_graph(model.network))
     if isinstance(output, keras.KerasTensor):
@@ -60,26 +77,41 @@ def check_classes(model: SpikingModel, name: str, y: np.ndarray) -> None:
 
 
 def right(y: np.ndarray, outputs: Any, threshold: float) -> np.ndarray:
-    """1 for each sample that is right, `(samples,)`, or the share of its labels that are; see `AnytimeAccuracy`."""
-    found = is_right(ops.convert_to_tensor(y), ops.convert_to_tensor(outputs), "auto", threshold)
+    """1 for each sample that is right, `(samples,)`, or the share of its labels that
+    are; see `AnytimeAccuracy`."""
+    found = is_right(
+        ops.convert_to_tensor(y), ops.convert_to_tensor(outputs), "auto", threshold
+    )
     return ops.convert_to_numpy(found).reshape(len(y), -1).mean(axis=1)
 
 
 def standard_error(accuracy: Any, samples: int) -> Any:
-    """How much an accuracy would differ between draws of as many samples: its standard deviation."""
+    """How much an accuracy would differ between draws of as many samples: its standard
+    deviation."""
     return np.sqrt(accuracy * (1 - accuracy) / samples)
 
 
-def draw(axes: Any, places: Any, accuracy: Any, samples: int, label: str, **look: Any) -> None:
-    """Draws accuracies with their standard errors, which the label names, as Matplotlib's `errorbar` does."""
-    axes.errorbar(places, accuracy, standard_error(accuracy, samples), label=f"{label}, ± standard error", **look)
+def draw(
+    axes: Any, places: Any, accuracy: Any, samples: int, label: str, **look: Any
+) -> None:
+    """Draws accuracies with their standard errors, which the label names, as
+    Matplotlib's `errorbar` does."""
+    axes.errorbar(
+        places,
+        accuracy,
+        standard_error(accuracy, samples),
+        label=f"{label}, ± standard error",
+        **look,
+    )
 
 
 def only_output(model: SpikingModel, outputs: Structure) -> Tensor:
     """The output of a model; raises ValueError if it has several."""
     if isinstance(outputs, (dict, list, tuple)):
         raise ValueError(
-            f"`model` must have one output, whose accuracy is measured. Received: model {model.name!r} with {len(outputs)}. "
-            "Make a SpikingModel of a keras.Model(network.inputs, network.output[...]), which shares the weights."
+            "`model` must have one output, whose accuracy is measured. Received: "
+            f"model {model.name!r} with {len(outputs)}. Make a SpikingModel of a "
+            "keras.Model(network.inputs, network.output[...]), which shares the "
+            "weights."
         )
     return outputs

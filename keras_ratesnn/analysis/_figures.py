@@ -1,4 +1,5 @@
-"""The look of all figures. Matplotlib is needed here alone, and imported when a figure is drawn."""
+"""The look of all figures. Matplotlib is needed here alone, and imported when a figure
+is drawn."""
 
 from typing import Any, TypeAlias
 
@@ -10,8 +11,11 @@ Figure: TypeAlias = Any
 MARKERS = "os^Dv"
 
 
-def new_figure(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
-    """A figure, in inches, and its empty axes, for whose arguments see `matplotlib.figure.Figure.subplots`.
+def new_figure(
+    width: float, height: float, *grid: int, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure, in inches, and its empty axes, for whose arguments see
+    `matplotlib.figure.Figure.subplots`.
 
     Raises:
         ImportError: If Matplotlib is not installed.
@@ -20,8 +24,8 @@ def new_figure(width: float, height: float, *grid: int, **options: Any) -> tuple
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "Figures need Matplotlib, which is not installed. It comes with the extra `plots`: "
-            f"{optional_packages.how_to_install('plots')}."
+            "Figures need Matplotlib, which is not installed. It comes with the extra "
+            f"`plots`: {optional_packages.how_to_install('plots')}."
         ) from error
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(*grid, **options)
@@ -34,7 +38,9 @@ def width_for(bars: int) -> float:
 
 def name_layers(axes: Any, names: tuple[str, ...]) -> None:
     """Writes the names of layers below an axis, slanted."""
-    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_xticks(
+        range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor"
+    )
     axes.grid(alpha=0.3, axis="y")
 
 

@@ -28,18 +28,29 @@ def samples(x: Structure) -> int:
 
 
 def steps_that_count(model: SpikingModel, x: Structure) -> np.ndarray:
-    """Which steps of each sample of a batch are not padding by the model's `mask_value`, `(batch, T)`."""
+    """Which steps of each sample of a batch are not padding by the model's
+    `mask_value`, `(batch, T)`."""
     network = _graph.as_graph(model.network)
     _, mask, _ = call_inputs(network, x, model.timesteps, None, model.mask_value)
-    return np.ones((samples(x), model.timesteps), bool) if mask is None else np.asarray(ops.convert_to_numpy(mask))
+    return (
+        np.ones((samples(x), model.timesteps), bool)
+        if mask is None
+        else np.asarray(ops.convert_to_numpy(mask))
+    )
 
 
 def without_padding(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The rows of an array of all steps, `(batch * T, ...)`, that are not padding, see `steps_that_count`."""
+    """The rows of an array of all steps, `(batch * T, ...)`, that are not padding, see
+    `steps_that_count`."""
     return rows[counts.reshape(-1)]
 
 
-def observed(model: SpikingModel, x: Structure, observe: Observer | None = None, nodes: NodesOf = plain_nodes) -> Structure:
+def observed(
+    model: SpikingModel,
+    x: Structure,
+    observe: Observer | None = None,
+    nodes: NodesOf = plain_nodes,
+) -> Structure:
     """The outputs of a model for a batch, in inference mode.
 
     Args:
@@ -54,7 +65,9 @@ def observed(model: SpikingModel, x: Structure, observe: Observer | None = None,
 
 def any_nan(outputs: Structure) -> bool:
     """Whether any output of a model is NaN."""
-    return any(bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs))
+    return any(
+        bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs)
+    )
 
 
 def is_neuron(call: Call) -> bool:
@@ -68,7 +81,8 @@ def unfolded(tensor: Tensor, timesteps: int) -> np.ndarray:
 
 
 def spikes(call: Call | Handler, signal: Signal, timesteps: int) -> np.ndarray:
-    """How often each neuron of a neuron layer spikes at each step, `(batch, T, ...)`: 0 or 1, or integers."""
+    """How often each neuron of a neuron layer spikes at each step, `(batch, T, ...)`: 0
+    or 1, or integers."""
     found, size = unfolded(signal.value, timesteps), call.operation.cell.spike_size
     # Half precision rounds normalised spikes.
     return found if size == 1.0 else np.rint(found / size)

@@ -5,16 +5,28 @@ from collections.abc import Sequence
 from keras_ratesnn.gradients import BY_NAME, GradientMethod
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], left: int
+) -> list[str]:
     """Lines of a table: the first `left` columns to the left, numbers to the right."""
-    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
+    widths = [
+        max(len(row[index]) for row in [columns, *rows])
+        for index in range(len(columns))
+    ]
 
     sides = ("<" * left).ljust(len(columns), ">")
 
     def line(row):
-        return "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        return "  ".join(
+            f"{cell:{side}{width}}"
+            for cell, side, width in zip(row, sides, widths, strict=True)
+        ).rstrip()
 
-    return [line(columns), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]
+    return [
+        line(columns),
+        "-" * (sum(widths) + 2 * (len(widths) - 1)),
+        *map(line, rows),
+    ]
 
 
 def joules(energy: float) -> str:
@@ -26,10 +38,15 @@ def joules(energy: float) -> str:
 
 
 def name_of(method: GradientMethod) -> str:
-    """The name of a method, with the arguments that are not the defaults: "rate", or "rate(windows=2)"."""
+    """The name of a method, with the arguments that are not the defaults: "rate", or
+    "rate(windows=2)"."""
     for name, kind in BY_NAME.items():
         if type(method) is kind:
             defaults = kind().get_config()
-            given = [f"{key}={value!r}" for key, value in method.get_config().items() if value != defaults[key]]
+            given = [
+                f"{key}={value!r}"
+                for key, value in method.get_config().items()
+                if value != defaults[key]
+            ]
             return f"{name}({', '.join(given)})" if given else name
     return repr(method)

@@ -6,9 +6,12 @@ from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
 def measured(model: keras.Model) -> SpikingModel:
-    """The `SpikingModel` of a model that `fit` trains: the model itself, or the student if it is a `Distiller`.
+    """The `SpikingModel` of a model that `fit` trains: the model itself, or the student
+    if it is a `Distiller`.
 
     Raises:
         TypeError: If that is another model.
     """
-    return checked_model(model.student if isinstance(model, keras.distillation.Distiller) else model)
+    return checked_model(
+        model.student if isinstance(model, keras.distillation.Distiller) else model
+    )

@@ -19,46 +19,64 @@ _ADVICE = "The kernels that follow have a gradient of zero. Lower the learning r
 
 
 class FiringRate(keras.callbacks.Callback):
-    """Adds the firing rate of the network to the logs of each epoch, or that of each layer as well, and warns of dead layers.
+    """Adds the firing rate of the network to the logs of each epoch, or that of each
+    layer as well, and warns of dead layers.
 
-    The logs have `"firing_rate"`, the spikes per neuron and time step of the whole network. Other callbacks, the history and
-    the progress bar see it. A network whose rate is near 0 is silent and does not learn; near 1 (with integer spikes, near
-    their `levels`) its neurons saturate. For a `Distiller`, the student is measured.
+    The logs have `"firing_rate"`, the spikes per neuron and time step of the whole
+    network. Other callbacks, the history and the progress bar see it. A network whose
+    rate is near 0 is silent and does not learn; near 1 (with integer spikes, near their
+    `levels`) its neurons saturate. For a `Distiller`, the student is measured.
 
-    With `by_layer` they also have a value `"firing_rate/LAYER"` for each neuron layer, and a warning says when a layer dies: no
-    neuron spikes for any sample of `x`, and the kernels after it have a gradient of zero. It is given again only if the layer
+    With `by_layer` they also have a value `"firing_rate/LAYER"` for each neuron layer,
+    and a warning says when a layer dies: no neuron spikes for any sample of `x`, and
+    the kernels after it have a gradient of zero. It is given again only if the layer
     has spiked in between.
 
-    After each epoch this costs one forward pass over `x` in eager mode, and a copy of all spikes;
-    `python -m recipes.benchmark.callbacks` measures the time.
+    After each epoch this costs one forward pass over `x` in eager mode, and a copy of
+    all spikes; `python -m recipes.benchmark.callbacks` measures the time.
 
     Example:
 
     >>> inputs = keras.Input((4,))
-    >>> network = keras.Model(inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs)))
+    >>> network = keras.Model(
+    ...     inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs))
+    ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
     >>> model.compile("sgd", "mse")
     >>> x = np.ones((8, 4))
-    >>> history = model.fit(x, np.ones((8, 2)), callbacks=[keras_ratesnn.callbacks.FiringRate(x)], verbose=0)
+    >>> history = model.fit(
+    ...     x,
+    ...     np.ones((8, 2)),
+    ...     callbacks=[keras_ratesnn.callbacks.FiringRate(x)],
+    ...     verbose=0,
+    ... )
     >>> history.history["firing_rate"]
     [1.0]
 
     Args:
-        x: Inputs to measure the rates on, as `SpikingModel` takes them. A hundred samples are enough.
-        by_layer: Boolean, whether the logs also have the rate of each layer, and a layer that dies is warned of. Defaults to
-            `False`.
-        log_dir: String or path, a folder in which histograms of the rates of single neurons are written for TensorBoard, which
-            must be installed. Defaults to `None`: none are written.
+        x: Inputs to measure the rates on, as `SpikingModel` takes them. A hundred
+            samples are enough.
+        by_layer: Boolean, whether the logs also have the rate of each layer, and a
+            layer that dies is warned of. Defaults to `False`.
+        log_dir: String or path, a folder in which histograms of the rates of single
+            neurons are written for TensorBoard, which must be installed. Defaults to
+            `None`: none are written.
 
     Raises:
-        TypeError: If `by_layer` is not a boolean, or `log_dir` neither a string nor a path.
+        TypeError: If `by_layer` is not a boolean, or `log_dir` neither a string nor a
+            path.
         ValueError: When `fit` starts, if `x` does not fit the model or has no samples.
         ImportError: If `log_dir` is given and TensorBoard is not installed.
     """
 
     adds_to_logs = True
 
-    def __init__(self, x: Structure, by_layer: bool = False, log_dir: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        x: Structure,
+        by_layer: bool = False,
+        log_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
         super().__init__()
         self.x = x
         self.by_layer = checks.boolean("by_layer", by_layer)
@@ -73,21 +91,31 @@ class FiringRate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         rates = analysis.firing_rates(measured(self.model), self.x)
-        of_layers = {f"firing_rate/{name}": rate for name, rate in zip(rates.layers, rates.mean.tolist(), strict=True)}
+        of_layers = {
+            f"firing_rate/{name}": rate
+            for name, rate in zip(rates.layers, rates.mean.tolist(), strict=True)
+        }
         if logs is not None:
             neurons = sum(of_neurons.size for of_neurons in rates.by_neuron)
-            logs["firing_rate"] = float(sum(of_neurons.sum() for of_neurons in rates.by_neuron) / neurons)
+            logs["firing_rate"] = float(
+                sum(of_neurons.sum() for of_neurons in rates.by_neuron) / neurons
+            )
             logs.update(of_layers if self.by_layer else {})
         if self._writer is not None:
             self._writer.write(zip(of_layers, rates.by_neuron, strict=True), epoch)
         # A rate may be NaN.
-        dead = {name for name, rate in zip(rates.layers, of_layers.values(), strict=True) if not rate > 0}
+        dead = {
+            name
+            for name, rate in zip(rates.layers, of_layers.values(), strict=True)
+            if not rate > 0
+        }
         died = [name for name in rates.layers if name in dead - self._dead]
         self._dead = dead
         if died and self.by_layer:
             found = describe(measured(self.model), self.x, verbose=False)
             warnings.warn(
-                f"DEAD after epoch {epoch + 1}: {'the rate is NaN' if found.nan else 'no neuron spikes any more'} in "
+                f"DEAD after epoch {epoch + 1}: "
+                f"{'the rate is NaN' if found.nan else 'no neuron spikes any more'} in "
                 f"{', '.join(died)}. {'' if found.nan else _ADVICE}{found.remedy} "
                 "keras_ratesnn.describe(model, x) shows all layers.",
                 stacklevel=2,
@@ -118,9 +146,14 @@ class _Histograms:
         except ImportError as error:
             raise ImportError(
                 "`log_dir` needs TensorBoard, which is not installed. Received: "
-                f"log_dir={self._log_dir!r}. Install it with `python -m pip install tensorboard`, or leave it out."
+                f"log_dir={self._log_dir!r}. Install it with `python -m pip install "
+                "tensorboard`, or leave it out."
             ) from error
-        self._event, self._histogram, self._file = event_pb2.Event, histogram_pb, EventFileWriter
+        self._event, self._histogram, self._file = (
+            event_pb2.Event,
+            histogram_pb,
+            EventFileWriter,
+        )
 
     def open(self):
         """Starts a file, next to those of earlier runs."""

@@ -9,20 +9,26 @@ from keras_ratesnn._core import checks
 
 
 class Throughput(keras.callbacks.Callback):
-    """Adds to the logs, as `"samples_per_second"`, how many samples are trained in a second; the progress bar shows it.
+    """Adds to the logs, as `"samples_per_second"`, how many samples are trained in a
+    second; the progress bar shows it.
 
-    During an epoch the bar shows the mean since the epoch began. Validation and what other callbacks do at the end of an epoch
-    are not counted. The first epoch includes the time in which the training step is compiled. The callback does not make
-    Keras wait for the device, and costs next to nothing.
+    During an epoch the bar shows the mean since the epoch began. Validation and what
+    other callbacks do at the end of an epoch are not counted. The first epoch includes
+    the time in which the training step is compiled. The callback does not make Keras
+    wait for the device, and costs next to nothing.
 
     Example:
 
     >>> inputs = keras.Input((4,))
-    >>> network = keras.Model(inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs)))
+    >>> network = keras.Model(
+    ...     inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs))
+    ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
     >>> model.compile("sgd", "mse")
     >>> x, y = np.ones((8, 4)), np.ones((8, 2))
-    >>> history = model.fit(x, y, callbacks=[keras_ratesnn.callbacks.Throughput(len(x))], verbose=0).history
+    >>> history = model.fit(
+    ...     x, y, callbacks=[keras_ratesnn.callbacks.Throughput(len(x))], verbose=0
+    ... ).history
     >>> history["samples_per_second"][0] > 0
     True
 
@@ -34,7 +40,8 @@ class Throughput(keras.callbacks.Callback):
         ValueError: If it is not >= 1.
     """
 
-    # Keras may go on with the next step before this callback has run. Otherwise it would wait for the device in each step.
+    # Keras may go on with the next step before this callback has run. Otherwise it
+    # would wait for the device in each step.
     async_safe = True
 
     adds_to_logs = True
@@ -44,12 +51,16 @@ class Throughput(keras.callbacks.Callback):
 
     def __init__(self, samples: int) -> None:
         super().__init__()
-        self.samples = checks.positive_integer("samples", samples, advice="It is the number of samples in an epoch.")
+        self.samples = checks.positive_integer(
+            "samples", samples, advice="It is the number of samples in an epoch."
+        )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._began = time.perf_counter()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         self._seconds = time.perf_counter() - self._began
         steps = self.params.get("steps")
         if logs is not None and steps:

@@ -18,11 +18,13 @@ _MOST_NUMBERS = 10_000
 
 
 class TimestepsOfBatches(keras.callbacks.Callback):
-    """Trains each batch with the number of time steps that `timesteps_of` returns; else the model has its own.
+    """Trains each batch with the number of time steps that `timesteps_of` returns; else
+    the model has its own.
 
     Attributes:
         numbers: The numbers of time steps that `timesteps_of` can return.
-        arguments: Dictionary, the arguments of the callback that determine them, for messages.
+        arguments: Dictionary, the arguments of the callback that determine them, for
+            messages.
     """
 
     numbers: Collection[int]
@@ -48,71 +50,104 @@ class TimestepsOfBatches(keras.callbacks.Callback):
                 self._spiking.gradient.check_timesteps(timesteps)
         except ValueError as error:
             names = " and ".join(f"`{name}`" for name in self.arguments)
-            received = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
+            received = ", ".join(
+                f"{name}={value}" for name, value in self.arguments.items()
+            )
             raise ValueError(
-                f"{names} of {type(self).__name__} must be such that the network can be trained with all their numbers of time "
-                f"steps. Received: {received}. {error}"
+                f"{names} of {type(self).__name__} must be such that the network can "
+                "be trained with all their numbers of time steps. Received: "
+                f"{received}. {error}"
             ) from error
         for metric in keras_internals.compiled_metrics(model):
-            if isinstance(metric, AnytimeAccuracy) and any(timesteps != metric.timesteps for timesteps in self.numbers):
+            if isinstance(metric, AnytimeAccuracy) and any(
+                timesteps != metric.timesteps for timesteps in self.numbers
+            ):
                 raise ValueError(
-                    f"`metrics` must be without AnytimeAccuracy with {type(self).__name__}, since it takes the outputs of "
-                    f"{metric.timesteps} steps, and other numbers are trained. Received: {metric.name!r}. Use "
-                    "keras_ratesnn.callbacks.AccuracyOverTime instead, which measures after an epoch."
+                    "`metrics` must be without AnytimeAccuracy with "
+                    f"{type(self).__name__}, since it takes the outputs of "
+                    f"{metric.timesteps} steps, and other numbers are trained. "
+                    f"Received: {metric.name!r}. Use "
+                    "keras_ratesnn.callbacks.AccuracyOverTime instead, which measures "
+                    "after an epoch."
                 )
         timed = inputs_with_time(network, x, self._own)
         if timed:
             raise ValueError(
-                f"`x` must have no time axis with {type(self).__name__}, since it holds a fixed number of frames. Received: "
-                f"time in {', '.join(map(repr, timed))}. Pass inputs that are the same at every step, or leave it out."
+                f"`x` must have no time axis with {type(self).__name__}, since it "
+                "holds a fixed number of frames. Received: time in "
+                f"{', '.join(map(repr, timed))}. Pass inputs that are the same at "
+                "every step, or leave it out."
             )
         self._in_fit = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not self._in_fit:
             raise TypeError(
-                f"`callbacks` may have {type(self).__name__} in `fit` of a SpikingModel or a "
-                f"keras_ratesnn.distillation.Distiller. Received: a model of type {type(self.model).__name__}, whose compiled "
-                "functions do not follow the number of time steps."
+                f"`callbacks` may have {type(self).__name__} in `fit` of a "
+                "SpikingModel or a keras_ratesnn.distillation.Distiller. Received: a "
+                f"model of type {type(self.model).__name__}, whose compiled functions "
+                "do not follow the number of time steps."
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_begin(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         self._spiking.timesteps = self.timesteps_of(self._epoch, batch)
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         self._spiking.timesteps = self._own
 
     def on_fit_end(self, error: BaseException | None) -> None:
         """Gives the model its own T again, also after an error."""
-        trained, self._spiking.timesteps, self._in_fit = self._spiking.timesteps, self._own, False
+        trained, self._spiking.timesteps, self._in_fit = (
+            self._spiking.timesteps,
+            self._own,
+            False,
+        )
         # Only errors about shapes name the number of time steps.
-        if isinstance(error, ValueError) and f"timesteps={trained}" in str(error) and trained != self._own:
+        if (
+            isinstance(error, ValueError)
+            and f"timesteps={trained}" in str(error)
+            and trained != self._own
+        ):
             error.add_note(
-                f"{type(self).__name__} had set timesteps={trained} for this batch; inputs must then have no time axis."
+                f"{type(self).__name__} had set timesteps={trained} for this batch; "
+                "inputs must then have no time axis."
             )
 
 
 class RandomTimesteps(TimestepsOfBatches):
-    """Trains each batch with another number of time steps T, drawn uniformly: one network for every T from `low` to `high`.
+    """Trains each batch with another number of time steps T, drawn uniformly: one
+    network for every T from `low` to `high`.
 
-    Between batches the model has its own T again: in validation, for other callbacks, and after `fit`, also if that ends with
-    an error. Each T is compiled when it is drawn for the first time, and never again. For a `Distiller`, the student changes.
+    Between batches the model has its own T again: in validation, for other callbacks,
+    and after `fit`, also if that ends with an error. Each T is compiled when it is
+    drawn for the first time, and never again. For a `Distiller`, the student changes.
     With `steps_per_execution`, the batches of an execution share a T.
 
-    The T of a batch depends only on the seed, the number of the epoch and that of the batch. So a resumed run draws the same,
-    and so do all processes of a distributed run.
+    The T of a batch depends only on the seed, the number of the epoch and that of the
+    batch. So a resumed run draws the same, and so do all processes of a distributed
+    run.
 
     Example:
 
     >>> inputs = keras.Input((4,))
-    >>> network = keras.Model(inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs)))
+    >>> network = keras.Model(
+    ...     inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs))
+    ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> model.compile(
+    ...     "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    ... )
     >>> random = keras_ratesnn.callbacks.RandomTimesteps(1, 6)
-    >>> history = model.fit(np.ones((8, 4)), np.zeros(8), batch_size=2, callbacks=[random], verbose=0)
+    >>> history = model.fit(
+    ...     np.ones((8, 4)), np.zeros(8), batch_size=2, callbacks=[random], verbose=0
+    ... )
     >>> model.timesteps
     4
 
@@ -122,74 +157,111 @@ class RandomTimesteps(TimestepsOfBatches):
         seed: Integer >= 0. Defaults to `0`.
 
     Raises:
-        TypeError: If an argument is not an integer; when `fit` starts, if it does not train a `SpikingModel`.
-        ValueError: If an argument is out of range; when `fit` starts, if the network or the training method does not support
-            one of the T, the inputs have time, or a metric is an `AnytimeAccuracy` of another T.
+        TypeError: If an argument is not an integer; when `fit` starts, if it does not
+            train a `SpikingModel`.
+        ValueError: If an argument is out of range; when `fit` starts, if the network or
+            the training method does not support one of the T, the inputs have time, or
+            a metric is an `AnytimeAccuracy` of another T.
     """
 
     def __init__(self, low: int, high: int, seed: int = 0) -> None:
         super().__init__()
-        self.low = checks.positive_integer("low", low, advice="It is the smallest number of time steps.")
-        self.high = checks.positive_integer("high", high, advice="It is the largest number of time steps.")
+        self.low = checks.positive_integer(
+            "low", low, advice="It is the smallest number of time steps."
+        )
+        self.high = checks.positive_integer(
+            "high", high, advice="It is the largest number of time steps."
+        )
         if self.high < self.low:
-            raise ValueError(f"`high` must be `low` or more. Received: low={low}, high={high}.")
+            raise ValueError(
+                f"`high` must be `low` or more. Received: low={low}, high={high}."
+            )
         if self.high - self.low >= _MOST_NUMBERS:
             raise ValueError(
-                f"`high` must be below `low` + {_MOST_NUMBERS}, since each number of time steps is compiled. Received: "
-                f"low={low}, high={high}."
+                f"`high` must be below `low` + {_MOST_NUMBERS}, since each number of "
+                f"time steps is compiled. Received: low={low}, high={high}."
             )
         self.seed = checks.integer("seed", seed, at_least=0)
         self.numbers = range(self.low, self.high + 1)
         self.arguments = {"low": self.low, "high": self.high}
 
     def timesteps_of(self, epoch: int, batch: int) -> int:
-        """The T of a batch: a function of the seed and these numbers, which count from 0."""
-        return int(np.random.default_rng((self.seed, epoch, batch)).integers(self.low, self.high, endpoint=True))
+        """The T of a batch: a function of the seed and these numbers, which count
+        from 0."""
+        return int(
+            np.random.default_rng((self.seed, epoch, batch)).integers(
+                self.low, self.high, endpoint=True
+            )
+        )
 
 
 class TimestepSchedule(TimestepsOfBatches):
     """Trains with few time steps T first, which cost less, and with more later.
 
-    A step of training with T = 1 costs a third to a half of one with T = 4 by the rate gradient, whose forward pass runs all
-    steps. The weights carry over, since a rate means the same for every T; the moving statistics of normalisation adapt in the
+    A step of training with T = 1 costs a third to a half of one with T = 4 by the rate
+    gradient, whose forward pass runs all steps. The weights carry over, since a rate
+    means the same for every T; the moving statistics of normalisation adapt in the
     first batches.
 
-    Outside of training the model has its own T: in validation, for other callbacks, and after `fit`, also if that ends with an
-    error. Each T is compiled once. For a `Distiller`, the student changes.
+    Outside of training the model has its own T: in validation, for other callbacks, and
+    after `fit`, also if that ends with an error. Each T is compiled once. For a
+    `Distiller`, the student changes.
 
     Example:
 
     >>> inputs = keras.Input((4,))
-    >>> network = keras.Model(inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs)))
+    >>> network = keras.Model(
+    ...     inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs))
+    ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> schedule = keras_ratesnn.callbacks.TimestepSchedule(boundaries=[2], values=[1, 4])
+    >>> model.compile(
+    ...     "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    ... )
+    >>> schedule = keras_ratesnn.callbacks.TimestepSchedule(
+    ...     boundaries=[2], values=[1, 4]
+    ... )
     >>> [schedule.timesteps_of(epoch, 0) for epoch in range(4)]
     [1, 1, 4, 4]
-    >>> history = model.fit(np.ones((8, 4)), np.zeros(8), epochs=4, callbacks=[schedule], verbose=0)
+    >>> history = model.fit(
+    ...     np.ones((8, 4)), np.zeros(8), epochs=4, callbacks=[schedule], verbose=0
+    ... )
 
     Args:
-        boundaries: List or tuple of integers >= 1 that grow, the numbers of epochs after which T changes, as in
-            `keras.optimizers.schedules.PiecewiseConstantDecay`. A resumed run counts from its first epoch.
-        values: List or tuple of integers >= 1, the T before, between and after the boundaries: one more than these.
+        boundaries: List or tuple of integers >= 1 that grow, the numbers of epochs
+            after which T changes, as in
+            `keras.optimizers.schedules.PiecewiseConstantDecay`. A resumed run counts
+            from its first epoch.
+        values: List or tuple of integers >= 1, the T before, between and after the
+            boundaries: one more than these.
 
     Raises:
-        TypeError: If an argument is not a list or tuple of integers; when `fit` starts, if it does not train a `SpikingModel`.
-        ValueError: If a number is out of range, or there are not as many as needed; when `fit` starts, if the network or the
-            training method does not support one of the T, the inputs have time, or a metric is an `AnytimeAccuracy` of another
-            T.
+        TypeError: If an argument is not a list or tuple of integers; when `fit` starts,
+            if it does not train a `SpikingModel`.
+        ValueError: If a number is out of range, or there are not as many as needed;
+            when `fit` starts, if the network or the training method does not support
+            one of the T, the inputs have time, or a metric is an `AnytimeAccuracy` of
+            another T.
     """
 
     def __init__(self, boundaries: Sequence[int], values: Sequence[int]) -> None:
         super().__init__()
-        self.boundaries = _numbers("boundaries", boundaries, "They are numbers of epochs.")
-        if any(later <= earlier for earlier, later in zip(self.boundaries, self.boundaries[1:], strict=False)):
-            raise ValueError(f"`boundaries` must grow. Received: boundaries={list(boundaries)}.")
+        self.boundaries = _numbers(
+            "boundaries", boundaries, "They are numbers of epochs."
+        )
+        if any(
+            later <= earlier
+            for earlier, later in zip(
+                self.boundaries, self.boundaries[1:], strict=False
+            )
+        ):
+            raise ValueError(
+                f"`boundaries` must grow. Received: boundaries={list(boundaries)}."
+            )
         self.values = _numbers("values", values, "They are numbers of time steps.")
         if len(self.values) != len(self.boundaries) + 1:
             raise ValueError(
-                "`values` must have one number of time steps more than `boundaries`. Received: "
-                f"boundaries={list(boundaries)}, values={list(values)}."
+                "`values` must have one number of time steps more than `boundaries`. "
+                f"Received: boundaries={list(boundaries)}, values={list(values)}."
             )
         self.numbers = set(self.values)
         self.arguments = {"values": self.values}

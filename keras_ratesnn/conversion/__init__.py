@@ -1,4 +1,5 @@
-"""Ordinary Keras models turned into spiking ones, and networks turned into others that compute the same, or nearly."""
+"""Ordinary Keras models turned into spiking ones, and networks turned into others that
+compute the same, or nearly."""
 
 from keras_ratesnn.conversion._folding import fold_batch_normalization
 from keras_ratesnn.conversion._quantize_aware import quantize_aware

@@ -1,30 +1,36 @@
-r"""Calibration: converts a trained network so that its neurons approximate the activations they replace.
+r"""Calibration: converts a trained network so that its neurons approximate the
+activations they replace.
 
-Let a be the output of an activation and θ a percentile of its positive values. Neurons with threshold τ, between two fixed
-scales, replace it:
+Let a be the output of an activation and θ a percentile of its positive values. Neurons
+with threshold τ, between two fixed scales, replace it:
 
-    I = D x τ/θ + (τ/2 - v_0)/T          s_t = spikes of the input current I          output θ s_t / D
+    I = D x τ/θ + (τ/2 - v_0)/T   s_t = spikes of the input current I   output θ s_t / D
 
 where D is the most spikes in a step, 1 but for integer spikes. First for D = 1.
 
-A neuron without a leak, with soft reset, whose membrane starts at v_0, spikes floor((v_0 + T I)/τ) times in T steps, clipped to
-the range from 0 to T. Its mean output is
+A neuron without a leak, with soft reset, whose membrane starts at v_0, spikes
+floor((v_0 + T I)/τ) times in T steps, clipped to the range from 0 to T. Its mean output
+is
 
     (θ/T) · clip(floor(T x/θ + 1/2), 0, T)
 
-which is relu(x), rounded to a multiple of θ/T and clipped at θ: in the units of x, the threshold of the neuron is θ. A membrane
-that starts at v_0 = τ/2 turns truncation into rounding; what another v_0 lacks is spread over the T steps, which gives as many
-spikes for a constant x, but later ones: layers after it see less of them. All weights keep their values, because the following
-layers see activations in the original units. The derivative of a rate with respect to its input is as large as that of the
-activation for any θ, because the surrogate sees the membrane in units of τ. Neurons of integer spikes have T D levels, and no
-τ/2, since they round by themselves. `_mean_shifts` adds to the current what clipping, and spikes that come late or unevenly,
-take away on average.
+which is relu(x), rounded to a multiple of θ/T and clipped at θ: in the units of x, the
+threshold of the neuron is θ. A membrane that starts at v_0 = τ/2 turns truncation into
+rounding; what another v_0 lacks is spread over the T steps, which gives as many spikes
+for a constant x, but later ones: layers after it see less of them. All weights keep
+their values, because the following layers see activations in the original units. The
+derivative of a rate with respect to its input is as large as that of the activation for
+any θ, because the surrogate sees the membrane in units of τ. Neurons of integer spikes
+have T D levels, and no τ/2, since they round by themselves. `_mean_shifts` adds to the
+current what clipping, and spikes that come late or unevenly, take away on average.
 
-Sources: Diehl et al., "Fast-Classifying, High-Accuracy Spiking Deep Networks Through Weight and Threshold Balancing",
-IJCNN 2015; Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Event-Driven Networks for Image
-Classification", Frontiers in Neuroscience 2017 (the percentile); Deng and Gu, "Optimal Conversion of Conventional
-Artificial Neural Networks to Spiking Neural Networks", ICLR 2021 (the shift); Bu et al., "Optimized Potential Initialization
-for Low-latency Spiking Neural Networks", AAAI 2022 (the membrane).
+Sources: Diehl et al., "Fast-Classifying, High-Accuracy Spiking Deep Networks Through
+Weight and Threshold Balancing", IJCNN 2015; Rueckauer et al., "Conversion of
+Continuous-Valued Deep Networks to Efficient Event-Driven Networks for Image
+Classification", Frontiers in Neuroscience 2017 (the percentile); Deng and Gu, "Optimal
+Conversion of Conventional Artificial Neural Networks to Spiking Neural Networks", ICLR
+2021 (the shift); Bu et al., "Optimized Potential Initialization for Low-latency Spiking
+Neural Networks", AAAI 2022 (the membrane).
 """
 
 import dataclasses
@@ -44,8 +50,10 @@ class Measured:
     """What calibration measures of an activation.
 
     Args:
-        threshold: Float θ, in the units of the activation, or `None` if it was never positive.
-        mean: Float, the mean of its positive part for the first samples, without rows that are masked.
+        threshold: Float θ, in the units of the activation, or `None` if it was never
+            positive.
+        mean: Float, the mean of its positive part for the first samples, without rows
+            that are masked.
         calls: Integer, how often it is called in the network.
     """
 
@@ -54,18 +62,21 @@ class Measured:
     calls: int = 0
 
 
-def measure(functional, operations, tensors, percentile, samples, inside=None, verbose=False):
+def measure(
+    functional, operations, tensors, percentile, samples, inside=None, verbose=False
+):
     """Measures activations.
 
     Args:
         functional: A Functional model.
         operations: Collection of its operations.
         tensors: List of tensors, a batch of its inputs, see `checked_tensors`.
-        percentile: Float in (0, 100]. A threshold is this percentile of the positive outputs, the largest if an operation is
-            called several times.
+        percentile: Float in (0, 100]. A threshold is this percentile of the positive
+            outputs, the largest if an operation is called several times.
         samples: Integer, the number of samples for means.
         inside: As in `keras_ratesnn._graph.walk`. Defaults to `None`.
-        verbose: As in `progress.checked`: whether a progress bar is drawn. Defaults to `False`.
+        verbose: As in `progress.checked`: whether a progress bar is drawn. Defaults to
+            `False`.
 
     Returns:
         Dict of operations to `Measured`.
@@ -74,7 +85,9 @@ def measure(functional, operations, tensors, percentile, samples, inside=None, v
         ValueError: If activations are NaN or infinite.
     """
     found = {operation: Measured() for operation in operations}
-    bar = keras.utils.Progbar(len(found), verbose=progress.checked(verbose), unit_name="activation")
+    bar = keras.utils.Progbar(
+        len(found), verbose=progress.checked(verbose), unit_name="activation"
+    )
 
     def without_spikes(call):
         operation = call.operation
@@ -82,17 +95,26 @@ def measure(functional, operations, tensors, percentile, samples, inside=None, v
         if operation in found:
             measured, mask = found[operation], keras_internals.row_mask(outputs)
             # Neurons do not spike where rows are masked.
-            values = ops.convert_to_numpy(time_axis.zero_unless(mask, ops.cast(outputs, "float32")))
+            values = ops.convert_to_numpy(
+                time_axis.zero_unless(mask, ops.cast(outputs, "float32"))
+            )
             if not np.isfinite(values).all():
                 raise ValueError(
-                    "`calibrate` must give finite activations. Received: data for which the output of "
-                    f"{operation.name!r} is NaN or infinite. Check the data and the weights of the model."
+                    "`calibrate` must give finite activations. Received: data for "
+                    f"which the output of {operation.name!r} is NaN or infinite. Check "
+                    "the data and the weights of the model."
                 )
             if (values > 0).any():
                 threshold = float(np.percentile(values[values > 0], percentile))
                 measured.threshold = max(threshold, measured.threshold or 0.0)
-            share = 1.0 if mask is None else float(ops.mean(ops.cast(mask[:samples], "float32")))
-            measured.mean = float(np.maximum(values[:samples], 0).mean(dtype="float64")) / (share or 1.0)
+            share = (
+                1.0
+                if mask is None
+                else float(ops.mean(ops.cast(mask[:samples], "float32")))
+            )
+            measured.mean = float(
+                np.maximum(values[:samples], 0).mean(dtype="float64")
+            ) / (share or 1.0)
             measured.calls += 1
             if measured.calls == 1:
                 bar.add(1)
@@ -111,8 +133,14 @@ def checked_tensors(functional, data):
         ValueError: If they have the wrong shape.
     """
     for leaf in keras.tree.flatten(data):
-        if isinstance(leaf, keras.KerasTensor) or not hasattr(leaf, "shape") or not checks.holds_numbers(leaf):
-            raise TypeError(f"{_WANTED} Received: {leaf!r} of type {type(leaf).__name__}.")
+        if (
+            isinstance(leaf, keras.KerasTensor)
+            or not hasattr(leaf, "shape")
+            or not checks.holds_numbers(leaf)
+        ):
+            raise TypeError(
+                f"{_WANTED} Received: {leaf!r} of type {type(leaf).__name__}."
+            )
     try:
         arrays = _graph.match_inputs(functional, data)
     except ValueError as error:
@@ -120,11 +148,19 @@ def checked_tensors(functional, data):
     for array, wanted in zip(arrays, functional.inputs, strict=True):
         shape, static = tuple(array.shape), tuple(wanted.shape[1:])
         if not shape or not shape[0] or not checks.fits(shape[1:], static):
-            raise ValueError(f"{_WANTED} Here (batch, *{static}). Received: shape {shape}.")
-    return [ops.convert_to_tensor(array, dtype=wanted.dtype) for array, wanted in zip(arrays, functional.inputs, strict=True)]
+            raise ValueError(
+                f"{_WANTED} Here (batch, *{static}). Received: shape {shape}."
+            )
+    return [
+        ops.convert_to_tensor(array, dtype=wanted.dtype)
+        for array, wanted in zip(arrays, functional.inputs, strict=True)
+    ]
 
 
-_WANTED = "`calibrate` must be a batch of inputs of the model, without time: an array, or a structure of arrays."
+_WANTED = (
+    "`calibrate` must be a batch of inputs of the model, without time: an array, "
+    "or a structure of arrays."
+)
 
 
 def between_scales(neuron, threshold, timesteps):
@@ -132,7 +168,8 @@ def between_scales(neuron, threshold, timesteps):
 
     Args:
         neuron: A neuron layer.
-        threshold: Float, the threshold θ in the units of the activation that the neurons replace.
+        threshold: Float, the threshold θ in the units of the activation that the
+            neurons replace.
         timesteps: Integer T.
 
     Returns:
@@ -143,17 +180,27 @@ def between_scales(neuron, threshold, timesteps):
     for name, value in (("threshold", own), ("initial_membrane", start)):
         if not isinstance(value, float):
             raise ValueError(
-                f"`calibrate` places all neurons of a layer between two scales, which needs one {name}. Received: neurons "
-                f"{neuron.name!r} with a {name} each. Pass `neuron` with a number as {name}, or leave `calibrate` out."
+                "`calibrate` places all neurons of a layer between two scales, which "
+                f"needs one {name}. Received: neurons {neuron.name!r} with a {name} "
+                f"each. Pass `neuron` with a number as {name}, or leave `calibrate` "
+                "out."
             )
     wanted = 0.0 if cell.rounds else own / 2
     # A custom cell starts at rest.
     shift = (wanted - start) / timesteps
     largest, scale = cell.levels * cell.spike_size, cell.levels * own / threshold
     # What float16 cannot hold would be infinite.
-    dtype = neuron.dtype_policy if scale < _LARGEST_HALF else time_axis.accumulation_dtype(neuron.compute_dtype)
+    dtype = (
+        neuron.dtype_policy
+        if scale < _LARGEST_HALF
+        else time_axis.accumulation_dtype(neuron.compute_dtype)
+    )
     return [
-        keras.layers.Rescaling(scale, shift, dtype=dtype, name=f"{neuron.name}_current"),
+        keras.layers.Rescaling(
+            scale, shift, dtype=dtype, name=f"{neuron.name}_current"
+        ),
         neuron,
-        keras.layers.Rescaling(threshold / largest, dtype=neuron.dtype_policy, name=f"{neuron.name}_output"),
+        keras.layers.Rescaling(
+            threshold / largest, dtype=neuron.dtype_policy, name=f"{neuron.name}_output"
+        ),
     ]

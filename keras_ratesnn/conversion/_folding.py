@@ -1,6 +1,7 @@
 r"""Folds batch normalisation into the weights of the layer before it.
 
-In inference batch normalisation is a scale and a shift of each channel, y = a x + c with
+In inference batch normalisation is a scale and a shift of each channel, y = a x + c
+with
 
     a = γ / sqrt(σ² + ε)          c = β − μ a
 
@@ -10,9 +11,10 @@ Before it is a layer x = W z + b. Together they are the layer
 
 The products are computed in float64 and stored in the dtype of the weights.
 
-Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018;
-Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Event-Driven Networks for Image Classification",
-Frontiers in Neuroscience 2017.
+Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference", CVPR 2018; Rueckauer et al., "Conversion of
+Continuous-Valued Deep Networks to Efficient Event-Driven Networks for Image
+Classification", Frontiers in Neuroscience 2017.
 """
 
 from typing import Any
@@ -32,31 +34,38 @@ from keras_ratesnn.spiking_model import SpikingModel
 
 
 def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.Model:
-    """Removes batch normalisation after convolutions and dense layers, whose weights take over what it does in inference.
+    """Removes batch normalisation after convolutions and dense layers, whose weights
+    take over what it does in inference.
 
-    The new model gives the same outputs in inference, up to rounding, with fewer operations; currents and thresholds keep their
-    units. It is for deployment. Trained further, it is a network without batch normalisation.
+    The new model gives the same outputs in inference, up to rounding, with fewer
+    operations; currents and thresholds keep their units. It is for deployment. Trained
+    further, it is a network without batch normalisation.
 
-    A batch normalisation is folded if it directly follows a `Dense`, a convolution (also depthwise, separable, transposed), a
-    `WSConv2D` or a `WSDense` without an activation, and nothing else uses the output of that layer. A layer that is called
-    several times is folded if the same normalisation follows all of its calls. `OnlineRenormalization` and
-    `ThresholdDependentBatchNormalization` are folded, too; `TemporalEffectiveBatchNormalization`, which has a factor for each
-    time step, is not. What cannot be folded stays, and the report says why. Layers keep their names, and those without bias get
-    one. The original model is not changed.
+    A batch normalisation is folded if it directly follows a `Dense`, a convolution
+    (also depthwise, separable, transposed), a `WSConv2D` or a `WSDense` without an
+    activation, and nothing else uses the output of that layer. A layer that is called
+    several times is folded if the same normalisation follows all of its calls.
+    `OnlineRenormalization` and `ThresholdDependentBatchNormalization` are folded, too;
+    `TemporalEffectiveBatchNormalization`, which has a factor for each time step, is
+    not. What cannot be folded stays, and the report says why. Layers keep their names,
+    and those without bias get one. The original model is not changed.
 
-    A spike is a step: in a spiking network a membrane that rounding brings across its threshold changes the output by more than
-    rounding. This is as rare as membranes so close to a threshold.
+    A spike is a step: in a spiking network a membrane that rounding brings across its
+    threshold changes the output by more than rounding. This is as rare as membranes so
+    close to a threshold.
 
     Example:
 
-    >>> network = keras.Sequential([
-    ...     keras.Input((8, 8, 2)),
-    ...     keras.layers.Conv2D(4, 3, use_bias=False, name="convolution"),
-    ...     keras.layers.BatchNormalization(name="normalization"),
-    ...     keras_ratesnn.layers.LIF(name="neurons"),
-    ...     keras.layers.AveragePooling2D(2, name="pool"),
-    ...     keras.layers.BatchNormalization(name="another"),
-    ... ])
+    >>> network = keras.Sequential(
+    ...     [
+    ...         keras.Input((8, 8, 2)),
+    ...         keras.layers.Conv2D(4, 3, use_bias=False, name="convolution"),
+    ...         keras.layers.BatchNormalization(name="normalization"),
+    ...         keras_ratesnn.layers.LIF(name="neurons"),
+    ...         keras.layers.AveragePooling2D(2, name="pool"),
+    ...         keras.layers.BatchNormalization(name="another"),
+    ...     ]
+    ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
     >>> folded = keras_ratesnn.fold_batch_normalization(model)
     fold_batch_normalization: 1 of 2 batch normalisations were folded.
@@ -71,29 +80,41 @@ def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
 
     Returns:
-        A new model of the same kind and with the same settings, not compiled, with an attribute `fold_report`, which can be
-        printed. Its tuples `folded` and `kept` say of each normalisation its `name`, and the layer that it was folded `into` or
+        A new model of the same kind and with the same settings, not compiled, with an
+        attribute `fold_report`, which can be printed. Its tuples `folded` and `kept`
+        say of each normalisation its `name`, and the layer that it was folded `into` or
         the `reason` why it is kept.
 
     Raises:
         TypeError: If `model` is neither a `SpikingModel` nor Functional or Sequential.
         ValueError: If it is a Sequential model that does not know its input shape.
 
-    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-    CVPR 2018.
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", CVPR 2018.
     """
     network = model.network if isinstance(model, SpikingModel) else model
     if not keras_internals.is_graph(network):
-        wanted = "a SpikingModel, or a Functional or Sequential Keras model, whose graph can be rebuilt"
-        advice = "Build it as keras.Model(inputs, outputs) from keras.Input, or as keras.Sequential([keras.Input(shape), ...])."
+        wanted = (
+            "a SpikingModel, or a Functional or Sequential Keras model, whose "
+            "graph can be rebuilt"
+        )
+        advice = (
+            "Build it as keras.Model(inputs, outputs) from keras.Input, or as "
+            "keras.Sequential([keras.Input(shape), ...])."
+        )
         raise checks.wrong_type("model", wanted, model, advice)
     verbose = progress.checked(verbose)
     changes: list[Fold] = []
     replacements: dict[Any, Replacement] = {}
-    for fold, normalization, before in _found(_graph.as_graph(network, argument="model")):
+    for fold, normalization, before in _found(
+        _graph.as_graph(network, argument="model")
+    ):
         changes.append(fold)
         if before is not None:
-            replacements |= {before: _folded(before, normalization), normalization: Replacement(None)}
+            replacements |= {
+                before: _folded(before, normalization),
+                normalization: Replacement(None),
+            }
     folded = Rebuild(replacements).run(network)
     if isinstance(model, SpikingModel):
         folded = with_network(model, folded)
@@ -109,7 +130,9 @@ def _folded(layer, normalization):
     kind: Any = kind_of(layer)
     scale, shift = rule.scale_and_shift(normalization)
     name, shape = kind.output_factors(layer)
-    weights = dict(zip([weight.name for weight in layer.weights], layer.get_weights(), strict=True))
+    weights = dict(
+        zip([weight.name for weight in layer.weights], layer.get_weights(), strict=True)
+    )
     if isinstance(layer, QuantizedKernels) and name in layer.channel_axes:
         # Rounded again it has the same integers.
         weights[name] = ops.convert_to_numpy(layer.used_kernel(name))
@@ -118,13 +141,18 @@ def _folded(layer, normalization):
         name: np.asarray(weights[name], "float64") * factors,
         "bias": np.asarray(weights.get("bias", 0.0), "float64") * scale + shift,
     }
-    return Replacement({"use_bias": True}, {key: value.astype(weights[name].dtype) for key, value in changed.items()})
+    return Replacement(
+        {"use_bias": True},
+        {key: value.astype(weights[name].dtype) for key, value in changed.items()},
+    )
 
 
 def _found(network):
-    """Yields all batch normalisations of a network and its nested models, in execution order.
+    """Yields all batch normalisations of a network and its nested models, in execution
+    order.
 
-    Each is what becomes of it, the normalisation, and the layer before it into which it can be folded, or `None`.
+    Each is what becomes of it, the normalisation, and the layer before it into which it
+    can be folded, or `None`.
     """
     calls: dict[keras.Operation, list] = {}
     for node in _graph.nodes_of(network):
@@ -133,14 +161,24 @@ def _found(network):
         if _normalizes(operation):
             reason = _why_not(operation, nodes, calls)
             before = None if reason else nodes[0].inputs[0].operation
-            yield Fold(operation.name, "" if before is None else before.name, reason), operation, before
+            yield (
+                Fold(operation.name, "" if before is None else before.name, reason),
+                operation,
+                before,
+            )
         elif isinstance(operation, keras.layers.Layer):
             for layer in filter(_normalizes, keras_internals.with_sublayers(operation)):
-                yield Fold(f"{operation.name}/{layer.name}", reason="inside a layer"), layer, None
+                yield (
+                    Fold(f"{operation.name}/{layer.name}", reason="inside a layer"),
+                    layer,
+                    None,
+                )
 
 
 def _normalizes(operation):
-    return kind_of(operation).normalization is not None or isinstance(operation, keras.layers.BatchNormalization)
+    return kind_of(operation).normalization is not None or isinstance(
+        operation, keras.layers.BatchNormalization
+    )
 
 
 def _why_not(layer, nodes, calls):
@@ -168,14 +206,25 @@ def _why_not(layer, nodes, calls):
         return f"after {type(before).__name__}"
     if getattr(before, "activation", None) not in (None, keras.activations.linear):
         return "after an activation"
-    if any(len(node.consumers) > 1 or node.consumers[0] not in nodes for node in calls[before]):
+    if any(
+        len(node.consumers) > 1 or node.consumers[0] not in nodes
+        for node in calls[before]
+    ):
         return "the layer before also feeds others"
     if before.compute_dtype != layer.compute_dtype:
         return "another precision than the layer before"
     if isinstance(before, QuantizedKernels) and not before.per_channel:
         return "after a layer with one scale for its whole kernel"
-    if getattr(before, "lora_enabled", False) or getattr(before, "quantization_mode", None):
+    if getattr(before, "lora_enabled", False) or getattr(
+        before, "quantization_mode", None
+    ):
         return "after a layer with LoRA or quantized weights"
     rank = len(before.output.shape)
-    channels = 1 if getattr(before, "data_format", None) == "channels_first" else rank - 1
-    return "" if layer.axis % rank == channels else "another axis than the channels of the layer before"
+    channels = (
+        1 if getattr(before, "data_format", None) == "channels_first" else rank - 1
+    )
+    return (
+        ""
+        if layer.axis % rank == channels
+        else "another axis than the channels of the layer before"
+    )

@@ -1,4 +1,5 @@
-"""Finds the hidden activations of a network, which neurons can replace; others are gates, outputs or attention."""
+"""Finds the hidden activations of a network, which neurons can replace; others are
+gates, outputs or attention."""
 
 import dataclasses
 from typing import Any
@@ -18,7 +19,14 @@ INSIDE = "inside a layer"
 AFTER_MEAN = "after a TimeMean"
 
 _SOFTMAXES = {"softmax", "log_softmax", "sparsemax"}
-_SQUASHING = {"sigmoid", "hard_sigmoid", "sparse_sigmoid", "tanh", "hard_tanh", "softsign"}
+_SQUASHING = {
+    "sigmoid",
+    "hard_sigmoid",
+    "sparse_sigmoid",
+    "tanh",
+    "hard_tanh",
+    "softsign",
+}
 """Bounded activations: a signal that is multiplied by one is gated by it."""
 
 _OF_RELU = {"negative_slope": 0.0, "max_value": None, "threshold": 0.0}
@@ -31,9 +39,10 @@ class Activation:
 
     Args:
         operation: The layer, or the node of a `keras.ops` function, that applies it.
-        function: String, the name of the function, of a ReLU with the arguments by which it differs from relu.
-        role: `"hidden"`, or the reason why it is not: `"gate"`, `"output"`, `"softmax"`, `"inside a layer"`,
-            `"after a TimeMean"`.
+        function: String, the name of the function, of a ReLU with the arguments by
+            which it differs from relu.
+        role: `"hidden"`, or the reason why it is not: `"gate"`, `"output"`,
+            `"softmax"`, `"inside a layer"`, `"after a TimeMean"`.
     """
 
     operation: keras.Operation
@@ -42,7 +51,8 @@ class Activation:
 
 
 def is_only_activation(operation):
-    """Whether an operation is an activation and nothing else, not a layer with `activation=`."""
+    """Whether an operation is an activation and nothing else, not a layer with
+    `activation=`."""
     return kind_of(operation).activation is not None
 
 
@@ -52,18 +62,21 @@ def find_activations(network, inside=None):
     An activation is
 
     * an output, if it feeds only outputs of the network;
-    * a gate, if its output is multiplied by another signal: the sigmoid of a squeeze-and-excite block, the silu of SwiGLU. A
-      signal is gated, and not a gate, if it is multiplied by a function of itself (the signal scaled by a squeeze-and-excite
-      block), by a bounded activation (sigmoid, tanh, ...) or by an input of the network (a mask);
+    * a gate, if its output is multiplied by another signal: the sigmoid of a
+      squeeze-and-excite block, the silu of SwiGLU. A signal is gated, and not a gate,
+      if it is multiplied by a function of itself (the signal scaled by a
+      squeeze-and-excite block), by a bounded activation (sigmoid, tanh, ...) or by an
+      input of the network (a mask);
     * ordinary, if it follows a `layers.TimeMean`;
     * hidden otherwise.
 
-    There may be scaling, reshaping, concatenation, dropout and further activations in between. An operation that is called
-    several times is hidden if one of its calls is.
+    There may be scaling, reshaping, concatenation, dropout and further activations in
+    between. An operation that is called several times is hidden if one of its calls is.
 
     Args:
         network: A Functional model, see `keras_ratesnn._graph.as_graph`.
-        inside: Dict of layers to the Functional models that say what they do, see `inside_layers`. Defaults to `None`.
+        inside: Dict of layers to the Functional models that say what they do, see
+            `inside_layers`. Defaults to `None`.
 
     Returns:
         List of `Activation`.
@@ -72,23 +85,36 @@ def find_activations(network, inside=None):
     nodes = _graph.nodes_of(network, inside)
     ordinary = _after_means(nodes)
     for node in nodes:
-        roles.setdefault(node.operation, set()).update({AFTER_MEAN} if node in ordinary else _roles(node))
+        roles.setdefault(node.operation, set()).update(
+            {AFTER_MEAN} if node in ordinary else _roles(node)
+        )
     found = []
     for operation, uses in roles.items():
         function = function_of(operation)
         if function is not None:
             found.append(Activation(operation, function, _role(function, uses)))
         else:
-            found += [Activation(operation, inside, INSIDE) for inside in _functions_inside(operation)]
+            found += [
+                Activation(operation, inside, INSIDE)
+                for inside in _functions_inside(operation)
+            ]
     return found
 
 
 def function_of(operation):
-    """The activation function that an operation applies to its result, as `Activation` has it; `None` if there is none."""
+    """The activation function that an operation applies to its result, as `Activation`
+    has it; `None` if there is none."""
     activation = kind_of(operation).activation
     if activation == "relu":
-        values = {name: getattr(operation, name, default) for name, default in _OF_RELU.items()}
-        given = ", ".join(f"{name}={value:g}" for name, value in values.items() if value != _OF_RELU[name])
+        values = {
+            name: getattr(operation, name, default)
+            for name, default in _OF_RELU.items()
+        }
+        given = ", ".join(
+            f"{name}={value:g}"
+            for name, value in values.items()
+            if value != _OF_RELU[name]
+        )
         return f"relu({given})" if given else activation
     if activation not in (None, "activation") or _is_inside(operation):
         return activation
@@ -96,7 +122,8 @@ def function_of(operation):
 
 
 def _is_inside(operation):
-    """Whether a layer's `activation` is not that of its result: in a recurrence, and in a block of other layers."""
+    """Whether a layer's `activation` is not that of its result: in a recurrence, and in
+    a block of other layers."""
     if not isinstance(operation, keras.layers.Layer):
         return False
     inside = set(keras_internals.with_sublayers(operation)) - {operation}
@@ -119,20 +146,27 @@ def _name_of(activation):
 
 
 def _functions_inside(operation):
-    """Names of the activation functions inside a layer, which are not visible in the graph."""
+    """Names of the activation functions inside a layer, which are not visible in the
+    graph."""
     if not isinstance(operation, keras.layers.Layer):
         return []
     inside = keras_internals.with_sublayers(operation)
-    functions = [function_of(layer) or _name_of(getattr(layer, "activation", None)) for layer in inside]
+    functions = [
+        function_of(layer) or _name_of(getattr(layer, "activation", None))
+        for layer in inside
+    ]
     return sorted({function for function in functions if function is not None})
 
 
 def _after_means(nodes):
-    """The calls that follow a time mean or a readout, of all calls in execution order: a set."""
+    """The calls that follow a time mean or a readout, of all calls in execution order:
+    a set."""
     found: set[Any] = set()
     for node in nodes:
         if node in found or kind_of(node.operation).role in (TIME_MEAN, READOUT):
-            found.update(consumer for consumer in node.consumers if consumer is not None)
+            found.update(
+                consumer for consumer in node.consumers if consumer is not None
+            )
     return found
 
 
@@ -170,7 +204,8 @@ def _is_product(node):
 
 
 def _passes(node):
-    """Whether an operation only moves, scales or bends a signal, or puts others beside it, without mixing in another one."""
+    """Whether an operation only moves, scales or bends a signal, or puts others beside
+    it, without mixing in another one."""
     is_alone = len(node.inputs) == 1 and kind_of(node.operation).moves
     return is_alone or type(node.operation).__name__ == "Concatenate"
 
@@ -178,7 +213,9 @@ def _passes(node):
 def _gates(source, others):
     if any(_depends(other, source) for other in others):
         return False
-    return function_of(source.operation) in _SQUASHING or not any(_is_gate_or_mask(other) for other in others)
+    return function_of(source.operation) in _SQUASHING or not any(
+        _is_gate_or_mask(other) for other in others
+    )
 
 
 def _depends(node, source):
@@ -194,6 +231,10 @@ def _depends(node, source):
 
 
 def _is_gate_or_mask(node):
-    while node.operation is not None and function_of(node.operation) not in _SQUASHING and _passes(node):
+    while (
+        node.operation is not None
+        and function_of(node.operation) not in _SQUASHING
+        and _passes(node)
+    ):
         node = node.inputs[0]
     return node.operation is None or function_of(node.operation) in _SQUASHING

@@ -1,9 +1,12 @@
-"""Writes layers that are compositions of other layers as graphs, so that the activations inside them can be replaced.
+"""Writes layers that are compositions of other layers as graphs, so that the
+activations inside them can be replaced.
 
-A copy of the layer is called with symbolic tensors, which gives a Functional model with the layers inside and their names: a
-residual block, a feature pyramid, a prediction head. Nothing else is known of the layer. So the graph takes its place only if
-it is the same with `training=True` and `training=False`, apart from what the layers inside make of it, and if it has no weights
-that do not belong to a layer in it. Otherwise the layer stays as it is, and the report says why.
+A copy of the layer is called with symbolic tensors, which gives a Functional model with
+the layers inside and their names: a residual block, a feature pyramid, a prediction
+head. Nothing else is known of the layer. So the graph takes its place only if it is the
+same with `training=True` and `training=False`, apart from what the layers inside make
+of it, and if it has no weights that do not belong to a layer in it. Otherwise the layer
+stays as it is, and the report says why.
 """
 
 import dataclasses
@@ -26,9 +29,11 @@ class InsideLayers:
     """What is known of the layers of a network that are written as graphs.
 
     Args:
-        graphs: Dict of layers to Functional models; their inputs are the tensors among the arguments of the layer, in order.
+        graphs: Dict of layers to Functional models; their inputs are the tensors among
+            the arguments of the layer, in order.
         reasons: Dict of layers to strings: why they cannot be written as graphs.
-        uncopied: Set of layers with graphs that cannot be copied, so that their graphs must take their place.
+        uncopied: Set of layers with graphs that cannot be copied, so that their graphs
+            must take their place.
     """
 
     graphs: dict[keras.Layer, keras.Model] = dataclasses.field(default_factory=dict)
@@ -36,19 +41,25 @@ class InsideLayers:
     uncopied: set[keras.Layer] = dataclasses.field(default_factory=set)
 
     def only_with(self, operations):
-        """Without the graphs that do not hold one of these operations, except for those of layers that cannot be copied."""
+        """Without the graphs that do not hold one of these operations, except for those
+        of layers that cannot be copied."""
         found, reasons = {}, dict(self.reasons)
         for layer, graph in self.graphs.items():
             inside = _graph.paths_of(graph, self.graphs)
             if layer in self.uncopied or not inside.keys().isdisjoint(operations):
                 found[layer] = graph
-            elif unknown := [operation for operation in inside if operation in self.reasons]:
-                reasons[layer] = f"its layer {unknown[0].name!r}: {self.reasons[unknown[0]]}"
+            elif unknown := [
+                operation for operation in inside if operation in self.reasons
+            ]:
+                reasons[layer] = (
+                    f"its layer {unknown[0].name!r}: {self.reasons[unknown[0]]}"
+                )
         return InsideLayers(found, reasons, self.uncopied)
 
 
 def look_inside(network):
-    """Writes the compositions in a network, in its nested models and in other compositions as graphs.
+    """Writes the compositions in a network, in its nested models and in other
+    compositions as graphs.
 
     Args:
         network: A Functional model, see `keras_ratesnn._graph.as_graph`.
@@ -65,7 +76,9 @@ def look_inside(network):
                 continue
             can_be_copied = _can_be_copied(layer)
             try:
-                found.graphs[layer] = _written_as_graph(layer, calls, is_copy=outer is not None)
+                found.graphs[layer] = _written_as_graph(
+                    layer, calls, is_copy=outer is not None
+                )
             except _Unknown as error:
                 found.reasons[layer] = str(error)
                 if outer is not None and not can_be_copied:
@@ -88,14 +101,20 @@ class _Unknown(Exception):
 
 
 def is_composition(operation):
-    """Whether a layer may hold activations that only a look inside shows: a layer that is not Keras' own, or a `Lambda`."""
-    if not isinstance(operation, keras.Layer) or keras_internals.is_graph(operation) or function_of(operation) is not None:
+    """Whether a layer may hold activations that only a look inside shows: a layer that
+    is not Keras' own, or a `Lambda`."""
+    if (
+        not isinstance(operation, keras.Layer)
+        or keras_internals.is_graph(operation)
+        or function_of(operation) is not None
+    ):
         return False
     return isinstance(operation, keras.layers.Lambda) or is_of_others(operation)
 
 
 def _calls_of_compositions(network):
-    """Dict of the compositions in a network and its nested models to the arguments of their calls."""
+    """Dict of the compositions in a network and its nested models to the arguments of
+    their calls."""
     found: dict[keras.Layer, list[Any]] = {}
     graphs = [_graph.as_graph(network)]
     for graph in graphs:
@@ -131,11 +150,17 @@ def _written_as_graph(layer, calls, is_copy):
     if _signature(traces[0], copy, False) != _signature(traces[1], copy, True):
         raise _Unknown("it does something else in training")
     if _depends_on_sizes(copy, args, kwargs, traces[0]):
-        raise _Unknown("its call depends on sizes of its inputs, which the model leaves open: give the model fixed ones")
+        raise _Unknown(
+            "its call depends on sizes of its inputs, which the model leaves open: "
+            "give the model fixed ones"
+        )
     graph = traces[0]
     keras_internals.forget_training(graph)
     wanted = keras.tree.flatten(layer.output)
-    if not all(checks.fits(new.shape, old.shape) for new, old in zip(graph.outputs, wanted, strict=True)):
+    if not all(
+        checks.fits(new.shape, old.shape)
+        for new, old in zip(graph.outputs, wanted, strict=True)
+    ):
         raise _Unknown("its outputs have other shapes than its call gives")
     if not layer.trainable:
         graph.trainable = False
@@ -143,11 +168,14 @@ def _written_as_graph(layer, calls, is_copy):
 
 
 def _common_arguments(calls):
-    """The arguments of all calls as one: symbolic inputs with the sizes that all have in common."""
+    """The arguments of all calls as one: symbolic inputs with the sizes that all have
+    in common."""
     flat = [keras.tree.flatten(_without_training(*call)) for call in calls]
     for args, kwargs in calls[1:]:
         try:
-            keras.tree.assert_same_structure(_without_training(*calls[0]), _without_training(args, kwargs))
+            keras.tree.assert_same_structure(
+                _without_training(*calls[0]), _without_training(args, kwargs)
+            )
         except ValueError:
             raise _Unknown(_OTHER_ARGUMENTS) from None
     merged = [_merged(leaves) for leaves in zip(*flat, strict=True)]
@@ -166,14 +194,21 @@ def _merged(leaves):
         return first
     if any(keras_internals.mask_of(leaf) is not None for leaf in leaves):
         raise _Unknown("its inputs have masks")
-    if any(len(other.shape) != len(first.shape) or other.dtype != first.dtype for other in others):
+    if any(
+        len(other.shape) != len(first.shape) or other.dtype != first.dtype
+        for other in others
+    ):
         raise _Unknown("it is called with inputs of other kinds each time")
-    shape = [size if all(leaf.shape[axis] == size for leaf in leaves) else None for axis, size in enumerate(first.shape)]
+    shape = [
+        size if all(leaf.shape[axis] == size for leaf in leaves) else None
+        for axis, size in enumerate(first.shape)
+    ]
     return keras.Input(batch_shape=shape, dtype=first.dtype)
 
 
 def _copied(layer, args, kwargs):
-    """A copy of a layer with its weights, and with the names and the frozen layers inside; itself if nothing is inside."""
+    """A copy of a layer with its weights, and with the names and the frozen layers
+    inside; itself if nothing is inside."""
     if not layer.variables and len(list(keras_internals.with_sublayers(layer))) == 1:
         return layer
     try:
@@ -185,7 +220,11 @@ def _copied(layer, args, kwargs):
     # The code of a layer may raise anything.
     except Exception as error:
         raise _Unknown(f"it cannot be copied: {short(error)}") from error
-    pairs = zip(keras_internals.with_sublayers(layer), keras_internals.with_sublayers(copy), strict=False)
+    pairs = zip(
+        keras_internals.with_sublayers(layer),
+        keras_internals.with_sublayers(copy),
+        strict=False,
+    )
     for old, new in pairs:
         if type(old) is not type(new):
             raise _Unknown("a copy of it has other layers")
@@ -197,7 +236,9 @@ def _copied(layer, args, kwargs):
 def _trace(layer, args, kwargs, training):
     """A Functional model of the call of a layer."""
     symbols = _graph.tensors_among(args, kwargs)
-    args, kwargs = keras.tree.map_structure(lambda leaf: _as_cast(leaf, layer), (args, kwargs))
+    args, kwargs = keras.tree.map_structure(
+        lambda leaf: _as_cast(leaf, layer), (args, kwargs)
+    )
     if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": training}
     variables = len(layer.variables)
@@ -211,7 +252,9 @@ def _trace(layer, args, kwargs, training):
         raise _Unknown("its outputs do not depend on its inputs alone")
     if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
         raise _Unknown("its output is a list of one tensor")
-    if len(layer.variables) != variables or keras_internals.forget_symbolic_losses(layer):
+    if len(layer.variables) != variables or keras_internals.forget_symbolic_losses(
+        layer
+    ):
         raise _Unknown("its call adds losses or weights")
     try:
         return keras.Model(symbols, outputs, name=layer.name)
@@ -220,13 +263,20 @@ def _trace(layer, args, kwargs, training):
 
 
 def _depends_on_sizes(layer, args, kwargs, graph):
-    """Whether the graph of a call is another one if sizes that are open, apart from that of the batch, are given."""
+    """Whether the graph of a call is another one if sizes that are open, apart from
+    that of the batch, are given."""
 
     def sized(leaf):
         if not isinstance(leaf, keras.KerasTensor):
             return leaf
         batch, *sizes = leaf.shape
-        return keras.Input(batch_shape=(batch, *(_SOME_SIZE if size is None else size for size in sizes)), dtype=leaf.dtype)
+        return keras.Input(
+            batch_shape=(
+                batch,
+                *(_SOME_SIZE if size is None else size for size in sizes),
+            ),
+            dtype=leaf.dtype,
+        )
 
     if not any(None in tensor.shape[1:] for tensor in graph.inputs):
         return False
@@ -241,16 +291,31 @@ def _depends_on_sizes(layer, args, kwargs, graph):
 
 def _as_cast(leaf, layer):
     """What Keras makes of an argument before it calls a layer."""
-    casts = isinstance(leaf, keras.KerasTensor) and layer.autocast and keras.backend.is_float_dtype(leaf.dtype)
-    return ops.cast(leaf, layer.compute_dtype) if casts and leaf.dtype != layer.compute_dtype else leaf
+    casts = (
+        isinstance(leaf, keras.KerasTensor)
+        and layer.autocast
+        and keras.backend.is_float_dtype(leaf.dtype)
+    )
+    return (
+        ops.cast(leaf, layer.compute_dtype)
+        if casts and leaf.dtype != layer.compute_dtype
+        else leaf
+    )
 
 
 def _signature(graph, layer, training):
     """The calls of a graph in an order and a form that equal graphs have in common."""
-    inside = {operation: index for index, operation in enumerate(keras_internals.with_sublayers(layer))}
-    places: dict[int, tuple[Any, ...]] = {id(tensor): ("input", index) for index, tensor in enumerate(graph.inputs)}
+    inside = {
+        operation: index
+        for index, operation in enumerate(keras_internals.with_sublayers(layer))
+    }
+    places: dict[int, tuple[Any, ...]] = {
+        id(tensor): ("input", index) for index, tensor in enumerate(graph.inputs)
+    }
     found = []
-    for index, (operation, args, kwargs, outputs) in enumerate(keras_internals.calls_in(graph)):
+    for index, (operation, args, kwargs, outputs) in enumerate(
+        keras_internals.calls_in(graph)
+    ):
         if operation in inside:
             what: Any = inside[operation]
         elif getattr(operation, "variables", ()):
@@ -258,12 +323,23 @@ def _signature(graph, layer, training):
         else:
             what = type(operation), str({**operation.get_config(), "name": None})
         if kwargs.get("training") in (None, training):
-            kwargs = {name: value for name, value in kwargs.items() if name != "training"}
+            kwargs = {
+                name: value for name, value in kwargs.items() if name != "training"
+            }
         leaves = []
         for path, leaf in keras.tree.flatten_with_path((args, kwargs)):
             if isinstance(leaf, keras.Variable):
                 raise _Unknown("its call uses weights of its own")
-            leaves.append((path, places.get(id(leaf)) if isinstance(leaf, keras.KerasTensor) else repr(leaf)))
+            leaves.append(
+                (
+                    path,
+                    places.get(id(leaf))
+                    if isinstance(leaf, keras.KerasTensor)
+                    else repr(leaf),
+                )
+            )
         found.append((what, leaves))
-        places |= {id(tensor): ("call", index, slot) for slot, tensor in enumerate(outputs)}
+        places |= {
+            id(tensor): ("call", index, slot) for slot, tensor in enumerate(outputs)
+        }
     return found, [places[id(tensor)] for tensor in graph.outputs]

@@ -1,16 +1,19 @@
-r"""Shifts the input currents of calibrated neurons, so that their mean output is that of the activations they replace.
+r"""Shifts the input currents of calibrated neurons, so that their mean output is that
+of the activations they replace.
 
-A calibrated neuron rounds and clips. Its input also arrives as spikes, later and less evenly than the constant current that the
-rounding assumes. All this lowers the firing rates, and the deficit grows from layer to layer. Layer by layer, in a network in
-which the layers before are already corrected, a constant current
+A calibrated neuron rounds and clips. Its input also arrives as spikes, later and less
+evenly than the constant current that the rounding assumes. All this lowers the firing
+rates, and the deficit grows from layer to layer. Layer by layer, in a network in which
+the layers before are already corrected, a constant current
 
     b <- b + D τ (mean of a/θ - mean of s_t / D)
 
-is added to the neurons of up to D spikes in a step, where the means run over samples, neurons and time steps. Rows that are
-masked do not count: neurons do not spike there.
+is added to the neurons of up to D spikes in a step, where the means run over samples,
+neurons and time steps. Rows that are masked do not count: neurons do not spike there.
 
-Source: Li et al., "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural Networks Calibration", ICML 2021, whose
-light pipeline shifts each channel. One shift for a layer loses less of what fine-tuning can reach.
+Source: Li et al., "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural
+Networks Calibration", ICML 2021, whose light pipeline shifts each channel. One shift
+for a layer loses less of what fine-tuning can reach.
 """
 
 import keras
@@ -22,7 +25,8 @@ from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.spiking_model import SpikingModel
 
 ROUNDS = 3
-"""How often the current of a layer is corrected. The rate is not linear in the current; more rounds change little."""
+"""How often the current of a layer is corrected. The rate is not linear in the current;
+more rounds change little."""
 
 
 class _Shifting(NeuronHandler):
@@ -31,7 +35,8 @@ class _Shifting(NeuronHandler):
     Args:
         call: See `Handler`.
         context: See `Handler`.
-        wanted: Float, the mean firing rate that is wanted, as a fraction of the largest one.
+        wanted: Float, the mean firing rate that is wanted, as a fraction of the largest
+            one.
         shifted: Function of the layer and its shift, called once.
     """
 
@@ -42,12 +47,18 @@ class _Shifting(NeuronHandler):
     def all_steps(self, state, inputs):
         (current,), cell, shift = inputs, self.operation.cell, 0.0
         mask = keras_internals.row_mask(current)
-        share = 1.0 if mask is None else float(ops.mean(ops.cast(mask, "float32"))) or 1.0
+        share = (
+            1.0 if mask is None else float(ops.mean(ops.cast(mask, "float32"))) or 1.0
+        )
         for _ in range(ROUNDS):
             _, (spikes,) = super().all_steps(state, [current])
-            rate = float(ops.mean(ops.cast(spikes, "float32"))) / (cell.levels * cell.spike_size * share)
+            rate = float(ops.mean(ops.cast(spikes, "float32"))) / (
+                cell.levels * cell.spike_size * share
+            )
             change = cell.levels * cell.threshold * (self._wanted - rate)
-            current = keras_internals.put_mask(current + change, keras_internals.mask_of(current))
+            current = keras_internals.put_mask(
+                current + change, keras_internals.mask_of(current)
+            )
             shift += change
         self._shifted(self.operation, shift)
         return super().all_steps(state, [current])
@@ -60,17 +71,21 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
         network: A network of one time step with neurons.
         timesteps: Integer T.
         tensors: List of tensors, a batch of its inputs, without time.
-        rates: Dict of neuron layers to the mean firing rates that are wanted, as fractions of the largest ones.
+        rates: Dict of neuron layers to the mean firing rates that are wanted, as
+            fractions of the largest ones.
         step_mode: That of the `SpikingModel`.
         verbose: As in `progress.checked`: whether a progress bar is drawn.
 
     Returns:
-        Dict of neuron layers to floats; empty for a network that can only run in single-step mode.
+        Dict of neuron layers to floats; empty for a network that can only run in
+        single-step mode.
 
     Raises:
         ValueError: If the network can only run in single-step mode, and will not.
     """
-    bar = keras.utils.Progbar(len(rates), verbose=progress.checked(verbose), unit_name="neuron layer")
+    bar = keras.utils.Progbar(
+        len(rates), verbose=progress.checked(verbose), unit_name="neuron layer"
+    )
     shifts = {}
 
     def shifted(neuron, shift):
@@ -87,8 +102,8 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
         with backend.no_gradient():
             model(keras.tree.pack_sequence_as(model.input, tensors), training=False)
     except ValueError:
-        # Such a network reshapes the batch axis. In single-step mode no layer ever has all of its steps, which a
-        # mean needs.
+        # Such a network reshapes the batch axis. In single-step mode no layer ever has
+        # all of its steps, which a mean needs.
         if step_mode == "multi":
             raise
         return {}

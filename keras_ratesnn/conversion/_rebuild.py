@@ -17,10 +17,14 @@ class Replacement:
     """What becomes of an operation.
 
     Args:
-        config: Dict, what changes in its config; `None` if it goes, and what remains is called on its first tensor.
-        weights: Dict of names of its weights to arrays, those that change or are new. Defaults to none.
-        after: List of new operations, called one after another after it or in its place. Defaults to none.
-        cls: Class of the copy, which has the same weights. Defaults to `None`, that of the operation.
+        config: Dict, what changes in its config; `None` if it goes, and what remains is
+            called on its first tensor.
+        weights: Dict of names of its weights to arrays, those that change or are new.
+            Defaults to none.
+        after: List of new operations, called one after another after it or in its
+            place. Defaults to none.
+        cls: Class of the copy, which has the same weights. Defaults to `None`, that of
+            the operation.
     """
 
     config: dict[str, Any] | None
@@ -37,7 +41,8 @@ class Rebuild:
 
     Args:
         replacements: Dict of operations to `Replacement`.
-        inside: Dict of layers to Functional models that take their place, see `keras_ratesnn._graph.walk`. Defaults to none.
+        inside: Dict of layers to Functional models that take their place, see
+            `keras_ratesnn._graph.walk`. Defaults to none.
     """
 
     def __init__(self, replacements, inside=None):
@@ -53,7 +58,9 @@ class Rebuild:
     def _copy_weights(self, operations):
         for operation in operations:
             its_copy = self.copies[operation]
-            if isinstance(its_copy, keras.layers.Layer) and not keras_internals.is_graph(its_copy):
+            if isinstance(
+                its_copy, keras.layers.Layer
+            ) and not keras_internals.is_graph(its_copy):
                 try:
                     its_copy.set_weights(self._weights(operation, its_copy))
                 except ValueError as error:
@@ -61,17 +68,26 @@ class Rebuild:
                 freeze_like(operation, its_copy)
 
     def _model(self, model):
-        copy = self._sequential(model) if isinstance(model, keras.Sequential) else self._functional(model)
+        copy = (
+            self._sequential(model)
+            if isinstance(model, keras.Sequential)
+            else self._functional(model)
+        )
         if not model.trainable:
             copy.trainable = False
         return copy
 
     def _sequential(self, model):
         inputs = input_like(keras_internals.functional_of(model).inputs[0])
-        return keras.Sequential([inputs, *(step for layer in model.layers for step in self._steps(layer))], name=model.name)
+        return keras.Sequential(
+            [inputs, *(step for layer in model.layers for step in self._steps(layer))],
+            name=model.name,
+        )
 
     def _functional(self, model):
-        inputs = keras.tree.map_structure(input_like, keras_internals.inputs_structure(model))
+        inputs = keras.tree.map_structure(
+            input_like, keras_internals.inputs_structure(model)
+        )
         outputs = keras_internals.run_through_graph(model, inputs, self._call)
         return keras.Model(inputs, outputs, name=model.name)
 
@@ -80,9 +96,17 @@ class Rebuild:
             copy = self._copy(operation)
             if operation in self.inside:
                 args, kwargs = (_graph.tensors_among(args, kwargs),), {}
-            outputs = keras.tree.flatten((args, kwargs))[0] if copy is None else copy(*args, **kwargs)
+            outputs = (
+                keras.tree.flatten((args, kwargs))[0]
+                if copy is None
+                else copy(*args, **kwargs)
+            )
             after = self._replacement(operation).after
-            if after and not isinstance(operation, keras.layers.Layer) and keras_internals.mask_of(outputs) is not None:
+            if (
+                after
+                and not isinstance(operation, keras.layers.Layer)
+                and keras_internals.mask_of(outputs) is not None
+            ):
                 # An operation drops a mask, which neurons would heed.
                 outputs = ops.copy(outputs)
             for step in after:
@@ -118,12 +142,24 @@ class Rebuild:
 
     def _weights(self, operation, copy):
         replacement = self._replacement(operation)
-        # An argument that is a layer, such as an activation, goes with its weights, unless it is one again.
-        names = [name for name, value in replacement.config.items() if not isinstance(value, dict)]
+        # An argument that is a layer, such as an activation, goes with its weights,
+        # unless it is one again.
+        names = [
+            name
+            for name, value in replacement.config.items()
+            if not isinstance(value, dict)
+        ]
         layers = [getattr(operation, name, None) for name in names]
-        gone = {id(weight) for layer in layers if isinstance(layer, keras.layers.Layer) for weight in layer.weights}
+        gone = {
+            id(weight)
+            for layer in layers
+            if isinstance(layer, keras.layers.Layer)
+            for weight in layer.weights
+        }
         values = zip(operation.weights, operation.get_weights(), strict=True)
-        kept = [(weight.name, value) for weight, value in values if id(weight) not in gone]
+        kept = [
+            (weight.name, value) for weight, value in values if id(weight) not in gone
+        ]
         if not replacement.weights:
             return [value for _, value in kept]
         # A new bias is among the weights of the copy only.
@@ -133,15 +169,18 @@ class Rebuild:
 
 def _not_made_again(operation, error):
     return ValueError(
-        "`model` must be made of layers that can be made again from their configs. Received: layer "
-        f"{operation.name!r} of class {type(operation).__name__}: {short(error)}. Give the class a `get_config` that returns "
-        "all arguments of its constructor."
+        "`model` must be made of layers that can be made again from their configs. "
+        f"Received: layer {operation.name!r} of class {type(operation).__name__}: "
+        f"{short(error)}. Give the class a `get_config` that returns all arguments of "
+        "its constructor."
     )
 
 
 def short(error):
     """The class of an exception and the beginning of its message, on one line."""
-    return f"{type(error).__name__}: {textwrap.shorten(str(error), 160, placeholder=' …')}"
+    return (
+        f"{type(error).__name__}: {textwrap.shorten(str(error), 160, placeholder=' …')}"
+    )
 
 
 def new_copy(operation, changes, cls=None):
@@ -152,12 +191,19 @@ def new_copy(operation, changes, cls=None):
         changes: Dict, what changes in its config.
         cls: Class of the copy. Defaults to `None`, that of the operation.
     """
-    return layer_configs.operation_from_config(cls or type(operation), {**operation.get_config(), **changes})
+    return layer_configs.operation_from_config(
+        cls or type(operation), {**operation.get_config(), **changes}
+    )
 
 
 def freeze_like(layer, copy):
-    """Freezes the layers inside the copy of a layer that are frozen inside the layer; both have the same layers."""
-    pairs = zip(keras_internals.with_sublayers(layer), keras_internals.with_sublayers(copy), strict=False)
+    """Freezes the layers inside the copy of a layer that are frozen inside the layer;
+    both have the same layers."""
+    pairs = zip(
+        keras_internals.with_sublayers(layer),
+        keras_internals.with_sublayers(copy),
+        strict=False,
+    )
     for inside, its_copy in pairs:
         if type(inside) is type(its_copy) and not inside.trainable:
             its_copy.trainable = False

@@ -1,4 +1,5 @@
-"""The reports of `spikify` and `fold_batch_normalization`: what was changed, and what was kept and why."""
+"""The reports of `spikify` and `fold_batch_normalization`: what was changed, and what
+was kept and why."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,12 +9,30 @@ from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
 
 _NEGATIVE = {
-    *("tanh", "hard_tanh", "tanh_shrink", "softsign", "soft_sign", "soft_shrink", "hard_shrink", "log_sigmoid"),
+    *(
+        "tanh",
+        "hard_tanh",
+        "tanh_shrink",
+        "softsign",
+        "soft_sign",
+        "soft_shrink",
+        "hard_shrink",
+        "log_sigmoid",
+    ),
     *("leaky_relu", "prelu", "elu", "selu", "celu"),
 }
-"""Activations with large negative values; those of gelu, silu and others like relu are small."""
+"""Activations with large negative values; those of gelu, silu and others like relu are
+small."""
 
-_POSITIVE = {"exponential", "hard_sigmoid", "sigmoid", "softplus", "sparse_plus", "sparse_sigmoid", "squareplus"}
+_POSITIVE = {
+    "exponential",
+    "hard_sigmoid",
+    "sigmoid",
+    "softplus",
+    "sparse_plus",
+    "sparse_sigmoid",
+    "squareplus",
+}
 """Activations that are positive where their input is 0."""
 
 
@@ -22,12 +41,14 @@ class Change:
     """The conversion of one activation.
 
     Args:
-        name: String, the name of the layer or operation, after those of the layers and models that hold it: `block/dense`.
-        activation: String, the name of its activation function, of a ReLU with the arguments by which it differs from relu.
+        name: String, the name of the layer or operation, after those of the layers and
+            models that hold it: `block/dense`.
+        activation: String, the name of its activation function, of a ReLU with the
+            arguments by which it differs from relu.
         neuron: The `Neuron` that replaces it, or `None`.
         reason: String, why it is kept; empty if it is replaced.
-        threshold: Float, the calibrated threshold θ, in the units of the activation; `None` without calibration, or if the
-            activation was never positive.
+        threshold: Float, the calibrated threshold θ, in the units of the activation;
+            `None` without calibration, or if the activation was never positive.
     """
 
     name: str
@@ -43,7 +64,8 @@ class Fold:
 
     Args:
         name: String, the name of the layer.
-        into: String, the name of the layer into which it was folded; empty if it is kept.
+        into: String, the name of the layer into which it was folded; empty if it is
+            kept.
         reason: String, why it is kept; empty if it was folded.
     """
 
@@ -78,7 +100,8 @@ class Report(_Report):
 
     Args:
         calibrated: Boolean, whether thresholds were measured. Defaults to `False`.
-        nonlinear: Tuple of strings, the names of what is not linear in spikes, if there are several steps. Defaults to none.
+        nonlinear: Tuple of strings, the names of what is not linear in spikes, if there
+            are several steps. Defaults to none.
     """
 
     calibrated: bool = False
@@ -90,35 +113,75 @@ class Report(_Report):
         return self._changed
 
     def __str__(self) -> str:
-        lines = [f"spikify: {len(self.replaced)} of {len(self.changes)} activations became neurons."]
-        lines += _grouped(self.replaced, lambda change: f"{change.activation} -> {type(change.neuron).__name__}")
-        lines += _grouped(self.kept, lambda change: f"{change.activation} stays ({change.reason})")
-        lost = tuple(c for c in self.replaced if c.activation in _NEGATIVE or "negative_slope" in c.activation)
+        lines = [
+            f"spikify: {len(self.replaced)} of {len(self.changes)} activations became "
+            "neurons."
+        ]
         lines += _grouped(
-            lost, lambda change: f"negative values of {change.activation} are lost, for which neurons do not spike"
+            self.replaced,
+            lambda change: f"{change.activation} -> {type(change.neuron).__name__}",
         )
-        positive = tuple(change for change in self.replaced if change.activation in _POSITIVE)
-        lines += _grouped(positive, lambda change: f"values of {change.activation} for inputs of 0 and less are lost")
-        gained = tuple(change for change in self.replaced if "threshold" in change.activation)
-        lines += _grouped(gained, lambda change: f"neurons spike also below the threshold of {change.activation}")
-        thresholds = [change.threshold for change in self.replaced if change.threshold is not None]
+        lines += _grouped(
+            self.kept, lambda change: f"{change.activation} stays ({change.reason})"
+        )
+        lost = tuple(
+            c
+            for c in self.replaced
+            if c.activation in _NEGATIVE or "negative_slope" in c.activation
+        )
+        lines += _grouped(
+            lost,
+            lambda change: (
+                f"negative values of {change.activation} are lost, for which neurons "
+                "do not spike"
+            ),
+        )
+        positive = tuple(
+            change for change in self.replaced if change.activation in _POSITIVE
+        )
+        lines += _grouped(
+            positive,
+            lambda change: (
+                f"values of {change.activation} for inputs of 0 and less are lost"
+            ),
+        )
+        gained = tuple(
+            change for change in self.replaced if "threshold" in change.activation
+        )
+        lines += _grouped(
+            gained,
+            lambda change: (
+                f"neurons spike also below the threshold of {change.activation}"
+            ),
+        )
+        thresholds = [
+            change.threshold for change in self.replaced if change.threshold is not None
+        ]
         if self.nonlinear and thresholds:
             names = listed(self.nonlinear)
-            lines.append(f"  not linear in the spikes of a step, so that outputs differ more than by rounding: {names}")
+            lines.append(
+                "  not linear in the spikes of a step, so that outputs differ more "
+                f"than by rounding: {names}"
+            )
         if thresholds:
-            lines.append(f"  calibrated thresholds from {min(thresholds):.3g} to {max(thresholds):.3g}")
+            lines.append(
+                f"  calibrated thresholds from {min(thresholds):.3g} to "
+                f"{max(thresholds):.3g}"
+            )
         never = [change.name for change in self.replaced if change.threshold is None]
         if never and self.calibrated:
             lines.append(f"  not calibrated, never positive: {listed(never)}")
         elif never:
             lines.append(
-                "  not calibrated: train the network, or pass calibrate=, a batch of inputs, if its weights are trained"
+                "  not calibrated: train the network, or pass calibrate=, a batch of "
+                "inputs, if its weights are trained"
             )
         return "\n".join(lines)
 
 
 class FoldReport(_Report):
-    """What `fold_batch_normalization` did, one for each batch normalisation of the network."""
+    """What `fold_batch_normalization` did, one for each batch normalisation of the
+    network."""
 
     @property
     def folded(self) -> tuple[Fold, ...]:
@@ -126,8 +189,13 @@ class FoldReport(_Report):
         return self._changed
 
     def __str__(self) -> str:
-        first = f"fold_batch_normalization: {len(self.folded)} of {len(self.changes)} batch normalisations were folded."
-        return "\n".join([first, *_grouped(self.kept, lambda change: f"stays ({change.reason})")])
+        first = (
+            f"fold_batch_normalization: {len(self.folded)} of {len(self.changes)} "
+            "batch normalisations were folded."
+        )
+        return "\n".join(
+            [first, *_grouped(self.kept, lambda change: f"stays ({change.reason})")]
+        )
 
 
 def _grouped(changes: tuple[Any, ...], label: Callable[[Any], str]) -> list[str]:

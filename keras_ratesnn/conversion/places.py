@@ -1,4 +1,5 @@
-"""Where in a network the layers with weights are, which decides the types of quantised weights and the number of scales."""
+"""Where in a network the layers with weights are, which decides the types of quantised
+weights and the number of scales."""
 
 import keras
 
@@ -9,7 +10,11 @@ from keras_ratesnn.layers.quantized import QUANTIZED, QuantizedKernels
 
 def quantized_class(layer):
     """The class of the quantised copy of a layer; `None` if there is none."""
-    return type(layer) if isinstance(layer, QuantizedKernels) else QUANTIZED.get(type(layer))
+    return (
+        type(layer)
+        if isinstance(layer, QuantizedKernels)
+        else QUANTIZED.get(type(layer))
+    )
 
 
 class Place:
@@ -18,24 +23,35 @@ class Place:
     Attributes:
         is_first: Boolean, whether no other weights are before it, in one of its calls.
         is_last: Boolean, likewise after it.
-        reaches_output: Boolean, whether there are neither other weights nor neurons between it and an output.
+        reaches_output: Boolean, whether there are neither other weights nor neurons
+            between it and an output.
     """
 
     is_first = is_last = reaches_output = False
 
 
 def places(network):
-    """The `Place` of each layer with weights of a network and its nested models, a dict."""
+    """The `Place` of each layer with weights of a network and its nested models, a
+    dict."""
     found: dict[keras.Operation, Place] = {}
     nodes, after, before, to_output = _graph.nodes_of(network), set(), set(), {None}
     for node in nodes:
-        if any(source in after or has_matrix(source.operation) for source in node.inputs):
+        if any(
+            source in after or has_matrix(source.operation) for source in node.inputs
+        ):
             after.add(node)
     for node in reversed(nodes):
         followers = set(node.consumers) - {None}
-        if any(follower in before or has_matrix(follower.operation) for follower in followers):
+        if any(
+            follower in before or has_matrix(follower.operation)
+            for follower in followers
+        ):
             before.add(node)
-        is_open = {follower for follower in followers if not has_matrix(follower.operation) and not _is_neuron(follower)}
+        is_open = {
+            follower
+            for follower in followers
+            if not has_matrix(follower.operation) and not _is_neuron(follower)
+        }
         if None in node.consumers or is_open & to_output:
             to_output.add(node)
     for node in nodes:
@@ -52,8 +68,16 @@ def _is_neuron(node):
 
 
 def has_matrix(operation):
-    """Whether a layer, without those of time, is one that can be quantised, or has a weight that is more than a vector."""
-    if not isinstance(operation, keras.layers.Layer) or kind_of(operation).role != OPERATION:
+    """Whether a layer, without those of time, is one that can be quantised, or has a
+    weight that is more than a vector."""
+    if (
+        not isinstance(operation, keras.layers.Layer)
+        or kind_of(operation).role != OPERATION
+    ):
         return False
-    of_weights = (sum(size > 1 for size in weight.shape) for weight in operation.weights)
-    return quantized_class(operation) is not None or any(axes > 1 for axes in of_weights)
+    of_weights = (
+        sum(size > 1 for size in weight.shape) for weight in operation.weights
+    )
+    return quantized_class(operation) is not None or any(
+        axes > 1 for axes in of_weights
+    )

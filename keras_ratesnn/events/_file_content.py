@@ -30,26 +30,39 @@ class EventFile:
     def damaged(self, byte, what):
         """The error for a file that is not a whole file of its form."""
         advice = "Unpack or download it again, or leave it out."
-        return ValueError(f"{self.path} is not a whole {self._form}, at byte {byte}: {what}. {advice}")
+        return ValueError(
+            f"{self.path} is not a whole {self._form}, at byte {byte}: {what}. {advice}"
+        )
 
     def check_events(self, start, event_bytes):
         """Raises ValueError if there is a part of an event at the end."""
         surplus = (self.size - start) % event_bytes
         if surplus:
-            raise self.damaged(self.size - surplus, f"an event takes {event_bytes} bytes, and the file ends after {surplus}")
+            raise self.damaged(
+                self.size - surplus,
+                f"an event takes {event_bytes} bytes, and the file ends after "
+                f"{surplus}",
+            )
 
     def check_version(self, content, wanted):
         """Raises ValueError if the first line is another one."""
         version = content.split(b"\n", 1)[0].rstrip()
         if version != wanted:
-            raise self.damaged(0, f"its first line must be {wanted.decode()} and begins with {version[:20]!r}")
+            raise self.damaged(
+                0,
+                f"its first line must be {wanted.decode()} and begins with "
+                f"{version[:20]!r}",
+            )
 
     def header_lines(self, content, mark):
-        """Yields the first lines, those that start with a mark: where each begins, where the next one does, and its text."""
+        """Yields the first lines, those that start with a mark: where each begins,
+        where the next one does, and its text."""
         start = 0
         while content.startswith(mark, start):
             end = content.find(b"\n", start)
             if end < 0:
-                raise self.damaged(start, "the line of the header that begins there does not end")
+                raise self.damaged(
+                    start, "the line of the header that begins there does not end"
+                )
             yield start, end + 1, content[start:end].rstrip()
             start = end + 1

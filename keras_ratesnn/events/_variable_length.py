@@ -1,8 +1,10 @@
 """Rows of unequal length in an HDF5 file, without trust in what the file declares.
 
-HDF5 reserves and fills as much memory as a row declares, up to gigabytes, before it looks whether the row is there, and reads
-wrong memory if a row is damaged in some ways. So it is only asked where the dataset is stored, and the rows are read from the
-bytes of the file. A row is stored as its length, the address of a heap, and the number of the object in it that has the values.
+HDF5 reserves and fills as much memory as a row declares, up to gigabytes, before it
+looks whether the row is there, and reads wrong memory if a row is damaged in some ways.
+So it is only asked where the dataset is stored, and the rows are read from the bytes of
+the file. A row is stored as its length, the address of a heap, and the number of the
+object in it that has the values.
 
 Source: "HDF5 File Format Specification", version 3.0, sections III.E and VIII.
 """
@@ -24,7 +26,8 @@ class Rows:
 
     Args:
         what: String, what the dataset is, for messages.
-        dataset: A `h5py.Dataset` of one dimension whose rows are numbers or texts. A piece has as few rows as memory can hold.
+        dataset: A `h5py.Dataset` of one dimension whose rows are numbers or texts. A
+            piece has as few rows as memory can hold.
         dtype: The dtype of a value of a row.
         file: Its file, open for reading bytes.
 
@@ -44,17 +47,23 @@ class Rows:
         return self._dataset.shape[0]
 
     def read(self, row, longest):
-        """A row as an array; raises ValueError if it declares more than `longest` values, or is not there."""
+        """A row as an array; raises ValueError if it declares more than `longest`
+        values, or is not there."""
         length, address, number = _STORED.unpack(self._stored(row))
         if length > longest:
-            raise ValueError(f"declares {length} values in row {row}, more than the file explains, {longest}")
+            raise ValueError(
+                f"declares {length} values in row {row}, more than the file explains, "
+                f"{longest}"
+            )
         if length == 0:
             return np.empty(0, self._dtype)
         if self._heap[0] != address:
             self._heap = (address, self._objects(address))
         start, size = self._heap[1].get(number, (0, 0))
         if size != length * self._dtype.itemsize:
-            raise ValueError(f"declares {length} values in row {row}, but {size} bytes are stored")
+            raise ValueError(
+                f"declares {length} values in row {row}, but {size} bytes are stored"
+            )
         return np.frombuffer(self._bytes(start, size), self._dtype)
 
     def _objects(self, address):
@@ -63,8 +72,11 @@ class Rows:
         if signature != hdf5.HEAP_SIGNATURE:
             raise ValueError(f"has no values at byte {address}")
         objects: dict[int, tuple[int, int]] = {}
-        for number, place, of_object in hdf5.heap_objects(self._bytes, address, address + size):
-            # The free space at the end has the number 0. No number is there twice, so there are not more than 65535.
+        for number, place, of_object in hdf5.heap_objects(
+            self._bytes, address, address + size
+        ):
+            # The free space at the end has the number 0. No number is there twice, so
+            # there are not more than 65535.
             if number == 0 or number in objects:
                 break
             objects[number] = place, of_object
@@ -89,20 +101,36 @@ class Rows:
         if piece.byte_offset is None or piece.size > 2 * size + 2**10:
             raise ValueError(f"has no usual piece at row {row}")
         content = self._bytes(piece.byte_offset, piece.size)
-        # A piece that would not become smaller skips a filter, whose bit in the mask is then set.
-        applied = [number for bit, number in enumerate(self._filters) if not piece.filter_mask >> bit & 1]
+        # A piece that would not become smaller skips a filter, whose bit in the mask is
+        # then set.
+        applied = [
+            number
+            for bit, number in enumerate(self._filters)
+            if not piece.filter_mask >> bit & 1
+        ]
         for number in reversed(applied):
             if number == _GZIP:
                 try:
                     content = zlib.decompressobj().decompress(content, size)
                 except zlib.error as error:
-                    raise ValueError(f"has a damaged piece at row {row} ({error})") from error
+                    raise ValueError(
+                        f"has a damaged piece at row {row} ({error})"
+                    ) from error
             elif number == _SHUFFLE:
-                content = np.frombuffer(content[:size], "uint8").reshape(_STORED.size, -1).T.tobytes()
+                content = (
+                    np.frombuffer(content[:size], "uint8")
+                    .reshape(_STORED.size, -1)
+                    .T.tobytes()
+                )
             else:
-                raise ValueError(f"is stored with the filters {self._filters}; rows may have gzip and shuffle")
+                raise ValueError(
+                    f"is stored with the filters {self._filters}; rows may have gzip "
+                    "and shuffle"
+                )
         if len(content) != size:
-            raise ValueError(f"has a piece of {len(content)} bytes at row {row}, not of {size}")
+            raise ValueError(
+                f"has a piece of {len(content)} bytes at row {row}, not of {size}"
+            )
         return content
 
     def _bytes(self, start, size):

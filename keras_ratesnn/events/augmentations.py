@@ -1,4 +1,5 @@
-"""Augmentations of recordings: flips, rolls, and EventDrop, which leaves out some events."""
+"""Augmentations of recordings: flips, rolls, and EventDrop, which leaves out some
+events."""
 
 import dataclasses
 
@@ -14,7 +15,9 @@ def flip(events: Events, sensor_shape: tuple[int, int]) -> Events:
 
     Example:
 
-    >>> recording = keras_ratesnn.events.Events(*np.array([[0, 5], [7, 6], [1, 0], [30, 40]]))
+    >>> recording = keras_ratesnn.events.Events(
+    ...     *np.array([[0, 5], [7, 6], [1, 0], [30, 40]])
+    ... )
     >>> keras_ratesnn.events.flip(recording, sensor_shape=(8, 8)).x
     array([7, 2])
 
@@ -30,13 +33,20 @@ def flip(events: Events, sensor_shape: tuple[int, int]) -> Events:
     return dataclasses.replace(events, x=width - 1 - events.x.astype("int64"))
 
 
-def roll(events: Events, rows: int, columns: int, sensor_shape: tuple[int, int]) -> Events:
-    """A recording moved down and to the right; what leaves the sensor on one side comes back on the other.
+def roll(
+    events: Events, rows: int, columns: int, sensor_shape: tuple[int, int]
+) -> Events:
+    """A recording moved down and to the right; what leaves the sensor on one side comes
+    back on the other.
 
     Example:
 
-    >>> recording = keras_ratesnn.events.Events(*np.array([[0, 5], [7, 6], [1, 0], [30, 40]]))
-    >>> rolled = keras_ratesnn.events.roll(recording, rows=1, columns=-1, sensor_shape=(8, 8))
+    >>> recording = keras_ratesnn.events.Events(
+    ...     *np.array([[0, 5], [7, 6], [1, 0], [30, 40]])
+    ... )
+    >>> rolled = keras_ratesnn.events.roll(
+    ...     recording, rows=1, columns=-1, sensor_shape=(8, 8)
+    ... )
     >>> rolled.x, rolled.y
     (array([7, 4]), array([0, 7]))
 
@@ -47,30 +57,45 @@ def roll(events: Events, rows: int, columns: int, sensor_shape: tuple[int, int])
         sensor_shape: `(height, width)` of the camera in pixels.
 
     Raises:
-        TypeError: If `events` are not `Events`, a number is not an integer, or the shape is not a pair of integers.
+        TypeError: If `events` are not `Events`, a number is not an integer, or the
+            shape is not a pair of integers.
         ValueError: If the shape is invalid, or an event is outside the sensor.
     """
     height, width = checked_sensor(events, sensor_shape)
-    rows, columns = checks.integer("rows", rows) % height, checks.integer("columns", columns) % width
+    rows, columns = (
+        checks.integer("rows", rows) % height,
+        checks.integer("columns", columns) % width,
+    )
     return dataclasses.replace(
-        events, x=(events.x.astype("int64") + columns) % width, y=(events.y.astype("int64") + rows) % height
+        events,
+        x=(events.x.astype("int64") + columns) % width,
+        y=(events.y.astype("int64") + rows) % height,
     )
 
 
-def event_drop(events: Events, generator: np.random.Generator, sensor_shape: tuple[int, int]) -> Events:
-    """EventDrop: leaves out, with equal probability, no events, those of a span of time, those of an area, or any.
+def event_drop(
+    events: Events, generator: np.random.Generator, sensor_shape: tuple[int, int]
+) -> Events:
+    """EventDrop: leaves out, with equal probability, no events, those of a span of
+    time, those of an area, or any.
 
-    * By time: those of a span of k/10 of the duration, k from 1 to 9, that starts anywhere in it.
-    * By area: those of a rectangle with k/20 of each side of the sensor, k from 1 to 19, whose corner is anywhere.
+    * By time: those of a span of k/10 of the duration, k from 1 to 9, that starts
+      anywhere in it.
+    * By area: those of a rectangle with k/20 of each side of the sensor, k from 1 to
+      19, whose corner is anywhere.
     * At random: k/10 of the events, k from 1 to 9.
 
-    The span may reach beyond the end of the recording, and the rectangle beyond the border. If no events would be left, none
-    are left out.
+    The span may reach beyond the end of the recording, and the rectangle beyond the
+    border. If no events would be left, none are left out.
 
     Example:
 
-    >>> recording = keras_ratesnn.events.Events(*np.random.default_rng(0).integers(0, 2, (3, 50)), np.arange(50))
-    >>> dropped = keras_ratesnn.events.event_drop(recording, np.random.default_rng(0), sensor_shape=(2, 2))
+    >>> recording = keras_ratesnn.events.Events(
+    ...     *np.random.default_rng(0).integers(0, 2, (3, 50)), np.arange(50)
+    ... )
+    >>> dropped = keras_ratesnn.events.event_drop(
+    ...     recording, np.random.default_rng(0), sensor_shape=(2, 2)
+    ... )
     >>> len(dropped.x) < 50
     True
 
@@ -83,17 +108,28 @@ def event_drop(events: Events, generator: np.random.Generator, sensor_shape: tup
         `Events`.
 
     Raises:
-        TypeError: If `events` are not `Events`, `generator` is no generator, or the shape is not a pair of integers.
+        TypeError: If `events` are not `Events`, `generator` is no generator, or the
+            shape is not a pair of integers.
         ValueError: If the shape is invalid, or an event is outside the sensor.
 
-    Source: Gu et al., "EventDrop: Data Augmentation for Event-based Learning", IJCAI 2021.
+    Source: Gu et al., "EventDrop: Data Augmentation for Event-based Learning",
+    IJCAI 2021.
     """
-    checks.instance("generator", generator, np.random.Generator, advice="Pass np.random.default_rng(seed).")
+    checks.instance(
+        "generator",
+        generator,
+        np.random.Generator,
+        advice="Pass np.random.default_rng(seed).",
+    )
     sensor_shape = checked_sensor(events, sensor_shape)
-    kept = (_all, _outside_span, _outside_area, _any)[generator.integers(4)](events, generator, sensor_shape)
+    kept = (_all, _outside_span, _outside_area, _any)[generator.integers(4)](
+        events, generator, sensor_shape
+    )
     if not kept.any():
         kept = _all(events, generator, sensor_shape)
-    return Events(events.x[kept], events.y[kept], events.polarity[kept], events.timestamp[kept])
+    return Events(
+        events.x[kept], events.y[kept], events.polarity[kept], events.timestamp[kept]
+    )
 
 
 def _all(events, generator, sensor_shape):
@@ -121,5 +157,7 @@ def _outside_area(events, generator, sensor_shape):
 def _any(events, generator, sensor_shape):
     count = len(events.x)
     kept = np.ones(count, bool)
-    kept[generator.choice(count, generator.integers(1, 10) * count // 10, replace=False)] = False
+    kept[
+        generator.choice(count, generator.integers(1, 10) * count // 10, replace=False)
+    ] = False
     return kept

@@ -1,4 +1,5 @@
-"""Reader of `_bbox.npy` files: the boxes of the objects in a recording of a Prophesee camera."""
+"""Reader of `_bbox.npy` files: the boxes of the objects in a recording of a Prophesee
+camera."""
 
 import os
 
@@ -18,8 +19,9 @@ def read_boxes(path: str | os.PathLike[str]) -> np.ndarray:
         path: The file.
 
     Returns:
-        Structured array with the fields `t` (microseconds), `x`, `y`, `w`, `h` (pixels), `class_id`, `track_id` and
-        `class_confidence`. Those of older files, `ts` and `confidence`, are renamed.
+        Structured array with the fields `t` (microseconds), `x`, `y`, `w`, `h`
+        (pixels), `class_id`, `track_id` and `class_confidence`. Those of older files,
+        `ts` and `confidence`, are renamed.
 
     Raises:
         TypeError: If `path` is neither a string nor a path.
@@ -35,15 +37,30 @@ def read_boxes(path: str | os.PathLike[str]) -> np.ndarray:
         raise
     # A damaged file fails in different places.
     except Exception as error:
-        raise ValueError(f"NumPy cannot read {path} ({type(error).__name__}: {error}). Download it again.") from error
+        raise ValueError(
+            f"NumPy cannot read {path} ({type(error).__name__}: {error}). Download it "
+            "again."
+        ) from error
     names = boxes.dtype.names or ()
     newer = tuple(OLDER_NAMES.get(name, name) for name in names)
     missing = [name for name in FIELDS if name not in newer]
     if missing or boxes.ndim != 1:
-        held = f"{', '.join(names) or 'an array without fields'}, of shape {boxes.shape}"
-        raise ValueError(f"{path} must hold one row of boxes with the fields {', '.join(FIELDS)}. It holds: {held}.")
-    wrong = [f"{name} of {boxes.dtype[name]}" for name in names if boxes.dtype[name].kind not in "iuf"]
+        held = (
+            f"{', '.join(names) or 'an array without fields'}, of shape {boxes.shape}"
+        )
+        raise ValueError(
+            f"{path} must hold one row of boxes with the fields {', '.join(FIELDS)}. "
+            f"It holds: {held}."
+        )
+    wrong = [
+        f"{name} of {boxes.dtype[name]}"
+        for name in names
+        if boxes.dtype[name].kind not in "iuf"
+    ]
     if wrong:
-        raise ValueError(f"{path} must hold boxes whose fields are numbers. It holds: {', '.join(wrong)}.")
+        raise ValueError(
+            f"{path} must hold boxes whose fields are numbers. It holds: "
+            f"{', '.join(wrong)}."
+        )
     boxes.dtype.names = newer
     return boxes

@@ -1,8 +1,9 @@
 """Reader of `.bin` files of N-MNIST and N-Caltech101.
 
-An event has five bytes, most significant first: x; y; the polarity in bit 7 of the third byte, 1 for ON; and in the other 23
-bits the time in microseconds. An event with y = 240 is none: the camera's clock ran over, and all later times are 2**13
-microseconds later. (SpikingJelly ignores this.)
+An event has five bytes, most significant first: x; y; the polarity in bit 7 of the
+third byte, 1 for ON; and in the other 23 bits the time in microseconds. An event with y
+= 240 is none: the camera's clock ran over, and all later times are 2**13 microseconds
+later. (SpikingJelly ignores this.)
 """
 
 import os
@@ -28,7 +29,8 @@ def read_nmnist(path: str | os.PathLike[str]) -> Events:
     ...     written = file.write_bytes(bytes([3, 5, 0b10000000, 0, 7]))
     ...     events = keras_ratesnn.events.read_nmnist(file)
     >>> events.x, events.y, events.polarity, events.timestamp
-    (array([3], dtype=uint8), array([5], dtype=uint8), array([1], dtype=uint8), array([7]))
+    (array([3], dtype=uint8), array([5], dtype=uint8), array([1], dtype=uint8),
+    array([7]))
 
     Args:
         path: The file.
@@ -41,13 +43,16 @@ def read_nmnist(path: str | os.PathLike[str]) -> Events:
         OSError: If the file cannot be read.
         ValueError: If the file is too large or damaged, or its times run backwards.
 
-    Source: Orchard et al., "Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades", 2015.
+    Source: Orchard et al., "Converting Static Image Datasets to Spiking Neuromorphic
+    Datasets Using Saccades", 2015.
     """
     file = EventFile(path, "file of N-MNIST")
     content = file.content()
     file.check_events(0, EVENT_BYTES)
     x, y, third, *low = np.frombuffer(content, "uint8").reshape(-1, EVENT_BYTES).T
-    timestamp = (third & 127).astype("int64") << 16 | low[0].astype("int64") << 8 | low[1]
+    timestamp = (
+        (third & 127).astype("int64") << 16 | low[0].astype("int64") << 8 | low[1]
+    )
     overflow = y == OVERFLOW_Y
     timestamp += OVERFLOW_MICROSECONDS * np.cumsum(overflow)
     kept = ~overflow

@@ -19,7 +19,15 @@ from keras_ratesnn.gradients.handlers import (
 from keras_ratesnn.gradients.handlers.handler import graft, stopped
 from keras_ratesnn.gradients.handlers.looped import LoopedHandler
 from keras_ratesnn.gradients.method import GradientMethod
-from keras_ratesnn.gradients.network import Network, Node, after_neurons, in_time, plain, plain_nodes, with_neurons
+from keras_ratesnn.gradients.network import (
+    Network,
+    Node,
+    after_neurons,
+    in_time,
+    plain,
+    plain_nodes,
+    with_neurons,
+)
 from keras_ratesnn.gradients.ottt import OTTT
 from keras_ratesnn.gradients.rate import Rate
 from keras_ratesnn.gradients.run import Run
@@ -35,7 +43,8 @@ def get(identifier: str | GradientMethod | Config) -> GradientMethod:
     Rate(windows=1, last_step_statistics=False)
 
     Args:
-        identifier: `"rate"`, `"bptt"`, `"sltt"`, `"ottt"`, a `GradientMethod` or a serialised one.
+        identifier: `"rate"`, `"bptt"`, `"sltt"`, `"ottt"`, a `GradientMethod` or a
+            serialised one.
 
     Returns:
         A `GradientMethod`.

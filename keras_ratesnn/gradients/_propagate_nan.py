@@ -1,4 +1,5 @@
-"""Propagates NaN and infinity in membranes to the outputs, where they would otherwise look like silence."""
+"""Propagates NaN and infinity in membranes to the outputs, where they would otherwise
+look like silence."""
 
 from keras import ops
 
@@ -6,18 +7,24 @@ from keras_ratesnn._core import backend, time_axis, tree
 
 
 def propagate_nan(outputs, states):
-    """Sets outputs to NaN for samples that have a neuron whose state is NaN or infinite.
+    """Sets outputs to NaN for samples that have a neuron whose state is NaN or
+    infinite.
 
-    A comparison with the threshold turns NaN into silence, so the problem would go unnoticed in training. A membrane stays NaN
-    or infinite, so checking once, after the last step, detects a problem at any step.
+    A comparison with the threshold turns NaN into silence, so the problem would go
+    unnoticed in training. A membrane stays NaN or infinite, so checking once, after the
+    last step, detects a problem at any step.
 
     Args:
-        outputs: Structure of tensors `(batch, ...)`. An output whose rows are not samples becomes NaN if any sample is broken.
-            Integers and booleans cannot be NaN and stay unchanged.
-        states: List of structures of tensors, without any for a part of a network without neurons.
+        outputs: Structure of tensors `(batch, ...)`. An output whose rows are not
+            samples becomes NaN if any sample is broken. Integers and booleans cannot be
+            NaN and stay unchanged.
+        states: List of structures of tensors, without any for a part of a network
+            without neurons.
     """
     # Numbers of steps cannot be NaN, and ONNX does not ask integers for it.
-    tensors = [tensor for tensor in tree.flatten(states) if time_axis.is_float(tensor.dtype)]
+    tensors = [
+        tensor for tensor in tree.flatten(states) if time_axis.is_float(tensor.dtype)
+    ]
     if not tensors:
         return outputs
     alarms = {}
@@ -35,7 +42,10 @@ def propagate_nan(outputs, states):
         key = rows if isinstance(rows, int) else None
         if key is None or key not in alarms:
             alarms[key] = alarm(rows)
-        return output + ops.cast(ops.reshape(alarms[key], (-1, *([1] * (rank - 1))) if rank else ()), output.dtype)
+        return output + ops.cast(
+            ops.reshape(alarms[key], (-1, *([1] * (rank - 1))) if rank else ()),
+            output.dtype,
+        )
 
     return tree.map_leaves(alarmed, outputs)
 
@@ -46,7 +56,8 @@ def _parts(state, rows):
     if isinstance(of_state, int) and isinstance(rows, int):
         return rows if rows and of_state >= rows and of_state % rows == 0 else 1
     if not (ops.is_tensor(of_state) or ops.is_tensor(rows)):
-        # While JAX exports a graph, the size of a batch is a symbol, which has no order.
+        # While JAX exports a graph, the size of a batch is a symbol, which has no
+        # order.
         return rows if of_state == rows else 1
     # Sizes are known only at run time.
     parts = ops.maximum(rows, 1)

@@ -1,8 +1,11 @@
-"""A planned network: its nodes, one step of all of them, and the loops over time around them.
+"""A planned network: its nodes, one step of all of them, and the loops over time around
+them.
 
-A network is a list of nodes, each a *handler* and the slots of its inputs and outputs. `step` runs them once; it has no effect
-but on Keras variables. Single-step mode and streams are loops over it. In multi-step mode the loops are exchanged: each node
-runs all steps before the next one begins. What is the same at every step runs once, before them.
+A network is a list of nodes, each a *handler* and the slots of its inputs and outputs.
+`step` runs them once; it has no effect but on Keras variables. Single-step mode and
+streams are loops over it. In multi-step mode the loops are exchanged: each node runs
+all steps before the next one begins. What is the same at every step runs once, before
+them.
 """
 
 import itertools
@@ -16,7 +19,12 @@ from keras_ratesnn._core import backend, call_kernels, keras_internals, time_axi
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import PlannedCall, last_uses
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
-from keras_ratesnn.gradients.handlers import Context, Handler, NeuronHandler, handler_class
+from keras_ratesnn.gradients.handlers import (
+    Context,
+    Handler,
+    NeuronHandler,
+    handler_class,
+)
 from keras_ratesnn.gradients.handlers.handler import State, Time
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.time import loops
@@ -33,7 +41,8 @@ class Node(NamedTuple):
 
 
 Constants = dict[int | str, Any]
-"""Tensors by the numbers of their slots: the inputs, those with time as a whole, and what is the same at every step."""
+"""Tensors by the numbers of their slots: the inputs, those with time as a whole, and
+what is the same at every step."""
 
 KERNELS = "kernels"
 """The key of what layers compute from their weights, see `LayerKind`."""
@@ -44,11 +53,13 @@ States = list[State]
 NodesOf = Callable[[Sequence[PlannedCall], Context], Iterable[Node]]
 
 HandlerOf = Callable[[PlannedCall, Context], Handler]
-"""For example a class of handlers, or one with some of its arguments, `functools.partial`."""
+"""For example a class of handlers, or one with some of its arguments,
+`functools.partial`."""
 
 
 class Gathered(NamedTuple):
-    """Of the steps so far, the sums of the outputs, or all of them if all are wanted; and their Keras masks, `()` for none."""
+    """Of the steps so far, the sums of the outputs, or all of them if all are wanted;
+    and their Keras masks, `()` for none."""
 
     outputs: Structure
     masks: Structure
@@ -63,25 +74,35 @@ def plain_nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node
         if follows_a_mean or kind_of(call.operation).role == TIME_MEAN:
             of_means.update(outputs)
         # The mean of a mean is that mean, not one of the means so far.
-        yield Node(handler_class(call, context, follows_a_mean)(call, context), call.inputs, outputs)
+        yield Node(
+            handler_class(call, context, follows_a_mean)(call, context),
+            call.inputs,
+            outputs,
+        )
 
 
 def with_neurons(handler_of: HandlerOf) -> NodesOf:
-    """The plain nodes, with the handler `handler_of(call, context)` for each neuron layer."""
+    """The plain nodes, with the handler `handler_of(call, context)` for each neuron
+    layer."""
 
     def nodes(calls, context):
         for node in plain_nodes(calls, context):
             is_neuron = isinstance(node.handler, NeuronHandler)
-            yield node._replace(handler=handler_of(node.handler.call, context)) if is_neuron else node
+            yield (
+                node._replace(handler=handler_of(node.handler.call, context))
+                if is_neuron
+                else node
+            )
 
     return nodes
 
 
 def after_neurons(handler_of: HandlerOf) -> NodesOf:
-    """The plain nodes, with one more after each neuron layer, with the handler `handler_of(call, context)`.
+    """The plain nodes, with one more after each neuron layer, with the handler
+    `handler_of(call, context)`.
 
-    It stands between the layer and what reads its spikes. Its inputs are the spikes and the input current of the neurons; its
-    output takes the place of the spikes.
+    It stands between the layer and what reads its spikes. Its inputs are the spikes and
+    the input current of the neurons; its output takes the place of the spikes.
     """
 
     def nodes(calls, context):
@@ -90,7 +111,11 @@ def after_neurons(handler_of: HandlerOf) -> NodesOf:
             if isinstance(node.handler, NeuronHandler):
                 spikes = next(slots)
                 yield node._replace(outputs=[spikes])
-                yield Node(handler_of(node.handler.call, context), [spikes, *node.inputs], node.outputs)
+                yield Node(
+                    handler_of(node.handler.call, context),
+                    [spikes, *node.inputs],
+                    node.outputs,
+                )
             else:
                 yield node
 
@@ -102,26 +127,48 @@ class Network:
 
     Args:
         run: `Run`.
-        nodes: Function `(calls, context) -> nodes`. A node comes after those whose slots it reads; slots of its own have
-            negative numbers. Defaults to `plain_nodes`.
-        windows: Tuple of integers that add up to T, the sizes of the windows with a mean each. Defaults to `None`, one window.
+        nodes: Function `(calls, context) -> nodes`. A node comes after those whose
+            slots it reads; slots of its own have negative numbers. Defaults to
+            `plain_nodes`.
+        windows: Tuple of integers that add up to T, the sizes of the windows with a
+            mean each. Defaults to `None`, one window.
         **context: Of `Context`, what the run does not tell.
 
     Raises:
-        ValueError: If a node reads a slot that none before it writes, or writes slots of its own that none reads.
+        ValueError: If a node reads a slot that none before it writes, or writes slots
+            of its own that none reads.
     """
 
-    def __init__(self, run: Run, nodes: NodesOf = plain_nodes, windows: Sequence[int] | None = None, **context: Any) -> None:
+    def __init__(
+        self,
+        run: Run,
+        nodes: NodesOf = plain_nodes,
+        windows: Sequence[int] | None = None,
+        **context: Any,
+    ) -> None:
         self.run, (part, *_) = run, run.parts
         batch, timesteps = ops.shape(run.inputs[0][0])[0], run.timesteps
-        context = {"all_at_once": run.step_mode == "multi", "with_gradient": run.with_gradient, **context}
-        self.windows = Windows((timesteps,) if windows is None else tuple(windows), run.mask)
+        context = {
+            "all_at_once": run.step_mode == "multi",
+            "with_gradient": run.with_gradient,
+            **context,
+        }
+        self.windows = Windows(
+            (timesteps,) if windows is None else tuple(windows), run.mask
+        )
         self.context = Context(self.windows, batch * timesteps, run.training, **context)
-        self.inputs = [(slot.index, has_time) for slot, (_, has_time) in zip(part.inputs, run.inputs, strict=True)]
+        self.inputs = [
+            (slot.index, has_time)
+            for slot, (_, has_time) in zip(part.inputs, run.inputs, strict=True)
+        ]
         self.outputs = part.outputs
         # Between the steps of a stream nothing is the same.
         of_stream = self.context.streams and not self.context.all_at_once
-        self.static = set() if of_stream else {index for index, has_time in self.inputs if not has_time}
+        self.static = (
+            set()
+            if of_stream
+            else {index for index, has_time in self.inputs if not has_time}
+        )
         self.once_nodes: list[Node] = []
         self.nodes: list[Node] = []
         all_nodes = list(nodes(part.calls, self.context))
@@ -129,33 +176,62 @@ class Network:
         for node in all_nodes:
             handler = node.handler
             handler.static = [index in self.static for index in node.inputs]
-            is_static = handler.is_static_if_inputs_are and not handler.takes_time and self.static.issuperset(node.inputs)
+            is_static = (
+                handler.is_static_if_inputs_are
+                and not handler.takes_time
+                and self.static.issuperset(node.inputs)
+            )
             if is_static and not of_stream:
                 self.static.update(node.outputs)
                 self.once_nodes.append(node)
             else:
                 self.nodes.append(node)
         self._losses: list[tuple[Any, Tensor]] = []
-        # In a stream, the states before the first step, of which an exported step needs the values.
+        # In a stream, the states before the first step, of which an exported step needs
+        # the values.
         self.started: States = []
-        self._freed = last_uses([{*node.inputs, *node.outputs} for node in self.nodes], self.outputs)
+        self._freed = last_uses(
+            [{*node.inputs, *node.outputs} for node in self.nodes], self.outputs
+        )
 
     def once(self) -> Constants:
         """Runs what is the same at every step, with gradient."""
-        found = {index: tensor for (index, _), (tensor, _) in zip(self.inputs, self.run.inputs, strict=True)}
+        found = {
+            index: tensor
+            for (index, _), (tensor, _) in zip(
+                self.inputs, self.run.inputs, strict=True
+            )
+        }
         for node in self.once_nodes:
             results, loss = node.handler.once([found[index] for index in node.inputs])
             _check_outputs(node, results)
             self._add_loss(node.handler, loss)
-            found.update(zip(node.outputs, self.seen(node, found, results, set()), strict=True))
+            found.update(
+                zip(node.outputs, self.seen(node, found, results, set()), strict=True)
+            )
         # A layer that runs again in the backward pass would not find them there.
-        kernels = {node.handler.operation: node.handler.kind.kernels for node in self.nodes if node.handler.kind.kernels}
+        kernels = {
+            node.handler.operation: node.handler.kind.kernels
+            for node in self.nodes
+            if node.handler.kind.kernels
+        }
         is_again = keras_internals.is_rematerialized
-        found[KERNELS] = {layer: compute(layer) for layer, compute in kernels.items() if not is_again(layer)}
+        found[KERNELS] = {
+            layer: compute(layer)
+            for layer, compute in kernels.items()
+            if not is_again(layer)
+        }
         return found
 
-    def seen(self, node: Node, found: dict[int, Tensor], outputs: list[Tensor], freed: set[int]) -> list[Tensor]:
-        """Called with the outputs of each node; the network continues with what it returns.
+    def seen(
+        self,
+        node: Node,
+        found: dict[int, Tensor],
+        outputs: list[Tensor],
+        freed: set[int],
+    ) -> list[Tensor]:
+        """Called with the outputs of each node; the network continues with what it
+        returns.
 
         Args:
             node: `Node`.
@@ -169,11 +245,14 @@ class Network:
         if not tree.is_absent(loss):
             self._losses.append((handler.operation, loss))
 
-    def step(self, states: States | None, constants: Constants, t: Time) -> tuple[States, Structure]:
+    def step(
+        self, states: States | None, constants: Constants, t: Time
+    ) -> tuple[States, Structure]:
         """One step: `(states, outputs)`.
 
         Args:
-            states: Those that the previous step returned; `None`, or `None` for some nodes, before the first step.
+            states: Those that the previous step returned; `None`, or `None` for some
+                nodes, before the first step.
             constants: What `once` returned.
             t: Integer, or integer scalar tensor: the time step, from 0 on.
         """
@@ -187,11 +266,16 @@ class Network:
                     self.started.append(state)
             return self._detached(lambda: handler.step(state, inputs, t))
 
-        states_after, outputs = self._walk(found, advance, states or [None] * len(self.nodes))
+        states_after, outputs = self._walk(
+            found, advance, states or [None] * len(self.nodes)
+        )
         return states_after, tree.map_leaves(lambda y: self._output(y, t), outputs)
 
-    def all_steps(self, states: States | None, constants: Constants) -> tuple[States, Structure]:
-        """All steps at once: `(states, outputs)`, with outputs `(batch * T, ...)`; `states` as in `step`."""
+    def all_steps(
+        self, states: States | None, constants: Constants
+    ) -> tuple[States, Structure]:
+        """All steps at once: `(states, outputs)`, with outputs `(batch * T, ...)`;
+        `states` as in `step`."""
         found = self._with_inputs(constants, time_axis.fold, None)
 
         def act(handler, state, inputs):
@@ -201,13 +285,16 @@ class Network:
 
         def rows(slot, y):
             if slot.index in self.static:
-                y = keras_internals.with_mask(lambda y: time_axis.repeat(y, self.windows.timesteps), y)
+                y = keras_internals.with_mask(
+                    lambda y: time_axis.repeat(y, self.windows.timesteps), y
+                )
             return self._output(self.context.checked(y), None)
 
         return states, tree.map_leaves(rows, self.outputs, outputs)
 
     def _detached(self, function):
-        """`(state, outputs)` of a node, without gradient where something else provides it; of states, see `finished`."""
+        """`(state, outputs)` of a node, without gradient where something else provides
+        it; of states, see `finished`."""
         if not self.context.detached:
             return function()
         states = []
@@ -221,29 +308,50 @@ class Network:
         return states[0], found
 
     def _with_inputs(self, constants, of_steps, t):
-        """Constants, with the rows of one step, or of all, in the place of inputs with time."""
+        """Constants, with the rows of one step, or of all, in the place of inputs with
+        time."""
         found = dict(constants)
         for index, has_time in self.inputs:
             if has_time:
-                found[index] = self._only_valid(keras_internals.with_mask(of_steps, constants[index]), t)
+                found[index] = self._only_valid(
+                    keras_internals.with_mask(of_steps, constants[index]), t
+                )
         return found
 
     def _only_valid(self, rows, t):
-        return keras_internals.put_mask(self.windows.only_valid_at(t, rows), keras_internals.mask_of(rows))
+        return keras_internals.put_mask(
+            self.windows.only_valid_at(t, rows), keras_internals.mask_of(rows)
+        )
 
     def _output(self, rows, t):
         chosen = self.context.with_gradient_of_chosen(rows, t)
-        return self._only_valid(keras_internals.put_mask(chosen, keras_internals.mask_of(rows)), t)
+        return self._only_valid(
+            keras_internals.put_mask(chosen, keras_internals.mask_of(rows)), t
+        )
 
     def _walk(self, found, act, states=None):
-        """`(results, outputs)`: the first results of `act(handler, state, inputs)` for each node, and the network's outputs."""
+        """`(results, outputs)`: the first results of `act(handler, state, inputs)` for
+        each node, and the network's outputs."""
         results = []
         with call_kernels.using(found.get(KERNELS, {})):
-            for node, state, freed in zip(self.nodes, states or [()] * len(self.nodes), self._freed, strict=True):
-                result, tensors = act(node.handler, state, node.handler.prepared([found[index] for index in node.inputs]))
+            for node, state, freed in zip(
+                self.nodes, states or [()] * len(self.nodes), self._freed, strict=True
+            ):
+                result, tensors = act(
+                    node.handler,
+                    state,
+                    node.handler.prepared([found[index] for index in node.inputs]),
+                )
                 _check_outputs(node, tensors)
-                found.update(zip(node.outputs, self.seen(node, found, tensors, freed), strict=True))
-                # They may be the activations of all time steps: their memory is for the next ones.
+                found.update(
+                    zip(
+                        node.outputs,
+                        self.seen(node, found, tensors, freed),
+                        strict=True,
+                    )
+                )
+                # They may be the activations of all time steps: their memory is for the
+                # next ones.
                 for index in freed:
                     del found[index]
                 results.append(result)
@@ -252,7 +360,8 @@ class Network:
     def through_time(self, constants: Constants) -> tuple[States, Structure]:
         """All steps in the step mode of the run: `(states, outputs)`, see `finished`.
 
-        Outputs are time means `(batch, ...)`, or all steps `(batch, T, ...)` if `run.return_sequences`.
+        Outputs are time means `(batch, ...)`, or all steps `(batch, T, ...)` if
+        `run.return_sequences`.
         """
         if not self.context.all_at_once:
             states, gathered = self.sweep(constants)
@@ -262,27 +371,49 @@ class Network:
 
         def output(y):
             of_rows = keras_internals.mask_of(y)
-            mask = None if of_rows is None else time_axis.unfold(self._valid_mask(of_rows, None), timesteps)
+            mask = (
+                None
+                if of_rows is None
+                else time_axis.unfold(self._valid_mask(of_rows, None), timesteps)
+            )
             if sequences:
-                return keras_internals.put_mask(time_axis.unfold(y, timesteps), self.run.mask if mask is None else mask)
+                return keras_internals.put_mask(
+                    time_axis.unfold(y, timesteps),
+                    self.run.mask if mask is None else mask,
+                )
             # A time mean counts where some step does.
-            return keras_internals.put_mask(self.windows.mean_over_all(y), None if mask is None else ops.any(mask, axis=1))
+            return keras_internals.put_mask(
+                self.windows.mean_over_all(y),
+                None if mask is None else ops.any(mask, axis=1),
+            )
 
         return self.finished(states, tree.map_leaves(output, rows))
 
     def finished(self, states: States, outputs: Structure) -> tuple[States, Structure]:
-        """`(states, outputs)` after the last step: without what only the next one needs, and NaN where membranes are."""
-        finished = [node.handler.finish(state) for node, state in zip(self.nodes, states, strict=True)]
+        """`(states, outputs)` after the last step: without what only the next one
+        needs, and NaN where membranes are."""
+        finished = [
+            node.handler.finish(state)
+            for node, state in zip(self.nodes, states, strict=True)
+        ]
         outputs = self.alarmed(states, outputs)
-        return backend.detached(lambda: finished) if self.context.detached else finished, outputs
+        return backend.detached(
+            lambda: finished
+        ) if self.context.detached else finished, outputs
 
     def carried(self, states: States) -> list[Structure]:
         """What each node carries to the next step, see `Handler.carried`."""
-        return [node.handler.carried(state) for node, state in zip(self.nodes, states, strict=True)]
+        return [
+            node.handler.carried(state)
+            for node, state in zip(self.nodes, states, strict=True)
+        ]
 
     def resumed(self, carried: Sequence[Structure]) -> States:
         """The states that carry this."""
-        return [node.handler.resumed(of_node) for node, of_node in zip(self.nodes, carried, strict=True)]
+        return [
+            node.handler.resumed(of_node)
+            for node, of_node in zip(self.nodes, carried, strict=True)
+        ]
 
     def _valid_mask(self, mask, t):
         return self.windows.only_valid_at(t, ops.cast(mask, "bool"))
@@ -296,8 +427,13 @@ class Network:
             return states, self._gather(gathered, outputs, t)
 
         carried = advance(0, None)
-        if not self.context.with_gradient and self.windows.timesteps > backend.unrolled_network_steps():
-            carried = loops.run(advance, carried, self.run.network.variables, self.windows.timesteps)
+        if (
+            not self.context.with_gradient
+            and self.windows.timesteps > backend.unrolled_network_steps()
+        ):
+            carried = loops.run(
+                advance, carried, self.run.network.variables, self.windows.timesteps
+            )
         else:
             for t in range(1, self.windows.timesteps):
                 carried = advance(t, carried)
@@ -306,7 +442,10 @@ class Network:
     def _gather(self, gathered, outputs, t):
         if gathered is None:
             # Sums are wider.
-            self._dtypes, nothing = (tree.map_leaves(of, outputs) for of in (lambda output: output.dtype, lambda _: None))
+            self._dtypes, nothing = (
+                tree.map_leaves(of, outputs)
+                for of in (lambda output: output.dtype, lambda _: None)
+            )
             gathered = Gathered(nothing, nothing)
 
         def joined(so_far, value, plus):
@@ -315,27 +454,48 @@ class Network:
             return value if so_far is None else plus(so_far, value)
 
         def total(output, so_far):
-            return joined(so_far, output if self.run.return_sequences else time_axis.widen(output), operator.add)
+            return joined(
+                so_far,
+                output if self.run.return_sequences else time_axis.widen(output),
+                operator.add,
+            )
 
         def mask(output, so_far):
             of_step = keras_internals.mask_of(output)
-            return () if of_step is None else joined(so_far, self._valid_mask(of_step, t), ops.logical_or)
+            return (
+                ()
+                if of_step is None
+                else joined(so_far, self._valid_mask(of_step, t), ops.logical_or)
+            )
 
-        return Gathered(*(tree.map_leaves(of, outputs, so_far) for of, so_far in zip((total, mask), gathered, strict=True)))
+        return Gathered(
+            *(
+                tree.map_leaves(of, outputs, so_far)
+                for of, so_far in zip((total, mask), gathered, strict=True)
+            )
+        )
 
     def of_gathered(self, gathered: Gathered) -> Structure:
-        """The outputs of a sweep: means over the steps that count, with gradient, or sequences."""
+        """The outputs of a sweep: means over the steps that count, with gradient, or
+        sequences."""
 
         def output(total, dtype, mask):
             if self.run.return_sequences:
-                return keras_internals.put_mask(total, self.run.mask if tree.is_absent(mask) else mask)
-            mean = ops.cast(self.windows.mean_of_all(total), time_axis.mean_dtype(dtype))
-            return keras_internals.put_mask(mean, None if tree.is_absent(mask) else mask)
+                return keras_internals.put_mask(
+                    total, self.run.mask if tree.is_absent(mask) else mask
+                )
+            mean = ops.cast(
+                self.windows.mean_of_all(total), time_axis.mean_dtype(dtype)
+            )
+            return keras_internals.put_mask(
+                mean, None if tree.is_absent(mask) else mask
+            )
 
         return tree.map_leaves(output, gathered.outputs, self._dtypes, gathered.masks)
 
     def rates(self, states: States, constants: Constants) -> Structure:
-        """The network on rates, given the states after the last step: outputs `(batch * W, ...)`, with gradient."""
+        """The network on rates, given the states after the last step: outputs `(batch *
+        W, ...)`, with gradient."""
         found = dict(constants)
         for index, has_time in self.inputs:
             if has_time:
@@ -350,51 +510,78 @@ class Network:
 
     def _rates_of_input(self, steps):
         if time_axis.is_float(steps.dtype):
-            return steps[:, -1] if self.context.last_step else self.windows.means_over_steps(time_axis.fold(steps))
+            return (
+                steps[:, -1]
+                if self.context.last_step
+                else self.windows.means_over_steps(time_axis.fold(steps))
+            )
         # Integers and booleans have no rate: all of their steps stay.
-        return time_axis.repeat(steps[:, -1], self.windows.timesteps) if self.context.last_step else time_axis.fold(steps)
+        return (
+            time_axis.repeat(steps[:, -1], self.windows.timesteps)
+            if self.context.last_step
+            else time_axis.fold(steps)
+        )
 
     def end(self, states: States, outputs: Structure) -> Structure:
         """Passes losses and statistics to the layers, and returns the outputs."""
-        pairs = [(node.handler, state) for node, state in zip(self.nodes, states, strict=True)]
+        pairs = [
+            (node.handler, state)
+            for node, state in zip(self.nodes, states, strict=True)
+        ]
         for handler, state in pairs:
             self._add_loss(handler, getattr(state, "loss", ()))
         # Last: calling a layer may clear earlier losses.
         for layer, loss in self._losses:
             layer.add_loss(loss)
-        for handler, state in [*((node.handler, ()) for node in self.once_nodes), *pairs]:
+        for handler, state in [
+            *((node.handler, ()) for node in self.once_nodes),
+            *pairs,
+        ]:
             handler.end(state)
         return outputs
 
     def alarmed(self, states: States, outputs: Structure) -> Structure:
         """The outputs, NaN where a membrane is."""
-        membranes = [node.handler.membranes(state) for node, state in zip(self.nodes, states, strict=True)]
-        masks = iter([keras_internals.mask_of(output) for output in tree.flatten(outputs)])
+        membranes = [
+            node.handler.membranes(state)
+            for node, state in zip(self.nodes, states, strict=True)
+        ]
+        masks = iter(
+            [keras_internals.mask_of(output) for output in tree.flatten(outputs)]
+        )
         outputs = propagate_nan(outputs, membranes)
-        return tree.map_leaves(lambda output: keras_internals.put_mask(output, next(masks)), outputs)
+        return tree.map_leaves(
+            lambda output: keras_internals.put_mask(output, next(masks)), outputs
+        )
 
 
 def _check_slots(nodes, inputs, outputs):
-    """Raises ValueError unless all slots that are read are written before, and a node's own slots are read."""
+    """Raises ValueError unless all slots that are read are written before, and a node's
+    own slots are read."""
     known = set(inputs)
     for node in nodes:
         unknown = [index for index in node.inputs if index not in known]
         if unknown:
             raise ValueError(
-                f"A node must come after those whose slots it reads. Received: {_described(node)}, which reads {unknown}. No "
-                "node before it writes that. Change the order of the nodes, or the slots."
+                "A node must come after those whose slots it reads. Received: "
+                f"{_described(node)}, which reads {unknown}. No node before it writes "
+                "that. Change the order of the nodes, or the slots."
             )
         known.update(node.outputs)
     read = {slot.index for slot in tree.flatten(outputs)}
     unknown = sorted(read - known)
     if unknown:
-        raise ValueError(f"No node writes {unknown}, which the network returns. Yield a node with these slots as outputs.")
+        raise ValueError(
+            f"No node writes {unknown}, which the network returns. Yield a node with "
+            "these slots as outputs."
+        )
     for node in reversed(nodes):
         if node.outputs and max(node.outputs) < 0 and read.isdisjoint(node.outputs):
             raise ValueError(
-                f"Something must read the slots that a node adds to the network. Received: {_described(node)}, whose outputs "
-                f"{list(node.outputs)} nothing reads, so that it does nothing. Give it the slots that others read, and "
-                "another slot to the node that wrote these; or leave it out."
+                "Something must read the slots that a node adds to the network. "
+                f"Received: {_described(node)}, whose outputs {list(node.outputs)} "
+                "nothing reads, so that it does nothing. Give it the slots that others "
+                "read, and another slot to the node that wrote these; or leave it out."
             )
         read.update(node.inputs)
 
@@ -402,22 +589,28 @@ def _check_slots(nodes, inputs, outputs):
 def _check_outputs(node, outputs):
     if not isinstance(outputs, list) or len(outputs) != len(node.outputs):
         raise TypeError(
-            f"A handler must return a list with a tensor for each of the {len(node.outputs)} slots of its node's outputs. "
-            f"Received: a {type(outputs).__name__} of length {len(outputs)} from {_described(node)}. Return (state, [output]) "
-            "for one output."
+            "A handler must return a list with a tensor for each of the "
+            f"{len(node.outputs)} slots of its node's outputs. Received: a "
+            f"{type(outputs).__name__} of length {len(outputs)} from "
+            f"{_described(node)}. Return (state, [output]) for one output."
         )
 
 
 def _described(node):
-    return f"a node with a {type(node.handler).__name__} of layer {node.handler.operation.name!r}"
+    return (
+        f"a node with a {type(node.handler).__name__} of layer "
+        f"{node.handler.operation.name!r}"
+    )
 
 
 def plain(run: Run, nodes: NodesOf = plain_nodes) -> Structure:
-    """The outputs of the spiking network; differentiating them is backpropagation through time.
+    """The outputs of the spiking network; differentiating them is backpropagation
+    through time.
 
     Args:
         run: `Run`.
-        nodes: Function `(calls, context) -> nodes`, see `Network`. Defaults to `plain_nodes`.
+        nodes: Function `(calls, context) -> nodes`, see `Network`. Defaults to
+            `plain_nodes`.
     """
     return in_time(Network(run, nodes))
 

@@ -1,4 +1,5 @@
-"""Checks that a cell acts on each neuron independently, which one eligibility per neuron requires."""
+"""Checks that a cell acts on each neuron independently, which one eligibility per
+neuron requires."""
 
 import numpy as np
 from keras import ops
@@ -9,16 +10,19 @@ _BATCH = 3
 _UNKNOWN_SIZE = 4
 _NOTHING = "nothing"
 _ADVICE = (
-    "The rate gradient keeps one eligibility per neuron, so a step must act on each neuron independently. Train with "
+    "The rate gradient keeps one eligibility per neuron, so a step must act on each "
+    "neuron independently. Train with "
     'gradient="bptt", or make the connections between neurons a layer of the network.'
 )
 
 
 def check(neuron):
-    """Raises ValueError if the step of a neuron layer's cell mixes neurons, or gives other outputs when it is called again.
+    """Raises ValueError if the step of a neuron layer's cell mixes neurons, or gives
+    other outputs when it is called again.
 
-    The check changes some elements of the input, state and weights, and tests whether other neurons change. It uses random
-    weights and states, because recurrent weights that start at zero, or a state at rest, would hide mixing.
+    The check changes some elements of the input, state and weights, and tests whether
+    other neurons change. It uses random weights and states, because recurrent weights
+    that start at zero, or a state at rest, would hide mixing.
 
     Args:
         neuron: A built `keras_ratesnn.layers.Neuron`.
@@ -29,15 +33,20 @@ def check(neuron):
     for weight, value in cell.weight_parts():
         if not _broadcasts(tuple(value.shape), (1, *shape[1:])):
             raise ValueError(
-                f"Weight {getattr(weight, 'name', weight)!r} of cell {type(cell).__name__} in layer {neuron.name!r} must "
-                f"broadcast to the membrane. Received: a weight of shape {tuple(value.shape)} for neurons of shape "
-                f"{shape[1:]}. {_ADVICE}"
+                f"Weight {getattr(weight, 'name', weight)!r} of cell "
+                f"{type(cell).__name__} in layer {neuron.name!r} must broadcast to the "
+                f"membrane. Received: a weight of shape {tuple(value.shape)} for "
+                f"neurons of shape {shape[1:]}. {_ADVICE}"
             )
     with backend.no_gradient():
         for seed in range(2):
-            found = _fault(cell, shape, neuron.compute_dtype, np.random.default_rng(seed))
+            found = _fault(
+                cell, shape, neuron.compute_dtype, np.random.default_rng(seed)
+            )
             if found is not None:
-                raise ValueError(f"Cell {type(cell).__name__} of layer {neuron.name!r} {found}")
+                raise ValueError(
+                    f"Cell {type(cell).__name__} of layer {neuron.name!r} {found}"
+                )
 
 
 def _fault(cell, shape, dtype, random):
@@ -45,24 +54,41 @@ def _fault(cell, shape, dtype, random):
     mixing = _mixing(cell, shape, dtype, random)
     if mixing == _NOTHING:
         return (
-            "gives other outputs when its step is called again with the same inputs, state and weights. The rate gradient "
-            "differentiates the step apart from the forward pass. Draw random numbers with keras.random and a "
-            'keras.random.SeedGenerator of the cell, which draw the same ones there, or train with gradient="bptt".'
+            "gives other outputs when its step is called again with the same inputs, "
+            "state and weights. The rate gradient "
+            "differentiates the step apart from the forward pass. Draw random numbers "
+            "with keras.random and a "
+            "keras.random.SeedGenerator of the cell, which draw the same ones there, "
+            'or train with gradient="bptt".'
         )
-    return None if mixing is None else f"mixes neurons in its step: {mixing} of one neuron changes another. {_ADVICE}"
+    return (
+        None
+        if mixing is None
+        else f"mixes neurons in its step: {mixing} of one neuron changes another. "
+        f"{_ADVICE}"
+    )
 
 
 def _mixing(cell, shape, dtype, random):
-    """Describes what makes one neuron change another, `_NOTHING` if neurons change by themselves; `None` if none does."""
+    """Describes what makes one neuron change another, `_NOTHING` if neurons change by
+    themselves; `None` if none does."""
 
     def shifted(tensor, low, high, where=True):
-        return tensor + ops.convert_to_tensor(random.uniform(low, high, tuple(tensor.shape)) * where, tensor.dtype)
+        return tensor + ops.convert_to_tensor(
+            random.uniform(low, high, tuple(tensor.shape)) * where, tensor.dtype
+        )
 
     inputs = shifted(ops.zeros(shape, dtype), -1.0, 2.0)
     at_rest = cell.initial_state(inputs)
-    state = [shifted(leaf, -1.0, 1.0) if tree.is_float(leaf) else leaf for leaf in tree.flatten(at_rest)]
+    state = [
+        shifted(leaf, -1.0, 1.0) if tree.is_float(leaf) else leaf
+        for leaf in tree.flatten(at_rest)
+    ]
     values = keras_internals.values_of(cell.variables)
-    values = [shifted(value, 0.1, 1.0) if v.trainable else value for v, value in zip(cell.variables, values, strict=True)]
+    values = [
+        shifted(value, 0.1, 1.0) if v.trainable else value
+        for v, value in zip(cell.variables, values, strict=True)
+    ]
 
     def step(inputs, state, values):
         with keras_internals.Values(zip(cell.variables, values, strict=True)):
@@ -73,11 +99,17 @@ def _mixing(cell, shape, dtype, random):
     if not _same(before, step(inputs, state, values), np.ones(shape, bool)):
         return _NOTHING
     changed = random.uniform(size=shape) < 0.5
-    if not _same(before, step(shifted(inputs, 0.5, 1.5, changed), state, values), ~changed):
+    if not _same(
+        before, step(shifted(inputs, 0.5, 1.5, changed), state, values), ~changed
+    ):
         return "the input"
     for index, leaf in enumerate(state):
         if tree.is_float(leaf) and tuple(leaf.shape) == shape:
-            moved = [*state[:index], shifted(leaf, 0.5, 1.5, changed), *state[index + 1 :]]
+            moved = [
+                *state[:index],
+                shifted(leaf, 0.5, 1.5, changed),
+                *state[index + 1 :],
+            ]
             if not _same(before, step(inputs, moved, values), ~changed):
                 return "the state"
     # Weights that act on all neurons in parts have been found to broadcast.
@@ -85,18 +117,29 @@ def _mixing(cell, shape, dtype, random):
     for index, (variable, value) in enumerate(zip(cell.variables, values, strict=True)):
         part = random.uniform(size=tuple(value.shape)) < 0.5
         if id(variable) in whole and part.size > 1:
-            moved = [*values[:index], shifted(value, 0.5, 1.5, part), *values[index + 1 :]]
-            if not _same(before, step(inputs, state, moved), ~np.broadcast_to(part, shape)):
+            moved = [
+                *values[:index],
+                shifted(value, 0.5, 1.5, part),
+                *values[index + 1 :],
+            ]
+            if not _same(
+                before, step(inputs, state, moved), ~np.broadcast_to(part, shape)
+            ):
                 return f"weight {variable.name!r}"
     return None
 
 
 def _same(before, after, where):
-    """Whether outputs of neurons are the same `where` given, and other outputs are the same everywhere."""
+    """Whether outputs of neurons are the same `where` given, and other outputs are the
+    same everywhere."""
 
     def equal(old, new):
         same = ops.logical_or(old == new, ops.logical_and(old != old, new != new))
-        return ops.all(ops.logical_or(same, ops.convert_to_tensor(~where)) if tuple(old.shape) == where.shape else same)
+        return ops.all(
+            ops.logical_or(same, ops.convert_to_tensor(~where))
+            if tuple(old.shape) == where.shape
+            else same
+        )
 
     return all(bool(equal(old, new)) for old, new in zip(before, after, strict=True))
 

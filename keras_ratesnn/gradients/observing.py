@@ -1,4 +1,5 @@
-"""Watching the plain spiking network: what its operations compute, and what could be changed about it."""
+"""Watching the plain spiking network: what its operations compute, and what could be
+changed about it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from keras_ratesnn.layer_kinds import LayerKind
 
 @dataclasses.dataclass(slots=True)
 class Call:
-    """One call of an operation, as an observer sees it: the signals among its arguments, and the facts of its operation."""
+    """One call of an operation, as an observer sees it: the signals among its
+    arguments, and the facts of its operation."""
 
     operation: keras.Operation
     signals: list[Signal]
@@ -24,11 +26,13 @@ class Call:
 
 
 Observer = Callable[[Call, Any], Any]
-"""Function `(call, outputs) -> outputs`: is given a signal, or a list of signals, and returns them or their replacement."""
+"""Function `(call, outputs) -> outputs`: is given a signal, or a list of signals, and
+returns them or their replacement."""
 
 
 class Observing(GradientMethod):
-    """BPTT with an observer that sees each operation and may change its outputs: not for saved models.
+    """BPTT with an observer that sees each operation and may change its outputs: not
+    for saved models.
 
     Args:
         observe: `Observer`. Defaults to `None`, nobody.
@@ -37,7 +41,9 @@ class Observing(GradientMethod):
 
     runs_means = True
 
-    def __init__(self, observe: Observer | None = None, nodes: NodesOf = plain_nodes) -> None:
+    def __init__(
+        self, observe: Observer | None = None, nodes: NodesOf = plain_nodes
+    ) -> None:
         self.observe, self.nodes = observe, nodes
 
     def call(self, run: Run) -> Structure:

@@ -1,10 +1,13 @@
-r"""Online training through time: separate backpropagation at each time step, with a trace of presynaptic spikes.
+r"""Online training through time: separate backpropagation at each time step, with a
+trace of presynaptic spikes.
 
 A layer with weights that follows neurons, y = op(W, s), is differentiated as
 
-    y_t = op(stop(W), s_t) + [op(W, stop(â_t)) − stop(op(W, stop(â_t)))]          â_t = λ â_{t−1} + s_t
+    y_t = op(stop(W), s_t) + [op(W, stop(â_t)) − stop(op(W, stop(â_t)))]
+            â_t = λ â_{t−1} + s_t
 
-so that the gradient passes to the spikes as usual, while weight gradients use the presynaptic trace â instead of the spikes.
+so that the gradient passes to the spikes as usual, while weight gradients use the
+presynaptic trace â instead of the spikes.
 """
 
 import dataclasses
@@ -14,10 +17,22 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, call_kernels, checks, keras_internals, registry, time_axis, tree
+from keras_ratesnn._core import (
+    backend,
+    call_kernels,
+    checks,
+    keras_internals,
+    registry,
+    time_axis,
+    tree,
+)
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn._graph import Slot
-from keras_ratesnn.gradients.handlers import MaskHandler, NeuronHandler, OperationHandler
+from keras_ratesnn.gradients.handlers import (
+    MaskHandler,
+    NeuronHandler,
+    OperationHandler,
+)
 from keras_ratesnn.gradients.handlers.neuron import State
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Node, plain_nodes
@@ -28,24 +43,30 @@ from keras_ratesnn.layers import dynamics
 
 @registry.register
 class OTTT(GradientMethod):
-    """Online training through time: each time step is differentiated separately, and weight gradients use a trace of spikes.
+    """Online training through time: each time step is differentiated separately, and
+    weight gradients use a trace of spikes.
 
-    The gradient of a weight that follows neurons is Σ_t δ_t ⊗ â_t, with the error δ_t of the layer's output. The trace
-    â_t = λ â_{t−1} + s_t decays like the membrane of the neurons that emitted the spikes (`NeuronCell.trace_decay`). It passes
-    through affine operations without weights (average pooling, scaling, padding, functions of `keras.ops`, ...) like spikes.
-    After any other operation, the trace is its output. Weights are updated once per batch (OTTT_A). The authors' networks for
-    this method use standardised weights instead of batch normalisation, see `keras_ratesnn.layers.WSConv2D`.
+    The gradient of a weight that follows neurons is Σ_t δ_t ⊗ â_t, with the error δ_t
+    of the layer's output. The trace â_t = λ â_{t−1} + s_t decays like the membrane of
+    the neurons that emitted the spikes (`NeuronCell.trace_decay`). It passes through
+    affine operations without weights (average pooling, scaling, padding, functions of
+    `keras.ops`, ...) like spikes. After any other operation, the trace is its output.
+    Weights are updated once per batch (OTTT_A). The authors' networks for this method
+    use standardised weights instead of batch normalisation, see
+    `keras_ratesnn.layers.WSConv2D`.
 
     Args:
-        recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is recomputed for its backward pass and
-            nothing of size T is stored; otherwise all activations are stored. Defaults to `True`.
+        recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is
+            recomputed for its backward pass and nothing of size T is stored; otherwise
+            all activations are stored. Defaults to `True`.
 
     Raises:
         TypeError: If `recompute` is not a boolean.
-        ValueError: If a neuron has no single decay, for example `ALIF` or `CuBaLIF`. Raised when the method is passed to a
-            model.
+        ValueError: If a neuron has no single decay, for example `ALIF` or `CuBaLIF`.
+            Raised when the method is passed to a model.
 
-    Source: Xiao et al., "Online Training Through Time for Spiking Neural Networks", NeurIPS 2022.
+    Source: Xiao et al., "Online Training Through Time for Spiking Neural Networks",
+    NeurIPS 2022.
     """
 
     def __init__(self, recompute: bool = True) -> None:
@@ -58,8 +79,10 @@ class OTTT(GradientMethod):
         for neuron in neurons:
             if neuron.cell.trace_decay() is None:
                 raise ValueError(
-                    'gradient="ottt" must know the decay factor of the spike trace. Received: cell '
-                    f"{type(neuron.cell).__name__} of layer {neuron.name!r}, which has no single decay. Define `trace_decay()` "
+                    'gradient="ottt" must know the decay factor of the spike trace. '
+                    "Received: cell "
+                    f"{type(neuron.cell).__name__} of layer {neuron.name!r}, which has "
+                    "no single decay. Define `trace_decay()` "
                     'in a custom cell, or train with gradient="sltt", "rate" or "bptt".'
                 )
 
@@ -68,7 +91,8 @@ class OTTT(GradientMethod):
 
 
 def traced_nodes(calls, context):
-    """The plain nodes, with traces beside spikes: a trace is one more tensor, from neurons to the weights that follow them."""
+    """The plain nodes, with traces beside spikes: a trace is one more tensor, from
+    neurons to the weights that follow them."""
     kept: list[Node] = []
     read: set[int] = set()
     for node in reversed(list(_with_traces(calls, context))):
@@ -84,8 +108,15 @@ def _with_traces(calls, context):
     traces: dict[int, int] = {}
     for node in plain_nodes(calls, context):
         (handler, inputs, outputs), call = node, node.handler.call
-        of_inputs, is_traced = [traces.get(index, index) for index in inputs], [index in traces for index in inputs]
-        exact = type(handler) is OperationHandler and _is_affine(handler) and not handler.takes_time
+        of_inputs, is_traced = (
+            [traces.get(index, index) for index in inputs],
+            [index in traces for index in inputs],
+        )
+        exact = (
+            type(handler) is OperationHandler
+            and _is_affine(handler)
+            and not handler.takes_time
+        )
         if isinstance(handler, NeuronHandler):
             (spikes,), trace = outputs, next(slots)
             traces[spikes] = trace
@@ -94,19 +125,31 @@ def _with_traces(calls, context):
         elif isinstance(handler, MaskHandler) and all(is_traced):
             (output,), trace = outputs, next(slots)
             traces[output] = trace
-            yield Node(TracedMask(call, context), [*inputs, *of_inputs], [output, trace])
-        elif exact and any(is_traced) and handler.kind.affine and not handler.kind.parameter_free:
+            yield Node(
+                TracedMask(call, context), [*inputs, *of_inputs], [output, trace]
+            )
+        elif (
+            exact
+            and any(is_traced)
+            and handler.kind.affine
+            and not handler.kind.parameter_free
+        ):
             yield Node(Weighted(call, context), [*inputs, *of_inputs], outputs)
         elif exact and any(is_traced) and all(is_traced):
             traces.update({output: next(slots) for output in outputs})
             yield node
-            yield Node(OfTraces(call, context), of_inputs, [traces[output] for output in outputs])
+            yield Node(
+                OfTraces(call, context),
+                of_inputs,
+                [traces[output] for output in outputs],
+            )
         else:
             yield node
 
 
 def _is_affine(handler):
-    """Whether an operation is affine in its input signals together, as functions of `keras.ops` often are in a single one."""
+    """Whether an operation is affine in its input signals together, as functions of
+    `keras.ops` often are in a single one."""
     kind, call = handler.kind, handler.call
     # A number may be divided by a signal.
     first, *_ = tree.flatten((call.args, call.kwargs))
@@ -115,19 +158,30 @@ def _is_affine(handler):
 
 
 class Trace(NeuronHandler):
-    """The trace â_t = λ â_{t−1} + s_t of the spikes that it is given, without gradient."""
+    """The trace â_t = λ â_{t−1} + s_t of the spikes that it is given, without
+    gradient."""
 
     parallel = False
 
     def __init__(self, call, context):
-        super().__init__(call, dataclasses.replace(context, with_gradient=False, between=None))
+        super().__init__(
+            call, dataclasses.replace(context, with_gradient=False, between=None)
+        )
         self.cell = self.operation.cell
 
     def start(self, inputs):
-        return State(ops.zeros_like(inputs[0], dtype=time_axis.accumulation_dtype(inputs[0].dtype)))
+        return State(
+            ops.zeros_like(
+                inputs[0], dtype=time_axis.accumulation_dtype(inputs[0].dtype)
+            )
+        )
 
     def advance(self, state, inputs, phase):
-        trace = dynamics.integrate(state.cell, time_axis.cast(inputs[0], state.cell.dtype), self.cell.trace_decay())
+        trace = dynamics.integrate(
+            state.cell,
+            time_axis.cast(inputs[0], state.cell.dtype),
+            self.cell.trace_decay(),
+        )
         return State(trace), [time_axis.cast(trace, self.dtype)]
 
     def at_padding(self, state):
@@ -173,14 +227,22 @@ class OfTraces(OperationHandler):
 
 
 class Weighted(OperationHandler):
-    """y_t, with its derivative with respect to the input at the spikes, and with respect to the weights at the traces."""
+    """y_t, with its derivative with respect to the input at the spikes, and with
+    respect to the weights at the traces."""
 
     def outputs_and_loss(self, inputs, t):
         count, variables = len(inputs) // 2, self.operation.variables
-        constants = zip(variables, map(ops.stop_gradient, keras_internals.values_of(variables)), strict=True)
+        constants = zip(
+            variables,
+            map(ops.stop_gradient, keras_internals.values_of(variables)),
+            strict=True,
+        )
         with keras_internals.Values(constants), call_kernels.stopped():
             of_spikes, loss = super().outputs_and_loss(inputs[:count], t)
-        traces = [keras_internals.put_mask(ops.stop_gradient(x), keras_internals.mask_of(x)) for x in inputs[count:]]
+        traces = [
+            keras_internals.put_mask(ops.stop_gradient(x), keras_internals.mask_of(x))
+            for x in inputs[count:]
+        ]
         of_traces, of_weights = self.apply(traces, t)
         if of_weights is not None:
             loss = loss + of_weights - ops.stop_gradient(of_weights)

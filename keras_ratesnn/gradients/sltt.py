@@ -18,31 +18,42 @@ from keras_ratesnn.gradients.run import Run
 class SLTT(GradientMethod):
     """Spatial learning through time: BPTT without gradient between time steps.
 
-    Each step is differentiated separately; the state of the previous step is treated as a constant: ∇W = Σ_t δ_t ⊗ s_t, with
-    the error δ_t of the layer's output and its input spikes s_t. With `step_mode="single"` the memory of a training step does
-    not grow with T.
+    Each step is differentiated separately; the state of the previous step is treated as
+    a constant: ∇W = Σ_t δ_t ⊗ s_t, with the error δ_t of the layer's output and its
+    input spikes s_t. With `step_mode="single"` the memory of a training step does not
+    grow with T.
 
     Args:
-        random_steps: Integer K >= 1. Only K of the T steps, drawn again for each batch, carry gradient (SLTT-K). The gradient
-            is not rescaled: on average it is K / T of that of all steps. With a mask the steps are drawn from the V <= T that
-            are no padding for at least one sample, each as likely as any other, be it of one sample or of all, and the average
-            is K / V; if V <= K, all carry gradient. Losses that layers add, and activity regularisation, carry gradient at the
-            same steps; their value is that of all steps. Where steps are recomputed, a training step costs 2T + 2K forward
-            passes; otherwise as much as that of all steps. Defaults to `None`, all steps.
-        recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is recomputed for its backward pass and
-            nothing of size T is stored; a training step then costs about 4T forward passes. Otherwise all activations are
+        random_steps: Integer K >= 1. Only K of the T steps, drawn again for each batch,
+            carry gradient (SLTT-K). The gradient is not rescaled: on average it is K /
+            T of that of all steps. With a mask the steps are drawn from the V <= T that
+            are no padding for at least one sample, each as likely as any other, be it
+            of one sample or of all, and the average is K / V; if V <= K, all carry
+            gradient. Losses that layers add, and activity regularisation, carry
+            gradient at the same steps; their value is that of all steps. Where steps
+            are recomputed, a training step costs 2T + 2K forward passes; otherwise as
+            much as that of all steps. Defaults to `None`, all steps.
+        recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is
+            recomputed for its backward pass and nothing of size T is stored; a training
+            step then costs about 4T forward passes. Otherwise all activations are
             stored, and a training step costs 3T. Defaults to `True`.
 
     Raises:
         TypeError: If `random_steps` is not an integer or `recompute` not a boolean.
-        ValueError: If `random_steps` is not >= 1. In training, if there are fewer time steps.
+        ValueError: If `random_steps` is not >= 1. In training, if there are fewer time
+            steps.
 
-    Source: Meng et al., "Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural Networks", ICCV 2023.
+    Source: Meng et al., "Towards Memory- and Time-Efficient Backpropagation for
+    Training Spiking Neural Networks", ICCV 2023.
     """
 
     def __init__(self, random_steps: int | None = None, recompute: bool = True) -> None:
         if random_steps is not None:
-            checks.positive_integer("random_steps", random_steps, advice="None lets all steps carry gradient.")
+            checks.positive_integer(
+                "random_steps",
+                random_steps,
+                advice="None lets all steps carry gradient.",
+            )
         self.random_steps = random_steps
         self.recompute = checks.boolean("recompute", recompute)
 
@@ -52,7 +63,9 @@ class SLTT(GradientMethod):
 
     def call(self, run: Run) -> Structure:
         drawn = self.draws and run.training and run.with_gradient
-        return run_online(run, self.recompute, chosen=self._chosen(run) if drawn else None)
+        return run_online(
+            run, self.recompute, chosen=self._chosen(run) if drawn else None
+        )
 
     def _chosen(self, run):
         place = random.shuffle(ops.arange(run.timesteps, dtype="int32"), seed=run.draws)
@@ -63,23 +76,28 @@ class SLTT(GradientMethod):
         if backend.replicas.count() > 1:
             samples = ops.sum(backend.replicas.gather(samples), axis=0)
         counts = ops.take(samples > 0.0, ops.argsort(place))
-        first = ops.logical_and(counts, ops.cumsum(ops.cast(counts, "int32")) <= self.random_steps)
+        first = ops.logical_and(
+            counts, ops.cumsum(ops.cast(counts, "int32")) <= self.random_steps
+        )
         return ops.take(first, place)
 
     def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
         for neuron in neurons:
             if neuron.cell.sees_all_steps:
                 raise ValueError(
-                    f'gradient="sltt" differentiates each time step by itself. Received: layer {neuron.name!r} of type '
-                    f"{type(neuron).__name__}, whose spikes depend on inputs of all steps, and which has no state. Train with "
+                    'gradient="sltt" differentiates each time step by itself. '
+                    f"Received: layer {neuron.name!r} of type "
+                    f"{type(neuron).__name__}, whose spikes depend on inputs of all "
+                    "steps, and which has no state. Train with "
                     'gradient="bptt" or "rate".'
                 )
 
     def check_timesteps(self, timesteps: int) -> None:
         if self.random_steps is not None and self.random_steps > timesteps:
             raise ValueError(
-                f"`random_steps` must be at most timesteps. Received: random_steps={self.random_steps} for "
-                f"timesteps={timesteps}. Leave it out to let all steps carry gradient."
+                "`random_steps` must be at most timesteps. Received: "
+                f"random_steps={self.random_steps} for timesteps={timesteps}. Leave it "
+                "out to let all steps carry gradient."
             )
 
     def get_config(self) -> Config:
@@ -91,15 +109,19 @@ def run_online(run, recompute, nodes=plain_nodes, chosen=None):
 
     Args:
         run: `Run`.
-        recompute: Boolean, whether single-step mode recomputes each step for its backward pass and stores none.
-        nodes: See `Network`; other nodes than the plain ones put tensors in the place of weights.
+        recompute: Boolean, whether single-step mode recomputes each step for its
+            backward pass and stores none.
+        nodes: See `Network`; other nodes than the plain ones put tensors in the place
+            of weights.
         chosen: See `Context`.
     """
     if not run.with_gradient:
         return plain(run)
     recompute = recompute and run.step_mode == "single"
     if recompute or nodes is not plain_nodes:
-        backend.check_replaced_weights(run.network, ": single-step mode keeps the activations of one step alone")
+        backend.check_replaced_weights(
+            run.network, ": single-step mode keeps the activations of one step alone"
+        )
     if recompute:
         return recomputed(run, nodes, {"between": stopped, "chosen": chosen})
     return in_time(Network(run, nodes, between=stopped, chosen=chosen))

@@ -1,4 +1,5 @@
-"""Networks of integers: kernels of few bits, inference in integers alone, and programs in C."""
+"""Networks of integers: kernels of few bits, inference in integers alone, and programs
+in C."""
 
 from keras_ratesnn.integers.exporting import Sizes, export_c
 from keras_ratesnn.integers.model import IntegerModel, integer, load_integers

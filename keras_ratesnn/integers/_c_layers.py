@@ -1,7 +1,9 @@
-"""What each kind of layer of a network of integers does, in C: a function of the program, the layer and its number.
+"""What each kind of layer of a network of integers does, in C: a function of the
+program, the layer and its number.
 
-An input that is not 0 adds its row of weights to the sums of all output channels. So each layer with weights first lists the
-inputs that are not 0, at the cost of one comparison each. It then adds up one place of the output after the other, and its
+An input that is not 0 adds its row of weights to the sums of all output channels. So
+each layer with weights first lists the inputs that are not 0, at the cost of one
+comparison each. It then adds up one place of the output after the other, and its
 neurons step at once: no currents are kept.
 """
 
@@ -9,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from keras_ratesnn.integers._c_text import INDICES, SIGNED, SIZES, inside_of, loop, size_of, type_of
+from keras_ratesnn.integers._c_text import (
+    INDICES,
+    SIGNED,
+    SIZES,
+    inside_of,
+    loop,
+    size_of,
+    type_of,
+)
 from keras_ratesnn.integers._windows import counts_of
 
 WEIGHTED = ("conv", "depthwise", "dense")
@@ -21,27 +31,35 @@ def _weighted(program, layer, number):
     *size, inputs, row = kernel.shape
     height, width = size or (1, 1)
     source, output = program.source(layer), program.output_of(layer)
-    (rows, columns), (out_rows, out_columns) = (of.shape[:2] if size else (1, 1) for of in (source, layer))
+    (rows, columns), (out_rows, out_columns) = (
+        of.shape[:2] if size else (1, 1) for of in (source, layer)
+    )
     channels = layer.shape[-1]
     weights = program.constant(f"weights_{number}", kernel)
     sums = type_of(min(layer.least, -1), layer.largest, 2)
     index, lists, value = _list(program, source, rows * columns, inputs)
-    (down, across), ((top, _), (left, _)) = layer.facts.get("stride", (1, 1)), layer.facts.get("pad", ((0, 0), (0, 0)))
+    (down, across), ((top, _), (left, _)) = (
+        layer.facts.get("stride", (1, 1)),
+        layer.facts.get("pad", ((0, 0), (0, 0))),
+    )
     channel = f"{index}[place * {inputs} + e]"
     product = f"{value}*row++"
     if value and source.largest * np.abs(kernel.astype("int32")).max(initial=0) < 2**15:
         product = f"short_product({product})"
-    # By pointers: compilers that join such loops for several rows make them many times as slow.
+    # By pointers: compilers that join such loops for several rows make them many times
+    # as slow.
     per_event = [
         f"const int8_t *row = rows + {channel} * {row};",
-        f"{sums} *to = sums{f' + {channel} * {row}' if layer.kind == 'depthwise' else ''};",
+        f"{sums} *to = "
+        f"sums{f' + {channel} * {row}' if layer.kind == 'depthwise' else ''};",
         f"const {sums} *end = to + {row};",
         f"while (to != end) {{ *to = ({sums})(*to + {product}); to++; }}",
     ]
     if value:
         per_event.insert(0, f"const int32_t u = event_value[place * {inputs} + e];")
     taps = [
-        f"const int place = (y * {down} + ky - {top}) * {columns} + x * {across} + kx - {left};",
+        f"const int place = (y * {down} + ky - {top}) * {columns} + x * {across} + kx "
+        f"- {left};",
         f"const int8_t *rows = {weights} + (ky * {width} + kx) * {inputs * row};",
         "int e;",
     ]
@@ -51,7 +69,9 @@ def _weighted(program, layer, number):
     body = ["int x, y, kx, ky, c;", *lists]
     if padded:
         y_inside = f"y * {down} + ky >= {top} && y * {down} + ky < {top + rows}"
-        x_inside = f"x * {across} + kx >= {left} && x * {across} + kx < {left + columns}"
+        x_inside = (
+            f"x * {across} + kx >= {left} && x * {across} + kx < {left + columns}"
+        )
         inside = [f"if ({y_inside} && {x_inside}) {{", *inside_of(inside), "}"]
         if zero:
             to = f"sums[i * {row} + c]" if layer.kind == "depthwise" else "sums[c]"
@@ -59,21 +79,30 @@ def _weighted(program, layer, number):
                 f"const int8_t *row = rows + i * {row};",
                 f"for (c = 0; c < {row}; c++) {to} = ({sums})({to} + {zero} * row[c]);",
             ]
-            inside[-1:] = ["} else {", *inside_of(["int i;", *loop("i", inputs, of_padding)]), "}"]
+            inside[-1:] = [
+                "} else {",
+                *inside_of(["int i;", *loop("i", inputs, of_padding)]),
+                "}",
+            ]
     kernel_loops = loop("ky", height, loop("kx", width, [*taps, *inside]))
     at_place = [
         f"{sums} sums[{channels}];",
         "memset(sums, 0, sizeof sums);",
         *kernel_loops,
-        *_sink(program, layer, output, f"(y * {out_columns} + x) * {channels}", channels),
+        *_sink(
+            program, layer, output, f"(y * {out_columns} + x) * {channels}", channels
+        ),
     ]
     return [*body, *loop("y", out_rows, loop("x", out_columns, at_place))]
 
 
 def _list(program, source, places, channels):
-    """The code that lists what is not 0, the array of channels, and the factor of a row."""
+    """The code that lists what is not 0, the array of channels, and the factor of a
+    row."""
     buffer = program.buffer(source.name)
-    index = "index8" if channels <= 2**8 else "index16" if channels < 2**16 else "index32"
+    index = (
+        "index8" if channels <= 2**8 else "index16" if channels < 2**16 else "index32"
+    )
     program.events[index] = max(program.events[index], places * channels)
     program.events["count"] = max(program.events["count"], places)
     keeps_values = source.largest > 1
@@ -81,11 +110,20 @@ def _list(program, source, places, channels):
     inner = [f"event_{index}[{at}] = ({INDICES[index]})c;"]
     if keeps_values:
         program.events["value"] = max(program.events["value"], places * channels)
-        program.value_type = max(program.value_type, buffer.type, key=lambda kind: SIZES[kind])
+        program.value_type = max(
+            program.value_type, buffer.type, key=lambda kind: SIZES[kind]
+        )
         inner.append(f"event_value[{at}] = from[x * {channels} + c];")
     inner.append(f"n += from[x * {channels} + c] != 0;")
-    per_place = ["int n = 0;", *loop("c", channels, inner), f"event_count[x] = ({program.counts()})n;"]
-    lists = [f"const {buffer.type} *from = {buffer.pointer};", *loop("x", places, per_place)]
+    per_place = [
+        "int n = 0;",
+        *loop("c", channels, inner),
+        f"event_count[x] = ({program.counts()})n;",
+    ]
+    lists = [
+        f"const {buffer.type} *from = {buffer.pointer};",
+        *loop("x", places, per_place),
+    ]
     return f"event_{index}", lists, "u * " if keeps_values else ""
 
 
@@ -95,13 +133,19 @@ def _sink(program, layer, output, offset, channels):
         return _logits(program, output, "sums[c]")
     to = program.buffer(output.name)
     if output is layer:
-        return loop("c", channels, [f"({to.pointer})[{offset} + c] = ({to.type})sums[c];"])
+        return loop(
+            "c", channels, [f"({to.pointer})[{offset} + c] = ({to.type})sums[c];"]
+        )
     return _step(program, output, offset, channels, "sums[c]")
 
 
 def _step(program, layer, offset, channels, current):
     """The step of the neurons of one place, whose current is a C expression of `c`."""
-    facts, number, to = layer.facts, program.numbers[layer.name], program.buffer(layer.name)
+    facts, number, to = (
+        layer.facts,
+        program.numbers[layer.name],
+        program.buffer(layer.name),
+    )
     constants = program.network.constants
     bits = facts["membrane_bits"]
     kind = next(name for name, end in SIGNED.items() if 2 ** (bits - 1) <= end)
@@ -113,19 +157,31 @@ def _step(program, layer, offset, channels, current):
         program.constant(f"{key}_{number}", constants[f"{short}/{layer.name}"], 2)
         for key, short in (("thresholds", "theta"), ("biases", "bias"))
     )
-    lines = [f"const int32_t threshold = {theta}[c];", f"int32_t v = {membranes}[{offset} + c];"]
+    lines = [
+        f"const int32_t threshold = {theta}[c];",
+        f"int32_t v = {membranes}[{offset} + c];",
+    ]
     m, k = np.asarray(facts["decay_m"]), facts["decay_k"]
     if (m != 2**k).any():
         factor = (
-            f"{program.constant(f'decays_{number}', m, 2)}[c]" if m.ndim and len(set(m.tolist())) > 1 else str(int(m.flat[0]))
+            f"{program.constant(f'decays_{number}', m, 2)}[c]"
+            if m.ndim and len(set(m.tolist())) > 1
+            else str(int(m.flat[0]))
         )
         lines.append("v = 0;" if factor == "0" else f"v = shifted(v * {factor}, {k});")
     lines.append(f"v += {_scaled(program, layer, current)} + {bias}[c];")
     spiked = f"({to.pointer})[{offset} + c]"
-    reset = "v - s * threshold" if not facts["hard"] else f"s > 0 ? {_reset_value(program, layer, number)} : v"
+    reset = (
+        "v - s * threshold"
+        if not facts["hard"]
+        else f"s > 0 ? {_reset_value(program, layer, number)} : v"
+    )
     if facts.get("reset_delay"):
         lines.append(f"{{ const int32_t s = {spiked}; v = {reset}; }}")
-    lines.append(f"v = v > {2 ** (bits - 1) - 1} ? {2 ** (bits - 1) - 1} : v < -{2 ** (bits - 1)} ? -{2 ** (bits - 1)} : v;")
+    lines.append(
+        f"v = v > {2 ** (bits - 1) - 1} ? {2 ** (bits - 1) - 1} : v < "
+        f"-{2 ** (bits - 1)} ? -{2 ** (bits - 1)} : v;"
+    )
     lines.append(f"{{ const int32_t s = {_spikes(facts['levels'])};")
     lines.append(f"{spiked} = ({to.type})s;")
     after = "v" if facts.get("reset_delay") else f"({reset})"
@@ -139,12 +195,19 @@ def _at_rest(program, layer, membranes, kind, channels):
         program.resets.append(f"memset({membranes}, 0, sizeof {membranes});")
         return
     values = program.constant(f"rest_{program.numbers[layer.name]}", v0, 2)
-    program.resets.append(f"for (i = 0; i < {size_of(layer)}; i++) {membranes}[i] = ({kind}){values}[i % {channels}];")
+    program.resets.append(
+        f"for (i = 0; i < {size_of(layer)}; i++) {membranes}[i] = ({kind}){values}[i % "
+        f"{channels}];"
+    )
 
 
 def _reset_value(program, layer, number):
     value = np.asarray(layer.facts["v_reset"])
-    return f"{program.constant(f'resets_{number}', value, 2)}[c]" if value.ndim else str(int(value))
+    return (
+        f"{program.constant(f'resets_{number}', value, 2)}[c]"
+        if value.ndim
+        else str(int(value))
+    )
 
 
 def _scaled(program, layer, current):
@@ -164,43 +227,82 @@ def _neurons(program, layer, number):
     found = [f"({source.pointer})[x + c]" for source in sources]
     if "shift" in layer.facts:
         factors = [
-            program.constant(f"factors_{number}_{place}", program.network.constants[f"multiplier/{layer.name}/{name}"], 2)
+            program.constant(
+                f"factors_{number}_{place}",
+                program.network.constants[f"multiplier/{layer.name}/{name}"],
+                2,
+            )
             for place, name in enumerate(names)
         ]
         shifts = layer.facts["shift"]
         current = " + ".join(
-            f"(int64_t){value} * {factor}[c]" + (f" * {2 ** (max(shifts) - shift)}" if shift < max(shifts) else "")
+            f"(int64_t){value} * {factor}[c]"
+            + (f" * {2 ** (max(shifts) - shift)}" if shift < max(shifts) else "")
             for value, factor, shift in zip(found, factors, shifts, strict=True)
         )
     else:
         (current,) = found
-    return ["int x, c;", *loop("x", size_of(layer), _step(program, layer, "x", channels, current), step=channels)]
+    return [
+        "int x, c;",
+        *loop(
+            "x",
+            size_of(layer),
+            _step(program, layer, "x", channels, current),
+            step=channels,
+        ),
+    ]
 
 
 def _readout(program, layer, number):
-    return ["int c;", *_logits(program, layer, f"({program.buffer(layer.sources[0]).pointer})[c]")]
+    return [
+        "int c;",
+        *_logits(program, layer, f"({program.buffer(layer.sources[0]).pointer})[c]"),
+    ]
 
 
 def _logits(program, layer, value):
     """Adds to the logits what a readout makes of values, a C expression of `c`."""
-    bias = program.constant(f"bias_{program.numbers[layer.name]}", program.network.constants[f"bias/{layer.name}"])
-    return loop("c", size_of(layer), [f"logits[c] += {value} * {2 ** layer.facts['f']} + {bias}[c];"])
+    bias = program.constant(
+        f"bias_{program.numbers[layer.name]}",
+        program.network.constants[f"bias/{layer.name}"],
+    )
+    return loop(
+        "c",
+        size_of(layer),
+        [f"logits[c] += {value} * {2 ** layer.facts['f']} + {bias}[c];"],
+    )
 
 
 def _add(program, layer, number):
-    to, factors = program.buffer(layer.name), layer.facts.get("factors", [1] * len(layer.sources))
+    to, factors = (
+        program.buffer(layer.name),
+        layer.facts.get("factors", [1] * len(layer.sources)),
+    )
     terms = [
         f"({program.buffer(name).pointer})[i]" + (f" * {factor}" if factor != 1 else "")
         for name, factor in zip(layer.sources, factors, strict=True)
     ]
-    return ["int i;", *loop("i", size_of(layer), [f"({to.pointer})[i] = ({to.type})({' + '.join(terms)});"])]
+    return [
+        "int i;",
+        *loop(
+            "i",
+            size_of(layer),
+            [f"({to.pointer})[i] = ({to.type})({' + '.join(terms)});"],
+        ),
+    ]
 
 
 def _global_sum(program, layer, number):
     source, to = program.buffer(layer.sources[0]), program.buffer(layer.name)
     places = size_of(program.source(layer)) // layer.shape[0]
-    inner = ["int32_t sum = 0;", *loop("x", places, [f"sum += ({source.pointer})[x * {layer.shape[0]} + c];"])]
-    return ["int x, c;", *loop("c", layer.shape[0], [*inner, f"({to.pointer})[c] = ({to.type})sum;"])]
+    inner = [
+        "int32_t sum = 0;",
+        *loop("x", places, [f"sum += ({source.pointer})[x * {layer.shape[0]} + c];"]),
+    ]
+    return [
+        "int x, c;",
+        *loop("c", layer.shape[0], [*inner, f"({to.pointer})[c] = ({to.type})sum;"]),
+    ]
 
 
 def _sum_pool(program, layer, number):
@@ -208,13 +310,24 @@ def _sum_pool(program, layer, number):
     factors = np.lcm.reduce(counts.ravel()) // counts
     factor = ""
     if (factors != 1).any():
-        factor = f" * {program.constant(f'shares_{number}', factors)}[y * {layer.shape[1]} + x]"
-    return _pool(program, layer, "int32_t found = 0;", "found += value;", f"found{factor}")
+        factor = (
+            f" * {program.constant(f'shares_{number}', factors)}[y * "
+            f"{layer.shape[1]} + x]"
+        )
+    return _pool(
+        program, layer, "int32_t found = 0;", "found += value;", f"found{factor}"
+    )
 
 
 def _max_pool(program, layer, number):
     least = program.source(layer).least
-    return _pool(program, layer, f"int32_t found = {least};", "if (value > found) found = value;", "found")
+    return _pool(
+        program,
+        layer,
+        f"int32_t found = {least};",
+        "if (value > found) found = value;",
+        "found",
+    )
 
 
 def _pool(program, layer, start, combine, result):
@@ -223,22 +336,36 @@ def _pool(program, layer, start, combine, result):
     (height, width), (down, across) = layer.facts["size"], layer.facts["stride"]
     (top, _), (left, _) = layer.facts["pad"]
     tap = [
-        f"const int row = y * {down} + ky - {top}, column = x * {across} + kx - {left};",
+        f"const int row = y * {down} + ky - {top}, column = x * {across} + kx - "
+        f"{left};",
         f"if (row >= 0 && row < {rows} && column >= 0 && column < {columns}) {{",
-        f"    const int32_t value = ({source.pointer})[(row * {columns} + column) * {channels} + c];",
+        f"    const int32_t value = ({source.pointer})[(row * {columns} + column) * "
+        f"{channels} + c];",
         f"    {combine}",
         "}",
     ]
     at = f"(y * {layer.shape[1]} + x) * {channels} + c"
-    inner = [start, *loop("ky", height, loop("kx", width, tap)), f"({to.pointer})[{at}] = ({to.type})({result});"]
-    return ["int x, y, kx, ky, c;", *loop("y", layer.shape[0], loop("x", layer.shape[1], loop("c", channels, inner)))]
+    inner = [
+        start,
+        *loop("ky", height, loop("kx", width, tap)),
+        f"({to.pointer})[{at}] = ({to.type})({result});",
+    ]
+    return [
+        "int x, y, kx, ky, c;",
+        *loop(
+            "y", layer.shape[0], loop("x", layer.shape[1], loop("c", channels, inner))
+        ),
+    ]
 
 
 def _spikes(levels):
     """The C expression of spikes of a membrane v."""
     if levels == 0:
         return "v >= threshold"
-    return " + ".join(f"(2 * v >= {2 * j - 1} * threshold{' + 1' if j % 2 else ''})" for j in range(1, levels + 1))
+    return " + ".join(
+        f"(2 * v >= {2 * j - 1} * threshold{' + 1' if j % 2 else ''})"
+        for j in range(1, levels + 1)
+    )
 
 
 BODIES: dict[str, Any] = {

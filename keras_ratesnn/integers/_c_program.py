@@ -1,4 +1,5 @@
-"""The C99 program of a network of integers: a function for each layer, their memory, and the functions that users call.
+"""The C99 program of a network of integers: a function for each layer, their memory,
+and the functions that users call.
 
 Outputs share memory with others that are no longer needed.
 """
@@ -17,7 +18,8 @@ from keras_ratesnn.integers._schema import INPUT, plain
 
 @dataclasses.dataclass
 class _Buffer:
-    """Where the output of a layer is: a C expression of a pointer, and the type of an element."""
+    """Where the output of a layer is: a C expression of a pointer, and the type of an
+    element."""
 
     pointer: str
     type: str
@@ -29,7 +31,8 @@ class CProgram:
     Args:
         network: `IntegerNetwork`.
         name: String, what public names begin with.
-        cache_input: Boolean, whether what depends on the input alone is kept over all steps.
+        cache_input: Boolean, whether what depends on the input alone is kept over all
+            steps.
 
     Attributes:
         text: String, the program.
@@ -49,7 +52,9 @@ class CProgram:
         for layer in network.layers:
             for name in () if layer.kind == "flatten" else layer.sources:
                 self.consumers.setdefault(self._real(name), []).append(layer)
-        self.numbers = {layer.name: number for number, layer in enumerate(network.layers)}
+        self.numbers = {
+            layer.name: number for number, layer in enumerate(network.layers)
+        }
         self.buffers: dict[str, _Buffer] = {INPUT: _Buffer("input", "uint8_t")}
         self.arenas: dict[str, int] = {}
         self.value_type = "uint8_t"
@@ -60,37 +65,55 @@ class CProgram:
         self.text = self._whole(*calls)
 
     def _split(self):
-        """The layers that run once for an input, and those that run at each step; without those that others do in passing."""
+        """The layers that run once for an input, and those that run at each step;
+        without those that others do in passing."""
         once = [layer for layer in self.network.layers if layer.static and self.caches]
         each = [layer for layer in self.network.layers if layer not in once]
-        return tuple([layer for layer in layers if self._runs(layer)] for layers in (once, each))
+        return tuple(
+            [layer for layer in layers if self._runs(layer)] for layers in (once, each)
+        )
 
     def _runs(self, layer):
-        """Whether a layer has a function of its own: not if it only renames, or acts on the sums of the layer before it."""
+        """Whether a layer has a function of its own: not if it only renames, or acts on
+        the sums of the layer before it."""
         return layer.kind != "flatten" and not (
-            layer.sources[0] in self.numbers and self._follower(self.source(layer)) is layer
+            layer.sources[0] in self.numbers
+            and self._follower(self.source(layer)) is layer
         )
 
     def source(self, layer):
         return self.network.of(layer.sources[0])
 
     def _is_cached(self, layer):
-        return self.caches and layer.static and any(not other.static for other in self.consumers.get(layer.name, []))
+        return (
+            self.caches
+            and layer.static
+            and any(not other.static for other in self.consumers.get(layer.name, []))
+        )
 
     def _follower(self, layer):
         """The layer that takes the sums of another one place by place, or `None`."""
         consumers = self.consumers.get(layer.name, [])
-        if layer.kind not in WEIGHTED or len(consumers) != 1 or (self.caches and layer.static):
+        if (
+            layer.kind not in WEIGHTED
+            or len(consumers) != 1
+            or (self.caches and layer.static)
+        ):
             return None
         (consumer,) = consumers
-        return consumer if consumer.sources == (layer.name,) and "f" in consumer.facts else None
+        return (
+            consumer
+            if consumer.sources == (layer.name,) and "f" in consumer.facts
+            else None
+        )
 
     def output_of(self, layer):
         """The layer whose output a function writes."""
         return self._follower(layer) or layer
 
     def _place(self, layers):
-        """Gives outputs places in shared arrays: those that are needed at the same time do not overlap."""
+        """Gives outputs places in shared arrays: those that are needed at the same time
+        do not overlap."""
         taken: dict[str, list] = {}
         last_uses: dict[str, int] = {}
         for number, layer in enumerate(layers):
@@ -103,13 +126,17 @@ class CProgram:
                 continue
             kind, kept = self._type(output), f"kept_{self.numbers[output.name]}"
             if self._is_cached(output) or output.facts.get("reset_delay"):
-                self.buffers[output.name] = _Buffer(self.static(kept, kind, size_of(output)), kind)
+                self.buffers[output.name] = _Buffer(
+                    self.static(kept, kind, size_of(output)), kind
+                )
                 if output.facts.get("reset_delay"):
                     self.resets.append(f"memset({kept}, 0, sizeof {kept});")
                 continue
             last = max(last_uses.get(output.name, number), number)
             offset = _free(taken.setdefault(kind, []), number, last, size_of(output))
-            self.buffers[output.name] = _Buffer(f"shared_{kind} + {offset}" if offset else f"shared_{kind}", kind)
+            self.buffers[output.name] = _Buffer(
+                f"shared_{kind} + {offset}" if offset else f"shared_{kind}", kind
+            )
             self.arenas[kind] = max(self.arenas.get(kind, 0), offset + size_of(output))
 
     def _real(self, name):
@@ -133,8 +160,15 @@ class CProgram:
         """Adds an array of constants and returns its name."""
         values = np.asarray(values).ravel()
         kind = type_of(min(int(values.min()), -1), int(values.max()), at_least)
-        text = textwrap.fill(", ".join(map(str, values.tolist())), 120, initial_indent="    ", subsequent_indent="    ")
-        self.constants.append(f"static const {kind} {name}[{values.size}] = {{\n{text}\n}};")
+        text = textwrap.fill(
+            ", ".join(map(str, values.tolist())),
+            120,
+            initial_indent="    ",
+            subsequent_indent="    ",
+        )
+        self.constants.append(
+            f"static const {kind} {name}[{values.size}] = {{\n{text}\n}};"
+        )
         self.constant_bytes += SIZES[kind] * values.size
         return name
 
@@ -146,17 +180,26 @@ class CProgram:
         if INPUT in map(self._real, layer.sources):
             parameters, arguments = ["const uint8_t *input"], ["input"]
         if self.output_of(layer).kind == "readout":
-            parameters, arguments = [*parameters, "int32_t *logits"], [*arguments, "logits"]
-        what = " and ".join(dict.fromkeys(map(plain, (layer.name, self.output_of(layer).name))))
+            parameters, arguments = (
+                [*parameters, "int32_t *logits"],
+                [*arguments, "logits"],
+            )
+        what = " and ".join(
+            dict.fromkeys(map(plain, (layer.name, self.output_of(layer).name)))
+        )
         self.functions.append(
             f"/* {what}: {' x '.join(map(str, self.output_of(layer).shape))} */\n"
-            f"static void run_{number}({', '.join(parameters) or 'void'})\n{{\n{indented(body)}\n}}"
+            "static void "
+            f"run_{number}({', '.join(parameters) or 'void'})\n{{\n{indented(body)}\n}}"
         )
         return f"run_{number}({', '.join(arguments)});"
 
     def counts(self):
         """The type of numbers of inputs."""
-        shapes = [self.network.input_shape, *(layer.shape for layer in self.network.layers)]
+        shapes = [
+            self.network.input_shape,
+            *(layer.shape for layer in self.network.layers),
+        ]
         return "int32_t" if max(map(max, shapes)) >= 2**16 else "uint16_t"
 
     def _whole(self, once, each):
@@ -172,14 +215,28 @@ class CProgram:
         last = network.layers[-1]
         if last.kind != "readout":
             pointer = self.buffer(last.name).pointer
-            each = ["int c;", *each, f"for (c = 0; c < {network.classes}; c++) logits[c] += ({pointer})[c];"]
+            each = [
+                "int c;",
+                *each,
+                f"for (c = 0; c < {network.classes}; c++) logits[c] += ({pointer})[c];",
+            ]
         size = int(np.prod(network.input_shape))
-        helpers = "".join(text for key, text in _HELPERS.items() if any(f"{key}(" in function for function in self.functions))
+        helpers = "".join(
+            text
+            for key, text in _HELPERS.items()
+            if any(f"{key}(" in function for function in self.functions)
+        )
         takes_input = any("(input" in call for call in each)
         given = "const uint8_t *input, " if takes_input else ""
         handed = "input, " if takes_input else ""
-        reset = (["int i;"] if any("i++" in line for line in self.resets) else []) + self.resets
-        begin = f"static void begin(const uint8_t *input)\n{{\n{indented(once)}\n}}\n\n" if once else ""
+        reset = (
+            ["int i;"] if any("i++" in line for line in self.resets) else []
+        ) + self.resets
+        begin = (
+            f"static void begin(const uint8_t *input)\n{{\n{indented(once)}\n}}\n\n"
+            if once
+            else ""
+        )
         step = ["begin(input);" if once else "", f"advance({handed}logits);"]
         if not takes_input and not once:
             step.insert(0, "(void)input;")
@@ -190,8 +247,12 @@ class CProgram:
             "begin(input);" if once else "",
         ]
         advance = f"advance({handed and f'input{frames}, '}logits);"
-        best = f"for (c = 1; c < {upper}_CLASSES; c++) if (logits[c] > logits[best]) best = c;"
-        # One loop for both ways to classify: compilers then keep the layers inside of it.
+        best = (
+            f"for (c = 1; c < {upper}_CLASSES; c++) if (logits[c] > logits[best]) "
+            "best = c;"
+        )
+        # One loop for both ways to classify: compilers then keep the layers inside of
+        # it.
         run = [
             "int t, c, best = 0, sure = 0;",
             *start,
@@ -201,59 +262,86 @@ class CProgram:
             f"    {best}",
             "    sure = stops;",
             f"    for (c = 0; c < {upper}_CLASSES; c++)",
-            "        if (c != best && (int64_t)logits[best] - logits[c] < (int64_t)margin * (t + 1)) sure = 0;",
+            "        if (c != best && (int64_t)logits[best] - logits[c] < "
+            "(int64_t)margin * (t + 1)) sure = 0;",
             "}",
             "*steps = t;",
             "return best;",
         ]
-        run_steps = "run_steps(const uint8_t *input, int stops, int32_t margin, int32_t *logits, int *steps)"
-        signature = f"{name}_classify_until_sure(const uint8_t *input, int32_t margin, int32_t *logits, int *steps)"
+        run_steps = (
+            "run_steps(const uint8_t *input, int stops, int32_t margin, "
+            "int32_t *logits, int *steps)"
+        )
+        signature = (
+            f"{name}_classify_until_sure(const uint8_t *input, int32_t margin, "
+            "int32_t *logits, int *steps)"
+        )
         shape = " x ".join(map(str, network.input_shape))
-        frames_note = f", a frame for each of {network.timesteps} steps" if network.temporal_input else ""
+        frames_note = (
+            f", a frame for each of {network.timesteps} steps"
+            if network.temporal_input
+            else ""
+        )
         return (
-            f"/* {name}: a spiking network of integers, {network.timesteps} time steps.\n"
-            f" * Input: {shape} uint8, channels last{frames_note}; values up to {network.largest_input}.\n"
-            f" * Real logits: {network.unit / network.timesteps:.9g} times the integer ones.\n"
-            f" * Constants: {self.constant_bytes} bytes. Memory: {self.static_bytes} bytes. */\n\n"
+            f"/* {name}: a spiking network of integers, {network.timesteps} time "
+            "steps.\n"
+            f" * Input: {shape} uint8, channels last{frames_note}; values up to "
+            f"{network.largest_input}.\n"
+            f" * Real logits: {network.unit / network.timesteps:.9g} times the integer "
+            "ones.\n"
+            f" * Constants: {self.constant_bytes} bytes. Memory: {self.static_bytes} "
+            "bytes. */\n\n"
             "#include <limits.h>\n#include <stdint.h>\n#include <string.h>\n\n"
-            "#if INT_MAX < 2147483647\n#error products need an int of 32 bits\n#endif\n\n"
-            f"#define {upper}_INPUT_SIZE {size}\n#define {upper}_CLASSES {network.classes}\n"
+            "#if INT_MAX < 2147483647\n#error products need an int of 32 "
+            "bits\n#endif\n\n"
+            f"#define {upper}_INPUT_SIZE {size}\n#define {upper}_CLASSES "
+            f"{network.classes}\n"
             f"#define {upper}_TIMESTEPS {network.timesteps}\n\n"
             f"/* Starts a new sequence. */\nvoid {name}_reset(void);\n"
-            f"/* One time step: adds its logits. */\nvoid {name}_step(const uint8_t *input, int32_t *logits);\n"
+            f"/* One time step: adds its logits. */\nvoid {name}_step(const uint8_t "
+            "*input, int32_t *logits);\n"
             "/* All time steps of one input: its logits, and the class. */\n"
             f"int {name}_classify(const uint8_t *input, int32_t *logits);\n"
-            "/* As few time steps as one input needs: stops after t of them if the largest logit leads by margin * t. */\n"
+            "/* As few time steps as one input needs: stops after t of them if the "
+            "largest logit leads by margin * t. */\n"
             f"int {signature};\n\n"
             + helpers
             + "\n".join([*self.constants, "", *self.states, ""])
             + "\n"
             + "\n\n".join(self.functions)
-            + f"\n\n{begin}static void advance({given}int32_t *logits)\n{{\n{indented(each)}\n}}\n\n"
+            + f"\n\n{begin}static void advance({given}int32_t "
+            f"*logits)\n{{\n{indented(each)}\n}}\n\n"
             f"void {name}_reset(void)\n{{\n{indented(reset)}\n}}\n\n"
-            f"void {name}_step(const uint8_t *input, int32_t *logits)\n{{\n{indented(filter(None, step))}\n}}\n\n"
+            f"void {name}_step(const uint8_t *input, int32_t "
+            f"*logits)\n{{\n{indented(filter(None, step))}\n}}\n\n"
             f"static int {run_steps}\n{{\n{indented(filter(None, run))}\n}}\n\n"
             f"int {name}_classify(const uint8_t *input, int32_t *logits)\n{{\n"
             "    int steps;\n    return run_steps(input, 0, 0, logits, &steps);\n}\n\n"
-            f"int {signature}\n{{\n    return run_steps(input, 1, margin, logits, steps);\n}}\n"
+            f"int {signature}\n{{\n    return run_steps(input, 1, margin, logits, "
+            "steps);\n}\n"
         )
 
 
 _HELPERS = {
     "short_product": (
-        "/* A product that fits in 16 bits: the oldest vector units multiply no integers of 32. */\n"
-        "#ifdef __SSE2__\n#define short_product(x) (int16_t)(x)\n#else\n#define short_product(x) (x)\n#endif\n\n"
+        "/* A product that fits in 16 bits: the oldest vector units multiply no "
+        "integers of 32. */\n"
+        "#ifdef __SSE2__\n#define short_product(x) (int16_t)(x)\n#else\n#define "
+        "short_product(x) (x)\n#endif\n\n"
     ),
     "shifted": (
         "/* x / 2^n rounded down, also for negative x. */\n"
-        "static inline int32_t shifted(int32_t x, int n)\n{\n    return x >= 0 ? x >> n : ~(~x >> n);\n}\n\n"
+        "static inline int32_t shifted(int32_t x, int n)\n{\n    return x >= 0 ? x >> "
+        "n : ~(~x >> n);\n}\n\n"
     ),
-    "shifted64": "static inline int64_t shifted64(int64_t x, int n)\n{\n    return x >= 0 ? x >> n : ~(~x >> n);\n}\n\n",
+    "shifted64": "static inline int64_t shifted64(int64_t x, int n)\n{\n    return x "
+    ">= 0 ? x >> n : ~(~x >> n);\n}\n\n",
 }
 
 
 def _free(taken: list[Any], first: int, last: int, size: int) -> int:
-    """The first place of an array where nothing is from a call to another; it is taken then."""
+    """The first place of an array where nothing is from a call to another; it is taken
+    then."""
     offset = 0
     for begin, end, start, stop in sorted(taken, key=lambda entry: entry[2]):
         if begin <= last and first <= end and start < offset + size:

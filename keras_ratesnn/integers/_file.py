@@ -10,15 +10,25 @@ from keras_ratesnn._core import whole_files
 from keras_ratesnn.integers import _schema
 from keras_ratesnn.integers._network import IntegerNetwork, make_network
 
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _MOST_TEXT = 2**26
 """Bytes of the JSON in memory."""
 
 
 def write(network: IntegerNetwork, path: str) -> None:
     """Writes a network as an npz."""
-    layers = [{"name": layer.name, "kind": layer.kind, "from": layer.sources, **layer.facts} for layer in network.layers]
-    meta = {**{name: getattr(network, name) for name in _schema.SETTINGS}, "unit_of_logits": network.unit, "layers": layers}
+    layers = [
+        {"name": layer.name, "kind": layer.kind, "from": layer.sources, **layer.facts}
+        for layer in network.layers
+    ]
+    meta = {
+        **{name: getattr(network, name) for name in _schema.SETTINGS},
+        "unit_of_logits": network.unit,
+        "layers": layers,
+    }
 
     arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), **network.constants}
 
@@ -45,13 +55,16 @@ def read(path: str) -> IntegerNetwork:
     # A file may be damaged in any way.
     except Exception as error:
         raise ValueError(
-            f"`filepath` must be a file of a network of integers, as `save_integers` writes it. Received: filepath={path!r}. "
-            f"{error}"
+            "`filepath` must be a file of a network of integers, as `save_integers` "
+            f"writes it. Received: filepath={path!r}. {error}"
         ) from error
 
 
 def _network(archive):
-    arrays = {member.removesuffix(".npy"): _Array(archive, member) for member in archive.namelist()}
+    arrays = {
+        member.removesuffix(".npy"): _Array(archive, member)
+        for member in archive.namelist()
+    }
     text = arrays.get("meta")
     if text is None or text.shape or text.dtype.itemsize > _MOST_TEXT:
         raise _schema.refused("no array 'meta' of JSON")
@@ -59,8 +72,18 @@ def _network(archive):
     settings: dict[str, Any] = {"timesteps": None, "temporal_input": None}
     settings |= {name: meta[name] for name in _schema.SETTINGS if name in meta}
     # Files of other programs have inputs instead of their shape.
-    settings.setdefault("input_shape", arrays["x"].shape[2 if settings["temporal_input"] else 1 :] if "x" in arrays else None)
-    return make_network(meta.get("layers"), arrays, unit=float(meta.get("unit_of_logits", 1.0)), **settings)
+    settings.setdefault(
+        "input_shape",
+        arrays["x"].shape[2 if settings["temporal_input"] else 1 :]
+        if "x" in arrays
+        else None,
+    )
+    return make_network(
+        meta.get("layers"),
+        arrays,
+        unit=float(meta.get("unit_of_logits", 1.0)),
+        **settings,
+    )
 
 
 class _Array:

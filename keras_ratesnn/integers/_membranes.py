@@ -1,7 +1,7 @@
 """The units of membranes: from the units of currents to a shift and integer thresholds.
 
-A membrane of the unit m holds the integer V = v / m. With currents of the unit a it is m = a / 2^f, so that the current needs
-only a shift.
+A membrane of the unit m holds the integer V = v / m. With currents of the unit a it is
+m = a / 2^f, so that the current needs only a shift.
 """
 
 import dataclasses
@@ -18,7 +18,8 @@ SMALLEST_THRESHOLD = 8
 """Rounding a smaller one would change it by more than 1/16."""
 
 _FARTHEST = 8.0
-"""A channel whose threshold is so many times the median's does not take part in the choice of the shift."""
+"""A channel whose threshold is so many times the median's does not take part in the
+choice of the shift."""
 
 LARGEST_SHIFT = 30
 
@@ -59,7 +60,8 @@ def choose(
     levels: int,
     bits: int,
 ) -> Membranes | int:
-    """The constants of a layer of neurons with the finest unit of its membranes that is possible.
+    """The constants of a layer of neurons with the finest unit of its membranes that is
+    possible.
 
     Args:
         unit: Array `(channels,)`, a >= 0 of the current.
@@ -72,7 +74,8 @@ def choose(
         bits: Integer, of the membranes.
 
     Returns:
-        `Membranes`, or how many bits these would need: more than `MOST_BITS` if none are enough.
+        `Membranes`, or how many bits these would need: more than `MOST_BITS` if none
+        are enough.
     """
     limit = 2 ** (bits - 1 - HEADROOM) // max(1, levels)
     farthest = max(abs(v0), abs(v_reset))
@@ -83,17 +86,30 @@ def choose(
     # The unit of a current that is always 0 means nothing.
     fine = np.where(bound > 0, fine, np.inf)
     taking_part = fine[np.isfinite(fine)]
-    far = ~(fine <= _FARTHEST * np.median(taking_part)) if taking_part.size else np.ones(unit.shape, bool)
+    far = (
+        ~(fine <= _FARTHEST * np.median(taking_part))
+        if taking_part.size
+        else np.ones(unit.shape, bool)
+    )
 
     def constants(f):
-        # Channels that did not take part in the choice keep their currents where their thresholds fit nevertheless.
+        # Channels that did not take part in the choice keep their currents where their
+        # thresholds fit nevertheless.
         silent = far & (fine * 2.0**f > limit)
         per_unit = np.where(silent, limit / theta, fine / theta * 2.0**f)
 
         def whole(value):
             return np.clip(np.rint(value * per_unit), -_FAR, _FAR).astype("int64")
 
-        return Membranes(f, 1.0 / per_unit, whole(theta), whole(bias), whole(v0), whole(v_reset), silent)
+        return Membranes(
+            f,
+            1.0 / per_unit,
+            whole(theta),
+            whole(bias),
+            whole(v0),
+            whole(v_reset),
+            silent,
+        )
 
     for f in range(LARGEST_SHIFT, -31, -1):
         found = constants(f)
@@ -111,14 +127,17 @@ def choose(
 def multipliers(
     units: list[np.ndarray], bounds: list[np.ndarray], membranes: Membranes
 ) -> tuple[list[np.ndarray], list[int]] | None:
-    """The multipliers M of several currents, integers `(channels,)` each, and their shifts n; `None` if there are none.
+    """The multipliers M of several currents, integers `(channels,)` each, and their
+    shifts n; `None` if there are none.
 
-    The current of neurons is I = ⌊Σ A M / 2^n + 1/2⌋. A shift is the smallest one with which rounding all M changes no sum by
-    more than half a unit of the membrane. So a sum is as exact as a current alone, which is rounded to whole units, too.
+    The current of neurons is I = ⌊Σ A M / 2^n + 1/2⌋. A shift is the smallest one with
+    which rounding all M changes no sum by more than half a unit of the membrane. So a
+    sum is as exact as a current alone, which is rounded to whole units, too.
 
     Args:
         units: List of arrays `(channels,)`, a of each current, which may be negative.
-        bounds: List of arrays `(channels,)`, the largest absolute values of the integer currents.
+        bounds: List of arrays `(channels,)`, the largest absolute values of the integer
+            currents.
         membranes: `Membranes`.
     """
     found: list[np.ndarray] = []
@@ -127,7 +146,9 @@ def multipliers(
         ratio = np.where(membranes.silent | (bound == 0), 0.0, unit / membranes.unit)
         for n in range(LARGEST_SHIFT + 1):
             factors = np.rint(ratio * 2.0**n)
-            if (np.abs(factors - ratio * 2.0**n) * bound * len(units) <= 2.0 ** (n - 1)).all():
+            if (
+                np.abs(factors - ratio * 2.0**n) * bound * len(units) <= 2.0 ** (n - 1)
+            ).all():
                 break
         else:
             return None

@@ -1,4 +1,5 @@
-"""A network of integers: plain layers and constants, which an executor runs and files hold."""
+"""A network of integers: plain layers and constants, which an executor runs and files
+hold."""
 
 import dataclasses
 import math
@@ -18,14 +19,15 @@ class IntegerLayer:
 
     Args:
         name: String.
-        kind: `"conv"`, `"depthwise"`, `"dense"`, `"flatten"`, `"add"`, `"sum_pool"`, `"global_sum"`, `"max_pool"`, `"neurons"`
-            or `"readout"`.
+        kind: `"conv"`, `"depthwise"`, `"dense"`, `"flatten"`, `"add"`, `"sum_pool"`,
+            `"global_sum"`, `"max_pool"`, `"neurons"` or `"readout"`.
         sources: Tuple of the names of its inputs.
         shape: Tuple, the shape of its output, channels last, without batch and time.
         least: Integer, no element of its output is below.
         largest: Integer, no element of its output is above.
         static: Boolean, whether its output is the same at every step, if the input is.
-        facts: Dict of what belongs to its kind, plain numbers and lists, see `load_integers`.
+        facts: Dict of what belongs to its kind, plain numbers and lists, see
+            `load_integers`.
     """
 
     name: str
@@ -44,9 +46,11 @@ class IntegerNetwork:
 
     Args:
         layers: Tuple of `IntegerLayer`.
-        constants: Dict of integer arrays: `w/NAME`, `theta/NAME`, `bias/NAME`, `v0/NAME`, `multiplier/NAME/INPUT`.
+        constants: Dict of integer arrays: `w/NAME`, `theta/NAME`, `bias/NAME`,
+            `v0/NAME`, `multiplier/NAME/INPUT`.
         timesteps: Integer T.
-        temporal_input: Boolean, whether a program has a frame of its input for each step.
+        temporal_input: Boolean, whether a program has a frame of its input for each
+            step.
         input_shape: Tuple, the shape of a frame, channels last.
         largest_input: Integer, the largest value of the input.
         channels_first: Boolean, whether images come with their channels first.
@@ -69,40 +73,74 @@ class IntegerNetwork:
     def of(self, name: str) -> IntegerLayer:
         """A layer by its name; the input counts as one."""
         if name == INPUT:
-            return IntegerLayer(INPUT, INPUT, (), self.input_shape, 0, self.largest_input, True, {})
+            return IntegerLayer(
+                INPUT, INPUT, (), self.input_shape, 0, self.largest_input, True, {}
+            )
         return next(layer for layer in self.layers if layer.name == name)
 
 
-def make_network(layers: Any, constants: Mapping[str, Any], input_shape: Any, **settings: Any) -> IntegerNetwork:
-    """The `IntegerNetwork` of layers as a file has them, dicts with `name`, `kind`, `from` and the facts of their kind.
+def make_network(
+    layers: Any, constants: Mapping[str, Any], input_shape: Any, **settings: Any
+) -> IntegerNetwork:
+    """The `IntegerNetwork` of layers as a file has them, dicts with `name`, `kind`,
+    `from` and the facts of their kind.
 
     Args:
         layers: List of them.
-        constants: Dict of arrays, or of what becomes one; those that no layer has stay what they are.
+        constants: Dict of arrays, or of what becomes one; those that no layer has stay
+            what they are.
         input_shape: Tuple.
         **settings: Of `IntegerNetwork`.
 
     Raises:
-        ValueError: If a layer is of no known kind or lacks something, or a current may leave the range of 32 bits.
+        ValueError: If a layer is of no known kind or lacks something, or a current may
+            leave the range of 32 bits.
     """
     network = IntegerNetwork((), {}, input_shape=input_shape, **settings)
     found = _schema.checked(layers, constants, vars(network))
-    integers = {name: _integers(name, constants[name]) for layer in found for name in layer.constants}
-    network = dataclasses.replace(network, constants=integers, input_shape=tuple(input_shape))
+    integers = {
+        name: _integers(name, constants[name])
+        for layer in found
+        for name in layer.constants
+    }
+    network = dataclasses.replace(
+        network, constants=integers, input_shape=tuple(input_shape)
+    )
     ranges: dict[str, Any] = {INPUT: (0, network.largest_input)}
     for name, kind, names, shape, facts, _ in found:
-        sources, of_sources = [network.of(source) for source in names], [ranges[source] for source in names]
+        sources, of_sources = (
+            [network.of(source) for source in names],
+            [ranges[source] for source in names],
+        )
         wrong = _misfit(name, kind, facts, names, of_sources, integers)
-        least, largest = ranges[name] = _range(name, kind, facts, sources, of_sources, integers)
+        least, largest = ranges[name] = _range(
+            name, kind, facts, sources, of_sources, integers
+        )
         if max(-np.min(least), np.max(largest)) >= 2**31:
-            wrong = wrong or "whose output does not fit in 32 bits. Give it fewer inputs or smaller weights"
+            wrong = (
+                wrong
+                or "whose output does not fit in 32 bits. Give it fewer inputs or "
+                "smaller weights"
+            )
         if wrong:
             raise _schema.refused(f"layer {name!r} of kind {kind!r} {wrong}")
         static = kind != "neurons" and all(source.static for source in sources)
-        made = IntegerLayer(name, kind, names, shape, int(np.min(least)), int(np.max(largest)), static, facts)
+        made = IntegerLayer(
+            name,
+            kind,
+            names,
+            shape,
+            int(np.min(least)),
+            int(np.max(largest)),
+            static,
+            facts,
+        )
         network = dataclasses.replace(network, layers=(*network.layers, made))
     if network.timesteps * np.maximum(-least, largest).max() >= 2**31:
-        raise _schema.refused(f"logits whose sums over {network.timesteps} time steps do not fit in 32 bits")
+        raise _schema.refused(
+            f"logits whose sums over {network.timesteps} time steps do not fit in 32 "
+            "bits"
+        )
     return network
 
 
@@ -118,46 +156,99 @@ def _integers(name, values):
 
 def _misfit(name, kind, facts, names, ranges, constants):
     """What is wrong with the values of a layer; `None` if nothing is."""
-    if kind not in ("flatten", "max_pool", "neurons", "readout") and min(np.min(least) for least, _ in ranges) < 0:
+    if (
+        kind not in ("flatten", "max_pool", "neurons", "readout")
+        and min(np.min(least) for least, _ in ranges) < 0
+    ):
         return "with inputs below 0"
     if facts.get("pad_value", 0) > np.max(ranges[0][1]):
         return f"with pad_value={facts['pad_value']}, more than its inputs"
     if kind != "neurons":
         return None
-    theta, bias, v0 = (constants[f"{key}/{name}"].astype("int64") for key in ("theta", "bias", "v0"))
-    bits, decay_m, highest = facts["membrane_bits"], np.max(facts["decay_m"]), max(1, facts["levels"]) * theta.max()
+    theta, bias, v0 = (
+        constants[f"{key}/{name}"].astype("int64") for key in ("theta", "bias", "v0")
+    )
+    bits, decay_m, highest = (
+        facts["membrane_bits"],
+        np.max(facts["decay_m"]),
+        max(1, facts["levels"]) * theta.max(),
+    )
     begin, most = np.append(v0, facts["v_reset"]), 2 ** (bits - 1)
     if begin.min() < -most or begin.max() >= most:
-        return f"whose membranes of {bits} bits would begin at {begin[np.abs(begin).argmax()]}"
-    if theta.min() < 1 or decay_m > 2 ** facts["decay_k"] or max(decay_m * most, 2 * highest) > 2**31:
-        return "with thresholds below 1, decays above 1, or products with decays or thresholds that do not fit in 32 bits"
+        return (
+            f"whose membranes of {bits} bits would begin at "
+            f"{begin[np.abs(begin).argmax()]}"
+        )
+    if (
+        theta.min() < 1
+        or decay_m > 2 ** facts["decay_k"]
+        or max(decay_m * most, 2 * highest) > 2**31
+    ):
+        return (
+            "with thresholds below 1, decays above 1, or products with decays or "
+            "thresholds that do not fit in 32 bits"
+        )
     f = facts.get("f", 0)
     ratios = [2.0 ** max(f, 0)]
     if "shift" in facts:
-        multipliers = [constants[f"multiplier/{name}/{source}"].astype("float64") for source in names]
-        ratios = [np.abs(of) / 2.0**n for of, n in zip(multipliers, facts["shift"], strict=True)]
-    current = sum(np.maximum(-of[0], of[1]) * ratio for of, ratio in zip(ranges, ratios, strict=True))
-    # Before it saturates, a membrane holds itself, its current with what rounds that, and a reset that was delayed.
-    if max(np.max(ratios), np.max(current + np.abs(bias)) + 2.0 ** max(-f - 1, 0) + most + highest) >= 2**31:
-        return "whose currents do not fit in 32 bits after their shift. Give it fewer inputs or smaller weights"
+        multipliers = [
+            constants[f"multiplier/{name}/{source}"].astype("float64")
+            for source in names
+        ]
+        ratios = [
+            np.abs(of) / 2.0**n
+            for of, n in zip(multipliers, facts["shift"], strict=True)
+        ]
+    current = sum(
+        np.maximum(-of[0], of[1]) * ratio
+        for of, ratio in zip(ranges, ratios, strict=True)
+    )
+    # Before it saturates, a membrane holds itself, its current with what rounds that,
+    # and a reset that was delayed.
+    if (
+        max(
+            np.max(ratios),
+            np.max(current + np.abs(bias)) + 2.0 ** max(-f - 1, 0) + most + highest,
+        )
+        >= 2**31
+    ):
+        return (
+            "whose currents do not fit in 32 bits after their shift. Give it fewer "
+            "inputs or smaller weights"
+        )
     return None
 
 
 def _range(name, kind, facts, sources, ranges, constants):
-    """The least and the largest value of an output, of each channel or of all of them."""
+    """The least and the largest value of an output, of each channel or of all of
+    them."""
     shape, top = sources[0].shape, np.max(ranges[0][1])
     if f"w/{name}" in constants:
         kernel = constants[f"w/{name}"].astype("float64")
         axes = (0, 1) if kind == "depthwise" else tuple(range(kernel.ndim - 1))
-        return tuple(clip(kernel, 0).sum(axes).ravel() * top for clip in (np.minimum, np.maximum))
+        return tuple(
+            clip(kernel, 0).sum(axes).ravel() * top for clip in (np.minimum, np.maximum)
+        )
     if kind == "flatten":
-        return tuple(np.tile(values, math.prod(shape[:-1]) if np.ndim(values) else 1) for values in ranges[0])
+        return tuple(
+            np.tile(values, math.prod(shape[:-1]) if np.ndim(values) else 1)
+            for values in ranges[0]
+        )
     if kind == "max_pool":
         return ranges[0]
     if kind == "readout":
-        return tuple(values * 2.0 ** facts["f"] + constants[f"bias/{name}"] for values in ranges[0])
+        return tuple(
+            values * 2.0 ** facts["f"] + constants[f"bias/{name}"]
+            for values in ranges[0]
+        )
     if kind == "neurons":
         return 0, max(1, facts["levels"])
     if kind == "add":
-        return 0, np.dot(facts.get("factors", [1] * len(ranges)), [np.max(of) for _, of in ranges])
-    return 0, top * (math.prod(shape[:2]) if kind == "global_sum" else np.lcm.reduce(counts_of(shape, facts).ravel()))
+        return 0, np.dot(
+            facts.get("factors", [1] * len(ranges)), [np.max(of) for _, of in ranges]
+        )
+    return 0, top * (
+        math.prod(shape[:2])
+        if kind == "global_sum"
+        else np.lcm.reduce(counts_of(shape, facts).ravel())
+    )

@@ -10,13 +10,18 @@ class LayerReport:
     Args:
         name: String.
         kind: String, see `IntegerLayer`.
-        weights: String, `"int8"`, `"int4"` or `"ternary"`; `None` if there are none. Defaults to `None`.
-        f: Integer, the shift of the current; `None` if there is none. Defaults to `None`.
-        shift: List of integers, the shifts of several currents; `None` if there are none. Defaults to `None`.
-        thresholds: Pair of integers, the smallest and the largest threshold. Defaults to `None`.
-        headroom: Float, how many times the largest threshold, and all levels, the largest membrane is. Defaults to `None`.
-        silent: Integer, the number of channels whose current is so small beside their threshold that only the bias is kept.
-            Defaults to `0`.
+        weights: String, `"int8"`, `"int4"` or `"ternary"`; `None` if there are none.
+            Defaults to `None`.
+        f: Integer, the shift of the current; `None` if there is none. Defaults to
+            `None`.
+        shift: List of integers, the shifts of several currents; `None` if there are
+            none. Defaults to `None`.
+        thresholds: Pair of integers, the smallest and the largest threshold. Defaults
+            to `None`.
+        headroom: Float, how many times the largest threshold, and all levels, the
+            largest membrane is. Defaults to `None`.
+        silent: Integer, the number of channels whose current is so small beside their
+            threshold that only the bias is kept. Defaults to `0`.
     """
 
     name: str
@@ -31,12 +36,19 @@ class LayerReport:
     def __str__(self) -> str:
         if self.weights is not None:
             return f"{self.name}: {self.weights} weights"
-        shift = f"currents · 2^{self.f}" if self.shift is None else f"several currents, ≫ {', '.join(map(str, self.shift))}"
+        shift = (
+            f"currents · 2^{self.f}"
+            if self.shift is None
+            else f"several currents, ≫ {', '.join(map(str, self.shift))}"
+        )
         if self.thresholds is None:
             return f"{self.name}: {shift}"
         least, largest = self.thresholds
         clipped = f", {self.silent} channels with a bias only" if self.silent else ""
-        return f"{self.name}: {shift}, thresholds {least} to {largest}, headroom {self.headroom:.1f}{clipped}"
+        return (
+            f"{self.name}: {shift}, thresholds {least} to {largest}, headroom "
+            f"{self.headroom:.1f}{clipped}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,5 +66,8 @@ class Report:
     membrane_bits: int
 
     def __str__(self) -> str:
-        first = f"integer: {self.timesteps} time steps, membranes of {self.membrane_bits} bits."
+        first = (
+            f"integer: {self.timesteps} time steps, membranes of "
+            f"{self.membrane_bits} bits."
+        )
         return "\n".join([first, *(f"  {layer}" for layer in self.layers)])

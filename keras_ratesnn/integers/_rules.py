@@ -1,4 +1,5 @@
-"""How each kind of layer is compiled: a function of the compiler, the layer and the signals of its inputs.
+"""How each kind of layer is compiled: a function of the compiler, the layer and the
+signals of its inputs.
 
 It adds layers and constants of integers, and returns the signal of the layer's output.
 """
@@ -20,7 +21,15 @@ from keras_ratesnn.integers._report import LayerReport
 from keras_ratesnn.integers._signals import NO_PADDING, Current, Term, Units
 from keras_ratesnn.integers._windows import counts_of, places_of
 from keras_ratesnn.layer_kinds import NEURON, OPERATION, kind_of
-from keras_ratesnn.layers import IFCell, ILIFCell, LIFCell, ParametricLIFCell, TimeMean, WSConv2D, WSDense
+from keras_ratesnn.layers import (
+    IFCell,
+    ILIFCell,
+    LIFCell,
+    ParametricLIFCell,
+    TimeMean,
+    WSConv2D,
+    WSDense,
+)
 from keras_ratesnn.layers.quantized import QuantizedKernels
 
 DECAY_BITS = 8
@@ -31,7 +40,8 @@ _CLOSE, _TOO_FAR = 1 / 32, 1 / 4
 
 
 def _class_of(layer):
-    """The class by which a layer is compiled; that of a layer with quantised kernels is that without them."""
+    """The class by which a layer is compiled; that of a layer with quantised kernels is
+    that without them."""
     return layer.base if isinstance(layer, QuantizedKernels) else type(layer)
 
 
@@ -44,7 +54,10 @@ def rule_of(layer):
     if getattr(layer, "activation", None) not in (None, keras.activations.linear):
         raise refused(layer, _refusals.OF_ACTIVATIONS)
     if getattr(layer, "quantization_mode", None):
-        raise refused(layer, "its weights are quantized already. Pass the model before `quantize`.")
+        raise refused(
+            layer,
+            "its weights are quantized already. Pass the model before `quantize`.",
+        )
     found = _RULES.get(_class_of(layer))
     if found is not None:
         return found
@@ -57,12 +70,16 @@ def rule_of(layer):
         return _add
     if kind.role != OPERATION:
         raise refused(layer, _refusals.FREE_REASONS.get(kind.role, _refusals.OF_OTHERS))
-    raise refused(layer, _refusals.OF_ACTIVATIONS if kind.activation else _refusals.OF_OTHERS)
+    raise refused(
+        layer, _refusals.OF_ACTIVATIONS if kind.activation else _refusals.OF_OTHERS
+    )
 
 
 def _only(layer, signals):
     if len(signals) != 1:
-        raise refused(layer, "it takes several inputs, or a mask. Use a layer of one input.")
+        raise refused(
+            layer, "it takes several inputs, or a mask. Use a layer of one input."
+        )
     return signals[0]
 
 
@@ -71,7 +88,11 @@ def _units(layer, signals, padding=False):
     if isinstance(signal, Current):
         raise refused(layer, _refusals.OF_CURRENTS)
     if signal.padding != NO_PADDING and not padding:
-        raise refused(layer, "zeros were put around its input. Put ZeroPadding2D directly before a convolution.")
+        raise refused(
+            layer,
+            "zeros were put around its input. Put ZeroPadding2D directly before a "
+            "convolution.",
+        )
     return signal
 
 
@@ -80,7 +101,11 @@ def _kernel(layer):
         # In float32; rounded again it has the same integers.
         return np.asarray(ops.convert_to_numpy(layer.used_kernel()))
     standardizes = isinstance(layer, (WSConv2D, WSDense))
-    used = layer.standardized_in_full_precision(layer.kernel) if standardizes else layer.kernel
+    used = (
+        layer.standardized_in_full_precision(layer.kernel)
+        if standardizes
+        else layer.kernel
+    )
     return np.asarray(ops.convert_to_numpy(ops.cast(used, "float32")))
 
 
@@ -88,10 +113,19 @@ def _dense(compiler, layer, signals):
     signal, kernel = _units(layer, signals), _kernel(layer)
     if len(signal.shape) == 3:
         if compiler.channels_first:
-            raise refused(layer, "it mixes the columns of images with channels first. Use a convolution of 1x1.")
+            raise refused(
+                layer,
+                "it mixes the columns of images with channels first. Use a convolution "
+                "of 1x1.",
+            )
         kernel = kernel[None, None]
-        shape, facts = (*signal.shape[:2], layer.units), {"stride": [1, 1], "pad": [[0, 0], [0, 0]]}
-        return compiler.products(layer, signal, kernel, (0, 1, 2), "conv", shape, **facts)
+        shape, facts = (
+            (*signal.shape[:2], layer.units),
+            {"stride": [1, 1], "pad": [[0, 0], [0, 0]]},
+        )
+        return compiler.products(
+            layer, signal, kernel, (0, 1, 2), "conv", shape, **facts
+        )
     if signal.order is not None:
         kernel = _signals.moved(kernel, signal.order)
     return compiler.products(layer, signal, kernel, (0,), "dense", (layer.units,))
@@ -105,31 +139,47 @@ def _convolution(compiler, layer, signals):
         whole = np.zeros((*size, inputs * groups, outputs), integers.dtype)
         for group in range(groups):
             of_group = slice(group * outputs // groups, (group + 1) * outputs // groups)
-            whole[..., group * inputs : (group + 1) * inputs, of_group] = integers[..., of_group]
+            whole[..., group * inputs : (group + 1) * inputs, of_group] = integers[
+                ..., of_group
+            ]
         return _dense_kernel(layer, whole)
 
     return _spatial(compiler, layer, signals, (0, 1, 2), "conv", expand)
 
 
 def _depthwise(compiler, layer, signals):
-    return _spatial(compiler, layer, signals, (0, 1), "depthwise", functools.partial(_dense_kernel, layer))
+    return _spatial(
+        compiler,
+        layer,
+        signals,
+        (0, 1),
+        "depthwise",
+        functools.partial(_dense_kernel, layer),
+    )
 
 
 def _spatial(compiler, layer, signals, axis, kind, expand):
     signal, kernel = _units(layer, signals, padding=True), _kernel(layer)
-    extents = [(size - 1) * step + 1 for size, step in zip(kernel.shape[:2], layer.dilation_rate, strict=True)]
+    extents = [
+        (size - 1) * step + 1
+        for size, step in zip(kernel.shape[:2], layer.dilation_rate, strict=True)
+    ]
     pad = _padding(layer, signal.shape, signal.padding, extents)
     facts: dict[str, Any] = {"stride": list(layer.strides), "pad": pad}
-    # What a count of operations must know: the kernel gets zeros between its taps and between its groups.
-    facts |= {"dilation": list(layer.dilation_rate)} if max(layer.dilation_rate) > 1 else {}
+    # What a count of operations must know: the kernel gets zeros between its taps and
+    # between its groups.
+    facts |= (
+        {"dilation": list(layer.dilation_rate)} if max(layer.dilation_rate) > 1 else {}
+    )
     facts |= {"groups": layer.groups} if kind == "conv" and layer.groups > 1 else {}
     if signal.offset and np.any(pad):
         zero = -signal.offset / signal.unit
         if abs(zero - round(zero)) > 1e-4 or not 0 <= round(zero) <= signal.top:
             raise refused(
                 layer,
-                f"its padding is 0, which no integer of its input stands for: {signal.unit:.6g} · U + {signal.offset:.6g}. Use "
-                "an offset of the Rescaling layer that is a multiple of its scale, or padding='valid'.",
+                "its padding is 0, which no integer of its input stands for: "
+                f"{signal.unit:.6g} · U + {signal.offset:.6g}. Use an offset of the "
+                "Rescaling layer that is a multiple of its scale, or padding='valid'.",
             )
         facts["pad_value"] = round(zero)
     outputs = kernel.shape[3] * (kernel.shape[2] if kind == "depthwise" else 1)
@@ -146,30 +196,55 @@ def _dense_kernel(layer, kernel):
 
 def _padding(layer, shape, padding, extents):
     """Zeros at the sides of an image, those of the layer and those before it."""
-    sizes = [size + sum(around) for size, around in zip(shape[:2], padding, strict=True)]
+    sizes = [
+        size + sum(around) for size, around in zip(shape[:2], padding, strict=True)
+    ]
     own = padding_of(layer.padding, sizes, extents, layer.strides, (1, 1))
-    return [[before + zeros[0], after + zeros[1]] for (before, after), zeros in zip(padding, own, strict=True)]
+    return [
+        [before + zeros[0], after + zeros[1]]
+        for (before, after), zeros in zip(padding, own, strict=True)
+    ]
 
 
 def _normalization(compiler, layer, signals):
     signal = _only(layer, signals)
     rule: Any = kind_of(layer).normalization
-    if isinstance(signal, Units) or rule.scale_and_shift is None or rule.step_factors is not None:
+    if (
+        isinstance(signal, Units)
+        or rule.scale_and_shift is None
+        or rule.step_factors is not None
+    ):
         raise refused(layer, _refusals.OF_NORMALIZATION)
-    factor, shift = (compiler.channels_of(layer, signal, layer.axis, values) for values in rule.scale_and_shift(layer))
+    factor, shift = (
+        compiler.channels_of(layer, signal, layer.axis, values)
+        for values in rule.scale_and_shift(layer)
+    )
     return signal.scaled(factor, shift)
 
 
 def _rescaling(compiler, layer, signals):
     signal = _only(layer, signals)
-    scale, offset = (np.unique(np.asarray(values, "float64")) for values in (layer.scale, layer.offset))
+    scale, offset = (
+        np.unique(np.asarray(values, "float64"))
+        for values in (layer.scale, layer.offset)
+    )
     if len(scale) > 1 or len(offset) > 1 or scale[0] <= 0:
-        raise refused(layer, "it has several scales, or one that is not above 0. Use one scale > 0 for all channels.")
+        raise refused(
+            layer,
+            "it has several scales, or one that is not above 0. Use one scale > 0 for "
+            "all channels.",
+        )
     if isinstance(signal, Current):
         return signal.scaled(scale[0], offset[0])
     if signal.padding != NO_PADDING and offset[0]:
-        raise refused(layer, "it moves the zeros of a ZeroPadding2D. Put it before that.")
-    return dataclasses.replace(signal, unit=signal.unit * scale[0], offset=float(signal.offset * scale[0] + offset[0]))
+        raise refused(
+            layer, "it moves the zeros of a ZeroPadding2D. Put it before that."
+        )
+    return dataclasses.replace(
+        signal,
+        unit=signal.unit * scale[0],
+        offset=float(signal.offset * scale[0] + offset[0]),
+    )
 
 
 def _identity(compiler, layer, signals):
@@ -183,9 +258,16 @@ def _time_mean(compiler, layer, signals):
 def _flatten(compiler, layer, signals):
     signal = _only(layer, signals)
     if isinstance(layer, layers.Reshape) and len(layer.target_shape) != 1:
-        if compiler.canonical(layer.compute_output_shape((None, *compiler.of_keras(signal.shape)))[1:]) == signal.shape:
+        if (
+            compiler.canonical(
+                layer.compute_output_shape((None, *compiler.of_keras(signal.shape)))[1:]
+            )
+            == signal.shape
+        ):
             return signal
-        raise refused(layer, "it moves elements of images. Flatten them, or leave it out.")
+        raise refused(
+            layer, "it moves elements of images. Flatten them, or leave it out."
+        )
     if len(signal.shape) == 1:
         return signal
     moves = getattr(layer, "data_format", None) == "channels_first"
@@ -193,13 +275,22 @@ def _flatten(compiler, layer, signals):
     shape = (math.prod(signal.shape),)
     if isinstance(signal, Units):
         return dataclasses.replace(
-            _units(layer, signals), name=compiler.add(layer, "flatten", [signal.name]), shape=shape, order=order
+            _units(layer, signals),
+            name=compiler.add(layer, "flatten", [signal.name]),
+            shape=shape,
+            order=order,
         )
     term = _fixed(compiler, layer, signal)
     times = shape[0] // signal.shape[-1]
     name = compiler.add(layer, "flatten", [term.name])
     flat = Term(name, np.tile(term.unit, times), np.tile(term.bound, times))
-    return dataclasses.replace(signal, terms=(flat,), shape=shape, bias=np.tile(signal.bias, times), order=order)
+    return dataclasses.replace(
+        signal,
+        terms=(flat,),
+        shape=shape,
+        bias=np.tile(signal.bias, times),
+        order=order,
+    )
 
 
 def _fixed(compiler, layer, signal):
@@ -209,7 +300,9 @@ def _fixed(compiler, layer, signal):
     (term,) = signal.terms
     if not compiler.change_signs(term, np.where(term.unit < 0, -1, 1)):
         raise refused(
-            layer, "a normalisation before it has negative factors, which its other consumers see, too. Put it after."
+            layer,
+            "a normalisation before it has negative factors, which its other consumers "
+            "see, too. Put it after.",
         )
     return dataclasses.replace(term, unit=np.abs(term.unit))
 
@@ -217,11 +310,21 @@ def _fixed(compiler, layer, signal):
 def _global_average(compiler, layer, signals):
     signal = _pooled_units(layer, signals)
     size = list(signal.shape[:2])
-    facts = {"size": size, "stride": [1, 1], "pad": [[0, 0], [0, 0]]} if layer.keepdims else {}
-    name = compiler.add(layer, "sum_pool" if layer.keepdims else "global_sum", [signal.name], **facts)
+    facts = (
+        {"size": size, "stride": [1, 1], "pad": [[0, 0], [0, 0]]}
+        if layer.keepdims
+        else {}
+    )
+    name = compiler.add(
+        layer, "sum_pool" if layer.keepdims else "global_sum", [signal.name], **facts
+    )
     shape = (*([1, 1] if layer.keepdims else []), signal.shape[2])
     return dataclasses.replace(
-        signal, name=name, shape=shape, top=signal.top * math.prod(size), unit=signal.unit / math.prod(size)
+        signal,
+        name=name,
+        shape=shape,
+        top=signal.top * math.prod(size),
+        unit=signal.unit / math.prod(size),
     )
 
 
@@ -231,12 +334,22 @@ def _average_pooling(compiler, layer, signals):
     name = compiler.add(layer, "sum_pool", [signal.name], **facts)
     least_common = int(np.lcm.reduce(counts_of(signal.shape, facts).ravel()))
     shape = (*places_of(signal.shape, layer.pool_size, facts), signal.shape[2])
-    return dataclasses.replace(signal, name=name, shape=shape, top=signal.top * least_common, unit=signal.unit / least_common)
+    return dataclasses.replace(
+        signal,
+        name=name,
+        shape=shape,
+        top=signal.top * least_common,
+        unit=signal.unit / least_common,
+    )
 
 
 def _pooled_units(layer, signals):
     if isinstance(_only(layer, signals), Current):
-        raise refused(layer, "it takes averages of currents. Put it after neurons, or before the weights.")
+        raise refused(
+            layer,
+            "it takes averages of currents. Put it after neurons, or before the "
+            "weights.",
+        )
     return _units(layer, signals)
 
 
@@ -256,10 +369,15 @@ def _global_max(compiler, layer, signals):
     pooled = _largest(compiler, layer, signal, facts)
     if layer.keepdims:
         return pooled
-    name, shape = compiler.add(layer, "flatten", [_name_of(pooled)], suffix="_flat"), pooled.shape[-1:]
+    name, shape = (
+        compiler.add(layer, "flatten", [_name_of(pooled)], suffix="_flat"),
+        pooled.shape[-1:],
+    )
     if isinstance(pooled, Units):
         return dataclasses.replace(pooled, name=name, shape=shape)
-    return dataclasses.replace(pooled, terms=(dataclasses.replace(pooled.terms[0], name=name),), shape=shape)
+    return dataclasses.replace(
+        pooled, terms=(dataclasses.replace(pooled.terms[0], name=name),), shape=shape
+    )
 
 
 def _name_of(signal):
@@ -268,29 +386,45 @@ def _name_of(signal):
 
 def _largest(compiler, layer, signal, facts):
     if signal.averaged:
-        raise refused(layer, "it takes the largest mean over time. Put it before the TimeMean.")
+        raise refused(
+            layer, "it takes the largest mean over time. Put it before the TimeMean."
+        )
     shape = (*places_of(signal.shape, facts["size"], facts), signal.shape[2])
     if isinstance(signal, Units):
         signal = _units(layer, [signal])
-        return dataclasses.replace(signal, name=compiler.add(layer, "max_pool", [signal.name], **facts), shape=shape)
+        return dataclasses.replace(
+            signal,
+            name=compiler.add(layer, "max_pool", [signal.name], **facts),
+            shape=shape,
+        )
     term = _fixed(compiler, layer, signal)
     name = compiler.add(layer, "max_pool", [term.name], **facts)
-    return dataclasses.replace(signal, terms=(dataclasses.replace(term, name=name, kernel=None),), shape=shape)
+    return dataclasses.replace(
+        signal, terms=(dataclasses.replace(term, name=name, kernel=None),), shape=shape
+    )
 
 
 def _zero_padding(compiler, layer, signals):
     signal = _units(layer, signals, padding=True)
     pad = tuple(
-        (before + more[0], after + more[1]) for (before, after), more in zip(signal.padding, layer.padding, strict=True)
+        (before + more[0], after + more[1])
+        for (before, after), more in zip(signal.padding, layer.padding, strict=True)
     )
     return dataclasses.replace(signal, padding=pad)
 
 
 def _add(compiler, layer, signals):
     if len(signals) < 2:
-        raise refused(layer, "it adds a constant. Use the bias of a layer with weights.")
-    if len({signal.shape for signal in signals}) > 1 or len({_order_of(signal) for signal in signals}) > 1:
-        raise refused(layer, "its inputs have different shapes. Add what has the same shape.")
+        raise refused(
+            layer, "it adds a constant. Use the bias of a layer with weights."
+        )
+    if (
+        len({signal.shape for signal in signals}) > 1
+        or len({_order_of(signal) for signal in signals}) > 1
+    ):
+        raise refused(
+            layer, "its inputs have different shapes. Add what has the same shape."
+        )
     if any(isinstance(signal, Current) for signal in signals):
         return _signals.sum_of_currents([_current(layer, signal) for signal in signals])
     for signal in signals:
@@ -298,13 +432,17 @@ def _add(compiler, layer, signals):
     unit, factors = _signals.common_unit([signal.unit for signal in signals])
     facts = {} if set(factors) == {1} else {"factors": factors}
     name = compiler.add(layer, "add", [signal.name for signal in signals], **facts)
-    top = sum(factor * signal.top for factor, signal in zip(factors, signals, strict=True))
+    top = sum(
+        factor * signal.top for factor, signal in zip(factors, signals, strict=True)
+    )
     offset = sum(signal.offset for signal in signals)
     return dataclasses.replace(signals[0], name=name, top=top, unit=unit, offset=offset)
 
 
 def _current(layer, signal):
-    return _signals.as_current(signal if isinstance(signal, Current) else _units(layer, [signal]))
+    return _signals.as_current(
+        signal if isinstance(signal, Current) else _units(layer, [signal])
+    )
 
 
 def _order_of(signal):
@@ -317,9 +455,17 @@ def _neurons(compiler, layer, signals):
         raise refused(layer, _refusals.FREE_REASONS["neuron"])
     for name in ("threshold", "v_reset", "initial_membrane"):
         if not isinstance(getattr(cell, name, 0.0), float):
-            raise refused(layer, f"its neurons have a {name} each, and integers one for a layer. Pass a number.")
+            raise refused(
+                layer,
+                f"its neurons have a {name} each, and integers one for a layer. Pass a "
+                "number.",
+            )
     if getattr(cell, "round_half_up", False):
-        raise refused(layer, "it rounds halves up, and integers to even. Train with round_half_up=False.")
+        raise refused(
+            layer,
+            "it rounds halves up, and integers to even. Train with "
+            "round_half_up=False.",
+        )
     current = _current(layer, signal)
     decay = _decay(compiler, layer, cell, current)
     if getattr(cell, "decay_input", False):
@@ -330,8 +476,9 @@ def _neurons(compiler, layer, signals):
     if np.any(_error(decay, k) > _TOO_FAR * (1.0 - decay)):
         raise refused(
             layer,
-            f"beside membranes of {compiler.bits} bits a decay has {k}, too few for the leak of decay={np.max(decay):.6g}. "
-            "Pass fewer membrane_bits, down to 16, or train it with a faster decay.",
+            f"beside membranes of {compiler.bits} bits a decay has {k}, too few for "
+            f"the leak of decay={np.max(decay):.6g}. Pass fewer membrane_bits, down to "
+            "16, or train it with a faster decay.",
         )
     m = np.rint(decay * 2**k).astype("int64")
     hard = getattr(cell, "reset", "soft") == "hard"
@@ -342,17 +489,27 @@ def _neurons(compiler, layer, signals):
         "membrane_bits": compiler.bits,
         "levels": levels,
         "hard": hard,
-        "v_reset": membranes.v_reset.tolist() if hard and membranes.v_reset.any() else 0,
+        "v_reset": membranes.v_reset.tolist()
+        if hard and membranes.v_reset.any()
+        else 0,
     }
     if getattr(cell, "reset_delay", False):
         facts["reset_delay"] = True
-    name = compiler.add(layer, "neurons", [term.name for term in current.terms], **facts)
-    for key, values in (("theta", membranes.theta), ("bias", membranes.bias), ("v0", membranes.v0)):
+    name = compiler.add(
+        layer, "neurons", [term.name for term in current.terms], **facts
+    )
+    for key, values in (
+        ("theta", membranes.theta),
+        ("bias", membranes.bias),
+        ("v0", membranes.v0),
+    ):
         compiler.constants[f"{key}/{name}"] = values.astype("int32")
     for term, factors in zip(current.terms, multipliers, strict=False):
         compiler.constants[f"multiplier/{name}/{term.name}"] = factors
     compiler.rows.append(_report_of(name, facts, membranes, compiler.bits))
-    return Units(name, current.shape, max(1, levels), cell.spike_size, order=current.order)
+    return Units(
+        name, current.shape, max(1, levels), cell.spike_size, order=current.order
+    )
 
 
 def _decay(compiler, layer, cell, current):
@@ -360,15 +517,27 @@ def _decay(compiler, layer, cell, current):
     decay = np.asarray(ops.convert_to_numpy(cell.effective_decay()), "float64")
     if decay.ndim and (cell.axis is None or decay.size != decay.shape[cell.axis]):
         raise refused(
-            layer, "its neurons have a decay each, and integers one for a channel. Pass as many as there are channels."
+            layer,
+            "its neurons have a decay each, and integers one for a channel. Pass as "
+            "many as there are channels.",
         )
-    return decay if decay.ndim == 0 else compiler.channels_of(layer, current, cell.axis, decay.reshape(-1))
+    return (
+        decay
+        if decay.ndim == 0
+        else compiler.channels_of(layer, current, cell.axis, decay.reshape(-1))
+    )
 
 
 def _decay_bits(decay, membrane_bits):
-    """k, as large that decays are exact, as those that were trained so, or else close. Products fit in 32 bits."""
+    """k, as large that decays are exact, as those that were trained so, or else close.
+    Products fit in 32 bits."""
     fitting = range(DECAY_BITS, 33 - membrane_bits)
-    close = (k for most in (0.0, _CLOSE) for k in fitting if np.all(_error(decay, k) <= most * (1.0 - decay)))
+    close = (
+        k
+        for most in (0.0, _CLOSE)
+        for k in fitting
+        if np.all(_error(decay, k) <= most * (1.0 - decay))
+    )
     return next(close, fitting[-1])
 
 
@@ -381,26 +550,57 @@ def _threshold(layer):
     if stabilizer is None:
         return float(ops.convert_to_numpy(layer.cell.effective_threshold()))
     if layer.trainable:
-        raise refused(layer, "its threshold follows the membranes in training. Set trainable=False on it, which fixes it.")
+        raise refused(
+            layer,
+            "its threshold follows the membranes in training. Set trainable=False on "
+            "it, which fixes it.",
+        )
     return float(ops.convert_to_numpy(stabilizer.running_threshold.value))
 
 
 def _membranes_of(compiler, layer, current, levels):
-    """The constants of neurons, the facts of their shift, and the multipliers of several currents, if they are needed."""
+    """The constants of neurons, the facts of their shift, and the multipliers of
+    several currents, if they are needed."""
     cell, terms = layer.cell, current.terms
-    of_cell = (_threshold(layer), cell.initial_membrane, getattr(cell, "v_reset", 0.0), levels, compiler.bits)
+    of_cell = (
+        _threshold(layer),
+        cell.initial_membrane,
+        getattr(cell, "v_reset", 0.0),
+        levels,
+        compiler.bits,
+    )
     term = terms[0]
     if len(terms) == 1:
-        membranes = _enough(layer, _membranes.choose(np.abs(term.unit), current.bias, term.bound, *of_cell), compiler.bits)
+        membranes = _enough(
+            layer,
+            _membranes.choose(np.abs(term.unit), current.bias, term.bound, *of_cell),
+            compiler.bits,
+        )
         factors = np.where(membranes.silent, 0, np.sign(term.unit))
         if compiler.change_signs(term, factors):
             return membranes, {"f": membranes.f}, ()
     common = np.max([np.abs(term.unit) for term in terms], axis=0)
-    bounds = [np.divide(np.abs(term.unit), common, out=np.zeros(len(common)), where=common > 0) * term.bound for term in terms]
-    membranes = _enough(layer, _membranes.choose(common, current.bias, sum(bounds), *of_cell), compiler.bits)
-    found = _membranes.multipliers([term.unit for term in terms], [term.bound for term in terms], membranes)
+    bounds = [
+        np.divide(
+            np.abs(term.unit), common, out=np.zeros(len(common)), where=common > 0
+        )
+        * term.bound
+        for term in terms
+    ]
+    membranes = _enough(
+        layer,
+        _membranes.choose(common, current.bias, sum(bounds), *of_cell),
+        compiler.bits,
+    )
+    found = _membranes.multipliers(
+        [term.unit for term in terms], [term.bound for term in terms], membranes
+    )
     if found is None:
-        raise refused(layer, "the currents that it adds are too large for exact factors. Give them fewer inputs.")
+        raise refused(
+            layer,
+            "the currents that it adds are too large for exact factors. Give them "
+            "fewer inputs.",
+        )
     multipliers, shift = found
     return membranes, {"shift": shift}, multipliers
 
@@ -410,11 +610,14 @@ def _enough(layer, found, bits):
         return found
     remedy = f"Pass membrane_bits={found}."
     if found > _membranes.MOST_BITS:
-        remedy = "More bits would not help: its currents are too unequal beside its threshold. Normalise them before it."
+        remedy = (
+            "More bits would not help: its currents are too unequal beside its "
+            "threshold. Normalise them before it."
+        )
     raise refused(
         layer,
-        f"with membranes of {bits} bits its smallest threshold would be below {_membranes.SMALLEST_THRESHOLD}, which rounding "
-        f"changes too much. {remedy}",
+        f"with membranes of {bits} bits its smallest threshold would be below "
+        f"{_membranes.SMALLEST_THRESHOLD}, which rounding changes too much. {remedy}",
     )
 
 
@@ -432,8 +635,19 @@ def _report_of(name, facts, membranes, bits):
 
 
 _IDENTITIES = (
-    *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.GaussianDropout),
-    *(layers.GaussianNoise, layers.Identity, layers.ActivityRegularization, layers.Activation),
+    *(
+        layers.Dropout,
+        layers.SpatialDropout1D,
+        layers.SpatialDropout2D,
+        layers.SpatialDropout3D,
+        layers.GaussianDropout,
+    ),
+    *(
+        layers.GaussianNoise,
+        layers.Identity,
+        layers.ActivityRegularization,
+        layers.Activation,
+    ),
 )
 _RULES: dict[type, Any] = {
     **dict.fromkeys((layers.Dense, WSDense), _dense),

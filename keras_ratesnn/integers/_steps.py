@@ -1,7 +1,7 @@
 """One time step of a network of integers, the same on every backend.
 
-An integer is an int32. Sums of products are computed in float32, where they are exact below 2^24; inputs that would lead to
-larger ones are split into parts of few bits.
+An integer is an int32. Sums of products are computed in float32, where they are exact
+below 2^24; inputs that would lead to larger ones are split into parts of few bits.
 """
 
 from collections.abc import Iterator
@@ -18,14 +18,23 @@ _EXACT = 2**24
 """Float32 has all integers up to it."""
 
 _BITS = 8
-"""Integers of this many bits are exact in the inputs of any matrix unit, also in those of bfloat16."""
+"""Integers of this many bits are exact in the inputs of any matrix unit, also in those
+of bfloat16."""
 
 _LIMB = 15
-"""The bits of a part of a fraction: its product with half an integer fits in 32 bits."""
+"""The bits of a part of a fraction: its product with half an integer fits in 32
+bits."""
 
 
-def steps(network: IntegerNetwork, x: Any, arrays: Any, temporal: bool, kernels: dict[str, Any]) -> Iterator[tuple[dict, dict]]:
-    """Runs all time steps: yields the outputs of all layers and the states of the neurons after each.
+def steps(
+    network: IntegerNetwork,
+    x: Any,
+    arrays: Any,
+    temporal: bool,
+    kernels: dict[str, Any],
+) -> Iterator[tuple[dict, dict]]:
+    """Runs all time steps: yields the outputs of all layers and the states of the
+    neurons after each.
 
     Args:
         network: `IntegerNetwork`.
@@ -40,65 +49,101 @@ def steps(network: IntegerNetwork, x: Any, arrays: Any, temporal: bool, kernels:
 
 
 class Batch:
-    """A batch that is run step by step, whose rows may become fewer. For the arguments see `steps`.
+    """A batch that is run step by step, whose rows may become fewer. For the arguments
+    see `steps`.
 
     Attributes:
         state: Dict, the states of the neurons.
     """
 
-    def __init__(self, network: IntegerNetwork, x: Any, arrays: Any, temporal: bool, kernels: dict[str, Any]) -> None:
-        self._step, self._x, self._temporal = Step(network, arrays, kernels), x, temporal
+    def __init__(
+        self,
+        network: IntegerNetwork,
+        x: Any,
+        arrays: Any,
+        temporal: bool,
+        kernels: dict[str, Any],
+    ) -> None:
+        self._step, self._x, self._temporal = (
+            Step(network, arrays, kernels),
+            x,
+            temporal,
+        )
         self.state = self._step.start(arrays.shape(x)[0])
         self._known: dict[str, Any] = {}
 
     def advance(self, t: int) -> dict[str, Any]:
         """The outputs of all layers at step t."""
-        outputs, self.state = self._step(self._x[:, t] if self._temporal else self._x, self.state, self._known)
+        outputs, self.state = self._step(
+            self._x[:, t] if self._temporal else self._x, self.state, self._known
+        )
         if not self._temporal:
-            self._known = {layer.name: outputs[layer.name] for layer in self._step.network.layers if layer.static}
+            self._known = {
+                layer.name: outputs[layer.name]
+                for layer in self._step.network.layers
+                if layer.static
+            }
         return outputs
 
     def keep(self, rows: Any) -> None:
         """Goes on with these rows alone, integers `(rows,)`, in this order."""
         self._x, self.state, self._known = tree.map_leaves(
-            lambda leaf: self._step.arrays.take(leaf, rows, axis=0), (self._x, self.state, self._known)
+            lambda leaf: self._step.arrays.take(leaf, rows, axis=0),
+            (self._x, self.state, self._known),
         )
 
 
 def kernels_of(network: IntegerNetwork) -> dict[str, np.ndarray]:
     """The kernels of a network in float32, by the names of their layers."""
-    weights = (layer.name for layer in network.layers if f"w/{layer.name}" in network.constants)
+    weights = (
+        layer.name for layer in network.layers if f"w/{layer.name}" in network.constants
+    )
     return {name: network.constants[f"w/{name}"].astype("float32") for name in weights}
 
 
 class Step:
     """A step of a network. For the arguments see `steps`."""
 
-    def __init__(self, network: IntegerNetwork, arrays: Any, kernels: dict[str, Any]) -> None:
+    def __init__(
+        self, network: IntegerNetwork, arrays: Any, kernels: dict[str, Any]
+    ) -> None:
         self.network, self.arrays, self.kernels = network, arrays, kernels
 
     def start(self, batch: int) -> dict[str, Any]:
         """The states of all neurons before the first step."""
-        return {layer.name: self.at_rest(layer, batch) for layer in self.network.layers if layer.kind == "neurons"}
+        return {
+            layer.name: self.at_rest(layer, batch)
+            for layer in self.network.layers
+            if layer.kind == "neurons"
+        }
 
     def at_rest(self, layer, batch):
         shape = (batch, *layer.shape)
         membrane = self.arrays.broadcast_to(self.constant("v0", layer), shape)
-        delayed = {"spikes": self.arrays.zeros(shape, "int32")} if layer.facts.get("reset_delay") else {}
+        delayed = (
+            {"spikes": self.arrays.zeros(shape, "int32")}
+            if layer.facts.get("reset_delay")
+            else {}
+        )
         return {"membrane": membrane, **delayed}
 
     def constant(self, key, layer):
         return self.arrays.constant(self.network.constants[f"{key}/{layer.name}"])
 
-    def __call__(self, frame: Any, state: dict[str, Any], known: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The outputs of all layers, but for those that are known, and the states of the neurons after a step."""
+    def __call__(
+        self, frame: Any, state: dict[str, Any], known: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The outputs of all layers, but for those that are known, and the states of
+        the neurons after a step."""
         outputs, state = {INPUT: self.arrays.cast(frame, "int32"), **known}, dict(state)
         for layer in self.network.layers:
             if layer.name in known:
                 continue
             inputs = [outputs[name] for name in layer.sources]
             if layer.kind == "neurons":
-                outputs[layer.name], state[layer.name] = self.neurons(layer, inputs, state[layer.name])
+                outputs[layer.name], state[layer.name] = self.neurons(
+                    layer, inputs, state[layer.name]
+                )
             else:
                 outputs[layer.name] = getattr(self, layer.kind)(layer, *inputs)
         return outputs, state
@@ -114,7 +159,11 @@ class Step:
 
     def convolution(self, layer, x, convolve):
         x = self.padded(x, layer.facts["pad"], layer.facts.get("pad_value", 0))
-        return self.products(layer, x, lambda part, kernel: convolve(part, kernel, tuple(layer.facts["stride"])))
+        return self.products(
+            layer,
+            x,
+            lambda part, kernel: convolve(part, kernel, tuple(layer.facts["stride"])),
+        )
 
     def products(self, layer, x, multiply):
         """Sums of products of inputs, in parts so small that float32 has all sums."""
@@ -126,18 +175,31 @@ class Step:
         total = 0
         for shift in range(0, largest.bit_length(), bits):
             part = arrays.bitwise_and(arrays.right_shift(x, shift), 2**bits - 1)
-            total = total + arrays.whole(multiply(arrays.cast(part, "float32"), kernel)) * 2**shift
+            total = (
+                total
+                + arrays.whole(multiply(arrays.cast(part, "float32"), kernel))
+                * 2**shift
+            )
         return total
 
     def padded(self, x, pad, value):
-        return self.arrays.pad(x, ((0, 0), *map(tuple, pad), (0, 0)), constant_values=value) if np.any(pad) else x
+        return (
+            self.arrays.pad(
+                x, ((0, 0), *map(tuple, pad), (0, 0)), constant_values=value
+            )
+            if np.any(pad)
+            else x
+        )
 
     def flatten(self, layer, x):
         return self.arrays.reshape(x, (-1, *layer.shape))
 
     def add(self, layer, *inputs):
         factors = layer.facts.get("factors", [1] * len(inputs))
-        return sum(x if factor == 1 else x * factor for x, factor in zip(inputs, factors, strict=True))
+        return sum(
+            x if factor == 1 else x * factor
+            for x, factor in zip(inputs, factors, strict=True)
+        )
 
     def global_sum(self, layer, x):
         return self.arrays.add_up(x, (1, 2))
@@ -146,7 +208,11 @@ class Step:
         total = sum(self.places(layer, self.padded(x, layer.facts["pad"], 0)))
         counts = counts_of(self.network.of(layer.sources[0]).shape, layer.facts)
         factors = np.lcm.reduce(counts.ravel()) // counts
-        return total if (factors == 1).all() else total * self.arrays.constant(factors[..., None])
+        return (
+            total
+            if (factors == 1).all()
+            else total * self.arrays.constant(factors[..., None])
+        )
 
     def max_pool(self, layer, x):
         least = self.network.of(layer.sources[0]).least
@@ -157,10 +223,18 @@ class Step:
 
     def places(self, layer, x):
         """The elements of all windows at the same place, for each place."""
-        (height, width), (down, right), (rows, columns) = layer.shape[:2], layer.facts["stride"], layer.facts["size"]
+        (height, width), (down, right), (rows, columns) = (
+            layer.shape[:2],
+            layer.facts["stride"],
+            layer.facts["size"],
+        )
         for y in range(rows):
             for z in range(columns):
-                yield x[:, y : y + (height - 1) * down + 1 : down, z : z + (width - 1) * right + 1 : right]
+                yield x[
+                    :,
+                    y : y + (height - 1) * down + 1 : down,
+                    z : z + (width - 1) * right + 1 : right,
+                ]
 
     def readout(self, layer, x):
         return x * 2 ** layer.facts["f"] + self.constant("bias", layer)
@@ -171,20 +245,30 @@ class Step:
             current = self.scaled_sum(layer, inputs)
         else:
             (current,), f = inputs, layer.facts["f"]
-            current = current * 2**f if f >= 0 else self.arrays.right_shift(current + 2 ** (-f - 1), -f)
+            current = (
+                current * 2**f
+                if f >= 0
+                else self.arrays.right_shift(current + 2 ** (-f - 1), -f)
+            )
         return current + self.constant("bias", layer)
 
     def scaled_sum(self, layer, inputs):
-        """⌊Σ A M / 2^n + 1/2⌋ in 32 bits: products with the whole part of M / 2^n, and with two limbs of its fraction."""
+        """⌊Σ A M / 2^n + 1/2⌋ in 32 bits: products with the whole part of M / 2^n, and
+        with two limbs of its fraction."""
         arrays, mask = self.arrays, 2**_LIMB - 1
         whole, middle, low = 0, 2 ** (_LIMB - 1), 0
-        for x, name, shift in zip(inputs, layer.sources, layer.facts["shift"], strict=True):
+        for x, name, shift in zip(
+            inputs, layer.sources, layer.facts["shift"], strict=True
+        ):
             factors = self.network.constants[f"multiplier/{layer.name}/{name}"]
             fraction = (factors & (2**shift - 1)) << (2 * _LIMB - shift)
             whole = whole + x * arrays.constant(factors >> shift)
             if not fraction.any():
                 continue
-            first, second = arrays.constant(fraction >> _LIMB), arrays.constant(fraction & mask)
+            first, second = (
+                arrays.constant(fraction >> _LIMB),
+                arrays.constant(fraction & mask),
+            )
             above, below = arrays.right_shift(x, _LIMB), arrays.bitwise_and(x, mask)
             whole = whole + above * first
             for product in (above * second, below * first):
@@ -193,11 +277,17 @@ class Step:
             product = below * second
             middle = middle + arrays.right_shift(product, _LIMB)
             low = low + arrays.bitwise_and(product, mask)
-        return whole + arrays.right_shift(middle + arrays.right_shift(low, _LIMB), _LIMB)
+        return whole + arrays.right_shift(
+            middle + arrays.right_shift(low, _LIMB), _LIMB
+        )
 
     def neurons(self, layer, inputs, state):
         facts, arrays = layer.facts, self.arrays
-        theta, bits, k = self.constant("theta", layer), facts["membrane_bits"], facts["decay_k"]
+        theta, bits, k = (
+            self.constant("theta", layer),
+            facts["membrane_bits"],
+            facts["decay_k"],
+        )
         membrane, m = state["membrane"], np.asarray(facts["decay_m"])
         if (m != 2**k).any():
             membrane = arrays.right_shift(membrane * arrays.constant(m), k)
@@ -214,13 +304,18 @@ class Step:
         if levels == 0:
             return self.arrays.cast(membrane >= theta, "int32")
         # Halves go to the even integer: to j from below if it is even.
-        reached = (self.arrays.cast(membrane * 2 >= theta * (2 * j - 1) + j % 2, "int32") for j in range(1, levels + 1))
+        reached = (
+            self.arrays.cast(membrane * 2 >= theta * (2 * j - 1) + j % 2, "int32")
+            for j in range(1, levels + 1)
+        )
         return sum(reached)
 
     def after_reset(self, layer, membrane, spikes, theta):
         if not layer.facts["hard"]:
             return membrane - spikes * theta
-        return self.arrays.where(spikes > 0, self.arrays.constant(layer.facts["v_reset"]), membrane)
+        return self.arrays.where(
+            spikes > 0, self.arrays.constant(layer.facts["v_reset"]), membrane
+        )
 
 
 def bits_of_parts(layer: IntegerLayer, largest: int) -> int:

@@ -23,36 +23,52 @@ class Sizes:
     memory: int
 
 
-def export_c(model: IntegerModel, filepath: str | os.PathLike[str], name: str | None = None, cache_input: bool = True) -> Sizes:
-    """Writes a network of integers as one C99 file, for microcontrollers and other devices.
+def export_c(
+    model: IntegerModel,
+    filepath: str | os.PathLike[str],
+    name: str | None = None,
+    cache_input: bool = True,
+) -> Sizes:
+    """Writes a network of integers as one C99 file, for microcontrollers and other
+    devices.
 
-    It needs an `int` of 32 bits, `limits.h`, `stdint.h` and `string.h`, no floats, no division, and no memory but its own
-    arrays. Its results are those of the model to the last bit. It has four functions:
+    It needs an `int` of 32 bits, `limits.h`, `stdint.h` and `string.h`, no floats, no
+    division, and no memory but its own arrays. Its results are those of the model to
+    the last bit. It has four functions:
 
         void NAME_reset(void);
-        void NAME_step(const uint8_t *input, int32_t *logits);       adds the logits of one time step
-        int NAME_classify(const uint8_t *input, int32_t *logits);    all time steps of one input; returns the class
-        int NAME_classify_until_sure(const uint8_t *input, int32_t margin, int32_t *logits, int *steps);
+        void NAME_step(const uint8_t *input, int32_t *logits);
+                adds the logits of one time step
+        int NAME_classify(const uint8_t *input, int32_t *logits);
+                all time steps of one input; returns the class
+        int NAME_classify_until_sure(
+            const uint8_t *input, int32_t margin, int32_t *logits, int *steps);
 
-    The last one is `IntegerModel.logits_until_sure`: it stops when the class is sure, and also gives the number of steps.
+    The last one is `IntegerModel.logits_until_sure`: it stops when the class is sure,
+    and also gives the number of steps.
 
-    An input has channels last. An input of 0 costs a comparison, another one a row of additions.
+    An input has channels last. An input of 0 costs a comparison, another one a row of
+    additions.
 
     Example:
 
     >>> import tempfile
     >>> inputs = keras.Input((8,))
     >>> x = keras_ratesnn.layers.LIF()(keras.layers.Dense(16)(inputs))
-    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(3)(x)), timesteps=4)
+    >>> model = keras_ratesnn.SpikingModel(
+    ...     keras.Model(inputs, keras.layers.Dense(3)(x)), timesteps=4
+    ... )
     >>> chip = keras_ratesnn.integer(model, verbose=False)
     >>> sizes = export_c(chip, tempfile.mkdtemp() + "/net.c")
 
     Args:
         model: An `IntegerModel`, see `keras_ratesnn.integer`.
         filepath: String or path.
-        name: String, an identifier of C with which public names begin. Defaults to `None`: the name of the file.
-        cache_input: Boolean, whether the currents of an input that is the same at every step are computed once and kept, which
-            takes more memory. Defaults to `True`.
+        name: String, an identifier of C with which public names begin. Defaults to
+            `None`: the name of the file.
+        cache_input: Boolean, whether the currents of an input that is the same at every
+            step are computed once and kept, which takes more memory. Defaults to
+            `True`.
 
     Returns:
         `Sizes`: the bytes of constants and of memory.
@@ -60,12 +76,22 @@ def export_c(model: IntegerModel, filepath: str | os.PathLike[str], name: str | 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If `name` is no identifier of C.
-        OSError: If the file cannot be written. One that was there before is then as it was.
+        OSError: If the file cannot be written. One that was there before is then as it
+            was.
     """
-    checks.instance("model", model, IntegerModel, advice="Make one with keras_ratesnn.integer(model).")
+    checks.instance(
+        "model",
+        model,
+        IntegerModel,
+        advice="Make one with keras_ratesnn.integer(model).",
+    )
     path = pathlib.Path(checks.file_to_write("filepath", filepath))
-    program = CProgram(model.plan, _identifier(name, path), checks.boolean("cache_input", cache_input))
-    whole_files.replace(path, lambda part: part.write_text(program.text, encoding="utf-8"))
+    program = CProgram(
+        model.plan, _identifier(name, path), checks.boolean("cache_input", cache_input)
+    )
+    whole_files.replace(
+        path, lambda part: part.write_text(program.text, encoding="utf-8")
+    )
     return Sizes(program.constant_bytes, program.static_bytes)
 
 
@@ -74,6 +100,7 @@ def _identifier(name, path):
     name = path.stem if name is None else checks.instance("name", name, str)
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise ValueError(
-            f"`name` must be an identifier of C: letters, digits and underscores. Received: name={name!r}. Pass another name."
+            "`name` must be an identifier of C: letters, digits and underscores. "
+            f"Received: name={name!r}. Pass another name."
         )
     return name

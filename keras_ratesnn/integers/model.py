@@ -38,15 +38,19 @@ def _with_checked_values(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class IntegerModel(keras.Model):
-    """A network of integers, a Keras model for inference. `keras_ratesnn.integer` and `load_integers` make one.
+    """A network of integers, a Keras model for inference. `keras_ratesnn.integer` and
+    `load_integers` make one.
 
-    Its inputs are integers. The outputs of `predict` and `evaluate` are real logits, the integer ones times a unit;
-    `integer_logits` gives the integers, `step` those of one time step of a sequence. The results are the same
-    to the last bit on every backend, and in the program that `keras_ratesnn.export_c` writes. It cannot be trained.
+    Its inputs are integers. The outputs of `predict` and `evaluate` are real logits,
+    the integer ones times a unit; `integer_logits` gives the integers, `step` those of
+    one time step of a sequence. The results are the same to the last bit on every
+    backend, and in the program that `keras_ratesnn.export_c` writes. It cannot be
+    trained.
 
     Args:
         plan: `IntegerNetwork`.
-        report: `Report`, what became of the layers of a model; `None` for a file. Defaults to `None`.
+        report: `Report`, what became of the layers of a model; `None` for a file.
+            Defaults to `None`.
         **kwargs: `name` of a Keras model.
 
     Attributes:
@@ -54,19 +58,26 @@ class IntegerModel(keras.Model):
         report: The `Report`, which can be printed, or `None`.
     """
 
-    def __init__(self, plan: IntegerNetwork, report: Report | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, plan: IntegerNetwork, report: Report | None = None, **kwargs: Any
+    ) -> None:
         # Integers need float32 for their sums, whatever the policy.
         super().__init__(dtype="float32", trainable=False, **kwargs)
         self.plan = plan
         self.report = report
-        self.kernels = {name: self._add_kernel(kernel) for name, kernel in _steps.kernels_of(plan).items()}
+        self.kernels = {
+            name: self._add_kernel(kernel)
+            for name, kernel in _steps.kernels_of(plan).items()
+        }
         self.built = True
         self._batch: int | None = None
         self._state: dict[str, Any] | None = None
 
     def _add_kernel(self, kernel):
         # Without the name of its layer: that of a variable has no "/".
-        variable = self.add_weight(shape=kernel.shape, initializer="zeros", trainable=False)
+        variable = self.add_weight(
+            shape=kernel.shape, initializer="zeros", trainable=False
+        )
         variable.assign(kernel)
         return variable
 
@@ -76,74 +87,110 @@ class IntegerModel(keras.Model):
         return self.plan.timesteps
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        return ops.cast(self._sums(inputs), "float32") * np.float32(self.plan.unit / self.plan.timesteps)
+        return ops.cast(self._sums(inputs), "float32") * np.float32(
+            self.plan.unit / self.plan.timesteps
+        )
 
     def _sums(self, inputs):
         """The sums of the integer logits over time."""
         x, temporal = self._frames(inputs)
         last = self.plan.layers[-1].name
-        return sum(outputs[last] for outputs, _ in _steps.steps(self.plan, x, OfKeras, temporal, self._kernels()))
+        return sum(
+            outputs[last]
+            for outputs, _ in _steps.steps(
+                self.plan, x, OfKeras, temporal, self._kernels()
+            )
+        )
 
     def _kernels(self):
-        return {name: ops.convert_to_tensor(kernel) for name, kernel in self.kernels.items()}
+        return {
+            name: ops.convert_to_tensor(kernel) for name, kernel in self.kernels.items()
+        }
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], self.plan.classes)
 
     def integer_logits(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """The integer logits Z_c = Σ_t I_t: the largest, or the first of several, is the class.
+        """The integer logits Z_c = Σ_t I_t: the largest, or the first of several, is
+        the class.
 
         Args:
-            x: Array of integers, `(batch, ...)`, or `(batch, T, ...)` with a frame for each step.
-            batch_size: Integer >= 1, how many samples are computed at once. Defaults to `256`.
+            x: Array of integers, `(batch, ...)`, or `(batch, T, ...)` with a frame for
+                each step.
+            batch_size: Integer >= 1, how many samples are computed at once. Defaults to
+                `256`.
 
         Returns:
             int32 array `(batch, classes)`.
 
         Raises:
             TypeError: If `x` holds no integers.
-            ValueError: If `x` has another shape than the inputs of the network, or values out of their range.
+            ValueError: If `x` has another shape than the inputs of the network, or
+                values out of their range.
         """
-        x, batch_size = self._checked_values(x), checks.positive_integer("batch_size", batch_size)
-        parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
+        x, batch_size = (
+            self._checked_values(x),
+            checks.positive_integer("batch_size", batch_size),
+        )
+        parts = (
+            x[first : first + batch_size] for first in range(0, len(x), batch_size)
+        )
         with backend.no_gradient():
-            found = [ops.convert_to_numpy(self._sums(ops.convert_to_tensor(part.astype("int32")))) for part in parts]
+            found = [
+                ops.convert_to_numpy(
+                    self._sums(ops.convert_to_tensor(part.astype("int32")))
+                )
+                for part in parts
+            ]
         return np.concatenate([np.zeros((0, self.plan.classes), "int32"), *found])
 
-    def logits_until_sure(self, x: Any, margin: int, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    def logits_until_sure(
+        self, x: Any, margin: int, batch_size: int = 256
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The integer logits after as few time steps as each sample needs to be sure.
 
-        A sample stops after t steps if the largest of its logits so far exceeds all others by `margin` · t or more, at the
-        latest after T steps. This is exact in integers, where a softmax, as in `keras_ratesnn.predict_until_sure`, is not; with
-        two classes both stop at the same samples. `calibrate_margin` finds a margin.
+        A sample stops after t steps if the largest of its logits so far exceeds all
+        others by `margin` · t or more, at the latest after T steps. This is exact in
+        integers, where a softmax, as in `keras_ratesnn.predict_until_sure`, is not;
+        with two classes both stop at the same samples. `calibrate_margin` finds a
+        margin.
 
         Args:
             x: As in `integer_logits`.
-            margin: Integer from 0 to 2^31 − 1; with 0 all samples stop after the first step.
+            margin: Integer from 0 to 2^31 − 1; with 0 all samples stop after the first
+                step.
             batch_size: As in `integer_logits`.
 
         Returns:
-            `(logits, steps)`: int32 array `(batch, classes)`, the sums over the steps of each sample, and int32 array
-            `(batch,)`, their numbers from 1 to T.
+            `(logits, steps)`: int32 array `(batch, classes)`, the sums over the steps
+            of each sample, and int32 array `(batch,)`, their numbers from 1 to T.
 
         Raises:
             TypeError: As in `integer_logits`, or if `margin` is no integer.
-            ValueError: As in `integer_logits`, or if `margin` is out of its range, or there is one class only.
+            ValueError: As in `integer_logits`, or if `margin` is out of its range, or
+                there is one class only.
         """
         margin = checks.integer("margin", margin, at_least=0, at_most=2**31 - 1)
-        stopped = self._until(x, batch_size, lambda totals, counts, samples, steps: _lead(totals) >= margin * steps)
+        stopped = self._until(
+            x,
+            batch_size,
+            lambda totals, counts, samples, steps: _lead(totals) >= margin * steps,
+        )
         return stopped.totals, stopped.steps
 
-    def calibrate_margin(self, x: Any, y: Any, error: float = 0.02, batch_size: int = 256) -> int:
-        """Finds the smallest `margin` for `logits_until_sure` with which stopping early seldom costs the right answer.
+    def calibrate_margin(
+        self, x: Any, y: Any, error: float = 0.02, batch_size: int = 256
+    ) -> int:
+        """Finds the smallest `margin` for `logits_until_sure` with which stopping early
+        seldom costs the right answer.
 
         Its guarantee is that of `keras_ratesnn.calibrate_confidence`.
 
         Args:
             x: As in `integer_logits`, held-out samples.
             y: Array, their labels: class indices, or one-hot vectors.
-            error: Float between 0 and 1, the largest probability that an answer is wrong which would be right after all steps.
-                Defaults to `0.02`.
+            error: Float between 0 and 1, the largest probability that an answer is
+                wrong which would be right after all steps. Defaults to `0.02`.
             batch_size: As in `integer_logits`.
 
         Returns:
@@ -151,7 +198,8 @@ class IntegerModel(keras.Model):
 
         Raises:
             TypeError: As in `integer_logits`.
-            ValueError: As in `logits_until_sure`, or if labels do not fit, or there are too few samples for this error.
+            ValueError: As in `logits_until_sure`, or if labels do not fit, or there are
+                too few samples for this error.
         """
         x = self._checked_values(x)
         answers = Answers(y, len(x), self.plan.classes, self.timesteps)
@@ -160,19 +208,28 @@ class IntegerModel(keras.Model):
             return answers.record(_lead(totals) // steps, totals, samples, steps)
 
         self._until(x, batch_size, record)
-        largest = conformal.largest_allowed(conformal.scores(answers.certainty, answers.right, answers.last), error)
+        largest = conformal.largest_allowed(
+            conformal.scores(answers.certainty, answers.right, answers.last), error
+        )
         return int(largest) + 1 if np.isfinite(largest) else 0
 
     def _until(self, x, batch_size, leaves):
         x, last = self._checked_values(x), self.plan.layers[-1].name
         if self.plan.classes == 1:
-            raise ValueError("A network must have two classes or more to be sure of one. Received: one with a single logit.")
+            raise ValueError(
+                "A network must have two classes or more to be sure of one. Received: "
+                "one with a single logit."
+            )
         _check_samples(x)
         kernels = self._kernels()
 
         def begin(samples):
-            tensor, temporal = self._frames(ops.convert_to_tensor(x[samples].astype("int32")))
-            running = _Logits(_steps.Batch(self.plan, tensor, OfKeras, temporal, kernels), last)
+            tensor, temporal = self._frames(
+                ops.convert_to_tensor(x[samples].astype("int32"))
+            )
+            running = _Logits(
+                _steps.Batch(self.plan, tensor, OfKeras, temporal, kernels), last
+            )
             return running, np.ones((len(samples), self.timesteps), bool)
 
         with backend.no_gradient():
@@ -186,60 +243,87 @@ class IntegerModel(keras.Model):
         return x
 
     def _check_range(self, x):
-        """Raises ValueError if integers are out of the range of inputs. Those of tensors cannot be seen everywhere."""
-        if isinstance(x, np.ndarray) and x.dtype.kind in "iu" and x.size and (x.min() < 0 or x.max() > self.plan.largest_input):
+        """Raises ValueError if integers are out of the range of inputs. Those of
+        tensors cannot be seen everywhere."""
+        if (
+            isinstance(x, np.ndarray)
+            and x.dtype.kind in "iu"
+            and x.size
+            and (x.min() < 0 or x.max() > self.plan.largest_input)
+        ):
             raise ValueError(
-                f"`x` must be from 0 to {self.plan.largest_input}, for which the network was made. Received: values from "
-                f"{x.min()} to {x.max()}. Pass `largest_input` to `integer`."
+                f"`x` must be from 0 to {self.plan.largest_input}, for which the "
+                f"network was made. Received: values from {x.min()} to {x.max()}. Pass "
+                "`largest_input` to `integer`."
             )
 
     def layer_outputs(self, x: Any) -> dict[str, np.ndarray]:
-        """What all layers give at all steps, to compare a chip with: currents, spikes, sums and logits.
+        """What all layers give at all steps, to compare a chip with: currents, spikes,
+        sums and logits.
 
         Args:
             x: As in `integer_logits`; one batch.
 
         Returns:
-            Dict of the names of layers in `plan.layers` to int32 arrays `(batch, T, ...)`, channels last.
+            Dict of the names of layers in `plan.layers` to int32 arrays `(batch, T,
+            ...)`, channels last.
 
         Raises:
             TypeError: As in `integer_logits`.
             ValueError: As in `integer_logits`.
         """
-        tensor, temporal = self._frames(ops.convert_to_tensor(self._checked_values(x).astype("int32")))
+        tensor, temporal = self._frames(
+            ops.convert_to_tensor(self._checked_values(x).astype("int32"))
+        )
         with backend.no_gradient():
-            steps = [outputs for outputs, _ in _steps.steps(self.plan, tensor, OfKeras, temporal, self._kernels())]
+            steps = [
+                outputs
+                for outputs, _ in _steps.steps(
+                    self.plan, tensor, OfKeras, temporal, self._kernels()
+                )
+            ]
         names = [layer.name for layer in self.plan.layers]
-        return {name: np.stack([ops.convert_to_numpy(outputs[name]) for outputs in steps], axis=1) for name in names}
+        return {
+            name: np.stack(
+                [ops.convert_to_numpy(outputs[name]) for outputs in steps], axis=1
+            )
+            for name in names
+        }
 
     def _frames(self, x):
         """Inputs with channels last, and whether there is one for each step."""
         dtype = keras.backend.standardize_dtype(x.dtype)
         if "int" not in dtype:
             raise TypeError(
-                f"`x` must be integers, pixels or counts as uint8: the network has the layers that scale them. Received: an "
-                f"array of dtype {dtype}. Pass what was measured, x.astype('uint8'), not what was divided or normalised."
+                "`x` must be integers, pixels or counts as uint8: the network has the "
+                f"layers that scale them. Received: an array of dtype {dtype}. Pass "
+                "what was measured, x.astype('uint8'), not what was divided or "
+                "normalised."
             )
         shape, wanted = tuple(x.shape), self.plan.input_shape
         if self.plan.channels_first:
             wanted = (wanted[-1], *wanted[:-1])
         temporal = len(shape) == len(wanted) + 2
-        if shape[len(shape) - len(wanted) :] != wanted or len(shape) - len(wanted) not in (1, 2):
+        if shape[len(shape) - len(wanted) :] != wanted or len(shape) - len(
+            wanted
+        ) not in (1, 2):
             raise ValueError(
-                f"`x` must have the shape (batch, {', '.join(map(str, wanted))}), or a time axis after the batch. Received: an "
-                f"array of shape {shape}."
+                f"`x` must have the shape (batch, {', '.join(map(str, wanted))}), or a "
+                f"time axis after the batch. Received: an array of shape {shape}."
             )
         if temporal and shape[1] != self.plan.timesteps:
             raise ValueError(
-                f"`x` must have {self.plan.timesteps} frames, one for each time step. Received: an array of shape {shape}. Use "
-                "`step` for sequences of other lengths."
+                f"`x` must have {self.plan.timesteps} frames, one for each time step. "
+                f"Received: an array of shape {shape}. Use `step` for sequences of "
+                "other lengths."
             )
         if self.plan.channels_first:
             x = (np if isinstance(x, np.ndarray) else ops).moveaxis(x, -3, -1)
         return x, temporal
 
     def step(self, inputs: Any) -> Tensor:
-        """Advances a sequence by one time step. Membranes are kept between calls; `reset_state` starts a new sequence.
+        """Advances a sequence by one time step. Membranes are kept between calls;
+        `reset_state` starts a new sequence.
 
         Args:
             inputs: Integers `(batch, ...)`, one frame.
@@ -249,29 +333,33 @@ class IntegerModel(keras.Model):
 
         Raises:
             TypeError: As in `integer_logits`.
-            ValueError: If the input has another shape, or another batch size than in the steps before.
+            ValueError: If the input has another shape, or another batch size than in
+                the steps before.
         """
         inputs = np.asarray(inputs) if isinstance(inputs, (list, tuple)) else inputs
         self._check_range(inputs)
         x, temporal = self._frames(ops.convert_to_tensor(inputs))
         if temporal:
             raise ValueError(
-                f"`inputs` must be one frame. Received: an array of shape {tuple(x.shape)}. Leave the time axis out."
+                "`inputs` must be one frame. Received: an array of shape "
+                f"{tuple(x.shape)}. Leave the time axis out."
             )
         batch, step = x.shape[0], _steps.Step(self.plan, OfKeras, self._kernels())
         if self._state is None:
             self._batch, self._state = batch, step.start(batch)
         if batch != self._batch:
             raise ValueError(
-                f"The batch size must not change within a sequence. Received: inputs for {batch} sequences, after steps with "
-                f"{self._batch}. Call reset_state() to start new sequences."
+                "The batch size must not change within a sequence. Received: inputs "
+                f"for {batch} sequences, after steps with {self._batch}. Call "
+                "reset_state() to start new sequences."
             )
         with backend.no_gradient():
             outputs, self._state = step(x, self._state, {})
         return outputs[self.plan.layers[-1].name]
 
     def reset_state(self) -> None:
-        """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
+        """Ends the sequence of `step`: the next step starts at rest, with any batch
+        size."""
         self._state = self._batch = None
 
     predict = _with_checked_values(keras.Model.predict)
@@ -281,28 +369,34 @@ class IntegerModel(keras.Model):
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(
-            "A network of integers has no gradient. Train the model that it was made of, see keras_ratesnn.quantize_aware, and "
-            "make it again."
+            "A network of integers has no gradient. Train the model that it was made "
+            "of, see keras_ratesnn.quantize_aware, and make it again."
         )
 
     train_on_batch = fit
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError(
-            "A network of integers is quantized: choose its weights in keras_ratesnn.integer or keras_ratesnn.quantize_aware."
+            "A network of integers is quantized: choose its weights in "
+            "keras_ratesnn.integer or keras_ratesnn.quantize_aware."
         )
 
     def get_config(self) -> Config:
-        raise NotImplementedError("A network of integers has files of its own: use `save_integers` and `load_integers`.")
+        raise NotImplementedError(
+            "A network of integers has files of its own: use `save_integers` and "
+            "`load_integers`."
+        )
 
     def save_integers(self, filepath: str | os.PathLike[str]) -> None:
-        """Writes the network as an npz file of integers, see `keras_ratesnn.load_integers`.
+        """Writes the network as an npz file of integers, see
+        `keras_ratesnn.load_integers`.
 
         Args:
             filepath: String or path.
 
         Raises:
-            OSError: If the file cannot be written. One that was there before is then as it was.
+            OSError: If the file cannot be written. One that was there before is then as
+                it was.
         """
         _file.write(self.plan, checks.file_to_write("filepath", filepath))
 
@@ -338,22 +432,28 @@ def integer(
     largest_input: int = 255,
     verbose: bool = True,
 ) -> IntegerModel:
-    """Makes a network of integers of a trained model: integer weights, membranes, thresholds and logits.
+    """Makes a network of integers of a trained model: integer weights, membranes,
+    thresholds and logits.
 
-    Inputs are pixels or counts in uint8. A kernel has integers of 8, 4 or 2 bits with a scale for each output channel.
-    Normalisation, scales and thresholds become the unit of each channel's membrane, so that neither is computed: a current
-    needs a shift, a leak m / 2^k a product and a shift. Every result is an integer that depends neither on the order of sums
-    nor on the machine.
+    Inputs are pixels or counts in uint8. A kernel has integers of 8, 4 or 2 bits with a
+    scale for each output channel. Normalisation, scales and thresholds become the unit
+    of each channel's membrane, so that neither is computed: a current needs a shift, a
+    leak m / 2^k a product and a shift. Every result is an integer that depends neither
+    on the order of sums nor on the machine.
 
-    A model of `keras_ratesnn.quantize_aware` keeps the integers with which it was trained. What cannot be exact, such as
-    attention, is an error that names the layer.
+    A model of `keras_ratesnn.quantize_aware` keeps the integers with which it was
+    trained. What cannot be exact, such as attention, is an error that names the layer.
 
     Example:
 
     >>> inputs = keras.Input((8, 8, 1))
     >>> x = keras.layers.Rescaling(1 / 255)(inputs)
-    >>> x = keras_ratesnn.layers.LIF(name="neurons")(keras.layers.Conv2D(4, 3, name="filters")(x))
-    >>> x = keras.layers.Dense(3, name="classes")(keras.layers.GlobalAveragePooling2D()(x))
+    >>> x = keras_ratesnn.layers.LIF(name="neurons")(
+    ...     keras.layers.Conv2D(4, 3, name="filters")(x)
+    ... )
+    >>> x = keras.layers.Dense(3, name="classes")(
+    ...     keras.layers.GlobalAveragePooling2D()(x)
+    ... )
     >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, x), timesteps=4)
     >>> chip = integer(model, verbose=False)
     >>> images = np.random.randint(0, 256, (5, 8, 8, 1), "uint8")
@@ -362,10 +462,12 @@ def integer(
 
     Args:
         model: A `SpikingModel`, with one input and one output.
-        weights: `"int8"`, `"int4"` or `"ternary"`, for all kernels but the first and the last ones, which have 8 bits. Defaults
-            to `None`: as the model was trained, or else `"int8"`.
+        weights: `"int8"`, `"int4"` or `"ternary"`, for all kernels but the first and
+            the last ones, which have 8 bits. Defaults to `None`: as the model was
+            trained, or else `"int8"`.
         membrane_bits: Integer from 8 to 24. Defaults to `16`.
-        largest_input: Integer from 1 to 255, the largest value of an input. Defaults to `255`.
+        largest_input: Integer from 1 to 255, the largest value of an input. Defaults to
+            `255`.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
 
     Returns:
@@ -373,16 +475,22 @@ def integer(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of its range, a weight is NaN or infinite, or integers cannot compute a layer; the
-            message names it.
+        ValueError: If an argument is out of its range, a weight is NaN or infinite, or
+            integers cannot compute a layer; the message names it.
 
-    Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR
-    2018; Yin et al., "MINT: Multiplier-less integer quantization for energy efficient spiking neural networks", ASP-DAC 2024.
+    Source: Jacob et al., "Quantization and training of neural networks for efficient
+    integer-arithmetic-only inference", CVPR 2018; Yin et al., "MINT: Multiplier-less
+    integer quantization for energy efficient spiking neural networks", ASP-DAC 2024.
     """
     checked_model(model)
     if weights is not None:
         weights = checks.one_of("weights", weights, ("int8", "int4", "ternary"))
-    checks.integer("membrane_bits", membrane_bits, at_least=_membranes.LEAST_BITS, at_most=_membranes.MOST_BITS)
+    checks.integer(
+        "membrane_bits",
+        membrane_bits,
+        at_least=_membranes.LEAST_BITS,
+        at_most=_membranes.MOST_BITS,
+    )
     checks.integer("largest_input", largest_input, at_least=1, at_most=255)
     verbose = progress.checked(verbose)
     check_finite(model.variables)
@@ -393,13 +501,17 @@ def integer(
 
 
 def load_integers(filepath: str | os.PathLike[str]) -> IntegerModel:
-    """Reads a network of integers that `IntegerModel.save_integers` wrote, or another program.
+    """Reads a network of integers that `IntegerModel.save_integers` wrote, or another
+    program.
 
-    The file is an npz: `meta`, JSON, with `timesteps`, `temporal_input` and the `layers` in the order in which they run; and
-    integer arrays, `w/NAME`, `theta/NAME`, `bias/NAME`, `v0/NAME` and `multiplier/NAME/INPUT`. A layer has a `name` of letters,
-    digits and `_ / . -`, a `kind`, the names of its inputs in `from`, and numbers of its kind. Neurons that add currents have
-    the `shift` of each; a single number is that of all. All of this is checked before arrays are read, of which 256 MiB at
-    most belong to layers; a file of anybody puts nothing but numbers and such names into a C program.
+    The file is an npz: `meta`, JSON, with `timesteps`, `temporal_input` and the
+    `layers` in the order in which they run; and integer arrays, `w/NAME`, `theta/NAME`,
+    `bias/NAME`, `v0/NAME` and `multiplier/NAME/INPUT`. A layer has a `name` of letters,
+    digits and `_ / . -`, a `kind`, the names of its inputs in `from`, and numbers of
+    its kind. Neurons that add currents have the `shift` of each; a single number is
+    that of all. All of this is checked before arrays are read, of which 256 MiB at most
+    belong to layers; a file of anybody puts nothing but numbers and such names into a C
+    program.
 
     Args:
         filepath: String or path.

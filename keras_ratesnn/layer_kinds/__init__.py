@@ -1,22 +1,33 @@
-"""Layer kinds: the table of facts about Keras' layers and operations that training methods use.
+"""Layer kinds: the table of facts about Keras' layers and operations that training
+methods use.
 
-A training method never checks the class of a layer, only facts: whether it is affine, normalises, draws random numbers, takes
-the time step. The facts about Keras' own layers are listed here; a custom layer declares its facts in the class attribute
-`layer_kind`:
+A training method never checks the class of a layer, only facts: whether it is affine,
+normalises, draws random numbers, takes the time step. The facts about Keras' own layers
+are listed here; a custom layer declares its facts in the class attribute `layer_kind`:
 
 >>> class Scale(keras.layers.Layer):
 ...     layer_kind = keras_ratesnn.LayerKind(affine=True)
+...
 ...     def build(self, input_shape):
-...         self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+...         self.scale = self.add_weight(
+...             shape=(input_shape[-1],), initializer="ones"
+...         )
+...
 ...     def call(self, inputs):
 ...         return inputs * self.scale
 >>> kind_of(Scale()).affine
 True
 
-A layer without facts is run unchanged and works with every method. Facts save work, or declare what a call does not show.
+A layer without facts is run unchanged and works with every method. Facts save work, or
+declare what a call does not show.
 """
 
-from keras_ratesnn.layer_kinds.calls import is_random, may_use_masks, seeds_of, wants_time_step
+from keras_ratesnn.layer_kinds.calls import (
+    is_random,
+    may_use_masks,
+    seeds_of,
+    wants_time_step,
+)
 from keras_ratesnn.layer_kinds.keras_layers import fixed_scale
 from keras_ratesnn.layer_kinds.kind import (
     CELL,

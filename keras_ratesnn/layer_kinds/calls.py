@@ -1,4 +1,5 @@
-"""What a call of an operation depends on besides its inputs: random numbers, the time step, masks."""
+"""What a call of an operation depends on besides its inputs: random numbers, the time
+step, masks."""
 
 import functools
 import inspect
@@ -10,19 +11,29 @@ import keras
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layer_kinds.lookup import kind_of
 
-_seeds: weakref.WeakKeyDictionary[keras.Operation, tuple[Any, ...]] = weakref.WeakKeyDictionary()
+_seeds: weakref.WeakKeyDictionary[keras.Operation, tuple[Any, ...]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def seeds_of(operation: keras.Operation) -> tuple[Any, ...]:
-    """The state variables of the random generators of an operation and its sublayers: a tuple."""
+    """The state variables of the random generators of an operation and its sublayers: a
+    tuple."""
     if operation not in _seeds:
-        _seeds[operation] = keras_internals.seed_states(operation) if isinstance(operation, keras.layers.Layer) else ()
+        _seeds[operation] = (
+            keras_internals.seed_states(operation)
+            if isinstance(operation, keras.layers.Layer)
+            else ()
+        )
     return _seeds[operation]
 
 
 def is_random(operation: keras.Operation, training: bool) -> bool:
-    """Whether a call of the operation may draw random numbers; Keras' own layers do so only in training."""
-    return bool(seeds_of(operation)) and (training or not type(operation).__module__.startswith("keras."))
+    """Whether a call of the operation may draw random numbers; Keras' own layers do so
+    only in training."""
+    return bool(seeds_of(operation)) and (
+        training or not type(operation).__module__.startswith("keras.")
+    )
 
 
 @functools.cache
@@ -33,7 +44,8 @@ def wants_time_step(operation_class: type) -> bool:
 
 
 def may_use_masks(operation: keras.Operation) -> bool:
-    """Whether the outputs of an operation may depend on the Keras masks of its inputs."""
+    """Whether the outputs of an operation may depend on the Keras masks of its
+    inputs."""
     if not isinstance(operation, keras.layers.Layer):
         return False
     kind = kind_of(operation)
@@ -43,7 +55,8 @@ def may_use_masks(operation: keras.Operation) -> bool:
 
 @functools.cache
 def _takes_mask(operation_class: type) -> bool:
-    """Whether a layer's `call` takes a mask: an argument that is named so, as Keras wants it."""
+    """Whether a layer's `call` takes a mask: an argument that is named so, as Keras
+    wants it."""
     call = getattr(operation_class, "call", None)
     names = () if call is None else inspect.signature(call).parameters
     return any(name == "mask" or name.endswith("_mask") for name in names)

@@ -1,4 +1,5 @@
-"""Layers of spiking networks; those that only networks of `models` have are imported because saved files name them."""
+"""Layers of spiking networks; those that only networks of `models` have are imported
+because saved files name them."""
 
 from typing import Any
 
@@ -69,4 +70,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{advice_on_class(name, __all__)}")
+    raise AttributeError(
+        f"module {__name__!r} has no attribute "
+        f"{name!r}.{advice_on_class(name, __all__)}"
+    )

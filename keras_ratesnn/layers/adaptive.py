@@ -5,7 +5,13 @@ from typing import Any
 from keras import ops
 
 from keras_ratesnn._core import registry
-from keras_ratesnn._core.annotations import Config, ParameterValue, Reset, Structure, Tensor
+from keras_ratesnn._core.annotations import (
+    Config,
+    ParameterValue,
+    Reset,
+    Structure,
+    Tensor,
+)
 from keras_ratesnn.layers import dynamics
 from keras_ratesnn.layers._arguments import arguments_of, passed_on
 from keras_ratesnn.layers._other_names import refuse_other_names
@@ -17,13 +23,16 @@ from keras_ratesnn.surrogates import Surrogate
 
 @registry.register
 class ALIFCell(LIFCell):
-    """One time step of adaptive leaky integrate-and-fire neurons, whose equations are in `ALIF`.
+    """One time step of adaptive leaky integrate-and-fire neurons, whose equations are
+    in `ALIF`.
 
     Example:
 
     >>> cell = ALIFCell(decay=0.5, adaptation_decay=0.5, adaptation=1.0)
     >>> spikes, state = cell(np.array([[1.25, 0.8]], "float32"))
-    >>> spikes, state = cell(np.array([[1.25, 0.8]], "float32"), state)  # The first neuron's threshold is 1.5 now.
+    >>> spikes, state = cell(
+    ...     np.array([[1.25, 0.8]], "float32"), state
+    ... )  # The first neuron's threshold is 1.5 now.
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state["adaptation"]))
     [[0. 1.]] [[0.25 0.5 ]]
 
@@ -31,14 +40,17 @@ class ALIFCell(LIFCell):
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
-        state: The state returned by the previous step; `None` for neurons before their first step.
+        state: The state returned by the previous step; `None` for neurons before their
+            first step.
 
     Returns:
-        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"membrane"` v⁺_t and `"adaptation"` a_t.
+        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of
+        `"membrane"` v⁺_t and `"adaptation"` a_t.
     """
 
     fixed_arguments = (
-        # A delayed reset would need the threshold of its spike, which changes from step to step.
+        # A delayed reset would need the threshold of its spike, which changes from step
+        # to step.
         *(name for name in LIFCell.fixed_arguments if name != "reset_delay"),
         *("adaptation_decay", "adaptation"),
     )
@@ -76,20 +88,29 @@ class ALIFCell(LIFCell):
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
         membrane, adaptation = state["membrane"], state["adaptation"]
-        membrane = dynamics.integrate(membrane, ops.cast(inputs, membrane.dtype), self.effective_decay(), self.decay_input)
-        threshold = self.effective_threshold() + self.effective("adaptation") * adaptation
+        membrane = dynamics.integrate(
+            membrane,
+            ops.cast(inputs, membrane.dtype),
+            self.effective_decay(),
+            self.decay_input,
+        )
+        threshold = (
+            self.effective_threshold() + self.effective("adaptation") * adaptation
+        )
         adaptation_decay = self.effective("adaptation_decay")
         spikes = self.fire(membrane, threshold)
         state = {
             "membrane": self.after_reset(membrane, spikes, threshold),
-            "adaptation": adaptation_decay * adaptation + (1.0 - adaptation_decay) * spikes,
+            "adaptation": adaptation_decay * adaptation
+            + (1.0 - adaptation_decay) * spikes,
         }
         return membrane, spikes, state
 
 
 @registry.register
 class ALIF(NeuronWithArguments):
-    """Adaptive leaky integrate-and-fire neurons, as in LSNNs: every spike raises the neuron's threshold temporarily.
+    """Adaptive leaky integrate-and-fire neurons, as in LSNNs: every spike raises the
+    neuron's threshold temporarily.
 
         v⁺_0 = initial_membrane
         v_t  = decay · v⁺_{t−1} + I_t
@@ -99,37 +120,52 @@ class ALIF(NeuronWithArguments):
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
         a_t  = adaptation_decay · a_{t−1} + (1 − adaptation_decay) · s_t
 
-    The adaptation a, a running mean of the neuron's own spikes, is a memory of about `1 / (1 − adaptation_decay)` steps. It
-    stays between 0 and 1, so θ_t stays between `threshold` and `threshold + adaptation`. The backward pass always includes it,
-    for any `detach_reset`, because it is the neuron's memory. In a `SpikingModel` the neurons start with
-    v⁺_0 = `initial_membrane` and a_0 = 0. Both decays, thresholds and membranes may be arrays or initializers, as in `LIF`.
+    The adaptation a, a running mean of the neuron's own spikes, is a memory of about `1
+    / (1 − adaptation_decay)` steps. It stays between 0 and 1, so θ_t stays between
+    `threshold` and `threshold + adaptation`. The backward pass always includes it, for
+    any `detach_reset`, because it is the neuron's memory. In a `SpikingModel` the
+    neurons start with v⁺_0 = `initial_membrane` and a_0 = 0. Both decays, thresholds
+    and membranes may be arrays or initializers, as in `LIF`.
 
     Example:
 
     >>> inputs = keras.Input((1,))
     >>> neurons = ALIF(decay=0.0, adaptation_decay=0.8, adaptation=1.0)
-    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, neurons(inputs)), timesteps=6, return_sequences=True)
-    >>> print(ops.convert_to_numpy(model(np.array([[1.25]])))[0, :, 0])  # LIF neurons would spike at every step.
+    >>> model = keras_ratesnn.SpikingModel(
+    ...     keras.Model(inputs, neurons(inputs)), timesteps=6, return_sequences=True
+    ... )
+    >>> print(
+    ...     ops.convert_to_numpy(model(np.array([[1.25]])))[0, :, 0]
+    ... )  # LIF neurons would spike at every step.
     [1. 1. 0. 0. 1. 0.]
 
     Args:
-        decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
-            steps it is `1 − 1/τ`. Defaults to `0.2`.
+        decay: Float in [0, 1), the fraction of the membrane that remains after one
+            step; for a time constant of τ steps it is `1 − 1/τ`. Defaults to `0.2`.
         threshold: Float > 0, the threshold of a neuron at rest. Defaults to `1.0`.
-        decay_input: Boolean, whether the input is scaled by 1 − `decay`, as in the source. Defaults to `False`.
-        adaptation_decay: Float in [0, 1), the fraction of the adaptation that remains after one step. Defaults to `0.9`, a time
-            constant of 10 steps.
-        adaptation: Float >= 0, the threshold increase in the limit of a neuron that always spikes; one spike raises the
-            threshold by `adaptation · (1 − adaptation_decay)`. Defaults to `1.8`, as in the source.
-        axis: Integer or `None`, the channel axis of arrays and initializers, as in `LIF`. Defaults to `-1`.
-        reset: `"soft"` subtracts the threshold θ_t from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float < `threshold`, the membrane after a hard reset. Defaults to `0.0`.
-        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
-            Defaults to `True`.
-        surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
-        learn_decay: Boolean, whether the layer learns its `decay`, as in `LIF`. Defaults to `False`.
-        learn_threshold: Boolean, whether it learns its `threshold`. Defaults to `False`.
-        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
+        decay_input: Boolean, whether the input is scaled by 1 − `decay`, as in the
+            source. Defaults to `False`.
+        adaptation_decay: Float in [0, 1), the fraction of the adaptation that remains
+            after one step. Defaults to `0.9`, a time constant of 10 steps.
+        adaptation: Float >= 0, the threshold increase in the limit of a neuron that
+            always spikes; one spike raises the threshold by `adaptation · (1 −
+            adaptation_decay)`. Defaults to `1.8`, as in the source.
+        axis: Integer or `None`, the channel axis of arrays and initializers, as in
+            `LIF`. Defaults to `-1`.
+        reset: `"soft"` subtracts the threshold θ_t from the membrane, `"hard"` sets it
+            to `v_reset`. Defaults to `"soft"`.
+        v_reset: Float < `threshold`, the membrane after a hard reset. Defaults to
+            `0.0`.
+        detach_reset: Boolean, whether the backward pass ignores the dependence of the
+            reset on the spike. Defaults to `True`.
+        surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`.
+            Defaults to `"sigmoid"`.
+        learn_decay: Boolean, whether the layer learns its `decay`, as in `LIF`.
+            Defaults to `False`.
+        learn_threshold: Boolean, whether it learns its `threshold`. Defaults to
+            `False`.
+        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step.
+            Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 
     Input shape:
@@ -139,10 +175,12 @@ class ALIF(NeuronWithArguments):
         Same as the input shape: spikes, exactly 0 or 1.
 
     Raises:
-        ValueError: If a decay is outside [0, 1), `threshold` is not > 0, `adaptation` is not >= 0, or a name is unknown.
+        ValueError: If a decay is outside [0, 1), `threshold` is not > 0, `adaptation`
+            is not >= 0, or a name is unknown.
         TypeError: If an argument has the wrong type.
 
-    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018.
+    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of
+    spiking neurons", NeurIPS 2018.
     """
 
     @arguments_of(ALIFCell)

@@ -13,7 +13,9 @@ def _normalize(layer, inputs, times=1, mask=None):
 
 
 def _normalize_rate(layer, rate, mean, variance, weights=None):
-    return _with_border(layer, normalization.normalize_rate(layer, rate, mean, variance, weights))
+    return _with_border(
+        layer, normalization.normalize_rate(layer, rate, mean, variance, weights)
+    )
 
 
 def _with_border(layer, images):
@@ -23,26 +25,42 @@ def _with_border(layer, images):
 
 def _of_zero(layer, images):
     """What a layer makes of 0 in inference, as a constant that broadcasts to images."""
-    shape = [size if axis == layer.axis % len(images.shape) else 1 for axis, size in enumerate(images.shape)]
+    shape = [
+        size if axis == layer.axis % len(images.shape) else 1
+        for axis, size in enumerate(images.shape)
+    ]
     zeros = ops.zeros(shape, layer.compute_dtype)
-    return ops.stop_gradient(keras.layers.BatchNormalization.call(layer, zeros, training=False))
+    return ops.stop_gradient(
+        keras.layers.BatchNormalization.call(layer, zeros, training=False)
+    )
 
 
 def _bordered(layer, images, of_zero):
     channels = layer.axis % len(images.shape)
-    paddings = [(0, 0) if axis in (0, channels) else (1, 1) for axis in range(len(images.shape))]
-    inside = ops.zeros([1 if axis in (0, channels) else size for axis, size in enumerate(ops.shape(images))], images.dtype)
+    paddings = [
+        (0, 0) if axis in (0, channels) else (1, 1) for axis in range(len(images.shape))
+    ]
+    inside = ops.zeros(
+        [
+            1 if axis in (0, channels) else size
+            for axis, size in enumerate(ops.shape(images))
+        ],
+        images.dtype,
+    )
     border = ops.pad(inside, paddings, constant_values=1.0)
     return ops.pad(images, paddings) + border * of_zero
 
 
 @registry.register
 class BorderedBatchNormalization(keras.layers.BatchNormalization):
-    """A `keras.layers.BatchNormalization` of images, around which it puts a border of one pixel: what it makes of 0.
+    """A `keras.layers.BatchNormalization` of images, around which it puts a border of
+    one pixel: what it makes of 0.
 
-    A convolution after it, and a 1 x 1 convolution without bias before it, are then one convolution that pads with 0. The
-    border counts in no statistics. In training, too, it is that of the running statistics, as they were before the batch, and
-    has no derivative. In a `SpikingModel` these change once in a batch, by the statistics of all steps.
+    A convolution after it, and a 1 x 1 convolution without bias before it, are then one
+    convolution that pads with 0. The border counts in no statistics. In training, too,
+    it is that of the running statistics, as they were before the batch, and has no
+    derivative. In a `SpikingModel` these change once in a batch, by the statistics of
+    all steps.
 
     Example:
 
@@ -58,12 +76,17 @@ class BorderedBatchNormalization(keras.layers.BatchNormalization):
     """
 
     layer_kind = LayerKind(
-        affine=True, normalization=Normalization(_normalize, _normalize_rate, after_steps=normalization.move_averages)
+        affine=True,
+        normalization=Normalization(
+            _normalize, _normalize_rate, after_steps=normalization.move_averages
+        ),
     )
 
     def call(self, inputs, training=None, mask=None):
         of_zero = _of_zero(self, inputs)
-        return _bordered(self, super().call(inputs, training=training, mask=mask), of_zero)
+        return _bordered(
+            self, super().call(inputs, training=training, mask=mask), of_zero
+        )
 
     def compute_output_shape(self, input_shape):
         channels = self.axis % len(input_shape)

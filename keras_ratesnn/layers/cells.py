@@ -1,4 +1,5 @@
-"""Integrate-and-fire cells: the parameters of a neuron and one step of its membrane, without time loop or training method."""
+"""Integrate-and-fire cells: the parameters of a neuron and one step of its membrane,
+without time loop or training method."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -7,7 +8,14 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, checks, registry
-from keras_ratesnn._core.annotations import Config, ParameterValue, Reset, Shape, Structure, Tensor
+from keras_ratesnn._core.annotations import (
+    Config,
+    ParameterValue,
+    Reset,
+    Shape,
+    Structure,
+    Tensor,
+)
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.layers._arguments import passed_on
 from keras_ratesnn.layers._other_names import advice_on_reset, refuse_other_names
@@ -16,13 +24,17 @@ from keras_ratesnn.layers.parameters import LOG, LOGIT, Parameter
 from keras_ratesnn.surrogates import Surrogate
 
 RESETS: tuple[Reset, ...] = ("soft", "hard")
-_NO_V_RESET = 'SpikingJelly\'s v_reset=None, a reset that subtracts the threshold, is reset="soft", without `v_reset`.'
+_NO_V_RESET = (
+    "SpikingJelly's v_reset=None, a reset that subtracts the threshold, is "
+    'reset="soft", without `v_reset`.'
+)
 _AT_REST = "At its threshold a neuron would spike without input."
 DECAY_ADVICE = "A time constant of τ steps is decay = 1 − 1/τ."
 
 
 class IntegrateAndFireCell(NeuronCell):
-    """Base class of integrate-and-fire cells: one membrane equation, with a decay defined by subclasses.
+    """Base class of integrate-and-fire cells: one membrane equation, with a decay
+    defined by subclasses.
 
         v⁺_0 = initial_membrane
         v_t  = decay · v⁺_{t−1} + I_t
@@ -30,14 +42,23 @@ class IntegrateAndFireCell(NeuronCell):
         v⁺_t = v_t − threshold · s_t                  reset="soft"
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
 
-    With `reset_delay` the reset acts in the next step, after integration: v_t is what the reset by s_{t−1} makes of
-    decay · v_{t−1} + I_t, and the state is v_t and s_t.
+    With `reset_delay` the reset acts in the next step, after integration: v_t is what
+    the reset by s_{t−1} makes of decay · v_{t−1} + I_t, and the state is v_t and s_t.
 
     Args: as in `IF`.
     """
 
     fixed_arguments: tuple[str, ...] = (
-        *("threshold", "axis", "reset", "v_reset", "detach_reset", "reset_delay", "surrogate", "learn_threshold"),
+        *(
+            "threshold",
+            "axis",
+            "reset",
+            "v_reset",
+            "detach_reset",
+            "reset_delay",
+            "surrogate",
+            "learn_threshold",
+        ),
         "initial_membrane",
     )
     threshold = Parameter(LOG, above=0, advice=THRESHOLD_ADVICE)
@@ -67,21 +88,28 @@ class IntegrateAndFireCell(NeuronCell):
         refuse_other_names(type(self).__name__, kwargs)
         super().__init__(threshold, surrogate=surrogate, **kwargs)
         self.axis = parameters.checked_axis(axis)
-        self.reset = checks.one_of("reset", reset, RESETS, advice=advice_on_reset(reset))
+        self.reset = checks.one_of(
+            "reset", reset, RESETS, advice=advice_on_reset(reset)
+        )
         if v_reset is None:
             raise checks.wrong_type("v_reset", "a real number", v_reset, _NO_V_RESET)
         self.v_reset = v_reset
-        if self.reset == "soft" and not (isinstance(self.v_reset, float) and self.v_reset == 0.0):
+        if self.reset == "soft" and not (
+            isinstance(self.v_reset, float) and self.v_reset == 0.0
+        ):
             raise ValueError(
-                '`v_reset` must be 0.0 with reset="soft", which subtracts the threshold from the membrane. Received: '
-                f'v_reset={v_reset} with reset="soft". To set the membrane to v_reset use reset="hard".'
+                '`v_reset` must be 0.0 with reset="soft", which subtracts the '
+                f"threshold from the membrane. Received: v_reset={v_reset} with "
+                'reset="soft". To set the membrane to v_reset use reset="hard".'
             )
         self.detach_reset = checks.boolean("detach_reset", detach_reset)
         self.learn_threshold = checks.boolean("learn_threshold", learn_threshold)
         self.initial_membrane = initial_membrane
         self.reset_delay = checks.boolean("reset_delay", reset_delay)
         if self.reset == "hard":
-            parameters.check_below(self, "v_reset", "threshold", "A reset lowers the membrane.")
+            parameters.check_below(
+                self, "v_reset", "threshold", "A reset lowers the membrane."
+            )
         parameters.check_below(self, "initial_membrane", "threshold", _AT_REST)
 
     def build(self, input_shape: Shape) -> None:
@@ -90,29 +118,47 @@ class IntegrateAndFireCell(NeuronCell):
     def initial_state(self, inputs: Tensor) -> Structure:
         at_rest = super().initial_state(inputs)
         membrane = parameters.raised(at_rest, self.effective("initial_membrane"))
-        return {"membrane": membrane, "spikes": at_rest} if self.reset_delay else membrane
+        return (
+            {"membrane": membrane, "spikes": at_rest} if self.reset_delay else membrane
+        )
 
     def effective_decay(self) -> float | Tensor:
-        """λ as the step uses it: a float, or a tensor if it is learned, or not the same for all neurons."""
+        """λ as the step uses it: a float, or a tensor if it is learned, or not the same
+        for all neurons."""
         decay = self.effective("decay")
         if self.decay_bits is None:
             return decay
-        # Neither 0 nor 1, where the sigmoid has no derivative: the decay could not leave them.
+        # Neither 0 nor 1, where the sigmoid has no derivative: the decay could not
+        # leave them.
         steps = 2.0**self.decay_bits
-        decay = ops.stop_gradient(ops.clip(ops.round(decay * steps), 1.0, steps - 1.0) / steps)
-        return backend.graft(decay, ops.convert_to_tensor(self.decay_logit), decay * (1.0 - decay))
+        decay = ops.stop_gradient(
+            ops.clip(ops.round(decay * steps), 1.0, steps - 1.0) / steps
+        )
+        return backend.graft(
+            decay, ops.convert_to_tensor(self.decay_logit), decay * (1.0 - decay)
+        )
 
     def trace_decay(self) -> float | Tensor | None:
         # A subclass with another step may decay differently.
-        return self.effective_decay() if type(self).step is IntegrateAndFireCell.step else None
+        return (
+            self.effective_decay()
+            if type(self).step is IntegrateAndFireCell.step
+            else None
+        )
 
     def step(
         self, inputs: Tensor, state: Structure, threshold: float | Tensor | None = None
     ) -> tuple[Tensor, Tensor, Structure]:
-        """As in `NeuronCell`; `threshold` is θ_t, if a layer sets a new threshold at each step."""
+        """As in `NeuronCell`; `threshold` is θ_t, if a layer sets a new threshold at
+        each step."""
         threshold = self.effective_threshold() if threshold is None else threshold
         before = state["membrane"] if self.reset_delay else state
-        membrane = dynamics.integrate(before, ops.cast(inputs, before.dtype), self.effective_decay(), self.decay_input)
+        membrane = dynamics.integrate(
+            before,
+            ops.cast(inputs, before.dtype),
+            self.effective_decay(),
+            self.decay_input,
+        )
         if self.reset_delay:
             membrane = self.after_reset(membrane, state["spikes"], threshold)
             spikes = self.fire(membrane, threshold)
@@ -120,7 +166,9 @@ class IntegrateAndFireCell(NeuronCell):
         spikes = self.fire(membrane, threshold)
         return membrane, spikes, self.after_reset(membrane, spikes, threshold)
 
-    def after_reset(self, membrane: Tensor, spikes: Tensor, threshold: float | Tensor) -> Tensor:
+    def after_reset(
+        self, membrane: Tensor, spikes: Tensor, threshold: float | Tensor
+    ) -> Tensor:
         """v⁺_t: the membrane after it was reset by spikes for this `threshold`."""
         resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
         if self.reset == "soft":
@@ -129,61 +177,94 @@ class IntegrateAndFireCell(NeuronCell):
 
     @property
     def has_step_derivative(self) -> bool:
-        # That of an attached hard reset would need the membrane that the delayed reset has replaced.
+        # That of an attached hard reset would need the membrane that the delayed reset
+        # has replaced.
         return self.detach_reset or not self.reset_delay
 
     def step_derivative(
-        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
+        self,
+        state: Structure,
+        membrane: Tensor,
+        spikes: Tensor,
+        surrogate_derivative: Tensor,
     ) -> Callable[..., tuple[Any, Any]]:
         decay = self.effective_decay()
-        through_reset = self._reset_derivative(state, membrane, spikes, surrogate_derivative)
+        through_reset = self._reset_derivative(
+            state, membrane, spikes, surrogate_derivative
+        )
 
         def along(input_tangent, state_tangent, weight):
             before = state_tangent["membrane"] if self.reset_delay else state_tangent
-            integrated = dynamics.integrate(before, input_tangent, decay, self.decay_input)
+            integrated = dynamics.integrate(
+                before, input_tangent, decay, self.decay_input
+            )
             if weight is not None and weight is self.decay_logit:
                 # λ = σ(w), so dλ/dw = λ (1 − λ).
-                integrated = integrated + decay * self._change_by_decay(state, membrane, decay)
+                integrated = integrated + decay * self._change_by_decay(
+                    state, membrane, decay
+                )
             return through_reset(integrated, state_tangent, weight)
 
         return along
 
-    def _change_by_decay(self, state: Structure, membrane: Tensor, decay: Tensor) -> Tensor:
+    def _change_by_decay(
+        self, state: Structure, membrane: Tensor, decay: Tensor
+    ) -> Tensor:
         """(1 − λ) ∂v/∂λ of the membrane v after integration."""
         before = state["membrane"] if self.reset_delay else state
         if not self.decay_input:
             return (1.0 - decay) * before
         if self.reset_delay:
-            # Before the reset. Where a hard reset differs from a soft one, it has no derivative.
+            # Before the reset. Where a hard reset differs from a soft one, it has no
+            # derivative.
             membrane = membrane + self.effective_threshold() * state["spikes"]
         # v = λ v⁺ + (1 − λ) I, so (1 − λ) (v⁺ − I) = v⁺ − v.
         return before - membrane
 
     def _reset_derivative(
-        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
+        self,
+        state: Structure,
+        membrane: Tensor,
+        spikes: Tensor,
+        surrogate_derivative: Tensor,
     ) -> Callable[..., tuple[Any, Any]]:
-        """As `step_derivative`, but of a function of the tangent of the membrane after integration, not of the input's."""
+        """As `step_derivative`, but of a function of the tangent of the membrane after
+        integration, not of the input's."""
         if self.reset_delay:
             return self._delayed_reset_derivative(state)
         threshold = self.effective_threshold()
         if self.reset == "soft":
-            through_reset = dynamics.soft_reset_derivative(surrogate_derivative, threshold, self.detach_reset)
+            through_reset = dynamics.soft_reset_derivative(
+                surrogate_derivative, threshold, self.detach_reset
+            )
         else:
             through_reset = dynamics.hard_reset_derivative(
-                membrane, spikes, surrogate_derivative, self.effective("v_reset"), self.detach_reset
+                membrane,
+                spikes,
+                surrogate_derivative,
+                self.effective("v_reset"),
+                self.detach_reset,
             )
 
         def along(membrane_tangent, state_tangent, weight):
-            after = membrane_tangent if isinstance(through_reset, float) else through_reset * membrane_tangent
+            after = (
+                membrane_tangent
+                if isinstance(through_reset, float)
+                else through_reset * membrane_tangent
+            )
             if weight is None or weight is not self.log_threshold:
                 return membrane_tangent, after
             # θ = exp(w), so dθ/dw = θ.
-            of_reset = self._threshold_derivative(membrane, spikes, surrogate_derivative)
+            of_reset = self._threshold_derivative(
+                membrane, spikes, surrogate_derivative
+            )
             return membrane_tangent - threshold, after + of_reset * threshold
 
         return along
 
-    def _delayed_reset_derivative(self, state: Structure) -> Callable[..., tuple[Any, Any]]:
+    def _delayed_reset_derivative(
+        self, state: Structure
+    ) -> Callable[..., tuple[Any, Any]]:
         """The same with a delayed, detached reset, by the spikes of the state."""
         threshold, spikes = self.effective_threshold(), state["spikes"]
 
@@ -194,18 +275,30 @@ class IntegrateAndFireCell(NeuronCell):
             elif learns_threshold:
                 # θ = exp(w), so dθ/dw = θ.
                 membrane_tangent = membrane_tangent - threshold * spikes
-            distance = membrane_tangent - threshold if learns_threshold else membrane_tangent
-            return distance, {"membrane": membrane_tangent, "spikes": state_tangent["spikes"]}
+            distance = (
+                membrane_tangent - threshold if learns_threshold else membrane_tangent
+            )
+            return distance, {
+                "membrane": membrane_tangent,
+                "spikes": state_tangent["spikes"],
+            }
 
         return along
 
-    def _threshold_derivative(self, membrane: Tensor, spikes: Tensor, surrogate_derivative: float | Tensor) -> float | Tensor:
-        """The derivative of the state after the reset with respect to the threshold, for a fixed membrane before it."""
+    def _threshold_derivative(
+        self, membrane: Tensor, spikes: Tensor, surrogate_derivative: float | Tensor
+    ) -> float | Tensor:
+        """The derivative of the state after the reset with respect to the threshold,
+        for a fixed membrane before it."""
         if self.reset == "soft":
             threshold = self.effective_threshold()
-            return dynamics.soft_reset_threshold_derivative(spikes, surrogate_derivative, threshold, self.detach_reset)
+            return dynamics.soft_reset_threshold_derivative(
+                spikes, surrogate_derivative, threshold, self.detach_reset
+            )
         v_reset = self.effective("v_reset")
-        return dynamics.hard_reset_threshold_derivative(membrane, surrogate_derivative, v_reset, self.detach_reset)
+        return dynamics.hard_reset_threshold_derivative(
+            membrane, surrogate_derivative, v_reset, self.detach_reset
+        )
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
@@ -213,7 +306,8 @@ class IntegrateAndFireCell(NeuronCell):
 
 
 def without_ignored_reset(config: Config) -> Config:
-    """Corrects configs from versions in which a soft reset accepted and ignored any `v_reset`."""
+    """Corrects configs from versions in which a soft reset accepted and ignored any
+    `v_reset`."""
     if config.get("reset") == "soft" and "v_reset" in config:
         return {**config, "v_reset": 0.0}
     return config
@@ -235,14 +329,21 @@ class LIFCell(IntegrateAndFireCell):
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
-        state: The state returned by the previous step; `None` for neurons before their first step.
+        state: The state returned by the previous step; `None` for neurons before their
+            first step.
 
     Returns:
-        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; the membrane after the reset, or with a delayed
-        reset a dict of `"membrane"` v_t and `"spikes"` s_t.
+        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; the membrane
+        after the reset, or with a delayed reset a dict of `"membrane"` v_t and
+        `"spikes"` s_t.
     """
 
-    fixed_arguments = ("decay", "decay_input", "learn_decay", *IntegrateAndFireCell.fixed_arguments)
+    fixed_arguments = (
+        "decay",
+        "decay_input",
+        "learn_decay",
+        *IntegrateAndFireCell.fixed_arguments,
+    )
     decay = Parameter(LOGIT, at_least=0, below=1, advice=DECAY_ADVICE)
     learn_decay = False
 
@@ -271,7 +372,8 @@ class LIFCell(IntegrateAndFireCell):
 
 @registry.register
 class IFCell(IntegrateAndFireCell):
-    """One time step of integrate-and-fire neurons: like `LIFCell` without a leak, `decay = 1`.
+    """One time step of integrate-and-fire neurons: like `LIFCell` without a leak,
+    `decay = 1`.
 
     Args: as in `IF`.
 
@@ -287,7 +389,8 @@ class IFCell(IntegrateAndFireCell):
 
 @registry.register
 class ParametricLIFCell(LIFCell):
-    """One time step of leaky integrate-and-fire neurons that learn their decay, which is the sigmoid of a weight.
+    """One time step of leaky integrate-and-fire neurons that learn their decay, which
+    is the sigmoid of a weight.
 
     Example:
 
@@ -299,7 +402,11 @@ class ParametricLIFCell(LIFCell):
     Args: as in `ParametricLIF`.
     """
 
-    fixed_arguments = (*(name for name in LIFCell.fixed_arguments if name != "learn_decay"), "per_channel", "decay_bits")
+    fixed_arguments = (
+        *(name for name in LIFCell.fixed_arguments if name != "learn_decay"),
+        "per_channel",
+        "decay_bits",
+    )
     decay = Parameter(LOGIT, of_channels="per_channel", advice=DECAY_ADVICE)
 
     def __init__(
@@ -320,6 +427,12 @@ class ParametricLIFCell(LIFCell):
         initial_membrane: ParameterValue = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**passed_on(locals(), "per_channel", "decay_bits"), learn_decay=True)
+        super().__init__(
+            **passed_on(locals(), "per_channel", "decay_bits"), learn_decay=True
+        )
         self.per_channel = checks.boolean("per_channel", per_channel)
-        self.decay_bits = decay_bits if decay_bits is None else checks.positive_integer("decay_bits", decay_bits)
+        self.decay_bits = (
+            decay_bits
+            if decay_bits is None
+            else checks.positive_integer("decay_bits", decay_bits)
+        )

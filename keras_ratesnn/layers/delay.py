@@ -17,63 +17,89 @@ _EPSILON = 1e-7
 class Delay(TimeMixing):
     """Delays each channel by a number of time steps that is learned.
 
-    In training a channel with the position p is filtered by a kernel of L = `max_delay` taps, tap i of which is the delay
-    L − 1 − i. It is a Gaussian, whose width σ `callbacks.LowerSigma` lowers while training goes on:
+    In training a channel with the position p is filtered by a kernel of L = `max_delay`
+    taps, tap i of which is the delay L − 1 − i. It is a Gaussian, whose width σ
+    `callbacks.LowerSigma` lowers while training goes on:
 
         K_i = N_i / Σ_j N_j         N_i = exp(−½ ((i − p − ⌊L/2⌋) / (σ + 0.27))²)
-        y_t = Σ_i K_i x_{t−L+1+i}                                             x_t = 0 before the first step
+        y_t = Σ_i K_i x_{t−L+1+i}   x_t = 0 before the first step
 
-    In inference p is rounded: the output is the input (L − 1)/2 − p steps before, so spikes stay spikes. Channels are the last
-    axis. Positions stay in ±⌊L/2⌋. A sequence keeps its number of steps: what would arrive after its last step is lost.
+    In inference p is rounded: the output is the input (L − 1)/2 − p steps before, so
+    spikes stay spikes. Channels are the last axis. Positions stay in ±⌊L/2⌋. A sequence
+    keeps its number of steps: what would arrive after its last step is lost.
 
-    A `Delay` before a layer with weights gives axonal delays, one for each of its inputs; after it dendritic ones, one for each
-    output. Delays of single synapses are not there: both together, or inputs that are repeated before the `Delay`, do instead.
+    A `Delay` before a layer with weights gives axonal delays, one for each of its
+    inputs; after it dendritic ones, one for each output. Delays of single synapses are
+    not there: both together, or inputs that are repeated before the `Delay`, do
+    instead.
 
-    Train with `"bptt"`, or `"rate"` with several windows. A single window sees of a delay only what it pushes out at the end of
-    the sequence, and `"sltt"` and `"ottt"` only what passes without delay: they are nearly blind to it.
+    Train with `"bptt"`, or `"rate"` with several windows. A single window sees of a
+    delay only what it pushes out at the end of the sequence, and `"sltt"` and `"ottt"`
+    only what passes without delay: they are nearly blind to it.
 
-    Positions are numbers of steps, and learn best at a rate about 100 times that of weights (in the source), without weight
-    decay.
+    Positions are numbers of steps, and learn best at a rate about 100 times that of
+    weights (in the source), without weight decay.
 
     Example, in inference:
 
     >>> delay = Delay(max_delay=5)
     >>> inputs = keras.Input((1,))
-    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras_ratesnn.layers.IF()(delay(inputs))), timesteps=4)
-    >>> delay.set_weights([np.array([0.2]), np.array(2.0)])  # (5 − 1)/2 − 0.2, about 2 steps
+    >>> model = keras_ratesnn.SpikingModel(
+    ...     keras.Model(inputs, keras_ratesnn.layers.IF()(delay(inputs))), timesteps=4
+    ... )
+    >>> delay.set_weights(
+    ...     [np.array([0.2]), np.array(2.0)]
+    ... )  # (5 − 1)/2 − 0.2, about 2 steps
     >>> model.return_sequences = True
-    >>> print(ops.convert_to_numpy(model(np.array([[[1.0], [0.0], [0.0], [0.0]]], "float32")))[0, :, 0])
+    >>> print(
+    ...     ops.convert_to_numpy(
+    ...         model(np.array([[[1.0], [0.0], [0.0], [0.0]]], "float32"))
+    ...     )[0, :, 0]
+    ... )
     [0. 0. 1. 0.]
 
     Args:
-        max_delay: Odd integer L >= 3, the number of taps: delays are 0 to L − 1 steps. Defaults to `25`.
-        sigma: Float >= 0, σ at the start. It is also an attribute that can be set. Defaults to `None`, ⌊L/2⌋.
+        max_delay: Odd integer L >= 3, the number of taps: delays are 0 to L − 1 steps.
+            Defaults to `25`.
+        sigma: Float >= 0, σ at the start. It is also an attribute that can be set.
+            Defaults to `None`, ⌊L/2⌋.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 
     Raises:
         ValueError: If an argument is out of its range.
         TypeError: If an argument has the wrong type.
 
-    Source: Hammouamri, Khalfaoui-Hassani and Masquelier, "Learning Delays in Spiking Neural Networks using Dilated Convolutions
-    with Learnable Spacings", ICLR 2024, with a weight of 1; there the sequence grows with each layer.
+    Source: Hammouamri, Khalfaoui-Hassani and Masquelier, "Learning Delays in Spiking
+    Neural Networks using Dilated Convolutions with Learnable Spacings", ICLR 2024, with
+    a weight of 1; there the sequence grows with each layer.
     """
 
-    def __init__(self, max_delay: int = 25, sigma: float | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, max_delay: int = 25, sigma: float | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.max_delay = checks.positive_integer("max_delay", max_delay, advice="It is the number of taps.")
+        self.max_delay = checks.positive_integer(
+            "max_delay", max_delay, advice="It is the number of taps."
+        )
         if self.max_delay < 3 or self.max_delay % 2 == 0:
             raise ValueError(
-                "`max_delay` must be an odd number of 3 or more, so that positions are symmetric about the middle. Received: "
-                f"max_delay={max_delay}."
+                "`max_delay` must be an odd number of 3 or more, so that positions "
+                f"are symmetric about the middle. Received: max_delay={max_delay}."
             )
-        self._start = float(self.max_delay // 2) if sigma is None else checks.real("sigma", sigma, at_least=0)
+        self._start = (
+            float(self.max_delay // 2)
+            if sigma is None
+            else checks.real("sigma", sigma, at_least=0)
+        )
         self._sigma = None
 
     def build(self, input_shape: Shape) -> None:
         if input_shape[-1] is None:
             raise ValueError(
-                f"Delay {self.name!r} has a position for each channel, the last axis of its input. Received: inputs of shape "
-                f"{tuple(input_shape)}, whose number of channels is unknown. Give keras.Input a shape without None there."
+                f"Delay {self.name!r} has a position for each channel, the last axis "
+                f"of its input. Received: inputs of shape {tuple(input_shape)}, whose "
+                "number of channels is unknown. Give keras.Input a shape without None "
+                "there."
             )
         limit = self.max_delay // 2
         self.position = self.add_weight(
@@ -83,13 +109,20 @@ class Delay(TimeMixing):
             name="position",
         )
         self._sigma = self.add_weight(
-            shape=(), initializer=keras.initializers.Constant(self._start), trainable=False, name="sigma"
+            shape=(),
+            initializer=keras.initializers.Constant(self._start),
+            trainable=False,
+            name="sigma",
         )
 
     @property
     def sigma(self) -> float:
         """σ, the width of the kernels in training. It can be set."""
-        return self._start if self._sigma is None else float(ops.convert_to_numpy(self._sigma))
+        return (
+            self._start
+            if self._sigma is None
+            else float(ops.convert_to_numpy(self._sigma))
+        )
 
     @sigma.setter
     def sigma(self, value: float) -> None:
@@ -105,27 +138,42 @@ class Delay(TimeMixing):
     def kernel(self) -> Tensor:
         """The kernels, `(max_delay, channels)`, with which the layer is trained."""
         position = ops.convert_to_tensor(self.position)
-        distance = (self._taps(position.dtype) - position) / (ops.abs(self._sigma) + _WIDTH_OF_A_TAP)
+        distance = (self._taps(position.dtype) - position) / (
+            ops.abs(self._sigma) + _WIDTH_OF_A_TAP
+        )
         taps = ops.exp(-0.5 * ops.square(distance))
         return taps / (ops.sum(taps, axis=0) + _EPSILON)
 
     def kernel_of_whole_steps(self) -> Tensor:
         """The kernels of rounded positions: one tap of 1 each."""
         position = ops.convert_to_tensor(self.position)
-        return ops.cast(self._taps(position.dtype) == ops.round(position), position.dtype)
+        return ops.cast(
+            self._taps(position.dtype) == ops.round(position), position.dtype
+        )
 
     def _taps(self, dtype):
         """The positions of the taps, `(max_delay, 1)`."""
-        return ops.cast(ops.arange(self.max_delay)[:, None] - self.max_delay // 2, dtype)
+        return ops.cast(
+            ops.arange(self.max_delay)[:, None] - self.max_delay // 2, dtype
+        )
 
     def initial_state(self, inputs: Tensor) -> Structure:
         """The last inputs, the earliest first: zeros `(batch, max_delay - 1, ...)`."""
-        return {"inputs": ops.repeat(ops.zeros_like(inputs)[:, None], self.max_delay - 1, axis=1)}
+        return {
+            "inputs": ops.repeat(
+                ops.zeros_like(inputs)[:, None], self.max_delay - 1, axis=1
+            )
+        }
 
-    def step(self, inputs: Tensor, state: Structure, kernel: Tensor = None) -> tuple[Tensor, Structure]:
+    def step(
+        self, inputs: Tensor, state: Structure, kernel: Tensor = None
+    ) -> tuple[Tensor, Structure]:
         kernel = self._like(inputs, kernel)
         queue = ops.concatenate([state["inputs"], inputs[:, None]], axis=1)
-        weights = ops.reshape(kernel, (1, self.max_delay, *[1 for _ in inputs.shape[2:]], inputs.shape[-1]))
+        weights = ops.reshape(
+            kernel,
+            (1, self.max_delay, *[1 for _ in inputs.shape[2:]], inputs.shape[-1]),
+        )
         return ops.sum(queue * weights, axis=1), {"inputs": queue[:, 1:]}
 
     def over_time(self, inputs: Tensor, kernel: Tensor = None) -> Tensor:
@@ -141,7 +189,11 @@ class Delay(TimeMixing):
         return time_axis.cast(self.kernel() if kernel is None else kernel, inputs.dtype)
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "max_delay": self.max_delay, "sigma": self.sigma}
+        return {
+            **super().get_config(),
+            "max_delay": self.max_delay,
+            "sigma": self.sigma,
+        }
 
 
 class _WholeSteps:

@@ -1,7 +1,7 @@
 """Encoders: layers that turn an input without time into a sequence of spikes.
 
-Without an encoder, the same input is presented at every step (direct encoding). The paper uses direct encoding, which trains
-best with few steps.
+Without an encoder, the same input is presented at every step (direct encoding). The
+paper uses direct encoding, which trains best with few steps.
 """
 
 from typing import Any
@@ -15,9 +15,11 @@ from keras_ratesnn.layer_kinds import ENCODER, LayerKind
 
 
 class Encoder(keras.layers.Layer):
-    """Base class of encoders, which turn one input into a sequence of spikes in a `SpikingModel`.
+    """Base class of encoders, which turn one input into a sequence of spikes in a
+    `SpikingModel`.
 
-    A subclass implements `encode`. Outside a `SpikingModel`, an encoder returns the only step of a sequence with T = 1.
+    A subclass implements `encode`. Outside a `SpikingModel`, an encoder returns the
+    only step of a sequence with T = 1.
 
     Args: as in `keras.layers.Layer`, for example `name` and `dtype`.
     """
@@ -38,7 +40,9 @@ class Encoder(keras.layers.Layer):
         Returns:
             Tensor like `inputs`, 0 or 1.
         """
-        raise NotImplementedError(f"{type(self).__name__} must implement `encode(inputs, t, timesteps)`.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `encode(inputs, t, timesteps)`."
+        )
 
     def spikes(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         """`encode`, with the derivative that the encoder declares."""
@@ -54,10 +58,11 @@ class Encoder(keras.layers.Layer):
 
 @registry.register
 class BernoulliEncoder(Encoder):
-    """Rate coding: at every step, the input is the probability of a spike. Spikes are drawn again for every batch and step.
+    """Rate coding: at every step, the input is the probability of a spike. Spikes are
+    drawn again for every batch and step.
 
-    For small probabilities the spikes approximate a Poisson process. The derivative of the firing rate with respect to the
-    input is that of its expectation, 1.
+    For small probabilities the spikes approximate a Poisson process. The derivative of
+    the firing rate with respect to the input is that of its expectation, 1.
 
     Example:
 
@@ -70,7 +75,8 @@ class BernoulliEncoder(Encoder):
         **kwargs: `name`, `dtype` of a Keras layer.
 
     Input shape:
-        Any, `(batch, ...)`: probabilities in [0, 1]. Smaller values never spike, larger ones always.
+        Any, `(batch, ...)`: probabilities in [0, 1]. Smaller values never spike, larger
+        ones always.
     """
 
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
@@ -80,7 +86,9 @@ class BernoulliEncoder(Encoder):
 
     def encode(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         # Drawn in float32: in half precision a uniform number can round up to 1.
-        return keras.random.uniform(ops.shape(inputs), dtype="float32", seed=self.seed_generator) < ops.cast(inputs, "float32")
+        return keras.random.uniform(
+            ops.shape(inputs), dtype="float32", seed=self.seed_generator
+        ) < ops.cast(inputs, "float32")
 
     def get_config(self) -> Config:
         return {**super().get_config(), "seed": self.seed}
@@ -90,8 +98,9 @@ class BernoulliEncoder(Encoder):
 class LatencyEncoder(Encoder):
     """Latency coding: one spike for each input, earlier for larger inputs.
 
-    An input x in (0, 1] spikes once, at step round((1 − x) (T − 1)); 0 never spikes. The firing rate does not depend on the
-    time of the spike, so no gradient passes to earlier layers.
+    An input x in (0, 1] spikes once, at step round((1 − x) (T − 1)); 0 never spikes.
+    The firing rate does not depend on the time of the spike, so no gradient passes to
+    earlier layers.
 
     Example:
 
@@ -106,7 +115,8 @@ class LatencyEncoder(Encoder):
     Args: as in `keras.layers.Layer`, for example `name` and `dtype`.
 
     Input shape:
-        Any, `(batch, ...)`: intensities in [0, 1]. Values above 1 spike at the first step, values below 0 never.
+        Any, `(batch, ...)`: intensities in [0, 1]. Values above 1 spike at the first
+        step, values below 0 never.
     """
 
     rate_derivative = 0.0

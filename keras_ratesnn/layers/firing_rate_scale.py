@@ -1,4 +1,5 @@
-"""The scale of dual spike self-attention: a moving average of how often neurons spike."""
+"""The scale of dual spike self-attention: a moving average of how often neurons
+spike."""
 
 import keras
 from keras import ops
@@ -8,7 +9,8 @@ from keras_ratesnn.layer_kinds import LayerKind, Normalization
 
 
 def _normalize(layer, spikes, times=1, mask=None):
-    """`(scales, rates, variances)`: the layer's outputs, and for each head the mean of the spikes, and what is under the root.
+    """`(scales, rates, variances)`: the layer's outputs, and for each head the mean of
+    the spikes, and what is under the root.
 
     Arguments are those of `normalize` in `Normalization`.
     """
@@ -16,12 +18,19 @@ def _normalize(layer, spikes, times=1, mask=None):
     axes = [axis for axis in range(len(spikes.shape)) if axis != layer.axis]
     if mask is None:
         total = ops.sum(spikes, axis=axes)
-        places = ops.ones_like(total) * ops.cast(ops.size(spikes) // ops.size(total), total.dtype)
+        places = ops.ones_like(total) * ops.cast(
+            ops.size(spikes) // ops.size(total), total.dtype
+        )
     else:
         weights = time_axis.cast(mask, spikes.dtype)[..., None] * ops.ones_like(spikes)
-        total, places = ops.sum(weights * spikes, axis=axes), ops.sum(weights, axis=axes)
+        total, places = (
+            ops.sum(weights * spikes, axis=axes),
+            ops.sum(weights, axis=axes),
+        )
     if backend.replicas.count() > 1:
-        total, places = ops.unstack(ops.sum(backend.replicas.gather(ops.stack([total, places])), axis=0), 2)
+        total, places = ops.unstack(
+            ops.sum(backend.replicas.gather(ops.stack([total, places])), axis=0), 2
+        )
     rates = total / ops.where(places > 0.0, places, 1.0)
     layer.move(rates, times, places > 0.0)
     variances = layer.variances(spikes)
@@ -29,12 +38,14 @@ def _normalize(layer, spikes, times=1, mask=None):
 
 
 def _normalize_rate(layer, rate, mean, variance, weights=None):
-    """The outputs for a rate, given the variances of the steps; see `normalize_rate` in `Normalization`."""
+    """The outputs for a rate, given the variances of the steps; see `normalize_rate` in
+    `Normalization`."""
     return _scales(layer, rate, ops.stop_gradient(variance))
 
 
 def _scales(layer, x, variances):
-    """1 / √variance of each head, and of each row if there is one for each, in the shape of the outputs."""
+    """1 / √variance of each head, and of each row if there is one for each, in the
+    shape of the outputs."""
     inner = [1] * (len(x.shape) - 2)
     scales = ops.reshape(ops.rsqrt(variances), (-1, variances.shape[-1], *inner))
     scales = ops.broadcast_to(scales, (ops.shape(x)[0], variances.shape[-1], *inner))
@@ -43,23 +54,31 @@ def _scales(layer, x, variances):
 
 @registry.register
 class FiringRateScale(keras.layers.Layer):
-    """The scale of sums over spikes: 1 / √(n f) for the mean f of all spikes of a head, of which n are summed.
+    """The scale of sums over spikes: 1 / √(n f) for the mean f of all spikes of a head,
+    of which n are summed.
 
-    The sum of n products with spikes that occur with probability f has a variance in proportion to n f. f is a moving average,
-    which is not trained: in training it moves first, and is then used, in inference it is used as it is. It begins with the
-    rate of the first batch in which the head spikes; before, f stands for 1. In multi-step mode it moves once a batch, with all
-    steps, in single-step mode at each step.
+    The sum of n products with spikes that occur with probability f has a variance in
+    proportion to n f. f is a moving average, which is not trained: in training it moves
+    first, and is then used, in inference it is used as it is. It begins with the rate
+    of the first batch in which the head spikes; before, f stands for 1. In multi-step
+    mode it moves once a batch, with all steps, in single-step mode at each step.
 
     Args:
-        momentum: Float in [0, 1), the part of f that each batch leaves. Defaults to `0.999`.
-        **kwargs: `name`, `dtype`, `trainable` of a Keras layer; with `trainable=False` f stays as it is.
+        momentum: Float in [0, 1), the part of f that each batch leaves. Defaults to
+            `0.999`.
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer; with `trainable=False`
+            f stays as it is.
 
-    Input shape: `(batch, heads, ..., n)`. Output shape: `(batch, heads, ..., 1)`, with 1 for all axes after the heads.
+    Input shape: `(batch, heads, ..., n)`. Output shape: `(batch, heads, ..., 1)`, with
+    1 for all axes after the heads.
 
-    Source: Shi et al., "SpikingResformer: Bridging ResNet and Vision Transformer in Spiking Neural Networks", CVPR 2024.
+    Source: Shi et al., "SpikingResformer: Bridging ResNet and Vision Transformer in
+    Spiking Neural Networks", CVPR 2024.
     """
 
-    layer_kind = LayerKind(affine=True, normalization=Normalization(_normalize, _normalize_rate))
+    layer_kind = LayerKind(
+        affine=True, normalization=Normalization(_normalize, _normalize_rate)
+    )
 
     axis = 1
     epsilon = 0.0
@@ -70,7 +89,11 @@ class FiringRateScale(keras.layers.Layer):
 
     def build(self, input_shape):
         self.firing_rate = self.add_weight(
-            shape=(input_shape[self.axis],), initializer="zeros", trainable=False, autocast=False, name="firing_rate"
+            shape=(input_shape[self.axis],),
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            name="firing_rate",
         )
 
     def call(self, inputs, training=None):

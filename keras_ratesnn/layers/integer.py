@@ -1,4 +1,5 @@
-"""Integer leaky integrate-and-fire neurons (I-LIF): a step emits up to D spikes at once, as an integer."""
+"""Integer leaky integrate-and-fire neurons (I-LIF): a step emits up to D spikes at
+once, as an integer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,8 @@ _AT_REST = "Above half its threshold a neuron would spike without input."
 
 @registry.register
 class ILIFCell(NeuronCell):
-    """One time step of integer leaky integrate-and-fire neurons, whose equations are in `ILIF`.
+    """One time step of integer leaky integrate-and-fire neurons, whose equations are in
+    `ILIF`.
 
     Example:
 
@@ -32,18 +34,30 @@ class ILIFCell(NeuronCell):
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
-        state: The state returned by the previous step; `None` for neurons before their first step.
+        state: The state returned by the previous step; `None` for neurons before their
+            first step.
 
     Returns:
-        `(spikes, state)`: the spikes, exactly 0, 1, …, D (divided by D with `normalize=True`), and the membrane after the
-        reset.
+        `(spikes, state)`: the spikes, exactly 0, 1, …, D (divided by D with
+        `normalize=True`), and the membrane after the reset.
     """
 
     fixed_arguments = (
-        *("levels", "decay", "threshold", "axis", "normalize", "round_half_up", "detach_reset", "learn_decay"),
+        *(
+            "levels",
+            "decay",
+            "threshold",
+            "axis",
+            "normalize",
+            "round_half_up",
+            "detach_reset",
+            "learn_decay",
+        ),
         "initial_membrane",
     )
-    decay = Parameter(LOGIT, at_least=0, at_most=1, advice="1 is a neuron without a leak.")
+    decay = Parameter(
+        LOGIT, at_least=0, at_most=1, advice="1 is a neuron without a leak."
+    )
     threshold = Parameter(above=0, advice=THRESHOLD_ADVICE)
     initial_membrane = Parameter(advice=_AT_REST)
     decay_logit: keras.Variable | None = None
@@ -68,7 +82,9 @@ class ILIFCell(NeuronCell):
         super().__init__(threshold, **kwargs)
         # The clipping gives the derivative.
         del self.surrogate
-        self.levels = checks.positive_integer("levels", levels, advice="It is the most spikes in a step.")
+        self.levels = checks.positive_integer(
+            "levels", levels, advice="It is the most spikes in a step."
+        )
         self.axis = parameters.checked_axis(axis)
         self.learn_decay = checks.boolean("learn_decay", learn_decay)
         self.decay = decay
@@ -76,7 +92,9 @@ class ILIFCell(NeuronCell):
         self.round_half_up = checks.boolean("round_half_up", round_half_up)
         self.detach_reset = checks.boolean("detach_reset", detach_reset)
         self.initial_membrane = initial_membrane
-        parameters.check_below(self, "initial_membrane", "threshold", _AT_REST, factor=0.5, least="at_most")
+        parameters.check_below(
+            self, "initial_membrane", "threshold", _AT_REST, factor=0.5, least="at_most"
+        )
 
     def build(self, input_shape: Shape) -> None:
         parameters.build(self, input_shape)
@@ -86,10 +104,13 @@ class ILIFCell(NeuronCell):
         return 1.0 / self.levels if self.normalize else 1.0
 
     def initial_state(self, inputs: Tensor) -> Tensor:
-        return parameters.raised(super().initial_state(inputs), self.effective("initial_membrane"))
+        return parameters.raised(
+            super().initial_state(inputs), self.effective("initial_membrane")
+        )
 
     def effective_decay(self) -> float | Tensor:
-        """λ as the step uses it: a float, or a tensor if it is learned, or not the same for all neurons."""
+        """λ as the step uses it: a float, or a tensor if it is learned, or not the same
+        for all neurons."""
         return self.effective("decay")
 
     def trace_decay(self) -> float | Tensor | None:
@@ -98,10 +119,16 @@ class ILIFCell(NeuronCell):
 
     def surrogate_derivative(self, membrane: Tensor) -> Tensor:
         """The derivative that replaces ∂s_t/∂v_t, of the output of the step."""
-        return dynamics.fire_levels_derivative(membrane, self.effective_threshold(), self.levels) * self.spike_size
+        return (
+            dynamics.fire_levels_derivative(
+                membrane, self.effective_threshold(), self.levels
+            )
+            * self.spike_size
+        )
 
     def fire(self, membrane: Tensor, threshold: float | Tensor | None = None) -> Tensor:
-        """The integer s_t of spikes, before it is normalised, with the derivative of the clipping.
+        """The integer s_t of spikes, before it is normalised, with the derivative of
+        the clipping.
 
         Args:
             membrane: Tensor v_t.
@@ -109,55 +136,73 @@ class ILIFCell(NeuronCell):
         """
         if threshold is not None:
             raise ValueError(
-                f"`threshold` must be None: the spikes of {type(self).__name__} have the threshold of the cell. Received: "
-                f"threshold={threshold!r}."
+                f"`threshold` must be None: the spikes of {type(self).__name__} have "
+                f"the threshold of the cell. Received: threshold={threshold!r}."
             )
         threshold = self.effective_threshold()
-        spikes = dynamics.fire_levels(membrane, threshold, self.levels, self.round_half_up)
+        spikes = dynamics.fire_levels(
+            membrane, threshold, self.levels, self.round_half_up
+        )
         if not backend.grad_enabled():
             return spikes
         slope = dynamics.fire_levels_derivative(membrane, threshold, self.levels)
         return backend.graft(spikes, membrane, ops.stop_gradient(slope))
 
-    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
-        membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.effective_decay())
+    def step(
+        self, inputs: Tensor, state: Structure
+    ) -> tuple[Tensor, Tensor, Structure]:
+        membrane = dynamics.integrate(
+            state, ops.cast(inputs, state.dtype), self.effective_decay()
+        )
         spikes = self.fire(membrane)
         resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
         after = dynamics.soft_reset(membrane, resetting, self.effective_threshold())
         return membrane, spikes / self.levels if self.normalize else spikes, after
 
     def step_derivative(
-        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
+        self,
+        state: Structure,
+        membrane: Tensor,
+        spikes: Tensor,
+        surrogate_derivative: Tensor,
     ) -> Callable[..., tuple[Any, Any]]:
         decay, of_reset = self.effective_decay(), surrogate_derivative / self.spike_size
-        through_reset = dynamics.soft_reset_derivative(of_reset, self.effective_threshold(), self.detach_reset)
+        through_reset = dynamics.soft_reset_derivative(
+            of_reset, self.effective_threshold(), self.detach_reset
+        )
 
         def along(input_tangent, state_tangent, weight):
             of_membrane = dynamics.integrate(state_tangent, input_tangent, decay)
             if weight is not None:
                 # λ = σ(w), so dλ/dw = λ (1 − λ).
                 of_membrane = of_membrane + decay * (1.0 - decay) * state
-            return of_membrane, of_membrane if isinstance(through_reset, float) else through_reset * of_membrane
+            return of_membrane, of_membrane if isinstance(
+                through_reset, float
+            ) else through_reset * of_membrane
 
         return along
 
 
 @registry.register
 class ILIF(NeuronWithArguments):
-    """Integer leaky integrate-and-fire neurons (I-LIF): up to `levels` = D spikes in a step, as an integer.
+    """Integer leaky integrate-and-fire neurons (I-LIF): up to `levels` = D spikes in a
+    step, as an integer.
 
         v⁺_0 = initial_membrane
         v_t  = decay · v⁺_{t−1} + I_t
-        s_t  = round(clip(v_t / threshold, 0, D))            0, 1, …, D; halves are rounded to the even integer
+        s_t  = round(clip(v_t / threshold, 0, D))
+                0, 1, …, D; halves are rounded to the even integer
         v⁺_t = v_t − threshold · s_t
 
-    The membrane keeps what exceeds D spikes. With T = 1 these neurons round and clip their input: the network then is an
-    ordinary one with quantised activations. Its inference is spiking if each integer is sent as that many spikes. With
-    `normalize=True` the output is s_t / D (spike firing approximation, SFA), so that weights for other activations keep their
-    scale.
+    The membrane keeps what exceeds D spikes. With T = 1 these neurons round and clip
+    their input: the network then is an ordinary one with quantised activations. Its
+    inference is spiking if each integer is sent as that many spikes. With
+    `normalize=True` the output is s_t / D (spike firing approximation, SFA), so that
+    weights for other activations keep their scale.
 
-    In the backward pass the derivative of s_t is that of the clipping, 1 / threshold where 0 <= v_t / threshold <= D, and 0
-    elsewhere: there is no surrogate to choose. Decay, threshold and membrane may be arrays or initializers, as in `LIF`.
+    In the backward pass the derivative of s_t is that of the clipping, 1 / threshold
+    where 0 <= v_t / threshold <= D, and 0 elsewhere: there is no surrogate to choose.
+    Decay, threshold and membrane may be arrays or initializers, as in `LIF`.
 
     Example:
 
@@ -167,32 +212,39 @@ class ILIF(NeuronWithArguments):
 
     Args:
         levels: Integer >= 1, D, the most spikes in a step. Defaults to `4`.
-        decay: Float in [0, 1], the fraction of the membrane that remains after one step; with `1.0` there is no leak. Defaults
-            to `0.25`.
+        decay: Float in [0, 1], the fraction of the membrane that remains after one
+            step; with `1.0` there is no leak. Defaults to `0.25`.
         threshold: Float > 0, what a spike takes from the membrane. Defaults to `1.0`.
-        axis: Integer or `None`, the channel axis of arrays and initializers, as in `LIF`. Defaults to `-1`.
+        axis: Integer or `None`, the channel axis of arrays and initializers, as in
+            `LIF`. Defaults to `-1`.
         normalize: Boolean, whether spikes are divided by `levels`. Defaults to `False`.
-        round_half_up: Boolean, whether halves, which sums of integer spikes often are, are rounded up instead of to the even
-            integer. Defaults to `False`.
-        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spikes.
-            Defaults to `True`.
-        learn_decay: Boolean, whether the layer learns its decay, as in `LIF`. Defaults to `False`.
-        initial_membrane: Float <= `threshold / 2`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
+        round_half_up: Boolean, whether halves, which sums of integer spikes often are,
+            are rounded up instead of to the even integer. Defaults to `False`.
+        detach_reset: Boolean, whether the backward pass ignores the dependence of the
+            reset on the spikes. Defaults to `True`.
+        learn_decay: Boolean, whether the layer learns its decay, as in `LIF`. Defaults
+            to `False`.
+        initial_membrane: Float <= `threshold / 2`, the membrane v⁺_0 before the first
+            step. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 
     Input shape:
         Any, `(batch, ...)`: the input current.
 
     Output shape:
-        Same as the input shape: spikes, exactly 0, 1, …, D, or these numbers divided by D with `normalize=True`.
+        Same as the input shape: spikes, exactly 0, 1, …, D, or these numbers divided by
+        D with `normalize=True`.
 
     Raises:
-        ValueError: If `levels` is below 1, `decay` outside [0, 1], `threshold` not > 0, or `initial_membrane` too large.
+        ValueError: If `levels` is below 1, `decay` outside [0, 1], `threshold` not > 0,
+            or `initial_membrane` too large.
         TypeError: If an argument has the wrong type, or is one of other neurons.
 
-    Source: Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking Neural Network for High-performance and
-    Energy-efficient Object Detection" (SpikeYOLO), ECCV 2024; with `normalize=True` the spike firing approximation of Yao et
-    al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
+    Source: Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking
+    Neural Network for High-performance and Energy-efficient Object Detection"
+    (SpikeYOLO), ECCV 2024; with `normalize=True` the spike firing approximation of Yao
+    et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation
+    Training", 2025.
     """
 
     @arguments_of(ILIFCell)

@@ -18,14 +18,18 @@ THRESHOLD_ADVICE = "A neuron at rest would spike without input."
 
 
 class NeuronCell(keras.layers.Layer):
-    """One time step of a population of spiking neurons: the base class of all cells, including custom ones.
+    """One time step of a population of spiking neurons: the base class of all cells,
+    including custom ones.
 
-    Call a cell as `spikes, state = cell(inputs, state)`. To use it in a network, wrap it in the layer
-    `keras_ratesnn.layers.Neuron`; the training method then runs it over time.
+    Call a cell as `spikes, state = cell(inputs, state)`. To use it in a network, wrap
+    it in the layer `keras_ratesnn.layers.Neuron`; the training method then runs it over
+    time.
 
-    A subclass implements `step`, which computes spikes with `self.fire(membrane)`. If the state is more than a membrane, it
-    also implements `initial_state`. Weights are created as in any Keras layer. With `gradient="rate"` a step must act on each
-    neuron independently, and each weight must broadcast to the membrane; `keras_ratesnn.testing.check_cell` checks this.
+    A subclass implements `step`, which computes spikes with `self.fire(membrane)`. If
+    the state is more than a membrane, it also implements `initial_state`. Weights are
+    created as in any Keras layer. With `gradient="rate"` a step must act on each neuron
+    independently, and each weight must broadcast to the membrane;
+    `keras_ratesnn.testing.check_cell` checks this.
 
     Example, a neuron whose membrane saturates before it integrates:
 
@@ -34,17 +38,26 @@ class NeuronCell(keras.layers.Layer):
     ...     def step(self, inputs, state):
     ...         membrane = 0.5 * ops.tanh(state) + ops.cast(inputs, state.dtype)
     ...         spikes = self.fire(membrane)
-    ...         return membrane, spikes, membrane - self.threshold * ops.stop_gradient(spikes)
+    ...         return (
+    ...             membrane,
+    ...             spikes,
+    ...             membrane - self.threshold * ops.stop_gradient(spikes),
+    ...         )
     >>> inputs = keras.Input((4,))
-    >>> outputs = keras.layers.Dense(2)(keras_ratesnn.layers.Neuron(SaturatingCell())(keras.layers.Dense(8)(inputs)))
-    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, outputs), timesteps=4, gradient="rate")
+    >>> outputs = keras.layers.Dense(2)(
+    ...     keras_ratesnn.layers.Neuron(SaturatingCell())(keras.layers.Dense(8)(inputs))
+    ... )
+    >>> model = keras_ratesnn.SpikingModel(
+    ...     keras.Model(inputs, outputs), timesteps=4, gradient="rate"
+    ... )
     >>> model.compile("sgd", "mse")
     >>> history = model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
 
     Args:
-        threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
-        surrogate: Name, `Surrogate` or its config: the function that replaces the derivative of the spike function.
-            Defaults to `"sigmoid"`.
+        threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to
+            `1.0`.
+        surrogate: Name, `Surrogate` or its config: the function that replaces the
+            derivative of the spike function. Defaults to `"sigmoid"`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Raises:
@@ -53,31 +66,48 @@ class NeuronCell(keras.layers.Layer):
     """
 
     layer_kind = LayerKind(role=CELL)
-    threshold: Any = parameters.Parameter(only_number=True, above=0, advice=THRESHOLD_ADVICE)
+    threshold: Any = parameters.Parameter(
+        only_number=True, above=0, advice=THRESHOLD_ADVICE
+    )
     fixed_arguments: tuple[str, ...] = ("threshold", "surrogate")
-    """Names of the constructor's arguments that are attributes and, as they are, part of the config. They are fixed once the
-    cell is built, since their values may be part of compiled or traced code."""
+    """Names of the constructor's arguments that are attributes and, as they are, part
+    of the config. They are fixed once the cell is built, since their values may be part
+    of compiled or traced code."""
     fuses = True
-    """Whether a step may be compiled into one pass over memory, on backends where the library does that."""
+    """Whether a step may be compiled into one pass over memory, on backends where the
+    library does that."""
     levels = 1
-    """The most spikes of a neuron in a step: 1 if spikes are 0 or 1, more if a step emits integers."""
+    """The most spikes of a neuron in a step: 1 if spikes are 0 or 1, more if a step
+    emits integers."""
     rounds = False
-    """Whether a neuron without a leak spikes as often as its threshold fits in its input, rounded instead of truncated."""
+    """Whether a neuron without a leak spikes as often as its threshold fits in its
+    input, rounded instead of truncated."""
     in_parallel = False
-    """Whether `over_time` computes the membranes of all steps, which are affine in the inputs of all steps."""
+    """Whether `over_time` computes the membranes of all steps, which are affine in the
+    inputs of all steps."""
     moves_in_padding = False
-    """Whether a step that is padding is one with inputs of zero, as for a queue of inputs; otherwise the state waits."""
+    """Whether a step that is padding is one with inputs of zero, as for a queue of
+    inputs; otherwise the state waits."""
     feeds_back = False
-    """Whether the spikes of the previous step come back through a layer, `fed_back(spikes)`, and couple neurons."""
+    """Whether the spikes of the previous step come back through a layer,
+    `fed_back(spikes)`, and couple neurons."""
     couples_samples = False
-    """Whether a sample depends on those before it in the batch. There is no gradient then."""
+    """Whether a sample depends on those before it in the batch. There is no gradient
+    then."""
     derivative_needs_inputs = False
     """Whether `step_derivative` also takes the `inputs` of the step, as a keyword."""
     exact_timesteps = False
     """Whether it cannot run for fewer time steps than `most_timesteps` either."""
 
-    def __init__(self, threshold: float = 1.0, *, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any) -> None:
-        # The state stays in float32 in half precision: Keras must not cast the arguments.
+    def __init__(
+        self,
+        threshold: float = 1.0,
+        *,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        **kwargs: Any,
+    ) -> None:
+        # The state stays in float32 in half precision: Keras must not cast the
+        # arguments.
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.threshold = threshold
@@ -89,35 +119,54 @@ class NeuronCell(keras.layers.Layer):
         super().__setattr__(name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(value, keras.KerasTensor) for value in (*args, *kwargs.values())):
+        if any(
+            isinstance(value, keras.KerasTensor) for value in (*args, *kwargs.values())
+        ):
             kind = type(self).__name__
             # Not a TypeError: Sequential would replace its message.
             raise ValueError(
-                f"A cell computes one time step and cannot be a layer of a network. Received: {kind} {self.name!r} in a model. "
-                f"Use a neuron layer: keras_ratesnn.layers.LIF() or another one, or keras_ratesnn.layers.Neuron({kind}())."
+                "A cell computes one time step and cannot be a layer of a network. "
+                f"Received: {kind} {self.name!r} in a model. Use a neuron layer: "
+                "keras_ratesnn.layers.LIF() or another one, or "
+                f"keras_ratesnn.layers.Neuron({kind}())."
             )
         return super().__call__(*args, **kwargs)
 
-    def add_weight(self, *args: Any, dtype: str | None = None, autocast: bool = False, **kwargs: Any) -> Any:
-        """As in any Keras layer, but in half precision a cell's weights are kept and read in float32, like its state."""
+    def add_weight(
+        self,
+        *args: Any,
+        dtype: str | None = None,
+        autocast: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """As in any Keras layer, but in half precision a cell's weights are kept and
+        read in float32, like its state."""
         if dtype is None:
             dtype = time_axis.accumulation_dtype(self.variable_dtype)
         return super().add_weight(*args, dtype=dtype, autocast=autocast, **kwargs)
 
     def effective(self, name: str) -> float | Tensor:
-        """A parameter as the step uses it: a float, or a tensor if it is learned, or not the same for all neurons.
+        """A parameter as the step uses it: a float, or a tensor if it is learned, or
+        not the same for all neurons.
 
         Args:
             name: String, the name of an argument, for example `"threshold"`.
         """
         parameter = getattr(type(self), name, None)
-        return parameter.tensor(self) if isinstance(parameter, parameters.Parameter) else getattr(self, name)
+        return (
+            parameter.tensor(self)
+            if isinstance(parameter, parameters.Parameter)
+            else getattr(self, name)
+        )
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        """The state at rest, before the first step: a membrane of zeros, like `inputs`, in float32 or wider."""
+        """The state at rest, before the first step: a membrane of zeros, like `inputs`,
+        in float32 or wider."""
         return ops.zeros_like(inputs, dtype=time_axis.accumulation_dtype(inputs.dtype))
 
-    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
+    def step(
+        self, inputs: Tensor, state: Structure
+    ) -> tuple[Tensor, Tensor, Structure]:
         """One time step.
 
         Args:
@@ -125,66 +174,86 @@ class NeuronCell(keras.layers.Layer):
             state: The state returned by the previous step or by `initial_state`.
 
         Returns:
-            `(membrane, spikes, state)`: the membrane v_t before the reset, the spikes s_t and the state after the step,
-            a tensor or a structure of tensors.
+            `(membrane, spikes, state)`: the membrane v_t before the reset, the spikes
+            s_t and the state after the step, a tensor or a structure of tensors.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} must implement `step(inputs, state)` and return `(membrane, spikes, state)`."
+            f"{type(self).__name__} must implement `step(inputs, state)` and return "
+            "`(membrane, spikes, state)`."
         )
 
     @property
     def sees_all_steps(self) -> bool:
-        """Whether there is no `step`, because a spike depends on inputs of later steps. Defaults to `False`."""
+        """Whether there is no `step`, because a spike depends on inputs of later steps.
+        Defaults to `False`."""
         return False
 
     @property
     def most_timesteps(self) -> int | None:
-        """The largest number of time steps it can run for, if it has weights for each step. Defaults to `None`: any number."""
+        """The largest number of time steps it can run for, if it has weights for each
+        step. Defaults to `None`: any number."""
         return None
 
     def independent_cell(self) -> "NeuronCell":
-        """The cell whose step acts on each neuron independently: this one, or the one that a recurrent cell wraps."""
+        """The cell whose step acts on each neuron independently: this one, or the one
+        that a recurrent cell wraps."""
         return self
 
     def state_at_padding(self, state: Structure) -> Structure:
-        """The state after a step that is padding, given that before it. Defaults to the same: neurons wait."""
+        """The state after a step that is padding, given that before it. Defaults to the
+        same: neurons wait."""
         return state
 
     def over_time(self, inputs: Tensor) -> Tensor:
-        """The membranes of all steps, `(batch, T, ...)`, given their inputs, of cells with `in_parallel`. There is no reset."""
-        raise NotImplementedError(f"{type(self).__name__} does not compute all time steps at once.")
+        """The membranes of all steps, `(batch, T, ...)`, given their inputs, of cells
+        with `in_parallel`. There is no reset."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not compute all time steps at once."
+        )
 
     def over_time_derivatives(self, inputs: Tensor) -> list[Any]:
-        """The derivatives of `over_time` with respect to `weight_parts`, of cells with `in_parallel` and a `step_derivative`.
+        """The derivatives of `over_time` with respect to `weight_parts`, of cells with
+        `in_parallel` and a `step_derivative`.
 
-        Optional: without them the rate gradient takes one step after the other. As `step_derivative`, they are not used if a
-        subclass overrides the computation.
+        Optional: without them the rate gradient takes one step after the other. As
+        `step_derivative`, they are not used if a subclass overrides the computation.
 
         Returns:
             List of tensors like the membranes, or numbers.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no hand-written derivatives of all time steps.")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no hand-written derivatives of all time steps."
+        )
 
     def reaching_inputs(self, timesteps: int) -> np.ndarray:
-        """The inputs of which steps reach the membranes of which, `(T, T)` booleans, of cells with `in_parallel`.
+        """The inputs of which steps reach the membranes of which, `(T, T)` booleans, of
+        cells with `in_parallel`.
 
-        Defaults to those of all steps, or of all but later ones for cells with a `step`.
+        Defaults to those of all steps, or of all but later ones for cells with a
+        `step`.
         """
         everywhere = np.ones((timesteps, timesteps), bool)
         return everywhere if self.sees_all_steps else np.tril(everywhere)
 
     def weight_parts(self) -> list[tuple[Any, Tensor]]:
-        """The parts of the trainable weights that broadcast to the membrane: pairs of what `step_derivative` is given for one,
-        and its value. Defaults to each weight as a whole."""
+        """The parts of the trainable weights that broadcast to the membrane: pairs of
+        what `step_derivative` is given for one, and its value. Defaults to each weight
+        as a whole."""
         return [(variable, variable) for variable in self.trainable_variables]
 
     def step_derivative(
-        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
+        self,
+        state: Structure,
+        membrane: Tensor,
+        spikes: Tensor,
+        surrogate_derivative: Tensor,
     ) -> Callable[..., tuple[Any, Any]]:
-        """An optional hand-written derivative of `step` for the rate gradient. The default is forward-mode differentiation.
+        """An optional hand-written derivative of `step` for the rate gradient. The
+        default is forward-mode differentiation.
 
-        It belongs to the `step` and `fire` of the same class or a base class. If a subclass overrides these, it is not used,
-        nor if `has_step_derivative` is `False`.
+        It belongs to the `step` and `fire` of the same class or a base class. If a
+        subclass overrides these, it is not used, nor if `has_step_derivative` is
+        `False`.
 
         Args:
             state: The state before the step.
@@ -193,40 +262,51 @@ class NeuronCell(keras.layers.Layer):
             surrogate_derivative: Tensor h(v_t − θ), which replaces ∂s_t/∂v_t.
 
         Returns:
-            Function `(input_tangent, state_tangent, weight) -> (distance_tangent, state_tangent)`: the tangents of v_t − θ and
-            of the state after the step, for the given tangents of the input and of the state before the step, and the tangent 1
-            of the trainable weight `weight` (if not `None`). Tangents are numbers or tensors.
+            Function `(input_tangent, state_tangent, weight) -> (distance_tangent,
+            state_tangent)`: the tangents of v_t − θ and of the state after the step,
+            for the given tangents of the input and of the state before the step, and
+            the tangent 1 of the trainable weight `weight` (if not `None`). Tangents are
+            numbers or tensors.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no hand-written derivative.")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no hand-written derivative."
+        )
 
     @property
     def has_step_derivative(self) -> bool:
-        """Whether `step_derivative` holds for the arguments of this cell. Defaults to `True`."""
+        """Whether `step_derivative` holds for the arguments of this cell. Defaults to
+        `True`."""
         return True
 
     @property
     def feedback(self) -> keras.layers.Layer | None:
-        """The layer through which the spikes of the previous step come back. Defaults to `None`: there is none."""
+        """The layer through which the spikes of the previous step come back. Defaults
+        to `None`: there is none."""
         return None
 
     @property
     def spike_size(self) -> float:
-        """The value of one spike. Defaults to `1.0`; a cell whose spikes are normalised has another."""
+        """The value of one spike. Defaults to `1.0`; a cell whose spikes are normalised
+        has another."""
         return 1.0
 
     def after_steps(self, state: Structure) -> None:
-        """Called once after the last step of a batch, with the final state. Does nothing by default."""
+        """Called once after the last step of a batch, with the final state. Does
+        nothing by default."""
 
     def trace_decay(self) -> float | Tensor | None:
-        """The decay λ of the spike trace in the online method OTTT, which equals the decay of a leaky membrane.
+        """The decay λ of the spike trace in the online method OTTT, which equals the
+        decay of a leaky membrane.
 
         Returns:
-            A number or tensor, or `None` (the default) if the neuron has no single decay.
+            A number or tensor, or `None` (the default) if the neuron has no single
+            decay.
         """
         return None
 
     def effective_threshold(self) -> float | Tensor:
-        """θ as the step uses it: a float, or a tensor if it is learned, or not the same for all neurons."""
+        """θ as the step uses it: a float, or a tensor if it is learned, or not the same
+        for all neurons."""
         return self.effective("threshold")
 
     def surrogate_derivative(self, membrane: Tensor) -> Tensor:
@@ -238,8 +318,9 @@ class NeuronCell(keras.layers.Layer):
 
         Args:
             membrane: Tensor v_t.
-            threshold: Tensor like the membrane, or a number: θ, if it changes from step to step. The spikes are also
-                differentiated with respect to it. Defaults to `None`: the cell's `effective_threshold()`.
+            threshold: Tensor like the membrane, or a number: θ, if it changes from step
+                to step. The spikes are also differentiated with respect to it. Defaults
+                to `None`: the cell's `effective_threshold()`.
         """
         if threshold is None:
             threshold = self.effective_threshold()
@@ -247,7 +328,9 @@ class NeuronCell(keras.layers.Layer):
         if not backend.grad_enabled():
             return spikes
         distance = membrane - threshold
-        return backend.graft(spikes, distance, ops.stop_gradient(self.surrogate.derivative(distance)))
+        return backend.graft(
+            spikes, distance, ops.stop_gradient(self.surrogate.derivative(distance))
+        )
 
     def call(self, inputs: Tensor, state: Structure = None) -> tuple[Tensor, Structure]:
         if state is None:
@@ -255,7 +338,9 @@ class NeuronCell(keras.layers.Layer):
         _, spikes, state = self.step(inputs, state)
         return ops.cast(spikes, self.compute_dtype), state
 
-    def compute_output_shape(self, input_shape: Shape, state_shape: Any = None) -> tuple[Shape, Any]:
+    def compute_output_shape(
+        self, input_shape: Shape, state_shape: Any = None
+    ) -> tuple[Shape, Any]:
         return input_shape, input_shape if state_shape is None else state_shape
 
     def get_config(self) -> Config:
@@ -278,9 +363,15 @@ class WrappingCell(NeuronCell):
     threshold = parameters.Parameter()
 
     def __init__(self, cell: NeuronCell | Config, **kwargs: Any) -> None:
-        inner: NeuronCell = keras.saving.deserialize_keras_object(cell) if isinstance(cell, dict) else cell
+        inner: NeuronCell = (
+            keras.saving.deserialize_keras_object(cell)
+            if isinstance(cell, dict)
+            else cell
+        )
         # Cells whose derivative is no surrogate have none.
-        super().__init__(inner.threshold, surrogate=getattr(inner, "surrogate", "sigmoid"), **kwargs)
+        super().__init__(
+            inner.threshold, surrogate=getattr(inner, "surrogate", "sigmoid"), **kwargs
+        )
         self.cell: NeuronCell = inner
         self.levels = inner.levels
 
@@ -297,4 +388,10 @@ class WrappingCell(NeuronCell):
 
     def get_config(self) -> Config:
         config = keras.layers.Layer.get_config(self)
-        return {**config, **{name: keras.saving.serialize_keras_object(getattr(self, name)) for name in self.fixed_arguments}}
+        return {
+            **config,
+            **{
+                name: keras.saving.serialize_keras_object(getattr(self, name))
+                for name in self.fixed_arguments
+            },
+        }

@@ -11,25 +11,32 @@ from keras_ratesnn.layer_kinds import LayerKind, Normalization
 
 @registry.register
 class OnlineRenormalization(keras.layers.BatchNormalization):
-    """OSR: a `keras.layers.BatchNormalization` that uses its running statistics in training, too.
+    """OSR: a `keras.layers.BatchNormalization` that uses its running statistics in
+    training, too.
 
-    An online method sees one time step at a time, and knows the statistics of all steps only at the end. So each step is
-    normalised with the running mean and variance, as in inference, but differentiated with the statistics of its own batch.
-    This is batch renormalisation, x̂ = (x − μ_B) / σ_B · r + d, with constants r = σ_B / σ_run and d = (μ_B − μ_run) / σ_run.
-    If r is outside [1/20, 20], the batch's own statistics are used. After the last step the running statistics are updated with
-    those of all steps. As in Keras, rows that a `mask` leaves out count in no statistics.
+    An online method sees one time step at a time, and knows the statistics of all steps
+    only at the end. So each step is normalised with the running mean and variance, as
+    in inference, but differentiated with the statistics of its own batch. This is batch
+    renormalisation, x̂ = (x − μ_B) / σ_B · r + d, with constants r = σ_B / σ_run and d
+    = (μ_B − μ_run) / σ_run. If r is outside [1/20, 20], the batch's own statistics are
+    used. After the last step the running statistics are updated with those of all
+    steps. As in Keras, rows that a `mask` leaves out count in no statistics.
 
-    The authors train with `gradient="sltt"` and `step_mode="single"`. The layer works with every method and both step modes.
+    The authors train with `gradient="sltt"` and `step_mode="single"`. The layer works
+    with every method and both step modes.
 
     Example:
 
     >>> layer = OnlineRenormalization(epsilon=1e-5)
-    >>> outputs = layer(np.full((4, 2), 3.0), training=True)  # The running mean is still 0 and its variance 1; σ_B is 0.
+    >>> outputs = layer(
+    ...     np.full((4, 2), 3.0), training=True
+    ... )  # The running mean is still 0 and its variance 1; σ_B is 0.
     >>> print(ops.convert_to_numpy(layer.moving_mean).round(1))
     [0.3 0.3]
 
     Args:
-        momentum: Float in [0, 1], the momentum of the running statistics. Defaults to `0.9`.
+        momentum: Float in [0, 1], the momentum of the running statistics. Defaults to
+            `0.9`.
         **kwargs: As in `keras.layers.BatchNormalization`, without `renorm`.
 
     Raises:
@@ -51,15 +58,26 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
 
     def __init__(self, momentum: float = 0.9, **kwargs: Any) -> None:
         momentum = checks.real(
-            "momentum", momentum, at_least=0, at_most=1, advice="The running statistics keep this part of each."
+            "momentum",
+            momentum,
+            at_least=0,
+            at_most=1,
+            advice="The running statistics keep this part of each.",
         )
         super().__init__(momentum=momentum, **kwargs)
         if self.renorm:
-            raise ValueError("`renorm` must be False: the layer has its own renormalisation. Received: renorm=True.")
+            raise ValueError(
+                "`renorm` must be False: the layer has its own renormalisation. "
+                "Received: renorm=True."
+            )
 
-    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         if not (training and self.trainable):
             return super().call(inputs, training=False, mask=mask)
-        outputs, mean, variance = normalization.normalize_online(self, inputs, mask=mask)
+        outputs, mean, variance = normalization.normalize_online(
+            self, inputs, mask=mask
+        )
         normalization.move_averages(self, mean, variance)
         return outputs

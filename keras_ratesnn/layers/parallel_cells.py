@@ -1,4 +1,5 @@
-"""Cells of parallel spiking neurons (PSN): the membrane is a weighted sum of the inputs of several steps, without a reset."""
+"""Cells of parallel spiking neurons (PSN): the membrane is a weighted sum of the inputs
+of several steps, without a reset."""
 
 import math
 from collections.abc import Callable
@@ -14,12 +15,16 @@ from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.surrogates import Surrogate
 
 _TIMESTEPS_ADVICE = "The neurons have a weight for each pair of time steps."
-_ORDER_ADVICE = "It is the number of steps, the present one included, whose inputs reach the membrane."
+_ORDER_ADVICE = (
+    "It is the number of steps, the present one included, whose inputs "
+    "reach the membrane."
+)
 _BIAS = "bias"
 
 
 class ParallelCell(NeuronCell):
-    """Base class of parallel cells: neurons spike where membrane + bias >= 0, and the bias starts at −threshold."""
+    """Base class of parallel cells: neurons spike where membrane + bias >= 0, and the
+    bias starts at −threshold."""
 
     in_parallel = True
     moves_in_padding = True
@@ -40,10 +45,17 @@ class PSNCell(ParallelCell):
     exact_timesteps = True
 
     def __init__(
-        self, timesteps: int, threshold: float = 1.0, *, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any
+        self,
+        timesteps: int,
+        threshold: float = 1.0,
+        *,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        **kwargs: Any,
     ) -> None:
         super().__init__(threshold, surrogate=surrogate, **kwargs)
-        self.timesteps = checks.positive_integer("timesteps", timesteps, advice=_TIMESTEPS_ADVICE)
+        self.timesteps = checks.positive_integer(
+            "timesteps", timesteps, advice=_TIMESTEPS_ADVICE
+        )
 
     @property
     def most_timesteps(self) -> int:
@@ -56,27 +68,44 @@ class PSNCell(ParallelCell):
     def build(self, input_shape: Shape) -> None:
         size = 1.0 / math.sqrt(self.timesteps)
         self.weight = self.add_weight(
-            shape=(self.timesteps, self.timesteps), initializer=keras.initializers.RandomUniform(-size, size), name="weight"
+            shape=(self.timesteps, self.timesteps),
+            initializer=keras.initializers.RandomUniform(-size, size),
+            name="weight",
         )
         self.bias = self.add_weight(
-            shape=(self.timesteps, 1), initializer=keras.initializers.Constant(-self.threshold), name="bias"
+            shape=(self.timesteps, 1),
+            initializer=keras.initializers.Constant(-self.threshold),
+            name="bias",
         )
 
     def effective_weight(self) -> Tensor:
-        """The weights W, `(T, T)`: row t has those of the inputs of all steps for the membrane of step t."""
+        """The weights W, `(T, T)`: row t has those of the inputs of all steps for the
+        membrane of step t."""
         return self.weight
 
     def over_time(self, inputs: Tensor) -> Tensor:
         _, timesteps, *shape = inputs.shape
         dtype = time_axis.accumulation_dtype(inputs.dtype)
-        weight, bias = (ops.cast(part, dtype)[:timesteps] for part in (self.effective_weight(), self.bias))
-        flat = ops.reshape(time_axis.cast(inputs, dtype), (-1, timesteps, math.prod(shape)))
-        return ops.reshape(time_axis.cast(ops.matmul(weight[:, :timesteps], flat), dtype) + bias, (-1, timesteps, *shape))
+        weight, bias = (
+            ops.cast(part, dtype)[:timesteps]
+            for part in (self.effective_weight(), self.bias)
+        )
+        flat = ops.reshape(
+            time_axis.cast(inputs, dtype), (-1, timesteps, math.prod(shape))
+        )
+        return ops.reshape(
+            time_axis.cast(ops.matmul(weight[:, :timesteps], flat), dtype) + bias,
+            (-1, timesteps, *shape),
+        )
 
-    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
+    def step(
+        self, inputs: Tensor, state: Structure
+    ) -> tuple[Tensor, Tensor, Structure]:
         raise ValueError(
-            f"The neurons of {type(self).__name__} {self.name!r} need the inputs of all time steps at once. Received: a single "
-            'step. Use step_mode="multi", or SlidingPSN or MaskedPSN(..., mask=1.0), which can run step by step.'
+            f"The neurons of {type(self).__name__} {self.name!r} need the inputs of "
+            "all time steps at once. Received: a single "
+            'step. Use step_mode="multi", or SlidingPSN or MaskedPSN(..., mask=1.0), '
+            "which can run step by step."
         )
 
     def call(self, inputs: Tensor, state: Structure = None) -> tuple[Tensor, Structure]:
@@ -87,7 +116,8 @@ class PSNCell(ParallelCell):
 
 @registry.register
 class MaskedPSNCell(PSNCell):
-    """The parallel spiking neurons of `MaskedPSN`. With `mask` 1 the state is a queue of inputs, and a number of steps.
+    """The parallel spiking neurons of `MaskedPSN`. With `mask` 1 the state is a queue
+    of inputs, and a number of steps.
 
     Args: as in `MaskedPSN`.
     """
@@ -109,15 +139,21 @@ class MaskedPSNCell(PSNCell):
         self.order = checks.positive_integer("order", order, advice=_ORDER_ADVICE)
         if self.order > self.timesteps:
             raise ValueError(
-                f"`order` must be at most timesteps. Received: order={order} for timesteps={timesteps}. {_ORDER_ADVICE}"
+                f"`order` must be at most timesteps. Received: order={order} for "
+                f"timesteps={timesteps}. {_ORDER_ADVICE}"
             )
         self._start = checks.real("mask", mask, at_least=0, at_most=1)
         self._mask = None
 
     @property
     def mask(self) -> float:
-        """λ_m, how far weights of later steps and of steps long ago are masked: 0 not at all, 1 completely. It can be set."""
-        return self._start if self._mask is None else float(ops.convert_to_numpy(self._mask))
+        """λ_m, how far weights of later steps and of steps long ago are masked: 0 not
+        at all, 1 completely. It can be set."""
+        return (
+            self._start
+            if self._mask is None
+            else float(ops.convert_to_numpy(self._mask))
+        )
 
     @mask.setter
     def mask(self, value: float) -> None:
@@ -134,31 +170,49 @@ class MaskedPSNCell(PSNCell):
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self._mask = self.add_weight(
-            shape=(), initializer=keras.initializers.Constant(self._start), trainable=False, name="mask"
+            shape=(),
+            initializer=keras.initializers.Constant(self._start),
+            trainable=False,
+            name="mask",
         )
 
     def effective_weight(self) -> Tensor:
-        outside = ops.convert_to_tensor((~_band(self.order, self.timesteps)).astype("float32"))
+        outside = ops.convert_to_tensor(
+            (~_band(self.order, self.timesteps)).astype("float32")
+        )
         return self.weight * (1.0 - ops.cast(outside, self.weight.dtype) * self._mask)
 
     def reaching_inputs(self, timesteps: int) -> np.ndarray:
-        return super().reaching_inputs(timesteps) if self.sees_all_steps else _band(self.order, timesteps)
+        return (
+            super().reaching_inputs(timesteps)
+            if self.sees_all_steps
+            else _band(self.order, timesteps)
+        )
 
     def initial_state(self, inputs: Tensor) -> Structure:
         before = NeuronCell.initial_state(self, inputs)
-        return {"inputs": [before for _ in range(self.order - 1)], "step": ops.zeros((), "int32")}
+        return {
+            "inputs": [before for _ in range(self.order - 1)],
+            "step": ops.zeros((), "int32"),
+        }
 
-    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
+    def step(
+        self, inputs: Tensor, state: Structure
+    ) -> tuple[Tensor, Tensor, Structure]:
         inputs = time_axis.widen(inputs)
         steps, t = ops.arange(self.timesteps, dtype="int32"), state["step"]
 
         def chosen(tensor, step):
             # No indexing, which PyTorch cannot export to ONNX.
-            return ops.sum(ops.where(steps == step, ops.cast(tensor, inputs.dtype), 0.0), axis=-1)
+            return ops.sum(
+                ops.where(steps == step, ops.cast(tensor, inputs.dtype), 0.0), axis=-1
+            )
 
         row = chosen(ops.transpose(self.weight), t)
         queue = [inputs, *state["inputs"]]
-        membrane = sum(chosen(row, t - lag) * x for lag, x in enumerate(queue)) + chosen(ops.reshape(self.bias, (-1,)), t)
+        membrane = sum(
+            chosen(row, t - lag) * x for lag, x in enumerate(queue)
+        ) + chosen(ops.reshape(self.bias, (-1,)), t)
         return membrane, self.fire(membrane), {"inputs": queue[:-1], "step": t + 1}
 
     def call(self, inputs: Tensor, state: Structure = None) -> tuple[Tensor, Structure]:
@@ -170,7 +224,8 @@ class MaskedPSNCell(PSNCell):
 
 @registry.register
 class SlidingPSNCell(ParallelCell):
-    """The parallel spiking neurons of `SlidingPSN`. The state is a queue of the last `order` − 1 inputs, the latest first.
+    """The parallel spiking neurons of `SlidingPSN`. The state is a queue of the last
+    `order` − 1 inputs, the latest first.
 
     Args: as in `SlidingPSN`.
     """
@@ -179,15 +234,28 @@ class SlidingPSNCell(ParallelCell):
     derivative_needs_inputs = True
 
     def __init__(
-        self, order: int, threshold: float = 1.0, *, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any
+        self,
+        order: int,
+        threshold: float = 1.0,
+        *,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        **kwargs: Any,
     ) -> None:
         super().__init__(threshold, surrogate=surrogate, **kwargs)
         self.order = checks.positive_integer("order", order, advice=_ORDER_ADVICE)
 
     def build(self, input_shape: Shape) -> None:
         start = [2.0 ** (index - self.order + 1) for index in range(self.order)]
-        self.weight = self.add_weight(shape=(self.order,), initializer=keras.initializers.Constant(start), name="weight")
-        self.bias = self.add_weight(shape=(), initializer=keras.initializers.Constant(-self.threshold), name="bias")
+        self.weight = self.add_weight(
+            shape=(self.order,),
+            initializer=keras.initializers.Constant(start),
+            name="weight",
+        )
+        self.bias = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(-self.threshold),
+            name="bias",
+        )
 
     def initial_state(self, inputs: Tensor) -> Structure:
         before = super().initial_state(inputs)
@@ -203,7 +271,8 @@ class SlidingPSNCell(ParallelCell):
         return self._weighted(self._by_lag(inputs))
 
     def _weighted(self, latest_first):
-        """The membrane, given the inputs of the present step, of the one before, and so on."""
+        """The membrane, given the inputs of the present step, of the one before, and so
+        on."""
         dtype = latest_first[0].dtype
         membrane = ops.cast(self.bias, dtype)
         for weight, x in zip(self._latest_first(dtype), latest_first, strict=True):
@@ -211,32 +280,57 @@ class SlidingPSNCell(ParallelCell):
         return membrane
 
     def _by_lag(self, inputs):
-        """The inputs of all steps, those one step before, and so on, zeros before the first: a list."""
+        """The inputs of all steps, those one step before, and so on, zeros before the
+        first: a list."""
         timesteps, last = inputs.shape[1], self.order - 1
-        padded = ops.pad(time_axis.widen(inputs), [[0, 0], [last, 0], *([0, 0] for _ in inputs.shape[2:])])
-        return [padded[:, last - lag : last - lag + timesteps] for lag in range(self.order)]
+        padded = ops.pad(
+            time_axis.widen(inputs),
+            [[0, 0], [last, 0], *([0, 0] for _ in inputs.shape[2:])],
+        )
+        return [
+            padded[:, last - lag : last - lag + timesteps] for lag in range(self.order)
+        ]
 
     def over_time_derivatives(self, inputs: Tensor) -> list[Any]:
-        return [*(self._by_lag(inputs) if self.weight.trainable else []), *([1.0] if self.bias.trainable else [])]
+        return [
+            *(self._by_lag(inputs) if self.weight.trainable else []),
+            *([1.0] if self.bias.trainable else []),
+        ]
 
-    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
+    def step(
+        self, inputs: Tensor, state: Structure
+    ) -> tuple[Tensor, Tensor, Structure]:
         queue = [time_axis.widen(inputs), *state]
         membrane = self._weighted(queue)
         return membrane, self.fire(membrane), queue[:-1]
 
     def weight_parts(self) -> list[tuple[Any, Tensor]]:
-        weights: list[tuple[Any, Tensor]] = [*enumerate(self._latest_first(self.weight.dtype))]
-        return [*(weights if self.weight.trainable else []), *([(_BIAS, self.bias)] if self.bias.trainable else [])]
+        weights: list[tuple[Any, Tensor]] = [
+            *enumerate(self._latest_first(self.weight.dtype))
+        ]
+        return [
+            *(weights if self.weight.trainable else []),
+            *([(_BIAS, self.bias)] if self.bias.trainable else []),
+        ]
 
     def step_derivative(  # type: ignore[override]  # It asks for the inputs.
-        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor, inputs: Tensor
+        self,
+        state: Structure,
+        membrane: Tensor,
+        spikes: Tensor,
+        surrogate_derivative: Tensor,
+        inputs: Tensor,
     ) -> Callable[..., tuple[Any, Any]]:
         queue = [time_axis.cast(inputs, membrane.dtype), *state]
         weights = self._latest_first(membrane.dtype)
 
         def along(input_tangent, state_tangent, part):
             tangents = [input_tangent, *state_tangent]
-            moving = [(weight, x) for weight, x in zip(weights, tangents, strict=True) if not _is_zero(x)]
+            moving = [
+                (weight, x)
+                for weight, x in zip(weights, tangents, strict=True)
+                if not _is_zero(x)
+            ]
             of_distance = sum(weight * x for weight, x in moving) if moving else 0.0
             if part is not None:
                 of_distance = of_distance + (1.0 if part == _BIAS else queue[part])

@@ -1,7 +1,9 @@
-"""The parameters of neurons: one number for all of them, or values for each channel or neuron, fixed or learned.
+"""The parameters of neurons: one number for all of them, or values for each channel or
+neuron, fixed or learned.
 
-A number that is not learned stays a Python float, and is part of compiled code. Everything else becomes a weight, with the rank
-of the membrane, to which it broadcasts: the values themselves, or if they are learned what `Raw` makes of them.
+A number that is not learned stays a Python float, and is part of compiled code.
+Everything else becomes a weight, with the rank of the membrane, to which it broadcasts:
+the values themselves, or if they are learned what `Raw` makes of them.
 """
 
 import functools
@@ -17,7 +19,8 @@ from keras_ratesnn._core.annotations import Config, Shape, Tensor
 
 
 class Raw(NamedTuple):
-    """How a parameter is stored that is learned, so that any value of the weight is in its range.
+    """How a parameter is stored that is learned, so that any value of the weight is in
+    its range.
 
     Args:
         name: String, the name of the weight.
@@ -50,18 +53,24 @@ class Array(keras.initializers.Initializer):
 
 
 class Parameter:
-    """A parameter of a layer, as an attribute of its class; the class also gets a method `set_NAME(value)`.
+    """A parameter of a layer, as an attribute of its class; the class also gets a
+    method `set_NAME(value)`.
 
-    It is given as a number, an array or an initialiser. As an attribute of a layer it is the present value: a float, or an
-    array. Before the layer is built, that of an initialiser is the initialiser.
+    It is given as a number, an array or an initialiser. As an attribute of a layer it
+    is the present value: a float, or an array. Before the layer is built, that of an
+    initialiser is the initialiser.
 
-    The layer has an attribute `axis`: an array of one axis, and the values of an initialiser, lie along that axis of the input.
-    If it is `None`, the values of an initialiser are one for each neuron. Other arrays broadcast to a sample.
+    The layer has an attribute `axis`: an array of one axis, and the values of an
+    initialiser, lie along that axis of the input. If it is `None`, the values of an
+    initialiser are one for each neuron. Other arrays broadcast to a sample.
 
     Args:
-        raw: `Raw`, how it is stored if the attribute `learn_NAME` of the layer is true. Defaults to `None`: it is not learned.
-        of_channels: String, the name of an attribute which is true if a number is one for each channel. Defaults to `None`.
-        only_number: Boolean, whether arrays and initialisers are refused. Defaults to `False`.
+        raw: `Raw`, how it is stored if the attribute `learn_NAME` of the layer is true.
+            Defaults to `None`: it is not learned.
+        of_channels: String, the name of an attribute which is true if a number is one
+            for each channel. Defaults to `None`.
+        only_number: Boolean, whether arrays and initialisers are refused. Defaults to
+            `False`.
         advice: String for error messages, as in `checks.real`.
         **limits: As in `checks.real`.
     """
@@ -76,11 +85,22 @@ class Parameter:
         **limits: float,
     ) -> None:
         self._raw: Any = raw
-        self._of_channels, self._only_number, self._advice, self._limits = of_channels, only_number, advice, limits
+        self._of_channels, self._only_number, self._advice, self._limits = (
+            of_channels,
+            only_number,
+            advice,
+            limits,
+        )
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name, self._given, self._values, self._learns = name, f"_{name}", f"_{name}_values", f"learn_{name}"
-        # Not a function or a property, which would count as a computation that a subclass overrides.
+        self.name, self._given, self._values, self._learns = (
+            name,
+            f"_{name}",
+            f"_{name}_values",
+            f"learn_{name}",
+        )
+        # Not a function or a property, which would count as a computation that a
+        # subclass overrides.
         setattr(owner, f"set_{name}", functools.partialmethod(_set, self))
 
     def __get__(self, layer: Any, owner: type | None = None) -> Any:
@@ -100,25 +120,39 @@ class Parameter:
         setattr(layer, self._given, self.checked(layer, value))
 
     def checked(self, layer: Any, value: Any) -> Any:
-        """The value of an argument: a float, an `Array` or another initialiser; raises an error if it is none of these."""
+        """The value of an argument: a float, an `Array` or another initialiser; raises
+        an error if it is none of these."""
         if isinstance(value, dict) and not self._only_number:
             value = keras.saving.deserialize_keras_object(value)
         if self._only_number or np.isscalar(value) or value is None:
-            return checks.real(self.name, value, advice=self._advice, **self._limits_of(layer))
+            return checks.real(
+                self.name, value, advice=self._advice, **self._limits_of(layer)
+            )
         if isinstance(value, keras.initializers.Initializer):
             return value
         if not checks.holds_numbers(value):
             wanted = "a real number, an array of real numbers or a Keras initializer"
             raise checks.wrong_type(self.name, wanted, value, self._advice)
-        values = np.array(ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64")
+        values = np.array(
+            ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64"
+        )
         if not values.size:
-            raise ValueError(f"`{self.name}` must have values. Received: an array of shape {values.shape}.")
+            raise ValueError(
+                f"`{self.name}` must have values. Received: an array of shape "
+                f"{values.shape}."
+            )
         for extreme in (values.min(), values.max()):
-            checks.real(self.name, float(extreme), advice=self._advice, **self._limits_of(layer))
+            checks.real(
+                self.name, float(extreme), advice=self._advice, **self._limits_of(layer)
+            )
         return Array(values) if values.ndim else float(values)
 
     def _limits_of(self, layer):
-        return {"above": self._raw.above, "below": self._raw.below} if self._is_learned(layer) else self._limits
+        return (
+            {"above": self._raw.above, "below": self._raw.below}
+            if self._is_learned(layer)
+            else self._limits
+        )
 
     def _is_learned(self, layer):
         return self._raw is not None and bool(getattr(layer, self._learns))
@@ -127,13 +161,20 @@ class Parameter:
         """The weight of a layer that has one and is built, or `None`."""
         if self._is_learned(layer):
             return getattr(layer, self._raw.name.format(self.name), None)
-        return None if isinstance(getattr(layer, self._given), float) else getattr(layer, self._values, None)
+        return (
+            None
+            if isinstance(getattr(layer, self._given), float)
+            else getattr(layer, self._values, None)
+        )
 
     def tensor(self, layer: Any) -> float | Tensor:
-        """The value as a step uses it: a float, or a tensor that broadcasts to the membrane."""
+        """The value as a step uses it: a float, or a tensor that broadcasts to the
+        membrane."""
         # First what takes least time, of a number: this runs in every step.
         given = vars(layer)[self._given]
-        if type(given) is float and (self._raw is None or not getattr(layer, self._learns)):
+        if type(given) is float and (
+            self._raw is None or not getattr(layer, self._learns)
+        ):
             return given
         if self._is_learned(layer):
             return self._raw.values(self._weight(layer))
@@ -144,10 +185,15 @@ class Parameter:
         given = getattr(layer, self._given)
         if isinstance(given, Array):
             return given.values.tolist()
-        return given if isinstance(given, float) else keras.saving.serialize_keras_object(given)
+        return (
+            given
+            if isinstance(given, float)
+            else keras.saving.serialize_keras_object(given)
+        )
 
     def build(self, layer: Any, input_shape: Shape) -> list[int]:
-        """Adds the weight of a layer that needs one, and returns the axes of the input along which it has values."""
+        """Adds the weight of a layer that needs one, and returns the axes of the input
+        along which it has values."""
         given, learned = getattr(layer, self._given), self._is_learned(layer)
         if isinstance(given, float) and not learned:
             return []
@@ -164,44 +210,65 @@ class Parameter:
 
         name = self._raw.name.format(self.name) if learned else self.name
         # In half precision it is in float32, like the membrane.
-        how = {"dtype": time_axis.accumulation_dtype(layer.variable_dtype), "autocast": False}
-        weight = layer.add_weight(shape=shape, initializer=initial, trainable=learned, name=name, **how)
+        how = {
+            "dtype": time_axis.accumulation_dtype(layer.variable_dtype),
+            "autocast": False,
+        }
+        weight = layer.add_weight(
+            shape=shape, initializer=initial, trainable=learned, name=name, **how
+        )
         setattr(layer, name if learned else self._values, weight)
         return axes
 
     def _axes_and_shape(self, layer, given, input_shape):
         rank, axis = len(input_shape), layer.axis
-        if isinstance(given, float) and not (self._of_channels and getattr(layer, self._of_channels)):
+        if isinstance(given, float) and not (
+            self._of_channels and getattr(layer, self._of_channels)
+        ):
             return [], ()
         if isinstance(given, Array) and (given.values.ndim > 1 or axis is None):
             of_sample = given.values.shape
             shape = (*[1] * (rank - len(of_sample)), *of_sample)
             if len(of_sample) >= rank or any(
-                size not in (1, of) for size, of in zip(shape, (1, *input_shape[1:]), strict=True)
+                size not in (1, of)
+                for size, of in zip(shape, (1, *input_shape[1:]), strict=True)
             ):
                 raise ValueError(
-                    f"`{self.name}` must be an array that broadcasts to a sample of the input, of shape "
-                    f"{tuple(input_shape)[1:]}. Received: an array of shape {of_sample} for layer {layer.name!r}."
+                    f"`{self.name}` must be an array that broadcasts to a sample of "
+                    f"the input, of shape {tuple(input_shape)[1:]}. Received: an array "
+                    f"of shape {of_sample} for layer {layer.name!r}."
                 )
             return [index for index, size in enumerate(shape) if size > 1], shape
         axes = list(range(1, rank)) if axis is None else [axis]
-        if any(not -rank <= index < rank or index in (0, -rank) or input_shape[index] is None for index in axes):
+        if any(
+            not -rank <= index < rank
+            or index in (0, -rank)
+            or input_shape[index] is None
+            for index in axes
+        ):
             raise ValueError(
-                f"`axis` must be an input axis of known size. Received: axis={axis} for inputs of shape {tuple(input_shape)}."
+                f"`axis` must be an input axis of known size. Received: axis={axis} "
+                f"for inputs of shape {tuple(input_shape)}."
             )
         sizes = [1] * rank
         for index in axes:
             sizes[index] = input_shape[index]
         if isinstance(given, Array) and len(given.values) not in (1, sizes[axis]):
             raise ValueError(
-                f"`{self.name}` must have a value for each of the {sizes[axis]} channels, on axis {axis} of an input of shape "
-                f"{tuple(input_shape)}. Received: {len(given.values)} values for layer {layer.name!r}. Pass the channel axis "
-                "as `axis`, or an array that has the rank of a sample."
+                f"`{self.name}` must have a value for each of the {sizes[axis]} "
+                f"channels, on axis {axis} of an input of shape {tuple(input_shape)}. "
+                f"Received: {len(given.values)} values for layer {layer.name!r}. Pass "
+                "the channel axis as `axis`, or an array that has the rank of a sample."
             )
-        return ([], (1,) * rank) if isinstance(given, Array) and len(given.values) == 1 else (axes, tuple(sizes))
+        return (
+            ([], (1,) * rank)
+            if isinstance(given, Array) and len(given.values) == 1
+            else (axes, tuple(sizes))
+        )
 
     def assign(self, layer: Any, value: Any) -> None:
-        """Sets the value: that of the weight, or before the layer is built the argument."""
+        """Sets the value: that of the weight, or before the layer is built the
+        argument."""
         if not layer.built:
             setattr(layer, self.name, value)
             return
@@ -209,7 +276,9 @@ class Parameter:
         if weight is None:
             raise fixed(self.name, value, layer)
         if not isinstance(found, (float, Array)):
-            raise checks.wrong_type(self.name, "a real number or an array of real numbers", value)
+            raise checks.wrong_type(
+                self.name, "a real number or an array of real numbers", value
+            )
         values = np.asarray(found if isinstance(found, float) else found.values)
         if values.size == np.prod(weight.shape):
             values = values.reshape(weight.shape)
@@ -217,26 +286,45 @@ class Parameter:
             values = np.broadcast_to(values, weight.shape)
         except ValueError:
             raise ValueError(
-                f"`{self.name}` must be a number, or an array like the present value, of shape "
-                f"{np.shape(getattr(layer, self.name))}. Received: an array of shape {values.shape} for layer {layer.name!r}."
+                f"`{self.name}` must be a number, or an array like the present value, "
+                f"of shape {np.shape(getattr(layer, self.name))}. Received: an array "
+                f"of shape {values.shape} for layer {layer.name!r}."
             ) from None
-        weight.assign(self._raw.of_values(values) if self._is_learned(layer) else values)
+        weight.assign(
+            self._raw.of_values(values) if self._is_learned(layer) else values
+        )
 
 
 def _set(layer, parameter, value):
-    """Sets a parameter that is learned, or was given as an array or initialiser, to a number or an array like its value."""
+    """Sets a parameter that is learned, or was given as an array or initialiser, to a
+    number or an array like its value."""
     parameter.assign(layer, value)
 
 
 def parameters_of(kind: type) -> dict[str, Parameter]:
-    """The parameters of a class of layers, by their names, in the order in which they are declared: those of bases first."""
-    names = {name: None for base in reversed(kind.__mro__) for name, of in vars(base).items() if isinstance(of, Parameter)}
-    return {name: found for name in names if isinstance(found := getattr(kind, name), Parameter)}
+    """The parameters of a class of layers, by their names, in the order in which they
+    are declared: those of bases first."""
+    names = {
+        name: None
+        for base in reversed(kind.__mro__)
+        for name, of in vars(base).items()
+        if isinstance(of, Parameter)
+    }
+    return {
+        name: found
+        for name in names
+        if isinstance(found := getattr(kind, name), Parameter)
+    }
 
 
 def build(layer: Any, input_shape: Shape) -> None:
-    """Adds the weights of the parameters of a layer that need one, and refuses inputs of other sizes from then on."""
-    axes = [axis for parameter in parameters_of(type(layer)).values() for axis in parameter.build(layer, input_shape)]
+    """Adds the weights of the parameters of a layer that need one, and refuses inputs
+    of other sizes from then on."""
+    axes = [
+        axis
+        for parameter in parameters_of(type(layer)).values()
+        for axis in parameter.build(layer, input_shape)
+    ]
     if axes:
         sizes = {axis: input_shape[axis] for axis in axes}
         layer.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes=sizes)
@@ -247,8 +335,16 @@ def raised(at_rest: Tensor, value: float | Tensor) -> Tensor:
     return at_rest if isinstance(value, float) and value == 0.0 else at_rest + value
 
 
-def check_below(layer: Any, name: str, limit: str, advice: str, factor: float = 1.0, least: str = "below") -> None:
-    """Raises ValueError if a parameter is not below another one, wherever both are given as numbers or arrays.
+def check_below(
+    layer: Any,
+    name: str,
+    limit: str,
+    advice: str,
+    factor: float = 1.0,
+    least: str = "below",
+) -> None:
+    """Raises ValueError if a parameter is not below another one, wherever both are
+    given as numbers or arrays.
 
     Args:
         layer: The layer, before it is built.
@@ -259,7 +355,9 @@ def check_below(layer: Any, name: str, limit: str, advice: str, factor: float = 
         least: `"below"` or `"at_most"`. Defaults to `"below"`.
     """
     value, limits = getattr(layer, name), getattr(layer, limit)
-    if any(isinstance(given, keras.initializers.Initializer) for given in (value, limits)):
+    if any(
+        isinstance(given, keras.initializers.Initializer) for given in (value, limits)
+    ):
         return
     try:
         values, limits = np.broadcast_arrays(value, limits * factor)
@@ -267,25 +365,43 @@ def check_below(layer: Any, name: str, limit: str, advice: str, factor: float = 
         # They lie along different axes: any two may meet.
         values, limits = np.max(value), np.min(limits) * factor
     worst = np.argmax(values - limits)
-    checks.real(name, np.ravel(values)[worst].item(), advice=advice, **{least: np.ravel(limits)[worst].item()})
+    checks.real(
+        name,
+        np.ravel(values)[worst].item(),
+        advice=advice,
+        **{least: np.ravel(limits)[worst].item()},
+    )
 
 
 def arguments(layer: Any, names: Sequence[str]) -> Config:
     """Arguments of a layer that are its attributes, for its config."""
     parameters = parameters_of(type(layer))
-    return {name: parameters[name].config(layer) if name in parameters else getattr(layer, name) for name in names}
+    return {
+        name: parameters[name].config(layer)
+        if name in parameters
+        else getattr(layer, name)
+        for name in names
+    }
 
 
 def checked_axis(value: Any) -> int | None:
     """The argument `axis` of a layer with parameters."""
-    return None if value is None else checks.integer("axis", value, advice="None gives each neuron values of its own.")
+    return (
+        None
+        if value is None
+        else checks.integer(
+            "axis", value, advice="None gives each neuron values of its own."
+        )
+    )
 
 
 def fixed(name: str, value: Any, owner: Any) -> AttributeError:
     """The error for a new value of an argument."""
     return AttributeError(
-        f"`{name}` of {type(owner).__name__} {owner.name!r} is fixed when it is created: compiled code would not see a change. "
-        f"Received: {name}={value!r}. Create a new layer with this value, or a new model from an edited get_config(), and copy "
-        "the weights with set_weights. What is learned, as with learn_threshold=True, or was given as an array or an "
-        "initializer can be set, for example by `set_threshold`."
+        f"`{name}` of {type(owner).__name__} {owner.name!r} is fixed when it is "
+        f"created: compiled code would not see a change. Received: {name}={value!r}. "
+        "Create a new layer with this value, or a new model from an edited "
+        "get_config(), and copy the weights with set_weights. What is learned, as with "
+        "learn_threshold=True, or was given as an array or an initializer can be set, "
+        "for example by `set_threshold`."
     )

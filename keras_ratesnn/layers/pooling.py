@@ -9,10 +9,12 @@ from keras_ratesnn.layer_kinds import kind_of_class
 
 @registry.register
 class PaddedMaxPooling2D(keras.layers.MaxPooling2D):
-    """Max pooling with padding of half the pool size on all sides, like PyTorch's `padding=pool_size // 2`.
+    """Max pooling with padding of half the pool size on all sides, like PyTorch's
+    `padding=pool_size // 2`.
 
-    Keras' `padding="same"` pads images of even size only at the end, so its windows are shifted. The padding value is minus
-    infinity, which is never the maximum, even for negative inputs.
+    Keras' `padding="same"` pads images of even size only at the end, so its windows are
+    shifted. The padding value is minus infinity, which is never the maximum, even for
+    negative inputs.
 
     Example:
 
@@ -27,7 +29,11 @@ class PaddedMaxPooling2D(keras.layers.MaxPooling2D):
     layer_kind = kind_of_class(keras.layers.MaxPooling2D)
 
     def call(self, inputs):
-        by = [(0, 0), *self._padding, (0, 0)] if self.data_format == "channels_last" else [(0, 0), (0, 0), *self._padding]
+        by = (
+            [(0, 0), *self._padding, (0, 0)]
+            if self.data_format == "channels_last"
+            else [(0, 0), (0, 0), *self._padding]
+        )
         return super().call(ops.pad(inputs, by, constant_values=-float("inf")))
 
     def compute_output_shape(self, input_shape):

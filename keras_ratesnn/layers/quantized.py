@@ -1,9 +1,12 @@
-"""Layers of Keras and of the library with quantised kernels, for networks that `keras_ratesnn.quantize_aware` makes.
+"""Layers of Keras and of the library with quantised kernels, for networks that
+`keras_ratesnn.quantize_aware` makes.
 
-In each call the kernel is s · W, integers W times scales s, both recomputed from its weights w. The gradient goes straight
-through: that of w is that of s · W, with s constant.
+In each call the kernel is s · W, integers W times scales s, both recomputed from its
+weights w. The gradient goes straight through: that of w is that of s · W, with s
+constant.
 
-Source: Bengio et al., "Estimating or propagating gradients through stochastic neurons for conditional computation", 2013.
+Source: Bengio et al., "Estimating or propagating gradients through stochastic neurons
+for conditional computation", 2013.
 """
 
 import dataclasses
@@ -11,7 +14,15 @@ from typing import Any
 
 from keras import layers, ops
 
-from keras_ratesnn._core import backend, call_kernels, checks, keras_internals, quantized_kernels, registry, time_axis
+from keras_ratesnn._core import (
+    backend,
+    call_kernels,
+    checks,
+    keras_internals,
+    quantized_kernels,
+    registry,
+    time_axis,
+)
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
 from keras_ratesnn.layer_kinds import kind_of_class
 from keras_ratesnn.layers.weight_standardized import WSConv2D, WSDense
@@ -24,24 +35,33 @@ _OF_DEPTHWISE: _Axes = {"kernel": (-2, -1)}
 _OF_TRANSPOSED: _Axes = {"kernel": (-2,)}
 _OF_SEPARABLE: _Axes = {"depthwise_kernel": (-2, -1), "pointwise_kernel": (-1,)}
 _OF_CHANNELS: dict[type, _Axes] = {
-    **dict.fromkeys((layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, WSConv2D, WSDense), _LAST),
+    **dict.fromkeys(
+        (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, WSConv2D, WSDense),
+        _LAST,
+    ),
     **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), _OF_DEPTHWISE),
-    **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), _OF_TRANSPOSED),
+    **dict.fromkeys(
+        (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose),
+        _OF_TRANSPOSED,
+    ),
     **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), _OF_SEPARABLE),
 }
-"""The classes that have a quantised class, and the axes of the output channels of their kernels."""
+"""The classes that have a quantised class, and the axes of the output channels of their
+kernels."""
 
 
 class QuantizedKernels(layers.Layer):
     """Mixin for a layer class: the kernels that its calls use are quantised.
 
-    The attributes of its kernels, such as `kernel`, are what calls use. The weights are as in the layer class: they have the
-    same names, and regularisers, constraints and LoRA apply to them.
+    The attributes of its kernels, such as `kernel`, are what calls use. The weights are
+    as in the layer class: they have the same names, and regularisers, constraints and
+    LoRA apply to them.
 
     Args:
         *args: As in the layer class.
         weight_type: `"int8"`, `"int4"` or `"ternary"`. Defaults to `"int8"`.
-        per_channel: Boolean, whether each output channel has a scale; otherwise one is for all. Defaults to `True`.
+        per_channel: Boolean, whether each output channel has a scale; otherwise one is
+            for all. Defaults to `True`.
         **kwargs: As in the layer class.
     """
 
@@ -50,7 +70,13 @@ class QuantizedKernels(layers.Layer):
     channel_axes: _Axes
     """The axes of the output channels of each kernel, by its name."""
 
-    def __init__(self, *args: Any, weight_type: str = "int8", per_channel: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        weight_type: str = "int8",
+        per_channel: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.weight_type = checks.one_of("weight_type", weight_type, WEIGHT_TYPES)
         self.per_channel = checks.boolean("per_channel", per_channel)
@@ -63,25 +89,38 @@ class QuantizedKernels(layers.Layer):
         return time_axis.widen(ops.convert_to_tensor(weights))
 
     def used_kernel(self, name: str = "kernel") -> Tensor:
-        """s · W of a kernel in float32 or wider, with the derivative 1 with respect to w."""
+        """s · W of a kernel in float32 or wider, with the derivative 1 with respect to
+        w."""
         with keras_internals.without_autocast():
             kernel = self.kernel_to_quantize(name)
-            axis, constant = self.shared_axes(name, kernel.shape), ops.stop_gradient(kernel)
-            integers, scale = quantized_kernels.integers_and_scale(constant, self.weight_type, axis, ops)
+            axis, constant = (
+                self.shared_axes(name, kernel.shape),
+                ops.stop_gradient(kernel),
+            )
+            integers, scale = quantized_kernels.integers_and_scale(
+                constant, self.weight_type, axis, ops
+            )
             used = integers * scale
             return backend.graft(used, kernel, 1.0) if backend.grad_enabled() else used
 
     def shared_axes(self, name: str, shape: Shape) -> tuple[int, ...]:
         """The axes of a kernel of this name and shape that share a scale."""
         channels = self.channel_axes[name] if self.per_channel else ()
-        return tuple(axis for axis in range(len(shape)) if axis - len(shape) not in channels)
+        return tuple(
+            axis for axis in range(len(shape)) if axis - len(shape) not in channels
+        )
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "weight_type": self.weight_type, "per_channel": self.per_channel}
+        return {
+            **super().get_config(),
+            "weight_type": self.weight_type,
+            "per_channel": self.per_channel,
+        }
 
 
 class _QuantizedStandardized(QuantizedKernels):
-    """The mixin for layers that standardise their kernel first; `kernel` is what they standardise."""
+    """The mixin for layers that standardise their kernel first; `kernel` is what they
+    standardise."""
 
     def kernel_to_quantize(self, name: str = "kernel") -> Tensor:
         return super().standardized_in_full_precision(self.kernel)
@@ -91,10 +130,15 @@ class _QuantizedStandardized(QuantizedKernels):
 
 
 def _used_kernel(name: str) -> property:
-    """The attribute of a kernel, whose value is what calls use, and which keeps what is assigned to it."""
+    """The attribute of a kernel, whose value is what calls use, and which keeps what is
+    assigned to it."""
 
     def get(layer):
-        return call_kernels.of(layer, name, lambda: time_axis.cast(layer.used_kernel(name), layer.compute_dtype))
+        return call_kernels.of(
+            layer,
+            name,
+            lambda: time_axis.cast(layer.used_kernel(name), layer.compute_dtype),
+        )
 
     return property(get, lambda layer, value: setattr(layer, f"_{name}", value))
 
@@ -104,7 +148,8 @@ def _quantized(base):
     axes, name = _OF_CHANNELS[base], f"Quantized{base.__name__}"
     attributes = {
         "__module__": __name__,
-        "__doc__": f"A `{base.__name__}` with a quantised kernel, see `QuantizedKernels`.",
+        "__doc__": f"A `{base.__name__}` with a quantised kernel, see "
+        "`QuantizedKernels`.",
         "layer_kind": kind_of_class(base),
         "base": base,
         "channel_axes": axes,
@@ -112,10 +157,22 @@ def _quantized(base):
     if hasattr(base, "standardized_kernel"):
         return registry.register(type(name, (_QuantizedStandardized, base), attributes))
     # The methods of Dense and convolutions save the attribute.
-    saving = {method: getattr(layers.Layer, method) for method in ("save_own_variables", "load_own_variables")}
+    saving = {
+        method: getattr(layers.Layer, method)
+        for method in ("save_own_variables", "load_own_variables")
+    }
     kernels = {kernel: _used_kernel(kernel) for kernel in axes}
-    kind = dataclasses.replace(kind_of_class(base), kernels=lambda layer: {kernel: getattr(layer, kernel) for kernel in axes})
-    return registry.register(type(name, (QuantizedKernels, base), {**attributes, **saving, **kernels, "layer_kind": kind}))
+    kind = dataclasses.replace(
+        kind_of_class(base),
+        kernels=lambda layer: {kernel: getattr(layer, kernel) for kernel in axes},
+    )
+    return registry.register(
+        type(
+            name,
+            (QuantizedKernels, base),
+            {**attributes, **saving, **kernels, "layer_kind": kind},
+        )
+    )
 
 
 QUANTIZED: dict[type, type] = {base: _quantized(base) for base in _OF_CHANNELS}

@@ -6,7 +6,13 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, registry, time_axis
-from keras_ratesnn._core.annotations import Config, ParameterValue, Shape, Structure, Tensor
+from keras_ratesnn._core.annotations import (
+    Config,
+    ParameterValue,
+    Shape,
+    Structure,
+    Tensor,
+)
 from keras_ratesnn._core.other_names import RefusesOtherNames
 from keras_ratesnn.layer_kinds import READOUT, LayerKind
 from keras_ratesnn.layers import dynamics, parameters
@@ -20,27 +26,32 @@ VALUES: tuple[ReadoutValue, ...] = ("mean", "last", "max")
 
 @registry.register
 class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
-    """A leaky membrane that never spikes, for the end of a network: its mean, last or largest value over time is the output.
+    """A leaky membrane that never spikes, for the end of a network: its mean, last or
+    largest value over time is the output.
 
         v_0 = 0
         v_t = decay · v_{t−1} + I_t
 
-    With `decay_input=True` the input is (1 − decay) · I_t; with `synaptic_decay` a current takes its place, as in `CuBaLIF`.
+    With `decay_input=True` the input is (1 − decay) · I_t; with `synaptic_decay` a
+    current takes its place, as in `CuBaLIF`.
 
-    What follows the layer runs once, on this value, as after a `TimeMean`, and must have no neurons. With
-    `return_sequences=True` of the `SpikingModel`, and in a stream, the output is the membrane of each step, and what follows
-    runs at each step. Padding and masked steps leave the membrane as it is.
+    What follows the layer runs once, on this value, as after a `TimeMean`, and must
+    have no neurons. With `return_sequences=True` of the `SpikingModel`, and in a
+    stream, the output is the membrane of each step, and what follows runs at each step.
+    Padding and masked steps leave the membrane as it is.
 
-    The membrane is linear in its inputs, and differentiated exactly with every training method: rate training, whose
-    inputs are their rates, has the exact derivative by these, and online methods, which separate the steps of the neurons, go
-    through all steps of this layer. Its input is kept at all steps.
+    The membrane is linear in its inputs, and differentiated exactly with every training
+    method: rate training, whose inputs are their rates, has the exact derivative by
+    these, and online methods, which separate the steps of the neurons, go through all
+    steps of this layer. Its input is kept at all steps.
 
     The readouts of other libraries:
 
-        snnTorch's Leaky(beta=β, reset_mechanism="none"), its membrane    LeakyReadout(β)
-        SpikingJelly's NonSpikingLIFNode(tau=τ, decode="max-mem")         LeakyReadout(1 − 1/τ, decay_input=True, value="max")
-        SpikingJelly's NonSpikingIFNode(decode="mean-mem")                LeakyReadout(1.0)
-        Norse's LI, by default                    LeakyReadout(0.9, decay_input=True, synaptic_decay=0.8)
+        snnTorch's Leaky(beta=β, reset_mechanism="none"), its membrane   LeakyReadout(β)
+        SpikingJelly's NonSpikingLIFNode(tau=τ, decode="max-mem")
+                LeakyReadout(1 − 1/τ, decay_input=True, value="max")
+        SpikingJelly's NonSpikingIFNode(decode="mean-mem")   LeakyReadout(1.0)
+        Norse's LI, by default   LeakyReadout(0.9, decay_input=True, synaptic_decay=0.8)
 
     Example:
 
@@ -55,17 +66,24 @@ class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
     ((2, 8, 3), True)
 
     Args:
-        decay: Float in [0, 1], the fraction of the membrane that remains after one step; 1 adds up the inputs. As in `LIF` an
-            array or a Keras initializer, and with `learn_decay=True` learned. Defaults to `0.9`.
+        decay: Float in [0, 1], the fraction of the membrane that remains after one
+            step; 1 adds up the inputs. As in `LIF` an array or a Keras initializer, and
+            with `learn_decay=True` learned. Defaults to `0.9`.
         threshold: `None`: there is none.
-        decay_input: Boolean, whether the input, or the current, is scaled by 1 − `decay`. Defaults to `False`.
-        synaptic_decay: Float in [0, 1), the fraction of the synaptic current that remains after one step; with 0 the input is
-            the current. It is given as `decay` is. Defaults to `0.0`.
-        axis: Integer or `None`, the axis of the channels, as in `LIF`. Defaults to `-1`.
+        decay_input: Boolean, whether the input, or the current, is scaled by 1 −
+            `decay`. Defaults to `False`.
+        synaptic_decay: Float in [0, 1), the fraction of the synaptic current that
+            remains after one step; with 0 the input is the current. It is given as
+            `decay` is. Defaults to `0.0`.
+        axis: Integer or `None`, the axis of the channels, as in `LIF`. Defaults to
+            `-1`.
         learn_decay: Boolean, whether the decay is learned. Defaults to `False`.
-        learn_synaptic_decay: Boolean, whether the decay of the current is learned. Defaults to `False`.
-        value: `"mean"`, `"last"` or `"max"`, which value over time is the output. Defaults to `"mean"`.
-        **kwargs: `name`, `dtype`, `activity_regularizer` of a Keras layer; the regularizer sees the membranes of all steps.
+        learn_synaptic_decay: Boolean, whether the decay of the current is learned.
+            Defaults to `False`.
+        value: `"mean"`, `"last"` or `"max"`, which value over time is the output.
+            Defaults to `"mean"`.
+        **kwargs: `name`, `dtype`, `activity_regularizer` of a Keras layer; the
+            regularizer sees the membranes of all steps.
 
     Input shape:
         Any, `(batch, ...)`: the input current.
@@ -74,8 +92,10 @@ class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
         Same as the input shape.
 
     Raises:
-        ValueError: If a decay is out of its range, `decay=1` is combined with `decay_input=True`, or `value` is unknown.
-        TypeError: If an argument has the wrong type, or a name from neurons or another library.
+        ValueError: If a decay is out of its range, `decay=1` is combined with
+            `decay_input=True`, or `value` is unknown.
+        TypeError: If an argument has the wrong type, or a name from neurons or another
+            library.
     """
 
     layer_kind = LayerKind(role=READOUT)
@@ -100,23 +120,28 @@ class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
         given = kwargs if threshold is None else {"threshold": threshold, **kwargs}
         for name in _OF_SPIKES & given.keys():
             raise TypeError(
-                f"{kind} has no argument `{name}`: its membranes never spike. Received: {name}={given[name]!r}. Leave it out, "
-                "or use neurons, such as keras_ratesnn.layers.LIF."
+                f"{kind} has no argument `{name}`: its membranes never spike. "
+                f"Received: {name}={given[name]!r}. Leave it out, or use neurons, such "
+                "as keras_ratesnn.layers.LIF."
             )
         refuse_other_names(kind, kwargs)
         super().__init__(**kwargs)
         self.axis = parameters.checked_axis(axis)
         self.learn_decay = checks.boolean("learn_decay", learn_decay)
-        self.learn_synaptic_decay = checks.boolean("learn_synaptic_decay", learn_synaptic_decay)
+        self.learn_synaptic_decay = checks.boolean(
+            "learn_synaptic_decay", learn_synaptic_decay
+        )
         self.decay = decay
         self.decay_input = checks.boolean("decay_input", decay_input)
         if self.decay_input and isinstance(self.decay, float) and self.decay == 1.0:
             raise ValueError(
-                "`decay_input=True` scales the input by 1 − decay. Received: decay=1.0, which leaves nothing of it. Leave one "
-                "of the two out."
+                "`decay_input=True` scales the input by 1 − decay. Received: "
+                "decay=1.0, which leaves nothing of it. Leave one of the two out."
             )
         self.synaptic_decay = synaptic_decay
-        self.has_current = not (isinstance(self.synaptic_decay, float) and self.synaptic_decay == 0.0)
+        self.has_current = not (
+            isinstance(self.synaptic_decay, float) and self.synaptic_decay == 0.0
+        )
         self.value = checks.one_of("value", value, VALUES)
         self.supports_masking = True
 
@@ -124,13 +149,19 @@ class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
         parameters.build(self, input_shape)
 
     def effective(self, name: str) -> float | Tensor:
-        """A decay as the step uses it: a float, or a tensor if it is learned, or not the same for all membranes."""
+        """A decay as the step uses it: a float, or a tensor if it is learned, or not
+        the same for all membranes."""
         return getattr(type(self), name).tensor(self)
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        """The state before the first step, given its inputs: a dict of the membrane, and of the current if it decays."""
+        """The state before the first step, given its inputs: a dict of the membrane,
+        and of the current if it decays."""
         start = ops.zeros_like(inputs, dtype=time_axis.accumulation_dtype(inputs.dtype))
-        return {"current": start, "membrane": start} if self.has_current else {"membrane": start}
+        return (
+            {"current": start, "membrane": start}
+            if self.has_current
+            else {"membrane": start}
+        )
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Structure]:
         """One time step: the membrane v_t, and the state after it."""
@@ -138,8 +169,12 @@ class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
         current = time_axis.cast(inputs, before.dtype)
         if self.has_current:
             synaptic_decay = self.effective("synaptic_decay")
-            current = after["current"] = dynamics.integrate(state["current"], current, synaptic_decay)
-        membrane = dynamics.integrate(before, current, self.effective("decay"), self.decay_input)
+            current = after["current"] = dynamics.integrate(
+                state["current"], current, synaptic_decay
+            )
+        membrane = dynamics.integrate(
+            before, current, self.effective("decay"), self.decay_input
+        )
         return membrane, {**after, "membrane": membrane}
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -151,8 +186,24 @@ class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> Config:
-        names = ("decay", "decay_input", "synaptic_decay", "axis", "learn_decay", "learn_synaptic_decay", "value")
+        names = (
+            "decay",
+            "decay_input",
+            "synaptic_decay",
+            "axis",
+            "learn_decay",
+            "learn_synaptic_decay",
+            "value",
+        )
         return {**super().get_config(), **parameters.arguments(self, names)}
 
 
-_OF_SPIKES = {"threshold", "surrogate", "reset", "v_reset", "reset_delay", "detach_reset", "learn_threshold"}
+_OF_SPIKES = {
+    "threshold",
+    "surrogate",
+    "reset",
+    "v_reset",
+    "reset_delay",
+    "detach_reset",
+    "learn_threshold",
+}

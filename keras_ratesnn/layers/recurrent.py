@@ -14,7 +14,8 @@ from keras_ratesnn.layers.neurons import Neuron
 
 @registry.register
 class RecurrentCell(WrappingCell):
-    """One time step of recurrent neurons: those of a cell, to whose input a synapse adds the spikes of the previous step.
+    """One time step of recurrent neurons: those of a cell, to whose input a synapse
+    adds the spikes of the previous step.
 
     Args:
         cell: A `NeuronCell`.
@@ -23,16 +24,23 @@ class RecurrentCell(WrappingCell):
 
     Call arguments:
         inputs: Tensor `(batch, ...)`, the input of this step.
-        state: The state returned by the previous step; `None` for neurons before their first step.
+        state: The state returned by the previous step; `None` for neurons before their
+            first step.
 
     Returns:
-        `(spikes, state)`: spikes of the shape of `inputs`; a dict of `"cell"`, the state of the cell, and `"spikes"`.
+        `(spikes, state)`: spikes of the shape of `inputs`; a dict of `"cell"`, the
+        state of the cell, and `"spikes"`.
     """
 
     fixed_arguments = ("cell", "synapse")
     feeds_back = True
 
-    def __init__(self, cell: NeuronCell | Config, synapse: keras.layers.Layer | Config, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        cell: NeuronCell | Config,
+        synapse: keras.layers.Layer | Config,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(cell, **kwargs)
         self.synapse: keras.layers.Layer = _deserialized(synapse)
 
@@ -43,9 +51,10 @@ class RecurrentCell(WrappingCell):
         shape = tuple(self.synapse.compute_output_shape(input_shape))
         if shape[1:] != tuple(input_shape)[1:]:
             raise ValueError(
-                f"`synapse` must return currents of the shape of the neurons, {tuple(input_shape)[1:]}. Received: layer "
-                f"{self.synapse.name!r} of type {type(self.synapse).__name__}, which returns {shape[1:]}. Give it as many "
-                "units or filters as there are channels of neurons."
+                "`synapse` must return currents of the shape of the neurons, "
+                f"{tuple(input_shape)[1:]}. Received: layer {self.synapse.name!r} of "
+                f"type {type(self.synapse).__name__}, which returns {shape[1:]}. Give "
+                "it as many units or filters as there are channels of neurons."
             )
 
     @property
@@ -53,15 +62,22 @@ class RecurrentCell(WrappingCell):
         return self.synapse
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        return {"cell": self.cell.initial_state(inputs), "spikes": super().initial_state(inputs)}
+        return {
+            "cell": self.cell.initial_state(inputs),
+            "spikes": super().initial_state(inputs),
+        }
 
     def fed_back(self, spikes: Tensor) -> Tensor:
         """The current that the spikes of the previous step cause, in their dtype."""
         return time_axis.cast(self.synapse(spikes), spikes.dtype)
 
-    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
+    def step(
+        self, inputs: Tensor, state: Structure
+    ) -> tuple[Tensor, Tensor, Structure]:
         before = state["spikes"]
-        membrane, spikes, after = self.cell.step(time_axis.cast(inputs, before.dtype) + self.fed_back(before), state["cell"])
+        membrane, spikes, after = self.cell.step(
+            time_axis.cast(inputs, before.dtype) + self.fed_back(before), state["cell"]
+        )
         return membrane, spikes, {"cell": after, "spikes": spikes}
 
     def state_at_padding(self, state: Structure) -> Structure:
@@ -73,39 +89,52 @@ class RecurrentCell(WrappingCell):
 
 @registry.register
 class Recurrent(Neuron):
-    """Recurrent neurons: the spikes of the previous step come back to the neurons of a layer through another layer.
+    """Recurrent neurons: the spikes of the previous step come back to the neurons of a
+    layer through another layer.
 
         I_t = x_t + synapse(s_{t−1})                    s_0 = 0
         s_t = the spikes of the neurons, given I_t
 
-    With `"bptt"` and `Rate(windows=T)` the gradient is exact. `"sltt"` takes the spikes that come back as a constant, so
-    the synapse learns, but no error travels through it. With fewer windows, also with `"rate"`, the mean of the spikes that
-    come back in a window is one more input, and errors travel through the synapse once: an approximation, which
-    docs/howto/neurons.md describes. `"ottt"` is not supported.
+    With `"bptt"` and `Rate(windows=T)` the gradient is exact. `"sltt"` takes the spikes
+    that come back as a constant, so the synapse learns, but no error travels through
+    it. With fewer windows, also with `"rate"`, the mean of the spikes that come back in
+    a window is one more input, and errors travel through the synapse once: an
+    approximation, which docs/howto/neurons.md describes. `"ottt"` is not supported.
 
     The recurrent neurons of other libraries:
 
-        snnTorch's RLeaky(beta=β, linear_features=n)       Recurrent(LIF(decay=β, reset_delay=True), Dense(n))
-        snnTorch's RSynaptic(α, β, linear_features=n)      Recurrent(CuBaLIF(β, synaptic_decay=α, reset_delay=True), Dense(n))
-            either with all_to_all=False, V=v              Scale(v) in the place of Dense(n), per_channel=True for a V of each
-            either with reset_mechanism="zero"             the same neurons with reset="hard", and reset_delay=True as well
+        snnTorch's RLeaky(beta=β, linear_features=n)
+                Recurrent(LIF(decay=β, reset_delay=True), Dense(n))
+        snnTorch's RSynaptic(α, β, linear_features=n)
+                Recurrent(CuBaLIF(β, synaptic_decay=α, reset_delay=True), Dense(n))
+            either with all_to_all=False, V=v
+                    Scale(v) in the place of Dense(n), per_channel=True for a V of each
+            either with reset_mechanism="zero"
+                    the same neurons with reset="hard", and reset_delay=True as well
         SpikingJelly's LinearRecurrentContainer(node, n, n)
-                        Dense(n), then Recurrent(neurons, Dense(n, use_bias=False)), with the rows 0 to n − 1 of its kernel
-                        in the first layer, and the others in the second
-        its ElementWiseRecurrentContainer(node, lambda x, y: x + y)     Recurrent(neurons, Scale(1.0, trainable=False))
+                Dense(n), then Recurrent(neurons, Dense(n, use_bias=False)), with the
+                rows 0 to n − 1 of its kernel in the first layer, and the others in the
+                second
+        its ElementWiseRecurrentContainer(node, lambda x, y: x + y)
+                Recurrent(neurons, Scale(1.0, trainable=False))
 
     Example:
 
     >>> inputs = keras.Input((4,))
-    >>> x = Recurrent(keras_ratesnn.layers.LIF(), keras.layers.Dense(8))(keras.layers.Dense(8)(inputs))
-    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(2)(x)), timesteps=4, gradient="bptt")
+    >>> x = Recurrent(keras_ratesnn.layers.LIF(), keras.layers.Dense(8))(
+    ...     keras.layers.Dense(8)(inputs)
+    ... )
+    >>> model = keras_ratesnn.SpikingModel(
+    ...     keras.Model(inputs, keras.layers.Dense(2)(x)), timesteps=4, gradient="bptt"
+    ... )
     >>> model.compile("sgd", "mse")
     >>> history = model.fit(np.ones((8, 4, 4)), np.ones((8, 2)), verbose=0)
 
     Args:
         neuron: A neuron layer, such as `LIF()`, or a cell.
-        synapse: A layer that is affine in its input and keeps its shape, for example `keras.layers.Dense`,
-            `keras.layers.Conv2D(..., padding="same")` or, from each neuron to itself alone, `Scale`.
+        synapse: A layer that is affine in its input and keeps its shape, for example
+            `keras.layers.Dense`, `keras.layers.Conv2D(..., padding="same")` or, from
+            each neuron to itself alone, `Scale`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 
     Input shape:
@@ -115,15 +144,25 @@ class Recurrent(Neuron):
         Same as the input shape: spikes.
 
     Raises:
-        TypeError: If `neuron` is neither a neuron layer nor a cell, or `synapse` not a layer.
-        ValueError: If the synapse is not affine or changes the shape, or the neurons are parallel, recurrent or stabilised.
+        TypeError: If `neuron` is neither a neuron layer nor a cell, or `synapse` not a
+            layer.
+        ValueError: If the synapse is not affine or changes the shape, or the neurons
+            are parallel, recurrent or stabilised.
     """
 
-    def __init__(self, neuron: Neuron | NeuronCell | Config, synapse: keras.layers.Layer | Config, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        neuron: Neuron | NeuronCell | Config,
+        synapse: keras.layers.Layer | Config,
+        **kwargs: Any,
+    ) -> None:
         neuron, synapse = (_deserialized(part) for part in (neuron, synapse))
         cell = _cell_of(neuron)
         _check_synapse(synapse)
-        super().__init__(RecurrentCell(cell, synapse, dtype=kwargs.get("dtype"), name="cell"), **kwargs)
+        super().__init__(
+            RecurrentCell(cell, synapse, dtype=kwargs.get("dtype"), name="cell"),
+            **kwargs,
+        )
 
     @property
     def neuron(self) -> NeuronCell:
@@ -138,33 +177,54 @@ class Recurrent(Neuron):
         config = super().get_config()
         del config["cell"]
         parts = {"neuron": self.neuron, "synapse": self.synapse}
-        return {**config, **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}}
+        return {
+            **config,
+            **{
+                name: keras.saving.serialize_keras_object(part)
+                for name, part in parts.items()
+            },
+        }
 
 
 def _deserialized(part):
-    return keras.saving.deserialize_keras_object(part) if isinstance(part, dict) else part
+    return (
+        keras.saving.deserialize_keras_object(part) if isinstance(part, dict) else part
+    )
 
 
 def _cell_of(neuron):
-    """The cell of a neuron layer or the cell that was given; raises an error if it cannot be recurrent."""
+    """The cell of a neuron layer or the cell that was given; raises an error if it
+    cannot be recurrent."""
     cell = neuron.cell if isinstance(neuron, Neuron) else neuron
     if not isinstance(cell, NeuronCell):
-        raise checks.wrong_type("neuron", "a neuron layer, for example keras_ratesnn.layers.LIF(), or a cell", neuron)
+        raise checks.wrong_type(
+            "neuron",
+            "a neuron layer, for example keras_ratesnn.layers.LIF(), or a cell",
+            neuron,
+        )
     couples = isinstance(neuron, Neuron) and neuron.couples_neurons
     if couples or cell.in_parallel or cell.feeds_back:
         raise ValueError(
-            "`neuron` must have a state of its own that depends on past inputs alone, for example "
-            f"keras_ratesnn.layers.LIF(). Received: {neuron.name!r} of type {type(neuron).__name__}, whose neurons are "
-            "parallel, already recurrent, or have a threshold_stabilizer."
+            "`neuron` must have a state of its own that depends on past inputs alone, "
+            f"for example keras_ratesnn.layers.LIF(). Received: {neuron.name!r} of "
+            f"type {type(neuron).__name__}, whose neurons are parallel, already "
+            "recurrent, or have a threshold_stabilizer."
         )
     return cell
 
 
 def _check_synapse(synapse):
-    checks.instance("synapse", synapse, keras.layers.Layer, advice="For example keras.layers.Dense(64).")
+    checks.instance(
+        "synapse",
+        synapse,
+        keras.layers.Layer,
+        advice="For example keras.layers.Dense(64).",
+    )
     kind = kind_of(synapse)
     if not kind.affine or kind.normalization is not None:
         raise ValueError(
-            "`synapse` must be a layer that is affine in its input, such as Dense, or a convolution, without an activation. "
-            f"Received: {synapse.name!r} of type {type(synapse).__name__}. Mark a layer of your own with keras_ratesnn.affine."
+            "`synapse` must be a layer that is affine in its input, such as Dense, or "
+            f"a convolution, without an activation. Received: {synapse.name!r} of type "
+            f"{type(synapse).__name__}. Mark a layer of your own with "
+            "keras_ratesnn.affine."
         )

@@ -1,4 +1,5 @@
-"""Neurons whose membranes pass from one sample of a batch to the next, as they do in a published program."""
+"""Neurons whose membranes pass from one sample of a batch to the next, as they do in a
+published program."""
 
 from keras import ops
 
@@ -11,14 +12,16 @@ from keras_ratesnn.layers.neuron_cell import WrappingCell
 class SharedMembraneCell(WrappingCell):
     """One time step of neurons that take the samples of a batch for time steps.
 
-    The first sample starts with the state that the last one left in the step before, and each other one with the state that
-    the one before it left. It is for inference: outputs depend on the batch and its order.
+    The first sample starts with the state that the last one left in the step before,
+    and each other one with the state that the one before it left. It is for inference:
+    outputs depend on the batch and its order.
 
     Args:
         cell: A `NeuronCell`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
-    Source: the last neurons of self-attention in the program of Zhou et al., "QKFormer", NeurIPS 2024.
+    Source: the last neurons of self-attention in the program of Zhou et al.,
+    "QKFormer", NeurIPS 2024.
     """
 
     couples_samples = True
@@ -26,10 +29,14 @@ class SharedMembraneCell(WrappingCell):
     def initial_state(self, inputs: Tensor) -> Structure:
         return self.cell.initial_state(inputs)
 
-    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
+    def step(
+        self, inputs: Tensor, state: Structure
+    ) -> tuple[Tensor, Tensor, Structure]:
         def next_sample(carried, current):
             _, _, *before = carried
-            membrane, spikes, after = self.cell.step(current[None], tree.filled(state, [leaf[None] for leaf in before]))
+            membrane, spikes, after = self.cell.step(
+                current[None], tree.filled(state, [leaf[None] for leaf in before])
+            )
             # On TensorFlow outputs must be like what is carried.
             found = [leaf[0] for leaf in (membrane, spikes, *tree.flatten(after))]
             return found, found
@@ -37,5 +44,7 @@ class SharedMembraneCell(WrappingCell):
         currents = time_axis.widen(inputs)
         nothing = ops.zeros_like(currents[0])
         last = [leaf[-1] for leaf in tree.flatten(state)]
-        _, (membrane, spikes, *after) = ops.scan(next_sample, [nothing, nothing, *last], currents)
+        _, (membrane, spikes, *after) = ops.scan(
+            next_sample, [nothing, nothing, *last], currents
+        )
         return membrane, spikes, tree.filled(state, after)

@@ -11,15 +11,19 @@ from keras_ratesnn.layer_kinds import TIME_MIXING, LayerKind
 
 
 class TimeMixing(keras.layers.Layer):
-    """Base class of layers whose output at a time step depends on inputs of other steps: filters and delays in time.
+    """Base class of layers whose output at a time step depends on inputs of other
+    steps: filters and delays in time.
 
-    In a network, which is of one time step, such a layer is called like any other. A `SpikingModel` hands it its inputs in the
-    order of the steps. A subclass implements `initial_state` and `step`. It may also implement `over_time`, all steps at once,
-    which is faster in multi-step mode; a layer that looks ahead implements `over_time` alone, and does not run in single-step
-    mode or in a stream. In half precision its weights stay in float32, as those of neurons do.
+    In a network, which is of one time step, such a layer is called like any other. A
+    `SpikingModel` hands it its inputs in the order of the steps. A subclass implements
+    `initial_state` and `step`. It may also implement `over_time`, all steps at once,
+    which is faster in multi-step mode; a layer that looks ahead implements `over_time`
+    alone, and does not run in single-step mode or in a stream. In half precision its
+    weights stay in float32, as those of neurons do.
 
-    Its gradient is exact with `"bptt"` and `Rate(windows=T)`. With fewer windows the layer sees inputs that are constant within
-    each window, and `"sltt"` and `"ottt"` take what it carries from step to step as a constant.
+    Its gradient is exact with `"bptt"` and `Rate(windows=T)`. With fewer windows the
+    layer sees inputs that are constant within each window, and `"sltt"` and `"ottt"`
+    take what it carries from step to step as a constant.
 
     Example, a low-pass filter:
 
@@ -27,6 +31,7 @@ class TimeMixing(keras.layers.Layer):
     ... class LowPass(keras_ratesnn.layers.TimeMixing):
     ...     def initial_state(self, inputs):
     ...         return ops.zeros_like(inputs)
+    ...
     ...     def step(self, inputs, state):
     ...         state = 0.5 * state + 0.5 * inputs
     ...         return state, state
@@ -46,20 +51,29 @@ class TimeMixing(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def add_weight(self, *args: Any, dtype: str | None = None, autocast: bool = False, **kwargs: Any) -> Any:
-        """As in any Keras layer, but in half precision the weights are kept and read in float32."""
+    def add_weight(
+        self,
+        *args: Any,
+        dtype: str | None = None,
+        autocast: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """As in any Keras layer, but in half precision the weights are kept and read in
+        float32."""
         if dtype is None:
             dtype = time_axis.accumulation_dtype(self.variable_dtype)
         return super().add_weight(*args, dtype=dtype, autocast=autocast, **kwargs)
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        """What the layer carries from step to step, before the first step: tensors `(batch, ...)`, which keep their dtypes.
+        """What the layer carries from step to step, before the first step: tensors
+        `(batch, ...)`, which keep their dtypes.
 
         Args:
             inputs: Tensor `(batch, ...)`, the input of the first step.
         """
         raise NotImplementedError(
-            f"Layer {self.name!r} of type {type(self).__name__} needs all time steps at once: it does not implement "
+            f"Layer {self.name!r} of type {type(self).__name__} needs all time steps "
+            "at once: it does not implement "
             '`initial_state(inputs)` and `step(inputs, state)`. Use step_mode="multi".'
         )
 
@@ -67,13 +81,16 @@ class TimeMixing(keras.layers.Layer):
         """One time step.
 
         Args:
-            inputs: Tensor `(batch, ...)`, the input of this step; zeros where the step is padding.
+            inputs: Tensor `(batch, ...)`, the input of this step; zeros where the step
+                is padding.
             state: What the previous step, or `initial_state`, returned.
 
         Returns:
             `(outputs, state)`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must implement `step(inputs, state)`.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `step(inputs, state)`."
+        )
 
     def over_time(self, inputs: Tensor) -> Tensor:
         """All time steps.
@@ -82,7 +99,8 @@ class TimeMixing(keras.layers.Layer):
             inputs: Tensor `(batch, T, ...)`; zeros where steps are padding.
 
         Returns:
-            Tensor `(batch, T, ...)`, the outputs of all steps. By default those of `step`, one after the other.
+            Tensor `(batch, T, ...)`, the outputs of all steps. By default those of
+            `step`, one after the other.
         """
         state, outputs = self.initial_state(inputs[:, 0]), []
         for at_step in ops.unstack(inputs, axis=1):
@@ -91,10 +109,11 @@ class TimeMixing(keras.layers.Layer):
         return ops.stack(outputs, axis=1)
 
     def in_time(self, training: bool) -> Any:
-        """What is run over time: this layer, or an object with the same methods and `variables`, if inference differs.
+        """What is run over time: this layer, or an object with the same methods and
+        `variables`, if inference differs.
 
-        It is called once for many steps, before they run. It must not read weights: the steps do, in whose loops others may
-        stand in their place.
+        It is called once for many steps, before they run. It must not read weights: the
+        steps do, in whose loops others may stand in their place.
 
         Args:
             training: Boolean, whether the network behaves as in training.

@@ -7,7 +7,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import call_kernels, checks, keras_internals, registry, time_axis
+from keras_ratesnn._core import (
+    call_kernels,
+    checks,
+    keras_internals,
+    registry,
+    time_axis,
+)
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
 from keras_ratesnn.layer_kinds import LayerKind, kind_of_class
 
@@ -15,16 +21,16 @@ from keras_ratesnn.layer_kinds import LayerKind, kind_of_class
 def standardized(kernel: Tensor, gain: Tensor, epsilon: float = 1e-4) -> Tensor:
     """Scaled weight standardisation: gain · (W − mean W) / sqrt(var W · fan_in + ε).
 
-    Mean and unbiased variance are taken over the fan_in weights of an output. The outputs then have variance gain² for inputs
-    with mean square 1.
+    Mean and unbiased variance are taken over the fan_in weights of an output. The
+    outputs then have variance gain² for inputs with mean square 1.
 
     Args:
         kernel: Tensor `(..., outputs)`.
         gain: Tensor `(outputs,)`.
         epsilon: Float. Defaults to `1e-4`.
 
-    Source: Qiao et al., "Weight Standardization", 2019; Brock et al., "Characterizing signal propagation to close the
-    performance gap in unnormalized ResNets", ICLR 2021.
+    Source: Qiao et al., "Weight Standardization", 2019; Brock et al., "Characterizing
+    signal propagation to close the performance gap in unnormalized ResNets", ICLR 2021.
     """
     fan_in = math.prod(kernel.shape[:-1])
     axes = tuple(range(len(kernel.shape) - 1))
@@ -38,22 +44,33 @@ class _WeightStandardized(keras.layers.Layer):
 
     def __init__(self, *args: Any, epsilon: float = 1e-4, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.epsilon = checks.real("epsilon", epsilon, above=0, advice="It avoids division by zero if all weights are equal.")
+        self.epsilon = checks.real(
+            "epsilon",
+            epsilon,
+            above=0,
+            advice="It avoids division by zero if all weights are equal.",
+        )
         if isinstance(self.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
             raise ValueError(
-                f"`dtype` must not be a quantized policy: the kernel of {type(self).__name__} is recomputed from its weights "
-                f"in each call. Received: dtype={self.dtype_policy.name!r}. Use float32 or a mixed policy."
+                "`dtype` must not be a quantized policy: the kernel of "
+                f"{type(self).__name__} is recomputed from its weights in each call. "
+                f"Received: dtype={self.dtype_policy.name!r}. Use float32 or a mixed "
+                "policy."
             )
 
     def build(self, input_shape: Shape) -> None:
         # Must come first: LoRA, which Keras may add in `build`, locks the layer.
-        self.gain = self.add_weight(shape=(self._outputs,), initializer="ones", name="gain")
+        self.gain = self.add_weight(
+            shape=(self._outputs,), initializer="ones", name="gain"
+        )
         super().build(input_shape)
         if math.prod(self.kernel.shape[:-1]) < 2:
             raise ValueError(
-                f"{type(self).__name__} {self.name!r} must have at least two weights for each output: a single weight is "
-                f"zero after standardisation. Received: an input of shape {tuple(input_shape)}, and a kernel of shape "
-                f"{tuple(self.kernel.shape)}. Use the Keras layer without standardisation here."
+                f"{type(self).__name__} {self.name!r} must have at least two weights "
+                "for each output: a single weight is zero after standardisation. "
+                f"Received: an input of shape {tuple(input_shape)}, and a kernel of "
+                f"shape {tuple(self.kernel.shape)}. Use the Keras layer without "
+                "standardisation here."
             )
 
     def standardized_kernel(self) -> Tensor:
@@ -70,8 +87,12 @@ class _WeightStandardized(keras.layers.Layer):
         return time_axis.cast(used, self.compute_dtype)
 
     def standardized_in_full_precision(self, kernel: Tensor) -> Tensor:
-        """The standardised kernel in float32 or wider, in which its statistics are computed."""
-        kernel, gain = (time_axis.widen(ops.convert_to_tensor(weights)) for weights in (kernel, self.gain))
+        """The standardised kernel in float32 or wider, in which its statistics are
+        computed."""
+        kernel, gain = (
+            time_axis.widen(ops.convert_to_tensor(weights))
+            for weights in (kernel, self.gain)
+        )
         return standardized(kernel, gain, self.epsilon)
 
     def save_own_variables(self, store: Any) -> None:
@@ -101,9 +122,11 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
 
         gain · (W − mean W) / sqrt(var W · fan_in + ε)
 
-    with mean and unbiased variance over the fan_in weights of each output channel. `gain`, one per channel, is trainable and
-    starts at 1. The layer replaces batch normalisation in networks that are trained step by step, for example with
-    `gradient="ottt"`. In such networks spikes are scaled by 2.74 after each neuron layer (`keras.layers.Rescaling(2.74)`).
+    with mean and unbiased variance over the fan_in weights of each output channel.
+    `gain`, one per channel, is trainable and starts at 1. The layer replaces batch
+    normalisation in networks that are trained step by step, for example with
+    `gradient="ottt"`. In such networks spikes are scaled by 2.74 after each neuron
+    layer (`keras.layers.Rescaling(2.74)`).
 
     `kernel` is W; initialisers, regularisers, constraints and LoRA apply to W.
 
@@ -122,8 +145,8 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
     Raises:
         ValueError: If an output has only one weight, or the dtype policy is quantized.
 
-    Source: Qiao et al., "Weight Standardization", 2019; Brock et al., ICLR 2021; Xiao et al., "Online Training Through Time for
-    Spiking Neural Networks", NeurIPS 2022.
+    Source: Qiao et al., "Weight Standardization", 2019; Brock et al., ICLR 2021; Xiao
+    et al., "Online Training Through Time for Spiking Neural Networks", NeurIPS 2022.
     """
 
     layer_kind = _kind(keras.layers.Conv2D)
@@ -138,11 +161,14 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
 
 @registry.register
 class WSDense(_WeightStandardized, keras.layers.Dense):
-    """A `keras.layers.Dense` with scaled weight standardisation, see `WSConv2D`; fan_in is the number of inputs.
+    """A `keras.layers.Dense` with scaled weight standardisation, see `WSConv2D`; fan_in
+    is the number of inputs.
 
     Example:
 
-    >>> outputs = WSDense(3)(np.ones((1, 4)))  # The weights of each output add up to zero.
+    >>> outputs = WSDense(3)(
+    ...     np.ones((1, 4))
+    ... )  # The weights of each output add up to zero.
     >>> bool(np.abs(ops.convert_to_numpy(outputs)).max() < 1e-6)
     True
 

@@ -1,7 +1,9 @@
-r"""Logits that learn from the labels, and from the mean of those of them that are right.
+r"""Logits that learn from the labels, and from the mean of those of them that are
+right.
 
-z = mean of those of the logits o_1 … o_H whose largest entry is the label, without gradient
-α CE(o_h, y) + β τ² KL(softmax(z / τ) ‖ softmax(o_h / τ)),     the second term only where one is right
+z = mean of those of the logits o_1 … o_H whose largest entry is the label, without
+gradient α CE(o_h, y) + β τ² KL(softmax(z / τ) ‖ softmax(o_h / τ)), the second term only
+where one is right
 """
 
 from keras import ops
@@ -10,7 +12,12 @@ from keras_ratesnn._core.annotations import Tensor
 
 
 def label_and_agreement_losses(
-    probabilities: Tensor, logits: Tensor, alpha: float, beta: float, temperature: float, counts: Tensor | None = None
+    probabilities: Tensor,
+    logits: Tensor,
+    alpha: float,
+    beta: float,
+    temperature: float,
+    counts: Tensor | None = None,
 ) -> Tensor:
     """The loss of each of several logits for the same sample, `(batch, number)`.
 
@@ -20,24 +27,38 @@ def label_and_agreement_losses(
         alpha: Float, the weight of the labels.
         beta: Float, the weight of the mean of those that are right.
         temperature: Float > 0.
-        counts: Tensor `(batch, number)`, 0 for logits that count in no mean, else 1. Defaults to `None`, all ones.
+        counts: Tensor `(batch, number)`, 0 for logits that count in no mean, else 1.
+            Defaults to `None`, all ones.
     """
     of_labels = -ops.sum(probabilities[:, None] * ops.log_softmax(logits), axis=-1)
-    right = ops.cast(ops.argmax(logits, axis=-1) == ops.argmax(probabilities, axis=-1)[:, None], logits.dtype)
+    right = ops.cast(
+        ops.argmax(logits, axis=-1) == ops.argmax(probabilities, axis=-1)[:, None],
+        logits.dtype,
+    )
     right = right if counts is None else right * counts
     count = ops.sum(right, axis=1, keepdims=True)
-    teacher = ops.sum(right[..., None] * ops.stop_gradient(logits), axis=1, keepdims=True) / ops.maximum(count, 1.0)[..., None]
+    teacher = (
+        ops.sum(right[..., None] * ops.stop_gradient(logits), axis=1, keepdims=True)
+        / ops.maximum(count, 1.0)[..., None]
+    )
     of_teacher = ops.log_softmax(teacher / temperature)
-    divergence = ops.sum(ops.exp(of_teacher) * (of_teacher - ops.log_softmax(logits / temperature)), axis=-1)
+    divergence = ops.sum(
+        ops.exp(of_teacher) * (of_teacher - ops.log_softmax(logits / temperature)),
+        axis=-1,
+    )
     is_reliable = ops.cast(count > 0, logits.dtype)
     return alpha * of_labels + beta * temperature**2 * is_reliable * divergence
 
 
-def label_probabilities(y_true: Tensor, y_pred: Tensor, wanted: str, remedy: str) -> Tensor:
-    """The labels as probabilities `(batch, classes)`; NaN for a label that is of no class.
+def label_probabilities(
+    y_true: Tensor, y_pred: Tensor, wanted: str, remedy: str
+) -> Tensor:
+    """The labels as probabilities `(batch, classes)`; NaN for a label that is of no
+    class.
 
     Args:
-        y_true: Tensor: integer labels `(batch,)` or `(batch, 1)`, or probabilities `(batch, classes)`.
+        y_true: Tensor: integer labels `(batch,)` or `(batch, 1)`, or probabilities
+            `(batch, classes)`.
         y_pred: Tensor `(batch, number, classes)`.
         wanted: String, what `y_pred` is, for an error.
         remedy: String, how to get it, a sentence.
@@ -46,18 +67,29 @@ def label_probabilities(y_true: Tensor, y_pred: Tensor, wanted: str, remedy: str
         ValueError: If the shapes do not fit.
     """
     if len(y_pred.shape) != 3:
-        raise ValueError(f"`y_pred` must be {wanted}. Received: shape {tuple(y_pred.shape)}. {remedy}")
+        raise ValueError(
+            f"`y_pred` must be {wanted}. Received: shape {tuple(y_pred.shape)}. "
+            f"{remedy}"
+        )
     classes, shape = y_pred.shape[-1], tuple(y_true.shape)
     if len(shape) == 2 and shape[1] == classes and classes > 1:
         return y_true
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
         labels = ops.reshape(y_true, (-1,))
         numbers = ops.cast(labels, "int32")
-        is_class = ops.logical_and(ops.logical_and(numbers >= 0, numbers < classes), ops.cast(numbers, labels.dtype) == labels)
-        of_classes = ops.one_hot(ops.clip(numbers, 0, classes - 1), classes, dtype=y_pred.dtype)
+        is_class = ops.logical_and(
+            ops.logical_and(numbers >= 0, numbers < classes),
+            ops.cast(numbers, labels.dtype) == labels,
+        )
+        of_classes = ops.one_hot(
+            ops.clip(numbers, 0, classes - 1), classes, dtype=y_pred.dtype
+        )
         # Compiled code cannot raise an error.
-        return ops.where(is_class[:, None], of_classes, ops.full_like(of_classes, float("nan")))
+        return ops.where(
+            is_class[:, None], of_classes, ops.full_like(of_classes, float("nan"))
+        )
     raise ValueError(
-        f"`y_true` must be integer labels (batch,), or probabilities (batch, {classes}). Received: shape {shape}. They "
-        f"are those of samples, for outputs of shape {tuple(y_pred.shape)}: leave out an axis of steps or heads."
+        "`y_true` must be integer labels (batch,), or probabilities (batch, "
+        f"{classes}). Received: shape {shape}. They are those of samples, for outputs "
+        f"of shape {tuple(y_pred.shape)}: leave out an axis of steps or heads."
     )

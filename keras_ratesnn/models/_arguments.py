@@ -12,22 +12,30 @@ def image_input(input_shape, default, smallest):
     """The input of an image network, in Keras' image data format.
 
     Args:
-        input_shape: The argument of the user, the shape of one image, or `None` for the default.
-        default: Pair of integers, the default: height and width, and number of channels.
-        smallest: Integer, the smallest height and width, or a function of the height and width that returns it.
+        input_shape: The argument of the user, the shape of one image, or `None` for the
+            default.
+        default: Pair of integers, the default: height and width, and number of
+            channels.
+        smallest: Integer, the smallest height and width, or a function of the height
+            and width that returns it.
 
     Returns:
         A `keras.Input`.
 
     Raises:
-        TypeError: If `input_shape` is not a tuple of integers; a height or width may be `None`.
+        TypeError: If `input_shape` is not a tuple of integers; a height or width may be
+            `None`.
         ValueError: If it has the wrong rank, or is too small.
     """
     channels_first = keras.config.image_data_format() == "channels_first"
     if input_shape is None:
         size, channels = default
-        input_shape = (channels, size, size) if channels_first else (size, size, channels)
-    order = "(channels, height, width)" if channels_first else "(height, width, channels)"
+        input_shape = (
+            (channels, size, size) if channels_first else (size, size, channels)
+        )
+    order = (
+        "(channels, height, width)" if channels_first else "(height, width, channels)"
+    )
     meaning = f"It is the shape of one image, {order}, without batch and time."
     _check_entries("input_shape", input_shape, 3, meaning)
     channels_at, *sides_at = (0, 1, 2) if channels_first else (2, 0, 1)
@@ -38,8 +46,9 @@ def image_input(input_shape, default, smallest):
     smallest = smallest(*sides) if callable(smallest) else smallest
     if any(side is not None and side < smallest for side in sides):
         raise ValueError(
-            f"`input_shape` must have a height and width of at least {smallest}, because this network reduces images by that "
-            f"factor. Received: input_shape={input_shape!r}. {meaning}"
+            f"`input_shape` must have a height and width of at least {smallest}, "
+            "because this network reduces images by that factor. Received: "
+            f"input_shape={input_shape!r}. {meaning}"
         )
     return keras.Input(tuple(input_shape), name="image")
 
@@ -47,7 +56,10 @@ def image_input(input_shape, default, smallest):
 def positive_integers(name, values, count, advice):
     """An argument that is a tuple of `count` positive integers."""
     _check_entries(name, values, count, advice)
-    return tuple(checks.positive_integer(f"{name}[{index}]", value, advice=advice) for index, value in enumerate(values))
+    return tuple(
+        checks.positive_integer(f"{name}[{index}]", value, advice=advice)
+        for index, value in enumerate(values)
+    )
 
 
 def _check_entries(name, values, count, advice):
@@ -55,12 +67,17 @@ def _check_entries(name, values, count, advice):
         raise checks.wrong_type(name, "a tuple", values, advice)
     if len(values) != count:
         number = {3: "three", 4: "four"}[count]
-        raise ValueError(f"`{name}` must have {number} entries. Received: {name}={values!r}. {advice}")
+        raise ValueError(
+            f"`{name}` must have {number} entries. Received: {name}={values!r}. "
+            f"{advice}"
+        )
 
 
 def checked_classes(classes: Any) -> int:
     """`classes` as an int."""
-    return checks.positive_integer("classes", classes, advice="It is the number of outputs of the last layer.")
+    return checks.positive_integer(
+        "classes", classes, advice="It is the number of outputs of the last layer."
+    )
 
 
 def scaled(channels: Iterable[int], width: float) -> tuple[int, ...]:
@@ -73,5 +90,10 @@ def scaled(channels: Iterable[int], width: float) -> tuple[int, ...]:
     Returns:
         Tuple of integers.
     """
-    width = checks.real("width", width, above=0, advice="It multiplies the number of channels of every layer.")
+    width = checks.real(
+        "width",
+        width,
+        above=0,
+        advice="It multiplies the number of channels of every layer.",
+    )
     return tuple(max(1, round(width * number)) for number in channels)

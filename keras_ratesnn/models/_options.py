@@ -1,4 +1,5 @@
-"""What functions that build networks share: their options, with types and defaults, and what becomes of a network."""
+"""What functions that build networks share: their options, with types and defaults, and
+what becomes of a network."""
 
 import functools
 import inspect
@@ -9,7 +10,13 @@ from typing import Annotated, Any, ParamSpec, TypeAlias, TypedDict, TypeVar
 
 import keras
 
-from keras_ratesnn._core.annotations import Config, Normalizer, Stem, StepModeName, TransformerEdition
+from keras_ratesnn._core.annotations import (
+    Config,
+    Normalizer,
+    Stem,
+    StepModeName,
+    TransformerEdition,
+)
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.models._blocks import pointwise
@@ -21,7 +28,8 @@ NeuronFunction: TypeAlias = Callable[[], Neuron] | None
 
 
 class Options(TypedDict, total=False):
-    """Of all networks; `keras_ratesnn.models.ResNet18` describes them. Each has a type, and the default."""
+    """Of all networks; `keras_ratesnn.models.ResNet18` describes them. Each has a type,
+    and the default."""
 
     gradient: Annotated[str | GradientMethod | Config, "rate"]
     step_mode: Annotated[StepModeName, "multi"]
@@ -82,8 +90,11 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-def with_options(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Makes of a function with `**options`, a `TypedDict` whose entries have defaults, one that fills in the defaults.
+def with_options(
+    function: Callable[_Arguments, _Result],
+) -> Callable[_Arguments, _Result]:
+    """Makes of a function with `**options`, a `TypedDict` whose entries have defaults,
+    one that fills in the defaults.
 
     To `inspect.signature` each option is a parameter with its default.
     """
@@ -96,7 +107,10 @@ def with_options(function: Callable[_Arguments, _Result]) -> Callable[_Arguments
         try:
             given = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{function.__name__} {error}. Its arguments are {', '.join(signature.parameters)}.") from None
+            raise TypeError(
+                f"{function.__name__} {error}. Its arguments are "
+                f"{', '.join(signature.parameters)}."
+            ) from None
         given.apply_defaults()
         return function(**given.arguments)  # type: ignore[call-arg]
 
@@ -104,19 +118,25 @@ def with_options(function: Callable[_Arguments, _Result]) -> Callable[_Arguments
     return called
 
 
-def builder(function: Callable[_Arguments, keras.Model]) -> Callable[_Arguments, SpikingModel]:
-    """Makes of a function that returns a network of one time step one that returns its `SpikingModel`, with its weights.
+def builder(
+    function: Callable[_Arguments, keras.Model],
+) -> Callable[_Arguments, SpikingModel]:
+    """Makes of a function that returns a network of one time step one that returns its
+    `SpikingModel`, with its weights.
 
     Args:
-        function: Function of `input_shape`, `classes`, `timesteps` and `**options`, which are a subclass of `Options`, see
-            `with_options`. The function is given all of them except for `gradient`, `step_mode`, `weights` and `name`.
+        function: Function of `input_shape`, `classes`, `timesteps` and `**options`,
+            which are a subclass of `Options`, see `with_options`. The function is given
+            all of them except for `gradient`, `step_mode`, `weights` and `name`.
     """
 
     @functools.wraps(function)
     def build(*, gradient, step_mode, weights, name, **chosen):
         name = function.__name__.lower() if name is None else name
         network = function(**chosen)  # type: ignore[call-arg]
-        model = SpikingModel(network, chosen["timesteps"], gradient, step_mode, name=name)
+        model = SpikingModel(
+            network, chosen["timesteps"], gradient, step_mode, name=name
+        )
         return with_weights(model, weights, function.__name__)
 
     made: Any = with_options(build)
@@ -126,7 +146,12 @@ def builder(function: Callable[_Arguments, keras.Model]) -> Callable[_Arguments,
 
 def _parameters(options):
     """The parameters of a typed dict of options, those of all networks last."""
-    found, last = typing.get_type_hints(options, include_extras=True), Options.__annotations__
+    found, last = (
+        typing.get_type_hints(options, include_extras=True),
+        Options.__annotations__,
+    )
     for option in sorted(found, key=lambda option: option in last):
         kind, (default,) = found[option].__origin__, found[option].__metadata__
-        yield inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        yield inspect.Parameter(
+            option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
+        )

@@ -1,4 +1,5 @@
-"""Shared parts of the residual networks: the stem, the stages of blocks, and the shortcut."""
+"""Shared parts of the residual networks: the stem, the stages of blocks, and the
+shortcut."""
 
 import functools
 from collections.abc import Callable
@@ -21,14 +22,19 @@ SMALLEST_FOR_IMAGENET_STEM = 96
 
 
 def stem_block(x, filters, stem, neuron, unit, pools=True):
-    """The stem: a 3x3 convolution for small images; a 7x7 convolution and max pooling, a reduction by 4, for large ones.
+    """The stem: a 3x3 convolution for small images; a 7x7 convolution and max pooling,
+    a reduction by 4, for large ones.
 
-    `neuron` is a function that returns a new neuron layer, or `None` for a stem without neurons; for `unit` see `Family`.
-    Without `pools` it has no max pooling.
+    `neuron` is a function that returns a new neuron layer, or `None` for a stem without
+    neurons; for `unit` see `Family`. Without `pools` it has no max pooling.
     """
     size, strides = (7, 2) if stem == "imagenet" else (3, 1)
     x = unit(x, filters, size, strides, neuron, name="stem")
-    return PaddedMaxPooling2D(3, strides=2, name="stem_pool")(x) if pools and stem == "imagenet" else x
+    return (
+        PaddedMaxPooling2D(3, strides=2, name="stem_pool")(x)
+        if pools and stem == "imagenet"
+        else x
+    )
 
 
 class Family(NamedTuple):
@@ -36,16 +42,24 @@ class Family(NamedTuple):
 
     Args:
         block: Function `(x, filters, strides, neuron, name)`.
-        unit: Function that builds the stem's convolution with its neurons, see `conv_bn_neuron`.
-        default: The default image: height and width, and number of channels. Defaults to `(32, 3)`.
-        default_neuron: Function that returns a new neuron layer, used if the user passed none. Defaults to `LIF`.
-        neurons_after_stem: Boolean, whether neurons follow the stem. Defaults to `True`.
-        put_neurons: Function that builds the neurons of a hidden layer. Defaults to `neurons`.
-        after_blocks: Function `(x, neuron)` applied after the last block, or `None`. Defaults to `None`.
+        unit: Function that builds the stem's convolution with its neurons, see
+            `conv_bn_neuron`.
+        default: The default image: height and width, and number of channels. Defaults
+            to `(32, 3)`.
+        default_neuron: Function that returns a new neuron layer, used if the user
+            passed none. Defaults to `LIF`.
+        neurons_after_stem: Boolean, whether neurons follow the stem. Defaults to
+            `True`.
+        put_neurons: Function that builds the neurons of a hidden layer. Defaults to
+            `neurons`.
+        after_blocks: Function `(x, neuron)` applied after the last block, or `None`.
+            Defaults to `None`.
         stem: Function `(x, filters, stem, neuron, unit)`. Defaults to `stem_block`.
-        stem_reduction: Integer, the factor by which the stem for large images reduces them. Defaults to `4`.
+        stem_reduction: Integer, the factor by which the stem for large images reduces
+            them. Defaults to `4`.
         first_strides: Integer, the strides of the first stage. Defaults to `1`.
-        dropout: Float, the fraction of inputs of the last layer that are dropped in training. Defaults to `0.0`.
+        dropout: Float, the fraction of inputs of the last layer that are dropped in
+            training. Defaults to `0.0`.
     """
 
     block: Callable
@@ -61,30 +75,65 @@ class Family(NamedTuple):
     dropout: float = 0.0
 
 
-def network(family, depths, input_shape, classes, neuron, width, include_top, stem, channels=CHANNELS, hidden=None, **_):
+def network(
+    family,
+    depths,
+    input_shape,
+    classes,
+    neuron,
+    width,
+    include_top,
+    stem,
+    channels=CHANNELS,
+    hidden=None,
+    **_,
+):
     """A residual network of one time step.
 
-    Args: what the user passed, see `ResNet18`, and
-        family: `Family`.
-        depths: Number of blocks of each stage.
-        channels: Number of filters of each stage, before they are multiplied by `width`. Defaults to `CHANNELS`.
-        hidden: Integer, the number of neurons of a hidden layer before the last layer, or `None` for no hidden layer.
+    Args: what the user passed, see `ResNet18`, and family: `Family`. depths: Number of
+        blocks of each stage. channels: Number of filters of each stage, before they are
+        multiplied by `width`. Defaults to `CHANNELS`. hidden: Integer, the number of
+        neurons of a hidden layer before the last layer, or `None` for no hidden layer.
         **_: The types of options have those, too, that `builder` takes.
 
     Returns:
         A Functional model.
     """
-    neuron, channels = checked_neuron(neuron, family.default_neuron), scaled(channels, width)
-    classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
+    neuron, channels = (
+        checked_neuron(neuron, family.default_neuron),
+        scaled(channels, width),
+    )
+    classes, include_top = (
+        checked_classes(classes),
+        checks.boolean("include_top", include_top),
+    )
     reduction = 2 ** (len(depths) - 1) * family.first_strides
-    inputs, stem = input_and_stem(input_shape, family.default, stem, reduction, family.stem_reduction)
-    x = family.stem(inputs, channels[0], stem, neuron if family.neurons_after_stem else None, family.unit)
-    x = stages(x, functools.partial(family.block, neuron=neuron), depths, channels, family.first_strides)
+    inputs, stem = input_and_stem(
+        input_shape, family.default, stem, reduction, family.stem_reduction
+    )
+    x = family.stem(
+        inputs,
+        channels[0],
+        stem,
+        neuron if family.neurons_after_stem else None,
+        family.unit,
+    )
+    x = stages(
+        x,
+        functools.partial(family.block, neuron=neuron),
+        depths,
+        channels,
+        family.first_strides,
+    )
     x = x if family.after_blocks is None else family.after_blocks(x, neuron)
     if include_top:
         x = layers.GlobalAveragePooling2D(name="pool")(x)
         if hidden is not None:
-            x = family.put_neurons(dense(x, scaled((hidden,), width)[0], PYTORCH_DEFAULT, "hidden"), neuron, "hidden_neuron")
+            x = family.put_neurons(
+                dense(x, scaled((hidden,), width)[0], PYTORCH_DEFAULT, "hidden"),
+                neuron,
+                "hidden_neuron",
+            )
         x = layers.Dropout(family.dropout, name="dropout")(x) if family.dropout else x
         x = dense(x, classes, PYTORCH_DEFAULT, "classifier")
     return keras.Model(inputs, x, name="network")
@@ -110,27 +159,33 @@ def input_and_stem(input_shape, default, stem, reduction, stem_reduction=4):
             return stem
         if None in (height, width):
             raise ValueError(
-                "`stem` must be 'cifar' or 'imagenet' if the size of the images is not fixed. "
-                f"Received: stem={stem!r}, input_shape={input_shape!r}."
+                "`stem` must be 'cifar' or 'imagenet' if the size of the images is "
+                f"not fixed. Received: stem={stem!r}, input_shape={input_shape!r}."
             )
-        return "imagenet" if min(height, width) >= SMALLEST_FOR_IMAGENET_STEM else "cifar"
+        return (
+            "imagenet" if min(height, width) >= SMALLEST_FOR_IMAGENET_STEM else "cifar"
+        )
 
     def smallest(height, width):
-        return reduction * (stem_reduction if chosen(height, width) == "imagenet" else 1)
+        return reduction * (
+            stem_reduction if chosen(height, width) == "imagenet" else 1
+        )
 
     image = image_input(input_shape, default, smallest)
     return image, chosen(*sides(image))
 
 
 def stages(x, block, depths, channels, first_strides=1):
-    """Stages of blocks, named `stage1_block1` etc.; the first block of each stage has stride 2.
+    """Stages of blocks, named `stage1_block1` etc.; the first block of each stage has
+    stride 2.
 
     Args:
         x: Tensor, what the stem gives.
         block: Function `(x, filters, strides, name=...)`.
         depths: Number of blocks of each stage.
         channels: Number of filters of each stage.
-        first_strides: The strides of the first block of the first stage. Defaults to `1`.
+        first_strides: The strides of the first block of the first stage. Defaults to
+            `1`.
     """
     for stage, (depth, filters) in enumerate(zip(depths, channels, strict=True), 1):
         for index in range(1, depth + 1):
@@ -140,7 +195,8 @@ def stages(x, block, depths, channels, first_strides=1):
 
 
 def shortcut(x, filters, strides, neuron, unit, name):
-    """The shortcut of a block: its input, passed through a 1x1 convolution if the output has a different shape."""
+    """The shortcut of a block: its input, passed through a 1x1 convolution if the
+    output has a different shape."""
     if strides == 1 and x.shape[channel_axis()] == filters:
         return x
     return unit(x, filters, 1, strides, neuron, name=f"{name}_shortcut")
@@ -148,15 +204,27 @@ def shortcut(x, filters, strides, neuron, unit, name):
 
 BASIC = ((3, 1, True), (3, 1, False))
 BOTTLENECK = ((1, 1, False), (3, 1, True), (1, 4, False))
-"""The convolutions of a block: size, what multiplies `filters`, and whether it has the strides."""
+"""The convolutions of a block: size, what multiplies `filters`, and whether it has the
+strides."""
 
 
 def block(x, filters, strides, neuron, name, unit, kernels=BASIC, adds_spikes=False):
-    """Convolutions with neurons, whose output is added to the shortcut: spikes, or currents before the last neurons."""
+    """Convolutions with neurons, whose output is added to the shortcut: spikes, or
+    currents before the last neurons."""
     last = neuron if adds_spikes else None
     y = x
     for number, (size, factor, strided) in enumerate(kernels, 1):
         after = last if number == len(kernels) else neuron
-        y = unit(y, factor * filters, size, strides if strided else 1, after, name=name, number=number)
-    y = layers.Add(name=f"{name}_add")([y, shortcut(x, factor * filters, strides, last, unit, name)])
+        y = unit(
+            y,
+            factor * filters,
+            size,
+            strides if strided else 1,
+            after,
+            name=name,
+            number=number,
+        )
+    y = layers.Add(name=f"{name}_add")(
+        [y, shortcut(x, factor * filters, strides, last, unit, name)]
+    )
     return y if adds_spikes else neurons(y, neuron, f"{name}_neuron{len(kernels)}")

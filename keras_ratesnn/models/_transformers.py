@@ -1,4 +1,5 @@
-"""Shared parts of the spiking transformers: their arguments, and the blocks that they have in common."""
+"""Shared parts of the spiking transformers: their arguments, and the blocks that they
+have in common."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,13 +11,25 @@ from keras import layers
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from keras_ratesnn.models._arguments import checked_classes, image_input
-from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons, pointwise, sides
+from keras_ratesnn.models._blocks import (
+    batch_normalization,
+    channel_axis,
+    conv_bn_neuron,
+    dense,
+    neurons,
+    pointwise,
+    sides,
+)
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._neuron_argument import checked_neuron
-from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron
+from keras_ratesnn.models.attention import (
+    spikformer_attention_neuron,
+    spikformer_neuron,
+)
 
 SMALLEST_FOR_LARGE_EDITIONS = 128
-"""Images of this height and width or more have the edition "imagenet", or "dvs" if they have two channels."""
+"""Images of this height and width or more have the edition "imagenet", or "dvs" if they
+have two channels."""
 
 IMAGES = {"imagenet": (224, 3), "cifar": (32, 3), "dvs": (128, 2)}
 """The default image of each edition: height and width, and number of channels."""
@@ -27,10 +40,13 @@ class Edition(NamedTuple):
 
     Args:
         patch: Integer, the height and width in pixels that become one token.
-        first_blocks: Tuple of integers, the number of blocks of each stage before the last, which has all others.
-        narrowest: Integer, the divisor of `dims` that gives the channels of the narrowest layer.
+        first_blocks: Tuple of integers, the number of blocks of each stage before the
+            last, which has all others.
+        narrowest: Integer, the divisor of `dims` that gives the channels of the
+            narrowest layer.
         heads: Function of `dims` that returns the default number of heads.
-        mlp_ratio: Integer, how many times as many channels the hidden layer of an MLP has. Defaults to `4`.
+        mlp_ratio: Integer, how many times as many channels the hidden layer of an MLP
+            has. Defaults to `4`.
     """
 
     patch: int
@@ -67,28 +83,44 @@ class Plan:
     attention_neuron: Callable
 
     def attention(self, kind, x, name, **options):
-        """Attention by a function of `models.attention`, with the heads and the neurons of the plan."""
+        """Attention by a function of `models.attention`, with the heads and the neurons
+        of the plan."""
         neurons = {"neuron": self.neuron, "attention_neuron": self.attention_neuron}
         return kind(x, self.heads, **neurons, name=f"{name}_attention", **options)
 
 
 IN_STAGES = {
-    "imagenet": Edition(patch=16, first_blocks=(1, 2), narrowest=8, heads=lambda dims: dims // 64),
+    "imagenet": Edition(
+        patch=16, first_blocks=(1, 2), narrowest=8, heads=lambda dims: dims // 64
+    ),
     "cifar": Edition(patch=4, first_blocks=(1, 1), narrowest=8, heads=lambda dims: 8),
-    "dvs": Edition(patch=16, first_blocks=(1,), narrowest=16, heads=lambda dims: 16, mlp_ratio=1),
+    "dvs": Edition(
+        patch=16, first_blocks=(1,), narrowest=16, heads=lambda dims: 16, mlp_ratio=1
+    ),
 }
 """The editions of the transformers whose stages each halve the image."""
 
 
 def plan(
-    editions, input_shape, classes, dims, blocks, heads, mlp_ratio, edition, neuron, attention_neuron, all_attend=True, **_
+    editions,
+    input_shape,
+    classes,
+    dims,
+    blocks,
+    heads,
+    mlp_ratio,
+    edition,
+    neuron,
+    attention_neuron,
+    all_attend=True,
+    **_,
 ):
     """Checks the arguments of a network.
 
-    Args: what the user passed, see `keras_ratesnn.models.Spikformer`, and
-        editions: Dict of the names of editions to `Edition`.
-        all_attend: Boolean, whether all stages have attention, and not just the last. Defaults to `True`.
-        **_: The types of options have those, too, that `builder` takes.
+    Args: what the user passed, see `keras_ratesnn.models.Spikformer`, and editions:
+        Dict of the names of editions to `Edition`. all_attend: Boolean, whether all
+        stages have attention, and not just the last. Defaults to `True`. **_: The types
+        of options have those, too, that `builder` takes.
 
     Returns:
         `Plan`.
@@ -97,21 +129,29 @@ def plan(
         TypeError: If an argument has the wrong type.
         ValueError: If a value is out of bounds, or sizes do not divide each other.
     """
-    inputs, edition = image_of_edition(input_shape, edition, {name: chosen.patch for name, chosen in editions.items()})
+    inputs, edition = image_of_edition(
+        input_shape, edition, {name: chosen.patch for name, chosen in editions.items()}
+    )
     chosen = editions[edition]
-    dims = checks.positive_integer("dims", dims, advice="It is the number of channels of the last stage.")
+    dims = checks.positive_integer(
+        "dims", dims, advice="It is the number of channels of the last stage."
+    )
     if dims % chosen.narrowest:
         raise ValueError(
-            f"`dims` must be a multiple of {chosen.narrowest}, because the first layers of this network have "
-            f"dims/{chosen.narrowest} channels. Received: dims={dims}."
+            f"`dims` must be a multiple of {chosen.narrowest}, because the first "
+            f"layers of this network have dims/{chosen.narrowest} channels. Received: "
+            f"dims={dims}."
         )
-    blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
+    blocks = checks.positive_integer(
+        "blocks", blocks, advice="It is the number of transformer blocks."
+    )
     last = blocks - sum(chosen.first_blocks)
     if last < 1:
         raise ValueError(
-            f"`blocks` must be {sum(chosen.first_blocks) + 1} or more: in the edition {edition!r} the first stages of this "
-            f"network have {' and '.join(map(str, chosen.first_blocks))} blocks, and the last stage has all others. "
-            f"Received: blocks={blocks}."
+            f"`blocks` must be {sum(chosen.first_blocks) + 1} or more: in the edition "
+            f"{edition!r} the first stages of this network have "
+            f"{' and '.join(map(str, chosen.first_blocks))} blocks, and the last stage "
+            f"has all others. Received: blocks={blocks}."
         )
     return Plan(
         inputs=inputs,
@@ -119,10 +159,19 @@ def plan(
         classes=checked_classes(classes),
         dims=dims,
         depths=(*chosen.first_blocks, last),
-        heads=checked_heads(heads, chosen.heads(dims), [dims // (2 ** len(chosen.first_blocks) if all_attend else 1)], dims),
-        mlp_ratio=chosen.mlp_ratio if mlp_ratio is None else checks.positive_integer("mlp_ratio", mlp_ratio),
+        heads=checked_heads(
+            heads,
+            chosen.heads(dims),
+            [dims // (2 ** len(chosen.first_blocks) if all_attend else 1)],
+            dims,
+        ),
+        mlp_ratio=chosen.mlp_ratio
+        if mlp_ratio is None
+        else checks.positive_integer("mlp_ratio", mlp_ratio),
         neuron=checked_neuron(neuron, spikformer_neuron),
-        attention_neuron=checked_neuron(attention_neuron, spikformer_attention_neuron, name="attention_neuron"),
+        attention_neuron=checked_neuron(
+            attention_neuron, spikformer_attention_neuron, name="attention_neuron"
+        ),
     )
 
 
@@ -132,10 +181,12 @@ def image_of_edition(input_shape, edition, patches):
     Args:
         input_shape: Argument of the user, see `image_input`.
         edition: Argument of the user, or `None`: it depends on the images.
-        patches: Dict of the names of editions to the height and width in pixels that become one token.
+        patches: Dict of the names of editions to the height and width in pixels that
+            become one token.
 
     Raises:
-        ValueError: If the edition is unknown, or the height or width is open or not a multiple of the patches.
+        ValueError: If the edition is unknown, or the height or width is open or not a
+            multiple of the patches.
     """
     if edition is not None:
         checks.one_of("edition", edition, patches)
@@ -143,17 +194,26 @@ def image_of_edition(input_shape, edition, patches):
     size = sides(image)
     if None in size:
         raise ValueError(
-            "`input_shape` must have a known height and width, which determine the tokens. Received: "
-            f"input_shape={input_shape!r}."
+            "`input_shape` must have a known height and width, which determine the "
+            f"tokens. Received: input_shape={input_shape!r}."
         )
     if edition is None:
-        large = "dvs" if image.shape[channel_axis()] == 2 and "dvs" in patches else "imagenet"
-        edition = large if min(size) >= SMALLEST_FOR_LARGE_EDITIONS or "cifar" not in patches else "cifar"
+        large = (
+            "dvs"
+            if image.shape[channel_axis()] == 2 and "dvs" in patches
+            else "imagenet"
+        )
+        edition = (
+            large
+            if min(size) >= SMALLEST_FOR_LARGE_EDITIONS or "cifar" not in patches
+            else "cifar"
+        )
     patch = patches[edition]
     if any(side % patch for side in size):
         raise ValueError(
-            f"`input_shape` must have a height and width that are multiples of {patch}: in the edition {edition!r} of this "
-            f"network {patch} x {patch} pixels become one token. Received: input_shape={input_shape!r}."
+            "`input_shape` must have a height and width that are multiples of "
+            f"{patch}: in the edition {edition!r} of this network {patch} x {patch} "
+            f"pixels become one token. Received: input_shape={input_shape!r}."
         )
     return image, edition
 
@@ -168,24 +228,45 @@ def checked_heads(heads, default, channels, dims):
         dims: Argument of the user, for the message.
     """
     given = heads is not None
-    heads = checks.positive_integer("heads", heads, advice="It is the number of attention heads.") if given else default
+    heads = (
+        checks.positive_integer(
+            "heads", heads, advice="It is the number of attention heads."
+        )
+        if given
+        else default
+    )
     if heads < 1 or any(number % heads for number in channels):
-        received = f"heads={heads}" if given else f"heads=None, which stands for {heads}"
+        received = (
+            f"heads={heads}" if given else f"heads=None, which stands for {heads}"
+        )
         raise ValueError(
-            f"`heads` must divide the channels of every stage with attention: {' and '.join(map(str, channels))}. Received: "
-            f"{received}, dims={dims!r}. Choose another number of heads or of channels."
+            "`heads` must divide the channels of every stage with attention: "
+            f"{' and '.join(map(str, channels))}. Received: {received}, dims={dims!r}. "
+            "Choose another number of heads or of channels."
         )
     return heads
 
 
 def convolution_bn(x, filters, name, size=3, strides=1, neuron=None):
-    """A convolution without bias, batch normalisation, and neurons unless `neuron` is `None`."""
-    return conv_bn_neuron(x, filters, size, strides, neuron, use_bias=False, initialization=PYTORCH_DEFAULT, name=name)
+    """A convolution without bias, batch normalisation, and neurons unless `neuron` is
+    `None`."""
+    return conv_bn_neuron(
+        x,
+        filters,
+        size,
+        strides,
+        neuron,
+        use_bias=False,
+        initialization=PYTORCH_DEFAULT,
+        name=name,
+    )
 
 
 def depthwise(x, size, use_bias, name):
     """A depthwise convolution and batch normalisation: `NAME` and `NAME_bn`."""
-    return batch_normalization(depthwise_convolution(x, size, use_bias, name), f"{name}_bn")
+    return batch_normalization(
+        depthwise_convolution(x, size, use_bias, name), f"{name}_bn"
+    )
 
 
 def depthwise_convolution(x, size, use_bias, name, padding="same"):
@@ -210,33 +291,45 @@ def tokens(x, name):
     channels = x.shape[channel_axis()]
     if channel_axis() == -1:
         return layers.Reshape((-1, channels), name=name)(x)
-    return layers.Permute((2, 1), name=name)(layers.Reshape((channels, -1), name=f"{name}_flat")(x))
+    return layers.Permute((2, 1), name=name)(
+        layers.Reshape((channels, -1), name=f"{name}_flat")(x)
+    )
 
 
 def spike_block(x, attended, plan, name, output_neuron=None):
-    """A block of Spikformer and QKFormer, which adds spikes to spikes: attention and an MLP.
+    """A block of Spikformer and QKFormer, which adds spikes to spikes: attention and an
+    MLP.
 
     Args:
         x: Tensor, tokens or images.
         attended: Tensor, the currents of attention on `x`.
         plan: `Plan`.
         name: String, the beginning of the names of the layers.
-        output_neuron: Function that returns the neurons of these currents. Defaults to `None`, that of the plan.
+        output_neuron: Function that returns the neurons of these currents. Defaults to
+            `None`, that of the plan.
     """
-    y = neurons(attended, output_neuron or plan.neuron, f"{name}_attention_output_neuron")
+    y = neurons(
+        attended, output_neuron or plan.neuron, f"{name}_attention_output_neuron"
+    )
     x = layers.Add(name=f"{name}_attention_add")([x, y])
     channels = x.shape[channel_axis(x)]
     y = pointwise(x, channels * plan.mlp_ratio, True, f"{name}_mlp1")
-    y = pointwise(neurons(y, plan.neuron, f"{name}_mlp1_neuron"), channels, True, f"{name}_mlp2")
-    return layers.Add(name=f"{name}_mlp_add")([x, neurons(y, plan.neuron, f"{name}_mlp2_neuron")])
+    y = pointwise(
+        neurons(y, plan.neuron, f"{name}_mlp1_neuron"), channels, True, f"{name}_mlp2"
+    )
+    return layers.Add(name=f"{name}_mlp_add")(
+        [x, neurons(y, plan.neuron, f"{name}_mlp2_neuron")]
+    )
 
 
 def in_stages(plan, first_patches, patches, blocks):
-    """The tokens of the last stage. Each stage but the first halves the image and doubles the channels.
+    """The tokens of the last stage. Each stage but the first halves the image and
+    doubles the channels.
 
     Args:
         plan: `Plan`.
-        first_patches: Function `(x, channels, plan, name)`, the patch embedding of the first stage.
+        first_patches: Function `(x, channels, plan, name)`, the patch embedding of the
+            first stage.
         patches: That of the other stages.
         blocks: Functions `(x, plan, name)`, the block of each stage.
     """
@@ -251,7 +344,12 @@ def in_stages(plan, first_patches, patches, blocks):
 
 
 def classified(x, plan, with_neurons=False):
-    """The network that ends in a dense layer on the means over the tokens, or on neurons of these."""
+    """The network that ends in a dense layer on the means over the tokens, or on
+    neurons of these."""
     x = layers.GlobalAveragePooling1D(data_format="channels_last", name="pool")(x)
     x = neurons(x, plan.neuron, "neuron") if with_neurons else x
-    return keras.Model(plan.inputs, dense(x, plan.classes, PYTORCH_DEFAULT, "classifier"), name="network")
+    return keras.Model(
+        plan.inputs,
+        dense(x, plan.classes, PYTORCH_DEFAULT, "classifier"),
+        name="network",
+    )

@@ -16,45 +16,64 @@ MOST_BLOCKS = 3
 """How often a branch halves its images at most."""
 
 SMALLEST_SIDE = 4
-"""A branch does not halve images whose shorter side is no longer than this. Sides of open length count as longer."""
+"""A branch does not halve images whose shorter side is no longer than this. Sides of
+open length count as longer."""
 
 
-def add_branches(model: SpikingModel, layer_names: Sequence[str], *, name: str | None = None) -> SpikingModel:
-    """Adds a classifier to the firing rates of each of some inner layers, for self-distillation.
+def add_branches(
+    model: SpikingModel, layer_names: Sequence[str], *, name: str | None = None
+) -> SpikingModel:
+    """Adds a classifier to the firing rates of each of some inner layers, for
+    self-distillation.
 
-    A branch is a light ordinary network that runs once, on rates, whatever T: depthwise-separable convolutions that halve the
-    image, with a shortcut, batch normalisation and ReLU, then pooling and a dense layer. Compile the new model with
-    `keras_ratesnn.losses.SelfDistillation` and `keras_ratesnn.metrics.HeadAccuracy`. It shares its layers with `model`,
-    which is therefore the trained network without branches.
+    A branch is a light ordinary network that runs once, on rates, whatever T:
+    depthwise-separable convolutions that halve the image, with a shortcut, batch
+    normalisation and ReLU, then pooling and a dense layer. Compile the new model with
+    `keras_ratesnn.losses.SelfDistillation` and `keras_ratesnn.metrics.HeadAccuracy`. It
+    shares its layers with `model`, which is therefore the trained network without
+    branches.
 
     Example:
 
     >>> inputs = keras.Input((8, 8, 1))
-    >>> x = keras_ratesnn.layers.LIF(name="stage1")(keras.layers.Conv2D(4, 3, padding="same")(inputs))
-    >>> x = keras_ratesnn.layers.LIF(name="stage2")(keras.layers.Conv2D(8, 3, strides=2, padding="same")(x))
-    >>> network = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    >>> x = keras_ratesnn.layers.LIF(name="stage1")(
+    ...     keras.layers.Conv2D(4, 3, padding="same")(inputs)
+    ... )
+    >>> x = keras_ratesnn.layers.LIF(name="stage2")(
+    ...     keras.layers.Conv2D(8, 3, strides=2, padding="same")(x)
+    ... )
+    >>> network = keras.Model(
+    ...     inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
+    ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=2)
     >>> branched = add_branches(model, ["stage1"])
-    >>> branched.compile("sgd", keras_ratesnn.losses.SelfDistillation(), metrics=[keras_ratesnn.metrics.HeadAccuracy()])
+    >>> branched.compile(
+    ...     "sgd",
+    ...     keras_ratesnn.losses.SelfDistillation(),
+    ...     metrics=[keras_ratesnn.metrics.HeadAccuracy()],
+    ... )
     >>> history = branched.fit(np.ones((4, 8, 8, 1)), np.zeros(4), verbose=0)
     >>> branched.output_shape, model.predict(np.ones((1, 8, 8, 1)), verbose=0).shape
     ((None, 2, 3), (1, 3))
 
     Args:
         model: A `SpikingModel` with one output, logits `(batch, classes)`.
-        layer_names: List of strings, the names of inner layers, most often of neurons at the end of a stage. Their outputs are
-            images in Keras' image data format, sequences `(batch, steps, features)`, or vectors. The network calls each of them
-            once. A nested model is one layer; those inside of it cannot be named.
-        name: String, the name of the new model. Defaults to `None`, that of `model` and `"_branched"`.
+        layer_names: List of strings, the names of inner layers, most often of neurons
+            at the end of a stage. Their outputs are images in Keras' image data format,
+            sequences `(batch, steps, features)`, or vectors. The network calls each of
+            them once. A nested model is one layer; those inside of it cannot be named.
+        name: String, the name of the new model. Defaults to `None`, that of `model` and
+            `"_branched"`.
 
     Returns:
-        A `SpikingModel` with the settings of `model`. Its outputs are `(batch, heads, classes)`: the logits of the branches,
-        and then those of the network itself.
+        A `SpikingModel` with the settings of `model`. Its outputs are `(batch, heads,
+        classes)`: the logits of the branches, and then those of the network itself.
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`.
-        ValueError: If it has another output, `layer_names` is not a list of different names, or the network has no such layer,
-            calls it several times or gets several outputs from it.
+        ValueError: If it has another output, `layer_names` is not a list of different
+            names, or the network has no such layer, calls it several times or gets
+            several outputs from it.
 
     Source: Zhao, Yu et al., NeurIPS 2025, arXiv 2510.06254.
     """
@@ -63,18 +82,33 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], *, name: str |
     names = list(layer_names) if isinstance(layer_names, (list, tuple)) else []
     if len(network.outputs) != 1 or len(network.outputs[0].shape) != 2:
         shapes = [tuple(output.shape) for output in network.outputs]
-        raise ValueError(f"`model` must have one output, logits (batch, classes). Received: outputs of shapes {shapes}.")
-    known = {layer.name for layer in network.layers}
-    if not names or len(set(map(repr, names))) < len(names) or not all(checks.is_one_of(each, known) for each in names):
         raise ValueError(
-            f"`layer_names` must be a list of names of layers of the network, each once. Received: "
-            f"layer_names={layer_names!r}. The layers are {[layer.name for layer in network.layers]}."
+            "`model` must have one output, logits (batch, classes). Received: outputs "
+            f"of shapes {shapes}."
+        )
+    known = {layer.name for layer in network.layers}
+    if (
+        not names
+        or len(set(map(repr, names))) < len(names)
+        or not all(checks.is_one_of(each, known) for each in names)
+    ):
+        raise ValueError(
+            "`layer_names` must be a list of names of layers of the network, each "
+            f"once. Received: layer_names={layer_names!r}. The layers are "
+            f"{[layer.name for layer in network.layers]}."
         )
     (logits,) = network.outputs
-    heads = [_branch(_output(network, each), logits.shape[-1], f"branch_{each}") for each in names]
+    heads = [
+        _branch(_output(network, each), logits.shape[-1], f"branch_{each}")
+        for each in names
+    ]
     outputs = ops.stack([*heads, TimeMean(name="branch_last")(logits)], axis=1)
     return SpikingModel(
-        keras.Model(keras_internals.inputs_structure(network), outputs, name=f"{network.name}_branched"),
+        keras.Model(
+            keras_internals.inputs_structure(network),
+            outputs,
+            name=f"{network.name}_branched",
+        ),
         model.timesteps,
         model.gradient,
         model.step_mode,
@@ -88,7 +122,10 @@ def _output(network: keras.Model, name: str) -> Tensor:
     """The output of a layer where the network calls it."""
     output = _graph.output_of(network, name, "layer_names")
     if not isinstance(output, keras.KerasTensor):
-        raise ValueError(f"`layer_names` must name layers with one output. Received: {name!r}, whose output is {output}.")
+        raise ValueError(
+            f"`layer_names` must name layers with one output. Received: {name!r}, "
+            f"whose output is {output}."
+        )
     return output
 
 
@@ -101,17 +138,33 @@ def _branch(x: Tensor, classes: int, name: str) -> Tensor:
                 x = _block(x, f"{name}_block{number}")
         x = layers.GlobalAveragePooling2D(name=f"{name}_pooling")(x)
     elif len(x.shape) == 3:
-        x = layers.GlobalAveragePooling1D(data_format="channels_last", name=f"{name}_pooling")(x)
+        x = layers.GlobalAveragePooling1D(
+            data_format="channels_last", name=f"{name}_pooling"
+        )(x)
     return layers.Dense(classes, name=f"{name}_logits")(x)
 
 
 def _block(x: Tensor, name: str) -> Tensor:
-    """Two depthwise-separable convolutions, of which the first halves the image, and a shortcut."""
+    """Two depthwise-separable convolutions, of which the first halves the image, and a
+    shortcut."""
     filters = x.shape[channel_axis()]
-    y = layers.SeparableConv2D(filters, 3, strides=2, padding="same", use_bias=False, name=f"{name}_convolution1")(x)
-    y = layers.ReLU(name=f"{name}_relu1")(batch_normalization(y, f"{name}_normalization1"))
-    y = layers.SeparableConv2D(filters, 3, padding="same", use_bias=False, name=f"{name}_convolution2")(y)
+    y = layers.SeparableConv2D(
+        filters,
+        3,
+        strides=2,
+        padding="same",
+        use_bias=False,
+        name=f"{name}_convolution1",
+    )(x)
+    y = layers.ReLU(name=f"{name}_relu1")(
+        batch_normalization(y, f"{name}_normalization1")
+    )
+    y = layers.SeparableConv2D(
+        filters, 3, padding="same", use_bias=False, name=f"{name}_convolution2"
+    )(y)
     y = batch_normalization(y, f"{name}_normalization2")
-    x = layers.Conv2D(filters, 1, strides=2, padding="same", use_bias=False, name=f"{name}_shortcut")(x)
+    x = layers.Conv2D(
+        filters, 1, strides=2, padding="same", use_bias=False, name=f"{name}_shortcut"
+    )(x)
     x = batch_normalization(x, f"{name}_shortcut_normalization")
     return layers.ReLU(name=f"{name}_relu2")(layers.Add(name=f"{name}_add")([x, y]))

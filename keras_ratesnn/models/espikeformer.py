@@ -11,7 +11,13 @@ from keras_ratesnn._core import checks
 from keras_ratesnn.layers import ILIF
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._arguments import checked_classes, positive_integers
-from keras_ratesnn.models._blocks import channel_axis, conv_bn_neuron, dense, neurons, pointwise
+from keras_ratesnn.models._blocks import (
+    channel_axis,
+    conv_bn_neuron,
+    dense,
+    neurons,
+    pointwise,
+)
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
@@ -38,37 +44,57 @@ def ESpikeFormer(
     mlp_ratio: int = 4,
     **options: Unpack[Options],
 ) -> keras.Model:
-    """E-SpikeFormer, the base networks of Spike-driven Transformer V3: convolutions, then attention, with integer spikes.
+    """E-SpikeFormer, the base networks of Spike-driven Transformer V3: convolutions,
+    then attention, with integer spikes.
 
-    There is one time step, in which a neuron emits up to four spikes. Blocks add currents to currents. The authors' networks
-    have `dims` of (24, 48, 96, 128), (32, 64, 128, 192), (48, 96, 192, 240) and (64, 128, 256, 360): 2.7, 5.1, 10.0 and 19.0
+    There is one time step, in which a neuron emits up to four spikes. Blocks add
+    currents to currents. The authors' networks have `dims` of (24, 48, 96, 128), (32,
+    64, 128, 192), (48, 96, 192, 240) and (64, 128, 256, 360): 2.7, 5.1, 10.0 and 19.0
     million parameters. `ESpikeFormerLarge` is the larger one.
 
     Example:
 
-    >>> model = ESpikeFormer(input_shape=(32, 32, 3), classes=10, dims=(4, 8, 16, 24), blocks=3)
+    >>> model = ESpikeFormer(
+    ...     input_shape=(32, 32, 3), classes=10, dims=(4, 8, 16, 24), blocks=3
+    ... )
     >>> model.predict(np.ones((1, 32, 32, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `Spikformer`, without `edition` and `attention_neuron`, but
-        input_shape: Height and width are multiples of 16. Defaults to 224 x 224 pixels of 3 channels.
-        classes: Defaults to `1000`.
-        timesteps: Must be 1 unless `neuron` is given: the paper's neurons keep nothing from step to step. Defaults to `1`.
-        neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0, normalize=True)`, and `normalize=False` before
-            the classifier. Before it, spikes of other neurons that are divided by `levels` are multiplied by it.
-        dims: Four integers, the channels of the stages; before the first there are layers with half of its channels. Defaults
-            to `(64, 128, 256, 360)`.
-        blocks: Integer, the number of blocks with attention, of which the last two have `dims[3]` channels. Defaults to `8`.
+    Args: as in `Spikformer`, without `edition` and `attention_neuron`, but input_shape:
+        Height and width are multiples of 16. Defaults to 224 x 224 pixels of 3
+        channels. classes: Defaults to `1000`. timesteps: Must be 1 unless `neuron` is
+        given: the paper's neurons keep nothing from step to step. Defaults to `1`.
+        neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0,
+        normalize=True)`, and `normalize=False` before
+            the classifier. Before it, spikes of other neurons that are divided by
+            `levels` are multiplied by it.
+        dims: Four integers, the channels of the stages; before the first there are
+            layers with half of its channels. Defaults to `(64, 128, 256, 360)`.
+        blocks: Integer, the number of blocks with attention, of which the last two have
+            `dims[3]` channels. Defaults to `8`.
         heads: Defaults to `None`, which stands for 8.
         mlp_ratio: Defaults to `4`.
 
-    Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
+    Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing
+    Approximation Training", 2025.
     """
     inputs, dims, depths, parts = checked(
-        input_shape, timesteps, dims, (64, 128, 256, 360), blocks, heads, mlp_ratio, neuron, last_blocks=LAST_BLOCKS
+        input_shape,
+        timesteps,
+        dims,
+        (64, 128, 256, 360),
+        blocks,
+        heads,
+        mlp_ratio,
+        neuron,
+        last_blocks=LAST_BLOCKS,
     )
     x = staged(inputs, dims, depths, convolution_block, attention_block, parts)
-    return classified(inputs, classes, counts(x, count_neuron if neuron is None else parts.neuron, "neuron"))
+    return classified(
+        inputs,
+        classes,
+        counts(x, count_neuron if neuron is None else parts.neuron, "neuron"),
+    )
 
 
 class Parts(NamedTuple):
@@ -95,36 +121,74 @@ def count_neuron() -> ILIF:
     return ILIF(levels=4, decay=0.0)
 
 
-def checked(input_shape, timesteps, dims, example, blocks, heads, mlp_ratio, neuron, default=integer_neuron, last_blocks=0):
-    """The input of a network, its `dims`, as many as in the example, the numbers of blocks with attention, and its `Parts`."""
-    inputs, _ = _transformers.image_of_edition(input_shape, "imagenet", {"imagenet": 2**HALVINGS})
+def checked(
+    input_shape,
+    timesteps,
+    dims,
+    example,
+    blocks,
+    heads,
+    mlp_ratio,
+    neuron,
+    default=integer_neuron,
+    last_blocks=0,
+):
+    """The input of a network, its `dims`, as many as in the example, the numbers of
+    blocks with attention, and its `Parts`."""
+    inputs, _ = _transformers.image_of_edition(
+        input_shape, "imagenet", {"imagenet": 2**HALVINGS}
+    )
     dims = _checked_dims(dims, example)
-    blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
+    blocks = checks.positive_integer(
+        "blocks", blocks, advice="It is the number of transformer blocks."
+    )
     _check_timesteps(timesteps, neuron)
-    neuron, heads = checked_neuron(neuron, default), _transformers.checked_heads(heads, 8, dims[2:], dims)
+    neuron, heads = (
+        checked_neuron(neuron, default),
+        _transformers.checked_heads(heads, 8, dims[2:], dims),
+    )
     parts = Parts(neuron, heads, checks.positive_integer("mlp_ratio", mlp_ratio))
     if blocks <= last_blocks:
         raise ValueError(
-            f"`blocks` must be {last_blocks + 1} or more, because the last {last_blocks} have other channels. "
-            f"Received: blocks={blocks}."
+            f"`blocks` must be {last_blocks + 1} or more, because the last "
+            f"{last_blocks} have other channels. Received: blocks={blocks}."
         )
-    return inputs, dims, (blocks - last_blocks, last_blocks) if last_blocks else (blocks,), parts
+    return (
+        inputs,
+        dims,
+        (blocks - last_blocks, last_blocks) if last_blocks else (blocks,),
+        parts,
+    )
 
 
 def staged(inputs, dims, depths, convolutions, attention, parts):
-    """The means of the currents of the last stage. `convolutions` and `attention` are blocks, functions `(x, parts, name)`."""
-    first = ((dims[0] // 2, convolutions, 1), (dims[0], convolutions, 1), (dims[1], convolutions, 2))
-    x, last = inputs, ((channels, attention, depth) for channels, depth in zip(dims[2:], depths, strict=True))
+    """The means of the currents of the last stage. `convolutions` and `attention` are
+    blocks, functions `(x, parts, name)`."""
+    first = (
+        (dims[0] // 2, convolutions, 1),
+        (dims[0], convolutions, 1),
+        (dims[1], convolutions, 2),
+    )
+    x, last = (
+        inputs,
+        (
+            (channels, attention, depth)
+            for channels, depth in zip(dims[2:], depths, strict=True)
+        ),
+    )
     for stage, (channels, block, depth) in enumerate((*first, *last), 1):
         size, strides = 7 if stage == 1 else 3, 2 if stage <= HALVINGS else 1
-        x = downsampling(x, channels, size, strides, parts if stage > 1 else None, f"down{stage}")
+        x = downsampling(
+            x, channels, size, strides, parts if stage > 1 else None, f"down{stage}"
+        )
         for number in range(1, depth + 1):
             x = block(x, parts, f"stage{stage}_block{number}")
     return layers.GlobalAveragePooling2D(name="pool")(x)
 
 
 def classified(inputs, classes, x, distilled=None):
-    """The network of one time step: a dense layer on `x`, or the mean of it and of a second one on `distilled`."""
+    """The network of one time step: a dense layer on `x`, or the mean of it and of a
+    second one on `distilled`."""
     classes = checked_classes(classes)
     logits = dense(x, classes, PYTORCH_DEFAULT, "classifier")
     if distilled is not None:
@@ -141,23 +205,49 @@ def counts(x, neuron, name):
 
 
 def downsampling(x, filters, size, strides, parts, name):
-    """A convolution with bias and batch normalisation, of spikes unless `parts` is `None`."""
+    """A convolution with bias and batch normalisation, of spikes unless `parts` is
+    `None`."""
     x = x if parts is None else neurons(x, parts.neuron, f"{name}_neuron")
-    return conv_bn_neuron(x, filters, size, strides, None, use_bias=True, initialization=PYTORCH_DEFAULT, name=name)
+    return conv_bn_neuron(
+        x,
+        filters,
+        size,
+        strides,
+        None,
+        use_bias=True,
+        initialization=PYTORCH_DEFAULT,
+        name=name,
+    )
 
 
 def separable_convolution(x, size, parts, name):
-    """Two dense layers with twice the channels between them, and a depthwise convolution there, added to the input."""
+    """Two dense layers with twice the channels between them, and a depthwise
+    convolution there, added to the input."""
     channels = x.shape[channel_axis(x)]
-    y = pointwise(neurons(x, parts.neuron, f"{name}_neuron1"), 2 * channels, False, f"{name}_expand")
-    y = _transformers.depthwise(neurons(y, parts.neuron, f"{name}_neuron2"), size, False, f"{name}_depthwise")
-    y = pointwise(neurons(y, parts.neuron, f"{name}_neuron3"), channels, False, f"{name}_project")
+    y = pointwise(
+        neurons(x, parts.neuron, f"{name}_neuron1"),
+        2 * channels,
+        False,
+        f"{name}_expand",
+    )
+    y = _transformers.depthwise(
+        neurons(y, parts.neuron, f"{name}_neuron2"), size, False, f"{name}_depthwise"
+    )
+    y = pointwise(
+        neurons(y, parts.neuron, f"{name}_neuron3"), channels, False, f"{name}_project"
+    )
     return layers.Add(name=f"{name}_add")([x, y])
 
 
 def convolution_block(x, parts, name):
-    """A separable convolution of 7 x 7, and two convolutions with a wider layer between them."""
-    return two_convolutions(separable_convolution(x, 7, parts, f"{name}_separable"), parts, name, use_bias=False)
+    """A separable convolution of 7 x 7, and two convolutions with a wider layer between
+    them."""
+    return two_convolutions(
+        separable_convolution(x, 7, parts, f"{name}_separable"),
+        parts,
+        name,
+        use_bias=False,
+    )
 
 
 def two_convolutions(x, parts, name, use_bias):
@@ -165,30 +255,58 @@ def two_convolutions(x, parts, name, use_bias):
     channels, y = x.shape[channel_axis(x)], x
     for number, filters in enumerate((parts.mlp_ratio * channels, channels), 1):
         y = neurons(y, parts.neuron, f"{name}_neuron{number}")
-        y = conv_bn_neuron(y, filters, 3, 1, None, use_bias, PYTORCH_DEFAULT, f"{name}_{number}")
+        y = conv_bn_neuron(
+            y, filters, 3, 1, None, use_bias, PYTORCH_DEFAULT, f"{name}_{number}"
+        )
     return layers.Add(name=f"{name}_add")([x, y])
 
 
 def attention_block(x, parts, name):
-    """A separable convolution of 3 x 3, self-attention with four times as many channels of values, and an MLP."""
+    """A separable convolution of 3 x 3, self-attention with four times as many channels
+    of values, and an MLP."""
     scale = 2 / math.sqrt(x.shape[channel_axis(x)] / parts.heads)
-    return attention_and_mlp(separable_convolution(x, 3, parts, f"{name}_separable"), parts, name, scale=scale, value_ratio=4)
+    return attention_and_mlp(
+        separable_convolution(x, 3, parts, f"{name}_separable"),
+        parts,
+        name,
+        scale=scale,
+        value_ratio=4,
+    )
 
 
-def attention_and_mlp(x, parts, name, scaled=lambda currents, name: currents, **options):
-    """Self-attention, with `options` of `spiking_self_attention`, and an MLP, each added to its input after `scaled`."""
-    options = {"neuron": parts.neuron, "attention_neuron": parts.neuron, "name": f"{name}_attention", **options}
+def attention_and_mlp(
+    x, parts, name, scaled=lambda currents, name: currents, **options
+):
+    """Self-attention, with `options` of `spiking_self_attention`, and an MLP, each
+    added to its input after `scaled`."""
+    options = {
+        "neuron": parts.neuron,
+        "attention_neuron": parts.neuron,
+        "name": f"{name}_attention",
+        **options,
+    }
     spikes = neurons(x, parts.neuron, f"{name}_attention_input_neuron")
     y = spiking_self_attention(spikes, parts.heads, use_output_bias=False, **options)
-    x = layers.Add(name=f"{name}_attention_add")([x, scaled(y, f"{name}_attention_factor")])
-    return layers.Add(name=f"{name}_mlp_add")([x, scaled(mlp(x, parts, name), f"{name}_mlp_factor")])
+    x = layers.Add(name=f"{name}_attention_add")(
+        [x, scaled(y, f"{name}_attention_factor")]
+    )
+    return layers.Add(name=f"{name}_mlp_add")(
+        [x, scaled(mlp(x, parts, name), f"{name}_mlp_factor")]
+    )
 
 
 def mlp(x, parts, name):
     """The currents of two dense layers with a wider layer between them."""
     channels = x.shape[channel_axis(x)]
-    y = pointwise(neurons(x, parts.neuron, f"{name}_mlp1_neuron"), parts.mlp_ratio * channels, True, f"{name}_mlp1")
-    return pointwise(neurons(y, parts.neuron, f"{name}_mlp2_neuron"), channels, True, f"{name}_mlp2")
+    y = pointwise(
+        neurons(x, parts.neuron, f"{name}_mlp1_neuron"),
+        parts.mlp_ratio * channels,
+        True,
+        f"{name}_mlp1",
+    )
+    return pointwise(
+        neurons(y, parts.neuron, f"{name}_mlp2_neuron"), channels, True, f"{name}_mlp2"
+    )
 
 
 def _checked_dims(dims, example):
@@ -196,14 +314,18 @@ def _checked_dims(dims, example):
     advice = f"They are the channels of the stages, for example dims={example}."
     dims = positive_integers("dims", dims, len(example), advice)
     if dims[0] % 2:
-        raise ValueError(f"`dims[0]` must be even: the first layers have half as many channels. Received: dims={dims!r}.")
+        raise ValueError(
+            "`dims[0]` must be even: the first layers have half as many channels. "
+            f"Received: dims={dims!r}."
+        )
     return dims
 
 
 def _check_timesteps(timesteps, neuron):
     if checks.positive_integer("timesteps", timesteps) > 1 and neuron is None:
         raise ValueError(
-            "`timesteps` must be 1: the default neurons of this network keep nothing from step to step. Received: "
-            f"timesteps={timesteps}. For more steps pass neurons with a membrane, for example "
-            "neuron=lambda: keras_ratesnn.layers.ILIF(levels=4, normalize=True)."
+            "`timesteps` must be 1: the default neurons of this network keep nothing "
+            f"from step to step. Received: timesteps={timesteps}. For more steps pass "
+            "neurons with a membrane, for example neuron=lambda: "
+            "keras_ratesnn.layers.ILIF(levels=4, normalize=True)."
         )

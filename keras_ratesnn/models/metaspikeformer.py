@@ -9,12 +9,27 @@ from keras import layers
 
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers.border import BorderedBatchNormalization
-from keras_ratesnn.models._blocks import batch_normalization, channel_axis, neurons, pointwise
+from keras_ratesnn.models._blocks import (
+    batch_normalization,
+    channel_axis,
+    neurons,
+    pointwise,
+)
 from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
 from keras_ratesnn.models._transformers import depthwise_convolution
-from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron
-from keras_ratesnn.models.espikeformer import LAST_BLOCKS, attention_and_mlp, checked, classified, staged, two_convolutions
+from keras_ratesnn.models.attention import (
+    spikformer_attention_neuron,
+    spikformer_neuron,
+)
+from keras_ratesnn.models.espikeformer import (
+    LAST_BLOCKS,
+    attention_and_mlp,
+    checked,
+    classified,
+    staged,
+    two_convolutions,
+)
 
 
 @builder
@@ -32,31 +47,41 @@ def MetaSpikeFormer(
     distilled: bool = False,
     **options: Unpack[Options],
 ) -> keras.Model:
-    """Meta-SpikeFormer, Spike-driven Transformer V2: convolutions, then self-attention whose parts are convolutions, too.
+    """Meta-SpikeFormer, Spike-driven Transformer V2: convolutions, then self-attention
+    whose parts are convolutions, too.
 
-    Blocks add currents to currents. The authors' networks have `dims` of (64, 128, 256, 360), (96, 192, 384, 480) and (128,
-    256, 512, 640): 15.1, 31.3 and 55.4 million parameters. The layout is that of `ESpikeFormer`.
+    Blocks add currents to currents. The authors' networks have `dims` of (64, 128, 256,
+    360), (96, 192, 384, 480) and (128, 256, 512, 640): 15.1, 31.3 and 55.4 million
+    parameters. The layout is that of `ESpikeFormer`.
 
     Example:
 
-    >>> model = MetaSpikeFormer(input_shape=(32, 32, 3), classes=10, timesteps=2, dims=(4, 8, 16, 24), blocks=3)
+    >>> model = MetaSpikeFormer(
+    ...     input_shape=(32, 32, 3),
+    ...     classes=10,
+    ...     timesteps=2,
+    ...     dims=(4, 8, 16, 24),
+    ...     blocks=3,
+    ... )
     >>> model.predict(np.ones((1, 32, 32, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `Spikformer`, without `edition`, but
-        input_shape: Height and width are multiples of 16. Defaults to 224 x 224 pixels of 3 channels.
-        classes: Defaults to `1000`.
-        timesteps: The authors train with 1, and then on with 4. Defaults to `4`.
-        dims: Four integers, the channels of the stages; before the first there are layers with half of its channels. Defaults
+    Args: as in `Spikformer`, without `edition`, but input_shape: Height and width are
+        multiples of 16. Defaults to 224 x 224 pixels of 3 channels. classes: Defaults
+        to `1000`. timesteps: The authors train with 1, and then on with 4. Defaults to
+        `4`. dims: Four integers, the channels of the stages; before the first there are
+        layers with half of its channels. Defaults
             to `(128, 256, 512, 640)`.
-        blocks: Integer, the number of blocks with attention, of which the last two have `dims[3]` channels. Defaults to `8`.
+        blocks: Integer, the number of blocks with attention, of which the last two have
+            `dims[3]` channels. Defaults to `8`.
         heads: Defaults to `None`, which stands for 8.
         mlp_ratio: Defaults to `4`.
-        distilled: Boolean, whether there is a second classifier and the output is the mean of both, as the authors' networks
-            are after distillation. Defaults to `False`.
+        distilled: Boolean, whether there is a second classifier and the output is the
+            mean of both, as the authors' networks are after distillation. Defaults to
+            `False`.
 
-    Source: Yao et al., "Spike-driven Transformer V2: Meta Spiking Neural Network Architecture Inspiring the Design of
-    Next-generation Neuromorphic Chips", ICLR 2024.
+    Source: Yao et al., "Spike-driven Transformer V2: Meta Spiking Neural Network
+    Architecture Inspiring the Design of Next-generation Neuromorphic Chips", ICLR 2024.
     """
     distilled = checks.boolean("distilled", distilled)
     inputs, dims, depths, parts = checked(
@@ -64,32 +89,62 @@ def MetaSpikeFormer(
         neuron=spikformer_neuron if neuron is None else neuron,
         last_blocks=LAST_BLOCKS,
     )
-    of_product = checked_neuron(attention_neuron, spikformer_attention_neuron, name="attention_neuron")
-    attention = functools.partial(attention_and_mlp, attention_neuron=of_product, projection=convolutions)
-    x = neurons(staged(inputs, dims, depths, convolution_block, attention, parts), parts.neuron, "neuron")
+    of_product = checked_neuron(
+        attention_neuron, spikformer_attention_neuron, name="attention_neuron"
+    )
+    attention = functools.partial(
+        attention_and_mlp, attention_neuron=of_product, projection=convolutions
+    )
+    x = neurons(
+        staged(inputs, dims, depths, convolution_block, attention, parts),
+        parts.neuron,
+        "neuron",
+    )
     return classified(inputs, classes, x, x if distilled else None)
 
 
 def convolution_block(x, parts, name):
-    """A separable convolution of 7 x 7, and two convolutions with a wider layer between them."""
-    return two_convolutions(separable_convolution(x, parts, f"{name}_separable"), parts, name, use_bias=False)
+    """A separable convolution of 7 x 7, and two convolutions with a wider layer between
+    them."""
+    return two_convolutions(
+        separable_convolution(x, parts, f"{name}_separable"),
+        parts,
+        name,
+        use_bias=False,
+    )
 
 
 def separable_convolution(x, parts, name):
-    """Two dense layers with twice the channels between them, and a depthwise convolution before the second."""
+    """Two dense layers with twice the channels between them, and a depthwise
+    convolution before the second."""
     channels = x.shape[channel_axis(x)]
-    y = pointwise(neurons(x, parts.neuron, f"{name}_neuron1"), 2 * channels, False, f"{name}_expand")
-    y = depthwise_convolution(neurons(y, parts.neuron, f"{name}_neuron2"), 7, False, f"{name}_depthwise")
-    return layers.Add(name=f"{name}_add")([x, pointwise(y, channels, False, f"{name}_project")])
+    y = pointwise(
+        neurons(x, parts.neuron, f"{name}_neuron1"),
+        2 * channels,
+        False,
+        f"{name}_expand",
+    )
+    y = depthwise_convolution(
+        neurons(y, parts.neuron, f"{name}_neuron2"), 7, False, f"{name}_depthwise"
+    )
+    return layers.Add(name=f"{name}_add")(
+        [x, pointwise(y, channels, False, f"{name}_project")]
+    )
 
 
 def convolutions(x, channels, use_bias, name):
-    """A dense layer, a depthwise convolution of 3 x 3 and a dense layer. The border is as if the convolution came first."""
-    y = pointwise(x, x.shape[channel_axis(x)], use_bias, f"{name}_hidden", bordered_normalization)
+    """A dense layer, a depthwise convolution of 3 x 3 and a dense layer. The border is
+    as if the convolution came first."""
+    y = pointwise(
+        x, x.shape[channel_axis(x)], use_bias, f"{name}_hidden", bordered_normalization
+    )
     y = depthwise_convolution(y, 3, use_bias, f"{name}_depthwise", padding="valid")
     return batch_normalization(pointwise(y, channels, use_bias, name), f"{name}_bn2")
 
 
 def bordered_normalization(x, name):
-    """`BorderedBatchNormalization` with the same momentum and epsilon as `batch_normalization`."""
-    return BorderedBatchNormalization(axis=channel_axis(x), momentum=0.9, epsilon=1e-5, name=name)(x)
+    """`BorderedBatchNormalization` with the same momentum and epsilon as
+    `batch_normalization`."""
+    return BorderedBatchNormalization(
+        axis=channel_axis(x), momentum=0.9, epsilon=1e-5, name=name
+    )(x)

@@ -8,10 +8,14 @@ from keras_ratesnn._core import checks, time_axis, tree
 from keras_ratesnn._core.dtype_policy import global_policy
 
 
-def in_precision(model: keras.Model, dtype: str | keras.DTypePolicy | None = None) -> keras.Model:
-    """The model in another precision: a copy with the same weights, or itself if all its layers have that policy.
+def in_precision(
+    model: keras.Model, dtype: str | keras.DTypePolicy | None = None
+) -> keras.Model:
+    """The model in another precision: a copy with the same weights, or itself if all
+    its layers have that policy.
 
-    Layers with quantized weights keep their policies, which describe how their weights are stored.
+    Layers with quantized weights keep their policies, which describe how their weights
+    are stored.
 
     Example:
 
@@ -21,7 +25,8 @@ def in_precision(model: keras.Model, dtype: str | keras.DTypePolicy | None = Non
 
     Args:
         model: A built `SpikingModel`, or another Keras model that can be serialized.
-        dtype: The dtype policy of all layers, as `"mixed_bfloat16"`. Defaults to `None`, Keras' global policy.
+        dtype: The dtype policy of all layers, as `"mixed_bfloat16"`. Defaults to
+            `None`, Keras' global policy.
 
     Returns:
         A Keras model, not compiled if it is a copy.
@@ -35,12 +40,19 @@ def in_precision(model: keras.Model, dtype: str | keras.DTypePolicy | None = Non
     config = keras.saving.serialize_keras_object(model)
     serialized = keras.saving.serialize_keras_object(policy)
     # Also in the configurations of layers inside layers.
-    changed = tree.map_dicts(lambda part: serialized if part.get("class_name") == serialized["class_name"] else part, config)
+    changed = tree.map_dicts(
+        lambda part: (
+            serialized if part.get("class_name") == serialized["class_name"] else part
+        ),
+        config,
+    )
     if changed == config:
         return model
     # The configuration of a functional model has no policy: it takes the global one.
     with global_policy(policy):
-        copy = keras.saving.deserialize_keras_object({**changed, "compile_config": None})
+        copy = keras.saving.deserialize_keras_object(
+            {**changed, "compile_config": None}
+        )
     copy.set_weights(model.get_weights())
     return copy
 
@@ -48,20 +60,25 @@ def in_precision(model: keras.Model, dtype: str | keras.DTypePolicy | None = Non
 def checked_policy(dtype: Any) -> keras.DTypePolicy:
     """`dtype` as a policy of floats."""
     try:
-        policy = keras.config.dtype_policy() if dtype is None else keras.dtype_policies.get(dtype)
+        policy = (
+            keras.config.dtype_policy()
+            if dtype is None
+            else keras.dtype_policies.get(dtype)
+        )
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`dtype` must be the name of a dtype policy, such as 'float32' or 'mixed_bfloat16', or None. Received: "
-            f"dtype={dtype!r}."
+            "`dtype` must be the name of a dtype policy, such as 'float32' or "
+            f"'mixed_bfloat16', or None. Received: dtype={dtype!r}."
         ) from error
     if policy.quantization_mode is not None:
         raise ValueError(
-            f"`dtype` must not be a policy of quantized layers. Received: dtype={dtype!r}, the policy {policy.name!r}. Load "
-            "the network in a policy of floats, and call model.quantize('int8')."
+            "`dtype` must not be a policy of quantized layers. Received: "
+            f"dtype={dtype!r}, the policy {policy.name!r}. Load the network in a "
+            "policy of floats, and call model.quantize('int8')."
         )
     if not all(map(time_axis.is_float, (policy.compute_dtype, policy.variable_dtype))):
         raise ValueError(
-            "`dtype` must be a policy of floats, such as 'float32' or 'mixed_bfloat16'. Received: "
-            f"dtype={dtype!r}, the policy {policy.name!r}."
+            "`dtype` must be a policy of floats, such as 'float32' or "
+            f"'mixed_bfloat16'. Received: dtype={dtype!r}, the policy {policy.name!r}."
         )
     return policy

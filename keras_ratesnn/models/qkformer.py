@@ -12,13 +12,27 @@ from keras_ratesnn.layers.shared_membrane import SharedMembraneCell
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._blocks import neurons
 from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
-from keras_ratesnn.models._transformers import IN_STAGES, convolution_bn, in_stages, pooled
+from keras_ratesnn.models._transformers import (
+    IN_STAGES,
+    convolution_bn,
+    in_stages,
+    pooled,
+)
 from keras_ratesnn.models.attention import spiking_self_attention, token_attention
 
-FIRST_PATCHES = {"imagenet": ((2, 1, 1), (1, 2), 1), "cifar": ((2, 1), (), 1), "dvs": ((8, 4, 2, 1), (2, 3, 4), 2)}
-"""The patch embedding of the first stage: by what each convolution divides the stage's channels, the numbers of those that max
-pooling by 2 follows, and the number of those before the shortcut."""
-LATER_PATCHES = {"imagenet": ((1, 1), (1,), 0), "cifar": ((1, 1), (2,), 0), "dvs": ((1, 1), (2,), 0)}
+FIRST_PATCHES = {
+    "imagenet": ((2, 1, 1), (1, 2), 1),
+    "cifar": ((2, 1), (), 1),
+    "dvs": ((8, 4, 2, 1), (2, 3, 4), 2),
+}
+"""The patch embedding of the first stage: by what each convolution divides the stage's
+channels, the numbers of those that max pooling by 2 follows, and the number of those
+before the shortcut."""
+LATER_PATCHES = {
+    "imagenet": ((1, 1), (1,), 0),
+    "cifar": ((1, 1), (2,), 0),
+    "dvs": ((1, 1), (2,), 0),
+}
 """That of the other stages."""
 
 
@@ -31,39 +45,53 @@ def QKFormer(
     shared_membrane: bool = False,
     **options: Unpack[TransformerOptions],
 ) -> keras.Model:
-    """QKFormer: stages of a quarter, a half and all of the channels, with token attention and, in the last, self-attention.
+    """QKFormer: stages of a quarter, a half and all of the channels, with token
+    attention and, in the last, self-attention.
 
-    Each stage but the first halves the image and doubles the channels. Blocks add spikes to spikes. The first stages have 1 and
-    2 blocks on ImageNet, 1 and 1 on CIFAR; on event frames there are two stages, of which the first has 1 block. The last
-    stage has all other blocks.
+    Each stage but the first halves the image and doubles the channels. Blocks add
+    spikes to spikes. The first stages have 1 and 2 blocks on ImageNet, 1 and 1 on
+    CIFAR; on event frames there are two stages, of which the first has 1 block. The
+    last stage has all other blocks.
 
     Example:
 
-    >>> model = QKFormer(input_shape=(16, 16, 3), classes=10, timesteps=2, dims=64, blocks=3)
+    >>> model = QKFormer(
+    ...     input_shape=(16, 16, 3), classes=10, timesteps=2, dims=64, blocks=3
+    ... )
     >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `Spikformer`, but
-        edition: In `"imagenet"` and `"dvs"` 16 x 16 pixels are a token of the last stage, in `"cifar"` 4 x 4.
-        shared_membrane: Boolean, whether self-attention's last neurons take the samples of a batch for time steps, as in the
-            authors' program: each sample starts with the membranes that the one before it left. Outputs then depend on the
-            batch and its order. It is for measuring what they published; such a network cannot be trained or exported.
-            Defaults to `False`, each sample by itself.
+    Args: as in `Spikformer`, but edition: In `"imagenet"` and `"dvs"` 16 x 16 pixels
+        are a token of the last stage, in `"cifar"` 4 x 4. shared_membrane: Boolean,
+        whether self-attention's last neurons take the samples of a batch for time
+        steps, as in the
+            authors' program: each sample starts with the membranes that the one before
+            it left. Outputs then depend on the batch and its order. It is for measuring
+            what they published; such a network cannot be trained or exported. Defaults
+            to `False`, each sample by itself.
 
-    Source: Zhou et al., "QKFormer: Hierarchical Spiking Transformer using Q-K Attention", NeurIPS 2024.
+    Source: Zhou et al., "QKFormer: Hierarchical Spiking Transformer using Q-K
+    Attention", NeurIPS 2024.
     """
     plan = _transformers.plan(IN_STAGES, input_shape, classes, **options)
     shared = checks.boolean("shared_membrane", shared_membrane)
     output_neuron = functools.partial(shared_neurons, plan.neuron) if shared else None
-    last = functools.partial(block, attention=spiking_self_attention, output_neuron=output_neuron)
+    last = functools.partial(
+        block, attention=spiking_self_attention, output_neuron=output_neuron
+    )
     blocks = (*[block] * (len(plan.depths) - 1), last)
-    first, later = (functools.partial(patches, embeddings) for embeddings in (FIRST_PATCHES, LATER_PATCHES))
+    first, later = (
+        functools.partial(patches, embeddings)
+        for embeddings in (FIRST_PATCHES, LATER_PATCHES)
+    )
     return _transformers.classified(in_stages(plan, first, later, blocks), plan)
 
 
 def block(x, plan, name, attention=token_attention, output_neuron=None):
     """Attention and an MLP."""
-    return _transformers.spike_block(x, plan.attention(attention, x, name), plan, name, output_neuron)
+    return _transformers.spike_block(
+        x, plan.attention(attention, x, name), plan, name, output_neuron
+    )
 
 
 def shared_neurons(neuron):
@@ -72,14 +100,24 @@ def shared_neurons(neuron):
 
 
 def patches(embeddings, x, channels, plan, name):
-    """Convolutions with batch normalisation, some pooled, and neurons; around the last ones is a shortcut of spikes."""
+    """Convolutions with batch normalisation, some pooled, and neurons; around the last
+    ones is a shortcut of spikes."""
     divisors, poolings, before_shortcut = embeddings[plan.edition]
     shortcut = x
     for number, divisor in enumerate(divisors, 1):
         unit = f"{name}_{number}"
         x = convolution_bn(x, channels // divisor, unit)
-        x = neurons(pooled(x, unit) if number in poolings else x, plan.neuron, f"{unit}_neuron")
+        x = neurons(
+            pooled(x, unit) if number in poolings else x, plan.neuron, f"{unit}_neuron"
+        )
         shortcut = x if number == before_shortcut else shortcut
     strides = 2 ** sum(number > before_shortcut for number in poolings)
-    shortcut = convolution_bn(shortcut, channels, f"{name}_shortcut", size=1, strides=strides, neuron=plan.neuron)
+    shortcut = convolution_bn(
+        shortcut,
+        channels,
+        f"{name}_shortcut",
+        size=1,
+        strides=strides,
+        neuron=plan.neuron,
+    )
     return layers.Add(name=f"{name}_add")([x, shortcut])

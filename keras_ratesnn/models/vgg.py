@@ -9,7 +9,13 @@ from keras import layers
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.models._arguments import checked_classes, image_input, scaled
-from keras_ratesnn.models._blocks import conv_bn_neuron, conv_ws_neuron, dense, online_renormalization, stabilized_neurons
+from keras_ratesnn.models._blocks import (
+    conv_bn_neuron,
+    conv_ws_neuron,
+    dense,
+    online_renormalization,
+    stabilized_neurons,
+)
 from keras_ratesnn.models._initializers import NORMAL_HALF, STANDARDIZED
 from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._options import ImageShape, VGGOptions, builder
@@ -17,7 +23,9 @@ from keras_ratesnn.models._options import ImageShape, VGGOptions, builder
 _unit = functools.partial(conv_bn_neuron, use_bias=True, initialization=NORMAL_HALF)
 UNITS = {
     "batch": _unit,
-    "weight": functools.partial(conv_ws_neuron, use_bias=True, initialization=STANDARDIZED),
+    "weight": functools.partial(
+        conv_ws_neuron, use_bias=True, initialization=STANDARDIZED
+    ),
     "online": functools.partial(_unit, normalization=online_renormalization),
 }
 """The function that builds a convolution with its neurons, for each normalisation."""
@@ -25,12 +33,17 @@ UNITS = {
 
 @builder
 def VGG11(
-    input_shape: ImageShape = None, *, classes: int = 10, timesteps: int = 4, **options: Unpack[VGGOptions]
+    input_shape: ImageShape = None,
+    *,
+    classes: int = 10,
+    timesteps: int = 4,
+    **options: Unpack[VGGOptions],
 ) -> keras.Model:
-    """VGG-11 as in the paper: eight convolutions with 64 to 512 channels in five blocks, and one dense layer.
+    """VGG-11 as in the paper: eight convolutions with 64 to 512 channels in five
+    blocks, and one dense layer.
 
-    Between blocks there is average pooling by 2, and after the last one global average pooling. There are no hidden dense
-    layers.
+    Between blocks there is average pooling by 2, and after the last one global average
+    pooling. There are no hidden dense layers.
 
     Example:
 
@@ -38,14 +51,14 @@ def VGG11(
     >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `ResNet18`, without `stem`, but
-        normalization: `"weight"`: standardised kernels, and spikes multiplied by 2.74 after each neuron layer. Its authors
-            (Xiao et al., NeurIPS 2022) use neurons that leak less, `LIF(decay=0.5)`; with others the last layers may start
-            silent.
+    Args: as in `ResNet18`, without `stem`, but normalization: `"weight"`: standardised
+        kernels, and spikes multiplied by 2.74 after each neuron layer. Its authors
+            (Xiao et al., NeurIPS 2022) use neurons that leak less, `LIF(decay=0.5)`;
+            with others the last layers may start silent.
 
-    Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
-    Backpropagation", NeurIPS 2024; Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
-    Recognition", ICLR 2015.
+    Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks
+    through Rate-based Backpropagation", NeurIPS 2024; Simonyan and Zisserman, "Very
+    Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
     """
     blocks = ((64,), (128, 256), (512, 512), (512,), (512, 512))
     return _network(blocks, input_shape, classes, **options)
@@ -53,7 +66,11 @@ def VGG11(
 
 @builder
 def VGG13(
-    input_shape: ImageShape = None, *, classes: int = 10, timesteps: int = 4, **options: Unpack[VGGOptions]
+    input_shape: ImageShape = None,
+    *,
+    classes: int = 10,
+    timesteps: int = 4,
+    **options: Unpack[VGGOptions],
 ) -> keras.Model:
     """VGG-13 as in the authors' program: `VGG11` with ten convolutions.
 
@@ -65,8 +82,8 @@ def VGG13(
 
     Args: as in `VGG11`.
 
-    Source: Yu et al., NeurIPS 2024, and the authors' program, which pools before the last convolution instead of before the
-        last two.
+    Source: Yu et al., NeurIPS 2024, and the authors' program, which pools before the
+        last convolution instead of before the last two.
     """
     blocks = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
     return _network(blocks, input_shape, classes, **options)
@@ -74,9 +91,14 @@ def VGG13(
 
 @builder
 def VGG16(
-    input_shape: ImageShape = None, *, classes: int = 10, timesteps: int = 4, **options: Unpack[VGGOptions]
+    input_shape: ImageShape = None,
+    *,
+    classes: int = 10,
+    timesteps: int = 4,
+    **options: Unpack[VGGOptions],
 ) -> keras.Model:
-    """VGG-16: the thirteen convolutions of VGG-16, global average pooling and one dense layer, as in `VGG11`.
+    """VGG-16: the thirteen convolutions of VGG-16, global average pooling and one dense
+    layer, as in `VGG11`.
 
     The paper does not use this network.
 
@@ -88,7 +110,8 @@ def VGG16(
 
     Args: as in `VGG11`.
 
-    Source: Simonyan and Zisserman, ICLR 2015, with neurons, pooling and classifier as in Yu et al., NeurIPS 2024.
+    Source: Simonyan and Zisserman, ICLR 2015, with neurons, pooling and classifier as
+    in Yu et al., NeurIPS 2024.
     """
     blocks = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
     return _network(blocks, input_shape, classes, **options)
@@ -96,9 +119,14 @@ def VGG16(
 
 @builder
 def VGGSNN(
-    input_shape: ImageShape = None, *, classes: int = 10, timesteps: int = 10, **options: Unpack[VGGOptions]
+    input_shape: ImageShape = None,
+    *,
+    classes: int = 10,
+    timesteps: int = 10,
+    **options: Unpack[VGGOptions],
 ) -> keras.Model:
-    """VGGSNN, for event frames: eight convolutions with 64 to 512 channels, pooling after every second, and one dense layer.
+    """VGGSNN, for event frames: eight convolutions with 64 to 512 channels, pooling
+    after every second, and one dense layer.
 
     Example:
 
@@ -106,15 +134,17 @@ def VGGSNN(
     >>> model.predict(np.ones((1, 2, 16, 16, 2)), verbose=0).shape
     (1, 10)
 
-    Args: as in `VGG11`, but
-        input_shape: With `include_top=True` height and width must be given. Defaults to 48 x 48 pixels of 2 channels.
-        timesteps: Defaults to `10`, as in the paper for CIFAR10-DVS.
+    Args: as in `VGG11`, but input_shape: With `include_top=True` height and width must
+        be given. Defaults to 48 x 48 pixels of 2 channels. timesteps: Defaults to `10`,
+        as in the paper for CIFAR10-DVS.
 
-    Source: Yu et al., NeurIPS 2024; Deng et al., "Temporal Efficient Training of Spiking Neural Network via Gradient
-    Re-weighting", ICLR 2022.
+    Source: Yu et al., NeurIPS 2024; Deng et al., "Temporal Efficient Training of
+    Spiking Neural Network via Gradient Re-weighting", ICLR 2022.
     """
     blocks = ((64, 128), (256, 256), (512, 512), (512, 512))
-    return _network(blocks, input_shape, classes, default=(48, 2), flattened=True, **options)
+    return _network(
+        blocks, input_shape, classes, default=(48, 2), flattened=True, **options
+    )
 
 
 def block(x, channels, neuron, name, normalization="batch"):
@@ -124,31 +154,52 @@ def block(x, channels, neuron, name, normalization="batch"):
     return x
 
 
-def _network(blocks, input_shape, classes, neuron, width, include_top, normalization, default=(32, 3), flattened=False, **_):
+def _network(
+    blocks,
+    input_shape,
+    classes,
+    neuron,
+    width,
+    include_top,
+    normalization,
+    default=(32, 3),
+    flattened=False,
+    **_,
+):
     """A VGG of one time step.
 
-    Args: what the user passed, see `VGG11`, and
-        blocks: The number of filters of each convolution of each block, before they are multiplied by `width`.
-        default: The default image: height and width, and number of channels.
-        flattened: Boolean, whether the last block is pooled by 2 and flattened instead of averaged over the image.
-        **_: The types of options have those, too, that `builder` takes.
+    Args: what the user passed, see `VGG11`, and blocks: The number of filters of each
+        convolution of each block, before they are multiplied by `width`. default: The
+        default image: height and width, and number of channels. flattened: Boolean,
+        whether the last block is pooled by 2 and flattened instead of averaged over the
+        image. **_: The types of options have those, too, that `builder` takes.
     """
     checks.one_of("normalization", normalization, UNITS)
-    neuron = checked_neuron(neuron, stabilized_neurons if normalization == "online" else LIF)
+    neuron = checked_neuron(
+        neuron, stabilized_neurons if normalization == "online" else LIF
+    )
     blocks = [scaled(channels, width) for channels in blocks]
-    classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
+    classes, include_top = (
+        checked_classes(classes),
+        checks.boolean("include_top", include_top),
+    )
     poolings = len(blocks) if flattened else len(blocks) - 1
     x = inputs = image_input(input_shape, default, smallest=2**poolings)
     if flattened and include_top and None in inputs.shape[1:]:
         raise ValueError(
-            "`input_shape` must have a known height and width, which determine the number of weights of the classifier. "
-            f"Received: input_shape={input_shape!r}. With include_top=False they can be None."
+            "`input_shape` must have a known height and width, which determine the "
+            "number of weights of the classifier. Received: "
+            f"input_shape={input_shape!r}. With include_top=False they can be None."
         )
     for number, channels in enumerate(blocks, 1):
         x = block(x, channels, neuron, f"block{number}", normalization)
         if number <= poolings:
             x = layers.AveragePooling2D(2, name=f"block{number}_pool")(x)
     if include_top:
-        x = layers.Flatten(name="flatten")(x) if flattened else layers.GlobalAveragePooling2D(name="pool")(x)
+        x = (
+            layers.Flatten(name="flatten")(x)
+            if flattened
+            else layers.GlobalAveragePooling2D(name="pool")(x)
+        )
         x = dense(x, classes, NORMAL_HALF, "classifier")
     return keras.Model(inputs, x, name="network")

@@ -1,9 +1,10 @@
 """Reads NIR files, which are HDF5, without trust in what they contain.
 
-A file of a few bytes can declare arrays of terabytes, refer to other files, or contain itself. So nothing is read before it is
-checked: what is read in full takes at most `_RATIO` times as many bytes of memory as the file has, and `_ALWAYS`. Parameters of
-neurons, which compress well because they are mostly the same for all neurons, are read in pieces, and kept as one number if
-they are the same.
+A file of a few bytes can declare arrays of terabytes, refer to other files, or contain
+itself. So nothing is read before it is checked: what is read in full takes at most
+`_RATIO` times as many bytes of memory as the file has, and `_ALWAYS`. Parameters of
+neurons, which compress well because they are mostly the same for all neurons, are read
+in pieces, and kept as one number if they are the same.
 """
 
 import dataclasses
@@ -20,10 +21,19 @@ _LONGEST_STRING = 4096
 _LONGEST_LIST = 64
 _DEEPEST = 32
 
-_ARRAY, _SPREAD, _NUMBERS, _TEXT_OR_NUMBERS = "array", "spread", "numbers", "text or numbers"
+_ARRAY, _SPREAD, _NUMBERS, _TEXT_OR_NUMBERS = (
+    "array",
+    "spread",
+    "numbers",
+    "text or numbers",
+)
 _SHAPE = {"shape": _NUMBERS}
 _WEIGHTS = dict.fromkeys(("weight", "bias"), _ARRAY)
-_CONVOLUTION = {**_WEIGHTS, **dict.fromkeys(("stride", "dilation", "groups"), _NUMBERS), "padding": _TEXT_OR_NUMBERS}
+_CONVOLUTION = {
+    **_WEIGHTS,
+    **dict.fromkeys(("stride", "dilation", "groups"), _NUMBERS),
+    "padding": _TEXT_OR_NUMBERS,
+}
 _POOLING = dict.fromkeys(("kernel_size", "stride", "padding"), _NUMBERS)
 _KEYS = {
     **dict.fromkeys(("Input", "Output"), _SHAPE),
@@ -38,7 +48,9 @@ _KEYS = {
     "I": {"r": _SPREAD},
     "LI": dict.fromkeys(("tau", "r", "v_leak"), _SPREAD),
     "CubaLI": dict.fromkeys(("tau_syn", "tau_mem", "r", "v_leak", "w_in"), _SPREAD),
-    "CubaLIF": dict.fromkeys(("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in"), _SPREAD),
+    "CubaLIF": dict.fromkeys(
+        ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in"), _SPREAD
+    ),
 }
 """What is read of each type of node."""
 
@@ -47,7 +59,10 @@ _OPTIONAL = {"v_reset": 0.0, "w_in": 1.0}
 
 _METADATA = {
     **dict.fromkeys(("layer", "reset", "surrogate", "padding", "value"), str),
-    **dict.fromkeys(("dt", "decay_input", "detach_reset", "per_channel", "reset_delay", "use_bias"), float),
+    **dict.fromkeys(
+        ("dt", "decay_input", "detach_reset", "per_channel", "reset_delay", "use_bias"),
+        float,
+    ),
     **dict.fromkeys(("learn_threshold", "learn_decay", "learn_synaptic_decay"), float),
     "kernel_size": tuple,
 }
@@ -74,7 +89,8 @@ class Node:
     Args:
         name: String, with the names of the graphs it is in, `"graph.node"`.
         type: String, the type of the node.
-        values: Dict of its parameters: arrays, `Parameter`s, tuples of integers, or strings.
+        values: Dict of its parameters: arrays, `Parameter`s, tuples of integers, or
+            strings.
         metadata: Dict of strings and numbers.
     """
 
@@ -86,8 +102,8 @@ class Node:
     def refused(self, reason):
         """The error for a node that this library cannot run."""
         return ValueError(
-            "`path` must be a NIR file of a network that keras_ratesnn can run. Received: "
-            f"node {self.name!r} of type {self.type}: {reason}"
+            "`path` must be a NIR file of a network that keras_ratesnn can run. "
+            f"Received: node {self.name!r} of type {self.type}: {reason}"
         )
 
 
@@ -113,7 +129,8 @@ def read(path):
     Raises:
         TypeError: If `path` is neither a string nor a path.
         OSError: If there is no file, or it cannot be opened.
-        ValueError: If it is not a NIR file, is damaged, or declares more than it contains.
+        ValueError: If it is not a NIR file, is damaged, or declares more than it
+            contains.
     """
     h5py = optional_packages.imported("h5py", "import_nir", "nir")
     path, size = checks.file("path", path)
@@ -126,7 +143,9 @@ def read(path):
         except UntrustedError as error:
             raise UntrustedError(f"{received}: {error}") from error
         except hdf5.DAMAGES as error:
-            raise ValueError(f"{received}, which is damaged or another file ({error}).") from error
+            raise ValueError(
+                f"{received}, which is damaged or another file ({error})."
+            ) from error
 
 
 class _Reader:
@@ -158,7 +177,9 @@ class _Reader:
             kind = self._text(node, "type", where)
             if kind == "NIRGraph":
                 if depth == _DEEPEST:
-                    raise UntrustedError(f"graphs are nested more than {_DEEPEST} deep.")
+                    raise UntrustedError(
+                        f"graphs are nested more than {_DEEPEST} deep."
+                    )
                 nodes[name] = self._graph(node, where, depth + 1)
             else:
                 nodes[name] = self._node(node, kind, where)
@@ -167,13 +188,18 @@ class _Reader:
     def _node(self, group, kind, where):
         if kind not in _KEYS:
             known = ", ".join(_KEYS)
-            raise UntrustedError(f"node {where!r} is of type {kind}, which keras_ratesnn cannot run. It can run {known}.")
+            raise UntrustedError(
+                f"node {where!r} is of type {kind}, which keras_ratesnn cannot run. It "
+                f"can run {known}."
+            )
         values = {}
         for key, form in _KEYS[kind].items():
             if key in _OPTIONAL and key not in group:
                 values[key] = Parameter((), np.array(_OPTIONAL[key]))
             else:
-                values[key] = self._value(self._dataset(group, key, where), form, f"{key} of node {where!r}")
+                values[key] = self._value(
+                    self._dataset(group, key, where), form, f"{key} of node {where!r}"
+                )
         return Node(where, kind, values, self._metadata(group, where))
 
     def _metadata(self, node, where):
@@ -184,7 +210,11 @@ class _Reader:
             if key in group and kind is str:
                 found[key] = self._text(group, key, where)
             elif key in group:
-                numbers = self._numbers(self._dataset(group, key, where), f"{key} of node {where!r}", whole=kind is tuple)
+                numbers = self._numbers(
+                    self._dataset(group, key, where),
+                    f"{key} of node {where!r}",
+                    whole=kind is tuple,
+                )
                 found[key] = numbers if kind is tuple else numbers[0]
         return found
 
@@ -195,7 +225,11 @@ class _Reader:
             return self._numbers(dataset, what)
         if dataset.dtype.kind not in "fiu":
             raise UntrustedError(f"{what} has the dtype {dataset.dtype}, not numbers.")
-        return self._array(dataset, what) if form == _ARRAY else self._parameter(dataset, what)
+        return (
+            self._array(dataset, what)
+            if form == _ARRAY
+            else self._parameter(dataset, what)
+        )
 
     def _array(self, dataset, what):
         self._take(dataset.nbytes, f"{what}, of shape {dataset.shape}")
@@ -206,7 +240,9 @@ class _Reader:
         if dataset.chunks is None or dataset.size == 0:
             values = self._array(dataset, what)
             same = values.size > 0 and values.min() == values.max()
-            return Parameter(dataset.shape, values.flat[0].reshape(()) if same else values)
+            return Parameter(
+                dataset.shape, values.flat[0].reshape(()) if same else values
+            )
         first = None
         for piece in dataset.iter_chunks():
             values = _finite(dataset[piece], what)
@@ -217,11 +253,21 @@ class _Reader:
 
     def _numbers(self, dataset, what, whole=True):
         """A tuple of numbers, one or a few, such as strides."""
-        if dataset.dtype.kind not in "fiub" or len(dataset.shape) > 1 or not 1 <= dataset.size <= _LONGEST_LIST:
-            raise UntrustedError(f"{what} has the shape {dataset.shape} and the dtype {dataset.dtype}.")
+        if (
+            dataset.dtype.kind not in "fiub"
+            or len(dataset.shape) > 1
+            or not 1 <= dataset.size <= _LONGEST_LIST
+        ):
+            raise UntrustedError(
+                f"{what} has the shape {dataset.shape} and the dtype {dataset.dtype}."
+            )
         values = _finite(np.atleast_1d(dataset[()]).astype("float64"), what)
-        if whole and (np.any(values != np.floor(values)) or np.abs(values).max() > 2**31):
-            raise UntrustedError(f"{what} is {values.tolist()}, which must be whole numbers.")
+        if whole and (
+            np.any(values != np.floor(values)) or np.abs(values).max() > 2**31
+        ):
+            raise UntrustedError(
+                f"{what} is {values.tolist()}, which must be whole numbers."
+            )
         return tuple(values.astype("int64" if whole else "float64").tolist())
 
     def _text(self, group, key, where):
@@ -235,8 +281,15 @@ class _Reader:
     def _edges(self, graph, path, nodes):
         """Read one by one, because a text that many edges refer to is stored once."""
         dataset = self._dataset(graph, "edges", path or "node")
-        if dataset.ndim != 2 or dataset.shape[1] != 2 or not self.h5py.check_string_dtype(dataset.dtype):
-            raise UntrustedError(f"the edges must be pairs of names. They have shape {dataset.shape}, dtype {dataset.dtype}.")
+        if (
+            dataset.ndim != 2
+            or dataset.shape[1] != 2
+            or not self.h5py.check_string_dtype(dataset.dtype)
+        ):
+            raise UntrustedError(
+                f"the edges must be pairs of names. They have shape {dataset.shape}, "
+                f"dtype {dataset.dtype}."
+            )
         self._take(dataset.nbytes, "the list of edges")
         edges: dict[tuple[str, str], None] = {}
         for row in range(dataset.shape[0]):
@@ -245,7 +298,9 @@ class _Reader:
                 raise UntrustedError(f"the edge {ends} is there twice.")
             for name in ends:
                 if name not in nodes:
-                    raise UntrustedError(f"the edge {ends} names {name!r}, which is not a node.")
+                    raise UntrustedError(
+                        f"the edge {ends} names {name!r}, which is not a node."
+                    )
             edges[ends] = None
         return list(edges)
 
@@ -262,8 +317,15 @@ class _Reader:
         if not isinstance(found, self.h5py.Dataset) or found.shape is None:
             raise UntrustedError(f"{what} is not an array.")
         hdf5.check_stored(found, what)
-        if found.chunks is not None and np.prod(found.chunks, dtype="float64") * found.dtype.itemsize > self.most:
-            raise UntrustedError(f"{what} is stored in pieces of shape {found.chunks}, larger than the file explains.")
+        if (
+            found.chunks is not None
+            and np.prod(found.chunks, dtype="float64") * found.dtype.itemsize
+            > self.most
+        ):
+            raise UntrustedError(
+                f"{what} is stored in pieces of shape {found.chunks}, larger than the "
+                "file explains."
+            )
         return found
 
     def _object(self, parent, name, path):
@@ -272,7 +334,9 @@ class _Reader:
         if link is None:
             raise UntrustedError(f"{name!r}{where} is missing.")
         if not isinstance(link, self.h5py.HardLink):
-            raise UntrustedError(f"{name!r}{where} is a link to another place, which is not followed.")
+            raise UntrustedError(
+                f"{name!r}{where} is a link to another place, which is not followed."
+            )
         found = parent[name]
         place = self.h5py.h5o.get_info(found.id).addr
         if place in self.seen:
@@ -282,7 +346,10 @@ class _Reader:
 
     def _take(self, size, what):
         if size > self.left:
-            raise UntrustedError(f"{what}, would take {size} bytes of memory, more than the size of the file explains.")
+            raise UntrustedError(
+                f"{what}, would take {size} bytes of memory, more than the size of the "
+                "file explains."
+            )
         self.left -= size
 
 

@@ -1,4 +1,5 @@
-"""Channels first, as NIR has them: axes of signals and kernels, the order of flattened features, padding.
+"""Channels first, as NIR has them: axes of signals and kernels, the order of flattened
+features, padding.
 
 Shapes are those of one sample, without the batch axis.
 """
@@ -11,15 +12,18 @@ CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
 
 
 def format_of(shape, spatial, images):
-    """How a network has a signal of this shape. Export and import must agree on it, because a file does not say it.
+    """How a network has a signal of this shape. Export and import must agree on it,
+    because a file does not say it.
 
     Args:
         shape: Tuple, the shape of the signal.
-        spatial: String, the `data_format` of the network's convolutions and pooling; `None` if there are none.
+        spatial: String, the `data_format` of the network's convolutions and pooling;
+            `None` if there are none.
         images: String, how the network has images where no layer says it.
 
     Returns:
-        String: `spatial` if it is given. Otherwise three axes are an image, and others are in the order that NIR has.
+        String: `spatial` if it is given. Otherwise three axes are an image, and others
+        are in the order that NIR has.
     """
     if spatial is not None:
         return spatial
@@ -52,13 +56,16 @@ def order_of_flattened(shape, data_format, channels_moved_last=False):
     Args:
         shape: Tuple, the shape of the signal in NIR, channels first.
         data_format: String, how Keras has the signal.
-        channels_moved_last: Boolean, whether the first axis is moved to the end before flattening, as Keras' `Flatten` does
-            with `data_format="channels_first"`. Defaults to `False`.
+        channels_moved_last: Boolean, whether the first axis is moved to the end before
+            flattening, as Keras' `Flatten` does with `data_format="channels_first"`.
+            Defaults to `False`.
 
     Returns:
         Integer array `(features,)`; `None` if the order is the same.
     """
-    places = from_nir(np.arange(np.prod(shape, dtype="int64")).reshape(shape), data_format)
+    places = from_nir(
+        np.arange(np.prod(shape, dtype="int64")).reshape(shape), data_format
+    )
     if channels_moved_last:
         places = np.moveaxis(places, 0, -1)
     order = places.ravel()
@@ -66,7 +73,8 @@ def order_of_flattened(shape, data_format, channels_moved_last=False):
 
 
 def kernel_to_nir(kernel):
-    """A convolution kernel of Keras, `(*size, inputs, outputs)`, as NIR has it, `(outputs, inputs, *size)`."""
+    """A convolution kernel of Keras, `(*size, inputs, outputs)`, as NIR has it,
+    `(outputs, inputs, *size)`."""
     return np.moveaxis(kernel, (-1, -2), (0, 1))
 
 
@@ -76,10 +84,12 @@ def kernel_from_nir(kernel):
 
 
 def with_equal_padding(kernel, padding, dilation):
-    """The convolution with as many zeros before each axis as after it, as NIR wants it: the kernel gets weights of zero.
+    """The convolution with as many zeros before each axis as after it, as NIR wants it:
+    the kernel gets weights of zero.
 
-    With b zeros before an axis and a > b after it, as with `padding="same"` and a stride of 2, the same outputs come from a
-    zeros on both sides and a kernel that begins with a − b weights of zero.
+    With b zeros before an axis and a > b after it, as with `padding="same"` and a
+    stride of 2, the same outputs come from a zeros on both sides and a kernel that
+    begins with a − b weights of zero.
 
     Args:
         kernel: Array `(outputs, inputs, *size)`.
@@ -87,22 +97,29 @@ def with_equal_padding(kernel, padding, dilation):
         dilation: Tuple of integers.
 
     Returns:
-        `(kernel, padding, dilation)`, with one number for the padding of each axis. A dilation that does not divide the
-        difference becomes a part of the kernel.
+        `(kernel, padding, dilation)`, with one number for the padding of each axis. A
+        dilation that does not divide the difference becomes a part of the kernel.
     """
     dilation = list(dilation)
     for axis, (before, after) in enumerate(padding):
         if (after - before) % dilation[axis]:
-            kernel, dilation[axis] = without_dilation(kernel, axis + 2, dilation[axis]), 1
+            kernel, dilation[axis] = (
+                without_dilation(kernel, axis + 2, dilation[axis]),
+                1,
+            )
         most = max(before, after)
         zeros = [(0, 0)] * kernel.ndim
-        zeros[axis + 2] = ((most - before) // dilation[axis], (most - after) // dilation[axis])
+        zeros[axis + 2] = (
+            (most - before) // dilation[axis],
+            (most - after) // dilation[axis],
+        )
         kernel = np.pad(kernel, zeros)
     return kernel, tuple(max(pair) for pair in padding), tuple(dilation)
 
 
 def without_equal_padding(kernel, padding, size, dilation):
-    """The inverse of `with_equal_padding`: the kernel of this size; `None` if that would not give this one.
+    """The inverse of `with_equal_padding`: the kernel of this size; `None` if that
+    would not give this one.
 
     Args:
         kernel: Array `(outputs, inputs, *size)`.
@@ -111,7 +128,9 @@ def without_equal_padding(kernel, padding, size, dilation):
         dilation: Tuple of integers.
     """
     part = [slice(None), slice(None)]
-    for (before, after), whole, taps, step in zip(padding, kernel.shape[2:], size, dilation, strict=True):
+    for (before, after), whole, taps, step in zip(
+        padding, kernel.shape[2:], size, dilation, strict=True
+    ):
         most = max(before, after)
         front, back = (most - before) // step, (most - after) // step
         if front + taps + back != whole or (after - before) % step:
@@ -124,4 +143,7 @@ def without_equal_padding(kernel, padding, size, dilation):
 def convolved(sizes, kernel, strides, padding, dilation):
     """The sizes of the axes of a convolution's output."""
     along = zip(sizes, kernel, strides, padding, dilation, strict=True)
-    return tuple((size + 2 * zeros - (taps - 1) * step - 1) // stride + 1 for size, taps, stride, zeros, step in along)
+    return tuple(
+        (size + 2 * zeros - (taps - 1) * step - 1) // stride + 1
+        for size, taps, stride, zeros, step in along
+    )

@@ -9,14 +9,29 @@ import numpy as np
 from keras_ratesnn import surrogates
 from keras_ratesnn._core import time_axis
 from keras_ratesnn._core.names import listed
-from keras_ratesnn.layers import IF, LIF, CuBaLIF, CuBaLIFCell, IFCell, LeakyReadout, LIFCell, ParametricLIF, ParametricLIFCell
+from keras_ratesnn.layers import (
+    IF,
+    LIF,
+    CuBaLIF,
+    CuBaLIFCell,
+    IFCell,
+    LeakyReadout,
+    LIFCell,
+    ParametricLIF,
+    ParametricLIFCell,
+)
 from keras_ratesnn.layers.readout import VALUES
 from keras_ratesnn.nir import _continuous_time, _layouts
 
 LAYERS = (IF, LIF, ParametricLIF, CuBaLIF)
 """The neuron layers that NIR can describe."""
 
-LAYERS_OF_CELLS: dict[type, Any] = {IFCell: IF, LIFCell: LIF, ParametricLIFCell: ParametricLIF, CuBaLIFCell: CuBaLIF}
+LAYERS_OF_CELLS: dict[type, Any] = {
+    IFCell: IF,
+    LIFCell: LIF,
+    ParametricLIFCell: ParametricLIF,
+    CuBaLIFCell: CuBaLIF,
+}
 
 NODES = ("IF", "LIF", "CubaLIF")
 """The types of their nodes."""
@@ -24,7 +39,9 @@ NODES = ("IF", "LIF", "CubaLIF")
 READOUT_NODES = ("I", "LI", "CubaLI")
 """The types of the nodes of a readout."""
 
-_SURROGATES = {surrogate.__name__: surrogate for surrogate in surrogates.BY_NAME.values()}
+_SURROGATES = {
+    surrogate.__name__: surrogate for surrogate in surrogates.BY_NAME.values()
+}
 
 
 def layer_of_cell(cell, name):
@@ -44,12 +61,17 @@ def node_of(nir, layer, full, dt):
     Args:
         nir: The package.
         layer: A layer of one of the classes `LAYERS`.
-        full: Function of a number, or of a parameter of the neurons: the value of each neuron as NIR has it, an array.
+        full: Function of a number, or of a parameter of the neurons: the value of each
+            neuron as NIR has it, an array.
         dt: Float, the length of a time step in seconds.
     """
     membrane = time_axis.accumulation_dtype(layer.compute_dtype)
     stabilizer = getattr(layer, "stabilizer", None)
-    threshold = full(layer.cell.effective_threshold() if stabilizer is None else stabilizer.running_threshold)
+    threshold = full(
+        layer.cell.effective_threshold()
+        if stabilizer is None
+        else stabilizer.running_threshold
+    )
     arguments = {
         "v_threshold": _continuous_time.threshold_to_nir(threshold, membrane),
         "v_reset": full(layer.cell.effective("v_reset")),
@@ -57,24 +79,44 @@ def node_of(nir, layer, full, dt):
     }
     if type(layer) is IF:
         return nir.IF(r=full(1.0 / dt), **arguments)
-    synaptic_decay = layer.cell.effective("synaptic_decay") if type(layer) is CuBaLIF else None
-    leak = _leak(layer.cell.effective_decay(), layer.decay_input, synaptic_decay, full, dt)
-    return nir.LIF(**leak, **arguments) if synaptic_decay is None else nir.CubaLIF(**leak, **arguments)
+    synaptic_decay = (
+        layer.cell.effective("synaptic_decay") if type(layer) is CuBaLIF else None
+    )
+    leak = _leak(
+        layer.cell.effective_decay(), layer.decay_input, synaptic_decay, full, dt
+    )
+    return (
+        nir.LIF(**leak, **arguments)
+        if synaptic_decay is None
+        else nir.CubaLIF(**leak, **arguments)
+    )
 
 
 def readout_node(nir, layer, full, dt):
     """The node of a `LeakyReadout`, as `node_of`."""
-    metadata = {"layer": type(layer).__name__, "value": layer.value, "decay_input": layer.decay_input, "dt": dt}
-    metadata |= {name: getattr(layer, name) for name in ("learn_decay", "learn_synaptic_decay")}
+    metadata = {
+        "layer": type(layer).__name__,
+        "value": layer.value,
+        "decay_input": layer.decay_input,
+        "dt": dt,
+    }
+    metadata |= {
+        name: getattr(layer, name) for name in ("learn_decay", "learn_synaptic_decay")
+    }
     if np.all(np.asarray(layer.decay) == 1.0):
         return nir.I(r=full(1.0 / dt), metadata=metadata)
     synaptic_decay = layer.effective("synaptic_decay") if layer.has_current else None
     leak = _leak(layer.effective("decay"), layer.decay_input, synaptic_decay, full, dt)
-    return nir.LI(**leak, metadata=metadata) if synaptic_decay is None else nir.CubaLI(**leak, metadata=metadata)
+    return (
+        nir.LI(**leak, metadata=metadata)
+        if synaptic_decay is None
+        else nir.CubaLI(**leak, metadata=metadata)
+    )
 
 
 def _leak(decay, decay_input, synaptic_decay, full, dt):
-    """The parameters of a membrane that leaks, and of its synaptic current if it has one."""
+    """The parameters of a membrane that leaks, and of its synaptic current if it has
+    one."""
     tau = _continuous_time.time_constant(full(decay), dt)
     found = {"r": full(1.0) if decay_input else tau / dt, "v_leak": full(0.0)}
     if synaptic_decay is None:
@@ -84,15 +126,24 @@ def _leak(decay, decay_input, synaptic_decay, full, dt):
 
 
 def _metadata(layer, dt):
-    """What a node does not say: how neurons are reset, the time step, and what matters in training."""
+    """What a node does not say: how neurons are reset, the time step, and what matters
+    in training."""
     metadata = {
-        **{name: getattr(layer, name) for name in (*_ARGUMENTS, *_LEARNED) if hasattr(layer, name)},
+        **{
+            name: getattr(layer, name)
+            for name in (*_ARGUMENTS, *_LEARNED)
+            if hasattr(layer, name)
+        },
         "layer": type(layer).__name__,
         "decay_input": layer.cell.decay_input,
         "dt": dt,
         "surrogate": repr(layer.surrogate),
     }
-    return {**metadata, "per_channel": layer.per_channel} if type(layer) is ParametricLIF else metadata
+    return (
+        {**metadata, "per_channel": layer.per_channel}
+        if type(layer) is ParametricLIF
+        else metadata
+    )
 
 
 class NeuronReader:
@@ -101,7 +152,8 @@ class NeuronReader:
     Args:
         reset: `"soft"`, `"hard"` or `None`, for nodes that do not say it.
         reset_delay: Boolean or `None`, for nodes that do not say it.
-        dt: Float, the length of a time step in seconds, or `None`, for nodes that do not say it.
+        dt: Float, the length of a time step in seconds, or `None`, for nodes that do
+            not say it.
         data_format: String, how the network has images.
         dtype: String, the dtype of membranes.
     """
@@ -125,37 +177,71 @@ class NeuronReader:
             recurrent: Boolean, whether its outputs come back to it.
 
         Returns:
-            `(layer, decays)`: decays are an array for a `ParametricLIF` that has one for each channel, in our order, whose
-            weights must be set; otherwise `None`.
+            `(layer, decays)`: decays are an array for a `ParametricLIF` that has one
+            for each channel, in our order, whose weights must be set; otherwise `None`.
         """
         dt = self._time_step(node)
         if node.type == "IF":
             gain = self._gain(node, "r", None, signal, dt)
-            return IF(name=name, **self._arguments(node, signal, gain, dt, recurrent)), None
+            return IF(
+                name=name, **self._arguments(node, signal, gain, dt, recurrent)
+            ), None
         decay, decay_input, synaptic_decay, gain = self._leak_of(node, signal, dt)
-        arguments = {"decay_input": decay_input, **self._arguments(node, signal, gain, dt, recurrent)}
+        arguments = {
+            "decay_input": decay_input,
+            **self._arguments(node, signal, gain, dt, recurrent),
+        }
         if node.type == "CubaLIF":
-            both = {"decay": self._decays(decay, signal), "synaptic_decay": self._decays(synaptic_decay, signal)}
-            return CuBaLIF(name=name, **both, **_learned(node, "learn_decay", "learn_synaptic_decay"), **arguments), None
+            both = {
+                "decay": self._decays(decay, signal),
+                "synaptic_decay": self._decays(synaptic_decay, signal),
+            }
+            return CuBaLIF(
+                name=name,
+                **both,
+                **_learned(node, "learn_decay", "learn_synaptic_decay"),
+                **arguments,
+            ), None
         per_channel = decay.ndim > 0 or bool(node.metadata.get("per_channel", False))
-        said = node.metadata.get("layer", "ParametricLIF" if per_channel and decay.min() > 0.0 else "LIF")
-        axis, decays = self._of_channels(decay, signal) if said == "ParametricLIF" else (None, None)
+        said = node.metadata.get(
+            "layer", "ParametricLIF" if per_channel and decay.min() > 0.0 else "LIF"
+        )
+        axis, decays = (
+            self._of_channels(decay, signal)
+            if said == "ParametricLIF"
+            else (None, None)
+        )
         if axis is None:
             learned = _learned(node, "learn_decay") if said == "LIF" else {}
-            return LIF(decay=self._decays(decay, signal), name=name, **learned, **arguments), None
+            return LIF(
+                decay=self._decays(decay, signal), name=name, **learned, **arguments
+            ), None
         if decay.min() <= 0.0:
-            raise node.refused("some of its time constants equal the time step, and ParametricLIF has no decay of 0.")
+            raise node.refused(
+                "some of its time constants equal the time step, and ParametricLIF has "
+                "no decay of 0."
+            )
         decay = _continuous_time.shortest(decay.flat[0], self.dtype)
-        return ParametricLIF(decay=decay, per_channel=per_channel, axis=axis, name=name, **arguments), decays
+        return ParametricLIF(
+            decay=decay, per_channel=per_channel, axis=axis, name=name, **arguments
+        ), decays
 
     def readout_of(self, node, signal, name):
-        """`(layer, scale, offset)`: the layer of a node of one of the types `READOUT_NODES`, and what scales its output."""
+        """`(layer, scale, offset)`: the layer of a node of one of the types
+        `READOUT_NODES`, and what scales its output."""
         dt, value = self._time_step(node), node.metadata.get("value", VALUES[0])
         if value not in VALUES:
-            raise node.refused(f"its metadata has value={value!r}, which is none of {', '.join(map(repr, VALUES))}.")
+            raise node.refused(
+                f"its metadata has value={value!r}, which is none of "
+                f"{', '.join(map(repr, VALUES))}."
+            )
         if node.type == "I":
             gain = self._gain(node, "r", None, signal, dt)
-            return LeakyReadout(1.0, value=value, name=name), self._same(node, "r", gain), 0.0
+            return (
+                LeakyReadout(1.0, value=value, name=name),
+                self._same(node, "r", gain),
+                0.0,
+            )
         decay, decay_input, synaptic_decay, gain = self._leak_of(node, signal, dt)
         layer = LeakyReadout(
             self._decays(decay, signal),
@@ -165,20 +251,32 @@ class NeuronReader:
             name=name,
             **_learned(node, "learn_decay", "learn_synaptic_decay"),
         )
-        return layer, self._same(node, "r", gain), self._same(node, "v_leak", self._parameter(node, "v_leak", signal))
+        return (
+            layer,
+            self._same(node, "r", gain),
+            self._same(node, "v_leak", self._parameter(node, "v_leak", signal)),
+        )
 
     def _leak_of(self, node, signal, dt):
-        """`(decay, decay_input, synaptic_decay, gain)` of a node whose membrane leaks."""
+        """`(decay, decay_input, synaptic_decay, gain)` of a node whose membrane
+        leaks."""
         has_current = "tau_syn" in node.values
         tau = "tau_mem" if has_current else "tau"
         decay = self._decay(node, self._parameter(node, tau, signal), dt)
         decay_input = self._decay_input(node, decay, signal)
         # With decay_input the factor 1 − λ = dt/τ of the input is the neuron's own.
-        gain = self._gain(node, "r", None if decay_input else tau, signal, 1.0 if decay_input else dt)
+        gain = self._gain(
+            node, "r", None if decay_input else tau, signal, 1.0 if decay_input else dt
+        )
         if not has_current:
             return decay, decay_input, np.zeros(()), gain
         gain = gain * self._gain(node, "w_in", "tau_syn", signal, dt)
-        return decay, decay_input, self._decay(node, self._parameter(node, "tau_syn", signal), dt), gain
+        return (
+            decay,
+            decay_input,
+            self._decay(node, self._parameter(node, "tau_syn", signal), dt),
+            gain,
+        )
 
     def _time_step(self, node):
         dt = self._told(node, "dt", self.dt, _continuous_time.DT)
@@ -187,29 +285,44 @@ class NeuronReader:
         return dt
 
     def _arguments(self, node, signal, gain, dt, recurrent):
-        """Threshold, reset and what else all layers have, in units in which the gain is 1 and neurons rest at 0."""
+        """Threshold, reset and what else all layers have, in units in which the gain is
+        1 and neurons rest at 0."""
         leak = 0.0 if node.type == "IF" else self._parameter(node, "v_leak", signal)
-        threshold, v_reset = (self._parameter(node, key, signal) for key in ("v_threshold", "v_reset"))
-        threshold, v_reset = (_alike((value - leak) / gain) for value in (threshold, v_reset))
+        threshold, v_reset = (
+            self._parameter(node, key, signal) for key in ("v_threshold", "v_reset")
+        )
+        threshold, v_reset = (
+            _alike((value - leak) / gain) for value in (threshold, v_reset)
+        )
         threshold = _continuous_time.threshold_from_nir(threshold, self.dtype)
         least = np.min(threshold)
         if least <= 0.0:
-            raise node.refused(f"it is at rest above its threshold, by {-least}, and would spike without input.")
+            raise node.refused(
+                f"it is at rest above its threshold, by {-least}, and would spike "
+                "without input."
+            )
         if least < np.finfo(self.dtype).tiny:
             raise node.refused(
-                f"its v_threshold is {least} above its rest, in units of its input. In {self.dtype} this may be rounded to "
-                "0, and it would spike without input. Give it a threshold above its rest."
+                f"its v_threshold is {least} above its rest, in units of its input. In "
+                f"{self.dtype} this may be rounded to 0, and it would spike without "
+                "input. Give it a threshold above its rest."
             )
         reset = self._told(node, "reset", self.reset, "hard")
         if reset not in ("soft", "hard"):
-            raise node.refused(f"its metadata has reset={reset!r}, which is neither 'soft' nor 'hard'.")
+            raise node.refused(
+                f"its metadata has reset={reset!r}, which is neither 'soft' nor 'hard'."
+            )
         if reset == "soft" and (np.any(v_reset) or np.any(leak)):
             raise node.refused(
-                "a soft reset subtracts the threshold, but its v_reset or v_leak is not 0: only a hard reset has these."
+                "a soft reset subtracts the threshold, but its v_reset or v_leak is "
+                "not 0: only a hard reset has these."
             )
         v_reset = _continuous_time.shortest(v_reset, self.dtype)
         if np.any(v_reset >= threshold):
-            raise node.refused(f"its v_reset is above its threshold, by {np.max(v_reset - threshold)} in units of the layer.")
+            raise node.refused(
+                f"its v_reset is above its threshold, by {np.max(v_reset - threshold)} "
+                "in units of the layer."
+            )
         return {
             "threshold": _argument(threshold, signal),
             "reset": reset,
@@ -224,7 +337,8 @@ class NeuronReader:
         if not _looks_like_snntorch(node, dt, recurrent):
             return self._told(node, "reset_delay", self.reset_delay, False)
         if node.type == "LIF" and reset == "hard" and not recurrent:
-            # Leaky, which resets to zero at once, whatever its reset_delay. RLeaky loses the input of the step.
+            # Leaky, which resets to zero at once, whatever its reset_delay. RLeaky
+            # loses the input of the step.
             return False
         if self.reset_delay is None:
             self.perhaps_delayed.append(node.name)
@@ -241,7 +355,8 @@ class NeuronReader:
             return default if argument is None else argument
         if argument is not None and argument != said:
             raise node.refused(
-                f"its metadata says {key}={said!r}, and the argument is {key}={argument!r}. Leave the argument out."
+                f"its metadata says {key}={said!r}, and the argument is "
+                f"{key}={argument!r}. Leave the argument out."
             )
         return said
 
@@ -249,15 +364,20 @@ class NeuronReader:
         """Warns of nodes that do not say how, or when, they are reset."""
         if self.unsaid:
             warnings.warn(
-                f"The file does not say how its neurons are reset ({listed(self.unsaid)}): they get a hard "
-                'reset to v_reset. Pass reset="hard" to confirm this, or reset="soft" if a spike subtracts the threshold.',
+                "The file does not say how its neurons are reset "
+                f"({listed(self.unsaid)}): they get a hard "
+                'reset to v_reset. Pass reset="hard" to confirm this, or reset="soft" '
+                "if a spike subtracts the threshold.",
                 stacklevel=3,
             )
         if self.perhaps_delayed:
             warnings.warn(
-                f"The file looks like one of snnTorch ({listed(self.perhaps_delayed)}), which resets neurons one step after "
-                "their spike unless they were made with reset_delay=False. The file does not say it: they are reset at once "
-                "here. Pass reset_delay=True if their reset is delayed, or reset_delay=False to confirm that it is not.",
+                "The file looks like one of snnTorch "
+                f"({listed(self.perhaps_delayed)}), which resets neurons one step "
+                "after their spike unless they were made with reset_delay=False. The "
+                "file does not say it: they are reset at once here. Pass "
+                "reset_delay=True if their reset is delayed, or reset_delay=False to "
+                "confirm that it is not.",
                 stacklevel=3,
             )
 
@@ -266,31 +386,40 @@ class NeuronReader:
         said = node.metadata.get("decay_input")
         if said is not None:
             return bool(said)
-        resistance = _continuous_time.gain_of(self._parameter(node, "r", signal), None, 1.0)
+        resistance = _continuous_time.gain_of(
+            self._parameter(node, "r", signal), None, 1.0
+        )
         return bool(np.all(resistance == 1.0) and np.any(decay))
 
     def _gain(self, node, resistance, tau, signal, dt):
         tau = None if tau is None else self._parameter(node, tau, signal)
-        gain = _continuous_time.gain_of(self._parameter(node, resistance, signal), tau, dt)
+        gain = _continuous_time.gain_of(
+            self._parameter(node, resistance, signal), tau, dt
+        )
         if not gain.min() > 0.0:
-            raise node.refused(f"its input has the factor {gain.min()}, which must be > 0.")
+            raise node.refused(
+                f"its input has the factor {gain.min()}, which must be > 0."
+            )
         return gain
 
     def _decay(self, node, tau, dt):
         decay = _continuous_time.decay_of(tau, dt)
         if not (decay.min() >= 0.0 and decay.max() < 1.0):
             raise node.refused(
-                f"its time constants are from {np.min(tau)} to {np.max(tau)} seconds. They must be at least the time step, "
-                f"dt={dt} seconds, and finite. Pass the time step that the file is for as dt."
+                f"its time constants are from {np.min(tau)} to {np.max(tau)} seconds. "
+                f"They must be at least the time step, dt={dt} seconds, and finite. "
+                "Pass the time step that the file is for as dt."
             )
         return decay
 
     def _parameter(self, node, key, signal):
-        """The values of a parameter: one of shape `()` if all are the same, or those of all neurons."""
+        """The values of a parameter: one of shape `()` if all are the same, or those of
+        all neurons."""
         parameter = node.values[key]
         if parameter.shape != signal.shape and np.prod(parameter.shape) != 1:
             raise node.refused(
-                f"its {key} has the shape {parameter.shape}, but its input has the shape {signal.shape} (channels first)."
+                f"its {key} has the shape {parameter.shape}, but its input has the "
+                f"shape {signal.shape} (channels first)."
             )
         return parameter.values
 
@@ -299,8 +428,8 @@ class NeuronReader:
         values = _alike(values)
         if values.ndim:
             raise node.refused(
-                f"its membranes differ in {key}, from {values.min()} to {values.max()} in units of the layer. Here the output "
-                "of a layer has one scale."
+                f"its membranes differ in {key}, from {values.min()} to {values.max()} "
+                "in units of the layer. Here the output of a layer has one scale."
             )
         return float(values)
 
@@ -309,10 +438,12 @@ class NeuronReader:
         return _argument(_continuous_time.shortest(_alike(values), self.dtype), signal)
 
     def _of_channels(self, decay, signal):
-        """The axis of a layer's channels, and one decay for each channel, in our order; `None` if all channels share it.
+        """The axis of a layer's channels, and one decay for each channel, in our order;
+        `None` if all channels share it.
 
-        Channels are usually the first or the last axis, but a `ParametricLIF` may have them on any axis. The axis is `None` if
-        decays differ within a channel, on whatever axis.
+        Channels are usually the first or the last axis, but a `ParametricLIF` may have
+        them on any axis. The axis is `None` if decays differ within a channel, on
+        whatever axis.
         """
         usual = 1 if self.data_format == _layouts.CHANNELS_FIRST else -1
         if decay.ndim == 0:
@@ -329,14 +460,16 @@ class NeuronReader:
 
 
 def _alike(values):
-    """Values of neurons as an array: of shape `()` if all are the same, but for rounding."""
+    """Values of neurons as an array: of shape `()` if all are the same, but for
+    rounding."""
     values = np.asarray(values, "float64")
     low, high = values.min(), values.max()
     return values if high - low > 1e-6 * max(abs(low), abs(high)) else high
 
 
 def _argument(values, signal):
-    """A parameter as an argument: a number, or an array that broadcasts to our samples, as small as can be."""
+    """A parameter as an argument: a number, or an array that broadcasts to our samples,
+    as small as can be."""
     values = np.asarray(values)
     if values.ndim == 0:
         return float(values)
@@ -347,7 +480,9 @@ def _argument(values, signal):
         first = np.take(values, [0], axis)
         values = first if np.all(values == first) else values
     # Along the last axis, that of channels, it is of one axis.
-    return values[(0,) * next(axis for axis, size in enumerate(values.shape) if size > 1)]
+    return values[
+        (0,) * next(axis for axis, size in enumerate(values.shape) if size > 1)
+    ]
 
 
 def _learned(node, *names):
@@ -356,35 +491,49 @@ def _learned(node, *names):
 
 
 def _looks_like_snntorch(node, dt, recurrent):
-    """Whether a node is as snnTorch writes it: with a gain of 1, at rest at 0, without metadata, and in float32.
+    """Whether a node is as snnTorch writes it: with a gain of 1, at rest at 0, without
+    metadata, and in float32.
 
-    SpikingJelly writes the same numbers in float64, other programs another resistance. snnTorch, too, writes recurrent neurons
-    in float64, which SpikingJelly does not write at all.
+    SpikingJelly writes the same numbers in float64, other programs another resistance.
+    snnTorch, too, writes recurrent neurons in float64, which SpikingJelly does not
+    write at all.
     """
     if node.type == "IF" or node.metadata:
         return False
     values = {key: parameter.values for key, parameter in node.values.items()}
     tau = values["tau" if node.type == "LIF" else "tau_mem"]
-    in_its_dtype = recurrent or all(array.dtype == "float32" for array in (tau, values["r"], values["v_threshold"]))
+    in_its_dtype = recurrent or all(
+        array.dtype == "float32" for array in (tau, values["r"], values["v_threshold"])
+    )
     at_rest = not np.any(values["v_leak"]) and not np.any(values["v_reset"])
-    return in_its_dtype and at_rest and bool(np.all(_continuous_time.gain_of(values["r"], tau, dt) == 1.0))
+    return (
+        in_its_dtype
+        and at_rest
+        and bool(np.all(_continuous_time.gain_of(values["r"], tau, dt) == 1.0))
+    )
 
 
 def _surrogate(node):
-    """The surrogate that the metadata names, as an argument; no code of a file is run."""
+    """The surrogate that the metadata names, as an argument; no code of a file is
+    run."""
     text = node.metadata.get("surrogate")
     if text is None:
         return {}
     found = re.fullmatch(r"(\w+)\((?:(\w+)=([-+.\w]+))?\)", text)
     if found is None or found[1] not in _SURROGATES:
         warnings.warn(
-            f"Node {node.name!r} was trained with the surrogate {text}, which is not one of keras_ratesnn. The layer gets the "
-            "default one. In inference it is not used.",
+            f"Node {node.name!r} was trained with the surrogate {text}, which is not "
+            "one of keras_ratesnn. The layer gets the default one. In inference it is "
+            "not used.",
             stacklevel=2,
         )
         return {}
     name, argument, value = found.groups()
     try:
-        return {"surrogate": _SURROGATES[name](**({argument: float(value)} if argument else {}))}
+        return {
+            "surrogate": _SURROGATES[name](
+                **({argument: float(value)} if argument else {})
+            )
+        }
     except (TypeError, ValueError) as error:
         raise node.refused(f"its metadata has the surrogate {text}: {error}") from error

@@ -28,7 +28,8 @@ class NodeOutput:
     Args:
         tensor: A Keras tensor.
         shape: Tuple, its shape in NIR, channels first, without the batch axis.
-        flattened: Tuple, the shape that it had before it was flattened; `None` if it was not.
+        flattened: Tuple, the shape that it had before it was flattened; `None` if it
+            was not.
         data_format: String, how the network has its signals.
     """
 
@@ -40,11 +41,20 @@ class NodeOutput:
     @property
     def has_other_order(self):
         """Whether our features are in another order than NIR's."""
-        return self.flattened is not None and self.flattened[0] > 1 and np.prod(self.flattened[1:]) > 1
+        return (
+            self.flattened is not None
+            and self.flattened[0] > 1
+            and np.prod(self.flattened[1:]) > 1
+        )
 
     def order(self):
-        """Where each of our features is in NIR's order, an array as large as the signal; `None` if the orders are the same."""
-        return _layouts.order_of_flattened(self.flattened, self.data_format) if self.has_other_order else None
+        """Where each of our features is in NIR's order, an array as large as the
+        signal; `None` if the orders are the same."""
+        return (
+            _layouts.order_of_flattened(self.flattened, self.data_format)
+            if self.has_other_order
+            else None
+        )
 
 
 class LayerMaker:
@@ -64,19 +74,33 @@ class LayerMaker:
 
     def input(self, node):
         shape = self._checked(node, node.values["shape"])
-        data_format = _layouts.format_of(shape, self.data_format if self.spatial else None, self.data_format)
-        tensor = keras.Input(_layouts.shape_from_nir(shape, data_format), name=self._name(node))
+        data_format = _layouts.format_of(
+            shape, self.data_format if self.spatial else None, self.data_format
+        )
+        tensor = keras.Input(
+            _layouts.shape_from_nir(shape, data_format), name=self._name(node)
+        )
         return NodeOutput(tensor, shape, None, data_format)
 
     def output_of(self, node, signals, feedback=None):
-        """The output of a node that takes the sum of signals; `feedback` is the node by which that of neurons comes back."""
+        """The output of a node that takes the sum of signals; `feedback` is the node by
+        which that of neurons comes back."""
         first, *others = signals
         for other in others:
             if (other.shape, other.flattened) != (first.shape, first.flattened):
-                raise node.refused(f"its inputs have the shapes {first.shape} and {other.shape}, and cannot be added.")
+                raise node.refused(
+                    f"its inputs have the shapes {first.shape} and {other.shape}, and "
+                    "cannot be added."
+                )
         if others:
-            first = dataclasses.replace(first, tensor=layers.Add()([signal.tensor for signal in signals]))
-        return _TABLE[node.type](self, node, first) if feedback is None else self.neurons_of(node, first, feedback)
+            first = dataclasses.replace(
+                first, tensor=layers.Add()([signal.tensor for signal in signals])
+            )
+        return (
+            _TABLE[node.type](self, node, first)
+            if feedback is None
+            else self.neurons_of(node, first, feedback)
+        )
 
     def _name(self, node, ending=""):
         """The name of a node as a layer may have it, PyTorch's too."""
@@ -92,11 +116,16 @@ class LayerMaker:
     def hand_on(self, node, signal):
         """Inputs and outputs of graphs: they only say a shape."""
         if node.values["shape"] != signal.shape:
-            raise node.refused(f"it declares the shape {node.values['shape']}, but takes {signal.shape} (channels first).")
+            raise node.refused(
+                f"it declares the shape {node.values['shape']}, but takes "
+                f"{signal.shape} (channels first)."
+            )
         return signal
 
     def neurons_of(self, node, signal, feedback=None):
-        layer, decays = self.neurons.layer_of(node, signal, self._name(node), recurrent=feedback is not None)
+        layer, decays = self.neurons.layer_of(
+            node, signal, self._name(node), recurrent=feedback is not None
+        )
         cell = layer.cell
         if feedback is not None:
             layer = self._recurrent(layer, signal, feedback)
@@ -112,18 +141,29 @@ class LayerMaker:
         layer, scale, offset = self.neurons.readout_of(node, signal, self._name(node))
         tensor = layer(signal.tensor)
         if (scale, offset) != (1.0, 0.0):
-            tensor = layers.Rescaling(scale, offset, name=self._name(node, "_scale"))(tensor)
+            tensor = layers.Rescaling(scale, offset, name=self._name(node, "_scale"))(
+                tensor
+            )
         return dataclasses.replace(signal, tensor=tensor)
 
     def _recurrent(self, layer, signal, feedback):
         weight = feedback.values["weight"]
-        if len(signal.shape) != 1 or signal.has_other_order or weight.shape != (*signal.shape, *signal.shape):
+        if (
+            len(signal.shape) != 1
+            or signal.has_other_order
+            or weight.shape != (*signal.shape, *signal.shape)
+        ):
             raise feedback.refused(
-                f"its weights have the shape {weight.shape}, but the neurons from and to which it leads {signal.shape} "
-                "(channels first). Neurons must be on one axis, without Flatten before them."
+                f"its weights have the shape {weight.shape}, but the neurons from and "
+                f"to which it leads {signal.shape} (channels first). Neurons must be "
+                "on one axis, without Flatten before them."
             )
         use_bias = len(self._weights_back(feedback)) == 2
-        return Recurrent(layer, layers.Dense(len(weight), use_bias=use_bias, name=self._name(feedback)), name=layer.name)
+        return Recurrent(
+            layer,
+            layers.Dense(len(weight), use_bias=use_bias, name=self._name(feedback)),
+            name=layer.name,
+        )
 
     def _weights_back(self, feedback):
         weight = feedback.values["weight"]
@@ -134,12 +174,19 @@ class LayerMaker:
         weight = node.values["weight"]
         if weight.ndim != 2 or signal.shape != weight.shape[1:]:
             raise node.refused(
-                f"its weights have the shape {weight.shape}, but its input has the shape {signal.shape} (channels first)."
+                f"its weights have the shape {weight.shape}, but its input has the "
+                f"shape {signal.shape} (channels first)."
             )
         order = signal.order()
         weight = weight.T if order is None else weight.T[order]
-        bias = self._bias(node, len(node.values["weight"])) if node.type == "Affine" else None
-        layer = layers.Dense(weight.shape[1], use_bias=bias is not None, name=self._name(node))
+        bias = (
+            self._bias(node, len(node.values["weight"]))
+            if node.type == "Affine"
+            else None
+        )
+        layer = layers.Dense(
+            weight.shape[1], use_bias=bias is not None, name=self._name(node)
+        )
         return self._weighted(node, signal, layer, weight, bias, (weight.shape[1],))
 
     def convolution(self, node, signal):
@@ -147,24 +194,49 @@ class LayerMaker:
         axes = {"Conv1d": 1, "Conv2d": 2}[node.type]
         if weight.ndim != axes + 2 or len(signal.shape) != axes + 1:
             raise node.refused(
-                f"its weights have the shape {weight.shape}, but its input has the shape {signal.shape} (channels first)."
+                f"its weights have the shape {weight.shape}, but its input has the "
+                f"shape {signal.shape} (channels first)."
             )
         (groups,) = self._sizes(node, "groups", 1)
-        if groups < 1 or signal.shape[0] != weight.shape[1] * groups or weight.shape[0] % groups or 0 in weight.shape:
+        if (
+            groups < 1
+            or signal.shape[0] != weight.shape[1] * groups
+            or weight.shape[0] % groups
+            or 0 in weight.shape
+        ):
             raise node.refused(
-                f"its weights have the shape {weight.shape} in {groups} groups, but its input has {signal.shape[0]} channels."
+                f"its weights have the shape {weight.shape} in {groups} groups, but "
+                f"its input has {signal.shape[0]} channels."
             )
-        strides, dilation = self._sizes(node, "stride", axes), self._sizes(node, "dilation", axes)
-        if min(strides) < 1 or min(dilation) < 1 or (max(strides) > 1 and max(dilation) > 1):
-            raise node.refused(f"Keras has no convolution with strides {strides} and dilation {dilation}.")
+        strides, dilation = (
+            self._sizes(node, "stride", axes),
+            self._sizes(node, "dilation", axes),
+        )
+        if (
+            min(strides) < 1
+            or min(dilation) < 1
+            or (max(strides) > 1 and max(dilation) > 1)
+        ):
+            raise node.refused(
+                f"Keras has no convolution with strides {strides} and dilation "
+                f"{dilation}."
+            )
         bias = self._bias(node, weight.shape[0])
         return self._convolution(node, signal, weight, bias, strides, dilation, groups)
 
     def _convolution(self, node, signal, weight, bias, strides, dilation, groups):
         space, size = signal.shape[1:], weight.shape[2:]
         zeros = self._zeros(node, space, size, strides, dilation)
-        shape = self._checked(node, (weight.shape[0], *_layouts.convolved(space, size, strides, zeros, dilation)))
-        weight, padding, zeros = self._as_keras_pads(node, space, weight, strides, dilation, zeros)
+        shape = self._checked(
+            node,
+            (
+                weight.shape[0],
+                *_layouts.convolved(space, size, strides, zeros, dilation),
+            ),
+        )
+        weight, padding, zeros = self._as_keras_pads(
+            node, space, weight, strides, dilation, zeros
+        )
         signal = self._padded(node, signal, zeros)
         if node.metadata.get("use_bias") == 0 and not np.any(bias):
             bias = None
@@ -181,7 +253,9 @@ class LayerMaker:
         # With one input channel in each of several groups.
         if groups > 1 and weight.shape[1] == 1 and len(set(strides)) == 1:
             kind = layers.DepthwiseConv1D if one_axis else layers.DepthwiseConv2D
-            kernel = np.moveaxis(weight.reshape(groups, -1, *weight.shape[2:]), (0, 1), (-2, -1))
+            kernel = np.moveaxis(
+                weight.reshape(groups, -1, *weight.shape[2:]), (0, 1), (-2, -1)
+            )
             layer = kind(depth_multiplier=weight.shape[0] // groups, **arguments)
         else:
             kind = layers.Conv1D if one_axis else layers.Conv2D
@@ -197,7 +271,10 @@ class LayerMaker:
         if padding == "same":
             pairs = padding_of(padding, space, size, (1,) * len(space), dilation)
             if max(strides) > 1 or any(before != after for before, after in pairs):
-                raise node.refused(f"it has padding 'same' with strides {strides} and a kernel of size {size}.")
+                raise node.refused(
+                    f"it has padding 'same' with strides {strides} and a kernel of "
+                    f"size {size}."
+                )
             return tuple(before for before, _ in pairs)
         if isinstance(padding, str):
             raise node.refused(f"its padding is {padding!r}.")
@@ -207,10 +284,14 @@ class LayerMaker:
         return zeros
 
     def _as_keras_pads(self, node, space, weight, strides, dilation, zeros):
-        """`(weight, padding, zeros)` by which Keras gives the same outputs: its own padding, or zeros to add before."""
+        """`(weight, padding, zeros)` by which Keras gives the same outputs: its own
+        padding, or zeros to add before."""
         padding = node.metadata.get("padding", "same" if any(zeros) else "valid")
         size = node.metadata.get("kernel_size", weight.shape[2:])
-        fits = len(size) == len(space) and all(1 <= part <= whole for part, whole in zip(size, weight.shape[2:], strict=True))
+        fits = len(size) == len(space) and all(
+            1 <= part <= whole
+            for part, whole in zip(size, weight.shape[2:], strict=True)
+        )
         if fits and (padding == "same" or (padding == "causal" and len(space) == 1)):
             pairs = padding_of(padding, space, size, strides, dilation)
             kernel = _layouts.without_equal_padding(weight, pairs, size, dilation)
@@ -221,48 +302,93 @@ class LayerMaker:
     def _padded(self, node, signal, zeros):
         if not any(zeros):
             return signal
-        kind, padding = (layers.ZeroPadding1D, zeros[0]) if len(zeros) == 1 else (layers.ZeroPadding2D, tuple(zeros))
+        kind, padding = (
+            (layers.ZeroPadding1D, zeros[0])
+            if len(zeros) == 1
+            else (layers.ZeroPadding2D, tuple(zeros))
+        )
         channels, *space = signal.shape
-        shape = self._checked(node, (channels, *(size + 2 * more for size, more in zip(space, zeros, strict=True))))
-        layer = kind(padding, data_format=self.data_format, name=self._name(node, "_padding"))
+        shape = self._checked(
+            node,
+            (
+                channels,
+                *(size + 2 * more for size, more in zip(space, zeros, strict=True)),
+            ),
+        )
+        layer = kind(
+            padding, data_format=self.data_format, name=self._name(node, "_padding")
+        )
         return dataclasses.replace(signal, tensor=layer(signal.tensor), shape=shape)
 
     def pooling(self, node, signal):
         if len(signal.shape) != 3:
-            raise node.refused(f"its input has the shape {signal.shape}, which is no image (channels first).")
-        size, strides, zeros = (self._sizes(node, key, 2) for key in ("kernel_size", "stride", "padding"))
+            raise node.refused(
+                f"its input has the shape {signal.shape}, which is no image (channels "
+                "first)."
+            )
+        size, strides, zeros = (
+            self._sizes(node, key, 2) for key in ("kernel_size", "stride", "padding")
+        )
         if min(size) < 1 or min(strides) < 1 or min(zeros) < 0:
-            raise node.refused(f"it has a kernel of size {size}, strides {strides} and padding {zeros}.")
+            raise node.refused(
+                f"it has a kernel of size {size}, strides {strides} and padding "
+                f"{zeros}."
+            )
         space = _layouts.convolved(signal.shape[1:], size, strides, zeros, (1, 1))
         shape = self._checked(node, (signal.shape[0], *space))
         signal = self._padded(node, signal, zeros)
-        layer = layers.AveragePooling2D(size, strides, data_format=self.data_format, name=self._name(node))
+        layer = layers.AveragePooling2D(
+            size, strides, data_format=self.data_format, name=self._name(node)
+        )
         tensor = layer(signal.tensor)
         if node.type == "SumPool2d":
-            tensor = layers.Rescaling(float(np.prod(size)), name=self._name(node, "_sum"))(tensor)
+            tensor = layers.Rescaling(
+                float(np.prod(size)), name=self._name(node, "_sum")
+            )(tensor)
         return dataclasses.replace(signal, tensor=tensor, shape=shape)
 
     def flatten(self, node, signal):
         axes = len(signal.shape)
-        (start,), (end,) = (self._sizes(node, key, 1) for key in ("start_dim", "end_dim"))
-        if (start if start >= 0 else start + axes, end if end >= 0 else end + axes) != (0, axes - 1):
+        (start,), (end,) = (
+            self._sizes(node, key, 1) for key in ("start_dim", "end_dim")
+        )
+        if (start if start >= 0 else start + axes, end if end >= 0 else end + axes) != (
+            0,
+            axes - 1,
+        ):
             raise node.refused(
-                f"it flattens the axes from {start} to {end} of an input of shape {signal.shape}, without a batch axis. Only "
-                "all of them can be flattened, from 0 to -1."
+                f"it flattens the axes from {start} to {end} of an input of shape "
+                f"{signal.shape}, without a batch axis. Only all of them can be "
+                "flattened, from 0 to -1."
             )
         if axes == 1:
             return signal
         # The features stay in the order of the memory: that of NIR with channels first.
-        tensor = layers.Flatten(data_format=_layouts.CHANNELS_LAST, name=self._name(node))(signal.tensor)
+        tensor = layers.Flatten(
+            data_format=_layouts.CHANNELS_LAST, name=self._name(node)
+        )(signal.tensor)
         moved = signal.data_format == _layouts.CHANNELS_LAST
-        return NodeOutput(tensor, (int(np.prod(signal.shape)),), signal.shape if moved else None, signal.data_format)
+        return NodeOutput(
+            tensor,
+            (int(np.prod(signal.shape)),),
+            signal.shape if moved else None,
+            signal.data_format,
+        )
 
     def scale(self, node, signal):
         scale = node.values["scale"]
-        if scale.values.ndim or (scale.shape != signal.shape and np.prod(scale.shape) != 1):
-            raise node.refused("its factors must be the same for all features. Put them into the weights around it.")
+        if scale.values.ndim or (
+            scale.shape != signal.shape and np.prod(scale.shape) != 1
+        ):
+            raise node.refused(
+                "its factors must be the same for all features. Put them into the "
+                "weights around it."
+            )
         factor = shortest(scale.values, self.neurons.dtype)
-        return dataclasses.replace(signal, tensor=layers.Rescaling(factor, name=self._name(node))(signal.tensor))
+        return dataclasses.replace(
+            signal,
+            tensor=layers.Rescaling(factor, name=self._name(node))(signal.tensor),
+        )
 
     def _sizes(self, node, key, axes):
         """A number for each axis."""
@@ -274,13 +400,20 @@ class LayerMaker:
     def _bias(self, node, outputs):
         bias = node.values["bias"]
         if bias.shape != (outputs,):
-            raise node.refused(f"its bias has the shape {bias.shape}, but it has {outputs} outputs.")
+            raise node.refused(
+                f"its bias has the shape {bias.shape}, but it has {outputs} outputs."
+            )
         return bias
 
     def _finite(self, node, kernel, bias):
-        """A list of the kernel, and of the bias if there is one, in the dtype of the network."""
+        """A list of the kernel, and of the bias if there is one, in the dtype of the
+        network."""
         with np.errstate(over="ignore"):
-            weights = [array.astype(self.neurons.dtype) for array in (kernel, bias) if array is not None]
+            weights = [
+                array.astype(self.neurons.dtype)
+                for array in (kernel, bias)
+                if array is not None
+            ]
         if not all(np.all(np.isfinite(array)) for array in weights):
             raise node.refused(f"its weights are too large for {self.neurons.dtype}.")
         return weights

@@ -15,8 +15,10 @@ class Place:
 
     Args:
         node: A `Node`.
-        inputs: Tuple of strings, the names of the nodes whose outputs it takes the sum of.
-        feedback: `Node` through which the outputs of neurons come back to them one step later. Defaults to `None`.
+        inputs: Tuple of strings, the names of the nodes whose outputs it takes the sum
+            of.
+        feedback: `Node` through which the outputs of neurons come back to them one step
+            later. Defaults to `None`.
     """
 
     node: Node
@@ -36,7 +38,8 @@ def in_order(graph):
         List of `Place`: the first is the input and the last the output of the network.
 
     Raises:
-        ValueError: If the network has not one input and one output, or a node is part of a loop, or is not connected.
+        ValueError: If the network has not one input and one output, or a node is part
+            of a loop, or is not connected.
     """
     nodes, edges = _flat(graph)
     feedback = _feedback(nodes, edges)
@@ -48,33 +51,53 @@ def in_order(graph):
         inputs[target].append(source)
     begin, end = _ends(graph)
     if inputs[begin]:
-        raise ValueError(f"the input of the network, {begin!r}, is also the output of node {inputs[begin][0]!r}.")
+        raise ValueError(
+            f"the input of the network, {begin!r}, is also the output of node "
+            f"{inputs[begin][0]!r}."
+        )
     taken = {source for source, _ in edges}
     for name in nodes:
         if (name != begin and not inputs[name]) or (name != end and name not in taken):
-            raise ValueError(f"node {name!r} is not connected with the input and the output of the network.")
+            raise ValueError(
+                f"node {name!r} is not connected with the input and the output of the "
+                "network."
+            )
     if end in taken:
-        raise ValueError(f"the output of the network, {end!r}, is also the input of another node.")
+        raise ValueError(
+            f"the output of the network, {end!r}, is also the input of another node."
+        )
     try:
         order = list(graphlib.TopologicalSorter(inputs).static_order())
     except graphlib.CycleError as error:
         loop = " -> ".join(map(repr, reversed(error.args[1])))
         raise ValueError(
-            f"its nodes form a loop, {loop}: keras_ratesnn has recurrent connections only from neurons back to the same "
-            "neurons through one Affine or Linear node."
+            f"its nodes form a loop, {loop}: keras_ratesnn has recurrent connections "
+            "only from neurons back to the same neurons through one Affine or Linear "
+            "node."
         ) from error
-    return [Place(nodes[name], tuple(inputs[name]), feedback.get(name)) for name in order]
+    return [
+        Place(nodes[name], tuple(inputs[name]), feedback.get(name)) for name in order
+    ]
 
 
 def _feedback(nodes, edges):
-    """The nodes that take the outputs of neurons, and only give them back: a dict from the names of the neurons."""
+    """The nodes that take the outputs of neurons, and only give them back: a dict from
+    the names of the neurons."""
     found = {}
     for name, node in nodes.items():
         sources = [source for source, target in edges if target == name]
         targets = [target for source, target in edges if source == name]
-        if node.type in _WEIGHTS and len(sources) == 1 and sources == targets and nodes[sources[0]].type in NODES:
+        if (
+            node.type in _WEIGHTS
+            and len(sources) == 1
+            and sources == targets
+            and nodes[sources[0]].type in NODES
+        ):
             if sources[0] in found:
-                raise ValueError(f"the outputs of node {sources[0]!r} come back to it through two nodes.")
+                raise ValueError(
+                    f"the outputs of node {sources[0]!r} come back to it through two "
+                    "nodes."
+                )
             found[sources[0]] = node
     return found
 
@@ -102,9 +125,16 @@ def _ends(graph, where=""):
     """The names of the input and the output of a graph."""
     found = []
     for kind in ("Input", "Output"):
-        names = [name for name, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind]
+        names = [
+            name
+            for name, node in graph.nodes.items()
+            if isinstance(node, Node) and node.type == kind
+        ]
         if len(names) != 1:
             what = f"the graph {where!r}" if where else "the network"
-            raise ValueError(f"{what} has {len(names)} nodes of type {kind}, and keras_ratesnn can run one with one of each.")
+            raise ValueError(
+                f"{what} has {len(names)} nodes of type {kind}, and keras_ratesnn can "
+                "run one with one of each."
+            )
         found += names
     return found

@@ -16,33 +16,43 @@ from keras_ratesnn.nir._graph_writer import GraphWriter
 from keras_ratesnn.spiking_model import SpikingModel
 
 
-def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = _continuous_time.DT) -> None:
+def export_nir(
+    model: keras.Model, path: str | os.PathLike[str], dt: float = _continuous_time.DT
+) -> None:
     """Writes a network as a NIR file, for neuromorphic chips and other simulators.
 
-    NIR, the Neuromorphic Intermediate Representation, is a graph of layers and neurons in continuous time. The file says what
-    the network does in inference at one time step after the other. It does not say for how many steps it runs, nor that a
+    NIR, the Neuromorphic Intermediate Representation, is a graph of layers and neurons
+    in continuous time. The file says what the network does in inference at one time
+    step after the other. It does not say for how many steps it runs, nor that a
     `SpikingModel` returns the time mean of the outputs.
 
-    Batch normalisation is folded into the layers before it, see `fold_batch_normalization`, and factors of `Rescaling` into the
-    layers after it. Dropout is left out. NIR has channels first: weights and the order of flattened features are converted.
+    Batch normalisation is folded into the layers before it, see
+    `fold_batch_normalization`, and factors of `Rescaling` into the layers after it.
+    Dropout is left out. NIR has channels first: weights and the order of flattened
+    features are converted.
 
-    Neurons have the time constant τ = dt / (1 − decay) and the resistance R = τ / dt, or 1 with `decay_input`. In NIR
-    a neuron spikes above its threshold, here at the threshold, so the file has the number next below the threshold. NIR does
-    not say whether a spike sets the membrane to `v_reset` or subtracts the threshold: most other libraries do the first. The
-    metadata of each neuron node says it (`reset`), and `dt` and `surrogate`. A line is printed if there are neurons that some
-    programs run in another way: all but those with `reset="hard"` and, if they leak, `decay_input=True`.
+    Neurons have the time constant τ = dt / (1 − decay) and the resistance R = τ / dt,
+    or 1 with `decay_input`. In NIR a neuron spikes above its threshold, here at the
+    threshold, so the file has the number next below the threshold. NIR does not say
+    whether a spike sets the membrane to `v_reset` or subtracts the threshold: most
+    other libraries do the first. The metadata of each neuron node says it (`reset`),
+    and `dt` and `surrogate`. A line is printed if there are neurons that some programs
+    run in another way: all but those with `reset="hard"` and, if they leak,
+    `decay_input=True`.
 
     Example:
 
     >>> import tempfile
-    >>> network = keras.Sequential([
-    ...     keras.Input((8, 8, 2)),
-    ...     keras.layers.Conv2D(4, 3, use_bias=False),
-    ...     keras.layers.BatchNormalization(),
-    ...     keras_ratesnn.layers.LIF(reset="hard", decay_input=True),
-    ...     keras.layers.Flatten(),
-    ...     keras.layers.Dense(10),
-    ... ])
+    >>> network = keras.Sequential(
+    ...     [
+    ...         keras.Input((8, 8, 2)),
+    ...         keras.layers.Conv2D(4, 3, use_bias=False),
+    ...         keras.layers.BatchNormalization(),
+    ...         keras_ratesnn.layers.LIF(reset="hard", decay_input=True),
+    ...         keras.layers.Flatten(),
+    ...         keras.layers.Dense(10),
+    ...     ]
+    ... )
     >>> path = tempfile.mkdtemp() + "/network.nir"
     >>> keras_ratesnn.export_nir(network, path)
     >>> model = keras_ratesnn.import_nir(path, timesteps=4)
@@ -50,57 +60,96 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = _co
     ['InputLayer', 'Conv2D', 'LIF', 'Flatten', 'Dense']
 
     Args:
-        model: A `SpikingModel`, or a Functional or Sequential model, with one input and one output. It may contain `Dense`,
-            `Conv1D`, `Conv2D`, their depthwise and weight-standardised variants, `AveragePooling2D`, `GlobalAveragePooling2D`,
-            `ZeroPadding` before convolutions, `Flatten`, `Add`, `Rescaling`, the neurons `IF`, `LIF`, `ParametricLIF` and
-            `CuBaLIF`, and `LeakyReadout`, whose `value` is in the metadata.
-        path: String or path, where to write. A file that is there is replaced once the new one is complete.
-        dt: Float > 0, the length of a time step in seconds. Defaults to `1e-4`, which other libraries assume, too.
+        model: A `SpikingModel`, or a Functional or Sequential model, with one input and
+            one output. It may contain `Dense`, `Conv1D`, `Conv2D`, their depthwise and
+            weight-standardised variants, `AveragePooling2D`, `GlobalAveragePooling2D`,
+            `ZeroPadding` before convolutions, `Flatten`, `Add`, `Rescaling`, the
+            neurons `IF`, `LIF`, `ParametricLIF` and `CuBaLIF`, and `LeakyReadout`,
+            whose `value` is in the metadata.
+        path: String or path, where to write. A file that is there is replaced once the
+            new one is complete.
+        dt: Float > 0, the length of a time step in seconds. Defaults to `1e-4`, which
+            other libraries assume, too.
 
     Raises:
         ImportError: If the package nir is not installed.
-        TypeError: If `model` is neither a `SpikingModel` nor Functional or Sequential, or `path` neither a string nor a path.
-        OSError: If there is no such folder, `path` is a folder itself, or the file cannot be written.
-        ValueError: If NIR cannot describe a layer, which the message names, or a weight is NaN or infinite; nothing is
-            written then.
+        TypeError: If `model` is neither a `SpikingModel` nor Functional or Sequential,
+            or `path` neither a string nor a path.
+        OSError: If there is no such folder, `path` is a folder itself, or the file
+            cannot be written.
+        ValueError: If NIR cannot describe a layer, which the message names, or a weight
+            is NaN or infinite; nothing is written then.
 
-    Source: Pedersen et al., "Neuromorphic intermediate representation: A unified instruction set for interoperable
-    brain-inspired computing", Nature Communications 2024.
+    Source: Pedersen et al., "Neuromorphic intermediate representation: A unified
+    instruction set for interoperable brain-inspired computing", Nature
+    Communications 2024.
     """
     path = checks.file_to_write("path", path)
     nir = optional_packages.imported("nir", "export_nir", "nir")
-    dt = checks.real("dt", dt, above=0, advice="It is the length of a time step in seconds.")
+    dt = checks.real(
+        "dt", dt, above=0, advice="It is the length of a time step in seconds."
+    )
     graph = _graph_of(nir, model, dt)
     check_finite(model.variables)
     whole_files.replace(path, lambda part: nir.write(part, graph))
-    told = {name: node.metadata for name, node in graph.nodes.items() if "reset" in node.metadata}
-    differing = [name for name, of in told.items() if of["reset"] == "soft" or not (of["decay_input"] or of["layer"] == "IF")]
+    told = {
+        name: node.metadata
+        for name, node in graph.nodes.items()
+        if "reset" in node.metadata
+    }
+    differing = [
+        name
+        for name, of in told.items()
+        if of["reset"] == "soft" or not (of["decay_input"] or of["layer"] == "IF")
+    ]
     if differing:
-        print(f"Some programs run {listed(differing)} in another way: see Train for NIR in docs/deploy.md.")
+        print(
+            f"Some programs run {listed(differing)} in another way: see Train for NIR "
+            "in docs/deploy.md."
+        )
 
 
 def _graph_of(nir: Any, model: keras.Model, dt: float) -> Any:
-    network = _without_normalization(model.network if isinstance(model, SpikingModel) else model)
-    if len(network.inputs) != 1 or len(keras.tree.flatten(keras_internals.outputs_structure(network))) != 1:
+    network = _without_normalization(
+        model.network if isinstance(model, SpikingModel) else model
+    )
+    if (
+        len(network.inputs) != 1
+        or len(keras.tree.flatten(keras_internals.outputs_structure(network))) != 1
+    ):
         raise ValueError(
-            f"`model` must have one input and one output. Received: {len(network.inputs)} inputs and {len(network.outputs)} "
-            "outputs. Export a model of each path separately."
+            "`model` must have one input and one output. Received: "
+            f"{len(network.inputs)} inputs and {len(network.outputs)} outputs. Export "
+            "a model of each path separately."
         )
     _, *shape = network.inputs[0].shape
     if None in shape or not shape:
-        raise ValueError(f"`model` must know the shape of its input. Received: an input of shape {network.inputs[0].shape}.")
-    found = _to_nodes.data_format_of(node.operation for node in _graph.nodes_of(network))
+        raise ValueError(
+            "`model` must know the shape of its input. Received: an input of shape "
+            f"{network.inputs[0].shape}."
+        )
+    found = _to_nodes.data_format_of(
+        node.operation for node in _graph.nodes_of(network)
+    )
     writer = GraphWriter(nir, found, dt)
     begin = writer.input(_layouts.shape_to_nir(tuple(shape), writer.format_of(shape)))
-    end = _graph.walk(network, [begin], lambda call: _to_nodes.add_layer(writer, call.operation, call.signals), training=False)
+    end = _graph.walk(
+        network,
+        [begin],
+        lambda call: _to_nodes.add_layer(writer, call.operation, call.signals),
+        training=False,
+    )
     (end,) = keras.tree.flatten(end)
     if end.order is not None:
         raise ValueError(
-            "`model` must not end with flattened channels_last features, which NIR has in another order. Received: an "
-            f"output of shape {network.outputs[0].shape}. Let it end before Flatten, or with a Dense layer."
+            "`model` must not end with flattened channels_last features, which NIR "
+            "has in another order. Received: an output of shape "
+            f"{network.outputs[0].shape}. Let it end before Flatten, or with a Dense "
+            "layer."
         )
     writer.output(end)
-    # The type check of nir 1.0.8 is wrong about grouped convolutions and kernels that are not square.
+    # The type check of nir 1.0.8 is wrong about grouped convolutions and kernels that
+    # are not square.
     return nir.NIRGraph(writer.nodes, writer.edges, type_check=False)
 
 
@@ -113,4 +162,8 @@ def _without_normalization(network: keras.Model) -> keras.Model:
             _to_nodes.check(node.operation)
         else:
             normalizes = True
-    return _graph.as_graph(fold_batch_normalization(network, verbose=False)) if normalizes else graph
+    return (
+        _graph.as_graph(fold_batch_normalization(network, verbose=False))
+        if normalizes
+        else graph
+    )

@@ -6,7 +6,13 @@ import numpy as np
 from keras_ratesnn.gradients import neuron_independence
 from keras_ratesnn.gradients.time.derivative import has_written_derivative
 from keras_ratesnn.testing._cell_step import has_float64
-from keras_ratesnn.testing._findings import require, require_close, require_same, saved_and_loaded, to_numpy
+from keras_ratesnn.testing._findings import (
+    require,
+    require_close,
+    require_same,
+    saved_and_loaded,
+    to_numpy,
+)
 from keras_ratesnn.testing._gradients import loss_and_gradients
 from keras_ratesnn.testing._subject import BATCH, TIMESTEPS
 
@@ -15,7 +21,9 @@ class ShiftOfSamples(keras.layers.Layer):
     """Adds a separate weight to each sample; its gradient equals that of the input."""
 
     def build(self, input_shape):
-        self.shift = self.add_weight(shape=(BATCH, *input_shape[1:]), initializer="zeros", name="input")
+        self.shift = self.add_weight(
+            shape=(BATCH, *input_shape[1:]), initializer="zeros", name="input"
+        )
 
     def call(self, inputs):
         return inputs + self.shift
@@ -30,7 +38,9 @@ def check_element_wise(subject):
     try:
         neuron_independence.check(neuron)
     except ValueError as error:
-        raise AssertionError(f"{error} If this is intended, call check_cell with element_wise=False.") from error
+        raise AssertionError(
+            f"{error} If this is intended, call check_cell with element_wise=False."
+        ) from error
 
 
 def check_single_neurons(subject):
@@ -38,7 +48,8 @@ def check_single_neurons(subject):
     dtype = "float64" if has_float64() else "float32"
     single_shape = (1,) * len(subject.shape)
     cell = subject.copy(dtype=dtype, shape=single_shape, moved=False)
-    # Other weights act on all neurons in parts, unless there are more of them for more neurons.
+    # Other weights act on all neurons in parts, unless there are more of them for more
+    # neurons.
     of_neurons = {id(weight) for weight, _ in cell.weight_parts()}
     wanted = np.zeros(subject.inputs.shape)
     for index in np.ndindex(subject.inputs.shape[1:]):
@@ -46,16 +57,22 @@ def check_single_neurons(subject):
             if id(variable) in of_neurons or np.shape(value) != tuple(variable.shape):
                 value = np.broadcast_to(value, (1, *subject.shape))[(0, *index[1:])]
             variable.assign(np.reshape(value, variable.shape))
-        currents = subject.inputs[(slice(None), *index)].reshape(TIMESTEPS, 1, *single_shape)
+        currents = subject.inputs[(slice(None), *index)].reshape(
+            TIMESTEPS, 1, *single_shape
+        )
         spikes, _ = subject.steps(cell, currents)
         wanted[(slice(None), *index)] = np.ravel(to_numpy(spikes))
     for step_mode in ("multi", "single"):
-        model = subject.model(subject.copy(), gradient="bptt", step_mode=step_mode, return_sequences=True)
+        model = subject.model(
+            subject.copy(), gradient="bptt", step_mode=step_mode, return_sequences=True
+        )
         require_same(
             np.moveaxis(to_numpy(model(subject.sequence())), 1, 0),
             wanted,
-            f'A layer of {subject.name} with step_mode="{step_mode}" gives different spikes from a loop over single neurons in '
-            f"{dtype}. Either the step treats neurons differently, or it loses precision. (Axes: step, sample, neurons.)",
+            f'A layer of {subject.name} with step_mode="{step_mode}" gives different '
+            "spikes from a loop over single neurons in "
+            f"{dtype}. Either the step treats neurons differently, or it loses "
+            "precision. (Axes: step, sample, neurons.)",
             # A third, the size of a normalised spike, differs between precisions.
             rtol=1e-6,
         )
@@ -65,22 +82,32 @@ def check_rate_gradient(subject):
     """Checks that for one layer with constant input the rate gradient equals BPTT's."""
     by_rate, by_bptt = (_gradients(subject, gradient) for gradient in ("rate", "bptt"))
     written = has_written_derivative(subject.cell)
-    cause = "its step_derivative is not the derivative" if written else "forward mode finds a different derivative"
+    cause = (
+        "its step_derivative is not the derivative"
+        if written
+        else "forward mode finds a different derivative"
+    )
     for name, expected in by_bptt.items():
         finding = (
-            f"The rate gradient of {subject.name} with respect to {name!r} differs from BPTT's for one layer with constant"
+            f"The rate gradient of {subject.name} with respect to {name!r} "
+            "differs from BPTT's for one layer with constant"
         )
         require_close(by_rate[name], expected, f"{finding} input: {cause} of its step.")
 
 
 def check_bptt(subject):
     """Checks that BPTT gives the same finite gradients in both step modes."""
-    multi, single = (_gradients(subject, "bptt", step_mode) for step_mode in ("multi", "single"))
+    multi, single = (
+        _gradients(subject, "bptt", step_mode) for step_mode in ("multi", "single")
+    )
     for name, gradient in multi.items():
         finding = f"The BPTT gradient of {subject.name} with respect to {name!r}"
         require(np.isfinite(gradient).all(), f"{finding} is not finite.")
         require_close(single[name], gradient, f"{finding} depends on the step mode.")
-    zero = f"The BPTT gradient of {subject.name} with respect to its input is zero. Compute spikes with `self.fire`."
+    zero = (
+        f"The BPTT gradient of {subject.name} with respect to its input is zero. "
+        "Compute spikes with `self.fire`."
+    )
     require(np.any(multi["input"]), zero)
 
 
@@ -89,7 +116,11 @@ def check_compiled(subject):
     model = subject.model(subject.copy(), gradient="bptt", return_sequences=True)
     eager = to_numpy(model(subject.sequence()))
     compiled = to_numpy(model.predict_on_batch(subject.sequence()))
-    require_same(compiled, eager, f"{subject.name} gives different spikes in a compiled model and in eager mode.")
+    require_same(
+        compiled,
+        eager,
+        f"{subject.name} gives different spikes in a compiled model and in eager mode.",
+    )
 
 
 def check_saving(subject):
@@ -97,15 +128,31 @@ def check_saving(subject):
     model = subject.model(subject.copy(), gradient="bptt")
     loaded, inputs = saved_and_loaded(model), subject.inputs[0]
     for what, found, expected in (
-        ("has different weights after saving and loading. Weights must be created in `build`", loaded.weights, model.weights),
-        ("gives different outputs after saving and loading", loaded(inputs), model(inputs)),
+        (
+            "has different weights after saving and loading. Weights must be created "
+            "in `build`",
+            loaded.weights,
+            model.weights,
+        ),
+        (
+            "gives different outputs after saving and loading",
+            loaded(inputs),
+            model(inputs),
+        ),
     ):
-        require_same(to_numpy(found), to_numpy(expected), f"A model with {subject.name} {what}.")
+        require_same(
+            to_numpy(found), to_numpy(expected), f"A model with {subject.name} {what}."
+        )
 
 
 def _gradients(subject, gradient, step_mode="multi"):
-    """The gradients of a neuron layer with constant input: a dict of weight names, and `"input"`, to arrays."""
-    model = subject.model(subject.copy(), [ShiftOfSamples()], gradient=gradient, step_mode=step_mode)
-    upstream = np.random.default_rng(1).normal(size=(BATCH, *subject.shape)).astype("float32")
+    """The gradients of a neuron layer with constant input: a dict of weight names, and
+    `"input"`, to arrays."""
+    model = subject.model(
+        subject.copy(), [ShiftOfSamples()], gradient=gradient, step_mode=step_mode
+    )
+    upstream = (
+        np.random.default_rng(1).normal(size=(BATCH, *subject.shape)).astype("float32")
+    )
     _, gradients = loss_and_gradients(model, subject.inputs[0], upstream)
     return {path.rsplit("/", 1)[-1]: found for path, found in gradients.items()}

@@ -18,57 +18,73 @@ def check_outputs(subject):
     inputs = ops.convert_to_tensor(subject.inputs[0], dtype=cell.compute_dtype)
     at_rest = cell.initial_state(inputs)
     for leaf in tree.flatten(at_rest):
-        require(ops.is_tensor(leaf), f"{subject.name}.initial_state must return tensors. It returned {leaf!r}.")
+        require(
+            ops.is_tensor(leaf),
+            f"{subject.name}.initial_state must return tensors. It returned {leaf!r}.",
+        )
         require(
             len(leaf.shape) == 0 or leaf.shape[0] == len(subject.inputs[0]),
-            f"The state of {subject.name} must have the batch as its first axis. `initial_state` returned a tensor of shape "
-            f"{tuple(leaf.shape)} for a batch of {len(subject.inputs[0])}.",
+            f"The state of {subject.name} must have the batch as its first axis. "
+            f"`initial_state` returned a tensor of shape {tuple(leaf.shape)} for a "
+            f"batch of {len(subject.inputs[0])}.",
         )
         require(
             np.isfinite(to_numpy(leaf)).all(),
-            f"The state of {subject.name} must be finite: a sample with an infinite state counts as broken, and its outputs "
-            "become NaN. `initial_state` returned a state that is not. Use a large number instead.",
+            f"The state of {subject.name} must be finite: a sample with an infinite "
+            "state counts as broken, and its outputs become NaN. `initial_state` "
+            "returned a state that is not. Use a large number instead.",
         )
     outputs = cell.step(inputs, at_rest)
     require(
         isinstance(outputs, tuple) and len(outputs) == 3,
-        f"{subject.name}.step must return (membrane, spikes, state). It returned {_described(outputs)}.",
+        f"{subject.name}.step must return (membrane, spikes, state). It returned "
+        f"{_described(outputs)}.",
     )
     membrane, spikes, state = outputs
     for name, tensor in {"membrane": membrane, "spikes": spikes}.items():
         require(
             tuple(tensor.shape) == tuple(inputs.shape),
-            f"The {name} that {subject.name}.step returns must have the shape of its input. Its shape is "
-            f"{tuple(tensor.shape)}, that of the input {tuple(inputs.shape)}.",
+            f"The {name} that {subject.name}.step returns must have the shape of its "
+            f"input. Its shape is {tuple(tensor.shape)}, that of the input "
+            f"{tuple(inputs.shape)}.",
         )
     require(
         _described(state) == _described(at_rest),
-        f"The state of {subject.name} must keep its structure, shapes and dtypes, so that a loop can carry it. `initial_state` "
-        f"returned {_described(at_rest)}, `step` {_described(state)}.",
+        f"The state of {subject.name} must keep its structure, shapes and dtypes, so "
+        f"that a loop can carry it. `initial_state` returned {_described(at_rest)}, "
+        f"`step` {_described(state)}.",
     )
 
 
 def check_spikes(subject):
-    """Checks that spikes are exactly 0 or 1, or what a cell with integer spikes states, and that more than one value occurs."""
+    """Checks that spikes are exactly 0 or 1, or what a cell with integer spikes states,
+    and that more than one value occurs."""
     spikes = np.stack(to_numpy(subject.steps(subject.copy(), subject.inputs)[0]))
-    # Membranes far below rest and far above the threshold, where a cell might have spikes of -1 or 2.
-    strong = [to_numpy(subject.steps(subject.copy(), factor * subject.inputs)[0]) for factor in (10.0, -10.0)]
+    # Membranes far below rest and far above the threshold, where a cell might have
+    # spikes of -1 or 2.
+    strong = [
+        to_numpy(subject.steps(subject.copy(), factor * subject.inputs)[0])
+        for factor in (10.0, -10.0)
+    ]
     others = np.setdiff1d([spikes, *strong], subject.values())
     require(
         others.size == 0,
-        f"Spikes must be exactly {subject.values_as_text()}. {subject.name} returned {', '.join(map(str, others[:3]))}. "
-        "Compute them with `self.fire(membrane)`, or state in the attribute `levels` how many spikes a step may emit.",
+        f"Spikes must be exactly {subject.values_as_text()}. {subject.name} returned "
+        f"{', '.join(map(str, others[:3]))}. Compute them with `self.fire(membrane)`, "
+        "or state in the attribute `levels` how many spikes a step may emit.",
     )
     require(
         0.0 < spikes.mean() < subject.values()[-1],
-        f"{subject.name} {'never spiked' if spikes.mean() == 0.0 else 'spiked at every step'} for inputs between "
-        f"{subject.inputs.min():.2f} and {subject.inputs.max():.2f}: nothing can be checked this way. Call check_cell with "
-        "another `scale`.",
+        f"{subject.name} "
+        f"{'never spiked' if spikes.mean() == 0.0 else 'spiked at every step'} for "
+        f"inputs between {subject.inputs.min():.2f} and {subject.inputs.max():.2f}: "
+        "nothing can be checked this way. Call check_cell with another `scale`.",
     )
 
 
 def check_membrane(subject):
-    """Checks that the membrane that a step returns is the one that spikes, before the reset."""
+    """Checks that the membrane that a step returns is the one that spikes, before the
+    reset."""
     cell = subject.copy()
     fired = []
     fire = cell.fire
@@ -83,17 +99,22 @@ def check_membrane(subject):
         fired.clear()
         membrane, _, state = cell.step(ops.convert_to_tensor(inputs), state)
         # A cell may leave spikes to another cell, or fire several times.
-        same = [np.allclose(to_numpy(each), to_numpy(membrane), rtol=1e-5, atol=1e-6) for each in fired]
+        same = [
+            np.allclose(to_numpy(each), to_numpy(membrane), rtol=1e-5, atol=1e-6)
+            for each in fired
+        ]
         require(
             not same or any(same),
-            f"The membrane that {subject.name}.step returns must be the one that it gives to `self.fire`, before the reset: "
-            "gradients and `analysis.membranes` read it. Return it as it was before the reset, and pass a threshold that "
-            "changes as the argument `threshold` of `fire`.",
+            f"The membrane that {subject.name}.step returns must be the one that it "
+            "gives to `self.fire`, before the reset: gradients and "
+            "`analysis.membranes` read it. Return it as it was before the reset, and "
+            "pass a threshold that changes as the argument `threshold` of `fire`.",
         )
 
 
 def check_gradient_of_spikes(subject):
-    """Checks that spikes have a gradient with respect to the input, by the surrogate of `self.fire`."""
+    """Checks that spikes have a gradient with respect to the input, by the surrogate of
+    `self.fire`."""
     cell = subject.copy()
     currents = backend.differentiable(ops.convert_to_tensor(subject.inputs))
     upstream = [ops.ones(subject.inputs.shape[1:])] * len(subject.inputs)
@@ -111,32 +132,43 @@ def check_gradient_of_spikes(subject):
 
     require(
         of_steps(0),
-        f"The membrane that {subject.name}.step returns has no gradient with respect to the input: nothing before the neurons "
-        "could learn. Compute it with keras.ops, without ops.stop_gradient, detach or NumPy.",
+        f"The membrane that {subject.name}.step returns has no gradient with respect "
+        "to the input: nothing before the neurons could learn. Compute it with "
+        "keras.ops, without ops.stop_gradient, detach or NumPy.",
     )
     require(
         of_steps(1),
-        f"The spikes that {subject.name}.step returns have no gradient with respect to the input: nothing before the neurons "
-        "could learn. Compute them with `self.fire(membrane)`, which has the derivative of the surrogate, and return them "
-        "without ops.stop_gradient.",
+        f"The spikes that {subject.name}.step returns have no gradient with respect to "
+        "the input: nothing before the neurons could learn. Compute them with "
+        "`self.fire(membrane)`, which has the derivative of the surrogate, and return "
+        "them without ops.stop_gradient.",
     )
 
 
 def check_no_hidden_state(subject):
     """Checks that the same input and state always give the same result."""
     cell = subject.copy()
-    first, other = (ops.convert_to_tensor(inputs, dtype=cell.compute_dtype) for inputs in subject.inputs[:2])
+    first, other = (
+        ops.convert_to_tensor(inputs, dtype=cell.compute_dtype)
+        for inputs in subject.inputs[:2]
+    )
     at_rest = cell.initial_state(first)
     before = to_numpy(list(cell.variables))
     results = [to_numpy(cell.step(inputs, at_rest)) for inputs in (first, other, first)]
     require_same(
         results[2],
         results[0],
-        f"{subject.name}.step gave a different result when it was called again with the same input and state. It must depend "
-        "only on its arguments and weights: store what it must remember in the state, and do not draw random numbers.",
+        f"{subject.name}.step gave a different result when it was called again with "
+        "the same input and state. It must depend only on its arguments and weights: "
+        "store what it must remember in the state, and do not draw random numbers.",
     )
     after = to_numpy(list(cell.variables))
-    require_same(after, before, f"{subject.name}.step changed its variables. Store what it must remember in the state.")
+    require_same(
+        after,
+        before,
+        f"{subject.name}.step changed its variables. Store what it must remember in "
+        "the state.",
+    )
 
 
 def check_samples(subject):
@@ -145,9 +177,20 @@ def check_samples(subject):
     together = to_numpy(subject.steps(cell, subject.inputs))
     for sample in range(subject.inputs.shape[1]):
         alone = to_numpy(subject.steps(cell, subject.inputs[:, sample : sample + 1]))
-        of_sample = tree.map_leaves(lambda leaf, i=sample: leaf[i : i + 1] if leaf.ndim else leaf, together)
-        finding = f"Sample {sample} gives different results in a batch of {subject.inputs.shape[1]} and alone"
-        require_same(of_sample, alone, f"{finding}: {subject.name} mixes the samples of a batch.", rtol=1e-5, atol=1e-6)
+        of_sample = tree.map_leaves(
+            lambda leaf, i=sample: leaf[i : i + 1] if leaf.ndim else leaf, together
+        )
+        finding = (
+            f"Sample {sample} gives different results in a batch of "
+            f"{subject.inputs.shape[1]} and alone"
+        )
+        require_same(
+            of_sample,
+            alone,
+            f"{finding}: {subject.name} mixes the samples of a batch.",
+            rtol=1e-5,
+            atol=1e-6,
+        )
 
 
 def check_dtypes(subject):
@@ -162,18 +205,30 @@ def check_dtypes(subject):
             dtype = keras.backend.standardize_dtype(leaf.dtype)
             require(
                 not tree.is_float(leaf) or dtype == wanted,
-                f"With dtype={policy!r} the state of {subject.name} must be {wanted}, but is {dtype}. Cast inputs to the "
-                "dtype of the state: ops.cast(inputs, state.dtype).",
+                f"With dtype={policy!r} the state of {subject.name} must be {wanted}, "
+                f"but is {dtype}. Cast inputs to the dtype of the state: "
+                "ops.cast(inputs, state.dtype).",
             )
-        membrane, of_step, _ = cell.step(ops.convert_to_tensor(subject.inputs[0], dtype=cell.compute_dtype), states[0])
+        membrane, of_step, _ = cell.step(
+            ops.convert_to_tensor(subject.inputs[0], dtype=cell.compute_dtype),
+            states[0],
+        )
         for name, tensor in {"membrane": membrane, "spikes": of_step}.items():
             dtype = keras.backend.standardize_dtype(tensor.dtype)
-            finding = f"With dtype={policy!r} the {name} of {subject.name}.step must be {wanted}, but are {dtype}."
+            finding = (
+                f"With dtype={policy!r} the {name} of {subject.name}.step must "
+                f"be {wanted}, but are {dtype}."
+            )
             require(dtype in (wanted, cell.compute_dtype), finding)
         dtypes = {keras.backend.standardize_dtype(tensor.dtype) for tensor in spikes}
         finding = f"With dtype={policy!r} the spikes of {subject.name}"
-        require(dtypes == {cell.compute_dtype}, f"{finding} must be {cell.compute_dtype}, but are {sorted(dtypes)}.")
-        are_right = np.isin(np.stack(to_numpy(spikes)), subject.values(cell.compute_dtype)).all()
+        require(
+            dtypes == {cell.compute_dtype},
+            f"{finding} must be {cell.compute_dtype}, but are {sorted(dtypes)}.",
+        )
+        are_right = np.isin(
+            np.stack(to_numpy(spikes)), subject.values(cell.compute_dtype)
+        ).all()
         require(are_right, f"{finding} are not exactly {subject.values_as_text()}.")
 
 
@@ -181,14 +236,21 @@ def has_float64():
     """Whether the backend computes in float64."""
     # JAX warns that it uses float32, unless float64 is enabled.
     with warnings.catch_warnings(action="ignore"):
-        return keras.backend.standardize_dtype(ops.zeros((), dtype="float64").dtype) == "float64"
+        return (
+            keras.backend.standardize_dtype(ops.zeros((), dtype="float64").dtype)
+            == "float64"
+        )
 
 
 def _described(structure):
     """Structure, shapes and dtypes as text, for comparison and error messages."""
 
     def of_leaf(leaf):
-        return f"{keras.backend.standardize_dtype(leaf.dtype)}{list(leaf.shape)}" if hasattr(leaf, "shape") else leaf
+        return (
+            f"{keras.backend.standardize_dtype(leaf.dtype)}{list(leaf.shape)}"
+            if hasattr(leaf, "shape")
+            else leaf
+        )
 
     return str(tree.map_leaves(of_leaf, structure))
 

@@ -12,7 +12,8 @@ from keras_ratesnn._core import tree
 
 
 def to_numpy(structure):
-    """Converts a structure of tensors to arrays; floats become float64, which can represent all half precision types."""
+    """Converts a structure of tensors to arrays; floats become float64, which can
+    represent all half precision types."""
 
     def as_array(tensor):
         array = np.asarray(ops.convert_to_numpy(tensor))
@@ -28,19 +29,27 @@ def require(condition, finding):
 
 
 def require_same(found, expected, finding, rtol=0.0, atol=0.0):
-    """Raises AssertionError with the finding and the largest difference unless two structures of arrays are close.
+    """Raises AssertionError with the finding and the largest difference unless two
+    structures of arrays are close.
 
     Args:
         found: Structure of arrays.
         expected: Structure of arrays.
         finding: String, the explanation if they are not.
-        rtol: Float, tolerance relative to the largest expected value. Defaults to `0.0`.
+        rtol: Float, tolerance relative to the largest expected value. Defaults to
+            `0.0`.
         atol: Float, absolute tolerance. Defaults to `0.0`.
     """
     found, expected = tree.flatten(found), tree.flatten(expected)
-    require(len(found) == len(expected), f"{finding} There are {len(found)} tensors, not {len(expected)}.")
+    require(
+        len(found) == len(expected),
+        f"{finding} There are {len(found)} tensors, not {len(expected)}.",
+    )
     for ours, theirs in zip(found, expected, strict=True):
-        require(ours.shape == theirs.shape, f"{finding} The shape is {ours.shape}, not {theirs.shape}.")
+        require(
+            ours.shape == theirs.shape,
+            f"{finding} The shape is {ours.shape}, not {theirs.shape}.",
+        )
         if not ours.size:
             continue
         difference = np.abs(ours.astype("float64") - theirs)
@@ -48,10 +57,14 @@ def require_same(found, expected, finding, rtol=0.0, atol=0.0):
         # NaN in both counts as equal.
         far = ~((difference <= allowed) | (np.isnan(ours) & np.isnan(theirs)))
         if far.any():
-            index = np.unravel_index(np.where(far, np.nan_to_num(difference, nan=np.inf), -1.0).argmax(), ours.shape)
+            index = np.unravel_index(
+                np.where(far, np.nan_to_num(difference, nan=np.inf), -1.0).argmax(),
+                ours.shape,
+            )
             where = tuple(int(i) for i in index)
             raise AssertionError(
-                f"{finding} {far.sum()} of {far.size} values differ, most at {where}: {ours[index]} instead of {theirs[index]}."
+                f"{finding} {far.sum()} of {far.size} values differ, most at {where}: "
+                f"{ours[index]} instead of {theirs[index]}."
             )
 
 

@@ -10,7 +10,8 @@ from keras_ratesnn.testing._findings import to_numpy
 
 
 def loss_and_gradients(model, x, weights):
-    """The loss Σ outputs · weights of one batch in training and its gradients. Moving statistics are updated, weights are not.
+    """The loss Σ outputs · weights of one batch in training and its gradients. Moving
+    statistics are updated, weights are not.
 
     Args:
         model: A `keras.Model` with one output.
@@ -18,7 +19,8 @@ def loss_and_gradients(model, x, weights):
         weights: Array like the model's output.
 
     Returns:
-        `(loss, gradients)`: a float, and a dict from the path of each trainable variable to an array.
+        `(loss, gradients)`: a float, and a dict from the path of each trainable
+        variable to an array.
     """
     variables = model.trainable_variables
     # After one step from rest the momentum is minus the gradient.
@@ -29,13 +31,17 @@ def loss_and_gradients(model, x, weights):
         # The checks report a missing gradient, which is 0 here, with its cause.
         warnings.filterwarnings("ignore", "Gradients do not exist")
         loss = model.train_on_batch(x, weights)
-    gradients = {variable.path: -to_numpy(momentum) for variable, momentum in zip(variables, optimizer.momentums, strict=True)}
+    gradients = {
+        variable.path: -to_numpy(momentum)
+        for variable, momentum in zip(variables, optimizer.momentums, strict=True)
+    }
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
     return float(loss), gradients
 
 
 def weighted_sum(weights, outputs):
-    """A loss for each sample, multiplied by the batch size, so that Keras' mean over the batch is a sum."""
+    """A loss for each sample, multiplied by the batch size, so that Keras' mean over
+    the batch is a sum."""
     products = ops.reshape(weights * outputs, (ops.shape(outputs)[0], -1))
     return ops.sum(products, axis=1) * ops.cast(ops.shape(outputs)[0], outputs.dtype)

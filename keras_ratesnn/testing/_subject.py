@@ -1,4 +1,5 @@
-"""The subject of the checks of a cell: copies of the cell, and inputs that make it spike."""
+"""The subject of the checks of a cell: copies of the cell, and inputs that make it
+spike."""
 
 import keras
 import numpy as np
@@ -28,7 +29,9 @@ class Subject:
         random = np.random.default_rng(0)
         built = self.copy(moved=False)
         amplitude = scale * float(np.mean(built.threshold))
-        self.inputs = amplitude * random.uniform(-0.5, 1.5, (TIMESTEPS, BATCH, *shape)).astype("float32")
+        self.inputs = amplitude * random.uniform(
+            -0.5, 1.5, (TIMESTEPS, BATCH, *shape)
+        ).astype("float32")
         # The effect of weights that start at zero or one would be hidden.
         self.weights = [self._moved(random, variable) for variable in built.variables]
 
@@ -45,7 +48,9 @@ class Subject:
         """`(spikes, states)` of a cell at each step: lists."""
         state, all_spikes, states = None, [], []
         for current in inputs:
-            spikes, state = cell(ops.convert_to_tensor(current, dtype=cell.compute_dtype), state)
+            spikes, state = cell(
+                ops.convert_to_tensor(current, dtype=cell.compute_dtype), state
+            )
             all_spikes.append(spikes)
             states.append(state)
         return all_spikes, states
@@ -55,7 +60,9 @@ class Subject:
         x = inputs = keras.Input(self.shape, dtype=cell.compute_dtype)
         for layer in before:
             x = layer(x)
-        network = keras.Model(inputs, Neuron(cell, dtype=cell.dtype_policy, name="neurons")(x))
+        network = keras.Model(
+            inputs, Neuron(cell, dtype=cell.dtype_policy, name="neurons")(x)
+        )
         return SpikingModel(network, timesteps=TIMESTEPS, **kwargs)
 
     def values(self, dtype="float32"):
@@ -68,7 +75,9 @@ class Subject:
         cell = self.cell
         if cell.levels == 1 and cell.spike_size == 1.0:
             return "0 or 1"
-        return f"integers from 0 to {cell.levels}" + ("" if cell.spike_size == 1.0 else f", times {cell.spike_size:.6g}")
+        return f"integers from 0 to {cell.levels}" + (
+            "" if cell.spike_size == 1.0 else f", times {cell.spike_size:.6g}"
+        )
 
     def sequence(self):
         """The inputs as a batch of a `SpikingModel`."""
@@ -77,4 +86,8 @@ class Subject:
     @staticmethod
     def _moved(random, variable):
         value = np.asarray(ops.convert_to_numpy(variable))
-        return value + random.uniform(-0.1, 0.1, value.shape).astype(value.dtype) if variable.trainable else value
+        return (
+            value + random.uniform(-0.1, 0.1, value.shape).astype(value.dtype)
+            if variable.trainable
+            else value
+        )

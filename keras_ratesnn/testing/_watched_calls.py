@@ -1,4 +1,5 @@
-"""The calls of the layers in a model: what each returns for a batch is recorded, or compared and set to what is recorded."""
+"""The calls of the layers in a model: what each returns for a batch is recorded, or
+compared and set to what is recorded."""
 
 import collections
 import contextlib
@@ -20,24 +21,28 @@ from keras_ratesnn.spiking_model import SpikingModel
 from keras_ratesnn.testing._findings import to_numpy
 
 RTOL = {"float16": 16 * 2.0**-10, "bfloat16": 16 * 2.0**-7}
-"""How far rounding may move what one layer returns, relative to its largest output: some units of the last place."""
+"""How far rounding may move what one layer returns, relative to its largest output:
+some units of the last place."""
 
 RTOL_OF_WIDER = 1e-4
-"""The same in wider dtypes, where sums of thousands of inputs and other algorithms for other batch sizes count for more."""
+"""The same in wider dtypes, where sums of thousands of inputs and other algorithms for
+other batch sizes count for more."""
 
 
 class Difference(NamedTuple):
-    """A layer, by its name, and how far it is from what it returned for the same samples, as text."""
+    """A layer, by its name, and how far it is from what it returned for the same
+    samples, as text."""
 
     layer: str
     values: str
 
 
 class Watch:
-    """Sees what layers get and return: it records that of the first batch, and compares other batches with it.
+    """Sees what layers get and return: it records that of the first batch, and compares
+    other batches with it.
 
-    What it compares it also sets to what is recorded, so that a layer gets the same inputs bit for bit: rounding before it
-    cannot make its neurons spike.
+    What it compares it also sets to what is recorded, so that a layer gets the same
+    inputs bit for bit: rounding before it cannot make its neurons spike.
     """
 
     def __init__(self, batch):
@@ -46,21 +51,27 @@ class Watch:
         self.begin(None)
 
     def begin(self, samples):
-        """Begins a call of the model for these samples of the first batch, a list of integers; `None` for all, to record."""
+        """Begins a call of the model for these samples of the first batch, a list of
+        integers; `None` for all, to record."""
         self.samples = samples
         self.calls: collections.Counter[int] = collections.Counter()
         self.differences = []
 
     def call(self, owner, name, method, *args, **kwargs):
-        """What a layer is to return: calls its method, with its arguments, and judges it if these are as recorded."""
+        """What a layer is to return: calls its method, with its arguments, and judges
+        it if these are as recorded."""
         key = self._next(owner)
-        (args, kwargs), others = self._as_recorded((*key, "inputs"), (args, kwargs), keep=True)
+        (args, kwargs), others = self._as_recorded(
+            (*key, "inputs"), (args, kwargs), keep=True
+        )
         outputs = method(*args, **kwargs)
-        # Inputs that differ come from the layer around it, which is judged when it returns.
+        # Inputs that differ come from the layer around it, which is judged when it
+        # returns.
         return outputs if others else self._judged(key, name, outputs)
 
     def seen(self, operation, outputs):
-        """What an operation whose inputs are as recorded is to return instead of its outputs, a list."""
+        """What an operation whose inputs are as recorded is to return instead of its
+        outputs, a list."""
         return self._judged(self._next(operation), operation.name, outputs)
 
     def _next(self, owner):
@@ -73,10 +84,12 @@ class Watch:
         return outputs
 
     def _as_recorded(self, key, structure, keep=False):
-        """A structure with its tensors as they are recorded, and in what they differed: texts. `keep` keeps those that did."""
+        """A structure with its tensors as they are recorded, and in what they differed:
+        texts. `keep` keeps those that did."""
         leaves = keras.tree.flatten(structure)
         where = [index for index, leaf in enumerate(leaves) if ops.is_tensor(leaf)]
-        # In a loop that a backend traces there are no values: the layer around it is compared.
+        # In a loop that a backend traces there are no values: the layer around it is
+        # compared.
         if not all(_has_values(leaves[index]) for index in where):
             return structure, []
         found = [_array(leaves[index]) for index in where]
@@ -88,28 +101,47 @@ class Watch:
         differences = []
         for index, array, first in zip(where, found, recorded, strict=True):
             dtype = keras.backend.standardize_dtype(leaves[index].dtype)
-            value, difference = (array, None) if self.samples is None else self._compared(array, first, dtype)
+            value, difference = (
+                (array, None)
+                if self.samples is None
+                else self._compared(array, first, dtype)
+            )
             if difference is not None:
                 differences.append(difference)
             if difference is None or not keep:
-                # Also what is recorded is a copy, since layers may change their inputs in place.
+                # Also what is recorded is a copy, since layers may change their inputs
+                # in place.
                 leaves[index] = _like(leaves[index], value)
         return keras.tree.pack_sequence_as(structure, leaves), differences
 
     def _compared(self, found, recorded, dtype):
-        """What is recorded for the samples, and how an array differs from it as text, `None` if not."""
-        expected = [rows for rows in _rows_of(recorded, self.batch, self.samples) if rows.shape == found.shape]
+        """What is recorded for the samples, and how an array differs from it as text,
+        `None` if not."""
+        expected = [
+            rows
+            for rows in _rows_of(recorded, self.batch, self.samples)
+            if rows.shape == found.shape
+        ]
         if not expected:
-            return found, f"their shape is {found.shape}, and that of the whole batch {recorded.shape}"
+            return (
+                found,
+                f"their shape is {found.shape}, and that of the whole batch "
+                f"{recorded.shape}",
+            )
         for rows in expected:
             if not _far(found, rows, dtype).any():
                 return rows, None
         far = _far(found, expected[0], dtype)
-        largest = np.nan_to_num(np.abs(found.astype("float64") - expected[0])[far], nan=np.inf).max()
-        return expected[0], f"{far.sum()} of {far.size} values differ, by up to {largest:.3g}"
+        largest = np.nan_to_num(
+            np.abs(found.astype("float64") - expected[0])[far], nan=np.inf
+        ).max()
+        return expected[
+            0
+        ], f"{far.sum()} of {far.size} values differ, by up to {largest:.3g}"
 
     def stimulated(self, operation, spikes):
-        """For spikes of a silent layer, `(batch * T, ...)`, others that are drawn for each sample, so that later layers act."""
+        """For spikes of a silent layer, `(batch * T, ...)`, others that are drawn for
+        each sample, so that later layers act."""
         key = id(operation), self.calls[id(operation)]
         if self.samples is None and not _array(spikes).any():
             drawn = np.random.default_rng(0).random(spikes.shape) < 0.5
@@ -122,7 +154,9 @@ class Watch:
 
 def _like(tensor, array):
     """An array as a tensor with the dtype and the Keras mask of another."""
-    made = ops.convert_to_tensor(array, dtype=keras.backend.standardize_dtype(tensor.dtype))
+    made = ops.convert_to_tensor(
+        array, dtype=keras.backend.standardize_dtype(tensor.dtype)
+    )
     return keras_internals.put_mask(made, keras_internals.mask_of(tensor))
 
 
@@ -140,16 +174,26 @@ def _array(tensor):
 
 
 def _rows_of(array, batch, samples):
-    """The parts of an array of a batch that may be these samples, with the likeliest first.
+    """The parts of an array of a batch that may be these samples, with the likeliest
+    first.
 
-    The batch may be any axis, and be one with time or rows, before or after them. An array without a batch is the same for all.
+    The batch may be any axis, and be one with time or rows, before or after them. An
+    array without a batch is the same for all.
     """
     for axis, size in enumerate(array.shape):
         if size % batch == 0:
             before, after = array.shape[:axis], array.shape[axis + 1 :]
             shape = *before, len(samples) * (size // batch), *after
-            yield array.reshape(*before, batch, size // batch, *after).take(samples, axis).reshape(shape)
-            yield array.reshape(*before, size // batch, batch, *after).take(samples, axis + 1).reshape(shape)
+            yield (
+                array.reshape(*before, batch, size // batch, *after)
+                .take(samples, axis)
+                .reshape(shape)
+            )
+            yield (
+                array.reshape(*before, size // batch, batch, *after)
+                .take(samples, axis + 1)
+                .reshape(shape)
+            )
     yield array
 
 
@@ -165,16 +209,20 @@ def _far(found, expected, dtype):
 
 @contextlib.contextmanager
 def watched(model, watch):
-    """A context in which `watch` sees every layer, graph node and `torch.nn.Module` in a model, and last the model itself.
+    """A context in which `watch` sees every layer, graph node and `torch.nn.Module` in
+    a model, and last the model itself.
 
-    A `SpikingModel` runs all steps at once in it, as its network is watched layer by layer.
+    A `SpikingModel` runs all steps at once in it, as its network is watched layer by
+    layer.
     """
     with contextlib.ExitStack() as stack:
         for owner, name, method in _methods_of(model):
             if isinstance(owner, SpikingModel):
                 through_time = functools.partial(_observed, owner, watch)
                 stack.enter_context(_set(owner, "_through_time", through_time))
-            stack.enter_context(_set(owner, method, _seen(owner, name, getattr(owner, method), watch)))
+            stack.enter_context(
+                _set(owner, method, _seen(owner, name, getattr(owner, method), watch))
+            )
         yield
 
 
@@ -182,21 +230,37 @@ def _methods_of(model):
     """What computes in a model: `(owner, name, method)` for each."""
     layers = list(keras_internals.with_sublayers(model))
     # The observer of their `SpikingModel` sees these, which may run in a traced loop.
-    inside = {id(inner) for layer in layers if isinstance(layer, SpikingModel) for inner in _operations_of(layer.network)}
-    for operation in dict.fromkeys(itertools.chain.from_iterable(map(_operations_of, layers))):
+    inside = {
+        id(inner)
+        for layer in layers
+        if isinstance(layer, SpikingModel)
+        for inner in _operations_of(layer.network)
+    }
+    for operation in dict.fromkeys(
+        itertools.chain.from_iterable(map(_operations_of, layers))
+    ):
         if id(operation) in inside:
             continue
         yield operation, operation.name, "call"
         if isinstance(operation, keras.layers.TorchModuleWrapper):
             for path, module in operation.module.named_modules():
-                yield module, f"{operation.name}/{path}" if path else operation.name, "forward"
+                yield (
+                    module,
+                    f"{operation.name}/{path}" if path else operation.name,
+                    "forward",
+                )
 
 
 def _operations_of(layer):
-    """A layer, its sublayers, and the nodes of functions of `keras.ops` in their graphs."""
+    """A layer, its sublayers, and the nodes of functions of `keras.ops` in their
+    graphs."""
     for inner in keras_internals.with_sublayers(layer):
         yield inner
-        graph = keras_internals.functional_of(inner) if keras_internals.is_graph(inner) else None
+        graph = (
+            keras_internals.functional_of(inner)
+            if keras_internals.is_graph(inner)
+            else None
+        )
         yield from graph.operations if graph is not None else ()
 
 
@@ -210,11 +274,16 @@ def _observed(model, watch, run):
     def observe(call, outputs):
         signals = outputs if isinstance(outputs, list) else [outputs]
         values = watch.seen(call.operation, [signal.value for signal in signals])
-        seen = [Signal(value, signal.static) for value, signal in zip(values, signals, strict=True)]
+        seen = [
+            Signal(value, signal.static)
+            for value, signal in zip(values, signals, strict=True)
+        ]
         return seen if isinstance(outputs, list) else seen[0]
 
     nodes = with_neurons(functools.partial(_WatchedNeurons, watch))
-    return model._run_method(Observing(observe, nodes), dataclasses.replace(run, step_mode="multi"))
+    return model._run_method(
+        Observing(observe, nodes), dataclasses.replace(run, step_mode="multi")
+    )
 
 
 class _WatchedNeurons(WithMembranes):
@@ -232,7 +301,8 @@ class _WatchedNeurons(WithMembranes):
 
 @contextlib.contextmanager
 def _set(owner, name, function):
-    """A context in which an attribute of an object hides that of its class, past what Keras and PyTorch do to attributes."""
+    """A context in which an attribute of an object hides that of its class, past what
+    Keras and PyTorch do to attributes."""
     attributes = vars(owner)
     before = attributes.get(name)
     attributes[name] = function

@@ -13,42 +13,56 @@ from keras_ratesnn.testing._watched_calls import Watch, watched
 
 
 def check_sample_independence(model: keras.Model, x: Structure) -> None:
-    """Checks that the outputs of a model for a sample do not depend on other samples or on earlier calls, in inference.
+    """Checks that the outputs of a model for a sample do not depend on other samples or
+    on earlier calls, in inference.
 
-    Membranes that are kept from call to call, or a batch that is taken for time, make a test accuracy that of the batches, not
-    of the samples. The model is called
+    Membranes that are kept from call to call, or a batch that is taken for time, make a
+    test accuracy that of the batches, not of the samples. The model is called
 
     * for the batch, for other samples, and for the batch again;
-    * for as many copies of the first sample as there are samples, and for the batch in reverse order;
+    * for as many copies of the first sample as there are samples, and for the batch in
+      reverse order;
     * for each sample alone.
 
-    The error names the first layer whose outputs differ for the same inputs: also a layer of a nested or subclassed model, or
-    a `torch.nn.Module` inside a `keras.layers.TorchModuleWrapper`. The model itself is named if it is what keeps state.
+    The error names the first layer whose outputs differ for the same inputs: also a
+    layer of a nested or subclassed model, or a `torch.nn.Module` inside a
+    `keras.layers.TorchModuleWrapper`. The model itself is named if it is what keeps
+    state.
 
-    Only rounding is allowed: 1e-4 of a layer's largest output, 16 units of the last place in half precision. So that rounding
-    does not grow to a spike, each layer gets in all calls bit for bit what it got in the first. A layer that sums and spikes in
-    one, such as `layers.Recurrent`, may still round to another spike, about once in ten million. A layer that draws random
-    numbers in inference keeps state. A `SpikingModel` runs in multi-step mode here; `SpikingModel.step` is meant to keep state.
+    Only rounding is allowed: 1e-4 of a layer's largest output, 16 units of the last
+    place in half precision. So that rounding does not grow to a spike, each layer gets
+    in all calls bit for bit what it got in the first. A layer that sums and spikes in
+    one, such as `layers.Recurrent`, may still round to another spike, about once in ten
+    million. A layer that draws random numbers in inference keeps state. A
+    `SpikingModel` runs in multi-step mode here; `SpikingModel.step` is meant to keep
+    state.
 
     Example:
 
-    >>> network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras_ratesnn.layers.LIF()])
+    >>> network = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(8), keras_ratesnn.layers.LIF()]
+    ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
     >>> keras_ratesnn.testing.check_sample_independence(model, np.random.rand(3, 4))
 
     Args:
-        model: A Keras model, spiking or not. If it has leaks, the calls change its state.
-        x: A batch of inputs: an array, or a structure of arrays. A few samples are enough; the model is called for each.
+        model: A Keras model, spiking or not. If it has leaks, the calls change its
+            state.
+        x: A batch of inputs: an array, or a structure of arrays. A few samples are
+            enough; the model is called for each.
 
     Raises:
         AssertionError: If something leaks; the message names the layer.
         TypeError: If `model` is not a Keras model, or `x` does not hold numbers.
-        ValueError: If `x` has fewer than two samples, or they are all the same, or it does not fit a `SpikingModel`.
+        ValueError: If `x` has fewer than two samples, or they are all the same, or it
+            does not fit a `SpikingModel`.
     """
     checks.instance("model", model, keras.Model)
     if isinstance(model, SpikingModel):
         check_batch(_graph.as_graph(model.network), x, model.timesteps)
-    x = keras.tree.map_structure(lambda leaf: np.asarray(ops.convert_to_numpy(checks.tensor("x", leaf))), x)
+    x = keras.tree.map_structure(
+        lambda leaf: np.asarray(ops.convert_to_numpy(checks.tensor("x", leaf))), x
+    )
     samples = _checked_samples(x)
     with backend.no_gradient():
         if not model.built:
@@ -64,12 +78,20 @@ def _checked_samples(x):
     sizes = [leaf.shape[0] if leaf.ndim else 0 for leaf in leaves]
     if len(set(sizes)) != 1 or sizes[0] < 2:
         raise ValueError(
-            f"`x` must be a batch of at least two samples, the same number in all inputs. Received: x with {sizes} samples. "
-            "Pass a few samples of the data."
+            "`x` must be a batch of at least two samples, the same number in all "
+            f"inputs. Received: x with {sizes} samples. Pass a few samples of the data."
         )
-    if all(np.array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape), equal_nan=leaf.dtype.kind == "f") for leaf in leaves):
+    if all(
+        np.array_equal(
+            leaf,
+            np.broadcast_to(leaf[:1], leaf.shape),
+            equal_nan=leaf.dtype.kind == "f",
+        )
+        for leaf in leaves
+    ):
         raise ValueError(
-            f"`x` must have samples that differ: others could not be told from them. Received: {sizes[0]} equal samples."
+            "`x` must have samples that differ: others could not be told from them. "
+            f"Received: {sizes[0]} equal samples."
         )
     return sizes[0]
 
@@ -85,15 +107,28 @@ def _check(model, x, watch):
 
     differences(None)
     beside_copies = differences([0] * watch.batch)
-    _require_none(model, differences(everyone), "after a call with other samples", _KEPT)
-    _require_none(model, beside_copies, "beside copies of itself instead of the other samples", _MIXED)
-    _require_none(model, differences(everyone[::-1]), "if the order of the batch is reversed", _MIXED)
+    _require_none(
+        model, differences(everyone), "after a call with other samples", _KEPT
+    )
+    _require_none(
+        model,
+        beside_copies,
+        "beside copies of itself instead of the other samples",
+        _MIXED,
+    )
+    _require_none(
+        model,
+        differences(everyone[::-1]),
+        "if the order of the batch is reversed",
+        _MIXED,
+    )
     for sample in everyone:
         try:
             alone = differences([sample])
         except Exception as error:
             raise AssertionError(
-                f"Model {model.name!r} computes a batch of {watch.batch} samples, but not one of them alone: {error}"
+                f"Model {model.name!r} computes a batch of {watch.batch} samples, but "
+                f"not one of them alone: {error}"
             ) from error
         _require_none(model, alone, "in a batch of one", _MIXED)
 
@@ -101,10 +136,23 @@ def _check(model, x, watch):
 def _require_none(model, differences, when, why):
     if differences:
         layer, values = differences[0]
-        what = f"Model {layer!r}" if layer == model.name else f"Layer {layer!r} of model {model.name!r}"
-        raise AssertionError(f"{what} gives a sample other outputs {when}, from the same inputs: {values}. {why}")
+        what = (
+            f"Model {layer!r}"
+            if layer == model.name
+            else f"Layer {layer!r} of model {model.name!r}"
+        )
+        raise AssertionError(
+            f"{what} gives a sample other outputs {when}, from the same inputs: "
+            f"{values}. {why}"
+        )
 
 
-_KEPT = "It keeps state between calls, or draws random numbers. Start each call at rest, with the state of neurons in the call."
+_KEPT = (
+    "It keeps state between calls, or draws random numbers. Start each call at "
+    "rest, with the state of neurons in the call."
+)
 
-_MIXED = "Samples affect each other. Does it take the batch for time, keep state between calls, or use statistics of the batch?"
+_MIXED = (
+    "Samples affect each other. Does it take the batch for time, keep state "
+    "between calls, or use statistics of the batch?"
+)

@@ -1,6 +1,7 @@
 """AutoAugment: one of 25 sub-policies, drawn for each image.
 
-Cubuk, Zoph, Mané, Vasudevan, Le, "AutoAugment: Learning Augmentation Strategies from Data", CVPR 2019 (arXiv 1805.09501).
+Cubuk, Zoph, Mané, Vasudevan, Le, "AutoAugment: Learning Augmentation Strategies from
+Data", CVPR 2019 (arXiv 1805.09501).
 """
 
 import csv
@@ -17,12 +18,17 @@ NOTHING = len(OPERATIONS)
 
 with pathlib.Path(__file__).with_name("cifar10_policy.csv").open() as _file:
     _, *_rows = csv.reader(_file)
-CIFAR10_POLICY = tuple(tuple((name, float(p), int(level)) for name, p, level in (row[:3], row[3:])) for row in _rows)
-"""Sub-policies of two steps: an operation, its probability, and its level, 0 to 9 (0 if there are no levels)."""
+CIFAR10_POLICY = tuple(
+    tuple((name, float(p), int(level)) for name, p, level in (row[:3], row[3:]))
+    for row in _rows
+)
+"""Sub-policies of two steps: an operation, its probability, and its level, 0 to 9 (0 if
+there are no levels)."""
 
 
 def auto_augment(policy=CIFAR10_POLICY):
-    """An augmentation that draws a sub-policy uniformly and applies each of its steps with its probability.
+    """An augmentation that draws a sub-policy uniformly and applies each of its steps
+    with its probability.
 
     Args:
         policy: Sub-policies in the format of `CIFAR10_POLICY`.
@@ -34,10 +40,13 @@ def auto_augment(policy=CIFAR10_POLICY):
     def augment(image, seed):
         if image.shape[-1] != 3:
             raise ValueError(
-                f"AutoAugment's images must have three channels, `(height, width, 3)`. Received: image.shape={image.shape}."
+                "AutoAugment's images must have three channels, `(height, width, 3)`. "
+                f"Received: image.shape={image.shape}."
             )
         numbers, strengths = draw_steps(policy, seed)
-        for number, strength in zip(tf.unstack(numbers), tf.unstack(strengths), strict=True):
+        for number, strength in zip(
+            tf.unstack(numbers), tf.unstack(strengths), strict=True
+        ):
             image = tf.ensure_shape(_operate(number, image, strength), image.shape)
         return image
 
@@ -52,12 +61,23 @@ def draw_steps(policy, seed):
         seed: Pair of integers.
 
     Returns:
-        Two tensors of two numbers: the index in `OPERATIONS`, or `NOTHING`, and the strength of each step.
+        Two tensors of two numbers: the index in `OPERATIONS`, or `NOTHING`, and the
+        strength of each step.
     """
     names = list(OPERATIONS)
-    numbers = np.array([[names.index(name) for name, _, _ in steps] for steps in policy], "int32")
-    probabilities = np.array([[probability for _, probability, _ in steps] for steps in policy], "float32")
-    strengths = np.array([[_either_strength(name, level) for name, _, level in steps] for steps in policy], "float32")
+    numbers = np.array(
+        [[names.index(name) for name, _, _ in steps] for steps in policy], "int32"
+    )
+    probabilities = np.array(
+        [[probability for _, probability, _ in steps] for steps in policy], "float32"
+    )
+    strengths = np.array(
+        [
+            [_either_strength(name, level) for name, _, level in steps]
+            for steps in policy
+        ],
+        "float32",
+    )
 
     draws = tf.random.stateless_uniform((5,), seed)
     row = tf.cast(draws[0] * len(policy), tf.int32)
@@ -74,6 +94,10 @@ def _either_strength(name, level):
 
 
 def _operate(number, image, strength):
-    """Applies the operation with this number, or none for `NOTHING`. No other operation is computed."""
-    branches = [functools.partial(operation.function, image, strength) for operation in OPERATIONS.values()]
+    """Applies the operation with this number, or none for `NOTHING`. No other operation
+    is computed."""
+    branches = [
+        functools.partial(operation.function, image, strength)
+        for operation in OPERATIONS.values()
+    ]
     return tf.switch_case(number, [*branches, lambda: image])

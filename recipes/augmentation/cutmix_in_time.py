@@ -4,7 +4,8 @@ import tensorflow as tf
 
 
 class CutMixInTime:
-    """Replaces a span of steps of each sequence by that of another one of the batch; labels are weighted by its share.
+    """Replaces a span of steps of each sequence by that of another one of the batch;
+    labels are weighted by its share.
 
     The number of its steps is uniform, from none to all.
 
@@ -22,7 +23,10 @@ class CutMixInTime:
         count, steps = tf.shape(sequences)[0], sequences.shape[1]
         others = tf.argsort(self.generator.uniform((count,)))
         length = self.generator.uniform((count,), maxval=steps + 1, dtype=tf.int32)
-        start = tf.cast(self.generator.uniform((count,)) * tf.cast(steps - length + 1, tf.float32), tf.int32)
+        start = tf.cast(
+            self.generator.uniform((count,)) * tf.cast(steps - length + 1, tf.float32),
+            tf.int32,
+        )
         places = tf.range(steps)
         inside = (places >= start[:, None]) & (places < (start + length)[:, None])
         inside = tf.reshape(inside, (-1, steps, *[1 for _ in sequences.shape[2:]]))

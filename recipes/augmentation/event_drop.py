@@ -1,29 +1,44 @@
-"""EventDrop on frames of events, see `keras_ratesnn.events.event_drop` for the one on recordings."""
+"""EventDrop on frames of events, see `keras_ratesnn.events.event_drop` for the one on
+recordings."""
 
 import tensorflow as tf
 
 
 def event_drop(frames, seed):
-    """Leaves out nothing, the frames of a span of time, an area of all frames, or counts anywhere, with equal probability.
+    """Leaves out nothing, the frames of a span of time, an area of all frames, or
+    counts anywhere, with equal probability.
 
-    Frames have no single events: in the last way each count stays or goes as a whole. If nothing would be left, all stays.
+    Frames have no single events: in the last way each count stays or goes as a whole.
+    If nothing would be left, all stays.
 
     Args:
         frames: Tensor `(time, height, width, channels)` of counts.
         seed: Pair of integers.
 
-    Source: Gu et al., "EventDrop: Data Augmentation for Event-based Learning", IJCAI 2021.
+    Source: Gu et al., "EventDrop: Data Augmentation for Event-based Learning",
+    IJCAI 2021.
     """
     if frames.shape.rank != 4:
-        raise ValueError(f"event_drop is for frames (time, height, width, channels), not for {frames.shape}.")
+        raise ValueError(
+            "event_drop is for frames (time, height, width, channels), not for "
+            f"{frames.shape}."
+        )
     seeds = tf.unstack(tf.random.split(seed, 5))
     way = tf.random.stateless_uniform((), seeds[0], maxval=4, dtype=tf.int32)
-    share = tf.cast(tf.random.stateless_uniform((), seeds[1], 1, 10, tf.int32), tf.float32) / 10
-    of_side = tf.cast(tf.random.stateless_uniform((), seeds[2], 1, 20, tf.int32), tf.float32) / 20
+    share = (
+        tf.cast(tf.random.stateless_uniform((), seeds[1], 1, 10, tf.int32), tf.float32)
+        / 10
+    )
+    of_side = (
+        tf.cast(tf.random.stateless_uniform((), seeds[2], 1, 20, tf.int32), tf.float32)
+        / 20
+    )
     starts = tf.random.stateless_uniform((3,), seeds[3])
 
     def inside(axis, width):
-        places = (tf.range(tf.shape(frames)[axis], dtype=tf.float32) + 0.5) / tf.cast(tf.shape(frames)[axis], tf.float32)
+        places = (tf.range(tf.shape(frames)[axis], dtype=tf.float32) + 0.5) / tf.cast(
+            tf.shape(frames)[axis], tf.float32
+        )
         return (places >= starts[axis]) & (places < starts[axis] + width)
 
     span = inside(0, share)[:, None, None, None]

@@ -1,7 +1,8 @@
 """Augmentation by layers of Keras and keras-cv.
 
-A layer draws from a generator, whose state a resumed run cannot restore. So `recipes.pipeline` makes new layers for each epoch,
-from the seed and the epoch. A layer takes a dict of `"images"`, a float32 tensor `(batch, height, width, channels)` of raw
+A layer draws from a generator, whose state a resumed run cannot restore. So
+`recipes.pipeline` makes new layers for each epoch, from the seed and the epoch. A layer
+takes a dict of `"images"`, a float32 tensor `(batch, height, width, channels)` of raw
 pixels, and `"labels"`, `(batch, classes)`, one-hot, and returns such a dict.
 """
 
@@ -17,15 +18,19 @@ COMMON = {"data_format": "channels_last", "dtype": "float32"}
 def randaugment(seed):
     """Two random operations of 11, with random strengths.
 
-    Cubuk, Zoph, Shlens, Le, "RandAugment: Practical Automated Data Augmentation with a Reduced Search Space", NeurIPS 2020.
+    Cubuk, Zoph, Shlens, Le, "RandAugment: Practical Automated Data Augmentation with a
+    Reduced Search Space", NeurIPS 2020.
     """
-    return keras.layers.RandAugment(num_ops=2, factor=0.5, seed=seed, **PIXELS, **COMMON)
+    return keras.layers.RandAugment(
+        num_ops=2, factor=0.5, seed=seed, **PIXELS, **COMMON
+    )
 
 
 def random_erasing(seed):
     """Noise in a random box, of a random half of the images.
 
-    Zhong, Zheng, Kang, Li, Yang, "Random Erasing Data Augmentation", AAAI 2020 (arXiv 1708.04896).
+    Zhong, Zheng, Kang, Li, Yang, "Random Erasing Data Augmentation", AAAI 2020 (arXiv
+    1708.04896).
     """
     return keras.layers.RandomErasing(factor=(0.5, 0.5), seed=seed, **PIXELS, **COMMON)
 
@@ -33,14 +38,18 @@ def random_erasing(seed):
 def cutout(seed):
     """A black box of a quarter of the height and width, at a random place.
 
-    DeVries, Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017 (arXiv 1708.04552).
+    DeVries, Taylor, "Improved Regularization of Convolutional Neural Networks with
+    Cutout", 2017 (arXiv 1708.04552).
     """
     side = 0.25, 0.25
-    return _keras_cv().layers.RandomCutout(side, side, fill_mode="constant", fill_value=0.0, seed=seed, dtype="float32")
+    return _keras_cv().layers.RandomCutout(
+        side, side, fill_mode="constant", fill_value=0.0, seed=seed, dtype="float32"
+    )
 
 
 def grid_mask(seed):
-    """A grid of black squares, rotated, scaled and shifted at random; they take 0.4 of the grid's spacing.
+    """A grid of black squares, rotated, scaled and shifted at random; they take 0.4 of
+    the grid's spacing.
 
     Chen, Liu, Zhao, Jia, "GridMask Data Augmentation", 2020 (arXiv 2001.04086).
     """
@@ -50,21 +59,28 @@ def grid_mask(seed):
 
 
 def transformer(seed):
-    """A random flip, one random operation of 11 at nearly full strength, and a black box in a quarter of the images.
+    """A random flip, one random operation of 11 at nearly full strength, and a black
+    box in a quarter of the images.
 
-    What the authors of spiking transformers do with CIFAR, by the names of timm: rand-m9-n1-mstd0.4-inc1, reprob 0.25. timm has
-    other operations, draws their strength, and its box has the mean colour.
+    What the authors of spiking transformers do with CIFAR, by the names of timm:
+    rand-m9-n1-mstd0.4-inc1, reprob 0.25. timm has other operations, draws their
+    strength, and its box has the mean colour.
     """
     flip = keras.layers.RandomFlip("horizontal", seed=seed, **COMMON)
-    operation = keras.layers.RandAugment(num_ops=1, factor=0.9, seed=seed + 1, **PIXELS, **COMMON)
-    erasing = keras.layers.RandomErasing(factor=(0.25, 0.25), fill_value=0.0, seed=seed + 2, **PIXELS, **COMMON)
+    operation = keras.layers.RandAugment(
+        num_ops=1, factor=0.9, seed=seed + 1, **PIXELS, **COMMON
+    )
+    erasing = keras.layers.RandomErasing(
+        factor=(0.25, 0.25), fill_value=0.0, seed=seed + 2, **PIXELS, **COMMON
+    )
     return lambda images: erasing(operation(flip(images)))
 
 
 def mixup(seed):
     """Weighted sums of pairs of images; weights are uniform.
 
-    Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR 2018 (arXiv 1710.09412), with α = 1.
+    Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR
+    2018 (arXiv 1710.09412), with α = 1.
     """
     return keras.layers.MixUp(alpha=1.0, seed=seed, **COMMON)
 
@@ -72,17 +88,18 @@ def mixup(seed):
 def cutmix(seed):
     """Images with a box from another image, of a uniformly drawn fraction of the area.
 
-    The box lies inside the image, between pixels. Labels are weighted by its area, so they may differ by a row or column of
-    pixels from what is seen.
+    The box lies inside the image, between pixels. Labels are weighted by its area, so
+    they may differ by a row or column of pixels from what is seen.
 
-    Yun, Han, Oh, Chun, Choe, Yoo, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features",
-    ICCV 2019 (arXiv 1905.04899), with α = 1.
+    Yun, Han, Oh, Chun, Choe, Yoo, "CutMix: Regularization Strategy to Train Strong
+    Classifiers with Localizable Features", ICCV 2019 (arXiv 1905.04899), with α = 1.
     """
     return keras.layers.CutMix(factor=(1.0, 1.0), seed=seed, **COMMON)
 
 
 def cutmix_in_time(seed):
-    """Sequences with a span of steps from another sequence, see `cutmix_in_time.CutMixInTime`."""
+    """Sequences with a span of steps from another sequence, see
+    `cutmix_in_time.CutMixInTime`."""
     # Imported here because it imports TensorFlow.
     from recipes.augmentation.cutmix_in_time import CutMixInTime
 
@@ -90,15 +107,21 @@ def cutmix_in_time(seed):
 
 
 def seed_of(seed, epoch, use):
-    """The seed of a layer: a different one for each seed of a run, epoch, and `use`, an integer."""
+    """The seed of a layer: a different one for each seed of a run, epoch, and `use`, an
+    integer."""
     return int(np.random.SeedSequence((seed, epoch, use)).generate_state(1)[0] >> 1)
 
 
 def _keras_cv():
-    return packages.imported("keras_cv", '`augment` "cutout" or "grid_mask"', "recipes,cv")
+    return packages.imported(
+        "keras_cv", '`augment` "cutout" or "grid_mask"', "recipes,cv"
+    )
 
 
-AUGMENTATIONS = {layer.__name__: layer for layer in (randaugment, random_erasing, cutout, grid_mask, transformer)}
+AUGMENTATIONS = {
+    layer.__name__: layer
+    for layer in (randaugment, random_erasing, cutout, grid_mask, transformer)
+}
 """Functions of a seed, by the names of augmentations in recipes."""
 
 OF_SEQUENCES = "cutmix_in_time"

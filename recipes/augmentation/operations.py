@@ -1,9 +1,12 @@
-"""The operations of AutoAugment: those of Pillow on float32 tensors, with exactly the same integer results.
+"""The operations of AutoAugment: those of Pillow on float32 tensors, with exactly the
+same integer results.
 
-Keras and KerasCV have layers for some of them, but none are seeded, and not all match the operations used in the search for the
-policy. In Keras 3.15 `Equalization` has another formula (off by 60 levels on photographs), `RandomSharpness` darkens the edges,
-`RandomBrightness` adds instead of multiplying and `Solarization` has no argument for the threshold. In KerasCV 0.9, which is no
-longer developed, `Equalization` has a similar error, and sharpness and colour can be decreased but not increased. The matching
+Keras and KerasCV have layers for some of them, but none are seeded, and not all match
+the operations used in the search for the policy. In Keras 3.15 `Equalization` has
+another formula (off by 60 levels on photographs), `RandomSharpness` darkens the edges,
+`RandomBrightness` adds instead of multiplying and `Solarization` has no argument for
+the threshold. In KerasCV 0.9, which is no longer developed, `Equalization` has a
+similar error, and sharpness and colour can be decreased but not increased. The matching
 operations are only a line or two.
 """
 
@@ -39,7 +42,11 @@ def rotate(image, degrees):
     """Rotates the image counterclockwise about its centre."""
     cosine, sine = tf.cos(degrees * (math.pi / 180)), tf.sin(degrees * (math.pi / 180))
     y, x = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32) / 2)
-    return _affine(image, [cosine, -sine, x - cosine * x + sine * y], [sine, cosine, y - sine * x - cosine * y])
+    return _affine(
+        image,
+        [cosine, -sine, x - cosine * x + sine * y],
+        [sine, cosine, y - sine * x - cosine * y],
+    )
 
 
 def _toward_zero(number):
@@ -47,7 +54,8 @@ def _toward_zero(number):
 
 
 def _affine(image, x_row, y_row):
-    """Each pixel (x, y) of the result is the pixel (a x + b y + c, d x + e y + f) of the image.
+    """Each pixel (x, y) of the result is the pixel (a x + b y + c, d x + e y + f) of
+    the image.
 
     Args:
         image: Tensor `(height, width, channels)`.
@@ -57,9 +65,12 @@ def _affine(image, x_row, y_row):
     Returns:
         Tensor of the same shape.
     """
-    # The centre of the first pixel is at 0.5 in Pillow, which these numbers refer to, and at 0 in TensorFlow.
+    # The centre of the first pixel is at 0.5 in Pillow, which these numbers refer to,
+    # and at 0 in TensorFlow.
     (a, b, c), (d, e, f) = x_row, y_row
-    transform = tf.stack([a, b, c + (a + b - 1) / 2, d, e, f + (d + e - 1) / 2, 0.0, 0.0])
+    transform = tf.stack(
+        [a, b, c + (a + b - 1) / 2, d, e, f + (d + e - 1) / 2, 0.0, 0.0]
+    )
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=image[tf.newaxis],
         transforms=transform[tf.newaxis],
@@ -69,7 +80,8 @@ def _affine(image, x_row, y_row):
     )[0]
 
 
-# Enhancement: away from a degraded image with a factor above 1, towards it with a factor below 1.
+# Enhancement: away from a degraded image with a factor above 1, towards it with a
+# factor below 1.
 
 
 def _enhance(image, poorer, factor):
@@ -77,8 +89,12 @@ def _enhance(image, poorer, factor):
 
 
 def _gray(image):
-    """Luminance by ITU-R 601-2 in integer multiples of 1/65536; these sums are exact in float32."""
-    return tf.floor((tf.tensordot(image, [19595.0, 38470.0, 7471.0], 1)[..., tf.newaxis] + 32768) / 65536)
+    """Luminance by ITU-R 601-2 in integer multiples of 1/65536; these sums are exact in
+    float32."""
+    return tf.floor(
+        (tf.tensordot(image, [19595.0, 38470.0, 7471.0], 1)[..., tf.newaxis] + 32768)
+        / 65536
+    )
 
 
 def _mean_gray(image):
@@ -86,10 +102,16 @@ def _mean_gray(image):
 
 
 def _smooth(image):
-    """The mean over a pixel and its neighbours, with weight five for the pixel itself. Pixels at the edge are unchanged."""
+    """The mean over a pixel and its neighbours, with weight five for the pixel itself.
+    Pixels at the edge are unchanged."""
     kernel = np.ones((3, 3, 1, 1), "float32")
     kernel[1, 1] = 5
-    sums = tf.nn.depthwise_conv2d(image[tf.newaxis], np.tile(kernel, (1, 1, image.shape[-1], 1)), [1, 1, 1, 1], "VALID")[0]
+    sums = tf.nn.depthwise_conv2d(
+        image[tf.newaxis],
+        np.tile(kernel, (1, 1, image.shape[-1], 1)),
+        [1, 1, 1, 1],
+        "VALID",
+    )[0]
     inner = tf.pad(tf.floor(sums / 13 + 0.5), [(1, 1), (1, 1), (0, 0)])
     is_inner = tf.pad(tf.ones_like(sums, tf.bool), [(1, 1), (1, 1), (0, 0)])
     return tf.where(is_inner, inner, image)
@@ -114,7 +136,8 @@ def invert(image, _):
 
 def auto_contrast(image, _):
     """Stretches each channel from its smallest and largest value to 0 and 255."""
-    # Pillow computes in float64 and rounds down: in float32 an integer could become the next lower one.
+    # Pillow computes in float64 and rounds down: in float32 an integer could become the
+    # next lower one.
     values = tf.cast(image, tf.float64)
     low, high = tf.reduce_min(values, axis=(0, 1)), tf.reduce_max(values, axis=(0, 1))
     scale = 255 / tf.where(high > low, high - low, 1)
@@ -135,7 +158,9 @@ def equalize(image, _):
     of_largest = tf.gather(counts, tf.reduce_max(values, axis=(0, 1)), batch_dims=1)
     step = ((tf.reduce_sum(counts, axis=1) - of_largest) // 255)[:, tf.newaxis]
     divisor = tf.maximum(step, 1)
-    levels = tf.minimum((tf.cumsum(counts, axis=1, exclusive=True) + divisor // 2) // divisor, 255)
+    levels = tf.minimum(
+        (tf.cumsum(counts, axis=1, exclusive=True) + divisor // 2) // divisor, 255
+    )
     equalized = tf.gather(tf.reshape(levels, (-1,)), places)
     return tf.where(step[:, 0] > 0, tf.cast(equalized, tf.float32), image)
 
@@ -146,7 +171,8 @@ class Operation:
 
     Attributes:
         function: Function of an image and a strength.
-        strengths: A row of `LEVELS` numbers, or two rows for the two directions, which are equally likely.
+        strengths: A row of `LEVELS` numbers, or two rows for the two directions, which
+            are equally likely.
     """
 
     function: Callable
@@ -166,10 +192,21 @@ OPERATIONS = {
     "TranslateX": Operation(translate_x, _to_either_side(0, 150 / 331)),
     "TranslateY": Operation(translate_y, _to_either_side(0, 150 / 331)),
     "Rotate": Operation(rotate, _to_either_side(0, 30)),
-    "Color": Operation(lambda image, factor: _enhance(image, _gray(image), factor), _to_either_side(1, 0.9)),
-    "Contrast": Operation(lambda image, factor: _enhance(image, _mean_gray(image), factor), _to_either_side(1, 0.9)),
-    "Brightness": Operation(lambda image, factor: _enhance(image, 0.0, factor), _to_either_side(1, 0.9)),
-    "Sharpness": Operation(lambda image, factor: _enhance(image, _smooth(image), factor), _to_either_side(1, 0.9)),
+    "Color": Operation(
+        lambda image, factor: _enhance(image, _gray(image), factor),
+        _to_either_side(1, 0.9),
+    ),
+    "Contrast": Operation(
+        lambda image, factor: _enhance(image, _mean_gray(image), factor),
+        _to_either_side(1, 0.9),
+    ),
+    "Brightness": Operation(
+        lambda image, factor: _enhance(image, 0.0, factor), _to_either_side(1, 0.9)
+    ),
+    "Sharpness": Operation(
+        lambda image, factor: _enhance(image, _smooth(image), factor),
+        _to_either_side(1, 0.9),
+    ),
     "Posterize": Operation(posterize, [8 - np.round(_up_to(4))]),
     # torchvision now uses 255, because a uint8 tensor cannot be compared with 256.
     "Solarize": Operation(solarize, [256 - _up_to(256)]),
@@ -177,4 +214,5 @@ OPERATIONS = {
     "AutoContrast": Operation(auto_contrast),
     "Equalize": Operation(equalize),
 }
-"""The operations by their names in the paper, with torchvision's strengths. No CIFAR-10 sub-policy uses ShearX."""
+"""The operations by their names in the paper, with torchvision's strengths. No CIFAR-10
+sub-policy uses ShearX."""

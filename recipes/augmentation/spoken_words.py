@@ -1,4 +1,5 @@
-"""Augmentation of spikes of spoken words: masks in time and over channels, and noise."""
+"""Augmentation of spikes of spoken words: masks in time and over channels, and
+noise."""
 
 import tensorflow as tf
 
@@ -9,7 +10,8 @@ MOST_NOISE = 0.01
 
 
 def spoken_words(steps, seed):
-    """Leaves out a span of time and a band of channels, and adds single spikes anywhere; how much is drawn uniformly.
+    """Leaves out a span of time and a band of channels, and adds single spikes
+    anywhere; how much is drawn uniformly.
 
     The masks are those of SpecAugment, without its warping. The shares are ours.
 
@@ -17,13 +19,20 @@ def spoken_words(steps, seed):
         steps: Tensor `(time, channels)` of counts.
         seed: Pair of integers.
 
-    Source: Park et al., "SpecAugment: A Simple Data Augmentation Method for Automatic Speech Recognition", Interspeech 2019.
+    Source: Park et al., "SpecAugment: A Simple Data Augmentation Method for Automatic
+    Speech Recognition", Interspeech 2019.
     """
     if steps.shape.rank != 2:
-        raise ValueError(f"spoken_words is for steps (time, channels), not for {steps.shape}.")
+        raise ValueError(
+            f"spoken_words is for steps (time, channels), not for {steps.shape}."
+        )
     seeds = tf.unstack(tf.random.split(seed, 4))
-    kept = _outside(steps, 0, LONGEST_SPAN, seeds[0])[:, None] & _outside(steps, 1, MOST_CHANNELS, seeds[1])
-    noise = tf.random.stateless_uniform(tf.shape(steps), seeds[2]) < tf.random.stateless_uniform((), seeds[3], 0.0, MOST_NOISE)
+    kept = _outside(steps, 0, LONGEST_SPAN, seeds[0])[:, None] & _outside(
+        steps, 1, MOST_CHANNELS, seeds[1]
+    )
+    noise = tf.random.stateless_uniform(
+        tf.shape(steps), seeds[2]
+    ) < tf.random.stateless_uniform((), seeds[3], 0.0, MOST_NOISE)
     return tf.where(kept, steps, tf.zeros_like(steps)) + tf.cast(noise, steps.dtype)
 
 

@@ -1,4 +1,5 @@
-"""Benchmark of the cost of a training step: `python -m recipes.benchmark`, on the backend selected by KERAS_BACKEND.
+"""Benchmark of the cost of a training step: `python -m recipes.benchmark`, on the
+backend selected by KERAS_BACKEND.
 
 settings.py       the settings of a benchmark
 cases.py          the models: the library's methods, and the same network without time
@@ -22,7 +23,8 @@ import os
 
 import recipes
 
-# On an idle machine, where is measured, it costs up to a third of a step, and more of other libraries'.
+# On an idle machine, where is measured, it costs up to a third of a step, and more of
+# other libraries'.
 if recipes.is_ours:
     for name in recipes.WAITS:
         os.environ.pop(name, None)

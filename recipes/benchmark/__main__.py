@@ -1,4 +1,5 @@
-"""Time, FLOPs and memory of a training step against T, compared with their lower bounds: `python -m recipes.benchmark`."""
+"""Time, FLOPs and memory of a training step against T, compared with their lower
+bounds: `python -m recipes.benchmark`."""
 
 import pathlib
 import sys
@@ -8,16 +9,24 @@ import keras
 from recipes import command_line, engine
 from recipes.atomic_files import write_json
 from recipes.benchmark import cases, report, scaling
-from recipes.benchmark.arguments import OF_STEPS, add_jit_compile, add_settings, settings_of
+from recipes.benchmark.arguments import (
+    OF_STEPS,
+    add_jit_compile,
+    add_settings,
+    settings_of,
+)
 from recipes.benchmark.evidence import runner
 from recipes.benchmark.measure import benchmark
 from recipes.benchmark.settings import ORDINARY, variants
 
 
 def run(arguments):
-    """Runs the benchmark of a command line, or the evidence kit; returns the exit status."""
+    """Runs the benchmark of a command line, or the evidence kit; returns the exit
+    status."""
     given = vars(arguments)
-    evidence, process_memory, folder, devices = (given.pop(name) for name in ("evidence", "memory", "output", "devices"))
+    evidence, process_memory, folder, devices = (
+        given.pop(name) for name in ("evidence", "memory", "output", "devices")
+    )
     if evidence is not None:
         return runner.main(evidence)
     jit_compile = tuple(dict.fromkeys(given.pop("jit_compile")))
@@ -27,7 +36,9 @@ def run(arguments):
         variants(settings, (*jit_compile, False) if process_memory else jit_compile)
         folder.mkdir(parents=True, exist_ok=True)
         if devices:
-            return scaling.run(settings, [engine.wanted(number) for number in devices], folder)
+            return scaling.run(
+                settings, [engine.wanted(number) for number in devices], folder
+            )
         # Errors of the library about the network are raised before time is spent.
         cases.configure(settings)
         cases.trainer(settings, ORDINARY, 1)
@@ -35,7 +46,11 @@ def run(arguments):
     def progress(record):
         # Saves measurements so far, in case the rest fails.
         write_json(folder / "benchmark.json", record)
-        print(f"T = {record['rows'][-1]['timesteps']} measured", file=sys.stderr, flush=True)
+        print(
+            f"T = {record['rows'][-1]['timesteps']} measured",
+            file=sys.stderr,
+            flush=True,
+        )
 
     record = benchmark(settings, process_memory, progress, jit_compile)
     print(report.markdown(record))
@@ -49,16 +64,30 @@ def run(arguments):
 
 def add_arguments(parser):
     add_settings(parser, *OF_STEPS, "methods", "data_format", "threads")
-    several = "as in SpikingModel.compile; with several, each method is measured with each, and the floor with the first"
+    several = (
+        "as in SpikingModel.compile; with several, each method is measured with "
+        "each, and the floor with the first"
+    )
     add_jit_compile(parser, several, nargs="+", default=["auto"])
-    memory = "on TensorFlow without a GPU: also measures memory, in a separate process for each case"
+    memory = (
+        "on TensorFlow without a GPU: also measures memory, in a separate process "
+        "for each case"
+    )
     parser.add_argument("--memory", action="store_true", help=memory)
-    devices = "compares numbers of devices, virtual ones without accelerators; --batch is that of each, then that of all"
+    devices = (
+        "compares numbers of devices, virtual ones without accelerators; --batch "
+        "is that of each, then that of all"
+    )
     parser.add_argument("--devices", nargs="+", metavar="N", help=devices)
-    evidence = "instead of all this: runs the evidence kit for a GPU, nine minutes at most; on a CPU it runs small"
+    evidence = (
+        "instead of all this: runs the evidence kit for a GPU, nine minutes at "
+        "most; on a CPU it runs small"
+    )
     command_line.add_path(parser, "--evidence", evidence)
     output = pathlib.Path("runs", "benchmark", keras.backend.backend())
-    command_line.add_path(parser, "--output", "for benchmark.json and benchmark.png", default=output)
+    command_line.add_path(
+        parser, "--output", "for benchmark.json and benchmark.png", default=output
+    )
 
 
 main = command_line.command(__name__, "benchmark", __doc__, add_arguments, run)

@@ -1,9 +1,11 @@
-"""Accuracy, memory and time against T, for several methods: `python -m recipes.benchmark.against_timesteps digits`.
+"""Accuracy, memory and time against T, for several methods: `python -m
+recipes.benchmark.against_timesteps digits`.
 
-This is figure 4 of Yu et al., NeurIPS 2024, for any recipe. For each T each method trains the recipe with each seed. The
-memory of its training step is measured where the backend reports it: on JAX, and on GPUs. At the end all steps are timed in
-turn. The folder gets the record, `NAME.json`, and the figure, `NAME.png` and `NAME.svg`. With the same arguments a finished
-record is only drawn again; with other ones it is an error.
+This is figure 4 of Yu et al., NeurIPS 2024, for any recipe. For each T each method
+trains the recipe with each seed. The memory of its training step is measured where the
+backend reports it: on JAX, and on GPUs. At the end all steps are timed in turn. The
+folder gets the record, `NAME.json`, and the figure, `NAME.png` and `NAME.svg`. With the
+same arguments a finished record is only drawn again; with other ones it is an error.
 """
 
 import functools
@@ -13,7 +15,16 @@ import sys
 
 import keras
 
-from recipes import catalogue, command_line, device, markdown, methods, pipeline, plots, run
+from recipes import (
+    catalogue,
+    command_line,
+    device,
+    markdown,
+    methods,
+    pipeline,
+    plots,
+    run,
+)
 from recipes.atomic_files import read_json, write_json
 from recipes.benchmark import costs, timing
 from recipes.command_line import DIVERGED, SMALLER, Ended
@@ -23,7 +34,10 @@ FIELDS = {"settings": list, "backend": str, "memory_measure": str | None, "rows"
 """Fields of a record that are read, with their types."""
 
 OF_A_ROW = {"timesteps", "method", "accuracies", "memory_bytes", "seconds"}
-ADVICE = "It is not a record of python -m recipes.benchmark.against_timesteps; remove it, or name another file or folder."
+ADVICE = (
+    "It is not a record of python -m recipes.benchmark.against_timesteps; remove "
+    "it, or name another file or folder."
+)
 
 WARM_UP_STEPS = 2
 
@@ -31,17 +45,33 @@ WARM_UP_STEPS = 2
 def add_arguments(parser):
     command_line.add_recipe(parser)
     methods = {"metavar": "NAME", "help": "as in recipes.compare"}
-    parser.add_argument("--methods", nargs="+", default=["rate-multi", "bptt-multi"], **methods)
-    command_line.add_count(parser, "--timesteps", "numbers of time steps", [1, 2, 4, 8], nargs="+", metavar="T")
+    parser.add_argument(
+        "--methods", nargs="+", default=["rate-multi", "bptt-multi"], **methods
+    )
+    command_line.add_count(
+        parser,
+        "--timesteps",
+        "numbers of time steps",
+        [1, 2, 4, 8],
+        nargs="+",
+        metavar="T",
+    )
     command_line.add_seeds(parser, default=3)
     command_line.add_count(parser, "--rounds", "number of times a step is timed", 20)
-    command_line.add_path(parser, "--output", "(default: %(default)s)", default=pathlib.Path("runs", "against_timesteps"))
+    command_line.add_path(
+        parser,
+        "--output",
+        "(default: %(default)s)",
+        default=pathlib.Path("runs", "against_timesteps"),
+    )
 
 
 def compare(arguments):
     """Measures what the record does not have yet, prints and draws it."""
     # Duplicates are measured only once.
-    arguments.timesteps, arguments.methods = (list(dict.fromkeys(each)) for each in (arguments.timesteps, arguments.methods))
+    arguments.timesteps, arguments.methods = (
+        list(dict.fromkeys(each)) for each in (arguments.timesteps, arguments.methods)
+    )
     record_path = arguments.output / f"{arguments.recipe}.json"
     with command_line.mistakes():
         recipes = recipes_of(arguments)
@@ -53,14 +83,17 @@ def compare(arguments):
             try:
                 record = measure(arguments, recipes)
             except run.Diverged as error:
-                raise Ended(f"the training diverged: {error}. {SMALLER}", DIVERGED) from error
+                raise Ended(
+                    f"the training diverged: {error}. {SMALLER}", DIVERGED
+                ) from error
             write_json(record_path, record)
         print(table(record))
         plots.save(draw(record), record_path.with_suffix(".png"), dpi=90)
 
 
 def recipes_of(arguments):
-    """The recipes to train, a dictionary from `(timesteps, method, seed)`; raises TypeError or ValueError for a mistake."""
+    """The recipes to train, a dictionary from `(timesteps, method, seed)`; raises
+    TypeError or ValueError for a mistake."""
     refused = {
         "seed": "Pass --seeds.",
         "timesteps": "Pass --timesteps.",
@@ -69,7 +102,9 @@ def recipes_of(arguments):
     }
     found = {
         (timesteps, method, seed): catalogue.chosen(
-            arguments, refused, [*methods.assignments(method), f"timesteps={timesteps}", f"seed={seed}"]
+            arguments,
+            refused,
+            [*methods.assignments(method), f"timesteps={timesteps}", f"seed={seed}"],
         )
         for timesteps in arguments.timesteps
         for method in arguments.methods
@@ -88,37 +123,51 @@ def read_record(path):
         ValueError: If it is damaged or something else.
     """
     record = read_json(path, FIELDS, ADVICE)
-    if not record["rows"] or not all(isinstance(row, dict) and row.keys() >= OF_A_ROW for row in record["rows"]):
-        raise ValueError(f"{path} must have 'rows' with {', '.join(sorted(OF_A_ROW))}. {ADVICE}")
+    if not record["rows"] or not all(
+        isinstance(row, dict) and row.keys() >= OF_A_ROW for row in record["rows"]
+    ):
+        raise ValueError(
+            f"{path} must have 'rows' with {', '.join(sorted(OF_A_ROW))}. {ADVICE}"
+        )
     return record
 
 
 def check_same(record, arguments, path):
-    """Checks that a record was measured with these arguments; raises ValueError, with the path of its file, if not."""
+    """Checks that a record was measured with these arguments; raises ValueError, with
+    the path of its file, if not."""
     rows = record["rows"]
     measured_with = {
         "--set": (record["settings"], arguments.set),
-        "--timesteps": (list(dict.fromkeys(row["timesteps"] for row in rows)), arguments.timesteps),
-        "--methods": (list(dict.fromkeys(row["method"] for row in rows)), arguments.methods),
+        "--timesteps": (
+            list(dict.fromkeys(row["timesteps"] for row in rows)),
+            arguments.timesteps,
+        ),
+        "--methods": (
+            list(dict.fromkeys(row["method"] for row in rows)),
+            arguments.methods,
+        ),
         "--seeds": ([len(rows[0]["accuracies"])], [arguments.seeds]),
         # Records of earlier versions lack it.
         "--rounds": ([record.get("rounds", arguments.rounds)], [arguments.rounds]),
         "KERAS_BACKEND": ([record["backend"]], [keras.backend.backend()]),
     }
     changed = [
-        f"{name} {' '.join(map(str, before)) or 'nothing'}, now {' '.join(map(str, now)) or 'nothing'}"
+        f"{name} {' '.join(map(str, before)) or 'nothing'}, now "
+        f"{' '.join(map(str, now)) or 'nothing'}"
         for name, (before, now) in measured_with.items()
         if before != now
     ]
     if changed:
         raise ValueError(
-            f"{path} was measured with other arguments: {'; '.join(changed)}. Repeat those to draw it again; for a new "
-            "measurement pass another folder with --output, or remove the file."
+            f"{path} was measured with other arguments: {'; '.join(changed)}. Repeat "
+            "those to draw it again; for a new measurement pass another folder with "
+            "--output, or remove the file."
         )
 
 
 def measure(arguments, recipes):
-    """Trains and measures all cases; returns the record, a dictionary of plain numbers and names.
+    """Trains and measures all cases; returns the record, a dictionary of plain numbers
+    and names.
 
     Args:
         arguments: The command line.
@@ -129,19 +178,33 @@ def measure(arguments, recipes):
         recipe = recipes[timesteps, arguments.methods[0], 0]
         # Frames of an event camera depend on the number of time steps.
         if dataset is None or recipe.has_time:
-            dataset = recipe.load(arguments.data_dir, in_memory_for="benchmark.against_timesteps")
+            dataset = recipe.load(
+                arguments.data_dir, in_memory_for="benchmark.against_timesteps"
+            )
         for method in arguments.methods:
             accuracies = []
             for seed in range(arguments.seeds):
                 recipe = recipes[timesteps, method, seed]
                 model = run.build(recipe, dataset)
                 accuracies.append(run.trained_accuracy(model, recipe, dataset))
-                print(f"T = {timesteps}, {method}, seed {seed}: {accuracies[-1]:.4f}", file=sys.stderr, flush=True)
-            batch = [part.numpy() for part in next(iter(pipeline.training_batches(dataset, recipe)))]
+                print(
+                    f"T = {timesteps}, {method}, seed {seed}: {accuracies[-1]:.4f}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            batch = [
+                part.numpy()
+                for part in next(iter(pipeline.training_batches(dataset, recipe)))
+            ]
             case = timesteps, method
             steps[case] = functools.partial(model.train_on_batch, *batch)
             memory = memory_of(model, steps[case], batch)
-            rows[case] = {"timesteps": timesteps, "method": method, "accuracies": accuracies, "memory_bytes": memory}
+            rows[case] = {
+                "timesteps": timesteps,
+                "method": method,
+                "accuracies": accuracies,
+                "memory_bytes": memory,
+            }
     # All in turn, so that the load of the machine affects each T alike.
     timing.interleaved(steps, WARM_UP_STEPS)
     for case, seconds in timing.interleaved(steps, arguments.rounds).items():
@@ -156,15 +219,20 @@ def measure(arguments, recipes):
         "backend": keras.backend.backend(),
         "device": device.name(),
         "versions": device.versions(),
-        "memory_measure": None if costs.needs_separate_process() else costs.memory_measure(),
+        "memory_measure": None
+        if costs.needs_separate_process()
+        else costs.memory_measure(),
         "rows": list(rows.values()),
     }
 
 
 def memory_of(model, step, batch):
-    """The memory of a training step in bytes, or `None` where only a process of its own could measure it."""
+    """The memory of a training step in bytes, or `None` where only a process of its own
+    could measure it."""
     if keras.backend.backend() == "jax":
-        return costs.compiled(model, *map(keras.ops.convert_to_tensor, batch))["memory_bytes"]
+        return costs.compiled(model, *map(keras.ops.convert_to_tensor, batch))[
+            "memory_bytes"
+        ]
     if costs.needs_separate_process():
         return None
     step()
@@ -175,27 +243,60 @@ def table(record):
     """The record as a Markdown table."""
     rows = []
     for row in record["rows"]:
-        memory = "not measured" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 2**20:.1f}"
+        memory = (
+            "not measured"
+            if row["memory_bytes"] is None
+            else f"{row['memory_bytes'] / 2**20:.1f}"
+        )
         milliseconds = f"{1000 * row['seconds']['median']:.1f}"
-        rows.append((row["timesteps"], row["method"], markdown.mean_of(row["accuracies"]), memory, milliseconds))
-    return markdown.table(("T", "method", f"{_tested(record)} accuracy", "memory, MiB", "time of a step, ms"), rows)
+        rows.append(
+            (
+                row["timesteps"],
+                row["method"],
+                markdown.mean_of(row["accuracies"]),
+                memory,
+                milliseconds,
+            )
+        )
+    return markdown.table(
+        (
+            "T",
+            "method",
+            f"{_tested(record)} accuracy",
+            "memory, MiB",
+            "time of a step, ms",
+        ),
+        rows,
+    )
 
 
 def panels(record):
-    """What is drawn: for each panel its title, and a function of a row that returns a value and its bounds."""
-    found = [(f"{_tested(record)} accuracy", lambda row: _with_deviation(row["accuracies"]))]
+    """What is drawn: for each panel its title, and a function of a row that returns a
+    value and its bounds."""
+    found = [
+        (f"{_tested(record)} accuracy", lambda row: _with_deviation(row["accuracies"]))
+    ]
     if record["memory_measure"]:
-        found.append(("memory of a step, MiB", lambda row: (row["memory_bytes"] / 2**20,) * 3))
-    return [*found, ("time of a step, ms", lambda row: (1000 * row["seconds"]["median"],) * 3)]
+        found.append(
+            ("memory of a step, MiB", lambda row: (row["memory_bytes"] / 2**20,) * 3)
+        )
+    return [
+        *found,
+        ("time of a step, ms", lambda row: (1000 * row["seconds"]["median"],) * 3),
+    ]
 
 
 def _tested(record):
-    """Which images the accuracies are of, "test" or "held-out"; records of earlier versions are of test images."""
+    """Which images the accuracies are of, "test" or "held-out"; records of earlier
+    versions are of test images."""
     return record.get("tested", "test")
 
 
 def _with_deviation(values):
-    mean, deviation = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    mean, deviation = (
+        statistics.mean(values),
+        statistics.stdev(values) if len(values) > 1 else 0.0,
+    )
     return mean, mean - deviation, mean + deviation
 
 
@@ -216,6 +317,16 @@ def draw_panel(axes, record, title, value):
         axes.set_ylim(bottom=0)
 
 
-EPILOG = "A finished record in the output folder is only drawn again, and only with the arguments it was measured with."
+EPILOG = (
+    "A finished record in the output folder is only drawn again, and only with "
+    "the arguments it was measured with."
+)
 
-main = command_line.command(__name__, "benchmark.against_timesteps", __doc__, add_arguments, compare, epilog=EPILOG)
+main = command_line.command(
+    __name__,
+    "benchmark.against_timesteps",
+    __doc__,
+    add_arguments,
+    compare,
+    epilog=EPILOG,
+)

@@ -1,7 +1,9 @@
-"""What the callbacks of the library cost: `python -m recipes.benchmark.callbacks digits`.
+"""What the callbacks of the library cost: `python -m recipes.benchmark.callbacks
+digits`.
 
-Prints the time of a training step of a recipe and, beside it, the time that each callback takes at the end of an epoch, on a
-batch of the same size. All are timed in turn, after a run of each that is not timed.
+Prints the time of a training step of a recipe and, beside it, the time that each
+callback takes at the end of an epoch, on a batch of the same size. All are timed in
+turn, after a run of each that is not timed.
 """
 
 import keras
@@ -25,14 +27,26 @@ def measure(arguments):
         recipe.check_classifies("benchmark.callbacks")
         dataset = recipe.load(arguments.data_dir, in_memory_for="benchmark.callbacks")
         model = run.build(recipe, dataset)
-    images, labels = dataset.train_images[: recipe.batch_size], dataset.train_labels[: recipe.batch_size]
+    images, labels = (
+        dataset.train_images[: recipe.batch_size],
+        dataset.train_labels[: recipe.batch_size],
+    )
     seconds = timing.interleaved(steps_of(model, images, labels), arguments.rounds + 1)
-    print(f"{keras.backend.backend()} on {device.name()}: {recipe.name}, T = {recipe.timesteps}, batch {len(images)}\n")
-    print(table({name: of_step[1:] for name, of_step in seconds.items()}, run.steps_per_epoch(recipe, dataset)))
+    print(
+        f"{keras.backend.backend()} on {device.name()}: {recipe.name}, T = "
+        f"{recipe.timesteps}, batch {len(images)}\n"
+    )
+    print(
+        table(
+            {name: of_step[1:] for name, of_step in seconds.items()},
+            run.steps_per_epoch(recipe, dataset),
+        )
+    )
 
 
 def steps_of(model, images, labels):
-    """What is timed: functions without arguments, by name. The first is a training step."""
+    """What is timed: functions without arguments, by name. The first is a training
+    step."""
     measured = {
         "FiringRate": callbacks.FiringRate(images),
         "AccuracyOverTime": callbacks.AccuracyOverTime(images, labels),
@@ -42,19 +56,30 @@ def steps_of(model, images, labels):
         callback.set_model(model)
         callback.on_train_begin()
     # `epoch` is a multiple of `every`.
-    ends = {name: lambda callback=callback: callback.on_epoch_end(0, {}) for name, callback in measured.items()}
+    ends = {
+        name: lambda callback=callback: callback.on_epoch_end(0, {})
+        for name, callback in measured.items()
+    }
     return {"training step": lambda: model.train_on_batch(images, labels), **ends}
 
 
 def table(seconds, steps):
-    """A Markdown table of the median times, beside those of a training step and of an epoch of `steps` steps."""
+    """A Markdown table of the median times, beside those of a training step and of an
+    epoch of `steps` steps."""
     medians = {name: np.median(times) for name, times in seconds.items()}
     step = medians["training step"]
     rows = (
-        (name, f"{1000 * median:.1f}", f"{median / step:.1f}", f"{median / step / steps:.2f}")
+        (
+            name,
+            f"{1000 * median:.1f}",
+            f"{median / step:.1f}",
+            f"{median / step / steps:.2f}",
+        )
         for name, median in medians.items()
     )
     return markdown.table(("", "ms", "in training steps", "in epochs"), rows)
 
 
-main = command_line.command(__name__, "benchmark.callbacks", __doc__, add_arguments, measure)
+main = command_line.command(
+    __name__, "benchmark.callbacks", __doc__, add_arguments, measure
+)

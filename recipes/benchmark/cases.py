@@ -9,11 +9,18 @@ from keras import ops
 from keras_ratesnn import models
 from recipes import device, methods
 from recipes.activations import relu_network
-from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS, TRANSFORMER_DIMS
+from recipes.benchmark.settings import (
+    CHANNELS,
+    CLASSES,
+    ORDINARY,
+    PEERS,
+    TRANSFORMER_DIMS,
+)
 
 
 def configure(settings):
-    """Sets Keras' precision and image data format for all models that are built afterwards, and the number of threads."""
+    """Sets Keras' precision and image data format for all models that are built
+    afterwards, and the number of threads."""
     device.set_precision(settings.precision)
     if settings.threads is not None:
         device.set_threads(settings.threads)
@@ -22,28 +29,40 @@ def configure(settings):
 
 
 def batch(settings, method=ORDINARY):
-    """The images and labels of a step, in the format of the method, in device memory."""
+    """The images and labels of a step, in the format of the method, in device
+    memory."""
     channels_first = settings.data_format == "channels_first" or method in PEERS
-    images = np.random.default_rng(0).random((settings.batch, settings.size, settings.size, CHANNELS), dtype="float32")
+    images = np.random.default_rng(0).random(
+        (settings.batch, settings.size, settings.size, CHANNELS), dtype="float32"
+    )
     if channels_first:
         images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
     # PyTorch's own functions accept only 64-bit labels.
-    labels = np.arange(settings.batch, dtype="int64" if method in PEERS else "int32") % CLASSES
+    labels = (
+        np.arange(settings.batch, dtype="int64" if method in PEERS else "int32")
+        % CLASSES
+    )
     return ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
 
 
 def image_shape(settings):
     """The shape of an image, in the data format of the settings."""
     sides = settings.size, settings.size
-    return (CHANNELS, *sides) if settings.data_format == "channels_first" else (*sides, CHANNELS)
+    return (
+        (CHANNELS, *sides)
+        if settings.data_format == "channels_first"
+        else (*sides, CHANNELS)
+    )
 
 
 def trainer(settings, method, timesteps):
-    """A model with `train_on_batch(images, labels)`, compiled with SGD and cross-entropy.
+    """A model with `train_on_batch(images, labels)`, compiled with SGD and
+    cross-entropy.
 
     Args:
         settings: `Settings`.
-        method: A name of `recipes.methods` or `PEERS`, or `ORDINARY` for the same network without time.
+        method: A name of `recipes.methods` or `PEERS`, or `ORDINARY` for the same
+            network without time.
         timesteps: Integer T; ignored for `ORDINARY`.
     """
     if method in PEERS:
@@ -59,7 +78,11 @@ def trainer(settings, method, timesteps):
         timesteps=timesteps,
         gradient=methods.gradient_method(chosen),
         step_mode=chosen["step_mode"],
-        **({"width": settings.width} if has_width else {"dims": round(settings.width * TRANSFORMER_DIMS)}),
+        **(
+            {"width": settings.width}
+            if has_width
+            else {"dims": round(settings.width * TRANSFORMER_DIMS)}
+        ),
         **({} if normalization == "batch" else {"normalization": normalization}),
     )
     if method == ORDINARY:
@@ -74,7 +97,9 @@ def _peers_trainer(settings, method, timesteps):
     from recipes.benchmark import peers
 
     peer = PEERS[method]
-    model = peers.trainer(peer.package, settings.width, timesteps, settings.precision, settings.network)
+    model = peers.trainer(
+        peer.package, settings.width, timesteps, settings.precision, settings.network
+    )
     if peer.memopt:
         peers.optimize_memory(model, batch(settings, method)[0], peer.memopt)
     return model
@@ -86,10 +111,12 @@ def loss():
 
 
 class TrainingForward(keras.Model):
-    """A network whose predictions are forward passes in training mode, without gradient; a spiking step has T of them.
+    """A network whose predictions are forward passes in training mode, without
+    gradient; a spiking step has T of them.
 
-    Batch normalisation computes batch statistics and updates the moving ones, as in each of the T steps of a training step. In
-    inference mode it would cost less, and the floor would be too low.
+    Batch normalisation computes batch statistics and updates the moving ones, as in
+    each of the T steps of a training step. In inference mode it would cost less, and
+    the floor would be too low.
     """
 
     def __init__(self, network, jit_compile):

@@ -17,8 +17,8 @@ def compiled(model, images, labels):
         labels: Tensor.
 
     Returns:
-        Dictionary with `flops`, or `None` if synaptic connections are in a loop, whose body the compiler counts only once,
-        and `memory_bytes`, the temporary memory.
+        Dictionary with `flops`, or `None` if synaptic connections are in a loop, whose
+        body the compiler counts only once, and `memory_bytes`, the temporary memory.
     """
     import jax
 
@@ -26,11 +26,16 @@ def compiled(model, images, labels):
         outputs, fixed = model.stateless_call(trainable, fixed, images, training=True)
         return model.loss(labels, outputs), fixed
 
-    values = ([v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables])
+    values = (
+        [v.value for v in model.trainable_variables],
+        [v.value for v in model.non_trainable_variables],
+    )
     traced = jax.jit(jax.value_and_grad(objective, has_aux=True)).trace(*values)
     program = traced.lower().compile()
     return {
-        "flops": None if _connections_in_a_loop(traced.jaxpr.jaxpr) else program.cost_analysis()["flops"],
+        "flops": None
+        if _connections_in_a_loop(traced.jaxpr.jaxpr)
+        else program.cost_analysis()["flops"],
         "memory_bytes": program.memory_analysis().temp_size_in_bytes,
     }
 
@@ -44,43 +49,63 @@ def compiled_by_xla(model, images, labels):
         labels: Tensor.
 
     Returns:
-        Dictionary with `operations`, the number of operations of the optimised program, those inside kernels and loops
-        included, but without what only names or groups values; and `memory_bytes`, the temporary memory.
+        Dictionary with `operations`, the number of operations of the optimised program,
+        those inside kernels and loops included, but without what only names or groups
+        values; and `memory_bytes`, the temporary memory.
     """
     import tensorflow as tf
     from tensorflow.compiler.xla.service import hlo_pb2
 
-    step = tf.function(lambda images, labels: model.train_step((images, labels)), jit_compile=True)
+    step = tf.function(
+        lambda images, labels: model.train_step((images, labels)), jit_compile=True
+    )
     compiler = step.experimental_get_compiler_ir(images, labels)
-    program = hlo_pb2.HloProto.FromString(compiler(stage="optimized_hlo_proto_serialized"))
+    program = hlo_pb2.HloProto.FromString(
+        compiler(stage="optimized_hlo_proto_serialized")
+    )
     no_work = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
-    instructions = [instruction for part in program.hlo_module.computations for instruction in part.instructions]
+    instructions = [
+        instruction
+        for part in program.hlo_module.computations
+        for instruction in part.instructions
+    ]
     temporary = (
         buffer.size
         for buffer in program.buffer_assignment.buffer_allocations
-        if not (buffer.is_entry_computation_parameter or buffer.maybe_live_out or buffer.is_constant or buffer.is_thread_local)
+        if not (
+            buffer.is_entry_computation_parameter
+            or buffer.maybe_live_out
+            or buffer.is_constant
+            or buffer.is_thread_local
+        )
     )
     return {
-        "operations": sum(instruction.opcode not in no_work for instruction in instructions),
+        "operations": sum(
+            instruction.opcode not in no_work for instruction in instructions
+        ),
         "memory_bytes": sum(temporary),
     }
 
 
 def _connections_in_a_loop(jaxpr, in_loop=False):
-    """Whether a loop of a JAX program contains convolutions or matrix products, which have nearly all FLOPs."""
+    """Whether a loop of a JAX program contains convolutions or matrix products, which
+    have nearly all FLOPs."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if in_loop and name in ("conv_general_dilated", "dot_general"):
             return True
         for inner in keras.tree.flatten(list(equation.params.values())):
             inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns") and _connections_in_a_loop(inner, in_loop or name in ("while", "scan")):
+            if hasattr(inner, "eqns") and _connections_in_a_loop(
+                inner, in_loop or name in ("while", "scan")
+            ):
                 return True
     return False
 
 
 def counted_flops(step):
-    """Counts the FLOPs of the convolutions and matrix products that PyTorch runs in a step.
+    """Counts the FLOPs of the convolutions and matrix products that PyTorch runs in a
+    step.
 
     Args:
         step: Function without arguments.
@@ -94,9 +119,11 @@ def counted_flops(step):
 
 
 def memory_rise(step):
-    """The increase of peak memory during a step, relative to the memory in use before it, see `memory_measure`.
+    """The increase of peak memory during a step, relative to the memory in use before
+    it, see `memory_measure`.
 
-    The peak of a process never decreases, so that it is meaningful only in a separate process.
+    The peak of a process never decreases, so that it is meaningful only in a separate
+    process.
 
     Args:
         step: Function without arguments.
@@ -114,15 +141,22 @@ def memory_rise(step):
 
 
 def _allocation_peak(step):
-    """The most memory that PyTorch's allocator for CPUs holds during a step, beyond what it held before."""
+    """The most memory that PyTorch's allocator for CPUs holds during a step, beyond
+    what it held before."""
     # Imported here because it imports PyTorch.
     from torch import profiler
 
     # Objects of earlier steps that are freed during this one would count as negative.
     gc.collect()
-    with profiler.profile(activities=[profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with profiler.profile(
+        activities=[profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         step()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [
+        event
+        for event in profile.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    ]
     events.sort(key=lambda event: event.start_ns())
     return max(itertools.accumulate((event.nbytes() for event in events), initial=0))
 
@@ -130,7 +164,10 @@ def _allocation_peak(step):
 def flops_measure():
     """Describes what is counted on this backend, or `None`."""
     if keras.backend.backend() == "jax":
-        return "JAX's cost_analysis of the loss and its gradient; a loop of membranes counts once, and one of convolutions not"
+        return (
+            "JAX's cost_analysis of the loss and its gradient; a loop of membranes "
+            "counts once, and one of convolutions not"
+        )
     if keras.backend.backend() == "torch":
         return "the convolutions and matrix products that PyTorch runs in a step"
     return None
@@ -141,10 +178,16 @@ def memory_measure():
     if keras.backend.backend() == "jax":
         return "JAX, temporary memory reported by the compiler"
     if device.gpu():
-        return f"{keras.backend.backend()}, increase of the peak of the GPU's allocator during the step"
+        return (
+            f"{keras.backend.backend()}, increase of the peak of the GPU's "
+            "allocator during the step"
+        )
     if keras.backend.backend() == "torch":
         return "torch, increase of the peak of its allocator during the step"
-    return f"{keras.backend.backend()}, increase of the peak memory of the process in the first step"
+    return (
+        f"{keras.backend.backend()}, increase of the peak memory of the process in "
+        "the first step"
+    )
 
 
 def needs_separate_process():

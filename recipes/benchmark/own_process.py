@@ -1,6 +1,7 @@
 """Steps of other libraries in a process of their own, as their users run them.
 
-What this library sets for its whole process, such as how much freed memory is kept, would change their steps too.
+What this library sets for its whole process, such as how much freed memory is kept,
+would change their steps too.
 """
 
 import concurrent.futures
@@ -33,17 +34,22 @@ class Elsewhere:
 
 
 def new_process():
-    """A `ProcessPoolExecutor` of one process with an interpreter of its own, which has nothing of this one."""
-    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    """A `ProcessPoolExecutor` of one process with an interpreter of its own, which has
+    nothing of this one."""
+    return concurrent.futures.ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn")
+    )
 
 
 def made(processes, method, make, *arguments):
-    """What `make(*arguments)` returns; for a method of another library, on a CPU, from a new process.
+    """What `make(*arguments)` returns; for a method of another library, on a CPU, from
+    a new process.
 
     Args:
         processes: `contextlib.ExitStack` with whose end the process ends.
         method: A name of `recipes.methods` or `PEERS`.
-        make: Function of a module, which returns what is known of the steps, and a dictionary of steps by name.
+        make: Function of a module, which returns what is known of the steps, and a
+            dictionary of steps by name.
         *arguments: Values that can be pickled.
     """
     if method not in PEERS or device.gpu():

@@ -1,4 +1,5 @@
-"""Peak memory of one case in a separate process, because the peak of a process never decreases."""
+"""Peak memory of one case in a separate process, because the peak of a process never
+decreases."""
 
 import dataclasses
 import functools
@@ -22,7 +23,8 @@ def in_separate_process(settings, method, timesteps):
 def peak_bytes(settings, method, timesteps):
     """The peak memory of one training step, in bytes: see `costs.memory_measure`."""
     if keras.backend.backend() == "tensorflow":
-        # Without XLA: otherwise the compiler's memory, which is larger than that of the step, would count.
+        # Without XLA: otherwise the compiler's memory, which is larger than that of the
+        # step, would count.
         settings = dataclasses.replace(settings, jit_compile=False)
     cases.configure(settings)
     model = cases.trainer(settings, method, timesteps)

@@ -1,7 +1,9 @@
-"""Scaling: training steps on 1, 2, ... devices: `python -m recipes.benchmark --devices 1 2 4 8`.
+"""Scaling: training steps on 1, 2, ... devices: `python -m recipes.benchmark --devices
+1 2 4 8`.
 
-Weak scaling: each device has the batch of the settings. Strong scaling: all devices share it. Efficiency is images per second
-and device, relative to the first number of devices. Virtual devices share the cores of a CPU, so their efficiency says nothing
+Weak scaling: each device has the batch of the settings. Strong scaling: all devices
+share it. Efficiency is images per second and device, relative to the first number of
+devices. Virtual devices share the cores of a CPU, so their efficiency says nothing
 about accelerators.
 """
 
@@ -30,14 +32,18 @@ STEPS = 8
 """Steps in an epoch."""
 
 WARM_UP_EPOCHS = 5
-"""On PyTorch a step is recorded after 32 calls; elsewhere the first epoch compiles it."""
+"""On PyTorch a step is recorded after 32 calls; elsewhere the first epoch compiles
+it."""
 
-_COLLECTIVE = re.compile(r"= (.*?) ((?:all|collective)-[a-z-]+?|reduce-scatter)(?:-start)?\(")
+_COLLECTIVE = re.compile(
+    r"= (.*?) ((?:all|collective)-[a-z-]+?|reduce-scatter)(?:-start)?\("
+)
 _ARRAY = re.compile(r"([a-z]+)(\d+)\[([\d,]*)\]")
 
 
 def run(settings, devices, folder):
-    """Measures all methods and values of T, prints a table of each and writes `scaling.json`; returns the exit status.
+    """Measures all methods and values of T, prints a table of each and writes
+    `scaling.json`; returns the exit status.
 
     Args:
         settings: `Settings`.
@@ -47,30 +53,63 @@ def run(settings, devices, folder):
     rows = []
     for timesteps in settings.timesteps:
         for method in settings.methods:
-            own = [measured(settings, kind, method, timesteps, number) for kind in KINDS for number in dict.fromkeys(devices)]
+            own = [
+                measured(settings, kind, method, timesteps, number)
+                for kind in KINDS
+                for number in dict.fromkeys(devices)
+            ]
             rows += own
-            write_json(folder / "scaling.json", {"backend": keras.backend.backend(), "rows": rows})
-            print(f"\n{method}, T = {timesteps}, {keras.backend.backend()} on {own[0]['device']}\n")
+            write_json(
+                folder / "scaling.json",
+                {"backend": keras.backend.backend(), "rows": rows},
+            )
+            print(
+                f"\n{method}, T = {timesteps}, {keras.backend.backend()} on "
+                f"{own[0]['device']}\n"
+            )
             print(table(own))
     if not device.gpu():
-        print("\nThe devices are virtual: they share the CPU's cores, so these efficiencies are not evidence.")
+        print(
+            "\nThe devices are virtual: they share the CPU's cores, so these "
+            "efficiencies are not evidence."
+        )
     return 0
 
 
 def measured(settings, kind, method, timesteps, devices):
     """A row: the settings, seconds of a step and images per second."""
     batch = settings.batch * (devices if kind == "weak" else 1)
-    of_case = dataclasses.replace(settings, batch=batch, timesteps=(timesteps,), methods=(method,))
+    of_case = dataclasses.replace(
+        settings, batch=batch, timesteps=(timesteps,), methods=(method,)
+    )
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "row.json")
-        arguments = json.dumps(dataclasses.asdict(of_case)), method, str(devices), str(file)
+        arguments = (
+            json.dumps(dataclasses.asdict(of_case)),
+            method,
+            str(devices),
+            str(file),
+        )
         command = [sys.executable, "-m", "recipes.benchmark.scaling", *arguments]
         launches = engine.launches(devices)
-        status = engine.launch(devices, command) if launches else subprocess.run(command, env=os.environ).returncode
+        status = (
+            engine.launch(devices, command)
+            if launches
+            else subprocess.run(command, env=os.environ).returncode
+        )
         if status:
-            raise RuntimeError(f"the case of {devices} devices ended with exit status {status}; its error is above")
+            raise RuntimeError(
+                f"the case of {devices} devices ended with exit status {status}; its "
+                "error is above"
+            )
         row = json.loads(file.read_text())
-    return {"kind": kind, "devices": devices, "batch": batch, "images_per_second": batch / row["seconds"], **row}
+    return {
+        "kind": kind,
+        "devices": devices,
+        "batch": batch,
+        "images_per_second": batch / row["seconds"],
+        **row,
+    }
 
 
 def table(rows):
@@ -82,13 +121,21 @@ def table(rows):
         for row in of_kind:
             sent = f"{sum(row['bytes'].values()) / 2**20:.2f}" if "bytes" in row else ""
             speed, devices = row["images_per_second"], row["devices"]
-            times = f"{1000 * row['seconds']:.1f}", f"{speed:.1f}", f"{speed / devices / first:.2f}"
+            times = (
+                f"{1000 * row['seconds']:.1f}",
+                f"{speed:.1f}",
+                f"{speed / devices / first:.2f}",
+            )
             cells.append((kind, devices, row["batch"], *times, sent))
-    return markdown.table(("scaling", "devices", "batch", "ms", "images/s", "efficiency", "sent, MiB"), cells)
+    return markdown.table(
+        ("scaling", "devices", "batch", "ms", "images/s", "efficiency", "sent, MiB"),
+        cells,
+    )
 
 
 def main(settings, method, devices, file):
-    """The process of a case, or of one of its devices: writes seconds a step, and on JAX bytes, to a JSON file.
+    """The process of a case, or of one of its devices: writes seconds a step, and on
+    JAX bytes, to a JSON file.
 
     Args:
         settings: String, `Settings` as a JSON object, with one T and the global batch.
@@ -100,18 +147,30 @@ def main(settings, method, devices, file):
     settings = Settings(**json.loads(settings))
     cases.configure(settings)
     number, parts = this_process.part
-    images, labels = (keras.ops.convert_to_numpy(array) for array in cases.batch(settings))
+    images, labels = (
+        keras.ops.convert_to_numpy(array) for array in cases.batch(settings)
+    )
     with this_process.scope():
         model = cases.trainer(settings, method, settings.timesteps[0])
-        own = [np.concatenate([array[number::parts]] * STEPS) for array in (images, labels)]
+        own = [
+            np.concatenate([array[number::parts]] * STEPS) for array in (images, labels)
+        ]
 
         def epoch():
-            model.fit(*own, batch_size=settings.batch // parts, shuffle=False, verbose=0)
+            model.fit(
+                *own, batch_size=settings.batch // parts, shuffle=False, verbose=0
+            )
             device.synchronize()
 
-        times = timing.interleaved({"epoch": epoch}, WARM_UP_EPOCHS + settings.rounds)["epoch"]
+        times = timing.interleaved({"epoch": epoch}, WARM_UP_EPOCHS + settings.rounds)[
+            "epoch"
+        ]
         seconds = statistics.median(times[WARM_UP_EPOCHS:]) / STEPS
-        row = {"seconds": seconds, "settings": dataclasses.asdict(settings), "device": device.name()}
+        row = {
+            "seconds": seconds,
+            "settings": dataclasses.asdict(settings),
+            "device": device.name(),
+        }
         if keras.backend.backend() == "jax" and this_process.devices > 1:
             row["bytes"] = sent_in_step(model, images, labels)
     if this_process.is_first:
@@ -119,23 +178,35 @@ def main(settings, method, devices, file):
 
 
 def sent_in_step(model, images, labels):
-    """What devices send to each other in a step: the bytes of the results of its collective operations, by their names.
+    """What devices send to each other in a step: the bytes of the results of its
+    collective operations, by their names.
 
     Args:
-        model: A compiled Keras model, whose optimizer is built, on JAX in a `keras.distribution`.
+        model: A compiled Keras model, whose optimizer is built, on JAX in a
+            `keras.distribution`.
         images: Array, the images of the global batch.
         labels: Array.
     """
     import jax
 
-    variables = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables
+    variables = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
     state = [[variable.value for variable in some] for some in variables]
     layout = keras.distribution.distribution().get_data_layout
-    batch = [jax.device_put(array, layout(array.shape).backend_layout) for array in (images, labels)]
+    batch = [
+        jax.device_put(array, layout(array.shape).backend_layout)
+        for array in (images, labels)
+    ]
     program = jax.jit(model.train_step).lower(state, (*batch, None)).compile().as_text()
     found: dict[str, int] = {}
     for results, name in _COLLECTIVE.findall(program):
-        found[name] = found.get(name, 0) + sum(_bytes(*array) for array in _ARRAY.findall(results))
+        found[name] = found.get(name, 0) + sum(
+            _bytes(*array) for array in _ARRAY.findall(results)
+        )
     return found
 
 

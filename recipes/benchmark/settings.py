@@ -13,12 +13,14 @@ NETWORKS = tuple(name for name in models.__all__ if name[0].isupper())
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """The BPTT of another library, which is measured on the same network for comparison.
+    """The BPTT of another library, which is measured on the same network for
+    comparison.
 
     Attributes:
         package: Name of the package.
         networks: Names of the networks that `peers.py` has of it.
-        memopt: Integer, the level of SpikingJelly's memory optimisation; 0 is without. See `peers.optimize_memory`.
+        memopt: Integer, the level of SpikingJelly's memory optimisation; 0 is without.
+            See `peers.optimize_memory`.
     """
 
     package: str
@@ -29,7 +31,10 @@ class Peer:
 PEERS = {
     "spikingjelly": Peer("spikingjelly", ("ResNet18", "MaxFormer")),
     "spikingjelly-memopt": Peer("spikingjelly", memopt=1),
-    **{f"spikingjelly-memopt-{level}": Peer("spikingjelly", memopt=level) for level in (2, 3, 4)},
+    **{
+        f"spikingjelly-memopt-{level}": Peer("spikingjelly", memopt=level)
+        for level in (2, 3, 4)
+    },
     "snntorch": Peer("snntorch"),
 }
 
@@ -45,7 +50,8 @@ FORWARD = "forward"
 """A forward pass of the same network without time."""
 
 FLOOR = "floor"
-"""T - 1 forward passes and one training step of the same network without time, i.e. T forward passes and one backward pass."""
+"""T - 1 forward passes and one training step of the same network without time, i.e. T
+forward passes and one backward pass."""
 
 CLASSES = 10
 CHANNELS = 3
@@ -82,13 +88,15 @@ class Settings:
         methods: Sequence of names of `recipes.methods` or `PEERS`.
         rounds: Integer >= 1, how often each method is timed.
         precision: Name of a Keras dtype policy.
-        jit_compile: True, False or "auto", as in `keras.Model.compile`. The peers are never compiled.
+        jit_compile: True, False or "auto", as in `keras.Model.compile`. The peers are
+            never compiled.
         data_format: "channels_last" or "channels_first", the image data format.
         threads: Integer >= 1, the threads of a CPU, on PyTorch; `None` for its default.
 
     Raises:
         TypeError: If a number has the wrong type.
-        ValueError: If a number is out of range, a name is unknown, or a method or the backend does not support the settings.
+        ValueError: If a number is out of range, a name is unknown, or a method or the
+            backend does not support the settings.
         ImportError: If the package of a peer is not installed.
     """
 
@@ -105,16 +113,33 @@ class Settings:
     threads: int | None = None
 
     def __post_init__(self):
-        checks.real("width", self.width, above=0, advice="It multiplies the number of channels of every layer.")
+        checks.real(
+            "width",
+            self.width,
+            above=0,
+            advice="It multiplies the number of channels of every layer.",
+        )
         for name, what in COUNTS.items():
-            checks.positive_integer(name, getattr(self, name), advice=f"It is the {what}.")
+            checks.positive_integer(
+                name, getattr(self, name), advice=f"It is the {what}."
+            )
         for name, choices in {"network": NETWORKS, **CHOICES}.items():
             checks.one_of(name, getattr(self, name), choices)
         if self.threads is not None:
-            checks.positive_integer("threads", self.threads, advice="It is the number of threads of the CPU.")
-            device.check_backend("torch", "`threads` can only be set on PyTorch; elsewhere limit the cores with `taskset`.")
+            checks.positive_integer(
+                "threads",
+                self.threads,
+                advice="It is the number of threads of the CPU.",
+            )
+            device.check_backend(
+                "torch",
+                "`threads` can only be set on PyTorch; elsewhere limit the cores with "
+                "`taskset`.",
+            )
         for timesteps in self.timesteps:
-            checks.positive_integer("timesteps", timesteps, advice="It is a number of time steps.")
+            checks.positive_integer(
+                "timesteps", timesteps, advice="It is a number of time steps."
+            )
         for method in self.methods:
             if method in PEERS:
                 _check_peer(method, self)
@@ -126,54 +151,106 @@ class Settings:
     @property
     def subject(self):
         """What is measured, for people."""
-        return f"{self.network} of width {self.width}, batch {self.batch}, {self.size}x{self.size}, {self.precision}"
+        return (
+            f"{self.network} of width {self.width}, batch {self.batch}, "
+            f"{self.size}x{self.size}, {self.precision}"
+        )
 
     @property
     def packages(self):
         """The names of the packages of the peers among the methods."""
-        return tuple(dict.fromkeys(PEERS[method].package for method in self.methods if method in PEERS))
+        return tuple(
+            dict.fromkeys(
+                PEERS[method].package for method in self.methods if method in PEERS
+            )
+        )
 
 
 def _check_method(method, settings):
     chosen = methods.settings_of(method, others=PEERS)
     normalization = chosen.get("normalization", "batch")
-    if normalization != "batch" and "normalization" not in inspect.signature(getattr(models, settings.network)).parameters:
+    if (
+        normalization != "batch"
+        and "normalization"
+        not in inspect.signature(getattr(models, settings.network)).parameters
+    ):
         raise ValueError(
-            f"`methods` may name {method!r} for networks with normalization={normalization!r} only. Received: "
-            f"network={settings.network!r}. Choose another network, such as ResNet18, or leave {method!r} out."
+            f"`methods` may name {method!r} for networks with "
+            f"normalization={normalization!r} only. Received: "
+            f"network={settings.network!r}. Choose another network, such as ResNet18, "
+            f"or leave {method!r} out."
         )
     for timesteps in settings.timesteps:
         try:
             methods.gradient_method(chosen).check_timesteps(timesteps)
         except ValueError as error:
             raise ValueError(
-                f"`methods` and `timesteps` must fit together. Received: {method!r} and timesteps={timesteps}. {error}"
+                f"`methods` and `timesteps` must fit together. Received: {method!r} "
+                f"and timesteps={timesteps}. {error}"
             ) from error
 
 
 def _check_channels_first(jit_compile):
-    if keras.backend.backend() == "tensorflow" and jit_compile is not True and not device.gpu():
+    if (
+        keras.backend.backend() == "tensorflow"
+        and jit_compile is not True
+        and not device.gpu()
+    ):
         raise ValueError(
-            "`data_format` must be 'channels_last' on TensorFlow without a GPU, whose convolutions have no other there except "
-            f"in XLA. Received: data_format='channels_first' with jit_compile={jit_compile!r}. Leave it out, or set "
-            "jit_compile to true."
+            "`data_format` must be 'channels_last' on TensorFlow without a GPU, whose "
+            "convolutions have no other there except in XLA. Received: "
+            f"data_format='channels_first' with jit_compile={jit_compile!r}. Leave it "
+            "out, or set jit_compile to true."
         )
 
 
 def _check_peer(name, settings):
-    peer, backend, methods_are = PEERS[name], keras.backend.backend(), f"methods={list(settings.methods)!r}"
-    networks, sides = " or ".join(map(repr, peer.networks)), f"{PEERS_SIZE_BELOW} x {PEERS_SIZE_BELOW}"
-    fits = settings.network in peer.networks and settings.size < PEERS_SIZE_BELOW and settings.precision in PEERS_PRECISIONS
-    images = f"for network={networks} with images smaller than {sides} in {' or '.join(PEERS_PRECISIONS)}"
-    found = f"network={settings.network!r}, size={settings.size}, precision={settings.precision!r}"
-    first_level = "Name 'spikingjelly-memopt', the first level: SpikingJelly measures what the others save"
+    peer, backend, methods_are = (
+        PEERS[name],
+        keras.backend.backend(),
+        f"methods={list(settings.methods)!r}",
+    )
+    networks, sides = (
+        " or ".join(map(repr, peer.networks)),
+        f"{PEERS_SIZE_BELOW} x {PEERS_SIZE_BELOW}",
+    )
+    fits = (
+        settings.network in peer.networks
+        and settings.size < PEERS_SIZE_BELOW
+        and settings.precision in PEERS_PRECISIONS
+    )
+    images = (
+        f"for network={networks} with images smaller than {sides} in "
+        f"{' or '.join(PEERS_PRECISIONS)}"
+    )
+    found = (
+        f"network={settings.network!r}, size={settings.size}, "
+        f"precision={settings.precision!r}"
+    )
+    first_level = (
+        "Name 'spikingjelly-memopt', the first level: SpikingJelly measures "
+        "what the others save"
+    )
     for wrong, where, received, remedy in (
-        (backend != "torch", "on PyTorch", f"{methods_are} with KERAS_BACKEND={backend!r}", "Set KERAS_BACKEND=torch"),
+        (
+            backend != "torch",
+            "on PyTorch",
+            f"{methods_are} with KERAS_BACKEND={backend!r}",
+            "Set KERAS_BACKEND=torch",
+        ),
         (not fits, images, found, "Change that"),
-        (peer.memopt > 1 and not device.gpu(), "on a GPU", f"{methods_are} without a GPU", first_level),
+        (
+            peer.memopt > 1 and not device.gpu(),
+            "on a GPU",
+            f"{methods_are} without a GPU",
+            first_level,
+        ),
     ):
         if wrong:
-            raise ValueError(f"`methods` may name {name!r} {where} only. Received: {received}. {remedy}, or leave it out.")
+            raise ValueError(
+                f"`methods` may name {name!r} {where} only. Received: {received}. "
+                f"{remedy}, or leave it out."
+            )
     packages.imported(peer.package, f"The method {name!r}", "bench")
 
 
@@ -193,18 +270,22 @@ class Variant:
 
 
 def variants(settings, jit_compile):
-    """The methods of the settings with each value of `jit_compile`, a dictionary from names to `Variant`.
+    """The methods of the settings with each value of `jit_compile`, a dictionary from
+    names to `Variant`.
 
     Peers occur once, because they are never compiled.
 
     Args:
         settings: `Settings`.
-        jit_compile: Sequence of values of `Settings.jit_compile`. With a single one, a name is that of the method.
+        jit_compile: Sequence of values of `Settings.jit_compile`. With a single one, a
+            name is that of the method.
     """
     found = {}
     for method in settings.methods:
         for value in jit_compile[:1] if method in PEERS else jit_compile:
             plain = len(jit_compile) == 1 or method in PEERS
             name = method if plain else f"{method}, jit_compile={value}"
-            found[name] = Variant(method, dataclasses.replace(settings, jit_compile=value))
+            found[name] = Variant(
+                method, dataclasses.replace(settings, jit_compile=value)
+            )
     return found

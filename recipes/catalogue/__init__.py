@@ -1,4 +1,5 @@
-"""The recipes by name. Each is in `RECIPE` of a small file, or in `RECIPES` of one for several that have much in common."""
+"""The recipes by name. Each is in `RECIPE` of a small file, or in `RECIPES` of one for
+several that have much in common."""
 
 import importlib
 import pkgutil
@@ -12,7 +13,9 @@ def _recipes():
         yield from getattr(module, "RECIPES", None) or [module.RECIPE]
 
 
-RECIPES = {recipe.name: recipe for recipe in sorted(_recipes(), key=lambda recipe: recipe.name)}
+RECIPES = {
+    recipe.name: recipe for recipe in sorted(_recipes(), key=lambda recipe: recipe.name)
+}
 
 
 def find(name):
@@ -22,7 +25,9 @@ def find(name):
         ValueError: If there is none.
     """
     if name not in RECIPES:
-        raise ValueError(f"There is no recipe {name!r}. The recipes are: {', '.join(RECIPES)}.")
+        raise ValueError(
+            f"There is no recipe {name!r}. The recipes are: {', '.join(RECIPES)}."
+        )
     return RECIPES[name]
 
 
@@ -31,22 +36,27 @@ def chosen(arguments, refused=(), further=(), recipe=None):
 
     Args:
         arguments: The arguments of `command_line.add_recipe`.
-        refused: Dictionary from the settings that would have no effect in this command to what to do instead, a sentence.
-            Defaults to none.
+        refused: Dictionary from the settings that would have no effect in this command
+            to what to do instead, a sentence. Defaults to none.
         further: Strings `key=value`, what the command sets itself. Defaults to none.
         recipe: A `Recipe`, that of a run. Defaults to `None`, the recipe of the name.
 
     Raises:
         TypeError: If a value has the wrong type.
-        ValueError: If there is no such recipe or setting, a setting has no effect, or Keras' image data format is another one.
+        ValueError: If there is no such recipe or setting, a setting has no effect, or
+            Keras' image data format is another one.
     """
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
-            "Recipes take images (height, width, channels). Received: image_data_format='channels_first', a setting of Keras. "
-            "Change it to channels_last in ~/.keras/keras.json."
+            "Recipes take images (height, width, channels). Received: "
+            "image_data_format='channels_first', a setting of Keras. Change it to "
+            "channels_last in ~/.keras/keras.json."
         )
     for assignment in arguments.set:
         key = assignment.partition("=")[0]
         if key in refused:
-            raise ValueError(f"`{key}` cannot be set here. Received: --set {assignment}. {refused[key]}")
+            raise ValueError(
+                f"`{key}` cannot be set here. Received: --set {assignment}. "
+                f"{refused[key]}"
+            )
     return (recipe or find(arguments.recipe)).with_settings([*arguments.set, *further])

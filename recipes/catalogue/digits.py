@@ -1,4 +1,5 @@
-"""Handwritten digits, 8x8 pixels: the recipe to start with. It needs no download and takes less than a minute."""
+"""Handwritten digits, 8x8 pixels: the recipe to start with. It needs no download and
+takes less than a minute."""
 
 import functools
 
@@ -11,19 +12,24 @@ from recipes.stages import SpikingStage
 
 
 def build_network(width, normalization="batch"):
-    convolution = functools.partial(blocks.spiking_convolution, normalization=normalization)
+    convolution = functools.partial(
+        blocks.spiking_convolution, normalization=normalization
+    )
     inputs = keras.Input(digits.IMAGE_SHAPE, name="pixels")
     x = keras.layers.Rescaling(1 / digits.LARGEST_PIXEL)(inputs)
     x = convolution(x, 64 * width)
     x = convolution(x, 128 * width, strides=2)
     x = convolution(x, 128 * width, strides=2)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, keras.layers.Dense(digits.CLASSES, name="logits")(x), name="digits")
+    return keras.Model(
+        inputs, keras.layers.Dense(digits.CLASSES, name="logits")(x), name="digits"
+    )
 
 
 RECIPE = Recipe(
     name="digits",
-    description="a compact network on the 8x8 digits that ship with scikit-learn, less than a minute",
+    description="a compact network on the 8x8 digits that ship with scikit-learn, less "
+    "than a minute",
     load_data=digits.load,
     build_network=build_network,
     learning_rate=0.1,

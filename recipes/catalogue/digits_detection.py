@@ -26,7 +26,9 @@ def build_network(width, dataset):
 
     detection.check_side(dataset.train_images.shape[1], LARGEST_STRIDE)
     backbone = keras_cv.models.YOLOV8Backbone(
-        stackwise_channels=[max(2, 2 * round(channels * width / 2)) for channels in CHANNELS],
+        stackwise_channels=[
+            max(2, 2 * round(channels * width / 2)) for channels in CHANNELS
+        ],
         stackwise_depth=list(DEPTHS),
         include_rescaling=True,
         activation="relu",
@@ -39,7 +41,13 @@ def build_network(width, dataset):
         max_detections=MOST_BOXES,
         dtype="float32",
     )
-    return ReLUDetector(backbone, dataset.classes, detection.BOX_FORMAT, fpn_depth=0, prediction_decoder=decoder)
+    return ReLUDetector(
+        backbone,
+        dataset.classes,
+        detection.BOX_FORMAT,
+        fpn_depth=0,
+        prediction_decoder=decoder,
+    )
 
 
 RECIPE = Recipe(
@@ -47,14 +55,19 @@ RECIPE = Recipe(
     description="a small YOLOv8 on scenes of the digits that ship with scikit-learn",
     load_data=scenes.load_boxes,
     build_network=build_network,
-    # In a deep network the gradient of neurons with a detached reset grows from layer to layer.
-    neuron=functools.partial(keras_ratesnn.layers.IF, detach_reset=False, initial_membrane=0.5),
+    # In a deep network the gradient of neurons with a detached reset grows from layer
+    # to layer.
+    neuron=functools.partial(
+        keras_ratesnn.layers.IF, detach_reset=False, initial_membrane=0.5
+    ),
     task=detection.DETECTION,
     optimizer=AdamW(),
     learning_rate=3e-3,
     weight_decay=0.01,
     epochs=12,
     batch_size=16,
-    spiking=SpikingStage(timesteps=4, gradient=Rate(windows=2), after=OrdinaryStage(gives_weights=True)),
+    spiking=SpikingStage(
+        timesteps=4, gradient=Rate(windows=2), after=OrdinaryStage(gives_weights=True)
+    ),
     image_side=scenes.SIDE,
 )

@@ -27,12 +27,16 @@ def build_network(width, dataset):
     for channels, level in zip(sizes[-2:0:-1], reversed(levels), strict=True):
         x = keras.layers.Concatenate()([keras.layers.UpSampling2D()(x), level])
         x = _convolution(x, channels)
-    logits = keras.layers.Conv2DTranspose(dataset.classes, 4, strides=2, padding="same", dtype="float32", name="logits")(x)
+    logits = keras.layers.Conv2DTranspose(
+        dataset.classes, 4, strides=2, padding="same", dtype="float32", name="logits"
+    )(x)
     return keras.Model(inputs, logits, name="u_net")
 
 
 def _convolution(x, channels, strides=1):
-    x = keras.layers.Conv2D(channels, 3, strides=strides, padding="same", use_bias=False)(x)
+    x = keras.layers.Conv2D(
+        channels, 3, strides=strides, padding="same", use_bias=False
+    )(x)
     x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return keras.layers.ReLU()(x)
 
@@ -42,7 +46,9 @@ RECIPE = Recipe(
     description="a small U-Net on scenes of the digits that ship with scikit-learn",
     load_data=scenes.load_masks,
     build_network=build_network,
-    neuron=functools.partial(keras_ratesnn.layers.IF, detach_reset=False, initial_membrane=0.5),
+    neuron=functools.partial(
+        keras_ratesnn.layers.IF, detach_reset=False, initial_membrane=0.5
+    ),
     task=segmentation.SEGMENTATION,
     optimizer=AdamW(),
     learning_rate=3e-3,

@@ -1,4 +1,5 @@
-"""Fashion-MNIST in front of an event camera, made recordings, with VGGSNN: T = 10, at a quarter of its width."""
+"""Fashion-MNIST in front of an event camera, made recordings, with VGGSNN: T = 10, at a
+quarter of its width."""
 
 import functools
 
@@ -11,7 +12,9 @@ RECIPE = Recipe(
     name="fashion_mnist_events",
     description="VGGSNN on made event camera recordings of Fashion-MNIST",
     load_data=data.load,
-    build_network=functools.partial(blocks.on_event_frames, data.IMAGE_SHAPE, data.CLASSES),
+    build_network=functools.partial(
+        blocks.on_event_frames, data.IMAGE_SHAPE, data.CLASSES
+    ),
     has_time=True,
     spiking=SpikingStage(timesteps=10),
     width=0.25,

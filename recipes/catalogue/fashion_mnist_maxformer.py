@@ -1,4 +1,5 @@
-"""Fashion-MNIST with a small Max-Former: 1.66 million parameters, 49 tokens, for two cores or a GPU."""
+"""Fashion-MNIST with a small Max-Former: 1.66 million parameters, 49 tokens, for two
+cores or a GPU."""
 
 from keras_ratesnn import models
 from recipes import blocks
@@ -10,8 +11,18 @@ from recipes.stages import SpikingStage
 
 
 def build_network(width):
-    network = transformers.build_network(models.MaxFormer, fashion_mnist.IMAGE_SHAPE, fashion_mnist.CLASSES, 192, 4, 8, width)
-    return blocks.on_pixels(network, (fashion_mnist.MEAN_PIXEL,), (fashion_mnist.PIXEL_DEVIATION,))
+    network = transformers.build_network(
+        models.MaxFormer,
+        fashion_mnist.IMAGE_SHAPE,
+        fashion_mnist.CLASSES,
+        192,
+        4,
+        8,
+        width,
+    )
+    return blocks.on_pixels(
+        network, (fashion_mnist.MEAN_PIXEL,), (fashion_mnist.PIXEL_DEVIATION,)
+    )
 
 
 RECIPE = Recipe(

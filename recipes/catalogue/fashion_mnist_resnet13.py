@@ -1,4 +1,5 @@
-"""Fashion-MNIST with a residual network of thirteen layers: 3 million parameters, about five minutes per epoch on two cores."""
+"""Fashion-MNIST with a residual network of thirteen layers: 3 million parameters, about
+five minutes per epoch on two cores."""
 
 import keras
 
@@ -29,12 +30,17 @@ def build_network(width):
         x = keras.layers.AveragePooling2D(2, padding="same")(x)
         x = residual(convolution(x, channels), channels)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, keras.layers.Dense(fashion_mnist.CLASSES, name="logits")(x), name="fashion_mnist_resnet13")
+    return keras.Model(
+        inputs,
+        keras.layers.Dense(fashion_mnist.CLASSES, name="logits")(x),
+        name="fashion_mnist_resnet13",
+    )
 
 
 RECIPE = Recipe(
     name="fashion_mnist_resnet13",
-    description="a small residual network on Fashion-MNIST, taught by the ordinary network that it starts from",
+    description="a small residual network on Fashion-MNIST, taught by the ordinary "
+    "network that it starts from",
     load_data=fashion_mnist.load,
     build_network=build_network,
     learning_rate=0.05,
@@ -43,7 +49,8 @@ RECIPE = Recipe(
     batch_size=128,
     spiking=SpikingStage(
         timesteps=4,
-        # An epoch of the ordinary network takes a third of the time, so it trains longer.
+        # An epoch of the ordinary network takes a third of the time, so it trains
+        # longer.
         after=OrdinaryStage(gives_weights=True, epochs=30, learning_rate=0.1),
         taught_by=Teacher(0.7),
     ),

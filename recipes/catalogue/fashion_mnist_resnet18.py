@@ -8,8 +8,14 @@ from recipes.stages import SpikingStage
 
 
 def build_network(width):
-    network = models.ResNet18(input_shape=fashion_mnist.IMAGE_SHAPE, classes=fashion_mnist.CLASSES, width=width).network
-    return blocks.on_pixels(network, (fashion_mnist.MEAN_PIXEL,), (fashion_mnist.PIXEL_DEVIATION,))
+    network = models.ResNet18(
+        input_shape=fashion_mnist.IMAGE_SHAPE,
+        classes=fashion_mnist.CLASSES,
+        width=width,
+    ).network
+    return blocks.on_pixels(
+        network, (fashion_mnist.MEAN_PIXEL,), (fashion_mnist.PIXEL_DEVIATION,)
+    )
 
 
 RECIPE = Recipe(

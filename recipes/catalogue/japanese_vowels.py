@@ -1,4 +1,5 @@
-"""Japanese Vowels, nine speakers to tell apart, with two dense layers: sequences of unequal length, about two minutes."""
+"""Japanese Vowels, nine speakers to tell apart, with two dense layers: sequences of
+unequal length, about two minutes."""
 
 import keras
 
@@ -20,12 +21,17 @@ def build_network(width, temporal=None):
         leaky = keras_ratesnn.layers.LIF(decay=0.8, decay_input=True)
         x = in_time.neurons(temporal, leaky, units)(x)
         x = keras.layers.Dropout(0.3)(x)
-    return keras.Model(inputs, keras.layers.Dense(japanese_vowels.CLASSES, name="logits")(x), name="japanese_vowels")
+    return keras.Model(
+        inputs,
+        keras.layers.Dense(japanese_vowels.CLASSES, name="logits")(x),
+        name="japanese_vowels",
+    )
 
 
 RECIPE = Recipe(
     name="japanese_vowels",
-    description="two dense layers on Japanese Vowels, speech of nine speakers in sequences of unequal length",
+    description="two dense layers on Japanese Vowels, speech of nine speakers in "
+    "sequences of unequal length",
     load_data=japanese_vowels.load,
     build_network=build_network,
     has_time=True,

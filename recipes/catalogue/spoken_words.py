@@ -1,10 +1,13 @@
-"""Spoken words with dense layers, in steps of 10 milliseconds, by BPTT: Spiking Heidelberg Digits and Spiking Speech Commands.
+"""Spoken words with dense layers, in steps of 10 milliseconds, by BPTT: Spiking
+Heidelberg Digits and Spiking Speech Commands.
 
-Inputs, layers, dropout, batch sizes, epochs, largest learning rate and weight decay are those of the program of DCLS-delays
-(Hammouamri et al., ICLR 2024, best_config_SHD.py and best_config_SSC.py), without delays. Its neurons, which forget within a
-step, need delays; these are LIF neurons as those of Bittar and Garner, 2022, whose learned decays are between 0.82 and 0.96.
-140 steps are 1.4 seconds of a digit; what is later is left out. A command lasts a second. `ssc_valid.h5` is not read;
-`held_out` takes training recordings.
+Inputs, layers, dropout, batch sizes, epochs, largest learning rate and weight decay are
+those of the program of DCLS-delays (Hammouamri et al., ICLR 2024, best_config_SHD.py
+and best_config_SSC.py), without delays. Its neurons, which forget within a step, need
+delays; these are LIF neurons as those of Bittar and Garner, 2022, whose learned decays
+are between 0.82 and 0.96. 140 steps are 1.4 seconds of a digit; what is later is left
+out. A command lasts a second. `ssc_valid.h5` is not read; `held_out` takes training
+recordings.
 """
 
 import functools
@@ -17,8 +20,11 @@ from recipes.recipe import Recipe
 from recipes.stages import SpikingStage
 
 
-def recipe(name, description, data, timesteps, layers, units, dropout, epochs, batch_size):
-    """The recipe of a data set of spoken words, with a network of so many layers of so many units."""
+def recipe(
+    name, description, data, timesteps, layers, units, dropout, epochs, batch_size
+):
+    """The recipe of a data set of spoken words, with a network of so many layers of so
+    many units."""
     sizes = (spoken_words.INPUTS, data.classes, layers, units, dropout)
     return Recipe(
         name=name,

@@ -1,22 +1,26 @@
 """The recipes of spiking transformers, for a GPU; ImageNet needs several.
 
-Networks, numbers of time steps, epochs, batch sizes, learning rates, weight decays and augmentations are those of the files of
-settings in the authors' programs, which are named beside the recipes. The optimizer is AdamW with a cosine, as theirs. What
-differs:
+Networks, numbers of time steps, epochs, batch sizes, learning rates, weight decays and
+augmentations are those of the files of settings in the authors' programs, which are
+named beside the recipes. The optimizer is AdamW with a cosine, as theirs. What differs:
 
 * the gradient is the rate gradient; theirs is BPTT (`--set gradient=bptt`);
-* the warm-up takes a twentieth of the epochs (theirs: 20 of 300 or 400, 5 of 200 and 10 of 96), the learning rate falls to 0
-  instead of 1e-5 or less, without the 10 epochs at the end that some add, and gradients are clipped to a norm of 10;
+* the warm-up takes a twentieth of the epochs (theirs: 20 of 300 or 400, 5 of 200 and 10
+  of 96), the learning rate falls to 0 instead of 1e-5 or less, without the 10 epochs at
+  the end that some add, and gradients are clipped to a norm of 10;
 * labels are not smoothed (theirs by 0.1), and no block is dropped at random;
-* mixup has weights of a uniform distribution in all epochs, and is not alternated with CutMix;
-* on ImageNet there is no RandAugment and no random erasing, only crops, flips and mixup where they have it;
+* mixup has weights of a uniform distribution in all epochs, and is not alternated with
+  CutMix;
+* on ImageNet there is no RandAugment and no random erasing, only crops, flips and mixup
+  where they have it;
 * on CIFAR10-DVS frames are flipped and rolled, instead of SNNAugment and mixup.
 
 None of these recipes has been trained to the end.
 
-Sources: Zhou et al., "Spikformer", ICLR 2023, github.com/ZK-Zhou/spikformer; Zhou et al., "QKFormer", NeurIPS 2024,
-github.com/zhouchenlin2096/QKFormer; Fang et al., "Spiking Transformers Need High-Frequency Information" (Max-Former), NeurIPS
-2025, github.com/bic-L/MaxFormer.
+Sources: Zhou et al., "Spikformer", ICLR 2023, github.com/ZK-Zhou/spikformer; Zhou et
+al., "QKFormer", NeurIPS 2024, github.com/zhouchenlin2096/QKFormer; Fang et al.,
+"Spiking Transformers Need High-Frequency Information" (Max-Former), NeurIPS 2025,
+github.com/bic-L/MaxFormer.
 """
 
 import functools
@@ -38,11 +42,15 @@ def build_network(build, image_shape, classes, dims, depth, heads, width):
         classes: Integer.
         dims: Integer, the number of channels of the last stage at width 1.
         depth: Integer, the number of blocks.
-        heads: Even integer, which must divide the channels of all stages, of which there are at most three.
-        width: Float that multiplies channels; they are rounded to multiples of `4 * heads`.
+        heads: Even integer, which must divide the channels of all stages, of which
+            there are at most three.
+        width: Float that multiplies channels; they are rounded to multiples of `4 *
+            heads`.
     """
     dims = 4 * heads * max(1, round(width * dims / (4 * heads)))
-    return build(input_shape=image_shape, classes=classes, dims=dims, blocks=depth, heads=heads).network
+    return build(
+        input_shape=image_shape, classes=classes, dims=dims, blocks=depth, heads=heads
+    ).network
 
 
 def cifar_recipe(build, data_set, heads, learning_rate, epochs, batch_size):
@@ -58,8 +66,12 @@ def cifar_recipe(build, data_set, heads, learning_rate, epochs, batch_size):
     """
 
     def network(width):
-        found = build_network(build, cifar.IMAGE_SHAPE, cifar.classes(data_set), 384, 4, heads, width)
-        return blocks.on_pixels(found, cifar.MEAN_COLORS[data_set], cifar.COLOR_DEVIATIONS[data_set])
+        found = build_network(
+            build, cifar.IMAGE_SHAPE, cifar.classes(data_set), 384, 4, heads, width
+        )
+        return blocks.on_pixels(
+            found, cifar.MEAN_COLORS[data_set], cifar.COLOR_DEVIATIONS[data_set]
+        )
 
     return Recipe(
         name=f"{data_set}_{build.__name__.lower()}",
@@ -78,12 +90,21 @@ def cifar_recipe(build, data_set, heads, learning_rate, epochs, batch_size):
 
 
 def dvs_recipe(build, learning_rate):
-    """Two blocks and 256 channels on CIFAR10-DVS, T = 16; for the arguments see `cifar_recipe`."""
+    """Two blocks and 256 channels on CIFAR10-DVS, T = 16; for the arguments see
+    `cifar_recipe`."""
     return Recipe(
         name=f"cifar10_dvs_{build.__name__.lower()}",
         description=f"{build.__name__}-2-256 on CIFAR10-DVS",
         load_data=cifar10_dvs.load_whole,
-        build_network=functools.partial(build_network, build, cifar10_dvs.WHOLE_SHAPE, cifar10_dvs.CLASSES, 256, 2, 16),
+        build_network=functools.partial(
+            build_network,
+            build,
+            cifar10_dvs.WHOLE_SHAPE,
+            cifar10_dvs.CLASSES,
+            256,
+            2,
+            16,
+        ),
         has_time=True,
         spiking=SpikingStage(timesteps=16),
         optimizer=AdamW(),
@@ -96,10 +117,13 @@ def dvs_recipe(build, learning_rate):
 
 
 def imagenet_recipe(build, depth, heads, learning_rate, epochs, batch_size, mix):
-    """384 channels on ImageNet, T = 4; `depth` is the number of blocks, and for the others see `cifar_recipe` and `Recipe`."""
+    """384 channels on ImageNet, T = 4; `depth` is the number of blocks, and for the
+    others see `cifar_recipe` and `Recipe`."""
 
     def network(width):
-        found = build_network(build, imagenet.IMAGE_SHAPE, imagenet.CLASSES, 384, depth, heads, width)
+        found = build_network(
+            build, imagenet.IMAGE_SHAPE, imagenet.CLASSES, 384, depth, heads, width
+        )
         return blocks.on_pixels(found, imagenet.MEAN_COLOR, imagenet.COLOR_DEVIATION)
 
     return Recipe(
@@ -120,21 +144,35 @@ def imagenet_recipe(build, depth, heads, learning_rate, epochs, batch_size, mix)
 
 RECIPES = (
     # Heads, learning rate, epochs and batch size.
-    cifar_recipe(models.Spikformer, "cifar10", 12, 5e-4, 300, 128),  # cifar10/cifar10.yml, the only file for CIFAR
+    cifar_recipe(
+        models.Spikformer, "cifar10", 12, 5e-4, 300, 128
+    ),  # cifar10/cifar10.yml, the only file for CIFAR
     cifar_recipe(models.Spikformer, "cifar100", 12, 5e-4, 300, 128),  # likewise
     cifar_recipe(models.QKFormer, "cifar10", 8, 1e-3, 400, 64),  # cifar10/cifar10.yml
-    cifar_recipe(models.QKFormer, "cifar100", 8, 1e-3, 400, 64),  # cifar100/cifar100.yml
-    cifar_recipe(models.MaxFormer, "cifar10", 8, 1.5e-3, 400, 128),  # cifar10-100/cifar10.yaml
-    cifar_recipe(models.MaxFormer, "cifar100", 8, 1.5e-3, 400, 64),  # cifar10-100/cifar100.yaml
+    cifar_recipe(
+        models.QKFormer, "cifar100", 8, 1e-3, 400, 64
+    ),  # cifar100/cifar100.yml
+    cifar_recipe(
+        models.MaxFormer, "cifar10", 8, 1.5e-3, 400, 128
+    ),  # cifar10-100/cifar10.yaml
+    cifar_recipe(
+        models.MaxFormer, "cifar100", 8, 1.5e-3, 400, 64
+    ),  # cifar10-100/cifar100.yaml
     # Learning rate.
     dvs_recipe(models.Spikformer, 1e-3),  # the defaults of cifar10dvs/train.py
     dvs_recipe(models.QKFormer, 5e-3),  # the defaults of cifar10-dvs/train.py
     dvs_recipe(models.MaxFormer, 5e-3),  # event/cifar10dvs.yaml
-    # Blocks, heads, learning rate, epochs, batch size and mix. QKFormer's and Max-Former's learning rates, 6e-4 and 1.35e-3 for
-    # 256 images in a batch, grow with the batch. 512 is that of this repository's ResNets; Max-Former has 64 for each GPU.
+    # Blocks, heads, learning rate, epochs, batch size and mix. QKFormer's and
+    # Max-Former's learning rates, 6e-4 and 1.35e-3 for 256 images in a batch, grow with
+    # the batch. 512 is that of this repository's ResNets; Max-Former has 64 for each
+    # GPU.
     imagenet_recipe(
         models.Spikformer, 8, 12, 5e-4, 300, 192, "mixup"
     ),  # imagenet/imagenet.yml, for 8-512; 24 on each of 8 GPUs
-    imagenet_recipe(models.QKFormer, 10, 6, 1.2e-3, 200, 512, "none"),  # the defaults of imagenet/train.py
-    imagenet_recipe(models.MaxFormer, 10, 6, 2.7e-3, 200, 512, "mixup"),  # imagenet/conf/10_384_t4.yml
+    imagenet_recipe(
+        models.QKFormer, 10, 6, 1.2e-3, 200, 512, "none"
+    ),  # the defaults of imagenet/train.py
+    imagenet_recipe(
+        models.MaxFormer, 10, 6, 2.7e-3, 200, 512, "mixup"
+    ),  # imagenet/conf/10_384_t4.yml
 )

@@ -1,1 +1,2 @@
-"""Comparison of methods: `python -m recipes.compare` trains them, `python -m recipes.compare.results` writes tables."""
+"""Comparison of methods: `python -m recipes.compare` trains them, `python -m
+recipes.compare.results` writes tables."""

@@ -1,4 +1,5 @@
-"""Trains a recipe with several methods and seeds: `python -m recipes.compare digits --seeds 5`.
+"""Trains a recipe with several methods and seeds: `python -m recipes.compare digits
+--seeds 5`.
 
 This is the command line of `recipes.compare.training`.
 """
@@ -7,7 +8,8 @@ from recipes import command_line
 
 
 def _training():
-    # Keras and its backend take seconds to import, so they are imported where Ctrl-C is handled.
+    # Keras and its backend take seconds to import, so they are imported where Ctrl-C is
+    # handled.
     from recipes.compare import training
 
     return training
@@ -23,4 +25,6 @@ def _compare(arguments):
 
 ADVICE = "; repeat the command to start or resume"
 
-main = command_line.command(__name__, "compare", __doc__, _add_arguments, _compare, ADVICE)
+main = command_line.command(
+    __name__, "compare", __doc__, _add_arguments, _compare, ADVICE
+)

@@ -1,4 +1,5 @@
-"""What a comparison says while it trains: which run, which epoch, and about how long the rest takes."""
+"""What a comparison says while it trains: which run, which epoch, and about how long
+the rest takes."""
 
 import contextlib
 import threading
@@ -28,12 +29,19 @@ class Announced:
         left = epochs - number + epochs * (len(self.runs) - 1 - self.runs.index(run))
         minutes = (time.monotonic() - self.begin) / self.trained * left / 60
         method, seed = run
-        where = f"method {self.methods.index(method) + 1} of {len(self.methods)}, {method}, seed {seed}"
-        print(f"{where}: epoch {number} of {epochs}, about {minutes:.0f} min left", flush=True)
+        where = (
+            f"method {self.methods.index(method) + 1} of {len(self.methods)}, "
+            f"{method}, seed {seed}"
+        )
+        print(
+            f"{where}: epoch {number} of {epochs}, about {minutes:.0f} min left",
+            flush=True,
+        )
 
     @contextlib.contextmanager
     def watching(self, run, folder):
-        """A context in which another process trains a run in this `RunFolder`, where each epoch is a line of the log."""
+        """A context in which another process trains a run in this `RunFolder`, where
+        each epoch is a line of the log."""
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(run, folder, ended))
         watcher.start()

@@ -1,7 +1,9 @@
-"""Differences between methods, paired by seed: `python -m recipes.compare.parity fashion_mnist --epochs 40`.
+"""Differences between methods, paired by seed: `python -m recipes.compare.parity
+fashion_mnist --epochs 40`.
 
-Reads the committed results of a recipe. Each method is compared with `--against` on the seeds that both have: the mean
-difference in test accuracy, and its 95 % interval (Student's t). `--plot` draws the curves.
+Reads the committed results of a recipe. Each method is compared with `--against` on the
+seeds that both have: the mean difference in test accuracy, and its 95 % interval
+(Student's t). `--plot` draws the curves.
 """
 
 import math
@@ -19,11 +21,19 @@ QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def add_arguments(parser):
-    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
-    parser.add_argument("--epochs", type=int, required=True, metavar="N", help="of the runs to compare")
+    parser.add_argument(
+        "recipe", metavar="NAME", help="python -m recipes.list lists them"
+    )
+    parser.add_argument(
+        "--epochs", type=int, required=True, metavar="N", help="of the runs to compare"
+    )
     against = "gradient and step mode (default: %(default)s)"
-    parser.add_argument("--against", default="bptt multi", metavar="METHOD", help=against)
-    command_line.add_path(parser, "--plot", "draws the curves, and the accuracies of all seeds", "FILE")
+    parser.add_argument(
+        "--against", default="bptt multi", metavar="METHOD", help=against
+    )
+    command_line.add_path(
+        parser, "--plot", "draws the curves, and the accuracies of all seeds", "FILE"
+    )
 
 
 def compare(arguments):
@@ -33,8 +43,8 @@ def compare(arguments):
         methods = by_method(records, arguments.recipe, arguments.epochs)
         if not methods:
             raise ValueError(
-                f"There is no result to compare of {arguments.recipe!r} with --epochs {arguments.epochs}. There are results "
-                f"of: {_compared(records)}."
+                f"There is no result to compare of {arguments.recipe!r} with --epochs "
+                f"{arguments.epochs}. There are results of: {_compared(records)}."
             )
         checks.one_of("--against", arguments.against, methods)
         print(table(methods, arguments.against))
@@ -47,29 +57,53 @@ def _compared(records):
     epochs: dict = {}
     for record in records:
         if "comparison" not in record:
-            epochs.setdefault(record["settings"]["name"], set()).add(record["settings"]["epochs"])
-    return "; ".join(f"{name} with {', '.join(map(str, sorted(numbers)))} epochs" for name, numbers in epochs.items())
+            epochs.setdefault(record["settings"]["name"], set()).add(
+                record["settings"]["epochs"]
+            )
+    return "; ".join(
+        f"{name} with {', '.join(map(str, sorted(numbers)))} epochs"
+        for name, numbers in epochs.items()
+    )
 
 
 def by_method(records, recipe, epochs):
-    """The results of a recipe with this number of epochs: a dictionary from names of methods to records by seed.
+    """The results of a recipe with this number of epochs: a dictionary from names of
+    methods to records by seed.
 
-    Only the settings of the method and the seed may differ; of several groups of such runs the largest is taken.
+    Only the settings of the method and the seed may differ; of several groups of such
+    runs the largest is taken.
     """
     groups: dict = {}
     for record in records:
         settings = record["settings"]
-        if (settings["name"], settings["epochs"]) != (recipe, epochs) or "comparison" in record:
+        if (settings["name"], settings["epochs"]) != (
+            recipe,
+            epochs,
+        ) or "comparison" in record:
             continue
-        others = {key: value for key, value in results.settings_of(record).items() if key not in METHOD}
-        group = groups.setdefault(repr((sorted(others.items(), key=str), record["backend"])), {})
+        others = {
+            key: value
+            for key, value in results.settings_of(record).items()
+            if key not in METHOD
+        }
+        group = groups.setdefault(
+            repr((sorted(others.items(), key=str), record["backend"])), {}
+        )
         name = f"{results.method_name(settings, ' ')} {settings['step_mode']}"
         group.setdefault(name, {})[settings["seed"]] = record
-    return max(groups.values(), key=lambda group: sum(map(len, group.values())), default={})
+    return max(
+        groups.values(), key=lambda group: sum(map(len, group.values())), default={}
+    )
 
 
-METHOD = {"normalization", "temporal", "seed", *OF_SPIKING} - {"timesteps", "teacher_weight", "teachers", "temperature"}
-"""Settings in which compared runs may differ: the seed, and what the name of a method tells."""
+METHOD = {"normalization", "temporal", "seed", *OF_SPIKING} - {
+    "timesteps",
+    "teacher_weight",
+    "teachers",
+    "temperature",
+}
+"""Settings in which compared runs may differ: the seed, and what the name of a method
+tells."""
 
 
 def table(methods, against):
@@ -78,43 +112,74 @@ def table(methods, against):
     for name, by_seed in methods.items():
         accuracies = [record["test_accuracy"] for record in by_seed.values()]
         mean, half = difference(by_seed, methods[against])
-        cells = ("", "") if name == against else (f"{mean:+.2f}", "one seed" if half is None else f"± {half:.2f}")
+        cells = (
+            ("", "")
+            if name == against
+            else (f"{mean:+.2f}", "one seed" if half is None else f"± {half:.2f}")
+        )
         rows.append((name, len(by_seed), markdown.mean_of(accuracies), *cells))
-    return markdown.table(("method", "seeds", "test accuracy", "difference, points", "95 % interval"), rows)
+    return markdown.table(
+        ("method", "seeds", "test accuracy", "difference, points", "95 % interval"),
+        rows,
+    )
 
 
 def difference(by_seed, of_other):
-    """`(mean, half)`: the mean difference on common seeds, in points, and half its 95 % interval, or `None` for one seed.
+    """`(mean, half)`: the mean difference on common seeds, in points, and half its 95 %
+    interval, or `None` for one seed.
 
     Raises:
         ValueError: If there is no common seed.
     """
     seeds = sorted(by_seed.keys() & of_other.keys())
     if not seeds:
-        raise ValueError(f"the methods have no seed in common: {sorted(by_seed)} and {sorted(of_other)}.")
-    found = [100 * (by_seed[seed]["test_accuracy"] - of_other[seed]["test_accuracy"]) for seed in seeds]
+        raise ValueError(
+            f"the methods have no seed in common: {sorted(by_seed)} and "
+            f"{sorted(of_other)}."
+        )
+    found = [
+        100 * (by_seed[seed]["test_accuracy"] - of_other[seed]["test_accuracy"])
+        for seed in seeds
+    ]
     if len(found) == 1:
         return found[0], None
     quantile = QUANTILES[min(len(found) - 1, len(QUANTILES)) - 1]
-    return statistics.mean(found), quantile * statistics.stdev(found) / math.sqrt(len(found))
+    return statistics.mean(found), quantile * statistics.stdev(found) / math.sqrt(
+        len(found)
+    )
 
 
 def draw(figure, methods):
-    """Draws accuracies after each epoch, means over seeds, and those of all seeds after the last, into an empty figure."""
+    """Draws accuracies after each epoch, means over seeds, and those of all seeds after
+    the last, into an empty figure."""
     *curves, last = figure.subplots(1, 3, width_ratios=(3, 3, 2))
-    for axes, (key, title) in zip(curves, (("accuracy", "training accuracy"), ("test_accuracy", "test accuracy")), strict=True):
+    for axes, (key, title) in zip(
+        curves,
+        (("accuracy", "training accuracy"), ("test_accuracy", "test accuracy")),
+        strict=True,
+    ):
         for index, (name, by_seed) in enumerate(methods.items()):
-            means = np.mean([record["curve"][key] for record in by_seed.values()], axis=0)
-            look = {**plots.style(index), "marker": "", "label": method_names.legend(*name.rsplit(" ", 1))}
+            means = np.mean(
+                [record["curve"][key] for record in by_seed.values()], axis=0
+            )
+            look = {
+                **plots.style(index),
+                "marker": "",
+                "label": method_names.legend(*name.rsplit(" ", 1)),
+            }
             axes.plot(range(1, len(means) + 1), means, **look)
         plots.dress(axes, title, "epoch", "lower right" if axes is curves[0] else None)
     for index, by_seed in enumerate(methods.values()):
         accuracies = [record["test_accuracy"] for record in by_seed.values()]
         deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else None
         style = plots.style(index)
-        last.scatter([index - 0.2] * len(accuracies), accuracies, color=style["color"], s=8)
+        last.scatter(
+            [index - 0.2] * len(accuracies), accuracies, color=style["color"], s=8
+        )
         last.errorbar(index, statistics.mean(accuracies), deviation, capsize=4, **style)
-    plots.dress(last, "test accuracy after the last epoch", "seeds; mean ± standard deviation")
+    plots.dress(
+        last, "test accuracy after the last epoch", "seeds; mean ± standard deviation"
+    )
     last.set(xticks=[], xlim=(-0.7, len(methods) - 0.5))
 
 

@@ -1,4 +1,5 @@
-"""The training of a recipe in another library: the same network, weights, batches and optimizer, by that library's BPTT."""
+"""The training of a recipe in another library: the same network, weights, batches and
+optimizer, by that library's BPTT."""
 
 import copy
 import dataclasses
@@ -23,7 +24,8 @@ STATE = "last.pt"
 
 
 class RecipeOptimizer:
-    """The optimizer of a recipe, with its schedule, for the parameters of a module of PyTorch.
+    """The optimizer of a recipe, with its schedule, for the parameters of a module of
+    PyTorch.
 
     Args:
         module: A PyTorch module.
@@ -33,11 +35,20 @@ class RecipeOptimizer:
 
     def __init__(self, module, recipe, steps):
         self.parameters = list(module.parameters())
-        # Keras' variables of the same memory. Kernels, which decay, are all that has several axes.
-        names = ("kernel" if parameter.ndim > 1 else "vector" for parameter in self.parameters)
-        self.variables = [keras.Variable(parameter, name=name) for parameter, name in zip(self.parameters, names, strict=True)]
+        # Keras' variables of the same memory. Kernels, which decay, are all that has
+        # several axes.
+        names = (
+            "kernel" if parameter.ndim > 1 else "vector"
+            for parameter in self.parameters
+        )
+        self.variables = [
+            keras.Variable(parameter, name=name)
+            for parameter, name in zip(self.parameters, names, strict=True)
+        ]
         owner = types.SimpleNamespace(trainable_variables=self.variables)
-        self.optimizer = recipe.optimizer.build(owner, steps, recipe.learning_rate, recipe.weight_decay, recipe.timesteps)
+        self.optimizer = recipe.optimizer.build(
+            owner, steps, recipe.learning_rate, recipe.weight_decay, recipe.timesteps
+        )
         self.optimizer.build(self.variables)
 
     def zero_grad(self):
@@ -49,7 +60,8 @@ class RecipeOptimizer:
 
 
 def trainer(recipe, dataset, method):
-    """A `peers.Trainer` of the network of a recipe, which starts with the weights that the recipe's own training starts with.
+    """A `peers.Trainer` of the network of a recipe, which starts with the weights that
+    the recipe's own training starts with.
 
     Args:
         recipe: A `Recipe` of images, or of masked sequences.
@@ -57,18 +69,24 @@ def trainer(recipe, dataset, method):
         method: A name of `PEERS`.
 
     Raises:
-        AssertionError: If a step of the network is not the work of a step of ours by BPTT.
+        AssertionError: If a step of the network is not the work of a step of ours by
+            BPTT.
     """
     # In eager mode, since the operations of a compiled graph cannot be counted.
     ours = run.build(dataclasses.replace(recipe, jit_compile=False), dataset)
-    network = Translated(ours, PEERS[method].package).to("cuda" if device.gpu() else "cpu")
+    network = Translated(ours, PEERS[method].package).to(
+        "cuda" if device.gpu() else "cpu"
+    )
     check_equal_work(ours, network, dataset, recipe.precision)
-    optimizer = RecipeOptimizer(network, recipe, recipe.epochs * run.steps_per_epoch(recipe, dataset))
+    optimizer = RecipeOptimizer(
+        network, recipe, recipe.epochs * run.steps_per_epoch(recipe, dataset)
+    )
     return peers.Trainer(network, recipe.precision, optimizer)
 
 
 def check_equal_work(ours, network, dataset, precision):
-    """Raises AssertionError unless both networks have as many parameters, and a step by BPTT as many FLOPs.
+    """Raises AssertionError unless both networks have as many parameters, and a step by
+    BPTT as many FLOPs.
 
     Args:
         ours: `SpikingModel`, compiled, with the gradient "bptt". It is trained.
@@ -77,19 +95,32 @@ def check_equal_work(ours, network, dataset, precision):
         precision: The precision of the recipe.
     """
     batch = tensors((dataset.train_images[:2], dataset.train_labels[:2]))
-    trainers = {"ours": ours, "theirs": peers.Trainer(copy.deepcopy(network), precision)}
+    trainers = {
+        "ours": ours,
+        "theirs": peers.Trainer(copy.deepcopy(network), precision),
+    }
     # The first step of ours builds it, too.
     ours.train_on_batch(*batch)
-    flops = {name: costs.counted_flops(functools.partial(made.train_on_batch, *batch)) for name, made in trainers.items()}
+    flops = {
+        name: costs.counted_flops(functools.partial(made.train_on_batch, *batch))
+        for name, made in trainers.items()
+    }
     parameters = {"ours": parameters_of(ours), "theirs": parameters_of(network)}
     for what, counted in (("FLOPs of a step", flops), ("parameters", parameters)):
         if counted["ours"] != counted["theirs"]:
-            raise AssertionError(f"The translated network is another one: {what} are {counted}.")
+            raise AssertionError(
+                f"The translated network is another one: {what} are {counted}."
+            )
 
 
 def parameters_of(model):
-    """The number of trainable parameters of a `SpikingModel`, or of a module of PyTorch."""
-    weights = model.parameters() if isinstance(model, Translated) else model.trainable_variables
+    """The number of trainable parameters of a `SpikingModel`, or of a module of
+    PyTorch."""
+    weights = (
+        model.parameters()
+        if isinstance(model, Translated)
+        else model.trainable_variables
+    )
     return sum(math.prod(weight.shape) for weight in weights)
 
 
@@ -101,7 +132,8 @@ def tensors(batch):
 
 
 def train(recipe, dataset, method, folder, settings, after_epoch):
-    """Trains a recipe to the end of its run, or on from its last completed epoch; writes its result.
+    """Trains a recipe to the end of its run, or on from its last completed epoch;
+    writes its result.
 
     Args:
         recipe: A `Recipe`.
@@ -120,18 +152,34 @@ def train(recipe, dataset, method, folder, settings, after_epoch):
     batches = iter(pipeline.training_batches(dataset, recipe, len(rows)))
     for epoch in range(len(rows), recipe.epochs):
         # Of dropout.
-        torch.manual_seed(int(np.random.SeedSequence((recipe.seed, epoch)).generate_state(1)[0]))
+        torch.manual_seed(
+            int(np.random.SeedSequence((recipe.seed, epoch)).generate_state(1)[0])
+        )
         losses = []
         for batch in itertools.islice(batches, steps):
             losses.append(made.train_on_batch(*tensors(batch)))
             if not math.isfinite(losses[-1]):
-                raise run.Diverged("loss", losses[-1], epoch + 1, float(made.optimizer.optimizer.learning_rate))
-        rows.append({"loss": float(np.mean(losses)), "test_accuracy": accuracy(made.network, recipe, dataset)})
+                raise run.Diverged(
+                    "loss",
+                    losses[-1],
+                    epoch + 1,
+                    float(made.optimizer.optimizer.learning_rate),
+                )
+        rows.append(
+            {
+                "loss": float(np.mean(losses)),
+                "test_accuracy": accuracy(made.network, recipe, dataset),
+            }
+        )
         _save(path, made, rows)
         after_epoch(epoch + 1, recipe.epochs)
     curve = {name: [row[name] for row in rows] for name in rows[0]}
     here = {**this_part(), "versions": device.versions((PEERS[method].package,))}
-    of_data = {"score": "accuracy", "train_images": dataset.train_size, "test_accuracy": curve["test_accuracy"][-1]}
+    of_data = {
+        "score": "accuracy",
+        "train_images": dataset.train_size,
+        "test_accuracy": curve["test_accuracy"][-1],
+    }
     write_json(folder.result, {"settings": settings, **here, **of_data, "curve": curve})
 
 
@@ -140,15 +188,24 @@ def accuracy(network, recipe, dataset):
     network.eval()
     with torch.no_grad():
         pairs = map(tensors, pipeline.evaluation_batches(dataset, recipe))
-        correct = sum(int((network(images).argmax(-1) == labels).sum()) for images, labels in pairs)
+        correct = sum(
+            int((network(images).argmax(-1) == labels).sum())
+            for images, labels in pairs
+        )
     network.train()
     return correct / dataset.test_size
 
 
 def _save(path, made, rows):
-    state = [torch.as_tensor(keras.ops.convert_to_numpy(variable)) for variable in made.optimizer.optimizer.variables]
+    state = [
+        torch.as_tensor(keras.ops.convert_to_numpy(variable))
+        for variable in made.optimizer.optimizer.variables
+    ]
     with writing(path) as part:
-        torch.save({"network": made.network.state_dict(), "optimizer": state, "rows": rows}, part)
+        torch.save(
+            {"network": made.network.state_dict(), "optimizer": state, "rows": rows},
+            part,
+        )
 
 
 def _restore(path, made):
@@ -156,9 +213,14 @@ def _restore(path, made):
     try:
         saved = torch.load(path, weights_only=True)
         made.network.load_state_dict(saved["network"])
-        for variable, value in zip(made.optimizer.optimizer.variables, saved["optimizer"], strict=True):
+        for variable, value in zip(
+            made.optimizer.optimizer.variables, saved["optimizer"], strict=True
+        ):
             variable.assign(value)
         return saved["rows"]
     # The error for a damaged file depends on where it is damaged.
     except Exception as error:
-        raise ValueError(f"{path} is damaged ({one_line(error)}). Remove its folder to train that run again.") from error
+        raise ValueError(
+            f"{path} is damaged ({one_line(error)}). Remove its folder to train that "
+            "run again."
+        ) from error

@@ -1,6 +1,8 @@
-"""Tables of the results of runs: `python -m recipes.compare.results` writes the committed results into the documents.
+"""Tables of the results of runs: `python -m recipes.compare.results` writes the
+committed results into the documents.
 
-`python -m recipes.compare.results RUN [RUN ...]` first adds the results of finished runs to the committed ones.
+`python -m recipes.compare.results RUN [RUN ...]` first adds the results of finished
+runs to the committed ones.
 """
 
 import csv
@@ -24,44 +26,78 @@ from recipes.stages import SpikingStage
 RECIPES = pathlib.Path(__file__).parent.parent
 FOLDER = RECIPES / "results"
 TABLE = "table.csv"
-"""The file in `FOLDER` with a row for all seeds of the same settings, as GitHub shows it."""
+"""The file in `FOLDER` with a row for all seeds of the same settings, as GitHub shows
+it."""
 
 PAGES = (RECIPES.parent / "docs" / "results.md", RECIPES.parent / "docs" / "tasks.md")
 
 PLACE = re.compile(
-    r"(?P<begin><!-- results of (?:(?P<tasks>tasks)|(?P<name>\w+)(?P<against> and its ordinary network)?"
-    r"(?P<wanted>(?:, \w+=[\w.|]+)*)): made by python -m recipes.compare.results -->\n\n)"
+    r"(?P<begin><!-- results of (?:(?P<tasks>tasks)|(?P<name>\w+)(?P<against> and its "
+    r"ordinary network)?"
+    r"(?P<wanted>(?:, \w+=[\w.|]+)*)): made by python -m recipes.compare.results "
+    r"-->\n\n)"
     r"(?:(?!<!-- results).)*?(?P<end><!-- end of results -->)",
     re.DOTALL,
 )
 """Places of tables in a page, each the beginning of a comment:
 
-results of digits, epochs=10, step_mode=single      a short table for those of a recipe with these settings; `|` separates
+results of digits, epochs=10, step_mode=single a short table for those of a recipe with
+                                                    these settings; `|` separates
                                                     alternatives
-results of digits and its ordinary network          a spiking network with several numbers of time steps beside an ordinary one
-results of tasks                                    the same for recipes that do not classify
+results of digits and its ordinary network a spiking network with several numbers of
+time steps beside an ordinary one results of tasks the same for recipes that do not
+classify
 """
 
-NAMED = {"name", "normalization", "temporal", "epochs", "train_images", "seed", *OF_SPIKING} - {"temperature", "teacher_weight"}
+NAMED = {
+    "name",
+    "normalization",
+    "temporal",
+    "epochs",
+    "train_images",
+    "seed",
+    *OF_SPIKING,
+} - {"temperature", "teacher_weight"}
 """Settings that the name of every committed result tells."""
 
-OF_SETTINGS = ("recipe", "gradient", "step mode", "T", "epochs", "training images", "augmentation", "backend")
-ACCURACIES = ("training accuracy, epoch 1", "last epoch", "test accuracy", "of each seed")
+OF_SETTINGS = (
+    "recipe",
+    "gradient",
+    "step mode",
+    "T",
+    "epochs",
+    "training images",
+    "augmentation",
+    "backend",
+)
+ACCURACIES = (
+    "training accuracy, epoch 1",
+    "last epoch",
+    "test accuracy",
+    "of each seed",
+)
 COLUMNS = (*OF_SETTINGS, *ACCURACIES, "s per epoch", "peak memory, MiB", "device")
 IN_SHORT = ("gradient", "test accuracy")
 SHUFFLED = "shuffled in time"
-"""The column of what `recipes.compare.shuffled` measured, in short tables of runs for which it did."""
+"""The column of what `recipes.compare.shuffled` measured, in short tables of runs for
+which it did."""
 
 ADDED = {
-    **{field.name: field.default for field in dataclasses.fields(Recipe) if field.default is not dataclasses.MISSING},
+    **{
+        field.name: field.default
+        for field in dataclasses.fields(Recipe)
+        if field.default is not dataclasses.MISSING
+    },
     **setting_names.of_training(SGD(), SpikingStage(timesteps=1)),
 }
-"""What nothing is set to, which is what earlier versions did where their results lack a setting."""
+"""What nothing is set to, which is what earlier versions did where their results lack a
+setting."""
 del ADDED["restart_at"]  # It was that of the recipe.
 
 
 LONGEST = 230
-"""Letters of a name of a result; a file system takes 255. What is longer is cut, with a checksum of all."""
+"""Letters of a name of a result; a file system takes 255. What is longer is cut, with a
+checksum of all."""
 
 REMOVED = ("freeze_normalization",)
 """Settings that only results of earlier versions have."""
@@ -84,12 +120,25 @@ IN_WORDS = {
 }
 """What the name of a method says of settings."""
 
-ORDER = ("name", "epochs", "augment", "normalization", "temporal", "levels", "timesteps", "gradient", "windows", "step_mode")
+ORDER = (
+    "name",
+    "epochs",
+    "augment",
+    "normalization",
+    "temporal",
+    "levels",
+    "timesteps",
+    "gradient",
+    "windows",
+    "step_mode",
+)
 """Settings by which rows are sorted."""
 
 
 def add_arguments(parser):
-    command_line.add_path(parser, "runs", "folders of finished runs to add", "RUN", nargs="*")
+    command_line.add_path(
+        parser, "runs", "folders of finished runs to add", "RUN", nargs="*"
+    )
 
 
 def write(arguments):
@@ -100,7 +149,10 @@ def write(arguments):
         (FOLDER / TABLE).write_text(whole_table(records))
         for page in PAGES:
             page.write_text(with_tables(page.read_text(), records))
-    print(f"{len(records)} results in the tables of {' and '.join(map(str, (FOLDER / TABLE, *PAGES)))}")
+    print(
+        f"{len(records)} results in the tables of "
+        f"{' and '.join(map(str, (FOLDER / TABLE, *PAGES)))}"
+    )
 
 
 def committed():
@@ -113,17 +165,24 @@ def committed():
 
 
 def _committed(path):
-    advice = "Take the committed file from Git again, or add the result of its run again."
+    advice = (
+        "Take the committed file from Git again, or add the result of its run again."
+    )
     record = read_json(path, RESULT, advice)
     missing = [name for name in OF_A_RUN if name not in record["settings"]]
     if missing:
-        raise ValueError(f"{path} must have {', '.join(missing)} among its settings. {advice}")
+        raise ValueError(
+            f"{path} must have {', '.join(missing)} among its settings. {advice}"
+        )
     return record
 
 
 def with_tables(page, records):
     """The text of a page with updated tables of these records."""
-    return PLACE.sub(lambda place: f"{place['begin']}{_table_of(place, records)}\n\n{place['end']}", page)
+    return PLACE.sub(
+        lambda place: f"{place['begin']}{_table_of(place, records)}\n\n{place['end']}",
+        page,
+    )
 
 
 def _table_of(place, records):
@@ -134,14 +193,20 @@ def _table_of(place, records):
         return task_table([record for record in compared if record not in classifiers])
     wanted = dict(pair.split("=") for pair in place["wanted"].split(", ")[1:])
     wanted["name"] = place["name"]
-    chosen = [record for record in (compared if place["against"] else classifiers) if _has(settings_of(record), wanted)]
+    chosen = [
+        record
+        for record in (compared if place["against"] else classifiers)
+        if _has(settings_of(record), wanted)
+    ]
     if place["against"]:
         return task_table(chosen)
     return table(chosen, _short_columns(chosen))
 
 
 def _classifiers(records):
-    return [record for record in records if record.get("score", "accuracy") == "accuracy"]
+    return [
+        record for record in records if record.get("score", "accuracy") == "accuracy"
+    ]
 
 
 def _short_columns(records):
@@ -156,12 +221,18 @@ def _short_columns(records):
 
 
 def _has(settings, wanted):
-    return all(str(settings[name]) in values.split("|") for name, values in wanted.items())
+    return all(
+        str(settings[name]) in values.split("|") for name, values in wanted.items()
+    )
 
 
 def settings_of(record):
     """The settings of a result, as if this version had written it."""
-    return {key: value for key, value in {**ADDED, **record["settings"]}.items() if key not in REMOVED}
+    return {
+        key: value
+        for key, value in {**ADDED, **record["settings"]}.items()
+        if key not in REMOVED
+    }
 
 
 def add(folder):
@@ -169,46 +240,82 @@ def add(folder):
 
     Raises:
         FileNotFoundError: If the run is not finished.
-        ValueError: If it diverged, was not tested on the test images, or has no place in the tables; or if there is a result of
-            other settings under its name.
+        ValueError: If it diverged, was not tested on the test images, or has no place
+            in the tables; or if there is a result of other settings under its name.
     """
     record = folder.read_test_result()
     settings = record["settings"]
     if settings.get("ordinary") == "only":
-        raise ValueError(f"The run in {folder.path} is of an ordinary network, and the tables are of spiking ones.")
+        raise ValueError(
+            f"The run in {folder.path} is of an ordinary network, and the tables are "
+            "of spiking ones."
+        )
     if "comparison" not in record and "test_accuracy" not in record:
         raise ValueError(
-            f"The result of {settings['name']} in {folder.path} has no comparison with the ordinary network. Train it with "
-            "--set ordinary=beside or ordinary=first."
+            f"The result of {settings['name']} in {folder.path} has no comparison with "
+            "the ordinary network. Train it with --set ordinary=beside or "
+            "ordinary=first."
         )
     if "curve" not in record:
-        raise ValueError(f"The result in {folder.path} has no curve, as those of python -m recipes.train have, for the tables.")
+        raise ValueError(
+            f"The result in {folder.path} has no curve, as those of python -m "
+            "recipes.train have, for the tables."
+        )
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name_of(record)}.json"
     if path.exists() and settings_of(read_json(path)) != settings_of(record):
-        raise ValueError(f"{path} is the result of other settings than the run in {folder.path}. Rename it.")
+        raise ValueError(
+            f"{path} is the result of other settings than the run in {folder.path}. "
+            "Rename it."
+        )
     shutil.copyfile(folder.result, path)
 
 
 def name_of(record):
-    """The name of a committed result: recipe, backend, method, size of the training, and what is not the recipe's default."""
-    settings, defaults = settings_of(record), catalogue.find(record["settings"]["name"]).settings()
+    """The name of a committed result: recipe, backend, method, size of the training,
+    and what is not the recipe's default."""
+    settings, defaults = (
+        settings_of(record),
+        catalogue.find(record["settings"]["name"]).settings(),
+    )
     others = [
-        f"{key}={value}" for key, value in sorted(settings.items()) if key not in NAMED and value != defaults.get(key, value)
+        f"{key}={value}"
+        for key, value in sorted(settings.items())
+        if key not in NAMED and value != defaults.get(key, value)
     ]
-    method = f"{method_name(settings, '-')}-{settings['step_mode']}-T{settings['timesteps']}"
+    method = (
+        f"{method_name(settings, '-')}-{settings['step_mode']}-T{settings['timesteps']}"
+    )
     size = f"{settings['epochs']}epochs-{record['train_images']}images"
-    name = allowed("-".join([settings["name"], record["backend"], method, size, *others, f"seed{settings['seed']}"]))
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    name = allowed(
+        "-".join(
+            [
+                settings["name"],
+                record["backend"],
+                method,
+                size,
+                *others,
+                f"seed{settings['seed']}",
+            ]
+        )
+    )
+    return (
+        name
+        if len(name) <= LONGEST
+        else f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    )
 
 
 def method_name(settings, space):
-    """The training method: the gradient, the levels of integer spikes, the normalisation if it is not "batch", its teachers."""
+    """The training method: the gradient, the levels of integer spikes, the
+    normalisation if it is not "batch", its teachers."""
     parts = [methods.gradient_name(settings, space)]
     for name, words in IN_WORDS.items():
         value = settings.get(name)
         if value and value != ADDED[name]:
-            value = "to".join(map(str, value)) if name == "random_timesteps" else str(value)
+            value = (
+                "to".join(map(str, value)) if name == "random_timesteps" else str(value)
+            )
             value = value.translate(str.maketrans({"_": space, ",": space}))
             parts += [part.format(value) for part in words.split()]
     return space.join(parts)
@@ -217,12 +324,15 @@ def method_name(settings, space):
 def whole_table(records):
     """The rows of all classifiers, as text with commas between the cells."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *_rows(_classifiers(records), COLUMNS)])
+    csv.writer(text, lineterminator="\n").writerows(
+        [COLUMNS, *_rows(_classifiers(records), COLUMNS)]
+    )
     return text.getvalue()
 
 
 def table(records, columns=COLUMNS):
-    """A Markdown table of run records: one row for all seeds of the same settings, with mean ± standard deviation."""
+    """A Markdown table of run records: one row for all seeds of the same settings, with
+    mean ± standard deviation."""
     return markdown.table(columns, _rows(records, columns))
 
 
@@ -235,7 +345,14 @@ def _rows(records, columns):
 
 def _place_in_table(record):
     settings = settings_of(record)
-    return [_sortable(value) for value in (*(settings[name] for name in ORDER), *_same_but_seed(record), settings["seed"])]
+    return [
+        _sortable(value)
+        for value in (
+            *(settings[name] for name in ORDER),
+            *_same_but_seed(record),
+            settings["seed"],
+        )
+    ]
 
 
 def _sortable(value):
@@ -244,23 +361,57 @@ def _sortable(value):
 
 
 def task_table(records):
-    """A Markdown table of spiking networks with several numbers of time steps beside ordinary ones: a row for each score.
+    """A Markdown table of spiking networks with several numbers of time steps beside
+    ordinary ones: a row for each score.
 
     The backend and the seed have columns where they differ.
     """
-    timesteps = sorted({int(number) for record in records for number in record["comparison"]["spiking"]})
-    of_runs = {"backend": lambda record: record["backend"], "seed": lambda record: record["settings"]["seed"]}
-    of_runs = {column: value for column, value in of_runs.items() if len(set(map(value, records))) > 1}
-    columns = ("recipe", "gradient", "epochs", "training images", *of_runs, "test score", "ordinary")
+    timesteps = sorted(
+        {
+            int(number)
+            for record in records
+            for number in record["comparison"]["spiking"]
+        }
+    )
+    of_runs = {
+        "backend": lambda record: record["backend"],
+        "seed": lambda record: record["settings"]["seed"],
+    }
+    of_runs = {
+        column: value
+        for column, value in of_runs.items()
+        if len(set(map(value, records))) > 1
+    }
+    columns = (
+        "recipe",
+        "gradient",
+        "epochs",
+        "training images",
+        *of_runs,
+        "test score",
+        "ordinary",
+    )
     rows = []
     for record in records:
         settings, compared = record["settings"], record["comparison"]
         start = {"first": "", "beside": ", from scratch"}[settings["ordinary"]]
-        run = [settings["name"], method_name(settings, " ") + start, settings["epochs"], f"{record['train_images']:,}"]
+        run = [
+            settings["name"],
+            method_name(settings, " ") + start,
+            settings["epochs"],
+            f"{record['train_images']:,}",
+        ]
         run += [value(record) for value in of_runs.values()]
-        for name in [name for name in compared["ordinary"] if not name.endswith("loss")]:
-            found = [compared["ordinary"], *(compared["spiking"].get(str(number), {}) for number in timesteps)]
-            cells = [f"{scores[name]:.4f}" if name in scores else "" for scores in found]
+        for name in [
+            name for name in compared["ordinary"] if not name.endswith("loss")
+        ]:
+            found = [
+                compared["ordinary"],
+                *(compared["spiking"].get(str(number), {}) for number in timesteps),
+            ]
+            cells = [
+                f"{scores[name]:.4f}" if name in scores else "" for scores in found
+            ]
             rows.append([*run, name.replace("_", " "), *cells])
     return markdown.table((*columns, *(f"T = {number}" for number in timesteps)), rows)
 
@@ -268,7 +419,12 @@ def task_table(records):
 def _same_but_seed(record):
     settings = settings_of(record)
     del settings["seed"]
-    return (*(settings[name] for name in sorted(settings)), record["backend"], record["device"], record["train_images"])
+    return (
+        *(settings[name] for name in sorted(settings)),
+        record["backend"],
+        record["device"],
+        record["train_images"],
+    )
 
 
 def _row(records):
@@ -276,8 +432,17 @@ def _row(records):
     settings = settings_of(records[0])
     start = ", from ordinary weights" if settings["ordinary"] == "first" else ""
     accuracies = [test_score(record) for record in records]
-    shuffled = [record["shuffled_accuracy"] for record in records if "shuffled_accuracy" in record]
-    first, last = (statistics.mean(record["curve"]["accuracy"][epoch] for record in records) for epoch in (0, -1))
+    shuffled = [
+        record["shuffled_accuracy"]
+        for record in records
+        if "shuffled_accuracy" in record
+    ]
+    first, last = (
+        statistics.mean(record["curve"]["accuracy"][epoch] for record in records)
+        for epoch in (0, -1)
+    )
+    seconds = statistics.median(record["seconds_per_epoch"] for record in records)
+    memory = statistics.median(record["peak_memory_mib"] for record in records)
     return {
         "recipe": settings["name"],
         "gradient": method_name(settings, " ") + start,
@@ -292,8 +457,8 @@ def _row(records):
         "test accuracy": markdown.mean_of(accuracies),
         "of each seed": ", ".join(f"{accuracy:.4f}" for accuracy in accuracies),
         SHUFFLED: markdown.mean_of(shuffled) if shuffled else "",
-        "s per epoch": f"{statistics.median(record['seconds_per_epoch'] for record in records):.1f}",
-        "peak memory, MiB": f"{statistics.median(record['peak_memory_mib'] for record in records):.0f}",
+        "s per epoch": f"{seconds:.1f}",
+        "peak memory, MiB": f"{memory:.0f}",
         "device": records[0]["device"],
     }
 

@@ -1,6 +1,8 @@
-"""What remains of a run's accuracy after its spikes are shuffled in time: `python -m recipes.compare.shuffled RUN [RUN ...]`.
+"""What remains of a run's accuracy after its spikes are shuffled in time: `python -m
+recipes.compare.shuffled RUN [RUN ...]`.
 
-Writes the accuracy to the result of each run, as `shuffled_accuracy`: short tables of `recipes.compare.results` then have it.
+Writes the accuracy to the result of each run, as `shuffled_accuracy`: short tables of
+`recipes.compare.results` then have it.
 """
 
 from keras_ratesnn import analysis
@@ -19,10 +21,17 @@ def shuffle(arguments):
         with command_line.mistakes():
             record = folder.read_test_result()
             model, dataset = figures.model_and_data(folder.path, arguments.data_dir)
-            found = analysis.shuffle_in_time(model, dataset.test_images, dataset.test_labels, verbose=0)
+            found = analysis.shuffle_in_time(
+                model, dataset.test_images, dataset.test_labels, verbose=0
+            )
             write_json(folder.result, {**record, "shuffled_accuracy": found.shuffled})
-        scores = f"{score_name(record)} {test_score(record):.4f}, shuffled in time {found.shuffled:.4f}"
+        scores = (
+            f"{score_name(record)} {test_score(record):.4f}, shuffled in time "
+            f"{found.shuffled:.4f}"
+        )
         print(f"{folder.path}: {scores}", flush=True)
 
 
-main = command_line.command(__name__, "compare.shuffled", __doc__, add_arguments, shuffle)
+main = command_line.command(
+    __name__, "compare.shuffled", __doc__, add_arguments, shuffle
+)

@@ -1,4 +1,5 @@
-"""The time, FLOPs and memory of a training step of a recipe, by methods of this library and of others, in turn."""
+"""The time, FLOPs and memory of a training step of a recipe, by methods of this library
+and of others, in turn."""
 
 import contextlib
 import functools
@@ -26,7 +27,8 @@ FIELDS = {"settings": dict, "device": str, "rows": dict}
 
 
 def read(path, recipes):
-    """The rows of a file of times, a dictionary from methods to the results of `measure_all`; empty if there is no file.
+    """The rows of a file of times, a dictionary from methods to the results of
+    `measure_all`; empty if there is no file.
 
     Args:
         path: Path.
@@ -40,11 +42,20 @@ def read(path, recipes):
     record = read_json(path, FIELDS, "Remove it, and measure again with --time.")
     for method, recipe in recipes.items():
         before, now = record["settings"].get(method, {}), _settings(recipe)
-        changed = ", ".join(f"{key}={before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key])
+        changed = ", ".join(
+            f"{key}={before.get(key)!r}, now {now[key]!r}"
+            for key in now
+            if before.get(key) != now[key]
+        )
         if changed:
-            what = f"times of other settings of {method}: {changed}" if before else f"no times of {method}"
+            what = (
+                f"times of other settings of {method}: {changed}"
+                if before
+                else f"no times of {method}"
+            )
             raise ValueError(
-                f"{path} has {what}. Pass another folder with --output, or remove it and measure again with --time."
+                f"{path} has {what}. Pass another folder with --output, or remove it "
+                "and measure again with --time."
             )
     return record["rows"]
 
@@ -55,7 +66,8 @@ def _settings(recipe):
 
 
 def write(path, recipes, dataset, rounds):
-    """Measures the steps of all methods in turn, with one thread of a CPU, and writes the file. See `own_process`.
+    """Measures the steps of all methods in turn, with one thread of a CPU, and writes
+    the file. See `own_process`.
 
     Args:
         path: Path.
@@ -63,7 +75,9 @@ def write(path, recipes, dataset, rounds):
         dataset: The `Dataset` for training.
         rounds: Integer, how often each step is timed.
     """
-    packages = tuple(dict.fromkeys(PEERS[method].package for method in recipes if method in PEERS))
+    packages = tuple(
+        dict.fromkeys(PEERS[method].package for method in recipes if method in PEERS)
+    )
     record = {
         "settings": {method: _settings(recipe) for method, recipe in recipes.items()},
         "rounds": rounds,
@@ -80,34 +94,59 @@ def write(path, recipes, dataset, rounds):
 def measure_all(recipes, dataset, rounds):
     """The rows of all methods, a dictionary from methods to dictionaries of numbers.
 
-    `seconds`: of a step, as `timing.spread`. `epoch_seconds` and `epoch_flops`: of the steps of an epoch, whose last batch may
-    be smaller. `start_seconds`: what the first steps of a training take longer than later ones, in which graphs are recorded
-    and kernels compiled, with empty caches. `memory_bytes`: of a step. `parameters`: of the network.
+    `seconds`: of a step, as `timing.spread`. `epoch_seconds` and `epoch_flops`: of the
+    steps of an epoch, whose last batch may be smaller. `start_seconds`: what the first
+    steps of a training take longer than later ones, in which graphs are recorded and
+    kernels compiled, with empty caches. `memory_bytes`: of a step. `parameters`: of the
+    network.
     """
     steps, rows, (recipe, *_) = {}, {}, recipes.values()
     whole, rest = divmod(dataset.train_size, recipe.batch_size)
     # The smaller batch is another kind of call.
-    counts = {size: count for size, count in ((recipe.batch_size, whole), (rest, 1)) if size and count}
-    # Read here: TensorFlow, which reads it, sets how memory is freed for its whole process.
-    batch = [np.asarray(part) for part in next(iter(pipeline.training_batches(dataset, recipe)))]
+    counts = {
+        size: count
+        for size, count in ((recipe.batch_size, whole), (rest, 1))
+        if size and count
+    }
+    # Read here: TensorFlow, which reads it, sets how memory is freed for its whole
+    # process.
+    batch = [
+        np.asarray(part)
+        for part in next(iter(pipeline.training_batches(dataset, recipe)))
+    ]
     with _empty_caches(), contextlib.ExitStack() as processes:
         for method, recipe in recipes.items():
-            rows[method], own = own_process.made(processes, method, _warmed_up, recipe, dataset, method, batch, counts)
+            rows[method], own = own_process.made(
+                processes, method, _warmed_up, recipe, dataset, method, batch, counts
+            )
             steps |= {(method, size): step for size, step in own.items()}
         seconds = timing.interleaved(steps, rounds, _clock, timing.LEAST_SECONDS)
-    return {method: _row(row, {size: seconds[method, size] for size in counts}, counts) for method, row in rows.items()}
+    return {
+        method: _row(row, {size: seconds[method, size] for size in counts}, counts)
+        for method, row in rows.items()
+    }
 
 
 def _warmed_up(recipe, dataset, method, batch, counts):
-    """What is measured of the first steps of a method, and its steps by the sizes of batches; see `measure_all`."""
+    """What is measured of the first steps of a method, and its steps by the sizes of
+    batches; see `measure_all`."""
     device.set_threads(1)
     batch = peer_training.tensors(batch)
     made = _trainer(recipe, dataset, method, batch[0][: max(counts)])
-    steps = {size: functools.partial(made.train_on_batch, *(part[:size] for part in batch)) for size in counts}
+    steps = {
+        size: functools.partial(made.train_on_batch, *(part[:size] for part in batch))
+        for size in counts
+    }
     calls = max(measure.compiling_calls(recipe, method)) + measure.WARM_UP_STEPS
-    first = {size: _first(steps[size], min(calls, count * recipe.epochs)) for size, count in counts.items()}
+    first = {
+        size: _first(steps[size], min(calls, count * recipe.epochs))
+        for size, count in counts.items()
+    }
     step = steps[max(counts)]
-    work = {"flops": costs.counted_flops(step), "parameters": peer_training.parameters_of(getattr(made, "network", made))}
+    work = {
+        "flops": costs.counted_flops(step),
+        "parameters": peer_training.parameters_of(getattr(made, "network", made)),
+    }
     return {"first": first, **work, "memory_bytes": costs.memory_rise(step)}, steps
 
 
@@ -117,7 +156,8 @@ def _first(step, calls):
 
 
 def _clock():
-    """The time in seconds; on a CPU that of its processors for this process and compilers, which other work affects little."""
+    """The time in seconds; on a CPU that of its processors for this process and
+    compilers, which other work affects little."""
     if device.gpu():
         device.synchronize()
         return time.perf_counter()
@@ -126,26 +166,37 @@ def _clock():
 
 
 def _row(measured, seconds, counts):
-    """What `measure_all` returns of a method, from what was measured of it, by the sizes of the batches."""
+    """What `measure_all` returns of a method, from what was measured of it, by the
+    sizes of the batches."""
     spreads = {size: timing.spread(of_rounds) for size, of_rounds in seconds.items()}
     later = {size: spread["median"] for size, spread in spreads.items()}
     return {
         "seconds": spreads[max(counts)],
         "epoch_seconds": sum(count * later[size] for size, count in counts.items()),
-        "epoch_flops": measured["flops"] / max(counts) * sum(size * count for size, count in counts.items()),
-        "start_seconds": sum(measure.compile_seconds(took, later[size]) for size, took in measured["first"].items()),
+        "epoch_flops": measured["flops"]
+        / max(counts)
+        * sum(size * count for size, count in counts.items()),
+        "start_seconds": sum(
+            measure.compile_seconds(took, later[size])
+            for size, took in measured["first"].items()
+        ),
         "memory_bytes": measured["memory_bytes"],
         "parameters": measured["parameters"],
     }
 
 
 def _trainer(recipe, dataset, method, images):
-    """What has `train_on_batch`: a compiled model, or the network of another library with an optimizer of PyTorch."""
+    """What has `train_on_batch`: a compiled model, or the network of another library
+    with an optimizer of PyTorch."""
     if method not in PEERS:
         return run.build(recipe, dataset)
     made = peer_training.trainer(recipe, dataset, method)
     # That of the recipe takes longer: what their users have is PyTorch's.
-    parameters, rate, decay = made.network.parameters(), recipe.learning_rate, {"weight_decay": recipe.weight_decay}
+    parameters, rate, decay = (
+        made.network.parameters(),
+        recipe.learning_rate,
+        {"weight_decay": recipe.weight_decay},
+    )
     made.optimizer = (
         torch.optim.SGD(parameters, rate, MOMENTUM, **decay)
         if isinstance(recipe.optimizer, SGD)
@@ -158,7 +209,8 @@ def _trainer(recipe, dataset, method, images):
 
 @contextlib.contextmanager
 def _empty_caches():
-    """A context in which the compilers of PyTorch have compiled nothing yet, and are processes for which this one waits."""
+    """A context in which the compilers of PyTorch have compiled nothing yet, and are
+    processes for which this one waits."""
     before = {name: os.environ[name] for name in CACHES if name in os.environ}
     with tempfile.TemporaryDirectory() as empty, inductor.patch(compile_threads=1):
         os.environ.update({name: os.path.join(empty, name) for name in CACHES})

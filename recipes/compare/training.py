@@ -1,10 +1,12 @@
-"""Trains a recipe with several methods and seeds: `python -m recipes.compare digits --seeds 5`.
+"""Trains a recipe with several methods and seeds: `python -m recipes.compare digits
+--seeds 5`.
 
-`--vary timesteps=1,2,4 levels=None,4` trains all combinations of these settings with each method, except those that a method
-cannot have, such as two windows of one time step. The second table has the differences between methods with the same seeds.
+`--vary timesteps=1,2,4 levels=None,4` trains all combinations of these settings with
+each method, except those that a method cannot have, such as two windows of one time
+step. The second table has the differences between methods with the same seeds.
 
-Each training is a separate run with its own folder and process. Interrupted runs resume, finished runs are not trained again,
-and peak memory is measured for each run.
+Each training is a separate run with its own folder and process. Interrupted runs
+resume, finished runs are not trained again, and peak memory is measured for each run.
 """
 
 import itertools
@@ -27,23 +29,47 @@ METHODS = ["rate-multi", "rate-single", "bptt-multi"]
 def add_arguments(parser):
     command_line.add_recipe(parser)
     command_line.add_seeds(parser)
-    methods = f"for example rate-multi-2, sltt-single, ottt, os, my_module:Method-multi (default: {' '.join(METHODS)})"
-    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="METHOD", help=methods)
-    varied = "settings of which all combinations are trained, for example timesteps=1,2,4 levels=None,4"
-    parser.add_argument("--vary", metavar="KEY=VALUES", nargs="+", action="extend", default=[], help=varied)
-    command_line.add_path(parser, "--output", "parent folder of the runs (default: runs/compare/NAME)")
+    methods = (
+        "for example rate-multi-2, sltt-single, ottt, os, "
+        f"my_module:Method-multi (default: {' '.join(METHODS)})"
+    )
+    parser.add_argument(
+        "--methods", nargs="+", default=METHODS, metavar="METHOD", help=methods
+    )
+    varied = (
+        "settings of which all combinations are trained, for example "
+        "timesteps=1,2,4 levels=None,4"
+    )
+    parser.add_argument(
+        "--vary",
+        metavar="KEY=VALUES",
+        nargs="+",
+        action="extend",
+        default=[],
+        help=varied,
+    )
+    command_line.add_path(
+        parser, "--output", "parent folder of the runs (default: runs/compare/NAME)"
+    )
 
 
 def compare(arguments):
-    """Trains all methods with all seeds, and prints the table; returns the exit status."""
+    """Trains all methods with all seeds, and prints the table; returns the exit
+    status."""
     output = arguments.output or pathlib.Path("runs", "compare", arguments.recipe)
     records, scores, diverged = [], {}, False
     with command_line.mistakes():
         chosen = combinations(arguments)
-        # Seeds are the outer loop, so that an interrupted comparison has the same seeds for all methods.
+        # Seeds are the outer loop, so that an interrupted comparison has the same seeds
+        # for all methods.
         runs = [(name, seed) for seed in range(arguments.seeds) for name in chosen]
-        folders = {(name, seed): RunFolder(output / f"{atomic_files.allowed(name)}-{seed}") for name, seed in runs}
-        announced = Announced(list(chosen), [run for run in runs if not folders[run].result.exists()])
+        folders = {
+            (name, seed): RunFolder(output / f"{atomic_files.allowed(name)}-{seed}")
+            for name, seed in runs
+        }
+        announced = Announced(
+            list(chosen), [run for run in runs if not folders[run].result.exists()]
+        )
         for seed in range(arguments.seeds):
             for name, settings in chosen.items():
                 folder = folders[name, seed]
@@ -55,7 +81,10 @@ def compare(arguments):
                     # It has printed the reason.
                     return status
                 if status and not has_diverged(folder):
-                    what = f"the run in {folder.path} failed with exit status {status}; its own message is above."
+                    what = (
+                        f"the run in {folder.path} failed with exit status "
+                        f"{status}; its own message is above."
+                    )
                     raise Ended(f"{what} Repeat the command to resume it.")
                 if status:
                     diverged = True
@@ -64,31 +93,45 @@ def compare(arguments):
                     scores.setdefault(name, {})[seed] = test_score(records[-1])
     print(results.table(records))
     if rows := list(differences(scores, arguments.methods)):
-        print(f"\n{markdown.table(('method', f'difference to {arguments.methods[0]} ± standard error', 'of each seed'), rows)}")
+        difference = f"difference to {arguments.methods[0]} ± standard error"
+        print(f"\n{markdown.table(('method', difference, 'of each seed'), rows)}")
     return DIVERGED if diverged else 0
 
 
 def differences(scores, methods):
-    """Rows of a table: by how much the score of each run is higher than that by the first method, with the same seed.
+    """Rows of a table: by how much the score of each run is higher than that by the
+    first method, with the same seed.
 
     Args:
-        scores: Dictionary of names, as `combinations` has them, to dictionaries of scores by seeds.
+        scores: Dictionary of names, as `combinations` has them, to dictionaries of
+            scores by seeds.
         methods: List of names of methods.
     """
     for name, of_seeds in scores.items():
-        method = next(method for method in sorted(methods, key=len, reverse=True) if name.endswith(method))
+        method = next(
+            method
+            for method in sorted(methods, key=len, reverse=True)
+            if name.endswith(method)
+        )
         first = scores.get(f"{name.removesuffix(method)}{methods[0]}", {})
-        found = [score - first[seed] for seed, score in of_seeds.items() if seed in first]
+        found = [
+            score - first[seed] for seed, score in of_seeds.items() if seed in first
+        ]
         if method != methods[0] and len(found) > 1:
             error = statistics.stdev(found) / len(found) ** 0.5
-            yield name, f"{statistics.mean(found):+.4f} ± {error:.4f}", ", ".join(f"{one:+.4f}" for one in found)
+            yield (
+                name,
+                f"{statistics.mean(found):+.4f} ± {error:.4f}",
+                ", ".join(f"{one:+.4f}" for one in found),
+            )
 
 
 def combinations(arguments):
     """What the command line compares, checked before anything is trained.
 
     Returns:
-        A dictionary of names, for the folders, to settings, lists of strings `key=value`.
+        A dictionary of names, for the folders, to settings, lists of strings
+        `key=value`.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -98,29 +141,44 @@ def combinations(arguments):
     of_methods = {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)}
     for key in varied:
         if key in of_methods:
-            raise ValueError(f"`{key}` cannot be varied. Received: --vary {key}={','.join(varied[key])}. {of_methods[key]}")
+            raise ValueError(
+                f"`{key}` cannot be varied. Received: --vary "
+                f"{key}={','.join(varied[key])}. {of_methods[key]}"
+            )
     refused = {**of_methods, **dict.fromkeys(varied, "Its values are those of --vary.")}
     found, names = {}, {}
     for values in itertools.product(*varied.values()):
         further = [f"{key}={value}" for key, value in zip(varied, values, strict=True)]
         timesteps = catalogue.chosen(arguments, refused, further).timesteps
         for method in dict.fromkeys(arguments.methods):
-            name, settings = "-".join([*further, method]), [*further, *methods.assignments(method)]
+            name, settings = (
+                "-".join([*further, method]),
+                [*further, *methods.assignments(method)],
+            )
             if "timesteps" in varied and not _fits(method, timesteps):
                 continue
             recipe = catalogue.chosen(arguments, refused, settings)
             recipe.check_classifies("compare")
-            other = names.setdefault(json.dumps(recipe.settings(), sort_keys=True), name)
+            other = names.setdefault(
+                json.dumps(recipe.settings(), sort_keys=True), name
+            )
             if other != name:
-                raise ValueError(f"`--methods` must name different methods. Received: {other} and {name}, which are the same.")
+                raise ValueError(
+                    f"`--methods` must name different methods. Received: {other} and "
+                    f"{name}, which are the same."
+                )
             found[name] = settings
     if not found:
-        raise ValueError(f"`--vary` has no number of time steps that a method can have. Received: {arguments.vary}.")
+        raise ValueError(
+            "`--vary` has no number of time steps that a method can have. Received: "
+            f"{arguments.vary}."
+        )
     return found
 
 
 def _fits(method, timesteps):
-    """Whether a method can have this number of time steps; prints why it is left out if not."""
+    """Whether a method can have this number of time steps; prints why it is left out if
+    not."""
     try:
         methods.gradient_method(methods.settings_of(method)).check_timesteps(timesteps)
     except ValueError as error:
@@ -130,30 +188,47 @@ def _fits(method, timesteps):
 
 
 def _varied(assignments):
-    """The settings of `--vary` and their values, a dictionary of strings to lists of strings."""
+    """The settings of `--vary` and their values, a dictionary of strings to lists of
+    strings."""
     varied = {}
     for assignment in assignments:
         key, equals, values = assignment.partition("=")
         if not equals or not values or key in varied:
-            raise ValueError(f"--vary takes each key once, as key=value,value. Received: {assignment!r}.")
+            raise ValueError(
+                "--vary takes each key once, as key=value,value. Received: "
+                f"{assignment!r}."
+            )
         varied[key] = list(dict.fromkeys(values.split(",")))
     return varied
 
 
 def has_diverged(folder):
-    """Whether a run or its ordinary network has recorded that it diverged: a crash of Python has the same exit status."""
+    """Whether a run or its ordinary network has recorded that it diverged: a crash of
+    Python has the same exit status."""
     written = [run for run in (folder, folder.ordinary) if run.result.exists()]
     return any(test_score(run.read_result()) is None for run in written)
 
 
 def train(arguments, folder, settings):
-    """Runs one training in a separate process, unless it is already finished; returns its exit status."""
+    """Runs one training in a separate process, unless it is already finished; returns
+    its exit status."""
     settings = [*arguments.set, *settings]
-    command = [sys.executable, "-m", "recipes.train", arguments.recipe, "--output", str(folder.path), "--set", *settings]
+    command = [
+        sys.executable,
+        "-m",
+        "recipes.train",
+        arguments.recipe,
+        "--output",
+        str(folder.path),
+        "--set",
+        *settings,
+    ]
     if arguments.data_dir:
         command += ["--data-dir", str(arguments.data_dir)]
     status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
     if status == 0:
         record = folder.read_result()
-        print(f"{folder.path}: {score_name(record)} {test_score(record):.4f}", flush=True)
+        print(
+            f"{folder.path}: {score_name(record)} {test_score(record):.4f}", flush=True
+        )
     return status

@@ -1,4 +1,5 @@
-"""CIFAR-10 and CIFAR-100: 60,000 photographs in ten or a hundred classes, 32x32 pixels."""
+"""CIFAR-10 and CIFAR-100: 60,000 photographs in ten or a hundred classes, 32x32
+pixels."""
 
 from recipes.data import prepared
 
@@ -36,5 +37,8 @@ def load(name, data_dir=None):
         ImportError: If TensorFlow Datasets is not installed.
         ConnectionError: If TensorFlow Datasets cannot provide the data.
     """
-    advice = f"Without a network, pass --data-dir: a folder in which TensorFlow Datasets has prepared {name}."
+    advice = (
+        "Without a network, pass --data-dir: a folder in which TensorFlow "
+        f"Datasets has prepared {name}."
+    )
     return prepared.in_memory(prepared.builder(name, data_dir, URL, advice))

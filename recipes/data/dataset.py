@@ -18,15 +18,17 @@ def everything(examples):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Labelled images in memory. An image may be a sequence of frames `(time, height, width, channels)`.
+    """Labelled images in memory. An image may be a sequence of frames `(time, height,
+    width, channels)`.
 
     Attributes:
         train_images: Array `(images, height, width, channels)` of raw pixels.
-        train_labels: Array `(images,)` of integers, the classes; for other tasks an array or a dict of arrays, with a row for
-            each image.
+        train_labels: Array `(images,)` of integers, the classes; for other tasks an
+            array or a dict of arrays, with a row for each image.
         test_images: Like `train_images`; not used for training or model selection.
         test_labels: Like `train_labels`.
-        class_names: Tuple of strings, or None if the classes are the integers up to the largest label.
+        class_names: Tuple of strings, or None if the classes are the integers up to the
+            largest label.
     """
 
     train_images: np.ndarray
@@ -59,40 +61,66 @@ class Dataset:
             ValueError: If there are fewer.
         """
         if images > self.train_size:
-            raise mistake("train_images", f"at most the number of training images, {self.train_size}", images)
+            raise mistake(
+                "train_images",
+                f"at most the number of training images, {self.train_size}",
+                images,
+            )
         return dataclasses.replace(
-            self, train_images=self.train_images[:images], train_labels=_rows(self.train_labels, slice(images))
+            self,
+            train_images=self.train_images[:images],
+            train_labels=_rows(self.train_labels, slice(images)),
         )
 
     def with_held_out(self, images):
-        """A `Dataset` with the last `images` training images as test images; they are not trained on.
+        """A `Dataset` with the last `images` training images as test images; they are
+        not trained on.
 
         Raises:
             ValueError: If no training image would be left.
         """
         if images >= self.train_size:
-            raise mistake("held_out", f"less than the number of training images, {self.train_size}", images)
+            raise mistake(
+                "held_out",
+                f"less than the number of training images, {self.train_size}",
+                images,
+            )
         first = self.first(self.train_size - images)
         return dataclasses.replace(
-            first, test_images=self.train_images[-images:], test_labels=_rows(self.train_labels, slice(-images, None))
+            first,
+            test_images=self.train_images[-images:],
+            test_labels=_rows(self.train_labels, slice(-images, None)),
         )
 
     def train_examples(self, order, part=everything):
-        """A `tf.data.Dataset` of pairs (image, label), shuffled with the seed `order`, a pair of integers or a tensor of them.
+        """A `tf.data.Dataset` of pairs (image, label), shuffled with the seed `order`,
+        a pair of integers or a tensor of them.
 
-        It can be called inside a `tf.data` function, so that each epoch of a training pipeline has its own order. `part` takes
-        a part of a `tf.data.Dataset`; it is called with one that costs little to read.
+        It can be called inside a `tf.data` function, so that each epoch of a training
+        pipeline has its own order. `part` takes a part of a `tf.data.Dataset`; it is
+        called with one that costs little to read.
         """
         import tensorflow as tf
 
-        indices = tf.random.experimental.stateless_shuffle(tf.range(self.train_size), seed=order)
-        return _gathered(self.train_images, self.train_labels, part(tf.data.Dataset.from_tensor_slices(indices)))
+        indices = tf.random.experimental.stateless_shuffle(
+            tf.range(self.train_size), seed=order
+        )
+        return _gathered(
+            self.train_images,
+            self.train_labels,
+            part(tf.data.Dataset.from_tensor_slices(indices)),
+        )
 
     def test_examples(self, part=everything):
-        """A `tf.data.Dataset` of pairs (image, label), in the order of the files; for `part` see `train_examples`."""
+        """A `tf.data.Dataset` of pairs (image, label), in the order of the files; for
+        `part` see `train_examples`."""
         import tensorflow as tf
 
-        return _gathered(self.test_images, self.test_labels, part(tf.data.Dataset.range(self.test_size)))
+        return _gathered(
+            self.test_images,
+            self.test_labels,
+            part(tf.data.Dataset.range(self.test_size)),
+        )
 
 
 def _rows(labels, rows):
@@ -104,21 +132,27 @@ def _gathered(images, labels, indices):
     import tensorflow as tf
 
     def read(index):
-        image = tf.numpy_function(lambda i: images[i], [index], images.dtype, stateful=False)
-        return tf.ensure_shape(image, images.shape[1:]), keras.tree.map_structure(lambda rows: tf.gather(rows, index), labels)
+        image = tf.numpy_function(
+            lambda i: images[i], [index], images.dtype, stateful=False
+        )
+        return tf.ensure_shape(image, images.shape[1:]), keras.tree.map_structure(
+            lambda rows: tf.gather(rows, index), labels
+        )
 
     return indices.map(read, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 @dataclasses.dataclass(frozen=True)
 class StreamedDataset:
-    """Labelled images that are read on demand, for a data set that does not fit in memory.
+    """Labelled images that are read on demand, for a data set that does not fit in
+    memory.
 
     Attributes:
         train_size: Integer, the number of training images.
         test_size: Integer, the number of test images.
         classes: Integer, the number of classes.
-        train_examples: Function of `order` and `part`, as in `Dataset`. It is called once per epoch.
+        train_examples: Function of `order` and `part`, as in `Dataset`. It is called
+            once per epoch.
         test_examples: Function of `part`, as in `Dataset`.
     """
 
@@ -130,7 +164,8 @@ class StreamedDataset:
 
 
 def given_folder(data_dir, name, source, advice, timesteps):
-    """The folder of recordings that cannot be downloaded, and the checked number of time steps.
+    """The folder of recordings that cannot be downloaded, and the checked number of
+    time steps.
 
     Args:
         data_dir: Path, or None.
@@ -140,12 +175,18 @@ def given_folder(data_dir, name, source, advice, timesteps):
         timesteps: Integer, the number of frames of a recording.
 
     Raises:
-        TypeError, ValueError: If no folder was given, or `timesteps` is not a positive integer.
+        TypeError, ValueError: If no folder was given, or `timesteps` is not a positive
+            integer.
         FileNotFoundError, NotADirectoryError: As `check_folder`.
     """
-    timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a recording.")
+    timesteps = checks.positive_integer(
+        "timesteps", timesteps, advice="It is the number of frames of a recording."
+    )
     if data_dir is None:
-        raise ValueError(f"{name} cannot be downloaded from here. {source} Then pass --data-dir: {advice}")
+        raise ValueError(
+            f"{name} cannot be downloaded from here. {source} Then pass --data-dir: "
+            f"{advice}"
+        )
     folder = pathlib.Path(data_dir)
     check_folder(folder, advice)
     return folder, timesteps

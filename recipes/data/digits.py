@@ -13,7 +13,8 @@ SPLIT_SEED = 0
 
 
 def load(data_dir=None):
-    """The digits, split into 1,437 training and 360 test images with the same class proportions.
+    """The digits, split into 1,437 training and 360 test images with the same class
+    proportions.
 
     Args:
         data_dir: Must be None; only other data sets use a folder.
@@ -26,8 +27,13 @@ def load(data_dir=None):
         ImportError: If scikit-learn is not installed.
     """
     if data_dir is not None:
-        raise ValueError(f"The digits come with scikit-learn. Received: --data-dir {data_dir}. Leave --data-dir out.")
-    images, labels = packages.imported("sklearn.datasets", "The data set of digits", "recipes").load_digits(return_X_y=True)
+        raise ValueError(
+            f"The digits come with scikit-learn. Received: --data-dir {data_dir}. "
+            "Leave --data-dir out."
+        )
+    images, labels = packages.imported(
+        "sklearn.datasets", "The data set of digits", "recipes"
+    ).load_digits(return_X_y=True)
     from sklearn.model_selection import train_test_split
 
     images = images.reshape(-1, *IMAGE_SHAPE).astype("uint8")

@@ -13,21 +13,29 @@ LARGEST_PIXEL = 255
 MEAN_PIXEL, PIXEL_DEVIATION = 72.94, 90.02
 CLASSES = 10
 
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 NAME = "fashion_mnist"
 URL = f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{FILES[3]}.gz"
 
 FOLDER_ADVICE = (
-    f"--data-dir is a folder with the four files {', '.join(FILES)}, plain or with the suffix .gz; or "
-    f"TensorFlow Datasets' folder, in which {NAME} is prepared."
+    f"--data-dir is a folder with the four files {', '.join(FILES)}, plain "
+    f"or with the suffix .gz; or TensorFlow Datasets' folder, in which {NAME} is "
+    "prepared."
 )
 
 
 def load(data_dir=None):
-    """Fashion-MNIST from a folder of its four IDX files, or through TensorFlow Datasets.
+    """Fashion-MNIST from a folder of its four IDX files, or through TensorFlow
+    Datasets.
 
     Args:
-        data_dir: The folder of the four files, or TensorFlow Datasets' folder; None for its default.
+        data_dir: The folder of the four files, or TensorFlow Datasets' folder; None for
+            its default.
 
     Returns:
         A `Dataset`.
@@ -56,19 +64,27 @@ def _find(folder, name):
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise FileNotFoundError(f"There is no file {folder / name} and no {name}.gz next to it. {FOLDER_ADVICE}")
+    raise FileNotFoundError(
+        f"There is no file {folder / name} and no {name}.gz next to it. {FOLDER_ADVICE}"
+    )
 
 
 def _images_and_labels(images_path, labels_path):
     images, labels = read_idx(images_path), read_idx(labels_path)
     height, width, _ = IMAGE_SHAPE
     if images.ndim != 3 or images.shape[1:] != (height, width) or not len(images):
-        raise ValueError(f"{images_path} must hold an array (images, {height}, {width}). It holds one of shape {images.shape}.")
+        raise ValueError(
+            f"{images_path} must hold an array (images, {height}, {width}). It holds "
+            f"one of shape {images.shape}."
+        )
     if labels.shape != (len(images),):
         raise ValueError(
-            f"{labels_path} must hold one label for each of the {len(images)} images of {images_path.name}. "
-            f"It holds an array of shape {labels.shape}."
+            f"{labels_path} must hold one label for each of the {len(images)} images "
+            f"of {images_path.name}. It holds an array of shape {labels.shape}."
         )
     if labels.max() >= CLASSES:
-        raise ValueError(f"{labels_path} must hold labels from 0 to {CLASSES - 1}. Its largest is {labels.max()}.")
+        raise ValueError(
+            f"{labels_path} must hold labels from 0 to {CLASSES - 1}. Its largest is "
+            f"{labels.max()}."
+        )
     return images[..., np.newaxis], labels.astype("int32")

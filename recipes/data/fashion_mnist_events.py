@@ -1,7 +1,8 @@
-"""Fashion-MNIST in front of an event camera: made recordings, see `saccades`, of the images of Fashion-MNIST.
+"""Fashion-MNIST in front of an event camera: made recordings, see `saccades`, of the
+images of Fashion-MNIST.
 
-`write` makes them as AEDAT files, in the folders of their classes, with the data set's own split. Reading them is the same as
-for a camera's recordings.
+`write` makes them as AEDAT files, in the folders of their classes, with the data set's
+own split. Reading them is the same as for a camera's recordings.
 """
 
 import pathlib
@@ -13,15 +14,32 @@ from recipes.data import saccades
 from recipes.data.recordings import SPLIT_FILE, RecordingSet
 
 IMAGE_SHAPE = (48, 48, 2)
-CLASS_NAMES = ("t_shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle_boot")
+CLASS_NAMES = (
+    "t_shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle_boot",
+)
 CLASSES = len(CLASS_NAMES)
 
 SOURCE = (
-    "Make the recordings from the images: python -m recipes.make_recordings FOLDER --data-dir DIR, where DIR is that "
-    "of the recipe fashion_mnist."
+    "Make the recordings from the images: python -m recipes.make_recordings "
+    "FOLDER --data-dir DIR, where DIR is that of the recipe fashion_mnist."
 )
 
-load = RecordingSet("Fashion-MNIST in front of an event camera", CLASS_NAMES, IMAGE_SHAPE, SOURCE, has_split=True).load
+load = RecordingSet(
+    "Fashion-MNIST in front of an event camera",
+    CLASS_NAMES,
+    IMAGE_SHAPE,
+    SOURCE,
+    has_split=True,
+).load
 
 
 def write(folder, data, train, test, seed, progress=lambda: None):
@@ -32,8 +50,10 @@ def write(folder, data, train, test, seed, progress=lambda: None):
         data: `Dataset` of images `(28, 28, 1)`.
         train: Integer, the number of images for training.
         test: Integer, the number of images for testing.
-        seed: Integer >= 0. A recording depends on the seed, its part and the number of its image alone.
-        progress: Function, called after each recording. Defaults to one that does nothing.
+        seed: Integer >= 0. A recording depends on the seed, its part and the number of
+            its image alone.
+        progress: Function, called after each recording. Defaults to one that does
+            nothing.
 
     Raises:
         FileExistsError: If the folder is not empty.
@@ -43,11 +63,20 @@ def write(folder, data, train, test, seed, progress=lambda: None):
         raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")
     folder = pathlib.Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty. Name another folder, or remove it to make the recordings again.")
-    parts = {"train": (data.train_images, data.train_labels, train), "test": (data.test_images, data.test_labels, test)}
+        raise FileExistsError(
+            f"{folder} is not empty. Name another folder, or remove it to make the "
+            "recordings again."
+        )
+    parts = {
+        "train": (data.train_images, data.train_labels, train),
+        "test": (data.test_images, data.test_labels, test),
+    }
     for part, (images, _, count) in parts.items():
         if not 0 < count <= len(images):
-            raise ValueError(f"`{part}` must be from 1 to {len(images)}, the number of images. Received: {part}={count}.")
+            raise ValueError(
+                f"`{part}` must be from 1 to {len(images)}, the number of images. "
+                f"Received: {part}={count}."
+            )
     for name in CLASS_NAMES:
         (folder / name).mkdir(parents=True)
     split = []

@@ -22,7 +22,8 @@ def read_idx(path):
     """Reads the array in an IDX file, plain or compressed with gzip.
 
     Args:
-        path: The file. Its first bytes, not its name, determine whether it is compressed.
+        path: The file. Its first bytes, not its name, determine whether it is
+            compressed.
 
     Returns:
         An array of unsigned bytes.
@@ -33,19 +34,35 @@ def read_idx(path):
     """
     content = _decompressed(path, pathlib.Path(path).read_bytes())
     if len(content) < 4:
-        raise _damaged(path, f"it has {len(content)} bytes, and the header alone takes 4 and more")
+        raise _damaged(
+            path, f"it has {len(content)} bytes, and the header alone takes 4 and more"
+        )
     if content[:2] != b"\0\0":
-        raise _damaged(path, f"it starts with the bytes {content[:2].hex(' ')}, and an IDX file starts with 00 00")
+        raise _damaged(
+            path,
+            f"it starts with the bytes {content[:2].hex(' ')}, and an IDX file starts "
+            "with 00 00",
+        )
     value_type, dimensions = content[2], content[3]
     if value_type != UNSIGNED_BYTES:
-        raise _damaged(path, f"its values are of type {value_type}, and only unsigned bytes, type {UNSIGNED_BYTES}, are read")
+        raise _damaged(
+            path,
+            f"its values are of type {value_type}, and only unsigned bytes, type "
+            f"{UNSIGNED_BYTES}, are read",
+        )
     header = 4 + 4 * dimensions
     if len(content) < header:
-        raise _damaged(path, f"it has {len(content)} bytes, and the header of {dimensions} dimensions takes {header}")
+        raise _damaged(
+            path,
+            f"it has {len(content)} bytes, and the header of {dimensions} dimensions "
+            f"takes {header}",
+        )
     shape = tuple(np.frombuffer(content, ">u4", count=dimensions, offset=4).tolist())
     expected = header + math.prod(shape)
     if len(content) != expected:
-        promised = f"its header promises an array of shape {shape}, {expected} bytes in all"
+        promised = (
+            f"its header promises an array of shape {shape}, {expected} bytes in all"
+        )
         raise _damaged(path, f"{promised}, and it has {len(content)}")
     return np.frombuffer(content, "uint8", offset=header).reshape(shape)
 

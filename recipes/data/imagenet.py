@@ -1,4 +1,5 @@
-"""ImageNet (ILSVRC 2012): 1.28 million photographs in a thousand classes, read on demand."""
+"""ImageNet (ILSVRC 2012): 1.28 million photographs in a thousand classes, read on
+demand."""
 
 from recipes.data import prepared
 from recipes.data.dataset import StreamedDataset, everything
@@ -10,19 +11,23 @@ COLOR_DEVIATION = (58.395, 57.12, 57.375)
 """Values for each channel, as in torchvision."""
 
 SHUFFLED_TOGETHER = 5000
-"""The number of consecutive images to shuffle in each epoch. TensorFlow Datasets has already mixed the classes."""
+"""The number of consecutive images to shuffle in each epoch. TensorFlow Datasets has
+already mixed the classes."""
 
 ADVICE = (
-    "ImageNet cannot be downloaded freely: get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from image-net.org, put "
-    "them into DIR/downloads/manual, and pass --data-dir DIR; or pass the folder where TensorFlow Datasets has prepared it."
+    "ImageNet cannot be downloaded freely: get ILSVRC2012_img_train.tar and "
+    "ILSVRC2012_img_val.tar from image-net.org, put them into DIR/downloads/manual, "
+    "and pass --data-dir DIR; or pass the folder where TensorFlow Datasets has "
+    "prepared it."
 )
 
 
 def load(data_dir=None):
-    """ImageNet through TensorFlow Datasets, from its prepared folder or from the original archives.
+    """ImageNet through TensorFlow Datasets, from its prepared folder or from the
+    original archives.
 
-    Training images have their original, varying sizes. Test images are resized to a shorter side of 256 pixels and
-    center-cropped to 224x224.
+    Training images have their original, varying sizes. Test images are resized to a
+    shorter side of 256 pixels and center-cropped to 224x224.
 
     Args:
         data_dir: TensorFlow Datasets' folder; None for its default.
@@ -41,18 +46,33 @@ def load(data_dir=None):
     from recipes.data.resizing import resized_center
 
     def decode(example):
-        return made.info.features["image"].decode_example(example["image"]), example["label"]
+        return made.info.features["image"].decode_example(example["image"]), example[
+            "label"
+        ]
 
     def train_examples(order, part=everything):
-        # Images are shuffled as JPEG bytes, because decoded images would not fit in memory.
-        files = made.as_dataset(split="train", decoders={"image": tfds.decode.SkipDecoding()})
+        # Images are shuffled as JPEG bytes, because decoded images would not fit in
+        # memory.
+        files = made.as_dataset(
+            split="train", decoders={"image": tfds.decode.SkipDecoding()}
+        )
         blocks = files.batch(SHUFFLED_TOGETHER).enumerate()
-        shuffled = blocks.map(lambda number, block: _shuffled(block, tf.random.experimental.stateless_fold_in(order, number)))
+        shuffled = blocks.map(
+            lambda number, block: _shuffled(
+                block, tf.random.experimental.stateless_fold_in(order, number)
+            )
+        )
         return part(shuffled.unbatch()).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
     def test_examples(part=everything):
-        files = part(made.as_dataset(split="validation", decoders={"image": tfds.decode.SkipDecoding()}))
-        return files.map(decode, tf.data.AUTOTUNE).map(lambda image, label: (resized_center(image), label), tf.data.AUTOTUNE)
+        files = part(
+            made.as_dataset(
+                split="validation", decoders={"image": tfds.decode.SkipDecoding()}
+            )
+        )
+        return files.map(decode, tf.data.AUTOTUNE).map(
+            lambda image, label: (resized_center(image), label), tf.data.AUTOTUNE
+        )
 
     sizes = [len(made.as_dataset(split=split)) for split in ("train", "validation")]
     return StreamedDataset(*sizes, CLASSES, train_examples, test_examples)
@@ -62,5 +82,7 @@ def _shuffled(block, seed):
     """The images of a block, shuffled with `seed`."""
     import tensorflow as tf
 
-    order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(block["label"])[0]), seed)
+    order = tf.random.experimental.stateless_shuffle(
+        tf.range(tf.shape(block["label"])[0]), seed
+    )
     return {name: tf.gather(values, order) for name, values in block.items()}

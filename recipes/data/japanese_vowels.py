@@ -1,9 +1,12 @@
-"""Japanese Vowels: 270 and 370 utterances of nine speakers, sequences of 7 to 29 steps with 12 coefficients of speech each.
+"""Japanese Vowels: 270 and 370 utterances of nine speakers, sequences of 7 to 29 steps
+with 12 coefficients of speech each.
 
-The sequences are padded with NaN to the number of time steps of the model, which must be told: `mask_value`. They ship with the
-package aeon, in the text format of the UCR archive, and are read from there without importing it.
+The sequences are padded with NaN to the number of time steps of the model, which must
+be told: `mask_value`. They ship with the package aeon, in the text format of the UCR
+archive, and are read from there without importing it.
 
-Source: Kudo, Toyama and Shimbo, "Multidimensional Curve Classification Using Passing-Through Regions", 1999.
+Source: Kudo, Toyama and Shimbo, "Multidimensional Curve Classification Using
+Passing-Through Regions", 1999.
 """
 
 import importlib.util
@@ -21,7 +24,8 @@ PADDING = float("nan")
 
 FILES = ("JapaneseVowels_TRAIN.ts", "JapaneseVowels_TEST.ts")
 ADVICE = (
-    f'--data-dir is a folder with {FILES[0]} and {FILES[1]}. Without it they are read from aeon: pip install -e ".[timeseries]"'
+    f"--data-dir is a folder with {FILES[0]} and {FILES[1]}. Without it they are "
+    'read from aeon: pip install -e ".[timeseries]"'
 )
 ORDER_SEED = 0
 
@@ -30,7 +34,8 @@ LARGEST_FILE = 2**24
 
 
 def load(data_dir, timesteps):
-    """The sequences, each coefficient with the mean 0 and the deviation 1 of the training sequences.
+    """The sequences, each coefficient with the mean 0 and the deviation 1 of the
+    training sequences.
 
     Args:
         data_dir: Path of the folder with the two files; None for those of aeon.
@@ -44,33 +49,46 @@ def load(data_dir, timesteps):
         ValueError: If T is too small, or a file has another format.
     """
     if timesteps < LONGEST:
-        raise mistake("timesteps", f"at least {LONGEST}, the longest sequence of Japanese Vowels", timesteps)
+        raise mistake(
+            "timesteps",
+            f"at least {LONGEST}, the longest sequence of Japanese Vowels",
+            timesteps,
+        )
     folder = _folder() if data_dir is None else pathlib.Path(data_dir)
     check_folder(folder, ADVICE)
-    (train, train_labels), (test, test_labels) = (read_ts(folder / name) for name in FILES)
+    (train, train_labels), (test, test_labels) = (
+        read_ts(folder / name) for name in FILES
+    )
     steps = np.concatenate(train)
     mean, deviation = steps.mean(axis=0), steps.std(axis=0)
     train_array, test_array = (
-        padded([(sequence - mean) / deviation for sequence in part], timesteps) for part in (train, test)
+        padded([(sequence - mean) / deviation for sequence in part], timesteps)
+        for part in (train, test)
     )
-    # The files are sorted by class: the last sequences, which settings may hold out, would be those of one speaker.
+    # The files are sorted by class: the last sequences, which settings may hold out,
+    # would be those of one speaker.
     order = np.random.default_rng(ORDER_SEED).permutation(len(train))
     return Dataset(train_array[order], train_labels[order], test_array, test_labels)
 
 
 def padded(sequences, timesteps):
-    """Sequences `(steps, channels)` as one float32 array `(samples, T, channels)`, with NaN after the end of each."""
-    found = np.full((len(sequences), timesteps, sequences[0].shape[1]), PADDING, "float32")
+    """Sequences `(steps, channels)` as one float32 array `(samples, T, channels)`, with
+    NaN after the end of each."""
+    found = np.full(
+        (len(sequences), timesteps, sequences[0].shape[1]), PADDING, "float32"
+    )
     for row, sequence in zip(found, sequences, strict=True):
         row[: len(sequence)] = sequence
     return found
 
 
 def read_ts(path):
-    """Reads a file of sequences of 12 channels, a line each: channels separated by colons, and then the class from 1 on.
+    """Reads a file of sequences of 12 channels, a line each: channels separated by
+    colons, and then the class from 1 on.
 
     Returns:
-        `(sequences, labels)`: a list of float64 arrays `(steps, 12)`, and an int64 array of classes from 0 on.
+        `(sequences, labels)`: a list of float64 arrays `(steps, 12)`, and an int64
+        array of classes from 0 on.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -80,9 +98,14 @@ def read_ts(path):
     if not path.is_file():
         raise FileNotFoundError(f"The file {path} does not exist. {ADVICE}")
     if path.stat().st_size > LARGEST_FILE:
-        raise ValueError(f"{path} is larger than {LARGEST_FILE // 2**20} MiB, and so no file of Japanese Vowels. {ADVICE}")
+        raise ValueError(
+            f"{path} is larger than {LARGEST_FILE // 2**20} MiB, and so no file of "
+            f"Japanese Vowels. {ADVICE}"
+        )
     sequences, labels, in_data = [], [], False
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8", errors="replace").splitlines(), 1
+    ):
         if in_data and line.strip():
             sequence, label = _parsed(line, f"Line {number} of {path}")
             sequences.append(sequence)
@@ -99,16 +122,26 @@ def _parsed(line, place):
         values = [np.array(channel.split(","), "float64") for channel in channels]
         number = int(label)
     except ValueError as error:
-        raise ValueError(f"{place} must hold numbers. Received: {line[:60]!r}... ({error}).") from error
-    lengths = {len(channel) for channel in values}
-    if len(values) != CHANNELS or len(lengths) != 1 or not 1 <= max(lengths) <= LONGEST or not 1 <= number <= CLASSES:
         raise ValueError(
-            f"{place} must have {CHANNELS} channels of one length from 1 to {LONGEST}, and a class from 1 to {CLASSES}. "
-            f"Received: {len(values)} channels of lengths {sorted(lengths)}, class {label!r}."
+            f"{place} must hold numbers. Received: {line[:60]!r}... ({error})."
+        ) from error
+    lengths = {len(channel) for channel in values}
+    if (
+        len(values) != CHANNELS
+        or len(lengths) != 1
+        or not 1 <= max(lengths) <= LONGEST
+        or not 1 <= number <= CLASSES
+    ):
+        raise ValueError(
+            f"{place} must have {CHANNELS} channels of one length from 1 to {LONGEST}, "
+            f"and a class from 1 to {CLASSES}. Received: {len(values)} channels of "
+            f"lengths {sorted(lengths)}, class {label!r}."
         )
     sequence = np.stack(values, axis=1)
     if not np.isfinite(sequence).all():
-        raise ValueError(f"{place} must hold finite numbers. Received: {line[:60]!r}...")
+        raise ValueError(
+            f"{place} must hold finite numbers. Received: {line[:60]!r}..."
+        )
     return sequence, number - 1
 
 
@@ -116,5 +149,13 @@ def _folder():
     """The folder of the data set in the package aeon."""
     found = importlib.util.find_spec("aeon")
     if found is None or not found.submodule_search_locations:
-        raise ImportError(f"Japanese Vowels come with the package aeon, which is not installed. {ADVICE}.")
-    return pathlib.Path(next(iter(found.submodule_search_locations)), "datasets", "data", "JapaneseVowels")
+        raise ImportError(
+            "Japanese Vowels come with the package aeon, which is not installed. "
+            f"{ADVICE}."
+        )
+    return pathlib.Path(
+        next(iter(found.submodule_search_locations)),
+        "datasets",
+        "data",
+        "JapaneseVowels",
+    )

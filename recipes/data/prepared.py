@@ -1,4 +1,5 @@
-"""Data sets from TensorFlow Datasets, which prepares them once and downloads them if necessary."""
+"""Data sets from TensorFlow Datasets, which prepares them once and downloads them if
+necessary."""
 
 import urllib.request
 
@@ -17,9 +18,11 @@ def builder(name, data_dir, url, advice):
 
     Args:
         name: String, the name of the data set in TensorFlow Datasets.
-        data_dir: Path of TensorFlow Datasets' folder, or None for its default, `~/tensorflow_datasets`.
-        url: String, a URL of the download. It is tried first, because TensorFlow Datasets would retry for minutes before
-            it reports that there is no network. None if the data cannot be downloaded.
+        data_dir: Path of TensorFlow Datasets' folder, or None for its default,
+            `~/tensorflow_datasets`.
+        url: String, a URL of the download. It is tried first, because TensorFlow
+            Datasets would retry for minutes before it reports that there is no network.
+            None if the data cannot be downloaded.
         advice: String, advice for the user in error messages.
 
     Raises:
@@ -40,7 +43,8 @@ def builder(name, data_dir, url, advice):
     except Exception as error:
         place = f"in {data_dir}" if data_dir else "in its default folder"
         raise ConnectionError(
-            f"TensorFlow Datasets has no {name} {place} and could not prepare it ({type(error).__name__}: {error}). {advice}"
+            f"TensorFlow Datasets has no {name} {place} and could not prepare it "
+            f"({type(error).__name__}: {error}). {advice}"
         ) from error
     return made
 
@@ -52,5 +56,7 @@ def in_memory(made):
 
 
 def _arrays(made, split):
-    batches = made.as_dataset(split=split, as_supervised=True, batch_size=READ_AT_ONCE).as_numpy_iterator()
+    batches = made.as_dataset(
+        split=split, as_supervised=True, batch_size=READ_AT_ONCE
+    ).as_numpy_iterator()
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]

@@ -1,4 +1,5 @@
-"""Scenes of several digits, for detection and segmentation, made from the digits that ship with scikit-learn."""
+"""Scenes of several digits, for detection and segmentation, made from the digits that
+ship with scikit-learn."""
 
 import numpy as np
 
@@ -19,10 +20,12 @@ MOST_OVERLAP = 0.1
 """The largest part of the smaller of two boxes that the other may cover."""
 
 INK = 0.25
-"""A pixel of a digit brighter than this fraction of the brightest belongs to the digit."""
+"""A pixel of a digit brighter than this fraction of the brightest belongs to the
+digit."""
 
 TRIES = 30
-"""How often a place is drawn for a digit; if it never fits, the scene has one digit less."""
+"""How often a place is drawn for a digit; if it never fits, the scene has one digit
+less."""
 
 TRAIN_SCENES, TEST_SCENES = 8000, 500
 TRAIN_SEED, TEST_SEED = 1, 2
@@ -30,7 +33,8 @@ TRAIN_SEED, TEST_SEED = 1, 2
 
 
 def load_boxes(data_dir=None, image_side=SIDE):
-    """Scenes and the boxes of their digits; or another data set for detection, from a folder.
+    """Scenes and the boxes of their digits; or another data set for detection, from a
+    folder.
 
     Args:
         data_dir: Folder in the format of `coco.load`, or None for scenes.
@@ -45,8 +49,14 @@ def load_boxes(data_dir=None, image_side=SIDE):
     if data_dir is not None:
         return coco.load(data_dir, image_side)
     if image_side != SIDE:
-        raise ValueError(f"`image_side` of scenes is {SIDE}. Received: image_side={image_side}. Pass images with --data-dir.")
-    parts = [(scenes, {"boxes": boxes, "classes": classes}) for scenes, boxes, classes, _ in _train_and_test()]
+        raise ValueError(
+            f"`image_side` of scenes is {SIDE}. Received: image_side={image_side}. "
+            "Pass images with --data-dir."
+        )
+    parts = [
+        (scenes, {"boxes": boxes, "classes": classes})
+        for scenes, boxes, classes, _ in _train_and_test()
+    ]
     return Dataset(*parts[0], *parts[1], class_names=CLASS_NAMES)
 
 
@@ -57,7 +67,8 @@ def load_masks(data_dir=None):
         data_dir: Must be None; only other data sets use a folder.
 
     Returns:
-        A `Dataset`. Labels are arrays `(images, 64, 64)` of integers; class 0 is the background.
+        A `Dataset`. Labels are arrays `(images, 64, 64)` of integers; class 0 is the
+        background.
 
     Raises:
         ValueError: If a folder was given.
@@ -74,7 +85,8 @@ def _train_and_test(data_dir=None):
 
 
 def made(images, labels, number, seed):
-    """Scenes of one to four digits with random places, sizes and contrasts on a noisy background.
+    """Scenes of one to four digits with random places, sizes and contrasts on a noisy
+    background.
 
     Args:
         images: Array `(digits, height, width, 1)`, the digits to choose from.
@@ -83,9 +95,11 @@ def made(images, labels, number, seed):
         seed: Integer.
 
     Returns:
-        `(scenes, boxes, classes, masks)`: arrays `(number, 64, 64, 1)` of uint8; `(number, 4, 4)` of float32, the left, top,
-        right and bottom edges in pixels, -1 where a scene has fewer digits; `(number, 4)` of float32, -1 likewise; and
-        `(number, 64, 64)` of int32, the class of each pixel, where 0 is the background and 1 the digit zero.
+        `(scenes, boxes, classes, masks)`: arrays `(number, 64, 64, 1)` of uint8;
+        `(number, 4, 4)` of float32, the left, top, right and bottom edges in pixels, -1
+        where a scene has fewer digits; `(number, 4)` of float32, -1 likewise; and
+        `(number, 64, 64)` of int32, the class of each pixel, where 0 is the background
+        and 1 the digit zero.
     """
     generator = np.random.default_rng(seed)
     scenes = np.empty((number, SIDE, SIDE, 1), "uint8")
@@ -98,7 +112,10 @@ def made(images, labels, number, seed):
         placed = 0
         for _ in range(generator.integers(1, MOST_DIGITS + 1)):
             choice = generator.integers(len(images))
-            digit = _enlarged(images[choice, ..., 0] / digits.LARGEST_PIXEL, generator.integers(SIZES[0], SIZES[1] + 1))
+            digit = _enlarged(
+                images[choice, ..., 0] / digits.LARGEST_PIXEL,
+                generator.integers(SIZES[0], SIZES[1] + 1),
+            )
             ink = digit > INK
             digit, ink = _trimmed(digit, ink)
             corner = _free_corner(generator, digit.shape, boxes[scene, :placed])
@@ -117,7 +134,8 @@ def made(images, labels, number, seed):
 
 
 def _enlarged(digit, side):
-    """A digit resized to a square, by linear interpolation between the centres of its pixels."""
+    """A digit resized to a square, by linear interpolation between the centres of its
+    pixels."""
     height, width = digit.shape
     return _weights(height, side) @ digit @ _weights(width, side).T
 
@@ -136,10 +154,14 @@ def _trimmed(digit, ink):
 
 
 def _free_corner(generator, shape, boxes):
-    """Left and top of a random place of this shape that hardly overlaps the boxes, or None if none is found."""
+    """Left and top of a random place of this shape that hardly overlaps the boxes, or
+    None if none is found."""
     height, width = shape
     for _ in range(TRIES):
-        left, top = generator.integers(SIDE - width + 1), generator.integers(SIDE - height + 1)
+        left, top = (
+            generator.integers(SIDE - width + 1),
+            generator.integers(SIDE - height + 1),
+        )
         across = np.minimum(boxes[:, 2], left + width) - np.maximum(boxes[:, 0], left)
         down = np.minimum(boxes[:, 3], top + height) - np.maximum(boxes[:, 1], top)
         overlap = np.maximum(across, 0) * np.maximum(down, 0)

@@ -1,7 +1,9 @@
-"""SHD and SSC: spoken words as spikes of 700 channels of the ear, in steps of 10 milliseconds.
+"""SHD and SSC: spoken words as spikes of 700 channels of the ear, in steps of 10
+milliseconds.
 
-Five neighbouring channels are summed to one of 140 inputs, as in the program of DCLS-delays (Hammouamri et al., ICLR 2024). All
-sequences have T steps: shorter ones end with silence, and of longer ones the rest is left out.
+Five neighbouring channels are summed to one of 140 inputs, as in the program of
+DCLS-delays (Hammouamri et al., ICLR 2024). All sequences have T steps: shorter ones end
+with silence, and of longer ones the rest is left out.
 """
 
 import dataclasses
@@ -36,7 +38,8 @@ class SpokenWords:
     def advice(self):
         """What the data folder must hold, a sentence."""
         return (
-            f"--data-dir is a folder with {self.name}_train.h5 and {self.name}_test.h5, unpacked from the .gz files of "
+            f"--data-dir is a folder with {self.name}_train.h5 and "
+            f"{self.name}_test.h5, unpacked from the .gz files of "
             "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd."
         )
 
@@ -48,18 +51,23 @@ class SpokenWords:
             timesteps: Integer >= 1, the number of steps T.
 
         Returns:
-            A `Dataset` with images of float32 `(timesteps, 140)`. The order of the recordings mixes the classes.
+            A `Dataset` with images of float32 `(timesteps, 140)`. The order of the
+            recordings mixes the classes.
 
         Raises:
             FileNotFoundError: If the folder or a file is missing.
             NotADirectoryError: If `data_dir` is not a folder.
             OSError: If the folder is not writable.
             TypeError: If `timesteps` is not an integer.
-            ValueError: If no folder was given, `timesteps` is invalid, or a file is damaged or another.
+            ValueError: If no folder was given, `timesteps` is invalid, or a file is
+                damaged or another.
         """
-        folder, timesteps = given_folder(data_dir, self.name.upper(), "Unpack its files.", self.advice, timesteps)
+        folder, timesteps = given_folder(
+            data_dir, self.name.upper(), "Unpack its files.", self.advice, timesteps
+        )
         (train, train_labels), (test, test_labels) = (
-            self._part(folder / f"{self.name}_{part}.h5", timesteps) for part in ("train", "test")
+            self._part(folder / f"{self.name}_{part}.h5", timesteps)
+            for part in ("train", "test")
         )
         return Dataset(train, train_labels, test, test_labels)
 
@@ -69,9 +77,15 @@ class SpokenWords:
         with stored_frames.read(HeidelbergFile, path) as recordings:
             labels = recordings.labels.astype("int32")
             if labels.max() >= self.classes:
-                raise ValueError(f"{path} must have {self.classes} classes. It has the label {labels.max()}. {self.advice}")
+                raise ValueError(
+                    f"{path} must have {self.classes} classes. It has the label "
+                    f"{labels.max()}. {self.advice}"
+                )
             order = np.random.default_rng(ORDER_SEED).permutation(len(recordings))
-            stored_in, shape = path.with_name(f"{path.stem}_{timesteps}_steps.npy"), (len(order), timesteps, INPUTS)
+            stored_in, shape = (
+                path.with_name(f"{path.stem}_{timesteps}_steps.npy"),
+                (len(order), timesteps, INPUTS),
+            )
             each = (_steps_of(recordings[int(row)], timesteps) for row in order)
             frames = stored_frames.stored(stored_in, [path], shape, each)
         return frames, labels[order]

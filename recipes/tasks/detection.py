@@ -14,7 +14,8 @@ BOX_FORMAT = "xyxy"
 """Of the labels: left, top, right and bottom edges in pixels."""
 
 CLASSIFICATION_WEIGHT = 0.5
-"""As in YOLOv8, which takes the sum over the classes, whereas the loss of keras-cv is their mean."""
+"""As in YOLOv8, which takes the sum over the classes, whereas the loss of keras-cv is
+their mean."""
 
 PACKAGES = {"keras_cv": "cv", "pycocotools": "cv", "matplotlib": "plots"}
 """What detection needs, and the extras that install it."""
@@ -36,13 +37,17 @@ def check_packages():
 
 
 def check_side(side, stride):
-    """Checks that a detector with this largest stride can be built for images of this height and width.
+    """Checks that a detector with this largest stride can be built for images of this
+    height and width.
 
     Raises:
         ValueError: If not.
     """
     if side % stride:
-        raise ValueError(f"`image_side` must be a multiple of {stride}, the largest stride of the network. Received: {side}.")
+        raise ValueError(
+            f"`image_side` must be a multiple of {stride}, the largest stride of the "
+            f"network. Received: {side}."
+        )
 
 
 def compile_arguments(recipe, dataset):
@@ -56,34 +61,55 @@ def compile_arguments(recipe, dataset):
 def precision_scores(model, batches, dataset):
     """The mean average precisions of a model."""
     labels = [labels for _, labels in batches.as_numpy_iterator()]
-    labels = {key: np.concatenate([batch[key] for batch in labels]) for key in labels[0]}
-    return mean_average_precision(labels, predicted(model, batches.map(lambda images, labels: images)), dataset.classes)
+    labels = {
+        key: np.concatenate([batch[key] for batch in labels]) for key in labels[0]
+    }
+    return mean_average_precision(
+        labels,
+        predicted(model, batches.map(lambda images, labels: images)),
+        dataset.classes,
+    )
 
 
 def mean_average_precision(labels, predictions, classes):
-    """The mean over classes of the average precision, by COCO's own evaluation in pycocotools.
+    """The mean over classes of the average precision, by COCO's own evaluation in
+    pycocotools.
 
     Args:
-        labels: Dict of `"boxes"`, an array `(images, boxes, 4)` of left, top, right and bottom edges in pixels, and
-            `"classes"`, `(images, boxes)`, -1 where there is no box.
+        labels: Dict of `"boxes"`, an array `(images, boxes, 4)` of left, top, right and
+            bottom edges in pixels, and `"classes"`, `(images, boxes)`, -1 where there
+            is no box.
         predictions: Likewise, and with `"confidence"`, `(images, boxes)`.
         classes: Integer, the number of classes.
 
     Returns:
-        Dict of floats: `"map_50"`, where a box is right if its intersection over union with a box of the labels is at least
-        0.5; and `"map"`, the mean for 0.5, 0.55, ..., 0.95.
+        Dict of floats: `"map_50"`, where a box is right if its intersection over union
+        with a box of the labels is at least 0.5; and `"map"`, the mean for 0.5, 0.55,
+        ..., 0.95.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     found = [
-        {"image_id": image, "category_id": category, "bbox": box, "score": float(predictions["confidence"][image, place])}
+        {
+            "image_id": image,
+            "category_id": category,
+            "bbox": box,
+            "score": float(predictions["confidence"][image, place]),
+        }
         for image, place, category, box in _boxes(predictions)
     ]
     if not found:
         return {"map_50": 0.0, "map": 0.0}
     expected = [
-        {"id": 1 + number, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        {
+            "id": 1 + number,
+            "image_id": image,
+            "category_id": category,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
         for number, (image, _, category, box) in enumerate(_boxes(labels))
     ]
     truth = COCO()
@@ -106,11 +132,17 @@ def _boxes(labels):
     """Yields image, place, class and `[left, top, width, height]` of each box."""
     for image, place in np.argwhere(labels["classes"] >= 0).tolist():
         left, top, right, bottom = labels["boxes"][image, place].tolist()
-        yield image, place, int(labels["classes"][image, place]), [left, top, right - left, bottom - top]
+        yield (
+            image,
+            place,
+            int(labels["classes"][image, place]),
+            [left, top, right - left, bottom - top],
+        )
 
 
 def predicted(model, images):
-    """Predicted boxes with their classes and confidence, a dict of arrays; for their shapes see `mean_average_precision`."""
+    """Predicted boxes with their classes and confidence, a dict of arrays; for their
+    shapes see `mean_average_precision`."""
     found = model.predict(images, verbose=0)
     return {key: np.asarray(found[key]) for key in ("boxes", "classes", "confidence")}
 
@@ -122,12 +154,24 @@ def draw(model, dataset, path):
     axes, figure = pictures.grid(images)
     for number, axis in enumerate(axes):
         for place in np.flatnonzero(dataset.test_labels["classes"][number] >= 0):
-            pictures.box(axis, dataset.test_labels["boxes"][number][place], "white", linestyle=":")
-        sure = (found["classes"][number] >= 0) & (found["confidence"][number] >= DRAWN_CONFIDENCE)
+            pictures.box(
+                axis,
+                dataset.test_labels["boxes"][number][place],
+                "white",
+                linestyle=":",
+            )
+        sure = (found["classes"][number] >= 0) & (
+            found["confidence"][number] >= DRAWN_CONFIDENCE
+        )
         for place in np.flatnonzero(sure):
-            kind, confidence = int(found["classes"][number][place]), found["confidence"][number][place]
+            kind, confidence = (
+                int(found["classes"][number][place]),
+                found["confidence"][number][place],
+            )
             text = f"{dataset.class_names[kind]} {confidence:.2f}"
-            pictures.box(axis, found["boxes"][number][place], pictures.color(kind), text)
+            pictures.box(
+                axis, found["boxes"][number][place], pictures.color(kind), text
+            )
     pictures.save(figure, path)
 
 

@@ -22,7 +22,8 @@ def color(kind):
 
 
 def grid(images, columns=4):
-    """A figure with an image in each of its axes: `(axes, figure)`. Images without channels hold classes; 0 is black."""
+    """A figure with an image in each of its axes: `(axes, figure)`. Images without
+    channels hold classes; 0 is black."""
     rows = math.ceil(len(images) / columns)
     figure = plots.new_figure(1.8 * columns, 1.9 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -38,13 +39,31 @@ def grid(images, columns=4):
 
 
 def box(axis, edges, color, text="", linestyle="-"):
-    """Draws a box: its left, top, right and bottom edges in pixels, with a text above."""
+    """Draws a box: its left, top, right and bottom edges in pixels, with a text
+    above."""
     from matplotlib.patches import Rectangle
 
     left, top, right, bottom = (float(edge) - 0.5 for edge in edges)
     drawn = [
-        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linestyle=linestyle)),
-        axis.text(left, top, text, color=color, fontsize=6, verticalalignment="bottom", clip_on=True),
+        axis.add_patch(
+            Rectangle(
+                (left, top),
+                right - left,
+                bottom - top,
+                fill=False,
+                edgecolor=color,
+                linestyle=linestyle,
+            )
+        ),
+        axis.text(
+            left,
+            top,
+            text,
+            color=color,
+            fontsize=6,
+            verticalalignment="bottom",
+            clip_on=True,
+        ),
     ]
     for artist in drawn:
         # A predicted box may lie outside the image: the layout makes no room for it.

@@ -11,7 +11,8 @@ from recipes.tasks.task import Task
 
 @keras.saving.register_keras_serializable("recipes")
 class MeanIoU(keras.metrics.MeanIoU):
-    """Keras' metric, of which all pixels are counted at once: on PyTorch Keras counts one after the other, in Python."""
+    """Keras' metric, of which all pixels are counted at once: on PyTorch Keras counts
+    one after the other, in Python."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None:
@@ -19,24 +20,42 @@ class MeanIoU(keras.metrics.MeanIoU):
         # An argmax is the same of logits and of probabilities.
         found = ops.argmax(y_pred, axis=-1)
         shape = (-1, self.num_classes)
-        labels, found = (ops.reshape(ops.one_hot(ops.cast(of, "int32"), shape[1]), shape) for of in (y_true, found))
-        return self.total_cm.assign_add(ops.cast(ops.matmul(ops.transpose(labels), found), self.total_cm.dtype))
+        labels, found = (
+            ops.reshape(ops.one_hot(ops.cast(of, "int32"), shape[1]), shape)
+            for of in (y_true, found)
+        )
+        return self.total_cm.assign_add(
+            ops.cast(ops.matmul(ops.transpose(labels), found), self.total_cm.dtype)
+        )
 
 
 def compile_arguments(recipe, dataset):
     overlap = MeanIoU(dataset.classes, sparse_y_pred=False, name="mean_iou")
-    return {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "metrics": [overlap]}
+    return {
+        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "metrics": [overlap],
+    }
 
 
 def draw(model, dataset, path):
-    """Draws some test images, the classes of their pixels, and the predicted classes."""
+    """Draws some test images, the classes of their pixels, and the predicted
+    classes."""
     images = dataset.test_images[: pictures.IMAGES // 3]
     found = np.argmax(model.predict(images, verbose=0), axis=-1)
     rows = (images, dataset.test_labels[: len(images)], found)
-    axes, figure = pictures.grid([image for row in rows for image in row], columns=len(images))
+    axes, figure = pictures.grid(
+        [image for row in rows for image in row], columns=len(images)
+    )
     for number, axis in enumerate(axes):
-        axis.set_title(("image", "labels", "predicted")[number // len(images)], fontsize=6)
+        axis.set_title(
+            ("image", "labels", "predicted")[number // len(images)], fontsize=6
+        )
     pictures.save(figure, path)
 
 
-SEGMENTATION = Task(score="mean_iou", check_packages=plots.check_installed, compile_arguments=compile_arguments, draw=draw)
+SEGMENTATION = Task(
+    score="mean_iou",
+    check_packages=plots.check_installed,
+    compile_arguments=compile_arguments,
+    draw=draw,
+)

@@ -20,15 +20,21 @@ class Task:
     """Loss, metrics and pictures of a recipe.
 
     Attributes:
-        score: Name of the score that tells how good a model is, the larger the better. It is in the logs of each epoch.
-        compile_arguments: Function of a recipe and its `Dataset` that returns the arguments of `compile` besides the optimizer.
-        check_packages: Function that raises an ImportError if a package is missing. Defaults to none.
-        further_scores: Function of a compiled model, test batches and their `Dataset` that returns a dict of scores that are
-            not Keras metrics, computed after each epoch. Defaults to none.
-        draw: Function `(model, dataset, path)` that draws some predictions at the end of a run, or None. Defaults to None.
-        augments: Boolean, whether `augment` and `mix`, which do not change where things are in an image, fit the labels.
-            Defaults to False.
-        several_devices: Boolean, whether the loss can be computed on several devices. Defaults to True.
+        score: Name of the score that tells how good a model is, the larger the better.
+            It is in the logs of each epoch.
+        compile_arguments: Function of a recipe and its `Dataset` that returns the
+            arguments of `compile` besides the optimizer.
+        check_packages: Function that raises an ImportError if a package is missing.
+            Defaults to none.
+        further_scores: Function of a compiled model, test batches and their `Dataset`
+            that returns a dict of scores that are not Keras metrics, computed after
+            each epoch. Defaults to none.
+        draw: Function `(model, dataset, path)` that draws some predictions at the end
+            of a run, or None. Defaults to None.
+        augments: Boolean, whether `augment` and `mix`, which do not change where things
+            are in an image, fit the labels. Defaults to False.
+        several_devices: Boolean, whether the loss can be computed on several devices.
+            Defaults to True.
     """
 
     score: str
@@ -43,8 +49,14 @@ class Task:
 def of_classification(recipe, dataset):
     """The loss and metrics of one class for each image."""
     # Labels of mixed images are class fractions.
-    cross_entropy = keras.losses.SparseCategoricalCrossentropy if recipe.mix == "none" else keras.losses.CategoricalCrossentropy
+    cross_entropy = (
+        keras.losses.SparseCategoricalCrossentropy
+        if recipe.mix == "none"
+        else keras.losses.CategoricalCrossentropy
+    )
     return {"loss": cross_entropy(from_logits=True), "metrics": ["accuracy"]}
 
 
-CLASSIFICATION = Task(score="accuracy", compile_arguments=of_classification, augments=True)
+CLASSIFICATION = Task(
+    score="accuracy", compile_arguments=of_classification, augments=True
+)

@@ -1,4 +1,5 @@
-"""Analysis: each measurement is that of a count by hand in NumPy, and leaves the model as it was."""
+"""Analysis: each measurement is that of a count by hand in NumPy, and leaves the model
+as it was."""
 
 import contextlib
 import functools
@@ -21,20 +22,36 @@ T = 4
 
 
 def network():
-    """What an analysis meets: shared statistics, masks, pooling, a skip connection, learned neurons, a nested model."""
+    """What an analysis meets: shared statistics, masks, pooling, a skip connection,
+    learned neurons, a nested model."""
     inputs = keras.Input((6, 6, 2))
-    x = LIF(name="first")(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same", name="stem")(inputs)))
-    y = layers.Dropout(0.3, seed=1)(layers.Conv2D(4, 3, padding="same", name="inner")(x))
+    x = LIF(name="first")(
+        layers.BatchNormalization()(
+            layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
+        )
+    )
+    y = layers.Dropout(0.3, seed=1)(
+        layers.Conv2D(4, 3, padding="same", name="inner")(x)
+    )
     y = rsnn.layers.ParametricLIF(name="second")(layers.BatchNormalization()(y))
     head = keras.Sequential(
-        [keras.Input((6, 6, 4)), layers.AveragePooling2D(2), layers.Flatten(), layers.Dense(3, name="logits")]
+        [
+            keras.Input((6, 6, 4)),
+            layers.AveragePooling2D(2),
+            layers.Flatten(),
+            layers.Dense(3, name="logits"),
+        ]
     )
     return keras.Model(inputs, head(layers.Add()([x, y])))
 
 
 def model_and_data(gradient="rate", step_mode="multi"):
     x, y = helpers.data(8, (6, 6, 2))
-    return helpers.compiled(helpers.spiking(network(), T, gradient, step_mode=step_mode)), x, y
+    return (
+        helpers.compiled(helpers.spiking(network(), T, gradient, step_mode=step_mode)),
+        x,
+        y,
+    )
 
 
 ANALYSES = {
@@ -44,7 +61,9 @@ ANALYSES = {
     "raster": lambda model, x, y: analysis.raster(model, x, "first"),
     "membranes": lambda model, x, y: analysis.membranes(model, x, "second"),
     "shuffle_in_time": lambda model, x, y: analysis.shuffle_in_time(model, x, y),
-    "accuracy_over_time": lambda model, x, y: analysis.accuracy_over_time(model, x, y, timesteps=6),
+    "accuracy_over_time": lambda model, x, y: analysis.accuracy_over_time(
+        model, x, y, timesteps=6
+    ),
     "energy": lambda model, x, y: analysis.energy(model, x),
 }
 
@@ -58,16 +77,39 @@ def trained_model_and_data(step_mode):
 
 @pytest.mark.parametrize("name", ANALYSES)
 def test_the_model_is_left_as_it_was_and_the_result_draws_a_figure(name, tmp_path):
-    model, x, y = trained_model_and_data("single" if name == "gradient_agreement" else "multi")
+    model, x, y = trained_model_and_data(
+        "single" if name == "gradient_agreement" else "multi"
+    )
     state = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
-    before, functions = to_numpy([variable.value for variable in state]), (model.train_function, model.predict_function)
-    settings = model._settings(), model.compiled, model.loss, len(model.losses), len(model.metrics)
+    before, functions = (
+        to_numpy([variable.value for variable in state]),
+        (model.train_function, model.predict_function),
+    )
+    settings = (
+        model._settings(),
+        model.compiled,
+        model.loss,
+        len(model.losses),
+        len(model.metrics),
+    )
     noise = to_numpy(list(backend.noise_state()))
     found = ANALYSES[name](model, x, y)
-    keras.tree.map_structure(np.testing.assert_array_equal, noise, to_numpy(list(backend.noise_state())))
-    keras.tree.map_structure(np.testing.assert_array_equal, before, to_numpy([variable.value for variable in state]))
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, noise, to_numpy(list(backend.noise_state()))
+    )
+    keras.tree.map_structure(
+        np.testing.assert_array_equal,
+        before,
+        to_numpy([variable.value for variable in state]),
+    )
     assert (model.train_function, model.predict_function) == functions
-    assert (model._settings(), model.compiled, model.loss, len(model.losses), len(model.metrics)) == settings
+    assert (
+        model._settings(),
+        model.compiled,
+        model.loss,
+        len(model.losses),
+        len(model.metrics),
+    ) == settings
     found.plot().savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
@@ -76,7 +118,9 @@ def test_a_network_without_any_gradient_has_an_empty_figure(tmp_path):
     inputs = keras.Input((6,))
     silent = LIF(threshold=100.0)(layers.Dense(8)(inputs))
     network = keras.Model(inputs, layers.Dense(3, use_bias=False)(silent))
-    found = analysis.gradient_agreement(helpers.spiking(network, timesteps=T), *helpers.data(10, (6,)), loss=LOSS)
+    found = analysis.gradient_agreement(
+        helpers.spiking(network, timesteps=T), *helpers.data(10, (6,)), loss=LOSS
+    )
     assert np.isnan(found.cosine).all()
     assert np.isnan(found.norm_ratio).all()
     found.plot().savefig(tmp_path / "figure.png")
@@ -85,7 +129,8 @@ def test_a_network_without_any_gradient_has_an_empty_figure(tmp_path):
 
 # Gradients.
 @pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("sltt", "single"), ("ottt", "multi")]
+    ("gradient", "step_mode"),
+    [("rate", "multi"), ("rate", "single"), ("sltt", "single"), ("ottt", "multi")],
 )
 def test_agreement_is_that_of_the_gradients_of_training(gradient, step_mode):
     x, y = helpers.data(8)
@@ -99,15 +144,21 @@ def test_agreement_is_that_of_the_gradients_of_training(gradient, step_mode):
     for index, path in enumerate(kernels):
         left, right = by_method[path].ravel(), by_bptt[path].ravel()
         norms = np.linalg.norm(left), np.linalg.norm(right)
-        assert found.cosine[index] == pytest.approx(left @ right / np.prod(norms), abs=1e-5)
+        assert found.cosine[index] == pytest.approx(
+            left @ right / np.prod(norms), abs=1e-5
+        )
         assert found.norm_ratio[index] == pytest.approx(norms[0] / norms[1], rel=1e-4)
 
 
 def test_a_window_for_each_step_agrees_with_bptt():
     x, y = helpers.data(8)
     model = helpers.compiled(helpers.spiking(helpers.mlp(), T))
-    found = analysis.gradient_agreement(model, x, y, other=rsnn.gradients.Rate(windows=T))
-    np.testing.assert_allclose(found.cosine, analysis.gradient_agreement(model, x, y).cosine, atol=1e-4)
+    found = analysis.gradient_agreement(
+        model, x, y, other=rsnn.gradients.Rate(windows=T)
+    )
+    np.testing.assert_allclose(
+        found.cosine, analysis.gradient_agreement(model, x, y).cosine, atol=1e-4
+    )
     assert (found.method, found.other) == ("rate", f"rate(windows={T})")
 
 
@@ -115,14 +166,22 @@ def test_no_method_is_compared_with_itself():
     x, y = helpers.data(8, (T, 6))
     model = helpers.compiled(helpers.spiking(helpers.mlp(), T))
     by_rate = analysis.gradient_agreement(model, x, y)
-    with pytest.raises(ValueError, match=r"`other` must be another method.*other='rate'.*gradient=Rate\(windows=1"):
+    with pytest.raises(
+        ValueError,
+        match=r"`other` must be another method.*other='rate'.*gradient=Rate\(windows=1",
+    ):
         analysis.gradient_agreement(model, x, y, other="rate")
     model.gradient = "bptt"
     by_bptt = analysis.gradient_agreement(model, x, y)
-    assert ((by_rate.method, by_rate.other), (by_bptt.method, by_bptt.other)) == (("rate", "bptt"), ("bptt", "rate"))
+    assert ((by_rate.method, by_rate.other), (by_bptt.method, by_bptt.other)) == (
+        ("rate", "bptt"),
+        ("bptt", "rate"),
+    )
     np.testing.assert_allclose(by_bptt.cosine, by_rate.cosine, atol=1e-6)
     assert by_bptt.cosine.min() < 0.999
-    history = model.fit(x, y, callbacks=[rsnn.callbacks.GradientAgreement(x, y)], verbose=0).history
+    history = model.fit(
+        x, y, callbacks=[rsnn.callbacks.GradientAgreement(x, y)], verbose=0
+    ).history
     assert history["gradient_cosine/dense"][0] < 0.999
 
 
@@ -130,23 +189,40 @@ def test_losses_of_weights_layers_and_several_outputs_count():
     inputs = keras.Input((6,))
     hidden = layers.Dense(8, kernel_regularizer="l2")(inputs)
     spikes = LIF(activity_regularizer="l1")(hidden)
-    net = keras.Model(inputs, {"a": layers.Dense(3, name="a")(spikes), "b": layers.Dense(1, name="b")(spikes)})
+    net = keras.Model(
+        inputs,
+        {
+            "a": layers.Dense(3, name="a")(spikes),
+            "b": layers.Dense(1, name="b")(spikes),
+        },
+    )
     model = helpers.spiking(net, T)
     x, y = helpers.data(8)
     labels = {"a": y, "b": np.ones((8, 1), "float32")}
     model.compile("sgd", {"a": LOSS, "b": "mse"}, loss_weights={"a": 2.0, "b": 0.5})
     found = analysis.gradient_agreement(model, x, labels)
     assert found.layers == ("dense", "a", "b")
-    kernels = [variable for variable in model.trainable_variables if variable.name == "kernel"]
+    kernels = [
+        variable for variable in model.trainable_variables if variable.name == "kernel"
+    ]
     before = to_numpy([kernel.value for kernel in kernels])
-    helpers.compiled(model, keras.optimizers.SGD(1.0), {"a": LOSS, "b": "mse"}, loss_weights={"a": 2.0, "b": 0.5})
+    helpers.compiled(
+        model,
+        keras.optimizers.SGD(1.0),
+        {"a": LOSS, "b": "mse"},
+        loss_weights={"a": 2.0, "b": 0.5},
+    )
     model.train_on_batch(x, labels)
-    steps = [np.linalg.norm(old - new) for old, new in zip(before, to_numpy([k.value for k in kernels]), strict=True)]
+    steps = [
+        np.linalg.norm(old - new)
+        for old, new in zip(before, to_numpy([k.value for k in kernels]), strict=True)
+    ]
     np.testing.assert_allclose(found.norms, steps, rtol=1e-3)
 
 
 def mlp_independence():
-    """A network of two dense layers, and A1 and A2 computed by hand from it: δ at the hidden spikes, κ, weights."""
+    """A network of two dense layers, and A1 and A2 computed by hand from it: δ at the
+    hidden spikes, κ, weights."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((6,))
     first, second = layers.Dense(8, name="first"), layers.Dense(8, name="second")
@@ -163,11 +239,18 @@ def test_independence_is_that_of_a_program_by_hand():
     found = analysis.independence(helpers.spiking(net, T), x, y, loss=LOSS)
     weights = {}
     for layer in (first, second, last):
-        weights[layer] = [array.astype("float64") for array in to_numpy([layer.kernel.value, layer.bias.value])]
+        weights[layer] = [
+            array.astype("float64")
+            for array in to_numpy([layer.kernel.value, layer.bias.value])
+        ]
 
     def forward(currents):
         spikes, membranes, _ = helpers.naive_lif(currents, decay=0.5)
-        slopes = 4 / (1 + np.exp(-4 * (membranes - 1))) * (1 - 1 / (1 + np.exp(-4 * (membranes - 1))))
+        slopes = (
+            4
+            / (1 + np.exp(-4 * (membranes - 1)))
+            * (1 - 1 / (1 + np.exp(-4 * (membranes - 1))))
+        )
         # κ_t = h_t ρ_t with ρ_t = 1 + λ ρ_{t−1}.
         rho = np.cumsum(0.5 ** np.arange(T))
         return spikes, slopes, slopes * rho.reshape(-1, 1, 1)
@@ -178,13 +261,20 @@ def test_independence_is_that_of_a_program_by_hand():
 
     def to_input(error, slopes):
         """∂L/∂I_τ = Σ_t δ_t ∂s_t/∂I_τ, where the reset carries no derivative."""
-        return np.stack([sum(error[t] * slopes[t] * 0.5 ** (t - tau) for t in range(tau, T)) for tau in range(T)])
+        return np.stack(
+            [
+                sum(error[t] * slopes[t] * 0.5 ** (t - tau) for t in range(tau, T))
+                for tau in range(T)
+            ]
+        )
 
     a, _, a_kappa = forward(np.repeat(dense(first, x)[None], T, axis=0))
     b, b_slopes, b_kappa = forward(dense(second, a))
     logits = dense(last, b).mean(axis=0)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    output_error = np.repeat(((probabilities - np.eye(3)[y]) / len(y) / T)[None], T, axis=0)
+    output_error = np.repeat(
+        ((probabilities - np.eye(3)[y]) / len(y) / T)[None], T, axis=0
+    )
     b_error = output_error @ weights[last][0].T
     second_error = to_input(b_error, b_slopes)
     a_error = second_error @ weights[second][0].T
@@ -195,7 +285,9 @@ def test_independence_is_that_of_a_program_by_hand():
     def correlation(left, right, product):
         left, right = left - left.mean(axis=0), right - right.mean(axis=0)
         ones = np.ones_like(left), np.ones_like(right)
-        norm = np.sqrt(np.sum(product(left**2, ones[1])) * np.sum(product(ones[0], right**2)))
+        norm = np.sqrt(
+            np.sum(product(left**2, ones[1])) * np.sum(product(ones[0], right**2))
+        )
         return np.sum(product(left, right)) / norm if norm else 0.0
 
     def outer(error, values):
@@ -203,18 +295,28 @@ def test_independence_is_that_of_a_program_by_hand():
 
     assert found.neurons == ("a", "b")
     for index, (error, kappa) in enumerate(((a_error, a_kappa), (b_error, b_kappa))):
-        expected = cosine((error * kappa).mean(axis=0), error.mean(axis=0) * kappa.mean(axis=0))
+        expected = cosine(
+            (error * kappa).mean(axis=0), error.mean(axis=0) * kappa.mean(axis=0)
+        )
         assert found.a1_cosine[index] == pytest.approx(expected, abs=1e-4)
-        assert found.a1_correlation[index] == pytest.approx(correlation(error, kappa, np.multiply), abs=1e-4)
+        assert found.a1_correlation[index] == pytest.approx(
+            correlation(error, kappa, np.multiply), abs=1e-4
+        )
     assert found.kernels == ("second", "last")
     for index, (error, spikes) in enumerate(((second_error, a), (output_error, b))):
         means = outer(error.mean(axis=0)[None], spikes.mean(axis=0)[None])
-        assert found.a2_cosine[index] == pytest.approx(cosine(outer(error, spikes), means), abs=1e-4)
-        assert found.a2_correlation[index] == pytest.approx(correlation(error, spikes, outer), abs=1e-4)
+        assert found.a2_cosine[index] == pytest.approx(
+            cosine(outer(error, spikes), means), abs=1e-4
+        )
+        assert found.a2_correlation[index] == pytest.approx(
+            correlation(error, spikes, outer), abs=1e-4
+        )
     assert found.a1_cosine[0] < 0.9999
 
 
-@pytest.mark.filterwarnings("ignore:.*does not support masking and will therefore destroy")
+@pytest.mark.filterwarnings(
+    "ignore:.*does not support masking and will therefore destroy"
+)
 def test_independence_is_that_of_the_rows_that_are_not_masked():
     frames = np.random.default_rng(0).uniform(0.5, 2.0, (8, T, 3, 2)).astype("float32")
     frames[:, :, 2] = 0.0
@@ -222,19 +324,29 @@ def test_independence_is_that_of_the_rows_that_are_not_masked():
     for rows in (3, 2):
         keras.utils.set_random_seed(0)
         inputs, head = keras.Input((rows, 2)), layers.Dense(6)
-        x = LIF(name="neurons")(layers.Dense(4, bias_initializer="ones")(layers.Masking()(inputs)))
+        x = LIF(name="neurons")(
+            layers.Dense(4, bias_initializer="ones")(layers.Masking()(inputs))
+        )
         network = keras.Model(inputs, layers.Dense(3)(LIF()(head(layers.Flatten()(x)))))
         head.kernel.assign(kernel[: 4 * rows])
         model = helpers.spiking(network, T)
-        found.append(analysis.independence(model, frames[:, :, :rows], np.arange(8) % 3, loss=LOSS).a1_cosine)
+        found.append(
+            analysis.independence(
+                model, frames[:, :, :rows], np.arange(8) % 3, loss=LOSS
+            ).a1_cosine
+        )
     assert found[1][0] < 0.9999
     np.testing.assert_allclose(*found, rtol=1e-6)
 
 
 def test_membranes_count_as_no_activity():
     inputs = keras.Input((2,))
-    network = keras.Model(inputs, LIF(name="neurons", activity_regularizer="l2")(inputs))
-    analysis.membranes(helpers.spiking(network, T), np.ones((3, 2), "float32"), "neurons")
+    network = keras.Model(
+        inputs, LIF(name="neurons", activity_regularizer="l2")(inputs)
+    )
+    analysis.membranes(
+        helpers.spiking(network, T), np.ones((3, 2), "float32"), "neurons"
+    )
     assert not network.losses
 
 
@@ -251,7 +363,12 @@ def test_a_transformed_kernel_has_a_cosine_but_no_correlation():
     x = LIF()(layers.Dense(8)(inputs))
     x = LIF()(rsnn.layers.WSDense(8, name="standardised")(x))
     x_data, y = helpers.data(8)
-    found = analysis.independence(helpers.spiking(keras.Model(inputs, layers.Dense(3)(x)), T), 2 * x_data, y, loss=LOSS)
+    found = analysis.independence(
+        helpers.spiking(keras.Model(inputs, layers.Dense(3)(x)), T),
+        2 * x_data,
+        y,
+        loss=LOSS,
+    )
     assert found.kernels[0] == "standardised"
     assert 0 < found.a2_cosine[0] <= 1 + 1e-6
     assert np.isnan(found.a2_correlation[0])
@@ -263,14 +380,20 @@ def test_the_backends_agree_within_a_thousandth():
 
     def dense(inputs, outputs, seed):
         return layers.Dense(
-            outputs, kernel_initializer=keras.initializers.Constant(helpers.dyadic((inputs, outputs), -1, 1, seed))
+            outputs,
+            kernel_initializer=keras.initializers.Constant(
+                helpers.dyadic((inputs, outputs), -1, 1, seed)
+            ),
         )
 
     inputs = keras.Input((6,))
     spikes = LIF(0.5)(dense(8, 8, 2)(LIF(0.5)(dense(6, 8, 1)(inputs))))
     model = helpers.spiking(keras.Model(inputs, dense(8, 3, 3)(spikes)), T)
     x, y = helpers.dyadic((16, T, 6), -1, 2), np.arange(16) % 3
-    found, agreement = analysis.independence(model, x, y, loss=LOSS), analysis.gradient_agreement(model, x, y, loss=LOSS)
+    found, agreement = (
+        analysis.independence(model, x, y, loss=LOSS),
+        analysis.gradient_agreement(model, x, y, loss=LOSS),
+    )
     for name, expected in AGREED.items():
         of = agreement if hasattr(agreement, name) else found
         np.testing.assert_allclose(getattr(of, name), expected, atol=1e-3, err_msg=name)
@@ -290,18 +413,32 @@ AGREED = {
 def analysed(precision):
     """Cosines of both analyses of gradients in a precision, of the same network."""
     x, y = helpers.data(16)
-    with helpers.double_precision() if precision == "float64" else contextlib.nullcontext():
+    with (
+        helpers.double_precision()
+        if precision == "float64"
+        else contextlib.nullcontext()
+    ):
         keras.config.set_dtype_policy(precision)
         inputs = keras.Input((6,))
         spikes = LIF()(layers.Dense(8)(LIF()(layers.Dense(8)(inputs))))
         model = helpers.spiking(keras.Model(inputs, layers.Dense(3)(spikes)), T)
         random = np.random.default_rng(0)
-        model.set_weights([random.normal(0, 0.4, weight.shape) * (len(weight.shape) > 1) for weight in model.weights])
-        agreement, independence = (f(model, 2 * x, y, loss=LOSS) for f in (analysis.gradient_agreement, analysis.independence))
+        model.set_weights(
+            [
+                random.normal(0, 0.4, weight.shape) * (len(weight.shape) > 1)
+                for weight in model.weights
+            ]
+        )
+        agreement, independence = (
+            f(model, 2 * x, y, loss=LOSS)
+            for f in (analysis.gradient_agreement, analysis.independence)
+        )
     return [*agreement.cosine, *independence.a1_cosine, *independence.a2_cosine]
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
 def test_half_precision_is_close_to_full_precision(policy):
     np.testing.assert_allclose(analysed("float32"), analysed(policy), atol=0.1)
 
@@ -312,18 +449,31 @@ def test_double_precision_gives_the_numbers_of_single_precision():
 
 def test_a_random_method_draws_what_the_next_training_step_would():
     x, y = helpers.data(8)
-    model = helpers.compiled(helpers.spiking(helpers.mlp(), T, rsnn.gradients.SLTT(random_steps=1)))
+    model = helpers.compiled(
+        helpers.spiking(helpers.mlp(), T, rsnn.gradients.SLTT(random_steps=1))
+    )
     before = to_numpy([variable.value for variable in model.variables])
     first, again = (analysis.gradient_agreement(model, x, y) for _ in range(2))
     np.testing.assert_array_equal(first.norms, again.norms)
-    keras.tree.map_structure(np.testing.assert_array_equal, before, to_numpy([variable.value for variable in model.variables]))
+    keras.tree.map_structure(
+        np.testing.assert_array_equal,
+        before,
+        to_numpy([variable.value for variable in model.variables]),
+    )
 
 
 # Activity.
 def test_rates_rasters_and_membranes_are_those_of_neurons_by_hand():
     x, _ = helpers.data()
     hidden = layers.Dense(8)
-    net = keras.Sequential([keras.Input((6,)), hidden, LIF(decay=0.5, threshold=0.7, name="neurons"), layers.Dense(3)])
+    net = keras.Sequential(
+        [
+            keras.Input((6,)),
+            hidden,
+            LIF(decay=0.5, threshold=0.7, name="neurons"),
+            layers.Dense(3),
+        ]
+    )
     model = helpers.spiking(net, 5)
     currents = np.repeat(to_numpy(hidden(x))[None], 5, axis=0)
     spikes, membranes, _ = helpers.naive_lif(currents, decay=0.5, threshold=0.7)
@@ -334,20 +484,36 @@ def test_rates_rasters_and_membranes_are_those_of_neurons_by_hand():
     found = analysis.raster(model, x, "neurons")
     np.testing.assert_array_equal(found.spikes, np.moveaxis(spikes, 0, 1))
     found = analysis.membranes(model, x, "neurons", neurons=[1, 7])
-    np.testing.assert_allclose(found.values, np.moveaxis(membranes, 0, 1)[..., [1, 7]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found.values, np.moveaxis(membranes, 0, 1)[..., [1, 7]], rtol=1e-4, atol=1e-5
+    )
     np.testing.assert_array_equal(found.spikes, np.moveaxis(spikes, 0, 1)[..., [1, 7]])
 
 
 def test_rates_of_currents_that_are_nan_and_of_what_follows_are_nan():
     x, _ = helpers.data()
-    net = keras.Sequential([keras.Input((6,)), layers.Dense(8), LIF(), layers.Dense(4), LIF(), layers.Dense(3)])
+    net = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8),
+            LIF(),
+            layers.Dense(4),
+            LIF(),
+            layers.Dense(3),
+        ]
+    )
     model = helpers.spiking(net, T)
     x[1, 2] = np.nan
-    assert np.isnan(model.predict(x, verbose=0)).any(axis=1).tolist() == [sample == 1 for sample in range(len(x))]
+    assert np.isnan(model.predict(x, verbose=0)).any(axis=1).tolist() == [
+        sample == 1 for sample in range(len(x))
+    ]
     rates = analysis.firing_rates(model, x)
     assert np.isnan(rates.mean).all()
     assert np.isnan(rates.by_step).all()
-    with pytest.raises(ValueError, match=r"`x` must have outputs that are numbers.*`x` has values that are NaN"):
+    with pytest.raises(
+        ValueError,
+        match=r"`x` must have outputs that are numbers.*`x` has values that are NaN",
+    ):
         analysis.energy(model, x)
 
 
@@ -358,17 +524,37 @@ def test_a_raster_is_ordered_from_slow_to_fast_neurons():
     found = analysis.raster(model, x, "neurons", order="rate")
     assert found.neurons.tolist() == [1, 3, 2, 0]
     assert found.spikes.sum(axis=1).tolist() == [[0, 1, 2, 4], [0, 2, 2, 2]]
-    assert analysis.raster(model, x, "neurons", [3, 0, 1], "rate").neurons.tolist() == [1, 3, 0]
+    assert analysis.raster(model, x, "neurons", [3, 0, 1], "rate").neurons.tolist() == [
+        1,
+        3,
+        0,
+    ]
     assert analysis.raster(model, x, "neurons", [3, 0, 1]).neurons.tolist() == [3, 0, 1]
 
 
 @pytest.mark.runs_once
 def test_an_ordered_raster_has_ticks_that_rise():
     spikes = np.ones((1, 2, 12))
-    (slow_first,) = analysis.Raster("neurons", np.arange(12) * 5 % 12, spikes).plot().axes
+    (slow_first,) = (
+        analysis.Raster("neurons", np.arange(12) * 5 % 12, spikes).plot().axes
+    )
     (by_index,) = analysis.Raster("neurons", 5 * np.arange(12), spikes).plot().axes
-    assert [text.get_text() for text in slow_first.get_yticklabels()] == ["1", "3", "5", "7", "9", "12"]
-    assert [text.get_text() for text in by_index.get_yticklabels()] == ["0", "10", "20", "30", "40", "55"]
+    assert [text.get_text() for text in slow_first.get_yticklabels()] == [
+        "1",
+        "3",
+        "5",
+        "7",
+        "9",
+        "12",
+    ]
+    assert [text.get_text() for text in by_index.get_yticklabels()] == [
+        "0",
+        "10",
+        "20",
+        "30",
+        "40",
+        "55",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -384,8 +570,12 @@ def test_an_ordered_raster_has_ticks_that_rise():
 )
 def test_membranes_are_drawn_beside_the_thresholds_at_which_they_spike(neurons):
     inputs = keras.Input((6,))
-    model = helpers.spiking(keras.Model(inputs, layers.Dense(3)(neurons(inputs))), T, "bptt")
-    found = analysis.membranes(model, 2 * helpers.data(8, (T, 6))[0], neurons.name, [4, 0, 2])
+    model = helpers.spiking(
+        keras.Model(inputs, layers.Dense(3)(neurons(inputs))), T, "bptt"
+    )
+    found = analysis.membranes(
+        model, 2 * helpers.data(8, (T, 6))[0], neurons.name, [4, 0, 2]
+    )
     np.testing.assert_array_equal(found.spikes > 0, found.values >= found.thresholds)
     assert 0 < (found.spikes > 0).mean() < 1
     lines = found.plot().axes[0].collections[-1].get_segments()
@@ -401,10 +591,16 @@ def test_the_legend_of_shuffled_spikes_is_beside_the_bars():
 
 
 @pytest.mark.runs_once
-def test_an_animation_has_a_frame_for_each_step_with_its_spikes_and_the_rates_so_far(tmp_path):
+def test_an_animation_has_a_frame_for_each_step_with_its_spikes_and_the_rates_so_far(
+    tmp_path,
+):
     pil = pytest.importorskip("PIL.Image")
-    spikes = np.array([[[1, 0, 0], [1, 2, 0], [1, 0, 0]]], "float32")  # (samples, T, neurons)
-    animation = analysis.Raster("neurons", np.array([4, 2, 7]), spikes).animate(interval=250)
+    spikes = np.array(
+        [[[1, 0, 0], [1, 2, 0], [1, 0, 0]]], "float32"
+    )  # (samples, T, neurons)
+    animation = analysis.Raster("neurons", np.array([4, 2, 7]), spikes).animate(
+        interval=250
+    )
     animation.save(tmp_path / "raster.gif", writer="pillow")
     with pil.open(tmp_path / "raster.gif") as gif:
         assert (gif.format, gif.n_frames, gif.info["duration"]) == ("GIF", 3, 250)
@@ -413,15 +609,21 @@ def test_an_animation_has_a_frame_for_each_step_with_its_spikes_and_the_rates_so
     opacity = {}
     for step in range(3):
         animation._func(step)
-        opacity[step] = dict(zip(map(tuple, marks.get_offsets().tolist()), marks.get_alpha(), strict=True))
+        opacity[step] = dict(
+            zip(
+                map(tuple, marks.get_offsets().tolist()), marks.get_alpha(), strict=True
+            )
+        )
         shown = [bar.get_width() for bar in rates.patches]
-        assert shown == pytest.approx((spikes[0, : step + 1].sum(axis=0) / (step + 1)).tolist())
+        assert shown == pytest.approx(
+            (spikes[0, : step + 1].sum(axis=0) / (step + 1)).tolist()
+        )
     # The step itself, what was, and what is to come.
     assert opacity[1] == {(1, 0): 0.5, (2, 0): 1.0, (2, 1): 1.0, (3, 0): 0.0}
     assert [text.get_text() for text in raster.get_yticklabels()] == ["4", "2", "7"]
 
 
-def test_neurons_that_never_spike_have_an_animation_and_networks_without_layers_that_are_counted_a_figure_of_their_energy(
+def test_silent_neurons_have_an_animation_and_networks_without_counted_layers_a_figure(
     tmp_path,
 ):
     pytest.importorskip("PIL.Image")
@@ -436,15 +638,24 @@ def test_a_watched_layer_passes_its_spikes_on():
     model, x, _ = model_and_data()
     frames = np.stack([x * scale for scale in (1, 2, 0.5, 1)], axis=1)
     expected = analysis.raster(model, frames, "second").spikes
-    np.testing.assert_array_equal(analysis.membranes(model, frames, "second", neurons=50).spikes, expected)
+    np.testing.assert_array_equal(
+        analysis.membranes(model, frames, "second", neurons=50).spikes, expected
+    )
     analysis.membranes(model, frames, "first")
 
 
-@pytest.mark.parametrize("cell", [rsnn.layers.ALIF, lambda **kwargs: LIF(threshold_stabilizer=True, **kwargs)])
+@pytest.mark.parametrize(
+    "cell",
+    [rsnn.layers.ALIF, lambda **kwargs: LIF(threshold_stabilizer=True, **kwargs)],
+)
 def test_any_neurons_show_their_membranes_also_in_half_precision(cell):
     inputs = keras.Input((6,))
-    net = keras.Model(inputs, layers.Dense(3)(cell(name="neurons", dtype="mixed_bfloat16")(inputs)))
-    found = analysis.membranes(helpers.spiking(net, T, "bptt"), helpers.data()[0], "neurons")
+    net = keras.Model(
+        inputs, layers.Dense(3)(cell(name="neurons", dtype="mixed_bfloat16")(inputs))
+    )
+    found = analysis.membranes(
+        helpers.spiking(net, T, "bptt"), helpers.data()[0], "neurons"
+    )
     assert found.values.dtype == "float32"
     assert found.values.shape == (10, T, 5)
 
@@ -455,28 +666,40 @@ def test_a_network_with_a_time_mean_shows_its_membranes_and_has_no_accuracy_over
     model = helpers.spiking(keras.Model(inputs, layers.Dense(3)(x)), T)
     x, _ = helpers.data()
     found = analysis.membranes(model, x, "neurons")
-    np.testing.assert_array_equal(found.spikes, analysis.raster(model, x, "neurons", 5).spikes)
-    with pytest.raises(ValueError, match=r"`model` must have an output at each step.*TimeMean"):
+    np.testing.assert_array_equal(
+        found.spikes, analysis.raster(model, x, "neurons", 5).spikes
+    )
+    with pytest.raises(
+        ValueError, match=r"`model` must have an output at each step.*TimeMean"
+    ):
         analysis.accuracy_over_time(model, x, np.zeros(10))
 
 
 def test_calls_of_a_shared_layer_are_told_apart():
     shared = LIF(name="shared")
     inputs = keras.Input((6,))
-    model = helpers.spiking(keras.Model(inputs, shared(layers.Dense(6)(shared(inputs)))), T)
+    model = helpers.spiking(
+        keras.Model(inputs, shared(layers.Dense(6)(shared(inputs)))), T
+    )
     x, _ = helpers.data()
     assert analysis.firing_rates(model, x).layers == ("shared", "shared (2)")
-    first, second = (analysis.raster(model, x, name).spikes for name in ("shared", "shared (2)"))
+    first, second = (
+        analysis.raster(model, x, name).spikes for name in ("shared", "shared (2)")
+    )
     assert not np.array_equal(first, second)
 
 
 # Time.
 def pulses(samples=64, timesteps=8, seed=0):
-    """One pulse in the first or the second half, `(samples, T, 1)`: the same count, another time."""
+    """One pulse in the first or the second half, `(samples, T, 1)`: the same count,
+    another time."""
     random = np.random.default_rng(seed)
     labels = np.arange(samples) % 2
     x = np.zeros((samples, timesteps, 1), "float32")
-    x[np.arange(samples), random.integers(0, timesteps // 2, samples) + labels * (timesteps // 2)] = 1.0
+    x[
+        np.arange(samples),
+        random.integers(0, timesteps // 2, samples) + labels * (timesteps // 2),
+    ] = 1.0
     return x, labels
 
 
@@ -486,7 +709,9 @@ def test_shuffling_tells_a_code_of_times_from_a_code_of_rates():
     # A neuron repeats the pulse; neurons with a long memory see when it comes.
     spikes = IF(name="pulse", threshold=0.5)(inputs)
     hidden = LIF(decay=0.9, name="memory")(layers.Dense(16)(spikes))
-    timed = rsnn.SpikingModel(keras.Model(inputs, layers.Dense(2)(hidden)), timesteps=8, gradient="bptt")
+    timed = rsnn.SpikingModel(
+        keras.Model(inputs, layers.Dense(2)(hidden)), timesteps=8, gradient="bptt"
+    )
     timed.compile(keras.optimizers.Adam(0.03), LOSS, metrics=["accuracy"])
     timed.fit(x, y, epochs=60, batch_size=32, verbose=0)
     found = analysis.shuffle_in_time(timed, x, y)
@@ -513,14 +738,19 @@ def digits_of_scikit_learn(samples=100):
     from sklearn.model_selection import train_test_split
 
     pixels, labels = load_digits(return_X_y=True)
-    _, pixels, _, labels = train_test_split(pixels, labels, test_size=360, stratify=labels, random_state=0)
+    _, pixels, _, labels = train_test_split(
+        pixels, labels, test_size=360, stratify=labels, random_state=0
+    )
     return pixels[:samples].reshape(-1, 8, 8, 1), labels[:samples]
 
 
 def test_the_seed_determines_the_permutations():
     x, y = helpers.data(32, (T, 6))
     model = helpers.spiking(helpers.mlp(decay=0.9), T)
-    first, again, other = (analysis.shuffle_in_time(model, x, y, seed=seed, batch_size=5) for seed in (0, 0, 1))
+    first, again, other = (
+        analysis.shuffle_in_time(model, x, y, seed=seed, batch_size=5)
+        for seed in (0, 0, 1)
+    )
     assert (first.shuffled, first.per_layer) == (again.shuffled, again.per_layer)
     assert first.accuracy == other.accuracy
 
@@ -533,17 +763,28 @@ def test_accuracy_over_time_is_that_of_a_model_with_fewer_steps():
     assert found.samples == 40
     for t in range(1, 5):
         model.timesteps = t
-        assert found.accuracy[t - 1] == pytest.approx(model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"], abs=1e-6)
+        assert found.accuracy[t - 1] == pytest.approx(
+            model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"], abs=1e-6
+        )
 
 
 @pytest.mark.runs_once
 def test_accuracies_are_drawn_with_their_standard_errors():
-    over_time = analysis.AccuracyOverTime(np.array([0.5, 0.9]), trained_timesteps=2, samples=100)
-    shuffled = analysis.ShuffledAccuracy(0.9, shuffled=0.9, per_layer={"lif": 0.5}, samples=100)
+    over_time = analysis.AccuracyOverTime(
+        np.array([0.5, 0.9]), trained_timesteps=2, samples=100
+    )
+    shuffled = analysis.ShuffledAccuracy(
+        0.9, shuffled=0.9, per_layer={"lif": 0.5}, samples=100
+    )
     for found, accuracies in ((over_time, [0.5, 0.9]), (shuffled, [0.5, 0.9])):
         (bars,) = found.plot().axes[0].collections
-        expected = [[accuracy - error, accuracy + error] for accuracy, error in zip(accuracies, (0.05, 0.03), strict=True)]
-        np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()], expected)
+        expected = [
+            [accuracy - error, accuracy + error]
+            for accuracy, error in zip(accuracies, (0.05, 0.03), strict=True)
+        ]
+        np.testing.assert_allclose(
+            [segment[:, 1] for segment in bars.get_segments()], expected
+        )
 
 
 # Errors.
@@ -560,7 +801,9 @@ def test_other_models_and_empty_batches_are_an_error(name, analyse):
         analyse(helpers.compiled(helpers.spiking()), x[:0], y[:0])
 
 
-@pytest.mark.parametrize("analyse", [analysis.shuffle_in_time, analysis.accuracy_over_time])
+@pytest.mark.parametrize(
+    "analyse", [analysis.shuffle_in_time, analysis.accuracy_over_time]
+)
 def test_measurements_of_many_batches_show_their_progress(capsys, analyse):
     x, y = helpers.data(4)
     analyse(helpers.spiking(), x, y, batch_size=2)
@@ -574,19 +817,32 @@ def test_measurements_of_many_batches_show_their_progress(capsys, analyse):
 def test_arguments_that_make_no_sense_are_named():
     x, y = helpers.data(4)
     model = helpers.spiking()
-    with pytest.raises(ValueError, match="`loss` must be given for a model that was not compiled with one"):
+    with pytest.raises(
+        ValueError,
+        match="`loss` must be given for a model that was not compiled with one",
+    ):
         analysis.gradient_agreement(model, x, y)
-    with pytest.raises(ValueError, match="`x` and `y` must have the same number of samples"):
+    with pytest.raises(
+        ValueError, match="`x` and `y` must have the same number of samples"
+    ):
         analysis.independence(model, x, y[:3], loss=LOSS)
-    with pytest.raises(ValueError, match="`x` and `y` must have the same number of samples"):
+    with pytest.raises(
+        ValueError, match="`x` and `y` must have the same number of samples"
+    ):
         analysis.shuffle_in_time(model, x, y[:3])
     for classes in (2, 4):
-        with pytest.raises(ValueError, match=rf"must have the shape \(4, 3\) for .*Received: shape \(4, {classes}\)"):
+        with pytest.raises(
+            ValueError,
+            match=r"must have the shape \(4, 3\) for .*Received: shape \(4, "
+            rf"{classes}\)",
+        ):
             analysis.accuracy_over_time(model, x, np.eye(classes)[y % 2], verbose=0)
     binary = helpers.spiking(keras.Sequential([model.network, keras.layers.Dense(1)]))
     with pytest.raises(ValueError, match=r"`y` must be labels from 0 to 1.*-1"):
         analysis.accuracy_over_time(binary, x, 2 * (y > 0) - 1, verbose=0)
-    several = helpers.spiking(keras.Model(model.network.input, [model.network.output, model.network.output]))
+    several = helpers.spiking(
+        keras.Model(model.network.input, [model.network.output, model.network.output])
+    )
     with pytest.raises(ValueError, match="`model` must have one output"):
         analysis.shuffle_in_time(several, x, {"first": y, "second": y})
     with pytest.raises(ValueError, match="`layer` must be one of 'lif'"):
@@ -597,8 +853,14 @@ def test_arguments_that_make_no_sense_are_named():
         analysis.raster(model, x, "lif", neurons=0)
     with pytest.raises(ValueError, match="`order` must be one of None, 'rate'"):
         analysis.raster(model, x, "lif", order="time")
-    for result in (analysis.raster(model, x, "lif"), analysis.membranes(model, x, "lif")):
-        with pytest.raises(IndexError, match=f"`sample` must be from 0 to {len(x) - 1}. Received: sample={len(x)}"):
+    for result in (
+        analysis.raster(model, x, "lif"),
+        analysis.membranes(model, x, "lif"),
+    ):
+        with pytest.raises(
+            IndexError,
+            match=f"`sample` must be from 0 to {len(x) - 1}. Received: sample={len(x)}",
+        ):
             result.plot(sample=len(x))
     for interval, error in ((0, ValueError), (0.5, TypeError)):
         with pytest.raises(error, match="`interval` must be"):
@@ -615,17 +877,27 @@ def test_arguments_that_make_no_sense_are_named():
         analysis.Costs(accumulate=-1.0)
 
 
-@pytest.mark.parametrize("name", ["gradient_agreement", "independence", "shuffle_in_time", "accuracy_over_time"])
+@pytest.mark.parametrize(
+    "name",
+    ["gradient_agreement", "independence", "shuffle_in_time", "accuracy_over_time"],
+)
 def test_labels_of_no_class_and_names_are_an_error_and_no_low_accuracy(name):
     model, (x, y) = helpers.compiled(helpers.spiking()), helpers.data(4)
-    with pytest.raises(ValueError, match="`y` must be labels from 0 to 2, the numbers of the classes"):
+    with pytest.raises(
+        ValueError, match="`y` must be labels from 0 to 2, the numbers of the classes"
+    ):
         ANALYSES[name](model, x, np.array([0, 1, 3, 2]))
-    with pytest.raises(ValueError, match=r"`y` must be an array of numbers.*number classes that have names"):
+    with pytest.raises(
+        ValueError,
+        match=r"`y` must be an array of numbers.*number classes that have names",
+    ):
         ANALYSES[name](model, x, y.astype(str))
 
 
 def test_neurons_that_depend_on_each_other_have_no_sensitivity_of_their_own():
-    net = keras.Sequential([keras.Input((6,)), LIF(threshold_stabilizer=True), layers.Dense(3)])
+    net = keras.Sequential(
+        [keras.Input((6,)), LIF(threshold_stabilizer=True), layers.Dense(3)]
+    )
     x, y = helpers.data(4)
     with pytest.raises(ValueError, match="neurons must be independent"):
         analysis.independence(helpers.spiking(net, T, "bptt"), x, y, loss=LOSS)
@@ -634,7 +906,11 @@ def test_neurons_that_depend_on_each_other_have_no_sensitivity_of_their_own():
 def test_accuracy_needs_one_output():
     inputs = keras.Input((6,))
     spikes = LIF()(inputs)
-    model = helpers.spiking(keras.Model(inputs, {"a": layers.Dense(3)(spikes), "b": layers.Dense(3)(spikes)}))
+    model = helpers.spiking(
+        keras.Model(
+            inputs, {"a": layers.Dense(3)(spikes), "b": layers.Dense(3)(spikes)}
+        )
+    )
     x, y = helpers.data(4)
     for analyse in (analysis.shuffle_in_time, analysis.accuracy_over_time):
         with pytest.raises(ValueError, match="`model` must have one output"):
@@ -645,5 +921,7 @@ def test_a_figure_without_matplotlib_names_the_extra(monkeypatch):
     found = analysis.raster(helpers.spiking(), helpers.data()[0], "lif")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     for draw in (found.plot, found.animate):
-        with pytest.raises(ImportError, match=r'extra `plots`: python -m pip install "matplotlib>='):
+        with pytest.raises(
+            ImportError, match=r'extra `plots`: python -m pip install "matplotlib>='
+        ):
             draw()

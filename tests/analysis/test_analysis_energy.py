@@ -27,7 +27,9 @@ T = 4
 def normalized(x, filters, strides=1, size=3):
     x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
     # Statistics of an untrained network would leave it silent.
-    return layers.BatchNormalization(moving_variance_initializer=keras.initializers.Constant(0.05))(x)
+    return layers.BatchNormalization(
+        moving_variance_initializer=keras.initializers.Constant(0.05)
+    )(x)
 
 
 def vgg():
@@ -53,12 +55,15 @@ def resnet():
 
 
 def model_and_images(build, samples=3):
-    images = np.random.default_rng(0).uniform(-1, 1, (samples, 8, 8, 2)).astype("float32")
+    images = (
+        np.random.default_rng(0).uniform(-1, 1, (samples, 8, 8, 2)).astype("float32")
+    )
     return helpers.spiking(build(), T), images
 
 
 def inputs_by_hand(network, images):
-    """The inputs of all convolutions and dense layers at all steps, `(T, batch, ...)`, with neurons one number at a time."""
+    """The inputs of all convolutions and dense layers at all steps, `(T, batch, ...)`,
+    with neurons one number at a time."""
     found, values = [], {network.inputs[0].name: np.repeat(images[None], T, axis=0)}
     for layer in network.layers[1:]:
         arguments = layer.input if isinstance(layer.input, list) else [layer.input]
@@ -68,7 +73,9 @@ def inputs_by_hand(network, images):
         elif isinstance(layer, layers.Add):
             outputs = inputs[0] + inputs[1]
         else:
-            outputs = np.stack([to_numpy(layer(step.astype("float32"))) for step in inputs[0]])
+            outputs = np.stack(
+                [to_numpy(layer(step.astype("float32"))) for step in inputs[0]]
+            )
         if isinstance(layer, (layers.Conv2D, layers.Dense)):
             found.append((layer, inputs[0], outputs))
         values[layer.output.name] = outputs
@@ -76,7 +83,8 @@ def inputs_by_hand(network, images):
 
 
 def uses_by_hand(layer, sample, output_shape):
-    """How many weights the elements of a sample other than 0 meet: one output after the other."""
+    """How many weights the elements of a sample other than 0 meet: one output after the
+    other."""
     if isinstance(layer, layers.Dense):
         return np.count_nonzero(sample) * layer.units
     size, stride = layer.kernel_size[0], layer.strides[0]
@@ -84,18 +92,25 @@ def uses_by_hand(layer, sample, output_shape):
     padded = np.pad(sample, ((padding // 2, padding - padding // 2),) * 2 + ((0, 0),))
     uses = 0
     for row, column in np.ndindex(*output_shape[:2]):
-        field = padded[row * stride : row * stride + size, column * stride : column * stride + size]
+        field = padded[
+            row * stride : row * stride + size, column * stride : column * stride + size
+        ]
         uses += np.count_nonzero(field) * layer.filters
     return uses
 
 
 def count_by_hand(network, images):
-    """`(multiply-adds, additions for spikes, multiply-adds without spikes)` of a sample, by the names of layers."""
+    """`(multiply-adds, additions for spikes, multiply-adds without spikes)` of a
+    sample, by the names of layers."""
     counts = {}
     for index, (layer, inputs, outputs) in enumerate(inputs_by_hand(network, images)):
         dense = np.prod(outputs.shape[2:-1], dtype=int) * np.prod(layer.kernel.shape)
         if index > 0 and set(np.unique(inputs)) <= {0.0, 1.0}:
-            uses = sum(uses_by_hand(layer, sample, outputs.shape[2:]) for step in inputs for sample in step)
+            uses = sum(
+                uses_by_hand(layer, sample, outputs.shape[2:])
+                for step in inputs
+                for sample in step
+            )
             counts[layer.name] = 0, uses / len(images), dense
         else:
             counts[layer.name] = dense * (T if index > 0 else 1), 0, dense
@@ -108,7 +123,9 @@ def test_operations_and_joules_are_those_counted_by_hand(build):
     found = analysis.energy(model, images)
     counts = count_by_hand(model.network, images)
     assert sorted(found.layers) == sorted(counts)
-    multiply_adds, accumulates, dense = np.array([counts[name] for name in found.layers], "float64").T
+    multiply_adds, accumulates, dense = np.array(
+        [counts[name] for name in found.layers], "float64"
+    ).T
     np.testing.assert_allclose(found.multiply_adds, multiply_adds, rtol=1e-9)
     np.testing.assert_allclose(found.accumulates, accumulates, rtol=0.01)
     np.testing.assert_allclose(found.multiply_adds_without_spikes, dense, rtol=1e-9)
@@ -135,10 +152,14 @@ def test_operations_and_joules_are_those_counted_by_hand(build):
         (layers.Conv3DTranspose(3, 3, padding="same"), (4, 3, 5, 2)),
     ],
 )
-def test_each_input_of_a_convolution_feeds_as_many_synapses_as_its_gradient_says(layer, shape):
+def test_each_input_of_a_convolution_feeds_as_many_synapses_as_its_gradient_says(
+    layer, shape
+):
     x = np.ones((1, *shape), "float32")
     layer.build(x.shape)
-    layer.set_weights([np.ones_like(layer.get_weights()[0]), np.zeros_like(layer.get_weights()[1])])
+    layer.set_weights(
+        [np.ones_like(layer.get_weights()[0]), np.zeros_like(layer.get_weights()[1])]
+    )
     output_shape = tuple(layer(x).shape)
     (expected,) = helpers.gradient_of(lambda inputs: keras.ops.sum(layer(inputs)), [x])
     fan_out = kind_of(layer).fan_out(layer, x.shape, output_shape)
@@ -146,7 +167,10 @@ def test_each_input_of_a_convolution_feeds_as_many_synapses_as_its_gradient_says
 
 
 def test_the_fan_out_of_channels_first_convolutions_is_that_of_channels_last():
-    first, last = (layers.Conv2D(5, 3, strides=2, padding="same", data_format=f"channels_{kind}") for kind in ("first", "last"))
+    first, last = (
+        layers.Conv2D(5, 3, strides=2, padding="same", data_format=f"channels_{kind}")
+        for kind in ("first", "last")
+    )
     first.build((None, 4, 8, 7))
     last.build((None, 8, 7, 4))
     of_first = kind_of(first).fan_out(first, (1, 4, 8, 7), (1, 5, 4, 4))
@@ -160,9 +184,17 @@ def test_scaled_spikes_are_added_and_averages_multiplied():
     scaled = WSConv2D(4, 3, name="scaled")(layers.Rescaling(2.74)(spikes))
     averages = layers.Conv2D(4, 2, name="averages")(layers.AveragePooling2D(2)(spikes))
     separable = layers.SeparableConv2D(4, 2, name="separable")(spikes)
-    net = keras.Model(inputs, [layers.Flatten()(x) for x in (scaled, averages, separable)])
+    net = keras.Model(
+        inputs, [layers.Flatten()(x) for x in (scaled, averages, separable)]
+    )
     found = analysis.energy(helpers.spiking(net, T), helpers.data(4, (6, 6, 2))[0])
-    by_name = dict(zip(found.layers, zip(found.multiply_adds, found.accumulates, strict=True), strict=True))
+    by_name = dict(
+        zip(
+            found.layers,
+            zip(found.multiply_adds, found.accumulates, strict=True),
+            strict=True,
+        )
+    )
     assert by_name["scaled"][0] == 0
     assert by_name["scaled"][1] > 0
     for name in ("averages", "separable"):
@@ -171,7 +203,9 @@ def test_scaled_spikes_are_added_and_averages_multiplied():
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-@pytest.mark.parametrize("synapses", [lambda: layers.Dense(4), lambda: layers.EinsumDense("ab,bc->ac", (4,))])
+@pytest.mark.parametrize(
+    "synapses", [lambda: layers.Dense(4), lambda: layers.EinsumDense("ab,bc->ac", (4,))]
+)
 def test_quantized_weights_are_added_for_spikes_too(synapses, mode):
     inputs = keras.Input((8,))
     model = helpers.spiking(keras.Model(inputs, synapses()(LIF()(inputs))), T)
@@ -201,33 +235,48 @@ def test_kernels_with_lora_and_of_one_axis_are_added_for_spikes_too():
 
 def test_other_costs_are_those_given():
     model, images = model_and_images(vgg)
-    found = analysis.energy(model, images, analysis.Costs(multiply_add=2.0, accumulate=1.0))
-    assert found.spiking.operations.sum() == pytest.approx(2 * found.multiply_adds.sum() + found.accumulates.sum())
+    found = analysis.energy(
+        model, images, analysis.Costs(multiply_add=2.0, accumulate=1.0)
+    )
+    assert found.spiking.operations.sum() == pytest.approx(
+        2 * found.multiply_adds.sum() + found.accumulates.sum()
+    )
 
 
 # Spikes that come back, weights in time, and products of spikes
 
 
 def spikes_of(network, tensors, x):
-    """The values of some tensors of a network at all steps, arrays `(batch, T, ...)`."""
-    model = helpers.spiking(keras.Model(network.inputs, tensors), T, return_sequences=True)
+    """The values of some tensors of a network at all steps, arrays `(batch, T,
+    ...)`."""
+    model = helpers.spiking(
+        keras.Model(network.inputs, tensors), T, return_sequences=True
+    )
     return [to_numpy(values) for values in keras.tree.flatten(model(x))]
 
 
 def entry(found, name):
-    """`(multiply-adds, additions for spikes, multiply-adds without spikes)` of a layer."""
+    """`(multiply-adds, additions for spikes, multiply-adds without spikes)` of a
+    layer."""
     index = found.layers.index(name)
-    return found.multiply_adds[index], found.accumulates[index], found.multiply_adds_without_spikes[index]
+    return (
+        found.multiply_adds[index],
+        found.accumulates[index],
+        found.multiply_adds_without_spikes[index],
+    )
 
 
 @pytest.mark.parametrize("neuron", [LIF(), ILIF(levels=3)])
-def test_each_spike_that_comes_back_is_added_once_for_each_connection_in_the_next_step(neuron):
+def test_each_spike_that_comes_back_is_added_once_for_each_connection_in_the_next_step(
+    neuron,
+):
     inputs = keras.Input((5,))
     synapse = layers.Dense(5, name="back", kernel_initializer="ones")
     neurons = Recurrent(neuron, synapse, name="recurrent")(inputs)
     network = keras.Model(inputs, neurons)
     x = np.random.default_rng(0).uniform(0, 1, (3, T, 5)).astype("float32")
-    # A sequence with padding at its end, and one in its middle: nothing comes back after it.
+    # A sequence with padding at its end, and one in its middle: nothing comes back
+    # after it.
     x[0, 2:], x[1, 1] = -1.0, -1.0
     model = rsnn.SpikingModel(network, T, return_sequences=True, mask_value=-1.0)
     spikes, additions = to_numpy(model(x)), 0
@@ -237,7 +286,11 @@ def test_each_spike_that_comes_back_is_added_once_for_each_connection_in_the_nex
                 for i in range(5):
                     additions += int(spikes[sample, t - 1, i]) * 5
     assert additions > 5
-    assert entry(analysis.energy(model, x), "recurrent/back") == (0, pytest.approx(additions / 3), 0)
+    assert entry(analysis.energy(model, x), "recurrent/back") == (
+        0,
+        pytest.approx(additions / 3),
+        0,
+    )
     description = describe(model, x, verbose=False)
     assert description.synaptic_operations == pytest.approx(additions / 3)
     assert (description.parameters, description.not_counted) == (5 * 5 + 5, ())
@@ -248,15 +301,24 @@ def test_each_spike_that_comes_back_is_added_once_for_each_connection_in_the_nex
 
 def test_a_convolution_that_spikes_come_back_by_feeds_fewer_neurons_at_the_edges():
     inputs = keras.Input((3, 4, 2))
-    neurons = Recurrent(LIF(), layers.Conv2D(2, 3, padding="same", name="back"), name="recurrent")(inputs)
+    neurons = Recurrent(
+        LIF(), layers.Conv2D(2, 3, padding="same", name="back"), name="recurrent"
+    )(inputs)
     network = keras.Model(inputs, neurons)
     x = np.random.default_rng(0).uniform(0, 2, (2, T, 3, 4, 2)).astype("float32")
     (spikes,) = spikes_of(network, [neurons], x)
     additions = 0
     for _, row, column, _ in np.argwhere(spikes[:, :-1].reshape(-1, 3, 4, 2)):
-        reached = [(r, c) for r in range(3) for c in range(4) if abs(r - row) <= 1 and abs(c - column) <= 1]
+        reached = [
+            (r, c)
+            for r in range(3)
+            for c in range(4)
+            if abs(r - row) <= 1 and abs(c - column) <= 1
+        ]
         additions += 2 * len(reached)
-    assert entry(analysis.energy(helpers.spiking(network, T), x), "recurrent/back")[1] == pytest.approx(additions / 2)
+    assert entry(analysis.energy(helpers.spiking(network, T), x), "recurrent/back")[
+        1
+    ] == pytest.approx(additions / 2)
 
 
 @pytest.mark.parametrize(
@@ -268,12 +330,20 @@ def test_a_convolution_that_spikes_come_back_by_feeds_fewer_neurons_at_the_edges
         (SlidingPSN(3), lambda t, j: t - 3 < j <= t),
     ],
 )
-def test_parallel_neurons_multiply_the_inputs_of_all_steps_that_reach_a_membrane(neurons, reaches):
+def test_parallel_neurons_multiply_the_inputs_of_all_steps_that_reach_a_membrane(
+    neurons, reaches
+):
     inputs = keras.Input((5,))
     model = rsnn.SpikingModel(keras.Model(inputs, neurons(inputs)), T, mask_value=-1.0)
     x = np.ones((2, T, 5), "float32")
     x[1, 3:] = -1.0
-    pairs = [(t, j) for steps in (T, 3) for t in range(steps) for j in range(steps) if reaches(t, j)]
+    pairs = [
+        (t, j)
+        for steps in (T, 3)
+        for t in range(steps)
+        for j in range(steps)
+        if reaches(t, j)
+    ]
     found = analysis.energy(model, x)
     assert entry(found, neurons.name) == (len(pairs) * 5 / 2, 0, 0)
     assert found.not_counted == ()
@@ -284,16 +354,27 @@ def test_a_delay_takes_no_operations_and_its_outputs_are_spikes():
     x = Delay(3)(LIF()(inputs))
     model = helpers.spiking(keras.Model(inputs, layers.Dense(2, name="out")(x)), T)
     found = analysis.energy(model, np.ones((2, T, 5), "float32"))
-    assert (found.layers, found.multiply_adds.tolist(), found.not_counted) == (("out",), [0.0], ())
+    assert (found.layers, found.multiply_adds.tolist(), found.not_counted) == (
+        ("out",),
+        [0.0],
+        (),
+    )
     assert found.accumulates[0] > 0
 
 
 def additions_of_products(left, right):
-    """An addition for each spike of `left`, and each value other than 0 of `right` that it meets; and matrices of products."""
+    """An addition for each spike of `left`, and each value other than 0 of `right` that
+    it meets; and matrices of products."""
     additions = 0
-    for matrix, other in zip(left.reshape(-1, *left.shape[-2:]), right.reshape(-1, *right.shape[-2:]), strict=True):
+    for matrix, other in zip(
+        left.reshape(-1, *left.shape[-2:]),
+        right.reshape(-1, *right.shape[-2:]),
+        strict=True,
+    ):
         for i, k in np.argwhere(matrix):
-            additions += sum(int(matrix[i, k]) for j in range(other.shape[1]) if other[k, j] != 0)
+            additions += sum(
+                int(matrix[i, k]) for j in range(other.shape[1]) if other[k, j] != 0
+            )
     return additions
 
 
@@ -302,19 +383,32 @@ def firing():
     return LIF(threshold=0.05)
 
 
-def test_products_of_attention_take_an_addition_for_each_spike_and_value_that_it_meets():
+def test_products_of_attention_take_an_addition_for_each_spike_and_value_it_meets():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 4))
-    outputs = models.spiking_self_attention(inputs, heads=2, neuron=firing, attention_neuron=firing, name="attention")
+    outputs = models.spiking_self_attention(
+        inputs, heads=2, neuron=firing, attention_neuron=firing, name="attention"
+    )
     network = keras.Model(inputs, outputs)
     x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
-    parts = [network.get_layer(f"attention_{part}_order").output for part in ("query", "key", "value")]
+    parts = [
+        network.get_layer(f"attention_{part}_order").output
+        for part in ("query", "key", "value")
+    ]
     queries, keys, values = spikes_of(network, parts, x)
     found = analysis.energy(helpers.spiking(network, T), x)
     first, second = (name for name in found.layers if "matmul" in name)
     dense = T * 2 * 2 * 6 * 2
-    assert entry(found, first) == (0, pytest.approx(additions_of_products(keys, values) / 2), dense)
-    assert entry(found, second) == (0, pytest.approx(additions_of_products(queries, keys @ values) / 2), dense)
+    assert entry(found, first) == (
+        0,
+        pytest.approx(additions_of_products(keys, values) / 2),
+        dense,
+    )
+    assert entry(found, second) == (
+        0,
+        pytest.approx(additions_of_products(queries, keys @ values) / 2),
+        dense,
+    )
     assert entry(found, first)[1] > 0
     assert entry(found, second)[1] > 0
 
@@ -322,10 +416,14 @@ def test_products_of_attention_take_an_addition_for_each_spike_and_value_that_it
 def test_token_attention_adds_the_spikes_of_queries_and_lets_keys_pass():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 4))
-    outputs = models.token_attention(inputs, heads=2, neuron=firing, attention_neuron=firing, name="attention")
+    outputs = models.token_attention(
+        inputs, heads=2, neuron=firing, attention_neuron=firing, name="attention"
+    )
     network = keras.Model(inputs, outputs)
     x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
-    (queries,) = spikes_of(network, [network.get_layer("attention_query_heads").output], x)
+    (queries,) = spikes_of(
+        network, [network.get_layer("attention_query_heads").output], x
+    )
     found = analysis.energy(helpers.spiking(network, T), x)
     (name,) = (name for name in found.layers if "sum" in name)
     assert entry(found, name) == (0, pytest.approx(np.count_nonzero(queries) / 2), 0)
@@ -337,8 +435,13 @@ def test_products_of_numbers_that_are_no_spikes_are_multiply_adds_in_each_step()
     inputs = keras.Input((3, 4))
     spikes = LIF()(inputs)
     x = keras.ops.softmax(spikes) + inputs
-    network = keras.Model(inputs, keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))))
-    found = analysis.energy(helpers.spiking(network, T), np.random.default_rng(0).random((2, T, 3, 4)).astype("float32"))
+    network = keras.Model(
+        inputs, keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))
+    )
+    found = analysis.energy(
+        helpers.spiking(network, T),
+        np.random.default_rng(0).random((2, T, 3, 4)).astype("float32"),
+    )
     (name,) = (name for name in found.layers if "matmul" in name)
     assert entry(found, name) == (3 * 4 * 3 * T, 0, 3 * 4 * 3 * T)
 
@@ -347,8 +450,13 @@ def test_sums_of_averages_are_taken_once_in_all_slots_of_an_unrolled_step():
     inputs = keras.Input((6, 4))
     averages = layers.AveragePooling1D(3)(ILIF(levels=4)(inputs))
     network = keras.Model(inputs, layers.Dense(2)(keras.ops.sum(averages, axis=1)))
-    model, x = helpers.spiking(network, T), np.random.default_rng(0).uniform(0, 4, (2, T, 6, 4)).astype("float32")
-    expected, found = (analysis.energy(either, x) for either in (model, rsnn.unroll(model)))
+    model, x = (
+        helpers.spiking(network, T),
+        np.random.default_rng(0).uniform(0, 4, (2, T, 6, 4)).astype("float32"),
+    )
+    expected, found = (
+        analysis.energy(either, x) for either in (model, rsnn.unroll(model))
+    )
     assert expected.accumulates[0] == 2 * 4 * T
     np.testing.assert_array_equal(found.accumulates, expected.accumulates)
     np.testing.assert_array_equal(found.multiply_adds, expected.multiply_adds)
@@ -361,12 +469,16 @@ def test_sums_of_products_of_integer_spikes_are_numbers_not_spikes():
         inputs = keras.Input((3, 4))
         spikes = ILIF(levels=4, decay=0.0, normalize=normalize)(inputs)
         products = keras.ops.matmul(spikes, keras.ops.transpose(spikes, (0, 2, 1)))
-        network = keras.Model(inputs, layers.Dense(2)(keras.ops.matmul(products, spikes)))
+        network = keras.Model(
+            inputs, layers.Dense(2)(keras.ops.matmul(products, spikes))
+        )
         found.append(analysis.energy(helpers.spiking(network, T), x))
         if not normalize:
             queries, scores = spikes_of(network, [spikes, products], x)
     # The scores meet the spikes of the values.
-    additions = additions_of_products(np.swapaxes(queries, -1, -2), np.swapaxes(scores, -1, -2))
+    additions = additions_of_products(
+        np.swapaxes(queries, -1, -2), np.swapaxes(scores, -1, -2)
+    )
     assert found[0].accumulates.tolist()[1:] == [additions / 2, 0]
     assert found[0].multiply_adds.tolist() == [0, 0, 2 * 3 * 4 * T]
     np.testing.assert_array_equal(found[0].accumulates, found[1].accumulates)

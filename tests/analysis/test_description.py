@@ -1,4 +1,5 @@
-"""describe: rates, silent and saturated neurons and synaptic operations match counts by hand; problems give warnings."""
+"""describe: rates, silent and saturated neurons and synaptic operations match counts by
+hand; problems give warnings."""
 
 import helpers
 import keras
@@ -22,9 +23,12 @@ def chain(*steps, shape=(6,)):
 
 
 def test_rates_and_shares_are_counted_over_samples_and_steps():
-    # IF neurons with an input of 1, 0.5 and 0 spike at every, at every other and at no step.
+    # IF neurons with an input of 1, 0.5 and 0 spike at every, at every other and at no
+    # step.
     x = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 0.5, 0.5, 0.0]], "float32")
-    model = rsnn.SpikingModel(chain(IF(name="neurons"), layers.Dense(3), shape=(4,)), timesteps=4)
+    model = rsnn.SpikingModel(
+        chain(IF(name="neurons"), layers.Dense(3), shape=(4,)), timesteps=4
+    )
     (layer,) = quiet(model, x).layers
     assert (layer.name, layer.output_shape, layer.neurons) == ("neurons", (4,), 4)
     assert layer.firing_rate == pytest.approx((1 + 1 + 1 + 0.5 + 0.5) / 8)
@@ -48,7 +52,9 @@ def test_synaptic_operations_are_spikes_times_fan_out():
 def test_an_input_with_time_is_counted_at_every_step():
     x = np.zeros((2, 4, 6), "float32")
     x[:, :, 0] = 1.0
-    description = quiet(rsnn.SpikingModel(chain(layers.Dense(8), LIF()), timesteps=4), x)
+    description = quiet(
+        rsnn.SpikingModel(chain(layers.Dense(8), LIF()), timesteps=4), x
+    )
     assert description.synaptic_operations == pytest.approx(4 * 8)
     assert description.first_multiply_adds == 0
 
@@ -77,13 +83,19 @@ def test_multiply_adds_are_those_counted_by_hand(layer, shape, expected):
 def test_channels_first_convolutions_are_counted_in_the_same_way():
     layer = layers.Conv2D(5, 3, data_format="channels_first")
     layer.build((None, 4, 8, 8))
-    assert kind_of(layer).multiply_adds(layer, (2, 4, 8, 8), (2, 5, 6, 6)) == 6 * 6 * 9 * 4 * 5
+    assert (
+        kind_of(layer).multiply_adds(layer, (2, 4, 8, 8), (2, 5, 6, 6))
+        == 6 * 6 * 9 * 4 * 5
+    )
 
 
 def test_layers_with_hidden_matrices_are_listed_as_not_counted():
     inputs = keras.Input((4, 6))
     x = layers.MultiHeadAttention(1, 2, name="attention")(LIF()(inputs), inputs)
-    description = quiet(rsnn.SpikingModel(keras.Model(inputs, x), timesteps=2), np.ones((2, 4, 6), "float32"))
+    description = quiet(
+        rsnn.SpikingModel(keras.Model(inputs, x), timesteps=2),
+        np.ones((2, 4, 6), "float32"),
+    )
     assert description.not_counted == ("attention",)
     assert "Not counted: attention" in str(description)
 
@@ -92,13 +104,21 @@ def test_neurons_with_values_of_their_own_are_not_listed_as_not_counted():
     own = LIF(np.full(8, 0.5), axis=None, learn_decay=True)
     back = Recurrent(LIF(threshold=keras.initializers.Constant(0.5)), layers.Dense(8))
     readout = LeakyReadout(keras.initializers.Constant(0.9), learn_decay=True)
-    network = chain(layers.Dense(8), own, layers.Dense(8), back, layers.Dense(3), readout)
+    network = chain(
+        layers.Dense(8), own, layers.Dense(8), back, layers.Dense(3), readout
+    )
     description = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0])
     assert description.not_counted == ()
 
 
 def test_dead_layers_are_named_with_advice():
-    network = chain(layers.Dense(8), LIF(threshold=100.0, name="first"), layers.Dense(4), LIF(name="second"), layers.Dense(3))
+    network = chain(
+        layers.Dense(8),
+        LIF(threshold=100.0, name="first"),
+        layers.Dense(4),
+        LIF(name="second"),
+        layers.Dense(3),
+    )
     description = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0])
     assert [layer.name for layer in description.dead] == ["first", "second"]
     (warning,) = description.warnings
@@ -110,9 +130,13 @@ def test_dead_layers_are_named_with_advice():
 def test_moving_statistics_are_named_first_for_a_dead_layer_after_batch_normalization():
     normalization = layers.BatchNormalization(name="normalization")
     between = [layers.Reshape((8, 1)), layers.MaxPooling1D(2), layers.Dropout(0.1)]
-    network = chain(layers.Dense(8), normalization, *between, LIF(name="first"), layers.Dense(3))
+    network = chain(
+        layers.Dense(8), normalization, *between, LIF(name="first"), layers.Dense(3)
+    )
     normalization.moving_mean.assign(np.full(8, 100.0))
-    (warning,) = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0]).warnings
+    (warning,) = quiet(
+        rsnn.SpikingModel(network, timesteps=2), helpers.data()[0]
+    ).warnings
     assert "DEAD: no neuron spikes in first." in warning
     assert warning.index("moving statistics") < warning.index("lower the threshold")
     assert "momentum=0.9" in warning
@@ -124,7 +148,12 @@ def test_nan_is_named_instead_of_advice_about_dead_layers(where):
     dense = layers.Dense(8, name="hidden")
     function = (lambda y: ops.log(y - 1e6)) if where == "outputs" else (lambda y: y)
     inputs = keras.Input((6,))
-    model = rsnn.SpikingModel(keras.Model(inputs, layers.Dense(3)(LIF(name="first")(function(dense(inputs))))), timesteps=2)
+    model = rsnn.SpikingModel(
+        keras.Model(
+            inputs, layers.Dense(3)(LIF(name="first")(function(dense(inputs))))
+        ),
+        timesteps=2,
+    )
     x = helpers.data()[0]
     if where == "x":
         x = np.full_like(x, np.nan)
@@ -153,7 +182,10 @@ def test_almost_dead_and_saturated_layers_are_named_with_advice():
     x = np.zeros((2, 100), "float32")
     x[:, 0] = 1.0
     network = chain(
-        IF(name="rare"), layers.Dense(4, bias_initializer="ones", kernel_initializer="ones"), IF(name="full"), shape=(100,)
+        IF(name="rare"),
+        layers.Dense(4, bias_initializer="ones", kernel_initializer="ones"),
+        IF(name="full"),
+        shape=(100,),
     )
     almost, saturated = quiet(rsnn.SpikingModel(network, timesteps=2), x).warnings
     assert almost.startswith("ALMOST DEAD")
@@ -165,7 +197,9 @@ def test_almost_dead_and_saturated_layers_are_named_with_advice():
 def test_many_saturated_neurons_are_a_reason_to_look_at_the_scale_of_the_inputs():
     x = np.full((4, 6), 0.4, "float32")
     x[:, :2] = 255.0
-    (warning,) = quiet(rsnn.SpikingModel(chain(IF(name="some"), layers.Dense(3)), timesteps=2), x).warnings
+    (warning,) = quiet(
+        rsnn.SpikingModel(chain(IF(name="some"), layers.Dense(3)), timesteps=2), x
+    ).warnings
     assert warning.startswith("MANY SATURATED: at least 25%")
     assert "in some." in warning
     assert "Rescaling(1 / 255)" in warning
@@ -173,20 +207,31 @@ def test_many_saturated_neurons_are_a_reason_to_look_at_the_scale_of_the_inputs(
 
 def test_a_healthy_network_gets_no_warning():
     x = np.random.default_rng(0).uniform(0.0, 1.0, (16, 6)).astype("float32")
-    assert quiet(rsnn.SpikingModel(chain(IF(), layers.Dense(3)), timesteps=4), x).warnings == []
+    assert (
+        quiet(rsnn.SpikingModel(chain(IF(), layers.Dense(3)), timesteps=4), x).warnings
+        == []
+    )
 
 
 def test_nested_and_shared_neurons_each_have_a_row():
     shared = LIF(name="shared")
-    inner = keras.Sequential([keras.Input((6,)), layers.Dense(6), LIF(name="inner")], name="block")
+    inner = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(6), LIF(name="inner")], name="block"
+    )
     inputs = keras.Input((6,))
     network = keras.Model(inputs, shared(layers.Dense(6)(shared(inner(inputs)))))
     description = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0])
-    assert [layer.name for layer in description.layers] == ["block/inner", "shared", "shared"]
+    assert [layer.name for layer in description.layers] == [
+        "block/inner",
+        "shared",
+        "shared",
+    ]
 
 
 def test_its_heading_is_the_name_of_the_model(capsys):
-    describe(rsnn.SpikingModel(helpers.mlp(), timesteps=2, name="mine"), helpers.data()[0])
+    describe(
+        rsnn.SpikingModel(helpers.mlp(), timesteps=2, name="mine"), helpers.data()[0]
+    )
     assert capsys.readouterr().out.startswith("mine: 10 samples, 2 time steps")
 
 
@@ -198,20 +243,31 @@ def test_it_prints_what_it_returns(capsys):
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_the_model_is_not_changed(gradient, step_mode):
-    network = chain(layers.Dense(8), layers.BatchNormalization(), LIF(), layers.Dropout(0.5), layers.Dense(3))
+    network = chain(
+        layers.Dense(8),
+        layers.BatchNormalization(),
+        LIF(),
+        layers.Dropout(0.5),
+        layers.Dense(3),
+    )
     model = helpers.spiking(network, gradient=gradient, step_mode=step_mode)
     x, y = helpers.data()
     before = to_numpy(network.get_weights())
     expected = model.predict(x, verbose=0)
     quiet(model, x)
-    keras.tree.map_structure(np.testing.assert_array_equal, before, to_numpy(network.get_weights()))
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, before, to_numpy(network.get_weights())
+    )
     np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
     helpers.compiled(model).fit(x, y, verbose=0)
 
 
 def test_several_inputs_and_half_precision_work():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
-    network = keras.Model({"a": a, "b": b}, layers.Dense(3, dtype="bfloat16")(LIF(dtype="bfloat16")(a + b)))
+    network = keras.Model(
+        {"a": a, "b": b},
+        layers.Dense(3, dtype="bfloat16")(LIF(dtype="bfloat16")(a + b)),
+    )
     x = {"a": np.ones((2, 4), "float32"), "b": np.ones((2, 4), "float32")}
     description = quiet(rsnn.SpikingModel(network, timesteps=2), x)
     assert description.layers[0].firing_rate == 1.0

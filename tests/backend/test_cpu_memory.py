@@ -9,16 +9,21 @@ import pytest
 from helpers import BACKEND
 
 if BACKEND != "torch":
-    pytest.skip("JAX and TensorFlow have allocators of their own", allow_module_level=True)
+    pytest.skip(
+        "JAX and TensorFlow have allocators of their own", allow_module_level=True
+    )
 if sys.platform != "linux":
-    pytest.skip("only the C library of Linux is told what to keep", allow_module_level=True)
+    pytest.skip(
+        "only the C library of Linux is told what to keep", allow_module_level=True
+    )
 
 PROGRAM = """
 import json, resource, keras, numpy as np, keras_ratesnn as rsnn
 x = inputs = keras.Input((64, 64, 3))
 for _ in range(2):
     x = rsnn.layers.LIF()(keras.layers.Conv2D(32, 3, padding="same")(x))
-network = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+x = keras.layers.GlobalAveragePooling2D()(x)
+network = keras.Model(inputs, keras.layers.Dense(2)(x))
 model = rsnn.SpikingModel(network, timesteps=4)
 model.compile("sgd", "mse")
 x, y = np.ones((16, 64, 64, 3), "float32"), np.ones((16, 2), "float32")
@@ -32,7 +37,11 @@ with rsnn.engine_settings(eager_calls={"auto": 1, True: 1}):
 
 
 def faults_of_steps(environment):
-    others = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
+    }
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env=others | environment,
@@ -54,4 +63,9 @@ def test_the_steps_of_a_recorded_model_use_the_memory_of_the_steps_before():
 
 
 def test_what_the_user_chose_for_freed_memory_stays():
-    assert faults_of_steps({"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"})[-1] > 10_000
+    assert (
+        faults_of_steps(
+            {"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
+        )[-1]
+        > 10_000
+    )

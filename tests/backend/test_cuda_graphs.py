@@ -1,4 +1,5 @@
-"""CUDA graphs of recorded calls, on PyTorch, with a stand-in for CUDA's: who owns the memory that a replay overwrites."""
+"""CUDA graphs of recorded calls, on PyTorch, with a stand-in for CUDA's: who owns the
+memory that a replay overwrites."""
 
 import gc
 import weakref
@@ -22,7 +23,8 @@ from keras_ratesnn._core.backend.torch.replicas import replicas
 
 
 class Graph:
-    """Runs its function again, and writes the results to the same memory, as the kernels of a CUDA graph would."""
+    """Runs its function again, and writes the results to the same memory, as the
+    kernels of a CUDA graph would."""
 
     made: ClassVar[list] = []
 
@@ -82,21 +84,32 @@ def loss_of(model, x):
     return torch.square(model(torch.tensor(x), training=True)).sum()
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [("rate", "multi"), ("rate", "single"), ("bptt", "multi")],
+)
 @pytest.mark.parametrize("jit_compile", ["auto", True])
 def test_training_is_that_of_eager_mode(gradient, step_mode, jit_compile):
-    eager, captured = pair(small, gradient=gradient, step_mode=step_mode, jit_compile=jit_compile)
+    eager, captured = pair(
+        small, gradient=gradient, step_mode=step_mode, jit_compile=jit_compile
+    )
     for x, y in batches(6):
-        assert captured.train_on_batch(x, y) == pytest.approx(eager.train_on_batch(x, y), rel=1e-5)
+        assert captured.train_on_batch(x, y) == pytest.approx(
+            eager.train_on_batch(x, y), rel=1e-5
+        )
     assert_equal_state(eager, captured, 1e-5, 1e-6)
-    # One call in eager mode, one records, the next is the first of its kind: three are replayed.
+    # One call in eager mode, one records, the next is the first of its kind: three are
+    # replayed.
     assert replays() == [3, 3]
 
 
 def test_calls_before_a_backward_pass_have_each_their_own_values():
     eager, captured = warmed(*pair(small))
     (one, _), (two, _) = batches(2)
-    found, expected = (gradients(model, [loss_of(model, one), loss_of(model, two)]) for model in (captured, eager))
+    found, expected = (
+        gradients(model, [loss_of(model, one), loss_of(model, two)])
+        for model in (captured, eager)
+    )
     assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -110,7 +123,9 @@ def test_a_backward_pass_can_be_repeated_until_its_values_are_released():
         loss.backward(retain_graph=True)
         loss_of(model, other)
         loss.backward()
-        results.append([to_numpy(variable.value.grad) for variable in model.trainable_variables])
+        results.append(
+            [to_numpy(variable.value.grad) for variable in model.trainable_variables]
+        )
     assert_close(*results, rtol=1e-4, atol=1e-6)
     before = replays()
     gradients(captured, [loss_of(captured, x)])
@@ -122,11 +137,16 @@ def test_outputs_and_gradients_keep_their_values_in_later_calls():
     one, two = (torch.tensor(x) for x, _ in batches(2))
     outputs = captured(one, training=True)
     outputs.sum().backward()
-    kept = [outputs.detach(), *(variable.value.grad for variable in captured.trainable_variables)]
+    kept = [
+        outputs.detach(),
+        *(variable.value.grad for variable in captured.trainable_variables),
+    ]
     values = [tensor.clone() for tensor in kept]
     captured.zero_grad()
     captured(two, training=True).sum().backward()
-    assert all(torch.equal(tensor, value) for tensor, value in zip(kept, values, strict=True))
+    assert all(
+        torch.equal(tensor, value) for tensor, value in zip(kept, values, strict=True)
+    )
 
 
 def test_gradients_of_several_batches_add_up():
@@ -136,7 +156,9 @@ def test_gradients_of_several_batches_add_up():
         model.zero_grad()
         for x, _ in batches(3):
             loss_of(model, x).backward()
-        totals.append([to_numpy(variable.value.grad) for variable in model.trainable_variables])
+        totals.append(
+            [to_numpy(variable.value.grad) for variable in model.trainable_variables]
+        )
     assert_close(*totals, rtol=1e-4, atol=1e-6)
 
 
@@ -146,17 +168,23 @@ def test_weights_that_are_assigned_loaded_or_moved_are_seen(tmp_path):
     weights = [value + 0.1 for value in captured.get_weights()]
     for model in (eager, captured):
         model.set_weights(weights)
-    assert captured.train_on_batch(x, y) == pytest.approx(eager.train_on_batch(x, y), rel=1e-5)
+    assert captured.train_on_batch(x, y) == pytest.approx(
+        eager.train_on_batch(x, y), rel=1e-5
+    )
     assert replays() == [2, 2]
     for model in (eager, captured):
         kernel = model.network.layers[1].kernel.value
         kernel.data = kernel.data * 2
-    assert captured.train_on_batch(x, y) == pytest.approx(eager.train_on_batch(x, y), rel=1e-5)
+    assert captured.train_on_batch(x, y) == pytest.approx(
+        eager.train_on_batch(x, y), rel=1e-5
+    )
     assert len(Graph.made) == 4
     captured.save_weights(tmp_path / "one.weights.h5")
     for model in (eager, captured):
         model.load_weights(tmp_path / "one.weights.h5")
-    assert captured.train_on_batch(x, y) == pytest.approx(eager.train_on_batch(x, y), rel=1e-5)
+    assert captured.train_on_batch(x, y) == pytest.approx(
+        eager.train_on_batch(x, y), rel=1e-5
+    )
 
 
 def test_inference_and_training_have_each_their_graphs():
@@ -168,7 +196,11 @@ def test_inference_and_training_have_each_their_graphs():
     assert len(Graph.made) == 3
     before = replays()
     model.train_on_batch(x, y)
-    assert [now - then for now, then in zip(replays(), before, strict=True)] == [1, 1, 0]
+    assert [now - then for now, then in zip(replays(), before, strict=True)] == [
+        1,
+        1,
+        0,
+    ]
 
 
 def test_a_kind_of_call_that_others_interrupt_has_no_memory_of_its_own():
@@ -197,7 +229,12 @@ def test_the_memory_is_freed_with_the_model():
 def test_noise_is_drawn_anew_without_them():
     def noisy():
         inputs = keras.Input((6,))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.GaussianNoise(0.1, seed=0)(inputs))))
+        return keras.Model(
+            inputs,
+            layers.Dense(3)(
+                rsnn.layers.LIF()(layers.GaussianNoise(0.1, seed=0)(inputs))
+            ),
+        )
 
     eager, recorded = train(pair(noisy), *data(4))
     assert recorded == pytest.approx(eager, rel=1e-5)

@@ -1,4 +1,5 @@
-"""Passes over recorded graphs, on PyTorch: the same numbers from fewer operations, of which each is a launch on a GPU.
+"""Passes over recorded graphs, on PyTorch: the same numbers from fewer operations, of
+which each is a launch on a GPU.
 
 How many operations there are is counted in `tests/gradients/costs_of_steps.json`.
 """
@@ -40,7 +41,8 @@ class Pads(layers.Layer):
 
 
 def padded():
-    """Paddings that a convolution with a stride can do itself, and others, or that something else reads."""
+    """Paddings that a convolution with a stride can do itself, and others, or that
+    something else reads."""
     inputs = keras.Input((6, 8, 2))
     spikes = rsnn.layers.LIF()(layers.BatchNormalization()(inputs))
     paddings = {
@@ -54,20 +56,37 @@ def padded():
         ends.append(layers.Conv2D(3, 3, strides=2)(Pads(around)(spikes)))
     read = layers.ZeroPadding2D(1)(spikes)
     ends += [layers.Conv2D(3, 3, strides=2)(read), layers.Activation(ops.exp)(read)]
-    return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()([layers.GlobalAveragePooling2D()(x) for x in ends])))
+    return keras.Model(
+        inputs,
+        layers.Dense(3)(
+            layers.Concatenate()([layers.GlobalAveragePooling2D()(x) for x in ends])
+        ),
+    )
 
 
 def small_operations():
-    """Element-wise operations on small tensors that are kept, alike and not, some of which change in place."""
+    """Element-wise operations on small tensors that are kept, alike and not, some of
+    which change in place."""
 
     class Keeps(layers.Layer):
         def build(self, shape):
-            self.gains = [self.add_weight(shape=(6,), initializer="ones", name=f"gain_{index}") for index in range(4)]
-            self.kept = [self.add_weight(shape=(6,), trainable=False, name=f"kept_{index}") for index in range(12)]
+            self.gains = [
+                self.add_weight(shape=(6,), initializer="ones", name=f"gain_{index}")
+                for index in range(4)
+            ]
+            self.kept = [
+                self.add_weight(shape=(6,), trainable=False, name=f"kept_{index}")
+                for index in range(12)
+            ]
 
         def call(self, inputs):
-            a, b, c, d = (gain.value * (1.0 + index) for index, gain in enumerate(self.gains))
-            found = [one.reciprocal() * 0.5 + other for one, other in ((a, b), (b, a), (c, d))]
+            a, b, c, d = (
+                gain.value * (1.0 + index) for index, gain in enumerate(self.gains)
+            )
+            found = [
+                one.reciprocal() * 0.5 + other
+                for one, other in ((a, b), (b, a), (c, d))
+            ]
             changed = c * 3.0
             before = changed * 2.0
             changed.add_(a)
@@ -78,17 +97,25 @@ def small_operations():
                 (b**-2).clamp(0.1),
                 torch.rsqrt(d),
             ]
-            for variable, value in zip(self.kept, [*found, before, changed, b * 7.0, d * 5.0], strict=True):
+            for variable, value in zip(
+                self.kept, [*found, before, changed, b * 7.0, d * 5.0], strict=True
+            ):
                 variable.assign(value)
             return inputs * (a + b * c * d)
 
     inputs = keras.Input((6,))
-    return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Keeps()(layers.Dense(6)(inputs)))))
+    return keras.Model(
+        inputs, layers.Dense(3)(rsnn.layers.LIF()(Keeps()(layers.Dense(6)(inputs))))
+    )
 
 
 @pytest.mark.parametrize(
     ("make", "policy"),
-    [*((make, "float64") for make in (deep, padded, small_operations)), (deep, "float32"), (deep, "mixed_bfloat16")],
+    [
+        *((make, "float64") for make in (deep, padded, small_operations)),
+        (deep, "float32"),
+        (deep, "mixed_bfloat16"),
+    ],
 )
 def test_the_numbers_are_those_of_eager_mode(make, policy):
     keras.config.set_dtype_policy(policy)
@@ -119,7 +146,9 @@ def test_nothing_is_read_by_the_host():
     with recording(least_elements=1) as graphs:
         train([compiled(spiking(deep()), jit_compile=True)], *data(4, (6, 6, 2)))
     assert graphs
-    assert not any("_local_scalar_dense" in name for graph in graphs for name in operations(graph))
+    assert not any(
+        "_local_scalar_dense" in name for graph in graphs for name in operations(graph)
+    )
 
 
 class Share(layers.Layer):
@@ -132,15 +161,26 @@ class Share(layers.Layer):
     def call(self, inputs):
         active = ops.sum(ops.cast(inputs > 0, self.count_dtype), axis=1, keepdims=True)
         widened = ops.sum(ops.cast(active, "float32"), axis=1, keepdims=True)
-        return inputs + ops.cast(active / 6, inputs.dtype) + ops.cast(widened / 3, inputs.dtype)
+        return (
+            inputs
+            + ops.cast(active / 6, inputs.dtype)
+            + ops.cast(widened / 3, inputs.dtype)
+        )
 
 
 @pytest.mark.parametrize("jit_compile", ["auto", True], ids=["recorded", "compiled"])
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "bfloat16", "float64"])
-def test_a_layer_that_divides_sums_of_any_dtype_trains_as_in_eager_mode(dtype, jit_compile):
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int64", "float16", "bfloat16", "float64"]
+)
+def test_a_layer_that_divides_sums_of_any_dtype_trains_as_in_eager_mode(
+    dtype, jit_compile
+):
     def make():
         inputs = keras.Input((6,))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(6)(Share(dtype)(inputs)))))
+        return keras.Model(
+            inputs,
+            layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(6)(Share(dtype)(inputs)))),
+        )
 
     with recording():
         models = pair(make, jit_compile=jit_compile)
@@ -182,7 +222,8 @@ class LooksLater(torch.autograd.Function):
 
 def test_a_backward_pass_frees_what_was_saved_after_its_last_use():
     class Saves(layers.Layer):
-        """The square of what it notes needs it for its derivative, before the layers in front of it look."""
+        """The square of what it notes needs it for its derivative, before the layers in
+        front of it look."""
 
         def call(self, x):
             kept = LooksLater.apply(x) * 2.0
@@ -217,12 +258,16 @@ def test_a_convolution_of_a_constant_is_recorded():
 
 @pytest.mark.parametrize("jit_compile", ["auto", True], ids=["recorded", "compiled"])
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_all_draws_have_the_numbers_of_eager_steps_and_their_seeds_are_read_at_once(step_mode, jit_compile):
+def test_all_draws_have_the_numbers_of_eager_steps_and_their_seeds_are_read_at_once(
+    step_mode, jit_compile
+):
     def noisy():
         x = inputs = keras.Input((6,))
         for seed in range(3):
             x = rsnn.layers.LIF()(layers.Dense(8)(layers.Dropout(0.4, seed=seed)(x)))
-        return keras.Model(inputs, layers.Dense(3)(layers.GaussianNoise(0.1, seed=4)(x)))
+        return keras.Model(
+            inputs, layers.Dense(3)(layers.GaussianNoise(0.1, seed=4)(x))
+        )
 
     with double_precision(), recording() as graphs:
         models = pair(noisy, jit_compile=jit_compile, step_mode=step_mode)
@@ -230,4 +275,6 @@ def test_all_draws_have_the_numbers_of_eager_steps_and_their_seeds_are_read_at_o
     assert_close(recorded, eager, rtol=1e-9)
     assert models[1].engine != "eager"
     if graphs:
-        assert sum("seeds" in name for graph in graphs for name in operations(graph)) == 1
+        assert (
+            sum("seeds" in name for graph in graphs for name in operations(graph)) == 1
+        )

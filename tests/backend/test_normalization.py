@@ -3,7 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, data, gradient_of, loss_and_gradients, spiking, to_numpy
+from helpers import (
+    BACKEND,
+    assert_close,
+    data,
+    gradient_of,
+    loss_and_gradients,
+    spiking,
+    to_numpy,
+)
 from keras import ops
 
 import keras_ratesnn as rsnn
@@ -22,7 +30,13 @@ CHANNELS_AT = [-1]
 if BACKEND == "torch":  # Elsewhere a tensor has no order in memory of its own.
     CHANNELS_AT = [1, -1]
     # Images of one column or one row, whose memory order PyTorch cannot tell.
-    SHAPES += [((4, 5, 1, 3), -1), ((4, 1, 5, 3), -1), ((4, 3, 5, 1), 1), ((4, 3, 1, 5), 1), ((4, 1, 1, 3), -1)]
+    SHAPES += [
+        ((4, 5, 1, 3), -1),
+        ((4, 1, 5, 3), -1),
+        ((4, 3, 5, 1), 1),
+        ((4, 3, 1, 5), 1),
+        ((4, 1, 1, 3), -1),
+    ]
 EPSILON = 1e-3
 
 
@@ -64,18 +78,27 @@ def close(results, expected):
 
 def weighted_sum(outputs, weights, channels_at):
     """A sum whose derivative lies in memory with its channels at that axis."""
-    moved = ops.convert_to_tensor(np.ascontiguousarray(np.moveaxis(weights, 1, channels_at)), "float32")
+    moved = ops.convert_to_tensor(
+        np.ascontiguousarray(np.moveaxis(weights, 1, channels_at)), "float32"
+    )
     return ops.sum(outputs * ops.moveaxis(moved, channels_at, 1))
 
 
 @pytest.mark.parametrize("channels_at", CHANNELS_AT)
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
-def test_a_batch_is_normalised_by_its_statistics_and_differentiated_through_them(shape, axis, channels_at):
+def test_a_batch_is_normalised_by_its_statistics_and_differentiated_through_them(
+    shape, axis, channels_at
+):
     inputs, weights, gamma, beta, *_ = case(shape, axis)
     axes = axes_of(shape, axis)
 
     def expected(x, gamma, beta):
-        return gamma * (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + EPSILON) + beta
+        return (
+            gamma
+            * (x - x.mean(axes, keepdims=True))
+            / np.sqrt(x.var(axes, keepdims=True) + EPSILON)
+            + beta
+        )
 
     results = []
 
@@ -85,10 +108,18 @@ def test_a_batch_is_normalised_by_its_statistics_and_differentiated_through_them
 
     arrays = [inputs, gamma, beta]
     gradients = gradient_of(objective, [array.astype("float32") for array in arrays])
-    close(gradients, central_differences(lambda *arrays: (expected(*arrays) * weights).sum(), arrays))
+    close(
+        gradients,
+        central_differences(
+            lambda *arrays: (expected(*arrays) * weights).sum(), arrays
+        ),
+    )
     if BACKEND != "jax":  # There they are traces, whose values are gone.
         statistics = inputs.mean(axes), inputs.var(axes)
-        close(to_numpy([ops.stop_gradient(result) for result in results]), [expected(*arrays), *statistics])
+        close(
+            to_numpy([ops.stop_gradient(result) for result in results]),
+            [expected(*arrays), *statistics],
+        )
 
 
 @pytest.mark.parametrize("channels_at", CHANNELS_AT)
@@ -96,7 +127,10 @@ def test_a_batch_is_normalised_by_its_statistics_and_differentiated_through_them
 def test_given_statistics_change_as_those_of_the_batch(shape, axis, channels_at):
     inputs, weights, gamma, beta, mean, variance = case(shape, axis)
     axes = axes_of(shape, axis)
-    mean_before, variance_before = inputs.mean(axes, keepdims=True), inputs.var(axes, keepdims=True)
+    mean_before, variance_before = (
+        inputs.mean(axes, keepdims=True),
+        inputs.var(axes, keepdims=True),
+    )
 
     def expected(x, gamma, beta):
         moved_mean = mean + x.mean(axes, keepdims=True) - mean_before
@@ -105,20 +139,35 @@ def test_given_statistics_change_as_those_of_the_batch(shape, axis, channels_at)
 
     def outputs_of(*tensors):
         given = [ops.convert_to_tensor(array, "float32") for array in (mean, variance)]
-        return backend.normalize_as(tensors[0], axis, *flat([*tensors[1:], *given]), EPSILON)
+        return backend.normalize_as(
+            tensors[0], axis, *flat([*tensors[1:], *given]), EPSILON
+        )
 
     arrays = [inputs, gamma, beta]
     single = [array.astype("float32") for array in arrays]
-    close([to_numpy(outputs_of(*map(ops.convert_to_tensor, single)))], [expected(*arrays)])
-    gradients = gradient_of(lambda *tensors: weighted_sum(outputs_of(*tensors), weights, channels_at), single)
-    close(gradients, central_differences(lambda *arrays: (expected(*arrays) * weights).sum(), arrays))
+    close(
+        [to_numpy(outputs_of(*map(ops.convert_to_tensor, single)))], [expected(*arrays)]
+    )
+    gradients = gradient_of(
+        lambda *tensors: weighted_sum(outputs_of(*tensors), weights, channels_at),
+        single,
+    )
+    close(
+        gradients,
+        central_differences(
+            lambda *arrays: (expected(*arrays) * weights).sum(), arrays
+        ),
+    )
 
 
 @pytest.mark.parametrize("channels_at", CHANNELS_AT)
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_given_statistics_change_as_those_of_weighted_rows(shape, axis, channels_at):
     inputs, weights, gamma, beta, mean, variance = case(shape, axis)
-    axes, of_rows = axes_of(shape, axis), np.random.default_rng(1).uniform(0.0, 2.0, shape[0])
+    axes, of_rows = (
+        axes_of(shape, axis),
+        np.random.default_rng(1).uniform(0.0, 2.0, shape[0]),
+    )
     shares = np.broadcast_to(of_rows.reshape(-1, *[1] * (len(shape) - 1)), shape)
 
     def moments(x):
@@ -135,50 +184,86 @@ def test_given_statistics_change_as_those_of_weighted_rows(shape, axis, channels
     def outputs_of(*tensors):
         given = [ops.convert_to_tensor(array, "float32") for array in (mean, variance)]
         of = flat([*tensors[1:], *given])
-        return backend.normalize_as(tensors[0], axis, *of, EPSILON, weights=ops.convert_to_tensor(of_rows, "float32"))
+        return backend.normalize_as(
+            tensors[0],
+            axis,
+            *of,
+            EPSILON,
+            weights=ops.convert_to_tensor(of_rows, "float32"),
+        )
 
     arrays = [inputs, gamma, beta]
     single = [array.astype("float32") for array in arrays]
-    close([to_numpy(outputs_of(*map(ops.convert_to_tensor, single)))], [expected(*arrays)])
-    gradients = gradient_of(lambda *tensors: weighted_sum(outputs_of(*tensors), weights, channels_at), single)
-    close(gradients, central_differences(lambda *arrays: (expected(*arrays) * weights).sum(), arrays))
+    close(
+        [to_numpy(outputs_of(*map(ops.convert_to_tensor, single)))], [expected(*arrays)]
+    )
+    gradients = gradient_of(
+        lambda *tensors: weighted_sum(outputs_of(*tensors), weights, channels_at),
+        single,
+    )
+    close(
+        gradients,
+        central_differences(
+            lambda *arrays: (expected(*arrays) * weights).sum(), arrays
+        ),
+    )
 
 
 @pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_a_layer_without_scale_or_center_is_trained_in_half_precision_too(gradient, scale):
+def test_a_layer_without_scale_or_center_is_trained_in_half_precision_too(
+    gradient, scale
+):
     keras.config.set_dtype_policy("mixed_bfloat16")
     inputs = keras.Input((6,))
     layer = keras.layers.BatchNormalization(scale=scale, center=not scale)
-    outputs = keras.layers.Dense(3)(rsnn.layers.LIF()(layer(rsnn.layers.LIF()(keras.layers.Dense(16)(inputs)))))
+    outputs = keras.layers.Dense(3)(
+        rsnn.layers.LIF()(layer(rsnn.layers.LIF()(keras.layers.Dense(16)(inputs))))
+    )
     x, y = data(16, (6,))
-    loss, gradients = loss_and_gradients(spiking(keras.Model(inputs, outputs), 4, gradient), 3 * x, y)
+    loss, gradients = loss_and_gradients(
+        spiking(keras.Model(inputs, outputs), 4, gradient), 3 * x, y
+    )
     assert np.isfinite(loss)
     (of_layer,) = (gradients[variable.path] for variable in layer.trainable_variables)
     assert np.abs(of_layer).max() > 0
 
 
 PARAMETER_FREE = [
-    lambda **options: keras.layers.BatchNormalization(scale=False, center=False, **options),
+    lambda **options: keras.layers.BatchNormalization(
+        scale=False, center=False, **options
+    ),
     rsnn.layers.OnlineRenormalization,
 ]
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("make", PARAMETER_FREE, ids=["batch", "online"])
-@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
-def test_statistics_without_parameters_are_wide_in_half_precision(make, gradient, step_mode, policy):
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [("rate", "multi"), ("rate", "single"), ("bptt", "multi")],
+)
+def test_statistics_without_parameters_are_wide_in_half_precision(
+    make, gradient, step_mode, policy
+):
     """Their squares overflow in float16, and have three digits in bfloat16."""
     keras.config.set_dtype_policy(policy)
     inputs = keras.Input((6,))
     layer = make(momentum=0.0)
-    outputs = keras.layers.Dense(3)(rsnn.layers.LIF()(layer(keras.layers.Identity()(inputs))))
+    outputs = keras.layers.Dense(3)(
+        rsnn.layers.LIF()(layer(keras.layers.Identity()(inputs)))
+    )
     x, y = data(64, (4, 6))
     x = np.round(500 * x)
-    loss, _ = loss_and_gradients(spiking(keras.Model(inputs, outputs), 4, gradient, step_mode=step_mode), x, y)
+    loss, _ = loss_and_gradients(
+        spiking(keras.Model(inputs, outputs), 4, gradient, step_mode=step_mode), x, y
+    )
     assert np.isfinite(loss)
-    # The online one is updated once; the other at each step, so that only the last one is left.
-    last_only = step_mode == "single" and not isinstance(layer, rsnn.layers.OnlineRenormalization)
+    # The online one is updated once; the other at each step, so that only the last one
+    # is left.
+    last_only = step_mode == "single" and not isinstance(
+        layer, rsnn.layers.OnlineRenormalization
+    )
     expected = (x[:, -1:] if last_only else x).reshape(-1, 6).var(0)
     exact = 1e-3 if policy == "mixed_float16" else 5e-3
     np.testing.assert_allclose(to_numpy(layer.moving_variance), expected, rtol=exact)
@@ -186,13 +271,28 @@ def test_statistics_without_parameters_are_wide_in_half_precision(make, gradient
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_activity_regularisation_of_a_normalisation_is_part_of_the_loss(gradient, step_mode):
+def test_activity_regularisation_of_a_normalisation_is_part_of_the_loss(
+    gradient, step_mode
+):
     losses = []
     for strength in (0.0, 0.5):
         keras.utils.set_random_seed(0)
-        layer = keras.layers.BatchNormalization(activity_regularizer=keras.regularizers.L2(strength))
+        layer = keras.layers.BatchNormalization(
+            activity_regularizer=keras.regularizers.L2(strength)
+        )
         before, after = rsnn.layers.LIF(), rsnn.layers.LIF()
-        network = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8), before, layer, after, keras.layers.Dense(3)])
-        loss, _ = loss_and_gradients(spiking(network, 4, gradient, step_mode=step_mode), *data(16, (6,)))
+        network = keras.Sequential(
+            [
+                keras.Input((6,)),
+                keras.layers.Dense(8),
+                before,
+                layer,
+                after,
+                keras.layers.Dense(3),
+            ]
+        )
+        loss, _ = loss_and_gradients(
+            spiking(network, 4, gradient, step_mode=step_mode), *data(16, (6,))
+        )
         losses.append(loss)
     assert losses[1] > losses[0] + 0.1

@@ -1,4 +1,5 @@
-"""The backward pass sees the weights of the forward pass, in any TensorFlow function."""
+"""The backward pass sees the weights of the forward pass, in any TensorFlow
+function."""
 
 import keras
 import pytest
@@ -22,9 +23,13 @@ def graphs_run(function, *arguments):
 
 
 def reads_out_of_order(graph):
-    """`(found, ordered)`: pairs of a read and an assignment of one variable in either order, and the number of all others."""
+    """`(found, ordered)`: pairs of a read and an assignment of one variable in either
+    order, and the number of all others."""
     nodes = {node.name: node for node in graph.node}
-    inputs = {name: [source.lstrip("^").split(":")[0] for source in node.input] for name, node in nodes.items()}
+    inputs = {
+        name: [source.lstrip("^").split(":")[0] for source in node.input]
+        for name, node in nodes.items()
+    }
 
     def before(name):
         seen, todo = set(), [name]
@@ -51,8 +56,13 @@ def reads_out_of_order(graph):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the other backends keep the order")
-@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("sltt", "single")])
-def test_weights_are_read_before_they_change_in_a_custom_training_loop(gradient, step_mode):
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [("rate", "multi"), ("rate", "single"), ("sltt", "single")],
+)
+def test_weights_are_read_before_they_change_in_a_custom_training_loop(
+    gradient, step_mode
+):
     import tensorflow as tf
 
     model = spiking(res(8, rsnn.layers.LIF), 4, gradient, step_mode=step_mode)
@@ -64,7 +74,9 @@ def test_weights_are_read_before_they_change_in_a_custom_training_loop(gradient,
     def step(x, y):
         with tf.GradientTape() as tape:
             value = loss(y, model(x, training=True))
-        gradients = tape.gradient(value, [variable.value for variable in model.trainable_variables])
+        gradients = tape.gradient(
+            value, [variable.value for variable in model.trainable_variables]
+        )
         optimizer.apply(gradients, model.trainable_variables)
         return value
 

@@ -1,4 +1,5 @@
-"""TensorFlow without XLA: time loops of neurons as one pass over memory, and its own kernels of batch normalisation."""
+"""TensorFlow without XLA: time loops of neurons as one pass over memory, and its own
+kernels of batch normalisation."""
 
 import keras
 import numpy as np
@@ -42,20 +43,50 @@ def programs(monkeypatch):
 def network(*neurons):
     inputs = keras.Input((6,))
     x = inputs
-    for neuron in neurons or (rsnn.layers.LIF(), rsnn.layers.ParametricLIF(), rsnn.layers.ILIF()):
+    for neuron in neurons or (
+        rsnn.layers.LIF(),
+        rsnn.layers.ParametricLIF(),
+        rsnn.layers.ILIF(),
+    ):
         x = neuron(layers.BatchNormalization()(layers.Dense(8)(x)))
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
-def trained(gradient="rate", step_mode="multi", neurons=(), timesteps=3, validated=False, **compiled):
-    """The losses and weights after two epochs with a smaller last batch, whose size is not known when the step is traced."""
+def trained(
+    gradient="rate",
+    step_mode="multi",
+    neurons=(),
+    timesteps=3,
+    validated=False,
+    **compiled,
+):
+    """The losses and weights after two epochs with a smaller last batch, whose size is
+    not known when the step is traced."""
     keras.utils.set_random_seed(0)
-    model = rsnn.SpikingModel(network(*neurons), timesteps, gradient, step_mode=step_mode)
-    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), **compiled)
+    model = rsnn.SpikingModel(
+        network(*neurons), timesteps, gradient, step_mode=step_mode
+    )
+    model.compile(
+        keras.optimizers.SGD(0.1),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        **compiled,
+    )
     x, y = data(14)
     validation = (x, y) if validated else None
-    history = model.fit(3 * x, y, batch_size=8, epochs=2, shuffle=False, verbose=0, validation_data=validation).history
-    return model, history["loss"], to_numpy([variable.value for variable in model.trainable_variables])
+    history = model.fit(
+        3 * x,
+        y,
+        batch_size=8,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        validation_data=validation,
+    ).history
+    return (
+        model,
+        history["loss"],
+        to_numpy([variable.value for variable in model.trainable_variables]),
+    )
 
 
 @pytest.mark.parametrize(("gradient", "step_mode"), METHODS)
@@ -65,12 +96,17 @@ def test_compiled_loops_train_as_those_that_are_not(gradient, step_mode, program
     assert all(program.is_elementwise for program in programs)
     _, others, expected = trained(gradient, step_mode, timesteps=2, jit_compile=False)
     np.testing.assert_allclose(losses, others, rtol=1e-5)
-    keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), weights, expected)
+    keras.tree.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        weights,
+        expected,
+    )
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_in_half_precision_they_train_as_closely_as_rounding_allows(gradient, programs):
-    """Within a pass nothing is rounded, so that a membrane may fall on the other side of its threshold."""
+    """Within a pass nothing is rounded, so that a membrane may fall on the other side
+    of its threshold."""
     _, full, _ = trained(gradient, jit_compile=False)
     keras.config.set_dtype_policy("mixed_bfloat16")
     programs.clear()
@@ -80,7 +116,9 @@ def test_in_half_precision_they_train_as_closely_as_rounding_allows(gradient, pr
     assert {weight.dtype for weight in weights} == {np.dtype("float32")}
     np.testing.assert_allclose(losses, others, rtol=1e-2)
     np.testing.assert_allclose(losses, full, rtol=2e-2)
-    keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-2), weights, expected)
+    keras.tree.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-2), weights, expected
+    )
 
 
 def test_all_steps_of_a_layer_share_a_program(programs):
@@ -98,8 +136,12 @@ def test_a_long_loop_is_several_passes(gradient, programs, monkeypatch):
     np.testing.assert_allclose(losses, others, rtol=1e-5)
 
 
-@pytest.mark.parametrize("compiled", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}])
-def test_nothing_is_compiled_where_it_was_not_asked_for_or_is_compiled_anyway(compiled, programs):
+@pytest.mark.parametrize(
+    "compiled", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}]
+)
+def test_nothing_is_compiled_where_it_was_not_asked_for_or_is_compiled_anyway(
+    compiled, programs
+):
     trained(neurons=[rsnn.layers.LIF()], validated=True, **compiled)
     assert programs == []
 
@@ -126,7 +168,10 @@ class Noisy(rsnn.layers.LIFCell):
         self.generator = keras.random.SeedGenerator(0)
 
     def step(self, current, state):
-        return super().step(current + keras.random.normal(ops.shape(current), seed=self.generator), state)
+        return super().step(
+            current + keras.random.normal(ops.shape(current), seed=self.generator),
+            state,
+        )
 
 
 class Costly(rsnn.layers.LIFCell):
@@ -167,7 +212,9 @@ def test_images_of_any_size_are_not_compiled_again_for_each(size, compiled, prog
 
     inputs = keras.Input((size, size, 1))
     x = rsnn.layers.LIF()(layers.BatchNormalization()(layers.Conv2D(1, 1)(inputs)))
-    model = rsnn.SpikingModel(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)), 2)
+    model = rsnn.SpikingModel(
+        keras.Model(inputs, layers.GlobalAveragePooling2D()(x)), 2
+    )
     train = tf.function(lambda images: model(images, training=True))
     train.get_concrete_function(tf.TensorSpec((None, size, size, 1)))
     assert bool(programs) == compiled
@@ -177,7 +224,12 @@ def operations(function, *shapes):
     import tensorflow as tf
 
     specs = [tf.TensorSpec(shape) for shape in shapes]
-    return {operation.type for operation in tf.function(function).get_concrete_function(*specs).graph.get_operations()}
+    return {
+        operation.type
+        for operation in tf.function(function)
+        .get_concrete_function(*specs)
+        .graph.get_operations()
+    }
 
 
 def test_normalisation_is_one_operation_where_tensorflow_has_a_kernel():
@@ -187,7 +239,9 @@ def test_normalisation_is_one_operation_where_tensorflow_has_a_kernel():
         return backend.normalize(x, -1, parameter, parameter, 1e-3)[0]
 
     def normalize_as(x, parameter):
-        return backend.normalize_as(x, -1, parameter, parameter, parameter, parameter, 1e-3)
+        return backend.normalize_as(
+            x, -1, parameter, parameter, parameter, parameter, 1e-3
+        )
 
     for function in (normalize, normalize_as):
         for shape in ((None, 4), (None, 2, 2, 4)):
@@ -196,18 +250,24 @@ def test_normalisation_is_one_operation_where_tensorflow_has_a_kernel():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_second_derivatives_of_normalisation_are_those_of_plain_operations(compiled, monkeypatch):
+def test_second_derivatives_of_normalisation_are_those_of_plain_operations(
+    compiled, monkeypatch
+):
     import tensorflow as tf
 
     from keras_ratesnn._core import backend
     from keras_ratesnn._core.backend.tensorflow import normalization
 
-    x, mean, variance = (tf.constant(values, "float32") for values in (data(6)[0], [0.3] * 6, [2.0] * 6))
+    x, mean, variance = (
+        tf.constant(values, "float32") for values in (data(6)[0], [0.3] * 6, [2.0] * 6)
+    )
 
     def penalty(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            outputs = ops.sum(backend.normalize_as(x, -1, variance, mean, mean, variance, 1e-3) ** 3)
+            outputs = ops.sum(
+                backend.normalize_as(x, -1, variance, mean, mean, variance, 1e-3) ** 3
+            )
         return ops.sum(tape.gradient(outputs, x) ** 2)
 
     def derivative(x):

@@ -1,4 +1,5 @@
-"""Time loops of small layers in C++, on PyTorch: the same results as operation by operation, in fewer operations."""
+"""Time loops of small layers in C++, on PyTorch: the same results as operation by
+operation, in fewer operations."""
 
 import contextlib
 import shutil
@@ -7,7 +8,15 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, compiled, dyadic, loss_and_gradients, spiking, to_numpy
+from helpers import (
+    BACKEND,
+    assert_close,
+    compiled,
+    dyadic,
+    loss_and_gradients,
+    spiking,
+    to_numpy,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -23,16 +32,30 @@ from keras_ratesnn._core.backend.torch import fusion, time_loops
 from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs, text
 
 pytestmark = pytest.mark.runs_once
-needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler"
+)
 
 NEURONS = {
     "IF": lambda: rsnn.layers.IF(0.5, initial_membrane=0.25, surrogate="atan"),
-    "LIF": lambda: rsnn.layers.LIF(0.5, 0.5, reset="hard", v_reset=-0.25, surrogate="triangle"),
-    "LIF, delayed": lambda: rsnn.layers.LIF(0.5, 0.5, decay_input=True, reset_delay=True),
-    "ParametricLIF": lambda: rsnn.layers.ParametricLIF(0.5, 0.5, per_channel=True, learn_threshold=True, detach_reset=False),
-    "ParametricLIF, per channel": lambda: rsnn.layers.ParametricLIF(0.5, 0.5, per_channel=True),
-    "CuBaLIF": lambda: rsnn.layers.CuBaLIF(0.5, 0.5, synaptic_decay=0.5, surrogate="gaussian"),
-    "ALIF": lambda: rsnn.layers.ALIF(threshold=0.5, learn_threshold=True, surrogate="rectangular"),
+    "LIF": lambda: rsnn.layers.LIF(
+        0.5, 0.5, reset="hard", v_reset=-0.25, surrogate="triangle"
+    ),
+    "LIF, delayed": lambda: rsnn.layers.LIF(
+        0.5, 0.5, decay_input=True, reset_delay=True
+    ),
+    "ParametricLIF": lambda: rsnn.layers.ParametricLIF(
+        0.5, 0.5, per_channel=True, learn_threshold=True, detach_reset=False
+    ),
+    "ParametricLIF, per channel": lambda: rsnn.layers.ParametricLIF(
+        0.5, 0.5, per_channel=True
+    ),
+    "CuBaLIF": lambda: rsnn.layers.CuBaLIF(
+        0.5, 0.5, synaptic_decay=0.5, surrogate="gaussian"
+    ),
+    "ALIF": lambda: rsnn.layers.ALIF(
+        threshold=0.5, learn_threshold=True, surrogate="rectangular"
+    ),
     "ILIF": lambda: rsnn.layers.ILIF(3, 0.5, 0.5, normalize=True, detach_reset=False),
 }
 PARALLEL = {"SlidingPSN": lambda: rsnn.layers.SlidingPSN(3, 0.5, surrogate="triangle")}
@@ -48,20 +71,29 @@ def early(monkeypatch):
 def network(names, features=(6,)):
     inputs = keras.Input(features, dtype=keras.config.dtype_policy().compute_dtype)
     currents = layers.Dense(8, name="currents")(inputs)
-    x = layers.Concatenate()([{**NEURONS, **PARALLEL}[name]()(currents) for name in names])
-    return keras.Model(inputs, layers.Dense(3)(x if len(features) == 1 else layers.Flatten()(x)))
+    x = layers.Concatenate()(
+        [{**NEURONS, **PARALLEL}[name]()(currents) for name in names]
+    )
+    return keras.Model(
+        inputs, layers.Dense(3)(x if len(features) == 1 else layers.Flatten()(x))
+    )
 
 
 def sequences(features=(6,)):
-    """A batch that no rounding moves over a threshold: sums of multiples of 1/16 are exact in every policy."""
-    return dyadic((5, TIMESTEPS, *features), seed=1).astype("float32"), np.array([0, 1, 2, 0, 1])
+    """A batch that no rounding moves over a threshold: sums of multiples of 1/16 are
+    exact in every policy."""
+    return dyadic((5, TIMESTEPS, *features), seed=1).astype("float32"), np.array(
+        [0, 1, 2, 0, 1]
+    )
 
 
 @pytest.fixture
 def loops(monkeypatch):
     """The loops that are written, a list that grows."""
     made = []
-    monkeypatch.setattr(time_loops, "TimeLoop", lambda *args: made.append(TimeLoop(*args)) or made[-1])
+    monkeypatch.setattr(
+        time_loops, "TimeLoop", lambda *args: made.append(TimeLoop(*args)) or made[-1]
+    )
     return made
 
 
@@ -70,22 +102,48 @@ def loops(monkeypatch):
     ("names", "gradient", "policy", "lengths", "features"),
     [
         (list(NEURONS), "rate", "float32", (5, 3, 1, 4, 2), (6,)),
-        (["IF"], rsnn.gradients.Rate(windows=2), "mixed_bfloat16", (5, 3, 1, 4, 2), (6,)),
+        (
+            ["IF"],
+            rsnn.gradients.Rate(windows=2),
+            "mixed_bfloat16",
+            (5, 3, 1, 4, 2),
+            (6,),
+        ),
         (["ParametricLIF", "LIF"], "rate", "float64", None, (2, 3, 6)),
         (list(NEURONS), "bptt", "float32", (5, 3, 1, 4, 2), (6,)),
         (["LIF", "ILIF"], "bptt", "mixed_bfloat16", None, (2, 3, 6)),
-        ([*PARALLEL, "LIF"], rsnn.gradients.Rate(windows=(1, 4)), "float32", None, (6,)),
+        (
+            [*PARALLEL, "LIF"],
+            rsnn.gradients.Rate(windows=(1, 4)),
+            "float32",
+            None,
+            (6,),
+        ),
         ([*PARALLEL], "rate", "mixed_bfloat16", None, (2, 3, 6)),
         ([*PARALLEL], "bptt", "float64", None, (2, 3, 6)),
     ],
     ids=[
-        *("each neuron in float32", "windows in half precision", "images in float64", "BPTT", "BPTT in half precision"),
-        *("parallel neurons", "parallel neurons in half precision", "BPTT of parallel neurons"),
+        *(
+            "each neuron in float32",
+            "windows in half precision",
+            "images in float64",
+            "BPTT",
+            "BPTT in half precision",
+        ),
+        *(
+            "parallel neurons",
+            "parallel neurons in half precision",
+            "BPTT of parallel neurons",
+        ),
     ],
 )
-def test_loops_give_the_same_results_as_operations(early, loops, names, gradient, policy, lengths, features):
+def test_loops_give_the_same_results_as_operations(
+    early, loops, names, gradient, policy, lengths, features
+):
     keras.config.set_dtype_policy(policy)
-    model = spiking(network(names, features), TIMESTEPS, gradient, mask_value=lengths and 0.0)
+    model = spiking(
+        network(names, features), TIMESTEPS, gradient, mask_value=lengths and 0.0
+    )
     model.network.get_layer("currents").kernel.assign(dyadic((6, 8)))
     x, y = sequences(features)
     for sample, length in zip(x, lengths or (), strict=False):
@@ -104,7 +162,8 @@ def test_loops_give_the_same_results_as_operations(early, loops, names, gradient
         assert again == pytest.approx(loss, rel=1e-6)
         np.testing.assert_array_equal(outputs_again, outputs)
         assert_close(found, gradients, rtol=tolerance, atol=tolerance / 10)
-    # One for each layer in inference, and in training, with any windows, but for those without written derivatives.
+    # One for each layer in inference, and in training, with any windows, but for those
+    # without written derivatives.
     without = {"CuBaLIF", "ALIF"} if gradient != "bptt" else set()
     assert len(loops) == len(names) + len(set(names) - without)
 
@@ -112,7 +171,9 @@ def test_loops_give_the_same_results_as_operations(early, loops, names, gradient
 @needs_compiler
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 @pytest.mark.parametrize(("units", "batch"), [(3, 3), (3, 5), (1, 3)])
-def test_weights_of_lags_are_not_taken_for_those_of_neurons(early, gradient, units, batch):
+def test_weights_of_lags_are_not_taken_for_those_of_neurons(
+    early, gradient, units, batch
+):
     """There are as many lags as neurons, or samples, or one neuron."""
     inputs = keras.Input((4,))
     x = rsnn.layers.SlidingPSN(3, threshold=0.5)(
@@ -125,15 +186,20 @@ def test_weights_of_lags_are_not_taken_for_those_of_neurons(early, gradient, uni
         again, found = loss_and_gradients(model, x, y)
         assert again == pytest.approx(loss, rel=1e-6)
         for path, of_weight in gradients.items():
-            np.testing.assert_allclose(found[path], of_weight, rtol=1e-5, atol=1e-6, err_msg=path)
+            np.testing.assert_allclose(
+                found[path], of_weight, rtol=1e-5, atol=1e-6, err_msg=path
+            )
 
 
 def images(names):
-    """Convolutions, of which Keras gives neurons images of several layouts in memory."""
+    """Convolutions, of which Keras gives neurons images of several layouts in
+    memory."""
     inputs = x = keras.Input((6, 6, 2))
     for name in names:
         current = layers.Conv2D(4, 3, padding="same")(x)
-        x = layers.Add()([current, NEURONS[name]()(layers.BatchNormalization()(current))])
+        x = layers.Add()(
+            [current, NEURONS[name]()(layers.BatchNormalization()(current))]
+        )
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
 
 
@@ -148,18 +214,33 @@ def images(names):
         ("bptt", "compiled", (5, 3, 1, 4, 2, 5)),
     ],
 )
-def test_large_layers_have_loops_from_their_first_call(loops, gradient, engine, lengths):
+def test_large_layers_have_loops_from_their_first_call(
+    loops, gradient, engine, lengths
+):
     names = ["ParametricLIF", "ILIF"]
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(6, TIMESTEPS, 6, 6, 2)).astype("float32"), np.array([0, 1, 2, 0, 1, 2])
+    x, y = (
+        rng.normal(size=(6, TIMESTEPS, 6, 6, 2)).astype("float32"),
+        np.array([0, 1, 2, 0, 1, 2]),
+    )
     for sample, length in zip(x, lengths or (), strict=False):
         sample[length:] = 0.0
 
     def trained(**settings):
         keras.utils.set_random_seed(0)
-        model = compiled(spiking(images(names), TIMESTEPS, gradient, mask_value=lengths and 0.0), **settings)
-        losses = [model.train_on_batch(x[:size], y[:size]) for size in (6, 6, 6, 4, 4, 4)]
-        return model, losses, [to_numpy(weight) for weight in model.weights], to_numpy(model.predict(x, verbose=0))
+        model = compiled(
+            spiking(images(names), TIMESTEPS, gradient, mask_value=lengths and 0.0),
+            **settings,
+        )
+        losses = [
+            model.train_on_batch(x[:size], y[:size]) for size in (6, 6, 6, 4, 4, 4)
+        ]
+        return (
+            model,
+            losses,
+            [to_numpy(weight) for weight in model.weights],
+            to_numpy(model.predict(x, verbose=0)),
+        )
 
     eager_calls = 99 if engine == "eager" else 1
     with threads(2):
@@ -167,28 +248,51 @@ def test_large_layers_have_loops_from_their_first_call(loops, gradient, engine, 
             _, *expected = trained(jit_compile=False)
         assert not loops
         with recording(eager_calls, least_elements=0) as graphs:
-            model, *found = trained(jit_compile=True if engine == "compiled" else "auto")
-    keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+            model, *found = trained(
+                jit_compile=True if engine == "compiled" else "auto"
+            )
+    keras.tree.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        found,
+        expected,
+    )
     assert len(loops) >= len(names)
     assert model.engine == engine
     # Those of the forward passes: derivatives by rate have no loops.
-    with_loops = ["keras_ratesnn.time_loop.default" in operations(graph) for graph in graphs]
+    with_loops = [
+        "keras_ratesnn.time_loop.default" in operations(graph) for graph in graphs
+    ]
     assert all(with_loops if gradient == "bptt" else with_loops[::2])
 
 
 @needs_compiler
 @pytest.mark.parametrize("features", [(2, 4), (1,)])
-def test_gradients_of_the_last_state_and_of_weights_and_inputs_that_do_not_change_flow_through_a_loop(features):
+def test_gradients_of_last_states_weights_and_constant_inputs_flow_through_a_loop(
+    features,
+):
     def step(decay, membrane, x, weight):
         membrane = decay * membrane + x * weight
         return [membrane], [membrane.square()]
 
     generator = torch.Generator().manual_seed(0)
     shapes = (3, TIMESTEPS, *features), (3, *features)
-    x, weight = (torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes)
+    x, weight = (
+        torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes
+    )
     decay, first = torch.tensor(0.75, requires_grad=True), torch.zeros(3, *features)
     inputs = [x[:, 0].detach(), weight.detach()]
-    loop = TimeLoop([step], lambda *_: [0.0], None, [decay], [first], inputs, [], [True], [True, True], [False, True])
+    loop = TimeLoop(
+        [step],
+        lambda *_: [0.0],
+        None,
+        [decay],
+        [first],
+        inputs,
+        [],
+        [True],
+        [True, True],
+        [False, True],
+    )
     for of_state in (False, True):
         membrane, outputs = first, []
         for t in range(TIMESTEPS):
@@ -199,22 +303,46 @@ def test_gradients_of_the_last_state_and_of_weights_and_inputs_that_do_not_chang
             output.sin().sum() + of_state * state.cos().sum()
             for (state,), (output,) in (([membrane], [torch.stack(outputs, 1)]), found)
         ]
-        expected, gradients = (torch.autograd.grad(loss, [x, weight, decay]) for loss in losses)
+        expected, gradients = (
+            torch.autograd.grad(loss, [x, weight, decay]) for loss in losses
+        )
         for gradient, of_input in zip(gradients, expected, strict=True):
             torch.testing.assert_close(gradient, of_input, rtol=1e-5, atol=1e-6)
 
 
 def drawn_neurons(random):
-    surrogate = str(random.choice(["atan", "sigmoid", "triangle", "rectangular", "gaussian"]))
-    decay, threshold = float(random.choice([0.25, 0.5, 0.9])), float(random.choice([0.3, 0.5, 1.0]))
+    surrogate = str(
+        random.choice(["atan", "sigmoid", "triangle", "rectangular", "gaussian"])
+    )
+    decay, threshold = (
+        float(random.choice([0.25, 0.5, 0.9])),
+        float(random.choice([0.3, 0.5, 1.0])),
+    )
     yes, also = (bool(random.integers(2)) for _ in range(2))
     kinds = [
-        lambda: rsnn.layers.IF(threshold, surrogate=surrogate, detach_reset=yes, initial_membrane=0.25 * also),
-        lambda: rsnn.layers.LIF(decay, threshold, surrogate=surrogate, reset="hard" if yes else "soft", detach_reset=also),
-        lambda: rsnn.layers.LIF(decay, threshold, surrogate=surrogate, decay_input=True, reset_delay=True),
+        lambda: rsnn.layers.IF(
+            threshold,
+            surrogate=surrogate,
+            detach_reset=yes,
+            initial_membrane=0.25 * also,
+        ),
+        lambda: rsnn.layers.LIF(
+            decay,
+            threshold,
+            surrogate=surrogate,
+            reset="hard" if yes else "soft",
+            detach_reset=also,
+        ),
+        lambda: rsnn.layers.LIF(
+            decay, threshold, surrogate=surrogate, decay_input=True, reset_delay=True
+        ),
         lambda: rsnn.layers.LIF(decay, threshold, learn_threshold=True),
-        lambda: rsnn.layers.ParametricLIF(decay, threshold, surrogate=surrogate, per_channel=yes, learn_threshold=also),
-        lambda: rsnn.layers.CuBaLIF(decay, threshold, synaptic_decay=0.5, surrogate=surrogate),
+        lambda: rsnn.layers.ParametricLIF(
+            decay, threshold, surrogate=surrogate, per_channel=yes, learn_threshold=also
+        ),
+        lambda: rsnn.layers.CuBaLIF(
+            decay, threshold, synaptic_decay=0.5, surrogate=surrogate
+        ),
         lambda: rsnn.layers.ALIF(threshold=threshold, surrogate=surrogate),
         lambda: rsnn.layers.ILIF(3, decay, threshold, normalize=yes, detach_reset=also),
     ]
@@ -224,10 +352,14 @@ def drawn_neurons(random):
 def drawn_network(random, data_format):
     x = inputs = keras.Input((6, 6, 2) if data_format == "channels_last" else (2, 6, 6))
     for _ in range(random.integers(1, 3)):
-        convolution = layers.Conv2D(4, 3, int(random.integers(1, 3)), "same", data_format)
+        convolution = layers.Conv2D(
+            4, 3, int(random.integers(1, 3)), "same", data_format
+        )
         current = convolution(x)
         if random.integers(2):
-            current = layers.BatchNormalization(axis=-1 if data_format == "channels_last" else 1)(current)
+            current = layers.BatchNormalization(
+                axis=-1 if data_format == "channels_last" else 1
+            )(current)
         spikes = drawn_neurons(random)(current)
         x = layers.Add()([spikes, current]) if random.integers(2) else spikes
     currents = layers.Dense(int(random.choice([1, 5])))(layers.Flatten()(x))
@@ -235,16 +367,33 @@ def drawn_network(random, data_format):
 
 
 @needs_compiler
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 40))])
+@pytest.mark.parametrize(
+    "seed",
+    [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 40))],
+)
 def test_loops_of_drawn_networks_train_them_as_operations_do(loops, seed):
     keras.config.set_dtype_policy("float64")
     random = np.random.default_rng(seed)
-    timesteps, is_same, is_padded = int(random.choice([1, 2, 5, 17])), random.integers(3) == 0, random.integers(2) == 0
+    timesteps, is_same, is_padded = (
+        int(random.choice([1, 2, 5, 17])),
+        random.integers(3) == 0,
+        random.integers(2) == 0,
+    )
     windows = [1, min(2, timesteps), (1, timesteps - 1) if timesteps > 1 else 1]
-    gradient = "bptt" if random.integers(2) else rsnn.gradients.Rate(windows=windows[random.integers(3)])
-    data_format, drawn = str(random.choice(["channels_last", "channels_first"])), int(random.integers(2**31))
+    gradient = (
+        "bptt"
+        if random.integers(2)
+        else rsnn.gradients.Rate(windows=windows[random.integers(3)])
+    )
+    data_format, drawn = (
+        str(random.choice(["channels_last", "channels_first"])),
+        int(random.integers(2**31)),
+    )
     shape = (6, 6, 2) if data_format == "channels_last" else (2, 6, 6)
-    x, y = 1.5 * random.normal(size=(5, *shape) if is_same else (5, timesteps, *shape)), np.array([0, 1, 2, 0, 1])
+    x, y = (
+        1.5 * random.normal(size=(5, *shape) if is_same else (5, timesteps, *shape)),
+        np.array([0, 1, 2, 0, 1]),
+    )
     if is_padded and not is_same:
         for sample, length in zip(x, random.integers(1, timesteps + 1, 5), strict=True):
             sample[length:] = 0.0
@@ -252,10 +401,21 @@ def test_loops_of_drawn_networks_train_them_as_operations_do(loops, seed):
     def trained(least_elements):
         keras.utils.set_random_seed(seed)
         network = drawn_network(np.random.default_rng(drawn), data_format)
-        model = compiled(spiking(network, timesteps, gradient, mask_value=0.0 if is_padded and not is_same else None))
+        model = compiled(
+            spiking(
+                network,
+                timesteps,
+                gradient,
+                mask_value=0.0 if is_padded and not is_same else None,
+            )
+        )
         with rsnn.engine_settings(least_elements=least_elements):
             losses = [model.train_on_batch(x[:size], y[:size]) for size in (5, 5, 3)]
-            return losses, [to_numpy(weight) for weight in model.weights], to_numpy(model.predict(x, verbose=0))
+            return (
+                losses,
+                [to_numpy(weight) for weight in model.weights],
+                to_numpy(model.predict(x, verbose=0)),
+            )
 
     with threads(2), warnings.catch_warnings():
         # An axis may be as long as T.
@@ -264,7 +424,11 @@ def test_loops_of_drawn_networks_train_them_as_operations_do(loops, seed):
         found = trained(0)
     assert not count
     assert loops
-    keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), found, expected)
+    keras.tree.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10),
+        found,
+        expected,
+    )
 
 
 @contextlib.contextmanager
@@ -284,7 +448,11 @@ def test_large_layers_in_half_precision_are_compiled_by_pytorch(loops):
     # Nothing of it is compiled before.
     neuron = rsnn.layers.LIF(0.51)
     inputs = keras.Input((6,), dtype="bfloat16")
-    model = spiking(keras.Model(inputs, layers.Dense(3)(neuron(layers.Dense(8)(inputs)))), TIMESTEPS, "rate")
+    model = spiking(
+        keras.Model(inputs, layers.Dense(3)(neuron(layers.Dense(8)(inputs)))),
+        TIMESTEPS,
+        "rate",
+    )
     with recording(99, least_elements=0) as graphs:
         loss_and_gradients(model, *sequences())
     assert graphs
@@ -310,7 +478,9 @@ def test_a_recorded_step_of_small_layers_has_as_many_operations_at_any_T(early):
 @needs_compiler
 def test_loops_follow_settings_weights_and_sizes_of_batches(early, loops):
     model = spiking(network(["ParametricLIF"]), TIMESTEPS, "rate")
-    (neurons,) = (layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron))
+    (neurons,) = (
+        layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)
+    )
     x, y = sequences()
 
     def steeper():
@@ -350,7 +520,11 @@ class Noisy(rsnn.layers.NeuronCell):
     """One random number a step, of PyTorch's own generator, for all neurons."""
 
     def step(self, inputs, state):
-        membrane = 0.5 * state + ops.cast(inputs, state.dtype) + torch.rand((), dtype=state.dtype)
+        membrane = (
+            0.5 * state
+            + ops.cast(inputs, state.dtype)
+            + torch.rand((), dtype=state.dtype)
+        )
         return membrane, self.fire(membrane), membrane
 
 
@@ -382,7 +556,9 @@ class Gated(rsnn.layers.NeuronCell):
         (Gated, "mixed_bfloat16", [0.1] * TIMESTEPS),
     ],
 )
-def test_what_a_program_would_not_repeat_runs_operation_by_operation(early, loops, cell, policy, steps):
+def test_what_a_program_would_not_repeat_runs_operation_by_operation(
+    early, loops, cell, policy, steps
+):
     keras.config.set_dtype_policy(policy)
     inputs = keras.Input((2,), dtype=keras.config.dtype_policy().compute_dtype)
     network = keras.Model(inputs, rsnn.layers.Neuron(cell(threshold=0.7525))(inputs))
@@ -402,13 +578,19 @@ def fail(*args):
 
 
 @pytest.mark.parametrize("why", ["no compiler", "operations without a text"])
-def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(early, monkeypatch, caplog, why):
+def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(
+    early, monkeypatch, caplog, why
+):
     caplog.set_level("DEBUG", "keras_ratesnn")
     asked = []
     if why == "no compiler":
-        monkeypatch.setattr(programs, "_compiled", lambda source: asked.append(source) or fail())
+        monkeypatch.setattr(
+            programs, "_compiled", lambda source: asked.append(source) or fail()
+        )
     else:
-        monkeypatch.setattr(text._Part, "_operation", lambda self, node: asked.append(node) or fail())
+        monkeypatch.setattr(
+            text._Part, "_operation", lambda self, node: asked.append(node) or fail()
+        )
     model, (x, _) = spiking(network(["IF"]), TIMESTEPS, "rate"), sequences()
     before = len(programs._programs)
     with torch.no_grad():
@@ -416,15 +598,21 @@ def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(e
     np.testing.assert_array_equal(last, first)
     # It is tried once.
     assert len(asked) == 1
-    assert [record.message for record in caplog.records] == ["The time loop of IFCell is not written in C++: no compiler here"]
+    assert [record.message for record in caplog.records] == [
+        "The time loop of IFCell is not written in C++: no compiler here"
+    ]
     assert len(programs._programs) == before
 
 
 @needs_compiler
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_tensors_that_a_loop_saves_are_read_once(early, loops, gradient):
-    """Hooks of the user's, as `torch.utils.checkpoint` has them, may give each tensor only once."""
-    model, (x, y) = spiking(network(["ParametricLIF"]), TIMESTEPS, gradient), sequences()
+    """Hooks of the user's, as `torch.utils.checkpoint` has them, may give each tensor
+    only once."""
+    model, (x, y) = (
+        spiking(network(["ParametricLIF"]), TIMESTEPS, gradient),
+        sequences(),
+    )
     for _ in range(4):
         loss_and_gradients(model, x, y)
     reads = []
@@ -434,7 +622,9 @@ def test_tensors_that_a_loop_saves_are_read_once(early, loops, gradient):
         return saved[0]
 
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append([tensor]) or kept[-1], unpack):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append([tensor]) or kept[-1], unpack
+    ):
         loss_and_gradients(model, x, y)
     assert loops
     assert len(reads) == len(set(reads))

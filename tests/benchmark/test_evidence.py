@@ -1,4 +1,5 @@
-"""The evidence kit: every stage runs, what is measured is on disk at once, and no stage takes the others down."""
+"""The evidence kit: every stage runs, what is measured is on disk at once, and no stage
+takes the others down."""
 
 import dataclasses
 import json
@@ -35,9 +36,19 @@ from tests.benchmark.test_benchmark import tiny, tiny_among_the_networks
 
 pytestmark = pytest.mark.runs_once
 
-on_torch = pytest.mark.skipif(BACKEND != "torch", reason="graphs are recorded on PyTorch only")
+on_torch = pytest.mark.skipif(
+    BACKEND != "torch", reason="graphs are recorded on PyTorch only"
+)
 
-TINY = {"network": "Tiny", "width": 0.5, "batch": 3, "size": 8, "rounds": 2, "timesteps": [2], "methods": ["rate-multi"]}
+TINY = {
+    "network": "Tiny",
+    "width": 0.5,
+    "batch": 3,
+    "size": 8,
+    "rounds": 2,
+    "timesteps": [2],
+    "methods": ["rate-multi"],
+}
 
 
 # The journal
@@ -63,12 +74,18 @@ def test_a_line_that_was_cut_off_leaves_the_others(tmp_path):
 
 
 def of_script(script, name="one", seconds=20.0, timed=True, **arguments):
-    """A stage whose process runs a script, with the path of the journal as its argument."""
+    """A stage whose process runs a script, with the path of the journal as its
+    argument."""
     return plan.Stage(name, script, arguments, seconds, timed)
 
 
 def start(stage, path, log):
-    return subprocess.Popen([sys.executable, "-c", stage.work, str(path)], stdout=log, stderr=log, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", stage.work, str(path)],
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
 
 
 NOTES = """import sys; open(sys.argv[1], 'a').write('{"kind": "note"}\\n')"""
@@ -76,7 +93,11 @@ WRITES = "import sys; open(sys.argv[1], 'a').write('{\"kind\": \"step\"}\\n')"
 
 
 def statuses(folder):
-    return {row["stage"]: row["status"] for row in journal.rows(folder / journal.NAME) if row["kind"] == "stage"}
+    return {
+        row["stage"]: row["status"]
+        for row in journal.rows(folder / journal.NAME)
+        if row["kind"] == "stage"
+    }
 
 
 def test_a_stage_that_fails_or_hangs_is_recorded_and_the_rest_runs(tmp_path):
@@ -87,9 +108,15 @@ def test_a_stage_that_fails_or_hangs_is_recorded_and_the_rest_runs(tmp_path):
         of_script(WRITES, "at once", timed=False),
     ]
     runner.run(stages, tmp_path, 60, 60, start)
-    assert statuses(tmp_path) == {"fails": "failed", "hangs": "deadline", "works": "done", "at once": "done"}
+    assert statuses(tmp_path) == {
+        "fails": "failed",
+        "hangs": "deadline",
+        "works": "done",
+        "at once": "done",
+    }
     rows = journal.rows(tmp_path / journal.NAME)
-    # What the stage had measured before its deadline is there, too; what is not timed comes first.
+    # What the stage had measured before its deadline is there, too; what is not timed
+    # comes first.
     assert sum(row["kind"] == "step" for row in rows) == 3
     assert next(row["stage"] for row in rows if row["kind"] == "stage") == "at once"
     assert "broken" in (tmp_path / runner.LOG).read_text()
@@ -100,19 +127,45 @@ def test_what_was_not_compiled_in_time_is_left_out_and_said_so(tmp_path):
     stages = [
         of_script(NOTES, "compiles", timed=False),
         of_script("raise ValueError", "fails", timed=False),
-        dataclasses.replace(of_script(NOTES, "partly", tables=[{"methods": list(needs)}]), needs=needs),
-        dataclasses.replace(of_script(NOTES, "nothing", tables=[{"methods": ["bptt-multi"]}]), needs={"bptt-multi": "fails"}),
+        dataclasses.replace(
+            of_script(NOTES, "partly", tables=[{"methods": list(needs)}]), needs=needs
+        ),
+        dataclasses.replace(
+            of_script(NOTES, "nothing", tables=[{"methods": ["bptt-multi"]}]),
+            needs={"bptt-multi": "fails"},
+        ),
         of_script(f"import sys; sys.exit({stage_process.PARTLY})", "leaves out"),
     ]
     started = []
-    runner.run(stages, tmp_path, 60, 60, lambda stage, *rest: started.append(stage) or start(stage, *rest))
-    ended = {"compiles": "done", "fails": "failed", "partly": "partly", "nothing": "skipped", "leaves out": "partly"}
+    runner.run(
+        stages,
+        tmp_path,
+        60,
+        60,
+        lambda stage, *rest: started.append(stage) or start(stage, *rest),
+    )
+    ended = {
+        "compiles": "done",
+        "fails": "failed",
+        "partly": "partly",
+        "nothing": "skipped",
+        "leaves out": "partly",
+    }
     assert statuses(tmp_path) == ended
-    assert {stage.name: stage.arguments.get("tables") for stage in started}["partly"] == [{"methods": ["rate-multi"]}]
+    assert {stage.name: stage.arguments.get("tables") for stage in started}[
+        "partly"
+    ] == [{"methods": ["rate-multi"]}]
     rows = journal.rows(tmp_path / journal.NAME)
-    assert "**Left out for lack of time:** partly (bptt-multi); nothing (bptt-multi)." in tables.markdown(rows)
-    assert "compilation" not in tables.left_out([{"kind": "stage", "stage": "compilation, T = 4", "status": "skipped"}])
-    assert {"partly", "nothing", "leaves out"} <= {stage.name for stage in plan.remaining(stages, rows)}
+    assert (
+        "**Left out for lack of time:** partly (bptt-multi); nothing (bptt-multi)."
+        in tables.markdown(rows)
+    )
+    assert "compilation" not in tables.left_out(
+        [{"kind": "stage", "stage": "compilation, T = 4", "status": "skipped"}]
+    )
+    assert {"partly", "nothing", "leaves out"} <= {
+        stage.name for stage in plan.remaining(stages, rows)
+    }
 
 
 def test_the_process_of_a_stage_records_its_error(tmp_path, capsys):
@@ -133,7 +186,9 @@ def test_versions_and_flags_are_written():
     rows = []
     about.run(rows.append, evidence=False)
     (row,) = rows
-    assert {"python", "numpy", "keras", "torch", "keras_ratesnn"} <= set(row["versions"])
+    assert {"python", "numpy", "keras", "torch", "keras_ratesnn"} <= set(
+        row["versions"]
+    )
     assert row["evidence"] is False
     assert tables.NOT_EVIDENCE in tables.markdown(rows)
 
@@ -142,7 +197,11 @@ def test_versions_and_flags_are_written():
 def test_reference_cases_are_checked_in_eager_mode_and_by_recorded_graphs():
     rows = []
     reference.run(rows.append, ["mlp_rate_m"])
-    assert [(row["case"], row["mode"], row["way"], row["agrees"]) for row in rows if row["kind"] == "reference"] == [
+    assert [
+        (row["case"], row["mode"], row["way"], row["agrees"])
+        for row in rows
+        if row["kind"] == "reference"
+    ] == [
         ("mlp_rate_m", "eager", "eager", True),
         ("mlp_rate_m", "recorded", "recorded", True),
     ]
@@ -150,7 +209,8 @@ def test_reference_cases_are_checked_in_eager_mode_and_by_recorded_graphs():
 
 @on_torch
 def test_gradients_that_are_compared_are_those_of_a_replayed_graph():
-    """The first step of a graph runs in eager mode; its gradient would agree whatever the graph computes."""
+    """The first step of a graph runs in eager mode; its gradient would agree whatever
+    the graph computes."""
 
     def wrong(graph, tensors):
         return lambda *tensors: [2 * out for out in graph(*tensors)]
@@ -165,22 +225,37 @@ def test_gradients_that_are_compared_are_those_of_a_replayed_graph():
 def test_a_reference_case_that_fails_leaves_the_others():
     rows = []
     reference.run(rows.append, ["no_such_case", "mlp_rate_m"])
-    assert [row["case"] for row in rows if row["kind"] == "reference"] == ["mlp_rate_m"] * 2
+    assert [row["case"] for row in rows if row["kind"] == "reference"] == [
+        "mlp_rate_m"
+    ] * 2
     assert "| no_such_case: " in tables.markdown(rows)
 
 
 def test_logits_and_classes_that_differ_are_counted():
     logits = np.array([[1.0, 2.0], [3.0, 0.5]])
     case = types.SimpleNamespace(arrays={"logits": logits})
-    found = types.SimpleNamespace(outputs=logits + np.array([[0.0, 0.002], [-2.7, 0.1]]))
-    assert reference.flips(case, found) == {"logits": 4, "logits_moved": 2, "samples": 2, "classes_changed": 1}
+    found = types.SimpleNamespace(
+        outputs=logits + np.array([[0.0, 0.002], [-2.7, 0.1]])
+    )
+    assert reference.flips(case, found) == {
+        "logits": 4,
+        "logits_moved": 2,
+        "samples": 2,
+        "classes_changed": 1,
+    }
 
 
 def test_a_gradient_that_should_be_zero_is_compared_with_the_largest():
     expected = {"weight": np.array([3.0, 4.0]), "bias": np.array([1e-7])}
     near = {"weight": np.array([3.0, 4.5]), "bias": np.array([-2e-7])}
-    assert results.gradient_errors(near, expected) == {"weight": pytest.approx(0.1), "bias": 0.0}
-    assert results.gradient_errors({**near, "bias": np.array([1.0])}, expected)["bias"] == np.inf
+    assert results.gradient_errors(near, expected) == {
+        "weight": pytest.approx(0.1),
+        "bias": 0.0,
+    }
+    assert (
+        results.gradient_errors({**near, "bias": np.array([1.0])}, expected)["bias"]
+        == np.inf
+    )
     assert np.isnan(results.largest({"weight": 1e-5, "bias": np.nan}))
     assert results.largest({}) == 0
     with pytest.raises(ValueError, match="different variables"):
@@ -191,7 +266,13 @@ def test_a_gradient_that_should_be_zero_is_compared_with_the_largest():
 def test_graphs_are_compared_with_eager_mode():
     rows = []
     with tiny_among_the_networks():
-        agreement.run(rows.append, {**TINY, "precision": "float64"}, 2, ["recorded", "compiled"], "aot_eager")
+        agreement.run(
+            rows.append,
+            {**TINY, "precision": "float64"},
+            2,
+            ["recorded", "compiled"],
+            "aot_eager",
+        )
     assert [row["way"] for row in rows] == ["recorded", "compiled"]
     for row in rows:
         assert max(row["errors"].values()) < 1e-9, row
@@ -203,22 +284,30 @@ def test_what_is_timed_later_is_compiled_before():
     rows = []
     with tiny_among_the_networks(compiler="eager"):
         compilation.run(rows.append, TINY, tf32=True)
-    assert [(row["kind"], row["method"], row["timesteps"]) for row in rows] == [("compiled", "rate-multi", 2)]
+    assert [(row["kind"], row["method"], row["timesteps"]) for row in rows] == [
+        ("compiled", "rate-multi", 2)
+    ]
 
 
 @on_torch
 @pytest.mark.parametrize(("jit_compile", "calls"), [("auto", 4), (True, 4)])
-def test_first_steps_last_until_the_graph_is_replayed_and_find_no_cache(jit_compile, calls, monkeypatch):
+def test_first_steps_last_until_the_graph_is_replayed_and_find_no_cache(
+    jit_compile, calls, monkeypatch
+):
     for name in first_steps.CACHES:
         monkeypatch.setenv(name, "a full cache")
     rows = []
     with tiny_among_the_networks(compiler="aot_eager"):
         first_steps.run(rows.append, {**TINY, "jit_compile": jit_compile}, tf32=True)
     (row,) = rows
-    assert (row["way"], row["steps"]) == ("compiled" if jit_compile is True else "recorded", calls)
+    assert (row["way"], row["steps"]) == (
+        "compiled" if jit_compile is True else "recorded",
+        calls,
+    )
     assert not any("full" in os.environ[name] for name in first_steps.CACHES)
-    assert f"| rate-multi | T = 2 | float32 | {jit_compile} ({row['way']}) | {calls} |" in tables.markdown(
-        [{"stage": "first steps", **row}]
+    assert (
+        f"| rate-multi | T = 2 | float32 | {jit_compile} ({row['way']}) | {calls} |"
+        in tables.markdown([{"stage": "first steps", **row}])
     )
 
 
@@ -234,8 +323,12 @@ def test_methods_for_which_no_time_is_left_are_left_out():
 
 
 @on_torch
-@pytest.mark.parametrize(("precision", "fused"), [("float32", 0), ("mixed_bfloat16", 1)])
-def test_spikingjelly_uses_its_fused_neurons_in_half_precision_too(precision, fused, monkeypatch):
+@pytest.mark.parametrize(
+    ("precision", "fused"), [("float32", 0), ("mixed_bfloat16", 1)]
+)
+def test_spikingjelly_uses_its_fused_neurons_in_half_precision_too(
+    precision, fused, monkeypatch
+):
     """By default it does not: a comparison with its slow neurons would flatter ours."""
     pytest.importorskip("spikingjelly")
     import torch
@@ -244,13 +337,18 @@ def test_spikingjelly_uses_its_fused_neurons_in_half_precision_too(precision, fu
     from recipes.benchmark import peers
 
     prepared = []
-    monkeypatch.setattr(library, "prepare_model_for_precision", lambda *arguments: prepared.append(arguments))
+    monkeypatch.setattr(
+        library,
+        "prepare_model_for_precision",
+        lambda *arguments: prepared.append(arguments),
+    )
     monkeypatch.setattr(peers.device, "gpu", lambda: True)
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)
     network = peers.trainer("spikingjelly", 0.125, 2, precision).network
-    assert [(model is network, device, config.neuron_storage) for model, device, config in prepared] == (
-        [(True, "cuda", "bf16")] * fused
-    )
+    assert [
+        (model is network, device, config.neuron_storage)
+        for model, device, config in prepared
+    ] == ([(True, "cuda", "bf16")] * fused)
 
 
 @pytest.mark.on_each_backend
@@ -265,17 +363,37 @@ def test_steps_are_written_alone_at_once_and_in_turn_at_the_end():
 
     with tiny_among_the_networks(failing):
         steps.run(rows.append, [{**TINY, "methods": methods}], ["auto"], tf32=True)
-    torch_form = ["rate-multi, jit_compile=auto"] if BACKEND == "torch" else ["rate-multi"]
-    forms = {"jax": ["rate-multi, unrolled", "rate-multi, loop"]}.get(BACKEND, torch_form)
-    assert [row["method"] for row in rows if row["kind"] == "step"] == [ORDINARY, FORWARD, FLOOR, *forms]
-    assert [row["method"] for row in rows if row["kind"] == "interleaved"] == [*forms, FLOOR, ORDINARY, FORWARD]
+    torch_form = (
+        ["rate-multi, jit_compile=auto"] if BACKEND == "torch" else ["rate-multi"]
+    )
+    forms = {"jax": ["rate-multi, unrolled", "rate-multi, loop"]}.get(
+        BACKEND, torch_form
+    )
+    assert [row["method"] for row in rows if row["kind"] == "step"] == [
+        ORDINARY,
+        FORWARD,
+        FLOOR,
+        *forms,
+    ]
+    assert [row["method"] for row in rows if row["kind"] == "interleaved"] == [
+        *forms,
+        FLOOR,
+        ORDINARY,
+        FORWARD,
+    ]
     if not device.gpu():
         with pytest.raises(RuntimeError, match="sees no GPU"):
             steps.run(rows.append, [TINY], ["auto"], tf32=True, on_gpu=True)
     failed = [(row["method"], row["error"]) for row in rows if row["kind"] == "failed"]
-    assert failed == ([("bptt-multi, jit_compile=auto", "RuntimeError: out of memory")] if BACKEND == "torch" else [])
+    assert failed == (
+        [("bptt-multi, jit_compile=auto", "RuntimeError: out of memory")]
+        if BACKEND == "torch"
+        else []
+    )
     if BACKEND == "torch":
-        rate = next(row for row in rows if row["kind"] == "step" and row["method"] == forms[0])
+        rate = next(
+            row for row in rows if row["kind"] == "step" and row["method"] == forms[0]
+        )
         assert rate["way"] == "recorded"
         assert rate["fetches"] >= 1
         assert (rate["kernels"], rate["busy_seconds"]) == (0, 0)
@@ -284,14 +402,21 @@ def test_steps_are_written_alone_at_once_and_in_turn_at_the_end():
 
 
 def test_work_is_compared_with_the_work_of_the_floor():
-    """Keras' eager mode, which the floor is, makes a GPU wait: times alone would flatter."""
+    """Keras' eager mode, which the floor is, makes a GPU wait: times alone would
+    flatter."""
     spread = {"median": 1.0, "lower_quartile": 0.5, "upper_quartile": 2.0}
     ordinary = {"seconds": spread, "busy_seconds": 0.4, "kernels": 100.0, "flops": None}
     forward = {"seconds": spread, "busy_seconds": 0.2, "kernels": 30.0, "flops": None}
     floor = steps.floor_of(ordinary, forward, timesteps=4)
-    assert floor["seconds"] == {"median": 4.0, "lower_quartile": 2.0, "upper_quartile": 8.0}
+    assert floor["seconds"] == {
+        "median": 4.0,
+        "lower_quartile": 2.0,
+        "upper_quartile": 8.0,
+    }
     assert (floor["busy_seconds"], floor["kernels"]) == (pytest.approx(1.0), 190.0)
-    assert steps._to_floor({"busy_seconds": 1.5}, floor) == {"busy_to_floor": pytest.approx(1.5)}
+    assert steps._to_floor({"busy_seconds": 1.5}, floor) == {
+        "busy_to_floor": pytest.approx(1.5)
+    }
     assert steps._to_floor({"busy_seconds": 0}, floor) == {}
 
 
@@ -303,8 +428,15 @@ def test_kernels_and_synchronisations_are_counted_inside_of_steps():
 
     def event(name, begin, end, on_gpu=False, annotation=False):
         interval = types.SimpleNamespace(start=begin, end=end)
-        kind = torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
-        return types.SimpleNamespace(name=name, time_range=interval, device_type=kind, is_user_annotation=annotation)
+        kind = (
+            torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
+        )
+        return types.SimpleNamespace(
+            name=name,
+            time_range=interval,
+            device_type=kind,
+            is_user_annotation=annotation,
+        )
 
     events = [
         event(trace._RANGE, 0, 100, annotation=True),
@@ -334,8 +466,21 @@ def test_kernels_and_synchronisations_are_counted_inside_of_steps():
 
 def test_a_run_that_was_cut_off_still_gives_tables(tmp_path, capsys):
     spread = {"median": 0.0123, "lower_quartile": 0.012, "upper_quartile": 0.013}
-    common = {"backend": "torch", "timesteps": 4, "precision": "float32", "data_format": "channels_last", "tf32": True}
-    step = {"kind": "step", **common, "method": "rate-multi", "way": "recorded", "seconds": spread, "compile_seconds": 1.5}
+    common = {
+        "backend": "torch",
+        "timesteps": 4,
+        "precision": "float32",
+        "data_format": "channels_last",
+        "tf32": True,
+    }
+    step = {
+        "kind": "step",
+        **common,
+        "method": "rate-multi",
+        "way": "recorded",
+        "seconds": spread,
+        "compile_seconds": 1.5,
+    }
     counts = {
         "kernels": 812.0,
         "copies": 3.0,
@@ -348,7 +493,12 @@ def test_a_run_that_was_cut_off_still_gives_tables(tmp_path, capsys):
     lines = [
         {"kind": "stage", "stage": "steps", "status": "deadline", "seconds": 75.0},
         {**step, **counts, "memory_bytes": 3 * 2**20},
-        {"kind": "failed", **common, "method": "bptt-multi", "error": "OutOfMemoryError: no memory"},
+        {
+            "kind": "failed",
+            **common,
+            "method": "bptt-multi",
+            "error": "OutOfMemoryError: no memory",
+        },
     ]
     path = tmp_path / journal.NAME
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -357,11 +507,15 @@ def test_a_run_that_was_cut_off_still_gives_tables(tmp_path, capsys):
     assert "| steps | deadline | 75 |  |" in printed
     assert "**Left out for lack of time:** steps (the rest of it)." in printed
     assert "torch, T = 4, float32 as TF32, channels_last" in printed
-    expected = "12.30 (12.00 to 13.00) * |  | 10.10 | 1.25 | 812 | 3 | 815 | 2 | 2 | 3 | 1.5 |"
+    expected = (
+        "12.30 (12.00 to 13.00) * |  | 10.10 | 1.25 | 812 | 3 | 815 | 2 | 2 | 3 | 1.5 |"
+    )
     assert f"| rate-multi (recorded) | {expected}" in printed
     assert "| bptt-multi: OutOfMemoryError: no memory |" in printed
     assert tables.main([str(tmp_path / "nowhere")]) == 2
-    assert "error: name a folder that contains evidence.jsonl" in capsys.readouterr().err
+    assert (
+        "error: name a folder that contains evidence.jsonl" in capsys.readouterr().err
+    )
 
 
 # The command

@@ -1,4 +1,5 @@
-"""Networks in SpikingJelly and snnTorch are those of this library: a training step is that of our BPTT."""
+"""Networks in SpikingJelly and snnTorch are those of this library: a training step is
+that of our BPTT."""
 
 import keras
 import numpy as np
@@ -14,7 +15,9 @@ pytestmark = pytest.mark.runs_once
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1)).astype("uint8")
 DIGITS = np.random.default_rng(0).integers(0, 17, (4, 8, 8, 1)).astype("uint8")
-SEQUENCES = np.random.default_rng(0).normal(0.0, 1.5, (4, japanese_vowels.LONGEST, japanese_vowels.CHANNELS))
+SEQUENCES = np.random.default_rng(0).normal(
+    0.0, 1.5, (4, japanese_vowels.LONGEST, japanese_vowels.CHANNELS)
+)
 for _row, _length in zip(SEQUENCES, (29, 20, 7, 11), strict=True):
     _row[_length:] = japanese_vowels.PADDING
 LABELS = np.arange(4)
@@ -31,19 +34,28 @@ def recipe_and_data(name, *settings):
     """A recipe in eager mode for four samples, which are all data."""
     samples = {"digits": DIGITS, "japanese_vowels": SEQUENCES}.get(name, IMAGES)
     dataset = Dataset(samples, LABELS, samples, LABELS, tuple("0123456789"))
-    chosen = ("gradient=bptt", "jit_compile=False", "epochs=4", "batch_size=4", *SETTINGS[name], *settings)
+    chosen = (
+        "gradient=bptt",
+        "jit_compile=False",
+        "epochs=4",
+        "batch_size=4",
+        *SETTINGS[name],
+        *settings,
+    )
     return catalogue.find(name).with_settings(chosen), dataset
 
 
 def three_losses(trainer, samples):
-    """The losses of three steps on all data: the later ones are those of the weights after a step."""
+    """The losses of three steps on all data: the later ones are those of the weights
+    after a step."""
     batch = [keras.ops.convert_to_tensor(part) for part in (samples, LABELS)]
     return [float(np.ravel(trainer.train_on_batch(*batch))[0]) for _ in range(3)]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_recipe_is_trained_in_spikingjelly_as_by_our_bptt(name):
-    """With the recipe's optimizer; in double precision, since rounding can move a membrane over its threshold."""
+    """With the recipe's optimizer; in double precision, since rounding can move a
+    membrane over its threshold."""
     pytest.importorskip("spikingjelly")
     from recipes.benchmark import peers
     from recipes.benchmark.translated import Chain, Translated
@@ -58,17 +70,25 @@ def test_a_recipe_is_trained_in_spikingjelly_as_by_our_bptt(name):
     losses = []
     for level in (0, 1):
         network = Translated(model).double()
-        trainer = peers.Trainer(network, "float32", RecipeOptimizer(network, recipe, recipe.epochs))
+        trainer = peers.Trainer(
+            network, "float32", RecipeOptimizer(network, recipe, recipe.epochs)
+        )
         if level:
-            peers.optimize_memory(trainer, keras.ops.convert_to_tensor(dataset.train_images), level, Chain)
+            peers.optimize_memory(
+                trainer, keras.ops.convert_to_tensor(dataset.train_images), level, Chain
+            )
         losses.append(three_losses(trainer, dataset.train_images))
     expected = three_losses(model, dataset.train_images)
     np.testing.assert_allclose(losses, [expected, expected], rtol=1e-5)
     assert expected[0] != expected[2]
 
 
-@pytest.mark.parametrize(("name", "step_mode"), [("fashion_mnist", "single"), ("japanese_vowels", "multi")])
-def test_a_network_with_delayed_resets_is_trained_in_snntorch_as_by_our_bptt(name, step_mode):
+@pytest.mark.parametrize(
+    ("name", "step_mode"), [("fashion_mnist", "single"), ("japanese_vowels", "multi")]
+)
+def test_a_network_with_delayed_resets_is_trained_in_snntorch_as_by_our_bptt(
+    name, step_mode
+):
     """snnTorch computes in single precision."""
     pytest.importorskip("snntorch")
     from recipes.benchmark import peers
@@ -84,11 +104,15 @@ def test_a_network_with_delayed_resets_is_trained_in_snntorch_as_by_our_bptt(nam
 
     network = keras.models.clone_model(built.network, clone_function=delayed)
     network.set_weights(built.network.get_weights())
-    model = keras_ratesnn.SpikingModel(network, recipe.timesteps, "bptt", step_mode, mask_value=recipe.mask_value)
+    model = keras_ratesnn.SpikingModel(
+        network, recipe.timesteps, "bptt", step_mode, mask_value=recipe.mask_value
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(peers.LEARNING_RATE), loss, jit_compile=False)
     samples = dataset.train_images.astype("float32")
-    found = three_losses(peers.Trainer(Translated(model, "snntorch"), "float32"), samples)
+    found = three_losses(
+        peers.Trainer(Translated(model, "snntorch"), "float32"), samples
+    )
     np.testing.assert_allclose(found, three_losses(model, samples), rtol=1e-4)
 
 
@@ -110,8 +134,12 @@ def test_a_convolution_keeps_all_its_arguments(options, size):
     expected = keras.Model(inputs, layer(inputs))
     images = np.random.default_rng(0).normal(size=(2, size, size, 4)).astype("float32")
     module = module_of(layer)
-    found = module(keras.ops.convert_to_tensor(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    np.testing.assert_allclose(found.detach(), expected.predict(images, verbose=0), atol=1e-5)
+    found = module(keras.ops.convert_to_tensor(images).permute(0, 3, 1, 2)).permute(
+        0, 2, 3, 1
+    )
+    np.testing.assert_allclose(
+        found.detach(), expected.predict(images, verbose=0), atol=1e-5
+    )
 
 
 def test_pooling_keeps_its_strides():
@@ -121,8 +149,12 @@ def test_pooling_keeps_its_strides():
     layer = keras.layers.AveragePooling2D(3, strides=2)
     layer(inputs)
     images = np.random.default_rng(0).normal(size=(2, 7, 7, 2)).astype("float32")
-    found = module_of(layer)(keras.ops.convert_to_tensor(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(layer(images)), atol=1e-6)
+    found = module_of(layer)(
+        keras.ops.convert_to_tensor(images).permute(0, 3, 1, 2)
+    ).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(
+        found, keras.ops.convert_to_numpy(layer(images)), atol=1e-6
+    )
 
 
 def test_a_comparison_with_a_network_of_other_work_ends():
@@ -136,7 +168,10 @@ def test_a_comparison_with_a_network_of_other_work_ends():
     for module in theirs.modules():
         if getattr(module, "stride", None) == (2, 2):
             module.stride = 1, 1
-    with pytest.raises(AssertionError, match="The translated network is another one: FLOPs of a step are"):
+    with pytest.raises(
+        AssertionError,
+        match="The translated network is another one: FLOPs of a step are",
+    ):
         check_equal_work(model, theirs, dataset, recipe.precision)
 
 
@@ -150,19 +185,33 @@ LACKING = [
     (layers.WSConv2D(1, 3), "none of type WSConv2D"),
     (keras.layers.MaxPooling2D(), "none of type MaxPooling2D"),
     (keras.layers.AveragePooling2D(3, padding="same"), "must be after the image"),
-    (keras.layers.BatchNormalization(scale=False), "no BatchNormalization with scale=False"),
+    (
+        keras.layers.BatchNormalization(scale=False),
+        "no BatchNormalization with scale=False",
+    ),
     (keras.layers.Conv2D(1, 1, activation="selu"), "Its activation must be one of"),
-    (keras.layers.Conv2D(1, 1, kernel_regularizer="l2"), "no Conv2D with kernel_regularizer="),
+    (
+        keras.layers.Conv2D(1, 1, kernel_regularizer="l2"),
+        "no Conv2D with kernel_regularizer=",
+    ),
     (keras.layers.Conv2D(1, 1, trainable=False), "no Conv2D with trainable=False"),
 ]
 
 
-@pytest.mark.parametrize(("layer", "reason"), LACKING, ids=[reason for _, reason in LACKING])
+@pytest.mark.parametrize(
+    ("layer", "reason"), LACKING, ids=[reason for _, reason in LACKING]
+)
 def test_what_another_library_lacks_is_named(layer, reason):
     pytest.importorskip("spikingjelly")
     from recipes.benchmark.translated import Translated
 
     inputs = keras.Input((4, 4, 1))
-    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(layers.LIF(name="last")(layer(inputs))))
-    with pytest.raises(ValueError, match=f"`network` must be of layers that have a translation.*{reason}"):
+    network = keras.Model(
+        inputs,
+        keras.layers.GlobalAveragePooling2D()(layers.LIF(name="last")(layer(inputs))),
+    )
+    with pytest.raises(
+        ValueError,
+        match=f"`network` must be of layers that have a translation.*{reason}",
+    ):
         Translated(keras_ratesnn.SpikingModel(network, 2))

@@ -1,4 +1,5 @@
-"""Callbacks for `fit`: what they put in the logs, and that training goes on as without them."""
+"""Callbacks for `fit`: what they put in the logs, and that training goes on as without
+them."""
 
 import builtins
 import time
@@ -15,10 +16,14 @@ from keras_ratesnn._model.fit_callbacks import in_order
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_the_firing_rate_of_each_epoch_is_that_of_all_neurons_of_the_trained_network(step_mode):
+def test_the_firing_rate_of_each_epoch_is_that_of_all_neurons_of_the_trained_network(
+    step_mode,
+):
     model = compiled(spiking(mlp(), step_mode=step_mode))
     x, y = data()
-    history = model.fit(x, y, epochs=2, callbacks=[rsnn.callbacks.FiringRate(x)], verbose=0).history
+    history = model.fit(
+        x, y, epochs=2, callbacks=[rsnn.callbacks.FiringRate(x)], verbose=0
+    ).history
     rates = history["firing_rate"]
     assert len(rates) == 2
     assert [*history] == ["loss", "firing_rate"]
@@ -29,9 +34,16 @@ def test_the_firing_rate_of_each_epoch_is_that_of_all_neurons_of_the_trained_net
 
 def network():
     inputs = keras.Input((6,))
-    x = rsnn.layers.LIF(name="first")(layers.BatchNormalization()(layers.Dense(8, name="a")(inputs)))
+    x = rsnn.layers.LIF(name="first")(
+        layers.BatchNormalization()(layers.Dense(8, name="a")(inputs))
+    )
     x = layers.Dropout(0.3, seed=1)(x)
-    return keras.Model(inputs, layers.Dense(3, name="c")(rsnn.layers.LIF(name="second")(layers.Dense(8, name="b")(x))))
+    return keras.Model(
+        inputs,
+        layers.Dense(3, name="c")(
+            rsnn.layers.LIF(name="second")(layers.Dense(8, name="b")(x))
+        ),
+    )
 
 
 def test_rates_and_agreement_are_in_the_logs_and_training_goes_on_as_without(tmp_path):
@@ -46,18 +58,36 @@ def test_rates_and_agreement_are_in_the_logs_and_training_goes_on_as_without(tmp
             keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
         ]
         history = model.fit(
-            x, y, validation_data=(x, y), epochs=3, batch_size=8, callbacks=callbacks if measured else None, verbose=0
+            x,
+            y,
+            validation_data=(x, y),
+            epochs=3,
+            batch_size=8,
+            callbacks=callbacks if measured else None,
+            verbose=0,
         ).history
-        trained.append((to_numpy([variable.value for variable in model.variables]), history["loss"], history["val_loss"]))
+        trained.append(
+            (
+                to_numpy([variable.value for variable in model.variables]),
+                history["loss"],
+                history["val_loss"],
+            )
+        )
     keras.tree.map_structure(np.testing.assert_array_equal, *trained)
     rates = rsnn.analysis.firing_rates(model, x)
-    assert [history[f"firing_rate/{name}"][-1] for name in rates.layers] == pytest.approx(rates.mean.tolist())
+    assert [
+        history[f"firing_rate/{name}"][-1] for name in rates.layers
+    ] == pytest.approx(rates.mean.tolist())
     agreement = rsnn.analysis.gradient_agreement(model, x, y)
-    for name, cosine, ratio in zip(agreement.layers, agreement.cosine, agreement.norm_ratio, strict=True):
+    for name, cosine, ratio in zip(
+        agreement.layers, agreement.cosine, agreement.norm_ratio, strict=True
+    ):
         first, second, last = history[f"gradient_cosine/{name}"]
         assert first == second
         assert last == pytest.approx(cosine, abs=1e-5)
-        assert history[f"gradient_norm_ratio/{name}"][-1] == pytest.approx(ratio, rel=1e-4)
+        assert history[f"gradient_norm_ratio/{name}"][-1] == pytest.approx(
+            ratio, rel=1e-4
+        )
     header = (tmp_path / "log.csv").read_text().splitlines()[0].split(",")
     assert {"firing_rate/first", "gradient_cosine/a", "val_loss"} <= set(header)
 
@@ -74,17 +104,35 @@ def test_what_is_measured_reaches_the_callbacks_that_stand_before_it(teacher, tm
         keras.callbacks.EarlyStopping("firing_rate", mode="min"),
         throughput,
     ]
-    (distiller_of(student) if teacher else student).fit(x, y, epochs=1, callbacks=callbacks, verbose=0)
-    assert {"firing_rate", "samples_per_second"} <= set(log.read_text().splitlines()[0].split(","))
+    (distiller_of(student) if teacher else student).fit(
+        x, y, epochs=1, callbacks=callbacks, verbose=0
+    )
+    assert {"firing_rate", "samples_per_second"} <= set(
+        log.read_text().splitlines()[0].split(",")
+    )
 
 
 def test_callbacks_move_only_in_front_of_those_of_keras_that_only_read_the_logs():
-    own, log, stop = keras.callbacks.Callback(), keras.callbacks.CSVLogger("log.csv"), keras.callbacks.EarlyStopping()
+    own, log, stop = (
+        keras.callbacks.Callback(),
+        keras.callbacks.CSVLogger("log.csv"),
+        keras.callbacks.EarlyStopping(),
+    )
     throughput = rsnn.callbacks.Throughput(24)
     assert in_order([own, throughput, log]) == [own, throughput, log]
-    assert in_order([own, log, [stop, throughput], own]) == [own, throughput, log, stop, own]
+    assert in_order([own, log, [stop, throughput], own]) == [
+        own,
+        throughput,
+        log,
+        stop,
+        own,
+    ]
     # It may change what is measured, as keras.callbacks.SwapEMAWeights does.
-    with pytest.warns(UserWarning, match="CSVLogger will not see what Throughput adds .* and Callback between them may change"):
+    with pytest.warns(
+        UserWarning,
+        match="CSVLogger will not see what Throughput adds .* and Callback between "
+        "them may change",
+    ):
         assert in_order([log, own, stop, throughput]) == [log, own, throughput, stop]
     own.adds_to_logs = True
     assert in_order([log, own]) == [own, log]
@@ -97,7 +145,11 @@ def test_callbacks_move_only_in_front_of_those_of_keras_that_only_read_the_logs(
 def test_the_callback_that_sets_the_time_steps_of_a_batch_comes_first_and_is_alone():
     own, random = keras.callbacks.Callback(), rsnn.callbacks.RandomTimesteps(1, 2)
     assert in_order([own, random]) == [random, own]
-    with pytest.raises(ValueError, match=r"`callbacks` may have one .* Received: RandomTimesteps and TimestepSchedule"):
+    with pytest.raises(
+        ValueError,
+        match=r"`callbacks` may have one .* Received: RandomTimesteps and "
+        r"TimestepSchedule",
+    ):
         in_order([random, own, rsnn.callbacks.TimestepSchedule([1], [1, 2])])
 
 
@@ -114,8 +166,14 @@ def test_histograms_are_those_of_the_rates_of_single_neurons(tmp_path):
     for path in sorted(tmp_path.iterdir()):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                found[value.tag, event.step] = np.frombuffer(value.tensor.tensor_content).reshape(-1, 3)
-    assert sorted(found) == [(f"firing_rate/{name}", step) for name in ("first", "second") for step in range(3)]
+                found[value.tag, event.step] = np.frombuffer(
+                    value.tensor.tensor_content
+                ).reshape(-1, 3)
+    assert sorted(found) == [
+        (f"firing_rate/{name}", step)
+        for name in ("first", "second")
+        for step in range(3)
+    ]
     rates = rsnn.analysis.firing_rates(model, x).by_neuron[0]
     histogram = found["firing_rate/first", 2]
     assert histogram[:, 2].sum() == 8
@@ -130,11 +188,23 @@ def test_a_layer_is_warned_of_when_it_dies_and_not_again():
     class Kill(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
-                model.get_layer("functional").get_layer("b").set_weights([np.zeros((8, 8)), np.full(8, -10.0)])
+                model.get_layer("functional").get_layer("b").set_weights(
+                    [np.zeros((8, 8)), np.full(8, -10.0)]
+                )
 
-    with pytest.warns(UserWarning, match="DEAD after epoch 2: no neuron spikes any more in second") as found:
-        model.fit(x, y, epochs=4, callbacks=[Kill(), rsnn.callbacks.FiringRate(x, by_layer=True)], verbose=0)
-    (message,) = [str(warning.message) for warning in found if "DEAD" in str(warning.message)]
+    with pytest.warns(
+        UserWarning, match="DEAD after epoch 2: no neuron spikes any more in second"
+    ) as found:
+        model.fit(
+            x,
+            y,
+            epochs=4,
+            callbacks=[Kill(), rsnn.callbacks.FiringRate(x, by_layer=True)],
+            verbose=0,
+        )
+    (message,) = [
+        str(warning.message) for warning in found if "DEAD" in str(warning.message)
+    ]
     assert "put a BatchNormalization before it" in message
 
 
@@ -144,11 +214,25 @@ def test_a_layer_that_dies_of_nan_is_warned_of_as_such(tmp_path):
 
     class Break(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            model.get_layer("functional").get_layer("b").set_weights([np.full((8, 8), np.nan), np.zeros(8)])
+            model.get_layer("functional").get_layer("b").set_weights(
+                [np.full((8, 8), np.nan), np.zeros(8)]
+            )
 
-    with pytest.warns(UserWarning, match="DEAD after epoch 1: the rate is NaN in second") as found:
-        model.fit(x, y, callbacks=[Break(), rsnn.callbacks.FiringRate(x, by_layer=True, log_dir=tmp_path)], verbose=0)
-    (message,) = [str(warning.message) for warning in found if "DEAD" in str(warning.message)]
+    with pytest.warns(
+        UserWarning, match="DEAD after epoch 1: the rate is NaN in second"
+    ) as found:
+        model.fit(
+            x,
+            y,
+            callbacks=[
+                Break(),
+                rsnn.callbacks.FiringRate(x, by_layer=True, log_dir=tmp_path),
+            ],
+            verbose=0,
+        )
+    (message,) = [
+        str(warning.message) for warning in found if "DEAD" in str(warning.message)
+    ]
     assert "The weights b/kernel are NaN or infinite" in message
     assert "BatchNormalization" not in message
 
@@ -169,7 +253,7 @@ def test_a_folder_for_histograms_without_tensorboard_is_an_error(monkeypatch, tm
         rsnn.callbacks.FiringRate(data()[0])
 
 
-def test_the_accuracy_after_each_step_is_in_the_logs_at_the_epochs_that_were_asked_for():
+def test_the_accuracy_after_each_step_is_in_the_logs_at_the_epochs_asked_for():
     x, y = data(24)
     model = compiled(spiking(network()))
 
@@ -179,9 +263,13 @@ def test_the_accuracy_after_each_step_is_in_the_logs_at_the_epochs_that_were_ask
 
     callbacks = [rsnn.callbacks.AccuracyOverTime(x, y, every=2), Schedule()]
     columns = [f"accuracy_over_time/t{t}" for t in range(1, model.timesteps + 1)]
-    history = model.fit(x, y, epochs=3, batch_size=8, callbacks=callbacks, verbose=0).history
+    history = model.fit(
+        x, y, epochs=3, batch_size=8, callbacks=callbacks, verbose=0
+    ).history
     assert [name for name in history if name != "loss"] == columns
-    expected = rsnn.analysis.accuracy_over_time(model, x, y, timesteps=len(columns), verbose=0)
+    expected = rsnn.analysis.accuracy_over_time(
+        model, x, y, timesteps=len(columns), verbose=0
+    )
     for name, accuracy in zip(columns, expected.accuracy, strict=True):
         first, second, last = history[name]
         assert first == second
@@ -191,7 +279,10 @@ def test_the_accuracy_after_each_step_is_in_the_logs_at_the_epochs_that_were_ask
 def test_training_goes_on_as_without_the_accuracy_after_each_step():
     x, y = data(24)
     trained = []
-    for callbacks in ([], [rsnn.callbacks.AccuracyOverTime(x, y), rsnn.callbacks.Throughput(24)]):
+    for callbacks in (
+        [],
+        [rsnn.callbacks.AccuracyOverTime(x, y), rsnn.callbacks.Throughput(24)],
+    ):
         keras.utils.set_random_seed(0)
         model = compiled(spiking(network()))
         model.fit(x, y, epochs=2, batch_size=8, callbacks=callbacks, verbose=0)
@@ -202,11 +293,18 @@ def test_training_goes_on_as_without_the_accuracy_after_each_step():
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-@pytest.mark.parametrize("make", [rsnn.callbacks.AccuracyOverTime, rsnn.callbacks.GradientAgreement])
+@pytest.mark.parametrize(
+    "make", [rsnn.callbacks.AccuracyOverTime, rsnn.callbacks.GradientAgreement]
+)
 def test_labels_that_do_not_fit_end_a_run_before_its_first_epoch(make):
     x, y = data(24)
-    epochs = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: pytest.fail("the training has begun"))
-    for labels, message in ((y[:9], "the same number of samples"), (y + 5, "`y` must be labels from 0 to 2")):
+    epochs = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda *_: pytest.fail("the training has begun")
+    )
+    for labels, message in (
+        (y[:9], "the same number of samples"),
+        (y + 5, "`y` must be labels from 0 to 2"),
+    ):
         model = spiking(network())
         model.compile("sgd", CROSSENTROPY)
         with pytest.raises(ValueError, match=message):
@@ -214,7 +312,9 @@ def test_labels_that_do_not_fit_end_a_run_before_its_first_epoch(make):
 
 
 def distiller_of(student):
-    distiller = rsnn.distillation.Distiller(spiking(network()), student, keras.distillation.LogitsDistillation())
+    distiller = rsnn.distillation.Distiller(
+        spiking(network()), student, keras.distillation.LogitsDistillation()
+    )
     distiller.compile("sgd", CROSSENTROPY)
     return distiller
 
@@ -232,14 +332,24 @@ def test_of_a_distiller_the_student_is_measured_and_training_goes_on_as_without(
     for callbacks in ([], [make(x) for make in MEASURING.values()]):
         keras.utils.set_random_seed(0)
         student = spiking(network())
-        history = distiller_of(student).fit(x, y, epochs=2, batch_size=8, callbacks=callbacks, verbose=0).history
+        history = (
+            distiller_of(student)
+            .fit(x, y, epochs=2, batch_size=8, callbacks=callbacks, verbose=0)
+            .history
+        )
         trained.append(to_numpy([variable.value for variable in student.variables]))
     keras.tree.map_structure(np.testing.assert_array_equal, *trained)
     rates = rsnn.analysis.firing_rates(student, x)
     assert history["firing_rate"][-1] == pytest.approx(rates.mean.mean())
-    assert [history[f"firing_rate/{name}"][-1] for name in rates.layers] == pytest.approx(rates.mean.tolist())
-    accuracy = rsnn.analysis.accuracy_over_time(student, x, y, verbose=0).accuracy.tolist()
-    assert [history[f"accuracy_over_time/t{t}"][-1] for t in range(1, 4)] == pytest.approx(accuracy)
+    assert [
+        history[f"firing_rate/{name}"][-1] for name in rates.layers
+    ] == pytest.approx(rates.mean.tolist())
+    accuracy = rsnn.analysis.accuracy_over_time(
+        student, x, y, verbose=0
+    ).accuracy.tolist()
+    assert [
+        history[f"accuracy_over_time/t{t}"][-1] for t in range(1, 4)
+    ] == pytest.approx(accuracy)
     agreement = rsnn.analysis.gradient_agreement(student, x, y, loss=CROSSENTROPY)
     cosines = [history[f"gradient_cosine/{name}"][-1] for name in agreement.layers]
     assert cosines == pytest.approx(agreement.cosine.tolist(), abs=1e-5)
@@ -253,7 +363,9 @@ def test_a_student_without_neurons_is_an_error_that_says_so(make):
         distiller.fit(x, y, callbacks=[make(x)], verbose=0)
 
 
-def test_throughput_counts_the_samples_of_the_steps_and_leaves_out_what_follows_them(monkeypatch):
+def test_throughput_counts_the_samples_of_the_steps_and_leaves_out_what_follows_them(
+    monkeypatch,
+):
     seconds = iter([10.0, 12.0, 15.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))
     callback = rsnn.callbacks.Throughput(100)
@@ -271,7 +383,9 @@ def test_the_bar_of_fit_shows_throughput_and_firing_rate(capsys):
     x, y = data(24)
     model = compiled(spiking(network()))
     callbacks = [rsnn.callbacks.FiringRate(x), rsnn.callbacks.Throughput(24)]
-    history = model.fit(x, y, epochs=1, batch_size=8, callbacks=callbacks, verbose=1).history
+    history = model.fit(
+        x, y, epochs=1, batch_size=8, callbacks=callbacks, verbose=1
+    ).history
     last = capsys.readouterr().out.splitlines()[-1]
     assert f"firing_rate: {history['firing_rate'][0]:.4f}" in last
     assert f"samples_per_second: {history['samples_per_second'][0]:.4f}" in last

@@ -25,14 +25,23 @@ class Seen(keras.callbacks.Callback):
     def _look(self, *args, **kwargs):
         self.otherwise.append(self.model.timesteps)
 
-    on_train_batch_end = on_test_begin = on_test_batch_begin = on_epoch_begin = on_epoch_end = _look
+    on_train_batch_end = on_test_begin = on_test_batch_begin = on_epoch_begin = (
+        on_epoch_end
+    ) = _look
 
 
 def trained(model, callback, epochs=2, **kwargs):
     """The losses of the epochs and the T of all batches."""
     seen = Seen()
     history = model.fit(
-        X, Y, batch_size=5, epochs=epochs, shuffle=False, verbose=0, callbacks=[seen, callback], **kwargs
+        X,
+        Y,
+        batch_size=5,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[seen, callback],
+        **kwargs,
     ).history
     assert set(seen.otherwise) == {3}
     assert model.timesteps == 3
@@ -42,31 +51,51 @@ def trained(model, callback, epochs=2, **kwargs):
 @pytest.mark.runs_once
 def test_all_numbers_are_drawn_alike_and_the_same_everywhere():
     callback = RandomTimesteps(2, 5)
-    drawn = [callback.timesteps_of(epoch, batch) for epoch in range(20) for batch in range(100)]
+    drawn = [
+        callback.timesteps_of(epoch, batch)
+        for epoch in range(20)
+        for batch in range(100)
+    ]
     counts = np.bincount(drawn)
     assert counts[:2].tolist() == [0, 0]
     assert len(counts) == 6
     assert (abs(counts[2:] - 500) < 80).all()
     assert drawn[:8] == [5, 5, 2, 4, 2, 5, 4, 5]
-    assert [RandomTimesteps(2, 5, seed=1).timesteps_of(0, batch) for batch in range(8)] != drawn[:8]
+    assert [
+        RandomTimesteps(2, 5, seed=1).timesteps_of(0, batch) for batch in range(8)
+    ] != drawn[:8]
 
 
 @pytest.mark.parametrize("return_sequences", [False, True])
-def test_each_batch_is_trained_with_its_number_and_all_else_happens_with_that_of_the_model(return_sequences):
+def test_each_batch_has_its_number_of_steps_and_all_else_that_of_the_model(
+    return_sequences,
+):
     loss = rsnn.losses.TemporalDistillation() if return_sequences else None
-    model = compiled(spiking(return_sequences=return_sequences), keras.optimizers.SGD(0.0), loss)
+    model = compiled(
+        spiking(return_sequences=return_sequences), keras.optimizers.SGD(0.0), loss
+    )
     callback = RandomTimesteps(1, 4)
     history, drawn = trained(model, callback, validation_data=(X, Y))
-    assert drawn == [callback.timesteps_of(epoch, batch) for epoch in range(2) for batch in range(4)]
+    assert drawn == [
+        callback.timesteps_of(epoch, batch) for epoch in range(2) for batch in range(4)
+    ]
     assert len(set(drawn)) > 2
     at = {}
     for timesteps in set(drawn):
         model.timesteps = timesteps
-        at[timesteps] = [model.evaluate(X[start : start + 5], Y[start : start + 5], verbose=0) for start in (0, 5, 10, 15)]
-    expected = [np.mean([at[drawn[4 * epoch + batch]][batch] for batch in range(4)]) for epoch in range(2)]
+        at[timesteps] = [
+            model.evaluate(X[start : start + 5], Y[start : start + 5], verbose=0)
+            for start in (0, 5, 10, 15)
+        ]
+    expected = [
+        np.mean([at[drawn[4 * epoch + batch]][batch] for batch in range(4)])
+        for epoch in range(2)
+    ]
     assert history["loss"] == pytest.approx(expected, rel=1e-5)
     model.timesteps = 3
-    assert history["val_loss"] == pytest.approx([model.evaluate(X, Y, verbose=0)] * 2, rel=1e-5)
+    assert history["val_loss"] == pytest.approx(
+        [model.evaluate(X, Y, verbose=0)] * 2, rel=1e-5
+    )
 
 
 def test_each_number_is_compiled_once():
@@ -84,7 +113,9 @@ def test_one_number_is_that_of_the_plain_network():
         keras.utils.set_random_seed(0)
         model = compiled(spiking(timesteps=3))
         model.fit(X, Y, batch_size=5, epochs=2, verbose=0, callbacks=callbacks)
-        results.append(to_numpy([variable.value for variable in model.trainable_variables]))
+        results.append(
+            to_numpy([variable.value for variable in model.trainable_variables])
+        )
     keras.tree.map_structure(np.testing.assert_array_equal, *results)
 
 
@@ -94,33 +125,58 @@ def test_a_resumed_run_is_that_without_an_interruption():
         keras.utils.set_random_seed(0)
         model, drawn = compiled(spiking()), []
         for first, last in parts:
-            drawn += trained(model, RandomTimesteps(1, 4), epochs=last, initial_epoch=first)[1]
-        results.append((drawn, to_numpy([variable.value for variable in model.trainable_variables])))
+            drawn += trained(
+                model, RandomTimesteps(1, 4), epochs=last, initial_epoch=first
+            )[1]
+        results.append(
+            (
+                drawn,
+                to_numpy([variable.value for variable in model.trainable_variables]),
+            )
+        )
     assert results[0][0] == results[1][0]
-    keras.tree.map_structure(np.testing.assert_array_equal, results[0][1], results[1][1])
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, results[0][1], results[1][1]
+    )
 
 
-def test_batches_in_half_precision_are_those_of_models_with_these_numbers_and_share_one_scale_of_the_loss():
-    """Gradients overflow at first, so that some steps change nothing but the scale, which carries over to the next T."""
+def test_half_precision_batches_are_those_of_models_with_these_steps_and_one_scale():
+    """Gradients overflow at first, so that some steps change nothing but the scale,
+    which carries over to the next T."""
     keras.config.set_dtype_policy("mixed_float16")
 
     def start():
         keras.utils.set_random_seed(0)
-        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.05), 2.0**18, dynamic_growth_steps=3)
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.Adam(0.05), 2.0**18, dynamic_growth_steps=3
+        )
         return compiled(spiking(mlp(threshold=0.5)), optimizer)
 
     callback, model = RandomTimesteps(2, 3), start()
     losses = trained(model, callback)[0]["loss"]
     alone, scales, found = start(), [], []
-    of_number = {timesteps: compiled(spiking(alone.network, timesteps), alone.optimizer) for timesteps in (2, 3)}
+    of_number = {
+        timesteps: compiled(spiking(alone.network, timesteps), alone.optimizer)
+        for timesteps in (2, 3)
+    }
     for epoch, batch in np.ndindex(2, 4):
         rows = slice(5 * batch, 5 * batch + 5)
-        found.append(float(of_number[callback.timesteps_of(epoch, batch)].train_on_batch(X[rows], Y[rows])))
+        found.append(
+            float(
+                of_number[callback.timesteps_of(epoch, batch)].train_on_batch(
+                    X[rows], Y[rows]
+                )
+            )
+        )
         scales.append(float(to_numpy(alone.optimizer.dynamic_scale.value)))
     assert scales[0] < 2.0**18, "no step overflows"
     assert max(np.diff(scales)) > 0, "the scale never grows again"
     assert losses == pytest.approx(np.reshape(found, (2, 4)).mean(axis=1), rel=1e-6)
-    assert_close(model.variables + model.optimizer.variables, alone.variables + alone.optimizer.variables, rtol=0)
+    assert_close(
+        model.variables + model.optimizer.variables,
+        alone.variables + alone.optimizer.variables,
+        rtol=0,
+    )
 
 
 class Fails(keras.callbacks.Callback):
@@ -141,11 +197,19 @@ def test_after_an_error_the_model_has_its_own_number():
 def test_the_student_of_a_distiller_is_trained_with_random_numbers():
     teacher = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
     student = spiking()
-    distiller = rsnn.distillation.Distiller(teacher, student, keras.distillation.LogitsDistillation())
-    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    distiller = rsnn.distillation.Distiller(
+        teacher, student, keras.distillation.LogitsDistillation()
+    )
+    distiller.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     seen = []
-    look = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(student.timesteps))
-    distiller.fit(X, Y, batch_size=5, verbose=0, callbacks=[RandomTimesteps(4, 6), look])
+    look = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(student.timesteps)
+    )
+    distiller.fit(
+        X, Y, batch_size=5, verbose=0, callbacks=[RandomTimesteps(4, 6), look]
+    )
     assert seen == [RandomTimesteps(4, 6).timesteps_of(0, batch) for batch in range(4)]
     assert student.timesteps == 3
 
@@ -156,7 +220,12 @@ def test_the_student_of_a_distiller_is_trained_with_random_numbers():
     [
         ((0, 4), ValueError, "`low` must be 1 or more"),
         ((5, 4), ValueError, "`high` must be `low` or more"),
-        ((1, 10**9), ValueError, "`high` must be below `low` \\+ 10000, since each number of time steps is compiled"),
+        (
+            (1, 10**9),
+            ValueError,
+            "`high` must be below `low` \\+ 10000, since each number of time steps is "
+            "compiled",
+        ),
         ((1.0, 4), TypeError, "`low` must be an integer"),
         ((1, "4"), TypeError, "`high` must be an integer"),
         ((1, 4, -1), ValueError, "`seed` must be 0 or more"),
@@ -170,30 +239,53 @@ def test_a_wrong_argument_is_an_error_that_names_it(arguments, kind, said):
 
 def of_six_steps():
     normalized = rsnn.layers.TemporalEffectiveBatchNormalization(6)(keras.Input((6,)))
-    return keras.Model(normalized._keras_history.operation.input, layers.Dense(3)(rsnn.layers.LIF()(normalized)))
+    return keras.Model(
+        normalized._keras_history.operation.input,
+        layers.Dense(3)(rsnn.layers.LIF()(normalized)),
+    )
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: spiking(gradient=rsnn.gradients.Rate(windows=2)), "low=1, high=8.*`windows`"),
-        (lambda: spiking(gradient=rsnn.gradients.SLTT(random_steps=3), step_mode="single"), "low=1, high=8.*`random_steps`"),
-        (lambda: spiking(of_six_steps()), "low=1, high=8.*`timesteps` must be at most 6"),
+        (
+            lambda: spiking(gradient=rsnn.gradients.Rate(windows=2)),
+            "low=1, high=8.*`windows`",
+        ),
+        (
+            lambda: spiking(
+                gradient=rsnn.gradients.SLTT(random_steps=3), step_mode="single"
+            ),
+            "low=1, high=8.*`random_steps`",
+        ),
+        (
+            lambda: spiking(of_six_steps()),
+            "low=1, high=8.*`timesteps` must be at most 6",
+        ),
     ],
     ids=["windows", "random steps", "a layer"],
 )
 def test_numbers_that_cannot_be_trained_are_an_error_before_training(make, said):
     model = compiled(make())
     before = to_numpy([variable.value for variable in model.variables])
-    with pytest.raises(ValueError, match=f"(?s)`low` and `high` of RandomTimesteps must be.*{said}"):
+    with pytest.raises(
+        ValueError, match=f"(?s)`low` and `high` of RandomTimesteps must be.*{said}"
+    ):
         model.fit(X, Y, verbose=0, callbacks=[RandomTimesteps(1, 8)])
-    keras.tree.map_structure(np.testing.assert_array_equal, before, to_numpy([variable.value for variable in model.variables]))
+    keras.tree.map_structure(
+        np.testing.assert_array_equal,
+        before,
+        to_numpy([variable.value for variable in model.variables]),
+    )
 
 
 def test_inputs_with_time_are_an_error():
     frames, _ = data(20, (3, 6))
     model = compiled(spiking())
-    with pytest.raises(ValueError, match=r"`x` must have no time axis with RandomTimesteps.*Received: time in"):
+    with pytest.raises(
+        ValueError,
+        match=r"`x` must have no time axis with RandomTimesteps.*Received: time in",
+    ):
         model.fit(frames, Y, verbose=0, callbacks=[RandomTimesteps(1, 4)])
 
     class Batches(keras.utils.PyDataset):
@@ -206,7 +298,9 @@ def test_inputs_with_time_are_an_error():
     # Of a data set nothing is known before its batches.
     with pytest.raises(ValueError, match="one frame for each of timesteps=5") as raised:
         model.fit(Batches(), verbose=0, callbacks=[RandomTimesteps(5, 5)])
-    assert any("inputs must then have no time axis" in note for note in raised.value.__notes__)
+    assert any(
+        "inputs must then have no time axis" in note for note in raised.value.__notes__
+    )
     assert model.timesteps == 3
     model.fit(frames, Y, verbose=0)
 
@@ -219,10 +313,21 @@ def test_a_metric_of_each_step_is_an_error_before_training_if_it_is_of_another_n
         {"weighted_metrics": [["mse", rsnn.metrics.AnytimeAccuracy(3)]]},
     ):
         compiled(model, loss=loss, **metrics)
-        for callback in (RandomTimesteps(1, 4), rsnn.callbacks.TimestepSchedule([1], [1, 3])):
-            with pytest.raises(ValueError, match=r"`metrics` must be without AnytimeAccuracy with .*AccuracyOverTime"):
+        for callback in (
+            RandomTimesteps(1, 4),
+            rsnn.callbacks.TimestepSchedule([1], [1, 3]),
+        ):
+            with pytest.raises(
+                ValueError,
+                match=r"`metrics` must be without AnytimeAccuracy with "
+                r".*AccuracyOverTime",
+            ):
                 model.fit(X, Y, verbose=0, callbacks=[callback])
-    trained(compiled(model, loss=loss, metrics=[rsnn.metrics.AnytimeAccuracy(3)]), RandomTimesteps(3, 3), epochs=1)
+    trained(
+        compiled(model, loss=loss, metrics=[rsnn.metrics.AnytimeAccuracy(3)]),
+        RandomTimesteps(3, 3),
+        epochs=1,
+    )
 
 
 def test_an_error_that_it_cannot_cause_gets_no_note_about_inputs():
@@ -231,7 +336,9 @@ def test_an_error_that_it_cannot_cause_gets_no_note_about_inputs():
             raise ValueError("of something else")
 
     with pytest.raises(ValueError, match="of something else") as raised:
-        compiled(spiking()).fit(X, Y, verbose=0, callbacks=[RandomTimesteps(5, 5), FailsOtherwise()])
+        compiled(spiking()).fit(
+            X, Y, verbose=0, callbacks=[RandomTimesteps(5, 5), FailsOtherwise()]
+        )
     assert not getattr(raised.value, "__notes__", [])
 
 
@@ -239,5 +346,8 @@ def test_another_model_is_an_error():
     network = mlp()
     outer = keras.Sequential([keras.Input((6,)), spiking(network)])
     outer.compile("sgd", "mse")
-    with pytest.raises(TypeError, match="`callbacks` may have RandomTimesteps in `fit` of a SpikingModel"):
+    with pytest.raises(
+        TypeError,
+        match="`callbacks` may have RandomTimesteps in `fit` of a SpikingModel",
+    ):
         outer.fit(X, np.zeros((20, 3)), verbose=0, callbacks=[RandomTimesteps(1, 4)])

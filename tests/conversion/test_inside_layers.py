@@ -1,4 +1,5 @@
-"""spikify sees inside layers that are compositions of layers: their activations become neurons, and nothing else changes."""
+"""spikify sees inside layers that are compositions of layers: their activations become
+neurons, and nothing else changes."""
 
 import keras
 import numpy as np
@@ -10,7 +11,10 @@ from keras_ratesnn import spikify
 from keras_ratesnn.layers import IF
 
 # These layers are built when they are called.
-pytestmark = [pytest.mark.runs_once, pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer:UserWarning")]
+pytestmark = [
+    pytest.mark.runs_once,
+    pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer:UserWarning"),
+]
 
 X = np.random.default_rng(0).random((4, 6), dtype="float32")
 
@@ -37,7 +41,12 @@ class Block(Composition):
         self.drop = layers.Dropout(0.5, name="drop")
 
     def call(self, inputs, training=None):
-        return ops.gelu(inputs + self.drop(self.normalize(self.first(inputs), training=training), training=training))
+        return ops.gelu(
+            inputs
+            + self.drop(
+                self.normalize(self.first(inputs), training=training), training=training
+            )
+        )
 
 
 class Outer(Composition):
@@ -53,7 +62,9 @@ class Outer(Composition):
 
 def network_of(hidden):
     inputs = keras.Input((6,))
-    network = keras.Model(inputs, layers.Dense(3, name="outputs")(hidden(inputs)), name="network")
+    network = keras.Model(
+        inputs, layers.Dense(3, name="outputs")(hidden(inputs)), name="network"
+    )
     for weight in network.weights:
         weight.assign(np.random.default_rng(1).uniform(0.2, 1.0, weight.shape))
     return network
@@ -85,9 +96,14 @@ def test_activations_inside_compositions_become_neurons(hidden):
 
 
 def test_the_report_names_layers_of_one_name_by_their_paths():
-    model = converted(network_of(lambda x: Block(name="second")(Block(name="first")(x))))
+    model = converted(
+        network_of(lambda x: Block(name="second")(Block(name="first")(x)))
+    )
     paths = [change.name for change in model.spikify_report.replaced]
-    assert [path for path in paths if path.endswith("/first")] == ["first/first", "second/first"]
+    assert [path for path in paths if path.endswith("/first")] == [
+        "first/first",
+        "second/first",
+    ]
 
 
 def test_names_weights_and_frozen_layers_are_kept_and_the_original_is_not_changed():
@@ -96,14 +112,24 @@ def test_names_weights_and_frozen_layers_are_kept_and_the_original_is_not_change
     block.first.trainable = False
     calls, before = len(block.first._inbound_nodes), to_numpy(network.get_weights())
     inner = converted(network).network.get_layer("block")
-    assert [layer.name for layer in inner.layers[1:4]] == ["first", "first_neuron", "normalize"]
+    assert [layer.name for layer in inner.layers[1:4]] == [
+        "first",
+        "first_neuron",
+        "normalize",
+    ]
     assert isinstance(inner.get_layer("first_neuron"), IF)
     for name in ("first", "normalize"):
         new, old = inner.get_layer(name), getattr(block, name)
-        keras.tree.map_structure(np.testing.assert_array_equal, to_numpy(new.get_weights()), to_numpy(old.get_weights()))
+        keras.tree.map_structure(
+            np.testing.assert_array_equal,
+            to_numpy(new.get_weights()),
+            to_numpy(old.get_weights()),
+        )
         assert new.trainable == old.trainable
         assert new is not old
-    keras.tree.map_structure(np.testing.assert_array_equal, to_numpy(network.get_weights()), before)
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, to_numpy(network.get_weights()), before
+    )
     assert len(block.first._inbound_nodes) == calls
 
 
@@ -113,7 +139,8 @@ def test_a_composition_written_as_a_graph_does_what_it_did(training):
     network = network_of(nested)
     # One neuron only, so that the rest can be compared.
     rest = converted(
-        network_of(lambda x: layers.ReLU(name="mark")(nested(x))), neuron=lambda op: IF() if op.name == "mark" else None
+        network_of(lambda x: layers.ReLU(name="mark")(nested(x))),
+        neuron=lambda op: IF() if op.name == "mark" else None,
     )
     assert not rest.spikify_report.replaced[1:]
     for layer in [*network._flatten_layers(), *rest.network._flatten_layers()]:
@@ -121,14 +148,20 @@ def test_a_composition_written_as_a_graph_does_what_it_did(training):
             layer.rate = 0.0
     part = keras.Model(rest.network.inputs, rest.network.get_layer("mark").input)
     wanted = keras.Model(network.inputs, network.get_layer("outputs").input)
-    np.testing.assert_allclose(to_numpy(part([X], training=training)), to_numpy(wanted([X], training=training)), rtol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(part([X], training=training)),
+        to_numpy(wanted([X], training=training)),
+        rtol=1e-5,
+    )
 
 
 def test_a_composition_called_with_several_sizes_is_written_once():
     head = Shared(name="head")
     small, large = keras.Input((4, 4, 2)), keras.Input((8, 8, 2))
     pooled = [layers.GlobalAveragePooling2D()(head(x)) for x in (small, large)]
-    model = converted(keras.Model([small, large], layers.Dense(2)(layers.Concatenate()(pooled))))
+    model = converted(
+        keras.Model([small, large], layers.Dense(2)(layers.Concatenate()(pooled)))
+    )
     assert [change.name for change in model.spikify_report.replaced] == ["head/conv"]
     inputs = [np.ones((2, 4, 4, 2), "float32"), np.ones((2, 8, 8, 2), "float32")]
     assert model.predict(inputs, verbose=0).shape == (2, 2)
@@ -144,7 +177,9 @@ class Shared(Composition):
 
 
 def test_a_lambda_becomes_a_neuron_although_it_cannot_be_copied():
-    model = converted(network_of(layers.Lambda(lambda x: keras.activations.silu(x), name="lambda")))
+    model = converted(
+        network_of(layers.Lambda(lambda x: keras.activations.silu(x), name="lambda"))
+    )
     assert [change.activation for change in model.spikify_report.replaced] == ["silu"]
 
 
@@ -154,7 +189,9 @@ def test_a_composition_is_converted_in_mixed_precision_and_saved():
     try:
         model = converted(network_of(Block(name="block")), calibrate=X)
         loaded = saved_and_loaded(model)
-        np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+        np.testing.assert_array_equal(
+            loaded.predict(X, verbose=0), model.predict(X, verbose=0)
+        )
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -163,12 +200,15 @@ def test_compositions_in_sequential_and_nested_models_are_found():
     inner = keras.Sequential([keras.Input((6,)), Block(name="block")], name="inner")
     model = converted(network_of(lambda x: inner(layers.ReLU()(x))))
     assert len(model.spikify_report.replaced) == 3
-    model = converted(keras.Sequential([keras.Input((6,)), Block(name="block"), layers.Dense(3)]))
+    model = converted(
+        keras.Sequential([keras.Input((6,)), Block(name="block"), layers.Dense(3)])
+    )
     assert model.predict(X, verbose=0).shape == (4, 3)
 
 
 class Derived(Block):
-    """Its config has more than its constructor takes, as that of some layers of KerasHub."""
+    """Its config has more than its constructor takes, as that of some layers of
+    KerasHub."""
 
     def get_config(self):
         return {**super().get_config(), "derived": 2 * self.width}
@@ -186,7 +226,9 @@ class OuterOfUncopied(Outer):
 
 
 def test_layers_inside_need_not_be_copied_by_their_config():
-    assert len(converted(network_of(Derived(name="block"))).spikify_report.replaced) == 2
+    assert (
+        len(converted(network_of(Derived(name="block"))).spikify_report.replaced) == 2
+    )
 
     def hidden(inputs):
         return OuterOfUncopied(name="outer")({"a": inputs, "b": inputs})["deep"]
@@ -234,7 +276,8 @@ def test_the_report_says_why_activations_inside_a_layer_stay(cls, reason):
 
 
 class MakesResizing(Composition):
-    """Resizes to the size of its input, which is `None` in a graph with open sizes, like the pyramid pooling of KerasHub."""
+    """Resizes to the size of its input, which is `None` in a graph with open sizes,
+    like the pyramid pooling of KerasHub."""
 
     def __init__(self, width=3, **kwargs):
         super().__init__(width, **kwargs)
@@ -242,7 +285,9 @@ class MakesResizing(Composition):
 
     def call(self, inputs):
         _, height, width, _ = ops.shape(inputs)
-        return inputs + layers.Resizing(height, width)(ops.mean(self.conv(inputs), axis=(1, 2), keepdims=True))
+        return inputs + layers.Resizing(height, width)(
+            ops.mean(self.conv(inputs), axis=(1, 2), keepdims=True)
+        )
 
 
 def test_a_call_that_depends_on_open_sizes_stays_and_the_report_says_so():
@@ -254,21 +299,28 @@ def test_a_call_that_depends_on_open_sizes_stays_and_the_report_says_so():
     kept = reasons(images((None, None, 3)))["block"]
     assert kept.startswith("inside a layer: its call depends on sizes of its inputs")
     model = images((4, 4, 3))
-    assert [change.name for change in model.spikify_report.replaced] == ["mark", "block/conv"]
+    assert [change.name for change in model.spikify_report.replaced] == [
+        "mark",
+        "block/conv",
+    ]
     assert model.predict(np.ones((2, 4, 4, 3), "float32"), verbose=0).shape == (2, 3)
     # Sizes that do not matter may be open.
     inputs = keras.Input((None, None, 3))
     shared = Shared(name="head")(inputs)
-    assert not converted(keras.Model(inputs, layers.GlobalAveragePooling2D()(shared))).spikify_report.kept
+    assert not converted(
+        keras.Model(inputs, layers.GlobalAveragePooling2D()(shared))
+    ).spikify_report.kept
 
 
 @keras.saving.register_keras_serializable("tests")
 class DerivedWithWeights(Composition):
-    """It stays as it is, its config has more than its constructor takes, and its `build` needs a tuple."""
+    """It stays as it is, its config has more than its constructor takes, and its
+    `build` needs a tuple."""
 
     def build(self, input_shape):
         # A list could not be added to a tuple.
-        self.kernel = self.add_weight(shape=input_shape[1:] + (self.width,), name="kernel")  # noqa: RUF005
+        shape = input_shape[1:] + (self.width,)  # noqa: RUF005
+        self.kernel = self.add_weight(shape=shape, name="kernel")
 
     def call(self, inputs):
         return ops.matmul(inputs, self.kernel)
@@ -277,16 +329,21 @@ class DerivedWithWeights(Composition):
         return {**super().get_config(), "doubled": 2 * self.width}
 
 
-def test_layers_whose_config_has_more_than_their_constructor_takes_are_saved_and_loaded():
-    model = converted(network_of(lambda x: DerivedWithWeights(name="derived")(layers.ReLU()(x))))
+def test_layers_with_more_in_their_config_than_their_constructor_takes_are_saved():
+    model = converted(
+        network_of(lambda x: DerivedWithWeights(name="derived")(layers.ReLU()(x)))
+    )
     for _ in range(2):
         loaded = saved_and_loaded(model)
-        np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+        np.testing.assert_array_equal(
+            loaded.predict(X, verbose=0), model.predict(X, verbose=0)
+        )
         model = loaded
 
 
 class Forgetful(Composition):
-    """It stays as it is, and its config lacks an argument, as those of some layers of keras-cv and KerasHub."""
+    """It stays as it is, and its config lacks an argument, as those of some layers of
+    keras-cv and KerasHub."""
 
     def __init__(self, biases=0, **kwargs):
         super().__init__(**kwargs)
@@ -306,16 +363,30 @@ class WithoutConfig(Forgetful):
 
 
 @pytest.mark.parametrize(
-    ("cls", "why"), [(Forgetful, "a weight list of length 2"), (WithoutConfig, "NotImplementedError: none")]
+    ("cls", "why"),
+    [
+        (Forgetful, "a weight list of length 2"),
+        (WithoutConfig, "NotImplementedError: none"),
+    ],
 )
-def test_a_layer_that_its_config_does_not_make_again_is_an_error_that_names_it(cls, why):
+def test_a_layer_that_its_config_does_not_make_again_is_an_error_that_names_it(
+    cls, why
+):
     network = network_of(lambda x: cls(2, name="closed")(layers.ReLU()(x)))
-    with pytest.raises(ValueError, match=rf"layer 'closed' of class {cls.__name__}: .*{why}.*returns all arguments"):
+    with pytest.raises(
+        ValueError,
+        match=rf"layer 'closed' of class {cls.__name__}: .*{why}.*returns all "
+        r"arguments",
+    ):
         converted(network)
 
 
 def test_without_activations_the_error_names_the_layers_that_may_hold_some():
-    with pytest.raises(ValueError, match=r"not known: closed, it has weights or draws random numbers of its own\.\nGive"):
+    with pytest.raises(
+        ValueError,
+        match=r"not known: closed, it has weights or draws random numbers of its "
+        r"own\.\nGive",
+    ):
         converted(network_of(Forgetful(2, name="closed")))
 
 
@@ -334,4 +405,7 @@ def test_a_block_with_an_activation_argument_is_seen_inside():
             self.activation = keras.activations.relu
 
     model = converted(network_of(WithArgument(name="block")))
-    assert [change.activation for change in model.spikify_report.replaced] == ["relu", "gelu"]
+    assert [change.activation for change in model.spikify_report.replaced] == [
+        "relu",
+        "gelu",
+    ]

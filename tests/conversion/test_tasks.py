@@ -21,15 +21,20 @@ Y = {"target": np.random.default_rng(1).random((8, 3), dtype="float32")}
 
 @keras.saving.register_keras_serializable("tests")
 class Regression(keras.Model):
-    """Overrides what keras-cv's detectors override: `compile`, steps, loss and decoding, with layers of its own."""
+    """Overrides what keras-cv's detectors override: `compile`, steps, loss and
+    decoding, with layers of its own."""
 
     def __init__(self, width, decoder=None, normalized=False, **kwargs):
         inputs = keras.Input((6,))
-        backbone = keras.Sequential([keras.Input((6,)), layers.Dense(width, activation="relu")], name="backbone")
+        backbone = keras.Sequential(
+            [keras.Input((6,)), layers.Dense(width, activation="relu")], name="backbone"
+        )
         hidden = backbone(inputs)
         normalization = layers.BatchNormalization(name="normalization")
         if normalized:
-            hidden = layers.ReLU()(normalization(layers.Dense(width, name="dense")(hidden)))
+            hidden = layers.ReLU()(
+                normalization(layers.Dense(width, name="dense")(hidden))
+            )
         super().__init__(inputs, layers.Dense(3, name="head")(hidden), **kwargs)
         self.normalized = normalized
         self.normalization = normalization if normalized else None
@@ -49,7 +54,9 @@ class Regression(keras.Model):
         return super().train_step(*state, (x, {"target": 1.0 * y["target"]}))
 
     def compute_loss(self, x, y, y_pred, sample_weight=None, **kwargs):
-        loss = super().compute_loss(x, y["target"], self.factor * y_pred, sample_weight, **kwargs)
+        loss = super().compute_loss(
+            x, y["target"], self.factor * y_pred, sample_weight, **kwargs
+        )
         self.seen["loss"][0].update_state(loss)
         return self.power * loss
 
@@ -59,7 +66,11 @@ class Regression(keras.Model):
     def predict_step(self, *args):
         outputs = super().predict_step(*args)
         # On JAX a step also returns the state.
-        return (self.decode(outputs[0]), *outputs[1:]) if isinstance(outputs, tuple) else self.decode(outputs)
+        return (
+            (self.decode(outputs[0]), *outputs[1:])
+            if isinstance(outputs, tuple)
+            else self.decode(outputs)
+        )
 
     def get_config(self):
         decoder = keras.saving.serialize_keras_object(self.decoder)
@@ -67,7 +78,11 @@ class Regression(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(config["width"], keras.saving.deserialize_keras_object(config["decoder"]), config["normalized"])
+        return cls(
+            config["width"],
+            keras.saving.deserialize_keras_object(config["decoder"]),
+            config["normalized"],
+        )
 
 
 def regression(**kwargs):
@@ -102,10 +117,14 @@ def test_a_folded_task_is_a_task_that_trains_and_is_saved():
     model.fit(X, Y, verbose=0)
     folded = rsnn.fold_batch_normalization(model, verbose=False)
     assert (type(folded), folded.normalization) == (type(model), None)
-    np.testing.assert_allclose(to_numpy(folded(X)), to_numpy(model(X)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        to_numpy(folded(X)), to_numpy(model(X)), rtol=1e-5, atol=1e-6
+    )
     compiled(folded).fit(X, Y, verbose=0)
     loaded = saved_and_loaded(folded)
-    np.testing.assert_array_equal(loaded.predict(X, verbose=0)["decoded"], folded.predict(X, verbose=0)["decoded"])
+    np.testing.assert_array_equal(
+        loaded.predict(X, verbose=0)["decoded"], folded.predict(X, verbose=0)["decoded"]
+    )
 
 
 def test_the_loss_of_given_outputs_is_that_of_the_task():
@@ -113,28 +132,40 @@ def test_the_loss_of_given_outputs_is_that_of_the_task():
     model = spikify(task, 2, verbose=False)
     outputs = np.random.default_rng(2).random((8, 3), dtype="float32")
     y = keras.tree.map_structure(ops.convert_to_tensor, Y)
-    losses = [scalar(compiled(one).compute_loss(ops.convert_to_tensor(X), y, outputs)) for one in (task, model)]
+    losses = [
+        scalar(compiled(one).compute_loss(ops.convert_to_tensor(X), y, outputs))
+        for one in (task, model)
+    ]
     assert losses[0] == losses[1] > 0
 
 
-@pytest.mark.parametrize("settings", [{}, {"gradient": "bptt"}, {"gradient": "sltt", "step_mode": "single"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"gradient": "bptt"}, {"gradient": "sltt", "step_mode": "single"}]
+)
 def test_a_task_fits_evaluates_and_predicts(settings):
     model = compiled(regression(**settings))
     before = arrays(model.network)
     history = model.fit(X, Y, epochs=2, verbose=0).history
     assert set(history) == {"loss", "seen"}
     assert all(np.isfinite(values).all() for values in history.values())
-    assert all((new != old).any() for new, old in zip(arrays(model.network), before, strict=True))
+    assert all(
+        (new != old).any()
+        for new, old in zip(arrays(model.network), before, strict=True)
+    )
     assert scalar(model.factor) != 1.0
     assert np.isfinite(model.evaluate(X, Y, verbose=0)).all()
-    np.testing.assert_allclose(model.predict(X, verbose=0)["decoded"], 2 * to_numpy(model(X)), rtol=1e-5)
+    np.testing.assert_allclose(
+        model.predict(X, verbose=0)["decoded"], 2 * to_numpy(model(X)), rtol=1e-5
+    )
 
 
 def test_the_attributes_of_a_task_belong_to_the_spiking_network():
     task = Regression(5)
     model = spikify(task, 2, verbose=False)
     assert model.backbone is model.network.get_layer("backbone")
-    assert [layer.name for layer in model.shared.layers[1:]] == [layer.name for layer in model.backbone.layers]
+    assert [layer.name for layer in model.shared.layers[1:]] == [
+        layer.name for layer in model.backbone.layers
+    ]
     assert model.shared.layers[1] is model.backbone.layers[0]
     assert model.shared.layers[1] is not task.shared.layers[1]
     assert model.decoder is task.decoder
@@ -152,7 +183,11 @@ def test_training_the_spiking_task_leaves_the_task_as_it_was():
     model = spikify(task, 2, verbose=False)
     assert not model.compiled
     compiled(model).fit(X, Y, verbose=0)
-    keras.tree.map_structure(np.testing.assert_array_equal, (arrays(task), scalar(task.seen["loss"][0].result())), before)
+    keras.tree.map_structure(
+        np.testing.assert_array_equal,
+        (arrays(task), scalar(task.seen["loss"][0].result())),
+        before,
+    )
 
 
 def test_a_saved_task_predicts_and_trains_as_before():
@@ -163,17 +198,26 @@ def test_a_saved_task_predicts_and_trains_as_before():
     assert type(loaded) is type(model)
     assert loaded.power == 3.0
     assert loaded.shared.layers[1] is loaded.backbone.layers[0]
-    np.testing.assert_array_equal(loaded.predict(X, verbose=0)["decoded"], model.predict(X, verbose=0)["decoded"])
-    histories = [one.fit(X, Y, epochs=2, shuffle=False, verbose=0).history for one in (model, loaded)]
+    np.testing.assert_array_equal(
+        loaded.predict(X, verbose=0)["decoded"], model.predict(X, verbose=0)["decoded"]
+    )
+    histories = [
+        one.fit(X, Y, epochs=2, shuffle=False, verbose=0).history
+        for one in (model, loaded)
+    ]
     assert histories[0] == histories[1]
-    keras.tree.map_structure(np.testing.assert_array_equal, arrays(model), arrays(loaded))
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, arrays(model), arrays(loaded)
+    )
 
 
 def test_a_task_is_copied():
     model = regression()
     copied = copy.deepcopy(model)
     np.testing.assert_array_equal(to_numpy(copied(X)), to_numpy(model(X)))
-    assert [weight.shape for weight in type(model).from_config(model.get_config()).weights] == [w.shape for w in model.weights]
+    assert [
+        weight.shape for weight in type(model).from_config(model.get_config()).weights
+    ] == [w.shape for w in model.weights]
     with pytest.raises(TypeError, match=r"copy.deepcopy\(model\)"):
         keras.models.clone_model(model)
 
@@ -185,13 +229,18 @@ def test_all_that_a_spiking_model_does_works_for_a_task(capsys):
     assert to_numpy(model.step(X)).shape == (8, 3)
     model.reset_state()
     assert "neuron" in str(rsnn.describe(model, X, verbose=False))
-    assert keras.Model(model.inputs, model.get_layer("head").output)([X]).shape == (8, 3)
+    assert keras.Model(model.inputs, model.get_layer("head").output)([X]).shape == (
+        8,
+        3,
+    )
     model.summary()
     assert "head" in capsys.readouterr().out
     norms = rsnn.analysis.gradient_agreement(model, X, Y).norms
     # The loss is that of the task.
     model.power *= 2
-    np.testing.assert_allclose(rsnn.analysis.gradient_agreement(model, X, Y).norms, 2 * norms, rtol=1e-4)
+    np.testing.assert_allclose(
+        rsnn.analysis.gradient_agreement(model, X, Y).norms, 2 * norms, rtol=1e-4
+    )
 
 
 def test_a_task_trains_in_mixed_precision():
@@ -204,7 +253,9 @@ def test_a_task_trains_in_mixed_precision():
         keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on PyTorch calls are recorded")
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="only on PyTorch calls are recorded"
+)
 def test_the_calls_of_a_task_are_recorded():
     model = compiled(regression())
     model.fit(X, Y, batch_size=1, epochs=5, verbose=0)
@@ -216,32 +267,54 @@ def test_a_sequential_subclass_is_a_task():
     class Doubled(keras.Sequential):
         def predict_step(self, *args):
             outputs = super().predict_step(*args)
-            return (2 * outputs[0], *outputs[1:]) if isinstance(outputs, tuple) else 2 * outputs
+            return (
+                (2 * outputs[0], *outputs[1:])
+                if isinstance(outputs, tuple)
+                else 2 * outputs
+            )
 
-    model = spikify(Doubled([keras.Input((6,)), layers.Dense(4, activation="relu"), layers.Dense(3)]), 2, verbose=False)
+    model = spikify(
+        Doubled(
+            [keras.Input((6,)), layers.Dense(4, activation="relu"), layers.Dense(3)]
+        ),
+        2,
+        verbose=False,
+    )
     assert isinstance(model, Doubled)
-    np.testing.assert_allclose(model.predict(X, verbose=0), 2 * to_numpy(model(X)), rtol=1e-5)
+    np.testing.assert_allclose(
+        model.predict(X, verbose=0), 2 * to_numpy(model(X)), rtol=1e-5
+    )
 
 
 def test_a_class_that_only_builds_a_graph_is_no_task():
     class Built(keras.Model):
         def __init__(self, initializer):
             inputs = keras.Input((6,))
-            super().__init__(inputs, layers.Dense(3)(layers.Dense(4, "relu", kernel_initializer=initializer)(inputs)))
+            super().__init__(
+                inputs,
+                layers.Dense(3)(
+                    layers.Dense(4, "relu", kernel_initializer=initializer)(inputs)
+                ),
+            )
 
     model = spikify(Built(keras.initializers.Ones()), 2, verbose=False)
     assert type(model) is rsnn.SpikingModel
-    np.testing.assert_array_equal(to_numpy(saved_and_loaded(model)(X)), to_numpy(model(X)))
+    np.testing.assert_array_equal(
+        to_numpy(saved_and_loaded(model)(X)), to_numpy(model(X))
+    )
 
 
 @keras.saving.register_keras_serializable("tests")
 class Pipeline(keras.Model):
-    """As KerasHub's tasks: it preprocesses data, compiles itself, and hides layers from Keras until it has a graph."""
+    """As KerasHub's tasks: it preprocesses data, compiles itself, and hides layers from
+    Keras until it has a graph."""
 
     def __init__(self, scale=1.0, **kwargs):
         self.head = layers.Dense(3, name="head")
         inputs = keras.Input((6,))
-        super().__init__(inputs, self.head(layers.Dense(4, activation="relu")(inputs)), **kwargs)
+        super().__init__(
+            inputs, self.head(layers.Dense(4, activation="relu")(inputs)), **kwargs
+        )
         self.made = True
         self.scale = scale
         self.compile()
@@ -276,11 +349,18 @@ def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_s
     before = to_numpy(model.head.bias)
     model.fit(X, Y["target"], verbose=0)
     assert (to_numpy(model.head.bias) != before).all()
-    np.testing.assert_allclose(model.predict(X, verbose=0), to_numpy(model(0.5 * X)), rtol=1e-5)
+    np.testing.assert_allclose(
+        model.predict(X, verbose=0), to_numpy(model(0.5 * X)), rtol=1e-5
+    )
     assert model.head is model.network.get_layer("head")
     loaded = saved_and_loaded(model)
-    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
-    histories = [one.fit(X, Y["target"], epochs=2, shuffle=False, verbose=0).history for one in (model, loaded)]
+    np.testing.assert_array_equal(
+        loaded.predict(X, verbose=0), model.predict(X, verbose=0)
+    )
+    histories = [
+        one.fit(X, Y["target"], epochs=2, shuffle=False, verbose=0).history
+        for one in (model, loaded)
+    ]
     assert histories[0] == histories[1]
 
 
@@ -290,7 +370,10 @@ def test_a_whole_training_step_of_its_own_trains_the_spiking_network():
 
     inputs = keras.Input((6,))
     task = Task(inputs, layers.Dense(3)(layers.Dense(4, activation="relu")(inputs)))
-    model, usual = spikify(task, 2, verbose=False), spikify(keras.Model(task.inputs, task.outputs), 2, verbose=False)
+    model, usual = (
+        spikify(task, 2, verbose=False),
+        spikify(keras.Model(task.inputs, task.outputs), 2, verbose=False),
+    )
     for one in (model, usual):
         one.compile(keras.optimizers.SGD(0.1), "mse")
     assert set(model.fit(X, Y["target"], verbose=0).history) == {"own"}
@@ -301,7 +384,12 @@ def test_a_whole_training_step_of_its_own_trains_the_spiking_network():
 # What cannot be kept is said.
 def with_graph(cls, *args, **kwargs):
     inputs = keras.Input((6,))
-    return cls(inputs, layers.Dense(3)(layers.Dense(4, activation="relu")(inputs)), *args, **kwargs)
+    return cls(
+        inputs,
+        layers.Dense(3)(layers.Dense(4, activation="relu")(inputs)),
+        *args,
+        **kwargs,
+    )
 
 
 def test_a_call_of_its_own_is_an_error():
@@ -318,7 +406,9 @@ def test_functions_of_its_own_are_an_error():
         def make_predict_function(self, force=False):
             return None
 
-    with pytest.raises(TypeError, match=r"Made, which overrides \['make_predict_function'\]"):
+    with pytest.raises(
+        TypeError, match=r"Made, which overrides \['make_predict_function'\]"
+    ):
         spikify(with_graph(Made), 2, verbose=False)
 
 
@@ -373,7 +463,11 @@ def test_an_attribute_that_is_one_of_two_inner_layers_of_the_same_name_is_an_err
     model = spikify(WithBlock(lambda block: block.inner), 2, verbose=False)
     assert any(isinstance(layer, rsnn.layers.Neuron) for layer in model.wanted.layers)
     for attribute in (lambda block: block.dense, lambda block: block.inner.dense):
-        with pytest.raises(TypeError, match="must not have an attribute that is one of several layers 'dense' inside of layer"):
+        with pytest.raises(
+            TypeError,
+            match="must not have an attribute that is one of several layers 'dense' "
+            "inside of layer",
+        ):
             spikify(WithBlock(attribute), 2, verbose=False)
 
 
@@ -390,15 +484,22 @@ def test_a_task_that_cannot_be_saved_says_so_when_it_is_saved(tmp_path):
             raise NotImplementedError("no config")
 
     model = spikify(with_graph(Unsaved, lambda outputs: outputs), 2, verbose=False)
-    with pytest.raises(ValueError, match=r"because Unsaved cannot be: NotImplementedError: no config"):
+    with pytest.raises(
+        ValueError, match=r"because Unsaved cannot be: NotImplementedError: no config"
+    ):
         model.save(tmp_path / "model.keras")
 
 
 def test_a_saved_task_whose_class_has_changed_says_so():
     config = regression().get_config()
     config["names"] = [*config["names"], ["another", []]]
-    with pytest.raises(ValueError, match=r"made from a Regression with 4 operations\. Received: one with 3"):
-        keras.saving.deserialize_keras_object({**keras.saving.serialize_keras_object(regression()), "config": config})
+    with pytest.raises(
+        ValueError,
+        match=r"made from a Regression with 4 operations\. Received: one with 3",
+    ):
+        keras.saving.deserialize_keras_object(
+            {**keras.saving.serialize_keras_object(regression()), "config": config}
+        )
 
 
 def test_a_saved_task_of_a_library_that_is_not_installed_names_the_extra(monkeypatch):
@@ -406,7 +507,11 @@ def test_a_saved_task_of_a_library_that_is_not_installed_names_the_extra(monkeyp
     config = model.get_config()
     config["task"]["module"] = "keras_cv.src.models"
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "keras_cv" else find(name))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name == "keras_cv" else find(name),
+    )
     with pytest.raises(ImportError, match=r'python -m pip install "keras-cv>='):
         type(model).from_config(config)
 
@@ -415,8 +520,16 @@ def test_a_saved_task_of_a_library_that_is_not_installed_names_the_extra(monkeyp
 def detector(**kwargs):
     from keras_cv import models
 
-    backbone = models.YOLOV8Backbone([4, 4, 4, 4], [1, 1, 1, 1], include_rescaling=False, input_shape=(32, 32, 3))
-    return models.YOLOV8Detector(backbone=backbone, num_classes=3, bounding_box_format="xyxy", fpn_depth=1, **kwargs)
+    backbone = models.YOLOV8Backbone(
+        [4, 4, 4, 4], [1, 1, 1, 1], include_rescaling=False, input_shape=(32, 32, 3)
+    )
+    return models.YOLOV8Detector(
+        backbone=backbone,
+        num_classes=3,
+        bounding_box_format="xyxy",
+        fpn_depth=1,
+        **kwargs,
+    )
 
 
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), dtype="float32")
@@ -429,7 +542,12 @@ BOXES = {
 def spiking_detector(ann, **kwargs):
     model = spikify(ann, 2, verbose=False)
     for one in (ann, model):
-        one.compile(box_loss="ciou", classification_loss="binary_crossentropy", optimizer=keras.optimizers.Adam(0.01), **kwargs)
+        one.compile(
+            box_loss="ciou",
+            classification_loss="binary_crossentropy",
+            optimizer=keras.optimizers.Adam(0.01),
+            **kwargs,
+        )
     return model
 
 
@@ -441,9 +559,18 @@ def test_a_spiking_detector_has_the_losses_of_its_ann_and_decodes_boxes():
     model = spiking_detector(ann, run_eagerly=BACKEND != "jax")
     images, boxes = keras.tree.map_structure(ops.convert_to_tensor, (IMAGES, BOXES))
     made = np.random.default_rng(1).uniform
-    outputs = keras.tree.map_structure(lambda x: ops.convert_to_tensor(made(size=(2, *x.shape[1:])), "float32"), ann.output)
-    assert scalar(model.compute_loss(images, boxes, outputs)) == scalar(ann.compute_loss(images, boxes, outputs))
-    assert set(model.fit(IMAGES, BOXES, verbose=0).history) == {"loss", "box_loss", "class_loss"}
+    outputs = keras.tree.map_structure(
+        lambda x: ops.convert_to_tensor(made(size=(2, *x.shape[1:])), "float32"),
+        ann.output,
+    )
+    assert scalar(model.compute_loss(images, boxes, outputs)) == scalar(
+        ann.compute_loss(images, boxes, outputs)
+    )
+    assert set(model.fit(IMAGES, BOXES, verbose=0).history) == {
+        "loss",
+        "box_loss",
+        "class_loss",
+    }
     assert model.predict(IMAGES, verbose=0)["boxes"].shape == (2, 100, 4)
 
 
@@ -454,8 +581,12 @@ def test_a_saved_spiking_detector_is_the_same_and_trains_on(run_eagerly):
     model.fit(IMAGES, BOXES, verbose=0)
     loaded = saved_and_loaded(model)
     same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
-    keras.tree.map_structure(same, *(one.predict(IMAGES, verbose=0) for one in (model, loaded)))
-    keras.tree.map_structure(same, *(one.fit(IMAGES, BOXES, verbose=0).history for one in (model, loaded)))
+    keras.tree.map_structure(
+        same, *(one.predict(IMAGES, verbose=0) for one in (model, loaded))
+    )
+    keras.tree.map_structure(
+        same, *(one.fit(IMAGES, BOXES, verbose=0).history for one in (model, loaded))
+    )
 
 
 SHOWN = conversions.networks("keras_cv")
@@ -464,7 +595,9 @@ SHOWN = conversions.networks("keras_cv")
 @pytest.mark.parametrize(
     "name",
     [
-        name if any(word in name for word in ("CSPDarkNet", "MiT")) else pytest.param(name, marks=pytest.mark.slow)
+        name
+        if any(word in name for word in ("CSPDarkNet", "MiT"))
+        else pytest.param(name, marks=pytest.mark.slow)
         for name in SHOWN
     ],
 )
@@ -492,4 +625,6 @@ def test_a_backbone_of_keras_cv_with_softmax_attention_trains_by_rate():
     before = arrays(model)
     images = np.random.default_rng(0).random((2, 16, 16, 3), dtype="float32")
     model.fit(images, np.zeros((2, 2, 2, 3)), verbose=0)
-    assert all((new != old).any() for new, old in zip(arrays(model), before, strict=True))
+    assert all(
+        (new != old).any() for new, old in zip(arrays(model), before, strict=True)
+    )

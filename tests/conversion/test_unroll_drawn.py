@@ -1,4 +1,5 @@
-"""Networks drawn from a seed, unrolled: every layer of the library, and the layers of Keras, in some order."""
+"""Networks drawn from a seed, unrolled: every layer of the library, and the layers of
+Keras, in some order."""
 
 import keras
 import numpy as np
@@ -22,12 +23,20 @@ LAYERS = {name for name in OF_LIBRARY if not name.endswith("Cell")}
 
 
 def networks_of(pieces, seed=0, size=5):
-    """The names of pieces that can be unrolled, in parts, in the order of a seed; what ends time comes last in its part."""
-    names = np.random.default_rng(seed).permutation(sorted(set(pieces) - {*REFUSED, *LAST})).tolist()
+    """The names of pieces that can be unrolled, in parts, in the order of a seed; what
+    ends time comes last in its part."""
+    names = (
+        np.random.default_rng(seed)
+        .permutation(sorted(set(pieces) - {*REFUSED, *LAST}))
+        .tolist()
+    )
     parts = [names[start : start + size] for start in range(0, len(names), size)]
     for part, last in zip(parts, sorted({*LAST} & {*pieces}), strict=False):
         part.append(last)
-    return [pytest.param(part, 100 * seed + number, id="-".join(part)) for number, part in enumerate(parts)]
+    return [
+        pytest.param(part, 100 * seed + number, id="-".join(part))
+        for number, part in enumerate(parts)
+    ]
 
 
 def assert_unrolled_is_the_same(names, seed):
@@ -35,24 +44,37 @@ def assert_unrolled_is_the_same(names, seed):
     keras.utils.set_random_seed(seed)
     model = rsnn.SpikingModel(draw(names, seed), T, "bptt")
     binary = rsnn.unroll(model)
-    frames = np.random.default_rng(seed).normal(size=(8, T, *model.network.inputs[0].shape[1:])).astype("float32")
+    frames = (
+        np.random.default_rng(seed)
+        .normal(size=(8, T, *model.network.inputs[0].shape[1:]))
+        .astype("float32")
+    )
     for x in (frames[:, 0], frames):
         expected = to_numpy(model(x))
         assert expected.std() > 0.01
         assert_same(to_numpy(binary(x)), expected)
     for t in range(T):
-        assert_same(to_numpy(binary.step(frames[:, t])), to_numpy(model.step(frames[:, t])))
+        assert_same(
+            to_numpy(binary.step(frames[:, t])), to_numpy(model.step(frames[:, t]))
+        )
 
 
 def assert_same(found, expected):
-    """Up to rounding, but for one sample, in which a membrane may be within rounding of where its integer changes."""
+    """Up to rounding, but for one sample, in which a membrane may be within rounding of
+    where its integer changes."""
     far = np.abs(found - expected) > 1e-5 * np.abs(expected).max()
     assert far.any(axis=1).sum() <= 1
 
 
 def test_every_layer_is_drawn():
-    assert set(OF_LIBRARY) == {*rsnn.layers.__all__, "spiking_self_attention", "token_attention"}
-    assert set(OF_KERAS) == {layer.__name__ for layer in table()} | {"PaddedMaxPooling2D"}
+    assert set(OF_LIBRARY) == {
+        *rsnn.layers.__all__,
+        "spiking_self_attention",
+        "token_attention",
+    }
+    assert set(OF_KERAS) == {layer.__name__ for layer in table()} | {
+        "PaddedMaxPooling2D"
+    }
 
 
 @pytest.mark.parametrize(("names", "seed"), networks_of(LAYERS))
@@ -61,14 +83,21 @@ def test_a_network_of_layers_of_the_library_is_the_same_unrolled(names, seed):
 
 
 @pytest.mark.runs_once
-@pytest.mark.parametrize(("names", "seed"), networks_of({*OF_LIBRARY, *OF_KERAS} - LAYERS, 1))
+@pytest.mark.parametrize(
+    ("names", "seed"), networks_of({*OF_LIBRARY, *OF_KERAS} - LAYERS, 1)
+)
 def test_a_network_of_cells_and_layers_of_keras_is_the_same_unrolled(names, seed):
     assert_unrolled_is_the_same(names, seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("names", "seed"), [network for seed in range(2, 12) for network in networks_of({*OF_LIBRARY, *OF_KERAS}, seed)]
+    ("names", "seed"),
+    [
+        network
+        for seed in range(2, 12)
+        for network in networks_of({*OF_LIBRARY, *OF_KERAS}, seed)
+    ],
 )
 def test_a_network_of_any_layers_is_the_same_unrolled(names, seed):
     assert_unrolled_is_the_same(names, seed)
@@ -77,5 +106,7 @@ def test_a_network_of_any_layers_is_the_same_unrolled(names, seed):
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_layer_that_cannot_be_unrolled_is_refused_by_name(name):
     model = rsnn.SpikingModel(draw([name], 0), T, "bptt")
-    with pytest.raises(ValueError, match=f"Received: '.*' of type .*: .* {REFUSED[name]}.*[.] [A-Z].*"):
+    with pytest.raises(
+        ValueError, match=f"Received: '.*' of type .*: .* {REFUSED[name]}.*[.] [A-Z].*"
+    ):
         rsnn.unroll(model)

@@ -1,4 +1,5 @@
-"""Errors are raised early, with the right type, and name the argument, the value, and what to do."""
+"""Errors are raised early, with the right type, and name the argument, the value, and
+what to do."""
 
 import functools
 import inspect
@@ -22,7 +23,9 @@ from keras_ratesnn.layers import LIF, LIFCell, Neuron, neurons
 
 def assert_says(error, *fragments):
     message = str(error.value)
-    assert [fragment for fragment in fragments if fragment not in message] == [], message
+    assert [fragment for fragment in fragments if fragment not in message] == [], (
+        message
+    )
 
 
 # Arguments of SpikingModel.
@@ -49,7 +52,10 @@ def test_timesteps_are_a_positive_integer(value, error, fragments):
     assert model.timesteps == 3
 
 
-@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="only TensorFlow makes errors of traced code again")
+@pytest.mark.skipif(
+    helpers.BACKEND != "tensorflow",
+    reason="only TensorFlow makes errors of traced code again",
+)
 def test_wrong_shapes_are_value_errors_in_a_function_of_tensorflow_too():
     import tensorflow as tf
 
@@ -71,7 +77,14 @@ def test_timesteps_may_be_a_numpy_integer():
 def test_an_unknown_gradient_lists_the_known_ones_and_says_how_to_have_windows():
     with pytest.raises(ValueError, match="`gradient` must be one of") as raised:
         spiking(gradient="rate-2")
-    assert_says(raised, "gradient='rate-2'", "'rate'", "'bptt'", "GradientMethod", "keras_ratesnn.gradients.Rate(windows=2)")
+    assert_says(
+        raised,
+        "gradient='rate-2'",
+        "'rate'",
+        "'bptt'",
+        "GradientMethod",
+        "keras_ratesnn.gradients.Rate(windows=2)",
+    )
     model = spiking()
     with pytest.raises(ValueError, match="`gradient` must be one of"):
         model.gradient = "rates"
@@ -80,7 +93,11 @@ def test_an_unknown_gradient_lists_the_known_ones_and_says_how_to_have_windows()
 
 @pytest.mark.parametrize(
     ("value", "fragments"),
-    [(rsnn.gradients.BPTT, ["add the parentheses"]), (None, ["gradient=None"]), (rsnn.surrogates.ATan(), ["gradient=ATan"])],
+    [
+        (rsnn.gradients.BPTT, ["add the parentheses"]),
+        (None, ["gradient=None"]),
+        (rsnn.surrogates.ATan(), ["gradient=ATan"]),
+    ],
 )
 def test_gradient_must_be_a_gradient_method(value, fragments):
     with pytest.raises(TypeError, match="`gradient` must be one of") as raised:
@@ -100,7 +117,9 @@ def test_an_unknown_step_mode_lists_the_known_ones(value):
 
 
 def test_return_sequences_is_true_or_false():
-    with pytest.raises(TypeError, match="`return_sequences` must be True or False") as raised:
+    with pytest.raises(
+        TypeError, match="`return_sequences` must be True or False"
+    ) as raised:
         spiking(return_sequences="yes")
     assert_says(raised, "return_sequences='yes'")
 
@@ -114,35 +133,66 @@ def test_return_sequences_is_true_or_false():
             ("decay", value, ValueError, [">= 0", "< 1", "decay = 1 − 1/τ"])
             for value in (1.0, 1, 2.0, -0.1, math.nan, math.inf)
         ),
-        *(("decay", value, TypeError, ["a real number"]) for value in ("0.2", True, None, 0.2j)),
-        *(("threshold", value, ValueError, ["> 0"]) for value in (0, 0.0, -1, math.nan, math.inf)),
-        *(("threshold", value, TypeError, ["a real number"]) for value in ("1", True, None)),
+        *(
+            ("decay", value, TypeError, ["a real number"])
+            for value in ("0.2", True, None, 0.2j)
+        ),
+        *(
+            ("threshold", value, ValueError, ["> 0"])
+            for value in (0, 0.0, -1, math.nan, math.inf)
+        ),
+        *(
+            ("threshold", value, TypeError, ["a real number"])
+            for value in ("1", True, None)
+        ),
         *(("v_reset", value, ValueError, ["finite"]) for value in (math.nan, math.inf)),
-        *(("v_reset", value, TypeError, ["a real number"]) for value in ("0", False, None)),
-        *(("reset", value, ValueError, ["one of 'soft', 'hard'"]) for value in ("zero", None, 0)),
-        *(("detach_reset", value, TypeError, ["True or False"]) for value in (1, "no", None)),
+        *(
+            ("v_reset", value, TypeError, ["a real number"])
+            for value in ("0", False, None)
+        ),
+        *(
+            ("reset", value, ValueError, ["one of 'soft', 'hard'"])
+            for value in ("zero", None, 0)
+        ),
+        *(
+            ("detach_reset", value, TypeError, ["True or False"])
+            for value in (1, "no", None)
+        ),
         *(("decay_input", value, TypeError, ["True or False"]) for value in ("x", 0.5)),
         *(("reset_delay", value, TypeError, ["True or False"]) for value in (2, None)),
         ("v_reset", None, TypeError, ['reset="soft"']),
         ("surrogate", "relu", ValueError, ["one of 'sigmoid'", "'atan'"]),
-        ("surrogate", rsnn.surrogates.ATan, TypeError, ["one of 'sigmoid'", "add the parentheses"]),
+        (
+            "surrogate",
+            rsnn.surrogates.ATan,
+            TypeError,
+            ["one of 'sigmoid'", "add the parentheses"],
+        ),
     ],
 )
-def test_errors_name_the_wrong_argument_of_a_neuron(make, argument, value, error, fragments):
+def test_errors_name_the_wrong_argument_of_a_neuron(
+    make, argument, value, error, fragments
+):
     with pytest.raises(error, match=f"`{argument}` must be ") as raised:
         make(**{argument: value})
     assert_says(raised, f"{argument}={value!r}", *fragments)
 
 
-@pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF])
+@pytest.mark.parametrize(
+    "make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF]
+)
 def test_a_reset_value_that_a_soft_reset_would_ignore_is_refused(make):
-    with pytest.raises(ValueError, match=r'`v_reset` must be 0.0 with reset="soft"') as raised:
+    with pytest.raises(
+        ValueError, match=r'`v_reset` must be 0.0 with reset="soft"'
+    ) as raised:
         make(v_reset=-0.5)
     assert_says(raised, "v_reset=-0.5", 'reset="hard"')
     assert make(reset="hard", v_reset=-0.5).v_reset == -0.5
 
 
-@pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF])
+@pytest.mark.parametrize(
+    "make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF]
+)
 def test_a_reset_value_that_a_soft_reset_ignored_is_dropped_from_an_old_config(make):
     hard = make(reset="hard", v_reset=-0.5)
     assert make.from_config(hard.get_config()).v_reset == -0.5
@@ -153,17 +203,26 @@ def test_a_reset_value_that_a_soft_reset_ignored_is_dropped_from_an_old_config(m
 @pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.CuBaLIF])
 @pytest.mark.parametrize("v_reset", [0.5, 2])
 def test_a_reset_to_the_threshold_or_above_is_refused(make, v_reset):
-    with pytest.raises(ValueError, match=r"`v_reset` must be < 0\.5\. Received: v_reset="):
+    with pytest.raises(
+        ValueError, match=r"`v_reset` must be < 0\.5\. Received: v_reset="
+    ):
         make(threshold=0.5, reset="hard", v_reset=v_reset)
 
 
 def test_a_stabilised_threshold_and_a_delayed_reset_exclude_each_other():
-    with pytest.raises(ValueError, match=r"`threshold_stabilizer=True` .* Received: reset_delay=True, too"):
+    with pytest.raises(
+        ValueError,
+        match=r"`threshold_stabilizer=True` .* Received: reset_delay=True, too",
+    ):
         LIF(threshold_stabilizer=True, reset_delay=True)
 
 
 OTHER_NAMES = {
-    "tau": (2.0, "here decay=0.5. If the input is scaled by 1/τ, too, as in SpikingJelly unless decay_input=False"),
+    "tau": (
+        2.0,
+        "here decay=0.5. If the input is scaled by 1/τ, too, as in SpikingJelly unless "
+        "decay_input=False",
+    ),
     "tau_mem": (10.0, "here decay=0.9"),
     "init_tau": (2, "ParametricLIF(decay=...)"),
     "beta": (0.9, "decay=0.9"),
@@ -177,24 +236,36 @@ OTHER_NAMES = {
     "num_steps": (4, "SpikingModel(network, timesteps=4)"),
     "return_membrane": (True, "analysis.observed(model, membranes=[name])"),
     "store_v_seq": (True, "analysis.observed(model, membranes=[name])"),
-    "return_sequences": (True, "SpikingModel(network, timesteps, return_sequences=True)"),
+    "return_sequences": (
+        True,
+        "SpikingModel(network, timesteps, return_sequences=True)",
+    ),
     "init_hidden": (True, "Leave the argument out"),
     "units": (32, "keras.layers.Dense(32)"),
 }
 
 
-@pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF])
+@pytest.mark.parametrize(
+    "make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF]
+)
 @pytest.mark.parametrize("name", OTHER_NAMES)
 def test_argument_names_of_other_libraries_are_translated(make, name):
     value, advice = OTHER_NAMES[name]
-    with pytest.raises(TypeError, match=f"^{make.__name__} has no argument `{name}`") as raised:
+    with pytest.raises(
+        TypeError, match=f"^{make.__name__} has no argument `{name}`"
+    ) as raised:
         make(**{name: value})
     assert_says(raised, f"{name}={value!r}", advice)
 
 
-@pytest.mark.parametrize(("value", "ours"), [("zero", "hard"), ("subtract", "soft"), ("none", "LeakyReadout")])
+@pytest.mark.parametrize(
+    ("value", "ours"),
+    [("zero", "hard"), ("subtract", "soft"), ("none", "LeakyReadout")],
+)
 def test_resets_of_other_libraries_are_translated(value, ours):
-    with pytest.raises(ValueError, match="`reset` must be one of 'soft', 'hard'") as raised:
+    with pytest.raises(
+        ValueError, match="`reset` must be one of 'soft', 'hard'"
+    ) as raised:
         LIF(reset=value)
     assert_says(raised, f"reset={value!r}", ours)
 
@@ -209,11 +280,17 @@ def test_resets_of_other_libraries_are_translated(value, ours):
         ("stepmode", "single", 'step_mode="multi"'),
     ],
 )
-def test_arguments_and_attributes_of_models_of_other_libraries_are_translated(name, value, ours):
-    with pytest.raises(TypeError, match=f"^SpikingModel has no argument `{name}`") as raised:
+def test_arguments_and_attributes_of_models_of_other_libraries_are_translated(
+    name, value, ours
+):
+    with pytest.raises(
+        TypeError, match=f"^SpikingModel has no argument `{name}`"
+    ) as raised:
         rsnn.SpikingModel(mlp(), **{name: value})
     assert_says(raised, f"{name}={value!r}", ours)
-    with pytest.raises(AttributeError, match=f"^SpikingModel has no attribute `{name}`") as raised:
+    with pytest.raises(
+        AttributeError, match=f"^SpikingModel has no attribute `{name}`"
+    ) as raised:
         setattr(spiking(), name, value)
     assert_says(raised, f"{name}={value!r}", ours)
     assert next(iter(inspect.signature(rsnn.SpikingModel).parameters)) == "network"
@@ -235,7 +312,9 @@ class Doubling(rsnn.SpikingModel):
     ],
 )
 def test_what_runs_a_network_by_itself_refuses_a_model_with_a_call_of_its_own(run):
-    with pytest.raises(ValueError, match=r"^`model` must not have a `call` of its own") as raised:
+    with pytest.raises(
+        ValueError, match=r"^`model` must not have a `call` of its own"
+    ) as raised:
         run(Doubling(mlp(), 3), helpers.data()[0])
     assert_says(raised, "of the class Doubling", "into layers of the network")
 
@@ -243,20 +322,30 @@ def test_what_runs_a_network_by_itself_refuses_a_model_with_a_call_of_its_own(ru
 def test_another_network_of_a_model_is_an_error_that_says_what_to_make():
     model = spiking()
     with pytest.raises(
-        AttributeError, match=r"^`network` of a SpikingModel cannot be replaced\. Received: network=<"
+        AttributeError,
+        match=r"^`network` of a SpikingModel cannot be replaced\. Received: network=<",
     ) as raised:
         model.network = mlp()
     assert_says(raised, "SpikingModel(network, timesteps)")
     assert len(model.weights) == len(model.network.weights)
 
 
-ATTRIBUTES = [(LIF, "beta"), (LIF, "v_threshold"), (rsnn.layers.IF, "step_mode"), (rsnn.layers.ILIF, "tau")]
+ATTRIBUTES = [
+    (LIF, "beta"),
+    (LIF, "v_threshold"),
+    (rsnn.layers.IF, "step_mode"),
+    (rsnn.layers.ILIF, "tau"),
+]
 
 
-@pytest.mark.parametrize(("make", "name"), [*ATTRIBUTES, (rsnn.layers.LeakyReadout, "beta")])
+@pytest.mark.parametrize(
+    ("make", "name"), [*ATTRIBUTES, (rsnn.layers.LeakyReadout, "beta")]
+)
 def test_attribute_names_of_other_libraries_are_translated(make, name):
     value, advice = OTHER_NAMES[name]
-    with pytest.raises(AttributeError, match=f"^{make.__name__} has no attribute `{name}`") as raised:
+    with pytest.raises(
+        AttributeError, match=f"^{make.__name__} has no attribute `{name}`"
+    ) as raised:
         setattr(make(), name, value)
     assert_says(raised, f"{name}={value!r}", advice)
 
@@ -274,14 +363,22 @@ def test_layers_and_models_may_have_attributes_of_their_own():
 
     layer, model = LIF(), spiking()
     layer.notes = model.notes = "mine"
-    assert (layer.notes, model.notes, Own(2.0).tau, OwnModel(mlp(), "bptt").method) == ("mine", "mine", 2.0, "bptt")
+    assert (layer.notes, model.notes, Own(2.0).tau, OwnModel(mlp(), "bptt").method) == (
+        "mine",
+        "mine",
+        2.0,
+        "bptt",
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "ours"),
     [
         ("Leaky", "LIF(decay=beta, reset_delay=True)"),
-        ("RLeaky", "Recurrent(LIF(decay=beta, reset_delay=True), keras.layers.Dense(units))"),
+        (
+            "RLeaky",
+            "Recurrent(LIF(decay=beta, reset_delay=True), keras.layers.Dense(units))",
+        ),
         ("LIFNode", 'reset="hard"'),
         ("PoissonEncoder", "BernoulliEncoder"),
         ("lif", "Use LIF."),
@@ -290,7 +387,9 @@ def test_layers_and_models_may_have_attributes_of_their_own():
     ],
 )
 def test_neurons_of_other_libraries_are_translated(name, ours):
-    with pytest.raises(AttributeError, match=f"module 'keras_ratesnn.layers' has no attribute '{name}'") as raised:
+    with pytest.raises(
+        AttributeError, match=f"module 'keras_ratesnn.layers' has no attribute '{name}'"
+    ) as raised:
         getattr(rsnn.layers, name)
     assert_says(raised, ours)
 
@@ -301,12 +400,20 @@ def test_an_error_about_shapes_has_a_name_that_users_know():
     assert type(raised.value) is ValueError
 
 
-NOT_STABILIZED = [rsnn.layers.IF, rsnn.layers.ParametricLIF, rsnn.layers.ALIF, rsnn.layers.CuBaLIF, LIFCell]
+NOT_STABILIZED = [
+    rsnn.layers.IF,
+    rsnn.layers.ParametricLIF,
+    rsnn.layers.ALIF,
+    rsnn.layers.CuBaLIF,
+    LIFCell,
+]
 
 
 @pytest.mark.parametrize("make", NOT_STABILIZED)
 def test_neurons_without_stabilised_thresholds_name_the_one_that_has_them(make):
-    with pytest.raises(TypeError, match=f"^{make.__name__} has no argument `threshold_stabilizer`") as raised:
+    with pytest.raises(
+        TypeError, match=f"^{make.__name__} has no argument `threshold_stabilizer`"
+    ) as raised:
         make(threshold_stabilizer=True)
     assert_says(raised, "threshold_stabilizer=True", "LIF(threshold_stabilizer=True)")
 
@@ -337,14 +444,26 @@ def test_arguments_of_a_built_neuron_are_fixed(argument, value):
     spiking(keras.Sequential([keras.Input((6,)), lif]))
     before = getattr(lif, argument)
     for owner in (lif, lif.cell):
-        with pytest.raises(AttributeError, match=f"`{argument}` of .* is fixed") as raised:
+        with pytest.raises(
+            AttributeError, match=f"`{argument}` of .* is fixed"
+        ) as raised:
             setattr(owner, argument, value)
-        assert_says(raised, repr(owner.name), f"{argument}={value!r}", "new layer", "learn_threshold=True")
+        assert_says(
+            raised,
+            repr(owner.name),
+            f"{argument}={value!r}",
+            "new layer",
+            "learn_threshold=True",
+        )
     assert getattr(lif, argument) is before
 
 
-@pytest.mark.parametrize(("argument", "value"), [("threshold", 0.5), ("surrogate", "atan")])
-def test_arguments_of_a_custom_cell_are_fixed_but_its_own_attributes_are_not(argument, value):
+@pytest.mark.parametrize(
+    ("argument", "value"), [("threshold", 0.5), ("surrogate", "atan")]
+)
+def test_arguments_of_a_custom_cell_are_fixed_but_its_own_attributes_are_not(
+    argument, value
+):
     class Mine(rsnn.layers.NeuronCell):
         def step(self, inputs, state):
             return inputs, self.fire(inputs), state
@@ -379,11 +498,15 @@ def called_in_a_graph(cell):
     cell(keras.Input((6,)))
 
 
-@pytest.mark.parametrize("use", [put_in_sequential, put_in_sequential_without_input, called_in_a_graph])
+@pytest.mark.parametrize(
+    "use", [put_in_sequential, put_in_sequential_without_input, called_in_a_graph]
+)
 def test_the_error_for_a_cell_used_as_a_layer_names_the_layer(use):
     with pytest.raises(ValueError, match="cannot be a layer of a network") as raised:
         use(LIFCell(name="mine"))
-    assert_says(raised, "LIFCell 'mine'", "keras_ratesnn.layers.LIF()", "Neuron(LIFCell())")
+    assert_says(
+        raised, "LIFCell 'mine'", "keras_ratesnn.layers.LIF()", "Neuron(LIFCell())"
+    )
 
 
 def test_a_neuron_needs_a_cell():
@@ -394,7 +517,9 @@ def test_a_neuron_needs_a_cell():
 
 def test_only_a_layer_class_can_be_marked_affine():
     for value in (keras.layers.Dense(3), abs):
-        with pytest.raises(TypeError, match=r"`layer_class` must be a subclass of keras.layers.Layer"):
+        with pytest.raises(
+            TypeError, match=r"`layer_class` must be a subclass of keras.layers.Layer"
+        ):
             rsnn.affine(value)
 
 
@@ -412,18 +537,36 @@ class Subclassed(keras.Model):
 
 @pytest.mark.parametrize(
     "make",
-    [Subclassed, lambda: keras.layers.Dense(3), lambda: LIF(), lambda: None, lambda: "mlp", lambda: mlp],
+    [
+        Subclassed,
+        lambda: keras.layers.Dense(3),
+        lambda: LIF(),
+        lambda: None,
+        lambda: "mlp",
+        lambda: mlp,
+    ],
     ids=["subclassed", "layer", "neuron", "None", "string", "function"],
 )
 def test_a_network_is_functional_or_sequential(make):
     network = make()
-    with pytest.raises(TypeError, match="`network` must be a Functional or Sequential") as raised:
-        spiking(network) if network is not None else rsnn.SpikingModel(None, timesteps=3)
-    assert_says(raised, type(network).__name__, "keras.Model(inputs, outputs)", "keras.Sequential([keras.Input")
+    with pytest.raises(
+        TypeError, match="`network` must be a Functional or Sequential"
+    ) as raised:
+        spiking(network) if network is not None else rsnn.SpikingModel(
+            None, timesteps=3
+        )
+    assert_says(
+        raised,
+        type(network).__name__,
+        "keras.Model(inputs, outputs)",
+        "keras.Sequential([keras.Input",
+    )
 
 
 def test_the_error_for_an_unbuilt_sequential_suggests_an_input():
-    with pytest.raises(ValueError, match="`network` must know its input shape") as raised:
+    with pytest.raises(
+        ValueError, match="`network` must know its input shape"
+    ) as raised:
         spiking(keras.Sequential([keras.layers.Dense(3), LIF()], name="mine"))
     assert_says(raised, "mine", "keras.Input(shape)")
 
@@ -441,7 +584,12 @@ class Block(keras.layers.Layer):
     def __init__(self, keep, **kwargs):
         super().__init__(**kwargs)
         neuron = LIF(name="inner")
-        self.inside = {"attribute": neuron, "list": [neuron], "dict": {"a": neuron}, "cell": neuron.cell}[keep]
+        self.inside = {
+            "attribute": neuron,
+            "list": [neuron],
+            "dict": {"a": neuron},
+            "cell": neuron.cell,
+        }[keep]
 
     def build(self, input_shape):
         self.built = True
@@ -483,20 +631,34 @@ HIDING = {
     "subclassed model": hides(Subclassed),
     "TimeDistributed": hides(lambda: keras.layers.TimeDistributed(LIF(name="inner"))),
     "RNN": hides(lambda: keras.layers.RNN(RecurrentCell(), return_sequences=True)),
-    "activation of a layer": hides(lambda: keras.layers.Dense(4, activation=LIF(name="inner"))),
+    "activation of a layer": hides(
+        lambda: keras.layers.Dense(4, activation=LIF(name="inner"))
+    ),
     "Activation": hides(lambda: keras.layers.Activation(LIF(name="inner"))),
-    "custom layer in a nested model": hides(lambda: keras.Sequential([keras.Input((5, 4)), Block("attribute")])),
+    "custom layer in a nested model": hides(
+        lambda: keras.Sequential([keras.Input((5, 4)), Block("attribute")])
+    ),
     "another SpikingModel": hides(
-        lambda: spiking(keras.Sequential([keras.Input((5, 4)), LIF(name="inner")], name="spiking"), name="outer")
+        lambda: spiking(
+            keras.Sequential([keras.Input((5, 4)), LIF(name="inner")], name="spiking"),
+            name="outer",
+        )
     ),
 }
 
 
 @pytest.mark.parametrize("make", HIDING.values(), ids=HIDING.keys())
 def test_a_hidden_neuron_is_found_and_named(make):
-    with pytest.raises(ValueError, match="must not hide neurons or time means inside other layers") as raised:
+    with pytest.raises(
+        ValueError, match="must not hide neurons or time means inside other layers"
+    ) as raised:
         spiking(make())
-    assert_says(raised, "could not be run over time", "not Dense(10, activation=LIF())", "Functional or Sequential")
+    assert_says(
+        raised,
+        "could not be run over time",
+        "not Dense(10, activation=LIF())",
+        "Functional or Sequential",
+    )
     assert "'inner'" in str(raised.value) or "'cell'" in str(raised.value)
 
 
@@ -517,13 +679,20 @@ USES = {
     ("shape", "use"),
     [
         *(((10, 5), use) for use in USES),
-        *((shape, "predict") for shape in [(10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)]),
+        *(
+            (shape, "predict")
+            for shape in [(10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)]
+        ),
     ],
     ids=str,
 )
-def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(shape, use):
+def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(
+    shape, use
+):
     x = np.zeros(shape, "float32")
-    with pytest.raises(ValueError, match=r"^Input .* of the network must have shape") as raised:
+    with pytest.raises(
+        ValueError, match=r"^Input .* of the network must have shape"
+    ) as raised:
         USES[use](helpers.compiled(spiking(), metrics=["accuracy"]), x, LABELS)
     sizes = ", ".join(str(size) for size in shape[1:])
     assert_says(raised, "(batch, 6)", "(batch, 3, 6)", "timesteps=3", f"{sizes})")
@@ -531,14 +700,31 @@ def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else
 
 
 def test_an_input_without_a_name_is_called_by_its_layer():
-    ordinary = keras.Sequential([keras.Input((6,)), keras.layers.ReLU(), keras.layers.Dense(3)])
+    ordinary = keras.Sequential(
+        [keras.Input((6,)), keras.layers.ReLU(), keras.layers.Dense(3)]
+    )
     for model in (spiking(), rsnn.spikify(ordinary, 3, verbose=0)):
         wrong = [
-            (r"^Input 'input_layer", lambda model: model.predict(np.zeros((10, 5), "float32"), verbose=0)),
-            (r"^The inputs of the network, \['input_layer", lambda model: rsnn.describe(model, 5)),
-            (r"^The inputs of the network, \['input_layer", lambda model: in_fit(callbacks.FiringRate)(model, 5)),
-            (r"^The network has 1 input, named \['input_layer", lambda model: model.predict([ZEROS, ZEROS], verbose=0)),
-            (r"^The network's inputs are named \['input_layer", lambda model: model({"x": ZEROS})),
+            (
+                r"^Input 'input_layer",
+                lambda model: model.predict(np.zeros((10, 5), "float32"), verbose=0),
+            ),
+            (
+                r"^The inputs of the network, \['input_layer",
+                lambda model: rsnn.describe(model, 5),
+            ),
+            (
+                r"^The inputs of the network, \['input_layer",
+                lambda model: in_fit(callbacks.FiringRate)(model, 5),
+            ),
+            (
+                r"^The network has 1 input, named \['input_layer",
+                lambda model: model.predict([ZEROS, ZEROS], verbose=0),
+            ),
+            (
+                r"^The network's inputs are named \['input_layer",
+                lambda model: model({"x": ZEROS}),
+            ),
         ]
         for message, use in wrong:
             with pytest.raises(ValueError, match=message) as raised:
@@ -551,7 +737,10 @@ def test_an_input_without_a_name_is_found_by_that_of_its_layer_and_that_of_its_t
     (tensor,) = network.inputs
     names = keras_internals.name_of_input(tensor), tensor.name
     assert len(set(names)) == 2
-    assert [_graph.match_inputs(network, {name: ZEROS}) for name in names] == [[ZEROS], [ZEROS]]
+    assert [_graph.match_inputs(network, {name: ZEROS}) for name in names] == [
+        [ZEROS],
+        [ZEROS],
+    ]
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
@@ -574,9 +763,13 @@ class Batches(keras.utils.PyDataset):
 
 
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
-def test_a_batch_of_a_data_set_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(method):
-    with pytest.raises(ValueError, match=r"^Input .* of the network must have shape") as raised:
-        getattr(helpers.compiled(spiking(), metrics=["accuracy"]), method)(Batches(), verbose=0)
+def test_a_batch_of_a_data_set_that_does_not_fit_gets_both_shapes_that_would(method):
+    with pytest.raises(
+        ValueError, match=r"^Input .* of the network must have shape"
+    ) as raised:
+        getattr(helpers.compiled(spiking(), metrics=["accuracy"]), method)(
+            Batches(), verbose=0
+        )
     assert_says(raised, "(batch, 6)", "(batch, 3, 6)")
     assert str(raised.value).endswith(", 5).")
 
@@ -586,26 +779,43 @@ def test_the_error_for_a_data_set_of_unknown_rank_says_to_set_its_shape():
     import tensorflow as tf
 
     signature = tf.TensorSpec(None, "float32"), tf.TensorSpec((None,), "int64")
-    data = tf.data.Dataset.from_generator(lambda: iter([(ZEROS, LABELS)]), output_signature=signature)
+    data = tf.data.Dataset.from_generator(
+        lambda: iter([(ZEROS, LABELS)]), output_signature=signature
+    )
     with pytest.raises(ValueError, match="unknown rank") as raised:
         helpers.compiled(spiking()).evaluate(data, verbose=0)
     assert_says(raised, "tf.ensure_shape(x, (None, 6))", "(None, 3, 6)")
 
 
 @pytest.mark.parametrize(
-    "use", [USES["fit"], USES["evaluate"], USES["train_on_batch"]], ids=["fit", "evaluate", "train_on_batch"]
+    "use",
+    [USES["fit"], USES["evaluate"], USES["train_on_batch"]],
+    ids=["fit", "evaluate", "train_on_batch"],
 )
 def test_errors_of_a_custom_cell_are_raised_while_keras_builds_metrics(use):
     class Unfinished(rsnn.layers.NeuronCell):
         """A cell without a step."""
 
-    network = keras.Sequential([keras.Input((6,)), Neuron(Unfinished()), keras.layers.Dense(3)])
+    network = keras.Sequential(
+        [keras.Input((6,)), Neuron(Unfinished()), keras.layers.Dense(3)]
+    )
     with pytest.raises(NotImplementedError, match="Unfinished must implement `step"):
-        use(helpers.compiled(spiking(network, gradient="bptt"), metrics=["accuracy"]), ZEROS, LABELS)
+        use(
+            helpers.compiled(spiking(network, gradient="bptt"), metrics=["accuracy"]),
+            ZEROS,
+            LABELS,
+        )
 
 
 def test_an_image_without_its_channel_axis_gets_both_shapes_that_would():
-    network = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), LIF(), keras.layers.Flatten()])
+    network = keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            keras.layers.Conv2D(2, 3),
+            LIF(),
+            keras.layers.Flatten(),
+        ]
+    )
     with pytest.raises(ValueError, match="must have shape") as raised:
         spiking(network)(np.zeros((10, 4, 4), "float32"))
     assert_says(raised, "(batch, 4, 4, 1)", "(batch, 3, 4, 4, 1)", "(10, 4, 4)")
@@ -613,7 +823,9 @@ def test_an_image_without_its_channel_axis_gets_both_shapes_that_would():
 
 def two_inputs(structure=list):
     inputs = [keras.Input((6,), name="left"), keras.Input((6,), name="right")]
-    return keras.Model(structure(inputs), keras.layers.Dense(3)(LIF()(keras.layers.Add()(inputs))))
+    return keras.Model(
+        structure(inputs), keras.layers.Dense(3)(LIF()(keras.layers.Add()(inputs)))
+    )
 
 
 def as_dict(inputs):
@@ -630,15 +842,28 @@ def nested_dict(inputs):
 
 @pytest.mark.parametrize(
     ("inputs", "use"),
-    [*(([ZEROS], use) for use in USES), *((inputs, "predict") for inputs in ([ZEROS, ZEROS, ZEROS], ZEROS))],
+    [
+        *(([ZEROS], use) for use in USES),
+        *((inputs, "predict") for inputs in ([ZEROS, ZEROS, ZEROS], ZEROS)),
+    ],
 )
 def test_the_error_for_a_wrong_number_of_inputs_lists_their_names(inputs, use):
     with pytest.raises(ValueError, match=r"^The network has 2 inputs") as raised:
-        USES[use](helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), inputs, LABELS)
-    assert_says(raised, "['left', 'right']", f"Received: {len(inputs) if isinstance(inputs, list) else 1}")
+        USES[use](
+            helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]),
+            inputs,
+            LABELS,
+        )
+    assert_says(
+        raised,
+        "['left', 'right']",
+        f"Received: {len(inputs) if isinstance(inputs, list) else 1}",
+    )
 
 
-@pytest.mark.parametrize(("structure", "use"), [*((as_dict, use) for use in USES), (list, "predict")])
+@pytest.mark.parametrize(
+    ("structure", "use"), [*((as_dict, use) for use in USES), (list, "predict")]
+)
 def test_the_error_for_a_dict_with_wrong_names_lists_the_right_ones(use, structure):
     model = helpers.compiled(spiking(two_inputs(structure)), metrics=["accuracy"])
     with pytest.raises(ValueError, match=r"^The network's inputs are named") as raised:
@@ -647,9 +872,18 @@ def test_the_error_for_a_dict_with_wrong_names_lists_the_right_ones(use, structu
 
 
 def test_an_optional_input_that_is_left_out_is_named():
-    inputs, extra = keras.Input((6,), name="left"), keras.Input((6,), name="extra", optional=True)
-    network = keras.Model({"left": inputs, "extra": extra}, LIF()(keras.layers.Dense(3)(inputs)))
-    with pytest.raises(ValueError, match=r"Input 'extra' of the network must be a tensor or an array. Received: None"):
+    inputs, extra = (
+        keras.Input((6,), name="left"),
+        keras.Input((6,), name="extra", optional=True),
+    )
+    network = keras.Model(
+        {"left": inputs, "extra": extra}, LIF()(keras.layers.Dense(3)(inputs))
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"Input 'extra' of the network must be a tensor or an array. Received: "
+        r"None",
+    ):
         spiking(network)({"left": ZEROS, "extra": None})
 
 
@@ -662,11 +896,18 @@ def test_the_error_for_a_wrong_name_in_a_nested_dict_lists_the_right_ones():
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
 def test_a_list_for_a_dict_that_is_not_sorted_is_an_error_and_not_a_guess(use):
     with pytest.raises(ValueError, match=r"^The network's inputs are a dict") as raised:
-        use(helpers.compiled(spiking(two_inputs(reversed_dict)), metrics=["accuracy"]), [ZEROS, ZEROS], LABELS)
+        use(
+            helpers.compiled(spiking(two_inputs(reversed_dict)), metrics=["accuracy"]),
+            [ZEROS, ZEROS],
+            LABELS,
+        )
     assert_says(raised, "['right', 'left']", "Received: a list", "Pass a dict")
 
 
-@pytest.mark.parametrize(("gradient", "dtypes"), [("rate", ["uint8", "int64"]), ("bptt", ["int32", "float64"])])
+@pytest.mark.parametrize(
+    ("gradient", "dtypes"),
+    [("rate", ["uint8", "int64"]), ("bptt", ["int32", "float64"])],
+)
 def test_inputs_of_any_number_type_work(gradient, dtypes):
     x = np.random.default_rng(0).integers(0, 256, (10, 6))
     _, y = helpers.data()
@@ -674,7 +915,11 @@ def test_inputs_of_any_number_type_work(gradient, dtypes):
     for dtype in ("float32", *dtypes):
         keras.utils.set_random_seed(3)
         model = helpers.compiled(spiking(gradient=gradient))
-        losses.append(model.fit(x.astype(dtype), y, epochs=2, shuffle=False, verbose=0).history["loss"])
+        losses.append(
+            model.fit(x.astype(dtype), y, epochs=2, shuffle=False, verbose=0).history[
+                "loss"
+            ]
+        )
     for found in losses[1:]:
         np.testing.assert_allclose(found, losses[0], rtol=1e-6)
 
@@ -682,11 +927,18 @@ def test_inputs_of_any_number_type_work(gradient, dtypes):
 def test_boolean_events_work():
     x = np.random.default_rng(0).integers(0, 2, (10, 3, 6)).astype(bool)
     model = spiking()
-    np.testing.assert_allclose(model.predict(x, verbose=0), model.predict(x.astype("float32"), verbose=0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0),
+        model.predict(x.astype("float32"), verbose=0),
+        rtol=1e-6,
+        atol=1e-6,
+    )
 
 
 def in_fit(callback):
-    return lambda model, x: helpers.compiled(model).fit(*helpers.data(), callbacks=[callback(x)], verbose=0)
+    return lambda model, x: helpers.compiled(model).fit(
+        *helpers.data(), callbacks=[callback(x)], verbose=0
+    )
 
 
 analysis, callbacks = rsnn.analysis, rsnn.callbacks
@@ -696,10 +948,18 @@ TAKING_X = {
     "firing_rates": analysis.firing_rates,
     "raster": lambda model, x: analysis.raster(model, x, "lif"),
     "membranes": lambda model, x: analysis.membranes(model, x, "lif"),
-    "accuracy_over_time": lambda model, x: analysis.accuracy_over_time(model, x, LABELS, verbose=0),
-    "shuffle_in_time": lambda model, x: analysis.shuffle_in_time(model, x, LABELS, verbose=0),
-    "gradient_agreement": lambda model, x: analysis.gradient_agreement(model, x, LABELS, loss="mse"),
-    "independence": lambda model, x: analysis.independence(model, x, LABELS, loss="mse"),
+    "accuracy_over_time": lambda model, x: analysis.accuracy_over_time(
+        model, x, LABELS, verbose=0
+    ),
+    "shuffle_in_time": lambda model, x: analysis.shuffle_in_time(
+        model, x, LABELS, verbose=0
+    ),
+    "gradient_agreement": lambda model, x: analysis.gradient_agreement(
+        model, x, LABELS, loss="mse"
+    ),
+    "independence": lambda model, x: analysis.independence(
+        model, x, LABELS, loss="mse"
+    ),
     "FiringRate": in_fit(callbacks.FiringRate),
     "AccuracyOverTime": in_fit(lambda x: callbacks.AccuracyOverTime(x, LABELS)),
     "GradientAgreement": in_fit(lambda x: callbacks.GradientAgreement(x, LABELS)),
@@ -710,51 +970,100 @@ TAKING_X = {
 }
 WRONG_X = {
     "None": (None, "must be a tensor or an array. Received: None"),
-    "a number": (5, r"must be arrays or tensors. Received: 5 of type int. Convert lists of numbers with np.asarray"),
+    "a number": (
+        5,
+        r"must be arrays or tensors. Received: 5 of type int. Convert lists of numbers "
+        r"with np.asarray",
+    ),
     "a scalar": (np.float32(1), "must be arrays or tensors. Received: .*float32"),
-    "a list": ([[0.5] * 6], "must be arrays or tensors. Received: 0.5 of type float.*np.asarray"),
+    "a list": (
+        [[0.5] * 6],
+        "must be arrays or tensors. Received: 0.5 of type float.*np.asarray",
+    ),
     "text": ("x", "must be arrays or tensors. Received: 'x' of type str"),
     "no tensor": ([], "has 1 input, named .* Received: 0 tensors"),
-    "one sample without batch": (ZEROS[0], r"must have shape \(batch, 6\).* Received: .*shape \(6,\)"),
-    "another shape": (ZEROS[:, :5], r"must have shape \(batch, 6\).* Received: .*shape \(10, 5\)"),
-    "another rank": (ZEROS[:, None, None], r"must have shape \(batch, 6\).* Received: .*shape \(10, 1, 1, 6\)"),
-    "complex": (ZEROS.astype("complex64"), "must hold real numbers. Received: an array of dtype complex64"),
-    "strings": (ZEROS.astype("U"), "must hold real numbers. Received: an array of dtype <U32"),
-    "objects": (np.array([[None] * 6]), "must hold real numbers. Received: an array of dtype object"),
+    "one sample without batch": (
+        ZEROS[0],
+        r"must have shape \(batch, 6\).* Received: .*shape \(6,\)",
+    ),
+    "another shape": (
+        ZEROS[:, :5],
+        r"must have shape \(batch, 6\).* Received: .*shape \(10, 5\)",
+    ),
+    "another rank": (
+        ZEROS[:, None, None],
+        r"must have shape \(batch, 6\).* Received: .*shape \(10, 1, 1, 6\)",
+    ),
+    "complex": (
+        ZEROS.astype("complex64"),
+        "must hold real numbers. Received: an array of dtype complex64",
+    ),
+    "strings": (
+        ZEROS.astype("U"),
+        "must hold real numbers. Received: an array of dtype <U32",
+    ),
+    "objects": (
+        np.array([[None] * 6]),
+        "must hold real numbers. Received: an array of dtype object",
+    ),
     "symbolic": (keras.KerasTensor((None, 6)), "a symbolic tensor|KerasTensor"),
 }
 
 
 @pytest.mark.parametrize(("x", "message"), WRONG_X.values(), ids=WRONG_X.keys())
 def test_an_x_that_does_not_fit_is_an_error_wherever_it_is_taken(x, message):
-    model = spiking(keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), LIF(name="lif"), keras.layers.Dense(3)]))
+    model = spiking(
+        keras.Sequential(
+            [
+                keras.Input((6,)),
+                keras.layers.Dense(4),
+                LIF(name="lif"),
+                keras.layers.Dense(3),
+            ]
+        )
+    )
     for use in TAKING_X.values():
         with pytest.raises(ValueError, match=message):
             use(model, x)
 
 
-@pytest.mark.parametrize("use", ["describe", "independence", "FiringRate", "predict", "fit"])
+@pytest.mark.parametrize(
+    "use", ["describe", "independence", "FiringRate", "predict", "fit"]
+)
 def test_an_x_without_samples_is_an_error(use):
-    with pytest.raises(ValueError, match=r"`x` must have samples, at least one, and the same number .*Received: 0 samples"):
+    with pytest.raises(
+        ValueError,
+        match=r"`x` must have samples, at least one, and the same number .*Received: 0 "
+        r"samples",
+    ):
         TAKING_X[use](spiking(), ZEROS[:0])
 
 
 def test_inputs_with_different_numbers_of_samples_are_an_error():
-    with pytest.raises(ValueError, match=r"the same number in all arrays. Received: 10 samples, 9 samples"):
+    with pytest.raises(
+        ValueError,
+        match=r"the same number in all arrays. Received: 10 samples, 9 samples",
+    ):
         rsnn.describe(spiking(two_inputs()), [ZEROS, ZEROS[:9]])
 
 
 # Arguments of functions.
 TWO_NAMES = np.array(["soft", "multi"])
 RECORDING = rsnn.events.Events(*np.array([[0, 5], [7, 6], [1, 0], [30, 40]]))
-PLAIN = functools.cache(lambda: keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(3)]))
+PLAIN = functools.cache(
+    lambda: keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(3)]
+    )
+)
 OPTIONS = {
     "step_mode": lambda value: spiking(step_mode=value),
     "gradient": lambda value: spiking(gradient=value),
     "reset": lambda value: LIF(reset=value),
     "surrogate": lambda value: LIF(surrogate=value),
     "role": lambda value: rsnn.LayerKind(role=value),
-    "split_by": lambda value: rsnn.events.event_frames(RECORDING, 2, value, (8, 8), (4, 4)),
+    "split_by": lambda value: rsnn.events.event_frames(
+        RECORDING, 2, value, (8, 8), (4, 4)
+    ),
     "verbose": lambda value: rsnn.fold_batch_normalization(PLAIN(), verbose=value),
     "layer": lambda value: analysis.raster(spiking(), ZEROS, value),
     "data_format": lambda value: rsnn.import_nir("network.nir", 4, data_format=value),
@@ -765,10 +1074,16 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("value", [TWO_NAMES, np.array("soft"), ops.ones((2,)), 0.5, "x", ["soft"], {}], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [TWO_NAMES, np.array("soft"), ops.ones((2,)), 0.5, "x", ["soft"], {}],
+    ids=repr,
+)
 def test_a_choice_that_is_unknown_or_no_string_is_an_error_that_names_it(value):
     for name, use in OPTIONS.items():
-        with pytest.raises((TypeError, ValueError), match=f"`{name}` must be ") as raised:
+        with pytest.raises(
+            (TypeError, ValueError), match=f"`{name}` must be "
+        ) as raised:
             use(value)
         assert_says(raised, f"{name}={value!r}")
 
@@ -793,7 +1108,9 @@ PATHS = {
 @pytest.mark.parametrize("value", [None, 5, b"model", ["model"]], ids=repr)
 def test_a_path_that_is_none_is_an_error_that_names_it(value):
     for name, use in PATHS.values():
-        with pytest.raises(TypeError, match=f"^`{name}` must be a string or a path") as raised:
+        with pytest.raises(
+            TypeError, match=f"^`{name}` must be a string or a path"
+        ) as raised:
             use(value)
         assert_says(raised, f"{name}={value!r} of type {type(value).__name__}")
 
@@ -801,31 +1118,51 @@ def test_a_path_that_is_none_is_an_error_that_names_it(value):
 @pytest.mark.runs_once
 def test_a_path_that_is_empty_is_an_error_that_names_it():
     for name, use in PATHS.values():
-        with pytest.raises(ValueError, match=f"^`{name}` must be a path. Received: {name}='', an empty string"):
+        with pytest.raises(
+            ValueError,
+            match=f"^`{name}` must be a path. Received: {name}='', an empty string",
+        ):
             use("")
 
 
 @pytest.mark.runs_once
 def test_a_file_to_write_is_in_a_folder_that_exists_and_is_none(tmp_path):
     for write in (PATHS["export_nir"][1], PATHS["write_aedat"][1]):
-        with pytest.raises(FileNotFoundError, match=r"`path` must be a file in a folder that exists. .* no folder '.*/none'"):
+        with pytest.raises(
+            FileNotFoundError,
+            match=r"`path` must be a file in a folder that exists. .* no folder "
+            r"'.*/none'",
+        ):
             write(tmp_path / "none" / "file")
         for folder in (tmp_path, "."):
-            with pytest.raises(IsADirectoryError, match=r"`path` must be a file. Received: .*, which is a folder"):
+            with pytest.raises(
+                IsADirectoryError,
+                match=r"`path` must be a file. Received: .*, which is a folder",
+            ):
                 write(folder)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.runs_once
 @pytest.mark.parametrize("writer", ["save_integers", "export_c", "to_checkpoint"])
-def test_an_earlier_file_stays_whole_if_there_is_no_room_for_a_new_one(writer, tmp_path):
+def test_an_earlier_file_stays_whole_if_there_is_no_room_for_a_new_one(
+    writer, tmp_path
+):
     path = tmp_path / "net"
     if writer == "to_checkpoint":
-        write = functools.partial(rsnn.models.to_checkpoint, rsnn.models.VGG11((32, 32, 3), width=1 / 64))
+        write = functools.partial(
+            rsnn.models.to_checkpoint, rsnn.models.VGG11((32, 32, 3), width=1 / 64)
+        )
     else:
         layers = [keras.Input((2,)), LIF(), keras.layers.Dense(3)]
-        chip = rsnn.integer(rsnn.SpikingModel(keras.Sequential(layers), 2), verbose=False)
-        write = chip.save_integers if writer == "save_integers" else functools.partial(rsnn.export_c, chip)
+        chip = rsnn.integer(
+            rsnn.SpikingModel(keras.Sequential(layers), 2), verbose=False
+        )
+        write = (
+            chip.save_integers
+            if writer == "save_integers"
+            else functools.partial(rsnn.export_c, chip)
+        )
     write(path)
     earlier, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
@@ -845,16 +1182,33 @@ def test_the_folder_of_histograms_is_a_path(value):
 
 
 WRONG_ARGUMENTS = {
-    "momentum": (rsnn.layers.OnlineRenormalization, [(v, ValueError) for v in (-0.1, 1.1, math.nan)] + [("1", TypeError)]),
+    "momentum": (
+        rsnn.layers.OnlineRenormalization,
+        [(v, ValueError) for v in (-0.1, 1.1, math.nan)] + [("1", TypeError)],
+    ),
     "affine": (rsnn.LayerKind, [(1, TypeError)]),
     "fan_out": (rsnn.LayerKind, [(1, TypeError)]),
     "normalization": (rsnn.LayerKind, [(True, TypeError)]),
-    "timesteps": (lambda timesteps: callbacks.AccuracyOverTime(ZEROS, LABELS, timesteps=timesteps), [(0, ValueError)]),
-    "threshold": (lambda threshold: callbacks.AccuracyOverTime(ZEROS, LABELS, threshold=threshold), [(None, TypeError)]),
-    "verbose": (lambda verbose: rsnn.describe(spiking(), ZEROS, verbose), [("print", TypeError)]),
+    "timesteps": (
+        lambda timesteps: callbacks.AccuracyOverTime(
+            ZEROS, LABELS, timesteps=timesteps
+        ),
+        [(0, ValueError)],
+    ),
+    "threshold": (
+        lambda threshold: callbacks.AccuracyOverTime(
+            ZEROS, LABELS, threshold=threshold
+        ),
+        [(None, TypeError)],
+    ),
+    "verbose": (
+        lambda verbose: rsnn.describe(spiking(), ZEROS, verbose),
+        [("print", TypeError)],
+    ),
     "shapes": (
         lambda shapes: rsnn.testing.check_cell(LIFCell(), shapes),
-        [(v, TypeError) for v in (None, [], (5,), [None], [(2.0,)], np.ones(2))] + [([(0,)], ValueError)],
+        [(v, TypeError) for v in (None, [], (5,), [None], [(2.0,)], np.ones(2))]
+        + [([(0,)], ValueError)],
     ),
     "events": (
         lambda events: rsnn.events.event_frames(events, 2, "time", (8, 8), (4, 4)),
@@ -865,11 +1219,19 @@ WRONG_ARGUMENTS = {
         [(v, ValueError) for v in (None, ["lif", "lif"], [None], [["lif"]])],
     ),
     "distillation_losses": (
-        lambda distillation_losses: rsnn.distillation.Distiller(spiking(), spiking(), distillation_losses),
+        lambda distillation_losses: rsnn.distillation.Distiller(
+            spiking(), spiking(), distillation_losses
+        ),
         [("x", TypeError), (None, TypeError)],
     ),
-    "student": (lambda student: rsnn.distillation.Distiller(spiking(), student, []), [(None, TypeError)]),
-    "sample": (lambda sample: analysis.raster(spiking(), ZEROS, "lif").plot(sample), [("first", TypeError)]),
+    "student": (
+        lambda student: rsnn.distillation.Distiller(spiking(), student, []),
+        [(None, TypeError)],
+    ),
+    "sample": (
+        lambda sample: analysis.raster(spiking(), ZEROS, "lif").plot(sample),
+        [("first", TypeError)],
+    ),
 }
 
 
@@ -891,21 +1253,62 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
             (1e-320, 1e-45, 1e-39),
             r"`threshold` must be > 0 and finite in float32, too.*is 0.0 there",
         ),
-        (lambda v: LIF(threshold=v), (1e300, 10**39), r"`threshold` must be > 0 and finite in float32, too.*is inf there"),
+        (
+            lambda v: LIF(threshold=v),
+            (1e300, 10**39),
+            r"`threshold` must be > 0 and finite in float32, too.*is inf there",
+        ),
         (
             lambda v: LIF(decay=v),
             (1 - 1e-9,),
-            r"`decay` must be >= 0 and < 1 .*in float32, too.*which is 1\.0 there.*time constant",
+            r"`decay` must be >= 0 and < 1 .*in float32, too.*which is 1\.0 "
+            r"there.*time constant",
         ),
-        (lambda v: LIF(reset="hard", v_reset=v), (-1e300, 1 - 1e-9), r"`v_reset` must be (< 1\.0 and )?finite in float32, too"),
-        (lambda v: rsnn.surrogates.Gaussian(sigma=v), (1e-300, 1e300), r"`sigma` must be > 0 and finite in float32, too"),
-        (lambda v: LIF(threshold=v), (10**400, 10**5000), r"`threshold` must be > 0 and finite. Received.*integer of \d+ bits"),
-        (lambda v: spiking(mask_value=v), (10**400, 1e300), r"`mask_value` must be .*finite"),
-        (lambda v: spiking(timesteps=v), (10**400, 10**5000, 2**63), r"`timesteps` must be an integer of 64 bits"),
-        (lambda v: rsnn.metrics.AnytimeAccuracy(v), (10**30,), r"`timesteps` must be an integer of 64 bits.*SpikingModel"),
-        (lambda v: rsnn.metrics.AnytimeAccuracy(v), (10**9, 10_001), r"`timesteps` must be at most 10000"),
-        (lambda v: rsnn.layers.BernoulliEncoder(seed=v), (10**400, -(2**63) - 1), r"`seed` must be an integer of 64 bits"),
-        (lambda v: checks.one_of("reset", v, ("soft",)), (10**5000,), r"`reset` must be one of.*an integer of 16610 bits"),
+        (
+            lambda v: LIF(reset="hard", v_reset=v),
+            (-1e300, 1 - 1e-9),
+            r"`v_reset` must be (< 1\.0 and )?finite in float32, too",
+        ),
+        (
+            lambda v: rsnn.surrogates.Gaussian(sigma=v),
+            (1e-300, 1e300),
+            r"`sigma` must be > 0 and finite in float32, too",
+        ),
+        (
+            lambda v: LIF(threshold=v),
+            (10**400, 10**5000),
+            r"`threshold` must be > 0 and finite. Received.*integer of \d+ bits",
+        ),
+        (
+            lambda v: spiking(mask_value=v),
+            (10**400, 1e300),
+            r"`mask_value` must be .*finite",
+        ),
+        (
+            lambda v: spiking(timesteps=v),
+            (10**400, 10**5000, 2**63),
+            r"`timesteps` must be an integer of 64 bits",
+        ),
+        (
+            lambda v: rsnn.metrics.AnytimeAccuracy(v),
+            (10**30,),
+            r"`timesteps` must be an integer of 64 bits.*SpikingModel",
+        ),
+        (
+            lambda v: rsnn.metrics.AnytimeAccuracy(v),
+            (10**9, 10_001),
+            r"`timesteps` must be at most 10000",
+        ),
+        (
+            lambda v: rsnn.layers.BernoulliEncoder(seed=v),
+            (10**400, -(2**63) - 1),
+            r"`seed` must be an integer of 64 bits",
+        ),
+        (
+            lambda v: checks.one_of("reset", v, ("soft",)),
+            (10**5000,),
+            r"`reset` must be one of.*an integer of 16610 bits",
+        ),
         (
             lambda v: rsnn.events.event_frames(RECORDING, 2, "time", (v, 4), (4, 4)),
             (10**400,),
@@ -918,7 +1321,9 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
         ),
     ],
 )
-def test_numbers_that_are_too_large_or_too_small_are_errors_that_name_the_argument(make, values, message):
+def test_numbers_that_are_too_large_or_too_small_are_errors_that_name_the_argument(
+    make, values, message
+):
     for value in values:
         with pytest.raises(ValueError, match=message):
             make(value)
@@ -927,31 +1332,53 @@ def test_numbers_that_are_too_large_or_too_small_are_errors_that_name_the_argume
 OUTPUTS = np.zeros((10, 2, 3), "float32")
 
 
-@pytest.mark.parametrize("make", [lambda: rsnn.metrics.AnytimeAccuracy(2), rsnn.metrics.HeadAccuracy], ids=["steps", "head"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: rsnn.metrics.AnytimeAccuracy(2), rsnn.metrics.HeadAccuracy],
+    ids=["steps", "head"],
+)
 def test_metrics_refuse_labels_and_outputs_that_do_not_fit(make):
     make().update_state(LABELS, OUTPUTS)
     for labels in (LABELS[:9], np.int64(0), np.eye(4)[LABELS]):
-        with pytest.raises(ValueError, match=r"`y_true`, the labels, must have the shape \(10.*Received: shape"):
+        with pytest.raises(
+            ValueError,
+            match=r"`y_true`, the labels, must have the shape \(10.*Received: shape",
+        ):
             make().update_state(labels, OUTPUTS)
-    with pytest.raises(ValueError, match=r"`y_pred` must be .*Received: shape \(10, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"`y_pred` must be .*Received: shape \(10, 3\)"
+    ):
         make().update_state(LABELS, OUTPUTS[:, 0])
 
 
 def test_steps_are_counted_only_of_numbers():
-    with pytest.raises(TypeError, match=r"`y_true` must be a tensor or an array of numbers. Received: y_true=None"):
+    with pytest.raises(
+        TypeError,
+        match=r"`y_true` must be a tensor or an array of numbers. Received: "
+        r"y_true=None",
+    ):
         rsnn.metrics.AnytimeAccuracy(2).update_state(None, OUTPUTS)
-    with pytest.raises(TypeError, match=r"`y_pred` must be a tensor or an array of numbers. Received: y_pred=None"):
+    with pytest.raises(
+        TypeError,
+        match=r"`y_pred` must be a tensor or an array of numbers. Received: "
+        r"y_pred=None",
+    ):
         rsnn.losses.TET("mse")(LABELS, None)
 
 
 @pytest.mark.parametrize("head", [2, -3])
 def test_a_head_that_is_not_there_is_an_error(head):
-    with pytest.raises(ValueError, match=rf"have the head={head}. Received: shape \(10, 2, 3\)"):
+    with pytest.raises(
+        ValueError, match=rf"have the head={head}. Received: shape \(10, 2, 3\)"
+    ):
         rsnn.metrics.HeadAccuracy(head).update_state(LABELS, OUTPUTS)
 
 
 def test_events_that_are_not_a_recording_are_not_written(tmp_path):
-    with pytest.raises(TypeError, match=r"`events` must be an Events. Received: events=None .*read_aedat"):
+    with pytest.raises(
+        TypeError,
+        match=r"`events` must be an Events. Received: events=None .*read_aedat",
+    ):
         rsnn.events.write_aedat(tmp_path / "recording.aedat", None)
     assert list(tmp_path.iterdir()) == []
 
@@ -959,7 +1386,13 @@ def test_events_that_are_not_a_recording_are_not_written(tmp_path):
 # Training.
 def test_rate_training_with_renorm_is_an_error():
     network = keras.Sequential(
-        [keras.Input((6,)), LIF(), keras.layers.BatchNormalization(renorm=True, name="norm"), LIF(), keras.layers.Dense(3)]
+        [
+            keras.Input((6,)),
+            LIF(),
+            keras.layers.BatchNormalization(renorm=True, name="norm"),
+            LIF(),
+            keras.layers.Dense(3),
+        ]
     )
     x, y = helpers.data()
     model = helpers.compiled(spiking(network))
@@ -989,7 +1422,11 @@ def nothing_warned_of_yet(monkeypatch):
 
 def test_training_a_network_without_a_spiking_model_warns_once(nothing_warned_of_yet):
     messages = [warned_by(mlp()) for _ in range(2)]
-    (first,) = [message for message in messages[0] if "trained outside of a SpikingModel" in message]
+    (first,) = [
+        message
+        for message in messages[0]
+        if "trained outside of a SpikingModel" in message
+    ]
     assert "keras_ratesnn.SpikingModel(network, timesteps=4)" in first
     assert first not in messages[1]
 
@@ -1004,13 +1441,19 @@ def test_only_training_warns_of_one_time_step(nothing_warned_of_yet):
         model.fit(x, y, verbose=0)
         saved_and_loaded(model).evaluate(x, y, verbose=0)
         rsnn.describe(model, x)
-        plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
-        helpers.compiled(rsnn.spikify(plain, 3, calibrate=x, verbose=False)).fit(x, y, verbose=0)
+        plain = keras.Sequential(
+            [keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)]
+        )
+        helpers.compiled(rsnn.spikify(plain, 3, calibrate=x, verbose=False)).fit(
+            x, y, verbose=0
+        )
 
 
 def of_shape(*shape):
     inputs = keras.Input(shape, name="events")
-    return keras.Model(inputs, keras.layers.Dense(3)(LIF()(keras.layers.Flatten()(inputs))))
+    return keras.Model(
+        inputs, keras.layers.Dense(3)(LIF()(keras.layers.Flatten()(inputs)))
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (3, 3), (3, 8, 8, 2)])
@@ -1020,7 +1463,10 @@ def test_a_first_axis_as_long_as_time_is_pointed_out(shape):
     (message,) = [str(each.message) for each in warned]
     assert "'events'" in message
     assert f"keras.Input({shape[1:]})" in message
-    assert f"every step sees the whole data (batch, {', '.join(map(str, shape))})" in message
+    assert (
+        f"every step sees the whole data (batch, {', '.join(map(str, shape))})"
+        in message
+    )
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 6), (3, 3, 1), (None, 3)], ids=str)
@@ -1073,7 +1519,9 @@ def test_fit_checks_weights_without_a_warning():
 def test_fit_checks_weights_on_their_device(monkeypatch):
     fetched = []
     convert = ops.convert_to_numpy
-    monkeypatch.setattr(ops, "convert_to_numpy", lambda x: (fetched.append(x), convert(x))[1])
+    monkeypatch.setattr(
+        ops, "convert_to_numpy", lambda x: (fetched.append(x), convert(x))[1]
+    )
     check_finite(spiking().variables)
     check_finite([])
     assert fetched == []
@@ -1089,10 +1537,17 @@ def losses_with_a_broken_weight(model, index=0):
 
 @pytest.mark.parametrize(
     ("gradient", "reset", "decay"),
-    [("rate", "soft", 0.2), ("rate", "hard", 0.0), ("bptt", "soft", 0.0), ("bptt", "hard", 0.2)],
+    [
+        ("rate", "soft", 0.2),
+        ("rate", "hard", 0.0),
+        ("bptt", "soft", 0.0),
+        ("bptt", "hard", 0.2),
+    ],
 )
 def test_a_weight_that_turns_nan_in_training_makes_the_loss_nan(gradient, reset, decay):
-    before, after = losses_with_a_broken_weight(spiking(mlp(reset=reset, decay=decay), gradient=gradient))
+    before, after = losses_with_a_broken_weight(
+        spiking(mlp(reset=reset, decay=decay), gradient=gradient)
+    )
     assert math.isfinite(before)
     assert math.isnan(after)
 
@@ -1120,7 +1575,14 @@ def test_a_nan_weight_shows_in_the_output_through_all_layers(gradient, after):
     layer = FOLLOWERS[after]()
     network = keras.Sequential(
         [
-            *(keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, padding="same"), LIF(), layer, LIF(), keras.layers.Flatten()),
+            *(
+                keras.Input((4, 4, 1)),
+                keras.layers.Conv2D(2, 3, padding="same"),
+                LIF(),
+                layer,
+                LIF(),
+                keras.layers.Flatten(),
+            ),
             keras.layers.Dense(3),
         ]
     )
@@ -1135,7 +1597,9 @@ def test_a_nan_in_one_frame_shows_in_the_loss():
     x[2, 0, 1] = math.nan
     for reset in ("soft", "hard"):
         for gradient in ("rate", "bptt"):
-            loss, _ = helpers.loss_and_gradients(spiking(mlp(reset=reset), gradient=gradient), x, y)
+            loss, _ = helpers.loss_and_gradients(
+                spiking(mlp(reset=reset), gradient=gradient), x, y
+            )
             assert math.isnan(loss)
 
 
@@ -1157,17 +1621,35 @@ def test_the_loss_is_finite_for_large_finite_weights():
 @pytest.mark.parametrize("value", [0, 1, "x", np.array(["auto", "auto"])], ids=str)
 def test_jit_compile_is_checked_when_a_model_is_compiled(value):
     model = spiking()
-    for compiled_model in (model, rsnn.distillation.Distiller(spiking(), model, keras.distillation.LogitsDistillation())):
-        with pytest.raises(ValueError, match=r"`jit_compile` must be True, False or 'auto'\. Received: jit_compile="):
+    for compiled_model in (
+        model,
+        rsnn.distillation.Distiller(
+            spiking(), model, keras.distillation.LogitsDistillation()
+        ),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=r"`jit_compile` must be True, False or 'auto'\. Received: "
+            r"jit_compile=",
+        ):
             compiled_model.compile("sgd", "mse", jit_compile=value)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has tensors of texts")
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="only TensorFlow has tensors of texts",
+)
 def test_texts_are_inputs_where_a_layer_wants_them():
-    words = keras.layers.TextVectorization(10, output_sequence_length=5, vocabulary=["a", "b", "c"])
+    words = keras.layers.TextVectorization(
+        10, output_sequence_length=5, vocabulary=["a", "b", "c"]
+    )
     inputs = keras.Input((), dtype="string")
     x = LIF()(keras.layers.Embedding(10, 4)(words(inputs)))
-    model = spiking(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(x))))
+    model = spiking(
+        keras.Model(
+            inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(x))
+        )
+    )
     texts = np.array(["a b", "c"], dtype=object)
     assert model.predict(texts, verbose=0).shape == (2, 3)
     assert model.step(ops.convert_to_tensor(texts)).shape == (2, 3)

@@ -28,12 +28,18 @@ def functional():
 
 
 def assert_has(owner, attribute):
-    assert hasattr(owner, attribute), f"Keras {keras.__version__} has no {type(owner).__name__}.{attribute} any more"
+    assert hasattr(owner, attribute), (
+        f"Keras {keras.__version__} has no {type(owner).__name__}.{attribute} any more"
+    )
 
 
 def test_a_keras_newer_than_the_newest_tested_is_warned_of():
     for newer in ("3.16.0", "3.16.0.dev2026102704", "4.0.0"):
-        with pytest.warns(UserWarning, match=rf"Keras {re.escape(newer)} is newer .* tested, 3\.15\. .*keras<3\.16"):
+        with pytest.warns(
+            UserWarning,
+            match=rf"Keras {re.escape(newer)} is newer .* tested, 3\.15\. "
+            r".*keras<3\.16",
+        ):
             keras_internals.warn_if_untested(newer)
 
 
@@ -45,7 +51,7 @@ def test_a_keras_that_was_tested_is_not_warned_of():
 
 
 @pytest.mark.runs_once
-def test_a_keras_without_a_private_part_is_named_at_import_which_leaves_dtype_and_names_of_layers_as_they_are():
+def test_a_keras_without_a_private_part_is_named_at_import_which_changes_nothing():
     """In a process of its own, where the package is imported for the first time."""
     program = """
 import sys
@@ -62,11 +68,17 @@ import keras_ratesnn
 keras.config.set_floatx("float64")
 inputs = keras.Input((2,))
 dense = keras.layers.Dense(1)
-print(dense.dtype_policy.name, dense.name, inputs.name, keras.Model(inputs, dense(inputs)).name)
+model = keras.Model(inputs, dense(inputs))
+print(dense.dtype_policy.name, dense.name, inputs.name, model.name)
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert result.stdout == "float64 dense keras_tensor functional\n"
-    assert f"Keras {keras.__version__} lacks what keras_ratesnn reads of it" in result.stderr
+    assert (
+        f"Keras {keras.__version__} lacks what keras_ratesnn reads of it"
+        in result.stderr
+    )
     assert "LossFunctionWrapper" in result.stderr
     assert 'pip install "keras<3.16"' in result.stderr
 
@@ -77,9 +89,17 @@ def test_a_model_knows_the_loss_and_its_weights_that_it_was_compiled_with():
     model.compile("sgd")
     assert keras_internals.compiled_loss(model) == {}
     model.compile("sgd", "mse", loss_weights=[0.5])
-    assert keras_internals.compiled_loss(model) == {"loss": "mse", "loss_weights": [0.5]}
+    assert keras_internals.compiled_loss(model) == {
+        "loss": "mse",
+        "loss_weights": [0.5],
+    }
     assert_has(model, "_compile_loss")
-    keras_internals.build_loss(model, X, np.ones((10, 3)), model.compute_output_spec(keras.KerasTensor((10, 6))))
+    keras_internals.build_loss(
+        model,
+        X,
+        np.ones((10, 3)),
+        model.compute_output_spec(keras.KerasTensor((10, 6))),
+    )
     assert model._compile_loss.built
 
 
@@ -95,7 +115,11 @@ def test_the_metrics_that_a_model_was_compiled_with_are_found_before_they_are_bu
 def test_keras_passes_inputs_to_a_model_as_they_are_if_asked():
     class Seen(keras.Model):
         def call(self, inputs):
-            return ops.ones((1,)) if isinstance(inputs, np.ndarray) and inputs.dtype == "float64" else ops.zeros((1,))
+            return (
+                ops.ones((1,))
+                if isinstance(inputs, np.ndarray) and inputs.dtype == "float64"
+                else ops.zeros((1,))
+            )
 
     model = Seen(dtype="mixed_bfloat16")
     for attribute in ("_convert_input_args", "_allow_non_tensor_positional_args"):
@@ -120,7 +144,9 @@ def test_keras_has_run_through_graph_with_operation_fn():
     network = functional()
     assert_has(network, "_run_through_graph")
     parameters = list(inspect.signature(network._run_through_graph).parameters)
-    assert parameters[:2] == ["inputs", "operation_fn"], f"Functional._run_through_graph takes {parameters}"
+    assert parameters[:2] == ["inputs", "operation_fn"], (
+        f"Functional._run_through_graph takes {parameters}"
+    )
 
 
 def test_keras_runs_through_graph_with_any_object():
@@ -132,9 +158,12 @@ def test_keras_runs_through_graph_with_any_object():
 
     network = functional()
     path = network._run_through_graph(
-        [Path(())], operation_fn=lambda operation: lambda x, **_: Path((*x.names, operation.name))
+        [Path(())],
+        operation_fn=lambda operation: lambda x, **_: Path((*x.names, operation.name)),
     )
-    assert path.names == tuple(layer.name for layer in network.layers[1:]), "Functional._run_through_graph needs tensors now"
+    assert path.names == tuple(layer.name for layer in network.layers[1:]), (
+        "Functional._run_through_graph needs tensors now"
+    )
 
 
 @pytest.mark.parametrize("structure", ["inputs", "outputs"])
@@ -144,31 +173,43 @@ def test_keras_keeps_the_structures_of_inputs_and_outputs(structure):
     network = keras.Model(inputs, outputs)
     assert_has(network, f"_{structure}_struct")
     kept = getattr(network, f"_{structure}_struct")
-    assert set(kept) == set({"inputs": inputs, "outputs": outputs}[structure]), f"Functional._{structure}_struct has changed"
+    assert set(kept) == set({"inputs": inputs, "outputs": outputs}[structure]), (
+        f"Functional._{structure}_struct has changed"
+    )
 
 
 def test_keras_keeps_a_functional_model_in_a_built_sequential():
     unbuilt = keras.Sequential([layers.Dense(3)])
     assert_has(unbuilt, "_functional")
-    assert unbuilt._functional is None, "Sequential._functional of an unbuilt model is not None any more"
+    assert unbuilt._functional is None, (
+        "Sequential._functional of an unbuilt model is not None any more"
+    )
     built = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
-    assert type(built._functional) is type(functional()), "Sequential._functional is no Functional model any more"
+    assert type(built._functional) is type(functional()), (
+        "Sequential._functional is no Functional model any more"
+    )
 
 
 def test_keras_knows_that_layers_take_training_and_operations_do_not():
     for layer in (layers.Dropout(0.5), layers.Flatten(), LIF()):
         assert_has(layer, "_call_context_args")
-        assert "training" in layer._call_context_args, "Layer._call_context_args has changed"
+        assert "training" in layer._call_context_args, (
+            "Layer._call_context_args has changed"
+        )
         layer(ops.ones((2, 3)), training=True)
     operation = (keras.Input((6,)) + 1.0)._keras_history.operation
-    assert "training" not in getattr(operation, "_call_context_args", ()), "Operations take training now"
+    assert "training" not in getattr(operation, "_call_context_args", ()), (
+        "Operations take training now"
+    )
 
 
 def test_keras_flattens_layers_with_those_inside():
     wrapper = layers.TimeDistributed(LIF())
     assert_has(wrapper, "_flatten_layers")
     kinds = [type(layer).__name__ for layer in wrapper._flatten_layers()]
-    assert kinds == ["TimeDistributed", "LIF", "LIFCell"], "Layer._flatten_layers has changed"
+    assert kinds == ["TimeDistributed", "LIF", "LIFCell"], (
+        "Layer._flatten_layers has changed"
+    )
 
 
 def test_keras_calls_of_graphs_can_be_distinguished_from_other_calls():
@@ -178,7 +219,9 @@ def test_keras_calls_of_graphs_can_be_distinguished_from_other_calls():
 
     graph_call = type(functional()).call
     assert Subclassed.call is not graph_call
-    assert keras.Sequential.call is not keras.Model.call, "Sequential has no call of its own any more"
+    assert keras.Sequential.call is not keras.Model.call, (
+        "Sequential has no call of its own any more"
+    )
 
 
 @pytest.mark.parametrize("purpose", ["train", "test", "predict"])
@@ -190,13 +233,22 @@ def test_keras_makes_its_functions_for_a_stand_in_without_changing_the_model(pur
     model.predict(x, verbose=0)
     name = f"{purpose}_function"
     before = getattr(model, name)
-    assert before is not None, f"Model.{name} is not where the compiled function is any more"
-    made = keras_internals.make_function(keras_internals.StandIn(model, keras_internals.state_shardings(model)), purpose)
+    assert before is not None, (
+        f"Model.{name} is not where the compiled function is any more"
+    )
+    made = keras_internals.make_function(
+        keras_internals.StandIn(model, keras_internals.state_shardings(model)), purpose
+    )
     assert callable(made), f"Model.make_{name} does not set self.{name} any more"
-    assert getattr(model, name) is before, f"Model.make_{name} writes to another object than `self`"
+    assert getattr(model, name) is before, (
+        f"Model.make_{name} writes to another object than `self`"
+    )
 
 
-@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="on other backends Keras makes these variables before it traces")
+@pytest.mark.skipif(
+    helpers.BACKEND != "tensorflow",
+    reason="on other backends Keras makes these variables before it traces",
+)
 def test_the_variables_of_metrics_are_made_before_a_step_is_traced():
     model = helpers.compiled(helpers.spiking(), metrics=["accuracy"])
     for attribute in ("_maybe_symbolic_build", "_compile_metrics"):
@@ -205,7 +257,10 @@ def test_the_variables_of_metrics_are_made_before_a_step_is_traced():
     assert model._compile_metrics.built
 
 
-@pytest.mark.skipif(helpers.BACKEND == "tensorflow", reason="Keras does not run a model to build its metrics on TensorFlow")
+@pytest.mark.skipif(
+    helpers.BACKEND == "tensorflow",
+    reason="Keras does not run a model to build its metrics on TensorFlow",
+)
 def test_keras_wraps_errors_while_it_builds_metrics_in_words_that_are_known():
     class Unfinished(layers.Layer):
         def call(self, inputs):
@@ -214,12 +269,22 @@ def test_keras_wraps_errors_while_it_builds_metrics_in_words_that_are_known():
         def compute_output_shape(self, input_shape):
             return input_shape
 
-    model = helpers.compiled(keras.Sequential([keras.Input((6,)), Unfinished()]), metrics=["accuracy"])
-    with pytest.raises(RuntimeError, match=r"^Unable to automatically build the model."):
+    model = helpers.compiled(
+        keras.Sequential([keras.Input((6,)), Unfinished()]), metrics=["accuracy"]
+    )
+    with pytest.raises(
+        RuntimeError, match=r"^Unable to automatically build the model."
+    ):
         model.evaluate(*helpers.data(), verbose=0)
-    with pytest.raises(NotImplementedError, match="mine"), keras_internals.plain_build_errors():
+    with (
+        pytest.raises(NotImplementedError, match="mine"),
+        keras_internals.plain_build_errors(),
+    ):
         model.evaluate(*helpers.data(), verbose=0)
-    with pytest.raises(RuntimeError, match="another"), keras_internals.plain_build_errors():
+    with (
+        pytest.raises(RuntimeError, match="another"),
+        keras_internals.plain_build_errors(),
+    ):
         raise RuntimeError("another")
 
 
@@ -229,18 +294,23 @@ def test_keras_reads_variables_in_their_own_dtype_where_autocast_is_off():
             self.weight = self.add_weight(shape=(), initializer="ones")
 
         def call(self, inputs):
-            # Not ops.convert_to_tensor: on TensorFlow it reads a variable in its own dtype everywhere.
+            # Not ops.convert_to_tensor: on TensorFlow it reads a variable in its own
+            # dtype everywhere.
             cast = self.weight.value
             with keras_internals.without_autocast():
                 own = self.weight.value
-            return keras.backend.standardize_dtype(cast.dtype), keras.backend.standardize_dtype(own.dtype)
+            return keras.backend.standardize_dtype(
+                cast.dtype
+            ), keras.backend.standardize_dtype(own.dtype)
 
     layer = Reading(dtype="mixed_float16")
     layer.build((1,))
     found = []
     layer.call = lambda inputs, call=layer.call: (found.append(call(inputs)), inputs)[1]
     layer(np.ones((1, 1), "float32"))
-    assert found == [("float16", "float32")], "keras.src.backend.common.variables.AutocastScope has changed"
+    assert found == [("float16", "float32")], (
+        "keras.src.backend.common.variables.AutocastScope has changed"
+    )
 
 
 def test_variables_made_without_values_get_none_later():
@@ -249,11 +319,13 @@ def test_variables_made_without_values_get_none_later():
     assert made == [variable]
     assert variable.shape == (2, 3)
     with keras.StatelessScope():
-        other = keras.Variable(lambda shape, dtype: ops.ones(shape, dtype), shape=(2,), dtype="float32")
+        other = keras.Variable(
+            lambda shape, dtype: ops.ones(shape, dtype), shape=(2,), dtype="float32"
+        )
     assert (variable._value is None, other._value is None) == (True, False)
 
 
-def test_variables_made_without_values_are_given_those_of_arrays_or_their_initial_ones():
+def test_variables_made_without_values_get_those_of_arrays_or_initial_ones():
     with keras_internals.without_values() as made:
         layer = layers.Dense(2, dtype="mixed_float16", bias_initializer="ones")
         layer.build((1, 3))
@@ -262,8 +334,12 @@ def test_variables_made_without_values_are_given_those_of_arrays_or_their_initia
     expected = array.copy()
     array[:] = 0.0
     np.testing.assert_array_equal(helpers.to_numpy(layer.kernel), expected)
-    np.testing.assert_array_equal(helpers.to_numpy(layer(np.ones((1, 3)))), [[7.0, 10.0]])
-    assert [keras.backend.standardize_dtype(variable.dtype) for variable in layer.variables] == ["float32"] * 2
+    np.testing.assert_array_equal(
+        helpers.to_numpy(layer(np.ones((1, 3)))), [[7.0, 10.0]]
+    )
+    assert [
+        keras.backend.standardize_dtype(variable.dtype) for variable in layer.variables
+    ] == ["float32"] * 2
     # Keras' own `named_parameters` would collect them.
     assert len(getattr(layer, "_torch_params", range(2))) == 2
 
@@ -273,22 +349,35 @@ def test_values_are_read_and_assigned_as_keras_does_in_and_out_of_scopes():
     layer.build((1, 3))
 
     def assign_tensors(tensors, values):
-        for tensor, variable, value in zip(tensors, layer.variables, values, strict=True):
+        for tensor, variable, value in zip(
+            tensors, layer.variables, values, strict=True
+        ):
             assert tensor is variable.value
             variable.assign(value)
 
     twos = [ops.full(variable.shape, 2.0) for variable in layer.variables]
     keras_internals.assign(layer.variables, twos, assign_tensors)
-    for variable, value in zip(layer.variables, keras_internals.values_of(layer.variables), strict=True):
+    for variable, value in zip(
+        layer.variables, keras_internals.values_of(layer.variables), strict=True
+    ):
         assert keras.backend.standardize_dtype(value.dtype) == "float32"
-        np.testing.assert_array_equal(helpers.to_numpy(value), np.full(variable.shape, 2.0))
+        np.testing.assert_array_equal(
+            helpers.to_numpy(value), np.full(variable.shape, 2.0)
+        )
     threes = [value + 1.0 for value in twos]
     with keras.StatelessScope(list(zip(layer.variables, twos, strict=True))) as scope:
-        assert [id(value) for value in keras_internals.values_of(layer.variables)] == list(map(id, twos))
+        assert [
+            id(value) for value in keras_internals.values_of(layer.variables)
+        ] == list(map(id, twos))
         keras_internals.assign(layer.variables, threes, None)
     for variable in layer.variables:
-        np.testing.assert_array_equal(helpers.to_numpy(scope.get_current_value(variable)), np.full(variable.shape, 3.0))
-        np.testing.assert_array_equal(helpers.to_numpy(variable.value), np.full(variable.shape, 2.0))
+        np.testing.assert_array_equal(
+            helpers.to_numpy(scope.get_current_value(variable)),
+            np.full(variable.shape, 3.0),
+        )
+        np.testing.assert_array_equal(
+            helpers.to_numpy(variable.value), np.full(variable.shape, 2.0)
+        )
 
 
 class Elsewhere(layers.Layer):
@@ -310,7 +399,9 @@ def test_the_layers_and_variables_of_a_model_are_those_of_the_present():
     inner = keras.Sequential([keras.Input((6,)), layers.Dense(4, name="first")])
     elsewhere, dense = Elsewhere(), layers.Dense(3)
     inputs = keras.Input((6,))
-    network = keras.Model(inputs, dense(layers.Dropout(0.5)(LIF()(elsewhere(inner(inputs))))))
+    network = keras.Model(
+        inputs, dense(layers.Dropout(0.5)(LIF()(elsewhere(inner(inputs)))))
+    )
 
     def enlarge():
         inner.add(layers.Dense(4, name="second"))
@@ -329,23 +420,41 @@ def test_the_layers_and_variables_of_a_model_are_those_of_the_present():
         elsewhere.hidden().append(keras.Variable(1.0))
 
     model = helpers.spiking(network)
-    changes = {enlarge: 2, replace: 0, lambda: dense.enable_lora(2): 2, add_to_the_model: 0, build_it: 2, hide: 0}
+    changes = {
+        enlarge: 2,
+        replace: 0,
+        lambda: dense.enable_lora(2): 2,
+        add_to_the_model: 0,
+        build_it: 2,
+        hide: 0,
+    }
     for change, new_variables in changes.items():
         known = len(model.variables)
         change()
         assert len(model.variables) == known + new_variables
-        for name in ("variables", "weights", "trainable_variables", "non_trainable_variables", "trainable_weights"):
+        for name in (
+            "variables",
+            "weights",
+            "trainable_variables",
+            "non_trainable_variables",
+            "trainable_weights",
+        ):
             found, wanted = getattr(model, name), getattr(keras.Layer, name).fget(model)
             assert list(map(id, found)) == list(map(id, wanted)), (change, name)
         for options in ({}, {"include_self": False}, {"recursive": False}):
-            found, wanted = (owner._flatten_layers(model, **options) for owner in (type(model), keras.Layer))
+            found, wanted = (
+                owner._flatten_layers(model, **options)
+                for owner in (type(model), keras.Layer)
+            )
             assert list(map(id, found)) == list(map(id, wanted)), (change, options)
     dense.trainable = False
     assert not set(map(id, dense.weights)) & set(map(id, model.trainable_weights))
 
 
 def test_a_model_whose_layers_are_collected_twice_has_the_same_collection():
-    model = helpers.spiking(keras.Model(inputs := keras.Input((6,)), layers.Dense(3)(LIF()(inputs))))
+    model = helpers.spiking(
+        keras.Model(inputs := keras.Input((6,)), layers.Dense(3)(LIF()(inputs)))
+    )
     assert model._collection() is model._collection()
     model.weights.clear()
     assert len(model.weights) == 2
@@ -363,33 +472,59 @@ class Measured(layers.Dense):
 def test_the_metrics_and_losses_of_a_model_are_those_of_the_present(kind):
     inputs, dense = keras.Input((6,)), kind(3, kernel_regularizer="l2")
     model = helpers.compiled(helpers.spiking(keras.Model(inputs, dense(LIF()(inputs)))))
-    for change in (lambda: None, lambda: dense.add_loss(keras.ops.ones(())), model._clear_losses):
+    for change in (
+        lambda: None,
+        lambda: dense.add_loss(keras.ops.ones(())),
+        model._clear_losses,
+    ):
         change()
         # They are known from now on.
         assert model.variables
-        found, wanted = (owner.metrics.fget(model) for owner in (type(model), keras.Model))
+        found, wanted = (
+            owner.metrics.fget(model) for owner in (type(model), keras.Model)
+        )
         assert list(map(id, found)) == list(map(id, wanted))
-        assert (kind is Measured) == any(metric is getattr(dense, "mean", None) for metric in found)
-        found, wanted = (owner.losses.fget(model) for owner in (type(model), keras.Layer))
+        assert (kind is Measured) == any(
+            metric is getattr(dense, "mean", None) for metric in found
+        )
+        found, wanted = (
+            owner.losses.fget(model) for owner in (type(model), keras.Layer)
+        )
         np.testing.assert_array_equal(helpers.to_numpy(found), helpers.to_numpy(wanted))
     assert not dense._losses
 
 
-@pytest.mark.skipif(helpers.BACKEND != "torch", reason="elsewhere Keras walks through layers only where it traces")
+@pytest.mark.skipif(
+    helpers.BACKEND != "torch",
+    reason="elsewhere Keras walks through layers only where it traces",
+)
 def test_keras_does_not_walk_through_the_layers_in_each_step(monkeypatch):
     inputs = keras.Input((6,))
-    model = helpers.compiled(helpers.spiking(keras.Model(inputs, layers.Dense(3)(LIF()(layers.Dense(4)(inputs))))))
+    model = helpers.compiled(
+        helpers.spiking(
+            keras.Model(inputs, layers.Dense(3)(LIF()(layers.Dense(4)(inputs))))
+        )
+    )
     model.train_on_batch(*helpers.data())
     walked, plain = [], keras.Layer._flatten_layers
     monkeypatch.setattr(
-        keras.Layer, "_flatten_layers", lambda layer, *args, **kw: walked.append(layer) or plain(layer, *args, **kw)
+        keras.Layer,
+        "_flatten_layers",
+        lambda layer, *args, **kw: walked.append(layer) or plain(layer, *args, **kw),
     )
-    monkeypatch.setattr(layers.Dense, "_clear_losses", lambda layer: walked.append(layer))
+    monkeypatch.setattr(
+        layers.Dense, "_clear_losses", lambda layer: walked.append(layer)
+    )
     model.train_on_batch(*helpers.data())
-    assert not [layer for layer in walked if layer is model or isinstance(layer, layers.Dense)]
+    assert not [
+        layer for layer in walked if layer is model or isinstance(layer, layers.Dense)
+    ]
 
 
-@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only on PyTorch Keras collects weights for another library")
+@pytest.mark.skipif(
+    helpers.BACKEND != "torch",
+    reason="only on PyTorch Keras collects weights for another library",
+)
 def test_keras_collects_the_weights_of_a_model_again_only_where_they_have_changed():
     inputs = keras.Input((6,))
     dense = layers.Dense(3)
@@ -402,15 +537,18 @@ def test_keras_collects_the_weights_of_a_model_again_only_where_they_have_change
         model.train_on_batch(*helpers.data())
         collected.append(keras_internals.torch_parameters(model))
         names = {name for name, _ in collected[-1].named_parameters()}
-        assert len(names) == len(model.variables), "keras.src.backend.torch.layer.TorchLayer has changed"
+        assert len(names) == len(model.variables), (
+            "keras.src.backend.torch.layer.TorchLayer has changed"
+        )
     assert collected[1] is collected[0]
     assert collected[2] is not collected[1]
     assert collected[3] is collected[2]
 
 
-def test_keras_adds_the_losses_of_a_call_to_the_scope_around_it_and_its_activity_regularisation_last():
+def test_keras_adds_losses_of_a_call_to_its_scope_and_activity_regularisation_last():
     class Counting(layers.Layer):
-        """Has a loss, an inner layer that is regularised, a variable that it changes, and two outputs."""
+        """Has a loss, an inner layer that is regularised, a variable that it changes,
+        and two outputs."""
 
         def build(self, input_shape):
             self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
@@ -427,12 +565,18 @@ def test_keras_adds_the_losses_of_a_call_to_the_scope_around_it_and_its_activity
     outputs, losses = keras_internals.call_aside(layer, (ops.convert_to_tensor(X),), {})
     assert len(outputs) == 2
     assert not layer.losses
-    np.testing.assert_allclose(helpers.to_numpy(losses), [2.0, 0.01 * np.abs(X).sum() / len(X)], rtol=1e-5)
+    np.testing.assert_allclose(
+        helpers.to_numpy(losses), [2.0, 0.01 * np.abs(X).sum() / len(X)], rtol=1e-5
+    )
     assert float(layer.count) == 2.0
     assert not layer._loss_ids, "Layer._loss_ids has changed"
-    with keras.StatelessScope([(layer.count, ops.full((), 9.0))], collect_losses=True) as scope:
+    with keras.StatelessScope(
+        [(layer.count, ops.full((), 9.0))], collect_losses=True
+    ) as scope:
         _, losses = keras_internals.call_aside(layer, (ops.convert_to_tensor(X),), {})
-    assert float(losses[0]) == float(scope.get_current_value(layer.count)) == 10.0, "StatelessScope has changed"
+    assert float(losses[0]) == float(scope.get_current_value(layer.count)) == 10.0, (
+        "StatelessScope has changed"
+    )
     assert float(layer.count) == 2.0
     assert not scope.losses
 
@@ -442,8 +586,13 @@ def test_keras_stores_backend_classes_in_a_compile_config():
     model = helpers.compiled(helpers.spiking(), keras.optimizers.Adam(0.1))
     config = model.get_compile_config()
     assert config["optimizer"]["module"] == "keras.optimizers"
-    assert isinstance(keras.saving.deserialize_keras_object(config["optimizer"]), keras.optimizers.Adam)
-    assert keras_internals.portable({"a": [1, ({"module": "mine"},)]}) == {"a": [1, ({"module": "mine"},)]}
+    assert isinstance(
+        keras.saving.deserialize_keras_object(config["optimizer"]),
+        keras.optimizers.Adam,
+    )
+    assert keras_internals.portable({"a": [1, ({"module": "mine"},)]}) == {
+        "a": [1, ({"module": "mine"},)]
+    }
 
 
 @pytest.mark.filterwarnings("ignore:.*lambda:UserWarning")
@@ -452,12 +601,17 @@ def test_keras_deserializes_no_code_in_its_safe_mode_where_it_is_allowed_elsewhe
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(lambda x: x)))
     with serialization_lib.SafeModeScope(False):
         assert keras.saving.deserialize_keras_object(config)(3) == 3
-        with keras_internals.without_code(), pytest.raises(ValueError, match="unsafe_deserialization"):
+        with (
+            keras_internals.without_code(),
+            pytest.raises(ValueError, match="unsafe_deserialization"),
+        ):
             keras.saving.deserialize_keras_object(config, safe_mode=False)
 
 
 def test_a_loss_that_leaves_out_labels_has_a_mask():
-    losses = keras.losses.sparse_categorical_crossentropy(np.array([0, 1]), np.ones((2, 3), "float32") / 3, ignore_class=1)
+    losses = keras.losses.sparse_categorical_crossentropy(
+        np.array([0, 1]), np.ones((2, 3), "float32") / 3, ignore_class=1
+    )
     assert helpers.to_numpy(keras_internals.mask_of(losses)).tolist() == [True, False]
     tensor = ops.ones((2,))
     assert keras_internals.mask_of(tensor) is None
@@ -467,9 +621,16 @@ def test_a_loss_that_leaves_out_labels_has_a_mask():
 
 
 def test_the_losses_of_samples_are_also_found_for_a_function():
-    labels, outputs = np.array([0.0, 1.0], "float32"), np.array([[0.5], [0.5]], "float32")
+    labels, outputs = (
+        np.array([0.0, 1.0], "float32"),
+        np.array([[0.5], [0.5]], "float32"),
+    )
     for loss in (keras.losses.binary_crossentropy, keras.losses.BinaryCrossentropy()):
-        found = helpers.to_numpy(keras_internals.loss_of_samples(loss)(*map(ops.convert_to_tensor, (labels, outputs))))
+        found = helpers.to_numpy(
+            keras_internals.loss_of_samples(loss)(
+                *map(ops.convert_to_tensor, (labels, outputs))
+            )
+        )
         np.testing.assert_allclose(found, [np.log(2.0)] * 2, rtol=1e-5)
 
 
@@ -512,17 +673,22 @@ def test_a_generator_that_keras_makes_during_a_call_aside_draws_as_in_a_call():
 
     class Draws(layers.Layer):
         def call(self, inputs):
-            return inputs + keras.random.uniform((3,)) + 10.0 * keras.random.uniform((3,))
+            return (
+                inputs + keras.random.uniform((3,)) + 10.0 * keras.random.uniform((3,))
+            )
 
     layer, inputs = Draws(), ops.zeros((1, 3))
     drawn = []
-    for call in (lambda: layer(inputs), lambda: keras_internals.call_aside(layer, (inputs,), {})[0]):
+    for call in (
+        lambda: layer(inputs),
+        lambda: keras_internals.call_aside(layer, (inputs,), {})[0],
+    ):
         keras.utils.set_random_seed(0)
         drawn.append(np.stack([helpers.to_numpy(call()), helpers.to_numpy(call())]))
     np.testing.assert_array_equal(drawn[0], drawn[1])
 
 
-def test_models_of_several_processes_leave_gradients_and_metrics_of_others_to_the_library():
+def test_models_of_several_processes_leave_gradients_of_others_to_the_library():
     class Own(keras.Model):
         def get_metrics_result(self):
             return {"own": 1.0}
@@ -581,16 +747,25 @@ def test_attributes_that_keras_gives_to_models_are_not_those_of_users():
 @pytest.mark.on_each_backend
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("read_in", ["bfloat16", None])
-def test_values_in_a_scope_keep_their_dtype_whatever_variables_are_read_in(dtype, read_in):
+def test_values_in_a_scope_keep_their_dtype_whatever_variables_are_read_in(
+    dtype, read_in
+):
     with helpers.double_precision() if dtype == "float64" else contextlib.nullcontext():
         variable = keras.Variable(np.full(2, 1.001, dtype))
         value = ops.convert_to_tensor(np.full(2, 1.002, dtype))
-        with AutocastScope(read_in), keras_internals.Values([(variable, value)]) as scope:
+        with (
+            AutocastScope(read_in),
+            keras_internals.Values([(variable, value)]) as scope,
+        ):
             assert scope.get_current_value(variable) is value
-            assert keras.backend.standardize_dtype(variable.value.dtype) == (read_in or dtype)
+            assert keras.backend.standardize_dtype(variable.value.dtype) == (
+                read_in or dtype
+            )
 
 
-@pytest.mark.skipif(helpers.BACKEND != "torch", reason="other backends flatten structures in other ways")
+@pytest.mark.skipif(
+    helpers.BACKEND != "torch", reason="other backends flatten structures in other ways"
+)
 def test_trees_that_free_tensors_are_those_of_keras():
     import collections
 
@@ -598,8 +773,19 @@ def test_trees_that_free_tensors_are_those_of_keras():
 
     pair = collections.namedtuple("pair", ["left", "right"])
     leaf = ops.ones(2)
-    structures = [leaf, None, [], (leaf,), [{"b": 1, "a": [2, leaf]}, None], pair(1, {"b": leaf, "a": ()}), {"b": [3], "a": 4}]
-    structures += [collections.OrderedDict(b=1, a=2), collections.defaultdict(list, b=[1], a=[leaf])]
+    structures = [
+        leaf,
+        None,
+        [],
+        (leaf,),
+        [{"b": 1, "a": [2, leaf]}, None],
+        pair(1, {"b": leaf, "a": ()}),
+        {"b": [3], "a": 4},
+    ]
+    structures += [
+        collections.OrderedDict(b=1, a=2),
+        collections.defaultdict(list, b=[1], a=[leaf]),
+    ]
     of_keras = torchtree_impl._dict_to_ordered_dict
     with keras_internals.in_steps():
         patched = torchtree_impl._dict_to_ordered_dict
@@ -612,18 +798,38 @@ def test_trees_that_free_tensors_are_those_of_keras():
 
 
 @pytest.mark.skipif(helpers.BACKEND != "torch", reason="only PyTorch waits for numbers")
-def test_numbers_reach_a_gpu_and_logs_come_back_as_keras_would_send_them_in_one_copy(monkeypatch):
+def test_numbers_reach_a_gpu_and_logs_come_back_as_keras_would_send_them_in_one_copy(
+    monkeypatch,
+):
     import torch
 
     from keras_ratesnn._core.keras_internals import transfers
 
     rates = [0.1, keras.optimizers.schedules.CosineDecay(0.1, 6)]
-    values = [True, 3, 2**40, 0.1, 1j, [1, 2], (4, 5), np.ones(2, "uint32"), np.ones(2), np.ones(2, "int8"), ops.ones(2)]
+    values = [
+        True,
+        3,
+        2**40,
+        0.1,
+        1j,
+        [1, 2],
+        (4, 5),
+        np.ones(2, "uint32"),
+        np.ones(2),
+        np.ones(2, "int8"),
+        ops.ones(2),
+    ]
 
     def tried():
-        tensors = [ops.convert_to_tensor(value, dtype=dtype) for value in values for dtype in (None, "complex64")]
+        tensors = [
+            ops.convert_to_tensor(value, dtype=dtype)
+            for value in values
+            for dtype in (None, "complex64")
+        ]
         logs = {"b": ops.ones(()), "a": {"c": 1}, "d": ops.ones(2), "e": ops.zeros(())}
-        logs = keras.src.utils.python_utils.pythonify_logs(keras_internals.read_together(logs))
+        logs = keras.src.utils.python_utils.pythonify_logs(
+            keras_internals.read_together(logs)
+        )
         weights = []
         for rate in rates:
             weight = keras.Variable(np.ones(3, "float32"))
@@ -636,19 +842,27 @@ def test_numbers_reach_a_gpu_and_logs_come_back_as_keras_would_send_them_in_one_
     of_keras = tried()
     moved, read = [], []
     monkeypatch.setattr(transfers, "is_on_gpu", lambda device: True)
-    monkeypatch.setattr(transfers, "_copied", lambda tensor, device: moved.append(tensor) or tensor)
+    monkeypatch.setattr(
+        transfers, "_copied", lambda tensor, device: moved.append(tensor) or tensor
+    )
     for owner, name, value in transfers.transfers_that_overlap():
         monkeypatch.setattr(owner, name, value)
     tolist, item = torch.Tensor.tolist, torch.Tensor.item
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: read.append(tensor) or tolist(tensor))
-    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: read.append(tensor) or item(tensor))
+    monkeypatch.setattr(
+        torch.Tensor, "tolist", lambda tensor: read.append(tensor) or tolist(tensor)
+    )
+    monkeypatch.setattr(
+        torch.Tensor, "item", lambda tensor: read.append(tensor) or item(tensor)
+    )
     tensors, logs, weights = tried()
     assert all(
-        torch.equal(ours, theirs) and ours.dtype == theirs.dtype for ours, theirs in zip(tensors, of_keras[0], strict=True)
+        torch.equal(ours, theirs) and ours.dtype == theirs.dtype
+        for ours, theirs in zip(tensors, of_keras[0], strict=True)
     )
     assert repr(logs) == repr(of_keras[1])
     np.testing.assert_allclose(weights, of_keras[2], rtol=1e-6)
-    # Complex numbers, which no layer has, and arrays are copied; numbers are written by the device.
+    # Complex numbers, which no layer has, and arrays are copied; numbers are written by
+    # the device.
     assert all(tensor.ndim or tensor.is_complex() for tensor in moved)
     assert len(read) == 1
 
@@ -661,7 +875,11 @@ def test_the_labels_of_a_batch_are_moved_to_a_gpu_once(monkeypatch):
 
     seen = []
     monkeypatch.setattr(transfers, "is_on_gpu", lambda device: True)
-    monkeypatch.setattr(transfers, "_copied", lambda tensor, device: seen.append(tensor.dtype) or tensor.clone())
+    monkeypatch.setattr(
+        transfers,
+        "_copied",
+        lambda tensor, device: seen.append(tensor.dtype) or tensor.clone(),
+    )
     for owner, name, value in transfers.transfers_that_overlap():
         monkeypatch.setattr(owner, name, value)
     model = helpers.spiking()
@@ -684,7 +902,11 @@ def test_the_name_of_an_input_is_that_of_its_layer():
 def test_keras_keeps_containers_that_are_attributes_in_types_that_are_known():
     layer = keras.layers.Layer()
     layer.dict, layer.list, layer.set = {"a": 1}, [1], {1}
-    assert (type(layer.dict), type(layer.list), type(layer.set)) == keras_internals.TRACKED_CONTAINERS
+    assert (
+        type(layer.dict),
+        type(layer.list),
+        type(layer.set),
+    ) == keras_internals.TRACKED_CONTAINERS
 
 
 def test_keras_asks_for_the_features_of_a_teacher_and_of_a_student_as_is_known():
@@ -700,10 +922,16 @@ def test_keras_asks_for_the_features_of_a_teacher_and_of_a_student_as_is_known()
 
     asked, compared, losses = [], [], keras.distillation.LogitsDistillation()
     distiller = Asked(functional(), functional(), losses)
-    assert compared == [distiller.teacher, distiller.student], "Distiller compares inputs in another method now"
+    assert compared == [distiller.teacher, distiller.student], (
+        "Distiller compares inputs in another method now"
+    )
     distiller.compile("sgd", "mse")
-    distiller.compute_loss(X, np.zeros((10, 3), "float32"), ops.ones((10, 3)), training=True)
-    assert [name for name, _ in asked] == ["teacher", "student"], "Distiller has other methods for features now"
+    distiller.compute_loss(
+        X, np.zeros((10, 3), "float32"), ops.ones((10, 3)), training=True
+    )
+    assert [name for name, _ in asked] == ["teacher", "student"], (
+        "Distiller has other methods for features now"
+    )
     assert [set(features) for _, features in asked] == [{"final_output"}] * 2
     assert [features for _, features in distiller._feature_models()] == [None, None]
 
@@ -714,7 +942,11 @@ def test_keras_saves_the_layers_of_a_graph_under_a_name_that_is_known():
 
 def test_keras_names_the_nodes_of_a_graph_like_their_functions():
     inputs = keras.Input((6,))
-    for name, outputs in {"Add": inputs + 1.0, "Reshape": ops.reshape(inputs, (3, -1)), "Relu": ops.relu(inputs)}.items():
+    for name, outputs in {
+        "Add": inputs + 1.0,
+        "Reshape": ops.reshape(inputs, (3, -1)),
+        "Relu": ops.relu(inputs),
+    }.items():
         ((operation, *_),) = keras_internals.calls_in(keras.Model(inputs, outputs))
         assert keras_internals.name_of_node(type(operation)) == name
     assert keras_internals.name_of_node(layers.Dense) is None
@@ -723,14 +955,25 @@ def test_keras_names_the_nodes_of_a_graph_like_their_functions():
 
 def test_a_variable_as_a_value_in_a_scope_is_read_before_it():
     variable = keras.Variable(np.full(2, 1.5, "float32"))
-    with AutocastScope("bfloat16"), keras_internals.Values([(variable, variable)]) as scope:
-        assert keras.backend.standardize_dtype(scope.get_current_value(variable).dtype) == "float32"
-        np.testing.assert_array_equal(helpers.to_numpy(ops.cast(variable.value, "float32")), [1.5, 1.5])
+    with (
+        AutocastScope("bfloat16"),
+        keras_internals.Values([(variable, variable)]) as scope,
+    ):
+        assert (
+            keras.backend.standardize_dtype(scope.get_current_value(variable).dtype)
+            == "float32"
+        )
+        np.testing.assert_array_equal(
+            helpers.to_numpy(ops.cast(variable.value, "float32")), [1.5, 1.5]
+        )
 
 
 def test_keras_names_the_inputs_of_openvino_files_after_the_values_it_has_traced():
-    """On PyTorch these are tensors without names, so the names of the signature are given instead."""
+    """On PyTorch these are tensors without names, so the names of the signature are
+    given instead."""
     from keras.src.export import openvino
 
     assert list(inspect.signature(openvino.set_names).parameters) == ["model", "inputs"]
-    assert "set_names(ov_model, sample_inputs)" in inspect.getsource(openvino.export_openvino)
+    assert "set_names(ov_model, sample_inputs)" in inspect.getsource(
+        openvino.export_openvino
+    )

@@ -1,4 +1,5 @@
-"""What is uploaded, and what its users read: the package's metadata, its size, what it imports and what it says to install."""
+"""What is uploaded, and what its users read: the package's metadata, its size, what it
+imports and what it says to install."""
 
 import ast
 import importlib.metadata
@@ -42,13 +43,21 @@ def test_links_of_the_page_on_an_index_are_absolute():
     assert any(link.startswith(f"{REPOSITORY}/raw/HEAD/docs/images/") for link in links)
     assert [link for link in links if not link.startswith("https://")] == []
     assert core.urls["Repository"] == REPOSITORY
-    files = [link.removeprefix(f"{REPOSITORY}/").split("/", 2)[2] for link in links if link.startswith(REPOSITORY)]
-    assert [file for file in files if not (ROOT / file.partition("#")[0]).exists()] == []
+    files = [
+        link.removeprefix(f"{REPOSITORY}/").split("/", 2)[2]
+        for link in links
+        if link.startswith(REPOSITORY)
+    ]
+    assert [
+        file for file in files if not (ROOT / file.partition("#")[0]).exists()
+    ] == []
 
 
 def test_without_an_address_the_page_on_an_index_has_no_link_that_leads_nowhere():
     core = core_metadata("")
-    assert [link for link in links_of(core.readme) if not link.startswith("https://")] == []
+    assert [
+        link for link in links_of(core.readme) if not link.startswith("https://")
+    ] == []
     assert "Contributing" in core.readme
     assert "![" not in core.readme
     assert core.urls == {}
@@ -57,7 +66,10 @@ def test_without_an_address_the_page_on_an_index_has_no_link_that_leads_nowhere(
 def test_the_metadata_says_who_made_what_and_for_whom():
     core = core_metadata("")
     assert core.authors == [{"name": "keras_ratesnn contributors"}]
-    assert {"Development Status :: 4 - Beta", "Operating System :: OS Independent"} <= set(core.classifiers)
+    assert {
+        "Development Status :: 4 - Beta",
+        "Operating System :: OS Independent",
+    } <= set(core.classifiers)
     # An index refuses classifiers of licenses beside an expression.
     assert core.license_expression == "Apache-2.0"
     assert not any(classifier.startswith("License") for classifier in core.classifiers)
@@ -66,15 +78,34 @@ def test_the_metadata_says_who_made_what_and_for_whom():
 def test_the_wheel_has_at_most_24_mib():
     """Weights are compressed already; what else there is becomes smaller still."""
     files = WheelBuilder(str(ROOT)).recurse_included_files()
-    assert sum(os.path.getsize(file.path) for file in files if file.path.endswith(".keras")) < 22 * 2**20
+    assert (
+        sum(
+            os.path.getsize(file.path) for file in files if file.path.endswith(".keras")
+        )
+        < 22 * 2**20
+    )
 
 
 def test_a_message_says_which_packages_to_install(monkeypatch):
-    requirements = ["keras<4,>=3.15", "nir>=1.0.8; extra == 'nir'", 'onnx>=1.16 ; extra == "export"', "a>=1; extra == 'nir'"]
+    requirements = [
+        "keras<4,>=3.15",
+        "nir>=1.0.8; extra == 'nir'",
+        'onnx>=1.16 ; extra == "export"',
+        "a>=1; extra == 'nir'",
+    ]
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: requirements)
-    assert optional_packages.how_to_install("nir") == 'python -m pip install "nir>=1.0.8" "a>=1"'
-    assert optional_packages.how_to_install("export") == 'python -m pip install "onnx>=1.16"'
-    assert optional_packages.how_to_install("cv") == 'python -m pip install "keras-ratesnn[cv]"'
+    assert (
+        optional_packages.how_to_install("nir")
+        == 'python -m pip install "nir>=1.0.8" "a>=1"'
+    )
+    assert (
+        optional_packages.how_to_install("export")
+        == 'python -m pip install "onnx>=1.16"'
+    )
+    assert (
+        optional_packages.how_to_install("cv")
+        == 'python -m pip install "keras-ratesnn[cv]"'
+    )
 
 
 PROGRAM = """
@@ -90,25 +121,34 @@ later = sorted(keras.saving.get_custom_objects())
 print(json.dumps([sorted(added), collects_garbage, names, registered, later]))
 """
 AT_MOST = 190
-"""Modules of the library that its import may import: each takes a millisecond or two."""
+"""Modules of the library that its import may import: each takes a millisecond or
+two."""
 
 
 @pytest.fixture(scope="module")
 def imported():
     """What the import of the library has imported, and what it is like afterwards."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_the_import_adds_no_package_to_those_of_keras(imported):
     added, collects_garbage, names, _, _ = imported
-    assert {name.partition(".")[0] for name in added} - sys.stdlib_module_names == {"keras_ratesnn"}
+    assert {name.partition(".")[0] for name in added} - sys.stdlib_module_names == {
+        "keras_ratesnn"
+    }
     assert collects_garbage
     assert set(keras_ratesnn.__all__) <= set(names)
     assert all(hasattr(keras_ratesnn, name) for name in keras_ratesnn.__all__)
 
 
-def test_the_import_imports_what_every_program_needs_and_all_classes_that_saved_files_name(imported):
+def test_the_import_brings_what_programs_need_and_all_classes_that_files_name(imported):
     added, _, _, registered, later = imported
     own = [name for name in added if name.startswith("keras_ratesnn")]
     assert len(own) <= AT_MOST
@@ -123,6 +163,9 @@ def test_names_that_are_imported_later_are_those_that_type_checkers_see():
     found = {}
     for node in seen.body:
         of_package = node.module == "keras_ratesnn"
-        found |= {alias.name: f"{node.module}.{alias.name}" if of_package else node.module for alias in node.names}
+        found |= {
+            alias.name: f"{node.module}.{alias.name}" if of_package else node.module
+            for alias in node.names
+        }
     assert found == keras_ratesnn._IMPORTED_LATER
     assert found.keys() <= set(keras_ratesnn.__all__)

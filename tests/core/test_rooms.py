@@ -1,7 +1,8 @@
-"""The house guards itself: who may import whom, what is private to a room, where a backend is named, and how large rooms are.
+"""The house guards itself: who may import whom, what is private to a room, where a
+backend is named, and how large rooms are.
 
-A room is a folder, or a file, at the top of `keras_ratesnn`; all of `recipes` is one. All imports count, those inside functions
-too.
+A room is a folder, or a file, at the top of `keras_ratesnn`; all of `recipes` is one.
+All imports count, those inside functions too.
 """
 
 import ast
@@ -33,14 +34,27 @@ STOREYS = [
     {LIBRARY},
     {RECIPES},
 ]
-"""From the ground up. A room imports from lower storeys only, so that there is no circle. `LIBRARY` is its public names."""
+"""From the ground up. A room imports from lower storeys only, so that there is no
+circle. `LIBRARY` is its public names."""
 
-BACKENDS = {"jax": "jax", "jaxlib": "jax", "functorch": "torch", "tensorflow": "tensorflow", "torch": "torch"}
+BACKENDS = {
+    "jax": "jax",
+    "jaxlib": "jax",
+    "functorch": "torch",
+    "tensorflow": "tensorflow",
+    "torch": "torch",
+}
 """Packages, and the backend in whose room they are imported."""
 
 BACKENDS_ELSEWHERE = {
-    ("_core/keras_internals/batches.py", "jax"): "Keras' trainer for JAX is mended with arrays of several devices",
-    ("_core/keras_internals/transfers.py", "torch"): "Keras' trainer for PyTorch is mended in its copies to a device",
+    (
+        "_core/keras_internals/batches.py",
+        "jax",
+    ): "Keras' trainer for JAX is mended with arrays of several devices",
+    (
+        "_core/keras_internals/transfers.py",
+        "torch",
+    ): "Keras' trainer for PyTorch is mended in its copies to a device",
 }
 """Where else a backend's package is imported, and why. None is to be added."""
 
@@ -53,7 +67,10 @@ SLACK = 0.1
 @functools.cache
 def sources(package):
     """The texts of all files of a package, by their paths from it."""
-    return {path.relative_to(ROOT / package): path.read_text() for path in sorted((ROOT / package).rglob("*.py"))}
+    return {
+        path.relative_to(ROOT / package): path.read_text()
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
 
 
 @functools.cache
@@ -65,7 +82,11 @@ def nodes_of(text):
 @functools.cache
 def modules():
     """The names of all modules."""
-    return {module_of(package, path) for package in (LIBRARY, RECIPES) for path in sources(package)}
+    return {
+        module_of(package, path)
+        for package in (LIBRARY, RECIPES)
+        for path in sources(package)
+    }
 
 
 def module_of(package, path):
@@ -76,7 +97,13 @@ def module_of(package, path):
 def room_of(module):
     """The room of a module of the library or of the recipes; `None` for another."""
     package, *inside = module.split(".")
-    return inside[0] if package == LIBRARY and inside else package if package in (LIBRARY, RECIPES) else None
+    return (
+        inside[0]
+        if package == LIBRARY and inside
+        else package
+        if package in (LIBRARY, RECIPES)
+        else None
+    )
 
 
 def imports_of(text):
@@ -92,7 +119,8 @@ def imports_of(text):
 
 
 def arrows(package):
-    """Each import of a file from another one of ours: `(importing module, imported module, name)`."""
+    """Each import of a file from another one of ours: `(importing module, imported
+    module, name)`."""
     for path, text in sources(package).items():
         for module, name in imports_of(text):
             if room_of(module):
@@ -111,9 +139,17 @@ def test_every_room_has_a_storey():
 
 def test_no_arrow_between_rooms_runs_upward_or_in_a_circle():
     storey = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
-    between = [(one, other) for one, other, _ in [*arrows(LIBRARY), *arrows(RECIPES)] if room_of(one) != room_of(other)]
+    between = [
+        (one, other)
+        for one, other, _ in [*arrows(LIBRARY), *arrows(RECIPES)]
+        if room_of(one) != room_of(other)
+    ]
     assert len(between) > 100
-    upward = [f"{one} imports {other}" for one, other in between if storey[room_of(other)] >= storey[room_of(one)]]
+    upward = [
+        f"{one} imports {other}"
+        for one, other in between
+        if storey[room_of(other)] >= storey[room_of(one)]
+    ]
     assert not upward
 
 
@@ -127,8 +163,13 @@ def test_no_files_of_the_library_import_each_other_in_a_circle():
 
 @pytest.mark.parametrize("room", ["gradients", "analysis"])
 def test_no_folders_of_a_room_import_each_other_in_a_circle(room):
-    """A folder is its own files, without those of folders in it. The names that it passes on, in `__init__`, do not count."""
-    packages = {module_of(LIBRARY, path) for path in sources(LIBRARY) if path.name == "__init__.py"}
+    """A folder is its own files, without those of folders in it. The names that it
+    passes on, in `__init__`, do not count."""
+    packages = {
+        module_of(LIBRARY, path)
+        for path in sources(LIBRARY)
+        if path.name == "__init__.py"
+    }
 
     def folder_of(module):
         return module if module in packages else module.rpartition(".")[0]
@@ -142,11 +183,13 @@ def test_no_folders_of_a_room_import_each_other_in_a_circle(room):
 
 
 def test_what_is_private_to_a_room_stays_there():
-    """A name or module that begins with an underscore; `_core`, `_graph`, `_model` and `_steps` are rooms themselves."""
+    """A name or module that begins with an underscore; `_core`, `_graph`, `_model` and
+    `_steps` are rooms themselves."""
     found = [
         f"{one} imports {other}.{name}".rstrip(".")
         for one, other, name in arrows(LIBRARY)
-        if room_of(one) != room_of(other) and any(map(is_private, [*other.split(".")[2:], name]))
+        if room_of(one) != room_of(other)
+        and any(map(is_private, [*other.split(".")[2:], name]))
     ]
     assert not found
 
@@ -163,41 +206,74 @@ def test_a_backends_package_is_imported_in_its_room_alone():
 
 
 def private_uses(text, attributes):
-    """What is private to the library in a file of the recipes: imports, and attributes with one of these names."""
+    """What is private to the library in a file of the recipes: imports, and attributes
+    with one of these names."""
     for module, name in imports_of(text):
-        if room_of(module) not in (None, RECIPES) and any(map(is_private, [*module.split("."), name])):
+        if room_of(module) not in (None, RECIPES) and any(
+            map(is_private, [*module.split("."), name])
+        ):
             yield f"{module}.{name}".rstrip(".")
     for node in nodes_of(text):
-        if isinstance(node, ast.Attribute) and node.attr in attributes and ast.unparse(node.value) != "self":
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in attributes
+            and ast.unparse(node.value) != "self"
+        ):
             yield ast.unparse(node)
 
 
 def test_recipes_use_nothing_that_is_private():
     nodes = (node for text in sources(LIBRARY).values() for node in nodes_of(text))
-    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute) and is_private(node.attr)}
-    uses = [(path.as_posix(), use) for path, text in sources(RECIPES).items() for use in private_uses(text, attributes)]
+    attributes = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and is_private(node.attr)
+    }
+    uses = [
+        (path.as_posix(), use)
+        for path, text in sources(RECIPES).items()
+        for use in private_uses(text, attributes)
+    ]
     assert uses == []
 
 
-NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
 
 
 def tokens_of_code(text):
-    """The number of names, numbers, operators, strings and brackets, without those of comments and docstrings.
+    """The number of names, numbers, operators, strings and brackets, without those of
+    comments and docstrings.
 
     Denser lines do not make it less.
     """
     docstrings = set()
     for node in nodes_of(text):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
             docstrings.update(range(node.lineno, node.end_lineno + 1))
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    return sum(token.type not in NO_CODE and token.start[0] not in docstrings for token in tokens)
+    return sum(
+        token.type not in NO_CODE and token.start[0] not in docstrings
+        for token in tokens
+    )
 
 
 def test_blank_lines_comments_and_docstrings_are_no_tokens_of_code():
     docstring = '"""Nothing.\n\n    At all.\n    """'
-    text = f'{docstring}\n\nX = """a\n\nb"""\n\ndef function():\n    {docstring}\n    # Why.\n    return X  # This.\n'
+    text = (
+        f'{docstring}\n\nX = """a\n\nb"""\n\ndef function():\n    {docstring}\n    '
+        "# Why.\n    return X  # This.\n"
+    )
     assert tokens_of_code(text) == 3 + 5 + 2
 
 
@@ -212,10 +288,17 @@ def tokens_by_room(package):
 
 @pytest.mark.parametrize("package", [LIBRARY, RECIPES])
 def test_each_room_keeps_to_its_budget_of_tokens(package):
-    """What is larger on purpose gets a larger number in budget.toml; what has become smaller, a smaller one."""
+    """What is larger on purpose gets a larger number in budget.toml; what has become
+    smaller, a smaller one."""
     tokens, budget = tokens_by_room(package), BUDGET["tokens"][package]
     assert tokens.keys() == budget.keys()
-    assert not {room: f"{count} of {budget[room]}" for room, count in tokens.items() if count > budget[room]}
     assert not {
-        room: f"{count} of {budget[room]}" for room, count in tokens.items() if count + 100 < budget[room] * (1.0 - SLACK)
+        room: f"{count} of {budget[room]}"
+        for room, count in tokens.items()
+        if count > budget[room]
+    }
+    assert not {
+        room: f"{count} of {budget[room]}"
+        for room, count in tokens.items()
+        if count + 100 < budget[room] * (1.0 - SLACK)
     }

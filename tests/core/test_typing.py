@@ -1,4 +1,5 @@
-"""The public signatures have types, and the package says so; `.ci/run` has mypy check them, and `typed_program.py` by them."""
+"""The public signatures have types, and the package says so; `.ci/run` has mypy check
+them, and `typed_program.py` by them."""
 
 import inspect
 import pathlib
@@ -19,7 +20,9 @@ def public_names():
         found = getattr(keras_ratesnn, name)
         if inspect.ismodule(found):
             names = getattr(found, "__all__", None) or [
-                inner for inner, value in vars(found).items() if getattr(value, "__module__", None) == found.__name__
+                inner
+                for inner, value in vars(found).items()
+                if getattr(value, "__module__", None) == found.__name__
             ]
             yield from ((f"{name}.{inner}", getattr(found, inner)) for inner in names)
         else:
@@ -27,7 +30,8 @@ def public_names():
 
 
 def functions_of(path, found):
-    """A function; the public methods and properties of a class that are the package's own."""
+    """A function; the public methods and properties of a class that are the package's
+    own."""
     if not inspect.isclass(found):
         return [(path, found)] if inspect.isfunction(found) else []
     functions = []
@@ -37,18 +41,40 @@ def functions_of(path, found):
         for name, value in vars(base).items():
             value = getattr(value, "fget", getattr(value, "__func__", value))
             # What comes from Keras, wrapped, has no types.
-            own = inspect.isfunction(value) and value.__module__.startswith("keras_ratesnn")
-            if own and (not name.startswith("_") or name in ("__init__", "__call__")) and value.__name__ != "<lambda>":
+            own = inspect.isfunction(value) and value.__module__.startswith(
+                "keras_ratesnn"
+            )
+            if (
+                own
+                and (not name.startswith("_") or name in ("__init__", "__call__"))
+                and value.__name__ != "<lambda>"
+            ):
                 functions.append((f"{path}.{name}", value))
     return functions
 
 
-PUBLIC = {path: function for name, found in public_names() for path, function in functions_of(name, found)}
+PUBLIC = {
+    path: function
+    for name, found in public_names()
+    for path, function in functions_of(name, found)
+}
 
 
 def test_the_public_names_are_found():
-    expected = {"SpikingModel.__init__", "layers.LIF.__init__", "layers.NeuronCell.fire", "gradients.Rate.__init__"}
-    expected |= {"spikify", "describe", "models.ResNet18", "models.load_pretrained", "surrogates.get", "testing.check_cell"}
+    expected = {
+        "SpikingModel.__init__",
+        "layers.LIF.__init__",
+        "layers.NeuronCell.fire",
+        "gradients.Rate.__init__",
+    }
+    expected |= {
+        "spikify",
+        "describe",
+        "models.ResNet18",
+        "models.load_pretrained",
+        "surrogates.get",
+        "testing.check_cell",
+    }
     assert expected <= PUBLIC.keys()
 
 
@@ -56,8 +82,14 @@ def untyped(function):
     """What has no type in a signature."""
     signature = inspect.signature(function)
     parameters = [name for name in signature.parameters if name not in ("self", "cls")]
-    missing = [name for name in parameters if signature.parameters[name].annotation is inspect.Parameter.empty]
-    return missing + (["return"] if signature.return_annotation is inspect.Signature.empty else [])
+    missing = [
+        name
+        for name in parameters
+        if signature.parameters[name].annotation is inspect.Parameter.empty
+    ]
+    return missing + (
+        ["return"] if signature.return_annotation is inspect.Signature.empty else []
+    )
 
 
 def test_what_has_no_type_is_seen():
@@ -67,11 +99,18 @@ def test_what_has_no_type_is_seen():
 
 
 def test_public_signatures_have_types():
-    # Made by functions that return one for each cell, as `from_cell` does: mypy knows them as properties.
-    found = {path: untyped(function) for path, function in PUBLIC.items() if "<locals>" not in function.__qualname__}
+    # Made by functions that return one for each cell, as `from_cell` does: mypy knows
+    # them as properties.
+    found = {
+        path: untyped(function)
+        for path, function in PUBLIC.items()
+        if "<locals>" not in function.__qualname__
+    }
     assert {path: missing for path, missing in found.items() if missing} == {}
 
 
 def test_the_mark_of_a_typed_package_is_in_the_wheel():
-    included = {file.relative_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    included = {
+        file.relative_path for file in WheelBuilder(str(ROOT)).recurse_included_files()
+    }
     assert "keras_ratesnn/py.typed" in included

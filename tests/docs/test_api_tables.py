@@ -1,4 +1,5 @@
-"""The tables of docs/api are those of the docstrings, and the site can show the entries that they list."""
+"""The tables of docs/api are those of the docstrings, and the site can show the entries
+that they list."""
 
 import importlib
 import inspect
@@ -15,28 +16,42 @@ TABLES = runpy.run_path(str(ROOT / "docs" / "mkdocs" / "api_tables.py"))
 
 
 @pytest.mark.parametrize(("module", "paths"), TABLES["pages"]().items())
-def test_the_pages_of_a_module_list_its_public_names_with_the_first_sentences_of_their_docstrings(module, paths):
+def test_the_pages_of_a_module_list_its_public_names_with_their_first_sentences(
+    module, paths
+):
     texts = [path.read_text() for path in paths]
     for text in texts:
         title, _, _ = text.partition("\n")
-        assert title.partition(":")[0] == f"# {module}", "The site reads the module from the title of the page."
+        assert title.partition(":")[0] == f"# {module}", (
+            "The site reads the module from the title of the page."
+        )
         assert "| |\n|---|" not in text, "A column of a table has no heading."
-    out_of_date = "{} is out of date: `KERAS_BACKEND=torch python docs/mkdocs/api_tables.py` writes its rows anew."
-    for path, text, expected in zip(paths, texts, TABLES["with_tables"](texts, module), strict=True):
+    out_of_date = (
+        "{} is out of date: `KERAS_BACKEND=torch python "
+        "docs/mkdocs/api_tables.py` writes its rows anew."
+    )
+    for path, text, expected in zip(
+        paths, texts, TABLES["with_tables"](texts, module), strict=True
+    ):
         assert text == expected, out_of_date.format(path)
 
 
 @pytest.fixture(scope="module")
 def package():
-    """The library as the site reads it: its source, without running it, by the site's own extensions."""
+    """The library as the site reads it: its source, without running it, by the site's
+    own extensions."""
     extensions = griffe.load_extensions(str(ROOT / "docs" / "mkdocs" / "docstrings.py"))
     return griffe.load("keras_ratesnn", search_paths=[ROOT], extensions=extensions)
 
 
 @pytest.mark.parametrize("module", TABLES["pages"]())
-def test_the_site_reads_the_docstring_and_the_arguments_of_every_public_name(package, module):
+def test_the_site_reads_the_docstring_and_the_arguments_of_every_public_name(
+    package, module
+):
     for name, value in TABLES["public"](importlib.import_module(module)):
         entry = package[f"{module}.{name}".removeprefix("keras_ratesnn.")]
         assert entry.docstring.parse("google"), name
         if entry.is_function:
-            assert [each.name for each in entry.parameters] == list(inspect.signature(value).parameters), name
+            assert [each.name for each in entry.parameters] == list(
+                inspect.signature(value).parameters
+            ), name

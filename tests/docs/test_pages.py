@@ -1,4 +1,5 @@
-"""The pages of the documentation: their links lead somewhere, and the site shows all of them."""
+"""The pages of the documentation: their links lead somewhere, and the site shows all of
+them."""
 
 import ast
 import hashlib
@@ -20,27 +21,47 @@ pytestmark = pytest.mark.runs_once
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [
     str(path.relative_to(ROOT))
-    for path in sorted([*ROOT.glob("*.md"), ROOT / "recipes" / "README.md", *(ROOT / "docs").rglob("*.md")])
+    for path in sorted(
+        [
+            *ROOT.glob("*.md"),
+            ROOT / "recipes" / "README.md",
+            *(ROOT / "docs").rglob("*.md"),
+        ]
+    )
 ]
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 SHIM = "e8e412dbcfea9b7e31b5ffa288d7b6035915e714c542f4176a0cdbe262fc9609"
 """Of shim/index.js in iframe-worker 1.0.4."""
-SPLIT = "train_test_split(\n    images, labels, test_size=360, stratify=labels, random_state=0\n)\n"
+SPLIT = (
+    "train_test_split(\n    images, labels, test_size=360, stratify=labels, "
+    "random_state=0\n)\n"
+)
 HEADING = re.compile(r"^#+ (.*)", re.MULTILINE)
 
 
 def anchors_of(page):
     """The anchors of the headings of a page, as MkDocs and GitHub make them."""
-    without_code = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    headings = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in HEADING.findall(without_code)]
+    without_code = re.sub(
+        r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+    headings = [
+        re.sub(r"[^\w\s-]", "", heading).strip().lower()
+        for heading in HEADING.findall(without_code)
+    ]
     return {re.sub(r"[-\s]+", "-", heading) for heading in headings}
 
 
 def test_code_of_another_project_is_unchanged_and_has_its_notice():
     """Minified code is of others: ours has short lines."""
-    code = [path for suffix in ("js", "css") for path in (ROOT / "docs").rglob(f"*.{suffix}")]
-    (path,) = [path for path in code if max(map(len, path.read_text().splitlines())) > 128]
+    code = [
+        path
+        for suffix in ("js", "css")
+        for path in (ROOT / "docs").rglob(f"*.{suffix}")
+    ]
+    (path,) = [
+        path for path in code if max(map(len, path.read_text().splitlines())) > 128
+    ]
     notice, _, program = path.read_text().partition("*/\n")
     for said in (
         "/*!",
@@ -50,7 +71,9 @@ def test_code_of_another_project_is_unchanged_and_has_its_notice():
         "AS IS",
     ):
         assert said in notice
-    assert hashlib.sha256(program.encode()).hexdigest() == SHIM, f"{path} is another version: name it in the notice"
+    assert hashlib.sha256(program.encode()).hexdigest() == SHIM, (
+        f"{path} is another version: name it in the notice"
+    )
     assert path.name in (ROOT / "CONTRIBUTING.md").read_text()
 
 
@@ -64,11 +87,17 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page):
         found = (path.parent / target).resolve() if target else path
         assert found.exists(), f"{link}: there is no such file"
         assert found.is_relative_to(ROOT), f"{link}: outside of the repository"
-        assert not anchor or anchor in anchors_of(found), f"{link}: there is no such heading"
+        assert not anchor or anchor in anchors_of(found), (
+            f"{link}: there is no such heading"
+        )
 
 
 def wide_lines(path):
-    return list(runpy.run_path(str(ROOT / "docs" / "mkdocs" / "check_width.py"))["wide_lines"](path))
+    return list(
+        runpy.run_path(str(ROOT / "docs" / "mkdocs" / "check_width.py"))["wide_lines"](
+            path
+        )
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -79,44 +108,82 @@ def test_lines_are_not_too_wide(page):
 def test_code_that_readers_copy_is_narrower_than_text(tmp_path):
     page = tmp_path / "page.md"
     marks = ("python", "python torch", "sh", "text", "bash")
-    page.write_text("".join(f"```{mark}\n{'x' * 81}\n```\n{'y' * 128}\n" for mark in marks) + f"| {'z' * 128} |\n")
+    page.write_text(
+        "".join(f"```{mark}\n{'x' * 81}\n```\n{'y ' * 44}\n" for mark in marks)
+        + f"| {'z' * 128} |\n"
+    )
     assert [line.split(":")[1] for line in wide_lines(page)] == ["2", "6", "10"]
 
 
-def test_pages_test_the_pretrained_digits_on_images_that_the_network_was_not_trained_on():
+def test_pages_test_the_pretrained_digits_on_images_it_was_not_trained_on():
     texts = [(ROOT / page).read_text() for page in PAGES]
-    testing = [text for text in texts if 'load_pretrained("digits")' in text and "load_digits(" in text]
+    testing = [
+        text
+        for text in texts
+        if 'load_pretrained("digits")' in text and "load_digits(" in text
+    ]
     assert len(testing) >= 4
     assert all(SPLIT in text for text in testing)
     images, labels = load_digits(return_X_y=True)
-    split, data = eval(SPLIT, {"train_test_split": train_test_split, "images": images, "labels": labels}), digits.load()
-    for ours, theirs in zip(split, (data.train_images, data.test_images, data.train_labels, data.test_labels), strict=True):
+    split, data = (
+        eval(
+            SPLIT,
+            {"train_test_split": train_test_split, "images": images, "labels": labels},
+        ),
+        digits.load(),
+    )
+    for ours, theirs in zip(
+        split,
+        (data.train_images, data.test_images, data.train_labels, data.test_labels),
+        strict=True,
+    ):
         np.testing.assert_array_equal(ours, theirs.reshape(ours.shape))
 
 
 def test_the_accuracy_in_the_readme_is_the_test_accuracy_of_the_card():
-    block = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)[1]
-    claimed = float(re.search(r'^print\("accuracy", .*# (0\.\d+)$', block, re.MULTILINE)[1])
+    block = re.search(
+        r"^```python\n(.*?)^```",
+        (ROOT / "README.md").read_text(),
+        re.DOTALL | re.MULTILINE,
+    )[1]
+    claimed = float(
+        re.search(r'^print\("accuracy", .*# (0\.\d+)$', block, re.MULTILINE)[1]
+    )
     card, names = keras_ratesnn.models.list_pretrained()["digits"], {}
     assert claimed == pytest.approx(card.test_accuracy, abs=1e-6)
     exec(compile(block, "README.md", "exec"), names)
     # Sums in another order may change the class of an image.
-    assert (names["predicted"] == names["test_labels"]).mean() == pytest.approx(claimed, abs=1.001 / card.test_images)
+    assert (names["predicted"] == names["test_labels"]).mean() == pytest.approx(
+        claimed, abs=1.001 / card.test_images
+    )
 
 
-def test_the_citation_names_the_package_in_its_version_and_the_paper_that_the_docs_cite():
-    fields, _, paper = (ROOT / "CITATION.cff").read_text().partition("preferred-citation:\n")
+def test_the_citation_names_the_package_its_version_and_the_paper_of_the_docs():
+    fields, _, paper = (
+        (ROOT / "CITATION.cff").read_text().partition("preferred-citation:\n")
+    )
     values = dict(re.findall(r"^([\w-]+): (.+)$", fields, re.MULTILINE))
-    assert values["title"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+    assert (
+        values["title"]
+        == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+    )
     assert values["version"] == keras_ratesnn.__version__
     cited = (ROOT / "docs" / "citing.md").read_text()
-    assert re.search(r"^  title: (.+)$", paper, re.MULTILINE)[1] == re.search(r"title += \{(.+)\},", cited)[1]
+    assert (
+        re.search(r"^  title: (.+)$", paper, re.MULTILINE)[1]
+        == re.search(r"title += \{(.+)\},", cited)[1]
+    )
     names = re.findall(r"- family-names: (\w+)\n +given-names: (\w+)\n", paper)
-    assert " and ".join(map(", ".join, names)) == re.search(r"author += \{(.+)\},", cited)[1]
+    assert (
+        " and ".join(map(", ".join, names))
+        == re.search(r"author += \{(.+)\},", cited)[1]
+    )
 
 
 def test_the_changelog_begins_with_the_version_and_a_date_once_it_is_released():
-    version, state = re.search(r"^## (\S+) \((.+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).groups()
+    version, state = re.search(
+        r"^## (\S+) \((.+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    ).groups()
     is_released = re.fullmatch(r"\d{4}-\d\d-\d\d", state) is not None
     assert is_released or state == "unreleased"
     assert keras_ratesnn.__version__ == (version if is_released else f"{version}.dev0")
@@ -125,9 +192,17 @@ def test_the_changelog_begins_with_the_version_and_a_date_once_it_is_released():
 def test_the_site_has_a_title_for_each_mark_of_a_block_of_code():
     module = ast.parse((ROOT / "docs" / "mkdocs" / "repository_pages.py").read_text())
     (titles,) = (
-        ast.literal_eval(node.value) for node in module.body if isinstance(node, ast.Assign) and node.targets[0].id == "TITLES"
+        ast.literal_eval(node.value)
+        for node in module.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "TITLES"
     )
-    marks = {mark for page in PAGES for mark in re.findall(r"^```python (\w+)$", (ROOT / page).read_text(), re.MULTILINE)}
+    marks = {
+        mark
+        for page in PAGES
+        for mark in re.findall(
+            r"^```python (\w+)$", (ROOT / page).read_text(), re.MULTILINE
+        )
+    }
     assert marks <= set(titles)
 
 
@@ -139,15 +214,21 @@ def test_every_page_and_every_image_of_docs_is_shown():
     examples = {f"examples/{path.stem}.md" for path in docs.glob("examples/*.py")}
     elsewhere = {"recipes.md", "contributing.md", "changelog.md"} | examples
     assert examples <= shown
-    assert shown - elsewhere == {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
+    assert shown - elsewhere == {
+        str(path.relative_to(docs)) for path in docs.rglob("*.md")
+    }
     text = "".join((ROOT / page).read_text() for page in PAGES)
     images = [*docs.rglob("*.png"), *docs.rglob("*.gif")]
-    assert [path.name for path in images if str(path.relative_to(docs)) not in text] == []
+    assert [
+        path.name for path in images if str(path.relative_to(docs)) not in text
+    ] == []
 
 
 def test_every_figure_has_a_vector_version():
     images = ROOT / "docs" / "images"
-    found = [path for path in images.rglob("*.png") if path.parent.name != "tasks"]  # Those are photographs.
+    found = [
+        path for path in images.rglob("*.png") if path.parent.name != "tasks"
+    ]  # Those are photographs.
     # The weights that this one was measured with are no more.
     missing = [path.name for path in found if not path.with_suffix(".svg").exists()]
     assert missing == ["windows.png"]

@@ -1,4 +1,5 @@
-"""The programs of docs/upstream.md show the faults that they are about, with the versions that are named there."""
+"""The programs of docs/upstream.md show the faults that they are about, with the
+versions that are named there."""
 
 import json
 import pathlib
@@ -11,10 +12,13 @@ import pytest
 from helpers import BACKEND
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "upstream.md"
-SHOWN = re.search(r"shown with (Keras [\d., ]*\d) where a section does not say otherwise", " ".join(PAGE.read_text().split()))[
-    1
-]
-SECTIONS = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+SHOWN = re.search(
+    r"shown with (Keras [\d., ]*\d) where a section does not say otherwise",
+    " ".join(PAGE.read_text().split()),
+)[1]
+SECTIONS = re.findall(
+    r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.DOTALL | re.MULTILINE
+)
 RUN = """
 import json, sys, traceback
 results = {}
@@ -32,14 +36,25 @@ print("\\n" + json.dumps(results))
 
 def programs(kind):
     """Dict of titles to the programs of this kind."""
-    found = {title: re.search(rf"^```python {kind}\n(.*?)^```", text, re.DOTALL | re.MULTILINE) for title, text in SECTIONS}
+    found = {
+        title: re.search(
+            rf"^```python {kind}\n(.*?)^```", text, re.DOTALL | re.MULTILINE
+        )
+        for title, text in SECTIONS
+    }
     # A program that makes virtual devices comes first.
     found = {title: match[1] for title, match in found.items() if match}
-    return dict(sorted(found.items(), key=lambda item: not re.search("logical_device|device_count", item[1])))
+    return dict(
+        sorted(
+            found.items(),
+            key=lambda item: not re.search("logical_device|device_count", item[1]),
+        )
+    )
 
 
 def is_to_show(title):
-    """Whether the installed versions are among those with which a fault is said to be seen; `None` if they are others."""
+    """Whether the installed versions are among those with which a fault is said to be
+    seen; `None` if they are others."""
     (text,) = (text for name, text in SECTIONS if name == title)
     stated = re.search(r"Shown with ([^.]*(?:\.\d[^.]*)*)\.", text)
     shown = stated[1] if stated else SHOWN
@@ -51,13 +66,22 @@ def is_to_show(title):
     known = re.search(r"Keras ([\d., ]+)", shown)
     if known is None or version in known[1].split(", "):
         return True
-    return False if f"Mended in Keras {version}" in text or f"Keras {version} does not" in text else None
+    return (
+        False
+        if f"Mended in Keras {version}" in text or f"Keras {version} does not" in text
+        else None
+    )
 
 
 def test_each_program_shows_its_fault():
     if BACKEND == "tensorflow":
         pytest.importorskip("tensorflow")
-    found = subprocess.run([sys.executable, "-c", RUN], input=json.dumps(programs(BACKEND)), capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", RUN],
+        input=json.dumps(programs(BACKEND)),
+        capture_output=True,
+        text=True,
+    )
     assert found.returncode == 0, found.stderr[-3000:]
     results = json.loads(found.stdout.splitlines()[-1])
     assert list(results) == list(programs(BACKEND))
@@ -68,15 +92,25 @@ def test_each_program_shows_its_fault():
             # Other versions than those of the page.
             print(f"{title}: {result}")
         else:
-            assert (result == "fault") == wanted, f"docs/upstream.md, {title}: {result}. If mended, remove what works around it"
+            assert (result == "fault") == wanted, (
+                f"docs/upstream.md, {title}: {result}. If mended, remove what works "
+                "around it"
+            )
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "torch" or sys.platform != "linux", reason="a fault of PyTorch's compiler on Linux")
+@pytest.mark.skipif(
+    BACKEND != "torch" or sys.platform != "linux",
+    reason="a fault of PyTorch's compiler on Linux",
+)
 def test_the_program_that_crashes_crashes():
     ((title, program),) = programs("crash").items()
-    code = subprocess.run([sys.executable, "-c", program], capture_output=True).returncode
-    assert not is_to_show(title) or code < 0, f"docs/upstream.md, {title}: mended. Remove what works around it"
+    code = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True
+    ).returncode
+    assert not is_to_show(title) or code < 0, (
+        f"docs/upstream.md, {title}: mended. Remove what works around it"
+    )
 
 
 def test_each_workaround_that_the_page_names_exists():

@@ -1,15 +1,30 @@
-"""Event-camera data: AEDAT files written by the tests, and event frames against slow loops."""
+"""Event-camera data: AEDAT files written by the tests, and event frames against slow
+loops."""
 
 import tracemalloc
 
 import numpy as np
 import pytest
-from made_recordings import HEADER, START, address, aedat_bytes, arrays_of, expect_error, made_events, write_aedat
+from made_recordings import (
+    HEADER,
+    START,
+    address,
+    aedat_bytes,
+    arrays_of,
+    expect_error,
+    made_events,
+    write_aedat,
+)
 
 from keras_ratesnn.events import Events, event_frames, read_aedat, read_arrays
 from keras_ratesnn.events import recording as recording_module
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
-from keras_ratesnn.events.frames import count_events, frame_numbers_by_count, frame_numbers_by_time, resize
+from keras_ratesnn.events.frames import (
+    count_events,
+    frame_numbers_by_count,
+    frame_numbers_by_time,
+    resize,
+)
 from keras_ratesnn.events.recording import FIELDS
 
 pytestmark = pytest.mark.runs_once
@@ -18,10 +33,17 @@ pytestmark = pytest.mark.runs_once
 # AEDAT files
 
 
-@pytest.mark.parametrize("header", [HEADER, b"#!AER-DAT2.0\n", b"#!AER-DAT2.0\r\n#\r\n"])
+@pytest.mark.parametrize(
+    "header", [HEADER, b"#!AER-DAT2.0\n", b"#!AER-DAT2.0\r\n#\r\n"]
+)
 def test_aedat_files_are_read_correctly(tmp_path, header):
     path = tmp_path / "recording.aedat"
-    path.write_bytes(header + aedat_bytes((address(3, 100, 0), 17), (address(0, 0, 1), 17), (address(127, 5, 0), 2000)))
+    path.write_bytes(
+        header
+        + aedat_bytes(
+            (address(3, 100, 0), 17), (address(0, 0, 1), 17), (address(127, 5, 0), 2000)
+        )
+    )
     events = read_aedat(path)
     # Column 127 - y, row 127 - x; bit 0 is 0 for ON.
     assert events.x.tolist() == [27, 127, 122]
@@ -39,9 +61,20 @@ def test_many_events_are_read_correctly(tmp_path):
 
 def test_special_events_are_left_out(tmp_path):
     path = tmp_path / "recording.aedat"
-    # The last is a 16-bit address with bit 15 as programs write it that take it as signed.
-    specials = [(0x8000, 1), (0x8000 | address(9, 9, 1), 2), (0x80000000, 3), (0xFFFF8000, 4)]
-    path.write_bytes(HEADER + aedat_bytes(specials[0], (address(1, 2, 0), 2), *specials[1:], (address(3, 4, 0), 6)))
+    # The last is a 16-bit address with bit 15 as programs write it that take it as
+    # signed.
+    specials = [
+        (0x8000, 1),
+        (0x8000 | address(9, 9, 1), 2),
+        (0x80000000, 3),
+        (0xFFFF8000, 4),
+    ]
+    path.write_bytes(
+        HEADER
+        + aedat_bytes(
+            specials[0], (address(1, 2, 0), 2), *specials[1:], (address(3, 4, 0), 6)
+        )
+    )
     events = read_aedat(path)
     assert events.timestamp.tolist() == [2, 6]
     assert events.x.tolist() == [125, 123]
@@ -51,7 +84,10 @@ def test_special_events_are_left_out(tmp_path):
 def test_timestamps_are_unwrapped(tmp_path, wrap):
     path = tmp_path / "recording.aedat"
     timestamps = [wrap - 10, wrap - 1, wrap, wrap + 5]
-    path.write_bytes(HEADER + aedat_bytes(*((address(1, 1, 1), timestamp) for timestamp in timestamps)))
+    path.write_bytes(
+        HEADER
+        + aedat_bytes(*((address(1, 1, 1), timestamp) for timestamp in timestamps))
+    )
     assert read_aedat(path).timestamp.tolist() == timestamps
 
 
@@ -63,19 +99,41 @@ PIXEL = address(1, 1, 1)
     [
         (b"", 0, "first line must be #!AER-DAT2.0"),
         (aedat_bytes((PIXEL, 1)), 0, "first line must be #!AER-DAT2.0"),
-        (b"#!AER-DAT3.1\r\n#!END-HEADER\r\n" + aedat_bytes((PIXEL, 1)), 0, "#!AER-DAT3.1"),
+        (
+            b"#!AER-DAT3.1\r\n#!END-HEADER\r\n" + aedat_bytes((PIXEL, 1)),
+            0,
+            "#!AER-DAT3.1",
+        ),
         (b"# a comment\r\n" + aedat_bytes((PIXEL, 1)), 0, "# a comment"),
         (HEADER + b"# cut off in the hea", START, "does not end"),
         (HEADER, START, "none of the 0 events"),
         (HEADER + aedat_bytes((0x8000, 1), (0x8000, 2)), START, "none of the 2 events"),
-        (HEADER + aedat_bytes((PIXEL, 1), (PIXEL, 2))[:-1], START + 8, "the file ends after 7"),
+        (
+            HEADER + aedat_bytes((PIXEL, 1), (PIXEL, 2))[:-1],
+            START + 8,
+            "the file ends after 7",
+        ),
         (HEADER + aedat_bytes((PIXEL, 1)) + b"\0", START + 8, "the file ends after 1"),
-        (HEADER + aedat_bytes((PIXEL, 5), (0x8000, 6), (PIXEL, 4)), START + 20, "4 runs backwards from 5"),
-        (HEADER + aedat_bytes((PIXEL, 5), (PIXEL, 2**31 + 5)), START + 12, "runs backwards from 5"),
-        (HEADER + aedat_bytes((0x8000, 1), (PIXEL, 1), (0x00400801, 2)), START + 16, "0x00400801"),
+        (
+            HEADER + aedat_bytes((PIXEL, 5), (0x8000, 6), (PIXEL, 4)),
+            START + 20,
+            "4 runs backwards from 5",
+        ),
+        (
+            HEADER + aedat_bytes((PIXEL, 5), (PIXEL, 2**31 + 5)),
+            START + 12,
+            "runs backwards from 5",
+        ),
+        (
+            HEADER + aedat_bytes((0x8000, 1), (PIXEL, 1), (0x00400801, 2)),
+            START + 16,
+            "0x00400801",
+        ),
     ],
 )
-def test_the_error_names_a_damaged_aedat_file_and_the_byte(tmp_path, content, byte, said):
+def test_the_error_names_a_damaged_aedat_file_and_the_byte(
+    tmp_path, content, byte, said
+):
     path = tmp_path / "recording.aedat"
     path.write_bytes(content)
     with expect_error(ValueError, path, f"at byte {byte}:", said):
@@ -88,13 +146,19 @@ def test_the_error_names_a_damaged_aedat_file_and_the_byte(tmp_path, content, by
 def test_arrays_of_events_are_read_from_both_kinds_of_file(tmp_path):
     events = made_events(100, seed=1)
     np.savez_compressed(tmp_path / "events.npz", **arrays_of(events), other=np.zeros(3))
-    structured = np.zeros(100, [("timestamp", "u4"), ("x", "u1"), ("y", "u1"), ("polarity", "?")])
+    structured = np.zeros(
+        100, [("timestamp", "u4"), ("x", "u1"), ("y", "u1"), ("polarity", "?")]
+    )
     for name, values in arrays_of(events).items():
         structured[name] = values
     np.save(tmp_path / "events.npy", structured)
     for name in ("events.npz", "events.npy"):
-        frames = event_frames(read_arrays(tmp_path / name), 4, "time", SENSOR_SHAPE, (48, 48))
-        np.testing.assert_array_equal(frames, event_frames(events, 4, "time", SENSOR_SHAPE, (48, 48)))
+        frames = event_frames(
+            read_arrays(tmp_path / name), 4, "time", SENSOR_SHAPE, (48, 48)
+        )
+        np.testing.assert_array_equal(
+            frames, event_frames(events, 4, "time", SENSOR_SHAPE, (48, 48))
+        )
 
 
 @pytest.mark.parametrize(
@@ -123,10 +187,14 @@ def test_the_error_explains_why_arrays_are_not_a_recording(tmp_path, changed, sa
 def test_the_error_names_a_file_without_arrays_of_events(tmp_path):
     path = tmp_path / "events.npz"
     np.savez(path, x=np.zeros(3), y=np.zeros(3), t=np.zeros(3))
-    with expect_error(ValueError, path, "has no polarity, timestamp", "It holds: x, y, t"):
+    with expect_error(
+        ValueError, path, "has no polarity, timestamp", "It holds: x, y, t"
+    ):
         read_arrays(path)
     np.save(tmp_path / "events.npy", np.zeros((4, 3)))
-    with expect_error(ValueError, tmp_path / "events.npy", "has no x, y, polarity, timestamp"):
+    with expect_error(
+        ValueError, tmp_path / "events.npy", "has no x, y, polarity, timestamp"
+    ):
         read_arrays(tmp_path / "events.npy")
 
     np.savez(path, **arrays_of(made_events(100, seed=0)))
@@ -137,7 +205,9 @@ def test_the_error_names_a_file_without_arrays_of_events(tmp_path):
             read_arrays(path)
 
 
-def test_a_recording_that_is_too_large_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+def test_a_recording_that_is_too_large_is_refused_before_it_is_unpacked(
+    tmp_path, monkeypatch
+):
     # 40 million events of a byte a field: 160 MB of zeros in a small archive.
     zeros = np.zeros(40 * 2**20, "bool")
     np.savez_compressed(tmp_path / "events.npz", **dict.fromkeys(FIELDS, zeros))
@@ -145,7 +215,9 @@ def test_a_recording_that_is_too_large_is_refused_before_it_is_unpacked(tmp_path
     (tmp_path / "recording.aedat").write_bytes(HEADER + aedat_bytes((PIXEL, 1)))
     monkeypatch.setattr(recording_module, "LARGEST_RECORDING", 2**20)
     tracemalloc.start()
-    with expect_error(ValueError, tmp_path / "events.npz", "1 MiB at most", "It holds 160 MiB"):
+    with expect_error(
+        ValueError, tmp_path / "events.npz", "1 MiB at most", "It holds 160 MiB"
+    ):
         read_arrays(tmp_path / "events.npz")
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
@@ -165,11 +237,19 @@ def counted_slowly(events, timesteps, split_by, sensor_shape):
     for event in range(len(events.x)):
         for frame in range(timesteps):
             if split_by == "count":
-                inside = frame / timesteps <= event / len(events.x) < (frame + 1) / timesteps
+                inside = (
+                    frame / timesteps <= event / len(events.x) < (frame + 1) / timesteps
+                )
             else:
-                inside = frame / timesteps <= (int(events.timestamp[event]) - first) / (end - first) < (frame + 1) / timesteps
+                inside = (
+                    frame / timesteps
+                    <= (int(events.timestamp[event]) - first) / (end - first)
+                    < (frame + 1) / timesteps
+                )
             if inside:
-                frames[frame, events.y[event], events.x[event], int(events.polarity[event])] += 1
+                frames[
+                    frame, events.y[event], events.x[event], int(events.polarity[event])
+                ] += 1
     return frames
 
 
@@ -180,25 +260,37 @@ def resized_slowly(frames, frame_shape):
     resized = np.zeros((timesteps, *frame_shape, channels))
     for row in range(old_height * new_height):
         for column in range(old_width * new_width):
-            count = frames[:, row // new_height, column // new_width] / (new_height * new_width)
+            count = frames[:, row // new_height, column // new_width] / (
+                new_height * new_width
+            )
             resized[:, row // old_height, column // old_width] += count
     return resized
 
 
 @pytest.mark.parametrize("split_by", ["count", "time"])
-@pytest.mark.parametrize(("events", "timesteps"), [(1, 1), (1, 4), (3, 7), (10, 3), (200, 1), (200, 8), (203, 10)])
+@pytest.mark.parametrize(
+    ("events", "timesteps"),
+    [(1, 1), (1, 4), (3, 7), (10, 3), (200, 1), (200, 8), (203, 10)],
+)
 def test_events_are_counted_as_by_a_slow_loop(events, timesteps, split_by):
     recording = made_events(events, seed=events, duration=64)
-    numbers = {"count": frame_numbers_by_count, "time": frame_numbers_by_time}[split_by](recording, timesteps)
+    numbers = {"count": frame_numbers_by_count, "time": frame_numbers_by_time}[
+        split_by
+    ](recording, timesteps)
     frames = count_events(recording, numbers, timesteps, SENSOR_SHAPE)
-    np.testing.assert_array_equal(frames, counted_slowly(recording, timesteps, split_by, SENSOR_SHAPE))
+    np.testing.assert_array_equal(
+        frames, counted_slowly(recording, timesteps, split_by, SENSOR_SHAPE)
+    )
     assert frames.sum() == events
 
 
 @pytest.mark.parametrize("timesteps", [1, 3, 10])
 def test_frames_by_count_have_equal_numbers_of_events_up_to_one(timesteps):
     for events in (timesteps, 100, 101, 109):
-        sizes = np.bincount(frame_numbers_by_count(made_events(events, seed=0), timesteps), minlength=timesteps)
+        sizes = np.bincount(
+            frame_numbers_by_count(made_events(events, seed=0), timesteps),
+            minlength=timesteps,
+        )
         assert sizes.sum() == events
         assert sizes.max() - sizes.min() <= 1
 
@@ -207,15 +299,22 @@ def test_frames_by_time_have_equal_durations():
     # Twelve microseconds, 100 to 111, in frames of three.
     timestamps = np.array([100, 102, 103, 103, 108, 109, 111], "uint32")
     zeros = np.zeros(len(timestamps), int)
-    assert frame_numbers_by_time(Events(zeros, zeros, zeros, timestamps), 4).tolist() == [0, 0, 1, 1, 2, 3, 3]
+    assert frame_numbers_by_time(
+        Events(zeros, zeros, zeros, timestamps), 4
+    ).tolist() == [0, 0, 1, 1, 2, 3, 3]
 
 
 @pytest.mark.parametrize(
     "timestamps",
     [
         np.array([-(2**63), -(2**62), -1, 0, 5, 2**62, 2**63 - 1], "int64"),
-        np.array([0, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1], "uint64"),
-        np.array([2**62, 2**62 + 1, 2**62 + 2, 2**62 + 3, 2**62 + 4, 2**62 + 5, 2**62 + 6], "int64"),
+        np.array(
+            [0, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1], "uint64"
+        ),
+        np.array(
+            [2**62, 2**62 + 1, 2**62 + 2, 2**62 + 3, 2**62 + 4, 2**62 + 5, 2**62 + 6],
+            "int64",
+        ),
         np.array([-128, -100, -1, 0, 1, 100, 127], "int8"),
         np.array([0, 1, 2, 250, 251, 254, 255], "uint8"),
     ],
@@ -225,16 +324,31 @@ def test_frames_by_time_are_exact_for_extreme_timestamps(timestamps, timesteps):
     zeros = np.zeros(len(timestamps), int)
     exact = [int(timestamp) - int(timestamps[0]) for timestamp in timestamps]
     expected = [elapsed * timesteps // (exact[-1] + 1) for elapsed in exact]
-    assert frame_numbers_by_time(Events(zeros, zeros, zeros, timestamps), timesteps).tolist() == expected
+    assert (
+        frame_numbers_by_time(
+            Events(zeros, zeros, zeros, timestamps), timesteps
+        ).tolist()
+        == expected
+    )
 
 
 def test_events_of_one_moment_are_in_one_frame():
     zeros = np.zeros(5, int)
-    assert frame_numbers_by_time(Events(zeros, zeros, zeros, zeros + 9), 4).tolist() == [0] * 5
+    assert (
+        frame_numbers_by_time(Events(zeros, zeros, zeros, zeros + 9), 4).tolist()
+        == [0] * 5
+    )
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [((8, 8), (3, 3)), ((8, 6), (4, 5)), ((5, 7), (5, 7)), ((3, 4), (7, 4)), ((4, 4), (1, 1))]
+    ("old", "new"),
+    [
+        ((8, 8), (3, 3)),
+        ((8, 6), (4, 5)),
+        ((5, 7), (5, 7)),
+        ((3, 4), (7, 4)),
+        ((4, 4), (1, 1)),
+    ],
 )
 def test_frames_are_resized_as_by_a_slow_loop(old, new):
     frames = np.random.default_rng(0).integers(0, 9, (2, *old, 2))
@@ -250,19 +364,32 @@ def test_uniform_activity_stays_uniform():
 
 
 def test_a_frame_shows_where_and_of_which_polarity_an_event_was():
-    events = Events(x=np.array([0, 127]), y=np.array([127, 64]), polarity=np.array([0, 1]), timestamp=np.array([0, 9]))
+    events = Events(
+        x=np.array([0, 127]),
+        y=np.array([127, 64]),
+        polarity=np.array([0, 1]),
+        timestamp=np.array([0, 9]),
+    )
     frames = event_frames(events, 2, "time", SENSOR_SHAPE, (48, 48))
     assert np.argwhere(frames).tolist() == [[0, 47, 0, 0], [1, 24, 47, 1]]
     np.testing.assert_allclose(frames[frames > 0], 1, rtol=1e-5)
 
 
 def test_an_event_outside_the_sensor_is_an_error():
-    events = Events(x=np.array([0, 130]), y=np.array([3, 4]), polarity=np.array([0, 1]), timestamp=np.array([0, 9]))
+    events = Events(
+        x=np.array([0, 130]),
+        y=np.array([3, 4]),
+        polarity=np.array([0, 1]),
+        timestamp=np.array([0, 9]),
+    )
     with expect_error(ValueError, "`x` must be less than 128", "130"):
         event_frames(events, 2, "count", SENSOR_SHAPE, (48, 48))
 
 
-@pytest.mark.parametrize(("timesteps", "kind"), [(0, ValueError), (-3, ValueError), (2.0, TypeError), ("4", TypeError)])
+@pytest.mark.parametrize(
+    ("timesteps", "kind"),
+    [(0, ValueError), (-3, ValueError), (2.0, TypeError), ("4", TypeError)],
+)
 def test_a_wrong_number_of_frames_is_an_error(timesteps, kind):
     with expect_error(kind, "timesteps"):
         event_frames(made_events(9, seed=0), timesteps, "count", SENSOR_SHAPE, (48, 48))
@@ -285,16 +412,23 @@ def test_a_wrong_number_of_frames_is_an_error(timesteps, kind):
 )
 def test_a_shape_that_is_not_two_sizes_is_an_error(name, shape, kind):
     shapes = {"sensor_shape": SENSOR_SHAPE, "frame_shape": (48, 48), name: shape}
-    with expect_error(kind, f"`{name}` must be two integers of 1 or more", f"{name}={shape!r}"):
+    with expect_error(
+        kind, f"`{name}` must be two integers of 1 or more", f"{name}={shape!r}"
+    ):
         event_frames(made_events(9, seed=0), 2, "count", **shapes)
 
 
 def test_shapes_may_be_lists_and_arrays():
     events = made_events(9, seed=0)
     expected = event_frames(events, 2, "count", SENSOR_SHAPE, (48, 48))
-    np.testing.assert_array_equal(event_frames(events, 2, "count", list(SENSOR_SHAPE), np.array([48, 48])), expected)
+    np.testing.assert_array_equal(
+        event_frames(events, 2, "count", list(SENSOR_SHAPE), np.array([48, 48])),
+        expected,
+    )
 
 
 def test_lists_of_events_are_an_error_that_names_the_field():
-    with expect_error(TypeError, "`y` must be an array of integers", "y=[1] of type list"):
+    with expect_error(
+        TypeError, "`y` must be an array of integers", "y=[1] of type list"
+    ):
         Events(np.ones(1, int), [1], np.ones(1, int), np.ones(1, int))

@@ -1,4 +1,5 @@
-"""Readers of event files: each byte as the format says, and clear errors, at bounded cost, for all else."""
+"""Readers of event files: each byte as the format says, and clear errors, at bounded
+cost, for all else."""
 
 import os
 import re
@@ -38,12 +39,22 @@ pytestmark = pytest.mark.runs_once
 
 def rows_of(events):
     """Tuples `(x, y, polarity, time)`."""
-    return list(zip(*(values.tolist() for values in (events.x, events.y, events.polarity, events.timestamp)), strict=True))
+    return list(
+        zip(
+            *(
+                values.tolist()
+                for values in (events.x, events.y, events.polarity, events.timestamp)
+            ),
+            strict=True,
+        )
+    )
 
 
 def expect_error(kind, *said):
     """pytest.raises with a message that contains all of `said` in order."""
-    return pytest.raises(kind, match="(?s)" + ".*".join(re.escape(str(part)) for part in said))
+    return pytest.raises(
+        kind, match="(?s)" + ".*".join(re.escape(str(part)) for part in said)
+    )
 
 
 def written(tmp_path, content):
@@ -70,10 +81,22 @@ def test_a_pipe_or_a_device_is_refused_instead_of_waited_for(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")
     # The null device ends, in case that it is not refused.
     for path in ("/dev/null", tmp_path / "pipe"):
-        with expect_error(ValueError, "`path` must be the path of a file", f"{str(path)!r}, a pipe or a device"):
+        with expect_error(
+            ValueError,
+            "`path` must be the path of a file",
+            f"{str(path)!r}, a pipe or a device",
+        ):
             read(path)
-    for path, error in (("", ValueError), (tmp_path / "none", FileNotFoundError), (tmp_path, IsADirectoryError)):
-        with pytest.raises(error, match=re.escape(str(path)) or "`path` must be a path. Received: path='', an empty string"):
+    for path, error in (
+        ("", ValueError),
+        (tmp_path / "none", FileNotFoundError),
+        (tmp_path, IsADirectoryError),
+    ):
+        with pytest.raises(
+            error,
+            match=re.escape(str(path))
+            or "`path` must be a path. Received: path='', an empty string",
+        ):
             read(path)
 
 
@@ -87,9 +110,20 @@ def test_nmnist_files_are_read_to_the_byte(tmp_path):
 
 
 def test_an_overflow_of_the_clock_moves_all_later_times_and_is_no_event(tmp_path):
-    events = [(1, 2, 1, 8000), (0, 240, 0, 0), (3, 4, 0, 5), (9, 240, 1, 3), (0, 240, 0, 9), (5, 6, 1, 7)]
+    events = [
+        (1, 2, 1, 8000),
+        (0, 240, 0, 0),
+        (3, 4, 0, 5),
+        (9, 240, 1, 3),
+        (0, 240, 0, 9),
+        (5, 6, 1, 7),
+    ]
     path = written(tmp_path, nmnist_bytes(*events))
-    assert rows_of(read_nmnist(path)) == [(1, 2, 1, 8000), (3, 4, 0, 5 + 8192), (5, 6, 1, 7 + 3 * 8192)]
+    assert rows_of(read_nmnist(path)) == [
+        (1, 2, 1, 8000),
+        (3, 4, 0, 5 + 8192),
+        (5, 6, 1, 7 + 3 * 8192),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +132,10 @@ def test_an_overflow_of_the_clock_moves_all_later_times_and_is_no_event(tmp_path
         (b"", "A recording must have events"),
         (nmnist_bytes((0, 240, 0, 1)), "A recording must have events"),
         (nmnist_bytes((1, 2, 0, 9), (1, 2, 0, 8)), "must not run backwards"),
-        (nmnist_bytes((1, 2, 0, 9)) + b"123", "at byte 5: an event takes 5 bytes, and the file ends after 3"),
+        (
+            nmnist_bytes((1, 2, 0, 9)) + b"123",
+            "at byte 5: an event takes 5 bytes, and the file ends after 3",
+        ),
     ],
 )
 def test_a_file_of_nmnist_that_is_damaged_is_an_error(tmp_path, content, said):
@@ -120,7 +157,11 @@ def test_aedat3_files_are_read_to_the_byte(tmp_path):
         + bytes(8)
     )
     path = written(tmp_path, GESTURE_HEADER + events)
-    assert rows_of(read_aedat3(path)) == [(5, 6, 0, 10), (127, 0, 1, 20), (0, 127, 1, 2**31 + 2)]
+    assert rows_of(read_aedat3(path)) == [
+        (5, 6, 0, 10),
+        (127, 0, 1, 20),
+        (0, 127, 1, 2**31 + 2),
+    ]
 
 
 ONE = packet((1, 2, 1, 5))
@@ -133,38 +174,85 @@ AFTER_HEADER = len(GESTURE_HEADER)
         (b"", 0, "first line must be #!AER-DAT3.1"),
         (b"#!AER-DAT2.0\r\n" + ONE, 0, "#!AER-DAT2.0"),
         (b"#!AER-DAT3.1\r\n" + ONE, 14, "must end with the line #!END-HEADER"),
-        (b"#!AER-DAT3.1\r\n#Format: Serial-TS\r\n#!END-HEADER\r\n" + ONE, 14, "format must be RAW"),
+        (
+            b"#!AER-DAT3.1\r\n#Format: Serial-TS\r\n#!END-HEADER\r\n" + ONE,
+            14,
+            "format must be RAW",
+        ),
         (GESTURE_HEADER, AFTER_HEADER, "none of its packets"),
-        (GESTURE_HEADER + packet((1, 2, 1, 5, 0)), AFTER_HEADER + 36, "none of its packets"),
-        (GESTURE_HEADER + ONE + ONE[:20], AFTER_HEADER + 36, "28 bytes, and the file ends after 20"),
-        (GESTURE_HEADER + ONE[:-1], AFTER_HEADER, "1 events of 8 bytes begins there, and the file ends after 35"),
-        (GESTURE_HEADER + packet(capacity=2**32 - 1, size=2**32 - 1), AFTER_HEADER, "the file ends after 28"),
-        (GESTURE_HEADER + packet((1, 2, 1, 5), number=2), AFTER_HEADER, "says that it holds 2"),
-        (GESTURE_HEADER + packet((1, 2, 1, 5), size=4), AFTER_HEADER, "events of 4 bytes"),
-        (GESTURE_HEADER + packet((1, 2, 1, 5), time_offset=0), AFTER_HEADER, "the time at 0"),
+        (
+            GESTURE_HEADER + packet((1, 2, 1, 5, 0)),
+            AFTER_HEADER + 36,
+            "none of its packets",
+        ),
+        (
+            GESTURE_HEADER + ONE + ONE[:20],
+            AFTER_HEADER + 36,
+            "28 bytes, and the file ends after 20",
+        ),
+        (
+            GESTURE_HEADER + ONE[:-1],
+            AFTER_HEADER,
+            "1 events of 8 bytes begins there, and the file ends after 35",
+        ),
+        (
+            GESTURE_HEADER + packet(capacity=2**32 - 1, size=2**32 - 1),
+            AFTER_HEADER,
+            "the file ends after 28",
+        ),
+        (
+            GESTURE_HEADER + packet((1, 2, 1, 5), number=2),
+            AFTER_HEADER,
+            "says that it holds 2",
+        ),
+        (
+            GESTURE_HEADER + packet((1, 2, 1, 5), size=4),
+            AFTER_HEADER,
+            "events of 4 bytes",
+        ),
+        (
+            GESTURE_HEADER + packet((1, 2, 1, 5), time_offset=0),
+            AFTER_HEADER,
+            "the time at 0",
+        ),
     ],
 )
-def test_a_damaged_aedat3_file_is_an_error_that_names_the_byte(tmp_path, content, byte, said):
+def test_a_damaged_aedat3_file_is_an_error_that_names_the_byte(
+    tmp_path, content, byte, said
+):
     with expect_error(ValueError, "recording", f"at byte {byte}:", said):
         read_aedat3(written(tmp_path, content))
 
 
 def test_times_of_an_aedat3_file_that_run_backwards_are_an_error(tmp_path):
     with expect_error(ValueError, "recording", "must not run backwards"):
-        read_aedat3(written(tmp_path, GESTURE_HEADER + packet((1, 2, 1, 5)) + packet((1, 2, 1, 4))))
+        read_aedat3(
+            written(
+                tmp_path, GESTURE_HEADER + packet((1, 2, 1, 5)) + packet((1, 2, 1, 4))
+            )
+        )
 
 
 def gestures(tmp_path, rows):
     path = tmp_path / "user01_led.aedat"
-    path.write_bytes(GESTURE_HEADER + packet(*((time, 0, 1, time) for time in range(0, 100, 10))))
+    path.write_bytes(
+        GESTURE_HEADER + packet(*((time, 0, 1, time) for time in range(0, 100, 10)))
+    )
     (tmp_path / "user01_led_labels.csv").write_text(rows)
     return path
 
 
 def test_gestures_are_cut_each_on_its_own(tmp_path):
     path = gestures(tmp_path, LABELS_HEADER + "8,10,30\r\n2,20,41\n8,90,900\n")
-    found = [(kind, events.timestamp.tolist(), events.x.tolist()) for kind, events in read_gestures(path)]
-    assert found == [(8, [10, 20], [10, 20]), (2, [20, 30, 40], [20, 30, 40]), (8, [90], [90])]
+    found = [
+        (kind, events.timestamp.tolist(), events.x.tolist())
+        for kind, events in read_gestures(path)
+    ]
+    assert found == [
+        (8, [10, 20], [10, 20]),
+        (2, [20, 30, 40], [20, 30, 40]),
+        (8, [90], [90]),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +281,9 @@ def test_labels_that_do_not_fit_are_an_error_that_names_the_line(tmp_path, rows,
 EVENTS = [(303, 239, 1, 0), (1, 2, 0, 50), (16383, 16383, 1, 50), (4, 5, 0, 2**32 - 1)]
 
 
-@pytest.mark.parametrize("before", [DAT_HEADER + bytes([0, 8]), DAT_HEADER + bytes([12, 8]), b""])
+@pytest.mark.parametrize(
+    "before", [DAT_HEADER + bytes([0, 8]), DAT_HEADER + bytes([12, 8]), b""]
+)
 def test_prophesee_files_are_read_to_the_byte(tmp_path, before):
     path = written(tmp_path, before + dat_bytes(*EVENTS))
     assert rows_of(read_prophesee(path)) == EVENTS
@@ -207,9 +297,18 @@ def test_prophesee_files_are_read_to_the_byte(tmp_path, before):
         (b"", "no events follow"),
         (DAT_HEADER, "the file ends"),
         (DAT_HEADER + bytes([0, 8]), "no events follow"),
-        (DAT_HEADER + bytes([14, 8]) + dat_bytes(*EVENTS), "They are of type 14, 8 bytes"),
-        (DAT_HEADER + bytes([0, 16]) + dat_bytes(*EVENTS), "They are of type 0, 16 bytes"),
-        (DAT_HEADER.replace(b"Version 2", b"Version 3") + bytes([0, 8]), "the version must be 2"),
+        (
+            DAT_HEADER + bytes([14, 8]) + dat_bytes(*EVENTS),
+            "They are of type 14, 8 bytes",
+        ),
+        (
+            DAT_HEADER + bytes([0, 16]) + dat_bytes(*EVENTS),
+            "They are of type 0, 16 bytes",
+        ),
+        (
+            DAT_HEADER.replace(b"Version 2", b"Version 3") + bytes([0, 8]),
+            "the version must be 2",
+        ),
         (b"% Version 2", "does not end"),
         (DAT_HEADER + bytes([0, 8]) + dat_bytes(*EVENTS)[:-1], "the file ends after 7"),
         (dat_bytes((1, 2, 0, 5), (1, 2, 0, 9), (1, 2, 0, 4)), "must not run backwards"),
@@ -225,7 +324,9 @@ def test_a_part_of_a_prophesee_file_that_cannot_be_is_an_error(tmp_path, monkeyp
     for start, end in ((-1, 5), (5, 5), (7, 5)):
         with expect_error(ValueError, "`start` must be", f"start={start}, end={end}"):
             read_prophesee(path, start, end)
-    with expect_error(ValueError, "must have events from 60 to 70", "from 0 to 4294967295"):
+    with expect_error(
+        ValueError, "must have events from 60 to 70", "from 0 to 4294967295"
+    ):
         read_prophesee(path, 60, 70)
     with expect_error(TypeError, "`end` must be an integer"):
         read_prophesee(path, 0, 1.5)
@@ -236,7 +337,12 @@ def test_a_part_of_a_prophesee_file_that_cannot_be_is_an_error(tmp_path, monkeyp
     assert len(read_prophesee(path, 1, 51).x) == 2
 
 
-NEW_BOXES = [("t", "<i8"), *((name, "<f4") for name in "xywh"), ("class_id", "<u4"), ("track_id", "<u4")]
+NEW_BOXES = [
+    ("t", "<i8"),
+    *((name, "<f4") for name in "xywh"),
+    ("class_id", "<u4"),
+    ("track_id", "<u4"),
+]
 NEW_BOXES += [("class_confidence", "<f4")]
 
 
@@ -258,10 +364,20 @@ def test_boxes_are_read_with_the_names_of_either_version(tmp_path):
     np.save(path, np.zeros((3, 8)))
     with expect_error(ValueError, "must hold one row of boxes", "without fields"):
         read_boxes(path)
-    for name, dtype in (("x", "U4"), ("t", "S8"), ("class_id", "c8"), ("w", "?"), ("h", ("f4", 2))):
+    for name, dtype in (
+        ("x", "U4"),
+        ("t", "S8"),
+        ("class_id", "c8"),
+        ("w", "?"),
+        ("h", ("f4", 2)),
+    ):
         fields = [(field, dtype if field == name else "f4") for field, *_ in NEW_BOXES]
         np.save(path, np.zeros(2, fields))
-        with expect_error(ValueError, "boxes_bbox.npy must hold boxes whose fields are numbers", f"{name} of "):
+        with expect_error(
+            ValueError,
+            "boxes_bbox.npy must hold boxes whose fields are numbers",
+            f"{name} of ",
+        ):
             read_boxes(path)
 
 
@@ -273,19 +389,34 @@ TIMES, UNITS = [[0.0, 0.5, 1.25], [0.25], [0.75, 0.75]], [[0, 699, 7], [3], [1, 
 
 @pytest.fixture
 def spoken(tmp_path):
-    return write_heidelberg(tmp_path / "shd_train.h5", TIMES, UNITS, [1, 0, 1], ["zero", "eins"], [4, 5, 6])
+    return write_heidelberg(
+        tmp_path / "shd_train.h5", TIMES, UNITS, [1, 0, 1], ["zero", "eins"], [4, 5, 6]
+    )
 
 
-@pytest.mark.parametrize("storage", [{}, {"chunks": (2,)}, {"chunks": (2,), "compression": "gzip", "shuffle": True}])
+@pytest.mark.parametrize(
+    "storage",
+    [{}, {"chunks": (2,)}, {"chunks": (2,), "compression": "gzip", "shuffle": True}],
+)
 def test_spoken_words_are_read_with_their_labels(tmp_path, storage):
-    path = write_heidelberg(tmp_path / "shd.h5", TIMES, UNITS, [1, 0, 1], ["zero", "eins"], [4, 5, 6], **storage)
+    path = write_heidelberg(
+        tmp_path / "shd.h5",
+        TIMES,
+        UNITS,
+        [1, 0, 1],
+        ["zero", "eins"],
+        [4, 5, 6],
+        **storage,
+    )
     with HeidelbergFile(path) as recordings:
         assert len(recordings) == 3
         assert recordings.class_names == ("zero", "eins")
         assert recordings.labels.tolist() == [1, 0, 1]
         assert recordings.speakers.tolist() == [4, 5, 6]
         for number, events in enumerate(recordings):
-            assert events.timestamp.tolist() == [round(1e6 * time) for time in TIMES[number]]
+            assert events.timestamp.tolist() == [
+                round(1e6 * time) for time in TIMES[number]
+            ]
             assert events.x.tolist() == UNITS[number]
             assert set(events.y.tolist()) == {0}
             assert set(events.polarity.tolist()) == {1}
@@ -296,7 +427,9 @@ def test_spoken_words_are_read_with_their_labels(tmp_path, storage):
 
 def test_names_of_any_length_and_no_speakers_are_read(tmp_path):
     keys = np.array(["null", "zweiundzwanzig"], h5py.string_dtype())
-    with HeidelbergFile(write_heidelberg(tmp_path / "ssc.h5", TIMES, UNITS, [1, 0, 1], keys)) as recordings:
+    with HeidelbergFile(
+        write_heidelberg(tmp_path / "ssc.h5", TIMES, UNITS, [1, 0, 1], keys)
+    ) as recordings:
         assert recordings.class_names == ("null", "zweiundzwanzig")
         assert recordings.speakers is None
 
@@ -321,9 +454,17 @@ HUGE = {"shape": (2**21,), "dtype": "int64", "chunks": (2**21,), "compression": 
         ("labels", {"data": np.full(3, 7)}, "labels must be from 0 to 2 - 1"),
         ("labels", {"data": np.zeros((3, 1), int)}, "one dimension"),
         ("labels", HUGE, "more than the file contains"),
-        ("labels", {**HUGE, "chunks": (2**24,), "maxshape": (None,), "shape": (3,)}, "rows at most, also in a piece"),
+        (
+            "labels",
+            {**HUGE, "chunks": (2**24,), "maxshape": (None,), "shape": (3,)},
+            "rows at most, also in a piece",
+        ),
         ("spikes/times", {"data": np.zeros(3)}, "must have rows of numbers"),
-        ("spikes/times", {"shape": (3,), "dtype": h5py.string_dtype()}, "must have rows of numbers"),
+        (
+            "spikes/times",
+            {"shape": (3,), "dtype": h5py.string_dtype()},
+            "must have rows of numbers",
+        ),
         ("extra/keys", {"data": np.zeros(3)}, "must hold names"),
         ("extra/keys", {"data": np.array([b"a" * 300])}, "must hold names"),
     ],
@@ -335,7 +476,10 @@ def test_a_file_that_is_not_of_spoken_words_is_an_error(spoken, name, stored, sa
 
 
 def test_links_to_other_places_are_not_followed(spoken):
-    for link in (h5py.SoftLink("/extra/speaker"), h5py.ExternalLink("/etc/passwd", "/")):
+    for link in (
+        h5py.SoftLink("/extra/speaker"),
+        h5py.ExternalLink("/etc/passwd", "/"),
+    ):
         replace(spoken, "labels")
         with h5py.File(spoken, "r+") as file:
             file["labels"] = link
@@ -355,8 +499,12 @@ def test_links_to_other_places_are_not_followed(spoken):
         ([], [], "must have events"),
     ],
 )
-def test_a_recording_of_a_spoken_word_that_is_none_is_an_error_that_names_it(tmp_path, times, units, said):
-    path = write_heidelberg(tmp_path / "shd.h5", [[0.5], times], [[1], units], [0, 0], ["zero"])
+def test_a_recording_of_a_spoken_word_that_is_none_is_an_error_that_names_it(
+    tmp_path, times, units, said
+):
+    path = write_heidelberg(
+        tmp_path / "shd.h5", [[0.5], times], [[1], units], [0, 0], ["zero"]
+    )
     with HeidelbergFile(path) as recordings:
         assert len(recordings[0].x) == 1
         with expect_error(ValueError, "shd.h5", "recording 1:", said):
@@ -366,28 +514,41 @@ def test_a_recording_of_a_spoken_word_that_is_none_is_an_error_that_names_it(tmp
 def stored_length(content, length):
     """The place where a dataset stores a row of this length."""
     for place in range(len(content) - 16):
-        found, address = (int.from_bytes(content[place + start : place + end], "little") for start, end in ((0, 4), (4, 12)))
+        found, address = (
+            int.from_bytes(content[place + start : place + end], "little")
+            for start, end in ((0, 4), (4, 12))
+        )
         if found == length and content[address : address + 4] == b"GCOL":
             return place
     raise AssertionError("no row of this length")
 
 
 @pytest.mark.parametrize("storage", [{}, {"chunks": (2,)}])
-def test_a_row_that_declares_gigabytes_is_an_error_before_hdf5_reserves_them(tmp_path, storage):
-    path = write_heidelberg(tmp_path / "shd.h5", TIMES, UNITS, [1, 0, 1], ["zero", "eins"], **storage)
+def test_a_row_that_declares_gigabytes_is_an_error_before_hdf5_reserves_them(
+    tmp_path, storage
+):
+    path = write_heidelberg(
+        tmp_path / "shd.h5", TIMES, UNITS, [1, 0, 1], ["zero", "eins"], **storage
+    )
     content = bytearray(path.read_bytes())
     place = stored_length(content, 3)
     content[place : place + 4] = (2**31).to_bytes(4, "little")
     path.write_bytes(content)
-    with HeidelbergFile(path) as recordings, expect_error(ValueError, "recording 0: declares 2147483648 values"):
+    with (
+        HeidelbergFile(path) as recordings,
+        expect_error(ValueError, "recording 0: declares 2147483648 values"),
+    ):
         recordings[0]
 
 
 def test_a_row_whose_values_are_not_there_is_an_error(tmp_path):
-    path = write_heidelberg(tmp_path / "shd.h5", TIMES, UNITS, [1, 0, 1], ["zero", "eins"])
+    path = write_heidelberg(
+        tmp_path / "shd.h5", TIMES, UNITS, [1, 0, 1], ["zero", "eins"]
+    )
     whole = path.read_bytes()
     place = stored_length(whole, 3)
-    # Another length, another heap, another object of it: HDF5 would read what lies beside.
+    # Another length, another heap, another object of it: HDF5 would read what lies
+    # beside.
     for start, size, value, said in (
         (0, 4, 2, "6 bytes are stored"),
         (4, 8, 99, "has no values at byte"),
@@ -397,7 +558,10 @@ def test_a_row_whose_values_are_not_there_is_an_error(tmp_path):
         content = bytearray(whole)
         content[place + start : place + start + size] = value.to_bytes(size, "little")
         path.write_bytes(content)
-        with HeidelbergFile(path) as recordings, expect_error(ValueError, "recording 0:", said):
+        with (
+            HeidelbergFile(path) as recordings,
+            expect_error(ValueError, "recording 0:", said),
+        ):
             recordings[0]
 
 
@@ -405,12 +569,22 @@ def test_truncated_files_of_spoken_words_are_an_error(spoken):
     content = spoken.read_bytes()
     for length in range(0, len(content), len(content) // 12):
         spoken.write_bytes(content[:length])
-        with expect_error(ValueError, "is not a whole file of SHD or SSC"), HeidelbergFile(spoken) as recordings:
+        with (
+            expect_error(ValueError, "is not a whole file of SHD or SSC"),
+            HeidelbergFile(spoken) as recordings,
+        ):
             list(recordings)
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):
-    for read in (read_nmnist, read_aedat3, read_gestures, read_prophesee, read_boxes, HeidelbergFile):
+    for read in (
+        read_nmnist,
+        read_aedat3,
+        read_gestures,
+        read_prophesee,
+        read_boxes,
+        HeidelbergFile,
+    ):
         with pytest.raises(FileNotFoundError, match="nothing"):
             read(tmp_path / "nothing")
 
@@ -422,7 +596,9 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path, monkeyp
     monkeypatch.setattr(recording_module, "LARGEST_RECORDING", 2**20)
     tracemalloc.start()
     for read in (read_nmnist, read_aedat3, read_prophesee, read_boxes):
-        with expect_error(ValueError, "recording must hold a recording of 1 MiB at most"):
+        with expect_error(
+            ValueError, "recording must hold a recording of 1 MiB at most"
+        ):
             read(path)
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
@@ -432,7 +608,9 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path, monkeyp
 
 
 def test_structured_arrays_come_in_and_go_out_unchanged():
-    events = Events(np.array([3, 5]), np.array([7, 9]), np.array([1, 0]), np.array([10, 20]))
+    events = Events(
+        np.array([3, 5]), np.array([7, 9]), np.array([1, 0]), np.array([10, 20])
+    )
     array = to_structured(events)
     assert array.dtype.names == ("x", "y", "t", "p")
     assert array.tolist() == [(3, 7, 10, True), (5, 9, 20, False)]
@@ -450,9 +628,15 @@ def test_structured_arrays_of_sound_have_no_rows():
 def test_arrays_that_are_not_in_this_form_are_an_error():
     with expect_error(TypeError, "`array` must be a", "array=None"):
         from_structured(None)
-    with expect_error(ValueError, "`array` must have the fields x, y, t and p", "without fields"):
+    with expect_error(
+        ValueError, "`array` must have the fields x, y, t and p", "without fields"
+    ):
         from_structured(np.zeros(3))
     with expect_error(ValueError, "must not run backwards"):
-        from_structured(np.array([(0, 0, 9, 1), (0, 0, 8, 1)], [(name, "i8") for name in "xytp"]))
+        from_structured(
+            np.array([(0, 0, 9, 1), (0, 0, 8, 1)], [(name, "i8") for name in "xytp"])
+        )
     with expect_error(ValueError, "`x` must fit in int16", "40000"):
-        to_structured(Events(np.array([40000]), np.array([7]), np.array([1]), np.array([10])))
+        to_structured(
+            Events(np.array([40000]), np.array([7]), np.array([1]), np.array([10]))
+        )

@@ -1,4 +1,5 @@
-"""Binned frames, voxel grids, time surfaces and augmentations of recordings, against slow loops."""
+"""Binned frames, voxel grids, time surfaces and augmentations of recordings, against
+slow loops."""
 
 import dataclasses
 import itertools
@@ -9,7 +10,16 @@ import pytest
 from helpers import assert_close
 from made_recordings import arrays_of, made_events
 
-from keras_ratesnn.events import Events, augmentations, binned_frames, event_drop, flip, roll, time_surfaces, voxel_grid
+from keras_ratesnn.events import (
+    Events,
+    augmentations,
+    binned_frames,
+    event_drop,
+    flip,
+    roll,
+    time_surfaces,
+    voxel_grid,
+)
 
 pytestmark = pytest.mark.runs_once
 
@@ -20,11 +30,19 @@ SMALL = (3, 4)
 def small_events(count, seed=0, duration=1000):
     """Events on a sensor of 3x4 pixels, some at the same time and place."""
     events = made_events(count, seed, duration)
-    return Events(events.x % 4, events.y % 3, events.polarity.astype("bool"), events.timestamp)
+    return Events(
+        events.x % 4, events.y % 3, events.polarity.astype("bool"), events.timestamp
+    )
 
 
 def in_order(events):
-    return zip(*(map(int, getattr(events, name)) for name in ("x", "y", "polarity", "timestamp")), strict=True)
+    return zip(
+        *(
+            map(int, getattr(events, name))
+            for name in ("x", "y", "polarity", "timestamp")
+        ),
+        strict=True,
+    )
 
 
 FUNCTIONS = {
@@ -50,7 +68,9 @@ def test_the_arrays_of_the_caller_stay_as_they_are(name):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_an_event_outside_the_sensor_and_what_is_no_recording_are_errors(name):
     with pytest.raises(ValueError, match="`x` must be less than 128"):
-        FUNCTIONS[name](Events(np.array([128]), np.array([0]), np.array([0]), np.array([9])))
+        FUNCTIONS[name](
+            Events(np.array([128]), np.array([0]), np.array([0]), np.array([9]))
+        )
     with pytest.raises(TypeError, match="`events` must be an Events"):
         FUNCTIONS[name](None)
 
@@ -58,13 +78,41 @@ def test_an_event_outside_the_sensor_and_what_is_no_recording_are_errors(name):
 @pytest.mark.parametrize(
     ("use", "kind", "said"),
     [
-        (lambda events: binned_frames(events, 0, 5, SMALL, SMALL), ValueError, "`timesteps` must be 1 or more"),
-        (lambda events: binned_frames(events, 2, 0.5, SMALL, SMALL), TypeError, "`duration` must be an integer"),
-        (lambda events: binned_frames(events, 2, 5, (3,), SMALL), ValueError, "`sensor_shape` must be two integers"),
-        (lambda events: voxel_grid(events, 0, SMALL), ValueError, "`bins` must be 1 or more"),
-        (lambda events: time_surfaces(events, 2, 0.0, SMALL), ValueError, "`tau` must be > 0"),
-        (lambda events: roll(events, 0.5, 0, SMALL), TypeError, "`rows` must be an integer"),
-        (lambda events: event_drop(events, 7, SMALL), TypeError, "`generator` must be a Generator"),
+        (
+            lambda events: binned_frames(events, 0, 5, SMALL, SMALL),
+            ValueError,
+            "`timesteps` must be 1 or more",
+        ),
+        (
+            lambda events: binned_frames(events, 2, 0.5, SMALL, SMALL),
+            TypeError,
+            "`duration` must be an integer",
+        ),
+        (
+            lambda events: binned_frames(events, 2, 5, (3,), SMALL),
+            ValueError,
+            "`sensor_shape` must be two integers",
+        ),
+        (
+            lambda events: voxel_grid(events, 0, SMALL),
+            ValueError,
+            "`bins` must be 1 or more",
+        ),
+        (
+            lambda events: time_surfaces(events, 2, 0.0, SMALL),
+            ValueError,
+            "`tau` must be > 0",
+        ),
+        (
+            lambda events: roll(events, 0.5, 0, SMALL),
+            TypeError,
+            "`rows` must be an integer",
+        ),
+        (
+            lambda events: event_drop(events, 7, SMALL),
+            TypeError,
+            "`generator` must be a Generator",
+        ),
     ],
 )
 def test_a_wrong_argument_is_an_error_that_names_it(use, kind, said):
@@ -81,13 +129,20 @@ def test_bins_have_a_fixed_duration_from_time_zero():
             expected[time // 10, y, x, polarity] += 1
     assert expected.sum() < 200
     np.testing.assert_array_equal(frames, expected)
-    # Frames after the last event are zero, and events of unsigned times after the last frame are left out.
+    # Frames after the last event are zero, and events of unsigned times after the last
+    # frame are left out.
     late = Events(*(np.array([1]) for _ in range(3)), np.array([2**64 - 1], "uint64"))
     assert not binned_frames(late, 3, 1, SMALL, SMALL).any()
     narrow = dataclasses.replace(late, timestamp=np.array([9], "uint8"))
     assert binned_frames(narrow, 3, 10_000, SMALL, SMALL)[0, 1, 1, 1] == 1
     with pytest.raises(ValueError, match="`timestamp` must be 0 or more"):
-        binned_frames(Events(*(np.array([1]) for _ in range(3)), np.array([-1])), 3, 1, SMALL, SMALL)
+        binned_frames(
+            Events(*(np.array([1]) for _ in range(3)), np.array([-1])),
+            3,
+            1,
+            SMALL,
+            SMALL,
+        )
 
 
 @pytest.mark.parametrize("bins", [1, 2, 5])
@@ -98,7 +153,9 @@ def test_voxel_grids_are_those_of_a_slow_loop(bins):
     for x, y, polarity, time in in_order(events):
         scaled = (bins - 1) * (time - first) / (last - first)
         for number in range(bins):
-            grid[number, y, x] += (1 if polarity else -1) * max(0, 1 - abs(scaled - number))
+            grid[number, y, x] += (1 if polarity else -1) * max(
+                0, 1 - abs(scaled - number)
+            )
     found = voxel_grid(events, bins, SMALL)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, grid, atol=1e-5)
@@ -107,7 +164,12 @@ def test_voxel_grids_are_those_of_a_slow_loop(bins):
 
 
 def test_a_voxel_grid_of_one_moment_is_in_the_first_bin():
-    events = Events(np.array([1, 1, 2]), np.array([0, 0, 0]), np.array([1, 1, 0]), np.array([7, 7, 7]))
+    events = Events(
+        np.array([1, 1, 2]),
+        np.array([0, 0, 0]),
+        np.array([1, 1, 0]),
+        np.array([7, 7, 7]),
+    )
     grid = voxel_grid(events, 3, SMALL)
     assert grid[0, 0].tolist() == [0, 2, -1, 0]
     assert not grid[1:].any()
@@ -124,13 +186,16 @@ def test_time_surfaces_are_those_of_a_slow_loop(timesteps):
         for x, y, polarity, time in in_order(events):
             if time - first < end:
                 expected[step, y, x, polarity] = np.exp(-(end - (time - first)) / tau)
-    np.testing.assert_allclose(time_surfaces(events, timesteps, tau, SMALL), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        time_surfaces(events, timesteps, tau, SMALL), expected, rtol=1e-5
+    )
 
 
 def test_flips_and_rolls_move_events_as_images():
     events = small_events(40)
     image, flipped, rolled = (
-        voxel_grid(moved, 1, SMALL)[0] for moved in (events, flip(events, SMALL), roll(events, 4, -1, SMALL))
+        voxel_grid(moved, 1, SMALL)[0]
+        for moved in (events, flip(events, SMALL), roll(events, 4, -1, SMALL))
     )
     np.testing.assert_array_equal(flipped, image[:, ::-1])
     np.testing.assert_array_equal(rolled, np.roll(image, (4, -1), (0, 1)))
@@ -142,9 +207,13 @@ def test_unsigned_columns_are_flipped_too():
 
 
 def remaining(events, ways, draws=300):
-    """What is left of events in many draws of some ways of dropping, as sets of their times."""
+    """What is left of events in many draws of some ways of dropping, as sets of their
+    times."""
     generator = np.random.default_rng(0)
-    return [events.timestamp[way(events, generator, SHAPE)] for way, _ in itertools.product(ways, range(draws))]
+    return [
+        events.timestamp[way(events, generator, SHAPE)]
+        for way, _ in itertools.product(ways, range(draws))
+    ]
 
 
 def test_a_dropped_span_is_of_one_to_nine_tenths_of_the_duration():
@@ -164,7 +233,9 @@ def test_a_dropped_area_is_a_rectangle_and_not_a_cross():
     for kept in remaining(events, [augmentations._outside_area], 100):
         image = np.ones(SHAPE, bool)
         image.ravel()[kept] = False
-        inside_rows, inside_columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
+        inside_rows, inside_columns = (
+            np.flatnonzero(image.any(axis)) for axis in (1, 0)
+        )
         assert image.sum() == len(inside_rows) * len(inside_columns)
         for inside in (inside_rows, inside_columns):
             np.testing.assert_array_equal(np.diff(inside), 1)
@@ -184,7 +255,10 @@ def test_events_are_dropped_in_each_of_four_ways_and_never_all():
     assert all(len(event_drop(single, generator, SHAPE).x) == 1 for _ in range(200))
     counts = [len(event_drop(events, generator, SHAPE).x) for _ in range(1000)]
     assert min(counts) >= 1
-    # Nothing is dropped in a quarter of the draws, and where the area or the span holds no event.
+    # Nothing is dropped in a quarter of the draws, and where the area or the span holds
+    # no event.
     assert 0.22 < counts.count(100) / 1000 < 0.35
-    again = [len(event_drop(events, np.random.default_rng(3), SHAPE).x) for _ in range(2)]
+    again = [
+        len(event_drop(events, np.random.default_rng(3), SHAPE).x) for _ in range(2)
+    ]
     assert again[0] == again[1]

@@ -1,12 +1,15 @@
 """What a training step is made of, counted: no change makes one costlier unseen.
 
-The forward pass, the loss and the gradient of small networks, with each method and in both step modes. On PyTorch the
-operations that run, the calls in the recorded graphs, and the most bytes that are alive at a time; on JAX the equations of the
-jaxpr, and the temporary memory of the compiled program; on TensorFlow the nodes of the graph. In half precision the casts among
-them. The numbers follow from the program, not from the machine, and those that are allowed are in `costs_of_steps.json`. What
-changes them on purpose commits them anew, of each backend:
+The forward pass, the loss and the gradient of small networks, with each method and in
+both step modes. On PyTorch the operations that run, the calls in the recorded graphs,
+and the most bytes that are alive at a time; on JAX the equations of the jaxpr, and the
+temporary memory of the compiled program; on TensorFlow the nodes of the graph. In half
+precision the casts among them. The numbers follow from the program, not from the
+machine, and those that are allowed are in `costs_of_steps.json`. What changes them on
+purpose commits them anew, of each backend:
 
-    UPDATE_COSTS=1 KERAS_BACKEND=torch python -m pytest -n 0 tests/gradients/test_costs_of_steps.py
+    UPDATE_COSTS=1 KERAS_BACKEND=torch python -m pytest -n 0 \\
+        tests/gradients/test_costs_of_steps.py
 """
 
 import dataclasses
@@ -25,21 +28,35 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core import dtype_policy, keras_internals
-from keras_ratesnn.layers import ILIF, LIF, Delay, MaskedPSN, ParametricLIF, Recurrent, SlidingPSN
+from keras_ratesnn.layers import (
+    ILIF,
+    LIF,
+    Delay,
+    MaskedPSN,
+    ParametricLIF,
+    Recurrent,
+    SlidingPSN,
+)
 from keras_ratesnn.models import spiking_self_attention
 
 pytestmark = pytest.mark.on_each_backend
 
 TABLE = pathlib.Path(__file__).with_name("costs_of_steps.json")
 
-PACKAGES = {"torch": ("keras", "torch"), "jax": ("keras", "jax", "jaxlib"), "tensorflow": ("keras", "tensorflow")}
+PACKAGES = {
+    "torch": ("keras", "torch"),
+    "jax": ("keras", "jax", "jaxlib"),
+    "tensorflow": ("keras", "tensorflow"),
+}
 """The packages whose versions the counts depend on."""
 
 GAIN = 0.9
-"""A count that falls below this share of the committed one is to be committed, or the gain could be lost unseen."""
+"""A count that falls below this share of the committed one is to be committed, or the
+gain could be lost unseen."""
 
 COMPILER = 1.02 if BACKEND == "jax" else 1.0
-"""By what factor memory may be larger: a compiler may know of a machine that it lays out buffers otherwise."""
+"""By what factor memory may be larger: a compiler may know of a machine that it lays
+out buffers otherwise."""
 
 T = 3
 """More steps than XLA unrolls around a network."""
@@ -62,7 +79,9 @@ STEP_MODES = ("multi", "single")
 
 
 def normalized(x, filters, **kwargs):
-    return layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same", use_bias=False, **kwargs)(x))
+    return layers.BatchNormalization()(
+        layers.Conv2D(filters, 3, padding="same", use_bias=False, **kwargs)(x)
+    )
 
 
 def vgg():
@@ -80,7 +99,9 @@ def resnet():
     x = ParametricLIF(learn_threshold=True)(normalized(inputs, 4))
     y = LIF(reset="hard", detach_reset=False)(normalized(x, 4))
     x = LIF()(layers.Add()([normalized(x, 4), normalized(y, 4)]))
-    return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x)))
+    return keras.Model(
+        inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x))
+    )
 
 
 class ScaledByStep(layers.Layer):
@@ -94,15 +115,23 @@ class ScaledByStep(layers.Layer):
 
 
 def padded():
-    """Sequences of unequal length: normalisations, a layer that takes its time step, activity regularisation."""
+    """Sequences of unequal length: normalisations, a layer that takes its time step,
+    activity regularisation."""
     inputs = keras.Input((6,))
-    x = LIF(activity_regularizer="l1")(layers.BatchNormalization()(layers.Dense(8)(inputs)))
-    x = rsnn.layers.TemporalEffectiveBatchNormalization(T)(layers.Dense(8)(ScaledByStep()(x)))
-    return keras.Model(inputs, layers.Dense(CLASSES)(layers.LayerNormalization()(LIF()(x))))
+    x = LIF(activity_regularizer="l1")(
+        layers.BatchNormalization()(layers.Dense(8)(inputs))
+    )
+    x = rsnn.layers.TemporalEffectiveBatchNormalization(T)(
+        layers.Dense(8)(ScaledByStep()(x))
+    )
+    return keras.Model(
+        inputs, layers.Dense(CLASSES)(layers.LayerNormalization()(LIF()(x)))
+    )
 
 
 def neurons():
-    """Recurrent, parallel and delayed neurons, and one whose derivative is found by forward mode."""
+    """Recurrent, parallel and delayed neurons, and one whose derivative is found by
+    forward mode."""
     inputs = keras.Input((6,))
     x = Recurrent(LIF(), layers.Dense(8))(layers.Dense(8)(inputs))
     x = MaskedPSN(T, 2)(layers.Dense(8)(Delay(3)(x)))
@@ -124,8 +153,17 @@ def transformer():
     """Tokens, attention, integer neurons."""
     inputs = keras.Input((5, 8))
     x = layers.BatchNormalization()(layers.Dense(8)(inputs))
-    x = layers.Add()([x, spiking_self_attention(ILIF(4)(x), 2, neuron=lambda: ILIF(4), attention_neuron=lambda: ILIF(2))])
-    return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling1D()(ILIF(4)(x))))
+    x = layers.Add()(
+        [
+            x,
+            spiking_self_attention(
+                ILIF(4)(x), 2, neuron=lambda: ILIF(4), attention_neuron=lambda: ILIF(2)
+            ),
+        ]
+    )
+    return keras.Model(
+        inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling1D()(ILIF(4)(x)))
+    )
 
 
 def half_precision():
@@ -134,7 +172,10 @@ def half_precision():
         return resnet()
 
 
-NETWORKS = {function.__name__: function for function in (vgg, resnet, padded, neurons, transformer, half_precision)}
+NETWORKS = {
+    function.__name__: function
+    for function in (vgg, resnet, padded, neurons, transformer, half_precision)
+}
 
 
 def cases_of(network):
@@ -145,7 +186,8 @@ def cases_of(network):
             continue
         if network == "half_precision" and method not in ("rate", "bptt"):
             continue
-        # Others than PyTorch trace slowly: they count the other methods in one step mode, which differs between networks.
+        # Others than PyTorch trace slowly: they count the other methods in one step
+        # mode, which differs between networks.
         chosen = STEP_MODES[list(NETWORKS).index(network) % 2]
         if BACKEND == "torch" or method in ("rate", "bptt") or step_mode == chosen:
             yield method, step_mode
@@ -155,9 +197,17 @@ def model_and_data(name, network, method, step_mode):
     timesteps = LONG if name == "vgg" else T
     model = rsnn.SpikingModel(network, timesteps, METHODS[method], step_mode)
     time = () if name == "vgg" else (timesteps,)
-    x = np.random.default_rng(0).normal(0.5, 1.0, (BATCH, *time, *network.input_shape[1:])).astype("float32")
+    x = (
+        np.random.default_rng(0)
+        .normal(0.5, 1.0, (BATCH, *time, *network.input_shape[1:]))
+        .astype("float32")
+    )
     mask = np.arange(T) < LENGTHS[:, None] if name == "padded" else None
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.compile(
+        "sgd",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
     return model, (x, np.arange(BATCH) % CLASSES, mask)
 
 
@@ -165,18 +215,25 @@ def counted_by_torch(model, batch, thorough):
     import torch
     from counted_operations import Counter
 
-    x, y, mask = (None if array is None else ops.convert_to_tensor(array) for array in batch)
+    x, y, mask = (
+        None if array is None else ops.convert_to_tensor(array) for array in batch
+    )
     weights = [variable.value for variable in model.trainable_variables]
     # As in `fit`: the loss, which is Keras' own, would else keep its labels.
     with keras_internals.in_steps(), Counter() as counter:
         loss = model.loss(y, model(x, training=True, mask=mask)) + sum(model.losses)
         torch.autograd.grad(loss, weights, allow_unused=True)
     counts = {"operations": counter.operations, "memory": counter.most_bytes}
-    return {**counts, "recorded": len(_recorded_calls(model, x, mask))} if thorough else counts
+    return (
+        {**counts, "recorded": len(_recorded_calls(model, x, mask))}
+        if thorough
+        else counts
+    )
 
 
 def _recorded_calls(model, x, mask):
-    """The nodes that call functions in the recorded graphs of a call of a model, and of its gradient."""
+    """The nodes that call functions in the recorded graphs of a call of a model, and of
+    its gradient."""
     from recorded_calls import recording
 
     model.compile("sgd", model.loss)
@@ -184,7 +241,11 @@ def _recorded_calls(model, x, mask):
         for _ in range(2):
             model(x, training=True, mask=mask)
     (graph,) = model._graphs.graphs
-    nodes = [node for part in (graph.forward, graph.backward) for node in part.__self__.graph.nodes]
+    nodes = [
+        node
+        for part in (graph.forward, graph.backward)
+        for node in part.__self__.graph.nodes
+    ]
     return [node for node in nodes if node.op == "call_function"]
 
 
@@ -198,7 +259,9 @@ def casts_by_torch(model, batch):
             return node.args[0].meta["val"].dtype != node.args[1]
         return node.target is torch.ops.aten._to_copy.default
 
-    x, _, mask = (None if array is None else ops.convert_to_tensor(array) for array in batch)
+    x, _, mask = (
+        None if array is None else ops.convert_to_tensor(array) for array in batch
+    )
     return sum(map(casts, _recorded_calls(model, x, mask)))
 
 
@@ -212,24 +275,43 @@ def counted_by_jax(model, batch, thorough):
 
 def casts_by_jax(model, batch):
     equations = _equations(_traced_by_jax(model, batch).jaxpr.jaxpr)
-    return sum(equation.primitive.name == "convert_element_type" for equation in equations)
+    return sum(
+        equation.primitive.name == "convert_element_type" for equation in equations
+    )
 
 
 def _traced_by_jax(model, batch):
     import jax
 
     def objective(trainable, fixed, x, y, mask):
-        outputs, fixed, losses = model.stateless_call(trainable, fixed, x, training=True, mask=mask, return_losses=True)
+        outputs, fixed, losses = model.stateless_call(
+            trainable, fixed, x, training=True, mask=mask, return_losses=True
+        )
         return model.loss(y, outputs) + sum(losses), fixed
 
-    state = [[variable.value for variable in of] for of in (model.trainable_variables, model.non_trainable_variables)]
+    state = [
+        [variable.value for variable in of]
+        for of in (model.trainable_variables, model.non_trainable_variables)
+    ]
     return jax.jit(jax.value_and_grad(objective, has_aux=True)).trace(*state, *batch)
 
 
 def _equations(jaxpr):
     """The equations, those of loops, branches and functions inside included."""
-    inside = (getattr(part, "jaxpr", part) for of in jaxpr.eqns for part in keras.tree.flatten(list(of.params.values())))
-    return [*jaxpr.eqns, *(equation for part in inside if hasattr(part, "eqns") for equation in _equations(part))]
+    inside = (
+        getattr(part, "jaxpr", part)
+        for of in jaxpr.eqns
+        for part in keras.tree.flatten(list(of.params.values()))
+    )
+    return [
+        *jaxpr.eqns,
+        *(
+            equation
+            for part in inside
+            if hasattr(part, "eqns")
+            for equation in _equations(part)
+        ),
+    ]
 
 
 def counted_by_tensorflow(model, batch, thorough):
@@ -247,26 +329,44 @@ def _nodes_by_tensorflow(model, batch):
     def step(x, y, mask):
         with tf.GradientTape() as tape:
             loss = model.loss(y, model(x, training=True, mask=mask)) + sum(model.losses)
-        return tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+        return tape.gradient(
+            loss, [variable.value for variable in model.trainable_variables]
+        )
 
     batch = [None if array is None else tf.constant(array) for array in batch]
     with _forward_mode_of_a_new_process():
         graph = step.get_concrete_function(*batch).graph.as_graph_def()
-    return [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return [
+        *graph.node,
+        *(node for function in graph.library.function for node in function.node_def),
+    ]
 
 
 def _forward_mode_of_a_new_process():
-    """A context in which TensorFlow finds no derivative of an operation that other tests traced, perhaps for unknown shapes, as
-    from the 33rd of an operation on: it has more nodes."""
+    """A context in which TensorFlow finds no derivative of an operation that other
+    tests traced, perhaps for unknown shapes, as from the 33rd of an operation on: it
+    has more nodes."""
     from tensorflow.core.function.polymorphism.function_cache import FunctionCache
     from tensorflow.python.eager import forwardprop
 
-    exact = dataclasses.replace(forwardprop._jvp_exact_config, function_cache=FunctionCache())
-    return unittest.mock.patch.multiple(forwardprop, _TRACE_COUNT={}, _jvp_exact_config=exact)
+    exact = dataclasses.replace(
+        forwardprop._jvp_exact_config, function_cache=FunctionCache()
+    )
+    return unittest.mock.patch.multiple(
+        forwardprop, _TRACE_COUNT={}, _jvp_exact_config=exact
+    )
 
 
-COUNTED_BY = {"torch": counted_by_torch, "jax": counted_by_jax, "tensorflow": counted_by_tensorflow}
-CASTS_BY = {"torch": casts_by_torch, "jax": casts_by_jax, "tensorflow": casts_by_tensorflow}
+COUNTED_BY = {
+    "torch": counted_by_torch,
+    "jax": counted_by_jax,
+    "tensorflow": counted_by_tensorflow,
+}
+CASTS_BY = {
+    "torch": casts_by_torch,
+    "jax": casts_by_jax,
+    "tensorflow": casts_by_tensorflow,
+}
 
 
 def counts_of(name):
@@ -277,21 +377,33 @@ def counts_of(name):
         if name == "half_precision":
             found = {"casts": CASTS_BY[BACKEND](model, batch)}
         else:
-            found = COUNTED_BY[BACKEND](model, batch, thorough=name == "vgg" or method == "rate")
+            found = COUNTED_BY[BACKEND](
+                model, batch, thorough=name == "vgg" or method == "rate"
+            )
         counts[f"{method}, {step_mode}"] = found
     return counts
 
 
 def versions():
-    return {package: importlib.metadata.version(package).partition("+")[0] for package in PACKAGES[BACKEND]}
+    return {
+        package: importlib.metadata.version(package).partition("+")[0]
+        for package in PACKAGES[BACKEND]
+    }
 
 
 def write(name, counts):
-    """Replaces the counts of a network, and those of other networks that are of other versions."""
+    """Replaces the counts of a network, and those of other networks that are of other
+    versions."""
     table = json.loads(TABLE.read_text()) if TABLE.exists() else {}
     of_backend = table.get(BACKEND, {})
-    networks = of_backend["networks"] if of_backend.get("versions") == versions() else {}
-    networks = {network: {**networks, name: counts}[network] for network in NETWORKS if network in {**networks, name: counts}}
+    networks = (
+        of_backend["networks"] if of_backend.get("versions") == versions() else {}
+    )
+    networks = {
+        network: {**networks, name: counts}[network]
+        for network in NETWORKS
+        if network in {**networks, name: counts}
+    }
     table[BACKEND] = {"versions": versions(), "networks": networks}
     text = json.dumps({backend: table[backend] for backend in sorted(table)}, indent=1)
     TABLE.write_text(text + "\n")
@@ -307,7 +419,10 @@ def differences(counts, committed):
             if count > allowed * (COMPILER if unit == "memory" else 1.0):
                 yield f"{case}: {count} {unit}, {allowed} are committed"
             elif count < GAIN * allowed:
-                yield f"{case}: {count} {unit} instead of {allowed}, a gain that is to be committed"
+                yield (
+                    f"{case}: {count} {unit} instead of {allowed}, a gain that is to "
+                    "be committed"
+                )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -320,4 +435,10 @@ def test_a_training_step_costs_what_is_committed(name):
     if committed["versions"] != versions():
         pytest.skip(f"counted with {committed['versions']}; these are {versions()}")
     found = list(differences(counts or counts_of(name), committed["networks"][name]))
-    assert not found, "\n".join([f"{name} on {BACKEND}:", *found, "The first lines of this file say how to commit it."])
+    assert not found, "\n".join(
+        [
+            f"{name} on {BACKEND}:",
+            *found,
+            "The first lines of this file say how to commit it.",
+        ]
+    )

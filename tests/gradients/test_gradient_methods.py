@@ -37,11 +37,17 @@ class Doubling(gradients.GradientMethod):
 def test_a_custom_method_is_one_class(step_mode):
     x, y = data()
     network = mlp()
-    loss, found = loss_and_gradients(spiking(network, gradient=HalfGradient(), step_mode=step_mode), x, y)
-    expected_loss, expected = loss_and_gradients(spiking(network, gradient="bptt", step_mode=step_mode), x, y)
+    loss, found = loss_and_gradients(
+        spiking(network, gradient=HalfGradient(), step_mode=step_mode), x, y
+    )
+    expected_loss, expected = loss_and_gradients(
+        spiking(network, gradient="bptt", step_mode=step_mode), x, y
+    )
     assert loss == pytest.approx(expected_loss)
     for path, gradient in found.items():
-        np.testing.assert_allclose(gradient, 0.5 * expected[path], rtol=1e-5, err_msg=path)
+        np.testing.assert_allclose(
+            gradient, 0.5 * expected[path], rtol=1e-5, err_msg=path
+        )
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -51,7 +57,9 @@ def test_a_custom_handler_changes_an_operation_and_sees_each_step(step_mode):
     seen.clear()
     outputs = ops.convert_to_numpy(spiking(network, 3, method, step_mode=step_mode)(x))
     network.layers[-1].kernel.assign(2.0 * network.layers[-1].kernel)
-    np.testing.assert_allclose(outputs, ops.convert_to_numpy(spiking(network, 3, "bptt")(x)), rtol=1e-5)
+    np.testing.assert_allclose(
+        outputs, ops.convert_to_numpy(spiking(network, 3, "bptt")(x)), rtol=1e-5
+    )
     hidden = network.layers[-1].kernel.shape[0]
     assert seen == ([(30, hidden)] if step_mode == "multi" else [(10, hidden)] * 3)
 
@@ -79,7 +87,8 @@ def test_inference_makes_no_rate_pass():
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_a_loss_of_every_step_trains_by_rate(step_mode):
-    """The rate receives the sum of the gradients of all steps: for a mean over steps, the gradient of the mean output."""
+    """The rate receives the sum of the gradients of all steps: for a mean over steps,
+    the gradient of the mean output."""
     x, y = data()
     network = mlp()
 
@@ -87,17 +96,26 @@ def test_a_loss_of_every_step_trains_by_rate(step_mode):
         return ops.sum(ops.sin(ops.arange(3, dtype="float32")) * outputs)
 
     by_step = spiking(network, 4, "rate", step_mode=step_mode, return_sequences=True)
-    _, found = loss_and_gradients(by_step, x, y, lambda y, outputs: linear(y, ops.mean(outputs, axis=1)))
-    _, expected = loss_and_gradients(spiking(network, 4, "rate", step_mode=step_mode), x, y, linear)
+    _, found = loss_and_gradients(
+        by_step, x, y, lambda y, outputs: linear(y, ops.mean(outputs, axis=1))
+    )
+    _, expected = loss_and_gradients(
+        spiking(network, 4, "rate", step_mode=step_mode), x, y, linear
+    )
     assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
 @keras.saving.register_keras_serializable(package="tests")
 class RecurrentCell(rsnn.layers.NeuronCell):
-    """Neurons that receive each other's last spikes through weights that start at zero."""
+    """Neurons that receive each other's last spikes through weights that start at
+    zero."""
 
     def build(self, input_shape):
-        self.recurrent = self.add_weight(shape=(input_shape[-1], input_shape[-1]), initializer="zeros", name="recurrent")
+        self.recurrent = self.add_weight(
+            shape=(input_shape[-1], input_shape[-1]),
+            initializer="zeros",
+            name="recurrent",
+        )
 
     def initial_state(self, inputs):
         rest = super().initial_state(inputs)
@@ -107,14 +125,20 @@ class RecurrentCell(rsnn.layers.NeuronCell):
         heard = ops.matmul(state["spikes"], self.recurrent)
         membrane = 0.5 * state["membrane"] + ops.cast(inputs, heard.dtype) + heard
         spikes = self.fire(membrane)
-        return membrane, spikes, {"membrane": membrane - ops.stop_gradient(spikes), "spikes": spikes}
+        return (
+            membrane,
+            spikes,
+            {"membrane": membrane - ops.stop_gradient(spikes), "spikes": spikes},
+        )
 
 
 class RecurrentOnImages(RecurrentCell):
     """Recurrent weights with a shape that broadcasts to the membrane."""
 
     def build(self, input_shape):
-        self.recurrent = self.add_weight(shape=(4, 4), initializer="zeros", name="recurrent")
+        self.recurrent = self.add_weight(
+            shape=(4, 4), initializer="zeros", name="recurrent"
+        )
 
 
 class MeanCell(rsnn.layers.NeuronCell):
@@ -134,19 +158,27 @@ class NoisyCell(rsnn.layers.NeuronCell):
         self.numbers = np.random.default_rng(0)
 
     def step(self, inputs, state):
-        noise = ops.convert_to_tensor(self.numbers.normal(size=tuple(inputs.shape)), inputs.dtype)
+        noise = ops.convert_to_tensor(
+            self.numbers.normal(size=tuple(inputs.shape)), inputs.dtype
+        )
         membrane = 0.5 * state + inputs + noise
         return membrane, self.fire(membrane), membrane
 
 
 def of_cell(cell, shape=(6,)):
     inputs = keras.Input(shape)
-    return keras.Model(inputs, rsnn.layers.Neuron(cell, name="hidden")(inputs), name="mixing")
+    return keras.Model(
+        inputs, rsnn.layers.Neuron(cell, name="hidden")(inputs), name="mixing"
+    )
 
 
 @pytest.mark.parametrize(
     ("cell", "shape", "named"),
-    [(RecurrentCell, (6,), "recurrent"), (RecurrentOnImages, (4, 4), "recurrent|state"), (MeanCell, (6,), "MeanCell")],
+    [
+        (RecurrentCell, (6,), "recurrent"),
+        (RecurrentOnImages, (4, 4), "recurrent|state"),
+        (MeanCell, (6,), "MeanCell"),
+    ],
 )
 def test_a_cell_that_mixes_neurons_trains_by_bptt_and_not_by_rate(cell, shape, named):
     with pytest.raises(ValueError, match=named) as raised:
@@ -155,11 +187,16 @@ def test_a_cell_that_mixes_neurons_trains_by_bptt_and_not_by_rate(cell, shape, n
         assert said in str(raised.value)
     x, _ = data(shape=shape)
     model = spiking(of_cell(cell(), shape), gradient="bptt")
-    loss_and_gradients(model, x, np.zeros((10, *shape), "float32"), keras.losses.MeanSquaredError())
+    loss_and_gradients(
+        model, x, np.zeros((10, *shape), "float32"), keras.losses.MeanSquaredError()
+    )
 
 
 def test_a_cell_whose_noise_keras_does_not_draw_is_refused_by_rate_for_this_reason():
-    with pytest.raises(ValueError, match=r"NoisyCell of layer 'hidden' gives other outputs.*keras.random.*bptt") as raised:
+    with pytest.raises(
+        ValueError,
+        match=r"NoisyCell of layer 'hidden' gives other outputs.*keras.random.*bptt",
+    ) as raised:
         spiking(of_cell(NoisyCell()))
     assert "mixes" not in str(raised.value)
 
@@ -167,19 +204,26 @@ def test_a_cell_whose_noise_keras_does_not_draw_is_refused_by_rate_for_this_reas
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_a_mask_in_the_graph_reaches_the_layer_after_the_neurons(gradient, step_mode):
-    """Keras adds masks to the graph as keyword arguments, in addition to the positional argument."""
+    """Keras adds masks to the graph as keyword arguments, in addition to the positional
+    argument."""
     inputs = keras.Input((6,), dtype="int32")
     x = rsnn.layers.LIF()(keras.layers.Embedding(9, 4, mask_zero=True)(inputs))
     network = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GRU(4)(x)))
     ids, y = np.random.default_rng(0).integers(0, 9, (4, 6)), np.arange(4) % 3
-    loss, found = loss_and_gradients(spiking(network, 1, gradient, step_mode=step_mode), ids, y)
-    expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, network(ids))
+    loss, found = loss_and_gradients(
+        spiking(network, 1, gradient, step_mode=step_mode), ids, y
+    )
+    expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
+        y, network(ids)
+    )
     assert loss == pytest.approx(float(to_numpy(expected)), rel=1e-4)
     assert all(np.isfinite(gradient).all() for gradient in found.values())
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_a_frozen_layer_after_neurons_lets_the_gradient_through_and_can_be_unfrozen(step_mode):
+def test_a_frozen_layer_after_neurons_lets_the_gradient_through_and_can_be_unfrozen(
+    step_mode,
+):
     x, y = data()
     network = mlp()
     _, expected = loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)
@@ -188,21 +232,33 @@ def test_a_frozen_layer_after_neurons_lets_the_gradient_through_and_can_be_unfro
     assert len(frozen) == 2
     assert_close(expected, frozen, rtol=1e-5, atol=1e-7)
     network.layers[-1].trainable = True
-    assert len(loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)[1]) == 4
+    assert (
+        len(loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)[1]) == 4
+    )
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_an_empty_batch_has_an_empty_output(gradient, step_mode):
-    assert tuple(spiking(gradient=gradient, step_mode=step_mode)(np.zeros((0, 6), "float32")).shape) == (0, 3)
+    assert tuple(
+        spiking(gradient=gradient, step_mode=step_mode)(
+            np.zeros((0, 6), "float32")
+        ).shape
+    ) == (0, 3)
 
 
 @keras.saving.register_keras_serializable(package="tests")
 class FixedProjection(keras.layers.Layer):
-    """A random projection that is not trained, and that autograd saves for the gradient of what comes before."""
+    """A random projection that is not trained, and that autograd saves for the gradient
+    of what comes before."""
 
     def build(self, input_shape):
-        self.matrix = self.add_weight(shape=(input_shape[-1], 4), initializer="glorot_normal", trainable=False, name="matrix")
+        self.matrix = self.add_weight(
+            shape=(input_shape[-1], 4),
+            initializer="glorot_normal",
+            trainable=False,
+            name="matrix",
+        )
 
     def call(self, inputs):
         return ops.matmul(inputs, self.matrix)
@@ -214,8 +270,12 @@ def test_a_projection_that_is_not_trained_lets_the_gradient_through(step_mode):
     x = FixedProjection()(rsnn.layers.LIF()(keras.layers.Dense(8)(inputs)))
     network = keras.Model(inputs, keras.layers.Dense(3)(x))
     x, y = data()
-    _, by_rate = loss_and_gradients(spiking(network, 1, "rate", step_mode=step_mode), x, y)
-    _, by_bptt = loss_and_gradients(spiking(network, 1, "bptt", step_mode=step_mode), x, y)
+    _, by_rate = loss_and_gradients(
+        spiking(network, 1, "rate", step_mode=step_mode), x, y
+    )
+    _, by_bptt = loss_and_gradients(
+        spiking(network, 1, "bptt", step_mode=step_mode), x, y
+    )
     assert_close(by_rate, by_bptt, rtol=1e-5, atol=1e-7)
 
 
@@ -251,12 +311,15 @@ class ReturnsTwo(gradients.Handler):
 
 
 def in_a_node(pair):
-    """The nodes of a network, with those of `pair(node, handler)` in the place of each with neurons."""
+    """The nodes of a network, with those of `pair(node, handler)` in the place of each
+    with neurons."""
 
     def nodes(calls, context):
         for node in gradients.plain_nodes(calls, context):
             is_neuron = isinstance(node.handler, gradients.NeuronHandler)
-            yield from pair(node, Doubled(node.handler.call, context)) if is_neuron else [node]
+            yield from (
+                pair(node, Doubled(node.handler.call, context)) if is_neuron else [node]
+            )
 
     return nodes
 
@@ -264,29 +327,50 @@ def in_a_node(pair):
 @pytest.mark.parametrize(
     ("nodes", "error", "finding"),
     [
-        (gradients.after_neurons(BeginsWithANumber), TypeError, r"BeginsWithANumber must consist of tensors.*Received: 0\.5"),
-        (gradients.after_neurons(Widens), TypeError, r"Widens must keep its structure, shapes.*\(\(10, 8\),\) after \(\(\),\)"),
-        (gradients.after_neurons(ReturnsATensor), TypeError, r"ReturnsATensor.advance must return `\(state, outputs\)`"),
+        (
+            gradients.after_neurons(BeginsWithANumber),
+            TypeError,
+            r"BeginsWithANumber must consist of tensors.*Received: 0\.5",
+        ),
+        (
+            gradients.after_neurons(Widens),
+            TypeError,
+            r"Widens must keep its structure, shapes.*\(\(10, 8\),\) after \(\(\),\)",
+        ),
+        (
+            gradients.after_neurons(ReturnsATensor),
+            TypeError,
+            r"ReturnsATensor.advance must return `\(state, outputs\)`",
+        ),
         (
             gradients.after_neurons(ReturnsTwo),
             TypeError,
             r"each of the 1 slots.*length 2 from a node with a ReturnsTwo of layer",
         ),
         (
-            in_a_node(lambda node, mine: [gradients.Node(mine, [-1], node.outputs), node._replace(outputs=[-1])]),
+            in_a_node(
+                lambda node, mine: [
+                    gradients.Node(mine, [-1], node.outputs),
+                    node._replace(outputs=[-1]),
+                ]
+            ),
             ValueError,
-            r"come after those whose slots it reads. Received: a node with a Doubled of layer '.*', which reads \[-1\]",
+            r"come after those whose slots it reads. Received: a node with a Doubled "
+            r"of layer '.*', which reads \[-1\]",
         ),
         (
             in_a_node(lambda node, mine: [node._replace(outputs=[-1])]),
             ValueError,
-            r"come after those whose slots it reads. Received: a node with a OperationHandler of layer",
+            r"come after those whose slots it reads. Received: a node with a "
+            r"OperationHandler of layer",
         ),
     ],
     ids=["number", "shape", "tensor", "two outputs", "order", "not yielded"],
 )
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_an_error_names_the_node_or_handler_that_cannot_run(nodes, error, finding, step_mode):
+def test_an_error_names_the_node_or_handler_that_cannot_run(
+    nodes, error, finding, step_mode
+):
     class Method(gradients.GradientMethod):
         def call(self, run):
             return gradients.plain(run, nodes)
@@ -296,7 +380,9 @@ def test_an_error_names_the_node_or_handler_that_cannot_run(nodes, error, findin
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_a_node_after_neurons_sees_spikes_and_current_and_gives_what_others_read(step_mode):
+def test_a_node_after_neurons_sees_spikes_and_current_and_gives_what_others_read(
+    step_mode,
+):
     x, _ = data()
     network, kinds = mlp(), []
 
@@ -309,14 +395,20 @@ def test_a_node_after_neurons_sees_spikes_and_current_and_gives_what_others_read
         def call(self, run):
             return gradients.plain(run, gradients.after_neurons(Seeing))
 
-    outputs = ops.convert_to_numpy(spiking(network, 3, Method(), step_mode=step_mode)(x))
+    outputs = ops.convert_to_numpy(
+        spiking(network, 3, Method(), step_mode=step_mode)(x)
+    )
     network.layers[-1].kernel.assign(2.0 * network.layers[-1].kernel)
-    np.testing.assert_allclose(outputs, ops.convert_to_numpy(spiking(network, 3, "bptt")(x)), rtol=1e-5)
+    np.testing.assert_allclose(
+        outputs, ops.convert_to_numpy(spiking(network, 3, "bptt")(x)), rtol=1e-5
+    )
     assert set(kinds) == {2}
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_a_derivative_of_neurons_is_given_a_row_of_the_current_for_each_spike(step_mode):
+def test_a_derivative_of_neurons_is_given_a_row_of_the_current_for_each_spike(
+    step_mode,
+):
     """Also where the current is the same at every step."""
 
     class Neuron(gradients.NeuronHandler):

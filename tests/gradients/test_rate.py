@@ -1,9 +1,20 @@
-"""Rate-based backpropagation: values are those of the spiking network, derivatives are local, nothing is computed twice."""
+"""Rate-based backpropagation: values are those of the spiking network, derivatives are
+local, nothing is computed twice."""
 
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, compiled, data, gradient_of, loss_and_gradients, mlp, response, spiking, to_numpy
+from helpers import (
+    assert_close,
+    compiled,
+    data,
+    gradient_of,
+    loss_and_gradients,
+    mlp,
+    response,
+    spiking,
+    to_numpy,
+)
 from keras import layers, ops
 from reference_networks import res
 
@@ -12,7 +23,8 @@ from keras_ratesnn import LayerKind
 
 
 def residual_network():
-    """Convolutions, batch normalisation, a skip connection, max and average pooling, dropout, a nonlinearity."""
+    """Convolutions, batch normalisation, a skip connection, max and average pooling,
+    dropout, a nonlinearity."""
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)
     x = rsnn.layers.LIF()(layers.BatchNormalization()(x))
@@ -32,12 +44,16 @@ def residual_network():
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("has_time", [True, False])
 def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, training):
-    """Each output is multiplied by a constant: the derivative with respect to it is the rate of the output."""
+    """Each output is multiplied by a constant: the derivative with respect to it is the
+    rate of the output."""
     timesteps = 5
     network = residual_network()
     outputs = [operation.output for operation in network.operations[1:]]
     factors = [keras.Input(output.shape[1:]) for output in outputs]
-    products = [layers.Multiply()([output, factor]) for output, factor in zip(outputs, factors, strict=True)]
+    products = [
+        layers.Multiply()([output, factor])
+        for output, factor in zip(outputs, factors, strict=True)
+    ]
     model = spiking(keras.Model([network.input, *factors], products), timesteps)
     x, _ = data(6, (timesteps, 8, 8, 3) if has_time else (8, 8, 3))
     ones = [np.ones((6, *factor.shape[1:]), "float32") for factor in factors]
@@ -62,8 +78,13 @@ def test_the_gradient_has_the_scale_and_direction_of_bptt(step_mode):
     network = res(8, rsnn.layers.LIF)
     gradients = {}
     for method in ("rate", "bptt"):
-        _, gradients[method] = loss_and_gradients(spiking(network, 4, method, step_mode=step_mode), x, y)
-    flat = {method: np.concatenate([g.ravel() for g in of.values()]) for method, of in gradients.items()}
+        _, gradients[method] = loss_and_gradients(
+            spiking(network, 4, method, step_mode=step_mode), x, y
+        )
+    flat = {
+        method: np.concatenate([g.ravel() for g in of.values()])
+        for method, of in gradients.items()
+    }
     norms = {method: np.linalg.norm(g) for method, g in flat.items()}
     assert 0.8 < norms["rate"] / norms["bptt"] < 1.25
     assert flat["rate"] @ flat["bptt"] / (norms["rate"] * norms["bptt"]) > 0.9
@@ -84,7 +105,9 @@ def test_the_derivative_of_another_operation_is_its_own_at_the_rate():
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_layers_before_the_first_neuron_run_once_on_an_input_without_time(gradient, step_mode):
+def test_layers_before_the_first_neuron_run_once_on_an_input_without_time(
+    gradient, step_mode
+):
     rows = []
 
     class Counting(layers.Layer):
@@ -93,7 +116,9 @@ def test_layers_before_the_first_neuron_run_once_on_an_input_without_time(gradie
             return inputs * 1.0
 
     inputs = keras.Input((6,))
-    network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Counting()(inputs))))
+    network = keras.Model(
+        inputs, layers.Dense(3)(rsnn.layers.LIF()(Counting()(inputs)))
+    )
     model = spiking(network, 4, gradient, step_mode=step_mode)
     x, _ = data(10)
     rows.clear()
@@ -124,11 +149,18 @@ def affine_layers():
 
 @pytest.mark.parametrize("layer", affine_layers(), ids=lambda layer: layer.name)
 def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(layer):
-    """On PyTorch the rate's forward pass is deferred and never run; this must not affect its derivative."""
+    """On PyTorch the rate's forward pass is deferred and never run; this must not
+    affect its derivative."""
     inputs = keras.Input((4, 4, 3))
-    network = keras.Model(inputs, layers.Flatten()(layer(rsnn.layers.LIF()(inputs * 1.5))))
+    network = keras.Model(
+        inputs, layers.Flatten()(layer(rsnn.layers.LIF()(inputs * 1.5)))
+    )
     x, _ = data(3, (4, 4, 3))
-    targets = np.random.default_rng(1).normal(size=(3, network.output_shape[-1])).astype("float32")
+    targets = (
+        np.random.default_rng(1)
+        .normal(size=(3, network.output_shape[-1]))
+        .astype("float32")
+    )
     model = spiking(network, 4)
 
     def loss(y, outputs):
@@ -137,7 +169,11 @@ def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(laye
     _, gradients = loss_and_gradients(model, x, targets, loss)
     kind_of_class = rsnn.layer_kinds.lookup.kind_of_class
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rsnn.layer_kinds.lookup, "kind_of_class", lambda cls: LayerKind(role=kind_of_class(cls).role))
+        patch.setattr(
+            rsnn.layer_kinds.lookup,
+            "kind_of_class",
+            lambda cls: LayerKind(role=kind_of_class(cls).role),
+        )
         _, expected = loss_and_gradients(model, x, targets, loss)
     assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
 
@@ -176,9 +212,15 @@ def test_moving_statistics_are_those_of_all_steps():
     x, y = data(8, (5, 6))
     inputs = keras.Input((6,))
     normalization = layers.BatchNormalization(momentum=0.0)
-    network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(normalization(inputs))))
+    network = keras.Model(
+        inputs, layers.Dense(3)(rsnn.layers.LIF()(normalization(inputs)))
+    )
     model = compiled(spiking(network, 5))
     model.train_on_batch(x, y)
     rows = x.reshape(-1, 6)
-    np.testing.assert_allclose(to_numpy(normalization.moving_mean), rows.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(to_numpy(normalization.moving_variance), rows.var(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(
+        to_numpy(normalization.moving_mean), rows.mean(axis=0), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        to_numpy(normalization.moving_variance), rows.var(axis=0), rtol=1e-4
+    )

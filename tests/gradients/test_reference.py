@@ -1,4 +1,5 @@
-"""The library agrees with the authors' program, tensor by tensor, in all reference cases."""
+"""The library agrees with the authors' program, tensor by tensor, in all reference
+cases."""
 
 import numpy as np
 import pytest
@@ -26,7 +27,14 @@ def test_logits_gradients_losses_and_moving_statistics_of_training_agree(case):
 @pytest.mark.parametrize(
     "name",
     # `test_windows.py` has it exactly, of a network with all that windows meet.
-    ["res_bptt_m", *(pytest.param(name, marks=pytest.mark.slow) for name in CASES if "bptt_m" in name and "res_b" not in name)],
+    [
+        "res_bptt_m",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in CASES
+            if "bptt_m" in name and "res_b" not in name
+        ),
+    ],
 )
 def test_rate_with_a_window_for_each_step_is_bptt(name):
     case = Case(name)
@@ -38,11 +46,17 @@ def test_rate_with_a_window_for_each_step_is_bptt(name):
 
 @pytest.mark.parametrize(
     ("name", "gradient"),
-    [("ssa_block_t1", "rate"), ("espikeformer_block", "rate"), ("ssa_block", rsnn.gradients.Rate(windows=4))],
+    [
+        ("ssa_block_t1", "rate"),
+        ("espikeformer_block", "rate"),
+        ("ssa_block", rsnn.gradients.Rate(windows=4)),
+    ],
 )
 def test_rate_is_bptt_for_attention_with_a_window_for_each_step(name, gradient):
     case = Case(name)
-    _, gradients, outputs = training_results(case.model(gradient=gradient), case.x, case.y)
+    _, gradients, outputs = training_results(
+        case.model(gradient=gradient), case.x, case.y
+    )
     case.assert_gradients_agree(gradients)
     logits = case.arrays["logits"]
     assert np.linalg.norm(outputs - logits) < TOLERANCE * np.linalg.norm(logits)

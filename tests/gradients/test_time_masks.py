@@ -1,7 +1,9 @@
-"""Time steps that are padding: sequences of unequal length, with every method, in both step modes.
+"""Time steps that are padding: sequences of unequal length, with every method, in both
+step modes.
 
-A batch of padded sequences gives what each sequence gives alone, at its own number of steps. What is in the padding, NaN
-included, changes nothing. Statistics of a batch are those of its valid steps.
+A batch of padded sequences gives what each sequence gives alone, at its own number of
+steps. What is in the padding, NaN included, changes nothing. Statistics of a batch are
+those of its valid steps.
 """
 
 import keras
@@ -38,15 +40,22 @@ from keras_ratesnn.gradients import SLTT, Rate
 
 
 def frames(seed=0, features=(6,), timesteps=T):
-    return np.random.default_rng(seed).normal(0.8, 1.0, (len(LENGTHS), timesteps, *features)).astype("float32")
+    return (
+        np.random.default_rng(seed)
+        .normal(0.8, 1.0, (len(LENGTHS), timesteps, *features))
+        .astype("float32")
+    )
 
 
 def padded_with(value, x, mask=MASK):
-    return np.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, np.float32(value))
+    return np.where(
+        mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, np.float32(value)
+    )
 
 
 def network(normalizing=False, decay=0.5):
-    """Neurons with learned weights and both resets, an operation that is not affine, and a skip connection."""
+    """Neurons with learned weights and both resets, an operation that is not affine,
+    and a skip connection."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
     x = layers.Dense(8)(inputs)
@@ -69,27 +78,50 @@ def normalizing_network():
 )
 def test_padded_sequences_give_what_each_gives_alone(gradient, step_mode):
     x = frames()
-    found = results(spiking(network(), T, gradient, step_mode=step_mode), padded_with(np.nan, x))
+    found = results(
+        spiking(network(), T, gradient, step_mode=step_mode), padded_with(np.nan, x)
+    )
     model = spiking(network(), T, gradient, step_mode=step_mode)
     assert_same(found, results_without_padding(model, x, Y, LENGTHS), gradient)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), slow_unless(EACH[:8], EACH if BACKEND == "torch" else EACH[3:5]), ids=str)
-def test_padded_sequences_of_images_give_what_each_gives_alone_with_every_kind_of_state(gradient, step_mode):
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    slow_unless(EACH[:8], EACH if BACKEND == "torch" else EACH[3:5]),
+    ids=str,
+)
+def test_padded_sequences_of_images_give_what_each_gives_alone_with_every_kind_of_state(
+    gradient, step_mode
+):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 6, 2))
     x = rsnn.layers.ILIF(4, threshold=0.25)(layers.Conv2D(3, 3)(inputs))
-    x = rsnn.layers.CuBaLIF(threshold=0.2)(layers.Conv2D(3, 1, strides=2)(rsnn.layers.Delay(3)(x)))
+    x = rsnn.layers.CuBaLIF(threshold=0.2)(
+        layers.Conv2D(3, 1, strides=2)(rsnn.layers.Delay(3)(x))
+    )
     x = rsnn.layers.ALIF(threshold=0.3)(layers.Dense(6)(layers.Flatten()(x)))
-    x = rsnn.layers.Recurrent(rsnn.layers.LIF(threshold=0.3), layers.Dense(6))(layers.Dense(6)(x))
-    x = rsnn.layers.SlidingPSN(2, threshold=0.1)(layers.Dense(6)(rsnn.layers.MaskedPSN(T, 2, threshold=0.05)(x)))
+    x = rsnn.layers.Recurrent(rsnn.layers.LIF(threshold=0.3), layers.Dense(6))(
+        layers.Dense(6)(x)
+    )
+    x = rsnn.layers.SlidingPSN(2, threshold=0.1)(
+        layers.Dense(6)(rsnn.layers.MaskedPSN(T, 2, threshold=0.05)(x))
+    )
     x = layers.Dense(3)(rsnn.layers.TimeMean()(layers.Dense(6)(x)))
-    model, lengths = spiking(keras.Model(inputs, x), T, gradient, step_mode=step_mode, mask_value=np.nan), [4, 2, 2, 4]
+    model, lengths = (
+        spiking(
+            keras.Model(inputs, x), T, gradient, step_mode=step_mode, mask_value=np.nan
+        ),
+        [4, 2, 2, 4],
+    )
     x = frames(features=(6, 6, 2))
     padded = padded_with(np.nan, x, np.arange(T) < np.array(lengths)[:, None])
     value, gradients, outputs = training_results(model, padded, Y)
     assert all(np.abs(gradient).max() > 0 for gradient in gradients.values())
-    assert_same([value, *gradients.values(), outputs], results_without_padding(model, x, Y, lengths), gradient)
+    assert_same(
+        [value, *gradients.values(), outputs],
+        results_without_padding(model, x, Y, lengths),
+        gradient,
+    )
 
 
 @pytest.mark.parametrize("step_mode", STEP_MODES)
@@ -100,8 +132,16 @@ def test_steps_that_are_padding_may_be_anywhere(step_mode):
     x, order = frames(), np.argsort(~mask, axis=1, kind="stable")
     first = np.take_along_axis(x, order[..., None], axis=1)
     for gradient in ("rate", "sltt"):
-        anywhere = results(spiking(network(), T, gradient, step_mode=step_mode), padded_with(9.0, x, mask), mask=mask)
-        at_the_end = results(spiking(network(), T, gradient, step_mode=step_mode), first, mask=np.sort(~mask, axis=1) == 0)
+        anywhere = results(
+            spiking(network(), T, gradient, step_mode=step_mode),
+            padded_with(9.0, x, mask),
+            mask=mask,
+        )
+        at_the_end = results(
+            spiking(network(), T, gradient, step_mode=step_mode),
+            first,
+            mask=np.sort(~mask, axis=1) == 0,
+        )
         assert_same(anywhere, at_the_end, gradient)
 
 
@@ -109,7 +149,9 @@ def test_steps_that_are_padding_may_be_anywhere(step_mode):
 def test_what_is_in_the_padding_changes_nothing(gradient, step_mode):
     x = frames()
     model = spiking(normalizing_network(), T, gradient, step_mode=step_mode)
-    expected, found = results_of_each(model, [padded_with(value, x) for value in (0.0, np.nan)])
+    expected, found = results_of_each(
+        model, [padded_with(value, x) for value in (0.0, np.nan)]
+    )
     assert all(np.isfinite(result).all() for result in expected)
     assert_same(found, expected, gradient, rtol=0.0)
 
@@ -120,17 +162,24 @@ class StepNumber(keras.layers.Layer):
     def call(self, inputs, time_step=None):
         if time_step is None:
             return inputs
-        return inputs + 0.2 * ops.reshape(ops.cast(time_step, inputs.dtype), (-1, *[1] * (len(inputs.shape) - 1)))
+        return inputs + 0.2 * ops.reshape(
+            ops.cast(time_step, inputs.dtype), (-1, *[1] * (len(inputs.shape) - 1))
+        )
 
 
 def network_that_knows_its_step():
-    """Weights of steps, queues of earlier inputs, an encoder, and a layer that is given the time step."""
+    """Weights of steps, queues of earlier inputs, an encoder, and a layer that is given
+    the time step."""
     keras.utils.set_random_seed(0)
     inputs = [keras.Input((6,), name="frames"), keras.Input((6,), name="image")]
     x = layers.Concatenate()([inputs[0], rsnn.layers.LatencyEncoder()(inputs[1])])
-    x = rsnn.layers.TemporalEffectiveBatchNormalization(T, momentum=0.5)(layers.Dense(8)(x))
+    x = rsnn.layers.TemporalEffectiveBatchNormalization(T, momentum=0.5)(
+        layers.Dense(8)(x)
+    )
     delay = rsnn.layers.Delay(3)
-    x = layers.Dense(8, bias_initializer="ones")(delay(rsnn.layers.MaskedPSN(T, 2, threshold=0.3)(x)))
+    x = layers.Dense(8, bias_initializer="ones")(
+        delay(rsnn.layers.MaskedPSN(T, 2, threshold=0.3)(x))
+    )
     x = rsnn.layers.Recurrent(rsnn.layers.LIF(0.5, 0.3), layers.Dense(8))(x)
     x = rsnn.layers.SlidingPSN(2, threshold=0.3)(layers.Dense(8)(StepNumber()(x)))
     network = keras.Model(inputs, layers.Dense(3)(x))
@@ -142,16 +191,30 @@ def network_that_knows_its_step():
 
 @pytest.mark.parametrize(
     ("gradient", "step_mode"),
-    slow_unless(EACH[:8], [pair for pair in [*EACH[:4], *EACH[4:8:3]] if BACKEND == "torch" or pair[0] != "rate"]),
+    slow_unless(
+        EACH[:8],
+        [
+            pair
+            for pair in [*EACH[:4], *EACH[4:8:3]]
+            if BACKEND == "torch" or pair[0] != "rate"
+        ],
+    ),
     ids=str,
 )
 def test_padding_before_a_sequence_is_as_padding_after_it(gradient, step_mode):
-    """The number of a step and the windows count from the first step of each sample that is not padding."""
+    """The number of a step and the windows count from the first step of each sample
+    that is not padding."""
     after, image = frames(), np.random.default_rng(1).random((4, 6)).astype("float32")
     starts = np.array([0, 2, 1, 3])
     order = (np.arange(T) - starts[:, None]) % T
-    before, mask = np.take_along_axis(after, order[..., None], axis=1), np.take_along_axis(MASK, order, axis=1)
-    pairs = [([padded_with(np.nan, x, of_x), image], [of_x, None]) for x, of_x in ((after, MASK), (before, mask))]
+    before, mask = (
+        np.take_along_axis(after, order[..., None], axis=1),
+        np.take_along_axis(MASK, order, axis=1),
+    )
+    pairs = [
+        ([padded_with(np.nan, x, of_x), image], [of_x, None])
+        for x, of_x in ((after, MASK), (before, mask))
+    ]
     found, outputs = [], []
     for x, of_x in pairs:
         model = spiking(network_that_knows_its_step(), T, gradient, step_mode=step_mode)
@@ -166,43 +229,73 @@ def test_padding_before_a_sequence_is_as_padding_after_it(gradient, step_mode):
 
 
 @pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("sltt", "single")]
+    ("gradient", "step_mode"),
+    [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("sltt", "single")],
 )
 def test_a_mask_of_ones_is_no_mask(gradient, step_mode):
     x, ones = frames(), np.ones((4, T), bool)
-    expected = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), x, mask=None)
-    found = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), x, mask=ones)
+    expected = results(
+        spiking(normalizing_network(), T, gradient, step_mode=step_mode), x, mask=None
+    )
+    found = results(
+        spiking(normalizing_network(), T, gradient, step_mode=step_mode), x, mask=ones
+    )
     # A normalisation with weights sums in another order.
     assert_same(found, expected, gradient)
 
 
 def test_statistics_are_those_of_the_valid_steps():
-    """In multi-step mode of all of them at once, in single-step mode of those of each step."""
+    """In multi-step mode of all of them at once, in single-step mode of those of each
+    step."""
     x = frames()
-    for step_mode, parts in (("multi", [x[MASK]]), ("single", [x[MASK[:, t], t] for t in range(T)])):
+    for step_mode, parts in (
+        ("multi", [x[MASK]]),
+        ("single", [x[MASK[:, t], t] for t in range(T)]),
+    ):
         inputs = keras.Input((6,))
         layer = layers.BatchNormalization(momentum=0.5, epsilon=1e-3)
-        model = spiking(keras.Model(inputs, rsnn.layers.LIF()(layer(inputs))), T, "rate", step_mode=step_mode)
+        model = spiking(
+            keras.Model(inputs, rsnn.layers.LIF()(layer(inputs))),
+            T,
+            "rate",
+            step_mode=step_mode,
+        )
         results(model, padded_with(np.nan, x), loss=lambda y, outputs: ops.sum(outputs))
         mean, variance = np.zeros(6), np.ones(6)
         for part in parts:
-            mean, variance = 0.5 * (mean + part.mean(axis=0)), 0.5 * (variance + part.var(axis=0))
-        np.testing.assert_allclose(to_numpy(layer.moving_mean), mean, rtol=1e-4, atol=1e-6, err_msg=step_mode)
-        np.testing.assert_allclose(to_numpy(layer.moving_variance), variance, rtol=1e-4, err_msg=step_mode)
+            mean, variance = (
+                0.5 * (mean + part.mean(axis=0)),
+                0.5 * (variance + part.var(axis=0)),
+            )
+        np.testing.assert_allclose(
+            to_numpy(layer.moving_mean), mean, rtol=1e-4, atol=1e-6, err_msg=step_mode
+        )
+        np.testing.assert_allclose(
+            to_numpy(layer.moving_variance), variance, rtol=1e-4, err_msg=step_mode
+        )
 
 
 @pytest.mark.parametrize("step_mode", STEP_MODES)
 def test_a_step_that_is_padding_for_all_samples_moves_no_average(step_mode):
     mask, x = np.arange(T) < np.array([2, 1, 2, 2])[:, None], frames()
-    short = results(spiking(normalizing_network(), 2, "bptt", step_mode=step_mode), x[:, :2], mask=mask[:, :2])
-    long = results(spiking(normalizing_network(), T, "bptt", step_mode=step_mode), x, mask=mask)
+    short = results(
+        spiking(normalizing_network(), 2, "bptt", step_mode=step_mode),
+        x[:, :2],
+        mask=mask[:, :2],
+    )
+    long = results(
+        spiking(normalizing_network(), T, "bptt", step_mode=step_mode), x, mask=mask
+    )
     assert_same(long, short)
 
 
 def test_steps_of_few_sequences_do_not_dominate_the_rate_gradient():
-    """One or two sequences have no variance of their own: only ε is then in the denominator, but nothing depends on it."""
+    """One or two sequences have no variance of their own: only ε is then in the
+    denominator, but nothing depends on it."""
     mask = np.arange(5) < np.array([5, 3, 3, 3])[:, None]
-    x = padded_with(0.0, frames(timesteps=5), np.arange(5) < np.array([5, 2, 3, 1])[:, None])
+    x = padded_with(
+        0.0, frames(timesteps=5), np.arange(5) < np.array([5, 2, 3, 1])[:, None]
+    )
     for gradient in ("rate", Rate(windows=(2, 3))):
         norms = []
         for epsilon in (1e-3, 1e-7):
@@ -213,11 +306,15 @@ def test_steps_of_few_sequences_do_not_dominate_the_rate_gradient():
         assert norms[0] / 2 < norms[1] < norms[0] * 2, (gradient, norms)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), slow_unless(EACH, EACH[::3] + EACH[1:2]), ids=str)
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), slow_unless(EACH, EACH[::3] + EACH[1:2]), ids=str
+)
 def test_samples_that_are_all_padding_have_no_gradient(gradient, step_mode):
     model = spiking(normalizing_network(), T, gradient, step_mode=step_mode)
     nothing = np.zeros_like(MASK)
-    _, gradients, outputs = training_results(WithMask(model, nothing), padded_with(np.nan, frames(), nothing), Y)
+    _, gradients, outputs = training_results(
+        WithMask(model, nothing), padded_with(np.nan, frames(), nothing), Y
+    )
     assert not any(result.any() for result in (*gradients.values(), outputs))
 
 
@@ -228,15 +325,27 @@ class Shares(keras.layers.Layer):
         return inputs / ops.sum(inputs, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), slow_unless(EACH, EACH[::3] + EACH[1:2]), ids=str)
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), slow_unless(EACH, EACH[::3] + EACH[1:2]), ids=str
+)
 def test_operations_that_are_nan_for_zeros_give_no_nan_in_padding(gradient, step_mode):
     """A mean over words, of which padding has none, and a division."""
-    words = np.where(MASK[..., None], np.random.default_rng(0).integers(1, 9, (4, T, 3)), 0).astype("int32")
+    words = np.where(
+        MASK[..., None], np.random.default_rng(0).integers(1, 9, (4, T, 3)), 0
+    ).astype("int32")
     keras.utils.set_random_seed(0)
     inputs = keras.Input((3,), dtype="int32")
-    x = layers.GlobalAveragePooling1D()(layers.Embedding(9, 6, embeddings_initializer="ones", mask_zero=True)(inputs))
-    x = rsnn.layers.LIF(0.5, 0.1)(layers.Dense(8)(Shares()(layers.Dense(6, bias_initializer="zeros", use_bias=False)(x))))
-    model = spiking(keras.Model(inputs, layers.Dense(3)(x)), T, gradient, step_mode=step_mode)
+    x = layers.GlobalAveragePooling1D()(
+        layers.Embedding(9, 6, embeddings_initializer="ones", mask_zero=True)(inputs)
+    )
+    x = rsnn.layers.LIF(0.5, 0.1)(
+        layers.Dense(8)(
+            Shares()(layers.Dense(6, bias_initializer="zeros", use_bias=False)(x))
+        )
+    )
+    model = spiking(
+        keras.Model(inputs, layers.Dense(3)(x)), T, gradient, step_mode=step_mode
+    )
     found = results(model, words)
     assert all(np.isfinite(result).all() for result in found)
     assert all(gradient.any() for gradient in found[1:3])
@@ -246,12 +355,15 @@ def test_operations_that_are_nan_for_zeros_give_no_nan_in_padding(gradient, step
 def test_windows_of_one_step_are_bptt_with_padding_too(step_mode):
     x = frames()
     by_bptt = results(spiking(normalizing_network(), T, "bptt", step_mode=step_mode), x)
-    by_windows = results(spiking(normalizing_network(), T, Rate(windows=T), step_mode=step_mode), x)
+    by_windows = results(
+        spiking(normalizing_network(), T, Rate(windows=T), step_mode=step_mode), x
+    )
     assert_same(by_windows, by_bptt, rtol=2e-3)
 
 
 def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike():
-    """Neurons without memory, on the same frame at each step: also with the statistics of a batch."""
+    """Neurons without memory, on the same frame at each step: also with the statistics
+    of a batch."""
     x = np.repeat(frames()[:, :1], T, axis=1)
 
     def results_of(gradient, step_mode):
@@ -265,13 +377,19 @@ def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike():
     expected = results_of("bptt", "multi")
     for gradient in ("rate", Rate(windows=2)):
         assert_same(results_of(gradient, "multi"), expected, gradient, rtol=1e-3)
-    # In single-step mode each step has the statistics of the samples that it counts for.
-    assert_same(results_of(Rate(windows=T), "single"), results_of("bptt", "single"), rtol=2e-3)
+    # In single-step mode each step has the statistics of the samples that it counts
+    # for.
+    assert_same(
+        results_of(Rate(windows=T), "single"), results_of("bptt", "single"), rtol=2e-3
+    )
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), slow_unless(EACH, EACH[::3] + EACH[5:6]), ids=str)
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), slow_unless(EACH, EACH[::3] + EACH[5:6]), ids=str
+)
 def test_outputs_of_every_step_are_masked(gradient, step_mode):
-    """Losses and metrics of Keras leave the padding out; `TET` takes the mean over the steps of each sample first."""
+    """Losses and metrics of Keras leave the padding out; `TET` takes the mean over the
+    steps of each sample first."""
     x = padded_with(np.nan, frames())
     model = spiking(network(), T, gradient, step_mode=step_mode, return_sequences=True)
     outputs = model(x, mask=MASK)
@@ -279,13 +397,25 @@ def test_outputs_of_every_step_are_masked(gradient, step_mode):
     outputs = to_numpy(outputs)
     assert not outputs[~MASK].any()
     # The outputs of a step depend on no later one.
-    without_padding = spiking(model.network, T, "bptt", return_sequences=True).predict_on_batch(frames())
-    np.testing.assert_allclose(outputs[MASK], without_padding[MASK], rtol=1e-5, atol=1e-6)
-    of_step = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
-    by_step = to_numpy(of_step(np.repeat(Y[:, None], T, axis=1), ops.convert_to_tensor(outputs)))
-    loss = rsnn.losses.TET(keras.losses.SparseCategoricalCrossentropy(from_logits=True), weight=0.0)
+    without_padding = spiking(
+        model.network, T, "bptt", return_sequences=True
+    ).predict_on_batch(frames())
+    np.testing.assert_allclose(
+        outputs[MASK], without_padding[MASK], rtol=1e-5, atol=1e-6
+    )
+    of_step = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction=None
+    )
+    by_step = to_numpy(
+        of_step(np.repeat(Y[:, None], T, axis=1), ops.convert_to_tensor(outputs))
+    )
+    loss = rsnn.losses.TET(
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True), weight=0.0
+    )
     value, gradients, _ = training_results(WithMask(model), x, Y, loss)
-    assert value == pytest.approx(((by_step * MASK).sum(axis=1) / LENGTHS).mean(), rel=1e-5)
+    assert value == pytest.approx(
+        ((by_step * MASK).sum(axis=1) / LENGTHS).mean(), rel=1e-5
+    )
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
 
 
@@ -293,25 +423,50 @@ def test_outputs_of_every_step_are_masked(gradient, step_mode):
 @pytest.mark.parametrize(
     ("step_mode", "runs"),
     [
-        ("multi", [(np.nan, True)] if BACKEND == "jax" else [(-1.0, False), (np.nan, False)]),
-        ("single", [(np.nan, True)] if BACKEND == "jax" else [(-1.0, False), (np.nan, True)]),
+        (
+            "multi",
+            [(np.nan, True)] if BACKEND == "jax" else [(-1.0, False), (np.nan, False)],
+        ),
+        (
+            "single",
+            [(np.nan, True)] if BACKEND == "jax" else [(-1.0, False), (np.nan, True)],
+        ),
     ],
     ids=STEP_MODES,
 )
 def test_fit_takes_padded_arrays(step_mode, runs):
-    """`mask_value` says what padding is; a smaller last batch, other validation data, evaluation and prediction with it."""
+    """`mask_value` says what padding is; a smaller last batch, other validation data,
+    evaluation and prediction with it."""
     x, histories = np.concatenate([frames(0), frames(1)])[:6], []
     mask, y = np.concatenate([MASK, MASK])[:6], np.concatenate([Y, Y])[:6]
     for value, jit_compile in runs:
         keras.utils.set_random_seed(0)
-        model = spiking(normalizing_network(), T, "rate", step_mode=step_mode, mask_value=value)
+        model = spiking(
+            normalizing_network(), T, "rate", step_mode=step_mode, mask_value=value
+        )
         compiled(model, jit_compile=jit_compile, metrics=["accuracy"])
         data = padded_with(value, x, mask)
-        fitted = model.fit(data, y, batch_size=4, epochs=2, shuffle=False, validation_data=(data[:2], y[:2]), verbose=0)
+        fitted = model.fit(
+            data,
+            y,
+            batch_size=4,
+            epochs=2,
+            shuffle=False,
+            validation_data=(data[:2], y[:2]),
+            verbose=0,
+        )
         found = model.predict(data, batch_size=4, verbose=0)
-        histories.append([*fitted.history.values(), model.evaluate(data, y, batch_size=4, verbose=0), found.tolist()])
+        histories.append(
+            [
+                *fitted.history.values(),
+                model.evaluate(data, y, batch_size=4, verbose=0),
+                found.tolist(),
+            ]
+        )
         if step_mode == "multi":
-            np.testing.assert_allclose(found, to_numpy(model(x, mask=mask)), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                found, to_numpy(model(x, mask=mask)), rtol=1e-4, atol=1e-5
+            )
         assert np.isfinite(histories[-1][0]).all()
     assert_close(histories[0], histories[-1], rtol=1e-5, atol=1e-6)
 
@@ -321,84 +476,143 @@ def test_a_masking_layer_before_the_model_masks_steps():
     model = spiking(normalizing_network(), T)
     outer = keras.Model(inputs, model(layers.Masking(-1.0)(inputs)))
     x = padded_with(-1.0, frames())
-    np.testing.assert_allclose(to_numpy(outer(x)), to_numpy(model(x, mask=MASK)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        to_numpy(outer(x)), to_numpy(model(x, mask=MASK)), rtol=1e-5, atol=1e-6
+    )
     outer.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     found = outer.fit(x, Y, verbose=0).history["loss"]
-    other = compiled(spiking(normalizing_network(), T, mask_value=-1.0), "sgd").fit(x, Y, verbose=0).history["loss"]
+    other = (
+        compiled(spiking(normalizing_network(), T, mask_value=-1.0), "sgd")
+        .fit(x, Y, verbose=0)
+        .history["loss"]
+    )
     np.testing.assert_allclose(found, other, rtol=1e-5)
 
 
 def masking_in_a_nested_model():
-    inputs, part = keras.Input((6,)), keras.Sequential([keras.Input((6,)), layers.Masking(-1.0), layers.Dense(4)])
+    inputs, part = (
+        keras.Input((6,)),
+        keras.Sequential([keras.Input((6,)), layers.Masking(-1.0), layers.Dense(4)]),
+    )
     return keras.Model(inputs, rsnn.layers.LIF()(part(layers.Dense(6)(inputs))))
 
 
 def masking_embedding():
     token = keras.Input((), dtype="int32")
-    return keras.Model(token, rsnn.layers.LIF()(layers.Embedding(9, 4, mask_zero=True)(token)))
+    return keras.Model(
+        token, rsnn.layers.LIF()(layers.Embedding(9, 4, mask_zero=True)(token))
+    )
 
 
 @pytest.mark.parametrize(
     ("make", "name"),
     [
-        (lambda: keras.Sequential([keras.Input((6,)), layers.Masking(-1.0), layers.Dense(4), rsnn.layers.LIF()]), "Masking"),
+        (
+            lambda: keras.Sequential(
+                [
+                    keras.Input((6,)),
+                    layers.Masking(-1.0),
+                    layers.Dense(4),
+                    rsnn.layers.LIF(),
+                ]
+            ),
+            "Masking",
+        ),
         (masking_in_a_nested_model, "Masking"),
         (masking_embedding, "Embedding"),
     ],
     ids=["sequential", "nested", "embedding"],
 )
 def test_a_layer_in_the_network_that_masks_time_steps_is_an_error(make, name):
-    with pytest.raises(ValueError, match=rf"must not mask time steps(?s:.)*of type {name}(?s:.)*mask_value=0\.0"):
+    with pytest.raises(
+        ValueError,
+        match=rf"must not mask time steps(?s:.)*of type {name}(?s:.)*mask_value=0\.0",
+    ):
         rsnn.SpikingModel(make(), 3)
 
 
-def test_layers_in_the_network_may_mask_rows_of_a_step_and_the_samples_after_the_end_of_time():
-    rows = keras.Sequential([keras.Input((3, 6)), layers.Masking(), rsnn.layers.LIF(), layers.GlobalAveragePooling1D()])
-    means = keras.Sequential([keras.Input((6,)), rsnn.layers.LIF(), rsnn.layers.TimeMean(), layers.Masking()])
-    assert [rsnn.SpikingModel(each, 2).output_shape for each in (rows, means)] == [(None, 6)] * 2
+def test_layers_may_mask_rows_of_a_step_and_samples_after_the_end_of_time():
+    rows = keras.Sequential(
+        [
+            keras.Input((3, 6)),
+            layers.Masking(),
+            rsnn.layers.LIF(),
+            layers.GlobalAveragePooling1D(),
+        ]
+    )
+    means = keras.Sequential(
+        [keras.Input((6,)), rsnn.layers.LIF(), rsnn.layers.TimeMean(), layers.Masking()]
+    )
+    assert [rsnn.SpikingModel(each, 2).output_shape for each in (rows, means)] == [
+        (None, 6)
+    ] * 2
 
 
 def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
     from keras_ratesnn._core import backend
 
     x = padded_with(np.nan, frames())
-    for gradient, step_mode in (("rate", "multi"), ("rate", "single"), (Rate(windows=2), "multi"), ("bptt", "single")):
-        expected = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), x)
+    for gradient, step_mode in (
+        ("rate", "multi"),
+        ("rate", "single"),
+        (Rate(windows=2), "multi"),
+        ("bptt", "single"),
+    ):
+        expected = results(
+            spiking(normalizing_network(), T, gradient, step_mode=step_mode), x
+        )
         with monkeypatch.context() as patched:
             patched.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
             patched.setattr(backend, "unrolled_network_steps", lambda: 1)
-            patched.setattr(backend, "steps_in_a_pass", lambda timesteps, with_gradient: 1)
-            found = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), x)
+            patched.setattr(
+                backend, "steps_in_a_pass", lambda timesteps, with_gradient: 1
+            )
+            found = results(
+                spiking(normalizing_network(), T, gradient, step_mode=step_mode), x
+            )
         assert_same(found, expected, (gradient, step_mode), rtol=1e-4)
 
 
 def test_rows_are_masked_at_each_step_by_a_mask_of_rank_three():
-    """A step is padding where all of its rows are; the mask of rows reaches layers that use it."""
+    """A step is padding where all of its rows are; the mask of rows reaches layers that
+    use it."""
     random = np.random.default_rng(0)
     x, rows = frames(features=(3, 6)), random.random((4, T, 3)) < 0.7
     rows &= MASK[..., None]
     rows[:, 0, 0] = True
     keras.utils.set_random_seed(0)
     inputs = keras.Input((3, 6))
-    pooled = layers.GlobalAveragePooling1D()(rsnn.layers.LIF(0.5)(layers.Dense(8)(inputs)))
+    pooled = layers.GlobalAveragePooling1D()(
+        rsnn.layers.LIF(0.5)(layers.Dense(8)(inputs))
+    )
     model = spiking(keras.Model(inputs, layers.Dense(3)(pooled)), T, "bptt")
     expected = []
     for sample in range(4):
         valid = rows[sample].any(axis=-1)
         alone = rsnn.SpikingModel(model.network, int(valid.sum()))
-        expected.append(to_numpy(alone(x[sample][valid][None], mask=rows[sample][valid][None]))[0])
-    np.testing.assert_allclose(to_numpy(model(x, mask=rows)), expected, rtol=1e-5, atol=1e-6)
+        expected.append(
+            to_numpy(alone(x[sample][valid][None], mask=rows[sample][valid][None]))[0]
+        )
+    np.testing.assert_allclose(
+        to_numpy(model(x, mask=rows)), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_one_mask_serves_several_inputs_with_time():
     x, static = frames(), np.random.default_rng(1).random((4, 6)).astype("float32")
     inputs = [keras.Input((6,), name="frames"), keras.Input((6,), name="image")]
-    y = rsnn.layers.LIF(0.5)(layers.BatchNormalization()(layers.Dense(8)(layers.Concatenate()(inputs))))
+    y = rsnn.layers.LIF(0.5)(
+        layers.BatchNormalization()(layers.Dense(8)(layers.Concatenate()(inputs)))
+    )
     model = spiking(keras.Model(inputs, layers.Dense(3)(y)), T)
     expected = to_numpy(model([padded_with(0.0, x), static], mask=MASK))
-    np.testing.assert_array_equal(to_numpy(model([padded_with(np.nan, x), static], mask=[MASK, None])), expected)
+    np.testing.assert_array_equal(
+        to_numpy(model([padded_with(np.nan, x), static], mask=[MASK, None])), expected
+    )
     by_name = {"frames": padded_with(5.0, x), "image": static}
-    np.testing.assert_array_equal(to_numpy(model(by_name, mask={"frames": MASK, "image": None})), expected)
+    np.testing.assert_array_equal(
+        to_numpy(model(by_name, mask={"frames": MASK, "image": None})), expected
+    )
 
 
 def test_a_mask_value_is_saved():
@@ -412,51 +626,111 @@ def test_a_mask_value_is_saved():
 
 
 def test_padding_is_found_in_data_of_every_dtype_that_holds_it():
-    """5.1 is another number in each precision; what is in integers need not be in the dtype that the network wants."""
+    """5.1 is another number in each precision; what is in integers need not be in the
+    dtype that the network wants."""
     inputs = keras.Input((6,))
-    model = spiking(keras.Model(inputs, rsnn.layers.LIF(0.5)(inputs)), T, return_sequences=True, mask_value=5.1)
+    model = spiking(
+        keras.Model(inputs, rsnn.layers.LIF(0.5)(inputs)),
+        T,
+        return_sequences=True,
+        mask_value=5.1,
+    )
     padded = padded_with(5.1, frames())
-    for data in (padded.astype("float16"), ops.cast(padded, "bfloat16"), padded, padded.astype("float64")):
+    for data in (
+        padded.astype("float16"),
+        ops.cast(padded, "bfloat16"),
+        padded,
+        padded.astype("float64"),
+    ):
         outputs = model(data)
         np.testing.assert_array_equal(to_numpy(outputs._keras_mask), MASK)
     # Keras casts what it gets from NumPy. Without a mask, such currents cause spikes.
-    np.testing.assert_array_equal(model.predict(padded.astype("float16"), verbose=0)[~MASK], 0.0)
-    for dtype, value in (("uint8", 255), ("int32", -7), ("bool", 1), ("float16", -np.inf)):
+    np.testing.assert_array_equal(
+        model.predict(padded.astype("float16"), verbose=0)[~MASK], 0.0
+    )
+    for dtype, value in (
+        ("uint8", 255),
+        ("int32", -7),
+        ("bool", 1),
+        ("float16", -np.inf),
+    ):
         model.mask_value = value
-        data = np.where(MASK[..., None], np.zeros((4, T, 6), dtype), np.array(value).astype(dtype))
+        data = np.where(
+            MASK[..., None], np.zeros((4, T, 6), dtype), np.array(value).astype(dtype)
+        )
         for given in (data, ops.convert_to_tensor(data)):
             np.testing.assert_array_equal(to_numpy(model(given)._keras_mask), MASK)
     model.mask_value, padded[2] = 5.1, 5.1
-    with pytest.raises(ValueError, match="only padding in 1 of 4 samples, the first of them sample 2"):
+    with pytest.raises(
+        ValueError, match="only padding in 1 of 4 samples, the first of them sample 2"
+    ):
         model.predict(padded.astype("float16"), verbose=0)
 
 
 @pytest.mark.parametrize(
     ("dtype", "value"),
-    [("uint8", -1.0), ("uint8", 300), ("int8", 5.5), ("bool", 2), ("int32", np.nan), ("float16", 1e30), ("float16", 1e-9)],
+    [
+        ("uint8", -1.0),
+        ("uint8", 300),
+        ("int8", 5.5),
+        ("bool", 2),
+        ("int32", np.nan),
+        ("float16", 1e30),
+        ("float16", 1e-9),
+    ],
 )
 def test_a_value_that_the_data_cannot_hold_is_an_error(dtype, value):
-    """None of it would be found in them. An input that can hold it, or a mask, says what is padding."""
+    """None of it would be found in them. An input that can hold it, or a mask, says
+    what is padding."""
     data, inputs = np.zeros((4, T, 6), dtype), keras.Input((6,), name="events")
-    model = compiled(spiking(keras.Model(inputs, rsnn.layers.LIF(0.5)(inputs)), T, mask_value=value))
-    said = rf"`mask_value` must be .* the data can hold. Received: mask_value=.* for input 'events' of dtype {dtype}, .* mask"
-    for run in (model.predict, model, lambda data: model(ops.convert_to_tensor(data)), lambda data: model.fit(data, Y)):
+    model = compiled(
+        spiking(keras.Model(inputs, rsnn.layers.LIF(0.5)(inputs)), T, mask_value=value)
+    )
+    said = (
+        r"`mask_value` must be .* the data can hold. Received: mask_value=.* for "
+        rf"input 'events' of dtype {dtype}, .* mask"
+    )
+    for run in (
+        model.predict,
+        model,
+        lambda data: model(ops.convert_to_tensor(data)),
+        lambda data: model.fit(data, Y),
+    ):
         with pytest.raises(ValueError, match=said):
             run(data)
     assert model(data, mask=MASK).shape == (4, 6)
-    assert model.predict(data[:, 0], verbose=0).shape == (4, 6), "without time there is no padding"
+    assert model.predict(data[:, 0], verbose=0).shape == (4, 6), (
+        "without time there is no padding"
+    )
     if dtype == "uint8":
         both = [keras.Input((6,), name="events"), keras.Input((6,), name="frames")]
-        model = spiking(keras.Model(both, rsnn.layers.LIF(0.5)(layers.Add()(both))), T, "bptt", mask_value=value)
+        model = spiking(
+            keras.Model(both, rsnn.layers.LIF(0.5)(layers.Add()(both))),
+            T,
+            "bptt",
+            mask_value=value,
+        )
         model.return_sequences = True
-        np.testing.assert_array_equal(to_numpy(model([data, padded_with(value, frames())])._keras_mask), MASK)
+        np.testing.assert_array_equal(
+            to_numpy(model([data, padded_with(value, frames())])._keras_mask), MASK
+        )
 
 
 def test_padding_changes_nothing_in_half_precision_and_recorded():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    x, models = frames(), [compiled(spiking(normalizing_network(), T, mask_value=value)) for value in (0.0, np.nan)]
+    x, models = (
+        frames(),
+        [
+            compiled(spiking(normalizing_network(), T, mask_value=value))
+            for value in (0.0, np.nan)
+        ],
+    )
     for model, value in zip(models, (0.0, np.nan), strict=True):
-        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=True)
+        model.compile(
+            "sgd",
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=True,
+        )
         for _ in range(3):
             model.train_on_batch(padded_with(value, x), Y)
     assert_close(*(model.get_weights() for model in models), rtol=0)
@@ -465,17 +739,50 @@ def test_padding_changes_nothing_in_half_precision_and_recorded():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (np.ones((4, T + 1), bool), r"`mask` of input .* must have the shape \(batch, time\).*\(4, 5\)"),
-        (MASK.tolist(), "`mask` must be a boolean tensor or array.*mask of type list with True in it"),
-        ({"other": MASK}, r"`mask` must be a single mask, or masks in a structure like the inputs.*\['other'\]"),
+        (
+            np.ones((4, T + 1), bool),
+            r"`mask` of input .* must have the shape \(batch, time\).*\(4, 5\)",
+        ),
+        (
+            MASK.tolist(),
+            "`mask` must be a boolean tensor or array.*mask of type list with True "
+            "in it",
+        ),
+        (
+            {"other": MASK},
+            r"`mask` must be a single mask, or masks in a structure like the "
+            r"inputs.*\['other'\]",
+        ),
         (np.ones(4, bool), r"must have the shape \(batch, time\)"),
-        (MASK.astype("U"), r"`mask` of input .* must hold booleans. Received: a mask of dtype <U5. False and 0 are padding"),
-        (np.where(MASK, None, 0), "must hold booleans. Received: a mask of dtype object"),
-        (MASK.astype("complex64"), "must hold booleans. Received: a mask of dtype complex64"),
-        (ops.convert_to_tensor(MASK.astype("complex64")), "must hold booleans. Received: a mask of dtype .*complex64"),
-        (np.where(MASK, np.nan, 0.0), "must hold booleans. Received: a mask with nan in it"),
-        (np.where(MASK, 2.5, 0.0), r"must hold booleans. Received: a mask with 2\.5 in it"),
-        (np.arange(T) < np.array([5, 0, 3, 1])[:, None], r"at least one time step.*1 of 4 samples, the first of them sample 1"),
+        (
+            MASK.astype("U"),
+            r"`mask` of input .* must hold booleans. Received: a mask of dtype <U5. "
+            r"False and 0 are padding",
+        ),
+        (
+            np.where(MASK, None, 0),
+            "must hold booleans. Received: a mask of dtype object",
+        ),
+        (
+            MASK.astype("complex64"),
+            "must hold booleans. Received: a mask of dtype complex64",
+        ),
+        (
+            ops.convert_to_tensor(MASK.astype("complex64")),
+            "must hold booleans. Received: a mask of dtype .*complex64",
+        ),
+        (
+            np.where(MASK, np.nan, 0.0),
+            "must hold booleans. Received: a mask with nan in it",
+        ),
+        (
+            np.where(MASK, 2.5, 0.0),
+            r"must hold booleans. Received: a mask with 2\.5 in it",
+        ),
+        (
+            np.arange(T) < np.array([5, 0, 3, 1])[:, None],
+            r"at least one time step.*1 of 4 samples, the first of them sample 1",
+        ),
     ],
 )
 def test_masks_that_do_not_fit_are_errors(mask, message):
@@ -483,29 +790,44 @@ def test_masks_that_do_not_fit_are_errors(mask, message):
         spiking(network(), T)(frames(), mask=mask)
 
 
-@pytest.mark.parametrize("use", ["fit", "evaluate", "predict", "train_on_batch", "predict_on_batch"])
+@pytest.mark.parametrize(
+    "use", ["fit", "evaluate", "predict", "train_on_batch", "predict_on_batch"]
+)
 def test_methods_that_take_data_say_where_their_masks_come_from(use):
     labels = {} if use.startswith("predict") else {"y": Y}
-    with pytest.raises(TypeError, match=rf"^`{use}` has no argument `mask`(?s:.)*mask_value=(?s:.)*keras\.layers\.Masking"):
+    with pytest.raises(
+        TypeError,
+        match=rf"^`{use}` has no argument "
+        r"`mask`(?s:.)*mask_value=(?s:.)*keras\.layers\.Masking",
+    ):
         getattr(compiled(spiking(network(), T)), use)(frames(), **labels, mask=MASK)
 
 
 def test_an_input_without_time_has_no_mask_in_time():
-    with pytest.raises(ValueError, match="The input has no time, so that no step of it is padding"):
+    with pytest.raises(
+        ValueError, match="The input has no time, so that no step of it is padding"
+    ):
         spiking(network(), T)(frames()[:, 0], mask=MASK)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="other backends know the rank of each tensor")
+@pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="other backends know the rank of each tensor"
+)
 def test_a_mask_of_unknown_rank_is_an_error_that_says_to_set_its_shape():
     import tensorflow as tf
 
     model = spiking(network(), T)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, T, 6)), tf.TensorSpec(None, "bool")])
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, T, 6)), tf.TensorSpec(None, "bool")]
+    )
     def call(x, mask):
         return model(x, mask=mask)
 
-    said = r"`mask` must have a known number of axes.*Received: a mask of unknown rank.*tf.ensure_shape\(mask, \(None, 4\)\)"
+    said = (
+        r"`mask` must have a known number of axes.*Received: a mask of unknown "
+        r"rank.*tf.ensure_shape\(mask, \(None, 4\)\)"
+    )
     with pytest.raises(ValueError, match=said):
         call(frames(), MASK)
 
@@ -514,16 +836,24 @@ def test_samples_that_are_all_padding_are_errors_before_training():
     x = frames()
     x[2] = -1.0
     model = compiled(spiking(network(), T, mask_value=-1.0))
-    with pytest.raises(ValueError, match="only padding in 1 of 4 samples, the first of them sample 2"):
+    with pytest.raises(
+        ValueError, match="only padding in 1 of 4 samples, the first of them sample 2"
+    ):
         model.fit(x, Y, verbose=0)
 
 
 def test_what_needs_sequences_of_equal_length_refuses_a_mask():
-    last_step = spiking(network(), T, Rate(last_step_statistics=True), step_mode="single")
+    last_step = spiking(
+        network(), T, Rate(last_step_statistics=True), step_mode="single"
+    )
     with pytest.raises(ValueError, match=r"last_step_statistics=True.*padding"):
         results(last_step, frames())
     inputs = keras.Input((6,))
-    coupled = spiking(keras.Model(inputs, rsnn.layers.LIF(threshold_stabilizer=True)(inputs)), T, "bptt")
+    coupled = spiking(
+        keras.Model(inputs, rsnn.layers.LIF(threshold_stabilizer=True)(inputs)),
+        T,
+        "bptt",
+    )
     with pytest.raises(ValueError, match="threshold_stabilizer=True"):
         coupled(frames(), mask=MASK)
     with pytest.raises(TypeError, match="`mask_value` must be a number"):

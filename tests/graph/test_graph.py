@@ -30,13 +30,17 @@ class PlainRule:
     def __call__(self, call):
         self.seen.append(call)
         arguments = call.args, call.kwargs
-        args, kwargs = keras.tree.map_structure(lambda leaf: leaf.tensor if isinstance(leaf, Box) else leaf, arguments)
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: leaf.tensor if isinstance(leaf, Box) else leaf, arguments
+        )
         return keras.tree.map_structure(Box, call.operation(*args, **kwargs))
 
 
 def walk(network, inputs, training=False, rule=None):
     boxes = [Box(ops.convert_to_tensor(tensor)) for tensor in inputs]
-    outputs = _graph.walk(_graph.as_graph(network), boxes, rule or PlainRule(), training)
+    outputs = _graph.walk(
+        _graph.as_graph(network), boxes, rule or PlainRule(), training
+    )
     return keras.tree.map_structure(lambda box: to_numpy(box.tensor), outputs)
 
 
@@ -55,13 +59,20 @@ class Split(layers.Layer):
 
 
 def chain():
-    return keras.Sequential([keras.Input((6,)), layers.Dense(5, "relu"), LIF(), layers.Dense(3)])
+    return keras.Sequential(
+        [keras.Input((6,)), layers.Dense(5, "relu"), LIF(), layers.Dense(3)]
+    )
 
 
 def nested():
     inner = keras.Sequential([keras.Input((6,)), layers.Dense(6), Doubled(), LIF()])
     inputs = keras.Input((6,))
-    return keras.Model(inputs, layers.Dense(3)(keras.Sequential([keras.Input((6,)), inner, layers.Dense(4)])(inputs)))
+    return keras.Model(
+        inputs,
+        layers.Dense(3)(
+            keras.Sequential([keras.Input((6,)), inner, layers.Dense(4)])(inputs)
+        ),
+    )
 
 
 def shared():
@@ -73,7 +84,10 @@ def shared():
 def many_outputs():
     inputs = keras.Input((6,))
     parts = Split()(inputs, scale=layers.Dense(6)(inputs))
-    return keras.Model(inputs, {"sum": parts["up"] + parts["down"], "parts": [parts["down"], parts["up"]]})
+    return keras.Model(
+        inputs,
+        {"sum": parts["up"] + parts["down"], "parts": [parts["down"], parts["up"]]},
+    )
 
 
 def single_output_in_a_list():
@@ -88,14 +102,19 @@ def input_as_output():
 
 def keras_ops():
     inputs = keras.Input((6,))
-    x = ops.concatenate([ops.abs(inputs)[:, :2], ops.max(inputs, axis=1, keepdims=True), inputs * 2.0], axis=-1)
+    x = ops.concatenate(
+        [ops.abs(inputs)[:, :2], ops.max(inputs, axis=1, keepdims=True), inputs * 2.0],
+        axis=-1,
+    )
     return keras.Model(inputs, ops.split(x, [3], axis=1))
 
 
 def attention():
     inputs = keras.Input((6,))
     x = layers.Reshape((3, 2))(inputs)
-    return keras.Model(inputs, layers.MultiHeadAttention(2, 2)(x, value=x, use_causal_mask=True))
+    return keras.Model(
+        inputs, layers.MultiHeadAttention(2, 2)(x, value=x, use_causal_mask=True)
+    )
 
 
 def several_inputs_inside(call):
@@ -103,10 +122,18 @@ def several_inputs_inside(call):
 
     def network():
         z, a = keras.Input((6,), name="z"), keras.Input((6,), name="a")
-        inner = keras.Model({"z": z, "a": a} if call == "dict to dict" else [z, a], layers.Subtract()([z, a]))
+        inner = keras.Model(
+            {"z": z, "a": a} if call == "dict to dict" else [z, a],
+            layers.Subtract()([z, a]),
+        )
         inputs = keras.Input((6,))
         twice = inputs * 2.0
-        return keras.Model(inputs, inner([inputs, twice] if call == "list to list" else {"a": twice, "z": inputs}))
+        return keras.Model(
+            inputs,
+            inner(
+                [inputs, twice] if call == "list to list" else {"a": twice, "z": inputs}
+            ),
+        )
 
     return network
 
@@ -119,7 +146,11 @@ def training_in_the_graph():
 def training_of_a_nested_model_in_the_graph():
     inputs = keras.Input((6,))
     return keras.Model(
-        inputs, training_in_the_graph()(keras.Model(inputs, Doubled()(inputs))(inputs, training=True), training=False)
+        inputs,
+        training_in_the_graph()(
+            keras.Model(inputs, Doubled()(inputs))(inputs, training=True),
+            training=False,
+        ),
     )
 
 
@@ -157,7 +188,9 @@ def test_a_walk_that_applies_every_operation_is_the_call(make, training):
     wanted = to_numpy(network(ops.convert_to_tensor(X), training=training))
     outputs = walk(network, [X], training)
     keras.tree.assert_same_structure(outputs, wanted)
-    assert_close(keras.tree.flatten(outputs), keras.tree.flatten(wanted), rtol=1e-5, atol=1e-6)
+    assert_close(
+        keras.tree.flatten(outputs), keras.tree.flatten(wanted), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
@@ -172,7 +205,9 @@ def test_training_in_the_graph_decides_on_statistics_as_in_keras(gradient, step_
     network(ops.convert_to_tensor(x), training=True)
     keras_normalizes = bool(to_numpy(mean.value).any())
     mean.assign(ops.zeros(6))
-    helpers.compiled(helpers.spiking(network, gradient=gradient, step_mode=step_mode)).fit(x, y, verbose=0)
+    helpers.compiled(
+        helpers.spiking(network, gradient=gradient, step_mode=step_mode)
+    ).fit(x, y, verbose=0)
     assert to_numpy(mean.value).any() == keras_normalizes
 
 
@@ -208,7 +243,8 @@ def test_a_functional_subclass_with_its_own_call_is_not_a_graph():
 
 
 def test_a_walk_drops_signals_after_their_last_use():
-    """On a deep chain with one skip connection; what eager PyTorch holds beyond that is memory of all time steps."""
+    """On a deep chain with one skip connection; what eager PyTorch holds beyond that is
+    memory of all time steps."""
     inputs = keras.Input((6,))
     x = skipped = layers.Dense(6)(inputs)
     for _ in range(6):

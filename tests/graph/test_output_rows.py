@@ -1,16 +1,28 @@
-"""Networks whose tensors have rows that are not samples: they work in single-step mode and are refused in multi-step mode."""
+"""Networks whose tensors have rows that are not samples: they work in single-step mode
+and are refused in multi-step mode."""
 
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, data, loss_and_gradients, naive_lif, spiking, to_numpy
+from helpers import (
+    BACKEND,
+    assert_close,
+    data,
+    loss_and_gradients,
+    naive_lif,
+    spiking,
+    to_numpy,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
 
 X, Y = data(10, (6,))
 ROWS = {
-    "one": (lambda x: ops.mean(x, axis=0, keepdims=True), lambda x: x.mean(axis=0, keepdims=True)),
+    "one": (
+        lambda x: ops.mean(x, axis=0, keepdims=True),
+        lambda x: x.mean(axis=0, keepdims=True),
+    ),
     "three": (
         lambda x: ops.matmul(np.ones((3, 6), "float32"), ops.transpose(x)[:, :2]),
         lambda x: np.ones((3, 6)) @ x.T[:, :2],
@@ -26,11 +38,16 @@ def network(function):
 
 
 def function_of(model, how):
-    """What calls a model; on TensorFlow also a function that does not know how many rows there are."""
+    """What calls a model; on TensorFlow also a function that does not know how many
+    rows there are."""
     if how == "unknown rows":
         import tensorflow as tf
 
-        return tf.function(model.call, input_signature=[tf.TensorSpec((None, 6), "float32")], autograph=False)
+        return tf.function(
+            model.call,
+            input_signature=[tf.TensorSpec((None, 6), "float32")],
+            autograph=False,
+        )
     return model
 
 
@@ -38,14 +55,18 @@ HOW = ["known rows", *(["unknown rows"] if BACKEND == "tensorflow" else [])]
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize(("gradient", "rows"), [*(("rate", rows) for rows in ROWS), ("bptt", "more")])
+@pytest.mark.parametrize(
+    ("gradient", "rows"), [*(("rate", rows) for rows in ROWS), ("bptt", "more")]
+)
 def test_in_single_step_mode_outputs_may_have_any_number_of_rows(gradient, rows, how):
     function, expected = ROWS[rows]
     model = spiking(network(function), 3, gradient, step_mode="single")
     spikes, *_ = naive_lif(np.repeat(X[None], 3, axis=0))
     call = function_of(model, how)
     outputs = to_numpy(call(X))
-    np.testing.assert_allclose(outputs, np.mean([expected(of_step) for of_step in spikes], axis=0), rtol=1e-5)
+    np.testing.assert_allclose(
+        outputs, np.mean([expected(of_step) for of_step in spikes], axis=0), rtol=1e-5
+    )
     broken = X.copy()
     broken[7, 0] = np.nan
     found = np.isnan(to_numpy(call(broken)))
@@ -66,12 +87,18 @@ def test_each_of_several_outputs_has_its_own_number_of_rows(gradient):
 
 def test_a_reduced_output_has_its_gradient():
     inputs = keras.Input((6,))
-    reduced = ops.mean(layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(8)(inputs))), axis=0, keepdims=True)
+    reduced = ops.mean(
+        layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(8)(inputs))),
+        axis=0,
+        keepdims=True,
+    )
     shared = keras.Model(inputs, reduced)
 
     def found(gradient):
         model = spiking(shared, 1, gradient, step_mode="single")
-        return loss_and_gradients(model, X, Y, lambda y, outputs: ops.sum(ops.square(outputs)))
+        return loss_and_gradients(
+            model, X, Y, lambda y, outputs: ops.sum(ops.square(outputs))
+        )
 
     (loss, by_rate), (expected, by_bptt) = found("rate"), found("bptt")
     assert loss == pytest.approx(expected, rel=1e-5)
@@ -81,13 +108,17 @@ def test_a_reduced_output_has_its_gradient():
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_in_multi_step_mode_rows_that_are_not_samples_are_refused(gradient, inside, how):
+def test_in_multi_step_mode_rows_that_are_not_samples_are_refused(
+    gradient, inside, how
+):
     """They would be taken for steps."""
 
     def split(x):
         halves = ops.reshape(x, (-1, 3))
         return ops.reshape(rsnn.layers.LIF()(halves), (-1, 6)) if inside else halves
 
-    with pytest.raises(Exception, match=r'step_mode=\\?"multi[\s\S]*step_mode=\\?"single') as raised:
+    with pytest.raises(
+        Exception, match=r'step_mode=\\?"multi[\s\S]*step_mode=\\?"single'
+    ) as raised:
         function_of(spiking(network(split), 3, gradient), how)(X)
     assert how == "unknown rows" or isinstance(raised.value, ValueError)

@@ -15,24 +15,35 @@ def draw(seed, exact=False):
 
     Args:
         seed: Integer.
-        exact: Boolean, whether all of its numbers are such that its floats are exact: binary fractions of few bits, kernels
-            that 8 bits hold. Defaults to `False`.
+        exact: Boolean, whether all of its numbers are such that its floats are exact:
+            binary fractions of few bits, kernels that 8 bits hold. Defaults to `False`.
     """
     random = np.random.default_rng(seed)
-    draws = _Drawn(random, exact, "channels_first" if keras.config.image_data_format() == "channels_first" else "channels_last")
+    draws = _Drawn(
+        random,
+        exact,
+        "channels_first"
+        if keras.config.image_data_format() == "channels_first"
+        else "channels_last",
+    )
     x = inputs = keras.Input((SHAPE[2], *SHAPE[:2]) if draws.first else SHAPE)
     x = layers.Rescaling(2.0**-8, float(random.choice([0.0, -0.5])))(x)
     x = draws.neurons(draws.normalized(draws.convolution(x)))
     for _ in range(int(random.integers(1, 4))):
         x = getattr(draws, str(random.choice(BLOCKS)))(x)
     x = draws.end(x)
-    model = rsnn.SpikingModel(keras.Model(inputs, x), timesteps=T, step_mode=str(random.choice(["multi", "single"])))
+    model = rsnn.SpikingModel(
+        keras.Model(inputs, x),
+        timesteps=T,
+        step_mode=str(random.choice(["multi", "single"])),
+    )
     draws.fill(model)
     return model
 
 
 def sums():
-    """A model with the kernels of training, whose neurons add currents of very unlike units: pixels, spikes, and of both."""
+    """A model with the kernels of training, whose neurons add currents of very unlike
+    units: pixels, spikes, and of both."""
     random, x = np.random.default_rng(0), keras.Input((600,))
 
     def weighted(x, size):
@@ -46,28 +57,55 @@ def sums():
 
     pixels, scaled = layers.Rescaling(1 / 255)(x), layers.BatchNormalization()
     spikes = rsnn.layers.LIF(0.2, 0.4)(weighted(pixels, 0.02))
-    added = layers.Add()([spikes, weighted(pixels, 0.02), scaled(weighted(spikes, 0.3))])
+    added = layers.Add()(
+        [spikes, weighted(pixels, 0.02), scaled(weighted(spikes, 0.3))]
+    )
     scaled.gamma.assign([-0.1, 0.1, -1.0, 1.0])
-    network = keras.Model(x, layers.Dense(3)(rsnn.layers.LIF(0.2, 0.4, name="of_sums")(added)))
+    network = keras.Model(
+        x, layers.Dense(3)(rsnn.layers.LIF(0.2, 0.4, name="of_sums")(added))
+    )
     return rsnn.quantize_aware(rsnn.SpikingModel(network, timesteps=T), weights="int8")
 
 
 SEEDS = (0, 4, 18, 19, 26, 29)
 """Seeds that together draw everything."""
 
-BLOCKS = ("pooled", "largest", "current", "sew", "residual", "depthwise", "dilated", "tokens")
+BLOCKS = (
+    "pooled",
+    "largest",
+    "current",
+    "sew",
+    "residual",
+    "depthwise",
+    "dilated",
+    "tokens",
+)
 
 
 class _Drawn:
     def __init__(self, random, exact, data_format):
-        self.random, self.exact, self.first = random, exact, data_format == "channels_first"
+        self.random, self.exact, self.first = (
+            random,
+            exact,
+            data_format == "channels_first",
+        )
 
     def one_of(self, *values):
         return values[int(self.random.integers(len(values)))]
 
     def convolution(self, x, channels=None, **kwargs):
-        kwargs = {"padding": self.one_of("same", "valid" if min(self.size(x)) > 3 else "same"), **kwargs}
-        return layers.Conv2D(channels or 4, self.one_of(1, 2, 3), use_bias=self.one_of(True, False), **kwargs)(x)
+        kwargs = {
+            "padding": self.one_of(
+                "same", "valid" if min(self.size(x)) > 3 else "same"
+            ),
+            **kwargs,
+        }
+        return layers.Conv2D(
+            channels or 4,
+            self.one_of(1, 2, 3),
+            use_bias=self.one_of(True, False),
+            **kwargs,
+        )(x)
 
     def size(self, x):
         return x.shape[2:] if self.first else x.shape[1:3]
@@ -77,54 +115,100 @@ class _Drawn:
 
     def normalized(self, x):
         axis = 1 if self.first and len(x.shape) == 4 else -1
-        return layers.BatchNormalization(axis, epsilon=0.25)(x) if self.one_of(True, True, False) else x
+        return (
+            layers.BatchNormalization(axis, epsilon=0.25)(x)
+            if self.one_of(True, True, False)
+            else x
+        )
 
     def neurons(self, x):
-        decay, axis = self.one_of(0.5, 0.0) if self.exact else 0.3, 1 if self.first and len(x.shape) == 4 else -1
-        reset = self.one_of(
-            {}, {"reset": "hard", "v_reset": -0.25}, {"reset": "hard", "reset_delay": True}, {"reset_delay": True}
+        decay, axis = (
+            self.one_of(0.5, 0.0) if self.exact else 0.3,
+            1 if self.first and len(x.shape) == 4 else -1,
         )
-        common = {"initial_membrane": self.one_of(0.0, 0.25), "threshold": self.one_of(0.5, 0.75), **reset}
+        reset = self.one_of(
+            {},
+            {"reset": "hard", "v_reset": -0.25},
+            {"reset": "hard", "reset_delay": True},
+            {"reset_delay": True},
+        )
+        common = {
+            "initial_membrane": self.one_of(0.0, 0.25),
+            "threshold": self.one_of(0.5, 0.75),
+            **reset,
+        }
         makers = [
             lambda: rsnn.layers.IF(**common),
-            lambda: rsnn.layers.LIF(decay, decay_input=self.one_of(True, False), **common),
-            lambda: rsnn.layers.ILIF(self.one_of(1, 2, 4), self.one_of(decay, 1.0), 0.5, normalize=self.one_of(True, False)),
-            lambda: rsnn.layers.ParametricLIF(0.5, per_channel=self.one_of(True, False), axis=axis, **common),
+            lambda: rsnn.layers.LIF(
+                decay, decay_input=self.one_of(True, False), **common
+            ),
+            lambda: rsnn.layers.ILIF(
+                self.one_of(1, 2, 4),
+                self.one_of(decay, 1.0),
+                0.5,
+                normalize=self.one_of(True, False),
+            ),
+            lambda: rsnn.layers.ParametricLIF(
+                0.5, per_channel=self.one_of(True, False), axis=axis, **common
+            ),
         ]
         return self.one_of(*makers)()(x)
 
     def pooled(self, x):
         x = layers.AveragePooling2D(2, padding="same")(x)
-        return self.neurons(self.normalized(self.convolution(layers.Rescaling(2.0)(x), strides=self.one_of(1, 2))))
+        return self.neurons(
+            self.normalized(
+                self.convolution(layers.Rescaling(2.0)(x), strides=self.one_of(1, 2))
+            )
+        )
 
     def largest(self, x):
-        return self.neurons(self.convolution(layers.MaxPooling2D(2, strides=self.one_of(1, 2), padding="same")(x), groups=2))
+        return self.neurons(
+            self.convolution(
+                layers.MaxPooling2D(2, strides=self.one_of(1, 2), padding="same")(x),
+                groups=2,
+            )
+        )
 
     def current(self, x):
-        return self.neurons(layers.MaxPooling2D(2, padding="same")(self.normalized(self.convolution(x))))
+        return self.neurons(
+            layers.MaxPooling2D(2, padding="same")(self.normalized(self.convolution(x)))
+        )
 
     def sew(self, x):
-        y = self.neurons(self.normalized(self.convolution(x, self.channels(x), padding="same")))
+        y = self.neurons(
+            self.normalized(self.convolution(x, self.channels(x), padding="same"))
+        )
         return layers.Dropout(0.5)(layers.Add()([x, y]))
 
     def residual(self, x):
         x = layers.ZeroPadding2D(1)(x) if self.one_of(True, False) else x
         one = self.normalized(layers.Conv2D(4, 3, padding="same", use_bias=False)(x))
         other = (
-            self.normalized(layers.Conv2D(4, 1, use_bias=False)(x)) if self.channels(x) != 4 or self.one_of(True, False) else x
+            self.normalized(layers.Conv2D(4, 1, use_bias=False)(x))
+            if self.channels(x) != 4 or self.one_of(True, False)
+            else x
         )
         if other is x and isinstance(x._keras_history.operation, layers.ZeroPadding2D):
             other = layers.Conv2D(4, 1)(x)
         return self.neurons(one + other)
 
     def depthwise(self, x):
-        return self.neurons(self.normalized(layers.DepthwiseConv2D(2, padding="same", depth_multiplier=self.one_of(1, 2))(x)))
+        return self.neurons(
+            self.normalized(
+                layers.DepthwiseConv2D(
+                    2, padding="same", depth_multiplier=self.one_of(1, 2)
+                )(x)
+            )
+        )
 
     def dilated(self, x):
         return self.neurons(self.convolution(x, padding="same", dilation_rate=2))
 
     def tokens(self, x):
-        return self.neurons(layers.Conv2D(4, 1)(x) if self.first else layers.Dense(4)(x))
+        return self.neurons(
+            layers.Conv2D(4, 1)(x) if self.first else layers.Dense(4)(x)
+        )
 
     def end(self, x):
         if self.exact:
@@ -133,7 +217,11 @@ class _Drawn:
             x = layers.GlobalAveragePooling2D(keepdims=True)(x)
             x = layers.Reshape((-1,))(x)
         else:
-            x = self.one_of(layers.GlobalAveragePooling2D(), layers.GlobalMaxPooling2D(), layers.Flatten())(x)
+            x = self.one_of(
+                layers.GlobalAveragePooling2D(),
+                layers.GlobalMaxPooling2D(),
+                layers.Flatten(),
+            )(x)
         if self.one_of(True, False):
             x = self.neurons(self.normalized(layers.Dense(6)(x)))
         end = self.one_of("currents", "means", "spikes")
@@ -145,18 +233,28 @@ class _Drawn:
         for layer in model.network.layers:
             if isinstance(layer, layers.BatchNormalization):
                 size = layer.gamma.shape
-                layer.gamma.assign(self.random.choice([-1.0, -0.5, 0.5, 1.0, 2.0], size))
+                layer.gamma.assign(
+                    self.random.choice([-1.0, -0.5, 0.5, 1.0, 2.0], size)
+                )
                 layer.beta.assign(self.random.choice([-0.25, 0.0, 0.25], size))
                 layer.moving_mean.assign(self.random.choice([-0.125, 0.0, 0.125], size))
                 layer.moving_variance.assign(np.full(size, 0.75))
             elif hasattr(layer, "kernel"):
-                layer.kernel.assign(self.kernel(layer.kernel.shape, isinstance(layer, layers.DepthwiseConv2D)))
+                layer.kernel.assign(
+                    self.kernel(
+                        layer.kernel.shape, isinstance(layer, layers.DepthwiseConv2D)
+                    )
+                )
                 if layer.use_bias:
-                    layer.bias.assign(self.random.integers(-8, 9, layer.bias.shape) / 64)
+                    layer.bias.assign(
+                        self.random.integers(-8, 9, layer.bias.shape) / 64
+                    )
 
     def kernel(self, shape, depthwise):
         if not self.exact:
-            return self.random.normal(0.1, 1.0, shape) / np.sqrt(np.prod(shape[:2] if depthwise else shape[:-1]))
+            return self.random.normal(0.1, 1.0, shape) / np.sqrt(
+                np.prod(shape[:2] if depthwise else shape[:-1])
+            )
         integers = self.random.integers(-100, 128, shape)
         # The largest is 127, so that scales are powers of 2.
         integers[(0,) * (len(shape) - (2 if depthwise else 1))] = 127

@@ -1,4 +1,5 @@
-"""C programs of networks of integers: without warnings, clean under sanitizers, and equal to the network in every integer."""
+"""C programs of networks of integers: without warnings, clean under sanitizers, and
+equal to the network in every integer."""
 
 import pathlib
 import re
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.runs_once
 FLAGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-Wconversion")
 SANITIZED = ("-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
 
-# Reads samples and writes logits and classes; then the same by single steps, which must be the same.
+# Reads samples and writes logits and classes; then the same by single steps, which must
+# be the same.
 MAIN = """
 #include "net.c"
 #include <stdio.h>
@@ -36,7 +38,8 @@ int main(void)
         int t, c, best = net_classify(x, logits);
         memset(again, 0, sizeof again);
         net_reset();
-        for (t = 0; t < NET_TIMESTEPS; t++) net_step(x + (FRAMES > 1 ? t * NET_INPUT_SIZE : 0), again);
+        for (t = 0; t < NET_TIMESTEPS; t++)
+            net_step(x + (FRAMES > 1 ? t * NET_INPUT_SIZE : 0), again);
         for (c = 0; c < NET_CLASSES; c++) {
             if (logits[c] != again[c]) return 1;
             printf("%d ", (int)logits[c]);
@@ -87,8 +90,14 @@ def rows_of_c(main, chip, x, folder, *flags, **kwargs):
     rsnn.export_c(chip, folder / "net.c", **kwargs)
     (folder / "main.c").write_text(main)
     frames = [f"-DFRAMES={chip.timesteps}"] if chip.plan.temporal_input else []
-    subprocess.run([GCC, *FLAGS, *frames, *flags, "main.c", "-o", "program"], cwd=folder, check=True)
-    found = subprocess.run([folder / "program"], input=x.tobytes(), capture_output=True, check=True).stdout
+    subprocess.run(
+        [GCC, *FLAGS, *frames, *flags, "main.c", "-o", "program"],
+        cwd=folder,
+        check=True,
+    )
+    found = subprocess.run(
+        [folder / "program"], input=x.tobytes(), capture_output=True, check=True
+    ).stdout
     return np.array([line.split() for line in found.decode().splitlines()], "int64")
 
 
@@ -99,15 +108,22 @@ def test_the_program_of_a_drawn_network_gives_its_logits(seed, tmp_path):
     x = frames(seed, 5)
     expected = run_in_numpy(chip.plan, x)
     for cache_input in (True, False):
-        logits, classes = outputs_of_c(chip, x, tmp_path, *SANITIZED, cache_input=cache_input)
+        logits, classes = outputs_of_c(
+            chip, x, tmp_path, *SANITIZED, cache_input=cache_input
+        )
         np.testing.assert_array_equal(logits, expected)
         np.testing.assert_array_equal(classes, expected.argmax(1))
 
 
 @pytest.mark.parametrize("bits", [16, 24])
 def test_the_program_of_sums_of_currents_gives_their_logits(bits, tmp_path):
-    chip, x = rsnn.integer(sums(), membrane_bits=bits, verbose=False), np.arange(3000).astype("uint8").reshape(5, 600)
-    np.testing.assert_array_equal(outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], run_in_numpy(chip.plan, x))
+    chip, x = (
+        rsnn.integer(sums(), membrane_bits=bits, verbose=False),
+        np.arange(3000).astype("uint8").reshape(5, 600),
+    )
+    np.testing.assert_array_equal(
+        outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], run_in_numpy(chip.plan, x)
+    )
     # Factors beyond 32 bits are some of those with 24.
     assert ("int64_t factors" in (tmp_path / "net.c").read_text()) == (bits == 24)
 
@@ -115,53 +131,96 @@ def test_the_program_of_sums_of_currents_gives_their_logits(bits, tmp_path):
 def test_the_program_stops_where_the_network_does(tmp_path):
     for seed in (0, 3):
         chip, x = rsnn.integer(draw(seed), verbose=False), frames(seed, 5)
-        # A margin with which some samples stop early, if not all of them are equally sure.
-        margin = int(np.median(np.diff(np.sort(chip.logits_until_sure(x, 0)[0])[:, -2:])))
+        # A margin with which some samples stop early, if not all of them are equally
+        # sure.
+        margin = int(
+            np.median(np.diff(np.sort(chip.logits_until_sure(x, 0)[0])[:, -2:]))
+        )
         logits, steps = chip.logits_until_sure(x, margin)
         assert steps.min() < chip.timesteps
-        rows = rows_of_c(MAIN_UNTIL_SURE, chip, x, tmp_path, *SANITIZED, f"-DMARGIN={margin}")
-        np.testing.assert_array_equal(rows, np.column_stack([logits, logits.argmax(axis=1), steps]))
+        rows = rows_of_c(
+            MAIN_UNTIL_SURE, chip, x, tmp_path, *SANITIZED, f"-DMARGIN={margin}"
+        )
+        np.testing.assert_array_equal(
+            rows, np.column_stack([logits, logits.argmax(axis=1), steps])
+        )
 
 
 @pytest.mark.parametrize("case", ["lif_conv_int8", "ilif_sew_int4"])
 def test_the_program_of_a_reference_case_gives_its_logits(case, tmp_path):
     expected = np.load(CASES / f"{case}.npz")
-    logits, classes = outputs_of_c(rsnn.load_integers(CASES / f"{case}.npz"), expected["x"], tmp_path, *SANITIZED)
+    logits, classes = outputs_of_c(
+        rsnn.load_integers(CASES / f"{case}.npz"), expected["x"], tmp_path, *SANITIZED
+    )
     np.testing.assert_array_equal(logits, expected["logits"])
     np.testing.assert_array_equal(classes, expected["classes"])
 
 
 def test_the_program_of_the_docs_prints_the_class(tmp_path):
-    (program,) = re.findall(r"```c\n(.*?)```", (ROOT / "docs" / "tutorials" / "chip.md").read_text(), re.DOTALL)
-    chip = rsnn.integer(rsnn.models.load_pretrained("digits"), largest_input=16, verbose=False)
+    (program,) = re.findall(
+        r"```c\n(.*?)```",
+        (ROOT / "docs" / "tutorials" / "chip.md").read_text(),
+        re.DOTALL,
+    )
+    chip = rsnn.integer(
+        rsnn.models.load_pretrained("digits"), largest_input=16, verbose=False
+    )
     sizes = rsnn.export_c(chip, tmp_path / "digits.c", cache_input=False)
     assert sizes.memory <= 32_000
     assert sizes.constants <= 230_000
     (tmp_path / "main.c").write_text(program)
-    subprocess.run([GCC, *FLAGS, "-O2", "main.c", "-o", "program"], cwd=tmp_path, check=True)
+    subprocess.run(
+        [GCC, *FLAGS, "-O2", "main.c", "-o", "program"], cwd=tmp_path, check=True
+    )
     for image in np.random.default_rng(0).integers(0, 17, (3, 8, 8, 1), "uint8"):
-        printed = subprocess.run([tmp_path / "program"], input=image.tobytes(), capture_output=True, check=True).stdout
+        printed = subprocess.run(
+            [tmp_path / "program"],
+            input=image.tobytes(),
+            capture_output=True,
+            check=True,
+        ).stdout
         assert int(printed) == run_in_numpy(chip.plan, image[None]).argmax()
 
 
-@pytest.mark.parametrize("where", [{"initial_membrane": -20.0}, {"reset": "hard", "v_reset": -100.0}])
+@pytest.mark.parametrize(
+    "where", [{"initial_membrane": -20.0}, {"reset": "hard", "v_reset": -100.0}]
+)
 def test_membranes_hold_that_begin_far_below_their_threshold(where, tmp_path):
     network = keras.Sequential(
-        [keras.Input((3,)), keras.layers.Dense(4), rsnn.layers.LIF(0.5, **where), keras.layers.Dense(2, name="d")]
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(4),
+            rsnn.layers.LIF(0.5, **where),
+            keras.layers.Dense(2, name="d"),
+        ]
     )
-    model, x = rsnn.SpikingModel(network, timesteps=6), np.arange(24, dtype="uint8").reshape(8, 3)
+    model, x = (
+        rsnn.SpikingModel(network, timesteps=6),
+        np.arange(24, dtype="uint8").reshape(8, 3),
+    )
     network.layers[0].kernel.assign(np.full((3, 4), 0.25))
     expected = model.predict(x, verbose=0)
     assert np.unique(expected[:, 0]).size > 1
     for bits in (16, 24):
         chip = rsnn.integer(model, membrane_bits=bits, verbose=False)
-        np.testing.assert_allclose(chip.predict(x, verbose=0), expected, rtol=0.02, atol=1e-3)
-        np.testing.assert_array_equal(outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], chip.integer_logits(x))
+        np.testing.assert_allclose(
+            chip.predict(x, verbose=0), expected, rtol=0.02, atol=1e-3
+        )
+        np.testing.assert_array_equal(
+            outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], chip.integer_logits(x)
+        )
 
 
 def test_a_compiler_whose_integers_have_16_bits_refuses_the_program(tmp_path):
     rsnn.export_c(rsnn.load_integers(CASES / "lif_conv_int8.npz"), tmp_path / "net.c")
-    command = [GCC, "-w", "-fsyntax-only", "-U__INT_MAX__", "-D__INT_MAX__=32767", "net.c"]
+    command = [
+        GCC,
+        "-w",
+        "-fsyntax-only",
+        "-U__INT_MAX__",
+        "-D__INT_MAX__=32767",
+        "net.c",
+    ]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode
     assert "an int of 32 bits" in found.stderr

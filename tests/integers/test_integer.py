@@ -1,4 +1,5 @@
-"""Networks of integers: the same integers as two independent simulators, and as float networks whose numbers are exact."""
+"""Networks of integers: the same integers as two independent simulators, and as float
+networks whose numbers are exact."""
 
 import pathlib
 
@@ -20,19 +21,33 @@ BOTH = pytest.mark.parametrize("arrays", [OfKeras, OfNumPy])
 
 
 def all_steps(plan, x, arrays):
-    """The outputs of all layers over time, `(batch, T, ...)`, and the last membranes."""
-    kernels = {name: arrays.kernel(kernel) for name, kernel in _steps.kernels_of(plan).items()}
+    """The outputs of all layers over time, `(batch, T, ...)`, and the last
+    membranes."""
+    kernels = {
+        name: arrays.kernel(kernel) for name, kernel in _steps.kernels_of(plan).items()
+    }
     temporal = np.ndim(x) == len(plan.input_shape) + 2
     steps = list(_steps.steps(plan, arrays.constant(x), arrays, temporal, kernels))
     names = [layer.name for layer in plan.layers]
-    outputs = {name: np.stack([np.asarray(ops.convert_to_numpy(step[name])) for step, _ in steps], 1) for name in names}
-    return outputs, {name: np.asarray(ops.convert_to_numpy(state["membrane"])) for name, state in steps[-1][1].items()}
+    outputs = {
+        name: np.stack(
+            [np.asarray(ops.convert_to_numpy(step[name])) for step, _ in steps], 1
+        )
+        for name in names
+    }
+    return outputs, {
+        name: np.asarray(ops.convert_to_numpy(state["membrane"]))
+        for name, state in steps[-1][1].items()
+    }
 
 
 @BOTH
 @pytest.mark.parametrize("case", sorted(path.stem for path in CASES.glob("*.npz")))
 def test_the_cases_of_another_simulator_give_every_integer(case, arrays):
-    plan, expected = rsnn.load_integers(CASES / f"{case}.npz").plan, np.load(CASES / f"{case}.npz")
+    plan, expected = (
+        rsnn.load_integers(CASES / f"{case}.npz").plan,
+        np.load(CASES / f"{case}.npz"),
+    )
     outputs, membranes = all_steps(plan, expected["x"], arrays)
     for name, membrane in membranes.items():
         np.testing.assert_array_equal(outputs[name], expected[f"spikes/{name}"])
@@ -49,7 +64,12 @@ def frames(seed, count, time=False, largest=256):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_drawn_network_gives_the_integers_of_a_slow_simulator(seed):
-    chip = rsnn.integer(draw(seed), [None, "int4", "ternary"][seed % 3], membrane_bits=[16, 12, 20][seed % 3], verbose=False)
+    chip = rsnn.integer(
+        draw(seed),
+        [None, "int4", "ternary"][seed % 3],
+        membrane_bits=[16, 12, 20][seed % 3],
+        verbose=False,
+    )
     x = frames(seed, 2, time=bool(seed % 2))
     spikes, membranes, logits = simulate(chip.plan, x)
     for arrays in (OfKeras, OfNumPy):
@@ -64,7 +84,11 @@ def test_a_drawn_network_gives_the_integers_of_a_slow_simulator(seed):
 def test_a_sum_of_currents_of_very_unlike_units_spikes_as_in_training():
     model, x = sums(), np.random.default_rng(0).integers(0, 256, (100, 600), "uint8")
     chip = rsnn.integer(model, membrane_bits=24, verbose=False)
-    assert_close({name: chip.layer_outputs(x)[name] for name in spikes_of(model, x)}, spikes_of(model, x), rtol=0)
+    assert_close(
+        {name: chip.layer_outputs(x)[name] for name in spikes_of(model, x)},
+        spikes_of(model, x),
+        rtol=0,
+    )
     _, membranes, logits = simulate(chip.plan, x)
     assert len(set(chip.plan.of("of_sums").facts["shift"])) == 3
     for arrays in (OfKeras, OfNumPy):
@@ -75,10 +99,19 @@ def test_a_sum_of_currents_of_very_unlike_units_spikes_as_in_training():
 
 def spikes_of(model, x):
     """The spikes of all neuron layers of a model over time, as it emits them."""
-    neurons = [layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)]
-    watched = keras.Model(model.network.inputs, {layer.name: layer.output for layer in neurons})
+    neurons = [
+        layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)
+    ]
+    watched = keras.Model(
+        model.network.inputs, {layer.name: layer.output for layer in neurons}
+    )
     found = rsnn.SpikingModel(watched, T, return_sequences=True)(x.astype("float32"))
-    return {layer.name: np.rint(ops.convert_to_numpy(found[layer.name]) / layer.cell.spike_size) for layer in neurons}
+    return {
+        layer.name: np.rint(
+            ops.convert_to_numpy(found[layer.name]) / layer.cell.spike_size
+        )
+        for layer in neurons
+    }
 
 
 @pytest.mark.runs_once
@@ -90,4 +123,6 @@ def test_a_drawn_network_whose_floats_are_exact_spikes_as_its_integers_do(seed):
     expected = spikes_of(model, x)
     assert_close(outputs, expected, rtol=0)
     assert sum(spikes.mean() for spikes in expected.values()) > 0.02
-    np.testing.assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4)
+    np.testing.assert_allclose(
+        chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4
+    )

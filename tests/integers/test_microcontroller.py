@@ -1,4 +1,5 @@
-"""The digits network in C on an emulated microcontroller, a Cortex-M4 with 240 kB of flash and 32 kB of memory."""
+"""The digits network in C on an emulated microcontroller, a Cortex-M4 with 240 kB of
+flash and 32 kB of memory."""
 
 import os
 import pathlib
@@ -17,38 +18,57 @@ pytestmark = pytest.mark.slow
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 BOARD = DOCS / "examples" / "microcontroller"
 PAGE = (DOCS / "tutorials" / "chip.md").read_text()
-PROGRAM, DESKTOP, CHIP = re.findall(r"^```(?:c|bash)\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+PROGRAM, DESKTOP, CHIP = re.findall(
+    r"^```(?:c|bash)\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE
+)
 
 
 def has_tools_of_chip():
     compiler = shutil.which("arm-none-eabi-gcc")
     if compiler is None or shutil.which("qemu-system-arm") is None:
         return False
-    return pathlib.Path(subprocess.check_output([compiler, "-print-file-name=nano.specs"], text=True).strip()).is_absolute()
+    return pathlib.Path(
+        subprocess.check_output(
+            [compiler, "-print-file-name=nano.specs"], text=True
+        ).strip()
+    ).is_absolute()
 
 
-needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no gcc on the path")
+needs_gcc = pytest.mark.skipif(
+    shutil.which("gcc") is None, reason="there is no gcc on the path"
+)
 needs_emulator = pytest.mark.skipif(
-    not has_tools_of_chip(), reason="there is no arm-none-eabi-gcc with newlib, or no qemu-system-arm, on the path"
+    not has_tools_of_chip(),
+    reason="there is no arm-none-eabi-gcc with newlib, or no qemu-system-arm, on the "
+    "path",
 )
 
 
 def printed_by(commands, folder):
     """The integers that commands of the page print."""
-    run = subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=folder, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert run.returncode == 0, run.stderr
     return list(map(int, run.stdout.split()))
 
 
 @pytest.fixture(scope="module")
 def tutorial(tmp_path_factory):
-    """A folder with what the Python of the page has written, and the classes that it found."""
+    """A folder with what the Python of the page has written, and the classes that it
+    found."""
     folder, before, names = tmp_path_factory.mktemp("tutorial"), pathlib.Path.cwd(), {}
     shutil.copytree(BOARD, folder, dirs_exist_ok=True)
     (folder / "main.c").write_text(PROGRAM)
     os.chdir(folder)
     try:
-        for block in re.findall(r"^```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE):
+        for block in re.findall(
+            r"^```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE
+        ):
             exec(compile(block, "chip.md", "exec"), names)
     finally:
         os.chdir(before)
@@ -56,9 +76,15 @@ def tutorial(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "commands", [pytest.param(DESKTOP, marks=needs_gcc, id="desktop"), pytest.param(CHIP, marks=needs_emulator, id="chip")]
+    "commands",
+    [
+        pytest.param(DESKTOP, marks=needs_gcc, id="desktop"),
+        pytest.param(CHIP, marks=needs_emulator, id="chip"),
+    ],
 )
-def test_the_programs_of_the_tutorial_print_the_classes_that_python_found(tutorial, commands):
+def test_the_programs_of_the_tutorial_print_the_classes_that_python_found(
+    tutorial, commands
+):
     folder, classes = tutorial
     np.testing.assert_array_equal(printed_by(commands, folder), classes)
 
@@ -66,11 +92,15 @@ def test_the_programs_of_the_tutorial_print_the_classes_that_python_found(tutori
 @needs_emulator
 def test_the_pretrained_network_fits_in_a_chip_and_gives_its_logits_there(tmp_path):
     shutil.copytree(BOARD, tmp_path, dirs_exist_ok=True)
-    chip = rsnn.integer(rsnn.models.load_pretrained("digits"), largest_input=16, verbose=False)
+    chip = rsnn.integer(
+        rsnn.models.load_pretrained("digits"), largest_input=16, verbose=False
+    )
     rsnn.export_c(chip, tmp_path / "digits.c", cache_input=False)
     images = load_digits().images[-10:, :, :, None].astype("uint8")
     images.tofile(tmp_path / "images.bin")
-    commands = CHIP.replace("main.c", "count.c").replace("-semihosting", "-semihosting -icount shift=10")
+    commands = CHIP.replace("main.c", "count.c").replace(
+        "-semihosting", "-semihosting -icount shift=10"
+    )
     *logits, instructions = np.reshape(printed_by(commands, tmp_path), (10, -1)).T
     np.testing.assert_array_equal(np.transpose(logits), chip.integer_logits(images))
     assert instructions.min() > 5e6

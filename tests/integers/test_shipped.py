@@ -1,4 +1,5 @@
-"""Networks that ship with the library: their backend, NumPy and C agree in every spike and logit."""
+"""Networks that ship with the library: their backend, NumPy and C agree in every spike
+and logit."""
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ def images(shape, count, largest):
     random = np.random.default_rng(0)
     coarse = random.random((count, 6, 6, 1))
     rows, columns = (np.arange(size) * 6 // size for size in shape[:2])
-    drawn = coarse[:, rows][:, :, columns] ** 2 * largest + random.normal(0.0, largest / 16, (count, *shape))
+    drawn = coarse[:, rows][:, :, columns] ** 2 * largest + random.normal(
+        0.0, largest / 16, (count, *shape)
+    )
     return np.clip(np.rint(drawn), 0, largest).astype("uint8")
 
 
@@ -30,8 +33,12 @@ def images(shape, count, largest):
         pytest.param("fashion_mnist_resnet13_integer", 1000, 255, marks=slow),
     ],
 )
-def test_a_shipped_network_has_the_same_integers_everywhere(name, count, largest, tmp_path):
-    chip = rsnn.integer(rsnn.models.load_pretrained(name), largest_input=largest, verbose=False)
+def test_a_shipped_network_has_the_same_integers_everywhere(
+    name, count, largest, tmp_path
+):
+    chip = rsnn.integer(
+        rsnn.models.load_pretrained(name), largest_input=largest, verbose=False
+    )
     x, neurons = (
         images(chip.plan.input_shape, count, largest),
         [layer.name for layer in chip.plan.layers if layer.kind == "neurons"],
@@ -40,29 +47,53 @@ def test_a_shipped_network_has_the_same_integers_everywhere(name, count, largest
     for first in range(0, count, 100):
         part = x[first : first + 100]
         ours = chip.layer_outputs(part)
-        for t, (outputs, _) in enumerate(_steps.steps(chip.plan, part, OfNumPy, False, kernels)):
+        for t, (outputs, _) in enumerate(
+            _steps.steps(chip.plan, part, OfNumPy, False, kernels)
+        ):
             for layer in [*neurons, chip.plan.layers[-1].name]:
-                np.testing.assert_array_equal(ours[layer][:, t], outputs[layer], err_msg=layer)
+                np.testing.assert_array_equal(
+                    ours[layer][:, t], outputs[layer], err_msg=layer
+                )
         logits.append(ours[chip.plan.layers[-1].name].sum(1))
     logits = np.concatenate(logits)
     assert len(np.unique(logits.argmax(1))) > 3
     np.testing.assert_array_equal(chip.integer_logits(x), logits)
     unit = np.float32(chip.plan.unit / chip.timesteps)
-    np.testing.assert_array_equal(ops.convert_to_numpy(chip(x[:2])), logits[:2].astype("float32") * unit)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(chip(x[:2])), logits[:2].astype("float32") * unit
+    )
     if GCC is not None:
         of_c, classes = outputs_of_c(chip, x, tmp_path, "-O2")
         np.testing.assert_array_equal(of_c, logits)
         np.testing.assert_array_equal(classes, logits.argmax(1))
 
 
-QUANTISED = [name for name, card in rsnn.models.list_pretrained().items() if card.integers and card.url is None]
+QUANTISED = [
+    name
+    for name, card in rsnn.models.list_pretrained().items()
+    if card.integers and card.url is None
+]
 
 
 @pytest.mark.runs_once
 @pytest.mark.parametrize("name", QUANTISED or ["none ships"])
-def test_a_network_of_quantised_weights_becomes_a_program_of_the_sizes_on_its_card(name, tmp_path):
-    card, chip = rsnn.models.list_pretrained()[name], rsnn.integer(rsnn.models.load_pretrained(name), verbose=False)
-    assert {row.weights for row in chip.report.layers if row.weights} == {"int8", card.arguments["weights"]}
-    sizes = [rsnn.export_c(chip, tmp_path / "net.c", cache_input=cached) for cached in (True, False)]
+def test_a_network_of_quantised_weights_becomes_a_program_of_the_sizes_on_its_card(
+    name, tmp_path
+):
+    card, chip = (
+        rsnn.models.list_pretrained()[name],
+        rsnn.integer(rsnn.models.load_pretrained(name), verbose=False),
+    )
+    assert {row.weights for row in chip.report.layers if row.weights} == {
+        "int8",
+        card.arguments["weights"],
+    }
+    sizes = [
+        rsnn.export_c(chip, tmp_path / "net.c", cache_input=cached)
+        for cached in (True, False)
+    ]
     assert sizes[0].constants == card.integers["constants"]
-    assert [size.memory for size in sizes] == [card.integers["memory"], card.integers["memory_without_cache"]]
+    assert [size.memory for size in sizes] == [
+        card.integers["memory"],
+        card.integers["memory_without_cache"],
+    ]

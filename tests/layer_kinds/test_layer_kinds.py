@@ -1,4 +1,5 @@
-"""The table of facts about layers, and that nothing else compares layers by their class."""
+"""The table of facts about layers, and that nothing else compares layers by their
+class."""
 
 import pathlib
 import re
@@ -24,7 +25,10 @@ def test_facts_of_keras_layers_are_known():
     assert not kind_of(layers.Dense(3, activation="relu")).affine
     assert kind_of(layers.Add()).parameter_free
     assert kind_of(layers.BatchNormalization()).normalization.normalize_rate is not None
-    assert kind_of(layers.BatchNormalization(renorm=True)).normalization.normalize_rate is None
+    assert (
+        kind_of(layers.BatchNormalization(renorm=True)).normalization.normalize_rate
+        is None
+    )
     assert kind_of(layers.Dropout(0.5)).masks
     assert not kind_of(layers.AlphaDropout(0.5)).masks
     assert kind_of(layers.Conv2D(3, 3)).any_layout
@@ -34,7 +38,11 @@ def test_facts_of_keras_layers_are_known():
     assert kind_of(rsnn.layers.IFCell()).role == "cell"
 
 
-@pytest.mark.parametrize("combine", [lambda x, y: x + y, lambda x, y: x - y, lambda x, y: -x], ids=["+", "-", "negative"])
+@pytest.mark.parametrize(
+    "combine",
+    [lambda x, y: x + y, lambda x, y: x - y, lambda x, y: -x],
+    ids=["+", "-", "negative"],
+)
 def test_sums_in_the_graph_have_the_facts_of_sum_layers(combine):
     x, y = keras.Input((3,)), keras.Input((3,))
     kind = kind_of(operation_of(combine(x, y)))
@@ -76,7 +84,14 @@ def test_a_layer_declares_its_facts():
 
 
 def test_seeds_are_those_of_layers_inside_too():
-    inner = keras.Sequential([keras.Input((3,)), layers.Dropout(0.5), layers.Dense(2), layers.GaussianNoise(0.1)])
+    inner = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dropout(0.5),
+            layers.Dense(2),
+            layers.GaussianNoise(0.1),
+        ]
+    )
     assert len(seeds_of(inner)) == 2
     assert seeds_of(layers.Dense(3)) == ()
 
@@ -91,13 +106,20 @@ def test_a_layer_asks_for_the_time_step_by_an_argument_of_its_call():
 
 
 def test_no_training_method_names_a_layer_class():
-    """Methods and layers are connected only by facts: methods do not know layers, and layers do not know methods."""
+    """Methods and layers are connected only by facts: methods do not know layers, and
+    layers do not know methods."""
     names = [name for name in vars(layers) if isinstance(vars(layers)[name], type)]
-    names += [name for name in rsnn.layers.__all__ if name not in ("NeuronCell", "Neuron")]
+    names += [
+        name for name in rsnn.layers.__all__ if name not in ("NeuronCell", "Neuron")
+    ]
     found = []
     for path in (PACKAGE / "gradients").rglob("*.py"):
         code = re.sub(r'"""(.|\n)*?"""|#.*|"[^"\n]*"', "", path.read_text())
-        found += [(path.name, name) for name in names if re.search(rf"\b(layers\.)?{name}\b", code) and name not in ("Layer",)]
+        found += [
+            (path.name, name)
+            for name in names
+            if re.search(rf"\b(layers\.)?{name}\b", code) and name not in ("Layer",)
+        ]
     assert found == []
 
 
@@ -107,7 +129,9 @@ def test_only_the_table_the_models_and_conversion_name_keras_layers():
     for path in PACKAGE.rglob("*.py"):
         place = path.relative_to(PACKAGE)
         code = re.sub(r'"""(.|\n)*?"""|#.*|"[^"\n]*"', "", path.read_text())
-        if place.parts[0] not in allowed and re.search(r"keras\.layers\.(?!Layer\b)\w+", code):
+        if place.parts[0] not in allowed and re.search(
+            r"keras\.layers\.(?!Layer\b)\w+", code
+        ):
             found.append(str(place))
     assert found == []
 
@@ -120,26 +144,43 @@ def _standardized(layer, inputs, times=1, mask=None):
 def _standardized_rate(layer, rate, mean, variance, weights=None):
     """With the values of the given statistics and the derivatives of the rate's own."""
     own = ops.mean(rate, axis=0), ops.var(rate, axis=0)
-    mean, variance = (of + ops.stop_gradient(value - of) for of, value in zip(own, (mean, variance), strict=True))
+    mean, variance = (
+        of + ops.stop_gradient(value - of)
+        for of, value in zip(own, (mean, variance), strict=True)
+    )
     return (rate - mean) / ops.sqrt(variance + layer.epsilon)
 
 
 class Standardized(layers.Layer):
-    layer_kind = LayerKind(affine=True, normalization=rsnn.Normalization(_standardized, _standardized_rate))
+    layer_kind = LayerKind(
+        affine=True, normalization=rsnn.Normalization(_standardized, _standardized_rate)
+    )
     epsilon = 1e-3
 
     def call(self, inputs, training=None):
         return _standardized(self, inputs)[0]
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
-def test_a_normalization_of_ones_own_trains_as_batch_normalization_does(gradient, step_mode):
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [("rate", "multi"), ("rate", "single"), ("bptt", "multi")],
+)
+def test_a_normalization_of_ones_own_trains_as_batch_normalization_does(
+    gradient, step_mode
+):
     inputs, found = keras.Input((6,)), []
     x, y = data(8, (3, 6))
     hidden, outputs = layers.Dense(5), layers.Dense(3)
-    for norm in (Standardized(), layers.BatchNormalization(center=False, scale=False, epsilon=1e-3)):
-        network = keras.Model(inputs, outputs(rsnn.layers.LIF()(norm(hidden(rsnn.layers.LIF()(inputs))))))
-        found.append(loss_and_gradients(rsnn.SpikingModel(network, 3, gradient, step_mode), x, y))
+    for norm in (
+        Standardized(),
+        layers.BatchNormalization(center=False, scale=False, epsilon=1e-3),
+    ):
+        network = keras.Model(
+            inputs, outputs(rsnn.layers.LIF()(norm(hidden(rsnn.layers.LIF()(inputs)))))
+        )
+        found.append(
+            loss_and_gradients(rsnn.SpikingModel(network, 3, gradient, step_mode), x, y)
+        )
     (loss, gradients), (expected_loss, expected) = found
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert max(abs(gradient).max() for gradient in gradients.values()) > 1e-3

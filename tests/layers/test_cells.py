@@ -1,4 +1,5 @@
-"""Neurons step by step: cells, the layers around them and whole networks against loops over single numbers in float64."""
+"""Neurons step by step: cells, the layers around them and whole networks against loops
+over single numbers in float64."""
 
 import helpers
 import keras
@@ -21,20 +22,40 @@ NEURONS = [
     {"decay": 0.9, "threshold": 0.6, "reset": "hard", "v_reset": -0.25},
     {"decay": 0.5, "threshold": 1.5, "reset": "hard", "v_reset": 0.5},
     {"decay": 0.5, "threshold": 1.0, "reset": "soft", "reset_delay": True},
-    {"decay": 0.5, "threshold": 0.5, "reset": "hard", "v_reset": -0.25, "decay_input": True, "reset_delay": True},
-    {"decay": 0.2, "threshold": 0.6, "reset": "hard", "v_reset": 0.5, "decay_input": True},
+    {
+        "decay": 0.5,
+        "threshold": 0.5,
+        "reset": "hard",
+        "v_reset": -0.25,
+        "decay_input": True,
+        "reset_delay": True,
+    },
+    {
+        "decay": 0.2,
+        "threshold": 0.6,
+        "reset": "hard",
+        "v_reset": 0.5,
+        "decay_input": True,
+    },
 ]
-EXACT_NEURONS = [neuron for neuron in NEURONS if neuron["decay"] in (0.0, 0.5) and neuron["threshold"] != 0.7]
+EXACT_NEURONS = [
+    neuron
+    for neuron in NEURONS
+    if neuron["decay"] in (0.0, 0.5) and neuron["threshold"] != 0.7
+]
 POLICIES = ["float32", "mixed_bfloat16", "mixed_float16", "float64"]
 
-pytestmark = pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # JAX without 64 bits
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Explicitly requested dtype float64"
+)  # JAX without 64 bits
 every_neuron = pytest.mark.parametrize("neuron", NEURONS, ids=str)
 every_exact_neuron = pytest.mark.parametrize("neuron", EXACT_NEURONS, ids=str)
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 
 
 def run(cell, currents, dtype="float32"):
-    """Spikes and states of a cell called step by step with the state carried by hand."""
+    """Spikes and states of a cell called step by step with the state carried by
+    hand."""
     spikes, states, state = [], [], None
     for current in currents:
         spike, state = cell(ops.convert_to_tensor(current, dtype), state)
@@ -46,7 +67,9 @@ def run(cell, currents, dtype="float32"):
 def currents_of(neuron, seed=0):
     """Inputs that make some neurons spike and some not, at every step."""
     generator = np.random.default_rng(seed)
-    return generator.normal(0.6 * neuron["threshold"], neuron["threshold"], (STEPS, 3, 5)).astype("float32")
+    return generator.normal(
+        0.6 * neuron["threshold"], neuron["threshold"], (STEPS, 3, 5)
+    ).astype("float32")
 
 
 @every_neuron
@@ -82,8 +105,13 @@ def test_a_membrane_exactly_at_the_threshold_spikes(policy, reset):
 @every_policy
 def test_spikes_have_the_compute_dtype_and_are_0_or_1(policy):
     cell = LIFCell(decay=0.9, threshold=0.1, dtype=policy)
-    spikes, _ = cell(ops.convert_to_tensor(np.random.default_rng(0).normal(size=(20, 30)), "float32"))
-    assert keras.backend.standardize_dtype(spikes.dtype) in (cell.compute_dtype, *_jax_without_64_bits())
+    spikes, _ = cell(
+        ops.convert_to_tensor(np.random.default_rng(0).normal(size=(20, 30)), "float32")
+    )
+    assert keras.backend.standardize_dtype(spikes.dtype) in (
+        cell.compute_dtype,
+        *_jax_without_64_bits(),
+    )
     assert set(np.unique(to_numpy(spikes))) == {0.0, 1.0}
 
 
@@ -100,7 +128,9 @@ def test_the_state_is_float32_in_half_precision_and_stays_so(policy):
         assert keras.backend.standardize_dtype(state.dtype) == "float32"
         _, state = cell(ops.full((1, 1), 0.5), state)
     # 0.5 · (1 + 0.2 + 0.2² + ...) is not representable in half precision.
-    np.testing.assert_allclose(states, naive_lif(np.full((STEPS, 1, 1), 0.5))[2], rtol=1e-6)
+    np.testing.assert_allclose(
+        states, naive_lif(np.full((STEPS, 1, 1), 0.5))[2], rtol=1e-6
+    )
 
 
 def test_without_a_state_the_cell_is_at_rest():
@@ -108,7 +138,9 @@ def test_without_a_state_the_cell_is_at_rest():
     inputs = ops.convert_to_tensor(currents_of({"threshold": 1.0})[0])
     at_rest = cell(inputs, cell.initial_state(inputs))
     assert_close(cell(inputs), at_rest, rtol=0)
-    np.testing.assert_array_equal(to_numpy(cell.initial_state(inputs)), np.zeros((3, 5)))
+    np.testing.assert_array_equal(
+        to_numpy(cell.initial_state(inputs)), np.zeros((3, 5))
+    )
 
 
 def test_a_cell_keeps_no_state_of_its_own():
@@ -125,20 +157,27 @@ def test_a_layer_outside_a_model_advances_one_step_from_rest(neuron):
     currents = currents_of(neuron)[:1]
     lif = LIF(**neuron)
     for _ in range(2):
-        np.testing.assert_array_equal(to_numpy(lif(ops.convert_to_tensor(currents[0]))), naive_lif(currents, **neuron)[0][0])
+        np.testing.assert_array_equal(
+            to_numpy(lif(ops.convert_to_tensor(currents[0]))),
+            naive_lif(currents, **neuron)[0][0],
+        )
 
 
 def test_a_network_outside_a_model_advances_one_step():
     network = helpers.mlp()
     x, _ = helpers.data()
     once = rsnn.SpikingModel(network, timesteps=1)
-    np.testing.assert_allclose(network.predict(x, verbose=0), once.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        network.predict(x, verbose=0), once.predict(x, verbose=0), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 2), (4, 3, 2, 5)])
 def test_a_layer_takes_any_rank(shape):
     currents = dyadic(shape)
-    np.testing.assert_array_equal(to_numpy(LIF()(ops.convert_to_tensor(currents, "float32"))), currents >= 1.0)
+    np.testing.assert_array_equal(
+        to_numpy(LIF()(ops.convert_to_tensor(currents, "float32"))), currents >= 1.0
+    )
     assert LIF().compute_output_shape((None, *shape[1:])) == (None, *shape[1:])
 
 
@@ -159,12 +198,26 @@ def test_the_gradient_of_one_step_is_the_surrogates_derivative(make, surrogate):
         return ops.sum(spikes * ops.convert_to_tensor(weights))
 
     (gradient,) = helpers.gradient_of(weighted_spikes, [inputs])
-    wanted = to_numpy(neuron.surrogate.derivative(ops.convert_to_tensor(inputs) - 0.7)) * weights
+    wanted = (
+        to_numpy(neuron.surrogate.derivative(ops.convert_to_tensor(inputs) - 0.7))
+        * weights
+    )
     np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-7)
 
 
-def two_step_gradients(first, second, decay, threshold, reset, v_reset, detach_reset, decay_input, reset_delay):
-    """∂/∂I_1 and ∂/∂I_2 of a·s_1 + b·s_2 + c·v⁺_2 for every neuron by the chain rule, in float64; (a, b, c) = (1, 2, 3)."""
+def two_step_gradients(
+    first,
+    second,
+    decay,
+    threshold,
+    reset,
+    v_reset,
+    detach_reset,
+    decay_input,
+    reset_delay,
+):
+    """∂/∂I_1 and ∂/∂I_2 of a·s_1 + b·s_2 + c·v⁺_2 for every neuron by the chain rule,
+    in float64; (a, b, c) = (1, 2, 3)."""
     scale = 1 - decay if decay_input else 1.0
 
     def step(membrane):
@@ -173,7 +226,12 @@ def two_step_gradients(first, second, decay, threshold, reset, v_reset, detach_r
         slope = 4 * sigmoid * (1 - sigmoid)
         through_spike = 0.0 if detach_reset else slope
         if reset == "soft":
-            return spike, slope, membrane - threshold * spike, 1 - threshold * through_spike
+            return (
+                spike,
+                slope,
+                membrane - threshold * spike,
+                1 - threshold * through_spike,
+            )
         after = membrane * (1 - spike) + v_reset * spike
         return spike, slope, after, (1 - spike) + (v_reset - membrane) * through_spike
 
@@ -182,11 +240,21 @@ def two_step_gradients(first, second, decay, threshold, reset, v_reset, detach_r
         integrated = decay * scale * first + scale * second
         through_spike = 0.0 if detach_reset else slope_1
         if reset == "soft":
-            membrane, kept, by_spike = integrated - threshold * spike, np.ones_like(spike), -threshold
+            membrane, kept, by_spike = (
+                integrated - threshold * spike,
+                np.ones_like(spike),
+                -threshold,
+            )
         else:
-            membrane, kept, by_spike = np.where(spike == 1, v_reset, integrated), 1 - spike, v_reset - integrated
+            membrane, kept, by_spike = (
+                np.where(spike == 1, v_reset, integrated),
+                1 - spike,
+                v_reset - integrated,
+            )
         at_second = 2 * step(membrane)[1] + 3
-        return scale * (slope_1 + at_second * (kept * decay + by_spike * through_spike)), scale * at_second * kept
+        return scale * (
+            slope_1 + at_second * (kept * decay + by_spike * through_spike)
+        ), scale * at_second * kept
     _, slope_2, _, reset_2 = step(decay * state_1 + scale * second)
     at_second = 2 * slope_2 + 3 * reset_2
     return scale * (slope_1 + at_second * decay * reset_1), scale * at_second
@@ -201,11 +269,17 @@ def test_gradients_of_two_steps_follow_the_chain_rule(neuron, detach_reset):
     def total(first, second):
         spikes_1, state = cell(first)
         spikes_2, state = cell(second, state)
-        return ops.sum(spikes_1 + 2 * spikes_2 + 3 * (state["membrane"] if cell.reset_delay else state))
+        return ops.sum(
+            spikes_1
+            + 2 * spikes_2
+            + 3 * (state["membrane"] if cell.reset_delay else state)
+        )
 
     gradients = helpers.gradient_of(total, [first, second])
     defaults = {"v_reset": 0.0, "decay_input": False, "reset_delay": False}
-    wanted = two_step_gradients(first, second, **{**defaults, **neuron}, detach_reset=detach_reset)
+    wanted = two_step_gradients(
+        first, second, **{**defaults, **neuron}, detach_reset=detach_reset
+    )
     assert_close(gradients, wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -223,22 +297,43 @@ CONFIG = {
 
 @pytest.mark.parametrize("make", [LIF, LIFCell])
 def test_a_config_makes_the_same_neuron(make):
-    neuron = make(surrogate=rsnn.surrogates.ATan(alpha=3.0), name="mine", dtype="mixed_bfloat16", trainable=False, **CONFIG)
+    neuron = make(
+        surrogate=rsnn.surrogates.ATan(alpha=3.0),
+        name="mine",
+        dtype="mixed_bfloat16",
+        trainable=False,
+        **CONFIG,
+    )
     again = make.from_config(neuron.get_config())
     assert {name: getattr(again, name) for name in CONFIG} == CONFIG
     assert repr(again.surrogate) == "ATan(alpha=3.0)"
-    assert (again.name, again.compute_dtype, again.trainable) == ("mine", "bfloat16", False)
+    assert (again.name, again.compute_dtype, again.trainable) == (
+        "mine",
+        "bfloat16",
+        False,
+    )
     assert again.get_config() == neuron.get_config()
 
 
 def test_numpy_numbers_are_accepted_and_saved_as_python_numbers():
-    lif = LIF(decay=np.float32(0.5), threshold=np.int64(2), reset="hard", v_reset=np.float64(-1))
-    assert [type(getattr(lif, name)) for name in ("decay", "threshold", "v_reset")] == [float, float, float]
+    lif = LIF(
+        decay=np.float32(0.5),
+        threshold=np.int64(2),
+        reset="hard",
+        v_reset=np.float64(-1),
+    )
+    assert [type(getattr(lif, name)) for name in ("decay", "threshold", "v_reset")] == [
+        float,
+        float,
+        float,
+    ]
 
 
 def test_a_neuron_with_a_cell_is_recreated_from_its_config():
     neuron = Neuron(LIFCell(**CONFIG), name="mine")
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(neuron))
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(neuron)
+    )
     assert type(again) is Neuron
     assert type(again.cell) is LIFCell
     assert {name: getattr(again.cell, name) for name in CONFIG} == CONFIG
@@ -248,7 +343,9 @@ def test_a_neuron_with_a_cell_is_recreated_from_its_config():
 def test_a_neuron_around_a_cell_is_the_layer():
     currents = currents_of(NEURONS[0])[0]
     inputs = ops.convert_to_tensor(currents)
-    np.testing.assert_array_equal(to_numpy(Neuron(LIFCell())(inputs)), to_numpy(LIF()(inputs)))
+    np.testing.assert_array_equal(
+        to_numpy(Neuron(LIFCell())(inputs)), to_numpy(LIF()(inputs))
+    )
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -256,7 +353,11 @@ class TwiceCell(rsnn.layers.NeuronCell):
     """A custom cell with a trainable weight: v_t = v_{t−1} + w · I_t − θ s_{t−1}."""
 
     def build(self, input_shape):
-        self.gain = self.add_weight(shape=(input_shape[-1],), initializer=keras.initializers.Constant(2.0), name="gain")
+        self.gain = self.add_weight(
+            shape=(input_shape[-1],),
+            initializer=keras.initializers.Constant(2.0),
+            name="gain",
+        )
         self.built = True
 
     def step(self, inputs, state):
@@ -272,7 +373,9 @@ def own_cell_network():
 
 def test_a_custom_cell_runs_over_time():
     x = dyadic((4, 3), low=0.0, high=1.0).astype("float32")
-    rates = helpers.spiking(own_cell_network(), timesteps=5, gradient="bptt").predict(x, verbose=0)
+    rates = helpers.spiking(own_cell_network(), timesteps=5, gradient="bptt").predict(
+        x, verbose=0
+    )
     # Integrate and fire: the membrane gains 2x a step and loses 2 a spike.
     np.testing.assert_allclose(rates, np.floor(5 * x) / 5, atol=1e-6)
 
@@ -290,13 +393,17 @@ def test_a_model_with_a_custom_cell_can_be_saved_and_loaded():
     model.network.layers[-1].cell.gain.assign([1.0, 3.0, 0.5])
     loaded = saved_and_loaded(model)
     x, _ = helpers.data(shape=(3,))
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
 
 
 # A whole network.
 def naive_network(model, frames, neuron):
     """Dense, LIF, Dense, LIF, Dense, computed by loops over time, `(T, batch, ...)`."""
-    dense = [layer for layer in model.network.layers if isinstance(layer, keras.layers.Dense)]
+    dense = [
+        layer for layer in model.network.layers if isinstance(layer, keras.layers.Dense)
+    ]
     signal = frames.astype("float64")
     for index, layer in enumerate(dense):
         kernel, bias = (array.astype("float64") for array in layer.get_weights())
@@ -310,7 +417,11 @@ def deep_network(neuron):
     inputs = keras.Input((6,))
     x = inputs
     for width in (12, 10):
-        x = LIF(**neuron)(keras.layers.Dense(width, kernel_initializer="he_normal", bias_initializer="glorot_normal")(x))
+        x = LIF(**neuron)(
+            keras.layers.Dense(
+                width, kernel_initializer="he_normal", bias_initializer="glorot_normal"
+            )(x)
+        )
     return keras.Model(inputs, keras.layers.Dense(3)(x))
 
 
@@ -326,15 +437,26 @@ def frames(request):
 
 
 @pytest.mark.parametrize(
-    ("neuron", "gradient"), [(NEURONS[0], "rate"), (NEURONS[2], "bptt"), (NEURONS[6], "rate"), (NEURONS[9], "bptt")], ids=str
+    ("neuron", "gradient"),
+    [
+        (NEURONS[0], "rate"),
+        (NEURONS[2], "bptt"),
+        (NEURONS[6], "rate"),
+        (NEURONS[9], "bptt"),
+    ],
+    ids=str,
 )
 def test_a_model_predicts_the_naive_loop_over_time(neuron, gradient, frames):
     x, by_step = frames
     model = helpers.spiking(deep_network(neuron), STEPS, gradient)
     wanted = naive_network(model, by_step, neuron)
-    np.testing.assert_allclose(model.predict(x, verbose=0), wanted.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), wanted.mean(axis=0), rtol=1e-4, atol=1e-5
+    )
     model.return_sequences = True
-    np.testing.assert_allclose(model.predict(x, verbose=0), np.swapaxes(wanted, 0, 1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), np.swapaxes(wanted, 0, 1), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
@@ -343,7 +465,9 @@ def test_the_loss_of_training_is_that_of_the_naive_loop(gradient, frames):
     neuron = NEURONS[0]
     model = helpers.spiking(deep_network(neuron), STEPS, gradient)
     wanted = naive_network(model, by_step, neuron).mean(axis=0)
-    loss, _ = helpers.loss_and_gradients(model, x, wanted * 0, loss=lambda y, outputs: ops.sum(outputs * outputs))
+    loss, _ = helpers.loss_and_gradients(
+        model, x, wanted * 0, loss=lambda y, outputs: ops.sum(outputs * outputs)
+    )
     assert loss == pytest.approx(np.sum(wanted**2), rel=1e-4)
 
 
@@ -351,14 +475,18 @@ def test_the_loss_of_training_is_that_of_the_naive_loop(gradient, frames):
 def test_a_fresh_call_starts_at_rest(timesteps):
     model = helpers.spiking(timesteps=timesteps)
     x, _ = helpers.data()
-    np.testing.assert_array_equal(model.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(
+        model.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_a_network_in_half_precision_spikes_like_one_in_single(policy):
     def rates(policy):
         inputs = keras.Input((5,))
-        model = helpers.spiking(keras.Model(inputs, LIF(decay=0.5, dtype=policy)(inputs)), timesteps=4)
+        model = helpers.spiking(
+            keras.Model(inputs, LIF(decay=0.5, dtype=policy)(inputs)), timesteps=4
+        )
         return model.predict(dyadic((6, 5)).astype("float32"), verbose=0)
 
     np.testing.assert_array_equal(rates(policy).astype("float32"), rates("float32"))

@@ -1,9 +1,17 @@
-"""Learned delays: reference cases, whole steps in inference, both step modes, streams. Padding is in test_time_masks.py."""
+"""Learned delays: reference cases, whole steps in inference, both step modes, streams.
+Padding is in test_time_masks.py."""
 
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, compiled, loss_and_gradients, saved_and_loaded, spiking, to_numpy
+from helpers import (
+    assert_same,
+    compiled,
+    loss_and_gradients,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import layers
 from next_cases import NextCase
 
@@ -18,9 +26,18 @@ STEP_MODES = ["multi", "single"]
 def network(shape=(6,), sigma=0.5):
     keras.utils.set_random_seed(0)
     inputs = keras.Input(shape)
-    x = rsnn.layers.LIF(0.5, 0.5)(layers.Dense(8, name="dense")(rsnn.layers.Delay(5, sigma, name="axonal")(inputs)))
-    x = rsnn.layers.LIF(0.5, 0.5)(rsnn.layers.Delay(3, sigma, name="dendritic")(layers.Dense(8, name="other")(x)))
-    return keras.Model(inputs, layers.Dense(3, name="last")(x if len(shape) == 1 else layers.Flatten()(x)))
+    x = rsnn.layers.LIF(0.5, 0.5)(
+        layers.Dense(8, name="dense")(
+            rsnn.layers.Delay(5, sigma, name="axonal")(inputs)
+        )
+    )
+    x = rsnn.layers.LIF(0.5, 0.5)(
+        rsnn.layers.Delay(3, sigma, name="dendritic")(layers.Dense(8, name="other")(x))
+    )
+    return keras.Model(
+        inputs,
+        layers.Dense(3, name="last")(x if len(shape) == 1 else layers.Flatten()(x)),
+    )
 
 
 def frames(shape=(6,)):
@@ -28,7 +45,9 @@ def frames(shape=(6,)):
 
 
 def results(gradient, step_mode="multi"):
-    value, gradients = loss_and_gradients(spiking(network(), T, gradient, step_mode=step_mode), frames(), Y)
+    value, gradients = loss_and_gradients(
+        spiking(network(), T, gradient, step_mode=step_mode), frames(), Y
+    )
     return {"value": value, **gradients}
 
 
@@ -39,11 +58,15 @@ def test_the_authors_program_agrees(name, gradient):
     settings = case.settings
 
     def hidden(x, synapse, at):
-        delay = rsnn.layers.Delay(settings["max_delay"], settings["sigma"], name=f"{at}_delay")
+        delay = rsnn.layers.Delay(
+            settings["max_delay"], settings["sigma"], name=f"{at}_delay"
+        )
         x = synapse(delay(x)) if settings["type"] == "axonal" else delay(synapse(x))
         return rsnn.layers.LIF(settings["decay"], settings["threshold"])(x)
 
-    model = case.model(hidden, "bptt" if gradient == "bptt" else Rate(windows=settings["timesteps"]))
+    model = case.model(
+        hidden, "bptt" if gradient == "bptt" else Rate(windows=settings["timesteps"])
+    )
     names = {}
     for at in "ab":
         position = model.network.get_layer(f"{at}_delay").position
@@ -70,7 +93,9 @@ def test_without_a_delay_it_is_the_plain_network(gradient):
         x = rsnn.layers.LIF(0.5, 0.5)(layers.Dense(8, name=name)(x))
     plain = spiking(keras.Model(inputs, layers.Dense(3, name="last")(x)), T, gradient)
     for name in ("dense", "other", "last"):
-        plain.network.get_layer(name).set_weights(model.network.get_layer(name).get_weights())
+        plain.network.get_layer(name).set_weights(
+            model.network.get_layer(name).get_weights()
+        )
     for name, half in (("axonal", 2), ("dendritic", 1)):
         delay = model.network.get_layer(name)
         delay.position.assign(np.full(delay.position.shape, half))
@@ -87,7 +112,9 @@ def test_without_a_delay_it_is_the_plain_network(gradient):
 def test_in_inference_delays_are_whole_steps_and_spikes_stay_spikes():
     inputs = keras.Input((3, 2))
     delay = rsnn.layers.Delay(5)
-    model = spiking(keras.Model(inputs, [delay(rsnn.layers.IF()(inputs))]), T, return_sequences=True)
+    model = spiking(
+        keras.Model(inputs, [delay(rsnn.layers.IF()(inputs))]), T, return_sequences=True
+    )
     delay.position.assign([1.6, -0.9])
     x = np.random.default_rng(0).integers(0, 2, (4, T, 3, 2)).astype("float32")
     expected = np.zeros_like(x)
@@ -102,7 +129,9 @@ def test_in_inference_delays_are_whole_steps_and_spikes_stay_spikes():
 
 def test_recorded_training_in_half_precision_keeps_positions_in_range_and_is_saved():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    model = compiled(spiking(network((3, 3, 2)), T, "bptt"), keras.optimizers.SGD(100.0))
+    model = compiled(
+        spiking(network((3, 3, 2)), T, "bptt"), keras.optimizers.SGD(100.0)
+    )
     x, delay = frames((3, 3, 2)), model.network.get_layer("axonal")
     assert delay.position.dtype == "float32"
     before = to_numpy(delay.position.value)
@@ -120,13 +149,33 @@ def test_recorded_training_in_half_precision_keeps_positions_in_range_and_is_sav
 @pytest.mark.runs_once
 def test_what_does_not_fit_is_an_error():
     for call, error, message in (
-        (lambda: rsnn.layers.Delay(4), ValueError, "`max_delay` must be an odd number of 3 or more.*max_delay=4"),
+        (
+            lambda: rsnn.layers.Delay(4),
+            ValueError,
+            "`max_delay` must be an odd number of 3 or more.*max_delay=4",
+        ),
         (lambda: rsnn.layers.Delay(5, -1.0), ValueError, "`sigma` must be >= 0"),
         (lambda: rsnn.layers.Delay(2.5), TypeError, "`max_delay` must be an integer"),
-        (lambda: rsnn.layers.Delay(5)(keras.Input((None,))), ValueError, "whose number of channels is unknown"),
-        (lambda: rsnn.callbacks.LowerSigma(0), ValueError, "`epochs` must be 1 or more"),
-        (lambda: _fit(rsnn.callbacks.LowerSigma(2)), ValueError, "LowerSigma needs a model with Delay layers"),
-        (lambda: _fit(rsnn.callbacks.RaiseMask(2)), ValueError, "RaiseMask needs a model with MaskedPSN layers"),
+        (
+            lambda: rsnn.layers.Delay(5)(keras.Input((None,))),
+            ValueError,
+            "whose number of channels is unknown",
+        ),
+        (
+            lambda: rsnn.callbacks.LowerSigma(0),
+            ValueError,
+            "`epochs` must be 1 or more",
+        ),
+        (
+            lambda: _fit(rsnn.callbacks.LowerSigma(2)),
+            ValueError,
+            "LowerSigma needs a model with Delay layers",
+        ),
+        (
+            lambda: _fit(rsnn.callbacks.RaiseMask(2)),
+            ValueError,
+            "RaiseMask needs a model with MaskedPSN layers",
+        ),
     ):
         with pytest.raises(error, match=message):
             call()

@@ -17,31 +17,51 @@ MODES = ["multi", "single"]
 
 def encoding(encoder, timesteps=T, gradient="rate", **kwargs):
     inputs = keras.Input((6,))
-    return spiking(keras.Model(inputs, rsnn.layers.IF()(encoder(inputs))), timesteps, gradient, **kwargs)
+    return spiking(
+        keras.Model(inputs, rsnn.layers.IF()(encoder(inputs))),
+        timesteps,
+        gradient,
+        **kwargs,
+    )
 
 
 def sequences(encoder, x, timesteps=T, **kwargs):
-    """The encoder's spikes, passed on by neurons without a leak whose threshold equals their size."""
-    return encoding(encoder, timesteps, return_sequences=True, **kwargs).predict(x, verbose=0)
+    """The encoder's spikes, passed on by neurons without a leak whose threshold equals
+    their size."""
+    return encoding(encoder, timesteps, return_sequences=True, **kwargs).predict(
+        x, verbose=0
+    )
 
 
 @pytest.mark.parametrize("step_mode", MODES)
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_latency_is_one_spike_the_earlier_the_larger(gradient, step_mode):
     x = np.array([[1.0, 0.8, 0.5, 0.2, 0.01, 0.0]], "float32")
-    spikes = sequences(rsnn.layers.LatencyEncoder(), x, gradient=gradient, step_mode=step_mode)[0]
+    spikes = sequences(
+        rsnn.layers.LatencyEncoder(), x, gradient=gradient, step_mode=step_mode
+    )[0]
     np.testing.assert_array_equal(spikes.sum(axis=0), [1, 1, 1, 1, 1, 0])
     np.testing.assert_array_equal(spikes.argmax(axis=0)[:5], [0, 1, 2, 4, 5])
 
 
 @pytest.mark.parametrize("step_mode", MODES)
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_bernoulli_spikes_have_the_probability_of_the_input_and_are_drawn_at_every_step_and_batch(gradient, step_mode):
+def test_bernoulli_spikes_have_the_inputs_probability_and_are_drawn_at_every_step(
+    gradient, step_mode
+):
     x = np.repeat(np.array([[0.0, 0.2, 0.5, 0.8, 1.0, 1.5]], "float32"), 500, axis=0)
-    model = encoding(rsnn.layers.BernoulliEncoder(seed=1), 20, gradient, step_mode=step_mode, return_sequences=True)
+    model = encoding(
+        rsnn.layers.BernoulliEncoder(seed=1),
+        20,
+        gradient,
+        step_mode=step_mode,
+        return_sequences=True,
+    )
     first, second = (model.predict(x, batch_size=500, verbose=0) for _ in range(2))
     assert set(np.unique(first)) == {0.0, 1.0}
-    np.testing.assert_allclose(first.mean(axis=(0, 1)), [0, 0.2, 0.5, 0.8, 1, 1], atol=0.03)
+    np.testing.assert_allclose(
+        first.mean(axis=(0, 1)), [0, 0.2, 0.5, 0.8, 1, 1], atol=0.03
+    )
     assert (first[..., 2] != second[..., 2]).mean() > 0.3
     assert (first[:, 0, 2] != first[:, 1, 2]).mean() > 0.3
 
@@ -49,32 +69,55 @@ def test_bernoulli_spikes_have_the_probability_of_the_input_and_are_drawn_at_eve
 def test_a_seed_repeats_the_draw():
     x, _ = data()
     for step_mode in MODES:
-        left, right = (sequences(rsnn.layers.BernoulliEncoder(seed=3), x, step_mode=step_mode) for _ in range(2))
+        left, right = (
+            sequences(rsnn.layers.BernoulliEncoder(seed=3), x, step_mode=step_mode)
+            for _ in range(2)
+        )
         np.testing.assert_array_equal(left, right)
 
 
-# With more steps than four the neurons' loop is the compiler's in BPTT on JAX, where random numbers take long to compile.
-# Each pair of encoder, gradient and mode is here.
+# With more steps than four the neurons' loop is the compiler's in BPTT on JAX, where
+# random numbers take long to compile. Each pair of encoder, gradient and mode is here.
 TRAINED = [
-    (4, *each) for index, each in enumerate(itertools.product(ENCODERS, ["rate", "bptt"], MODES)) if index in (0, 3, 5, 6)
+    (4, *each)
+    for index, each in enumerate(itertools.product(ENCODERS, ["rate", "bptt"], MODES))
+    if index in (0, 3, 5, 6)
 ]
-TRAINED += [(10, rsnn.layers.LatencyEncoder, "bptt", "multi"), (10, rsnn.layers.BernoulliEncoder, "rate", "single")]
+TRAINED += [
+    (10, rsnn.layers.LatencyEncoder, "bptt", "multi"),
+    (10, rsnn.layers.BernoulliEncoder, "rate", "single"),
+]
 
 
 @pytest.mark.parametrize(("timesteps", "encoder", "gradient", "step_mode"), TRAINED)
 def test_networks_train_with_encoders(encoder, gradient, step_mode, timesteps):
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF()(layers.Dense(16)(encoder()(inputs)))
-    model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(x)), timesteps, gradient, step_mode=step_mode))
+    model = compiled(
+        spiking(
+            keras.Model(inputs, layers.Dense(3)(x)),
+            timesteps,
+            gradient,
+            step_mode=step_mode,
+        )
+    )
     before = [to_numpy(weight) for weight in model.trainable_variables]
     x, y = data(32)
     assert np.isfinite(model.train_on_batch(np.clip(x, 0, 1), y))
-    assert all((to_numpy(weight) != start).any() for weight, start in zip(model.trainable_variables, before, strict=True))
+    assert all(
+        (to_numpy(weight) != start).any()
+        for weight, start in zip(model.trainable_variables, before, strict=True)
+    )
 
 
 @pytest.mark.parametrize("step_mode", MODES)
-@pytest.mark.parametrize(("encoder", "slope"), [(rsnn.layers.BernoulliEncoder, 1.0), (rsnn.layers.LatencyEncoder, 0.0)])
-def test_a_layer_before_the_encoder_gets_the_derivative_it_declares(encoder, slope, step_mode):
+@pytest.mark.parametrize(
+    ("encoder", "slope"),
+    [(rsnn.layers.BernoulliEncoder, 1.0), (rsnn.layers.LatencyEncoder, 0.0)],
+)
+def test_a_layer_before_the_encoder_gets_the_derivative_it_declares(
+    encoder, slope, step_mode
+):
     inputs = keras.Input((6,))
     network = keras.Model(inputs, [encoder()(inputs), rsnn.layers.LIF()(inputs)])
     model = spiking(network, T, step_mode=step_mode)

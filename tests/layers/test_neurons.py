@@ -5,7 +5,17 @@ import inspect
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, compiled, data, in_threads, loss_and_gradients, naive_lif, saved_and_loaded, spiking, to_numpy
+from helpers import (
+    assert_close,
+    compiled,
+    data,
+    in_threads,
+    loss_and_gradients,
+    naive_lif,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -15,17 +25,25 @@ def model_of(*neurons, gradient="rate", timesteps=4, **kwargs):
     x = inputs = keras.Input((6,))
     for index, neuron in enumerate(neurons):
         x = neuron(layers.Dense(8, name=f"dense_{index}")(x))
-    return spiking(keras.Model(inputs, layers.Dense(3)(x)), timesteps, gradient, **kwargs)
+    return spiking(
+        keras.Model(inputs, layers.Dense(3)(x)), timesteps, gradient, **kwargs
+    )
 
 
-@pytest.mark.parametrize(("reset", "initial_membrane"), [("soft", 0.0), ("soft", 0.5), ("hard", 0.0)])
+@pytest.mark.parametrize(
+    ("reset", "initial_membrane"), [("soft", 0.0), ("soft", 0.5), ("hard", 0.0)]
+)
 def test_integrate_and_fire_neurons_do_not_leak(reset, initial_membrane):
     x, _ = data(4, (7, 6))
     inputs = keras.Input((6,))
     neurons = rsnn.layers.IF(reset=reset, initial_membrane=initial_membrane)
     model = spiking(keras.Model(inputs, neurons(inputs)), 7, return_sequences=True)
-    spikes, _, _ = naive_lif(np.moveaxis(x, 1, 0), 1.0, reset=reset, initial_membrane=initial_membrane)
-    np.testing.assert_array_equal(model.predict(x, verbose=0), np.moveaxis(spikes, 0, 1))
+    spikes, _, _ = naive_lif(
+        np.moveaxis(x, 1, 0), 1.0, reset=reset, initial_membrane=initial_membrane
+    )
+    np.testing.assert_array_equal(
+        model.predict(x, verbose=0), np.moveaxis(spikes, 0, 1)
+    )
 
 
 WITH_INITIAL_MEMBRANE = [
@@ -44,18 +62,34 @@ WITH_INITIAL_MEMBRANE = [
         (WITH_INITIAL_MEMBRANE[0], "bptt"),
         (WITH_INITIAL_MEMBRANE[4], "sltt"),
     ],
-    ids=["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF", "LIF by bptt", "CuBaLIF by sltt"],
+    ids=[
+        "LIF",
+        "IF",
+        "ParametricLIF",
+        "ALIF",
+        "CuBaLIF",
+        "LIF by bptt",
+        "CuBaLIF by sltt",
+    ],
 )
 def test_neurons_start_from_their_initial_membrane(neurons, gradient, tmp_path):
-    """In either step mode, in a stream, in a saved model, and as their cell does by itself."""
+    """In either step mode, in a stream, in a saved model, and as their cell does by
+    itself."""
     x, y = data(8, (5, 6))
     made = neurons()
     at_rest = type(made).from_config({**made.get_config(), "initial_membrane": 0.0})
-    model, other = (model_of(neuron, gradient=gradient, timesteps=5, step_mode="single") for neuron in (made, at_rest))
+    model, other = (
+        model_of(neuron, gradient=gradient, timesteps=5, step_mode="single")
+        for neuron in (made, at_rest)
+    )
     other.set_weights(model.get_weights())
     expected = model.predict(x, verbose=0)
     assert not np.allclose(expected, other.predict(x, verbose=0))
-    np.testing.assert_allclose(np.mean([to_numpy(model.step(x[:, t])) for t in range(5)], axis=0), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        np.mean([to_numpy(model.step(x[:, t])) for t in range(5)], axis=0),
+        expected,
+        atol=1e-6,
+    )
     currents = to_numpy(model.network.layers[1](x))
     state, spikes = made.cell.initial_state(ops.convert_to_tensor(currents[:, 0])), []
     membrane = state["membrane"] if isinstance(state, dict) else state
@@ -66,16 +100,23 @@ def test_neurons_start_from_their_initial_membrane(neurons, gradient, tmp_path):
     np.testing.assert_allclose(np.mean(spikes, axis=0), expected, atol=1e-6)
     multi = spiking(model.network, 5, gradient)
     np.testing.assert_allclose(multi.predict(x, verbose=0), expected, atol=1e-6)
-    (loss, multi_gradients), (single_loss, gradients) = (loss_and_gradients(each, x, y) for each in (multi, model))
+    (loss, multi_gradients), (single_loss, gradients) = (
+        loss_and_gradients(each, x, y) for each in (multi, model)
+    )
     assert single_loss == pytest.approx(loss, rel=1e-5)
     assert_close(gradients, multi_gradients, rtol=1e-3, atol=1e-5)
     compiled(model).save(tmp_path / "model.keras")
-    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0), expected)
+    np.testing.assert_array_equal(
+        keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0),
+        expected,
+    )
 
 
 def test_a_membrane_starts_below_its_threshold():
     with pytest.raises(
-        ValueError, match=r"`initial_membrane` must be < 0\.5\. Received: initial_membrane=0\.5\. At its threshold"
+        ValueError,
+        match=r"`initial_membrane` must be < 0\.5\. Received: initial_membrane=0\.5\. "
+        r"At its threshold",
     ):
         rsnn.layers.LIF(threshold=0.5, initial_membrane=0.5)
 
@@ -85,7 +126,10 @@ def test_a_parametric_neuron_begins_as_the_plain_one():
     inputs = keras.Input((6,))
     learned = rsnn.layers.ParametricLIF(decay=0.3, threshold=0.7, learn_threshold=True)
     plain = rsnn.layers.LIF(decay=0.3, threshold=0.7)
-    outputs = [spiking(keras.Model(inputs, layer(inputs)), 7).predict(x, verbose=0) for layer in (learned, plain)]
+    outputs = [
+        spiking(keras.Model(inputs, layer(inputs)), 7).predict(x, verbose=0)
+        for layer in (learned, plain)
+    ]
     np.testing.assert_array_equal(*outputs)
 
 
@@ -97,11 +141,17 @@ def test_learned_parameters_move_and_stay_in_their_ranges(step_mode):
         rsnn.layers.LIF(learn_threshold=True),
         rsnn.layers.IF(learn_threshold=True),
     ]
-    model = compiled(model_of(*neurons, step_mode=step_mode), keras.optimizers.Adam(0.5))
+    model = compiled(
+        model_of(*neurons, step_mode=step_mode), keras.optimizers.Adam(0.5)
+    )
     x, y = data(32)
-    before = [to_numpy(weight) for neuron in neurons for weight in neuron.trainable_weights]
+    before = [
+        to_numpy(weight) for neuron in neurons for weight in neuron.trainable_weights
+    ]
     model.fit(x, y, epochs=3, verbose=0)
-    after = [to_numpy(weight) for neuron in neurons for weight in neuron.trainable_weights]
+    after = [
+        to_numpy(weight) for neuron in neurons for weight in neuron.trainable_weights
+    ]
     assert len(after) == 5
     assert all((new != old).all() for new, old in zip(after, before, strict=True))
     for neuron in neurons[:2]:
@@ -115,7 +165,9 @@ def test_learned_parameters_move_and_stay_in_their_ranges(step_mode):
 def test_decays_of_channels_refuse_inputs_of_another_shape(other):
     neuron = rsnn.layers.ParametricLIF(per_channel=True, name="shared")
     neuron(keras.Input((4,)))
-    with pytest.raises(ValueError, match="'shared' is incompatible with the layer: expected"):
+    with pytest.raises(
+        ValueError, match="'shared' is incompatible with the layer: expected"
+    ):
         neuron(keras.Input(other))
 
 
@@ -128,8 +180,12 @@ FREEZABLE = [
 
 
 @pytest.mark.parametrize("frozen_by", ["argument", "layer", "cell"])
-@pytest.mark.parametrize("make", FREEZABLE, ids=["LIF", "ALIF", "ParametricLIF", "Neuron"])
-def test_frozen_neurons_are_not_trained_nor_is_a_copy_or_a_loaded_model(make, frozen_by):
+@pytest.mark.parametrize(
+    "make", FREEZABLE, ids=["LIF", "ALIF", "ParametricLIF", "Neuron"]
+)
+def test_frozen_neurons_are_not_trained_nor_is_a_copy_or_a_loaded_model(
+    make, frozen_by
+):
     neuron = make(name="neuron", trainable=frozen_by != "argument")
     model = model_of(neuron)
     if frozen_by != "argument":
@@ -141,14 +197,21 @@ def test_frozen_neurons_are_not_trained_nor_is_a_copy_or_a_loaded_model(make, fr
     ]
     for copy in (model, *copies):
         assert len(copy.trainable_variables) == len(model.variables) - 1
-        assert [path for path in (variable.path for variable in copy.trainable_variables) if "neuron" in path] == []
+        assert [
+            path
+            for path in (variable.path for variable in copy.trainable_variables)
+            if "neuron" in path
+        ] == []
 
 
 @pytest.mark.parametrize("detach_reset", [True, False])
 @pytest.mark.parametrize("reset", ["soft", "hard"])
 def test_one_layer_with_constant_input_learns_as_by_bptt(reset, detach_reset):
-    """With one layer of neurons nothing is approximated: not the decay's derivative, nor the threshold's."""
-    neuron = rsnn.layers.ParametricLIF(reset=reset, detach_reset=detach_reset, learn_threshold=True, per_channel=True)
+    """With one layer of neurons nothing is approximated: not the decay's derivative,
+    nor the threshold's."""
+    neuron = rsnn.layers.ParametricLIF(
+        reset=reset, detach_reset=detach_reset, learn_threshold=True, per_channel=True
+    )
     network = model_of(neuron).network
     x, y = data(16)
     _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
@@ -157,12 +220,21 @@ def test_one_layer_with_constant_input_learns_as_by_bptt(reset, detach_reset):
 
 
 def test_in_a_network_parameters_learn_in_the_direction_of_bptt():
-    layers_of_neurons = [rsnn.layers.ParametricLIF(per_channel=True, learn_threshold=True) for _ in range(3)]
+    layers_of_neurons = [
+        rsnn.layers.ParametricLIF(per_channel=True, learn_threshold=True)
+        for _ in range(3)
+    ]
     network = model_of(*layers_of_neurons).network
     x, y = data(64)
-    gradients = {method: loss_and_gradients(spiking(network, 6, method), x, y)[1] for method in ("rate", "bptt")}
+    gradients = {
+        method: loss_and_gradients(spiking(network, 6, method), x, y)[1]
+        for method in ("rate", "bptt")
+    }
     for name in ("decay_logit", "log_threshold"):
-        rate, bptt = (np.concatenate([g.ravel() for path, g in of.items() if path.endswith(name)]) for of in gradients.values())
+        rate, bptt = (
+            np.concatenate([g.ravel() for path, g in of.items() if path.endswith(name)])
+            for of in gradients.values()
+        )
         assert rate @ bptt / np.linalg.norm(rate) / np.linalg.norm(bptt) > 0.8, name
 
 
@@ -170,11 +242,16 @@ def test_in_a_network_parameters_learn_in_the_direction_of_bptt():
 def test_a_decay_per_channel_has_one_for_each(axis):
     neuron = rsnn.layers.ParametricLIF(per_channel=True, axis=axis)
     neuron(np.zeros((2, 3, 4, 5), "float32"))
-    assert tuple(neuron.cell.decay_logit.shape) == ((1, 1, 1, 5) if axis == -1 else (1, 3, 1, 1))
+    assert tuple(neuron.cell.decay_logit.shape) == (
+        (1, 1, 1, 5) if axis == -1 else (1, 3, 1, 1)
+    )
 
 
 def test_a_missing_channel_axis_is_an_error():
-    with pytest.raises(ValueError, match=r"`axis` must be an input axis of known size\. Received: axis=4"):
+    with pytest.raises(
+        ValueError,
+        match=r"`axis` must be an input axis of known size\. Received: axis=4",
+    ):
         rsnn.layers.ParametricLIF(per_channel=True, axis=4)(np.zeros((2, 3), "float32"))
 
 
@@ -190,14 +267,19 @@ WITHOUT = [("decay_input", "IF"), ("reset_delay", "ALIF")]
 @pytest.mark.parametrize(("argument", "layer"), WITHOUT)
 def test_neurons_without_an_argument_name_those_that_have_it(argument, layer):
     for name in (layer, f"{layer}Cell"):
-        with pytest.raises(TypeError, match=f"^{name} has no argument `{argument}`.*{argument}=True.*LIF"):
+        with pytest.raises(
+            TypeError,
+            match=f"^{name} has no argument `{argument}`.*{argument}=True.*LIF",
+        ):
             getattr(rsnn.layers, name)(**{argument: True})
 
 
 @pytest.mark.parametrize("layer", ["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF"])
 def test_a_config_makes_the_same_layer(layer):
     cls = getattr(rsnn.layers, layer)
-    others = [name for name in ("decay_input", "reset_delay") if (name, layer) not in WITHOUT]
+    others = [
+        name for name in ("decay_input", "reset_delay") if (name, layer) not in WITHOUT
+    ]
     made = cls(
         threshold=0.5,
         reset="hard",
@@ -210,10 +292,17 @@ def test_a_config_makes_the_same_layer(layer):
     )
     again = cls.from_config(made.get_config())
     assert again.get_config() == made.get_config()
-    assert (again.threshold, again.reset, again.v_reset, again.name) == (0.5, "hard", -0.1, "neurons")
+    assert (again.threshold, again.reset, again.v_reset, again.name) == (
+        0.5,
+        "hard",
+        -0.1,
+        "neurons",
+    )
     assert again.initial_membrane == 0.25
     # Those of older versions do not have them.
-    old = cls.from_config({key: value for key, value in made.get_config().items() if key not in others})
+    old = cls.from_config(
+        {key: value for key, value in made.get_config().items() if key not in others}
+    )
     for name in others:
         assert getattr(again, name) is True
         assert getattr(old, name) is False
@@ -237,49 +326,94 @@ ORDER = (
     *("learn_decay", "learn_synaptic_decay", "learn_threshold", "initial_membrane"),
     "threshold_stabilizer",
 )
-"""The arguments of neurons. Those of the first line may be given by position, the others by name alone."""
+"""The arguments of neurons. Those of the first line may be given by position, the
+others by name alone."""
 
-CELLS = [name for name in rsnn.layers.__all__ if name.endswith("Cell") and not name.startswith("Recurrent")]
+CELLS = [
+    name
+    for name in rsnn.layers.__all__
+    if name.endswith("Cell") and not name.startswith("Recurrent")
+]
 
 
 @pytest.mark.runs_once
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_and_its_layer_have_the_same_arguments_in_the_order_of_all_neurons(name):
-    *arguments, others = inspect.signature(getattr(rsnn.layers, name)).parameters.values()
+    *arguments, others = inspect.signature(
+        getattr(rsnn.layers, name)
+    ).parameters.values()
     assert others.name == "kwargs"
-    assert [argument.name for argument in arguments] == [each for each in ORDER if each in {found.name for found in arguments}]
-    by_name = [argument.name for argument in arguments if argument.kind is argument.KEYWORD_ONLY]
-    assert by_name == [argument.name for argument in arguments if ORDER.index(argument.name) > ORDER.index("threshold")]
+    assert [argument.name for argument in arguments] == [
+        each for each in ORDER if each in {found.name for found in arguments}
+    ]
+    by_name = [
+        argument.name
+        for argument in arguments
+        if argument.kind is argument.KEYWORD_ONLY
+    ]
+    assert by_name == [
+        argument.name
+        for argument in arguments
+        if ORDER.index(argument.name) > ORDER.index("threshold")
+    ]
     if name != "NeuronCell":
-        *of_layer, others = inspect.signature(getattr(rsnn.layers, name.removesuffix("Cell"))).parameters.values()
+        *of_layer, others = inspect.signature(
+            getattr(rsnn.layers, name.removesuffix("Cell"))
+        ).parameters.values()
         assert others.name == "kwargs"
         assert of_layer[: len(arguments)] == arguments
-        assert [found.name for found in of_layer[len(arguments) :]] == (["threshold_stabilizer"] if name == "LIFCell" else [])
+        assert [found.name for found in of_layer[len(arguments) :]] == (
+            ["threshold_stabilizer"] if name == "LIFCell" else []
+        )
 
 
 @keras.saving.register_keras_serializable(package="tests")
 class AdaptiveCell(rsnn.layers.NeuronCell):
-    """A custom neuron with a state of two tensors: every spike raises its threshold temporarily."""
+    """A custom neuron with a state of two tensors: every spike raises its threshold
+    temporarily."""
 
     def initial_state(self, inputs):
         rest = super().initial_state(inputs)
         return {"membrane": rest, "fatigue": rest}
 
     def step(self, inputs, state):
-        membrane = 0.5 * state["membrane"] + ops.cast(inputs, state["membrane"].dtype) - state["fatigue"]
+        membrane = (
+            0.5 * state["membrane"]
+            + ops.cast(inputs, state["membrane"].dtype)
+            - state["fatigue"]
+        )
         spikes = self.fire(membrane)
         fatigue = 0.8 * state["fatigue"] + 0.1 * ops.stop_gradient(spikes)
-        return membrane, spikes, {"membrane": membrane * (1.0 - ops.stop_gradient(spikes)), "fatigue": fatigue}
+        return (
+            membrane,
+            spikes,
+            {
+                "membrane": membrane * (1.0 - ops.stop_gradient(spikes)),
+                "fatigue": fatigue,
+            },
+        )
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), [("bptt", "multi"), ("rate", "multi"), ("rate", "single")])
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [("bptt", "multi"), ("rate", "multi"), ("rate", "single")],
+)
 def test_a_custom_neuron_trains_saves_and_streams(gradient, step_mode):
-    model = compiled(model_of(rsnn.layers.Neuron(AdaptiveCell()), gradient=gradient, step_mode=step_mode, timesteps=10))
+    model = compiled(
+        model_of(
+            rsnn.layers.Neuron(AdaptiveCell()),
+            gradient=gradient,
+            step_mode=step_mode,
+            timesteps=10,
+        )
+    )
     x, y = data(32)
     losses = model.fit(x, y, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     again = saved_and_loaded(model)
-    np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
+    np.testing.assert_allclose(
+        again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5
+    )
     mean = np.mean([to_numpy(model.step(x)) for _ in range(10)], axis=0)
     np.testing.assert_allclose(mean, model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
 
@@ -289,10 +423,14 @@ class GainCell(AdaptiveCell):
     """With a weight, which Keras would cast to half precision."""
 
     def build(self, input_shape):
-        self.gain = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="gain")
+        self.gain = self.add_weight(
+            shape=(input_shape[-1],), initializer="zeros", name="gain"
+        )
 
     def step(self, inputs, state):
-        return super().step(ops.exp(self.gain) * ops.cast(inputs, state["membrane"].dtype), state)
+        return super().step(
+            ops.exp(self.gain) * ops.cast(inputs, state["membrane"].dtype), state
+        )
 
 
 @pytest.mark.parametrize("gradient", ["bptt", "rate"])
@@ -314,14 +452,20 @@ def test_the_rate_gradient_of_a_custom_neuron_is_bptts_in_one_layer():
     assert_close(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="other backends differentiate by functions without a state")
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="other backends differentiate by functions without a state",
+)
 def test_models_of_two_threads_train_like_each_alone():
-    """The derivative of a cell without a written one is a forward-mode derivative, which PyTorch has one at a time of."""
+    """The derivative of a cell without a written one is a forward-mode derivative,
+    which PyTorch has one at a time of."""
 
     def trained():
         keras.utils.set_random_seed(0)
         inputs = keras.Input((6,))
-        network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.CuBaLIF()(layers.Dense(5)(inputs))))
+        network = keras.Model(
+            inputs, layers.Dense(3)(rsnn.layers.CuBaLIF()(layers.Dense(5)(inputs)))
+        )
         return compiled(spiking(network), jit_compile=False)
 
     def train(model):

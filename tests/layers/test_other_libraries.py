@@ -1,4 +1,5 @@
-"""Neurons and surrogates of snnTorch and SpikingJelly do what those of this library that stand for them do, step for step."""
+"""Neurons and surrogates of snnTorch and SpikingJelly do what those of this library
+that stand for them do, step for step."""
 
 import importlib
 import math
@@ -9,10 +10,21 @@ import pytest
 from helpers import gradient_of, spiking
 
 from keras_ratesnn import surrogates
-from keras_ratesnn.layers import IF, ILIF, LIF, CuBaLIF, LeakyReadout, ParametricLIF, Recurrent, Scale, SlidingPSN
+from keras_ratesnn.layers import (
+    IF,
+    ILIF,
+    LIF,
+    CuBaLIF,
+    LeakyReadout,
+    ParametricLIF,
+    Recurrent,
+    Scale,
+    SlidingPSN,
+)
 
 T = 12
-# A random membrane never equals its threshold, where snnTorch does not spike and this library does.
+# A random membrane never equals its threshold, where snnTorch does not spike and this
+# library does.
 CURRENTS = np.random.default_rng(0).normal(0.6, 1.0, (20, T, 30)).astype("float32")
 
 
@@ -74,35 +86,74 @@ def without_reset(inputs, decay=0.8):
 
 CASES = {
     "Leaky": (leaky, LIF(0.8, reset_delay=True)),
-    "Leaky without a reset": (lambda: leaky(threshold=2.0, reset_mechanism="none"), without_reset),
-    "Lapicque": (lapicque, lambda x: LIF(0.75, 0.5, reset_delay=True)(keras.layers.Rescaling(0.5)(x))),
+    "Leaky without a reset": (
+        lambda: leaky(threshold=2.0, reset_mechanism="none"),
+        without_reset,
+    ),
+    "Lapicque": (
+        lapicque,
+        lambda x: LIF(0.75, 0.5, reset_delay=True)(keras.layers.Rescaling(0.5)(x)),
+    ),
     "Leaky that learns its threshold": (
         lambda: leaky(threshold=0.7, learn_threshold=True),
         LIF(0.8, 0.7, learn_threshold=True, reset_delay=True),
     ),
-    "Leaky that learns its decay": (lambda: leaky(learn_beta=True), ParametricLIF(0.8, reset_delay=True)),
-    "Leaky without a leak": (lambda: leaky(beta=1.0, threshold=3.0), IF(3.0, reset_delay=True)),
+    "Leaky that learns its decay": (
+        lambda: leaky(learn_beta=True),
+        ParametricLIF(0.8, reset_delay=True),
+    ),
+    "Leaky without a leak": (
+        lambda: leaky(beta=1.0, threshold=3.0),
+        IF(3.0, reset_delay=True),
+    ),
     "Leaky, to zero": (lambda: leaky(reset_mechanism="zero"), LIF(0.8, reset="hard")),
-    "Leaky, to zero, at once": (lambda: leaky(reset_mechanism="zero", reset_delay=False), LIF(0.8, reset="hard")),
+    "Leaky, to zero, at once": (
+        lambda: leaky(reset_mechanism="zero", reset_delay=False),
+        LIF(0.8, reset="hard"),
+    ),
     "Synaptic": (synaptic, CuBaLIF(0.7, synaptic_decay=0.6, reset_delay=True)),
     "Synaptic, to zero": (
         lambda: synaptic(reset_mechanism="zero"),
         CuBaLIF(0.7, synaptic_decay=0.6, reset="hard", reset_delay=True),
     ),
-    "LIFNode": (lambda: node(v_threshold=0.5), LIF(0.5, 0.5, reset="hard", decay_input=True)),
-    "LIFNode, soft": (lambda: node(tau=4.0, v_threshold=0.5, v_reset=None), LIF(0.75, 0.5, decay_input=True)),
-    "LIFNode without decay_input": (lambda: node(tau=5.0, decay_input=False), LIF(0.8, reset="hard")),
+    "LIFNode": (
+        lambda: node(v_threshold=0.5),
+        LIF(0.5, 0.5, reset="hard", decay_input=True),
+    ),
+    "LIFNode, soft": (
+        lambda: node(tau=4.0, v_threshold=0.5, v_reset=None),
+        LIF(0.75, 0.5, decay_input=True),
+    ),
+    "LIFNode without decay_input": (
+        lambda: node(tau=5.0, decay_input=False),
+        LIF(0.8, reset="hard"),
+    ),
     # Its membrane, measured from where it rests.
     "LIFNode that rests below 0": (
         lambda: node(v_threshold=0.3, v_reset=-0.2),
         LIF(0.5, 0.5, reset="hard", decay_input=True),
     ),
-    "ParametricLIFNode": (lambda: parametric_node(v_threshold=0.5), ParametricLIF(0.5, 0.5, reset="hard", decay_input=True)),
-    "CUBALIFNode": (current_based_node, CuBaLIF(0.75, 0.5, synaptic_decay=0.5, reset="hard")),
-    "CUBALIFNode, soft": (lambda: current_based_node(v_threshold=1.0, v_reset=None), CuBaLIF(0.75, synaptic_decay=0.5)),
+    "ParametricLIFNode": (
+        lambda: parametric_node(v_threshold=0.5),
+        ParametricLIF(0.5, 0.5, reset="hard", decay_input=True),
+    ),
+    "CUBALIFNode": (
+        current_based_node,
+        CuBaLIF(0.75, 0.5, synaptic_decay=0.5, reset="hard"),
+    ),
+    "CUBALIFNode, soft": (
+        lambda: current_based_node(v_threshold=1.0, v_reset=None),
+        CuBaLIF(0.75, synaptic_decay=0.5),
+    ),
     "IFNode": (integrator, IF(reset="hard")),
-    "HalfThresholdIFNode": (lambda: node_of("HalfThresholdIFNode", v_threshold=3.0), IF(3.0, initial_membrane=1.5)),
-    "ILIFNode": (lambda: node_of("ILIFNode", v_threshold=2.0), ILIF(4, decay=0.25, threshold=2.0, normalize=False)),
+    "HalfThresholdIFNode": (
+        lambda: node_of("HalfThresholdIFNode", v_threshold=3.0),
+        IF(3.0, initial_membrane=1.5),
+    ),
+    "ILIFNode": (
+        lambda: node_of("ILIFNode", v_threshold=2.0),
+        ILIF(4, decay=0.25, threshold=2.0, normalize=False),
+    ),
     "IFNode, soft": (lambda: integrator(v_threshold=3.0, v_reset=None), IF(3.0)),
 }
 
@@ -112,18 +163,24 @@ HALVES = np.random.default_rng(0).integers(-1, 4, (20, T, 30)).astype("float32")
 ABOVE_ONE = float(np.nextafter(np.float32(1.0), np.float32(2.0)))
 CASES_AT_THRESHOLD = {
     "Leaky": (lambda: leaky(beta=0.5), LIF(0.5, ABOVE_ONE, reset_delay=True)),
-    "Leaky, to zero": (lambda: leaky(beta=0.5, reset_mechanism="zero"), LIF(0.5, ABOVE_ONE, reset="hard")),
+    "Leaky, to zero": (
+        lambda: leaky(beta=0.5, reset_mechanism="zero"),
+        LIF(0.5, ABOVE_ONE, reset="hard"),
+    ),
     "LIFNode": (lambda: node(decay_input=False), LIF(0.5, reset="hard")),
     "IFNode, soft": (lambda: integrator(v_reset=None), IF()),
 }
 
 
 def both_spikes(theirs, layer, currents):
-    """The spikes (batch, time, neurons) of neurons of another library and of a layer."""
+    """The spikes (batch, time, neurons) of neurons of another library and of a
+    layer."""
     import torch
 
     with torch.no_grad():
-        spikes = np.stack([theirs(torch.tensor(currents[:, t])).numpy() for t in range(T)], axis=1)
+        spikes = np.stack(
+            [theirs(torch.tensor(currents[:, t])).numpy() for t in range(T)], axis=1
+        )
     assert 0.05 < spikes.mean() < 0.95
     inputs = keras.Input((30,))
     model = spiking(keras.Model(inputs, layer(inputs)), T, return_sequences=True)
@@ -139,10 +196,19 @@ def test_spikes_are_those_of_another_library(name):
 
 RECURRENT = {
     "RLeaky": ({}, LIF(0.8, reset_delay=True)),
-    "RLeaky, to zero": ({"reset_mechanism": "zero"}, LIF(0.8, reset="hard", reset_delay=True)),
-    "RLeaky, to zero, at once": ({"reset_mechanism": "zero", "reset_delay": False}, LIF(0.8, reset="hard")),
+    "RLeaky, to zero": (
+        {"reset_mechanism": "zero"},
+        LIF(0.8, reset="hard", reset_delay=True),
+    ),
+    "RLeaky, to zero, at once": (
+        {"reset_mechanism": "zero", "reset_delay": False},
+        LIF(0.8, reset="hard"),
+    ),
     "RSynaptic": ({}, CuBaLIF(0.8, synaptic_decay=0.6, reset_delay=True)),
-    "RSynaptic, to zero": ({"reset_mechanism": "zero"}, CuBaLIF(0.8, synaptic_decay=0.6, reset="hard", reset_delay=True)),
+    "RSynaptic, to zero": (
+        {"reset_mechanism": "zero"},
+        CuBaLIF(0.8, synaptic_decay=0.6, reset="hard", reset_delay=True),
+    ),
 }
 
 
@@ -155,8 +221,14 @@ def test_recurrent_neurons_are_those_of_another_library(name):
     decays = {"beta": 0.8} | ({"alpha": 0.6} if isinstance(neurons, CuBaLIF) else {})
     kind = getattr(snntorch, name.split(",")[0])
     theirs = kind(**decays, linear_features=30, init_hidden=True, **arguments)
-    kernel, bias = (np.random.default_rng(1).normal(0.0, 0.3, shape).astype("float32") for shape in ((30, 30), 30))
-    theirs.recurrent.weight.data, theirs.recurrent.bias.data = torch.tensor(kernel.T), torch.tensor(bias)
+    kernel, bias = (
+        np.random.default_rng(1).normal(0.0, 0.3, shape).astype("float32")
+        for shape in ((30, 30), 30)
+    )
+    theirs.recurrent.weight.data, theirs.recurrent.bias.data = (
+        torch.tensor(kernel.T),
+        torch.tensor(bias),
+    )
     synapse = keras.layers.Dense(30)
     synapse.build((None, 30))
     synapse.set_weights([kernel, bias])
@@ -178,25 +250,39 @@ def test_recurrent_neurons_are_those_of_norse():
         theirs.append(spikes)
     assert 0.05 < np.mean(theirs) < 0.95
     inputs, synapse = keras.Input((30,)), keras.layers.Dense(30, use_bias=False)
-    neurons = Recurrent(CuBaLIF(0.9, synaptic_decay=0.8, decay_input=True, reset="hard"), synapse)
+    neurons = Recurrent(
+        CuBaLIF(0.9, synaptic_decay=0.8, decay_input=True, reset="hard"), synapse
+    )
     model = spiking(keras.Model(inputs, neurons(inputs)), T, return_sequences=True)
     synapse.set_weights([kernel])
-    np.testing.assert_array_equal(model.predict(CURRENTS, verbose=0), np.stack(theirs, axis=1))
+    np.testing.assert_array_equal(
+        model.predict(CURRENTS, verbose=0), np.stack(theirs, axis=1)
+    )
 
 
 @pytest.mark.parametrize("kind", ["Leaky", "Synaptic"])
-def test_neurons_with_decays_and_thresholds_of_their_own_are_those_of_another_library(kind):
+def test_neurons_with_decays_and_thresholds_of_their_own_are_those_of_another_library(
+    kind,
+):
     import snntorch
     import torch
 
     random = np.random.default_rng(2)
-    decay, synaptic, threshold = (random.uniform(*of, 30).astype("float32") for of in ((0.2, 0.95), (0.1, 0.8), (0.5, 1.5)))
+    decay, synaptic, threshold = (
+        random.uniform(*of, 30).astype("float32")
+        for of in ((0.2, 0.95), (0.1, 0.8), (0.5, 1.5))
+    )
     theirs = {"beta": torch.tensor(decay), "threshold": torch.tensor(threshold)}
     ours = {"decay": decay, "threshold": torch.tensor(threshold), "reset_delay": True}
     if kind == "Synaptic":
-        theirs, ours = {**theirs, "alpha": torch.tensor(synaptic)}, {**ours, "synaptic_decay": synaptic}
+        theirs, ours = (
+            {**theirs, "alpha": torch.tensor(synaptic)},
+            {**ours, "synaptic_decay": synaptic},
+        )
     neurons = (LIF if kind == "Leaky" else CuBaLIF)(**ours)
-    spikes, found = both_spikes(getattr(snntorch, kind)(**theirs, init_hidden=True), neurons, CURRENTS)
+    spikes, found = both_spikes(
+        getattr(snntorch, kind)(**theirs, init_hidden=True), neurons, CURRENTS
+    )
     np.testing.assert_array_equal(found, spikes)
 
 
@@ -215,12 +301,16 @@ def test_neurons_that_get_only_their_own_spikes_back_are_those_of_another_librar
         ("RSynaptic", {"beta": 0.8, "alpha": 0.6}, current_based),
     ):
         for v, synapse in ((-0.4, shared), (torch.tensor(weights), of_each)):
-            theirs = getattr(snntorch, kind)(**arguments, all_to_all=False, V=v, init_hidden=True)
+            theirs = getattr(snntorch, kind)(
+                **arguments, all_to_all=False, V=v, init_hidden=True
+            )
             spikes, ours = both_spikes(theirs, Recurrent(neurons, synapse), CURRENTS)
             np.testing.assert_array_equal(ours, spikes, err_msg=kind)
     container = ElementWiseRecurrentContainer(node(v_threshold=0.5), lambda x, y: x + y)
     neurons = LIF(0.5, 0.5, reset="hard", decay_input=True)
-    spikes, ours = both_spikes(container, Recurrent(neurons, Scale(1.0, trainable=False)), CURRENTS)
+    spikes, ours = both_spikes(
+        container, Recurrent(neurons, Scale(1.0, trainable=False)), CURRENTS
+    )
     np.testing.assert_array_equal(ours, spikes)
 
 
@@ -233,26 +323,44 @@ def test_membranes_that_never_spike_are_those_of_other_libraries():
 
     def ours(readout, sequences=False):
         # Beside the readout there are neurons.
-        model = spiking(keras.Model(inputs, [readout(inputs), IF()(inputs)]), 4, return_sequences=sequences)
+        model = spiking(
+            keras.Model(inputs, [readout(inputs), IF()(inputs)]),
+            4,
+            return_sequences=sequences,
+        )
         return model.predict(currents, verbose=0)[0]
 
     theirs, membranes, membrane = leaky(beta=0.5, reset_mechanism="none"), [], None
     theirs.init_hidden = False
     with torch.no_grad():
         for t in range(4):
-            _, membrane = theirs(torch.tensor(currents[:, t]), membrane if t else theirs.reset_mem())
+            _, membrane = theirs(
+                torch.tensor(currents[:, t]), membrane if t else theirs.reset_mem()
+            )
             membranes.append(membrane.numpy())
-    np.testing.assert_array_equal(ours(LeakyReadout(0.5), sequences=True), np.stack(membranes, axis=1))
+    np.testing.assert_array_equal(
+        ours(LeakyReadout(0.5), sequences=True), np.stack(membranes, axis=1)
+    )
     steps = torch.tensor(np.moveaxis(currents, 1, 0))
-    for value, decode in (("mean", "mean-mem"), ("last", "last_mem"), ("max", "max-mem")):
+    for value, decode in (
+        ("mean", "mean-mem"),
+        ("last", "last_mem"),
+        ("max", "max-mem"),
+    ):
         for kind, tau, readout in (
-            ("NonSpikingLIFNode", {"tau": 2.0}, LeakyReadout(0.5, decay_input=True, value=value)),
+            (
+                "NonSpikingLIFNode",
+                {"tau": 2.0},
+                LeakyReadout(0.5, decay_input=True, value=value),
+            ),
             ("NonSpikingIFNode", {}, LeakyReadout(1.0, value=value)),
         ):
             their = node_of(kind, decode=decode, **tau)
             their.step_mode = "m"
             expected = their(steps).numpy()
-            np.testing.assert_array_equal(ours(readout), expected, err_msg=f"{kind}, {value}")
+            np.testing.assert_array_equal(
+                ours(readout), expected, err_msg=f"{kind}, {value}"
+            )
 
 
 def test_a_membrane_without_a_reset_is_that_of_a_convolution_in_time():
@@ -261,9 +369,13 @@ def test_a_membrane_without_a_reset_is_that_of_a_convolution_in_time():
 
     inputs, decay = keras.Input((30,)), math.exp(0.8 - 1.0)
     with torch.no_grad():
-        theirs = snntorch.StateLeaky(beta=0.8, channels=30, threshold=2.0)(torch.tensor(np.moveaxis(CURRENTS, 1, 0)))
+        theirs = snntorch.StateLeaky(beta=0.8, channels=30, threshold=2.0)(
+            torch.tensor(np.moveaxis(CURRENTS, 1, 0))
+        )
     spikes, membranes = (np.moveaxis(of.numpy(), 0, 1) for of in theirs)
-    network = keras.Model(inputs, [without_reset(inputs, decay), LeakyReadout(decay)(inputs)])
+    network = keras.Model(
+        inputs, [without_reset(inputs, decay), LeakyReadout(decay)(inputs)]
+    )
     ours = spiking(network, T, return_sequences=True).predict(CURRENTS, verbose=0)
     np.testing.assert_array_equal(ours[0], spikes)
     np.testing.assert_allclose(ours[1], membranes, rtol=1e-4, atol=1e-4)
@@ -285,9 +397,14 @@ CASES_OF_GRADIENTS = {
     "Leaky": (leaky, LIF(0.8, reset_delay=True, surrogate="atan")),
     "Synaptic, to zero": (
         lambda: synaptic(reset_mechanism="zero"),
-        CuBaLIF(0.7, synaptic_decay=0.6, reset="hard", reset_delay=True, surrogate="atan"),
+        CuBaLIF(
+            0.7, synaptic_decay=0.6, reset="hard", reset_delay=True, surrogate="atan"
+        ),
     ),
-    "LIFNode": (lambda: node(v_threshold=0.5), LIF(0.5, 0.5, reset="hard", decay_input=True, detach_reset=False)),
+    "LIFNode": (
+        lambda: node(v_threshold=0.5),
+        LIF(0.5, 0.5, reset="hard", decay_input=True, detach_reset=False),
+    ),
     "LIFNode, detached": (
         lambda: node(v_threshold=0.5, v_reset=None, detach_reset=True),
         LIF(0.5, 0.5, decay_input=True),
@@ -305,8 +422,13 @@ def test_gradients_of_bptt_are_those_of_another_library(name):
     spikes = torch.stack([theirs(currents[:, t]) for t in range(T)], dim=1)
     (expected,) = torch.autograd.grad((spikes * torch.tensor(weights)).sum(), currents)
     inputs = keras.Input((30,))
-    model = spiking(keras.Model(inputs, layer(inputs)), T, gradient="bptt", return_sequences=True)
-    (gradient,) = gradient_of(lambda x: keras.ops.sum(model(x) * keras.ops.convert_to_tensor(weights)), [CURRENTS])
+    model = spiking(
+        keras.Model(inputs, layer(inputs)), T, gradient="bptt", return_sequences=True
+    )
+    (gradient,) = gradient_of(
+        lambda x: keras.ops.sum(model(x) * keras.ops.convert_to_tensor(weights)),
+        [CURRENTS],
+    )
     np.testing.assert_allclose(gradient, expected.numpy(), atol=1e-4)
 
 
@@ -326,7 +448,9 @@ SURROGATES = [
 
 
 @pytest.mark.parametrize(("module", "name", "arguments", "surrogate"), SURROGATES)
-def test_surrogate_has_the_derivative_of_another_library(module, name, arguments, surrogate):
+def test_surrogate_has_the_derivative_of_another_library(
+    module, name, arguments, surrogate
+):
     import torch
 
     # None at a distance where a rectangle ends.
@@ -334,4 +458,6 @@ def test_surrogate_has_the_derivative_of_another_library(module, name, arguments
     theirs = torch.tensor(distances, requires_grad=True)
     getattr(importlib.import_module(module), name)(**arguments)(theirs).sum().backward()
     ours = surrogate.derivative(keras.ops.convert_to_tensor(distances))
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), theirs.grad.numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(ours), theirs.grad.numpy(), atol=1e-5
+    )

@@ -1,11 +1,20 @@
-"""Parallel spiking neurons: reference cases, all methods, both step modes, padding, streams."""
+"""Parallel spiking neurons: reference cases, all methods, both step modes, padding,
+streams."""
 
 import functools
 
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, loss_and_gradients, results_without_padding, saved_and_loaded, spiking, to_numpy, training_step
+from helpers import (
+    assert_same,
+    loss_and_gradients,
+    results_without_padding,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+    training_step,
+)
 from keras import layers
 from next_cases import NextCase
 
@@ -21,7 +30,11 @@ def psn(case=None):
 
 
 def masked(case=None):
-    return rsnn.layers.MaskedPSN(case["timesteps"], case["order"], mask=case["mask"]) if case else rsnn.layers.MaskedPSN(T, 3)
+    return (
+        rsnn.layers.MaskedPSN(case["timesteps"], case["order"], mask=case["mask"])
+        if case
+        else rsnn.layers.MaskedPSN(T, 3)
+    )
 
 
 def half_masked(case=None):
@@ -64,17 +77,27 @@ def frames(constant=False):
 
 @functools.cache
 def step_of(make, gradient, step_mode, depth):
-    return training_step(spiking(network(make, depth), T, gradient, step_mode=step_mode))
+    return training_step(
+        spiking(network(make, depth), T, gradient, step_mode=step_mode)
+    )
 
 
 def results(make, gradient, step_mode="multi", x=None, depth=2):
-    value, gradients, _ = step_of(make, gradient, step_mode, depth)(frames() if x is None else x, Y)
+    value, gradients, _ = step_of(make, gradient, step_mode, depth)(
+        frames() if x is None else x, Y
+    )
     # Neurons are named anew in each network; those of a depth keep their order.
-    names = [path if "cell" not in path else f"cell {index}" for index, path in enumerate(gradients)]
+    names = [
+        path if "cell" not in path else f"cell {index}"
+        for index, path in enumerate(gradients)
+    ]
     return {"value": value, **dict(zip(names, gradients.values(), strict=True))}
 
 
-@pytest.mark.parametrize(("name", "make"), [("psn_mlp", psn), ("masked_psn_mlp", masked), ("sliding_psn_mlp", sliding)])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("psn_mlp", psn), ("masked_psn_mlp", masked), ("sliding_psn_mlp", sliding)],
+)
 @pytest.mark.parametrize("gradient", ["bptt", "windows"])
 def test_the_authors_program_agrees(name, make, gradient):
     case = NextCase(name)
@@ -83,7 +106,9 @@ def test_the_authors_program_agrees(name, make, gradient):
         return make(case.settings)(synapse(x))
 
     timesteps = case.settings["timesteps"]
-    model = case.model(hidden, "bptt" if gradient == "bptt" else Rate(windows=timesteps))
+    model = case.model(
+        hidden, "bptt" if gradient == "bptt" else Rate(windows=timesteps)
+    )
     neurons = [layer for layer in model.network.layers if hasattr(layer, "cell")]
     names = {}
     for layer, theirs in zip(neurons, ("n1", "n2"), strict=True):
@@ -99,7 +124,11 @@ def test_the_rate_gradient_of_one_layer_is_bptt_where_inputs_are_constant(make):
     assert np.abs(expected["value"]) > 0
     assert_same(results(make, "rate", x=frames(constant=True), depth=1), expected)
     # That of the own weights with any input.
-    expected = {path: of_it for path, of_it in results(make, "bptt", depth=1).items() if "cell" in path}
+    expected = {
+        path: of_it
+        for path, of_it in results(make, "bptt", depth=1).items()
+        if "cell" in path
+    }
     assert len(expected) == 2
     assert all(np.abs(of_it).max() > 0 for of_it in expected.values())
     assert_same(results(make, "rate", depth=1), expected)
@@ -113,11 +142,21 @@ def test_windows_of_one_step_are_bptt(make):
 @pytest.mark.parametrize("make", [psn, sliding])
 def test_windows_of_constant_inputs_are_bptt(make):
     x = np.repeat(frames()[:, [0, 3]], (2, 3), axis=1)
-    assert_same(results(make, Rate(windows=(2, 3)), x=x, depth=1), results(make, "bptt", x=x, depth=1))
+    assert_same(
+        results(make, Rate(windows=(2, 3)), x=x, depth=1),
+        results(make, "bptt", x=x, depth=1),
+    )
 
 
 @pytest.mark.parametrize(
-    ("make", "gradient"), [(sliding, "rate"), (sliding, Rate(windows=2)), (masked, "bptt"), (sliding, "sltt")], ids=name_of
+    ("make", "gradient"),
+    [
+        (sliding, "rate"),
+        (sliding, Rate(windows=2)),
+        (masked, "bptt"),
+        (sliding, "sltt"),
+    ],
+    ids=name_of,
 )
 def test_step_by_step_is_all_at_once(make, gradient):
     assert_same(results(make, gradient, "single"), results(make, gradient, "multi"))
@@ -129,7 +168,9 @@ def test_a_stream_is_the_whole_sequence(make):
     by_step = np.stack([to_numpy(model.step(x[:, t])) for t in range(T)], axis=1)
     np.testing.assert_allclose(by_step, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
     if make is masked:
-        with pytest.raises(ValueError, match=r"weights for 5 steps. Received: step 6.*reset_state"):
+        with pytest.raises(
+            ValueError, match=r"weights for 5 steps. Received: step 6.*reset_state"
+        ):
             model.step(x[:, 0])
 
 
@@ -162,7 +203,11 @@ def test_padding_in_gaps_moves_the_queue():
     mask = np.ones((4, T), bool)
     mask[:, 2] = False
     zeroed = np.where(mask[..., None], x, 0.0)
-    model = spiking(keras.Model(inputs := keras.Input((6,)), rsnn.layers.SlidingPSN(3)(inputs)), T, return_sequences=True)
+    model = spiking(
+        keras.Model(inputs := keras.Input((6,)), rsnn.layers.SlidingPSN(3)(inputs)),
+        T,
+        return_sequences=True,
+    )
     expected = to_numpy(model(zeroed)) * mask[..., None]
     for step_mode in ("multi", "single"):
         model.step_mode = step_mode
@@ -172,7 +217,11 @@ def test_padding_in_gaps_moves_the_queue():
 def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
     from keras_ratesnn._core import backend
 
-    cases = [(sliding, "rate", "multi"), (masked, "rate", "single"), (masked, Rate(windows=2), "multi")]
+    cases = [
+        (sliding, "rate", "multi"),
+        (masked, "rate", "single"),
+        (masked, Rate(windows=2), "multi"),
+    ]
     cases.append((sliding, Rate(windows=2), "single"))
     expected = [results(*case) for case in cases]
     monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
@@ -188,13 +237,20 @@ def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatc
 def test_recorded_training_in_half_precision_learns_and_resumes(make):
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = spiking(network(make), T, "rate")
-    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.1),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
     losses = [float(model.train_on_batch(frames(), Y)) for _ in range(4)]
     assert losses[-1] < losses[0]
     assert all(v.dtype == "float32" for v in model.trainable_variables)
     again = saved_and_loaded(model)
     np.testing.assert_array_equal(to_numpy(again(frames())), to_numpy(model(frames())))
-    np.testing.assert_allclose(float(again.train_on_batch(frames(), Y)), float(model.train_on_batch(frames(), Y)), rtol=1e-2)
+    np.testing.assert_allclose(
+        float(again.train_on_batch(frames(), Y)),
+        float(model.train_on_batch(frames(), Y)),
+        rtol=1e-2,
+    )
 
 
 @pytest.mark.runs_once
@@ -221,13 +277,22 @@ def test_frozen_neurons_store_nothing_for_their_own_weights():
 def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps():
     model = spiking(network(half_masked), T, "rate")
     neurons = [layer for layer in model.network.layers if hasattr(layer, "cell")]
-    with pytest.raises(ValueError, match=r'`step_mode="single"` runs one time step.*MaskedPSN.*mask=1.0'):
+    with pytest.raises(
+        ValueError,
+        match=r'`step_mode="single"` runs one time step.*MaskedPSN.*mask=1.0',
+    ):
         model.step_mode = "single"
     model = spiking(network(half_masked), T, "rate")
     model.compile("sgd", "mse")
     neurons = [layer for layer in model.network.layers if hasattr(layer, "cell")]
     before = to_numpy(model(frames()))
-    model.fit(frames(), np.zeros((4, 3)), epochs=3, callbacks=[rsnn.callbacks.RaiseMask(epochs=3, start=0.25)], verbose=0)
+    model.fit(
+        frames(),
+        np.zeros((4, 3)),
+        epochs=3,
+        callbacks=[rsnn.callbacks.RaiseMask(epochs=3, start=0.25)],
+        verbose=0,
+    )
     assert [layer.mask for layer in neurons] == [1.0, 1.0]
     model.step_mode = "single"
     assert not np.array_equal(to_numpy(model(frames())), before)
@@ -236,23 +301,49 @@ def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps():
         model.predict(frames(), verbose=0)
     model.step_mode = "multi"
     again = saved_and_loaded(model)
-    assert [layer.mask for layer in again.network.layers if hasattr(layer, "cell")] == [0.75, 1.0]
+    assert [layer.mask for layer in again.network.layers if hasattr(layer, "cell")] == [
+        0.75,
+        1.0,
+    ]
 
 
 @pytest.mark.runs_once
 def test_what_parallel_neurons_cannot_do_is_an_error():
     for call, message in (
-        (lambda: spiking(network(psn), T + 1), "`timesteps` must be 5, the number.*SlidingPSN"),
+        (
+            lambda: spiking(network(psn), T + 1),
+            "`timesteps` must be 5, the number.*SlidingPSN",
+        ),
         (lambda: spiking(network(psn), T - 1), "`timesteps` must be 5"),
-        (lambda: spiking(network(lambda: rsnn.layers.Neuron(rsnn.layers.PSNCell(T))), T - 1), "`timesteps` must be 5"),
+        (
+            lambda: spiking(
+                network(lambda: rsnn.layers.Neuron(rsnn.layers.PSNCell(T))), T - 1
+            ),
+            "`timesteps` must be 5",
+        ),
         (lambda: spiking(network(masked), T + 1), "`timesteps` must be at most 5"),
         (lambda: spiking(network(of_cell), T + 1), "`timesteps` must be at most 5"),
-        (lambda: spiking(network(psn), T, step_mode="single"), "depend on inputs of later steps"),
-        (lambda: spiking(network(psn), T).step(frames()[:, 0]), "`step` runs one time step"),
-        (lambda: rsnn.export_step(spiking(network(psn), T), "step.onnx", "onnx"), "`export_step` runs one time step"),
-        (lambda: spiking(network(psn), T, "sltt"), 'gradient="sltt" differentiates each time step by itself'),
+        (
+            lambda: spiking(network(psn), T, step_mode="single"),
+            "depend on inputs of later steps",
+        ),
+        (
+            lambda: spiking(network(psn), T).step(frames()[:, 0]),
+            "`step` runs one time step",
+        ),
+        (
+            lambda: rsnn.export_step(spiking(network(psn), T), "step.onnx", "onnx"),
+            "`export_step` runs one time step",
+        ),
+        (
+            lambda: spiking(network(psn), T, "sltt"),
+            'gradient="sltt" differentiates each time step by itself',
+        ),
         (lambda: spiking(network(sliding), T, "ottt"), "ottt"),
-        (lambda: rsnn.layers.MaskedPSN(4, 5), "`order` must be at most timesteps. Received: order=5 for timesteps=4"),
+        (
+            lambda: rsnn.layers.MaskedPSN(4, 5),
+            "`order` must be at most timesteps. Received: order=5 for timesteps=4",
+        ),
         (lambda: rsnn.layers.MaskedPSN(4, 2, mask=1.5), "`mask` must be .*<= 1"),
         (lambda: rsnn.layers.SlidingPSN(0), "`order` must be 1 or more"),
         (lambda: rsnn.layers.PSN(0), "`timesteps` must be 1 or more"),
@@ -269,7 +360,12 @@ def test_a_sliding_cell_conforms():
 @pytest.mark.runs_once
 def test_neurons_of_order_one_have_no_state():
     inputs = keras.Input((6,))
-    model = spiking(keras.Model(inputs, rsnn.layers.SlidingPSN(1)(inputs)), T, "rate", return_sequences=True)
+    model = spiking(
+        keras.Model(inputs, rsnn.layers.SlidingPSN(1)(inputs)),
+        T,
+        "rate",
+        return_sequences=True,
+    )
     for model.step_mode in ("multi", "single"):
         np.testing.assert_array_equal(to_numpy(model(frames())), frames() >= 1.0)
 
@@ -279,7 +375,9 @@ def test_a_step_is_exported_with_the_queue_of_inputs(tmp_path):
     x, found = frames(), {}
     for make in STEPWISE:
         model = spiking(network(make, depth=1), T)
-        found[make] = rsnn.export_step(model, tmp_path / "step.onnx", "onnx", verbose=False)
+        found[make] = rsnn.export_step(
+            model, tmp_path / "step.onnx", "onnx", verbose=False
+        )
         assert all(not state.any() for state in found[make].values())
     assert [len(states) for states in found.values()] == [3, 2]
     assert to_numpy(model(x)).shape == (4, 3)
@@ -291,8 +389,12 @@ def test_membranes_and_rates_are_those_of_all_steps():
     neurons._name = "psn"
     traces = rsnn.analysis.membranes(model, frames(), "psn", neurons=[0])
     current = to_numpy(model.network.get_layer("dense_0")(frames()[0]))
-    weight, bias = (to_numpy(part.value) for part in (neurons.cell.weight, neurons.cell.bias))
-    np.testing.assert_allclose(traces.values[0, :, 0], (weight @ current + bias)[:, 0], rtol=1e-4, atol=1e-5)
+    weight, bias = (
+        to_numpy(part.value) for part in (neurons.cell.weight, neurons.cell.bias)
+    )
+    np.testing.assert_allclose(
+        traces.values[0, :, 0], (weight @ current + bias)[:, 0], rtol=1e-4, atol=1e-5
+    )
 
 
 class DoubledCell(rsnn.layers.SlidingPSNCell):
@@ -316,10 +418,16 @@ def doubled():
 
 
 @pytest.mark.parametrize("gradient", ["rate", Rate(windows=2)], ids=str)
-def test_a_custom_parallel_cell_with_a_derivative_of_its_step_alone_has_its_gradient_in_both_step_modes(gradient):
-    multi, single = (results(doubled, gradient, step_mode) for step_mode in ("multi", "single"))
+def test_a_custom_parallel_cell_with_a_step_derivative_has_its_gradient_in_both_modes(
+    gradient,
+):
+    multi, single = (
+        results(doubled, gradient, step_mode) for step_mode in ("multi", "single")
+    )
     for name in single:
-        np.testing.assert_allclose(multi[name], single[name], rtol=1e-4, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            multi[name], single[name], rtol=1e-4, atol=1e-6, err_msg=name
+        )
 
 
 def test_of_a_custom_parallel_cell_all_earlier_inputs_are_said_to_reach_a_membrane():
@@ -330,5 +438,9 @@ def test_of_a_custom_parallel_cell_all_earlier_inputs_are_said_to_reach_a_membra
             return keras.ops.cumsum(inputs, axis=1) - self.threshold
 
     inputs = keras.Input((6,))
-    model = spiking(keras.Model(inputs, rsnn.layers.Neuron(CumulativeCell())(inputs)), T)
-    assert rsnn.analysis.energy(model, frames()).multiply_adds.tolist() == [6 * T * (T + 1) / 2]
+    model = spiking(
+        keras.Model(inputs, rsnn.layers.Neuron(CumulativeCell())(inputs)), T
+    )
+    assert rsnn.analysis.energy(model, frames()).multiply_adds.tolist() == [
+        6 * T * (T + 1) / 2
+    ]

@@ -1,4 +1,5 @@
-"""Parameters of neurons as arrays and initialisers: a value for each channel or neuron, fixed or learned."""
+"""Parameters of neurons as arrays and initialisers: a value for each channel or neuron,
+fixed or learned."""
 
 import keras
 import numpy as np
@@ -15,7 +16,9 @@ HARD = {"reset": "hard", "v_reset": [0.1, -0.3]}
 
 
 def recurrent(layer, name):
-    return neurons.Recurrent(layer, neurons.Scale(0.4, per_channel=True, name="back"), name=name)
+    return neurons.Recurrent(
+        layer, neurons.Scale(0.4, per_channel=True, name="back"), name=name
+    )
 
 
 KINDS = {
@@ -23,15 +26,32 @@ KINDS = {
     "fixed": (neurons.LIF, {**ALL, **HARD}),
     "delayed": (neurons.LIF, {**ALL, **HARD, **LEARNED, "reset_delay": True}),
     "ILIF": (neurons.ILIF, {**ALL, "levels": 3, "learn_decay": True}),
-    "recurrent": (lambda name, **arguments: recurrent(neurons.LIF(**arguments), name), {**ALL, **LEARNED}),
+    "recurrent": (
+        lambda name, **arguments: recurrent(neurons.LIF(**arguments), name),
+        {**ALL, **LEARNED},
+    ),
     "ALIF": (
         neurons.ALIF,
-        {**ALL, **HARD, **LEARNED, "adaptation": [0.5, 1.5], "adaptation_decay": [0.5, 0.9]},
+        {
+            **ALL,
+            **HARD,
+            **LEARNED,
+            "adaptation": [0.5, 1.5],
+            "adaptation_decay": [0.5, 0.9],
+        },
     ),
-    "CuBaLIF": (neurons.CuBaLIF, {**ALL, **LEARNED, "synaptic_decay": [0.2, 0.6], "learn_synaptic_decay": True}),
+    "CuBaLIF": (
+        neurons.CuBaLIF,
+        {**ALL, **LEARNED, "synaptic_decay": [0.2, 0.6], "learn_synaptic_decay": True},
+    ),
     "readout": (
         neurons.LeakyReadout,
-        {"decay": [0.8, 0.6], "synaptic_decay": [0.3, 0.5], "learn_decay": True, "learn_synaptic_decay": True},
+        {
+            "decay": [0.8, 0.6],
+            "synaptic_decay": [0.3, 0.5],
+            "learn_decay": True,
+            "learn_synaptic_decay": True,
+        },
     ),
 }
 
@@ -44,31 +64,53 @@ def arrays(kind, **more):
 def of_neuron(kind, index, name):
     """The same layer for one neuron, with numbers."""
     made, arguments = KINDS[kind]
-    return made(**{key: value[index] if isinstance(value, list) else value for key, value in arguments.items()}, name=name)
+    return made(
+        **{
+            key: value[index] if isinstance(value, list) else value
+            for key, value in arguments.items()
+        },
+        name=name,
+    )
 
 
 def networks(kinds):
-    """Two networks with the same weights: of neurons with values of their own, and of as many layers of one neuron."""
+    """Two networks with the same weights: of neurons with values of their own, and of
+    as many layers of one neuron."""
     inputs = keras.Input((4,))
     found = []
     for apart in (False, True):
         outputs = []
         for number, kind in enumerate(kinds):
-            currents = [layers.Dense(1, name=f"dense_{number}_{index}")(inputs) for index in range(2)]
+            currents = [
+                layers.Dense(1, name=f"dense_{number}_{index}")(inputs)
+                for index in range(2)
+            ]
             if apart:
-                outputs += [of_neuron(kind, index, f"{number}_{index}")(current) for index, current in enumerate(currents)]
+                outputs += [
+                    of_neuron(kind, index, f"{number}_{index}")(current)
+                    for index, current in enumerate(currents)
+                ]
             else:
-                outputs.append(arrays(kind, name=str(number))(layers.Concatenate()(currents)))
+                outputs.append(
+                    arrays(kind, name=str(number))(layers.Concatenate()(currents))
+                )
         if "readout" in kinds:
             # What follows a readout follows the end of time.
             of_readouts = 2 if apart else 1
-            outputs = [*map(neurons.TimeMean(), outputs[:-of_readouts]), *outputs[-of_readouts:]]
+            outputs = [
+                *map(neurons.TimeMean(), outputs[:-of_readouts]),
+                *outputs[-of_readouts:],
+            ]
         network = keras.Model(inputs, layers.Concatenate()(outputs))
         found.append(network)
     together, apart = found
     random = np.random.default_rng(0)
     for one, other in zip(
-        *([layer for layer in network.layers if isinstance(layer, layers.Dense)] for network in found), strict=True
+        *(
+            [layer for layer in network.layers if isinstance(layer, layers.Dense)]
+            for network in found
+        ),
+        strict=True,
     ):
         kernel = random.normal(0.4, 0.8, (4, 1))
         for layer in (one, other):
@@ -92,13 +134,20 @@ def data(timesteps=5):
     ],
     ids=["windows", "rate", "bptt", "sltt", "ottt"],
 )
-def test_neurons_with_values_of_their_own_are_as_many_layers_of_one_neuron(gradient, step_mode, kinds):
+def test_neurons_with_values_of_their_own_are_as_many_layers_of_one_neuron(
+    gradient, step_mode, kinds
+):
     """Outputs, gradients of the weights before, and of each learned value."""
-    x, y = data(), np.random.default_rng(2).normal(size=(6, 2 * len(kinds))).astype("float32")
+    x, y = (
+        data(),
+        np.random.default_rng(2).normal(size=(6, 2 * len(kinds))).astype("float32"),
+    )
     found, expected = [], []
     for network, values in zip(networks(kinds), (found, expected), strict=True):
         model = spiking(network, 5, gradient, step_mode=step_mode)
-        _, gradients, outputs = training_results(model, x, y, lambda y, outputs: ops.mean(y * outputs))
+        _, gradients, outputs = training_results(
+            model, x, y, lambda y, outputs: ops.mean(y * outputs)
+        )
         values += [outputs, gradients]
     np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
     assert np.mean(found[0] != 0) > 0.05
@@ -106,16 +155,23 @@ def test_neurons_with_values_of_their_own_are_as_many_layers_of_one_neuron(gradi
     for path, of_values in found[1].items():
         layer, _, rest = path.partition("/")
         if layer.startswith("dense"):
-            np.testing.assert_allclose(of_values, expected[1][path], rtol=1e-4, atol=1e-6, err_msg=path)
+            np.testing.assert_allclose(
+                of_values, expected[1][path], rtol=1e-4, atol=1e-6, err_msg=path
+            )
             continue
         learned += np.count_nonzero(of_values)
-        of_layers = [expected[1][f"{layer}_{index}/{rest}"].item() for index in range(2)]
-        np.testing.assert_allclose(np.ravel(of_values), of_layers, rtol=1e-4, atol=1e-6, err_msg=path)
+        of_layers = [
+            expected[1][f"{layer}_{index}/{rest}"].item() for index in range(2)
+        ]
+        np.testing.assert_allclose(
+            np.ravel(of_values), of_layers, rtol=1e-4, atol=1e-6, err_msg=path
+        )
     assert learned > len(kinds)
 
 
 def all_kinds(step_mode="multi", **more):
-    """All kinds on an image, with an array or an initialiser for each channel or each neuron."""
+    """All kinds on an image, with an array or an initialiser for each channel or each
+    neuron."""
     inputs = x = keras.Input((3, 4, 2))
     x = neurons.LIF(**{**ALL, **HARD}, learn_decay=True, name="channels", **more)(x)
     x = neurons.CuBaLIF(
@@ -127,9 +183,9 @@ def all_kinds(step_mode="multi", **more):
         name="neurons",
         **more,
     )(layers.Conv2D(2, 1, kernel_initializer="ones", **more)(x))
-    x = neurons.LeakyReadout([0.9, 0.5, 0.7], learn_decay=True, value="last", name="readout", **more)(
-        layers.Dense(3, **more)(layers.Flatten(**more)(x))
-    )
+    x = neurons.LeakyReadout(
+        [0.9, 0.5, 0.7], learn_decay=True, value="last", name="readout", **more
+    )(layers.Dense(3, **more)(layers.Flatten(**more)(x)))
     return spiking(keras.Model(inputs, x), 5, step_mode=step_mode)
 
 
@@ -140,19 +196,34 @@ def images():
 def values_of(model):
     named = {layer.name: layer for layer in model.network.layers}
     return [
-        *(named["channels"].decay, named["channels"].threshold, named["channels"].v_reset, named["channels"].initial_membrane),
-        *(named["neurons"].decay, named["neurons"].threshold, named["neurons"].synaptic_decay, named["readout"].decay),
+        *(
+            named["channels"].decay,
+            named["channels"].threshold,
+            named["channels"].v_reset,
+            named["channels"].initial_membrane,
+        ),
+        *(
+            named["neurons"].decay,
+            named["neurons"].threshold,
+            named["neurons"].synaptic_decay,
+            named["readout"].decay,
+        ),
     ]
 
 
 def test_a_model_with_values_of_channels_and_neurons_does_what_one_with_numbers_does():
-    """Either step mode, streams, masks, a saved file, a copy by its config, and another value that is set."""
+    """Either step mode, streams, masks, a saved file, a copy by its config, and another
+    value that is set."""
     model, x = all_kinds(), images()
     expected = model.predict(x, verbose=0)
-    decays, thresholds, v_reset, initial, drawn, of_neurons, constant, _ = values_of(model)
+    decays, thresholds, v_reset, initial, drawn, of_neurons, constant, _ = values_of(
+        model
+    )
     np.testing.assert_allclose(decays, ALL["decay"], rtol=1e-6)
     expected_values = ALL["threshold"], HARD["v_reset"], ALL["initial_membrane"]
-    np.testing.assert_allclose((thresholds, v_reset, initial), expected_values, rtol=1e-6)
+    np.testing.assert_allclose(
+        (thresholds, v_reset, initial), expected_values, rtol=1e-6
+    )
     assert of_neurons.shape == drawn.shape == (3, 4, 2)
     assert len(np.unique(drawn)) == 24
     np.testing.assert_allclose(constant, np.full((3, 4, 2), 0.3), rtol=1e-6)
@@ -162,15 +233,23 @@ def test_a_model_with_values_of_channels_and_neurons_does_what_one_with_numbers_
         np.testing.assert_allclose(copy.predict(x, verbose=0), expected, rtol=1e-6)
         assert_close(values_of(copy), values_of(model), rtol=0)
     loaded.step_mode = "single"
-    np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        loaded.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5
+    )
     for t in range(5):
         streamed = to_numpy(loaded.step(x[:, t]))
     np.testing.assert_allclose(streamed, expected, rtol=1e-4, atol=1e-5)
     longer = np.concatenate([x[:, :3], np.full_like(x[:, :2], 7.0)], axis=1)
-    masked = to_numpy(model(longer, mask=np.arange(5)[None] < np.array([3, 3, 3])[:, None]))
+    masked = to_numpy(
+        model(longer, mask=np.arange(5)[None] < np.array([3, 3, 3])[:, None])
+    )
     loaded.step_mode, loaded.timesteps = "multi", 3
-    np.testing.assert_allclose(masked, loaded.predict(x[:, :3], verbose=0), rtol=1e-4, atol=1e-5)
-    channels, of_each, _ = (layer for layer in model.network.layers if hasattr(layer, "set_decay"))
+    np.testing.assert_allclose(
+        masked, loaded.predict(x[:, :3], verbose=0), rtol=1e-4, atol=1e-5
+    )
+    channels, of_each, _ = (
+        layer for layer in model.network.layers if hasattr(layer, "set_decay")
+    )
     channels.set_decay([0.1, 0.95])
     channels.set_v_reset(-0.5)
     of_each.set_threshold(np.full((3, 4, 2), 0.5))
@@ -180,20 +259,31 @@ def test_a_model_with_values_of_channels_and_neurons_does_what_one_with_numbers_
     assert not np.allclose(model.predict(x, verbose=0), expected)
 
 
-@pytest.mark.parametrize(("step_mode", "policy"), [("multi", "float32"), ("single", "mixed_bfloat16")])
-def test_learned_values_move_and_stay_in_their_ranges_and_all_are_in_float32(step_mode, policy):
+@pytest.mark.parametrize(
+    ("step_mode", "policy"), [("multi", "float32"), ("single", "mixed_bfloat16")]
+)
+def test_learned_values_move_and_stay_in_their_ranges_and_all_are_in_float32(
+    step_mode, policy
+):
     model = all_kinds(step_mode, dtype=policy)
     model.compile(keras.optimizers.Adam(0.5), "mse")
     before = values_of(model)
     for _ in range(2):
         model.train_on_batch(images(), np.ones((3, 3)))
-    moved = [not np.allclose(new, old) for new, old in zip(values_of(model), before, strict=True)]
+    moved = [
+        not np.allclose(new, old)
+        for new, old in zip(values_of(model), before, strict=True)
+    ]
     assert moved == [True, False, False, False, False, True, False, True]
     decays, *_, thresholds, _, of_readout = values_of(model)
     assert all(((value > 0) & (value < 1)).all() for value in (decays, of_readout))
     assert (thresholds > 0).all()
-    layers_with_values = [layer for layer in model.network.layers if hasattr(layer, "set_decay")]
-    assert {weight.dtype for layer in layers_with_values for weight in layer.weights} == {"float32"}
+    layers_with_values = [
+        layer for layer in model.network.layers if hasattr(layer, "set_decay")
+    ]
+    assert {
+        weight.dtype for layer in layers_with_values for weight in layer.weights
+    } == {"float32"}
 
 
 def test_channels_are_on_any_axis():
@@ -226,54 +316,99 @@ def built(**arguments):
 def of_thresholds(thresholds):
     size = len(thresholds)
     neuron = neurons.LIF(threshold=thresholds, name="lif")
-    return keras.Sequential([keras.Input((4,)), layers.Dense(size), neuron, layers.Dense(2)])
+    return keras.Sequential(
+        [keras.Input((4,)), layers.Dense(size), neuron, layers.Dense(2)]
+    )
 
 
 # What is made, and the error and message that are expected.
 ERRORS = {
-    "text": (lambda: neurons.LIF(decay=["a"]), TypeError, "`decay` must be a real number, an array of real numbers or a Keras"),
-    "range": (lambda: neurons.LIF(threshold=[1.0, 0.0]), ValueError, r"`threshold` must be > 0\. Received: threshold=0\.0"),
-    "learned": (lambda: neurons.LIF(decay=[0.5, 0.0], learn_decay=True), ValueError, "`decay` must be > 0 and < 1"),
-    "drawn": (lambda: built(decay=keras.initializers.Constant(1.5)), ValueError, "`decay` must be >= 0 and < 1"),
+    "text": (
+        lambda: neurons.LIF(decay=["a"]),
+        TypeError,
+        "`decay` must be a real number, an array of real numbers or a Keras",
+    ),
+    "range": (
+        lambda: neurons.LIF(threshold=[1.0, 0.0]),
+        ValueError,
+        r"`threshold` must be > 0\. Received: threshold=0\.0",
+    ),
+    "learned": (
+        lambda: neurons.LIF(decay=[0.5, 0.0], learn_decay=True),
+        ValueError,
+        "`decay` must be > 0 and < 1",
+    ),
+    "drawn": (
+        lambda: built(decay=keras.initializers.Constant(1.5)),
+        ValueError,
+        "`decay` must be >= 0 and < 1",
+    ),
     "reset": (
         lambda: neurons.LIF(threshold=[1.0, 2.0], reset="hard", v_reset=[0.0, 2.5]),
         ValueError,
         "`v_reset` must be < 2",
     ),
-    "soft": (lambda: neurons.LIF(v_reset=[0.0, 0.1]), ValueError, r"`v_reset` must be 0\.0 with reset=\"soft\""),
+    "soft": (
+        lambda: neurons.LIF(v_reset=[0.0, 0.1]),
+        ValueError,
+        r"`v_reset` must be 0\.0 with reset=\"soft\"",
+    ),
     "channels": (
         lambda: built(decay=[0.1, 0.2]),
         ValueError,
         "`decay` must have a value for each of the 3 channels",
     ),
-    "shape": (lambda: built(decay=np.full((2, 3), 0.5)), ValueError, "`decay` must be an array that broadcasts to a sample"),
+    "shape": (
+        lambda: built(decay=np.full((2, 3), 0.5)),
+        ValueError,
+        "`decay` must be an array that broadcasts to a sample",
+    ),
     "axis": (
         lambda: built(decay=keras.initializers.Constant(0.5), axis=3),
         ValueError,
         "`axis` must be an input axis of",
     ),
-    "fixed": (lambda: built().set_decay(0.5), AttributeError, "`decay` of LIFCell 'cell' is fixed when it is created"),
+    "fixed": (
+        lambda: built().set_decay(0.5),
+        AttributeError,
+        "`decay` of LIFCell 'cell' is fixed when it is created",
+    ),
     "set shape": (
         lambda: built(learn_decay=True).set_decay([0.1, 0.2]),
         ValueError,
         "`decay` must be a number, or an array",
     ),
-    "set range": (lambda: built(learn_decay=True).set_decay(1.0), ValueError, "`decay` must be > 0 and < 1"),
-    "parallel": (lambda: neurons.SlidingPSN(2, threshold=[1.0, 2.0]), TypeError, "`threshold` must be a real number"),
+    "set range": (
+        lambda: built(learn_decay=True).set_decay(1.0),
+        ValueError,
+        "`decay` must be > 0 and < 1",
+    ),
+    "parallel": (
+        lambda: neurons.SlidingPSN(2, threshold=[1.0, 2.0]),
+        TypeError,
+        "`threshold` must be a real number",
+    ),
     "stabilizer": (
         lambda: neurons.LIF(threshold=[1.0, 2.0], threshold_stabilizer=True),
         ValueError,
         "`threshold_stabilizer=True` sets one threshold for all neurons",
     ),
     "integers": (
-        lambda: rsnn.integer(rsnn.quantize_aware(spiking(of_thresholds([0.5, 1.0, 1.5]), 4))),
+        lambda: rsnn.integer(
+            rsnn.quantize_aware(spiking(of_thresholds([0.5, 1.0, 1.5]), 4))
+        ),
         ValueError,
-        "layer 'lif' of type LIF: its neurons have a threshold each, and integers one for a layer",
+        "layer 'lif' of type LIF: its neurons have a threshold each, and integers one "
+        "for a layer",
     ),
     "calibration": (
         lambda: rsnn.spikify(
             keras.Sequential(
-                [keras.Input((3,)), layers.Dense(3, "relu", kernel_initializer="ones", name="hidden"), layers.Dense(2)]
+                [
+                    keras.Input((3,)),
+                    layers.Dense(3, "relu", kernel_initializer="ones", name="hidden"),
+                    layers.Dense(2),
+                ]
             ),
             timesteps=4,
             neuron=lambda: neurons.IF([1.0, 2.0, 3.0]),

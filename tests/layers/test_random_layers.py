@@ -1,4 +1,5 @@
-"""Layers that draw random numbers draw once per batch: the same for all steps of a sample, and for its rate."""
+"""Layers that draw random numbers draw once per batch: the same for all steps of a
+sample, and for its rate."""
 
 import keras
 import numpy as np
@@ -34,25 +35,37 @@ def after_reshape(layer):
 
 def attention(x):
     x = layers.Reshape((4, 4))(x)
-    return layers.Flatten()(layers.MultiHeadAttention(2, 2, dropout=0.5, seed=SEED)(x, x))
+    return layers.Flatten()(
+        layers.MultiHeadAttention(2, 2, dropout=0.5, seed=SEED)(x, x)
+    )
 
 
 RANDOM = {
     "dropout": lambda x: layers.Dropout(0.5, seed=SEED)(x),
-    "spatial dropout": lambda x: after_reshape(layers.SpatialDropout1D(0.5, seed=SEED))(x),
+    "spatial dropout": lambda x: after_reshape(layers.SpatialDropout1D(0.5, seed=SEED))(
+        x
+    ),
     "gaussian dropout": lambda x: layers.GaussianDropout(0.5, seed=SEED)(x),
     "gaussian noise": lambda x: layers.GaussianNoise(0.5, seed=SEED)(x),
     "alpha dropout": lambda x: layers.AlphaDropout(0.5, seed=SEED)(x),
     "drop path": lambda x: DropPath(0.5, SEED)(x),
     "attention": attention,
-    "recurrent": lambda x: after_reshape(layers.GRU(4, dropout=0.5, recurrent_dropout=0.3, seed=SEED))(x),
+    "recurrent": lambda x: after_reshape(
+        layers.GRU(4, dropout=0.5, recurrent_dropout=0.3, seed=SEED)
+    )(x),
 }
 
 
-# Side by side in one network, which takes a fraction of the time to compile: each layer has rows of its own in the head's
-# kernel, whose gradient tells them apart.
+# Side by side in one network, which takes a fraction of the time to compile: each layer
+# has rows of its own in the head's kernel, whose gradient tells them apart.
 SIDE_BY_SIDE = {
-    "element-wise": ["dropout", "gaussian dropout", "gaussian noise", "alpha dropout", "drop path"],
+    "element-wise": [
+        "dropout",
+        "gaussian dropout",
+        "gaussian noise",
+        "alpha dropout",
+        "drop path",
+    ],
     "with matrices": ["spatial dropout", "attention", "recurrent"],
 }
 
@@ -62,16 +75,25 @@ def network(*names):
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF()(layers.Dense(16)(inputs))
     drawn = [RANDOM[name](x) for name in names]
-    return keras.Model(inputs, layers.Dense(3, name="head")(drawn[0] if len(drawn) == 1 else layers.Concatenate()(drawn)))
+    return keras.Model(
+        inputs,
+        layers.Dense(3, name="head")(
+            drawn[0] if len(drawn) == 1 else layers.Concatenate()(drawn)
+        ),
+    )
 
 
 def gradients(names, gradient, step_mode, timesteps, x, y):
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
-    return loss_and_gradients(spiking(network(*names), timesteps, gradient, step_mode=step_mode), x, y)[1]
+    return loss_and_gradients(
+        spiking(network(*names), timesteps, gradient, step_mode=step_mode), x, y
+    )[1]
 
 
-@pytest.mark.parametrize(("kind", "step_mode"), [("element-wise", "multi"), ("with matrices", "single")])
+@pytest.mark.parametrize(
+    ("kind", "step_mode"), [("element-wise", "multi"), ("with matrices", "single")]
+)
 def test_at_one_step_rate_and_bptt_have_one_gradient(kind, step_mode):
     names = SIDE_BY_SIDE[kind]
     x, y = data(8)
@@ -82,21 +104,31 @@ def test_at_one_step_rate_and_bptt_have_one_gradient(kind, step_mode):
     assert_close(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "gradient"), [("element-wise", "bptt"), ("with matrices", "rate")])
+@pytest.mark.parametrize(
+    ("kind", "gradient"), [("element-wise", "bptt"), ("with matrices", "rate")]
+)
 def test_both_orders_draw_the_same_numbers(kind, gradient):
     names = SIDE_BY_SIDE[kind]
     x, y = data(8)
-    multi, single = (gradients(names, gradient, step_mode, 4, x, y) for step_mode in ("multi", "single"))
+    multi, single = (
+        gradients(names, gradient, step_mode, 4, x, y)
+        for step_mode in ("multi", "single")
+    )
     assert_close(multi, single, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("name", ["dropout", "alpha dropout", "drop path"])
-def test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others(name, step_mode):
+def test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others(
+    name, step_mode
+):
     inputs = keras.Input((16,))
     network = keras.Model(inputs, RANDOM[name](rsnn.layers.LIF()(inputs)))
     model = spiking(network, 5, "rate", step_mode=step_mode, return_sequences=True)
-    batches = [to_numpy(model(np.full((9, 16), 2.0, "float32"), training=True)) for _ in range(2)]
+    batches = [
+        to_numpy(model(np.full((9, 16), 2.0, "float32"), training=True))
+        for _ in range(2)
+    ]
     for batch in batches:
         np.testing.assert_allclose(batch, np.repeat(batch[:, :1], 5, axis=1), rtol=1e-6)
         assert np.ptp(batch) > 0
@@ -106,7 +138,12 @@ def test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others(name, 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_image_augmentation_is_the_same_for_all_frames_of_a_sample(step_mode):
     inputs = keras.Input((4, 4, 1))
-    network = keras.Model(inputs, rsnn.layers.IF(threshold=0.5)(layers.RandomFlip("horizontal", seed=SEED)(inputs)))
+    network = keras.Model(
+        inputs,
+        rsnn.layers.IF(threshold=0.5)(
+            layers.RandomFlip("horizontal", seed=SEED)(inputs)
+        ),
+    )
     model = spiking(network, 6, step_mode=step_mode, return_sequences=True)
     frames = np.zeros((12, 6, 4, 4, 1), "float32")
     frames[:, :, :, 0] = 1.0
@@ -133,22 +170,34 @@ class Scaled(layers.BatchNormalization):
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_a_subclass_of_batch_normalization_with_its_own_call_is_run(gradient, step_mode):
+def test_a_subclass_of_batch_normalization_with_its_own_call_is_run(
+    gradient, step_mode
+):
     inputs = keras.Input((6,))
     norm = Scaled(momentum=0.0)
     network = keras.Model(inputs, norm(rsnn.layers.LIF()(layers.Dense(6)(inputs))))
     x, _ = data(64)
     model = spiking(network, 4, gradient, step_mode=step_mode)
-    spikes = spiking(keras.Model(inputs, network.layers[2].output), 4, return_sequences=True).predict(x, verbose=0)
+    spikes = spiking(
+        keras.Model(inputs, network.layers[2].output), 4, return_sequences=True
+    ).predict(x, verbose=0)
     outputs = to_numpy(model(x, training=True))
     rates = spikes.mean(axis=1)
     if step_mode == "multi":
-        expected = 5.0 * (rates - spikes.mean(axis=(0, 1))) / np.sqrt(spikes.var(axis=(0, 1)) + norm.epsilon)
+        expected = (
+            5.0
+            * (rates - spikes.mean(axis=(0, 1)))
+            / np.sqrt(spikes.var(axis=(0, 1)) + norm.epsilon)
+        )
         np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-3)
     # The statistics of spikes, and not those of the rate, are what it has seen last.
     last = spikes if step_mode == "multi" else spikes[:, -1:]
-    np.testing.assert_allclose(to_numpy(norm.moving_mean), last.mean(axis=(0, 1)), rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(to_numpy(norm.moving_variance), last.var(axis=(0, 1)), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(norm.moving_mean), last.mean(axis=(0, 1)), rtol=1e-3, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        to_numpy(norm.moving_variance), last.var(axis=(0, 1)), rtol=1e-3, atol=1e-5
+    )
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -163,14 +212,19 @@ class Halved(layers.Dropout):
 def test_a_subclass_of_dropout_with_its_own_call_is_run(step_mode):
     inputs = keras.Input((16,))
     network = keras.Model(inputs, Halved(0.5)(rsnn.layers.LIF()(inputs)))
-    outputs = to_numpy(spiking(network, 4, step_mode=step_mode)(np.full((9, 16), 2.0, "float32"), training=True))
+    outputs = to_numpy(
+        spiking(network, 4, step_mode=step_mode)(
+            np.full((9, 16), 2.0, "float32"), training=True
+        )
+    )
     assert set(np.unique(outputs)) == {0.0, 1.0}
 
 
 # Windows of time.
 @keras.saving.register_keras_serializable(package="tests")
 class NoisyInTime(layers.Layer):
-    """Draws random numbers and takes the time step, and has a constant tensor among its arguments."""
+    """Draws random numbers and takes the time step, and has a constant tensor among its
+    arguments."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -191,7 +245,11 @@ class NoisyScale(layers.Layer):
         self.generator = keras.random.SeedGenerator(SEED)
 
     def call(self, inputs, scale):
-        return inputs * (1.0 + keras.random.uniform(ops.shape(inputs), seed=self.generator)) * scale
+        return (
+            inputs
+            * (1.0 + keras.random.uniform(ops.shape(inputs), seed=self.generator))
+            * scale
+        )
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -199,15 +257,27 @@ class NoisyScale(layers.Layer):
 def test_one_window_per_step_is_bptt_with_noise_time_and_constants(layer, step_mode):
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF()(layers.Dense(8)(inputs))
-    shared = keras.Model(inputs, layers.Dense(3)(layer()(x, scale=np.linspace(0.5, 1.5, 8, dtype="float32"))))
-    seeds = [(layer, ops.convert_to_numpy(layer.generator.state)) for layer in shared.layers if hasattr(layer, "generator")]
+    shared = keras.Model(
+        inputs,
+        layers.Dense(3)(layer()(x, scale=np.linspace(0.5, 1.5, 8, dtype="float32"))),
+    )
+    seeds = [
+        (layer, ops.convert_to_numpy(layer.generator.state))
+        for layer in shared.layers
+        if hasattr(layer, "generator")
+    ]
     x, y = data(3)
 
     def found(gradient):
         for of_layer, seed in seeds:
             of_layer.generator.state.assign(seed)
-        return loss_and_gradients(spiking(shared, 4, gradient, step_mode=step_mode), x, y)
+        return loss_and_gradients(
+            spiking(shared, 4, gradient, step_mode=step_mode), x, y
+        )
 
-    (loss, by_bptt), (by_windows_loss, by_windows) = found("bptt"), found(rsnn.gradients.Rate(windows=4))
+    (loss, by_bptt), (by_windows_loss, by_windows) = (
+        found("bptt"),
+        found(rsnn.gradients.Rate(windows=4)),
+    )
     assert by_windows_loss == pytest.approx(loss, rel=1e-5)
     assert_close(by_windows, by_bptt, rtol=1e-4, atol=1e-6)

@@ -41,21 +41,35 @@ def network(head=layers.Identity, **arguments):
     """Readouts of each value, each with the same head."""
     inputs, x = body()
     arguments = {"decay": 0.8, "decay_input": True, "synaptic_decay": 0.3, **arguments}
-    return keras.Model(inputs, layers.Add()([head()(LeakyReadout(value=value, **arguments)(x)) for value in VALUES]))
+    return keras.Model(
+        inputs,
+        layers.Add()(
+            [head()(LeakyReadout(value=value, **arguments)(x)) for value in VALUES]
+        ),
+    )
 
 
 def frames():
-    return np.random.default_rng(0).normal(0.3, 1.0, (4, T, 6)).astype(keras.config.floatx())
+    return (
+        np.random.default_rng(0)
+        .normal(0.3, 1.0, (4, T, 6))
+        .astype(keras.config.floatx())
+    )
 
 
 def membranes_of(currents, decay, decay_input=False, synaptic_decay=0.0, counts=None):
-    """The membranes of currents `(batch, T, ...)`, in NumPy; they wait where steps do not count."""
+    """The membranes of currents `(batch, T, ...)`, in NumPy; they wait where steps do
+    not count."""
     current, membrane, found = 0.0, 0.0, []
     counts = np.ones(currents.shape[:2], bool) if counts is None else counts
     for t in range(currents.shape[1]):
         valid = counts[:, t].reshape(-1, *[1] * (currents.ndim - 2))
         current = np.where(valid, synaptic_decay * current + currents[:, t], current)
-        membrane = np.where(valid, decay * membrane + current * (1 - decay if decay_input else 1), membrane)
+        membrane = np.where(
+            valid,
+            decay * membrane + current * (1 - decay if decay_input else 1),
+            membrane,
+        )
         found.append(np.broadcast_to(membrane, currents[:, t].shape))
     return np.stack(found, axis=1)
 
@@ -66,12 +80,16 @@ def results(model, x, **kwargs):
 
 
 @pytest.mark.parametrize("step_mode", STEP_MODES)
-def test_it_is_the_mean_the_last_or_the_largest_membrane_and_what_follows_runs_once(step_mode):
+def test_it_is_the_mean_the_last_or_the_largest_membrane_and_what_follows_runs_once(
+    step_mode,
+):
     inputs, x = body()
     head = layers.Softmax()
     readouts = {value: LeakyReadout(0.8, value=value)(x) for value in VALUES}
     outputs = {**readouts, "head": head(readouts["max"]), "currents": x}
-    model = spiking(keras.Model(inputs, outputs), T, step_mode=step_mode, return_sequences=True)
+    model = spiking(
+        keras.Model(inputs, outputs), T, step_mode=step_mode, return_sequences=True
+    )
     steps = model.predict(frames(), verbose=0)
     expected = membranes_of(steps["currents"], 0.8)
     for value in VALUES:
@@ -80,29 +98,46 @@ def test_it_is_the_mean_the_last_or_the_largest_membrane_and_what_follows_runs_o
     for t in range(T):
         of_step = to_numpy(model.step(frames()[:, t]))
         for name in outputs:
-            np.testing.assert_allclose(of_step[name], steps[name][:, t], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                of_step[name], steps[name][:, t], rtol=1e-5, atol=1e-6
+            )
     model.return_sequences = False
     found = model.predict(frames(), verbose=0)
     largest = expected.max(axis=1)
-    wanted = {"mean": expected.mean(axis=1), "last": expected[:, -1], "max": largest, "head": to_numpy(head(largest))}
-    assert_close(found, {**wanted, "currents": steps["currents"].mean(axis=1)}, rtol=1e-5, atol=1e-6)
+    wanted = {
+        "mean": expected.mean(axis=1),
+        "last": expected[:, -1],
+        "max": largest,
+        "head": to_numpy(head(largest)),
+    }
+    assert_close(
+        found,
+        {**wanted, "currents": steps["currents"].mean(axis=1)},
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("gradient", METHODS, ids=str)
 def test_both_step_modes_have_the_same_gradients(gradient):
-    one, other = (spiking(network(layers.Softmax), T, gradient, step_mode=step_mode) for step_mode in STEP_MODES)
+    one, other = (
+        spiking(network(layers.Softmax), T, gradient, step_mode=step_mode)
+        for step_mode in STEP_MODES
+    )
     found = results(one, frames())
     assert all(np.abs(part).max() > 0 for part in found)
     assert_same(results(other, frames()), found)
 
 
-def test_the_gradient_of_bptt_is_the_numeric_derivative_and_that_of_a_window_for_each_step():
+def test_the_gradient_of_bptt_is_numeric_and_that_of_a_window_for_each_step():
     with double_precision():
         x = frames()
         model = spiking(network(layers.Softmax), T, "bptt")
         _, gradients = loss_and_gradients(model, x, Y)
         weight = model.network.get_layer("last").kernel
-        of_weight = next(gradient for path, gradient in gradients.items() if path == weight.path)
+        of_weight = next(
+            gradient for path, gradient in gradients.items() if path == weight.path
+        )
         for place in ((0, 0), (3, 1), (7, 2)):
             values, before = [], to_numpy(weight.value).copy()
             for shift in (1e-2, -1e-2):
@@ -111,24 +146,55 @@ def test_the_gradient_of_bptt_is_the_numeric_derivative_and_that_of_a_window_for
                 weight.assign(moved)
                 values.append(loss_and_gradients(model, x, Y)[0])
             weight.assign(before)
-            np.testing.assert_allclose(of_weight[place], (values[0] - values[1]) / 2e-2, rtol=2e-3, atol=1e-5)
-        assert_same(results(spiking(network(layers.Softmax), T, Rate(windows=T)), x), [_, *gradients.values()], rtol=1e-6)
+            np.testing.assert_allclose(
+                of_weight[place], (values[0] - values[1]) / 2e-2, rtol=2e-3, atol=1e-5
+            )
+        assert_same(
+            results(spiking(network(layers.Softmax), T, Rate(windows=T)), x),
+            [_, *gradients.values()],
+            rtol=1e-6,
+        )
         # Online methods separate the steps of neurons, not those of the readout.
-        online = loss_and_gradients(spiking(network(layers.Softmax), T, "sltt"), x, Y)[1]
-        np.testing.assert_allclose(*(next(v for k, v in of.items() if "last/kernel" in k) for of in (online, gradients)))
+        online = loss_and_gradients(spiking(network(layers.Softmax), T, "sltt"), x, Y)[
+            1
+        ]
+        np.testing.assert_allclose(
+            *(
+                next(v for k, v in of.items() if "last/kernel" in k)
+                for of in (online, gradients)
+            )
+        )
 
 
 def test_the_rate_gradient_is_exact_in_the_rates():
-    """∂v_T/∂w = Σ_t λ^(T−t) r, of the largest membrane up to its step, and of the mean that of all steps."""
+    """∂v_T/∂w = Σ_t λ^(T−t) r, of the largest membrane up to its step, and of the mean
+    that of all steps."""
     for value in VALUES:
         inputs, scale = keras.Input((1,)), layers.Dense(1, use_bias=False)
-        model = spiking(keras.Model(inputs, LeakyReadout(0.8, value=value)(scale(LIF(0.5)(inputs)))), T, "rate")
+        model = spiking(
+            keras.Model(
+                inputs, LeakyReadout(0.8, value=value)(scale(LIF(0.5)(inputs)))
+            ),
+            T,
+            "rate",
+        )
         scale.set_weights([np.ones((1, 1))])
         x = np.array([[[1.0], [0.0], [1.0], [0.0], [0.0]]])
-        _, gradients = loss_and_gradients(model, x, Y[:1], lambda y, outputs: ops.sum(outputs))
+        _, gradients = loss_and_gradients(
+            model, x, Y[:1], lambda y, outputs: ops.sum(outputs)
+        )
         of_constant = np.cumsum(0.8 ** np.arange(T))  # ∂v_t, for a rate of 1
-        expected = {"mean": of_constant.mean(), "last": of_constant[-1], "max": of_constant[2]}
-        np.testing.assert_allclose(next(iter(gradients.values())), [[expected[value] * 0.4]], rtol=1e-5, err_msg=value)
+        expected = {
+            "mean": of_constant.mean(),
+            "last": of_constant[-1],
+            "max": of_constant[2],
+        }
+        np.testing.assert_allclose(
+            next(iter(gradients.values())),
+            [[expected[value] * 0.4]],
+            rtol=1e-5,
+            err_msg=value,
+        )
 
 
 def test_the_rate_gradient_is_that_of_bptt_where_all_before_is_static():
@@ -136,23 +202,36 @@ def test_the_rate_gradient_is_that_of_bptt_where_all_before_is_static():
         keras.utils.set_random_seed(0)
         inputs = keras.Input((6,))
         # Beside the readout there are neurons.
-        outputs = [LeakyReadout(0.8, value="max")(layers.Dense(3)(inputs)), LIF()(inputs)]
+        outputs = [
+            LeakyReadout(0.8, value="max")(layers.Dense(3)(inputs)),
+            LIF()(inputs),
+        ]
         return spiking(keras.Model(inputs, outputs), T, gradient)
 
     def loss(y, outputs):
         return ops.sum(ops.square(outputs[0]))
 
-    found = [results(model(gradient), frames()[:, 0], loss=loss) for gradient in ("bptt", "rate")]
+    found = [
+        results(model(gradient), frames()[:, 0], loss=loss)
+        for gradient in ("bptt", "rate")
+    ]
     assert found[0][1].any()
     assert_same(found[1], found[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), (Rate(windows=2), "single"), ("sltt", "single")])
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [("rate", "multi"), (Rate(windows=2), "single"), ("sltt", "single")],
+)
 def test_padded_sequences_give_what_each_gives_alone(gradient, step_mode):
     x, lengths = frames(), [5, 2, 3, 2]
     mask = np.arange(T) < np.array(lengths)[:, None]
-    model = spiking(network(layers.Softmax), T, gradient, step_mode=step_mode, mask_value=np.nan)
-    value, gradients, outputs = training_results(model, np.where(mask[..., None], x, np.nan), Y)
+    model = spiking(
+        network(layers.Softmax), T, gradient, step_mode=step_mode, mask_value=np.nan
+    )
+    value, gradients, outputs = training_results(
+        model, np.where(mask[..., None], x, np.nan), Y
+    )
     expected = results_without_padding(model, x, Y, lengths)
     assert_same([value, *gradients.values(), outputs], expected)
 
@@ -164,121 +243,212 @@ def test_membranes_wait_in_padding_and_where_rows_are_masked(step_mode):
     rows[:, 2] = True
     x = random.normal(0.0, 1.0, (4, T, 3, 2)).astype("float32")
     inputs = keras.Input((3, 2))
-    outputs = [*(LeakyReadout(0.8, value=value)(inputs) for value in VALUES), LIF()(inputs)]
+    outputs = [
+        *(LeakyReadout(0.8, value=value)(inputs) for value in VALUES),
+        LIF()(inputs),
+    ]
     model = spiking(keras.Model(inputs, outputs), T, step_mode=step_mode)
     *found, _ = to_numpy(model(x, mask=rows))
     for row in range(3):
-        expected, counts = membranes_of(x[:, :, row], 0.8, counts=rows[..., row]), rows[..., row]
+        expected, counts = (
+            membranes_of(x[:, :, row], 0.8, counts=rows[..., row]),
+            rows[..., row],
+        )
         last = T - 1 - np.argmax(counts[:, ::-1], axis=1)
-        np.testing.assert_allclose(found[1][:, row], expected[np.arange(4), last], rtol=1e-5)
+        np.testing.assert_allclose(
+            found[1][:, row], expected[np.arange(4), last], rtol=1e-5
+        )
         largest = np.where(counts[..., None], expected, -np.inf).max(axis=1)
         np.testing.assert_allclose(found[2][:, row], largest, rtol=1e-5)
     before = np.where(np.arange(T) < 2, False, np.ones((4, T), bool))
-    *found, _ = to_numpy(model(np.where(before[..., None, None], x, np.nan), mask=before))
+    *found, _ = to_numpy(
+        model(np.where(before[..., None, None], x, np.nan), mask=before)
+    )
     expected = membranes_of(x[:, 2:], 0.8)
-    assert_close(found, (expected.mean(axis=1), expected[:, -1], expected.max(axis=1)), rtol=1e-5, atol=1e-6)
+    assert_close(
+        found,
+        (expected.mean(axis=1), expected[:, -1], expected.max(axis=1)),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("step_mode", STEP_MODES)
-def test_sequences_of_membranes_are_masked_and_what_follows_sees_no_mask_of_padding(step_mode):
+def test_sequences_of_membranes_are_masked_and_what_follows_sees_no_mask_of_padding(
+    step_mode,
+):
     inputs, x = body()
     outputs = [layers.Softmax()(LeakyReadout(0.8)(x)), x]
-    model = spiking(keras.Model(inputs, outputs), T, step_mode=step_mode, return_sequences=True)
+    model = spiking(
+        keras.Model(inputs, outputs), T, step_mode=step_mode, return_sequences=True
+    )
     mask = np.ones((4, T), bool)
     mask[0, :2], mask[1, 3:], mask[2, 1] = False, False, False
     found, currents = model(frames(), mask=mask)
     for output in (found, currents):
         np.testing.assert_array_equal(to_numpy(output._keras_mask), mask)
     expected = to_numpy(ops.softmax(membranes_of(to_numpy(currents), 0.8, counts=mask)))
-    np.testing.assert_allclose(to_numpy(found), np.where(mask[..., None], expected, 0.0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        to_numpy(found), np.where(mask[..., None], expected, 0.0), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
     from keras_ratesnn._core import backend
 
-    for gradient, step_mode in (("rate", "multi"), ("bptt", "multi"), ("sltt", "single")):
-        expected = results(spiking(network(), T, gradient, step_mode=step_mode), frames())
+    for gradient, step_mode in (
+        ("rate", "multi"),
+        ("bptt", "multi"),
+        ("sltt", "single"),
+    ):
+        expected = results(
+            spiking(network(), T, gradient, step_mode=step_mode), frames()
+        )
         with monkeypatch.context() as patched:
             patched.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
             patched.setattr(backend, "unrolled_network_steps", lambda: 1)
-            assert_same(results(spiking(network(), T, gradient, step_mode=step_mode), frames()), expected)
+            assert_same(
+                results(spiking(network(), T, gradient, step_mode=step_mode), frames()),
+                expected,
+            )
 
 
-def test_it_trains_in_half_precision_with_what_a_layer_has_and_is_the_same_when_loaded():
+def test_it_trains_in_half_precision_and_is_the_same_when_loaded():
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = compiled(spiking(network(activity_regularizer="l2"), T))
     model.fit(frames(), Y, verbose=0)
     predicted = model.predict(frames(), verbose=0)
     loaded = saved_and_loaded(model)
     np.testing.assert_array_equal(loaded.predict(frames(), verbose=0), predicted)
-    assert [layer.get_config() for layer in loaded.network.layers if isinstance(layer, LeakyReadout)] == [
-        layer.get_config() for layer in model.network.layers if isinstance(layer, LeakyReadout)
+    assert [
+        layer.get_config()
+        for layer in loaded.network.layers
+        if isinstance(layer, LeakyReadout)
+    ] == [
+        layer.get_config()
+        for layer in model.network.layers
+        if isinstance(layer, LeakyReadout)
     ]
 
 
 def test_its_regularizer_sees_the_membranes_of_all_steps():
     inputs, x = body()
-    model = spiking(keras.Model(inputs, [LeakyReadout(0.8, activity_regularizer="l2", value="last")(x), x]), T, "bptt")
-    value, _ = loss_and_gradients(model, frames(), Y, lambda y, outputs: 0.0 * ops.sum(outputs[0]))
+    model = spiking(
+        keras.Model(
+            inputs, [LeakyReadout(0.8, activity_regularizer="l2", value="last")(x), x]
+        ),
+        T,
+        "bptt",
+    )
+    value, _ = loss_and_gradients(
+        model, frames(), Y, lambda y, outputs: 0.0 * ops.sum(outputs[0])
+    )
     model.return_sequences = True
     steps, _ = to_numpy(model(frames()))
     np.testing.assert_allclose(value, 0.01 * np.sum(steps**2) / (4 * T), rtol=1e-5)
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="a step is exported to ONNX from TensorFlow and PyTorch")
+@pytest.mark.skipif(
+    BACKEND == "jax", reason="a step is exported to ONNX from TensorFlow and PyTorch"
+)
 def test_an_exported_step_has_its_membrane_among_the_states(tmp_path):
     import onnxruntime
 
     inputs, x = body()
     model = spiking(
-        keras.Model(inputs, LeakyReadout([0.8, 0.5, 0.2], synaptic_decay=0.3, name="readout")(x)), T, return_sequences=True
+        keras.Model(
+            inputs, LeakyReadout([0.8, 0.5, 0.2], synaptic_decay=0.3, name="readout")(x)
+        ),
+        T,
+        return_sequences=True,
     )
     states = rsnn.export_step(model, tmp_path / "step.onnx", "onnx", verbose=False)
-    assert {name for name in states if name.startswith("readout")} == {"readout_current", "readout_membrane"}
+    assert {name for name in states if name.startswith("readout")} == {
+        "readout_current",
+        "readout_membrane",
+    }
     session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
     names = [output.name for output in session.get_outputs()]
     expected = model.predict(frames()[:1], verbose=0)
     for t in range(T):
-        found = dict(zip(names, session.run(names, {"input": frames()[:1, t], **states}), strict=True))
+        found = dict(
+            zip(
+                names,
+                session.run(names, {"input": frames()[:1, t], **states}),
+                strict=True,
+            )
+        )
         states = {name: found[f"next_{name}"] for name in states}
-        np.testing.assert_allclose(found["output"], expected[:, t], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            found["output"], expected[:, t], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_an_unrolled_network_reads_out_the_integers():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
-    x = layers.Dense(3)(ILIF(4, np.linspace(0.1, 0.8, 8), np.linspace(0.2, 0.4, 8))(layers.Dense(8)(inputs)))
-    decays = {"mean": 0.8, "last": [0.8, 0.5, 0.2], "max": keras.initializers.Constant(0.6)}
-    outputs = [layers.Softmax()(LeakyReadout(decays[value], synaptic_decay=0.3, value=value)(x)) for value in VALUES]
+    x = layers.Dense(3)(
+        ILIF(4, np.linspace(0.1, 0.8, 8), np.linspace(0.2, 0.4, 8))(
+            layers.Dense(8)(inputs)
+        )
+    )
+    decays = {
+        "mean": 0.8,
+        "last": [0.8, 0.5, 0.2],
+        "max": keras.initializers.Constant(0.6),
+    }
+    outputs = [
+        layers.Softmax()(
+            LeakyReadout(decays[value], synaptic_decay=0.3, value=value)(x)
+        )
+        for value in VALUES
+    ]
     model = spiking(keras.Model(inputs, outputs), T)
     expected, unrolled = model.predict(frames(), verbose=0), rsnn.unroll(model)
     for binary in (unrolled, saved_and_loaded(unrolled)):
-        assert_close(binary.predict(frames(), verbose=0), expected, rtol=1e-4, atol=1e-6)
+        assert_close(
+            binary.predict(frames(), verbose=0), expected, rtol=1e-4, atol=1e-6
+        )
     model.return_sequences = True
     for t in range(T):
-        np.testing.assert_allclose(*(to_numpy(of.step(frames()[:, t])[1]) for of in (model, unrolled)), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            *(to_numpy(of.step(frames()[:, t])[1]) for of in (model, unrolled)),
+            rtol=1e-4,
+            atol=1e-6,
+        )
 
 
 def test_it_is_seen_by_what_describes_a_model():
     inputs, x = body()
     model = spiking(keras.Model(inputs, LeakyReadout(0.8)(x)), T)
     plain = spiking(keras.Model(inputs, x), T)
-    found, expected = (rsnn.describe(of, frames(), verbose=False) for of in (model, plain))
+    found, expected = (
+        rsnn.describe(of, frames(), verbose=False) for of in (model, plain)
+    )
     assert len(found.layers) == 1
     assert found.synaptic_operations == expected.synaptic_operations
     assert found.energy.total == expected.energy.total
     accuracy = rsnn.analysis.accuracy_over_time(model, frames(), Y, verbose=0)
     right = np.mean(np.argmax(model.predict(frames(), verbose=0), axis=-1) == Y)
     np.testing.assert_allclose(accuracy.accuracy[-1], right)
-    of_max = spiking(keras.Model(inputs, LeakyReadout(0.8, value="max", name="largest")(x)), T)
-    with pytest.raises(ValueError, match=r"mean of its outputs at each step.*'largest' with value='max'"):
+    of_max = spiking(
+        keras.Model(inputs, LeakyReadout(0.8, value="max", name="largest")(x)), T
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"mean of its outputs at each step.*'largest' with value='max'",
+    ):
         rsnn.analysis.accuracy_over_time(of_max, frames(), Y, verbose=0)
 
 
 def test_spikify_leaves_activations_that_follow_as_they_are():
     inputs = keras.Input((6,))
     x = LeakyReadout()(layers.Dense(3)(layers.Dense(8, activation="relu")(inputs)))
-    model = rsnn.spikify(keras.Model(inputs, layers.Dense(3, activation="relu", name="after")(x)), T, verbose=False)
+    model = rsnn.spikify(
+        keras.Model(inputs, layers.Dense(3, activation="relu", name="after")(x)),
+        T,
+        verbose=False,
+    )
     assert model.network.get_layer("after").activation is keras.activations.relu
 
 
@@ -288,15 +458,27 @@ def test_it_may_be_told_that_it_has_no_threshold():
 
 
 def test_outside_of_a_spiking_model_it_takes_one_step():
-    np.testing.assert_allclose(to_numpy(LeakyReadout(0.75, decay_input=True)(np.ones((1, 2)))), [[0.25, 0.25]])
+    np.testing.assert_allclose(
+        to_numpy(LeakyReadout(0.75, decay_input=True)(np.ones((1, 2)))), [[0.25, 0.25]]
+    )
 
 
 def test_what_needs_time_steps_cannot_follow():
     inputs, x = body()
-    for layer, name in ((LIF(), "LIF"), (LeakyReadout(), "LeakyReadout"), (rsnn.layers.Delay(3), "Delay")):
-        with pytest.raises(ValueError, match=f"follows a TimeMean or a LeakyReadout runs once.*of type {name} after one"):
+    for layer, name in (
+        (LIF(), "LIF"),
+        (LeakyReadout(), "LeakyReadout"),
+        (rsnn.layers.Delay(3), "Delay"),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=f"follows a TimeMean or a LeakyReadout runs once.*of type {name} "
+            "after one",
+        ):
             spiking(keras.Model(inputs, layer(LeakyReadout()(x))))
-    with pytest.raises(ValueError, match="with an input that follows one and another that does not"):
+    with pytest.raises(
+        ValueError, match="with an input that follows one and another that does not"
+    ):
         spiking(keras.Model(inputs, layers.Add()([x, LeakyReadout()(x)])))
 
 
@@ -307,7 +489,12 @@ def test_what_needs_time_steps_cannot_follow():
         ({"synaptic_decay": 1.0}, ValueError, "`synaptic_decay` must be"),
         ({"decay": 1.0, "decay_input": True}, ValueError, "leaves nothing of it"),
         ({"value": "median"}, ValueError, "`value` must be"),
-        ({"threshold": 1.0}, TypeError, "no argument `threshold`: its membranes never spike. Received: threshold=1.0"),
+        (
+            {"threshold": 1.0},
+            TypeError,
+            "no argument `threshold`: its membranes never spike. Received: "
+            "threshold=1.0",
+        ),
         ({"beta": 0.9}, TypeError, "decay=0.9"),
         ({"tau": 2.0}, TypeError, "decay=0.5"),
     ],

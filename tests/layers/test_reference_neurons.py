@@ -1,4 +1,5 @@
-"""ALIF and CuBaLIF neurons match those of other libraries: spikes at every step, and BPTT gradients.
+"""ALIF and CuBaLIF neurons match those of other libraries: spikes at every step, and
+BPTT gradients.
 
 `make_reference_neurons.py` creates the cases with Sinabs and snnTorch.
 """
@@ -26,12 +27,21 @@ def test_all_cases_exist():
 def test_spikes_and_gradients_are_those_of_other_libraries(file):
     case = dict(np.load(file))
     inputs, weights, spikes, gradient = (case.pop(name) for name in ARRAYS)
-    neurons = LAYERS[file.stem.split("_")[0]](**{name: value.item() for name, value in case.items()})
+    neurons = LAYERS[file.stem.split("_")[0]](
+        **{name: value.item() for name, value in case.items()}
+    )
     given = keras.Input(inputs.shape[2:])
     weights = ops.convert_to_tensor(weights)
-    model = spiking(keras.Model(given, neurons(given)), inputs.shape[1], "bptt", return_sequences=True)
+    model = spiking(
+        keras.Model(given, neurons(given)),
+        inputs.shape[1],
+        "bptt",
+        return_sequences=True,
+    )
     np.testing.assert_array_equal(to_numpy(model(inputs)), spikes)
-    (found,) = gradient_of(lambda x: ops.sum(model(x, training=True) * weights), [inputs])
+    (found,) = gradient_of(
+        lambda x: ops.sum(model(x, training=True) * weights), [inputs]
+    )
     np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-5)
 
 
@@ -47,7 +57,10 @@ def test_without_their_extensions_they_are_lif_neurons(plain):
     x, _ = data(4, (7, 6))
     inputs = keras.Input((6,))
     neurons = [layer(reset="hard", v_reset=-0.2) for layer in (plain, rsnn.layers.LIF)]
-    found, expected = (spiking(keras.Model(inputs, layer(inputs)), 7, return_sequences=True)(x) for layer in neurons)
+    found, expected = (
+        spiking(keras.Model(inputs, layer(inputs)), 7, return_sequences=True)(x)
+        for layer in neurons
+    )
     np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
 
 

@@ -13,7 +13,8 @@ import keras_ratesnn as rsnn
 from keras_ratesnn import surrogates
 
 
-# The smooth spike function H of each surrogate, as its paper gives it: the surrogate must be dH/du.
+# The smooth spike function H of each surrogate, as its paper gives it: the surrogate
+# must be dH/du.
 def sigmoid(u, alpha=4.0):
     return 1 / (1 + np.exp(-alpha * u))
 
@@ -59,29 +60,40 @@ CASES = [
     *((kind, {}) for kind in PRIMITIVES),
     *((kind, {name: value}) for kind, name in PARAMETER.items() for value in (0.3, 3)),
 ]
-# Off the corners (0, ±width/2, ±width for every width used) by more than the numeric derivative's step.
+# Off the corners (0, ±width/2, ±width for every width used) by more than the numeric
+# derivative's step.
 DISTANCES = np.linspace(-4.01, 4.02, 300)
 
 every_kind = pytest.mark.parametrize("kind", PRIMITIVES, ids=lambda kind: kind.__name__)
 every_case = pytest.mark.parametrize(
-    ("kind", "arguments"), CASES, ids=lambda value: getattr(value, "__name__", None) or str(value)
+    ("kind", "arguments"),
+    CASES,
+    ids=lambda value: getattr(value, "__name__", None) or str(value),
 )
 
 
 def derivative(surrogate, distances, dtype="float32"):
-    return helpers.to_numpy(surrogate.derivative(ops.convert_to_tensor(distances, dtype)))
+    return helpers.to_numpy(
+        surrogate.derivative(ops.convert_to_tensor(distances, dtype))
+    )
 
 
 @every_case
 def test_it_is_the_derivative_of_its_primitive(kind, arguments):
     primitive, step = PRIMITIVES[kind], 1e-6
-    numeric = (primitive(DISTANCES + step, **arguments) - primitive(DISTANCES - step, **arguments)) / (2 * step)
-    np.testing.assert_allclose(derivative(kind(**arguments), DISTANCES), numeric, rtol=1e-4, atol=2e-6)
+    numeric = (
+        primitive(DISTANCES + step, **arguments)
+        - primitive(DISTANCES - step, **arguments)
+    ) / (2 * step)
+    np.testing.assert_allclose(
+        derivative(kind(**arguments), DISTANCES), numeric, rtol=1e-4, atol=2e-6
+    )
 
 
 @every_case
 def test_its_area_is_1_if_the_docstring_says_so(kind, arguments):
-    # ATan's tails beyond ±200 hold 0.7 % at its smallest alpha. An odd number of intervals, so that no edge is on the grid.
+    # ATan's tails beyond ±200 hold 0.7 % at its smallest alpha. An odd number of
+    # intervals, so that no edge is on the grid.
     distances = np.linspace(-200, 200, 99_999)
     values = derivative(kind(**arguments), distances).astype("float64")
     area = np.sum((values[1:] + values[:-1]) / 2 * np.diff(distances))
@@ -105,21 +117,30 @@ LARGEST = {
 @pytest.mark.parametrize("width", [0.5, 1.0, 2.0, 8.0])
 def test_its_largest_value_is_at_the_threshold_and_follows_the_width(kind, width):
     surrogate = kind(**{PARAMETER[kind]: width})
-    assert derivative(surrogate, [0.0])[0] == pytest.approx(LARGEST[kind](width), rel=1e-6)
+    assert derivative(surrogate, [0.0])[0] == pytest.approx(
+        LARGEST[kind](width), rel=1e-6
+    )
     assert (derivative(surrogate, DISTANCES) <= LARGEST[kind](width) * (1 + 1e-6)).all()
 
 
 @every_kind
 def test_it_is_even(kind):
     # Where a sigmoid is nearly 1, α times a few roundings of float32 are left of 1 − σ.
-    np.testing.assert_allclose(derivative(kind(), DISTANCES), derivative(kind(), -DISTANCES), rtol=1e-5, atol=3e-6)
+    np.testing.assert_allclose(
+        derivative(kind(), DISTANCES),
+        derivative(kind(), -DISTANCES),
+        rtol=1e-5,
+        atol=3e-6,
+    )
 
 
 def test_the_default_sigmoid_has_largest_value_1():
     assert derivative(surrogates.Sigmoid(), [0.0])[0] == 1.0
 
 
-@pytest.mark.parametrize(("kind", "edge"), [(surrogates.Triangle, 2.0), (surrogates.Rectangular, 1.0)])
+@pytest.mark.parametrize(
+    ("kind", "edge"), [(surrogates.Triangle, 2.0), (surrogates.Rectangular, 1.0)]
+)
 def test_width_is_where_the_window_ends(kind, edge):
     values = derivative(kind(width=2.0), [edge - 0.01, edge, edge + 0.01])
     assert values[0] > 0
@@ -171,7 +192,11 @@ def test_a_serialised_surrogate_is_restored(kind, arguments):
     surrogate = kind(**arguments)
     found = surrogates.get(keras.saving.serialize_keras_object(surrogate))
     assert type(found) is kind
-    assert found.get_config() == surrogate.get_config() == {**kind().get_config(), **arguments}
+    assert (
+        found.get_config()
+        == surrogate.get_config()
+        == {**kind().get_config(), **arguments}
+    )
 
 
 @every_kind
@@ -184,7 +209,11 @@ def test_its_repr_is_the_call_that_makes_it(kind):
 
 def test_the_config_is_documented_in_full():
     for kind, name in PARAMETER.items():
-        assert list(inspect.signature(kind).parameters) == list(kind().get_config()) == [name]
+        assert (
+            list(inspect.signature(kind).parameters)
+            == list(kind().get_config())
+            == [name]
+        )
 
 
 @every_kind
@@ -196,7 +225,9 @@ def test_the_config_is_documented_in_full():
     ],
 )
 def test_the_error_for_a_wrong_width_has_its_name_and_value(kind, value, error):
-    with pytest.raises(error, match=f"`{PARAMETER[kind]}` must be .*{PARAMETER[kind]}={value!r}"):
+    with pytest.raises(
+        error, match=f"`{PARAMETER[kind]}` must be .*{PARAMETER[kind]}={value!r}"
+    ):
         kind(**{PARAMETER[kind]: value})
 
 
@@ -211,7 +242,15 @@ def test_a_class_instead_of_an_instance_is_an_error():
         surrogates.get(surrogates.ATan)
 
 
-@pytest.mark.parametrize("value", [None, 4.0, abs, {"class_name": "Dense", "module": "keras.layers", "config": {"units": 1}}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        4.0,
+        abs,
+        {"class_name": "Dense", "module": "keras.layers", "config": {"units": 1}},
+    ],
+)
 def test_other_objects_are_refused(value):
     with pytest.raises(TypeError, match="`surrogate` must be one of"):
         surrogates.get(value)
@@ -238,14 +277,20 @@ class Tent(surrogates.Surrogate):
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_a_custom_surrogate_trains_and_can_be_saved(gradient):
-    model = helpers.compiled(helpers.spiking(helpers.mlp(surrogate=Tent(height=0.5)), gradient=gradient))
+    model = helpers.compiled(
+        helpers.spiking(helpers.mlp(surrogate=Tent(height=0.5)), gradient=gradient)
+    )
     x, y = helpers.data()
     assert np.isfinite(model.train_on_batch(x, y))
     loaded = helpers.saved_and_loaded(model)
-    (neuron,) = [layer for layer in loaded.network.layers if isinstance(layer, rsnn.layers.LIF)]
+    (neuron,) = [
+        layer for layer in loaded.network.layers if isinstance(layer, rsnn.layers.LIF)
+    ]
     assert type(neuron.surrogate) is Tent
     assert neuron.surrogate.height == 0.5
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
 
 
 def test_the_surrogate_scales_the_gradient():
@@ -255,5 +300,7 @@ def test_the_surrogate_scales_the_gradient():
         _, gradients = helpers.loss_and_gradients(model, *helpers.data())
         return next(iter(gradients.values()))
 
-    np.testing.assert_allclose(kernel_gradient(2.0), 2 * kernel_gradient(1.0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        kernel_gradient(2.0), 2 * kernel_gradient(1.0), rtol=1e-5, atol=1e-7
+    )
     assert np.abs(kernel_gradient(1.0)).max() > 0

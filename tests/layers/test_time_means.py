@@ -3,7 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, double_precision, spiking, to_numpy, training_step
+from helpers import (
+    BACKEND,
+    compiled,
+    data,
+    double_precision,
+    spiking,
+    to_numpy,
+    training_step,
+)
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -39,7 +47,8 @@ def network():
 
 
 def ordinary_head_on(model, shape):
-    """The same network as two models: an ordinary one on the output of a SpikingModel."""
+    """The same network as two models: an ordinary one on the output of a
+    SpikingModel."""
     inputs, rates = keras.Input(shape), keras.Input((8,))
     return keras.Model(inputs, keras.Model(rates, head(rates))(model(inputs)))
 
@@ -51,23 +60,35 @@ def ordinary_head_on(model, shape):
         *((name, "single", (6,)) for name in ("rate", "random steps")),
     ],
 )
-def test_what_follows_is_an_ordinary_network_on_the_output_of_a_spiking_one(gradient, step_mode, shape):
+def test_what_follows_is_an_ordinary_network_on_the_output_of_a_spiking_one(
+    gradient, step_mode, shape
+):
     gradient = METHODS[gradient]
     with double_precision():
         one = spiking(network(), T, gradient, step_mode=step_mode)
         inner = spiking(keras.Model(*body()), T, gradient, step_mode=step_mode)
         two = ordinary_head_on(inner, shape)
-        variables = list(zip(one.network.variables, [*inner.network.variables, *two.layers[-1].variables], strict=True))
+        variables = list(
+            zip(
+                one.network.variables,
+                [*inner.network.variables, *two.layers[-1].variables],
+                strict=True,
+            )
+        )
         for ours, theirs in variables:
             theirs.assign(ours)
         if one.gradient.draws:
             # Both models draw the same steps.
             inner._draws.state.assign(one._draws.state)
         x, y = data(shape=shape)
-        of_logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
+        of_logits = keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, dtype="float64"
+        )
         steps = [training_step(model, of_logits) for model in (one, two)]
         for _ in range(2):
-            (loss, gradients, outputs), (wanted_loss, wanted, wanted_outputs) = (step(x, y) for step in steps)
+            (loss, gradients, outputs), (wanted_loss, wanted, wanted_outputs) = (
+                step(x, y) for step in steps
+            )
             np.testing.assert_allclose(loss, wanted_loss, rtol=1e-6)
             np.testing.assert_allclose(outputs, wanted_outputs, rtol=1e-5, atol=1e-6)
             for ours, theirs in zip(gradients.values(), wanted.values(), strict=True):
@@ -75,7 +96,9 @@ def test_what_follows_is_an_ordinary_network_on_the_output_of_a_spiking_one(grad
                 np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
         # Statistics of rates move once a batch, those of steps as ever.
         for ours, theirs in variables:
-            np.testing.assert_allclose(to_numpy(ours.value), to_numpy(theirs.value), rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(
+                to_numpy(ours.value), to_numpy(theirs.value), rtol=1e-6, atol=1e-6
+            )
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -85,44 +108,77 @@ def test_a_step_uses_the_mean_of_the_steps_so_far(step_mode):
     for t in range(T):
         step = to_numpy(model.step(x[:, t]))
         model.timesteps = t + 1
-        np.testing.assert_allclose(step, to_numpy(model(x[:, : t + 1])), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            step, to_numpy(model(x[:, : t + 1])), rtol=1e-5, atol=1e-6
+        )
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="a step is exported to ONNX from TensorFlow and PyTorch")
+@pytest.mark.skipif(
+    BACKEND == "jax", reason="a step is exported to ONNX from TensorFlow and PyTorch"
+)
 def test_an_exported_step_has_the_mean_so_far_among_its_states(tmp_path):
     import onnxruntime
 
     model = spiking(network())
     states = rsnn.export_step(model, tmp_path / "step.onnx", "onnx", verbose=False)
-    assert {name for name in states if name.startswith("rates")} == {"rates_sum", "rates_steps"}
+    assert {name for name in states if name.startswith("rates")} == {
+        "rates_sum",
+        "rates_steps",
+    }
     session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
     names = [output.name for output in session.get_outputs()]
     x, _ = data(shape=(T, 6))
     for t in range(T):
-        results = dict(zip(names, session.run(names, {"input": x[:1, t], **states}), strict=True))
+        results = dict(
+            zip(names, session.run(names, {"input": x[:1, t], **states}), strict=True)
+        )
         states = {name: results[f"next_{name}"] for name in states}
-        np.testing.assert_allclose(results["output"], to_numpy(model.step(x[:1, t])), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            results["output"], to_numpy(model.step(x[:1, t])), rtol=1e-5, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_it_trains_with_other_outputs_noise_and_a_smaller_last_batch_and_is_the_same_when_loaded(gradient, tmp_path):
+def test_it_trains_with_outputs_noise_and_a_smaller_last_batch_and_is_saved(
+    gradient, tmp_path
+):
     inputs, spikes = body()
     rates = TimeMean()(spikes)
     branch = keras.Sequential([keras.Input((8,)), layers.Dropout(0.3), layers.Dense(3)])
-    model = spiking(keras.Model(inputs, {"early": layers.Dense(3)(spikes), "late": branch(rates), "rates": rates}), 4, gradient)
+    model = spiking(
+        keras.Model(
+            inputs,
+            {"early": layers.Dense(3)(spikes), "late": branch(rates), "rates": rates},
+        ),
+        4,
+        gradient,
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.1), {"early": loss, "late": loss, "rates": None})
+    model.compile(
+        keras.optimizers.SGD(0.1), {"early": loss, "late": loss, "rates": None}
+    )
     x, y = data()
     targets = {"early": y, "late": y, "rates": np.zeros((10, 8))}
     before = [to_numpy(variable.value) for variable in model.trainable_variables]
-    model.fit(x, targets, batch_size=4, verbose=0, validation_data=(x[:3], {name: of[:3] for name, of in targets.items()}))
-    assert all((to_numpy(new.value) != old).any() for new, old in zip(model.trainable_variables, before, strict=True))
+    model.fit(
+        x,
+        targets,
+        batch_size=4,
+        verbose=0,
+        validation_data=(x[:3], {name: of[:3] for name, of in targets.items()}),
+    )
+    assert all(
+        (to_numpy(new.value) != old).any()
+        for new, old in zip(model.trainable_variables, before, strict=True)
+    )
     model.save(tmp_path / "model.keras")
     predicted = model.predict(x, verbose=0)
     assert ((predicted["rates"] >= 0) & (predicted["rates"] <= 1)).all()
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     keras.tree.map_structure(
-        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-6), predicted, loaded.predict(x, verbose=0)
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-6),
+        predicted,
+        loaded.predict(x, verbose=0),
     )
     loaded.fit(x, targets, batch_size=4, verbose=0)
 
@@ -130,9 +186,15 @@ def test_it_trains_with_other_outputs_noise_and_a_smaller_last_batch_and_is_the_
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_half_precision_and_integers_have_means(step_mode):
     inputs = keras.Input((6,), dtype="int32")
-    spikes = LIF(dtype="mixed_bfloat16")(layers.Embedding(4, 5, dtype="mixed_bfloat16")(inputs))
-    head = layers.Dense(3, dtype="mixed_bfloat16")(layers.Flatten()(TimeMean(dtype="mixed_bfloat16")(spikes)))
-    model = spiking(keras.Model(inputs, [head, TimeMean()(inputs)]), 2, step_mode=step_mode)
+    spikes = LIF(dtype="mixed_bfloat16")(
+        layers.Embedding(4, 5, dtype="mixed_bfloat16")(inputs)
+    )
+    head = layers.Dense(3, dtype="mixed_bfloat16")(
+        layers.Flatten()(TimeMean(dtype="mixed_bfloat16")(spikes))
+    )
+    model = spiking(
+        keras.Model(inputs, [head, TimeMean()(inputs)]), 2, step_mode=step_mode
+    )
     x = np.random.default_rng(0).integers(0, 4, (3, 2, 6))
     outputs, means = model.predict(x, verbose=0)
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
@@ -145,7 +207,9 @@ def test_it_has_its_own_dtype_and_regularisation(gradient):
     keras.config.set_dtype_policy("mixed_bfloat16")
     inputs = keras.Input((6,))
     mean = TimeMean(dtype="float32", activity_regularizer=keras.regularizers.L1(0.5))
-    model = spiking(keras.Model(inputs, mean(LIF()(layers.Dense(8)(inputs)))), 4, gradient)
+    model = spiking(
+        keras.Model(inputs, mean(LIF()(layers.Dense(8)(inputs)))), 4, gradient
+    )
     rates = to_numpy(model(data()[0], training=True))
     assert rates.dtype == "float32"
     (loss,) = model.losses
@@ -168,30 +232,48 @@ def test_spikify_leaves_activations_that_follow_as_they_are():
     rates = TimeMean()(layers.Dense(8, activation="relu", name="spiking")(inputs))
     outputs = layers.Dense(3)(layers.ReLU(name="ordinary")(layers.Dense(8)(rates)))
     model = rsnn.spikify(keras.Model(inputs, outputs), T, verbose=False)
-    assert [(change.name, change.reason) for change in model.spikify_report.kept] == [("ordinary", "after a TimeMean")]
+    assert [(change.name, change.reason) for change in model.spikify_report.kept] == [
+        ("ordinary", "after a TimeMean")
+    ]
     assert [change.name for change in model.spikify_report.replaced] == ["spiking"]
     compiled(model).fit(*data(), verbose=0)
 
 
 def test_outside_of_a_spiking_model_it_returns_its_input():
-    np.testing.assert_array_equal(to_numpy(TimeMean()(np.array([[1, 2]]))), [[1.0, 2.0]])
+    np.testing.assert_array_equal(
+        to_numpy(TimeMean()(np.array([[1, 2]]))), [[1.0, 2.0]]
+    )
 
 
 def test_what_needs_time_steps_cannot_follow():
     inputs, spikes = body()
     rates = TimeMean()(spikes)
     for after, message in [
-        (LIF(name="late")(rates), "runs once, without time steps. Received: 'late' of type LIF"),
-        (rsnn.layers.BernoulliEncoder(name="encoder")(rates), "Received: 'encoder' of type BernoulliEncoder"),
-        (layers.Add(name="sum")([rates, spikes]), "runs once. Received: 'sum' of type Add"),
-        (layers.Concatenate(name="joined")([rates, inputs]), "Put a TimeMean before the other one, too"),
+        (
+            LIF(name="late")(rates),
+            "runs once, without time steps. Received: 'late' of type LIF",
+        ),
+        (
+            rsnn.layers.BernoulliEncoder(name="encoder")(rates),
+            "Received: 'encoder' of type BernoulliEncoder",
+        ),
+        (
+            layers.Add(name="sum")([rates, spikes]),
+            "runs once. Received: 'sum' of type Add",
+        ),
+        (
+            layers.Concatenate(name="joined")([rates, inputs]),
+            "Put a TimeMean before the other one, too",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             spiking(keras.Model(inputs, after))
 
 
 def test_there_are_no_sequences_of_means():
-    with pytest.raises(ValueError, match=r"`return_sequences` must be False.*a TimeMean named 'rates'"):
+    with pytest.raises(
+        ValueError, match=r"`return_sequences` must be False.*a TimeMean named 'rates'"
+    ):
         spiking(network(), return_sequences=True)
     model = spiking(network())
     with pytest.raises(ValueError, match="`return_sequences` must be False"):

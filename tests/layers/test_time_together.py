@@ -1,4 +1,5 @@
-"""A delay, parallel and recurrent neurons in one network, on padded sequences, saved in the middle of a training."""
+"""A delay, parallel and recurrent neurons in one network, on padded sequences, saved in
+the middle of a training."""
 
 import keras
 import numpy as np
@@ -26,7 +27,13 @@ def made(gradient, step_mode):
     x = layers.Dense(6)(rsnn.layers.SlidingPSN(2)(x))
     x = layers.Dense(6)(rsnn.layers.Recurrent(rsnn.layers.LIF(), layers.Dense(6))(x))
     x = rsnn.layers.MaskedPSN(T, order=2, mask=0.5 if step_mode == "multi" else 1.0)(x)
-    model = rsnn.SpikingModel(keras.Model(inputs, layers.Dense(3)(x)), T, gradient, step_mode, mask_value=PADDING)
+    model = rsnn.SpikingModel(
+        keras.Model(inputs, layers.Dense(3)(x)),
+        T,
+        gradient,
+        step_mode,
+        mask_value=PADDING,
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss)
     return model
@@ -36,7 +43,16 @@ def fit(model, first=0, *others):
     """Trains two epochs, or the second of them."""
     schedules = [callbacks.LowerSigma(epochs=2), callbacks.RaiseMask(epochs=2)]
     used = [*(schedules if model.step_mode == "multi" else schedules[:1]), *others]
-    model.fit(sequences(), Y, batch_size=3, epochs=2, initial_epoch=first, shuffle=False, verbose=0, callbacks=used)
+    model.fit(
+        sequences(),
+        Y,
+        batch_size=3,
+        epochs=2,
+        initial_epoch=first,
+        shuffle=False,
+        verbose=0,
+        callbacks=used,
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +63,9 @@ def fit(model, first=0, *others):
         ("bptt", "multi", "float32"),
     ],
 )
-def test_a_training_that_is_saved_and_loaded_goes_on_with_the_same_numbers(gradient, step_mode, policy, tmp_path):
+def test_a_training_that_is_saved_and_loaded_goes_on_with_the_same_numbers(
+    gradient, step_mode, policy, tmp_path
+):
     keras.config.set_dtype_policy(policy)
     whole = made(gradient, step_mode)
     fit(whole, 0, keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"))
@@ -55,5 +73,7 @@ def test_a_training_that_is_saved_and_loaded_goes_on_with_the_same_numbers(gradi
     fit(again, 1)
     assert_close(again.variables, whole.variables, rtol=1e-5, atol=1e-6)
     if gradient == "bptt":
-        outputs, expected = (model.predict(sequences(), verbose=0) for model in (again, whole))
+        outputs, expected = (
+            model.predict(sequences(), verbose=0) for model in (again, whole)
+        )
         np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)

@@ -1,11 +1,22 @@
-"""Weight-standardised layers: the kernel follows the formula, and they work like Keras' own layers."""
+"""Weight-standardised layers: the kernel follows the formula, and they work like Keras'
+own layers."""
 
 import dataclasses
 
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, compiled, data, gradient_of, loss_and_gradients, saved_and_loaded, spiking, to_numpy
+from helpers import (
+    BACKEND,
+    assert_close,
+    compiled,
+    data,
+    gradient_of,
+    loss_and_gradients,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -28,7 +39,11 @@ def naive(kernel, gain, epsilon=1e-4):
 
 
 CASES = {
-    "plain": (lambda: rsnn.layers.WSConv2D(4, 3), lambda: layers.Conv2D(4, 3), (6, 6, 2)),
+    "plain": (
+        lambda: rsnn.layers.WSConv2D(4, 3),
+        lambda: layers.Conv2D(4, 3),
+        (6, 6, 2),
+    ),
     "groups": (
         lambda: rsnn.layers.WSConv2D(4, 3, groups=2, padding="same", activation="relu"),
         lambda: layers.Conv2D(4, 3, groups=2, padding="same", activation="relu"),
@@ -44,8 +59,16 @@ CASES = {
         lambda: layers.Conv2D(4, 2, dilation_rate=2),
         (6, 6, 2),
     ),
-    "dense": (lambda: rsnn.layers.WSDense(4, activation="tanh"), lambda: layers.Dense(4, activation="tanh"), (3, 5)),
-    "epsilon": (lambda: rsnn.layers.WSDense(4, use_bias=False, epsilon=0.5), lambda: layers.Dense(4, use_bias=False), (5,)),
+    "dense": (
+        lambda: rsnn.layers.WSDense(4, activation="tanh"),
+        lambda: layers.Dense(4, activation="tanh"),
+        (3, 5),
+    ),
+    "epsilon": (
+        lambda: rsnn.layers.WSDense(4, use_bias=False, epsilon=0.5),
+        lambda: layers.Dense(4, use_bias=False),
+        (5,),
+    ),
 }
 if BACKEND != "tensorflow":  # It has no such convolutions on a CPU.
     CASES["channels_first"] = (
@@ -67,24 +90,34 @@ def test_a_layer_equals_keras_own_with_a_standardised_kernel(name):
     make, make_plain, shape = CASES[name]
     layer, plain = with_random_weights(make(), shape), make_plain()
     plain.build((None, *shape))
-    plain.kernel.assign(naive(to_numpy(layer.kernel), to_numpy(layer.gain), layer.epsilon))
+    plain.kernel.assign(
+        naive(to_numpy(layer.kernel), to_numpy(layer.gain), layer.epsilon)
+    )
     if layer.use_bias:
         plain.bias.assign(layer.bias)
     x = RANDOM.normal(size=(3, *shape)).astype("float32")
-    np.testing.assert_allclose(to_numpy(layer(x)), to_numpy(plain(x)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(layer(x)), to_numpy(plain(x)), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_gain_starts_at_one_and_outputs_with_the_variance_of_their_inputs():
-    layer = rsnn.layers.WSConv2D(64, 3, kernel_initializer=keras.initializers.RandomNormal(0.7, 5.0))
+    layer = rsnn.layers.WSConv2D(
+        64, 3, kernel_initializer=keras.initializers.RandomNormal(0.7, 5.0)
+    )
     x = RANDOM.normal(size=(8, 10, 10, 16)).astype("float32")
     np.testing.assert_allclose(to_numpy(layer(x)).var(), 1.0, atol=0.1)
     np.testing.assert_array_equal(to_numpy(layer.gain), np.ones(64))
 
 
 def test_the_derivative_reaches_weights_and_gain():
-    kernel, gain, weights = (RANDOM.normal(size=shape) for shape in ((3, 2, 4), (4,), (3, 2, 4)))
+    kernel, gain, weights = (
+        RANDOM.normal(size=shape) for shape in ((3, 2, 4), (4,), (3, 2, 4))
+    )
     found = gradient_of(
-        lambda kernel, gain: ops.sum(standardized(kernel, gain) * ops.convert_to_tensor(weights, "float32")),
+        lambda kernel, gain: ops.sum(
+            standardized(kernel, gain) * ops.convert_to_tensor(weights, "float32")
+        ),
         [kernel.astype("float32"), gain.astype("float32")],
     )
     for array, gradient in zip((kernel, gain), found, strict=True):
@@ -99,8 +132,14 @@ def test_the_derivative_reaches_weights_and_gain():
 
 
 def test_facts_are_those_of_the_keras_layers_but_outputs_are_proportional_to_the_gain():
-    for layer, plain in ((rsnn.layers.WSConv2D(4, 3), layers.Conv2D(4, 3)), (rsnn.layers.WSDense(4), layers.Dense(4))):
-        own, expected = (dataclasses.replace(kind_of(each), output_factors=None, kernels=None) for each in (layer, plain))
+    for layer, plain in (
+        (rsnn.layers.WSConv2D(4, 3), layers.Conv2D(4, 3)),
+        (rsnn.layers.WSDense(4), layers.Dense(4)),
+    ):
+        own, expected = (
+            dataclasses.replace(kind_of(each), output_factors=None, kernels=None)
+            for each in (layer, plain)
+        )
         assert own == expected
         assert kind_of(layer).output_factors(layer)[0] == "gain"
         assert kind_of(layer).affine
@@ -109,10 +148,17 @@ def test_facts_are_those_of_the_keras_layers_but_outputs_are_proportional_to_the
 
 # In a SpikingModel.
 def network(plain=False):
-    """A network with scaled spikes, as without batch normalisation; `plain` uses Keras' own layers."""
-    convolution, dense = (layers.Conv2D, layers.Dense) if plain else (rsnn.layers.WSConv2D, rsnn.layers.WSDense)
+    """A network with scaled spikes, as without batch normalisation; `plain` uses Keras'
+    own layers."""
+    convolution, dense = (
+        (layers.Conv2D, layers.Dense)
+        if plain
+        else (rsnn.layers.WSConv2D, rsnn.layers.WSDense)
+    )
     inputs = keras.Input((6, 6, 2))
-    x = layers.Rescaling(2.74)(rsnn.layers.LIF(0.5)(convolution(8, 3, padding="same")(inputs)))
+    x = layers.Rescaling(2.74)(
+        rsnn.layers.LIF(0.5)(convolution(8, 3, padding="same")(inputs))
+    )
     shared = convolution(8, 3, padding="same")
     for _ in range(2):
         x = layers.Rescaling(2.74)(rsnn.layers.LIF(0.5)(shared(x)))
@@ -124,12 +170,17 @@ def kernels_of(model):
     return [layer for layer in model.network.layers if hasattr(layer, "kernel")]
 
 
-METHODS = [(gradient, step_mode) for gradient in ("rate", "bptt", "sltt", "ottt") for step_mode in ("multi", "single")]
+METHODS = [
+    (gradient, step_mode)
+    for gradient in ("rate", "bptt", "sltt", "ottt")
+    for step_mode in ("multi", "single")
+]
 
 
 @pytest.mark.parametrize(("gradient", "step_mode"), METHODS)
 def test_gradients_are_those_of_the_standardised_kernel(gradient, step_mode):
-    """A network of Keras' own layers, given the kernels, has the same loss, and its gradient by them times their derivative."""
+    """A network of Keras' own layers, given the kernels, has the same loss, and its
+    gradient by them times their derivative."""
     x, y = data(6, (6, 6, 2))
     model, plain = (
         spiking(network(), 3, gradient, step_mode=step_mode),
@@ -144,21 +195,34 @@ def test_gradients_are_those_of_the_standardised_kernel(gradient, step_mode):
     for layer, other in zip(kernels_of(model), kernels_of(plain), strict=True):
         upstream = ops.convert_to_tensor(by_used[other.kernel.path])
         expected = gradient_of(
-            lambda kernel, gain, upstream=upstream: ops.sum(standardized(kernel, gain) * upstream),
+            lambda kernel, gain, upstream=upstream: ops.sum(
+                standardized(kernel, gain) * upstream
+            ),
             [to_numpy(layer.kernel), to_numpy(layer.gain)],
         )
         for variable, exact in zip((layer.kernel, layer.gain), expected, strict=True):
-            np.testing.assert_allclose(gradients[variable.path], exact, rtol=1e-3, atol=1e-6)
+            np.testing.assert_allclose(
+                gradients[variable.path], exact, rtol=1e-3, atol=1e-6
+            )
             assert np.abs(exact).max() > 0
 
 
 @pytest.mark.parametrize(("gradient", "step_mode"), METHODS)
-@pytest.mark.parametrize("make", [network, lambda: rsnn.quantize_aware(spiking(network(True), 3)).network])
-def test_kernels_are_computed_once_in_a_training_step(make, gradient, step_mode, monkeypatch):
+@pytest.mark.parametrize(
+    "make", [network, lambda: rsnn.quantize_aware(spiking(network(True), 3)).network]
+)
+def test_kernels_are_computed_once_in_a_training_step(
+    make, gradient, step_mode, monkeypatch
+):
     calls = []
-    for module, name in ((weight_standardized, "standardized"), (quantized_kernels, "integers_and_scale")):
+    for module, name in (
+        (weight_standardized, "standardized"),
+        (quantized_kernels, "integers_and_scale"),
+    ):
         function = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *args, of=function: calls.append(args) or of(*args))
+        monkeypatch.setattr(
+            module, name, lambda *args, of=function: calls.append(args) or of(*args)
+        )
     model = spiking(make(), 3, gradient, step_mode=step_mode)
     calls.clear()
     loss_and_gradients(model, *data(6, (6, 6, 2)))
@@ -167,16 +231,27 @@ def test_kernels_are_computed_once_in_a_training_step(make, gradient, step_mode,
 
 @pytest.mark.parametrize(
     ("gradient", "step_mode", "policy"),
-    [("rate", "multi", "mixed_float16"), ("rate", "single", "float32"), ("ottt", "single", "mixed_bfloat16")],
+    [
+        ("rate", "multi", "mixed_float16"),
+        ("rate", "single", "float32"),
+        ("ottt", "single", "mixed_bfloat16"),
+    ],
 )
-def test_they_train_with_a_last_smaller_batch_and_load(gradient, step_mode, policy, tmp_path):
+def test_they_train_with_a_last_smaller_batch_and_load(
+    gradient, step_mode, policy, tmp_path
+):
     keras.config.set_dtype_policy(policy)
     x, y = data(10, (6, 6, 2))
-    model = compiled(spiking(network(), 3, gradient, step_mode=step_mode), keras.optimizers.SGD(0.1, momentum=0.9))
+    model = compiled(
+        spiking(network(), 3, gradient, step_mode=step_mode),
+        keras.optimizers.SGD(0.1, momentum=0.9),
+    )
     losses = model.fit(x, y, batch_size=4, epochs=6, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     again = saved_and_loaded(model)
-    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(
+        again.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
     model.save_weights(tmp_path / "model.weights.h5")
     fresh = spiking(network(), 3)
     fresh.load_weights(tmp_path / "model.weights.h5")
@@ -184,23 +259,45 @@ def test_they_train_with_a_last_smaller_batch_and_load(gradient, step_mode, poli
 
 
 def test_statistics_are_of_the_weights_in_full_precision():
-    layer = with_random_weights(rsnn.layers.WSDense(4, use_bias=False, dtype="mixed_bfloat16"), (64,))
-    layer.kernel.assign(100.0 + 0.01 * RANDOM.normal(size=(64, 4)))  # All alike in bfloat16.
+    layer = with_random_weights(
+        rsnn.layers.WSDense(4, use_bias=False, dtype="mixed_bfloat16"), (64,)
+    )
+    layer.kernel.assign(
+        100.0 + 0.01 * RANDOM.normal(size=(64, 4))
+    )  # All alike in bfloat16.
     expected = naive(to_numpy(layer.kernel), to_numpy(layer.gain))
     found = to_numpy(ops.cast(layer(np.eye(64, dtype="float32")), "float32"))
     np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
 
 
 def test_constraints_and_regularisers_are_of_the_weights_themselves():
-    layer = rsnn.layers.WSDense(4, kernel_regularizer=keras.regularizers.L2(0.5), kernel_constraint="unit_norm")
-    model = compiled(spiking(keras.Sequential([keras.Input((6,)), layer, rsnn.layers.LIF(), layers.Dense(3)])))
+    layer = rsnn.layers.WSDense(
+        4, kernel_regularizer=keras.regularizers.L2(0.5), kernel_constraint="unit_norm"
+    )
+    model = compiled(
+        spiking(
+            keras.Sequential(
+                [keras.Input((6,)), layer, rsnn.layers.LIF(), layers.Dense(3)]
+            )
+        )
+    )
     kernel = to_numpy(layer.kernel)
-    np.testing.assert_allclose(to_numpy(sum(layer.losses)), 0.5 * (kernel**2).sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(sum(layer.losses)), 0.5 * (kernel**2).sum(), rtol=1e-5
+    )
     model.train_on_batch(*data())
-    np.testing.assert_allclose(np.linalg.norm(to_numpy(layer.kernel), axis=0), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(to_numpy(layer.kernel), axis=0), 1.0, rtol=1e-5
+    )
 
 
-@pytest.mark.parametrize("make", [lambda **k: rsnn.layers.WSConv2D(4, 3, **k), lambda **k: rsnn.layers.WSDense(4, **k)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **k: rsnn.layers.WSConv2D(4, 3, **k),
+        lambda **k: rsnn.layers.WSDense(4, **k),
+    ],
+)
 def test_low_rank_adaptation_is_of_the_weights_and_merged_when_saved(make):
     layer = make(lora_rank=2)
     shape = (6, 6, 2) if hasattr(layer, "filters") else (6,)
@@ -211,13 +308,19 @@ def test_low_rank_adaptation_is_of_the_weights_and_merged_when_saved(make):
     outputs = to_numpy(model(x))
     merged = naive(to_numpy(layer.kernel), to_numpy(layer.gain))
     assert not np.allclose(merged, naive(to_numpy(layer._kernel), to_numpy(layer.gain)))
-    np.testing.assert_allclose(to_numpy(saved_and_loaded(model)(x)), outputs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        to_numpy(saved_and_loaded(model)(x)), outputs, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_unsupported_settings_are_errors():
-    with pytest.raises(ValueError, match=r"at least two weights for each output.*\(1, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"at least two weights for each output.*\(1, 4\)"
+    ):
         rsnn.layers.WSDense(4).build((None, 1))
-    with pytest.raises(ValueError, match=r"`dtype` must not be a quantized policy.*int8_from_float32"):
+    with pytest.raises(
+        ValueError, match=r"`dtype` must not be a quantized policy.*int8_from_float32"
+    ):
         rsnn.layers.WSDense(4, dtype="int8_from_float32")
     with pytest.raises(ValueError, match="`epsilon` must be > 0"):
         rsnn.layers.WSConv2D(4, 3, epsilon=0.0)

@@ -3,7 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, called_before, data, saved_and_loaded, spiking, to_numpy
+from helpers import (
+    assert_close,
+    called_before,
+    data,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import layers
 from keras.distillation import FeatureDistillation, LogitsDistillation
 
@@ -14,7 +21,9 @@ from keras_ratesnn.distillation import Distiller
 
 def ordinary():
     inputs = keras.Input((6,))
-    x = layers.Dense(8, activation="relu", name="features")(layers.Dense(8, activation="relu")(inputs))
+    x = layers.Dense(8, activation="relu", name="features")(
+        layers.Dense(8, activation="relu")(inputs)
+    )
     return keras.Model(inputs, layers.Dense(3, name="logits")(x))
 
 
@@ -29,41 +38,71 @@ def softmax(logits):
     return to_numpy(keras.ops.softmax(logits))
 
 
-LOSSES = [LogitsDistillation(temperature=3.0), FeatureDistillation("mse", "features", "spikes")]
+LOSSES = [
+    LogitsDistillation(temperature=3.0),
+    FeatureDistillation("mse", "features", "spikes"),
+]
 
 
 def compiled(distiller):
-    distiller.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+    distiller.compile(
+        keras.optimizers.SGD(0.1),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        ["accuracy"],
+    )
     return distiller
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [("rate", "multi"), ("rate", "single"), ("bptt", "multi")],
+)
 def test_the_loss_is_made_of_outputs_and_rates_over_time(gradient, step_mode):
     teacher, model = ordinary(), student(gradient=gradient, step_mode=step_mode)
-    distiller = compiled(Distiller(teacher, model, LOSSES, [0.7, 0.2], student_loss_weight=0.4))
+    distiller = compiled(
+        Distiller(teacher, model, LOSSES, [0.7, 0.2], student_loss_weight=0.4)
+    )
     x, y = data()
-    rates = to_numpy(spiking(keras.Model(model.network.inputs, model.get_layer("spikes").output), 3)(x))
-    features = to_numpy(keras.Model(teacher.input, teacher.get_layer("features").output)(x))
+    rates = to_numpy(
+        spiking(keras.Model(model.network.inputs, model.get_layer("spikes").output), 3)(
+            x
+        )
+    )
+    features = to_numpy(
+        keras.Model(teacher.input, teacher.get_layer("features").output)(x)
+    )
     logits, of_teacher = to_numpy(model(x)), to_numpy(teacher(x))
-    labels = float(keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, logits))
-    of_logits = 9 * float(keras.losses.KLDivergence()(softmax(of_teacher / 3), softmax(logits / 3)))
-    wanted = 0.4 * labels + 0.6 * (0.7 * of_logits + 0.2 * np.square(rates - features).mean())
+    labels = float(
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, logits)
+    )
+    of_logits = 9 * float(
+        keras.losses.KLDivergence()(softmax(of_teacher / 3), softmax(logits / 3))
+    )
+    wanted = 0.4 * labels + 0.6 * (
+        0.7 * of_logits + 0.2 * np.square(rates - features).mean()
+    )
     assert rates.any()
     logs = distiller.evaluate(x, y, verbose=0, return_dict=True)
     np.testing.assert_allclose(logs["total_loss"], wanted, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("policy", "step_mode"), [("mixed_bfloat16", "multi"), ("mixed_float16", "single")])
+@pytest.mark.parametrize(
+    ("policy", "step_mode"), [("mixed_bfloat16", "multi"), ("mixed_float16", "single")]
+)
 def test_half_precision_and_a_smaller_last_batch(policy, step_mode):
     keras.config.set_dtype_policy(policy)
     teacher, model = ordinary(), student(step_mode=step_mode)
     distiller = compiled(Distiller(teacher, model, LOSSES[:1]))
     x, y = data()
     logs = distiller.evaluate(x, y, batch_size=len(x), verbose=0, return_dict=True)
-    logits, of_teacher = (to_numpy(keras.ops.cast(each(x), "float32")) for each in (model, teacher))
+    logits, of_teacher = (
+        to_numpy(keras.ops.cast(each(x), "float32")) for each in (model, teacher)
+    )
     of_labels = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, logits)
     np.testing.assert_allclose(logs["student_loss"], float(of_labels), rtol=1e-5)
-    of_logits = 9 * float(keras.losses.KLDivergence()(softmax(of_teacher / 3), softmax(logits / 3)))
+    of_logits = 9 * float(
+        keras.losses.KLDivergence()(softmax(of_teacher / 3), softmax(logits / 3))
+    )
     np.testing.assert_allclose(logs["distillation_loss"], of_logits, rtol=1e-3)
     history = distiller.fit(x, y, batch_size=len(x) - 1, verbose=0).history
     assert np.isfinite(history["loss"]).all()
@@ -74,22 +113,34 @@ def test_the_student_that_agrees_with_its_teacher_has_no_loss():
     model.set_weights(teacher.get_weights())
     distiller = compiled(Distiller(teacher, model, [LogitsDistillation()]))
     x, y = data()
-    assert distiller.evaluate(x, y, verbose=0, return_dict=True)["distillation_loss"] == pytest.approx(0.0, abs=1e-6)
+    assert distiller.evaluate(x, y, verbose=0, return_dict=True)[
+        "distillation_loss"
+    ] == pytest.approx(0.0, abs=1e-6)
     model.set_weights([1.5 * weight for weight in model.get_weights()])
-    assert distiller.evaluate(x, y, verbose=0, return_dict=True)["distillation_loss"] > 1e-3
+    assert (
+        distiller.evaluate(x, y, verbose=0, return_dict=True)["distillation_loss"]
+        > 1e-3
+    )
 
 
 def test_the_student_trains_and_the_teacher_does_not():
     teacher, model = ordinary(), student()
     distiller = compiled(Distiller(teacher, model, LOSSES))
-    before = [to_numpy(variable.value) for variable in (*model.trainable_variables, *teacher.variables)]
+    before = [
+        to_numpy(variable.value)
+        for variable in (*model.trainable_variables, *teacher.variables)
+    ]
     x, y = data()
-    history = distiller.fit(x, y, batch_size=4, epochs=2, verbose=0, validation_data=(x[:3], y[:3])).history
+    history = distiller.fit(
+        x, y, batch_size=4, epochs=2, verbose=0, validation_data=(x[:3], y[:3])
+    ).history
     assert "val_accuracy" in history
     count = len(model.trainable_variables)
     changed = [
         (to_numpy(new.value) != old).any()
-        for new, old in zip([*model.trainable_variables, *teacher.variables], before, strict=True)
+        for new, old in zip(
+            [*model.trainable_variables, *teacher.variables], before, strict=True
+        )
     ]
     assert all(changed[:count])
     assert not any(changed[count:])
@@ -117,7 +168,10 @@ CHANGES = {
 def test_predictions_and_losses_follow_the_settings_of_both_models(changed):
     teacher, model = student(), student()
     models = {"student": model, "teacher": teacher}
-    losses = [FeatureDistillation("mse"), FeatureDistillation("mse", "spikes", "spikes")]
+    losses = [
+        FeatureDistillation("mse"),
+        FeatureDistillation("mse", "spikes", "spikes"),
+    ]
     distiller = Distiller(teacher, model, losses, student_loss_weight=0.0)
     distiller.compile("sgd", "mse")
     x, _ = data()
@@ -126,8 +180,15 @@ def test_predictions_and_losses_follow_the_settings_of_both_models(changed):
     for timesteps in (3, 1, 3):
         models[changed].timesteps = timesteps
         wanted = float(to_numpy(distiller.compute_loss(x, y, model(x))))
-        assert distiller.evaluate(x, y, verbose=0, return_dict=True)["total_loss"] == pytest.approx(wanted, rel=1e-5)
-        np.testing.assert_allclose(distiller.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+        assert distiller.evaluate(x, y, verbose=0, return_dict=True)[
+            "total_loss"
+        ] == pytest.approx(wanted, rel=1e-5)
+        np.testing.assert_allclose(
+            distiller.predict(x, verbose=0),
+            model.predict(x, verbose=0),
+            rtol=1e-5,
+            atol=1e-6,
+        )
         found.append(wanted)
     assert found[0] == pytest.approx(found[2], rel=1e-5)
     assert found[0] != pytest.approx(found[1], rel=1e-4)
@@ -142,7 +203,14 @@ def test_an_epoch_of_training_follows_the_settings_of_the_student(change):
         distiller = compiled(Distiller(ordinary(), model, LOSSES))
         x, y = data()
         if during_fit:
-            distiller.fit(x, y, epochs=2, shuffle=False, verbose=0, callbacks=[Sets(model, *change)])
+            distiller.fit(
+                x,
+                y,
+                epochs=2,
+                shuffle=False,
+                verbose=0,
+                callbacks=[Sets(model, *change)],
+            )
         else:
             distiller.fit(x, y, shuffle=False, verbose=0)
             setattr(model, *change)
@@ -157,13 +225,17 @@ def test_features_are_those_of_the_call_in_this_network(how):
     network = called_before(how)
     model, before = spiking(network), len(calls_in(functional_of(network)))
     distiller = Distiller(ordinary(), model, LOSSES)
-    ((_, features),) = [pair for pair in distiller._feature_models() if pair[0] is model]
+    ((_, features),) = [
+        pair for pair in distiller._feature_models() if pair[0] is model
+    ]
     assert len(calls_in(features.network)) == before
     x, _ = data()
     outputs = features.predict(x, verbose=0)
     np.testing.assert_array_equal(outputs["final_output"], model.predict(x, verbose=0))
     kernel, bias = network.layers[-1].get_weights()
-    np.testing.assert_allclose(outputs["spikes"] @ kernel + bias, outputs["final_output"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        outputs["spikes"] @ kernel + bias, outputs["final_output"], rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("side", ["teacher", "student"])
@@ -172,7 +244,11 @@ def test_the_error_for_a_layer_that_is_called_twice_names_it(side):
     network = spiking(keras.Model(inputs, layers.Dense(3)(neurons(neurons(inputs)))))
     models = [network, student()] if side == "teacher" else [student(), network]
     names = ["twice", "spikes"] if side == "teacher" else ["spikes", "twice"]
-    with pytest.raises(ValueError, match=f"`{side}_layer_name` must name .* calls once.*'twice', which it calls 2 times"):
+    with pytest.raises(
+        ValueError,
+        match=f"`{side}_layer_name` must name .* calls once.*'twice', which it calls 2 "
+        "times",
+    ):
         Distiller(*models, FeatureDistillation("mse", *names))
 
 
@@ -184,7 +260,11 @@ def test_a_spiking_teacher_teaches_an_ordinary_student():
 
 def test_a_student_that_would_train_layers_of_its_frozen_teacher_is_an_error():
     teacher = student()
-    with pytest.raises(ValueError, match=r"`student` must not train weights of `teacher`.* share dense/kernel, .* and 2 more"):
+    with pytest.raises(
+        ValueError,
+        match=r"`student` must not train weights of `teacher`.* share dense/kernel, .* "
+        r"and 2 more",
+    ):
         Distiller(teacher, spiking(teacher.network, timesteps=2), LogitsDistillation())
     assert teacher.trainable_variables
     backbone = keras.Model(teacher.inputs, teacher.get_layer("spikes").output)
@@ -193,22 +273,43 @@ def test_a_student_that_would_train_layers_of_its_frozen_teacher_is_an_error():
     Distiller(teacher, spiking(keras.Model(teacher.input, head)), LogitsDistillation())
 
 
-def test_a_file_that_cannot_be_loaded_because_models_share_layers_is_warned_of(tmp_path):
-    inputs, backbone = keras.Input((6,)), keras.Sequential([keras.Input((6,)), layers.Dense(4, trainable=False)])
+def test_a_file_that_cannot_be_loaded_because_models_share_layers_is_warned_of(
+    tmp_path,
+):
+    inputs, backbone = (
+        keras.Input((6,)),
+        keras.Sequential([keras.Input((6,)), layers.Dense(4, trainable=False)]),
+    )
     models = [keras.Model(inputs, layers.Dense(3)(backbone(inputs))) for _ in range(2)]
     distiller = compiled(Distiller(*models, LogitsDistillation()))
     distiller.fit(*data(), verbose=0)
-    with pytest.warns(UserWarning, match="load_model will not load this file: nested models share sequential"):
+    with pytest.warns(
+        UserWarning,
+        match="load_model will not load this file: nested models share sequential",
+    ):
         distiller.save(tmp_path / "distiller.keras")
 
 
 def test_features_of_padded_sequences_are_those_without_their_padding():
     teacher, model = student(), student()
-    distiller = compiled(Distiller(teacher, model, [LogitsDistillation(), FeatureDistillation("mse", "spikes", "spikes")]))
-    x, y = np.random.default_rng(0).normal(1.0, 2.0, (4, 2, 6)).astype("float32"), np.zeros(4)
+    distiller = compiled(
+        Distiller(
+            teacher,
+            model,
+            [LogitsDistillation(), FeatureDistillation("mse", "spikes", "spikes")],
+        )
+    )
+    x, y = (
+        np.random.default_rng(0).normal(1.0, 2.0, (4, 2, 6)).astype("float32"),
+        np.zeros(4),
+    )
     padded = np.concatenate([x, np.full((4, 1, 6), -9.0, "float32")], axis=1)
     found = []
-    for timesteps, mask_value, inputs in ((2, None, x), (3, -9.0, padded), (3, -9.0, np.roll(padded, 1, axis=1))):
+    for timesteps, mask_value, inputs in (
+        (2, None, x),
+        (3, -9.0, padded),
+        (3, -9.0, np.roll(padded, 1, axis=1)),
+    ):
         for each in (teacher, model):
             each.timesteps, each.mask_value = timesteps, mask_value
         found.append(distiller.evaluate(inputs, y, verbose=0))
@@ -217,31 +318,50 @@ def test_features_of_padded_sequences_are_those_without_their_padding():
 
 def test_outputs_of_all_steps_are_compared_beside_features():
     teacher, model = student(return_sequences=True), student(return_sequences=True)
-    distiller = Distiller(teacher, model, [LogitsDistillation(), FeatureDistillation("mse", "spikes", "spikes")])
-    distiller.compile("sgd", rsnn.losses.TET(keras.losses.SparseCategoricalCrossentropy(from_logits=True)))
+    distiller = Distiller(
+        teacher,
+        model,
+        [LogitsDistillation(), FeatureDistillation("mse", "spikes", "spikes")],
+    )
+    distiller.compile(
+        "sgd",
+        rsnn.losses.TET(keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
+    )
     # As many samples as steps, or means would broadcast.
     x, y = (part[:3] for part in data())
     of_teacher, of_model = (softmax(to_numpy(each(x)) / 3) for each in (teacher, model))
     wanted = 9 * float(keras.losses.KLDivergence()(of_teacher, of_model))
     rates = [
-        to_numpy(rsnn.analysis.observed(each, spikes=["spikes"])(x)["spikes"]["spikes"]).mean(1) for each in (teacher, model)
+        to_numpy(
+            rsnn.analysis.observed(each, spikes=["spikes"])(x)["spikes"]["spikes"]
+        ).mean(1)
+        for each in (teacher, model)
     ]
     wanted += np.square(rates[0] - rates[1]).mean()
     logs = distiller.evaluate(x, y, verbose=0, return_dict=True)
     np.testing.assert_allclose(logs["distillation_loss"], wanted, rtol=1e-4)
 
 
-def test_an_ordinary_model_of_whole_sequences_teaches_a_network_of_one_frame_and_learns_from_it():
+def test_an_ordinary_model_of_sequences_teaches_a_network_of_one_frame_and_learns():
     def of_sequences(shape):
         return keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(3)])
 
     inputs, x = keras.Input((6,)), np.ones((4, 3, 6), "float32")
     teacher, neurons = of_sequences((3, 6)), layers.Dense(3)(rsnn.layers.LIF()(inputs))
-    distiller = Distiller(teacher, spiking(keras.Model(inputs, neurons)), LOSSES[:1], student_loss_weight=0.0)
+    distiller = Distiller(
+        teacher,
+        spiking(keras.Model(inputs, neurons)),
+        LOSSES[:1],
+        student_loss_weight=0.0,
+    )
     distiller.compile("sgd", "mse")
     # Currents of 1 make a spike in every step.
     outputs = to_numpy(distiller.student.network.layers[-1](np.ones((4, 6), "float32")))
-    wanted = 9 * float(keras.losses.KLDivergence()(softmax(to_numpy(teacher(x)) / 3), softmax(outputs / 3)))
+    wanted = 9 * float(
+        keras.losses.KLDivergence()(
+            softmax(to_numpy(teacher(x)) / 3), softmax(outputs / 3)
+        )
+    )
     logs = distiller.evaluate(x, np.zeros((4, 3)), verbose=0, return_dict=True)
     np.testing.assert_allclose(logs["distillation_loss"], wanted, rtol=1e-4)
     Distiller(distiller.student, teacher, LOSSES[:1])
@@ -255,16 +375,25 @@ def test_a_saved_distiller_is_the_same_when_loaded():
     x, y = data()
     distiller.fit(x, y, verbose=0)
     loaded = saved_and_loaded(distiller)
-    np.testing.assert_allclose(loaded.predict(x, verbose=0), distiller.predict(x, verbose=0), rtol=1e-6)
+    np.testing.assert_allclose(
+        loaded.predict(x, verbose=0), distiller.predict(x, verbose=0), rtol=1e-6
+    )
     loaded.fit(x, y, verbose=0)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "asked"), [({}, "auto"), ({"jit_compile": False}, False), ({"run_eagerly": True}, False)]
+    ("arguments", "asked"),
+    [({}, "auto"), ({"jit_compile": False}, False), ({"run_eagerly": True}, False)],
 )
-def test_a_distiller_is_compiled_as_it_was_asked_to_be_with_its_models_and_when_it_is_loaded_on_any_backend(arguments, asked):
-    distiller = Distiller(student(), student(), [FeatureDistillation("mse", "spikes", "spikes")])
-    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), **arguments)
+def test_a_distiller_is_compiled_as_asked_with_its_models_and_when_it_is_loaded(
+    arguments, asked
+):
+    distiller = Distiller(
+        student(), student(), [FeatureDistillation("mse", "spikes", "spikes")]
+    )
+    distiller.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), **arguments
+    )
     config = distiller.get_compile_config()
     assert config["jit_compile"] == asked
     assert config["optimizer"]["module"] == "keras.optimizers"
@@ -272,13 +401,22 @@ def test_a_distiller_is_compiled_as_it_was_asked_to_be_with_its_models_and_when_
     distiller(data()[0])
     features = [features for _, features in distiller._feature_models()]
     distiller.compute_loss(*data())
-    assert [model._asked_jit_compile for model in (distiller.teacher, distiller.student, *features)] == [asked] * 4
+    assert [
+        model._asked_jit_compile
+        for model in (distiller.teacher, distiller.student, *features)
+    ] == [asked] * 4
 
 
-def test_a_student_whose_neurons_need_another_method_than_the_default_learns_from_features():
+def test_a_student_whose_neurons_need_another_method_learns_from_features():
     inputs = keras.Input((6,))
-    spikes = rsnn.layers.LIF(threshold_stabilizer=True, name="spikes")(layers.Dense(8)(inputs))
-    model = spiking(keras.Model(inputs, layers.Dense(3, name="logits")(spikes)), gradient="sltt")
-    distiller = compiled(Distiller(ordinary(), model, [FeatureDistillation("mse", "features", "spikes")]))
+    spikes = rsnn.layers.LIF(threshold_stabilizer=True, name="spikes")(
+        layers.Dense(8)(inputs)
+    )
+    model = spiking(
+        keras.Model(inputs, layers.Dense(3, name="logits")(spikes)), gradient="sltt"
+    )
+    distiller = compiled(
+        Distiller(ordinary(), model, [FeatureDistillation("mse", "features", "spikes")])
+    )
     x, y = data()
     assert np.isfinite(distiller.fit(x, y, verbose=0).history["loss"]).all()

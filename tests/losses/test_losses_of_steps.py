@@ -1,9 +1,18 @@
-"""Losses and metrics on the outputs of every step, against a few lines of NumPy, and in training."""
+"""Losses and metrics on the outputs of every step, against a few lines of NumPy, and in
+training."""
 
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, gradient_of, mlp, saved_and_loaded, spiking, to_numpy
+from helpers import (
+    compiled,
+    data,
+    gradient_of,
+    mlp,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import ops
 
 from keras_ratesnn._core import keras_internals
@@ -27,40 +36,72 @@ def naive_crossentropy(outputs, labels):
 
 def naive_tet(outputs, labels, weight, target):
     """Of each sample."""
-    return (1 - weight) * naive_crossentropy(outputs, labels).mean(1) + weight * ((outputs - target) ** 2).mean((1, 2))
+    return (1 - weight) * naive_crossentropy(outputs, labels).mean(1) + weight * (
+        (outputs - target) ** 2
+    ).mean((1, 2))
 
 
 def test_tet_is_a_mean_of_losses_and_a_pull_towards_the_target():
     expected = naive_tet(OUTPUTS, LABELS, 0.5, 0.7)
     tet = TET(CROSSENTROPY, 0.5, 0.7)
-    np.testing.assert_allclose(to_numpy(tet(LABELS, OUTPUTS)), expected.mean(), rtol=1e-5)
-    np.testing.assert_allclose(to_numpy(tet(LABELS[:, None], OUTPUTS)), expected.mean(), rtol=1e-5)
-    np.testing.assert_allclose(to_numpy(tet(LABELS, OUTPUTS, WEIGHTS)), (WEIGHTS * expected).mean(), rtol=1e-5)
-    np.testing.assert_allclose(to_numpy(TET(CROSSENTROPY, 0.5, 0.7, "sum")(LABELS, OUTPUTS)), expected.sum(), rtol=1e-5)
-    np.testing.assert_allclose(to_numpy(TET(CROSSENTROPY, 0.5, 0.7, None)(LABELS, OUTPUTS)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(tet(LABELS, OUTPUTS)), expected.mean(), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        to_numpy(tet(LABELS[:, None], OUTPUTS)), expected.mean(), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        to_numpy(tet(LABELS, OUTPUTS, WEIGHTS)), (WEIGHTS * expected).mean(), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        to_numpy(TET(CROSSENTROPY, 0.5, 0.7, "sum")(LABELS, OUTPUTS)),
+        expected.sum(),
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+        to_numpy(TET(CROSSENTROPY, 0.5, 0.7, None)(LABELS, OUTPUTS)),
+        expected,
+        rtol=1e-5,
+    )
 
 
 def test_labels_that_the_loss_of_a_step_ignores_count_in_neither_term():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=1)
     expected = naive_tet(OUTPUTS, LABELS, 0.5, 1.0)[LABELS != 1].mean()
-    np.testing.assert_allclose(to_numpy(TET(loss, 0.5)(LABELS, OUTPUTS)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(TET(loss, 0.5)(LABELS, OUTPUTS)), expected, rtol=1e-5
+    )
 
 
 def test_a_loss_with_several_values_per_sample_keeps_them():
     """Labels for each pixel: one loss per pixel, with different weights."""
     outputs = RANDOM.normal(size=(2, T, 5, 3)).astype("float32")
-    targets, weights = RANDOM.normal(size=(2, 5, 3)).astype("float32"), RANDOM.uniform(size=(2, 5)).astype("float32")
-    expected = 0.5 * ((outputs - targets[:, None]) ** 2).mean((1, 3)) + 0.5 * ((outputs - 1.0) ** 2).mean((1, 3))
+    targets, weights = (
+        RANDOM.normal(size=(2, 5, 3)).astype("float32"),
+        RANDOM.uniform(size=(2, 5)).astype("float32"),
+    )
+    expected = 0.5 * ((outputs - targets[:, None]) ** 2).mean((1, 3)) + 0.5 * (
+        (outputs - 1.0) ** 2
+    ).mean((1, 3))
     found = TET("mean_squared_error", 0.5)(targets, outputs, weights)
     np.testing.assert_allclose(to_numpy(found), (weights * expected).mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["binary_crossentropy", keras.losses.BinaryCrossentropy()], ids=["name", "object"])
+@pytest.mark.parametrize(
+    "loss",
+    ["binary_crossentropy", keras.losses.BinaryCrossentropy()],
+    ids=["name", "object"],
+)
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
 def test_one_output_may_have_labels_with_or_without_its_axis(shape, loss):
-    outputs, labels = RANDOM.uniform(0.1, 0.9, (6, T, 1)).astype("float32"), RANDOM.integers(0, 2, shape).astype("float32")
+    outputs, labels = (
+        RANDOM.uniform(0.1, 0.9, (6, T, 1)).astype("float32"),
+        RANDOM.integers(0, 2, shape).astype("float32"),
+    )
     right = np.where(labels.reshape(6, 1, 1) == 1, outputs, 1 - outputs)
-    np.testing.assert_allclose(to_numpy(TET(loss, 0.0)(labels, outputs)), -np.log(right).mean(), rtol=1e-4)
+    np.testing.assert_allclose(
+        to_numpy(TET(loss, 0.0)(labels, outputs)), -np.log(right).mean(), rtol=1e-4
+    )
 
 
 def test_a_loss_that_mixes_samples_does_not_mix_steps():
@@ -68,35 +109,60 @@ def test_a_loss_that_mixes_samples_does_not_mix_steps():
     outputs = RANDOM.uniform(size=(6, T, 3)).astype("float32")
     dice = keras.losses.Dice()
     expected = np.mean([to_numpy(dice(targets, outputs[:, t])) for t in range(T)])
-    np.testing.assert_allclose(to_numpy(TET(dice, 0.0)(targets, outputs)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(TET(dice, 0.0)(targets, outputs)), expected, rtol=1e-5
+    )
     pulled = 0.5 * expected + 0.5 * ((outputs - 1.0) ** 2).mean()
-    np.testing.assert_allclose(to_numpy(TET(dice, 0.5)(targets, outputs)), pulled, rtol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(TET(dice, 0.5)(targets, outputs)), pulled, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
     "loss",
-    [CROSSENTROPY, "sparse_categorical_crossentropy", keras.losses.sparse_categorical_crossentropy],
+    [
+        CROSSENTROPY,
+        "sparse_categorical_crossentropy",
+        keras.losses.sparse_categorical_crossentropy,
+    ],
     ids=["object", "name", "function"],
 )
 def test_a_loss_is_the_same_after_saving(loss):
     tet = TET(loss, 0.3, 0.5, "sum", name="mine")
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(tet))
-    assert (again.weight, again.target, again.reduction, again.name) == (0.3, 0.5, "sum", "mine")
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(tet)
+    )
+    assert (again.weight, again.target, again.reduction, again.name) == (
+        0.3,
+        0.5,
+        "sum",
+        "mine",
+    )
     outputs = np.exp(OUTPUTS) / np.exp(OUTPUTS).sum(-1, keepdims=True)
-    np.testing.assert_array_equal(to_numpy(again(LABELS, outputs)), to_numpy(tet(LABELS, outputs)))
+    np.testing.assert_array_equal(
+        to_numpy(again(LABELS, outputs)), to_numpy(tet(LABELS, outputs))
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ((None,), TypeError, "`loss` must be a keras.losses.Loss"),
-        (("crossentropie",), ValueError, "`loss` must be a name.*Received: loss='crossentropie'"),
+        (
+            ("crossentropie",),
+            ValueError,
+            "`loss` must be a name.*Received: loss='crossentropie'",
+        ),
         (
             (keras.losses.MeanSquaredError(reduction="sum"),),
             ValueError,
             "`loss` must have the same reduction as TET.*Pass `reduction` to TET",
         ),
-        (("mse", 1.5), ValueError, "`weight` must be >= 0 and <= 1. Received: weight=1.5"),
+        (
+            ("mse", 1.5),
+            ValueError,
+            "`weight` must be >= 0 and <= 1. Received: weight=1.5",
+        ),
         (("mse", -0.5), ValueError, "`weight` must be >= 0 and <= 1"),
         (("mse", 0.5, "one"), TypeError, "`target` must be a real number"),
     ],
@@ -108,7 +174,11 @@ def test_invalid_losses_are_refused(arguments, error, message):
 
 
 def test_outputs_without_a_time_axis_are_refused():
-    with pytest.raises(ValueError, match=r"`y_pred` must be the outputs of every step.*\(6, 3\).*return_sequences=True"):
+    with pytest.raises(
+        ValueError,
+        match=r"`y_pred` must be the outputs of every step.*\(6, "
+        r"3\).*return_sequences=True",
+    ):
         TET(CROSSENTROPY)(LABELS, OUTPUTS[:, 0])
     model = compiled(spiking(timesteps=T), loss=TET(CROSSENTROPY))
     with pytest.raises(ValueError, match="return_sequences=True"):
@@ -118,15 +188,39 @@ def test_outputs_without_a_time_axis_are_refused():
 @pytest.mark.parametrize(
     ("loss", "y", "message"),
     [
-        (CROSSENTROPY, np.eye(3)[np.arange(10) % 3], "one-hot rows.*CategoricalCrossentropy"),
-        (CROSSENTROPY, np.zeros((10, T)), r"`y` must have labels of samples.*of shape \(batch\).*y of shape \((10|None), 4\)"),
-        (CROSSENTROPY, np.full(10, 3), "`y` must be labels from 0 to 2.*Received: 3, the label of sample 0"),
-        (keras.losses.CategoricalCrossentropy(from_logits=True), np.zeros(10, int), "SparseCategoricalCrossentropy"),
-        ("mse", np.zeros((10, T, 3)), r"of shape \(batch, 3\) for its loss mean_squared_error.*Leave out an axis of steps"),
+        (
+            CROSSENTROPY,
+            np.eye(3)[np.arange(10) % 3],
+            "one-hot rows.*CategoricalCrossentropy",
+        ),
+        (
+            CROSSENTROPY,
+            np.zeros((10, T)),
+            r"`y` must have labels of samples.*of shape \(batch\).*y of shape "
+            r"\((10|None), 4\)",
+        ),
+        (
+            CROSSENTROPY,
+            np.full(10, 3),
+            "`y` must be labels from 0 to 2.*Received: 3, the label of sample 0",
+        ),
+        (
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            np.zeros(10, int),
+            "SparseCategoricalCrossentropy",
+        ),
+        (
+            "mse",
+            np.zeros((10, T, 3)),
+            r"of shape \(batch, 3\) for its loss mean_squared_error.*Leave out an axis "
+            r"of steps",
+        ),
     ],
     ids=["one-hot", "of steps", "no class", "not one-hot", "numbers of steps"],
 )
-def test_labels_that_the_loss_of_a_step_cannot_use_are_an_error_that_says_so(loss, y, message):
+def test_labels_that_the_loss_of_a_step_cannot_use_are_an_error_that_says_so(
+    loss, y, message
+):
     model = compiled(spiking(timesteps=T, return_sequences=True), loss=TET(loss))
     for use in (model.fit, model.evaluate):
         with pytest.raises(ValueError, match=message):
@@ -134,24 +228,54 @@ def test_labels_that_the_loss_of_a_step_cannot_use_are_an_error_that_says_so(los
 
 
 def test_masked_steps_count_in_no_mean():
-    counts = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]]) == 1
-    masked = keras.layers.Masking()(np.where(counts[..., None], OUTPUTS, 0.0).astype("float32"))
+    counts = (
+        np.array(
+            [
+                [1, 1, 0, 0],
+                [1, 1, 1, 1],
+                [0, 1, 0, 1],
+                [0, 0, 0, 0],
+                [1, 0, 0, 0],
+                [1, 1, 1, 0],
+            ]
+        )
+        == 1
+    )
+    masked = keras.layers.Masking()(
+        np.where(counts[..., None], OUTPUTS, 0.0).astype("float32")
+    )
     # A sample without any step counts in nothing.
     samples = [n for n in range(6) if counts[n].any()]
-    expected = [naive_tet(OUTPUTS[n : n + 1, counts[n]], LABELS[n : n + 1], 0.5, 0.7).item() for n in samples]
-    np.testing.assert_allclose(to_numpy(TET(CROSSENTROPY, 0.5, 0.7)(LABELS, masked)), np.mean(expected), rtol=1e-5)
+    expected = [
+        naive_tet(OUTPUTS[n : n + 1, counts[n]], LABELS[n : n + 1], 0.5, 0.7).item()
+        for n in samples
+    ]
+    np.testing.assert_allclose(
+        to_numpy(TET(CROSSENTROPY, 0.5, 0.7)(LABELS, masked)),
+        np.mean(expected),
+        rtol=1e-5,
+    )
 
 
 def test_a_mask_of_more_than_the_losses_is_refused():
     keras_mask = keras.layers.Masking()(np.ones((6, T, 5, 3)))
-    with pytest.raises(ValueError, match=r"mask of shape \(batch, T, ...\) with 3 axes, and losses of a step with 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"mask of shape \(batch, T, ...\) with 3 axes, and losses of a step "
+        r"with 1",
+    ):
         TET(lambda y_true, y_pred: ops.mean(y_pred, axis=(1, 2)))(LABELS, keras_mask)
 
 
 def test_the_derivative_of_tet_is_that_of_its_formula():
-    (gradient,) = gradient_of(lambda outputs: TET(CROSSENTROPY, 0.5)(LABELS, outputs), [OUTPUTS])
+    (gradient,) = gradient_of(
+        lambda outputs: TET(CROSSENTROPY, 0.5)(LABELS, outputs), [OUTPUTS]
+    )
     softmax = np.exp(OUTPUTS) / np.exp(OUTPUTS).sum(-1, keepdims=True)
-    expected = 0.5 * (softmax - np.eye(3)[LABELS][:, None]) / (6 * T) + 0.5 * 2 * (OUTPUTS - 1.0) / OUTPUTS.size
+    expected = (
+        0.5 * (softmax - np.eye(3)[LABELS][:, None]) / (6 * T)
+        + 0.5 * 2 * (OUTPUTS - 1.0) / OUTPUTS.size
+    )
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-7)
 
 
@@ -164,12 +288,19 @@ CASES = {
     "sparse": (OUTPUTS, LABELS, lambda mean: mean.argmax(-1) == LABELS),
     "column": (OUTPUTS, LABELS[:, None], lambda mean: mean.argmax(-1) == LABELS),
     "categorical": (OUTPUTS, np.eye(3)[LABELS], lambda mean: mean.argmax(-1) == LABELS),
-    "binary": (OUTPUTS[:, :, :1], LABELS % 2, lambda mean: (mean[:, 0] > 0.5) == LABELS % 2),
+    "binary": (
+        OUTPUTS[:, :, :1],
+        LABELS % 2,
+        lambda mean: (mean[:, 0] > 0.5) == LABELS % 2,
+    ),
 }
 
 
 def accuracies(metric):
-    return [float(to_numpy(metric.result()[f"{metric.name}_t{t}"])) for t in range(1, metric.timesteps + 1)]
+    return [
+        float(to_numpy(metric.result()[f"{metric.name}_t{t}"]))
+        for t in range(1, metric.timesteps + 1)
+    ]
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -178,36 +309,64 @@ def test_accuracy_after_each_step_is_that_of_the_mean_so_far(kind):
     metric = AnytimeAccuracy(T)
     for part in (slice(0, 4), slice(4, 6)):
         metric.update_state(labels[part], outputs[part])
-    np.testing.assert_allclose(accuracies(metric), naive_accuracies(outputs, is_right), rtol=1e-6)
+    np.testing.assert_allclose(
+        accuracies(metric), naive_accuracies(outputs, is_right), rtol=1e-6
+    )
     metric.reset_state()
     metric.update_state(labels, outputs, WEIGHTS)
-    expected = [np.average(right, weights=WEIGHTS) for right in (is_right(outputs[:, : t + 1].mean(1)) for t in range(T))]
+    expected = [
+        np.average(right, weights=WEIGHTS)
+        for right in (is_right(outputs[:, : t + 1].mean(1)) for t in range(T))
+    ]
     np.testing.assert_allclose(accuracies(metric), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("weights", [WEIGHTS[:3, None], WEIGHTS.reshape(3, 2)], ids=["column", "labels"])
+@pytest.mark.parametrize(
+    "weights", [WEIGHTS[:3, None], WEIGHTS.reshape(3, 2)], ids=["column", "labels"]
+)
 def test_weights_of_samples_in_a_column_and_of_labels_go_with_a_mask_of_steps(weights):
-    outputs, labels = RANDOM.normal(size=(3, T, 2, 3)).astype("float32"), RANDOM.integers(0, 3, (3, 2))
+    outputs, labels = (
+        RANDOM.normal(size=(3, T, 2, 3)).astype("float32"),
+        RANDOM.integers(0, 3, (3, 2)),
+    )
     counts = np.arange(T) >= np.array([[0], [3], [1]])
     metric = AnytimeAccuracy(T)
     metric.update_state(
-        labels, keras_internals.put_mask(ops.convert_to_tensor(outputs), ops.convert_to_tensor(counts)), weights
+        labels,
+        keras_internals.put_mask(
+            ops.convert_to_tensor(outputs), ops.convert_to_tensor(counts)
+        ),
+        weights,
     )
-    right = np.cumsum(outputs * counts[..., None, None], axis=1).argmax(-1) == labels[:, None]
-    seen = (np.cumsum(counts, axis=1) > 0)[..., None] * np.broadcast_to(weights[:, None], (3, 1, 2))
-    np.testing.assert_allclose(accuracies(metric), np.average(right, axis=(0, 2), weights=seen), rtol=1e-5)
+    right = (
+        np.cumsum(outputs * counts[..., None, None], axis=1).argmax(-1)
+        == labels[:, None]
+    )
+    seen = (np.cumsum(counts, axis=1) > 0)[..., None] * np.broadcast_to(
+        weights[:, None], (3, 1, 2)
+    )
+    np.testing.assert_allclose(
+        accuracies(metric), np.average(right, axis=(0, 2), weights=seen), rtol=1e-5
+    )
 
 
 def test_several_binary_labels_can_be_declared():
     labels = RANDOM.integers(0, 2, (6, 3))
     metric = AnytimeAccuracy(T, labels="binary", threshold=0.0, name="bits")
     metric.update_state(labels, OUTPUTS)
-    np.testing.assert_allclose(accuracies(metric), naive_accuracies(OUTPUTS, lambda mean: (mean > 0) == labels), rtol=1e-6)
+    np.testing.assert_allclose(
+        accuracies(metric),
+        naive_accuracies(OUTPUTS, lambda mean: (mean > 0) == labels),
+        rtol=1e-6,
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((0,), "`timesteps` must be 1 or more"), ((T, "dense"), "`labels` must be one of 'auto', 'sparse'")],
+    [
+        ((0,), "`timesteps` must be 1 or more"),
+        ((T, "dense"), "`labels` must be one of 'auto', 'sparse'"),
+    ],
     ids=["timesteps", "labels"],
 )
 def test_wrong_arguments_of_the_accuracy_are_refused(arguments, message):
@@ -218,9 +377,15 @@ def test_wrong_arguments_of_the_accuracy_are_refused(arguments, message):
 @pytest.mark.parametrize("return_sequences", [False, True])
 def test_outputs_with_a_wrong_number_of_steps_are_refused(return_sequences):
     model = spiking(timesteps=T, return_sequences=return_sequences)
-    compiled(model, loss="mse" if not return_sequences else TET(CROSSENTROPY), metrics=[AnytimeAccuracy(T + 1)])
+    compiled(
+        model,
+        loss="mse" if not return_sequences else TET(CROSSENTROPY),
+        metrics=[AnytimeAccuracy(T + 1)],
+    )
     x, y = data()
-    with pytest.raises(ValueError, match="`y_pred` must be the outputs of each of timesteps=5"):
+    with pytest.raises(
+        ValueError, match="`y_pred` must be the outputs of each of timesteps=5"
+    ):
         model.fit(x, y if return_sequences else np.zeros((10, 3)), verbose=0)
 
 
@@ -233,19 +398,34 @@ def test_outputs_with_a_wrong_number_of_steps_are_refused(return_sequences):
         ("bptt", "single", "mixed_float16"),
     ],
 )
-def test_a_model_trains_with_both_and_shows_the_accuracy_of_each_step(gradient, step_mode, policy):
+def test_a_model_trains_with_both_and_shows_the_accuracy_of_each_step(
+    gradient, step_mode, policy
+):
     keras.config.set_dtype_policy(policy)
     x, y = data(24)
     y = (x[:, 0] > 0.5).astype("int32")
-    model = spiking(mlp(width=16), T, gradient, step_mode=step_mode, return_sequences=True)
-    compiled(model, keras.optimizers.Adam(0.02), TET(CROSSENTROPY), metrics=[AnytimeAccuracy(T)])
-    history = model.fit(x, y, batch_size=8, epochs=8, validation_data=(x, y), verbose=0).history
+    model = spiking(
+        mlp(width=16), T, gradient, step_mode=step_mode, return_sequences=True
+    )
+    compiled(
+        model,
+        keras.optimizers.Adam(0.02),
+        TET(CROSSENTROPY),
+        metrics=[AnytimeAccuracy(T)],
+    )
+    history = model.fit(
+        x, y, batch_size=8, epochs=8, validation_data=(x, y), verbose=0
+    ).history
     assert history["loss"][-1] < history["loss"][0]
     found = model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True)
     outputs = model.predict(x, verbose=0).astype("float32")
     for t in range(1, T + 1):
         expected = np.mean(outputs[:, :t].mean(1).argmax(-1) == y)
-        np.testing.assert_allclose([found[f"accuracy_t{t}"], history[f"val_accuracy_t{t}"][-1]], expected, atol=1e-6)
+        np.testing.assert_allclose(
+            [found[f"accuracy_t{t}"], history[f"val_accuracy_t{t}"][-1]],
+            expected,
+            atol=1e-6,
+        )
     again = saved_and_loaded(model)
     assert again.loss.get_config() == model.loss.get_config()
     assert again.get_compile_config() == model.get_compile_config()

@@ -14,7 +14,9 @@ from keras_ratesnn.metrics import HeadAccuracy
 from keras_ratesnn.models import add_branches
 
 
-@pytest.mark.parametrize("arguments", [(1.0, 0.3, 3.0), (0.5, 2.0, 1.0), (0.0, 1.0, 4.0)])
+@pytest.mark.parametrize(
+    "arguments", [(1.0, 0.3, 3.0), (0.5, 2.0, 1.0), (0.0, 1.0, 4.0)]
+)
 def test_the_loss_is_that_of_a_loop(arguments):
     generator = np.random.default_rng(0)
     heads, labels = generator.normal(0, 2, (12, 3, 4)), generator.integers(0, 4, 12)
@@ -25,7 +27,9 @@ def test_the_loss_is_that_of_a_loop(arguments):
     wanted = naive_loss(labels, heads, *arguments)
     for targets in (labels, labels[:, None], np.eye(4)[labels]):
         np.testing.assert_allclose(to_numpy(loss(targets, heads)), wanted, rtol=1e-5)
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    copy = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(loss)
+    )
     np.testing.assert_allclose(to_numpy(copy(labels, heads)), wanted, rtol=1e-5)
 
 
@@ -34,16 +38,26 @@ def test_the_teacher_has_no_gradient():
 
     heads = np.array([[[2.0, 0.0], [0.5, 0.0]]], "float32")
     (gradient,) = gradient_of(
-        lambda heads: SelfDistillation(alpha=0.0, beta=1.0, temperature=1.0)(np.array([0]), heads), [heads]
+        lambda heads: SelfDistillation(alpha=0.0, beta=1.0, temperature=1.0)(
+            np.array([0]), heads
+        ),
+        [heads],
     )
     teacher = softmax(heads[0].mean(0))
-    np.testing.assert_allclose(gradient[0], [softmax(head) - teacher for head in heads[0]], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        gradient[0],
+        [softmax(head) - teacher for head in heads[0]],
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_arguments_and_shapes_are_checked():
     with pytest.raises(ValueError, match="`temperature` must be > 0"):
         SelfDistillation(temperature=0)
-    with pytest.raises(ValueError, match=r"`y_pred` must be the logits of all heads.*add_branches"):
+    with pytest.raises(
+        ValueError, match=r"`y_pred` must be the logits of all heads.*add_branches"
+    ):
         SelfDistillation()(np.array([0]), np.zeros((1, 3)))
     with pytest.raises(ValueError, match="`y_true` must be integer labels"):
         SelfDistillation()(np.zeros((1, 2)), np.zeros((1, 2, 3)))
@@ -52,8 +66,12 @@ def test_arguments_and_shapes_are_checked():
 def network(shape=(8, 8, 2)):
     inputs = keras.Input(shape)
     x = layers.Conv2D(4, 3, padding="same", use_bias=False)(inputs)
-    x = rsnn.layers.LIF(threshold=0.3, name="early")(layers.BatchNormalization(axis=axis())(x))
-    x = rsnn.layers.LIF(threshold=0.2, name="late")(layers.Conv2D(4, 3, strides=2, padding="same")(x))
+    x = rsnn.layers.LIF(threshold=0.3, name="early")(
+        layers.BatchNormalization(axis=axis())(x)
+    )
+    x = rsnn.layers.LIF(threshold=0.2, name="late")(
+        layers.Conv2D(4, 3, strides=2, padding="same")(x)
+    )
     x = layers.GlobalAveragePooling2D(name="pooled")(x)
     return keras.Model(inputs, layers.Dense(3)(x))
 
@@ -62,46 +80,91 @@ def axis():
     return 1 if keras.config.image_data_format() == "channels_first" else -1
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [("rate", "multi"), ("rate", "single"), ("bptt", "multi")],
+)
 def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode):
     model = spiking(network(), 2, gradient, step_mode=step_mode)
     branched = add_branches(model, ["early", "late", "pooled"])
     assert branched.output_shape == (None, 4, 3)
-    assert (branched.timesteps, branched.gradient, branched.step_mode) == (2, model.gradient, step_mode)
-    branched.compile(keras.optimizers.SGD(0.1), SelfDistillation(), metrics=[HeadAccuracy(), HeadAccuracy(0, name="first")])
+    assert (branched.timesteps, branched.gradient, branched.step_mode) == (
+        2,
+        model.gradient,
+        step_mode,
+    )
+    branched.compile(
+        keras.optimizers.SGD(0.1),
+        SelfDistillation(),
+        metrics=[HeadAccuracy(), HeadAccuracy(0, name="first")],
+    )
     x, y = data(shape=(8, 8, 2))
     before = [to_numpy(variable.value) for variable in branched.trainable_variables]
-    logs = branched.fit(x, y, batch_size=4, verbose=0, validation_data=(x[:3], y[:3])).history
+    logs = branched.fit(
+        x, y, batch_size=4, verbose=0, validation_data=(x[:3], y[:3])
+    ).history
     assert {"accuracy", "first", "val_accuracy"} <= set(logs)
-    changed = [(to_numpy(new.value) != old).any() for new, old in zip(branched.trainable_variables, before, strict=True)]
+    changed = [
+        (to_numpy(new.value) != old).any()
+        for new, old in zip(branched.trainable_variables, before, strict=True)
+    ]
     names = [variable.path for variable in branched.trainable_variables]
-    assert [name for name, has_changed in zip(names, changed, strict=True) if not has_changed] == []
+    assert [
+        name
+        for name, has_changed in zip(names, changed, strict=True)
+        if not has_changed
+    ] == []
     # The network without branches is the trained one.
-    np.testing.assert_allclose(branched.predict(x, verbose=0)[:, -1], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
-    assert {variable.path for variable in model.variables} < {variable.path for variable in branched.variables}
+    np.testing.assert_allclose(
+        branched.predict(x, verbose=0)[:, -1],
+        model.predict(x, verbose=0),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    assert {variable.path for variable in model.variables} < {
+        variable.path for variable in branched.variables
+    }
     loaded = saved_and_loaded(branched)
-    np.testing.assert_allclose(loaded.predict(x, verbose=0), branched.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        loaded.predict(x, verbose=0),
+        branched.predict(x, verbose=0),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_branches_leave_padding_out():
     inputs = keras.Input((4,))
     x = rsnn.layers.LIF(threshold=0.3, name="neurons")(layers.Dense(6)(inputs))
-    branched = add_branches(spiking(keras.Model(inputs, layers.Dense(3)(x)), 2, mask_value=-9.0), ["neurons"])
+    branched = add_branches(
+        spiking(keras.Model(inputs, layers.Dense(3)(x)), 2, mask_value=-9.0),
+        ["neurons"],
+    )
     frames = np.random.default_rng(0).normal(size=(3, 2, 4)).astype("float32")
     expected = to_numpy(branched(frames))
     branched.timesteps = 3
     padded = np.concatenate([frames, np.full((3, 1, 4), -9.0, "float32")], axis=1)
-    np.testing.assert_allclose(to_numpy(branched(padded)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        to_numpy(branched(padded)), expected, rtol=1e-5, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("sides", "blocks"), [((None, None), 3), ((None, 8), 1), ((4, None), 0)], ids=str)
+@pytest.mark.parametrize(
+    ("sides", "blocks"), [((None, None), 3), ((None, 8), 1), ((4, None), 0)], ids=str
+)
 def test_sides_of_open_length_count_as_long(sides, blocks):
     inputs = keras.Input((*sides, 2))
     x = rsnn.layers.LIF(name="images")(layers.Conv2D(4, 3, padding="same")(inputs))
     network = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
     branched = add_branches(spiking(network), ["images"])
     names = [layer.name for layer in branched.network.layers]
-    assert sum(name.startswith("branch_images_block") and name.endswith("add") for name in names) == blocks
+    assert (
+        sum(
+            name.startswith("branch_images_block") and name.endswith("add")
+            for name in names
+        )
+        == blocks
+    )
     for size in (4, 12):
         shape = [side or size for side in sides]
         assert branched.predict(np.ones((2, *shape, 2)), verbose=0).shape == (2, 2, 3)
@@ -123,29 +186,50 @@ def test_branches_shrink_images_and_take_sequences():
 def test_a_branch_is_on_the_call_of_its_layer_in_this_network(how):
     model = spiking(called_before(how), 2)
     branched = add_branches(model, ["spikes"])
-    ((operation, (rate,), _, _),) = [call for call in calls_in(branched.network) if call[0].name == "branch_spikes_rate"]
+    ((operation, (rate,), _, _),) = [
+        call
+        for call in calls_in(branched.network)
+        if call[0].name == "branch_spikes_rate"
+    ]
     calls = [operation.name for operation, *_ in calls_in(branched.network)]
-    # The branch adds its rate and logits, the rate of the last head, and the heads' stack.
-    assert len(calls) == len(set(calls)) == len(calls_in(functional_of(model.network))) + 4
+    # The branch adds its rate and logits, the rate of the last head, and the heads'
+    # stack.
+    assert (
+        len(calls) == len(set(calls)) == len(calls_in(functional_of(model.network))) + 4
+    )
     assert operation.name in calls
     x, _ = data()
-    np.testing.assert_allclose(branched.predict(x, verbose=0)[:, -1], model.predict(x, verbose=0), rtol=1e-6)
+    np.testing.assert_allclose(
+        branched.predict(x, verbose=0)[:, -1], model.predict(x, verbose=0), rtol=1e-6
+    )
     rates = spiking(keras.Model(branched.network.inputs, rate), 2).predict(x, verbose=0)
     wanted = rates @ to_numpy(branched.get_layer("branch_spikes_logits").kernel.value)
-    np.testing.assert_allclose(branched.predict(x, verbose=0)[:, 0], wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        branched.predict(x, verbose=0)[:, 0], wanted, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_a_layer_with_several_outputs_or_calls_cannot_have_a_branch():
     inputs = keras.Input((4,))
     neurons = rsnn.layers.LIF(name="neurons")
     twice = keras.Model(inputs, neurons(neurons(inputs)))
-    with pytest.raises(ValueError, match=r"`layer_names` must name .* calls once.*'neurons', which it calls 2 times.*Identity"):
+    with pytest.raises(
+        ValueError,
+        match=r"`layer_names` must name .* calls once.*'neurons', which it calls 2 "
+        r"times.*Identity",
+    ):
         add_branches(spiking(twice), ["neurons"])
     pair = keras.Model(inputs, [inputs * 2.0, neurons(inputs)], name="pair")
-    with pytest.raises(ValueError, match=r"`layer_names` must name layers with one output.*'pair'"):
+    with pytest.raises(
+        ValueError, match=r"`layer_names` must name layers with one output.*'pair'"
+    ):
         add_branches(spiking(keras.Model(inputs, layers.Add()(pair(inputs)))), ["pair"])
-    with pytest.raises(ValueError, match=r"`layer_names` must be a list of names.*'pair'"):
-        add_branches(spiking(keras.Model(inputs, layers.Add()(pair(inputs)))), ["neurons"])
+    with pytest.raises(
+        ValueError, match=r"`layer_names` must be a list of names.*'pair'"
+    ):
+        add_branches(
+            spiking(keras.Model(inputs, layers.Add()(pair(inputs)))), ["neurons"]
+        )
 
 
 def test_what_cannot_have_branches_is_an_error():
@@ -153,7 +237,9 @@ def test_what_cannot_have_branches_is_an_error():
     with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
         add_branches(model.network, ["early"])
     for names in ([], ["unknown"], "early"):
-        with pytest.raises(ValueError, match=r"`layer_names` must be a list of names.*'early'"):
+        with pytest.raises(
+            ValueError, match=r"`layer_names` must be a list of names.*'early'"
+        ):
             add_branches(model, names)
     inputs = keras.Input((4,))
     outputs = rsnn.layers.LIF(name="neurons")(inputs)
@@ -162,12 +248,19 @@ def test_what_cannot_have_branches_is_an_error():
 
 
 def test_the_accuracy_of_a_head_is_that_of_its_logits():
-    heads, labels = np.random.default_rng(0).normal(size=(20, 3, 4)), np.random.default_rng(1).integers(0, 4, 20)
+    heads, labels = (
+        np.random.default_rng(0).normal(size=(20, 3, 4)),
+        np.random.default_rng(1).integers(0, 4, 20),
+    )
     for head in (-1, 0, 1):
         metric = HeadAccuracy(head)
-        metric = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
+        metric = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(metric)
+        )
         metric.update_state(labels, heads, sample_weight=labels == 1)
         chosen = labels == 1
-        assert float(metric.result()) == pytest.approx((heads[chosen, head].argmax(-1) == 1).mean())
+        assert float(metric.result()) == pytest.approx(
+            (heads[chosen, head].argmax(-1) == 1).mean()
+        )
     with pytest.raises(TypeError, match="`head` must be an integer"):
         HeadAccuracy(1.0)

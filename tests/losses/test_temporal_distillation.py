@@ -1,4 +1,5 @@
-"""TemporalDistillation: the outputs of all steps learn from the labels, and from the steps that are right."""
+"""TemporalDistillation: the outputs of all steps learn from the labels, and from the
+steps that are right."""
 
 import keras
 import numpy as np
@@ -13,7 +14,9 @@ from keras_ratesnn.losses import SelfDistillation, TemporalDistillation
 
 def made(samples=12, steps=3, classes=4):
     generator = np.random.default_rng(0)
-    return generator.integers(0, classes, samples), generator.normal(0, 2, (samples, steps, classes)).astype("float32")
+    return generator.integers(0, classes, samples), generator.normal(
+        0, 2, (samples, steps, classes)
+    ).astype("float32")
 
 
 @pytest.mark.parametrize("arguments", [(0.5, 3.0), (2.0, 1.0), (0.0, 4.0)])
@@ -25,20 +28,30 @@ def test_the_loss_is_that_of_a_loop(arguments):
     wanted = naive_loss(labels, steps, 1.0, *arguments) / steps.shape[1]
     for targets in (labels, labels[:, None], np.eye(4)[labels]):
         np.testing.assert_allclose(to_numpy(loss(targets, steps)), wanted, rtol=1e-5)
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    copy = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(loss)
+    )
     np.testing.assert_allclose(to_numpy(copy(labels, steps)), wanted, rtol=1e-5)
 
 
 def test_a_sample_that_no_step_classifies_correctly_learns_from_its_label_alone():
     steps = np.array([[[0.0, 3.0], [0.0, 1.0]]], "float32")
-    (gradient,) = gradient_of(lambda steps: TemporalDistillation(beta=5.0)(np.array([0]), steps), [steps])
-    np.testing.assert_allclose(gradient[0], [(softmax(step) - [1, 0]) / 2 for step in steps[0]], rtol=1e-5)
+    (gradient,) = gradient_of(
+        lambda steps: TemporalDistillation(beta=5.0)(np.array([0]), steps), [steps]
+    )
+    np.testing.assert_allclose(
+        gradient[0], [(softmax(step) - [1, 0]) / 2 for step in steps[0]], rtol=1e-5
+    )
 
 
 def test_it_is_self_distillation_of_steps_instead_of_heads():
     labels, steps = made()
     of_heads = SelfDistillation(beta=0.5, reduction=None)(labels, steps)
-    np.testing.assert_allclose(to_numpy(TemporalDistillation(reduction=None)(labels, steps)), to_numpy(of_heads) / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        to_numpy(TemporalDistillation(reduction=None)(labels, steps)),
+        to_numpy(of_heads) / 3,
+        rtol=1e-6,
+    )
 
 
 def test_masked_steps_of_any_content_count_neither_in_the_loss_nor_in_the_teacher():
@@ -48,11 +61,20 @@ def test_masked_steps_of_any_content_count_neither_in_the_loss_nor_in_the_teache
     padded = np.where(mask[..., None], steps, np.nan).astype("float32")
 
     def loss(steps):
-        masked = keras_internals.put_mask(keras.ops.convert_to_tensor(steps), keras.ops.convert_to_tensor(mask))
+        masked = keras_internals.put_mask(
+            keras.ops.convert_to_tensor(steps), keras.ops.convert_to_tensor(mask)
+        )
         return TemporalDistillation(reduction="sum")(labels, masked)
 
     alone = [
-        naive_loss(labels[sample : sample + 1], steps[sample : sample + 1, :length], 1.0, 0.5, 3.0)[0] / length
+        naive_loss(
+            labels[sample : sample + 1],
+            steps[sample : sample + 1, :length],
+            1.0,
+            0.5,
+            3.0,
+        )[0]
+        / length
         for sample, length in enumerate(lengths)
     ]
     assert float(loss(padded)) == pytest.approx(sum(alone), rel=1e-5)
@@ -72,25 +94,44 @@ def test_arguments_and_shapes_are_checked():
         TemporalDistillation(temperature=0)
     with pytest.raises(TypeError, match="`beta` must be a real number"):
         TemporalDistillation(beta=None)
-    with pytest.raises(ValueError, match=r"`y_pred` must be the logits of every step.*return_sequences=True"):
+    with pytest.raises(
+        ValueError,
+        match=r"`y_pred` must be the logits of every step.*return_sequences=True",
+    ):
         TemporalDistillation()(np.array([0]), np.zeros((1, 3)))
-    with pytest.raises(ValueError, match=r"`y_true` must be integer labels.*shape \(1, 2\).*leave out an axis of steps"):
+    with pytest.raises(
+        ValueError,
+        match=r"`y_true` must be integer labels.*shape \(1, 2\).*leave out an axis of "
+        r"steps",
+    ):
         TemporalDistillation()(np.zeros((1, 2)), np.zeros((1, 2, 3)))
 
 
-@pytest.mark.parametrize("loss", [TemporalDistillation(), SelfDistillation()], ids=["steps", "heads"])
+@pytest.mark.parametrize(
+    "loss", [TemporalDistillation(), SelfDistillation()], ids=["steps", "heads"]
+)
 def test_a_label_that_is_of_no_class_is_an_error_in_an_array_and_nan_in_a_tensor(loss):
     of_no_class = (4, -1, 0.5, np.nan)
     labels, steps = made()
     labels = np.concatenate([labels[4:], of_no_class]).astype("float32")
-    of_samples = to_numpy(loss.call(ops.convert_to_tensor(labels), ops.convert_to_tensor(steps)))
+    of_samples = to_numpy(
+        loss.call(ops.convert_to_tensor(labels), ops.convert_to_tensor(steps))
+    )
     assert np.isnan(of_samples).tolist() == [False] * 8 + [True] * 4
     model = spiking(mlp(), return_sequences=True)
     model.compile("sgd", loss)
     x, _ = data()
     for wrong in of_no_class:
-        with pytest.raises(ValueError, match=rf"`y_true` must be labels from 0 to 3.*Received: {wrong}, the label of sample 1"):
+        with pytest.raises(
+            ValueError,
+            match=rf"`y_true` must be labels from 0 to 3.*Received: {wrong}, the label "
+            r"of sample 1",
+        ):
             loss(np.array([[0], [wrong], [3]]), steps[:3])
         for use in (model.fit, model.evaluate, model.train_on_batch):
-            with pytest.raises(ValueError, match=rf"`y` must be labels from 0 to 2.*Received: {wrong}, the label of sample 9"):
+            with pytest.raises(
+                ValueError,
+                match=rf"`y` must be labels from 0 to 2.*Received: {wrong}, the label "
+                r"of sample 9",
+            ):
                 use(x, np.array([*[0] * 9, wrong]))

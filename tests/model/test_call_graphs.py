@@ -1,4 +1,5 @@
-"""Recorded calls of a model, which are replayed, on PyTorch: the same results as in eager mode, and never a stale graph."""
+"""Recorded calls of a model, which are replayed, on PyTorch: the same results as in
+eager mode, and never a stale graph."""
 
 import copy
 import functools
@@ -30,10 +31,20 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 
 if BACKEND != "torch":
-    pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
+    pytest.skip(
+        "other backends compile whole functions themselves", allow_module_level=True
+    )
 
 import torch
-from recorded_calls import METHODS, assert_equal_state, network, operations, pair, recording, train
+from recorded_calls import (
+    METHODS,
+    assert_equal_state,
+    network,
+    operations,
+    pair,
+    recording,
+    train,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +53,10 @@ from recorded_calls import METHODS, assert_equal_state, network, operations, pai
         *((*method, "auto") for method in METHODS),
         ("rate", "multi", True),
         ("bptt", "single", True),
-        *((rsnn.gradients.SLTT(random_steps=1), *case) for case in (("multi", "auto"), ("single", "auto"), ("single", True))),
+        *(
+            (rsnn.gradients.SLTT(random_steps=1), *case)
+            for case in (("multi", "auto"), ("single", "auto"), ("single", True))
+        ),
     ],
     ids=str,
 )
@@ -50,10 +64,18 @@ def test_training_is_that_of_eager_mode_step_by_step(gradient, step_mode, jit_co
     with double_precision(), recording():
         # Two windows of two steps would be BPTT.
         timesteps = 3 if isinstance(gradient, rsnn.gradients.Rate) else 2
-        eager, recorded = pair(timesteps=timesteps, gradient=gradient, step_mode=step_mode, jit_compile=jit_compile)
+        eager, recorded = pair(
+            timesteps=timesteps,
+            gradient=gradient,
+            step_mode=step_mode,
+            jit_compile=jit_compile,
+        )
         for step in range(5):
             x, y = data(4, (6, 6, 2), seed=step)
-            losses = [model.train_on_batch(x.astype("float64"), y) for model in (eager, recorded)]
+            losses = [
+                model.train_on_batch(x.astype("float64"), y)
+                for model in (eager, recorded)
+            ]
             assert losses[1] == pytest.approx(losses[0], rel=1e-9)
             assert_equal_state(eager, recorded)
         assert recorded.engine == ("compiled" if jit_compile is True else "recorded")
@@ -61,7 +83,8 @@ def test_training_is_that_of_eager_mode_step_by_step(gradient, step_mode, jit_co
 
 
 def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
-    """Noise, a learning rate schedule, a layer that is frozen half-way, validation, a last batch that is smaller."""
+    """Noise, a learning rate schedule, a layer that is frozen half-way, validation, a
+    last batch that is smaller."""
 
     class Freezes(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -75,7 +98,11 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
         for model, jit_compile in zip(models, (False, "auto"), strict=True):
             keras.utils.set_random_seed(1)
             schedule = keras.optimizers.schedules.CosineDecay(0.1, 80)
-            compiled(model, keras.optimizers.SGD(schedule, momentum=0.9), jit_compile=jit_compile)
+            compiled(
+                model,
+                keras.optimizers.SGD(schedule, momentum=0.9),
+                jit_compile=jit_compile,
+            )
             fitted = model.fit(
                 x.astype("float64"),
                 y,
@@ -122,28 +149,41 @@ def test_a_replay_runs_no_python_code_of_layers():
 def test_what_depends_only_on_constants_is_computed_once():
     class Scales(layers.Layer):
         def call(self, inputs):
-            return inputs * ops.exp(ops.convert_to_tensor([0.5, 1.0, 2.0, 1.5, 1.0, 0.0]))
+            return inputs * ops.exp(
+                ops.convert_to_tensor([0.5, 1.0, 2.0, 1.5, 1.0, 0.0])
+            )
 
     def make():
         inputs = keras.Input((6,))
         return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Scales()(inputs))))
 
     with recording() as graphs:
-        np.testing.assert_allclose(*train(pair(make, jit_compile=True), *data()), rtol=1e-6)
+        np.testing.assert_allclose(
+            *train(pair(make, jit_compile=True), *data()), rtol=1e-6
+        )
     assert graphs
     assert not any("aten.exp.default" in operations(graph) for graph in graphs)
 
 
-@pytest.mark.parametrize(("gradient", "grows"), [("rate", False), ("sltt", False), ("ottt", False), ("bptt", True)])
-def test_what_a_graph_stores_for_its_backward_pass_grows_with_time_only_for_bptt(gradient, grows):
+@pytest.mark.parametrize(
+    ("gradient", "grows"),
+    [("rate", False), ("sltt", False), ("ottt", False), ("bptt", True)],
+)
+def test_what_a_graph_stores_for_its_backward_pass_grows_with_time_only_for_bptt(
+    gradient, grows
+):
     def stored(timesteps):
         sizes = {}
 
         def pack(tensor):
-            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            sizes[tensor.untyped_storage().data_ptr()] = (
+                tensor.untyped_storage().nbytes()
+            )
             return tensor
 
-        _, model = pair(lambda: network(dropout=0.0), timesteps, gradient, step_mode="single")
+        _, model = pair(
+            lambda: network(dropout=0.0), timesteps, gradient, step_mode="single"
+        )
         x = ops.convert_to_tensor(data(4, (6, 6, 2))[0])
         for _ in range(2):
             model(x, training=True)
@@ -249,9 +289,15 @@ def test_what_cannot_be_recorded_runs_in_eager_mode_after_one_warning(layer, rea
         warnings.simplefilter("always")
         for model in pair(make):
             keras.utils.set_random_seed(2)
-            results.append([model.train_on_batch(*data(seed=step)) for step in range(5)])
+            results.append(
+                [model.train_on_batch(*data(seed=step)) for step in range(5)]
+            )
             assert model.engine == "eager"
-    messages = [str(warning.message) for warning in raised if "eager mode" in str(warning.message)]
+    messages = [
+        str(warning.message)
+        for warning in raised
+        if "eager mode" in str(warning.message)
+    ]
     assert len(messages) == 1
     assert reason in messages[0]
     assert "jit_compile=False" in messages[0]
@@ -261,14 +307,19 @@ def test_what_cannot_be_recorded_runs_in_eager_mode_after_one_warning(layer, rea
 def test_a_layer_that_keeps_its_last_input_keeps_a_real_one():
     def make():
         inputs = keras.Input((6,))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs))))
+        return keras.Model(
+            inputs,
+            layers.Dense(3)(rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs))),
+        )
 
     with recording():
         _, model = pair(make)
         for step in range(5):
             x, y = data(seed=step)
             model.train_on_batch(x, y)
-            np.testing.assert_array_equal(to_numpy(model.network.get_layer("keeps").last), x)
+            np.testing.assert_array_equal(
+                to_numpy(model.network.get_layer("keeps").last), x
+            )
 
 
 def test_hooks_of_layers_are_called_even_if_they_come_after_a_recording():
@@ -292,7 +343,10 @@ def test_predictions_are_those_of_eager_mode(make):
         eager, recorded = pair(make)
         for _ in range(2):
             np.testing.assert_allclose(
-                recorded.predict(x, batch_size=4, verbose=0), eager.predict(x, batch_size=4, verbose=0), rtol=1e-5, atol=1e-6
+                recorded.predict(x, batch_size=4, verbose=0),
+                eager.predict(x, batch_size=4, verbose=0),
+                rtol=1e-5,
+                atol=1e-6,
             )
         assert recorded.engine == "recorded"
 
@@ -300,11 +354,19 @@ def test_predictions_are_those_of_eager_mode(make):
 def test_inputs_in_another_memory_layout_or_with_time_have_their_own_graph():
     x, _ = data(4, (6, 6, 2))
     with_time, _ = data(4, (3, 6, 6, 2))
-    layouts = [ops.convert_to_tensor(x), ops.convert_to_tensor(x).transpose(1, 2).contiguous().transpose(1, 2)]
+    layouts = [
+        ops.convert_to_tensor(x),
+        ops.convert_to_tensor(x).transpose(1, 2).contiguous().transpose(1, 2),
+    ]
     with recording():
         eager, recorded = pair()
         for inputs in [*layouts, ops.convert_to_tensor(with_time)] * 3:
-            np.testing.assert_allclose(to_numpy(recorded(inputs)), to_numpy(eager(inputs)), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                to_numpy(recorded(inputs)),
+                to_numpy(eager(inputs)),
+                rtol=1e-5,
+                atol=1e-6,
+            )
         assert recorded.engine == "recorded"
 
 
@@ -329,8 +391,12 @@ def test_losses_of_layers_belong_to_their_layers():
             losses = []
             for model in (eager, recorded):
                 model(ops.convert_to_tensor(data(4, (6, 6, 2))[0]), training=True)
-                losses.append([to_numpy(layer.losses) for layer in model.network.layers])
-            assert [len(of_layer) for of_layer in losses[1]] == [len(of_layer) for of_layer in losses[0]]
+                losses.append(
+                    [to_numpy(layer.losses) for layer in model.network.layers]
+                )
+            assert [len(of_layer) for of_layer in losses[1]] == [
+                len(of_layer) for of_layer in losses[0]
+            ]
             assert sum(len(of_layer) for of_layer in losses[0]) == 3
             assert_close(*losses, rtol=1e-5)
 
@@ -343,7 +409,12 @@ def test_a_saved_or_copied_model_records_its_own_graphs():
             model.train_on_batch(x, y)
         for other in (saved_and_loaded(model), copy.deepcopy(model)):
             assert other.engine == "eager"
-            np.testing.assert_allclose(other.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                other.predict(x, verbose=0),
+                model.predict(x, verbose=0),
+                rtol=1e-5,
+                atol=1e-6,
+            )
             for _ in range(3):
                 other.train_on_batch(x, y)
             assert other.engine == "recorded"
@@ -395,14 +466,20 @@ def test_gradients_outside_of_fit_are_those_of_eager_mode():
         assert_close(results[1][1], results[0][1], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
+@pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")),
+    reason="PyTorch's compiler needs a C++ compiler",
+)
 @pytest.mark.parametrize(
     ("gradient", "step_mode"),
     [
         ("rate", "multi"),
         *(
             pytest.param(*method, marks=pytest.mark.slow)
-            for method in (*METHODS[1:], (rsnn.gradients.SLTT(random_steps=1), "single"))
+            for method in (
+                *METHODS[1:],
+                (rsnn.gradients.SLTT(random_steps=1), "single"),
+            )
         ),
     ],
     ids=str,
@@ -416,7 +493,8 @@ def test_a_compiled_graph_gives_the_results_of_eager_mode(gradient, step_mode, c
             assert losses[1] == pytest.approx(losses[0], rel=1e-8)
         assert_equal_state(eager, recorded, rtol=1e-7, atol=1e-8)
         assert recorded.engine == "compiled"
-        # What was compiled is kept on disk. (In its first process PyTorch may find only one of the two graphs.)
+        # What was compiled is kept on disk. (In its first process PyTorch may find only
+        # one of the two graphs.)
         torch._dynamo.utils.counters.clear()
         _, again = pair(gradient=gradient, step_mode=step_mode, jit_compile=True)
         train([again], *data(4, (6, 6, 2)))
@@ -425,7 +503,10 @@ def test_a_compiled_graph_gives_the_results_of_eager_mode(gradient, step_mode, c
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
+@pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")),
+    reason="PyTorch's compiler needs a C++ compiler",
+)
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_a_compiled_graph_calls_compiled_loops_of_large_layers(gradient):
     with double_precision(), recording(compiler="inductor", least_elements=0):
@@ -442,7 +523,9 @@ def halves(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 halves.register_fake(lambda tensors: [torch.empty_like(tensor) for tensor in tensors])
-halves.register_autograd(lambda ctx, gradients: [gradient / 2 for gradient in gradients])
+halves.register_autograd(
+    lambda ctx, gradients: [gradient / 2 for gradient in gradients]
+)
 
 
 class CallsAnOperationOfItsOwn(layers.Layer):
@@ -451,9 +534,13 @@ class CallsAnOperationOfItsOwn(layers.Layer):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="C++ runs graphs on Linux only")
-@pytest.mark.parametrize(("layer", "in_cpp"), [(layers.Identity, [True, True]), (CallsAnOperationOfItsOwn, [False, True])])
+@pytest.mark.parametrize(
+    ("layer", "in_cpp"),
+    [(layers.Identity, [True, True]), (CallsAnOperationOfItsOwn, [False, True])],
+)
 def test_cpp_runs_graphs_without_operations_of_other_libraries(layer, in_cpp):
-    """A list of one tensor, as `halves` returns, ends in a crash in PyTorch 2.13. Its derivative has no such operation."""
+    """A list of one tensor, as `halves` returns, ends in a crash in PyTorch 2.13. Its
+    derivative has no such operation."""
     from torch._inductor import config
 
     chosen = []
@@ -464,7 +551,9 @@ def test_cpp_runs_graphs_without_operations_of_other_libraries(layer, in_cpp):
 
     def make():
         inputs = keras.Input((6,))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layer()(layers.Dense(5)(inputs)))))
+        return keras.Model(
+            inputs, layers.Dense(3)(rsnn.layers.LIF()(layer()(layers.Dense(5)(inputs))))
+        )
 
     with recording(compiler=compiler):
         eager, recorded = pair(make, jit_compile=True)
@@ -478,11 +567,19 @@ def test_no_operation_of_a_graph_has_a_list_of_one_result():
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF(0.77)(layers.Dense(6)(inputs))
     with recording(least_elements=0) as graphs:
-        model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(x)), 3, "bptt"), jit_compile=True)
+        model = compiled(
+            spiking(keras.Model(inputs, layers.Dense(3)(x)), 3, "bptt"),
+            jit_compile=True,
+        )
         train([model], *data(4))
         model.predict_on_batch(data(4)[0])
         model.predict_on_batch(data(4)[0])
-    found = [node.meta.get("val") for graph in graphs for node in graph.graph.nodes if node.op == "call_function"]
+    found = [
+        node.meta.get("val")
+        for graph in graphs
+        for node in graph.graph.nodes
+        if node.op == "call_function"
+    ]
     lists = [len(value) for value in found if isinstance(value, (list, tuple))]
     assert lists
     assert 1 not in lists
@@ -494,11 +591,18 @@ def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():
 
     x, y = data(4, (6, 6, 2))
     models = pair(jit_compile=True)
-    with recording(compiler=broken), pytest.warns(UserWarning, match="could not compile") as raised:
+    with (
+        recording(compiler=broken),
+        pytest.warns(UserWarning, match="could not compile") as raised,
+    ):
         losses = train(models, x, y)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     assert models[1].engine == "recorded"
-    messages = [str(warning.message) for warning in raised if "could not compile" in str(warning.message)]
+    messages = [
+        str(warning.message)
+        for warning in raised
+        if "could not compile" in str(warning.message)
+    ]
     assert [message.partition(" of ")[0] for message in messages] == [
         "PyTorch could not compile the forward pass",
         "PyTorch could not compile the backward pass",
@@ -512,12 +616,15 @@ class MergesIfWrong(layers.Layer):
     def call(self, inputs):
         changed, other = torch.zeros_like(inputs), torch.zeros_like(inputs)
         changed.add_(inputs.detach())
-        signs = torch.copysign(torch.ones(()), torch.full((), -0.0)) + torch.copysign(torch.ones(()) * 2, torch.full((), 0.0))
+        signs = torch.copysign(torch.ones(()), torch.full((), -0.0)) + torch.copysign(
+            torch.ones(()) * 2, torch.full((), 0.0)
+        )
         return inputs + changed + other + signs
 
 
 class AssignsAndReads(layers.Layer):
-    """A variable that it assigns and reads, and one that has the other's value before."""
+    """A variable that it assigns and reads, and one that has the other's value
+    before."""
 
     def build(self, shape):
         self.now = self.add_weight(shape=(6,), initializer="ones", trainable=False)
@@ -533,7 +640,9 @@ class AssignsAndReads(layers.Layer):
 def test_changes_in_place_and_assignments_are_those_of_eager_mode(layer):
     def make():
         inputs = keras.Input((6,))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layer()(layers.Dense(6)(inputs)))))
+        return keras.Model(
+            inputs, layers.Dense(3)(rsnn.layers.LIF()(layer()(layers.Dense(6)(inputs))))
+        )
 
     with double_precision(), recording():
         models = pair(make, gradient="bptt")
@@ -558,7 +667,9 @@ class AddsInPlace(layers.Layer):
 def test_the_call_that_cannot_be_recorded_has_its_effects_once():
     def make():
         inputs = keras.Input((6,))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(AddsInPlace(name="adds")(inputs))))
+        return keras.Model(
+            inputs, layers.Dense(3)(rsnn.layers.LIF()(AddsInPlace(name="adds")(inputs)))
+        )
 
     models = pair(make)
     with recording(), pytest.warns(UserWarning, match="in place"):
@@ -573,15 +684,27 @@ def test_the_call_that_cannot_be_recorded_has_its_effects_once():
     ("make", "arguments", "reason"),
     [
         (mlp, {"gradient": "bptt"}, "recorded graphs"),
-        (mlp, {"gradient": "sltt", "step_mode": "single", "jit_compile": False}, 'step_mode="multi"'),
-        (network, {"gradient": "rate", "jit_compile": False}, "without batch normalization"),
+        (
+            mlp,
+            {"gradient": "sltt", "step_mode": "single", "jit_compile": False},
+            'step_mode="multi"',
+        ),
+        (
+            network,
+            {"gradient": "rate", "jit_compile": False},
+            "without batch normalization",
+        ),
     ],
 )
-def test_second_derivatives_are_an_error_that_names_the_way_out(make, arguments, reason):
+def test_second_derivatives_are_an_error_that_names_the_way_out(
+    make, arguments, reason
+):
     """Also where the upstream gradient is a constant."""
     with recording():
         _, model = pair(make, **arguments)
-        x = ops.convert_to_tensor(data(4, model.network.input_shape[1:])[0]).requires_grad_()
+        x = ops.convert_to_tensor(
+            data(4, model.network.input_shape[1:])[0]
+        ).requires_grad_()
         for _ in range(3):
             outputs = model(x, training=True)
         with pytest.raises(RuntimeError, match=reason):
@@ -600,7 +723,9 @@ def test_a_retained_graph_can_be_differentiated_again(jit_compile):
         weight = model.trainable_variables[0].value
         once = weight.grad.clone()
         loss.backward()
-        np.testing.assert_allclose(to_numpy(weight.grad), 2 * to_numpy(once), rtol=1e-12)
+        np.testing.assert_allclose(
+            to_numpy(weight.grad), 2 * to_numpy(once), rtol=1e-12
+        )
         assert model.engine != "eager"
         with pytest.raises(RuntimeError, match="a second time"):
             loss.backward()
@@ -623,19 +748,26 @@ def test_checkpointed_calls_run_in_eager_mode():
     with recording():
         _, model = pair(mlp)
         for _ in range(5):
-            ops.sum(checkpoint(lambda inputs: model(inputs, training=True), x, use_reentrant=False)).backward()
+            ops.sum(
+                checkpoint(
+                    lambda inputs: model(inputs, training=True), x, use_reentrant=False
+                )
+            ).backward()
         assert model.engine == "eager"
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("noise", [layers.GaussianNoise, layers.AlphaDropout])
 def test_dropout_without_a_seed_is_recorded_beside_other_noise(noise, step_mode):
-    """It draws from PyTorch's own generator: other numbers in each batch, whatever the other layer does."""
+    """It draws from PyTorch's own generator: other numbers in each batch, whatever the
+    other layer does."""
 
     def make():
         inputs = keras.Input((6,))
         x = noise(0.2)(rsnn.layers.LIF()(layers.Dense(6)(inputs)))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dropout(0.5)(x))))
+        return keras.Model(
+            inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dropout(0.5)(x)))
+        )
 
     x, y = data()
     states, losses = [], []
@@ -653,13 +785,16 @@ def test_dropout_without_a_seed_is_recorded_beside_other_noise(noise, step_mode)
 
 
 class DrawsInManyWays(layers.Layer):
-    """Draws from PyTorch's own generator: two results, into new memory, without tensors and by their values."""
+    """Draws from PyTorch's own generator: two results, into new memory, without tensors
+    and by their values."""
 
     def call(self, x, training=False):
         if not training:
             return x
         kept, _ = torch.native_dropout(x, 0.3, True)
-        noise = torch.empty_like(x).uniform_(-0.1, 0.1) + torch.randn(x.shape[-1], dtype=x.dtype, device=x.device)
+        noise = torch.empty_like(x).uniform_(-0.1, 0.1) + torch.randn(
+            x.shape[-1], dtype=x.dtype, device=x.device
+        )
         return (kept + noise) * torch.bernoulli(torch.full_like(x, 0.5))
 
 
@@ -671,13 +806,21 @@ class DrawsAPart(layers.Layer):
 
 
 class DrawsWhatHasNoDerivative(layers.Layer):
-    """The last draw of a call by rate is that of its derivative, which does not need it."""
+    """The last draw of a call by rate is that of its derivative, which does not need
+    it."""
 
     def call(self, x, training=False):
-        return x + torch.randn(x.shape[-1], dtype=x.dtype, device=x.device) if training else x
+        return (
+            x + torch.randn(x.shape[-1], dtype=x.dtype, device=x.device)
+            if training
+            else x
+        )
 
 
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
+@pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")),
+    reason="PyTorch's compiler needs a C++ compiler",
+)
 @pytest.mark.parametrize(
     ("layer", "gradient", "step_mode", "dtype", "is_compiled"),
     [
@@ -695,30 +838,40 @@ class DrawsWhatHasNoDerivative(layers.Layer):
     ],
     ids=str,
 )
-def test_a_compiled_graph_draws_the_numbers_of_eager_mode_without_seeds(layer, gradient, step_mode, dtype, is_compiled):
+def test_a_compiled_graph_draws_the_numbers_of_eager_mode_without_seeds(
+    layer, gradient, step_mode, dtype, is_compiled
+):
     def make():
         inputs = keras.Input((6,))
         x = rsnn.layers.LIF()(layers.Dense(6)(layers.Dropout(0.3)(inputs)))
         x = layer()(layers.Dense(6)(layers.Dropout(0.3)(layers.GaussianNoise(0.1)(x))))
-        return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.5)(rsnn.layers.LIF()(x))))
+        return keras.Model(
+            inputs, layers.Dense(3)(layers.Dropout(0.5)(rsnn.layers.LIF()(x)))
+        )
 
     x, y = data()
     results = []
     keras.config.set_dtype_policy(dtype)
     with recording(compiler="inductor"):
-        for model in pair(make, gradient=gradient, step_mode=step_mode, jit_compile=True):
+        for model in pair(
+            make, gradient=gradient, step_mode=step_mode, jit_compile=True
+        ):
             keras.utils.set_random_seed(1)
             losses = [model.train_on_batch(x, y) for _ in range(5)]
             results.append((losses, torch.get_rng_state().tolist()))
         assert model.engine == ("compiled" if is_compiled else "recorded")
     assert results[1][1] == results[0][1]
-    assert results[1][0] == pytest.approx(results[0][0], rel=1e-8 if dtype == "float64" else 2e-2)
+    assert results[1][0] == pytest.approx(
+        results[0][0], rel=1e-8 if dtype == "float64" else 2e-2
+    )
     assert len(set(results[0][0])) == 5
 
 
 def test_a_layer_that_keeps_tensors_keeps_only_the_last_ones():
     inputs = keras.Input((6,))
-    network_ = keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs))))
+    network_ = keras.Model(
+        inputs, layers.Dense(3)(rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs)))
+    )
     kept = []
     with recording(eager_calls=3):
         model = compiled(spiking(network_))

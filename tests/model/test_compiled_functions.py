@@ -1,4 +1,5 @@
-"""Settings of a model and kinds of data may change at any time, even during `fit`, and take effect."""
+"""Settings of a model and kinds of data may change at any time, even during `fit`, and
+take effect."""
 
 import helpers
 import keras
@@ -21,16 +22,21 @@ def standing_still(**kwargs):
 
 
 def outputs_at(timesteps, model, x=X):
-    """The outputs of an `mlp` at every step, `(T, batch, classes)`, by loops over single neurons."""
+    """The outputs of an `mlp` at every step, `(T, batch, classes)`, by loops over
+    single neurons."""
     hidden, _, head = model.network.layers[1:]
-    frames = np.swapaxes(x, 0, 1) if x.ndim == 3 else np.repeat(x[None], timesteps, axis=0)
+    frames = (
+        np.swapaxes(x, 0, 1) if x.ndim == 3 else np.repeat(x[None], timesteps, axis=0)
+    )
     spikes, _, _ = naive_lif(frames @ to_numpy(hidden.kernel) + to_numpy(hidden.bias))
     return spikes @ to_numpy(head.kernel) + to_numpy(head.bias)
 
 
 def loss_at(timesteps, model, x=X):
     logits = outputs_at(timesteps, model, x).mean(axis=0)
-    return -(logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True)))[np.arange(len(Y)), Y].mean()
+    return -(logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True)))[
+        np.arange(len(Y)), Y
+    ].mean()
 
 
 class Sets(keras.callbacks.Callback):
@@ -67,7 +73,11 @@ executions = pytest.mark.parametrize(
     [
         1,
         pytest.param(
-            2, marks=pytest.mark.skipif(helpers.BACKEND == "torch", reason="Keras has none of several steps on torch")
+            2,
+            marks=pytest.mark.skipif(
+                helpers.BACKEND == "torch",
+                reason="Keras has none of several steps on torch",
+            ),
         ),
     ],
 )
@@ -79,9 +89,17 @@ def test_a_callback_sets_the_time_steps_of_each_epoch(steps_per_execution):
     model.compile(model.optimizer, model.loss, steps_per_execution=steps_per_execution)
     schedule = [1, 3, 1, 5]
     history = model.fit(
-        X, Y, batch_size=5, epochs=4, shuffle=False, verbose=0, callbacks=[SetsEveryEpoch("timesteps", schedule)]
+        X,
+        Y,
+        batch_size=5,
+        epochs=4,
+        shuffle=False,
+        verbose=0,
+        callbacks=[SetsEveryEpoch("timesteps", schedule)],
     ).history
-    assert history["loss"] == pytest.approx([loss_at(timesteps, model) for timesteps in schedule], rel=1e-5)
+    assert history["loss"] == pytest.approx(
+        [loss_at(timesteps, model) for timesteps in schedule], rel=1e-5
+    )
 
 
 @executions
@@ -91,27 +109,41 @@ def test_a_callback_sets_the_time_steps_of_each_batch(steps_per_execution):
     x, y = np.tile(X, (3 * steps_per_execution, 1)), np.tile(Y, 3 * steps_per_execution)
     callback = SetsEveryBatch("timesteps", [1, 2])
     model.fit(x, y, batch_size=len(X), shuffle=False, verbose=0, callbacks=[callback])
-    assert callback.losses == pytest.approx([loss_at(timesteps, model) for timesteps in (4, 1, 2)], rel=1e-5)
+    assert callback.losses == pytest.approx(
+        [loss_at(timesteps, model) for timesteps in (4, 1, 2)], rel=1e-5
+    )
 
 
 def test_a_callback_sets_return_sequences():
     model = standing_still(gradient="bptt")
     model.compile(model.optimizer, "mse")
     targets = np.zeros((10, 1, 1), "float32")
-    losses = model.fit(X, targets, epochs=2, verbose=0, callbacks=[SetsEveryEpoch("return_sequences", [False, True])]).history[
-        "loss"
-    ]
+    losses = model.fit(
+        X,
+        targets,
+        epochs=2,
+        verbose=0,
+        callbacks=[SetsEveryEpoch("return_sequences", [False, True])],
+    ).history["loss"]
     sequences = outputs_at(3, model)
-    assert losses == pytest.approx([np.mean(sequences.mean(axis=0) ** 2), np.mean(sequences**2)], rel=1e-5)
+    assert losses == pytest.approx(
+        [np.mean(sequences.mean(axis=0) ** 2), np.mean(sequences**2)], rel=1e-5
+    )
 
 
-@pytest.mark.parametrize("kinds", [(X, FRAMES), (FRAMES, X)], ids=["static, frames", "frames, static"])
+@pytest.mark.parametrize(
+    "kinds", [(X, FRAMES), (FRAMES, X)], ids=["static, frames", "frames, static"]
+)
 def test_validation_and_training_data_may_be_of_different_kinds(kinds):
     train, validation = kinds
     model = standing_still()
-    history = model.fit(train, Y, validation_data=(validation, Y), epochs=3, verbose=0).history
+    history = model.fit(
+        train, Y, validation_data=(validation, Y), epochs=3, verbose=0
+    ).history
     assert history["loss"] == pytest.approx([loss_at(3, model, train)] * 3, rel=1e-5)
-    assert history["val_loss"] == pytest.approx([loss_at(3, model, validation)] * 3, rel=1e-5)
+    assert history["val_loss"] == pytest.approx(
+        [loss_at(3, model, validation)] * 3, rel=1e-5
+    )
 
 
 class Batches(keras.utils.PyDataset):
@@ -127,7 +159,9 @@ class Batches(keras.utils.PyDataset):
 def test_validation_data_may_be_a_data_set_and_training_data_arrays():
     model = standing_still()
     history = model.fit(X, Y, validation_data=Batches(), epochs=2, verbose=0).history
-    assert history["val_loss"] == pytest.approx([loss_at(3, model, FRAMES)] * 2, rel=1e-5)
+    assert history["val_loss"] == pytest.approx(
+        [loss_at(3, model, FRAMES)] * 2, rel=1e-5
+    )
     history = model.fit(Batches(), validation_data=(X, Y), epochs=2, verbose=0).history
     assert history["val_loss"] == pytest.approx([loss_at(3, model)] * 2, rel=1e-5)
 
@@ -157,21 +191,35 @@ def test_a_callback_predicts_and_evaluates_inputs_of_another_kind():
 def test_single_batches_may_be_of_different_kinds():
     model = standing_still()
     for x in (X, FRAMES, X):
-        assert model.train_on_batch(x, Y) == pytest.approx(loss_at(3, model, x), rel=1e-5)
-        assert model.test_on_batch(x, Y) == pytest.approx(loss_at(3, model, x), rel=1e-5)
+        assert model.train_on_batch(x, Y) == pytest.approx(
+            loss_at(3, model, x), rel=1e-5
+        )
+        assert model.test_on_batch(x, Y) == pytest.approx(
+            loss_at(3, model, x), rel=1e-5
+        )
         expected = outputs_at(3, model, x).mean(axis=0)
-        np.testing.assert_allclose(to_numpy(model.predict_on_batch(x)), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            to_numpy(model.predict_on_batch(x)), expected, rtol=1e-5, atol=1e-6
+        )
 
 
-@pytest.mark.skipif(helpers.BACKEND == "jax", reason="Keras takes a model's weights away on JAX while it predicts")
+@pytest.mark.skipif(
+    helpers.BACKEND == "jax",
+    reason="Keras takes a model's weights away on JAX while it predicts",
+)
 def test_threads_predict_inputs_of_different_kinds_at_once():
     model = spiking()
-    expected = {name: outputs_at(3, model, x).mean(axis=0) for name, x in (("static", X), ("frames", FRAMES))}
+    expected = {
+        name: outputs_at(3, model, x).mean(axis=0)
+        for name, x in (("static", X), ("frames", FRAMES))
+    }
     failed = []
 
     def predict(name, x):
         for _ in range(3):
-            if not np.allclose(model.predict(x, verbose=0), expected[name], rtol=1e-5, atol=1e-6):
+            if not np.allclose(
+                model.predict(x, verbose=0), expected[name], rtol=1e-5, atol=1e-6
+            ):
                 failed.append(name)
 
     helpers.in_threads(predict, [("static", X), ("frames", FRAMES)] * 2)
@@ -183,31 +231,51 @@ def test_tf_data_data_sets_may_be_of_different_kinds():
     import tensorflow as tf
 
     model = standing_still()
-    sets = [(x, tf.data.Dataset.from_tensor_slices((x, Y)).batch(4)) for x in (X, FRAMES)]
+    sets = [
+        (x, tf.data.Dataset.from_tensor_slices((x, Y)).batch(4)) for x in (X, FRAMES)
+    ]
     for x, data in sets:
-        assert model.fit(data, shuffle=False, verbose=0).history["loss"][0] == pytest.approx(loss_at(3, model, x), rel=1e-5)
-        assert model.evaluate(data, verbose=0) == pytest.approx(loss_at(3, model, x), rel=1e-5)
+        assert model.fit(data, shuffle=False, verbose=0).history["loss"][
+            0
+        ] == pytest.approx(loss_at(3, model, x), rel=1e-5)
+        assert model.evaluate(data, verbose=0) == pytest.approx(
+            loss_at(3, model, x), rel=1e-5
+        )
 
 
 # What is set after `compile`.
 def trained(model):
     """The weights after one batch, with the same initial weights each time."""
     keras.utils.set_random_seed(3)
-    model.set_weights([np.random.default_rng(0).normal(0, 1, weights.shape) for weights in model.get_weights()])
+    model.set_weights(
+        [
+            np.random.default_rng(0).normal(0, 1, weights.shape)
+            for weights in model.get_weights()
+        ]
+    )
     model.optimizer.learning_rate = 0.1
     model.train_on_batch(FRAMES, Y)
     return model.get_weights()
 
 
-@pytest.mark.parametrize(("attribute", "first", "second"), [("gradient", "rate", "bptt"), ("step_mode", "multi", "single")])
+@pytest.mark.parametrize(
+    ("attribute", "first", "second"),
+    [("gradient", "rate", "bptt"), ("step_mode", "multi", "single")],
+)
 def test_settings_changed_after_compile_take_effect(attribute, first, second):
     def network():
         inputs = keras.Input((6,))
         x = keras.layers.BatchNormalization()(keras.layers.Dense(8)(inputs))
         return keras.Model(inputs, keras.layers.Dense(3)(LIF()(x)))
 
-    expected = {value: trained(compiled(spiking(network(), **{attribute: value}))) for value in (first, second)}
-    assert any(not np.allclose(one, other) for one, other in zip(*expected.values(), strict=True))
+    expected = {
+        value: trained(compiled(spiking(network(), **{attribute: value})))
+        for value in (first, second)
+    }
+    assert any(
+        not np.allclose(one, other)
+        for one, other in zip(*expected.values(), strict=True)
+    )
     model = compiled(spiking(network(), **{attribute: first}))
     for value in (first, second, first):
         setattr(model, attribute, value)
@@ -218,12 +286,22 @@ def test_a_surrogate_made_steeper_during_training_takes_effect():
     def training(alpha):
         neurons = LIF(surrogate="sigmoid")
         inputs = keras.Input((6,))
-        model = compiled(spiking(keras.Model(inputs, keras.layers.Dense(3)(neurons(keras.layers.Dense(8)(inputs))))))
+        model = compiled(
+            spiking(
+                keras.Model(
+                    inputs,
+                    keras.layers.Dense(3)(neurons(keras.layers.Dense(8)(inputs))),
+                )
+            )
+        )
         neurons.surrogate.alpha = alpha
         return model, neurons.surrogate
 
     expected = {alpha: trained(training(alpha)[0]) for alpha in (4.0, 12.0)}
-    assert any(not np.allclose(one, other) for one, other in zip(*expected.values(), strict=True))
+    assert any(
+        not np.allclose(one, other)
+        for one, other in zip(*expected.values(), strict=True)
+    )
     model, surrogate = training(4.0)
     for alpha in (4.0, 12.0, 4.0):
         surrogate.alpha = alpha
@@ -272,8 +350,15 @@ def test_a_change_of_a_method_in_place_takes_effect():
     changed = trained(model)
     model.gradient = "rate"
     assert_close(trained(model), first, rtol=1e-5, atol=1e-6)
-    assert_close(changed, trained(compiled(spiking(timesteps=3, gradient="bptt"))), rtol=1e-5, atol=1e-6)
-    assert any(not np.allclose(one, other) for one, other in zip(first, changed, strict=True))
+    assert_close(
+        changed,
+        trained(compiled(spiking(timesteps=3, gradient="bptt"))),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    assert any(
+        not np.allclose(one, other) for one, other in zip(first, changed, strict=True)
+    )
 
 
 def test_only_the_functions_of_the_latest_settings_are_kept(monkeypatch):
@@ -289,23 +374,50 @@ def test_only_the_functions_of_the_latest_settings_are_kept(monkeypatch):
     assert function._function("b") is not made["b"]
 
 
-@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="other backends make all variables before")
-@pytest.mark.parametrize(("make", "on_batch"), [("one output", False), ("two outputs", True), ("distilled", False)])
-def test_variables_of_optimizers_metrics_and_losses_do_not_make_tensorflow_trace_a_step_again(make, on_batch, monkeypatch):
+@pytest.mark.skipif(
+    helpers.BACKEND != "tensorflow", reason="other backends make all variables before"
+)
+@pytest.mark.parametrize(
+    ("make", "on_batch"),
+    [("one output", False), ("two outputs", True), ("distilled", False)],
+)
+def test_variables_of_optimizers_metrics_and_losses_do_not_trace_a_step_again(
+    make, on_batch, monkeypatch
+):
     traced, train_step = [], keras.Model.train_step
-    monkeypatch.setattr(keras.Model, "train_step", lambda model, data: (traced.append(model), train_step(model, data))[1])
+    monkeypatch.setattr(
+        keras.Model,
+        "train_step",
+        lambda model, data: (traced.append(model), train_step(model, data))[1],
+    )
     network, y = mlp(), Y
     if make == "two outputs":
-        network, y = keras.Model(network.inputs, [network.outputs[0], network.layers[-2].output]), [Y, Y]
+        network, y = (
+            keras.Model(
+                network.inputs, [network.outputs[0], network.layers[-2].output]
+            ),
+            [Y, Y],
+        )
     model = spiking(network)
     if make == "distilled":
-        model = rsnn.distillation.Distiller(mlp(), model, keras.distillation.LogitsDistillation())
+        model = rsnn.distillation.Distiller(
+            mlp(), model, keras.distillation.LogitsDistillation()
+        )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    compiled(model, "adam", loss if y is Y else [loss, loss], metrics=["accuracy"] if y is Y else ["accuracy", "accuracy"])
+    compiled(
+        model,
+        "adam",
+        loss if y is Y else [loss, loss],
+        metrics=["accuracy"] if y is Y else ["accuracy", "accuracy"],
+    )
     if on_batch:
         model.train_on_batch(X, y)
         # What exists is not looked for in each step.
-        monkeypatch.setattr(type(model), "compute_output_spec", lambda *_, **__: pytest.fail("called again"))
+        monkeypatch.setattr(
+            type(model),
+            "compute_output_spec",
+            lambda *_, **__: pytest.fail("called again"),
+        )
         model.train_on_batch(X, y)
     else:
         model.fit(X, y, epochs=2, batch_size=4, verbose=0)

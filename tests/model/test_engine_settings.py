@@ -1,4 +1,5 @@
-"""How steps run is public: which engine has run them, and the numbers that decide on it."""
+"""How steps run is public: which engine has run them, and the numbers that decide on
+it."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,12 @@ import keras_ratesnn as rsnn
 from keras_ratesnn._core import backend
 
 OTHERS = {
-    "torch": {"eager_calls": {"auto": 2, True: 2}, "calls_in_a_row": 0, "compiler": "eager", "least_elements": 3},
+    "torch": {
+        "eager_calls": {"auto": 2, True: 2},
+        "calls_in_a_row": 0,
+        "compiler": "eager",
+        "least_elements": 3,
+    },
     "jax": {"unrolled_steps": {"cpu": {False: 8, True: 8}, "gpu": {False: 1, True: 1}}},
 }
 OTHERS["tensorflow"] = OTHERS["jax"] | {"least_elements": 3}
@@ -34,9 +40,21 @@ def test_wrong_settings_are_errors_and_change_nothing():
     name = next(iter(OTHERS[BACKEND]))
     with rsnn.engine_settings() as before:
         for changes, error, said in (
-            ({"threads": 1}, ValueError, f"must be one of .*{name}.*Received: changes='threads'"),
-            ({name: 3}, TypeError, f"`{name}` must be a dict with the keys .*Received: {name}=3"),
-            ({name: dict.fromkeys(before[name], -1)}, (TypeError, ValueError), rf"{name}\[.*Received: .*-1"),
+            (
+                {"threads": 1},
+                ValueError,
+                f"must be one of .*{name}.*Received: changes='threads'",
+            ),
+            (
+                {name: 3},
+                TypeError,
+                f"`{name}` must be a dict with the keys .*Received: {name}=3",
+            ),
+            (
+                {name: dict.fromkeys(before[name], -1)},
+                (TypeError, ValueError),
+                rf"{name}\[.*Received: .*-1",
+            ),
         ):
             with pytest.raises(error, match=said), rsnn.engine_settings(**changes):
                 pass

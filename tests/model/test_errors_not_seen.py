@@ -1,4 +1,5 @@
-"""What docs/howto/errors_you_will_not_see.md promises: membranes are local to a call."""
+"""What docs/howto/errors_you_will_not_see.md promises: membranes are local to a
+call."""
 
 import gc
 import pathlib
@@ -10,26 +11,38 @@ import pytest
 from helpers import BACKEND, compiled, data, loss_and_gradients, spiking, to_numpy
 from keras import ops
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "errors_you_will_not_see.md"
-every_method = pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")])
+PAGE = (
+    pathlib.Path(__file__).parents[2] / "docs" / "howto" / "errors_you_will_not_see.md"
+)
+every_method = pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
+)
 
 
 @pytest.mark.runs_once
 def test_the_tests_of_the_page_exist():
     named = set(re.findall(r"`(test_\w+)`", PAGE.read_text(encoding="utf-8")))
-    tests = "".join(path.read_text(encoding="utf-8") for path in PAGE.parents[2].glob("tests/*/test_*.py"))
+    tests = "".join(
+        path.read_text(encoding="utf-8")
+        for path in PAGE.parents[2].glob("tests/*/test_*.py")
+    )
     assert named
     assert [name for name in named if f"def {name}(" not in tests] == []
 
 
 @every_method
 def test_calls_go_backward_in_any_order(gradient, step_mode):
-    model, loss = spiking(gradient=gradient, step_mode=step_mode), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model, loss = (
+        spiking(gradient=gradient, step_mode=step_mode),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
     batches = [data(4, seed=seed) for seed in (0, 1)]
     alone = [loss_and_gradients(model, *batch)[1] for batch in batches]
     weights = model.trainable_variables
     if BACKEND == "torch":
-        losses = [loss(ops.convert_to_tensor(y), model(x, training=True)) for x, y in batches]
+        losses = [
+            loss(ops.convert_to_tensor(y), model(x, training=True)) for x, y in batches
+        ]
         for value in reversed(losses):
             value.backward()
         both = [weight.value.grad for weight in weights]
@@ -42,7 +55,10 @@ def test_calls_go_backward_in_any_order(gradient, step_mode):
             with tape:
                 losses.append(loss(y, model(x, training=True)))
         values = [weight.value for weight in weights]
-        found = [tape.gradient(value, values) for tape, value in reversed(list(zip(tapes, losses, strict=True)))]
+        found = [
+            tape.gradient(value, values)
+            for tape, value in reversed(list(zip(tapes, losses, strict=True)))
+        ]
         both = [sum(of_weight) for of_weight in zip(*found, strict=True)]
     else:
         import jax
@@ -53,22 +69,36 @@ def test_calls_go_backward_in_any_order(gradient, step_mode):
             return loss(y, model.stateless_call(values, fixed, x, training=True)[0])
 
         values = [weight.value for weight in weights]
-        pulls = [jax.vjp(lambda values, x=x, y=y: loss_of(values, x, y), values)[1] for x, y in batches]
-        both = [sum(of_weight) for of_weight in zip(*(pull(np.float32(1.0))[0] for pull in reversed(pulls)), strict=True)]
+        pulls = [
+            jax.vjp(lambda values, x=x, y=y: loss_of(values, x, y), values)[1]
+            for x, y in batches
+        ]
+        both = [
+            sum(of_weight)
+            for of_weight in zip(
+                *(pull(np.float32(1.0))[0] for pull in reversed(pulls)), strict=True
+            )
+        ]
     for weight, found in zip(weights, to_numpy(both), strict=True):
-        np.testing.assert_allclose(found, sum(of[weight.path] for of in alone), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            found, sum(of[weight.path] for of in alone), rtol=1e-4, atol=1e-6
+        )
 
 
 @every_method
 def test_a_call_does_not_depend_on_earlier_ones(gradient, step_mode):
     x, y = data(8)
-    used, fresh = (compiled(spiking(gradient=gradient, step_mode=step_mode)) for _ in range(2))
+    used, fresh = (
+        compiled(spiking(gradient=gradient, step_mode=step_mode)) for _ in range(2)
+    )
     # The last batches are smaller.
     used.fit(x[:5], y[:5], batch_size=2, verbose=0)
     used.predict(x[:3], batch_size=2, verbose=0)
     fresh.set_weights(used.get_weights())
     np.testing.assert_allclose(to_numpy(used(x)), to_numpy(fresh(x)), rtol=1e-6)
-    assert used.train_on_batch(x, y) == pytest.approx(fresh.train_on_batch(x, y), rel=1e-6)
+    assert used.train_on_batch(x, y) == pytest.approx(
+        fresh.train_on_batch(x, y), rel=1e-6
+    )
 
 
 def live_tensors():
@@ -77,7 +107,8 @@ def live_tensors():
         import jax
 
         return len(jax.live_arrays())
-    # Not `isinstance`: it reads an attribute of what is no tensor, and proxies of modules then import these.
+    # Not `isinstance`: it reads an attribute of what is no tensor, and proxies of
+    # modules then import these.
     tensor = type(ops.convert_to_tensor(0.0))
     return sum(issubclass(type(found), tensor) for found in gc.get_objects())
 
@@ -86,7 +117,9 @@ def test_memory_does_not_grow_with_epochs():
     model, counts = compiled(spiking(), metrics=["accuracy"]), []
     x, y = data(8)
     for _ in range(3):
-        history = model.fit(x, y, batch_size=4, validation_data=(x, y), verbose=0).history
+        history = model.fit(
+            x, y, batch_size=4, validation_data=(x, y), verbose=0
+        ).history
         counts.append(live_tensors())
     assert len(history["loss"]) == 1
     assert counts[2] <= counts[1]
@@ -99,5 +132,7 @@ def test_time_before_the_batch_is_an_error():
     model = spiking(timesteps=3)
     x = np.zeros((10, 3, 6), "float32")
     assert model(x).shape == (10, 3)
-    with pytest.raises(ValueError, match=r"\(batch, 6\).*\(batch, 3, 6\).*\(3, 10, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"\(batch, 6\).*\(batch, 3, 6\).*\(3, 10, 6\)"
+    ):
         model(x.swapaxes(0, 1))

@@ -1,4 +1,5 @@
-"""Data that cannot be read in the middle of a call, and callbacks that fail, leave a model that works."""
+"""Data that cannot be read in the middle of a call, and callbacks that fail, leave a
+model that works."""
 
 import keras
 import numpy as np
@@ -21,13 +22,17 @@ def without_labels(x, y):
 
 def distiller():
     teacher = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
-    return rsnn.distillation.Distiller(teacher, spiking(), keras.distillation.LogitsDistillation())
+    return rsnn.distillation.Distiller(
+        teacher, spiking(), keras.distillation.LogitsDistillation()
+    )
 
 
 CALLS = {
     "fit": lambda model, x, y: model.fit(batches(x, y), steps_per_epoch=3, verbose=0),
     "evaluate": lambda model, x, y: model.evaluate(batches(x, y), steps=3, verbose=0),
-    "predict": lambda model, x, y: model.predict(without_labels(x, y), steps=3, verbose=0),
+    "predict": lambda model, x, y: model.predict(
+        without_labels(x, y), steps=3, verbose=0
+    ),
 }
 
 
@@ -64,6 +69,8 @@ def test_a_model_keeps_its_weights_where_a_callback_is_interrupted(make, call):
     model.fit(x, y, verbose=0)
     before = model.predict(x, verbose=0)
     with pytest.raises(KeyboardInterrupt):
-        getattr(model, call)(x, *([y] if call == "evaluate" else []), verbose=0, callbacks=[Interrupt()])
+        getattr(model, call)(
+            x, *([y] if call == "evaluate" else []), verbose=0, callbacks=[Interrupt()]
+        )
     np.testing.assert_array_equal(model.predict(x, verbose=0), before)
     model.fit(x, y, verbose=0)

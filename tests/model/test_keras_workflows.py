@@ -16,9 +16,14 @@ import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF
 
 every_gradient = pytest.mark.parametrize("gradient", ["rate", "bptt"])
-every_mode = pytest.mark.parametrize("run_eagerly", [False, True], ids=["compiled", "eager"])
-# Not each with each: that a gradient is the same compiled and eagerly has a test of its own.
-every_gradient_and_mode = pytest.mark.parametrize(("gradient", "run_eagerly"), [("rate", False), ("bptt", True)])
+every_mode = pytest.mark.parametrize(
+    "run_eagerly", [False, True], ids=["compiled", "eager"]
+)
+# Not each with each: that a gradient is the same compiled and eagerly has a test of its
+# own.
+every_gradient_and_mode = pytest.mark.parametrize(
+    ("gradient", "run_eagerly"), [("rate", False), ("bptt", True)]
+)
 X, Y = helpers.data()
 
 
@@ -27,10 +32,13 @@ def weights_of(model):
 
 
 def step_of(model, **kwargs):
-    """The change of each weight in one epoch of one batch, starting with the weights of the seed."""
+    """The change of each weight in one epoch of one batch, starting with the weights of
+    the seed."""
     before = model.get_weights()
     model.fit(X, Y, batch_size=len(X), verbose=0, **kwargs)
-    return [after - start for after, start in zip(model.get_weights(), before, strict=True)]
+    return [
+        after - start for after, start in zip(model.get_weights(), before, strict=True)
+    ]
 
 
 def assert_all_close(ours, theirs, **tolerance):
@@ -46,8 +54,12 @@ def crossentropy(logits, labels):
 # Training and inference.
 @every_gradient_and_mode
 def test_fit_learns(gradient, run_eagerly):
-    model = compiled(spiking(gradient=gradient), run_eagerly=run_eagerly, metrics=["accuracy"])
-    history = model.fit(X, Y, epochs=4, batch_size=4, validation_split=0.2, verbose=0).history
+    model = compiled(
+        spiking(gradient=gradient), run_eagerly=run_eagerly, metrics=["accuracy"]
+    )
+    history = model.fit(
+        X, Y, epochs=4, batch_size=4, validation_split=0.2, verbose=0
+    ).history
     assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert history["loss"][-1] < history["loss"][0]
 
@@ -57,31 +69,42 @@ def test_evaluate_is_the_loss_of_predict_for_any_batch_size(run_eagerly):
     model = compiled(spiking(), run_eagerly=run_eagerly)
     logits = model.predict(X, batch_size=4, verbose=0)
     assert logits.shape == (10, 3)
-    np.testing.assert_allclose(logits, model.predict(X, batch_size=10, verbose=0), rtol=1e-5, atol=1e-6)
-    assert model.evaluate(X, Y, batch_size=4, verbose=0) == pytest.approx(crossentropy(logits, Y), rel=1e-5)
+    np.testing.assert_allclose(
+        logits, model.predict(X, batch_size=10, verbose=0), rtol=1e-5, atol=1e-6
+    )
+    assert model.evaluate(X, Y, batch_size=4, verbose=0) == pytest.approx(
+        crossentropy(logits, Y), rel=1e-5
+    )
 
 
 @every_gradient_and_mode
 def test_single_batches(gradient, run_eagerly):
     model = compiled(spiking(gradient=gradient), run_eagerly=run_eagerly)
     before = model.test_on_batch(X, Y)
-    assert before == pytest.approx(crossentropy(to_numpy(model.predict_on_batch(X)), Y), rel=1e-5)
+    assert before == pytest.approx(
+        crossentropy(to_numpy(model.predict_on_batch(X)), Y), rel=1e-5
+    )
     assert model.train_on_batch(X, Y) == pytest.approx(before, rel=1e-5)
     assert model.test_on_batch(X, Y) != before
 
 
 @pytest.mark.skipif(
-    helpers.BACKEND == "tensorflow", reason="TensorFlow's convolutions give it a wrong shape (docs/upstream.md)"
+    helpers.BACKEND == "tensorflow",
+    reason="TensorFlow's convolutions give it a wrong shape (docs/upstream.md)",
 )
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_a_batch_without_samples_has_outputs_without_samples(step_mode):
     inputs = keras.Input((6, 6, 2))
     x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(inputs))
-    x = layers.SeparableConv2D(4, 3, strides=2)(layers.Conv2D(4, 1, strides=2)(rsnn.layers.LIF()(x)))
+    x = layers.SeparableConv2D(4, 3, strides=2)(
+        layers.Conv2D(4, 1, strides=2)(rsnn.layers.LIF()(x))
+    )
     x = layers.Dense(3)(layers.GlobalAveragePooling2D()(rsnn.layers.LIF()(x)))
     model = spiking(keras.Model(inputs, x), 2, step_mode=step_mode)
     for time in ((), (2,)):
-        assert model.predict_on_batch(np.zeros((0, *time, 6, 6, 2), "float32")).shape == (0, 3)
+        assert model.predict_on_batch(
+            np.zeros((0, *time, 6, 6, 2), "float32")
+        ).shape == (0, 3)
 
 
 @every_gradient
@@ -102,26 +125,42 @@ def test_eager_training_is_compiled_training(gradient):
         pytest.param("bptt", "multi", marks=pytest.mark.slow),
     ],
 )
-def test_a_step_compiled_as_a_whole_equals_the_eager_one(gradient, step_mode, monkeypatch):
+def test_a_step_compiled_as_a_whole_equals_the_eager_one(
+    gradient, step_mode, monkeypatch
+):
     if helpers.BACKEND == "torch":
         import torch
 
         # All that does not need a C++ compiler.
-        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+        monkeypatch.setattr(
+            torch, "compile", functools.partial(torch.compile, backend="aot_eager")
+        )
 
     def steps(**options):
         keras.utils.set_random_seed(1)
         inputs = keras.Input((6, 6, 4))
         # Of one shape: what runs eagerly is compiled once for each shape on JAX.
-        x = LIF()(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(inputs)))
+        x = LIF()(
+            layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(inputs))
+        )
         x = LIF()(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(x)))
         network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
-        model = compiled(spiking(network, gradient=gradient, step_mode=step_mode), **options)
+        model = compiled(
+            spiking(network, gradient=gradient, step_mode=step_mode), **options
+        )
         before = model.get_weights()
-        history = model.fit(*helpers.data(10, (6, 6, 4)), batch_size=5, verbose=0).history
-        return history["loss"], [after - start for after, start in zip(model.get_weights(), before, strict=True)]
+        history = model.fit(
+            *helpers.data(10, (6, 6, 4)), batch_size=5, verbose=0
+        ).history
+        return history["loss"], [
+            after - start
+            for after, start in zip(model.get_weights(), before, strict=True)
+        ]
 
-    (loss, changes), (expected_loss, expected_changes) = steps(jit_compile=True), steps(run_eagerly=True)
+    (loss, changes), (expected_loss, expected_changes) = (
+        steps(jit_compile=True),
+        steps(run_eagerly=True),
+    )
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert_all_close(changes, expected_changes)
 
@@ -137,7 +176,9 @@ def test_sample_weights_are_applied(gradient, run_eagerly):
 
     plain = step()
     assert max(np.abs(change).max() for change in plain) > 1e-3
-    assert_all_close(step(sample_weight=np.full(10, 2.0)), [2 * change for change in plain])
+    assert_all_close(
+        step(sample_weight=np.full(10, 2.0)), [2 * change for change in plain]
+    )
     by_class = {0: 0.5, 1: 2.0, 2: 0.0}
     by_sample = np.array([by_class[label] for label in Y])
     assert_all_close(step(class_weight=by_class), step(sample_weight=by_sample))
@@ -147,7 +188,9 @@ def test_sample_weights_are_applied(gradient, run_eagerly):
 def test_callbacks(tmp_path, run_eagerly):
     model = compiled(spiking(), run_eagerly=run_eagerly, metrics=["accuracy"])
     callbacks = [
-        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="loss", save_best_only=True),
+        keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.keras", monitor="loss", save_best_only=True
+        ),
         keras.callbacks.EarlyStopping(monitor="loss", patience=1, min_delta=1e9),
         keras.callbacks.CSVLogger(tmp_path / "log.csv"),
         keras.callbacks.TerminateOnNaN(),
@@ -158,7 +201,9 @@ def test_callbacks(tmp_path, run_eagerly):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1"]
     best = keras.saving.load_model(tmp_path / "best.keras")
-    assert best.evaluate(X, Y, verbose=0)[0] == pytest.approx(float(rows[0]["loss"]), rel=1e-5)
+    assert best.evaluate(X, Y, verbose=0)[0] == pytest.approx(
+        float(rows[0]["loss"]), rel=1e-5
+    )
 
 
 def test_fit_takes_a_generator_of_batches():
@@ -173,7 +218,9 @@ def test_fit_takes_a_generator_of_batches():
     assert np.isfinite(model.fit(Batches(), verbose=0).history["loss"]).all()
 
 
-@pytest.mark.skipif(helpers.BACKEND == "torch", reason="Keras' torch backend has no steps_per_execution")
+@pytest.mark.skipif(
+    helpers.BACKEND == "torch", reason="Keras' torch backend has no steps_per_execution"
+)
 def test_several_steps_per_execution():
     model = compiled(spiking(), steps_per_execution=2)
     history = model.fit(X, Y, batch_size=5, epochs=6, verbose=0).history
@@ -203,39 +250,58 @@ def test_half_precision_trains(gradient, policy):
 
 # Optimizers.
 def test_gradients_are_accumulated_over_steps():
-    model = compiled(spiking(), keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    model = compiled(
+        spiking(), keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    )
     start = model.get_weights()
     model.train_on_batch(X, Y)
     assert_all_close(model.get_weights(), start, rtol=0, atol=0)
     model.train_on_batch(X, Y)
-    assert any((after != before).any() for after, before in zip(model.get_weights(), start, strict=True))
+    assert any(
+        (after != before).any()
+        for after, before in zip(model.get_weights(), start, strict=True)
+    )
 
 
 @every_gradient
 def test_clipped_gradients_take_steps_of_the_norm(gradient):
-    steps = step_of(compiled(spiking(gradient=gradient), keras.optimizers.SGD(1.0, clipnorm=1e-3)))
-    assert [np.linalg.norm(step) for step in steps] == pytest.approx([1e-3] * 4, rel=1e-2)
+    steps = step_of(
+        compiled(spiking(gradient=gradient), keras.optimizers.SGD(1.0, clipnorm=1e-3))
+    )
+    assert [np.linalg.norm(step) for step in steps] == pytest.approx(
+        [1e-3] * 4, rel=1e-2
+    )
 
 
 # It calls what Python deprecates.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
 def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):
-    keras_tuner = pytest.importorskip("keras_tuner", reason="the extra [test] installs it")
+    keras_tuner = pytest.importorskip(
+        "keras_tuner", reason="the extra [test] installs it"
+    )
 
     def build(trial):
         return compiled(
-            spiking(timesteps=trial.Choice("timesteps", [2, 3]), gradient=trial.Choice("gradient", ["rate", "bptt"])),
+            spiking(
+                timesteps=trial.Choice("timesteps", [2, 3]),
+                gradient=trial.Choice("gradient", ["rate", "bptt"]),
+            ),
             keras.optimizers.SGD(trial.Float("learning_rate", 0.01, 0.1)),
             metrics=["accuracy"],
         )
 
-    tuner = keras_tuner.RandomSearch(build, "val_accuracy", max_trials=2, seed=0, directory=tmp_path)
+    tuner = keras_tuner.RandomSearch(
+        build, "val_accuracy", max_trials=2, seed=0, directory=tmp_path
+    )
     tuner.search(X, Y, epochs=1, validation_data=(X, Y), verbose=0)
     scores = [trial.score for trial in tuner.oracle.trials.values()]
     best = tuner.get_best_hyperparameters()[0].values
     (model,) = tuner.get_best_models()
     assert len(scores) == 2
-    assert (model.timesteps, repr(model.gradient)) == (best["timesteps"], repr(rsnn.gradients.get(best["gradient"])))
+    assert (model.timesteps, repr(model.gradient)) == (
+        best["timesteps"],
+        repr(rsnn.gradients.get(best["gradient"])),
+    )
     model.compile(loss=model.loss, metrics=["accuracy"])
     assert model.evaluate(X, Y, verbose=0)[1] == pytest.approx(max(scores))
 
@@ -243,12 +309,24 @@ def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):
 # Saving.
 @every_gradient
 def test_a_saved_model_predicts_the_same_and_continues_training(gradient):
-    model = compiled(spiking(gradient=gradient), keras.optimizers.SGD(0.1, momentum=0.9), metrics=["accuracy"])
+    model = compiled(
+        spiking(gradient=gradient),
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        metrics=["accuracy"],
+    )
     model.fit(X, Y, epochs=2, verbose=0)
     loaded = saved_and_loaded(model)
-    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
-    assert (loaded.timesteps, repr(loaded.gradient)) == (model.timesteps, repr(model.gradient))
-    histories = [each.fit(X, Y, epochs=2, shuffle=False, verbose=0).history for each in (model, loaded)]
+    np.testing.assert_array_equal(
+        loaded.predict(X, verbose=0), model.predict(X, verbose=0)
+    )
+    assert (loaded.timesteps, repr(loaded.gradient)) == (
+        model.timesteps,
+        repr(model.gradient),
+    )
+    histories = [
+        each.fit(X, Y, epochs=2, shuffle=False, verbose=0).history
+        for each in (model, loaded)
+    ]
     assert set(histories[1]) == {"loss", "accuracy"}
     np.testing.assert_allclose(histories[1]["loss"], histories[0]["loss"], rtol=1e-5)
 
@@ -267,12 +345,23 @@ def with_a_layer_of_two_graphs():
     return spiking(keras.Model(inputs, layers.Dense(3)(neurons(dense(block(inputs))))))
 
 
-def test_a_file_that_keras_cannot_load_is_warned_of_and_its_weights_can_be_loaded(tmp_path):
-    model, other, path = with_a_layer_of_two_graphs(), with_a_layer_of_two_graphs(), tmp_path / "model.keras"
-    with pytest.warns(UserWarning, match="load_model will not load this file: nested models share in_both"):
+def test_a_file_that_keras_cannot_load_is_warned_of_and_its_weights_can_be_loaded(
+    tmp_path,
+):
+    model, other, path = (
+        with_a_layer_of_two_graphs(),
+        with_a_layer_of_two_graphs(),
+        tmp_path / "model.keras",
+    )
+    with pytest.warns(
+        UserWarning,
+        match="load_model will not load this file: nested models share in_both",
+    ):
         model.save(path)
     other.load_weights(path)
-    np.testing.assert_array_equal(other.predict(X, verbose=0), model.predict(X, verbose=0))
+    np.testing.assert_array_equal(
+        other.predict(X, verbose=0), model.predict(X, verbose=0)
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
@@ -280,7 +369,9 @@ def test_weights_that_do_not_fit_are_an_error_that_names_the_layers(tmp_path):
     model, other = spiking(), spiking(mlp(classes=4))
     model.save_weights(tmp_path / "model.weights.h5")
     with pytest.raises(
-        ValueError, match=r"`filepath` must be .*Received: .*model.weights.h5'.* does not fit \[<Dense name=dense_3"
+        ValueError,
+        match=r"`filepath` must be .*Received: .*model.weights.h5'.* does not fit "
+        r"\[<Dense name=dense_3",
     ):
         other.load_weights(tmp_path / "model.weights.h5")
     with pytest.warns(UserWarning, match="could not be loaded"):
@@ -290,15 +381,23 @@ def test_weights_that_do_not_fit_are_an_error_that_names_the_layers(tmp_path):
 
 @pytest.mark.parametrize("kind", ["functional", "sequential"])
 def test_a_config_makes_the_same_model_each_time(kind):
-    network = mlp() if kind == "functional" else keras.Sequential([keras.Input((6,)), LIF(decay=0.7), layers.Dense(3)])
-    model = spiking(network, timesteps=5, gradient="bptt", return_sequences=True, name="mine")
+    network = (
+        mlp()
+        if kind == "functional"
+        else keras.Sequential([keras.Input((6,)), LIF(decay=0.7), layers.Dense(3)])
+    )
+    model = spiking(
+        network, timesteps=5, gradient="bptt", return_sequences=True, name="mine"
+    )
     config = model.get_config()
     rsnn.SpikingModel.from_config(config)
     again = rsnn.SpikingModel.from_config(config)
     assert again.get_config() == model.get_config()
     assert (again.name, again.timesteps, again.return_sequences) == ("mine", 5, True)
     again.set_weights(model.get_weights())
-    np.testing.assert_array_equal(again.predict(X, verbose=0), model.predict(X, verbose=0))
+    np.testing.assert_array_equal(
+        again.predict(X, verbose=0), model.predict(X, verbose=0)
+    )
 
 
 def test_a_cloned_network_is_independent():
@@ -331,8 +430,13 @@ def two_inputs():
 
 
 def dict_inputs():
-    inputs = {"image": keras.Input((6,), name="image"), "events": keras.Input((4,), name="events")}
-    x = layers.Concatenate()([LIF()(layers.Dense(8)(inputs["image"])), layers.Dense(8)(inputs["events"])])
+    inputs = {
+        "image": keras.Input((6,), name="image"),
+        "events": keras.Input((4,), name="events"),
+    }
+    x = layers.Concatenate()(
+        [LIF()(layers.Dense(8)(inputs["image"])), layers.Dense(8)(inputs["events"])]
+    )
     return keras.Model(inputs, layers.Dense(3)(LIF()(x)))
 
 
@@ -340,7 +444,12 @@ def dict_inputs():
 def test_a_static_and_a_temporal_input_in_one_model(gradient):
     model = compiled(spiking(two_inputs(), gradient=gradient))
     repeated = [np.repeat(X[:, None], 3, axis=1), FRAMES]
-    np.testing.assert_allclose(model.predict([X, FRAMES], verbose=0), model.predict(repeated, verbose=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model.predict([X, FRAMES], verbose=0),
+        model.predict(repeated, verbose=0),
+        rtol=1e-5,
+        atol=1e-6,
+    )
     history = model.fit([X, FRAMES], Y, epochs=8, batch_size=5, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
 
@@ -351,7 +460,9 @@ def test_inputs_by_name(make):
     inputs = {"events": FRAMES, "image": X}
     assert np.isfinite(model.fit(inputs, Y, verbose=0).history["loss"]).all()
     logits = model.predict(inputs, verbose=0)
-    assert model.evaluate(inputs, Y, verbose=0) == pytest.approx(crossentropy(logits, Y), rel=1e-5)
+    assert model.evaluate(inputs, Y, verbose=0) == pytest.approx(
+        crossentropy(logits, Y), rel=1e-5
+    )
 
 
 def test_lists_and_dicts_name_the_same_inputs():
@@ -371,13 +482,28 @@ ORDERS = {
 
 @pytest.mark.parametrize(
     ("made", "use"),
-    [*((made, "call") for made in ORDERS), *((made, use) for made in ("dict", "list of dicts") for use in ("predict", "fit"))],
+    [
+        *((made, "call") for made in ORDERS),
+        *(
+            (made, use)
+            for made in ("dict", "list of dicts")
+            for use in ("predict", "fit")
+        ),
+    ],
 )
 def test_dicts_are_read_by_name_whatever_their_order_and_other_entries(made, use):
     left, right = keras.Input((6,), name="left"), keras.Input((6,), name="right")
-    structured = [left, right] if made == "list" else ORDERS[made]([("right", right), ("left", left)])
+    structured = (
+        [left, right]
+        if made == "list"
+        else ORDERS[made]([("right", right), ("left", left)])
+    )
     same = layers.Dense(6, kernel_initializer="identity")
-    model = compiled(spiking(keras.Model(structured, layers.Subtract()([same(left), LIF()(2.0 * right)]))))
+    model = compiled(
+        spiking(
+            keras.Model(structured, layers.Subtract()([same(left), LIF()(2.0 * right)]))
+        )
+    )
     x, z = np.ones_like(X), np.zeros_like(X)
     extra = [("a", X), ("left", x), ("right", z), ("z", X)]
     if made == "list of dicts":
@@ -385,7 +511,9 @@ def test_dicts_are_read_by_name_whatever_their_order_and_other_entries(made, use
     else:
         inputs = [dict(extra)] if made == "dict in a list" else dict(extra)
     if use == "fit":
-        assert model.fit(inputs, Y, verbose=0).history["loss"] == pytest.approx([crossentropy(x, Y)], rel=1e-5)
+        assert model.fit(inputs, Y, verbose=0).history["loss"] == pytest.approx(
+            [crossentropy(x, Y)], rel=1e-5
+        )
     else:
         outputs = model(inputs) if use == "call" else model.predict(inputs, verbose=0)
         np.testing.assert_array_equal(to_numpy(outputs), x)
@@ -394,67 +522,112 @@ def test_dicts_are_read_by_name_whatever_their_order_and_other_entries(made, use
 def test_one_input_by_name():
     inputs = keras.Input((6,), name="image")
     model = spiking(keras.Model(inputs, layers.Dense(3)(LIF()(inputs))))
-    np.testing.assert_array_equal(model.predict({"image": X}, verbose=0), model.predict(X, verbose=0))
+    np.testing.assert_array_equal(
+        model.predict({"image": X}, verbose=0), model.predict(X, verbose=0)
+    )
 
 
 def two_outputs(structure):
     inputs = keras.Input((6,))
     hidden = LIF()(layers.Dense(8)(inputs))
-    outputs = [layers.Dense(3, name="label")(hidden), layers.Dense(1, name="size")(hidden)]
-    return keras.Model(inputs, dict(zip(("label", "size"), outputs, strict=True)) if structure == "dict" else outputs)
+    outputs = [
+        layers.Dense(3, name="label")(hidden),
+        layers.Dense(1, name="size")(hidden),
+    ]
+    return keras.Model(
+        inputs,
+        dict(zip(("label", "size"), outputs, strict=True))
+        if structure == "dict"
+        else outputs,
+    )
 
 
-@pytest.mark.parametrize(("gradient", "structure"), [("rate", "dict"), ("bptt", "list")])
+@pytest.mark.parametrize(
+    ("gradient", "structure"), [("rate", "dict"), ("bptt", "list")]
+)
 def test_several_outputs_with_several_losses(gradient, structure):
     def structured(label, size):
         return {"label": label, "size": size} if structure == "dict" else [label, size]
 
     model = spiking(two_outputs(structure), gradient=gradient)
-    losses = structured(keras.losses.SparseCategoricalCrossentropy(from_logits=True), "mse")
+    losses = structured(
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True), "mse"
+    )
     model.compile("sgd", losses, loss_weights=structured(1.0, 0.5))
     sizes = X[:, :1]
     outputs = model.predict(X, verbose=0)
-    label, size = (outputs["label"], outputs["size"]) if structure == "dict" else outputs
+    label, size = (
+        (outputs["label"], outputs["size"]) if structure == "dict" else outputs
+    )
     wanted = crossentropy(label, Y) + 0.5 * np.mean((size - sizes) ** 2)
-    assert model.test_on_batch(X, structured(Y, sizes))[0] == pytest.approx(wanted, rel=1e-5)
-    assert model.train_on_batch(X, structured(Y, sizes))[0] == pytest.approx(wanted, rel=1e-5)
+    assert model.test_on_batch(X, structured(Y, sizes))[0] == pytest.approx(
+        wanted, rel=1e-5
+    )
+    assert model.train_on_batch(X, structured(Y, sizes))[0] == pytest.approx(
+        wanted, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("structure", ["dict", "list"])
 def test_losses_metrics_and_labels_of_several_outputs_by_name(structure, tmp_path):
     """As with the same network without time, whose history has the same names."""
-    losses = {"label": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "size": "mse"}
+    losses = {
+        "label": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "size": "mse",
+    }
     labels = {"label": Y, "size": X[:, :1]}
     model = spiking(two_outputs(structure))
     histories = []
     for each in (model, model.network):
-        each.compile("sgd", losses, metrics={"size": ["mae"]}, loss_weights={"label": 1.0, "size": 0.5})
-        histories.append(each.fit(X, labels, validation_data=(X, labels), verbose=0).history)
+        each.compile(
+            "sgd",
+            losses,
+            metrics={"size": ["mae"]},
+            loss_weights={"label": 1.0, "size": 0.5},
+        )
+        histories.append(
+            each.fit(X, labels, validation_data=(X, labels), verbose=0).history
+        )
     assert set(histories[0]) == set(histories[1])
     assert "val_label_loss" in histories[0]
     path = tmp_path / "model.keras"
     model.save(path)
     wanted = model.evaluate(X, labels, verbose=0)
-    np.testing.assert_allclose(keras.saving.load_model(path).evaluate(X, labels, verbose=0), wanted, rtol=1e-5)
+    np.testing.assert_allclose(
+        keras.saving.load_model(path).evaluate(X, labels, verbose=0), wanted, rtol=1e-5
+    )
 
 
 def test_every_step_of_several_outputs():
     model = spiking(two_outputs("dict"), return_sequences=True)
     outputs = model.predict(X, verbose=0)
-    assert {name: output.shape for name, output in outputs.items()} == {"label": (10, 3, 3), "size": (10, 3, 1)}
+    assert {name: output.shape for name, output in outputs.items()} == {
+        "label": (10, 3, 3),
+        "size": (10, 3, 1),
+    }
 
 
 def test_training_on_every_step_by_bptt():
     model = compiled(spiking(gradient="bptt", return_sequences=True))
-    history = model.fit(X, np.repeat(Y[:, None], 3, axis=1), epochs=8, verbose=0).history
+    history = model.fit(
+        X, np.repeat(Y[:, None], 3, axis=1), epochs=8, verbose=0
+    ).history
     assert history["loss"][-1] < history["loss"][0]
 
 
 # Networks.
 def convolutional(**conv):
     inputs = keras.Input((4, 4, 1))
-    x = LIF()(layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, padding="same", name="conv", **conv)(inputs)))
-    x = LIF()(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same", use_bias=False)(x)))
+    x = LIF()(
+        layers.BatchNormalization(name="norm")(
+            layers.Conv2D(4, 3, padding="same", name="conv", **conv)(inputs)
+        )
+    )
+    x = LIF()(
+        layers.BatchNormalization()(
+            layers.Conv2D(4, 3, padding="same", use_bias=False)(x)
+        )
+    )
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
 
 
@@ -464,12 +637,16 @@ def active():
 
 
 def dense_block(width, inputs, name=None):
-    return keras.Sequential([keras.Input((inputs,)), layers.Dense(width), active()], name=name)
+    return keras.Sequential(
+        [keras.Input((inputs,)), layers.Dense(width), active()], name=name
+    )
 
 
 def nested():
     inner_inputs = keras.Input((8,))
-    inner = keras.Model(inner_inputs, dense_block(5, 8)(dense_block(8, 8)(inner_inputs)), name="inner")
+    inner = keras.Model(
+        inner_inputs, dense_block(5, 8)(dense_block(8, 8)(inner_inputs)), name="inner"
+    )
     inputs = keras.Input((6,))
     return keras.Model(inputs, layers.Dense(3)(inner(dense_block(8, 6)(inputs))))
 
@@ -501,13 +678,22 @@ def with_ops():
     x = active()(ops.tanh(layers.Dense(6)(inputs)) * 2.0 + 0.5)
     x = ops.concatenate([x, ops.relu(ops.reshape(x, (-1, 6)) - 0.5)], axis=-1)
     return keras.Model(
-        inputs, layers.Dense(3)(active()(ops.matmul(x, ops.ones((12, 5))) - ops.mean(x, axis=-1, keepdims=True)))
+        inputs,
+        layers.Dense(3)(
+            active()(
+                ops.matmul(x, ops.ones((12, 5))) - ops.mean(x, axis=-1, keepdims=True)
+            )
+        ),
     )
 
 
 def with_embedding():
     inputs = keras.Input((6,), dtype="int32")
-    x = active()(layers.Embedding(20, 4, embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0))(inputs))
+    x = active()(
+        layers.Embedding(
+            20, 4, embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0)
+        )(inputs)
+    )
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
 
@@ -528,7 +714,9 @@ def with_attention():
     inputs = keras.Input((6,))
     x = active()(layers.Dense(4)(layers.Reshape((6, 1))(inputs)))
     x = layers.MultiHeadAttention(2, 2)(x, x)
-    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(active()(x))))
+    return keras.Model(
+        inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(active()(x)))
+    )
 
 
 def with_dropout():
@@ -540,10 +728,22 @@ def with_dropout():
 def with_batch_normalization():
     inputs = keras.Input((6,))
     x = active()(layers.BatchNormalization()(layers.Dense(8)(inputs)))
-    return keras.Model(inputs, layers.Dense(3)(active()(layers.BatchNormalization()(layers.Dense(8)(x)))))
+    return keras.Model(
+        inputs,
+        layers.Dense(3)(active()(layers.BatchNormalization()(layers.Dense(8)(x)))),
+    )
 
 
-DETERMINISTIC = [nested, flat, sharing, residual, with_ops, with_embedding, with_layer_normalization, with_max_pooling]
+DETERMINISTIC = [
+    nested,
+    flat,
+    sharing,
+    residual,
+    with_ops,
+    with_embedding,
+    with_layer_normalization,
+    with_max_pooling,
+]
 DETERMINISTIC += [with_attention]
 
 
@@ -551,27 +751,39 @@ def inputs_for(network):
     return np.abs(X * 5).astype("int32") if network.inputs[0].dtype == "int32" else X
 
 
-@pytest.mark.parametrize("make", [nested, with_embedding, with_dropout, with_batch_normalization])
+@pytest.mark.parametrize(
+    "make", [nested, with_embedding, with_dropout, with_batch_normalization]
+)
 def test_fit_moves_all_weights_of_a_network(make):
     """The next test covers gradients of the other networks' weights."""
     network = make()
     model = compiled(spiking(network))
     before = weights_of(model)
-    assert np.isfinite(model.fit(inputs_for(network), Y, batch_size=5, verbose=0).history["loss"]).all()
+    assert np.isfinite(
+        model.fit(inputs_for(network), Y, batch_size=5, verbose=0).history["loss"]
+    ).all()
     trainable = [variable.path for variable in model.trainable_variables]
     after = weights_of(model)
     assert [path for path in trainable if (after[path] == before[path]).all()] == []
 
 
-@pytest.mark.parametrize(("make", "gradient"), list(zip(DETERMINISTIC, itertools.cycle(("rate", "bptt")))))
+@pytest.mark.parametrize(
+    ("make", "gradient"), list(zip(DETERMINISTIC, itertools.cycle(("rate", "bptt"))))
+)
 def test_the_loss_of_training_is_the_loss_of_evaluation(make, gradient):
     network = make()
     x = inputs_for(network)
     wanted = crossentropy(spiking(network).predict(x, verbose=0), Y)
-    loss, gradients = helpers.loss_and_gradients(spiking(network, gradient=gradient), x, Y)
+    loss, gradients = helpers.loss_and_gradients(
+        spiking(network, gradient=gradient), x, Y
+    )
     assert loss == pytest.approx(wanted, rel=1e-5)
     # The bias of an attention's keys has no effect, whatever the gradient.
-    assert [path for path, array in gradients.items() if not array.any() and "key/bias" not in path] == []
+    assert [
+        path
+        for path, array in gradients.items()
+        if not array.any() and "key/bias" not in path
+    ] == []
 
 
 @every_gradient
@@ -579,8 +791,12 @@ def test_a_nested_network_is_the_flat_one(gradient):
     models = [spiking(make(), gradient=gradient) for make in (nested, flat)]
     # The same order of layers, so of weights; their names differ.
     models[1].set_weights(models[0].get_weights())
-    np.testing.assert_allclose(*(model.predict(X, verbose=0) for model in models), rtol=1e-5, atol=1e-6)
-    gradients = [list(helpers.loss_and_gradients(model, X, Y)[1].values()) for model in models]
+    np.testing.assert_allclose(
+        *(model.predict(X, verbose=0) for model in models), rtol=1e-5, atol=1e-6
+    )
+    gradients = [
+        list(helpers.loss_and_gradients(model, X, Y)[1].values()) for model in models
+    ]
     assert_all_close(*gradients)
 
 
@@ -591,9 +807,15 @@ def test_a_neuron_used_twice_keeps_a_membrane_for_each_use(gradient):
         inputs = keras.Input((6,))
         first = LIF()
         second = first if share else LIF()
-        return keras.Model(inputs, layers.Dense(3)(second(layers.Dense(8)(first(layers.Dense(8)(inputs))))))
+        return keras.Model(
+            inputs,
+            layers.Dense(3)(second(layers.Dense(8)(first(layers.Dense(8)(inputs))))),
+        )
 
-    results = [helpers.loss_and_gradients(spiking(network(share), gradient=gradient), X, Y) for share in (True, False)]
+    results = [
+        helpers.loss_and_gradients(spiking(network(share), gradient=gradient), X, Y)
+        for share in (True, False)
+    ]
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
     assert_all_close(results[0][1].values(), results[1][1].values())
 
@@ -604,10 +826,18 @@ def test_a_shared_layer_gets_the_sum_of_its_gradients(gradient):
         keras.utils.set_random_seed(1)
         inputs = keras.Input((6,))
         first = layers.Dense(6, kernel_initializer=keras.initializers.GlorotUniform(3))
-        second = first if share else layers.Dense(6, kernel_initializer=keras.initializers.GlorotUniform(3))
+        second = (
+            first
+            if share
+            else layers.Dense(6, kernel_initializer=keras.initializers.GlorotUniform(3))
+        )
         head = layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(4))
         network = keras.Model(inputs, head(LIF()(second(LIF()(first(inputs))))))
-        return list(helpers.loss_and_gradients(spiking(network, gradient=gradient), X, Y)[1].values())
+        return list(
+            helpers.loss_and_gradients(spiking(network, gradient=gradient), X, Y)[
+                1
+            ].values()
+        )
 
     kernel, _, head, _ = gradients(share=True)
     first, _, second, _, head_apart, _ = gradients(share=False)
@@ -616,11 +846,16 @@ def test_a_shared_layer_gets_the_sum_of_its_gradients(gradient):
 
 # Regularisation.
 def regularised(**regularizers):
-    """LIF, Conv2D: spikes of the input itself, so that all values can be computed by hand."""
+    """LIF, Conv2D: spikes of the input itself, so that all values can be computed by
+    hand."""
     inputs = keras.Input((4, 4, 1))
     x = LIF(activity_regularizer=regularizers.get("lif"))(inputs)
     x = layers.Conv2D(
-        2, 3, name="conv", activity_regularizer=regularizers.get("conv"), kernel_regularizer=regularizers.get("kernel")
+        2,
+        3,
+        name="conv",
+        activity_regularizer=regularizers.get("conv"),
+        kernel_regularizer=regularizers.get("kernel"),
     )(x)
     return keras.Model(inputs, layers.Flatten()(x))
 
@@ -631,14 +866,21 @@ IMAGES, _ = helpers.data(shape=(4, 4, 1), seed=2)
 def added_loss(gradient, **regularizers):
     """`(what a regularizer adds to the loss, spikes (T, batch, ...), the network)`."""
     network = regularised(**regularizers)
-    total, _ = helpers.loss_and_gradients(spiking(network, gradient=gradient), IMAGES, Y, loss=lambda y, out: 0 * ops.sum(out))
+    total, _ = helpers.loss_and_gradients(
+        spiking(network, gradient=gradient),
+        IMAGES,
+        Y,
+        loss=lambda y, out: 0 * ops.sum(out),
+    )
     spikes, _, _ = helpers.naive_lif(np.repeat(IMAGES[None], 3, axis=0))
     return total, spikes, network
 
 
 def test_an_activity_regularizer_of_a_neuron_sees_the_rate_once():
     total, spikes, _ = added_loss("rate", lif=keras.regularizers.L2(0.1))
-    assert total == pytest.approx(0.1 * np.sum(spikes.mean(axis=0) ** 2) / len(IMAGES), rel=1e-5)
+    assert total == pytest.approx(
+        0.1 * np.sum(spikes.mean(axis=0) ** 2) / len(IMAGES), rel=1e-5
+    )
 
 
 def test_an_activity_regularizer_of_a_neuron_sees_all_spikes_in_bptt():
@@ -650,8 +892,14 @@ def test_an_activity_regularizer_of_a_neuron_sees_all_spikes_in_bptt():
 def test_an_activity_regularizer_of_a_convolution_counts_once(gradient):
     total, spikes, network = added_loss(gradient, conv=keras.regularizers.L2(0.1))
     conv = network.get_layer("conv")
-    currents = np.stack([to_numpy(conv(ops.convert_to_tensor(frame, "float32"))) for frame in spikes])
-    rows = currents.mean(axis=0) if gradient == "rate" else currents.reshape(-1, *currents.shape[2:])
+    currents = np.stack(
+        [to_numpy(conv(ops.convert_to_tensor(frame, "float32"))) for frame in spikes]
+    )
+    rows = (
+        currents.mean(axis=0)
+        if gradient == "rate"
+        else currents.reshape(-1, *currents.shape[2:])
+    )
     assert total == pytest.approx(0.1 * np.sum(rows**2) / len(rows), rel=1e-5)
 
 
@@ -660,14 +908,20 @@ def test_an_activity_regularizer_before_the_first_neuron_counts_once(gradient):
     inputs = keras.Input((6,))
     dense = layers.Dense(8, activity_regularizer=keras.regularizers.L1(0.1))
     model = spiking(keras.Model(inputs, LIF()(dense(inputs))), gradient=gradient)
-    total, _ = helpers.loss_and_gradients(model, X, Y, loss=lambda y, outputs: 0 * ops.sum(outputs))
-    assert total == pytest.approx(0.1 * np.abs(to_numpy(dense(X))).sum() / len(X), rel=1e-5)
+    total, _ = helpers.loss_and_gradients(
+        model, X, Y, loss=lambda y, outputs: 0 * ops.sum(outputs)
+    )
+    assert total == pytest.approx(
+        0.1 * np.abs(to_numpy(dense(X))).sum() / len(X), rel=1e-5
+    )
 
 
 @every_gradient
 def test_a_kernel_regularizer_counts_once(gradient):
     total, _, network = added_loss(gradient, kernel=keras.regularizers.L2(0.1))
-    assert total == pytest.approx(0.1 * np.sum(network.get_layer("conv").get_weights()[0] ** 2), rel=1e-5)
+    assert total == pytest.approx(
+        0.1 * np.sum(network.get_layer("conv").get_weights()[0] ** 2), rel=1e-5
+    )
 
 
 @every_gradient
@@ -675,11 +929,21 @@ def test_fit_adds_the_regularisation_to_the_loss(gradient):
     regularizer = keras.regularizers.L1(0.1)
     losses = []
     for network in (regularised(lif=regularizer), regularised()):
-        model = compiled(spiking(network, gradient=gradient), keras.optimizers.SGD(0.0), "mse")
-        network.set_weights([np.zeros_like(weights) for weights in network.get_weights()])
-        losses.append(model.fit(IMAGES, np.zeros((10, 8)), batch_size=10, verbose=0).history["loss"][0])
+        model = compiled(
+            spiking(network, gradient=gradient), keras.optimizers.SGD(0.0), "mse"
+        )
+        network.set_weights(
+            [np.zeros_like(weights) for weights in network.get_weights()]
+        )
+        losses.append(
+            model.fit(IMAGES, np.zeros((10, 8)), batch_size=10, verbose=0).history[
+                "loss"
+            ][0]
+        )
     spikes, _, _ = helpers.naive_lif(np.repeat(IMAGES[None], 3, axis=0))
-    assert losses == pytest.approx([0.1 * spikes.mean(axis=0).sum() / 10, 0.0], rel=1e-5)
+    assert losses == pytest.approx(
+        [0.1 * spikes.mean(axis=0).sum() / 10, 0.0], rel=1e-5
+    )
 
 
 # Frozen parts.
@@ -690,8 +954,15 @@ def test_frozen_layers_do_not_move(gradient):
     model = compiled(spiking(network, gradient=gradient))
     before = weights_of(model)
     model.fit(IMAGES, Y, verbose=0)
-    still = {path for path, weights in weights_of(model).items() if (weights == before[path]).all()}
-    assert {path for path in still if "seed" not in path} == {"conv/kernel", "conv/bias"}
+    still = {
+        path
+        for path, weights in weights_of(model).items()
+        if (weights == before[path]).all()
+    }
+    assert {path for path in still if "seed" not in path} == {
+        "conv/kernel",
+        "conv/bias",
+    }
 
 
 @every_gradient
@@ -711,28 +982,42 @@ def test_a_frozen_batch_normalization_keeps_and_uses_its_statistics(gradient):
 
 @every_gradient
 def test_moving_statistics_are_updated_once_per_batch_and_only_in_training(gradient):
-    model = compiled(spiking(convolutional(), gradient=gradient), keras.optimizers.SGD(0.0))
-    (first,) = [variable for variable in model.variables if variable.path == "norm/moving_mean"]
+    model = compiled(
+        spiking(convolutional(), gradient=gradient), keras.optimizers.SGD(0.0)
+    )
+    (first,) = [
+        variable for variable in model.variables if variable.path == "norm/moving_mean"
+    ]
     model.evaluate(IMAGES, Y, verbose=0)
     model.predict(IMAGES, verbose=0)
     assert (to_numpy(first) == 0).all()
     model.fit(IMAGES, Y, batch_size=10, verbose=0)
     currents = to_numpy(model.network.get_layer("conv")(IMAGES))
-    np.testing.assert_allclose(to_numpy(first), 0.01 * currents.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        to_numpy(first), 0.01 * currents.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-6
+    )
 
 
-@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")  # What Keras says on PyTorch alone.
+@pytest.mark.filterwarnings(
+    "ignore:The model does not have any trainable weights"
+)  # What Keras says on PyTorch alone.
 def test_a_frozen_model_does_not_move():
     model = spiking(convolutional())
     model.trainable = False
     before = weights_of(model)
     compiled(model).fit(IMAGES, Y, verbose=0)
     after = weights_of(model)
-    assert [path for path in before if (after[path] != before[path]).any() and "seed" not in path] == []
+    assert [
+        path
+        for path in before
+        if (after[path] != before[path]).any() and "seed" not in path
+    ] == []
 
 
 def test_all_layers_of_a_model_are_thawed():
-    model = spiking(keras.Sequential([keras.Input((6,)), mlp(width=4), LIF(), layers.Dense(3)]))
+    model = spiking(
+        keras.Sequential([keras.Input((6,)), mlp(width=4), LIF(), layers.Dense(3)])
+    )
     wanted = len(model.trainable_variables)
     model.network.layers[0].layers[1].trainable = False
     assert len(model.trainable_variables) == wanted - 2
@@ -741,7 +1026,9 @@ def test_all_layers_of_a_model_are_thawed():
 
 
 def test_layers_added_to_a_trained_network_are_checked():
-    network = keras.Sequential([keras.Input((6,)), layers.Dense(4), LIF(), layers.Dense(3)])
+    network = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(4), LIF(), layers.Dense(3)]
+    )
     model = compiled(spiking(network, timesteps=3))
     model.fit(X, Y, verbose=0)
     network.add(rsnn.layers.PSN(timesteps=5))
@@ -762,13 +1049,20 @@ def test_layers_added_to_a_trained_network_are_checked():
 def test_a_spiking_model_is_a_layer_of_a_bigger_model(gradient):
     inputs = keras.Input((6,))
     part = spiking(mlp(classes=5), gradient=gradient, name="part")
-    whole = compiled(keras.Model(inputs, layers.Dense(3)(part(layers.Rescaling(2.0)(inputs)))))
+    whole = compiled(
+        keras.Model(inputs, layers.Dense(3)(part(layers.Rescaling(2.0)(inputs))))
+    )
     before = part.get_weights()
     history = whole.fit(X, Y, epochs=8, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
-    assert all((after != start).any() for after, start in zip(part.get_weights(), before, strict=True))
+    assert all(
+        (after != start).any()
+        for after, start in zip(part.get_weights(), before, strict=True)
+    )
     loaded = saved_and_loaded(whole)
-    np.testing.assert_allclose(loaded.predict(X, verbose=0), whole.predict(X, verbose=0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        loaded.predict(X, verbose=0), whole.predict(X, verbose=0), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_its_symbolic_output_has_the_shape_of_its_output():
@@ -776,19 +1070,36 @@ def test_its_symbolic_output_has_the_shape_of_its_output():
         model = spiking(return_sequences=return_sequences)
         assert model(keras.Input((6,))).shape == shape
         assert model(keras.Input((3, 6))).shape == shape
-        assert model.compute_output_shape((None, 6)) == model.compute_output_shape([None, 3, 6]) == shape
+        assert (
+            model.compute_output_shape((None, 6))
+            == model.compute_output_shape([None, 3, 6])
+            == shape
+        )
 
 
 def test_a_time_distributed_model_is_called_on_each_part():
     sequences, _ = helpers.data(shape=(4, 6))
     inputs = keras.Input((4, 6))
     model = spiking()
-    whole = compiled(keras.Model(inputs, layers.GlobalAveragePooling1D()(layers.TimeDistributed(model)(inputs))))
+    whole = compiled(
+        keras.Model(
+            inputs,
+            layers.GlobalAveragePooling1D()(layers.TimeDistributed(model)(inputs)),
+        )
+    )
     parts = [model.predict(sequences[:, index], verbose=0) for index in range(4)]
-    np.testing.assert_allclose(whole.predict(sequences, verbose=0), np.mean(parts, axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        whole.predict(sequences, verbose=0),
+        np.mean(parts, axis=0),
+        rtol=1e-5,
+        atol=1e-6,
+    )
     before = model.get_weights()
     whole.fit(sequences, Y, verbose=0)
-    assert all((after != start).any() for after, start in zip(model.get_weights(), before, strict=True))
+    assert all(
+        (after != start).any()
+        for after, start in zip(model.get_weights(), before, strict=True)
+    )
 
 
 @pytest.mark.parametrize("structure", ["dict", "list"])
@@ -796,16 +1107,25 @@ def test_it_has_the_inputs_and_outputs_of_a_functional_model(structure):
     network = two_outputs(structure)
     model = spiking(network)
     assert (model.inputs, model.input_shape) == (network.inputs, network.input_shape)
-    assert [output.shape for output in model.outputs] == [output.shape for output in network.outputs]
+    assert [output.shape for output in model.outputs] == [
+        output.shape for output in network.outputs
+    ]
     assert model.output_shape == network.output_shape
     model.return_sequences = True
-    assert model.output_shape == [(None, 3, shape[-1]) for shape in network.output_shape]
+    assert model.output_shape == [
+        (None, 3, shape[-1]) for shape in network.output_shape
+    ]
     model.timesteps = 2
-    assert model.output_shape == [(None, 2, shape[-1]) for shape in network.output_shape]
+    assert model.output_shape == [
+        (None, 2, shape[-1]) for shape in network.output_shape
+    ]
 
 
 def test_its_shapes_are_those_of_its_only_input_and_output():
-    for network in (mlp(), keras.Sequential([keras.Input((6,)), LIF(), layers.Dense(3)])):
+    for network in (
+        mlp(),
+        keras.Sequential([keras.Input((6,)), LIF(), layers.Dense(3)]),
+    ):
         model = spiking(network)
         assert (model.input_shape, model.output_shape) == ((None, 6), (None, 3))
         assert spiking(network, return_sequences=True).output_shape == (None, 3, 3)
@@ -816,7 +1136,9 @@ def test_a_head_on_its_outputs_is_a_model():
     model = spiking(mlp(classes=5))
     whole = compiled(keras.Model(model.inputs, layers.Dense(3)(model.outputs[0])))
     whole.fit(X, Y, verbose=0)
-    assert_all_close([whole.predict(X, verbose=0)], [to_numpy(whole.layers[-1](model(X)))])
+    assert_all_close(
+        [whole.predict(X, verbose=0)], [to_numpy(whole.layers[-1](model(X)))]
+    )
     loaded = saved_and_loaded(whole)
     assert_all_close([loaded.predict(X, verbose=0)], [whole.predict(X, verbose=0)])
 
@@ -829,7 +1151,12 @@ def test_layers_of_the_network_are_found_by_name_and_index():
     assert inner.get_layer(index=-1) is inner.layers[-1]
     assert model.get_layer(index=-1) is network.layers[-1]
     assert model.get_layer(network.name) is network
-    for arguments in ({"name": "nowhere"}, {"index": 99}, {}, {"name": "inner", "index": 0}):
+    for arguments in (
+        {"name": "nowhere"},
+        {"index": 99},
+        {},
+        {"name": "inner", "index": 0},
+    ):
         with pytest.raises(ValueError, match="layer"):
             model.get_layer(**arguments)
 
@@ -837,7 +1164,9 @@ def test_layers_of_the_network_are_found_by_name_and_index():
 def test_a_network_can_be_cut_at_a_layer():
     model = spiking(convolutional())
     body = keras.Model(model.inputs, model.get_layer("conv").output)
-    other = spiking(keras.Model(model.inputs, layers.Dense(2)(layers.Flatten()(LIF()(body.output)))))
+    other = spiking(
+        keras.Model(model.inputs, layers.Dense(2)(layers.Flatten()(LIF()(body.output))))
+    )
     assert other.get_layer("conv") is model.get_layer("conv")
     assert other.predict(IMAGES, verbose=0).shape == (10, 2)
 
@@ -851,7 +1180,9 @@ def test_functional_attributes_do_not_affect_saving_and_summary():
     again = []
     model.summary(print_fn=again.append)
     assert again == lines
-    np.testing.assert_array_equal(saved_and_loaded(model).predict(IMAGES, verbose=0), expected)
+    np.testing.assert_array_equal(
+        saved_and_loaded(model).predict(IMAGES, verbose=0), expected
+    )
     clone = rsnn.SpikingModel.from_config(model.get_config())
     clone.set_weights(model.get_weights())
     np.testing.assert_array_equal(clone.predict(IMAGES, verbose=0), expected)
@@ -865,10 +1196,19 @@ def test_timesteps_can_be_changed_after_training(gradient):
     at_two = model.predict(X, verbose=0)
     model.timesteps = 5
     at_five = model.predict(X, verbose=0)
-    np.testing.assert_allclose(at_five, spiking(model.network, timesteps=5).predict(X, verbose=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        at_five,
+        spiking(model.network, timesteps=5).predict(X, verbose=0),
+        rtol=1e-5,
+        atol=1e-6,
+    )
     assert not np.allclose(at_five, at_two)
-    assert model.evaluate(X, Y, verbose=0) == pytest.approx(crossentropy(at_five, Y), rel=1e-5)
-    assert model.train_on_batch(X, Y) == pytest.approx(crossentropy(at_five, Y), rel=1e-5)
+    assert model.evaluate(X, Y, verbose=0) == pytest.approx(
+        crossentropy(at_five, Y), rel=1e-5
+    )
+    assert model.train_on_batch(X, Y) == pytest.approx(
+        crossentropy(at_five, Y), rel=1e-5
+    )
 
 
 @every_gradient

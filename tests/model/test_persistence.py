@@ -1,4 +1,5 @@
-"""A model saved on one backend loads on another, in a circle of all, predicts the same and can be trained."""
+"""A model saved on one backend loads on another, in a circle of all, predicts the same
+and can be trained."""
 
 import copy
 import os
@@ -39,15 +40,22 @@ def small_network():
         pytest.param(NEXT[BACKEND], "bptt", "multi", marks=pytest.mark.slow),
     ],
 )
-def test_a_saved_model_loads_on_another_backend_predicts_the_same_and_can_be_trained(backend, gradient, step_mode, tmp_path):
-    """The same weights give the same predictions, and the same losses in the first steps of training.
+def test_a_saved_model_loads_on_another_backend_predicts_the_same_and_can_be_trained(
+    backend, gradient, step_mode, tmp_path
+):
+    """The same weights give the same predictions, and the same losses in the first
+    steps of training.
 
-    Backends sum in different orders, and after some steps a membrane is on the other side of its threshold. So losses are
-    compared with the tolerance of the reference cases, 1e-3, and only for the first steps. A wrong gradient or lost momentum
-    shows in the second step.
+    Backends sum in different orders, and after some steps a membrane is on the other
+    side of its threshold. So losses are compared with the tolerance of the reference
+    cases, 1e-3, and only for the first steps. A wrong gradient or lost momentum shows
+    in the second step.
     """
     x, y = data(12, (8, 8, 2))
-    model = compiled(spiking(small_network(), 4, gradient, step_mode=step_mode), keras.optimizers.SGD(0.1, momentum=0.9))
+    model = compiled(
+        spiking(small_network(), 4, gradient, step_mode=step_mode),
+        keras.optimizers.SGD(0.1, momentum=0.9),
+    )
     model.fit(x, y, epochs=2, verbose=0)
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "data.npz", x=x, y=y)
@@ -55,16 +63,28 @@ def test_a_saved_model_loads_on_another_backend_predicts_the_same_and_can_be_tra
     assert here["losses"][-1] < here["losses"][0]
 
     script = pathlib.Path(__file__).parents[1] / "other_backend.py"
-    arguments = [str(tmp_path / name) for name in ("model.keras", "data.npz", "results.npz")]
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run([sys.executable, str(script), *arguments], check=True, env=environment)
+    arguments = [
+        str(tmp_path / name) for name in ("model.keras", "data.npz", "results.npz")
+    ]
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    subprocess.run(
+        [sys.executable, str(script), *arguments], check=True, env=environment
+    )
     there = np.load(tmp_path / "results.npz")
     assert there["backend"] == backend
-    np.testing.assert_allclose(there["predictions"], here["predictions"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        there["predictions"], here["predictions"], rtol=1e-4, atol=1e-4
+    )
     np.testing.assert_allclose(there["losses"], here["losses"], rtol=1e-3)
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
 def test_a_copy_is_independent_and_equal(duplicate):
     x, y = data(12, (8, 8, 2))
     model = compiled(spiking(small_network(), 4))

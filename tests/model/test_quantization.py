@@ -1,4 +1,5 @@
-"""Weights in int8, for inference: the outputs are those of the rounded weights, and nothing trains them."""
+"""Weights in int8, for inference: the outputs are those of the rounded weights, and
+nothing trains them."""
 
 import keras
 import numpy as np
@@ -22,7 +23,8 @@ def of_spikes():
 
 
 @pytest.mark.parametrize(
-    ("mode", "step_mode", "gradient"), [("int8", "multi", "rate"), ("int8", "single", "bptt"), ("int4", "multi", "rate")]
+    ("mode", "step_mode", "gradient"),
+    [("int8", "multi", "rate"), ("int8", "single", "bptt"), ("int4", "multi", "rate")],
 )
 def test_outputs_are_those_of_the_rounded_weights(mode, step_mode, gradient):
     x, _ = data(10)
@@ -30,13 +32,27 @@ def test_outputs_are_those_of_the_rounded_weights(mode, step_mode, gradient):
     weights = model.get_weights()
     rounded = spiking(keras.models.clone_model(model.network), T)
     before = model.predict(x, verbose=0)
-    config = keras.quantizers.Int4QuantizationConfig(block_size=None) if mode == "int4" else None
+    config = (
+        keras.quantizers.Int4QuantizationConfig(block_size=None)
+        if mode == "int4"
+        else None
+    )
     model.quantize(mode, config=config)
     largest = {"int8": 127, "int4": 7}[mode]
-    scales = [np.abs(weight).max(axis=0) / largest if weight.ndim == 2 else 1.0 for weight in weights]
-    rounded.set_weights([np.round(w / scale) * scale if w.ndim == 2 else w for w, scale in zip(weights, scales, strict=True)])
+    scales = [
+        np.abs(weight).max(axis=0) / largest if weight.ndim == 2 else 1.0
+        for weight in weights
+    ]
+    rounded.set_weights(
+        [
+            np.round(w / scale) * scale if w.ndim == 2 else w
+            for w, scale in zip(weights, scales, strict=True)
+        ]
+    )
     outputs = model.predict(x, verbose=0)
-    np.testing.assert_allclose(outputs, rounded.predict(x, verbose=0), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        outputs, rounded.predict(x, verbose=0), rtol=0, atol=1e-4
+    )
     assert not np.array_equal(outputs, before)
 
 
@@ -46,7 +62,9 @@ def test_a_quantized_model_is_saved_and_loaded():
     model.quantize("int8")
     loaded = saved_and_loaded(model)
     assert loaded.network.get_layer("first").kernel.dtype == "int8"
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
 
 
 def test_training_a_quantized_model_is_an_error_and_testing_is_not():
@@ -54,39 +72,75 @@ def test_training_a_quantized_model_is_an_error_and_testing_is_not():
     model = compiled(spiking(of_spikes(), T))
     model.network.quantize("int8", filters="second")
     assert np.isfinite(model.evaluate(x, y, verbose=0))
-    for train in (model.fit, model.train_on_batch, lambda x, y: model(x, training=True)):
+    for train in (
+        model.fit,
+        model.train_on_batch,
+        lambda x, y: model(x, training=True),
+    ):
         with pytest.raises(
-            ValueError, match=r"cannot be trained.*layer 'second' of type Dense with the policy 'int8_from_float32'"
+            ValueError,
+            match=r"cannot be trained.*layer 'second' of type Dense with the policy "
+            r"'int8_from_float32'",
         ):
             train(x, y)
 
 
 def test_modes_that_are_not_for_spiking_networks_are_errors():
-    with pytest.raises(ValueError, match=r"must be 'int8' or 'int4'.* Received: mode='float8'.*training steps"):
+    with pytest.raises(
+        ValueError,
+        match=r"must be 'int8' or 'int4'.* Received: mode='float8'.*training steps",
+    ):
         spiking().quantize("float8")
-    with pytest.raises(ValueError, match=r"must be 'int8' or 'int4'.* Received: mode='gptq'.*without time"):
-        spiking().quantize(config=keras.quantizers.GPTQConfig(dataset=["text"], tokenizer=list))
+    with pytest.raises(
+        ValueError,
+        match=r"must be 'int8' or 'int4'.* Received: mode='gptq'.*without time",
+    ):
+        spiking().quantize(
+            config=keras.quantizers.GPTQConfig(dataset=["text"], tokenizer=list)
+        )
 
 
-@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method implemented")
+@pytest.mark.filterwarnings(
+    "ignore:Layer .* does not have a `quantize` method implemented"
+)
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_a_quantized_model_is_converted_with_calibrated_thresholds(mode):
     inputs = keras.Input((6,))
-    model = keras.Model(inputs, layers.Dense(4)(layers.Dense(16, activation="relu")(inputs)))
-    model.quantize(mode, config=keras.quantizers.Int4QuantizationConfig(block_size=None) if mode == "int4" else None)
+    model = keras.Model(
+        inputs, layers.Dense(4)(layers.Dense(16, activation="relu")(inputs))
+    )
+    model.quantize(
+        mode,
+        config=keras.quantizers.Int4QuantizationConfig(block_size=None)
+        if mode == "int4"
+        else None,
+    )
     x, _ = data(32)
-    converted = rsnn.spikify(model, timesteps=64, calibrate=np.abs(x), percentile=100.0, verbose=False)
+    converted = rsnn.spikify(
+        model, timesteps=64, calibrate=np.abs(x), percentile=100.0, verbose=False
+    )
     wanted, found = (each.predict(np.abs(x), verbose=0) for each in (model, converted))
     np.testing.assert_allclose(found, wanted, atol=0.1 * np.abs(wanted).max())
-    assert {layer.dtype_policy.name for layer in converted.network.layers if "Rescaling" in type(layer).__name__} == {"float32"}
+    assert {
+        layer.dtype_policy.name
+        for layer in converted.network.layers
+        if "Rescaling" in type(layer).__name__
+    } == {"float32"}
 
 
 def test_layers_that_keras_does_not_quantize_are_named():
     inputs = keras.Input((4, 4, 1))
-    x = layers.GlobalAveragePooling2D()(rsnn.layers.LIF()(layers.Conv2D(2, 3, name="filters")(inputs)))
-    with pytest.warns(UserWarning, match="weights of these layers stay as they were: filters. .* format='litert'"):
+    x = layers.GlobalAveragePooling2D()(
+        rsnn.layers.LIF()(layers.Conv2D(2, 3, name="filters")(inputs))
+    )
+    with pytest.warns(
+        UserWarning,
+        match="weights of these layers stay as they were: filters. .* format='litert'",
+    ):
         spiking(keras.Model(inputs, layers.Dense(2)(x)), T).quantize("int8")
-    with pytest.raises(ValueError, match=r"found no layer to quantize to int8 .* Keras quantizes Dense"):
+    with pytest.raises(
+        ValueError, match=r"found no layer to quantize to int8 .* Keras quantizes Dense"
+    ):
         spiking(keras.Model(inputs, x), T).quantize("int8")
 
 
@@ -96,7 +150,9 @@ def test_a_quantized_model_is_exported_or_an_error_says_to_quantize_the_file(tmp
     model.quantize("int8")
     if BACKEND == "torch":
         with pytest.raises(
-            ValueError, match=r"format='onnx'` is not available for layers that Keras has quantized.*quantize_dynamic"
+            ValueError,
+            match=r"format='onnx'` is not available for layers that Keras has "
+            r"quantized.*quantize_dynamic",
         ):
             model.export(tmp_path / "model.onnx", format="onnx")
         return

@@ -1,4 +1,5 @@
-"""Recorded calls in half precision, on PyTorch: weights stay as they are in inference, and train as in eager mode."""
+"""Recorded calls in half precision, on PyTorch: weights stay as they are in inference,
+and train as in eager mode."""
 
 import keras
 import numpy as np
@@ -9,7 +10,9 @@ from keras import layers
 import keras_ratesnn as rsnn
 
 if BACKEND != "torch":
-    pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
+    pytest.skip(
+        "other backends compile whole functions themselves", allow_module_level=True
+    )
 
 import torch
 from recorded_calls import METHODS, recording
@@ -24,7 +27,10 @@ CASES = [
     ("ottt", "single", "auto", "mixed_bfloat16"),
     ("rate", "single", "auto", "mixed_float16"),
     ("rate", "multi", True, "mixed_float16"),
-    *(pytest.param(*method, "auto", "mixed_bfloat16", marks=pytest.mark.slow) for method in METHODS),
+    *(
+        pytest.param(*method, "auto", "mixed_bfloat16", marks=pytest.mark.slow)
+        for method in METHODS
+    ),
 ]
 
 
@@ -34,12 +40,17 @@ def _in_half_precision(policy):
 
 
 def network():
-    """Convolutions, normalisation, noise, regularisation, neurons with weights of their own, and a head in float32."""
+    """Convolutions, normalisation, noise, regularisation, neurons with weights of their
+    own, and a head in float32."""
     inputs = keras.Input((6, 6, 2))
-    x = layers.Conv2D(4, 3, padding="same", kernel_regularizer="l2", use_bias=False)(inputs)
+    x = layers.Conv2D(4, 3, padding="same", kernel_regularizer="l2", use_bias=False)(
+        inputs
+    )
     x = rsnn.layers.LIF()(layers.BatchNormalization(momentum=0.9)(x))
     x = layers.Dropout(0.2, seed=3)(layers.Flatten()(x))
-    x = rsnn.layers.ParametricLIF(learn_threshold=True)(layers.Dense(8, activity_regularizer=keras.regularizers.L2(1e-4))(x))
+    x = rsnn.layers.ParametricLIF(learn_threshold=True)(
+        layers.Dense(8, activity_regularizer=keras.regularizers.L2(1e-4))(x)
+    )
     return keras.Model(inputs, layers.Dense(3, dtype="float32")(x))
 
 
@@ -47,18 +58,28 @@ def model_of(jit_compile, gradient="rate", step_mode="multi", learning_rate=1e-3
     keras.utils.set_random_seed(0)
     model = rsnn.SpikingModel(network(), 2, gradient, step_mode)
     assert model.compute_dtype == keras.config.dtype_policy().compute_dtype != "float32"
-    return compiled(model, keras.optimizers.SGD(learning_rate, momentum=0.9), jit_compile=jit_compile)
+    return compiled(
+        model,
+        keras.optimizers.SGD(learning_rate, momentum=0.9),
+        jit_compile=jit_compile,
+    )
 
 
 def assert_close_weights(one, other, atol=2e-4):
     assert_close(one.variables, other.variables, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode", "jit_compile", "policy"), CASES, ids=str)
-def test_25_steps_train_the_weights_of_eager_mode(gradient, step_mode, jit_compile, policy):
+@pytest.mark.parametrize(
+    ("gradient", "step_mode", "jit_compile", "policy"), CASES, ids=str
+)
+def test_25_steps_train_the_weights_of_eager_mode(
+    gradient, step_mode, jit_compile, policy
+):
     x, y = data(8, (6, 6, 2))
     with recording():
-        eager, recorded = models = [model_of(jit, gradient, step_mode) for jit in (False, jit_compile)]
+        eager, recorded = models = [
+            model_of(jit, gradient, step_mode) for jit in (False, jit_compile)
+        ]
         for model in models:
             for _ in range(25):
                 model.train_on_batch(x, y)
@@ -67,7 +88,9 @@ def test_25_steps_train_the_weights_of_eager_mode(gradient, step_mode, jit_compi
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16"])
-@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")])
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
+)
 def test_each_weight_is_cast_once_for_all_steps_and_both_passes(gradient, step_mode):
     x, y = data(8, (6, 6, 2))
     with recording() as parts:
@@ -76,14 +99,28 @@ def test_each_weight_is_cast_once_for_all_steps_and_both_passes(gradient, step_m
             model.train_on_batch(x, y)
     casts = torch.ops.aten._to_copy.default
     forward, backward = (
-        [node for node in part.graph.find_nodes(op="call_function", target=casts) if node.meta["val"].ndim > 1]
+        [
+            node
+            for node in part.graph.find_nodes(op="call_function", target=casts)
+            if node.meta["val"].ndim > 1
+        ]
         for part in parts
     )
     given = [node.args[0] for node in forward if node.args[0].op == "placeholder"]
-    # The kernels of the convolution and of the first dense layer, and the images; the head is in float32.
+    # The kernels of the convolution and of the first dense layer, and the images; the
+    # head is in float32.
     assert len(given) == len(set(given)) == 3
-    kernels = {tuple(variable.shape) for variable in model.trainable_variables if len(variable.shape) > 1}
-    again = [node for node in backward if tuple(node.meta["val"].shape) in kernels and node.kwargs["dtype"] == torch.bfloat16]
+    kernels = {
+        tuple(variable.shape)
+        for variable in model.trainable_variables
+        if len(variable.shape) > 1
+    }
+    again = [
+        node
+        for node in backward
+        if tuple(node.meta["val"].shape) in kernels
+        and node.kwargs["dtype"] == torch.bfloat16
+    ]
     assert not again
 
 
@@ -130,7 +167,16 @@ def test_fit_with_validation_callbacks_and_resumption_is_that_of_eager_mode(tmp_
             ]
             model.fit(x, y, epochs=2, callbacks=callbacks, **arguments)
             resumed = keras.saving.load_model(path)
-            histories.append(resumed.fit(x, y, epochs=4, initial_epoch=2, callbacks=callbacks[:1], **arguments).history)
+            histories.append(
+                resumed.fit(
+                    x,
+                    y,
+                    epochs=4,
+                    initial_epoch=2,
+                    callbacks=callbacks[:1],
+                    **arguments,
+                ).history
+            )
         models.append(resumed)
     assert models[1].engine == "recorded"
     assert_close(histories[1], histories[0], rtol=1e-2, atol=1e-3)

@@ -1,4 +1,5 @@
-"""Recorded calls, which are replayed, on PyTorch: a change of any setting that they depend on takes effect."""
+"""Recorded calls, which are replayed, on PyTorch: a change of any setting that they
+depend on takes effect."""
 
 import functools
 import types
@@ -13,21 +14,40 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 
 if BACKEND != "torch":
-    pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
+    pytest.skip(
+        "other backends compile whole functions themselves", allow_module_level=True
+    )
 
 import torch
 from held_settings import HELD, fill
-from recorded_calls import assert_equal_state, neuron, normalization, pair, recording, train
+from recorded_calls import (
+    assert_equal_state,
+    neuron,
+    normalization,
+    pair,
+    recording,
+    train,
+)
 
 CHANGES = {
-    "weights": lambda model: model.set_weights([weight * 0.5 for weight in model.get_weights()]),
+    "weights": lambda model: model.set_weights(
+        [weight * 0.5 for weight in model.get_weights()]
+    ),
     "rate of dropout": lambda model: setattr(model.network.layers[-5], "rate", 0.6),
     "surrogate": lambda model: setattr(neuron(model).cell.surrogate, "alpha", 1.5),
     "momentum": lambda model: setattr(normalization(model), "momentum", 0.5),
-    "regulariser": lambda model: setattr(neuron(model, 1).activity_regularizer, "l1", 0.5),
-    "another regulariser": lambda model: setattr(neuron(model), "activity_regularizer", keras.regularizers.L2(0.1)),
-    "frozen normalisation": lambda model: setattr(normalization(model), "trainable", False),
-    "frozen weight": lambda model: setattr(model.get_layer("logits").bias, "trainable", False),
+    "regulariser": lambda model: setattr(
+        neuron(model, 1).activity_regularizer, "l1", 0.5
+    ),
+    "another regulariser": lambda model: setattr(
+        neuron(model), "activity_regularizer", keras.regularizers.L2(0.1)
+    ),
+    "frozen normalisation": lambda model: setattr(
+        normalization(model), "trainable", False
+    ),
+    "frozen weight": lambda model: setattr(
+        model.get_layer("logits").bias, "trainable", False
+    ),
     "time steps": lambda model: setattr(model, "timesteps", 1),
     "gradient": lambda model: setattr(model, "gradient", "bptt"),
     "step mode": lambda model: setattr(model, "step_mode", "single"),
@@ -68,7 +88,12 @@ class Options(layers.Layer):
         self.single = True
 
     def call(self, inputs):
-        x = inputs * self.options.get("a", -1.0) * self.holder.scale * (2.0 if hasattr(self, "other") else 1.0)
+        x = (
+            inputs
+            * self.options.get("a", -1.0)
+            * self.holder.scale
+            * (2.0 if hasattr(self, "other") else 1.0)
+        )
         return self.holder.layer(self.part(self.method(x)))
 
 
@@ -91,12 +116,22 @@ class Scale:
         lambda layer: (delattr(layer, "single"), setattr(layer, "other", True)),
         lambda layer: (delattr(layer, "plain"), setattr(layer, "other", True)),
     ],
-    ids=["name in a dict", "object", "layer in an object", "bound method", "partial", "last name", "earlier name"],
+    ids=[
+        "name in a dict",
+        "object",
+        "layer in an object",
+        "bound method",
+        "partial",
+        "last name",
+        "earlier name",
+    ],
 )
 def test_settings_are_found_wherever_they_are(change):
     def make():
         inputs = keras.Input((6,))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Options(name="options")(inputs))))
+        return keras.Model(
+            inputs, layers.Dense(3)(rsnn.layers.LIF()(Options(name="options")(inputs)))
+        )
 
     x = ops.convert_to_tensor(data()[0])
     with recording():
@@ -153,7 +188,9 @@ def test_no_change_of_what_a_layer_holds_goes_unnoticed(kind):
 def test_a_compiled_graph_sees_new_values_of_tensors_of_layers():
     def compiler(graph, tensors):
         # PyTorch's compiler reads these instead of the tensors, if there are any.
-        fake = [node.meta.get("val") for node in graph.graph.find_nodes(op="placeholder")]
+        fake = [
+            node.meta.get("val") for node in graph.graph.find_nodes(op="placeholder")
+        ]
         assert len({value is None for value in fake}) == 1
         return lambda *tensors: graph(*tensors)
 
@@ -169,14 +206,18 @@ def test_a_compiled_graph_sees_new_values_of_tensors_of_layers():
 
 
 @pytest.mark.parametrize("jit_compile", ["auto", True], ids=["recorded", "compiled"])
-def test_an_adapted_layer_that_was_saved_and_shares_memory_with_arrays_is_recorded(jit_compile, tmp_path):
+def test_an_adapted_layer_that_was_saved_and_shares_memory_with_arrays_is_recorded(
+    jit_compile, tmp_path
+):
     x, y = data()
     adapted = layers.Normalization()
     adapted.adapt(x)
 
     def make():
         inputs = keras.Input((6,))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(6)(adapted(inputs)))))
+        return keras.Model(
+            inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(6)(adapted(inputs))))
+        )
 
     with recording() as graphs, warnings.catch_warnings():
         warnings.filterwarnings("error", "The calls of model")
@@ -201,21 +242,39 @@ def set_config(name, value):
 @pytest.mark.parametrize(
     ("change", "back", "read"),
     [
-        (lambda: setattr(Holds, "shift", 3.0), lambda: setattr(Holds, "shift", 0.0), lambda held: 1.0),
-        (set_config("epsilon", 3.0), set_config("epsilon", 1e-7), lambda held: keras.config.epsilon()),
+        (
+            lambda: setattr(Holds, "shift", 3.0),
+            lambda: setattr(Holds, "shift", 0.0),
+            lambda held: 1.0,
+        ),
+        (
+            set_config("epsilon", 3.0),
+            set_config("epsilon", 1e-7),
+            lambda held: keras.config.epsilon(),
+        ),
         (
             set_config("image_data_format", "channels_first"),
             set_config("image_data_format", "channels_last"),
             lambda held: len(keras.config.image_data_format()),
         ),
-        (set_config("floatx", "float16"), set_config("floatx", "float32"), lambda held: float(keras.config.floatx()[-2:])),
+        (
+            set_config("floatx", "float16"),
+            set_config("floatx", "float32"),
+            lambda held: float(keras.config.floatx()[-2:]),
+        ),
         (
             lambda: torch.set_default_dtype(torch.float16),
             lambda: torch.set_default_dtype(torch.float32),
             lambda held: torch.tensor(1 / 3),
         ),
     ],
-    ids=["attribute of a class", "epsilon", "image data format", "floatx", "PyTorch's dtype"],
+    ids=[
+        "attribute of a class",
+        "epsilon",
+        "image data format",
+        "floatx",
+        "PyTorch's dtype",
+    ],
 )
 def test_no_change_of_a_class_or_of_a_default_goes_unnoticed(change, back, read):
     x = ops.convert_to_tensor(data()[0])

@@ -1,4 +1,5 @@
-"""Several devices train like one: by keras.distribution (JAX), tf.distribute (TensorFlow) and torch.distributed (PyTorch)."""
+"""Several devices train like one: by keras.distribution (JAX), tf.distribute
+(TensorFlow) and torch.distributed (PyTorch)."""
 
 import json
 import os
@@ -18,30 +19,62 @@ AT_MOST_3_15 = tuple(map(int, keras.__version__.split(".")[:2])) <= (3, 15)
 PROGRAM = pathlib.Path(replica_cases.__file__)
 
 
-# Few programs where each takes seconds to compile: quantised kernels and neurons with time are trained by PyTorch, where a
-# process has its part of a batch; elsewhere they are slow tests.
+# Few programs where each takes seconds to compile: quantised kernels and neurons with
+# time are trained by PyTorch, where a process has its part of a batch; elsewhere they
+# are slow tests.
 CASES = {
     name: case
     for name, case in replica_cases.CASES.items()
-    if BACKEND == "torch" or ("padded" not in name and name != "rate, single, timed, quantised")
+    if BACKEND == "torch"
+    or ("padded" not in name and name != "rate, single, timed, quantised")
 }
 MORE_CASES = {**replica_cases.CASES, **replica_cases.MORE_CASES}
 MORE_CASES = {name: case for name, case in MORE_CASES.items() if name not in CASES}
 
 
 def run(folder, devices, names):
-    """The results of the cases on several devices, a list with an element for each process."""
+    """The results of the cases on several devices, a list with an element for each
+    process."""
     processes = devices if BACKEND == "torch" else 1
-    environment = {**os.environ, "KERAS_BACKEND": BACKEND, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
-    environment |= {"MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes), "PYTHONPATH": str(PROGRAM.parent.parent)}
-    command = [sys.executable, str(PROGRAM), str(devices), str(folder / "results"), *names]
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": BACKEND,
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+    }
+    environment |= {
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(processes),
+        "PYTHONPATH": str(PROGRAM.parent.parent),
+    }
+    command = [
+        sys.executable,
+        str(PROGRAM),
+        str(devices),
+        str(folder / "results"),
+        *names,
+    ]
     started = []
     for rank in range(processes):
         with (folder / f"log.{rank}").open("w") as log:
-            started.append(subprocess.Popen(command, env={**environment, "RANK": str(rank)}, stdout=log, stderr=log))
-    failed = [rank for rank, process in enumerate(started) if process.wait(timeout=SECONDS) != 0]
+            started.append(
+                subprocess.Popen(
+                    command,
+                    env={**environment, "RANK": str(rank)},
+                    stdout=log,
+                    stderr=log,
+                )
+            )
+    failed = [
+        rank
+        for rank, process in enumerate(started)
+        if process.wait(timeout=SECONDS) != 0
+    ]
     assert not failed, (folder / f"log.{failed[0]}").read_text()[-3000:]
-    return [json.loads((folder / f"results.{rank}").read_text()) for rank in range(processes)]
+    return [
+        json.loads((folder / f"results.{rank}").read_text())
+        for rank in range(processes)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +82,15 @@ def on_two_devices(tmp_path_factory, request):
     """All cases on two devices."""
 
     def make(folder):
-        (folder / "all.json").write_text(json.dumps(run(folder, 2, [*CASES, *replica_cases.OTHERS])))
+        (folder / "all.json").write_text(
+            json.dumps(run(folder, 2, [*CASES, *replica_cases.OTHERS]))
+        )
 
-    return json.loads((made_once("replicas", make, tmp_path_factory, request, SECONDS) / "all.json").read_text())
+    return json.loads(
+        (
+            made_once("replicas", make, tmp_path_factory, request, SECONDS) / "all.json"
+        ).read_text()
+    )
 
 
 def on_one_device(function, *arguments):
@@ -64,27 +103,39 @@ def on_one_device(function, *arguments):
 
 
 def assert_equal(results, expected, masked=False):
-    # Keras 3.16 adds in float32 on PyTorch, and each version takes means over what a mask leaves so.
+    # Keras 3.16 adds in float32 on PyTorch, and each version takes means over what a
+    # mask leaves so.
     exact = BACKEND != "torch" or (AT_MOST_3_15 and not masked)
     tolerance = 1e-9 if exact else 1e-6
     for path, value in expected["variables"].items():
-        np.testing.assert_allclose(results["variables"][path], value, rtol=tolerance, atol=tolerance, err_msg=path)
+        np.testing.assert_allclose(
+            results["variables"][path],
+            value,
+            rtol=tolerance,
+            atol=tolerance,
+            err_msg=path,
+        )
     for name, values in expected["history"].items():
         # Keras computes metrics in float32 on PyTorch.
-        np.testing.assert_allclose(results["history"][name], values, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            results["history"][name], values, rtol=1e-6, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "dropout" not in name])
 def test_two_devices_train_as_one(name, on_two_devices):
     """Weights, moving statistics, losses and metrics; samples have weights.
 
-    In the first case the last batch is smaller, and the model is evaluated and predicts.
+    In the first case the last batch is smaller, and the model is evaluated and
+    predicts.
     """
     expected = on_one_device(replica_cases.trained, CASES[name])
     for results in on_two_devices:
         assert_equal(results[name], expected, masked="sequences" in name)
     if BACKEND != "torch" and expected["predictions"] is not None:
-        np.testing.assert_allclose(on_two_devices[0][name]["predictions"], expected["predictions"], atol=1e-9)
+        np.testing.assert_allclose(
+            on_two_devices[0][name]["predictions"], expected["predictions"], atol=1e-9
+        )
 
 
 def test_replicas_stay_equal_with_noise(on_two_devices):
@@ -94,7 +145,9 @@ def test_replicas_stay_equal_with_noise(on_two_devices):
         assert_equal(other, first)
     expected = on_one_device(replica_cases.trained, CASES[name])
     same_seeds = [path for path in expected["variables"] if "seed" in path]
-    assert [first["variables"][path] for path in same_seeds] == [expected["variables"][path] for path in same_seeds]
+    assert [first["variables"][path] for path in same_seeds] == [
+        expected["variables"][path] for path in same_seeds
+    ]
     if BACKEND == "jax":
         assert_equal(first, expected)
 
@@ -102,7 +155,10 @@ def test_replicas_stay_equal_with_noise(on_two_devices):
 def test_devices_warn_of_silence_once_and_together(on_two_devices):
     (message,), *others = (results["silence"] for results in on_two_devices)
     samples = 32 + 31 if BACKEND == "torch" else 32
-    assert f"No neuron of 'silent' spikes after the first epoch of `fit`, for {samples} samples" in message
+    assert (
+        f"No neuron of 'silent' spikes after the first epoch of `fit`, for {samples} "
+        "samples" in message
+    )
     assert not any(others)
 
 
@@ -115,17 +171,32 @@ def test_replicas_draw_other_noise_reproducibly(on_two_devices):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="other engines have one process")
-def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(on_two_devices):
+def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(
+    on_two_devices,
+):
     first, second = (results["mistakes"] for results in on_two_devices)
     for found in (first, second):
-        assert "ValueError: `fit` must have the same number of batches and epochs" in found["batches"]
+        assert (
+            "ValueError: `fit` must have the same number of batches and epochs"
+            in found["batches"]
+        )
         assert "{'number of batches': [8, 7]}" in found["batches"]
         assert "{'epochs': [1, 2]}" in found["epochs"]
-        assert "ValueError: `torch.distributed.fsdp` and tensor parallelism are not supported" in found["sharded"]
+        assert (
+            "ValueError: `torch.distributed.fsdp` and tensor parallelism are not "
+            "supported" in found["sharded"]
+        )
         assert 'reduction="sum" cannot be trained on several replicas' in found["sum"]
-        assert 'reduction="mean_with_sample_weight" cannot be trained on several replicas' in found["weighted"]
+        assert (
+            'reduction="mean_with_sample_weight" cannot be trained on several replicas'
+            in found["weighted"]
+        )
         # Keras 3.16 wraps it itself.
-        outer = "Wrap the outer model in torch.nn.parallel.DistributedDataParallel" if AT_MOST_3_15 else "no error"
+        outer = (
+            "Wrap the outer model in torch.nn.parallel.DistributedDataParallel"
+            if AT_MOST_3_15
+            else "no error"
+        )
         assert outer in found["outer"]
     # Training without `fit` begins with the weights of the first process as well.
     np.testing.assert_array_equal(first["kernel"], second["kernel"])
@@ -134,7 +205,11 @@ def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(on
 @pytest.mark.skipif(BACKEND != "jax", reason="other engines divide any batch")
 def test_batches_that_devices_cannot_share_equally_count_right_on_jax(on_two_devices):
     """In fit, evaluate and predict, and where such a batch comes first."""
-    np.testing.assert_allclose(on_two_devices[0]["batches of 7"], on_one_device(replica_cases.in_batches_of_7), rtol=1e-9)
+    np.testing.assert_allclose(
+        on_two_devices[0]["batches of 7"],
+        on_one_device(replica_cases.in_batches_of_7),
+        rtol=1e-9,
+    )
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="each process evaluates its own data")
@@ -143,7 +218,9 @@ def test_two_devices_evaluate_padded_sequences_as_one(on_two_devices):
     assert on_two_devices[0]["padded evaluation"] == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="compilers of other backends do not insert communication")
+@pytest.mark.skipif(
+    BACKEND != "jax", reason="compilers of other backends do not insert communication"
+)
 def test_devices_exchange_sums_only_on_jax(on_two_devices):
     assert on_two_devices[0]["collectives"] == ["all-reduce"]
 
@@ -165,8 +242,12 @@ def test_four_devices_train_as_one(tmp_path):
         assert_equal(results[name], expected)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="other backends average gradients themselves")
-def test_averaging_gradients_waits_for_the_device_only_where_one_is_missing_on_torch(monkeypatch):
+@pytest.mark.skipif(
+    BACKEND != "torch", reason="other backends average gradients themselves"
+)
+def test_averaging_gradients_waits_for_the_device_only_where_one_is_missing_on_torch(
+    monkeypatch,
+):
     """Tensors on the device "meta" have no values that could be fetched."""
     import torch
 
@@ -176,16 +257,29 @@ def test_averaging_gradients_waits_for_the_device_only_where_one_is_missing_on_t
         weights = [torch.nn.Parameter(torch.zeros(2, device=device)) for _ in exist]
         for weight, exists in zip(weights, exist, strict=True):
             weight.grad = torch.ones(2, device=device) if exists else None
-        of_other = torch.tensor([*exist_elsewhere, *(2.0 * exists for exists in exist_elsewhere for _ in range(2))])
-        monkeypatch.setattr(torch.distributed, "all_reduce", lambda message: message.add_(of_other.to(device)))
+        of_other = torch.tensor(
+            [
+                *exist_elsewhere,
+                *(2.0 * exists for exists in exist_elsewhere for _ in range(2)),
+            ]
+        )
+        monkeypatch.setattr(
+            torch.distributed,
+            "all_reduce",
+            lambda message: message.add_(of_other.to(device)),
+        )
         _average(weights)
         return [None if weight.grad is None else weight.grad for weight in weights]
 
     averaged("meta", [True, True], [True, False])
     with pytest.raises(RuntimeError, match="meta"):
         averaged("meta", [True, False], [True, True])
-    assert [gradient.tolist() for gradient in averaged("cpu", [True, True], [True, False])] == [[3.0, 3.0], [1.0, 1.0]]
-    mine, of_others, of_nobody = averaged("cpu", [True, False, False], [False, True, False])
+    assert [
+        gradient.tolist() for gradient in averaged("cpu", [True, True], [True, False])
+    ] == [[3.0, 3.0], [1.0, 1.0]]
+    mine, of_others, of_nobody = averaged(
+        "cpu", [True, False, False], [False, True, False]
+    )
     assert mine.tolist() == [1.0, 1.0]
     assert of_others.tolist() == [2.0, 2.0]
     assert of_nobody is None

@@ -11,13 +11,18 @@ SAVED = pathlib.Path(__file__).parents[1] / "saved"
 
 
 @pytest.mark.parametrize("name", ["model_0_1_0"])
-def test_a_model_of_an_earlier_version_gives_the_same_predictions_and_can_be_trained(name):
-    """Convolution, normalisation, a learned neuron, a hard reset in a nested model, a bare cell, dropout; half-trained."""
+def test_a_model_of_an_earlier_version_gives_the_same_predictions_and_can_be_trained(
+    name,
+):
+    """Convolution, normalisation, a learned neuron, a hard reset in a nested model, a
+    bare cell, dropout; half-trained."""
     arrays = np.load(SAVED / f"{name}.npz")
     model = keras.saving.load_model(SAVED / f"{name}.keras")
     assert repr(model.gradient) == "Rate(windows=1, last_step_statistics=True)"
     assert model.step_mode == "single"
-    np.testing.assert_allclose(model.predict(arrays["x"], verbose=0), arrays["outputs"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        model.predict(arrays["x"], verbose=0), arrays["outputs"], rtol=1e-4, atol=1e-6
+    )
     before = to_numpy(model.trainable_variables[0])
     model.train_on_batch(arrays["x"], np.arange(5) % 4)
     assert np.abs(to_numpy(model.trainable_variables[0]) - before).max() > 0

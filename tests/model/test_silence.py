@@ -22,7 +22,15 @@ LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 def network(*last, threshold=0.5):
     """Neurons, then a layer without an activation, then `last`."""
-    return keras.Sequential([keras.Input((6,)), layers.Dense(5), rsnn.layers.LIF(threshold=threshold), layers.Dense(3), *last])
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(5),
+            rsnn.layers.LIF(threshold=threshold),
+            layers.Dense(3),
+            *last,
+        ]
+    )
 
 
 def warned(function):
@@ -30,7 +38,11 @@ def warned(function):
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         function()
-    return [str(each.message) for each in found if each.category is UserWarning and "`shuffle=True`" not in str(each.message)]
+    return [
+        str(each.message)
+        for each in found
+        if each.category is UserWarning and "`shuffle=True`" not in str(each.message)
+    ]
 
 
 class Averaged(keras.losses.Loss):
@@ -45,16 +57,36 @@ WRONG = {
         "holds logits",
         "SparseCategoricalCrossentropy(from_logits=True)",
     ),
-    "logits by function": (network, keras.losses.binary_crossentropy, "holds logits", "BinaryCrossentropy(from_logits=True)"),
+    "logits by function": (
+        network,
+        keras.losses.binary_crossentropy,
+        "holds logits",
+        "BinaryCrossentropy(from_logits=True)",
+    ),
     "logits after a mean": (
         lambda: network(layers.Reshape((1, 3)), layers.GlobalAveragePooling1D()),
         "categorical_crossentropy",
         "holds logits",
         "CategoricalCrossentropy(from_logits=True)",
     ),
-    "logits of a readout": (lambda: network(rsnn.layers.LeakyReadout()), "kl_divergence", "holds logits", "the activation"),
-    "logits of each step": (network, rsnn.losses.TET("sparse_categorical_crossentropy"), "holds logits", "from_logits=True"),
-    "softmax twice": (lambda: network(layers.Softmax()), LOGITS, "holds probabilities", "from_logits=False"),
+    "logits of a readout": (
+        lambda: network(rsnn.layers.LeakyReadout()),
+        "kl_divergence",
+        "holds logits",
+        "the activation",
+    ),
+    "logits of each step": (
+        network,
+        rsnn.losses.TET("sparse_categorical_crossentropy"),
+        "holds logits",
+        "from_logits=True",
+    ),
+    "softmax twice": (
+        lambda: network(layers.Softmax()),
+        LOGITS,
+        "holds probabilities",
+        "from_logits=False",
+    ),
     "neurons last": (
         lambda: network(rsnn.layers.LIF(name="last")),
         "sparse_categorical_crossentropy",
@@ -77,11 +109,22 @@ def test_a_loss_that_takes_outputs_for_what_they_are_not_is_warned_of_once(case)
 def rescaled(**kwargs):
     """A model that scales its inputs itself."""
     layer = layers.Rescaling(name="scaled", **kwargs)
-    return compiled(rsnn.SpikingModel(keras.Sequential([keras.Input((6,)), layer, rsnn.layers.LIF(), layers.Dense(3)]), 2))
+    return compiled(
+        rsnn.SpikingModel(
+            keras.Sequential(
+                [keras.Input((6,)), layer, rsnn.layers.LIF(), layers.Dense(3)]
+            ),
+            2,
+        )
+    )
 
 
-@pytest.mark.parametrize("method", ["fit", "evaluate", "predict", "train_on_batch", "predict_on_batch"])
-@pytest.mark.parametrize("scale", [1 / 255, [0.01, 0.01, 0.02, 0.01, 0.01, 0.01]], ids=["a scale", "scales"])
+@pytest.mark.parametrize(
+    "method", ["fit", "evaluate", "predict", "train_on_batch", "predict_on_batch"]
+)
+@pytest.mark.parametrize(
+    "scale", [1 / 255, [0.01, 0.01, 0.02, 0.01, 0.01, 0.01]], ids=["a scale", "scales"]
+)
 def test_images_that_are_scaled_twice_are_warned_of_once(method, scale):
     model, labels = rescaled(scale=scale), () if "predict" in method else (Y,)
     (message,) = warned(lambda: getattr(model, method)(X, *labels))
@@ -116,17 +159,28 @@ def two_outputs():
 
 RIGHT = {
     "logits": (network, LOGITS),
-    "softmax by name": (lambda: network(layers.Softmax()), "sparse_categorical_crossentropy"),
-    "softmax, then a mean": (
-        lambda: network(layers.Reshape((1, 3)), layers.Softmax(), layers.GlobalAveragePooling1D()),
+    "softmax by name": (
+        lambda: network(layers.Softmax()),
         "sparse_categorical_crossentropy",
     ),
-    "an unknown layer": (lambda: network(layers.LayerNormalization()), "sparse_categorical_crossentropy"),
+    "softmax, then a mean": (
+        lambda: network(
+            layers.Reshape((1, 3)), layers.Softmax(), layers.GlobalAveragePooling1D()
+        ),
+        "sparse_categorical_crossentropy",
+    ),
+    "an unknown layer": (
+        lambda: network(layers.LayerNormalization()),
+        "sparse_categorical_crossentropy",
+    ),
     "neurons last": (lambda: network(rsnn.layers.LIF()), "mse"),
     "firing rates as logits": (lambda: network(rsnn.layers.LIF()), LOGITS),
     "a loss of users": (network, Averaged()),
     "a function of users": (network, lambda y, outputs: ops.mean(outputs, axis=-1)),
-    "several outputs": (two_outputs, {"a": "sparse_categorical_crossentropy", "b": LOGITS}),
+    "several outputs": (
+        two_outputs,
+        {"a": "sparse_categorical_crossentropy", "b": LOGITS},
+    ),
     "a loss of one output": (two_outputs, {"a": "sparse_categorical_crossentropy"}),
     "no loss": (network, None),
 }
@@ -152,12 +206,30 @@ def test_a_wrong_loss_of_one_of_several_outputs_is_warned_of():
         (LOGITS, Y, True, "`y` must have a time axis"),
         ("mse", X[:, 0], True, "`y` must have a time axis"),
         (LOGITS, np.eye(3)[Y], False, "CategoricalCrossentropy"),
-        (keras.losses.CategoricalCrossentropy(from_logits=True), Y, False, "SparseCategoricalCrossentropy"),
-        ("mse", Y[:, None], False, r"one-hot rows for the loss mean_squared_error.*to_categorical\(y, 3\)"),
+        (
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            Y,
+            False,
+            "SparseCategoricalCrossentropy",
+        ),
+        (
+            "mse",
+            Y[:, None],
+            False,
+            r"one-hot rows for the loss mean_squared_error.*to_categorical\(y, 3\)",
+        ),
     ],
-    ids=["labels of samples", "numbers of samples", "one-hot", "not one-hot", "numbers that Keras broadcasts"],
+    ids=[
+        "labels of samples",
+        "numbers of samples",
+        "one-hot",
+        "not one-hot",
+        "numbers that Keras broadcasts",
+    ],
 )
-def test_labels_that_do_not_fit_the_loss_are_an_error_that_says_what_to_do(use, loss, y, sequences, message):
+def test_labels_that_do_not_fit_the_loss_are_an_error_that_says_what_to_do(
+    use, loss, y, sequences, message
+):
     of_mse = network(layers.Dense(1)) if loss == "mse" and sequences else network()
     model = rsnn.SpikingModel(of_mse, 3, return_sequences=sequences)
     model.compile("sgd", loss, metrics=None if loss == "mse" else ["accuracy"])
@@ -165,26 +237,43 @@ def test_labels_that_do_not_fit_the_loss_are_an_error_that_says_what_to_do(use, 
     with pytest.raises(ValueError, match=message) as raised:
         getattr(model, use)(X, y, **options)
     # In TensorFlow's graph the size of a batch is not known.
-    assert any(f"y of shape {(size, *y.shape[1:])}" in str(raised.value) for size in (8, None))
+    assert any(
+        f"y of shape {(size, *y.shape[1:])}" in str(raised.value) for size in (8, None)
+    )
     assert np.isfinite(model.predict(X, verbose=0)).all()
 
 
 @pytest.mark.parametrize("timesteps", [4, 8])
-@pytest.mark.parametrize(("metric", "y"), [("accuracy", Y), (keras.metrics.CategoricalAccuracy(), np.eye(3)[Y])])
+@pytest.mark.parametrize(
+    ("metric", "y"),
+    [("accuracy", Y), (keras.metrics.CategoricalAccuracy(), np.eye(3)[Y])],
+)
 def test_labels_of_samples_are_not_compared_with_steps(metric, y, timesteps):
     """Keras would do so in silence where there are as many samples as steps, 8."""
-    kind = keras.losses.SparseCategoricalCrossentropy if y is Y else keras.losses.CategoricalCrossentropy
+    kind = (
+        keras.losses.SparseCategoricalCrossentropy
+        if y is Y
+        else keras.losses.CategoricalCrossentropy
+    )
     model = rsnn.SpikingModel(network(), timesteps, return_sequences=True)
     loss = rsnn.losses.TET(kind(from_logits=True))
     model.compile("sgd", loss, metrics=[metric])
     for use in (model.evaluate, model.fit):
-        with pytest.raises(ValueError, match=rf"time axis for the metric.*AnytimeAccuracy\(timesteps={timesteps}\)"):
+        with pytest.raises(
+            ValueError,
+            match=r"time axis for the "
+            rf"metric.*AnytimeAccuracy\(timesteps={timesteps}\)",
+        ):
             use(X, y, verbose=0)
 
     def mean(labels, outputs):
         return ops.mean(outputs, axis=(1, 2))
 
-    right = [rsnn.metrics.AnytimeAccuracy(timesteps), mean, keras.metrics.MeanMetricWrapper(mean)]
+    right = [
+        rsnn.metrics.AnytimeAccuracy(timesteps),
+        mean,
+        keras.metrics.MeanMetricWrapper(mean),
+    ]
     model.compile("sgd", loss, metrics=right)
     model.evaluate(X, y, verbose=0)
     if y is Y:
@@ -202,12 +291,18 @@ def test_weights_of_samples_are_not_taken_for_those_of_steps(timesteps):
     model.compile("sgd", LOGITS)
     for use in (model.evaluate, model.fit):
         with pytest.raises(
-            ValueError, match=rf"`sample_weight` must have a time axis.*weights\[:, None\], {timesteps}, axis=1"
+            ValueError,
+            match=r"`sample_weight` must have a time axis.*weights\[:, None\], "
+            rf"{timesteps}, axis=1",
         ):
             use(X, y, sample_weight=weights, verbose=0)
-    of_steps = model.evaluate(X, y, sample_weight=np.repeat(weights[:, None], timesteps, axis=1), verbose=0)
+    of_steps = model.evaluate(
+        X, y, sample_weight=np.repeat(weights[:, None], timesteps, axis=1), verbose=0
+    )
     model.compile("sgd", rsnn.losses.TET(LOGITS, weight=0.0))
-    np.testing.assert_allclose(model.evaluate(X, Y, sample_weight=weights, verbose=0), of_steps, rtol=1e-5)
+    np.testing.assert_allclose(
+        model.evaluate(X, Y, sample_weight=weights, verbose=0), of_steps, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -225,7 +320,11 @@ def test_weights_of_samples_are_not_taken_for_those_of_steps(timesteps):
 def test_labels_that_are_no_classes_are_an_error(y, received):
     model = rsnn.SpikingModel(network(), 3)
     model.compile("sgd", LOGITS)
-    for use in (model.fit, model.evaluate, functools.partial(model.fit, X, Y, validation_data=(X, y))):
+    for use in (
+        model.fit,
+        model.evaluate,
+        functools.partial(model.fit, X, Y, validation_data=(X, y)),
+    ):
         arguments = () if isinstance(use, functools.partial) else (X, y)
         with pytest.raises(ValueError, match=r"^`y` must be") as raised:
             use(*arguments, verbose=0)
@@ -257,28 +356,39 @@ def tf_batches(*arrays):
 def torch_batches(*arrays):
     import torch
 
-    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*map(torch.as_tensor, arrays)), 4)
+    return torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(*map(torch.as_tensor, arrays)), 4
+    )
 
 
 @pytest.mark.parametrize(
-    "batches", [generator, Pairs, tf_batches if BACKEND != "torch" else torch_batches], ids=["generator", "PyDataset", "loader"]
+    "batches",
+    [generator, Pairs, tf_batches if BACKEND != "torch" else torch_batches],
+    ids=["generator", "PyDataset", "loader"],
 )
 @pytest.mark.parametrize("use", ["fit", "evaluate"])
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
-def test_labels_that_are_no_classes_are_an_error_in_the_first_batch_of_what_is_no_array(batches, use):
+def test_labels_that_are_no_classes_are_an_error_in_the_first_batch_of_what_is_no_array(
+    batches, use
+):
     model = rsnn.SpikingModel(network(), 3)
     model.compile("sgd", LOGITS)
     before = [to_numpy(variable) for variable in model.variables]
     with pytest.raises(
-        ValueError, match=r"`y` must be labels from 0 to 2.*Received: 3, the label of sample . of the first batch"
+        ValueError,
+        match=r"`y` must be labels from 0 to 2.*Received: 3, the label of sample . of "
+        r"the first batch",
     ):
         getattr(model, use)(batches(X, Y + 1), verbose=0)
     assert_close(model.variables, before, rtol=0)
 
 
-def test_labels_of_no_class_are_none_of_the_models_business_if_they_have_weights_or_are_ignored():
+def test_labels_of_no_class_are_accepted_if_they_have_weights_or_are_ignored():
     model = rsnn.SpikingModel(network(), 3)
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1))
+    model.compile(
+        "sgd",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
+    )
     assert np.isfinite(model.evaluate(X, Y - 1, verbose=0))
 
 
@@ -310,11 +420,18 @@ def test_nan_that_has_a_meaning_is_not_warned_of(case):
         x = with_nan(np.repeat(X[:, None], 3, axis=1), (slice(2, 4), 2))
     elif case == "filled":
         inputs = keras.Input((6,))
-        model = rsnn.SpikingModel(keras.Model(inputs, network()(ops.nan_to_num(inputs))), 3)
+        model = rsnn.SpikingModel(
+            keras.Model(inputs, network()(ops.nan_to_num(inputs))), 3
+        )
         x = with_nan(X, (5, 2))
     else:
         model = rsnn.SpikingModel(network(), 3)
-        y, loss = with_nan(X[:, :3], (4, 1)), lambda y, outputs: ops.mean(ops.square(ops.nan_to_num(y) - outputs), axis=-1)
+        y, loss = (
+            with_nan(X[:, :3], (4, 1)),
+            lambda y, outputs: ops.mean(
+                ops.square(ops.nan_to_num(y) - outputs), axis=-1
+            ),
+        )
     model.compile("sgd", loss)
     assert warned(lambda: model.fit(x, y, verbose=0)) == []
 
@@ -325,10 +442,15 @@ def looks_for_silence(monkeypatch):
 
 
 def deep(threshold=(0.5, 0.5)):
-    """Two layers of neurons with batch normalisation, whose moving averages are those of no data."""
+    """Two layers of neurons with batch normalisation, whose moving averages are those
+    of no data."""
     made = [keras.Input((6,))]
     for index, value in enumerate(threshold):
-        made += [layers.Dense(8), layers.BatchNormalization(), rsnn.layers.LIF(threshold=value, name=f"neurons_{index}")]
+        made += [
+            layers.Dense(8),
+            layers.BatchNormalization(),
+            rsnn.layers.LIF(threshold=value, name=f"neurons_{index}"),
+        ]
     return keras.Sequential([*made, layers.Dropout(0.1), layers.Dense(3)])
 
 
@@ -354,13 +476,17 @@ def tf_data():
 DATA = {
     "arrays": lambda model: model.fit(X, Y, batch_size=4, epochs=2, verbose=0),
     "PyDataset": lambda model: model.fit(Batches(), epochs=2, verbose=0),
-    "generator": lambda model: model.fit(endless(), steps_per_epoch=2, epochs=2, verbose=0),
+    "generator": lambda model: model.fit(
+        endless(), steps_per_epoch=2, epochs=2, verbose=0
+    ),
     "tf.data": lambda model: model.fit(tf_data(), epochs=2, verbose=0),
 }
 
 
 @pytest.mark.usefixtures("looks_for_silence")
-@pytest.mark.parametrize(("data", "step_mode"), [*((data, "multi") for data in DATA), ("arrays", "single")])
+@pytest.mark.parametrize(
+    ("data", "step_mode"), [*((data, "multi") for data in DATA), ("arrays", "single")]
+)
 def test_a_layer_that_does_not_spike_is_warned_of_once(data, step_mode):
     model = rsnn.SpikingModel(deep((0.5, 1e6)), 3, step_mode=step_mode)
     model.compile("sgd", LOGITS)
@@ -370,7 +496,10 @@ def test_a_layer_that_does_not_spike_is_warned_of_once(data, step_mode):
     assert "8 samples" in message
     assert "Lower their threshold" in message
     assert "BatchNormalization" not in message
-    assert any(not np.array_equal(old, new) for old, new in zip(before, model.non_trainable_variables, strict=True))
+    assert any(
+        not np.array_equal(old, new)
+        for old, new in zip(before, model.non_trainable_variables, strict=True)
+    )
     assert warned(lambda: DATA[data](model)) == []
 
 
@@ -385,7 +514,10 @@ def test_batch_normalization_is_advised_where_there_is_none():
 @pytest.mark.usefixtures("looks_for_silence")
 @pytest.mark.parametrize(
     ("x", "y", "cause"),
-    [(with_nan(X, (1, 2)), X[:, :3], "`x` has values that are NaN"), (X, with_nan(X[:, :3], 1), "The weights ")],
+    [
+        (with_nan(X, (1, 2)), X[:, :3], "`x` has values that are NaN"),
+        (X, with_nan(X[:, :3], 1), "The weights "),
+    ],
     ids=["inputs", "labels"],
 )
 def test_nan_is_named_as_the_reason_why_neurons_do_not_spike(x, y, cause):
@@ -410,7 +542,8 @@ def test_layers_that_spike_are_not_warned_of_after_a_single_step():
 
 
 class Counting(rsnn.SpikingModel):
-    """Counts how often its loss is computed in Python: on TensorFlow and JAX in each trace."""
+    """Counts how often its loss is computed in Python: on TensorFlow and JAX in each
+    trace."""
 
     losses_computed = 0
 
@@ -431,7 +564,9 @@ def test_looking_for_silence_changes_nothing_of_the_training(monkeypatch):
                 yield np.roll(X, index, axis=0), np.roll(Y, index)
 
         model.fit(batches(), steps_per_epoch=2, epochs=2, verbose=0, shuffle=False)
-        return [np.array(variable) for variable in model.variables], model.losses_computed
+        return [
+            np.array(variable) for variable in model.variables
+        ], model.losses_computed
 
     (without, count), (found, also) = trained(0), trained(32)
     assert count == also
@@ -451,7 +586,14 @@ def test_a_callback_list_of_users_is_as_it_was():
 @pytest.mark.runs_once
 def test_a_backend_that_is_not_installed_is_an_error_that_names_the_variable():
     program = "import sys; sys.modules['tensorflow'] = None; import keras_ratesnn"
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-    assert "ImportError: Keras runs on tensorflow here, which is not installed. Received: KERAS_BACKEND=None" in done.stderr
+    environment = {
+        name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert (
+        "ImportError: Keras runs on tensorflow here, which is not installed. Received: "
+        "KERAS_BACKEND=None" in done.stderr
+    )
     assert "export KERAS_BACKEND=jax" in done.stderr

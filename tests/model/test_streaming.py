@@ -27,7 +27,9 @@ def model():
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_steps_are_those_of_a_call_on_the_whole_sequence(model, step_mode):
     x, _ = data(4, (T, 6))
-    whole = spiking(model.network, T, step_mode=step_mode, return_sequences=True).predict(x, verbose=0)
+    whole = spiking(
+        model.network, T, step_mode=step_mode, return_sequences=True
+    ).predict(x, verbose=0)
     steps = np.stack([to_numpy(model.step(x[:, t])) for t in range(T)], axis=1)
     np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=1e-5)
 
@@ -39,7 +41,9 @@ def test_a_sequence_may_be_longer_than_timesteps(model):
     np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=1e-5)
 
 
-def test_the_network_is_searched_for_what_cannot_stream_once_not_at_each_step(model, monkeypatch):
+def test_the_network_is_searched_for_what_cannot_stream_once_not_at_each_step(
+    model, monkeypatch
+):
     x, _ = data()
     model.step(x)
     monkeypatch.setattr(requirements, "kind_of", None)
@@ -60,13 +64,18 @@ def test_after_a_reset_neurons_start_at_rest_with_any_batch_size(model):
 def test_a_changed_batch_size_is_an_error(model):
     x, _ = data(4)
     model.step(x)
-    with pytest.raises(ValueError, match=r"inputs for 3 sequences, after 1 steps with 4\. Call reset_state\(\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"inputs for 3 sequences, after 1 steps with 4\. Call reset_state\(\)",
+    ):
         model.step(x[:3])
 
 
 def test_a_step_with_time_is_an_error(model):
     x, _ = data(4, (T, 6))
-    with pytest.raises(ValueError, match=r"must have shape \(batch, 6\) in `step`, without time"):
+    with pytest.raises(
+        ValueError, match=r"must have shape \(batch, 6\) in `step`, without time"
+    ):
         model.step(x)
 
 
@@ -81,7 +90,8 @@ def test_a_sequence_in_progress_sees_no_training_and_no_other_call(model):
 
 
 class Smoothed(rsnn.layers.TimeMixing):
-    """The mean of the last two inputs, of which it keeps the last as it is; or a low-pass filter, whose output it keeps."""
+    """The mean of the last two inputs, of which it keeps the last as it is; or a
+    low-pass filter, whose output it keeps."""
 
     def __init__(self, keeps):
         super().__init__()
@@ -114,20 +124,30 @@ def test_what_callers_do_to_their_arrays_after_a_step_changes_no_state():
 
 def test_the_mean_of_a_mean_is_that_mean():
     inputs = keras.Input((6,))
-    mean = rsnn.layers.TimeMean()(rsnn.layers.LIF(decay=0.5, threshold=0.4)(layers.Dense(8)(inputs)))
-    model = spiking(keras.Model(inputs, rsnn.layers.TimeMean()(layers.Dense(3)(mean))), T)
+    mean = rsnn.layers.TimeMean()(
+        rsnn.layers.LIF(decay=0.5, threshold=0.4)(layers.Dense(8)(inputs))
+    )
+    model = spiking(
+        keras.Model(inputs, rsnn.layers.TimeMean()(layers.Dense(3)(mean))), T
+    )
     x, _ = data(4, (T, 6))
     for t in range(T):
         last = model.step(x[:, t])
-    np.testing.assert_allclose(to_numpy(last), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        to_numpy(last), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_the_mean_so_far_is_the_output_with_as_many_timesteps(model, step_mode):
     """Accuracy against T in one pass: the cumulative mean of the sequence."""
     x, _ = data()
-    anytime = spiking(model.network, T, step_mode=step_mode, return_sequences=True).predict(x, verbose=0)
+    anytime = spiking(
+        model.network, T, step_mode=step_mode, return_sequences=True
+    ).predict(x, verbose=0)
     anytime = np.cumsum(anytime, axis=1) / np.arange(1, T + 1)[:, None]
     for timesteps in (1, 3, T):
         model.timesteps = timesteps
-        np.testing.assert_allclose(anytime[:, timesteps - 1], model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            anytime[:, timesteps - 1], model.predict(x, verbose=0), rtol=1e-4, atol=1e-5
+        )

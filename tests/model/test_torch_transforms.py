@@ -1,4 +1,5 @@
-"""PyTorch's transforms of functions around the call of a model: the right numbers, or an error that says what to do."""
+"""PyTorch's transforms of functions around the call of a model: the right numbers, or
+an error that says what to do."""
 
 import contextlib
 
@@ -22,10 +23,17 @@ def inputs():
     return torch.tensor(data(4, (6,))[0])
 
 
-@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.jacrev, torch.func.jacfwd], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "transform",
+    [torch.func.vmap, torch.func.jacrev, torch.func.jacfwd],
+    ids=lambda each: each.__name__,
+)
 def test_a_call_in_a_transform_of_functions_is_an_error(transform):
     model = spiking()
-    with pytest.raises(RuntimeError, match=r"model 'spiking_model.*' inside of one\. Call it on whole batches"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"model 'spiking_model.*' inside of one\. Call it on whole batches",
+    ):
         transform(lambda x: model(x[None] if x.ndim == 1 else x))(inputs())
 
 
@@ -34,33 +42,65 @@ def test_parameters_that_functional_call_replaces_are_an_error():
     model = spiking()
     parameters = dict(model.named_parameters())
     expected = model(inputs())
-    torch.testing.assert_close(torch.func.functional_call(model, parameters, (inputs(),)), expected)
-    with pytest.raises(RuntimeError, match=r"with other parameters\. Use model\.stateless_call"):
-        torch.func.functional_call(model, {name: value.detach() + 1.0 for name, value in parameters.items()}, (inputs(),))
+    torch.testing.assert_close(
+        torch.func.functional_call(model, parameters, (inputs(),)), expected
+    )
+    with pytest.raises(
+        RuntimeError, match=r"with other parameters\. Use model\.stateless_call"
+    ):
+        torch.func.functional_call(
+            model,
+            {name: value.detach() + 1.0 for name, value in parameters.items()},
+            (inputs(),),
+        )
     torch.testing.assert_close(model(inputs()), expected)
 
 
-@pytest.mark.parametrize("around", ["checkpoint", "reentrant checkpoint", "scope of the model", "scope of other layers"])
+@pytest.mark.parametrize(
+    "around",
+    [
+        "checkpoint",
+        "reentrant checkpoint",
+        "scope of the model",
+        "scope of other layers",
+    ],
+)
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_a_repeated_call_that_would_draw_other_numbers_is_an_error(around, step_mode):
     def gradients(around):
         keras.utils.set_random_seed(0)
         x = keras.Input((6,))
         dropout, neurons = layers.Dropout(0.5, seed=1), rsnn.layers.LIF()
-        with keras.RematScope() if around == "scope of other layers" else contextlib.nullcontext():
+        with (
+            keras.RematScope()
+            if around == "scope of other layers"
+            else contextlib.nullcontext()
+        ):
             outputs = layers.Dense(3)(neurons(dropout(layers.Dense(8)(x))))
-        with keras.RematScope() if around == "scope of the model" else contextlib.nullcontext():
+        with (
+            keras.RematScope()
+            if around == "scope of the model"
+            else contextlib.nullcontext()
+        ):
             model = spiking(keras.Model(x, outputs), step_mode=step_mode)
         x = inputs().requires_grad_()
         if "checkpoint" in around:
-            outputs = checkpoint(lambda x: model(x, training=True), x, use_reentrant=around != "checkpoint")
+            outputs = checkpoint(
+                lambda x: model(x, training=True),
+                x,
+                use_reentrant=around != "checkpoint",
+            )
         else:
             outputs = model(x, training=True)
         outputs.square().sum().backward()
         return [variable.value.grad.numpy() for variable in model.trainable_variables]
 
     if around != "scope of other layers":
-        with pytest.raises(RuntimeError, match=r"model 'spiking_model.*', which draws random numbers, in a backward pass"):
+        with pytest.raises(
+            RuntimeError,
+            match=r"model 'spiking_model.*', which draws random numbers, in a backward "
+            r"pass",
+        ):
             gradients(around)
         return
     assert_close(gradients(around), gradients("nothing"), rtol=1e-5, atol=1e-6)
@@ -69,15 +109,24 @@ def test_a_repeated_call_that_would_draw_other_numbers_is_an_error(around, step_
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_a_checkpointed_call_is_repeated_by_the_same_operations(monkeypatch, gradient):
     """Also where loops of small layers would have been compiled in between."""
-    monkeypatch.setattr("keras_ratesnn._core.backend.torch.fusion.CALLS_BEFORE_LOOPS", 2)
+    monkeypatch.setattr(
+        "keras_ratesnn._core.backend.torch.fusion.CALLS_BEFORE_LOOPS", 2
+    )
     model = spiking(mlp(), gradient=gradient)
 
     def gradients(call):
         call(lambda x: model(x, training=True), inputs()).square().sum().backward()
-        found = [variable.value.grad.numpy().copy() for variable in model.trainable_variables]
+        found = [
+            variable.value.grad.numpy().copy() for variable in model.trainable_variables
+        ]
         model.zero_grad()
         return found
 
     expected = gradients(lambda function, x: function(x))
     for _ in range(3):
-        assert_close(gradients(lambda *args: checkpoint(*args, use_reentrant=False)), expected, rtol=1e-5, atol=1e-6)
+        assert_close(
+            gradients(lambda *args: checkpoint(*args, use_reentrant=False)),
+            expected,
+            rtol=1e-5,
+            atol=1e-6,
+        )

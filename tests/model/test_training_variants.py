@@ -3,7 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, compiled, data, loss_and_gradients, mlp, spiking, to_numpy
+from helpers import (
+    assert_close,
+    compiled,
+    data,
+    loss_and_gradients,
+    mlp,
+    spiking,
+    to_numpy,
+)
 from keras import layers
 from own_step import OwnStep
 
@@ -21,7 +29,13 @@ def method(request):
 def test_constraints_hold_after_a_step(method):
     inputs = keras.Input((6,))
     dense = layers.Dense(8, kernel_constraint=keras.constraints.MaxNorm(0.1))
-    model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(dense(inputs)))), 4, **method))
+    model = compiled(
+        spiking(
+            keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(dense(inputs)))),
+            4,
+            **method,
+        )
+    )
     model.train_on_batch(*data())
     assert np.linalg.norm(to_numpy(dense.kernel), axis=0).max() <= 0.1 + 1e-6
 
@@ -36,8 +50,15 @@ def test_a_moving_average_of_the_weights_is_what_an_optimizer_leaves(method):
     plain.train_on_batch(x[:4], y[:4])
     first = [to_numpy(weight) for weight in plain.trainable_variables]
     plain.train_on_batch(x[4:], y[4:])
-    for mean, after_first, last in zip(averaged.trainable_variables, first, plain.trainable_variables, strict=True):
-        np.testing.assert_allclose(to_numpy(mean), 0.5 * after_first + 0.5 * to_numpy(last), rtol=1e-4, atol=1e-6)
+    for mean, after_first, last in zip(
+        averaged.trainable_variables, first, plain.trainable_variables, strict=True
+    ):
+        np.testing.assert_allclose(
+            to_numpy(mean),
+            0.5 * after_first + 0.5 * to_numpy(last),
+            rtol=1e-4,
+            atol=1e-6,
+        )
     # They stay where they are, whatever the model does next.
     averaged.predict(x, verbose=0)
     averaged.fit(x, y, batch_size=4, verbose=0)
@@ -53,7 +74,9 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(method):
     whole.train_on_batch(x, y)
     parts.train_on_batch(x[:4], y[:4])
     parts.train_on_batch(x[4:], y[4:])
-    assert_close(parts.trainable_variables, whole.trainable_variables, rtol=1e-4, atol=1e-6)
+    assert_close(
+        parts.trainable_variables, whole.trainable_variables, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_low_rank_adaptation_trains_only_its_factors(method):
@@ -69,7 +92,11 @@ def test_low_rank_adaptation_trains_only_its_factors(method):
     for variable in model.variables:
         if "/kernel" in variable.path:
             np.testing.assert_array_equal(to_numpy(variable), before[variable.path])
-    moved = [v.path for v in model.variables if "lora" in v.path and (to_numpy(v) != before[v.path]).any()]
+    moved = [
+        v.path
+        for v in model.variables
+        if "lora" in v.path and (to_numpy(v) != before[v.path]).any()
+    ]
     assert len(moved) == 4
 
 
@@ -84,7 +111,9 @@ def test_a_custom_train_step_works_with_the_model(method):
     x, y = data()
     plain = compiled(spiking(network, 4, **method))
     scaled = compiled(Scaled(network, 4, **method))
-    assert float(scaled.test_on_batch(x, y)) == pytest.approx(3.0 * float(plain.test_on_batch(x, y)), rel=1e-5)
+    assert float(scaled.test_on_batch(x, y)) == pytest.approx(
+        3.0 * float(plain.test_on_batch(x, y)), rel=1e-5
+    )
     scaled.fit(x, y, verbose=0)
 
 
@@ -92,5 +121,7 @@ def test_a_custom_train_step_trains_the_model(method):
     class Custom(OwnStep, rsnn.SpikingModel):
         pass
 
-    history = compiled(Custom(mlp(), 4, **method)).fit(*data(32), epochs=5, verbose=0).history
+    history = (
+        compiled(Custom(mlp(), 4, **method)).fit(*data(32), epochs=5, verbose=0).history
+    )
     assert history["own"][-1] < history["own"][0]

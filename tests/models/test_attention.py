@@ -1,4 +1,5 @@
-"""Spiking attention: the formulas of the papers, exact in every precision, on tokens and images."""
+"""Spiking attention: the formulas of the papers, exact in every precision, on tokens
+and images."""
 
 import keras
 import numpy as np
@@ -6,16 +7,23 @@ import pytest
 from helpers import to_numpy
 
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.models import spike_driven_attention, spiking_self_attention, token_attention
+from keras_ratesnn.models import (
+    spike_driven_attention,
+    spiking_self_attention,
+    token_attention,
+)
 
 ATTENTIONS = [spiking_self_attention, token_attention, spike_driven_attention]
 
 
 def spikes_of(attention, shape, *args, **kwargs):
-    """The spikes of the parts of an attention with random weights, at the first step, and those of attention."""
+    """The spikes of the parts of an attention with random weights, at the first step,
+    and those of attention."""
     inputs = keras.Input(shape)
     outputs = attention(inputs, *args, **kwargs, name="attention")
-    parts = ("query", "key") if attention is token_attention else ("query", "key", "value")
+    parts = (
+        ("query", "key") if attention is token_attention else ("query", "key", "value")
+    )
     model = keras.Model(inputs, outputs)
     names = [f"attention_{part}_neuron" for part in parts] + ["attention_neuron"]
     inner = keras.Model(inputs, [model.get_layer(name).output for name in names])
@@ -35,7 +43,9 @@ def by_head(x, heads):
 
 @pytest.mark.parametrize("value_ratio", [1, 2])
 def test_self_attention_is_the_formula(value_ratio):
-    (query, key, value, found), outputs, _ = spikes_of(spiking_self_attention, (5, 8), 2, scale=0.25, value_ratio=value_ratio)
+    (query, key, value, found), outputs, _ = spikes_of(
+        spiking_self_attention, (5, 8), 2, scale=0.25, value_ratio=value_ratio
+    )
     query, key, value = (by_head(x, 2) for x in (query, key, value))
     # The first step halves the current.
     expected = 0.25 * query @ key.swapaxes(-1, -2) @ value / 2 >= 0.5
@@ -75,12 +85,19 @@ def test_images_are_their_tokens(attention):
             layer.beta.assign(np.full(layer.beta.shape, 1.5))
     on_tokens = keras.Model(tokens, attention(tokens, 2))
     on_tokens.set_weights(
-        [np.reshape(ours, theirs.shape) for ours, theirs in zip(on_images.get_weights(), on_tokens.get_weights(), strict=True)]
+        [
+            np.reshape(ours, theirs.shape)
+            for ours, theirs in zip(
+                on_images.get_weights(), on_tokens.get_weights(), strict=True
+            )
+        ]
     )
     x = 9 * np.random.default_rng(0).normal(size=(2, 2, 3, 8)).astype("float32")
     expected = to_numpy(on_images(x)).reshape((2, 6, 8))
     assert expected.any()
-    np.testing.assert_allclose(to_numpy(on_tokens(x.reshape((2, 6, 8)))), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(on_tokens(x.reshape((2, 6, 8)))), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def always():
@@ -100,7 +117,9 @@ def test_counts_do_not_overflow_in_half_precision_and_small_ones_are_exact(polic
 
     def counts(tokens):
         inputs = keras.Input((tokens, 64))
-        outputs = spiking_self_attention(inputs, 1, neuron=always, attention_neuron=Recorder, name="attention")
+        outputs = spiking_self_attention(
+            inputs, 1, neuron=always, attention_neuron=Recorder, name="attention"
+        )
         model = keras.Model(inputs, outputs)
         for layer in model.layers:
             if layer.name.endswith("_bn"):
@@ -120,25 +139,79 @@ TOKENS = keras.Input((4, 8))
 @pytest.mark.parametrize(
     ("make", "error", "fragments"),
     [
-        (lambda: spiking_self_attention(TOKENS, 3), ValueError, ["`heads` must divide", "heads=3", "8 channels"]),
-        (lambda: token_attention(keras.Input((4, 4, 8)), 3), ValueError, ["`heads` must divide", "heads=3", "8 channels"]),
-        (lambda: spiking_self_attention(TOKENS, 0), ValueError, ["`heads` must be 1 or more"]),
-        (lambda: spiking_self_attention(TOKENS, 2, scale=0.0), ValueError, ["`scale` must be > 0"]),
-        (lambda: spiking_self_attention(TOKENS, 2, use_bias=1), TypeError, ["`use_bias` must be True or False"]),
-        (lambda: spiking_self_attention(TOKENS, 1, name=5), TypeError, ["`name` must be a str", "name=5", "begin with it"]),
-        (lambda: token_attention(TOKENS, 1, name=0), TypeError, ["`name` must be a str"]),
-        (lambda: spiking_self_attention(TOKENS, 2, neuron="LIF"), TypeError, ["`neuron` must be a function"]),
-        (lambda: token_attention(TOKENS, 2, projection="dense"), TypeError, ["`projection` must be a function"]),
-        (lambda: token_attention(keras.Input((8,)), 2), ValueError, ["must be tokens (batch, tokens, channels) or images"]),
-        (lambda: token_attention(keras.Input((None, None, 8)), 2), ValueError, ["must have a known", "(None, None, None, 8)"]),
-        (lambda: token_attention(keras.layers.Masking()(TOKENS), 2), ValueError, ["attends to all tokens", "with a mask"]),
-        (lambda: token_attention(np.ones((1, 4, 8)), 2), TypeError, ["`inputs` must be a KerasTensor", "keras.Input"]),
+        (
+            lambda: spiking_self_attention(TOKENS, 3),
+            ValueError,
+            ["`heads` must divide", "heads=3", "8 channels"],
+        ),
+        (
+            lambda: token_attention(keras.Input((4, 4, 8)), 3),
+            ValueError,
+            ["`heads` must divide", "heads=3", "8 channels"],
+        ),
+        (
+            lambda: spiking_self_attention(TOKENS, 0),
+            ValueError,
+            ["`heads` must be 1 or more"],
+        ),
+        (
+            lambda: spiking_self_attention(TOKENS, 2, scale=0.0),
+            ValueError,
+            ["`scale` must be > 0"],
+        ),
+        (
+            lambda: spiking_self_attention(TOKENS, 2, use_bias=1),
+            TypeError,
+            ["`use_bias` must be True or False"],
+        ),
+        (
+            lambda: spiking_self_attention(TOKENS, 1, name=5),
+            TypeError,
+            ["`name` must be a str", "name=5", "begin with it"],
+        ),
+        (
+            lambda: token_attention(TOKENS, 1, name=0),
+            TypeError,
+            ["`name` must be a str"],
+        ),
+        (
+            lambda: spiking_self_attention(TOKENS, 2, neuron="LIF"),
+            TypeError,
+            ["`neuron` must be a function"],
+        ),
+        (
+            lambda: token_attention(TOKENS, 2, projection="dense"),
+            TypeError,
+            ["`projection` must be a function"],
+        ),
+        (
+            lambda: token_attention(keras.Input((8,)), 2),
+            ValueError,
+            ["must be tokens (batch, tokens, channels) or images"],
+        ),
+        (
+            lambda: token_attention(keras.Input((None, None, 8)), 2),
+            ValueError,
+            ["must have a known", "(None, None, None, 8)"],
+        ),
+        (
+            lambda: token_attention(keras.layers.Masking()(TOKENS), 2),
+            ValueError,
+            ["attends to all tokens", "with a mask"],
+        ),
+        (
+            lambda: token_attention(np.ones((1, 4, 8)), 2),
+            TypeError,
+            ["`inputs` must be a KerasTensor", "keras.Input"],
+        ),
     ],
 )
 def test_wrong_arguments_are_named(make, error, fragments):
     with pytest.raises(error) as raised:
         make()
-    assert [fragment for fragment in fragments if fragment not in str(raised.value)] == [], raised.value
+    assert [
+        fragment for fragment in fragments if fragment not in str(raised.value)
+    ] == [], raised.value
 
 
 @pytest.mark.runs_once

@@ -1,4 +1,5 @@
-"""Batch normalisation with a border: what it makes of 0, which counts in no statistics and has no derivative."""
+"""Batch normalisation with a border: what it makes of 0, which counts in no statistics
+and has no derivative."""
 
 import keras
 import numpy as np
@@ -12,12 +13,19 @@ from keras_ratesnn.layers import LIF
 from keras_ratesnn.layers.border import BorderedBatchNormalization
 
 X = np.random.default_rng(0).normal(1.0, 2.0, (4, 3, 5, 2)).astype("float32")
-WEIGHTS = [np.array(weight, "float32") for weight in ([1.5, 0.5], [-0.5, 2.0], [3.0, -1.0], [0.25, 4.0])]
+WEIGHTS = [
+    np.array(weight, "float32")
+    for weight in ([1.5, 0.5], [-0.5, 2.0], [3.0, -1.0], [0.25, 4.0])
+]
 
 
 def normalizations(axis=-1):
-    """A layer with a border, and an ordinary one, with the same weights: γ, β, mean and variance."""
-    made = [kind(axis=axis, momentum=0.5, epsilon=1e-5) for kind in (BorderedBatchNormalization, layers.BatchNormalization)]
+    """A layer with a border, and an ordinary one, with the same weights: γ, β, mean and
+    variance."""
+    made = [
+        kind(axis=axis, momentum=0.5, epsilon=1e-5)
+        for kind in (BorderedBatchNormalization, layers.BatchNormalization)
+    ]
     for layer in made:
         layer.build((None, 3, 5, 2) if axis == -1 else (None, 2, 3, 5))
         layer.set_weights(WEIGHTS)
@@ -30,18 +38,22 @@ def test_the_border_is_what_normalisation_makes_of_0(axis, dtype):
     keras.config.set_dtype_policy("float32" if dtype == "float32" else "mixed_float16")
     bordered, ordinary = normalizations(axis)
     x, sides = (X, (1, 2)) if axis == -1 else (np.moveaxis(X, -1, 1), (2, 3))
-    expected = to_numpy(ordinary(np.pad(x, [(1, 1) if side in sides else (0, 0) for side in range(4)])))
+    expected = to_numpy(
+        ordinary(np.pad(x, [(1, 1) if side in sides else (0, 0) for side in range(4)]))
+    )
     found = to_numpy(bordered(x))
     assert found.shape == tuple(bordered.compute_output_shape((4, *x.shape[1:])))
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, expected)
 
 
-def test_in_training_the_border_counts_in_no_statistics_and_is_that_of_the_running_ones_before():
+def test_in_training_the_border_counts_in_no_statistics_and_is_of_the_running_ones():
     bordered, ordinary = normalizations()
     of_zero = to_numpy(ordinary(np.zeros((1, 1, 1, 2))))
     found = to_numpy(bordered(X, training=True))
-    np.testing.assert_allclose(found[:, 1:-1, 1:-1], to_numpy(ordinary(X, training=True)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        found[:, 1:-1, 1:-1], to_numpy(ordinary(X, training=True)), rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_array_equal(found[:, 0], np.broadcast_to(of_zero[0], (4, 7, 2)))
     assert_close(bordered.get_weights(), ordinary.get_weights(), rtol=1e-6)
 
@@ -49,7 +61,9 @@ def test_in_training_the_border_counts_in_no_statistics_and_is_that_of_the_runni
 def test_the_border_has_no_derivative():
     inputs = keras.Input((3, 5, 2))
     model = keras.Model(inputs, BorderedBatchNormalization(name="bordered")(inputs))
-    _, gradients = loss_and_gradients(model, X, np.zeros(4), lambda _, outputs: ops.sum(outputs))
+    _, gradients = loss_and_gradients(
+        model, X, np.zeros(4), lambda _, outputs: ops.sum(outputs)
+    )
     np.testing.assert_allclose(gradients["bordered/beta"], [4 * 3 * 5] * 2)
 
 
@@ -58,7 +72,9 @@ def network_of(decay=0.2):
     inputs = keras.Input((3, 5, 2))
     x = inputs
     for _ in range(2):
-        x = BorderedBatchNormalization(momentum=0.5, epsilon=1e-5)(layers.Conv2D(4, 1, use_bias=False)(x))
+        x = BorderedBatchNormalization(momentum=0.5, epsilon=1e-5)(
+            layers.Conv2D(4, 1, use_bias=False)(x)
+        )
         x = LIF(decay, 0.3)(layers.DepthwiseConv2D(3, use_bias=False)(x))
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
 
@@ -76,12 +92,24 @@ def assert_same(found, expected):
 
 def test_one_step_of_every_method_is_that_of_keras():
     expected = results_of(network_of())
-    for method, step_mode in (("rate", "multi"), ("bptt", "multi"), ("rate", "single"), (SLTT(recompute=False), "single")):
-        assert_same(results_of(spiking(network_of(), 1, method, step_mode=step_mode)), expected)
+    for method, step_mode in (
+        ("rate", "multi"),
+        ("bptt", "multi"),
+        ("rate", "single"),
+        (SLTT(recompute=False), "single"),
+    ):
+        assert_same(
+            results_of(spiking(network_of(), 1, method, step_mode=step_mode)), expected
+        )
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_the_rate_gradient_is_that_of_bptt_where_each_step_has_its_rate(step_mode):
     frames = np.stack([X, X[::-1]], axis=1)
     expected = results_of(spiking(network_of(), 2, "bptt", step_mode=step_mode), frames)
-    assert_same(results_of(spiking(network_of(), 2, Rate(windows=2), step_mode=step_mode), frames), expected)
+    assert_same(
+        results_of(
+            spiking(network_of(), 2, Rate(windows=2), step_mode=step_mode), frames
+        ),
+        expected,
+    )

@@ -14,20 +14,33 @@ WITH_A_CHOICE = [models.VGG11, models.VGGSNN, models.ResNet18, models.ResNet19]
 
 
 def of_networks(networks):
-    return pytest.mark.parametrize("network", networks, ids=lambda network: network.__name__)
+    return pytest.mark.parametrize(
+        "network", networks, ids=lambda network: network.__name__
+    )
 
 
 def standardised(network, size=16, classes=3, timesteps=2, width=0.125, **kwargs):
-    return network((size, size, 3), classes=classes, timesteps=timesteps, width=width, normalization="weight", **kwargs)
+    return network(
+        (size, size, 3),
+        classes=classes,
+        timesteps=timesteps,
+        width=width,
+        normalization="weight",
+        **kwargs,
+    )
 
 
 @of_networks(WITH_A_CHOICE)
 def test_kernels_are_standardised_and_spikes_scaled(network):
     with keras.StatelessScope(initialize_variables=False):
         layers = standardised(network).network.layers
-    assert not [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert not [
+        layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)
+    ]
     convolutions = [layer for layer in layers if isinstance(layer, keras.layers.Conv2D)]
-    assert {(type(layer), layer.use_bias) for layer in convolutions} == {(rsnn.layers.WSConv2D, True)}
+    assert {(type(layer), layer.use_bias) for layer in convolutions} == {
+        (rsnn.layers.WSConv2D, True)
+    }
     by_name = {layer.name: layer for layer in layers}
     neurons = [layer for layer in layers if isinstance(layer, rsnn.layers.Neuron)]
     for neuron in neurons:
@@ -41,45 +54,71 @@ def test_blocks_divide_by_the_expected_standard_deviation():
     with keras.StatelessScope(initialize_variables=False):
         layers = standardised(models.ResNet18).network.layers
     betas = [1 / layer.scale for layer in layers if layer.name.endswith("_beta")]
-    # Each block adds 0.2² to the variance, from 1 on after the stem and after each convolution in a shortcut.
+    # Each block adds 0.2² to the variance, from 1 on after the stem and after each
+    # convolution in a shortcut.
     np.testing.assert_allclose(np.square(betas), [1, 1.04, *[1.08, 1.04] * 3, 1.08])
 
 
 def test_currents_keep_their_variance_through_a_normaliser_free_network():
-    model = standardised(models.ResNet18, width=0.5, neuron=lambda: rsnn.layers.LIF(0.5))
+    model = standardised(
+        models.ResNet18, width=0.5, neuron=lambda: rsnn.layers.LIF(0.5)
+    )
     x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
-    found = [layer.output for layer in model.network.layers if layer.name.endswith(("_beta", "_conv1"))]
-    part = rsnn.SpikingModel(keras.Model(model.network.inputs, found), 4, return_sequences=True)
+    found = [
+        layer.output
+        for layer in model.network.layers
+        if layer.name.endswith(("_beta", "_conv1"))
+    ]
+    part = rsnn.SpikingModel(
+        keras.Model(model.network.inputs, found), 4, return_sequences=True
+    )
     variances = [output.var() for output in part.predict(x, verbose=0)]
     assert min(variances) > 0.4
     assert max(variances) < 2.0
 
 
-@of_networks([pytest.param(models.VGG11, marks=pytest.mark.on_each_backend), models.ResNet18])
+@of_networks(
+    [pytest.param(models.VGG11, marks=pytest.mark.on_each_backend), models.ResNet18]
+)
 def test_a_training_step_reaches_every_kernel(network):
-    """A VGG needs a low threshold, because its pooling removes the variance of these small noise images."""
+    """A VGG needs a low threshold, because its pooling removes the variance of these
+    small noise images."""
     model = standardised(network, neuron=lambda: rsnn.layers.LIF(0.5, threshold=0.3))
     x, y = data(4, (16, 16, 3))
     loss, gradients = loss_and_gradients(model, 3 * x, y)
     assert np.isfinite(loss)
-    assert [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()] == []
-    unreached = [path for path, gradient in gradients.items() if path.endswith(("kernel", "gain")) and not gradient.any()]
+    assert [
+        path for path, gradient in gradients.items() if not np.isfinite(gradient).all()
+    ] == []
+    unreached = [
+        path
+        for path, gradient in gradients.items()
+        if path.endswith(("kernel", "gain")) and not gradient.any()
+    ]
     assert unreached == []
 
 
 def test_a_normaliser_free_network_is_saved_and_rejects_other_weights(tmp_path):
     model = standardised(models.ResNet18, width=0.05)
     model.save(tmp_path / "some.keras")
-    again = standardised(models.ResNet18, width=0.05, weights=str(tmp_path / "some.keras"))
+    again = standardised(
+        models.ResNet18, width=0.05, weights=str(tmp_path / "some.keras")
+    )
     assert_close(again.weights, model.weights, rtol=0)
-    with pytest.raises(ValueError, match="Build the network with the arguments of the saved network"):
-        models.ResNet18((16, 16, 3), classes=3, width=0.05, weights=str(tmp_path / "some.keras"))
+    with pytest.raises(
+        ValueError, match="Build the network with the arguments of the saved network"
+    ):
+        models.ResNet18(
+            (16, 16, 3), classes=3, width=0.05, weights=str(tmp_path / "some.keras")
+        )
 
 
 @of_networks(WITH_A_CHOICE)
 def test_a_wrong_name_is_refused(network):
     with pytest.raises(
-        ValueError, match=r"`normalization` must be one of 'batch', 'weight', 'online'.*Received: normalization='layer'"
+        ValueError,
+        match=r"`normalization` must be one of 'batch', 'weight', 'online'.*Received: "
+        r"normalization='layer'",
     ):
         network((16, 16, 3), normalization="layer")
 
@@ -88,18 +127,38 @@ def test_a_wrong_name_is_refused(network):
 def test_an_online_network_renormalises_and_stabilises_its_thresholds(network):
     options = {"classes": 3, "timesteps": 2, "width": 0.125}
     with keras.StatelessScope(initialize_variables=False):
-        model = network((16, 16, 3), gradient="sltt", step_mode="single", normalization="online", **options)
+        model = network(
+            (16, 16, 3),
+            gradient="sltt",
+            step_mode="single",
+            normalization="online",
+            **options,
+        )
         plain = network((16, 16, 3), **options)
     found, expected = model.network.layers, plain.network.layers
     assert [layer.name for layer in found] == [layer.name for layer in expected]
-    normalizations = [type(layer) for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
+    normalizations = [
+        type(layer)
+        for layer in found
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
     assert set(normalizations) == {rsnn.layers.OnlineRenormalization}
-    assert all(layer.threshold_stabilizer for layer in found if isinstance(layer, rsnn.layers.Neuron))
+    assert all(
+        layer.threshold_stabilizer
+        for layer in found
+        if isinstance(layer, rsnn.layers.Neuron)
+    )
 
 
 def test_an_online_network_trains_by_sltt_step_by_step():
     model = models.ResNet18(
-        (8, 8, 3), classes=3, timesteps=3, gradient="sltt", step_mode="single", width=0.05, normalization="online"
+        (8, 8, 3),
+        classes=3,
+        timesteps=3,
+        gradient="sltt",
+        step_mode="single",
+        width=0.05,
+        normalization="online",
     )
     loss, gradients = loss_and_gradients(model, *data(4, (8, 8, 3)))
     assert np.isfinite(loss)

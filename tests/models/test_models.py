@@ -1,4 +1,5 @@
-"""The ready-made networks match the paper in size, initialisation and computation, and can be trained and loaded."""
+"""The ready-made networks match the paper in size, initialisation and computation, and
+can be trained and loaded."""
 
 import graphlib
 import inspect
@@ -22,35 +23,63 @@ from keras_ratesnn.models import _blocks, _initializers, ms_resnet
 pytestmark = pytest.mark.runs_once
 
 TRANSFORMERS = [
-    *(models.Spikformer, models.QKFormer, models.MaxFormer, models.ESpikeFormer, models.ESpikeFormerLarge),
+    *(
+        models.Spikformer,
+        models.QKFormer,
+        models.MaxFormer,
+        models.ESpikeFormer,
+        models.ESpikeFormerLarge,
+    ),
     *(models.SpikeDrivenTransformer, models.MetaSpikeFormer, models.SpikingResformer),
 ]
 EVERY_NETWORK = [
     network
-    for network in (getattr(models, name) for name in models.__all__ if name[0].isupper())
+    for network in (
+        getattr(models, name) for name in models.__all__ if name[0].isupper()
+    )
     if network not in TRANSFORMERS
 ]
-ONE_OF_A_KIND = [models.ResNet18, models.SEWResNet18, models.PreActResNet18, models.VGG11]
+ONE_OF_A_KIND = [
+    models.ResNet18,
+    models.SEWResNet18,
+    models.PreActResNet18,
+    models.VGG11,
+]
 MS_RESNETS = [models.MSResNet18, models.MSResNet34, models.MSResNet104]
-WITH_A_STEM = [models.ResNet18, models.ResNet19, models.SEWResNet18, models.PreActResNet18]
+WITH_A_STEM = [
+    models.ResNet18,
+    models.ResNet19,
+    models.SEWResNet18,
+    models.PreActResNet18,
+]
 
 
 def of_networks(networks):
-    return pytest.mark.parametrize("network", networks, ids=lambda network: network.__name__)
+    return pytest.mark.parametrize(
+        "network", networks, ids=lambda network: network.__name__
+    )
 
 
 without_channels_first_on_cpu = pytest.mark.skipif(
-    BACKEND == "tensorflow", reason="TensorFlow has no channels_first convolutions on a CPU"
+    BACKEND == "tensorflow",
+    reason="TensorFlow has no channels_first convolutions on a CPU",
 )
 
 
 def small(network, size=16, channels=3, classes=3, timesteps=2, width=0.125, **kwargs):
     """A narrow network for small images, quick to train."""
-    return network((size, size, channels), classes=classes, timesteps=timesteps, width=width, **kwargs)
+    return network(
+        (size, size, channels),
+        classes=classes,
+        timesteps=timesteps,
+        width=width,
+        **kwargs,
+    )
 
 
 def without_weights():
-    """A context in which networks are built without drawing weights, which takes most of the time."""
+    """A context in which networks are built without drawing weights, which takes most
+    of the time."""
     return keras.StatelessScope(initialize_variables=False)
 
 
@@ -67,25 +96,46 @@ def layers_of(model):
 
 
 # Arguments.
-def test_arguments_have_the_same_order_in_all_functions_and_networks_take_all_but_the_first_by_name():
+def test_arguments_have_one_order_in_all_functions_and_are_passed_by_name():
     before = {}
     for name in models.__all__:
         parameters = inspect.signature(getattr(models, name)).parameters.values()
-        by_name = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        by_name = [
+            parameter.name
+            for parameter in parameters
+            if parameter.kind is parameter.KEYWORD_ONLY
+        ]
         for one, other in itertools.pairwise(by_name):
             before.setdefault(other, set()).add(one)
         if name[0].isupper():
-            assert [parameter.name for parameter in parameters if parameter.name not in by_name] == ["input_shape"]
+            assert [
+                parameter.name
+                for parameter in parameters
+                if parameter.name not in by_name
+            ] == ["input_shape"]
     # Raises an error that names the circle.
     graphlib.TopologicalSorter(before).prepare()
 
 
-@pytest.mark.parametrize("network", [*EVERY_NETWORK, *TRANSFORMERS], ids=lambda network: network.__name__)
+@pytest.mark.parametrize(
+    "network", [*EVERY_NETWORK, *TRANSFORMERS], ids=lambda network: network.__name__
+)
 def test_the_signature_of_a_network_has_each_argument_with_its_default(network):
     parameters = dict(inspect.signature(network).parameters)
     assert parameters["gradient"].default == "rate"
-    assert {"classes", "timesteps", "neuron", "step_mode", "weights", "name"} <= parameters.keys()
-    assert not [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    assert {
+        "classes",
+        "timesteps",
+        "neuron",
+        "step_mode",
+        "weights",
+        "name",
+    } <= parameters.keys()
+    assert not [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+    ]
     with pytest.raises(TypeError, match="depth"):
         network(depth=3)
     with pytest.raises(TypeError, match="positional"):
@@ -93,10 +143,16 @@ def test_the_signature_of_a_network_has_each_argument_with_its_default(network):
 
 
 def test_arguments_that_are_described_are_those_that_networks_take():
-    """`ResNet18` and `Spikformer` describe the arguments of the other networks of their kind, too."""
+    """`ResNet18` and `Spikformer` describe the arguments of the other networks of their
+    kind, too."""
     of_spikformer = [models.QKFormer, models.MaxFormer, models.SpikeDrivenTransformer]
-    for network, others in ((models.ResNet18, EVERY_NETWORK), (models.Spikformer, of_spikformer)):
-        described = re.findall(r"^        (\w+): ", network.__doc__.partition("Returns:")[0], re.MULTILINE)
+    for network, others in (
+        (models.ResNet18, EVERY_NETWORK),
+        (models.Spikformer, of_spikformer),
+    ):
+        described = re.findall(
+            r"^        (\w+): ", network.__doc__.partition("Returns:")[0], re.MULTILINE
+        )
         for other in (network, *others):
             taken = inspect.signature(other).parameters
             assert network is models.Spikformer or set(taken) <= set(described)
@@ -122,7 +178,9 @@ def test_arguments_that_are_described_are_those_that_networks_take():
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_the_number_of_trainable_parameters_is_that_of_the_authors(network, classes, expected):
+def test_the_number_of_trainable_parameters_is_that_of_the_authors(
+    network, classes, expected
+):
     with without_weights():
         assert parameters(network(classes=classes).trainable_variables) == expected
 
@@ -131,18 +189,35 @@ def test_the_number_of_trainable_parameters_is_that_of_the_authors(network, clas
 def test_deep_sew_resnets_have_the_layers_of_keras_resnets(depth):
     # They, too, have a bias in every convolution, and their strides change no size.
     with without_weights():
-        ours, theirs = getattr(models, f"SEWResNet{depth}")(), getattr(keras.applications, f"ResNet{depth}")(weights=None)
-    assert parameters(ours.trainable_variables) == parameters(theirs.trainable_variables)
+        ours, theirs = (
+            getattr(models, f"SEWResNet{depth}")(),
+            getattr(keras.applications, f"ResNet{depth}")(weights=None),
+        )
+    assert parameters(ours.trainable_variables) == parameters(
+        theirs.trainable_variables
+    )
 
 
 @pytest.mark.parametrize(
     ("network", "shape", "classes", "timesteps"),
     [
-        *((network, (32, 32, 3), 10, 4) for network in (models.ResNet18, models.ResNet19, models.ResNet34)),
-        *((network, (32, 32, 3), 10, 4) for network in (models.VGG11, models.VGG13, models.VGG16)),
+        *(
+            (network, (32, 32, 3), 10, 4)
+            for network in (models.ResNet18, models.ResNet19, models.ResNet34)
+        ),
+        *(
+            (network, (32, 32, 3), 10, 4)
+            for network in (models.VGG11, models.VGG13, models.VGG16)
+        ),
         (models.VGGSNN, (48, 48, 2), 10, 10),
-        *((network, (224, 224, 3), 1000, 4) for network in (models.SEWResNet18, models.SEWResNet34, models.SEWResNet101)),
-        *((network, (224, 224, 3), 1000, 4) for network in (models.PreActResNet18, models.PreActResNet34)),
+        *(
+            (network, (224, 224, 3), 1000, 4)
+            for network in (models.SEWResNet18, models.SEWResNet34, models.SEWResNet101)
+        ),
+        *(
+            (network, (224, 224, 3), 1000, 4)
+            for network in (models.PreActResNet18, models.PreActResNet34)
+        ),
         *((network, (224, 224, 3), 1000, 6) for network in MS_RESNETS),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -156,9 +231,17 @@ def test_defaults(network, shape, classes, timesteps):
     assert model.network.output_shape == (None, classes)
     assert (model.timesteps, model.step_mode) == (timesteps, "multi")
     assert isinstance(model.gradient, rsnn.gradients.Rate)
-    neurons = [layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)]
-    usual = (0.25, pytest.approx(0.5), "hard") if network in MS_RESNETS else (0.2, 1.0, "soft")
-    assert all((neuron.decay, neuron.threshold, neuron.reset) == usual for neuron in neurons)
+    neurons = [
+        layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)
+    ]
+    usual = (
+        (0.25, pytest.approx(0.5), "hard")
+        if network in MS_RESNETS
+        else (0.2, 1.0, "soft")
+    )
+    assert all(
+        (neuron.decay, neuron.threshold, neuron.reset) == usual for neuron in neurons
+    )
 
 
 @of_networks(WITH_A_STEM)
@@ -172,7 +255,9 @@ def test_the_stem_is_chosen_by_the_size_of_the_images(network):
 
 
 def side_after_stem(model):
-    last = [layer for layer in model.network.layers if layer.name.startswith("stem_")][-1]
+    last = [layer for layer in model.network.layers if layer.name.startswith("stem_")][
+        -1
+    ]
     return last.output.shape[1]
 
 
@@ -194,7 +279,9 @@ def test_the_size_of_the_images_can_be_none_if_the_stem_is_given(network, stem):
 def test_without_the_top_a_network_gives_its_last_feature_map(network):
     with without_weights():
         model = network((32, 32, 3), include_top=False)
-    assert not {"pool", "flatten", "hidden", "hidden_neuron", "classifier"} & set(layers_of(model))
+    assert not {"pool", "flatten", "hidden", "hidden_neuron", "classifier"} & set(
+        layers_of(model)
+    )
     side = {"ResNet19": 8, "VGG11": 2, "VGGSNN": 2}.get(network.__name__, 4)
     assert model.network.output_shape == (None, side, side, 512)
 
@@ -203,44 +290,78 @@ def test_width_multiplies_the_channels():
     with without_weights():
         model = models.ResNet19((8, 8, 3), width=0.3)
         narrowest = models.VGG11((16, 16, 3), width=1e-6)
-    kernels = {layer.name: layer.kernel.shape[-1] for layer in model.network.layers if hasattr(layer, "kernel")}
-    assert [kernels[name] for name in ("stem_conv", "stage2_block1_conv1", "stage3_block2_conv2", "hidden")] == [
+    kernels = {
+        layer.name: layer.kernel.shape[-1]
+        for layer in model.network.layers
+        if hasattr(layer, "kernel")
+    }
+    assert [
+        kernels[name]
+        for name in (
+            "stem_conv",
+            "stage2_block1_conv1",
+            "stage3_block2_conv2",
+            "hidden",
+        )
+    ] == [
         38,
         77,
         154,
         77,
     ]
     assert kernels["classifier"] == 10
-    assert {layer.kernel.shape[-1] for layer in narrowest.network.layers if hasattr(layer, "kernel")} == {1, 10}
+    assert {
+        layer.kernel.shape[-1]
+        for layer in narrowest.network.layers
+        if hasattr(layer, "kernel")
+    } == {1, 10}
 
 
 @pytest.mark.on_each_backend
 @pytest.mark.parametrize(("size", "kernel"), [(8, 3), (7, 3), (9, 7), (10, 7), (6, 1)])
 def test_strided_convolutions_have_the_padding_of_pytorch(size, kernel):
     generator = np.random.default_rng(0)
-    x, weights = generator.normal(size=(size, size, 2)), generator.normal(size=(kernel, kernel, 2, 3))
+    x, weights = (
+        generator.normal(size=(size, size, 2)),
+        generator.normal(size=(kernel, kernel, 2, 3)),
+    )
     inputs = keras.Input((size, size, 2))
-    outputs = _blocks.convolution(inputs, 3, kernel, 2, False, _initializers.PYTORCH_DEFAULT, "conv")
+    outputs = _blocks.convolution(
+        inputs, 3, kernel, 2, False, _initializers.PYTORCH_DEFAULT, "conv"
+    )
     model = keras.Model(inputs, outputs)
     model.set_weights([weights])
     padded = np.pad(x, ((kernel // 2, kernel // 2), (kernel // 2, kernel // 2), (0, 0)))
     expected = [
-        [np.einsum("hwi,hwio->o", padded[i : i + kernel, j : j + kernel], weights) for j in range(0, size, 2)]
+        [
+            np.einsum("hwi,hwio->o", padded[i : i + kernel, j : j + kernel], weights)
+            for j in range(0, size, 2)
+        ]
         for i in range(0, size, 2)
     ]
-    np.testing.assert_allclose(to_numpy(model(x[None].astype("float32")))[0], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        to_numpy(model(x[None].astype("float32")))[0], expected, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.on_each_backend
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("size", [4, 5, 8])
-def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(size, data_format):
+def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(
+    size, data_format
+):
     if data_format == "channels_first" and BACKEND == "tensorflow":
         pytest.skip("TensorFlow has no channels_first pooling on a CPU")
     x = np.random.default_rng(0).uniform(-2, -1, (2, size, size, 3)).astype("float32")
     expected = np.stack(
         [
-            np.stack([x[:, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].max(axis=(1, 2)) for j in range(0, size, 2)], axis=1)
+            np.stack(
+                [
+                    x[:, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].max(axis=(1, 2))
+                    for j in range(0, size, 2)
+                ],
+                axis=1,
+            )
             for i in range(0, size, 2)
         ],
         axis=1,
@@ -249,7 +370,11 @@ def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(size, da
     layer = PaddedMaxPooling2D.from_config(layer.get_config())
     # Although it overrides `call`.
     assert kind_of(layer).keeps_order
-    order, back = ((0, 3, 1, 2), (0, 2, 3, 1)) if data_format == "channels_first" else ((0, 1, 2, 3),) * 2
+    order, back = (
+        ((0, 3, 1, 2), (0, 2, 3, 1))
+        if data_format == "channels_first"
+        else ((0, 1, 2, 3),) * 2
+    )
     outputs = to_numpy(layer(x.transpose(order)))
     assert outputs.shape == layer.compute_output_shape(x.transpose(order).shape)
     np.testing.assert_array_equal(outputs.transpose(back), expected)
@@ -258,26 +383,41 @@ def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(size, da
 # How networks start.
 def test_resnets_have_the_initialisation_of_pytorch():
     layers = layers_of(models.ResNet18((8, 8, 3), width=0.5))
-    for name, fan_in in [("stage2_block1_conv2", 9 * 64), ("stage3_block1_shortcut_conv", 64), ("classifier", 256)]:
+    for name, fan_in in [
+        ("stage2_block1_conv2", 9 * 64),
+        ("stage3_block1_shortcut_conv", 64),
+        ("classifier", 256),
+    ]:
         kernel = to_numpy(layers[name].kernel)
         assert 0.97 / math.sqrt(fan_in) < np.abs(kernel).max() <= 1 / math.sqrt(fan_in)
         assert kernel.std() == pytest.approx(1 / math.sqrt(3 * fan_in), rel=0.05)
     bias = to_numpy(layers["classifier"].bias)
     assert 0 < np.abs(bias).max() <= 1 / math.sqrt(256)
-    assert not [name for name, layer in layers.items() if "conv" in name and getattr(layer, "use_bias", False)]
-    first, second = (to_numpy(layers[f"stage2_block2_conv{number}"].kernel) for number in (1, 2))
+    assert not [
+        name
+        for name, layer in layers.items()
+        if "conv" in name and getattr(layer, "use_bias", False)
+    ]
+    first, second = (
+        to_numpy(layers[f"stage2_block2_conv{number}"].kernel) for number in (1, 2)
+    )
     assert not np.array_equal(first, second)
 
 
 @of_networks([models.SEWResNet18, models.PreActResNet18])
 def test_sew_and_preact_resnets_start_with_the_variance_of_their_fan_out(network):
     layers = layers_of(small(network, width=0.5, classes=1000))
-    for name, fan_in, fan_out in [("stage2_block1_conv1", 9 * 32, 9 * 64), ("stage3_block1_shortcut_conv", 64, 128)]:
+    for name, fan_in, fan_out in [
+        ("stage2_block1_conv1", 9 * 32, 9 * 64),
+        ("stage3_block1_shortcut_conv", 64, 128),
+    ]:
         kernel, bias = to_numpy(layers[name].kernel), to_numpy(layers[name].bias)
         assert kernel.std() == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
         assert np.abs(kernel).max() > 3 * kernel.std()
         assert 0.8 / math.sqrt(fan_in) < np.abs(bias).max() <= 1 / math.sqrt(fan_in)
-    assert to_numpy(layers["classifier"].kernel).std() == pytest.approx(1 / math.sqrt(3 * 256), rel=0.05)
+    assert to_numpy(layers["classifier"].kernel).std() == pytest.approx(
+        1 / math.sqrt(3 * 256), rel=0.05
+    )
 
 
 @pytest.mark.on_each_backend
@@ -291,23 +431,41 @@ def test_vggs_start_from_a_wide_normal_distribution():
 @of_networks(ONE_OF_A_KIND)
 def test_normalisations_have_the_defaults_of_pytorch(network):
     with without_weights():
-        found = [layer for layer in network().network.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert {(layer.momentum, layer.epsilon, layer.axis) for layer in found} == {(0.9, 1e-5, -1)}
+        found = [
+            layer
+            for layer in network().network.layers
+            if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+    assert {(layer.momentum, layer.epsilon, layer.axis) for layer in found} == {
+        (0.9, 1e-5, -1)
+    }
 
 
 # Training.
 
 
-# The hidden neurons of a ResNet-19 start silent: no normalisation precedes them, and PyTorch's default start is small.
+# The hidden neurons of a ResNet-19 start silent: no normalisation precedes them, and
+# PyTorch's default start is small.
 SILENT = {models.ResNet19: ["classifier"]}
 
 
-@of_networks([pytest.param(models.ResNet18, marks=pytest.mark.on_each_backend), *ONE_OF_A_KIND[1:]])
+@of_networks(
+    [
+        pytest.param(models.ResNet18, marks=pytest.mark.on_each_backend),
+        *ONE_OF_A_KIND[1:],
+    ]
+)
 def test_a_training_step_reaches_every_kernel(network):
     assert_trains(small(network), *images())
 
 
-@of_networks([network for network in EVERY_NETWORK if network not in [*ONE_OF_A_KIND, *MS_RESNETS]])
+@of_networks(
+    [
+        network
+        for network in EVERY_NETWORK
+        if network not in [*ONE_OF_A_KIND, *MS_RESNETS]
+    ]
+)
 @pytest.mark.slow
 def test_a_training_step_reaches_every_kernel_of_the_other_networks(network):
     assert_trains(small(network), *images(), unreached=SILENT.get(network, ()))
@@ -319,15 +477,29 @@ def test_neurons_of_ms_resnets_spike_above_their_threshold_and_not_at_it(precisi
     keras.config.set_dtype_policy(precision)
     inputs = keras.Input((3,))
     currents = keras.layers.Rescaling(1.0)(inputs)
-    model = rsnn.SpikingModel(keras.Model(inputs, ms_resnet.ms_neuron()(currents)), timesteps=2, return_sequences=True)
-    # 0.5, the next number, which is 0.5 in half precision, and 0.25 · 0.5 + 0.375 in the second step.
-    frames = np.array([[[0.5, np.nextafter(np.float32(0.5), np.float32(1)), 0.5], [0.5, 0.5, 0.375]]], "float32")
-    expected = [[0, 1, 0], [1, 0, 0]] if precision == "float32" else [[0, 0, 0], [1, 1, 0]]
-    np.testing.assert_array_equal(to_numpy(model(frames))[0].astype("float32"), expected)
+    model = rsnn.SpikingModel(
+        keras.Model(inputs, ms_resnet.ms_neuron()(currents)),
+        timesteps=2,
+        return_sequences=True,
+    )
+    # 0.5, the next number, which is 0.5 in half precision, and 0.25 · 0.5 + 0.375 in
+    # the second step.
+    frames = np.array(
+        [[[0.5, np.nextafter(np.float32(0.5), np.float32(1)), 0.5], [0.5, 0.5, 0.375]]],
+        "float32",
+    )
+    expected = (
+        [[0, 1, 0], [1, 0, 0]] if precision == "float32" else [[0, 0, 0], [1, 1, 0]]
+    )
+    np.testing.assert_array_equal(
+        to_numpy(model(frames))[0].astype("float32"), expected
+    )
 
 
 @of_networks([models.MSResNet18, models.MSResNet104])
-def test_blocks_of_ms_resnets_add_nothing_at_first_and_then_a_training_step_reaches_every_kernel(network):
+def test_blocks_of_ms_resnets_add_nothing_at_first_and_then_learn_in_every_kernel(
+    network,
+):
     model = small(network)
     for name, layer in layers_of(model).items():
         if name.endswith("_bn2"):
@@ -340,11 +512,16 @@ def test_blocks_of_ms_resnets_add_nothing_at_first_and_then_a_training_step_reac
 
 def test_the_stages_of_ms_resnets_each_halve_the_image():
     with without_weights():
-        deep, usual = (small(network, 96) for network in (models.MSResNet104, models.MSResNet18))
+        deep, usual = (
+            small(network, 96) for network in (models.MSResNet104, models.MSResNet18)
+        )
         with pytest.raises(ValueError, match="at least 16"):
             small(models.MSResNet18, 8)
     for model, stem in ((deep, "stem_conv3"), (usual, "stem_conv")):
-        assert [layers_of(model)[name].output.shape[1] for name in (stem, "stage1_block1_add", "last_neuron")] == [48, 24, 3]
+        assert [
+            layers_of(model)[name].output.shape[1]
+            for name in (stem, "stage1_block1_add", "last_neuron")
+        ] == [48, 24, 3]
     assert layers_of(usual)["stem_conv"].kernel_size == (7, 7)
     assert not [name for name in layers_of(usual) if "pool" in name and name != "pool"]
     assert layers_of(deep)["dropout"].rate == 0.2
@@ -356,10 +533,15 @@ def test_a_training_step_with_the_stem_for_large_images(network):
     assert_trains(small(network, 64, stem="imagenet"), *images(64))
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "single"), ("bptt", "multi"), ("bptt", "single")])
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [("rate", "single"), ("bptt", "multi"), ("bptt", "single")],
+)
 @pytest.mark.slow
 def test_a_training_step_with_other_gradients_and_step_modes(gradient, step_mode):
-    assert_trains(small(models.SEWResNet18, gradient=gradient, step_mode=step_mode), *images())
+    assert_trains(
+        small(models.SEWResNet18, gradient=gradient, step_mode=step_mode), *images()
+    )
 
 
 @pytest.mark.on_each_backend
@@ -397,7 +579,9 @@ def test_weights_load_into_another_network_of_the_same_arguments(network, tmp_pa
     x, _ = images()
     model.save_weights(tmp_path / "some.weights.h5")
     other.load_weights(tmp_path / "some.weights.h5")
-    np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(
+        other.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
 
 
 @of_networks([models.PreActResNet18])
@@ -407,7 +591,9 @@ def test_a_saved_network_loads(network):
     loaded = saved_and_loaded(model)
     assert loaded.name == model.name
     assert loaded.network.get_layer("stage1_block1_neuron1").decay == 0.5
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
 
 
 # Data formats.
@@ -431,7 +617,10 @@ def test_channels_first_computes_the_same(network, kwargs):
     assert first.network.input_shape == (None, 3, 32, 32)
     first.set_weights(last.get_weights())
     np.testing.assert_allclose(
-        first.predict(x.transpose(0, 3, 1, 2), verbose=0), last.predict(x, verbose=0), rtol=1e-3, atol=1e-4
+        first.predict(x.transpose(0, 3, 1, 2), verbose=0),
+        last.predict(x, verbose=0),
+        rtol=1e-3,
+        atol=1e-4,
     )
 
 
@@ -468,10 +657,18 @@ POSITIONAL = {
 def test_neurons_are_made_by_the_function_given_and_named_by_the_network():
     numbers = itertools.count(1)
     with without_weights():
-        model = small(models.VGG11, neuron=lambda: LIF(threshold=1 / next(numbers), name="mine"))
+        model = small(
+            models.VGG11, neuron=lambda: LIF(threshold=1 / next(numbers), name="mine")
+        )
     neurons = [layer for layer in model.network.layers if isinstance(layer, LIF)]
-    assert [neuron.threshold for neuron in neurons] == [1 / number for number in range(1, 9)]
-    assert [neuron.name for neuron in neurons][:3] == ["block1_neuron1", "block2_neuron1", "block2_neuron2"]
+    assert [neuron.threshold for neuron in neurons] == [
+        1 / number for number in range(1, 9)
+    ]
+    assert [neuron.name for neuron in neurons][:3] == [
+        "block1_neuron1",
+        "block2_neuron1",
+        "block2_neuron2",
+    ]
 
 
 SHARED = LIF(name="shared")
@@ -482,25 +679,92 @@ SHARED = LIF(name="shared")
     [
         ({"width": 0}, ValueError, ["`width` must be > 0", "width=0"]),
         ({"width": -1.0}, ValueError, ["`width` must be > 0", "width=-1.0"]),
-        ({"width": "wide"}, TypeError, ["`width` must be a real number", "width='wide'"]),
+        (
+            {"width": "wide"},
+            TypeError,
+            ["`width` must be a real number", "width='wide'"],
+        ),
         ({"classes": 0}, ValueError, ["`classes` must be 1 or more", "classes=0"]),
-        ({"classes": 10.0}, TypeError, ["`classes` must be an integer", "classes=10.0"]),
-        ({"include_top": 1}, TypeError, ["`include_top` must be True or False", "include_top=1"]),
+        (
+            {"classes": 10.0},
+            TypeError,
+            ["`classes` must be an integer", "classes=10.0"],
+        ),
+        (
+            {"include_top": 1},
+            TypeError,
+            ["`include_top` must be True or False", "include_top=1"],
+        ),
         ({"timesteps": 0}, ValueError, ["`timesteps` must be 1 or more"]),
         ({"gradient": "none"}, ValueError, ["`gradient` must be one of"]),
         ({"step_mode": "both"}, ValueError, ["`step_mode` must be one of"]),
-        ({"input_shape": 32}, TypeError, ["`input_shape` must be a tuple", "input_shape=32", "(height, width, channels)"]),
-        ({"input_shape": (32, 32)}, ValueError, ["`input_shape` must have three entries", "(32, 32)"]),
-        ({"input_shape": (4, 32, 32, 3)}, ValueError, ["`input_shape` must have three entries", "without batch and time"]),
-        ({"input_shape": (32, 32, None)}, TypeError, ["`input_shape[2]` must be an integer", "None"]),
-        ({"input_shape": (32, 0, 3)}, ValueError, ["`input_shape[1]` must be 1 or more"]),
-        ({"input_shape": (32.0, 32, 3)}, TypeError, ["`input_shape[0]` must be an integer"]),
-        ({"input_shape": (2, 32, 3)}, ValueError, ["`input_shape` must have a height and width of at least", "(2, 32, 3)"]),
-        ({"neuron": SHARED}, TypeError, ["`neuron` must be a function that returns a new neuron layer", "lambda"]),
-        ({"neuron": "LIF"}, TypeError, ["`neuron` must be a function that returns a new neuron layer", "neuron='LIF'"]),
-        ({"neuron": lambda: SHARED}, ValueError, ["`neuron` must return a new layer each time"]),
-        ({"neuron": lambda: None}, TypeError, ["`neuron` must return a neuron layer", "NoneType"]),
-        ({"neuron": keras.layers.ReLU}, TypeError, ["`neuron` must return a neuron layer", "ReLU"]),
+        (
+            {"input_shape": 32},
+            TypeError,
+            [
+                "`input_shape` must be a tuple",
+                "input_shape=32",
+                "(height, width, channels)",
+            ],
+        ),
+        (
+            {"input_shape": (32, 32)},
+            ValueError,
+            ["`input_shape` must have three entries", "(32, 32)"],
+        ),
+        (
+            {"input_shape": (4, 32, 32, 3)},
+            ValueError,
+            ["`input_shape` must have three entries", "without batch and time"],
+        ),
+        (
+            {"input_shape": (32, 32, None)},
+            TypeError,
+            ["`input_shape[2]` must be an integer", "None"],
+        ),
+        (
+            {"input_shape": (32, 0, 3)},
+            ValueError,
+            ["`input_shape[1]` must be 1 or more"],
+        ),
+        (
+            {"input_shape": (32.0, 32, 3)},
+            TypeError,
+            ["`input_shape[0]` must be an integer"],
+        ),
+        (
+            {"input_shape": (2, 32, 3)},
+            ValueError,
+            ["`input_shape` must have a height and width of at least", "(2, 32, 3)"],
+        ),
+        (
+            {"neuron": SHARED},
+            TypeError,
+            ["`neuron` must be a function that returns a new neuron layer", "lambda"],
+        ),
+        (
+            {"neuron": "LIF"},
+            TypeError,
+            [
+                "`neuron` must be a function that returns a new neuron layer",
+                "neuron='LIF'",
+            ],
+        ),
+        (
+            {"neuron": lambda: SHARED},
+            ValueError,
+            ["`neuron` must return a new layer each time"],
+        ),
+        (
+            {"neuron": lambda: None},
+            TypeError,
+            ["`neuron` must return a neuron layer", "NoneType"],
+        ),
+        (
+            {"neuron": keras.layers.ReLU},
+            TypeError,
+            ["`neuron` must return a neuron layer", "ReLU"],
+        ),
     ],
     ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else None,
 )
@@ -509,21 +773,36 @@ def test_wrong_arguments_are_named(network, kwargs, error, fragments):
     with without_weights(), pytest.raises(error) as raised:
         network(**{"input_shape": (16, 16, 3), "width": 0.05, **kwargs})
     message = str(raised.value)
-    assert [fragment for fragment in fragments if fragment not in message] == [], message
+    assert [fragment for fragment in fragments if fragment not in message] == [], (
+        message
+    )
 
 
 @of_networks(WITH_A_STEM)
 def test_wrong_stems_are_named(network):
-    with pytest.raises(ValueError, match=r"`stem` must be one of 'auto', 'cifar', 'imagenet'. Received: stem='resnet'"):
+    with pytest.raises(
+        ValueError,
+        match=r"`stem` must be one of 'auto', 'cifar', 'imagenet'. Received: "
+        r"stem='resnet'",
+    ):
         small(network, stem="resnet")
-    with pytest.raises(ValueError, match="`stem` must be 'cifar' or 'imagenet' if the size of the images is not fixed"):
+    with pytest.raises(
+        ValueError,
+        match="`stem` must be 'cifar' or 'imagenet' if the size of the images is not "
+        "fixed",
+    ):
         network((None, None, 3))
-    with pytest.raises(ValueError, match=r"`input_shape` must have a height and width of at least (16|32),"):
+    with pytest.raises(
+        ValueError,
+        match=r"`input_shape` must have a height and width of at least (16|32),",
+    ):
         small(network, 15, stem="imagenet")
 
 
 def test_a_vggsnn_must_know_the_size_of_its_images():
-    with pytest.raises(ValueError, match="`input_shape` must have a known height and width"):
+    with pytest.raises(
+        ValueError, match="`input_shape` must have a known height and width"
+    ):
         models.VGGSNN((None, 48, 2))
     with without_weights():
         model = models.VGGSNN((None, 48, 2), include_top=False)

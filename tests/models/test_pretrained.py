@@ -1,4 +1,5 @@
-"""Pretrained networks: shipped ones predict as described on their cards, and can be loaded and trained."""
+"""Pretrained networks: shipped ones predict as described on their cards, and can be
+loaded and trained."""
 
 import contextlib
 import dataclasses
@@ -32,7 +33,11 @@ ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
 SHIPPED = models.list_pretrained()["digits"]
 LARGEST_SHIPPED = 16 * 2**20
 """Bytes: docs/howto/saving.md."""
-FIELDS = {field.name: getattr(SHIPPED, field.name) for field in dataclasses.fields(Card) if field.name != "name"}
+FIELDS = {
+    field.name: getattr(SHIPPED, field.name)
+    for field in dataclasses.fields(Card)
+    if field.name != "name"
+}
 
 
 def vgg(**kwargs):
@@ -52,10 +57,13 @@ def write(model, folder, **card):
 
 @functools.cache
 def digits():
-    """`(training images, test images, training labels, test labels)`, those of the recipe."""
+    """`(training images, test images, training labels, test labels)`, those of the
+    recipe."""
     images, labels = datasets.load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8, 1).astype("uint8")
-    return model_selection.train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
+    return model_selection.train_test_split(
+        images, labels, test_size=360, stratify=labels, random_state=0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +71,17 @@ def of_a_vgg(tmp_path_factory):
     """A folder with the card `vgg` of a VGG-11 that a function builds."""
     folder, network = tmp_path_factory.mktemp("vgg"), vgg().network
     for variable in network.variables:
-        # Untrained, its last neurons are silent, and its outputs the same for all images.
+        # Untrained, its last neurons are silent, and its outputs the same for all
+        # images.
         if variable.name == "beta":
             variable.assign(np.ones(variable.shape))
-    write(rsnn.SpikingModel(on_pixels(network), 2), folder, name="vgg", architecture="VGG11", arguments=ARGUMENTS)
+    write(
+        rsnn.SpikingModel(on_pixels(network), 2),
+        folder,
+        name="vgg",
+        architecture="VGG11",
+        arguments=ARGUMENTS,
+    )
     return folder
 
 
@@ -94,7 +109,11 @@ def no_message():
 
 def assert_points_here(said):
     """The message is shown with the line of the user's call."""
-    assert [warning.filename for warning in said if "starts with new weights" in str(warning.message)] == [__file__]
+    assert [
+        warning.filename
+        for warning in said
+        if "starts with new weights" in str(warning.message)
+    ] == [__file__]
 
 
 def weights_of(network):
@@ -106,16 +125,23 @@ def assert_same_but_for(layer, network, other):
     ones, others = weights_of(network), weights_of(other)
     assert set(ones) == set(others)
     same = [path for path, value in ones.items() if np.array_equal(value, others[path])]
-    assert set(ones) - set(same) == {path for path in ones if layer is not None and f"{layer}/" in path}
+    assert set(ones) - set(same) == {
+        path for path in ones if layer is not None and f"{layer}/" in path
+    }
 
 
 # The networks that ship.
 @pytest.mark.on_each_backend
 def test_the_digits_are_classified_as_the_card_says():
     _, images, _, labels = digits()
-    correct = (models.load_pretrained("digits").predict(images, verbose=0).argmax(-1) == labels).sum()
-    # Backends add in different orders, and a membrane may fall on the other side of its threshold.
-    assert correct == pytest.approx(SHIPPED.test_accuracy * SHIPPED.test_images, abs=1.001)
+    correct = (
+        models.load_pretrained("digits").predict(images, verbose=0).argmax(-1) == labels
+    ).sum()
+    # Backends add in different orders, and a membrane may fall on the other side of its
+    # threshold.
+    assert correct == pytest.approx(
+        SHIPPED.test_accuracy * SHIPPED.test_images, abs=1.001
+    )
     assert SHIPPED.test_images == len(images)
 
 
@@ -124,27 +150,41 @@ def test_every_card_describes_its_file():
         assert found.name == name
         if found.url is None:
             model = models.load_pretrained(name)
-            assert (model.count_params(), model.timesteps) == (found.parameters, found.timesteps)
-            assert isinstance(model.gradient, rsnn.gradients.BY_NAME[found.gradient.partition(",")[0]])
+            assert (model.count_params(), model.timesteps) == (
+                found.parameters,
+                found.timesteps,
+            )
+            assert isinstance(
+                model.gradient, rsnn.gradients.BY_NAME[found.gradient.partition(",")[0]]
+            )
             assert (PACKAGE / "weights" / found.file).stat().st_size < LARGEST_SHIPPED
 
 
 def precisions_of(model):
-    return {layer.dtype_policy.name for layer in model.network.layers if layer.name != model.network.layers[0].name}
+    return {
+        layer.dtype_policy.name
+        for layer in model.network.layers
+        if layer.name != model.network.layers[0].name
+    }
 
 
 @pytest.mark.on_each_backend
 def test_a_pretrained_network_has_the_precision_that_is_asked_for():
     exact, images = models.load_pretrained("digits"), digits()[1]
     assert precisions_of(exact) == {"float32"}
-    for options, policy in [({"dtype": "mixed_bfloat16"}, "float32"), ({}, "mixed_bfloat16")]:
+    for options, policy in [
+        ({"dtype": "mixed_bfloat16"}, "float32"),
+        ({}, "mixed_bfloat16"),
+    ]:
         keras.config.set_dtype_policy(policy)
         half = models.load_pretrained("digits", **options)
         keras.config.set_dtype_policy("float32")
         assert precisions_of(half) == {"mixed_bfloat16"}
         assert (half.timesteps, half.compute_dtype) == (exact.timesteps, "bfloat16")
         assert_same_but_for(None, half.network, exact.network)
-        classes = [model.predict(images, verbose=0).argmax(-1) for model in (half, exact)]
+        classes = [
+            model.predict(images, verbose=0).argmax(-1) for model in (half, exact)
+        ]
         assert (classes[0] == classes[1]).mean() > 0.97
     with pytest.raises(ValueError, match=r"`dtype` must be .*dtype='float31'"):
         models.load_pretrained("digits", dtype="float31")
@@ -154,14 +194,20 @@ def test_a_model_in_another_precision_has_the_same_weights_and_settings():
     inputs = keras.Input((4,))
     recurrent = rsnn.layers.Recurrent(rsnn.layers.LIF(), keras.layers.Dense(4))
     network = keras.Model(inputs, keras.layers.Dense(2)(recurrent(inputs)))
-    model = rsnn.SpikingModel(network, 3, "bptt", "single", return_sequences=True, mask_value=0.0, name="own")
+    model = rsnn.SpikingModel(
+        network, 3, "bptt", "single", return_sequences=True, mask_value=0.0, name="own"
+    )
     model.compile("sgd", "mse")
     half = models.in_precision(model, "mixed_bfloat16")
-    assert {layer.dtype_policy.name for layer in half._flatten_layers()} == {"mixed_bfloat16"}
+    assert {layer.dtype_policy.name for layer in half._flatten_layers()} == {
+        "mixed_bfloat16"
+    }
     assert precisions_of(model) == {"float32"}
     assert not half.compiled
     settings = "name", "timesteps", "step_mode", "return_sequences", "mask_value"
-    assert [getattr(half, name) for name in settings] == [getattr(model, name) for name in settings]
+    assert [getattr(half, name) for name in settings] == [
+        getattr(model, name) for name in settings
+    ]
     assert_close(half.get_weights(), model.get_weights(), rtol=0)
     assert models.in_precision(model, "float32") is model
 
@@ -169,7 +215,11 @@ def test_a_model_in_another_precision_has_the_same_weights_and_settings():
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [
-        ("int8_from_float32", r"`dtype` must not be a policy of quantized layers.*dtype='int8_from_float32'.*model.quantize"),
+        (
+            "int8_from_float32",
+            r"`dtype` must not be a policy of quantized "
+            r"layers.*dtype='int8_from_float32'.*model.quantize",
+        ),
         ("bool", "`dtype` must be a policy of floats.*dtype='bool'"),
         ("complex64", "`dtype` must be a policy of floats.*dtype='complex64'"),
     ],
@@ -192,18 +242,25 @@ def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
 @pytest.mark.on_each_backend
 def test_a_pretrained_network_trains_on():
     (images, _, labels, _), model = digits(), models.load_pretrained("digits")
-    model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
     before = to_numpy(model.network.get_layer("logits").kernel)
     losses = model.fit(images[:64], labels[:64], epochs=2, verbose=0).history["loss"]
     assert losses[0] < 0.1
     assert np.isfinite(losses).all()
-    assert not np.array_equal(to_numpy(model.network.get_layer("logits").kernel), before)
+    assert not np.array_equal(
+        to_numpy(model.network.get_layer("logits").kernel), before
+    )
 
 
 def test_arguments_override_the_settings_of_training():
     model = models.load_pretrained("digits")
     assert (model.name, model.timesteps, model.step_mode) == ("digits", 4, "multi")
-    other = models.load_pretrained("digits", timesteps=2, gradient="bptt", step_mode="single")
+    other = models.load_pretrained(
+        "digits", timesteps=2, gradient="bptt", step_mode="single"
+    )
     assert (other.timesteps, other.step_mode) == (2, "single")
     assert isinstance(other.gradient, rsnn.gradients.BPTT)
     assert_same_but_for(None, model, other)
@@ -211,18 +268,24 @@ def test_arguments_override_the_settings_of_training():
 
 def test_a_pretrained_network_of_padded_sequences_knows_its_padding(folder):
     inputs = keras.Input((2,))
-    network = keras.Model(inputs, keras.layers.Dense(3)(rsnn.layers.LIF(threshold=0.5)(inputs)))
+    network = keras.Model(
+        inputs, keras.layers.Dense(3)(rsnn.layers.LIF(threshold=0.5)(inputs))
+    )
     model = rsnn.SpikingModel(network, 3, mask_value=-1.0)
     write(model, folder)
     x = np.array([[[0.7, 0.4], [-1.0, -1.0], [-1.0, -1.0]]])
     loaded = models.load_pretrained("made", classes=3)
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
 
 
 def test_other_classes_get_a_new_last_layer_with_a_message():
     model = models.load_pretrained("digits")
     with pytest.warns(
-        UserWarning, match="'digits' is for 10 classes, not 3: the last layer, 'logits', starts with new"
+        UserWarning,
+        match="'digits' is for 10 classes, not 3: the last layer, 'logits', starts "
+        "with new",
     ) as said:
         other = models.load_pretrained("digits", classes=3)
     assert_points_here(said)
@@ -234,7 +297,9 @@ def test_other_classes_get_a_new_last_layer_with_a_message():
 
 def test_the_last_layer_is_found_behind_preprocessing(with_a_vgg):
     model = models.load_pretrained("vgg")
-    with pytest.warns(UserWarning, match="'network/classifier', starts with new weights"):
+    with pytest.warns(
+        UserWarning, match="'network/classifier', starts with new weights"
+    ):
         other = models.load_pretrained("vgg", classes=5)
     assert other.network.output_shape == (None, 5)
     assert_same_but_for("classifier", model, other)
@@ -242,16 +307,26 @@ def test_the_last_layer_is_found_behind_preprocessing(with_a_vgg):
 
 def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
     inputs = keras.Input((4, 4, 3))
-    outputs = keras.layers.GlobalAveragePooling2D(name="mean")(LIF()(keras.layers.Conv2D(2, 3)(inputs)))
+    outputs = keras.layers.GlobalAveragePooling2D(name="mean")(
+        LIF()(keras.layers.Conv2D(2, 3)(inputs))
+    )
     write(rsnn.SpikingModel(keras.Model(inputs, outputs), 1), folder)
-    with pytest.raises(ValueError, match=r"`classes` must be None here: .*'made' ends in 'mean', a GlobalAveragePooling2D"):
+    with pytest.raises(
+        ValueError,
+        match=r"`classes` must be None here: .*'made' ends in 'mean', a "
+        r"GlobalAveragePooling2D",
+    ):
         models.load_pretrained("made", classes=3)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
-        ({"name": "digit"}, ValueError, "`name` must be one of 'digits'. Received: name='digit'"),
+        (
+            {"name": "digit"},
+            ValueError,
+            "`name` must be one of 'digits'. Received: name='digit'",
+        ),
         ({"name": None}, ValueError, "Received: name=None"),
         ({"timesteps": 0}, ValueError, "`timesteps` must be 1 or more"),
         ({"gradient": "none"}, ValueError, "`gradient` must be one of"),
@@ -267,43 +342,73 @@ def test_wrong_arguments_are_named(arguments, error, said, folder):
 
 # The argument `weights` of the networks.
 @pytest.mark.on_each_backend
-def test_weights_load_by_name_into_a_network_and_its_images_are_preprocessed(with_a_vgg):
+def test_weights_load_by_name_into_a_network_and_its_images_are_preprocessed(
+    with_a_vgg,
+):
     with no_message():
         model = vgg(weights="vgg", timesteps=1)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype("uint8")
     expected = models.load_pretrained("vgg", timesteps=1).predict(pixels, verbose=0)
     assert np.ptp(expected, axis=0).any()
-    np.testing.assert_allclose(model.predict(pixels / 255, verbose=0), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        model.predict(pixels / 255, verbose=0), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_weights_load_for_other_classes_and_without_the_top(with_a_vgg):
     whole = vgg(weights="vgg")
-    with pytest.warns(UserWarning, match="weights='vgg' is for 3 classes, not 4: the last layer, 'classifier'") as said:
+    with pytest.warns(
+        UserWarning,
+        match="weights='vgg' is for 3 classes, not 4: the last layer, 'classifier'",
+    ) as said:
         other = vgg(weights="vgg", classes=4)
     assert_points_here(said)
     assert_same_but_for("classifier", whole, other)
     with no_message():
         without = weights_of(vgg(weights="vgg", include_top=False))
-    assert set(weights_of(whole)) - set(without) == {"classifier/kernel", "classifier/bias"}
+    assert set(weights_of(whole)) - set(without) == {
+        "classifier/kernel",
+        "classifier/bias",
+    }
     for path, value in without.items():
         np.testing.assert_array_equal(value, weights_of(whole)[path])
 
 
 def test_weights_load_from_a_saved_model(tmp_path):
-    saved = models.ResNet19((4, 4, 3), classes=3, timesteps=1, width=0.01, neuron=rsnn.layers.ParametricLIF)
+    saved = models.ResNet19(
+        (4, 4, 3), classes=3, timesteps=1, width=0.01, neuron=rsnn.layers.ParametricLIF
+    )
     saved.save(tmp_path / "saved.keras")
-    build = functools.partial(models.ResNet19, (4, 4, 3), classes=3, timesteps=1, width=0.01, neuron=rsnn.layers.ParametricLIF)
+    build = functools.partial(
+        models.ResNet19,
+        (4, 4, 3),
+        classes=3,
+        timesteps=1,
+        width=0.01,
+        neuron=rsnn.layers.ParametricLIF,
+    )
     assert_same_but_for(None, saved, build(weights=tmp_path / "saved.keras"))
-    without = weights_of(build(weights=str(tmp_path / "saved.keras"), include_top=False))
+    without = weights_of(
+        build(weights=str(tmp_path / "saved.keras"), include_top=False)
+    )
     assert set(weights_of(saved)) - set(without) == {
-        *("hidden/kernel", "hidden/bias", "hidden_neuron/cell/decay_logit", "classifier/kernel", "classifier/bias")
+        *(
+            "hidden/kernel",
+            "hidden/bias",
+            "hidden_neuron/cell/decay_logit",
+            "classifier/kernel",
+            "classifier/bias",
+        )
     }
 
 
 @pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
 def test_every_network_takes_weights_and_knows_its_own_name(build):
     assert inspect.signature(build).parameters["weights"].default is None
-    with keras.StatelessScope(initialize_variables=False), pytest.raises(ValueError, match="`weights` must be None") as raised:
+    with (
+        keras.StatelessScope(initialize_variables=False),
+        pytest.raises(ValueError, match="`weights` must be None") as raised,
+    ):
         build(weights="digits")
     assert f"the name of a pretrained {build.__name__} (none)" in str(raised.value)
     assert "that is a digits: load_pretrained('digits') loads it" in str(raised.value)
@@ -312,17 +417,36 @@ def test_every_network_takes_weights_and_knows_its_own_name(build):
 @pytest.mark.parametrize(
     ("build", "kwargs", "said"),
     [
-        (models.VGG13, {}, ["a pretrained VGG13 (none)", "weights='vgg', and that is a VGG11"]),
-        (models.VGG11, {"weights": "vggs"}, ["a pretrained VGG11 (vgg)", "weights='vggs', and there is no such network"]),
+        (
+            models.VGG13,
+            {},
+            ["a pretrained VGG13 (none)", "weights='vgg', and that is a VGG11"],
+        ),
+        (
+            models.VGG11,
+            {"weights": "vggs"},
+            [
+                "a pretrained VGG11 (vgg)",
+                "weights='vggs', and there is no such network",
+            ],
+        ),
         (
             models.VGG11,
             {"width": 0.1},
-            ["layer 'block1_conv1' has weights of shapes [(3, 3, 3, 3)", "[(3, 3, 3, 6)", "width=0.05"],
+            [
+                "layer 'block1_conv1' has weights of shapes [(3, 3, 3, 3)",
+                "[(3, 3, 3, 6)",
+                "width=0.05",
+            ],
         ),
         (
             models.VGG11,
             {"input_shape": (16, 16, 1)},
-            ["(3, 3, 1, 3)", "Build the network as described on its card", "[16, 16, 3]"],
+            [
+                "(3, 3, 1, 3)",
+                "Build the network as described on its card",
+                "[16, 16, 3]",
+            ],
         ),
         (
             models.VGG11,
@@ -335,73 +459,127 @@ def test_every_network_takes_weights_and_knows_its_own_name(build):
 def test_weights_of_another_network_are_an_error(build, kwargs, said, with_a_vgg):
     with pytest.raises(ValueError, match="weights") as raised:
         build(**{**ARGUMENTS, "weights": "vgg", **kwargs})
-    assert [fragment for fragment in said if fragment not in str(raised.value)] == [], raised.value
+    assert [fragment for fragment in said if fragment not in str(raised.value)] == [], (
+        raised.value
+    )
 
 
 def test_neurons_may_differ_only_in_settings_of_the_gradient(with_a_vgg):
-    assert_same_but_for(None, vgg(weights="vgg"), vgg(weights="vgg", neuron=lambda: LIF(surrogate="atan", detach_reset=False)))
+    assert_same_but_for(
+        None,
+        vgg(weights="vgg"),
+        vgg(weights="vgg", neuron=lambda: LIF(surrogate="atan", detach_reset=False)),
+    )
 
 
-def test_a_sew_resnet_is_distinguished_from_a_preact_resnet_with_the_same_weights(tmp_path):
-    models.SEWResNet18((8, 8, 3), classes=3, timesteps=1, width=0.01).save(tmp_path / "sew.keras")
-    with pytest.raises(ValueError, match=r"belongs to another network: the layers stem_neuron, .* are unexpected"):
-        models.PreActResNet18((8, 8, 3), classes=3, timesteps=1, width=0.01, weights=tmp_path / "sew.keras")
+def test_a_sew_resnet_is_distinguished_from_a_preact_resnet_with_the_same_weights(
+    tmp_path,
+):
+    models.SEWResNet18((8, 8, 3), classes=3, timesteps=1, width=0.01).save(
+        tmp_path / "sew.keras"
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"belongs to another network: the layers stem_neuron, .* are unexpected",
+    ):
+        models.PreActResNet18(
+            (8, 8, 3),
+            classes=3,
+            timesteps=1,
+            width=0.01,
+            weights=tmp_path / "sew.keras",
+        )
 
 
 def test_errors_name_wrong_weight_files(of_a_vgg, tmp_path):
-    with pytest.raises(TypeError, match=r"`weights` must be None, the name .* Received: weights=3 of type int"):
+    with pytest.raises(
+        TypeError,
+        match=r"`weights` must be None, the name .* Received: weights=3 of type int",
+    ):
         vgg(weights=3)
-    with pytest.raises(FileNotFoundError, match=r"weights='nowhere.keras', which does not exist"):
+    with pytest.raises(
+        FileNotFoundError, match=r"weights='nowhere.keras', which does not exist"
+    ):
         vgg(weights="nowhere.keras")
-    whole, damaged = (of_a_vgg / "weights" / "vgg.keras").read_bytes(), tmp_path / "damaged.keras"
+    whole, damaged = (
+        (of_a_vgg / "weights" / "vgg.keras").read_bytes(),
+        tmp_path / "damaged.keras",
+    )
     for content in (b"", whole[:5000], whole[:5000] + whole[5100:]):
         damaged.write_bytes(content)
-        with pytest.raises(ValueError, match=r"weights='.*damaged.keras' cannot be loaded as a Keras model"):
+        with pytest.raises(
+            ValueError,
+            match=r"weights='.*damaged.keras' cannot be loaded as a Keras model",
+        ):
             vgg(weights=damaged)
     inputs = keras.Input((2,))
     network = keras.Model(inputs, LIF()(keras.layers.Lambda(lambda x: x)(inputs)))
     rsnn.SpikingModel(network, 1).save(tmp_path / "lambda.keras")
-    with pytest.raises(ValueError, match=r"weights='.*lambda.keras' cannot be loaded .*unsafe_deserialization") as raised:
+    with pytest.raises(
+        ValueError,
+        match=r"weights='.*lambda.keras' cannot be loaded .*unsafe_deserialization",
+    ) as raised:
         vgg(weights=tmp_path / "lambda.keras")
     assert "\n" not in str(raised.value)
-    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "plain.keras")
-    with pytest.raises(ValueError, match=r"`weights` must be those of a SpikingModel. .* a Sequential"):
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(
+        tmp_path / "plain.keras"
+    )
+    with pytest.raises(
+        ValueError, match=r"`weights` must be those of a SpikingModel. .* a Sequential"
+    ):
         vgg(weights=tmp_path / "plain.keras")
 
 
 # Files.
 def test_the_error_names_a_missing_file(folder):
     (folder / "weights" / "digits.keras").unlink()
-    with pytest.raises(FileNotFoundError, match=r"The weights of 'digits' should be in .*digits.keras, but are missing"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"The weights of 'digits' should be in .*digits.keras, but are missing",
+    ):
         models.load_pretrained("digits")
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content + b" ", lambda content: b""])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:-1], lambda content: content + b" ", lambda content: b""],
+)
 def test_a_file_of_another_hash_is_an_error(damage, folder):
     path = folder / "weights" / "digits.keras"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=f"do not match its card: .*{sha256(path)}, that on the card is {SHIPPED.sha256}"):
+    with pytest.raises(
+        ValueError,
+        match=f"do not match its card: .*{sha256(path)}, that on the card is "
+        f"{SHIPPED.sha256}",
+    ):
         models.load_pretrained("digits")
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A temporary folder instead of Keras' cache."""
-    monkeypatch.setattr(keras.utils, "get_file", functools.partial(keras.utils.get_file, cache_dir=tmp_path / "cache"))
+    monkeypatch.setattr(
+        keras.utils,
+        "get_file",
+        functools.partial(keras.utils.get_file, cache_dir=tmp_path / "cache"),
+    )
     (tmp_path / "cache").mkdir()
     return tmp_path / "cache" / "keras_ratesnn"
 
 
 @pytest.fixture
 def upload(folder, cache):
-    """The digits as a download instead of a shipped file; returns the path of the file."""
+    """The digits as a download instead of a shipped file; returns the path of the
+    file."""
     source = folder / "uploaded.keras"
     (folder / "weights" / "digits.keras").rename(source)
     dataclasses.replace(SHIPPED, url=source.as_uri()).write(folder / "cards")
     return source
 
 
-def test_weights_that_do_not_ship_are_downloaded_once_with_a_progress_bar(upload, cache, capsys):
+def test_weights_that_do_not_ship_are_downloaded_once_with_a_progress_bar(
+    upload, cache, capsys
+):
     model = models.load_pretrained("digits")
     size = upload.stat().st_size
     assert f"{size}/{size}" in capsys.readouterr().out
@@ -418,7 +596,11 @@ def test_a_download_that_is_damaged_in_the_cache_is_downloaded_again(upload, cac
 
 def test_a_download_of_another_hash_is_an_error(upload):
     upload.write_bytes(upload.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=f"The weights of 'digits' from file://.* do not match its card: .*{SHIPPED.sha256}"):
+    with pytest.raises(
+        ValueError,
+        match="The weights of 'digits' from file://.* do not match its card: "
+        f".*{SHIPPED.sha256}",
+    ):
         models.load_pretrained("digits")
 
 
@@ -426,14 +608,21 @@ def test_without_a_network_the_error_says_where_to_put_the_file(folder, cache):
     # No server listens at this port.
     url = "http://127.0.0.1:1/digits.keras"
     dataclasses.replace(SHIPPED, url=url).write(folder / "cards")
-    with pytest.raises(OSError, match=r"The weights of 'digits' cannot be downloaded .*Connection refused") as raised:
+    with pytest.raises(
+        OSError,
+        match=r"The weights of 'digits' cannot be downloaded .*Connection refused",
+    ) as raised:
         models.load_pretrained("digits")
-    assert f"{url} as digits.keras in the folder keras_ratesnn of Keras' cache" in str(raised.value)
+    assert f"{url} as digits.keras in the folder keras_ratesnn of Keras' cache" in str(
+        raised.value
+    )
 
 
 # Cards.
 def test_a_card_is_read_as_it_was_written(folder):
-    written = dataclasses.replace(SHIPPED, name="other", url="https://host.invalid/größe.keras")
+    written = dataclasses.replace(
+        SHIPPED, name="other", url="https://host.invalid/größe.keras"
+    )
     written.write(folder / "cards")
     assert models.list_pretrained()["other"] == written
 
@@ -443,19 +632,39 @@ def test_a_card_is_read_as_it_was_written(folder):
     [
         ("{", "Expecting property name"),
         ("[]", "It must contain an object. Received: list"),
-        (json.dumps({name: value for name, value in FIELDS.items() if name != "seed"}), r"Missing fields: \['seed'\]"),
+        (
+            json.dumps(
+                {name: value for name, value in FIELDS.items() if name != "seed"}
+            ),
+            r"Missing fields: \['seed'\]",
+        ),
         (json.dumps({**FIELDS, "colour": "red"}), r"Unknown fields: \['colour'\]"),
-        (json.dumps({**FIELDS, "epochs": "10"}), "`epochs` must be of type int. Received: epochs='10'"),
-        (json.dumps({**FIELDS, "url": 3}), r"`url` must be of type str \| None. Received: url=3"),
-        (json.dumps({**FIELDS, "file": "../digits.keras"}), "`file` must be the name of a .keras file, without a folder"),
-        (json.dumps({**FIELDS, "file": "digits.h5"}), "`file` must be the name of a .keras file"),
+        (
+            json.dumps({**FIELDS, "epochs": "10"}),
+            "`epochs` must be of type int. Received: epochs='10'",
+        ),
+        (
+            json.dumps({**FIELDS, "url": 3}),
+            r"`url` must be of type str \| None. Received: url=3",
+        ),
+        (
+            json.dumps({**FIELDS, "file": "../digits.keras"}),
+            "`file` must be the name of a .keras file, without a folder",
+        ),
+        (
+            json.dumps({**FIELDS, "file": "digits.h5"}),
+            "`file` must be the name of a .keras file",
+        ),
         (json.dumps({**FIELDS, "sha256": "abc"}), "`sha256` must be 64 digits"),
     ],
 )
 def test_the_error_names_a_damaged_card_and_the_problem(content, said, folder):
     path = folder / "cards" / "made.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=rf"The card {path} is damaged: .*{said}.*Reinstall keras_ratesnn"):
+    with pytest.raises(
+        ValueError,
+        match=rf"The card {path} is damaged: .*{said}.*Reinstall keras_ratesnn",
+    ):
         models.list_pretrained()
     # The others load nevertheless.
     models.load_pretrained("digits")
@@ -464,8 +673,13 @@ def test_the_error_names_a_damaged_card_and_the_problem(content, said, folder):
 # The wheel.
 def test_cards_weights_and_headers_are_in_the_wheel():
     wheel = pytest.importorskip("hatchling.builders.wheel")
-    included = {file.relative_path for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
-    expected = [path for path in PACKAGE.rglob("*") if path.suffix in (".json", ".keras")]
+    included = {
+        file.relative_path
+        for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()
+    }
+    expected = [
+        path for path in PACKAGE.rglob("*") if path.suffix in (".json", ".keras")
+    ]
     assert len(expected) >= 2
     expected += (ROOT / "keras_ratesnn").rglob("*.h")
     assert {str(path.relative_to(ROOT)) for path in expected} <= included
@@ -488,13 +702,21 @@ print((model.predict(data["x"], verbose=0).argmax(-1) == data["y"]).sum())
 
 
 @pytest.mark.slow
-def test_an_installed_package_loads_the_digits_offline_outside_of_the_checkout(tmp_path):
+def test_an_installed_package_loads_the_digits_offline_outside_of_the_checkout(
+    tmp_path,
+):
     """pip downloads the build system of the package from its index."""
     pip = [sys.executable, "-m", "pip"]
-    subprocess.run([*pip, "wheel", str(ROOT), "--no-deps", "--wheel-dir", str(tmp_path)], check=True)
+    subprocess.run(
+        [*pip, "wheel", str(ROOT), "--no-deps", "--wheel-dir", str(tmp_path)],
+        check=True,
+    )
     (wheel,) = tmp_path.glob("*.whl")
     installed = tmp_path / "installed"
-    subprocess.run([*pip, "install", str(wheel), "--no-deps", "--target", str(installed)], check=True)
+    subprocess.run(
+        [*pip, "install", str(wheel), "--no-deps", "--target", str(installed)],
+        check=True,
+    )
     _, images, _, labels = digits()
     np.savez(tmp_path / "data.npz", x=images, y=labels)
     for backend in ("tensorflow", "jax", "torch"):
@@ -507,4 +729,6 @@ def test_an_installed_package_loads_the_digits_offline_outside_of_the_checkout(t
         )
         assert result.returncode == 0, result.stderr
         correct = SHIPPED.test_accuracy * SHIPPED.test_images
-        assert int(result.stdout.split()[-1]) == pytest.approx(correct, abs=1.001), backend
+        assert int(result.stdout.split()[-1]) == pytest.approx(correct, abs=1.001), (
+            backend
+        )

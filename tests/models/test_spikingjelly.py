@@ -1,4 +1,5 @@
-"""Networks of SpikingJelly, whose weights have torchvision's names, compute here what they compute there."""
+"""Networks of SpikingJelly, whose weights have torchvision's names, compute here what
+they compute there."""
 
 import argparse
 import importlib
@@ -28,39 +29,61 @@ NETWORKS = {
 
 
 class Case:
-    """A network of SpikingJelly with a sixteenth of the channels, and what it computes."""
+    """A network of SpikingJelly with a sixteenth of the channels, and what it
+    computes."""
 
     def __init__(self, name):
         from spikingjelly.activation_based import functional, layer, neuron
 
         def narrow(kind, numbers):
             def init(self, *args, **kwargs):
-                kept = [n if n in (CHANNELS, CLASSES) else n // NARROWER for n in args[:numbers]]
+                kept = [
+                    n if n in (CHANNELS, CLASSES) else n // NARROWER
+                    for n in args[:numbers]
+                ]
                 kind.__init__(self, *kept, *args[numbers:], **kwargs)
 
             return type(kind.__name__, (kind,), {"__init__": init})
 
         self.network = f"spikingjelly_{NETWORKS[name]}"
-        module = importlib.import_module(f"spikingjelly.activation_based.model.{NETWORKS[name]}")
-        narrower = {"Conv2d": narrow(layer.Conv2d, 2), "Linear": narrow(layer.Linear, 2)}
+        module = importlib.import_module(
+            f"spikingjelly.activation_based.model.{NETWORKS[name]}"
+        )
+        narrower = {
+            "Conv2d": narrow(layer.Conv2d, 2),
+            "Linear": narrow(layer.Linear, 2),
+        }
         narrower["BatchNorm2d"] = narrow(layer.BatchNorm2d, 1)
         kwargs = {"cnf": "ADD"} if "sew" in name else {}
         torch.manual_seed(0)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "layer", types.SimpleNamespace(**{**vars(layer), **narrower}))
-            net = getattr(module, name)(spiking_neuron=neuron.IFNode, num_classes=CLASSES, **kwargs)
+            patch.setattr(
+                module, "layer", types.SimpleNamespace(**{**vars(layer), **narrower})
+            )
+            net = getattr(module, name)(
+                spiking_neuron=neuron.IFNode, num_classes=CLASSES, **kwargs
+            )
         self.weights = net.state_dict()
         for key, weight in self.weights.items():
             if key.startswith("classifier") and weight.ndim == 2:
                 weight.normal_(0.0, weight.shape[1] ** -0.5)
             elif weight.is_floating_point() and weight.ndim == 1:
-                weight.uniform_(0.3, 1.3) if key.endswith(("weight", "var")) else weight.uniform_(-0.3, 0.4)
-        # VGGs average images of other sizes than 224 x 224 to 7 x 7 before their dense layers.
+                weight.uniform_(0.3, 1.3) if key.endswith(
+                    ("weight", "var")
+                ) else weight.uniform_(-0.3, 0.4)
+        # VGGs average images of other sizes than 224 x 224 to 7 x 7 before their dense
+        # layers.
         self.side = 224 if name == "spiking_vgg16_bn" else 64
-        self.x = np.random.default_rng(0).uniform(size=(2, self.side, self.side, CHANNELS)).astype("float32")
+        self.x = (
+            np.random.default_rng(0)
+            .uniform(size=(2, self.side, self.side, CHANNELS))
+            .astype("float32")
+        )
         functional.set_step_mode(net.eval(), "m")
         with torch.no_grad():
-            frames = torch.from_numpy(self.x.transpose(0, 3, 1, 2)).repeat(T, 1, 1, 1, 1)
+            frames = torch.from_numpy(self.x.transpose(0, 3, 1, 2)).repeat(
+                T, 1, 1, 1, 1
+            )
             self.outputs = net(frames).mean(0).numpy()
 
     def saved(self, path, **entries):
@@ -68,13 +91,25 @@ class Case:
         return path
 
     def read(self, path, **kwargs):
-        return from_checkpoint(path, self.network, input_shape=self.x.shape[1:], timesteps=T, verbose=False, **kwargs)
+        return from_checkpoint(
+            path,
+            self.network,
+            input_shape=self.x.shape[1:],
+            timesteps=T,
+            verbose=False,
+            **kwargs,
+        )
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if BACKEND == "torch" or name.endswith(("18", "11")) else pytest.mark.slow)
+        pytest.param(
+            name,
+            marks=()
+            if BACKEND == "torch" or name.endswith(("18", "11"))
+            else pytest.mark.slow,
+        )
         for name in NETWORKS
     ],
 )
@@ -82,7 +117,9 @@ def test_networks_of_spikingjelly_compute_what_they_compute_there(name, tmp_path
     case = Case(name)
     model = case.read(case.saved(tmp_path / "net.pth"))
     assert case.outputs.std(axis=0).max() > 0.01
-    np.testing.assert_allclose(model.predict(case.x, verbose=0), case.outputs, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        model.predict(case.x, verbose=0), case.outputs, rtol=0, atol=1e-4
+    )
     report = model.checkpoint_report
     assert (report.network, report.found["width"]) == (case.network, 1 / NARROWER)
     assert report.assumed["neuron"] == "IF(reset='hard')"
@@ -91,12 +128,16 @@ def test_networks_of_spikingjelly_compute_what_they_compute_there(name, tmp_path
 
 @pytest.mark.runs_once
 @pytest.mark.parametrize("name", ["spiking_resnet50", "spiking_vgg11"])
-def test_networks_of_spikingjelly_are_tuned_by_rate_for_other_classes_or_give_features(name, tmp_path):
+def test_networks_of_spikingjelly_are_tuned_by_rate_for_other_classes_or_give_features(
+    name, tmp_path
+):
     case = Case(name)
     model = case.read(case.saved(tmp_path / "net.pth"), classes=3)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     assert np.isfinite(model.train_on_batch(case.x, np.arange(2)))
-    assert case.read(tmp_path / "net.pth", include_top=False).network.output_shape[1:3] == (2, 2)
+    assert case.read(tmp_path / "net.pth", include_top=False).network.output_shape[
+        1:3
+    ] == (2, 2)
 
 
 @pytest.mark.runs_once
@@ -107,7 +148,10 @@ def test_names_of_torchvision_do_not_tell_the_network(tmp_path):
     ):
         path = Case(name).saved(tmp_path / "net.pth")
         for network in (None, "sew_resnet"):
-            message = f"`network` must be {told}, .*names that are torchvision's.*net.pth', network={network!r}"
+            message = (
+                f"`network` must be {told}, .*names that are "
+                f"torchvision's.*net.pth', network={network!r}"
+            )
             with pytest.raises(ValueError, match=message):
                 from_checkpoint(path, network)
 
@@ -115,19 +159,34 @@ def test_names_of_torchvision_do_not_tell_the_network(tmp_path):
 @pytest.mark.runs_once
 def test_a_refused_file_says_which_names_were_expected(tmp_path):
     path = tmp_path / "net.pth"
-    torch.save({"conv1.weight": torch.ones(2, 3, 7, 7), "layer1.0.a.weight": torch.ones(2)}, path)
+    torch.save(
+        {"conv1.weight": torch.ones(2, 3, 7, 7), "layer1.0.a.weight": torch.ones(2)},
+        path,
+    )
     for network, expected in (
-        ("sew_resnet", r"sew_resnet are conv1, bn1, layer\{s\}\.\{b\}\.conv\{n\}\.module\.0"),
+        (
+            "sew_resnet",
+            r"sew_resnet are conv1, bn1, layer\{s\}\.\{b\}\.conv\{n\}\.module\.0",
+        ),
         (None, "sew_resnet are conv1, bn1"),
     ):
-        with pytest.raises(ValueError, match=rf"other names: conv1.weight, layer1.0.a.weight. The layers of {expected}"):
+        with pytest.raises(
+            ValueError,
+            match=r"other names: conv1.weight, layer1.0.a.weight. The layers of "
+            rf"{expected}",
+        ):
             from_checkpoint(path, network)
 
 
 @pytest.mark.runs_once
 def test_settings_of_spikingjelly_refuse_blocks_that_do_not_add(tmp_path):
-    path = Case("sew_resnet18").saved(tmp_path / "net.pth", args=argparse.Namespace(cnf="IAND", T=2))
-    with pytest.raises(ValueError, match=r"spikingjelly_sew_resnet with connect_f='ADD'\. .*args\.cnf='IAND'"):
+    path = Case("sew_resnet18").saved(
+        tmp_path / "net.pth", args=argparse.Namespace(cnf="IAND", T=2)
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"spikingjelly_sew_resnet with connect_f='ADD'\. .*args\.cnf='IAND'",
+    ):
         from_checkpoint(path, "spikingjelly_sew_resnet")
 
 
@@ -137,8 +196,18 @@ def test_vggs_are_written_as_spikingjelly_has_them_and_resnets_as_before(tmp_pat
     to_checkpoint(case.read(case.saved(tmp_path / "net.pth")), tmp_path / "written.pth")
     written = torch.load(tmp_path / "written.pth")["model"]
     assert written.keys() == case.weights.keys()
-    assert all(torch.equal(written[name], weight) for name, weight in case.weights.items())
-    to_checkpoint(
-        rsnn.models.ResNet18((64, 64, 3), width=1 / 32, stem="imagenet", neuron=rsnn.layers.IF), tmp_path / "written.pth"
+    assert all(
+        torch.equal(written[name], weight) for name, weight in case.weights.items()
     )
-    assert from_checkpoint(tmp_path / "written.pth", verbose=False).checkpoint_report.network == "rate_backpropagation"
+    to_checkpoint(
+        rsnn.models.ResNet18(
+            (64, 64, 3), width=1 / 32, stem="imagenet", neuron=rsnn.layers.IF
+        ),
+        tmp_path / "written.pth",
+    )
+    assert (
+        from_checkpoint(
+            tmp_path / "written.pth", verbose=False
+        ).checkpoint_report.network
+        == "rate_backpropagation"
+    )

@@ -10,7 +10,11 @@ FEW_IMAGES = 320
 
 
 def write_idx(path, array):
-    content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+    content = (
+        bytes([0, 0, 8, array.ndim])
+        + np.array(array.shape, ">u4").tobytes()
+        + array.tobytes()
+    )
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
@@ -25,7 +29,10 @@ def made_clothes(images, seed):
 
 
 def write_clothes(folder, suffix="", images=FEW_IMAGES):
-    for names, count in ((fashion_mnist.FILES[:2], images), (fashion_mnist.FILES[2:], images // 4)):
+    for names, count in (
+        (fashion_mnist.FILES[:2], images),
+        (fashion_mnist.FILES[2:], images // 4),
+    ):
         for name, array in zip(names, made_clothes(count, seed=count), strict=True):
             write_idx(folder / f"{name}{suffix}", array)
     return folder

@@ -16,12 +16,14 @@ from recipes.train import main
 QUICKLY = ("timesteps=1", "batch_size=512", "train_images=1024", "width=0.125")
 if keras.backend.backend() == "tensorflow":
     QUICKLY += ("jit_compile=False",)
-"""Settings for runs whose accuracy does not matter: two batches of one size an epoch, so one program to compile."""
+"""Settings for runs whose accuracy does not matter: two batches of one size an epoch,
+so one program to compile."""
 
 
 @contextlib.contextmanager
 def fast_programs():
-    """A context in which JAX optimises compiled programs, which pays off for more than a few batches."""
+    """A context in which JAX optimises compiled programs, which pays off for more than
+    a few batches."""
     if keras.backend.backend() != "jax":
         yield
         return
@@ -42,7 +44,8 @@ def trained(folder, *arguments):
 
 
 def stopped(folder, epoch, *arguments):
-    """Interrupts that run at the end of an epoch of its network, counted from 0, before it is saved."""
+    """Interrupts that run at the end of an epoch of its network, counted from 0, before
+    it is saved."""
     save = callbacks.Checkpoint.on_epoch_end
 
     def stop(saving, number, logs=None):
@@ -57,11 +60,16 @@ def stopped(folder, epoch, *arguments):
 
 def curve_without_times(record):
     """The curve of a record, without what differs from run to run."""
-    return {name: values for name, values in record["curve"].items() if name not in ("seconds", "images_per_second")}
+    return {
+        name: values
+        for name, values in record["curve"].items()
+        if name not in ("seconds", "images_per_second")
+    }
 
 
 def assert_same_states(*paths):
-    """Asserts that two checkpoints have the same weights, states of optimizers and random states, bit for bit."""
+    """Asserts that two checkpoints have the same weights, states of optimizers and
+    random states, bit for bit."""
     first, second = map(_states, paths)
     assert first.keys() == second.keys()
     assert_close(second, first, rtol=0)
@@ -76,7 +84,9 @@ def _states(path):
                 with h5py.File(io.BytesIO(archive.read(file))) as content:
                     content.visititems(
                         lambda name, found, file=file: (
-                            states.update({(file, name): found[()]}) if isinstance(found, h5py.Dataset) else None
+                            states.update({(file, name): found[()]})
+                            if isinstance(found, h5py.Dataset)
+                            else None
                         )
                     )
         states["random"] = json.loads(archive.read(checkpoint.RANDOM))

@@ -1,4 +1,5 @@
-"""Augmentation against Pillow, which defines the operations of AutoAugment, and against its probability distributions.
+"""Augmentation against Pillow, which defines the operations of AutoAugment, and against
+its probability distributions.
 
 It runs in TensorFlow for every backend, and must give the same results with each.
 """
@@ -14,7 +15,12 @@ from sklearn.datasets import load_sample_images
 
 from recipes import augmentation, augmentation_sheet
 from recipes.augmentation import layers
-from recipes.augmentation.auto_augment import CIFAR10_POLICY, NOTHING, auto_augment, draw_steps
+from recipes.augmentation.auto_augment import (
+    CIFAR10_POLICY,
+    NOTHING,
+    auto_augment,
+    draw_steps,
+)
 from recipes.augmentation.data_sets import (
     compose,
     cutout,
@@ -31,17 +37,23 @@ from tests.recipes.made_clothes import write_clothes
 pytestmark = pytest.mark.runs_once
 
 SIZE = 32
-PHOTOGRAPHS = [Image.fromarray(photograph) for photograph in load_sample_images().images]
+PHOTOGRAPHS = [
+    Image.fromarray(photograph) for photograph in load_sample_images().images
+]
 NOISE = np.random.default_rng(0).integers(40, 210, (SIZE, SIZE, 3)).astype("uint8")
-PICTURES = [*(photograph.resize((SIZE, SIZE)) for photograph in PHOTOGRAPHS), Image.fromarray(NOISE)]
+PICTURES = [
+    *(photograph.resize((SIZE, SIZE)) for photograph in PHOTOGRAPHS),
+    Image.fromarray(NOISE),
+]
 """Two photographs, and noise without the darkest and brightest values."""
 
 DIRECTIONS = (1, -1)
 ROUNDING = 0.002
 """The share of values that may differ from Pillow's.
 
-Pillow's coordinates are in steps of 1/65536 and those here in float32: where one is just between two pixels it may go the other
-way. Measured: at most 1 pixel of 1024 after a rotation, and none after all else that the policy does.
+Pillow's coordinates are in steps of 1/65536 and those here in float32: where one is
+just between two pixels it may go the other way. Measured: at most 1 pixel of 1024 after
+a rotation, and none after all else that the policy does.
 """
 
 
@@ -51,14 +63,17 @@ def pixels(picture):
 
 def different_pixels(height, width, channels=1):
     """An image with distinct values, from 1, so that each can be followed."""
-    return 1 + np.arange(height * width * channels, dtype="float32").reshape(height, width, channels)
+    return 1 + np.arange(height * width * channels, dtype="float32").reshape(
+        height, width, channels
+    )
 
 
 def augmented(augment, image, samples, seeds=(0,)):
     """Samples of one image for each of `seeds`, by a `tf.data` pipeline: an array."""
     pairs = [(seed, number) for seed in seeds for number in range(samples)]
     data = tf.data.Dataset.from_tensor_slices(np.array(pairs)).map(
-        lambda pair: augment(tf.constant(image), pair), num_parallel_calls=tf.data.AUTOTUNE
+        lambda pair: augment(tf.constant(image), pair),
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
     # A network must know the shape of its images before there are any.
     assert data.element_spec.shape.is_fully_defined()
@@ -66,8 +81,11 @@ def augmented(augment, image, samples, seeds=(0,)):
 
 
 def assert_near_share(count, draws, share):
-    """Five standard deviations, which a correct run exceeds once in two million times."""
-    assert abs(count - share * draws) <= 5 * np.sqrt(draws * share * (1 - share)), f"{count} of {draws}, not {share:.2%}"
+    """Five standard deviations, which a correct run exceeds once in two million
+    times."""
+    assert abs(count - share * draws) <= 5 * np.sqrt(draws * share * (1 - share)), (
+        f"{count} of {draws}, not {share:.2%}"
+    )
 
 
 # AutoAugment
@@ -79,7 +97,9 @@ def by_pillow(picture, name, level, sign):
     width, height = picture.size
 
     def moved(*matrix):
-        return picture.transform(picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST)
+        return picture.transform(
+            picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST
+        )
 
     def enhanced(enhancement):
         return enhancement(picture).enhance(1 + 0.9 * share)
@@ -114,7 +134,14 @@ def test_sub_policies_match_pillow(number):
     for picture in PICTURES:
         expected = np.unique(
             [
-                pixels(by_pillow(by_pillow(picture, first, first_level, a), second, second_level, b))
+                pixels(
+                    by_pillow(
+                        by_pillow(picture, first, first_level, a),
+                        second,
+                        second_level,
+                        b,
+                    )
+                )
                 for a in signs[0]
                 for b in signs[1]
             ],
@@ -141,10 +168,16 @@ def test_operations_match_pillow_with_few_levels(name, shape):
         generator.integers(0, 256, (*shape, 3)),
     ]
     for image in images:
-        for sign, strengths in zip(DIRECTIONS, OPERATIONS[name].strengths, strict=False):
+        for sign, strengths in zip(
+            DIRECTIONS, OPERATIONS[name].strengths, strict=False
+        ):
             # No slope or angle of level 7 hits the middle between two pixels.
-            expected = pixels(by_pillow(Image.fromarray(image.astype("uint8")), name, 7, sign))
-            result = OPERATIONS[name].function(tf.constant(image, tf.float32), tf.constant(strengths[7], tf.float32))
+            expected = pixels(
+                by_pillow(Image.fromarray(image.astype("uint8")), name, 7, sign)
+            )
+            result = OPERATIONS[name].function(
+                tf.constant(image, tf.float32), tf.constant(strengths[7], tf.float32)
+            )
             assert np.mean(result.numpy() != expected) <= ROUNDING
 
 
@@ -152,7 +185,13 @@ def test_sub_policies_and_their_steps_have_the_right_probabilities():
     draws = 40_000
     seeds = tf.stack([tf.zeros(draws, tf.int32), tf.range(draws)], axis=1)
     spec = (tf.TensorSpec((2,), tf.int32), tf.TensorSpec((2,), tf.float32))
-    draw = tf.function(lambda: tf.map_fn(lambda seed: draw_steps(CIFAR10_POLICY, seed), seeds, fn_output_signature=spec))
+    draw = tf.function(
+        lambda: tf.map_fn(
+            lambda seed: draw_steps(CIFAR10_POLICY, seed),
+            seeds,
+            fn_output_signature=spec,
+        )
+    )
     numbers, strengths = (result.numpy() for result in draw())
     names = [*OPERATIONS, "nothing"]
     for step in (0, 1):
@@ -162,10 +201,14 @@ def test_sub_policies_and_their_steps_have_the_right_probabilities():
             directions = OPERATIONS[name].strengths
             for strengths_by_level in directions:
                 strength = round(float(strengths_by_level[level]), 4)
-                expected[name, strength] += probability / len(directions) / len(CIFAR10_POLICY)
+                expected[name, strength] += (
+                    probability / len(directions) / len(CIFAR10_POLICY)
+                )
         seen = collections.Counter(
             (names[number], round(float(strength), 4))
-            for number, strength in zip(numbers[:, step], strengths[:, step], strict=True)
+            for number, strength in zip(
+                numbers[:, step], strengths[:, step], strict=True
+            )
             if number != NOTHING
         )
         assert seen.keys() == {key for key, share in expected.items() if share}
@@ -180,10 +223,14 @@ def test_steps_and_their_directions_are_drawn_independently():
     results = augmented(auto_augment(policy), image, draws)[..., 0]
     # The edge that became black tells the direction.
     columns, rows = results.max(axis=1), results.max(axis=2)
-    seen = collections.Counter(zip(*(side[:, 0] - side[:, -1] for side in (columns, rows)), strict=True))
+    seen = collections.Counter(
+        zip(*(side[:, 0] - side[:, -1] for side in (columns, rows)), strict=True)
+    )
     for sideways, sideways_share in ((0, 0.7), (1, 0.15), (-1, 0.15)):
         for upright, upright_share in ((0, 0.4), (1, 0.3), (-1, 0.3)):
-            assert_near_share(seen[sideways, upright], draws, sideways_share * upright_share)
+            assert_near_share(
+                seen[sideways, upright], draws, sideways_share * upright_share
+            )
 
 
 def test_auto_augment_returns_integers_in_the_range_of_pixels():
@@ -205,9 +252,16 @@ def test_auto_augment_needs_three_colors():
 def test_crops_have_all_offsets_and_differ_between_images():
     image = different_pixels(8, 6)
     padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
-    windows = {padded[y : y + 8, x : x + 6].tobytes(): (y, x) for y in range(9) for x in range(9)}
+    windows = {
+        padded[y : y + 8, x : x + 6].tobytes(): (y, x)
+        for y in range(9)
+        for x in range(9)
+    }
     samples = 3000
-    places = collections.Counter(windows[result.tobytes()] for result in augmented(random_crop(4), image, samples))
+    places = collections.Counter(
+        windows[result.tobytes()]
+        for result in augmented(random_crop(4), image, samples)
+    )
     assert len(places) == 81
     for count in places.values():
         assert_near_share(count, samples, 1 / 81)
@@ -221,7 +275,9 @@ def test_random_parts_respect_their_limits_and_distributions():
 
     @tf.function
     def parts():
-        return tf.map_fn(lambda seed: tf.stack(random_part(height, width, seed, area, ratio)), seeds)
+        return tf.map_fn(
+            lambda seed: tf.stack(random_part(height, width, seed, area, ratio)), seeds
+        )
 
     tops, lefts, heights, widths = parts().numpy().T
     assert min(tops.min(), lefts.min()) >= 0
@@ -239,12 +295,19 @@ def test_random_parts_respect_their_limits_and_distributions():
     assert_near_share((ratios[small] < 1).sum(), small.sum(), 0.5)
 
 
-@pytest.mark.parametrize(("shape", "expected"), [((20, 400), (20, 27)), ((400, 20), (27, 20))])
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((20, 400), (20, 27)), ((400, 20), (27, 20))]
+)
 def test_long_images_are_center_cropped(shape, expected):
     # An area of nearly all of it would be higher or wider than the image.
-    top, left, height, width = (int(number) for number in random_part(*shape, (0, 0), (0.9, 1.0), (3 / 4, 4 / 3)))
+    top, left, height, width = (
+        int(number)
+        for number in random_part(*shape, (0, 0), (0.9, 1.0), (3 / 4, 4 / 3))
+    )
     assert (height, width) == expected
-    assert (top, left) == tuple((size - part) // 2 for size, part in zip(shape, expected, strict=True))
+    assert (top, left) == tuple(
+        (size - part) // 2 for size, part in zip(shape, expected, strict=True)
+    )
 
 
 def test_a_resized_crop_is_a_part_of_its_image():
@@ -255,19 +318,31 @@ def test_a_resized_crop_is_a_part_of_its_image():
     assert results.shape == (40, 50, 50, 2)
     inner = results[:, 5:-5, 5:-5]
     even = np.linspace(inner[:, 0, 0], inner[:, -1, -1], 40, axis=1)
-    np.testing.assert_allclose(inner[..., 0], np.broadcast_to(even[:, :, None, 0], inner.shape[:-1]), atol=0.5)
-    np.testing.assert_allclose(inner[..., 1], np.broadcast_to(even[:, None, :, 1], inner.shape[:-1]), atol=0.5)
+    np.testing.assert_allclose(
+        inner[..., 0], np.broadcast_to(even[:, :, None, 0], inner.shape[:-1]), atol=0.5
+    )
+    np.testing.assert_allclose(
+        inner[..., 1], np.broadcast_to(even[:, None, :, 1], inner.shape[:-1]), atol=0.5
+    )
     heights, widths = ((even[:, -1] - even[:, 0]) * 50 / 39).T
     assert len(np.unique(heights.round())) > 10
     assert np.all((widths / heights > 0.7) & (widths / heights < 1.4))
-    assert np.all((widths * heights > 0.07 * 200**2) & (widths * heights < 1.02 * 200**2))
+    assert np.all(
+        (widths * heights > 0.07 * 200**2) & (widths * heights < 1.02 * 200**2)
+    )
 
 
 def test_images_of_any_size_become_one_batch():
     sizes = ((300, 200), (100, 400))
     spec = tf.TensorSpec((None, None, 3), tf.float32)
-    data = tf.data.Dataset.from_generator(lambda: (np.zeros((*size, 3), "float32") for size in sizes), output_signature=spec)
-    for function in (resized_center, lambda image: augmentation.of_images("imagenet")(image, (0, 1))):
+    data = tf.data.Dataset.from_generator(
+        lambda: (np.zeros((*size, 3), "float32") for size in sizes),
+        output_signature=spec,
+    )
+    for function in (
+        resized_center,
+        lambda image: augmentation.of_images("imagenet")(image, (0, 1)),
+    ):
         batches = data.map(function).batch(2)
         assert batches.element_spec.shape == (None, 224, 224, 3)
         assert next(iter(batches)).shape == (2, 224, 224, 3)
@@ -277,7 +352,9 @@ def test_images_of_any_size_become_one_batch():
 def test_the_center_crop_for_evaluation_matches_pillow(turned):
     photograph = PHOTOGRAPHS[0].rotate(90, expand=True) if turned else PHOTOGRAPHS[0]
     long = 256 * 640 // 427
-    expected = photograph.resize((256, long) if turned else (long, 256), Image.Resampling.BILINEAR)
+    expected = photograph.resize(
+        (256, long) if turned else (long, 256), Image.Resampling.BILINEAR
+    )
     left, top = ((side - 224) // 2 for side in expected.size)
     expected = pixels(expected.crop((left, top, left + 224, top + 224)))
     result = resized_center(tf.constant(np.array(photograph))).numpy()
@@ -303,7 +380,10 @@ def test_cutout_hides_a_square_in_the_mean_color_wherever_its_center_is():
     samples = 5000
     results = augmented(cutout(8, color), image, samples)
     hidden = results[..., 0] != 0
-    np.testing.assert_array_equal(results[hidden], np.broadcast_to(np.array(color, "float32"), results[hidden].shape))
+    np.testing.assert_array_equal(
+        results[hidden],
+        np.broadcast_to(np.array(color, "float32"), results[hidden].shape),
+    )
     assert not results[~hidden].any()
     squares = {}
     for y in range(24):
@@ -320,7 +400,9 @@ def test_cutout_hides_a_square_in_the_mean_color_wherever_its_center_is():
 
 
 def test_cutout_of_cifar_is_of_16_pixels_and_of_the_mean():
-    results = augmented(augmentation.of_images("cifar10"), np.zeros((SIZE, SIZE, 3), "float32"), 400)
+    results = augmented(
+        augmentation.of_images("cifar10"), np.zeros((SIZE, SIZE, 3), "float32"), 400
+    )
     # Of black nothing else makes the colours of the mean.
     hidden = np.isclose(results, (125.3, 123.0, 113.9)).all(axis=-1).sum(axis=(1, 2))
     assert hidden.max() == 16 * 16
@@ -334,12 +416,19 @@ def test_all_frames_of_events_move_together():
     for flipped, image in ((False, frames), (True, frames[:, :, ::-1])):
         for y in range(-5, 6):
             for x in range(-5, 6):
-                expected[np.roll(image, (y, x), axis=(1, 2)).tobytes()] = (flipped, y, x)
+                expected[np.roll(image, (y, x), axis=(1, 2)).tobytes()] = (
+                    flipped,
+                    y,
+                    x,
+                )
     seen = collections.Counter(
-        expected[result.tobytes()] for result in augmented(augmentation.of_images("cifar10_dvs"), frames, 3000)
+        expected[result.tobytes()]
+        for result in augmented(augmentation.of_images("cifar10_dvs"), frames, 3000)
     )
     assert len(seen) == 2 * 11 * 11
-    assert_near_share(sum(count for (flipped, _, _), count in seen.items() if flipped), 3000, 0.5)
+    assert_near_share(
+        sum(count for (flipped, _, _), count in seen.items() if flipped), 3000, 0.5
+    )
 
 
 def test_counts_of_events_are_dropped_in_four_ways():
@@ -349,7 +438,9 @@ def test_counts_of_events_are_dropped_in_four_ways():
         kept = result != 0
         np.testing.assert_array_equal(result[kept], frames[kept])
         assert kept.any()
-        rows, columns = (np.flatnonzero((~kept).any(axis)) for axis in ((0, 2, 3), (0, 1, 3)))
+        rows, columns = (
+            np.flatnonzero((~kept).any(axis)) for axis in ((0, 2, 3), (0, 1, 3))
+        )
         if kept.all():
             seen["nothing"] += 1
         elif ((of_frame := kept.reshape(5, -1)).all(1) | ~of_frame.any(1)).all():
@@ -373,12 +464,16 @@ def test_of_spoken_words_a_span_and_a_band_are_left_out_and_spikes_added():
         spans.append(_only_run((result < 2).all(axis=1)))
         bands.append(_only_run((result < 2).all(axis=0)))
         added.append(np.isin(result, (1, 3)).mean())
-        assert (result < 2).sum() == spans[-1] * 30 + bands[-1] * 40 - spans[-1] * bands[-1]
+        assert (result < 2).sum() == spans[-1] * 30 + bands[-1] * 40 - spans[
+            -1
+        ] * bands[-1]
     assert (max(spans), max(bands)) == (8, 6)
     assert min(spans) == min(bands) == 0
     assert 0.003 < np.mean(added) < 0.007
     assert max(added) < 0.02
-    with pytest.raises(ValueError, match=r"spoken_words is for steps \(time, channels\)"):
+    with pytest.raises(
+        ValueError, match=r"spoken_words is for steps \(time, channels\)"
+    ):
         augmentation.of_images("spoken_words")(tf.zeros((4, 4, 2)), (0, 0))
 
 
@@ -396,7 +491,9 @@ def test_a_roll_by_zero_keeps_the_image():
 
 @pytest.mark.parametrize("name", ["cifar10_dvs", "event_drop"])
 def test_augmentations_of_frames_say_what_they_are_for(name):
-    with pytest.raises(ValueError, match=r"is for \w+ \(.*height, width, channels\), not for \(4, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"is for \w+ \(.*height, width, channels\), not for \(4, 4\)"
+    ):
         augmentation.of_images(name)(tf.zeros((4, 4)), (0, 0))
 
 
@@ -408,14 +505,23 @@ LAYERS = {**layers.AUGMENTATIONS, **layers.MIXES}
 def by_layer(name, images, labels, seed=1, batch_size=None):
     """Images and labels after a new layer, in `tf.data` as in a pipeline."""
     examples = tf.data.Dataset.from_tensor_slices({"images": images, "labels": labels})
-    results = list(examples.batch(batch_size or len(images)).map(LAYERS[name](seed)).as_numpy_iterator())
-    return [np.concatenate([result[key] for result in results]) for key in ("images", "labels")]
+    results = list(
+        examples.batch(batch_size or len(images))
+        .map(LAYERS[name](seed))
+        .as_numpy_iterator()
+    )
+    return [
+        np.concatenate([result[key] for result in results])
+        for key in ("images", "labels")
+    ]
 
 
 @pytest.fixture
 def batch():
     """Constant images of values 0 to 127, with their indices as labels."""
-    images = np.broadcast_to(np.arange(128, dtype="float32")[:, None, None, None], (128, 50, 40, 3))
+    images = np.broadcast_to(
+        np.arange(128, dtype="float32")[:, None, None, None], (128, 50, 40, 3)
+    )
     return tf.constant(images), tf.eye(128)
 
 
@@ -428,7 +534,9 @@ def test_mixes_weight_labels_by_pixels_and_keep_their_sum(mix, batch):
     # The value of an image is its label: pixels and labels must have the same mean.
     # The box of CutMix is between pixels.
     tolerance = 1e-3 if mix == "mixup" else 127 * (1 / 50 + 1 / 40)
-    np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), labels @ np.arange(128), rtol=1e-4, atol=tolerance)
+    np.testing.assert_allclose(
+        images.mean(axis=(1, 2, 3)), labels @ np.arange(128), rtol=1e-4, atol=tolerance
+    )
     assert (labels > 0).sum(axis=1).max() == 2
     # A share for each image, not for the batch.
     assert len(np.unique(np.diag(labels))) > 15
@@ -436,7 +544,9 @@ def test_mixes_weight_labels_by_pixels_and_keep_their_sum(mix, batch):
 
 def test_mixup_is_even_over_an_image(batch):
     images, labels = by_layer("mixup", *batch)
-    np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1, :1, :1], images.shape))
+    np.testing.assert_array_equal(
+        images, np.broadcast_to(images[:, :1, :1, :1], images.shape)
+    )
     weights = np.diag(labels)[(labels > 0).sum(axis=1) == 2]
     assert_near_share((weights < 0.5).sum(), len(weights), 0.5)
     assert weights.min() < 0.1
@@ -466,7 +576,9 @@ def test_cutmix_has_one_box_of_another_image(batch):
             box = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
             other = box[0, 0, 0]
             assert np.all(box == other)
-            assert label[int(other)] == pytest.approx(len(rows) / 2000, abs=1 / 50 + 1 / 40)
+            assert label[int(other)] == pytest.approx(
+                len(rows) / 2000, abs=1 / 50 + 1 / 40
+            )
             assert label[number] == pytest.approx(1 - label[int(other)])
     assert boxes > 64
 
@@ -477,12 +589,23 @@ def test_cutmix_has_one_box_of_another_image(batch):
 @pytest.mark.parametrize(
     # Keras makes RandAugment by running all its operations.
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in ("randaugment", "transformer") else ()) for name in LAYERS],
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.slow if name in ("randaugment", "transformer") else (),
+        )
+        for name in LAYERS
+    ],
 )
 def test_new_layers_of_the_same_seed_draw_the_same(name):
     # Two equal batches.
-    images = np.tile(np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype("float32"), (2, 1, 1, 1))
-    first, again, other = (by_layer(name, images, tf.eye(32), seed, batch_size=16)[0] for seed in (1, 1, 2))
+    images = np.tile(
+        np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype("float32"),
+        (2, 1, 1, 1),
+    )
+    first, again, other = (
+        by_layer(name, images, tf.eye(32), seed, batch_size=16)[0] for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first, again)
     assert first.shape == images.shape
     assert first.dtype == np.float32
@@ -495,7 +618,15 @@ def test_new_layers_of_the_same_seed_draw_the_same(name):
 
 
 def test_layers_of_each_epoch_seed_and_use_have_their_own_seed():
-    assert len({layers.seed_of(*numbers) for numbers in itertools.product(range(3), repeat=3)}) == 27
+    assert (
+        len(
+            {
+                layers.seed_of(*numbers)
+                for numbers in itertools.product(range(3), repeat=3)
+            }
+        )
+        == 27
+    )
 
 
 # Seeds
@@ -504,14 +635,22 @@ def test_layers_of_each_epoch_seed_and_use_have_their_own_seed():
 IMAGES = {
     "cifar10": pixels(PICTURES[1]),
     "cifar100": pixels(PICTURES[1]),
-    "cifar10_dvs": np.random.default_rng(0).poisson(0.2, (3, 48, 48, 2)).astype("float32"),
-    "event_drop": np.random.default_rng(0).poisson(0.2, (12, 16, 16, 2)).astype("float32"),
+    "cifar10_dvs": np.random.default_rng(0)
+    .poisson(0.2, (3, 48, 48, 2))
+    .astype("float32"),
+    "event_drop": np.random.default_rng(0)
+    .poisson(0.2, (12, 16, 16, 2))
+    .astype("float32"),
     "fashion_mnist": pixels(PICTURES[1].resize((28, 28)).convert("L"))[..., np.newaxis],
-    "fashion_mnist_cutout": pixels(PICTURES[1].resize((28, 28)).convert("L"))[..., np.newaxis],
+    "fashion_mnist_cutout": pixels(PICTURES[1].resize((28, 28)).convert("L"))[
+        ..., np.newaxis
+    ],
     "imagenet": pixels(PHOTOGRAPHS[1].resize((320, 240))),
     "spoken_words": np.random.default_rng(0).poisson(0.2, (40, 30)).astype("float32"),
 }
-SHAPES = {name: image.shape for name, image in IMAGES.items()} | {"imagenet": (224, 224, 3)}
+SHAPES = {name: image.shape for name, image in IMAGES.items()} | {
+    "imagenet": (224, 224, 3)
+}
 
 
 def test_every_augmentation_is_tested():
@@ -522,13 +661,16 @@ def test_every_augmentation_is_tested():
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_result_depends_only_on_the_seed(name):
     augment = augmentation.of_images(name)
-    first, again, other = np.split(augmented(augment, IMAGES[name], 24, seeds=(0, 0, 1)), 3)
+    first, again, other = np.split(
+        augmented(augment, IMAGES[name], 24, seeds=(0, 0, 1)), 3
+    )
     assert first.shape == (24, *SHAPES[name])
     assert first.dtype == np.float32
     np.testing.assert_array_equal(again, first)
     assert len({sample.tobytes() for sample in first}) >= 16
     assert not np.array_equal(other, first)
-    # Outside of a pipeline too. Where there is interpolation, a graph may add in another order.
+    # Outside of a pipeline too. Where there is interpolation, a graph may add in
+    # another order.
     for number in range(4):
         sample = augment(tf.constant(IMAGES[name]), tf.constant([0, number], tf.int64))
         np.testing.assert_allclose(sample, first[number], atol=1e-3)
@@ -544,17 +686,28 @@ DRAWN = {
     "imagenet": (120.5725, 6028.691),
     "spoken_words": (99.4946, 4972.883),
 }
-"""Mean, and mean with weights that tell places apart, of 50 samples: as they were when this was written."""
+"""Mean, and mean with weights that tell places apart, of 50 samples: as they were when
+this was written."""
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_backend_and_machine_draws_the_same(name):
     rows, columns = np.meshgrid(np.arange(SIZE), np.arange(SIZE), indexing="ij")
-    image = np.stack([rows * 8, columns * 8, (rows * columns) % 256], axis=-1).astype("float32")
-    given = {"cifar10_dvs": image[np.newaxis], "event_drop": image[np.newaxis], "spoken_words": image[..., 0]}
-    results = augmented(augmentation.of_images(name), given.get(name, image), 50).astype("float64")
+    image = np.stack([rows * 8, columns * 8, (rows * columns) % 256], axis=-1).astype(
+        "float32"
+    )
+    given = {
+        "cifar10_dvs": image[np.newaxis],
+        "event_drop": image[np.newaxis],
+        "spoken_words": image[..., 0],
+    }
+    results = augmented(
+        augmentation.of_images(name), given.get(name, image), 50
+    ).astype("float64")
     weights = np.arange(results.size).reshape(results.shape) % 101
-    np.testing.assert_allclose((results.mean(), (results * weights).mean()), DRAWN[name], rtol=1e-5)
+    np.testing.assert_allclose(
+        (results.mean(), (results * weights).mean()), DRAWN[name], rtol=1e-5
+    )
 
 
 def test_parts_of_a_composition_do_not_share_draws():
@@ -571,9 +724,17 @@ def read_png(path):
 
 @pytest.mark.parametrize(
     ("name", "rows", "cell"),
-    [("cifar10", 6, 96), ("cifar10_dvs", 4, 96), ("fashion_mnist_cutout", 6, 112), ("cutmix", 6, 96), ("sub_policies", 25, 96)],
+    [
+        ("cifar10", 6, 96),
+        ("cifar10_dvs", 4, 96),
+        ("fashion_mnist_cutout", 6, 112),
+        ("cutmix", 6, 96),
+        ("sub_policies", 25, 96),
+    ],
 )
-def test_a_sheet_has_one_row_per_image_and_one_column_per_sample(name, rows, cell, tmp_path, monkeypatch):
+def test_a_sheet_has_one_row_per_image_and_one_column_per_sample(
+    name, rows, cell, tmp_path, monkeypatch
+):
     monkeypatch.setattr(augmentation_sheet, "SAMPLES", 3)
     assert augmentation_sheet.main([name, "--output", str(tmp_path / "sheet.png")]) == 0
     picture = read_png(tmp_path / "sheet.png")
@@ -590,7 +751,12 @@ def test_a_sheet_of_images_of_a_data_set(tmp_path, monkeypatch):
     options = ["fashion_mnist", "--data-dir", str(tmp_path)]
     sheets = []
     for seed in ("0", "0", "1"):
-        assert augmentation_sheet.main([*options, "--seed", seed, "--output", str(tmp_path / "sheet.png")]) == 0
+        assert (
+            augmentation_sheet.main(
+                [*options, "--seed", seed, "--output", str(tmp_path / "sheet.png")]
+            )
+            == 0
+        )
         sheets.append(read_png(tmp_path / "sheet.png"))
     np.testing.assert_array_equal(sheets[0], sheets[1])
     assert not np.array_equal(sheets[0], sheets[2])
@@ -598,8 +764,16 @@ def test_a_sheet_of_images_of_a_data_set(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("option", ["--output", "--data-dir"])
 def test_the_error_names_a_missing_folder(option, tmp_path, capsys):
-    options = {"--output": str(tmp_path / "sheet.png"), option: str(tmp_path / "nowhere" / "sheet.png")}
-    assert augmentation_sheet.main(["fashion_mnist", *(part for pair in options.items() for part in pair)]) == 2
+    options = {
+        "--output": str(tmp_path / "sheet.png"),
+        option: str(tmp_path / "nowhere" / "sheet.png"),
+    }
+    assert (
+        augmentation_sheet.main(
+            ["fashion_mnist", *(part for pair in options.items() for part in pair)]
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert str(tmp_path / "nowhere") in error
     assert option in error
@@ -611,7 +785,10 @@ def test_the_error_names_a_missing_folder(option, tmp_path, capsys):
         (["cifar"], "sub_policies"),
         (["cifar10", "--seed", "-1"], "not -1"),
         (["cifar10", "--seed", "x"], "'x'"),
-        (["cifar10", "--output", "sheet.jpg"], "--output: must be a .png file, not sheet.jpg"),
+        (
+            ["cifar10", "--output", "sheet.jpg"],
+            "--output: must be a .png file, not sheet.jpg",
+        ),
     ],
 )
 def test_a_wrong_command_line_prints_valid_choices(arguments, said, tmp_path, capsys):

@@ -26,7 +26,10 @@ def commands():
         for path in sorted((ROOT / "recipes").rglob("*.py"))
         if re.search(r"command\(\s*(__name__|None), ", path.read_text())
     ]
-    return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__") for path in paths]
+    return [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+        for path in paths
+    ]
 
 
 @pytest.mark.parametrize("module", commands())
@@ -42,24 +45,43 @@ def test_ctrl_c_ends_a_command_without_a_traceback(module, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("\ninterrupted")
 
 
-def test_the_help_of_commands_with_settings_lists_their_keys_and_so_does_the_page_of_recipes(capsys):
+def test_the_help_of_commands_and_the_page_of_recipes_list_the_keys_of_settings(capsys):
     keys = catalogue.find("digits").keys
     with pytest.raises(SystemExit):
         train.main(["--help"])
     listed = capsys.readouterr().out.split("keys of --set")[1].split(":", 1)[1]
-    assert listed.replace("\n", " ").split() == [*(f"{key}," for key in keys[:-1]), keys[-1]]
+    assert listed.replace("\n", " ").split() == [
+        *(f"{key}," for key in keys[:-1]),
+        keys[-1],
+    ]
     page = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
     assert [key for key in keys if f"`{key}`" not in page] == []
 
 
-@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "9"}], ids=str)
-def test_threads_wait_without_spinning_in_recipes_but_not_in_benchmarks_unless_the_user_has_said_how(given):
-    program = "import os, {}; print({{name: os.environ[name] for name in os.environ if 'OMP_' in name}}, end='')"
-    environment = {name: value for name, value in os.environ.items() if "OMP_" not in name} | given
+@pytest.mark.parametrize(
+    "given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "9"}], ids=str
+)
+def test_threads_wait_without_spinning_in_recipes_unless_the_user_has_said_how(
+    given,
+):
+    program = (
+        "import os, {}; print({{name: os.environ[name] for name in os.environ if "
+        "'OMP_' in name}}, end='')"
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if "OMP_" not in name
+    } | given
 
     def after_import(module):
         command = [sys.executable, "-c", program.format(module)]
-        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command,
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
 
     assert after_import("recipes") == str(given or {"OMP_WAIT_POLICY": "PASSIVE"})
     assert after_import("recipes.benchmark") == str(given)

@@ -1,4 +1,5 @@
-"""`python -m recipes.train NAME --devices N`: several devices train like one, and only the first process writes files."""
+"""`python -m recipes.train NAME --devices N`: several devices train like one, and only
+the first process writes files."""
 
 import contextlib
 import json
@@ -22,10 +23,24 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def train(folder, devices, *settings, **environment):
     """Trains the digits recipe in a process of its own; returns what it has printed."""
-    command = [sys.executable, "-m", "recipes.train", "digits", "--output", str(folder), "--devices", str(devices)]
+    command = [
+        sys.executable,
+        "-m",
+        "recipes.train",
+        "digits",
+        "--output",
+        str(folder),
+        "--devices",
+        str(devices),
+    ]
     environment = {**os.environ, "KERAS_BACKEND": BACKEND, **environment}
     done = subprocess.run(
-        [*command, "--set", "width=0.5", *settings], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
+        [*command, "--set", "width=0.5", *settings],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -36,7 +51,13 @@ def result(folder):
 
 
 def test_two_devices_train_a_recipe_as_one(tmp_path, monkeypatch):
-    settings = "epochs=1", "train_images=300", "precision=float64", "timesteps=2", "width=0.25"
+    settings = (
+        "epochs=1",
+        "train_images=300",
+        "precision=float64",
+        "timesteps=2",
+        "width=0.25",
+    )
     with double_precision():
         one = trained(tmp_path / "one", "digits", "--set", *settings)
     if BACKEND == "torch":
@@ -49,14 +70,21 @@ def test_two_devices_train_a_recipe_as_one(tmp_path, monkeypatch):
         two = result(tmp_path / "two")
     # On PyTorch Keras multiplies matrices in float32, whatever the precision.
     tolerance = 1e-4 if BACKEND == "torch" else 1e-6
-    np.testing.assert_allclose(two["curve"]["loss"], one["curve"]["loss"], rtol=tolerance)
-    np.testing.assert_allclose(two["curve"]["test_loss"], one["curve"]["test_loss"], rtol=tolerance)
+    np.testing.assert_allclose(
+        two["curve"]["loss"], one["curve"]["loss"], rtol=tolerance
+    )
+    np.testing.assert_allclose(
+        two["curve"]["test_loss"], one["curve"]["test_loss"], rtol=tolerance
+    )
     assert two["device"].startswith("2 x ")
     assert two["batch_per_device"] * 2 == one["batch_per_device"]
 
 
 def test_what_a_wide_network_needs_is_found_on_its_devices():
-    scopes = {"jax": lambda: keras.distribution.DataParallel(devices=["cpu:0"]).scope(), "torch": contextlib.nullcontext}
+    scopes = {
+        "jax": lambda: keras.distribution.DataParallel(devices=["cpu:0"]).scope(),
+        "torch": contextlib.nullcontext,
+    }
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -68,7 +96,9 @@ def test_what_a_wide_network_needs_is_found_on_its_devices():
         run.prepare(recipe, recipe.load(None))
         assert (keras.distribution.distribution() is not None) == (BACKEND == "jax")
         # No layer has a name that another one has already.
-        assert keras.layers.ReLU().name.removeprefix("re_lu_") == str(int(before.removeprefix("re_lu_")) + 1)
+        assert keras.layers.ReLU().name.removeprefix("re_lu_") == str(
+            int(before.removeprefix("re_lu_")) + 1
+        )
 
 
 @pytest.mark.slow
@@ -85,13 +115,36 @@ def test_a_run_resumes_on_another_number_of_devices(tmp_path):
         "callbacks.Checkpoint = Stops\n"
         "sys.exit(train.main(sys.argv[1:]))\n"
     )
-    command = [sys.executable, "-c", program, "digits", "--output", str(tmp_path / "resumed"), "--set", "width=0.5", *settings]
-    stopped = subprocess.run(command, cwd=ROOT, env={**os.environ, "KERAS_BACKEND": BACKEND}, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "digits",
+        "--output",
+        str(tmp_path / "resumed"),
+        "--set",
+        "width=0.5",
+        *settings,
+    ]
+    stopped = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": BACKEND},
+        capture_output=True,
+        text=True,
+    )
     assert stopped.returncode == 130, stopped.stderr[-2000:]
     assert "resumes after 1 epochs" in train(tmp_path / "resumed", 2, *settings)
-    whole, resumed = (result(tmp_path / name)["curve"]["loss"] for name in ("whole", "resumed"))
-    np.testing.assert_allclose(resumed, whole, rtol=1e-4 if BACKEND == "torch" else 1e-6)
-    assert [part["first_epoch"] for part in result(tmp_path / "resumed")["parts"]] == [1, 2]
+    whole, resumed = (
+        result(tmp_path / name)["curve"]["loss"] for name in ("whole", "resumed")
+    )
+    np.testing.assert_allclose(
+        resumed, whole, rtol=1e-4 if BACKEND == "torch" else 1e-6
+    )
+    assert [part["first_epoch"] for part in result(tmp_path / "resumed")["parts"]] == [
+        1,
+        2,
+    ]
 
 
 def numbered(size):
@@ -100,14 +153,25 @@ def numbered(size):
     return Dataset(images, np.arange(size), images[:2], np.arange(2))
 
 
-@pytest.mark.parametrize(("size", "parts"), [(16, 2), (19, 2), (17, 2), (18, 4), (21, 4), (16, 1), (3, 4)])
+@pytest.mark.parametrize(
+    ("size", "parts"), [(16, 2), (19, 2), (17, 2), (18, 4), (21, 4), (16, 1), (3, 4)]
+)
 def test_parts_of_batches_are_the_batches_of_one_process(size, parts):
-    recipe = catalogue.find("digits").with_settings(["batch_size=8", "epochs=2", "augment=none"])
-    whole = [labels.tolist() for _, labels in pipeline.training_batches(numbered(size), recipe).as_numpy_iterator()]
+    recipe = catalogue.find("digits").with_settings(
+        ["batch_size=8", "epochs=2", "augment=none"]
+    )
+    whole = [
+        labels.tolist()
+        for _, labels in pipeline.training_batches(
+            numbered(size), recipe
+        ).as_numpy_iterator()
+    ]
     of_parts = [
         [
             labels.tolist()
-            for _, labels in pipeline.training_batches(numbered(size), recipe, 0, (number, parts)).as_numpy_iterator()
+            for _, labels in pipeline.training_batches(
+                numbered(size), recipe, 0, (number, parts)
+            ).as_numpy_iterator()
         ]
         for number in range(parts)
     ]
@@ -129,13 +193,21 @@ def test_images_are_augmented_as_in_one_process():
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
 def test_a_number_of_devices_that_is_none_is_an_error(text):
-    with pytest.raises(ValueError, match=f"--devices must be a positive number or all. Received: '{text}'"):
+    with pytest.raises(
+        ValueError,
+        match=f"--devices must be a positive number or all. Received: '{text}'",
+    ):
         engine.wanted(text)
 
 
 def test_a_process_that_ctrl_c_ended_has_the_status_that_shells_give_it():
     killed = subprocess.Popen(
-        [sys.executable, "-c", "import os, signal; signal.signal(2, signal.SIG_DFL); os.kill(os.getpid(), 2)"]
+        [
+            sys.executable,
+            "-c",
+            "import os, signal; signal.signal(2, signal.SIG_DFL); "
+            "os.kill(os.getpid(), 2)",
+        ]
     )
     killed.wait()
     assert killed.returncode == -2
@@ -143,19 +215,29 @@ def test_a_process_that_ctrl_c_ended_has_the_status_that_shells_give_it():
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error():
-    with pytest.raises(ValueError, match=r"`batch_size` must be a multiple of the number of devices, 3.*batch_size=8"):
+    with pytest.raises(
+        ValueError,
+        match=r"`batch_size` must be a multiple of the number of devices, "
+        r"3.*batch_size=8",
+    ):
         pipeline.ProcessShare(0, 3, 100, 8)
 
 
 @pytest.mark.slow
 def test_the_imagenet_recipe_trains_on_eight_devices(tmp_path):
-    """Made-up images of full size, for a narrow network. The last batch has fewer images than devices.
+    """Made-up images of full size, for a narrow network. The last batch has fewer
+    images than devices.
 
-    The batch is the recipe's own, 512, on JAX; on the other backends eight replicas need more memory. On PyTorch a strided 1x1
-    convolution of less than 16 channels in layout channels_last corrupts memory on CPUs (PyTorch 2.13), so that the network is
+    The batch is the recipe's own, 512, on JAX; on the other backends eight replicas
+    need more memory. On PyTorch a strided 1x1 convolution of less than 16 channels in
+    layout channels_last corrupts memory on CPUs (PyTorch 2.13), so that the network is
     wider.
     """
-    width, batch = {"jax": (0.0625, 512), "tensorflow": (0.0625, 64), "torch": (0.25, 64)}[BACKEND]
+    width, batch = {
+        "jax": (0.0625, 512),
+        "tensorflow": (0.0625, 64),
+        "torch": (0.25, 64),
+    }[BACKEND]
     program = (
         "import io, sys, urllib.request\n"
         "import tensorflow_datasets as tfds\n"
@@ -164,13 +246,34 @@ def test_the_imagenet_recipe_trains_on_eight_devices(tmp_path):
         f"with tfds.testing.mock_data(num_examples={batch + 5}):\n"
         "    sys.exit(train.main(sys.argv[1:]))\n"
     )
-    arguments = ["imagenet_sew_resnet34", "--devices", "8", "--data-dir", str(tmp_path), "--output", str(tmp_path / "run")]
-    settings = ["--set", "epochs=1", "restart_at=None", f"width={width}", "timesteps=1", f"batch_size={batch}"]
+    arguments = [
+        "imagenet_sew_resnet34",
+        "--devices",
+        "8",
+        "--data-dir",
+        str(tmp_path),
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    settings = [
+        "--set",
+        "epochs=1",
+        "restart_at=None",
+        f"width={width}",
+        "timesteps=1",
+        f"batch_size={batch}",
+    ]
     command = [sys.executable, "-c", program, *arguments, *settings]
     if BACKEND == "torch":
         assert engine.launch(8, command) == 0
     else:
-        done = subprocess.run(command, cwd=ROOT, env={**os.environ, "KERAS_BACKEND": BACKEND}, capture_output=True, text=True)
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "KERAS_BACKEND": BACKEND},
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
     record = result(tmp_path / "run")
     assert np.isfinite(record["curve"]["loss"][0])

@@ -1,4 +1,5 @@
-"""A command draws a figure for each measurement of a run or a shipped network; another times callbacks."""
+"""A command draws a figure for each measurement of a run or a shipped network; another
+times callbacks."""
 
 import dataclasses
 import json
@@ -16,29 +17,60 @@ from tests.recipes.recipe_runs import QUICKLY, error_of, trained
 pytestmark = pytest.mark.runs_once
 
 
-def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(tmp_path, capsys):
+def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(
+    tmp_path, capsys
+):
     wanted = ["firing_rates", "raster", "membranes", "accuracy_over_time", "energy"]
-    arguments = ["digits", "--images", "4", "--test-images", "8", "--timesteps", "2", "--costs", "int8", "--only", *wanted]
+    arguments = [
+        "digits",
+        "--images",
+        "4",
+        "--test-images",
+        "8",
+        "--timesteps",
+        "2",
+        "--costs",
+        "int8",
+        "--only",
+        *wanted,
+    ]
     assert figures.main([*arguments, "--output", str(tmp_path / "figures")]) == 0
     printed = capsys.readouterr().out
     for name in wanted:
         path = tmp_path / "figures" / f"{name}.png"
         assert path.read_bytes().startswith(b"\x89PNG")
         assert f"{path}\n" in printed
-    lines = dict(line.strip().split(": ") for line in printed.splitlines() if line.startswith("  "))
+    lines = dict(
+        line.strip().split(": ")
+        for line in printed.splitlines()
+        if line.startswith("  ")
+    )
     assert len(lines["accuracy"].split()) == 4
     assert len(lines["mean"].split()) == 3
     assert (
-        f"Energy of a sample: {float(lines['total']) * 1e9:.3g} nJ with spikes, T = 2; without spikes, in one pass, " in printed
+        f"Energy of a sample: {float(lines['total']) * 1e9:.3g} nJ with spikes, T = 2; "
+        "without spikes, in one pass, " in printed
     )
 
 
 @pytest.mark.parametrize(
-    "wanted", [["firing_rates", "gradient_agreement"], pytest.param([*figures.FIGURES], marks=pytest.mark.slow, id="all")]
+    "wanted",
+    [
+        ["firing_rates", "gradient_agreement"],
+        pytest.param([*figures.FIGURES], marks=pytest.mark.slow, id="all"),
+    ],
 )
 def test_a_finished_run_has_its_figures(wanted, tmp_path):
     trained(tmp_path / "run", "digits", "--set", *QUICKLY, "epochs=1")
-    arguments = [str(tmp_path / "run"), "--images", "4", "--test-images", "8", "--output", str(tmp_path / "figures")]
+    arguments = [
+        str(tmp_path / "run"),
+        "--images",
+        "4",
+        "--test-images",
+        "8",
+        "--output",
+        str(tmp_path / "figures"),
+    ]
     assert figures.main([*arguments, "--only", *wanted]) == 0
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(wanted)
 
@@ -48,7 +80,20 @@ def recordings(tmp_path_factory):
     """The folder of recordings of an event camera, of ten classes."""
     folder = tmp_path_factory.mktemp("recordings")
     write_clothes(folder)
-    assert make_recordings.main([str(folder / "made"), "--train", "20", "--test", "10", "--data-dir", str(folder)]) == 0
+    assert (
+        make_recordings.main(
+            [
+                str(folder / "made"),
+                "--train",
+                "20",
+                "--test",
+                "10",
+                "--data-dir",
+                str(folder),
+            ]
+        )
+        == 0
+    )
     return folder / "made"
 
 
@@ -56,25 +101,68 @@ EVENTS = ("fashion_mnist_events", "--data-dir")
 SMALL = ("--set", "epochs=1", "batch_size=8", "width=0.0625", "augment=none")
 
 
-def test_a_run_on_recordings_has_figures_with_the_frames_of_their_time_steps(recordings, tmp_path, capsys):
+def test_a_run_on_recordings_has_figures_with_the_frames_of_their_time_steps(
+    recordings, tmp_path, capsys
+):
     trained(tmp_path / "run", *EVENTS, str(recordings), *SMALL, "timesteps=2")
-    few = ["--images", "4", "--test-images", "4", "--data-dir", str(recordings), "--output", str(tmp_path / "figures")]
+    few = [
+        "--images",
+        "4",
+        "--test-images",
+        "4",
+        "--data-dir",
+        str(recordings),
+        "--output",
+        str(tmp_path / "figures"),
+    ]
     for timesteps in ([], ["--timesteps", "3"]):
         capsys.readouterr()
-        assert figures.main([str(tmp_path / "run"), *few, *timesteps, "--only", "accuracy_over_time", "firing_rates"]) == 0
-        (accuracies,) = (line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("accuracy:"))
+        assert (
+            figures.main(
+                [
+                    str(tmp_path / "run"),
+                    *few,
+                    *timesteps,
+                    "--only",
+                    "accuracy_over_time",
+                    "firing_rates",
+                ]
+            )
+            == 0
+        )
+        (accuracies,) = (
+            line
+            for line in capsys.readouterr().out.splitlines()
+            if line.strip().startswith("accuracy:")
+        )
         assert len(accuracies.split()) == (4 if timesteps else 3)
 
 
 @pytest.mark.parametrize("of", ["recordings", "mixed images"])
-def test_steps_on_recordings_and_mixed_images_are_drawn_and_held_out_accuracies_named(of, recordings, tmp_path, capsys):
+def test_steps_on_recordings_and_mixed_images_are_drawn_and_held_out_accuracies_named(
+    of, recordings, tmp_path, capsys
+):
     chosen, tested = {
         "recordings": ((*EVENTS, str(recordings), *SMALL), "test"),
-        "mixed images": (("digits", "--set", "epochs=1", *QUICKLY[1:], "mix=mixup", "held_out=200"), "held-out"),
+        "mixed images": (
+            ("digits", "--set", "epochs=1", *QUICKLY[1:], "mix=mixup", "held_out=200"),
+            "held-out",
+        ),
     }[of]
-    measured = ("--timesteps", "2", "--seeds", "1", "--rounds", "1", "--methods", "rate-multi")
+    measured = (
+        "--timesteps",
+        "2",
+        "--seeds",
+        "1",
+        "--rounds",
+        "1",
+        "--methods",
+        "rate-multi",
+    )
     for _ in ("measured", "drawn again") if tested == "held-out" else ("measured",):
-        assert against_timesteps.main([*chosen, *measured, "--output", str(tmp_path)]) == 0
+        assert (
+            against_timesteps.main([*chosen, *measured, "--output", str(tmp_path)]) == 0
+        )
         assert f"| {tested} accuracy |" in capsys.readouterr().out
     (path,) = tmp_path.glob("*.json")
     assert [row["timesteps"] for row in json.loads(path.read_text())["rows"]] == [2]
@@ -86,43 +174,71 @@ def test_an_unknown_name_is_an_error(tmp_path, capsys):
     assert "Received: 'digit'." in error
 
 
-MEASURED = ["digits", "--timesteps", "1", "2", "--seeds", "1", "--rounds", "1", "--set", *QUICKLY[1:], "epochs=1"]
+MEASURED = [
+    "digits",
+    "--timesteps",
+    "1",
+    "2",
+    "--seeds",
+    "1",
+    "--rounds",
+    "1",
+    "--set",
+    *QUICKLY[1:],
+    "epochs=1",
+]
 
 
-@pytest.mark.parametrize("command", [figures.main, windows.main, callbacks.main, against_timesteps.main])
+@pytest.mark.parametrize(
+    "command", [figures.main, windows.main, callbacks.main, against_timesteps.main]
+)
 def test_batches_are_not_taken_from_a_stream(command, monkeypatch, tmp_path, capsys):
     stream = StreamedDataset(1_281_167, 50_000, 1000, None, None)
-    recipe = dataclasses.replace(catalogue.find("digits"), load_data=lambda folder: stream)
+    recipe = dataclasses.replace(
+        catalogue.find("digits"), load_data=lambda folder: stream
+    )
     monkeypatch.setitem(catalogue.RECIPES, "digits", recipe)
     (tmp_path / "settings.json").write_text(json.dumps(recipe.settings()))
-    arguments = {figures.main: [tmp_path], against_timesteps.main: ["digits", "--output", tmp_path]}.get(command, ["digits"])
+    arguments = {
+        figures.main: [tmp_path],
+        against_timesteps.main: ["digits", "--output", tmp_path],
+    }.get(command, ["digits"])
     error = error_of(arguments, capsys, command)
     assert "takes data sets in memory. Received: one that is read as a stream." in error
 
 
 @pytest.mark.parametrize("option", ["--images", "--test-images"])
 def test_figures_need_images(option, tmp_path, capsys):
-    error = error_of(["digits", option, "0", "--output", tmp_path / "new"], capsys, figures.main)
+    error = error_of(
+        ["digits", option, "0", "--output", tmp_path / "new"], capsys, figures.main
+    )
     assert f"`{option}` must be 1 or more. Received: {option}=0" in error
     assert not (tmp_path / "new").exists()
 
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory, request):
-    """The folder of accuracy, memory and time against T: of each worker, since the files are drawn again."""
+    """The folder of accuracy, memory and time against T: of each worker, since the
+    files are drawn again."""
 
     def make(folder):
-        assert against_timesteps.main([*MEASURED, "--output", str(folder / "record")]) == 0
+        assert (
+            against_timesteps.main([*MEASURED, "--output", str(folder / "record")]) == 0
+        )
 
     shared = made_once("against_timesteps", make, tmp_path_factory, request)
-    return shutil.copytree(shared / "record", tmp_path_factory.mktemp("record") / "record")
+    return shutil.copytree(
+        shared / "record", tmp_path_factory.mktemp("record") / "record"
+    )
 
 
 def test_accuracy_memory_and_time_are_drawn_against_the_number_of_steps(record, capsys):
     assert (record / "digits.png").read_bytes().startswith(b"\x89PNG")
     written = json.loads((record / "digits.json").read_text())
     assert [(row["timesteps"], row["method"]) for row in written["rows"]] == [
-        (timesteps, method) for timesteps in (1, 2) for method in ("rate-multi", "bptt-multi")
+        (timesteps, method)
+        for timesteps in (1, 2)
+        for method in ("rate-multi", "bptt-multi")
     ]
     for row in written["rows"]:
         assert 0 <= row["accuracies"][0] <= 1
@@ -134,7 +250,9 @@ def test_accuracy_memory_and_time_are_drawn_against_the_number_of_steps(record, 
     assert (record / "digits.png").exists()
     assert capsys.readouterr().out.count("| bptt-multi |") == 2
     # Its arguments are not those of the default.
-    assert "epochs=1, now nothing" in error_of(["digits", "--output", record], capsys, against_timesteps.main)
+    assert "epochs=1, now nothing" in error_of(
+        ["digits", "--output", record], capsys, against_timesteps.main
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,12 +261,17 @@ def test_accuracy_memory_and_time_are_drawn_against_the_number_of_steps(record, 
         (["--timesteps", "1"], "--timesteps 1 2, now 1"),
         (["--seeds", "2"], "--seeds 1, now 2"),
         (["--rounds", "2"], "--rounds 1, now 2"),
-        (["--methods", "sltt-multi"], "--methods rate-multi bptt-multi, now sltt-multi"),
+        (
+            ["--methods", "sltt-multi"],
+            "--methods rate-multi bptt-multi, now sltt-multi",
+        ),
         (["--set", "epochs=2"], "epochs=1 epochs=2"),
     ],
 )
 def test_a_record_of_other_arguments_is_not_drawn_again(other, said, record, capsys):
-    error = error_of([*MEASURED, *other, "--output", record], capsys, against_timesteps.main)
+    error = error_of(
+        [*MEASURED, *other, "--output", record], capsys, against_timesteps.main
+    )
     assert f"{record / 'digits.json'} was measured with other arguments" in error
     assert said in error
 
@@ -157,24 +280,47 @@ def test_a_record_of_other_arguments_is_not_drawn_again(other, said, record, cap
     ("arguments", "said"),
     [
         (["digits", "--methods", "backprop"], "`methods` must be one of"),
-        (["digits", "--seeds", "0"], "`--seeds` must be 1 or more. Received: --seeds=0"),
-        (["digits", "--rounds", "0"], "`--rounds` must be 1 or more. Received: --rounds=0"),
-        (["digits", "--set", "timesteps=2"], "`timesteps` cannot be set here. Received: --set timesteps=2. Pass --timesteps."),
+        (
+            ["digits", "--seeds", "0"],
+            "`--seeds` must be 1 or more. Received: --seeds=0",
+        ),
+        (
+            ["digits", "--rounds", "0"],
+            "`--rounds` must be 1 or more. Received: --rounds=0",
+        ),
+        (
+            ["digits", "--set", "timesteps=2"],
+            "`timesteps` cannot be set here. Received: --set timesteps=2. Pass "
+            "--timesteps.",
+        ),
         (["digits", "--set", "seed=2"], "Pass --seeds."),
         (["digits", "--set", "gradient=sltt"], "Name the method with --methods."),
         (["digits", "--set", "step_mode=single"], "--methods"),
         (["digits", "--set", "branches=2"], "`branches` cannot be set here"),
-        (["digits", "--set", "ordinary=first", "teacher_weight=0.5"], "`ordinary` cannot be set here"),
+        (
+            ["digits", "--set", "ordinary=first", "teacher_weight=0.5"],
+            "`ordinary` cannot be set here",
+        ),
         (["digits_segmentation"], "takes spiking networks that classify images"),
     ],
 )
-def test_a_mistake_in_what_is_drawn_against_the_number_of_steps_is_an_error(arguments, said, tmp_path, capsys):
-    assert said in error_of([*arguments, "--output", tmp_path / "new"], capsys, against_timesteps.main)
+def test_a_mistake_in_what_is_drawn_against_the_number_of_steps_is_an_error(
+    arguments, said, tmp_path, capsys
+):
+    assert said in error_of(
+        [*arguments, "--output", tmp_path / "new"], capsys, against_timesteps.main
+    )
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
-    "content", ["{}", "[]", "{", '{"settings": [], "backend": "jax", "memory_measure": null, "rows": [{}]}']
+    "content",
+    [
+        "{}",
+        "[]",
+        "{",
+        '{"settings": [], "backend": "jax", "memory_measure": null, "rows": [{}]}',
+    ],
 )
 def test_a_file_that_is_no_record_is_named(content, tmp_path, capsys):
     path = tmp_path / "digits.json"
@@ -194,16 +340,36 @@ def test_the_overview_is_one_picture(record, tmp_path, capsys):
     assert path.read_bytes().startswith(b"\x89PNG")
     write_clothes(tmp_path)
     capsys.readouterr()
-    inside = [*arguments, "--network", "fashion_mnist_maxformer_integer", "--data-dir", tmp_path]
-    assert "`--network` must be a network with layers of neurons. Received" in error_of(inside, capsys, overview.main)
+    inside = [
+        *arguments,
+        "--network",
+        "fashion_mnist_maxformer_integer",
+        "--data-dir",
+        tmp_path,
+    ]
+    assert "`--network` must be a network with layers of neurons. Received" in error_of(
+        inside, capsys, overview.main
+    )
 
 
 # After a few steps moving statistics are still those of the start.
 @pytest.mark.filterwarnings("ignore:DEAD:UserWarning")
 def test_the_cost_of_callbacks_is_printed_beside_a_training_step(capsys):
-    assert callbacks.main(["digits", "--rounds", "1", "--set", *QUICKLY, "batch_size=8"]) == 0
-    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
-    assert [row[0] for row in rows] == ["training step", "FiringRate", "AccuracyOverTime", "GradientAgreement"]
+    assert (
+        callbacks.main(["digits", "--rounds", "1", "--set", *QUICKLY, "batch_size=8"])
+        == 0
+    )
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("| ")
+    ][1:]
+    assert [row[0] for row in rows] == [
+        "training step",
+        "FiringRate",
+        "AccuracyOverTime",
+        "GradientAgreement",
+    ]
     assert float(rows[0][2]) == 1.0
     assert all(float(row[1]) > 0 for row in rows)
 
@@ -212,7 +378,10 @@ def test_the_cost_of_callbacks_is_printed_beside_a_training_step(capsys):
     ("arguments", "said"),
     [
         (["digit"], "There is no recipe 'digit'"),
-        (["digits", "--rounds", "0"], "`--rounds` must be 1 or more. Received: --rounds=0"),
+        (
+            ["digits", "--rounds", "0"],
+            "`--rounds` must be 1 or more. Received: --rounds=0",
+        ),
         (["digits", "--set", "branches=2"], "`branches` cannot be set here"),
     ],
 )

@@ -29,7 +29,10 @@ def test_a_recording_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("events", "message"),
     [
-        (Events(*np.array([[128], [0], [1], [0]])), "must be of a sensor of 128x128 pixels. Received: the coordinate 128"),
+        (
+            Events(*np.array([[128], [0], [1], [0]])),
+            "must be of a sensor of 128x128 pixels. Received: the coordinate 128",
+        ),
         (Events(*np.array([[0, 0], [0, 0], [1, 1], [0, 2**31]])), "must not pause"),
     ],
 )
@@ -48,7 +51,9 @@ def naive_events(image, enlargement, corner, path_length, threshold, steps):
         top, left = (corner[axis] + place[axis] * path_length for axis in (0, 1))
         for row in range(size):
             for column in range(size):
-                share = max(0.0, 1 - abs(y - top - row)) * max(0.0, 1 - abs(x - left - column))
+                share = max(0.0, 1 - abs(y - top - row)) * max(
+                    0.0, 1 - abs(x - left - column)
+                )
                 value += share * image[row // enlargement, column // enlargement] / 255
         return np.log(value + saccades.DARKEST)
 
@@ -68,7 +73,11 @@ def naive_events(image, enlargement, corner, path_length, threshold, steps):
                     sign = 1 if now > remembered else -1
                     remembered += sign * threshold
                     passed = (remembered - before) / (now - before)
-                    time = (number + min(max(passed, 0), 1)) * saccades.MICROSECONDS / steps
+                    time = (
+                        (number + min(max(passed, 0), 1))
+                        * saccades.MICROSECONDS
+                        / steps
+                    )
                     found.add((x, y, int(sign > 0), int(time)))
                 before = now
     return found
@@ -80,7 +89,15 @@ def test_events_are_those_of_each_pixel_by_itself():
     events = saccades.record(image, np.random.default_rng(5), deviation=0.0, **settings)
     room = 128 - 6 - 3 - 1
     corner = np.random.default_rng(5).integers(0, np.array([room, room]) + 1)
-    found = set(zip(*(getattr(events, name).tolist() for name in ("x", "y", "polarity", "timestamp")), strict=True))
+    found = set(
+        zip(
+            *(
+                getattr(events, name).tolist()
+                for name in ("x", "y", "polarity", "timestamp")
+            ),
+            strict=True,
+        )
+    )
     wanted = naive_events(image, corner=corner.tolist(), **settings)
     assert len(wanted) > 20
     # A time may be rounded to the next microsecond.
@@ -106,7 +123,9 @@ OPTIONS = ["--train", "20", "--test", "10", "--data-dir"]
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     write_clothes(folder)
-    assert make_recordings.main([str(folder / "recordings"), *OPTIONS, str(folder)]) == 0
+    assert (
+        make_recordings.main([str(folder / "recordings"), *OPTIONS, str(folder)]) == 0
+    )
     return folder / "recordings"
 
 
@@ -119,23 +138,37 @@ def test_recordings_are_not_made_into_a_folder_that_has_some(tmp_path, capsys):
 def test_a_negative_seed_is_refused_before_the_folder_is_made(tmp_path, capsys):
     write_clothes(tmp_path)
     arguments = [tmp_path / "recordings", *OPTIONS, tmp_path, "--seed", "-1"]
-    assert "`seed` must be 0 or more. Received: seed=-1." in error_of(arguments, capsys, make_recordings.main)
+    assert "`seed` must be 0 or more. Received: seed=-1." in error_of(
+        arguments, capsys, make_recordings.main
+    )
     assert not (tmp_path / "recordings").exists()
 
 
-def test_recordings_whose_making_was_interrupted_are_not_split_otherwise(tmp_path, capsys):
+def test_recordings_whose_making_was_interrupted_are_not_split_otherwise(
+    tmp_path, capsys
+):
     folder = tmp_path / "recordings"
     for name in fashion_mnist_events.CLASS_NAMES:
         (folder / name).mkdir(parents=True)
         for number in range(2):
-            write_aedat(folder / name / f"train_{number:05d}.aedat", made_events(10, seed=number))
-    error = error_of(["fashion_mnist_events", "--data-dir", folder, "--output", tmp_path / "run"], capsys)
+            write_aedat(
+                folder / name / f"train_{number:05d}.aedat",
+                made_events(10, seed=number),
+            )
+    error = error_of(
+        ["fashion_mnist_events", "--data-dir", folder, "--output", tmp_path / "run"],
+        capsys,
+    )
     assert f"There is no {folder / 'split.txt'}" in error
     assert "python -m recipes.make_recordings" in error
     assert not (folder / "split.txt").exists()
     # One that lacks recordings is not to be drawn again either.
     (folder / "split.txt").write_text("train bag/train_00000\ntest bag/train_00001\n")
-    with pytest.raises(ValueError, match=r"does not contain all recordings.*Get the recordings again, with their split"):
+    with pytest.raises(
+        ValueError,
+        match=r"does not contain all recordings.*Get the recordings again, with their "
+        r"split",
+    ):
         fashion_mnist_events.load(folder, 4)
 
 
@@ -157,5 +190,11 @@ def test_few_made_recordings_are_read_even_if_classes_have_none(tmp_path):
 @pytest.mark.slow
 def test_the_recipe_trains_on_made_recordings(folder, tmp_path):
     options = ["--data-dir", str(folder), "--output", str(tmp_path / "run"), "--set"]
-    settings = ["timesteps=4", "epochs=1", "batch_size=8", "width=0.0625", "augment=none"]
+    settings = [
+        "timesteps=4",
+        "epochs=1",
+        "batch_size=8",
+        "width=0.0625",
+        "augment=none",
+    ]
     assert train.main(["fashion_mnist_events", *options, *settings]) == 0

@@ -1,6 +1,7 @@
 """The paper's recipes end to end: narrow networks, a few steps, on placeholder data.
 
-CIFAR and ImageNet use the mock of TensorFlow Datasets, CIFAR10-DVS uses AEDAT files written by the tests.
+CIFAR and ImageNet use the mock of TensorFlow Datasets, CIFAR10-DVS uses AEDAT files
+written by the tests.
 """
 
 import dataclasses
@@ -24,22 +25,29 @@ pytestmark = pytest.mark.runs_once
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra [test] installs it")
 
-# With fewer than 8 channels some convolutions of PyTorch 2.13 write outside of their memory on CPUs without AVX-512.
+# With fewer than 8 channels some convolutions of PyTorch 2.13 write outside of their
+# memory on CPUs without AVX-512.
 NARROW = ("width=0.125", "timesteps=2", "epochs=1", "batch_size=4")
 if keras.backend.backend() != "jax":
-    # Compiling takes most of the time of a test. (JAX without it compiles every operation by itself.)
+    # Compiling takes most of the time of a test. (JAX without it compiles every
+    # operation by itself.)
     NARROW += ("jit_compile=False",)
 IMAGES = 8
 """Two steps of training."""
 
-CIFAR_RECIPES = [name for name in catalogue.RECIPES if name.startswith("cifar10") and "dvs" not in name]
+CIFAR_RECIPES = [
+    name
+    for name in catalogue.RECIPES
+    if name.startswith("cifar10") and "dvs" not in name
+]
 IMAGES_OF_ANY_SIZE = ["imagenet_sew_resnet34", "imagenet_maxformer"]
 IMAGENET_RECIPES = [name for name in catalogue.RECIPES if name.startswith("imagenet")]
 
 
 @pytest.fixture
 def mocked(monkeypatch):
-    """TensorFlow Datasets returns artificial images of the right shapes, without network access."""
+    """TensorFlow Datasets returns artificial images of the right shapes, without
+    network access."""
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO())
     with tfds.testing.mock_data(num_examples=IMAGES):
         yield
@@ -52,13 +60,20 @@ def check(record):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name == "cifar100_vgg11" else pytest.mark.slow) for name in CIFAR_RECIPES],
+    [
+        pytest.param(name, marks=[] if name == "cifar100_vgg11" else pytest.mark.slow)
+        for name in CIFAR_RECIPES
+    ],
 )
 def test_cifar_recipes_train(name, mocked, tmp_path):
-    check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW))
+    check(
+        trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW)
+    )
 
 
-def test_the_number_of_classes_does_not_depend_on_the_labels_that_occur(mocked, tmp_path):
+def test_the_number_of_classes_does_not_depend_on_the_labels_that_occur(
+    mocked, tmp_path
+):
     """Mixing images makes a target of each class."""
     data = cifar.load("cifar100", tmp_path)
     assert len({*data.train_labels, *data.test_labels}) < data.classes == 100
@@ -67,33 +82,51 @@ def test_the_number_of_classes_does_not_depend_on_the_labels_that_occur(mocked, 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGENET_RECIPES)
 def test_imagenet_recipes_train_at_full_image_size(name, mocked, tmp_path):
-    check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW))
+    check(
+        trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW)
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "shape", "classes"),
     [
         # Its images are of any size.
-        *((name, imagenet.IMAGE_SHAPE, imagenet.CLASSES) for name in IMAGES_OF_ANY_SIZE),
+        *(
+            (name, imagenet.IMAGE_SHAPE, imagenet.CLASSES)
+            for name in IMAGES_OF_ANY_SIZE
+        ),
         ("cifar10_resnet18", cifar.IMAGE_SHAPE, 10),
     ],
 )
-def test_images_reach_the_network_of_a_recipe(name, shape, classes, mocked, tmp_path, monkeypatch):
-    """The whole recipe with a small network instead of its own, which takes long to compile with 18 or 34 layers."""
+def test_images_reach_the_network_of_a_recipe(
+    name, shape, classes, mocked, tmp_path, monkeypatch
+):
+    """The whole recipe with a small network instead of its own, which takes long to
+    compile with 18 or 34 layers."""
 
     def small_network(width):
         inputs = keras.Input(shape)
-        x = keras.layers.Conv2D(4, 7, strides=16)(keras.layers.Rescaling(1 / 255)(inputs))
+        x = keras.layers.Conv2D(4, 7, strides=16)(
+            keras.layers.Rescaling(1 / 255)(inputs)
+        )
         x = keras.layers.GlobalAveragePooling2D()(keras_ratesnn.layers.LIF()(x))
         return keras.Model(inputs, keras.layers.Dense(classes)(x))
 
-    monkeypatch.setitem(catalogue.RECIPES, name, dataclasses.replace(catalogue.find(name), build_network=small_network))
-    check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW))
+    monkeypatch.setitem(
+        catalogue.RECIPES,
+        name,
+        dataclasses.replace(catalogue.find(name), build_network=small_network),
+    )
+    check(
+        trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW)
+    )
 
 
 def test_the_residual_recipes_of_imagenet_differ_in_their_networks_alone():
     """The run of one with a small network is that of the other."""
-    first, second = (catalogue.find(f"imagenet_{kind}_resnet34") for kind in ("sew", "preact"))
+    first, second = (
+        catalogue.find(f"imagenet_{kind}_resnet34") for kind in ("sew", "preact")
+    )
     assert first.settings() == {**second.settings(), "name": first.name}
     assert first.load_data is second.load_data
 
@@ -110,7 +143,14 @@ def test_the_residual_recipes_of_imagenet_differ_in_their_networks_alone():
 def test_the_dvs_recipes_train_on_aedat_files(name, more, tmp_path):
     write_data_set(tmp_path / "recordings", cifar10_dvs.CLASS_NAMES)
     settings = (*NARROW, "batch_size=45", *more)
-    record = trained(tmp_path / "run", name, "--data-dir", str(tmp_path / "recordings"), "--set", *settings)
+    record = trained(
+        tmp_path / "run",
+        name,
+        "--data-dir",
+        str(tmp_path / "recordings"),
+        "--set",
+        *settings,
+    )
     assert (record["train_images"], record["test_images"]) == (10 if more else 90, 10)
     assert np.isfinite(record["curve"]["loss"]).all()
 
@@ -126,7 +166,9 @@ def test_the_dvs_recipes_train_on_aedat_files(name, more, tmp_path):
 def test_deep_networks_train_on_fashion_mnist(name, more, tmp_path):
     write_clothes(tmp_path, images=32)
     settings = (*NARROW, "batch_size=16", *more)
-    record = trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *settings)
+    record = trained(
+        tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *settings
+    )
     assert np.isfinite(record["curve"]["loss"]).all()
 
 
@@ -134,18 +176,29 @@ def test_deep_networks_train_on_fashion_mnist(name, more, tmp_path):
 def test_every_network_is_built_and_takes_raw_pixels(name):
     recipe = catalogue.find(name)
     # Networks of other tasks depend on the images and the classes.
-    scenes = types.SimpleNamespace(train_images=np.zeros((1, 64, 64, 1), "uint8"), classes=10)
+    scenes = types.SimpleNamespace(
+        train_images=np.zeros((1, 64, 64, 1), "uint8"), classes=10
+    )
     network = recipe.network(scenes, width=0.0625)
-    assert all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in network.weights)
+    assert all(
+        np.isfinite(keras.ops.convert_to_numpy(weight)).all()
+        for weight in network.weights
+    )
     if name.startswith("imagenet"):
         assert network.input_shape[1:] == imagenet.IMAGE_SHAPE
     if name.startswith("cifar1") and "dvs" not in name:
         assert network.input_shape[1:] == cifar.IMAGE_SHAPE
         data_set = name.partition("_")[0]
         assert network.output_shape == (None, int(data_set.removeprefix("cifar")))
-        (scale,) = [layer for layer in network.layers if isinstance(layer, keras.layers.Rescaling)]
+        (scale,) = [
+            layer
+            for layer in network.layers
+            if isinstance(layer, keras.layers.Rescaling)
+        ]
         pixels = np.full((1, 1, 1, 3), cifar.MEAN_COLORS[data_set])
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(scale(pixels)), 0.0, atol=1e-5)
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(scale(pixels)), 0.0, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
@@ -161,14 +214,26 @@ def test_every_network_is_built_and_takes_raw_pixels(name):
         pytest.param("imagenet_maxformer", 16_237_240, marks=pytest.mark.slow),
     ],
 )
-def test_transformers_have_the_size_and_the_optimizer_of_their_authors(name, parameters):
+def test_transformers_have_the_size_and_the_optimizer_of_their_authors(
+    name, parameters
+):
     recipe = catalogue.find(name)
-    assert sum(math.prod(weight.shape) for weight in recipe.network().trainable_weights) == parameters
+    assert (
+        sum(math.prod(weight.shape) for weight in recipe.network().trainable_weights)
+        == parameters
+    )
     assert isinstance(recipe.optimizer, optimizers.AdamW)
     assert recipe.spiking.timesteps == (16 if "dvs" in name else 4)
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in catalogue.RECIPES.items() if recipe.settings()["as_the_authors"]])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, recipe in catalogue.RECIPES.items()
+        if recipe.settings()["as_the_authors"]
+    ],
+)
 def test_the_papers_learning_rates_are_converted(name, monkeypatch):
     recipe = catalogue.find(name)
     seen = {}
@@ -181,17 +246,29 @@ def test_the_papers_learning_rates_are_converted(name, monkeypatch):
     data = type("Data", (), {"train_size": 100})
     with pytest.raises(InterruptedError):
         run.build(recipe.with_settings(["width=0.0625"]), data)
-    assert seen["learning_rate"] == pytest.approx(recipe.learning_rate / recipe.timesteps)
-    assert seen["weight_decay"] == pytest.approx(10 * recipe.timesteps * recipe.weight_decay)
+    assert seen["learning_rate"] == pytest.approx(
+        recipe.learning_rate / recipe.timesteps
+    )
+    assert seen["weight_decay"] == pytest.approx(
+        10 * recipe.timesteps * recipe.weight_decay
+    )
 
 
 @pytest.mark.parametrize("name", ["cifar10_resnet18", "imagenet_sew_resnet34"])
-def test_the_error_for_missing_data_says_what_to_do(name, tmp_path, capsys, monkeypatch):
+def test_the_error_for_missing_data_says_what_to_do(
+    name, tmp_path, capsys, monkeypatch
+):
     def no_network(url, timeout):
         raise OSError("no network")
 
     monkeypatch.setattr("urllib.request.urlopen", no_network)
-    arguments = [name, "--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
+    arguments = [
+        name,
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--output",
+        str(tmp_path / "run"),
+    ]
     # TensorFlow Datasets prints of its own accord.
     assert main(arguments) == 2
     error = capsys.readouterr().err

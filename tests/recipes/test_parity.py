@@ -12,14 +12,33 @@ pytestmark = pytest.mark.runs_once
 
 
 def record(gradient, seed, accuracy, **settings):
-    settings = {"name": "made", "epochs": 2, "step_mode": "multi", "windows": 1, "gradient": gradient, "seed": seed, **settings}
+    settings = {
+        "name": "made",
+        "epochs": 2,
+        "step_mode": "multi",
+        "windows": 1,
+        "gradient": gradient,
+        "seed": seed,
+        **settings,
+    }
     curve = {"accuracy": [0.1, accuracy], "test_accuracy": [0.1, accuracy]}
-    return {"settings": settings, "backend": "jax", "test_accuracy": accuracy, "curve": curve}
+    return {
+        "settings": settings,
+        "backend": "jax",
+        "test_accuracy": accuracy,
+        "curve": curve,
+    }
 
 
 RECORDS = [
-    *(record("bptt", seed, accuracy) for seed, accuracy in enumerate((0.90, 0.91, 0.89))),
-    *(record("rate", seed, accuracy) for seed, accuracy in enumerate((0.899, 0.912, 0.886))),
+    *(
+        record("bptt", seed, accuracy)
+        for seed, accuracy in enumerate((0.90, 0.91, 0.89))
+    ),
+    *(
+        record("rate", seed, accuracy)
+        for seed, accuracy in enumerate((0.899, 0.912, 0.886))
+    ),
     record("sltt", 1, 0.88),
     # Of other settings, and of another recipe.
     record("rate", 5, 0.1, learning_rate=3.0),
@@ -40,16 +59,34 @@ def test_differences_are_paired_by_seed_with_the_interval_of_student():
     assert mean == pytest.approx(differences.mean())
     # The 97.5 % quantile of two degrees of freedom.
     assert half == pytest.approx(4.303 * differences.std(ddof=1) / np.sqrt(3), rel=1e-3)
-    assert parity.difference(methods["sltt multi"], methods["bptt multi"]) == (pytest.approx(-3.0), None)
+    assert parity.difference(methods["sltt multi"], methods["bptt multi"]) == (
+        pytest.approx(-3.0),
+        None,
+    )
     lines = parity.table(methods, "bptt multi").splitlines()
     assert lines[2] == "| bptt multi | 3 | 0.9000 ± 0.0100 |  |  |"
     assert lines[4] == "| sltt multi | 1 | 0.8800 | -3.00 | one seed |"
 
 
 def test_legends_of_figures_name_methods_in_words():
-    names = ["rate-multi", "rate-multi-2", "bptt-multi", "sltt-single-2", "ottt-single", "ottt", "os", "floor", "spikingjelly"]
+    names = [
+        "rate-multi",
+        "rate-multi-2",
+        "bptt-multi",
+        "sltt-single-2",
+        "ottt-single",
+        "ottt",
+        "os",
+        "floor",
+        "spikingjelly",
+    ]
     assert [method_names.in_words(name) for name in names] == [
-        *("rate, multi-step", "rate, 2 windows, multi-step", "BPTT, multi-step", "SLTT, 2 random steps, single-step"),
+        *(
+            "rate, multi-step",
+            "rate, 2 windows, multi-step",
+            "BPTT, multi-step",
+            "SLTT, 2 random steps, single-step",
+        ),
         *("OTTT, single-step", "OTTT", "OS", "floor", "spikingjelly"),
     ]
     by_sizes = ["rate-multi-1+3", "rate-single-2+2"]
@@ -72,30 +109,53 @@ def test_the_accuracies_of_all_seeds_are_drawn_with_their_deviation():
     np.testing.assert_allclose(alone.get_offsets()[:, 1], [0.88])
 
 
-def test_the_command_draws_the_curves_of_the_committed_results(monkeypatch, tmp_path, capsys):
+def test_the_command_draws_the_curves_of_the_committed_results(
+    monkeypatch, tmp_path, capsys
+):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(results, "committed", lambda: RECORDS)
-    assert parity.main(["made", "--epochs", "2", "--plot", str(tmp_path / "curves.png")]) == 0
+    assert (
+        parity.main(["made", "--epochs", "2", "--plot", str(tmp_path / "curves.png")])
+        == 0
+    )
     assert "| rate multi | 3 |" in capsys.readouterr().out
     assert (tmp_path / "curves.png").stat().st_size > 10_000
-    # A vector version, whose words can be read, and which is the same if it is drawn again.
+    # A vector version, whose words can be read, and which is the same if it is drawn
+    # again.
     vectors = (tmp_path / "curves.svg").read_bytes()
     assert b">BPTT, multi-step<" in vectors
-    assert parity.main(["made", "--epochs", "2", "--plot", str(tmp_path / "curves.png")]) == 0
+    assert (
+        parity.main(["made", "--epochs", "2", "--plot", str(tmp_path / "curves.png")])
+        == 0
+    )
     assert (tmp_path / "curves.svg").read_bytes() == vectors
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["made", "--epochs", "2", "--against", "bptt single"], "must be one of 'bptt multi', 'rate multi', 'sltt multi'"),
-        (["maid", "--epochs", "2"], "no result to compare of 'maid' with --epochs 2. There are results of: made with 2 epochs"),
-        (["made", "--epochs", "3"], "--epochs 3. There are results of: made with 2 epochs; other with 2 epochs."),
+        (
+            ["made", "--epochs", "2", "--against", "bptt single"],
+            "must be one of 'bptt multi', 'rate multi', 'sltt multi'",
+        ),
+        (
+            ["maid", "--epochs", "2"],
+            "no result to compare of 'maid' with --epochs 2. There are results of: "
+            "made with 2 epochs",
+        ),
+        (
+            ["made", "--epochs", "3"],
+            "--epochs 3. There are results of: made with 2 epochs; other with 2 "
+            "epochs.",
+        ),
         (
             ["made", "--epochs", "2", "--plot", "nowhere/curves.png"],
             "The folder nowhere of the figure curves.png does not",
         ),
-        (["made", "--epochs", "2", "--plot", "curves.gif.txt"], "curves.gif.txt must have one of these suffixes"),
+        (
+            ["made", "--epochs", "2", "--plot", "curves.gif.txt"],
+            "curves.gif.txt must have one of these suffixes",
+        ),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(arguments, said, monkeypatch, capsys):
@@ -104,9 +164,16 @@ def test_a_mistake_on_the_command_line_is_named(arguments, said, monkeypatch, ca
     assert said in error_of(arguments, capsys, parity.main)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": {"name": "made"}, "backend": "jax"}'])
-@pytest.mark.parametrize("command", [results.main, lambda argv: parity.main(["made", "--epochs", "2", *argv])])
-def test_a_wrong_file_among_the_results_is_named(command, content, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"settings": {"name": "made"}, "backend": "jax"}']
+)
+@pytest.mark.parametrize(
+    "command",
+    [results.main, lambda argv: parity.main(["made", "--epochs", "2", *argv])],
+)
+def test_a_wrong_file_among_the_results_is_named(
+    command, content, monkeypatch, tmp_path, capsys
+):
     (tmp_path / "wrong.json").write_text(content)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     error = error_of([], capsys, command)

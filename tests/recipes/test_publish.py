@@ -1,4 +1,5 @@
-"""`recipes.publish`: what a finished run becomes in the package, in a folder and on a hub, and what is not published."""
+"""`recipes.publish`: what a finished run becomes in the package, in a folder and on a
+hub, and what is not published."""
 
 import json
 import os
@@ -23,14 +24,35 @@ ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
 """Of a small VGG-11."""
 RECORD = {
     "settings": {"name": "made", "gradient": "rate", "epochs": 3, "seed": 7},
-    **{"test_accuracy": 0.5, "test_images": 4, "backend": "jax", "versions": {"keras": "3.15.1"}},
+    **{
+        "test_accuracy": 0.5,
+        "test_images": 4,
+        "backend": "jax",
+        "versions": {"keras": "3.15.1"},
+    },
 }
-OPTIONS = ["--name", "made", "--data-set", "Noise", "--preprocessing", "None", "--licence", "CC0-1.0"]
+OPTIONS = [
+    "--name",
+    "made",
+    "--data-set",
+    "Noise",
+    "--preprocessing",
+    "None",
+    "--licence",
+    "CC0-1.0",
+]
 
 
 def published(model=None, **kwargs):
-    texts = {"name": "made", "data_set": "Noise: 4 images\n---", "preprocessing": "Bytes", "licence": "Apache-2.0"}
-    return publish.publish(model or small(), RECORD, accuracies={4: 0.75}, **{**texts, **kwargs})
+    texts = {
+        "name": "made",
+        "data_set": "Noise: 4 images\n---",
+        "preprocessing": "Bytes",
+        "licence": "Apache-2.0",
+    }
+    return publish.publish(
+        model or small(), RECORD, accuracies={4: 0.75}, **{**texts, **kwargs}
+    )
 
 
 def finished(run, model):
@@ -46,27 +68,57 @@ def vgg():
 
 
 # In the package.
-def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(tmp_path, monkeypatch):
+def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(
+    tmp_path, monkeypatch
+):
     model = helpers.compiled(helpers.spiking(), keras.optimizers.Adam())
     model.optimizer.build(model.trainable_variables)
     made, path = published(model, folder=tmp_path)
     assert path == tmp_path / "weights" / "made.keras"
     assert not keras.saving.load_model(path).compiled
     with zipfile.ZipFile(path) as archive:
-        assert b"optimizer" not in archive.read("model.weights.h5") + archive.read("config.json")
+        assert b"optimizer" not in archive.read("model.weights.h5") + archive.read(
+            "config.json"
+        )
     packaged(monkeypatch, tmp_path)
     assert made == models.list_pretrained()["made"]
-    assert (made.architecture, made.arguments, made.timesteps, made.seed) == ("made", {}, 3, 7)
-    assert (made.parameters, made.sha256, made.test_accuracy) == (model.count_params(), sha256(path), 0.5)
-    further = {**RECORD, "settings": {**RECORD["settings"], "random_timesteps": [1, 4], "start_from": "digits"}}
-    texts = {"name": "further", "data_set": "Noise", "preprocessing": "None", "licence": "CC0-1.0"}
+    assert (made.architecture, made.arguments, made.timesteps, made.seed) == (
+        "made",
+        {},
+        3,
+        7,
+    )
+    assert (made.parameters, made.sha256, made.test_accuracy) == (
+        model.count_params(),
+        sha256(path),
+        0.5,
+    )
+    further = {
+        **RECORD,
+        "settings": {
+            **RECORD["settings"],
+            "random_timesteps": [1, 4],
+            "start_from": "digits",
+        },
+    }
+    texts = {
+        "name": "further",
+        "data_set": "Noise",
+        "preprocessing": "None",
+        "licence": "CC0-1.0",
+    }
     card, _ = publish.publish(model, further, folder=tmp_path, **texts)
     assert card.gradient == "rate, T from 1 to 4, from the weights of digits"
 
 
 def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, capsys):
     run, folder = tmp_path / "run", tmp_path / "package"
-    command = [finished(run, helpers.compiled(helpers.spiking())), *OPTIONS, "--folder", str(folder)]
+    command = [
+        finished(run, helpers.compiled(helpers.spiking())),
+        *OPTIONS,
+        "--folder",
+        str(folder),
+    ]
     assert publish.main(command) == 0
     packaged(monkeypatch, folder)
     assert models.list_pretrained()["made"].licence == "CC0-1.0"
@@ -82,7 +134,10 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
     assert (run / "made.keras").exists()
     assert f"upload them to {url}" in capsys.readouterr().out
 
-    assert publish.main([*command, "--architecture", "VGG11", "--arguments", '{"a": 1}']) == 2
+    assert (
+        publish.main([*command, "--architecture", "VGG11", "--arguments", '{"a": 1}'])
+        == 2
+    )
     assert "'a'" in capsys.readouterr().err
     monkeypatch.setattr(publish, "LARGEST_SHIPPED", 10)
     assert publish.main(command) == 2
@@ -93,9 +148,16 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
-    [("", None, "name=''"), ("../a", None, "`name`"), ("last", None, "that of a checkpoint"), ("a", {"b": 1}, "`arg")],
+    [
+        ("", None, "name=''"),
+        ("../a", None, "`name`"),
+        ("last", None, "that of a checkpoint"),
+        ("a", {"b": 1}, "`arg"),
+    ],
 )
-def test_a_wrong_name_or_arguments_without_an_architecture_are_not_published(name, arguments, said, tmp_path):
+def test_a_wrong_name_or_arguments_without_an_architecture_are_not_published(
+    name, arguments, said, tmp_path
+):
     with pytest.raises(ValueError, match=said):
         published(folder=tmp_path, name=name, arguments=arguments)
     assert list(tmp_path.iterdir()) == []
@@ -104,52 +166,88 @@ def test_a_wrong_name_or_arguments_without_an_architecture_are_not_published(nam
 @pytest.mark.parametrize(
     ("architecture", "arguments", "said"),
     [
-        ("VGG12", ARGUMENTS, "`architecture` must be one of .*'VGG11'.*architecture='VGG12'"),
+        (
+            "VGG12",
+            ARGUMENTS,
+            "`architecture` must be one of .*'VGG11'.*architecture='VGG12'",
+        ),
         ("load_pretrained", ARGUMENTS, "`architecture` must be one of"),
         (
             "VGG13",
             ARGUMENTS,
-            r"^`architecture` and `arguments` must build .* another network: the layers .* and \d+ more are missing",
+            r"^`architecture` and `arguments` must build .* another network: the "
+            r"layers .* and \d+ more are missing",
         ),
         ("VGG11", {**ARGUMENTS, "width": 0.1}, "belongs to another network"),
         pytest.param(
-            *("VGG11", {**ARGUMENTS, "classes": 4}, r"`arguments` must build a network with outputs \(None, 3\)"),
+            *(
+                "VGG11",
+                {**ARGUMENTS, "classes": 4},
+                r"`arguments` must build a network with outputs \(None, 3\)",
+            ),
             marks=pytest.mark.filterwarnings("ignore:.*is for 3 classes, not 4"),
         ),
     ],
 )
-def test_an_architecture_that_does_not_fit_is_not_published(architecture, arguments, said, tmp_path):
+def test_an_architecture_that_does_not_fit_is_not_published(
+    architecture, arguments, said, tmp_path
+):
     with pytest.raises(ValueError, match=said):
-        published(vgg(), folder=tmp_path, architecture=architecture, arguments=arguments)
+        published(
+            vgg(), folder=tmp_path, architecture=architecture, arguments=arguments
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_architecture_that_fits_a_part_of_the_network_is_published(tmp_path):
-    network = keras.Sequential([keras.Input((16, 16, 3)), layers.Rescaling(1 / 255), vgg().network])
-    card, _ = published(rsnn.SpikingModel(network, 2), folder=tmp_path, architecture="VGG11", arguments=ARGUMENTS)
+    network = keras.Sequential(
+        [keras.Input((16, 16, 3)), layers.Rescaling(1 / 255), vgg().network]
+    )
+    card, _ = published(
+        rsnn.SpikingModel(network, 2),
+        folder=tmp_path,
+        architecture="VGG11",
+        arguments=ARGUMENTS,
+    )
     assert card.network == "VGG11(input_shape=[16, 16, 3], classes=3, width=0.05)"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("[1]", "must be a JSON object, such as '{\"classes\": 10}', not '[1]'"), ("{a: 1}", "must be JSON, not '{a: 1}'")],
+    [
+        ("[1]", "must be a JSON object, such as '{\"classes\": 10}', not '[1]'"),
+        ("{a: 1}", "must be JSON, not '{a: 1}'"),
+    ],
 )
-def test_arguments_that_are_no_object_are_refused_by_the_command_line(text, said, tmp_path, capsys):
+def test_arguments_that_are_no_object_are_refused_by_the_command_line(
+    text, said, tmp_path, capsys
+):
     with pytest.raises(SystemExit) as exit_info:
-        publish.main([str(tmp_path), *OPTIONS, "--architecture", "ResNet18", "--arguments", text])
+        publish.main(
+            [str(tmp_path), *OPTIONS, "--architecture", "ResNet18", "--arguments", text]
+        )
     assert exit_info.value.code == 2
     assert f"--arguments: {said}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["package", "folder"])
-def test_publishing_that_is_interrupted_leaves_the_network_before(place, tmp_path, monkeypatch):
-    """By Ctrl-C or a full disk while a file is copied; and what a killed process leaves behind is no network."""
+def test_publishing_that_is_interrupted_leaves_the_network_before(
+    place, tmp_path, monkeypatch
+):
+    """By Ctrl-C or a full disk while a file is copied; and what a killed process leaves
+    behind is no network."""
     packaged(monkeypatch, tmp_path)
-    where, name = ({"folder": tmp_path}, "made") if place == "package" else ({"to": tmp_path}, tmp_path)
+    where, name = (
+        ({"folder": tmp_path}, "made")
+        if place == "package"
+        else ({"to": tmp_path}, tmp_path)
+    )
     copy, other = shutil.copyfile, small(layers.Dense(2))
 
     def found():
-        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        return {
+            path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+        }
 
     published(**where)
     before = found()
@@ -167,7 +265,9 @@ def test_publishing_that_is_interrupted_leaves_the_network_before(place, tmp_pat
                 patched.setattr(shutil, "copyfile", interrupted)
                 with pytest.raises(type(error)) as raised:
                     published(other, **where, replace=True)
-            assert isinstance(error, KeyboardInterrupt) or "cannot be written (No space left" in str(raised.value)
+            assert isinstance(
+                error, KeyboardInterrupt
+            ) or "cannot be written (No space left" in str(raised.value)
             assert found() == before
     for path in before:
         path.with_name(f".unfinished-{path.name}").write_bytes(b"half")
@@ -182,24 +282,38 @@ def test_publishing_that_is_interrupted_leaves_the_network_before(place, tmp_pat
 def test_a_published_folder_has_a_card_the_weights_and_a_page_and_loads(tmp_path):
     model, x = small(), np.ones((1, 2))
     card, path = published(model, to=tmp_path / "hub")
-    assert sorted(file.name for file in (tmp_path / "hub").iterdir()) == ["README.md", "card.json", "made.keras"]
+    assert sorted(file.name for file in (tmp_path / "hub").iterdir()) == [
+        "README.md",
+        "card.json",
+        "made.keras",
+    ]
     assert path == tmp_path / "hub" / "made.keras"
     for address in (tmp_path / "hub", str(tmp_path / "hub")):
         loaded = models.load_pretrained(address, timesteps=4)
-        assert (loaded.name, loaded.timesteps, card.accuracies) == ("made", 4, {2: 0.5, 4: 0.75})
+        assert (loaded.name, loaded.timesteps, card.accuracies) == (
+            "made",
+            4,
+            {2: 0.5, 4: 0.75},
+        )
         np.testing.assert_array_equal(
-            loaded.network.predict(x, verbose=0), models.load_pretrained(address).network.predict(x, verbose=0)
+            loaded.network.predict(x, verbose=0),
+            models.load_pretrained(address).network.predict(x, verbose=0),
         )
     np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
 
 
-def test_the_page_of_a_network_has_metrics_licence_and_citation_and_front_matter_that_no_text_can_break(tmp_path):
+def test_the_page_of_a_network_has_metrics_licence_citation_and_safe_front_matter(
+    tmp_path,
+):
     published(to=tmp_path)
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert page.startswith("---\n")
     # YAML, of which JSON is a part.
     lines = page.removeprefix("---\n").split("---\n")[0].splitlines()
-    head = {name: json.loads(value) for name, value in (line.split(": ", 1) for line in lines)}
+    head = {
+        name: json.loads(value)
+        for name, value in (line.split(": ", 1) for line in lines)
+    }
     assert (head["license"], head["library_name"]) == ("apache-2.0", "keras")
     (result,) = head["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == 0.5
@@ -213,29 +327,44 @@ def test_the_page_of_a_network_has_metrics_licence_and_citation_and_front_matter
 
 def test_a_published_folder_is_replaced_only_on_request(tmp_path):
     published(to=tmp_path)
-    with pytest.raises(ValueError, match=r"there is a network in .*card.json. To replace it, add --replace"):
+    with pytest.raises(
+        ValueError,
+        match=r"there is a network in .*card.json. To replace it, add --replace",
+    ):
         published(to=tmp_path)
     published(to=tmp_path, replace=True)
 
 
-def test_a_published_file_of_half_the_size_holds_the_network_that_was_tested(tmp_path, capsys, monkeypatch):
+def test_a_published_file_of_half_the_size_holds_the_network_that_was_tested(
+    tmp_path, capsys, monkeypatch
+):
     run, hub = tmp_path / "run", tmp_path / "hub"
     model = small(layers.Dense(9000), layers.BatchNormalization())
     command, tested = [finished(run, model), *OPTIONS, "--half", "--to"], []
-    monkeypatch.setattr(publish, "measured", lambda model, *args: tested.append(model) or {2: 0.5})
+    monkeypatch.setattr(
+        publish, "measured", lambda model, *args: tested.append(model) or {2: 0.5}
+    )
     assert publish.main([*command, str(hub)]) == 0
     loaded = models.load_pretrained(str(hub))
-    for stored, weight, of_test in zip(loaded.weights, model.weights, tested[0].weights, strict=True):
+    for stored, weight, of_test in zip(
+        loaded.weights, model.weights, tested[0].weights, strict=True
+    ):
         value, *others = map(keras.ops.convert_to_numpy, (weight, stored, of_test))
         rounded = value.astype("float16").astype("float32") if value.ndim > 1 else value
         for other in others:
             np.testing.assert_array_equal(other, rounded)
-    sizes = [(folder / name).stat().st_size for folder, name in ((hub, "made.keras"), (run, "last.keras"))]
+    sizes = [
+        (folder / name).stat().st_size
+        for folder, name in ((hub, "made.keras"), (run, "last.keras"))
+    ]
     assert sizes[0] < sizes[1]
     model.weights[0].assign(model.weights[0] + 1e5)
     finished(run, model)
     assert publish.main([*command, str(tmp_path / "other")]) == 2
-    assert "--half needs weights of at most 65504. Received: 1000" in capsys.readouterr().err
+    assert (
+        "--half needs weights of at most 65504. Received: 1000"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_command_line_publishes_a_run_to_a_folder(tmp_path, capsys, monkeypatch):
@@ -243,22 +372,36 @@ def test_the_command_line_publishes_a_run_to_a_folder(tmp_path, capsys, monkeypa
     hub = tmp_path / "hub"
     command = [finished(tmp_path / "run", small()), *OPTIONS, "--to"]
     assert publish.main([*command, str(hub)]) == 0
-    assert f"load_pretrained({str(hub)!r}) loads it: test accuracy 0.5000, SHA-256" in capsys.readouterr().out
+    assert (
+        f"load_pretrained({str(hub)!r}) loads it: test accuracy 0.5000, SHA-256"
+        in capsys.readouterr().out
+    )
     assert models.load_pretrained(hub).timesteps == 2
-    for address, said in ((str(hub), "--replace"), ("hf://a/b@main", "must not name a version"), ("hf://a", "hf://user/name")):
+    for address, said in (
+        (str(hub), "--replace"),
+        ("hf://a/b@main", "must not name a version"),
+        ("hf://a", "hf://user/name"),
+    ):
         assert publish.main([*command, address]) == 2
         assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("client", "address", "version"),
-    [(HuggingFace, "hf://some-one/digits", "@v1.0"), (Kaggle, "kaggle://me/digits/keras/small", "/3")],
+    [
+        (HuggingFace, "hf://some-one/digits", "@v1.0"),
+        (Kaggle, "kaggle://me/digits/keras/small", "/3"),
+    ],
 )
-def test_a_network_is_published_on_a_hub_in_a_new_version(client, address, version, tmp_path, monkeypatch):
+def test_a_network_is_published_on_a_hub_in_a_new_version(
+    client, address, version, tmp_path, monkeypatch
+):
     hub = client(tmp_path)
     monkeypatch.setitem(sys.modules, hub.__name__, hub)
     published(to=address)
-    assert hub.created == [(address.split("://")[1], ["README.md", "card.json", "made.keras"])]
+    assert hub.created == [
+        (address.split("://")[1], ["README.md", "card.json", "made.keras"])
+    ]
     with pytest.raises(ValueError, match="must not name a version"):
         published(to=address + version)
 
@@ -277,20 +420,35 @@ class _HalfCopied:
 
 
 @pytest.mark.parametrize("where", ["--folder", "--to"])
-def test_a_publication_that_is_interrupted_leaves_the_network_that_was_there(where, tmp_path, monkeypatch, capsys):
+def test_a_publication_that_is_interrupted_leaves_the_network_that_was_there(
+    where, tmp_path, monkeypatch, capsys
+):
     place, first, second = tmp_path / "place", small(), small()
     packaged(monkeypatch, place)
 
     def kernel():
-        return models.load_pretrained("made" if where == "--folder" else place).get_weights()[0]
+        return models.load_pretrained(
+            "made" if where == "--folder" else place
+        ).get_weights()[0]
 
-    assert publish.main([finished(tmp_path / "run", first), *OPTIONS, where, str(place)]) == 0
+    assert (
+        publish.main([finished(tmp_path / "run", first), *OPTIONS, where, str(place)])
+        == 0
+    )
     second.weights[0].assign(second.weights[0] + 1.0)
-    command = [finished(tmp_path / "run", second), *OPTIONS, where, str(place), "--replace"]
+    command = [
+        finished(tmp_path / "run", second),
+        *OPTIONS,
+        where,
+        str(place),
+        "--replace",
+    ]
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", _HalfCopied(shutil.copyfile))
         assert publish.main(command) == 130
-    assert capsys.readouterr().out.endswith("\ninterrupted; repeat the command to publish the network\n")
+    assert capsys.readouterr().out.endswith(
+        "\ninterrupted; repeat the command to publish the network\n"
+    )
     assert not list(place.rglob(".unfinished*"))
     np.testing.assert_array_equal(kernel(), first.get_weights()[0])
     assert publish.main(command) == 0

@@ -21,14 +21,37 @@ def test_the_command_prints_accuracies_before_and_after(capsys):
 
 
 @pytest.mark.runs_once
-def test_the_command_prints_networks_of_integers_converted_and_trained(capsys, monkeypatch):
+def test_the_command_prints_networks_of_integers_converted_and_trained(
+    capsys, monkeypatch
+):
     few = dataclasses.replace(catalogue.find("digits"), train_images=360)
     monkeypatch.setitem(catalogue.RECIPES, "digits", few)
-    assert quantize.main(["digits", "--integer", "--images", "40", "--epochs", "1", "--timesteps", "1", "4"]) == 0
+    assert (
+        quantize.main(
+            [
+                "digits",
+                "--integer",
+                "--images",
+                "40",
+                "--epochs",
+                "1",
+                "--timesteps",
+                "1",
+                "4",
+            ]
+        )
+        == 0
+    )
     header, *rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
     assert header == ["weights", "network", "T", "=", "1", "T", "=", "4"]
-    assert [row[:2] for row in rows[1:]] == [[weights, how] for weights in quantize.WEIGHTS for how in ("converted", "trained")]
-    accuracies = [[float(cell.rstrip("%")) for cell in row if cell.endswith("%")] for row in rows]
+    assert [row[:2] for row in rows[1:]] == [
+        [weights, how]
+        for weights in quantize.WEIGHTS
+        for how in ("converted", "trained")
+    ]
+    accuracies = [
+        [float(cell.rstrip("%")) for cell in row if cell.endswith("%")] for row in rows
+    ]
     assert all(len(of_row) == 2 for of_row in accuracies)
     assert min(of_row[1] for of_row in accuracies[:5]) > 90
     assert error_of(["digits", "--epochs", "1"], capsys, quantize.main).startswith(
@@ -54,26 +77,53 @@ def test_the_command_finds_trained_networks_again(tmp_path, capsys, monkeypatch)
     ]
     assert quantize.main(command) == 0
     table = capsys.readouterr().out
-    assert [line.split()[0] for line in table.splitlines()[3:]] == ["float32", "ternary", "ternary"]
+    assert [line.split()[0] for line in table.splitlines()[3:]] == [
+        "float32",
+        "ternary",
+        "ternary",
+    ]
     monkeypatch.setattr(quantize, "_trained", None)
     assert quantize.main(command) == 0
     assert capsys.readouterr().out == table
     run = tmp_path / "nets" / "digits-ternary-1epochs"
-    texts = ["--name", "made", "--data-set", "digits", "--preprocessing", "none", "--licence", "Apache-2.0"]
+    texts = [
+        "--name",
+        "made",
+        "--data-set",
+        "digits",
+        "--preprocessing",
+        "none",
+        "--licence",
+        "Apache-2.0",
+    ]
     assert publish.main([str(run), *texts, "--to", str(tmp_path / "hub")]) == 0
     page = (tmp_path / "hub" / "README.md").read_text()
-    trained = f"gradient rate, from the weights of digits, T = 4, 1 epochs, seed 0, on {BACKEND}"
+    trained = (
+        "gradient rate, from the weights of digits, T = 4, 1 epochs, seed 0, on "
+        f"{BACKEND}"
+    )
     assert f"| {trained} |\n| integers | accuracy " in page
     model = rsnn.models.load_pretrained(tmp_path / "hub")
     card = json.loads((tmp_path / "hub" / "card.json").read_text())
-    assert {layer.weight_type for layer in model.network.layers if hasattr(layer, "weight_type")} == {"int8", "ternary"}
+    assert {
+        layer.weight_type
+        for layer in model.network.layers
+        if hasattr(layer, "weight_type")
+    } == {"int8", "ternary"}
     sizes = rsnn.export_c(rsnn.integer(model, verbose=False), tmp_path / "net.c")
-    assert [sizes.constants, sizes.memory] == [card["integers"][key] for key in ("constants", "memory")]
+    assert [sizes.constants, sizes.memory] == [
+        card["integers"][key] for key in ("constants", "memory")
+    ]
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setitem(catalogue.RECIPES, "digits", dataclasses.replace(few, train_images=65))
+        patch.setitem(
+            catalogue.RECIPES, "digits", dataclasses.replace(few, train_images=65)
+        )
         assert quantize.main(command) == 2
-    assert f"{run} has a network that was trained with other settings or data." in capsys.readouterr().err
+    assert (
+        f"{run} has a network that was trained with other settings or data."
+        in capsys.readouterr().err
+    )
     (run / "last.keras").write_bytes(b"no network")
     assert quantize.main(command) == 2
     assert f"{run / 'last.keras'} is damaged. Remove {run}" in capsys.readouterr().err
@@ -91,10 +141,15 @@ def test_the_command_needs_bits_of_a_membrane_from_8_to_24(capsys):
         with pytest.raises(SystemExit) as ended:
             quantize.main(["digits", "--integer", "--membrane-bits", bits])
         assert ended.value.code == 2
-        assert f"argument --membrane-bits: invalid choice: {bits} (choose from 8" in capsys.readouterr().err
+        assert (
+            f"argument --membrane-bits: invalid choice: {bits} (choose from 8"
+            in capsys.readouterr().err
+        )
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the other backends make no LiteRT file")
+@pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="the other backends make no LiteRT file"
+)
 def test_the_command_says_which_package_runs_litert_files(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     error = error_of(["digits"], capsys, quantize.main)

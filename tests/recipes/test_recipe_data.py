@@ -1,4 +1,5 @@
-"""The data of recipes: files are read correctly, and errors name damaged or missing ones."""
+"""The data of recipes: files are read correctly, and errors name damaged or missing
+ones."""
 
 import dataclasses
 import gzip
@@ -14,7 +15,12 @@ from recipes import catalogue
 from recipes.data import digits, fashion_mnist
 from recipes.data.dataset import StreamedDataset
 from recipes.data.idx import read_idx
-from tests.recipes.made_clothes import FEW_IMAGES, made_clothes, write_clothes, write_idx
+from tests.recipes.made_clothes import (
+    FEW_IMAGES,
+    made_clothes,
+    write_clothes,
+    write_idx,
+)
 from tests.recipes.recipe_runs import error_of
 
 pytestmark = pytest.mark.runs_once
@@ -35,7 +41,9 @@ def test_the_split_of_the_digits_is_fixed_and_stratified():
     images = np.concatenate([first.train_images, first.test_images])
     assert images.shape == (1797, 8, 8, 1)
     assert images.max() == digits.LARGEST_PIXEL
-    shares = np.bincount(first.test_labels) / np.bincount(np.concatenate([first.train_labels, first.test_labels]))
+    shares = np.bincount(first.test_labels) / np.bincount(
+        np.concatenate([first.train_labels, first.test_labels])
+    )
     np.testing.assert_allclose(shares, 0.2, atol=0.005)
 
 
@@ -66,17 +74,29 @@ def test_fashion_mnist_keeps_images_and_labels_together(clothes):
 
 
 def test_held_out_images_replace_the_test_images_and_are_not_trained_on(clothes):
-    data = catalogue.find("fashion_mnist").with_settings(["held_out=20", "train_images=250"]).load(clothes)
+    data = (
+        catalogue.find("fashion_mnist")
+        .with_settings(["held_out=20", "train_images=250"])
+        .load(clothes)
+    )
     whole = fashion_mnist.load(clothes)
     np.testing.assert_array_equal(data.test_images, whole.train_images[-20:])
     np.testing.assert_array_equal(data.test_labels, whole.train_labels[-20:])
     np.testing.assert_array_equal(data.train_images, whole.train_images[:250])
-    everything_else = catalogue.find("fashion_mnist").with_settings(["held_out=20"]).load(clothes)
+    everything_else = (
+        catalogue.find("fashion_mnist").with_settings(["held_out=20"]).load(clothes)
+    )
     assert everything_else.train_size == FEW_IMAGES - 20
 
 
 def test_not_all_images_can_be_held_out(clothes, tmp_path, capsys):
-    command = ["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path / "run")]
+    command = [
+        "fashion_mnist",
+        "--data-dir",
+        str(clothes),
+        "--output",
+        str(tmp_path / "run"),
+    ]
     error = error_of([*command, "--set", f"held_out={FEW_IMAGES}"], capsys)
     assert f"held_out={FEW_IMAGES}" in error
 
@@ -84,24 +104,31 @@ def test_not_all_images_can_be_held_out(clothes, tmp_path, capsys):
 @pytest.mark.parametrize("setting", ["held_out=5", "train_images=5"])
 def test_no_part_of_a_stream_is_taken(setting):
     stream = StreamedDataset(10, 10, 2, None, None)
-    recipe = dataclasses.replace(catalogue.find("imagenet_sew_resnet34"), load_data=lambda folder: stream)
+    recipe = dataclasses.replace(
+        catalogue.find("imagenet_sew_resnet34"), load_data=lambda folder: stream
+    )
     with pytest.raises(ValueError, match=setting):
         recipe.with_settings([setting]).load(None)
 
 
 def tensorflow_datasets_stand_in(prepared):
-    """The part of TensorFlow Datasets that the loader uses, with artificial images instead of a download."""
+    """The part of TensorFlow Datasets that the loader uses, with artificial images
+    instead of a download."""
     splits = {"train": made_clothes(20, seed=0), "test": made_clothes(10, seed=1)}
 
     def as_dataset(split, as_supervised, batch_size):
         pixels, labels = splits[split]
-        return types.SimpleNamespace(as_numpy_iterator=lambda: iter([(pixels[..., np.newaxis], labels)]))
+        return types.SimpleNamespace(
+            as_numpy_iterator=lambda: iter([(pixels[..., np.newaxis], labels)])
+        )
 
     label = types.SimpleNamespace(names=[f"class {index}" for index in range(10)])
     info = types.SimpleNamespace(features={"label": label})
 
     def builder(name, data_dir):
-        return types.SimpleNamespace(is_prepared=lambda: prepared, as_dataset=as_dataset, info=info)
+        return types.SimpleNamespace(
+            is_prepared=lambda: prepared, as_dataset=as_dataset, info=info
+        )
 
     return types.SimpleNamespace(builder=builder)
 
@@ -111,7 +138,9 @@ def no_network(url, timeout):
 
 
 def test_data_prepared_by_tensorflow_datasets_needs_no_network(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", tensorflow_datasets_stand_in(prepared=True))
+    monkeypatch.setitem(
+        sys.modules, "tensorflow_datasets", tensorflow_datasets_stand_in(prepared=True)
+    )
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     data = fashion_mnist.load()
     assert data.train_images.shape == (20, 28, 28, 1)
@@ -120,7 +149,9 @@ def test_data_prepared_by_tensorflow_datasets_needs_no_network(monkeypatch):
 
 
 def test_without_a_network_the_error_names_the_other_way(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", tensorflow_datasets_stand_in(prepared=False))
+    monkeypatch.setitem(
+        sys.modules, "tensorflow_datasets", tensorflow_datasets_stand_in(prepared=False)
+    )
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     error = error_of(["fashion_mnist", "--output", str(tmp_path)], capsys)
     assert "no network" in error
@@ -128,7 +159,9 @@ def test_without_a_network_the_error_names_the_other_way(monkeypatch, tmp_path, 
     assert all(name in error for name in fashion_mnist.FILES)
 
 
-def test_without_tensorflow_datasets_the_error_says_what_to_install(monkeypatch, tmp_path, capsys):
+def test_without_tensorflow_datasets_the_error_says_what_to_install(
+    monkeypatch, tmp_path, capsys
+):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     error = error_of(["fashion_mnist", "--output", str(tmp_path)], capsys)
     assert "pip install" in error
@@ -137,22 +170,36 @@ def test_without_tensorflow_datasets_the_error_says_what_to_install(monkeypatch,
 
 def test_the_error_names_a_missing_data_folder(tmp_path, capsys):
     folder = tmp_path / "nowhere"
-    error = error_of(["fashion_mnist", "--data-dir", str(folder), "--output", str(tmp_path)], capsys)
+    error = error_of(
+        ["fashion_mnist", "--data-dir", str(folder), "--output", str(tmp_path)], capsys
+    )
     assert str(folder) in error
     assert "does not exist" in error
     (tmp_path / "file").write_text("")
-    error = error_of(["fashion_mnist", "--data-dir", str(tmp_path / "file"), "--output", str(tmp_path)], capsys)
+    error = error_of(
+        [
+            "fashion_mnist",
+            "--data-dir",
+            str(tmp_path / "file"),
+            "--output",
+            str(tmp_path),
+        ],
+        capsys,
+    )
     assert f"{tmp_path / 'file'} is not a folder" in error
 
 
 ZIPPED = gzip.compress(bytes(1000), mtime=0)
-"""Without the time of day: tests are collected in several processes, and must have the same names in each."""
+"""Without the time of day: tests are collected in several processes, and must have the
+same names in each."""
 
 
 @pytest.mark.parametrize("name", fashion_mnist.FILES)
 def test_the_error_names_a_missing_data_file(name, clothes, tmp_path, capsys):
     (clothes / name).unlink()
-    error = error_of(["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys)
+    error = error_of(
+        ["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys
+    )
     assert str(clothes / name) in error
 
 
@@ -163,17 +210,27 @@ def test_the_error_names_a_missing_data_file(name, clothes, tmp_path, capsys):
         (b"PK\3\4 a zip file", "50 4b"),
         (bytes([0, 0, 13, 1, 0, 0, 0, 0]), "type 13"),
         (bytes([0, 0, 8, 3, 0, 0, 0, 1]), "header of 3 dimensions takes 16"),
-        (bytes([0, 0, 8, 1, 0, 0, 0, 5, 1, 2, 3]), "(5,), 13 bytes in all, and it has 11"),
-        (bytes([0, 0, 8, 1, 0, 0, 0, 1, 1, 2, 3]), "(1,), 9 bytes in all, and it has 11"),
+        (
+            bytes([0, 0, 8, 1, 0, 0, 0, 5, 1, 2, 3]),
+            "(5,), 13 bytes in all, and it has 11",
+        ),
+        (
+            bytes([0, 0, 8, 1, 0, 0, 0, 1, 1, 2, 3]),
+            "(1,), 9 bytes in all, and it has 11",
+        ),
         (ZIPPED[:-9], "gzip cannot decompress"),
         (ZIPPED[:-8] + bytes(8), "gzip cannot decompress"),
         (b"\x1f\x8b\x08\x00 not gzip any more", "gzip cannot decompress"),
     ],
 )
 @pytest.mark.parametrize("name", fashion_mnist.FILES[:2])
-def test_the_error_names_a_damaged_data_file_and_the_problem(name, content, said, clothes, tmp_path, capsys):
+def test_the_error_names_a_damaged_data_file_and_the_problem(
+    name, content, said, clothes, tmp_path, capsys
+):
     (clothes / name).write_bytes(content)
-    error = error_of(["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys)
+    error = error_of(
+        ["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys
+    )
     assert str(clothes / name) in error
     assert said in error
 
@@ -184,11 +241,19 @@ def test_the_error_names_a_damaged_data_file_and_the_problem(name, content, said
         (fashion_mnist.FILES[0], np.zeros((3, 32, 32), "uint8"), "(3, 32, 32)"),
         (fashion_mnist.FILES[0], np.zeros((0, 28, 28), "uint8"), "(0, 28, 28)"),
         (fashion_mnist.FILES[1], np.zeros(3, "uint8"), "(3,)"),
-        (fashion_mnist.FILES[3], np.full(FEW_IMAGES // 4, 10, "uint8"), "largest is 10"),
+        (
+            fashion_mnist.FILES[3],
+            np.full(FEW_IMAGES // 4, 10, "uint8"),
+            "largest is 10",
+        ),
     ],
 )
-def test_the_error_names_a_data_file_with_wrong_content(name, array, said, clothes, tmp_path, capsys):
+def test_the_error_names_a_data_file_with_wrong_content(
+    name, array, said, clothes, tmp_path, capsys
+):
     write_idx(clothes / name, array)
-    error = error_of(["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys)
+    error = error_of(
+        ["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys
+    )
     assert str(clothes / name) in error
     assert said in error

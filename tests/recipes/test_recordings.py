@@ -5,7 +5,14 @@ import os
 
 import numpy as np
 import pytest
-from made_recordings import RECORDINGS, arrays_of, expect_error, made_events, write_aedat, write_data_set
+from made_recordings import (
+    RECORDINGS,
+    arrays_of,
+    expect_error,
+    made_events,
+    write_aedat,
+    write_data_set,
+)
 
 from keras_ratesnn.events import event_frames, read_aedat
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
@@ -26,7 +33,9 @@ def data_set(tmp_path):
 
 
 @pytest.mark.parametrize("split_by", ["count", "time"])
-def test_the_data_set_has_the_frames_and_the_class_of_every_recording(data_set, split_by):
+def test_the_data_set_has_the_frames_and_the_class_of_every_recording(
+    data_set, split_by
+):
     data = cifar10_dvs.load(data_set, 3, split_by)
     assert (len(data.train_images), len(data.test_images)) == (90, 10)
     images, labels = (
@@ -40,19 +49,29 @@ def test_the_data_set_has_the_frames_and_the_class_of_every_recording(data_set, 
     np.testing.assert_array_equal(labels, of_recordings // RECORDINGS)
     for image, recording in zip(images[::10], of_recordings[::10], strict=True):
         events = made_events(50 + recording, seed=recording % RECORDINGS)
-        np.testing.assert_array_equal(image, event_frames(events, 3, split_by, SENSOR_SHAPE, (48, 48)))
+        np.testing.assert_array_equal(
+            image, event_frames(events, 3, split_by, SENSOR_SHAPE, (48, 48))
+        )
 
 
 def test_the_split_is_stratified_and_the_same_everywhere(data_set, tmp_path):
     data = cifar10_dvs.load(data_set, 1)
     assert np.bincount(data.test_labels).tolist() == [1] * 10
     np.random.seed(7)
-    other = cifar10_dvs.load(write_data_set(tmp_path / "other", cifar10_dvs.CLASS_NAMES), 1)
-    np.testing.assert_array_equal(events_of(other.test_images), events_of(data.test_images))
+    other = cifar10_dvs.load(
+        write_data_set(tmp_path / "other", cifar10_dvs.CLASS_NAMES), 1
+    )
+    np.testing.assert_array_equal(
+        events_of(other.test_images), events_of(data.test_images)
+    )
 
 
 def test_the_whole_data_set_is_split_into_9000_and_1000(tmp_path):
-    names = {f"{name}/cifar10_{name}_{number}": None for name in cifar10_dvs.CLASS_NAMES for number in range(1000)}
+    names = {
+        f"{name}/cifar10_{name}_{number}": None
+        for name in cifar10_dvs.CLASS_NAMES
+        for number in range(1000)
+    }
     recordings._split(tmp_path / "split.txt", names)
     lines = (tmp_path / "split.txt").read_text().splitlines()
     assert sorted(line.split()[1] for line in lines) == sorted(names)
@@ -75,7 +94,12 @@ def test_an_existing_split_is_used(data_set):
     path = data_set / "split.txt"
     lines = path.read_text().splitlines()
     assert len(lines) == 100
-    path.write_text("\r\n".join(f"{'test' if line.endswith('_5') else 'train'} {line.split()[1]}" for line in lines))
+    path.write_text(
+        "\r\n".join(
+            f"{'test' if line.endswith('_5') else 'train'} {line.split()[1]}"
+            for line in lines
+        )
+    )
     data = cifar10_dvs.load(data_set, 1)
     assert sorted(events_of(data.test_images) - 50) == list(range(5, 100, 10))
     assert len(data.train_images) == 90
@@ -103,13 +127,29 @@ def test_the_split_does_not_depend_on_the_format_of_the_files(data_set):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda lines: [*lines[:4], "validate bird/cifar10_bird_0", *lines[5:]], "Line 5 of"),
+        (
+            lambda lines: [*lines[:4], "validate bird/cifar10_bird_0", *lines[5:]],
+            "Line 5 of",
+        ),
         (lambda lines: [*lines, lines[0]], "Line 101 of"),
         (lambda lines: [*lines, ""], "Line 101 of"),
-        (lambda lines: [*lines, "test cat/another"], "not in the folder: 1, the first cat/another"),
-        (lambda lines: lines[1:], "does not contain all recordings of the folder: 1, the first airplane/cifar10_airplane_0"),
-        (lambda lines: [line.replace("test", "train") for line in lines], "has no test recordings"),
-        (lambda lines: [f"test {line.split()[1]}" for line in lines], "has no train recordings"),
+        (
+            lambda lines: [*lines, "test cat/another"],
+            "not in the folder: 1, the first cat/another",
+        ),
+        (
+            lambda lines: lines[1:],
+            "does not contain all recordings of the folder: 1, the first "
+            "airplane/cifar10_airplane_0",
+        ),
+        (
+            lambda lines: [line.replace("test", "train") for line in lines],
+            "has no test recordings",
+        ),
+        (
+            lambda lines: [f"test {line.split()[1]}" for line in lines],
+            "has no train recordings",
+        ),
     ],
 )
 def test_the_error_names_a_wrong_split_file(data_set, change, said):
@@ -161,7 +201,10 @@ def flip_a_bit(path):
 
 
 @pytest.mark.parametrize("name", ["frames_2_by_count.npy", "frames_2_by_count.json"])
-@pytest.mark.parametrize("damage", [cut, flip_a_bit, lambda path: path.write_bytes(b""), lambda path: path.unlink()])
+@pytest.mark.parametrize(
+    "damage",
+    [cut, flip_a_bit, lambda path: path.write_bytes(b""), lambda path: path.unlink()],
+)
 def test_damaged_frames_are_computed_again(data_set, name, damage):
     first = np.array(cifar10_dvs.load(data_set, 2).train_images)
     whole = (data_set / name).read_bytes()
@@ -181,7 +224,9 @@ def test_frames_of_other_recordings_are_computed_again(data_set, monkeypatch):
 
     write_aedat(path, made_events(999, seed=1))
     os.utime(path, ns=(modified + 1000, modified + 1000))
-    expected = event_frames(made_events(999, seed=1), 2, "count", SENSOR_SHAPE, (48, 48))
+    expected = event_frames(
+        made_events(999, seed=1), 2, "count", SENSOR_SHAPE, (48, 48)
+    )
     data = cifar10_dvs.load(data_set, 2)
     images = np.concatenate([data.train_images, data.test_images])
     np.testing.assert_array_equal(images[events_of(images) == 999][0], expected)
@@ -201,11 +246,17 @@ def test_a_killed_run_leaves_no_incomplete_frames(data_set, monkeypatch):
         patch.setitem(frame_kinds.KINDS, "count", stop)
         with pytest.raises(KeyboardInterrupt):
             cifar10_dvs.load(data_set, 1)
-    assert {path.name for path in data_set.iterdir()} == {*cifar10_dvs.CLASS_NAMES, "split.txt"}
+    assert {path.name for path in data_set.iterdir()} == {
+        *cifar10_dvs.CLASS_NAMES,
+        "split.txt",
+    }
     # One that is killed outright cannot clear up: what it had written has another name.
     (data_set / "frames_1_by_count.npy.123.part").write_bytes(b"half")
     assert len(cifar10_dvs.load(data_set, 1).train_images) == 90
-    assert json.loads((data_set / "frames_1_by_count.json").read_text())["version"] == stored_frames.FRAMES_VERSION
+    assert (
+        json.loads((data_set / "frames_1_by_count.json").read_text())["version"]
+        == stored_frames.FRAMES_VERSION
+    )
 
 
 # Mistakes
@@ -218,7 +269,14 @@ def test_a_wrong_number_of_frames_is_an_error(timesteps, kind, data_set):
 
 
 def test_without_a_folder_the_error_says_where_the_data_is():
-    with expect_error(ValueError, "figshare.com", "4724671", "pip install tonic", "GPL-3.0", "--data-dir"):
+    with expect_error(
+        ValueError,
+        "figshare.com",
+        "4724671",
+        "pip install tonic",
+        "GPL-3.0",
+        "--data-dir",
+    ):
         cifar10_dvs.load(None, 10)
 
 
@@ -239,7 +297,13 @@ def test_the_error_names_a_missing_or_empty_class(data_set):
     dogs = data_set / "dog"
     for path in dogs.iterdir():
         path.rename(path.with_suffix(".aedat4"))
-    with expect_error(ValueError, dogs, "It has 0", "among 10 files, such as cifar10_dog_0.aedat4", "--data-dir"):
+    with expect_error(
+        ValueError,
+        dogs,
+        "It has 0",
+        "among 10 files, such as cifar10_dog_0.aedat4",
+        "--data-dir",
+    ):
         cifar10_dvs.load(data_set, 10)
     next(dogs.iterdir()).rename(dogs / "one.aedat")
     with expect_error(ValueError, dogs, "It has 1"):
@@ -276,7 +340,9 @@ def test_the_error_names_a_damaged_recording(data_set):
         cifar10_dvs.load(data_set, 2)
 
 
-@pytest.mark.parametrize("name", ["split.txt", "frames_2_by_count.npy", "frames_2_by_count.json"])
+@pytest.mark.parametrize(
+    "name", ["split.txt", "frames_2_by_count.npy", "frames_2_by_count.json"]
+)
 def test_the_error_names_a_folder_that_is_not_writable(data_set, monkeypatch, name):
     replace = os.replace
 

@@ -30,7 +30,14 @@ from recipes.compare import results
 from recipes.progress import Progress
 from recipes.run_folder import RunFolder
 from recipes.train import main
-from tests.recipes.recipe_runs import QUICKLY, assert_same_states, curve_without_times, error_of, stopped, trained
+from tests.recipes.recipe_runs import (
+    QUICKLY,
+    assert_same_states,
+    curve_without_times,
+    error_of,
+    stopped,
+    trained,
+)
 
 pytestmark = pytest.mark.runs_once
 
@@ -38,7 +45,14 @@ ROOT = pathlib.Path(__file__).parents[2]
 EPOCHS = 3
 RUN = ("digits", "--set", f"epochs={EPOCHS}", "augment=fashion_mnist", *QUICKLY)
 SHORT = ("digits", "--set", "epochs=1", *QUICKLY)
-TAUGHT = ("ordinary=first", "teacher_weight=0.5", "levels=2", "random_timesteps=[1,3]", "timesteps=3", "step_mode=single")
+TAUGHT = (
+    "ordinary=first",
+    "teacher_weight=0.5",
+    "levels=2",
+    "random_timesteps=[1,3]",
+    "timesteps=3",
+    "step_mode=single",
+)
 TAUGHT += ("gradient=sltt", "random_steps=1")
 SECONDS = 240
 SECONDS_OF_A_RUN = 25
@@ -52,7 +66,8 @@ def whole_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stopped_run(tmp_path_factory):
-    """`(folder, output)` of a run interrupted at the end of its third epoch, before it was saved."""
+    """`(folder, output)` of a run interrupted at the end of its third epoch, before it
+    was saved."""
     folder, printed = tmp_path_factory.mktemp("stopped"), io.StringIO()
     with contextlib.redirect_stdout(printed):
         stopped(folder, 2, *RUN)
@@ -80,9 +95,14 @@ def finished(short_run, tmp_path):
 
 
 @pytest.mark.on_each_backend
-def test_an_interrupted_run_resumes_to_the_same_curve(whole_run, stopped_run, folder, capsys):
+def test_an_interrupted_run_resumes_to_the_same_curve(
+    whole_run, stopped_run, folder, capsys
+):
     stopped_folder, printed = stopped_run
-    resume = "repeat the command without --restart to resume after the last completed epoch, which is saved in"
+    resume = (
+        "repeat the command without --restart to resume after the last completed "
+        "epoch, which is saved in"
+    )
     assert f"{resume} {stopped_folder}" in printed
     assert not (folder / "result.json").exists()
     keras.saving.load_model(folder / "last.keras")
@@ -94,7 +114,8 @@ def test_an_interrupted_run_resumes_to_the_same_curve(whole_run, stopped_run, fo
 
 
 def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path, capsys):
-    """`kill -9` in the middle of an epoch; meanwhile no other process can use the folder."""
+    """`kill -9` in the middle of an epoch; meanwhile no other process can use the
+    folder."""
     process = started(tmp_path)
     deadline = time.monotonic() + SECONDS
     while not (tmp_path / "last.keras").exists():
@@ -110,24 +131,44 @@ def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path, capsys):
     process.wait()
     assert not (tmp_path / "result.json").exists()
     assert (tmp_path / "lock").read_text() == f"{process.pid}\n"
-    assert curve_without_times(trained(tmp_path, *RUN)) == curve_without_times(whole_run)
+    assert curve_without_times(trained(tmp_path, *RUN)) == curve_without_times(
+        whole_run
+    )
 
 
-@pytest.mark.parametrize(("settings", "tolerance"), [((), 1e-3), (("jit_compile=False",), 0.0)], ids=["default", "eager"])
-def test_a_resumed_run_differs_by_rounding_where_loops_are_compiled_and_else_by_nothing(settings, tolerance, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [((), 1e-3), (("jit_compile=False",), 0.0)],
+    ids=["default", "eager"],
+)
+def test_a_resumed_run_differs_by_rounding_where_loops_are_compiled_and_else_by_nothing(
+    settings, tolerance, tmp_path
+):
     # Loops are compiled in the first epoch, and in the second one anew.
-    run = ("digits", "--set", "epochs=2", "timesteps=2", "batch_size=32", "width=0.0625", *settings)
+    run = (
+        "digits",
+        "--set",
+        "epochs=2",
+        "timesteps=2",
+        "batch_size=32",
+        "width=0.0625",
+        *settings,
+    )
     whole, stopped_folder = tmp_path / "whole", tmp_path / "stopped"
     record = trained(whole, *run)
     with contextlib.redirect_stdout(io.StringIO()):
         stopped(stopped_folder, 1, *run)
     again = trained(stopped_folder, *run)
-    assert again["curve"]["loss"] == pytest.approx(record["curve"]["loss"], rel=tolerance, abs=0)
+    assert again["curve"]["loss"] == pytest.approx(
+        record["curve"]["loss"], rel=tolerance, abs=0
+    )
     if not tolerance:
         assert_same_states(stopped_folder / "last.keras", whole / "last.keras")
 
 
-def test_a_run_killed_before_it_wrote_its_result_writes_the_same_one(finished, monkeypatch):
+def test_a_run_killed_before_it_wrote_its_result_writes_the_same_one(
+    finished, monkeypatch
+):
     folder, whole = finished
     (folder / "result.json").unlink()
     # Another process has another peak.
@@ -148,15 +189,23 @@ def test_a_run_killed_at_random_times_resumes_bit_identically(settings, seed, tm
         process.kill()
         process.wait()
     assert kills
-    assert curve_without_times(trained(tmp_path / "killed", *run)) == curve_without_times(whole)
-    for name in ("last.keras", "best.keras", "ordinary/last.keras") if settings else ("last.keras", "best.keras"):
+    assert curve_without_times(
+        trained(tmp_path / "killed", *run)
+    ) == curve_without_times(whole)
+    for name in (
+        ("last.keras", "best.keras", "ordinary/last.keras")
+        if settings
+        else ("last.keras", "best.keras")
+    ):
         assert_same_states(tmp_path / "killed" / name, tmp_path / "whole" / name)
 
 
 def started(folder, run=RUN):
     """A process that trains in a folder."""
     command = [sys.executable, "-m", "recipes.train", *run, "--output", str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def test_a_finished_run_is_trained_again_only_on_request(finished, capsys):
@@ -182,15 +231,31 @@ def test_a_folder_of_a_run_with_other_settings_is_not_changed(finished, capsys):
 
 @pytest.mark.on_each_backend
 def test_a_checkpoint_holds_the_states_of_random_generators(tmp_path):
-    path, x, y, weights = tmp_path / "last.keras", np.ones((4, 8), "float32"), np.arange(4) % 3, []
+    path, x, y, weights = (
+        tmp_path / "last.keras",
+        np.ones((4, 8), "float32"),
+        np.arange(4) % 3,
+        [],
+    )
     for resumes in (False, True):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((8,))
-        hidden = keras_ratesnn.layers.LIF()(keras.layers.Dropout(0.5, seed=1)(keras.layers.Dense(8)(inputs)))
+        hidden = keras_ratesnn.layers.LIF()(
+            keras.layers.Dropout(0.5, seed=1)(keras.layers.Dense(8)(inputs))
+        )
         gradient = keras_ratesnn.gradients.SLTT(random_steps=1)
-        student = compiled(spiking(keras.Model(inputs, keras.layers.Dense(3)(hidden)), 3, gradient, step_mode="single"))
+        student = compiled(
+            spiking(
+                keras.Model(inputs, keras.layers.Dense(3)(hidden)),
+                3,
+                gradient,
+                step_mode="single",
+            )
+        )
         teacher = keras.Model(inputs, keras.layers.Dense(3)(inputs))
-        fitted = compiled(Distiller(teacher, student, keras.distillation.LogitsDistillation()))
+        fitted = compiled(
+            Distiller(teacher, student, keras.distillation.LogitsDistillation())
+        )
         fitted.build((None, 8))
         for model in (student, fitted):
             model.optimizer.build(model.trainable_variables)
@@ -209,7 +274,11 @@ def test_a_checkpoint_holds_the_momentum_and_the_step(folder):
     saved = keras.saving.load_model(folder / "last.keras")
     # Two epochs of two batches.
     assert int(saved.optimizer.iterations) == 4
-    momenta = [variable for variable in saved.optimizer.variables if "momentum" in variable.path]
+    momenta = [
+        variable
+        for variable in saved.optimizer.variables
+        if "momentum" in variable.path
+    ]
     assert momenta
     assert all(keras.ops.convert_to_numpy(variable).any() for variable in momenta)
 
@@ -242,7 +311,10 @@ def test_a_lock_that_another_process_removes_is_made_again(tmp_path, monkeypatch
     monkeypatch.setattr(fcntl, "flock", remove_before)
     with RunFolder(tmp_path).lock():
         assert path.read_text() == f"{os.getpid()}\n"
-        with pytest.raises(OSError, match="already running"), RunFolder(tmp_path).lock():
+        with (
+            pytest.raises(OSError, match="already running"),
+            RunFolder(tmp_path).lock(),
+        ):
             pass
         assert path.exists()
     assert not path.exists()
@@ -299,9 +371,17 @@ def with_member(name, change):
 
     def rebuilt(content):
         made = io.BytesIO()
-        with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(made, "w") as after:
+        with (
+            zipfile.ZipFile(io.BytesIO(content)) as before,
+            zipfile.ZipFile(made, "w") as after,
+        ):
             for member in before.namelist():
-                after.writestr(member, change(before.read(member)) if member == name else before.read(member))
+                after.writestr(
+                    member,
+                    change(before.read(member))
+                    if member == name
+                    else before.read(member),
+                )
         return made.getvalue()
 
     return rebuilt
@@ -312,15 +392,26 @@ CHECKPOINTS = {
     "no archive": lambda content: b"no archive",
     "cut": lambda content: content[:-1000],
     "a bit flipped": flip_a_bit,
-    "a score without a value": with_member("progress.json", lambda text: text.replace(b'"val_accuracy"', b'"accuracies"')),
-    "no list of epochs": with_member("progress.json", lambda text: json.dumps({**json.loads(text), "rows": 3}).encode()),
-    "no number of images": with_member("progress.json", lambda text: text.replace(b"1024", b"null")),
-    "no optimizer": with_member("model.weights.h5", lambda arrays: arrays.replace(b"optimizer", b"optimized")),
+    "a score without a value": with_member(
+        "progress.json", lambda text: text.replace(b'"val_accuracy"', b'"accuracies"')
+    ),
+    "no list of epochs": with_member(
+        "progress.json",
+        lambda text: json.dumps({**json.loads(text), "rows": 3}).encode(),
+    ),
+    "no number of images": with_member(
+        "progress.json", lambda text: text.replace(b"1024", b"null")
+    ),
+    "no optimizer": with_member(
+        "model.weights.h5", lambda arrays: arrays.replace(b"optimizer", b"optimized")
+    ),
 }
 
 
 @pytest.mark.parametrize("damage", CHECKPOINTS)
-def test_the_error_names_a_damaged_checkpoint_and_suggests_the_best_one(damage, folder, capsys):
+def test_the_error_names_a_damaged_checkpoint_and_suggests_the_best_one(
+    damage, folder, capsys
+):
     path = folder / "last.keras"
     damaged = CHECKPOINTS[damage](path.read_bytes())
     path.write_bytes(damaged)
@@ -338,7 +429,9 @@ def test_a_missing_checkpoint_does_not_restart_a_run_if_the_best_exists(folder, 
     error = error_of([*RUN, "--output", folder], capsys)
     assert f"`cp {folder / 'best.keras'} {folder / 'last.keras'}`" in error
     (folder / "best.keras").write_bytes(b"")
-    assert "best.keras next to it is damaged, too" in error_of([*RUN, "--output", folder], capsys)
+    assert "best.keras next to it is damaged, too" in error_of(
+        [*RUN, "--output", folder], capsys
+    )
 
 
 def test_the_best_checkpoint_follows_from_the_last(folder):
@@ -358,19 +451,26 @@ def test_the_best_checkpoint_follows_from_the_last(folder):
 def test_other_data_and_another_network_are_refused(folder):
     run_folder = RunFolder(folder)
     model = keras.saving.load_model(run_folder.last)
-    with pytest.raises(ValueError, match="started with 1,024 training images, but the data now has 1,000"):
+    with pytest.raises(
+        ValueError,
+        match="started with 1,024 training images, but the data now has 1,000",
+    ):
         run_folder.restore(model, model, {}, 1000)
     other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     other.compile("sgd", "mse")
     other.optimizer.build(other.trainable_variables)
-    with pytest.raises(ValueError, match=re.escape(f"{run_folder.last} belongs to another network")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"{run_folder.last} belongs to another network")
+    ):
         run_folder.restore(other, other, {}, 1024)
 
 
 # Settings
 
 
-def test_a_run_without_its_settings_file_resumes_only_with_the_same_settings(folder, capsys):
+def test_a_run_without_its_settings_file_resumes_only_with_the_same_settings(
+    folder, capsys
+):
     settings = folder / "settings.json"
     whole = settings.read_text()
     settings.unlink()
@@ -382,20 +482,39 @@ def test_a_run_without_its_settings_file_resumes_only_with_the_same_settings(fol
 
     # Of a finished run it is the result that tells.
     settings.unlink()
-    record = {"settings": json.loads(whole), "backend": "jax", "curve": {}, "test_accuracy": 0.5}
+    record = {
+        "settings": json.loads(whole),
+        "backend": "jax",
+        "curve": {},
+        "test_accuracy": 0.5,
+    }
     (folder / "result.json").write_text(json.dumps(record))
     error = error_of([*RUN, "seed=1", "--output", folder], capsys)
     assert "other settings, according to its result.json: seed=0, now 1" in error
 
 
-SHAPES = [("settings.json", "{"), ("settings.json", "[]"), ("result.json", "[]"), ("result.json", "{}"), ("result.json", "\0")]
-SHAPES += [("result.json", '{"settings": {}, "backend": "jax", "curve": {}, "test_accuracy": "high"}')]
+SHAPES = [
+    ("settings.json", "{"),
+    ("settings.json", "[]"),
+    ("result.json", "[]"),
+    ("result.json", "{}"),
+    ("result.json", "\0"),
+]
+SHAPES += [
+    (
+        "result.json",
+        '{"settings": {}, "backend": "jax", "curve": {}, "test_accuracy": "high"}',
+    )
+]
 
 
 @pytest.mark.parametrize(("name", "text"), SHAPES)
 def test_the_error_names_a_file_with_the_wrong_format(name, text, folder, capsys):
     (folder / name).write_text(text)
-    for command, arguments in ((main, [*RUN, "--output", folder]), (results.main, [folder])):
+    for command, arguments in (
+        (main, [*RUN, "--output", folder]),
+        (results.main, [folder]),
+    ):
         if command is results.main and name == "settings.json":
             continue
         error = error_of(arguments, capsys, command)
@@ -413,31 +532,57 @@ def test_windows_are_the_same_settings_after_saving(tmp_path):
 # Another backend
 
 
-def test_a_run_that_resumes_elsewhere_prints_a_note_and_the_result_names_both(folder, capsys, monkeypatch):
+def test_a_run_that_resumes_elsewhere_prints_a_note_and_the_result_names_both(
+    folder, capsys, monkeypatch
+):
     elsewhere = {"backend": "abacus", "device": "wood", "versions": {"abacus": "1"}}
     saved = checkpoint.load_progress(folder / "last.keras")
     here = saved.parts[0]
-    monkeypatch.setattr(checkpoint, "load_progress", lambda path: dataclasses.replace(saved, parts=[{**here, **elsewhere}]))
+    monkeypatch.setattr(
+        checkpoint,
+        "load_progress",
+        lambda path: dataclasses.replace(saved, parts=[{**here, **elsewhere}]),
+    )
     record = trained(folder, *RUN)
-    assert f"ran with abacus on wood, the next ones run with {here['backend']} on {here['device']}" in capsys.readouterr().out
+    assert (
+        f"ran with abacus on wood, the next ones run with {here['backend']} on "
+        f"{here['device']}" in capsys.readouterr().out
+    )
     assert record["backend"] == f"abacus+{here['backend']}"
     assert record["device"] == f"wood+{here['device']}"
     assert record["versions"] == {"abacus": "1", **here["versions"]}
-    assert [(part["first_epoch"], part["backend"]) for part in record["parts"]] == [(1, "abacus"), (3, here["backend"])]
+    assert [(part["first_epoch"], part["backend"]) for part in record["parts"]] == [
+        (1, "abacus"),
+        (3, here["backend"]),
+    ]
 
 
 # Divergence
 
 
 def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):
-    command = ["digits", "--output", str(tmp_path), "--set", "epochs=2", "learning_rate=1e30", *QUICKLY]
+    command = [
+        "digits",
+        "--output",
+        str(tmp_path),
+        "--set",
+        "epochs=2",
+        "learning_rate=1e30",
+        *QUICKLY,
+    ]
     assert main(command) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: the run in {tmp_path} diverged: ")
-    assert re.search("loss became (nan|inf) in epoch 1, which started with a learning rate of 1e[+]30", error)
+    assert re.search(
+        "loss became (nan|inf) in epoch 1, which started with a learning rate of "
+        "1e[+]30",
+        error,
+    )
     assert "--set learning_rate=" in error
     assert error.count("\n") == 1
-    record = json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
+    record = json.loads(
+        (tmp_path / "result.json").read_text(), parse_constant=pytest.fail
+    )
     assert record["diverged"]["epoch"] == 1
     assert record["diverged"]["learning_rate"] == pytest.approx(1e30)
     assert record["test_accuracy"] is None
@@ -448,9 +593,14 @@ def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):
     assert "diverged" in error_of([tmp_path], capsys, results.main)
 
 
-@pytest.mark.parametrize("logs", [{"loss": math.inf}, {"loss": 1.0, "val_loss": math.nan}])
+@pytest.mark.parametrize(
+    "logs", [{"loss": math.inf}, {"loss": 1.0, "val_loss": math.nan}]
+)
 def test_no_measure_may_be_infinite_or_nan(logs):
     stop = callbacks.StopWhereDiverged(each_batch=True)
     stop.epoch, stop.learning_rate = 7, 0.1
-    with pytest.raises(callbacks.Diverged, match=r"in epoch 7, which started with a learning rate of 0.1"):
+    with pytest.raises(
+        callbacks.Diverged,
+        match=r"in epoch 7, which started with a learning rate of 0.1",
+    ):
         stop.on_epoch_end(6, logs)

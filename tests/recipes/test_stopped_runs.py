@@ -1,4 +1,5 @@
-"""Ctrl-C in each phase of a run, and a disk that is full: what is left, what is said, and how the run goes on."""
+"""Ctrl-C in each phase of a run, and a disk that is full: what is left, what is said,
+and how the run goes on."""
 
 import contextlib
 import pathlib
@@ -16,16 +17,31 @@ from recipes import callbacks, checkpoint, command_line, run_folder
 from recipes.progress import Progress
 from recipes.recipe import Recipe
 from recipes.train import main
-from tests.recipes.recipe_runs import QUICKLY, assert_same_states, curve_without_times, error_of, trained
+from tests.recipes.recipe_runs import (
+    QUICKLY,
+    assert_same_states,
+    curve_without_times,
+    error_of,
+    trained,
+)
 
 pytestmark = pytest.mark.runs_once
 
-RUN = ("digits", "--set", "epochs=2", "ordinary=first", "ordinary_epochs=1", "levels=2", *QUICKLY)
+RUN = (
+    "digits",
+    "--set",
+    "epochs=2",
+    "ordinary=first",
+    "ordinary_epochs=1",
+    "levels=2",
+    *QUICKLY,
+)
 
 
 @pytest.fixture(autouse=True)
 def ctrl_c_is_heard():
-    """Shells start commands in the background with signals of Ctrl-C ignored, and tests with them."""
+    """Shells start commands in the background with signals of Ctrl-C ignored, and tests
+    with them."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -45,11 +61,19 @@ def assert_goes_on_to_the_same(folder, whole_run):
         assert_same_states(folder / name, whole / name)
 
 
-def test_ctrl_c_in_each_phase_leaves_whole_files_and_says_how_to_go_on(whole_run, tmp_path, capsys, monkeypatch):
+def test_ctrl_c_in_each_phase_leaves_whole_files_and_says_how_to_go_on(
+    whole_run, tmp_path, capsys, monkeypatch
+):
     folder = run_folder.RunFolder(tmp_path / "stopped")
     start = "before training began; repeat the command to start or resume"
-    again, resume = "; repeat the command to start again", "; repeat the command without --restart to resume after the last "
-    of_ordinary, of_spiking = (f"{resume}completed epoch, which is saved in {each.last}" for each in (folder.ordinary, folder))
+    again, resume = (
+        "; repeat the command to start again",
+        "; repeat the command without --restart to resume after the last ",
+    )
+    of_ordinary, of_spiking = (
+        f"{resume}completed epoch, which is saved in {each.last}"
+        for each in (folder.ordinary, folder)
+    )
     # What has just been done when it comes.
     for owner, name, said in [
         (Recipe, "load", start),
@@ -65,7 +89,10 @@ def test_ctrl_c_in_each_phase_leaves_whole_files_and_says_how_to_go_on(whole_run
             patch.setattr(owner, name, _then_ctrl_c(getattr(owner, name)))
             assert main([*RUN, "--output", str(folder.path)]) == 130
         printed = capsys.readouterr()
-        assert printed.out.endswith(f"\ninterrupted{' ' * (said is start)}{said}\n"), (owner, name)
+        assert printed.out.endswith(f"\ninterrupted{' ' * (said is start)}{said}\n"), (
+            owner,
+            name,
+        )
         assert not list(tmp_path.rglob(".unfinished*"))
         assert folder.path.exists() == (said is not start)
     assert_goes_on_to_the_same(folder.path, whole_run)
@@ -88,12 +115,16 @@ def test_ctrl_c_is_not_lost_where_python_ignores_exceptions():
         Freed()
         time.sleep(5)
 
-    assert command_line.command(None, "none", "None.", lambda parser: None, work)([]) == 130
+    assert (
+        command_line.command(None, "none", "None.", lambda parser: None, work)([])
+        == 130
+    )
 
 
 @contextlib.contextmanager
 def full_disk(kept):
-    """A context in which no file grows beyond `kept` bytes: what is longer is cut, with an error of the system."""
+    """A context in which no file grows beyond `kept` bytes: what is longer is cut, with
+    an error of the system."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (kept, before[1]))
     try:
@@ -102,7 +133,7 @@ def full_disk(kept):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_fills_up_keeps_the_last_epoch_and_the_run_goes_on_when_there_is_space(
+def test_a_disk_that_fills_up_keeps_the_last_epoch_and_the_run_goes_on_later(
     whole_run, tmp_path, capsys, monkeypatch
 ):
     last, kept = tmp_path / "last.keras", []
@@ -121,7 +152,8 @@ def test_a_disk_that_fills_up_keeps_the_last_epoch_and_the_run_goes_on_when_ther
     error = capsys.readouterr().err
     assert error.startswith(f"error: {last} cannot be written (")
     assert error.endswith(
-        f"Then repeat the command without --restart to resume after the last completed epoch, which is saved in {last}.\n"
+        "Then repeat the command without --restart to resume after the last completed "
+        f"epoch, which is saved in {last}.\n"
     )
     assert error.count("\n") == 1
     assert [last.read_bytes()] == kept
@@ -138,8 +170,13 @@ def test_a_full_disk_is_named_before_a_run_begins_and_nothing_is_left(tmp_path, 
     assert not (tmp_path / "new").exists()
 
 
-def test_a_part_of_a_checkpoint_that_does_not_fit_where_it_is_written_first_is_no_crash(tmp_path, monkeypatch):
-    model, fitted = (compiled(keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])) for _ in range(2))
+def test_a_part_of_a_checkpoint_that_does_not_fit_where_it_is_written_first_is_no_crash(
+    tmp_path, monkeypatch
+):
+    model, fitted = (
+        compiled(keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]))
+        for _ in range(2)
+    )
     for each in (model, fitted):
         each.optimizer.build(each.trainable_variables)
     path = tmp_path / "last.keras"
@@ -147,7 +184,11 @@ def test_a_part_of_a_checkpoint_that_does_not_fit_where_it_is_written_first_is_n
     kept = path.read_bytes()
     usage = shutil.disk_usage(tmp_path)._replace(free=checkpoint.BESIDE_ARRAYS)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(OSError, match=rf"{path} cannot be written .a part of it of up to 2 MiB does not fit in .*TMPDIR"):
+    with pytest.raises(
+        OSError,
+        match=rf"{path} cannot be written .a part of it of up to 2 MiB does not fit in "
+        r".*TMPDIR",
+    ):
         checkpoint.save(model, Progress({}, 1), path, fitted)
     assert path.read_bytes() == kept
     assert list(tmp_path.iterdir()) == [path]

@@ -1,4 +1,5 @@
-"""The confidence of a calibration: what it guarantees, also where a larger one may lose what a smaller one does not."""
+"""The confidence of a calibration: what it guarantees, also where a larger one may lose
+what a smaller one does not."""
 
 import keras
 import numpy as np
@@ -14,7 +15,8 @@ T = 4
 
 
 def lost(certainty, right, last, threshold):
-    """Whether stopping with a threshold loses the answer of each sample, by the rule."""
+    """Whether stopping with a threshold loses the answer of each sample, by the
+    rule."""
     is_sure = (certainty >= threshold) & (np.arange(T) < last[:, None])
     steps = np.where(is_sure.any(axis=1), is_sure.argmax(axis=1), last - 1)
     samples = np.arange(len(last))
@@ -34,12 +36,18 @@ def test_a_score_is_the_largest_threshold_that_loses_the_answer():
     # Equal certainties, and samples that end early.
     certainty, last = np.round(certainty, 1), random.integers(1, T + 1, 60)
     found = scores(certainty, right, last)
-    thresholds = np.unique(np.concatenate([certainty.ravel(), certainty.ravel() + 1e-6]))
-    losses = np.array([lost(certainty, right, last, threshold) for threshold in thresholds])
+    thresholds = np.unique(
+        np.concatenate([certainty.ravel(), certainty.ravel() + 1e-6])
+    )
+    losses = np.array(
+        [lost(certainty, right, last, threshold) for threshold in thresholds]
+    )
     expected = np.where(losses, thresholds[:, None], -np.inf).max(axis=0)
     np.testing.assert_array_equal(found, expected)
     assert np.isfinite(found).sum() > 5
-    is_monotone = [np.all(np.diff(losses[:, sample].astype(int)) <= 0) for sample in range(60)]
+    is_monotone = [
+        np.all(np.diff(losses[:, sample].astype(int)) <= 0) for sample in range(60)
+    ]
     assert not all(is_monotone)
 
 
@@ -50,8 +58,13 @@ def test_the_guarantee_holds_where_the_loss_is_not_monotone():
         calibration, test = drawn(random, 19), drawn(random, 200)
         confidence = confidence_for(*calibration, error)
         rates.append(lost(*test, confidence if confidence < 1 else np.inf).mean())
-        # The smallest threshold that loses few enough of the calibration samples: by chance, where the loss is not monotone.
-        smallest = next(threshold for threshold in thresholds if lost(*calibration, threshold).mean() <= error)
+        # The smallest threshold that loses few enough of the calibration samples: by
+        # chance, where the loss is not monotone.
+        smallest = next(
+            threshold
+            for threshold in thresholds
+            if lost(*calibration, threshold).mean() <= error
+        )
         of_smallest.append(lost(*test, smallest).mean())
     assert 0.8 * error < np.mean(rates) <= error
     assert np.mean(of_smallest) > error + 2 * np.std(of_smallest) / np.sqrt(500)

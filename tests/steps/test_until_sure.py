@@ -1,4 +1,5 @@
-"""Samples that stop when they are sure: their outputs, how many steps they take, and what is computed."""
+"""Samples that stop when they are sure: their outputs, how many steps they take, and
+what is computed."""
 
 import keras
 import numpy as np
@@ -13,14 +14,18 @@ T = 4
 
 
 def classifier(middle=None, end=None, **settings):
-    """A model whose samples are sure after different numbers of steps, with the same weights on all backends."""
+    """A model whose samples are sure after different numbers of steps, with the same
+    weights on all backends."""
     inputs = keras.Input((6,))
     x = layers.BatchNormalization()(layers.Dense(8)(inputs))
     x = rsnn.layers.LIF(decay=0.5, threshold=0.4)(x)
     x = x if middle is None else middle(x)
     x = rsnn.layers.CuBaLIF(threshold=0.3)(layers.Dense(8)(layers.Dropout(0.5)(x)))
     x = layers.Dense(3)(x)
-    network, draw = keras.Model(inputs, x if end is None else end(x)), np.random.default_rng(0)
+    network, draw = (
+        keras.Model(inputs, x if end is None else end(x)),
+        np.random.default_rng(0),
+    )
     for weight in network.trainable_weights:
         if weight.name == "kernel":
             weight.assign(draw.normal(0, 1, weight.shape))
@@ -43,7 +48,9 @@ def expected_of(sequences, confidence, lengths=None, probabilities=False):
 
 
 def all_steps(model, x):
-    return spiking(model.network, T, return_sequences=True, mask_value=model.mask_value).predict(x, verbose=0)
+    return spiking(
+        model.network, T, return_sequences=True, mask_value=model.mask_value
+    ).predict(x, verbose=0)
 
 
 def check(model, x, confidence, different, **expected):
@@ -71,11 +78,18 @@ def test_a_sequence_stops_when_it_is_sure_or_where_its_padding_begins():
     check(model, frames, 0.6, different=3)
     model = classifier(mask_value=-9.0)
     lengths = 1 + np.arange(13) % T
-    padded = np.where(np.arange(T)[None, :, None] < lengths[:, None, None], frames, -9.0).astype("float32")
+    padded = np.where(
+        np.arange(T)[None, :, None] < lengths[:, None, None], frames, -9.0
+    ).astype("float32")
     check(model, padded, 0.6, different=3, lengths=lengths)
     outputs, steps = rsnn.predict_until_sure(model, padded, 0.6)
     # Padding before a sequence changes nothing.
-    before = np.array([np.roll(sequence, T - length, axis=0) for sequence, length in zip(padded, lengths, strict=True)])
+    before = np.array(
+        [
+            np.roll(sequence, T - length, axis=0)
+            for sequence, length in zip(padded, lengths, strict=True)
+        ]
+    )
     moved, as_many = rsnn.predict_until_sure(model, before, 0.6)
     np.testing.assert_allclose(moved, outputs, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(as_many, steps)
@@ -90,7 +104,12 @@ def test_probabilities_and_half_precision_are_compared_as_they_are():
     assert outputs.dtype == "float32"
     agree = steps == rsnn.predict_until_sure(model, x, 0.6)[1]
     assert agree.mean() > 0.6
-    np.testing.assert_allclose(outputs[agree], rsnn.predict_until_sure(model, x, 0.6)[0][agree], rtol=0.02, atol=0.02)
+    np.testing.assert_allclose(
+        outputs[agree],
+        rsnn.predict_until_sure(model, x, 0.6)[0][agree],
+        rtol=0.02,
+        atol=0.02,
+    )
 
 
 class Counted(layers.Layer):
@@ -116,7 +135,8 @@ def test_few_sizes_are_compiled_and_what_is_static_runs_once_a_batch():
     model = spiking(keras.Model(inputs, model.network(Counted(static)(inputs))), T)
     x, _ = data(45)
     first = rsnn.predict_until_sure(model, x, 0.6, batch_size=12)
-    # Batches of 12, 12, 12 and 9, which has the size of 12, too. Those of fewer rows are powers of two.
+    # Batches of 12, 12, 12 and 9, which has the size of 12, too. Those of fewer rows
+    # are powers of two.
     assert set(dynamic) <= {12, 8, 4, 2, 1}
     if BACKEND == "torch":
         assert len(static) == 4
@@ -172,13 +192,28 @@ def test_what_cannot_stop_early_is_an_error_that_says_why():
         with pytest.raises(ValueError, match=match):
             rsnn.predict_until_sure(spiking(network, T), x)
 
-    refused(lambda x: [layers.Dense(3)(x), layers.Dense(3)(x)], r"one output for each class.*\(None, 3\), \(None, 3\)")
+    refused(
+        lambda x: [layers.Dense(3)(x), layers.Dense(3)(x)],
+        r"one output for each class.*\(None, 3\), \(None, 3\)",
+    )
     refused(layers.Dense(1), "two classes or more")
-    refused(lambda x: layers.Dense(3)(rsnn.layers.TimeMean(name="mean")(x)), "an output at each step.*'mean'")
-    refused(layers.Dense(3), "inputs of later steps", lambda: rsnn.layers.PSN(timesteps=T))
-    refused(layers.Dense(3), "shared_membrane=False", lambda: rsnn.layers.Neuron(SharedMembraneCell(rsnn.layers.LIF().cell)))
+    refused(
+        lambda x: layers.Dense(3)(rsnn.layers.TimeMean(name="mean")(x)),
+        "an output at each step.*'mean'",
+    )
+    refused(
+        layers.Dense(3), "inputs of later steps", lambda: rsnn.layers.PSN(timesteps=T)
+    )
+    refused(
+        layers.Dense(3),
+        "shared_membrane=False",
+        lambda: rsnn.layers.Neuron(SharedMembraneCell(rsnn.layers.LIF().cell)),
+    )
     # A batch of 4 could have as many rows.
-    refused(lambda x: layers.Dense(3)(x) + Table()(x), r"'table', whose output has the shape \(4, 3\)")
+    refused(
+        lambda x: layers.Dense(3)(x) + Table()(x),
+        r"'table', whose output has the shape \(4, 3\)",
+    )
     integers = spiking(keras.Model(*ilif_network()), T)
     check(integers, x, 0.6, different=1)
     with pytest.raises(ValueError, match="Use the model that was unrolled"):

@@ -1,4 +1,5 @@
-"""The conformance checks: all cells and methods of the library pass, and faults are found and explained."""
+"""The conformance checks: all cells and methods of the library pass, and faults are
+found and explained."""
 
 import typing
 
@@ -16,11 +17,24 @@ registered = keras.saving.register_keras_serializable(package="tests_conformance
 @pytest.mark.parametrize(
     "cell",
     [
-        lambda: rsnn.layers.LIFCell(decay=0.5, detach_reset=False, learn_threshold=True),
-        lambda: rsnn.layers.LIFCell(decay=0.5, learn_threshold=True, decay_input=True, reset_delay=True),
-        lambda: rsnn.layers.ParametricLIFCell(per_channel=True, learn_threshold=True, decay_input=True),
-        lambda: rsnn.layers.ALIFCell(detach_reset=False, learn_threshold=True, initial_membrane=0.5, decay_input=True),
-        lambda: rsnn.layers.CuBaLIFCell(reset="hard", detach_reset=False, initial_membrane=-0.3, reset_delay=True),
+        lambda: rsnn.layers.LIFCell(
+            decay=0.5, detach_reset=False, learn_threshold=True
+        ),
+        lambda: rsnn.layers.LIFCell(
+            decay=0.5, learn_threshold=True, decay_input=True, reset_delay=True
+        ),
+        lambda: rsnn.layers.ParametricLIFCell(
+            per_channel=True, learn_threshold=True, decay_input=True
+        ),
+        lambda: rsnn.layers.ALIFCell(
+            detach_reset=False,
+            learn_threshold=True,
+            initial_membrane=0.5,
+            decay_input=True,
+        ),
+        lambda: rsnn.layers.CuBaLIFCell(
+            reset="hard", detach_reset=False, initial_membrane=-0.3, reset_delay=True
+        ),
         lambda: rsnn.layers.CuBaLIFCell(
             keras.initializers.RandomUniform(0.2, 0.8, seed=1),
             keras.initializers.RandomUniform(0.5, 1.0, seed=2),
@@ -31,17 +45,32 @@ registered = keras.saving.register_keras_serializable(package="tests_conformance
             initial_membrane=keras.initializers.RandomUniform(-0.3, 0.3, seed=3),
         ),
         lambda: rsnn.layers.ILIFCell(
-            3, decay=0.5, threshold=0.7, normalize=True, round_half_up=True, detach_reset=False, initial_membrane=0.1
+            3,
+            decay=0.5,
+            threshold=0.7,
+            normalize=True,
+            round_half_up=True,
+            detach_reset=False,
+            initial_membrane=0.1,
         ),
     ],
-    ids=["LIF", "LIF with a delayed reset", "ParametricLIF", "ALIF", "CuBaLIF", "values of each neuron", "ILIF"],
+    ids=[
+        "LIF",
+        "LIF with a delayed reset",
+        "ParametricLIF",
+        "ALIF",
+        "CuBaLIF",
+        "values of each neuron",
+        "ILIF",
+    ],
 )
 def test_cells_of_the_library_conform(cell):
     check_cell(cell())
 
 
 def test_the_rate_gradient_conforms():
-    """Methods are compared with BPTT; `test_random_layers.py` tests that the two agree at one time step."""
+    """Methods are compared with BPTT; `test_random_layers.py` tests that the two agree
+    at one time step."""
     check_gradient_method("rate")
 
 
@@ -68,7 +97,9 @@ class CountingCell(OwnCell):
 @registered
 class VariableCell(OwnCell):
     def build(self, input_shape):
-        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
+        self.calls = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="calls"
+        )
 
     def step(self, inputs, state):
         self.calls.assign_add(1.0)
@@ -78,19 +109,27 @@ class VariableCell(OwnCell):
 @registered
 class NoisyCell(OwnCell):
     def step(self, inputs, state):
-        return super().step(inputs + keras.random.normal(ops.shape(inputs), dtype=inputs.dtype), state)
+        return super().step(
+            inputs + keras.random.normal(ops.shape(inputs), dtype=inputs.dtype), state
+        )
 
 
 @registered
 class MixingCell(OwnCell):
     def step(self, inputs, state):
-        return super().step(ops.cast(inputs, state.dtype) - 0.2 * ops.sum(state, axis=-1, keepdims=True), state)
+        return super().step(
+            ops.cast(inputs, state.dtype)
+            - 0.2 * ops.sum(state, axis=-1, keepdims=True),
+            state,
+        )
 
 
 @registered
 class SampleMixingCell(OwnCell):
     def step(self, inputs, state):
-        return super().step(inputs - 0.1 * ops.mean(inputs, axis=0, keepdims=True), state)
+        return super().step(
+            inputs - 0.1 * ops.mean(inputs, axis=0, keepdims=True), state
+        )
 
 
 @registered
@@ -113,7 +152,9 @@ class GrowingCell(OwnCell):
     """A state with a different structure from that at rest."""
 
     def step(self, inputs, state):
-        membrane, spikes, state = super().step(inputs, state[0] if isinstance(state, tuple) else state)
+        membrane, spikes, state = super().step(
+            inputs, state[0] if isinstance(state, tuple) else state
+        )
         return membrane, spikes, (state,)
 
 
@@ -166,7 +207,11 @@ class PositionCell(OwnCell):
     """Treats the first neuron differently, but does not mix neurons."""
 
     def step(self, inputs, state):
-        return super().step(inputs * ops.cast(2 - ops.minimum(ops.arange(inputs.shape[-1]), 1), inputs.dtype), state)
+        return super().step(
+            inputs
+            * ops.cast(2 - ops.minimum(ops.arange(inputs.shape[-1]), 1), inputs.dtype),
+            state,
+        )
 
 
 @registered
@@ -197,10 +242,17 @@ class WrappedArgumentCell(OwnCell):
 
     def __init__(self, gains=None, rows=None, **kwargs):
         super().__init__(**kwargs)
-        self.gains, self.rows = {"a": 1.0} if gains is None else gains, np.ones(2) if rows is None else rows
+        self.gains, self.rows = (
+            {"a": 1.0} if gains is None else gains,
+            np.ones(2) if rows is None else rows,
+        )
 
     def get_config(self):
-        return {**super().get_config(), "gains": {"a": 2.0 * self.gains["a"]}, "rows": self.rows}
+        return {
+            **super().get_config(),
+            "gains": {"a": 2.0 * self.gains["a"]},
+            "rows": self.rows,
+        }
 
 
 @registered
@@ -265,32 +317,68 @@ class ResetMembraneCell(OwnCell):
 @pytest.mark.parametrize(
     ("cell", "finding"),
     [
-        (ForgottenArgumentCell, r"ForgottenArgumentCell.get_config\(\) does not return \['gain'\]"),
-        (RenamedArgumentCell, r"RenamedArgumentCell.from_config\(get_config\(\)\) fails"),
-        (UnreadableCell, r"UnreadableCell cannot be read from a file: .*not an initializer"),
+        (
+            ForgottenArgumentCell,
+            r"ForgottenArgumentCell.get_config\(\) does not return \['gain'\]",
+        ),
+        (
+            RenamedArgumentCell,
+            r"RenamedArgumentCell.from_config\(get_config\(\)\) fails",
+        ),
+        (
+            UnreadableCell,
+            r"UnreadableCell cannot be read from a file: .*not an initializer",
+        ),
         (WrappedArgumentCell, r"\['gains'\] differ"),
-        (OwnSpikesCell, r"The spikes that OwnSpikesCell.step returns have no gradient.*self.fire\(membrane\)"),
-        (DetachedCell, r"The membrane that DetachedCell.step returns has no gradient.*stop_gradient"),
+        (
+            OwnSpikesCell,
+            r"The spikes that OwnSpikesCell.step returns have no "
+            r"gradient.*self.fire\(membrane\)",
+        ),
+        (
+            DetachedCell,
+            r"The membrane that DetachedCell.step returns has no "
+            r"gradient.*stop_gradient",
+        ),
         (TernaryCell, r"Spikes must be exactly 0 or 1. TernaryCell returned -1.0"),
-        (ResetMembraneCell, r"The membrane that ResetMembraneCell.step returns must be .*before the reset"),
-        (UnregisteredCell, r"UnregisteredCell is not registered.*register_keras_serializable"),
+        (
+            ResetMembraneCell,
+            r"The membrane that ResetMembraneCell.step returns must be .*before the "
+            r"reset",
+        ),
+        (
+            UnregisteredCell,
+            r"UnregisteredCell is not registered.*register_keras_serializable",
+        ),
         (ForgetfulCell, r"\['leak'\] differ"),
         (PairCell, r"must return \(membrane, spikes, state\)"),
         (TimeFirstCell, r"must have the batch as its first axis.*\(1, 3, 5\)"),
-        (RefractoryCell, r"The state of RefractoryCell must be finite.*Use a large number instead"),
+        (
+            RefractoryCell,
+            r"The state of RefractoryCell must be finite.*Use a large number instead",
+        ),
         (GrowingCell, r"must keep its structure, shapes and dtypes"),
         (HalfSpikesCell, r"Spikes must be exactly 0 or 1. HalfSpikesCell returned 0.5"),
         (SilentCell, r"SilentCell never spiked for inputs between .* `scale`"),
-        (CountingCell, r"a different result when it was called again with the same input and state"),
+        (
+            CountingCell,
+            r"a different result when it was called again with the same input and "
+            r"state",
+        ),
         (NoisyCell, r"do not draw random numbers"),
         (VariableCell, r"changed its variables"),
         (SampleMixingCell, r"mixes the samples of a batch"),
-        (NarrowCell, r"dtype='mixed_bfloat16' the state of NarrowCell must be float32, but is bfloat16"),
+        (
+            NarrowCell,
+            r"dtype='mixed_bfloat16' the state of NarrowCell must be float32, but is "
+            r"bfloat16",
+        ),
         (MixingCell, r"mixes neurons in its step.*element_wise=False"),
         (PositionCell, r"different spikes from a loop over single neurons"),
         (
             WrongDerivativeCell,
-            r"with respect to 'input' differs from BPTT's.*step_derivative is not the derivative of its step",
+            r"with respect to 'input' differs from BPTT's.*step_derivative is not the "
+            r"derivative of its step",
         ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -374,7 +462,9 @@ class Scaled(rsnn.gradients.LoopedHandler):
 
     def advance(self, state, inputs, phase):
         average = 0.8 * state.average + inputs[0]
-        return Average(average), [rsnn.gradients.graft(inputs[0], inputs[0], 1.0 + average)]
+        return Average(average), [
+            rsnn.gradients.graft(inputs[0], inputs[0], 1.0 + average)
+        ]
 
 
 class OnItself(Scaled):
@@ -394,7 +484,9 @@ def not_rewired(calls, context):
     for node in rsnn.gradients.plain_nodes(calls, context):
         yield node
         if isinstance(node.handler, rsnn.gradients.NeuronHandler):
-            yield rsnn.gradients.Node(Scaled(node.handler.call, context), node.outputs, [-1])
+            yield rsnn.gradients.Node(
+                Scaled(node.handler.call, context), node.outputs, [-1]
+            )
 
 
 NODES = {
@@ -422,14 +514,24 @@ class OfNodes(rsnn.gradients.GradientMethod):
     [
         (
             "silent",
-            r"the gradients of \['first/kernel', .*\] are zero, so that these weights learn nothing.*every_weight=False",
+            r"the gradients of \['first/kernel', .*\] are zero, so that these weights "
+            r"learn nothing.*every_weight=False",
         ),
-        ("uneven", r"the gradient of 'first/kernel' differs: with step_mode=\"multi\" it is another one.*t=None.*modes_agree"),
+        (
+            "uneven",
+            r"the gradient of 'first/kernel' differs: with step_mode=\"multi\" it is "
+            r"another one.*t=None.*modes_agree",
+        ),
         (
             "on itself",
-            r"the gradient of 'first/kernel' differs: without padding it is another one.*not on `self`.*padding=False",
+            r"the gradient of 'first/kernel' differs: without padding it is another "
+            r"one.*not on `self`.*padding=False",
         ),
-        ("not rewired", r"Received: a node with a Scaled of layer '.*', whose outputs \[-1\] nothing reads"),
+        (
+            "not rewired",
+            r"Received: a node with a Scaled of layer '.*', whose outputs \[-1\] "
+            r"nothing reads",
+        ),
     ],
 )
 def test_methods_that_do_not_train_as_they_should_are_found(nodes, finding):
@@ -438,7 +540,10 @@ def test_methods_that_do_not_train_as_they_should_are_found(nodes, finding):
 
 
 @pytest.mark.runs_once
-@pytest.mark.parametrize(("nodes", "switch"), [("silent", "every_weight"), ("uneven", "modes_agree"), ("on itself", "padding")])
+@pytest.mark.parametrize(
+    ("nodes", "switch"),
+    [("silent", "every_weight"), ("uneven", "modes_agree"), ("on itself", "padding")],
+)
 def test_a_method_is_not_checked_for_what_it_is_not_meant_to_do(nodes, switch):
     check_gradient_method(OfNodes(nodes), normalization=False, **{switch: False})
 
@@ -452,11 +557,19 @@ class UnregisteredMethod(rsnn.gradients.BPTT):
     ("method", "finding"),
     [
         (UnregisteredMethod(), "UnregisteredMethod is not registered"),
-        (HalfOutput(), r"HalfOutput in the dense network with step_mode='multi': the loss is .* that of the spiking network"),
+        (
+            HalfOutput(),
+            r"HalfOutput in the dense network with step_mode='multi': the loss is .* "
+            r"that of the spiking network",
+        ),
         (ScaledGradient(0.0), "every gradient is zero"),
         (ScaledGradient(float("inf")), "must be finite and of shape"),
         (TwoWalks(), "moving averages"),
-        (ScaledGradient(2.0), "with one time step: the gradient of 'first/kernel' differs: it is not BPTT's"),
+        (
+            ScaledGradient(2.0),
+            "with one time step: the gradient of 'first/kernel' differs: it is not "
+            "BPTT's",
+        ),
     ],
     ids=lambda value: "" if isinstance(value, str) else repr(value),
 )
@@ -464,11 +577,17 @@ def test_faults_of_a_method_are_found(method, finding):
     # What does not belong to the finding takes time to compile.
     one_step, normalization = "one time step" in finding, "moving averages" in finding
     with pytest.raises(AssertionError, match=finding):
-        check_gradient_method(method, normalization=normalization, exact_at_one_step=one_step)
+        check_gradient_method(
+            method, normalization=normalization, exact_at_one_step=one_step
+        )
 
 
 def test_differences_are_reported_with_their_position():
     from keras_ratesnn.testing._findings import require_same
 
-    with pytest.raises(AssertionError, match=r"Broken\. 1 of 6 values differ, most at \(1, 2\): 7\.0 instead of 0\.0\."):
+    with pytest.raises(
+        AssertionError,
+        match=r"Broken\. 1 of 6 values differ, most at \(1, 2\): 7\.0 instead of "
+        r"0\.0\.",
+    ):
         require_same(np.array([[0.0, 0, 0], [0, 0, 7]]), np.zeros((2, 3)), "Broken.")

@@ -1,4 +1,5 @@
-"""The check of sample independence: networks of the library pass, and leaks between samples and calls are found and named."""
+"""The check of sample independence: networks of the library pass, and leaks between
+samples and calls are found and named."""
 
 import keras
 import numpy as np
@@ -12,7 +13,9 @@ RANDOM = np.random.default_rng(0)
 VECTORS = RANDOM.uniform(0.0, 2.0, (3, 6)).astype("float32")
 SEQUENCES = RANDOM.uniform(0.0, 2.0, (3, 4, 6)).astype("float32")
 IMAGES = RANDOM.uniform(0.0, 1.0, (2, 8, 8, 3)).astype("float32")
-PADDED = np.where(np.arange(4)[:, None] < np.array([2, 4, 3])[:, None, None], SEQUENCES, 0.0).astype("float32")
+PADDED = np.where(
+    np.arange(4)[:, None] < np.array([2, 4, 3])[:, None, None], SEQUENCES, 0.0
+).astype("float32")
 
 
 class OwnLayer(layers.Layer):
@@ -31,7 +34,9 @@ class Keeping(OwnLayer):
     """Neurons whose membranes stay for the next call."""
 
     def build(self, input_shape):
-        self.membrane = self.add_weight(shape=(3, *input_shape[1:]), initializer="zeros", trainable=False)
+        self.membrane = self.add_weight(
+            shape=(3, *input_shape[1:]), initializer="zeros", trainable=False
+        )
 
     def call(self, inputs):
         membrane = 0.5 * self.membrane + ops.abs(inputs)
@@ -73,7 +78,9 @@ class ReversingModel(keras.Model):
 
 
 def plain(*made):
-    return keras.Sequential([keras.Input((6,)), layers.Dense(8), *made, layers.Dense(3)], name="plain")
+    return keras.Sequential(
+        [keras.Input((6,)), layers.Dense(8), *made, layers.Dense(3)], name="plain"
+    )
 
 
 def cumulative():
@@ -88,35 +95,59 @@ def spiking(cell, model=rsnn.SpikingModel, **kwargs):
 def recurrent(**kwargs):
     one, other = keras.Input((6,), name="one"), keras.Input((6,), name="other")
     x = layers.Add()([layers.Dense(5)(one), layers.Dense(5)(other)])
-    x = rsnn.layers.Recurrent(rsnn.layers.LIF(decay=0.9), layers.Dense(5))(layers.BatchNormalization()(x))
+    x = rsnn.layers.Recurrent(rsnn.layers.LIF(decay=0.9), layers.Dense(5))(
+        layers.BatchNormalization()(x)
+    )
     network = keras.Model({"one": one, "other": other}, layers.Dropout(0.5)(x))
     return rsnn.SpikingModel(network, 4, **kwargs)
 
 
-@pytest.mark.parametrize(("step_mode", "policy"), [("multi", "float32"), ("single", "mixed_bfloat16")])
+@pytest.mark.parametrize(
+    ("step_mode", "policy"), [("multi", "float32"), ("single", "mixed_bfloat16")]
+)
 def test_spiking_networks_have_no_leaks(step_mode, policy):
     keras.config.set_dtype_policy(policy)
-    model = recurrent(step_mode=step_mode, return_sequences=step_mode == "multi", mask_value=0.0)
-    before = keras.tree.map_structure(ops.convert_to_numpy, model({"one": PADDED, "other": PADDED[::-1]}))
-    check_sample_independence(model, {"one": PADDED, "other": SEQUENCES * (PADDED != 0.0)})
-    assert (model.step_mode, model.gradient.get_config()) == (step_mode, rsnn.gradients.get("rate").get_config())
-    np.testing.assert_array_equal(ops.convert_to_numpy(model({"one": PADDED, "other": PADDED[::-1]})), before)
+    model = recurrent(
+        step_mode=step_mode, return_sequences=step_mode == "multi", mask_value=0.0
+    )
+    before = keras.tree.map_structure(
+        ops.convert_to_numpy, model({"one": PADDED, "other": PADDED[::-1]})
+    )
+    check_sample_independence(
+        model, {"one": PADDED, "other": SEQUENCES * (PADDED != 0.0)}
+    )
+    assert (model.step_mode, model.gradient.get_config()) == (
+        step_mode,
+        rsnn.gradients.get("rate").get_config(),
+    )
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(model({"one": PADDED, "other": PADDED[::-1]})), before
+    )
 
 
 def test_networks_of_keras_have_no_leaks():
     tokens = keras.Input((4,), dtype="int32")
     x = layers.Embedding(9, 4, mask_zero=True)(tokens)
     x = layers.GRU(3, return_sequences=True)(layers.MultiHeadAttention(1, 4)(x, x))
-    model = keras.Sequential([keras.Model(tokens, layers.GlobalAveragePooling1D()(x)), layers.LayerNormalization()])
+    model = keras.Sequential(
+        [
+            keras.Model(tokens, layers.GlobalAveragePooling1D()(x)),
+            layers.LayerNormalization(),
+        ]
+    )
     check_sample_independence(model, RANDOM.integers(0, 9, (2, 4)).astype("int32"))
 
 
 def test_the_leak_of_qkformer_is_found_though_its_neurons_are_silent():
     def build(shared):
-        return rsnn.models.QKFormer((8, 8, 3), classes=2, timesteps=1, dims=32, blocks=3, shared_membrane=shared)
+        return rsnn.models.QKFormer(
+            (8, 8, 3), classes=2, timesteps=1, dims=32, blocks=3, shared_membrane=shared
+        )
 
     with pytest.raises(
-        AssertionError, match=r"^Layer 'stage3_block1_attention_output_neuron' of model .*beside copies of itself"
+        AssertionError,
+        match=r"^Layer 'stage3_block1_attention_output_neuron' of model .*beside "
+        r"copies of itself",
     ):
         check_sample_independence(build(True), IMAGES)
     if keras.backend.backend() == "torch":
@@ -127,15 +158,41 @@ def test_the_leak_of_qkformer_is_found_though_its_neurons_are_silent():
 @pytest.mark.parametrize(
     ("build", "finding"),
     [
-        (lambda: plain(Centred(name="centred")), "^Layer 'centred' of model 'plain' .*Samples affect each other"),
-        (lambda: plain(Keeping(name="keeping"), Centred()), "^Layer 'keeping' .*state between calls"),
-        (lambda: keras.Sequential([plain(), plain(Centred(name="inner"))][1:]), "^Layer 'inner'"),
+        (
+            lambda: plain(Centred(name="centred")),
+            "^Layer 'centred' of model 'plain' .*Samples affect each other",
+        ),
+        (
+            lambda: plain(Keeping(name="keeping"), Centred()),
+            "^Layer 'keeping' .*state between calls",
+        ),
+        (
+            lambda: keras.Sequential([plain(), plain(Centred(name="inner"))][1:]),
+            "^Layer 'inner'",
+        ),
         (cumulative, "^Layer 'cumsum'"),
-        (lambda: ReversingModel(name="reversing"), "^Model 'reversing' gives a sample other outputs beside copies"),
-        (lambda: spiking(KeepingCell(), step_mode="single"), "^Layer 'neurons' .*after a call with other samples"),
-        (lambda: spiking(rsnn.layers.LIFCell(), CountingModel, name="counting"), "^Model 'counting' .*It keeps state"),
+        (
+            lambda: ReversingModel(name="reversing"),
+            "^Model 'reversing' gives a sample other outputs beside copies",
+        ),
+        (
+            lambda: spiking(KeepingCell(), step_mode="single"),
+            "^Layer 'neurons' .*after a call with other samples",
+        ),
+        (
+            lambda: spiking(rsnn.layers.LIFCell(), CountingModel, name="counting"),
+            "^Model 'counting' .*It keeps state",
+        ),
     ],
-    ids=["mean over the batch", "kept membrane", "nested", "function", "between layers", "cell", "subclass"],
+    ids=[
+        "mean over the batch",
+        "kept membrane",
+        "nested",
+        "function",
+        "between layers",
+        "cell",
+        "subclass",
+    ],
 )
 def test_the_first_layer_that_leaks_is_named(build, finding):
     with pytest.raises(AssertionError, match=finding):
@@ -143,8 +200,15 @@ def test_the_first_layer_that_leaks_is_named(build, finding):
 
 
 def test_the_state_of_a_stateful_layer_is_found():
-    model = keras.Sequential([keras.Input((4, 6), batch_size=3), layers.SimpleRNN(2, stateful=True, name="stateful")])
-    with pytest.raises(AssertionError, match=r"^Layer 'stateful' .*It keeps state between calls"):
+    model = keras.Sequential(
+        [
+            keras.Input((4, 6), batch_size=3),
+            layers.SimpleRNN(2, stateful=True, name="stateful"),
+        ]
+    )
+    with pytest.raises(
+        AssertionError, match=r"^Layer 'stateful' .*It keeps state between calls"
+    ):
         check_sample_independence(model, SEQUENCES)
 
 
@@ -163,15 +227,22 @@ class AtThreshold(OwnLayer):
     """Spikes of inputs that are at the threshold."""
 
     def call(self, inputs):
-        return ops.cast(inputs >= ops.max(inputs, axis=-1, keepdims=True) * 0.0 + VECTORS.min(), "float32")
+        return ops.cast(
+            inputs >= ops.max(inputs, axis=-1, keepdims=True) * 0.0 + VECTORS.min(),
+            "float32",
+        )
 
 
 def test_rounding_that_makes_a_neuron_spike_is_no_leak():
     def model(error):
-        return keras.Sequential([keras.Input((6,)), OfBatchSize(error, name="rounding"), AtThreshold()])
+        return keras.Sequential(
+            [keras.Input((6,)), OfBatchSize(error, name="rounding"), AtThreshold()]
+        )
 
     check_sample_independence(model(1e-6), VECTORS)
-    flipped = AtThreshold()(OfBatchSize(1e-6)(VECTORS[VECTORS.min(axis=1).argmin()][None]))
+    flipped = AtThreshold()(
+        OfBatchSize(1e-6)(VECTORS[VECTORS.min(axis=1).argmin()][None])
+    )
     assert not ops.convert_to_numpy(flipped).all()
     with pytest.raises(AssertionError, match=r"^Layer 'rounding' .* in a batch of one"):
         check_sample_independence(model(1e-2), VECTORS)
@@ -194,13 +265,17 @@ def torch_model(loop):
                 return self.step(inputs)
             self.membrane = 0.0
             # The batch is taken for time, or a first axis is it.
-            steps = inputs if loop == "batch" else inputs.reshape(2, -1, *inputs.shape[1:])
+            steps = (
+                inputs if loop == "batch" else inputs.reshape(2, -1, *inputs.shape[1:])
+            )
             return torch.stack([self.step(x) for x in steps]).reshape(inputs.shape)
 
     class Net(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.stem = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(inplace=True))
+            self.stem = torch.nn.Sequential(
+                torch.nn.Linear(6, 8), torch.nn.ReLU(inplace=True)
+            )
             self.neurons, self.head = Neurons(), torch.nn.Linear(8, 3)
 
         def forward(self, inputs):
@@ -208,15 +283,24 @@ def torch_model(loop):
             return self.head(self.neurons(current)).reshape(2, -1, 3).mean(0)
 
     torch.manual_seed(0)
-    wrapped = keras.layers.TorchModuleWrapper(Net(), output_shape=(None, 3), name="wrapped")
+    wrapped = keras.layers.TorchModuleWrapper(
+        Net(), output_shape=(None, 3), name="wrapped"
+    )
     return keras.Sequential([keras.Input((6,)), wrapped])
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="a torch.nn.Module runs on PyTorch alone")
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="a torch.nn.Module runs on PyTorch alone"
+)
 def test_leaks_of_torch_modules_are_found():
     check_sample_independence(torch_model("time"), VECTORS)
-    for loop, finding in ("kept", "state between calls"), ("batch", "Does it take the batch for time"):
-        with pytest.raises(AssertionError, match=f"^Layer 'wrapped/neurons' .*{finding}"):
+    for loop, finding in (
+        ("kept", "state between calls"),
+        ("batch", "Does it take the batch for time"),
+    ):
+        with pytest.raises(
+            AssertionError, match=f"^Layer 'wrapped/neurons' .*{finding}"
+        ):
             check_sample_independence(torch_model(loop), VECTORS)
 
 
@@ -224,8 +308,17 @@ def test_leaks_of_torch_modules_are_found():
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (VECTORS[:1], ValueError, r"`x` must be a batch of at least two samples.*Received: x with \[1\] samples"),
-        (np.ones((3, 6)), ValueError, "`x` must have samples that differ.*3 equal samples"),
+        (
+            VECTORS[:1],
+            ValueError,
+            r"`x` must be a batch of at least two samples.*Received: x with \[1\] "
+            r"samples",
+        ),
+        (
+            np.ones((3, 6)),
+            ValueError,
+            "`x` must have samples that differ.*3 equal samples",
+        ),
         ("data", TypeError, "`x` must be a tensor or an array of numbers"),
     ],
     ids=["one sample", "equal samples", "text"],
@@ -245,5 +338,9 @@ class OfThree(OwnLayer):
 @pytest.mark.runs_once
 def test_a_model_that_needs_the_whole_batch_leaks():
     model = keras.Sequential([keras.Input((6,)), OfThree()], name="of_three")
-    with pytest.raises(AssertionError, match=r"^Model 'of_three' computes a batch of 3 samples, but not one of them alone: "):
+    with pytest.raises(
+        AssertionError,
+        match=r"^Model 'of_three' computes a batch of 3 samples, but not one of them "
+        r"alone: ",
+    ):
         check_sample_independence(model, VECTORS)

@@ -1,4 +1,5 @@
-"""What each backend provides: the functions that Keras has not, or not for all backends."""
+"""What each backend provides: the functions that Keras has not, or not for all
+backends."""
 
 import abc
 import contextlib
@@ -39,14 +40,16 @@ class CallGraphs:
         """`function(tensors)`, possibly by a graph.
 
         Args:
-            function: Takes a list of tensors and returns a structure of tensors. It may use and assign variables of the model
-                and add losses to its layers. It is not kept.
+            function: Takes a list of tensors and returns a structure of tensors. It may
+                use and assign variables of the model and add losses to its layers. It
+                is not kept.
             tensors: List of tensors.
             model: Keras model.
-            others: Other objects, whose attributes the function reads, or generators of random numbers.
+            others: Other objects, whose attributes the function reads, or generators of
+                random numbers.
             settings: What else the function depends on.
-            jit_compile: `True` records the second call of a kind and compiles the graph; `"auto"` records a later one; `False`
-                always runs the function.
+            jit_compile: `True` records the second call of a kind and compiles the
+                graph; `"auto"` records a later one; `False` always runs the function.
         """
         return function(tensors)
 
@@ -57,12 +60,14 @@ class CallGraphs:
 
     @property
     def engine(self) -> str:
-        """What runs the calls: `"keras"`, or where they are recorded `"eager"`, `"recorded"` or `"compiled"`."""
+        """What runs the calls: `"keras"`, or where they are recorded `"eager"`,
+        `"recorded"` or `"compiled"`."""
         return "keras"
 
 
 class Replicas:
-    """The replicas of a model that train together: by default one, whose compiler sees the whole batch."""
+    """The replicas of a model that train together: by default one, whose compiler sees
+    the whole batch."""
 
     PROCESSES = False
     """Whether each replica is a process of its own."""
@@ -76,24 +81,31 @@ class Replicas:
         return 0
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The tensors of all replicas, `(replicas, ...)`, with gradient. Their shapes must be equal."""
+        """The tensors of all replicas, `(replicas, ...)`, with gradient. Their shapes
+        must be equal."""
         return tensor[None]
 
-    def average_gradients(self, outputs: Structure, weights: Callable[[], list[keras.Variable]]) -> None:
-        """Averages gradients over all replicas at the end of each backward pass through the outputs, unless Keras does so."""
+    def average_gradients(
+        self, outputs: Structure, weights: Callable[[], list[keras.Variable]]
+    ) -> None:
+        """Averages gradients over all replicas at the end of each backward pass through
+        the outputs, unless Keras does so."""
 
     def share_first(self, model: keras.Model) -> None:
         """Gives all replicas the variables of the first one, where each has its own."""
 
     def in_data_parallel_module(self) -> bool:
-        """Whether this runs inside a module of the backend that averages gradients itself."""
+        """Whether this runs inside a module of the backend that averages gradients
+        itself."""
         return False
 
 
 class Backend(abc.ABC):
-    """The functions of `keras_ratesnn._core.backend`. A new backend is a subclass; what it needs nothing for, it leaves out.
+    """The functions of `keras_ratesnn._core.backend`. A new backend is a subclass; what
+    it needs nothing for, it leaves out.
 
-    The defaults are those of a backend with one replica whose compiler sees a whole training step.
+    The defaults are those of a backend with one replica whose compiler sees a whole
+    training step.
     """
 
     RECORDS_CALLS = False
@@ -103,26 +115,32 @@ class Backend(abc.ABC):
     """Whether a training step takes less time if it is compiled for a single call."""
 
     SETTINGS: tuple[tuple[str, Any, str], ...] = ()
-    """The settings of `keras_ratesnn.engine_settings`: name, the module that has it, and the name of its attribute there."""
+    """The settings of `keras_ratesnn.engine_settings`: name, the module that has it,
+    and the name of its attribute there."""
 
     replicas = Replicas()
 
     def any_size(self, name: str) -> Any:
-        """A size that an exported graph leaves open, as the backend's own exporter takes it."""
+        """A size that an exported graph leaves open, as the backend's own exporter
+        takes it."""
         return None
 
     def assigned_weight(self, value: Tensor, before: Tensor) -> Tensor:
-        """A weight to which a layer has assigned `value`, where tensors replace the weights.
+        """A weight to which a layer has assigned `value`, where tensors replace the
+        weights.
 
-        It has the derivative that the backend's own weights have after an assignment: by default that of the weight itself,
-        which does not pass through what was assigned.
+        It has the derivative that the backend's own weights have after an assignment:
+        by default that of the weight itself, which does not pass through what was
+        assigned.
         """
         return self.graft(value, before, 1.0)
 
     def batches_of_step(self, data: Any, steps: int) -> tuple[list[Any], Any]:
-        """`(batches, data)`: the batches of the arguments of a compiled Keras function, none where the host does not see them.
+        """`(batches, data)`: the batches of the arguments of a compiled Keras function,
+        none where the host does not see them.
 
-        `steps` is how many a call takes. The returned `data` replaces the iterator that was passed.
+        `steps` is how many a call takes. The returned `data` replaces the iterator that
+        was passed.
         """
         if isinstance(data, list):
             return data, data
@@ -134,10 +152,12 @@ class Backend(abc.ABC):
         return CallGraphs()
 
     def check_call(self, model: keras.Model) -> None:  # noqa: B027
-        """Raises RuntimeError where a call of a model would give wrong numbers, or an error of the backend's without remedy."""
+        """Raises RuntimeError where a call of a model would give wrong numbers, or an
+        error of the backend's without remedy."""
 
     def check_equal(self, size: Any, wanted: Any, message: str) -> None:
-        """Raises an error if two numbers differ, which may be known only at run time."""
+        """Raises an error if two numbers differ, which may be known only at run
+        time."""
         if isinstance(size, int) and isinstance(wanted, int) and size != wanted:
             raise ValueError(message)
 
@@ -149,32 +169,50 @@ class Backend(abc.ABC):
         settings: Hashable,
         jit_compile: bool | str,
     ) -> Callable[[list[Tensor]], list[Tensor]]:
-        """The function, compiled for each combination of shapes: for calls around which there is no compiled function of Keras.
+        """The function, compiled for each combination of shapes: for calls around which
+        there is no compiled function of Keras.
 
         Args:
-            function: Function from a list of tensors to another one, in inference. It may use the variables of the model, and
-                assign those that are not trainable.
+            function: Function from a list of tensors to another one, in inference. It
+                may use the variables of the model, and assign those that are not
+                trainable.
             model: Keras model.
             graphs: Where calls are recorded, if they are.
             settings: What the function depends on besides the model.
             jit_compile: True, False or "auto", as in `CallGraphs.call`.
         """
-        return lambda tensors: graphs.call(function, tensors, model, (), settings, jit_compile)
+        return lambda tensors: graphs.call(
+            function, tensors, model, (), settings, jit_compile
+        )
 
-    def cond(self, chosen: Tensor, function: Callable[[], list[Tensor]], otherwise: list[Tensor]) -> list[Tensor]:
-        """`function()` if a boolean scalar tensor is true, else `otherwise`, tensors like its results, which costs nothing."""
+    def cond(
+        self,
+        chosen: Tensor,
+        function: Callable[[], list[Tensor]],
+        otherwise: list[Tensor],
+    ) -> list[Tensor]:
+        """`function()` if a boolean scalar tensor is true, else `otherwise`, tensors
+        like its results, which costs nothing."""
         return ops.cond(chosen, function, lambda: otherwise)
 
     def differentiable(self, tensor: Tensor) -> Tensor:
         """The tensor, as one that `gradient_of` differentiates with respect to."""
         return tensor
 
-    def elementwise(self, function: Callable[..., Any], cell: Any, key: Hashable, *arguments: Structure) -> Any:
-        """`function(*arguments)`, compiled into one pass over memory where that pays off.
+    def elementwise(
+        self,
+        function: Callable[..., Any],
+        cell: Any,
+        key: Hashable,
+        *arguments: Structure,
+    ) -> Any:
+        """`function(*arguments)`, compiled into one pass over memory where that pays
+        off.
 
         Args:
-            function: Function of structures of tensors and numbers, without side effects, that reads no weights except those
-                of the cell. It depends only on the cell, its arguments and the key.
+            function: Function of structures of tensors and numbers, without side
+                effects, that reads no weights except those of the cell. It depends only
+                on the cell, its arguments and the key.
             cell: A neuron cell.
             key: What else the function depends on.
             *arguments: Structures of tensors and numbers.
@@ -182,35 +220,43 @@ class Backend(abc.ABC):
         return function(*arguments)
 
     def exporting(self, format: str) -> AbstractContextManager[Any]:
-        """A context in which graphs have what the converter to a format of `keras.Model.export` knows."""
+        """A context in which graphs have what the converter to a format of
+        `keras.Model.export` knows."""
         return contextlib.nullcontext()
 
     def steps_of_samples(self, tensor: Tensor, steps: Tensor) -> Tensor:
-        """Steps of each sample of a tensor `(batch, T, ...)`, given their numbers `(batch, T, 1, ...)`."""
+        """Steps of each sample of a tensor `(batch, T, ...)`, given their numbers
+        `(batch, T, 1, ...)`."""
         return ops.take_along_axis(tensor, steps, axis=1)
 
     def finite_rows(self, tensors: list[Tensor], rows: list[int | Tensor]) -> Tensor:
-        """Splits each tensor into as many equal parts; for each part, whether all its elements are finite in all tensors.
+        """Splits each tensor into as many equal parts; for each part, whether all its
+        elements are finite in all tensors.
 
         Args:
             tensors: List of tensors, not empty.
-            rows: List with a number of parts for each: the same one, or 1 for a tensor that concerns all parts.
+            rows: List with a number of parts for each: the same one, or 1 for a tensor
+                that concerns all parts.
 
         Returns:
             Tensor of booleans, `(rows,)` or `(1,)`.
         """
         of_each = [
-            ops.all(ops.reshape(ops.isfinite(tensor), (count, -1)), axis=1) for tensor, count in zip(tensors, rows, strict=True)
+            ops.all(ops.reshape(ops.isfinite(tensor), (count, -1)), axis=1)
+            for tensor, count in zip(tensors, rows, strict=True)
         ]
         return functools.reduce(ops.logical_and, of_each)
 
-    def fusing(self, allowed: bool, training: bool, kept: dict[Any, Any]) -> AbstractContextManager[Any]:
+    def fusing(
+        self, allowed: bool, training: bool, kept: dict[Any, Any]
+    ) -> AbstractContextManager[Any]:
         """A context in which `elementwise` may compile, if that is allowed.
 
         Args:
             allowed: Boolean.
             training: Boolean, whether the calls in it are those of training.
-            kept: Dictionary, empty at first, in which it keeps what it compiles for a model.
+            kept: Dictionary, empty at first, in which it keeps what it compiles for a
+                model.
         """
         return contextlib.nullcontext()
 
@@ -221,60 +267,85 @@ class Backend(abc.ABC):
     def gradient_of(
         self, function: Callable[..., Any], inputs: list[Tensor], upstream: list[Tensor]
     ) -> tuple[list[Tensor | None], Structure]:
-        """`(gradients, rest)`, where `function(*inputs)` returns a list of tensors and a structure `rest`.
+        """`(gradients, rest)`, where `function(*inputs)` returns a list of tensors and
+        a structure `rest`.
 
-        The tensors of the list have the gradients `upstream`; `rest` is not differentiated. Gradients may be `None`.
+        The tensors of the list have the gradients `upstream`; `rest` is not
+        differentiated. Gradients may be `None`.
         """
         pull, rest = self.pullback(function, inputs)
         return pull(upstream), rest
 
     def filter_in_time(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        """Each channel of `(rows, T, channels)`, filtered by its part of a kernel `(L, channels)`, L > 1, of the same dtype:
+        """Each channel of `(rows, T, channels)`, filtered by its part of a kernel `(L,
+        channels)`, L > 1, of the same dtype:
 
-        y_t = Σ_i K_i x_{t−L+1+i}                                         x_t = 0 before the first step
+        y_t = Σ_i K_i x_{t−L+1+i} x_t = 0 before the first step
         """
         padded = ops.pad(inputs, [[0, 0], [kernel.shape[0] - 1, 0], [0, 0]])
-        return ops.depthwise_conv(padded, kernel[:, :, None], 1, "valid", data_format="channels_last")
+        return ops.depthwise_conv(
+            padded, kernel[:, :, None], 1, "valid", data_format="channels_last"
+        )
 
     @abc.abstractmethod
-    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:
-        """`value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
+    def graft(
+        self,
+        value: Tensor,
+        onto: Tensor,
+        slope: float | Tensor,
+        *more: tuple[Tensor, float | Tensor],
+    ) -> Tensor:
+        """`value`; its derivative is `slope` with respect to `onto`, and none with
+        respect to anything else.
 
         Args:
             value: Tensor, the result.
-            onto: Tensor of the same shape and dtype, with respect to which the result is differentiated. Its value is not used.
+            onto: Tensor of the same shape and dtype, with respect to which the result
+                is differentiated. Its value is not used.
             slope: Tensor of the same shape and dtype, or a float.
-            *more: Pairs of `onto` and `slope`, the derivatives with respect to other tensors.
+            *more: Pairs of `onto` and `slope`, the derivatives with respect to other
+                tensors.
         """
 
     @abc.abstractmethod
     def jvp(
-        self, function: Callable[..., Any], primals: list[Tensor], tangents: list[Tensor]
+        self,
+        function: Callable[..., Any],
+        primals: list[Tensor],
+        tangents: list[Tensor],
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """`(outputs, tangents)`: the list of tensors that a function returns, and its directional derivative."""
+        """`(outputs, tangents)`: the list of tensors that a function returns, and its
+        directional derivative."""
 
     def layout_kept(self) -> AbstractContextManager[Any]:
-        """A context in which Keras' layers do not copy `channels_last` data to another layout.
+        """A context in which Keras' layers do not copy `channels_last` data to another
+        layout.
 
         It is entered for each call of a layer, also inside of another one.
         """
         return contextlib.nullcontext()
 
     def loses_replaced_weights(self, layer: keras.layers.Layer) -> bool:
-        """Whether tensors that replace the weights of a layer would have no gradient."""
+        """Whether tensors that replace the weights of a layer would have no
+        gradient."""
         return False
 
     def check_replaced_weights(self, network: keras.Model, advice: str = "") -> None:
-        """Raises ValueError where it `loses_replaced_weights`; the advice follows that to make the layers elsewhere."""
+        """Raises ValueError where it `loses_replaced_weights`; the advice follows that
+        to make the layers elsewhere."""
         if self.loses_replaced_weights(network):
             raise ValueError(
-                f"The backend {keras.backend.backend()!r} loses the gradients of layers made in a keras.RematScope where "
-                f"tensors take the place of weights. Received: network {network.name!r} with such layers. Make it outside of "
-                f"the scope{advice}."
+                f"The backend {keras.backend.backend()!r} loses the gradients of "
+                "layers made in a keras.RematScope where tensors take the place of "
+                f"weights. Received: network {network.name!r} with such layers. Make "
+                f"it outside of the scope{advice}."
             )
 
-    def merged_moments(self, size: Any, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance over all replicas, given those of `size` elements of this replica."""
+    def merged_moments(
+        self, size: Any, mean: Tensor, variance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and variance over all replicas, given those of `size` elements of this
+        replica."""
         return plain_normalization.merged(self.replicas, size, mean, variance)
 
     def multiply_add(self, x: Any, factor: Any, y: Any) -> Any:
@@ -298,7 +369,8 @@ class Backend(abc.ABC):
         epsilon: float,
         weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalises a batch with its own statistics over all axes except `axis`, and over all replicas.
+        """Normalises a batch with its own statistics over all axes except `axis`, and
+        over all replicas.
 
         Args:
             inputs: Tensor.
@@ -306,13 +378,17 @@ class Backend(abc.ABC):
             gamma: γ, of shape `(channels,)`, float32 or wider; or `None`.
             beta: β, likewise.
             epsilon: Float, added to the variance.
-            weights: Tensor >= 0 of any scale, of the shape of the first axes of the inputs: their weights in the statistics.
-                Defaults to `None`, equal weights.
+            weights: Tensor >= 0 of any scale, of the shape of the first axes of the
+                inputs: their weights in the statistics. Defaults to `None`, equal
+                weights.
 
         Returns:
-            Outputs in the dtype of the inputs or wider; mean and variance without gradient, `(channels,)`, float32 or wider.
+            Outputs in the dtype of the inputs or wider; mean and variance without
+            gradient, `(channels,)`, float32 or wider.
         """
-        return plain_normalization.normalize(self.replicas, inputs, axis, gamma, beta, epsilon, weights)
+        return plain_normalization.normalize(
+            self.replicas, inputs, axis, gamma, beta, epsilon, weights
+        )
 
     def normalize_as(
         self,
@@ -325,7 +401,8 @@ class Backend(abc.ABC):
         epsilon: float,
         weights: Tensor | None = None,
     ) -> Tensor:
-        """γ (x − μ) / sqrt(σ² + ε) + β with given statistics; other arguments are as in `normalize`.
+        """γ (x − μ) / sqrt(σ² + ε) + β with given statistics; other arguments are as in
+        `normalize`.
 
         It is differentiated as if μ and σ² were those of the batch with these weights.
         """
@@ -337,32 +414,41 @@ class Backend(abc.ABC):
         return tensors
 
     @abc.abstractmethod
-    def pullback(self, function: Callable[..., Any], inputs: list[Tensor]) -> tuple[Callable[..., Any], Structure]:
-        """`(pull, rest)`, where `pull(upstream)`, called at most once, returns the gradients of `gradient_of`."""
+    def pullback(
+        self, function: Callable[..., Any], inputs: list[Tensor]
+    ) -> tuple[Callable[..., Any], Structure]:
+        """`(pull, rest)`, where `pull(upstream)`, called at most once, returns the
+        gradients of `gradient_of`."""
 
     def ranks_of_batch(self, data: Any) -> tuple[tuple[int | None, ...], Any]:
-        """`(ranks, data)`: the ranks of the arguments of a compiled Keras function, where it cannot be compiled for several.
+        """`(ranks, data)`: the ranks of the arguments of a compiled Keras function,
+        where it cannot be compiled for several.
 
         The returned `data` replaces the iterator that was passed.
         """
         return (), data
 
     def reading_once(self, network: keras.Model) -> AbstractContextManager[Any]:
-        """A context for all forward passes of a training step. Losses cannot be added in it.
+        """A context for all forward passes of a training step. Losses cannot be added
+        in it.
 
         In it the backward pass sees the weights of a network before the update.
         """
         return contextlib.nullcontext()
 
     def record_calls(self, model: keras.Model) -> None:  # noqa: B027
-        """Records the calls of an ordinary Functional or Sequential model from now on, if `RECORDS_CALLS`."""
+        """Records the calls of an ordinary Functional or Sequential model from now on,
+        if `RECORDS_CALLS`."""
 
     def repeated_noise(self, state: Any) -> AbstractContextManager[Any]:
-        """A context in which numbers are drawn again from a state of `noise_state`; later ones do not depend on it."""
+        """A context in which numbers are drawn again from a state of `noise_state`;
+        later ones do not depend on it."""
         return contextlib.nullcontext()
 
     @abc.abstractmethod
-    def scan(self, body: Callable[..., Any], carried: Structure, steps: Tensor, dtype: str) -> tuple[Structure, Tensor]:
+    def scan(
+        self, body: Callable[..., Any], carried: Structure, steps: Tensor, dtype: str
+    ) -> tuple[Structure, Tensor]:
         """A loop with gradient, compiled once for any number of steps.
 
         Args:
@@ -372,18 +458,21 @@ class Backend(abc.ABC):
             dtype: String, that of the outputs.
 
         Returns:
-            `(carried, outputs)`: the state after the last step, and all outputs, `(T, ...)`.
+            `(carried, outputs)`: the state after the last step, and all outputs, `(T,
+            ...)`.
         """
 
     def set_noise_state(self, state: Any) -> None:  # noqa: B027
         """Sets the state that `noise_state` returned."""
 
     def steps_in_a_pass(self, timesteps: int, with_gradient: bool) -> int:
-        """The number of steps of an unrolled time loop of one layer that `elementwise` is given at once."""
+        """The number of steps of an unrolled time loop of one layer that `elementwise`
+        is given at once."""
         return timesteps
 
     def traced(self, function: Callable[..., Structure]) -> Callable[..., Structure]:
-        """A function of structures of tensors, without side effects, compiled where it would run operation by operation."""
+        """A function of structures of tensors, without side effects, compiled where it
+        would run operation by operation."""
         return function
 
     def unrolled_network_steps(self) -> float:
@@ -391,7 +480,8 @@ class Backend(abc.ABC):
         return math.inf
 
     def unrolled_steps(self, with_gradient: bool) -> float:
-        """Up to this T, unrolling the time loop of one layer is better than a compiled loop."""
+        """Up to this T, unrolling the time loop of one layer is better than a compiled
+        loop."""
         return math.inf
 
     def time_loop(
@@ -406,16 +496,19 @@ class Backend(abc.ABC):
         valid: Tensor | None,
         counts: list[int],
     ) -> tuple[Structure, list[Tensor]] | None:
-        """`(state, outputs)` of all steps by a program that is compiled for any number of them, or `None`: there is none.
+        """`(state, outputs)` of all steps by a program that is compiled for any number
+        of them, or `None`: there is none.
 
         Args:
-            steps: For each phase a function `(state, inputs, valid) -> (state, outputs)` of one step, as in `elementwise`;
-                tensors, or lists.
-            begin: Function of the inputs of the first step that returns the state before it.
+            steps: For each phase a function `(state, inputs, valid) -> (state,
+                outputs)` of one step, as in `elementwise`; tensors, or lists.
+            begin: Function of the inputs of the first step that returns the state
+                before it.
             finish: Function of the last state that returns what takes its place.
             cell: A neuron cell.
             key: What else these functions depend on.
-            inputs: List of tensors `(batch, T, ...)`, or `(batch, ...)` where they are the same at every step.
+            inputs: List of tensors `(batch, T, ...)`, or `(batch, ...)` where they are
+                the same at every step.
             same: For each input, whether it is.
             valid: Boolean tensor `(batch, T)`, false for what is padding, or `None`.
             counts: For each phase the number of its steps.
@@ -428,20 +521,30 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def with_backward(
-        self, values: list[Tensor], inputs: list[Tensor], others: Any, backward: Callable[..., Any]
+        self,
+        values: list[Tensor],
+        inputs: list[Tensor],
+        others: Any,
+        backward: Callable[..., Any],
     ) -> list[Tensor]:
-        """`values`, whose gradients with respect to the tensors `inputs` are `backward(inputs, others, upstream)`.
+        """`values`, whose gradients with respect to the tensors `inputs` are
+        `backward(inputs, others, upstream)`.
 
         That function may use no other tensors.
         """
 
     def detached(self, function: Callable[..., Structure], *args: Any) -> Structure:
-        """The result of `function(*args)`, a structure of tensors and numbers, without gradient; Keras masks stay."""
+        """The result of `function(*args)`, a structure of tensors and numbers, without
+        gradient; Keras masks stay."""
 
         def stopped(leaf):
-            return keras_internals.put_mask(ops.stop_gradient(leaf), keras_internals.mask_of(leaf))
+            return keras_internals.put_mask(
+                ops.stop_gradient(leaf), keras_internals.mask_of(leaf)
+            )
 
-        return tree.map_leaves(lambda leaf: stopped(leaf) if ops.is_tensor(leaf) else leaf, function(*args))
+        return tree.map_leaves(
+            lambda leaf: stopped(leaf) if ops.is_tensor(leaf) else leaf, function(*args)
+        )
 
 
 def names(of: type) -> list[str]:

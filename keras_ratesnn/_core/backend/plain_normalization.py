@@ -1,4 +1,5 @@
-"""Batch normalisation with `keras.ops`, for backends whose compiler fuses the operations."""
+"""Batch normalisation with `keras.ops`, for backends whose compiler fuses the
+operations."""
 
 import math
 
@@ -8,23 +9,32 @@ from keras_ratesnn._core import time_axis
 
 
 def normalize(replicas, inputs, axis, gamma, beta, epsilon, weights=None):
-    """Normalises a batch with its own statistics, given the backend's replicas; see `base`."""
+    """Normalises a batch with its own statistics, given the backend's replicas; see
+    `base`."""
     # Statistics overflow in half precision.
     inputs = time_axis.widen(inputs)
     mean, variance = _statistics(replicas, inputs, axis, weights)
     outputs = _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
-    return outputs, *(ops.stop_gradient(ops.reshape(statistic, (-1,))) for statistic in (mean, variance))
+    return outputs, *(
+        ops.stop_gradient(ops.reshape(statistic, (-1,)))
+        for statistic in (mean, variance)
+    )
 
 
-def normalize_as(graft, replicas, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
-    """Normalises with given statistics, differentiated as those of the batch; see `base`."""
+def normalize_as(
+    graft, replicas, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None
+):
+    """Normalises with given statistics, differentiated as those of the batch; see
+    `base`."""
     inputs = time_axis.widen(inputs)
 
     def with_derivative(value, of_batch):
         value = _broadcast(value, inputs, axis)
         return graft(value, ops.broadcast_to(of_batch, ops.shape(value)), 1.0)
 
-    mean, variance = map(with_derivative, (mean, variance), _statistics(replicas, inputs, axis, weights))
+    mean, variance = map(
+        with_derivative, (mean, variance), _statistics(replicas, inputs, axis, weights)
+    )
     return _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
 
 
@@ -34,7 +44,9 @@ def _statistics(replicas, inputs, axis, weights=None):
     if weights is None:
         size = math.prod(ops.shape(inputs)[other] for other in axes)
         return merged(replicas, size, *ops.moments(inputs, axes, keepdims=True))
-    weights = ops.expand_dims(ops.cast(weights, inputs.dtype), tuple(range(len(weights.shape), rank)))
+    weights = ops.expand_dims(
+        ops.cast(weights, inputs.dtype), tuple(range(len(weights.shape), rank))
+    )
     total, _ = ops.moments(weights, axes, keepdims=True)
     size = ops.sum(weights)
     # The statistics of an empty batch are 0.
@@ -68,11 +80,13 @@ def merged(replicas, size, mean, variance):
 
     Args:
         replicas: `Replicas` of a backend.
-        size: Number or scalar tensor: the number of elements of this replica, or the sum of their weights.
+        size: Number or scalar tensor: the number of elements of this replica, or the
+            sum of their weights.
         mean: Tensor, the mean of these elements.
         variance: Tensor of the same shape.
 
-    Source: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1982.
+    Source: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for
+    Computing Sample Variances", 1982.
     """
     if replicas.count() == 1:
         return mean, variance

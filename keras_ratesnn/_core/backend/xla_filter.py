@@ -1,4 +1,5 @@
-"""Filters of channels over time for XLA, shared by JAX and TensorFlow, by matrix products.
+"""Filters of channels over time for XLA, shared by JAX and TensorFlow, by matrix
+products.
 
 Its depthwise convolutions take up to a hundred times as long on CPUs.
 """
@@ -7,7 +8,8 @@ from keras import ops
 
 
 def filter_in_time(inputs, kernel):
-    """See `base`. Steps are divided into blocks, each of which depends on itself and on the end of the one before."""
+    """See `base`. Steps are divided into blocks, each of which depends on itself and on
+    the end of the one before."""
     timesteps, channels, before = inputs.shape[1], kernel.shape[-1], kernel.shape[0] - 1
     number = max(1, timesteps // (2 * before))
     size = -(-timesteps // number)
@@ -22,8 +24,11 @@ def filter_in_time(inputs, kernel):
 
 
 def _shifted(kernel, size):
-    """A kernel `(L, channels)` for each of so many outputs, each one step later: `(size, size + L - 1, channels)`."""
+    """A kernel `(L, channels)` for each of so many outputs, each one step later:
+    `(size, size + L - 1, channels)`."""
     taps, channels = kernel.shape
     # Rows that are one shorter than what is repeated begin one later each.
     repeated = ops.tile(ops.pad(kernel, [[0, size], [0, 0]]), (size, 1))
-    return ops.reshape(repeated[: size * (size + taps - 1)], (size, size + taps - 1, channels))
+    return ops.reshape(
+        repeated[: size * (size + taps - 1)], (size, size + taps - 1, channels)
+    )

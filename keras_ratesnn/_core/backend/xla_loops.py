@@ -6,23 +6,27 @@ import sys
 from keras_ratesnn._core.contexts import setting
 
 UNROLLED_STEPS = {"cpu": {False: 1, True: 4}, "gpu": {False: 16, True: 8}}
-"""Up to this T the time loop of a layer is unrolled, by device and by whether the loop has a gradient.
+"""Up to this T the time loop of a layer is unrolled, by device and by whether the loop
+has a gradient.
 
-On CPUs XLA would recompute every step of an unrolled loop from the first. If the backward pass stores none of the steps, XLA
-also postpones the loop until then, and keeps the input of all steps in memory. A compiled loop is computed once, in place. With
+On CPUs XLA would recompute every step of an unrolled loop from the first. If the
+backward pass stores none of the steps, XLA also postpones the loop until then, and
+keeps the input of all steps in memory. A compiled loop is computed once, in place. With
 gradient it needs more copies, which pay off from T = 5.
 
-On GPUs and TPUs, where `optimization_barrier` keeps the order, an unrolled loop is one pass over memory. The numbers for them
-are the largest T for which programs that JAX compiled for an H100 (ResNet-18, batch 128) needed less memory unrolled: 2191
-instead of 2438 MiB at T = 16 without gradient, 5566 instead of 9094 at T = 8 with it. `python -m recipes.benchmark.unrolling`
-measures what is faster on a device.
+On GPUs and TPUs, where `optimization_barrier` keeps the order, an unrolled loop is one
+pass over memory. The numbers for them are the largest T for which programs that JAX
+compiled for an H100 (ResNet-18, batch 128) needed less memory unrolled: 2191 instead of
+2438 MiB at T = 16 without gradient, 5566 instead of 9094 at T = 8 with it. `python -m
+recipes.benchmark.unrolling` measures what is faster on a device.
 """
 
 _unrolled = contextvars.ContextVar("keras_ratesnn_unrolled", default=False)
 
 
 def unrolled():
-    """A context in which all time loops are unrolled, for graphs that cannot hold loops."""
+    """A context in which all time loops are unrolled, for graphs that cannot hold
+    loops."""
     return setting(_unrolled, True)
 
 
@@ -33,11 +37,16 @@ def unrolled_steps(platform, with_gradient):
         platform: String, `"cpu"`, `"gpu"` or another, which counts as a GPU.
         with_gradient: Boolean.
     """
-    return sys.maxsize if _unrolled.get() else UNROLLED_STEPS.get(platform, UNROLLED_STEPS["gpu"])[with_gradient]
+    return (
+        sys.maxsize
+        if _unrolled.get()
+        else UNROLLED_STEPS.get(platform, UNROLLED_STEPS["gpu"])[with_gradient]
+    )
 
 
 def unrolled_network_steps():
-    """Small: in an unrolled loop XLA may start a step before the previous one has finished, and then keeps the activations of
-    several steps in memory. A compiled loop does not, and compiles once for any T.
+    """Small: in an unrolled loop XLA may start a step before the previous one has
+    finished, and then keeps the activations of several steps in memory. A compiled loop
+    does not, and compiles once for any T.
     """
     return sys.maxsize if _unrolled.get() else 2

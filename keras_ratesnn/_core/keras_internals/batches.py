@@ -14,13 +14,20 @@ _copying = contextvars.ContextVar("keras_ratesnn_copying", default=False)
 
 @contextlib.contextmanager
 def whole_batches():
-    """On JAX, a context in which a batch that devices cannot share equally is given whole to each of them.
+    """On JAX, a context in which a batch that devices cannot share equally is given
+    whole to each of them.
 
-    Keras' JAX trainer divides every batch, and would raise an error in the middle of training, at the last, smaller one
-    (docs/upstream.md, the last batch).
+    Keras' JAX trainer divides every batch, and would raise an error in the middle of
+    training, at the last, smaller one (docs/upstream.md, the last batch).
     """
-    spread = keras.backend.backend() == "jax" and keras.distribution.distribution() is not None
-    with setting(_copying, True), _mended_trainer if spread else contextlib.nullcontext():
+    spread = (
+        keras.backend.backend() == "jax"
+        and keras.distribution.distribution() is not None
+    )
+    with (
+        setting(_copying, True),
+        _mended_trainer if spread else contextlib.nullcontext(),
+    ):
         yield
 
 
@@ -42,12 +49,17 @@ def _mended_trainer():
             return distribute(data, layouts)
         if processes > 1:
             raise ValueError(
-                f"`batch_size` must be a multiple of the number of devices, {devices}, where several processes train together. "
-                f"Received: a batch of {rows * processes}. Drop the last batch if it is smaller."
+                f"`batch_size` must be a multiple of the number of devices, {devices}, "
+                "where several processes train together. Received: a batch of "
+                f"{rows * processes}. Drop the last batch if it is smaller."
             )
 
         def whole(leaf):
-            return None if leaf is None else keras.distribution.TensorLayout([None] * len(leaf.shape), mesh)
+            return (
+                None
+                if leaf is None
+                else keras.distribution.TensorLayout([None] * len(leaf.shape), mesh)
+            )
 
         return distribute(data, keras.tree.map_structure(whole, data))
 

@@ -13,10 +13,12 @@ from keras_ratesnn._core.keras_internals.state import torch_parameters, values_o
 
 
 class CollectsVariablesOnce:
-    """A mixin for models whose layers, variables, metrics and losses are collected only where they have changed.
+    """A mixin for models whose layers, variables, metrics and losses are collected only
+    where they have changed.
 
-    Keras walks through all layers a dozen times in each training step, and on PyTorch collects the variables anew: more calls
-    of Python functions than all else in the step of a narrow ResNet-18 that is replayed as a graph.
+    Keras walks through all layers a dozen times in each training step, and on PyTorch
+    collects the variables anew: more calls of Python functions than all else in the
+    step of a narrow ResNet-18 that is replayed as a graph.
     """
 
     @property
@@ -39,12 +41,15 @@ class CollectsVariablesOnce:
         known = self._known()
         if known is None or self._losses_override or get_stateless_scope() is not None:  # type: ignore[attr-defined]
             return super().losses  # type: ignore[misc]
-        return [loss for layer in known.layers for loss in layer._losses] + self._get_regularization_losses()  # type: ignore
+        return [
+            loss for layer in known.layers for loss in layer._losses
+        ] + self._get_regularization_losses()  # type: ignore
 
     def _clear_losses(self):
         known, scope = self._known(), get_stateless_scope()
         if scope is not None and scope.collect_losses:
-            # Keras would remove those of an earlier call in the scope, and by chance others (docs/upstream.md, loses losses).
+            # Keras would remove those of an earlier call in the scope, and by chance
+            # others (docs/upstream.md, loses losses).
             forget_losses(self)
             return
         if known is None or scope is not None:
@@ -65,22 +70,31 @@ class CollectsVariablesOnce:
         collection = self._collection()
         values = values_of(collection.variables)
         known, tracked = collection.tracked
-        if known is None or known is not torch_parameters(self) or not all(map(operator.is_, tracked, values)):
+        if (
+            known is None
+            or known is not torch_parameters(self)
+            or not all(map(operator.is_, tracked, values))
+        ):
             super()._track_variables()  # type: ignore[misc]
             collection.tracked = torch_parameters(self), values
 
     def _collection(self):
         known = self._known()
         if known is None:
-            known = _Collection(super()._flatten_layers(), super().variables, super().weights)  # type: ignore[misc]
-            # Keras would take an attribute that is set in the usual way for a part of the model.
+            known = _Collection(
+                super()._flatten_layers(), super().variables, super().weights
+            )  # type: ignore[misc]
+            # Keras would take an attribute that is set in the usual way for a part of
+            # the model.
             vars(self)["_collected_variables"] = known
         return known
 
     def _known(self):
         """The present collection, or `None` if there is none yet, or no longer."""
         collection = vars(self).get("_collected_variables")
-        return collection if collection is not None and collection.is_current() else None
+        return (
+            collection if collection is not None and collection.is_current() else None
+        )
 
 
 class _Collection:
@@ -90,34 +104,58 @@ class _Collection:
         layers: List, first of the model.
         variables: List.
         weights: List.
-        tracked: The collection that Keras made of the variables for PyTorch, or `None`, and a list of their values.
+        tracked: The collection that Keras made of the variables for PyTorch, or `None`,
+            and a list of their values.
         has_metrics: Boolean, whether layers may have metrics.
     """
 
     def __init__(self, layers, variables, weights):
         self.layers, self.variables, self.weights = layers, variables, weights
         self.tracked: tuple[Any, list[Any]] = (None, [])
-        names = ("_trainable_variables", "_non_trainable_variables", "_seed_generators", "_metrics")
+        names = (
+            "_trainable_variables",
+            "_non_trainable_variables",
+            "_seed_generators",
+            "_metrics",
+        )
         self._lists_of_layers = [layer._layers for layer in layers]
-        self._lists = self._lists_of_layers + [getattr(layer, name) for layer in layers for name in names]
+        self._lists = self._lists_of_layers + [
+            getattr(layer, name) for layer in layers for name in names
+        ]
         self._lengths = list(map(len, self._lists))
-        # Most are empty: no need to look into these, once their lengths have been compared.
+        # Most are empty: no need to look into these, once their lengths have been
+        # compared.
         self._filled = list(filter(None, self._lists))
         self._contents = list(itertools.chain.from_iterable(self._filled))
         # A custom layer may find its variables in other places.
         self._is_complete = all(map(_finds_variables_as_keras, map(type, layers)))
         # Keras leaves out those of models, which are for their own training.
         inside = [layer for layer in layers[1:] if not isinstance(layer, keras.Model)]
-        self.has_metrics = any(layer._metrics or type(layer).metrics is not keras.Layer.metrics for layer in inside)
+        self.has_metrics = any(
+            layer._metrics or type(layer).metrics is not keras.Layer.metrics
+            for layer in inside
+        )
 
     def is_current(self):
         """Whether a new collection would contain the same."""
         return (
             self._is_complete
             and list(map(len, self._lists)) == self._lengths
-            and all(map(operator.is_, self._contents, itertools.chain.from_iterable(self._filled)))
+            and all(
+                map(
+                    operator.is_,
+                    self._contents,
+                    itertools.chain.from_iterable(self._filled),
+                )
+            )
             # A Sequential model gets another list when it is rebuilt.
-            and all(map(operator.is_, self._lists_of_layers, map(operator.attrgetter("_layers"), self.layers)))
+            and all(
+                map(
+                    operator.is_,
+                    self._lists_of_layers,
+                    map(operator.attrgetter("_layers"), self.layers),
+                )
+            )
         )
 
 

@@ -4,13 +4,16 @@ import types
 
 
 class ExtractsFeatures:
-    """A mixin for `keras.distillation.Distiller`, which reads features of a model by a second model.
+    """A mixin for `keras.distillation.Distiller`, which reads features of a model by a
+    second model.
 
-    Keras would make that of the layers of a `SpikingModel`, or of its network of one time step. A subclass implements
-    `feature_model(model, layer_names)`: a model with the outputs of `model` as `"final_output"` and those of its layers by
-    name. It also implements `teacher_features(extract, x)` and `student_features(extract)`: the features that are compared,
-    where `extract()` is how Keras finds them; and `compared_inputs(model, other)`, the symbolic inputs of a model, whose
-    shapes must be those of the other.
+    Keras would make that of the layers of a `SpikingModel`, or of its network of one
+    time step. A subclass implements `feature_model(model, layer_names)`: a model with
+    the outputs of `model` as `"final_output"` and those of its layers by name. It also
+    implements `teacher_features(extract, x)` and `student_features(extract)`: the
+    features that are compared, where `extract()` is how Keras finds them; and
+    `compared_inputs(model, other)`, the symbolic inputs of a model, whose shapes must
+    be those of the other.
     """
 
     def _validate_input_compatibility(self, teacher, student):
@@ -32,6 +35,7 @@ class ExtractsFeatures:
         return self.feature_model(model, layer_names) if layer_names else None  # type: ignore[attr-defined]
 
     def _feature_models(self):
-        """Pairs of the student and of the teacher, and the model that reads their features or `None`."""
+        """Pairs of the student and of the teacher, and the model that reads their
+        features or `None`."""
         extractors = self._student_feature_extractor, self._teacher_feature_extractor  # type: ignore[attr-defined]
         return zip((self.student, self.teacher), extractors, strict=True)  # type: ignore[attr-defined]

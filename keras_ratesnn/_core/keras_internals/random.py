@@ -14,8 +14,13 @@ from keras_ratesnn._core.keras_internals.scopes import Through
 
 
 def seed_states(layer):
-    """The state variables of the random generators of a layer and its sublayers: a tuple."""
-    return tuple(generator.state for inside in with_sublayers(layer) for generator in inside._seed_generators)
+    """The state variables of the random generators of a layer and its sublayers: a
+    tuple."""
+    return tuple(
+        generator.state
+        for inside in with_sublayers(layer)
+        for generator in inside._seed_generators
+    )
 
 
 class ShiftedSeeds(Through):
@@ -24,7 +29,8 @@ class ShiftedSeeds(Through):
     Args:
         network: A Keras model.
         offset: Integer scalar tensor, added to each seed.
-        in_threads: Boolean, whether other replicas are threads of this process, whose losses are forgotten.
+        in_threads: Boolean, whether other replicas are threads of this process, whose
+            losses are forgotten.
     """
 
     def __init__(self, network, offset, in_threads):
@@ -72,13 +78,16 @@ def in_stateless_scope():
 
 @contextlib.contextmanager
 def torch_generators_from(generator_of, run):
-    """A context in which `keras.random` on PyTorch makes other generators and draws, in this thread.
+    """A context in which `keras.random` on PyTorch makes other generators and draws, in
+    this thread.
 
-    Keras makes a new `torch.Generator` for each draw, from a seed that it reads as a Python number: in a recorded graph the
-    same numbers would be drawn for ever (docs/upstream.md, draws cannot be traced).
+    Keras makes a new `torch.Generator` for each draw, from a seed that it reads as a
+    Python number: in a recorded graph the same numbers would be drawn for ever
+    (docs/upstream.md, draws cannot be traced).
 
     Args:
-        generator_of: Function from a seed, an integer scalar tensor, to a `torch.Generator`.
+        generator_of: Function from a seed, an integer scalar tensor, to a
+            `torch.Generator`.
         run: Function `(function, args, kwargs)` that calls a function of PyTorch.
     """
     from keras.src.backend.torch import random
@@ -87,7 +96,11 @@ def torch_generators_from(generator_of, run):
     thread, original = threading.get_ident(), random.torch_seed_generator
 
     def generator(seed):
-        return generator_of(sum(draw_seed(seed))) if threading.get_ident() == thread else original(seed)
+        return (
+            generator_of(sum(draw_seed(seed)))
+            if threading.get_ident() == thread
+            else original(seed)
+        )
 
     class Torch:
         def __getattr__(self, name):
@@ -99,5 +112,8 @@ def torch_generators_from(generator_of, run):
         return run(function, args, kwargs)
 
     torch = random.torch
-    with replaced(random, "torch", Torch()), replaced(random, "torch_seed_generator", generator):
+    with (
+        replaced(random, "torch", Torch()),
+        replaced(random, "torch_seed_generator", generator),
+    ):
         yield

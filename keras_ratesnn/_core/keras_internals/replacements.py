@@ -1,4 +1,5 @@
-"""Functions of Keras that are replaced while calls of ours run, and are Keras' own before and after."""
+"""Functions of Keras that are replaced while calls of ours run, and are Keras' own
+before and after."""
 
 import functools
 import threading
@@ -7,11 +8,13 @@ from typing import Any
 
 
 class Replacements:
-    """A context, shared by all threads, in which functions of Keras are replaced by others with the same results.
+    """A context, shared by all threads, in which functions of Keras are replaced by
+    others with the same results.
 
     Args:
-        find: Function without arguments that returns a list of `(owner, name, value)`: modules or classes, and what their
-            attributes are in the context. It is called once, when the context is first entered.
+        find: Function without arguments that returns a list of `(owner, name, value)`:
+            modules or classes, and what their attributes are in the context. It is
+            called once, when the context is first entered.
     """
 
     def __init__(self, find: Callable[[], list[tuple[Any, str, Any]]]) -> None:
@@ -24,7 +27,9 @@ class Replacements:
         with self._lock:
             self._entered += 1
             if self._entered == 1:
-                self._originals = [(owner, name, vars(owner)[name]) for owner, name, _ in self._find()]
+                self._originals = [
+                    (owner, name, vars(owner)[name]) for owner, name, _ in self._find()
+                ]
                 _set(self._find())
 
     def __exit__(self, *error: Any) -> None:

@@ -1,4 +1,5 @@
-"""Scopes in which variables have other values than their own, or are read in another dtype."""
+"""Scopes in which variables have other values than their own, or are read in another
+dtype."""
 
 import contextlib
 import functools
@@ -20,13 +21,16 @@ from keras_ratesnn._core.keras_internals.losses import with_owners
 
 
 class Values(keras.StatelessScope):
-    """A scope in which variables have the given values, in their own dtype. Assignments end with it.
+    """A scope in which variables have the given values, in their own dtype. Assignments
+    end with it.
 
-    `keras.StatelessScope` casts values to the dtype in which variables are read at present: in half precision, to that of the
-    layers (docs/upstream.md, casts values to half precision).
+    `keras.StatelessScope` casts values to the dtype in which variables are read at
+    present: in half precision, to that of the layers (docs/upstream.md, casts values to
+    half precision).
 
     Args:
-        values: Iterable of pairs of a Keras variable and a tensor or another variable. Defaults to `()`.
+        values: Iterable of pairs of a Keras variable and a tensor or another variable.
+            Defaults to `()`.
         **options: As in `keras.StatelessScope`.
     """
 
@@ -34,17 +38,22 @@ class Values(keras.StatelessScope):
         super().__init__(**options)
         for variable, value in values:
             if isinstance(value, keras.Variable):
-                # On TensorFlow Keras takes a variable for a tensor, and it would be its own value (docs/upstream.md, itself).
+                # On TensorFlow Keras takes a variable for a tensor, and it would be its
+                # own value (docs/upstream.md, itself).
                 with without_autocast():
                     value = value.value
-            self.state_mapping[id(variable)] = ops.convert_to_tensor(value, dtype=variable._dtype)
+            self.state_mapping[id(variable)] = ops.convert_to_tensor(
+                value, dtype=variable._dtype
+            )
 
 
 class NoticingScope(Values):
-    """`Values`, which notices what depends on more than these, or lasts longer than the scope.
+    """`Values`, which notices what depends on more than these, or lasts longer than the
+    scope.
 
     Attributes:
-        is_closed: Boolean, whether no other variables were read, no variables assigned and no losses added.
+        is_closed: Boolean, whether no other variables were read, no variables assigned
+            and no losses added.
     """
 
     def __init__(self, values):
@@ -65,7 +74,8 @@ class NoticingScope(Values):
 
 
 class Through(Values):
-    """A thread-local scope that passes reads and assignments of variables to the enclosing scope."""
+    """A thread-local scope that passes reads and assignments of variables to the
+    enclosing scope."""
 
     def __init__(self, values=(), collect_losses=False):
         super().__init__(values, collect_losses=collect_losses)
@@ -82,7 +92,8 @@ class Through(Values):
         if self._outside is not None:
             self._outside.add_update(update)
         elif variable._value is None:
-            # It was made in this scope, as Keras' own random generator at its first draw, and exists when the scope ends.
+            # It was made in this scope, as Keras' own random generator at its first
+            # draw, and exists when the scope ends.
             self._made[id(variable)] = update
         else:
             variable._direct_assign(value)
@@ -96,7 +107,8 @@ class Through(Values):
 class Aside(Through):
     """A scope that collects losses. What is read after an assignment is a copy.
 
-    PyTorch assigns in place: without it the backward pass of a step would find the weights that a later step has assigned.
+    PyTorch assigns in place: without it the backward pass of a step would find the
+    weights that a later step has assigned.
     """
 
     def __init__(self):
@@ -105,7 +117,11 @@ class Aside(Through):
 
     def get_current_value(self, variable):
         value = super().get_current_value(variable)
-        return ops.copy(variable._value) if value is None and id(variable) in self._assigned else value
+        return (
+            ops.copy(variable._value)
+            if value is None and id(variable) in self._assigned
+            else value
+        )
 
     def add_update(self, update):
         # The assignment itself needs the variable.
@@ -119,8 +135,10 @@ class Replaced(Values):
 
     Args:
         values: List of pairs of a Keras variable and a tensor.
-        assigned: Function `(value, before) -> value`: a weight after an assignment of `value`, which was `before`.
-        collect_losses: Boolean, whether the losses that layers add count in it. Defaults to `False`.
+        assigned: Function `(value, before) -> value`: a weight after an assignment of
+            `value`, which was `before`.
+        collect_losses: Boolean, whether the losses that layers add count in it.
+            Defaults to `False`.
     """
 
     def __init__(self, values, assigned, collect_losses=False):
@@ -131,15 +149,19 @@ class Replaced(Values):
         variable, value = update
         before = self.get_current_value(variable)
         trains = variable.trainable and before is not None
-        super().add_update((variable, self._as_assigned(value, before) if trains else value))
+        super().add_update(
+            (variable, self._as_assigned(value, before) if trains else value)
+        )
 
 
 class Tried(Replaced):
-    """`Replaced`, for a model that is run without being changed: the losses that its layers add end with the scope, too.
+    """`Replaced`, for a model that is run without being changed: the losses that its
+    layers add end with the scope, too.
 
     Args:
         model: A Keras model.
-        values: As in `Replaced`; of all trainable variables, since regularizers read them.
+        values: As in `Replaced`; of all trainable variables, since regularizers read
+            them.
         assigned: As in `Replaced`.
     """
 
@@ -149,13 +171,15 @@ class Tried(Replaced):
 
     def __exit__(self, *arguments):
         super().__exit__(*arguments)
-        # Keras identifies the losses of a layer by object ids, which later losses may reuse (docs/upstream.md, loses losses).
+        # Keras identifies the losses of a layer by object ids, which later losses may
+        # reuse (docs/upstream.md, loses losses).
         for layer in with_sublayers(self._model):
             layer._loss_ids.difference_update(map(id, self.losses))
 
 
 class ReadOnce(Through):
-    """A scope in which variables have the given values until they are assigned. Losses cannot be added in it.
+    """A scope in which variables have the given values until they are assigned. Losses
+    cannot be added in it.
 
     Args:
         values: List of pairs of a Keras variable and a tensor.
@@ -171,7 +195,8 @@ class ReadOnce(Through):
 
 
 class CollectingScope(Values):
-    """A scope in which variables have the given values, which collects assignments and the losses of layers.
+    """A scope in which variables have the given values, which collects assignments and
+    the losses of layers.
 
     Args:
         variables: List of Keras variables.
@@ -179,29 +204,43 @@ class CollectingScope(Values):
     """
 
     def __init__(self, variables, values):
-        super().__init__(zip(variables, values, strict=True), collect_losses=True, initialize_variables=False)
+        super().__init__(
+            zip(variables, values, strict=True),
+            collect_losses=True,
+            initialize_variables=False,
+        )
         self._assigned: dict[int, Any] = {}
 
     def get_current_value(self, variable):
         value = super().get_current_value(variable)
         if value is None:
-            raise ValueError(f"a layer uses variable {variable.path!r}, which does not belong to the network")
+            raise ValueError(
+                f"a layer uses variable {variable.path!r}, which does not belong to "
+                "the network"
+            )
         return value
 
     def add_update(self, update):
         variable, value = update
         if variable.trainable:
-            raise ValueError(f"a layer assigns its trainable variable {variable.path!r}")
+            raise ValueError(
+                f"a layer assigns its trainable variable {variable.path!r}"
+            )
         # An assignment carries no gradient.
         super().add_update((variable, ops.stop_gradient(value)))
         self._assigned[id(variable)] = variable
 
     def assigned(self):
-        """List of pairs `(variable, value)` of the variables that were assigned, in the order of their first assignments."""
-        return [(variable, self.get_current_value(variable)) for variable in self._assigned.values()]
+        """List of pairs `(variable, value)` of the variables that were assigned, in the
+        order of their first assignments."""
+        return [
+            (variable, self.get_current_value(variable))
+            for variable in self._assigned.values()
+        ]
 
     def added(self, layers):
-        """List of pairs `(layer, loss)`: the losses that these layers added. Forgets them."""
+        """List of pairs `(layer, loss)`: the losses that these layers added. Forgets
+        them."""
         return with_owners(self.losses, layers)
 
 
@@ -213,10 +252,11 @@ def autocast_dtype():
 
 @contextlib.contextmanager
 def without_values():
-    """A context in which new variables have shapes, but no values: a list, which has these variables at the end.
+    """A context in which new variables have shapes, but no values: a list, which has
+    these variables at the end.
 
-    Keras would give them values at the end of the next `StatelessScope`, even if they were larger than memory. `give_values`
-    does it.
+    Keras would give them values at the end of the next `StatelessScope`, even if they
+    were larger than memory. `give_values` does it.
     """
     made: list[keras.Variable] = []
     waiting = list(get_global_attribute("uninitialized_variables", []))
@@ -229,19 +269,22 @@ def without_values():
 
 
 def give_values(layer, variables, values):
-    """Gives the variables of a layer that was made in `without_values` their first values.
+    """Gives the variables of a layer that was made in `without_values` their first
+    values.
 
     Args:
         layer: The layer.
         variables: List of all variables.
-        values: Pairs of some of them and arrays, which are copied. The others have initial values.
+        values: Pairs of some of them and arrays, which are copied. The others have
+            initial values.
     """
     arrays = {id(variable): array for variable, array in values}
     for variable in variables:
         if id(variable) in arrays:
             variable._initializer = functools.partial(_copy, arrays[id(variable)])
         variable._deferred_initialize()
-    # Where a layer is a module of PyTorch, Keras has waited for the values; exports need its parameters.
+    # Where a layer is a module of PyTorch, Keras has waited for the values; exports
+    # need its parameters.
     is_module = hasattr(keras.layers.Layer, "_track_variables")
     for part in with_sublayers(layer) if is_module else ():
         if part.variables:

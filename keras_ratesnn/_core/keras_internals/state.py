@@ -1,4 +1,5 @@
-"""The state of models and layers: reading, assigning, adding to it, and giving it back after an error."""
+"""The state of models and layers: reading, assigning, adding to it, and giving it back
+after an error."""
 
 import functools
 
@@ -10,7 +11,8 @@ from keras_ratesnn._core.keras_internals.scopes import without_autocast
 
 
 def values_of(variables):
-    """The values of variables in their own dtype, a list. On TensorFlow, outside of scopes, they are its variables."""
+    """The values of variables in their own dtype, a list. On TensorFlow, outside of
+    scopes, they are its variables."""
     if get_stateless_scope() is None:
         # A fraction of the time of the property.
         return [variable._value for variable in variables]
@@ -24,7 +26,8 @@ def assign(variables, values, assign_tensors):
     Args:
         variables: List of Keras variables.
         values: List of tensors.
-        assign_tensors: Function `(tensors, values)` that does so for the values of all variables at once.
+        assign_tensors: Function `(tensors, values)` that does so for the values of all
+            variables at once.
     """
     if get_stateless_scope() is None:
         assign_tensors(values_of(variables), values)
@@ -34,17 +37,21 @@ def assign(variables, values, assign_tensors):
 
 
 def torch_parameters(layer):
-    """The collection of the weights of a layer that Keras makes for PyTorch, or `None`."""
+    """The collection of the weights of a layer that Keras makes for PyTorch, or
+    `None`."""
     return getattr(layer, "_torch_params", None)
 
 
 def set_state(model, name, value):
-    """Sets an attribute of a model that is already built to an object with variables, as if it had been set before.
+    """Sets an attribute of a model that is already built to an object with variables,
+    as if it had been set before.
 
-    Keras forbids that: its tracker is locked once a layer is built, also where the variables already exist.
+    Keras forbids that: its tracker is locked once a layer is built, also where the
+    variables already exist.
     """
     if hasattr(model, "jax_state_sync"):
-        # During `fit` on JAX the state is kept elsewhere; this synchronises it, so that it is collected again.
+        # During `fit` on JAX the state is kept elsewhere; this synchronises it, so that
+        # it is collected again.
         model.jax_state_sync()
     tracker, locked = model._tracker, model._tracker.locked
     tracker.unlock()
@@ -54,16 +61,22 @@ def set_state(model, name, value):
 
 
 def state_shardings(model):
-    """The sharding of a model's state in the form that Keras needs to make a function on JAX, or `None`."""
-    spread = hasattr(model, "_get_state_sharding_spec") and keras.distribution.distribution() is not None
+    """The sharding of a model's state in the form that Keras needs to make a function
+    on JAX, or `None`."""
+    spread = (
+        hasattr(model, "_get_state_sharding_spec")
+        and keras.distribution.distribution() is not None
+    )
     return model._get_state_sharding_spec() if spread else None
 
 
 def keep_apart(model):
-    """Gives the optimizer of a model arrays of its own, where Keras has let it share those of weights.
+    """Gives the optimizer of a model arrays of its own, where Keras has let it share
+    those of weights.
 
-    On JAX `evaluate` and `predict` use up the arrays of weights, and with them the moving averages of an optimizer, to which
-    `fit` sets the weights at its end (docs/upstream.md, averages).
+    On JAX `evaluate` and `predict` use up the arrays of weights, and with them the
+    moving averages of an optimizer, to which `fit` sets the weights at its end
+    (docs/upstream.md, averages).
     """
     optimizer = getattr(model, "optimizer", None)
     if keras.backend.backend() != "jax" or optimizer is None:
@@ -84,12 +97,14 @@ _STATE_OF = {
 
 
 def reattach_state(model, purpose, state):
-    """Gives a model its variables again, which Keras takes from it while a function runs on JAX, after an error.
+    """Gives a model its variables again, which Keras takes from it while a function
+    runs on JAX, after an error.
 
     Args:
         model: A Keras model.
         purpose: `"train"`, `"test"` or `"predict"`.
-        state: List with the state that was passed to the function; empty on other backends.
+        state: List with the state that was passed to the function; empty on other
+            backends.
     """
     # What the function has begun to compute may have been deleted, to reuse the memory.
     if not state or any(array.is_deleted() for array in keras.tree.flatten(state)):
@@ -100,7 +115,8 @@ def reattach_state(model, purpose, state):
 
 
 def keeps_state(method):
-    """The method `evaluate` or `predict` of models which have their variables after it, also if a callback raises an error."""
+    """The method `evaluate` or `predict` of models which have their variables after it,
+    also if a callback raises an error."""
 
     @functools.wraps(method)
     def keeping(self, *args, **kwargs):

@@ -10,18 +10,25 @@ from keras_ratesnn._core.keras_internals.losses import build_loss, symbolic
 
 
 class BuildsBeforeItTraces:
-    """A mixin for models whose steps are long: TensorFlow traces each once, since its variables exist before.
+    """A mixin for models whose steps are long: TensorFlow traces each once, since its
+    variables exist before.
 
-    Outside of `tf.distribute` Keras makes the variables of metrics in a trace, and TensorFlow traces again what has made
-    variables. In a strategy replicas have unequal parts of the first batch, which Keras would add (docs/upstream.md, unequal
-    parts of a batch).
+    Outside of `tf.distribute` Keras makes the variables of metrics in a trace, and
+    TensorFlow traces again what has made variables. In a strategy replicas have unequal
+    parts of the first batch, which Keras would add (docs/upstream.md, unequal parts of
+    a batch).
     """
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        strategy = getattr(self, "_distribute_strategy", None)  # only TensorFlow's models have one, since Keras 3.16
+        strategy = getattr(
+            self, "_distribute_strategy", None
+        )  # only TensorFlow's models have one, since Keras 3.16
         if strategy is not None and iterator is not None:
             for _, _, batches in iterator:
-                data_batch = keras.tree.map_structure(lambda part: strategy.experimental_local_results(part)[0], next(batches))
+                data_batch = keras.tree.map_structure(
+                    lambda part: strategy.experimental_local_results(part)[0],
+                    next(batches),
+                )
                 break
             iterator = None
         elif strategy is None and keras.backend.backend() == "tensorflow":
@@ -30,28 +37,40 @@ class BuildsBeforeItTraces:
 
 
 def _make_variables(model, iterator, data):
-    """Those of metrics, and of losses of several outputs, for data of which shapes and dtypes are read."""
-    if all(part is None or part.built for part in (model._compile_loss, model._compile_metrics)):
+    """Those of metrics, and of losses of several outputs, for data of which shapes and
+    dtypes are read."""
+    if all(
+        part is None or part.built
+        for part in (model._compile_loss, model._compile_metrics)
+    ):
         return
-    # What does not fit is an error of the step, and what is not known of a data set is known there.
+    # What does not fit is an error of the step, and what is not known of a data set is
+    # known there.
     with contextlib.suppress(Exception):
-        data = symbolic(data if iterator is None else iterator._get_iterator().element_spec)
+        data = symbolic(
+            data if iterator is None else iterator._get_iterator().element_spec
+        )
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         outputs = model.compute_output_spec(x)
         if len(keras.tree.flatten(outputs)) > 1:
             build_loss(model, x, y, outputs)
         if model._compile_metrics is not None and not model._compile_metrics.built:
-            compute_output_spec(model.compute_metrics, x, y, outputs, sample_weight=weights)
+            compute_output_spec(
+                model.compute_metrics, x, y, outputs, sample_weight=weights
+            )
 
 
 class StandIn:
-    """A stand-in for a model in Keras' `make_train_function` etc.: it reads from the model and stores the function.
+    """A stand-in for a model in Keras' `make_train_function` etc.: it reads from the
+    model and stores the function.
 
-    Keras keeps one function for a purpose, in the model itself, which may be in use by `fit` or by other threads.
+    Keras keeps one function for a purpose, in the model itself, which may be in use by
+    `fit` or by other threads.
 
     Args:
         model: A Keras model.
-        shardings: Its `state_shardings`, which cannot be read while the model trains on JAX.
+        shardings: Its `state_shardings`, which cannot be read while the model trains on
+            JAX.
     """
 
     def __init__(self, model, shardings):
@@ -61,7 +80,8 @@ class StandIn:
     def __getattr__(self, name):
         return getattr(self._model, name)
 
-    # JAX would treat `model.train_step` as the same function each time and not retrace it. These belong to this object.
+    # JAX would treat `model.train_step` as the same function each time and not retrace
+    # it. These belong to this object.
     def train_step(self, *args):
         return self._for_several_workers(self._model.train_step(*args))
 
@@ -72,7 +92,8 @@ class StandIn:
         return self._model.predict_step(*args)
 
     def _for_several_workers(self, logs):
-        """Logs with an axis, over which Keras takes a mean where several workers of `tf.distribute` train together."""
+        """Logs with an axis, over which Keras takes a mean where several workers of
+        `tf.distribute` train together."""
         strategy = getattr(self._model, "_distribute_strategy", None)
         if strategy is None or strategy.cluster_resolver is None:
             return logs
@@ -80,9 +101,14 @@ class StandIn:
 
 
 def make_function(stand_in, purpose):
-    """Lets Keras make the function for `fit`, `evaluate` or `predict`: `purpose` is `"train"`, `"test"` or `"predict"`."""
+    """Lets Keras make the function for `fit`, `evaluate` or `predict`: `purpose` is
+    `"train"`, `"test"` or `"predict"`."""
     # A custom step may have an optimizer of its own.
-    if purpose == "train" and stand_in.optimizer is not None and not stand_in.optimizer.built:
+    if (
+        purpose == "train"
+        and stand_in.optimizer is not None
+        and not stand_in.optimizer.built
+    ):
         # Like the variables of metrics, see `BuildsBeforeItTraces`.
         stand_in.optimizer.build(stand_in.trainable_variables)
     getattr(keras.Model, f"make_{purpose}_function")(stand_in, force=True)
@@ -91,13 +117,17 @@ def make_function(stand_in, purpose):
 
 @contextlib.contextmanager
 def plain_build_errors():
-    """A context that raises the original error when Keras fails to run a model to build its metrics.
+    """A context that raises the original error when Keras fails to run a model to build
+    its metrics.
 
-    Keras replaces any error of a layer by "Unable to automatically build the model", which does not say what is wrong.
+    Keras replaces any error of a layer by "Unable to automatically build the model",
+    which does not say what is wrong.
     """
     try:
         yield
     except RuntimeError as error:
-        if error.__context__ is not None and str(error).startswith("Unable to automatically build the model."):
+        if error.__context__ is not None and str(error).startswith(
+            "Unable to automatically build the model."
+        ):
             raise error.__context__ from None
         raise

@@ -1,7 +1,9 @@
-"""Numbers, batches and logs on their way between host and GPU, on PyTorch, without waiting for what the GPU computes.
+"""Numbers, batches and logs on their way between host and GPU, on PyTorch, without
+waiting for what the GPU computes.
 
-Keras copies each number of Python's to the device by itself and reads each metric by itself. The copies are from and to memory
-that CUDA cannot read while the host goes on, so each of them waits for everything that was launched before: seven times a step
+Keras copies each number of Python's to the device by itself and reads each metric by
+itself. The copies are from and to memory that CUDA cannot read while the host goes on,
+so each of them waits for everything that was launched before: seven times a step
 (docs/upstream.md, numbers and logs wait for the GPU).
 """
 
@@ -19,7 +21,8 @@ from keras_ratesnn._core.keras_internals.trees import trees_that_free_tensors
 
 
 def in_steps():
-    """A context around what a model of ours computes, in which Keras on PyTorch frees tensors and waits for no numbers."""
+    """A context around what a model of ours computes, in which Keras on PyTorch frees
+    tensors and waits for no numbers."""
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()
     import torch
@@ -32,31 +35,44 @@ def in_steps():
 def _mended_keras():
     import torch
 
-    return trees_that_free_tensors() + (transfers_that_overlap() if torch.cuda.is_available() else [])
+    return trees_that_free_tensors() + (
+        transfers_that_overlap() if torch.cuda.is_available() else []
+    )
 
 
 def transfers_that_overlap():
-    """What lets Keras on PyTorch, with a GPU, wait for no numbers in a step, as for `Replacements`. The values are the same."""
+    """What lets Keras on PyTorch, with a GPU, wait for no numbers in a step, as for
+    `Replacements`. The values are the same."""
     import torch
     from keras.src.backend.torch.optimizers.torch_sgd import SGD
 
-    # Keras' functions look up `torch` in their module. A copy of PyTorch's module is as fast, and others keep the original.
+    # Keras' functions look up `torch` in their module. A copy of PyTorch's module is as
+    # fast, and others keep the original.
     own_torch = types.ModuleType("torch")
-    own_torch.__dict__.update(vars(torch), __getattr__=functools.partial(getattr, torch), as_tensor=_as_tensor)
+    own_torch.__dict__.update(
+        vars(torch), __getattr__=functools.partial(getattr, torch), as_tensor=_as_tensor
+    )
     update = SGD._parallel_update_step
 
     def update_step(self, grads, variables, learning_rate):
         rate = getattr(learning_rate, "value", learning_rate)
         if torch.is_tensor(rate) and is_on_gpu(rate.device):
             # As a factor, the learning rate would be read by the host.
-            grads, learning_rate = torch._foreach_mul(grads, rate.to(grads[0].dtype)), 1.0
+            grads, learning_rate = (
+                torch._foreach_mul(grads, rate.to(grads[0].dtype)),
+                1.0,
+            )
         return update(self, grads, variables, learning_rate)
 
-    return [(torch_core(), "torch", own_torch), (SGD, "_parallel_update_step", update_step)]
+    return [
+        (torch_core(), "torch", own_torch),
+        (SGD, "_parallel_update_step", update_step),
+    ]
 
 
 class MovesBatchesOnce:
-    """A mixin for models whose batches are moved to the GPU once, at the beginning of a step.
+    """A mixin for models whose batches are moved to the GPU once, at the beginning of a
+    step.
 
     Keras' losses and metrics move the labels each for itself.
     """
@@ -69,7 +85,8 @@ class MovesBatchesOnce:
 
 
 def on_device(batch):
-    """A batch, a structure of tensors and arrays, on the GPU that Keras uses on PyTorch, if it uses one."""
+    """A batch, a structure of tensors and arrays, on the GPU that Keras uses on
+    PyTorch, if it uses one."""
     if keras.backend.backend() != "torch":
         return batch
     device = torch_core().get_device()
@@ -107,12 +124,16 @@ def _as_tensor(data, dtype=None, device=None):
 
 
 def _copied(tensor, device):
-    """A tensor of the host, copied to a GPU from memory that the GPU can read while the host goes on."""
-    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+    """A tensor of the host, copied to a GPU from memory that the GPU can read while the
+    host goes on."""
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(
+        device, non_blocking=True
+    )
 
 
 def read_together(logs):
-    """The logs of a step; those of its numbers that are on the GPU are read all at once, when one is needed on the host."""
+    """The logs of a step; those of its numbers that are on the GPU are read all at
+    once, when one is needed on the host."""
     if keras.backend.backend() != "torch" or not isinstance(logs, dict):
         return logs
     import torch
@@ -120,11 +141,16 @@ def read_together(logs):
     there = {
         name: value.detach()
         for name, value in logs.items()
-        if torch.is_tensor(value) and value.numel() == 1 and value.is_floating_point() and is_on_gpu(value.device)
+        if torch.is_tensor(value)
+        and value.numel() == 1
+        and value.is_floating_point()
+        and is_on_gpu(value.device)
     }
     if len(there) < 2:
         return logs
-    read = functools.cache(torch.stack([value.reshape(()).double() for value in there.values()]).tolist)
+    read = functools.cache(
+        torch.stack([value.reshape(()).double() for value in there.values()]).tolist
+    )
     return {**logs, **{name: _Number(read, index) for index, name in enumerate(there)}}
 
 

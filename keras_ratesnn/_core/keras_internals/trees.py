@@ -4,10 +4,12 @@ import keras
 
 
 def trees_that_free_tensors():
-    """What lets `keras.tree` on PyTorch keep no tensors that it has looked at, as for `Replacements`. It takes less time, too.
+    """What lets `keras.tree` on PyTorch keep no tensors that it has looked at, as for
+    `Replacements`. It takes less time, too.
 
-    Keras hands PyTorch's `tree_flatten` a function that refers to the structure, and that keeps it in an inner function that
-    refers to itself: the tensors stay in memory until Python's garbage collector comes by, hundreds of MiB in eager mode
+    Keras hands PyTorch's `tree_flatten` a function that refers to the structure, and
+    that keeps it in an inner function that refers to itself: the tensors stay in memory
+    until Python's garbage collector comes by, hundreds of MiB in eager mode
     (docs/upstream.md, trees keep tensors).
     """
     from keras.src.tree import torchtree_impl

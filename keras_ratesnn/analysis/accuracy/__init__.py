@@ -1,1 +1,2 @@
-"""How often answers are right: after each step, until sure, and with spikes shuffled."""
+"""How often answers are right: after each step, until sure, and with spikes
+shuffled."""

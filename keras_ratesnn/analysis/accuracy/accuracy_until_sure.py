@@ -1,4 +1,5 @@
-"""The accuracy against the mean number of time steps, where samples stop as soon as they are sure."""
+"""The accuracy against the mean number of time steps, where samples stop as soon as
+they are sure."""
 
 import dataclasses
 from typing import Any, NamedTuple, Self
@@ -20,7 +21,8 @@ class UntilSure(NamedTuple):
     Args:
         accuracy: Float.
         mean_steps: Float, the mean number of time steps.
-        lost: Float, the share of the samples whose answer is wrong, but would be right after all steps.
+        lost: Float, the share of the samples whose answer is wrong, but would be right
+            after all steps.
     """
 
     accuracy: float
@@ -33,9 +35,11 @@ class AccuracyUntilSure:
     """The result of `accuracy_until_sure`: what each sample answers after each step.
 
     Args:
-        certainty: Array `(samples, T)`, the largest probability of the mean output so far.
+        certainty: Array `(samples, T)`, the largest probability of the mean output so
+            far.
         right: Boolean array `(samples, T)`, whether the class with it is right.
-        last: Integer array `(samples,)`, the number of steps of each sample, of which padding at the end is none.
+        last: Integer array `(samples,)`, the number of steps of each sample, of which
+            padding at the end is none.
     """
 
     certainty: np.ndarray
@@ -44,7 +48,12 @@ class AccuracyUntilSure:
 
     def of(self, samples: Any) -> Self:
         """The same of some samples, given their numbers or a boolean array."""
-        return dataclasses.replace(self, certainty=self.certainty[samples], right=self.right[samples], last=self.last[samples])
+        return dataclasses.replace(
+            self,
+            certainty=self.certainty[samples],
+            right=self.right[samples],
+            last=self.last[samples],
+        )
 
     def at(self, confidence: float) -> UntilSure:
         """What `keras_ratesnn.predict_until_sure` gives with this confidence.
@@ -55,9 +64,17 @@ class AccuracyUntilSure:
         """
         confidence = checks.real("confidence", confidence, at_least=0, at_most=1)
         is_sure = self.certainty >= (confidence if confidence < 1 else np.inf)
-        steps = np.where(is_sure.any(axis=1), np.minimum(is_sure.argmax(axis=1) + 1, self.last), self.last)
+        steps = np.where(
+            is_sure.any(axis=1),
+            np.minimum(is_sure.argmax(axis=1) + 1, self.last),
+            self.last,
+        )
         right, in_the_end = (self._right_after(number) for number in (steps, self.last))
-        return UntilSure(float(right.mean()), float(steps.mean()), float((in_the_end & ~right).mean()))
+        return UntilSure(
+            float(right.mean()),
+            float(steps.mean()),
+            float((in_the_end & ~right).mean()),
+        )
 
     def _right_after(self, steps):
         return np.take_along_axis(self.right, steps[:, None] - 1, axis=1)[:, 0]
@@ -67,12 +84,14 @@ class AccuracyUntilSure:
 
         Raises:
             TypeError: If `error` is not a number.
-            ValueError: If `error` is not between 0 and 1, or there are too few samples for it.
+            ValueError: If `error` is not between 0 and 1, or there are too few samples
+                for it.
         """
         return confidence_for(self.certainty, self.right, self.last, error)
 
     def plot(self) -> Any:
-        """Draws the accuracy against the mean number of steps, for all confidences, and that after each number of steps.
+        """Draws the accuracy against the mean number of steps, for all confidences, and
+        that after each number of steps.
 
         Returns:
             A `matplotlib.figure.Figure`.
@@ -81,27 +100,54 @@ class AccuracyUntilSure:
             ImportError: If Matplotlib is not installed.
         """
         figure, axes = _figures.new_figure(5.5, 3.6)
-        confidences = [0.0, *np.quantile(self.certainty, np.linspace(0, 1, _POINTS)), 1.0]
-        accuracy, steps, _ = np.transpose([self.at(confidence) for confidence in confidences])
+        confidences = [
+            0.0,
+            *np.quantile(self.certainty, np.linspace(0, 1, _POINTS)),
+            1.0,
+        ]
+        accuracy, steps, _ = np.transpose(
+            [self.at(confidence) for confidence in confidences]
+        )
         axes.plot(steps, accuracy, color="black", label="until sure")
         after = np.arange(1, self.certainty.shape[1] + 1)
-        all_right = np.array([self._right_after(np.minimum(number, self.last)).mean() for number in after])
+        all_right = np.array(
+            [
+                self._right_after(np.minimum(number, self.last)).mean()
+                for number in after
+            ]
+        )
         samples = len(self.last)
         look = {"color": "0.5", "linestyle": "", "marker": "o", "capsize": 2}
-        _accuracy.draw(axes, after, all_right, samples, f"as many steps for all {samples} samples", **look)
-        axes.set(xlabel="mean number of time steps", ylabel="accuracy", xticks=_figures.step_ticks(len(after)))
+        _accuracy.draw(
+            axes,
+            after,
+            all_right,
+            samples,
+            f"as many steps for all {samples} samples",
+            **look,
+        )
+        axes.set(
+            xlabel="mean number of time steps",
+            ylabel="accuracy",
+            xticks=_figures.step_ticks(len(after)),
+        )
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small", loc="lower right")
         return figure
 
 
-def accuracy_until_sure(model: SpikingModel, x: Structure, y: Any, batch_size: int = 128) -> AccuracyUntilSure:
-    """Measures for every confidence what `keras_ratesnn.predict_until_sure` would give, in one run of all steps.
+def accuracy_until_sure(
+    model: SpikingModel, x: Structure, y: Any, batch_size: int = 128
+) -> AccuracyUntilSure:
+    """Measures for every confidence what `keras_ratesnn.predict_until_sure` would give,
+    in one run of all steps.
 
     Example:
 
     >>> model = keras_ratesnn.models.load_pretrained("digits")
-    >>> found = accuracy_until_sure(model, np.random.uniform(0, 16, (8, 8, 8, 1)), np.zeros(8))
+    >>> found = accuracy_until_sure(
+    ...     model, np.random.uniform(0, 16, (8, 8, 8, 1)), np.zeros(8)
+    ... )
     >>> found.at(0.0).mean_steps
     1.0
 

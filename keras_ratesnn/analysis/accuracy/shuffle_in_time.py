@@ -1,4 +1,5 @@
-"""How much of a network's code is rate: its accuracy after the spikes of each neuron are shuffled in time."""
+"""How much of a network's code is rate: its accuracy after the spikes of each neuron
+are shuffled in time."""
 
 import dataclasses
 from typing import Any
@@ -22,8 +23,10 @@ class ShuffledAccuracy:
 
     Args:
         accuracy: Float, the accuracy of the model.
-        shuffled: Float, the accuracy with the spikes of all neuron layers shuffled in time.
-        per_layer: Dict from the name of each neuron layer to the accuracy if only the spikes of that layer are shuffled.
+        shuffled: Float, the accuracy with the spikes of all neuron layers shuffled in
+            time.
+        per_layer: Dict from the name of each neuron layer to the accuracy if only the
+            spikes of that layer are shuffled.
         samples: Integer, the number of samples.
     """
 
@@ -47,14 +50,27 @@ class ShuffledAccuracy:
         figure, axes = _figures.new_figure(_figures.width_for(len(names)), 3.6)
         colors = ["0.65"] * len(self.per_layer) + ["0.25"]
         accuracies = np.array([*self.per_layer.values(), self.shuffled])
-        style = {"color": colors, "edgecolor": "black", "capsize": 2, "error_kw": {"elinewidth": 1}}
+        style = {
+            "color": colors,
+            "edgecolor": "black",
+            "capsize": 2,
+            "error_kw": {"elinewidth": 1},
+        }
         errors = _accuracy.standard_error(accuracies, self.samples)
         bars = axes.bar(range(len(names)), accuracies, yerr=errors, **style)
         axes.bar_label(bars, fmt="%.3f", fontsize="small", padding=4)
         axes.axhline(
-            self.accuracy, color="black", linestyle="--", label=f"not shuffled: {self.accuracy:.3f}, {self.samples} samples"
+            self.accuracy,
+            color="black",
+            linestyle="--",
+            label=f"not shuffled: {self.accuracy:.3f}, {self.samples} samples",
         )
-        axes.set(ylabel="accuracy", ylim=(0, 1.1), yticks=np.linspace(0, 1, 6), xlabel="where spikes are shuffled in time")
+        axes.set(
+            ylabel="accuracy",
+            ylim=(0, 1.1),
+            yticks=np.linspace(0, 1, 6),
+            xlabel="where spikes are shuffled in time",
+        )
         _figures.name_layers(axes, names)
         figure.legend(fontsize="small", loc="outside upper center")
         return figure
@@ -69,11 +85,13 @@ def shuffle_in_time(
     threshold: float = 0.5,
     verbose: Verbosity = "auto",
 ) -> ShuffledAccuracy:
-    """Measures the accuracy after the spikes of each neuron are shuffled in time, which keeps all spike counts.
+    """Measures the accuracy after the spikes of each neuron are shuffled in time, which
+    keeps all spike counts.
 
-    Each neuron and sample has a separate permutation. A network that encodes information in firing rates loses little accuracy;
-    one that encodes it in spike times falls to chance level, and `gradient="rate"` does not suit it. The model runs in
-    inference mode and is not changed. With L neuron layers it runs L + 2 times.
+    Each neuron and sample has a separate permutation. A network that encodes
+    information in firing rates loses little accuracy; one that encodes it in spike
+    times falls to chance level, and `gradient="rate"` does not suit it. The model runs
+    in inference mode and is not changed. With L neuron layers it runs L + 2 times.
 
     Example:
 
@@ -85,20 +103,25 @@ def shuffle_in_time(
     Args:
         model: A `SpikingModel` with one output.
         x: Inputs, as for `model.predict`.
-        y: Array, the labels: class indices, one-hot vectors, or 0 and 1 for each output, as for `"accuracy"` in Keras.
-        seed: Integer >= 0, of the permutations, which are the same on all backends. Defaults to `0`.
-        batch_size: Integer, the number of samples that are processed at once. Defaults to `128`.
-        threshold: Float, the output above which a binary label is 1; 0 for logits. Defaults to `0.5`.
-        verbose: `"auto"`, 0, 1 or 2, as in `model.predict`: 1 shows a progress bar, 2 a line at the end, 0 nothing. Defaults to
-            `"auto"`, which is 1.
+        y: Array, the labels: class indices, one-hot vectors, or 0 and 1 for each
+            output, as for `"accuracy"` in Keras.
+        seed: Integer >= 0, of the permutations, which are the same on all backends.
+            Defaults to `0`.
+        batch_size: Integer, the number of samples that are processed at once. Defaults
+            to `128`.
+        threshold: Float, the output above which a binary label is 1; 0 for logits.
+            Defaults to `0.5`.
+        verbose: `"auto"`, 0, 1 or 2, as in `model.predict`: 1 shows a progress bar, 2 a
+            line at the end, 0 nothing. Defaults to `"auto"`, which is 1.
 
     Returns:
         `ShuffledAccuracy`.
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`, or a number has the wrong type.
-        ValueError: If `seed` is negative, `batch_size` is not >= 1, `verbose` is unknown, the model has several outputs, `x`
-            and `y` do not have the same number of samples, or a label is of no class.
+        ValueError: If `seed` is negative, `batch_size` is not >= 1, `verbose` is
+            unknown, the model has several outputs, `x` and `y` do not have the same
+            number of samples, or a label is of no class.
 
     Source: Yu et al., NeurIPS 2024, table 2.
     """
@@ -107,21 +130,33 @@ def shuffle_in_time(
     threshold = checks.real("threshold", threshold)
     names: list[str] = []
     metrics: list[AnytimeAccuracy] = []
-    for batch, (inputs, labels) in enumerate(_accuracy.batches(model, x, y, batch_size, verbose)):
+    for batch, (inputs, labels) in enumerate(
+        _accuracy.batches(model, x, y, batch_size, verbose)
+    ):
         outputs, names = _run(model, inputs, (), None)
         found = [outputs]
         for layers in (names, *([name] for name in names)):
-            outputs, _ = _run(model, inputs, layers, np.random.default_rng([seed, batch]))
+            outputs, _ = _run(
+                model, inputs, layers, np.random.default_rng([seed, batch])
+            )
             found.append(outputs)
         metrics = metrics or [AnytimeAccuracy(1, threshold=threshold) for _ in found]
         for metric, outputs in zip(metrics, found, strict=True):
             metric.update_state(labels, outputs[:, None])
-    accuracy, shuffled, *per_layer = (float(ops.convert_to_numpy(*metric.result().values())) for metric in metrics)
-    return ShuffledAccuracy(accuracy, shuffled, dict(zip(names, per_layer, strict=True)), _observation.samples(x))
+    accuracy, shuffled, *per_layer = (
+        float(ops.convert_to_numpy(*metric.result().values())) for metric in metrics
+    )
+    return ShuffledAccuracy(
+        accuracy,
+        shuffled,
+        dict(zip(names, per_layer, strict=True)),
+        _observation.samples(x),
+    )
 
 
 def _run(model, inputs, layers, random):
-    """The outputs of a model with the spikes of some layers shuffled, and the names of all its neuron layers."""
+    """The outputs of a model with the spikes of some layers shuffled, and the names of
+    all its neuron layers."""
     names, counts = _graph.Names(), _observation.steps_that_count(model, inputs)
 
     def observe(call, outputs):
@@ -133,12 +168,21 @@ def _run(model, inputs, layers, random):
 
 
 def _shuffled(signal, counts, random):
-    """A signal of all steps, with the steps of each sample and neuron in an order of their own; padding stays where it is."""
-    steps = np.array(ops.convert_to_numpy(time_axis.unfold(time_axis.widen(signal.value), counts.shape[1])))
+    """A signal of all steps, with the steps of each sample and neuron in an order of
+    their own; padding stays where it is."""
+    steps = np.array(
+        ops.convert_to_numpy(
+            time_axis.unfold(time_axis.widen(signal.value), counts.shape[1])
+        )
+    )
     if counts.all():
         steps = random.permuted(steps, axis=1)
     else:
         for sample, of_sample in enumerate(counts):
             steps[sample, of_sample] = random.permuted(steps[sample, of_sample], axis=0)
     tensor = ops.convert_to_tensor(steps, dtype=signal.value.dtype)
-    return Signal(keras_internals.put_mask(time_axis.fold(tensor), keras_internals.mask_of(signal.value)))
+    return Signal(
+        keras_internals.put_mask(
+            time_axis.fold(tensor), keras_internals.mask_of(signal.value)
+        )
+    )

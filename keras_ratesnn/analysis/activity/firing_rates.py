@@ -18,11 +18,13 @@ class FiringRates:
     Args:
         timesteps: Integer T.
         layers: Tuple of strings, the names of the L neuron layers in execution order.
-        by_step: Array `(L, T)`: spikes per neuron at each step, of the samples for which it is not padding.
-        by_neuron: Tuple of L arrays with the shapes of the layers' outputs: spikes per time step of each neuron, the mean over
-            the batch.
+        by_step: Array `(L, T)`: spikes per neuron at each step, of the samples for
+            which it is not padding.
+        by_neuron: Tuple of L arrays with the shapes of the layers' outputs: spikes per
+            time step of each neuron, the mean over the batch.
 
-    Rates are NaN from the first layer on whose currents are NaN or infinite for a sample, as the outputs for it are.
+    Rates are NaN from the first layer on whose currents are NaN or infinite for a
+    sample, as the outputs for it are.
     """
 
     timesteps: int
@@ -45,24 +47,41 @@ class FiringRates:
             ImportError: If Matplotlib is not installed.
         """
         size = 4.5 + _figures.width_for(len(self.layers)), 3.8
-        figure, (over_time, means) = _figures.new_figure(*size, 1, 2, sharey=True, width_ratios=(3, 2))
+        figure, (over_time, means) = _figures.new_figure(
+            *size, 1, 2, sharey=True, width_ratios=(3, 2)
+        )
         steps = np.arange(1, self.timesteps + 1)
-        for index, (name, rates) in enumerate(zip(self.layers, self.by_step, strict=True)):
+        for index, (name, rates) in enumerate(
+            zip(self.layers, self.by_step, strict=True)
+        ):
             marker = _figures.MARKERS[index % len(_figures.MARKERS)]
-            over_time.plot(steps, rates, label=name, color=_figures.shade(index, len(self.layers)), marker=marker)
+            over_time.plot(
+                steps,
+                rates,
+                label=name,
+                color=_figures.shade(index, len(self.layers)),
+                marker=marker,
+            )
         over_time.set(xlabel="time step", ylabel="spikes per neuron", ylim=(0, None))
         over_time.set_xticks(_figures.step_ticks(self.timesteps))
         over_time.grid(alpha=0.3)
-        colors = [_figures.shade(index, len(self.layers)) for index in range(len(self.layers))]
+        colors = [
+            _figures.shade(index, len(self.layers)) for index in range(len(self.layers))
+        ]
         means.bar(range(len(self.layers)), self.mean, color=colors, edgecolor="black")
         means.set_title("mean over time", fontsize="medium")
         _figures.name_layers(means, self.layers)
-        figure.legend(loc="outside right upper", fontsize="small", ncols=1 + len(self.layers) // 16)
+        figure.legend(
+            loc="outside right upper",
+            fontsize="small",
+            ncols=1 + len(self.layers) // 16,
+        )
         return figure
 
 
 def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
-    """Measures how often the neurons of each layer spike at each time step (figure 5 of Yu et al.).
+    """Measures how often the neurons of each layer spike at each time step (figure 5 of
+    Yu et al.).
 
     The model runs in inference mode, and is not changed.
 
@@ -96,15 +115,26 @@ def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
     def observe(call, outputs):
         if _observation.is_neuron(call):
             spikes = _observation.spikes(call, outputs, model.timesteps)
-            # Neurons are silent where their currents are NaN, and so may be those after them.
+            # Neurons are silent where their currents are NaN, and so may be those after
+            # them.
             for signal in call.signals:
-                sound[:] &= np.isfinite(_observation.array(signal.value)).reshape(len(sound), -1).all(axis=1)
-            spikes = spikes + np.where(sound, 0.0, np.nan).reshape(-1, *(1 for _ in spikes.shape[1:]))
+                sound[:] &= (
+                    np.isfinite(_observation.array(signal.value))
+                    .reshape(len(sound), -1)
+                    .all(axis=1)
+                )
+            spikes = spikes + np.where(sound, 0.0, np.nan).reshape(
+                -1, *(1 for _ in spikes.shape[1:])
+            )
             names.add(call.operation.name)
             # Neurons do not spike in padding.
-            by_step.append(spikes.sum(axis=0).reshape(model.timesteps, -1).mean(axis=1) / samples)
+            by_step.append(
+                spikes.sum(axis=0).reshape(model.timesteps, -1).mean(axis=1) / samples
+            )
             by_neuron.append(spikes.sum(axis=(0, 1)) / counts.sum())
         return outputs
 
     _observation.observed(model, x, observe)
-    return FiringRates(model.timesteps, tuple(names.all), np.stack(by_step), tuple(by_neuron))
+    return FiringRates(
+        model.timesteps, tuple(names.all), np.stack(by_step), tuple(by_neuron)
+    )

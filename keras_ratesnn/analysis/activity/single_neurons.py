@@ -16,7 +16,10 @@ from keras_ratesnn.layers import ILIFCell
 from keras_ratesnn.observed_model import named_calls, observed
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
-ADVICE = "Pass how many neurons to show, evenly spaced, or a list of their indices in the flattened layer."
+ADVICE = (
+    "Pass how many neurons to show, evenly spaced, or a list of their indices in "
+    "the flattened layer."
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,9 +29,12 @@ class Membranes:
     Args:
         layer: String, the name of the layer.
         neurons: Array of N integers, indices in the flattened layer.
-        values: Array `(samples, T, N)`: the membrane v_t at each step, after the input and before the reset.
-        spikes: Array `(samples, T, N)`, 0 or 1, or integers for neurons that spike several times in a step.
-        thresholds: Array `(N,)`: the membrane at which each neuron spikes, at rest if spikes raise it.
+        values: Array `(samples, T, N)`: the membrane v_t at each step, after the input
+            and before the reset.
+        spikes: Array `(samples, T, N)`, 0 or 1, or integers for neurons that spike
+            several times in a step.
+        thresholds: Array `(N,)`: the membrane at which each neuron spikes, at rest if
+            spikes raise it.
     """
 
     layer: str
@@ -38,7 +44,8 @@ class Membranes:
     thresholds: np.ndarray
 
     def plot(self, sample: int = 0) -> Any:
-        """Draws the membranes of one sample and their thresholds, with a mark where a neuron spikes.
+        """Draws the membranes of one sample and their thresholds, with a mark where a
+        neuron spikes.
 
         Args:
             sample: Integer, its index in the batch. Defaults to `0`.
@@ -55,17 +62,33 @@ class Membranes:
         values, spikes = self.values[sample], self.spikes[sample]
         figure, axes = _figures.new_figure(5.5, 3.8)
         steps = np.arange(1, len(values) + 1)
-        shades = [_figures.shade(index, len(self.neurons)) for index in range(len(self.neurons))]
+        shades = [
+            _figures.shade(index, len(self.neurons))
+            for index in range(len(self.neurons))
+        ]
         for index, (neuron, color) in enumerate(zip(self.neurons, shades, strict=True)):
             line = ("-", "--", "-.", ":")[index % 4]
-            axes.plot(steps, values[:, index], color=color, linestyle=line, label=f"neuron {neuron}")
+            axes.plot(
+                steps,
+                values[:, index],
+                color=color,
+                linestyle=line,
+                label=f"neuron {neuron}",
+            )
             fired = spikes[:, index] > 0
-            axes.scatter(steps[fired], values[fired, index], color=color, marker="o", s=25)
+            axes.scatter(
+                steps[fired], values[fired, index], color=color, marker="o", s=25
+            )
         axes.scatter([], [], color="black", marker="o", s=25, label="spike")
-        # Where all are the same, the line of the first neuron, which is black, is above the others.
+        # Where all are the same, the line of the first neuron, which is black, is above
+        # the others.
         style = {"linestyles": (0, (1, 3)), "linewidths": 1, "label": "threshold"}
         axes.hlines(self.thresholds[::-1], 1, len(values), shades[::-1], **style)
-        axes.set(xlabel="time step", ylabel=f"membrane of {self.layer}", xticks=_figures.step_ticks(len(steps)))
+        axes.set(
+            xlabel="time step",
+            ylabel=f"membrane of {self.layer}",
+            xticks=_figures.step_ticks(len(steps)),
+        )
         axes.set_title(f"sample {sample}", fontsize="medium")
         axes.grid(alpha=0.3)
         if len(self.neurons) <= 8:
@@ -73,7 +96,9 @@ class Membranes:
         return figure
 
 
-def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list[int] = 5) -> Membranes:
+def membranes(
+    model: SpikingModel, x: Structure, layer: str, neurons: int | list[int] = 5
+) -> Membranes:
     """Records the membranes of some neurons of a layer at each time step.
 
     The model runs in inference mode, and is not changed.
@@ -90,17 +115,23 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
     Args:
         model: A `SpikingModel`.
         x: A batch of inputs, as for `model.predict`. It is processed as one batch.
-        layer: String, the name of a neuron layer. The second call of a shared layer is named "NAME (2)".
-        neurons: Integer, how many neurons, evenly spaced; or a list of indices in the flattened layer. Defaults to `5`.
+        layer: String, the name of a neuron layer. The second call of a shared layer is
+            named "NAME (2)".
+        neurons: Integer, how many neurons, evenly spaced; or a list of indices in the
+            flattened layer. Defaults to `5`.
 
     Returns:
         `Membranes`.
 
     Raises:
-        TypeError: If `model` is not a `SpikingModel`, `layer` not a string, or `neurons` are not integers.
-        ValueError: If there is no such layer or neuron, or `x` does not fit the model or has no samples.
+        TypeError: If `model` is not a `SpikingModel`, `layer` not a string, or
+            `neurons` are not integers.
+        ValueError: If there is no such layer or neuron, or `x` does not fit the model
+            or has no samples.
     """
-    indices, thresholds, spikes, values = _recorded(model, x, layer, neurons, membranes=True)
+    indices, thresholds, spikes, values = _recorded(
+        model, x, layer, neurons, membranes=True
+    )
     return Membranes(layer, indices, values, spikes, thresholds)
 
 
@@ -111,7 +142,8 @@ class Raster:
     Args:
         layer: String, the name of the layer.
         neurons: Array of N integers, indices in the flattened layer.
-        spikes: Array `(samples, T, N)`, 0 or 1, or integers for neurons that spike several times in a step.
+        spikes: Array `(samples, T, N)`, 0 or 1, or integers for neurons that spike
+            several times in a step.
     """
 
     layer: str
@@ -119,7 +151,8 @@ class Raster:
     spikes: np.ndarray
 
     def plot(self, sample: int = 0) -> Any:
-        """Draws a mark where a neuron spikes, for one sample; it is thicker for several spikes in a step.
+        """Draws a mark where a neuron spikes, for one sample; it is thicker for several
+        spikes in a step.
 
         Args:
             sample: Integer, its index in the batch. Defaults to `0`.
@@ -137,16 +170,20 @@ class Raster:
         return figure
 
     def animate(self, sample: int = 0, interval: int = 200) -> Any:
-        """Draws the spikes of one sample step by step, and beside them the firing rate of each neuron so far.
+        """Draws the spikes of one sample step by step, and beside them the firing rate
+        of each neuron so far.
 
-        `animate().save("raster.gif", writer="pillow")` writes a GIF; `to_jshtml()` of the animation is HTML with buttons.
+        `animate().save("raster.gif", writer="pillow")` writes a GIF; `to_jshtml()` of
+        the animation is HTML with buttons.
 
         Args:
             sample: Integer, its index in the batch. Defaults to `0`.
-            interval: Integer, how long a time step is shown, in milliseconds. Defaults to `200`.
+            interval: Integer, how long a time step is shown, in milliseconds. Defaults
+                to `200`.
 
         Returns:
-            A `matplotlib.animation.FuncAnimation`. It must be saved or shown: Matplotlib warns of one that is thrown away.
+            A `matplotlib.animation.FuncAnimation`. It must be saved or shown:
+            Matplotlib warns of one that is thrown away.
 
         Raises:
             ImportError: If Matplotlib is not installed.
@@ -155,13 +192,17 @@ class Raster:
             IndexError: If there is no such sample.
         """
         interval = checks.positive_integer("interval", interval)
-        figure, (axes, of_rates) = _figures.new_figure(6.4, 3.8, 1, 2, sharey=True, width_ratios=(4, 1))
+        figure, (axes, of_rates) = _figures.new_figure(
+            6.4, 3.8, 1, 2, sharey=True, width_ratios=(4, 1)
+        )
         from matplotlib.animation import FuncAnimation
 
         spikes, marks = self._draw(axes, sample)
         steps = marks.get_offsets()[:, 0]
         so_far = np.cumsum(spikes, axis=0) / np.arange(1, len(spikes) + 1)[:, None]
-        bars = of_rates.barh(np.arange(len(self.neurons)), so_far[0], height=1.0, color="0.5")
+        bars = of_rates.barh(
+            np.arange(len(self.neurons)), so_far[0], height=1.0, color="0.5"
+        )
         of_rates.set(xlim=(0, 1.05 * max(1.0, so_far.max())), xlabel="spikes per step")
         of_rates.grid(alpha=0.3, axis="x")
 
@@ -173,7 +214,9 @@ class Raster:
             # Matplotlib fails with no marks.
             if len(steps):
                 # What is to come is transparent, the present step black.
-                marks.set_alpha(np.where(steps == t + 1, 1.0, np.where(steps <= t, 0.5, 0.0)))
+                marks.set_alpha(
+                    np.where(steps == t + 1, 1.0, np.where(steps <= t, 0.5, 0.0))
+                )
             for bar, rate in zip(bars, so_far[t], strict=True):
                 bar.set_width(rate)
             of_rates.set_title(f"after step {t + 1}", fontsize="medium")
@@ -181,24 +224,49 @@ class Raster:
         return FuncAnimation(figure, show, frames=len(spikes), interval=interval)
 
     def _draw(self, axes, sample):
-        """Draws a mark for each spike of a sample, thicker for several in a step; returns the spikes, and the marks."""
+        """Draws a mark for each spike of a sample, thicker for several in a step;
+        returns the spikes, and the marks."""
         spikes = self.spikes[checks.index("sample", sample, len(self.spikes))]
         steps, rows = np.nonzero(spikes)
-        marks = axes.scatter(steps + 1, rows, marker="|", color="black", s=30, linewidths=1.5 * spikes[steps, rows])
+        marks = axes.scatter(
+            steps + 1,
+            rows,
+            marker="|",
+            color="black",
+            s=30,
+            linewidths=1.5 * spikes[steps, rows],
+        )
         count = len(self.neurons)
         ticks = np.unique(np.linspace(0, count - 1, min(6, count), dtype=int))
-        # In another order than that of the layer, some of the indices would look like an axis that goes up and down.
+        # In another order than that of the layer, some of the indices would look like
+        # an axis that goes up and down.
         ordered = len(ticks) < count and bool((np.diff(self.neurons) < 0).any())
-        label = f"neurons of {self.layer}, in their order" if ordered else f"neuron of {self.layer}"
-        axes.set(xlabel="time step", ylabel=label, xlim=(0.5, len(spikes) + 0.5), ylim=(-1, count))
+        label = (
+            f"neurons of {self.layer}, in their order"
+            if ordered
+            else f"neuron of {self.layer}"
+        )
+        axes.set(
+            xlabel="time step",
+            ylabel=label,
+            xlim=(0.5, len(spikes) + 0.5),
+            ylim=(-1, count),
+        )
         axes.set_title(f"sample {sample}", fontsize="medium")
         axes.set_xticks(_figures.step_ticks(len(spikes)))
-        axes.set_yticks(ticks, [str(index) for index in (ticks + 1 if ordered else self.neurons[ticks])])
+        axes.set_yticks(
+            ticks,
+            [str(index) for index in (ticks + 1 if ordered else self.neurons[ticks])],
+        )
         return spikes, marks
 
 
 def raster(
-    model: SpikingModel, x: Structure, layer: str, neurons: int | list[int] = 50, order: Literal["rate"] | None = None
+    model: SpikingModel,
+    x: Structure,
+    layer: str,
+    neurons: int | list[int] = 50,
+    order: Literal["rate"] | None = None,
 ) -> Raster:
     """Records the spikes of some neurons of a layer at each time step.
 
@@ -215,17 +283,21 @@ def raster(
     Args:
         model: A `SpikingModel`.
         x: A batch of inputs, as for `model.predict`. It is processed as one batch.
-        layer: String, the name of a neuron layer. The second call of a shared layer is named "NAME (2)".
-        neurons: Integer, how many neurons, evenly spaced; or a list of indices in the flattened layer. Defaults to `50`.
-        order: `"rate"`: from the neuron that spikes least in the batch to the one that spikes most. Defaults to `None`: the
-            order of `neurons`, or of the layer.
+        layer: String, the name of a neuron layer. The second call of a shared layer is
+            named "NAME (2)".
+        neurons: Integer, how many neurons, evenly spaced; or a list of indices in the
+            flattened layer. Defaults to `50`.
+        order: `"rate"`: from the neuron that spikes least in the batch to the one that
+            spikes most. Defaults to `None`: the order of `neurons`, or of the layer.
 
     Returns:
         `Raster`.
 
     Raises:
-        TypeError: If `model` is not a `SpikingModel`, `layer` not a string, or `neurons` are not integers.
-        ValueError: If there is no such layer, neuron or order, or `x` does not fit the model or has no samples.
+        TypeError: If `model` is not a `SpikingModel`, `layer` not a string, or
+            `neurons` are not integers.
+        ValueError: If there is no such layer, neuron or order, or `x` does not fit the
+            model or has no samples.
     """
     checks.one_of("order", order, (None, "rate"))
     indices, _, spikes = _recorded(model, x, layer, neurons, membranes=False)
@@ -236,33 +308,52 @@ def raster(
 
 
 def _recorded(model, x, layer, neurons, membranes):
-    """The indices and thresholds of chosen neurons, `(N,)`, their spikes, and if wanted their membranes, `(samples, T, N)`."""
+    """The indices and thresholds of chosen neurons, `(N,)`, their spikes, and if wanted
+    their membranes, `(samples, T, N)`."""
     x = _observation.tensors(checked_model(model), x)
     checks.instance("layer", layer, str)
-    calls = {name: call for name, call in named_calls(model.network).items() if kind_of(call.operation).role == NEURON}
+    calls = {
+        name: call
+        for name, call in named_calls(model.network).items()
+        if kind_of(call.operation).role == NEURON
+    }
     checks.one_of("layer", layer, calls)
     watched = observed(model, [layer] if membranes else [], [layer])
     watched.compile(jit_compile=False)
     with backend.no_gradient():
         found = watched(x, training=False)
     # Steps count from the first one of each sample that is not padding.
-    first = call_inputs(_graph.as_graph(model.network), x, model.timesteps, None, model.mask_value)[2]
+    first = call_inputs(
+        _graph.as_graph(model.network), x, model.timesteps, None, model.mask_value
+    )[2]
     tensors = [found[kind][layer] for kind in ("spikes", "membrane") if kind in found]
-    steps = [_observation.array(tensor if first is None else starting_at(first, tensor)) for tensor in tensors]
+    steps = [
+        _observation.array(tensor if first is None else starting_at(first, tensor))
+        for tensor in tensors
+    ]
     # Half precision rounds normalised spikes.
     steps[0] = np.rint(steps[0] / calls[layer].operation.cell.spike_size)
     flat = [values.reshape(*values.shape[:2], -1) for values in steps]
     indices = _indices(neurons, flat[0].shape[-1])
-    thresholds = np.broadcast_to(_threshold(calls[layer].operation), (1, *steps[0].shape[2:])).reshape(-1)
+    thresholds = np.broadcast_to(
+        _threshold(calls[layer].operation), (1, *steps[0].shape[2:])
+    ).reshape(-1)
     return indices, thresholds[indices], *(values[..., indices] for values in flat)
 
 
 def _threshold(layer):
-    """The membrane at which the neurons of a layer spike in inference: a number, or an array that broadcasts to them."""
+    """The membrane at which the neurons of a layer spike in inference: a number, or an
+    array that broadcasts to them."""
     cell, stabilizer = layer.cell.independent_cell(), getattr(layer, "stabilizer", None)
-    threshold = cell.effective_threshold() if stabilizer is None else stabilizer.running_threshold
+    threshold = (
+        cell.effective_threshold()
+        if stabilizer is None
+        else stabilizer.running_threshold
+    )
     # Integer spikes are rounded.
-    return np.asarray(ops.convert_to_numpy(threshold), "float32") / (2 if isinstance(cell, ILIFCell) else 1)
+    return np.asarray(ops.convert_to_numpy(threshold), "float32") / (
+        2 if isinstance(cell, ILIFCell) else 1
+    )
 
 
 def _indices(neurons, size):
@@ -271,5 +362,8 @@ def _indices(neurons, size):
         return np.unique(np.linspace(0, size - 1, count, dtype=int))
     indices = [checks.integer("neurons", index, advice=ADVICE) for index in neurons]
     if not indices or not all(0 <= index < size for index in indices):
-        raise ValueError(f"`neurons` must be from 0 to {size - 1} in this layer. Received: neurons={list(neurons)}. {ADVICE}")
+        raise ValueError(
+            f"`neurons` must be from 0 to {size - 1} in this layer. Received: "
+            f"neurons={list(neurons)}. {ADVICE}"
+        )
     return np.array(indices)

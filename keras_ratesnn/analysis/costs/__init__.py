@@ -1,1 +1,2 @@
-"""What a prediction costs: operations, memory traffic and joules, and the table of `describe`."""
+"""What a prediction costs: operations, memory traffic and joules, and the table of
+`describe`."""

@@ -10,10 +10,13 @@ from keras_ratesnn.analysis.costs.ledger import Traffic
 from keras_ratesnn.integers import IntegerModel
 
 
-def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarray) -> OperationCounter:
+def counter_of_integers(
+    model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarray
+) -> OperationCounter:
     """The counter of a network of integers after a batch.
 
-    An input U counts as U spikes. A layer whose input is the same at every step takes its multiply-adds once.
+    An input U counts as U spikes. A layer whose input is the same at every step takes
+    its multiply-adds once.
 
     Args:
         model: An `IntegerModel`.
@@ -21,10 +24,17 @@ def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: 
         x: The inputs.
     """
     plan, temporal = model.plan, x.ndim == len(model.plan.input_shape) + 2
-    counter = OperationCounter(np.ones((len(x), model.timesteps), bool), frames=temporal)
-    counter.levels = max((layer.largest for layer in plan.layers if layer.kind == "neurons"), default=1)
+    counter = OperationCounter(
+        np.ones((len(x), model.timesteps), bool), frames=temporal
+    )
+    counter.levels = max(
+        (layer.largest for layer in plan.layers if layer.kind == "neurons"), default=1
+    )
     frames = np.moveaxis(x, -len(plan.input_shape), -1) if plan.channels_first else x
-    shapes = {"input": plan.input_shape, **{layer.name: layer.shape for layer in plan.layers}}
+    shapes = {
+        "input": plan.input_shape,
+        **{layer.name: layer.shape for layer in plan.layers},
+    }
     for layer in plan.layers:
         kernel = plan.constants.get(f"w/{layer.name}")
         if kernel is None:
@@ -63,7 +73,8 @@ def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: 
 
 
 def _weights(layer, kernel):
-    """How many weights a kernel has, without the zeros between taps that are dilated and between groups."""
+    """How many weights a kernel has, without the zeros between taps that are dilated
+    and between groups."""
     if layer.kind == "dense":
         return kernel.size
     down, across = _dilation(layer)
@@ -75,7 +86,8 @@ def _dilation(layer):
 
 
 def _fed(layer, kernel, inputs):
-    """How many weights inputs are added through; the padding of a convolution has none."""
+    """How many weights inputs are added through; the padding of a convolution has
+    none."""
     rows = kernel.shape[-1] // layer.facts.get("groups", 1)
     if layer.kind == "dense":
         return inputs.sum(dtype="int64") * rows
@@ -83,7 +95,13 @@ def _fed(layer, kernel, inputs):
     padded = np.pad(over_samples, layer.facts["pad"])
     down, across = layer.facts["stride"]
     (height, width), total = layer.shape[:2], 0
-    taps = (range(0, size, step) for size, step in zip(kernel.shape[:2], _dilation(layer), strict=True))
+    taps = (
+        range(0, size, step)
+        for size, step in zip(kernel.shape[:2], _dilation(layer), strict=True)
+    )
     for y, x in itertools.product(*taps):
-        total += padded[y : y + (height - 1) * down + 1 : down, x : x + (width - 1) * across + 1 : across].sum()
+        total += padded[
+            y : y + (height - 1) * down + 1 : down,
+            x : x + (width - 1) * across + 1 : across,
+        ].sum()
     return total * rows

@@ -20,7 +20,8 @@ from keras_ratesnn.integers import IntegerModel
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 NEARLY_ALL = 0.95
-"""A layer with at least this fraction of silent, or of saturated, neurons gets a warning."""
+"""A layer with at least this fraction of silent, or of saturated, neurons gets a
+warning."""
 
 MANY = 0.25
 """So does one with at least this fraction of saturated neurons."""
@@ -42,11 +43,15 @@ class NeuronLayer:
     """The activity of a neuron layer on a batch.
 
     Args:
-        name: String, the name of the layer, after those of the nested models that hold it: `block/lif`.
+        name: String, the name of the layer, after those of the nested models that hold
+            it: `block/lif`.
         output_shape: Tuple, the shape of its output without batch and time.
-        firing_rate: Float, spikes per neuron and time step; above 1 if neurons spike several times in a step.
-        silent: Float, the fraction of neurons that never spiked, for any sample at any step.
-        saturated: Float, the fraction of neurons that spiked for every sample at every step, as often as they can.
+        firing_rate: Float, spikes per neuron and time step; above 1 if neurons spike
+            several times in a step.
+        silent: Float, the fraction of neurons that never spiked, for any sample at any
+            step.
+        saturated: Float, the fraction of neurons that spiked for every sample at every
+            step, as often as they can.
     """
 
     name: str
@@ -68,11 +73,15 @@ class Description:
         name: String, the name of the model.
         samples: Integer, the size of the batch.
         timesteps: Integer T.
-        layers: Tuple of `NeuronLayer`, in execution order, with one entry for each call of a layer.
+        layers: Tuple of `NeuronLayer`, in execution order, with one entry for each call
+            of a layer.
         parameters: Integer, the number of trainable parameters.
-        energy: `keras_ratesnn.analysis.Energy`: operations and joules per sample of each layer with synapses.
-        normalized: Boolean, whether batch normalisation is right before the first dead layer. Defaults to `False`.
-        nan: String, which currents or outputs are NaN or infinite, and why. Defaults to `""`: none.
+        energy: `keras_ratesnn.analysis.Energy`: operations and joules per sample of
+            each layer with synapses.
+        normalized: Boolean, whether batch normalisation is right before the first dead
+            layer. Defaults to `False`.
+        nan: String, which currents or outputs are NaN or infinite, and why. Defaults to
+            `""`: none.
     """
 
     name: str
@@ -86,12 +95,14 @@ class Description:
 
     @property
     def synaptic_operations(self) -> float:
-        """Additions per sample: the sum, over all steps and spikes, of the synapses that a spike feeds."""
+        """Additions per sample: the sum, over all steps and spikes, of the synapses
+        that a spike feeds."""
         return float(self.energy.accumulates.sum())
 
     @property
     def first_multiply_adds(self) -> float:
-        """Multiply-adds per sample of the layers that see the same input at every step and run once."""
+        """Multiply-adds per sample of the layers that see the same input at every step
+        and run once."""
         return float(self.energy.multiply_adds[self.energy.traffic.static > 0].sum())
 
     @property
@@ -111,91 +122,115 @@ class Description:
 
     @property
     def remedy(self) -> str:
-        """What helps dead layers: their currents are NaN, moving statistics have not settled, or currents are too small."""
+        """What helps dead layers: their currents are NaN, moving statistics have not
+        settled, or currents are too small."""
         if self.nan:
             return self.nan
         if self.normalized:
             return (
-                "A BatchNormalization is before the first dead layer: its moving statistics may not have settled yet. Train "
-                "for more steps, or create it with momentum=0.9. If that does not help: lower the threshold of the layer, use "
-                "neurons that leak less, or use more time steps."
+                "A BatchNormalization is before the first dead layer: its moving "
+                "statistics may not have settled yet. Train for more steps, or create "
+                "it with momentum=0.9. If that does not help: lower the threshold of "
+                "the layer, use neurons that leak less, or use more time steps."
             )
         return (
-            "For the first dead layer: lower its threshold, put a BatchNormalization before it, start from larger weights, "
-            "scale up the inputs, use neurons that leak less, or use more time steps; spikify(..., calibrate=data) sets "
-            "thresholds from data."
+            "For the first dead layer: lower its threshold, put a "
+            "BatchNormalization before it, start from larger weights, scale up the "
+            "inputs, use neurons that leak less, or use more time steps; spikify(..., "
+            "calibrate=data) sets thresholds from data."
         )
 
     @property
     def warnings(self) -> list[str]:
         """Problems that were found, with advice: a list of strings."""
         found = []
-        almost = [layer for layer in self.layers if layer.silent >= NEARLY_ALL and layer.firing_rate > 0]
+        almost = [
+            layer
+            for layer in self.layers
+            if layer.silent >= NEARLY_ALL and layer.firing_rate > 0
+        ]
         if self.nan:
             found.append(f"NaN: {self.remedy}")
         elif self.dead:
             found.append(
-                f"DEAD: no neuron spikes in {_names(self.dead)}. The kernels that follow have a gradient of exactly zero, and "
-                f"the output does not depend on earlier layers. {self.remedy}"
+                f"DEAD: no neuron spikes in {_names(self.dead)}. The kernels that "
+                "follow have a gradient of exactly zero, and the output does not "
+                f"depend on earlier layers. {self.remedy}"
             )
         if almost and not self.nan:
             found.append(
-                f"ALMOST DEAD: at least {NEARLY_ALL:.0%} of the neurons never spike in {_names(almost)}. Try what helps dead "
-                "layers, or a larger batch here if this one is small."
+                f"ALMOST DEAD: at least {NEARLY_ALL:.0%} of the neurons never spike in "
+                f"{_names(almost)}. Try what helps dead layers, or a larger batch here "
+                "if this one is small."
             )
         saturated = [layer for layer in self.layers if layer.saturated >= NEARLY_ALL]
         if saturated:
             found.append(
-                f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every step, as often as they can, in "
-                f"{_names(saturated)}. They carry no information about the input: raise the threshold, put a "
-                "BatchNormalization before them, or lower the learning rate. Are the inputs scaled? Pixels up to 255 need "
-                "keras.layers.Rescaling(1 / 255)."
+                f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every "
+                f"step, as often as they can, in {_names(saturated)}. They carry no "
+                "information about the input: raise the threshold, put a "
+                "BatchNormalization before them, or lower the learning rate. Are the "
+                "inputs scaled? Pixels up to 255 need keras.layers.Rescaling(1 / 255)."
             )
         many = [layer for layer in self.layers if MANY <= layer.saturated < NEARLY_ALL]
         if many:
             found.append(
-                f"MANY SATURATED: at least {MANY:.0%} of the neurons spike at every step, as often as they can, in "
-                f"{_names(many)}. Are the inputs scaled? Pixels up to 255 need keras.layers.Rescaling(1 / 255). Try what helps "
-                "saturated layers, a higher threshold or a BatchNormalization, or a larger batch here if this one is small."
+                f"MANY SATURATED: at least {MANY:.0%} of the neurons spike at every "
+                f"step, as often as they can, in {_names(many)}. Are the inputs "
+                "scaled? Pixels up to 255 need keras.layers.Rescaling(1 / 255). Try "
+                "what helps saturated layers, a higher threshold or a "
+                "BatchNormalization, or a larger batch here if this one is small."
             )
         return found
 
     def __str__(self) -> str:
-        rows = [[form.format(layer) for form in _COLUMNS.values()] for layer in self.layers]
+        rows = [
+            [form.format(layer) for form in _COLUMNS.values()] for layer in self.layers
+        ]
         lines = [
             f"{self.name}: {self.samples} samples, {self.timesteps} time steps",
             *_text.table(list(_COLUMNS), rows, left=2),
         ]
         lines.append(f"Trainable parameters: {self.parameters:,}")
         lines.append(
-            f"A sample takes {self.synaptic_operations:,.0f} synaptic operations and {self.energy.multiply_adds.sum():,.0f} "
-            f"multiply-adds; without spikes the network takes {self.dense_multiply_adds:,.0f} multiply-adds."
+            f"A sample takes {self.synaptic_operations:,.0f} synaptic operations and "
+            f"{self.energy.multiply_adds.sum():,.0f} multiply-adds; without spikes the "
+            f"network takes {self.dense_multiply_adds:,.0f} multiply-adds."
         )
-        lines.append(f"Energy of a sample, by the costs of {COSTS}: {self.energy.totals}.")
+        lines.append(
+            f"Energy of a sample, by the costs of {COSTS}: {self.energy.totals}."
+        )
         lines.append(self.energy.verdict)
         if self.not_counted:
             lines.append(f"Not counted: {', '.join(self.not_counted)}")
         return "\n".join([*lines, *self.warnings])
 
 
-def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = True) -> Description:
-    """Describes the activity of a model's neurons on a batch of data, and its computational cost.
+def describe(
+    model: SpikingModel | IntegerModel, x: Structure, verbose: bool = True
+) -> Description:
+    """Describes the activity of a model's neurons on a batch of data, and its
+    computational cost.
 
-    If a model does not learn, the reason is nearly always a layer whose neurons never spike. The table shows such layers, and
-    a warning names them. The model runs in inference mode and is not changed.
+    If a model does not learn, the reason is nearly always a layer whose neurons never
+    spike. The table shows such layers, and a warning names them. The model runs in
+    inference mode and is not changed.
 
-    A synaptic operation is the addition of a weight for a spike: each spike counts once for each synapse that it feeds. Inputs
-    that are no spikes (real frames, an average of spikes, a normalised sum) take multiply-adds. The numbers, and the energy
-    with memory, are those of `keras_ratesnn.analysis.energy`, which says what is counted.
+    A synaptic operation is the addition of a weight for a spike: each spike counts once
+    for each synapse that it feeds. Inputs that are no spikes (real frames, an average
+    of spikes, a normalised sum) take multiply-adds. The numbers, and the energy with
+    memory, are those of `keras_ratesnn.analysis.energy`, which says what is counted.
 
     Example:
 
-    >>> network = keras.Sequential([
-    ...     keras.Input((4,)),
-    ...     keras.layers.Dense(8, kernel_initializer="ones", name="hidden"),
-    ...     keras_ratesnn.layers.IF(name="neurons"),
-    ...     keras.layers.Dense(2, name="outputs"),
-    ... ])
+    >>> network = keras.Sequential(
+    ...     [
+    ...         keras.Input((4,)),
+    ...         keras.layers.Dense(8, kernel_initializer="ones", name="hidden"),
+    ...         keras_ratesnn.layers.IF(name="neurons"),
+    ...         keras.layers.Dense(2, name="outputs"),
+    ...     ]
+    ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4, name="tiny")
     >>> description = keras_ratesnn.describe(model, np.full((16, 4), 0.125, "float32"))
     tiny: 16 samples, 4 time steps
@@ -203,16 +238,19 @@ def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = T
     -------------------------------------------------------------------
     neurons       (8,)                8       0.5000    0.0%       0.0%
     Trainable parameters: 58
-    A sample takes 32 synaptic operations and 32 multiply-adds; without spikes the network takes 48 multiply-adds.
-    Energy of a sample, by the costs of 32-bit floats in 45 nm CMOS: 1.52 nJ with spikes, T = 4; without spikes, in one pass,
-    742 pJ with 3-bit activations, 941 pJ with 32-bit.
-    Spiking loses: it spends 2.04 of what the 3-bit network without spikes spends, and 1.61 of the 32-bit one. It wins at no
-    firing rate; this network fires at 50.0%.
+    A sample takes 32 synaptic operations and 32 multiply-adds; without spikes the
+    network takes 48 multiply-adds.
+    Energy of a sample, by the costs of 32-bit floats in 45 nm CMOS: 1.52 nJ with
+    spikes, T = 4; without spikes, in one pass, 742 pJ with 3-bit activations, 941 pJ
+    with 32-bit.
+    Spiking loses: it spends 2.04 of what the 3-bit network without spikes spends, and
+    1.61 of the 32-bit one. It wins at no firing rate; this network fires at 50.0%.
     >>> description.layers[0].firing_rate
     0.5
 
     Args:
-        model: A `SpikingModel`, or an `IntegerModel`, which has no trainable parameters.
+        model: A `SpikingModel`, or an `IntegerModel`, which has no trainable
+            parameters.
         x: A batch of inputs, as for `model.predict`. It is processed as one batch.
         verbose: Boolean, whether the description is printed. Defaults to `True`.
 
@@ -224,13 +262,19 @@ def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = T
         ValueError: If `x` does not fit the model or has no samples.
     """
     checks.boolean("verbose", verbose)
-    counter, layers, facts = _of_integers(model, x) if isinstance(model, IntegerModel) else _of_spiking_model(model, x)
+    counter, layers, facts = (
+        _of_integers(model, x)
+        if isinstance(model, IntegerModel)
+        else _of_spiking_model(model, x)
+    )
     description = Description(
         name=model.name,
         samples=_observation.samples(x),
         timesteps=model.timesteps,
         layers=tuple(layers),
-        parameters=sum(math.prod(variable.shape) for variable in model.trainable_variables),
+        parameters=sum(
+            math.prod(variable.shape) for variable in model.trainable_variables
+        ),
         energy=energy_of(counter),
         **facts,
     )
@@ -240,11 +284,17 @@ def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = T
 
 
 def _of_integers(model, x):
-    """The counter of a network of integers after a batch, the activity of its neurons, and what else a `Description` has."""
+    """The counter of a network of integers after a batch, the activity of its neurons,
+    and what else a `Description` has."""
     outputs = model.layer_outputs(x)
     neurons = [layer for layer in model.plan.layers if layer.kind == "neurons"]
-    spikes = {layer.name: outputs[layer.name].reshape(-1, *layer.shape).astype("float32") for layer in neurons}
-    activities = [_activity(layer.name, spikes[layer.name], layer.largest) for layer in neurons]
+    spikes = {
+        layer.name: outputs[layer.name].reshape(-1, *layer.shape).astype("float32")
+        for layer in neurons
+    }
+    activities = [
+        _activity(layer.name, spikes[layer.name], layer.largest) for layer in neurons
+    ]
     return counter_of_integers(model, outputs, np.asarray(x)), activities, {}
 
 
@@ -260,7 +310,9 @@ def _of_spiking_model(model, x):
     def observe(call, outputs):
         if _observation.is_neuron(call):
             spikes = _observation.spikes(call, outputs, model.timesteps)[counter.counts]
-            layers.append(_activity(paths[call.operation], spikes, call.operation.cell.levels))
+            layers.append(
+                _activity(paths[call.operation], spikes, call.operation.cell.levels)
+            )
             dead.extend([] if spikes.any() else [call.operation])
             if silence_causes.is_broken([signal.value for signal in call.signals]):
                 broken.append(f"the currents of {layers[-1].name} are NaN or infinite")
@@ -270,14 +322,18 @@ def _of_spiking_model(model, x):
     if _observation.any_nan(outputs):
         broken.append("the outputs are NaN")
     facts = {
-        "normalized": bool(dead) and dead[0] in silence_causes.normalized_neurons(model.network),
-        "nan": f"{broken[0]}. {silence_causes.origin_of_nan(model, x)}" if broken else "",
+        "normalized": bool(dead)
+        and dead[0] in silence_causes.normalized_neurons(model.network),
+        "nan": f"{broken[0]}. {silence_causes.origin_of_nan(model, x)}"
+        if broken
+        else "",
     }
     return counter, layers, facts
 
 
 def _activity(name: str, spikes: np.ndarray, levels: int) -> NeuronLayer:
-    """The activity of a layer, from its spikes at each step of each sample, of which a neuron has up to `levels`."""
+    """The activity of a layer, from its spikes at each step of each sample, of which a
+    neuron has up to `levels`."""
     share = spikes.mean(axis=0)
     return NeuronLayer(
         name=name,

@@ -1,4 +1,5 @@
-"""The energy of a prediction on hardware that adds a weight for each spike: operations and joules of each layer."""
+"""The energy of a prediction on hardware that adds a weight for each spike: operations
+and joules of each layer."""
 
 import dataclasses
 from typing import Any
@@ -19,18 +20,22 @@ from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Energy:
-    """The result of `energy`; it can be printed. All numbers are those of one sample, a mean over the batch.
+    """The result of `energy`; it can be printed. All numbers are those of one sample, a
+    mean over the batch.
 
-    The rival is the same network without spikes and time, `quantized`. It runs once, or for each frame if an input has time.
+    The rival is the same network without spikes and time, `quantized`. It runs once, or
+    for each frame if an input has time.
 
     Args:
         timesteps: Integer T.
-        layers: Tuple of strings, the N layers and products that are counted, in execution order, with one entry for each call.
+        layers: Tuple of strings, the N layers and products that are counted, in
+            execution order, with one entry for each call.
         multiply_adds: Array `(N,)`: the multiply-adds over all steps.
         accumulates: Array `(N,)`: the additions for spikes over all steps.
-        multiply_adds_without_spikes: Array `(N,)`: the multiply-adds of the same layer in a network without spikes, over all
-            its passes.
-        not_counted: Tuple of strings, the layers with weights whose operations are not known.
+        multiply_adds_without_spikes: Array `(N,)`: the multiply-adds of the same layer
+            in a network without spikes, over all its passes.
+        not_counted: Tuple of strings, the layers with weights whose operations are not
+            known.
         costs: `Costs`.
         levels: Integer D, the most spikes of a neuron in a step.
         traffic: `Traffic`, what layers read and write.
@@ -68,44 +73,65 @@ class Energy:
 
     @property
     def firing_rates(self) -> np.ndarray:
-        """Spikes for each input of a layer and step, `(N,)`, each input weighted by its synapses; NaN if they are no spikes."""
+        """Spikes for each input of a layer and step, `(N,)`, each input weighted by its
+        synapses; NaN if they are no spikes."""
         most = self.traffic.most_accumulates * self.traffic.runs
-        return np.divide(self.accumulates, most, out=np.full(len(most), np.nan), where=most > 0)
+        return np.divide(
+            self.accumulates, most, out=np.full(len(most), np.nan), where=most > 0
+        )
 
     @property
     def firing_rate(self) -> float:
-        """The mean of the firing rates over all synapses that take spikes; NaN if none does."""
+        """The mean of the firing rates over all synapses that take spikes; NaN if none
+        does."""
         return ledger.firing_rate(self.accumulates, self.traffic)
 
     @property
     def spiking(self) -> Ledger:
         """What the network spends on operations and memory."""
-        operations = self.multiply_adds * self.costs.multiply_add + self.accumulates * self.costs.accumulate
-        return ledger.of_spikes(operations, self.accumulates, self.traffic, self.levels, self.costs)
+        operations = (
+            self.multiply_adds * self.costs.multiply_add
+            + self.accumulates * self.costs.accumulate
+        )
+        return ledger.of_spikes(
+            operations, self.accumulates, self.traffic, self.levels, self.costs
+        )
 
     @property
     def without_spikes(self) -> Rival:
-        """What the same network spends without spikes, with the activations of the `costs`."""
+        """What the same network spends without spikes, with the activations of the
+        `costs`."""
         return self._rival(self.costs.activation_bits)
 
     @property
     def quantized(self) -> Rival:
-        """What it spends without spikes, with activations of ⌈log2(T D + 1)⌉ bits, which hold the spikes of all steps."""
+        """What it spends without spikes, with activations of ⌈log2(T D + 1)⌉ bits,
+        which hold the spikes of all steps."""
         return self._rival((self.timesteps * self.levels).bit_length())
 
     def _rival(self, bits):
         return ledger.without_spikes(
-            bits, self.multiply_adds_without_spikes, self.spiking, self.accumulates, self.traffic, self.costs
+            bits,
+            self.multiply_adds_without_spikes,
+            self.spiking,
+            self.accumulates,
+            self.traffic,
+            self.costs,
         )
 
     @property
     def totals(self) -> str:
         """What all layers spend, with memory, with spikes and without, in words."""
-        rival, wider, passes = self.quantized, self.without_spikes, self.traffic.passes.max(initial=1)
+        rival, wider, passes = (
+            self.quantized,
+            self.without_spikes,
+            self.traffic.passes.max(initial=1),
+        )
         return (
-            f"{_text.joules(self.total)} with spikes, T = {self.timesteps}; without spikes, in "
-            f"{'one pass' if passes == 1 else f'{passes:.3g} passes'}, {_text.joules(rival.total)} with "
-            f"{rival.activation_bits}-bit activations, {_text.joules(wider.total)} with {wider.activation_bits}-bit"
+            f"{_text.joules(self.total)} with spikes, T = {self.timesteps}; without "
+            f"spikes, in {'one pass' if passes == 1 else f'{passes:.3g} passes'}, "
+            f"{_text.joules(rival.total)} with {rival.activation_bits}-bit "
+            f"activations, {_text.joules(wider.total)} with {wider.activation_bits}-bit"
         )
 
     @property
@@ -115,8 +141,9 @@ class Energy:
         if not rival.total:
             return "No layer is counted that a network without spikes has."
         first = (
-            f"Spiking {'wins' if spent < rival.total else 'loses'}: it spends {spent / rival.total:.3g} of what the "
-            f"{rival.activation_bits}-bit network without spikes spends, and {spent / wider.total:.3g} of the "
+            f"Spiking {'wins' if spent < rival.total else 'loses'}: it spends "
+            f"{spent / rival.total:.3g} of what the {rival.activation_bits}-bit "
+            f"network without spikes spends, and {spent / wider.total:.3g} of the "
             f"{wider.activation_bits}-bit one."
         )
         if np.isnan(rival.crossover):
@@ -130,7 +157,13 @@ class Energy:
         spiking, rival, wider = self.spiking, self.quantized, self.without_spikes
         wide, narrow = wider.activation_bits, rival.activation_bits
         rows = [
-            [name, *map(_text.joules, spent), _ratio(spent[0], spent[2]), _rate(rate), _rate(below, self.levels)]
+            [
+                name,
+                *map(_text.joules, spent),
+                _ratio(spent[0], spent[2]),
+                _rate(rate),
+                _rate(below, self.levels),
+            ]
             for name, *spent, rate, below in zip(
                 (*self.layers, "all"),
                 (*spiking.layers, spiking.total),
@@ -143,15 +176,22 @@ class Energy:
         ]
         rivals = f"{wide}-bit", f"{narrow}-bit", f"of the {narrow}-bit"
         columns = ["layer", "with spikes", *rivals, "firing rate", "wins below"]
-        parts = [f"{name} {_text.joules(getattr(spiking, name).sum())}" for name in vars(spiking)]
-        lines = [f"Energy of a sample: {self.totals}", *_text.table(columns, rows, left=1)]
+        parts = [
+            f"{name} {_text.joules(getattr(spiking, name).sum())}"
+            for name in vars(spiking)
+        ]
+        lines = [
+            f"Energy of a sample: {self.totals}",
+            *_text.table(columns, rows, left=1),
+        ]
         lines.append(f"With spikes: {', '.join(parts)}.")
         if self.not_counted:
             lines.append(f"Not counted: {', '.join(self.not_counted)}")
         return "\n".join([*lines, self.verdict])
 
     def plot(self) -> Any:
-        """Draws what each layer spends on operations and memory, beside what the same layer spends without spikes.
+        """Draws what each layer spends on operations and memory, beside what the same
+        layer spends without spikes.
 
         Returns:
             A `matplotlib.figure.Figure`.
@@ -159,16 +199,38 @@ class Energy:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure, axes = _figures.new_figure(_figures.width_for(len(self.layers)) + 1, 3.8)
-        places, width, below = np.arange(len(self.layers)), 0.27, np.zeros(len(self.layers))
+        figure, axes = _figures.new_figure(
+            _figures.width_for(len(self.layers)) + 1, 3.8
+        )
+        places, width, below = (
+            np.arange(len(self.layers)),
+            0.27,
+            np.zeros(len(self.layers)),
+        )
         style = {"width": width, "edgecolor": "black"}
         spent = vars(self.spiking)
         for index, (name, joules) in enumerate(spent.items()):
-            axes.bar(places - width, joules * 1e6, bottom=below, color=_figures.shade(index, len(spent)), label=name, **style)
+            axes.bar(
+                places - width,
+                joules * 1e6,
+                bottom=below,
+                color=_figures.shade(index, len(spent)),
+                label=name,
+                **style,
+            )
             below = below + joules * 1e6
-        for at, (rival, hatch) in enumerate(((self.quantized, "///"), (self.without_spikes, "xxx"))):
+        for at, (rival, hatch) in enumerate(
+            ((self.quantized, "///"), (self.without_spikes, "xxx"))
+        ):
             label = f"without spikes, {rival.activation_bits} bits"
-            axes.bar(places + at * width, rival.layers * 1e6, color="white", hatch=hatch, label=label, **style)
+            axes.bar(
+                places + at * width,
+                rival.layers * 1e6,
+                color="white",
+                hatch=hatch,
+                label=label,
+                **style,
+            )
         axes.margins(y=0.1)
         axes.set_ylim(bottom=0)
         axes.set_ylabel("µJ a sample")
@@ -178,72 +240,104 @@ class Energy:
         return figure
 
 
-def energy(model: SpikingModel | IntegerModel, x: Structure, costs: Costs | None = None) -> Energy:
-    """Estimates the energy of a prediction from the operations of its layers, with and without spikes.
+def energy(
+    model: SpikingModel | IntegerModel, x: Structure, costs: Costs | None = None
+) -> Energy:
+    """Estimates the energy of a prediction from the operations of its layers, with and
+    without spikes.
 
-    An addition is counted for each spike and each synapse that it feeds. Inputs that change over time count as spikes if all
-    values other than 0 are equal, because such a scale can be multiplied into the weights. In a network whose neurons have
-    integer spikes, inputs that are integers, in units of one spike, count as that many spikes, but for products of such. A
-    layer whose inputs have more values, such as averages of several spikes, takes a multiply-add for each synapse and step,
-    even if the input is 0. A layer whose input is the same at every step, such as an image, takes its multiply-adds once, and
-    in an unrolled network (see `keras_ratesnn.unroll`) any layer takes them once in all slots of a step. In the network without
-    spikes and time, each layer takes its multiply-adds once, or for each frame if an input has time. The padding of a
-    convolution takes multiply-adds, but no additions.
+    An addition is counted for each spike and each synapse that it feeds. Inputs that
+    change over time count as spikes if all values other than 0 are equal, because such
+    a scale can be multiplied into the weights. In a network whose neurons have integer
+    spikes, inputs that are integers, in units of one spike, count as that many spikes,
+    but for products of such. A layer whose inputs have more values, such as averages of
+    several spikes, takes a multiply-add for each synapse and step, even if the input
+    is 0. A layer whose input is the same at every step, such as an image, takes its
+    multiply-adds once, and in an unrolled network (see `keras_ratesnn.unroll`) any
+    layer takes them once in all slots of a step. In the network without spikes and
+    time, each layer takes its multiply-adds once, or for each frame if an input has
+    time. The padding of a convolution takes multiply-adds, but no additions.
 
-    Counted are Dense, einsum and convolution layers, also the one in `Recurrent` that spikes come back by, which adds from the
-    second step on. Parallel neurons take a multiply-add for each input of a step that reaches a membrane. A matrix product of
-    two signals (`keras.ops.matmul`, in attention) takes an addition for each spike of its first factor, or else of its second,
-    and each value other than 0 that it meets there; a sum (`keras.ops.sum`) one for each spike. Without spikes both take
+    Counted are Dense, einsum and convolution layers, also the one in `Recurrent` that
+    spikes come back by, which adds from the second step on. Parallel neurons take a
+    multiply-add for each input of a step that reaches a membrane. A matrix product of
+    two signals (`keras.ops.matmul`, in attention) takes an addition for each spike of
+    its first factor, or else of its second, and each value other than 0 that it meets
+    there; a sum (`keras.ops.sum`) one for each spike. Without spikes both take
     operations for all values, in each step.
 
-    Ledgers add the energy to read weights, and to write and read membranes, spikes and activations, for this network
-    (`Energy.spiking`) and for the same network without spikes in two precisions (`Energy.quantized`, `Energy.without_spikes`).
+    Ledgers add the energy to read weights, and to write and read membranes, spikes and
+    activations, for this network (`Energy.spiking`) and for the same network without
+    spikes in two precisions (`Energy.quantized`, `Energy.without_spikes`).
     `Energy.verdict` says which spends less, and below which firing rate spiking does.
 
-    Not counted are biases, the steps of other neurons, delays, pooling, element-wise operations, other
-    products (`keras.ops.einsum`, `keras.layers.Dot`), and normalisation, which in inference can be multiplied into the weights.
-    For a layer with several kernels, like a separable convolution, all operations count as multiply-adds. The model runs in
-    inference mode and is not changed.
+    Not counted are biases, the steps of other neurons, delays, pooling, element-wise
+    operations, other products (`keras.ops.einsum`, `keras.layers.Dot`), and
+    normalisation, which in inference can be multiplied into the weights. For a layer
+    with several kernels, like a separable convolution, all operations count as
+    multiply-adds. The model runs in inference mode and is not changed.
 
     Example:
 
     >>> inputs = keras.Input((4,))
-    >>> x = keras_ratesnn.layers.IF()(keras.layers.Dense(8, kernel_initializer="ones", name="hidden")(inputs))
-    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(2, name="outputs")(x)), timesteps=4)
+    >>> x = keras_ratesnn.layers.IF()(
+    ...     keras.layers.Dense(8, kernel_initializer="ones", name="hidden")(inputs)
+    ... )
+    >>> model = keras_ratesnn.SpikingModel(
+    ...     keras.Model(inputs, keras.layers.Dense(2, name="outputs")(x)), timesteps=4
+    ... )
     >>> found = energy(model, np.full((16, 4), 0.125, "float32"))
     >>> found.layers, found.multiply_adds.tolist(), found.accumulates.tolist()
     (('hidden', 'outputs'), [32.0, 0.0], [0.0, 32.0])
     >>> print(found.verdict)
-    Spiking loses: it spends 2.04 of what the 3-bit network without spikes spends, and 1.61 of the 32-bit one. It wins at no
-    firing rate; this network fires at 50.0%.
+    Spiking loses: it spends 2.04 of what the 3-bit network without spikes spends, and
+    1.61 of the 32-bit one. It wins at no firing rate; this network fires at 50.0%.
 
     Args:
-        model: A `SpikingModel`, or an `IntegerModel`, in which an input of U counts as U spikes.
+        model: A `SpikingModel`, or an `IntegerModel`, in which an input of U counts as
+            U spikes.
         x: A batch of inputs, as for `model.predict`. It is processed as one batch.
-        costs: `Costs` of an operation. Defaults to `None`, those of 32-bit floats in 45 nm CMOS.
+        costs: `Costs` of an operation. Defaults to `None`, those of 32-bit floats in 45
+            nm CMOS.
 
     Returns:
         `Energy`.
 
     Raises:
         TypeError: If `model` is neither, or `costs` are not `Costs`.
-        ValueError: If `x` does not fit the model, has no samples, or the outputs for it are NaN.
+        ValueError: If `x` does not fit the model, has no samples, or the outputs for it
+            are NaN.
     """
     if isinstance(model, IntegerModel):
-        return energy_of(counter_of_integers(model, model.layer_outputs(x), np.asarray(x)), costs)
+        return energy_of(
+            counter_of_integers(model, model.layer_outputs(x), np.asarray(x)), costs
+        )
     x = _observation.tensors(checked_model(model), x)
     counter = OperationCounter.of(model, x)
     if _observation.any_nan(_observation.observed(model, x, counter)):
-        raise ValueError(f"`x` must have outputs that are numbers, not NaN. {origin_of_nan(model, x)}")
+        raise ValueError(
+            "`x` must have outputs that are numbers, not NaN. "
+            f"{origin_of_nan(model, x)}"
+        )
     return energy_of(counter, costs)
 
 
 def energy_of(counter: OperationCounter, costs: Costs | None = None) -> Energy:
     """The `Energy` of what was counted."""
     if not (costs is None or isinstance(costs, Costs)):
-        raise checks.wrong_type("costs", "Costs, for example Costs(multiply_add=4.6e-12, accumulate=0.9e-12)", costs)
-    dense, multiply_adds, accumulates = np.array([call[:-1] for call in counter.calls], "float64").reshape(-1, 3).T
-    traffic = Traffic(*np.array([call.traffic for call in counter.calls], "float64").reshape(-1, len(Traffic._fields)).T)
+        raise checks.wrong_type(
+            "costs",
+            "Costs, for example Costs(multiply_add=4.6e-12, accumulate=0.9e-12)",
+            costs,
+        )
+    dense, multiply_adds, accumulates = (
+        np.array([call[:-1] for call in counter.calls], "float64").reshape(-1, 3).T
+    )
+    traffic = Traffic(
+        *np.array([call.traffic for call in counter.calls], "float64")
+        .reshape(-1, len(Traffic._fields))
+        .T
+    )
     return Energy(
         timesteps=counter.timesteps,
         layers=tuple(counter.names.all),

@@ -1,4 +1,5 @@
-"""The ledger of energy: operations and memory traffic of a spiking network, and of the same network without spikes."""
+"""The ledger of energy: operations and memory traffic of a spiking network, and of the
+same network without spikes."""
 
 import dataclasses
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -15,25 +16,31 @@ COSTS = "32-bit floats in 45 nm CMOS"
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """The energy of an operation and of a bit of memory traffic. The defaults are those of 32-bit floats in 45 nm CMOS.
+    """The energy of an operation and of a bit of memory traffic. The defaults are those
+    of 32-bit floats in 45 nm CMOS.
 
     Args:
-        multiply_add: Float >= 0, joules, of a weight and an activation of `activation_bits`. Defaults to `4.6e-12`, 3.7 pJ to
-            multiply and 0.9 pJ to add.
+        multiply_add: Float >= 0, joules, of a weight and an activation of
+            `activation_bits`. Defaults to `4.6e-12`, 3.7 pJ to multiply and 0.9 pJ to
+            add.
         accumulate: Float >= 0, joules: an addition. Defaults to `0.9e-12`.
-        memory: Float >= 0, joules to read or write a bit. Defaults to `0.3125e-12`, 20 pJ for 64 bits of an SRAM of 32 KB. An
-            SRAM of 8 KB takes 10 pJ, one of 1 MB 100 pJ, and DRAM at least 1300 pJ.
+        memory: Float >= 0, joules to read or write a bit. Defaults to `0.3125e-12`, 20
+            pJ for 64 bits of an SRAM of 32 KB. An SRAM of 8 KB takes 10 pJ, one of 1 MB
+            100 pJ, and DRAM at least 1300 pJ.
         weight_bits: Integer >= 1. Defaults to `32`.
         membrane_bits: Integer >= 1. Defaults to `32`.
-        activation_bits: Integer >= 1, of activations that are no spikes. Defaults to `32`.
-        skips_zeros: Boolean, whether the hardware of the networks without spikes also skips activations that are 0. Defaults to
-            `False`.
+        activation_bits: Integer >= 1, of activations that are no spikes. Defaults to
+            `32`.
+        skips_zeros: Boolean, whether the hardware of the networks without spikes also
+            skips activations that are 0. Defaults to `False`.
 
     Raises:
-        TypeError: If a cost is not a number, a number of bits no integer, or `skips_zeros` not a boolean.
+        TypeError: If a cost is not a number, a number of bits no integer, or
+            `skips_zeros` not a boolean.
         ValueError: If a cost is negative, or a number of bits below 1.
 
-    Source: Horowitz, "Computing's Energy Problem (and what we can do about it)", ISSCC 2014.
+    Source: Horowitz, "Computing's Energy Problem (and what we can do about it)",
+    ISSCC 2014.
     """
 
     multiply_add: float = 4.6e-12
@@ -46,39 +53,54 @@ class Costs:
 
     def __post_init__(self) -> None:
         for name in ("multiply_add", "accumulate", "memory"):
-            checks.real(name, getattr(self, name), at_least=0, advice="It is in joules.")
+            checks.real(
+                name, getattr(self, name), at_least=0, advice="It is in joules."
+            )
         for name in ("weight_bits", "membrane_bits", "activation_bits"):
             checks.positive_integer(name, getattr(self, name))
         checks.boolean("skips_zeros", self.skips_zeros)
 
     @classmethod
     def int8(cls, **changes: Any) -> "Costs":
-        """The costs of integers in 45 nm CMOS: weights and activations of 8 bits, sums of 32, membranes of 16.
+        """The costs of integers in 45 nm CMOS: weights and activations of 8 bits, sums
+        of 32, membranes of 16.
 
         Args:
-            **changes: Arguments of `Costs` that differ. The others are 0.2 pJ to multiply and 0.1 pJ to add, from the same
-                source.
+            **changes: Arguments of `Costs` that differ. The others are 0.2 pJ to
+                multiply and 0.1 pJ to add, from the same source.
         """
-        integers = {"multiply_add": 0.3e-12, "accumulate": 0.1e-12, "weight_bits": 8, "membrane_bits": 16, "activation_bits": 8}
+        integers = {
+            "multiply_add": 0.3e-12,
+            "accumulate": 0.1e-12,
+            "weight_bits": 8,
+            "membrane_bits": 16,
+            "activation_bits": 8,
+        }
         return cls(**integers | changes)
 
 
 class Traffic(NamedTuple, Generic[_Numbers]):
-    """What the N layers of an `Energy` could add, and what they read and write: arrays `(N,)`, for one sample.
+    """What the N layers of an `Energy` could add, and what they read and write: arrays
+    `(N,)`, for one sample.
 
     Args:
-        static: 1 or 0, whether its input is the same at every step, so that the layer runs once.
-        raw: 1 or 0, whether its inputs are numbers that come before all spikes, or are the same at every step.
+        static: 1 or 0, whether its input is the same at every step, so that the layer
+            runs once.
+        raw: 1 or 0, whether its inputs are numbers that come before all spikes, or are
+            the same at every step.
         runs: How often the layer runs.
-        passes: How often it runs in a network without spikes: for each frame if an input of the network has time, or once.
-        most_accumulates: The additions of a run if each input spiked once; 0 if its inputs are no spikes.
-        nonzero: The multiply-adds without spikes, in all passes, of inputs that spike at least once in the steps of a pass,
-            or that are no spikes.
+        passes: How often it runs in a network without spikes: for each frame if an
+            input of the network has time, or once.
+        most_accumulates: The additions of a run if each input spiked once; 0 if its
+            inputs are no spikes.
+        nonzero: The multiply-adds without spikes, in all passes, of inputs that spike
+            at least once in the steps of a pass, or that are no spikes.
         weights: The number of weights.
         spikes: The inputs of a run that are spikes.
         values: The inputs of a run that are other numbers.
         outputs: The outputs of a step.
-        kept: How often membranes, the sums of outputs, are kept from one step to the next.
+        kept: How often membranes, the sums of outputs, are kept from one step to the
+            next.
     """
 
     static: _Numbers
@@ -96,7 +118,8 @@ class Traffic(NamedTuple, Generic[_Numbers]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ledger:
-    """What a network spends on a sample, in joules: arrays `(N,)` for the layers of an `Energy`.
+    """What a network spends on a sample, in joules: arrays `(N,)` for the layers of an
+    `Energy`.
 
     Args:
         operations: Multiply-adds and additions.
@@ -123,13 +146,15 @@ class Ledger:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rival(Ledger):
-    """What the same network spends without spikes and time, and when spiking spends less.
+    """What the same network spends without spikes and time, and when spiking spends
+    less.
 
     Args:
         activation_bits: Integer, the bits of its activations.
-        crossovers: Array `(N,)`: the firing rate of the inputs of each layer below which spiking spends less; NaN if they are
-            no spikes.
-        crossover: Float, the same for the whole network, if the rates of all layers change by one factor.
+        crossovers: Array `(N,)`: the firing rate of the inputs of each layer below
+            which spiking spends less; NaN if they are no spikes.
+        crossover: Float, the same for the whole network, if the rates of all layers
+            change by one factor.
     """
 
     activation_bits: int
@@ -138,18 +163,28 @@ class Rival(Ledger):
 
 
 def of_spikes(
-    operations: np.ndarray, accumulates: np.ndarray, traffic: Traffic[np.ndarray], levels: int, costs: Costs
+    operations: np.ndarray,
+    accumulates: np.ndarray,
+    traffic: Traffic[np.ndarray],
+    levels: int,
+    costs: Costs,
 ) -> Ledger:
-    """The ledger of a spiking network, given the joules of its operations, its additions, and the most spikes in a step.
+    """The ledger of a spiking network, given the joules of its operations, its
+    additions, and the most spikes in a step.
 
-    A layer of spikes reads a weight for each addition, or all weights once in each run if that is less. Sums stay in registers
-    within a step, and are written and read as membranes between two. A spike takes a bit, written once and read once.
+    A layer of spikes reads a weight for each addition, or all weights once in each run
+    if that is less. Sums stay in registers within a step, and are written and read as
+    membranes between two. A spike takes a bit, written once and read once.
     """
     activations = levels * traffic.spikes + costs.activation_bits * traffic.values
     return Ledger(
         operations,
         weights=_weights_read(accumulates, traffic) * costs.weight_bits * costs.memory,
-        membranes=2 * traffic.outputs * traffic.kept * costs.membrane_bits * costs.memory,
+        membranes=2
+        * traffic.outputs
+        * traffic.kept
+        * costs.membrane_bits
+        * costs.memory,
         activations=2 * activations * traffic.runs * costs.memory,
     )
 
@@ -162,10 +197,12 @@ def without_spikes(
     traffic: Traffic[np.ndarray],
     costs: Costs,
 ) -> Rival:
-    """The `Rival` with activations of this many bits, given its multiply-adds, and the ledger and additions of the other.
+    """The `Rival` with activations of this many bits, given its multiply-adds, and the
+    ledger and additions of the other.
 
-    In a pass it reads each weight once and keeps sums in registers. The energy to multiply is in proportion to the bits of an
-    activation. What the network does not have without time, such as spikes that come back, costs it nothing.
+    In a pass it reads each weight once and keeps sums in registers. The energy to
+    multiply is in proportion to the bits of an activation. What the network does not
+    have without time, such as spikes that come back, costs it nothing.
     """
     widths = np.where(traffic.raw, costs.activation_bits, bits)
     multiplied = traffic.nonzero if costs.skips_zeros else multiply_adds
@@ -173,32 +210,62 @@ def without_spikes(
     there = multiply_adds > 0
     ledger = Ledger(
         operations=multiplied * (costs.accumulate + multiply),
-        weights=there * np.minimum(multiplied, traffic.weights * traffic.passes) * costs.weight_bits * costs.memory,
+        weights=there
+        * np.minimum(multiplied, traffic.weights * traffic.passes)
+        * costs.weight_bits
+        * costs.memory,
         membranes=np.zeros(len(there)),
-        activations=there * 2 * (traffic.spikes + traffic.values) * traffic.passes * widths * costs.memory,
+        activations=there
+        * 2
+        * (traffic.spikes + traffic.values)
+        * traffic.passes
+        * widths
+        * costs.memory,
     )
     of_spikes = traffic.most_accumulates > 0
-    read = np.where(of_spikes, _weights_read(accumulates, traffic) * costs.weight_bits * costs.memory, 0)
-    # What a layer may spend on additions and their weights, until it spends as much as the rival.
-    budgets = ledger.layers - (spiking.layers - np.where(of_spikes, accumulates * costs.accumulate + read, 0))
+    read = np.where(
+        of_spikes,
+        _weights_read(accumulates, traffic) * costs.weight_bits * costs.memory,
+        0,
+    )
+    # What a layer may spend on additions and their weights, until it spends as much as
+    # the rival.
+    budgets = ledger.layers - (
+        spiking.layers - np.where(of_spikes, accumulates * costs.accumulate + read, 0)
+    )
     at_rate_1 = traffic.most_accumulates * traffic.runs
     most_read = traffic.weights * traffic.runs
     crossovers = [
-        _crossing(at_rate_1[[index]], most_read[[index]], budgets[index], costs) if of_spikes[index] else np.nan
+        _crossing(at_rate_1[[index]], most_read[[index]], budgets[index], costs)
+        if of_spikes[index]
+        else np.nan
         for index in range(len(there))
     ]
     rate = firing_rate(accumulates, traffic)
-    # The rates of a silent network have no factor: those of all layers are then the same.
+    # The rates of a silent network have no factor: those of all layers are then the
+    # same.
     additions, unit = (accumulates, rate) if rate > 0 else (at_rate_1, 1.0)
     crossover = (
-        unit * _crossing(additions[of_spikes], most_read[of_spikes], budgets.sum(), costs) if of_spikes.any() else np.nan
+        unit
+        * _crossing(additions[of_spikes], most_read[of_spikes], budgets.sum(), costs)
+        if of_spikes.any()
+        else np.nan
     )
-    return Rival(**vars(ledger), activation_bits=bits, crossovers=np.array(crossovers), crossover=float(crossover))
+    return Rival(
+        **vars(ledger),
+        activation_bits=bits,
+        crossovers=np.array(crossovers),
+        crossover=float(crossover),
+    )
 
 
 def firing_rate(accumulates: np.ndarray, traffic: Traffic[np.ndarray]) -> float:
-    """The spikes that come to a synapse in a step, a mean over all synapses of layers of spikes; NaN if there are none."""
-    of_spikes, most = traffic.most_accumulates > 0, (traffic.most_accumulates * traffic.runs).sum()
+    """The spikes that come to a synapse in a step, a mean over all synapses of layers
+    of spikes; NaN if there are none."""
+    of_spikes, most = (
+        traffic.most_accumulates > 0,
+        (traffic.most_accumulates * traffic.runs).sum(),
+    )
     return float(accumulates[of_spikes].sum() / most) if most else np.nan
 
 
@@ -209,10 +276,11 @@ def _weights_read(accumulates, traffic):
 
 
 def _crossing(additions, most_read, budget, costs):
-    """The factor of the additions of layers at which these and the weights that they read spend the budget.
+    """The factor of the additions of layers at which these and the weights that they
+    read spend the budget.
 
-    Up to the factor `most_read / additions` of a layer each addition reads a weight. So what they spend is linear in the factor
-    between these, and its slope gets smaller.
+    Up to the factor `most_read / additions` of a layer each addition reads a weight. So
+    what they spend is linear in the factor between these, and its slope gets smaller.
     """
     if budget <= 0:
         return 0.0
@@ -220,7 +288,10 @@ def _crossing(additions, most_read, budget, costs):
     ends, of_additions = most_read / additions, additions.sum() * costs.accumulate
     begin, spent = 0.0, 0.0
     for end in np.sort(ends):
-        slope = of_additions + additions[ends >= end].sum() * costs.weight_bits * costs.memory
+        slope = (
+            of_additions
+            + additions[ends >= end].sum() * costs.weight_bits * costs.memory
+        )
         if spent + slope * (end - begin) >= budget:
             return begin + (budget - spent) / slope
         begin, spent = end, spent + slope * (end - begin)

@@ -1,1 +1,2 @@
-"""What training methods take for the gradient: how far they agree, and what the rate gradient assumes."""
+"""What training methods take for the gradient: how far they agree, and what the rate
+gradient assumes."""

@@ -20,7 +20,8 @@ from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
 class Training:
     """A training step of a model on a batch, without the update.
 
-    Random layers draw the same numbers in each step, those of the next training step of the model.
+    Random layers draw the same numbers in each step, those of the next training step of
+    the model.
 
     Args:
         model: A `SpikingModel`.
@@ -30,8 +31,9 @@ class Training:
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`.
-        ValueError: If there is no loss, `x` and `y` do not have the same number of samples, or the backend would
-            lose gradients of its layers. `gradients` raises it for a label that is of no class.
+        ValueError: If there is no loss, `x` and `y` do not have the same number of
+            samples, or the backend would lose gradients of its layers. `gradients`
+            raises it for a label that is of no class.
     """
 
     def __init__(self, model: SpikingModel, x: Structure, y: Any, loss: Any) -> None:
@@ -39,15 +41,25 @@ class Training:
         self.x = _observation.tensors(self.model, x)
         _accuracy.check_labels(self.x, y)
         self.y = keras.tree.map_structure(ops.convert_to_numpy, y)
-        self._loss = keras_internals.compiled_loss(model) if loss is None else {"loss": loss}
+        self._loss = (
+            keras_internals.compiled_loss(model) if loss is None else {"loss": loss}
+        )
         # A task has a loss of its own.
-        self._is_own = loss is None and model.compiled and type(model).compute_loss is not SpikingModel.compute_loss
+        self._is_own = (
+            loss is None
+            and model.compiled
+            and type(model).compute_loss is not SpikingModel.compute_loss
+        )
         if not self._loss and not self._is_own:
             raise ValueError(
-                f"`loss` must be given for a model that was not compiled with one. Received: loss=None, model {model.name!r}. "
-                "Pass it as to compile, for example loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+                "`loss` must be given for a model that was not compiled with one. "
+                f"Received: loss=None, model {model.name!r}. Pass it as to compile, "
+                "for example "
+                "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
             )
-        backend.check_replaced_weights(_graph.as_graph(model.network), ", for an analysis")
+        backend.check_replaced_weights(
+            _graph.as_graph(model.network), ", for an analysis"
+        )
 
     def run(self, method: GradientMethod) -> None:
         """Runs the step in multi-step mode, without gradient."""
@@ -70,10 +82,12 @@ class Training:
             step_mode: As in `SpikingModel`.
             variables: Variables of the model.
             others: Tensors.
-            start: Function, called with the other tensors, as they are differentiated, before the model runs.
+            start: Function, called with the other tensors, as they are differentiated,
+                before the model runs.
 
         Returns:
-            `(gradients of variables, gradients of others)`; `None` or zeros where the loss does not depend on one.
+            `(gradients of variables, gradients of others)`; `None` or zeros where the
+            loss does not depend on one.
         """
         twin, count = self._twin(method, step_mode), len(variables)
         owner = self.model if self._is_own else twin
@@ -90,20 +104,32 @@ class Training:
             with self._unchanged(twin, zip(variables, tensors[:count], strict=True)):
                 outputs = twin(self.x, training=True)
                 # Keras computes losses in its default dtype.
-                return [time_axis.cast(owner.compute_loss(self.x, y, outputs), dtype)], ()
+                return [
+                    time_axis.cast(owner.compute_loss(self.x, y, outputs), dtype)
+                ], ()
 
         inputs = [ops.convert_to_tensor(variable.value) for variable in variables]
         upstream = ops.ones((), dtype)
-        found, _ = backend.gradient_of(loss, [backend.differentiable(tensor) for tensor in (*inputs, *others)], [upstream])
+        found, _ = backend.gradient_of(
+            loss,
+            [backend.differentiable(tensor) for tensor in (*inputs, *others)],
+            [upstream],
+        )
         return found[:count], found[count:]
 
     def _twin(self, method, step_mode):
-        return twin_of(self.model, method, step_mode, return_sequences=self.model.return_sequences)
+        return twin_of(
+            self.model, method, step_mode, return_sequences=self.model.return_sequences
+        )
 
     @contextlib.contextmanager
     def _unchanged(self, twin, values):
-        """A context in which a model is run with other values of some variables, and left as it was."""
-        fixed = [(variable, ops.convert_to_tensor(variable.value)) for variable in twin.trainable_variables]
+        """A context in which a model is run with other values of some variables, and
+        left as it was."""
+        fixed = [
+            (variable, ops.convert_to_tensor(variable.value))
+            for variable in twin.trainable_variables
+        ]
         with (
             backend.repeated_noise(backend.noise_state()),
             keras_internals.Tried(twin, [*fixed, *values], backend.assigned_weight),
@@ -112,8 +138,11 @@ class Training:
 
 
 def kernels_of(model: SpikingModel) -> dict[str, keras.Variable]:
-    """The trainable weights with two or more axes, from the first layer to the last, by the names of their layers."""
-    kernels = [variable for variable in model.trainable_variables if len(variable.shape) > 1]
+    """The trainable weights with two or more axes, from the first layer to the last, by
+    the names of their layers."""
+    kernels = [
+        variable for variable in model.trainable_variables if len(variable.shape) > 1
+    ]
     layers = [variable.path.split("/")[-2] for variable in kernels]
     names = _graph.Names()
     return {

@@ -21,8 +21,10 @@ class GradientAgreement:
         method: String, the training method of the model.
         other: String, the method it is compared with.
         timesteps: Integer T.
-        layers: Tuple of strings, the layers of the N kernels, from the first to the last.
-        cosine: Array `(N,)`: the cosine similarity between the two gradients of each kernel; NaN where one is zero.
+        layers: Tuple of strings, the layers of the N kernels, from the first to the
+            last.
+        cosine: Array `(N,)`: the cosine similarity between the two gradients of each
+            kernel; NaN where one is zero.
         norms: Array `(N,)`: the norms of the gradients by `method`.
         other_norms: Array `(N,)`: those by `other`.
     """
@@ -37,7 +39,8 @@ class GradientAgreement:
 
     @property
     def norm_ratio(self) -> np.ndarray:
-        """The norm of each gradient by `method`, divided by that by `other`, `(N,)`; NaN where the latter is zero."""
+        """The norm of each gradient by `method`, divided by that by `other`, `(N,)`;
+        NaN where the latter is zero."""
         return self.norms / np.where(self.other_norms > 0, self.other_norms, np.nan)
 
     @property
@@ -59,12 +62,26 @@ class GradientAgreement:
         places = np.arange(len(self.layers))
         axes.axhline(1, color="0.6", linewidth=1)
         axes.plot(places, self.cosine, color="black", marker="o", label="cosine")
-        axes.plot(places, self.norm_ratio, color="0.5", linestyle="--", marker="s", label="norm ratio")
+        axes.plot(
+            places,
+            self.norm_ratio,
+            color="0.5",
+            linestyle="--",
+            marker="s",
+            label="norm ratio",
+        )
         _figures.name_layers(axes, self.layers)
         # An array, since NumPy ignores `initial` for a list of NaN alone.
         values = np.hstack([self.cosine, self.norm_ratio])
-        axes.set_ylim(np.nanmin(values, initial=0.85) - 0.05, np.nanmax(values, initial=1.0) + 0.05)
-        axes.set_title(f"gradient by {self.method} beside that by {self.other}, T = {self.timesteps}", fontsize="medium")
+        axes.set_ylim(
+            np.nanmin(values, initial=0.85) - 0.05,
+            np.nanmax(values, initial=1.0) + 0.05,
+        )
+        axes.set_title(
+            f"gradient by {self.method} beside that by {self.other}, T = "
+            f"{self.timesteps}",
+            fontsize="medium",
+        )
         axes.legend(fontsize="small", loc="lower right")
         return figure
 
@@ -76,26 +93,32 @@ def gradient_agreement(
     other: str | GradientMethod | Config | None = None,
     loss: Any = None,
 ) -> GradientAgreement:
-    """Compares the gradients of two training methods on a batch (A3, figure 3 of Yu et al.).
+    """Compares the gradients of two training methods on a batch (A3, figure 3 of Yu et
+    al.).
 
-    Both methods see the same weights, the same random numbers, and batch statistics as in training, in the step mode of the
-    model. The model is not changed: neither weights nor moving statistics nor seeds.
+    Both methods see the same weights, the same random numbers, and batch statistics as
+    in training, in the step mode of the model. The model is not changed: neither
+    weights nor moving statistics nor seeds.
 
     Example:
 
     >>> inputs = keras.Input((4,))
-    >>> network = keras.Model(inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs)))
+    >>> network = keras.Model(
+    ...     inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs))
+    ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4, gradient="rate")
     >>> found = gradient_agreement(model, np.ones((8, 4)), np.ones((8, 2)), loss="mse")
-    >>> found.cosine.round(3).tolist()  # The last layer follows neurons with constant input: both gradients are equal.
+    >>> found.cosine.round(
+    ...     3
+    ... ).tolist()  # After neurons with constant input both are equal.
     [1.0]
 
     Args:
         model: A `SpikingModel`; the first method is its own.
         x: A batch of inputs, as for `model.fit`. It is processed as one batch.
         y: Its labels, as for the loss.
-        other: Name or `GradientMethod`, the second method. Defaults to `None`: `"bptt"`, or `"rate"` for a model trained by
-            BPTT.
+        other: Name or `GradientMethod`, the second method. Defaults to `None`:
+            `"bptt"`, or `"rate"` for a model trained by BPTT.
         loss: The loss, as in `compile`. Defaults to `None`, that of the compiled model.
 
     Returns:
@@ -103,21 +126,26 @@ def gradient_agreement(
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`, or `other` is not a method.
-        ValueError: If there is no loss, a method is unknown or cannot train the model, `other` is the method of the model, `x`
-            and `y` do not have the same number of samples, or a label is of no class.
+        ValueError: If there is no loss, a method is unknown or cannot train the model,
+            `other` is the method of the model, `x` and `y` do not have the same number
+            of samples, or a label is of no class.
 
     Source: Yu et al., NeurIPS 2024, figure 3.
     """
     training = _training.Training(model, x, y, loss)
     methods = (model.gradient, _other(model.gradient, other))
     kernels = _training.kernels_of(model)
-    by_method, by_other = (_arrays(training, method, list(kernels.values())) for method in methods)
+    by_method, by_other = (
+        _arrays(training, method, list(kernels.values())) for method in methods
+    )
     return GradientAgreement(
         method=_text.name_of(methods[0]),
         other=_text.name_of(methods[1]),
         timesteps=model.timesteps,
         layers=tuple(kernels),
-        cosine=np.array([_training.cosine(*pair) for pair in zip(by_method, by_other, strict=True)]),
+        cosine=np.array(
+            [_training.cosine(*pair) for pair in zip(by_method, by_other, strict=True)]
+        ),
         norms=np.array([np.linalg.norm(gradient) for gradient in by_method]),
         other_norms=np.array([np.linalg.norm(gradient) for gradient in by_other]),
     )
@@ -129,8 +157,10 @@ def _other(method, other):
     found = gradients.get(other)
     if type(found) is type(method) and found.get_config() == method.get_config():
         raise ValueError(
-            f"`other` must be another method than that of the model, to which it is compared. Received: other={other!r}, for a "
-            f"model with gradient={method!r}. Leave it out to compare with BPTT, or BPTT with rate."
+            "`other` must be another method than that of the model, to which it is "
+            f"compared. Received: other={other!r}, for a model with "
+            f"gradient={method!r}. Leave it out to compare with BPTT, or BPTT with "
+            "rate."
         )
     return found
 
@@ -139,6 +169,8 @@ def _arrays(training, method, kernels):
     method.check_timesteps(training.model.timesteps)
     found, _ = training.gradients(method, training.model.step_mode, kernels)
     return [
-        np.zeros(kernel.shape) if gradient is None else _observation.array(gradient).astype("float64")
+        np.zeros(kernel.shape)
+        if gradient is None
+        else _observation.array(gradient).astype("float64")
         for kernel, gradient in zip(kernels, found, strict=True)
     ]

@@ -1,4 +1,5 @@
-"""How far the two assumptions of the rate gradient hold: errors do not depend on when neurons spike."""
+"""How far the two assumptions of the rate gradient hold: errors do not depend on when
+neurons spike."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -27,11 +28,16 @@ class Independence:
     Args:
         timesteps: Integer T.
         neurons: Tuple of strings, the names of the L neuron layers.
-        a1_cosine: Array `(L,)`: the cosine similarity between E[δ_t κ_t] and E[δ_t] E[κ_t]; NaN where one is zero.
-        a1_correlation: Array `(L,)`: the correlation over time of δ_t and κ_t; 0 where one of them does not change.
-        kernels: Tuple of strings, the names of the K layers with kernels whose input changes over time.
-        a2_cosine: Array `(K,)`: the cosine similarity between E[δ_t s_t] and E[δ_t] E[s_t].
-        a2_correlation: Array `(K,)`: the correlation over time of δ_t and s_t; NaN where a layer transforms its kernel.
+        a1_cosine: Array `(L,)`: the cosine similarity between E[δ_t κ_t] and E[δ_t]
+            E[κ_t]; NaN where one is zero.
+        a1_correlation: Array `(L,)`: the correlation over time of δ_t and κ_t; 0 where
+            one of them does not change.
+        kernels: Tuple of strings, the names of the K layers with kernels whose input
+            changes over time.
+        a2_cosine: Array `(K,)`: the cosine similarity between E[δ_t s_t] and E[δ_t]
+            E[s_t].
+        a2_correlation: Array `(K,)`: the correlation over time of δ_t and s_t; NaN
+            where a layer transforms its kernel.
     """
 
     timesteps: int
@@ -52,15 +58,29 @@ class Independence:
             ImportError: If Matplotlib is not installed.
         """
         width = 2 * _figures.width_for(max(len(self.neurons), len(self.kernels))) - 2.5
-        figure, panels = _figures.new_figure(width, 4.6, 2, 2, sharex="col", sharey="row")
+        figure, panels = _figures.new_figure(
+            width, 4.6, 2, 2, sharex="col", sharey="row"
+        )
         columns = (
-            ("A1: E[δκ] and E[δ] E[κ]", self.neurons, self.a1_cosine, self.a1_correlation),
-            ("A2: E[δs] and E[δ] E[s]", self.kernels, self.a2_cosine, self.a2_correlation),
+            (
+                "A1: E[δκ] and E[δ] E[κ]",
+                self.neurons,
+                self.a1_cosine,
+                self.a1_correlation,
+            ),
+            (
+                "A2: E[δs] and E[δ] E[s]",
+                self.kernels,
+                self.a2_cosine,
+                self.a2_correlation,
+            ),
         )
         cosines = np.hstack([self.a1_cosine, self.a2_cosine])
         correlations = np.hstack([self.a1_correlation, self.a2_correlation])
         largest = 1.2 * np.nanmax(np.abs(correlations), initial=0.01)
-        for (above, below), (title, names, cosine, correlation) in zip(panels.T, columns, strict=True):
+        for (above, below), (title, names, cosine, correlation) in zip(
+            panels.T, columns, strict=True
+        ):
             places = np.arange(len(names))
             above.plot(places, cosine, color="black", marker="o")
             above.set_title(f"{title}, T = {self.timesteps}", fontsize="medium")
@@ -74,30 +94,42 @@ class Independence:
         return figure
 
 
-def independence(model: SpikingModel, x: Structure, y: Any, loss: Any = None) -> Independence:
-    """Measures on a batch how far the assumptions of the rate gradient hold (A1 and A2, figure 3 of Yu et al.).
+def independence(
+    model: SpikingModel, x: Structure, y: Any, loss: Any = None
+) -> Independence:
+    """Measures on a batch how far the assumptions of the rate gradient hold (A1 and A2,
+    figure 3 of Yu et al.).
 
-    BPTT's gradient is a time mean of products, the rate gradient a product of time means. E is the mean over the T steps:
+    BPTT's gradient is a time mean of products, the rate gradient a product of time
+    means. E is the mean over the T steps:
 
-    * A1, for each neuron: E[δ_t κ_t] ≈ E[δ_t] E[κ_t], with the error of a spike δ_t = ∂L/∂s_t and the sensitivity of a spike to
-      the input, κ_t = Σ_τ ∂s_t/∂I_τ. The cosine compares the two sides over all neurons and samples.
-    * A2, for each kernel: E[δ_t s_t] ≈ E[δ_t] E[s_t], with the error δ_t of the layer's output at step t and its input s_t:
-      spikes, or what layers in between compute from spikes. The left side is BPTT's gradient, divided by T. The cosine compares
-      the two sides over the weights of the kernel. If the input of a layer is the same at every step, both sides are equal, so
-      the layer is left out.
+    * A1, for each neuron: E[δ_t κ_t] ≈ E[δ_t] E[κ_t], with the error of a spike δ_t =
+      ∂L/∂s_t and the sensitivity of a spike to the input, κ_t = Σ_τ ∂s_t/∂I_τ. The
+      cosine compares the two sides over all neurons and samples.
+    * A2, for each kernel: E[δ_t s_t] ≈ E[δ_t] E[s_t], with the error δ_t of the layer's
+      output at step t and its input s_t: spikes, or what layers in between compute from
+      spikes. The left side is BPTT's gradient, divided by T. The cosine compares the
+      two sides over the weights of the kernel. If the input of a layer is the same at
+      every step, both sides are equal, so the layer is left out.
 
-    The correlation is that of the two factors over time: their covariance over the T steps, summed over samples and over all
-    neurons (A1) or synapses (A2), divided by the square root of the product of their summed variances. It is 0 if the
-    assumption holds on average.
+    The correlation is that of the two factors over time: their covariance over the T
+    steps, summed over samples and over all neurons (A1) or synapses (A2), divided by
+    the square root of the product of their summed variances. It is 0 if the assumption
+    holds on average.
 
-    Errors are those of BPTT in multi-step mode, with batch statistics as in training. The model is not changed.
+    Errors are those of BPTT in multi-step mode, with batch statistics as in training.
+    The model is not changed.
 
     Example:
 
     >>> inputs = keras.Input((4,))
     >>> x = keras_ratesnn.layers.LIF(name="first")(keras.layers.Dense(8)(inputs))
-    >>> x = keras_ratesnn.layers.LIF(name="second")(keras.layers.Dense(8, name="between")(x))
-    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(2, name="outputs")(x)), timesteps=4)
+    >>> x = keras_ratesnn.layers.LIF(name="second")(
+    ...     keras.layers.Dense(8, name="between")(x)
+    ... )
+    >>> model = keras_ratesnn.SpikingModel(
+    ...     keras.Model(inputs, keras.layers.Dense(2, name="outputs")(x)), timesteps=4
+    ... )
     >>> found = independence(model, np.random.rand(8, 4), np.ones((8, 2)), loss="mse")
     >>> found.neurons, found.kernels
     (('first', 'second'), ('between', 'outputs'))
@@ -113,15 +145,18 @@ def independence(model: SpikingModel, x: Structure, y: Any, loss: Any = None) ->
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`.
-        ValueError: If there is no loss, neurons depend on each other, or `x` and `y` do not have the same number of samples.
+        ValueError: If there is no loss, neurons depend on each other, or `x` and `y` do
+            not have the same number of samples.
 
     Source: Yu et al., NeurIPS 2024, section 4.2 and figure 3.
     """
     training = _training.Training(model, x, y, loss)
     if not _observation.steps_that_count(model, training.x).all():
         raise ValueError(
-            "`x` must be sequences of equal length: a covariance over time needs the same steps of all samples. Received: "
-            f"steps that are padding by mask_value={model.mask_value}. Pass sequences of one length, and set `timesteps`."
+            "`x` must be sequences of equal length: a covariance over time needs the "
+            "same steps of all samples. Received: steps that are padding by "
+            f"mask_value={model.mask_value}. Pass sequences of one length, and set "
+            "`timesteps`."
         )
     Rate().check(_graph.neurons_of(_graph.as_graph(model.network)))
     factors = _factors(training)
@@ -129,17 +164,31 @@ def independence(model: SpikingModel, x: Structure, y: Any, loss: Any = None) ->
     a1, a2 = {}, {}
     for factor, error in zip(factors, errors, strict=True):
         if factor.kernel is None:
-            a1[factor.name] = _of_neurons(*(_observation.unfolded(value, model.timesteps) for value in (error, factor.values)))
+            a1[factor.name] = _of_neurons(
+                *(
+                    _observation.unfolded(value, model.timesteps)
+                    for value in (error, factor.values)
+                )
+            )
         else:
             a2[factor.name] = _of_kernel(factor, error, model.timesteps)
     (a1_cosine, a1_correlation), (a2_cosine, a2_correlation) = (
         np.array([*found.values()]).reshape(-1, 2).T for found in (a1, a2)
     )
-    return Independence(model.timesteps, tuple(a1), a1_cosine, a1_correlation, tuple(a2), a2_cosine, a2_correlation)
+    return Independence(
+        model.timesteps,
+        tuple(a1),
+        a1_cosine,
+        a1_correlation,
+        tuple(a2),
+        a2_cosine,
+        a2_correlation,
+    )
 
 
 class _Factor(NamedTuple):
-    """What δ_t meets, `(batch * T, ...)`: κ_t at neurons, or the input of an operation at a kernel of it.
+    """What δ_t meets, `(batch * T, ...)`: κ_t at neurons, or the input of an operation
+    at a kernel of it.
 
     `like` is the tensor of their spikes, or of its output.
     """
@@ -163,7 +212,11 @@ def _factors(training):
             sensitivity.static = self.static
             _, (values,) = sensitivity.all_steps((), inputs)
             state, spikes = super().all_steps(state, inputs)
-            found.append(_Factor(neurons.add(self.operation.name), values, spikes[0], self.operation))
+            found.append(
+                _Factor(
+                    neurons.add(self.operation.name), values, spikes[0], self.operation
+                )
+            )
             return state, spikes
 
     def observe(call, outputs):
@@ -171,7 +224,15 @@ def _factors(training):
         name = operations.add(call.operation.name) if kernels else ""
         for kernel in kernels:
             of_kernel = name if len(kernels) == 1 else f"{name} {kernel.name}"
-            found.append(_Factor(of_kernel, call.signals[0].value, outputs.value, call.operation, kernel))
+            found.append(
+                _Factor(
+                    of_kernel,
+                    call.signals[0].value,
+                    outputs.value,
+                    call.operation,
+                    kernel,
+                )
+            )
         return outputs
 
     training.run(Observing(observe, with_neurons(WithSensitivity)))
@@ -179,9 +240,11 @@ def _factors(training):
 
 
 class _SensitivityHandler(NeuronHandler):
-    """Gives κ_t = Σ_τ ∂s_t/∂I_τ: the derivative of the spikes along a constant shift of the input.
+    """Gives κ_t = Σ_τ ∂s_t/∂I_τ: the derivative of the spikes along a constant shift of
+    the input.
 
-    Its time mean is the eligibility of the rate gradient. The record is the tangent of the state.
+    Its time mean is the eligibility of the rate gradient. The record is the tangent of
+    the state.
     """
 
     begins_incomplete = True
@@ -207,11 +270,18 @@ class _SensitivityHandler(NeuronHandler):
         cell, one = self.cell, currents[:1]
         membranes = cell.over_time(currents)
         shift = cell.over_time(ops.ones_like(one)) - cell.over_time(ops.zeros_like(one))
-        return State(membranes), time_axis.widen(cell.surrogate_derivative(membranes) * shift)
+        return State(membranes), time_axis.widen(
+            cell.surrogate_derivative(membranes) * shift
+        )
 
     def as_tensors(self, state):
         like = tree.flatten(state.cell)[0]
-        tangent = tree.map_leaves(lambda x: x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype), state.record)
+        tangent = tree.map_leaves(
+            lambda x: (
+                x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype)
+            ),
+            state.record,
+        )
         return state._replace(record=tangent)
 
     def regularization_of_step(self, outputs, t):
@@ -219,15 +289,20 @@ class _SensitivityHandler(NeuronHandler):
 
 
 def _errors(training, factors):
-    """The errors ∂L/∂(spikes or outputs), `(batch * T, ...)`, that each factor meets."""
+    """The errors ∂L/∂(spikes or outputs), `(batch * T, ...)`, that each factor
+    meets."""
     taps = _Taps()
     zeros = [ops.zeros_like(factor.like) for factor in factors]
     _, errors = training.gradients(Observing(taps.add), "multi", [], zeros, taps.start)
-    return [zero if error is None else error for zero, error in zip(zeros, errors, strict=True)]
+    return [
+        zero if error is None else error
+        for zero, error in zip(zeros, errors, strict=True)
+    ]
 
 
 class _Taps:
-    """Adds zeros to the outputs that factors meet, so that the loss is differentiated with respect to them."""
+    """Adds zeros to the outputs that factors meet, so that the loss is differentiated
+    with respect to them."""
 
     def start(self, *zeros):
         self._remaining = iter(zeros)
@@ -235,36 +310,56 @@ class _Taps:
     def add(self, call, outputs):
         for _ in [call] if _observation.is_neuron(call) else _kernels_over_time(call):
             value = outputs.value
-            outputs = Signal(keras_internals.put_mask(value + next(self._remaining), keras_internals.mask_of(value)))
+            outputs = Signal(
+                keras_internals.put_mask(
+                    value + next(self._remaining), keras_internals.mask_of(value)
+                )
+            )
         return outputs
 
 
 def _kernels_over_time(call):
-    """The trainable kernels of a call that is affine in an input which changes over time, a list."""
+    """The trainable kernels of a call that is affine in an input which changes over
+    time, a list."""
     known = call.kind.affine and call.kind.multiply_adds is not None
     if not known or call.signals[0].static:
         return []
-    return [variable for variable in call.operation.trainable_variables if len(variable.shape) > 1]
+    return [
+        variable
+        for variable in call.operation.trainable_variables
+        if len(variable.shape) > 1
+    ]
 
 
 def _of_neurons(error, sensitivity):
     """`(cosine, correlation)` of A1, from arrays `(batch, T, ...)`."""
     error, sensitivity = (array.astype("float64") for array in (error, sensitivity))
     of_products = (error * sensitivity).mean(axis=1)
-    error_mean, sensitivity_mean = error.mean(axis=1, keepdims=True), sensitivity.mean(axis=1, keepdims=True)
+    error_mean, sensitivity_mean = (
+        error.mean(axis=1, keepdims=True),
+        sensitivity.mean(axis=1, keepdims=True),
+    )
     cosine = _training.cosine(of_products, (error_mean * sensitivity_mean)[:, 0])
     error, sensitivity = error - error_mean, sensitivity - sensitivity_mean
-    return cosine, _correlation(np.sum(error * sensitivity), np.sum(error**2), np.sum(sensitivity**2))
+    return cosine, _correlation(
+        np.sum(error * sensitivity), np.sum(error**2), np.sum(sensitivity**2)
+    )
 
 
 def _of_kernel(factor, error, timesteps):
-    """`(cosine, correlation)` of A2, of a `_Factor` and the errors `(batch * T, ...)`."""
+    """`(cosine, correlation)` of A2, of a `_Factor` and the errors `(batch * T,
+    ...)`."""
     # In units of the largest error, of which squares do not vanish in float32.
     error = error / ops.maximum(ops.max(ops.abs(error)), _TINY)
     values = factor.values
     error_mean, mean = (time_axis.mean(tensor, timesteps) for tensor in (error, values))
-    cosine = _training.cosine(_outer(factor, error, values), _outer(factor, error_mean, mean))
-    error, values = error - time_axis.repeat(error_mean, timesteps), values - time_axis.repeat(mean, timesteps)
+    cosine = _training.cosine(
+        _outer(factor, error, values), _outer(factor, error_mean, mean)
+    )
+    error, values = (
+        error - time_axis.repeat(error_mean, timesteps),
+        values - time_axis.repeat(mean, timesteps),
+    )
     uses = _outer(factor, ops.ones_like(error), ops.ones_like(values))
     # A kernel that is used as it is meets each pair of output and input once.
     if not np.allclose(uses, np.round(uses), rtol=1e-5) or not np.round(uses).any():
@@ -281,10 +376,13 @@ _TINY = 1e-30
 
 
 def _outer(factor, error, values):
-    """The gradient of a kernel from errors of outputs and from inputs: δ ⊗ s, summed over rows, an array."""
+    """The gradient of a kernel from errors of outputs and from inputs: δ ⊗ s, summed
+    over rows, an array."""
 
     def outputs(kernel):
-        with keras_internals.Replaced([(factor.kernel, kernel)], backend.assigned_weight):
+        with keras_internals.Replaced(
+            [(factor.kernel, kernel)], backend.assigned_weight
+        ):
             return [factor.operation(values)], ()
 
     kernel = backend.differentiable(ops.convert_to_tensor(factor.kernel.value))

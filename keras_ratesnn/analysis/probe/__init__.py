@@ -1,1 +1,2 @@
-"""Whether data need time: networks that are trained in ways that see more and more of it."""
+"""Whether data need time: networks that are trained in ways that see more and more of
+it."""

@@ -1,4 +1,5 @@
-"""Inputs whose frames are averaged over time, or in another order. Padding counts in no mean, and stays where it is."""
+"""Inputs whose frames are averaged over time, or in another order. Padding counts in no
+mean, and stays where it is."""
 
 from typing import Any
 
@@ -29,7 +30,8 @@ class Frames:
         in_time: Boolean, whether an input has time.
 
     Raises:
-        ValueError: If `x` does not fit the model or has no samples, or an input with time holds integers.
+        ValueError: If `x` does not fit the model or has no samples, or an input with
+            time holds integers.
     """
 
     def __init__(self, model: SpikingModel, x: Structure) -> None:
@@ -37,16 +39,25 @@ class Frames:
         check_batch(network, x, model.timesteps)
         frames = _graph.frames_of(network, model.timesteps)
         pairs = with_time(network, x, model.timesteps)
-        timed = {id(leaf): wanted for (leaf, in_time), wanted in zip(pairs, network.inputs, strict=True) if in_time}
+        timed = {
+            id(leaf): wanted
+            for (leaf, in_time), wanted in zip(pairs, network.inputs, strict=True)
+            if in_time
+        }
         for wanted in timed.values():
             if not wanted.dtype.startswith(("float", "bfloat")):
                 raise ValueError(
-                    "`x` must have frames of which there is a mean. Received: frames for input "
-                    f"{keras_internals.name_of_input(wanted)!r} of the network, which takes {wanted.dtype}."
+                    "`x` must have frames of which there is a mean. Received: frames "
+                    f"for input {keras_internals.name_of_input(wanted)!r} of the "
+                    f"network, which takes {wanted.dtype}."
                 )
         self.in_time = bool(timed)
         self._is_timed = keras.tree.map_structure(lambda leaf: id(leaf) in timed, x)
-        self._counts = _counts(network, pairs, frames, model.mask_value) if timed else np.ones((0, frames), bool)
+        self._counts = (
+            _counts(network, pairs, frames, model.mask_value)
+            if timed
+            else np.ones((0, frames), bool)
+        )
         self.given = self._of_each(lambda leaf: leaf.astype("float32"), x)
 
     def mean(self) -> Structure:
@@ -66,11 +77,16 @@ class Frames:
         order = np.tile(np.arange(self._counts.shape[1]), (len(self._counts), 1))
         for steps, of_sample in zip(order, self._counts, strict=True):
             steps[of_sample] = random.permutation(steps[of_sample])
-        return self._of_each(lambda leaf: np.take_along_axis(leaf, _like(order, leaf), axis=1), self.given)
+        return self._of_each(
+            lambda leaf: np.take_along_axis(leaf, _like(order, leaf), axis=1),
+            self.given,
+        )
 
     def _of_each(self, function, x):
         """A structure with a function of each input with time in its place."""
-        return keras.tree.map_structure(lambda leaf, timed: function(leaf) if timed else leaf, x, self._is_timed)
+        return keras.tree.map_structure(
+            lambda leaf, timed: function(leaf) if timed else leaf, x, self._is_timed
+        )
 
     def _mean(self, leaf):
         counts = _like(self._counts, leaf)
@@ -78,7 +94,9 @@ class Frames:
         return (sums / np.maximum(counts.sum(axis=1), 1)).astype("float32")
 
 
-def _counts(network: Any, pairs: Any, frames: int, mask_value: float | None) -> np.ndarray:
+def _counts(
+    network: Any, pairs: Any, frames: int, mask_value: float | None
+) -> np.ndarray:
     """Which frames of each sample are not padding, `(samples, T)`."""
     samples = len(pairs[0][0])
     if mask_value is None:

@@ -25,17 +25,21 @@ class Difference:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> Difference:
-    """The difference between two ways of training, from what each of them had right, `(seeds, samples)`.
+    """The difference between two ways of training, from what each of them had right,
+    `(seeds, samples)`.
 
-    Both were trained with the same seeds and tested on the same samples, so what a seed or a sample does to both of them
-    cancels. What is left varies between seeds, which stand for all initial weights and orders of batches, and between samples,
-    which stand for all data. The variance of the mean is the sum of both parts (a crossed design of two random factors), with
-    Satterthwaite's degrees of freedom. No difference is known better than to one sample.
+    Both were trained with the same seeds and tested on the same samples, so what a seed
+    or a sample does to both of them cancels. What is left varies between seeds, which
+    stand for all initial weights and orders of batches, and between samples, which
+    stand for all data. The variance of the mean is the sum of both parts (a crossed
+    design of two random factors), with Satterthwaite's degrees of freedom. No
+    difference is known better than to one sample.
 
     Source: Cornfield and Tukey, "Average Values of Mean Squares in Factorials", 1956.
 
     Args:
-        one: Array `(seeds, samples)`: 1 where a sample is right, or the share of its labels that are.
+        one: Array `(seeds, samples)`: 1 where a sample is right, or the share of its
+            labels that are.
         other: Likewise.
     """
     gain = one.astype("float64") - other
@@ -43,22 +47,34 @@ def difference(one: np.ndarray, other: np.ndarray) -> Difference:
     mean, of_seeds, of_samples = gain.mean(), gain.mean(axis=1), gain.mean(axis=0)
     rest = gain - of_seeds[:, None] - of_samples + mean
     free = np.array([seeds - 1, samples - 1, (seeds - 1) * (samples - 1)])
-    # Mean squares: of seeds, of samples, and of what neither explains, which is in both of them.
-    squares = np.array([samples * of_seeds.var(ddof=1), seeds * max(of_samples.var(ddof=1), 1 / samples), 0.0])
+    # Mean squares: of seeds, of samples, and of what neither explains, which is in both
+    # of them.
+    squares = np.array(
+        [
+            samples * of_seeds.var(ddof=1),
+            seeds * max(of_samples.var(ddof=1), 1 / samples),
+            0.0,
+        ]
+    )
     squares[2] = min((rest**2).sum() / free[2], *squares[:2])
     variance = squares @ [1, 1, -1]
     error = float(np.sqrt(variance / gain.size))
     half = error * student_t(max(1.0, variance**2 / (squares**2 / free).sum()))
     # Accuracies differ by 1 at most.
-    return Difference(float(mean), error, max(-1.0, float(mean) - half), min(1.0, float(mean) + half))
+    return Difference(
+        float(mean), error, max(-1.0, float(mean) - half), min(1.0, float(mean) + half)
+    )
 
 
 def student_t(freedom: float) -> float:
-    """The 97.5 % quantile of Student's t distribution for any number of degrees of freedom from 1 on.
+    """The 97.5 % quantile of Student's t distribution for any number of degrees of
+    freedom from 1 on.
 
     With t = √ν tan θ the density is cos^(ν − 1) θ.
     """
     angles = np.linspace(0.0, np.pi / 2, 100_001)
     density = np.cos(angles) ** (freedom - 1)
     areas = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    return float(np.sqrt(freedom) * np.tan(np.interp(CONFIDENCE * areas[-1], areas, angles)))
+    return float(
+        np.sqrt(freedom) * np.tan(np.interp(CONFIDENCE * areas[-1], areas, angles))
+    )

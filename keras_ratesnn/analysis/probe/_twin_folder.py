@@ -1,4 +1,5 @@
-"""The folder of a temporal probe: results of trained twins, and the state of the one whose training was interrupted.
+"""The folder of a temporal probe: results of trained twins, and the state of the one
+whose training was interrupted.
 
 budget.json     what all twins have in common
 NAME-SEED.npz   the result of a twin
@@ -26,7 +27,8 @@ class TwinFolder:
         budget: Dict of plain values.
 
     Raises:
-        ValueError: If the folder has results of another budget, or a file in it is damaged.
+        ValueError: If the folder has results of another budget, or a file in it is
+            damaged.
         OSError: If it cannot be made or read.
     """
 
@@ -38,43 +40,79 @@ class TwinFolder:
             text = json.dumps(budget, indent=2) + "\n"
             whole_files.replace(file, lambda part: part.write_text(text))
         begun = _read(file, lambda: json.loads(file.read_text()))
-        changed = [f"{name}={begun.get(name)!r}, now {value!r}" for name, value in budget.items() if begun.get(name) != value]
+        changed = [
+            f"{name}={begun.get(name)!r}, now {value!r}"
+            for name, value in budget.items()
+            if begun.get(name) != value
+        ]
         if changed:
             raise ValueError(
-                "`folder` must have results of the same budget and data (those of more than a number by their checksums). "
-                f"Received: folder={str(path)!r}, which was begun with {'; '.join(changed)}. Pass another folder, or delete it."
+                "`folder` must have results of the same budget and data (those of "
+                "more than a number by their checksums). Received: "
+                f"folder={str(path)!r}, which was begun with {'; '.join(changed)}. "
+                "Pass another folder, or delete it."
             )
 
-    def result(self, name: str, seed: int) -> tuple[np.ndarray, np.ndarray, float] | None:
+    def result(
+        self, name: str, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, float] | None:
         """What `keep_result` kept; `None` if the twin is not finished."""
         found = self._arrays(f"{name}-{seed}.npz", ("right", "earlier", "shuffled"))
         return found and (found[0], found[1], float(found[2]))
 
-    def keep_result(self, name: str, seed: int, right: np.ndarray, earlier: np.ndarray, shuffled: float) -> None:
+    def keep_result(
+        self,
+        name: str,
+        seed: int,
+        right: np.ndarray,
+        earlier: np.ndarray,
+        shuffled: float,
+    ) -> None:
         """Writes the result of a twin, see `Twins.right`."""
-        self._write(f"{name}-{seed}.npz", right=right, earlier=earlier, shuffled=shuffled)
+        self._write(
+            f"{name}-{seed}.npz", right=right, earlier=earlier, shuffled=shuffled
+        )
         (self._path / _UNFINISHED).unlink(missing_ok=True)
 
-    def unfinished(self, name: str, seed: int) -> tuple[int, np.ndarray, list[np.ndarray]] | None:
+    def unfinished(
+        self, name: str, seed: int
+    ) -> tuple[int, np.ndarray, list[np.ndarray]] | None:
         """What `keep_unfinished` kept of this twin; `None` if it has not begun."""
         found = self._arrays(_UNFINISHED, ("name", "seed", "epochs", "earlier"))
         if found is None or (str(found[0]), int(found[1])) != (name, seed):
             return None
         return int(found[2]), found[3], found[4:]
 
-    def keep_unfinished(self, name: str, seed: int, epochs: int, earlier: np.ndarray, values: list[np.ndarray]) -> None:
-        """Writes the values of all variables of a twin after an epoch, and what it had right earlier, if that is known."""
-        self._write(_UNFINISHED, *values, name=name, seed=seed, epochs=epochs, earlier=earlier)
+    def keep_unfinished(
+        self,
+        name: str,
+        seed: int,
+        epochs: int,
+        earlier: np.ndarray,
+        values: list[np.ndarray],
+    ) -> None:
+        """Writes the values of all variables of a twin after an epoch, and what it had
+        right earlier, if that is known."""
+        self._write(
+            _UNFINISHED, *values, name=name, seed=seed, epochs=epochs, earlier=earlier
+        )
 
     def _arrays(self, name, first):
-        """The arrays of a file, a list that begins with those of these names; `None` if there is no such file."""
+        """The arrays of a file, a list that begins with those of these names; `None` if
+        there is no such file."""
         file = self._path / name
         if not file.exists():
             return None
 
         def read():
             with np.load(file, allow_pickle=False) as arrays:
-                return [arrays[key] for key in (*first, *(f"arr_{index}" for index in range(len(arrays) - len(first))))]
+                return [
+                    arrays[key]
+                    for key in (
+                        *first,
+                        *(f"arr_{index}" for index in range(len(arrays) - len(first))),
+                    )
+                ]
 
         return _read(file, read)
 
@@ -92,5 +130,6 @@ def _read(file, read):
     # A damaged archive raises BadZipFile or KeyError, a damaged text ValueError.
     except (KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(
-            f"`folder` has a damaged file, {file} ({error}). Delete it: what it holds is computed again."
+            f"`folder` has a damaged file, {file} ({error}). Delete it: what it holds "
+            "is computed again."
         ) from error

@@ -1,4 +1,5 @@
-"""Twins: the same network, trained in ways that see more and more of time, under one budget."""
+"""Twins: the same network, trained in ways that see more and more of time, under one
+budget."""
 
 import dataclasses
 import json
@@ -32,8 +33,9 @@ class Twin:
 
     Args:
         name: String.
-        frames: What it sees of inputs with time: `"mean"`, the mean of the frames; `"shuffled"`, the frames in another order;
-            or `"given"`, the data as they are.
+        frames: What it sees of inputs with time: `"mean"`, the mean of the frames;
+            `"shuffled"`, the frames in another order; or `"given"`, the data as they
+            are.
         timesteps: Integer, its number of time steps.
         gradient: Its `GradientMethod`.
     """
@@ -47,14 +49,21 @@ class Twin:
 def ladder(timesteps: int, in_time: bool) -> list[Twin]:
     """The twins for a number of time steps, from the one that sees least of time on.
 
-    What frames tell is measured with BPTT, which misses nothing of time. At one step all methods have the same gradient.
+    What frames tell is measured with BPTT, which misses nothing of time. At one step
+    all methods have the same gradient.
     """
     # As many windows as steps have BPTT's gradient.
-    by_rate = {f"rate-{windows}": Rate(windows) for windows in WINDOWS if windows < timesteps}
+    by_rate = {
+        f"rate-{windows}": Rate(windows) for windows in WINDOWS if windows < timesteps
+    }
     methods: dict[str, GradientMethod] = {"sltt": SLTT(), **by_rate, "bptt": BPTT()}
     return [
         Twin("one-step", MEAN, 1, Rate()),
-        *(Twin(frames, frames, timesteps, BPTT()) for frames in (MEAN, SHUFFLED) if in_time),
+        *(
+            Twin(frames, frames, timesteps, BPTT())
+            for frames in (MEAN, SHUFFLED)
+            if in_time
+        ),
         *(Twin(name, GIVEN, timesteps, method) for name, method in methods.items()),
     ]
 
@@ -82,7 +91,8 @@ class Budget(NamedTuple):
     threshold: float
 
     def described(self, model: SpikingModel) -> Config:
-        """What tells it from other budgets, as plain values: the model, its settings and the data by their checksums.
+        """What tells it from other budgets, as plain values: the model, its settings
+        and the data by their checksums.
 
         Args:
             model: The model that `make_model` makes for the first seed.
@@ -102,7 +112,8 @@ class Budget(NamedTuple):
 
 
 class Twins:
-    """Trains twins. Those with the same gradient and number of steps share a model, with its compiled functions.
+    """Trains twins. Those with the same gradient and number of steps share a model,
+    with its compiled functions.
 
     Args:
         budget: `Budget`.
@@ -115,11 +126,13 @@ class Twins:
 
     Raises:
         TypeError: If `make_model` does not return a `SpikingModel`.
-        ValueError: If it returns a model that is not compiled, has several outputs or one for each step, or shares weights
-            with another.
+        ValueError: If it returns a model that is not compiled, has several outputs or
+            one for each step, or shares weights with another.
     """
 
-    def __init__(self, budget: Budget, twins: list[Twin], folder: TwinFolder | None) -> None:
+    def __init__(
+        self, budget: Budget, twins: list[Twin], folder: TwinFolder | None
+    ) -> None:
         self._budget, self._folder = budget, folder
         self._models: dict[tuple[int, str], Learner] = {}
         self._initial: tuple[int | None, list[np.ndarray]] = None, []
@@ -130,9 +143,10 @@ class Twins:
         """Trains and tests a twin, unless the folder has the result.
 
         Returns:
-            `(right, earlier, shuffled)`: an array `(samples,)`, 1 where a validation sample is right, or the share of its
-            labels that are; the same before the last quarter of the epochs; and the accuracy after the spikes are shuffled in
-            time, NaN for a twin that does not see the data as they are.
+            `(right, earlier, shuffled)`: an array `(samples,)`, 1 where a validation
+            sample is right, or the share of its labels that are; the same before the
+            last quarter of the epochs; and the accuracy after the spikes are shuffled
+            in time, NaN for a twin that does not see the data as they are.
 
         Raises:
             ValueError: If the loss is not finite.
@@ -149,10 +163,13 @@ class Twins:
         if _key(twin) in self._models:
             return True
         model = checked(self._budget.make_model())
-        if any(model.variables[0] is learner.model.variables[0] for learner in self._models.values()):
+        if any(
+            model.variables[0] is learner.model.variables[0]
+            for learner in self._models.values()
+        ):
             raise ValueError(
-                "`make_model` must return a new network at each call. Received: models that share weights. Build the layers "
-                "inside the function."
+                "`make_model` must return a new network at each call. Received: models "
+                "that share weights. Build the layers inside the function."
             )
         try:
             model.timesteps, model.gradient = twin.timesteps, twin.gradient
@@ -163,39 +180,61 @@ class Twins:
         return True
 
     def _trained(self, twin, seed):
-        """Trains the model of a twin; returns what it had right before the last quarter of the epochs."""
+        """Trains the model of a twin; returns what it had right before the last quarter
+        of the epochs."""
         learner, budget = self._models[_key(twin)], self._budget
-        begun = None if self._folder is None else self._folder.unfinished(twin.name, seed)
-        epochs, earlier, values = begun or (0, np.zeros(0), [*self._initial_weights(seed), *learner.fresh])
+        begun = (
+            None if self._folder is None else self._folder.unfinished(twin.name, seed)
+        )
+        epochs, earlier, values = begun or (
+            0,
+            np.zeros(0),
+            [*self._initial_weights(seed), *learner.fresh],
+        )
         learner.assign(values)
         x, y = _seen(twin, budget.train.x, [seed, 0]), budget.train.y
         for epoch in range(epochs, budget.epochs):
             if epoch == budget.epochs - max(1, budget.epochs // 4):
                 earlier = self._right(twin, seed)
             order = np.random.default_rng([seed, epoch])
-            loss = learner.fit_epoch(x, y, order.permutation(len(y)), budget.batch_size, epoch, int(order.integers(2**31)))
+            loss = learner.fit_epoch(
+                x,
+                y,
+                order.permutation(len(y)),
+                budget.batch_size,
+                epoch,
+                int(order.integers(2**31)),
+            )
             if not np.isfinite(loss):
                 raise ValueError(
-                    f"`make_model` must return a model that can be trained. Received: a loss of {loss} in epoch {epoch + 1} of "
-                    f"{twin.name!r}, seed {seed}. Use a smaller learning rate."
+                    "`make_model` must return a model that can be trained. Received: "
+                    f"a loss of {loss} in epoch {epoch + 1} of {twin.name!r}, seed "
+                    f"{seed}. Use a smaller learning rate."
                 )
             if self._folder is not None:
-                self._folder.keep_unfinished(twin.name, seed, epoch + 1, earlier, learner.values())
+                self._folder.keep_unfinished(
+                    twin.name, seed, epoch + 1, earlier, learner.values()
+                )
         return earlier
 
     def _right(self, twin, seed):
         (frames, y), size = self._budget.validation, self._budget.batch_size
-        outputs = self._models[_key(twin)].model.predict(_seen(twin, frames, [seed, 1]), batch_size=size, verbose=0)
+        outputs = self._models[_key(twin)].model.predict(
+            _seen(twin, frames, [seed, 1]), batch_size=size, verbose=0
+        )
         return _accuracy.right(y, outputs, self._budget.threshold)
 
     def _shuffled(self, twin, seed):
         if twin.frames != GIVEN:
             return float("nan")
         (frames, y), model = self._budget.validation, self._models[_key(twin)].model
-        return shuffle_in_time(model, frames.given, y, seed, threshold=self._budget.threshold, verbose=0).shuffled
+        return shuffle_in_time(
+            model, frames.given, y, seed, threshold=self._budget.threshold, verbose=0
+        ).shuffled
 
     def _initial_weights(self, seed):
-        """The weights with which all twins begin for a seed, and the states of random generators."""
+        """The weights with which all twins begin for a seed, and the states of random
+        generators."""
         before, values = self._initial
         if before == seed:
             return values
@@ -204,8 +243,9 @@ class Twins:
         found = _arrays(model.variables)
         if before is not None and all(map(np.array_equal, values, found)):
             warnings.warn(
-                "`make_model` gives the same initial weights for each seed: error bars then say nothing of these. Set no seed "
-                "in it, unless it starts from trained weights.",
+                "`make_model` gives the same initial weights for each seed: error bars "
+                "then say nothing of these. Set no seed in it, unless it starts from "
+                "trained weights.",
                 stacklevel=4,
             )
         self._initial = seed, found
@@ -225,23 +265,36 @@ class Learner:
         return _arrays(self._variables)
 
     def assign(self, values):
-        if [variable.shape for variable in self._variables] != [value.shape for value in values]:
+        if [variable.shape for variable in self._variables] != [
+            value.shape for value in values
+        ]:
             raise ValueError(
-                "`make_model` must build the same network at each call. Received: models whose weights have other shapes."
+                "`make_model` must build the same network at each call. Received: "
+                "models whose weights have other shapes."
             )
         for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value)
 
     def fit_epoch(self, x, y, rows, batch_size, epoch, noise):
-        """Trains for an epoch, with the samples in this order and the global generators at a seed; returns the loss."""
+        """Trains for an epoch, with the samples in this order and the global generators
+        at a seed; returns the loss."""
 
         def seed_noise(batch, logs=None):
-            # Not before: PyTorch's loaders draw from the generator of dropout when they start, some more often than others.
+            # Not before: PyTorch's loaders draw from the generator of dropout when they
+            # start, some more often than others.
             if batch == 0:
                 keras.utils.set_random_seed(noise)
 
-        settings = {"batch_size": batch_size, "initial_epoch": epoch, "epochs": epoch + 1, "shuffle": False, "verbose": 0}
-        settings["callbacks"] = [keras.callbacks.LambdaCallback(on_train_batch_begin=seed_noise)]
+        settings = {
+            "batch_size": batch_size,
+            "initial_epoch": epoch,
+            "epochs": epoch + 1,
+            "shuffle": False,
+            "verbose": 0,
+        }
+        settings["callbacks"] = [
+            keras.callbacks.LambdaCallback(on_train_batch_begin=seed_noise)
+        ]
         taken = keras.tree.map_structure(lambda leaf: leaf[rows], x)
         return self.model.fit(taken, y[rows], **settings).history["loss"][0]
 
@@ -250,16 +303,20 @@ def checked(model: Any) -> SpikingModel:
     """A model from `make_model`; raises an error if it cannot be one."""
     advice = "It builds and compiles a SpikingModel."
     if not isinstance(model, SpikingModel):
-        raise checks.wrong_type("make_model", "a function that returns a SpikingModel", model, advice)
+        raise checks.wrong_type(
+            "make_model", "a function that returns a SpikingModel", model, advice
+        )
     if not model.compiled:
         raise ValueError(
-            "`make_model` must return a compiled model: its optimizer and loss train all twins. Received: model "
-            f"{model.name!r}, which is not compiled. Call model.compile(optimizer, loss) in it."
+            "`make_model` must return a compiled model: its optimizer and loss train "
+            f"all twins. Received: model {model.name!r}, which is not compiled. Call "
+            "model.compile(optimizer, loss) in it."
         )
     if model.return_sequences or len(model.outputs) != 1:
         raise ValueError(
-            "`make_model` must return a model with one output, whose accuracy is measured. Received: model "
-            f"{model.name!r} with {len(model.outputs)} outputs and return_sequences={model.return_sequences}."
+            "`make_model` must return a model with one output, whose accuracy is "
+            f"measured. Received: model {model.name!r} with {len(model.outputs)} "
+            f"outputs and return_sequences={model.return_sequences}."
         )
     return model
 
@@ -272,7 +329,11 @@ def _seen(twin: Twin, frames: Frames, seeds: list[int]) -> Structure:
     """What a twin sees."""
     if twin.frames == MEAN:
         return frames.mean() if twin.timesteps == 1 else frames.mean_at_each_step()
-    return frames.shuffled(np.random.default_rng(seeds)) if twin.frames == SHUFFLED else frames.given
+    return (
+        frames.shuffled(np.random.default_rng(seeds))
+        if twin.frames == SHUFFLED
+        else frames.given
+    )
 
 
 def _arrays(variables):
@@ -288,5 +349,9 @@ def _checksum_of_config(config):
 def _checksum_of_arrays(arrays):
     found = 0
     for leaf in arrays:
-        found = zlib.crc32(f"{leaf.shape} {leaf.dtype}".encode() + np.ascontiguousarray(leaf).tobytes(), found)
+        found = zlib.crc32(
+            f"{leaf.shape} {leaf.dtype}".encode()
+            + np.ascontiguousarray(leaf).tobytes(),
+            found,
+        )
     return found

@@ -1,4 +1,5 @@
-"""Whether data need time: what the order of frames, more time steps and gradients through time add to the accuracy."""
+"""Whether data need time: what the order of frames, more time steps and gradients
+through time add to the accuracy."""
 
 import dataclasses
 import itertools
@@ -18,7 +19,15 @@ from keras_ratesnn.analysis.probe import _twins
 from keras_ratesnn.analysis.probe._frames import Frames
 from keras_ratesnn.analysis.probe._paired import Difference, difference
 from keras_ratesnn.analysis.probe._twin_folder import TwinFolder
-from keras_ratesnn.analysis.probe._twins import GIVEN, MEAN, SHUFFLED, Budget, Examples, Twin, Twins
+from keras_ratesnn.analysis.probe._twins import (
+    GIVEN,
+    MEAN,
+    SHUFFLED,
+    Budget,
+    Examples,
+    Twin,
+    Twins,
+)
 from keras_ratesnn.gradients import Rate
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -31,18 +40,22 @@ class TemporalProbe:
     """The result of `temporal_probe`; it can be printed.
 
     Args:
-        in_time: Boolean, whether the inputs have frames; else they are the same at every step.
+        in_time: Boolean, whether the inputs have frames; else they are the same at
+            every step.
         twins: Tuple of `Twin`, with `name`, `frames`, `timesteps` and `gradient`.
-        right: Dict from the name of each twin to an array `(seeds, samples)`: 1 where a validation sample is right, or the
-            share of its labels that are.
+        right: Dict from the name of each twin to an array `(seeds, samples)`: 1 where a
+            validation sample is right, or the share of its labels that are.
         earlier: Dict of the same before the last quarter of the epochs.
-        shuffled: Dict from the names of the twins that see the data as they are, for several steps, to an array `(seeds,)`: the
-            accuracy after their spikes are shuffled in time, see `shuffle_in_time`.
-        most_frequent: Array `(samples,)`: where the class is right that is the most frequent one.
+        shuffled: Dict from the names of the twins that see the data as they are, for
+            several steps, to an array `(seeds,)`: the accuracy after their spikes are
+            shuffled in time, see `shuffle_in_time`.
+        most_frequent: Array `(samples,)`: where the class is right that is the most
+            frequent one.
         margin: Float, the smallest gain that is worth something.
         epochs: Integer, those of each twin.
         batch_size: Integer.
-        left_out: Dict from the names of twins that the network cannot have to the reason.
+        left_out: Dict from the names of twins that the network cannot have to the
+            reason.
     """
 
     in_time: bool
@@ -63,11 +76,17 @@ class TemporalProbe:
 
     @property
     def steps(self) -> dict[str, Difference]:
-        """What each step of the ladder adds, see `gain`: first of what the data tell, then of what a gradient sees of it."""
-        of_data = [twin for twin in self.twins if twin.frames != GIVEN or twin.name == "bptt"]
+        """What each step of the ladder adds, see `gain`: first of what the data tell,
+        then of what a gradient sees of it."""
+        of_data = [
+            twin for twin in self.twins if twin.frames != GIVEN or twin.name == "bptt"
+        ]
         of_gradients = [twin for twin in self.twins if twin.frames == GIVEN]
         pairs = [*itertools.pairwise(of_data), *itertools.pairwise(of_gradients)]
-        return {_added(above, below): self.gain(above.name, below.name) for below, above in pairs}
+        return {
+            _added(above, below): self.gain(above.name, below.name)
+            for below, above in pairs
+        }
 
     def gain(self, twin: str, over: str) -> Difference:
         """How much more accurate a twin is than another one.
@@ -77,47 +96,72 @@ class TemporalProbe:
             over: String, that of the other.
 
         Returns:
-            `mean` of the difference, its standard error `error`, and its 95 % interval from `low` to `high`.
+            `mean` of the difference, its standard error `error`, and its 95 % interval
+            from `low` to `high`.
         """
-        one, other = (checks.one_of(argument, name, self.right) for argument, name in (("twin", twin), ("over", over)))
+        one, other = (
+            checks.one_of(argument, name, self.right)
+            for argument, name in (("twin", twin), ("over", over))
+        )
         return difference(self.right[one], self.right[other])
 
     @property
     def rising(self) -> list[str]:
-        """The twins that are shown to have gained in the last quarter of the epochs, and more than the margin in the mean."""
-        gains = {twin.name: difference(self.right[twin.name], self.earlier[twin.name]) for twin in self._choices()}
-        return [name for name, gain in gains.items() if gain.low > 0.0 and gain.mean > self.margin]
+        """The twins that are shown to have gained in the last quarter of the epochs,
+        and more than the margin in the mean."""
+        gains = {
+            twin.name: difference(self.right[twin.name], self.earlier[twin.name])
+            for twin in self._choices()
+        }
+        return [
+            name
+            for name, gain in gains.items()
+            if gain.low > 0.0 and gain.mean > self.margin
+        ]
 
     @property
     def recommended(self) -> Twin | None:
-        """The twin that costs least, among those over which no other is shown to gain more than the margin.
+        """The twin that costs least, among those over which no other is shown to gain
+        more than the margin.
 
-        `None` if none is shown to be right more often than the most frequent class: nothing was learnt; or if the accuracy of
-        any still rises: it might be another twin after longer training.
+        `None` if none is shown to be right more often than the most frequent class:
+        nothing was learnt; or if the accuracy of any still rises: it might be another
+        twin after longer training.
         """
         choices = self._choices()
-        if self.rising or not any(self._over_most_frequent(twin).low > 0.0 for twin in choices):
+        if self.rising or not any(
+            self._over_most_frequent(twin).low > 0.0 for twin in choices
+        ):
             return None
         # The most accurate one is among them: no mean is above its own.
         return next(
             twin
             for twin in choices
-            if not any(self.gain(other.name, twin.name).low > self.margin for other in choices if other != twin)
+            if not any(
+                self.gain(other.name, twin.name).low > self.margin
+                for other in choices
+                if other != twin
+            )
         )
 
     @property
     def recommendation(self) -> str:
-        """The number of time steps, the gradient and its windows, and why: a sentence."""
+        """The number of time steps, the gradient and its windows, and why: a
+        sentence."""
         twin, margin = self.recommended, f"{POINTS * self.margin:.1f} points"
         seeds, samples = next(iter(self.right.values())).shape
         if self.rising:
             names = ", ".join(self.rising)
-            return f"Accuracy still rises: in the last quarter of the epochs that of {names} did. Train for more epochs."
+            return (
+                "Accuracy still rises: in the last quarter of the epochs that of "
+                f"{names} did. Train for more epochs."
+            )
         if twin is None:
             share = POINTS * self.most_frequent.mean()
             return (
-                f"Nothing is learnt: no twin is shown to be right more often than the most frequent class, {share:.1f} %; "
-                "train for longer or with other settings before you ask what time adds."
+                "Nothing is learnt: no twin is shown to be right more often than "
+                f"the most frequent class, {share:.1f} %; train for longer or with "
+                "other settings before you ask what time adds."
             )
         mean = ""
         if self.in_time and twin.timesteps == 1:
@@ -125,23 +169,52 @@ class TemporalProbe:
         elif self.in_time and self.gain("bptt", over="mean").high < self.margin:
             mean = f" (frames and their order add no {margin} to their mean)"
         choices = self._choices()
-        cheaper, dearer = choices[: choices.index(twin)], choices[choices.index(twin) + 1 :]
-        sentence = f"Take timesteps={twin.timesteps}{mean} and gradient={_gradient(twin)}: "
+        cheaper, dearer = (
+            choices[: choices.index(twin)],
+            choices[choices.index(twin) + 1 :],
+        )
+        sentence = (
+            f"Take timesteps={twin.timesteps}{mean} and gradient={_gradient(twin)}: "
+        )
         if cheaper:
             best = max(cheaper, key=lambda other: self.right[other.name].mean())
             found, interval = _cells(self.gain(twin.name, best.name))
-            sentence += f"it gains {found} points ({interval}) over {best.name}, the best that costs less, and "
+            sentence += (
+                f"it gains {found} points ({interval}) over {best.name}, the "
+                "best that costs less, and "
+            )
         sentence += f"no other twin is shown to gain more than {margin}"
-        highest = {other.name: self.gain(other.name, twin.name).high for other in dearer}
-        possible = [f"{name} (at most {POINTS * high:+.2f})" for name, high in highest.items() if high > self.margin]
+        highest = {
+            other.name: self.gain(other.name, twin.name).high for other in dearer
+        }
+        possible = [
+            f"{name} (at most {POINTS * high:+.2f})"
+            for name, high in highest.items()
+            if high > self.margin
+        ]
         if possible:
-            sentence += f"; {seeds} seeds and {samples} samples leave open whether {' or '.join(possible)} does"
+            sentence += (
+                f"; {seeds} seeds and {samples} samples leave open whether "
+                f"{' or '.join(possible)} does"
+            )
         return f"{sentence}."
 
     def _choices(self):
-        """The twins that can be recommended, from the one that costs least: T + 2W forward passes by rate, others 3T."""
-        possible = [twin for twin in self.twins if twin.frames == GIVEN or twin.timesteps == 1]
-        return sorted(possible, key=lambda twin: 0 if twin.timesteps == 1 else 1 if isinstance(twin.gradient, Rate) else 2)
+        """The twins that can be recommended, from the one that costs least: T + 2W
+        forward passes by rate, others 3T."""
+        possible = [
+            twin for twin in self.twins if twin.frames == GIVEN or twin.timesteps == 1
+        ]
+        return sorted(
+            possible,
+            key=lambda twin: (
+                0
+                if twin.timesteps == 1
+                else 1
+                if isinstance(twin.gradient, Rate)
+                else 2
+            ),
+        )
 
     def _over_most_frequent(self, twin):
         right = self.right[twin.name]
@@ -153,24 +226,56 @@ class TemporalProbe:
         rows = []
         for twin in self.twins:
             shuffled = self.shuffled.get(twin.name)
-            cells = [_mean(self.accuracy[twin.name]), "" if shuffled is None else _mean(shuffled)]
-            rows.append([twin.name, self._sees(twin), str(twin.timesteps), _gradient(twin), *cells])
-        steps = [[name, *_cells(gain), self._verdict(gain)] for name, gain in self.steps.items()]
+            cells = [
+                _mean(self.accuracy[twin.name]),
+                "" if shuffled is None else _mean(shuffled),
+            ]
+            rows.append(
+                [
+                    twin.name,
+                    self._sees(twin),
+                    str(twin.timesteps),
+                    _gradient(twin),
+                    *cells,
+                ]
+            )
+        steps = [
+            [name, *_cells(gain), self._verdict(gain)]
+            for name, gain in self.steps.items()
+        ]
         return "\n".join(
             [
-                f"{seeds} seeds, {self.epochs} epochs in batches of {self.batch_size}, {samples} validation samples; mean ± "
-                "standard deviation of seeds",
+                f"{seeds} seeds, {self.epochs} epochs in batches of {self.batch_size}, "
+                f"{samples} validation samples; mean ± standard deviation of seeds",
                 *_text.table(columns, rows, left=2),
-                *(f"Left out: {name}. {reason}" for name, reason in self.left_out.items()),
+                *(
+                    f"Left out: {name}. {reason}"
+                    for name, reason in self.left_out.items()
+                ),
                 "",
-                *_text.table(["step", "gains, points", "95 % interval", f"{POINTS * self.margin:.1f} points?"], steps, left=1),
+                *_text.table(
+                    [
+                        "step",
+                        "gains, points",
+                        "95 % interval",
+                        f"{POINTS * self.margin:.1f} points?",
+                    ],
+                    steps,
+                    left=1,
+                ),
                 "",
                 self.recommendation,
             ]
         )
 
     def _sees(self, twin):
-        return {MEAN: "mean frame", SHUFFLED: "shuffled frames", GIVEN: "frames"}[twin.frames] if self.in_time else "input"
+        return (
+            {MEAN: "mean frame", SHUFFLED: "shuffled frames", GIVEN: "frames"}[
+                twin.frames
+            ]
+            if self.in_time
+            else "input"
+        )
 
     def _verdict(self, gain):
         if gain.low > self.margin:
@@ -178,7 +283,8 @@ class TemporalProbe:
         return "no" if gain.high < self.margin else "open"
 
     def plot(self) -> Any:
-        """Draws the accuracies of all seeds, and what each step of the ladder gains, with its 95 % interval.
+        """Draws the accuracies of all seeds, and what each step of the ladder gains,
+        with its 95 % interval.
 
         Returns:
             A `matplotlib.figure.Figure`.
@@ -186,19 +292,39 @@ class TemporalProbe:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure, (left, right) = _figures.new_figure(10.0, 0.9 + 0.36 * max(len(self.twins), len(self.steps)), 1, 2)
+        figure, (left, right) = _figures.new_figure(
+            10.0, 0.9 + 0.36 * max(len(self.twins), len(self.steps)), 1, 2
+        )
         names = [f"{twin.name}, T = {twin.timesteps}" for twin in self.twins]
         for row, twin in enumerate(self.twins):
             of_seeds = self.accuracy[twin.name]
-            left.plot(of_seeds, np.full(len(of_seeds), row), "o", color="0.6", markersize=4)
+            left.plot(
+                of_seeds, np.full(len(of_seeds), row), "o", color="0.6", markersize=4
+            )
             left.plot(of_seeds.mean(), row, "|", color="black", markersize=16)
         left.set_title("accuracy of each seed, and mean", fontsize="medium")
         steps = self.steps
-        low, means, high = np.transpose([[gain.low, gain.mean, gain.high] for gain in steps.values()]) * POINTS
-        right.errorbar(means, range(len(steps)), xerr=[means - low, high - means], fmt="s", color="black", capsize=3)
+        low, means, high = (
+            np.transpose([[gain.low, gain.mean, gain.high] for gain in steps.values()])
+            * POINTS
+        )
+        right.errorbar(
+            means,
+            range(len(steps)),
+            xerr=[means - low, high - means],
+            fmt="s",
+            color="black",
+            capsize=3,
+        )
         right.axvline(0, color="0.6", linewidth=1)
         label = f"margin, {POINTS * self.margin:.1f} points"
-        right.axvline(POINTS * self.margin, color="black", linestyle="--", linewidth=1, label=label)
+        right.axvline(
+            POINTS * self.margin,
+            color="black",
+            linestyle="--",
+            linewidth=1,
+            label=label,
+        )
         right.set_title("gain in points, 95 % interval", fontsize="medium")
         right.legend(fontsize="small")
         for axes, labels in ((left, names), (right, steps)):
@@ -221,29 +347,40 @@ def temporal_probe(
     threshold: float = 0.5,
     verbose: Verbosity = "auto",
 ) -> TemporalProbe:
-    """Measures whether data need time, and which training makes use of it, by training twins.
+    """Measures whether data need time, and which training makes use of it, by training
+    twins.
 
-    Twins have the same network, epochs, batches, optimizer and loss, and for each seed the same initial weights:
+    Twins have the same network, epochs, batches, optimizer and loss, and for each seed
+    the same initial weights:
 
     * `one-step` sees the mean of the frames, or an input without time, for one step;
     * `mean`: the mean of the frames at each step, by BPTT (of inputs with time only);
-    * `shuffled`: the frames of each sample in another order, in validation, too, by BPTT (of inputs with time only);
-    * `sltt`, `rate-1`, `rate-2`, `rate-4` (windows, fewer than T) and `bptt`: the data as they are.
+    * `shuffled`: the frames of each sample in another order, in validation, too, by
+      BPTT (of inputs with time only);
+    * `sltt`, `rate-1`, `rate-2`, `rate-4` (windows, fewer than T) and `bptt`: the data
+      as they are.
 
-    Padding counts in no mean and stays where it is. Differences are paired: those of a seed and a sample. Their standard error
-    counts both as drawn at random, so that the interval, by Student's t, is that for other seeds and other samples. A gain is
-    shown if its whole interval is above `margin`. The recommended twin is the one that costs least, in the order one step,
-    rate with 1, 2 and 4 windows, SLTT and BPTT, among those over which no other is shown to gain more than `margin`; what is
-    open is named. None is recommended if any of them gained more than `margin` in the last quarter of its epochs: it was
-    stopped early. Intervals hold for one comparison each.
+    Padding counts in no mean and stays where it is. Differences are paired: those of a
+    seed and a sample. Their standard error counts both as drawn at random, so that the
+    interval, by Student's t, is that for other seeds and other samples. A gain is shown
+    if its whole interval is above `margin`. The recommended twin is the one that costs
+    least, in the order one step, rate with 1, 2 and 4 windows, SLTT and BPTT, among
+    those over which no other is shown to gain more than `margin`; what is open is
+    named. None is recommended if any of them gained more than `margin` in the last
+    quarter of its epochs: it was stopped early. Intervals hold for one comparison each.
 
     Example:
 
     >>> def make_model():
     ...     inputs = keras.Input((2,))
     ...     spikes = keras_ratesnn.layers.LIF()(keras.layers.Dense(8)(inputs))
-    ...     model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(2)(spikes)), timesteps=2)
-    ...     model.compile(keras.optimizers.Adam(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    ...     model = keras_ratesnn.SpikingModel(
+    ...         keras.Model(inputs, keras.layers.Dense(2)(spikes)), timesteps=2
+    ...     )
+    ...     model.compile(
+    ...         keras.optimizers.Adam(0.1),
+    ...         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    ...     )
     ...     return model
     >>> y = np.arange(200) % 2
     >>> x = np.random.default_rng(0).random((200, 2)) + 2 * np.eye(2)[y]
@@ -252,67 +389,112 @@ def temporal_probe(
     'one-step'
 
     Args:
-        make_model: Function without arguments that returns a new compiled `SpikingModel` with one output. Its `timesteps`, at
-            least 2, are those of the twins but one; its gradient is not used.
+        make_model: Function without arguments that returns a new compiled
+            `SpikingModel` with one output. Its `timesteps`, at least 2, are those of
+            the twins but one; its gradient is not used.
         x: Inputs, an array or a structure of arrays.
-        y: Array, the labels: class indices, one-hot vectors, or 0 and 1 for each output, as for `"accuracy"` in Keras.
+        y: Array, the labels: class indices, one-hot vectors, or 0 and 1 for each
+            output, as for `"accuracy"` in Keras.
         validation_data: Tuple `(x, y)`, with which twins are compared.
         epochs: Integer. Defaults to `10`.
         batch_size: Integer. Defaults to `32`.
         seeds: Integer >= 2, how many: 0, 1, .... Defaults to `5`.
-        margin: Float >= 0, the smallest gain in accuracy that is worth something. Defaults to `0.01`.
-        folder: Path of a folder that keeps what is done: after an interruption the same call goes on after the last whole
-            epoch, and with more `seeds` only the new ones are trained. Defaults to `None`, nothing is kept.
-        threshold: Float, the output above which a binary label is 1; 0 for logits. Defaults to `0.5`.
-        verbose: `"auto"`, 0, 1 or 2, as in `model.predict`: 1 shows a progress bar, 2 a line at the end, 0 nothing. Defaults to
-            `"auto"`, which is 1.
+        margin: Float >= 0, the smallest gain in accuracy that is worth something.
+            Defaults to `0.01`.
+        folder: Path of a folder that keeps what is done: after an interruption the same
+            call goes on after the last whole epoch, and with more `seeds` only the new
+            ones are trained. Defaults to `None`, nothing is kept.
+        threshold: Float, the output above which a binary label is 1; 0 for logits.
+            Defaults to `0.5`.
+        verbose: `"auto"`, 0, 1 or 2, as in `model.predict`: 1 shows a progress bar, 2 a
+            line at the end, 0 nothing. Defaults to `"auto"`, which is 1.
 
     Returns:
-        `TemporalProbe`. The global random seeds are set, as by `keras.utils.set_random_seed`.
+        `TemporalProbe`. The global random seeds are set, as by
+        `keras.utils.set_random_seed`.
 
     Raises:
-        TypeError: If data are no arrays, such as a data set, `make_model` does not return a `SpikingModel`, or a number has the
-            wrong type.
-        ValueError: If a number is out of range, data do not fit the model, `make_model` returns a model that is not compiled
-            or cannot be trained, or `folder` has results of another budget, network, initial weights or data.
+        TypeError: If data are no arrays, such as a data set, `make_model` does not
+            return a `SpikingModel`, or a number has the wrong type.
+        ValueError: If a number is out of range, data do not fit the model, `make_model`
+            returns a model that is not compiled or cannot be trained, or `folder` has
+            results of another budget, network, initial weights or data.
     """
-    checks.function("make_model", make_model, advice="It builds and compiles a SpikingModel.")
+    checks.function(
+        "make_model", make_model, advice="It builds and compiles a SpikingModel."
+    )
     progress.checked(verbose)
     epochs = checks.positive_integer("epochs", epochs)
     batch_size = checks.positive_integer("batch_size", batch_size)
-    margin = checks.real("margin", margin, at_least=0.0, below=1.0, advice="It is a difference of accuracies.")
-    seeds = checks.integer("seeds", seeds, at_least=2, advice="Differences between seeds are the error.")
+    margin = checks.real(
+        "margin",
+        margin,
+        at_least=0.0,
+        below=1.0,
+        advice="It is a difference of accuracies.",
+    )
+    seeds = checks.integer(
+        "seeds", seeds, at_least=2, advice="Differences between seeds are the error."
+    )
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
         raise checks.wrong_type("validation_data", "a tuple (x, y)", validation_data)
     keras.utils.set_random_seed(0)
     model = _twins.checked(make_model())
     if model.timesteps < 2:
         raise ValueError(
-            f"`make_model` must return a model of several time steps. Received: timesteps={model.timesteps}. A network of one "
-            "step has no time to need."
+            "`make_model` must return a model of several time steps. Received: "
+            f"timesteps={model.timesteps}. A network of one step has no time to need."
         )
-    train, validation = _examples(model, "x", x, y), _examples(model, "validation_data", *validation_data)
+    train, validation = (
+        _examples(model, "x", x, y),
+        _examples(model, "validation_data", *validation_data),
+    )
     if train.x.in_time != validation.x.in_time or len(validation.y) < 2:
         raise ValueError(
-            "`validation_data` must have at least two samples, with frames if `x` has frames. Received: "
-            f"{len(validation.y)} samples, with time: {validation.x.in_time}, and x with time: {train.x.in_time}."
+            "`validation_data` must have at least two samples, with frames if `x` has "
+            f"frames. Received: {len(validation.y)} samples, with time: "
+            f"{validation.x.in_time}, and x with time: {train.x.in_time}."
         )
-    budget = Budget(make_model, train, validation, epochs, batch_size, checks.real("threshold", threshold))
+    budget = Budget(
+        make_model,
+        train,
+        validation,
+        epochs,
+        batch_size,
+        checks.real("threshold", threshold),
+    )
     kept = None if folder is None else TwinFolder(folder, budget.described(model))
     twins = Twins(budget, _twins.ladder(model.timesteps, train.x.in_time), kept)
     # Seeds are the outer loop, so that after an interruption all twins have the same.
     runs = [(twin, seed) for seed in range(seeds) for twin in twins.all]
-    found: dict[str, list[tuple[np.ndarray, np.ndarray, float]]] = {twin.name: [] for twin in twins.all}
+    found: dict[str, list[tuple[np.ndarray, np.ndarray, float]]] = {
+        twin.name: [] for twin in twins.all
+    }
     for twin, seed in progress.tracked(runs, len(runs), verbose):
         found[twin.name].append(twins.right(twin, seed))
-    shuffled = {name: np.array([value for *_, value in results]) for name, results in found.items()}
+    shuffled = {
+        name: np.array([value for *_, value in results])
+        for name, results in found.items()
+    }
     return TemporalProbe(
         in_time=train.x.in_time,
         twins=tuple(twins.all),
-        right={name: np.stack([right for right, *_ in results]) for name, results in found.items()},
-        earlier={name: np.stack([earlier for _, earlier, _ in results]) for name, results in found.items()},
-        shuffled={name: values for name, values in shuffled.items() if not np.isnan(values).any()},
-        most_frequent=_most_frequent(validation.y, model.output_shape[-1], budget.threshold),
+        right={
+            name: np.stack([right for right, *_ in results])
+            for name, results in found.items()
+        },
+        earlier={
+            name: np.stack([earlier for _, earlier, _ in results])
+            for name, results in found.items()
+        },
+        shuffled={
+            name: values
+            for name, values in shuffled.items()
+            if not np.isnan(values).any()
+        },
+        most_frequent=_most_frequent(
+            validation.y, model.output_shape[-1], budget.threshold
+        ),
         margin=margin,
         epochs=epochs,
         batch_size=batch_size,
@@ -323,8 +505,13 @@ def temporal_probe(
 def _examples(model, name, x, y):
     for leaf in keras.tree.flatten((x, y)):
         if not isinstance(leaf, np.ndarray) and not ops.is_tensor(leaf):
-            advice = "Twins see the same samples in the same order: collect those of a data set in arrays first."
-            raise checks.wrong_type(name, "arrays of inputs, with an array of labels", leaf, advice)
+            advice = (
+                "Twins see the same samples in the same order: collect those of a "
+                "data set in arrays first."
+            )
+            raise checks.wrong_type(
+                name, "arrays of inputs, with an array of labels", leaf, advice
+            )
     x, y = keras.tree.map_structure(ops.convert_to_numpy, x), ops.convert_to_numpy(y)
     frames = Frames(model, x)
     _accuracy.check_labels(x, y)
@@ -333,7 +520,8 @@ def _examples(model, name, x, y):
 
 
 def _most_frequent(y, classes, threshold):
-    """Whether each sample is right, `(samples,)`, for the answer that is right most often."""
+    """Whether each sample is right, `(samples,)`, for the answer that is right most
+    often."""
     flat = y.reshape(len(y), -1)
     if flat.shape[1] == classes:
         shares = flat.mean(axis=0) - 0.5 + threshold
@@ -367,4 +555,7 @@ def _mean(accuracies):
 
 
 def _cells(gain):
-    return f"{POINTS * gain.mean:+.2f}", f"{POINTS * gain.low:+.2f} to {POINTS * gain.high:+.2f}"
+    return (
+        f"{POINTS * gain.mean:+.2f}",
+        f"{POINTS * gain.low:+.2f} to {POINTS * gain.high:+.2f}",
+    )

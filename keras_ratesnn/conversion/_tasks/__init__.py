@@ -1,1 +1,2 @@
-"""Tasks: models that are more than a graph, whose losses, steps and decoding are kept on a spiking network."""
+"""Tasks: models that are more than a graph, whose losses, steps and decoding are kept
+on a spiking network."""

@@ -1,15 +1,20 @@
-"""Spiking models that keep the class of the model from which they were made, with all that it overrides.
+"""Spiking models that keep the class of the model from which they were made, with all
+that it overrides.
 
-A task is a Functional or Sequential model whose class does more than its graph: another `compile`, loss, step or decoding. Its
-spiking model is one object of a new class, made for each class of task:
+A task is a Functional or Sequential model whose class does more than its graph: another
+`compile`, loss, step or decoding. Its spiking model is one object of a new class, made
+for each class of task:
 
-    SpikingTask, <the task's classes>, SpikingModel, <Functional without its graph>, keras.Model
+    SpikingTask, <the task's classes>, SpikingModel, <Functional without its graph>,
+    keras.Model
 
-So a method of the task runs as it is, and its `super()` is a `SpikingModel`: `self(x)`, `self.optimizer`, `fit` and the state
-on JAX are those of one ordinary Keras model, whatever the backend. What belongs to an object and not to a class, the
-attributes, is translated from the task to the spiking network by `Counterparts`. The task's `__init__` does not run. The config
-of a saved model holds the network, and the class and config of the task, from which the attributes are made again.
-`SpikingTask` comes first to say what is saved: also the arguments of the task's own `compile`, so that training resumes.
+So a method of the task runs as it is, and its `super()` is a `SpikingModel`: `self(x)`,
+`self.optimizer`, `fit` and the state on JAX are those of one ordinary Keras model,
+whatever the backend. What belongs to an object and not to a class, the attributes, is
+translated from the task to the spiking network by `Counterparts`. The task's `__init__`
+does not run. The config of a saved model holds the network, and the class and config of
+the task, from which the attributes are made again. `SpikingTask` comes first to say
+what is saved: also the arguments of the task's own `compile`, so that training resumes.
 """
 
 import functools
@@ -25,7 +30,8 @@ from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.spiking_model import SpikingModel
 
 _MAKES = {"__call__", "get_config", "from_config", "layers"}
-"""What a class overrides to be made, saved and listed. A class that overrides nothing else is only a way to build a graph."""
+"""What a class overrides to be made, saved and listed. A class that overrides nothing
+else is only a way to build a graph."""
 
 _OURS = {
     "compute_output_shape",
@@ -36,7 +42,8 @@ _OURS = {
     "stateless_call",
     "symbolic_call",
 }
-"""What a task cannot override: the call of a `SpikingModel` is its network over time, and its functions follow its settings."""
+"""What a task cannot override: the call of a `SpikingModel` is its network over time,
+and its functions follow its settings."""
 
 
 def spiking_model(
@@ -46,7 +53,8 @@ def spiking_model(
     gradient: str | GradientMethod | Config,
     step_mode: StepModeName,
 ) -> SpikingModel:
-    """The `SpikingModel` of a network that was made from a model; a task if the model is one.
+    """The `SpikingModel` of a network that was made from a model; a task if the model
+    is one.
 
     Args:
         model: A Functional or Sequential model.
@@ -60,16 +68,28 @@ def spiking_model(
     """
     kind: Any = type(model)
     if not _is_task(kind):
-        return SpikingModel(network, timesteps, gradient, step_mode, dtype=model.dtype_policy)
+        return SpikingModel(
+            network, timesteps, gradient, step_mode, dtype=model.dtype_policy
+        )
     names = names_of(model)
     saved = _Saved(kind, lambda: keras.saving.serialize_keras_object(model), names)
     return _class_of(kind)(
-        network, timesteps, gradient, step_mode, task=model, saved=saved, names=names, dtype=model.dtype_policy
+        network,
+        timesteps,
+        gradient,
+        step_mode,
+        task=model,
+        saved=saved,
+        names=names,
+        dtype=model.dtype_policy,
     )
 
 
-def with_network(model: SpikingModel, network: keras.Model, **changes: Any) -> SpikingModel:
-    """A `SpikingModel` like another, not compiled, with a network that was made from its network; a task if it is one.
+def with_network(
+    model: SpikingModel, network: keras.Model, **changes: Any
+) -> SpikingModel:
+    """A `SpikingModel` like another, not compiled, with a network that was made from
+    its network; a task if it is one.
 
     Args:
         model: A `SpikingModel`.
@@ -79,16 +99,24 @@ def with_network(model: SpikingModel, network: keras.Model, **changes: Any) -> S
     config = {**model.get_config(), "network": network, **changes}
     if not isinstance(model, SpikingTask):
         return type(model)(**config)
-    new = type(model).from_config({**config, "network": keras.saving.serialize_keras_object(network)})
+    new = type(model).from_config(
+        {**config, "network": keras.saving.serialize_keras_object(network)}
+    )
     new.network.set_weights(network.get_weights())
     return new
 
 
 def _is_task(cls):
-    """Whether a class has methods or properties besides those with which a model is made."""
-    own = (item for owner in keras_internals.own_classes(cls) for item in vars(owner).items())
+    """Whether a class has methods or properties besides those with which a model is
+    made."""
+    own = (
+        item
+        for owner in keras_internals.own_classes(cls)
+        for item in vars(owner).items()
+    )
     return any(
-        isinstance(value, property) or (callable(value) and not isinstance(value, (type, staticmethod)))
+        isinstance(value, property)
+        or (callable(value) and not isinstance(value, (type, staticmethod)))
         for name, value in own
         if name not in _MAKES and not name.startswith("__")
     )
@@ -100,24 +128,40 @@ def _class_of(cls):
     overridden = sorted(name for name in _OURS if _overrides(cls, name))
     if overridden:
         raise TypeError(
-            f"`model` must not override what a SpikingModel does for it. Received: class {cls.__name__}, which overrides "
-            f"{overridden}. What it may override: compile, train_step, test_step, predict_step, compute_loss, compute_metrics, "
-            "fit, evaluate, predict, and what Keras does not have."
+            "`model` must not override what a SpikingModel does for it. Received: "
+            f"class {cls.__name__}, which overrides {overridden}. What it may "
+            "override: compile, train_step, test_step, predict_step, compute_loss, "
+            "compute_metrics, fit, evaluate, predict, and what Keras does not have."
         )
     graph_class = keras_internals.graph_class(cls)
-    _check_names(cls, [name for name in dir(SpikingModel) if not hasattr(graph_class, name) and _overrides(cls, name)])
+    _check_names(
+        cls,
+        [
+            name
+            for name in dir(SpikingModel)
+            if not hasattr(graph_class, name) and _overrides(cls, name)
+        ],
+    )
     base = keras_internals.without_graph(graph_class)
-    namespace = {"__module__": SpikingTask.__module__, "__doc__": cls.__doc__, "task_class": cls}
-    made = type(f"Spiking{cls.__name__}", (SpikingTask, cls, SpikingModel, base), namespace)
+    namespace = {
+        "__module__": SpikingTask.__module__,
+        "__doc__": cls.__doc__,
+        "task_class": cls,
+    }
+    made = type(
+        f"Spiking{cls.__name__}", (SpikingTask, cls, SpikingModel, base), namespace
+    )
     # One name for all: a saved model says itself which task it is.
-    return keras.saving.register_keras_serializable(registry.PACKAGE, SpikingTask.__name__)(made)
+    return keras.saving.register_keras_serializable(
+        registry.PACKAGE, SpikingTask.__name__
+    )(made)
 
 
 def _check_names(cls, taken):
     if taken:
         raise TypeError(
-            f"`model` must not have attributes that mean something else in a SpikingModel. Received: {cls.__name__} with "
-            f"{sorted(taken)}. Rename them."
+            "`model` must not have attributes that mean something else in a "
+            f"SpikingModel. Received: {cls.__name__} with {sorted(taken)}. Rename them."
         )
 
 
@@ -135,7 +179,8 @@ class SpikingTask(_Model):
         *args: As in `SpikingModel`.
         task: The model from which the network was made.
         saved: `_Saved`.
-        names: `names_of` the model from which the network was made, `task` or an equal one.
+        names: `names_of` the model from which the network was made, `task` or an equal
+            one.
         **kwargs: As in `SpikingModel`.
 
     Raises:
@@ -148,11 +193,25 @@ class SpikingTask(_Model):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         return keras.Model.__new__(cls)
 
-    def __init__(self, *args: Any, task: keras.Model, saved: "_Saved", names: list[Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        task: keras.Model,
+        saved: "_Saved",
+        names: list[Any],
+        **kwargs: Any,
+    ) -> None:
         SpikingModel.__init__(self, *args, **kwargs)
         self._is_spiking_model = True
         attributes = keras_internals.attributes_of(task)
-        _check_names(type(task), [name for name in attributes if name in vars(self) or hasattr(SpikingModel, name)])
+        _check_names(
+            type(task),
+            [
+                name
+                for name in attributes
+                if name in vars(self) or hasattr(SpikingModel, name)
+            ],
+        )
         counterparts = Counterparts(task, self.network, names)
         for name, value in attributes.items():
             setattr(self, name, counterparts.of(value, self))
@@ -165,7 +224,8 @@ class SpikingTask(_Model):
         if self._is_spiking_model:
             super().__setattr__(name, value)
         else:
-            # A task may hide from Keras what it is given before it has a graph, here the network.
+            # A task may hide from Keras what it is given before it has a graph, here
+            # the network.
             SpikingModel.__setattr__(self, name, value)
 
     @property
@@ -179,8 +239,13 @@ class SpikingTask(_Model):
         return keras_internals.inputs_structure(self.network)
 
     def __dir__(self) -> list[str]:
-        # Keras saves the layers that it finds in the attributes, in this order: those of the network belong to the network.
-        return [name for name in super().__dir__() if name not in (keras_internals.LAYERS_OF_A_GRAPH, "task")]
+        # Keras saves the layers that it finds in the attributes, in this order: those
+        # of the network belong to the network.
+        return [
+            name
+            for name in super().__dir__()
+            if name not in (keras_internals.LAYERS_OF_A_GRAPH, "task")
+        ]
 
     def _check_data(self, x: Any, least: int) -> None:
         # The steps of a task may take inputs and labels out of a dict.
@@ -192,12 +257,22 @@ class SpikingTask(_Model):
         self._asked = _Asked(args, kwargs)
 
     def get_compile_config(self) -> Config | None:
-        if not _overrides(self.task_class, "compile") or _overrides(self.task_class, "get_compile_config"):
+        if not _overrides(self.task_class, "compile") or _overrides(
+            self.task_class, "get_compile_config"
+        ):
             return super().get_compile_config()
-        return keras_internals.portable(keras.saving.serialize_keras_object(self._asked.config(self))) if self.compiled else {}
+        return (
+            keras_internals.portable(
+                keras.saving.serialize_keras_object(self._asked.config(self))
+            )
+            if self.compiled
+            else {}
+        )
 
     def compile_from_config(self, config: Config) -> None:
-        if not _overrides(self.task_class, "compile") or _overrides(self.task_class, "compile_from_config"):
+        if not _overrides(self.task_class, "compile") or _overrides(
+            self.task_class, "compile_from_config"
+        ):
             super().compile_from_config(config)
             return
         asked = keras.saving.deserialize_keras_object(config)
@@ -208,22 +283,32 @@ class SpikingTask(_Model):
         return {**SpikingModel.get_config(self), **self._saved.config(self)}
 
     @classmethod
-    def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
+    def from_config(
+        cls, config: Config, custom_objects: dict[str, Any] | None = None
+    ) -> Self:
         config = dict(config)
         saved, names = config.pop("task"), config.pop("names")
         _check_installed(saved["module"].split(".")[0])
-        load = functools.partial(keras.saving.deserialize_keras_object, custom_objects=custom_objects)
+        load = functools.partial(
+            keras.saving.deserialize_keras_object, custom_objects=custom_objects
+        )
         network, task = load(config.pop("network")), load(saved)
         kind: Any = type(task)
-        return _class_of(kind)(network, **config, task=task, saved=_Saved(kind, lambda: saved, names), names=names)
+        return _class_of(kind)(
+            network,
+            **config,
+            task=task,
+            saved=_Saved(kind, lambda: saved, names),
+            names=names,
+        )
 
 
 def _check_installed(package):
     extra = _EXTRAS.get(package)
     if extra is not None and importlib.util.find_spec(package) is None:
         raise ImportError(
-            f"The saved model is a task of {package}, which is not installed. The extra {extra!r} installs it: "
-            f"{optional_packages.how_to_install(extra)}."
+            f"The saved model is a task of {package}, which is not installed. The "
+            f"extra {extra!r} installs it: {optional_packages.how_to_install(extra)}."
         )
 
 
@@ -236,13 +321,15 @@ def _overrides(cls, name):
 
 
 class _Asked:
-    """The arguments of `compile`; Keras does not look for layers and metrics in an object like this."""
+    """The arguments of `compile`; Keras does not look for layers and metrics in an
+    object like this."""
 
     def __init__(self, args, kwargs):
         self._args, self._kwargs = args, kwargs
 
     def config(self, model):
-        """What a model was compiled with, not yet serialized. The optimizer is as it is now."""
+        """What a model was compiled with, not yet serialized. The optimizer is as it is
+        now."""
         now = {"optimizer": model.optimizer} if "optimizer" in self._kwargs else {}
         return {"args": list(self._args), "kwargs": {**self._kwargs, **now}}
 
@@ -270,36 +357,55 @@ class _Saved:
             self._error = error
 
     def note_what_may_change(self, spiking):
-        """Notes the entries of the config that are the same for the spiking model: not those about layers that changed."""
+        """Notes the entries of the config that are the same for the spiking model: not
+        those about layers that changed."""
         if self._error is None:
             now, made = _config_of(spiking), self._task["config"]
-            self._may_change = {key for key in now if key in made and now[key] == made[key]}
+            self._may_change = {
+                key for key in now if key in made and now[key] == made[key]
+            }
 
     def config(self, spiking):
-        """What the config of a spiking model says about its task, with what has changed since the task was made."""
+        """What the config of a spiking model says about its task, with what has changed
+        since the task was made."""
         if self._error is not None:
             raise ValueError(
-                f"The model cannot be saved, because {self._class_name} cannot be: {type(self._error).__name__}: {self._error} "
-                "Give the class a `get_config` that returns the arguments of its constructor."
+                f"The model cannot be saved, because {self._class_name} cannot be: "
+                f"{type(self._error).__name__}: {self._error} Give the class a "
+                "`get_config` that returns the arguments of its constructor."
             ) from self._error
         now = _config_of(spiking)
         changed = {key: now[key] for key in self._may_change if key in now}
-        return {"task": {**self._task, "config": {**self._task["config"], **changed}}, "names": self._names}
+        return {
+            "task": {**self._task, "config": {**self._task["config"], **changed}},
+            "names": self._names,
+        }
 
 
 def _config_of(spiking):
-    """The serialized entries of what the task's own `get_config` returns for its spiking model; none if it has no own one."""
+    """The serialized entries of what the task's own `get_config` returns for its
+    spiking model; none if it has no own one."""
     cls = spiking.task_class
     if not _overrides(cls, "get_config"):
         return {}
     try:
         config = cls.get_config(spiking)
-    # It may ask a layer that has become neurons, or a graph, for an attribute that is gone.
+    # It may ask a layer that has become neurons, or a graph, for an attribute that is
+    # gone.
     except AttributeError:
         return {}
-    return {key: _without_shared_ids(keras.saving.serialize_keras_object(value)) for key, value in config.items()}
+    return {
+        key: _without_shared_ids(keras.saving.serialize_keras_object(value))
+        for key, value in config.items()
+    }
 
 
 def _without_shared_ids(config):
-    """A saved config without the ids of objects that occur twice in a file: this one may become part of another file."""
-    return tree.map_dicts(lambda part: {key: value for key, value in part.items() if key != "shared_object_id"}, config)
+    """A saved config without the ids of objects that occur twice in a file: this one
+    may become part of another file."""
+    return tree.map_dicts(
+        lambda part: {
+            key: value for key, value in part.items() if key != "shared_object_id"
+        },
+        config,
+    )

@@ -1,8 +1,9 @@
-"""What an unrolled network has beside the layers of the original: neurons that emit slot by slot, sums over slots, biases, and
-layers that mix the steps of the original, or read them out.
+"""What an unrolled network has beside the layers of the original: neurons that emit
+slot by slot, sums over slots, biases, and layers that mix the steps of the original, or
+read them out.
 
-A step of the original network is D time steps here, its slots, which follow each other: of the rows `(batch * T * D, ...)` of a
-signal those of one step are neighbours.
+A step of the original network is D time steps here, its slots, which follow each other:
+of the rows `(batch * T * D, ...)` of a signal those of one step are neighbours.
 """
 
 from typing import Any
@@ -19,12 +20,14 @@ from keras_ratesnn.layers.parameters import Parameter
 
 @registry.register
 class SlotCell(NeuronCell):
-    """Emits the spikes of one step of another cell in the D slots of that step, at most one in a slot, without gaps:
+    """Emits the spikes of one step of another cell in the D slots of that step, at most
+    one in a slot, without gaps:
 
         S[t, d] = 1 if d <= s_t else 0              d = 1 … D
 
-    The input of the first slot is the input of the step; those of the others are not used. What `step` returns as the membrane
-    is the number of spikes that are still to be emitted, including that of this slot.
+    The input of the first slot is the input of the step; those of the others are not
+    used. What `step` returns as the membrane is the number of spikes that are still to
+    be emitted, including that of this slot.
 
     Args:
         cell: A `NeuronCell`, whose steps emit up to `slots` spikes.
@@ -36,7 +39,11 @@ class SlotCell(NeuronCell):
     threshold = Parameter()
 
     def __init__(self, cell: NeuronCell | Config, slots: int, **kwargs: Any) -> None:
-        inside: NeuronCell = keras.saving.deserialize_keras_object(cell) if isinstance(cell, dict) else cell
+        inside: NeuronCell = (
+            keras.saving.deserialize_keras_object(cell)
+            if isinstance(cell, dict)
+            else cell
+        )
         super().__init__(threshold=inside.threshold, **kwargs)
         # It has no gradient.
         del self.surrogate
@@ -65,17 +72,35 @@ class SlotCell(NeuronCell):
 
     def initial_state(self, inputs: Tensor) -> Structure:
         left = super().initial_state(inputs)
-        return {"cell": self.cell.initial_state(inputs), "left": left, "slot": ops.zeros((), "int32")}
+        return {
+            "cell": self.cell.initial_state(inputs),
+            "left": left,
+            "slot": ops.zeros((), "int32"),
+        }
 
-    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
+    def step(
+        self, inputs: Tensor, state: Structure
+    ) -> tuple[Tensor, Tensor, Structure]:
         is_first = state["slot"] == 0
         _, spikes, after = self.cell.step(inputs, state["cell"])
         # Rounded, because normalised spikes are fractions.
-        number = ops.round(time_axis.cast(spikes, state["left"].dtype) / self.cell.spike_size)
+        number = ops.round(
+            time_axis.cast(spikes, state["left"].dtype) / self.cell.spike_size
+        )
         left = ops.where(is_first, number, state["left"])
         emitted = ops.cast(left > 0.5, left.dtype)
-        of_cell = tree.map_leaves(lambda new, old: ops.where(is_first, new, old), after, state["cell"])
-        return left, emitted, {"cell": of_cell, "left": left - emitted, "slot": (state["slot"] + 1) % self.slots}
+        of_cell = tree.map_leaves(
+            lambda new, old: ops.where(is_first, new, old), after, state["cell"]
+        )
+        return (
+            left,
+            emitted,
+            {
+                "cell": of_cell,
+                "left": left - emitted,
+                "slot": (state["slot"] + 1) % self.slots,
+            },
+        )
 
     def state_at_padding(self, state: Structure) -> Structure:
         return {**state, "cell": self.cell.state_at_padding(state["cell"])}
@@ -84,11 +109,15 @@ class SlotCell(NeuronCell):
         self.cell.after_steps(state["cell"])
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "cell": keras.saving.serialize_keras_object(self.cell)}
+        return {
+            **super().get_config(),
+            "cell": keras.saving.serialize_keras_object(self.cell),
+        }
 
 
 class _OfSlots(TimeMixing):
-    """Base class of layers that take all slots of a step: inputs of `step` are those of one step, `(batch, D, ...)`.
+    """Base class of layers that take all slots of a step: inputs of `step` are those of
+    one step, `(batch, D, ...)`.
 
     Args:
         slots: Integer D.
@@ -116,7 +145,8 @@ class SlotSum(_OfSlots):
         return ()
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Structure]:
-        # In half precision a sum of rounded sums would differ more from the product with the integer.
+        # In half precision a sum of rounded sums would differ more from the product
+        # with the integer.
         sums = ops.sum(time_axis.widen(inputs), axis=1, keepdims=True)
         return ops.repeat(ops.cast(sums, inputs.dtype), self.slots, axis=1), state
 
@@ -131,7 +161,8 @@ class SlotSum(_OfSlots):
 
 @registry.register
 class SlotMixing(_OfSlots):
-    """Runs a layer that mixes time steps on steps instead of slots: on inputs that are the same in all slots of a step.
+    """Runs a layer that mixes time steps on steps instead of slots: on inputs that are
+    the same in all slots of a step.
 
     Args:
         layer: A `TimeMixing`. It is run as in inference.
@@ -141,7 +172,11 @@ class SlotMixing(_OfSlots):
 
     def __init__(self, layer: TimeMixing | Config, slots: int, **kwargs: Any) -> None:
         super().__init__(slots, **kwargs)
-        self.layer: TimeMixing = keras.saving.deserialize_keras_object(layer) if isinstance(layer, dict) else layer
+        self.layer: TimeMixing = (
+            keras.saving.deserialize_keras_object(layer)
+            if isinstance(layer, dict)
+            else layer
+        )
 
     def build(self, input_shape: Shape) -> None:
         if not self.layer.built:
@@ -155,19 +190,25 @@ class SlotMixing(_OfSlots):
         return ops.repeat(outputs[:, None], self.slots, axis=1), state
 
     def over_time(self, inputs: Tensor) -> Tensor:
-        return ops.repeat(self._in_time.over_time(inputs[:, :: self.slots]), self.slots, axis=1)
+        return ops.repeat(
+            self._in_time.over_time(inputs[:, :: self.slots]), self.slots, axis=1
+        )
 
     @property
     def _in_time(self):
         return self.layer.in_time(training=False)
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+        return {
+            **super().get_config(),
+            "layer": keras.saving.serialize_keras_object(self.layer),
+        }
 
 
 @registry.register
 class SlotReadout(keras.layers.Layer):
-    """A readout whose membrane takes the input of the first slot of each step, and keeps its value in the others.
+    """A readout whose membrane takes the input of the first slot of each step, and
+    keeps its value in the others.
 
     Args:
         layer: A `LeakyReadout`.
@@ -179,7 +220,11 @@ class SlotReadout(keras.layers.Layer):
 
     def __init__(self, layer: LeakyReadout | Config, slots: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.layer: LeakyReadout = keras.saving.deserialize_keras_object(layer) if isinstance(layer, dict) else layer
+        self.layer: LeakyReadout = (
+            keras.saving.deserialize_keras_object(layer)
+            if isinstance(layer, dict)
+            else layer
+        )
         self.slots = checks.positive_integer("slots", slots)
         self.value = self.layer.value
         self.supports_masking = True
@@ -189,13 +234,21 @@ class SlotReadout(keras.layers.Layer):
             self.layer.build(input_shape)
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        return {"layer": self.layer.initial_state(inputs), "slot": ops.zeros((), "int32")}
+        return {
+            "layer": self.layer.initial_state(inputs),
+            "slot": ops.zeros((), "int32"),
+        }
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Structure]:
         is_first = state["slot"] == 0
         _, after = self.layer.step(inputs, state["layer"])
-        after = tree.map_leaves(lambda new, old: ops.where(is_first, new, old), after, state["layer"])
-        return after["membrane"], {"layer": after, "slot": (state["slot"] + 1) % self.slots}
+        after = tree.map_leaves(
+            lambda new, old: ops.where(is_first, new, old), after, state["layer"]
+        )
+        return after["membrane"], {
+            "layer": after,
+            "slot": (state["slot"] + 1) % self.slots,
+        }
 
     def call(self, inputs: Tensor) -> Tensor:
         return self.layer(inputs)
@@ -204,7 +257,11 @@ class SlotReadout(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer), "slots": self.slots}
+        return {
+            **super().get_config(),
+            "layer": keras.saving.serialize_keras_object(self.layer),
+            "slots": self.slots,
+        }
 
 
 @registry.register

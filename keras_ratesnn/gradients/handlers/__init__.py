@@ -1,4 +1,5 @@
-"""Handlers: one file for each kind of operation. `handler_class` tells which one an operation has, by its facts."""
+"""Handlers: one file for each kind of operation. `handler_class` tells which one an
+operation has, by its facts."""
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._graph import PlannedCall
@@ -11,17 +12,27 @@ from keras_ratesnn.gradients.handlers.mixing import MixingHandler
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler
 from keras_ratesnn.gradients.handlers.normalization import NormalizationHandler
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
-from keras_ratesnn.gradients.handlers.parallel import AllStepsHandler, PartialSumsHandler
+from keras_ratesnn.gradients.handlers.parallel import (
+    AllStepsHandler,
+    PartialSumsHandler,
+)
 from keras_ratesnn.gradients.handlers.random import RandomHandler
 from keras_ratesnn.gradients.handlers.readout import ReadoutHandler
 from keras_ratesnn.gradients.handlers.time_mean import TimeMeanHandler
 from keras_ratesnn.gradients.time.derivative import has_written_derivative
 
-_OF_ROLE = {layer_kinds.ENCODER: EncoderHandler, layer_kinds.TIME_MIXING: MixingHandler, layer_kinds.READOUT: ReadoutHandler}
+_OF_ROLE = {
+    layer_kinds.ENCODER: EncoderHandler,
+    layer_kinds.TIME_MIXING: MixingHandler,
+    layer_kinds.READOUT: ReadoutHandler,
+}
 
 
-def handler_class(call: PlannedCall, context: Context, follows_a_mean: bool = False) -> type[Handler]:
-    """The class of the handler of a call. In a stream a time mean that follows another one is an ordinary operation."""
+def handler_class(
+    call: PlannedCall, context: Context, follows_a_mean: bool = False
+) -> type[Handler]:
+    """The class of the handler of a call. In a stream a time mean that follows another
+    one is an ordinary operation."""
     kind = layer_kinds.kind_of(call.operation)
     training = call.kwargs.get("training", context.training)
     if kind.role == layer_kinds.NEURON:
@@ -35,7 +46,11 @@ def handler_class(call: PlannedCall, context: Context, follows_a_mean: bool = Fa
         return NormalizationHandler
     if training and kind.masks:
         return MaskHandler
-    return RandomHandler if layer_kinds.is_random(call.operation, training) else OperationHandler
+    return (
+        RandomHandler
+        if layer_kinds.is_random(call.operation, training)
+        else OperationHandler
+    )
 
 
 def _of_recorded(cell):

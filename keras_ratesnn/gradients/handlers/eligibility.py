@@ -1,4 +1,5 @@
-"""Neurons that also accumulate their firing rate, and its derivatives with respect to input and weights: eligibilities."""
+"""Neurons that also accumulate their firing rate, and its derivatives with respect to
+input and weights: eligibilities."""
 
 import functools
 from collections.abc import Sequence
@@ -13,16 +14,19 @@ from keras_ratesnn.gradients.time import derivative
 from keras_ratesnn.gradients.time.windows import accumulate, inside, join
 
 MOST_COMPILED_WINDOWS = 8
-"""With more windows a time loop is not compiled: each of its steps has a trace for each pair of windows."""
+"""With more windows a time loop is not compiled: each of its steps has a trace for each
+pair of windows."""
 
 
 class Sums(NamedTuple):
-    """What is accumulated from step to step: numbers at first, tensors once neurons differ.
+    """What is accumulated from step to step: numbers at first, tensors once neurons
+    differ.
 
     Attributes:
         tangents: For each direction the tangent of the cell's state.
         spikes: For each window the sum of the spikes.
-        slopes: For each direction the sums of the tangents of the spikes, in its own window and in each later one.
+        slopes: For each direction the sums of the tangents of the spikes, in its own
+            window and in each later one.
         fed: For each window the sum of the spikes that come back, of recurrent neurons.
     """
 
@@ -33,7 +37,8 @@ class Sums(NamedTuple):
 
 
 class OfWindow(NamedTuple):
-    """The rate of a window, its slopes, and the mean of what comes back: sums divided by the size of the window."""
+    """The rate of a window, its slopes, and the mean of what comes back: sums divided
+    by the size of the window."""
 
     rate: Any
     slopes: Any
@@ -43,7 +48,8 @@ class OfWindow(NamedTuple):
 class EligibilityHandler(NeuronHandler):
     """Neurons whose rates have the derivatives that their steps accumulated.
 
-    Each time window has a rate, with a derivative with respect to the input in that window and in each earlier one.
+    Each time window has a rate, with a derivative with respect to the input in that
+    window and in each earlier one.
     """
 
     begins_incomplete = True
@@ -60,12 +66,20 @@ class EligibilityHandler(NeuronHandler):
 
     @property
     def key(self):
-        return *super().key, self.sizes, tuple(variable.trainable for variable in self.cell.variables)
+        return (
+            *super().key,
+            self.sizes,
+            tuple(variable.trainable for variable in self.cell.variables),
+        )
 
     @property
     def compiles(self):
-        # PyTorch's compiler fails on the graphs of its forward-mode differentiation, and takes minutes for many windows.
-        return derivative.has_written_derivative(self.cell) and len(self.sizes) <= MOST_COMPILED_WINDOWS
+        # PyTorch's compiler fails on the graphs of its forward-mode differentiation,
+        # and takes minutes for many windows.
+        return (
+            derivative.has_written_derivative(self.cell)
+            and len(self.sizes) <= MOST_COMPILED_WINDOWS
+        )
 
     def phase(self, t, valid=None):
         phase = inside(self.sizes, t)
@@ -81,52 +95,86 @@ class EligibilityHandler(NeuronHandler):
     def nothing(self, cell: Any) -> Sums:
         """The sums before the first step, given the state of the independent cell."""
         at_rest = tree.map_leaves(lambda _: 0.0, cell)
-        slopes = [[0.0 for _ in self._answering(direction)] for direction in self.directions]
-        return Sums([at_rest for _ in self.directions], [0.0 for _ in self.sizes], slopes)
+        slopes = [
+            [0.0 for _ in self._answering(direction)] for direction in self.directions
+        ]
+        return Sums(
+            [at_rest for _ in self.directions], [0.0 for _ in self.sizes], slopes
+        )
 
     def advance(self, state, inputs, phase):
         sums = state.record
-        spikes, cell, along, slope = derivative.step(self.neurons, inputs[0], state.cell)
+        spikes, cell, along, slope = derivative.step(
+            self.neurons, inputs[0], state.cell
+        )
         # Tensors in a compiled loop; TensorFlow does not add two dtypes.
-        phase = tuple(here if isinstance(here, float) else time_axis.cast(here, spikes.dtype) for here in phase)
+        phase = tuple(
+            here if isinstance(here, float) else time_axis.cast(here, spikes.dtype)
+            for here in phase
+        )
         tangents, slopes = [], []
-        for direction, tangent, totals in zip(self.directions, sums.tangents, sums.slopes, strict=True):
+        for direction, tangent, totals in zip(
+            self.directions, sums.tangents, sums.slopes, strict=True
+        ):
             window, part = direction
             of_input = 0.0 if window is None else phase[window] if phase else 1.0
             of_distance, tangent = along(of_input, tangent, part)
             tangents.append(tangent)
-            answering = [phase[window] for window in self._answering(direction)] if phase else ()
+            answering = (
+                [phase[window] for window in self._answering(direction)]
+                if phase
+                else ()
+            )
             slopes.append(_accumulated(totals, slope, of_distance, answering))
-        sums = sums._replace(tangents=tangents, spikes=accumulate(sums.spikes, spikes, phase), slopes=slopes)
+        sums = sums._replace(
+            tangents=tangents,
+            spikes=accumulate(sums.spikes, spikes, phase),
+            slopes=slopes,
+        )
         return State(cell, sums), [time_axis.cast(spikes, self.dtype)]
 
     def as_tensors(self, state):
-        """Numbers become tensors of their final shape and dtype; a loop would carry them as float32 scalars."""
+        """Numbers become tensors of their final shape and dtype; a loop would carry
+        them as float32 scalars."""
         sums, like = state.record, state.record.spikes[0]
-        full = functools.partial(tree.map_leaves, lambda x: x if ops.is_tensor(x) else ops.full_like(like, x))
+        full = functools.partial(
+            tree.map_leaves, lambda x: x if ops.is_tensor(x) else ops.full_like(like, x)
+        )
         scalar = functools.partial(
-            tree.map_leaves, lambda x: x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype)
+            tree.map_leaves,
+            lambda x: (
+                x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype)
+            ),
         )
         return state._replace(record=Sums(scalar(sums.tangents), *map(full, sums[1:])))
 
     def final(self, state):
-        """The rate of each window, and its derivatives with respect to weights and to the input up to that window."""
+        """The rate of each window, and its derivatives with respect to weights and to
+        the input up to that window."""
         record = []
         for window, size in enumerate(self.sizes):
             answering = [
                 totals[window - self._answering(direction).start] / size
-                for direction, totals in zip(self.directions, state.record.slopes, strict=True)
+                for direction, totals in zip(
+                    self.directions, state.record.slopes, strict=True
+                )
                 if window in self._answering(direction)
             ]
-            record.append(self._stored(OfWindow(state.record.spikes[window] / size, answering)))
+            record.append(
+                self._stored(OfWindow(state.record.spikes[window] / size, answering))
+            )
         return state._replace(record=record)
 
     def _stored(self, of_window):
-        """In the precision of the layer, which gradients have, unless they are scaled, fed back, or summed over neurons."""
+        """In the precision of the layer, which gradients have, unless they are scaled,
+        fed back, or summed over neurons."""
         of_weights = any(part is not None for _, part in self.directions)
         if self.context.windows.mask is not None or self.cell.feeds_back or of_weights:
             return of_window
-        return tree.map_leaves(lambda x: time_axis.cast(x, self.dtype) if ops.is_tensor(x) else x, of_window)
+        return tree.map_leaves(
+            lambda x: time_axis.cast(x, self.dtype) if ops.is_tensor(x) else x,
+            of_window,
+        )
 
     def _answering(self, direction):
         """The windows whose rate a direction affects: its own and later ones."""
@@ -134,31 +182,50 @@ class EligibilityHandler(NeuronHandler):
         return range(window or 0, len(self.sizes))
 
     def firing_rate(self, record, mean_input):
-        """The firing rate in each window: its value is the time mean of the spikes, with the accumulated derivatives."""
+        """The firing rate in each window: its value is the time mean of the spikes,
+        with the accumulated derivatives."""
         windows, rates = self.context.windows, []
         inputs = windows.cut(mean_input)
         for window, of_window in enumerate(record):
             value, slopes, _ = windows.of_steps_that_count(of_window, window)
-            rates.append(grafted(value, [*inputs[: window + 1], *self.values_of_weights(value)], slopes))
+            rates.append(
+                grafted(
+                    value,
+                    [*inputs[: window + 1], *self.values_of_weights(value)],
+                    slopes,
+                )
+            )
         return join(rates)
 
     def values_of_weights(self, like: Tensor) -> list[Tensor]:
-        """The parts of the trainable weights of the cell, in the shape and dtype of a tensor."""
-        return [ops.broadcast_to(ops.cast(weight, like.dtype), ops.shape(like)) for _, weight in self.neurons.weight_parts()]
+        """The parts of the trainable weights of the cell, in the shape and dtype of a
+        tensor."""
+        return [
+            ops.broadcast_to(ops.cast(weight, like.dtype), ops.shape(like))
+            for _, weight in self.neurons.weight_parts()
+        ]
 
 
 def grafted(value: Tensor, onto: list[Tensor], slopes: Sequence[Any]) -> Tensor:
-    """A tensor with derivatives: `slopes` with respect to the tensors `onto`, which may have other dtypes."""
-    first, *others = [(time_axis.cast(tensor, value.dtype), slope) for tensor, slope in zip(onto, slopes, strict=True)]
+    """A tensor with derivatives: `slopes` with respect to the tensors `onto`, which may
+    have other dtypes."""
+    first, *others = [
+        (time_axis.cast(tensor, value.dtype), slope)
+        for tensor, slope in zip(onto, slopes, strict=True)
+    ]
     return backend.graft(value, *first, *others)
 
 
 def _accumulated(totals, slope, of_distance, answering):
-    """The sums of a direction after a step: the tangent of the spikes is the slope times that of the distance."""
+    """The sums of a direction after a step: the tangent of the spikes is the slope
+    times that of the distance."""
     if isinstance(of_distance, float) and of_distance == 0.0:
         return totals
     if all(isinstance(here, float) for here in answering):
         return accumulate(
-            totals, of_distance, answering, plus=lambda total, tangent: backend.multiply_add(slope, tangent, total)
+            totals,
+            of_distance,
+            answering,
+            plus=lambda total, tangent: backend.multiply_add(slope, tangent, total),
         )
     return accumulate(totals, slope * of_distance, answering)

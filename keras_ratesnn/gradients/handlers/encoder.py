@@ -5,7 +5,8 @@ from keras_ratesnn.gradients.handlers.operation import OperationHandler, State
 
 
 class EncoderHandler(OperationHandler):
-    """An encoder: an input without time becomes spikes; the rate has the derivative that the encoder declares."""
+    """An encoder: an input without time becomes spikes; the rate has the derivative
+    that the encoder declares."""
 
     counts_steps = True
     is_static_if_inputs_are = False
@@ -14,17 +15,31 @@ class EncoderHandler(OperationHandler):
         return self.after(state or State(), [self._spikes(inputs, t)], t)
 
     def all_steps(self, state, inputs):
-        return self.after(State(), [joined([self._spikes(inputs, t) for t in range(self.context.windows.timesteps)])], None)
+        return self.after(
+            State(),
+            [
+                joined(
+                    [
+                        self._spikes(inputs, t)
+                        for t in range(self.context.windows.timesteps)
+                    ]
+                )
+            ],
+            None,
+        )
 
     def _spikes(self, inputs, t):
         self._only_input(inputs)
         if not (self.static[0] or self.context.streams):
             raise ValueError(
-                f"Encoder {self.operation.name!r} must be given an input without time. Received: an input with a time axis, "
-                "or one that comes after neurons. Pass inputs of shape (batch, ...), or leave the encoder out."
+                f"Encoder {self.operation.name!r} must be given an input without time. "
+                "Received: an input with a time axis, or one that comes after neurons. "
+                "Pass inputs of shape (batch, ...), or leave the encoder out."
             )
         return self.operation.spikes(inputs[0], t, self.context.windows.timesteps)
 
     def rates(self, state, inputs):
-        rates = self.with_means(state, self.rates_of(inputs), self.operation.rate_derivative)
+        rates = self.with_means(
+            state, self.rates_of(inputs), self.operation.rate_derivative
+        )
         return rates, self.regularization_of_rates(rates)

@@ -1,12 +1,15 @@
 r"""The firing rates of recurrent neurons, and their derivatives.
 
-Recurrence couples neurons, so an eligibility g is that of the neurons given their whole current, the input and what comes back
-through the synapse V. The latter has in each window the mean ȳ of s_{t−1} over its steps t, with the derivative of the rates:
+Recurrence couples neurons, so an eligibility g is that of the neurons given their whole
+current, the input and what comes back through the synapse V. The latter has in each
+window the mean ȳ of s_{t−1} over its steps t, with the derivative of the rates:
 
-    dc_{w'} = dx_{w'} + dV ȳ_{w'} + V Σ_w κ_{w'w} dr_w            κ_{w'w} = |{t ∈ w': t − 1 ∈ w}| / n_{w'}
+    dc_{w'} = dx_{w'} + dV ȳ_{w'} + V Σ_w κ_{w'w} dr_w
+            κ_{w'w} = |{t ∈ w': t − 1 ∈ w}| / n_{w'}
 
-Earlier windows are known. Within a window the equation is implicit, since r depends on c: `SWEEPS` steps of its fixed-point
-iteration solve it approximately. If each window is a step, κ_{ww} = 0, and the derivative is exact.
+Earlier windows are known. Within a window the equation is implicit, since r depends on
+c: `SWEEPS` steps of its fixed-point iteration solve it approximately. If each window is
+a step, κ_{ww} = 0, and the derivative is exact.
 """
 
 from keras import ops
@@ -18,35 +21,55 @@ from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
 from keras_ratesnn.gradients.time.windows import accumulate, join
 
 SWEEPS = 1
-"""More have no effect that pays: the error that travels through the synapse twice is small."""
+"""More have no effect that pays: the error that travels through the synapse twice is
+small."""
 
 
 class FeedbackHandler(EligibilityHandler):
-    """Recurrent neurons, of a cell that `feeds_back`, which also accumulate the means of what comes back."""
+    """Recurrent neurons, of a cell that `feeds_back`, which also accumulate the means
+    of what comes back."""
 
     compiles = False
 
     def start(self, inputs):
         state = NeuronHandler.start(self, inputs)
-        return state._replace(record=self.nothing(state.cell["cell"])._replace(fed=[0.0 for _ in self.sizes]))
+        return state._replace(
+            record=self.nothing(state.cell["cell"])._replace(
+                fed=[0.0 for _ in self.sizes]
+            )
+        )
 
     def advance(self, state, inputs, phase):
         before = state.cell["spikes"]
         current = time_axis.cast(inputs[0], before.dtype) + self.cell.fed_back(before)
-        (cell, sums, *_), (spikes,) = super().advance(State(state.cell["cell"], state.record), [current], phase)
+        (cell, sums, *_), (spikes,) = super().advance(
+            State(state.cell["cell"], state.record), [current], phase
+        )
         sums = sums._replace(fed=accumulate(sums.fed, before, phase))
-        return State({"cell": cell, "spikes": time_axis.cast(spikes, before.dtype)}, sums), [spikes]
+        return State(
+            {"cell": cell, "spikes": time_axis.cast(spikes, before.dtype)}, sums
+        ), [spikes]
 
     def final(self, state):
-        fed = [ops.convert_to_tensor(total) / size for total, size in zip(state.record.fed, self.sizes, strict=True)]
+        fed = [
+            ops.convert_to_tensor(total) / size
+            for total, size in zip(state.record.fed, self.sizes, strict=True)
+        ]
         state = super().final(state)
-        return state._replace(record=[of._replace(fed=mean) for of, mean in zip(state.record, fed, strict=True)])
+        return state._replace(
+            record=[
+                of._replace(fed=mean)
+                for of, mean in zip(state.record, fed, strict=True)
+            ]
+        )
 
     def firing_rate(self, record, mean_input):
         windows = self.context.windows
         currents: list[Tensor] = []
         rates: list[Tensor] = []
-        for window, (mean, of_window) in enumerate(zip(windows.cut(mean_input), record, strict=True)):
+        for window, (mean, of_window) in enumerate(
+            zip(windows.cut(mean_input), record, strict=True)
+        ):
             value, slopes, fed = windows.of_steps_that_count(of_window, window)
             within, from_previous = windows.followers(window, value)
             weights = self.values_of_weights(value)
@@ -55,10 +78,16 @@ class FeedbackHandler(EligibilityHandler):
                 current = time_axis.cast(mean, value.dtype) + self.cell.fed_back(before)
                 return current, grafted(value, [*currents, current, *weights], slopes)
 
-            earlier = backend.graft(fed, rates[-1], from_previous) if rates else ops.stop_gradient(fed)
+            earlier = (
+                backend.graft(fed, rates[-1], from_previous)
+                if rates
+                else ops.stop_gradient(fed)
+            )
             current, rate = answer(earlier)
             for _ in range(SWEEPS if windows.sizes[window] > 1 else 0):
-                current, rate = answer(earlier + backend.graft(ops.zeros_like(value), rate, within))
+                current, rate = answer(
+                    earlier + backend.graft(ops.zeros_like(value), rate, within)
+                )
             currents.append(current)
             rates.append(rate)
         return join(rates)

@@ -1,4 +1,5 @@
-"""The handler of one call: what its operation does at a step, at all steps, once, and on rates."""
+"""The handler of one call: what its operation does at a step, at all steps, once, and
+on rates."""
 
 import contextlib
 import dataclasses
@@ -15,10 +16,12 @@ from keras_ratesnn.gradients.time.windows import Windows
 from keras_ratesnn.layer_kinds import kind_of, may_use_masks, wants_time_step
 
 State = Any
-"""What a handler keeps between steps and for rates: `()`, or a NamedTuple of its file. What is absent is `()`, for loops."""
+"""What a handler keeps between steps and for rates: `()`, or a NamedTuple of its file.
+What is absent is `()`, for loops."""
 
 Time = int | Tensor | None
-"""A time step, from 0 on, as an integer or an integer scalar tensor; `None` for all steps at once."""
+"""A time step, from 0 on, as an integer or an integer scalar tensor; `None` for all
+steps at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,19 +29,28 @@ class Context:
     """What all handlers of a run share.
 
     Args:
-        windows: `Windows`: T, the mask in time, and the windows whose means are recorded.
+        windows: `Windows`: T, the mask in time, and the windows whose means are
+            recorded.
         rows: The number of rows of all steps, batch · T.
         training: Boolean, whether layers behave as in training.
-        all_at_once: Boolean, whether operations see all steps at once, as in multi-step mode.
-        with_gradient: Boolean, whether what depends on time carries gradient. Defaults to `True`.
-        detached: Boolean, whether it must not carry gradient, because something else provides it. Defaults to `False`.
-        records: Boolean, whether rates are wanted after the last step. Defaults to `False`.
-        last_step: Boolean, whether rates have the statistics of the last step instead of time means. Defaults to `False`.
-        streams: Boolean, whether the run is a step of an endless one, or all slots of such a step. Defaults to `False`.
-        between: Function of what is carried from a step to the next, which returns what the next step finds. Defaults to
-            `None`: the same.
-        chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
-        layout: Context for calls of layers that can keep the memory layout of their data.
+        all_at_once: Boolean, whether operations see all steps at once, as in multi-step
+            mode.
+        with_gradient: Boolean, whether what depends on time carries gradient. Defaults
+            to `True`.
+        detached: Boolean, whether it must not carry gradient, because something else
+            provides it. Defaults to `False`.
+        records: Boolean, whether rates are wanted after the last step. Defaults to
+            `False`.
+        last_step: Boolean, whether rates have the statistics of the last step instead
+            of time means. Defaults to `False`.
+        streams: Boolean, whether the run is a step of an endless one, or all slots of
+            such a step. Defaults to `False`.
+        between: Function of what is carried from a step to the next, which returns what
+            the next step finds. Defaults to `None`: the same.
+        chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`,
+            all steps.
+        layout: Context for calls of layers that can keep the memory layout of their
+            data.
     """
 
     windows: Windows
@@ -55,14 +67,19 @@ class Context:
     layout: Any = dataclasses.field(default_factory=backend.layout_kept)
 
     def checked(self, rows: Tensor) -> Tensor:
-        """Checks that a tensor of all steps has a row for each sample and step, and returns it."""
+        """Checks that a tensor of all steps has a row for each sample and step, and
+        returns it."""
         backend.check_equal(
             ops.shape(rows)[0] if len(rows.shape) else 1,
             self.rows,
-            'A network run with step_mode="multi" must keep the batch as the first axis of all tensors that change with time: '
-            f"one row for each sample and step. Received: a tensor of shape {tuple(rows.shape)}, which does not have "
-            f"{self.rows if isinstance(self.rows, int) else 'that number of'} rows. Remove the operation that "
-            'reshapes or reduces that axis, or set step_mode="single", in which the network sees the samples of one step.',
+            'A network run with step_mode="multi" must keep the batch as the first '
+            "axis of all tensors that change with time: "
+            "one row for each sample and step. Received: a tensor of shape "
+            f"{tuple(rows.shape)}, which does not have "
+            f"{self.rows if isinstance(self.rows, int) else 'that number of'} rows. "
+            "Remove the operation that "
+            'reshapes or reduces that axis, or set step_mode="single", in which the '
+            "network sees the samples of one step.",
         )
         return rows
 
@@ -76,11 +93,14 @@ class Context:
         return ops.arange(rows, dtype="int32") % self.windows.timesteps
 
     def with_gradient_of_chosen(self, rows: Tensor, t: Time) -> Tensor:
-        """Rows of a step, or of all steps for `None`; their gradient is that of the chosen steps."""
+        """Rows of a step, or of all steps for `None`; their gradient is that of the
+        chosen steps."""
         if self.chosen is None:
             return rows
         chosen = (
-            ops.tile(self.chosen, (ops.shape(rows)[0] // self.windows.timesteps,)) if t is None else ops.take(self.chosen, t)
+            ops.tile(self.chosen, (ops.shape(rows)[0] // self.windows.timesteps,))
+            if t is None
+            else ops.take(self.chosen, t)
         )
         return ops.where(time_axis.as_rows(chosen, rows), rows, ops.stop_gradient(rows))
 
@@ -88,24 +108,30 @@ class Context:
 class Handler:
     """One call of an operation.
 
-    A handler whose `step` takes `t=None` for all steps as `batch * T` rows needs no `all_steps`.
+    A handler whose `step` takes `t=None` for all steps as `batch * T` rows needs no
+    `all_steps`.
 
-    A handler of one's own implements `step`, and `start` if it keeps something from step to step; or `advance` of a
-    `LoopedHandler`, or `emitted` of a `NeuronHandler`. It may override `all_steps`, `once`, `end`, and in methods on rates
-    `rates`. Other methods are for these to call, or differ for the library's own handlers alone. It stores nothing on itself.
+    A handler of one's own implements `step`, and `start` if it keeps something from
+    step to step; or `advance` of a `LoopedHandler`, or `emitted` of a `NeuronHandler`.
+    It may override `all_steps`, `once`, `end`, and in methods on rates `rates`. Other
+    methods are for these to call, or differ for the library's own handlers alone. It
+    stores nothing on itself.
 
     Args:
         call: `PlannedCall`.
         context: `Context`.
 
     Attributes:
-        static: For each input, whether it is the same at every step, `(batch, ...)`. The network fills it in.
+        static: For each input, whether it is the same at every step, `(batch, ...)`.
+            The network fills it in.
     """
 
     counts_steps = False
-    """Whether the outputs depend on the number of the step, also of an operation that does not take it."""
+    """Whether the outputs depend on the number of the step, also of an operation that
+    does not take it."""
     is_static_if_inputs_are = True
-    """Whether the operation runs once if its inputs are the same at every step; never if it takes the time step."""
+    """Whether the operation runs once if its inputs are the same at every step; never
+    if it takes the time step."""
 
     def __init__(self, call: PlannedCall, context: Context) -> None:
         self.call, self.context = call, context
@@ -117,16 +143,23 @@ class Handler:
         """The state before the first step, given its inputs."""
         return ()
 
-    def step(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
+    def step(
+        self, state: State, inputs: list[Tensor], t: Time
+    ) -> tuple[State, list[Tensor]]:
         """`(state, outputs)` of one step, given its inputs."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `step(state, inputs, t)`.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `step(state, inputs, t)`."
+        )
 
-    def all_steps(self, state: State, inputs: list[Tensor]) -> tuple[State, list[Tensor]]:
+    def all_steps(
+        self, state: State, inputs: list[Tensor]
+    ) -> tuple[State, list[Tensor]]:
         """`(state, outputs)` of all steps, `(batch * T, ...)`.
 
         Args:
             state: `()`, or the state after earlier steps, with which these go on.
-            inputs: List of tensors `(batch * T, ...)`, or `(batch, ...)` where they are the same at every step.
+            inputs: List of tensors `(batch * T, ...)`, or `(batch, ...)` where they are
+                the same at every step.
         """
         rows = self.rows(inputs)
         return self.step(state or self.start(rows), rows, None)
@@ -136,20 +169,28 @@ class Handler:
         return inputs
 
     def once(self, inputs: list[Tensor]) -> tuple[list[Tensor], Tensor | None]:
-        """`(outputs, loss)` where all inputs are the same at every step; `loss` is `None` if there is none."""
+        """`(outputs, loss)` where all inputs are the same at every step; `loss` is
+        `None` if there is none."""
         outputs, loss = self.apply(inputs)
         return outputs, plus(loss, self.regularization(outputs))
 
-    def rates(self, state: State, inputs: list[Tensor]) -> tuple[list[Tensor], Tensor | None]:
-        """`(outputs, loss)` of rates, `(batch * W, ...)`, given the state after the last step."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `rates(state, inputs)`.")
+    def rates(
+        self, state: State, inputs: list[Tensor]
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """`(outputs, loss)` of rates, `(batch * W, ...)`, given the state after the
+        last step."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `rates(state, inputs)`."
+        )
 
     def again(self, state: State) -> State | None:
-        """The state with which a second sweep over the same steps begins: what was drawn. `None`: with `start`."""
+        """The state with which a second sweep over the same steps begins: what was
+        drawn. `None`: with `start`."""
         return None
 
     def carried(self, state: State) -> Structure:
-        """What passes from step to step in inference, with names: `()`, a tensor, or dicts and lists of tensors."""
+        """What passes from step to step in inference, with names: `()`, a tensor, or
+        dicts and lists of tensors."""
         return ()
 
     def resumed(self, carried: Structure) -> State | None:
@@ -161,7 +202,8 @@ class Handler:
         return ()
 
     def finish(self, state: State) -> State:
-        """The state for rates and `end`, given that after the last step. Called once."""
+        """The state for rates and `end`, given that after the last step. Called
+        once."""
         return state
 
     def end(self, state: State) -> None:
@@ -170,37 +212,60 @@ class Handler:
     # What handlers share:
 
     def rows(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Inputs with a row for each sample and step, also where they are the same at every step."""
-        return self._repeated(inputs, lambda x: time_axis.repeat(x, self.context.windows.timesteps))
+        """Inputs with a row for each sample and step, also where they are the same at
+        every step."""
+        return self._repeated(
+            inputs, lambda x: time_axis.repeat(x, self.context.windows.timesteps)
+        )
 
     def rates_of(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Inputs as rates, with a row for each sample and window, also where they are the same at every step.
+        """Inputs as rates, with a row for each sample and window, also where they are
+        the same at every step.
 
-        Those of integers and booleans, of which all steps are there, are their time means.
+        Those of integers and booleans, of which all steps are there, are their time
+        means.
         """
         windows = self.context.windows
 
         def rates(x, same):
-            return x if same or time_axis.is_float(x.dtype) else windows.means_over_steps(time_axis.widen(x))
+            return (
+                x
+                if same or time_axis.is_float(x.dtype)
+                else windows.means_over_steps(time_axis.widen(x))
+            )
 
         return self._repeated(list(map(rates, inputs, self.static)), windows.repeat)
 
     def _repeated(self, inputs, repeat):
-        return [keras_internals.with_mask(repeat, x) if same else x for x, same in zip(inputs, self.static, strict=True)]
+        return [
+            keras_internals.with_mask(repeat, x) if same else x
+            for x, same in zip(inputs, self.static, strict=True)
+        ]
 
     def _inputs_at(self, t: int, inputs: list[Tensor]) -> list[Tensor]:
-        """The inputs of a step, given those of all steps, which are `(batch, ...)` where they are the same at every step."""
+        """The inputs of a step, given those of all steps, which are `(batch, ...)`
+        where they are the same at every step."""
         timesteps = self.context.windows.timesteps
 
-        return [x if same else of_step(x, t, timesteps) for x, same in zip(inputs, self.static, strict=True)]
+        return [
+            x if same else of_step(x, t, timesteps)
+            for x, same in zip(inputs, self.static, strict=True)
+        ]
 
-    def apply(self, inputs: Sequence[Any], t: Time = None) -> tuple[list[Tensor], Tensor | None]:
-        """`(outputs, loss)`: the outputs in Keras' order, and the sum of the losses that the layer adds, or `None`.
+    def apply(
+        self, inputs: Sequence[Any], t: Time = None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """`(outputs, loss)`: the outputs in Keras' order, and the sum of the losses
+        that the layer adds, or `None`.
 
         Activity regularisation is not among them.
         """
         masks = [keras_internals.mask_of(x) for x in inputs]
-        args, kwargs = tree.filled((self.call.args, self.call.kwargs), inputs, lambda leaf: isinstance(leaf, Slot))
+        args, kwargs = tree.filled(
+            (self.call.args, self.call.kwargs),
+            inputs,
+            lambda leaf: isinstance(leaf, Slot),
+        )
         if self.call.takes_training:
             kwargs["training"] = self.context.training
         if self.takes_time:
@@ -211,64 +276,97 @@ class Handler:
         for x, mask in zip(inputs, masks, strict=True):
             # Keras' MultiHeadAttention takes the masks off its inputs.
             keras_internals.put_mask(x, mask)
-        outputs = keras.tree.flatten(outputs) if isinstance(outputs, (list, tuple, dict)) else [outputs]
-        return outputs, sum(ops.sum(time_axis.widen(loss)) for loss in losses) if losses else None
+        outputs = (
+            keras.tree.flatten(outputs)
+            if isinstance(outputs, (list, tuple, dict))
+            else [outputs]
+        )
+        return outputs, sum(
+            ops.sum(time_axis.widen(loss)) for loss in losses
+        ) if losses else None
 
     def regularization(self, outputs: list[Tensor]) -> Tensor | None:
-        """The activity regularisation of outputs, divided by the number of their rows, as in Keras."""
+        """The activity regularisation of outputs, divided by the number of their rows,
+        as in Keras."""
         regularizer = getattr(self.operation, "activity_regularizer", None)
         if regularizer is None:
             return None
         # In half precision the sum over all steps and neurons could overflow.
         wide = map(time_axis.widen, outputs)
-        return sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in wide)
+        return sum(
+            regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype)
+            for output in wide
+        )
 
     def regularization_of_step(self, outputs: list[Tensor], t: Time) -> Tensor | None:
-        """What a step, or all steps for `None`, adds to the activity regularisation; padding adds nothing."""
+        """What a step, or all steps for `None`, adds to the activity regularisation;
+        padding adds nothing."""
         if getattr(self.operation, "activity_regularizer", None) is None:
             return None
         windows, chosen = self.context.windows, self.context.with_gradient_of_chosen
-        loss = self.regularization([windows.only_valid_at(t, time_axis.widen(chosen(output, t))) for output in outputs])
-        return time_axis.scaled(loss, windows.padding(self.context.training) / self.context.calls)
+        loss = self.regularization(
+            [
+                windows.only_valid_at(t, time_axis.widen(chosen(output, t)))
+                for output in outputs
+            ]
+        )
+        return time_axis.scaled(
+            loss, windows.padding(self.context.training) / self.context.calls
+        )
 
     def regularization_of_rates(self, rates: list[Tensor]) -> Tensor | None:
         """The activity regularisation of rates, with windows weighted by their size."""
         windows = self.context.windows
-        if windows.have_equal_weights or getattr(self.operation, "activity_regularizer", None) is None:
+        if (
+            windows.have_equal_weights
+            or getattr(self.operation, "activity_regularizer", None) is None
+        ):
             return self.regularization(rates)
         of_windows = zip(*map(windows.cut, rates), strict=True)
         losses = map(self.regularization, map(list, of_windows))
-        return sum(time_axis.scaled(loss, windows.share(window, self.context.training)) for window, loss in enumerate(losses))
+        return sum(
+            time_axis.scaled(loss, windows.share(window, self.context.training))
+            for window, loss in enumerate(losses)
+        )
 
     def _guarded(self, keep: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """A function for inputs and outputs of an operation that may be, or have a derivative that is, NaN for zeros.
+        """A function for inputs and outputs of an operation that may be, or have a
+        derivative that is, NaN for zeros.
 
         Args:
             keep: Function that leaves zeros, without gradient, in place of padding.
 
         Returns:
-            `keep`, with Keras masks, if there is padding and the operation could need it. Otherwise, the identity.
+            `keep`, with Keras masks, if there is padding and the operation could need
+            it. Otherwise, the identity.
         """
-        if self.context.windows.mask is None or (self.kind.affine and not may_use_masks(self.operation)):
+        if self.context.windows.mask is None or (
+            self.kind.affine and not may_use_masks(self.operation)
+        ):
             return lambda tensor: tensor
-        return lambda tensor: keras_internals.put_mask(keep(tensor), keras_internals.mask_of(tensor))
+        return lambda tensor: keras_internals.put_mask(
+            keep(tensor), keras_internals.mask_of(tensor)
+        )
 
     def _valid_places(self, rows: Tensor, t: Time) -> Tensor | None:
-        """What of the rows of a step, or of all, is neither padding nor masked: booleans of their first axes; `None` if all."""
+        """What of the rows of a step, or of all, is neither padding nor masked:
+        booleans of their first axes; `None` if all."""
         valid, mask = self.context.windows.valid(t), keras_internals.row_mask(rows)
         if valid is None or mask is None:
             return valid if mask is None else mask
         return ops.logical_and(mask, time_axis.as_rows(valid, mask))
 
     def _only_valid_places(self, rows: Tensor, t: Time) -> Tensor:
-        """The rows of a step, or of all steps, with zeros, and no gradient, for what is padding or masked."""
+        """The rows of a step, or of all steps, with zeros, and no gradient, for what is
+        padding or masked."""
         return time_axis.zero_unless(self._valid_places(rows, t), rows)
 
     def _only_input(self, inputs: list[Tensor]) -> Tensor:
         """The input of an operation that has one."""
         if len(inputs) != 1:
             raise ValueError(
-                f"Layer {self.operation.name!r} of type {type(self.operation).__name__} takes one input tensor in a "
+                f"Layer {self.operation.name!r} of type "
+                f"{type(self.operation).__name__} takes one input tensor in a "
                 f"SpikingModel. Received: {len(inputs)}. Call it on its input alone."
             )
         return inputs[0]
@@ -283,30 +381,40 @@ def plus(loss: Any, other: Any) -> Any:
 
 def stopped(carried: Structure) -> Structure:
     """What is carried to the next step, without gradient."""
-    return tree.map_leaves(lambda leaf: ops.stop_gradient(leaf) if ops.is_tensor(leaf) else leaf, carried)
+    return tree.map_leaves(
+        lambda leaf: ops.stop_gradient(leaf) if ops.is_tensor(leaf) else leaf, carried
+    )
 
 
 def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
     """`value`, with a chosen derivative: `slope` with respect to `onto`.
 
-    The derivative that `value` has of its own is dropped, and there is none with respect to `slope`.
+    The derivative that `value` has of its own is dropped, and there is none with
+    respect to `slope`.
 
     >>> keras_ratesnn.gradients.graft(ops.ones(2), ops.zeros(2), 0.5).shape == (2,)
     True
 
     Args:
         value: Tensor, the result.
-        onto: Tensor of the same shape and dtype, through which the gradient flows on. Its value is not used.
+        onto: Tensor of the same shape and dtype, through which the gradient flows on.
+            Its value is not used.
         slope: Float, or a tensor of the same shape and dtype.
     """
     return backend.graft(value, onto, slope)
 
 
 def of_step(rows: Tensor, t: int, timesteps: int) -> Tensor:
-    """The tensor `(batch, ...)` of a step, of those of all steps, `(batch * T, ...)`, with its Keras mask."""
-    return keras_internals.with_mask(lambda rows: time_axis.unfold(rows, timesteps)[:, t], rows)
+    """The tensor `(batch, ...)` of a step, of those of all steps, `(batch * T, ...)`,
+    with its Keras mask."""
+    return keras_internals.with_mask(
+        lambda rows: time_axis.unfold(rows, timesteps)[:, t], rows
+    )
 
 
 def joined(steps: Sequence[Tensor]) -> Tensor:
-    """The tensors `(batch, ...)` of all steps as `(batch * T, ...)`, with their Keras masks."""
-    return keras_internals.with_mask(lambda *steps: time_axis.fold(ops.stack(steps, axis=1)), *steps)
+    """The tensors `(batch, ...)` of all steps as `(batch * T, ...)`, with their Keras
+    masks."""
+    return keras_internals.with_mask(
+        lambda *steps: time_axis.fold(ops.stack(steps, axis=1)), *steps
+    )

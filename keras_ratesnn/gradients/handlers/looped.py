@@ -1,4 +1,5 @@
-"""Handlers with a state of their own, which loops over time run: neurons, layers that mix time steps, readouts, traces."""
+"""Handlers with a state of their own, which loops over time run: neurons, layers that
+mix time steps, readouts, traces."""
 
 from typing import Any, NamedTuple
 
@@ -12,72 +13,91 @@ from keras_ratesnn.gradients.time import loops
 
 
 class LoopedHandler(Handler):
-    """A handler with a state of its own: one step after the other, also where all steps are there.
+    """A handler with a state of its own: one step after the other, also where all steps
+    are there.
 
-    A subclass implements `start` and `advance`. A state is tensors, in a NamedTuple, with the batch as their first axis, whose
-    shapes and dtypes stay; `()` if there is none. At steps that are padding for a sample it waits, and the outputs are 0. It
+    A subclass implements `start` and `advance`. A state is tensors, in a NamedTuple,
+    with the batch as their first axis, whose shapes and dtypes stay; `()` if there is
+    none. At steps that are padding for a sample it waits, and the outputs are 0. It
     passes through `context.between` before each step.
     """
 
     is_static_if_inputs_are = False
     begins_incomplete = False
-    """Whether the state of `start` has numbers, which `as_tensors` converts, or `()`, where later ones have tensors."""
+    """Whether the state of `start` has numbers, which `as_tensors` converts, or `()`,
+    where later ones have tensors."""
     dtype: Any = None
     """That of the outputs, if the layer has one."""
     moves_in_padding = False
-    """Whether the state goes on at steps that are padding, with inputs of zero, instead of waiting."""
+    """Whether the state goes on at steps that are padding, with inputs of zero, instead
+    of waiting."""
 
     @property
     def parallel(self) -> bool:
-        """Whether all steps, where they are there, are found by `at_once`, see `NeuronHandler`."""
+        """Whether all steps, where they are there, are found by `at_once`, see
+        `NeuronHandler`."""
         return False
 
     @property
     def compiles(self) -> bool:
-        """Whether a backend may compile steps into one pass over memory: `advance` reads no variables but those of `cell`."""
+        """Whether a backend may compile steps into one pass over memory: `advance`
+        reads no variables but those of `cell`."""
         return False
 
     @property
     def loop_variables(self) -> list[keras.Variable] | None:
-        """What `advance` reads, where many steps may be a compiled loop: with one input, and one output of `dtype`."""
+        """What `advance` reads, where many steps may be a compiled loop: with one
+        input, and one output of `dtype`."""
         return None
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Hashable: what `start`, `advance` and `final` depend on besides the cell, if it `compiles`."""
+        """Hashable: what `start`, `advance` and `final` depend on besides the cell, if
+        it `compiles`."""
         return (type(self),)
 
     def prepared(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Inputs in double precision where the layer is, and only there: weights are. Keras casts those of other layers."""
+        """Inputs in double precision where the layer is, and only there: weights are.
+        Keras casts those of other layers."""
         if self.dtype is None:
             return inputs
         wide = time_axis.accumulation_dtype(self.dtype)
         are_wide = [time_axis.accumulation_dtype(x.dtype) == wide for x in inputs]
         return [
-            x if is_wide else keras_internals.with_mask(lambda x: time_axis.cast(x, wide), x)
+            x
+            if is_wide
+            else keras_internals.with_mask(lambda x: time_axis.cast(x, wide), x)
             for x, is_wide in zip(inputs, are_wide, strict=True)
         ]
 
-    def advance(self, state: State, inputs: list[Tensor], phase: Any) -> tuple[State, list[Tensor]]:
+    def advance(
+        self, state: State, inputs: list[Tensor], phase: Any
+    ) -> tuple[State, list[Tensor]]:
         """`(state, outputs)` of one step, as if it were no padding.
 
         Args:
             state: What `start`, or the step before, returned.
             inputs: List of tensors `(batch, ...)`.
-            phase: What `phase` returned for the step: by default its number t, for neurons `()`.
+            phase: What `phase` returned for the step: by default its number t, for
+                neurons `()`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must implement `advance(state, inputs, phase)`.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `advance(state, inputs, phase)`."
+        )
 
     def phase(self, t: int | Tensor, valid: Tensor | None = None) -> Any:
-        """What `advance` needs to know about step `t`; `valid` broadcasts to the input, if it moves where rows are padding."""
+        """What `advance` needs to know about step `t`; `valid` broadcasts to the input,
+        if it moves where rows are padding."""
         return t
 
     def at_padding(self, state: State) -> State:
-        """The state after a step that is padding, given that before it. By default it waits."""
+        """The state after a step that is padding, given that before it. By default it
+        waits."""
         return state
 
     def as_tensors(self, state: State) -> State:
-        """The state with all numbers converted to tensors, for compiled loops, if it `begins_incomplete`."""
+        """The state with all numbers converted to tensors, for compiled loops, if it
+        `begins_incomplete`."""
         return state
 
     def membranes(self, state: State) -> Structure:
@@ -87,25 +107,44 @@ class LoopedHandler(Handler):
         """The state for rates and `end`, given that after the last step."""
         return state
 
-    def step(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
-        state, outputs = loops.step(self, state, inputs, t, self._valid_places(inputs[0], t))
-        return state, [keras_internals.put_mask(output, keras_internals.mask_of(inputs[0])) for output in outputs]
+    def step(
+        self, state: State, inputs: list[Tensor], t: Time
+    ) -> tuple[State, list[Tensor]]:
+        state, outputs = loops.step(
+            self, state, inputs, t, self._valid_places(inputs[0], t)
+        )
+        return state, [
+            keras_internals.put_mask(output, keras_internals.mask_of(inputs[0]))
+            for output in outputs
+        ]
 
-    def all_steps(self, state: State, inputs: list[Tensor]) -> tuple[State, list[Tensor]]:
+    def all_steps(
+        self, state: State, inputs: list[Tensor]
+    ) -> tuple[State, list[Tensor]]:
         for x, same in zip(inputs, self.static, strict=True):
             if not same:
                 self.context.checked(x)
-        valid, timesteps, first = self.context.windows.mask, self.context.windows.timesteps, inputs[0]
+        valid, timesteps, first = (
+            self.context.windows.mask,
+            self.context.windows.timesteps,
+            inputs[0],
+        )
         if self.static[0] and keras_internals.mask_of(first) is not None:
-            first = keras_internals.with_mask(lambda x: time_axis.repeat(x, timesteps), first)
+            first = keras_internals.with_mask(
+                lambda x: time_axis.repeat(x, timesteps), first
+            )
         if keras_internals.row_mask(first) is not None:
             valid = time_axis.unfold(self._valid_places(first, None), timesteps)
         state, outputs = loops.all_steps(self, state, inputs, self.static, valid)
-        return state, [keras_internals.put_mask(output, keras_internals.mask_of(first)) for output in outputs]
+        return state, [
+            keras_internals.put_mask(output, keras_internals.mask_of(first))
+            for output in outputs
+        ]
 
 
 class SteppedState(NamedTuple):
-    """What a layer with steps of its own carries from step to step, and what an `OperationHandler` keeps."""
+    """What a layer with steps of its own carries from step to step, and what an
+    `OperationHandler` keeps."""
 
     carried: Any = ()
     loss: Any = ()
@@ -131,10 +170,14 @@ class SteppedHandler(LoopedHandler):
     def start(self, inputs: list[Tensor]) -> State:
         return SteppedState(self.layer.initial_state(self._only_input(inputs)))
 
-    def advance(self, state: State, inputs: list[Tensor], phase: Any) -> tuple[State, list[Tensor]]:
+    def advance(
+        self, state: State, inputs: list[Tensor], phase: Any
+    ) -> tuple[State, list[Tensor]]:
         outputs, after = self.layer.step(inputs[0], state.carried)
         # A loop carries tensors of one dtype, that of the initial state.
-        after = tree.map_leaves(lambda new, old: time_axis.cast(new, old.dtype), after, state.carried)
+        after = tree.map_leaves(
+            lambda new, old: time_axis.cast(new, old.dtype), after, state.carried
+        )
         return SteppedState(after), [time_axis.cast(outputs, self.dtype)]
 
     def carried(self, state: State) -> Structure:

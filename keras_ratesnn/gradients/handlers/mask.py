@@ -10,14 +10,16 @@ from keras_ratesnn.gradients.handlers.handler import Handler, Time, plus
 
 
 class State(NamedTuple):
-    """What the layer multiplies each step by, `(batch, ...)`, and the losses of the steps so far."""
+    """What the layer multiplies each step by, `(batch, ...)`, and the losses of the
+    steps so far."""
 
     mask: Tensor
     loss: Tensor | tuple[()] = ()
 
 
 class MaskHandler(Handler):
-    """A layer that multiplies by a random mask, such as dropout: the same one at all steps, and on rates."""
+    """A layer that multiplies by a random mask, such as dropout: the same one at all
+    steps, and on rates."""
 
     def start(self, inputs):
         (mask,), _ = self.apply([ops.ones_like(self._only_input(inputs))])
@@ -26,24 +28,33 @@ class MaskHandler(Handler):
     def step(self, state, inputs, t):
         x = self._only_input(inputs)
         outputs = keras_internals.put_mask(
-            self.masked(time_axis.cast(x, state.mask.dtype), state.mask, t), keras_internals.mask_of(x)
+            self.masked(time_axis.cast(x, state.mask.dtype), state.mask, t),
+            keras_internals.mask_of(x),
         )
-        loss = None if self.context.records else self.regularization_of_step([outputs], t)
+        loss = (
+            None if self.context.records else self.regularization_of_step([outputs], t)
+        )
         return state._replace(loss=plus(state.loss, loss)), [outputs]
 
     def masked(self, x: Tensor, mask: Tensor, t: Time) -> Tensor:
         """Rows of a step, or of all steps for `None`, times the mask."""
         if t is not None:
             return x * mask
-        return time_axis.fold(time_axis.unfold(x, self.context.windows.timesteps) * mask[:, None])
+        return time_axis.fold(
+            time_axis.unfold(x, self.context.windows.timesteps) * mask[:, None]
+        )
 
     def again(self, state):
         return State(state.mask)
 
     def all_steps(self, state, inputs):
-        return self.step(self.start(self._inputs_at(0, inputs)), self.rows(inputs), None)
+        return self.step(
+            self.start(self._inputs_at(0, inputs)), self.rows(inputs), None
+        )
 
     def rates(self, state, inputs):
         (rates,) = self.rates_of(inputs)
-        rates = time_axis.cast(rates, state.mask.dtype) * self.context.windows.repeat(state.mask)
+        rates = time_axis.cast(rates, state.mask.dtype) * self.context.windows.repeat(
+            state.mask
+        )
         return [rates], self.regularization_of_rates([rates])

@@ -1,4 +1,5 @@
-"""Layers that mix time steps, such as delays: all steps at once, or a queue of earlier inputs as the state."""
+"""Layers that mix time steps, such as delays: all steps at once, or a queue of earlier
+inputs as the state."""
 
 from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn.gradients.handlers.looped import SteppedHandler, SteppedState
@@ -7,7 +8,8 @@ from keras_ratesnn.gradients.time import loops
 
 
 class MixingHandler(SteppedHandler, OperationHandler):
-    """A layer that mixes time steps; on rates it is given the rate of its window at each step."""
+    """A layer that mixes time steps; on rates it is given the rate of its window at
+    each step."""
 
     def __init__(self, call, context):
         super().__init__(call, context)
@@ -17,25 +19,36 @@ class MixingHandler(SteppedHandler, OperationHandler):
 
     def step(self, state, inputs, t):
         x = self._only_input(inputs)
-        after, (outputs,) = loops.step(self, SteppedState(state.carried), [self._only_valid_places(x, t)], t, None)
+        after, (outputs,) = loops.step(
+            self, SteppedState(state.carried), [self._only_valid_places(x, t)], t, None
+        )
         return self._after(state._replace(carried=after.carried), x, outputs, t)
 
     def all_steps(self, state, inputs):
-        (x,), timesteps = self.rows([self._only_input(inputs)]), self.context.windows.timesteps
+        (x,), timesteps = (
+            self.rows([self._only_input(inputs)]),
+            self.context.windows.timesteps,
+        )
         valid = self._only_valid_places(self.context.checked(x), None)
         if self.context.streams:
             # All of them are the slots of one step.
             steps = time_axis.unfold(valid, timesteps)
-            state, (outputs,) = self.advance(state or self.start([steps]), [steps], None)
+            state, (outputs,) = self.advance(
+                state or self.start([steps]), [steps], None
+            )
             return self._after(state, x, time_axis.fold(outputs), None)
         if self.context.between is None:
-            outputs = time_axis.fold(self.layer.over_time(time_axis.unfold(valid, timesteps)))
+            outputs = time_axis.fold(
+                self.layer.over_time(time_axis.unfold(valid, timesteps))
+            )
         else:
             _, (outputs,) = loops.all_steps(self, (), [valid], [False], None)
         return self._after(SteppedState(), x, time_axis.cast(outputs, self.dtype), None)
 
     def _after(self, state, x, outputs, t):
-        return self.after(state, [keras_internals.put_mask(outputs, keras_internals.mask_of(x))], t)
+        return self.after(
+            state, [keras_internals.put_mask(outputs, keras_internals.mask_of(x))], t
+        )
 
     def _needs_mean(self, inputs):
         return True
@@ -48,5 +61,12 @@ class MixingHandler(SteppedHandler, OperationHandler):
         else:
             at_each_step = windows.at_each_step(*self.rates_of(inputs))
         steps = self.layer.over_time(at_each_step)
-        rates = self.with_means(state, [time_axis.cast(windows.means_over_steps(time_axis.fold(steps)), self.dtype)])
+        rates = self.with_means(
+            state,
+            [
+                time_axis.cast(
+                    windows.means_over_steps(time_axis.fold(steps)), self.dtype
+                )
+            ],
+        )
         return rates, self.regularization_of_rates(rates)

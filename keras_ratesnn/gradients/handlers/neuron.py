@@ -1,4 +1,5 @@
-"""Neurons: spikes at each step. What also finds the derivatives of their rates is in `eligibility`, `feedback`, `parallel`."""
+"""Neurons: spikes at each step. What also finds the derivatives of their rates is in
+`eligibility`, `feedback`, `parallel`."""
 
 from typing import Any, NamedTuple
 
@@ -33,7 +34,10 @@ class NeuronHandler(LoopedHandler):
     def __init__(self, call, context):
         super().__init__(call, context)
         self.means = Means(context.windows)
-        self.cell, self.dtype = self.operation.cell_in_time(context.training), self.operation.compute_dtype
+        self.cell, self.dtype = (
+            self.operation.cell_in_time(context.training),
+            self.operation.compute_dtype,
+        )
         self.moves_in_padding = self.cell.moves_in_padding
 
     @property
@@ -51,7 +55,8 @@ class NeuronHandler(LoopedHandler):
 
     @property
     def parallel(self):
-        # With `between` a step would be differentiated with respect to the inputs of others.
+        # With `between` a step would be differentiated with respect to the inputs of
+        # others.
         return self.cell.in_parallel and self.context.between is None
 
     def start(self, inputs):
@@ -66,11 +71,13 @@ class NeuronHandler(LoopedHandler):
         return State(cell), [time_axis.cast(spikes, self.dtype)]
 
     def at_once(self, currents: Tensor, mask: Tensor | None) -> tuple[State, Tensor]:
-        """All steps at once, in the place of `start`, `advance` and `final`: `(state, spikes)`.
+        """All steps at once, in the place of `start`, `advance` and `final`: `(state,
+        spikes)`.
 
         Args:
             currents: Tensor `(batch, T, ...)`, zeros where steps do not count.
-            mask: Boolean tensor of its first axes, false there; `None` if all steps count.
+            mask: Boolean tensor of its first axes, false there; `None` if all steps
+                count.
         """
         membranes = self.cell.over_time(currents)
         return State(membranes), time_axis.cast(self.cell.fire(membranes), self.dtype)
@@ -79,10 +86,12 @@ class NeuronHandler(LoopedHandler):
         return state._replace(cell=self.cell.state_at_padding(state.cell))
 
     def emitted(self, spikes: Tensor, inputs: list[Tensor], t: Time) -> Tensor:
-        """The output of the layer, `(rows, ...)`: its spikes, to which a training method may give another derivative.
+        """The output of the layer, `(rows, ...)`: its spikes, to which a training
+        method may give another derivative.
 
         Args:
-            spikes: Tensor `(rows, ...)`: `(batch, ...)` of step t, or `(batch * T, ...)` of all steps for `t=None`.
+            spikes: Tensor `(rows, ...)`: `(batch, ...)` of step t, or `(batch * T,
+                ...)` of all steps for `t=None`.
             inputs: List of the input current, likewise `(rows, ...)`.
             t: See `step`.
         """
@@ -90,7 +99,9 @@ class NeuronHandler(LoopedHandler):
 
     def step(self, state, inputs, t):
         after, spikes = super().step(State(state.cell, state.record), inputs, t)
-        return self._after(state._replace(cell=after.cell, record=after.record), spikes, inputs, t)
+        return self._after(
+            state._replace(cell=after.cell, record=after.record), spikes, inputs, t
+        )
 
     def all_steps(self, state, inputs):
         return self._after(*super().all_steps(state, inputs), inputs, None)
@@ -100,12 +111,18 @@ class NeuronHandler(LoopedHandler):
         (spikes,) = outputs
         if t is None and type(self).emitted is not NeuronHandler.emitted:
             inputs = self.rows(inputs)
-        spikes = keras_internals.put_mask(self.emitted(spikes, inputs, t), keras_internals.mask_of(spikes))
+        spikes = keras_internals.put_mask(
+            self.emitted(spikes, inputs, t), keras_internals.mask_of(spikes)
+        )
         if not self.context.records:
-            return state._replace(loss=plus(state.loss, self.regularization_of_step([spikes], t))), [spikes]
+            return state._replace(
+                loss=plus(state.loss, self.regularization_of_step([spikes], t))
+            ), [spikes]
         mask = keras_internals.row_mask(spikes)
         if mask is not None:
-            state = state._replace(counts=self.means.add(state.counts, [ops.cast(mask, "float32")], t))
+            state = state._replace(
+                counts=self.means.add(state.counts, [ops.cast(mask, "float32")], t)
+            )
         return state, [spikes]
 
     def carried(self, state):
@@ -123,7 +140,8 @@ class NeuronHandler(LoopedHandler):
     def rates(self, state, inputs):
         (mean_input,) = self.rates_of(inputs)
         if state.counts:
-            # Where rows are masked at some steps, the input changes at the others alone: by more than its mean does.
+            # Where rows are masked at some steps, the input changes at the others
+            # alone: by more than its mean does.
             share = self.means.rows(state.counts[0])
             by = ops.where(share > 0.0, 1.0 / ops.where(share > 0.0, share, 1.0), 0.0)
             by = time_axis.as_rows(time_axis.cast(by, mean_input.dtype), mean_input)
@@ -136,8 +154,10 @@ class NeuronHandler(LoopedHandler):
 
         Args:
             record: What `final` recorded.
-            mean_input: Tensor c `(batch * W, ...)`, the rate of the input current, with gradient.
+            mean_input: Tensor c `(batch * W, ...)`, the rate of the input current, with
+                gradient.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} must implement `firing_rate(record, mean_input)`, or be a subclass of EligibilityHandler."
+            f"{type(self).__name__} must implement `firing_rate(record, mean_input)`, "
+            "or be a subclass of EligibilityHandler."
         )

@@ -1,4 +1,5 @@
-"""Normalisation with batch statistics in training: of all steps at once, or of each step; and of rates."""
+"""Normalisation with batch statistics in training: of all steps at once, or of each
+step; and of rates."""
 
 from typing import Any, NamedTuple
 
@@ -14,13 +15,16 @@ class State(NamedTuple):
     """What a normalisation keeps.
 
     Attributes:
-        statistics: For rates, the statistics of the steps so far: μ and 1 / (σ² + ε); where there is padding also how many
-            values were free, with which the latter is weighted. Totals of `Means`, or lists of one tensor each for all steps.
+        statistics: For rates, the statistics of the steps so far: μ and 1 / (σ² + ε);
+            where there is padding also how many values were free, with which the latter
+            is weighted. Totals of `Means`, or lists of one tensor each for all steps.
         weights: How often rows are not masked, see `Means`.
-        moments: Sums over the steps so far, for a layer that is given those of all steps: μ and σ² + μ², weighted with how much
-            counts, and the sum of these weights.
+        moments: Sums over the steps so far, for a layer that is given those of all
+            steps: μ and σ² + μ², weighted with how much counts, and the sum of these
+            weights.
         loss: The activity regularisation of the steps so far.
-        totals: The outputs of the steps so far, if they have factors of steps, see `Means`.
+        totals: The outputs of the steps so far, if they have factors of steps, see
+            `Means`.
     """
 
     statistics: Any = ()
@@ -31,7 +35,8 @@ class State(NamedTuple):
 
 
 class NormalizationHandler(OperationHandler):
-    """A normalisation with batch statistics, of the steps, and of rates with the statistics of the steps."""
+    """A normalisation with batch statistics, of the steps, and of rates with the
+    statistics of the steps."""
 
     def __init__(self, call, context):
         super().__init__(call, context)
@@ -39,19 +44,27 @@ class NormalizationHandler(OperationHandler):
         self.facts = facts
         mask = call.kwargs.get("mask")
         # The place of its mask among the inputs, if the graph has one.
-        self._mask_at = call.inputs.index(mask.index) if isinstance(mask, Slot) else None
+        self._mask_at = (
+            call.inputs.index(mask.index) if isinstance(mask, Slot) else None
+        )
         self._mean_and_variance = None
         if context.records and facts.normalize_rate is None:
             raise ValueError(
-                'gradient="rate" must know how a normalisation acts on rates. Received: layer '
-                f'{self.operation.name!r} with renorm=True. Make it with renorm=False, or train with gradient="bptt".'
+                'gradient="rate" must know how a normalisation acts on rates. '
+                f"Received: layer {self.operation.name!r} with renorm=True. Make it "
+                'with renorm=False, or train with gradient="bptt".'
             )
 
     def _input_and_mask(self, inputs):
-        """The input, and its mask, which is in the graph or on the tensor, or `None`."""
+        """The input, and its mask, which is in the graph or on the tensor, or
+        `None`."""
         others = [x for index, x in enumerate(inputs) if index != self._mask_at]
         x = self._only_input(others)
-        given = self.call.kwargs.get("mask") if self._mask_at is None else inputs[self._mask_at]
+        given = (
+            self.call.kwargs.get("mask")
+            if self._mask_at is None
+            else inputs[self._mask_at]
+        )
         return x, keras_internals.mask_of(x) if given is None else given
 
     def step(self, state, inputs, t):
@@ -62,7 +75,9 @@ class NormalizationHandler(OperationHandler):
         if self.context.records:
             state = self._recorded(state, x, mask, weights, mean, variance, t)
         if self.facts.after_steps is not None:
-            state = state._replace(moments=self._moments(state.moments, mean, variance, weights))
+            state = state._replace(
+                moments=self._moments(state.moments, mean, variance, weights)
+            )
         if self.facts.step_factors is not None:
             rows = self.context.step_of_rows(ops.shape(outputs)[0]) if t is None else t
             factors = ops.convert_to_tensor(self.facts.step_factors(self.operation))
@@ -73,59 +88,102 @@ class NormalizationHandler(OperationHandler):
         return self.facts.step_factors is not None
 
     def _weights(self, x, mask, valid):
-        """The weights of rows in statistics, of a shape that broadcasts to their first axes; `None` if all are equal."""
+        """The weights of rows in statistics, of a shape that broadcasts to their first
+        axes; `None` if all are equal."""
         if valid is None:
             return mask
         rows = ops.reshape(valid, (-1, *[1] * (len(x.shape) - 2)))
-        return rows if mask is None else time_axis.cast(rows, "float32") * time_axis.cast(mask, "float32")
+        return (
+            rows
+            if mask is None
+            else time_axis.cast(rows, "float32") * time_axis.cast(mask, "float32")
+        )
 
     def _recorded(self, state, x, mask, weights, mean, variance, t):
         # 1 / mean_t(1 / (σ_t² + ε)) replaces σ² + ε.
-        windows, found = self.context.windows, [mean, 1.0 / (variance + self.operation.epsilon)]
+        windows, found = (
+            self.context.windows,
+            [mean, 1.0 / (variance + self.operation.epsilon)],
+        )
         if windows.mask is not None and t is not None:
-            # Steps of few sequences have few values, whose variance may be 0 by chance. Their derivative is small, though.
-            freedom = time_axis.cast(normalization.degrees_of_freedom(self.operation, x, weights), mean.dtype)
+            # Steps of few sequences have few values, whose variance may be 0 by chance.
+            # Their derivative is small, though.
+            freedom = time_axis.cast(
+                normalization.degrees_of_freedom(self.operation, x, weights), mean.dtype
+            )
             rows = ops.shape(x)[0]
-            found = [ops.broadcast_to(each, (rows, *ops.shape(each))) for each in (mean, found[1] * freedom, freedom)]
+            found = [
+                ops.broadcast_to(each, (rows, *ops.shape(each)))
+                for each in (mean, found[1] * freedom, freedom)
+            ]
         counts = () if mask is None else [ops.cast(mask, "float32")]
         if t is None or self.context.last_step:
-            # Those of all steps at once, or of the last one, are those of a single window.
+            # Those of all steps at once, or of the last one, are those of a single
+            # window.
             statistics = [[each] for each in found]
         else:
             statistics = self.means.add(state.statistics, found, t)
         if counts:
-            counts = [counts] if self.context.last_step else self.means.add(state.weights, counts, t)
+            counts = (
+                [counts]
+                if self.context.last_step
+                else self.means.add(state.weights, counts, t)
+            )
         return state._replace(statistics=statistics, weights=counts)
 
     def _moments(self, moments, mean, variance, weights):
         rows = 1.0 if weights is None else ops.sum(time_axis.cast(weights, mean.dtype))
-        found = [rows * mean, rows * (variance + ops.square(mean)), rows * ops.ones((), mean.dtype)]
-        return [total + each for total, each in zip(moments, found, strict=True)] if moments else found
+        found = [
+            rows * mean,
+            rows * (variance + ops.square(mean)),
+            rows * ops.ones((), mean.dtype),
+        ]
+        return (
+            [total + each for total, each in zip(moments, found, strict=True)]
+            if moments
+            else found
+        )
 
     def once(self, inputs):
         """Updates the moving averages as often as calls on steps would."""
         windows, (x, mask) = self.context.windows, self._input_and_mask(inputs)
         # What is the same at every step counts as often as there are steps.
-        weights = self._weights(x, mask, None if windows.mask is None else windows.share_of_steps())
-        outputs, mean, variance = self.facts.normalize(self.operation, x, times=self.context.calls, mask=weights)
+        weights = self._weights(
+            x, mask, None if windows.mask is None else windows.share_of_steps()
+        )
+        outputs, mean, variance = self.facts.normalize(
+            self.operation, x, times=self.context.calls, mask=weights
+        )
         self._mean_and_variance = mean, variance
         outputs = [keras_internals.put_mask(outputs, mask)]
         return outputs, self.regularization(outputs)
 
     def rates(self, state, inputs):
-        rates, factors, windows = self._normalized(state, inputs), self.facts.step_factors, self.context.windows
+        rates, factors, windows = (
+            self._normalized(state, inputs),
+            self.facts.step_factors,
+            self.context.windows,
+        )
         if factors is not None:
             # The time mean in each window of the rate at each step.
-            of_steps = ops.convert_to_tensor(factors(self.operation))[: windows.timesteps]
-            rates = time_axis.times_rows(rates, windows.means_of_factors(of_steps, ops.shape(rates)[0]))
+            of_steps = ops.convert_to_tensor(factors(self.operation))[
+                : windows.timesteps
+            ]
+            rates = time_axis.times_rows(
+                rates, windows.means_of_factors(of_steps, ops.shape(rates)[0])
+            )
         outputs = self.with_means(state, [rates])
         return outputs, self.regularization_of_rates(outputs)
 
     def _normalized(self, state, inputs):
-        """Normalises with the statistics of all steps, or of each window if each step was normalised separately."""
+        """Normalises with the statistics of all steps, or of each window if each step
+        was normalised separately."""
         windows, normalize_rate = self.context.windows, self.facts.normalize_rate
         rates, _ = self._input_and_mask(self.rates_of(inputs))
-        statistics, weights = self._of_windows(state.statistics), self._weights_of_rates(state.weights)
+        statistics, weights = (
+            self._of_windows(state.statistics),
+            self._weights_of_rates(state.weights),
+        )
         if len(statistics) == 1 or windows.mask is not None:
             of_rows = windows.weights_of_rows(ops.shape(rates)[0])
             if weights is not None and of_rows is not None:
@@ -135,7 +193,12 @@ class NormalizationHandler(OperationHandler):
             return normalize_rate(self.operation, rates, *statistics[0], weights)
         weights = [None] * len(statistics) if weights is None else windows.cut(weights)
         by_window = zip(windows.cut(rates), statistics, weights, strict=True)
-        return join([normalize_rate(self.operation, rate, *of, weight) for rate, of, weight in by_window])
+        return join(
+            [
+                normalize_rate(self.operation, rate, *of, weight)
+                for rate, of, weight in by_window
+            ]
+        )
 
     def _weights_of_rates(self, weights):
         if not weights:
@@ -146,12 +209,19 @@ class NormalizationHandler(OperationHandler):
         """The statistics `(mean, variance)` for each window."""
         if not (self.context.all_at_once or self.context.last_step):
             statistics = [self.means.of_windows(of) for of in statistics]
-        # The authors' program, which uses the statistics of the last step, adds ε twice.
+        # The authors' program, which uses the statistics of the last step, adds ε
+        # twice.
         epsilon = 0.0 if self.context.last_step else self.operation.epsilon
         means, precisions, *freedom = statistics
         if freedom:
-            precisions = [_of_free(precision, of) for precision, of in zip(precisions, freedom[0], strict=True)]
-        return [(mean, 1.0 / precision - epsilon) for mean, precision in zip(means, precisions, strict=True)]
+            precisions = [
+                _of_free(precision, of)
+                for precision, of in zip(precisions, freedom[0], strict=True)
+            ]
+        return [
+            (mean, 1.0 / precision - epsilon)
+            for mean, precision in zip(means, precisions, strict=True)
+        ]
 
     def end(self, state):
         if self.facts.after_steps is None:
@@ -165,6 +235,9 @@ class NormalizationHandler(OperationHandler):
 
 
 def _of_free(precision, freedom):
-    """The mean precision of the steps of each sample; 1 for samples that are padding throughout."""
+    """The mean precision of the steps of each sample; 1 for samples that are padding
+    throughout."""
     counts = freedom[..., None] > 0.0
-    return ops.where(counts, precision, 1.0) / ops.where(counts, freedom[..., None], 1.0)
+    return ops.where(counts, precision, 1.0) / ops.where(
+        counts, freedom[..., None], 1.0
+    )

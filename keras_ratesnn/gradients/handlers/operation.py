@@ -1,4 +1,5 @@
-"""Any other operation, with or without weights: with the time step, integers, Keras masks and losses of its own."""
+"""Any other operation, with or without weights: with the time step, integers, Keras
+masks and losses of its own."""
 
 import contextlib
 from collections.abc import Sequence
@@ -10,7 +11,13 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn.gradients.handlers.handler import Handler, Time, joined, of_step, plus
+from keras_ratesnn.gradients.handlers.handler import (
+    Handler,
+    Time,
+    joined,
+    of_step,
+    plus,
+)
 from keras_ratesnn.gradients.time.windows import Means, join
 from keras_ratesnn.layer_kinds import may_use_masks, seeds_of
 
@@ -21,7 +28,8 @@ class State(NamedTuple):
     Attributes:
         loss: The losses of the steps so far.
         totals: The outputs of the steps so far, see `Means`.
-        masks: The Keras masks of its inputs at the steps so far, likewise, by the index of the input.
+        masks: The Keras masks of its inputs at the steps so far, likewise, by the index
+            of the input.
     """
 
     loss: Any = ()
@@ -30,10 +38,12 @@ class State(NamedTuple):
 
 
 class OperationHandler(Handler):
-    """Any operation without a kind of its own; on rates it has the time mean of its outputs, and its own derivative."""
+    """Any operation without a kind of its own; on rates it has the time mean of its
+    outputs, and its own derivative."""
 
     adds_losses = False
-    """Whether the layer has added a loss at a step of a run that records rates, which then have it."""
+    """Whether the layer has added a loss at a step of a run that records rates, which
+    then have it."""
 
     def __init__(self, call, context):
         super().__init__(call, context)
@@ -44,29 +54,42 @@ class OperationHandler(Handler):
         outputs, loss = self.outputs_and_loss(inputs, t)
         return self.after(state or State(), outputs, t, loss, inputs, masks)
 
-    def outputs_and_loss(self, inputs: list[Tensor], t: Time) -> tuple[list[Tensor], Tensor | None]:
+    def outputs_and_loss(
+        self, inputs: list[Tensor], t: Time
+    ) -> tuple[list[Tensor], Tensor | None]:
         """`(outputs, loss)` of a step, or of all steps for `None`, before `after`."""
         guard = self._guarded(lambda x: self.context.windows.only_valid_at(t, x))
         guarded = list(map(guard, inputs))
         outputs, loss = self.apply(guarded, t)
         if loss is not None and self.context.chosen is not None:
-            loss = self._of_chosen(loss, t) if t is not None else self._of_chosen_steps(loss, guarded)
+            loss = (
+                self._of_chosen(loss, t)
+                if t is not None
+                else self._of_chosen_steps(loss, guarded)
+            )
         return list(map(guard, outputs)), loss
 
     def _of_chosen(self, loss, t):
         """A loss of a step, with the gradient that the step has."""
         if loss is None or self.context.chosen is None:
             return loss
-        return ops.where(ops.take(self.context.chosen, t), loss, ops.stop_gradient(loss))
+        return ops.where(
+            ops.take(self.context.chosen, t), loss, ops.stop_gradient(loss)
+        )
 
     def _of_chosen_steps(self, loss, rows):
-        """A loss of all steps, with the derivative of the losses that the layer adds at the chosen ones alone."""
+        """A loss of all steps, with the derivative of the losses that the layer adds at
+        the chosen ones alone."""
         timesteps, loss = self.context.windows.timesteps, ops.stop_gradient(loss)
         for t in range(timesteps):
             with self.on_rates(()):
                 _, added = self.apply([of_step(x, t, timesteps) for x in rows], t)
             if added is not None:
-                loss = loss + self._of_chosen(added, t) / timesteps - ops.stop_gradient(added) / timesteps
+                loss = (
+                    loss
+                    + self._of_chosen(added, t) / timesteps
+                    - ops.stop_gradient(added) / timesteps
+                )
         return loss
 
     def after(
@@ -78,10 +101,16 @@ class OperationHandler(Handler):
         inputs: Sequence[Tensor] = (),
         masks: Any = (),
     ) -> tuple[Any, list[Tensor]]:
-        """`(state, outputs)` after a step, or all steps for `None`, with these outputs and this loss."""
+        """`(state, outputs)` after a step, or all steps for `None`, with these outputs
+        and this loss."""
         if not self.context.records:
-            loss = plus(None if loss is None else loss / self.context.calls, self.regularization_of_step(outputs, t))
-            return (state if loss is None else state._replace(loss=plus(state.loss, loss))), outputs
+            loss = plus(
+                None if loss is None else loss / self.context.calls,
+                self.regularization_of_step(outputs, t),
+            )
+            return (
+                state if loss is None else state._replace(loss=plus(state.loss, loss))
+            ), outputs
         self.adds_losses = self.adds_losses or loss is not None
         if not (masks or self._needs_mean(inputs)):
             return state, outputs
@@ -90,12 +119,20 @@ class OperationHandler(Handler):
         totals = self.means.add(state.totals, outputs, t)
         if masks:
             before = [state.masks[index] for index in masks] if state.masks else ()
-            masks = dict(zip(masks, self.means.add(before, list(masks.values()), t), strict=True))
+            masks = dict(
+                zip(masks, self.means.add(before, list(masks.values()), t), strict=True)
+            )
         if t is None:
-            # If the compiler postponed the means to the backward pass, all steps would stay in memory until then.
+            # If the compiler postponed the means to the backward pass, all steps would
+            # stay in memory until then.
             after, totals = backend.optimization_barrier((outputs, totals))
-            outputs = [keras_internals.put_mask(x, keras_internals.mask_of(y)) for x, y in zip(after, outputs, strict=True)]
-        return state._replace(totals=totals, **({"masks": masks} if masks else {})), outputs
+            outputs = [
+                keras_internals.put_mask(x, keras_internals.mask_of(y))
+                for x, y in zip(after, outputs, strict=True)
+            ]
+        return state._replace(
+            totals=totals, **({"masks": masks} if masks else {})
+        ), outputs
 
     def rates(self, state, inputs):
         if self.takes_time or (state and state.masks) or self._has_steps(inputs):
@@ -110,15 +147,21 @@ class OperationHandler(Handler):
         rates = self.with_means(state, rates)
         return rates, plus(loss, self.regularization_of_rates(rates))
 
-    def on_rates(self, state: Any, seeds: Sequence[Tensor] = ()) -> AbstractContextManager[Any]:
-        """A context for calls on rates: they leave the layer as it is, and draw the numbers of the steps.
+    def on_rates(
+        self, state: Any, seeds: Sequence[Tensor] = ()
+    ) -> AbstractContextManager[Any]:
+        """A context for calls on rates: they leave the layer as it is, and draw the
+        numbers of the steps.
 
         Args:
             state: See `rates`.
-            seeds: The states of its random generators inside the context. Defaults to `()`: the current ones.
+            seeds: The states of its random generators inside the context. Defaults to
+                `()`: the current ones.
         """
         layer = self.operation
-        has_state = not self.kind.function_of_tensors and isinstance(layer, keras.layers.Layer)
+        has_state = not self.kind.function_of_tensors and isinstance(
+            layer, keras.layers.Layer
+        )
         variables = layer.variables if has_state else ()
         if variables and backend.loses_replaced_weights(layer):
             variables = [variable for variable in variables if not variable.trainable]
@@ -129,21 +172,36 @@ class OperationHandler(Handler):
         return keras_internals.Replaced(values, backend.assigned_weight)
 
     def _by_window(self, state, inputs):
-        """`(rates, loss)` of each window separately, with the same random numbers; losses are weighted by windows' sizes."""
+        """`(rates, loss)` of each window separately, with the same random numbers;
+        losses are weighted by windows' sizes."""
         windows, loss, by_window = self.context.windows, None, []
-        inputs = [x if same else windows.cut(x) for x, same in zip(inputs, self.static, strict=True)]
+        inputs = [
+            x if same else windows.cut(x)
+            for x, same in zip(inputs, self.static, strict=True)
+        ]
         for window in range(len(windows)):
             with self.on_rates(state):
-                of_it = [x if same else x[window] for x, same in zip(inputs, self.static, strict=True)]
+                of_it = [
+                    x if same else x[window]
+                    for x, same in zip(inputs, self.static, strict=True)
+                ]
                 outputs, of_window = self.apply(of_it)
             loss = plus(
-                loss, None if of_window is None else time_axis.scaled(of_window, windows.share(window, self.context.training))
+                loss,
+                None
+                if of_window is None
+                else time_axis.scaled(
+                    of_window, windows.share(window, self.context.training)
+                ),
             )
             by_window.append(outputs)
         return [join(parts) for parts in zip(*by_window, strict=True)], loss
 
-    def with_means(self, state: Any, rates: list[Tensor], slope: float = 1.0) -> list[Tensor]:
-        """The recorded time means, with the derivatives of rates; the rates themselves where nothing was recorded."""
+    def with_means(
+        self, state: Any, rates: list[Tensor], slope: float = 1.0
+    ) -> list[Tensor]:
+        """The recorded time means, with the derivatives of rates; the rates themselves
+        where nothing was recorded."""
         if not (state and state.totals):
             return rates
 
@@ -153,46 +211,77 @@ class OperationHandler(Handler):
                 return mean
             return backend.graft(time_axis.cast(mean, rate.dtype), rate, slope)
 
-        return [with_mean(total, rate) for total, rate in zip(state.totals, rates, strict=True)]
+        return [
+            with_mean(total, rate)
+            for total, rate in zip(state.totals, rates, strict=True)
+        ]
 
     def _needs_mean(self, inputs):
         """Whether rates need the means of the outputs.
 
-        If an affine operation is the same at every step, its output rate follows from its input rate. For an operation with
-        weights the recorded time mean is cheaper, but in single-step mode it would have to be carried from step to step.
+        If an affine operation is the same at every step, its output rate follows from
+        its input rate. For an operation with weights the recorded time mean is cheaper,
+        but in single-step mode it would have to be carried from step to step.
         """
         if self.takes_time or not self.kind.affine or self._has_steps(inputs):
             return True
         return self.context.all_at_once and not self.kind.parameter_free
 
     def _has_steps(self, inputs):
-        """Whether an input is of integers or booleans that change over time, which have no rate."""
-        return any(not same and not time_axis.is_float(x.dtype) for x, same in zip(inputs, self.static, strict=True))
+        """Whether an input is of integers or booleans that change over time, which have
+        no rate."""
+        return any(
+            not same and not time_axis.is_float(x.dtype)
+            for x, same in zip(inputs, self.static, strict=True)
+        )
 
     def _masks_in_time(self, inputs):
-        """The Keras masks of the inputs of an operation that may use them, if they may change over time, by their index."""
+        """The Keras masks of the inputs of an operation that may use them, if they may
+        change over time, by their index."""
         if not self.context.records or not may_use_masks(self.operation):
             return {}
         masks = {
             str(index): None if same else keras_internals.mask_of(x)
             for index, (x, same) in enumerate(zip(inputs, self.static, strict=True))
         }
-        return {index: ops.cast(mask, "bool") for index, mask in masks.items() if mask is not None}
+        return {
+            index: ops.cast(mask, "bool")
+            for index, mask in masks.items()
+            if mask is not None
+        }
 
     def _in_time(self, state, inputs):
-        """`(rates, loss)`: the time means, in each window, of the operation applied to the rate at each step."""
+        """`(rates, loss)`: the time means, in each window, of the operation applied to
+        the rate at each step."""
         windows = self.context.windows
-        masks = {index: self.means.rows(total) for index, total in (state.masks or {}).items()} if state else {}
+        masks = (
+            {
+                index: self.means.rows(total)
+                for index, total in (state.masks or {}).items()
+            }
+            if state
+            else {}
+        )
 
         def at_each_step(index, x, same):
             if same:
                 return x
-            steps = time_axis.fold(windows.at_each_step(x)) if time_axis.is_float(x.dtype) else x
+            steps = (
+                time_axis.fold(windows.at_each_step(x))
+                if time_axis.is_float(x.dtype)
+                else x
+            )
             return keras_internals.put_mask(steps, masks.get(str(index)))
 
         of_steps = zip(inputs, self.static, strict=True)
-        outputs, loss = self._on_steps(state, [at_each_step(index, x, same) for index, (x, same) in enumerate(of_steps)])
-        return [windows.means_over_steps(y) if time_axis.is_float(y.dtype) else y for y in outputs], loss
+        outputs, loss = self._on_steps(
+            state,
+            [at_each_step(index, x, same) for index, (x, same) in enumerate(of_steps)],
+        )
+        return [
+            windows.means_over_steps(y) if time_axis.is_float(y.dtype) else y
+            for y in outputs
+        ], loss
 
     def _on_steps(self, state, inputs):
         """`(outputs, loss)` of the operation on the rates of all steps."""
@@ -202,11 +291,14 @@ class OperationHandler(Handler):
             return self.apply(self.rows(inputs))
 
     def _step_by_step(self, inputs, around):
-        """`(outputs, loss)` of all steps, by a call for each, in the context `around(t)`."""
+        """`(outputs, loss)` of all steps, by a call for each, in the context
+        `around(t)`."""
         timesteps, loss, outputs = self.context.windows.timesteps, None, []
         for t in range(timesteps):
             with around(t):
                 at_step, added = self.apply(self._inputs_at(t, inputs), t)
-            loss = plus(loss, None if added is None else self._of_chosen(added, t) / timesteps)
+            loss = plus(
+                loss, None if added is None else self._of_chosen(added, t) / timesteps
+            )
             outputs.append(at_step)
         return list(map(joined, zip(*outputs, strict=True))), loss

@@ -1,11 +1,13 @@
-"""The firing rates of neurons whose weights belong to time steps, such as parallel neurons, and their derivatives.
+"""The firing rates of neurons whose weights belong to time steps, such as parallel
+neurons, and their derivatives.
 
-The membranes are affine in the inputs of all steps, v_t = Σ_j W_tj I_j + b_t. With a shift c of the inputs in a window w,
+The membranes are affine in the inputs of all steps, v_t = Σ_j W_tj I_j + b_t. With a
+shift c of the inputs in a window w,
 
     ∂r_{w'}/∂c_w = (1/n_{w'}) Σ_{t ∈ w'} h(v_t) Σ_{j ∈ w} W_tj
 
-also for windows w later than w'. The own weights need h(v_t) and I_t at every step, 2T numbers a neuron; if all steps share
-them, a sum over time for each.
+also for windows w later than w'. The own weights need h(v_t) and I_t at every step, 2T
+numbers a neuron; if all steps share them, a sum over time for each.
 """
 
 from typing import Any, NamedTuple
@@ -13,20 +15,26 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_ratesnn._core import backend, time_axis
-from keras_ratesnn.gradients.handlers.eligibility import EligibilityHandler, OfWindow, grafted
+from keras_ratesnn.gradients.handlers.eligibility import (
+    EligibilityHandler,
+    OfWindow,
+    grafted,
+)
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
 from keras_ratesnn.gradients.time.windows import inside, join, spans
 
 
 class Inputs(NamedTuple):
-    """The inputs of all steps so far, `(batch, T, ...)`, and which of them count; `()` if all do."""
+    """The inputs of all steps so far, `(batch, T, ...)`, and which of them count; `()`
+    if all do."""
 
     inputs: Any
     counts: Any = ()
 
 
 class Record(NamedTuple):
-    """The rate in each window, its slopes by the inputs of each, and for the own weights the slopes and inputs of all steps."""
+    """The rate in each window, its slopes by the inputs of each, and for the own
+    weights the slopes and inputs of all steps."""
 
     rate: Any
     slopes: Any
@@ -41,21 +49,34 @@ class AllStepsHandler(NeuronHandler):
 
     def at_once(self, currents, mask):
         membranes, spikes, slope = _fired(self.cell, currents, mask)
-        of_windows = [self._means(slope * of_window) for of_window in _shifts(self.cell, self.context.windows, mask, membranes)]
+        of_windows = [
+            self._means(slope * of_window)
+            for of_window in _shifts(self.cell, self.context.windows, mask, membranes)
+        ]
         own = (slope, currents) if self.cell.trainable_variables else ()
         rate = self._means(time_axis.zero_unless(mask, spikes))
-        return State(membranes, Record(rate, of_windows, own)), time_axis.cast(spikes, self.dtype)
+        return State(membranes, Record(rate, of_windows, own)), time_axis.cast(
+            spikes, self.dtype
+        )
 
     # One step after the other, the inputs of all steps are kept for the end.
 
     def phase(self, t, valid=None):
-        is_now = ops.reshape(ops.arange(self.context.windows.timesteps, dtype="int32") == t, (1, -1))
+        is_now = ops.reshape(
+            ops.arange(self.context.windows.timesteps, dtype="int32") == t, (1, -1)
+        )
         return is_now, () if valid is None else valid
 
     def start(self, inputs):
         (current,), timesteps = inputs, self.context.windows.timesteps
-        like = ops.zeros_like(current[:, None], dtype=time_axis.accumulation_dtype(current.dtype))
-        return super().start(inputs)._replace(record=Inputs(ops.repeat(like, timesteps, axis=1)))
+        like = ops.zeros_like(
+            current[:, None], dtype=time_axis.accumulation_dtype(current.dtype)
+        )
+        return (
+            super()
+            .start(inputs)
+            ._replace(record=Inputs(ops.repeat(like, timesteps, axis=1)))
+        )
 
     def advance(self, state, inputs, phase):
         (current,), (so_far, counts), (is_now, valid) = inputs, state.record, phase
@@ -63,7 +84,11 @@ class AllStepsHandler(NeuronHandler):
         so_far = ops.where(now, time_axis.cast(current, so_far.dtype)[:, None], so_far)
         if ops.is_tensor(valid):
             counts_now = ops.logical_and(now, valid[:, None])
-            counts = ops.logical_or(counts, counts_now) if ops.is_tensor(counts) else counts_now
+            counts = (
+                ops.logical_or(counts, counts_now)
+                if ops.is_tensor(counts)
+                else counts_now
+            )
         after, spikes = super().advance(state, inputs, phase)
         return after._replace(record=Inputs(so_far, counts)), spikes
 
@@ -75,7 +100,12 @@ class AllStepsHandler(NeuronHandler):
     def firing_rate(self, record, mean_input):
         cut = self.context.windows.cut
         inputs, slopes = cut(mean_input), zip(*map(cut, record.slopes), strict=True)
-        rate = join([grafted(value, inputs, of_window) for value, of_window in zip(cut(record.rate), slopes, strict=True)])
+        rate = join(
+            [
+                grafted(value, inputs, of_window)
+                for value, of_window in zip(cut(record.rate), slopes, strict=True)
+            ]
+        )
         if record.own:
             # With respect to the own weights alone.
             slope, currents = map(ops.stop_gradient, record.own)
@@ -88,7 +118,8 @@ class AllStepsHandler(NeuronHandler):
 
 
 class PartialSumsHandler(EligibilityHandler):
-    """Neurons of a cell with `in_parallel` whose membranes depend on earlier inputs alone, with `over_time_derivatives`.
+    """Neurons of a cell with `in_parallel` whose membranes depend on earlier inputs
+    alone, with `over_time_derivatives`.
 
     In multi-step mode the sums over time are computed from all steps at once.
     """
@@ -98,34 +129,59 @@ class PartialSumsHandler(EligibilityHandler):
     def at_once(self, currents, mask):
         membranes, spikes, slope = _fired(self.cell, currents, mask)
         # Each product is summed before the next one needs memory.
-        by_window = [self._means(slope * shift) for shift in _shifts(self.cell, self.context.windows, mask, membranes)]
-        by_part = [self._means(slope * derivative) for derivative in self.cell.over_time_derivatives(currents)]
+        by_window = [
+            self._means(slope * shift)
+            for shift in _shifts(self.cell, self.context.windows, mask, membranes)
+        ]
+        by_part = [
+            self._means(slope * derivative)
+            for derivative in self.cell.over_time_derivatives(currents)
+        ]
         record = [
-            OfWindow(rate, [means[window] for means in (*by_window[: window + 1], *by_part)])
-            for window, rate in enumerate(self._means(time_axis.zero_unless(mask, spikes)))
+            OfWindow(
+                rate, [means[window] for means in (*by_window[: window + 1], *by_part)]
+            )
+            for window, rate in enumerate(
+                self._means(time_axis.zero_unless(mask, spikes))
+            )
         ]
         return State(membranes, record), time_axis.cast(spikes, self.dtype)
 
     def _means(self, steps):
         """The sum over the steps of each window, divided by its size."""
-        return [ops.sum(steps[:, start:end], axis=1) / (end - start) for start, end in spans(self.sizes)]
+        return [
+            ops.sum(steps[:, start:end], axis=1) / (end - start)
+            for start, end in spans(self.sizes)
+        ]
 
 
 def _fired(cell, currents, mask):
-    """Membranes and spikes of all steps, `(batch, T, ...)`, and the surrogate derivatives, 0 at steps that do not count."""
+    """Membranes and spikes of all steps, `(batch, T, ...)`, and the surrogate
+    derivatives, 0 at steps that do not count."""
     membranes = cell.over_time(currents)
-    return membranes, cell.fire(membranes), time_axis.zero_unless(mask, cell.surrogate_derivative(membranes))
+    return (
+        membranes,
+        cell.fire(membranes),
+        time_axis.zero_unless(mask, cell.surrogate_derivative(membranes)),
+    )
 
 
 def _shifts(cell, windows, mask, like):
-    """By how much membranes rise if the inputs of the steps of a window that count do by 1, for each window.
+    """By how much membranes rise if the inputs of the steps of a window that count do
+    by 1, for each window.
 
     Tensors that broadcast to the membranes of all steps, `like`.
     """
     here = [inside(windows.sizes, t) or (1.0,) for t in range(windows.timesteps)]
     axes = [1 for _ in like.shape[2:]]
-    here = ops.reshape(ops.convert_to_tensor(here, like.dtype), (1, windows.timesteps, *axes, len(windows)))
+    here = ops.reshape(
+        ops.convert_to_tensor(here, like.dtype),
+        (1, windows.timesteps, *axes, len(windows)),
+    )
     if mask is not None:
-        here = here * ops.reshape(ops.cast(mask, like.dtype), (*ops.shape(mask), *axes[len(mask.shape) - 2 :], 1))
+        here = here * ops.reshape(
+            ops.cast(mask, like.dtype),
+            (*ops.shape(mask), *axes[len(mask.shape) - 2 :], 1),
+        )
     shifted = cell.over_time(here) - cell.over_time(ops.zeros_like(here))
     return [shifted[..., window] for window in range(len(windows))]

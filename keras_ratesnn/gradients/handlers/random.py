@@ -14,7 +14,8 @@ from keras_ratesnn.gradients.handlers.operation import OperationHandler
 
 
 class State(NamedTuple):
-    """What a random layer keeps: `seeds` and `noise` before its first step, and what an `Operation` does."""
+    """What a random layer keeps: `seeds` and `noise` before its first step, and what an
+    `Operation` does."""
 
     seeds: Any
     noise: Any
@@ -24,10 +25,14 @@ class State(NamedTuple):
 
 
 class RandomHandler(OperationHandler):
-    """A layer that draws random numbers: the same ones at all steps of a sample, and on its rate."""
+    """A layer that draws random numbers: the same ones at all steps of a sample, and on
+    its rate."""
 
     def start(self, inputs):
-        return State([ops.copy(state) for state in layer_kinds.seeds_of(self.operation)], backend.noise_state())
+        return State(
+            [ops.copy(state) for state in layer_kinds.seeds_of(self.operation)],
+            backend.noise_state(),
+        )
 
     def step(self, state, inputs, t):
         masks = self._masks_in_time(inputs)
@@ -40,12 +45,16 @@ class RandomHandler(OperationHandler):
 
     def all_steps(self, state, inputs):
         state, rows = self.start(inputs), self.rows(inputs)
-        outputs, loss = self._step_by_step(inputs, lambda t: self._drawing(state, again=t > 0))
+        outputs, loss = self._step_by_step(
+            inputs, lambda t: self._drawing(state, again=t > 0)
+        )
         return self.after(state, outputs, None, loss, rows, self._masks_in_time(rows))
 
     def rates(self, state, inputs):
         of_steps = self.takes_time or state.masks or self._has_steps(inputs)
-        rates, loss = self._in_time(state, inputs) if of_steps else self._by_window(state, inputs)
+        rates, loss = (
+            self._in_time(state, inputs) if of_steps else self._by_window(state, inputs)
+        )
         rates = self.with_means(state, rates)
         return rates, plus(loss, self.regularization_of_rates(rates))
 
@@ -63,9 +72,12 @@ class RandomHandler(OperationHandler):
 
         Args:
             state: `State`.
-            again: Boolean, whether it has drawn them before. Later calls then draw as if it had not done so again.
+            again: Boolean, whether it has drawn them before. Later calls then draw as
+                if it had not done so again.
         """
-        for variable, seed in zip(layer_kinds.seeds_of(self.operation), state.seeds, strict=True):
+        for variable, seed in zip(
+            layer_kinds.seeds_of(self.operation), state.seeds, strict=True
+        ):
             variable.assign(seed)
         if again:
             with backend.repeated_noise(state.noise):

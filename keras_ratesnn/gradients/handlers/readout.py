@@ -5,7 +5,8 @@ from keras_ratesnn.gradients.handlers.looped import SteppedHandler, SteppedState
 
 
 class ReadoutHandler(SteppedHandler):
-    """The membranes of a readout at each step, exactly differentiated; one value over time is made of them afterwards."""
+    """The membranes of a readout at each step, exactly differentiated; one value over
+    time is made of them afterwards."""
 
     def step(self, state, inputs, t):
         after, outputs = super().step(SteppedState(state.carried), inputs, t)
@@ -16,4 +17,6 @@ class ReadoutHandler(SteppedHandler):
         return self._after(after, (), outputs, None)
 
     def _after(self, after, loss, outputs, t):
-        return after._replace(loss=plus(loss, self.regularization_of_step(outputs, t))), outputs
+        return after._replace(
+            loss=plus(loss, self.regularization_of_step(outputs, t))
+        ), outputs

@@ -1,4 +1,5 @@
-"""Time means in a stream: those of the steps so far. Elsewhere a mean ends the part of a network that runs at each step."""
+"""Time means in a stream: those of the steps so far. Elsewhere a mean ends the part of
+a network that runs at each step."""
 
 from typing import NamedTuple
 

@@ -19,7 +19,9 @@ class WithMembranes(NeuronHandler):
         # A loop over time has one output: the two are joined on a last axis.
         self.dtype = time_axis.accumulation_dtype(self.dtype)
 
-    def advance(self, state: State, inputs: list[Tensor], phase: Any) -> tuple[State, list[Tensor]]:
+    def advance(
+        self, state: State, inputs: list[Tensor], phase: Any
+    ) -> tuple[State, list[Tensor]]:
         membrane, spikes, cell = self.cell.step(inputs[0], state.cell)
         return State(cell), [self._joined(membrane, spikes)]
 
@@ -28,18 +30,28 @@ class WithMembranes(NeuronHandler):
         return State(membranes), self._joined(membranes, self.cell.fire(membranes))
 
     def _joined(self, membrane, spikes):
-        return ops.stack([time_axis.cast(spikes, self.dtype), time_axis.cast(membrane, self.dtype)], axis=-1)
+        return ops.stack(
+            [time_axis.cast(spikes, self.dtype), time_axis.cast(membrane, self.dtype)],
+            axis=-1,
+        )
 
     def regularization_of_step(self, outputs: list[Tensor], t: Time) -> None:
         """None: the outputs are not spikes alone."""
 
-    def step(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
+    def step(
+        self, state: State, inputs: list[Tensor], t: Time
+    ) -> tuple[State, list[Tensor]]:
         return self._apart(*super().step(state, inputs, t))
 
-    def all_steps(self, state: State, inputs: list[Tensor]) -> tuple[State, list[Tensor]]:
+    def all_steps(
+        self, state: State, inputs: list[Tensor]
+    ) -> tuple[State, list[Tensor]]:
         return self._apart(*super().all_steps(state, inputs))
 
     def _apart(self, state, outputs):
         (both,) = outputs
         spikes = time_axis.cast(both[..., 0], self.operation.compute_dtype)
-        return state, [keras_internals.put_mask(spikes, keras_internals.mask_of(both)), both[..., 1]]
+        return state, [
+            keras_internals.put_mask(spikes, keras_internals.mask_of(both)),
+            both[..., 1],
+        ]

@@ -1,1 +1,2 @@
-"""What handlers and networks know of time: windows of steps, loops over steps, and the derivative of a step."""
+"""What handlers and networks know of time: windows of steps, loops over steps, and the
+derivative of a step."""

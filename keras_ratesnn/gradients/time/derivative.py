@@ -1,14 +1,18 @@
 r"""The derivative of a cell's step, with which the rate gradient goes forward in time.
 
-A cell has a state x_t and a step (s_t, x_t) = f(I_t, x_{t−1}; w). For a constant shift c of the input, ẋ_t = ∂x_t/∂c, ẋ_0 = 0:
+A cell has a state x_t and a step (s_t, x_t) = f(I_t, x_{t−1}; w). For a constant shift
+c of the input, ẋ_t = ∂x_t/∂c, ẋ_0 = 0:
 
-    (ṡ_t, ẋ_t) = Df(I_t, x_{t−1}; w) · (1, ẋ_{t−1}, 0)            g = ∂r/∂c = (1/T) Σ_t ṡ_t
+    (ṡ_t, ẋ_t) = Df(I_t, x_{t−1}; w) · (1, ẋ_{t−1}, 0)   g = ∂r/∂c = (1/T) Σ_t ṡ_t
 
-where the surrogate replaces the derivative of the spike. The direction (0, ẋ_{t−1}, e_w) gives the derivative with respect to a
-trainable weight w of the cell. For LIF neurons ẋ is the ρ recursion of Yu et al., NeurIPS 2024, and g their eligibility. The
-recursion is correct if the step acts on each neuron independently, see `neuron_independence`.
+where the surrogate replaces the derivative of the spike. The direction (0, ẋ_{t−1},
+e_w) gives the derivative with respect to a trainable weight w of the cell. For LIF
+neurons ẋ is the ρ recursion of Yu et al., NeurIPS 2024, and g their eligibility. The
+recursion is correct if the step acts on each neuron independently, see
+`neuron_independence`.
 
-A cell may have a hand-written derivative, `NeuronCell.step_derivative`, which is faster. Any other step is differentiated here.
+A cell may have a hand-written derivative, `NeuronCell.step_derivative`, which is
+faster. Any other step is differentiated here.
 """
 
 from keras import ops
@@ -18,28 +22,40 @@ from keras_ratesnn.layers import NeuronCell
 
 
 def has_written_derivative(cell, name="step_derivative"):
-    """Whether the derivative of this name is that of the cell's computation; not so in a subclass that overrides anything."""
+    """Whether the derivative of this name is that of the cell's computation; not so in
+    a subclass that overrides anything."""
     owner = next(base for base in type(cell).__mro__ if name in vars(base))
-    return owner is not NeuronCell and cell.has_step_derivative and not inheritance.overrides_computation(type(cell), owner)
+    return (
+        owner is not NeuronCell
+        and cell.has_step_derivative
+        and not inheritance.overrides_computation(type(cell), owner)
+    )
 
 
 def step(cell, current, state):
     """One step of a cell, and its derivative.
 
     Returns:
-        `(spikes, state, along, slope)`: `along(input_tangent, state_tangent, weight)` returns the tangents of the argument of
-        the spike function and of the state. The tangent of the spikes is `slope` times the former.
+        `(spikes, state, along, slope)`: `along(input_tangent, state_tangent, weight)`
+        returns the tangents of the argument of the spike function and of the state. The
+        tangent of the spikes is `slope` times the former.
     """
     if has_written_derivative(cell):
         membrane, spikes, after = cell.step(current, state)
         slope = cell.surrogate_derivative(membrane)
         given = {"inputs": current} if cell.derivative_needs_inputs else {}
-        return spikes, after, cell.step_derivative(state, membrane, spikes, slope, **given), slope
+        return (
+            spikes,
+            after,
+            cell.step_derivative(state, membrane, spikes, slope, **given),
+            slope,
+        )
     return *_forward_mode(cell, current, state), 1.0
 
 
 def _forward_mode(cell, current, state):
-    """`(spikes, state, along)` of any cell: a step is computed once more for each direction."""
+    """`(spikes, state, along)` of any cell: a step is computed once more for each
+    direction."""
     variables = cell.variables
     values = keras_internals.values_of(variables)
     # Tensors that are not floats, counters for example, have no derivative.
@@ -50,28 +66,50 @@ def _forward_mode(cell, current, state):
         current, *flat = leaves
         with keras_internals.Values(zip(variables, values, strict=True)) as scope:
             _, spikes, after = cell.step(current, tree.filled(state, flat))
-        fixed = [(v, scope.get_current_value(v), value) for v, value in zip(variables, values, strict=True) if not v.trainable]
-        changed = [(variable, now) for variable, now, value in fixed if now is not value]
+        fixed = [
+            (v, scope.get_current_value(v), value)
+            for v, value in zip(variables, values, strict=True)
+            if not v.trainable
+        ]
+        changed = [
+            (variable, now) for variable, now, value in fixed if now is not value
+        ]
         return spikes, after, changed
 
     def along(input_tangent, state_tangent, weight):
         tangents = [input_tangent, *tree.flatten(state_tangent)]
-        weights = [index for index, variable in enumerate(variables) if variable is weight]
-        primals = [leaf for leaf, moves in zip(leaves, moving, strict=True) if moves] + [values[index] for index in weights]
-        directions = [tangent for tangent, moves in zip(tangents, moving, strict=True) if moves] + [1.0 for _ in weights]
-        directions = [_like(tangent, primal) for tangent, primal in zip(directions, primals, strict=True)]
+        weights = [
+            index for index, variable in enumerate(variables) if variable is weight
+        ]
+        primals = [
+            leaf for leaf, moves in zip(leaves, moving, strict=True) if moves
+        ] + [values[index] for index in weights]
+        directions = [
+            tangent for tangent, moves in zip(tangents, moving, strict=True) if moves
+        ] + [1.0 for _ in weights]
+        directions = [
+            _like(tangent, primal)
+            for tangent, primal in zip(directions, primals, strict=True)
+        ]
         outside = {}
 
         def function(*primals):
             remaining = iter(primals)
             inside = tree.filled(leaves, remaining, tree.is_float)
-            inside_values = [next(remaining) if index in weights else value for index, value in enumerate(values)]
+            inside_values = [
+                next(remaining) if index in weights else value
+                for index, value in enumerate(values)
+            ]
             spikes, after, _ = stateless(inside, inside_values)
-            outside["state"] = tree.map_leaves(lambda leaf: None if tree.is_float(leaf) else 0.0, after)
+            outside["state"] = tree.map_leaves(
+                lambda leaf: None if tree.is_float(leaf) else 0.0, after
+            )
             return [spikes, *filter(tree.is_float, tree.flatten(after))]
 
         _, (of_spikes, *of_state) = backend.jvp(function, primals, directions)
-        return of_spikes, tree.filled(outside["state"], of_state, lambda leaf: leaf is None)
+        return of_spikes, tree.filled(
+            outside["state"], of_state, lambda leaf: leaf is None
+        )
 
     spikes, after, changed = stateless(leaves, values)
     for variable, value in changed:
@@ -80,7 +118,8 @@ def _forward_mode(cell, current, state):
 
 
 def _like(tangent, primal):
-    """A tangent, which may be a number, converted to the shape and dtype of its primal."""
+    """A tangent, which may be a number, converted to the shape and dtype of its
+    primal."""
     dtype = primal.dtype if ops.is_tensor(primal) else "float32"
     if ops.is_tensor(tangent):
         return ops.broadcast_to(time_axis.cast(tangent, dtype), ops.shape(primal))

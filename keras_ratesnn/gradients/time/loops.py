@@ -1,7 +1,8 @@
-"""Loops over time steps: of a handler, and those that the backend compiles once, for any T.
+"""Loops over time steps: of a handler, and those that the backend compiles once, for
+any T.
 
-Inside a compiled loop, variables are read from the loop state: random seeds and moving statistics change from step to step, and
-can be assigned only after the loop.
+Inside a compiled loop, variables are read from the loop state: random seeds and moving
+statistics change from step to step, and can be assigned only after the loop.
 """
 
 import itertools
@@ -19,31 +20,46 @@ def step(handler, state, inputs, t, valid):
         state: Its state.
         inputs: List of tensors `(batch, ...)`.
         t: Integer, or integer scalar tensor.
-        valid: Boolean tensor `(batch,)`, or of more of the first axes of the inputs, false for what is padding or masked;
-            `None` if all rows count.
+        valid: Boolean tensor `(batch,)`, or of more of the first axes of the inputs,
+            false for what is padding or masked; `None` if all rows count.
     """
     state, (outputs,) = _pass(handler, state, [t], [inputs], [valid])
     return state, outputs
 
 
 def all_steps(handler, state, inputs, same, valid):
-    """All steps of a `LoopedHandler`: `(state, outputs)`, with `handler.final(state)` and outputs `(batch * T, ...)`.
+    """All steps of a `LoopedHandler`: `(state, outputs)`, with `handler.final(state)`
+    and outputs `(batch * T, ...)`.
 
     Args:
         handler: `LoopedHandler`.
         state: The state before the first step; `()` for that of `handler.start`.
-        inputs: List of tensors `(batch * T, ...)`, or `(batch, ...)` where they are the same at every step.
+        inputs: List of tensors `(batch * T, ...)`, or `(batch, ...)` where they are the
+            same at every step.
         same: For each input, whether it is.
         valid: As in `step`, with a second axis for T.
     """
-    timesteps, with_gradient = handler.context.windows.timesteps, handler.context.with_gradient
-    inputs = [x if is_same else time_axis.unfold(x, timesteps) for x, is_same in zip(inputs, same, strict=True)]
-    found = _in_time_loop(handler, inputs, same, valid) if tree.is_absent(state) and handler.compiles else None
+    timesteps, with_gradient = (
+        handler.context.windows.timesteps,
+        handler.context.with_gradient,
+    )
+    inputs = [
+        x if is_same else time_axis.unfold(x, timesteps)
+        for x, is_same in zip(inputs, same, strict=True)
+    ]
+    found = (
+        _in_time_loop(handler, inputs, same, valid)
+        if tree.is_absent(state) and handler.compiles
+        else None
+    )
     if found is not None:
         state, outputs = found
     elif handler.parallel:
         state, outputs = _at_once(handler, inputs[0], same[0], valid)
-    elif timesteps <= backend.unrolled_steps(with_gradient) or handler.loop_variables is None:
+    elif (
+        timesteps <= backend.unrolled_steps(with_gradient)
+        or handler.loop_variables is None
+    ):
         state, outputs = _unrolled(handler, state, inputs, same, valid)
     else:
         loop = _scanned if with_gradient else _looped
@@ -56,17 +72,27 @@ def _at_once(handler, x, same, valid):
     x = time_axis.unfold(time_axis.repeat(x, timesteps), timesteps) if same else x
     state, output = handler.at_once(time_axis.zero_unless(valid, x), valid)
     found = state, [time_axis.zero_unless(valid, output)]
-    return found if handler.context.with_gradient else backend.optimization_barrier(found)
+    return (
+        found if handler.context.with_gradient else backend.optimization_barrier(found)
+    )
 
 
 def _unrolled(handler, state, inputs, same, valid):
-    timesteps, with_gradient = handler.context.windows.timesteps, handler.context.with_gradient
+    timesteps, with_gradient = (
+        handler.context.windows.timesteps,
+        handler.context.with_gradient,
+    )
 
     # No indexing: its gradient would be a tensor of all steps, for every step.
     def at_each_step(inputs, valid):
         pairs = zip(inputs, same, strict=True)
-        of_inputs = [[x] * timesteps if is_same else ops.unstack(x, timesteps, axis=1) for x, is_same in pairs]
-        return list(map(list, zip(*of_inputs, strict=True))), [_valid_at(valid, t) for t in range(timesteps)]
+        of_inputs = [
+            [x] * timesteps if is_same else ops.unstack(x, timesteps, axis=1)
+            for x, is_same in pairs
+        ]
+        return list(map(list, zip(*of_inputs, strict=True))), [
+            _valid_at(valid, t) for t in range(timesteps)
+        ]
 
     def stacked(outputs):
         return [ops.stack(of_steps, axis=1) for of_steps in zip(*outputs, strict=True)]
@@ -74,7 +100,13 @@ def _unrolled(handler, state, inputs, same, valid):
     # A compiled function is given all of its tensors.
     def whole(inputs, valid):
         inputs, valid = at_each_step(inputs, valid)
-        after, outputs = _several(handler, _started(handler, state, inputs[0]), _phases(handler, inputs, valid), inputs, valid)
+        after, outputs = _several(
+            handler,
+            _started(handler, state, inputs[0]),
+            _phases(handler, inputs, valid),
+            inputs,
+            valid,
+        )
         return handler.final(after), stacked(outputs)
 
     in_a_pass = backend.steps_in_a_pass(timesteps, with_gradient)
@@ -87,7 +119,9 @@ def _unrolled(handler, state, inputs, same, valid):
         state = _started(handler, state, inputs[0])
         for first in range(0, timesteps, in_a_pass):
             part = slice(first, first + in_a_pass)
-            state, of_part = _pass(handler, state, range(timesteps)[part], inputs[part], valid[part])
+            state, of_part = _pass(
+                handler, state, range(timesteps)[part], inputs[part], valid[part]
+            )
             outputs += of_part
         found = handler.final(state), stacked(outputs)
     return found if with_gradient else backend.optimization_barrier(found)
@@ -107,23 +141,36 @@ def _in_time_loop(handler, inputs, same, valid):
 
     groups = [
         (phase, len(list(steps)))
-        for phase, steps in itertools.groupby(map(handler.phase, range(handler.context.windows.timesteps)))
+        for phase, steps in itertools.groupby(
+            map(handler.phase, range(handler.context.windows.timesteps))
+        )
     ]
     phases, counts = zip(*groups, strict=True)
     key = *handler.key, phases
     functions = list(map(step_of, phases)), handler.start, handler.final
-    return backend.time_loop(*functions, handler.cell, key, inputs, same, valid, list(counts))
+    return backend.time_loop(
+        *functions, handler.cell, key, inputs, same, valid, list(counts)
+    )
 
 
 def _pass(handler, state, steps, inputs, valid):
-    """Some steps in one pass over memory: `(state, outputs)`, a list of outputs for each step."""
+    """Some steps in one pass over memory: `(state, outputs)`, a list of outputs for
+    each step."""
 
     # It is compiled only once if no number in it changes.
     def one_pass(*arguments):
         state, outputs = _several(handler, *arguments)
         return handler.as_tensors(state), outputs
 
-    return _elementwise(handler, one_pass, (), state, _phases(handler, inputs, valid, steps), inputs, valid)
+    return _elementwise(
+        handler,
+        one_pass,
+        (),
+        state,
+        _phases(handler, inputs, valid, steps),
+        inputs,
+        valid,
+    )
 
 
 def _elementwise(handler, function, key, *arguments):
@@ -134,7 +181,9 @@ def _elementwise(handler, function, key, *arguments):
 
 def _phases(handler, inputs, valid, steps=None):
     steps = range(len(inputs)) if steps is None else steps
-    return [_phase(handler, *of_step) for of_step in zip(steps, inputs, valid, strict=True)]
+    return [
+        _phase(handler, *of_step) for of_step in zip(steps, inputs, valid, strict=True)
+    ]
 
 
 def _phase(handler, t, inputs, valid):
@@ -143,7 +192,8 @@ def _phase(handler, t, inputs, valid):
 
 
 def _several(handler, state, phases, inputs, valid):
-    """Steps one after the other: `(state, outputs)`, a list of outputs for each step."""
+    """Steps one after the other: `(state, outputs)`, a list of outputs for each
+    step."""
     outputs = []
     for phase, now, counts in zip(phases, inputs, valid, strict=True):
         state, of_step = _advance(handler, state, now, phase, counts)
@@ -152,13 +202,16 @@ def _several(handler, state, phases, inputs, valid):
 
 
 def _advance(handler, state, inputs, phase, valid):
-    """One step. Rows that do not count wait, or are given zeros if they move in padding; their outputs are 0."""
+    """One step. Rows that do not count wait, or are given zeros if they move in
+    padding; their outputs are 0."""
     between = handler.context.between
     state = state if between is None else between(state)
     if valid is None:
         return _advanced(handler, state, inputs, phase)
     if handler.moves_in_padding:
-        after, outputs = _advanced(handler, state, [time_axis.zero_unless(valid, x) for x in inputs], phase)
+        after, outputs = _advanced(
+            handler, state, [time_axis.zero_unless(valid, x) for x in inputs], phase
+        )
     else:
         after, outputs = _advanced(handler, state, inputs, phase)
     outputs = [time_axis.zero_unless(valid, output) for output in outputs]
@@ -177,53 +230,81 @@ def _advance(handler, state, inputs, phase, valid):
 
 
 def _advanced(handler, state, inputs, phase):
-    """`handler.advance`; raises TypeError unless a loop can carry its state, and its outputs are a list."""
+    """`handler.advance`; raises TypeError unless a loop can carry its state, and its
+    outputs are a list."""
     if handler.begins_incomplete:
         return handler.advance(state, inputs, phase)
     name = type(handler).__name__
-    whose = f"{name} for {type(handler.cell).__name__}" if hasattr(handler, "cell") else name
+    whose = (
+        f"{name} for {type(handler.cell).__name__}"
+        if hasattr(handler, "cell")
+        else name
+    )
     numbers = [leaf for leaf in tree.flatten(state) if not ops.is_tensor(leaf)]
     if numbers:
         raise TypeError(
-            f"The state of {whose} must consist of tensors, with the batch as their first axis. Received: {numbers[0]!r}. "
-            "Return tensors from `start`, for example ops.full_like(inputs[0], 0.2)."
+            f"The state of {whose} must consist of tensors, with the batch as their "
+            f"first axis. Received: {numbers[0]!r}. Return tensors from `start`, for "
+            "example ops.full_like(inputs[0], 0.2)."
         )
     result = handler.advance(state, inputs, phase)
-    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], list)):
+    if not (
+        isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], list)
+    ):
         raise TypeError(
-            f"{name}.advance must return `(state, outputs)`, outputs as a list of tensors. Received: {_shapes(result)}. Return "
-            "(state, [output]) for one output."
+            f"{name}.advance must return `(state, outputs)`, outputs as a list of "
+            f"tensors. Received: {_shapes(result)}. Return (state, [output]) for one "
+            "output."
         )
     if not _are_alike(result[0], state):
         raise TypeError(
-            f"The state of {whose} must keep its structure, shapes and dtypes, so that a loop can carry it. Received: "
-            f"{_shapes(result[0])} after {_shapes(state)}. Give the tensors of `start` (of a cell: `initial_state`) the shapes "
-            "and dtypes of those that `advance` (`step`) returns."
+            f"The state of {whose} must keep its structure, shapes and dtypes, so that "
+            f"a loop can carry it. Received: {_shapes(result[0])} after "
+            f"{_shapes(state)}. Give the tensors of `start` (of a cell: "
+            "`initial_state`) the shapes and dtypes of those that `advance` (`step`) "
+            "returns."
         )
     return result
 
 
 def _shapes(structure):
-    return tree.map_leaves(lambda leaf: tuple(leaf.shape) if ops.is_tensor(leaf) else leaf, structure)
+    return tree.map_leaves(
+        lambda leaf: tuple(leaf.shape) if ops.is_tensor(leaf) else leaf, structure
+    )
 
 
 def _are_alike(new, old):
-    """Whether a structure has tensors of the same shapes and dtypes as another one. JAX sorts the keys of a dict."""
+    """Whether a structure has tensors of the same shapes and dtypes as another one. JAX
+    sorts the keys of a dict."""
     if isinstance(old, dict):
-        return isinstance(new, dict) and new.keys() == old.keys() and all(_are_alike(new[name], old[name]) for name in old)
+        return (
+            isinstance(new, dict)
+            and new.keys() == old.keys()
+            and all(_are_alike(new[name], old[name]) for name in old)
+        )
     if isinstance(old, (list, tuple)):
-        return isinstance(new, (list, tuple)) and len(new) == len(old) and all(map(_are_alike, new, old))
-    return ops.is_tensor(new) and new.dtype == old.dtype and checks.fits(new.shape, old.shape)
+        return (
+            isinstance(new, (list, tuple))
+            and len(new) == len(old)
+            and all(map(_are_alike, new, old))
+        )
+    return (
+        ops.is_tensor(new)
+        and new.dtype == old.dtype
+        and checks.fits(new.shape, old.shape)
+    )
 
 
 def _not_shared(handler, state, like, valid):
-    """The state, where what neurons share differs once steps do not count for some of them; a number of steps that counts all
-    of them does not."""
+    """The state, where what neurons share differs once steps do not count for some of
+    them; a number of steps that counts all of them does not."""
     shape = ops.shape(time_axis.as_rows(valid, like))
 
     def not_shared(leaf):
         is_shared = ops.is_tensor(leaf) and not len(leaf.shape)
-        if not is_shared or (handler.moves_in_padding and not time_axis.is_float(leaf.dtype)):
+        if not is_shared or (
+            handler.moves_in_padding and not time_axis.is_float(leaf.dtype)
+        ):
             return leaf
         return ops.broadcast_to(leaf, shape)
 
@@ -240,14 +321,18 @@ def _valid_at(valid, t):
 
 def _advance_at(handler, state, t, x, valid):
     valid = _valid_at(valid, t)
-    state, (output,) = _advance(handler, state, [x], _phase(handler, t, [x], valid), valid)
+    state, (output,) = _advance(
+        handler, state, [x], _phase(handler, t, [x], valid), valid
+    )
     return state, output
 
 
 def _scanned(handler, state, x, same, valid):
     """A compiled loop, with gradient."""
     timesteps = handler.context.windows.timesteps
-    at_steps = ops.moveaxis(time_axis.unfold(time_axis.repeat(x, timesteps), timesteps) if same else x, 1, 0)
+    at_steps = ops.moveaxis(
+        time_axis.unfold(time_axis.repeat(x, timesteps), timesteps) if same else x, 1, 0
+    )
     state = handler.as_tensors(_started(handler, state, [at_steps[0]]))
     if valid is not None:
         state = _not_shared(handler, state, at_steps[0], valid[:, 0])
@@ -257,30 +342,45 @@ def _scanned(handler, state, x, same, valid):
         state, output = _advance_at(handler, state, t, at_step, valid)
         return (t + 1, handler.as_tensors(state)), output
 
-    (_, state), steps = scan(body, (ops.zeros((), "int32"), state), at_steps, handler.loop_variables, handler.dtype)
+    (_, state), steps = scan(
+        body,
+        (ops.zeros((), "int32"), state),
+        at_steps,
+        handler.loop_variables,
+        handler.dtype,
+    )
     return handler.final(state), [ops.moveaxis(steps, 0, 1)]
 
 
 def _looped(handler, state, x, same, valid):
-    """A compiled loop, without gradient. The first step runs before the loop, to determine shapes and dtypes."""
+    """A compiled loop, without gradient. The first step runs before the loop, to
+    determine shapes and dtypes."""
     timesteps = handler.context.windows.timesteps
 
     def body(t, carried):
         steps, state = carried
-        state, output = _advance_at(handler, state, t, x if same else _step_of(x, t), valid)
+        state, output = _advance_at(
+            handler, state, t, x if same else _step_of(x, t), valid
+        )
         return _with_step(steps, output, t), handler.as_tensors(state)
 
     first = x if same else _step_of(x, 0)
-    state, output = _advance_at(handler, _started(handler, state, [first]), 0, first, valid)
+    state, output = _advance_at(
+        handler, _started(handler, state, [first]), 0, first, valid
+    )
     batch, *shape = ops.shape(output)
     steps = _with_step(ops.zeros((batch, timesteps, *shape), output.dtype), output, 0)
-    steps, state = run(body, (steps, handler.as_tensors(state)), handler.loop_variables, timesteps)
+    steps, state = run(
+        body, (steps, handler.as_tensors(state)), handler.loop_variables, timesteps
+    )
     return handler.final(state), [steps]
 
 
 def _step_of(by_step, t):
     batch, _, *shape = ops.shape(by_step)
-    return ops.squeeze(ops.slice(by_step, _corner(by_step, t), (batch, 1, *shape)), axis=1)
+    return ops.squeeze(
+        ops.slice(by_step, _corner(by_step, t), (batch, 1, *shape)), axis=1
+    )
 
 
 def _with_step(steps, output, t):
@@ -292,24 +392,33 @@ def _corner(by_step, t):
 
 
 def run(body, carried, variables, timesteps):
-    """`carried = body(t, carried)` for t from 1 to T - 1, compiled. Neither the results nor the weights have a gradient.
+    """`carried = body(t, carried)` for t from 1 to T - 1, compiled. Neither the results
+    nor the weights have a gradient.
 
     Args:
         body: Function `(t, carried) -> carried`; t is an integer scalar tensor.
-        carried: Structure of tensors, or of numbers, whose shapes and dtypes do not change: that after step 0.
+        carried: Structure of tensors, or of numbers, whose shapes and dtypes do not
+            change: that after step 0.
         variables: List of all Keras variables that `body` reads.
         timesteps: Integer T.
     """
-    values = [ops.stop_gradient(value) for value in keras_internals.values_of(variables)]
+    values = [
+        ops.stop_gradient(value) for value in keras_internals.values_of(variables)
+    ]
     changing = changing_of(variables)
-    carried = tree.map_leaves(lambda tensor: ops.stop_gradient(ops.convert_to_tensor(tensor)), carried)
+    carried = tree.map_leaves(
+        lambda tensor: ops.stop_gradient(ops.convert_to_tensor(tensor)), carried
+    )
 
     def scoped_body(t, state):
         carried, changed = state
         return in_scope(lambda: body(t, carried), variables, values, changing, changed)
 
-    after = ops.fori_loop(1, timesteps, scoped_body, (carried, [values[index] for index in changing]))
-    # TensorFlow would differentiate the loop for each result that is multiplied by a rate, which XLA cannot.
+    after = ops.fori_loop(
+        1, timesteps, scoped_body, (carried, [values[index] for index in changing])
+    )
+    # TensorFlow would differentiate the loop for each result that is multiplied by a
+    # rate, which XLA cannot.
     carried, changed = tree.map_leaves(ops.stop_gradient, after)
     _assign(variables, changing, changed)
     return carried
@@ -326,16 +435,21 @@ def scan(body, carried, steps, variables, dtype):
         dtype: String, that of the outputs.
 
     Returns:
-        `(carried, outputs)`: the state after the last step, and the tensor `(T, ...)` of all outputs.
+        `(carried, outputs)`: the state after the last step, and the tensor `(T, ...)`
+        of all outputs.
     """
     values, changing = keras_internals.values_of(variables), changing_of(variables)
 
     def scoped_body(state, step):
         carried, changed = state
-        (carried, output), changed = in_scope(lambda: body(carried, step), variables, values, changing, changed)
+        (carried, output), changed = in_scope(
+            lambda: body(carried, step), variables, values, changing, changed
+        )
         return (carried, changed), output
 
-    (carried, changed), outputs = backend.scan(scoped_body, (carried, [values[index] for index in changing]), steps, dtype)
+    (carried, changed), outputs = backend.scan(
+        scoped_body, (carried, [values[index] for index in changing]), steps, dtype
+    )
     _assign(variables, changing, changed)
     return carried, outputs
 
@@ -346,11 +460,14 @@ def changing_of(variables):
 
 
 def in_scope(function, variables, values, changing, changed):
-    """`(function(), changed)`, evaluated with the given values of variables; those of `changing` have the values `changed`."""
+    """`(function(), changed)`, evaluated with the given values of variables; those of
+    `changing` have the values `changed`."""
     inside = list(values)
     for index, value in zip(changing, changed, strict=True):
         inside[index] = value
-    with keras_internals.Replaced(zip(variables, inside, strict=True), backend.assigned_weight) as scope:
+    with keras_internals.Replaced(
+        zip(variables, inside, strict=True), backend.assigned_weight
+    ) as scope:
         result = function()
     return result, [scope.get_current_value(variables[index]) for index in changing]
 

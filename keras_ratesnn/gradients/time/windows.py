@@ -1,7 +1,9 @@
-"""Time windows: T steps split into W consecutive windows. Rate training keeps one rate for each.
+"""Time windows: T steps split into W consecutive windows. Rate training keeps one rate
+for each.
 
-Steps of a sample may be padding, because sequences in a batch have unequal lengths. A mean then runs over the other steps of
-the sample, T_b of T; in a window without any it is 0, and has no gradient.
+Steps of a sample may be padding, because sequences in a batch have unequal lengths. A
+mean then runs over the other steps of the sample, T_b of T; in a window without any it
+is 0, and has no gradient.
 """
 
 import itertools
@@ -13,14 +15,17 @@ from keras_ratesnn._core import backend, time_axis, tree
 
 def fit(windows, timesteps):
     """Whether T steps can be split into these windows."""
-    return windows <= timesteps if isinstance(windows, int) else sum(windows) == timesteps
+    return (
+        windows <= timesteps if isinstance(windows, int) else sum(windows) == timesteps
+    )
 
 
 def sizes_of(windows, timesteps):
     """The sizes of the windows, a tuple of integers that add up to T.
 
-    For an integer W each of the first W - 1 steps is a window, and the remaining steps share one. The first steps, in which
-    membranes rise from rest, are the least stationary.
+    For an integer W each of the first W - 1 steps is a window, and the remaining steps
+    share one. The first steps, in which membranes rise from rest, are the least
+    stationary.
 
     Args:
         windows: Integer W, or a tuple of sizes.
@@ -32,25 +37,32 @@ def sizes_of(windows, timesteps):
     if isinstance(windows, int):
         if not fit(windows, timesteps):
             raise ValueError(
-                f"`windows` must be at most timesteps. Received: windows={windows} for timesteps={timesteps}. With one "
-                "window per step the gradient equals that of backpropagation through time."
+                f"`windows` must be at most timesteps. Received: windows={windows} for "
+                f"timesteps={timesteps}. With one window per step the gradient equals "
+                "that of backpropagation through time."
             )
         return (*[1] * (windows - 1), timesteps - windows + 1)
     if not fit(windows, timesteps):
         raise ValueError(
-            f"`windows` must be sizes that add up to timesteps. Received: windows={windows}, which add up to {sum(windows)}, "
-            f"for timesteps={timesteps}. Pass other sizes, or an integer, which fits any number of steps."
+            "`windows` must be sizes that add up to timesteps. Received: "
+            f"windows={windows}, which add up to {sum(windows)}, for "
+            f"timesteps={timesteps}. Pass other sizes, or an integer, which fits any "
+            "number of steps."
         )
     return windows
 
 
 def inside(sizes, t):
-    """Whether step `t` is inside each window: 0.0 or 1.0, as tensors if `t` is a tensor; `()` if there is only one window."""
+    """Whether step `t` is inside each window: 0.0 or 1.0, as tensors if `t` is a
+    tensor; `()` if there is only one window."""
     if len(sizes) == 1:
         return ()
     if isinstance(t, int):
         return tuple(float(start <= t < end) for start, end in spans(sizes))
-    return tuple(ops.cast(ops.logical_and(t >= start, t < end), "float32") for start, end in spans(sizes))
+    return tuple(
+        ops.cast(ops.logical_and(t >= start, t < end), "float32")
+        for start, end in spans(sizes)
+    )
 
 
 def accumulate(totals, value, inside, plus=lambda total, value: total + value):
@@ -78,7 +90,8 @@ class Windows:
 
     Args:
         sizes: Tuple of integers that add up to T, the sizes of the windows.
-        mask: Boolean tensor `(batch, T)`, false for padding. Defaults to `None`: all steps count.
+        mask: Boolean tensor `(batch, T)`, false for padding. Defaults to `None`: all
+            steps count.
     """
 
     def __init__(self, sizes, mask=None):
@@ -86,106 +99,166 @@ class Windows:
         self.timesteps = sum(sizes)
         self.mask = mask
         # How many steps of each window count: integers, or tensors `(batch,)`.
-        self._counts = sizes if mask is None else [_count(mask[:, start:end]) for start, end in spans(sizes)]
+        self._counts = (
+            sizes
+            if mask is None
+            else [_count(mask[:, start:end]) for start, end in spans(sizes)]
+        )
 
     def __len__(self):
         return len(self.sizes)
 
     @property
     def have_equal_weights(self):
-        """Whether all rows of a tensor with one value per window, `(batch * W, ...)`, count the same in a mean."""
+        """Whether all rows of a tensor with one value per window, `(batch * W, ...)`,
+        count the same in a mean."""
         return self.mask is None and len(set(self.sizes)) == 1
 
     def valid(self, t):
-        """Which rows of step `t`, or of all steps for `None`, are not padding; `None` if all are not."""
+        """Which rows of step `t`, or of all steps for `None`, are not padding; `None`
+        if all are not."""
         if self.mask is None:
             return None
-        return ops.reshape(self.mask, (-1,)) if t is None else time_axis.step_of(self.mask, t)
+        return (
+            ops.reshape(self.mask, (-1,))
+            if t is None
+            else time_axis.step_of(self.mask, t)
+        )
 
     def only_valid_at(self, t, rows):
-        """Rows of step `t`, or of all steps for `None`, with zeros, and no gradient, in place of padding."""
+        """Rows of step `t`, or of all steps for `None`, with zeros, and no gradient, in
+        place of padding."""
         return time_axis.zero_unless(self.valid(t), rows)
 
     def mean_of(self, total, window):
-        """The mean of a window: the sum over those of its steps that count, `(batch, ...)`, divided by their number."""
+        """The mean of a window: the sum over those of its steps that count, `(batch,
+        ...)`, divided by their number."""
         return _divided(total, self._counts[window])
 
     def mean_over_all(self, steps):
-        """The mean over all steps that count, `(batch * T, ...)` to `(batch, ...)`, summed in float32 or wider."""
+        """The mean over all steps that count, `(batch * T, ...)` to `(batch, ...)`,
+        summed in float32 or wider."""
         steps = self.only_valid_at(None, steps)
-        total = ops.sum(time_axis.unfold(time_axis.widen(steps), self.timesteps), axis=1)
-        return time_axis.cast(self.mean_of_all(total), time_axis.mean_dtype(steps.dtype))
+        total = ops.sum(
+            time_axis.unfold(time_axis.widen(steps), self.timesteps), axis=1
+        )
+        return time_axis.cast(
+            self.mean_of_all(total), time_axis.mean_dtype(steps.dtype)
+        )
 
     def mean_of_all(self, total):
         """The mean over all steps that count, given their sum, `(batch, ...)`."""
         return _divided(total, self._all_counts())
 
     def of_steps_that_count(self, means, window):
-        """The means of a window, a structure of tensors and numbers that are sums divided by the size of the window."""
+        """The means of a window, a structure of tensors and numbers that are sums
+        divided by the size of the window."""
         if self.mask is None:
             return means
         scale = self.sizes[window] / ops.maximum(self._counts[window], 1.0)
-        return tree.map_leaves(lambda mean: time_axis.times_rows(mean, scale) if ops.is_tensor(mean) else mean, means)
+        return tree.map_leaves(
+            lambda mean: (
+                time_axis.times_rows(mean, scale) if ops.is_tensor(mean) else mean
+            ),
+            means,
+        )
 
     def means_over_steps(self, steps):
-        """The mean in each window: `(batch * T, ...)` to `(batch * W, ...)`, summed in float32 or wider; of floats."""
+        """The mean in each window: `(batch * T, ...)` to `(batch * W, ...)`, summed in
+        float32 or wider; of floats."""
         steps = self.only_valid_at(None, steps)
         if len(self) == self.timesteps > 1:
             return steps
         if self.have_equal_weights:
             # In one pass over memory.
             size = self.sizes[0]
-            means = ops.sum(time_axis.widen(time_axis.unfold(steps, size)), axis=1) / size
+            means = (
+                ops.sum(time_axis.widen(time_axis.unfold(steps, size)), axis=1) / size
+            )
         else:
             unfolded = time_axis.widen(time_axis.unfold(steps, self.timesteps))
-            sums = [ops.sum(unfolded[:, start:end], axis=1) for start, end in spans(self.sizes)]
-            means = join([self.mean_of(total, window) for window, total in enumerate(sums)])
+            sums = [
+                ops.sum(unfolded[:, start:end], axis=1)
+                for start, end in spans(self.sizes)
+            ]
+            means = join(
+                [self.mean_of(total, window) for window, total in enumerate(sums)]
+            )
         return time_axis.cast(means, steps.dtype)
 
     def means_of_factors(self, factors, rows):
-        """The mean in each window of a number for each step, `(T,)`: for each of `batch * W` rows, `(rows,)`, or `(1,)`."""
+        """The mean in each window of a number for each step, `(T,)`: for each of
+        `batch * W` rows, `(rows,)`, or `(1,)`."""
         if self.mask is None:
             means = self.means_over_steps(factors)
-            return means if len(self) == 1 else ops.take(means, ops.arange(rows, dtype="int32") % len(self), axis=0)
+            return (
+                means
+                if len(self) == 1
+                else ops.take(
+                    means, ops.arange(rows, dtype="int32") % len(self), axis=0
+                )
+            )
         return self.means_over_steps(ops.tile(factors, (ops.shape(self.mask)[0],)))
 
     def cut(self, tensor):
-        """Splits a tensor `(batch * W, ...)` into a list of W tensors `(batch, ...)`."""
-        return [tensor] if len(self) == 1 else ops.unstack(time_axis.unfold(tensor, len(self)), len(self), axis=1)
+        """Splits a tensor `(batch * W, ...)` into a list of W tensors `(batch,
+        ...)`."""
+        return (
+            [tensor]
+            if len(self) == 1
+            else ops.unstack(time_axis.unfold(tensor, len(self)), len(self), axis=1)
+        )
 
     def repeat(self, tensor):
         """`(batch, ...)` to `(batch * W, ...)`, the same rows in every window."""
         return tensor if len(self) == 1 else time_axis.repeat(tensor, len(self))
 
     def mean(self, tensor):
-        """The mean over all steps, `(batch, ...)`, of a tensor with one value per window, `(batch * W, ...)`."""
+        """The mean over all steps, `(batch, ...)`, of a tensor with one value per
+        window, `(batch * W, ...)`."""
         if len(self) == 1:
             return self.only_counted(tensor)
         shares = [_divided(count, self._all_counts()) for count in self._counts]
-        return sum(part * _like_rows(share, part) for part, share in zip(self.cut(tensor), shares, strict=True))
+        return sum(
+            part * _like_rows(share, part)
+            for part, share in zip(self.cut(tensor), shares, strict=True)
+        )
 
     def only_counted(self, means):
-        """One value per window, `(batch * W, ...)`, with zeros, and no gradient, for windows without any step that counts."""
-        return means if self.mask is None else time_axis.zero_unless(join(self._counts) > 0.0, means)
+        """One value per window, `(batch * W, ...)`, with zeros, and no gradient, for
+        windows without any step that counts."""
+        return (
+            means
+            if self.mask is None
+            else time_axis.zero_unless(join(self._counts) > 0.0, means)
+        )
 
     def at_each_step(self, tensor):
-        """Expands a tensor with one value per window, `(batch * W, ...)`, to all steps, `(batch, T, ...)`; padding is 0."""
-        parts = [ops.repeat(part[:, None], size, axis=1) for part, size in zip(self.cut(tensor), self.sizes, strict=True)]
+        """Expands a tensor with one value per window, `(batch * W, ...)`, to all steps,
+        `(batch, T, ...)`; padding is 0."""
+        parts = [
+            ops.repeat(part[:, None], size, axis=1)
+            for part, size in zip(self.cut(tensor), self.sizes, strict=True)
+        ]
         steps = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
         return steps if self.mask is None else time_axis.zero_unless(self.mask, steps)
 
     def weights_of_rows(self, rows):
-        """The weight of each of `batch * W` rows in a mean over all steps, a share of W / T each; `None` if all are equal."""
+        """The weight of each of `batch * W` rows in a mean over all steps, a share of W
+        / T each; `None` if all are equal."""
         if self.have_equal_weights:
             return None
         scale = len(self) / self.timesteps
         if self.mask is None:
-            weights = ops.convert_to_tensor([size * scale for size in self.sizes], "float32")
+            weights = ops.convert_to_tensor(
+                [size * scale for size in self.sizes], "float32"
+            )
             return ops.take(weights, ops.arange(rows, dtype="int32") % len(self))
         return join([count * scale for count in self._counts])
 
     def followers(self, window, like):
-        """How many of the steps of a window follow one in it, and in the window before: shares, numbers or tensors like `like`.
+        """How many of the steps of a window follow one in it, and in the window before:
+        shares, numbers or tensors like `like`.
 
         Steps that are padding neither count nor are followed.
         """
@@ -193,37 +266,56 @@ class Windows:
         if self.mask is None:
             return (size - 1) / size, 1 / size
         start = sum(self.sizes[:window])
-        follows = ops.logical_and(self.mask, ops.pad(self.mask, [[0, 0], [1, 0]])[:, :-1])
-        counts = [_count(follows[:, steps]) for steps in (slice(start + 1, start + size), slice(start, start + 1))]
+        follows = ops.logical_and(
+            self.mask, ops.pad(self.mask, [[0, 0], [1, 0]])[:, :-1]
+        )
+        counts = [
+            _count(follows[:, steps])
+            for steps in (slice(start + 1, start + size), slice(start, start + 1))
+        ]
         shares = [count / ops.maximum(self._counts[window], 1.0) for count in counts]
-        return tuple(ops.broadcast_to(_like_rows(share, like), ops.shape(like)) for share in shares)
+        return tuple(
+            ops.broadcast_to(_like_rows(share, like), ops.shape(like))
+            for share in shares
+        )
 
     def share(self, window, training):
-        """The fraction of all steps that are in a window, of the batch, in training that of all replicas."""
+        """The fraction of all steps that are in a window, of the batch, in training
+        that of all replicas."""
         if self.mask is None:
             return self.sizes[window] / self.timesteps
-        return _divided(*_of_replicas(training, ops.sum(self._counts[window]), ops.sum(self._all_counts())))
+        return _divided(
+            *_of_replicas(
+                training, ops.sum(self._counts[window]), ops.sum(self._all_counts())
+            )
+        )
 
     def share_of_steps(self):
-        """The fraction of the steps of each sample that count, `(batch,)`, given a mask."""
+        """The fraction of the steps of each sample that count, `(batch,)`, given a
+        mask."""
         return self._all_counts() / self.timesteps
 
     def padding(self, training):
-        """The factor that turns a mean over all steps of a batch, padding with value 0, into one over those that count.
+        """The factor that turns a mean over all steps of a batch, padding with value 0,
+        into one over those that count.
 
-        In training it is that of the batch of all replicas, as replicas weigh by their samples.
+        In training it is that of the batch of all replicas, as replicas weigh by their
+        samples.
         """
         if self.mask is None:
             return 1.0
         valid = ops.sum(self._all_counts())
-        return _divided(*_of_replicas(training, ops.cast(ops.size(self.mask), valid.dtype), valid))
+        return _divided(
+            *_of_replicas(training, ops.cast(ops.size(self.mask), valid.dtype), valid)
+        )
 
     def _all_counts(self):
         return sum(self._counts)
 
 
 class Means:
-    """Time means in windows of lists of tensors. Integers and booleans have none: all of their steps are kept.
+    """Time means in windows of lists of tensors. Integers and booleans have none: all
+    of their steps are kept.
 
     Args:
         windows: `Windows`.
@@ -243,12 +335,19 @@ class Means:
         here = () if t is None else inside(self.windows.sizes, t)
         valid = None if t is None else self.windows.valid(t)
         totals = totals or [None] * len(values)
-        return [self._add(total, value, t, here, valid) for total, value in zip(totals, values, strict=True)]
+        return [
+            self._add(total, value, t, here, valid)
+            for total, value in zip(totals, values, strict=True)
+        ]
 
     def _add(self, total, value, t, here, valid):
         timesteps = self.windows.timesteps
         if not time_axis.is_float(value.dtype):
-            return time_axis.unfold(value, timesteps) if t is None else with_step(total, value, t, timesteps)
+            return (
+                time_axis.unfold(value, timesteps)
+                if t is None
+                else with_step(total, value, t, timesteps)
+            )
         if t is None:
             return self.windows.means_over_steps(value)
         value = time_axis.zero_unless(valid, time_axis.widen(value))
@@ -257,27 +356,40 @@ class Means:
         return accumulate(total, value, here)
 
     def of_windows(self, total):
-        """The mean in each window, a list, from the total of steps one after the other."""
-        return [self.windows.mean_of(of_window, window) for window, of_window in enumerate(total)]
+        """The mean in each window, a list, from the total of steps one after the
+        other."""
+        return [
+            self.windows.mean_of(of_window, window)
+            for window, of_window in enumerate(total)
+        ]
 
     def rows(self, total):
-        """The means, `(batch * W, ...)`, given the last total; of integers and booleans all steps, `(batch * T, ...)`."""
+        """The means, `(batch * W, ...)`, given the last total; of integers and booleans
+        all steps, `(batch * T, ...)`."""
         if isinstance(total, list):
             return join(self.of_windows(total))
         return total if time_axis.is_float(total.dtype) else time_axis.fold(total)
 
 
 def with_step(steps, tensor, t, timesteps):
-    """Writes the tensor `(batch, ...)` of step `t` into those of all steps, `(batch, T, ...)`; `steps` is `None` at first."""
+    """Writes the tensor `(batch, ...)` of step `t` into those of all steps, `(batch, T,
+    ...)`; `steps` is `None` at first."""
     if steps is None:
         return ops.repeat(tensor[:, None], timesteps, axis=1)
-    now = ops.reshape(ops.arange(timesteps, dtype="int32") == t, (1, -1, *([1] * (len(tensor.shape) - 1))))
+    now = ops.reshape(
+        ops.arange(timesteps, dtype="int32") == t,
+        (1, -1, *([1] * (len(tensor.shape) - 1))),
+    )
     return ops.where(now, tensor[:, None], steps)
 
 
 def join(by_window):
     """Joins a list of W tensors `(batch, ...)` to one tensor `(batch * W, ...)`."""
-    return by_window[0] if len(by_window) == 1 else time_axis.fold(ops.stack(by_window, axis=1))
+    return (
+        by_window[0]
+        if len(by_window) == 1
+        else time_axis.fold(ops.stack(by_window, axis=1))
+    )
 
 
 def spans(sizes):
@@ -291,21 +403,29 @@ def _count(mask):
 
 
 def _of_replicas(training, *numbers):
-    """Scalars, in training their sums over all replicas; elsewhere one may run alone."""
+    """Scalars, in training their sums over all replicas; elsewhere one may run
+    alone."""
     if not training or backend.replicas.count() == 1:
         return numbers
-    return ops.unstack(ops.sum(backend.replicas.gather(ops.stack(numbers)), axis=0), len(numbers))
+    return ops.unstack(
+        ops.sum(backend.replicas.gather(ops.stack(numbers)), axis=0), len(numbers)
+    )
 
 
 def _divided(total, count):
-    """A sum divided by a number, or by one for each sample, `(batch,)`. Of nothing, the sum is 0, and so is the mean."""
-    return total / (count if isinstance(count, int) else _like_rows(ops.maximum(count, 1.0), total))
+    """A sum divided by a number, or by one for each sample, `(batch,)`. Of nothing, the
+    sum is 0, and so is the mean."""
+    return total / (
+        count if isinstance(count, int) else _like_rows(ops.maximum(count, 1.0), total)
+    )
 
 
 def _like_rows(values, tensor):
-    """Numbers for samples, `(batch,)`, in the shape and dtype for a tensor `(batch, ...)`; other values as they are."""
+    """Numbers for samples, `(batch,)`, in the shape and dtype for a tensor `(batch,
+    ...)`; other values as they are."""
     if not (ops.is_tensor(values) and ops.is_tensor(tensor)):
         return values
     return ops.reshape(
-        time_axis.cast(values, tensor.dtype), (*ops.shape(values), *[1] * (len(tensor.shape) - len(values.shape)))
+        time_axis.cast(values, tensor.dtype),
+        (*ops.shape(values), *[1] * (len(tensor.shape) - len(values.shape))),
     )

@@ -42,10 +42,12 @@ def load_pretrained(
     step_mode: StepModeName | None = None,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> SpikingModel:
-    """Loads a pretrained network, which takes raw images: preprocessing is part of the model.
+    """Loads a pretrained network, which takes raw images: preprocessing is part of the
+    model.
 
-    Weights that do not ship with the package are downloaded once, into Keras' cache; those of a hub into the cache of its
-    client (the extra `hubs`). Networks from folders and hubs are checked first, and no code in them is run:
+    Weights that do not ship with the package are downloaded once, into Keras' cache;
+    those of a hub into the cache of its client (the extra `hubs`). Networks from
+    folders and hubs are checked first, and no code in them is run:
     docs/howto/saving.md.
 
     Example:
@@ -55,29 +57,38 @@ def load_pretrained(
     (1, 10)
 
     Args:
-        name: String, one of `list_pretrained()`; or an address, `"hf://user/name"` or `"hf://user/name@revision"` for the
-            Hugging Face Hub, `"kaggle://user/name/framework/variation"` for Kaggle; or the path of a folder, as a string with
-            a slash or as a path. `recipes.publish --to` makes such folders.
-        classes: Integer >= 1, the number of classes. If it differs from that of the trained network, the last layer is
-            replaced, with a warning. Defaults to `None`, as in training.
-        timesteps: Integer >= 1, the number of time steps. Defaults to `None`, as in training.
-        gradient: The method for further training, see `keras_ratesnn.SpikingModel`. Defaults to `None`, as in training.
-        step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `None`, as in training.
-        dtype: The dtype policy of all layers, as `"mixed_bfloat16"`. Defaults to `None`, Keras' global policy.
+        name: String, one of `list_pretrained()`; or an address, `"hf://user/name"` or
+            `"hf://user/name@revision"` for the Hugging Face Hub,
+            `"kaggle://user/name/framework/variation"` for Kaggle; or the path of a
+            folder, as a string with a slash or as a path. `recipes.publish --to` makes
+            such folders.
+        classes: Integer >= 1, the number of classes. If it differs from that of the
+            trained network, the last layer is replaced, with a warning. Defaults to
+            `None`, as in training.
+        timesteps: Integer >= 1, the number of time steps. Defaults to `None`, as in
+            training.
+        gradient: The method for further training, see `keras_ratesnn.SpikingModel`.
+            Defaults to `None`, as in training.
+        step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults
+            to `None`, as in training.
+        dtype: The dtype policy of all layers, as `"mixed_bfloat16"`. Defaults to
+            `None`, Keras' global policy.
 
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled.
 
     Raises:
-        ValueError: If an argument is out of bounds, a name is unknown, or the weights are damaged or not to be trusted.
+        ValueError: If an argument is out of bounds, a name is unknown, or the weights
+            are damaged or not to be trusted.
         TypeError: If an argument has the wrong type.
         OSError: If the weights do not exist or cannot be downloaded.
         ImportError: If the package of a hub is not installed.
     """
     if str(name).endswith(".keras") and os.path.isfile(name):
         raise ValueError(
-            f"`name` must be one of list_pretrained(), an address or a folder. Received: name={str(name)!r}, the file of a "
-            f"model. Load it with keras.saving.load_model({str(name)!r})."
+            "`name` must be one of list_pretrained(), an address or a folder. "
+            f"Received: name={str(name)!r}, the file of a model. Load it with "
+            f"keras.saving.load_model({str(name)!r})."
         )
     if _hubs.is_address(name) and name not in _files.names():
         card, trained = _hubs.network(name)
@@ -87,7 +98,9 @@ def load_pretrained(
     policy = checked_policy(dtype)
     network = in_precision(trained.network, policy)
     if classes is not None:
-        network = with_classes(network, checked_classes(classes), f"The pretrained network {name!r}")
+        network = with_classes(
+            network, checked_classes(classes), f"The pretrained network {name!r}"
+        )
     return SpikingModel(
         network,
         timesteps=trained.timesteps if timesteps is None else timesteps,

@@ -1,4 +1,5 @@
-"""Checks a `.keras` file of somebody else before Keras loads it: it holds a network as large as its card says, and no code."""
+"""Checks a `.keras` file of somebody else before Keras loads it: it holds a network as
+large as its card says, and no code."""
 
 import json
 import math
@@ -12,24 +13,47 @@ import keras
 from keras_ratesnn._core import hdf5, keras_internals
 from keras_ratesnn._model.weight_checks import not_finite
 
-_CONFIG, _METADATA, _WEIGHTS = _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
+_CONFIG, _METADATA, _WEIGHTS = _MEMBERS = (
+    "config.json",
+    "metadata.json",
+    "model.weights.h5",
+)
 """What Keras writes of a network whose layers have no files of their own."""
 
 _LONGEST = {_CONFIG: 16 * 2**20, _METADATA: 2**16}
 """Bytes of the members that are texts."""
 
 _OF_KERAS = (
-    *("activations", "constraints", "dtype_policies", "initializers", "layers", "models", "ops", "quantizers", "random"),
+    *(
+        "activations",
+        "constraints",
+        "dtype_policies",
+        "initializers",
+        "layers",
+        "models",
+        "ops",
+        "quantizers",
+        "random",
+    ),
     *("regularizers", "src"),
 )
 _MOST_STEPS = 10_000
 """Time steps, each of which takes time and memory."""
 
-_MODULES = re.compile(rf"keras|keras\.({'|'.join(_OF_KERAS)})(\..*)?|keras_ratesnn(\..*)?|builtins")
-"""The modules whose classes and functions a network is made of. Others only if the user has registered them: those of
-`keras.utils`, for example, may read and write files."""
+_MODULES = re.compile(
+    rf"keras|keras\.({'|'.join(_OF_KERAS)})(\..*)?|keras_ratesnn(\..*)?|builtins"
+)
+"""The modules whose classes and functions a network is made of. Others only if the user
+has registered them: those of `keras.utils`, for example, may read and write files."""
 
-_FOREIGN = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")
+_FOREIGN = (
+    "Lambda",
+    "__lambda__",
+    "TorchModuleWrapper",
+    "TFSMLayer",
+    "JaxLayer",
+    "FlaxLayer",
+)
 """Layers of Keras that run code which is stored with them, or is not Keras'."""
 
 _READERS = ("StringLookup", "IntegerLookup", "TextVectorization")
@@ -37,7 +61,8 @@ _READERS = ("StringLookup", "IntegerLookup", "TextVectorization")
 
 
 def check(path, card):
-    """Raises ValueError unless a file is a network, described by its card, which Keras can load without running code.
+    """Raises ValueError unless a file is a network, described by its card, which Keras
+    can load without running code.
 
     Args:
         path: Path of a `.keras` file.
@@ -46,16 +71,26 @@ def check(path, card):
     origin = f"The weights of {card.name!r} in {path}"
     try:
         with zipfile.ZipFile(path) as archive:
-            reason = _of_members(archive) or _of_config(archive, card) or _of_weights(archive)
+            reason = (
+                _of_members(archive)
+                or _of_config(archive, card)
+                or _of_weights(archive)
+            )
     except zipfile.BadZipFile:
         reason = "are not a .keras file"
     except hdf5.UntrustedError as error:
         reason = f"contain {_WEIGHTS}, and {str(error).rstrip('.')}"
     # The error depends on where the file is damaged.
     except Exception as error:
-        reason = f"cannot be read: they are damaged or were made to be ({type(error).__name__}: {' '.join(str(error).split())})"
+        reason = (
+            "cannot be read: they are damaged or were made to be "
+            f"({type(error).__name__}: {' '.join(str(error).split())})"
+        )
     if reason:
-        raise ValueError(f"{origin} {reason}. They were not loaded. Ask their author for a file of SpikingModel.save.")
+        raise ValueError(
+            f"{origin} {reason}. They were not loaded. Ask their author for a file of "
+            "SpikingModel.save."
+        )
 
 
 def load(path, card):
@@ -73,11 +108,14 @@ def load(path, card):
             model = keras.saving.load_model(path, compile=False)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ValueError(f"The weights of {card.name!r} in {path} cannot be loaded ({reason}).") from error
+        raise ValueError(
+            f"The weights of {card.name!r} in {path} cannot be loaded ({reason})."
+        ) from error
     broken = not_finite(model.variables)
     if broken:
         raise ValueError(
-            f"The weights of {card.name!r} in {path} are NaN or infinite in {broken[:3]}. Ask their author for others."
+            f"The weights of {card.name!r} in {path} are NaN or infinite in "
+            f"{broken[:3]}. Ask their author for others."
         )
     return model
 
@@ -87,13 +125,26 @@ def _of_members(archive):
     names = sorted(member.filename for member in members)
     if names != sorted(_MEMBERS):
         others = [name for name in names if name not in _MEMBERS]
-        return f"must contain {', '.join(_MEMBERS)} and nothing else, but contain {others[:3] or names[:9]}"
+        return (
+            f"must contain {', '.join(_MEMBERS)} and nothing else, but contain "
+            f"{others[:3] or names[:9]}"
+        )
     for member in members:
-        # Keras compresses nothing, so that no member takes more memory than the file has bytes.
-        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-            return f"contain {member.filename} in compressed form, of {member.file_size} bytes"
+        # Keras compresses nothing, so that no member takes more memory than the file
+        # has bytes.
+        if (
+            member.compress_type != zipfile.ZIP_STORED
+            or member.file_size != member.compress_size
+        ):
+            return (
+                f"contain {member.filename} in compressed form, of "
+                f"{member.file_size} bytes"
+            )
         if member.file_size > _LONGEST.get(member.filename, math.inf):
-            return f"contain {member.filename} of {member.file_size} bytes; the most are {_LONGEST[member.filename]}"
+            return (
+                f"contain {member.filename} of {member.file_size} bytes; the most "
+                f"are {_LONGEST[member.filename]}"
+            )
     return ""
 
 
@@ -104,14 +155,21 @@ def _of_config(archive, card):
         return reason
     # Without values: the configuration may declare more weights than there is memory.
     with keras_internals.without_code(), keras_internals.without_values():
-        model = keras.saving.deserialize_keras_object({**config, "compile_config": None})
+        model = keras.saving.deserialize_keras_object(
+            {**config, "compile_config": None}
+        )
     if not hasattr(model, "network") or not hasattr(model, "timesteps"):
-        return f"must be those of a SpikingModel, but are those of a {type(model).__name__}"
+        return (
+            "must be those of a SpikingModel, but are those of a "
+            f"{type(model).__name__}"
+        )
     declared = sum(math.prod(variable.shape) for variable in model.weights)
     if declared != card.parameters:
         return f"declare {declared} parameters, but the card says {card.parameters}"
     if model.timesteps != card.timesteps:
-        return f"are for {model.timesteps} time steps, but the card says {card.timesteps}"
+        return (
+            f"are for {model.timesteps} time steps, but the card says {card.timesteps}"
+        )
     if model.timesteps > _MOST_STEPS:
         return f"are for {model.timesteps} time steps; the most are {_MOST_STEPS}"
     return ""
@@ -127,15 +185,26 @@ def _of_classes(config):
         if not isinstance(value, dict):
             continue
         left.extend(value.values())
-        name, module, registered = value.get("class_name"), value.get("module"), value.get("registered_name")
+        name, module, registered = (
+            value.get("class_name"),
+            value.get("module"),
+            value.get("registered_name"),
+        )
         if name in _FOREIGN:
             return f"contain a {name}, which would run code that is stored with it"
         if name in _READERS:
             return f"contain a {name}, which may read other files"
         known = not isinstance(module, str) or _MODULES.fullmatch(module)
-        if name is not None and not known and keras.saving.get_registered_object(registered) is None:
+        if (
+            name is not None
+            and not known
+            and keras.saving.get_registered_object(registered) is None
+        ):
             what = value.get("config") if name == "function" else name
-            return f"contain {module}.{what}, which is not a part of networks of Keras or keras_ratesnn, and is not registered"
+            return (
+                f"contain {module}.{what}, which is not a part of networks of Keras "
+                "or keras_ratesnn, and is not registered"
+            )
     return ""
 
 

@@ -10,18 +10,24 @@ import keras
 from keras_ratesnn.models.pretrained._card import read
 
 FOLDER = pathlib.Path(__file__).parent
-"""Contains `cards/NAME.json` and, for networks that ship with the package, `weights/FILE`."""
+"""Contains `cards/NAME.json` and, for networks that ship with the package,
+`weights/FILE`."""
 
 CACHE = "keras_ratesnn"
 """Download folder in Keras' cache."""
 
 _UNFINISHED = ".unfinished-"
-"""Before the name of a file that is being written; no network has a name that begins like this."""
+"""Before the name of a file that is being written; no network has a name that begins
+like this."""
 
 
 def names():
     """The names of all cards, sorted."""
-    return sorted(path.stem for path in (FOLDER / "cards").glob("*.json") if not path.name.startswith(_UNFINISHED))
+    return sorted(
+        path.stem
+        for path in (FOLDER / "cards").glob("*.json")
+        if not path.name.startswith(_UNFINISHED)
+    )
 
 
 def card(name):
@@ -39,13 +45,17 @@ def weights_file(card):
     """
     path = FOLDER / "weights" / card.file if card.url is None else _download(card)
     if not path.is_file():
-        raise FileNotFoundError(f"The weights of {card.name!r} should be in {path}, but are missing. Reinstall keras_ratesnn.")
+        raise FileNotFoundError(
+            f"The weights of {card.name!r} should be in {path}, but are missing. "
+            "Reinstall keras_ratesnn."
+        )
     check_hash(card, path, "Reinstall keras_ratesnn.")
     return path
 
 
 def check_hash(card, path, advice):
-    """Raises ValueError if the weights file of a `Card` has another hash than the card says.
+    """Raises ValueError if the weights file of a `Card` has another hash than the card
+    says.
 
     Args:
         card: The `Card`.
@@ -55,8 +65,9 @@ def check_hash(card, path, advice):
     found = sha256(path)
     if found != card.sha256:
         raise ValueError(
-            f"The weights of {card.name!r} in {path} do not match its card: the file is damaged or a different one. Its "
-            f"SHA-256 is {found}, that on the card is {card.sha256}. {advice}"
+            f"The weights of {card.name!r} in {path} do not match its card: the file "
+            f"is damaged or a different one. Its SHA-256 is {found}, that on the card "
+            f"is {card.sha256}. {advice}"
         )
 
 
@@ -67,11 +78,13 @@ def sha256(path):
 
 
 def put(files):
-    """Copies files to places where others may be, which stay until all copies are complete, whatever interrupts.
+    """Copies files to places where others may be, which stay until all copies are
+    complete, whatever interrupts.
 
     Args:
-        files: Dict of the path of each place to that of a file, in the order in which they take their places: the card comes
-            last, because without it there is no network.
+        files: Dict of the path of each place to that of a file, in the order in which
+            they take their places: the card comes last, because without it there is no
+            network.
 
     Raises:
         OSError: If a place cannot be written; the message names it.
@@ -84,7 +97,10 @@ def put(files):
         for place, part in parts.items():
             os.replace(part, place)
     except OSError as error:
-        raise OSError(f"{place} cannot be written ({error}). Free some space, or publish elsewhere.") from error
+        raise OSError(
+            f"{place} cannot be written ({error}). Free some space, or publish "
+            "elsewhere."
+        ) from error
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
@@ -92,16 +108,24 @@ def put(files):
 
 def _download(card):
     try:
-        path = keras.utils.get_file(card.file, card.url, cache_subdir=CACHE, file_hash=card.sha256, hash_algorithm="sha256")
+        path = keras.utils.get_file(
+            card.file,
+            card.url,
+            cache_subdir=CACHE,
+            file_hash=card.sha256,
+            hash_algorithm="sha256",
+        )
     except ValueError as error:
         raise ValueError(
-            f"The weights of {card.name!r} from {card.url} do not match its card: the file is damaged or a different one. Its "
-            f"SHA-256 must be {card.sha256}. Try again, or update keras_ratesnn."
+            f"The weights of {card.name!r} from {card.url} do not match its card: the "
+            f"file is damaged or a different one. Its SHA-256 must be {card.sha256}. "
+            "Try again, or update keras_ratesnn."
         ) from error
     # Keras raises no narrower class if there is no network.
     except Exception as error:
         raise OSError(
-            f"The weights of {card.name!r} cannot be downloaded ({error}). Try again with a network connection, or save "
-            f"{card.url} as {card.file} in the folder {CACHE} of Keras' cache (KERAS_HOME, by default ~/.keras)."
+            f"The weights of {card.name!r} cannot be downloaded ({error}). Try again "
+            f"with a network connection, or save {card.url} as {card.file} in the "
+            f"folder {CACHE} of Keras' cache (KERAS_HOME, by default ~/.keras)."
         ) from error
     return pathlib.Path(path)

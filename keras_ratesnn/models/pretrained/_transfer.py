@@ -1,4 +1,5 @@
-"""Copies weights between networks by layer names, and replaces last layers for another number of classes."""
+"""Copies weights between networks by layer names, and replaces last layers for another
+number of classes."""
 
 import warnings
 
@@ -18,7 +19,8 @@ def copy_weights(source, target, head, origin, advice, stacklevel, optional=()):
     Args:
         source: Functional or Sequential model.
         target: Functional or Sequential model with the same layer names.
-        head: Name of the last layer. If its number of classes differs, it keeps its new weights, with a warning.
+        head: Name of the last layer. If its number of classes differs, it keeps its new
+            weights, with a warning.
         origin: String, the name of the source in error messages.
         advice: String, the advice in error messages.
         stacklevel: Integer, where the user's call is from here, which a warning shows.
@@ -29,28 +31,44 @@ def copy_weights(source, target, head, origin, advice, stacklevel, optional=()):
     """
     sources, targets = _layers(source), _layers(target)
     absent = [name for name in targets if name not in sources]
-    left = [name for name in sources if name not in targets and (head in targets or name not in optional)]
+    left = [
+        name
+        for name in sources
+        if name not in targets and (head in targets or name not in optional)
+    ]
     if absent or left:
         found = (("missing", absent), ("unexpected", left))
-        problems = [f"the layers {listed(names)} are {what}" for what, names in found if names]
-        raise ValueError(f"{origin} belongs to another network: {'; '.join(problems)}. {advice}")
+        problems = [
+            f"the layers {listed(names)} are {what}" for what, names in found if names
+        ]
+        raise ValueError(
+            f"{origin} belongs to another network: {'; '.join(problems)}. {advice}"
+        )
 
     for name, layer in targets.items():
         there, here = _shapes(sources[name]), _shapes(layer)
-        if name == head and there != here and [shape[:-1] for shape in there] == [shape[:-1] for shape in here]:
+        if (
+            name == head
+            and there != here
+            and [shape[:-1] for shape in there] == [shape[:-1] for shape in here]
+        ):
             warnings.warn(
-                f"{origin} is for {there[0][-1]} classes, not {here[0][-1]}: the last layer, {name!r}, starts with new "
-                "weights. Train it before you predict.",
+                f"{origin} is for {there[0][-1]} classes, not {here[0][-1]}: the last "
+                f"layer, {name!r}, starts with new weights. Train it before you "
+                "predict.",
                 stacklevel=stacklevel,
             )
             continue
         _compare(name, "weights of shapes", there, here, origin, advice)
-        _compare(name, "neurons", _neurons(sources[name]), _neurons(layer), origin, advice)
+        _compare(
+            name, "neurons", _neurons(sources[name]), _neurons(layer), origin, advice
+        )
         layer.set_weights(sources[name].get_weights())
 
 
 def with_classes(network, classes, origin):
-    """A copy of the network with a new last layer if its number of classes differs; else the network itself.
+    """A copy of the network with a new last layer if its number of classes differs;
+    else the network itself.
 
     Raises:
         ValueError: If the last layer is not a `Dense`.
@@ -58,15 +76,17 @@ def with_classes(network, classes, origin):
     path, head = _last_layer(network)
     if not isinstance(head, keras.layers.Dense):
         raise ValueError(
-            f"`classes` must be None here: {origin} ends in {head.name!r}, a {type(head).__name__}, not in a Dense layer. "
-            f"Received: classes={classes}."
+            f"`classes` must be None here: {origin} ends in {head.name!r}, a "
+            f"{type(head).__name__}, not in a Dense layer. Received: classes={classes}."
         )
     if head.units == classes:
         return network
 
     def clone(layer):
         config = layer.get_config()
-        return type(layer).from_config({**config, "units": classes} if layer is head else config)
+        return type(layer).from_config(
+            {**config, "units": classes} if layer is head else config
+        )
 
     copy = keras.models.clone_model(network, clone_function=clone, recursive=True)
     copy_weights(network, copy, path, origin, advice="", stacklevel=4)
@@ -74,7 +94,8 @@ def with_classes(network, classes, origin):
 
 
 def _layers(network, prefix=""):
-    """The layers that have weights or are neurons, including those of nested models, by their paths."""
+    """The layers that have weights or are neurons, including those of nested models, by
+    their paths."""
     found = {}
     for layer in network.layers:
         if keras_internals.is_graph(layer):
@@ -85,10 +106,15 @@ def _layers(network, prefix=""):
 
 
 def _last_layer(network, prefix=""):
-    """The path of the last layer, and the layer. Keras sorts the layers of a model by distance from the output."""
+    """The path of the last layer, and the layer. Keras sorts the layers of a model by
+    distance from the output."""
     last = network.layers[-1]
     path = f"{prefix}{last.name}"
-    return _last_layer(last, f"{path}/") if keras_internals.is_graph(last) else (path, last)
+    return (
+        _last_layer(last, f"{path}/")
+        if keras_internals.is_graph(last)
+        else (path, last)
+    )
 
 
 def _shapes(layer):
@@ -96,15 +122,19 @@ def _shapes(layer):
 
 
 def _neurons(layer):
-    """The cell class and the settings of a neuron layer that affect its output; `None` for other layers."""
+    """The cell class and the settings of a neuron layer that affect its output; `None`
+    for other layers."""
     if not isinstance(layer, Neuron):
         return None
     apart = ("name", "trainable", "dtype", *OF_GRADIENT)
-    return type(layer.cell).__name__, {key: value for key, value in layer.cell.get_config().items() if key not in apart}
+    return type(layer.cell).__name__, {
+        key: value for key, value in layer.cell.get_config().items() if key not in apart
+    }
 
 
 def _compare(name, what, there, here, origin, advice):
     if there != here:
         raise ValueError(
-            f"{origin} belongs to another network: layer {name!r} has {what} {there} there and {here} here. {advice}"
+            f"{origin} belongs to another network: layer {name!r} has {what} {there} "
+            f"there and {here} here. {advice}"
         )

@@ -1,4 +1,5 @@
-"""Networks with the weights that their authors publish, which are files of PyTorch programs; and such files of our weights."""
+"""Networks with the weights that their authors publish, which are files of PyTorch
+programs; and such files of our weights."""
 
 import dataclasses
 import inspect
@@ -24,7 +25,12 @@ from keras_ratesnn.models.published import (
     _transformers,
     _writing,
 )
-from keras_ratesnn.models.published._layouts import Layout, UnknownSizesError, channels_of, image_shape
+from keras_ratesnn.models.published._layouts import (
+    Layout,
+    UnknownSizesError,
+    channels_of,
+    image_shape,
+)
 from keras_ratesnn.models.published._names import Table, without_containers
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -38,31 +44,43 @@ NETWORKS: dict[str, Mapping[Callable[..., Layout | None], Iterable[dict[str, str
         _residual.preact_resnet: (_residual.PREACT,),
     },
     "sew_resnet": {_residual.sew_resnet: (_residual.SEW,)},
-    "spikformer": {_transformers.spikformer: (_transformers.SPIKFORMER["cifar"], _transformers.SPIKFORMER["imagenet"])},
+    "spikformer": {
+        _transformers.spikformer: (
+            _transformers.SPIKFORMER["cifar"],
+            _transformers.SPIKFORMER["imagenet"],
+        )
+    },
     "qkformer": {_transformers.qkformer: _transformers.QKFORMER.values()},
     "maxformer": {_transformers.maxformer: _transformers.MAXFORMER.values()},
     "espikeformer": {_espikeformer.espikeformer: (_espikeformer.BASE,)},
     "espikeformer_large": {_espikeformer.espikeformer_large: (_espikeformer.LARGE,)},
     "sdt_v1": {_transformers.sdt_v1: (_transformers.SPIKFORMER["imagenet"],)},
     "sdt_v2": {_espikeformer.sdt_v2: (_espikeformer.META,)},
-    "spikingresformer": {_spikingresformer.spikingresformer: (_spikingresformer.SPIKINGRESFORMER,)},
+    "spikingresformer": {
+        _spikingresformer.spikingresformer: (_spikingresformer.SPIKINGRESFORMER,)
+    },
     "ms_resnet": {_ms_resnet.ms_resnet: (_ms_resnet.MS_RESNET, _ms_resnet.DEEP)},
     "spikingjelly_sew_resnet": {_residual.spikingjelly_sew_resnet: (_residual.PREACT,)},
-    "spikingjelly_spiking_resnet": {_residual.spikingjelly_spiking_resnet: (_residual.PREACT,)},
+    "spikingjelly_spiking_resnet": {
+        _residual.spikingjelly_spiking_resnet: (_residual.PREACT,)
+    },
     "spikingjelly_spiking_vgg": {
         _residual.spikingjelly_spiking_vgg: [
-            names for by_sizes in _residual.TORCHVISION_VGGS.values() for names in by_sizes.values()
+            names
+            for by_sizes in _residual.TORCHVISION_VGGS.values()
+            for names in by_sizes.values()
         ]
     },
 }
-"""The architectures: functions of weights that return their `Layout`, or `None` if the names are not theirs, with their tables
-of names."""
+"""The architectures: functions of weights that return their `Layout`, or `None` if the
+names are not theirs, with their tables of names."""
 
 NOT_RUN: dict[Callable[..., Layout | None], Callable[..., dict[str, np.ndarray]]] = {
     _transformers.spikformer: _transformers.norms,
     _transformers.sdt_v1: _transformers.talking_heads,
 }
-"""Functions of a network that return weights which its authors' program has in its files, but does not run."""
+"""Functions of a network that return weights which its authors' program has in its
+files, but does not run."""
 
 _MOST_COMPARED = 100
 
@@ -76,16 +94,21 @@ class CheckpointReport:
 
     Args:
         path: String, the file.
-        place: String, the key at the top level of the file under which the weights were; `""` if it is all weights.
+        place: String, the key at the top level of the file under which the weights
+            were; `""` if it is all weights.
         network: String, the architecture.
-        builder: String, the function of `keras_ratesnn.models`, or of `keras_ratesnn.models.torchvision`.
+        builder: String, the function of `keras_ratesnn.models`, or of
+            `keras_ratesnn.models.torchvision`.
         found: Dict of arguments that the weights told.
-        assumed: Dict of arguments that they do not tell, to a text that says what was taken and why.
+        assumed: Dict of arguments that they do not tell, to a text that says what was
+            taken and why.
         note: String, what the authors' program does in another way, or `""`.
         prefixed: Boolean, whether `module.` was removed from all names.
-        renamed: Dict of the authors' names of weights, without containers called `module`, to ours: all that were read.
+        renamed: Dict of the authors' names of weights, without containers called
+            `module`, to ours: all that were read.
         reshaped: Dict of the authors' names to pairs of shapes, theirs and ours.
-        zeros: List of our weights that the authors' network does not have, and which are 0.
+        zeros: List of our weights that the authors' network does not have, and which
+            are 0.
         unused: Dict of the authors' names of weights that were left out to the reason.
     """
 
@@ -98,22 +121,32 @@ class CheckpointReport:
     note: str = ""
     prefixed: bool = False
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)
-    reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = dataclasses.field(default_factory=dict)
+    reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = dataclasses.field(
+        default_factory=dict
+    )
     zeros: list[str] = dataclasses.field(default_factory=list)
     unused: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [
-            f"{self.path}: {self.network}, a {self.builder}, from {self.place or 'the top level'}",
-            f"  in the weights: {', '.join(f'{name}={value!r}' for name, value in self.found.items())}",
+            f"{self.path}: {self.network}, a {self.builder}, from "
+            f"{self.place or 'the top level'}",
+            "  in the weights: "
+            f"{', '.join(f'{name}={value!r}' for name, value in self.found.items())}",
             *(f"  assumed: {name}={text}" for name, text in self.assumed.items()),
-            f"  read: {len(self.renamed)} weights, all renamed, {len(self.reshaped)} reshaped"
-            + (", without the prefix module." if self.prefixed else ""),
+            f"  read: {len(self.renamed)} weights, all renamed, {len(self.reshaped)} "
+            "reshaped" + (", without the prefix module." if self.prefixed else ""),
         ]
         if self.zeros:
-            lines.append(f"  set to 0: {len(self.zeros)} weights that the authors' network does not have, {self.zeros[0]} etc.")
+            lines.append(
+                f"  set to 0: {len(self.zeros)} weights that the authors' network does "
+                f"not have, {self.zeros[0]} etc."
+            )
         first = {reason: name for name, reason in reversed(self.unused.items())}
-        lines += [f"  unused: {n}, {first[reason]} etc.: {reason}" for reason, n in Counter(self.unused.values()).items()]
+        lines += [
+            f"  unused: {n}, {first[reason]} etc.: {reason}"
+            for reason, n in Counter(self.unused.values()).items()
+        ]
         lines += [f"  note: {self.note}"] if self.note else []
         return "\n".join(lines)
 
@@ -126,55 +159,78 @@ def from_checkpoint(
     verbose: bool = True,
     **options: Any,
 ) -> SpikingModel:
-    """Loads a checkpoint of the authors of a network: a file that their PyTorch program wrote.
+    """Loads a checkpoint of the authors of a network: a file that their PyTorch program
+    wrote.
 
-    The names of the weights tell the architecture, and their shapes its sizes. Only weights and settings are read, and code in
-    the file is never run. PyTorch reads the file, on each backend.
+    The names of the weights tell the architecture, and their shapes its sizes. Only
+    weights and settings are read, and code in the file is never run. PyTorch reads the
+    file, on each backend.
 
     Example:
 
     >>> import os, tempfile, torch
     >>> places, channels = (0, 4, 7, 11, 14, 18, 22, 25), (3, 1, 2, 4, 8, 8, 8, 8, 8)
-    >>> weights = {"classifier.0.weight": torch.zeros(10, 8), "classifier.0.bias": torch.arange(10.0)}
+    >>> weights = {
+    ...     "classifier.0.weight": torch.zeros(10, 8),
+    ...     "classifier.0.bias": torch.arange(10.0),
+    ... }
     >>> for place, before, after in zip(places, channels, channels[1:]):
     ...     weights[f"feature.{place}.weight"] = torch.ones(after, before, 3, 3)
-    ...     for name in (f"{place}.bias", *(f"{place + 1}.{n}" for n in ("weight", "bias", "running_mean", "running_var"))):
+    ...     for name in (
+    ...         f"{place}.bias",
+    ...         *(
+    ...             f"{place + 1}.{n}"
+    ...             for n in ("weight", "bias", "running_mean", "running_var")
+    ...         ),
+    ...     ):
     ...         weights[f"feature.{name}"] = torch.ones(after)
     >>> path = os.path.join(tempfile.mkdtemp(), "vgg11.pth")
     >>> torch.save({"best_net": weights, "best_acc": 0.1}, path)
     >>> model = from_checkpoint(path, timesteps=2, verbose=False)
     >>> model.name, model.predict(np.zeros((1, 32, 32, 3)), verbose=0).round().tolist()
     ('vgg11', [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]])
-    >>> model.checkpoint_report.found["classes"], model.checkpoint_report.renamed["feature.4.weight"]
+    >>> (
+    ...     model.checkpoint_report.found["classes"],
+    ...     model.checkpoint_report.renamed["feature.4.weight"],
+    ... )
     (10, 'block2_conv1.kernel')
 
     Args:
-        path: String or path of a file that `torch.save` wrote. The weights are all that is in it, or are under one of the keys
-            `"state_dict_ema"` (averages, which count if there are also others), `"state_dict"`, `"model"`, `"best_net"` and
+        path: String or path of a file that `torch.save` wrote. The weights are all that
+            is in it, or are under one of the keys `"state_dict_ema"` (averages, which
+            count if there are also others), `"state_dict"`, `"model"`, `"best_net"` and
             `"net"`.
-        network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024),
-            `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"`,
-            `"espikeformer_large"`, `"sdt_v1"`, `"sdt_v2"` (Spike-driven Transformers), `"spikingresformer"` or `"ms_resnet"`.
-            Those of SpikingJelly itself have torchvision's names, which do not tell: `"spikingjelly_sew_resnet"`,
-            `"spikingjelly_spiking_resnet"` or `"spikingjelly_spiking_vgg"`.
-            Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, perhaps with preprocessing before it, whose
-            weights are replaced. Defaults to `None`: the names of the weights decide.
-        timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
-            are in the file, else the builder's default.
+        network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and
+            PreAct ResNets of Yu et al., 2024), `"sew_resnet"` (Fang et al., 2021),
+            `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"`,
+            `"espikeformer_large"`, `"sdt_v1"`, `"sdt_v2"` (Spike-driven Transformers),
+            `"spikingresformer"` or `"ms_resnet"`. Those of SpikingJelly itself have
+            torchvision's names, which do not tell: `"spikingjelly_sew_resnet"`,
+            `"spikingjelly_spiking_resnet"` or `"spikingjelly_spiking_vgg"`. Or a
+            `SpikingModel` with the layers of one of `keras_ratesnn.models`, perhaps
+            with preprocessing before it, whose weights are replaced. Defaults to
+            `None`: the names of the weights decide.
+        timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that
+            in the settings of the program, if they are in the file, else the builder's
+            default.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
-        **options: Other arguments of the builder, such as `input_shape`, `neuron` or `gradient`. By default the weights decide,
-            and what they do not tell is the authors'. With `classes`, if the authors have others, the classifier is a new one,
-            to be trained.
+        **options: Other arguments of the builder, such as `input_shape`, `neuron` or
+            `gradient`. By default the weights decide, and what they do not tell is the
+            authors'. With `classes`, if the authors have others, the classifier is a
+            new one, to be trained.
 
     Returns:
-        A `keras_ratesnn.SpikingModel`, not compiled. Its `checkpoint_report` has the arguments that the weights told (`found`)
-        and those that they did not (`assumed`), and which weights were read (`renamed`, `reshaped`), made (`zeros`), and left
-        out and why (`unused`); `note` is what the authors' program does in another way. `print` shows a summary of it.
+        A `keras_ratesnn.SpikingModel`, not compiled. Its `checkpoint_report` has the
+        arguments that the weights told (`found`) and those that they did not
+        (`assumed`), and which weights were read (`renamed`, `reshaped`), made
+        (`zeros`), and left out and why (`unused`); `note` is what the authors' program
+        does in another way. `print` shows a summary of it.
 
     Raises:
-        ValueError: If the file is damaged, has more than weights and settings, or has weights of no network or of another one,
-            or if an argument contradicts it.
-        TypeError: If an argument has the wrong type, or the builder has no such argument.
+        ValueError: If the file is damaged, has more than weights and settings, or has
+            weights of no network or of another one, or if an argument contradicts it.
+        TypeError: If an argument has the wrong type, or the builder has no such
+            argument.
         OSError: If the file does not exist.
         ImportError: If PyTorch is not installed.
     """
@@ -182,16 +238,22 @@ def from_checkpoint(
     if isinstance(network, str):
         checks.one_of("network", network, NETWORKS)
     elif network is not None and not isinstance(network, SpikingModel):
-        raise checks.wrong_type("network", "the name of an architecture or a SpikingModel", network)
+        raise checks.wrong_type(
+            "network", "the name of an architecture or a SpikingModel", network
+        )
     if "weights" in options:
-        raise TypeError(f"`weights` are those of the file. Received: weights={options['weights']!r}. Leave it out.")
+        raise TypeError(
+            "`weights` are those of the file. Received: "
+            f"weights={options['weights']!r}. Leave it out."
+        )
     contents = _file.read(path)
     origin = f"Received: path={contents.path!r}"
     weights: dict[str, np.ndarray] = {}
     for name, array in contents.weights.items():
         if weights.setdefault(without_containers(name), array) is not array:
             raise ValueError(
-                f"`path` must have each weight once. {origin}, with and without .module: {name}. Delete one of them."
+                f"`path` must have each weight once. {origin}, with and without "
+                f".module: {name}. Delete one of them."
             )
     architecture, layout = _recognized(weights, network, origin)
     builder = layout.builder.__name__
@@ -199,21 +261,40 @@ def from_checkpoint(
         where, value = contents.settings.get(name, ("", needed))
         if value != needed:
             raise ValueError(
-                f"`path` must have weights of a {architecture} with {name}={needed!r}. {origin}, with {where}={value!r}."
+                f"`path` must have weights of a {architecture} with {name}={needed!r}. "
+                f"{origin}, with {where}={value!r}."
             )
-    report = CheckpointReport(contents.path, contents.place, architecture, builder, {}, {}, layout.note, contents.prefixed)
+    report = CheckpointReport(
+        contents.path,
+        contents.place,
+        architecture,
+        builder,
+        {},
+        {},
+        layout.note,
+        contents.prefixed,
+    )
     if isinstance(network, SpikingModel):
         model = _of_user(network, timesteps, options)
         for variable, array in _matched(model, weights, layout, report, origin):
             # A copy: a variable must not share memory with the file.
             variable.assign(np.array(array))
     else:
-        arguments = _arguments(layout, contents.settings, {"timesteps": timesteps, **options}, report, origin)
-        # First without values: a few large shapes may stand for more weights than there is memory. Their first values are those
-        # of the file, so that there are no others in memory.
+        arguments = _arguments(
+            layout,
+            contents.settings,
+            {"timesteps": timesteps, **options},
+            report,
+            origin,
+        )
+        # First without values: a few large shapes may stand for more weights than there
+        # is memory. Their first values are those of the file, so that there are no
+        # others in memory.
         with keras_internals.without_values() as variables:
             model = layout.builder(**arguments)
-        keras_internals.give_values(model, variables, _matched(model, weights, layout, report, origin, options))
+        keras_internals.give_values(
+            model, variables, _matched(model, weights, layout, report, origin, options)
+        )
     model.checkpoint_report = report
     if verbose:
         print(report)
@@ -221,15 +302,19 @@ def from_checkpoint(
 
 
 def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
-    """Writes the weights of a network as its authors' PyTorch program does, which can then load and run them.
+    """Writes the weights of a network as its authors' PyTorch program does, which can
+    then load and run them.
 
-    It writes what `from_checkpoint` reads: the same weights come back, bit for bit. The file has weights alone, no neurons,
-    time steps or settings: run the program with those of the model.
+    It writes what `from_checkpoint` reads: the same weights come back, bit for bit. The
+    file has weights alone, no neurons, time steps or settings: run the program with
+    those of the model.
 
     Example:
 
     >>> import os, tempfile, torch
-    >>> model = keras_ratesnn.models.MaxFormer((16, 16, 3), timesteps=2, dims=32, blocks=3)
+    >>> model = keras_ratesnn.models.MaxFormer(
+    ...     (16, 16, 3), timesteps=2, dims=32, blocks=3
+    ... )
     >>> path = os.path.join(tempfile.mkdtemp(), "maxformer.pth")
     >>> to_checkpoint(model, path)
     >>> weights = torch.load(path)["state_dict"]
@@ -239,14 +324,16 @@ def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
     'maxformer'
 
     Args:
-        model: A `SpikingModel` of one of the functions of `keras_ratesnn.models` whose networks `from_checkpoint` reads,
-            perhaps with preprocessing before it. SEW ResNets with `IF` neurons have the format of Fang et al., in which
-            convolutions have no biases: ours are subtracted from the means of the normalisation after them. Others have that
-            of Yu et al.
+        model: A `SpikingModel` of one of the functions of `keras_ratesnn.models` whose
+            networks `from_checkpoint` reads, perhaps with preprocessing before it. SEW
+            ResNets with `IF` neurons have the format of Fang et al., in which
+            convolutions have no biases: ours are subtracted from the means of the
+            normalisation after them. Others have that of Yu et al.
         path: String or path of the new file.
 
     Raises:
-        ValueError: If the network is none of these, in an edition that the authors' program has, or has other weights.
+        ValueError: If the network is none of these, in an edition that the authors'
+            program has, or has other weights.
         TypeError: If an argument has the wrong type.
         OSError: If the file cannot be written.
         ImportError: If PyTorch is not installed.
@@ -254,27 +341,42 @@ def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
     checks.instance("model", model, SpikingModel)
     path = checks.file_to_write("path", path)
     try:
-        place, weights = _writing.stored(inner_network(model.network), NETWORKS, NOT_RUN)
+        place, weights = _writing.stored(
+            inner_network(model.network), NETWORKS, NOT_RUN
+        )
     except _filling.MismatchError as error:
         raise ValueError(
-            f"`model` must be a network of one of {', '.join(NETWORKS)}. Received: model={model.name!r}, but {error}. Build it "
-            "with a function of keras_ratesnn.models, in an edition that its authors' program has."
+            f"`model` must be a network of one of {', '.join(NETWORKS)}. Received: "
+            f"model={model.name!r}, but {error}. Build it with a function of "
+            "keras_ratesnn.models, in an edition that its authors' program has."
         ) from None
     _file.write(path, place, weights)
 
 
-def _matched(model, weights, layout, report, origin, options=types.MappingProxyType({})):
+def _matched(
+    model, weights, layout, report, origin, options=types.MappingProxyType({})
+):
     """See `_filling.matched`; `options` are those of the user."""
-    left_out = {} if options.get("include_top", True) else dict.fromkeys(TOP, "include_top=False")
+    left_out = (
+        {}
+        if options.get("include_top", True)
+        else dict.fromkeys(TOP, "include_top=False")
+    )
     trained, classes = layout.found["classes"], options.get("classes")
     if classes not in (None, trained):
-        left_out |= dict.fromkeys(HEADS, f"it is for {trained} classes; what is new, for {classes}, is not trained")
+        left_out |= dict.fromkeys(
+            HEADS,
+            f"it is for {trained} classes; what is new, for {classes}, is not trained",
+        )
     try:
-        return _filling.matched(inner_network(model.network), weights, layout, report, left_out)
+        return _filling.matched(
+            inner_network(model.network), weights, layout, report, left_out
+        )
     except _filling.MismatchError as error:
         raise ValueError(
-            f"`path` must have the weights of this {report.network}, a {report.builder}. {origin}, but {error}. Pass the "
-            "arguments with which its authors trained it, or another network."
+            f"`path` must have the weights of this {report.network}, a "
+            f"{report.builder}. {origin}, but {error}. Pass the arguments with which "
+            "its authors trained it, or another network."
         ) from None
 
 
@@ -286,9 +388,13 @@ def _recognized(weights, network, origin):
             try:
                 layout = layout_of(weights)
             except UnknownSizesError as error:
-                reasons.append(f"as {architecture} {error}, which no network of keras_ratesnn.models has")
+                reasons.append(
+                    f"as {architecture} {error}, which no network of "
+                    "keras_ratesnn.models has"
+                )
                 continue
-            # The names are a network's, but not all of them are there, or a shape has too few axes.
+            # The names are a network's, but not all of them are there, or a shape has
+            # too few axes.
             except (KeyError, IndexError) as error:
                 lacking = error if isinstance(error, KeyError) else "layers or axes"
                 reasons.append(f"as {architecture} it lacks {lacking}")
@@ -298,24 +404,52 @@ def _recognized(weights, network, origin):
                 reasons.append(f"as {architecture} it has no place for {listed(left)}")
             elif layout is not None:
                 fitting.append((architecture, layout))
-    chosen = [fit for fit in fitting if (fit[0] == network if isinstance(network, str) else fit[1].told_by_names)]
+    chosen = [
+        fit
+        for fit in fitting
+        if (fit[0] == network if isinstance(network, str) else fit[1].told_by_names)
+    ]
     if len(chosen) == 1:
         return chosen[0]
     if fitting:
         fits = " or ".join(architecture for architecture, _ in fitting)
-        names = "" if all(layout.told_by_names for _, layout in fitting) else ", by names that are torchvision's"
-        raise ValueError(f"`network` must be {fits}, which the weights fit{names}. {origin}, network={network!r}.")
-    why = "; ".join(reasons) or f"its weights have other names: {listed(list(weights))}. {_expected(weights, network)}"
-    raise ValueError(f"`path` must have the weights of one of {', '.join(NETWORKS)}. {origin}, but {why}.")
+        names = (
+            ""
+            if all(layout.told_by_names for _, layout in fitting)
+            else ", by names that are torchvision's"
+        )
+        raise ValueError(
+            f"`network` must be {fits}, which the weights fit{names}. {origin}, "
+            f"network={network!r}."
+        )
+    why = (
+        "; ".join(reasons)
+        or f"its weights have other names: {listed(list(weights))}. "
+        f"{_expected(weights, network)}"
+    )
+    raise ValueError(
+        f"`path` must have the weights of one of {', '.join(NETWORKS)}. {origin}, but "
+        f"{why}."
+    )
 
 
 def _expected(weights, network):
-    """The names of the layers of an architecture, or of that with most names in common."""
+    """The names of the layers of an architecture, or of that with most names in
+    common."""
     candidates = [network] if isinstance(network, str) else NETWORKS
-    tables = {name: next(iter(next(iter(NETWORKS[name].values())))) for name in candidates}
+    tables = {
+        name: next(iter(next(iter(NETWORKS[name].values())))) for name in candidates
+    }
     # A file may have very many names.
-    some = [name.rpartition(".")[0] for name in itertools.islice(weights, _MOST_COMPARED)]
-    nearest = max(tables, key=lambda name: sum(Table(tables[name]).find(layer) is not None for layer in some))
+    some = [
+        name.rpartition(".")[0] for name in itertools.islice(weights, _MOST_COMPARED)
+    ]
+    nearest = max(
+        tables,
+        key=lambda name: sum(
+            Table(tables[name]).find(layer) is not None for layer in some
+        ),
+    )
     return f"The layers of {nearest} are {listed(list(tables[nearest]))}"
 
 
@@ -323,7 +457,10 @@ def _of_user(network, timesteps, options):
     """A model that the user passed as `network`."""
     if timesteps is not None or options:
         given = ", ".join([*(["timesteps"] if timesteps is not None else []), *options])
-        raise TypeError(f"`network` is a model, which has its arguments already. Received also: {given}. Leave them out.")
+        raise TypeError(
+            "`network` is a model, which has its arguments already. Received also: "
+            f"{given}. Leave them out."
+        )
     return network
 
 
@@ -337,12 +474,23 @@ def _arguments(layout, settings, options, report, origin):
         # For other classes than those of the weights, the classifier is a new one.
         if name in given and name != "classes" and not _agree(given[name], value):
             raise ValueError(
-                f"`{name}` must be that of the weights, {value!r}. {origin}, {name}={given[name]!r}. Leave it out."
+                f"`{name}` must be that of the weights, {value!r}. {origin}, "
+                f"{name}={given[name]!r}. Leave it out."
             )
     wanted = given.setdefault("input_shape", shape)
-    if isinstance(wanted, (tuple, list)) and len(wanted) == 3 and channels_of(wanted) != channels:
-        raise ValueError(f"`input_shape` must have {channels} channels, as the weights. {origin}, input_shape={wanted!r}.")
-    report.found.update(found, **({"input_shape": shape} if layout.size_is_told else {"channels": channels}))
+    if (
+        isinstance(wanted, (tuple, list))
+        and len(wanted) == 3
+        and channels_of(wanted) != channels
+    ):
+        raise ValueError(
+            f"`input_shape` must have {channels} channels, as the weights. {origin}, "
+            f"input_shape={wanted!r}."
+        )
+    report.found.update(
+        found,
+        **({"input_shape": shape} if layout.size_is_told else {"channels": channels}),
+    )
     assumed = dict(layout.assumed)
     if not layout.size_is_told and options.get("input_shape") is None:
         assumed["input_shape"] = shape, f"{shape}, the authors' images"
@@ -350,8 +498,15 @@ def _arguments(layout, settings, options, report, origin):
     default = parameters["timesteps"].default
     assumed["timesteps"] = default, f"{default}, the authors' default"
     of_file = {name: settings[name] for name in layout.settings if name in settings}
-    assumed.update({name: (value, f"{value!r}, {where} in the file") for name, (where, value) in of_file.items()})
-    report.assumed.update({name: text for name, (_, text) in assumed.items() if options.get(name) is None})
+    assumed.update(
+        {
+            name: (value, f"{value!r}, {where} in the file")
+            for name, (where, value) in of_file.items()
+        }
+    )
+    report.assumed.update(
+        {name: text for name, (_, text) in assumed.items() if options.get(name) is None}
+    )
     return {**{name: value for name, (value, _) in assumed.items()}, **found, **given}
 
 

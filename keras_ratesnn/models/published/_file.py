@@ -1,4 +1,5 @@
-"""Reads the weights in a file of `torch.save`, and runs no code that may be in it; and writes such files."""
+"""Reads the weights in a file of `torch.save`, and runs no code that may be in it; and
+writes such files."""
 
 import argparse
 import io
@@ -16,21 +17,37 @@ import numpy as np
 from keras_ratesnn._core import checks, optional_packages, whole_files
 
 _PLACES = ("state_dict_ema", "state_dict", "model", "best_net", "net")
-"""Where programs keep the weights; the first that is there counts. The accuracy that timm writes is that of its averages."""
+"""Where programs keep the weights; the first that is there counts. The accuracy that
+timm writes is that of its averages."""
 
 _MOST_TIMESTEPS = _MOST_HEADS = 10_000
 _SETTINGS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
-    "timesteps": (("T", "time_step", "time_steps"), lambda found: type(found) is int and 1 <= found <= _MOST_TIMESTEPS),
-    "heads": (("num_heads",), lambda found: type(found) is int and 1 <= found <= _MOST_HEADS),
-    "pooling_stat": (("pooling_stat",), lambda found: type(found) is str and re.fullmatch("[01]{4}", found) is not None),
-    "connect_f": (("connect_f", "cnf"), lambda found: type(found) is str and re.fullmatch("[A-Z]{1,9}", found) is not None),
+    "timesteps": (
+        ("T", "time_step", "time_steps"),
+        lambda found: type(found) is int and 1 <= found <= _MOST_TIMESTEPS,
+    ),
+    "heads": (
+        ("num_heads",),
+        lambda found: type(found) is int and 1 <= found <= _MOST_HEADS,
+    ),
+    "pooling_stat": (
+        ("pooling_stat",),
+        lambda found: type(found) is str and re.fullmatch("[01]{4}", found) is not None,
+    ),
+    "connect_f": (
+        ("connect_f", "cnf"),
+        lambda found: (
+            type(found) is str and re.fullmatch("[A-Z]{1,9}", found) is not None
+        ),
+    ),
     "dvs_mode": (("dvs_mode",), lambda found: type(found) is bool),
 }
-"""What the settings of programs tell: arguments of ours, or what a `Layout` needs; their names there, and what their values
-are."""
+"""What the settings of programs tell: arguments of ours, or what a `Layout` needs;
+their names there, and what their values are."""
 
 _LONGEST_PICKLE = 4 * 2**20
-"""Bytes of all but the numbers: names, shapes and settings. In memory they may take seventy times as much."""
+"""Bytes of all but the numbers: names, shapes and settings. In memory they may take
+seventy times as much."""
 
 _NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 """Names come into messages, which are one line."""
@@ -46,8 +63,10 @@ class Contents(NamedTuple):
         path: String.
         place: String, the key at the top level under which the weights are, or `""`.
         weights: Dict of the authors' names to arrays: floats are float32.
-        prefixed: Boolean, whether all names began with `module.`, which `weights` leaves out.
-        settings: Dict of what the settings of the program tell, see `Layout`, to `(name, value)`, the name in the file.
+        prefixed: Boolean, whether all names began with `module.`, which `weights`
+            leaves out.
+        settings: Dict of what the settings of the program tell, see `Layout`, to
+            `(name, value)`, the name in the file.
     """
 
     path: str
@@ -63,19 +82,28 @@ def read(path):
     Raises:
         TypeError: If `path` is neither a string nor a path.
         OSError: If there is no such file.
-        ValueError: If it is no file, is damaged, holds more than weights and settings, or no weights.
+        ValueError: If it is no file, is damaged, holds more than weights and settings,
+            or no weights.
         ImportError: If PyTorch is not installed.
     """
     path, size = checks.file("path", path)
     if os.path.isdir(path):
-        raise ValueError(f"`path` must be a file of torch.save. Received: path={path!r}, which is a folder.")
+        raise ValueError(
+            f"`path` must be a file of torch.save. Received: path={path!r}, which is a "
+            "folder."
+        )
     torch = optional_packages.imported("torch", "from_checkpoint", "torch")
     try:
         content = _loaded(torch, path, size)
         place, tensors = _weights(torch, content)
-        if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > size:
+        if (
+            sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+            > size
+        ):
             raise _Refused("its weights claim to be larger than the file")
-        weights = {name: _array(torch, name, tensor) for name, tensor in tensors.items()}
+        weights = {
+            name: _array(torch, name, tensor) for name, tensor in tensors.items()
+        }
     except _Refused as refused:
         reason = str(refused)
     # The error depends on where the file is damaged.
@@ -84,11 +112,14 @@ def read(path):
     else:
         prefixed = all(name.startswith("module.") for name in weights)
         if prefixed:
-            weights = {name.removeprefix("module."): array for name, array in weights.items()}
+            weights = {
+                name.removeprefix("module."): array for name, array in weights.items()
+            }
         return Contents(path, place, weights, prefixed, _settings(content))
     raise ValueError(
-        f"`path` must be a file of weights that torch.save wrote. Received: path={path!r}, but {reason}. No code in it was "
-        "run. Ask its author for a file that holds the state_dict alone."
+        "`path` must be a file of weights that torch.save wrote. Received: "
+        f"path={path!r}, but {reason}. No code in it was run. Ask its author for a "
+        "file that holds the state_dict alone."
     )
 
 
@@ -101,8 +132,12 @@ def write(path, place, weights):
     """
     torch = optional_packages.imported("torch", "to_checkpoint", "torch")
     # Copies: some arrays cannot be written to, or have strides of their own.
-    tensors = {name: torch.from_numpy(np.array(array, order="C")) for name, array in weights.items()}
-    # In memory first: PyTorch turns errors of a file, such as a full disk, into its own.
+    tensors = {
+        name: torch.from_numpy(np.array(array, order="C"))
+        for name, array in weights.items()
+    }
+    # In memory first: PyTorch turns errors of a file, such as a full disk, into its
+    # own.
     content = io.BytesIO()
     torch.save({place: tensors} if place else tensors, content)
     whole_files.replace(path, lambda part: part.write_bytes(content.getbuffer()))
@@ -121,10 +156,17 @@ def _loaded(torch, path, size):
         if zipped:
             _check_members(path, size)
         # Of a file that is refused, PyTorch may warn, too.
-        with _ONE_AT_A_TIME, _allowed(torch, argparse.Namespace), warnings.catch_warnings(action="ignore"):
+        with (
+            _ONE_AT_A_TIME,
+            _allowed(torch, argparse.Namespace),
+            warnings.catch_warnings(action="ignore"),
+        ):
             if zipped:
-                # Mapped numbers take no memory, and none beyond the end of the file can be asked for.
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                # Mapped numbers take no memory, and none beyond the end of the file can
+                # be asked for.
+                return torch.load(
+                    path, map_location="cpu", weights_only=True, mmap=True
+                )
             file.seek(0)
             return torch.load(_Reader(file), map_location="cpu", weights_only=True)
 
@@ -135,32 +177,49 @@ def _opened(path, flags):
 
 
 def _allowed(torch, kind):
-    """A context in which PyTorch reads objects of a class, unless the user's program allows it anyway."""
+    """A context in which PyTorch reads objects of a class, unless the user's program
+    allows it anyway."""
     allowed = torch.serialization.get_safe_globals()
     return torch.serialization.safe_globals([] if kind in allowed else [kind])
 
 
 def _check_members(path, size):
-    """PyTorch stores everything uncompressed: what is compressed may be a thousand times as large."""
+    """PyTorch stores everything uncompressed: what is compressed may be a thousand
+    times as large."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size for member in members):
+    if any(
+        member.compress_type != zipfile.ZIP_STORED
+        or member.file_size != member.compress_size
+        for member in members
+    ):
         raise _Refused("parts of it are compressed, which torch.save does not do")
     if sum(member.file_size for member in members) > size:
         raise _Refused("its parts claim to be larger than the file")
-    if any(member.filename.endswith(".pkl") and member.file_size > _LONGEST_PICKLE for member in members):
+    if any(
+        member.filename.endswith(".pkl") and member.file_size > _LONGEST_PICKLE
+        for member in members
+    ):
         raise _Refused(f"its names and settings take more than {_LONGEST_PICKLE} bytes")
 
 
 class _Reader:
-    """A file that is not a zip archive. Its pickles are read with `read` and `readline`, its numbers with `readinto`."""
+    """A file that is not a zip archive. Its pickles are read with `read` and
+    `readline`, its numbers with `readinto`."""
 
     def __init__(self, file):
         self.left = _LONGEST_PICKLE
-        self.file, self.seek, self.tell, self.readinto = file, file.seek, file.tell, file.readinto
+        self.file, self.seek, self.tell, self.readinto = (
+            file,
+            file.seek,
+            file.tell,
+            file.readinto,
+        )
 
     def read(self, count=-1):
-        return self._counted(self.file.read(min(count, self.left + 1) if count >= 0 else self.left + 1))
+        return self._counted(
+            self.file.read(min(count, self.left + 1) if count >= 0 else self.left + 1)
+        )
 
     def readline(self):
         return self._counted(self.file.readline(self.left + 1))
@@ -168,7 +227,9 @@ class _Reader:
     def _counted(self, found):
         self.left -= len(found)
         if self.left < 0:
-            raise _Refused(f"its names and settings take more than {_LONGEST_PICKLE} bytes")
+            raise _Refused(
+                f"its names and settings take more than {_LONGEST_PICKLE} bytes"
+            )
         return found
 
 
@@ -179,7 +240,10 @@ def _weights(torch, content):
         return (
             isinstance(found, Mapping)
             and len(found) > 0
-            and all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items())
+            and all(
+                isinstance(name, str) and isinstance(value, torch.Tensor)
+                for name, value in found.items()
+            )
         )
 
     if are_weights(content):
@@ -188,14 +252,22 @@ def _weights(torch, content):
         for place in _PLACES:
             if are_weights(content.get(place)):
                 return place, content[place]
-    raise _Refused(f"it has no weights, neither at the top level nor in one of {', '.join(map(repr, _PLACES))}")
+    raise _Refused(
+        "it has no weights, neither at the top level nor in one of "
+        f"{', '.join(map(repr, _PLACES))}"
+    )
 
 
 def _array(torch, name, tensor):
     """A tensor as an array, a view of the file if its numbers are float32."""
     if _NAME.fullmatch(name) is None:
         raise _Refused(f"{name[:40]!a} is no name of a weight")
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+    if (
+        tensor.layout != torch.strided
+        or tensor.device.type != "cpu"
+        or tensor.is_quantized
+        or tensor.is_complex()
+    ):
         raise _Refused(f"{name} is no ordinary tensor of real numbers")
     if tensor.numel() == 0:
         raise _Refused(f"{name} has no numbers")
@@ -216,11 +288,23 @@ def _settings(content):
 
 
 def _why(error):
-    """An error of PyTorch's in a line, without its advice to run what is in the file."""
+    """An error of PyTorch's in a line, without its advice to run what is in the
+    file."""
     text = " ".join(str(error).split())
-    found = re.search(r"(?:Unsupported global: GLOBAL|Trying to (?:load|instantiate)(?: unsupported GLOBAL)?) ([\w.]+)", text)
+    found = re.search(
+        r"(?:Unsupported global: GLOBAL|Trying to (?:load|instantiate)(?: unsupported "
+        r"GLOBAL)?) ([\w.]+)",
+        text,
+    )
     if found:
         return f"it holds more than weights: {found[1]}"
-    if "weights_only" in text or "WeightsUnpickler" in text or type(error).__name__ == "UnpicklingError":
+    if (
+        "weights_only" in text
+        or "WeightsUnpickler" in text
+        or type(error).__name__ == "UnpicklingError"
+    ):
         return "it holds more than weights, or is damaged"
-    return f"it is damaged, or torch.save did not write it ({type(error).__name__}: {text.partition('. ')[0][:200]})"
+    return (
+        f"it is damaged, or torch.save did not write it ({type(error).__name__}: "
+        f"{text.partition('. ')[0][:200]})"
+    )

@@ -34,19 +34,31 @@ def matched(network, weights, layout, report, left_out):
         weights: Dict of the authors' names to arrays.
         layout: `Layout`.
         report: `CheckpointReport`, to which is added what became of each weight.
-        left_out: Dict of our names of layers whose weights are not read, and which the network may lack, to the reason.
+        left_out: Dict of our names of layers whose weights are not read, and which the
+            network may lack, to the reason.
 
     Raises:
-        MismatchError: If a weight is left, missing, of another shape, NaN or infinite, or a variance is below 0.
+        MismatchError: If a weight is left, missing, of another shape, NaN or infinite,
+            or a variance is below 0.
     """
-    own = {layer.name: layer for layer in network.layers if layer.weights and not isinstance(layer, Neuron)}
+    own = {
+        layer.name: layer
+        for layer in network.layers
+        if layer.weights and not isinstance(layer, Neuron)
+    }
     own = {name: layer for name, layer in own.items() if name not in left_out}
     found = _by_layer(weights, layout, own, report, left_out)
     values, missing, wrong = [], [], []
     for name, layer in own.items():
         for parameter, variable in zip(PARAMETERS, layer.weights, strict=False):
             theirs = found.get(name, {}).pop(parameter, None)
-            if theirs is None and parameter == "bias" and layout.without_biases and name != HEAD and name in found:
+            if (
+                theirs is None
+                and parameter == "bias"
+                and layout.without_biases
+                and name != HEAD
+                and name in found
+            ):
                 values.append((variable, np.zeros(variable.shape, "float32")))
                 report.zeros.append(f"{name}.bias")
                 continue
@@ -55,27 +67,43 @@ def matched(network, weights, layout, report, left_out):
                 continue
             array = _converted(weights[theirs], parameter, layer, network)
             if array is None or array.shape != tuple(variable.shape):
-                wrong.append(f"{theirs} of shape {weights[theirs].shape}, which does not fit {tuple(variable.shape)} of {name}")
+                wrong.append(
+                    f"{theirs} of shape {weights[theirs].shape}, which does not fit "
+                    f"{tuple(variable.shape)} of {name}"
+                )
                 continue
             if array is not weights[theirs]:
                 report.reshaped[theirs] = (weights[theirs].shape, array.shape)
             report.renamed[theirs] = f"{name}.{variable.name}"
             values.append((variable, array))
     left = [theirs for parameters in found.values() for theirs in parameters.values()]
-    for problem, names in (("lacks", missing), ("has", wrong), ("has no place for", left)):
+    for problem, names in (
+        ("lacks", missing),
+        ("has", wrong),
+        ("has no place for", left),
+    ):
         if names:
             raise MismatchError(f"it {problem} {listed(names)}")
-    broken = [theirs for theirs in report.renamed if not np.isfinite(weights[theirs]).all()]
+    broken = [
+        theirs for theirs in report.renamed if not np.isfinite(weights[theirs]).all()
+    ]
     if broken:
-        raise MismatchError(f"it has numbers that are NaN or infinite in {listed(broken)}")
-    negative = [theirs for theirs in report.renamed if theirs.endswith(".running_var") and (weights[theirs] < 0.0).any()]
+        raise MismatchError(
+            f"it has numbers that are NaN or infinite in {listed(broken)}"
+        )
+    negative = [
+        theirs
+        for theirs in report.renamed
+        if theirs.endswith(".running_var") and (weights[theirs] < 0.0).any()
+    ]
     if negative:
         raise MismatchError(f"it has variances below 0 in {listed(negative)}")
     return values
 
 
 def _layer(name, names, unused):
-    """Our layer and the parameter for the name of a weight; `("", reason)` for one that is not used; `None` for neither."""
+    """Our layer and the parameter for the name of a weight; `("", reason)` for one that
+    is not used; `None` for neither."""
     layer, _, parameter = name.rpartition(".")
     if parameter not in (*PARAMETERS, COUNTER):
         layer, parameter = name, "weight"
@@ -85,7 +113,11 @@ def _layer(name, names, unused):
     found = names.find(layer)
     if found is None:
         return None
-    return ("", "it counts batches, which inference does not need") if parameter == COUNTER else (found, parameter)
+    return (
+        ("", "it counts batches, which inference does not need")
+        if parameter == COUNTER
+        else (found, parameter)
+    )
 
 
 def _by_layer(weights, layout, own, report, left_out):
@@ -126,7 +158,8 @@ def _converted(array, parameter, layer, network):
         return array.transpose(2, 3, 0, 1) if array.ndim == 4 else None
     if array.ndim < 2 or array.ndim > 4:
         return None
-    # PyTorch has dense layers on channels as layers, or as convolutions of one pixel with one or two axes.
+    # PyTorch has dense layers on channels as layers, or as convolutions of one pixel
+    # with one or two axes.
     array = array.reshape(array.shape + (1,) * (4 - array.ndim))
     if isinstance(layer, layers.Conv2D):
         return array.transpose(2, 3, 1, 0)
@@ -136,20 +169,32 @@ def _converted(array, parameter, layer, network):
 
 
 def _in_order(kernel, layer, network):
-    """The kernel of a dense layer on a flattened image, whose channels come first in PyTorch and last in Keras."""
+    """The kernel of a dense layer on a flattened image, whose channels come first in
+    PyTorch and last in Keras."""
     image = flattened_image(layer, network)
     if image is None:
         return kernel
     channels, *sides = image
     if len(kernel) != channels * np.prod(sides):
         return None
-    return kernel.reshape(channels, *sides, -1).transpose(1, 2, 0, 3).reshape(kernel.shape)
+    return (
+        kernel.reshape(channels, *sides, -1).transpose(1, 2, 0, 3).reshape(kernel.shape)
+    )
 
 
 def flattened_image(layer, network):
-    """The channels, height and width of the image that is flattened before a layer, or `None` if none is."""
-    flattened = [other for other in network.layers if isinstance(other, layers.Flatten) and other.output is layer.input]
+    """The channels, height and width of the image that is flattened before a layer, or
+    `None` if none is."""
+    flattened = [
+        other
+        for other in network.layers
+        if isinstance(other, layers.Flatten) and other.output is layer.input
+    ]
     if not flattened:
         return None
     image = flattened[0].input.shape[1:]
-    return image if keras.config.image_data_format() == "channels_first" else (image[-1], *image[:-1])
+    return (
+        image
+        if keras.config.image_data_format() == "channels_first"
+        else (image[-1], *image[:-1])
+    )

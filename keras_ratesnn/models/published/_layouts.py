@@ -15,23 +15,34 @@ class Layout(NamedTuple):
 
     Args:
         builder: Function of `keras_ratesnn.models`.
-        found: Dict of arguments that the weights tell. `input_shape` is a pair, the size of the images and their channels; the
-            size is the authors', unless the number of weights tells it.
-        names: Dict of the authors' names of layers to ours, see `_names.Table`. Each of ours is there once.
-        assumed: Dict of arguments that the weights do not tell to pairs of the authors' value and what the report says of it.
-        size_is_told: Boolean, whether the weights tell the size of the images. Defaults to `False`.
-        unused: Dict of the authors' names of layers that their network does not run to the reason. Defaults to none.
-        without_biases: Boolean, whether the authors' convolutions have no biases where ours have. Defaults to `False`.
-        note: String, what the user must know about the authors' program. Defaults to nothing.
-        place: String, the key at the top level under which the program keeps the weights, or `""`. Defaults to
-            `"state_dict"`.
-        prefix: String with which the names in the program's files begin. Defaults to nothing.
-        axes: Dict of parts of the authors' names to how many axes kernels of one pixel have there. By default they have four
-            where ours is a convolution, and two where it is dense. Defaults to none.
-        settings: Tuple of the arguments that the settings of the program tell, if they are in the file. Defaults to
-            `("timesteps",)`.
-        needs: Dict of settings of the program to the one value for which ours is its network. Defaults to none.
-        told_by_names: Boolean, whether the names of the weights are those of this network alone. Defaults to `True`.
+        found: Dict of arguments that the weights tell. `input_shape` is a pair, the
+            size of the images and their channels; the size is the authors', unless the
+            number of weights tells it.
+        names: Dict of the authors' names of layers to ours, see `_names.Table`. Each of
+            ours is there once.
+        assumed: Dict of arguments that the weights do not tell to pairs of the authors'
+            value and what the report says of it.
+        size_is_told: Boolean, whether the weights tell the size of the images. Defaults
+            to `False`.
+        unused: Dict of the authors' names of layers that their network does not run to
+            the reason. Defaults to none.
+        without_biases: Boolean, whether the authors' convolutions have no biases where
+            ours have. Defaults to `False`.
+        note: String, what the user must know about the authors' program. Defaults to
+            nothing.
+        place: String, the key at the top level under which the program keeps the
+            weights, or `""`. Defaults to `"state_dict"`.
+        prefix: String with which the names in the program's files begin. Defaults to
+            nothing.
+        axes: Dict of parts of the authors' names to how many axes kernels of one pixel
+            have there. By default they have four where ours is a convolution, and two
+            where it is dense. Defaults to none.
+        settings: Tuple of the arguments that the settings of the program tell, if they
+            are in the file. Defaults to `("timesteps",)`.
+        needs: Dict of settings of the program to the one value for which ours is its
+            network. Defaults to none.
+        told_by_names: Boolean, whether the names of the weights are those of this
+            network alone. Defaults to `True`.
     """
 
     builder: Callable
@@ -65,7 +76,8 @@ def inputs(weights, name):
 
 
 def numbers(weights, pattern):
-    """The numbers in names that a regular expression finds, sorted: integers, or tuples if it has several groups."""
+    """The numbers in names that a regular expression finds, sorted: integers, or tuples
+    if it has several groups."""
     matches = [re.match(pattern, name) for name in weights]
     found = sorted({tuple(map(int, match.groups())) for match in matches if match})
     return [number for (number,) in found] if re.compile(pattern).groups == 1 else found
@@ -74,7 +86,10 @@ def numbers(weights, pattern):
 def depths(weights, pattern=r"layer(\d{1,9})\.(\d{1,9})\."):
     """The number of blocks of each stage."""
     blocks = numbers(weights, pattern)
-    return tuple(sum(stage == number for stage, _ in blocks) for number in sorted({stage for stage, _ in blocks}))
+    return tuple(
+        sum(stage == number for stage, _ in blocks)
+        for number in sorted({stage for stage, _ in blocks})
+    )
 
 
 def of_depths(builders, found):
@@ -85,7 +100,8 @@ def of_depths(builders, found):
 
 
 def blocks(weights, pattern):
-    """The number of blocks, of which a network is built: names of many take little space in a file."""
+    """The number of blocks, of which a network is built: names of many take little
+    space in a file."""
     found = len(numbers(weights, pattern))
     if found > _MOST_BLOCKS:
         raise UnknownSizesError(f"it has {found} blocks")

@@ -1,20 +1,35 @@
 """MS ResNet, whose normalisation is over time."""
 
 from keras_ratesnn.models.ms_resnet import MSResNet18, MSResNet34, MSResNet104
-from keras_ratesnn.models.published._layouts import Layout, depths, inputs, of_depths, outputs
+from keras_ratesnn.models.published._layouts import (
+    Layout,
+    depths,
+    inputs,
+    of_depths,
+    outputs,
+)
 
 _WIDEST = 512
 """The channels of the last stage for `width=1`."""
 
 _SIDE = 224
-_NEURON = {"neuron": (None, "LIF(decay=0.25, threshold=θ, reset='hard', surrogate='rectangular'), θ the next number above 0.5")}
+_NEURON = {
+    "neuron": (
+        None,
+        "LIF(decay=0.25, threshold=θ, reset='hard', surrogate='rectangular'), θ the "
+        "next number above 0.5",
+    )
+}
 
-_STAGES = {f"conv{stage + 1}_x.{{b}}": f"stage{stage}_block{{b+1}}" for stage in (1, 2, 3, 4)}
+_STAGES = {
+    f"conv{stage + 1}_x.{{b}}": f"stage{stage}_block{{b+1}}" for stage in (1, 2, 3, 4)
+}
 """The authors count the stem as the first stage."""
 
 
 def _names(stem, shortcut):
-    """The names of layers, given those of the stem, and the place of the convolution in shortcuts."""
+    """The names of layers, given those of the stem, and the place of the convolution in
+    shortcuts."""
     blocks = {
         "residual_function.1": "conv1",
         "residual_function.2.bn": "bn1",
@@ -23,7 +38,11 @@ def _names(stem, shortcut):
         f"shortcut.{shortcut}": "shortcut_conv",
         f"shortcut.{shortcut + 1}.bn": "shortcut_bn",
     }
-    of_blocks = {f"{block}.{theirs}": f"{name}_{ours}" for block, name in _STAGES.items() for theirs, ours in blocks.items()}
+    of_blocks = {
+        f"{block}.{theirs}": f"{name}_{ours}"
+        for block, name in _STAGES.items()
+        for theirs, ours in blocks.items()
+    }
     return {**stem, **of_blocks, "fc": "classifier"}
 
 
@@ -31,7 +50,11 @@ MS_RESNET = _names({"conv1.0": "stem_conv", "conv1.1.bn": "stem_bn"}, shortcut=0
 # Shortcuts begin with pooling.
 DEEP = _names({"conv1.3.bn": "stem_bn", "conv1.{n}": "stem_conv{n+1}"}, shortcut=1)
 
-_BUILDERS = {(2, 2, 2, 2): MSResNet18, (3, 4, 6, 3): MSResNet34, (3, 8, 32, 8): MSResNet104}
+_BUILDERS = {
+    (2, 2, 2, 2): MSResNet18,
+    (3, 4, 6, 3): MSResNet34,
+    (3, 8, 32, 8): MSResNet104,
+}
 
 
 def ms_resnet(weights):

@@ -1,7 +1,8 @@
 """Tables that map the authors' names of layers to ours.
 
-Numbers in names are placeholders: `"layer{s}.{b}.conv{n}": "stage{s}_block{b+1}_conv{n}"`, or `{2*b+1}` for odd ones. The first
-entry that fits counts.
+Numbers in names are placeholders: `"layer{s}.{b}.conv{n}":
+"stage{s}_block{b+1}_conv{n}"`, or `{2*b+1}` for odd ones. The first entry that fits
+counts.
 """
 
 import functools
@@ -11,7 +12,8 @@ _PLACEHOLDER = re.compile(r"\{(?:(\d+)\*)?(\w+)(?:\+(\d+))?\}")
 
 
 def without_containers(name):
-    """A name without what SpikingJelly's `SeqToANNContainer` adds to it, in some of its versions."""
+    """A name without what SpikingJelly's `SeqToANNContainer` adds to it, in some of its
+    versions."""
     return name.replace(".module.", ".")
 
 
@@ -19,12 +21,14 @@ class Table:
     """A table of names.
 
     Args:
-        names: Dict of names, with placeholders, to other names with the same placeholders. Containers in the former are left
-            out.
+        names: Dict of names, with placeholders, to other names with the same
+            placeholders. Containers in the former are left out.
     """
 
     def __init__(self, names):
-        self.patterns = [(_Pattern(without_containers(name)), other) for name, other in names.items()]
+        self.patterns = [
+            (_Pattern(without_containers(name)), other) for name, other in names.items()
+        ]
 
     def find(self, name):
         """What the table has for a name, or `None`."""
@@ -55,8 +59,11 @@ class _Pattern:
         for placeholder in _PLACEHOLDER.finditer(name):
             factor, part, added = _parts(placeholder)
             parts.append(re.escape(name[end : placeholder.start()]))
-            # A placeholder that comes again stands for the same number. Python refuses to read very long ones.
-            parts.append(f"(?P={part})" if part in self.scales else rf"(?P<{part}>\d{{1,9}})")
+            # A placeholder that comes again stands for the same number. Python refuses
+            # to read very long ones.
+            parts.append(
+                f"(?P={part})" if part in self.scales else rf"(?P<{part}>\d{{1,9}})"
+            )
             self.scales[part], end = (factor, added), placeholder.end()
         self.expression = re.compile("".join(parts) + re.escape(name[end:]))
 
@@ -65,5 +72,12 @@ class _Pattern:
         found = self.expression.fullmatch(name)
         if found is None:
             return None
-        numbers = {part: divmod(int(found[part]) - added, factor) for part, (factor, added) in self.scales.items()}
-        return None if any(rest for _, rest in numbers.values()) else {part: number for part, (number, _) in numbers.items()}
+        numbers = {
+            part: divmod(int(found[part]) - added, factor)
+            for part, (factor, added) in self.scales.items()
+        }
+        return (
+            None
+            if any(rest for _, rest in numbers.values())
+            else {part: number for part, (number, _) in numbers.items()}
+        )

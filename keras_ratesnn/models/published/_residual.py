@@ -1,10 +1,24 @@
-"""The residual networks and VGGs of rate-based backpropagation and of SpikingJelly, and SEW ResNet of its authors."""
+"""The residual networks and VGGs of rate-based backpropagation and of SpikingJelly, and
+SEW ResNet of its authors."""
 
 from keras_ratesnn.layers import IF, LIF
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
-from keras_ratesnn.models.published._layouts import Layout, depths, inputs, numbers, of_depths, outputs
+from keras_ratesnn.models.published._layouts import (
+    Layout,
+    depths,
+    inputs,
+    numbers,
+    of_depths,
+    outputs,
+)
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
-from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50, SEWResNet101, SEWResNet152
+from keras_ratesnn.models.sew_resnet import (
+    SEWResNet18,
+    SEWResNet34,
+    SEWResNet50,
+    SEWResNet101,
+    SEWResNet152,
+)
 from keras_ratesnn.models.torchvision import BottleneckResNet, DenseVGG
 from keras_ratesnn.models.vgg import VGG11, VGG13, VGG16, VGGSNN
 
@@ -17,7 +31,8 @@ _IF = {"neuron": (lambda: IF(reset="hard"), "IF(reset='hard')")}
 _ADDS = {"connect_f": "ADD"}
 
 _OF_CIFAR = (
-    "the authors' vggsnn_cifar has weights of these shapes, too, but averages images of 32 x 32 pixels to 3 x 3 at the end"
+    "the authors' vggsnn_cifar has weights of these shapes, too, but averages "
+    "images of 32 x 32 pixels to 3 x 3 at the end"
 )
 
 _IMAGES = {"cifar": 32, "imagenet": 224}
@@ -25,9 +40,14 @@ _IMAGES = {"cifar": 32, "imagenet": 224}
 
 
 def _names(stem, unit, shortcut, head="fc"):
-    """The names of layers, given those of pairs of a convolution and its normalisation, and of the last layer."""
+    """The names of layers, given those of pairs of a convolution and its normalisation,
+    and of the last layer."""
     ours = "stem", "stage{s}_block{b+1}", "stage{s}_block{b+1}_shortcut"
-    pairs = stem, [f"layer{{s}}.{{b}}.{name}" for name in unit], [f"layer{{s}}.{{b}}.{name}" for name in shortcut]
+    pairs = (
+        stem,
+        [f"layer{{s}}.{{b}}.{name}" for name in unit],
+        [f"layer{{s}}.{{b}}.{name}" for name in shortcut],
+    )
     found = {
         theirs: f"{block}_{kind}{'{n}' if '{n}' in theirs else ''}"
         for block, pair in zip(ours, pairs, strict=True)
@@ -36,17 +56,33 @@ def _names(stem, unit, shortcut, head="fc"):
     return {**found, head: "classifier"}
 
 
-RESNET = _names(("conv0.0", "conv0.1"), ("conv{n}", "bn{n}"), ("shortcut.0", "shortcut.1"), head="classifier.0")
-RESNET19 = {**RESNET, "classifier.0": "hidden", "classifier.2": "classifier"}
-PREACT = _names(("conv1", "bn1"), ("conv{n}", "bn{n}"), ("downsample.0", "downsample.1"))
-SEW_BY_RATE = _names(
-    *(("convNeuron1.0", "convNeuron1.1"), ("convNeuron{n}.0", "convNeuron{n}.1"), ("downsample.0", "downsample.1"))
+RESNET = _names(
+    ("conv0.0", "conv0.1"),
+    ("conv{n}", "bn{n}"),
+    ("shortcut.0", "shortcut.1"),
+    head="classifier.0",
 )
-SEW = _names(("conv1", "bn1"), ("conv{n}.module.0", "conv{n}.module.1"), ("downsample.0.module.0", "downsample.0.module.1"))
+RESNET19 = {**RESNET, "classifier.0": "hidden", "classifier.2": "classifier"}
+PREACT = _names(
+    ("conv1", "bn1"), ("conv{n}", "bn{n}"), ("downsample.0", "downsample.1")
+)
+SEW_BY_RATE = _names(
+    *(
+        ("convNeuron1.0", "convNeuron1.1"),
+        ("convNeuron{n}.0", "convNeuron{n}.1"),
+        ("downsample.0", "downsample.1"),
+    )
+)
+SEW = _names(
+    ("conv1", "bn1"),
+    ("conv{n}.module.0", "conv{n}.module.1"),
+    ("downsample.0.module.0", "downsample.0.module.1"),
+)
 
 
 def vgg_names(sizes, root="feature", length=3):
-    """The names of the layers of a VGG, whose names are their places, for the number of convolutions of each block.
+    """The names of the layers of a VGG, whose names are their places, for the number of
+    convolutions of each block.
 
     A convolution, its normalisation and neurons take `length` places.
     """
@@ -79,23 +115,43 @@ _SPIKING_RESNETS = {
     (3, 4, 23, 3, _BOTTLENECK): BottleneckResNet,
     (3, 8, 36, 3, _BOTTLENECK): BottleneckResNet,
 }
-VGGS = {(1, 2, 2, 1, 2): VGG11, (2, 2, 2, 3, 1): VGG13, (2, 2, 3, 3, 3): VGG16, (2, 2, 2, 2): VGGSNN}
-"""The networks by the number of blocks of each stage, or of convolutions of each block."""
+VGGS = {
+    (1, 2, 2, 1, 2): VGG11,
+    (2, 2, 2, 3, 1): VGG13,
+    (2, 2, 3, 3, 3): VGG16,
+    (2, 2, 2, 2): VGGSNN,
+}
+"""The networks by the number of blocks of each stage, or of convolutions of each
+block."""
 
-_DENSE = {"classifier.0": "hidden1", "classifier.3": "hidden2", "classifier.6": "classifier"}
+_DENSE = {
+    "classifier.0": "hidden1",
+    "classifier.3": "hidden2",
+    "classifier.6": "classifier",
+}
 TORCHVISION_VGGS = {
     length: {
         sizes: {**vgg_names(sizes, "features", length), **_DENSE}
-        for sizes in ((1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4))
+        for sizes in (
+            (1, 1, 2, 2, 2),
+            (2, 2, 2, 2, 2),
+            (2, 2, 3, 3, 3),
+            (2, 2, 4, 4, 4),
+        )
     }
     for length in (2, 3)
 }
-"""The names of layers by the places of a convolution with what follows it, and by the number of convolutions of each block."""
+"""The names of layers by the places of a convolution with what follows it, and by the
+number of convolutions of each block."""
 
 
 def _builder(weights, builders, third):
-    """The builder of a residual network, given the name of the third convolution of a block, which not all have."""
-    return of_depths(builders, depths(weights) + (_BOTTLENECK,) * (f"layer1.0.{third}.weight" in weights))
+    """The builder of a residual network, given the name of the third convolution of a
+    block, which not all have."""
+    return of_depths(
+        builders,
+        depths(weights) + (_BOTTLENECK,) * (f"layer1.0.{third}.weight" in weights),
+    )
 
 
 def resnet(weights):
@@ -103,7 +159,13 @@ def resnet(weights):
     if "conv0.0.weight" not in weights:
         return None
     builder = of_depths(_RESNETS, depths(weights))
-    return _layout(weights, builder, RESNET19 if builder is ResNet19 else RESNET, "conv0.0", "layer{}.0.conv1")
+    return _layout(
+        weights,
+        builder,
+        RESNET19 if builder is ResNet19 else RESNET,
+        "conv0.0",
+        "layer{}.0.conv1",
+    )
 
 
 def preact_resnet(weights):
@@ -111,21 +173,35 @@ def preact_resnet(weights):
     # Other ResNets have these names, too, but no biases.
     if not {"conv1.weight", "conv1.bias", "layer1.0.conv1.bias"} <= weights.keys():
         return None
-    return _layout(weights, of_depths(_PREACTS, depths(weights)), PREACT, "conv1", "layer{}.0.conv1")
+    return _layout(
+        weights,
+        of_depths(_PREACTS, depths(weights)),
+        PREACT,
+        "conv1",
+        "layer{}.0.conv1",
+    )
 
 
 def sew_by_rate(weights):
     """SEW ResNets of rate-based backpropagation, whose convolutions have biases."""
     if "convNeuron1.0.weight" not in weights:
         return None
-    return _layout(weights, _builder(weights, _SEWS, "convNeuron3.0"), SEW_BY_RATE, "convNeuron1.0", "layer{}.0.convNeuron1.0")
+    return _layout(
+        weights,
+        _builder(weights, _SEWS, "convNeuron3.0"),
+        SEW_BY_RATE,
+        "convNeuron1.0",
+        "layer{}.0.convNeuron1.0",
+    )
 
 
 def sew_resnet(weights):
     """SEW ResNets of their authors, without biases."""
     if not {"conv1.weight", "layer1.0.conv1.0.weight"} <= weights.keys():
         return None
-    layout = _layout(weights, _builder(weights, _SEWS, "conv3.0"), SEW, "conv1", "layer{}.0.conv1.0")
+    layout = _layout(
+        weights, _builder(weights, _SEWS, "conv3.0"), SEW, "conv1", "layer{}.0.conv1.0"
+    )
     return layout._replace(assumed=_IF, without_biases=True, place="model", needs=_ADDS)
 
 
@@ -144,9 +220,20 @@ def spikingjelly_spiking_resnet(weights):
 
 
 def _torchvision(weights, builders):
-    if not {"conv1.weight", "layer1.0.conv1.weight"} <= weights.keys() or "conv1.bias" in weights:
+    if (
+        not {"conv1.weight", "layer1.0.conv1.weight"} <= weights.keys()
+        or "conv1.bias" in weights
+    ):
         return None
-    return _of_spikingjelly(_layout(weights, _builder(weights, builders, "conv3"), PREACT, "conv1", "layer{}.0.conv1"))
+    return _of_spikingjelly(
+        _layout(
+            weights,
+            _builder(weights, builders, "conv3"),
+            PREACT,
+            "conv1",
+            "layer{}.0.conv1",
+        )
+    )
 
 
 def spikingjelly_spiking_vgg(weights):
@@ -162,16 +249,22 @@ def spikingjelly_spiking_vgg(weights):
         "depths": sizes,
         "normalized": length == 3,
     }
-    return _of_spikingjelly(Layout(DenseVGG, found, of_depths(TORCHVISION_VGGS[length], sizes), {}))
+    return _of_spikingjelly(
+        Layout(DenseVGG, found, of_depths(TORCHVISION_VGGS[length], sizes), {})
+    )
 
 
 def _of_spikingjelly(layout):
-    note = "torchvision's networks, which have no neurons, have weights of the same names and shapes"
+    note = (
+        "torchvision's networks, which have no neurons, have weights of the same "
+        "names and shapes"
+    )
     return layout._replace(assumed=_IF, place="model", note=note, told_by_names=False)
 
 
 def vgg(weights):
-    """VGGs of rate-based backpropagation, whose layers have the numbers of their places."""
+    """VGGs of rate-based backpropagation, whose layers have the numbers of their
+    places."""
     if not {"feature.0.weight", "classifier.0.weight"} <= weights.keys():
         return None
     sizes, last = _convolutions(weights)
@@ -187,15 +280,29 @@ def vgg(weights):
         "width": widest / _WIDEST,
     }
     note = _OF_CIFAR if builder is VGGSNN and inputs(weights, "feature.0") != 2 else ""
-    return Layout(builder, found, vgg_names(sizes), _LIF, size_is_told=builder is VGGSNN, note=note, place=_PLACE)
+    return Layout(
+        builder,
+        found,
+        vgg_names(sizes),
+        _LIF,
+        size_is_told=builder is VGGSNN,
+        note=note,
+        place=_PLACE,
+    )
 
 
 def _convolutions(weights, root="feature", length=3):
-    """The number of convolutions of each block of a VGG, and the name of the last one; for `length` see `vgg_names`."""
-    places = [n for n in numbers(weights, rf"{root}\.(\d{{1,9}})\.weight") if weights[f"{root}.{n}.weight"].ndim == 4]
+    """The number of convolutions of each block of a VGG, and the name of the last one;
+    for `length` see `vgg_names`."""
+    places = [
+        n
+        for n in numbers(weights, rf"{root}\.(\d{{1,9}})\.weight")
+        if weights[f"{root}.{n}.weight"].ndim == 4
+    ]
     sizes = [0]
     for place, before in zip(places, [places[0], *places], strict=False):
-        # More than a convolution, normalisation and neurons: pooling, which ends a block.
+        # More than a convolution, normalisation and neurons: pooling, which ends a
+        # block.
         if place - before > length:
             sizes.append(0)
         sizes[-1] += 1

@@ -6,7 +6,9 @@ from keras_ratesnn.models.spikingresformer import SpikingResformer
 _SIDES = {"cifar": 32, "imagenet": 224}
 """The height and width of images for each stem."""
 
-_NEURON = {"neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard', surrogate='atan')")}
+_NEURON = {
+    "neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard', surrogate='atan')")
+}
 
 _DOWN = {"conv": "conv", "norm.bn": "bn"}
 _ATTENTION = {
@@ -23,12 +25,17 @@ _MLP = {
     for place, layer in (("1", "conv"), ("2.bn", "bn"))
 }
 _PARTS = {0: ("{2*b}", "{2*b+1}"), 1: ("{2*b+1}", "{2*b+2}"), 2: ("{2*b+1}", "{2*b+2}")}
-"""The numbers of attention and of the MLP of a block in each stage; where there is downsampling, it is 0."""
+"""The numbers of attention and of the MLP of a block in each stage; where there is
+downsampling, it is 0."""
 
 SPIKINGRESFORMER = {
     "prologue.0": "stem_conv",
     "prologue.1.bn": "stem_bn",
-    **{f"layers.{stage}.0.{theirs}": f"down{stage + 1}_{ours}" for stage in (1, 2) for theirs, ours in _DOWN.items()},
+    **{
+        f"layers.{stage}.0.{theirs}": f"down{stage + 1}_{ours}"
+        for stage in (1, 2)
+        for theirs, ours in _DOWN.items()
+    },
     **{
         f"layers.{stage}.{part}.{theirs}": f"stage{stage + 1}_block{{b+1}}_{ours}"
         for stage, parts in _PARTS.items()
@@ -50,7 +57,9 @@ def spikingresformer(weights):
         "input_shape": (_SIDES[stem], inputs(weights, "prologue.0")),
         "classes": outputs(weights, "classifier"),
         "dims": dims,
-        "blocks": tuple(blocks(weights, rf"layers\.{stage}\.(\d{{1,9}})\.W\.") for stage in _PARTS),
+        "blocks": tuple(
+            blocks(weights, rf"layers\.{stage}\.(\d{{1,9}})\.W\.") for stage in _PARTS
+        ),
         "heads": tuple(weights[f"{first}.firing_rate_x"].size for first in firsts),
         "mlp_ratio": outputs(weights, "layers.0.1.up.1") // dims[0],
         "group_size": inputs(weights, "layers.0.1.conv.0.1"),

@@ -1,4 +1,5 @@
-"""Spikformer, QKFormer, Max-Former and Spike-driven Transformer, whose layers have the names of Spikformer's."""
+"""Spikformer, QKFormer, Max-Former and Spike-driven Transformer, whose layers have the
+names of Spikformer's."""
 
 import re
 
@@ -8,12 +9,18 @@ from keras_ratesnn.models._transformers import IMAGES, IN_STAGES
 from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
 from keras_ratesnn.models.qkformer import QKFormer
-from keras_ratesnn.models.spike_driven_transformer import POOLINGS, SpikeDrivenTransformer
+from keras_ratesnn.models.spike_driven_transformer import (
+    POOLINGS,
+    SpikeDrivenTransformer,
+)
 from keras_ratesnn.models.spikformer import EDITIONS, SCALES, Spikformer
 
 NEURONS = {
     "neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard')"),
-    "attention_neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard', threshold=0.5)"),
+    "attention_neuron": (
+        None,
+        "LIF(decay=0.5, decay_input=True, reset='hard', threshold=0.5)",
+    ),
 }
 
 
@@ -28,19 +35,28 @@ def _attention(theirs, ours, kind="conv"):
 
 def mlp(theirs, ours, layer="fc", kind="conv"):
     """The two layers of an MLP."""
-    return {f"{theirs}.{layer}{{n}}_{kind}": f"{ours}_mlp{{n}}", f"{theirs}.{layer}{{n}}_bn": f"{ours}_mlp{{n}}_bn"}
+    return {
+        f"{theirs}.{layer}{{n}}_{kind}": f"{ours}_mlp{{n}}",
+        f"{theirs}.{layer}{{n}}_bn": f"{ours}_mlp{{n}}_bn",
+    }
 
 
 def _units(names):
     """Convolutions and their normalisation, from names that end in `conv`."""
     return {
         **{theirs: f"{ours}_conv" for theirs, ours in names.items()},
-        **{theirs.replace("conv", "bn"): f"{ours}_bn" for theirs, ours in names.items()},
+        **{
+            theirs.replace("conv", "bn"): f"{ours}_bn" for theirs, ours in names.items()
+        },
     }
 
 
 def _spikformer(kind):
-    patches = {"proj_conv": "patches1", "proj_conv{n}": "patches{n+1}", "rpe_conv": "patches_position"}
+    patches = {
+        "proj_conv": "patches1",
+        "proj_conv{n}": "patches{n+1}",
+        "rpe_conv": "patches_position",
+    }
     return {
         **_units({f"patch_embed.{theirs}": ours for theirs, ours in patches.items()}),
         **_attention("block.{b}.attn", "block{b+1}_attention", kind),
@@ -52,11 +68,24 @@ def _spikformer(kind):
 def _qkformer(first_patches, attention, layer, later="proj3_conv", last=3):
     later = {later: "1", "proj4_conv": "2", "proj_res_conv": "shortcut"}
     return {
-        # The first entry that fits counts: names of the first patches mean other layers than later.
-        **_units({f"patch_embed1.{theirs}": f"patches1_{ours}" for theirs, ours in first_patches.items()}),
-        **_units({f"patch_embed{{p}}.{theirs}": f"patches{{p}}_{ours}" for theirs, ours in later.items()}),
+        # The first entry that fits counts: names of the first patches mean other layers
+        # than later.
+        **_units(
+            {
+                f"patch_embed1.{theirs}": f"patches1_{ours}"
+                for theirs, ours in first_patches.items()
+            }
+        ),
+        **_units(
+            {
+                f"patch_embed{{p}}.{theirs}": f"patches{{p}}_{ours}"
+                for theirs, ours in later.items()
+            }
+        ),
         # The last stage has another kind of attention.
-        **_attention(f"stage{last}.{{b}}.{attention}", f"stage{last}_block{{b+1}}_attention"),
+        **_attention(
+            f"stage{last}.{{b}}.{attention}", f"stage{last}_block{{b+1}}_attention"
+        ),
         **_attention("stage{s}.{b}.tssa", "stage{s}_block{b+1}_attention"),
         **mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}", layer),
         "head": "classifier",
@@ -65,10 +94,23 @@ def _qkformer(first_patches, attention, layer, later="proj3_conv", last=3):
 
 def _maxformer(first_patches, depthwise):
     later = {"max_embed1": "1", "embed1": "2", "max_embed2": "shortcut"}
-    of_stages = {f"{stage}.{{b}}.mixer.{theirs}": f"{stage}_block{{b+1}}_depthwise" for stage, theirs in depthwise.items()}
+    of_stages = {
+        f"{stage}.{{b}}.mixer.{theirs}": f"{stage}_block{{b+1}}_depthwise"
+        for stage, theirs in depthwise.items()
+    }
     return {
-        **_units({f"patch_embed1.{theirs}": f"patches1_{ours}" for theirs, ours in first_patches.items()}),
-        **_units({f"patch_embed{{p}}.{theirs}.embed_conv": f"patches{{p}}_{ours}" for theirs, ours in later.items()}),
+        **_units(
+            {
+                f"patch_embed1.{theirs}": f"patches1_{ours}"
+                for theirs, ours in first_patches.items()
+            }
+        ),
+        **_units(
+            {
+                f"patch_embed{{p}}.{theirs}.embed_conv": f"patches{{p}}_{ours}"
+                for theirs, ours in later.items()
+            }
+        ),
         **of_stages,
         **{f"{theirs}_bn": f"{ours}_bn" for theirs, ours in of_stages.items()},
         **_attention("stage{s}.{b}.attn", "stage{s}_block{b+1}_attention"),
@@ -80,10 +122,27 @@ def _maxformer(first_patches, depthwise):
 SPIKFORMER = {"cifar": _spikformer("linear"), "imagenet": _spikformer("conv")}
 SPIKFORMER["dvs"] = SPIKFORMER["imagenet"]
 QKFORMER = {
-    "cifar": _qkformer({"proj_conv": "1", "proj1_conv": "2", "proj_res_conv": "shortcut"}, "ssa", "mlp"),
-    "imagenet": _qkformer({"proj_conv": "1", "proj1_conv": "2", "proj2_conv": "3", "proj_res_conv": "shortcut"}, "attn", "fc"),
+    "cifar": _qkformer(
+        {"proj_conv": "1", "proj1_conv": "2", "proj_res_conv": "shortcut"}, "ssa", "mlp"
+    ),
+    "imagenet": _qkformer(
+        {
+            "proj_conv": "1",
+            "proj1_conv": "2",
+            "proj2_conv": "3",
+            "proj_res_conv": "shortcut",
+        },
+        "attn",
+        "fc",
+    ),
     "dvs": _qkformer(
-        {"proj_conv": "1", "proj1_conv": "2", "proj2_conv": "3", "proj3_conv": "4", "proj_res_conv": "shortcut"},
+        {
+            "proj_conv": "1",
+            "proj1_conv": "2",
+            "proj2_conv": "3",
+            "proj3_conv": "4",
+            "proj_res_conv": "shortcut",
+        },
         *("ssa", "mlp", "proj_conv"),
         last=2,
     ),
@@ -94,11 +153,18 @@ MAXFORMER = {
         {"stage2": "conv"},
     ),
     "imagenet": _maxformer(
-        {f"embed{n}.embed_conv": ours for n, ours in enumerate(("1", "2", "3", "shortcut"), 1)},
+        {
+            f"embed{n}.embed_conv": ours
+            for n, ours in enumerate(("1", "2", "3", "shortcut"), 1)
+        },
         {"stage1": "conv5", "stage2": "conv"},
     ),
     "dvs": _maxformer(
-        {"proj_conv": "1", **{f"max_embed{n}.embed_conv": f"{n + 1}" for n in (1, 2, 3)}, "embed1.embed_conv": "shortcut"},
+        {
+            "proj_conv": "1",
+            **{f"max_embed{n}.embed_conv": f"{n + 1}" for n in (1, 2, 3)},
+            "embed1.embed_conv": "shortcut",
+        },
         {"stage1": "conv"},
     ),
 }
@@ -113,16 +179,28 @@ _FIRST = {
 }
 _LATER = {"proj3_conv": "1", "proj4_conv": "2", "proj_res_conv": "shortcut"}
 OLDER_MAXFORMER = {
-    **_units({f"patch_embed1.{theirs}": f"patches1_{ours}" for theirs, ours in _FIRST.items()}),
-    **_units({f"patch_embed{{p}}.{theirs}": f"patches{{p}}_{ours}" for theirs, ours in _LATER.items()}),
+    **_units(
+        {
+            f"patch_embed1.{theirs}": f"patches1_{ours}"
+            for theirs, ours in _FIRST.items()
+        }
+    ),
+    **_units(
+        {
+            f"patch_embed{{p}}.{theirs}": f"patches{{p}}_{ours}"
+            for theirs, ours in _LATER.items()
+        }
+    ),
     **MAXFORMER["imagenet"],
 }
-"""The files that Max-Former's authors published are older than the names in their program, which reads them in order."""
+"""The files that Max-Former's authors published are older than the names in their
+program, which reads them in order."""
 
 _SHARED_MEMBRANES = (
-    "in the authors' program self-attention's last neurons pass their membranes from each sample of a batch to the next, as "
-    "with shared_membrane=True; published accuracies are of such batches: 84.25 % of HST-10-768, which is 78.70 % with "
-    "shared_membrane=False (issue 14 of their program)"
+    "in the authors' program self-attention's last neurons pass their "
+    "membranes from each sample of a batch to the next, as with shared_membrane=True; "
+    "published accuracies are of such batches: 84.25 % of HST-10-768, which is 78.70 % "
+    "with shared_membrane=False (issue 14 of their program)"
 )
 _AXES = {"attn": 3, "tssa": 3, "ssa": 3, "mlp": 4}
 _NEVER_RUN = {
@@ -130,17 +208,27 @@ _NEVER_RUN = {
     "norm": "a layer normalisation that the authors' network does not run",
     "pos_embed": "a position that the authors' network does not add",
 }
-_TALKING_HEADS = {"block.{b}.attn.talking_heads": "a convolution that the authors' network does not run, which tells the heads"}
+_TALKING_HEADS = {
+    "block.{b}.attn.talking_heads": "a convolution that the authors' network does not "
+    "run, which tells the heads"
+}
 _POOLING = (
-    "'{imagenet}' for images of 128 x 128 pixels or more, '{dvs}' if they have two channels, else '{cifar}', the authors'"
+    "'{imagenet}' for images of 128 x 128 pixels or more, '{dvs}' if they have two "
+    "channels, else '{cifar}', the authors'"
 ).format(**POOLINGS)
-_POOLED_ATTENTION = "on CIFAR10-DVS alone the authors' program also pools the spikes of attention, which this network does not"
+_POOLED_ATTENTION = (
+    "on CIFAR10-DVS alone the authors' program also pools the spikes "
+    "of attention, which this network does not"
+)
 _IMAGENET_CLASSES = 1000
 
 
 def spikformer(weights):
     """Spikformer, with dense layers on CIFAR and convolutions elsewhere."""
-    if not {"patch_embed.proj_conv.weight", "patch_embed.rpe_conv.weight"} <= weights.keys():
+    if (
+        not {"patch_embed.proj_conv.weight", "patch_embed.rpe_conv.weight"}
+        <= weights.keys()
+    ):
         return None
     channels = inputs(weights, "patch_embed.proj_conv")
     dense = "block.0.attn.q_linear.weight" in weights
@@ -150,7 +238,17 @@ def spikformer(weights):
     edition = "cifar" if dense else "dvs" if of_events else "imagenet"
     dims, hidden = outputs(weights, "patch_embed.proj_conv3"), outputs(weights, first)
     number = blocks(weights, r"block\.(\d{1,9})\.")
-    layout = _layout(weights, Spikformer, EDITIONS, SPIKFORMER, edition, channels, dims, number, hidden)
+    layout = _layout(
+        weights,
+        Spikformer,
+        EDITIONS,
+        SPIKFORMER,
+        edition,
+        channels,
+        dims,
+        number,
+        hidden,
+    )
     # On CIFAR all are linear.
     axes = {"cifar": {}, "imagenet": _AXES, "dvs": {**_AXES, "mlp": 3}}[edition]
     place = "model" if edition == "dvs" else "state_dict"
@@ -161,43 +259,95 @@ def spikformer(weights):
 def norms(network):
     """The weights of Spikformer that its authors do not run."""
     last = re.compile(r"block(\d+)_mlp2")
-    found = {int(match[1]) - 1: layer for layer in network.layers if (match := last.fullmatch(layer.name))}
-    layers = {f"block.{block}.norm{n}": layer.kernel.shape[-1] for block, layer in found.items() for n in (1, 2)}
+    found = {
+        int(match[1]) - 1: layer
+        for layer in network.layers
+        if (match := last.fullmatch(layer.name))
+    }
+    layers = {
+        f"block.{block}.norm{n}": layer.kernel.shape[-1]
+        for block, layer in found.items()
+        for n in (1, 2)
+    }
     others = {}
-    if any(layer.name == "block1_attention_scale" and layer.scale == SCALES["dvs"] for layer in network.layers):
+    if any(
+        layer.name == "block1_attention_scale" and layer.scale == SCALES["dvs"]
+        for layer in network.layers
+    ):
         _, tokens, layers["norm"] = network.get_layer("tokens").output.shape
         others = {"pos_embed": np.zeros((1, tokens, layers["norm"]), "float32")}
     parameters = {"weight": 1.0, "bias": 0.0}.items()
-    of_layers = {f"{layer}.{name}": np.full(n, value, "float32") for layer, n in layers.items() for name, value in parameters}
+    of_layers = {
+        f"{layer}.{name}": np.full(n, value, "float32")
+        for layer, n in layers.items()
+        for name, value in parameters
+    }
     return of_layers | others
 
 
 def qkformer(weights):
-    """QKFormer, whose first patch embedding has one convolution more on ImageNet, and two more on event frames."""
+    """QKFormer, whose first patch embedding has one convolution more on ImageNet, and
+    two more on event frames."""
     if "patch_embed1.proj1_conv.weight" not in weights:
         return None
     more = ("patch_embed1.proj2_conv.weight", "patch_embed1.proj3_conv.weight")
     edition = ("cifar", "imagenet", "dvs")[sum(name in weights for name in more)]
     layer = "fc1_conv" if edition == "imagenet" else "mlp1_conv"
-    last_patches = "patch_embed2.proj_conv" if edition == "dvs" else "patch_embed3.proj3_conv"
-    layout = _in_stages(weights, QKFormer, QKFORMER, edition, "patch_embed1.proj_conv", last_patches, layer)
-    assumed = {**layout.assumed, "shared_membrane": (False, "False, each sample by itself")}
+    last_patches = (
+        "patch_embed2.proj_conv" if edition == "dvs" else "patch_embed3.proj3_conv"
+    )
+    layout = _in_stages(
+        weights,
+        QKFormer,
+        QKFORMER,
+        edition,
+        "patch_embed1.proj_conv",
+        last_patches,
+        layer,
+    )
+    assumed = {
+        **layout.assumed,
+        "shared_membrane": (False, "False, each sample by itself"),
+    }
     place = "state_dict" if edition == "cifar" else "model"
     return layout._replace(assumed=assumed, note=_SHARED_MEMBRANES, place=place)
 
 
 def maxformer(weights):
-    """Max-Former, whose first stage has no depthwise convolutions on CIFAR, and which has two stages on event frames."""
-    if {"patch_embed2.proj3_conv.weight", "stage1.0.mixer.conv5.weight"} <= weights.keys():
+    """Max-Former, whose first stage has no depthwise convolutions on CIFAR, and which
+    has two stages on event frames."""
+    if {
+        "patch_embed2.proj3_conv.weight",
+        "stage1.0.mixer.conv5.weight",
+    } <= weights.keys():
         patches = "patch_embed1.proj_conv", "patch_embed3.proj3_conv"
-        return _in_stages(weights, MaxFormer, {"imagenet": OLDER_MAXFORMER}, "imagenet", *patches, "fc1_conv")
+        return _in_stages(
+            weights,
+            MaxFormer,
+            {"imagenet": OLDER_MAXFORMER},
+            "imagenet",
+            *patches,
+            "fc1_conv",
+        )
     if "patch_embed2.max_embed1.embed_conv.weight" not in weights:
         return None
     of_events = "patch_embed1.max_embed1.embed_conv.weight" in weights
-    edition = "dvs" if of_events else "cifar" if "patch_embed1.proj_conv.weight" in weights else "imagenet"
-    first = "patch_embed1.embed1.embed_conv" if edition == "imagenet" else "patch_embed1.proj_conv"
+    edition = (
+        "dvs"
+        if of_events
+        else "cifar"
+        if "patch_embed1.proj_conv.weight" in weights
+        else "imagenet"
+    )
+    first = (
+        "patch_embed1.embed1.embed_conv"
+        if edition == "imagenet"
+        else "patch_embed1.proj_conv"
+    )
     last_patches = f"patch_embed{_last(edition)}.max_embed1.embed_conv"
-    layout = _in_stages(weights, MaxFormer, MAXFORMER, edition, first, last_patches, "fc1_conv")
+    layout = _in_stages(
+        weights, MaxFormer, MAXFORMER, edition, first, last_patches, "fc1_conv"
+    )
     return layout._replace(place="model" if edition == "dvs" else "state_dict")
 
 
@@ -205,9 +355,18 @@ def sdt_v1(weights):
     """Spike-driven Transformer, whose unused weights tell the heads."""
     if "block.0.attn.talking_heads.weight" not in weights:
         return None
-    channels, dims = inputs(weights, "patch_embed.proj_conv"), outputs(weights, "patch_embed.proj_conv3")
+    channels, dims = (
+        inputs(weights, "patch_embed.proj_conv"),
+        outputs(weights, "patch_embed.proj_conv3"),
+    )
     classes, hidden = outputs(weights, "head"), outputs(weights, "block.0.mlp.fc1_conv")
-    edition = "dvs" if channels == 2 else "imagenet" if classes == _IMAGENET_CLASSES else "cifar"
+    edition = (
+        "dvs"
+        if channels == 2
+        else "imagenet"
+        if classes == _IMAGENET_CLASSES
+        else "cifar"
+    )
     found = {
         "input_shape": (IMAGES[edition][0], channels),
         "classes": classes,
@@ -219,24 +378,44 @@ def sdt_v1(weights):
     assumed = {**NEURONS, "pooling_stat": (None, _POOLING)}
     note = _POOLED_ATTENTION if edition == "dvs" else ""
     axes = {"attn": 4, "mlp": 4}
-    layout = Layout(SpikeDrivenTransformer, found, SPIKFORMER["imagenet"], assumed, settings=("timesteps", "pooling_stat"))
-    return layout._replace(unused=_TALKING_HEADS, note=note, axes=axes, needs={"dvs_mode": False})
+    layout = Layout(
+        SpikeDrivenTransformer,
+        found,
+        SPIKFORMER["imagenet"],
+        assumed,
+        settings=("timesteps", "pooling_stat"),
+    )
+    return layout._replace(
+        unused=_TALKING_HEADS, note=note, axes=axes, needs={"dvs_mode": False}
+    )
 
 
 def talking_heads(network):
-    """The weights of Spike-driven Transformer that its authors do not run, and that tell the heads."""
+    """The weights of Spike-driven Transformer that its authors do not run, and that
+    tell the heads."""
     attention = re.compile(r"block(\d+)_attention_neuron")
-    found = {int(match[1]): layer for layer in network.layers if (match := attention.fullmatch(layer.name))}
+    found = {
+        int(match[1]): layer
+        for layer in network.layers
+        if (match := attention.fullmatch(layer.name))
+    }
     return {
-        f"block.{block - 1}.attn.talking_heads.weight": np.zeros((layer.output.shape[-2],) * 2 + (1,), "float32")
+        f"block.{block - 1}.attn.talking_heads.weight": np.zeros(
+            (layer.output.shape[-2],) * 2 + (1,), "float32"
+        )
         for block, layer in found.items()
     }
 
 
 def _in_stages(weights, builder, names, edition, first, last_patches, layer):
     channels, dims = inputs(weights, first), outputs(weights, last_patches)
-    number, hidden = blocks(weights, r"stage(\d{1,9})\.(\d{1,9})\."), outputs(weights, f"stage{_last(edition)}.0.mlp.{layer}")
-    return _layout(weights, builder, IN_STAGES, names, edition, channels, dims, number, hidden)
+    number, hidden = (
+        blocks(weights, r"stage(\d{1,9})\.(\d{1,9})\."),
+        outputs(weights, f"stage{_last(edition)}.0.mlp.{layer}"),
+    )
+    return _layout(
+        weights, builder, IN_STAGES, names, edition, channels, dims, number, hidden
+    )
 
 
 def _last(edition):
@@ -254,5 +433,8 @@ def _layout(weights, builder, editions, names, edition, channels, dims, number, 
         "mlp_ratio": hidden // dims,
     }
     heads = editions[edition].heads(dims)
-    assumed = {**NEURONS, "heads": (heads or None, f"{heads}, the authors' for {edition}")}
+    assumed = {
+        **NEURONS,
+        "heads": (heads or None, f"{heads}, the authors' for {edition}"),
+    }
     return Layout(builder, found, names[edition], assumed, axes=_AXES)

@@ -10,45 +10,66 @@ from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
-from keras_ratesnn.models.published._filling import COUNTER, PARAMETERS, MismatchError, flattened_image
+from keras_ratesnn.models.published._filling import (
+    COUNTER,
+    PARAMETERS,
+    MismatchError,
+    flattened_image,
+)
 from keras_ratesnn.models.published._layouts import UnknownSizesError
 from keras_ratesnn.models.published._names import Table, without_containers
 
 
 def stored(network, networks, not_run):
-    """`(place, weights)`: the key at the top level of a file, and a dict of the authors' names to arrays.
+    """`(place, weights)`: the key at the top level of a file, and a dict of the
+    authors' names to arrays.
 
     Args:
         network: Functional model.
-        networks: Dict of architectures to dicts of functions that return a `Layout` to their tables of names.
-        not_run: Dict of some of these functions to functions of a network that return further weights of a file, which are
-            not run.
+        networks: Dict of architectures to dicts of functions that return a `Layout` to
+            their tables of names.
+        not_run: Dict of some of these functions to functions of a network that return
+            further weights of a file, which are not run.
 
     Raises:
         MismatchError: If it is none of these networks.
     """
-    arrays = {layer.name: _arrays(layer, network) for layer in network.layers if layer.weights}
+    arrays = {
+        layer.name: _arrays(layer, network) for layer in network.layers if layer.weights
+    }
     fitting, reasons = [], []
     for architecture, layouts in networks.items():
         for layout_of, tables in layouts.items():
             for names in tables:
                 try:
                     theirs = _names(arrays, names)
-                    further = not_run[layout_of](network) if layout_of in not_run else {}
-                    layout = _layout(network, layout_of, names, {**_by_name(arrays, theirs), **further})
+                    further = (
+                        not_run[layout_of](network) if layout_of in not_run else {}
+                    )
+                    layout = _layout(
+                        network,
+                        layout_of,
+                        names,
+                        {**_by_name(arrays, theirs), **further},
+                    )
                     fitting.append((theirs, layout, further))
                 except _OtherNetwork as other:
                     reasons.append((other.distance, f"as {architecture} {other}"))
     if not fitting:
         raise MismatchError(min(reasons, key=lambda reason: reason[0])[1])
     told = [fit for fit in fitting if fit[1].told_by_names] or fitting
-    theirs, layout, further = next((fit for fit in told if _has_neurons_of(network, fit[1])), told[0])
+    theirs, layout, further = next(
+        (fit for fit in told if _has_neurons_of(network, fit[1])), told[0]
+    )
     weights = {**_formatted(network, arrays, theirs, layout), **further}
-    return layout.place, {f"{layout.prefix}{name}": array for name, array in weights.items()}
+    return layout.place, {
+        f"{layout.prefix}{name}": array for name, array in weights.items()
+    }
 
 
 class _OtherNetwork(Exception):
-    """Why a network is not the one of a table, and how far it is from it: what is nearest is told."""
+    """Why a network is not the one of a table, and how far it is from it: what is
+    nearest is told."""
 
     def __init__(self, reason, distance):
         super().__init__(reason)
@@ -56,8 +77,12 @@ class _OtherNetwork(Exception):
 
 
 def _arrays(layer, network):
-    """The weights of a layer by PyTorch's names, in its layout; kernels of one pixel have as many axes as ours."""
-    arrays = [keras.ops.convert_to_numpy(variable).astype("float32", copy=False) for variable in layer.weights]
+    """The weights of a layer by PyTorch's names, in its layout; kernels of one pixel
+    have as many axes as ours."""
+    arrays = [
+        keras.ops.convert_to_numpy(variable).astype("float32", copy=False)
+        for variable in layer.weights
+    ]
     if isinstance(layer, FiringRateScale):
         # Without a name of its own.
         return {"": arrays[0].reshape(1, 1, -1, 1, 1)}
@@ -78,7 +103,9 @@ def _in_order(kernel, layer, network):
     if image is None:
         return kernel
     channels, *sides = image
-    return kernel.reshape(*sides, channels, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+    return (
+        kernel.reshape(*sides, channels, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+    )
 
 
 def _names(arrays, names):
@@ -130,7 +157,9 @@ def _layout(network, layout_of, names, weights):
 def _signature(network):
     """The neurons, and the layers with weights, with their shapes."""
     return {
-        layer.name: None if isinstance(layer, Neuron) else (type(layer), [tuple(weight.shape) for weight in layer.weights])
+        layer.name: None
+        if isinstance(layer, Neuron)
+        else (type(layer), [tuple(weight.shape) for weight in layer.weights])
         for layer in network.layers
         if layer.weights or isinstance(layer, Neuron)
     }
@@ -143,29 +172,52 @@ def _has_neurons_of(network, layout):
 
 
 def _formatted(network, arrays, names, layout):
-    """The weights that the authors run, as they have them, with those that count batches."""
+    """The weights that the authors run, as they have them, with those that count
+    batches."""
     weights = {}
     arrays = _without_biases(network, arrays) if layout.without_biases else arrays
     for ours, found in arrays.items():
         theirs, layer = names[ours], network.get_layer(ours)
-        axes = next((number for part, number in layout.axes.items() if part in theirs.split(".")), None)
+        axes = next(
+            (
+                number
+                for part, number in layout.axes.items()
+                if part in theirs.split(".")
+            ),
+            None,
+        )
         for parameter, array in found.items():
-            if parameter == "weight" and not isinstance(layer, layers.BatchNormalization) and axes is not None:
-                array = array.reshape(array.shape[:2] + (1,) * (axes - 2) if axes > 1 else -1)
-            weights[theirs if axes == 1 or not parameter else f"{theirs}.{parameter}"] = array
+            if (
+                parameter == "weight"
+                and not isinstance(layer, layers.BatchNormalization)
+                and axes is not None
+            ):
+                array = array.reshape(
+                    array.shape[:2] + (1,) * (axes - 2) if axes > 1 else -1
+                )
+            weights[
+                theirs if axes == 1 or not parameter else f"{theirs}.{parameter}"
+            ] = array
         if isinstance(layer, layers.BatchNormalization):
             weights[f"{theirs}.{COUNTER}"] = np.zeros((), "int64")
     return weights
 
 
 def _without_biases(network, arrays):
-    """The weights without biases of convolutions, which the means of the normalisation after them take."""
+    """The weights without biases of convolutions, which the means of the normalisation
+    after them take."""
     arrays = {name: dict(found) for name, found in arrays.items()}
-    normalizations = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
+    normalizations = [
+        layer
+        for layer in network.layers
+        if isinstance(layer, layers.BatchNormalization)
+    ]
     for layer in network.layers:
         if isinstance(layer, layers.Conv2D):
             bias = arrays[layer.name].pop("bias")
             for after in normalizations:
                 if after.input is layer.output:
-                    arrays[after.name]["running_mean"] = arrays[after.name]["running_mean"] - bias
+                    arrays[after.name]["running_mean"] = (
+                        arrays[after.name]["running_mean"] - bias
+                    )
     return arrays

@@ -9,7 +9,16 @@ import subprocess
 from recipes import device
 from recipes.benchmark.evidence import flags
 
-PACKAGES = ("triton", "jax", "jaxlib", "spikingjelly", "cupy-cuda12x", "cupy-cuda13x", "tensorflow", "optree")
+PACKAGES = (
+    "triton",
+    "jax",
+    "jaxlib",
+    "spikingjelly",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "tensorflow",
+    "optree",
+)
 
 
 def run(write, evidence):
@@ -34,7 +43,10 @@ def run(write, evidence):
     if device.gpu():
         properties = torch.cuda.get_device_properties(0)
         row |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-        row |= {"gpu_memory_bytes": properties.total_memory, "multiprocessors": properties.multi_processor_count}
+        row |= {
+            "gpu_memory_bytes": properties.total_memory,
+            "multiprocessors": properties.multi_processor_count,
+        }
     write({"kind": "about", "evidence": evidence, **row})
 
 
@@ -48,8 +60,13 @@ def _is_installed(package):
 
 def _commit():
     """The commit of this checkout, or `None` if that is not known."""
-    command, folder = ["git", "describe", "--always", "--dirty"], pathlib.Path(__file__).parent
+    command, folder = (
+        ["git", "describe", "--always", "--dirty"],
+        pathlib.Path(__file__).parent,
+    )
     try:
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,4 +1,5 @@
-"""Stage: the time of the first training steps with empty caches, until the graph is replayed."""
+"""Stage: the time of the first training steps with empty caches, until the graph is
+replayed."""
 
 import functools
 import os
@@ -10,11 +11,13 @@ from recipes.benchmark import cases, measure
 from recipes.benchmark.evidence import flags
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-"""The environment variables that name the folders of PyTorch's and Triton's compilers."""
+"""The environment variables that name the folders of PyTorch's and Triton's
+compilers."""
 
 
 def run(write, settings, tf32):
-    """Writes a row: the number of steps up to the first that replays the graph, and their seconds.
+    """Writes a row: the number of steps up to the first that replays the graph, and
+    their seconds.
 
     Args:
         write: Function that takes a row, a dictionary.
@@ -32,5 +35,17 @@ def run(write, settings, tf32):
         for _ in range(steps):
             step()
         device.synchronize()
-        seconds, used = time.perf_counter() - begin, {"jit_compile": settings.jit_compile, "way": model.engine}
-        write({"kind": "first steps", **flags.facts(settings), "method": method, **used, "steps": steps, "seconds": seconds})
+        seconds, used = (
+            time.perf_counter() - begin,
+            {"jit_compile": settings.jit_compile, "way": model.engine},
+        )
+        write(
+            {
+                "kind": "first steps",
+                **flags.facts(settings),
+                "method": method,
+                **used,
+                "steps": steps,
+                "seconds": seconds,
+            }
+        )

@@ -7,7 +7,8 @@ from recipes.benchmark.settings import Settings
 
 
 def configured(settings, tf32):
-    """The `Settings` of a dictionary, and whether float32 may be computed as TF32, set for what follows."""
+    """The `Settings` of a dictionary, and whether float32 may be computed as TF32, set
+    for what follows."""
     settings = Settings(**settings)
     fix(tf32)
     cases.configure(settings)
@@ -17,12 +18,17 @@ def configured(settings, tf32):
 def facts(settings):
     """What rows of `Settings` with one T tell of them, a dictionary."""
     (timesteps,) = settings.timesteps
-    told = {"timesteps": timesteps, "precision": settings.precision, "data_format": settings.data_format}
+    told = {
+        "timesteps": timesteps,
+        "precision": settings.precision,
+        "data_format": settings.data_format,
+    }
     return {"backend": keras.backend.backend(), **told}
 
 
 def fix(tf32):
-    """Lets cuDNN look for its fastest algorithms, and allows or forbids TF32 for convolutions and matrix products of float32.
+    """Lets cuDNN look for its fastest algorithms, and allows or forbids TF32 for
+    convolutions and matrix products of float32.
 
     Args:
         tf32: Boolean.
@@ -37,7 +43,9 @@ def fix(tf32):
     elif backend == "jax":
         import jax
 
-        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
+        jax.config.update(
+            "jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest"
+        )
     else:
         import tensorflow as tf
 

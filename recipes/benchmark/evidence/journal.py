@@ -7,9 +7,11 @@ NAME = "evidence.jsonl"
 
 
 def append(path, row):
-    """Appends a row, a dictionary of plain numbers, names, lists and dictionaries, to a file.
+    """Appends a row, a dictionary of plain numbers, names, lists and dictionaries, to a
+    file.
 
-    It is on disk when the function returns, so that a run that is cut off keeps it. Several processes may append to one file.
+    It is on disk when the function returns, so that a run that is cut off keeps it.
+    Several processes may append to one file.
     """
     with open(path, "ab", buffering=0) as file:
         # A single write: lines of several processes do not mix.
@@ -18,7 +20,8 @@ def append(path, row):
 
 
 def rows(path):
-    """The rows of a file, a list of dictionaries. A last line that was cut off is left out."""
+    """The rows of a file, a list of dictionaries. A last line that was cut off is left
+    out."""
     found = []
     for line in path.read_text().splitlines():
         try:

@@ -1,4 +1,5 @@
-"""Runs the kit: stages as processes, several at once where nothing is timed, each with a deadline, and all with one."""
+"""Runs the kit: stages as processes, several at once where nothing is timed, each with
+a deadline, and all with one."""
 
 import concurrent.futures
 import contextlib
@@ -29,9 +30,14 @@ NOT_COMPILED = "not compiled in time"
 
 
 def main(folder):
-    """Runs the kit with an output folder, a path, or what an earlier run has left over; returns the exit status."""
+    """Runs the kit with an output folder, a path, or what an earlier run has left over;
+    returns the exit status."""
     with mistakes():
-        device.check_backend("torch", "--evidence starts from PyTorch; the rows of JAX come from a process of its own.")
+        device.check_backend(
+            "torch",
+            "--evidence starts from PyTorch; the rows of JAX come from a process of "
+            "its own.",
+        )
         folder.mkdir(parents=True, exist_ok=True)
     path = folder / journal.NAME
     stages = plan.on_gpu() if device.gpu() else plan.on_cpu()
@@ -44,33 +50,48 @@ def main(folder):
 
 
 def run(stages, folder, total_seconds, untimed_seconds, start=None):
-    """Runs stages: first those that time nothing, several at once, then the others in turn.
+    """Runs stages: first those that time nothing, several at once, then the others in
+    turn.
 
-    A stage that fails or exceeds its deadline is recorded as such, and the rest still runs. Each stage gets a row of kind
-    `"stage"` with its `status`: "done", "partly", "failed", "deadline" or "skipped"; what it leaves out for lack of time gets
-    rows of kind `"left out"`.
+    A stage that fails or exceeds its deadline is recorded as such, and the rest still
+    runs. Each stage gets a row of kind `"stage"` with its `status`: "done", "partly",
+    "failed", "deadline" or "skipped"; what it leaves out for lack of time gets rows of
+    kind `"left out"`.
 
     Args:
         stages: List of `plan.Stage`, the most important first.
         folder: Path of the folder for the rows and the log.
         total_seconds: Number, the deadline for all of them.
         untimed_seconds: Number, the deadline for those that time nothing.
-        start: Function `(stage, path, log)` that starts a process with `subprocess.Popen`. Defaults to `None`, the function
-            `process_of`.
+        start: Function `(stage, path, log)` that starts a process with
+            `subprocess.Popen`. Defaults to `None`, the function `process_of`.
     """
     begin = time.time()
     at_once = max(1, (os.cpu_count() or 1) // CORES_OF_A_STAGE)
     with open(folder / LOG, "a") as log:
         runner = _Runner(folder / journal.NAME, log, start or process_of)
-        runner.run([stage for stage in stages if not stage.timed], at_once, begin + min(untimed_seconds, total_seconds))
+        runner.run(
+            [stage for stage in stages if not stage.timed],
+            at_once,
+            begin + min(untimed_seconds, total_seconds),
+        )
         runner.run([stage for stage in stages if stage.timed], 1, begin + total_seconds)
 
 
 def process_of(stage, path, log):
-    """Starts the process of a stage, in a group of its own, so that compilers that it starts end with it."""
-    command = [sys.executable, "-m", "recipes.benchmark.evidence.stage", str(path), json.dumps(dataclasses.asdict(stage))]
+    """Starts the process of a stage, in a group of its own, so that compilers that it
+    starts end with it."""
+    command = [
+        sys.executable,
+        "-m",
+        "recipes.benchmark.evidence.stage",
+        str(path),
+        json.dumps(dataclasses.asdict(stage)),
+    ]
     environment = {**os.environ, **stage.environment, "KERAS_BACKEND": stage.backend}
-    return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=log, stderr=log, env=environment, start_new_session=True
+    )
 
 
 class _Runner:
@@ -97,7 +118,12 @@ class _Runner:
             return
         stage, missing = plan.prepared(stage, self._done)
         for method in missing:
-            row = {"stage": stage.name, "kind": "left out", "method": method, "reason": NOT_COMPILED}
+            row = {
+                "stage": stage.name,
+                "kind": "left out",
+                "method": method,
+                "reason": NOT_COMPILED,
+            }
             journal.append(self._path, row)
         if missing and not plan.has_methods(stage):
             self._write(stage, "skipped", 0.0, reason=NOT_COMPILED)
@@ -112,15 +138,26 @@ class _Runner:
             _kill(process)
             code = None
         self._running.remove(process)
-        status = {None: "deadline", PARTLY: "partly", 0: "partly" if missing else "done"}.get(code, "failed")
+        status = {
+            None: "deadline",
+            PARTLY: "partly",
+            0: "partly" if missing else "done",
+        }.get(code, "failed")
         if status == "done":
             self._done.add(stage.name)
         self._write(stage, status, time.time() - begin, exit=code)
 
     def _write(self, stage, status, seconds, **more):
-        told = {"status": status, "seconds": round(seconds, 1), "deadline": stage.seconds, **more}
+        told = {
+            "status": status,
+            "seconds": round(seconds, 1),
+            "deadline": stage.seconds,
+            **more,
+        }
         journal.append(self._path, {"stage": stage.name, "kind": "stage", **told})
-        print(f"{stage.name}: {status} after {seconds:.0f} s", file=sys.stderr, flush=True)
+        print(
+            f"{stage.name}: {status} after {seconds:.0f} s", file=sys.stderr, flush=True
+        )
 
 
 def _kill(process):

@@ -9,7 +9,12 @@ STEPS = 3
 
 _RANGE = "recipes.benchmark step"
 
-WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+WAITS = (
+    "cudaStreamSynchronize",
+    "cudaDeviceSynchronize",
+    "cudaEventSynchronize",
+    "cudaMemcpy",
+)
 """Calls that wait for the GPU."""
 
 FETCH = "aten::_local_scalar_dense"
@@ -22,7 +27,8 @@ def of_step(launch):
     """Profiles a step that has been warmed up.
 
     Args:
-        launch: Function without arguments that starts a step. It need not wait for the device.
+        launch: Function without arguments that starts a step. It need not wait for the
+            device.
 
     Returns:
         Dictionary, see `counts`.
@@ -46,16 +52,31 @@ def counts(events, steps):
         steps: Integer, the number of steps in it.
 
     Returns:
-        Dictionary of numbers for each step: `kernels` and `copies` on the GPU, `busy_seconds` in which at least one of them
-        runs, `launches` by the host, `waits` for the GPU, and `fetches` of a number from a tensor. Waits that the benchmark
-        itself adds after a step are not counted.
+        Dictionary of numbers for each step: `kernels` and `copies` on the GPU,
+        `busy_seconds` in which at least one of them runs, `launches` by the host,
+        `waits` for the GPU, and `fetches` of a number from a tensor. Waits that the
+        benchmark itself adds after a step are not counted.
     """
     # Named ranges are shown on the GPU as well.
-    on_device = [event for event in events if _is_cuda(event) and event.name != _RANGE and not event.is_user_annotation]
-    copies = [event for event in on_device if event.name.startswith(("Memcpy", "Memset"))]
-    ranges = [_interval(event) for event in events if event.name == _RANGE and not _is_cuda(event)]
+    on_device = [
+        event
+        for event in events
+        if _is_cuda(event) and event.name != _RANGE and not event.is_user_annotation
+    ]
+    copies = [
+        event for event in on_device if event.name.startswith(("Memcpy", "Memset"))
+    ]
+    ranges = [
+        _interval(event)
+        for event in events
+        if event.name == _RANGE and not _is_cuda(event)
+    ]
     on_host = [event for event in events if not _is_cuda(event)]
-    host = [event for event in on_host if any(begin <= event.time_range.start <= end for begin, end in ranges)]
+    host = [
+        event
+        for event in on_host
+        if any(begin <= event.time_range.start <= end for begin, end in ranges)
+    ]
     return {
         "kernels": (len(on_device) - len(copies)) / steps,
         "copies": len(copies) / steps,

@@ -1,4 +1,5 @@
-"""The backend functions on JAX, whose compiler fuses operations and divides the batch among devices: there are no replicas."""
+"""The backend functions on JAX, whose compiler fuses operations and divides the batch
+among devices: there are no replicas."""
 
 import contextlib
 import functools
@@ -21,7 +22,13 @@ class Backend(base.Backend):
     filter_in_time = staticmethod(xla_filter.filter_in_time)
     unrolled_network_steps = staticmethod(xla_loops.unrolled_network_steps)
 
-    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:
+    def graft(
+        self,
+        value: Tensor,
+        onto: Tensor,
+        slope: float | Tensor,
+        *more: tuple[Tensor, float | Tensor],
+    ) -> Tensor:
         """`value`, with chosen derivatives."""
         return _graft(value, *zip((onto, slope), *more, strict=True))
 
@@ -85,7 +92,8 @@ class Backend(base.Backend):
         return value
 
     def optimization_barrier(self, tensors):
-        """On CPUs XLA removes this barrier early, but its default scheduler keeps the order anyway."""
+        """On CPUs XLA removes this barrier early, but its default scheduler keeps the
+        order anyway."""
         return jax.lax.optimization_barrier(tensors)
 
 
@@ -98,5 +106,7 @@ def _graft(value, onto, slopes):
 def _graft_jvp(primals, tangents):
     value, _, slopes = primals
     _, onto_tangents, _ = tangents
-    changes = [slope * tangent for slope, tangent in zip(slopes, onto_tangents, strict=True)]
+    changes = [
+        slope * tangent for slope, tangent in zip(slopes, onto_tangents, strict=True)
+    ]
     return value, functools.reduce(operator.add, changes)

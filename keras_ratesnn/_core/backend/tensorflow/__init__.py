@@ -23,21 +23,32 @@ _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=Fal
 class Backend(base.Backend):
     """TensorFlow."""
 
-    SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"), ("least_elements", fusion, "LEAST_ELEMENTS"))
+    SETTINGS = (
+        ("unrolled_steps", xla_loops, "UNROLLED_STEPS"),
+        ("least_elements", fusion, "LEAST_ELEMENTS"),
+    )
 
     replicas = replicas
     elementwise = staticmethod(fusion.elementwise)
     fusing = staticmethod(fusion.fusing)
     steps_in_a_pass = staticmethod(fusion.steps_in_a_pass)
 
-    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:
+    def graft(
+        self,
+        value: Tensor,
+        onto: Tensor,
+        slope: float | Tensor,
+        *more: tuple[Tensor, float | Tensor],
+    ) -> Tensor:
         """`value`, with chosen derivatives."""
         pairs = [(onto, slope), *more]
         if _forward_mode.get():
             # In forward mode the derivative of a custom gradient is silently zero.
             value = tf.stop_gradient(value)
             for onto, slope in pairs:
-                value = value + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
+                value = value + tf.stop_gradient(slope) * (
+                    onto - tf.stop_gradient(onto)
+                )
             return value
         return _graft(value, *zip(*pairs, strict=True))
 
@@ -53,7 +64,10 @@ class Backend(base.Backend):
         with setting(_forward_mode, True):
             with tf.autodiff.ForwardAccumulator(primals, list(tangents)) as accumulator:
                 outputs = function(*primals)
-            return outputs, [accumulator.jvp(output, tf.UnconnectedGradients.ZERO) for output in outputs]
+            return outputs, [
+                accumulator.jvp(output, tf.UnconnectedGradients.ZERO)
+                for output in outputs
+            ]
 
     def pullback(self, function, inputs):
         with tf.GradientTape() as tape:
@@ -61,7 +75,12 @@ class Backend(base.Backend):
             outputs, rest = function(*inputs)
 
         def pull(upstream):
-            return tape.gradient(outputs, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return tape.gradient(
+                outputs,
+                inputs,
+                upstream,
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
 
         return pull, rest
 
@@ -74,42 +93,59 @@ class Backend(base.Backend):
         @tf.custom_gradient
         def attached(*inputs):
             stopped = [tf.stop_gradient(value) for value in values]
-            return stopped, lambda *upstream: backward(list(inputs), others, list(upstream))
+            return stopped, lambda *upstream: backward(
+                list(inputs), others, list(upstream)
+            )
 
         # Some inputs may be TensorFlow's variables.
         return attached(*map(tf.convert_to_tensor, inputs))
 
     def normalize(self, inputs, axis, gamma, beta, epsilon, weights=None):
         """In one pass over memory where TensorFlow has a kernel for it."""
-        if not _forward_mode.get() and normalization.has_kernels(inputs, axis, (gamma, beta), weights):
+        if not _forward_mode.get() and normalization.has_kernels(
+            inputs, axis, (gamma, beta), weights
+        ):
             return normalization.normalize(inputs, gamma, beta, epsilon)
         return base.Backend.normalize(self, inputs, axis, gamma, beta, epsilon, weights)
 
-    def normalize_as(self, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
+    def normalize_as(
+        self, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None
+    ):
         plain = functools.partial(base.Backend.normalize_as, self)
-        if not _forward_mode.get() and normalization.has_kernels(inputs, axis, (gamma, beta, mean, variance), weights):
-            return normalization.normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon)
+        if not _forward_mode.get() and normalization.has_kernels(
+            inputs, axis, (gamma, beta, mean, variance), weights
+        ):
+            return normalization.normalize_as(
+                plain, inputs, gamma, beta, mean, variance, epsilon
+            )
         return plain(inputs, axis, gamma, beta, mean, variance, epsilon, weights)
 
     def check_equal(self, size, wanted, message):
-        """Raises ValueError if two integers differ, or tf.errors.InvalidArgumentError if they are known only at run time."""
+        """Raises ValueError if two integers differ, or tf.errors.InvalidArgumentError
+        if they are known only at run time."""
         if not isinstance(size, int) or not isinstance(wanted, int):
             tf.debugging.assert_equal(size, wanted, message)
         elif size != wanted:
             raise ValueError(message)
 
     def unrolled_steps(self, with_gradient):
-        """The choice in `xla_loops` for XLA. Without XLA no limit: TensorFlow copies a tensor to update it inside a loop.
+        """The choice in `xla_loops` for XLA. Without XLA no limit: TensorFlow copies a
+        tensor to update it inside a loop.
 
-        No limit for replicas either, which cannot exchange statistics inside a compiled loop.
+        No limit for replicas either, which cannot exchange statistics inside a compiled
+        loop.
         """
         if replicas.count() > 1 or not compiled_by_xla():
             return math.inf
-        return xla_loops.unrolled_steps("gpu" if tf.config.list_logical_devices("GPU") else "cpu", with_gradient)
+        return xla_loops.unrolled_steps(
+            "gpu" if tf.config.list_logical_devices("GPU") else "cpu", with_gradient
+        )
 
     def scan(self, body, carried, steps, dtype):
         timesteps = steps.shape[0]
-        inputs = tf.TensorArray(steps.dtype, timesteps, element_shape=steps.shape[1:]).unstack(steps)
+        inputs = tf.TensorArray(
+            steps.dtype, timesteps, element_shape=steps.shape[1:]
+        ).unstack(steps)
         outputs = tf.TensorArray(dtype, timesteps)
 
         def advance(t, carried, outputs):
@@ -118,19 +154,27 @@ class Backend(base.Backend):
 
         # XLA can differentiate a loop only if the number of iterations is a constant.
         _, carried, outputs = tf.while_loop(
-            lambda t, *_: t < timesteps, advance, (0, carried, outputs), maximum_iterations=timesteps
+            lambda t, *_: t < timesteps,
+            advance,
+            (0, carried, outputs),
+            maximum_iterations=timesteps,
         )
         return carried, outputs.stack()
 
     def unrolled_network_steps(self):
-        """Small, as on JAX; no limit for replicas, which cannot exchange statistics inside a compiled loop."""
+        """Small, as on JAX; no limit for replicas, which cannot exchange statistics
+        inside a compiled loop."""
         return xla_loops.unrolled_network_steps() if replicas.count() == 1 else math.inf
 
     def optimization_barrier(self, tensors):
-        """Only XLA needs it: TensorFlow's executor frees what is no longer needed. On CPUs XLA removes the barrier early."""
+        """Only XLA needs it: TensorFlow's executor frees what is no longer needed. On
+        CPUs XLA removes the barrier early."""
         if not compiled_by_xla():
             return tensors
-        return tree.filled(tensors, xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
+        return tree.filled(
+            tensors,
+            xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))),
+        )
 
     def batches_of_step(self, data, steps):
         spec = getattr(data, "element_spec", None)
@@ -140,7 +184,9 @@ class Backend(base.Backend):
             return [], data
         batches = list(itertools.islice(data, steps))
         # Of the same type, so that nothing is traced again.
-        return batches, iter(tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec))
+        return batches, iter(
+            tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec)
+        )
 
     def compiled(self, function, model, graphs, settings, jit_compile):
         traced, functions = tf.function(function, autograph=False), {}
@@ -155,10 +201,11 @@ class Backend(base.Backend):
         return of_shapes
 
     def ranks_of_batch(self, data):
-        """Keras lets TensorFlow trace a function for the most general shape it has seen, which is unknown for inputs both with
-        and without time.
+        """Keras lets TensorFlow trace a function for the most general shape it has
+        seen, which is unknown for inputs both with and without time.
         """
-        # `data` is an iterator over batches, from tf.data or Python, or a list of batches.
+        # `data` is an iterator over batches, from tf.data or Python, or a list of
+        # batches.
         if isinstance(data, (tf.data.Iterator, tf.distribute.DistributedIterator)):
             batch = data.element_spec
         elif isinstance(data, list):
@@ -167,26 +214,32 @@ class Backend(base.Backend):
             batch = next(data)
             data = itertools.chain([batch], data)
         leaves = tf.nest.flatten(batch, expand_composites=True)
-        return tuple(tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves), data
+        return tuple(
+            tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves
+        ), data
 
     def reading_once(self, network):
         """A context in which each weight of a network is read only once.
 
-        The forward pass needs that read, and the variable is assigned afterwards. With a separate read for the backward pass,
-        TensorFlow's optimizers can lose the order of that read and the assignment: the dependency optimizer removes the edge
-        between them if there is a longer path through an unused value, and the next optimizer removes that path (TensorFlow
-        2.21). The rate pass has many such values. Some gradients would then occasionally use the updated weights of the
+        The forward pass needs that read, and the variable is assigned afterwards. With
+        a separate read for the backward pass, TensorFlow's optimizers can lose the
+        order of that read and the assignment: the dependency optimizer removes the edge
+        between them if there is a longer path through an unused value, and the next
+        optimizer removes that path (TensorFlow 2.21). The rate pass has many such
+        values. Some gradients would then occasionally use the updated weights of the
         following layer.
         """
-        weights = [] if self.loses_replaced_weights(network) else network.trainable_variables
+        weights = (
+            [] if self.loses_replaced_weights(network) else network.trainable_variables
+        )
         values = map(tf.convert_to_tensor, keras_internals.values_of(weights))
         return keras_internals.ReadOnce(zip(weights, values, strict=True))
 
     def loses_replaced_weights(self, layer):
         """Whether a layer, or one inside it, was created in a `keras.RematScope`.
 
-        `tf.recompute_grad` computes the gradients of variables and arguments, but not those of tensors that replace variables
-        (docs/upstream.md, recomputation).
+        `tf.recompute_grad` computes the gradients of variables and arguments, but not
+        those of tensors that replace variables (docs/upstream.md, recomputation).
         """
         return keras_internals.is_rematerialized(layer)
 
@@ -194,7 +247,11 @@ class Backend(base.Backend):
 @tf.custom_gradient
 def _graft(value, onto, slopes):
     def gradient(upstream):
-        return None, *(upstream * tf.cast(slope, upstream.dtype) for slope in slopes), *(None for _ in onto)
+        return (
+            None,
+            *(upstream * tf.cast(slope, upstream.dtype) for slope in slopes),
+            *(None for _ in onto),
+        )
 
     return tf.identity(value), gradient
 
@@ -202,8 +259,8 @@ def _graft(value, onto, slopes):
 def _exact_choices():
     """A context in which tf2onnx writes a choice between two tensors as one.
 
-    To be faster, it writes the sum of their products with 0 and 1, which is NaN where what is not chosen is NaN or infinite:
-    padding may be both.
+    To be faster, it writes the sum of their products with 0 and 1, which is NaN where
+    what is not chosen is NaN or infinite: padding may be both.
     """
     from tf2onnx.onnx_opset.controlflow import Select
 

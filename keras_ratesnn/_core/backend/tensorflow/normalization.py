@@ -1,4 +1,5 @@
-"""Batch normalisation with TensorFlow's own kernels: a few passes over memory, instead of a dozen with plain operations.
+"""Batch normalisation with TensorFlow's own kernels: a few passes over memory, instead
+of a dozen with plain operations.
 
 For processors without XLA, which fuses plain operations itself.
 """
@@ -17,37 +18,58 @@ def has_kernels(inputs, axis, parameters, weights):
         weights is None
         and inputs.dtype in DTYPES
         and axis % len(inputs.shape) == len(inputs.shape) - 1
-        and all(parameter is None or len(parameter.shape) == 1 for parameter in parameters)
+        and all(
+            parameter is None or len(parameter.shape) == 1 for parameter in parameters
+        )
         and replicas.count() == 1
         and not compiled_by_xla()
-        # The kernel of the gradient there is given not the variance, but the inverse of its root.
+        # The kernel of the gradient there is given not the variance, but the inverse of
+        # its root.
         and not tf.config.list_logical_devices("GPU")
     )
 
 
 def normalize(inputs, gamma, beta, epsilon):
-    """Normalises a batch with its own statistics over all axes but the last; see `base`."""
+    """Normalises a batch with its own statistics over all axes but the last; see
+    `base`."""
     images = _as_images(inputs)
     scale, offset = _both(inputs, gamma, beta)
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=images, scale=scale, offset=offset, mean=[], variance=[], epsilon=epsilon, is_training=True
+        x=images,
+        scale=scale,
+        offset=offset,
+        mean=[],
+        variance=[],
+        epsilon=epsilon,
+        is_training=True,
     )
     # The kernel divides by one less than the number of elements.
     size = tf.cast(tf.size(images) // inputs.shape[-1], variance.dtype)
-    statistics = tf.stop_gradient(mean), tf.stop_gradient(variance * ((size - 1.0) / size))
+    statistics = (
+        tf.stop_gradient(mean),
+        tf.stop_gradient(variance * ((size - 1.0) / size)),
+    )
     return tf.reshape(outputs, tf.shape(inputs)), *statistics
 
 
 def normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon):
-    """Normalises with given statistics, differentiated as if they were those of the batch; see `base`.
+    """Normalises with given statistics, differentiated as if they were those of the
+    batch; see `base`.
 
-    `plain` does the same with plain operations. The kernel has no second derivative but for the statistics of the batch.
+    `plain` does the same with plain operations. The kernel has no second derivative but
+    for the statistics of the batch.
     """
 
     @tf.custom_gradient
     def normalized(images, scale, offset):
         outputs, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=images, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=epsilon, is_training=False
+            x=images,
+            scale=scale,
+            offset=offset,
+            mean=mean,
+            variance=variance,
+            epsilon=epsilon,
+            is_training=False,
         )
         return outputs, lambda upstream: gradients(upstream, images, scale, offset)
 
@@ -75,11 +97,19 @@ def normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon):
                     inner.watch(inputs)
                     outputs = plain(images, -1, *inputs[1:], mean, variance, epsilon)
                 found = inner.gradient(outputs, inputs, upstream)
-            return outer.gradient(found, [upstream, *inputs], of_gradients, tf.UnconnectedGradients.ZERO)
+            return outer.gradient(
+                found, [upstream, *inputs], of_gradients, tf.UnconnectedGradients.ZERO
+            )
 
-        return (of_images + tf.cast(factor * of_scale, images.dtype), of_scale, of_offset), second
+        return (
+            of_images + tf.cast(factor * of_scale, images.dtype),
+            of_scale,
+            of_offset,
+        ), second
 
-    return tf.reshape(normalized(_as_images(inputs), *_both(inputs, gamma, beta)), tf.shape(inputs))
+    return tf.reshape(
+        normalized(_as_images(inputs), *_both(inputs, gamma, beta)), tf.shape(inputs)
+    )
 
 
 def _both(inputs, gamma, beta):
@@ -92,4 +122,8 @@ def _both(inputs, gamma, beta):
 
 def _as_images(inputs):
     """`(rows, 1, 1, channels)`, or images as they are."""
-    return inputs if len(inputs.shape) == 4 else tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1]))
+    return (
+        inputs
+        if len(inputs.shape) == 4
+        else tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1]))
+    )

@@ -6,7 +6,8 @@ from keras_ratesnn._core.backend import base
 
 
 class Replicas(base.Replicas):
-    """The replicas of a machine are threads, which share the layers. Keras' optimizers add their gradients."""
+    """The replicas of a machine are threads, which share the layers. Keras' optimizers
+    add their gradients."""
 
     def count(self):
         context = tf.distribute.get_replica_context()
@@ -19,9 +20,13 @@ class Replicas(base.Replicas):
         replicas = self.count()
         if replicas == 1:
             return tensor[None]
-        is_mine = tf.reshape(tf.range(replicas) == self.index(), (replicas, *[1] * len(tensor.shape)))
+        is_mine = tf.reshape(
+            tf.range(replicas) == self.index(), (replicas, *[1] * len(tensor.shape))
+        )
         mine = tf.where(is_mine, tensor[None], tf.zeros((), tensor.dtype))
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, mine)
+        return tf.distribute.get_replica_context().all_reduce(
+            tf.distribute.ReduceOp.SUM, mine
+        )
 
 
 replicas = Replicas()

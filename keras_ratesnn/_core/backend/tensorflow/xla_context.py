@@ -7,4 +7,6 @@ from tensorflow.python.ops import control_flow_util
 def compiled_by_xla():
     """Whether the function that is traced now will be compiled by XLA."""
     # TensorFlow has no public function for this.
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return control_flow_util.GraphOrParentsInXlaContext(
+        tf.compat.v1.get_default_graph()
+    )

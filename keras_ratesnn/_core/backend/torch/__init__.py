@@ -15,8 +15,16 @@ from keras_ratesnn._core.backend import base
 from keras_ratesnn._core.backend.torch import fusion, normalization, time_filter
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
-from keras_ratesnn._core.backend.torch.recorder import call_graphs, choices, compiler, cuda_graphs
-from keras_ratesnn._core.backend.torch.recorder.call_graphs import CallGraphs, record_calls
+from keras_ratesnn._core.backend.torch.recorder import (
+    call_graphs,
+    choices,
+    compiler,
+    cuda_graphs,
+)
+from keras_ratesnn._core.backend.torch.recorder.call_graphs import (
+    CallGraphs,
+    record_calls,
+)
 from keras_ratesnn._core.backend.torch.recorder.graph import (
     is_recording,
     is_recording_for_compiler,
@@ -34,7 +42,8 @@ _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 class Backend(base.Backend):
-    """PyTorch runs operation by operation: loops need no limit, and what other backends compile is recorded or fused here."""
+    """PyTorch runs operation by operation: loops need no limit, and what other backends
+    compile is recorded or fused here."""
 
     RECORDS_CALLS = True
     SETTINGS = (
@@ -61,56 +70,89 @@ class Backend(base.Backend):
         received = f"Received: a call of model {model.name!r}"
         if torch._C._functorch.peek_interpreter_stack() is not None:
             raise RuntimeError(
-                "PyTorch's vmap, and the transforms of torch.func, do not support spiking models, whose derivatives are their "
-                f"own. {received} inside of one. Call it on whole batches, and take derivatives by torch.autograd.grad or "
-                "torch.autograd.functional.jacobian."
+                "PyTorch's vmap, and the transforms of torch.func, do not support "
+                f"spiking models, whose derivatives are their own. {received} inside "
+                "of one. Call it on whole batches, and take derivatives by "
+                "torch.autograd.grad or torch.autograd.functional.jacobian."
             )
-        if torch.Tensor in map(type, getattr(keras_internals.torch_parameters(model), "_parameters", {}).values()):
+        if torch.Tensor in map(
+            type,
+            getattr(
+                keras_internals.torch_parameters(model), "_parameters", {}
+            ).values(),
+        ):
             raise RuntimeError(
-                "torch.func.functional_call does not replace the weights that a Keras model uses. "
-                f"{received} with other parameters. Use model.stateless_call(trainable_variables, non_trainable_variables, x)."
+                "torch.func.functional_call does not replace the weights that a Keras "
+                f"model uses. {received} with other parameters. Use "
+                "model.stateless_call(trainable_variables, non_trainable_variables, x)."
             )
         # `torch.utils.checkpoint` keeps only the state of PyTorch's own generators.
-        in_backward_pass = torch.is_grad_enabled() and torch._C._current_graph_task_id() != -1
+        in_backward_pass = (
+            torch.is_grad_enabled() and torch._C._current_graph_task_id() != -1
+        )
         if in_backward_pass and keras_internals.seed_states(model):
             raise RuntimeError(
-                "torch.utils.checkpoint, or a keras.RematScope in which a SpikingModel was made, repeats a call with other "
-                f"random numbers, for which its gradient would be wrong. {received}, which draws random numbers, in a backward "
-                "pass. Make layers that draw none in a keras.RematScope instead, the others and the SpikingModel outside of it."
+                "torch.utils.checkpoint, or a keras.RematScope in which a "
+                "SpikingModel was made, repeats a call with other random numbers, for "
+                f"which its gradient would be wrong. {received}, which draws random "
+                "numbers, in a backward pass. Make layers that draw none in a "
+                "keras.RematScope instead, the others and the SpikingModel outside of "
+                "it."
             )
 
-    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor, *more: tuple[Tensor, float | Tensor]) -> Tensor:
+    def graft(
+        self,
+        value: Tensor,
+        onto: Tensor,
+        slope: float | Tensor,
+        *more: tuple[Tensor, float | Tensor],
+    ) -> Tensor:
         """`value`, with chosen derivatives."""
         pairs: list[tuple[Any, Any]] = [(onto, slope), *more]
         if _forward_mode.get():
-            # An autograd function with derivatives in both modes takes PyTorch several times as long to call.
+            # An autograd function with derivatives in both modes takes PyTorch several
+            # times as long to call.
             value = value.detach()
             for onto, slope in pairs:
-                value = value + (slope.detach() if torch.is_tensor(slope) else slope) * (onto - onto.detach())
+                value = value + (
+                    slope.detach() if torch.is_tensor(slope) else slope
+                ) * (onto - onto.detach())
             return value
         ontos, slopes = zip(*pairs, strict=True)
         return _Graft.apply(value.detach(), slopes, *ontos)
 
     def normalize(self, inputs, axis, gamma, beta, epsilon, weights=None):
-        """In one pass over memory where the statistics are those of one replica, with equal weights."""
+        """In one pass over memory where the statistics are those of one replica, with
+        equal weights."""
         if weights is None and replicas.count() == 1:
             return normalization.normalize(inputs, axis, gamma, beta, epsilon)
         return super().normalize(inputs, axis, gamma, beta, epsilon, weights)
 
-    def normalize_as(self, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
+    def normalize_as(
+        self, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None
+    ):
         of_rows = weights is None or weights.ndim == mean.ndim == 1
         if of_rows and replicas.count() == 1:
-            return normalization.normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights)
-        return super().normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights)
+            return normalization.normalize_as(
+                inputs, axis, gamma, beta, mean, variance, epsilon, weights
+            )
+        return super().normalize_as(
+            inputs, axis, gamma, beta, mean, variance, epsilon, weights
+        )
 
     def jvp(self, function, primals, tangents):
         def with_derivative(*primals):
-            # Autograd may be off outside, and spikes would then have no derivative. Nothing is recorded for a backward pass.
+            # Autograd may be off outside, and spikes would then have no derivative.
+            # Nothing is recorded for a backward pass.
             with torch.enable_grad():
                 return function(*primals)
 
         with setting(_forward_mode, True), _differentiating:
-            return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
+            return torch.func.jvp(
+                with_derivative,
+                tuple(primal.detach() for primal in primals),
+                tuple(tangents),
+            )
 
     def differentiable(self, tensor):
         """The tensor as a leaf of its own, for autograd."""
@@ -124,12 +166,18 @@ class Backend(base.Backend):
     def pullback(self, function, inputs):
         with torch.enable_grad():
             outputs, rest = function(*inputs)
-        rest = tree.map_leaves(lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf, rest)
+        rest = tree.map_leaves(
+            lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf, rest
+        )
 
         def pull(upstream):
             nonlocal outputs
             wanted = [tensor for tensor in inputs if tensor.requires_grad]
-            differentiable = [pair for pair in zip(outputs, upstream, strict=True) if pair[0].requires_grad]
+            differentiable = [
+                pair
+                for pair in zip(outputs, upstream, strict=True)
+                if pair[0].requires_grad
+            ]
             # Not needed any more.
             outputs = []
             if not (wanted and differentiable):
@@ -141,15 +189,29 @@ class Backend(base.Backend):
         return pull, rest
 
     def filter_in_time(self, inputs, kernel):
-        # Derivatives in forward mode, and what others compile or export, are of PyTorch's own operations.
-        others_trace = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_recording_for_compiler()
+        # Derivatives in forward mode, and what others compile or export, are of
+        # PyTorch's own operations.
+        others_trace = (
+            torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
+            or is_recording_for_compiler()
+        )
         if _forward_mode.get() or others_trace or inputs.device.type != "cpu":
             return super().filter_in_time(inputs, kernel)
         return time_filter.filter_in_time(inputs, kernel)
 
     def with_backward(self, values, inputs, others, backward):
-        # Autograd calls the function inside a step that `torch.compile` may have compiled.
-        return list(_WithBackward.apply(self.untraced(backward), (len(values), len(inputs)), *values, *inputs, *others))
+        # Autograd calls the function inside a step that `torch.compile` may have
+        # compiled.
+        return list(
+            _WithBackward.apply(
+                self.untraced(backward),
+                (len(values), len(inputs)),
+                *values,
+                *inputs,
+                *others,
+            )
+        )
 
     def steps_of_samples(self, tensor, steps):
         # ONNX has no operation for that of Keras.
@@ -157,13 +219,17 @@ class Backend(base.Backend):
 
     def finite_rows(self, tensors, rows):
         if _is_exporting() or torch.jit.is_tracing() or any(map(torch.is_tensor, rows)):
-            # Sizes may be known only at run time, when they are 64-bit integers; not all formats let NaN through a maximum.
+            # Sizes may be known only at run time, when they are 64-bit integers; not
+            # all formats let NaN through a maximum.
             of_each = [
-                torch.isfinite(tensor).reshape(count.to(torch.int64) if torch.is_tensor(count) else count, -1).all(dim=1)
+                torch.isfinite(tensor)
+                .reshape(count.to(torch.int64) if torch.is_tensor(count) else count, -1)
+                .all(dim=1)
                 for tensor, count in zip(tensors, rows, strict=True)
             ]
             return functools.reduce(torch.logical_and, of_each)
-        # NaN or infinite where an element is: one pass over memory, instead of four for each element by itself.
+        # NaN or infinite where an element is: one pass over memory, instead of four for
+        # each element by itself.
         totals = [
             _totals_of_rows(tensor.detach(), count, in_parts=tensor.is_cuda)
             for tensor, count in zip(tensors, rows, strict=True)
@@ -172,13 +238,19 @@ class Backend(base.Backend):
         if not totals:
             return torch.ones(1, dtype=torch.bool, device=tensors[0].device)
         of_all = max(map(len, totals))
-        return torch.isfinite(torch.cat([of_layer.expand(of_all, -1) for of_layer in totals], dim=1)).all(dim=1)
+        return torch.isfinite(
+            torch.cat([of_layer.expand(of_all, -1) for of_layer in totals], dim=1)
+        ).all(dim=1)
 
     def noise_state(self):
-        """The states of PyTorch's global generators, which Keras uses if a layer has no seed: a list of tensors."""
+        """The states of PyTorch's global generators, which Keras uses if a layer has no
+        seed: a list of tensors."""
         if is_recording():
             return []
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+        return [
+            torch.get_rng_state(),
+            *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []),
+        ]
 
     def set_noise_state(self, state):
         if is_recording():
@@ -202,7 +274,8 @@ class Backend(base.Backend):
             self.set_noise_state(before)
 
     def no_gradient(self):
-        """A context in which autograd records nothing, so that no activation is stored."""
+        """A context in which autograd records nothing, so that no activation is
+        stored."""
         return torch.no_grad()
 
     def grad_enabled(self):
@@ -221,15 +294,18 @@ class Backend(base.Backend):
         return carried, torch.stack(outputs)
 
     def untraced(self, function):
-        """Runs a function without compilation inside a step that `torch.compile` compiles.
+        """Runs a function without compilation inside a step that `torch.compile`
+        compiles.
 
-        That compiler would compile a new program for each path through a network, and its programs ignore the modes in which
-        the walk runs. Parts that are worth compiling are passed to `elementwise`.
+        That compiler would compile a new program for each path through a network, and
+        its programs ignore the modes in which the walk runs. Parts that are worth
+        compiling are passed to `elementwise`.
         """
         return torch.compiler.disable(function)
 
     def multiply_add(self, x, factor, y):
-        """x · factor + y, in one pass over memory if x is a tensor and the others are numbers or tensors of its dtype."""
+        """x · factor + y, in one pass over memory if x is a tensor and the others are
+        numbers or tensors of its dtype."""
         tensors = [value for value in (x, factor, y) if torch.is_tensor(value)]
         # Not all exporters know operations with factors.
         is_plain = _is_exporting() or not torch.is_tensor(x)
@@ -237,15 +313,22 @@ class Backend(base.Backend):
             return x * factor + y
         if torch.is_tensor(factor):
             return torch.addcmul(y, x, factor) if torch.is_tensor(y) else x * factor + y
-        return torch.add(y, x, alpha=factor) if torch.is_tensor(y) else torch.rsub(x, y, alpha=-factor)
+        return (
+            torch.add(y, x, alpha=factor)
+            if torch.is_tensor(y)
+            else torch.rsub(x, y, alpha=-factor)
+        )
 
     def layout_kept(self):
         """A reentrant context for Keras layers on `channels_last` data.
 
-        Keras copies such data once to change the axis order to PyTorch's, and again to restore the memory layout, which
-        PyTorch's convolutions accept anyway. This context avoids both copies.
+        Keras copies such data once to change the axis order to PyTorch's, and again to
+        restore the memory layout, which PyTorch's convolutions accept anyway. This
+        context avoids both copies.
         """
-        return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept()
+        return (
+            contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept()
+        )
 
 
 class _Graft(torch.autograd.Function):
@@ -257,11 +340,16 @@ class _Graft(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream):
-        # Read once: torch.utils.checkpoint, used by keras.RematScope, returns saved tensors only once.
+        # Read once: torch.utils.checkpoint, used by keras.RematScope, returns saved
+        # tensors only once.
         saved = iter(ctx.saved_tensors)
         slopes = [next(saved) if number is None else number for number in ctx.numbers]
         pairs = zip(slopes, ctx.needs_input_grad[2:], strict=True)
-        return None, None, *(_times(upstream, slope) if needed else None for slope, needed in pairs)
+        return (
+            None,
+            None,
+            *(_times(upstream, slope) if needed else None for slope, needed in pairs),
+        )
 
 
 def _times(upstream, slope):
@@ -272,7 +360,10 @@ class _WithBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, backward, counts, *tensors):
         # Autograd may run the backward pass in another thread.
-        ctx.run, ctx.counts = functools.partial(contextvars.copy_context().run, backward), counts
+        ctx.run, ctx.counts = (
+            functools.partial(contextvars.copy_context().run, backward),
+            counts,
+        )
         ctx.save_for_backward(*tensors[counts[0] :])
         return tuple(value.detach() for value in tensors[: counts[0]])
 
@@ -281,7 +372,8 @@ class _WithBackward(torch.autograd.Function):
         values, inputs = ctx.counts
         saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[2 + values :]
         leaves = [
-            tensor.detach().requires_grad_(needed) for tensor, needed in zip(saved[:inputs], wanted[:inputs], strict=True)
+            tensor.detach().requires_grad_(needed)
+            for tensor, needed in zip(saved[:inputs], wanted[:inputs], strict=True)
         ]
         # It may run layers, after the call of their model.
         with keras_internals.in_steps():
@@ -293,21 +385,29 @@ class _WithBackward(torch.autograd.Function):
 def _totals_of_rows(tensor, rows, in_parts):
     """For each row of a tensor a number that is NaN or infinite where an element is.
 
-    On CPUs it is the sum, since PyTorch takes eight times as long to find the largest value there. Finite elements have an
-    infinite one only if they are nearly infinite themselves.
+    On CPUs it is the sum, since PyTorch takes eight times as long to find the largest
+    value there. Finite elements have an infinite one only if they are nearly infinite
+    themselves.
 
     Args:
         tensor: Tensor.
         rows: Integer, the number of rows: equal parts of the tensor.
-        in_parts: Boolean, whether to take the largest absolute value of each part of a row by itself, where a row has axes. A
-            compiler for GPUs then needs no second kernel. On CPUs it takes longer.
+        in_parts: Boolean, whether to take the largest absolute value of each part of a
+            row by itself, where a row has axes. A compiler for GPUs then needs no
+            second kernel. On CPUs it takes longer.
 
     Returns:
         Tensor `(rows, parts)`.
     """
     if in_parts and tensor.ndim > 2 and len(tensor) == rows:
-        return torch.linalg.vector_norm(tensor, math.inf, dim=tuple(range(2, tensor.ndim)))
+        return torch.linalg.vector_norm(
+            tensor, math.inf, dim=tuple(range(2, tensor.ndim))
+        )
     of_rows = tensor.reshape(rows, -1)
     if tensor.is_cuda:
         return torch.linalg.vector_norm(of_rows, math.inf, dim=1, keepdim=True)
-    return of_rows.sum(dim=1, keepdim=True, dtype=None if tensor.dtype in (torch.float32, torch.float64) else torch.float32)
+    return of_rows.sum(
+        dim=1,
+        keepdim=True,
+        dtype=None if tensor.dtype in (torch.float32, torch.float64) else torch.float32,
+    )

@@ -6,10 +6,12 @@ import torch
 
 
 def first_derivative_only(backward):
-    """Decorates the `backward` of a `torch.autograd.Function`: raises an error if its result is to be differentiated.
+    """Decorates the `backward` of a `torch.autograd.Function`: raises an error if its
+    result is to be differentiated.
 
-    PyTorch's `once_differentiable` raises one only when that happens, and none if the upstream gradient is a constant: what
-    passes through the function would be missing from a second derivative, silently (docs/upstream.md, once_differentiable).
+    PyTorch's `once_differentiable` raises one only when that happens, and none if the
+    upstream gradient is a constant: what passes through the function would be missing
+    from a second derivative, silently (docs/upstream.md, once_differentiable).
     """
     once = torch.autograd.function.once_differentiable(backward)
 
@@ -17,9 +19,12 @@ def first_derivative_only(backward):
     def checked(ctx, *upstream):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError(
-                "On PyTorch, recorded graphs, compiled loops, batch normalization, and SLTT and OTTT in single-step mode have "
-                "first derivatives only. Received: a backward pass with create_graph=True. Use model.compile(..., "
-                'jit_compile=False), step_mode="multi", and a network without batch normalization.'
+                "On PyTorch, recorded graphs, compiled loops, batch normalization, and "
+                "SLTT and OTTT in single-step mode have "
+                "first derivatives only. Received: a backward pass with "
+                "create_graph=True. Use model.compile(..., "
+                'jit_compile=False), step_mode="multi", and a network without batch '
+                "normalization."
             )
         return once(ctx, *upstream)
 

@@ -1,8 +1,10 @@
-"""Compiles element-wise operations into one pass over memory on PyTorch; in eager mode each operation is a separate pass.
+"""Compiles element-wise operations into one pass over memory on PyTorch; in eager mode
+each operation is a separate pass.
 
-A function is traced once into a graph of PyTorch operations. PyTorch's compiler turns it into a kernel, on CPUs with a C++
-compiler, on GPUs with Triton. Without these, functions run in eager mode. For PyTorch a kernel is one operation, which can be a
-part of a larger graph.
+A function is traced once into a graph of PyTorch operations. PyTorch's compiler turns
+it into a kernel, on CPUs with a C++ compiler, on GPUs with Triton. Without these,
+functions run in eager mode. For PyTorch a kernel is one operation, which can be a part
+of a larger graph.
 """
 
 import contextvars
@@ -20,28 +22,42 @@ from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.of_tensors import OfTensors, description
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.normalization import HALF
-from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout, lock, several
-from keras_ratesnn._core.backend.torch.recorder.graph import is_checkpointed, is_recording, is_recording_for_compiler
+from keras_ratesnn._core.backend.torch.recorder.compiler import (
+    CompiledByLayout,
+    lock,
+    several,
+)
+from keras_ratesnn._core.backend.torch.recorder.graph import (
+    is_checkpointed,
+    is_recording,
+    is_recording_for_compiler,
+)
 from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
-from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
+from keras_ratesnn._core.backend.torch.recorder.layer_attributes import (
+    LayerAttributes,
+    global_settings,
+)
 from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._core.latest_settings import LatestSettings
 
 LEAST_ELEMENTS = 2**20
-"""For fewer elements compilation takes too long. Once compiled, a kernel is also used for small layers."""
+"""For fewer elements compilation takes too long. Once compiled, a kernel is also used
+for small layers."""
 
 LEAST_ELEMENTS_ON_GPU = 2**12
-"""On GPUs compilation is faster, and starting the operations of a small layer one by one takes longer than computing them."""
+"""On GPUs compilation is faster, and starting the operations of a small layer one by
+one takes longer than computing them."""
 
 LONGEST_PASS = 16
-"""Up to this T a whole time loop is compiled into one pass over memory. A longer loop is one pass per step, to limit compile
-time."""
+"""Up to this T a whole time loop is compiled into one pass over memory. A longer loop
+is one pass per step, to limit compile time."""
 
 WORTH_COMPILING = 100
 """Calls of a cell after which compilation has paid off."""
 
 CALLS_BEFORE_LOOPS = 16
-"""Calls of a small layer before its time loop is written in C++, which then is a part of recorded graphs."""
+"""Calls of a small layer before its time loop is written in C++, which then is a part
+of recorded graphs."""
 
 _kept = contextvars.ContextVar[Any]("keras_ratesnn_fusing", default=None)
 _kinds: set[Any] = set()
@@ -52,9 +68,12 @@ _log = logging.getLogger("keras_ratesnn")
 def fusing(allowed, training, kept):
     """A context that allows or forbids compilation; see `base`.
 
-    There is none in a checkpoint, where a call and its repetition would be compiled differently.
+    There is none in a checkpoint, where a call and its repetition would be compiled
+    differently.
     """
-    return setting(_kept, (training, kept) if allowed and not is_checkpointed() else None)
+    return setting(
+        _kept, (training, kept) if allowed and not is_checkpointed() else None
+    )
 
 
 def steps_in_a_pass(timesteps, with_gradient):
@@ -63,18 +82,25 @@ def steps_in_a_pass(timesteps, with_gradient):
 
 
 def elementwise(function, cell, key, *arguments):
-    """`function(*arguments)`, compiled into one pass over memory where that pays off; see `base`."""
+    """`function(*arguments)`, compiled into one pass over memory where that pays off;
+    see `base`."""
     weights = cell.weights
     if _kept.get() is None or len(cell.variables) > len(weights):
-        # Variables that are not weights, such as those of a random generator, may change.
+        # Variables that are not weights, such as those of a random generator, may
+        # change.
         return function(*arguments)
-    tensors = [*keras_internals.values_of(weights), *filter(torch.is_tensor, tree.flatten(arguments))]
+    tensors = [
+        *keras_internals.values_of(weights),
+        *filter(torch.is_tensor, tree.flatten(arguments)),
+    ]
     described = description(arguments, torch.is_tensor) if _can_fuse(tensors) else None
     if described is None:
         return function(*arguments)
     training, kept = _kept.get()
     of_tensors = OfTensors(function, cell, arguments, torch.is_tensor)
-    program = _loops_of(cell, kept).program(of_tensors, (key, described, training, global_settings()), tensors)
+    program = _loops_of(cell, kept).program(
+        of_tensors, (key, described, training, global_settings()), tensors
+    )
     return function(*arguments) if program is None else program(of_tensors, tensors)
 
 
@@ -82,7 +108,10 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
     """All steps by a program in C++, or `None`; see `base`."""
     if _kept.get() is None or len(cell.variables) > len(cell.weights):
         return None
-    weights, valid = keras_internals.values_of(cell.weights), [] if valid is None else [valid]
+    weights, valid = (
+        keras_internals.values_of(cell.weights),
+        [] if valid is None else [valid],
+    )
     tensors = [*weights, *inputs, *valid]
     if not _can_loop(tensors):
         return None
@@ -92,33 +121,76 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
     first = [x if is_same else x[:, 0] for x, is_same in zip(inputs, same, strict=True)]
     of_first = [x[:, 0] for x in valid]
     is_large = _are_large(tensors)
-    learned, wanted = ([torch.is_grad_enabled() and x.requires_grad for x in group] for group in (weights, inputs))
+    learned, wanted = (
+        [torch.is_grad_enabled() and x.requires_grad for x in group]
+        for group in (weights, inputs)
+    )
 
     def made():
         before = with_tensors(begin(first), inputs)
         of_begin = OfTensors(begin, cell, (first,), torch.is_tensor)
-        of_steps = [OfTensors(step, cell, (before, first, *(of_first or [None])), torch.is_tensor) for step in steps]
-        # In a small layer, it takes no time after the loop, whose program is then one for all T.
-        of_end = OfTensors(finish, cell, (before,), torch.is_tensor) if is_large and not any((*learned, *wanted)) else None
-        loop = TimeLoop(of_steps, of_begin, of_end, weights, tree.flatten(before), first, of_first, learned, wanted, same)
-        return loop, all(function.is_closed for function in (of_begin, *of_steps, *filter(None, [of_end])))
+        of_steps = [
+            OfTensors(
+                step, cell, (before, first, *(of_first or [None])), torch.is_tensor
+            )
+            for step in steps
+        ]
+        # In a small layer, it takes no time after the loop, whose program is then one
+        # for all T.
+        of_end = (
+            OfTensors(finish, cell, (before,), torch.is_tensor)
+            if is_large and not any((*learned, *wanted))
+            else None
+        )
+        loop = TimeLoop(
+            of_steps,
+            of_begin,
+            of_end,
+            weights,
+            tree.flatten(before),
+            first,
+            of_first,
+            learned,
+            wanted,
+            same,
+        )
+        return loop, all(
+            function.is_closed
+            for function in (of_begin, *of_steps, *filter(None, [of_end]))
+        )
 
     training, kept = _kept.get()
-    key = key, training, tuple(same), tuple(learned), tuple(wanted), is_large, global_settings()
-    loop = _loops_of(cell, kept).time_loop(made, key, [*weights, *first, *of_first], is_large)
+    key = (
+        key,
+        training,
+        tuple(same),
+        tuple(learned),
+        tuple(wanted),
+        is_large,
+        global_settings(),
+    )
+    loop = _loops_of(cell, kept).time_loop(
+        made, key, [*weights, *first, *of_first], is_large
+    )
     if loop is None:
         return None
     before = () if loop.begins_with_numbers else begin(first)
     state, outputs = loop(
-        weights, tree.flatten(with_tensors(before, inputs)), inputs, valid, list(itertools.accumulate(counts))
+        weights,
+        tree.flatten(with_tensors(before, inputs)),
+        inputs,
+        valid,
+        list(itertools.accumulate(counts)),
     )
     return state if loop.finishes else finish(state), outputs
 
 
 def _can_loop(tensors):
-    """Whether a program in C++ may run all steps: a larger compiled graph does without small ones.
+    """Whether a program in C++ may run all steps: a larger compiled graph does without
+    small ones.
 
-    It reads and writes float32 instead of half precision, which takes a large layer longer than compiled operations.
+    It reads and writes float32 instead of half precision, which takes a large layer
+    longer than compiled operations.
     """
     is_large = _are_large(tensors)
     return (
@@ -126,7 +198,12 @@ def _can_loop(tensors):
         and torch._C._functorch.peek_interpreter_stack() is None
         and not torch.jit.is_tracing()
         and (is_large or not is_recording_for_compiler())
-        and (is_recording() or all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors))
+        and (
+            is_recording()
+            or all(
+                type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors
+            )
+        )
         and all(tensor.device.type == "cpu" for tensor in tensors)
         and not (is_large and any(tensor.dtype in HALF for tensor in tensors))
     )
@@ -135,11 +212,17 @@ def _can_loop(tensors):
 def _can_fuse(tensors):
     """Whether a function of these tensors may be compiled."""
     return (
-        # First, since an exported graph would be valid only for the sizes that are compared.
+        # First, since an exported graph would be valid only for the sizes that are
+        # compared.
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and (_kinds or _are_large(tensors))
-        and (is_recording() or all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors))
+        and (
+            is_recording()
+            or all(
+                type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors
+            )
+        )
         and all(tensor.device.type in ("cpu", "cuda") for tensor in tensors)
         and not (is_recording_for_compiler() and _fuse_with_others(tensors))
     )
@@ -172,7 +255,9 @@ class _Loops:
         self._time_loops: dict[Any, Any] = {}
         self._without_loops: set[Any] = set()
         # Tensors that are settings change without notice.
-        self._is_known = self._attributes.unknown is None and not self._attributes.tensors
+        self._is_known = (
+            self._attributes.unknown is None and not self._attributes.tensors
+        )
 
     def are_present(self):
         """Whether the cell has these settings now."""
@@ -181,7 +266,9 @@ class _Loops:
     @property
     def were_wasted(self):
         """Whether functions were compiled, but not called often."""
-        return self._was_compiled and max(self._calls, self._loop_calls) < WORTH_COMPILING
+        return (
+            self._was_compiled and max(self._calls, self._loop_calls) < WORTH_COMPILING
+        )
 
     @functools.cached_property
     def _kind(self):
@@ -189,7 +276,10 @@ class _Loops:
         settings = {
             name: value
             for name, value in vars(self._cell).items()
-            if not (name in keras_internals.ATTRIBUTES_OF_EVERY_LAYER or isinstance(value, keras.Variable))
+            if not (
+                name in keras_internals.ATTRIBUTES_OF_EVERY_LAYER
+                or isinstance(value, keras.Variable)
+            )
         }
         return type(self._cell), repr(settings)
 
@@ -198,23 +288,33 @@ class _Loops:
 
         Args:
             function: `OfTensors`.
-            key: Hashable: everything that determines the function, except the settings and the properties of the tensors.
+            key: Hashable: everything that determines the function, except the settings
+                and the properties of the tensors.
             tensors: List of tensors.
         """
         self._calls += 1
         if not self._is_known or self._calls < self._patience:
             return None
-        place = (key, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
+        place = (
+            key,
+            *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors),
+        )
         program = self._programs.get(place)
         if program is None:
-            kind = (self._kind, key, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
-            # The larger graph, of which its operations become a part, may itself be compiled.
+            kind = (
+                self._kind,
+                key,
+                *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors),
+            )
+            # The larger graph, of which its operations become a part, may itself be
+            # compiled.
             if is_recording() or not (kind in _kinds or _are_large(tensors)):
                 return None
             self._was_compiled = True
             program = _Program(function, tensors, self._attributes)
             if program.run is None or not (function.is_closed and self.are_present()):
-                # It has effects that a compiled function would not have, or draws what its backward pass would draw anew.
+                # It has effects that a compiled function would not have, or draws what
+                # its backward pass would draw anew.
                 self._is_known = False
                 return None
             self._programs[place] = program
@@ -225,8 +325,10 @@ class _Loops:
         """A `TimeLoop`, or `None` if there is none.
 
         Args:
-            made: Function that returns a new one, and whether it does all that its function does.
-            key: Hashable: everything that determines it, except the settings and the properties of the tensors.
+            made: Function that returns a new one, and whether it does all that its
+                function does.
+            key: Hashable: everything that determines it, except the settings and the
+                properties of the tensors.
             tensors: List of tensors.
             is_large: Boolean, whether it pays off at once.
         """
@@ -235,7 +337,11 @@ class _Loops:
         if place in self._time_loops or is_recording():
             return self._time_loops.get(place)
         wanted_calls = self._patience * (1 if is_large else CALLS_BEFORE_LOOPS)
-        if self._is_known and self._loop_calls >= wanted_calls and key not in self._without_loops:
+        if (
+            self._is_known
+            and self._loop_calls >= wanted_calls
+            and key not in self._without_loops
+        ):
             self._was_compiled = True
             try:
                 loop, is_closed = made()
@@ -243,7 +349,11 @@ class _Loops:
                     self._time_loops[place] = loop
             # Without a compiler, or for other operations: they run one by one.
             except Exception as error:
-                _log.debug("The time loop of %s is not written in C++: %s", type(self._cell).__name__, error)
+                _log.debug(
+                    "The time loop of %s is not written in C++: %s",
+                    type(self._cell).__name__,
+                    error,
+                )
             if place not in self._time_loops:
                 self._without_loops.add(key)
         return self._time_loops.get(place)
@@ -251,23 +361,31 @@ class _Loops:
 
 def _are_large(tensors):
     on_gpu = any(tensor.is_cuda for tensor in tensors)
-    return sum(tensor.numel() for tensor in tensors) >= (LEAST_ELEMENTS_ON_GPU if on_gpu else LEAST_ELEMENTS)
+    return sum(tensor.numel() for tensor in tensors) >= (
+        LEAST_ELEMENTS_ON_GPU if on_gpu else LEAST_ELEMENTS
+    )
 
 
 def _fuse_with_others(tensors):
-    """Whether the compiler of a larger graph does better without a kernel: it fuses operations with those before and after.
+    """Whether the compiler of a larger graph does better without a kernel: it fuses
+    operations with those before and after.
 
-    A loop with a gradient stays a kernel, which saves memory: it stores its arguments only. On CPUs all loops do, since these
-    gain nothing otherwise and compile for longer.
+    A loop with a gradient stays a kernel, which saves memory: it stores its arguments
+    only. On CPUs all loops do, since these gain nothing otherwise and compile for
+    longer.
     """
-    has_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    has_gradient = torch.is_grad_enabled() and any(
+        tensor.requires_grad for tensor in tensors
+    )
     return not has_gradient and all(tensor.is_cuda for tensor in tensors)
 
 
 class _Program:
-    """A function that is compiled into one pass over memory forward and, if a gradient is needed, one backward.
+    """A function that is compiled into one pass over memory forward and, if a gradient
+    is needed, one backward.
 
-    The backward pass stores the arguments of the function and recomputes intermediate values.
+    The backward pass stores the arguments of the function and recomputes intermediate
+    values.
 
     Args:
         function: `OfTensors`.
@@ -278,7 +396,11 @@ class _Program:
     def __init__(self, function, tensors, attributes):
         with torch.no_grad():
             self.run = _compile(function.flat, tensors)
-        self.structure, self.derivatives, self._attributes = function.structure, {}, attributes
+        self.structure, self.derivatives, self._attributes = (
+            function.structure,
+            {},
+            attributes,
+        )
 
     def __call__(self, function, tensors):
         """`function(*tensors)`, of an equal function."""
@@ -291,17 +413,32 @@ class _Program:
     def gradients(self, function, tensors, wanted, upstream):
         """The gradients with respect to the `wanted` tensors, `None` for the others."""
         given = tuple(gradient is not None for gradient in upstream)
-        tensors_in = [*tensors, *(gradient for gradient in upstream if gradient is not None)]
+        tensors_in = [
+            *tensors,
+            *(gradient for gradient in upstream if gradient is not None),
+        ]
 
         def derivative(*values):
-            inputs = [value.detach().requires_grad_(want) for value, want in zip(values, wanted, strict=False)]
+            inputs = [
+                value.detach().requires_grad_(want)
+                for value, want in zip(values, wanted, strict=False)
+            ]
             with torch.enable_grad():
-                outputs = [output for output, has in zip(function.flat(*inputs), given, strict=True) if has]
+                outputs = [
+                    output
+                    for output, has in zip(function.flat(*inputs), given, strict=True)
+                    if has
+                ]
             pairs = zip(outputs, values[len(inputs) :], strict=True)
             pairs = [(output, onto) for output, onto in pairs if output.requires_grad]  # type: ignore[assignment]
-            differentiable, onto = [output for output, _ in pairs], [gradient for _, gradient in pairs]
+            differentiable, onto = (
+                [output for output, _ in pairs],
+                [gradient for _, gradient in pairs],
+            )
             of = [value for value in inputs if value.requires_grad]
-            return torch.autograd.grad(differentiable, of, onto, materialize_grads=True, allow_unused=True)
+            return torch.autograd.grad(
+                differentiable, of, onto, materialize_grads=True, allow_unused=True
+            )
 
         if (wanted, given) in self.derivatives:
             run = self.derivatives[wanted, given]
@@ -309,8 +446,9 @@ class _Program:
             run = derivative
         elif not self._attributes.unchanged():
             raise RuntimeError(
-                "Attributes of a neuron cell changed between a forward pass and its backward pass, which computes the time "
-                "steps again. Change them after the backward pass, or use model.compile(..., jit_compile=False)."
+                "Attributes of a neuron cell changed between a forward pass and its "
+                "backward pass, which computes the time steps again. Change them after "
+                "the backward pass, or use model.compile(..., jit_compile=False)."
             )
         else:
             run = self.derivatives[wanted, given] = _compile(derivative, tensors_in)
@@ -329,26 +467,43 @@ class _Differentiable(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx, *upstream):
         wanted = tuple(ctx.needs_input_grad[2:])
-        return None, None, *ctx.program.gradients(ctx.function, ctx.saved_tensors, wanted, upstream)
+        return (
+            None,
+            None,
+            *ctx.program.gradients(ctx.function, ctx.saved_tensors, wanted, upstream),
+        )
 
 
 def _compile(function, tensors):
-    """Compiles `function` for a list of tensors like these: a function of such tensors; `None` if it draws random numbers."""
+    """Compiles `function` for a list of tensors like these: a function of such tensors;
+    `None` if it draws random numbers."""
     # What is drawn here is drawn again when it runs.
     with lock(), torch.random.fork_rng(devices=[]):
         graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
         if any(map(draws, graph.graph.nodes)):
             return None
         constants = any(node.op == "get_attr" for node in graph.graph.nodes)
-        # Layers with the same code share one kernel, also for different shapes. It is compiled for one dtype and device.
-        text = id(graph) if constants else (graph.code, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
+        # Layers with the same code share one kernel, also for different shapes. It is
+        # compiled for one dtype and device.
+        text = (
+            id(graph)
+            if constants
+            else (
+                graph.code,
+                *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors),
+            )
+        )
         if text not in _numbers:
             _numbers[text] = len(_kernels)
             on_gpu = any(tensor.is_cuda for tensor in tensors)
-            _kernels.append(CompiledByLayout(graph, "the time loop of a neuron layer", on_gpu))
+            _kernels.append(
+                CompiledByLayout(graph, "the time loop of a neuron layer", on_gpu)
+            )
         number = _numbers[text]
         count = len(graph.graph.output_node().args[0])
-    return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)[:count]
+    return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)[
+        :count
+    ]
 
 
 _kernels: list[CompiledByLayout] = []
@@ -363,7 +518,12 @@ def _run_kernel(number, tensors):
     with torch.no_grad():
         outputs = _kernels[number](*tensors)
     # The results of an operation must not be its arguments.
-    return several([output.clone() if any(output is tensor for tensor in tensors) else output for output in outputs])
+    return several(
+        [
+            output.clone() if any(output is tensor for tensor in tensors) else output
+            for output in outputs
+        ]
+    )
 
 
 @torch.library.register_fake("keras_ratesnn::kernel", lib=_library)

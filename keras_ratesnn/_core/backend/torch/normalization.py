@@ -1,4 +1,5 @@
-"""Batch normalisation with PyTorch's own kernels: a few passes over memory, instead of a dozen with plain operations."""
+"""Batch normalisation with PyTorch's own kernels: a few passes over memory, instead of
+a dozen with plain operations."""
 
 import torch
 
@@ -10,27 +11,39 @@ HALF = (torch.float16, torch.bfloat16)
 
 def normalize(inputs, axis, gamma, beta, epsilon):
     """Normalises a batch with its own statistics; see `base`."""
-    outputs, mean, inverse_deviation = _Normalized.apply(_channels_second(inputs, axis), gamma, beta, epsilon)
+    outputs, mean, inverse_deviation = _Normalized.apply(
+        _channels_second(inputs, axis), gamma, beta, epsilon
+    )
     variance = torch.clamp(inverse_deviation**-2 - epsilon, min=0.0)
     return _channels_back(outputs, axis, inputs.shape), mean, variance
 
 
 def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
-    """Normalises with given statistics, differentiated as if they were those of the batch; see `base`.
+    """Normalises with given statistics, differentiated as if they were those of the
+    batch; see `base`.
 
     `weights` have one number for each row.
     """
     inverse_deviation = torch.rsqrt(variance + epsilon)
-    outputs = _NormalizedAs.apply(_channels_second(inputs, axis), gamma, beta, mean, inverse_deviation, weights)
+    outputs = _NormalizedAs.apply(
+        _channels_second(inputs, axis), gamma, beta, mean, inverse_deviation, weights
+    )
     return _channels_back(outputs, axis, inputs.shape)
 
 
 class _Normalized(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inputs, gamma, beta, epsilon):
-        # Without parameters the kernel would return statistics in the dtype of the inputs, which may be half precision.
-        factor = torch.ones(inputs.shape[1], device=inputs.device) if gamma is beta is None and inputs.dtype in HALF else gamma
-        outputs, *statistics = torch.native_batch_norm(inputs, factor, beta, None, None, True, 0.0, epsilon)
+        # Without parameters the kernel would return statistics in the dtype of the
+        # inputs, which may be half precision.
+        factor = (
+            torch.ones(inputs.shape[1], device=inputs.device)
+            if gamma is beta is None and inputs.dtype in HALF
+            else gamma
+        )
+        outputs, *statistics = torch.native_batch_norm(
+            inputs, factor, beta, None, None, True, 0.0, epsilon
+        )
         ctx.save_for_backward(inputs, gamma, *statistics)
         ctx.mark_non_differentiable(*statistics)
         return outputs, *statistics
@@ -46,22 +59,35 @@ class _NormalizedAs(torch.autograd.Function):
         ctx.save_for_backward(inputs, gamma, mean, inverse_deviation, weights)
         scale = inverse_deviation if gamma is None else inverse_deviation * gamma
         shift = -mean * scale if beta is None else beta - mean * scale
-        return torch.addcmul(_broadcast(shift, inputs), inputs.to(mean.dtype), _broadcast(scale, inputs)).to(inputs.dtype)
+        return torch.addcmul(
+            _broadcast(shift, inputs), inputs.to(mean.dtype), _broadcast(scale, inputs)
+        ).to(inputs.dtype)
 
     @first_derivative_only
     def backward(ctx, upstream):
         inputs, gamma, mean, inverse_deviation, weights = ctx.saved_tensors
         saved = inputs, gamma, mean, inverse_deviation
-        gradients = _of_equal_rows(upstream, *saved) if weights is None else _of_weighted_rows(upstream, *saved, weights)
+        gradients = (
+            _of_equal_rows(upstream, *saved)
+            if weights is None
+            else _of_weighted_rows(upstream, *saved, weights)
+        )
         return *_chosen(ctx, gradients), None, None, None
 
 
 def _of_equal_rows(upstream, inputs, gamma, mean, inverse_deviation):
-    of_inputs, of_gamma, of_beta = _backward(upstream, inputs, gamma, mean, inverse_deviation)
+    of_inputs, of_gamma, of_beta = _backward(
+        upstream, inputs, gamma, mean, inverse_deviation
+    )
     # The kernel assumes that `mean` is the mean of the inputs.
-    own_mean = inputs.mean([axis for axis in range(inputs.ndim) if axis != 1], dtype=mean.dtype)
-    factor = (own_mean - mean) * inverse_deviation**2 * (inputs.shape[1] / inputs.numel())
-    # What does not need the gradient comes first: a recorded graph computes it for all layers at once.
+    own_mean = inputs.mean(
+        [axis for axis in range(inputs.ndim) if axis != 1], dtype=mean.dtype
+    )
+    factor = (
+        (own_mean - mean) * inverse_deviation**2 * (inputs.shape[1] / inputs.numel())
+    )
+    # What does not need the gradient comes first: a recorded graph computes it for all
+    # layers at once.
     factor = factor if gamma is None else factor * gamma
     if inputs.dtype in HALF:
         # PyTorch is slow at products of two precisions.
@@ -72,8 +98,11 @@ def _of_equal_rows(upstream, inputs, gamma, mean, inverse_deviation):
 
 
 def _of_weighted_rows(upstream, inputs, gamma, mean, inverse_deviation, weights):
-    # δ = ∂L/∂ĉ; ω_i are the shares of the elements, μ_c is their mean: ∂L/∂c_i = γ/σ (δ_i − ω_i (Σ δ + (c_i − μ_c)/σ Σ δ ĉ))
-    _, of_gamma, of_beta = _backward(upstream, inputs, gamma, mean, inverse_deviation, of_inputs=False)
+    # δ = ∂L/∂ĉ; ω_i are the shares of the elements, μ_c is their mean: ∂L/∂c_i = γ/σ
+    # (δ_i − ω_i (Σ δ + (c_i − μ_c)/σ Σ δ ĉ))
+    _, of_gamma, of_beta = _backward(
+        upstream, inputs, gamma, mean, inverse_deviation, of_inputs=False
+    )
     scale = inverse_deviation if gamma is None else inverse_deviation * gamma
     total, wide = weights.sum(), inputs.to(mean.dtype)
     shares = weights.to(mean.dtype) / torch.where(total > 0.0, total, 1.0)
@@ -84,24 +113,39 @@ def _of_weighted_rows(upstream, inputs, gamma, mean, inverse_deviation, weights)
         (shares * of_channels).reshape(*inputs.shape[:2], *[1] * (inputs.ndim - 2))
         for of_channels in (scale * of_beta - slope * own_mean, slope)
     )
-    of_inputs = torch.addcmul(offset, wide, slope).addcmul_(upstream.to(mean.dtype), _broadcast(scale, inputs))
+    of_inputs = torch.addcmul(offset, wide, slope).addcmul_(
+        upstream.to(mean.dtype), _broadcast(scale, inputs)
+    )
     return of_inputs.to(inputs.dtype), of_gamma, of_beta
 
 
 def _backward(upstream, inputs, gamma, mean, inverse_deviation, of_inputs=True):
     """The gradients of inputs, unless `of_inputs=False`, γ and β."""
     if upstream.stride() != inputs.stride():
-        # With different layouts the kernel mixes up elements if an image has one row or one column (PyTorch 2.13).
+        # With different layouts the kernel mixes up elements if an image has one row or
+        # one column (PyTorch 2.13).
         upstream = torch.empty_like(inputs, dtype=upstream.dtype).copy_(upstream)
     if gamma is None:
         gamma = torch.ones_like(mean)
     return torch.ops.aten.native_batch_norm_backward(
-        upstream, inputs, gamma, None, None, mean, inverse_deviation, True, 0.0, [of_inputs, True, True]
+        upstream,
+        inputs,
+        gamma,
+        None,
+        None,
+        mean,
+        inverse_deviation,
+        True,
+        0.0,
+        [of_inputs, True, True],
     )
 
 
 def _chosen(ctx, gradients):
-    return (gradient if needed else None for gradient, needed in zip(gradients, ctx.needs_input_grad, strict=False))
+    return (
+        gradient if needed else None
+        for gradient, needed in zip(gradients, ctx.needs_input_grad, strict=False)
+    )
 
 
 def _broadcast(parameter, inputs):
@@ -109,7 +153,8 @@ def _broadcast(parameter, inputs):
 
 
 def _channels_second(tensor, axis):
-    """`(batch, channels, ...)`, in memory layout `channels_last` if there are three axes or more and the channels are last."""
+    """`(batch, channels, ...)`, in memory layout `channels_last` if there are three
+    axes or more and the channels are last."""
     if tensor.ndim > 2 and axis % tensor.ndim == tensor.ndim - 1:
         tensor, axis = tensor.reshape(tensor.shape[0], -1, *tensor.shape[-2:]), -1
     elif tensor.ndim > 4:
@@ -123,6 +168,8 @@ def _channels_back(tensor, axis, shape):
     if rank > 2 and axis % rank == rank - 1:
         return tensor.movedim(1, -1).reshape(shape)
     if rank > 4:
-        others = [size for index, size in enumerate(shape) if index not in (0, axis % rank)]
+        others = [
+            size for index, size in enumerate(shape) if index not in (0, axis % rank)
+        ]
         tensor = tensor.reshape(shape[0], shape[axis], *others)
     return tensor.movedim(1, axis)

@@ -1,4 +1,5 @@
-"""Replicas on PyTorch: the processes of `torch.distributed`, if there is a process group."""
+"""Replicas on PyTorch: the processes of `torch.distributed`, if there is a process
+group."""
 
 import torch
 from torch import distributed
@@ -13,14 +14,25 @@ class Replicas(base.Replicas):
     PROCESSES = True
 
     def count(self):
-        return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+        return (
+            distributed.get_world_size()
+            if distributed.is_available() and distributed.is_initialized()
+            else 1
+        )
 
     def index(self):
         return distributed.get_rank() if self.count() > 1 else 0
 
     def gather(self, tensor):
         nothing = torch.zeros_like(tensor)
-        return _sum(torch.stack([tensor if replica == self.index() else nothing for replica in range(self.count())]))
+        return _sum(
+            torch.stack(
+                [
+                    tensor if replica == self.index() else nothing
+                    for replica in range(self.count())
+                ]
+            )
+        )
 
     def average_gradients(self, outputs, weights):
         if self.count() == 1 or self.in_data_parallel_module():
@@ -34,7 +46,8 @@ class Replicas(base.Replicas):
         def hook(gradient):
             if not waiting:
                 waiting.append(True)
-                # As DistributedDataParallel does; PyTorch has no public function for this.
+                # As DistributedDataParallel does; PyTorch has no public function for
+                # this.
                 torch.autograd.Variable._execution_engine.queue_callback(at_the_end)
 
         for output in tree.flatten(outputs):
@@ -43,18 +56,24 @@ class Replicas(base.Replicas):
 
     def in_data_parallel_module(self):
         """A `DistributedDataParallel` module averages gradients."""
-        return torch.nn.parallel.DistributedDataParallel._get_active_ddp_module() is not None
+        return (
+            torch.nn.parallel.DistributedDataParallel._get_active_ddp_module()
+            is not None
+        )
 
     @torch.no_grad()
     def share_first(self, model):
-        """The variables of the optimizer, too. Raises ValueError if weights are sharded."""
+        """The variables of the optimizer, too. Raises ValueError if weights are
+        sharded."""
         # Imported here because it is needed only by several processes.
         from torch.distributed.tensor import DTensor
 
         if any(isinstance(weight, DTensor) for weight in model.parameters()):
             raise ValueError(
-                "`torch.distributed.fsdp` and tensor parallelism are not supported: Keras would train weights that the network "
-                f"does not use. Received: model {model.name!r} with weights of type DTensor. Use whole weights on each device."
+                "`torch.distributed.fsdp` and tensor parallelism are not supported: "
+                "Keras would train weights that the network does not use. Received: "
+                f"model {model.name!r} with weights of type DTensor. Use whole weights "
+                "on each device."
             )
         for variable in (*model.variables, *getattr(model.optimizer, "variables", ())):
             distributed.broadcast(variable.value.data, src=0)
@@ -82,18 +101,30 @@ _sum.register_autograd(lambda ctx, upstream: _sum(upstream))
 
 @torch.no_grad()
 def _average(weights):
-    """Averages gradients over all replicas, one message for each dtype. Weights without gradient on any replica keep none."""
+    """Averages gradients over all replicas, one message for each dtype. Weights without
+    gradient on any replica keep none."""
     for dtype in dict.fromkeys(weight.dtype for weight in weights):
         of_dtype = [weight for weight in weights if weight.dtype == dtype]
-        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in of_dtype]
+        gradients = [
+            torch.zeros_like(weight) if weight.grad is None else weight.grad
+            for weight in of_dtype
+        ]
         here = [weight.grad is not None for weight in of_dtype]
-        # Where no gradient is missing, as is usual, nothing is copied to the device, and nothing waits for it.
+        # Where no gradient is missing, as is usual, nothing is copied to the device,
+        # and nothing waits for it.
         is_complete, kind = all(here), {"dtype": dtype, "device": of_dtype[0].device}
-        has_gradient = torch.ones(len(here), **kind) if is_complete else torch.tensor(here, **kind)
+        has_gradient = (
+            torch.ones(len(here), **kind) if is_complete else torch.tensor(here, **kind)
+        )
         # Divided before the sum, which might overflow in half precision.
-        message = torch.cat([has_gradient, *(gradient.reshape(-1) for gradient in gradients)]) / replicas.count()
+        message = (
+            torch.cat([has_gradient, *(gradient.reshape(-1) for gradient in gradients)])
+            / replicas.count()
+        )
         distributed.all_reduce(message)
-        has_gradient, *averages = message.split([len(of_dtype), *(gradient.numel() for gradient in gradients)])
+        has_gradient, *averages = message.split(
+            [len(of_dtype), *(gradient.numel() for gradient in gradients)]
+        )
         on_any = here if is_complete else has_gradient.tolist()
         for weight, average, found in zip(of_dtype, averages, on_any, strict=True):
             if found:

@@ -1,5 +1,5 @@
-"""Filters of channels over time on CPUs, by sums of shifted inputs: PyTorch's depthwise convolutions take up to five times as
-long, with their derivatives."""
+"""Filters of channels over time on CPUs, by sums of shifted inputs: PyTorch's depthwise
+convolutions take up to five times as long, with their derivatives."""
 
 import torch
 
@@ -32,5 +32,12 @@ class _Filtered(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             timesteps = inputs.shape[1]
             lags = reversed(range(len(kernel)))
-            of_kernel = torch.stack([(upstream[:, lag:] * inputs[:, : max(0, timesteps - lag)]).sum((0, 1)) for lag in lags])
+            of_kernel = torch.stack(
+                [
+                    (upstream[:, lag:] * inputs[:, : max(0, timesteps - lag)]).sum(
+                        (0, 1)
+                    )
+                    for lag in lags
+                ]
+            )
         return of_inputs, of_kernel

@@ -1,10 +1,12 @@
-"""Records what the calls of any Keras model compute, as graphs of PyTorch operations, and replays these.
+"""Records what the calls of any Keras model compute, as graphs of PyTorch operations,
+and replays these.
 
-    call_graphs.py       the calls of a model: which are recorded, and when; also those of an ordinary one
+    call_graphs.py   which calls of a model are recorded, and when
     layer_attributes.py  what a graph depends on besides tensors, watched for changes
-    graph.py             one function of tensors as a graph, with its derivative
-    graph_passes.py small_operations.py padding.py random.py cpu_kernels.py     what makes a graph right, and fast
-    compiler.py cuda_graphs.py cpu_memory.py     what runs it, and in which memory
+    graph.py   one function of tensors as a graph, with its derivative
+    graph_passes.py small_operations.py padding.py random.py cpu_kernels.py
+            what makes a graph right, and fast
+    compiler.py cuda_graphs.py cpu_memory.py   what runs it, and in which memory
 
 It knows nothing of spikes, time steps or gradient methods.
 """

@@ -1,7 +1,8 @@
 """Graphs of the calls of a Keras model, where Keras does not compile a training step.
 
-The first calls of a kind run in eager mode. Then the operations of a call are recorded, and replayed from now on. Recording
-takes about a second, and a replay skips the Python code of layers.
+The first calls of a kind run in eager mode. Then the operations of a call are recorded,
+and replayed from now on. Recording takes about a second, and a replay skips the Python
+code of layers.
 """
 
 import collections
@@ -23,7 +24,8 @@ from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAtt
 from keras_ratesnn._core.latest_settings import LatestSettings
 
 EAGER_CALLS = {"auto": 32, True: 1}
-"""Calls of a kind before one is recorded, by `jit_compile`. Recording takes as long as it saves in about a hundred calls."""
+"""Calls of a kind before one is recorded, by `jit_compile`. Recording takes as long as
+it saves in about a hundred calls."""
 
 WORTH_RECORDING = 100
 """Replays after which a recording has paid off."""
@@ -37,8 +39,9 @@ _recording = threading.Lock()
 class CallGraphs(base.CallGraphs):
     """Runs the calls of a model: in eager mode at first, then as graphs.
 
-    A graph depends on the variables of the model, its layers' attributes and those of `others`, and all arguments of `call`.
-    It does not on Python variables outside that a custom layer reads, as in every compiled function.
+    A graph depends on the variables of the model, its layers' attributes and those of
+    `others`, and all arguments of `call`. It does not on Python variables outside that
+    a custom layer reads, as in every compiled function.
     """
 
     def __init__(self):
@@ -57,8 +60,16 @@ class CallGraphs(base.CallGraphs):
             )
             values = keras_internals.values_of(latest.variables)
             signature = _signature(values, tensors)
-            call = None if signature is None else latest.call_of_kind((signature, jit_compile, settings))
-        return function(tensors) if call is None else call(latest, function, values, tensors, jit_compile)
+            call = (
+                None
+                if signature is None
+                else latest.call_of_kind((signature, jit_compile, settings))
+            )
+        return (
+            function(tensors)
+            if call is None
+            else call(latest, function, values, tensors, jit_compile)
+        )
 
     @property
     def graphs(self):
@@ -68,13 +79,16 @@ class CallGraphs(base.CallGraphs):
     @property
     def engine(self):
         graphs = self.graphs
-        parts = [graph.forward for graph in graphs] + [graph.backward for graph in graphs if any(graph.differentiable)]
+        parts = [graph.forward for graph in graphs] + [
+            graph.backward for graph in graphs if any(graph.differentiable)
+        ]
         are_compiled = [getattr(part, "is_compiled", False) for part in parts]
         return ("compiled" if all(are_compiled) else "recorded") if parts else "eager"
 
 
 class _Settings:
-    """The attributes that a model and other objects have at one time, and the kinds of calls with these.
+    """The attributes that a model and other objects have at one time, and the kinds of
+    calls with these.
 
     Args:
         model: Keras model.
@@ -85,8 +99,13 @@ class _Settings:
 
     def __init__(self, model, others, patience, places):
         self.model, self.patience, self.places = model, patience, places
-        generators = [other for other in others if isinstance(other, keras.random.SeedGenerator)]
-        self.variables = [*model.variables, *(generator.state for generator in generators)]
+        generators = [
+            other for other in others if isinstance(other, keras.random.SeedGenerator)
+        ]
+        self.variables = [
+            *model.variables,
+            *(generator.state for generator in generators),
+        ]
         self.attributes = LayerAttributes(keras_internals.with_sublayers(model), others)
         if keras_internals.is_rematerialized(model):
             self.attributes.unknown = "a layer was made in a keras.RematScope"
@@ -95,7 +114,11 @@ class _Settings:
 
     def are_of(self, model, others):
         """Whether a model and other objects have these settings now."""
-        same = self.model is model and len(others) == len(self._others) and all(map(operator.is_, self._others, others))
+        same = (
+            self.model is model
+            and len(others) == len(self._others)
+            and all(map(operator.is_, self._others, others))
+        )
         return same and self.attributes.unchanged()
 
     @property
@@ -106,7 +129,9 @@ class _Settings:
     @property
     def were_wasted(self):
         """Whether calls were recorded, but none was replayed often."""
-        return bool(self.graphs) and not any(call.has_paid_off for call in self._calls.values())
+        return bool(self.graphs) and not any(
+            call.has_paid_off for call in self._calls.values()
+        )
 
     def call_of_kind(self, key):
         """The `_Call` with a key, a new one if there is none."""
@@ -120,8 +145,11 @@ class _Settings:
 
 
 def _signature(values, tensors):
-    """The properties of values of variables and of tensors, hashable, or `None` if there can be no graph for them."""
-    if keras_internals.in_stateless_scope() or any(keras_internals.mask_of(tensor) is not None for tensor in tensors):
+    """The properties of values of variables and of tensors, hashable, or `None` if
+    there can be no graph for them."""
+    if keras_internals.in_stateless_scope() or any(
+        keras_internals.mask_of(tensor) is not None for tensor in tensors
+    ):
         return None
     return CallGraph.signature([*values, *tensors])
 
@@ -152,7 +180,13 @@ class _Call:
         if not (is_due and self._is_recordable and _recording.acquire(blocking=False)):
             return function(tensors)
         try:
-            return self._record(settings, function, tensors, [*values, *tensors], compiled=jit_compile is True)
+            return self._record(
+                settings,
+                function,
+                tensors,
+                [*values, *tensors],
+                compiled=jit_compile is True,
+            )
         finally:
             _recording.release()
 
@@ -180,17 +214,21 @@ class _Call:
         self._is_recordable = False
         reason = " ".join(str(error).split())[:300]
         warnings.warn(
-            f"The calls of model {model.name!r} run in eager mode, which is slower but gives the same results, "
-            "because their operations cannot be recorded. To turn this warning off: model.compile(..., jit_compile=False), or "
-            f"run_eagerly=True for an ordinary Keras model. The reason: {type(error).__name__}: {reason}",
+            f"The calls of model {model.name!r} run in eager mode, which is slower but "
+            "gives the same results, because their operations cannot be recorded. To "
+            "turn this warning off: model.compile(..., jit_compile=False), or "
+            "run_eagerly=True for an ordinary Keras model. The reason: "
+            f"{type(error).__name__}: {reason}",
             stacklevel=2,
         )
 
 
 class _Recorded:
-    """A call as a function of tensors only, with the assignments of variables and the losses of layers among its results.
+    """A call as a function of tensors only, with the assignments of variables and the
+    losses of layers among its results.
 
-    The function runs once in eager mode, when this object is created. The first tensors are the values of the variables.
+    The function runs once in eager mode, when this object is created. The first tensors
+    are the values of the variables.
     """
 
     def __init__(self, function, model, tensors, variables):
@@ -204,14 +242,23 @@ class _Recorded:
             with scope:
                 outputs = function(tensors[count:])
             assigned, added = scope.assigned(), scope.added(layers)
-            before, self._targets = self._targets, tuple([target for target, _ in pairs] for pairs in (assigned, added))
+            before, self._targets = (
+                self._targets,
+                tuple([target for target, _ in pairs] for pairs in (assigned, added)),
+            )
             if before is not None and _identities(before) != _identities(self._targets):
                 raise ValueError("it assigns other variables at each call")
             self._structure = tree.map_leaves(lambda _: None, outputs)
-            masks = [keras_internals.mask_of(output) for output in tree.flatten(outputs)]
+            masks = [
+                keras_internals.mask_of(output) for output in tree.flatten(outputs)
+            ]
             self._has_mask = [mask is not None for mask in masks]
             effects = (value for _, value in (*assigned, *added))
-            return [*tree.flatten(outputs), *effects, *(mask for mask in masks if mask is not None)]
+            return [
+                *tree.flatten(outputs),
+                *effects,
+                *(mask for mask in masks if mask is not None),
+            ]
 
         self._function: Any = of_tensors
         noise = backend.noise_state()
@@ -226,11 +273,14 @@ class _Recorded:
     def record(self, tensors, settings, compiled, places):
         """Records the graph; raises an error if that is not possible."""
         name = f"model {self._name!r}"
-        self.graph = CallGraph(self._function, tensors, self._first, settings, compiled, name, places)
+        self.graph = CallGraph(
+            self._function, tensors, self._first, settings, compiled, name, places
+        )
         self._function = None
 
     def first_results(self):
-        """The outputs of the call in eager mode; its assignments and losses take effect."""
+        """The outputs of the call in eager mode; its assignments and losses take
+        effect."""
         first, self._first = self._first, None
         return self._put(first)
 
@@ -244,11 +294,16 @@ class _Recorded:
         # A result may be the value of a variable, which another assignment changes.
         is_copied = self._is_copied[len(self._has_mask) :]
         values = [next(remaining) for _ in variables]
-        values = [ops.copy(value) if copied else value for value, copied in zip(values, is_copied, strict=False)]
+        values = [
+            ops.copy(value) if copied else value
+            for value, copied in zip(values, is_copied, strict=False)
+        ]
         keras_internals.assign(variables, values, CallGraph.assign)
         for layer in layers:
             layer.add_loss(next(remaining))
-        for output, has_mask in zip(tree.flatten(structure), self._has_mask, strict=True):
+        for output, has_mask in zip(
+            tree.flatten(structure), self._has_mask, strict=True
+        ):
             if has_mask:
                 keras_internals.put_mask(output, next(remaining))
         return structure
@@ -259,7 +314,8 @@ def _identities(targets):
 
 
 def record_calls(model):
-    """Lets the graph of an ordinary Functional or Sequential model run through `CallGraphs`, from now on.
+    """Lets the graph of an ordinary Functional or Sequential model run through
+    `CallGraphs`, from now on.
 
     `fit`, `evaluate` and `predict` stay Keras' own.
     """
@@ -273,14 +329,24 @@ def record_calls(model):
     @functools.wraps(call)
     def recorded_call(inputs, training=None, mask=None, **kwargs):
         # Keras leaves arrays to a model that has inputs by name.
-        tensors = [ops.convert_to_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in tree.flatten(inputs)]
+        tensors = [
+            ops.convert_to_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf
+            for leaf in tree.flatten(inputs)
+        ]
         is_masked = any(one is not None for one in tree.flatten(mask))
-        if is_masked or kwargs or torch.compiler.is_compiling() or not all(map(torch.is_tensor, tensors)):
+        if (
+            is_masked
+            or kwargs
+            or torch.compiler.is_compiling()
+            or not all(map(torch.is_tensor, tensors))
+        ):
             return call(inputs, training=training, mask=mask, **kwargs)
         structure = tree.map_leaves(lambda _: None, inputs)
         function = functools.partial(_of_tensors, call, structure, training)
         jit_compile = False if model.run_eagerly else "auto"
-        return graphs.call(function, tensors, layers, (), (repr(structure), training), jit_compile)
+        return graphs.call(
+            function, tensors, layers, (), (repr(structure), training), jit_compile
+        )
 
     vars(graph)["call"] = recorded_call
 

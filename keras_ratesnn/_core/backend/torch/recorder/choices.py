@@ -1,7 +1,9 @@
-"""Choices inside recorded graphs: what only one tensor needs that may not be wanted is computed only where it is.
+"""Choices inside recorded graphs: what only one tensor needs that may not be wanted is
+computed only where it is.
 
-While a graph is recorded, what may be wanted is recorded like everything else, and then chosen. Afterwards the operations whose
-results a choice alone needs move into a graph of its own.
+While a graph is recorded, what may be wanted is recorded like everything else, and then
+chosen. Afterwards the operations whose results a choice alone needs move into a graph
+of its own.
 """
 
 import itertools
@@ -17,14 +19,18 @@ from keras_ratesnn._core.backend.torch.recorder.compiler import several
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
 _library.define("choose(Tensor chosen, Tensor[] found, Tensor[] otherwise) -> Tensor[]")
 # In a compiled graph.
-_library.define("run_if(int number, Tensor chosen, Tensor[] tensors, Tensor[] otherwise) -> Tensor[]")
+_library.define(
+    "run_if(int number, Tensor chosen, Tensor[] tensors, Tensor[] otherwise) -> "
+    "Tensor[]"
+)
 
 _choices: weakref.WeakValueDictionary[int, "Choice"] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
 
 
 def choose(chosen, found, otherwise):
-    """The tensors `found` if a boolean scalar tensor is true, else `otherwise`, lists; during a recording."""
+    """The tensors `found` if a boolean scalar tensor is true, else `otherwise`, lists;
+    during a recording."""
     return torch.ops.keras_ratesnn.choose.default(chosen, found, otherwise)
 
 
@@ -66,17 +72,27 @@ def with_graphs_of_their_own(graph, finished, compiled):
         The list of the `Choice`s, which must live as long as the graph.
     """
     changed, made = graph_passes.changing(graph), []
-    for node in graph.find_nodes(op="call_function", target=torch.ops.keras_ratesnn.choose.default):
+    for node in graph.find_nodes(
+        op="call_function", target=torch.ops.keras_ratesnn.choose.default
+    ):
         chosen, found, otherwise = node.args
         inside = _needed_only_by(node, changed)
-        needed = [*(argument for each in inside for argument in each.all_input_nodes), *found]
-        needed = [argument for argument in dict.fromkeys(needed) if argument not in inside]
+        needed = [
+            *(argument for each in inside for argument in each.all_input_nodes),
+            *found,
+        ]
+        needed = [
+            argument for argument in dict.fromkeys(needed) if argument not in inside
+        ]
         arguments = [argument for argument in needed if argument.op != "get_attr"]
         part, places = fx.Graph(), {}
         for argument in arguments:
             places[argument] = part.placeholder(argument.name)
             places[argument].meta = argument.meta
-        for each in (*(constant for constant in needed if constant.op == "get_attr"), *inside):
+        for each in (
+            *(constant for constant in needed if constant.op == "get_attr"),
+            *inside,
+        ):
             places[each] = part.node_copy(each, places.__getitem__)
         part.output(tuple(places[x] for x in found))
         made.append(Choice(finished(part)))
@@ -84,9 +100,14 @@ def with_graphs_of_their_own(graph, finished, compiled):
             if compiled:
                 number = next(_numbers)
                 _choices[number] = made[-1]
-                run = graph.call_function(torch.ops.keras_ratesnn.run_if.default, (number, chosen, arguments, list(otherwise)))
+                run = graph.call_function(
+                    torch.ops.keras_ratesnn.run_if.default,
+                    (number, chosen, arguments, list(otherwise)),
+                )
             else:
-                run = graph.call_function(made[-1], (chosen, arguments, list(otherwise)))
+                run = graph.call_function(
+                    made[-1], (chosen, arguments, list(otherwise))
+                )
         run.meta = node.meta
         node.replace_all_uses_with(run)
         graph.erase_node(node)
@@ -96,19 +117,33 @@ def with_graphs_of_their_own(graph, finished, compiled):
 
 
 def _needed_only_by(choice, changed):
-    """The nodes, in order, whose results only what may not be wanted needs: a dict, for look-ups."""
+    """The nodes, in order, whose results only what may not be wanted needs: a dict, for
+    look-ups."""
     chosen, _, otherwise = choice.args
     outside = {chosen, *otherwise}
     inside: dict[fx.Node, None] = {}
     node = choice.prev
     while node.op != "root":
         # Others would see what it changes in place.
-        is_pure = node.op == "call_function" and not graph_passes.draws(node) and graph_passes.memory_of(node) not in changed
-        if is_pure and node.users and node not in outside and all(user is choice or user in inside for user in node.users):
+        is_pure = (
+            node.op == "call_function"
+            and not graph_passes.draws(node)
+            and graph_passes.memory_of(node) not in changed
+        )
+        if (
+            is_pure
+            and node.users
+            and node not in outside
+            and all(user is choice or user in inside for user in node.users)
+        ):
             inside[node] = None
         node = node.prev
     # One of several results is taken where they are: arguments are tensors.
-    return {node: None for node in reversed(inside) if node.target is not operator.getitem or node.args[0] in inside}
+    return {
+        node: None
+        for node in reversed(inside)
+        if node.target is not operator.getitem or node.args[0] in inside
+    }
 
 
 @torch.library.impl(_library, "run_if", "CompositeExplicitAutograd")

@@ -1,4 +1,5 @@
-"""PyTorch's compiler, with a fallback: a graph that cannot be compiled runs as it is."""
+"""PyTorch's compiler, with a fallback: a graph that cannot be compiled runs as it
+is."""
 
 import functools
 import itertools
@@ -30,13 +31,15 @@ _warned_of: set[str] = set()
 def several(tensors):
     """The results of an operation, a list, and after a single one an empty tensor.
 
-    In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of one tensor (docs/upstream.md).
+    In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of
+    one tensor (docs/upstream.md).
     """
     return tensors if len(tensors) > 1 else [*tensors, tensors[0].new_empty(0)]
 
 
 def lock():
-    """A lock for what traces or compiles: PyTorch's tracer, its symbols and its compiler's settings are the whole process'.
+    """A lock for what traces or compiles: PyTorch's tracer, its symbols and its
+    compiler's settings are the whole process'.
 
     It is that of `torch.compile`, whose functions compile again at any later call.
     """
@@ -51,7 +54,8 @@ class Compiled:
 
     Args:
         graph: An `fx.GraphModule`.
-        compile_graph: Function `(graph, tensors) -> compiled function`, given the tensors of the first call.
+        compile_graph: Function `(graph, tensors) -> compiled function`, given the
+            tensors of the first call.
         name: String, what is compiled, for the warning if that fails.
     """
 
@@ -87,10 +91,11 @@ class Compiled:
 class CompiledByLayout:
     """A graph that is compiled for each layout of tensors, at the first call with it.
 
-    On GPUs the layout is their sizes and strides. With sizes that it knows, PyTorch's compiler loads several numbers at once
-    and computes no index by a division. On CPUs it is the order of their axes in memory: compilation takes longer there, and
-    gains nothing from sizes that are known. A graph for all shapes serves the layouts that come after too many others, and
-    tensors with gaps, on CPUs.
+    On GPUs the layout is their sizes and strides. With sizes that it knows, PyTorch's
+    compiler loads several numbers at once and computes no index by a division. On CPUs
+    it is the order of their axes in memory: compilation takes longer there, and gains
+    nothing from sizes that are known. A graph for all shapes serves the layouts that
+    come after too many others, and tensors with gaps, on CPUs.
 
     Args:
         graph: See `Compiled`.
@@ -108,15 +113,22 @@ class CompiledByLayout:
 
     @property
     def is_compiled(self):
-        return any(compiled.is_compiled for compiled in (*self._compiled.values(), self._others))
+        return any(
+            compiled.is_compiled
+            for compiled in (*self._compiled.values(), self._others)
+        )
 
     def __call__(self, *tensors):
-        layout = tuple(self._layout(tensor.shape, tensor.stride()) for tensor in tensors)
+        layout = tuple(
+            self._layout(tensor.shape, tensor.stride()) for tensor in tensors
+        )
         found = self._compiled.get(layout)
         if found is None:
             if len(self._compiled) >= MOST_LAYOUTS or None in layout:
                 return self._others(*tensors)
-            found = self._compiled[layout] = Compiled(self.graph, self._compile_graph, self._name)
+            found = self._compiled[layout] = Compiled(
+                self.graph, self._compile_graph, self._name
+            )
         return found(*tensors)
 
 
@@ -126,8 +138,14 @@ def _sizes(shape, strides):
 
 @functools.lru_cache(1024)
 def _order_of_axes(shape, strides):
-    """The axes of several elements, the outermost in memory first; `None` if there are gaps, or no elements."""
-    order = tuple(sorted((axis for axis, size in enumerate(shape) if size != 1), key=lambda axis: -strides[axis]))
+    """The axes of several elements, the outermost in memory first; `None` if there are
+    gaps, or no elements."""
+    order = tuple(
+        sorted(
+            (axis for axis, size in enumerate(shape) if size != 1),
+            key=lambda axis: -strides[axis],
+        )
+    )
     elements = 1
     for axis in reversed(order):
         if strides[axis] != elements or not shape[axis]:
@@ -142,21 +160,28 @@ def for_all_shapes(graph, tensors):
 
 
 def for_this_order_of_axes(graph, tensors):
-    """Compiles a graph of element-wise operations for tensors of any sizes with the same order of axes in memory.
+    """Compiles a graph of element-wise operations for tensors of any sizes with the
+    same order of axes in memory.
 
-    Unlike `torch.compile`, this checks only the sizes at a call, since more would take longer than the loops of a small layer,
-    and gives up after no number of kinds of tensors.
+    Unlike `torch.compile`, this checks only the sizes at a call, since more would take
+    longer than the loops of a small layer, and gives up after no number of kinds of
+    tensors.
     """
     import sympy
     from torch._dynamo.source import ConstantSource
-    from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+    from torch.fx.experimental.symbolic_shapes import (
+        DimDynamic,
+        StatelessSymbolicContext,
+    )
 
     sizes = ShapeEnv()
     mode = FakeTensorMode(shape_env=sizes)
     examples = [
         mode.from_tensor(
             tensor,
-            symbolic_context=StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] * tensor.ndim),
+            symbolic_context=StatelessSymbolicContext(
+                dynamic_sizes=[DimDynamic.DYNAMIC] * tensor.ndim
+            ),
             source=ConstantSource(f"tensor_{index}"),
         )
         for index, tensor in enumerate(tensors)
@@ -169,12 +194,17 @@ def for_this_order_of_axes(graph, tensors):
 
     @functools.lru_cache(1024)
     def fits(*shapes):
-        """Whether sizes are what the operations need, such as one size for the channels, and any that were specialised."""
-        numbers = dict(zip(symbols, map(sympy.Integer, itertools.chain(*shapes)), strict=True))
+        """Whether sizes are what the operations need, such as one size for the
+        channels, and any that were specialised."""
+        numbers = dict(
+            zip(symbols, map(sympy.Integer, itertools.chain(*shapes)), strict=True)
+        )
         with lock():
             return all(need.xreplace(numbers) == sympy.true for need in needs)
 
-    return lambda *tensors: (run if fits(*(tensor.shape for tensor in tensors)) else others)(*tensors)
+    return lambda *tensors: (
+        run if fits(*(tensor.shape for tensor in tensors)) else others
+    )(*tensors)
 
 
 def for_these_shapes(graph, tensors):
@@ -182,7 +212,8 @@ def for_these_shapes(graph, tensors):
     mode = FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True))
     options = {
         "cpp_wrapper": _may_run_in_cpp(graph, tensors),
-        # Triton's compiler fails where a reduction in one block is fused with the time loop of neurons before it.
+        # Triton's compiler fails where a reduction in one block is fused with the time
+        # loop of neurons before it.
         "triton.persistent_reductions": False,
     }
     return _by_compiler(graph, list(tensors), mode, options)
@@ -192,18 +223,25 @@ def _by_compiler(graph, examples, mode, options):
     # Not at the top: this takes a second, and only compilation needs it.
     from torch._inductor import config
 
-    compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
-    # PyTorch keeps compiled graphs on disk, for later processes, only if it compiles in such a context.
+    compiler = (
+        torch._dynamo.lookup_backend(COMPILER)
+        if isinstance(COMPILER, str)
+        else COMPILER
+    )
+    # PyTorch keeps compiled graphs on disk, for later processes, only if it compiles in
+    # such a context.
     context = TracingContext(mode)
     with torch._guards.tracing(context), config.patch(options), _computing_steps_once():
         return compiler(graph, examples)
 
 
 def _computing_steps_once():
-    """A context in which a stack of time steps is compiled like one of many tensors: each is written to its place.
+    """A context in which a stack of time steps is compiled like one of many tensors:
+    each is written to its place.
 
-    On GPUs PyTorch's compiler makes one expression of a stack of up to 8 tensors, which computes each of them anew, with all
-    steps before it: the time loop of a neuron would take work quadratic in T. On CPUs it writes each to its place anyway.
+    On GPUs PyTorch's compiler makes one expression of a stack of up to 8 tensors, which
+    computes each of them anew, with all steps before it: the time loop of a neuron
+    would take work quadratic in T. On CPUs it writes each to its place anyway.
     """
     from torch._inductor import ir, lowering
 
@@ -214,15 +252,20 @@ def _computing_steps_once():
 
 
 def _may_run_in_cpp(graph, tensors):
-    """Whether C++ instead of Python calls the kernels of a compiled graph, which takes less time.
+    """Whether C++ instead of Python calls the kernels of a compiled graph, which takes
+    less time.
 
-    On GPUs and other systems this is untested, and for some custom operations it ends in a crash: those that return a list of
-    one tensor (docs/upstream.md).
+    On GPUs and other systems this is untested, and for some custom operations it ends
+    in a crash: those that return a list of one tensor (docs/upstream.md).
     """
-    if sys.platform != "linux" or any(tensor.device.type != "cpu" for tensor in tensors):
+    if sys.platform != "linux" or any(
+        tensor.device.type != "cpu" for tensor in tensors
+    ):
         return False
     called = {node.target for node in graph.graph.nodes if node.op == "call_function"}
-    return {getattr(target, "namespace", None) for target in called - {operator.getitem}} <= SAFE_IN_CPP
+    return {
+        getattr(target, "namespace", None) for target in called - {operator.getitem}
+    } <= SAFE_IN_CPP
 
 
 def _warn_of_no_compilation(what, error):
@@ -232,8 +275,9 @@ def _warn_of_no_compilation(what, error):
     _warned_of.add(what)
     reason = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
     warnings.warn(
-        f"PyTorch could not compile {what}: it runs without compilation, which is slower but gives the same results. "
-        "Compilation needs a C++ compiler on CPUs, and Triton on GPUs. To turn it and this warning off: "
-        f"model.compile(..., jit_compile=False). The reason: {type(error).__name__}: {reason}",
+        f"PyTorch could not compile {what}: it runs without compilation, which is "
+        "slower but gives the same results. Compilation needs a C++ compiler on CPUs, "
+        "and Triton on GPUs. To turn it and this warning off: model.compile(..., "
+        f"jit_compile=False). The reason: {type(error).__name__}: {reason}",
         stacklevel=2,
     )

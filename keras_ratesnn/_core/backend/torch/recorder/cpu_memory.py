@@ -1,14 +1,17 @@
-"""Memory of training steps on CPUs: what a step frees is kept for the next one, as PyTorch does it on GPUs.
+"""Memory of training steps on CPUs: what a step frees is kept for the next one, as
+PyTorch does it on GPUs.
 
-By default the C library of Linux (glibc) returns large blocks, and the end of its heap, to the system, which makes new pages
-for the next step and fills them with zeros: up to an eighth of the time of a step (docs/benchmarks.md).
+By default the C library of Linux (glibc) returns large blocks, and the end of its heap,
+to the system, which makes new pages for the next step and fills them with zeros: up to
+an eighth of the time of a step (docs/benchmarks.md).
 """
 
 import ctypes
 import os
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Parameters of `mallopt`: how much free memory is kept, and the size from which a block is one of the system."""
+"""Parameters of `mallopt`: how much free memory is kept, and the size from which a
+block is one of the system."""
 
 MOST_KEPT = 2**31 - 1
 LARGEST_KEPT = (2**30, 2**25)
@@ -16,11 +19,15 @@ LARGEST_KEPT = (2**30, 2**25)
 
 
 def keep():
-    """Keeps freed memory, in the whole process, unless the user chose something for it in the environment.
+    """Keeps freed memory, in the whole process, unless the user chose something for it
+    in the environment.
 
-    TensorFlow, which may load the data, keeps the least from its first generator of data on, so once is not enough.
+    TensorFlow, which may load the data, keeps the least from its first generator of
+    data on, so once is not enough.
     """
-    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+    if any(
+        name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ
+    ):
         return
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):

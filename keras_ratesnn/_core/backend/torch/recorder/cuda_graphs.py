@@ -1,11 +1,14 @@
-"""CUDA graphs: a graph's kernels are launched together, instead of one by one from Python.
+"""CUDA graphs: a graph's kernels are launched together, instead of one by one from
+Python.
 
-The kernels of a CUDA graph read and write memory at fixed addresses, which the next replay overwrites. Nobody sees that:
+The kernels of a CUDA graph read and write memory at fixed addresses, which the next
+replay overwrites. Nobody sees that:
 
-* Parameters are read where they are. Where one has moved, the kernels are captured again. Other arguments are copied.
+* Parameters are read where they are. Where one has moved, the kernels are captured
+  again. Other arguments are copied.
 * Outputs and gradients are copied to tensors of their own.
-* What the forward pass saves for the backward pass stays where it is. Until autograd has released it, the graph is in use, and
-  another call runs without CUDA graphs.
+* What the forward pass saves for the backward pass stays where it is. Until autograd
+  has released it, the graph is in use, and another call runs without CUDA graphs.
 """
 
 import os
@@ -19,21 +22,28 @@ from keras_ratesnn._core.backend.torch.recorder import choices, graph_passes
 from keras_ratesnn._core.backend.torch.replicas import replicas
 
 CALLS_IN_A_ROW = 8
-"""Calls of the same kind in a row before their kernels are captured: if shapes change all the time, memory is not worth it."""
+"""Calls of the same kind in a row before their kernels are captured: if shapes change
+all the time, memory is not worth it."""
 
 KIND_OF_DEVICE = "cuda"
 
 
 def why_not(nodes, tensors):
-    """Why there can be no CUDA graph of operations, nodes of a graph, on tensors: a string, or `None` if there can be one."""
+    """Why there can be no CUDA graph of operations, nodes of a graph, on tensors: a
+    string, or `None` if there can be one."""
     if os.environ.get("KERAS_RATESNN_CUDA_GRAPHS") == "0":
         return "KERAS_RATESNN_CUDA_GRAPHS=0"
-    if len(devices := {tensor.device for tensor in tensors}) > 1 or next(iter(devices)).type != KIND_OF_DEVICE:
+    if (
+        len(devices := {tensor.device for tensor in tensors}) > 1
+        or next(iter(devices)).type != KIND_OF_DEVICE
+    ):
         # Kernels would contain the values of numbers on the host.
         return "not all tensors are on one GPU"
     if replicas.count() > 1:
         return "replicas exchange statistics"
-    if any(graph_passes.draws(node) or graph_passes.draws_from_seed(node) for node in nodes):
+    if any(
+        graph_passes.draws(node) or graph_passes.draws_from_seed(node) for node in nodes
+    ):
         return "random numbers are drawn"
     if any(map(choices.is_choice, nodes)):
         return "the host chooses what runs"
@@ -41,7 +51,8 @@ def why_not(nodes, tensors):
 
 
 class Place:
-    """Memory for the CUDA graphs of one `Replays` at a time, the latest that was called several times in a row."""
+    """Memory for the CUDA graphs of one `Replays` at a time, the latest that was called
+    several times in a row."""
 
     def __init__(self):
         self._latest = self._holder = _nobody
@@ -55,7 +66,8 @@ class Place:
         return self._calls > CALLS_IN_A_ROW
 
     def take(self, replays):
-        """Gives the place to `replays`, of which the present holder gives back its memory."""
+        """Gives the place to `replays`, of which the present holder gives back its
+        memory."""
         holder = self._holder()
         if holder is not None:
             holder.give_back()
@@ -70,9 +82,10 @@ class Replays:
     """The CUDA graphs of the forward and backward part of a graph.
 
     Args:
-        forward: Function from a list of tensors to a sequence of tensors: outputs, and saved values.
-        backward: Function from a list of saved values and gradients of outputs, which it may empty, to a sequence of gradients.
-            `None` if there is no derivative.
+        forward: Function from a list of tensors to a sequence of tensors: outputs, and
+            saved values.
+        backward: Function from a list of saved values and gradients of outputs, which
+            it may empty, to a sequence of gradients. `None` if there is no derivative.
         outputs: List of the outputs, of which those with `requires_grad` get gradients.
         place: `Place`.
         reason: Why there can be no CUDA graphs, a string, or `None`.
@@ -84,7 +97,11 @@ class Replays:
     def __init__(self, forward, backward, outputs, place, reason):
         self._forward, self._backward, self._place = forward, backward, place
         self._outputs = len(outputs)
-        self._upstream = [(output.shape, output.stride(), output.dtype) for output in outputs if output.requires_grad]
+        self._upstream = [
+            (output.shape, output.stride(), output.dtype)
+            for output in outputs
+            if output.requires_grad
+        ]
         self._lock = threading.Lock()
         self._saved: Any = None
         self._parts: Any = None
@@ -100,7 +117,8 @@ class Replays:
         self._parts = None
 
     def forward(self, arguments):
-        """Outputs and saved values, a list, or `None` if the call must run without CUDA graphs."""
+        """Outputs and saved values, a list, or `None` if the call must run without CUDA
+        graphs."""
         if self.reason is not None or not self._lock.acquire(blocking=False):
             return None
         try:
@@ -112,7 +130,8 @@ class Replays:
             results = parts[0].replay(arguments)
             saved = results[self._outputs :]
             if saved:
-                # An object for this call alone: as long as autograd holds it, the call may need all saved values.
+                # An object for this call alone: as long as autograd holds it, the call
+                # may need all saved values.
                 saved[0] = saved[0].detach()
                 self._saved = torch._C._WeakTensorRef(saved[0])
             return [*_owned(results[: self._outputs]), *saved]
@@ -141,14 +160,16 @@ class Replays:
         return self._saved is not None and not self._saved.expired()
 
     def _prepared(self, parts, arguments):
-        """CUDA graphs for these arguments: the present ones, or others, or `None` if that is not possible."""
+        """CUDA graphs for these arguments: the present ones, or others, or `None` if
+        that is not possible."""
         if parts is not None and parts[0].is_for(arguments):
             return parts
         self._place.take(self)
         try:
             with torch.inference_mode(False), torch.no_grad():
                 return self._captured(arguments)
-        # Anything may be raised where an operation waits for the device, or memory does not suffice.
+        # Anything may be raised where an operation waits for the device, or memory does
+        # not suffice.
         except Exception as error:
             self.reason = f"{type(error).__name__}: {error}"
             return None
@@ -160,7 +181,8 @@ class Replays:
             return forward, None
         device = arguments[0].device
         upstream = [
-            torch.empty_strided(shape, strides, dtype=dtype, device=device).zero_() for shape, strides, dtype in self._upstream
+            torch.empty_strided(shape, strides, dtype=dtype, device=device).zero_()
+            for shape, strides, dtype in self._upstream
         ]
         saved = forward.results[self._outputs :]
         stay = [True] * len(saved) + [False] * len(upstream)
@@ -173,12 +195,16 @@ class _Part:
     Args:
         function: From a list of tensors, which it may empty, to a sequence of tensors.
         arguments: List of tensors.
-        stay: List of booleans: which arguments are always in the same memory. The others are copied.
+        stay: List of booleans: which arguments are always in the same memory. The
+            others are copied.
         pool: The memory pool of another CUDA graph, shared with it. Defaults to `None`.
     """
 
     def __init__(self, function, arguments, stay, pool=None):
-        self._places = [argument if stays else _empty(argument) for argument, stays in zip(arguments, stay, strict=True)]
+        self._places = [
+            argument if stays else _empty(argument)
+            for argument, stays in zip(arguments, stay, strict=True)
+        ]
         self._copied = [index for index, stays in enumerate(stay) if not stays]
         self._stay = [index for index, stays in enumerate(stay) if stays]
         self._addresses = [self._places[index].data_ptr() for index in self._stay]
@@ -189,9 +215,13 @@ class _Part:
         self.results = self._graph.results
 
     def is_for(self, arguments):
-        """Whether arguments that stay are where they were, and kernels would be chosen and launched as before."""
+        """Whether arguments that stay are where they were, and kernels would be chosen
+        and launched as before."""
         addresses = [arguments[index].data_ptr() for index in self._stay]
-        return addresses == self._addresses and _surroundings(arguments) == self._surroundings
+        return (
+            addresses == self._addresses
+            and _surroundings(arguments) == self._surroundings
+        )
 
     def replay(self, arguments):
         """The results for other arguments, a list; the next replay overwrites them."""
@@ -201,7 +231,10 @@ class _Part:
 
     def _copy(self, arguments):
         if self._copied:
-            torch._foreach_copy_([self._places[index] for index in self._copied], [arguments[index] for index in self._copied])
+            torch._foreach_copy_(
+                [self._places[index] for index in self._copied],
+                [arguments[index] for index in self._copied],
+            )
 
 
 class CudaGraph:
@@ -221,11 +254,14 @@ class CudaGraph:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            # Libraries need their own memory on a stream, and PyTorch compiles kernels when they are first called.
+            # Libraries need their own memory on a stream, and PyTorch compiles kernels
+            # when they are first called.
             function()
         torch.cuda.current_stream().wait_stream(stream)
         # Other threads may use the device meanwhile.
-        with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(
+            self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+        ):
             self.results = list(function())
         self.pool = self._graph.pool()
 
@@ -237,13 +273,17 @@ class CudaGraph:
 def _surroundings(tensors):
     """What else than arguments determines which kernels run, and when."""
     cudnn = torch.backends.cudnn
-    stream = torch.cuda.current_stream(tensors[0].device) if tensors[0].is_cuda else None
+    stream = (
+        torch.cuda.current_stream(tensors[0].device) if tensors[0].is_cuda else None
+    )
     return stream, cudnn.enabled, cudnn.allow_tf32, cudnn.deterministic
 
 
 def _empty(tensor):
     """Memory of the same layout."""
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+    return torch.empty_strided(
+        tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
+    )
 
 
 def _owned(tensors):

@@ -1,6 +1,8 @@
-"""Graphs of PyTorch operations: a function is run once, its operations and those of its derivative are recorded, and replayed.
+"""Graphs of PyTorch operations: a function is run once, its operations and those of its
+derivative are recorded, and replayed.
 
-A replay runs no Python code of the function. What nobody reads is left out, as a compiler would do.
+A replay runs no Python code of the function. What nobody reads is left out, as a
+compiler would do.
 """
 
 import contextlib
@@ -30,7 +32,9 @@ from keras_ratesnn._core.backend.torch.replicas import replicas
 from keras_ratesnn._core.contexts import setting
 
 _log = logging.getLogger("keras_ratesnn")
-_recording: contextvars.ContextVar["_Recording | None"] = contextvars.ContextVar("keras_ratesnn_recording", default=None)
+_recording: contextvars.ContextVar["_Recording | None"] = contextvars.ContextVar(
+    "keras_ratesnn_recording", default=None
+)
 
 
 def is_recording():
@@ -39,14 +43,16 @@ def is_recording():
 
 
 def is_recording_for_compiler():
-    """Whether the operations that run are recorded for a graph that will be compiled."""
+    """Whether the operations that run are recorded for a graph that will be
+    compiled."""
     recording = _recording.get()
     return recording is not None and recording.will_be_compiled
 
 
 @contextlib.contextmanager
 def noticing_repeated_draws():
-    """A context, during a recording, in which random numbers are drawn again. A replay would draw others.
+    """A context, during a recording, in which random numbers are drawn again. A replay
+    would draw others.
 
     This does not concern draws from the seed of a layer, which is a variable.
     """
@@ -64,7 +70,8 @@ class _Recording:
     Attributes:
         will_be_compiled: Boolean, whether the graph will be compiled.
         forward_names: Set of the names of the nodes on the way to the outputs.
-        repeated_draw: The name of an operation that draws the same numbers of PyTorch's own generator again, or `None`.
+        repeated_draw: The name of an operation that draws the same numbers of PyTorch's
+            own generator again, or `None`.
     """
 
     def __init__(self, will_be_compiled):
@@ -77,14 +84,17 @@ class CallGraph:
     """A function of tensors as a graph, with its derivative as a second graph.
 
     Args:
-        function: Takes a list of tensors and returns a list of tensors. It may have no side effects.
-        tensors: List of tensors. The graph is for tensors of the same shapes, dtypes, devices and memory layouts, with the same
-            `requires_grad`.
+        function: Takes a list of tensors and returns a list of tensors. It may have no
+            side effects.
+        tensors: List of tensors. The graph is for tensors of the same shapes, dtypes,
+            devices and memory layouts, with the same `requires_grad`.
         outputs: The result of `function(tensors)`.
-        settings: List of other tensors that the function may use, whose values may change.
+        settings: List of other tensors that the function may use, whose values may
+            change.
         compiled: Boolean, whether to compile the graphs.
         name: String, what is compiled, for messages.
-        places: The memory for CUDA graphs that the graphs of a model share, see `new_places`.
+        places: The memory for CUDA graphs that the graphs of a model share, see
+            `new_places`.
 
     Raises:
         ValueError: If the function draws random numbers.
@@ -92,20 +102,34 @@ class CallGraph:
     """
 
     def __init__(self, function, tensors, outputs, settings, compiled, name, places):
-        self._wanted = [tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors]
+        self._wanted = [
+            tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors
+        ]
         self.differentiable = [output.requires_grad for output in outputs]
-        self.upstream_layouts = [output.stride() for output in outputs if output.requires_grad]
+        self.upstream_layouts = [
+            output.stride() for output in outputs if output.requires_grad
+        ]
         recording = _Recording(compiled)
         recorded = self._record(recording, function, tensors, outputs)
         graph_passes.check(recorded, recording.repeated_draw)
         self._others = graph_passes.tensors_as_inputs(recorded, len(tensors), settings)
         graph_passes.compute_constants(recorded)
-        graph, forward_nodes = graph_passes.simplified(recorded.graph, recording.forward_names)
+        graph, forward_nodes = graph_passes.simplified(
+            recorded.graph, recording.forward_names
+        )
         padding.pad_in_convolutions(graph)
         inputs = len(tensors) + len(self._others)
-        forward, backward = graph_passes.split(graph, forward_nodes, inputs, len(outputs))
-        if compiled and not (random.leave_own_draws_alone(forward) and random.leave_own_draws_alone(backward)):
-            _log.warning("The calls of %s are not compiled: compiled, they draw other numbers.", name)
+        forward, backward = graph_passes.split(
+            graph, forward_nodes, inputs, len(outputs)
+        )
+        if compiled and not (
+            random.leave_own_draws_alone(forward)
+            and random.leave_own_draws_alone(backward)
+        ):
+            _log.warning(
+                "The calls of %s are not compiled: compiled, they draw other numbers.",
+                name,
+            )
             compiled = False
 
         def finished(part, what):
@@ -114,7 +138,13 @@ class CallGraph:
 
         def batched(part):
             # PyTorch's compiler fuses them with others.
-            return part if compiled else small_operations.batched_at_end(small_operations.batched_at_beginning(part))
+            return (
+                part
+                if compiled
+                else small_operations.batched_at_end(
+                    small_operations.batched_at_beginning(part)
+                )
+            )
 
         for part in (forward, backward):
             graph_passes.use_means(part)
@@ -124,7 +154,9 @@ class CallGraph:
         if {tensor.device.type for tensor in tensors} == {"cpu"}:
             cpu_memory.keep()
         self._choices = choices.with_graphs_of_their_own(
-            backward, lambda part: finished(batched(part), "a chosen part of the backward pass"), compiled
+            backward,
+            lambda part: finished(batched(part), "a chosen part of the backward pass"),
+            compiled,
         )
         backward = batched(backward)
         if not compiled:
@@ -132,20 +164,31 @@ class CallGraph:
             backward = graph_passes.freeing_arguments(backward)
         self.forward = finished(forward, "the forward pass")
         self.backward = finished(backward, "the backward pass")
-        self._run_backward = functools.partial(_with_arguments, self.backward) if compiled else self.backward
+        self._run_backward = (
+            functools.partial(_with_arguments, self.backward)
+            if compiled
+            else self.backward
+        )
         has_derivative = any(self.differentiable)
-        parts = functools.partial(_with_arguments, self.forward), self._run_backward if has_derivative else None
+        parts = (
+            functools.partial(_with_arguments, self.forward),
+            self._run_backward if has_derivative else None,
+        )
         reason = cuda_graphs.why_not(recorded.graph.nodes, [*tensors, *self._others])
-        self.cuda_graphs = cuda_graphs.Replays(*parts, outputs, places[has_derivative], reason)
+        self.cuda_graphs = cuda_graphs.Replays(
+            *parts, outputs, places[has_derivative], reason
+        )
 
     @staticmethod
     def new_places():
-        """Memory for the CUDA graphs of one model: a place for calls without derivative, and one for those with it."""
+        """Memory for the CUDA graphs of one model: a place for calls without
+        derivative, and one for those with it."""
         return cuda_graphs.Place(), cuda_graphs.Place()
 
     @staticmethod
     def signature(tensors):
-        """What a graph depends on, hashable: the properties of tensors, or `None` if there can be no graph for them."""
+        """What a graph depends on, hashable: the properties of tensors, or `None` if
+        there can be no graph for them."""
         kinds = {device.type for device in {tensor.device for tensor in tensors}}
         if (
             torch.compiler.is_compiling()
@@ -158,12 +201,15 @@ class CallGraph:
             or not {torch.Tensor, torch.nn.Parameter}.issuperset(map(type, tensors))
         ):
             return None
-        properties = [(t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors]
+        properties = [
+            (t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors
+        ]
         return torch.is_grad_enabled(), replicas.count(), global_settings(), *properties
 
     @staticmethod
     def share_memory(results, tensors):
-        """Whether each result has its memory in common with one of the tensors, a list."""
+        """Whether each result has its memory in common with one of the tensors, a
+        list."""
         memory = {tensor.untyped_storage().data_ptr() for tensor in tensors}
         return [result.untyped_storage().data_ptr() in memory for result in results]
 
@@ -181,10 +227,17 @@ class CallGraph:
                 return list(map(_constant, self.results(arguments)))
         # Autograd sees only what has a derivative: each tensor takes it time.
         constants: list[torch.Tensor] = []
-        wanted = [tensor for tensor, is_wanted in zip(tensors, self._wanted, strict=True) if is_wanted]
+        wanted = [
+            tensor
+            for tensor, is_wanted in zip(tensors, self._wanted, strict=True)
+            if is_wanted
+        ]
         outputs = iter(_Replayed.apply(self, arguments, constants, *wanted))
         others = iter(constants)
-        return [next(outputs if differentiable else others) for differentiable in self.differentiable]
+        return [
+            next(outputs if differentiable else others)
+            for differentiable in self.differentiable
+        ]
 
     def results(self, arguments):
         """The outputs, and what is saved for the backward pass: a list."""
@@ -195,66 +248,117 @@ class CallGraph:
         """The gradients of the tensors that require one, `None` if they have none.
 
         Args:
-            saved: List of what the forward graph saved. It is emptied, so that memory is free as soon as it is not needed.
+            saved: List of what the forward graph saved. It is emptied, so that memory
+                is free as soon as it is not needed.
             upstream: List of the gradients of the outputs.
         """
         found = self.cuda_graphs.backward(saved, upstream)
         if found is None:
-            upstream = [_in_layout(gradient, layout) for gradient, layout in zip(upstream, self.upstream_layouts, strict=True)]
+            upstream = [
+                _in_layout(gradient, layout)
+                for gradient, layout in zip(
+                    upstream, self.upstream_layouts, strict=True
+                )
+            ]
             arguments = [*saved, *upstream]
             saved.clear()
             with torch.no_grad():
                 found = self._run_backward(arguments)
         remaining = iter(found)
-        return [next(remaining) if has_gradient else None for has_gradient in self._has_gradient]
+        return [
+            next(remaining) if has_gradient else None
+            for has_gradient in self._has_gradient
+        ]
 
     def _record(self, recording, function, tensors, outputs):
-        """A graph module from tensors and gradients of outputs to outputs and gradients of tensors."""
+        """A graph module from tensors and gradients of outputs to outputs and gradients
+        of tensors."""
 
         def with_derivative(tensors, upstream):
-            leaves = [tensor.requires_grad_(wanted) for tensor, wanted in zip(tensors, self._wanted, strict=True)]
+            leaves = [
+                tensor.requires_grad_(wanted)
+                for tensor, wanted in zip(tensors, self._wanted, strict=True)
+            ]
             with torch.set_grad_enabled(any(self._wanted)):
                 values = function(leaves)
-            recording.forward_names.update(node.name for node in get_proxy_mode().tracer.graph.nodes)
+            recording.forward_names.update(
+                node.name for node in get_proxy_mode().tracer.graph.nodes
+            )
             differentiable = [value for value in values if value.requires_grad]
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            found = torch.autograd.grad(differentiable, wanted, upstream, allow_unused=True) if differentiable else ()
+            found = (
+                torch.autograd.grad(differentiable, wanted, upstream, allow_unused=True)
+                if differentiable
+                else ()
+            )
             self._has_gradient = [gradient is not None for gradient in found]
-            pairs = [(gradient, leaf) for gradient, leaf in zip(found, wanted, strict=False) if gradient is not None]
-            # In another memory layout than that of its weight, PyTorch would copy a gradient later.
-            return [*values, *(gradient.contiguous() if leaf.is_contiguous() else gradient for gradient, leaf in pairs)]
+            pairs = [
+                (gradient, leaf)
+                for gradient, leaf in zip(found, wanted, strict=False)
+                if gradient is not None
+            ]
+            # In another memory layout than that of its weight, PyTorch would copy a
+            # gradient later.
+            return [
+                *values,
+                *(
+                    gradient.contiguous() if leaf.is_contiguous() else gradient
+                    for gradient, leaf in pairs
+                ),
+            ]
 
         tensors = [tensor.detach() for tensor in tensors]
-        upstream = [torch.empty_like(output) for output in outputs if output.requires_grad]
+        upstream = [
+            torch.empty_like(output) for output in outputs if output.requires_grad
+        ]
         # Modes that record belong to this thread.
         with (
             setting(_recording, recording),
             compiler.lock(),
             torch.autograd.set_multithreading_enabled(False),
             _NoNumbers(),
-            # Compiled functions that other threads call meanwhile run uncompiled, instead of raising an error.
+            # Compiled functions that other threads call meanwhile run uncompiled,
+            # instead of raising an error.
             torch._dynamo.config.patch(error_on_nested_fx_trace=False),
             random.seeded_draws(),
         ):
-            return make_fx(with_derivative, tracing_mode="fake", _allow_non_fake_inputs=True)(tensors, upstream)
+            return make_fx(
+                with_derivative, tracing_mode="fake", _allow_non_fake_inputs=True
+            )(tensors, upstream)
 
 
 class _NoNumbers(torch.overrides.TorchFunctionMode):
-    """A context in which Python cannot read numbers from tensors that existed before: a replay would not see them change."""
+    """A context in which Python cannot read numbers from tensors that existed before: a
+    replay would not see them change."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in _READS and not isinstance(args[0], FakeTensor):
-            raise ValueError("a number that Python computes with depends on the values of tensors")
+            raise ValueError(
+                "a number that Python computes with depends on the values of tensors"
+            )
         return function(*args, **(kwargs or {}))
 
 
-_NUMBERS = ("item", "tolist", "__bool__", "__int__", "__float__", "__complex__", "__index__")
+_NUMBERS = (
+    "item",
+    "tolist",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__complex__",
+    "__index__",
+)
 _ARRAYS = ("numpy", "__array__", "__dlpack__")
-_READS = {*(getattr(torch.Tensor, name) for name in (*_NUMBERS, *_ARRAYS)), torch.equal, torch.allclose}
+_READS = {
+    *(getattr(torch.Tensor, name) for name in (*_NUMBERS, *_ARRAYS)),
+    torch.equal,
+    torch.allclose,
+}
 
 
 def is_checkpointed():
-    """Whether this runs inside `torch.utils.checkpoint`, which needs each call to store the same tensors as the first one."""
+    """Whether this runs inside `torch.utils.checkpoint`, which needs each call to store
+    the same tensors as the first one."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
 
@@ -267,7 +371,9 @@ class _Replayed(torch.autograd.Function):
         ctx.graph = graph
         ctx.save_for_backward(*results[count:])
         pairs = list(zip(results[:count], graph.differentiable, strict=True))
-        constants += [_constant(output) for output, differentiable in pairs if not differentiable]
+        constants += [
+            _constant(output) for output, differentiable in pairs if not differentiable
+        ]
         return tuple(output for output, differentiable in pairs if differentiable)
 
     @first_derivative_only
@@ -288,11 +394,14 @@ def _constant(result):
 
 
 def _compiled(graph, name):
-    """A graph that is compiled at its first call, with a message, for tensors like those of that call."""
+    """A graph that is compiled at its first call, with a message, for tensors like
+    those of that call."""
 
     def compile_graph(graph, tensors):
         nodes = len(graph.graph.nodes)
-        _log.warning("Compiling %s, %d operations; this may take a minute.", name, nodes)
+        _log.warning(
+            "Compiling %s, %d operations; this may take a minute.", name, nodes
+        )
         return compiler.for_these_shapes(graph, tensors)
 
     return compiler.Compiled(graph, compile_graph, name)
@@ -302,4 +411,6 @@ def _in_layout(tensor, strides):
     """The tensor in a memory layout with these strides."""
     if tensor.stride() == strides:
         return tensor
-    return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+    return torch.empty_strided(
+        tensor.shape, strides, dtype=tensor.dtype, device=tensor.device
+    ).copy_(tensor)

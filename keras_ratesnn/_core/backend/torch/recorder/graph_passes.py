@@ -1,6 +1,8 @@
-"""Passes over recorded graphs: refuse what cannot be replayed, leave out what nobody reads, split off the derivative.
+"""Passes over recorded graphs: refuse what cannot be replayed, leave out what nobody
+reads, split off the derivative.
 
-They change graphs, not graph modules: PyTorch generates the code of a module anew for each change.
+They change graphs, not graph modules: PyTorch generates the code of a module anew for
+each change.
 """
 
 import math
@@ -21,23 +23,35 @@ def check(graph_module, repeated_draw):
     """Raises ValueError if a replay would not do what the recorded function does."""
     if repeated_draw is not None:
         raise ValueError(
-            f"{repeated_draw} draws the same random numbers at each time step, from PyTorch's own generator, as a "
-            "keras.layers.Dropout without a seed does inside another layer: give it a seed"
+            f"{repeated_draw} draws the same random numbers at each time step, from "
+            "PyTorch's own generator, as a keras.layers.Dropout without a seed does "
+            "inside another layer: give it a seed"
         )
     for node in graph_module.graph.nodes:
-        if any(memory_of(argument).op in ("placeholder", "get_attr") for argument in written(node)):
-            raise ValueError(f"{node.target} changes an input, a variable or a constant in place")
+        if any(
+            memory_of(argument).op in ("placeholder", "get_attr")
+            for argument in written(node)
+        ):
+            raise ValueError(
+                f"{node.target} changes an input, a variable or a constant in place"
+            )
         if node.target is _aten._local_scalar_dense.default:
-            raise ValueError("a number that Python computes with depends on the values of tensors")
+            raise ValueError(
+                "a number that Python computes with depends on the values of tensors"
+            )
         if node.op == "get_attr":
-            # Settings may be tensors, but PyTorch's own modules have weights that Keras does not know.
+            # Settings may be tensors, but PyTorch's own modules have weights that Keras
+            # does not know.
             constant = getattr(graph_module, node.target)
             if isinstance(constant, torch.nn.Parameter) or constant.requires_grad:
-                raise ValueError("a layer uses a parameter that is not a Keras variable")
+                raise ValueError(
+                    "a layer uses a parameter that is not a Keras variable"
+                )
 
 
 def tensors_as_inputs(graph_module, count, settings):
-    """Makes constants whose values may change inputs after the first `count` ones: those in the memory of `settings`, tensors.
+    """Makes constants whose values may change inputs after the first `count` ones:
+    those in the memory of `settings`, tensors.
 
     Returns:
         List of these constants.
@@ -53,7 +67,9 @@ def tensors_as_inputs(graph_module, count, settings):
             continue
         if node.target not in places:
             with graph.inserting_after(before):
-                places[node.target] = placeholder = graph.placeholder(f"setting_{len(tensors)}")
+                places[node.target] = placeholder = graph.placeholder(
+                    f"setting_{len(tensors)}"
+                )
             # PyTorch's compiler reads it.
             placeholder.meta["val"] = before.meta["val"].fake_mode.from_tensor(constant)
             before = placeholder
@@ -64,15 +80,27 @@ def tensors_as_inputs(graph_module, count, settings):
 
 
 def compute_constants(graph_module):
-    """Computes once what depends only on constants: on a GPU each replay would copy them from the host."""
+    """Computes once what depends only on constants: on a GPU each replay would copy
+    them from the host."""
     graph = graph_module.graph
     changed = changing(graph)
     for node in list(graph.nodes):
-        if node.op != "call_function" or not node.all_input_nodes or draws(node) or memory_of(node) in changed:
+        if (
+            node.op != "call_function"
+            or not node.all_input_nodes
+            or draws(node)
+            or memory_of(node) in changed
+        ):
             continue
-        if any(argument.op != "get_attr" or argument in changed for argument in node.all_input_nodes):
+        if any(
+            argument.op != "get_attr" or argument in changed
+            for argument in node.all_input_nodes
+        ):
             continue
-        constants = {argument: getattr(graph_module, argument.target) for argument in node.all_input_nodes}
+        constants = {
+            argument: getattr(graph_module, argument.target)
+            for argument in node.all_input_nodes
+        }
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), constants.__getitem__)
         with torch.no_grad():
             value = node.target(*args, **kwargs)
@@ -85,7 +113,8 @@ def compute_constants(graph_module):
 
 
 def simplified(graph, forward_names):
-    """The same graph with each operation once, without those that return their argument.
+    """The same graph with each operation once, without those that return their
+    argument.
 
     Args:
         graph: An `fx.Graph`.
@@ -97,12 +126,16 @@ def simplified(graph, forward_names):
     changed = changing(graph)
     places: dict[fx.Node, fx.Node] = {}
     result, forward_nodes = fx.Graph(), set()
-    # What the backward pass computes again, to save memory, is not taken from the forward pass.
+    # What the backward pass computes again, to save memory, is not taken from the
+    # forward pass.
     known: dict[bool, dict[Any, fx.Node]] = {True: {}, False: {}}
     for node in graph.nodes:
-        part_of_tuple = node.target is operator.getitem and places[node.args[0]] in forward_nodes
+        part_of_tuple = (
+            node.target is operator.getitem and places[node.args[0]] in forward_nodes
+        )
         is_forward = part_of_tuple or node.name in forward_names
-        # A tensor that is changed in place is not the same as another that was computed in the same way.
+        # A tensor that is changed in place is not the same as another that was computed
+        # in the same way.
         may_be_known = changed.isdisjoint(map(memory_of, (node, *node.all_input_nodes)))
         place = _known(node, places, known[is_forward] if may_be_known else {})
         if place is None:
@@ -130,7 +163,10 @@ def _known(node, places, known):
 
 
 def _is_view_of_same_shape(node):
-    return node.target is _aten.view.default and node.meta["val"].shape == node.args[0].meta["val"].shape
+    return (
+        node.target is _aten.view.default
+        and node.meta["val"].shape == node.args[0].meta["val"].shape
+    )
 
 
 def _key(target, args, kwargs):
@@ -143,28 +179,42 @@ def _hashable(arguments):
     if isinstance(arguments, dict):
         return tuple((name, _hashable(value)) for name, value in arguments.items())
     # 1, 1.0 and True are equal, and 0.0 and -0.0.
-    return type(arguments), repr(arguments) if isinstance(arguments, float) else arguments
+    return type(arguments), repr(arguments) if isinstance(
+        arguments, float
+    ) else arguments
 
 
 def split(graph, forward_nodes, tensors, outputs):
     """The forward and the backward part of a graph.
 
     Args:
-        graph: From tensors and gradients of outputs to outputs and gradients of tensors.
+        graph: From tensors and gradients of outputs to outputs and gradients of
+            tensors.
         forward_nodes: Set of the nodes on the way to the outputs.
         tensors: Integer, the number of tensors.
         outputs: Integer, the number of outputs.
 
     Returns:
-        `(forward, backward)`, graphs: from tensors to outputs and saved values, and from saved values and gradients of
-        outputs to gradients of tensors.
+        `(forward, backward)`, graphs: from tensors to outputs and saved values, and
+        from saved values and gradients of outputs to gradients of tensors.
     """
     upstream = [node for node in graph.nodes if node.op == "placeholder"][tensors:]
     results = list(graph.output_node().args[0])
-    behind = [node for node in graph.nodes if node.op == "call_function" and node not in forward_nodes]
-    needed = [*(node for user in behind for node in user.all_input_nodes), *results[outputs:]]
+    behind = [
+        node
+        for node in graph.nodes
+        if node.op == "call_function" and node not in forward_nodes
+    ]
+    needed = [
+        *(node for user in behind for node in user.all_input_nodes),
+        *results[outputs:],
+    ]
     computed = {*behind, *upstream}
-    saved = list(dict.fromkeys(node for node in needed if node not in computed and node.op != "get_attr"))
+    saved = list(
+        dict.fromkeys(
+            node for node in needed if node not in computed and node.op != "get_attr"
+        )
+    )
 
     places: dict[fx.Node, fx.Node] = {}
     forward = fx.Graph()
@@ -187,25 +237,40 @@ def split(graph, forward_nodes, tensors, outputs):
 
 
 def use_means(graph):
-    """Replaces sums that are divided by the number of their terms by means, with the casts to a wider dtype and back.
+    """Replaces sums that are divided by the number of their terms by means, with the
+    casts to a wider dtype and back.
 
-    PyTorch's mean does the same in one pass over memory, on GPUs in one launch; it widens half precision to float32.
+    PyTorch's mean does the same in one pass over memory, on GPUs in one launch; it
+    widens half precision to float32.
     """
     for node in graph.find_nodes(op="call_function", target=_aten.div.Tensor):
         total, count = node.args
-        if not is_only_used_here(total, _aten.sum.dim_IntList) or total.kwargs or not isinstance(count, (int, float)):
+        if (
+            not is_only_used_here(total, _aten.sum.dim_IntList)
+            or total.kwargs
+            or not isinstance(count, (int, float))
+        ):
             continue
         terms, axes, *keepdim = total.args
         shape, dtype, kwargs = terms.meta["val"].shape, terms.meta["val"].dtype, {}
-        # The quotient of integers has another dtype than these, and sums in half precision are rounded before the division.
+        # The quotient of integers has another dtype than these, and sums in half
+        # precision are rounded before the division.
         is_mean = node.meta["val"].dtype == dtype and dtype not in HALF
-        if not is_mean or count != math.prod(shape[axis] for axis in axes or range(len(shape))):
+        if not is_mean or count != math.prod(
+            shape[axis] for axis in axes or range(len(shape))
+        ):
             continue
-        if is_only_used_here(terms, _aten._to_copy.default) and terms.kwargs.keys() == {"dtype"}:
+        if is_only_used_here(terms, _aten._to_copy.default) and terms.kwargs.keys() == {
+            "dtype"
+        }:
             terms, kwargs = terms.args[0], terms.kwargs
             narrow = terms.meta["val"].dtype
-            narrowed = [user for user in node.users if user.target is _aten._to_copy.default]
-            is_narrowed = len(narrowed) == len(node.users) == 1 and narrowed[0].kwargs == {"dtype": narrow}
+            narrowed = [
+                user for user in node.users if user.target is _aten._to_copy.default
+            ]
+            is_narrowed = len(narrowed) == len(node.users) == 1 and narrowed[
+                0
+            ].kwargs == {"dtype": narrow}
             if is_narrowed and narrow in HALF and dtype == torch.float32:
                 node, kwargs = narrowed[0], {}
         with graph.inserting_before(node):
@@ -220,7 +285,8 @@ def is_only_used_here(node, target):
 
 
 def freeing_arguments(graph):
-    """The same graph as a function of a list of its arguments, which it empties: each is freed after its last use."""
+    """The same graph as a function of a list of its arguments, which it empties: each
+    is freed after its last use."""
     result, places = fx.Graph(), {}
     arguments = result.placeholder("arguments")
     for node in reversed(graph.find_nodes(op="placeholder")):
@@ -238,7 +304,9 @@ def draws(node):
 
 def draws_from_seed(node):
     """Whether an operation draws numbers of `keras.random` from a seed."""
-    return node.op == "call_function" and str(node.target).startswith("keras_ratesnn.draw")
+    return node.op == "call_function" and str(node.target).startswith(
+        "keras_ratesnn.draw"
+    )
 
 
 def changing(graph):
@@ -251,13 +319,26 @@ def written(node):
     schema = getattr(node.target, "_schema", None)
     if schema is None or not schema.is_mutable:
         return []
-    given = {argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)} | node.kwargs
-    aliases = [(given.get(argument.name), argument.alias_info) for argument in schema.arguments]
-    return [value for value, alias in aliases if alias is not None and alias.is_write and isinstance(value, fx.Node)]
+    given = {
+        argument.name: value
+        for argument, value in zip(schema.arguments, node.args, strict=False)
+    } | node.kwargs
+    aliases = [
+        (given.get(argument.name), argument.alias_info) for argument in schema.arguments
+    ]
+    return [
+        value
+        for value, alias in aliases
+        if alias is not None and alias.is_write and isinstance(value, fx.Node)
+    ]
 
 
 def memory_of(node):
     """The node that allocated the memory of a node's result, which may be a view."""
-    while node.target in _ALIASES or getattr(node.target, "is_view", False) or written(node):
+    while (
+        node.target in _ALIASES
+        or getattr(node.target, "is_view", False)
+        or written(node)
+    ):
         node = node.args[0]
     return node

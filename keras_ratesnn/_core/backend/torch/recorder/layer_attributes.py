@@ -35,33 +35,57 @@ _FIXED = {
 }
 """Exact types of values that do not change. A subclass may have attributes that do."""
 
-_FIXED_OF_KERAS = (keras.Variable, keras.KerasTensor, keras.DTypePolicy, keras.initializers.Initializer)
-"""Keras' own classes of values that are not settings of a call, nor are variables. Saving changes symbolic tensors."""
+_FIXED_OF_KERAS = (
+    keras.Variable,
+    keras.KerasTensor,
+    keras.DTypePolicy,
+    keras.initializers.Initializer,
+)
+"""Keras' own classes of values that are not settings of a call, nor are variables.
+Saving changes symbolic tensors."""
 
-_FIXED_OF_TORCH = {("torch", name) for name in ("dtype", "device", "layout", "memory_format")}
+_FIXED_OF_TORCH = {
+    ("torch", name) for name in ("dtype", "device", "layout", "memory_format")
+}
 
-_CONTAINERS = {dict, collections.OrderedDict, list, set, *keras_internals.TRACKED_CONTAINERS}
+_CONTAINERS = {
+    dict,
+    collections.OrderedDict,
+    list,
+    set,
+    *keras_internals.TRACKED_CONTAINERS,
+}
 """Exact types of containers whose whole state is what they contain."""
 
-_PLAIN_SIZES = {base: type("Plain", (base,), {}).__basicsize__ for base in (object, *_NUMBERS[1:], tuple, frozenset)}
-"""How many bytes an object has that adds only attributes in its `__dict__` to one of these."""
+_PLAIN_SIZES = {
+    base: type("Plain", (base,), {}).__basicsize__
+    for base in (object, *_NUMBERS[1:], tuple, frozenset)
+}
+"""How many bytes an object has that adds only attributes in its `__dict__` to one of
+these."""
 
 _LIBRARIES = {"keras", "keras_ratesnn", "numpy", "torch", *sys.stdlib_module_names}
 """Packages whose functions and classes nobody changes."""
 
-_OF_EVERY_LAYER = keras_internals.ATTRIBUTES_OF_EVERY_LAYER - {"activity_regularizer", "_modules", "_buffers"}
+_OF_EVERY_LAYER = keras_internals.ATTRIBUTES_OF_EVERY_LAYER - {
+    "activity_regularizer",
+    "_modules",
+    "_buffers",
+}
 _DEEPEST = 8
 
 
 class LayerAttributes:
-    """The attributes of layers at the time of construction: settings, and objects in them.
+    """The attributes of layers at the time of construction: settings, and objects in
+    them.
 
     Args:
         layers: List of Keras layers.
         others: List of other objects with settings. Defaults to `()`.
 
     Attributes:
-        unknown: String that names an attribute which may change without notice, or `None`.
+        unknown: String that names an attribute which may change without notice, or
+            `None`.
     """
 
     def __init__(self, layers, others=()):
@@ -79,8 +103,9 @@ class LayerAttributes:
             self._watch_layer(layer)
         for other in others:
             self._look_into(other, f"of {type(other).__name__}", _DEEPEST)
-        # After all others, which are known or not wherever else they are. What cannot be seen to change in a class, or in what
-        # its methods enclose, counts as constant, as global variables do.
+        # After all others, which are known or not wherever else they are. What cannot
+        # be seen to change in a class, or in what its methods enclose, counts as
+        # constant, as global variables do.
         unknown = self.unknown
         while self._of_classes:
             for value in _behind(self._of_classes.pop()):
@@ -109,47 +134,74 @@ class LayerAttributes:
         if not keras_internals.is_graph(layer):
             for name, value in list(vars(layer).items()):
                 if name not in _OF_EVERY_LAYER:
-                    self._look_into(value, f"attribute {name!r} of layer {layer.name!r}", _DEEPEST)
+                    self._look_into(
+                        value, f"attribute {name!r} of layer {layer.name!r}", _DEEPEST
+                    )
 
     @property
     def tensors(self):
-        """The tensors among the attributes, a list. Their values may change without notice."""
+        """The tensors among the attributes, a list. Their values may change without
+        notice."""
         return [tensor for tensor, _ in self._tensors]
 
     def unchanged(self):
-        """Whether all attributes are what they were. Nearly all of it is one comparison, since this runs in every call."""
-        if list(map(len, self._containers)) != self._lengths or list(self._present_names()) != self._names:
+        """Whether all attributes are what they were. Nearly all of it is one
+        comparison, since this runs in every call."""
+        if (
+            list(map(len, self._containers)) != self._lengths
+            or list(self._present_names()) != self._names
+        ):
             return False
         if any(_state_of(tensor) != state for tensor, state in self._tensors):
             return False
-        return all(map(operator.is_, self._contents, self._present())) or all(map(_same, self._contents, self._present()))
+        return all(map(operator.is_, self._contents, self._present())) or all(
+            map(_same, self._contents, self._present())
+        )
 
     def _watch(self, container):
         self._containers.append(container)
-        self._views.append(container if isinstance(container, (list, set)) else container.values())
+        self._views.append(
+            container if isinstance(container, (list, set)) else container.values()
+        )
 
     def _present_names(self):
-        """An iterator over the names in dictionaries, and the last attribute of each layer.
+        """An iterator over the names in dictionaries, and the last attribute of each
+        layer.
 
-        They have thousands of attributes. Python keeps these in order, so that another one is the last, or its value is.
+        They have thousands of attributes. Python keeps these in order, so that another
+        one is the last, or its value is.
         """
-        return itertools.chain(itertools.chain.from_iterable(self._dicts), map(next, map(reversed, self._of_layers)))
+        return itertools.chain(
+            itertools.chain.from_iterable(self._dicts),
+            map(next, map(reversed, self._of_layers)),
+        )
 
     def _present(self):
-        """An iterator over all that is in the containers now, without the names in dictionaries."""
-        return itertools.chain(itertools.chain.from_iterable(self._views), map(operator.call, self._getters))
+        """An iterator over all that is in the containers now, without the names in
+        dictionaries."""
+        return itertools.chain(
+            itertools.chain.from_iterable(self._views),
+            map(operator.call, self._getters),
+        )
 
     def _watch_class(self, kind):
-        """Watches the attributes of a class and of its bases, and later what is inside them."""
+        """Watches the attributes of a class and of its bases, and later what is inside
+        them."""
         for base in kind.__mro__:
             if id(base) not in self._seen and not _is_of_library(base.__module__):
                 self._seen[id(base)] = base
                 self._watch(vars(base))
-                self._of_classes += [value for name, value in vars(base).items() if not name.startswith("__")]
+                self._of_classes += [
+                    value
+                    for name, value in vars(base).items()
+                    if not name.startswith("__")
+                ]
 
     def _look_into(self, value, place, depth):
         kind = type(value)
-        is_fixed = kind in _FIXED or (isinstance(value, _FIXED_OF_KERAS) and _is_of_library(kind.__module__))
+        is_fixed = kind in _FIXED or (
+            isinstance(value, _FIXED_OF_KERAS) and _is_of_library(kind.__module__)
+        )
         if is_fixed or id(value) in self._seen:
             return
         if isinstance(value, type):
@@ -174,7 +226,9 @@ class LayerAttributes:
                 self._watch(vars(value))
             if isinstance(value, dict):
                 self._dicts.append(value)
-            self._look_into_all(value.values() if isinstance(value, dict) else value, place, depth)
+            self._look_into_all(
+                value.values() if isinstance(value, dict) else value, place, depth
+            )
         elif kind is types.FunctionType:
             self._watch_function(value, place, depth)
         elif kind is types.MethodType:
@@ -183,7 +237,9 @@ class LayerAttributes:
             # A method of an object, or a function of a module.
             self._look_into(value.__self__, place, depth - 1)
         elif kind is functools.partial:
-            self._look_into_all((value.func, value.args, value.keywords, vars(value)), place, depth)
+            self._look_into_all(
+                (value.func, value.args, value.keywords, vars(value)), place, depth
+            )
         elif kind is weakref.ref:
             # A reference would keep what it points to.
             self._getters.append(lambda: value() is None)
@@ -195,7 +251,8 @@ class LayerAttributes:
             if hasattr(value, "__dict__"):
                 self._look_into(vars(value), place, depth - 1)
         elif (kind.__module__, kind.__name__) not in _FIXED_OF_TORCH:
-            # It may be a generator of random numbers, an iterator, a file or a container with attributes.
+            # It may be a generator of random numbers, an iterator, a file or a
+            # container with attributes.
             self.unknown = f"{place} is of type {kind.__name__}"
 
     def _look_into_all(self, values, place, depth):
@@ -215,14 +272,20 @@ class LayerAttributes:
         cells = function.__closure__ or ()
         if not cells and _is_of_library(function.__globals__.get("__name__")):
             return
-        getters = [functools.partial(getattr, function, name) for name in ("__code__", "__defaults__", "__kwdefaults__")]
+        getters = [
+            functools.partial(getattr, function, name)
+            for name in ("__code__", "__defaults__", "__kwdefaults__")
+        ]
         getters += [functools.partial(_content, cell) for cell in cells]
         self._getters += getters
-        self._look_into_all([*(get() for get in getters[1:]), vars(function)], place, depth)
+        self._look_into_all(
+            [*(get() for get in getters[1:]), vars(function)], place, depth
+        )
 
 
 def global_settings():
-    """What operations depend on besides attributes and tensors, hashable: settings of Keras and of PyTorch."""
+    """What operations depend on besides attributes and tensors, hashable: settings of
+    Keras and of PyTorch."""
     return (
         keras.config.epsilon(),
         keras.config.floatx(),
@@ -236,24 +299,35 @@ def global_settings():
 
 
 def _state_of(tensor):
-    """What is different once a tensor is another one. Its values may change without that: a replay reads them anew."""
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.requires_grad
+    """What is different once a tensor is another one. Its values may change without
+    that: a replay reads them anew."""
+    return (
+        tensor.data_ptr(),
+        tensor.shape,
+        tensor.stride(),
+        tensor.dtype,
+        tensor.requires_grad,
+    )
 
 
 def _behind(value):
-    """What an attribute of a class stands for, a list: functions behind descriptors; nothing where that is not known."""
+    """What an attribute of a class stands for, a list: functions behind descriptors;
+    nothing where that is not known."""
     if isinstance(value, property):
         return [value.fget, value.fset]
     if isinstance(value, (staticmethod, classmethod)):
         return [value.__func__]
     if isinstance(value, functools.cached_property):
         return [value.func]
-    is_descriptor = hasattr(type(value), "__get__") and not isinstance(value, types.FunctionType)
+    is_descriptor = hasattr(type(value), "__get__") and not isinstance(
+        value, types.FunctionType
+    )
     return [] if is_descriptor else [value]
 
 
 def _content(cell):
-    """What a variable of an enclosing function has as its value, `None` if it has none."""
+    """What a variable of an enclosing function has as its value, `None` if it has
+    none."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -265,13 +339,20 @@ def _is_of_library(module):
 
 
 def _has_hidden_state(kind):
-    """Whether objects of a class may have state besides their `__dict__`, and a number, string or tuple that cannot change."""
+    """Whether objects of a class may have state besides their `__dict__`, and a number,
+    string or tuple that cannot change."""
     base = next(base for base in kind.__mro__ if base in _PLAIN_SIZES)
     has_dict = any("__dict__" in vars(base) for base in kind.__mro__)
     size = _PLAIN_SIZES[base] if has_dict else base.__basicsize__
-    return kind.__basicsize__ > size or any(vars(base).get("__slots__") for base in kind.__mro__)
+    return kind.__basicsize__ > size or any(
+        vars(base).get("__slots__") for base in kind.__mro__
+    )
 
 
 def _same(one, other):
     """Whether two settings are the same object or the same number."""
-    return one is other or (type(one) is type(other) and isinstance(one, _NUMBERS) and repr(one) == repr(other))
+    return one is other or (
+        type(one) is type(other)
+        and isinstance(one, _NUMBERS)
+        and repr(one) == repr(other)
+    )

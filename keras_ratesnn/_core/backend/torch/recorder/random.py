@@ -1,4 +1,5 @@
-"""Random numbers inside recorded graphs: each draw as one operation, with a seed of Keras or from PyTorch's own generator."""
+"""Random numbers inside recorded graphs: each draw as one operation, with a seed of
+Keras or from PyTorch's own generator."""
 
 import contextlib
 import functools
@@ -12,20 +13,28 @@ from keras_ratesnn._core.backend.torch.recorder import graph_passes
 
 _draws: list = []
 _numbers: dict = {}
-"""The place of each kind of draw in the list: equal graphs have equal numbers, so that PyTorch finds them compiled on disk."""
+"""The place of each kind of draw in the list: equal graphs have equal numbers, so that
+PyTorch finds them compiled on disk."""
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
 _library.define("draw(int number, Tensor seeds, int place, Tensor[] tensors) -> Tensor")
 _library.define("seeds_on_host(Tensor[] seeds) -> Tensor")
-# What draws from PyTorch's own generator may not be left out, merged with its like, or given tensors in another layout.
+# What draws from PyTorch's own generator may not be left out, merged with its like, or
+# given tensors in another layout.
 _own = {"tags": (torch.Tag.nondeterministic_seeded, torch.Tag.needs_exact_strides)}
-_library.define("draw_own(int number, Tensor[] tensors, Tensor[] before) -> Tensor", **_own)
-_library.define("draw_own_tensors(int number, Tensor[] tensors, Tensor[] before) -> Tensor[]", **_own)
+_library.define(
+    "draw_own(int number, Tensor[] tensors, Tensor[] before) -> Tensor", **_own
+)
+_library.define(
+    "draw_own_tensors(int number, Tensor[] tensors, Tensor[] before) -> Tensor[]",
+    **_own,
+)
 
 
 @contextlib.contextmanager
 def seeded_draws():
-    """A context in which a draw of `keras.random` from a seed is one operation of PyTorch, in this thread.
+    """A context in which a draw of `keras.random` from a seed is one operation of
+    PyTorch, in this thread.
 
     Otherwise Keras would read the seed, and a graph would contain its value.
     """
@@ -40,9 +49,15 @@ def seeded_draws():
         found = seeds.get(id(kwargs.get("generator")))
         if found is None:
             return function(*args, **kwargs)
-        number = _number(function, args, {name: value for name, value in kwargs.items() if name != "generator"})
+        number = _number(
+            function,
+            args,
+            {name: value for name, value in kwargs.items() if name != "generator"},
+        )
         tensors = [leaf for leaf in tree.flatten(list(args)) if torch.is_tensor(leaf)]
-        return torch.ops.keras_ratesnn.draw.default(number, found[1].reshape(1), 0, tensors)
+        return torch.ops.keras_ratesnn.draw.default(
+            number, found[1].reshape(1), 0, tensors
+        )
 
     with keras_internals.torch_generators_from(stand_in, run):
         yield
@@ -58,11 +73,15 @@ def _number(function, args, kwargs):
 
 
 class _Draw:
-    """A call of a function of PyTorch, with other tensors, or nodes of a graph, and another generator each time."""
+    """A call of a function of PyTorch, with other tensors, or nodes of a graph, and
+    another generator each time."""
 
     def __init__(self, function, args, kwargs):
         self._function = function
-        self._args = tree.map_leaves(lambda leaf: _HOLE if isinstance(leaf, (torch.Tensor, fx.Node)) else leaf, list(args))
+        self._args = tree.map_leaves(
+            lambda leaf: _HOLE if isinstance(leaf, (torch.Tensor, fx.Node)) else leaf,
+            list(args),
+        )
         self._kwargs = kwargs
 
     def __repr__(self):
@@ -104,13 +123,14 @@ for _name in ("draw_own", "draw_own_tensors"):
 
 
 def leave_own_draws_alone(graph):
-    """Makes each draw from PyTorch's own generator an operation that a compiler does not know, after the draw before it.
+    """Makes each draw from PyTorch's own generator an operation that a compiler does
+    not know, after the draw before it.
 
     Compiled it would draw other numbers.
 
     Returns:
-        Whether this could be done for all of them: not where a part of a tensor is drawn, or nothing reads the last one, which
-        would be left out.
+        Whether this could be done for all of them: not where a part of a tensor is
+        drawn, or nothing reads the last one, which would be left out.
     """
     before: list[fx.Node] = []
     draws = [node for node in graph.nodes if graph_passes.draws(node)]
@@ -123,12 +143,22 @@ def leave_own_draws_alone(graph):
             if overwritten != [memory] or not _is_new(memory) or len(memory.users) > 1:
                 return False
             function = _into_new_memory(function)
-        tensors = [leaf for leaf in tree.flatten(list(node.args)) if isinstance(leaf, fx.Node)]
+        tensors = [
+            leaf for leaf in tree.flatten(list(node.args)) if isinstance(leaf, fx.Node)
+        ]
         one = torch.is_tensor(node.meta["val"])
-        operation = torch.ops.keras_ratesnn.draw_own.default if one else torch.ops.keras_ratesnn.draw_own_tensors.default
+        operation = (
+            torch.ops.keras_ratesnn.draw_own.default
+            if one
+            else torch.ops.keras_ratesnn.draw_own_tensors.default
+        )
         with graph.inserting_before(node):
-            drawn = graph.call_function(operation, (_number(function, node.args, node.kwargs), tensors, before))
-            before = [drawn if one else graph.call_function(operator.getitem, (drawn, 0))]
+            drawn = graph.call_function(
+                operation, (_number(function, node.args, node.kwargs), tensors, before)
+            )
+            before = [
+                drawn if one else graph.call_function(operator.getitem, (drawn, 0))
+            ]
         drawn.meta = node.meta
         node.replace_all_uses_with(drawn)
         graph.erase_node(node)
@@ -142,8 +172,11 @@ def _is_new(node):
 
 @functools.cache
 def _into_new_memory(operation):
-    """An operation that overwrites its first argument, which here writes to new memory like it."""
-    return lambda memory, *args, **kwargs: operation(torch.empty_like(memory), *args, **kwargs)
+    """An operation that overwrites its first argument, which here writes to new memory
+    like it."""
+    return lambda memory, *args, **kwargs: operation(
+        torch.empty_like(memory), *args, **kwargs
+    )
 
 
 @torch.library.impl(_library, "seeds_on_host", "CompositeExplicitAutograd")
@@ -157,8 +190,11 @@ def _shape_of_seeds_on_host(seeds):
 
 
 def read_seeds_once(graph):
-    """Reads the seeds of all draws of a graph at once, before the first of them: on a GPU the host waits for each read."""
-    draws = graph.find_nodes(op="call_function", target=torch.ops.keras_ratesnn.draw.default)
+    """Reads the seeds of all draws of a graph at once, before the first of them: on a
+    GPU the host waits for each read."""
+    draws = graph.find_nodes(
+        op="call_function", target=torch.ops.keras_ratesnn.draw.default
+    )
     seeds = list(dict.fromkeys(node.args[1] for node in draws))
     needed = set(seeds)
     for node in reversed(graph.nodes):
@@ -167,11 +203,15 @@ def read_seeds_once(graph):
     if len(seeds) < 2 or not needed.isdisjoint(draws):
         return
     last = graph.find_nodes(op="placeholder")[-1]
-    for node in [node for node in graph.nodes if node in needed and node.op != "placeholder"]:
+    for node in [
+        node for node in graph.nodes if node in needed and node.op != "placeholder"
+    ]:
         last.append(node)
         last = node
     with graph.inserting_after(last):
-        on_host = graph.call_function(torch.ops.keras_ratesnn.seeds_on_host.default, (seeds,))
+        on_host = graph.call_function(
+            torch.ops.keras_ratesnn.seeds_on_host.default, (seeds,)
+        )
     on_host.meta["val"] = _shape_of_seeds_on_host([seed.meta["val"] for seed in seeds])
     for node in draws:
         number, seed, _, tensors = node.args

@@ -1,7 +1,9 @@
-"""A pass over graphs: element-wise operations on small tensors, such as statistics of channels, in batches.
+"""A pass over graphs: element-wise operations on small tensors, such as statistics of
+channels, in batches.
 
-On a GPU each of them costs a launch, whatever its size, and a network has a dozen for every layer. PyTorch's operations on
-lists of tensors compute the same numbers in one launch.
+On a GPU each of them costs a launch, whatever its size, and a network has a dozen for
+every layer. PyTorch's operations on lists of tensors compute the same numbers in one
+launch.
 """
 
 import collections
@@ -39,27 +41,38 @@ _WITH_TENSOR = {
 
 
 def batched_at_end(graph):
-    """The same graph, in which small operations whose results only outputs need run at the end, in batches."""
+    """The same graph, in which small operations whose results only outputs need run at
+    the end, in batches."""
     changing = graph_passes.changing(graph)
     late: set[fx.Node] = set()
     for node in reversed(graph.nodes):
-        if _is_movable(node, changing) and all(user in late or user.op == "output" for user in node.users):
+        if _is_movable(node, changing) and all(
+            user in late or user.op == "output" for user in node.users
+        ):
             late.add(node)
     before = [node for node in graph.nodes if node not in late and node.op != "output"]
     return _reordered(graph, before, late, [graph.output_node()])
 
 
 def batched_at_beginning(graph):
-    """The same graph, in which small operations that need only arguments run at the beginning, in batches."""
+    """The same graph, in which small operations that need only arguments run at the
+    beginning, in batches."""
     changing = graph_passes.changing(graph)
     early, needed = set(), set()
     for node in graph.nodes:
-        is_given = all(argument in early or argument.op in ("placeholder", "get_attr") for argument in node.all_input_nodes)
-        may_move = _is_movable(node, changing) or (_is_light(node) and changing.isdisjoint(node.all_input_nodes))
+        is_given = all(
+            argument in early or argument.op in ("placeholder", "get_attr")
+            for argument in node.all_input_nodes
+        )
+        may_move = _is_movable(node, changing) or (
+            _is_light(node) and changing.isdisjoint(node.all_input_nodes)
+        )
         if is_given and node.op == "call_function" and may_move:
             early.add(node)
     for node in reversed(graph.nodes):
-        if node in early and (_batch(node) is not None or any(user in needed for user in node.users)):
+        if node in early and (
+            _batch(node) is not None or any(user in needed for user in node.users)
+        ):
             needed.add(node)
     given = [node for node in graph.nodes if node.op in ("placeholder", "get_attr")]
     rest = [node for node in graph.nodes if node not in needed and node not in given]
@@ -67,7 +80,8 @@ def batched_at_beginning(graph):
 
 
 def _reordered(graph, before, moved, after):
-    """The same graph with other places for nodes, and batches of those that are moved."""
+    """The same graph with other places for nodes, and batches of those that are
+    moved."""
     result = fx.Graph()
     places: dict[fx.Node, fx.Node] = {}
 
@@ -85,10 +99,19 @@ def _reordered(graph, before, moved, after):
 def _batches(graph, nodes):
     """Lists of nodes that may run together, each after those that it needs."""
     depths: dict[fx.Node, int] = {}
-    levels: dict[int, dict] = collections.defaultdict(lambda: collections.defaultdict(list))
+    levels: dict[int, dict] = collections.defaultdict(
+        lambda: collections.defaultdict(list)
+    )
     for node in graph.nodes:
         if node in nodes:
-            depths[node] = 1 + max((depths[argument] for argument in node.all_input_nodes if argument in depths), default=0)
+            depths[node] = 1 + max(
+                (
+                    depths[argument]
+                    for argument in node.all_input_nodes
+                    if argument in depths
+                ),
+                default=0,
+            )
             found = _batch(node)
             levels[depths[node]][node if found is None else found[0]].append(node)
     return [batch for _, level in sorted(levels.items()) for batch in level.values()]
@@ -97,7 +120,9 @@ def _batches(graph, nodes):
 def _put_batch(graph, batch, places):
     keys, tensors, numbers = zip(*map(_batch, batch), strict=True)
     operation = keys[0][0]
-    lists: list[Any] = [[places[tensor] for tensor in column] for column in zip(*tensors, strict=True)]
+    lists: list[Any] = [
+        [places[tensor] for tensor in column] for column in zip(*tensors, strict=True)
+    ]
     if numbers[0] is not None:
         is_one = len(set(map(repr, numbers))) == 1
         operation = operation.Scalar if is_one else operation.ScalarList
@@ -108,7 +133,8 @@ def _put_batch(graph, batch, places):
 
 
 def _batch(node):
-    """`(key, tensors, number)`: nodes of the same key may run together, by the operation with which it begins; or `None`."""
+    """`(key, tensors, number)`: nodes of the same key may run together, by the
+    operation with which it begins; or `None`."""
     if node.op != "call_function":
         return None
     target, args, kwargs = node.target, node.args, node.kwargs
@@ -122,9 +148,18 @@ def _batch(node):
     if len(args) != 2:
         return None
     first, second = args
-    if target in _WITH_NUMBER and isinstance(first, fx.Node) and isinstance(second, (int, float)) and not kwargs:
+    if (
+        target in _WITH_NUMBER
+        and isinstance(first, fx.Node)
+        and isinstance(second, (int, float))
+        and not kwargs
+    ):
         return (_WITH_NUMBER[target], *alike), (first,), second
-    if target in _WITH_TENSOR and isinstance(second, fx.Node) and all(size == shape for size, *_ in of_arguments):
+    if (
+        target in _WITH_TENSOR
+        and isinstance(second, fx.Node)
+        and all(size == shape for size, *_ in of_arguments)
+    ):
         return (_WITH_TENSOR[target], *alike), args, None
     return None
 
@@ -132,17 +167,27 @@ def _batch(node):
 def _properties(node):
     """The shape, dtype and device of a node's result, `None` if it is no tensor."""
     value = node.meta.get("val")
-    return (value.shape, value.dtype, value.device) if torch.is_tensor(value) else (None, None, None)
+    return (
+        (value.shape, value.dtype, value.device)
+        if torch.is_tensor(value)
+        else (None, None, None)
+    )
 
 
 def _is_movable(node, changing):
-    """Whether a node is a small operation that may run later or earlier: nothing that it reads or makes is changed in place."""
-    if not (_batch(node) is not None or _is_view(node) or node.target is _aten._to_copy.default):
+    """Whether a node is a small operation that may run later or earlier: nothing that
+    it reads or makes is changed in place."""
+    if not (
+        _batch(node) is not None
+        or _is_view(node)
+        or node.target is _aten._to_copy.default
+    ):
         return False
     memory = [graph_passes.memory_of(each) for each in (node, *node.all_input_nodes)]
     if not changing.isdisjoint(memory):
         return False
-    # What is needed later stays in memory until then: statistics of channels may, but not membranes of all steps, or views.
+    # What is needed later stays in memory until then: statistics of channels may, but
+    # not membranes of all steps, or views.
     return all(_is_vector(_properties(each)[0] or torch.Size()) for each in memory)
 
 
@@ -151,7 +196,8 @@ def _is_vector(shape):
 
 
 def _is_light(node):
-    """Whether a node is a view, or makes something small of something large, which stays in memory anyway."""
+    """Whether a node is a view, or makes something small of something large, which
+    stays in memory anyway."""
     return _is_view(node) or node.target is _aten.mean.dim
 
 

@@ -1,8 +1,11 @@
-"""Time loops of small neuron layers in C++: all steps in one operation, in which the states of neurons stay in fast memory.
+"""Time loops of small neuron layers in C++: all steps in one operation, in which the
+states of neurons stay in fast memory.
 
-PyTorch's compiler writes out every time step, so that it takes longer for larger T. Here one step is traced, and written as the
-body of a loop, in a program for any sizes and number of steps, which compiles in less than a second; so is its derivative with
-respect to inputs and weights. There is none for steps with other operations than those in `text.py`.
+PyTorch's compiler writes out every time step, so that it takes longer for larger T.
+Here one step is traced, and written as the body of a loop, in a program for any sizes
+and number of steps, which compiles in less than a second; so is its derivative with
+respect to inputs and weights. There is none for steps with other operations than those
+in `text.py`.
 """
 
 import math
@@ -14,17 +17,22 @@ from keras_ratesnn._core.backend.torch.recorder.compiler import lock
 from keras_ratesnn._core.backend.torch.time_loops import programs, text
 from keras_ratesnn._core.backend.torch.time_loops.derivative import Derivative
 from keras_ratesnn._core.backend.torch.time_loops.tracing import traced
-from keras_ratesnn._core.backend.torch.time_loops.tracing import with_tensors as with_tensors
+from keras_ratesnn._core.backend.torch.time_loops.tracing import (
+    with_tensors as with_tensors,
+)
 
 
 class TimeLoop:
     """Any number of steps of neurons as one operation, for tensors of these shapes.
 
     Args:
-        steps: List of functions of the tensors of these lists, one after the other, that return a structure `(state, outputs)`
-            of tensors: one time step of each phase, element-wise.
-        begin: Function of weights and inputs that returns the state before the first step.
-        finish: Function of weights and the last state that returns what takes its place, or `None`.
+        steps: List of functions of the tensors of these lists, one after the other,
+            that return a structure `(state, outputs)` of tensors: one time step of each
+            phase, element-wise.
+        begin: Function of weights and inputs that returns the state before the first
+            step.
+        finish: Function of weights and the last state that returns what takes its
+            place, or `None`.
         weights: List of tensors that broadcast to the inputs.
         state: List of tensors, that state.
         inputs: List of tensors `(batch, ...)`, those of one step.
@@ -34,7 +42,8 @@ class TimeLoop:
         same: For each input, whether it is the same at every step.
 
     Attributes:
-        begins_with_numbers: Boolean, whether the state at the beginning is a part of the program.
+        begins_with_numbers: Boolean, whether the state at the beginning is a part of
+            the program.
         finishes: Boolean, whether `finish` is.
 
     Raises:
@@ -42,69 +51,101 @@ class TimeLoop:
         Exception: Any other, if there is no compiler, or if it fails.
     """
 
-    def __init__(self, steps, begin, finish, weights, state, inputs, valid, learned, wanted, same):
+    def __init__(
+        self, steps, begin, finish, weights, state, inputs, valid, learned, wanted, same
+    ):
         groups = list(map(len, (weights, state, inputs, valid)))
         # What a step draws while it is traced, it draws again when it runs.
         with torch.no_grad(), lock(), torch.random.fork_rng(devices=[]):
             numbers = text.numbers_of(traced(begin, [*weights, *inputs]))
-            self._structure = tree.map_leaves(lambda leaf: None, steps[0](*weights, *state, *inputs, *valid))
+            self._structure = tree.map_leaves(
+                lambda leaf: None, steps[0](*weights, *state, *inputs, *valid)
+            )
             modules, state, after = _steady(steps, weights, state, inputs, valid)
-            results, end = [(x, index >= len(state)) for index, x in enumerate(after)], None
+            results, end = (
+                [(x, index >= len(state)) for index, x in enumerate(after)],
+                None,
+            )
             if finish is not None:
                 end = traced(finish, [*weights, *state])
-                results = [*((x, False) for x in text.results_of(end)), *results[len(state) :]]
+                results = [
+                    *((x, False) for x in text.results_of(end)),
+                    *results[len(state) :],
+                ]
                 of_last = tree.map_leaves(lambda leaf: None, finish(*weights, *state))
                 self._structure = of_last, self._structure[1]
             self._derivative = None
             if any((*learned, *wanted)):
                 lists = weights, state, inputs, valid, learned, wanted, same
                 self._derivative = Derivative(steps, *lists, after, numbers)
-        self.begins_with_numbers, self.finishes = numbers is not None, finish is not None
+        self.begins_with_numbers, self.finishes = (
+            numbers is not None,
+            finish is not None,
+        )
         self._state = [] if self.begins_with_numbers else _kinds(state)
         self._dtypes = [result.dtype for result, _ in results]
         shape = inputs[0].shape
-        self._program = programs.Numbered(text.TextOfSteps(modules, end, shape, groups, numbers), shape, results)
+        self._program = programs.Numbered(
+            text.TextOfSteps(modules, end, shape, groups, numbers), shape, results
+        )
 
     def __call__(self, weights, state, inputs, valid, ends):
         """`(state, outputs)` after all steps.
 
-        The lists are as in the constructor, but `state` is empty if the program `begins_with_numbers`, and time is the second
-        axis of `valid`, of outputs, and of inputs unless they are the same at every step. `ends` has the number of the steps up
-        to the end of each phase.
+        The lists are as in the constructor, but `state` is empty if the program
+        `begins_with_numbers`, and time is the second axis of `valid`, of outputs, and
+        of inputs unless they are the same at every step. `ends` has the number of the
+        steps up to the end of each phase.
         """
-        state = [tensor.to(dtype).expand(shape) for tensor, (shape, dtype) in zip(state, self._state, strict=True)]
+        state = [
+            tensor.to(dtype).expand(shape)
+            for tensor, (shape, dtype) in zip(state, self._state, strict=True)
+        ]
         tensors = [x.to(text.stored(x.dtype)) for x in (*state, *inputs, *valid)]
         with torch.no_grad():
             of_weights = self._program.of_weights(weights)
         if self._derivative is None:
             found = self._program(ends, [*tensors, *of_weights])
         else:
-            found = self._derivative.run(self._program, ends, weights, tensors, of_weights)
-        return tree.filled(self._structure, [x.to(dtype) for x, dtype in zip(found, self._dtypes, strict=True)])
+            found = self._derivative.run(
+                self._program, ends, weights, tensors, of_weights
+            )
+        return tree.filled(
+            self._structure,
+            [x.to(dtype) for x, dtype in zip(found, self._dtypes, strict=True)],
+        )
 
 
 _MOST_KINDS_OF_STATES = 8
-"""How often the shapes and dtypes of a state may change before those of all steps are found."""
+"""How often the shapes and dtypes of a state may change before those of all steps are
+found."""
 
 
 def _steady(steps, weights, state, inputs, valid):
-    """The graphs of steps, the state whose tensors have the shapes and dtypes that they have after each step, and results."""
+    """The graphs of steps, the state whose tensors have the shapes and dtypes that they
+    have after each step, and results."""
     for _ in range(_MOST_KINDS_OF_STATES):
         modules = [traced(step, [*weights, *state, *inputs, *valid]) for step in steps]
         after = [text.results_of(module) for module in modules]
         # What neurons share at first may differ later, and where rows are padding.
-        changed = next((new for new in after if _kinds(new[: len(state)]) != _kinds(state)), None)
+        changed = next(
+            (new for new in after if _kinds(new[: len(state)]) != _kinds(state)), None
+        )
         if changed is None:
             break
         shapes = [_of_program(new.shape, inputs[0].shape) for new in changed]
-        state = [old.to(new.dtype).expand(shape) for old, new, shape in zip(state, changed, shapes, strict=False)]
+        state = [
+            old.to(new.dtype).expand(shape)
+            for old, new, shape in zip(state, changed, shapes, strict=False)
+        ]
     if len(set(map(_kinds, after))) > 1 or changed is not None:
         raise ValueError("the results of steps differ in their shapes or dtypes")
     return modules, state, after[0]
 
 
 def _of_program(shape, full):
-    """The shape of a state in a program: one number, one for each sample, or one for each neuron of each sample."""
+    """The shape of a state in a program: one number, one for each sample, or one for
+    each neuron of each sample."""
     is_row = len(shape) and shape[0] == full[0] and math.prod(shape[1:]) == 1
     return full if len(shape) and not is_row else shape
 

@@ -15,7 +15,14 @@ import torch
 from keras_ratesnn._core.backend.torch.recorder.compiler import lock, several
 from keras_ratesnn._core.backend.torch.time_loops.text import stored
 
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
+_FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+)
 _THREADS = ("-fopenmp", "-fopenmp-simd")
 """Flags of compilers for threads, and for those that have none."""
 
@@ -29,10 +36,22 @@ def _compiled(text):
     compilers = [os.environ.get("CXX"), "g++", "clang++"]
     compiler = next(filter(None, (shutil.which(name) for name in compilers if name)))
     with tempfile.TemporaryDirectory() as folder:
-        source, library = pathlib.Path(folder, "loop.cpp"), pathlib.Path(folder, "loop.so")
+        source, library = (
+            pathlib.Path(folder, "loop.cpp"),
+            pathlib.Path(folder, "loop.so"),
+        )
         source.write_text(text)
         for flag in _THREADS:
-            command = [compiler, *_FLAGS, flag, "-shared", "-fPIC", "-o", str(library), str(source)]
+            command = [
+                compiler,
+                *_FLAGS,
+                flag,
+                "-shared",
+                "-fPIC",
+                "-o",
+                str(library),
+                str(source),
+            ]
             compilation = subprocess.run(command, check=False, capture_output=True)
             if not compilation.returncode:
                 break
@@ -47,7 +66,8 @@ class _Program(NamedTuple):
         library: What `_compiled` returned.
         shape: Tuple, that of the inputs of one step.
         axes: As in `text.Text`, a tuple.
-        results: Tuple of the shape, the dtype, and whether there is one for each step, of what it returns.
+        results: Tuple of the shape, the dtype, and whether there is one for each step,
+            of what it returns.
     """
 
     library: ctypes.CDLL
@@ -56,8 +76,13 @@ class _Program(NamedTuple):
     results: tuple[tuple[tuple[int, ...], torch.dtype, bool], ...]
 
     def order(self, tensors):
-        """The axes of features in the order in which the largest tensor has them in memory, the outermost first."""
-        with_features = [(x, axes) for x, (has_features, axes) in zip(tensors, self.axes, strict=True) if has_features]
+        """The axes of features in the order in which the largest tensor has them in
+        memory, the outermost first."""
+        with_features = [
+            (x, axes)
+            for x, (has_features, axes) in zip(tensors, self.axes, strict=True)
+            if has_features
+        ]
         if not with_features:
             return [*range(len(self.shape) - 1)]
         largest, axes = max(with_features, key=lambda pair: pair[0].numel())
@@ -70,17 +95,28 @@ class _Program(NamedTuple):
         for shape, dtype, has_steps in self.results:
             if has_steps or shape == self.shape:
                 axes = [timesteps] * has_steps + [shape[1 + axis] for axis in order]
-                found.append(_in_order(torch.empty((shape[0], *axes), dtype=dtype), back))
+                found.append(
+                    _in_order(torch.empty((shape[0], *axes), dtype=dtype), back)
+                )
             else:
                 found.append(torch.empty(shape, dtype=dtype))
         return found
 
     def __call__(self, ends, tensors):
         order = self.order(tensors)
-        laid_out = [_laid_out(x, order, *axes) for x, axes in zip(tensors, self.axes, strict=True)]
+        laid_out = [
+            _laid_out(x, order, *axes)
+            for x, axes in zip(tensors, self.axes, strict=True)
+        ]
         strides = [stride for _, pair in laid_out for stride in pair]
         outputs, (batch, *features) = self.empty(order, ends[-1]), self.shape
-        threads = max(1, min(torch.get_num_threads(), math.prod(self.shape) * ends[-1] // _ELEMENTS_OF_A_THREAD))
+        threads = max(
+            1,
+            min(
+                torch.get_num_threads(),
+                math.prod(self.shape) * ends[-1] // _ELEMENTS_OF_A_THREAD,
+            ),
+        )
         self.library.run(
             *map(ctypes.c_int64, (batch, math.prod(features), ends[-1])),
             (ctypes.c_int64 * len(ends))(*ends),
@@ -94,7 +130,9 @@ class _Program(NamedTuple):
 
 @functools.lru_cache(1024)
 def _order_of(shape, strides):
-    return sorted(range(len(shape)), key=lambda axis: -strides[axis] if shape[axis] > 1 else 0)
+    return sorted(
+        range(len(shape)), key=lambda axis: -strides[axis] if shape[axis] > 1 else 0
+    )
 
 
 def _in_order(tensor, order):
@@ -108,12 +146,17 @@ def _pointers(tensors):
 
 
 def _laid_out(tensor, order, has_features, axes):
-    """`(tensor, (stride of the batch, stride of time))`, with its features one after the other in memory, in an order."""
+    """`(tensor, (stride of the batch, stride of time))`, with its features one after
+    the other in memory, in an order."""
     has_time = tensor.ndim > axes
     if has_features:
         tensor = _in_order(tensor, order)
         expected = 1
-        for size, stride in zip(reversed(tensor.shape[1 + has_time :]), reversed(tensor.stride()), strict=False):
+        for size, stride in zip(
+            reversed(tensor.shape[1 + has_time :]),
+            reversed(tensor.stride()),
+            strict=False,
+        ):
             if size != 1 and stride != expected:
                 tensor = tensor.contiguous()
                 break
@@ -127,7 +170,8 @@ _numbers_of_programs: dict[_Program, int] = {}
 
 
 def _number_of(text, *sizes):
-    """The number of the program with this text and sizes, see `_Program`, for the operation."""
+    """The number of the program with this text and sizes, see `_Program`, for the
+    operation."""
     program = _Program(_compiled(text), *sizes)
     with lock():
         # Layers with equal programs share one, for as long as the process runs.
@@ -143,13 +187,19 @@ class Numbered:
     Args:
         written: A `text.Text`.
         shape: Tuple, that of the inputs of one step.
-        results: List of pairs: a tensor like a result of one step, and whether there is one for each step.
+        results: List of pairs: a tensor like a result of one step, and whether there is
+            one for each step.
     """
 
     def __init__(self, written, shape, results):
         self._of_weights = written.of_weights
-        kinds = tuple((tuple(x.shape), stored(x.dtype), has_steps) for x, has_steps in results)
-        self._number, self._count = _number_of(str(written), shape, tuple(written.axes), kinds), len(kinds)
+        kinds = tuple(
+            (tuple(x.shape), stored(x.dtype), has_steps) for x, has_steps in results
+        )
+        self._number, self._count = (
+            _number_of(str(written), shape, tuple(written.axes), kinds),
+            len(kinds),
+        )
 
     def of_weights(self, weights):
         """The last of the tensors that it takes."""
@@ -157,7 +207,9 @@ class Numbered:
 
     def __call__(self, ends, tensors):
         """The results, a list."""
-        return torch.ops.keras_ratesnn.time_loop.default(self._number, ends, tensors)[: self._count]
+        return torch.ops.keras_ratesnn.time_loop.default(self._number, ends, tensors)[
+            : self._count
+        ]
 
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")

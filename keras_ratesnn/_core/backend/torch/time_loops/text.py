@@ -1,4 +1,5 @@
-"""The text of a program in C++: traced steps of neurons, as the bodies of loops over time."""
+"""The text of a program in C++: traced steps of neurons, as the bodies of loops over
+time."""
 
 import functools
 import itertools
@@ -14,18 +15,25 @@ from keras_ratesnn._core.backend.torch.normalization import HALF
 _aten = torch.ops.aten
 
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.bool: "int32_t"}
-"""The types in C++. Booleans are as wide as the numbers beside them: loops with others are not vectorised."""
+"""The types in C++. Booleans are as wide as the numbers beside them: loops with others
+are not vectorised."""
 
 
 def numbers_of(module):
-    """The numbers of which the results of a graph consist, or `None` if they depend on its arguments."""
+    """The numbers of which the results of a graph consist, or `None` if they depend on
+    its arguments."""
     constants = _constants(module)
     results = module.graph.output_node().args[0]
-    return list(map(_number, map(constants.get, results))) if all(result in constants for result in results) else None
+    return (
+        list(map(_number, map(constants.get, results)))
+        if all(result in constants for result in results)
+        else None
+    )
 
 
 def _constants(module):
-    """The values of the nodes that do not depend on the arguments of a graph but for their shapes."""
+    """The values of the nodes that do not depend on the arguments of a graph but for
+    their shapes."""
     found: dict[fx.Node, torch.Tensor] = {}
     for node in module.graph.nodes:
         if node.target in _FILLED or node.target is _aten.full_like.default:
@@ -33,7 +41,9 @@ def _constants(module):
             found[node] = torch.full((), value, dtype=like.dtype).expand(like.shape)
         elif node.op == "get_attr":
             found[node] = getattr(module, node.target)
-        elif node.op == "call_function" and all(argument in found for argument in node.all_input_nodes):
+        elif node.op == "call_function" and all(
+            argument in found for argument in node.all_input_nodes
+        ):
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), found.__getitem__)
             found[node] = node.target(*args, **kwargs)
     return found
@@ -54,7 +64,9 @@ def value_of(node):
 def arguments_of(module, groups):
     """What a graph module takes, a list of tensors for each length in `groups`."""
     nodes = iter(module.graph.find_nodes(op="placeholder"))
-    return [[value_of(node) for node in itertools.islice(nodes, count)] for count in groups]
+    return [
+        [value_of(node) for node in itertools.islice(nodes, count)] for count in groups
+    ]
 
 
 def results_of(module):
@@ -107,13 +119,20 @@ _ARITHMETIC: dict[Any, Any] = {
     _aten.relu.default: lambda x: _clamped(x, 0),
     _aten.clamp.default: _clamped,
     _aten.clamp.Tensor: _clamped,
-    _aten.addcmul.default: lambda x, y, z, value=None: f"{x} + {y} * {z}" if value is None else f"{x} + {value} * {y} * {z}",
+    _aten.addcmul.default: lambda x, y, z, value=None: (
+        f"{x} + {y} * {z}" if value is None else f"{x} + {value} * {y} * {z}"
+    ),
     _aten._to_copy.default: "{}".format,
 }
 """The texts of operations on numbers of the type of their result."""
 
 _COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "eq": "==", "ne": "!="}
-_OF_BOOLEANS = {"logical_and": "&", "bitwise_and": "&", "logical_or": "|", "bitwise_or": "|"}
+_OF_BOOLEANS = {
+    "logical_and": "&",
+    "bitwise_and": "&",
+    "logical_or": "|",
+    "bitwise_or": "|",
+}
 _SAME = {_aten.detach.default, _aten.alias.default, _aten.clone.default}
 _VIEWS = {_aten.view.default, _aten.unsqueeze.default, _aten.expand.default}
 _FILLED = {_aten.zeros_like.default: 0, _aten.ones_like.default: 1}
@@ -126,7 +145,8 @@ class Text:
         shape: Tuple, that of the inputs of one step.
 
     Attributes:
-        axes: For each tensor that the program reads, in order, whether it has features, and its number of axes without time.
+        axes: For each tensor that the program reads, in order, whether it has features,
+            and its number of axes without time.
     """
 
     def __init__(self, shape):
@@ -139,16 +159,25 @@ class Text:
         self._parts: list[_Part] = []
 
     def __str__(self):
-        parts = {"pointers": self._pointers, "before": self._before, "loops": self._loops}
-        return _PROGRAM.substitute({name: "\n".join(lines) for name, lines in parts.items()}, end=self._end)
+        parts = {
+            "pointers": self._pointers,
+            "before": self._before,
+            "loops": self._loops,
+        }
+        return _PROGRAM.substitute(
+            {name: "\n".join(lines) for name, lines in parts.items()}, end=self._end
+        )
 
     def of_weights(self, *weights):
-        """The last of the tensors that the program reads, a list: one for each feature, or one for all."""
+        """The last of the tensors that the program reads, a list: one for each feature,
+        or one for all."""
         return [value for part in self._parts for value in part.of_weights(*weights)]
 
     def is_row(self, shape):
         """Whether there is one number for each sample."""
-        return len(shape) > 0 and shape[0] == self.shape[0] and math.prod(shape[1:]) == 1
+        return (
+            len(shape) > 0 and shape[0] == self.shape[0] and math.prod(shape[1:]) == 1
+        )
 
     def has_features(self, shape):
         """Whether there is one number for each neuron."""
@@ -162,24 +191,46 @@ class Text:
         self.axes.append((has_features, len(shape)))
         kind = "bool" if like.dtype == torch.bool else _type(like.dtype)
         offset = f"b * strides[{2 * index}]{' + f' if has_features else ''}"
-        self._pointers.append(f"const {kind}* in_{index} = static_cast<const {kind}*>(inputs[{index}]) + {offset};")
+        self._pointers.append(
+            f"const {kind}* in_{index} = static_cast<const {kind}*>(inputs[{index}]) + "
+            f"{offset};"
+        )
         place = [f"t * strides[{2 * index + 1}]"] * has_steps + ["j"] * has_features
         return f"in_{index}[{' + '.join(place) or 0}]"
 
     def _declare_result(self, index, like, has_steps):
-        place = "b * features + f" if self.has_features(like.shape) else "b" if like.shape else "0"
-        kind, place = _type(like.dtype), "b * steps * features + f" if has_steps else place
-        self._pointers.append(f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + {place};")
+        place = (
+            "b * features + f"
+            if self.has_features(like.shape)
+            else "b"
+            if like.shape
+            else "0"
+        )
+        kind, place = (
+            _type(like.dtype),
+            "b * steps * features + f" if has_steps else place,
+        )
+        self._pointers.append(
+            f"{kind}* out_{index} = static_cast<{kind}*>(outputs[{index}]) + {place};"
+        )
 
     def _declare_array(self, name, like, first):
-        """Numbers of a block of neurons, which are like this tensor, and begin with this text."""
-        self._before.append(f"{_type(like.dtype)} {name}[BLOCK];\nfor (int j = 0; j < n; ++j) {name}[j] = {first};")
+        """Numbers of a block of neurons, which are like this tensor, and begin with
+        this text."""
+        self._before.append(
+            f"{_type(like.dtype)} {name}[BLOCK];\nfor (int j = 0; j < n; ++j) "
+            f"{name}[j] = {first};"
+        )
 
     def _add_loops(self, parts, is_reversed=False):
         """A loop for each phase."""
         for number, part in [*enumerate(parts)][:: -1 if is_reversed else 1]:
             first, end = f"ends[{number - 1}]" if number else "0", f"ends[{number}]"
-            steps = f"t = {end} - 1; t >= {first}; --t" if is_reversed else f"t = {first}; t < {end}; ++t"
+            steps = (
+                f"t = {end} - 1; t >= {first}; --t"
+                if is_reversed
+                else f"t = {first}; t < {end}; ++t"
+            )
             self._loops.append(_LOOP.substitute(part.lines, steps=steps))
         self._parts += parts
 
@@ -188,19 +239,26 @@ class TextOfSteps(Text):
     """The program of all steps.
 
     Args:
-        modules: List of the graph module of a step of each phase: of weights, state, inputs and valid rows, to the next state
-            and outputs.
-        end: Graph module of weights and the last state to what is returned instead of it, or `None`.
+        modules: List of the graph module of a step of each phase: of weights, state,
+            inputs and valid rows, to the next state and outputs.
+        end: Graph module of weights and the last state to what is returned instead of
+            it, or `None`.
         shape: As in `Text`.
-        groups: List of the lengths of the lists of weights, state, inputs and valid rows.
-        numbers: List of the numbers that the state is at the beginning, or `None` if it reads it.
+        groups: List of the lengths of the lists of weights, state, inputs and valid
+            rows.
+        numbers: List of the numbers that the state is at the beginning, or `None` if it
+            reads it.
     """
 
     def __init__(self, modules, end, shape, groups, numbers):
         super().__init__(shape)
         _, state, inputs, valid = arguments_of(modules[0], groups)
         for index, like in enumerate(state):
-            first = _literal(numbers[index], _type(like.dtype)) if numbers else self.read(like, like.shape, False)
+            first = (
+                _literal(numbers[index], _type(like.dtype))
+                if numbers
+                else self.read(like, like.shape, False)
+            )
             self._declare_array(f"state_{index}", like, first)
         at_steps = [self.read(like, like.shape, True) for like in (*inputs, *valid)]
         last = state if end is None else results_of(end)
@@ -217,11 +275,19 @@ class TextOfSteps(Text):
         def stored_at_end(index, like, text):
             if self.has_features(like.shape):
                 return f"out_{index}[j] = {text};"
-            return f"if ({'f + j' if like.shape else 'b + f + j'} == 0) out_{index}[0] = {text};"
+            return (
+                f"if ({'f + j' if like.shape else 'b + f + j'} == 0) out_{index}[0] "
+                f"= {text};"
+            )
 
-        self._add_loops([_Part(self, module, groups, at_steps, stored) for module in modules])
+        self._add_loops(
+            [_Part(self, module, groups, at_steps, stored) for module in modules]
+        )
         if end is None:
-            body = [stored_at_end(index, like, f"state_{index}[j]") for index, like in enumerate(state)]
+            body = [
+                stored_at_end(index, like, f"state_{index}[j]")
+                for index, like in enumerate(state)
+            ]
             lines = {"before": "", "body": "\n".join(body)}
         else:
             self._parts.append(_Part(self, end, groups[:2], [], stored_at_end))
@@ -230,54 +296,88 @@ class TextOfSteps(Text):
 
 
 class TextOfDerivative(Text):
-    """The program of the gradients of all steps: the states again, which are kept, and then the steps backwards.
+    """The program of the gradients of all steps: the states again, which are kept, and
+    then the steps backwards.
 
-    It reads inputs, valid rows, the gradients of the last state, if it has any, and those of the outputs.
+    It reads inputs, valid rows, the gradients of the last state, if it has any, and
+    those of the outputs.
 
     Args:
         modules: As in `TextOfSteps`.
-        derivatives: List of the graph module of the derivative of a step of each phase: of weights, state, inputs, valid rows,
-            and the gradients of the next state and of outputs, to those of the state and of the inputs that want one.
+        derivatives: List of the graph module of the derivative of a step of each phase:
+            of weights, state, inputs, valid rows, and the gradients of the next state
+            and of outputs, to those of the state and of the inputs that want one.
         shape: As in `Text`.
-        groups: List of the lengths of the lists of weights, state, inputs, valid rows, and these gradients.
+        groups: List of the lengths of the lists of weights, state, inputs, valid rows,
+            and these gradients.
         numbers: As in `TextOfSteps`.
-        same: For each input that wants a gradient, whether it is the same at every step.
+        same: For each input that wants a gradient, whether it is the same at every
+            step.
         has_of_state: Whether the last state has gradients.
     """
 
-    def __init__(self, modules, derivatives, shape, groups, numbers, same, has_of_state):
+    def __init__(
+        self, modules, derivatives, shape, groups, numbers, same, has_of_state
+    ):
         super().__init__(shape)
-        _, state, inputs, valid, of_state, of_outputs = arguments_of(derivatives[0], groups)
+        _, state, inputs, valid, of_state, of_outputs = arguments_of(
+            derivatives[0], groups
+        )
         if any(like.shape != shape for like in state) or numbers is None:
-            raise ValueError("a state that needs a gradient is not one number for each neuron")
+            raise ValueError(
+                "a state that needs a gradient is not one number for each neuron"
+            )
         at_steps = [self.read(like, like.shape, True) for like in (*inputs, *valid)]
         for index, (like, number) in enumerate(zip(state, numbers, strict=True)):
             kind, kept = _type(like.dtype), f"kept_{index}"
             self._before.append(
-                f"const std::unique_ptr<{kind}[]> {kept}(new {kind}[(steps + 1) * BLOCK]);\n"
-                f"for (int j = 0; j < n; ++j) {kept}[j] = {_literal(number, kind)};"
+                f"const std::unique_ptr<{kind}[]> {kept}(new {kind}[(steps + 1) * "
+                f"BLOCK]);\nfor (int j = 0; j < n; ++j) {kept}[j] = "
+                f"{_literal(number, kind)};"
             )
-            self._declare_array(f"of_state_{index}", like, self.read(of_state[index], shape, False) if has_of_state else "0")
+            self._declare_array(
+                f"of_state_{index}",
+                like,
+                self.read(of_state[index], shape, False) if has_of_state else "0",
+            )
         upstream = [f"of_state_{index}[j]" for index in range(len(state))]
         upstream += [self.read(like, shape, True) for like in of_outputs]
-        for index, (like, is_same) in enumerate(zip(results_of(derivatives[0])[len(state) :], same, strict=True)):
+        for index, (like, is_same) in enumerate(
+            zip(results_of(derivatives[0])[len(state) :], same, strict=True)
+        ):
             self._declare_result(index, like, not is_same)
             if is_same:
                 self._before.append(f"for (int j = 0; j < n; ++j) out_{index}[j] = 0;")
 
         def stored(index, like, text):
-            return _next_state(like, f"kept_{index}[(t + 1) * BLOCK + j]", text) if index < len(state) else ""
+            return (
+                _next_state(like, f"kept_{index}[(t + 1) * BLOCK + j]", text)
+                if index < len(state)
+                else ""
+            )
 
         def stored_backwards(index, like, text):
             if index < len(state):
                 return f"of_state_{index}[j] = {text};"
             index -= len(state)
-            return f"out_{index}[j] += {text};" if same[index] else f"out_{index}[t * features + j] = {text};"
+            return (
+                f"out_{index}[j] += {text};"
+                if same[index]
+                else f"out_{index}[t * features + j] = {text};"
+            )
 
         kept = "kept_{}[t * BLOCK + j]"
-        self._add_loops([_Part(self, module, groups[:4], at_steps, stored, kept) for module in modules])
+        self._add_loops(
+            [
+                _Part(self, module, groups[:4], at_steps, stored, kept)
+                for module in modules
+            ]
+        )
         reads = [*at_steps, *upstream]
-        backwards = [_Part(self, module, groups, reads, stored_backwards, kept) for module in derivatives]
+        backwards = [
+            _Part(self, module, groups, reads, stored_backwards, kept)
+            for module in derivatives
+        ]
         self._add_loops(backwards, is_reversed=True)
 
 
@@ -295,18 +395,24 @@ class _Part:
         module: A graph module.
         groups: List of the lengths of its lists of arguments, as in `Text`.
         at_steps: List of the texts that read what follows the state.
-        stored: Function `(index, like, text)` that returns the line which stores a result.
-        state: The text that reads a state, whose number is put in. Defaults to that after the step before.
+        stored: Function `(index, like, text)` that returns the line which stores a
+            result.
+        state: The text that reads a state, whose number is put in. Defaults to that
+            after the step before.
 
     Attributes:
-        lines: Dictionary of the lines `before` a loop, at the beginning of `each_step`, and for each neuron, its `body`.
+        lines: Dictionary of the lines `before` a loop, at the beginning of `each_step`,
+            and for each neuron, its `body`.
     """
 
     def __init__(self, program, module, groups, at_steps, stored, state="state_{}[j]"):
         self._program, self._module, self._shape = program, module, program.shape
         nodes = iter(module.graph.find_nodes(op="placeholder"))
-        weights, states, *others = (list(itertools.islice(nodes, count)) for count in groups)
-        # Nodes that are one number, those of weights alone, and all others, with their names.
+        weights, states, *others = (
+            list(itertools.islice(nodes, count)) for count in groups
+        )
+        # Nodes that are one number, those of weights alone, and all others, with their
+        # names.
         self._constants = _constants(module)
         self._fixed, self._names = set(weights), {}
         self._used: dict[fx.Node, str] = {}
@@ -315,8 +421,14 @@ class _Part:
         self._body: list[str] = []
         for index, node in enumerate(states):
             self._names[node] = self._declared(node, state.format(index), self._body)
-        for node, text in zip(itertools.chain.from_iterable(others), at_steps, strict=True):
-            lines = self._body if program.has_features(value_of(node).shape) else self._each_step
+        for node, text in zip(
+            itertools.chain.from_iterable(others), at_steps, strict=True
+        ):
+            lines = (
+                self._body
+                if program.has_features(value_of(node).shape)
+                else self._each_step
+            )
             self._names[node] = self._declared(node, text, lines)
         for node in module.graph.nodes:
             if node.op == "call_function" and node not in self._constants:
@@ -325,8 +437,16 @@ class _Part:
             like = value_of(result)
             if like.dtype == torch.bool:
                 raise ValueError("a result is a boolean")
-            self._body.append(stored(index, like, self._operand(result, _type(like.dtype), like.shape)))
-        parts = {"before": self._before, "each_step": self._each_step, "body": self._body}
+            self._body.append(
+                stored(
+                    index, like, self._operand(result, _type(like.dtype), like.shape)
+                )
+            )
+        parts = {
+            "before": self._before,
+            "each_step": self._each_step,
+            "body": self._body,
+        }
         self.lines = {name: "\n".join(lines) for name, lines in parts.items()}
         self.of_weights = self._graph_of_weights(weights)
 
@@ -339,20 +459,35 @@ class _Part:
         return node.name
 
     def _write(self, node):
-        if all(argument in self._constants or argument in self._fixed for argument in node.all_input_nodes):
+        if all(
+            argument in self._constants or argument in self._fixed
+            for argument in node.all_input_nodes
+        ):
             self._fixed.add(node)
-        elif node.target in _SAME or (node.target in _VIEWS and self._is_plain_view(node)):
+        elif node.target in _SAME or (
+            node.target in _VIEWS and self._is_plain_view(node)
+        ):
             self._names[node] = self._names[node.args[0]]
         else:
             self._check_shape(node)
             self._names[node] = node.name
-            self._body.append(f"const {_type(value_of(node).dtype)} {node.name} = {self._operation(node)};")
+            self._body.append(
+                f"const {_type(value_of(node).dtype)} {node.name} = "
+                f"{self._operation(node)};"
+            )
 
     def _is_plain_view(self, node):
-        """Whether the numbers of a view are those of its argument for the same neuron."""
+        """Whether the numbers of a view are those of its argument for the same
+        neuron."""
         before, after = value_of(node.args[0]).shape, value_of(node).shape
-        expands = node.target is _aten.expand.default and after == self._shape and len(before) in (0, len(after))
-        return before == after or expands or (self._is_row(before) and self._is_row(after))
+        expands = (
+            node.target is _aten.expand.default
+            and after == self._shape
+            and len(before) in (0, len(after))
+        )
+        return (
+            before == after or expands or (self._is_row(before) and self._is_row(after))
+        )
 
     def _check_shape(self, node):
         shape, dtype = value_of(node).shape, value_of(node).dtype
@@ -361,7 +496,11 @@ class _Part:
         # It is rounded after the loop: nothing may read what was rounded.
         is_chosen = node.target in (_aten._to_copy.default, _aten.where.self)
         if dtype in HALF and not (
-            is_chosen and all(user.op == "output" or user.target is _aten.where.self for user in node.users)
+            is_chosen
+            and all(
+                user.op == "output" or user.target is _aten.where.self
+                for user in node.users
+            )
         ):
             raise ValueError(f"{node.target} computes in {dtype}")
 
@@ -370,13 +509,21 @@ class _Part:
         shape, kind = value_of(node).shape, _type(value_of(node).dtype)
         if name in _COMPARISONS:
             nodes = node.all_input_nodes
-            dtype = functools.reduce(torch.promote_types, (value_of(argument).dtype for argument in nodes))
+            dtype = functools.reduce(
+                torch.promote_types, (value_of(argument).dtype for argument in nodes)
+            )
             if dtype in HALF:
-                raise ValueError(f"{target} compares in {dtype}, to which numbers are rounded")
+                raise ValueError(
+                    f"{target} compares in {dtype}, to which numbers are rounded"
+                )
             kind = _type(dtype)
-            return f" {_COMPARISONS[name]} ".join(self._operand(argument, kind, shape) for argument in node.args)
+            return f" {_COMPARISONS[name]} ".join(
+                self._operand(argument, kind, shape) for argument in node.args
+            )
         if name in _OF_BOOLEANS:
-            return f" {_OF_BOOLEANS[name]} ".join(self._operand(argument, "int32_t", shape) for argument in node.args)
+            return f" {_OF_BOOLEANS[name]} ".join(
+                self._operand(argument, "int32_t", shape) for argument in node.args
+            )
         if name in ("logical_not", "bitwise_not"):
             return f"1 - {self._operand(node.args[0], kind, shape)}"
         if target is _aten.where.self:
@@ -384,27 +531,43 @@ class _Part:
             one, other = (self._operand(argument, kind, shape) for argument in others)
             return f"choose({self._operand(chosen, 'int32_t', shape)}, {one}, {other})"
         if target is _aten.pow.Tensor_Scalar and node.args[1] in (1, 2, 3):
-            return " * ".join([self._operand(node.args[0], kind, shape)] * int(node.args[1]))
+            return " * ".join(
+                [self._operand(node.args[0], kind, shape)] * int(node.args[1])
+            )
         if target is _aten.round.decimals and not node.kwargs.get("decimals"):
             target = _aten.round.default
         if target not in _ARITHMETIC or kind == "int32_t":
             raise ValueError(f"it has the operation {target}")
-        arguments = [None if argument is None else self._operand(argument, kind, shape) for argument in node.args]
-        factors = {key: self._operand(node.kwargs[key], kind, shape) for key in ("alpha", "value") if key in node.kwargs}
+        arguments = [
+            None if argument is None else self._operand(argument, kind, shape)
+            for argument in node.args
+        ]
+        factors = {
+            key: self._operand(node.kwargs[key], kind, shape)
+            for key in ("alpha", "value")
+            if key in node.kwargs
+        }
         return _ARITHMETIC[target](*arguments, **factors)
 
     def _operand(self, argument, kind, shape):
-        """The text of an argument of an operation with a result of a shape, converted to a type."""
+        """The text of an argument of an operation with a result of a shape, converted
+        to a type."""
         if isinstance(argument, fx.Node):
             own = value_of(argument).shape
             if argument in self._constants:
                 return _literal(_number(self._constants[argument]), kind)
             if argument in self._fixed:
-                if own and (shape != self._shape or (len(own) == len(shape) and own[0] != 1)):
+                if own and (
+                    shape != self._shape or (len(own) == len(shape) and own[0] != 1)
+                ):
                     raise ValueError("weights are not of neurons")
                 if argument not in self._used:
-                    text = self._program.read(value_of(argument), self._shape if own else (), False)
-                    self._used[argument] = self._declared(argument, text, self._body if own else self._before)
+                    text = self._program.read(
+                        value_of(argument), self._shape if own else (), False
+                    )
+                    self._used[argument] = self._declared(
+                        argument, text, self._body if own else self._before
+                    )
                 return f"({kind}){self._used[argument]}"
             if own and len(own) != len(shape):
                 raise ValueError("rows become features")
@@ -412,19 +575,28 @@ class _Part:
         return _literal(argument, kind)
 
     def _graph_of_weights(self, weights):
-        """A function of the weights that returns a list of those values that the phase reads."""
+        """A function of the weights that returns a list of those values that the phase
+        reads."""
         graph, places = fx.Graph(), {}
         for node in weights:
             places[node] = graph.placeholder(node.name)
         for node in self._module.graph.nodes:
-            is_fixed = node.op != "placeholder" and (node in self._fixed or node in self._constants)
-            if is_fixed and all(argument in places for argument in node.all_input_nodes):
+            is_fixed = node.op != "placeholder" and (
+                node in self._fixed or node in self._constants
+            )
+            if is_fixed and all(
+                argument in places for argument in node.all_input_nodes
+            ):
                 places[node] = graph.node_copy(node, places.__getitem__)
         graph.output([places[node] for node in self._used])
         graph.eliminate_dead_code()
         run = fx.GraphModule(self._module, graph).forward
         features = (1, *self._shape[1:])
-        return lambda *weights: [x.expand(features) if x.ndim else x for x in run(*weights)] if self._used else []
+        return lambda *weights: (
+            [x.expand(features) if x.ndim else x for x in run(*weights)]
+            if self._used
+            else []
+        )
 
 
 def _literal(number, kind):
@@ -461,8 +633,12 @@ inline T chosen(Bits is_first, T x, T y) {
   return x;
 }
 
-inline float choose(int32_t is_first, float x, float y) { return chosen<int32_t>(is_first, x, y); }
-inline double choose(int32_t is_first, double x, double y) { return chosen<int64_t>(is_first, x, y); }
+inline float choose(int32_t is_first, float x, float y) {
+    return chosen<int32_t>(is_first, x, y);
+}
+inline double choose(int32_t is_first, double x, double y) {
+    return chosen<int64_t>(is_first, x, y);
+}
 
 inline double exponential(double x) { return std::exp(x); }
 
@@ -489,8 +665,9 @@ inline float exponential(float x) {
   return p * power_of_two(half) * power_of_two(exponent - half);
 }
 
-extern "C" void run(int64_t batch, int64_t features, int64_t steps, const int64_t* ends, int64_t threads,
-                    const void* const* inputs, const int64_t* strides, void* const* outputs) {
+extern "C" void run(int64_t batch, int64_t features, int64_t steps,
+                    const int64_t* ends, int64_t threads, const void* const* inputs,
+                    const int64_t* strides, void* const* outputs) {
   const int64_t blocks = (features + BLOCK - 1) / BLOCK;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t index = 0; index < batch * blocks; ++index) {
