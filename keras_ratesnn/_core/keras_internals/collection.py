@@ -81,9 +81,9 @@ class CollectsVariablesOnce:
     def _collection(self):
         known = self._known()
         if known is None:
-            known = _Collection(
-                super()._flatten_layers(), super().variables, super().weights
-            )  # type: ignore[misc]
+            layers = super()._flatten_layers()  # type: ignore[misc]
+            variables = super().variables  # type: ignore[misc]
+            known = _Collection(layers, variables, super().weights)  # type: ignore[misc]
             # Keras would take an attribute that is set in the usual way for a part of
             # the model.
             vars(self)["_collected_variables"] = known
