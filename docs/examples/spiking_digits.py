@@ -1,7 +1,10 @@
 """
-Title: Handwritten digits with a spiking network Author: keras_ratesnn Date created:
-2026/11/28 Last modified: 2026/11/28 Description: Train a convolutional spiking network
-by its firing rates, and run it with fewer time steps. Accelerator: NONE
+Title: Handwritten digits with a spiking network
+Author: keras_ratesnn
+Date created: 2026/11/28
+Last modified: 2026/11/28
+Description: Train a spiking network by its firing rates, run it with fewer steps.
+Accelerator: NONE
 """
 
 """

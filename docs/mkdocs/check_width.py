@@ -9,11 +9,11 @@ WIDTH = 88
 
 WIDTH_OF_BLOCK = {
     **dict.fromkeys(("python", "py", "sh", "c"), 80),
-    "text": 128,
+    **dict.fromkeys(("text", "bibtex"), 128),
     "bash": math.inf,
 }
-"""Of blocks, by their mark: readers copy code, `text` is what programs print, and bash
-is for the commands of the README, a line each for `.ci/run`."""
+"""Of blocks, by their mark: readers copy code, `text` and `bibtex` are what programs
+write, and bash is for the commands of the README, a line each for `.ci/run`."""
 
 
 def wide_lines(path):

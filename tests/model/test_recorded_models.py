@@ -130,16 +130,19 @@ def test_a_recorded_model_that_runs_eagerly_or_is_saved_is_not_replayed():
         assert runs(saved_and_loaded(model))[1] == plain
 
 
-def test_a_recorded_model_that_was_saved_is_replayed_further(replays, tmp_path):
+def test_a_recorded_model_that_was_saved_is_replayed_further(tmp_path):
     normalization = layers.Normalization()
     normalization.adapt(data_of(keras.Sequential())[0])
+
+    def adapted():
+        parts = [keras.Input((5,)), normalization, Noted(), layers.Dense(3)]
+        return keras.Sequential(parts)
+
+    _, of_plain = runs(adapted())
     for name in ("first.keras", "second.keras"):
-        replays.clear()
-        model = rsnn.recorded(
-            keras.Sequential([keras.Input((5,)), normalization, layers.Dense(3)])
-        )
-        trained(model)
-        assert BACKEND != "torch" or replays
+        model = rsnn.recorded(adapted())
+        _, of_recorded = runs(model)
+        assert BACKEND != "torch" or of_recorded < 0.6 * of_plain
         model.save(tmp_path / name)
 
 
