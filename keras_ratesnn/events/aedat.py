@@ -25,11 +25,10 @@ differences are steps backwards.
 """
 
 import os
-import pathlib
 
 import numpy as np
 
-from keras_ratesnn._core import checks
+from keras_ratesnn._core import checks, whole_files
 from keras_ratesnn.events._file_content import EventFile
 from keras_ratesnn.events.recording import ADVICE, Events
 
@@ -153,6 +152,5 @@ def write_aedat(path: str | os.PathLike[str], events: Events) -> None:
         (LARGEST_COORDINATE - x) << 8 | (LARGEST_COORDINATE - y) << 1 | 1 - polarity
     )
     content = np.stack([addresses, timestamps % 2**32], axis=1).astype(">u4").tobytes()
-    pathlib.Path(path).write_bytes(
-        VERSION_LINE + b"\r\n# Timestamps tick is 1 us\r\n" + content
-    )
+    content = VERSION_LINE + b"\r\n# Timestamps tick is 1 us\r\n" + content
+    whole_files.replace(path, lambda part: part.write_bytes(content))

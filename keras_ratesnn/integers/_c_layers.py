@@ -20,7 +20,7 @@ from keras_ratesnn.integers._c_text import (
     size_of,
     type_of,
 )
-from keras_ratesnn.integers._windows import counts_of
+from keras_ratesnn.integers._windows import counts_of, least_common_multiple
 
 WEIGHTED = ("conv", "depthwise", "dense")
 
@@ -307,7 +307,7 @@ def _global_sum(program, layer, number):
 
 def _sum_pool(program, layer, number):
     counts = counts_of(program.source(layer).shape, layer.facts)
-    factors = np.lcm.reduce(counts.ravel()) // counts
+    factors = least_common_multiple(counts) // counts
     factor = ""
     if (factors != 1).any():
         factor = (

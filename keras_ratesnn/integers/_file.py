@@ -1,6 +1,8 @@
 """Files of networks of integers: npz, with JSON and arrays."""
 
+import io
 import json
+import math
 import zipfile
 from typing import Any
 
@@ -14,8 +16,8 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_MOST_TEXT = 2**26
-"""Bytes of the JSON in memory."""
+_MOST_TEXT, _MOST_HEADER = 2**26, 2**14
+"""Bytes of the JSON in memory, and of what says the shape of an array."""
 
 
 def write(network: IntegerNetwork, path: str) -> None:
@@ -78,10 +80,14 @@ def _network(archive):
         if "x" in arrays
         else None,
     )
+    unit = meta.get("unit_of_logits", 1.0)
+    is_number = isinstance(unit, (int, float)) and not isinstance(unit, bool)
+    if not (is_number and 0 < unit < math.inf):
+        raise _schema.refused(f"unit_of_logits={unit!r}, which is no number above 0")
     return make_network(
         meta.get("layers"),
         arrays,
-        unit=float(meta.get("unit_of_logits", 1.0)),
+        unit=float(unit),
         **settings,
     )
 
@@ -92,7 +98,9 @@ class _Array:
     def __init__(self, archive: zipfile.ZipFile, member: str) -> None:
         self._archive, self._member = archive, member
         with archive.open(member) as file:
-            self.shape, _, self.dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+            header = io.BytesIO(file.read(_MOST_HEADER))
+        read_header = _HEADERS[np.lib.format.read_magic(header)]
+        self.shape, _, self.dtype = read_header(header)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         with self._archive.open(self._member) as file:

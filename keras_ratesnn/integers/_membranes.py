@@ -132,7 +132,7 @@ def multipliers(
 
     The current of neurons is I = ⌊Σ A M / 2^n + 1/2⌋. A shift is the smallest one with
     which rounding all M changes no sum by more than half a unit of the membrane. So a
-    sum is as exact as a current alone, which is rounded to whole units, too.
+    sum is off by at most one unit, with the rounding to whole ones.
 
     Args:
         units: List of arrays `(channels,)`, a of each current, which may be negative.

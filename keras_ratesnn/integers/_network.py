@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_ratesnn.integers import _schema
 from keras_ratesnn.integers._schema import INPUT
-from keras_ratesnn.integers._windows import counts_of
+from keras_ratesnn.integers._windows import counts_of, least_common_multiple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,10 +224,11 @@ def _range(name, kind, facts, sources, ranges, constants):
     them."""
     shape, top = sources[0].shape, np.max(ranges[0][1])
     if f"w/{name}" in constants:
-        kernel = constants[f"w/{name}"].astype("float64")
+        kernel = constants[f"w/{name}"]
         axes = (0, 1) if kind == "depthwise" else tuple(range(kernel.ndim - 1))
         return tuple(
-            clip(kernel, 0).sum(axes).ravel() * top for clip in (np.minimum, np.maximum)
+            clip(kernel, 0).sum(axes, dtype="int64").ravel() * float(top)
+            for clip in (np.minimum, np.maximum)
         )
     if kind == "flatten":
         return tuple(
@@ -247,8 +248,8 @@ def _range(name, kind, facts, sources, ranges, constants):
         return 0, np.dot(
             facts.get("factors", [1] * len(ranges)), [np.max(of) for _, of in ranges]
         )
-    return 0, top * (
+    return 0, float(top) * (
         math.prod(shape[:2])
         if kind == "global_sum"
-        else np.lcm.reduce(counts_of(shape, facts).ravel())
+        else least_common_multiple(counts_of(shape, facts))
     )

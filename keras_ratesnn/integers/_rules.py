@@ -19,7 +19,7 @@ from keras_ratesnn.integers import _membranes, _refusals, _signals
 from keras_ratesnn.integers._refusals import refused
 from keras_ratesnn.integers._report import LayerReport
 from keras_ratesnn.integers._signals import NO_PADDING, Current, Term, Units
-from keras_ratesnn.integers._windows import counts_of, places_of
+from keras_ratesnn.integers._windows import counts_of, least_common_multiple, places_of
 from keras_ratesnn.layer_kinds import NEURON, OPERATION, kind_of
 from keras_ratesnn.layers import (
     IFCell,
@@ -332,7 +332,13 @@ def _average_pooling(compiler, layer, signals):
     signal = _pooled_units(layer, signals)
     facts = _window(layer, signal.shape)
     name = compiler.add(layer, "sum_pool", [signal.name], **facts)
-    least_common = int(np.lcm.reduce(counts_of(signal.shape, facts).ravel()))
+    least_common = least_common_multiple(counts_of(signal.shape, facts))
+    if signal.top * least_common >= 2**31:
+        raise refused(
+            layer,
+            "sums over windows of so many sizes do not fit in 32 bits. Pool without "
+            "padding.",
+        )
     shape = (*places_of(signal.shape, layer.pool_size, facts), signal.shape[2])
     return dataclasses.replace(
         signal,

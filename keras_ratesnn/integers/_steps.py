@@ -12,7 +12,7 @@ import numpy as np
 from keras_ratesnn._core import tree
 from keras_ratesnn.integers._network import IntegerLayer, IntegerNetwork
 from keras_ratesnn.integers._schema import INPUT
-from keras_ratesnn.integers._windows import counts_of
+from keras_ratesnn.integers._windows import counts_of, least_common_multiple
 
 _EXACT = 2**24
 """Float32 has all integers up to it."""
@@ -207,7 +207,7 @@ class Step:
     def sum_pool(self, layer, x):
         total = sum(self.places(layer, self.padded(x, layer.facts["pad"], 0)))
         counts = counts_of(self.network.of(layer.sources[0]).shape, layer.facts)
-        factors = np.lcm.reduce(counts.ravel()) // counts
+        factors = least_common_multiple(counts) // counts
         return (
             total
             if (factors == 1).all()

@@ -1,5 +1,6 @@
 """The windows of convolutions and pooling over an image."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,3 +32,8 @@ def counts_of(shape: Sequence[int], facts: dict[str, Any]) -> np.ndarray:
         first = np.arange(windows_of(size, window, stride, pad)) * stride - pad[0]
         of_axes.append(np.minimum(first + window, size) - np.maximum(first, 0))
     return np.multiply.outer(*of_axes)
+
+
+def least_common_multiple(counts: np.ndarray) -> int:
+    """That of an array of integers, which may be larger than 64 bits hold."""
+    return math.lcm(*counts.ravel().tolist())

@@ -134,11 +134,9 @@ def _used_kernel(name: str) -> property:
     assigned to it."""
 
     def get(layer):
-        return call_kernels.of(
-            layer,
-            name,
-            lambda: time_axis.cast(layer.used_kernel(name), layer.compute_dtype),
-        )
+        # Cast in each call, so that gradients of all steps add up in full precision.
+        used = call_kernels.of(layer, name, lambda: layer.used_kernel(name))
+        return time_axis.cast(used, layer.compute_dtype)
 
     return property(get, lambda layer, value: setattr(layer, f"_{name}", value))
 
@@ -164,7 +162,7 @@ def _quantized(base):
     kernels = {kernel: _used_kernel(kernel) for kernel in axes}
     kind = dataclasses.replace(
         kind_of_class(base),
-        kernels=lambda layer: {kernel: getattr(layer, kernel) for kernel in axes},
+        kernels=lambda layer: {kernel: layer.used_kernel(kernel) for kernel in axes},
     )
     return registry.register(
         type(

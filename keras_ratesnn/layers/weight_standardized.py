@@ -75,16 +75,16 @@ class _WeightStandardized(keras.layers.Layer):
 
     def standardized_kernel(self) -> Tensor:
         """The kernel that calls of the layer use."""
-        return self._standardized(self.kernel)
+        return time_axis.cast(self._standardized(self.kernel), self.compute_dtype)
 
     def _of_call(self, kernel: Tensor) -> Tensor:
-        return call_kernels.of(self, "kernel", lambda: self._standardized(kernel))
+        # Cast in each call, so that gradients of all steps add up in full precision.
+        used = call_kernels.of(self, "kernel", lambda: self._standardized(kernel))
+        return time_axis.cast(used, self.compute_dtype)
 
     def _standardized(self, kernel: Tensor) -> Tensor:
-        """The standardised kernel in the compute dtype."""
         with keras_internals.without_autocast():
-            used = self.standardized_in_full_precision(kernel)
-        return time_axis.cast(used, self.compute_dtype)
+            return self.standardized_in_full_precision(kernel)
 
     def standardized_in_full_precision(self, kernel: Tensor) -> Tensor:
         """The standardised kernel in float32 or wider, in which its statistics are
@@ -112,7 +112,7 @@ def _kind(base: type) -> LayerKind:
     return dataclasses.replace(
         kind_of_class(base),
         output_factors=lambda layer: ("gain", (-1,)),
-        kernels=lambda layer: {"kernel": layer.standardized_kernel()},
+        kernels=lambda layer: {"kernel": layer._standardized(layer.kernel)},
     )
 
 

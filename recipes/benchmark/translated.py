@@ -221,7 +221,7 @@ def module_of(source, library="spikingjelly", masked=False):
         is_taken_over = name in (*arguments, *SAME_FOR_ALL) or name.endswith(
             "_initializer"
         )
-        if not is_taken_over and value != defaults[name]:
+        if not is_taken_over and (name not in defaults or value != defaults[name]):
             raise _untranslated(
                 source, f"{library} gets no {kind.__name__} with {name}={value!r}."
             )
@@ -233,6 +233,8 @@ def _untranslated(layer, remedy):
 
 
 def _scale(source, library, masked):
+    if np.ndim(source.scale) or np.ndim(source.offset):
+        raise _untranslated(source, "Its scale and its offset must be numbers.")
     return Scale(source.scale, source.offset)
 
 

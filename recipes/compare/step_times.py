@@ -39,7 +39,10 @@ def read(path, recipes):
     """
     if not path.exists():
         return {}
-    record = read_json(path, FIELDS, "Remove it, and measure again with --time.")
+    again = "Remove it, and measure again with --time."
+    record = read_json(path, FIELDS, again)
+    if not all("parameters" in row for row in record["rows"].values()):
+        raise ValueError(f"{path} does not say how many parameters there are. {again}")
     for method, recipe in recipes.items():
         before, now = record["settings"].get(method, {}), _settings(recipe)
         changed = ", ".join(

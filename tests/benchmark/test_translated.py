@@ -182,6 +182,7 @@ LACKING = [
     (layers.LIF(learn_decay=True), "no LIF with learn_decay=True"),
     (layers.LIF(decay=[0.1]), "must be numbers"),
     (layers.IF(), "none of type IF"),
+    (keras.layers.Rescaling([0.5]), "Its scale and its offset must be numbers"),
     (layers.WSConv2D(1, 3), "none of type WSConv2D"),
     (keras.layers.MaxPooling2D(), "none of type MaxPooling2D"),
     (keras.layers.AveragePooling2D(3, padding="same"), "must be after the image"),

@@ -262,6 +262,7 @@ WRONG = {
         {"settings": {"timesteps": 2**31 - 1}},
         "sums over 2147483647 time steps",
     ),
+    "a unit below 0": ({"settings": {"unit_of_logits": -1.0}}, "unit_of_logits=-1.0"),
     "JSON that is none": ({"settings": {"layers": float("nan")}}, "list of 1 to"),
 }
 
@@ -628,6 +629,14 @@ def test_what_integers_cannot_compute_is_refused_by_name(case):
         *(layer.__class__.from_config(layer.get_config()) for layer in of_layers)
     )
     with pytest.raises(ValueError, match=f"'culprit'.*{reason}"):
+        rsnn.integer(model, verbose=False)
+
+
+@pytest.mark.runs_once
+def test_pooling_over_windows_of_very_many_sizes_is_refused():
+    pooling = layers.AveragePooling2D(28, strides=1, padding="same", name="culprit")
+    model = small(_lif(), pooling, layers.GlobalAveragePooling2D(), shape=(64, 64, 1))
+    with pytest.raises(ValueError, match="'culprit'.*so many sizes do not fit"):
         rsnn.integer(model, verbose=False)
 
 

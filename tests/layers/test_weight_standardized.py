@@ -258,6 +258,28 @@ def test_they_train_with_a_last_smaller_batch_and_load(
     assert_close(fresh.weights, model.weights, rtol=0)
 
 
+class Anew(rsnn.layers.WSDense):
+    """Standardises its kernel in each call."""
+
+    layer_kind = dataclasses.replace(rsnn.layers.WSDense.layer_kind, kernels=None)
+
+
+def test_in_half_precision_gradients_of_all_steps_add_up_in_full_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    x, y = RANDOM.normal(size=(8, 64, 6)).astype("float32"), np.zeros(8, int)
+    gradients = []
+    for make in (rsnn.layers.WSDense, Anew):
+        keras.utils.set_random_seed(0)
+        parts = [keras.Input((6,)), make(16), rsnn.layers.LIF(), layers.Dense(3)]
+        model = spiking(keras.Sequential(parts), 64, "bptt", step_mode="single")
+        gradients.append(loss_and_gradients(model, x, y)[1])
+    once, anew = (
+        next(values for values in found.values() if values.shape == (6, 16))
+        for found in gradients
+    )
+    assert np.linalg.norm(once - anew) < 1e-3 * np.linalg.norm(anew)
+
+
 def test_statistics_are_of_the_weights_in_full_precision():
     layer = with_random_weights(
         rsnn.layers.WSDense(4, use_bias=False, dtype="mixed_bfloat16"), (64,)

@@ -15,8 +15,8 @@ def counter_of_integers(
 ) -> OperationCounter:
     """The counter of a network of integers after a batch.
 
-    An input U counts as U spikes. A layer whose input is the same at every step takes
-    its multiply-adds once.
+    A layer whose inputs are numbers beyond 0 and 1 takes multiply-adds, once if they
+    are the same at every step.
 
     Args:
         model: An `IntegerModel`.
@@ -59,8 +59,8 @@ def counter_of_integers(
             outputs=math.prod(layer.shape),
             kept=model.timesteps - 1.0,
         )
-        if static:
-            counter.add(layer.name, Counted(dense, dense, 0.0, traffic))
+        if of_numbers:
+            counter.add(layer.name, Counted(dense, dense * traffic.runs, 0.0, traffic))
             continue
         inputs = frames if of_input else outputs[layer.sources[0]]
         active = _fed(layer, kernel, inputs) / len(x)

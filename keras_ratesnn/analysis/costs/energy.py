@@ -294,8 +294,7 @@ def energy(
     1.61 of the 32-bit one. It wins at no firing rate; this network fires at 50.0%.
 
     Args:
-        model: A `SpikingModel`, or an `IntegerModel`, in which an input of U counts as
-            U spikes.
+        model: A `SpikingModel`, or an `IntegerModel`.
         x: A batch of inputs, as for `model.predict`. It is processed as one batch.
         costs: `Costs` of an operation. Defaults to `None`, those of 32-bit floats in 45
             nm CMOS.

@@ -6,6 +6,8 @@ import json
 import pathlib
 import re
 
+from keras_ratesnn._core import whole_files
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
@@ -101,9 +103,8 @@ class Card:
         content = dataclasses.asdict(self)
         del content["name"]
         path = pathlib.Path(folder, file or f"{self.name}.json")
-        path.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        whole_files.replace(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def read(

@@ -507,6 +507,13 @@ def _arguments(layout, settings, options, report, origin):
     report.assumed.update(
         {name: text for name, (_, text) in assumed.items() if options.get(name) is None}
     )
+    report.assumed.update(
+        {
+            name: f"{needed!r}, as no weight tells"
+            for name, needed in layout.needs.items()
+            if name not in settings
+        }
+    )
     return {**{name: value for name, (value, _) in assumed.items()}, **found, **given}
 
 
