@@ -636,7 +636,7 @@ def test_what_integers_cannot_compute_is_refused_by_name(case):
 def test_pooling_over_windows_of_very_many_sizes_is_refused():
     pooling = layers.AveragePooling2D(28, strides=1, padding="same", name="culprit")
     model = small(_lif(), pooling, layers.GlobalAveragePooling2D(), shape=(64, 64, 1))
-    with pytest.raises(ValueError, match="'culprit'.*so many sizes do not fit"):
+    with pytest.raises(ValueError, match=r"'culprit'.*so many sizes do not fit"):
         rsnn.integer(model, verbose=False)
 
 
