@@ -1,0 +1,143 @@
+"""One noun for one thing: the names of classes, the glossary of docs/architecture.md,
+and what no name may begin with."""
+
+import ast
+import collections
+import functools
+import pathlib
+import re
+
+import keras
+import pytest
+
+from keras_ratesnn import SpikingModel
+
+pytestmark = pytest.mark.runs_once
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+MOST_LINES = 600
+"""A longer file has more than one concept."""
+
+MOST_CLASSES = 4
+"""Of ours, above `SpikingModel`."""
+
+SHARED_NAMES = {
+    "AccuracyOverTime": "the analysis, and the callback that runs it",
+    "GradientAgreement": "the analysis, and the callback that runs it",
+    "State": "what a handler carries from step to step, in the handler's file",
+}
+"""Names of several classes, and why. None is to be added."""
+
+
+@functools.cache
+def trees():
+    """The syntax tree of each file of the library, by its path in it."""
+    library = ROOT / "keras_ratesnn"
+    return {
+        path.relative_to(library): ast.parse(path.read_text())
+        for path in sorted(library.rglob("*.py"))
+    }
+
+
+def classes():
+    """The files of each class, by its name without underscores."""
+    files = collections.defaultdict(list)
+    for path, tree in trees().items():
+        # Backends name the same thing alike.
+        if path.parts[:2] == ("_core", "backend"):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                files[node.name.strip("_")].append(str(path))
+    return files
+
+
+def defined_names(tree):
+    """The names that a file gives: to functions, classes, arguments, variables and
+    attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def glossary():
+    """The nouns of docs/architecture.md, and the classes that each row names."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    section = text.partition("## Nouns\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| \*\*(\w+)\*\* \|(.*)\|$", section, re.MULTILINE)
+    return {noun: set(re.findall(r"`(\w+)`", row)) for noun, row in rows}
+
+
+def last_word(name):
+    return re.findall(r"[A-Z][a-z]+|[A-Z]+(?![a-z])", name)[-1].lower()
+
+
+def test_no_two_classes_have_one_name():
+    shared = {name: files for name, files in classes().items() if len(files) > 1}
+    assert shared.keys() <= SHARED_NAMES.keys(), shared
+
+
+def test_names_say_what_a_thing_is_not_of_what():
+    wrong = {
+        str(path): names
+        for path, tree in trees().items()
+        if (names := {n for n in defined_names(tree) if re.match("_*of_", n, re.I)})
+    }
+    assert not wrong
+
+
+def test_a_noun_of_the_glossary_has_the_classes_that_its_row_names():
+    nouns = glossary()
+    assert 8 <= len(nouns) <= 12
+    classes_of_nouns = collections.defaultdict(set)
+    for name in classes():
+        noun = last_word(name)
+        if noun in nouns:
+            classes_of_nouns[noun].add(name)
+    for noun, named in nouns.items():
+        missing = named - classes().keys()
+        assert not missing, f"{noun}: there is no class {missing}"
+        # Cells, handlers, windows and kinds have subclasses, which the base names.
+        bases = {name for name in named if last_word(name) == noun}
+        others = classes_of_nouns[noun] - named
+        unexplained = {name for name in others if not _descends(name, bases)}
+        assert not unexplained, f"{noun} means something else in {unexplained}"
+
+
+def _descends(name, bases):
+    """Whether a class derives from one of the bases, by the names in its file."""
+    for tree in trees().values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name.strip("_") == name:
+                parents = [ast.unparse(base).split(".")[-1] for base in node.bases]
+                if any(
+                    parent.strip("_") in bases or _descends(parent.strip("_"), bases)
+                    for parent in parents
+                ):
+                    return True
+    return False
+
+
+def test_no_file_is_longer_than_a_reader_keeps_in_mind():
+    lengths = {
+        str(path): len((ROOT / "keras_ratesnn" / path).read_text().splitlines())
+        for path in trees()
+    }
+    assert not {path: lines for path, lines in lengths.items() if lines > MOST_LINES}
+
+
+def test_few_classes_stand_between_a_spiking_model_and_keras():
+    ours = [
+        base
+        for base in SpikingModel.__mro__
+        if base is not SpikingModel and base.__module__.startswith("keras_ratesnn")
+    ]
+    assert len(ours) <= MOST_CLASSES, ours
+    assert issubclass(SpikingModel, keras.Model)
