@@ -3,7 +3,7 @@ docs/mkdocs/api_tables.py` writes them anew.
 
 A page has words of its own, and tables of the public names of its module, whose rows
 can be moved; a new name is put at the end. A neuron has the figure of
-neuron_figures.py. The site adds the entries that the tables list: repository_pages.py.
+figures.py. The site adds the entries that the tables list: repository_pages.py.
 """
 
 import importlib

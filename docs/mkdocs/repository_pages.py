@@ -6,8 +6,7 @@ import posixpath
 import re
 
 from mkdocs.structure.files import File
-from notebooks import notebook_of
-from pages_of_code import page_of_example
+from tutorials import page_as_notebook, page_of_example
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PAGES = {
@@ -34,7 +33,7 @@ def on_files(files, config):
             File.generated(
                 config,
                 f"tutorials/{path.stem}.ipynb",
-                content=notebook_of(path.read_text()),
+                content=page_as_notebook(path.read_text()),
             )
         )
     return files

@@ -129,6 +129,6 @@ def test_python_blocks_of_a_page_run_in_order_and_tutorials_show_what_they_print
             if page.startswith("docs/tutorials/"):
                 shown = bool(output) == bool(capsys.readouterr().out.strip())
                 assert shown, (
-                    "`KERAS_BACKEND=torch python docs/mkdocs/run_tutorials.py "
+                    "`KERAS_BACKEND=torch python docs/mkdocs/tutorials.py "
                     f"{pathlib.Path(page).stem}` writes:\n{block}"
                 )

@@ -33,9 +33,9 @@ def test_an_example_runs_and_learns(path, tmp_path):
 @pytest.mark.runs_once
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_page_of_an_example_has_its_text_and_its_code(path):
-    page_of_example = runpy.run_path(
-        str(ROOT / "docs" / "mkdocs" / "pages_of_code.py")
-    )["page_of_example"]
+    page_of_example = runpy.run_path(str(ROOT / "docs" / "mkdocs" / "tutorials.py"))[
+        "page_of_example"
+    ]
     text = path.read_text()
     assert [
         line.partition(":")[0] for line in text.split('"""')[1].strip().splitlines()

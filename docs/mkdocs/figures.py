@@ -1,5 +1,5 @@
 """Draws what neurons do with one input, for the API pages: `KERAS_BACKEND=torch python
-docs/mkdocs/neuron_figures.py`.
+docs/mkdocs/figures.py`.
 
 The input is a constant one, then a stronger one, then a train of spikes, with pauses
 between them. `PSN` and `MaskedPSN` have no figure: what they do is learned.
