@@ -62,8 +62,8 @@ class _Compiler:
             membrane_bits,
         )
         self.largest_input = largest_input
-        self.nodes, self.places = _graph.nodes_of(network), places(network)
-        self.channels_first = _channels_first(self.nodes)
+        self.calls, self.places = _graph.whole_of(network).calls, places(network)
+        self.channels_first = _channels_first(self.calls)
         self.layers: list[dict] = []
         self.constants: dict[str, np.ndarray] = {}
         self.rows: list[LayerReport] = []
@@ -77,12 +77,10 @@ class _Compiler:
                 f"Received: an input of shape {tuple(reference.shape)}. Build the "
                 "network for inputs of one size."
             )
-        order = iter(self.nodes)
         begin = Units(INPUT, shape, self.largest_input, 1.0)
-        found = _graph.walk(
-            self.network,
+        found = _graph.whole_of(self.network).run(
             [begin],
-            lambda call: self.compile(call, next(order)),
+            self.compile,
             training=False,
         )
         (end,) = keras.tree.flatten(found)
@@ -135,12 +133,12 @@ class _Compiler:
         self.layers.append({"name": name, "kind": kind, "from": list(sources), **facts})
         return name
 
-    def compile(self, call, node):
-        layer, signals = call.operation, call.signals
+    def compile(self, call):
+        layer, signals = call.operation, call.inputs
         made = rule_of(layer)(self, layer, signals)
         return (
             made.shared()
-            if isinstance(made, Current) and len(node.consumers) != 1
+            if isinstance(made, Current) and len(call.consumers) != 1
             else made
         )
 
@@ -191,7 +189,7 @@ class _Compiler:
 
     def logits(self, end):
         """Ends the network, and returns the unit of a logit."""
-        last = self.nodes[-1].operation
+        last = self.calls[-1].operation
         if len(end.shape) != 1:
             raise refused(
                 last,
@@ -255,14 +253,14 @@ class _Compiler:
         return True
 
 
-def _channels_first(nodes):
+def _channels_first(calls):
     """Whether images have channels first; raises an error if layers disagree."""
     found: dict[str, Any] = {}
-    for node in nodes:
-        if type(node.operation) is not layers.Flatten and getattr(
-            node.operation, "data_format", None
+    for call in calls:
+        if type(call.operation) is not layers.Flatten and getattr(
+            call.operation, "data_format", None
         ):
-            found.setdefault(node.operation.data_format, node.operation)
+            found.setdefault(call.operation.data_format, call.operation)
     if len(found) > 1:
         raise refused(
             list(found.values())[1],

@@ -129,14 +129,13 @@ def _graph_of(nir: Any, model: keras.Model, dt: float) -> Any:
             f"{network.inputs[0].shape}."
         )
     found = _to_nodes.data_format_of(
-        node.operation for node in _graph.nodes_of(network)
+        call.operation for call in _graph.whole_of(network).calls
     )
     writer = GraphWriter(nir, found, dt)
     begin = writer.input(_layouts.shape_to_nir(tuple(shape), writer.format_of(shape)))
-    end = _graph.walk(
-        network,
+    end = _graph.whole_of(network).run(
         [begin],
-        lambda call: _to_nodes.add_layer(writer, call.operation, call.signals),
+        lambda call: _to_nodes.add_layer(writer, call.operation, call.inputs),
         training=False,
     )
     (end,) = keras.tree.flatten(end)
@@ -157,9 +156,9 @@ def _without_normalization(network: keras.Model) -> keras.Model:
     """The graph of a network, with folded batch normalisation."""
     graph = _graph.as_graph(network, argument="model")
     normalizes = False
-    for node in _graph.nodes_of(graph):
-        if kind_of(node.operation).normalization is None:
-            _to_nodes.check(node.operation)
+    for call in _graph.whole_of(graph).calls:
+        if kind_of(call.operation).normalization is None:
+            _to_nodes.check(call.operation)
         else:
             normalizes = True
     return (
