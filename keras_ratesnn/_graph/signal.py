@@ -1,8 +1,10 @@
 """Signals between the operations of a network."""
 
+import dataclasses
 from typing import Any
 
 
+@dataclasses.dataclass(slots=True, weakref_slot=True, eq=False)
 class Signal:
     """A tensor over time, for what rewrites or watches a network.
 
@@ -12,8 +14,5 @@ class Signal:
             `False`.
     """
 
-    __slots__ = ("__weakref__", "static", "value")
-
-    def __init__(self, value: Any, static: bool = False) -> None:
-        self.value = value
-        self.static = static
+    value: Any
+    static: bool = False
