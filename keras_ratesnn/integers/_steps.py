@@ -45,7 +45,8 @@ def steps(
     """
     batch = Batch(network, x, arrays, temporal, kernels)
     for t in range(network.timesteps):
-        yield batch.advance(t), batch.state
+        batch.advance(t)
+        yield batch.outputs, batch.state
 
 
 class Batch:
@@ -54,6 +55,7 @@ class Batch:
 
     Attributes:
         state: Dict, the states of the neurons.
+        outputs: Dict, the outputs of all layers at the last step.
     """
 
     def __init__(
@@ -72,18 +74,18 @@ class Batch:
         self.state = self._step.start(arrays.shape(x)[0])
         self._known: dict[str, Any] = {}
 
-    def advance(self, t: int) -> dict[str, Any]:
-        """The outputs of all layers at step t."""
-        outputs, self.state = self._step(
+    def advance(self, t: int) -> Any:
+        """The logits of step t."""
+        self.outputs, self.state = self._step(
             self._x[:, t] if self._temporal else self._x, self.state, self._known
         )
         if not self._temporal:
             self._known = {
-                layer.name: outputs[layer.name]
+                layer.name: self.outputs[layer.name]
                 for layer in self._step.network.layers
                 if layer.static
             }
-        return outputs
+        return self.outputs[self._step.network.layers[-1].name]
 
     def keep(self, rows: Any) -> None:
         """Goes on with these rows alone, integers `(rows,)`, in this order."""

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, checks, progress
 from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn._model.streaming import Stream
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn._steps import batches, conformal
 from keras_ratesnn._steps.answers import Answers
@@ -70,8 +71,7 @@ class IntegerModel(keras.Model):
             for name, kernel in _steps.kernels_of(plan).items()
         }
         self.built = True
-        self._batch: int | None = None
-        self._state: dict[str, Any] | None = None
+        self._stream = Stream()
 
     def _add_kernel(self, kernel):
         # Without the name of its layer: that of a variable has no "/".
@@ -214,7 +214,7 @@ class IntegerModel(keras.Model):
         return int(largest) + 1 if np.isfinite(largest) else 0
 
     def _until(self, x, batch_size, leaves):
-        x, last = self._checked_values(x), self.plan.layers[-1].name
+        x = self._checked_values(x)
         if self.plan.classes == 1:
             raise ValueError(
                 "A network must have two classes or more to be sure of one. Received: "
@@ -227,9 +227,7 @@ class IntegerModel(keras.Model):
             tensor, temporal = self._frames(
                 ops.convert_to_tensor(x[samples].astype("int32"))
             )
-            running = _Logits(
-                _steps.Batch(self.plan, tensor, OfKeras, temporal, kernels), last
-            )
+            running = _steps.Batch(self.plan, tensor, OfKeras, temporal, kernels)
             return running, np.ones((len(samples), self.timesteps), bool)
 
         with backend.no_gradient():
@@ -345,22 +343,20 @@ class IntegerModel(keras.Model):
                 f"{tuple(x.shape)}. Leave the time axis out."
             )
         batch, step = x.shape[0], _steps.Step(self.plan, OfKeras, self._kernels())
-        if self._state is None:
-            self._batch, self._state = batch, step.start(batch)
-        if batch != self._batch:
-            raise ValueError(
-                "The batch size must not change within a sequence. Received: inputs "
-                f"for {batch} sequences, after steps with {self._batch}. Call "
-                "reset_state() to start new sequences."
-            )
+
+        def advance(state, t):
+            if state is None:
+                state = step.start(batch)
+            outputs, state = step(x, state, {})
+            return state, outputs[self.plan.layers[-1].name]
+
         with backend.no_gradient():
-            outputs, self._state = step(x, self._state, {})
-        return outputs[self.plan.layers[-1].name]
+            return self._stream.advance(batch, advance)
 
     def reset_state(self) -> None:
         """Ends the sequence of `step`: the next step starts at rest, with any batch
         size."""
-        self._state = self._batch = None
+        self._stream.reset()
 
     predict = _with_checked_values(keras.Model.predict)
     evaluate = _with_checked_values(keras.Model.evaluate)
@@ -399,19 +395,6 @@ class IntegerModel(keras.Model):
                 it was.
         """
         _file.write(self.plan, checks.file_to_write("filepath", filepath))
-
-
-class _Logits:
-    """A batch of a network of integers that is run until its samples are sure."""
-
-    def __init__(self, batch, last):
-        self._batch, self._last = batch, last
-
-    def advance(self, t):
-        return np.asarray(ops.convert_to_numpy(self._batch.advance(t)[self._last]))
-
-    def keep(self, rows):
-        self._batch.keep(ops.convert_to_tensor(rows, "int32"))
 
 
 def _check_samples(x):
