@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_ratesnn._core.convolutions import convolved
 
+Sizes = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -41,19 +42,19 @@ class Wire:
     padding: Pairs = ()
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self):
         return self.node.shape
 
     @property
-    def by_channel(self) -> bool:
+    def by_channel(self):
         """Whether channels differ in scale or offset."""
         return bool(np.ndim(self.scale) or np.ndim(self.offset))
 
     @property
-    def is_plain(self) -> bool:
+    def is_plain(self):
         return not self.by_channel and (self.scale, self.offset) == (1.0, 0.0)
 
-    def scaled(self, layer: Any, scale: Any, offset: Any) -> "Wire":
+    def scaled(self, layer, scale, offset):
         """The wire after a layer that scales and shifts."""
         return dataclasses.replace(
             self,
@@ -77,19 +78,19 @@ class LoweredNode:
     inputs: tuple[Wire, ...]
 
     @property
-    def name(self) -> str:
+    def name(self):
         return self.layer.name
 
     @property
-    def before(self) -> "LoweredNode":
+    def before(self):
         return self.inputs[0].node
 
     @functools.cached_property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self):
         return self.before.shape
 
     @property
-    def image(self) -> tuple[int, ...] | None:
+    def image(self):
         """The shape before it was flattened; `None` if it was not."""
         return self.before.image
 
@@ -106,11 +107,11 @@ class FlattenNode(LoweredNode):
     """All elements in one axis."""
 
     @functools.cached_property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self):
         return (math.prod(self.before.shape),)
 
     @property
-    def image(self) -> tuple[int, ...]:
+    def image(self):
         return self.before.shape
 
 
@@ -118,26 +119,28 @@ class FlattenNode(LoweredNode):
 class InputNode(LoweredNode):
     """The input of the network."""
 
-    shape: tuple[int, ...]
+    shape: Sizes
     image = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _WindowedNode(LoweredNode):
-    stride: tuple[int, ...]
-    dilation: tuple[int, ...]
+    stride: Sizes
+    dilation: Sizes
     padding: Pairs
     image = None
 
     @functools.cached_property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self):
         # The window and the number of channels are those of the classes below.
-        window: Any = self.window  # type: ignore[attr-defined]
-        channels: Any = self.channels  # type: ignore[attr-defined]
         sizes = convolved(
-            self.before.shape, window, self.stride, self.padding, self.dilation
+            self.before.shape,
+            self.window,  # type: ignore[attr-defined]
+            self.stride,
+            self.padding,
+            self.dilation,
         )
-        return (*sizes, channels)
+        return (*sizes, self.channels)  # type: ignore[attr-defined]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,11 +163,11 @@ class AffineNode(_WindowedNode):
     groups: int = 1
 
     @property
-    def window(self) -> tuple[int, ...]:
+    def window(self):
         return self.kernel.shape[:-2]
 
     @property
-    def channels(self) -> int:
+    def channels(self):
         return self.kernel.shape[-1]
 
 
@@ -180,12 +183,12 @@ class PoolNode(_WindowedNode):
             `False`.
     """
 
-    window: tuple[int, ...]
+    window: Sizes
     how: str
     whole: bool = False
 
     @property
-    def channels(self) -> int:
+    def channels(self):
         return self.before.shape[-1]
 
 

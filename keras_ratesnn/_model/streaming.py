@@ -14,27 +14,24 @@ from keras_ratesnn.gradients.run import Run
 
 
 def one_step_of(
-    network: keras.Model,
-    inputs: Sequence[Tensor],
-    timesteps: int,
-    step_mode: str = "single",
+    network: keras.Model, inputs: Sequence[Tensor], timesteps: int
 ) -> Network:
     """A network that is given the inputs of one step, `(batch, ...)`, in inference.
+
+    Nothing is the same at every step. If a step has slots, they see the same inputs,
+    and the network runs all of them.
 
     Args:
         network: A Functional model.
         inputs: List of tensors, in the order of the network's inputs.
-        timesteps: Integer T, for encoders that spread an input over T steps; for
-            `step_mode="multi"` the slots of a step.
-        step_mode: `"single"`: each call is a step, and nothing is the same at every
-            step. `"multi"`: all slots of a step, which see the same inputs. Defaults to
-            `"single"`.
+        timesteps: Integer T, for encoders that spread an input over T steps.
     """
+    slots = _graph.slots_of(network)
     run = Run(
         parts=(_graph.whole_of(network), None, None),
         inputs=[(tensor, False) for tensor in inputs],
-        timesteps=timesteps,
-        step_mode=step_mode,
+        timesteps=timesteps if slots == 1 else slots,
+        step_mode="single" if slots == 1 else "multi",
         network=network,
     )
     return Network(run, streams=True)
@@ -51,17 +48,14 @@ def step_of(
 
     Args:
         network: See `one_step_of`.
-        timesteps: Integer T, for encoders that spread an input over T steps.
+        timesteps: See `one_step_of`.
         state: What the previous step returned; `None` before the first one.
         inputs: See `one_step_of`.
         t: Integer, or integer scalar tensor: the time step.
     """
     slots = _graph.slots_of(network)
     with backend.no_gradient():
-        if slots == 1:
-            running = one_step_of(network, inputs, timesteps)
-        else:
-            running = one_step_of(network, inputs, slots, "multi")
+        running = one_step_of(network, inputs, timesteps)
         states = None if state is None else running.resumed(state)
         if slots == 1:
             states, outputs = running.step(states, running.once(), t)

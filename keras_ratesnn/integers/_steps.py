@@ -4,7 +4,6 @@ An integer is an int32. Sums of products are computed in float32, where they are
 below 2^24; inputs that would lead to larger ones are split into parts of few bits.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,15 +25,8 @@ _LIMB = 15
 bits."""
 
 
-def steps(
-    network: IntegerNetwork,
-    x: Any,
-    arrays: Any,
-    temporal: bool,
-    kernels: dict[str, Any],
-) -> Iterator[tuple[dict, dict]]:
-    """Runs all time steps: yields the outputs of all layers and the states of the
-    neurons after each.
+class Batch:
+    """A batch that is run step by step, whose rows may become fewer.
 
     Args:
         network: `IntegerNetwork`.
@@ -42,16 +34,6 @@ def steps(
         arrays: `OfKeras`, or a class with the same functions.
         temporal: Boolean, whether there is a frame for each step.
         kernels: Dict of kernels in float32 by layer, see `kernels_of`.
-    """
-    batch = Batch(network, x, arrays, temporal, kernels)
-    for t in range(network.timesteps):
-        batch.advance(t)
-        yield batch.outputs, batch.state
-
-
-class Batch:
-    """A batch that is run step by step, whose rows may become fewer. For the arguments
-    see `steps`.
 
     Attributes:
         state: Dict, the states of the neurons.
@@ -66,11 +48,8 @@ class Batch:
         temporal: bool,
         kernels: dict[str, Any],
     ) -> None:
-        self._step, self._x, self._temporal = (
-            Step(network, arrays, kernels),
-            x,
-            temporal,
-        )
+        self._step = Step(network, arrays, kernels)
+        self._x, self._temporal = x, temporal
         self.state = self._step.start(arrays.shape(x)[0])
         self._known: dict[str, Any] = {}
 
@@ -104,7 +83,7 @@ def kernels_of(network: IntegerNetwork) -> dict[str, np.ndarray]:
 
 
 class Step:
-    """A step of a network. For the arguments see `steps`."""
+    """A step of a network. For the arguments see `Batch`."""
 
     def __init__(
         self, network: IntegerNetwork, arrays: Any, kernels: dict[str, Any]

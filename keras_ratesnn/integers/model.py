@@ -93,14 +93,13 @@ class IntegerModel(keras.Model):
 
     def _sums(self, inputs):
         """The sums of the integer logits over time."""
-        x, temporal = self._frames(inputs)
-        last = self.plan.layers[-1].name
-        return sum(
-            outputs[last]
-            for outputs, _ in _steps.steps(
-                self.plan, x, OfKeras, temporal, self._kernels()
-            )
-        )
+        batch = self._batch(inputs)
+        return sum(batch.advance(t) for t in range(self.timesteps))
+
+    def _batch(self, x):
+        """Inputs as a batch that is run step by step."""
+        x, temporal = self._frames(x)
+        return _steps.Batch(self.plan, x, OfKeras, temporal, self._kernels())
 
     def _kernels(self):
         return {
@@ -221,14 +220,10 @@ class IntegerModel(keras.Model):
                 "one with a single logit."
             )
         _check_samples(x)
-        kernels = self._kernels()
 
         def begin(samples):
-            tensor, temporal = self._frames(
-                ops.convert_to_tensor(x[samples].astype("int32"))
-            )
-            running = _steps.Batch(self.plan, tensor, OfKeras, temporal, kernels)
-            return running, np.ones((len(samples), self.timesteps), bool)
+            batch = self._batch(ops.convert_to_tensor(x[samples].astype("int32")))
+            return batch, np.ones((len(samples), self.timesteps), bool)
 
         with backend.no_gradient():
             return batches.run(begin, len(x), batch_size, leaves)
@@ -270,23 +265,15 @@ class IntegerModel(keras.Model):
             TypeError: As in `integer_logits`.
             ValueError: As in `integer_logits`.
         """
-        tensor, temporal = self._frames(
-            ops.convert_to_tensor(self._checked_values(x).astype("int32"))
-        )
+        x = ops.convert_to_tensor(self._checked_values(x).astype("int32"))
+        outputs: dict[str, list] = {layer.name: [] for layer in self.plan.layers}
         with backend.no_gradient():
-            steps = [
-                outputs
-                for outputs, _ in _steps.steps(
-                    self.plan, tensor, OfKeras, temporal, self._kernels()
-                )
-            ]
-        names = [layer.name for layer in self.plan.layers]
-        return {
-            name: np.stack(
-                [ops.convert_to_numpy(outputs[name]) for outputs in steps], axis=1
-            )
-            for name in names
-        }
+            batch = self._batch(x)
+            for t in range(self.timesteps):
+                batch.advance(t)
+                for name, steps in outputs.items():
+                    steps.append(ops.convert_to_numpy(batch.outputs[name]))
+        return {name: np.stack(steps, axis=1) for name, steps in outputs.items()}
 
     def _frames(self, x):
         """Inputs with channels last, and whether there is one for each step."""

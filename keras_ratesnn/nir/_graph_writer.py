@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -64,9 +63,9 @@ class GraphWriter:
         same."""
         if node.image is None or not self.lowered.is_image(node.image):
             return None
-        indices = np.arange(math.prod(node.image)).reshape(node.image)
-        order = np.moveaxis(indices, -1, 0).ravel()
-        return None if (order[1:] > order[:-1]).all() else order
+        shape = (node.image[-1], *node.image[:-1])
+        order = _layouts.order_of_flattened(shape, _layouts.CHANNELS_LAST)
+        return None if order is None else np.argsort(order)
 
     def full(self, values, node):
         """A parameter for each element of a node, as NIR has them."""
