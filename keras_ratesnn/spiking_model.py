@@ -40,7 +40,7 @@ from keras_ratesnn._model.input_checks import (
     with_time,
 )
 from keras_ratesnn._model.silent_layers import SilentLayers
-from keras_ratesnn._model.streaming import Stream
+from keras_ratesnn._model.streaming import Stream, step_of
 from keras_ratesnn._model.through_time import run_method, through_time
 from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value
 from keras_ratesnn._model.undifferentiated import (
@@ -593,7 +593,10 @@ class SpikingModel(
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
         with keras_internals.in_steps():
-            return self._stream.advance(functional, tensors, self.timesteps)
+            return self._stream.advance(
+                tensors[0].shape[0],
+                lambda state, t: step_of(functional, self.timesteps, state, tensors, t),
+            )
 
     def reset_state(self) -> None:
         """Ends the sequence of `step`: the next step starts at rest, with any batch

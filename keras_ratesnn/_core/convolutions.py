@@ -37,3 +37,19 @@ def without_dilation(kernel: np.ndarray, axis: int, dilation: int) -> np.ndarray
     dilated = np.zeros(shape, kernel.dtype)
     np.moveaxis(dilated, axis, 0)[::dilation] = np.moveaxis(kernel, axis, 0)
     return dilated
+
+
+def convolved(
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> tuple[int, ...]:
+    """The sizes of the axes of the output of a convolution or pooling; further sizes of
+    the input are left out."""
+    along = zip(sizes, kernel, strides, padding, dilation, strict=False)
+    return tuple(
+        (size + sum(zeros) - (taps - 1) * step - 1) // stride + 1
+        for size, taps, stride, zeros, step in along
+    )

@@ -1,4 +1,4 @@
-"""The graph of a network: its walk, its inputs, and its requirements for networks."""
+"""The graph of a network: its plan, its inputs, and what networks must be like."""
 
 from keras_ratesnn._graph.functional import as_graph as as_graph
 from keras_ratesnn._graph.functional import output_of as output_of
@@ -6,12 +6,12 @@ from keras_ratesnn._graph.functional import paths_of as paths_of
 from keras_ratesnn._graph.inputs import match_inputs as match_inputs
 from keras_ratesnn._graph.inputs import tensors_among as tensors_among
 from keras_ratesnn._graph.names import Names as Names
-from keras_ratesnn._graph.nodes import nodes_of as nodes_of
 from keras_ratesnn._graph.planning import Part as Part
 from keras_ratesnn._graph.planning import PlannedCall as PlannedCall
 from keras_ratesnn._graph.planning import Slot as Slot
 from keras_ratesnn._graph.planning import last_uses as last_uses
 from keras_ratesnn._graph.planning import parts_of as parts_of
+from keras_ratesnn._graph.planning import producers_of as producers_of
 from keras_ratesnn._graph.planning import whole_of as whole_of
 from keras_ratesnn._graph.requirements import check_length as check_length
 from keras_ratesnn._graph.requirements import check_mean_of_steps as check_mean_of_steps
@@ -26,5 +26,4 @@ from keras_ratesnn._graph.requirements import couples_samples as couples_samples
 from keras_ratesnn._graph.requirements import frames_of as frames_of
 from keras_ratesnn._graph.requirements import neurons_of as neurons_of
 from keras_ratesnn._graph.requirements import slots_of as slots_of
-from keras_ratesnn._graph.walk import Signal as Signal
-from keras_ratesnn._graph.walk import walk as walk
+from keras_ratesnn._graph.signal import Signal as Signal

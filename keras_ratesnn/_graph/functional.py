@@ -45,7 +45,7 @@ def paths_of(network, inside=None, within=""):
 
     Args:
         network: A Functional or Sequential model.
-        inside: As in `walk`. Defaults to `None`.
+        inside: As in `whole_of`. Defaults to `None`.
         within: String, what the paths begin with. Defaults to `""`.
 
     Returns:

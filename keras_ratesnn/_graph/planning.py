@@ -1,8 +1,7 @@
-"""The plan of a walk: the calls of a network and its nested models, in order, and what
+"""The plan of a network: its calls and those of its nested models, in order, and what
 of them follows the end of time."""
 
 import dataclasses
-import functools
 import itertools
 import weakref
 
@@ -24,15 +23,22 @@ from keras_ratesnn.layer_kinds import (
 
 
 class Slot:
-    """A placeholder for a signal."""
+    """A placeholder for a signal, with its `spec`, the symbolic tensor of this call:
+    shape, dtype and mask."""
 
-    def __init__(self, index):
+    def __init__(self, index, spec=None):
         self.index = index
+        self.spec = spec
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False)
 class PlannedCall:
-    """A call of an operation, with slots instead of signals."""
+    """A call of an operation, with slots instead of signals; an input of the network if
+    there is no operation.
+
+    `sources` are the calls whose outputs it takes, each once. `consumers` are the calls
+    that take its own; `None` among them is an output of the network.
+    """
 
     operation: keras.Operation
     args: tuple
@@ -41,15 +47,22 @@ class PlannedCall:
     outputs: list
     key: str
     takes_training: bool  # False if the graph itself says what `training` is
+    sources: list = dataclasses.field(default_factory=list)
+    consumers: list = dataclasses.field(default_factory=list)
+
+    @property
+    def kind(self):
+        """The operation's `keras_ratesnn.LayerKind`."""
+        return kind_of(self.operation)
 
 
 def last_uses(touched, outputs):
     """For each of the sets of slots that calls touch, in order, the slots that neither
     a later call nor the outputs need."""
     needed, last = {leaf.index for leaf in tree.flatten(outputs)}, []
-    for of_call in reversed(touched):
-        last.append(of_call - needed)
-        needed |= of_call
+    for indices in reversed(touched):
+        last.append(indices - needed)
+        needed |= indices
     return last[::-1]
 
 
@@ -59,13 +72,51 @@ class Part:
 
     def __init__(self, calls, inputs, outputs):
         self.calls, self.inputs, self.outputs = calls, inputs, outputs
-        self.last_used = last_uses(
-            [
-                {*call.inputs, *(output.index for output in call.outputs)}
-                for call in calls
-            ],
-            outputs,
-        )
+        touched = [
+            {*call.inputs, *(output.index for output in call.outputs)} for call in calls
+        ]
+        self.last_used = last_uses(touched, outputs)
+
+    def run(self, signals, rule, training):
+        """Passes every call to `rule`, with signals instead of slots.
+
+        A signal is any object that is not a pytree; only the rule interprets signals.
+
+        Args:
+            signals: List with one signal for each input.
+            rule: Function from a `PlannedCall`, whose `inputs` are signals, to signals,
+                in the structure of the operation's outputs.
+            training: Boolean, passed on to layers as in Keras' own Functional call.
+
+        Returns:
+            Signals in the structure of the outputs.
+        """
+        indices = [slot.index for slot in self.inputs]
+        by_index = dict(zip(indices, signals, strict=True))
+
+        def fill_in(leaf):
+            return by_index[leaf.index] if isinstance(leaf, Slot) else leaf
+
+        for call, last_used in zip(self.calls, self.last_used, strict=True):
+            args, kwargs = tree.map_leaves(fill_in, (call.args, call.kwargs))
+            if call.takes_training:
+                kwargs["training"] = training
+            inputs = [by_index[index] for index in call.inputs]
+            outputs = rule(
+                dataclasses.replace(call, args=args, kwargs=kwargs, inputs=inputs)
+            )
+            if isinstance(outputs, (list, tuple, dict)):
+                # In Keras' order, with sorted dict keys.
+                outputs = keras.tree.flatten(outputs)
+            else:
+                outputs = [outputs]
+            for slot, signal in zip(call.outputs, outputs, strict=True):
+                by_index[slot.index] = signal
+            # A signal may be the activations of all time steps: its memory is for the
+            # next ones.
+            for index in last_used:
+                del by_index[index]
+        return tree.map_leaves(fill_in, self.outputs)
 
 
 @dataclasses.dataclass(slots=True)
@@ -73,15 +124,16 @@ class Plan:
     """The calls of a network and its nested models, in the `parts` before, at and after
     the end of time, if it has one.
 
-    `nested` are pairs of nested models and their graphs, and `found` what was looked
-    for among the operations.
+    `producers` are the calls, and the inputs of the network, by the indices of the
+    slots of their outputs. `nested` are pairs of nested models and their graphs.
+    `matching` are the operations for which functions of them were true.
     """
 
     whole: Part
+    producers: dict
     parts: tuple[Part, Part, Part] | None
-    slots: int
     nested: list
-    found: dict = dataclasses.field(default_factory=dict)
+    matching: dict = dataclasses.field(default_factory=dict)
 
 
 class _WithMask(keras.Operation):
@@ -98,19 +150,32 @@ _plans: weakref.WeakKeyDictionary[keras.Model, Plan] = weakref.WeakKeyDictionary
 
 
 def plan_of(network):
-    """The plan of a walk, cached because Keras' own graph traversal takes longer than
-    many steps."""
+    """The plan of a network, cached because going through Keras' graph takes longer
+    than many steps."""
     plan = _plans.get(network)
     if plan is None or any(
         as_graph(model) is not graph for model, graph in plan.nested
     ):
-        plan = _plans[network] = make_plan(network)
+        plan = _plans[network] = _make_plan(network)
     return plan
 
 
-def whole_of(network):
-    """The `Part` of a whole network, with its time means."""
-    return plan_of(network).whole
+def whole_of(network, inside=None):
+    """The `Part` of a whole network, with its time means.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+        inside: Dict of layers to Functional models that are run instead of them, with
+            the signals among the arguments of the layer as inputs. Defaults to `None`:
+            none.
+    """
+    return _make_plan(network, inside).whole if inside else plan_of(network).whole
+
+
+def producers_of(network):
+    """The calls of a network, and its inputs, by the indices of the slots of their
+    outputs."""
+    return plan_of(network).producers
 
 
 def parts_of(network):
@@ -123,104 +188,96 @@ def parts_of(network):
     return plan.parts or (plan.whole, None, None)
 
 
-def make_plan(network, inside=None):
-    """The `Plan` of a network. Nested models, and the models `inside` layers, are
-    walked into.
+def _make_plan(network, inside=None):
+    """The `Plan` of a network; for the arguments see `whole_of`."""
+    planner = _Planner(inside or {})
+    inputs = [planner.add(None, (), {}, [tensor])[0] for tensor in network.inputs]
+    outputs = planner.run(network, inputs)
+    for slot in tree.flatten(outputs):
+        planner.producers[slot.index].consumers.append(None)
+    parts = _parts_around_end_of_time(planner.calls, inputs, outputs)
+    whole = Part(planner.calls, inputs, outputs)
+    return Plan(whole, planner.producers, parts, planner.nested)
 
-    Args:
-        network: A Functional model, see `as_graph`.
-        inside: See `walk`. Defaults to `None`.
-    """
-    indices = itertools.count()
-    calls: list[PlannedCall] = []
-    nested: list[tuple[keras.Model, keras.Model]] = []
 
-    def slot():
-        return Slot(next(indices))
+class _Planner:
+    """Goes through the graph of a network and collects calls; nested models, and the
+    models `inside` layers, are gone through in their places."""
 
-    def with_mask(tensor, mask):
+    def __init__(self, inside):
+        self.inside = inside
+        self.indices = itertools.count()
+        self.calls: list[PlannedCall] = []
+        self.producers: dict[int, PlannedCall] = {}
+        self.nested: list[tuple[keras.Model, keras.Model]] = []
+
+    def run(self, graph, slots, training=None):
+        """The slots of the outputs of a graph with these slots as inputs."""
+        by_tensor = dict(zip(map(id, graph.inputs), slots, strict=True))
+
+        def fill_in(leaf):
+            return by_tensor[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf
+
+        for operation, args, kwargs, specs in keras_internals.calls_in(graph):
+            args, kwargs = keras.tree.map_structure(fill_in, (args, kwargs))
+            outputs = self.call(operation, args, kwargs, specs, training)
+            by_tensor.update(
+                zip(map(id, specs), keras.tree.flatten(outputs), strict=True)
+            )
+        return keras.tree.map_structure(
+            fill_in, keras_internals.outputs_structure(graph)
+        )
+
+    def call(self, operation, args, kwargs, specs, training_of_model):
+        """The slots of the outputs of a call in a graph."""
+        training = keras_internals.training_in_graph(kwargs)
+        if training is None:
+            training = training_of_model
+        if operation in self.inside:
+            tensors = tensors_among(args, kwargs, Slot)
+            return self.run(self.inside[operation], tensors, training)
+        if keras_internals.is_graph(operation):
+            return self.call_model(operation, training, *args, **kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if name != "training"}
+        takes_training = keras_internals.takes_training(operation)
+        if takes_training and training is not None:
+            kwargs["training"], takes_training = training, False
+        return self.add(operation, args, kwargs, specs, takes_training)
+
+    def call_model(self, model, its_training, inputs, mask=None, **kwargs):
+        graph = as_graph(model)
+        self.nested.append((model, graph))
+        slots = match_inputs(graph, inputs)
+        if mask is not None:
+            pairs = zip(slots, keras.tree.flatten(mask), strict=True)
+            slots = [self.with_mask(slot, mask) for slot, mask in pairs]
+        return self.run(graph, slots, its_training)
+
+    def with_mask(self, tensor, mask):
         if mask is None:
             return tensor
-        masked = slot()
-        inputs = [leaf.index for leaf in (tensor, mask) if isinstance(leaf, Slot)]
-        calls.append(
-            PlannedCall(
-                _WithMask(),
-                (tensor, mask),
-                {},
-                inputs,
-                [masked],
-                str(len(calls)),
-                takes_training=False,
-            )
-        )
+        spec = getattr(tensor, "spec", tensor)
+        (masked,) = self.add(_WithMask(), (tensor, mask), {}, [spec])
         return masked
 
-    def plan_operation(operation, training_of_model):
-        def training_of(kwargs):
-            training = keras_internals.training_in_graph(kwargs)
-            return training_of_model if training is None else training
-
-        def call_inside(*args, **kwargs):
-            return run(
-                inside[operation],
-                tensors_among(args, kwargs, Slot),
-                training_of(kwargs),
-            )
-
-        def call_model(inputs, mask=None, **kwargs):
-            graph = as_graph(operation)
-            nested.append((operation, graph))
-            slots = match_inputs(graph, inputs)
-            if mask is not None:
-                slots = [
-                    with_mask(each, of_it)
-                    for each, of_it in zip(slots, keras.tree.flatten(mask), strict=True)
-                ]
-            return run(graph, slots, training_of(kwargs))
-
-        def call(*args, **kwargs):
-            training = training_of(kwargs)
-            kwargs.pop("training", None)
-            takes_training = keras_internals.takes_training(operation)
-            if takes_training and training is not None:
-                kwargs["training"], takes_training = training, False
-            inputs = [
-                leaf.index
-                for leaf in tree.flatten((args, kwargs))
-                if isinstance(leaf, Slot)
-            ]
-            outputs = [slot() for _ in keras.tree.flatten(operation.output)]
-            calls.append(
-                PlannedCall(
-                    operation,
-                    args,
-                    kwargs,
-                    inputs,
-                    outputs,
-                    str(len(calls)),
-                    takes_training,
-                )
-            )
-            return outputs
-
-        if inside and operation in inside:
-            return call_inside
-        return call_model if keras_internals.is_graph(operation) else call
-
-    def run(graph, slots, training=None):
-        return keras_internals.run_through_graph(
-            graph, slots, functools.partial(plan_operation, training_of_model=training)
+    def add(self, operation, args, kwargs, specs, takes_training=False):
+        """Adds a call, or an input of the network, and returns the slots of its
+        outputs."""
+        leaves = tree.flatten((args, kwargs))
+        inputs = [leaf.index for leaf in leaves if isinstance(leaf, Slot)]
+        outputs = [Slot(next(self.indices), spec) for spec in specs]
+        key = str(len(self.calls))
+        call = PlannedCall(
+            operation, args, kwargs, inputs, outputs, key, takes_training
         )
-
-    inputs = [slot() for _ in network.inputs]
-    outputs = run(network, inputs)
-    return Plan(
-        Part(calls, inputs, outputs),
-        _parts_around_end_of_time(calls, inputs, outputs),
-        next(indices),
-        nested,
-    )
+        call.sources.extend(dict.fromkeys(self.producers[index] for index in inputs))
+        for source in call.sources:
+            source.consumers.append(call)
+        for slot in outputs:
+            self.producers[slot.index] = call
+        if operation is not None:
+            self.calls.append(call)
+        return outputs
 
 
 def _parts_around_end_of_time(calls, inputs, outputs):

@@ -5,7 +5,6 @@ from typing import Any
 import keras
 
 from keras_ratesnn._core import keras_internals
-from keras_ratesnn._graph.functional import as_graph
 from keras_ratesnn._graph.planning import parts_of, plan_of
 from keras_ratesnn.layer_kinds import (
     CELL,
@@ -23,7 +22,7 @@ _SEEN_BY_THE_WALK = NEURON, CELL, TIME_MEAN, TIME_MIXING, READOUT
 def check_network(network):
     """Raises ValueError if a network cannot be run over time.
 
-    It must have neurons, all of them visible to `walk`. No layer may mask time steps.
+    It must have neurons, all of them in the plan. No layer may mask time steps.
     Operations after time means must neither need time steps nor have inputs that are
     not means.
 
@@ -38,25 +37,15 @@ def check_network(network):
         )
     # Making the plan checks what follows time means.
     before, _, _ = parts_of(network)
-    _check_masks_rows(network, {call.operation for call in before.calls})
+    _check_masks_rows(before.calls)
 
 
-def _check_masks_rows(graph, of_steps):
-    """Raises ValueError if an operation of a time step masks whole steps of samples, of
-    which the neurons would know nothing.
-
-    Args:
-        graph: A Functional model; nested models are searched, too.
-        of_steps: Set of the operations that run at each step.
-    """
-    for operation, _, _, outputs in keras_internals.calls_in(graph):
-        if keras_internals.is_graph(operation):
-            _check_masks_rows(as_graph(operation), of_steps)
-        masks = [
-            keras_internals.mask_of(output)
-            for output in outputs
-            if operation in of_steps
-        ]
+def _check_masks_rows(calls):
+    """Raises ValueError if a call of a time step masks whole steps of samples, of which
+    the neurons would know nothing."""
+    for call in calls:
+        operation = call.operation
+        masks = [keras_internals.mask_of(output.spec) for output in call.outputs]
         if any(mask is not None and len(mask.shape) == 1 for mask in masks):
             raise ValueError(
                 "`network` must not mask time steps: a layer of it sees one step, and "
@@ -77,7 +66,7 @@ def neurons_of(network):
         network: A Functional model, see `as_graph`.
 
     Raises:
-        ValueError: If a layer hides neurons inside, where `walk` cannot see them.
+        ValueError: If a layer hides neurons inside, which are not in the plan.
     """
     return _search(network, _is_neuron)
 
@@ -120,10 +109,10 @@ def _search(network, wanted):
     They are remembered, since a stream asks at each step.
     """
     plan = plan_of(network)
-    if wanted not in plan.found:
+    if wanted not in plan.matching:
         operations = dict.fromkeys(call.operation for call in plan.whole.calls)
-        plan.found[wanted] = list(filter(wanted, operations))
-    return plan.found[wanted]
+        plan.matching[wanted] = list(filter(wanted, operations))
+    return plan.matching[wanted]
 
 
 def couples_samples(network):

@@ -175,13 +175,11 @@ def warn_of_scaled_twice(model, x):
 
 def _scaled_inputs(network):
     """Pairs of the index of an input and a layer that scales it."""
-    part = _graph.whole_of(network)
-    indices = {
-        slot.index: index for index, slot in enumerate(keras.tree.flatten(part.inputs))
-    }
-    for call in part.calls:
-        if fixed_scale(call.operation) is not None and call.inputs[0] in indices:
-            yield indices[call.inputs[0]], call.operation
+    producers = _graph.producers_of(network)
+    for index, slot in enumerate(_graph.whole_of(network).inputs):
+        for call in producers[slot.index].consumers:
+            if call is not None and fixed_scale(call.operation) is not None:
+                yield index, call.operation
 
 
 def _is_scaled(array):

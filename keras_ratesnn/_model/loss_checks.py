@@ -66,22 +66,21 @@ def _losses_of_outputs(network, loss):
         isinstance(output, _graph.Slot) for output in outputs
     ):
         return []
-    producers = {slot.index: call for call in part.calls for slot in call.outputs}
+    producers = _graph.producers_of(network)
     return list(
         zip(
             losses,
             names,
-            [_origin(slot.index, producers) for slot in outputs],
+            [_origin(producers[slot.index]) for slot in outputs],
             strict=True,
         )
     )
 
 
-def _origin(index, producers):
-    """What a signal is, and the name of the layer that makes it so; `(None, None)`
-    where that is not known."""
-    call = producers.get(index)
-    if call is None:
+def _origin(call):
+    """What a signal of a call is, and the name of the layer that makes it so; `(None,
+    None)` where that is not known."""
+    if call.operation is None:
         return None, None
     kind = kind_of(call.operation)
     activation = getattr(
@@ -94,7 +93,7 @@ def _origin(index, producers):
     elif activation not in (None, "linear"):
         found = None
     elif kind.moves or kind.masks or kind.parameter_free or kind.role == TIME_MEAN:
-        origins = [_origin(before, producers) for before in call.inputs]
+        origins = list(map(_origin, call.sources))
         return origins[0] if len({found for found, _ in origins}) == 1 else (None, None)
     else:
         # What has weights, or is a membrane, has any sign and size.

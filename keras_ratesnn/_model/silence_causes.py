@@ -60,14 +60,14 @@ def normalized_neurons(network):
         network: A Functional or Sequential model.
     """
     found, normalized = set(), set()
-    for node in _graph.nodes_of(_graph.as_graph(network)):
-        kind = kind_of(node.operation)
-        follows = any(before in normalized for before in node.inputs)
+    for call in _graph.whole_of(_graph.as_graph(network)).calls:
+        kind = kind_of(call.operation)
+        follows = any(before in normalized for before in call.sources)
         if kind.role == NEURON:
-            found.update([node.operation] if follows else [])
+            found.update([call.operation] if follows else [])
         elif kind.normalization is not None or (
             follows
             and (kind.moves or kind.masks or kind.parameter_free or kind.keeps_order)
         ):
-            normalized.add(node)
+            normalized.add(call)
     return found

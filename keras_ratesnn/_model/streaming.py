@@ -1,47 +1,75 @@
 """Streaming: runs a network one time step per call, with the state that it keeps
 between calls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn.gradients.network import Network, States
+from keras_ratesnn.gradients.network import Network
 from keras_ratesnn.gradients.run import Run
 
 
 def one_step_of(
-    network: keras.Model,
-    inputs: Sequence[Tensor],
-    timesteps: int,
-    step_mode: str = "single",
+    network: keras.Model, inputs: Sequence[Tensor], timesteps: int
 ) -> Network:
     """A network that is given the inputs of one step, `(batch, ...)`, in inference.
+
+    Nothing is the same at every step. If a step has slots, they see the same inputs,
+    and the network runs all of them.
 
     Args:
         network: A Functional model.
         inputs: List of tensors, in the order of the network's inputs.
-        timesteps: Integer T, for encoders that spread an input over T steps; for
-            `step_mode="multi"` the slots of a step.
-        step_mode: `"single"`: each call is a step, and nothing is the same at every
-            step. `"multi"`: all slots of a step, which see the same inputs. Defaults to
-            `"single"`.
+        timesteps: Integer T, for encoders that spread an input over T steps.
     """
+    slots = _graph.slots_of(network)
     run = Run(
         parts=(_graph.whole_of(network), None, None),
         inputs=[(tensor, False) for tensor in inputs],
-        timesteps=timesteps,
-        step_mode=step_mode,
+        timesteps=timesteps if slots == 1 else slots,
+        step_mode="single" if slots == 1 else "multi",
         network=network,
     )
     return Network(run, streams=True)
 
 
+def step_of(
+    network: keras.Model,
+    timesteps: int,
+    state: Structure,
+    inputs: Sequence[Tensor],
+    t: Any,
+) -> tuple[Structure, Structure]:
+    """One time step in inference: the state after it, and the outputs.
+
+    Args:
+        network: See `one_step_of`.
+        timesteps: See `one_step_of`.
+        state: What the previous step returned; `None` before the first one.
+        inputs: See `one_step_of`.
+        t: Integer, or integer scalar tensor: the time step.
+    """
+    slots = _graph.slots_of(network)
+    with backend.no_gradient():
+        running = one_step_of(network, inputs, timesteps)
+        states = None if state is None else running.resumed(state)
+        if slots == 1:
+            states, outputs = running.step(states, running.once(), t)
+        else:
+            states, outputs = running.all_steps(states, running.once())
+            # They are the same in all slots.
+            outputs = tree.map_leaves(
+                lambda rows: time_axis.unfold(rows, slots)[:, 0], outputs
+            )
+        return running.carried(states), running.alarmed(states, outputs)
+
+
 class Stream:
-    """The state of a sequence: membranes of all neurons, and the number of steps so
-    far."""
+    """The state of a sequence, and the number of steps so far."""
 
     def __init__(self) -> None:
         self.reset()
@@ -49,47 +77,29 @@ class Stream:
     def reset(self) -> None:
         """Starts a new sequence."""
         self.steps = 0
-        self.batch = None
-        self.states: States | None = None
+        self.batch: int | None = None
+        self.state: Any = None
 
     def advance(
-        self, network: keras.Model, inputs: Sequence[Tensor], timesteps: int
+        self, batch: int, step: Callable[[Any, int], tuple[Any, Structure]]
     ) -> Structure:
-        """One time step.
+        """The outputs of one time step.
 
         Args:
-            network: See `one_step_of`.
-            inputs: See `one_step_of`.
-            timesteps: Integer T, for encoders that spread an input over T steps.
-
-        Returns:
-            Tensors in the structure of the network's outputs.
+            batch: Integer, the number of sequences.
+            step: Function `(state, t) -> (state, outputs)`; the state is `None` before
+                the first step.
 
         Raises:
             ValueError: If the batch size differs from that of previous steps.
         """
-        batch = inputs[0].shape[0]
         if self.batch not in (None, batch):
             raise ValueError(
                 "The batch size must not change within a sequence. Received: inputs "
                 f"for {batch} sequences, after {self.steps} steps with {self.batch}. "
                 "Call reset_state() to start new sequences."
             )
-        slots = _graph.slots_of(network)
-        with backend.no_gradient():
-            if slots == 1:
-                running = one_step_of(network, inputs, timesteps)
-                self.states, outputs = running.step(
-                    self.states, running.once(), self.steps
-                )
-            else:
-                running = one_step_of(network, inputs, slots, "multi")
-                self.states, outputs = running.all_steps(self.states, running.once())
-                # They are the same in all slots.
-                outputs = tree.map_leaves(
-                    lambda rows: time_axis.unfold(rows, slots)[:, 0], outputs
-                )
-            outputs = running.alarmed(self.states, outputs)
+        self.state, outputs = step(self.state, self.steps)
         self.batch = batch
         self.steps += 1
         return outputs

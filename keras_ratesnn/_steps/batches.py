@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from keras import ops
 
 from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Tensor
 
 Leaves = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 """`(totals, counts, samples, steps) -> booleans`: which of some samples stop after so
@@ -16,11 +18,11 @@ in these, `(rows,)`, and the numbers of the samples, `(rows,)`."""
 class Running(Protocol):
     """A batch that is run step by step."""
 
-    def advance(self, t: int) -> np.ndarray:
+    def advance(self, t: int) -> Tensor:
         """The outputs of step t, `(rows, classes)`."""
         ...
 
-    def keep(self, rows: np.ndarray) -> None:
+    def keep(self, rows: Tensor) -> None:
         """Goes on with these rows alone, in this order."""
         ...
 
@@ -75,7 +77,7 @@ def _run_batch(begin, samples, batch_size, leaves):
     # Those of the samples that still run, and their rows in the batch.
     active, places = np.arange(number), np.arange(number)
     for t in range(valid.shape[1]):
-        outputs: Any = running.advance(t)[places]
+        outputs: Any = np.asarray(ops.convert_to_numpy(running.advance(t)))[places]
         totals = (
             np.zeros((number, outputs.shape[1]), outputs.dtype)
             if totals is None
@@ -91,7 +93,7 @@ def _run_batch(begin, samples, batch_size, leaves):
             break
         if _size(len(active), batch_size) < rows:
             rows = _size(len(active), batch_size)
-            running.keep(_filled(places, rows))
+            running.keep(ops.convert_to_tensor(_filled(places, rows), "int32"))
             places = np.arange(len(active))
     return totals, counts[np.arange(number), steps - 1], steps
 

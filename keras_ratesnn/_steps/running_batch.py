@@ -5,7 +5,6 @@ import contextlib
 import weakref
 from typing import Any
 
-import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
@@ -42,20 +41,18 @@ class RunningBatch:
             tree.map_leaves(lambda _: None, kept),
         )
 
-    def advance(self, t: int) -> np.ndarray:
+    def advance(self, t: int) -> Tensor:
         """The output of step t, `(rows, classes)`, in float32 or wider."""
         with self._steps.context():
             number = [] if t == 0 else [ops.convert_to_tensor(t, "int32")]
             step = self._steps.later if number else self._steps.first
             output, *self._kept = step([*self._kept, *number])
-            return np.asarray(ops.convert_to_numpy(output))
+            return output
 
-    def keep(self, rows: np.ndarray) -> None:
+    def keep(self, rows: Tensor) -> None:
         """Goes on with these rows alone, in this order."""
         with self._steps.context():
-            self._kept = self._steps.rows_of(
-                [*self._kept, ops.convert_to_tensor(rows, "int32")]
-            )
+            self._kept = self._steps.rows_of([*self._kept, rows])
 
 
 class _Steps:

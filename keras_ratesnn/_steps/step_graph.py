@@ -14,7 +14,7 @@ from keras import ops
 from keras_ratesnn._core import backend, keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.names import take
-from keras_ratesnn._model.streaming import one_step_of
+from keras_ratesnn._model.streaming import one_step_of, step_of
 
 TIME_STEP = "time_step"
 """The name of the state that counts the steps, in networks that need it."""
@@ -87,15 +87,12 @@ class StepGraph(keras.Model):
         tensors = [inputs[port.name] for port in plan.inputs]
         states = iter([inputs[port.name] for port in plan.states])
         t: Any = next(states) if plan.counts else 0
-        running = one_step_of(self.network, tensors, self._timesteps)
         carried = tree.filled(plan.carried, states)
-        with backend.no_gradient():
-            after, outputs = running.step(running.resumed(carried), running.once(), t)
-            outputs = running.alarmed(after, outputs)
+        carried, outputs = step_of(self.network, self._timesteps, carried, tensors, t)
         results = [
             *keras.tree.flatten(outputs),
             *([t + 1] if plan.counts else []),
-            *tree.flatten(running.carried(after)),
+            *tree.flatten(carried),
         ]
         return (
             dict(zip(plan.output_names, results, strict=True))

@@ -232,13 +232,13 @@ def _checked_network(model, x):
 def _check_rows(network):
     """Raises ValueError if the outputs of a layer have as many rows for all samples,
     which could be those of a batch."""
-    for node in _graph.nodes_of(network):
-        shape = keras.tree.flatten(node.operation.output)[0].shape
+    for call in _graph.whole_of(network).calls:
+        shape = call.outputs[0].spec.shape
         if network.inputs[0].shape[0] is None and shape and (shape[0] or 1) > 1:
             raise ValueError(
                 "`model` must have layers with a row for each sample, or with one row "
                 "for all, so that samples can leave a batch. Received: layer "
-                f"{node.operation.name!r}, whose output has the shape {shape}. Let it "
+                f"{call.operation.name!r}, whose output has the shape {shape}. Let it "
                 "return (1, ...)."
             )
 
@@ -250,13 +250,8 @@ def _outputs_of(network):
 def _certainty_of(network):
     """The function that gives the largest probability of each row of mean outputs, in
     float64."""
-    part = _graph.whole_of(network)
-    (output,) = tree.flatten(part.outputs)
-    last = next(
-        call.operation
-        for call in reversed(part.calls)
-        if output.index in [slot.index for slot in call.outputs]
-    )
+    (output,) = tree.flatten(_graph.whole_of(network).outputs)
+    last: Any = _graph.producers_of(network)[output.index].operation
     if (
         kind_of(last).activation == "softmax"
         or getattr(last, "activation", None) is keras.activations.softmax

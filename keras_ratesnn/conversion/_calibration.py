@@ -74,7 +74,7 @@ def measure(
         percentile: Float in (0, 100]. A threshold is this percentile of the positive
             outputs, the largest if an operation is called several times.
         samples: Integer, the number of samples for means.
-        inside: As in `keras_ratesnn._graph.walk`. Defaults to `None`.
+        inside: As in `keras_ratesnn._graph.whole_of`. Defaults to `None`.
         verbose: As in `progress.checked`: whether a progress bar is drawn. Defaults to
             `False`.
 
@@ -121,7 +121,7 @@ def measure(
         return outputs
 
     with backend.no_gradient():
-        _graph.walk(functional, tensors, without_spikes, training=False, inside=inside)
+        _graph.whole_of(functional, inside).run(tensors, without_spikes, training=False)
     return found
 
 

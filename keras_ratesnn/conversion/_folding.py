@@ -154,13 +154,13 @@ def _found(network):
     Each is what becomes of it, the normalisation, and the layer before it into which it
     can be folded, or `None`.
     """
-    calls: dict[keras.Operation, list] = {}
-    for node in _graph.nodes_of(network):
-        calls.setdefault(node.operation, []).append(node)
-    for operation, nodes in calls.items():
+    all_calls: dict[keras.Operation, list] = {}
+    for call in _graph.whole_of(network).calls:
+        all_calls.setdefault(call.operation, []).append(call)
+    for operation, its_calls in all_calls.items():
         if _normalizes(operation):
-            reason = _why_not(operation, nodes, calls)
-            before = None if reason else nodes[0].inputs[0].operation
+            reason = _why_not(operation, its_calls, all_calls)
+            before = None if reason else its_calls[0].sources[0].operation
             yield (
                 Fold(operation.name, "" if before is None else before.name, reason),
                 operation,
@@ -181,22 +181,22 @@ def _normalizes(operation):
     )
 
 
-def _why_not(layer, nodes, calls):
+def _why_not(layer, its_calls, all_calls):
     """Why a normalisation cannot be folded; an empty string if it can.
 
     Args:
         layer: The normalisation.
-        nodes: List of its calls.
-        calls: Dict of all operations of the network to their calls.
+        its_calls: List of its calls.
+        all_calls: Dict of all operations of the network to their calls.
     """
     normalization = kind_of(layer).normalization
     if normalization is not None and normalization.step_factors is not None:
         return "a factor for each time step"
     if normalization is None or normalization.scale_and_shift is None:
         return "another computation"
-    if any(len(node.inputs) > 1 for node in nodes):
+    if any(len(call.sources) > 1 for call in its_calls):
         return "takes a mask"
-    sources = {node.inputs[0].operation for node in nodes}
+    sources = {call.sources[0].operation for call in its_calls}
     if len(sources) > 1:
         return "after several layers"
     (before,) = sources
@@ -207,8 +207,8 @@ def _why_not(layer, nodes, calls):
     if getattr(before, "activation", None) not in (None, keras.activations.linear):
         return "after an activation"
     if any(
-        len(node.consumers) > 1 or node.consumers[0] not in nodes
-        for node in calls[before]
+        len(call.consumers) > 1 or call.consumers[0] not in its_calls
+        for call in all_calls[before]
     ):
         return "the layer before also feeds others"
     if before.compute_dtype != layer.compute_dtype:

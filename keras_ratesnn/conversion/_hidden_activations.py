@@ -82,11 +82,11 @@ def find_activations(network, inside=None):
         List of `Activation`.
     """
     roles: dict[keras.Operation, set[str]] = {}
-    nodes = _graph.nodes_of(network, inside)
-    ordinary = _after_means(nodes)
-    for node in nodes:
-        roles.setdefault(node.operation, set()).update(
-            {AFTER_MEAN} if node in ordinary else _roles(node)
+    calls = _graph.whole_of(network, inside).calls
+    ordinary = _after_means(calls)
+    for call in calls:
+        roles.setdefault(call.operation, set()).update(
+            {AFTER_MEAN} if call in ordinary else _roles(call)
         )
     found = []
     for operation, uses in roles.items():
@@ -158,14 +158,14 @@ def _functions_inside(operation):
     return sorted({function for function in functions if function is not None})
 
 
-def _after_means(nodes):
+def _after_means(calls):
     """The calls that follow a time mean or a readout, of all calls in execution order:
     a set."""
     found: set[Any] = set()
-    for node in nodes:
-        if node in found or kind_of(node.operation).role in (TIME_MEAN, READOUT):
+    for call in calls:
+        if call in found or kind_of(call.operation).role in (TIME_MEAN, READOUT):
             found.update(
-                consumer for consumer in node.consumers if consumer is not None
+                consumer for consumer in call.consumers if consumer is not None
             )
     return found
 
@@ -184,12 +184,12 @@ def _roles(source):
     """All uses of an activation's output."""
     roles, seen, todo = set(), set(), [source]
     while todo:
-        node = todo.pop()
-        for consumer in node.consumers:
+        call = todo.pop()
+        for consumer in call.consumers:
             if consumer is None:
                 roles.add(OUTPUT)
             elif _is_product(consumer):
-                others = [other for other in consumer.inputs if other is not node]
+                others = [other for other in consumer.sources if other is not call]
                 roles.add(GATE if _gates(source, others) else HIDDEN)
             elif not _passes(consumer):
                 roles.add(HIDDEN)
@@ -199,15 +199,15 @@ def _roles(source):
     return roles
 
 
-def _is_product(node):
-    return type(node.operation).__name__ == "Multiply" and len(node.inputs) > 1
+def _is_product(call):
+    return type(call.operation).__name__ == "Multiply" and len(call.sources) > 1
 
 
-def _passes(node):
+def _passes(call):
     """Whether an operation only moves, scales or bends a signal, or puts others beside
     it, without mixing in another one."""
-    is_alone = len(node.inputs) == 1 and kind_of(node.operation).moves
-    return is_alone or type(node.operation).__name__ == "Concatenate"
+    is_alone = len(call.sources) == 1 and kind_of(call.operation).moves
+    return is_alone or type(call.operation).__name__ == "Concatenate"
 
 
 def _gates(source, others):
@@ -218,23 +218,23 @@ def _gates(source, others):
     )
 
 
-def _depends(node, source):
-    seen, todo = set(), [node]
+def _depends(call, source):
+    seen, todo = set(), [call]
     while todo:
-        node = todo.pop()
-        if node is source:
+        call = todo.pop()
+        if call is source:
             return True
-        if node not in seen:
-            seen.add(node)
-            todo += node.inputs
+        if call not in seen:
+            seen.add(call)
+            todo += call.sources
     return False
 
 
-def _is_gate_or_mask(node):
+def _is_gate_or_mask(call):
     while (
-        node.operation is not None
-        and function_of(node.operation) not in _SQUASHING
-        and _passes(node)
+        call.operation is not None
+        and function_of(call.operation) not in _SQUASHING
+        and _passes(call)
     ):
-        node = node.inputs[0]
-    return node.operation is None or function_of(node.operation) in _SQUASHING
+        call = call.sources[0]
+    return call.operation is None or function_of(call.operation) in _SQUASHING

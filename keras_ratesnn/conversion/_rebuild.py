@@ -42,7 +42,7 @@ class Rebuild:
     Args:
         replacements: Dict of operations to `Replacement`.
         inside: Dict of layers to Functional models that take their place, see
-            `keras_ratesnn._graph.walk`. Defaults to none.
+            `keras_ratesnn._graph.whole_of`. Defaults to none.
     """
 
     def __init__(self, replacements, inside=None):

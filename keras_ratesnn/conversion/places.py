@@ -34,37 +34,38 @@ def places(network):
     """The `Place` of each layer with weights of a network and its nested models, a
     dict."""
     found: dict[keras.Operation, Place] = {}
-    nodes, after, before, to_output = _graph.nodes_of(network), set(), set(), {None}
-    for node in nodes:
+    calls = _graph.whole_of(network).calls
+    after, before, to_output = set(), set(), {None}
+    for call in calls:
         if any(
-            source in after or has_matrix(source.operation) for source in node.inputs
+            source in after or has_matrix(source.operation) for source in call.sources
         ):
-            after.add(node)
-    for node in reversed(nodes):
-        followers = set(node.consumers) - {None}
+            after.add(call)
+    for call in reversed(calls):
+        followers = set(call.consumers) - {None}
         if any(
             follower in before or has_matrix(follower.operation)
             for follower in followers
         ):
-            before.add(node)
+            before.add(call)
         is_open = {
             follower
             for follower in followers
             if not has_matrix(follower.operation) and not _is_neuron(follower)
         }
-        if None in node.consumers or is_open & to_output:
-            to_output.add(node)
-    for node in nodes:
-        if has_matrix(node.operation):
-            place = found.setdefault(node.operation, Place())
-            place.is_first |= node not in after
-            place.is_last |= node not in before
-            place.reaches_output |= node in to_output
+        if None in call.consumers or is_open & to_output:
+            to_output.add(call)
+    for call in calls:
+        if has_matrix(call.operation):
+            place = found.setdefault(call.operation, Place())
+            place.is_first |= call not in after
+            place.is_last |= call not in before
+            place.reaches_output |= call in to_output
     return found
 
 
-def _is_neuron(node):
-    return kind_of(node.operation).role == NEURON
+def _is_neuron(call):
+    return kind_of(call.operation).role == NEURON
 
 
 def has_matrix(operation):

@@ -223,12 +223,12 @@ def _nonlinear_in_spikes(network, inside, neurons):
     mean, apart from activations."""
     after: set[Any] = set()
     found: dict[keras.Operation, None] = {}
-    for node in _graph.nodes_of(network, inside):
-        operation, kind = node.operation, kind_of(node.operation)
-        from_neurons = after.intersection(node.inputs)
+    for call in _graph.whole_of(network, inside).calls:
+        operation, kind = call.operation, kind_of(call.operation)
+        from_neurons = after.intersection(call.sources)
         is_one_step = from_neurons and kind.role not in (TIME_MEAN, READOUT)
         if operation in neurons or is_one_step:
-            after.add(node)
+            after.add(call)
         is_linear = (
             kind.affine
             or kind.moves

@@ -1,21 +1,20 @@
-"""Compiles a spiking model to a network of integers: walks through it and collects
-layers and constants."""
+"""Compiles a spiking model to a network of integers: collects layers and constants of
+its lowered nodes."""
 
+import collections
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers, ops
 
-from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals, names, quantized_kernels
+from keras_ratesnn import _graph, _lowered
+from keras_ratesnn._core import names, quantized_kernels
 from keras_ratesnn.conversion.places import places
+from keras_ratesnn.integers import _rules
 from keras_ratesnn.integers._network import IntegerNetwork, make_network
-from keras_ratesnn.integers._refusals import refused
+from keras_ratesnn.integers._refusals import REFUSALS, SCALES, refused
 from keras_ratesnn.integers._report import LayerReport, Report
-from keras_ratesnn.integers._rules import rule_of
 from keras_ratesnn.integers._schema import INPUT, plain
-from keras_ratesnn.integers._signals import NO_PADDING, Current, Term, Units, moved
+from keras_ratesnn.integers._signals import Current, Term, Units
 from keras_ratesnn.layers.quantized import QuantizedKernels
 
 _MOST_SHIFT_OF_LOGITS = 8
@@ -25,106 +24,74 @@ def compile_model(
     model: Any, weights: str | None, membrane_bits: int, largest_input: int
 ) -> tuple[IntegerNetwork, Report]:
     """The network of integers of a `SpikingModel`, and what was done."""
-    network = _graph.as_graph(model.network)
-    if (
-        len(network.inputs) != 1
-        or len(keras.tree.flatten(keras_internals.outputs_structure(network))) != 1
-    ):
-        raise ValueError(
-            "`model` must have one input and one output. Received: "
-            f"{len(network.inputs)} inputs and {len(network.outputs)} outputs. Make a "
-            "model of each path."
-        )
     if model.mask_value is not None:
         raise ValueError(
             "`model` must see all steps: a network of integers has no mask. Received: "
             f"mask_value={model.mask_value}. Set model.mask_value = None, and pass "
             "sequences without padding."
         )
-    if _graph.slots_of(network) > 1:
+    graph = _graph.as_graph(model.network)
+    if _graph.slots_of(graph) > 1:
         raise ValueError(
             "`model` must not be unrolled: integer spikes need no slots. Received: a "
             "model of `unroll`. Pass the model from which it was made."
         )
-    return _Compiler(
-        network, model.timesteps, weights, membrane_bits, largest_input
-    ).run()
-
-
-class _Compiler:
-    """Walks through a network and collects layers and constants."""
-
-    def __init__(self, network, timesteps, weights, membrane_bits, largest_input):
-        self.network, self.timesteps, self.weights, self.bits = (
-            network,
-            timesteps,
-            weights,
-            membrane_bits,
+    lowered = _lowered.lower(graph, REFUSALS)
+    shape = lowered.nodes[0].shape
+    if len(shape) not in (1, 3):
+        raise ValueError(
+            "`model` must have images or vectors of known size as inputs. Received: an "
+            f"input of shape {tuple(graph.inputs[0].shape)}. Build the network for "
+            "inputs of one size."
         )
-        self.largest_input = largest_input
-        self.nodes, self.places = _graph.nodes_of(network), places(network)
-        self.channels_first = _channels_first(self.nodes)
+    compiler = Compiler(places(graph), model.timesteps, weights, membrane_bits)
+    unit = compiler.run(lowered, largest_input)
+    network = make_network(
+        compiler.layers,
+        compiler.constants,
+        shape,
+        timesteps=model.timesteps,
+        temporal_input=False,
+        largest_input=largest_input,
+        channels_first=lowered.channels_first and len(shape) == 3,
+        unit=float(unit),
+    )
+    return network, Report(tuple(compiler.rows), model.timesteps, membrane_bits)
+
+
+class Compiler:
+    """Collects the layers and constants of the nodes of a network."""
+
+    def __init__(self, places, timesteps, weights, membrane_bits):
+        self.places, self.timesteps = places, timesteps
+        self.weights, self.bits = weights, membrane_bits
         self.layers: list[dict] = []
         self.constants: dict[str, np.ndarray] = {}
         self.rows: list[LayerReport] = []
+        self.signals: dict[Any, Units | Current] = {}
 
-    def run(self):
-        (reference,) = self.network.inputs
-        shape = self.canonical(reference.shape[1:])
-        if None in shape or len(shape) not in (1, 3):
-            raise ValueError(
-                "`model` must have images or vectors of known size as inputs. "
-                f"Received: an input of shape {tuple(reference.shape)}. Build the "
-                "network for inputs of one size."
-            )
-        order = iter(self.nodes)
-        begin = Units(INPUT, shape, self.largest_input, 1.0)
-        found = _graph.walk(
-            self.network,
-            [begin],
-            lambda call: self.compile(call, next(order)),
-            training=False,
-        )
-        (end,) = keras.tree.flatten(found)
-        unit = self.logits(end)
-        network = make_network(
-            self.layers,
-            self.constants,
-            shape,
-            timesteps=self.timesteps,
-            temporal_input=False,
-            largest_input=self.largest_input,
-            channels_first=self.channels_first and len(shape) == 3,
-            unit=float(unit),
-        )
-        return network, Report(tuple(self.rows), self.timesteps, self.bits)
+    def run(self, lowered, largest_input):
+        """Compiles all nodes, and returns the unit of a logit."""
+        begin, *nodes = lowered.nodes
+        self.signals[begin] = Units(INPUT, largest_input, 1.0)
+        uses = collections.Counter([lowered.output.node])
+        for node in nodes:
+            uses.update(wire.node for wire in set(node.inputs))
+        for node in nodes:
+            signal = _rules.compile_node(self, node)
+            if isinstance(signal, Current) and uses[node] != 1:
+                signal = signal.shared()
+            self.signals[node] = signal
+        return self.logits(lowered.output)
 
-    def canonical(self, shape):
-        """A shape with channels last."""
-        return (
-            (*shape[1:], shape[0])
-            if self.channels_first and len(shape) == 3
-            else tuple(shape)
-        )
-
-    def of_keras(self, shape):
-        """The inverse of `canonical`."""
-        return (
-            (shape[-1], *shape[:-1])
-            if self.channels_first and len(shape) == 3
-            else tuple(shape)
-        )
-
-    def channels_of(self, layer, signal, axis, values):
-        """An array of the axis of channels of a layer's input, in our order."""
-        rank = len(signal.shape) + 1
-        wanted = 1 if self.channels_first and rank == 4 else rank - 1
-        if axis % rank != wanted:
-            raise refused(
-                layer,
-                f"its axis {axis} is not that of the channels. Create it for these.",
-            )
-        return values if signal.order is None else moved(values, signal.order)
+    def signal_of(self, wire):
+        """What a wire brings: `Units` or `Current`."""
+        signal = self.signals[wire.node]
+        if wire.is_plain:
+            return signal
+        if isinstance(signal, Units) and (wire.by_channel or wire.scale <= 0):
+            raise refused(wire.by, SCALES)
+        return signal.scaled(wire.scale, wire.offset)
 
     def add(self, layer, kind, sources, suffix="", **facts):
         """Adds a layer of integers and returns its name, that of a Keras layer with a
@@ -135,15 +102,6 @@ class _Compiler:
         self.layers.append({"name": name, "kind": kind, "from": list(sources), **facts})
         return name
 
-    def compile(self, call, node):
-        layer, signals = call.operation, call.signals
-        made = rule_of(layer)(self, layer, signals)
-        return (
-            made.shared()
-            if isinstance(made, Current) and len(node.consumers) != 1
-            else made
-        )
-
     def weight_type(self, layer):
         """The type of the weights of a layer, and whether they were trained so."""
         trained = getattr(layer, "weight_type", None)
@@ -152,9 +110,10 @@ class _Compiler:
         place = self.places[layer]
         return "int8" if place.is_first or place.is_last else self.weights, False
 
-    def products(self, layer, signal, kernel, axis, kind, shape, expand=None, **facts):
-        """The current of a layer with weights; `axis` are the axes that share a
-        scale."""
+    def products(self, node, signal, kind, expand=None, **facts):
+        """The current of a node with weights; `expand` makes the kernel of the layer of
+        integers."""
+        layer, axis = node.layer, tuple(range(node.kernel.ndim - 1))
         weights, trained = self.weight_type(layer)
         # One that was trained so says it: its integers are those of its training also
         # where it is shared.
@@ -164,54 +123,43 @@ class _Compiler:
             else self.places[layer].reaches_output
         )
         integers, scale = integer_weights(
-            kernel, weights, None if last else axis, weights == "int4" and not trained
+            node.kernel,
+            weights,
+            None if last else axis,
+            weights == "int4" and not trained,
         )
-        of_outputs = np.broadcast_to(
-            scale,
-            (
-                *(
-                    1 if place in axis else size
-                    for place, size in enumerate(kernel.shape)
-                ),
-            ),
-        )
-        of_outputs = of_outputs.reshape(-1).astype("float64")
-        sizes = np.abs(integers).sum(axis=axis, dtype="int64").reshape(-1)
-        sums = integers.sum(axis=axis, dtype="int64").reshape(-1) * of_outputs
+        scales = np.broadcast_to(scale.reshape(-1), node.channels).astype("float64")
+        sizes = np.abs(integers).sum(axis=axis, dtype="int64")
+        sums = integers.sum(axis=axis, dtype="int64") * scales
         name = self.add(layer, kind, [signal.name], **facts)
-        self.constants[f"w/{name}"] = (
-            integers if expand is None else expand(integers)
-        ).astype("int8")
+        kernel = integers if expand is None else expand(integers)
+        self.constants[f"w/{name}"] = kernel.astype("int8")
         self.rows.append(LayerReport(name, kind, weights=weights))
-        bias = np.zeros(len(of_outputs)) if not layer.use_bias else _array(layer.bias)
-        term = Term(name, signal.unit * of_outputs, sizes * signal.top, name)
-        return Current(
-            (term,), shape, bias + signal.offset * sums, None, signal.averaged
-        )
+        bias = np.zeros(node.channels) if node.bias is None else node.bias
+        term = Term(name, signal.unit * scales, sizes * signal.top, name)
+        return Current((term,), bias + signal.offset * sums, signal.averaged)
 
-    def logits(self, end):
+    def logits(self, wire):
         """Ends the network, and returns the unit of a logit."""
-        last = self.nodes[-1].operation
-        if len(end.shape) != 1:
+        end, last = self.signal_of(wire), wire.by or wire.node.layer
+        if len(wire.shape) != 1:
             raise refused(
                 last,
-                f"the output has the shape {end.shape}, and not one number for each "
+                f"the output has the shape {wire.shape}, and not one number for each "
                 "class. Flatten or pool it.",
             )
-        if end.order is not None:
+        if wire.order is not None:
             raise refused(
                 last,
                 "the classes would be in another order than with channels last. Use "
                 "keras.layers.Flatten for them.",
             )
         if isinstance(end, Units):
-            if end.offset or end.padding != NO_PADDING:
+            if end.offset:
                 raise refused(
                     last,
                     "the output has an offset. Leave the offset of the Rescaling out.",
                 )
-            if end.name == INPUT:
-                raise refused(last, "the output is the input.")
             return end.unit
         units, (term, *others) = np.abs(end.terms[0].unit), end.terms
         if others or not np.allclose(units, units[0], rtol=1e-12, atol=0.0):
@@ -253,26 +201,6 @@ class _Compiler:
         by = factors.reshape(kernel.shape[2:] if depthwise else -1)
         self.constants[f"w/{term.kernel}"] = (kernel * by).astype("int8")
         return True
-
-
-def _channels_first(nodes):
-    """Whether images have channels first; raises an error if layers disagree."""
-    found: dict[str, Any] = {}
-    for node in nodes:
-        if type(node.operation) is not layers.Flatten and getattr(
-            node.operation, "data_format", None
-        ):
-            found.setdefault(node.operation.data_format, node.operation)
-    if len(found) > 1:
-        raise refused(
-            list(found.values())[1],
-            "its data_format is not that of layers before it. Use one for all.",
-        )
-    return next(iter(found), keras.config.image_data_format()) == "channels_first"
-
-
-def _array(variable):
-    return np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32")), "float64")
 
 
 def integer_weights(

@@ -1,13 +1,9 @@
-"""What flows along the edges of a network while it is compiled: units, or currents."""
+"""What the nodes of a network give as integers: units, or currents."""
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
-
-Padding = tuple[tuple[int, int], tuple[int, int]]
-NO_PADDING: Padding = ((0, 0), (0, 0))
 
 _FINEST = 16
 """The most parts of the smallest unit among which a common unit is looked for."""
@@ -19,24 +15,28 @@ class Units:
 
     Args:
         name: String, the layer of integers that gives them.
-        shape: Tuple, channels last, without the batch.
         top: Integer, the largest value.
         unit: Float > 0.
         offset: Float. Defaults to `0.0`.
-        order: Integer array: where the features of a flattened image are with channels
-            last; `None` if they are in this order. Defaults to `None`.
-        padding: Zeros around an image, for the next layer. Defaults to none.
         averaged: Boolean, whether it follows a mean over time. Defaults to `False`.
     """
 
     name: str
-    shape: tuple[int, ...]
     top: int
     unit: float
     offset: float = 0.0
-    order: np.ndarray | None = None
-    padding: Padding = NO_PADDING
     averaged: bool = False
+
+    def scaled(self, scale: float, offset: float) -> "Units":
+        return dataclasses.replace(
+            self, unit=self.unit * scale, offset=float(self.offset * scale + offset)
+        )
+
+    def as_current(self, channels: int) -> "Current":
+        term = Term(
+            self.name, np.full(channels, self.unit), np.full(channels, self.top)
+        )
+        return Current((term,), np.full(channels, self.offset), self.averaged)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,16 +64,12 @@ class Current:
 
     Args:
         terms: Tuple of `Term`.
-        shape: Tuple, channels last, without the batch.
         bias: Array `(channels,)`.
-        order: As in `Units`. Defaults to `None`.
         averaged: As in `Units`. Defaults to `False`.
     """
 
     terms: tuple[Term, ...]
-    shape: tuple[int, ...]
     bias: np.ndarray
-    order: np.ndarray | None = None
     averaged: bool = False
 
     def scaled(self, factor: Any, shift: Any) -> "Current":
@@ -91,22 +87,8 @@ class Current:
             terms=tuple(dataclasses.replace(term, kernel=None) for term in self.terms),
         )
 
-
-def as_current(signal: Units | Current) -> Current:
-    """Units as a current."""
-    if isinstance(signal, Current):
-        return signal
-    channels = signal.shape[-1]
-    term = Term(
-        signal.name, np.full(channels, signal.unit), np.full(channels, signal.top)
-    )
-    return Current(
-        (term,),
-        signal.shape,
-        np.full(channels, signal.offset),
-        signal.order,
-        signal.averaged,
-    )
+    def as_current(self, channels: int) -> "Current":
+        return self
 
 
 def sum_of_currents(signals: list[Current]) -> Current:
@@ -134,21 +116,3 @@ def common_unit(units: list[float]) -> tuple[float, list[int]]:
             return least / parts, [round(ratio) for ratio in ratios]
     common = min(max(units) / 255, least / _FINEST)
     return common, [round(unit / common) for unit in units]
-
-
-def flattened_order(
-    shape: tuple[int, ...], channels_first: bool, moves: bool
-) -> np.ndarray | None:
-    """Where each feature of an image is with channels last; `moves`: `Flatten` takes
-    the first axis for the channels."""
-    places = np.arange(math.prod(shape)).reshape(shape)
-    places = np.moveaxis(places, -1, 0) if channels_first else places
-    order = (np.moveaxis(places, 0, -1) if moves else places).ravel()
-    return None if (order[1:] > order[:-1]).all() else order
-
-
-def moved(values: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Rows of an array at the places of `flattened_order`."""
-    found = np.empty_like(values)
-    found[order] = values
-    return found

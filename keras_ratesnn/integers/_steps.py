@@ -4,7 +4,6 @@ An integer is an int32. Sums of products are computed in float32, where they are
 below 2^24; inputs that would lead to larger ones are split into parts of few bits.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,15 +25,8 @@ _LIMB = 15
 bits."""
 
 
-def steps(
-    network: IntegerNetwork,
-    x: Any,
-    arrays: Any,
-    temporal: bool,
-    kernels: dict[str, Any],
-) -> Iterator[tuple[dict, dict]]:
-    """Runs all time steps: yields the outputs of all layers and the states of the
-    neurons after each.
+class Batch:
+    """A batch that is run step by step, whose rows may become fewer.
 
     Args:
         network: `IntegerNetwork`.
@@ -42,18 +34,10 @@ def steps(
         arrays: `OfKeras`, or a class with the same functions.
         temporal: Boolean, whether there is a frame for each step.
         kernels: Dict of kernels in float32 by layer, see `kernels_of`.
-    """
-    batch = Batch(network, x, arrays, temporal, kernels)
-    for t in range(network.timesteps):
-        yield batch.advance(t), batch.state
-
-
-class Batch:
-    """A batch that is run step by step, whose rows may become fewer. For the arguments
-    see `steps`.
 
     Attributes:
         state: Dict, the states of the neurons.
+        outputs: Dict, the outputs of all layers at the last step.
     """
 
     def __init__(
@@ -64,26 +48,23 @@ class Batch:
         temporal: bool,
         kernels: dict[str, Any],
     ) -> None:
-        self._step, self._x, self._temporal = (
-            Step(network, arrays, kernels),
-            x,
-            temporal,
-        )
+        self._step = Step(network, arrays, kernels)
+        self._x, self._temporal = x, temporal
         self.state = self._step.start(arrays.shape(x)[0])
         self._known: dict[str, Any] = {}
 
-    def advance(self, t: int) -> dict[str, Any]:
-        """The outputs of all layers at step t."""
-        outputs, self.state = self._step(
+    def advance(self, t: int) -> Any:
+        """The logits of step t."""
+        self.outputs, self.state = self._step(
             self._x[:, t] if self._temporal else self._x, self.state, self._known
         )
         if not self._temporal:
             self._known = {
-                layer.name: outputs[layer.name]
+                layer.name: self.outputs[layer.name]
                 for layer in self._step.network.layers
                 if layer.static
             }
-        return outputs
+        return self.outputs[self._step.network.layers[-1].name]
 
     def keep(self, rows: Any) -> None:
         """Goes on with these rows alone, integers `(rows,)`, in this order."""
@@ -102,7 +83,7 @@ def kernels_of(network: IntegerNetwork) -> dict[str, np.ndarray]:
 
 
 class Step:
-    """A step of a network. For the arguments see `steps`."""
+    """A step of a network. For the arguments see `Batch`."""
 
     def __init__(
         self, network: IntegerNetwork, arrays: Any, kernels: dict[str, Any]

@@ -6,10 +6,7 @@ from typing import Any
 
 import numpy as np
 
-
-def windows_of(size: int, window: int, stride: int, pad: Sequence[int]) -> int:
-    """How many windows there are along an axis."""
-    return (size + sum(pad) - window) // stride + 1
+from keras_ratesnn._core.convolutions import convolved
 
 
 def places_of(
@@ -17,21 +14,20 @@ def places_of(
 ) -> tuple[int, int]:
     """How many windows there are along both axes of an image, of convolutions and
     pooling."""
-    along = zip(sizes[:2], window, facts["stride"], facts["pad"], strict=True)
-    height, width = (windows_of(*axis) for axis in along)
+    height, width = convolved(sizes[:2], window, facts["stride"], facts["pad"], (1, 1))
     return height, width
 
 
 def counts_of(shape: Sequence[int], facts: dict[str, Any]) -> np.ndarray:
     """How many elements of each window of a pooling are inside the image, `(height,
     width)`."""
-    of_axes = []
-    for size, window, stride, pad in zip(
-        shape, facts["size"], facts["stride"], facts["pad"], strict=False
-    ):
-        first = np.arange(windows_of(size, window, stride, pad)) * stride - pad[0]
-        of_axes.append(np.minimum(first + window, size) - np.maximum(first, 0))
-    return np.multiply.outer(*of_axes)
+    inside = []
+    numbers = places_of(shape, facts["size"], facts)
+    along = zip(numbers, facts["size"], facts["stride"], facts["pad"], strict=True)
+    for wide, (number, window, stride, pad) in zip(shape, along, strict=False):
+        first = np.arange(number) * stride - pad[0]
+        inside.append(np.minimum(first + window, wide) - np.maximum(first, 0))
+    return np.multiply.outer(*inside)
 
 
 def least_common_multiple(counts: np.ndarray) -> int:

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, checks, progress
 from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn._model.streaming import Stream
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn._steps import batches, conformal
 from keras_ratesnn._steps.answers import Answers
@@ -70,8 +71,7 @@ class IntegerModel(keras.Model):
             for name, kernel in _steps.kernels_of(plan).items()
         }
         self.built = True
-        self._batch: int | None = None
-        self._state: dict[str, Any] | None = None
+        self._stream = Stream()
 
     def _add_kernel(self, kernel):
         # Without the name of its layer: that of a variable has no "/".
@@ -93,14 +93,13 @@ class IntegerModel(keras.Model):
 
     def _sums(self, inputs):
         """The sums of the integer logits over time."""
-        x, temporal = self._frames(inputs)
-        last = self.plan.layers[-1].name
-        return sum(
-            outputs[last]
-            for outputs, _ in _steps.steps(
-                self.plan, x, OfKeras, temporal, self._kernels()
-            )
-        )
+        batch = self._batch(inputs)
+        return sum(batch.advance(t) for t in range(self.timesteps))
+
+    def _batch(self, x):
+        """Inputs as a batch that is run step by step."""
+        x, temporal = self._frames(x)
+        return _steps.Batch(self.plan, x, OfKeras, temporal, self._kernels())
 
     def _kernels(self):
         return {
@@ -214,23 +213,17 @@ class IntegerModel(keras.Model):
         return int(largest) + 1 if np.isfinite(largest) else 0
 
     def _until(self, x, batch_size, leaves):
-        x, last = self._checked_values(x), self.plan.layers[-1].name
+        x = self._checked_values(x)
         if self.plan.classes == 1:
             raise ValueError(
                 "A network must have two classes or more to be sure of one. Received: "
                 "one with a single logit."
             )
         _check_samples(x)
-        kernels = self._kernels()
 
         def begin(samples):
-            tensor, temporal = self._frames(
-                ops.convert_to_tensor(x[samples].astype("int32"))
-            )
-            running = _Logits(
-                _steps.Batch(self.plan, tensor, OfKeras, temporal, kernels), last
-            )
-            return running, np.ones((len(samples), self.timesteps), bool)
+            batch = self._batch(ops.convert_to_tensor(x[samples].astype("int32")))
+            return batch, np.ones((len(samples), self.timesteps), bool)
 
         with backend.no_gradient():
             return batches.run(begin, len(x), batch_size, leaves)
@@ -272,23 +265,15 @@ class IntegerModel(keras.Model):
             TypeError: As in `integer_logits`.
             ValueError: As in `integer_logits`.
         """
-        tensor, temporal = self._frames(
-            ops.convert_to_tensor(self._checked_values(x).astype("int32"))
-        )
+        x = ops.convert_to_tensor(self._checked_values(x).astype("int32"))
+        outputs: dict[str, list] = {layer.name: [] for layer in self.plan.layers}
         with backend.no_gradient():
-            steps = [
-                outputs
-                for outputs, _ in _steps.steps(
-                    self.plan, tensor, OfKeras, temporal, self._kernels()
-                )
-            ]
-        names = [layer.name for layer in self.plan.layers]
-        return {
-            name: np.stack(
-                [ops.convert_to_numpy(outputs[name]) for outputs in steps], axis=1
-            )
-            for name in names
-        }
+            batch = self._batch(x)
+            for t in range(self.timesteps):
+                batch.advance(t)
+                for name, steps in outputs.items():
+                    steps.append(ops.convert_to_numpy(batch.outputs[name]))
+        return {name: np.stack(steps, axis=1) for name, steps in outputs.items()}
 
     def _frames(self, x):
         """Inputs with channels last, and whether there is one for each step."""
@@ -345,22 +330,20 @@ class IntegerModel(keras.Model):
                 f"{tuple(x.shape)}. Leave the time axis out."
             )
         batch, step = x.shape[0], _steps.Step(self.plan, OfKeras, self._kernels())
-        if self._state is None:
-            self._batch, self._state = batch, step.start(batch)
-        if batch != self._batch:
-            raise ValueError(
-                "The batch size must not change within a sequence. Received: inputs "
-                f"for {batch} sequences, after steps with {self._batch}. Call "
-                "reset_state() to start new sequences."
-            )
+
+        def advance(state, t):
+            if state is None:
+                state = step.start(batch)
+            outputs, state = step(x, state, {})
+            return state, outputs[self.plan.layers[-1].name]
+
         with backend.no_gradient():
-            outputs, self._state = step(x, self._state, {})
-        return outputs[self.plan.layers[-1].name]
+            return self._stream.advance(batch, advance)
 
     def reset_state(self) -> None:
         """Ends the sequence of `step`: the next step starts at rest, with any batch
         size."""
-        self._state = self._batch = None
+        self._stream.reset()
 
     predict = _with_checked_values(keras.Model.predict)
     evaluate = _with_checked_values(keras.Model.evaluate)
@@ -399,19 +382,6 @@ class IntegerModel(keras.Model):
                 it was.
         """
         _file.write(self.plan, checks.file_to_write("filepath", filepath))
-
-
-class _Logits:
-    """A batch of a network of integers that is run until its samples are sure."""
-
-    def __init__(self, batch, last):
-        self._batch, self._last = batch, last
-
-    def advance(self, t):
-        return np.asarray(ops.convert_to_numpy(self._batch.advance(t)[self._last]))
-
-    def keep(self, rows):
-        self._batch.keep(ops.convert_to_tensor(rows, "int32"))
 
 
 def _check_samples(x):

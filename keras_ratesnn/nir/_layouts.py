@@ -30,35 +30,22 @@ def format_of(shape, spatial, images):
     return images if len(shape) == 3 else CHANNELS_FIRST
 
 
-def to_nir(array, data_format):
-    """Moves the channels of an array with the shape of a signal to the front."""
-    return np.moveaxis(array, -1, 0) if data_format == CHANNELS_LAST else array
-
-
 def from_nir(array, data_format):
-    """The inverse of `to_nir`."""
+    """An array with the shape of a signal in NIR, as Keras has it."""
     return np.moveaxis(array, 0, -1) if data_format == CHANNELS_LAST else array
 
 
-def shape_to_nir(shape, data_format):
-    """The shape of a signal with its channels in front."""
-    return (shape[-1], *shape[:-1]) if data_format == CHANNELS_LAST else tuple(shape)
-
-
 def shape_from_nir(shape, data_format):
-    """The inverse of `shape_to_nir`."""
+    """The shape of a signal in NIR, as Keras has it."""
     return (*shape[1:], shape[0]) if data_format == CHANNELS_LAST else tuple(shape)
 
 
-def order_of_flattened(shape, data_format, channels_moved_last=False):
+def order_of_flattened(shape, data_format):
     """Where each feature of a flattened signal is in NIR's order.
 
     Args:
         shape: Tuple, the shape of the signal in NIR, channels first.
         data_format: String, how Keras has the signal.
-        channels_moved_last: Boolean, whether the first axis is moved to the end before
-            flattening, as Keras' `Flatten` does with `data_format="channels_first"`.
-            Defaults to `False`.
 
     Returns:
         Integer array `(features,)`; `None` if the order is the same.
@@ -66,20 +53,13 @@ def order_of_flattened(shape, data_format, channels_moved_last=False):
     places = from_nir(
         np.arange(np.prod(shape, dtype="int64")).reshape(shape), data_format
     )
-    if channels_moved_last:
-        places = np.moveaxis(places, 0, -1)
     order = places.ravel()
     return None if np.array_equal(order, np.arange(order.size)) else order
 
 
-def kernel_to_nir(kernel):
-    """A convolution kernel of Keras, `(*size, inputs, outputs)`, as NIR has it,
-    `(outputs, inputs, *size)`."""
-    return np.moveaxis(kernel, (-1, -2), (0, 1))
-
-
 def kernel_from_nir(kernel):
-    """The inverse of `kernel_to_nir`."""
+    """A convolution kernel of NIR, `(outputs, inputs, *size)`, as Keras has it,
+    `(*size, inputs, outputs)`."""
     return np.moveaxis(kernel, (0, 1), (-1, -2))
 
 
@@ -138,12 +118,3 @@ def without_equal_padding(kernel, padding, size, dilation):
         part.append(slice(front, front + taps))
     inner = kernel[tuple(part)]
     return inner if np.count_nonzero(inner) == np.count_nonzero(kernel) else None
-
-
-def convolved(sizes, kernel, strides, padding, dilation):
-    """The sizes of the axes of a convolution's output."""
-    along = zip(sizes, kernel, strides, padding, dilation, strict=True)
-    return tuple(
-        (size + 2 * zeros - (taps - 1) * step - 1) // stride + 1
-        for size, taps, stride, zeros, step in along
-    )

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from keras_ratesnn import surrogates
-from keras_ratesnn._core import time_axis
 from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import (
     IF,
@@ -22,9 +21,6 @@ from keras_ratesnn.layers import (
 )
 from keras_ratesnn.layers.readout import VALUES
 from keras_ratesnn.nir import _continuous_time, _layouts
-
-LAYERS = (IF, LIF, ParametricLIF, CuBaLIF)
-"""The neuron layers that NIR can describe."""
 
 LAYERS_OF_CELLS: dict[type, Any] = {
     IFCell: IF,
@@ -49,101 +45,6 @@ def layer_of_cell(cell, name):
     layer = LAYERS_OF_CELLS[type(cell)].from_config({**cell.get_config(), "name": name})
     layer.cell = cell
     return layer
-
-
-_ARGUMENTS = ("reset", "reset_delay", "detach_reset")
-_LEARNED = ("learn_threshold", "learn_decay", "learn_synaptic_decay")
-
-
-def node_of(nir, layer, full, dt):
-    """The node of a neuron layer.
-
-    Args:
-        nir: The package.
-        layer: A layer of one of the classes `LAYERS`.
-        full: Function of a number, or of a parameter of the neurons: the value of each
-            neuron as NIR has it, an array.
-        dt: Float, the length of a time step in seconds.
-    """
-    membrane = time_axis.accumulation_dtype(layer.compute_dtype)
-    stabilizer = getattr(layer, "stabilizer", None)
-    threshold = full(
-        layer.cell.effective_threshold()
-        if stabilizer is None
-        else stabilizer.running_threshold
-    )
-    arguments = {
-        "v_threshold": _continuous_time.threshold_to_nir(threshold, membrane),
-        "v_reset": full(layer.cell.effective("v_reset")),
-        "metadata": _metadata(layer, dt),
-    }
-    if type(layer) is IF:
-        return nir.IF(r=full(1.0 / dt), **arguments)
-    synaptic_decay = (
-        layer.cell.effective("synaptic_decay") if type(layer) is CuBaLIF else None
-    )
-    leak = _leak(
-        layer.cell.effective_decay(), layer.decay_input, synaptic_decay, full, dt
-    )
-    return (
-        nir.LIF(**leak, **arguments)
-        if synaptic_decay is None
-        else nir.CubaLIF(**leak, **arguments)
-    )
-
-
-def readout_node(nir, layer, full, dt):
-    """The node of a `LeakyReadout`, as `node_of`."""
-    metadata = {
-        "layer": type(layer).__name__,
-        "value": layer.value,
-        "decay_input": layer.decay_input,
-        "dt": dt,
-    }
-    metadata |= {
-        name: getattr(layer, name) for name in ("learn_decay", "learn_synaptic_decay")
-    }
-    if np.all(np.asarray(layer.decay) == 1.0):
-        return nir.I(r=full(1.0 / dt), metadata=metadata)
-    synaptic_decay = layer.effective("synaptic_decay") if layer.has_current else None
-    leak = _leak(layer.effective("decay"), layer.decay_input, synaptic_decay, full, dt)
-    return (
-        nir.LI(**leak, metadata=metadata)
-        if synaptic_decay is None
-        else nir.CubaLI(**leak, metadata=metadata)
-    )
-
-
-def _leak(decay, decay_input, synaptic_decay, full, dt):
-    """The parameters of a membrane that leaks, and of its synaptic current if it has
-    one."""
-    tau = _continuous_time.time_constant(full(decay), dt)
-    found = {"r": full(1.0) if decay_input else tau / dt, "v_leak": full(0.0)}
-    if synaptic_decay is None:
-        return {"tau": tau, **found}
-    tau_syn = _continuous_time.time_constant(full(synaptic_decay), dt)
-    return {"tau_mem": tau, "tau_syn": tau_syn, "w_in": tau_syn / dt, **found}
-
-
-def _metadata(layer, dt):
-    """What a node does not say: how neurons are reset, the time step, and what matters
-    in training."""
-    metadata = {
-        **{
-            name: getattr(layer, name)
-            for name in (*_ARGUMENTS, *_LEARNED)
-            if hasattr(layer, name)
-        },
-        "layer": type(layer).__name__,
-        "decay_input": layer.cell.decay_input,
-        "dt": dt,
-        "surrogate": repr(layer.surrogate),
-    }
-    return (
-        {**metadata, "per_channel": layer.per_channel}
-        if type(layer) is ParametricLIF
-        else metadata
-    )
 
 
 class NeuronReader:

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from keras_ratesnn._core import names
-from keras_ratesnn._core.convolutions import padding_of
+from keras_ratesnn._core.convolutions import convolved, padding_of
 from keras_ratesnn.layers import Recurrent
 from keras_ratesnn.nir import _layouts
 from keras_ratesnn.nir._continuous_time import shortest
@@ -227,13 +227,9 @@ class LayerMaker:
     def _convolution(self, node, signal, weight, bias, strides, dilation, groups):
         space, size = signal.shape[1:], weight.shape[2:]
         zeros = self._zeros(node, space, size, strides, dilation)
-        shape = self._checked(
-            node,
-            (
-                weight.shape[0],
-                *_layouts.convolved(space, size, strides, zeros, dilation),
-            ),
-        )
+        on_both_sides = list(zip(zeros, zeros, strict=True))
+        sizes = convolved(space, size, strides, on_both_sides, dilation)
+        shape = self._checked(node, (weight.shape[0], *sizes))
         weight, padding, zeros = self._as_keras_pads(
             node, space, weight, strides, dilation, zeros
         )
@@ -334,7 +330,8 @@ class LayerMaker:
                 f"it has a kernel of size {size}, strides {strides} and padding "
                 f"{zeros}."
             )
-        space = _layouts.convolved(signal.shape[1:], size, strides, zeros, (1, 1))
+        on_both_sides = list(zip(zeros, zeros, strict=True))
+        space = convolved(signal.shape[1:], size, strides, on_both_sides, (1, 1))
         shape = self._checked(node, (signal.shape[0], *space))
         signal = self._padded(node, signal, zeros)
         layer = layers.AveragePooling2D(

@@ -1,18 +1,17 @@
 """export_nir: writes a network as a NIR file."""
 
 import os
-from typing import Any
 
 import keras
 
-from keras_ratesnn import _graph
-from keras_ratesnn._core import checks, keras_internals, optional_packages, whole_files
+from keras_ratesnn import _graph, _lowered
+from keras_ratesnn._core import checks, optional_packages, whole_files
 from keras_ratesnn._core.names import listed
+from keras_ratesnn._lowered.lowering import Lowered
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.conversion import fold_batch_normalization
-from keras_ratesnn.layer_kinds import kind_of
-from keras_ratesnn.nir import _continuous_time, _layouts, _to_nodes
-from keras_ratesnn.nir._graph_writer import GraphWriter
+from keras_ratesnn.nir import _continuous_time
+from keras_ratesnn.nir._graph_writer import REFUSALS, GraphWriter
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -27,9 +26,9 @@ def export_nir(
     `SpikingModel` returns the time mean of the outputs.
 
     Batch normalisation is folded into the layers before it, see
-    `fold_batch_normalization`, and factors of `Rescaling` into the layers after it.
-    Dropout is left out. NIR has channels first: weights and the order of flattened
-    features are converted.
+    `fold_batch_normalization`, and factors of `Rescaling` into the layers after it;
+    what cannot be folded becomes nodes of its own. Dropout is left out. NIR has
+    channels first: weights and the order of flattened features are converted.
 
     Neurons have the time constant τ = dt / (1 − decay) and the resistance R = τ / dt,
     or 1 with `decay_input`. In NIR a neuron spikes above its threshold, here at the
@@ -89,7 +88,8 @@ def export_nir(
     dt = checks.real(
         "dt", dt, above=0, advice="It is the length of a time step in seconds."
     )
-    graph = _graph_of(nir, model, dt)
+    network = model.network if isinstance(model, SpikingModel) else model
+    graph = GraphWriter(nir, _lowered_network(network), dt).run()
     check_finite(model.variables)
     whole_files.replace(path, lambda part: nir.write(part, graph))
     told = {
@@ -109,61 +109,11 @@ def export_nir(
         )
 
 
-def _graph_of(nir: Any, model: keras.Model, dt: float) -> Any:
-    network = _without_normalization(
-        model.network if isinstance(model, SpikingModel) else model
-    )
-    if (
-        len(network.inputs) != 1
-        or len(keras.tree.flatten(keras_internals.outputs_structure(network))) != 1
-    ):
-        raise ValueError(
-            "`model` must have one input and one output. Received: "
-            f"{len(network.inputs)} inputs and {len(network.outputs)} outputs. Export "
-            "a model of each path separately."
-        )
-    _, *shape = network.inputs[0].shape
-    if None in shape or not shape:
-        raise ValueError(
-            "`model` must know the shape of its input. Received: an input of shape "
-            f"{network.inputs[0].shape}."
-        )
-    found = _to_nodes.data_format_of(
-        node.operation for node in _graph.nodes_of(network)
-    )
-    writer = GraphWriter(nir, found, dt)
-    begin = writer.input(_layouts.shape_to_nir(tuple(shape), writer.format_of(shape)))
-    end = _graph.walk(
-        network,
-        [begin],
-        lambda call: _to_nodes.add_layer(writer, call.operation, call.signals),
-        training=False,
-    )
-    (end,) = keras.tree.flatten(end)
-    if end.order is not None:
-        raise ValueError(
-            "`model` must not end with flattened channels_last features, which NIR "
-            "has in another order. Received: an output of shape "
-            f"{network.outputs[0].shape}. Let it end before Flatten, or with a Dense "
-            "layer."
-        )
-    writer.output(end)
-    # The type check of nir 1.0.8 is wrong about grouped convolutions and kernels that
-    # are not square.
-    return nir.NIRGraph(writer.nodes, writer.edges, type_check=False)
-
-
-def _without_normalization(network: keras.Model) -> keras.Model:
-    """The graph of a network, with folded batch normalisation."""
-    graph = _graph.as_graph(network, argument="model")
-    normalizes = False
-    for node in _graph.nodes_of(graph):
-        if kind_of(node.operation).normalization is None:
-            _to_nodes.check(node.operation)
-        else:
-            normalizes = True
-    return (
-        _graph.as_graph(fold_batch_normalization(network, verbose=False))
-        if normalizes
-        else graph
-    )
+def _lowered_network(network: keras.Model) -> Lowered:
+    """A lowered network with folded batch normalisation."""
+    # Names what cannot be described, before the network is rebuilt.
+    lowered = _lowered.lower(network, REFUSALS)
+    calls = _graph.whole_of(_graph.as_graph(network)).calls
+    if all(call.kind.normalization is None for call in calls):
+        return lowered
+    return _lowered.lower(fold_batch_normalization(network, verbose=False), REFUSALS)

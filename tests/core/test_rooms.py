@@ -24,7 +24,7 @@ STOREYS = [
     {"_core"},
     {"events", "layer_kinds", "losses", "metrics", "surrogates"},
     {"_graph", "layers"},
-    {"gradients"},
+    {"_lowered", "gradients"},
     {"_model"},
     {"spiking_model"},
     {"_steps", "conversion", "distillation", "models", "observed_model", "testing"},

@@ -1,4 +1,4 @@
-"""The walk through a network's graph is Keras' own call of the network."""
+"""Running the plan of a network is Keras' own call of it."""
 
 import weakref
 
@@ -36,10 +36,10 @@ class PlainRule:
         return keras.tree.map_structure(Box, call.operation(*args, **kwargs))
 
 
-def walk(network, inputs, training=False, rule=None):
+def run(network, inputs, training=False, rule=None):
     boxes = [Box(ops.convert_to_tensor(tensor)) for tensor in inputs]
-    outputs = _graph.walk(
-        _graph.as_graph(network), boxes, rule or PlainRule(), training
+    outputs = _graph.whole_of(_graph.as_graph(network)).run(
+        boxes, rule or PlainRule(), training
     )
     return keras.tree.map_structure(lambda box: to_numpy(box.tensor), outputs)
 
@@ -183,10 +183,10 @@ NETWORKS = {
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS.keys())
-def test_a_walk_that_applies_every_operation_is_the_call(make, training):
+def test_a_run_that_applies_every_operation_is_the_call(make, training):
     network = make()
     wanted = to_numpy(network(ops.convert_to_tensor(X), training=training))
-    outputs = walk(network, [X], training)
+    outputs = run(network, [X], training)
     keras.tree.assert_same_structure(outputs, wanted)
     assert_close(
         keras.tree.flatten(outputs), keras.tree.flatten(wanted), rtol=1e-5, atol=1e-6
@@ -211,18 +211,18 @@ def test_training_in_the_graph_decides_on_statistics_as_in_keras(gradient, step_
     assert to_numpy(mean.value).any() == keras_normalizes
 
 
-def test_a_walk_sees_every_operation_of_nested_models_once_for_each_use():
+def test_a_run_sees_every_operation_of_nested_models_once_for_each_use():
     rule = PlainRule()
-    walk(shared(), [X], rule=rule)
+    run(shared(), [X], rule=rule)
     names = [call.operation.name for call in rule.seen]
     names = [name.rsplit("_", 1)[0] if name[-1].isdigit() else name for name in names]
     assert sorted(names) == ["dense"] * 6 + ["lif"] * 2
 
 
-def test_a_place_is_of_one_call_and_the_same_in_every_walk():
+def test_a_place_is_of_one_call_and_the_same_in_every_run():
     network, first, second = shared(), PlainRule(), PlainRule()
-    walk(network, [X], rule=first)
-    walk(network, [X], rule=second)
+    run(network, [X], rule=first)
+    run(network, [X], rule=second)
     places = [call.key for call in first.seen]
     assert len(set(places)) == len(places) == 8
     assert places == [call.key for call in second.seen]
@@ -242,7 +242,7 @@ def test_a_functional_subclass_with_its_own_call_is_not_a_graph():
         helpers.spiking(outer)
 
 
-def test_a_walk_drops_signals_after_their_last_use():
+def test_a_run_drops_signals_after_their_last_use():
     """On a deep chain with one skip connection; what eager PyTorch holds beyond that is
     memory of all time steps."""
     inputs = keras.Input((6,))
@@ -258,6 +258,6 @@ def test_a_walk_drops_signals_after_their_last_use():
         alive.add(output)
         return output
 
-    _graph.walk(network, [Box(None)], rule, training=False)
+    _graph.whole_of(network).run([Box(None)], rule, training=False)
     # The skip connection, the input of a call, and what the loop last handled.
     assert max(most) <= 3

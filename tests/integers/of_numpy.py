@@ -70,5 +70,5 @@ def run_in_numpy(plan, x):
     last."""
     x = np.asarray(x, "int32")
     temporal = x.ndim == len(plan.input_shape) + 2
-    found = _steps.steps(plan, x, OfNumPy, temporal, _steps.kernels_of(plan))
-    return sum(outputs[plan.layers[-1].name] for outputs, _ in found)
+    batch = _steps.Batch(plan, x, OfNumPy, temporal, _steps.kernels_of(plan))
+    return sum(batch.advance(t) for t in range(plan.timesteps))

@@ -27,17 +27,15 @@ def all_steps(plan, x, arrays):
         name: arrays.kernel(kernel) for name, kernel in _steps.kernels_of(plan).items()
     }
     temporal = np.ndim(x) == len(plan.input_shape) + 2
-    steps = list(_steps.steps(plan, arrays.constant(x), arrays, temporal, kernels))
-    names = [layer.name for layer in plan.layers]
-    outputs = {
-        name: np.stack(
-            [np.asarray(ops.convert_to_numpy(step[name])) for step, _ in steps], 1
-        )
-        for name in names
-    }
-    return outputs, {
+    batch = _steps.Batch(plan, arrays.constant(x), arrays, temporal, kernels)
+    outputs = {layer.name: [] for layer in plan.layers}
+    for t in range(plan.timesteps):
+        batch.advance(t)
+        for name, steps in outputs.items():
+            steps.append(np.asarray(ops.convert_to_numpy(batch.outputs[name])))
+    return {name: np.stack(steps, 1) for name, steps in outputs.items()}, {
         name: np.asarray(ops.convert_to_numpy(state["membrane"]))
-        for name, state in steps[-1][1].items()
+        for name, state in batch.state.items()
     }
 
 

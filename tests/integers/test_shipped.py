@@ -47,12 +47,12 @@ def test_a_shipped_network_has_the_same_integers_everywhere(
     for first in range(0, count, 100):
         part = x[first : first + 100]
         ours = chip.layer_outputs(part)
-        for t, (outputs, _) in enumerate(
-            _steps.steps(chip.plan, part, OfNumPy, False, kernels)
-        ):
+        batch = _steps.Batch(chip.plan, part, OfNumPy, False, kernels)
+        for t in range(chip.timesteps):
+            batch.advance(t)
             for layer in [*neurons, chip.plan.layers[-1].name]:
                 np.testing.assert_array_equal(
-                    ours[layer][:, t], outputs[layer], err_msg=layer
+                    ours[layer][:, t], batch.outputs[layer], err_msg=layer
                 )
         logits.append(ours[chip.plan.layers[-1].name].sum(1))
     logits = np.concatenate(logits)

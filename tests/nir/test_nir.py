@@ -1049,9 +1049,6 @@ class OwnDense(layers.Dense):
 
 UNSAYABLE = {
     "MaxPooling2D": lambda x: layers.MaxPooling2D(2, name="culprit")(x),
-    "BatchNormalization": lambda x: layers.BatchNormalization(name="culprit")(
-        layers.AveragePooling2D(2)(x)
-    ),
     "TemporalEffectiveBatchNormalization": lambda x: (
         rsnn.layers.TemporalEffectiveBatchNormalization(4, name="culprit")(x)
     ),
@@ -1063,19 +1060,46 @@ UNSAYABLE = {
     "Dense": lambda x: layers.Dense(3, activation="relu", name="culprit")(
         layers.Flatten()(x)
     ),
-    "Dense on rows": lambda x: layers.Dense(3, name="culprit")(x),
     "OwnDense": lambda x: OwnDense(3, name="culprit")(layers.Flatten()(x)),
     "Concatenate": lambda x: layers.Concatenate(name="culprit")([x, x]),
-    "Reshape": lambda x: layers.Reshape((32,), name="culprit")(x),
     "AveragePooling2D": lambda x: layers.AveragePooling2D(
         3, padding="same", name="culprit"
     )(x),
-    "Rescaling": lambda x: layers.Rescaling([1.0, 2.0], name="culprit")(x),
     "Add": lambda x: layers.Add(name="culprit")(
         [x, layers.GlobalAveragePooling2D(keepdims=True)(x)]
     ),
     "Permute": lambda x: layers.Permute((2, 1, 3), name="culprit")(x),
 }
+
+
+SAYABLE = {
+    "normalisation after pooling": lambda x: layers.BatchNormalization()(
+        layers.AveragePooling2D(2)(x)
+    ),
+    "normalisation of a sum": lambda x: layers.BatchNormalization()(
+        layers.Add()([layers.Conv2D(3, 1)(x), layers.Conv2D(3, 1)(x)])
+    ),
+    "a dense layer at each place": lambda x: layers.Dense(3)(x),
+    "a scale for each channel": lambda x: layers.Rescaling([1.0, 2.0], [0.5, 0.0])(x),
+    "a shape of one axis": lambda x: layers.Dense(4)(layers.Reshape((32,))(x)),
+}
+
+
+@pytest.mark.parametrize("name", SAYABLE)
+def test_what_is_lowered_to_other_layers_comes_in_again(name, file):
+    inputs = keras.Input((4, 4, 2))
+    y = layers.Flatten()(IF()(SAYABLE[name](inputs)))
+    network = with_dyadic_weights(keras.Model(inputs, layers.Dense(3)(y)))
+    for weight in network.weights:
+        if "variance" in weight.name:
+            weight.assign(np.full(weight.shape, 1.0))
+    x = np.random.default_rng(0).random((8, T, 4, 4, 2), "float32")
+    back = rsnn.import_nir(exported(network, file), T)
+    assert_close(
+        back.predict(x, verbose=0),
+        spiking(network, T, "bptt").predict(x, verbose=0),
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("name", UNSAYABLE)

@@ -129,7 +129,7 @@ def unroll(model: SpikingModel) -> SpikingModel:
     signals = [_Signal(tensor) for tensor in _graph.match_inputs(graph, inputs)]
     with backend.no_gradient():
         outputs = tree.map_leaves(
-            rule.frames, _graph.walk(graph, signals, rule, training=None)
+            rule.frames, _graph.whole_of(graph).run(signals, rule, training=None)
         )
     unrolled = keras.Model(inputs, outputs, name=network.name)
     return with_network(
@@ -199,10 +199,10 @@ class _UnrollingRule:
                 call,
                 f"{_OF_TIME} Train with a layer that does the same at every time step.",
             )
-        if kind.role == layer_kinds.NEURON and len(call.signals) != 1:
+        if kind.role == layer_kinds.NEURON and len(call.inputs) != 1:
             raise self._refused(
                 call,
-                f"it takes one input, and here {len(call.signals)}. Call it on its "
+                f"it takes one input, and here {len(call.inputs)}. Call it on its "
                 "input alone.",
             )
         if kind.role == layer_kinds.NEURON:
@@ -212,7 +212,7 @@ class _UnrollingRule:
                 call,
                 SlotMixing if kind.role == layer_kinds.TIME_MIXING else SlotReadout,
             )
-        of_slots = [signal for signal in call.signals if signal.slots]
+        of_slots = [signal for signal in call.inputs if signal.slots]
         if (
             not of_slots
             or kind.role == layer_kinds.TIME_MEAN
@@ -227,7 +227,7 @@ class _UnrollingRule:
             )
         if kind.masks:
             return self._on_slots(call, ordered=of_slots[0].ordered)
-        if kind.multilinear and len(call.signals) > 1:
+        if kind.multilinear and len(call.inputs) > 1:
             return self._on_slots(call, factor=of_slots[0])
         # With an activation of its own, which comes after the sum over slots, a layer
         # is not affine.
@@ -237,7 +237,7 @@ class _UnrollingRule:
         if kind.activation is None and is_affine:
             return (
                 self._linear(call)
-                if len(of_slots) == len(call.signals)
+                if len(of_slots) == len(call.inputs)
                 else self._on_frames(call)
             )
         raise self._refused(
@@ -284,7 +284,7 @@ class _UnrollingRule:
             copy.build(neuron.get_build_config()["input_shape"])
             copy.set_weights(neuron.get_weights())
             self.copies[neuron] = copy
-        spikes = self.copies[neuron](self.frames(call.signals[0]))
+        spikes = self.copies[neuron](self.frames(call.inputs[0]))
         if cell.spike_size != 1.0:
             name = self._unique(f"{self._name(neuron)}_size")
             spikes = keras.layers.Rescaling(
@@ -353,7 +353,7 @@ class _UnrollingRule:
     def _keeps_order(self, call, copy):
         """Whether the output has the order of the only input: the operation moves it,
         and may scale all of it alike."""
-        if not call.kind.moves or len(call.signals) > 1 or not call.signals[0].ordered:
+        if not call.kind.moves or len(call.inputs) > 1 or not call.inputs[0].ordered:
             return False
         return all(
             np.all(value == value.flat[0])
