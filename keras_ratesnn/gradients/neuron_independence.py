@@ -11,8 +11,8 @@ _UNKNOWN_SIZE = 4
 _NOTHING = "nothing"
 _ADVICE = (
     "The rate gradient keeps one eligibility per neuron, so a step must act on each "
-    "neuron independently. Train with "
-    'gradient="bptt", or make the connections between neurons a layer of the network.'
+    'neuron independently. Train with gradient="bptt", or make the connections between '
+    "neurons a layer of the network."
 )
 
 

@@ -14,14 +14,7 @@ import keras_ratesnn as rsnn
 from keras_ratesnn import surrogates
 from keras_ratesnn.layers import LIF, ParametricLIF
 
-NUMBERS = {
-    surrogates.Sigmoid: "alpha",
-    surrogates.ATan: "alpha",
-    surrogates.Triangle: "width",
-    surrogates.Rectangular: "width",
-    surrogates.FastSigmoid: "slope",
-    surrogates.Gaussian: "sigma",
-}
+KINDS = list(dict.fromkeys(surrogates.BY_NAME.values()))
 ALPHAS = 4.0, 4.0, 4.0, 1.0, 8.0
 
 
@@ -56,7 +49,7 @@ class Counting(surrogates.Sigmoid):
         return super().derivative(distance)
 
 
-@pytest.mark.parametrize("kind", NUMBERS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_a_variable_is_as_good_as_its_value(kind, dtype):
     distances = ops.convert_to_tensor(np.linspace(-2, 2, 9), dtype)
