@@ -301,15 +301,9 @@ class SpikingModel(
     def gradient(self, value: str | GradientMethod | Config) -> None:
         method = gradients.get(value)
         if isinstance(value, str):
-            # The same as before, for which calls are recorded, unless its attributes
-            # have been changed.
-            before = self._named_methods.setdefault(value, method)
-            method = before if repr(before) == repr(method) else method
-        neurons = _graph.neurons_of(_graph.as_graph(self.network))
-        method.check(neurons)
-        self._surrogates = tuple(
-            getattr(layer.cell, "surrogate", None) for layer in neurons
-        )
+            # The same as before, for which calls are recorded.
+            method = self._named_methods.setdefault(value, method)
+        method.check(_graph.neurons_of(_graph.as_graph(self.network)))
         if method.draws and self._draws is None:
             keras_internals.set_state(self, "_draws", keras.random.SeedGenerator())
         self._gradient = method
@@ -391,9 +385,6 @@ class SpikingModel(
         return self._graphs.engine
 
     def _settings(self) -> tuple[Any, ...]:
-        # Parameters of surrogates may change during training, for example to make them
-        # steeper.
-        surrogates = tuple(map(repr, self._surrogates))
         # NaN is not equal to itself.
         mask_value = repr(self._mask_value)
         gradient = type(self._gradient), repr(self._gradient), self._choice_of_gradient
@@ -402,7 +393,6 @@ class SpikingModel(
             self._return_sequences,
             self._step_mode,
             gradient,
-            surrogates,
             mask_value,
         )
 

@@ -5,13 +5,28 @@ The spike itself is always the exact step function. Choose a surrogate by name,
 `LIF(surrogate="atan")`, or as an object with its parameter,
 `LIF(surrogate=surrogates.ATan(alpha=4.0))`. A custom surrogate is a subclass of
 `Surrogate` with `derivative` and, if it has parameters, `get_config`.
+
+A surrogate is fixed when it is created. For one that changes in training, pass a Keras
+variable as its number:
+
+>>> steepness = keras.Variable(2.0, trainable=False)
+>>> neurons = keras_ratesnn.layers.LIF(
+...     surrogate=keras_ratesnn.surrogates.Sigmoid(alpha=steepness)
+... )
+>>> steeper_each_epoch = keras.callbacks.LambdaCallback(
+...     on_epoch_begin=lambda epoch, logs: steepness.assign(2.0 + epoch)
+... )
+
+A new value compiles nothing. Several layers may share a variable. It is no weight: a
+config and a saved file have its present value, as a number.
 """
 
 import math
 
+import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core import backend, checks, keras_internals, registry
 from keras_ratesnn._core.annotations import Config, Tensor
 
 
@@ -23,11 +38,45 @@ class Surrogate(registry.Configured):
     and return their constructor arguments from `get_config()`.
     """
 
+    _remedy = (
+        "Make a new one: LIF(surrogate={kind}({name}=...)). To change it in training, "
+        "pass a variable: {kind}({name}=keras.Variable(..., trainable=False))."
+    )
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The Keras variables among its attributes."""
+        return [
+            value for value in vars(self).values() if isinstance(value, keras.Variable)
+        ]
+
     def derivative(self, distance: Tensor) -> Tensor:
         """h(u), with the shape and dtype of `distance`."""
         raise NotImplementedError(
             f"{type(self).__name__} must implement `derivative(distance)`."
         )
+
+
+def _number(name, value):
+    """A number > 0, or a Keras variable with one."""
+    if not isinstance(value, keras.Variable):
+        return checks.real(name, value, above=0)
+    if value.shape != () or value.trainable:
+        raise ValueError(
+            f"A variable for `{name}` must be one number that is not trained: "
+            f"keras.Variable(4.0, trainable=False). Received: {name}={value!r}"
+        )
+    checks.real(name, float(value), above=0)
+    return value
+
+
+def _present(number, distance):
+    """The present value of a number of a surrogate, in the dtype of `distance` if it is
+    a variable."""
+    if not isinstance(number, keras.Variable):
+        return number
+    with keras_internals.without_autocast():
+        return ops.cast(number, distance.dtype)
 
 
 @registry.register
@@ -40,15 +89,16 @@ class Sigmoid(Surrogate):
             1 (Yu et al., NeurIPS 2024).
     """
 
-    def __init__(self, alpha: float = 4.0) -> None:
-        self.alpha = checks.real("alpha", alpha, above=0)
+    def __init__(self, alpha: float | keras.Variable = 4.0) -> None:
+        self.alpha = _number("alpha", alpha)
 
     def derivative(self, distance: Tensor) -> Tensor:
-        sigmoid = ops.sigmoid(self.alpha * distance)
-        return sigmoid * backend.multiply_add(sigmoid, -self.alpha, self.alpha)
+        alpha = _present(self.alpha, distance)
+        sigmoid = ops.sigmoid(alpha * distance)
+        return sigmoid * backend.multiply_add(sigmoid, -alpha, alpha)
 
     def get_config(self) -> Config:
-        return {"alpha": self.alpha}
+        return {"alpha": float(self.alpha)}
 
 
 @registry.register
@@ -63,16 +113,15 @@ class ATan(Surrogate):
         alpha: Float > 0, steepness. Defaults to `2.0`.
     """
 
-    def __init__(self, alpha: float = 2.0) -> None:
-        self.alpha = checks.real("alpha", alpha, above=0)
+    def __init__(self, alpha: float | keras.Variable = 2.0) -> None:
+        self.alpha = _number("alpha", alpha)
 
     def derivative(self, distance: Tensor) -> Tensor:
-        return (self.alpha / 2) / (
-            1.0 + ops.square((math.pi * self.alpha / 2) * distance)
-        )
+        alpha = _present(self.alpha, distance)
+        return (alpha / 2) / (1.0 + ops.square((math.pi * alpha / 2) * distance))
 
     def get_config(self) -> Config:
-        return {"alpha": self.alpha}
+        return {"alpha": float(self.alpha)}
 
 
 @registry.register
@@ -87,14 +136,15 @@ class Triangle(Surrogate):
             reaches 0. Defaults to `1.0`.
     """
 
-    def __init__(self, width: float = 1.0) -> None:
-        self.width = checks.real("width", width, above=0)
+    def __init__(self, width: float | keras.Variable = 1.0) -> None:
+        self.width = _number("width", width)
 
     def derivative(self, distance: Tensor) -> Tensor:
-        return ops.relu(1.0 - ops.abs(distance) / self.width) / self.width
+        width = _present(self.width, distance)
+        return ops.relu(1.0 - ops.abs(distance) / width) / width
 
     def get_config(self) -> Config:
-        return {"width": self.width}
+        return {"width": float(self.width)}
 
 
 @registry.register
@@ -109,14 +159,15 @@ class Rectangular(Surrogate):
             `1.0`.
     """
 
-    def __init__(self, width: float = 1.0) -> None:
-        self.width = checks.real("width", width, above=0)
+    def __init__(self, width: float | keras.Variable = 1.0) -> None:
+        self.width = _number("width", width)
 
     def derivative(self, distance: Tensor) -> Tensor:
-        return ops.cast(ops.abs(distance) < self.width / 2, distance.dtype) / self.width
+        width = _present(self.width, distance)
+        return ops.cast(ops.abs(distance) < width / 2, distance.dtype) / width
 
     def get_config(self) -> Config:
-        return {"width": self.width}
+        return {"width": float(self.width)}
 
 
 @registry.register
@@ -130,14 +181,15 @@ class FastSigmoid(Surrogate):
         slope: Float > 0, how fast the derivative falls off. Defaults to `25.0`.
     """
 
-    def __init__(self, slope: float = 25.0) -> None:
-        self.slope = checks.real("slope", slope, above=0)
+    def __init__(self, slope: float | keras.Variable = 25.0) -> None:
+        self.slope = _number("slope", slope)
 
     def derivative(self, distance: Tensor) -> Tensor:
-        return 1.0 / ops.square(1.0 + self.slope * ops.abs(distance))
+        slope = _present(self.slope, distance)
+        return 1.0 / ops.square(1.0 + slope * ops.abs(distance))
 
     def get_config(self) -> Config:
-        return {"slope": self.slope}
+        return {"slope": float(self.slope)}
 
 
 @registry.register
@@ -151,15 +203,16 @@ class Gaussian(Surrogate):
         sigma: Float > 0, standard deviation. Defaults to `0.5`.
     """
 
-    def __init__(self, sigma: float = 0.5) -> None:
-        self.sigma = checks.real("sigma", sigma, above=0)
+    def __init__(self, sigma: float | keras.Variable = 0.5) -> None:
+        self.sigma = _number("sigma", sigma)
 
     def derivative(self, distance: Tensor) -> Tensor:
-        height = 1.0 / (self.sigma * math.sqrt(2 * math.pi))
-        return height * ops.exp(-0.5 * ops.square(distance / self.sigma))
+        sigma = _present(self.sigma, distance)
+        height = 1.0 / (sigma * math.sqrt(2 * math.pi))
+        return height * ops.exp(-0.5 * ops.square(distance / sigma))
 
     def get_config(self) -> Config:
-        return {"sigma": self.sigma}
+        return {"sigma": float(self.sigma)}
 
 
 BY_NAME = {

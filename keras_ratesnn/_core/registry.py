@@ -1,9 +1,10 @@
 """Objects given as a name, an instance or a saved config: surrogates and gradient
 methods."""
 
+import abc
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import keras
 
@@ -18,9 +19,33 @@ must never change."""
 register = keras.saving.register_keras_serializable(package=PACKAGE)
 
 
-class Configured:
+class _FreezesObjects(abc.ABCMeta):
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = super().__call__(*args, **kwargs)
+        vars(made)["_is_frozen"] = True
+        return made
+
+
+class Configured(metaclass=_FreezesObjects):
     """Base class of objects that are made from their config: the arguments of their
-    constructor, none by default."""
+    constructor, none by default.
+
+    They are frozen once they are made: compiled code would not see a change.
+    """
+
+    _remedy: str
+    """What to do instead of assigning an attribute, with `{kind}` for the name of the
+    class and `{name}` for that of the attribute."""
+    _is_frozen = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if self._is_frozen:
+            kind = type(self).__name__
+            raise AttributeError(
+                f"`{name}` of {kind} is fixed when it is created. Received: "
+                f"{name}={value!r}. " + self._remedy.format(kind=kind, name=name)
+            )
+        super().__setattr__(name, value)
 
     def get_config(self) -> Config:
         return {}

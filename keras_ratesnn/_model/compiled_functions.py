@@ -13,8 +13,8 @@ from keras_ratesnn._model.data_checks import check_first_batch
 from keras_ratesnn._model.silent_layers import SilentLayers
 
 FUNCTIONS_KEPT = 64
-"""The number of settings whose function is remembered. A parameter of a surrogate may
-have another value in each epoch."""
+"""The number of settings whose function is remembered. Each epoch may have another
+number of time steps."""
 
 
 class CompilesOncePerSettings:

@@ -30,7 +30,8 @@ def propagate_nan(outputs, states):
     alarms = {}
 
     def alarm(rows):
-        sound = backend.finite_rows(tensors, [_parts(state, rows) for state in tensors])
+        samples = [_samples(tensor, rows) for tensor in tensors]
+        sound = backend.finite_rows(tensors, samples)
         return ops.where(sound, 0.0, float("nan"))
 
     def alarmed(output):
@@ -42,24 +43,22 @@ def propagate_nan(outputs, states):
         key = rows if isinstance(rows, int) else None
         if key is None or key not in alarms:
             alarms[key] = alarm(rows)
-        return output + ops.cast(
-            ops.reshape(alarms[key], (-1, *([1] * (rank - 1))) if rank else ()),
-            output.dtype,
-        )
+        shape = (-1, *[1 for _ in output.shape[1:]]) if rank else ()
+        return output + ops.cast(ops.reshape(alarms[key], shape), output.dtype)
 
     return tree.map_leaves(alarmed, outputs)
 
 
-def _parts(state, rows):
+def _samples(state, rows):
     """The number of samples in a state: `rows`, or 1 if the rows are not samples."""
-    of_state = ops.shape(state)[0] if len(state.shape) else 1
-    if isinstance(of_state, int) and isinstance(rows, int):
-        return rows if rows and of_state >= rows and of_state % rows == 0 else 1
-    if not (ops.is_tensor(of_state) or ops.is_tensor(rows)):
+    size = ops.shape(state)[0] if len(state.shape) else 1
+    if isinstance(size, int) and isinstance(rows, int):
+        return rows if rows and size >= rows and size % rows == 0 else 1
+    if not (ops.is_tensor(size) or ops.is_tensor(rows)):
         # While JAX exports a graph, the size of a batch is a symbol, which has no
         # order.
-        return rows if of_state == rows else 1
+        return rows if size == rows else 1
     # Sizes are known only at run time.
-    parts = ops.maximum(rows, 1)
-    of_samples = ops.logical_and(of_state >= parts, of_state % parts == 0)
-    return ops.where(of_samples, parts, 1)
+    samples = ops.maximum(rows, 1)
+    are_samples = ops.logical_and(size >= samples, size % samples == 0)
+    return ops.where(are_samples, samples, 1)

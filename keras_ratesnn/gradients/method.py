@@ -42,6 +42,7 @@ class GradientMethod(Configured):
     >>> history = model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
     """
 
+    _remedy = "Make a new one: model.gradient = {kind}({name}=...)."
     runs_means = False
     """Whether `call` also runs readouts and what follows them and `layers.TimeMean`;
     otherwise they run as in inference."""

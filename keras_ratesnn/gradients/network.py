@@ -67,18 +67,15 @@ class Gathered(NamedTuple):
 
 def plain_nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node]:
     """A node for each call, in order."""
-    of_means: set[int] = set()
+    mean_slots: set[int] = set()
     for call in calls:
         outputs = [slot.index for slot in call.outputs]
-        follows_a_mean = not of_means.isdisjoint(call.inputs)
+        follows_a_mean = not mean_slots.isdisjoint(call.inputs)
         if follows_a_mean or kind_of(call.operation).role == TIME_MEAN:
-            of_means.update(outputs)
+            mean_slots.update(outputs)
         # The mean of a mean is that mean, not one of the means so far.
-        yield Node(
-            handler_class(call, context, follows_a_mean)(call, context),
-            call.inputs,
-            outputs,
-        )
+        handler = handler_class(call, context, follows_a_mean)(call, context)
+        yield Node(handler, call.inputs, outputs)
 
 
 def with_neurons(handler_of: HandlerOf) -> NodesOf:
@@ -87,12 +84,9 @@ def with_neurons(handler_of: HandlerOf) -> NodesOf:
 
     def nodes(calls, context):
         for node in plain_nodes(calls, context):
-            is_neuron = isinstance(node.handler, NeuronHandler)
-            yield (
-                node._replace(handler=handler_of(node.handler.call, context))
-                if is_neuron
-                else node
-            )
+            if isinstance(node.handler, NeuronHandler):
+                node = node._replace(handler=handler_of(node.handler.call, context))
+            yield node
 
     return nodes
 
@@ -108,16 +102,13 @@ def after_neurons(handler_of: HandlerOf) -> NodesOf:
     def nodes(calls, context):
         slots = itertools.count(-1, -1)
         for node in plain_nodes(calls, context):
-            if isinstance(node.handler, NeuronHandler):
-                spikes = next(slots)
-                yield node._replace(outputs=[spikes])
-                yield Node(
-                    handler_of(node.handler.call, context),
-                    [spikes, *node.inputs],
-                    node.outputs,
-                )
-            else:
+            if not isinstance(node.handler, NeuronHandler):
                 yield node
+                continue
+            spikes = next(slots)
+            yield node._replace(outputs=[spikes])
+            handler = handler_of(node.handler.call, context)
+            yield Node(handler, [spikes, *node.inputs], node.outputs)
 
     return nodes
 
@@ -146,29 +137,27 @@ class Network:
         windows: Sequence[int] | None = None,
         **context: Any,
     ) -> None:
-        self.run, (part, *_) = run, run.parts
-        batch, timesteps = ops.shape(run.inputs[0][0])[0], run.timesteps
+        part = run.parts[0]
+        self.run = run
+        sizes = (run.timesteps,) if windows is None else tuple(windows)
+        self.windows = Windows(sizes, run.mask)
+        rows = ops.shape(run.inputs[0][0])[0] * run.timesteps
         context = {
             "all_at_once": run.step_mode == "multi",
             "with_gradient": run.with_gradient,
             **context,
         }
-        self.windows = Windows(
-            (timesteps,) if windows is None else tuple(windows), run.mask
-        )
-        self.context = Context(self.windows, batch * timesteps, run.training, **context)
+        self.context = Context(self.windows, rows, run.training, **context)
         self.inputs = [
             (slot.index, has_time)
             for slot, (_, has_time) in zip(part.inputs, run.inputs, strict=True)
         ]
         self.outputs = part.outputs
         # Between the steps of a stream nothing is the same.
-        of_stream = self.context.streams and not self.context.all_at_once
-        self.static = (
-            set()
-            if of_stream
-            else {index for index, has_time in self.inputs if not has_time}
-        )
+        is_step_of_stream = self.context.streams and not self.context.all_at_once
+        self.static: set[int] = set()
+        if not is_step_of_stream:
+            self.static.update(index for index, has_time in self.inputs if not has_time)
         self.once_nodes: list[Node] = []
         self.nodes: list[Node] = []
         all_nodes = list(nodes(part.calls, self.context))
@@ -181,7 +170,7 @@ class Network:
                 and not handler.takes_time
                 and self.static.issuperset(node.inputs)
             )
-            if is_static and not of_stream:
+            if is_static and not is_step_of_stream:
                 self.static.update(node.outputs)
                 self.once_nodes.append(node)
             else:
@@ -190,43 +179,36 @@ class Network:
         # In a stream, the states before the first step, of which an exported step needs
         # the values.
         self.started: States = []
-        self._freed = last_uses(
-            [{*node.inputs, *node.outputs} for node in self.nodes], self.outputs
-        )
+        slots = [{*node.inputs, *node.outputs} for node in self.nodes]
+        self._freed = last_uses(slots, self.outputs)
 
     def once(self) -> Constants:
         """Runs what is the same at every step, with gradient."""
-        found = {
-            index: tensor
-            for (index, _), (tensor, _) in zip(
-                self.inputs, self.run.inputs, strict=True
-            )
-        }
+        tensors: Constants = {}
+        for (index, _), (tensor, _) in zip(self.inputs, self.run.inputs, strict=True):
+            tensors[index] = tensor
         for node in self.once_nodes:
-            results, loss = node.handler.once([found[index] for index in node.inputs])
-            _check_outputs(node, results)
+            outputs, loss = node.handler.once([tensors[index] for index in node.inputs])
+            _check_outputs(node, outputs)
             self._add_loss(node.handler, loss)
-            found.update(
-                zip(node.outputs, self.seen(node, found, results, set()), strict=True)
-            )
-        # A layer that runs again in the backward pass would not find them there.
-        kernels = {
-            node.handler.operation: node.handler.kind.kernels
-            for node in self.nodes
-            if node.handler.kind.kernels
-        }
-        is_again = keras_internals.is_rematerialized
-        found[KERNELS] = {
-            layer: compute(layer)
-            for layer, compute in kernels.items()
-            if not is_again(layer)
-        }
-        return found
+            outputs = self.seen(node, tensors, outputs, set())
+            tensors.update(zip(node.outputs, outputs, strict=True))
+        tensors[KERNELS] = kernels = {}
+        for node in self.nodes:
+            layer, compute = node.handler.operation, node.handler.kind.kernels
+            # A layer that runs again in the backward pass would not find them there.
+            if (
+                compute
+                and layer not in kernels
+                and not keras_internals.is_rematerialized(layer)
+            ):
+                kernels[layer] = compute(layer)
+        return tensors
 
     def seen(
         self,
         node: Node,
-        found: dict[int, Tensor],
+        tensors: Constants,
         outputs: list[Tensor],
         freed: set[int],
     ) -> list[Tensor]:
@@ -235,7 +217,7 @@ class Network:
 
         Args:
             node: `Node`.
-            found: The tensors so far, by slots.
+            tensors: The tensors so far, by slots.
             outputs: List of tensors, those of the node.
             freed: The slots that no later node needs.
         """
@@ -256,7 +238,7 @@ class Network:
             constants: What `once` returned.
             t: Integer, or integer scalar tensor: the time step, from 0 on.
         """
-        found = self._with_inputs(constants, lambda x: time_axis.step_of(x, t), t)
+        tensors = self._with_inputs(constants, lambda x: time_axis.step_of(x, t), t)
         self.started = []
 
         def advance(handler, state, inputs):
@@ -266,9 +248,8 @@ class Network:
                     self.started.append(state)
             return self._detached(lambda: handler.step(state, inputs, t))
 
-        states_after, outputs = self._walk(
-            found, advance, states or [None] * len(self.nodes)
-        )
+        states = states or [None] * len(self.nodes)
+        states_after, outputs = self._walk(tensors, advance, states)
         return states_after, tree.map_leaves(lambda y: self._output(y, t), outputs)
 
     def all_steps(
@@ -276,18 +257,19 @@ class Network:
     ) -> tuple[States, Structure]:
         """All steps at once: `(states, outputs)`, with outputs `(batch * T, ...)`;
         `states` as in `step`."""
-        found = self._with_inputs(constants, time_axis.fold, None)
+        tensors = self._with_inputs(constants, time_axis.fold, None)
 
         def act(handler, state, inputs):
             return self._detached(lambda: handler.all_steps(state, inputs))
 
-        states, outputs = self._walk(found, act, states)
+        states, outputs = self._walk(tensors, act, states)
+
+        def repeated(y):
+            return time_axis.repeat(y, self.windows.timesteps)
 
         def rows(slot, y):
             if slot.index in self.static:
-                y = keras_internals.with_mask(
-                    lambda y: time_axis.repeat(y, self.windows.timesteps), y
-                )
+                y = keras_internals.with_mask(repeated, y)
             return self._output(self.context.checked(y), None)
 
         return states, tree.map_leaves(rows, self.outputs, outputs)
@@ -299,24 +281,24 @@ class Network:
             return function()
         states = []
 
-        def outputs():
-            state, found = function()
+        def outputs_alone():
+            state, outputs = function()
             states.append(state)
-            return found
+            return outputs
 
-        found = backend.detached(outputs)
-        return states[0], found
+        outputs = backend.detached(outputs_alone)
+        return states[0], outputs
 
-    def _with_inputs(self, constants, of_steps, t):
+    def _with_inputs(self, constants, rows_of, t):
         """Constants, with the rows of one step, or of all, in the place of inputs with
         time."""
-        found = dict(constants)
+        tensors = dict(constants)
         for index, has_time in self.inputs:
             if has_time:
-                found[index] = self._only_valid(
-                    keras_internals.with_mask(of_steps, constants[index]), t
+                tensors[index] = self._only_valid(
+                    keras_internals.with_mask(rows_of, constants[index]), t
                 )
-        return found
+        return tensors
 
     def _only_valid(self, rows, t):
         return keras_internals.put_mask(
@@ -329,33 +311,26 @@ class Network:
             keras_internals.put_mask(chosen, keras_internals.mask_of(rows)), t
         )
 
-    def _walk(self, found, act, states=None):
+    def _walk(self, tensors, act, states=None):
         """`(results, outputs)`: the first results of `act(handler, state, inputs)` for
         each node, and the network's outputs."""
         results = []
-        with call_kernels.using(found.get(KERNELS, {})):
-            for node, state, freed in zip(
-                self.nodes, states or [()] * len(self.nodes), self._freed, strict=True
-            ):
-                result, tensors = act(
-                    node.handler,
-                    state,
-                    node.handler.prepared([found[index] for index in node.inputs]),
+        states = states or [()] * len(self.nodes)
+        with call_kernels.using(tensors.get(KERNELS, {})):
+            for node, state, freed in zip(self.nodes, states, self._freed, strict=True):
+                inputs = [tensors[index] for index in node.inputs]
+                result, outputs = act(
+                    node.handler, state, node.handler.prepared(inputs)
                 )
-                _check_outputs(node, tensors)
-                found.update(
-                    zip(
-                        node.outputs,
-                        self.seen(node, found, tensors, freed),
-                        strict=True,
-                    )
-                )
+                _check_outputs(node, outputs)
+                outputs = self.seen(node, tensors, outputs, freed)
+                tensors.update(zip(node.outputs, outputs, strict=True))
                 # They may be the activations of all time steps: their memory is for the
                 # next ones.
                 for index in freed:
-                    del found[index]
+                    del tensors[index]
                 results.append(result)
-        return results, tree.map_leaves(lambda slot: found[slot.index], self.outputs)
+        return results, tree.map_leaves(lambda slot: tensors[slot.index], self.outputs)
 
     def through_time(self, constants: Constants) -> tuple[States, Structure]:
         """All steps in the step mode of the run: `(states, outputs)`, see `finished`.
@@ -365,27 +340,21 @@ class Network:
         """
         if not self.context.all_at_once:
             states, gathered = self.sweep(constants)
-            return self.finished(states, self.of_gathered(gathered))
+            return self.finished(states, self.outputs_of_sweep(gathered))
         states, rows = self.all_steps(None, constants)
         timesteps, sequences = self.windows.timesteps, self.run.return_sequences
 
         def output(y):
-            of_rows = keras_internals.mask_of(y)
-            mask = (
-                None
-                if of_rows is None
-                else time_axis.unfold(self._valid_mask(of_rows, None), timesteps)
-            )
+            mask = keras_internals.mask_of(y)
+            if mask is not None:
+                mask = time_axis.unfold(self._valid_mask(mask, None), timesteps)
             if sequences:
-                return keras_internals.put_mask(
-                    time_axis.unfold(y, timesteps),
-                    self.run.mask if mask is None else mask,
-                )
-            # A time mean counts where some step does.
-            return keras_internals.put_mask(
-                self.windows.mean_over_all(y),
-                None if mask is None else ops.any(mask, axis=1),
-            )
+                mask = self.run.mask if mask is None else mask
+                return keras_internals.put_mask(time_axis.unfold(y, timesteps), mask)
+            if mask is not None:
+                # A time mean counts where some step does.
+                mask = ops.any(mask, axis=1)
+            return keras_internals.put_mask(self.windows.mean_over_all(y), mask)
 
         return self.finished(states, tree.map_leaves(output, rows))
 
@@ -397,9 +366,9 @@ class Network:
             for node, state in zip(self.nodes, states, strict=True)
         ]
         outputs = self.alarmed(states, outputs)
-        return backend.detached(
-            lambda: finished
-        ) if self.context.detached else finished, outputs
+        if self.context.detached:
+            return backend.detached(lambda: finished), outputs
+        return finished, outputs
 
     def carried(self, states: States) -> list[Structure]:
         """What each node carries to the next step, see `Handler.carried`."""
@@ -411,8 +380,8 @@ class Network:
     def resumed(self, carried: Sequence[Structure]) -> States:
         """The states that carry this."""
         return [
-            node.handler.resumed(of_node)
-            for node, of_node in zip(self.nodes, carried, strict=True)
+            node.handler.resumed(part)
+            for node, part in zip(self.nodes, carried, strict=True)
         ]
 
     def _valid_mask(self, mask, t):
@@ -426,26 +395,20 @@ class Network:
             states, outputs = self.step(states, constants, t)
             return states, self._gather(gathered, outputs, t)
 
-        carried = advance(0, None)
-        if (
-            not self.context.with_gradient
-            and self.windows.timesteps > backend.unrolled_network_steps()
-        ):
-            carried = loops.run(
-                advance, carried, self.run.network.variables, self.windows.timesteps
-            )
-        else:
-            for t in range(1, self.windows.timesteps):
-                carried = advance(t, carried)
+        carried, timesteps = advance(0, None), self.windows.timesteps
+        is_long = timesteps > backend.unrolled_network_steps()
+        if is_long and not self.context.with_gradient:
+            variables = self.run.network.variables
+            return loops.run(advance, carried, variables, timesteps)
+        for t in range(1, timesteps):
+            carried = advance(t, carried)
         return carried
 
     def _gather(self, gathered, outputs, t):
         if gathered is None:
             # Sums are wider.
-            self._dtypes, nothing = (
-                tree.map_leaves(of, outputs)
-                for of in (lambda output: output.dtype, lambda _: None)
-            )
+            self._dtypes = tree.map_leaves(lambda output: output.dtype, outputs)
+            nothing = tree.map_leaves(lambda _: None, outputs)
             gathered = Gathered(nothing, nothing)
 
         def joined(so_far, value, plus):
@@ -454,90 +417,71 @@ class Network:
             return value if so_far is None else plus(so_far, value)
 
         def total(output, so_far):
-            return joined(
-                so_far,
-                output if self.run.return_sequences else time_axis.widen(output),
-                operator.add,
-            )
+            if not self.run.return_sequences:
+                output = time_axis.widen(output)
+            return joined(so_far, output, operator.add)
 
         def mask(output, so_far):
-            of_step = keras_internals.mask_of(output)
-            return (
-                ()
-                if of_step is None
-                else joined(so_far, self._valid_mask(of_step, t), ops.logical_or)
-            )
+            mask = keras_internals.mask_of(output)
+            if mask is None:
+                return ()
+            return joined(so_far, self._valid_mask(mask, t), ops.logical_or)
 
         return Gathered(
-            *(
-                tree.map_leaves(of, outputs, so_far)
-                for of, so_far in zip((total, mask), gathered, strict=True)
-            )
+            tree.map_leaves(total, outputs, gathered.outputs),
+            tree.map_leaves(mask, outputs, gathered.masks),
         )
 
-    def of_gathered(self, gathered: Gathered) -> Structure:
+    def outputs_of_sweep(self, gathered: Gathered) -> Structure:
         """The outputs of a sweep: means over the steps that count, with gradient, or
         sequences."""
 
         def output(total, dtype, mask):
-            if self.run.return_sequences:
-                return keras_internals.put_mask(
-                    total, self.run.mask if tree.is_absent(mask) else mask
-                )
-            mean = ops.cast(
-                self.windows.mean_of_all(total), time_axis.mean_dtype(dtype)
-            )
-            return keras_internals.put_mask(
-                mean, None if tree.is_absent(mask) else mask
-            )
+            if tree.is_absent(mask):
+                mask = self.run.mask if self.run.return_sequences else None
+            if not self.run.return_sequences:
+                mean = self.windows.mean_of_all(total)
+                total = ops.cast(mean, time_axis.mean_dtype(dtype))
+            return keras_internals.put_mask(total, mask)
 
         return tree.map_leaves(output, gathered.outputs, self._dtypes, gathered.masks)
 
     def rates(self, states: States, constants: Constants) -> Structure:
         """The network on rates, given the states after the last step: outputs `(batch *
         W, ...)`, with gradient."""
-        found = dict(constants)
+        tensors = dict(constants)
         for index, has_time in self.inputs:
             if has_time:
-                found[index] = self._rates_of_input(constants[index])
+                tensors[index] = self._rates_of_input(constants[index])
 
         def act(handler, state, inputs):
             rates, loss = handler.rates(state, inputs)
             self._add_loss(handler, loss)
             return (), rates
 
-        return self._walk(found, act, states)[1]
+        return self._walk(tensors, act, states)[1]
 
     def _rates_of_input(self, steps):
         if time_axis.is_float(steps.dtype):
-            return (
-                steps[:, -1]
-                if self.context.last_step
-                else self.windows.means_over_steps(time_axis.fold(steps))
-            )
+            if self.context.last_step:
+                return steps[:, -1]
+            return self.windows.means_over_steps(time_axis.fold(steps))
         # Integers and booleans have no rate: all of their steps stay.
-        return (
-            time_axis.repeat(steps[:, -1], self.windows.timesteps)
-            if self.context.last_step
-            else time_axis.fold(steps)
-        )
+        if self.context.last_step:
+            return time_axis.repeat(steps[:, -1], self.windows.timesteps)
+        return time_axis.fold(steps)
 
     def end(self, states: States, outputs: Structure) -> Structure:
         """Passes losses and statistics to the layers, and returns the outputs."""
-        pairs = [
-            (node.handler, state)
-            for node, state in zip(self.nodes, states, strict=True)
-        ]
-        for handler, state in pairs:
-            self._add_loss(handler, getattr(state, "loss", ()))
+        for node, state in zip(self.nodes, states, strict=True):
+            self._add_loss(node.handler, getattr(state, "loss", ()))
         # Last: calling a layer may clear earlier losses.
         for layer, loss in self._losses:
             layer.add_loss(loss)
-        for handler, state in [
-            *((node.handler, ()) for node in self.once_nodes),
-            *pairs,
-        ]:
-            handler.end(state)
+        for node in self.once_nodes:
+            node.handler.end(())
+        for node, state in zip(self.nodes, states, strict=True):
+            node.handler.end(state)
         return outputs
 
     def alarmed(self, states: States, outputs: Structure) -> Structure:
@@ -546,13 +490,9 @@ class Network:
             node.handler.membranes(state)
             for node, state in zip(self.nodes, states, strict=True)
         ]
-        masks = iter(
-            [keras_internals.mask_of(output) for output in tree.flatten(outputs)]
-        )
+        masks = tree.map_leaves(keras_internals.mask_of, outputs)
         outputs = propagate_nan(outputs, membranes)
-        return tree.map_leaves(
-            lambda output: keras_internals.put_mask(output, next(masks)), outputs
-        )
+        return tree.map_leaves(keras_internals.put_mask, outputs, masks)
 
 
 def _check_slots(nodes, inputs, outputs):

@@ -11,8 +11,8 @@ _UNKNOWN_SIZE = 4
 _NOTHING = "nothing"
 _ADVICE = (
     "The rate gradient keeps one eligibility per neuron, so a step must act on each "
-    "neuron independently. Train with "
-    'gradient="bptt", or make the connections between neurons a layer of the network.'
+    'neuron independently. Train with gradient="bptt", or make the connections between '
+    "neurons a layer of the network."
 )
 
 
@@ -40,12 +40,11 @@ def check(neuron):
             )
     with backend.no_gradient():
         for seed in range(2):
-            found = _fault(
-                cell, shape, neuron.compute_dtype, np.random.default_rng(seed)
-            )
-            if found is not None:
+            random = np.random.default_rng(seed)
+            fault = _fault(cell, shape, neuron.compute_dtype, random)
+            if fault is not None:
                 raise ValueError(
-                    f"Cell {type(cell).__name__} of layer {neuron.name!r} {found}"
+                    f"Cell {type(cell).__name__} of layer {neuron.name!r} {fault}"
                 )
 
 
@@ -55,17 +54,15 @@ def _fault(cell, shape, dtype, random):
     if mixing == _NOTHING:
         return (
             "gives other outputs when its step is called again with the same inputs, "
-            "state and weights. The rate gradient "
-            "differentiates the step apart from the forward pass. Draw random numbers "
-            "with keras.random and a "
+            "state and weights. The rate gradient differentiates the step apart from "
+            "the forward pass. Draw random numbers with keras.random and a "
             "keras.random.SeedGenerator of the cell, which draw the same ones there, "
             'or train with gradient="bptt".'
         )
+    if mixing is None:
+        return None
     return (
-        None
-        if mixing is None
-        else f"mixes neurons in its step: {mixing} of one neuron changes another. "
-        f"{_ADVICE}"
+        f"mixes neurons in its step: {mixing} of one neuron changes another. {_ADVICE}"
     )
 
 

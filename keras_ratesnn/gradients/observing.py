@@ -56,18 +56,19 @@ class _ObservedNetwork(Network):
         self._observe = observe
         self._signals: dict[int, Signal] = {}
 
-    def seen(self, node, found, outputs, freed):
+    def seen(self, node, tensors, outputs, freed):
         if self._observe is None:
             return outputs
         for index in node.inputs:
             if index not in self._signals:
-                self._signals[index] = Signal(found[index], index in self.static)
+                self._signals[index] = Signal(tensors[index], index in self.static)
         inputs = [self._signals[index] for index in node.inputs]
-        made = [Signal(output, node in self.once_nodes) for output in outputs]
+        is_static = node in self.once_nodes
+        signals = [Signal(output, is_static) for output in outputs]
         call = Call(node.handler.operation, inputs, node.handler.kind)
-        after = self._observe(call, made[0] if len(made) == 1 else made)
-        made = after if isinstance(after, list) else [after]
-        self._signals.update(zip(node.outputs, made, strict=True))
+        after = self._observe(call, signals[0] if len(signals) == 1 else signals)
+        signals = after if isinstance(after, list) else [after]
+        self._signals.update(zip(node.outputs, signals, strict=True))
         for index in freed:
             self._signals.pop(index, None)
-        return [signal.value for signal in made]
+        return [signal.value for signal in signals]

@@ -78,12 +78,12 @@ class OTTT(GradientMethod):
     def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
         for neuron in neurons:
             if neuron.cell.trace_decay() is None:
+                kind = type(neuron.cell).__name__
                 raise ValueError(
                     'gradient="ottt" must know the decay factor of the spike trace. '
-                    "Received: cell "
-                    f"{type(neuron.cell).__name__} of layer {neuron.name!r}, which has "
-                    "no single decay. Define `trace_decay()` "
-                    'in a custom cell, or train with gradient="sltt", "rate" or "bptt".'
+                    f"Received: cell {kind} of layer {neuron.name!r}, which has no "
+                    "single decay. Define `trace_decay()` in a custom cell, or train "
+                    'with gradient="sltt", "rate" or "bptt".'
                 )
 
     def get_config(self) -> Config:
@@ -93,14 +93,14 @@ class OTTT(GradientMethod):
 def traced_nodes(calls, context):
     """The plain nodes, with traces beside spikes: a trace is one more tensor, from
     neurons to the weights that follow them."""
-    kept: list[Node] = []
+    nodes: list[Node] = []
     read: set[int] = set()
     for node in reversed(list(_with_traces(calls, context))):
         # Weights do not follow all neurons.
         if max(node.outputs) >= 0 or not read.isdisjoint(node.outputs):
-            kept.insert(0, node)
+            nodes.insert(0, node)
             read.update(node.inputs)
-    return kept
+    return nodes
 
 
 def _with_traces(calls, context):
@@ -108,41 +108,31 @@ def _with_traces(calls, context):
     traces: dict[int, int] = {}
     for node in plain_nodes(calls, context):
         (handler, inputs, outputs), call = node, node.handler.call
-        of_inputs, is_traced = (
-            [traces.get(index, index) for index in inputs],
-            [index in traces for index in inputs],
-        )
-        exact = (
+        traced = [traces[index] for index in inputs if index in traces]
+        all_traced = bool(inputs) and len(traced) == len(inputs)
+        with_traces = list(inputs) + [traces.get(index, index) for index in inputs]
+        is_affine = (
             type(handler) is OperationHandler
             and _is_affine(handler)
             and not handler.takes_time
         )
+        has_weights = handler.kind.affine and not handler.kind.parameter_free
         if isinstance(handler, NeuronHandler):
             (spikes,), trace = outputs, next(slots)
             traces[spikes] = trace
             yield node
             yield Node(Trace(call, context), [spikes], [trace])
-        elif isinstance(handler, MaskHandler) and all(is_traced):
+        elif isinstance(handler, MaskHandler) and all_traced:
             (output,), trace = outputs, next(slots)
             traces[output] = trace
-            yield Node(
-                TracedMask(call, context), [*inputs, *of_inputs], [output, trace]
-            )
-        elif (
-            exact
-            and any(is_traced)
-            and handler.kind.affine
-            and not handler.kind.parameter_free
-        ):
-            yield Node(Weighted(call, context), [*inputs, *of_inputs], outputs)
-        elif exact and any(is_traced) and all(is_traced):
-            traces.update({output: next(slots) for output in outputs})
+            yield Node(TracedMask(call, context), with_traces, [output, trace])
+        elif is_affine and has_weights and traced:
+            yield Node(Weighted(call, context), with_traces, outputs)
+        elif is_affine and all_traced:
+            new = [next(slots) for _ in outputs]
+            traces.update(zip(outputs, new, strict=True))
             yield node
-            yield Node(
-                OfTraces(call, context),
-                of_inputs,
-                [traces[output] for output in outputs],
-            )
+            yield Node(TracedOperation(call, context), traced, new)
         else:
             yield node
 
@@ -170,18 +160,12 @@ class Trace(NeuronHandler):
         self.cell = self.operation.cell
 
     def start(self, inputs):
-        return State(
-            ops.zeros_like(
-                inputs[0], dtype=time_axis.accumulation_dtype(inputs[0].dtype)
-            )
-        )
+        dtype = time_axis.accumulation_dtype(inputs[0].dtype)
+        return State(ops.zeros_like(inputs[0], dtype=dtype))
 
     def advance(self, state, inputs, phase):
-        trace = dynamics.integrate(
-            state.cell,
-            time_axis.cast(inputs[0], state.cell.dtype),
-            self.cell.trace_decay(),
-        )
+        spikes = time_axis.cast(inputs[0], state.cell.dtype)
+        trace = dynamics.integrate(state.cell, spikes, self.cell.trace_decay())
         return State(trace), [time_axis.cast(trace, self.dtype)]
 
     def at_padding(self, state):
@@ -218,7 +202,7 @@ class TracedMask(MaskHandler):
         return after, [*outputs, self.masked(trace, state.mask, t)]
 
 
-class OfTraces(OperationHandler):
+class TracedOperation(OperationHandler):
     """An affine operation without weights, of traces."""
 
     def step(self, state, inputs, t):
@@ -232,23 +216,20 @@ class Weighted(OperationHandler):
 
     def outputs_and_loss(self, inputs, t):
         count, variables = len(inputs) // 2, self.operation.variables
-        constants = zip(
-            variables,
-            map(ops.stop_gradient, keras_internals.values_of(variables)),
-            strict=True,
-        )
-        with keras_internals.Values(constants), call_kernels.stopped():
-            of_spikes, loss = super().outputs_and_loss(inputs[:count], t)
+        constants = map(ops.stop_gradient, keras_internals.values_of(variables))
+        values = keras_internals.Values(zip(variables, constants, strict=True))
+        with values, call_kernels.stopped():
+            outputs, loss = super().outputs_and_loss(inputs[:count], t)
         traces = [
             keras_internals.put_mask(ops.stop_gradient(x), keras_internals.mask_of(x))
             for x in inputs[count:]
         ]
-        of_traces, of_weights = self.apply(traces, t)
-        if of_weights is not None:
-            loss = loss + of_weights - ops.stop_gradient(of_weights)
-        return list(map(self._with_both, of_spikes, of_traces)), loss
+        at_traces, loss_at_traces = self.apply(traces, t)
+        if loss_at_traces is not None:
+            loss = loss + loss_at_traces - ops.stop_gradient(loss_at_traces)
+        return list(map(self._with_both, outputs, at_traces)), loss
 
     @staticmethod
-    def _with_both(y, of_trace):
-        both = y + backend.graft(ops.zeros_like(y), of_trace, 1.0)
-        return keras_internals.put_mask(both, keras_internals.mask_of(y))
+    def _with_both(output, at_traces):
+        both = output + backend.graft(ops.zeros_like(output), at_traces, 1.0)
+        return keras_internals.put_mask(both, keras_internals.mask_of(output))

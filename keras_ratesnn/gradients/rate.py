@@ -109,8 +109,9 @@ class Rate(GradientMethod):
             constants = network.once()
             states, outputs = network.through_time(constants)
             rates = network.rates(states, constants)
-        outputs, windows = network.end(states, outputs), network.windows
-        wanted = windows.at_each_step if run.return_sequences else windows.mean
+        outputs = network.end(states, outputs)
+        windows = network.windows
+        rate_of_output = windows.at_each_step if run.return_sequences else windows.mean
 
         def with_derivative(value, rate, slot):
             # The mean of integers, of which all steps are there instead of a rate, has
@@ -118,9 +119,8 @@ class Rate(GradientMethod):
             if not (time_axis.is_float(value.dtype) and time_axis.is_float(rate.dtype)):
                 return value
             rate = windows.repeat(rate) if slot.index in network.static else rate
-            grafted = backend.graft(
-                value, time_axis.cast(wanted(rate), value.dtype), 1.0
-            )
+            rate = time_axis.cast(rate_of_output(rate), value.dtype)
+            grafted = backend.graft(value, rate, 1.0)
             return keras_internals.put_mask(grafted, keras_internals.mask_of(value))
 
         return tree.map_leaves(with_derivative, outputs, rates, network.outputs)
@@ -137,13 +137,13 @@ class Rate(GradientMethod):
             if neuron.couples_neurons:
                 raise ValueError(
                     'gradient="rate" keeps one eligibility per neuron, so neurons must '
-                    "be independent. Received: layer "
-                    f"{neuron.name!r}, whose thresholds depend on all membranes "
-                    "(threshold_stabilizer=True). Train with "
-                    'gradient="sltt" or "bptt", or leave the stabilizer out.'
+                    f"be independent. Received: layer {neuron.name!r}, whose "
+                    "thresholds depend on all membranes (threshold_stabilizer=True). "
+                    'Train with gradient="sltt" or "bptt", or leave the stabilizer out.'
                 )
-            if not neuron.cell.in_parallel and not has_written_derivative(
-                neuron.cell.independent_cell()
+            cell = neuron.cell
+            if not (
+                cell.in_parallel or has_written_derivative(cell.independent_cell())
             ):
                 neuron_independence.check(neuron)
 

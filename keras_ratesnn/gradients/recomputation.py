@@ -25,10 +25,8 @@ def recomputed(run, nodes, context):
         nodes: The nodes with which a step is differentiated, see `Network`.
         context: Dict, the arguments of their `Context`.
     """
-    first, noise = (
-        Network(run, with_gradient=False, detached=True),
-        backend.noise_state(),
-    )
+    first = Network(run, with_gradient=False, detached=True)
+    noise = backend.noise_state()
     # Keras collects them from all layers each time.
     variables = run.network.variables
     changing = loops.changing_of(variables)
@@ -41,48 +39,49 @@ def recomputed(run, nodes, context):
         constants = first.once()
         states, gathered = first.sweep(constants)
     given = _given(first, constants, values, states, context["chosen"])
-    parts = _Parts(given, _differentiable(given, variables))
-    with_losses = {
-        node.handler.call.key: number
-        for number, (node, state) in enumerate(zip(first.nodes, states, strict=True))
-        if ops.is_tensor(getattr(state, "loss", ()))
-    }
+    split = _Split(given, _differentiable(given, variables))
+    # The indices of the nodes that have losses, by their calls.
+    with_losses = {}
+    for index, (node, state) in enumerate(zip(first.nodes, states, strict=True)):
+        if ops.is_tensor(getattr(state, "loss", ())):
+            with_losses[node.handler.call.key] = index
     recomputation = _Recomputation(
-        run, nodes, context, variables, changing, list(with_losses), noise, parts
+        run, nodes, context, variables, changing, list(with_losses), noise, split
     )
     # Integers and booleans have no gradient.
-    flat = [
-        *filter(tree.is_float, tree.flatten(gathered.outputs)),
-        *(states[number].loss for number in with_losses.values()),
-    ]
+    results = list(filter(tree.is_float, tree.flatten(gathered.outputs)))
+    results += [states[index].loss for index in with_losses.values()]
+    inputs, constant = split.apart(given)
     results = iter(
-        backend.with_backward(flat, *parts.split(given), recomputation.backward)
+        backend.with_backward(results, inputs, constant, recomputation.backward)
     )
     sums = tree.filled(gathered.outputs, results, tree.is_float)
+    outputs = first.outputs_of_sweep(Gathered(sums, gathered.masks))
     # Losses last: states have no gradient before.
-    states, outputs = first.finished(
-        states, first.of_gathered(Gathered(sums, gathered.masks))
-    )
-    for number in with_losses.values():
-        states[number] = states[number]._replace(loss=next(results))
+    states, outputs = first.finished(states, outputs)
+    for index in with_losses.values():
+        states[index] = states[index]._replace(loss=next(results))
     return first.end(states, outputs)
 
 
 def _given(first, constants, values, states, chosen):
     """All tensors that the steps depend on, after the first sweep."""
-    pairs = [
-        (node.handler, state) for node, state in zip(first.nodes, states, strict=True)
-    ]
-    drawn = {handler.call.key: handler.again(state) for handler, state in pairs}
+    drawn = {}
+    for node, state in zip(first.nodes, states, strict=True):
+        again = node.handler.again(state)
+        if again is not None:
+            drawn[node.handler.call.key] = again
     # The masks that Keras has put on tensors: layers look for them there.
-    masks = {
-        index: keras_internals.mask_of(tensor) for index, tensor in constants.items()
-    }
+    masks = {}
+    for index, tensor in constants.items():
+        mask = keras_internals.mask_of(tensor)
+        if mask is not None:
+            masks[index] = mask
     return {
         "constants": constants,
-        "masks": {index: mask for index, mask in masks.items() if mask is not None},
+        "masks": masks,
         "variables": values,
-        "drawn": {key: state for key, state in drawn.items() if state is not None},
+        "drawn": drawn,
         "chosen": () if chosen is None else chosen,
         "mask": () if first.windows.mask is None else first.windows.mask,
     }
@@ -99,62 +98,64 @@ class _Recomputation:
         changing: List of the indices of those that a step changes.
         with_losses: List of the keys of the calls that have losses.
         noise: The state of the backend's generator before the first sweep.
-        parts: `_Parts` of what the steps are given: what may have a gradient, and the
-            rest.
+        split: `_Split` of what the steps are given: what may have a gradient, and what
+            is constant.
     """
 
     def __init__(
-        self, run, nodes, context, variables, changing, with_losses, noise, parts
+        self, run, nodes, context, variables, changing, with_losses, noise, split
     ):
-        self.run, self.nodes, self.context = run, nodes, context
-        self.variables, self.changing, self.with_losses = (
-            variables,
-            changing,
-            with_losses,
-        )
-        self.noise, self.parts = noise, parts
+        self.run = run
+        self.nodes = nodes
+        self.context = context
+        self.variables = variables
+        self.changing = changing
+        self.with_losses = with_losses
+        self.noise = noise
+        self.split = split
 
-    def backward(self, inputs, others, upstream):
+    def backward(self, inputs, constant, upstream):
         """The gradients with respect to the inputs, summed over all steps."""
-        given = self.parts.joined(inputs, others)
+        given = self.split.joined(inputs, constant)
         run = dataclasses.replace(self.run, mask=_or_none(given["mask"]))
-        network = Network(
-            run, self.nodes, **{**self.context, "chosen": _or_none(given["chosen"])}
-        )
+        context = {**self.context, "chosen": _or_none(given["chosen"])}
+        network = Network(run, self.nodes, **context)
+        chosen_steps = network.context.chosen
 
         def advance(t, carried):
-            totals, *state = carried
-            pull, state_after = backend.pullback(
-                lambda *inputs: self._step(
-                    network, self.parts.joined(inputs, others), t, *state
-                ),
-                inputs,
-            )
+            totals, states, changed = carried
+
+            def step(*inputs):
+                given = self.split.joined(inputs, constant)
+                return self._step(network, given, t, states, changed)
+
+            pull, (states_after, changed_after) = backend.pullback(step, inputs)
 
             def sums():
-                gradients = pull(self._of_step(upstream, t))
+                gradients = pull(self._upstream_at(upstream, t))
                 return [
-                    x if gradient is None else x + gradient
-                    for x, gradient in zip(totals, gradients, strict=True)
+                    total if gradient is None else total + gradient
+                    for total, gradient in zip(totals, gradients, strict=True)
                 ]
 
-            if network.context.chosen is None:
-                return sums(), *state_after
-            chosen = ops.take(network.context.chosen, t)
+            if chosen_steps is None:
+                return sums(), states_after, changed_after
+            chosen = ops.take(chosen_steps, t)
             if backend.replicas.count() > 1 and not backend.replicas.PROCESSES:
                 # TensorFlow's replicas cannot exchange statistics in a branch.
-                return [
+                totals_after = [
                     ops.where(chosen, new, old)
                     for new, old in zip(sums(), totals, strict=True)
-                ], *state_after
-            return backend.cond(chosen, sums, totals), *state_after
+                ]
+            else:
+                totals_after = backend.cond(chosen, sums, totals)
+            return totals_after, states_after, changed_after
 
-        changed = [given["variables"][index] for index in self.changing]
+        totals = [ops.zeros_like(tensor) for tensor in inputs]
         start = [given["drawn"].get(node.handler.call.key) for node in network.nodes]
+        changed = [given["variables"][index] for index in self.changing]
         with backend.repeated_noise(self.noise):
-            carried = advance(
-                0, ([ops.zeros_like(tensor) for tensor in inputs], start, changed)
-            )
+            carried = advance(0, (totals, start, changed))
             if run.timesteps > backend.unrolled_network_steps():
                 carried = ops.fori_loop(1, run.timesteps, advance, carried)
             else:
@@ -164,11 +165,9 @@ class _Recomputation:
 
     def _step(self, network, given, t, states, changed):
         """`([outputs, losses], (states, changed))` of one step."""
-        masks = given["masks"]
-        constants = {
-            index: keras_internals.put_mask(x, masks.get(index))
-            for index, x in given["constants"].items()
-        }
+        constants = given["constants"]
+        for index, mask in given["masks"].items():
+            keras_internals.put_mask(constants[index], mask)
         (states, outputs), changed = loops.in_scope(
             lambda: network.step(states, constants, t),
             self.variables,
@@ -176,30 +175,26 @@ class _Recomputation:
             self.changing,
             changed,
         )
-        outputs = tree.flatten(outputs)
-        outputs = (
-            list(filter(tree.is_float, outputs))
-            if self.run.return_sequences
-            else list(map(time_axis.widen, outputs))
-        )
-        pairs = zip(network.nodes, states, strict=True)
+        results = tree.flatten(outputs)
+        if self.run.return_sequences:
+            results = list(filter(tree.is_float, results))
+        else:
+            results = list(map(time_axis.widen, results))
         losses: dict[Any, Any] = {}
-        for node, state in pairs:
+        for node, state in zip(network.nodes, states, strict=True):
             # More than one node may be of a call.
-            losses[node.handler.call.key] = plus(
-                losses.get(node.handler.call.key), getattr(state, "loss", ())
-            )
-        return [*outputs, *(losses[key] for key in self.with_losses)], (states, changed)
+            key = node.handler.call.key
+            losses[key] = plus(losses.get(key), getattr(state, "loss", ()))
+        results += [losses[key] for key in self.with_losses]
+        return results, (states, changed)
 
-    def _of_step(self, upstream, t):
+    def _upstream_at(self, upstream, t):
         """The gradient of the results of one step."""
         if not self.run.return_sequences:
             return upstream
         outputs = len(upstream) - len(self.with_losses)
-        return [
-            *(ops.take(each, t, axis=1) for each in upstream[:outputs]),
-            *upstream[outputs:],
-        ]
+        at_step = [ops.take(gradient, t, axis=1) for gradient in upstream[:outputs]]
+        return at_step + list(upstream[outputs:])
 
 
 def _or_none(tensor):
@@ -208,32 +203,30 @@ def _or_none(tensor):
 
 def _differentiable(given, variables):
     """Whether each leaf of the inputs of the steps may have a gradient."""
-    return [
-        *(tree.is_float(leaf) for leaf in tree.flatten(given["constants"])),
-        *(False for _ in tree.flatten(given["masks"])),
-        *(variable.trainable for variable in variables),
-        *(
-            False
-            for _ in tree.flatten([given["drawn"], given["chosen"], given["mask"]])
-        ),
-    ]
+    flags = {
+        name: tree.map_leaves(lambda _: False, part) for name, part in given.items()
+    }
+    flags["constants"] = tree.map_leaves(tree.is_float, given["constants"])
+    flags["variables"] = [variable.trainable for variable in variables]
+    return tree.flatten(flags)
 
 
-class _Parts:
-    """Splits a structure of tensors into two lists: flagged tensors and the others."""
+class _Split:
+    """Splits a structure of tensors into two lists: flagged tensors and the rest."""
 
     def __init__(self, structure, flags):
         self.structure = tree.map_leaves(lambda _: None, structure)
         self.flags = flags
 
-    def split(self, structure):
-        leaves = list(zip(tree.flatten(structure), self.flags, strict=True))
-        return [leaf for leaf, flag in leaves if flag], [
-            leaf for leaf, flag in leaves if not flag
-        ]
+    def apart(self, structure):
+        flagged: list[Any] = []
+        rest: list[Any] = []
+        for leaf, flag in zip(tree.flatten(structure), self.flags, strict=True):
+            (flagged if flag else rest).append(leaf)
+        return flagged, rest
 
-    def joined(self, flagged, others):
-        flagged, others, flags = iter(flagged), iter(others), iter(self.flags)
+    def joined(self, flagged, rest):
+        flagged, rest, flags = iter(flagged), iter(rest), iter(self.flags)
         return tree.map_leaves(
-            lambda _: next(flagged if next(flags) else others), self.structure
+            lambda _: next(flagged if next(flags) else rest), self.structure
         )

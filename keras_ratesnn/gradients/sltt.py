@@ -62,33 +62,32 @@ class SLTT(GradientMethod):
         return self.random_steps is not None
 
     def call(self, run: Run) -> Structure:
-        drawn = self.draws and run.training and run.with_gradient
-        return run_online(
-            run, self.recompute, chosen=self._chosen(run) if drawn else None
-        )
+        draws_now = self.draws and run.training and run.with_gradient
+        chosen = self._chosen(run) if draws_now else None
+        return run_online(run, self.recompute, chosen=chosen)
 
     def _chosen(self, run):
-        place = random.shuffle(ops.arange(run.timesteps, dtype="int32"), seed=run.draws)
+        steps = ops.arange(run.timesteps, dtype="int32")
+        rank = random.shuffle(steps, seed=run.draws)
         if run.mask is None:
-            return place < self.random_steps
+            return rank < self.random_steps
         # The replicas of a model draw the same steps.
         samples = ops.sum(ops.cast(run.mask, "float32"), axis=0)
         if backend.replicas.count() > 1:
             samples = ops.sum(backend.replicas.gather(samples), axis=0)
-        counts = ops.take(samples > 0.0, ops.argsort(place))
-        first = ops.logical_and(
-            counts, ops.cumsum(ops.cast(counts, "int32")) <= self.random_steps
-        )
-        return ops.take(first, place)
+        counts = ops.take(samples > 0.0, ops.argsort(rank))
+        number = ops.cumsum(ops.cast(counts, "int32"))
+        first = ops.logical_and(counts, number <= self.random_steps)
+        return ops.take(first, rank)
 
     def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
         for neuron in neurons:
             if neuron.cell.sees_all_steps:
+                kind = type(neuron).__name__
                 raise ValueError(
                     'gradient="sltt" differentiates each time step by itself. '
-                    f"Received: layer {neuron.name!r} of type "
-                    f"{type(neuron).__name__}, whose spikes depend on inputs of all "
-                    "steps, and which has no state. Train with "
+                    f"Received: layer {neuron.name!r} of type {kind}, whose spikes "
+                    "depend on inputs of all steps, and which has no state. Train with "
                     'gradient="bptt" or "rate".'
                 )
 

@@ -118,6 +118,16 @@ class NeuronCell(keras.layers.Layer):
             raise parameters.fixed(name, value, self)
         super().__setattr__(name, value)
 
+    @property
+    def variables(self) -> list[keras.Variable]:
+        variables = super().variables
+        # Cells of integer spikes have none.
+        surrogate = getattr(self, "surrogate", None)
+        if surrogate is not None:
+            # They are no weights, so that no saved file has them.
+            variables += surrogate.variables
+        return variables
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if any(
             isinstance(value, keras.KerasTensor) for value in (*args, *kwargs.values())

@@ -483,10 +483,11 @@ def test_loops_follow_settings_weights_and_sizes_of_batches(early, loops):
     )
     x, y = sequences()
 
-    def steeper():
-        neurons.cell.surrogate.alpha = 2.0
+    def another_setting():
+        neurons.cell.setting = 2.0
 
-    for change in (lambda: None, lambda: neurons.cell.set_threshold(0.25), steeper):
+    changes = lambda: None, lambda: neurons.cell.set_threshold(0.25), another_setting
+    for change in changes:
         change()
         first, *_, last = (loss_and_gradients(model, x, y) for _ in range(4))
         assert last[0] == pytest.approx(first[0], rel=1e-6)

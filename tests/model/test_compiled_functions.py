@@ -282,32 +282,6 @@ def test_settings_changed_after_compile_take_effect(attribute, first, second):
         assert_close(trained(model), expected[value], rtol=1e-5, atol=1e-6)
 
 
-def test_a_surrogate_made_steeper_during_training_takes_effect():
-    def training(alpha):
-        neurons = LIF(surrogate="sigmoid")
-        inputs = keras.Input((6,))
-        model = compiled(
-            spiking(
-                keras.Model(
-                    inputs,
-                    keras.layers.Dense(3)(neurons(keras.layers.Dense(8)(inputs))),
-                )
-            )
-        )
-        neurons.surrogate.alpha = alpha
-        return model, neurons.surrogate
-
-    expected = {alpha: trained(training(alpha)[0]) for alpha in (4.0, 12.0)}
-    assert any(
-        not np.allclose(one, other)
-        for one, other in zip(*expected.values(), strict=True)
-    )
-    model, surrogate = training(4.0)
-    for alpha in (4.0, 12.0, 4.0):
-        surrogate.alpha = alpha
-        assert_close(trained(model), expected[alpha], rtol=1e-5, atol=1e-6)
-
-
 def test_returning_to_an_earlier_setting_does_not_recompile():
     traced = []
 
@@ -341,24 +315,6 @@ def test_returning_to_an_earlier_setting_does_not_recompile():
         assert runs() == again
     # PyTorch records the calls of each object.
     assert model.gradient is chosen
-
-
-def test_a_change_of_a_method_in_place_takes_effect():
-    model = compiled(spiking(timesteps=3))
-    first = trained(model)
-    model.gradient.windows = 3
-    changed = trained(model)
-    model.gradient = "rate"
-    assert_close(trained(model), first, rtol=1e-5, atol=1e-6)
-    assert_close(
-        changed,
-        trained(compiled(spiking(timesteps=3, gradient="bptt"))),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-    assert any(
-        not np.allclose(one, other) for one, other in zip(first, changed, strict=True)
-    )
 
 
 def test_only_the_functions_of_the_latest_settings_are_kept(monkeypatch):

@@ -34,7 +34,6 @@ CHANGES = {
         [weight * 0.5 for weight in model.get_weights()]
     ),
     "rate of dropout": lambda model: setattr(model.network.layers[-5], "rate", 0.6),
-    "surrogate": lambda model: setattr(neuron(model).cell.surrogate, "alpha", 1.5),
     "momentum": lambda model: setattr(normalization(model), "momentum", 0.5),
     "regulariser": lambda model: setattr(
         neuron(model, 1).activity_regularizer, "l1", 0.5
@@ -292,24 +291,13 @@ def test_no_change_of_a_class_or_of_a_default_goes_unnoticed(change, back, read)
         np.testing.assert_allclose(after[1], after[0], rtol=1e-6)
 
 
-def test_settings_of_the_training_method_are_found():
-    x, y = data(4, (6, 6, 2))
-    with double_precision(), recording():
-        models = pair(gradient=rsnn.gradients.Rate())
-        train(models, x, y)
-        for model in models:
-            model.gradient.windows = 3
-        train(models, x, y)
-        assert_equal_state(*models)
-
-
 def test_settings_that_change_all_the_time_are_recorded_less_and_less_often():
     with recording(eager_calls=2) as graphs:
         _, model = pair(mlp, jit_compile=True)
         recorded = []
         for step in range(40):
             if step % 4 == 0:
-                neuron(model).cell.surrogate.alpha = 1.0 + step
+                neuron(model).setting = step
             before = len(graphs)
             model.train_on_batch(*data())
             recorded += [step] * (len(graphs) > before)
@@ -320,7 +308,7 @@ def test_one_recording_in_vain_does_not_end_recording():
     with recording(eager_calls=1) as graphs:
         _, model = pair(mlp, jit_compile=True)
         for recorded, calls in enumerate((3, 110, 110, 110), start=1):
-            neuron(model).cell.surrogate.alpha += 1.0
+            neuron(model).setting = recorded
             for _ in range(calls):
                 model.train_on_batch(*data())
             assert len(graphs) == 2 * recorded, "forward and backward"

@@ -161,7 +161,14 @@ class _Collection:
 
 @functools.cache
 def _finds_variables_as_keras(layer_type):
-    names = ("_flatten_layers", "variables", "weights")
-    return issubclass(layer_type, CollectsVariablesOnce) or all(
-        getattr(layer_type, name) is getattr(keras.Layer, name) for name in names
+    """Whether the lists of layers say all, as they do for the layers of this library:
+    the variables of a surrogate stay."""
+    return all(
+        _is_known(layer_type, name)
+        for name in ("_flatten_layers", "variables", "weights")
     )
+
+
+def _is_known(layer_type, name):
+    owner = next(base for base in layer_type.__mro__ if name in vars(base))
+    return owner is keras.Layer or owner.__module__.startswith("keras_ratesnn.")

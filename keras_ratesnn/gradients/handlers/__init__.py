@@ -21,7 +21,7 @@ from keras_ratesnn.gradients.handlers.readout import ReadoutHandler
 from keras_ratesnn.gradients.handlers.time_mean import TimeMeanHandler
 from keras_ratesnn.gradients.time.derivative import has_written_derivative
 
-_OF_ROLE = {
+_BY_ROLE = {
     layer_kinds.ENCODER: EncoderHandler,
     layer_kinds.TIME_MIXING: MixingHandler,
     layer_kinds.READOUT: ReadoutHandler,
@@ -36,9 +36,11 @@ def handler_class(
     kind = layer_kinds.kind_of(call.operation)
     training = call.kwargs.get("training", context.training)
     if kind.role == layer_kinds.NEURON:
-        return _of_recorded(call.operation.cell) if context.records else NeuronHandler
-    if kind.role in _OF_ROLE:
-        return _OF_ROLE[kind.role]
+        if not context.records:
+            return NeuronHandler
+        return _recording_class(call.operation.cell)
+    if kind.role in _BY_ROLE:
+        return _BY_ROLE[kind.role]
     if kind.role == layer_kinds.TIME_MEAN and context.streams and not follows_a_mean:
         return TimeMeanHandler
     # A frozen normalisation is affine.
@@ -46,15 +48,13 @@ def handler_class(
         return NormalizationHandler
     if training and kind.masks:
         return MaskHandler
-    return (
-        RandomHandler
-        if layer_kinds.is_random(call.operation, training)
-        else OperationHandler
-    )
+    if layer_kinds.is_random(call.operation, training):
+        return RandomHandler
+    return OperationHandler
 
 
-def _of_recorded(cell):
-    """The handler of neurons that record what their rates need."""
+def _recording_class(cell):
+    """The class of the handler of neurons that record what their rates need."""
     if cell.feeds_back:
         return FeedbackHandler
     if cell.in_parallel and not has_written_derivative(cell):

@@ -1,7 +1,6 @@
 """Neurons that also accumulate their firing rate, and its derivatives with respect to
 input and weights: eligibilities."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -36,7 +35,7 @@ class Sums(NamedTuple):
     fed: Any = ()
 
 
-class OfWindow(NamedTuple):
+class WindowMeans(NamedTuple):
     """The rate of a window, its slopes, and the mean of what comes back: sums divided
     by the size of the window."""
 
@@ -59,10 +58,10 @@ class EligibilityHandler(NeuronHandler):
         super().__init__(call, context)
         self.neurons, self.sizes = self.cell.independent_cell(), context.windows.sizes
         # The input of each window, and each weight, which acts in all windows.
-        self.directions = [
-            *((window, None) for window in range(len(self.sizes))),
-            *((None, part) for part, _ in self.neurons.weight_parts()),
+        self.directions: list[tuple[int | None, Any]] = [
+            (window, None) for window in range(len(self.sizes))
         ]
+        self.directions += [(None, part) for part, _ in self.neurons.weight_parts()]
 
     @property
     def key(self):
@@ -95,12 +94,9 @@ class EligibilityHandler(NeuronHandler):
     def nothing(self, cell: Any) -> Sums:
         """The sums before the first step, given the state of the independent cell."""
         at_rest = tree.map_leaves(lambda _: 0.0, cell)
-        slopes = [
-            [0.0 for _ in self._answering(direction)] for direction in self.directions
-        ]
-        return Sums(
-            [at_rest for _ in self.directions], [0.0 for _ in self.sizes], slopes
-        )
+        tangents = [at_rest for _ in self.directions]
+        slopes = [[0.0] * len(self._answering(pair)) for pair in self.directions]
+        return Sums(tangents, [0.0 for _ in self.sizes], slopes)
 
     def advance(self, state, inputs, phase):
         sums = state.record
@@ -117,15 +113,14 @@ class EligibilityHandler(NeuronHandler):
             self.directions, sums.tangents, sums.slopes, strict=True
         ):
             window, part = direction
-            of_input = 0.0 if window is None else phase[window] if phase else 1.0
-            of_distance, tangent = along(of_input, tangent, part)
+            input_tangent, here = 0.0, []
+            if phase:
+                here = [phase[answering] for answering in self._answering(direction)]
+            if window is not None:
+                input_tangent = phase[window] if phase else 1.0
+            distance_tangent, tangent = along(input_tangent, tangent, part)
             tangents.append(tangent)
-            answering = (
-                [phase[window] for window in self._answering(direction)]
-                if phase
-                else ()
-            )
-            slopes.append(_accumulated(totals, slope, of_distance, answering))
+            slopes.append(_accumulated(totals, slope, distance_tangent, here))
         sums = sums._replace(
             tangents=tangents,
             spikes=accumulate(sums.spikes, spikes, phase),
@@ -137,44 +132,43 @@ class EligibilityHandler(NeuronHandler):
         """Numbers become tensors of their final shape and dtype; a loop would carry
         them as float32 scalars."""
         sums, like = state.record, state.record.spikes[0]
-        full = functools.partial(
-            tree.map_leaves, lambda x: x if ops.is_tensor(x) else ops.full_like(like, x)
-        )
-        scalar = functools.partial(
-            tree.map_leaves,
-            lambda x: (
-                x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype)
-            ),
-        )
-        return state._replace(record=Sums(scalar(sums.tangents), *map(full, sums[1:])))
+
+        def full(x):
+            return x if ops.is_tensor(x) else ops.full_like(like, x)
+
+        def scalar(x):
+            return x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype)
+
+        tangents = tree.map_leaves(scalar, sums.tangents)
+        sums = tree.map_leaves(full, sums._replace(tangents=()))
+        return state._replace(record=sums._replace(tangents=tangents))
 
     def final(self, state):
         """The rate of each window, and its derivatives with respect to weights and to
         the input up to that window."""
         record = []
+        sums = state.record
         for window, size in enumerate(self.sizes):
-            answering = [
-                totals[window - self._answering(direction).start] / size
-                for direction, totals in zip(
-                    self.directions, state.record.slopes, strict=True
-                )
-                if window in self._answering(direction)
-            ]
-            record.append(
-                self._stored(OfWindow(state.record.spikes[window] / size, answering))
-            )
+            slopes = []
+            for direction, totals in zip(self.directions, sums.slopes, strict=True):
+                answering = self._answering(direction)
+                if window in answering:
+                    slopes.append(totals[window - answering.start] / size)
+            means = WindowMeans(sums.spikes[window] / size, slopes)
+            record.append(self._stored(means))
         return state._replace(record=record)
 
-    def _stored(self, of_window):
+    def _stored(self, means):
         """In the precision of the layer, which gradients have, unless they are scaled,
         fed back, or summed over neurons."""
-        of_weights = any(part is not None for _, part in self.directions)
-        if self.context.windows.mask is not None or self.cell.feeds_back or of_weights:
-            return of_window
-        return tree.map_leaves(
-            lambda x: time_axis.cast(x, self.dtype) if ops.is_tensor(x) else x,
-            of_window,
-        )
+        has_weights = any(part is not None for _, part in self.directions)
+        if self.context.windows.mask is not None or self.cell.feeds_back or has_weights:
+            return means
+
+        def stored(x):
+            return time_axis.cast(x, self.dtype) if ops.is_tensor(x) else x
+
+        return tree.map_leaves(stored, means)
 
     def _answering(self, direction):
         """The windows whose rate a direction affects: its own and later ones."""
@@ -186,15 +180,10 @@ class EligibilityHandler(NeuronHandler):
         with the accumulated derivatives."""
         windows, rates = self.context.windows, []
         inputs = windows.cut(mean_input)
-        for window, of_window in enumerate(record):
-            value, slopes, _ = windows.of_steps_that_count(of_window, window)
-            rates.append(
-                grafted(
-                    value,
-                    [*inputs[: window + 1], *self.values_of_weights(value)],
-                    slopes,
-                )
-            )
+        for window, means in enumerate(record):
+            value, slopes, _ = windows.counted_means(means, window)
+            onto = [*inputs[: window + 1], *self.values_of_weights(value)]
+            rates.append(grafted(value, onto, slopes))
         return join(rates)
 
     def values_of_weights(self, like: Tensor) -> list[Tensor]:
@@ -209,23 +198,22 @@ class EligibilityHandler(NeuronHandler):
 def grafted(value: Tensor, onto: list[Tensor], slopes: Sequence[Any]) -> Tensor:
     """A tensor with derivatives: `slopes` with respect to the tensors `onto`, which may
     have other dtypes."""
-    first, *others = [
+    (tensor, slope), *more = [
         (time_axis.cast(tensor, value.dtype), slope)
         for tensor, slope in zip(onto, slopes, strict=True)
     ]
-    return backend.graft(value, *first, *others)
+    return backend.graft(value, tensor, slope, *more)
 
 
-def _accumulated(totals, slope, of_distance, answering):
+def _accumulated(totals, slope, tangent, here):
     """The sums of a direction after a step: the tangent of the spikes is the slope
-    times that of the distance."""
-    if isinstance(of_distance, float) and of_distance == 0.0:
+    times that of their distance from the threshold."""
+    if isinstance(tangent, float) and tangent == 0.0:
         return totals
-    if all(isinstance(here, float) for here in answering):
-        return accumulate(
-            totals,
-            of_distance,
-            answering,
-            plus=lambda total, tangent: backend.multiply_add(slope, tangent, total),
-        )
-    return accumulate(totals, slope * of_distance, answering)
+
+    def plus(total, tangent):
+        return backend.multiply_add(slope, tangent, total)
+
+    if all(isinstance(share, float) for share in here):
+        return accumulate(totals, tangent, here, plus)
+    return accumulate(totals, slope * tangent, here)

@@ -15,18 +15,9 @@ class EncoderHandler(OperationHandler):
         return self.after(state or State(), [self._spikes(inputs, t)], t)
 
     def all_steps(self, state, inputs):
-        return self.after(
-            State(),
-            [
-                joined(
-                    [
-                        self._spikes(inputs, t)
-                        for t in range(self.context.windows.timesteps)
-                    ]
-                )
-            ],
-            None,
-        )
+        timesteps = self.context.windows.timesteps
+        spikes = joined([self._spikes(inputs, t) for t in range(timesteps)])
+        return self.after(State(), [spikes], None)
 
     def _spikes(self, inputs, t):
         self._only_input(inputs)
@@ -39,7 +30,6 @@ class EncoderHandler(OperationHandler):
         return self.operation.spikes(inputs[0], t, self.context.windows.timesteps)
 
     def rates(self, state, inputs):
-        rates = self.with_means(
-            state, self.rates_of(inputs), self.operation.rate_derivative
-        )
+        slope = self.operation.rate_derivative
+        rates = self.with_means(state, self.rates_of(inputs), slope)
         return rates, self.regularization_of_rates(rates)

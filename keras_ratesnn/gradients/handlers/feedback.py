@@ -33,44 +33,33 @@ class FeedbackHandler(EligibilityHandler):
 
     def start(self, inputs):
         state = NeuronHandler.start(self, inputs)
-        return state._replace(
-            record=self.nothing(state.cell["cell"])._replace(
-                fed=[0.0 for _ in self.sizes]
-            )
-        )
+        sums = self.nothing(state.cell["cell"])
+        return state._replace(record=sums._replace(fed=[0.0 for _ in self.sizes]))
 
     def advance(self, state, inputs, phase):
         before = state.cell["spikes"]
         current = time_axis.cast(inputs[0], before.dtype) + self.cell.fed_back(before)
-        (cell, sums, *_), (spikes,) = super().advance(
-            State(state.cell["cell"], state.record), [current], phase
-        )
-        sums = sums._replace(fed=accumulate(sums.fed, before, phase))
-        return State(
-            {"cell": cell, "spikes": time_axis.cast(spikes, before.dtype)}, sums
-        ), [spikes]
+        inner = State(state.cell["cell"], state.record)
+        after, (spikes,) = super().advance(inner, [current], phase)
+        sums = after.record._replace(fed=accumulate(after.record.fed, before, phase))
+        cell = {"cell": after.cell, "spikes": time_axis.cast(spikes, before.dtype)}
+        return State(cell, sums), [spikes]
 
     def final(self, state):
-        fed = [
-            ops.convert_to_tensor(total) / size
-            for total, size in zip(state.record.fed, self.sizes, strict=True)
-        ]
+        totals, record = state.record.fed, []
         state = super().final(state)
-        return state._replace(
-            record=[
-                of._replace(fed=mean)
-                for of, mean in zip(state.record, fed, strict=True)
-            ]
-        )
+        for means, total, size in zip(state.record, totals, self.sizes, strict=True):
+            fed = ops.convert_to_tensor(total) / size
+            record.append(means._replace(fed=fed))
+        return state._replace(record=record)
 
     def firing_rate(self, record, mean_input):
         windows = self.context.windows
         currents: list[Tensor] = []
         rates: list[Tensor] = []
-        for window, (mean, of_window) in enumerate(
-            zip(windows.cut(mean_input), record, strict=True)
-        ):
-            value, slopes, fed = windows.of_steps_that_count(of_window, window)
+        inputs = windows.cut(mean_input)
+        for window, (mean, means) in enumerate(zip(inputs, record, strict=True)):
+            value, slopes, fed = windows.counted_means(means, window)
             within, from_previous = windows.followers(window, value)
             weights = self.values_of_weights(value)
 
@@ -78,16 +67,14 @@ class FeedbackHandler(EligibilityHandler):
                 current = time_axis.cast(mean, value.dtype) + self.cell.fed_back(before)
                 return current, grafted(value, [*currents, current, *weights], slopes)
 
-            earlier = (
-                backend.graft(fed, rates[-1], from_previous)
-                if rates
-                else ops.stop_gradient(fed)
-            )
+            if rates:
+                earlier = backend.graft(fed, rates[-1], from_previous)
+            else:
+                earlier = ops.stop_gradient(fed)
             current, rate = answer(earlier)
             for _ in range(SWEEPS if windows.sizes[window] > 1 else 0):
-                current, rate = answer(
-                    earlier + backend.graft(ops.zeros_like(value), rate, within)
-                )
+                same = backend.graft(ops.zeros_like(value), rate, within)
+                current, rate = answer(earlier + same)
             currents.append(current)
             rates.append(rate)
         return join(rates)

@@ -69,17 +69,16 @@ class Context:
     def checked(self, rows: Tensor) -> Tensor:
         """Checks that a tensor of all steps has a row for each sample and step, and
         returns it."""
+        expected = self.rows if isinstance(self.rows, int) else "that number of"
         backend.check_equal(
             ops.shape(rows)[0] if len(rows.shape) else 1,
             self.rows,
             'A network run with step_mode="multi" must keep the batch as the first '
-            "axis of all tensors that change with time: "
-            "one row for each sample and step. Received: a tensor of shape "
-            f"{tuple(rows.shape)}, which does not have "
-            f"{self.rows if isinstance(self.rows, int) else 'that number of'} rows. "
-            "Remove the operation that "
-            'reshapes or reduces that axis, or set step_mode="single", in which the '
-            "network sees the samples of one step.",
+            "axis of all tensors that change with time: one row for each sample and "
+            f"step. Received: a tensor of shape {tuple(rows.shape)}, which does not "
+            f"have {expected} rows. Remove the operation that reshapes or reduces that "
+            'axis, or set step_mode="single", in which the network sees the samples of '
+            "one step.",
         )
         return rows
 
@@ -97,11 +96,11 @@ class Context:
         chosen steps."""
         if self.chosen is None:
             return rows
-        chosen = (
-            ops.tile(self.chosen, (ops.shape(rows)[0] // self.windows.timesteps,))
-            if t is None
-            else ops.take(self.chosen, t)
-        )
+        if t is None:
+            batch = ops.shape(rows)[0] // self.windows.timesteps
+            chosen = ops.tile(self.chosen, (batch,))
+        else:
+            chosen = ops.take(self.chosen, t)
         return ops.where(time_axis.as_rows(chosen, rows), rows, ops.stop_gradient(rows))
 
 
@@ -162,7 +161,8 @@ class Handler:
                 the same at every step.
         """
         rows = self.rows(inputs)
-        return self.step(state or self.start(rows), rows, None)
+        state = state or self.start(rows)
+        return self.step(state, rows, None)
 
     def prepared(self, inputs: list[Tensor]) -> list[Tensor]:
         """What `start`, `step` and `all_steps` are given of these inputs."""
@@ -214,9 +214,8 @@ class Handler:
     def rows(self, inputs: list[Tensor]) -> list[Tensor]:
         """Inputs with a row for each sample and step, also where they are the same at
         every step."""
-        return self._repeated(
-            inputs, lambda x: time_axis.repeat(x, self.context.windows.timesteps)
-        )
+        timesteps = self.context.windows.timesteps
+        return self._repeated(inputs, lambda x: time_axis.repeat(x, timesteps))
 
     def rates_of(self, inputs: list[Tensor]) -> list[Tensor]:
         """Inputs as rates, with a row for each sample and window, also where they are
@@ -228,11 +227,9 @@ class Handler:
         windows = self.context.windows
 
         def rates(x, same):
-            return (
-                x
-                if same or time_axis.is_float(x.dtype)
-                else windows.means_over_steps(time_axis.widen(x))
-            )
+            if same or time_axis.is_float(x.dtype):
+                return x
+            return windows.means_over_steps(time_axis.widen(x))
 
         return self._repeated(list(map(rates, inputs, self.static)), windows.repeat)
 
@@ -246,9 +243,8 @@ class Handler:
         """The inputs of a step, given those of all steps, which are `(batch, ...)`
         where they are the same at every step."""
         timesteps = self.context.windows.timesteps
-
         return [
-            x if same else of_step(x, t, timesteps)
+            x if same else at_step(x, t, timesteps)
             for x, same in zip(inputs, self.static, strict=True)
         ]
 
@@ -276,14 +272,13 @@ class Handler:
         for x, mask in zip(inputs, masks, strict=True):
             # Keras' MultiHeadAttention takes the masks off its inputs.
             keras_internals.put_mask(x, mask)
-        outputs = (
-            keras.tree.flatten(outputs)
-            if isinstance(outputs, (list, tuple, dict))
-            else [outputs]
-        )
-        return outputs, sum(
-            ops.sum(time_axis.widen(loss)) for loss in losses
-        ) if losses else None
+        if isinstance(outputs, (list, tuple, dict)):
+            outputs = keras.tree.flatten(outputs)
+        else:
+            outputs = [outputs]
+        if not losses:
+            return outputs, None
+        return outputs, sum(ops.sum(time_axis.widen(loss)) for loss in losses)
 
     def regularization(self, outputs: list[Tensor]) -> Tensor | None:
         """The activity regularisation of outputs, divided by the number of their rows,
@@ -303,31 +298,27 @@ class Handler:
         padding adds nothing."""
         if getattr(self.operation, "activity_regularizer", None) is None:
             return None
-        windows, chosen = self.context.windows, self.context.with_gradient_of_chosen
-        loss = self.regularization(
-            [
-                windows.only_valid_at(t, time_axis.widen(chosen(output, t)))
-                for output in outputs
-            ]
-        )
-        return time_axis.scaled(
-            loss, windows.padding(self.context.training) / self.context.calls
-        )
+        context, windows = self.context, self.context.windows
+        counted = []
+        for output in outputs:
+            wide = time_axis.widen(context.with_gradient_of_chosen(output, t))
+            counted.append(windows.only_valid_at(t, wide))
+        scale = windows.padding(context.training) / context.calls
+        return time_axis.scaled(self.regularization(counted), scale)
 
     def regularization_of_rates(self, rates: list[Tensor]) -> Tensor | None:
         """The activity regularisation of rates, with windows weighted by their size."""
         windows = self.context.windows
-        if (
-            windows.have_equal_weights
-            or getattr(self.operation, "activity_regularizer", None) is None
-        ):
+        is_absent = getattr(self.operation, "activity_regularizer", None) is None
+        if is_absent or windows.have_equal_weights:
             return self.regularization(rates)
-        of_windows = zip(*map(windows.cut, rates), strict=True)
-        losses = map(self.regularization, map(list, of_windows))
-        return sum(
-            time_axis.scaled(loss, windows.share(window, self.context.training))
-            for window, loss in enumerate(losses)
-        )
+        total = 0
+        by_window = zip(*map(windows.cut, rates), strict=True)
+        for window, outputs in enumerate(by_window):
+            share = windows.share(window, self.context.training)
+            loss = self.regularization(list(outputs))
+            total = total + time_axis.scaled(loss, share)
+        return total
 
     def _guarded(self, keep: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """A function for inputs and outputs of an operation that may be, or have a
@@ -340,15 +331,18 @@ class Handler:
             `keep`, with Keras masks, if there is padding and the operation could need
             it. Otherwise, the identity.
         """
-        if self.context.windows.mask is None or (
-            self.kind.affine and not may_use_masks(self.operation)
-        ):
+        is_safe = self.kind.affine and not may_use_masks(self.operation)
+        if self.context.windows.mask is None or is_safe:
             return lambda tensor: tensor
-        return lambda tensor: keras_internals.put_mask(
-            keep(tensor), keras_internals.mask_of(tensor)
-        )
 
-    def _valid_places(self, rows: Tensor, t: Time) -> Tensor | None:
+        def guarded(tensor):
+            return keras_internals.put_mask(
+                keep(tensor), keras_internals.mask_of(tensor)
+            )
+
+        return guarded
+
+    def _valid_rows(self, rows: Tensor, t: Time) -> Tensor | None:
         """What of the rows of a step, or of all, is neither padding nor masked:
         booleans of their first axes; `None` if all."""
         valid, mask = self.context.windows.valid(t), keras_internals.row_mask(rows)
@@ -356,10 +350,10 @@ class Handler:
             return valid if mask is None else mask
         return ops.logical_and(mask, time_axis.as_rows(valid, mask))
 
-    def _only_valid_places(self, rows: Tensor, t: Time) -> Tensor:
+    def _only_valid_rows(self, rows: Tensor, t: Time) -> Tensor:
         """The rows of a step, or of all steps, with zeros, and no gradient, for what is
         padding or masked."""
-        return time_axis.zero_unless(self._valid_places(rows, t), rows)
+        return time_axis.zero_unless(self._valid_rows(rows, t), rows)
 
     def _only_input(self, inputs: list[Tensor]) -> Tensor:
         """The input of an operation that has one."""
@@ -372,11 +366,11 @@ class Handler:
         return inputs[0]
 
 
-def plus(loss: Any, other: Any) -> Any:
+def plus(loss: Any, added: Any) -> Any:
     """The sum of two losses, each of which may be absent."""
-    if tree.is_absent(other):
+    if tree.is_absent(added):
         return loss
-    return other if tree.is_absent(loss) else loss + other
+    return added if tree.is_absent(loss) else loss + added
 
 
 def stopped(carried: Structure) -> Structure:
@@ -404,7 +398,7 @@ def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
     return backend.graft(value, onto, slope)
 
 
-def of_step(rows: Tensor, t: int, timesteps: int) -> Tensor:
+def at_step(rows: Tensor, t: int, timesteps: int) -> Tensor:
     """The tensor `(batch, ...)` of a step, of those of all steps, `(batch * T, ...)`,
     with its Keras mask."""
     return keras_internals.with_mask(

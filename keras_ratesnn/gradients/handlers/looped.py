@@ -62,13 +62,13 @@ class LoopedHandler(Handler):
         if self.dtype is None:
             return inputs
         wide = time_axis.accumulation_dtype(self.dtype)
-        are_wide = [time_axis.accumulation_dtype(x.dtype) == wide for x in inputs]
-        return [
-            x
-            if is_wide
-            else keras_internals.with_mask(lambda x: time_axis.cast(x, wide), x)
-            for x, is_wide in zip(inputs, are_wide, strict=True)
-        ]
+
+        def widened(x):
+            if time_axis.accumulation_dtype(x.dtype) == wide:
+                return x
+            return keras_internals.with_mask(lambda x: time_axis.cast(x, wide), x)
+
+        return list(map(widened, inputs))
 
     def advance(
         self, state: State, inputs: list[Tensor], phase: Any
@@ -110,13 +110,9 @@ class LoopedHandler(Handler):
     def step(
         self, state: State, inputs: list[Tensor], t: Time
     ) -> tuple[State, list[Tensor]]:
-        state, outputs = loops.step(
-            self, state, inputs, t, self._valid_places(inputs[0], t)
-        )
-        return state, [
-            keras_internals.put_mask(output, keras_internals.mask_of(inputs[0]))
-            for output in outputs
-        ]
+        valid = self._valid_rows(inputs[0], t)
+        state, outputs = loops.step(self, state, inputs, t, valid)
+        return state, _with_mask(outputs, inputs[0])
 
     def all_steps(
         self, state: State, inputs: list[Tensor]
@@ -124,22 +120,21 @@ class LoopedHandler(Handler):
         for x, same in zip(inputs, self.static, strict=True):
             if not same:
                 self.context.checked(x)
-        valid, timesteps, first = (
-            self.context.windows.mask,
-            self.context.windows.timesteps,
-            inputs[0],
-        )
+        first, timesteps = inputs[0], self.context.windows.timesteps
+        valid = self.context.windows.mask
         if self.static[0] and keras_internals.mask_of(first) is not None:
             first = keras_internals.with_mask(
                 lambda x: time_axis.repeat(x, timesteps), first
             )
         if keras_internals.row_mask(first) is not None:
-            valid = time_axis.unfold(self._valid_places(first, None), timesteps)
+            valid = time_axis.unfold(self._valid_rows(first, None), timesteps)
         state, outputs = loops.all_steps(self, state, inputs, self.static, valid)
-        return state, [
-            keras_internals.put_mask(output, keras_internals.mask_of(first))
-            for output in outputs
-        ]
+        return state, _with_mask(outputs, first)
+
+
+def _with_mask(outputs, x):
+    mask = keras_internals.mask_of(x)
+    return [keras_internals.put_mask(output, mask) for output in outputs]
 
 
 class SteppedState(NamedTuple):

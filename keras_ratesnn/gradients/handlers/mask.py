@@ -27,34 +27,29 @@ class MaskHandler(Handler):
 
     def step(self, state, inputs, t):
         x = self._only_input(inputs)
-        outputs = keras_internals.put_mask(
-            self.masked(time_axis.cast(x, state.mask.dtype), state.mask, t),
-            keras_internals.mask_of(x),
-        )
-        loss = (
-            None if self.context.records else self.regularization_of_step([outputs], t)
-        )
-        return state._replace(loss=plus(state.loss, loss)), [outputs]
+        output = self.masked(time_axis.cast(x, state.mask.dtype), state.mask, t)
+        keras_internals.put_mask(output, keras_internals.mask_of(x))
+        if not self.context.records:
+            loss = self.regularization_of_step([output], t)
+            state = state._replace(loss=plus(state.loss, loss))
+        return state, [output]
 
     def masked(self, x: Tensor, mask: Tensor, t: Time) -> Tensor:
         """Rows of a step, or of all steps for `None`, times the mask."""
         if t is not None:
             return x * mask
-        return time_axis.fold(
-            time_axis.unfold(x, self.context.windows.timesteps) * mask[:, None]
-        )
+        steps = time_axis.unfold(x, self.context.windows.timesteps)
+        return time_axis.fold(steps * mask[:, None])
 
     def again(self, state):
         return State(state.mask)
 
     def all_steps(self, state, inputs):
-        return self.step(
-            self.start(self._inputs_at(0, inputs)), self.rows(inputs), None
-        )
+        state = self.start(self._inputs_at(0, inputs))
+        return self.step(state, self.rows(inputs), None)
 
     def rates(self, state, inputs):
         (rates,) = self.rates_of(inputs)
-        rates = time_axis.cast(rates, state.mask.dtype) * self.context.windows.repeat(
-            state.mask
-        )
+        masks = self.context.windows.repeat(state.mask)
+        rates = time_axis.cast(rates, state.mask.dtype) * masks
         return [rates], self.regularization_of_rates([rates])

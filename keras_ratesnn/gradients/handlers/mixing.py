@@ -19,36 +19,30 @@ class MixingHandler(SteppedHandler, OperationHandler):
 
     def step(self, state, inputs, t):
         x = self._only_input(inputs)
-        after, (outputs,) = loops.step(
-            self, SteppedState(state.carried), [self._only_valid_places(x, t)], t, None
-        )
+        before, valid = SteppedState(state.carried), self._only_valid_rows(x, t)
+        after, (outputs,) = loops.step(self, before, [valid], t, None)
         return self._after(state._replace(carried=after.carried), x, outputs, t)
 
     def all_steps(self, state, inputs):
-        (x,), timesteps = (
-            self.rows([self._only_input(inputs)]),
-            self.context.windows.timesteps,
-        )
-        valid = self._only_valid_places(self.context.checked(x), None)
+        timesteps = self.context.windows.timesteps
+        (x,) = self.rows([self._only_input(inputs)])
+        valid = self._only_valid_rows(self.context.checked(x), None)
         if self.context.streams:
             # All of them are the slots of one step.
             steps = time_axis.unfold(valid, timesteps)
-            state, (outputs,) = self.advance(
-                state or self.start([steps]), [steps], None
-            )
+            state = state or self.start([steps])
+            state, (outputs,) = self.advance(state, [steps], None)
             return self._after(state, x, time_axis.fold(outputs), None)
         if self.context.between is None:
-            outputs = time_axis.fold(
-                self.layer.over_time(time_axis.unfold(valid, timesteps))
-            )
+            steps = time_axis.unfold(valid, timesteps)
+            outputs = time_axis.fold(self.layer.over_time(steps))
         else:
             _, (outputs,) = loops.all_steps(self, (), [valid], [False], None)
         return self._after(SteppedState(), x, time_axis.cast(outputs, self.dtype), None)
 
     def _after(self, state, x, outputs, t):
-        return self.after(
-            state, [keras_internals.put_mask(outputs, keras_internals.mask_of(x))], t
-        )
+        keras_internals.put_mask(outputs, keras_internals.mask_of(x))
+        return self.after(state, [outputs], t)
 
     def _needs_mean(self, inputs):
         return True
@@ -60,13 +54,7 @@ class MixingHandler(SteppedHandler, OperationHandler):
             at_each_step = time_axis.unfold(self._only_input(inputs), windows.timesteps)
         else:
             at_each_step = windows.at_each_step(*self.rates_of(inputs))
-        steps = self.layer.over_time(at_each_step)
-        rates = self.with_means(
-            state,
-            [
-                time_axis.cast(
-                    windows.means_over_steps(time_axis.fold(steps)), self.dtype
-                )
-            ],
-        )
+        steps = time_axis.fold(self.layer.over_time(at_each_step))
+        means = time_axis.cast(windows.means_over_steps(steps), self.dtype)
+        rates = self.with_means(state, [means])
         return rates, self.regularization_of_rates(rates)

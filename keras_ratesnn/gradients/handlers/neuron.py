@@ -34,10 +34,8 @@ class NeuronHandler(LoopedHandler):
     def __init__(self, call, context):
         super().__init__(call, context)
         self.means = Means(context.windows)
-        self.cell, self.dtype = (
-            self.operation.cell_in_time(context.training),
-            self.operation.compute_dtype,
-        )
+        self.cell = self.operation.cell_in_time(context.training)
+        self.dtype = self.operation.compute_dtype
         self.moves_in_padding = self.cell.moves_in_padding
 
     @property
@@ -99,9 +97,8 @@ class NeuronHandler(LoopedHandler):
 
     def step(self, state, inputs, t):
         after, spikes = super().step(State(state.cell, state.record), inputs, t)
-        return self._after(
-            state._replace(cell=after.cell, record=after.record), spikes, inputs, t
-        )
+        state = state._replace(cell=after.cell, record=after.record)
+        return self._after(state, spikes, inputs, t)
 
     def all_steps(self, state, inputs):
         return self._after(*super().all_steps(state, inputs), inputs, None)
@@ -115,14 +112,12 @@ class NeuronHandler(LoopedHandler):
             self.emitted(spikes, inputs, t), keras_internals.mask_of(spikes)
         )
         if not self.context.records:
-            return state._replace(
-                loss=plus(state.loss, self.regularization_of_step([spikes], t))
-            ), [spikes]
+            loss = plus(state.loss, self.regularization_of_step([spikes], t))
+            return state._replace(loss=loss), [spikes]
         mask = keras_internals.row_mask(spikes)
         if mask is not None:
-            state = state._replace(
-                counts=self.means.add(state.counts, [ops.cast(mask, "float32")], t)
-            )
+            counts = self.means.add(state.counts, [ops.cast(mask, "float32")], t)
+            state = state._replace(counts=counts)
         return state, [spikes]
 
     def carried(self, state):
@@ -143,11 +138,13 @@ class NeuronHandler(LoopedHandler):
             # Where rows are masked at some steps, the input changes at the others
             # alone: by more than its mean does.
             share = self.means.rows(state.counts[0])
-            by = ops.where(share > 0.0, 1.0 / ops.where(share > 0.0, share, 1.0), 0.0)
-            by = time_axis.as_rows(time_axis.cast(by, mean_input.dtype), mean_input)
-            mean_input = backend.graft(mean_input, mean_input, by)
-        rates = [time_axis.cast(self.firing_rate(state.record, mean_input), self.dtype)]
-        return rates, self.regularization_of_rates(rates)
+            some = share > 0.0
+            slope = ops.where(some, 1.0 / ops.where(some, share, 1.0), 0.0)
+            slope = time_axis.cast(slope, mean_input.dtype)
+            slope = time_axis.as_rows(slope, mean_input)
+            mean_input = backend.graft(mean_input, mean_input, slope)
+        rate = time_axis.cast(self.firing_rate(state.record, mean_input), self.dtype)
+        return [rate], self.regularization_of_rates([rate])
 
     def firing_rate(self, record: Any, mean_input: Tensor) -> Tensor:
         """The firing rate in each window, `(batch * W, ...)`, with gradient.

@@ -58,14 +58,13 @@ class NormalizationHandler(OperationHandler):
     def _input_and_mask(self, inputs):
         """The input, and its mask, which is in the graph or on the tensor, or
         `None`."""
-        others = [x for index, x in enumerate(inputs) if index != self._mask_at]
-        x = self._only_input(others)
-        given = (
-            self.call.kwargs.get("mask")
-            if self._mask_at is None
-            else inputs[self._mask_at]
-        )
-        return x, keras_internals.mask_of(x) if given is None else given
+        signals = list(inputs)
+        if self._mask_at is None:
+            mask = self.call.kwargs.get("mask")
+        else:
+            mask = signals.pop(self._mask_at)
+        x = self._only_input(signals)
+        return x, keras_internals.mask_of(x) if mask is None else mask
 
     def step(self, state, inputs, t):
         state = state or State()
@@ -75,9 +74,8 @@ class NormalizationHandler(OperationHandler):
         if self.context.records:
             state = self._recorded(state, x, mask, weights, mean, variance, t)
         if self.facts.after_steps is not None:
-            state = state._replace(
-                moments=self._moments(state.moments, mean, variance, weights)
-            )
+            moments = self._moments(state.moments, mean, variance, weights)
+            state = state._replace(moments=moments)
         if self.facts.step_factors is not None:
             rows = self.context.step_of_rows(ops.shape(outputs)[0]) if t is None else t
             factors = ops.convert_to_tensor(self.facts.step_factors(self.operation))
@@ -93,64 +91,57 @@ class NormalizationHandler(OperationHandler):
         if valid is None:
             return mask
         rows = ops.reshape(valid, (-1, *[1] * (len(x.shape) - 2)))
-        return (
-            rows
-            if mask is None
-            else time_axis.cast(rows, "float32") * time_axis.cast(mask, "float32")
-        )
+        if mask is None:
+            return rows
+        return time_axis.cast(rows, "float32") * time_axis.cast(mask, "float32")
 
     def _recorded(self, state, x, mask, weights, mean, variance, t):
         # 1 / mean_t(1 / (σ_t² + ε)) replaces σ² + ε.
-        windows, found = (
-            self.context.windows,
-            [mean, 1.0 / (variance + self.operation.epsilon)],
-        )
-        if windows.mask is not None and t is not None:
+        precision = 1.0 / (variance + self.operation.epsilon)
+        new = [mean, precision]
+        if self.context.windows.mask is not None and t is not None:
             # Steps of few sequences have few values, whose variance may be 0 by chance.
             # Their derivative is small, though.
             freedom = time_axis.cast(
                 normalization.degrees_of_freedom(self.operation, x, weights), mean.dtype
             )
             rows = ops.shape(x)[0]
-            found = [
-                ops.broadcast_to(each, (rows, *ops.shape(each)))
-                for each in (mean, found[1] * freedom, freedom)
+            new = [
+                ops.broadcast_to(statistic, (rows, *ops.shape(statistic)))
+                for statistic in (mean, precision * freedom, freedom)
             ]
-        counts = () if mask is None else [ops.cast(mask, "float32")]
         if t is None or self.context.last_step:
             # Those of all steps at once, or of the last one, are those of a single
             # window.
-            statistics = [[each] for each in found]
+            statistics = [[statistic] for statistic in new]
         else:
-            statistics = self.means.add(state.statistics, found, t)
-        if counts:
-            counts = (
-                [counts]
-                if self.context.last_step
-                else self.means.add(state.weights, counts, t)
-            )
+            statistics = self.means.add(state.statistics, new, t)
+        counts: Any = ()
+        if mask is not None:
+            counts = [ops.cast(mask, "float32")]
+            if self.context.last_step:
+                counts = [counts]
+            else:
+                counts = self.means.add(state.weights, counts, t)
         return state._replace(statistics=statistics, weights=counts)
 
     def _moments(self, moments, mean, variance, weights):
         rows = 1.0 if weights is None else ops.sum(time_axis.cast(weights, mean.dtype))
-        found = [
+        new = [
             rows * mean,
             rows * (variance + ops.square(mean)),
             rows * ops.ones((), mean.dtype),
         ]
-        return (
-            [total + each for total, each in zip(moments, found, strict=True)]
-            if moments
-            else found
-        )
+        if not moments:
+            return new
+        return [total + moment for total, moment in zip(moments, new, strict=True)]
 
     def once(self, inputs):
         """Updates the moving averages as often as calls on steps would."""
         windows, (x, mask) = self.context.windows, self._input_and_mask(inputs)
         # What is the same at every step counts as often as there are steps.
-        weights = self._weights(
-            x, mask, None if windows.mask is None else windows.share_of_steps()
-        )
+        share = None if windows.mask is None else windows.share_of_steps()
+        weights = self._weights(x, mask, share)
         outputs, mean, variance = self.facts.normalize(
             self.operation, x, times=self.context.calls, mask=weights
         )
@@ -159,19 +150,14 @@ class NormalizationHandler(OperationHandler):
         return outputs, self.regularization(outputs)
 
     def rates(self, state, inputs):
-        rates, factors, windows = (
-            self._normalized(state, inputs),
-            self.facts.step_factors,
-            self.context.windows,
-        )
-        if factors is not None:
+        rates, windows = self._normalized(state, inputs), self.context.windows
+        if self.facts.step_factors is not None:
             # The time mean in each window of the rate at each step.
-            of_steps = ops.convert_to_tensor(factors(self.operation))[
-                : windows.timesteps
-            ]
-            rates = time_axis.times_rows(
-                rates, windows.means_of_factors(of_steps, ops.shape(rates)[0])
+            factors = ops.convert_to_tensor(self.facts.step_factors(self.operation))
+            means = windows.means_of_factors(
+                factors[: windows.timesteps], ops.shape(rates)[0]
             )
+            rates = time_axis.times_rows(rates, means)
         outputs = self.with_means(state, [rates])
         return outputs, self.regularization_of_rates(outputs)
 
@@ -180,44 +166,40 @@ class NormalizationHandler(OperationHandler):
         was normalised separately."""
         windows, normalize_rate = self.context.windows, self.facts.normalize_rate
         rates, _ = self._input_and_mask(self.rates_of(inputs))
-        statistics, weights = (
-            self._of_windows(state.statistics),
-            self._weights_of_rates(state.weights),
-        )
+        statistics = self._statistics_by_window(state.statistics)
+        weights = self._weights_of_rates(state.weights)
         if len(statistics) == 1 or windows.mask is not None:
-            of_rows = windows.weights_of_rows(ops.shape(rates)[0])
-            if weights is not None and of_rows is not None:
-                weights = time_axis.times_rows(weights, of_rows)
-            weights = of_rows if weights is None else weights
+            row_weights = windows.weights_of_rows(ops.shape(rates)[0])
+            if weights is None:
+                weights = row_weights
+            elif row_weights is not None:
+                weights = time_axis.times_rows(weights, row_weights)
         if len(statistics) == 1:
             return normalize_rate(self.operation, rates, *statistics[0], weights)
         weights = [None] * len(statistics) if weights is None else windows.cut(weights)
-        by_window = zip(windows.cut(rates), statistics, weights, strict=True)
-        return join(
-            [
-                normalize_rate(self.operation, rate, *of, weight)
-                for rate, of, weight in by_window
-            ]
-        )
+        normalized = []
+        for window, rate in enumerate(windows.cut(rates)):
+            mean, variance = statistics[window]
+            normalized.append(
+                normalize_rate(self.operation, rate, mean, variance, weights[window])
+            )
+        return join(normalized)
 
     def _weights_of_rates(self, weights):
         if not weights:
             return None
         return weights[0][0] if self.context.last_step else self.means.rows(weights[0])
 
-    def _of_windows(self, statistics):
+    def _statistics_by_window(self, statistics):
         """The statistics `(mean, variance)` for each window."""
         if not (self.context.all_at_once or self.context.last_step):
-            statistics = [self.means.of_windows(of) for of in statistics]
+            statistics = [self.means.by_window(total) for total in statistics]
         # The authors' program, which uses the statistics of the last step, adds ε
         # twice.
         epsilon = 0.0 if self.context.last_step else self.operation.epsilon
         means, precisions, *freedom = statistics
         if freedom:
-            precisions = [
-                _of_free(precision, of)
-                for precision, of in zip(precisions, freedom[0], strict=True)
-            ]
+            precisions = map(_mean_precision, precisions, freedom[0])
         return [
             (mean, 1.0 / precision - epsilon)
             for mean, precision in zip(means, precisions, strict=True)
@@ -234,10 +216,9 @@ class NormalizationHandler(OperationHandler):
         self.facts.after_steps(self.operation, *self._mean_and_variance)
 
 
-def _of_free(precision, freedom):
+def _mean_precision(precision, freedom):
     """The mean precision of the steps of each sample; 1 for samples that are padding
     throughout."""
-    counts = freedom[..., None] > 0.0
-    return ops.where(counts, precision, 1.0) / ops.where(
-        counts, freedom[..., None], 1.0
-    )
+    freedom = freedom[..., None]
+    counts = freedom > 0.0
+    return ops.where(counts, precision, 1.0) / ops.where(counts, freedom, 1.0)

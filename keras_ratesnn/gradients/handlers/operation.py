@@ -14,8 +14,8 @@ from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.gradients.handlers.handler import (
     Handler,
     Time,
+    at_step,
     joined,
-    of_step,
     plus,
 )
 from keras_ratesnn.gradients.time.windows import Means, join
@@ -62,34 +62,30 @@ class OperationHandler(Handler):
         guarded = list(map(guard, inputs))
         outputs, loss = self.apply(guarded, t)
         if loss is not None and self.context.chosen is not None:
-            loss = (
-                self._of_chosen(loss, t)
-                if t is not None
-                else self._of_chosen_steps(loss, guarded)
-            )
+            if t is None:
+                loss = self._with_gradient_of_steps(loss, guarded)
+            else:
+                loss = self._with_chosen_gradient(loss, t)
         return list(map(guard, outputs)), loss
 
-    def _of_chosen(self, loss, t):
+    def _with_chosen_gradient(self, loss, t):
         """A loss of a step, with the gradient that the step has."""
         if loss is None or self.context.chosen is None:
             return loss
-        return ops.where(
-            ops.take(self.context.chosen, t), loss, ops.stop_gradient(loss)
-        )
+        is_chosen = ops.take(self.context.chosen, t)
+        return ops.where(is_chosen, loss, ops.stop_gradient(loss))
 
-    def _of_chosen_steps(self, loss, rows):
+    def _with_gradient_of_steps(self, loss, rows):
         """A loss of all steps, with the derivative of the losses that the layer adds at
         the chosen ones alone."""
         timesteps, loss = self.context.windows.timesteps, ops.stop_gradient(loss)
         for t in range(timesteps):
+            inputs = [at_step(x, t, timesteps) for x in rows]
             with self.on_rates(()):
-                _, added = self.apply([of_step(x, t, timesteps) for x in rows], t)
+                _, added = self.apply(inputs, t)
             if added is not None:
-                loss = (
-                    loss
-                    + self._of_chosen(added, t) / timesteps
-                    - ops.stop_gradient(added) / timesteps
-                )
+                loss = loss + self._with_chosen_gradient(added, t) / timesteps
+                loss = loss - ops.stop_gradient(added) / timesteps
         return loss
 
     def after(
@@ -104,13 +100,11 @@ class OperationHandler(Handler):
         """`(state, outputs)` after a step, or all steps for `None`, with these outputs
         and this loss."""
         if not self.context.records:
-            loss = plus(
-                None if loss is None else loss / self.context.calls,
-                self.regularization_of_step(outputs, t),
-            )
-            return (
-                state if loss is None else state._replace(loss=plus(state.loss, loss))
-            ), outputs
+            loss = None if loss is None else loss / self.context.calls
+            loss = plus(loss, self.regularization_of_step(outputs, t))
+            if loss is not None:
+                state = state._replace(loss=plus(state.loss, loss))
+            return state, outputs
         self.adds_losses = self.adds_losses or loss is not None
         if not (masks or self._needs_mean(inputs)):
             return state, outputs
@@ -119,20 +113,17 @@ class OperationHandler(Handler):
         totals = self.means.add(state.totals, outputs, t)
         if masks:
             before = [state.masks[index] for index in masks] if state.masks else ()
-            masks = dict(
-                zip(masks, self.means.add(before, list(masks.values()), t), strict=True)
-            )
+            after = self.means.add(before, list(masks.values()), t)
+            state = state._replace(masks=dict(zip(masks, after, strict=True)))
         if t is None:
             # If the compiler postponed the means to the backward pass, all steps would
             # stay in memory until then.
-            after, totals = backend.optimization_barrier((outputs, totals))
+            computed, totals = backend.optimization_barrier((outputs, totals))
             outputs = [
                 keras_internals.put_mask(x, keras_internals.mask_of(y))
-                for x, y in zip(after, outputs, strict=True)
+                for x, y in zip(computed, outputs, strict=True)
             ]
-        return state._replace(
-            totals=totals, **({"masks": masks} if masks else {})
-        ), outputs
+        return state._replace(totals=totals), outputs
 
     def rates(self, state, inputs):
         if self.takes_time or (state and state.masks) or self._has_steps(inputs):
@@ -141,8 +132,9 @@ class OperationHandler(Handler):
             rates, loss = self._by_window(state, inputs)
         else:
             guard = self._guarded(self.context.windows.only_counted)
+            guarded = list(map(guard, self.rates_of(inputs)))
             with self.on_rates(state):
-                rates, loss = self.apply(list(map(guard, self.rates_of(inputs))))
+                rates, loss = self.apply(guarded)
             rates = list(map(guard, rates))
         rates = self.with_means(state, rates)
         return rates, plus(loss, self.regularization_of_rates(rates))
@@ -167,33 +159,26 @@ class OperationHandler(Handler):
             variables = [variable for variable in variables if not variable.trainable]
         if not variables:
             return contextlib.nullcontext()
-        values = [*zip(variables, keras_internals.values_of(variables), strict=True)]
-        values += zip(seeds_of(layer) if seeds else (), seeds, strict=True)
+        present = keras_internals.values_of(variables)
+        values = list(zip(variables, present, strict=True))
+        if seeds:
+            values += zip(seeds_of(layer), seeds, strict=True)
         return keras_internals.Replaced(values, backend.assigned_weight)
 
     def _by_window(self, state, inputs):
         """`(rates, loss)` of each window separately, with the same random numbers;
         losses are weighted by windows' sizes."""
         windows, loss, by_window = self.context.windows, None, []
-        inputs = [
-            x if same else windows.cut(x)
+        cut = [
+            [x] * len(windows) if same else windows.cut(x)
             for x, same in zip(inputs, self.static, strict=True)
         ]
         for window in range(len(windows)):
             with self.on_rates(state):
-                of_it = [
-                    x if same else x[window]
-                    for x, same in zip(inputs, self.static, strict=True)
-                ]
-                outputs, of_window = self.apply(of_it)
-            loss = plus(
-                loss,
-                None
-                if of_window is None
-                else time_axis.scaled(
-                    of_window, windows.share(window, self.context.training)
-                ),
-            )
+                outputs, added = self.apply([parts[window] for parts in cut])
+            if added is not None:
+                share = windows.share(window, self.context.training)
+                loss = plus(loss, time_axis.scaled(added, share))
             by_window.append(outputs)
         return [join(parts) for parts in zip(*by_window, strict=True)], loss
 
@@ -238,50 +223,34 @@ class OperationHandler(Handler):
     def _masks_in_time(self, inputs):
         """The Keras masks of the inputs of an operation that may use them, if they may
         change over time, by their index."""
+        masks: dict[str, Tensor] = {}
         if not self.context.records or not may_use_masks(self.operation):
-            return {}
-        masks = {
-            str(index): None if same else keras_internals.mask_of(x)
-            for index, (x, same) in enumerate(zip(inputs, self.static, strict=True))
-        }
-        return {
-            index: ops.cast(mask, "bool")
-            for index, mask in masks.items()
-            if mask is not None
-        }
+            return masks
+        for index, (x, same) in enumerate(zip(inputs, self.static, strict=True)):
+            mask = None if same else keras_internals.mask_of(x)
+            if mask is not None:
+                masks[str(index)] = ops.cast(mask, "bool")
+        return masks
 
     def _in_time(self, state, inputs):
         """`(rates, loss)`: the time means, in each window, of the operation applied to
         the rate at each step."""
-        windows = self.context.windows
-        masks = (
-            {
-                index: self.means.rows(total)
-                for index, total in (state.masks or {}).items()
-            }
-            if state
-            else {}
-        )
-
-        def at_each_step(index, x, same):
-            if same:
-                return x
-            steps = (
-                time_axis.fold(windows.at_each_step(x))
-                if time_axis.is_float(x.dtype)
-                else x
-            )
-            return keras_internals.put_mask(steps, masks.get(str(index)))
-
-        of_steps = zip(inputs, self.static, strict=True)
-        outputs, loss = self._on_steps(
-            state,
-            [at_each_step(index, x, same) for index, (x, same) in enumerate(of_steps)],
-        )
-        return [
+        windows, steps = self.context.windows, []
+        masks = (state.masks if state else ()) or {}
+        for index, (x, same) in enumerate(zip(inputs, self.static, strict=True)):
+            if not same:
+                if time_axis.is_float(x.dtype):
+                    x = time_axis.fold(windows.at_each_step(x))
+                if str(index) in masks:
+                    mask = self.means.rows(masks[str(index)])
+                    keras_internals.put_mask(x, mask)
+            steps.append(x)
+        outputs, loss = self._on_steps(state, steps)
+        means = [
             windows.means_over_steps(y) if time_axis.is_float(y.dtype) else y
             for y in outputs
-        ], loss
+        ]
+        return means, loss
 
     def _on_steps(self, state, inputs):
         """`(outputs, loss)` of the operation on the rates of all steps."""
@@ -293,12 +262,12 @@ class OperationHandler(Handler):
     def _step_by_step(self, inputs, around):
         """`(outputs, loss)` of all steps, by a call for each, in the context
         `around(t)`."""
-        timesteps, loss, outputs = self.context.windows.timesteps, None, []
+        timesteps, loss, by_step = self.context.windows.timesteps, None, []
         for t in range(timesteps):
             with around(t):
-                at_step, added = self.apply(self._inputs_at(t, inputs), t)
-            loss = plus(
-                loss, None if added is None else self._of_chosen(added, t) / timesteps
-            )
-            outputs.append(at_step)
-        return list(map(joined, zip(*outputs, strict=True))), loss
+                outputs, added = self.apply(self._inputs_at(t, inputs), t)
+            if added is not None:
+                added = self._with_chosen_gradient(added, t) / timesteps
+                loss = plus(loss, added)
+            by_step.append(outputs)
+        return list(map(joined, zip(*by_step, strict=True))), loss

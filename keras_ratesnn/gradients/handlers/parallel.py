@@ -17,7 +17,7 @@ from keras import ops
 from keras_ratesnn._core import backend, time_axis
 from keras_ratesnn.gradients.handlers.eligibility import (
     EligibilityHandler,
-    OfWindow,
+    WindowMeans,
     grafted,
 )
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
@@ -49,34 +49,26 @@ class AllStepsHandler(NeuronHandler):
 
     def at_once(self, currents, mask):
         membranes, spikes, slope = _fired(self.cell, currents, mask)
-        of_windows = [
-            self._means(slope * of_window)
-            for of_window in _shifts(self.cell, self.context.windows, mask, membranes)
-        ]
+        shifts = _shifts(self.cell, self.context.windows, mask, membranes)
+        slopes = [self._means(slope * shift) for shift in shifts]
         own = (slope, currents) if self.cell.trainable_variables else ()
         rate = self._means(time_axis.zero_unless(mask, spikes))
-        return State(membranes, Record(rate, of_windows, own)), time_axis.cast(
-            spikes, self.dtype
-        )
+        state = State(membranes, Record(rate, slopes, own))
+        return state, time_axis.cast(spikes, self.dtype)
 
     # One step after the other, the inputs of all steps are kept for the end.
 
     def phase(self, t, valid=None):
-        is_now = ops.reshape(
-            ops.arange(self.context.windows.timesteps, dtype="int32") == t, (1, -1)
-        )
+        steps = ops.arange(self.context.windows.timesteps, dtype="int32")
+        is_now = ops.reshape(steps == t, (1, -1))
         return is_now, () if valid is None else valid
 
     def start(self, inputs):
         (current,), timesteps = inputs, self.context.windows.timesteps
-        like = ops.zeros_like(
-            current[:, None], dtype=time_axis.accumulation_dtype(current.dtype)
-        )
-        return (
-            super()
-            .start(inputs)
-            ._replace(record=Inputs(ops.repeat(like, timesteps, axis=1)))
-        )
+        dtype = time_axis.accumulation_dtype(current.dtype)
+        zeros = ops.zeros_like(current[:, None], dtype=dtype)
+        record = Inputs(ops.repeat(zeros, timesteps, axis=1))
+        return super().start(inputs)._replace(record=record)
 
     def advance(self, state, inputs, phase):
         (current,), (so_far, counts), (is_now, valid) = inputs, state.record, phase
@@ -84,28 +76,26 @@ class AllStepsHandler(NeuronHandler):
         so_far = ops.where(now, time_axis.cast(current, so_far.dtype)[:, None], so_far)
         if ops.is_tensor(valid):
             counts_now = ops.logical_and(now, valid[:, None])
-            counts = (
-                ops.logical_or(counts, counts_now)
-                if ops.is_tensor(counts)
-                else counts_now
-            )
+            if ops.is_tensor(counts):
+                counts_now = ops.logical_or(counts, counts_now)
+            counts = counts_now
         after, spikes = super().advance(state, inputs, phase)
         return after._replace(record=Inputs(so_far, counts)), spikes
 
     def final(self, state):
         mask = state.record.counts if ops.is_tensor(state.record.counts) else None
-        of_all, _ = backend.detached(self.at_once, state.record.inputs, mask)
-        return state._replace(record=of_all.record)
+        after, _ = backend.detached(self.at_once, state.record.inputs, mask)
+        return state._replace(record=after.record)
 
     def firing_rate(self, record, mean_input):
         cut = self.context.windows.cut
-        inputs, slopes = cut(mean_input), zip(*map(cut, record.slopes), strict=True)
-        rate = join(
-            [
-                grafted(value, inputs, of_window)
-                for value, of_window in zip(cut(record.rate), slopes, strict=True)
-            ]
-        )
+        inputs = cut(mean_input)
+        slopes = zip(*map(cut, record.slopes), strict=True)
+        rates = [
+            grafted(value, inputs, by_input)
+            for value, by_input in zip(cut(record.rate), slopes, strict=True)
+        ]
+        rate = join(rates)
         if record.own:
             # With respect to the own weights alone.
             slope, currents = map(ops.stop_gradient, record.own)
@@ -137,14 +127,12 @@ class PartialSumsHandler(EligibilityHandler):
             self._means(slope * derivative)
             for derivative in self.cell.over_time_derivatives(currents)
         ]
-        record = [
-            OfWindow(
-                rate, [means[window] for means in (*by_window[: window + 1], *by_part)]
-            )
-            for window, rate in enumerate(
-                self._means(time_axis.zero_unless(mask, spikes))
-            )
-        ]
+        rates = self._means(time_axis.zero_unless(mask, spikes))
+        record = []
+        for window, rate in enumerate(rates):
+            affecting = by_window[: window + 1] + by_part
+            slopes = [means[window] for means in affecting]
+            record.append(WindowMeans(rate, slopes))
         return State(membranes, record), time_axis.cast(spikes, self.dtype)
 
     def _means(self, steps):
@@ -159,11 +147,9 @@ def _fired(cell, currents, mask):
     """Membranes and spikes of all steps, `(batch, T, ...)`, and the surrogate
     derivatives, 0 at steps that do not count."""
     membranes = cell.over_time(currents)
-    return (
-        membranes,
-        cell.fire(membranes),
-        time_axis.zero_unless(mask, cell.surrogate_derivative(membranes)),
-    )
+    spikes = cell.fire(membranes)
+    slope = time_axis.zero_unless(mask, cell.surrogate_derivative(membranes))
+    return membranes, spikes, slope
 
 
 def _shifts(cell, windows, mask, like):
@@ -173,15 +159,11 @@ def _shifts(cell, windows, mask, like):
     Tensors that broadcast to the membranes of all steps, `like`.
     """
     here = [inside(windows.sizes, t) or (1.0,) for t in range(windows.timesteps)]
+    here = ops.convert_to_tensor(here, like.dtype)
     axes = [1 for _ in like.shape[2:]]
-    here = ops.reshape(
-        ops.convert_to_tensor(here, like.dtype),
-        (1, windows.timesteps, *axes, len(windows)),
-    )
+    here = ops.reshape(here, (1, windows.timesteps, *axes, len(windows)))
     if mask is not None:
-        here = here * ops.reshape(
-            ops.cast(mask, like.dtype),
-            (*ops.shape(mask), *axes[len(mask.shape) - 2 :], 1),
-        )
+        shape = (*ops.shape(mask), *axes[len(mask.shape) - 2 :], 1)
+        here = here * ops.reshape(ops.cast(mask, like.dtype), shape)
     shifted = cell.over_time(here) - cell.over_time(ops.zeros_like(here))
     return [shifted[..., window] for window in range(len(windows))]

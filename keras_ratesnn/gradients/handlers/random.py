@@ -29,16 +29,16 @@ class RandomHandler(OperationHandler):
     its rate."""
 
     def start(self, inputs):
-        return State(
-            [ops.copy(state) for state in layer_kinds.seeds_of(self.operation)],
-            backend.noise_state(),
-        )
+        seeds = [ops.copy(seed) for seed in layer_kinds.seeds_of(self.operation)]
+        return State(seeds, backend.noise_state())
 
     def step(self, state, inputs, t):
         masks = self._masks_in_time(inputs)
         with self._drawing(state, again=not (isinstance(t, int) and t == 0)):
             outputs, loss = self.apply(inputs, t)
-        return self.after(state, outputs, t, self._of_chosen(loss, t), inputs, masks)
+        return self.after(
+            state, outputs, t, self._with_chosen_gradient(loss, t), inputs, masks
+        )
 
     def again(self, state):
         return State(state.seeds, state.noise)
@@ -51,10 +51,10 @@ class RandomHandler(OperationHandler):
         return self.after(state, outputs, None, loss, rows, self._masks_in_time(rows))
 
     def rates(self, state, inputs):
-        of_steps = self.takes_time or state.masks or self._has_steps(inputs)
-        rates, loss = (
-            self._in_time(state, inputs) if of_steps else self._by_window(state, inputs)
-        )
+        if self.takes_time or state.masks or self._has_steps(inputs):
+            rates, loss = self._in_time(state, inputs)
+        else:
+            rates, loss = self._by_window(state, inputs)
         rates = self.with_means(state, rates)
         return rates, plus(loss, self.regularization_of_rates(rates))
 
@@ -75,9 +75,8 @@ class RandomHandler(OperationHandler):
             again: Boolean, whether it has drawn them before. Later calls then draw as
                 if it had not done so again.
         """
-        for variable, seed in zip(
-            layer_kinds.seeds_of(self.operation), state.seeds, strict=True
-        ):
+        variables = layer_kinds.seeds_of(self.operation)
+        for variable, seed in zip(variables, state.seeds, strict=True):
             variable.assign(seed)
         if again:
             with backend.repeated_noise(state.noise):

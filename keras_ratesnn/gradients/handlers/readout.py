@@ -17,6 +17,5 @@ class ReadoutHandler(SteppedHandler):
         return self._after(after, (), outputs, None)
 
     def _after(self, after, loss, outputs, t):
-        return after._replace(
-            loss=plus(loss, self.regularization_of_step(outputs, t))
-        ), outputs
+        loss = plus(loss, self.regularization_of_step(outputs, t))
+        return after._replace(loss=loss), outputs

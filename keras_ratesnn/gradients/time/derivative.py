@@ -44,13 +44,10 @@ def step(cell, current, state):
         membrane, spikes, after = cell.step(current, state)
         slope = cell.surrogate_derivative(membrane)
         given = {"inputs": current} if cell.derivative_needs_inputs else {}
-        return (
-            spikes,
-            after,
-            cell.step_derivative(state, membrane, spikes, slope, **given),
-            slope,
-        )
-    return *_forward_mode(cell, current, state), 1.0
+        along = cell.step_derivative(state, membrane, spikes, slope, **given)
+        return spikes, after, along, slope
+    spikes, after, along = _forward_mode(cell, current, state)
+    return spikes, after, along, 1.0
 
 
 def _forward_mode(cell, current, state):
@@ -66,31 +63,26 @@ def _forward_mode(cell, current, state):
         current, *flat = leaves
         with keras_internals.Values(zip(variables, values, strict=True)) as scope:
             _, spikes, after = cell.step(current, tree.filled(state, flat))
-        fixed = [
-            (v, scope.get_current_value(v), value)
-            for v, value in zip(variables, values, strict=True)
-            if not v.trainable
-        ]
-        changed = [
-            (variable, now) for variable, now, value in fixed if now is not value
-        ]
+        changed = []
+        for variable, value in zip(variables, values, strict=True):
+            now = scope.get_current_value(variable)
+            if not variable.trainable and now is not value:
+                changed.append((variable, now))
         return spikes, after, changed
 
     def along(input_tangent, state_tangent, weight):
         tangents = [input_tangent, *tree.flatten(state_tangent)]
+        primals, directions = [], []
+        for leaf, tangent, moves in zip(leaves, tangents, moving, strict=True):
+            if moves:
+                primals.append(leaf)
+                directions.append(_like(tangent, leaf))
         weights = [
             index for index, variable in enumerate(variables) if variable is weight
         ]
-        primals = [
-            leaf for leaf, moves in zip(leaves, moving, strict=True) if moves
-        ] + [values[index] for index in weights]
-        directions = [
-            tangent for tangent, moves in zip(tangents, moving, strict=True) if moves
-        ] + [1.0 for _ in weights]
-        directions = [
-            _like(tangent, primal)
-            for tangent, primal in zip(directions, primals, strict=True)
-        ]
+        for index in weights:
+            primals.append(values[index])
+            directions.append(_like(1.0, values[index]))
         outside = {}
 
         def function(*primals):
@@ -106,9 +98,9 @@ def _forward_mode(cell, current, state):
             )
             return [spikes, *filter(tree.is_float, tree.flatten(after))]
 
-        _, (of_spikes, *of_state) = backend.jvp(function, primals, directions)
-        return of_spikes, tree.filled(
-            outside["state"], of_state, lambda leaf: leaf is None
+        _, (spikes_tangent, *changes) = backend.jvp(function, primals, directions)
+        return spikes_tangent, tree.filled(
+            outside["state"], changes, lambda leaf: leaf is None
         )
 
     spikes, after, changed = stateless(leaves, values)

@@ -39,21 +39,17 @@ def all_steps(handler, state, inputs, same, valid):
         same: For each input, whether it is.
         valid: As in `step`, with a second axis for T.
     """
-    timesteps, with_gradient = (
-        handler.context.windows.timesteps,
-        handler.context.with_gradient,
-    )
+    context = handler.context
+    timesteps, with_gradient = context.windows.timesteps, context.with_gradient
     inputs = [
         x if is_same else time_axis.unfold(x, timesteps)
         for x, is_same in zip(inputs, same, strict=True)
     ]
-    found = (
-        _in_time_loop(handler, inputs, same, valid)
-        if tree.is_absent(state) and handler.compiles
-        else None
-    )
-    if found is not None:
-        state, outputs = found
+    results = None
+    if tree.is_absent(state) and handler.compiles:
+        results = _in_time_loop(handler, inputs, same, valid)
+    if results is not None:
+        state, outputs = results
     elif handler.parallel:
         state, outputs = _at_once(handler, inputs[0], same[0], valid)
     elif (
@@ -71,31 +67,31 @@ def _at_once(handler, x, same, valid):
     timesteps = handler.context.windows.timesteps
     x = time_axis.unfold(time_axis.repeat(x, timesteps), timesteps) if same else x
     state, output = handler.at_once(time_axis.zero_unless(valid, x), valid)
-    found = state, [time_axis.zero_unless(valid, output)]
-    return (
-        found if handler.context.with_gradient else backend.optimization_barrier(found)
-    )
+    return _finished(handler, state, [time_axis.zero_unless(valid, output)])
+
+
+def _finished(handler, state, outputs):
+    """`(state, outputs)` of all steps. Without gradient, what follows must not become a
+    part of their loop."""
+    if handler.context.with_gradient:
+        return state, outputs
+    return backend.optimization_barrier((state, outputs))
 
 
 def _unrolled(handler, state, inputs, same, valid):
-    timesteps, with_gradient = (
-        handler.context.windows.timesteps,
-        handler.context.with_gradient,
-    )
+    timesteps = handler.context.windows.timesteps
 
     # No indexing: its gradient would be a tensor of all steps, for every step.
     def at_each_step(inputs, valid):
-        pairs = zip(inputs, same, strict=True)
-        of_inputs = [
+        by_input = [
             [x] * timesteps if is_same else ops.unstack(x, timesteps, axis=1)
-            for x, is_same in pairs
+            for x, is_same in zip(inputs, same, strict=True)
         ]
-        return list(map(list, zip(*of_inputs, strict=True))), [
-            _valid_at(valid, t) for t in range(timesteps)
-        ]
+        by_step = list(map(list, zip(*by_input, strict=True)))
+        return by_step, [_valid_at(valid, t) for t in range(timesteps)]
 
     def stacked(outputs):
-        return [ops.stack(of_steps, axis=1) for of_steps in zip(*outputs, strict=True)]
+        return [ops.stack(steps, axis=1) for steps in zip(*outputs, strict=True)]
 
     # A compiled function is given all of its tensors.
     def whole(inputs, valid):
@@ -109,22 +105,21 @@ def _unrolled(handler, state, inputs, same, valid):
         )
         return handler.final(after), stacked(outputs)
 
-    in_a_pass = backend.steps_in_a_pass(timesteps, with_gradient)
+    in_a_pass = backend.steps_in_a_pass(timesteps, handler.context.with_gradient)
     if not tree.is_absent(state):
-        found = whole(inputs, valid)
-    elif timesteps <= in_a_pass:
-        found = _elementwise(handler, whole, (timesteps, *same), inputs, valid)
-    else:
-        (inputs, valid), outputs = at_each_step(inputs, valid), []
-        state = _started(handler, state, inputs[0])
-        for first in range(0, timesteps, in_a_pass):
-            part = slice(first, first + in_a_pass)
-            state, of_part = _pass(
-                handler, state, range(timesteps)[part], inputs[part], valid[part]
-            )
-            outputs += of_part
-        found = handler.final(state), stacked(outputs)
-    return found if with_gradient else backend.optimization_barrier(found)
+        return _finished(handler, *whole(inputs, valid))
+    if timesteps <= in_a_pass:
+        key = timesteps, *same
+        return _finished(handler, *_elementwise(handler, whole, key, inputs, valid))
+    inputs, valid = at_each_step(inputs, valid)
+    state = _started(handler, state, inputs[0])
+    outputs = []
+    for first in range(0, timesteps, in_a_pass):
+        part = slice(first, first + in_a_pass)
+        steps = range(timesteps)[part]
+        state, new = _pass(handler, state, steps, inputs[part], valid[part])
+        outputs += new
+    return _finished(handler, handler.final(state), stacked(outputs))
 
 
 def _in_time_loop(handler, inputs, same, valid):
@@ -139,17 +134,21 @@ def _in_time_loop(handler, inputs, same, valid):
 
         return step
 
-    groups = [
-        (phase, len(list(steps)))
-        for phase, steps in itertools.groupby(
-            map(handler.phase, range(handler.context.windows.timesteps))
-        )
-    ]
-    phases, counts = zip(*groups, strict=True)
-    key = *handler.key, phases
-    functions = list(map(step_of, phases)), handler.start, handler.final
+    phases, counts = [], []
+    by_step = map(handler.phase, range(handler.context.windows.timesteps))
+    for phase, steps in itertools.groupby(by_step):
+        phases.append(phase)
+        counts.append(len(list(steps)))
     return backend.time_loop(
-        *functions, handler.cell, key, inputs, same, valid, list(counts)
+        list(map(step_of, phases)),
+        handler.start,
+        handler.final,
+        handler.cell,
+        (*handler.key, tuple(phases)),
+        inputs,
+        same,
+        valid,
+        counts,
     )
 
 
@@ -162,15 +161,8 @@ def _pass(handler, state, steps, inputs, valid):
         state, outputs = _several(handler, *arguments)
         return handler.as_tensors(state), outputs
 
-    return _elementwise(
-        handler,
-        one_pass,
-        (),
-        state,
-        _phases(handler, inputs, valid, steps),
-        inputs,
-        valid,
-    )
+    phases = _phases(handler, inputs, valid, steps)
+    return _elementwise(handler, one_pass, (), state, phases, inputs, valid)
 
 
 def _elementwise(handler, function, key, *arguments):
@@ -182,7 +174,8 @@ def _elementwise(handler, function, key, *arguments):
 def _phases(handler, inputs, valid, steps=None):
     steps = range(len(inputs)) if steps is None else steps
     return [
-        _phase(handler, *of_step) for of_step in zip(steps, inputs, valid, strict=True)
+        _phase(handler, t, now, valid_now)
+        for t, now, valid_now in zip(steps, inputs, valid, strict=True)
     ]
 
 
@@ -196,8 +189,8 @@ def _several(handler, state, phases, inputs, valid):
     step."""
     outputs = []
     for phase, now, counts in zip(phases, inputs, valid, strict=True):
-        state, of_step = _advance(handler, state, now, phase, counts)
-        outputs.append(of_step)
+        state, new = _advance(handler, state, now, phase, counts)
+        outputs.append(new)
     return state, outputs
 
 
@@ -209,24 +202,21 @@ def _advance(handler, state, inputs, phase, valid):
     if valid is None:
         return _advanced(handler, state, inputs, phase)
     if handler.moves_in_padding:
-        after, outputs = _advanced(
-            handler, state, [time_axis.zero_unless(valid, x) for x in inputs], phase
-        )
-    else:
-        after, outputs = _advanced(handler, state, inputs, phase)
+        inputs = [time_axis.zero_unless(valid, x) for x in inputs]
+    after, outputs = _advanced(handler, state, inputs, phase)
     outputs = [time_axis.zero_unless(valid, output) for output in outputs]
     after = handler.as_tensors(after)
     if handler.moves_in_padding:
         return _not_shared(handler, after, inputs[0], valid), outputs
 
-    def kept(new, old):
+    def waiting(new, old):
         if new is old:
             # With many windows, most traces are of others than that of this step.
             return new
         like = new if ops.is_tensor(new) and len(new.shape) else inputs[0]
         return ops.where(time_axis.as_rows(valid, like), new, old)
 
-    return tree.map_leaves(kept, after, handler.at_padding(state)), outputs
+    return tree.map_leaves(waiting, after, handler.at_padding(state)), outputs
 
 
 def _advanced(handler, state, inputs, phase):
@@ -234,23 +224,19 @@ def _advanced(handler, state, inputs, phase):
     outputs are a list."""
     if handler.begins_incomplete:
         return handler.advance(state, inputs, phase)
-    name = type(handler).__name__
-    whose = (
-        f"{name} for {type(handler.cell).__name__}"
-        if hasattr(handler, "cell")
-        else name
-    )
+    name = owner = type(handler).__name__
+    if hasattr(handler, "cell"):
+        owner = f"{name} for {type(handler.cell).__name__}"
     numbers = [leaf for leaf in tree.flatten(state) if not ops.is_tensor(leaf)]
     if numbers:
         raise TypeError(
-            f"The state of {whose} must consist of tensors, with the batch as their "
+            f"The state of {owner} must consist of tensors, with the batch as their "
             f"first axis. Received: {numbers[0]!r}. Return tensors from `start`, for "
             "example ops.full_like(inputs[0], 0.2)."
         )
     result = handler.advance(state, inputs, phase)
-    if not (
-        isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], list)
-    ):
+    is_pair = isinstance(result, tuple) and len(result) == 2
+    if not is_pair or not isinstance(result[1], list):
         raise TypeError(
             f"{name}.advance must return `(state, outputs)`, outputs as a list of "
             f"tensors. Received: {_shapes(result)}. Return (state, [output]) for one "
@@ -258,7 +244,7 @@ def _advanced(handler, state, inputs, phase):
         )
     if not _are_alike(result[0], state):
         raise TypeError(
-            f"The state of {whose} must keep its structure, shapes and dtypes, so that "
+            f"The state of {owner} must keep its structure, shapes and dtypes, so that "
             f"a loop can carry it. Received: {_shapes(result[0])} after "
             f"{_shapes(state)}. Give the tensors of `start` (of a cell: "
             "`initial_state`) the shapes and dtypes of those that `advance` (`step`) "
@@ -301,10 +287,9 @@ def _not_shared(handler, state, like, valid):
     shape = ops.shape(time_axis.as_rows(valid, like))
 
     def not_shared(leaf):
-        is_shared = ops.is_tensor(leaf) and not len(leaf.shape)
-        if not is_shared or (
-            handler.moves_in_padding and not time_axis.is_float(leaf.dtype)
-        ):
+        if not ops.is_tensor(leaf) or len(leaf.shape):
+            return leaf
+        if handler.moves_in_padding and not time_axis.is_float(leaf.dtype):
             return leaf
         return ops.broadcast_to(leaf, shape)
 
@@ -330,9 +315,9 @@ def _advance_at(handler, state, t, x, valid):
 def _scanned(handler, state, x, same, valid):
     """A compiled loop, with gradient."""
     timesteps = handler.context.windows.timesteps
-    at_steps = ops.moveaxis(
-        time_axis.unfold(time_axis.repeat(x, timesteps), timesteps) if same else x, 1, 0
-    )
+    if same:
+        x = time_axis.unfold(time_axis.repeat(x, timesteps), timesteps)
+    at_steps = ops.moveaxis(x, 1, 0)
     state = handler.as_tensors(_started(handler, state, [at_steps[0]]))
     if valid is not None:
         state = _not_shared(handler, state, at_steps[0], valid[:, 0])
@@ -342,12 +327,9 @@ def _scanned(handler, state, x, same, valid):
         state, output = _advance_at(handler, state, t, at_step, valid)
         return (t + 1, handler.as_tensors(state)), output
 
+    carried = ops.zeros((), "int32"), state
     (_, state), steps = scan(
-        body,
-        (ops.zeros((), "int32"), state),
-        at_steps,
-        handler.loop_variables,
-        handler.dtype,
+        body, carried, at_steps, handler.loop_variables, handler.dtype
     )
     return handler.final(state), [ops.moveaxis(steps, 0, 1)]
 
@@ -359,28 +341,24 @@ def _looped(handler, state, x, same, valid):
 
     def body(t, carried):
         steps, state = carried
-        state, output = _advance_at(
-            handler, state, t, x if same else _step_of(x, t), valid
-        )
+        now = x if same else _step_of(x, t)
+        state, output = _advance_at(handler, state, t, now, valid)
         return _with_step(steps, output, t), handler.as_tensors(state)
 
     first = x if same else _step_of(x, 0)
-    state, output = _advance_at(
-        handler, _started(handler, state, [first]), 0, first, valid
-    )
+    state = _started(handler, state, [first])
+    state, output = _advance_at(handler, state, 0, first, valid)
     batch, *shape = ops.shape(output)
     steps = _with_step(ops.zeros((batch, timesteps, *shape), output.dtype), output, 0)
-    steps, state = run(
-        body, (steps, handler.as_tensors(state)), handler.loop_variables, timesteps
-    )
+    carried = steps, handler.as_tensors(state)
+    steps, state = run(body, carried, handler.loop_variables, timesteps)
     return handler.final(state), [steps]
 
 
 def _step_of(by_step, t):
     batch, _, *shape = ops.shape(by_step)
-    return ops.squeeze(
-        ops.slice(by_step, _corner(by_step, t), (batch, 1, *shape)), axis=1
-    )
+    step = ops.slice(by_step, _corner(by_step, t), (batch, 1, *shape))
+    return ops.squeeze(step, axis=1)
 
 
 def _with_step(steps, output, t):
@@ -414,9 +392,8 @@ def run(body, carried, variables, timesteps):
         carried, changed = state
         return in_scope(lambda: body(t, carried), variables, values, changing, changed)
 
-    after = ops.fori_loop(
-        1, timesteps, scoped_body, (carried, [values[index] for index in changing])
-    )
+    state = carried, [values[index] for index in changing]
+    after = ops.fori_loop(1, timesteps, scoped_body, state)
     # TensorFlow would differentiate the loop for each result that is multiplied by a
     # rate, which XLA cannot.
     carried, changed = tree.map_leaves(ops.stop_gradient, after)
@@ -447,9 +424,8 @@ def scan(body, carried, steps, variables, dtype):
         )
         return (carried, changed), output
 
-    (carried, changed), outputs = backend.scan(
-        scoped_body, (carried, [values[index] for index in changing]), steps, dtype
-    )
+    state = carried, [values[index] for index in changing]
+    (carried, changed), outputs = backend.scan(scoped_body, state, steps, dtype)
     _assign(variables, changing, changed)
     return carried, outputs
 

@@ -15,9 +15,9 @@ from keras_ratesnn._core import backend, time_axis, tree
 
 def fit(windows, timesteps):
     """Whether T steps can be split into these windows."""
-    return (
-        windows <= timesteps if isinstance(windows, int) else sum(windows) == timesteps
-    )
+    if isinstance(windows, int):
+        return windows <= timesteps
+    return sum(windows) == timesteps
 
 
 def sizes_of(windows, timesteps):
@@ -119,11 +119,9 @@ class Windows:
         if all are not."""
         if self.mask is None:
             return None
-        return (
-            ops.reshape(self.mask, (-1,))
-            if t is None
-            else time_axis.step_of(self.mask, t)
-        )
+        if t is None:
+            return ops.reshape(self.mask, (-1,))
+        return time_axis.step_of(self.mask, t)
 
     def only_valid_at(self, t, rows):
         """Rows of step `t`, or of all steps for `None`, with zeros, and no gradient, in
@@ -139,29 +137,25 @@ class Windows:
         """The mean over all steps that count, `(batch * T, ...)` to `(batch, ...)`,
         summed in float32 or wider."""
         steps = self.only_valid_at(None, steps)
-        total = ops.sum(
-            time_axis.unfold(time_axis.widen(steps), self.timesteps), axis=1
-        )
-        return time_axis.cast(
-            self.mean_of_all(total), time_axis.mean_dtype(steps.dtype)
-        )
+        unfolded = time_axis.unfold(time_axis.widen(steps), self.timesteps)
+        mean = self.mean_of_all(ops.sum(unfolded, axis=1))
+        return time_axis.cast(mean, time_axis.mean_dtype(steps.dtype))
 
     def mean_of_all(self, total):
         """The mean over all steps that count, given their sum, `(batch, ...)`."""
         return _divided(total, self._all_counts())
 
-    def of_steps_that_count(self, means, window):
+    def counted_means(self, means, window):
         """The means of a window, a structure of tensors and numbers that are sums
         divided by the size of the window."""
         if self.mask is None:
             return means
         scale = self.sizes[window] / ops.maximum(self._counts[window], 1.0)
-        return tree.map_leaves(
-            lambda mean: (
-                time_axis.times_rows(mean, scale) if ops.is_tensor(mean) else mean
-            ),
-            means,
-        )
+
+        def scaled(mean):
+            return time_axis.times_rows(mean, scale) if ops.is_tensor(mean) else mean
+
+        return tree.map_leaves(scaled, means)
 
     def means_over_steps(self, steps):
         """The mean in each window: `(batch * T, ...)` to `(batch * W, ...)`, summed in
@@ -172,42 +166,35 @@ class Windows:
         if self.have_equal_weights:
             # In one pass over memory.
             size = self.sizes[0]
-            means = (
-                ops.sum(time_axis.widen(time_axis.unfold(steps, size)), axis=1) / size
-            )
+            unfolded = time_axis.widen(time_axis.unfold(steps, size))
+            means = ops.sum(unfolded, axis=1) / size
         else:
             unfolded = time_axis.widen(time_axis.unfold(steps, self.timesteps))
-            sums = [
-                ops.sum(unfolded[:, start:end], axis=1)
-                for start, end in spans(self.sizes)
-            ]
-            means = join(
-                [self.mean_of(total, window) for window, total in enumerate(sums)]
-            )
+            by_window = []
+            for window, (start, end) in enumerate(spans(self.sizes)):
+                total = ops.sum(unfolded[:, start:end], axis=1)
+                by_window.append(self.mean_of(total, window))
+            means = join(by_window)
         return time_axis.cast(means, steps.dtype)
 
     def means_of_factors(self, factors, rows):
         """The mean in each window of a number for each step, `(T,)`: for each of
         `batch * W` rows, `(rows,)`, or `(1,)`."""
-        if self.mask is None:
-            means = self.means_over_steps(factors)
-            return (
-                means
-                if len(self) == 1
-                else ops.take(
-                    means, ops.arange(rows, dtype="int32") % len(self), axis=0
-                )
-            )
-        return self.means_over_steps(ops.tile(factors, (ops.shape(self.mask)[0],)))
+        if self.mask is not None:
+            batch = ops.shape(self.mask)[0]
+            return self.means_over_steps(ops.tile(factors, (batch,)))
+        means = self.means_over_steps(factors)
+        if len(self) == 1:
+            return means
+        window_of_row = ops.arange(rows, dtype="int32") % len(self)
+        return ops.take(means, window_of_row, axis=0)
 
     def cut(self, tensor):
         """Splits a tensor `(batch * W, ...)` into a list of W tensors `(batch,
         ...)`."""
-        return (
-            [tensor]
-            if len(self) == 1
-            else ops.unstack(time_axis.unfold(tensor, len(self)), len(self), axis=1)
-        )
+        if len(self) == 1:
+            return [tensor]
+        return ops.unstack(time_axis.unfold(tensor, len(self)), len(self), axis=1)
 
     def repeat(self, tensor):
         """`(batch, ...)` to `(batch * W, ...)`, the same rows in every window."""
@@ -218,20 +205,18 @@ class Windows:
         window, `(batch * W, ...)`."""
         if len(self) == 1:
             return self.only_counted(tensor)
-        shares = [_divided(count, self._all_counts()) for count in self._counts]
-        return sum(
-            part * _like_rows(share, part)
-            for part, share in zip(self.cut(tensor), shares, strict=True)
-        )
+        mean = 0
+        for part, count in zip(self.cut(tensor), self._counts, strict=True):
+            share = _divided(count, self._all_counts())
+            mean = mean + part * _like_rows(share, part)
+        return mean
 
     def only_counted(self, means):
         """One value per window, `(batch * W, ...)`, with zeros, and no gradient, for
         windows without any step that counts."""
-        return (
-            means
-            if self.mask is None
-            else time_axis.zero_unless(join(self._counts) > 0.0, means)
-        )
+        if self.mask is None:
+            return means
+        return time_axis.zero_unless(join(self._counts) > 0.0, means)
 
     def at_each_step(self, tensor):
         """Expands a tensor with one value per window, `(batch * W, ...)`, to all steps,
@@ -269,26 +254,24 @@ class Windows:
         follows = ops.logical_and(
             self.mask, ops.pad(self.mask, [[0, 0], [1, 0]])[:, :-1]
         )
-        counts = [
-            _count(follows[:, steps])
-            for steps in (slice(start + 1, start + size), slice(start, start + 1))
-        ]
-        shares = [count / ops.maximum(self._counts[window], 1.0) for count in counts]
-        return tuple(
-            ops.broadcast_to(_like_rows(share, like), ops.shape(like))
-            for share in shares
-        )
+        within = _count(follows[:, start + 1 : start + size])
+        from_previous = _count(follows[:, start : start + 1])
+
+        def share(count):
+            share = count / ops.maximum(self._counts[window], 1.0)
+            return ops.broadcast_to(_like_rows(share, like), ops.shape(like))
+
+        return share(within), share(from_previous)
 
     def share(self, window, training):
         """The fraction of all steps that are in a window, of the batch, in training
         that of all replicas."""
         if self.mask is None:
             return self.sizes[window] / self.timesteps
-        return _divided(
-            *_of_replicas(
-                training, ops.sum(self._counts[window]), ops.sum(self._all_counts())
-            )
+        count, steps = _summed_over_replicas(
+            training, ops.sum(self._counts[window]), ops.sum(self._all_counts())
         )
+        return _divided(count, steps)
 
     def share_of_steps(self):
         """The fraction of the steps of each sample that count, `(batch,)`, given a
@@ -305,9 +288,9 @@ class Windows:
         if self.mask is None:
             return 1.0
         valid = ops.sum(self._all_counts())
-        return _divided(
-            *_of_replicas(training, ops.cast(ops.size(self.mask), valid.dtype), valid)
-        )
+        steps = ops.cast(ops.size(self.mask), valid.dtype)
+        steps, valid = _summed_over_replicas(training, steps, valid)
+        return _divided(steps, valid)
 
     def _all_counts(self):
         return sum(self._counts)
@@ -342,32 +325,31 @@ class Means:
 
     def _add(self, total, value, t, here, valid):
         timesteps = self.windows.timesteps
-        if not time_axis.is_float(value.dtype):
-            return (
-                time_axis.unfold(value, timesteps)
-                if t is None
-                else with_step(total, value, t, timesteps)
-            )
+        has_mean = time_axis.is_float(value.dtype)
         if t is None:
-            return self.windows.means_over_steps(value)
+            if has_mean:
+                return self.windows.means_over_steps(value)
+            return time_axis.unfold(value, timesteps)
+        if not has_mean:
+            return with_step(total, value, t, timesteps)
         value = time_axis.zero_unless(valid, time_axis.widen(value))
         if total is None:
             return [value, *(ops.zeros_like(value) for _ in self.windows.sizes[1:])]
         return accumulate(total, value, here)
 
-    def of_windows(self, total):
+    def by_window(self, total):
         """The mean in each window, a list, from the total of steps one after the
         other."""
         return [
-            self.windows.mean_of(of_window, window)
-            for window, of_window in enumerate(total)
+            self.windows.mean_of(window_total, window)
+            for window, window_total in enumerate(total)
         ]
 
     def rows(self, total):
         """The means, `(batch * W, ...)`, given the last total; of integers and booleans
         all steps, `(batch * T, ...)`."""
         if isinstance(total, list):
-            return join(self.of_windows(total))
+            return join(self.by_window(total))
         return total if time_axis.is_float(total.dtype) else time_axis.fold(total)
 
 
@@ -376,20 +358,16 @@ def with_step(steps, tensor, t, timesteps):
     ...)`; `steps` is `None` at first."""
     if steps is None:
         return ops.repeat(tensor[:, None], timesteps, axis=1)
-    now = ops.reshape(
-        ops.arange(timesteps, dtype="int32") == t,
-        (1, -1, *([1] * (len(tensor.shape) - 1))),
-    )
-    return ops.where(now, tensor[:, None], steps)
+    is_now = ops.arange(timesteps, dtype="int32") == t
+    is_now = ops.reshape(is_now, (1, -1, *[1 for _ in tensor.shape[1:]]))
+    return ops.where(is_now, tensor[:, None], steps)
 
 
 def join(by_window):
     """Joins a list of W tensors `(batch, ...)` to one tensor `(batch * W, ...)`."""
-    return (
-        by_window[0]
-        if len(by_window) == 1
-        else time_axis.fold(ops.stack(by_window, axis=1))
-    )
+    if len(by_window) == 1:
+        return by_window[0]
+    return time_axis.fold(ops.stack(by_window, axis=1))
 
 
 def spans(sizes):
@@ -402,22 +380,21 @@ def _count(mask):
     return ops.sum(ops.cast(mask, "float32"), axis=1)
 
 
-def _of_replicas(training, *numbers):
+def _summed_over_replicas(training, *numbers):
     """Scalars, in training their sums over all replicas; elsewhere one may run
     alone."""
     if not training or backend.replicas.count() == 1:
         return numbers
-    return ops.unstack(
-        ops.sum(backend.replicas.gather(ops.stack(numbers)), axis=0), len(numbers)
-    )
+    gathered = backend.replicas.gather(ops.stack(numbers))
+    return ops.unstack(ops.sum(gathered, axis=0), len(numbers))
 
 
 def _divided(total, count):
     """A sum divided by a number, or by one for each sample, `(batch,)`. Of nothing, the
     sum is 0, and so is the mean."""
-    return total / (
-        count if isinstance(count, int) else _like_rows(ops.maximum(count, 1.0), total)
-    )
+    if isinstance(count, int):
+        return total / count
+    return total / _like_rows(ops.maximum(count, 1.0), total)
 
 
 def _like_rows(values, tensor):

@@ -1,0 +1,193 @@
+"""Surrogates and training methods are fixed; a Keras variable as the number of a
+surrogate takes effect at once."""
+
+import contextlib
+
+import helpers
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, assert_close, compiled, spiking, to_numpy
+from keras import ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import surrogates
+from keras_ratesnn.layers import LIF, ParametricLIF
+
+KINDS = list(dict.fromkeys(surrogates.BY_NAME.values()))
+ALPHAS = 4.0, 4.0, 4.0, 1.0, 8.0
+
+
+def variable(value=4.0):
+    return keras.Variable(value, trainable=False)
+
+
+def network(alpha, kind=surrogates.Sigmoid):
+    """Two layers of neurons, which share a variable if `alpha` is one."""
+    inputs = keras.Input((6,))
+    first = LIF(surrogate=kind(alpha))(keras.layers.Dense(8)(inputs))
+    second = ParametricLIF(surrogate=kind(alpha))(keras.layers.Dense(8)(first))
+    return keras.Model(inputs, keras.layers.Dense(3)(second))
+
+
+def early():
+    """A context in which all that may be recorded or compiled is, in early calls."""
+    if BACKEND != "torch":
+        return contextlib.nullcontext()
+    return rsnn.engine_settings(eager_calls={"auto": 1, True: 1})
+
+
+CALLS = []
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Counting(surrogates.Sigmoid):
+    """Counts how often its code runs."""
+
+    def derivative(self, distance):
+        CALLS.append("derivative")
+        return super().derivative(distance)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_variable_is_as_good_as_its_value(kind, dtype):
+    distances = ops.convert_to_tensor(np.linspace(-2, 2, 9), dtype)
+    held = variable(0.5)
+    for value in (0.5, 2.0):
+        held.assign(value)
+        found, expected = (
+            kind(number).derivative(distances) for number in (held, value)
+        )
+        assert found.dtype == expected.dtype
+        tolerance = 2e-3 if dtype == "float16" else 1e-6
+        assert_close([found], [expected], rtol=tolerance, atol=tolerance)
+        assert kind(held).get_config() == kind(value).get_config()
+
+
+@pytest.mark.parametrize(
+    ("gradient", "step_mode", "jit_compile", "policy"),
+    [
+        ("rate", "multi", "auto", "float32"),
+        ("bptt", "single", True, "float32"),
+        ("sltt", "single", "auto", "mixed_float16"),
+    ],
+)
+def test_a_new_value_takes_effect_and_compiles_nothing(
+    gradient, step_mode, jit_compile, policy
+):
+    def made(alpha):
+        keras.utils.set_random_seed(0)
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = spiking(network(alpha, Counting), 4, gradient, step_mode=step_mode)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        return compiled(model, keras.optimizers.SGD(0.3), jit_compile=jit_compile)
+
+    x, y = helpers.data()
+    held = variable()
+    model = made(held)
+    calls = []
+    with early():
+        for alpha in ALPHAS:
+            held.assign(alpha)
+            model.train_on_batch(x, y)
+            calls.append(len(CALLS))
+    assert calls[2:] == [calls[2]] * 3
+
+    weights = made(4.0).get_weights()
+    for alpha in ALPHAS:
+        of_number = made(alpha)
+        of_number.set_weights(weights)
+        of_number.train_on_batch(x, y)
+        weights = of_number.get_weights()
+    tolerance = 1e-5 if policy == "float32" else 1e-3
+    assert_close(model.get_weights(), weights, rtol=tolerance, atol=tolerance)
+
+
+def test_a_callback_makes_a_surrogate_steeper_in_each_epoch():
+    steepness = variable(1.0)
+    model = compiled(spiking(network(steepness)))
+    seen = []
+
+    class Steeper(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            steepness.assign(1.0 + epoch)
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(float(steepness))
+
+    model.fit(*helpers.data(), epochs=3, verbose=0, callbacks=[Steeper()])
+    assert seen == [1.0, 2.0, 3.0]
+
+
+def test_a_long_time_loop_reads_the_present_value():
+    def gradients(model):
+        return helpers.loss_and_gradients(model, *helpers.data())[1]
+
+    held = variable()
+    model = spiking(network(held), 40, "bptt")
+    for alpha in (4.0, 1.0):
+        held.assign(alpha)
+        of_number = spiking(network(alpha), 40, "bptt")
+        of_number.set_weights(model.get_weights())
+        assert_close(
+            list(gradients(model).values()),
+            list(gradients(of_number).values()),
+            rtol=1e-4,
+            atol=1e-6,
+        )
+
+
+def test_a_variable_is_no_weight_and_a_file_has_its_value(tmp_path):
+    held = variable()
+    model = compiled(spiking(network(held)))
+    model.fit(*helpers.data(), verbose=0)
+    held.assign(2.0)
+    x, _ = helpers.data()
+    assert len(model.get_weights()) == len(spiking(network(4.0)).get_weights())
+    loaded = helpers.saved_and_loaded(model)
+    assert loaded.network.layers[2].surrogate.alpha == 2.0
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+    file = tmp_path / "m.weights.h5"
+    model.save_weights(file)
+    of_number = spiking(network(4.0))
+    of_number.load_weights(file)
+    np.testing.assert_array_equal(to_numpy(of_number(x)), to_numpy(model(x)))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (lambda: keras.Variable(4.0), "not trained.*Received: alpha="),
+        (lambda: keras.Variable([4.0], trainable=False), "one number"),
+        (lambda: variable(-1.0), "`alpha` must be > 0.*alpha=-1.0"),
+    ],
+)
+def test_an_error_says_what_a_variable_must_be(value, message):
+    with pytest.raises(ValueError, match=message):
+        surrogates.Sigmoid(value())
+
+
+@pytest.mark.parametrize(
+    ("frozen", "name", "remedy"),
+    [
+        (surrogates.Sigmoid(), "alpha", r"LIF\(surrogate=Sigmoid\(alpha=...\)\)"),
+        (Counting(), "alpha", r"LIF\(surrogate=Counting\(alpha=...\)\)"),
+        (
+            rsnn.gradients.Rate(),
+            "windows",
+            r"model.gradient = Rate\(windows=...\)",
+        ),
+        (rsnn.gradients.BPTT(), "new", r"model.gradient = BPTT\("),
+    ],
+)
+def test_assigning_an_attribute_says_to_make_a_new_one(frozen, name, remedy):
+    with pytest.raises(
+        AttributeError, match=f"`{name}` of .* Received: {name}=3. .*{remedy}"
+    ):
+        setattr(frozen, name, 3)
+    assert getattr(frozen, name, None) != 3
