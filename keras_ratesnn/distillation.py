@@ -11,21 +11,16 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._core.names import listed
-from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
 from keras_ratesnn._model.layer_configs import warn_of_shared
-from keras_ratesnn._model.undifferentiated import (
-    UndifferentiatedSteps,
-    undifferentiated,
-)
+from keras_ratesnn._model.trainer import Trainer
+from keras_ratesnn._model.undifferentiated import undifferentiated
 from keras_ratesnn.spiking_model import SpikingModel
 
 
 @registry.register
 class Distiller(
-    CompilesOncePerSettings,
-    UndifferentiatedSteps,
-    keras_internals.BuildsBeforeItTraces,
+    Trainer,
     keras_internals.ExtractsFeatures,
     keras.distillation.Distiller,
 ):
@@ -212,10 +207,17 @@ class Distiller(
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         asked = inspect.signature(super().fit).bind(*args, **kwargs)
         asked.arguments["callbacks"] = in_order(asked.arguments.get("callbacks"))
-        with around_fit(self, asked.arguments.get("x"), asked.arguments["callbacks"]):
+        with (
+            keras_internals.whole_batches(),
+            around_fit(self, asked.arguments.get("x"), asked.arguments["callbacks"]),
+        ):
             return super().fit(*asked.args, **asked.kwargs)
 
-    evaluate = keras_internals.keeps_state(keras.Model.evaluate)
+    @keras_internals.whole_batches()
+    @keras_internals.keeps_state
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        return super().evaluate(*args, **kwargs)
+
     predict = keras_internals.keeps_state(keras.Model.predict)
 
     def compile(

@@ -16,7 +16,10 @@ from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
 from keras_ratesnn._core.contexts import replaced, setting
-from keras_ratesnn._core.other_names import RefusesOtherNames, refuse_other_names
+from keras_ratesnn._core.other_names import (
+    check_attribute_name,
+    refuse_other_names,
+)
 from keras_ratesnn._model import (
     data_checks,
     export_formats,
@@ -26,7 +29,6 @@ from keras_ratesnn._model import (
     replicas,
 )
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
-from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
@@ -43,11 +45,8 @@ from keras_ratesnn._model.silent_layers import SilentLayers
 from keras_ratesnn._model.streaming import Stream, step_of
 from keras_ratesnn._model.through_time import run_method, through_time
 from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value
-from keras_ratesnn._model.undifferentiated import (
-    UndifferentiatedSteps,
-    is_undifferentiated,
-    undifferentiated,
-)
+from keras_ratesnn._model.trainer import Trainer
+from keras_ratesnn._model.undifferentiated import is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.run import Run
@@ -130,29 +129,11 @@ def _takes_usual_batches(model, method):
     )
 
 
-class _RefusesOtherArguments(RefusesOtherNames):
-    other_names = _OTHER_NAMES
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        # Before Python sees that an argument is missing which has another name.
-        known = inspect.signature(cls).parameters
-        refuse_other_names(
-            _OTHER_NAMES,
-            cls.__name__,
-            {name: kwargs[name] for name in kwargs if name not in known},
-        )
-        return super().__new__(cls, *args, **kwargs)
-
-
 @registry.register
 class SpikingModel(
-    _RefusesOtherArguments,
-    CompilesOncePerSettings,
-    UndifferentiatedSteps,
+    Trainer,
     keras_internals.CollectsVariablesOnce,
     keras_internals.TrainsInProcesses,
-    keras_internals.BuildsBeforeItTraces,
-    keras_internals.MovesBatchesOnce,
     FunctionalAttributes,
     keras.Model,
 ):
@@ -239,6 +220,13 @@ class SpikingModel(
     Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks
     through Rate-based Backpropagation", NeurIPS 2024.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Before Python sees that an argument is missing which has another name.
+        known = inspect.signature(cls).parameters
+        unknown = {name: kwargs[name] for name in kwargs if name not in known}
+        refuse_other_names(_OTHER_NAMES, cls.__name__, unknown)
+        return super().__new__(cls, *args, **kwargs)
 
     def __init__(
         self,
@@ -332,6 +320,7 @@ class SpikingModel(
                 f"network={value!r}. Make a new model, SpikingModel(network, "
                 "timesteps); the weights of layers in both are shared."
             )
+        check_attribute_name(_OTHER_NAMES, self, name, value)
         super().__setattr__(name, value)
         if name == "trainable":
             # On TensorFlow Keras does nothing for the layers in a model that has this

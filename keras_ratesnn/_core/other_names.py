@@ -11,29 +11,38 @@ from typing import ClassVar
 
 
 class RefusesOtherNames:
-    """A mixin of layers and models: they have no attributes with the names in
-    `other_names`, unless a class has its own.
-
-    A constructor of a user's may give its object any attributes.
-    """
+    """A mixin of layers, whose attributes have none of the names in `other_names`."""
 
     other_names: ClassVar[Mapping[str, str]]
 
     def __setattr__(self, name, value):
-        kind = type(self)
-        is_other = name in self.other_names and kind.__init__.__module__.startswith(
-            "keras_ratesnn."
-        )
-        if (
-            is_other
-            and not hasattr(kind, name)
-            and name not in inspect.signature(kind.__init__).parameters
-        ):
-            raise AttributeError(
-                f"{kind.__name__} has no attribute "
-                f"{_received(self.other_names, name, value)}"
-            )
+        check_attribute_name(self.other_names, self, name, value)
         super().__setattr__(name, value)
+
+
+def check_attribute_name(other_names, owner, name, value):
+    """Raises AttributeError if an attribute that is set has a name of another library,
+    and says what to use.
+
+    A class may have an attribute of that name. A constructor of a user's may give its
+    object any attributes.
+
+    Args:
+        other_names: A table of names.
+        owner: The object.
+        name: String, the name of the attribute.
+        value: Its value.
+    """
+    kind = type(owner)
+    if (
+        name in other_names
+        and kind.__init__.__module__.startswith("keras_ratesnn.")
+        and not hasattr(kind, name)
+        and name not in inspect.signature(kind.__init__).parameters
+    ):
+        raise AttributeError(
+            f"{kind.__name__} has no attribute {_received(other_names, name, value)}"
+        )
 
 
 def refuse_other_names(other_names, kind, arguments):

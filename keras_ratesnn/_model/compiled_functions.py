@@ -1,79 +1,15 @@
-"""How models are compiled whose settings may change at any time, even during `fit`."""
+"""Compiled functions of `fit`, `evaluate` and `predict`, one for each combination of
+settings."""
 
 import collections
-import inspect
 import threading
-from typing import Any
 
-import keras
-
-from keras_ratesnn._core import backend, checks, keras_internals
-from keras_ratesnn._core.annotations import Config
+from keras_ratesnn._core import backend, keras_internals
 from keras_ratesnn._model.data_checks import check_first_batch
-from keras_ratesnn._model.silent_layers import SilentLayers
 
 FUNCTIONS_KEPT = 64
 """The number of settings whose function is remembered. Each epoch may have another
 number of time steps."""
-
-
-class CompilesOncePerSettings:
-    """A mixin for Keras models whose functions depend on settings: `fit`, `evaluate`
-    and `predict` use the current ones.
-
-    Where a backend records calls, the `jit_compile` of `compile` says what becomes of
-    these; Keras compiles nothing.
-    """
-
-    train_function: Any
-    test_function: Any
-    predict_function: Any
-    optimizer: Any
-    trainable_variables: list[Any]
-    _asked_jit_compile: bool | str = "auto"
-    _silent_layers: SilentLayers | None = None
-    _has_unknown_labels = False
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        asked = inspect.signature(super().compile).bind(*args, **kwargs)  # type: ignore[misc]
-        asked.apply_defaults()
-        # Keras' `Distiller` names few of its arguments.
-        given = asked.arguments.get("kwargs", asked.arguments)
-        jit_compile = checks.jit_compile(given.get("jit_compile", "auto"))
-        self._asked_jit_compile = False if given.get("run_eagerly") else jit_compile
-        if backend.RECORDS_CALLS:
-            # Keras would trace Python code that the graphs of calls replace.
-            given["jit_compile"] = False
-        super().compile(*asked.args, **asked.kwargs)  # type: ignore[misc]
-
-    def get_compile_config(self) -> Config | None:
-        config = keras_internals.portable(super().get_compile_config())  # type: ignore[misc]
-        # Keras stores what "auto" means on this backend; on another backend it may mean
-        # something else.
-        return config and {**config, "jit_compile": self._asked_jit_compile}
-
-    def compile_from_config(self, config: Config) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
-    def _settings(self) -> tuple[Any, ...]:
-        """All mutable settings that a trace depends on, hashable. Called before each
-        step, outside of traces."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement `_settings()`."
-        )
-
-    def make_train_function(self, force: bool = False) -> None:
-        if force or self.train_function is None:
-            self.train_function = CompiledFunction(self, "train")
-
-    def make_test_function(self, force: bool = False) -> None:
-        if force or self.test_function is None:
-            self.test_function = CompiledFunction(self, "test")
-
-    def make_predict_function(self, force: bool = False) -> None:
-        if force or self.predict_function is None:
-            self.predict_function = CompiledFunction(self, "predict")
 
 
 class CompiledFunction:
@@ -84,7 +20,7 @@ class CompiledFunction:
     data. Returning to one of the latest settings does not recompile.
 
     Args:
-        model: A model of a class with `CompilesOncePerSettings`.
+        model: A model of a class with `Trainer`.
         purpose: `"train"`, `"test"` or `"predict"`.
     """
 
@@ -103,6 +39,8 @@ class CompiledFunction:
                 data = check_first_batch(self._model, data, self._purpose == "train")
             if self._purpose == "train" and self._model._silent_layers is not None:
                 data = self._model._silent_layers.see(self._model, data)
+            if self._purpose != "predict":
+                data = keras_internals.build_metrics(self._model, data)
             ranks, data = backend.ranks_of_batch(data)
             function = self._function((self._model._settings(), ranks))
             with keras_internals.in_steps():

@@ -24,9 +24,10 @@ def engine_settings(**changes: Any) -> Iterator[dict[str, Any]]:
     * on PyTorch for CPUs, and on TensorFlow without XLA, `least_elements`: those of a
       neuron layer, of all of its tensors, from which its time loop is compiled in the
       first call, 1048576;
-    * on JAX, and on TensorFlow for XLA, `unrolled_steps`: the largest T for which the
-      time loop of a neuron layer is unrolled, by device and by whether the loop has a
-      gradient, `{"cpu": {False: 1, True: 4}, "gpu": {False: 16, True: 8}}`.
+    * in what is compiled on JAX, and on TensorFlow by XLA, `unrolled_steps`: the
+      largest T for which the time loop of a neuron layer is unrolled, by device and by
+      whether the loop has a gradient, `{"cpu": {False: 1, True: 4}, "gpu": {False: 16,
+      True: 8}}`.
 
     Example:
 

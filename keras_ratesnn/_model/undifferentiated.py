@@ -3,7 +3,6 @@ may then do less."""
 
 import contextlib
 import contextvars
-from typing import Any
 
 from keras_ratesnn._core.contexts import setting
 
@@ -20,16 +19,3 @@ def undifferentiated() -> contextlib.AbstractContextManager[None]:
 def is_undifferentiated() -> bool:
     """Whether the outputs of a model will not be differentiated."""
     return _is_undifferentiated.get()
-
-
-class UndifferentiatedSteps:
-    """A mixin for Keras models: the outputs of test and prediction steps are not
-    differentiated."""
-
-    def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        with undifferentiated():
-            return super().test_step(*args, **kwargs)  # type: ignore[misc]
-
-    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        with undifferentiated():
-            return super().predict_step(*args, **kwargs)  # type: ignore[misc]

@@ -119,18 +119,14 @@ from keras_ratesnn._core.keras_internals.state import (
     torch_parameters as torch_parameters,
 )
 from keras_ratesnn._core.keras_internals.state import values_of as values_of
-from keras_ratesnn._core.keras_internals.training import (
-    BuildsBeforeItTraces as BuildsBeforeItTraces,
-)
 from keras_ratesnn._core.keras_internals.training import StandIn as StandIn
+from keras_ratesnn._core.keras_internals.training import build_metrics as build_metrics
 from keras_ratesnn._core.keras_internals.training import make_function as make_function
 from keras_ratesnn._core.keras_internals.training import (
     plain_build_errors as plain_build_errors,
 )
-from keras_ratesnn._core.keras_internals.transfers import (
-    MovesBatchesOnce as MovesBatchesOnce,
-)
 from keras_ratesnn._core.keras_internals.transfers import in_steps as in_steps
+from keras_ratesnn._core.keras_internals.transfers import on_device as on_device
 from keras_ratesnn._core.keras_internals.transfers import read_together as read_together
 from keras_ratesnn._core.keras_internals.trees import first_tensor as first_tensor
 from keras_ratesnn._core.keras_internals.versions import (

@@ -14,25 +14,48 @@ _copying = contextvars.ContextVar("keras_ratesnn_copying", default=False)
 
 @contextlib.contextmanager
 def whole_batches():
-    """On JAX, a context in which a batch that devices cannot share equally is given
-    whole to each of them.
+    """A context in which a distribution takes batches that its devices cannot share
+    equally.
 
-    Keras' JAX trainer divides every batch, and would raise an error in the middle of
-    training, at the last, smaller one (docs/upstream.md, the last batch).
+    On JAX such a batch is given whole to each of them. Keras' JAX trainer divides every
+    batch, and would raise an error in the middle of training, at the last, smaller one
+    (docs/upstream.md, the last batch). On TensorFlow Keras would add the unequal parts
+    of the first batch, to build metrics (docs/upstream.md, unequal parts of a batch).
     """
-    spread = (
-        keras.backend.backend() == "jax"
-        and keras.distribution.distribution() is not None
-    )
-    with (
-        setting(_copying, True),
-        _mended_trainer if spread else contextlib.nullcontext(),
-    ):
+    with setting(_copying, True), _mended_trainer():
         yield
 
 
-@Replacements
 def _mended_trainer():
+    backend = keras.backend.backend()
+    if backend == "jax" and keras.distribution.distribution() is not None:
+        return _jax_trainer
+    return _tensorflow_trainer if backend == "tensorflow" else contextlib.nullcontext()
+
+
+@Replacements
+def _tensorflow_trainer():
+    from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+
+    build = TensorFlowTrainer._maybe_symbolic_build
+
+    def build_with_part(self, iterator=None, data_batch=None):
+        strategy = self._distribute_strategy
+        if strategy is None or iterator is None:
+            return build(self, iterator, data_batch)
+        for _, _, batches in iterator:
+            data_batch = keras.tree.map_structure(
+                lambda parts: strategy.experimental_local_results(parts)[0],
+                next(batches),
+            )
+            break
+        return build(self, None, data_batch)
+
+    return [(TensorFlowTrainer, "_maybe_symbolic_build", build_with_part)]
+
+
+@Replacements
+def _jax_trainer():
     import jax
     from keras.src.backend.jax import trainer
 

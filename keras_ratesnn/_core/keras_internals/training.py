@@ -1,6 +1,7 @@
 """How Keras builds and compiles the functions of `fit`, `evaluate` and `predict`."""
 
 import contextlib
+import itertools
 
 import keras
 from keras import ops
@@ -9,48 +10,39 @@ from keras_ratesnn._core.keras_internals.imported import compute_output_spec
 from keras_ratesnn._core.keras_internals.losses import build_loss, symbolic
 
 
-class BuildsBeforeItTraces:
-    """A mixin for models whose steps are long: TensorFlow traces each once, since its
-    variables exist before.
+def build_metrics(model, data):
+    """Makes the variables of metrics, and of losses of several outputs, before
+    TensorFlow traces a step.
 
-    Outside of `tf.distribute` Keras makes the variables of metrics in a trace, and
-    TensorFlow traces again what has made variables. In a strategy replicas have unequal
-    parts of the first batch, which Keras would add (docs/upstream.md, unequal parts of
-    a batch).
+    Outside of `tf.distribute` Keras makes them in the trace, and TensorFlow traces
+    again what has made variables: steps are long.
+
+    Args:
+        model: A Keras model.
+        data: The argument of its train or test function.
+
+    Returns:
+        What takes the place of `data`.
     """
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        strategy = getattr(
-            self, "_distribute_strategy", None
-        )  # only TensorFlow's models have one, since Keras 3.16
-        if strategy is not None and iterator is not None:
-            for _, _, batches in iterator:
-                data_batch = keras.tree.map_structure(
-                    lambda part: strategy.experimental_local_results(part)[0],
-                    next(batches),
-                )
-                break
-            iterator = None
-        elif strategy is None and keras.backend.backend() == "tensorflow":
-            _make_variables(self, iterator, data_batch)
-        super()._maybe_symbolic_build(iterator, data_batch)  # type: ignore[misc]
-
-
-def _make_variables(model, iterator, data):
-    """Those of metrics, and of losses of several outputs, for data of which shapes and
-    dtypes are read."""
-    if all(
-        part is None or part.built
-        for part in (model._compile_loss, model._compile_metrics)
+    if (
+        keras.backend.backend() != "tensorflow"
+        or model._distribute_strategy is not None
+        or all(
+            part is None or part.built
+            for part in (model._compile_loss, model._compile_metrics)
+        )
     ):
-        return
+        return data
+    batch = getattr(data, "element_spec", None)
+    if isinstance(data, list):
+        batch = data[0]
+    elif batch is None:
+        batch = next(data)
+        data = itertools.chain([batch], data)
     # What does not fit is an error of the step, and what is not known of a data set is
     # known there.
     with contextlib.suppress(Exception):
-        data = symbolic(
-            data if iterator is None else iterator._get_iterator().element_spec
-        )
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(symbolic(batch))
         outputs = model.compute_output_spec(x)
         if len(keras.tree.flatten(outputs)) > 1:
             build_loss(model, x, y, outputs)
@@ -58,6 +50,7 @@ def _make_variables(model, iterator, data):
             compute_output_spec(
                 model.compute_metrics, x, y, outputs, sample_weight=weights
             )
+    return data
 
 
 class StandIn:
@@ -109,7 +102,7 @@ def make_function(stand_in, purpose):
         and stand_in.optimizer is not None
         and not stand_in.optimizer.built
     ):
-        # Like the variables of metrics, see `BuildsBeforeItTraces`.
+        # Like the variables of metrics, see `build_metrics`.
         stand_in.optimizer.build(stand_in.trainable_variables)
     getattr(keras.Model, f"make_{purpose}_function")(stand_in, force=True)
     return getattr(stand_in, f"{purpose}_function")

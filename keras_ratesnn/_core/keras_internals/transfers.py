@@ -10,7 +10,6 @@ so each of them waits for everything that was launched before: seven times a ste
 import contextlib
 import functools
 import types
-from typing import Any
 
 import keras
 import numpy as np
@@ -70,23 +69,10 @@ def transfers_that_overlap():
     ]
 
 
-class MovesBatchesOnce:
-    """A mixin for models whose batches are moved to the GPU once, at the beginning of a
-    step.
-
-    Keras' losses and metrics move the labels each for itself.
-    """
-
-    def train_step(self, data: Any, *args: Any) -> Any:
-        return super().train_step(on_device(data), *args)  # type: ignore[misc]
-
-    def test_step(self, data: Any, *args: Any) -> Any:
-        return super().test_step(on_device(data), *args)  # type: ignore[misc]
-
-
 def on_device(batch):
     """A batch, a structure of tensors and arrays, on the GPU that Keras uses on
-    PyTorch, if it uses one."""
+    PyTorch, if it uses one. Keras' losses and metrics would move the labels each for
+    itself."""
     if keras.backend.backend() != "torch":
         return batch
     device = torch_core().get_device()

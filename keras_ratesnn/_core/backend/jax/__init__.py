@@ -3,10 +3,12 @@ among devices: there are no replicas."""
 
 import contextlib
 import functools
+import math
 import operator
 
 import jax
 import keras
+from jax._src.core import trace_state_clean
 
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.annotations import Tensor
@@ -20,7 +22,6 @@ class Backend(base.Backend):
     SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"),)
 
     filter_in_time = staticmethod(xla_filter.filter_in_time)
-    unrolled_network_steps = staticmethod(xla_loops.unrolled_network_steps)
 
     def graft(
         self,
@@ -81,8 +82,20 @@ class Backend(base.Backend):
         # The converter to ONNX cannot convert time loops.
         return xla_loops.unrolled() if format == "onnx" else contextlib.nullcontext()
 
+    def grad_enabled(self):
+        """Whether JAX transforms what runs now. Numbers have no derivative."""
+        return not trace_state_clean()
+
     def unrolled_steps(self, with_gradient):
+        """The choice in `xla_loops`. No limit for numbers: a loop would be traced and
+        compiled again in each call."""
+        if trace_state_clean():
+            return math.inf
         return xla_loops.unrolled_steps(jax.default_backend(), with_gradient)
+
+    def unrolled_network_steps(self):
+        """Small; no limit for numbers, as in `unrolled_steps`."""
+        return math.inf if trace_state_clean() else xla_loops.unrolled_network_steps()
 
     def scan(self, body, carried, steps, dtype):
         return jax.lax.scan(body, carried, steps)

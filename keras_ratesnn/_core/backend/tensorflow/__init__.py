@@ -8,6 +8,7 @@ import math
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.eager import record
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
@@ -127,6 +128,10 @@ class Backend(base.Backend):
             tf.debugging.assert_equal(size, wanted, message)
         elif size != wanted:
             raise ValueError(message)
+
+    def grad_enabled(self):
+        """Whether a tape records, or may record the graph that is traced."""
+        return record.could_possibly_record() or not tf.executing_eagerly()
 
     def unrolled_steps(self, with_gradient):
         """The choice in `xla_loops` for XLA. Without XLA no limit: TensorFlow copies a

@@ -1,0 +1,133 @@
+"""Calls of a model outside of compiled functions: their numbers, and what they leave
+out."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, to_numpy
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+
+
+class Counted(rsnn.surrogates.Sigmoid):
+    """A surrogate that counts how often its derivative is computed."""
+
+    calls = 0
+
+    def derivative(self, distance):
+        type(self).calls += 1
+        return super().derivative(distance)
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(0.0, 2.0, (4, 5)).astype("float32")
+
+
+def small(**arguments):
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(8),
+            layers.BatchNormalization(momentum=0.5),
+            rsnn.layers.LIF(learn_threshold=True, surrogate=Counted(), name="neurons"),
+            layers.Dropout(0.5, seed=1),
+            layers.Dense(3),
+        ]
+    )
+    return rsnn.SpikingModel(network, **{"timesteps": 4} | arguments)
+
+
+def differentiated(model, x):
+    """The outputs of a training call, its gradient by the weights, and what it makes of
+    the other variables."""
+    if BACKEND == "jax":
+        import jax
+
+        fixed = [variable.value for variable in model.non_trainable_variables]
+
+        def total(weights):
+            outputs, after = model.stateless_call(weights, fixed, x, training=True)
+            return ops.sum(outputs**2), (outputs, after)
+
+        weights = [variable.value for variable in model.trainable_variables]
+        gradients, (outputs, after) = jax.grad(total, has_aux=True)(weights)
+        return to_numpy((outputs, gradients, after))
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            outputs = model(x, training=True)
+            total = ops.sum(outputs**2)
+        weights = [variable.value for variable in model.trainable_variables]
+        gradients = tape.gradient(total, weights)
+    else:
+        import torch
+
+        outputs = model(x, training=True)
+        weights = [variable.value for variable in model.trainable_variables]
+        gradients = torch.autograd.grad(ops.sum(outputs**2), weights)
+        outputs = outputs.detach()
+    after = [variable.value for variable in model.non_trainable_variables]
+    return to_numpy((outputs, list(gradients), after))
+
+
+def nothing_recorded():
+    if BACKEND != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_what_nothing_differentiates_has_no_derivative_and_the_same_numbers(
+    x, gradient, step_mode
+):
+    model, twin = (small(gradient=gradient, step_mode=step_mode) for _ in range(2))
+    outputs, gradients, after = differentiated(twin, x)
+    assert any(np.any(by_weight) for by_weight in gradients)
+    Counted.calls = 0
+    with nothing_recorded():
+        plain = to_numpy(model(x, training=True))
+    assert Counted.calls == 0
+    np.testing.assert_allclose(plain, outputs, rtol=1e-6)
+    now = to_numpy([variable.value for variable in model.non_trainable_variables])
+    for value, wanted in zip(now, after, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-6)
+
+
+def test_a_call_follows_what_is_assigned_to_a_model_and_to_its_neurons(x):
+    model = small()
+    for change in (
+        lambda: setattr(model, "timesteps", 7),
+        lambda: model.get_layer("neurons").set_threshold(0.5),
+        lambda: setattr(model, "return_sequences", True),
+    ):
+        before = to_numpy(model(x))
+        change()
+        outputs = to_numpy(model(x))
+        assert not np.array_equal(outputs, before)
+        np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="elsewhere calls compile no loops")
+def test_a_second_call_compiles_nothing(x):
+    import jax
+
+    events = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: events.append(event)
+    )
+    for step_mode in ("multi", "single"):
+        model = small(step_mode=step_mode)
+        for training in (False, True):
+            model(x, training=training)
+            events.clear()
+            model(x, training=training)
+            assert not [event for event in events if "compile" in event]
