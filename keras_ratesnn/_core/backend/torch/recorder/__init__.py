@@ -2,6 +2,7 @@
 and replays these.
 
     call_graphs.py   which calls of a model are recorded, and when
+    signature.py   what a graph depends on in tensors, and in how PyTorch runs
     layer_attributes.py  what a graph depends on besides tensors, watched for changes
     graph.py   one function of tensors as a graph, with its derivative
     graph_passes.py small_operations.py padding.py random.py cpu_kernels.py

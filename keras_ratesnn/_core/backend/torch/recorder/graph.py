@@ -27,8 +27,6 @@ from keras_ratesnn._core.backend.torch.recorder import (
     random,
     small_operations,
 )
-from keras_ratesnn._core.backend.torch.recorder.layer_attributes import global_settings
-from keras_ratesnn._core.backend.torch.replicas import replicas
 from keras_ratesnn._core.contexts import setting
 
 _log = logging.getLogger("keras_ratesnn")
@@ -186,27 +184,6 @@ class CallGraph:
         return cuda_graphs.Place(), cuda_graphs.Place()
 
     @staticmethod
-    def signature(tensors):
-        """What a graph depends on, hashable: the properties of tensors, or `None` if
-        there can be no graph for them."""
-        kinds = {device.type for device in {tensor.device for tensor in tensors}}
-        if (
-            torch.compiler.is_compiling()
-            or torch.jit.is_tracing()
-            or torch.is_anomaly_enabled()
-            or is_checkpointed()
-            # Keras computes shapes on this device.
-            or "meta" in kinds
-            or any(map(torch.is_autocast_enabled, kinds))
-            or not {torch.Tensor, torch.nn.Parameter}.issuperset(map(type, tensors))
-        ):
-            return None
-        properties = [
-            (t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors
-        ]
-        return torch.is_grad_enabled(), replicas.count(), global_settings(), *properties
-
-    @staticmethod
     def share_memory(results, tensors):
         """Whether each result has its memory in common with one of the tensors, a
         list."""
@@ -354,13 +331,6 @@ _READS = {
     torch.equal,
     torch.allclose,
 }
-
-
-def is_checkpointed():
-    """Whether this runs inside `torch.utils.checkpoint`, which needs each call to store
-    the same tensors as the first one."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
 
 
 class _Replayed(torch.autograd.Function):
