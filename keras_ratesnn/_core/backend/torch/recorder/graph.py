@@ -19,7 +19,6 @@ from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.recorder import (
     choices,
     compiler,
-    cpu_kernels,
     cpu_memory,
     cuda_graphs,
     graph_passes,
@@ -146,8 +145,6 @@ class CallGraph:
 
         for part in (forward, backward):
             graph_passes.use_means(part)
-            if not compiled:
-                cpu_kernels.without_slow_kernels(part)
             random.read_seeds_once(part)
         if {tensor.device.type for tensor in tensors} == {"cpu"}:
             cpu_memory.keep()
