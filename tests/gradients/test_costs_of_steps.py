@@ -252,17 +252,11 @@ def _recorded_calls(model, x, mask):
 def casts_by_torch(model, batch):
     import torch
 
-    from keras_ratesnn._core.backend.torch.recorder.cpu_kernels import contiguous
-
-    def casts(node):
-        if node.target is contiguous:
-            return node.args[0].meta["val"].dtype != node.args[1]
-        return node.target is torch.ops.aten._to_copy.default
-
     x, _, mask = (
         None if array is None else ops.convert_to_tensor(array) for array in batch
     )
-    return sum(map(casts, _recorded_calls(model, x, mask)))
+    calls = _recorded_calls(model, x, mask)
+    return [node.target for node in calls].count(torch.ops.aten._to_copy.default)
 
 
 def counted_by_jax(model, batch, thorough):

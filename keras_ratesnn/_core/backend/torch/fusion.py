@@ -28,7 +28,6 @@ from keras_ratesnn._core.backend.torch.recorder.compiler import (
     several,
 )
 from keras_ratesnn._core.backend.torch.recorder.graph import (
-    is_checkpointed,
     is_recording,
     is_recording_for_compiler,
 )
@@ -37,6 +36,7 @@ from keras_ratesnn._core.backend.torch.recorder.layer_attributes import (
     LayerAttributes,
     global_settings,
 )
+from keras_ratesnn._core.backend.torch.recorder.signature import is_checkpointed
 from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._core.latest_settings import LatestSettings
 

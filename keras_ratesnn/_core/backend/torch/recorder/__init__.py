@@ -2,9 +2,10 @@
 and replays these.
 
     call_graphs.py   which calls of a model are recorded, and when
+    signature.py   what a graph depends on in tensors, and in how PyTorch runs
     layer_attributes.py  what a graph depends on besides tensors, watched for changes
     graph.py   one function of tensors as a graph, with its derivative
-    graph_passes.py small_operations.py padding.py random.py cpu_kernels.py
+    graph_passes.py small_operations.py padding.py random.py
             what makes a graph right, and fast
     compiler.py cuda_graphs.py cpu_memory.py   what runs it, and in which memory
 

@@ -21,6 +21,7 @@ from keras_ratesnn._core import backend, keras_internals, tree
 from keras_ratesnn._core.backend import base
 from keras_ratesnn._core.backend.torch.recorder.graph import CallGraph
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes
+from keras_ratesnn._core.backend.torch.recorder.signature import Signatures
 from keras_ratesnn._core.latest_settings import LatestSettings
 
 EAGER_CALLS = {"auto": 32, True: 1}
@@ -59,7 +60,7 @@ class CallGraphs(base.CallGraphs):
                 lambda patience: _Settings(model, others, patience, self._places),
             )
             values = keras_internals.values_of(latest.variables)
-            signature = _signature(values, tensors)
+            signature = _signature(latest.signatures, values, tensors)
             call = (
                 None
                 if signature is None
@@ -109,6 +110,7 @@ class _Settings:
         self.attributes = LayerAttributes(keras_internals.with_sublayers(model), others)
         if keras_internals.is_rematerialized(model):
             self.attributes.unknown = "a layer was made in a keras.RematScope"
+        self.signatures = Signatures()
         self._others = others
         self._calls: collections.OrderedDict[Any, _Call] = collections.OrderedDict()
 
@@ -144,14 +146,14 @@ class _Settings:
         return call
 
 
-def _signature(values, tensors):
-    """The properties of values of variables and of tensors, hashable, or `None` if
-    there can be no graph for them."""
+def _signature(signatures, values, tensors):
+    """What a call depends on besides attributes, hashable, or `None` if there can be no
+    graph for it."""
     if keras_internals.in_stateless_scope() or any(
         keras_internals.mask_of(tensor) is not None for tensor in tensors
     ):
         return None
-    return CallGraph.signature([*values, *tensors])
+    return signatures.signature(values, tensors)
 
 
 class _Call:

@@ -19,7 +19,6 @@ from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.recorder import (
     choices,
     compiler,
-    cpu_kernels,
     cpu_memory,
     cuda_graphs,
     graph_passes,
@@ -27,8 +26,6 @@ from keras_ratesnn._core.backend.torch.recorder import (
     random,
     small_operations,
 )
-from keras_ratesnn._core.backend.torch.recorder.layer_attributes import global_settings
-from keras_ratesnn._core.backend.torch.replicas import replicas
 from keras_ratesnn._core.contexts import setting
 
 _log = logging.getLogger("keras_ratesnn")
@@ -148,8 +145,6 @@ class CallGraph:
 
         for part in (forward, backward):
             graph_passes.use_means(part)
-            if not compiled:
-                cpu_kernels.without_slow_kernels(part)
             random.read_seeds_once(part)
         if {tensor.device.type for tensor in tensors} == {"cpu"}:
             cpu_memory.keep()
@@ -184,27 +179,6 @@ class CallGraph:
         """Memory for the CUDA graphs of one model: a place for calls without
         derivative, and one for those with it."""
         return cuda_graphs.Place(), cuda_graphs.Place()
-
-    @staticmethod
-    def signature(tensors):
-        """What a graph depends on, hashable: the properties of tensors, or `None` if
-        there can be no graph for them."""
-        kinds = {device.type for device in {tensor.device for tensor in tensors}}
-        if (
-            torch.compiler.is_compiling()
-            or torch.jit.is_tracing()
-            or torch.is_anomaly_enabled()
-            or is_checkpointed()
-            # Keras computes shapes on this device.
-            or "meta" in kinds
-            or any(map(torch.is_autocast_enabled, kinds))
-            or not {torch.Tensor, torch.nn.Parameter}.issuperset(map(type, tensors))
-        ):
-            return None
-        properties = [
-            (t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors
-        ]
-        return torch.is_grad_enabled(), replicas.count(), global_settings(), *properties
 
     @staticmethod
     def share_memory(results, tensors):
@@ -354,13 +328,6 @@ _READS = {
     torch.equal,
     torch.allclose,
 }
-
-
-def is_checkpointed():
-    """Whether this runs inside `torch.utils.checkpoint`, which needs each call to store
-    the same tensors as the first one."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
 
 
 class _Replayed(torch.autograd.Function):
