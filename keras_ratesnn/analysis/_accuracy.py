@@ -14,7 +14,7 @@ from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model import data_checks
 from keras_ratesnn._model.time_masks import check_samples
-from keras_ratesnn.analysis import _observation
+from keras_ratesnn.analysis import _figures, _observation
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -55,14 +55,12 @@ def batches(
 def check_labels(x: Structure, y: Any) -> None:
     """Raises ValueError if inputs and labels do not have the same number of samples, at
     least one."""
-    found, sizes = (
-        _observation.samples(x),
-        [np.shape(labels)[:1] for labels in keras.tree.flatten(y)],
-    )
-    if not sizes or any(size != (found,) for size in sizes):
+    samples = _observation.samples(x)
+    sizes = [np.shape(labels)[:1] for labels in keras.tree.flatten(y)]
+    if not sizes or any(size != (samples,) for size in sizes):
         raise ValueError(
             "`x` and `y` must have the same number of samples, at least one, and be "
-            f"arrays. Received: {found} inputs and {[*sum(sizes, ())]} labels."
+            f"arrays. Received: {samples} inputs and {[*sum(sizes, ())]} labels."
         )
 
 
@@ -79,10 +77,9 @@ def check_classes(model: SpikingModel, name: str, y: np.ndarray) -> None:
 def right(y: np.ndarray, outputs: Any, threshold: float) -> np.ndarray:
     """1 for each sample that is right, `(samples,)`, or the share of its labels that
     are; see `AnytimeAccuracy`."""
-    found = is_right(
-        ops.convert_to_tensor(y), ops.convert_to_tensor(outputs), "auto", threshold
-    )
-    return ops.convert_to_numpy(found).reshape(len(y), -1).mean(axis=1)
+    labels, outputs = ops.convert_to_tensor(y), ops.convert_to_tensor(outputs)
+    by_label = ops.convert_to_numpy(is_right(labels, outputs, "auto", threshold))
+    return by_label.reshape(len(y), -1).mean(axis=1)
 
 
 def standard_error(accuracy: Any, samples: int) -> Any:
@@ -91,18 +88,22 @@ def standard_error(accuracy: Any, samples: int) -> Any:
     return np.sqrt(accuracy * (1 - accuracy) / samples)
 
 
-def draw(
-    axes: Any, places: Any, accuracy: Any, samples: int, label: str, **look: Any
-) -> None:
-    """Draws accuracies with their standard errors, which the label names, as
-    Matplotlib's `errorbar` does."""
+def figure_by_step(
+    accuracy: np.ndarray, samples: int, label: str, **look: Any
+) -> tuple[Any, Any]:
+    """A figure of the accuracies after each step, with their standard errors, which the
+    label names, and its axes. The look is that of Matplotlib's `errorbar`."""
+    figure, axes = _figures.new_figure(5.5, 3.6)
     axes.errorbar(
-        places,
+        np.arange(1, len(accuracy) + 1),
         accuracy,
         standard_error(accuracy, samples),
         label=f"{label}, ± standard error",
         **look,
     )
+    axes.set(ylabel="accuracy", xticks=_figures.step_ticks(len(accuracy)))
+    axes.grid(alpha=0.3)
+    return figure, axes
 
 
 def only_output(model: SpikingModel, outputs: Structure) -> Tensor:

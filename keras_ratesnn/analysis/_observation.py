@@ -32,11 +32,9 @@ def steps_that_count(model: SpikingModel, x: Structure) -> np.ndarray:
     `mask_value`, `(batch, T)`."""
     network = _graph.as_graph(model.network)
     _, mask, _ = call_inputs(network, x, model.timesteps, None, model.mask_value)
-    return (
-        np.ones((samples(x), model.timesteps), bool)
-        if mask is None
-        else np.asarray(ops.convert_to_numpy(mask))
-    )
+    if mask is None:
+        return np.ones((samples(x), model.timesteps), bool)
+    return np.asarray(ops.convert_to_numpy(mask))
 
 
 def without_padding(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -83,9 +81,9 @@ def unfolded(tensor: Tensor, timesteps: int) -> np.ndarray:
 def spikes(call: Call | Handler, signal: Signal, timesteps: int) -> np.ndarray:
     """How often each neuron of a neuron layer spikes at each step, `(batch, T, ...)`: 0
     or 1, or integers."""
-    found, size = unfolded(signal.value, timesteps), call.operation.cell.spike_size
+    values, size = unfolded(signal.value, timesteps), call.operation.cell.spike_size
     # Half precision rounds normalised spikes.
-    return found if size == 1.0 else np.rint(found / size)
+    return values if size == 1.0 else np.rint(values / size)
 
 
 def array(tensor: Tensor) -> np.ndarray:

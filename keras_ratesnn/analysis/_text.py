@@ -9,24 +9,17 @@ def table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], left: int
 ) -> list[str]:
     """Lines of a table: the first `left` columns to the left, numbers to the right."""
-    widths = [
-        max(len(row[index]) for row in [columns, *rows])
-        for index in range(len(columns))
-    ]
-
+    cells_by_column = zip(columns, *rows, strict=True)
+    widths = [max(map(len, cells)) for cells in cells_by_column]
     sides = ("<" * left).ljust(len(columns), ">")
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
 
     def line(row):
-        return "  ".join(
-            f"{cell:{side}{width}}"
-            for cell, side, width in zip(row, sides, widths, strict=True)
-        ).rstrip()
+        cells = zip(row, sides, widths, strict=True)
+        return "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells)
 
-    return [
-        line(columns),
-        "-" * (sum(widths) + 2 * (len(widths) - 1)),
-        *map(line, rows),
-    ]
+    lines = [line(row).rstrip() for row in [columns, *rows]]
+    return [lines[0], rule, *lines[1:]]
 
 
 def joules(energy: float) -> str:

@@ -32,17 +32,6 @@ def normalized(x, filters, strides=1, size=3):
     )(x)
 
 
-def vgg():
-    """Convolutions, average pooling, which makes averages of spikes, and a head."""
-    inputs = keras.Input((8, 8, 2))
-    x = LIF()(normalized(inputs, 4))
-    x = LIF()(normalized(x, 6))
-    x = layers.AveragePooling2D(2)(x)
-    x = LIF()(normalized(x, 8))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(3)(x))
-
-
 def resnet():
     """A stem and two blocks, the second with strides and a projection."""
     inputs = keras.Input((8, 8, 2))
@@ -54,11 +43,9 @@ def resnet():
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
 
 
-def model_and_images(build, samples=3):
-    images = (
-        np.random.default_rng(0).uniform(-1, 1, (samples, 8, 8, 2)).astype("float32")
-    )
-    return helpers.spiking(build(), T), images
+def model_and_images():
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 2)).astype("float32")
+    return helpers.spiking(resnet(), T), images
 
 
 def inputs_by_hand(network, images):
@@ -117,9 +104,8 @@ def count_by_hand(network, images):
     return counts
 
 
-@pytest.mark.parametrize("build", [vgg, resnet])
-def test_operations_and_joules_are_those_counted_by_hand(build):
-    model, images = model_and_images(build)
+def test_operations_and_joules_are_those_counted_by_hand():
+    model, images = model_and_images()
     found = analysis.energy(model, images)
     counts = count_by_hand(model.network, images)
     assert sorted(found.layers) == sorted(counts)
@@ -139,17 +125,12 @@ def test_operations_and_joules_are_those_counted_by_hand(build):
     ("layer", "shape"),
     [
         (layers.Conv2D(5, 3, strides=2, padding="same"), (8, 7, 4)),
-        (layers.Conv2D(6, 3, groups=2), (8, 8, 4)),
         (layers.Conv2D(5, (2, 3), padding="same", dilation_rate=(1, 2)), (8, 8, 4)),
         (layers.Conv1D(5, 3, padding="causal", dilation_rate=2), (8, 4)),
-        (layers.Conv1D(5, 4, strides=3, padding="same"), (8, 4)),
         (layers.Conv3D(2, 2, padding="same"), (3, 4, 5, 2)),
         (layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"), (8, 8, 4)),
         (layers.Conv2DTranspose(3, 3, strides=2, padding="same"), (7, 6, 2)),
-        (layers.Conv2DTranspose(3, (5, 2), padding="same"), (7, 6, 2)),
-        (layers.Conv2DTranspose(3, 2, strides=3), (7, 6, 2)),
         (layers.Conv1DTranspose(3, 4, strides=2, padding="same"), (7, 2)),
-        (layers.Conv3DTranspose(3, 3, padding="same"), (4, 3, 5, 2)),
     ],
 )
 def test_each_input_of_a_convolution_feeds_as_many_synapses_as_its_gradient_says(
@@ -157,9 +138,7 @@ def test_each_input_of_a_convolution_feeds_as_many_synapses_as_its_gradient_says
 ):
     x = np.ones((1, *shape), "float32")
     layer.build(x.shape)
-    layer.set_weights(
-        [np.ones_like(layer.get_weights()[0]), np.zeros_like(layer.get_weights()[1])]
-    )
+    layer.kernel.assign(np.ones(layer.kernel.shape))
     output_shape = tuple(layer(x).shape)
     (expected,) = helpers.gradient_of(lambda inputs: keras.ops.sum(layer(inputs)), [x])
     fan_out = kind_of(layer).fan_out(layer, x.shape, output_shape)
@@ -167,15 +146,14 @@ def test_each_input_of_a_convolution_feeds_as_many_synapses_as_its_gradient_says
 
 
 def test_the_fan_out_of_channels_first_convolutions_is_that_of_channels_last():
-    first, last = (
-        layers.Conv2D(5, 3, strides=2, padding="same", data_format=f"channels_{kind}")
-        for kind in ("first", "last")
-    )
+    arguments = {"filters": 5, "kernel_size": 3, "strides": 2, "padding": "same"}
+    first = layers.Conv2D(**arguments, data_format="channels_first")
+    last = layers.Conv2D(**arguments)
     first.build((None, 4, 8, 7))
     last.build((None, 8, 7, 4))
-    of_first = kind_of(first).fan_out(first, (1, 4, 8, 7), (1, 5, 4, 4))
-    of_last = kind_of(last).fan_out(last, (1, 8, 7, 4), (1, 4, 4, 5))
-    np.testing.assert_array_equal(of_first, np.moveaxis(of_last, -1, 0))
+    fan_out = kind_of(first).fan_out(first, (1, 4, 8, 7), (1, 5, 4, 4))
+    expected = kind_of(last).fan_out(last, (1, 8, 7, 4), (1, 4, 4, 5))
+    np.testing.assert_array_equal(fan_out, np.moveaxis(expected, -1, 0))
 
 
 def test_scaled_spikes_are_added_and_averages_multiplied():
@@ -184,31 +162,21 @@ def test_scaled_spikes_are_added_and_averages_multiplied():
     scaled = WSConv2D(4, 3, name="scaled")(layers.Rescaling(2.74)(spikes))
     averages = layers.Conv2D(4, 2, name="averages")(layers.AveragePooling2D(2)(spikes))
     separable = layers.SeparableConv2D(4, 2, name="separable")(spikes)
-    net = keras.Model(
-        inputs, [layers.Flatten()(x) for x in (scaled, averages, separable)]
-    )
-    found = analysis.energy(helpers.spiking(net, T), helpers.data(4, (6, 6, 2))[0])
-    by_name = dict(
-        zip(
-            found.layers,
-            zip(found.multiply_adds, found.accumulates, strict=True),
-            strict=True,
-        )
-    )
-    assert by_name["scaled"][0] == 0
-    assert by_name["scaled"][1] > 0
+    outputs = [layers.Flatten()(x) for x in (scaled, averages, separable)]
+    model = helpers.spiking(keras.Model(inputs, outputs), T)
+    found = analysis.energy(model, helpers.data(4, (6, 6, 2))[0])
+    assert [value > 0 for value in entry(found, "scaled")[:2]] == [False, True]
     for name in ("averages", "separable"):
-        assert by_name[name][0] > 0
-        assert by_name[name][1] == 0
+        assert [value > 0 for value in entry(found, name)[:2]] == [True, False]
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4"])
 @pytest.mark.parametrize(
-    "synapses", [lambda: layers.Dense(4), lambda: layers.EinsumDense("ab,bc->ac", (4,))]
+    ("mode", "synapses"),
+    [("int8", layers.EinsumDense("ab,bc->ac", (4,))), ("int4", layers.Dense(4))],
 )
-def test_quantized_weights_are_added_for_spikes_too(synapses, mode):
+def test_quantized_weights_are_added_for_spikes_too(mode, synapses):
     inputs = keras.Input((8,))
-    model = helpers.spiking(keras.Model(inputs, synapses()(LIF()(inputs))), T)
+    model = helpers.spiking(keras.Model(inputs, synapses(LIF()(inputs))), T)
     images = 2 * helpers.data(16, (8,))[0]
     before = analysis.energy(model, images)
     model.quantize(mode)
@@ -231,16 +199,6 @@ def test_kernels_with_lora_and_of_one_axis_are_added_for_spikes_too():
     assert found.accumulates.tolist() == [0, 4 * T, 4 * T * 5]
     assert found.multiply_adds.tolist() == [16, 0, 0]
     assert found.traffic.weights.tolist() == [16, 4, 20]
-
-
-def test_other_costs_are_those_given():
-    model, images = model_and_images(vgg)
-    found = analysis.energy(
-        model, images, analysis.Costs(multiply_add=2.0, accumulate=1.0)
-    )
-    assert found.spiking.operations.sum() == pytest.approx(
-        2 * found.multiply_adds.sum() + found.accumulates.sum()
-    )
 
 
 # Spikes that come back, weights in time, and products of spikes
@@ -299,28 +257,6 @@ def test_each_spike_that_comes_back_is_added_once_for_each_connection_in_the_nex
         assert unrolled.accumulates.sum() == pytest.approx(additions / 3)
 
 
-def test_a_convolution_that_spikes_come_back_by_feeds_fewer_neurons_at_the_edges():
-    inputs = keras.Input((3, 4, 2))
-    neurons = Recurrent(
-        LIF(), layers.Conv2D(2, 3, padding="same", name="back"), name="recurrent"
-    )(inputs)
-    network = keras.Model(inputs, neurons)
-    x = np.random.default_rng(0).uniform(0, 2, (2, T, 3, 4, 2)).astype("float32")
-    (spikes,) = spikes_of(network, [neurons], x)
-    additions = 0
-    for _, row, column, _ in np.argwhere(spikes[:, :-1].reshape(-1, 3, 4, 2)):
-        reached = [
-            (r, c)
-            for r in range(3)
-            for c in range(4)
-            if abs(r - row) <= 1 and abs(c - column) <= 1
-        ]
-        additions += 2 * len(reached)
-    assert entry(analysis.energy(helpers.spiking(network, T), x), "recurrent/back")[
-        1
-    ] == pytest.approx(additions / 2)
-
-
 @pytest.mark.parametrize(
     ("neurons", "reaches"),
     [
@@ -337,15 +273,10 @@ def test_parallel_neurons_multiply_the_inputs_of_all_steps_that_reach_a_membrane
     model = rsnn.SpikingModel(keras.Model(inputs, neurons(inputs)), T, mask_value=-1.0)
     x = np.ones((2, T, 5), "float32")
     x[1, 3:] = -1.0
-    pairs = [
-        (t, j)
-        for steps in (T, 3)
-        for t in range(steps)
-        for j in range(steps)
-        if reaches(t, j)
-    ]
+    pairs = [*np.ndindex(T, T), *np.ndindex(3, 3)]
+    reached = sum(reaches(t, j) for t, j in pairs)
     found = analysis.energy(model, x)
-    assert entry(found, neurons.name) == (len(pairs) * 5 / 2, 0, 0)
+    assert entry(found, neurons.name) == (reached * 5 / 2, 0, 0)
     assert found.not_counted == ()
 
 
@@ -354,43 +285,40 @@ def test_a_delay_takes_no_operations_and_its_outputs_are_spikes():
     x = Delay(3)(LIF()(inputs))
     model = helpers.spiking(keras.Model(inputs, layers.Dense(2, name="out")(x)), T)
     found = analysis.energy(model, np.ones((2, T, 5), "float32"))
-    assert (found.layers, found.multiply_adds.tolist(), found.not_counted) == (
-        ("out",),
-        [0.0],
-        (),
-    )
+    assert found.layers == ("out",)
+    assert found.not_counted == ()
+    assert found.multiply_adds.tolist() == [0.0]
     assert found.accumulates[0] > 0
 
 
 def additions_of_products(left, right):
     """An addition for each spike of `left`, and each value other than 0 of `right` that
-    it meets; and matrices of products."""
+    it meets."""
+    matrices = left.reshape(-1, *left.shape[-2:]), right.reshape(-1, *right.shape[-2:])
     additions = 0
-    for matrix, other in zip(
-        left.reshape(-1, *left.shape[-2:]),
-        right.reshape(-1, *right.shape[-2:]),
-        strict=True,
-    ):
-        for i, k in np.argwhere(matrix):
-            additions += sum(
-                int(matrix[i, k]) for j in range(other.shape[1]) if other[k, j] != 0
-            )
+    for spikes, values in zip(*matrices, strict=True):
+        for i, k in np.argwhere(spikes):
+            additions += int(spikes[i, k]) * np.count_nonzero(values[k])
     return additions
 
 
-def firing():
-    """Neurons that fire in an untrained network."""
-    return LIF(threshold=0.05)
+def attention(block):
+    """A network of a block of attention whose neurons fire untrained, and inputs."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 4))
+
+    def firing():
+        return LIF(threshold=0.05)
+
+    outputs = block(
+        inputs, heads=2, neuron=firing, attention_neuron=firing, name="attention"
+    )
+    x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
+    return keras.Model(inputs, outputs), x
 
 
 def test_products_of_attention_take_an_addition_for_each_spike_and_value_it_meets():
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((6, 4))
-    outputs = models.spiking_self_attention(
-        inputs, heads=2, neuron=firing, attention_neuron=firing, name="attention"
-    )
-    network = keras.Model(inputs, outputs)
-    x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
+    network, x = attention(models.spiking_self_attention)
     parts = [
         network.get_layer(f"attention_{part}_order").output
         for part in ("query", "key", "value")
@@ -399,31 +327,18 @@ def test_products_of_attention_take_an_addition_for_each_spike_and_value_it_meet
     found = analysis.energy(helpers.spiking(network, T), x)
     first, second = (name for name in found.layers if "matmul" in name)
     dense = T * 2 * 2 * 6 * 2
-    assert entry(found, first) == (
-        0,
-        pytest.approx(additions_of_products(keys, values) / 2),
-        dense,
-    )
-    assert entry(found, second) == (
-        0,
-        pytest.approx(additions_of_products(queries, keys @ values) / 2),
-        dense,
-    )
-    assert entry(found, first)[1] > 0
-    assert entry(found, second)[1] > 0
+    for name, expected in (
+        (first, additions_of_products(keys, values)),
+        (second, additions_of_products(queries, keys @ values)),
+    ):
+        assert expected > 0
+        assert entry(found, name) == (0, pytest.approx(expected / 2), dense)
 
 
 def test_token_attention_adds_the_spikes_of_queries_and_lets_keys_pass():
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((6, 4))
-    outputs = models.token_attention(
-        inputs, heads=2, neuron=firing, attention_neuron=firing, name="attention"
-    )
-    network = keras.Model(inputs, outputs)
-    x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
-    (queries,) = spikes_of(
-        network, [network.get_layer("attention_query_heads").output], x
-    )
+    network, x = attention(models.token_attention)
+    queries = network.get_layer("attention_query_heads").output
+    (queries,) = spikes_of(network, [queries], x)
     found = analysis.energy(helpers.spiking(network, T), x)
     (name,) = (name for name in found.layers if "sum" in name)
     assert entry(found, name) == (0, pytest.approx(np.count_nonzero(queries) / 2), 0)
@@ -435,13 +350,9 @@ def test_products_of_numbers_that_are_no_spikes_are_multiply_adds_in_each_step()
     inputs = keras.Input((3, 4))
     spikes = LIF()(inputs)
     x = keras.ops.softmax(spikes) + inputs
-    network = keras.Model(
-        inputs, keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))
-    )
-    found = analysis.energy(
-        helpers.spiking(network, T),
-        np.random.default_rng(0).random((2, T, 3, 4)).astype("float32"),
-    )
+    products = keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))
+    model = helpers.spiking(keras.Model(inputs, products), T)
+    found = analysis.energy(model, helpers.data(2, (T, 3, 4))[0])
     (name,) = (name for name in found.layers if "matmul" in name)
     assert entry(found, name) == (3 * 4 * 3 * T, 0, 3 * 4 * 3 * T)
 
@@ -450,13 +361,10 @@ def test_sums_of_averages_are_taken_once_in_all_slots_of_an_unrolled_step():
     inputs = keras.Input((6, 4))
     averages = layers.AveragePooling1D(3)(ILIF(levels=4)(inputs))
     network = keras.Model(inputs, layers.Dense(2)(keras.ops.sum(averages, axis=1)))
-    model, x = (
-        helpers.spiking(network, T),
-        np.random.default_rng(0).uniform(0, 4, (2, T, 6, 4)).astype("float32"),
-    )
-    expected, found = (
-        analysis.energy(either, x) for either in (model, rsnn.unroll(model))
-    )
+    model = helpers.spiking(network, T)
+    x = np.random.default_rng(0).uniform(0, 4, (2, T, 6, 4)).astype("float32")
+    expected = analysis.energy(model, x)
+    found = analysis.energy(rsnn.unroll(model), x)
     assert expected.accumulates[0] == 2 * 4 * T
     np.testing.assert_array_equal(found.accumulates, expected.accumulates)
     np.testing.assert_array_equal(found.multiply_adds, expected.multiply_adds)

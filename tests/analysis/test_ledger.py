@@ -18,9 +18,7 @@ from tests.analysis.test_analysis_energy import (
     T,
     inputs_by_hand,
     model_and_images,
-    resnet,
     uses_by_hand,
-    vgg,
 )
 
 pytestmark = pytest.mark.runs_once
@@ -49,7 +47,7 @@ def crossover_of_dense(n, m, steps, bits, nonzero=1.0, passes=1):
     multiply, add, bit = 0.2e-12, 0.1e-12, 20e-12 / 64
     # A synapse adds and reads 8 bits for a spike. At each step n inputs of 1 bit,
     # between steps m membranes of 16, are written and read.
-    of_a_spike, of_steps = (
+    spike_cost, steps_cost = (
         add + 8 * bit,
         2 * (steps * n * 1 + (steps - 1) * m * 16) * bit,
     )
@@ -59,24 +57,24 @@ def crossover_of_dense(n, m, steps, bits, nonzero=1.0, passes=1):
         nonzero * n * m * (add + multiply * bits / 8 + 8 * bit) + 2 * n * bits * bit
     )
     return (
-        (rival - of_steps) / (steps * n * m * of_a_spike),
+        (rival - steps_cost) / (steps * n * m * spike_cost),
         rival,
-        of_a_spike,
-        of_steps,
+        spike_cost,
+        steps_cost,
     )
 
 
 @pytest.mark.on_each_backend
 def test_the_crossover_of_a_dense_layer_is_that_of_the_formula():
     n, m, steps, bits = 400, 64, 5, 3
-    crossover, rival, of_a_spike, of_steps = crossover_of_dense(n, m, steps, bits)
+    crossover, rival, spike_cost, steps_cost = crossover_of_dense(n, m, steps, bits)
     model = dense(n, m, steps)
     for rate, wins in ((crossover - 0.005, True), (crossover + 0.005, False)):
         x = pixels(rate, n)
         found = analysis.energy(model, x, INT8)
         assert found.firing_rate == pytest.approx(x.mean())
         assert found.spiking.total == pytest.approx(
-            steps * x.sum() * m * of_a_spike + of_steps
+            steps * x.sum() * m * spike_cost + steps_cost
         )
         assert found.quantized.activation_bits == bits
         assert found.quantized.total == pytest.approx(rival)
@@ -102,13 +100,13 @@ def test_the_rival_of_a_network_that_reads_frames_runs_for_each():
     n, m, steps, bits = 40, 64, 5, 3
     x = pixels(0.3, steps, n)
     found = analysis.energy(dense(n, m, steps), x, INT8)
-    crossover, rival, of_a_spike, of_steps = crossover_of_dense(
+    crossover, rival, spike_cost, steps_cost = crossover_of_dense(
         n, m, steps, bits, passes=steps
     )
     assert (
         found.total
         == found.spiking.total
-        == pytest.approx(x.sum() * m * of_a_spike + of_steps)
+        == pytest.approx(x.sum() * m * spike_cost + steps_cost)
     )
     assert found.total_without_spikes == found.quantized.total == pytest.approx(rival)
     assert found.quantized.crossover == pytest.approx(crossover)
@@ -205,7 +203,7 @@ def factor_at(spent, rival):
 
 
 def test_spiking_spends_as_much_as_each_rival_at_its_crossover():
-    model, images = model_and_images(resnet)
+    model, images = model_and_images()
     measured = analysis.energy(model, images)
     for costs, kinds in (
         (INT8, {"never"}),
@@ -246,7 +244,7 @@ def test_spiking_spends_as_much_as_each_rival_at_its_crossover():
 
 
 def test_traffic_is_that_counted_by_hand():
-    model, images = model_and_images(resnet)
+    model, images = model_and_images()
     found = analysis.energy(model, images)
     for index, (layer, inputs, outputs) in enumerate(
         inputs_by_hand(model.network, images)
@@ -350,7 +348,7 @@ def test_what_follows_a_time_mean_has_no_membranes():
 
 
 def test_the_report_is_one_table_with_a_verdict_in_words():
-    model, images = model_and_images(vgg)
+    model, images = model_and_images()
     found = analysis.energy(model, images, INT8)
     first, header, _, *rows, parts, verdict = str(found).splitlines()
     assert first == f"Energy of a sample: {found.totals}"

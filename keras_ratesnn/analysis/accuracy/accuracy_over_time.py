@@ -10,7 +10,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.progress import Verbosity
-from keras_ratesnn.analysis import _accuracy, _figures, _observation
+from keras_ratesnn.analysis import _accuracy, _observation
 from keras_ratesnn.metrics import AnytimeAccuracy
 from keras_ratesnn.spiking_model import SpikingModel, checked_model, twin_of
 
@@ -39,15 +39,10 @@ class AccuracyOverTime:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure, axes = _figures.new_figure(5.5, 3.6)
-        steps = np.arange(1, len(self.accuracy) + 1)
-        label = f"{self.samples} samples"
-        _accuracy.draw(
-            axes,
-            steps,
+        figure, axes = _accuracy.figure_by_step(
             self.accuracy,
             self.samples,
-            label,
+            f"{self.samples} samples",
             color="black",
             marker="o",
             capsize=2,
@@ -58,12 +53,7 @@ class AccuracyOverTime:
             linestyle="--",
             label=f"T = {self.trained_timesteps} of the model",
         )
-        axes.set(
-            xlabel="after time step",
-            ylabel="accuracy",
-            xticks=_figures.step_ticks(len(steps)),
-        )
-        axes.grid(alpha=0.3)
+        axes.set_xlabel("after time step")
         axes.legend(fontsize="small")
         return figure
 

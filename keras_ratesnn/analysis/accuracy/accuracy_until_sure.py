@@ -9,7 +9,7 @@ import numpy as np
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._steps.until_sure import answers_of, confidence_for
-from keras_ratesnn.analysis import _accuracy, _figures
+from keras_ratesnn.analysis import _accuracy
 from keras_ratesnn.spiking_model import SpikingModel
 
 _POINTS = 200
@@ -69,7 +69,7 @@ class AccuracyUntilSure:
             np.minimum(is_sure.argmax(axis=1) + 1, self.last),
             self.last,
         )
-        right, in_the_end = (self._right_after(number) for number in (steps, self.last))
+        right, in_the_end = self._right_after(steps), self._right_after(self.last)
         return UntilSure(
             float(right.mean()),
             float(steps.mean()),
@@ -99,39 +99,25 @@ class AccuracyUntilSure:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure, axes = _figures.new_figure(5.5, 3.6)
-        confidences = [
-            0.0,
-            *np.quantile(self.certainty, np.linspace(0, 1, _POINTS)),
-            1.0,
+        by_step = [
+            self._right_after(np.minimum(steps, self.last)).mean()
+            for steps in range(1, self.certainty.shape[1] + 1)
         ]
-        accuracy, steps, _ = np.transpose(
-            [self.at(confidence) for confidence in confidences]
-        )
-        axes.plot(steps, accuracy, color="black", label="until sure")
-        after = np.arange(1, self.certainty.shape[1] + 1)
-        all_right = np.array(
-            [
-                self._right_after(np.minimum(number, self.last)).mean()
-                for number in after
-            ]
-        )
         samples = len(self.last)
-        look = {"color": "0.5", "linestyle": "", "marker": "o", "capsize": 2}
-        _accuracy.draw(
-            axes,
-            after,
-            all_right,
+        figure, axes = _accuracy.figure_by_step(
+            np.array(by_step),
             samples,
             f"as many steps for all {samples} samples",
-            **look,
+            color="0.5",
+            linestyle="",
+            marker="o",
+            capsize=2,
         )
-        axes.set(
-            xlabel="mean number of time steps",
-            ylabel="accuracy",
-            xticks=_figures.step_ticks(len(after)),
-        )
-        axes.grid(alpha=0.3)
+        quantiles = np.quantile(self.certainty, np.linspace(0, 1, _POINTS))
+        points = [self.at(confidence) for confidence in (0.0, *quantiles, 1.0)]
+        accuracy, steps, _ = np.transpose(points)
+        axes.plot(steps, accuracy, color="black", label="until sure")
+        axes.set_xlabel("mean number of time steps")
         axes.legend(fontsize="small", loc="lower right")
         return figure
 

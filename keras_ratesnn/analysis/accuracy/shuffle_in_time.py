@@ -130,22 +130,23 @@ def shuffle_in_time(
     threshold = checks.real("threshold", threshold)
     names: list[str] = []
     metrics: list[AnytimeAccuracy] = []
-    for batch, (inputs, labels) in enumerate(
-        _accuracy.batches(model, x, y, batch_size, verbose)
-    ):
+    batches = _accuracy.batches(model, x, y, batch_size, verbose)
+    for batch, (inputs, labels) in enumerate(batches):
         outputs, names = _run(model, inputs, (), None)
-        found = [outputs]
-        for layers in (names, *([name] for name in names)):
-            outputs, _ = _run(
-                model, inputs, layers, np.random.default_rng([seed, batch])
-            )
-            found.append(outputs)
-        metrics = metrics or [AnytimeAccuracy(1, threshold=threshold) for _ in found]
-        for metric, outputs in zip(metrics, found, strict=True):
+        outputs_by_run = [outputs]
+        single_layers = [[name] for name in names]
+        for layers in (names, *single_layers):
+            random = np.random.default_rng([seed, batch])
+            outputs, _ = _run(model, inputs, layers, random)
+            outputs_by_run.append(outputs)
+        metrics = metrics or [
+            AnytimeAccuracy(1, threshold=threshold) for _ in outputs_by_run
+        ]
+        for metric, outputs in zip(metrics, outputs_by_run, strict=True):
             metric.update_state(labels, outputs[:, None])
-    accuracy, shuffled, *per_layer = (
+    accuracy, shuffled, *per_layer = [
         float(ops.convert_to_numpy(*metric.result().values())) for metric in metrics
-    )
+    ]
     return ShuffledAccuracy(
         accuracy,
         shuffled,
@@ -178,8 +179,8 @@ def _shuffled(signal, counts, random):
     if counts.all():
         steps = random.permuted(steps, axis=1)
     else:
-        for sample, of_sample in enumerate(counts):
-            steps[sample, of_sample] = random.permuted(steps[sample, of_sample], axis=0)
+        for sample, counting in enumerate(counts):
+            steps[sample, counting] = random.permuted(steps[sample, counting], axis=0)
     tensor = ops.convert_to_tensor(steps, dtype=signal.value.dtype)
     return Signal(
         keras_internals.put_mask(

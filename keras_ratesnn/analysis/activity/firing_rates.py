@@ -35,7 +35,7 @@ class FiringRates:
     @property
     def mean(self) -> np.ndarray:
         """Spikes per neuron and time step of each layer, `(L,)`."""
-        return np.array([of_neurons.mean() for of_neurons in self.by_neuron])
+        return np.array([rates.mean() for rates in self.by_neuron])
 
     def plot(self) -> Any:
         """Draws the rate of each layer against the time step, and its mean over time.
@@ -51,24 +51,20 @@ class FiringRates:
             *size, 1, 2, sharey=True, width_ratios=(3, 2)
         )
         steps = np.arange(1, self.timesteps + 1)
-        for index, (name, rates) in enumerate(
-            zip(self.layers, self.by_step, strict=True)
-        ):
-            marker = _figures.MARKERS[index % len(_figures.MARKERS)]
+        indices = range(len(self.layers))
+        colors = [_figures.shade(index, len(self.layers)) for index in indices]
+        for index, name in enumerate(self.layers):
             over_time.plot(
                 steps,
-                rates,
+                self.by_step[index],
                 label=name,
-                color=_figures.shade(index, len(self.layers)),
-                marker=marker,
+                color=colors[index],
+                marker=_figures.MARKERS[index % len(_figures.MARKERS)],
             )
         over_time.set(xlabel="time step", ylabel="spikes per neuron", ylim=(0, None))
         over_time.set_xticks(_figures.step_ticks(self.timesteps))
         over_time.grid(alpha=0.3)
-        colors = [
-            _figures.shade(index, len(self.layers)) for index in range(len(self.layers))
-        ]
-        means.bar(range(len(self.layers)), self.mean, color=colors, edgecolor="black")
+        means.bar(indices, self.mean, color=colors, edgecolor="black")
         means.set_title("mean over time", fontsize="medium")
         _figures.name_layers(means, self.layers)
         figure.legend(
@@ -118,19 +114,15 @@ def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
             # Neurons are silent where their currents are NaN, and so may be those after
             # them.
             for signal in call.signals:
-                sound[:] &= (
-                    np.isfinite(_observation.array(signal.value))
-                    .reshape(len(sound), -1)
-                    .all(axis=1)
-                )
-            spikes = spikes + np.where(sound, 0.0, np.nan).reshape(
-                -1, *(1 for _ in spikes.shape[1:])
-            )
+                finite = np.isfinite(_observation.array(signal.value))
+                sound[:] &= finite.reshape(len(sound), -1).all(axis=1)
+            # In double precision.
+            unknown = np.where(sound, 0.0, np.nan)
+            spikes = spikes + unknown.reshape(-1, *[1] * (spikes.ndim - 1))
             names.add(call.operation.name)
             # Neurons do not spike in padding.
-            by_step.append(
-                spikes.sum(axis=0).reshape(model.timesteps, -1).mean(axis=1) / samples
-            )
+            spikes_by_step = spikes.sum(axis=0).reshape(model.timesteps, -1)
+            by_step.append(spikes_by_step.mean(axis=1) / samples)
             by_neuron.append(spikes.sum(axis=(0, 1)) / counts.sum())
         return outputs
 

@@ -1,6 +1,7 @@
 """Membranes and spikes of single neurons over time."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -62,28 +63,33 @@ class Membranes:
         values, spikes = self.values[sample], self.spikes[sample]
         figure, axes = _figures.new_figure(5.5, 3.8)
         steps = np.arange(1, len(values) + 1)
-        shades = [
-            _figures.shade(index, len(self.neurons))
-            for index in range(len(self.neurons))
-        ]
-        for index, (neuron, color) in enumerate(zip(self.neurons, shades, strict=True)):
-            line = ("-", "--", "-.", ":")[index % 4]
+        count = len(self.neurons)
+        shades = [_figures.shade(index, count) for index in range(count)]
+        look = {"marker": "o", "s": 25}
+        for index, neuron in enumerate(self.neurons):
             axes.plot(
                 steps,
                 values[:, index],
-                color=color,
-                linestyle=line,
+                color=shades[index],
+                linestyle=("-", "--", "-.", ":")[index % 4],
                 label=f"neuron {neuron}",
             )
             fired = spikes[:, index] > 0
             axes.scatter(
-                steps[fired], values[fired, index], color=color, marker="o", s=25
+                steps[fired], values[fired, index], color=shades[index], **look
             )
-        axes.scatter([], [], color="black", marker="o", s=25, label="spike")
+        axes.scatter([], [], color="black", label="spike", **look)
         # Where all are the same, the line of the first neuron, which is black, is above
         # the others.
-        style = {"linestyles": (0, (1, 3)), "linewidths": 1, "label": "threshold"}
-        axes.hlines(self.thresholds[::-1], 1, len(values), shades[::-1], **style)
+        axes.hlines(
+            self.thresholds[::-1],
+            1,
+            len(values),
+            shades[::-1],
+            linestyles=(0, (1, 3)),
+            linewidths=1,
+            label="threshold",
+        )
         axes.set(
             xlabel="time step",
             ylabel=f"membrane of {self.layer}",
@@ -192,7 +198,7 @@ class Raster:
             IndexError: If there is no such sample.
         """
         interval = checks.positive_integer("interval", interval)
-        figure, (axes, of_rates) = _figures.new_figure(
+        figure, (axes, bars_axes) = _figures.new_figure(
             6.4, 3.8, 1, 2, sharey=True, width_ratios=(4, 1)
         )
         from matplotlib.animation import FuncAnimation
@@ -200,11 +206,11 @@ class Raster:
         spikes, marks = self._draw(axes, sample)
         steps = marks.get_offsets()[:, 0]
         so_far = np.cumsum(spikes, axis=0) / np.arange(1, len(spikes) + 1)[:, None]
-        bars = of_rates.barh(
+        bars = bars_axes.barh(
             np.arange(len(self.neurons)), so_far[0], height=1.0, color="0.5"
         )
-        of_rates.set(xlim=(0, 1.05 * max(1.0, so_far.max())), xlabel="spikes per step")
-        of_rates.grid(alpha=0.3, axis="x")
+        bars_axes.set(xlim=(0, 1.05 * max(1.0, so_far.max())), xlabel="spikes per step")
+        bars_axes.grid(alpha=0.3, axis="x")
 
         # Laid out once: the texts of later steps take no other space.
         figure.draw_without_rendering()
@@ -219,7 +225,7 @@ class Raster:
                 )
             for bar, rate in zip(bars, so_far[t], strict=True):
                 bar.set_width(rate)
-            of_rates.set_title(f"after step {t + 1}", fontsize="medium")
+            bars_axes.set_title(f"after step {t + 1}", fontsize="medium")
 
         return FuncAnimation(figure, show, frames=len(spikes), interval=interval)
 
@@ -241,11 +247,9 @@ class Raster:
         # In another order than that of the layer, some of the indices would look like
         # an axis that goes up and down.
         ordered = len(ticks) < count and bool((np.diff(self.neurons) < 0).any())
-        label = (
-            f"neurons of {self.layer}, in their order"
-            if ordered
-            else f"neuron of {self.layer}"
-        )
+        label, indices = f"neuron of {self.layer}", self.neurons[ticks]
+        if ordered:
+            label, indices = f"neurons of {self.layer}, in their order", ticks + 1
         axes.set(
             xlabel="time step",
             ylabel=label,
@@ -254,10 +258,7 @@ class Raster:
         )
         axes.set_title(f"sample {sample}", fontsize="medium")
         axes.set_xticks(_figures.step_ticks(len(spikes)))
-        axes.set_yticks(
-            ticks,
-            [str(index) for index in (ticks + 1 if ordered else self.neurons[ticks])],
-        )
+        axes.set_yticks(ticks, [str(index) for index in indices])
         return spikes, marks
 
 
@@ -321,39 +322,36 @@ def _recorded(model, x, layer, neurons, membranes):
     watched = observed(model, [layer] if membranes else [], [layer])
     watched.compile(jit_compile=False)
     with backend.no_gradient():
-        found = watched(x, training=False)
+        outputs = watched(x, training=False)
     # Steps count from the first one of each sample that is not padding.
-    first = call_inputs(
-        _graph.as_graph(model.network), x, model.timesteps, None, model.mask_value
-    )[2]
-    tensors = [found[kind][layer] for kind in ("spikes", "membrane") if kind in found]
-    steps = [
-        _observation.array(tensor if first is None else starting_at(first, tensor))
-        for tensor in tensors
-    ]
+    network = _graph.as_graph(model.network)
+    _, _, first = call_inputs(network, x, model.timesteps, None, model.mask_value)
+    recorded = []
+    for kind in ("spikes", "membrane") if membranes else ("spikes",):
+        tensor = outputs[kind][layer]
+        if first is not None:
+            tensor = starting_at(first, tensor)
+        recorded.append(_observation.array(tensor))
+    operation, shape = calls[layer].operation, recorded[0].shape
     # Half precision rounds normalised spikes.
-    steps[0] = np.rint(steps[0] / calls[layer].operation.cell.spike_size)
-    flat = [values.reshape(*values.shape[:2], -1) for values in steps]
-    indices = _indices(neurons, flat[0].shape[-1])
-    thresholds = np.broadcast_to(
-        _threshold(calls[layer].operation), (1, *steps[0].shape[2:])
-    ).reshape(-1)
-    return indices, thresholds[indices], *(values[..., indices] for values in flat)
+    recorded[0] = np.rint(recorded[0] / operation.cell.spike_size)
+    indices = _indices(neurons, math.prod(shape[2:]))
+    thresholds = np.broadcast_to(_threshold(operation), (1, *shape[2:])).reshape(-1)
+    chosen = [values.reshape(*shape[:2], -1)[..., indices] for values in recorded]
+    return indices, thresholds[indices], *chosen
 
 
 def _threshold(layer):
     """The membrane at which the neurons of a layer spike in inference: a number, or an
     array that broadcasts to them."""
     cell, stabilizer = layer.cell.independent_cell(), getattr(layer, "stabilizer", None)
-    threshold = (
-        cell.effective_threshold()
-        if stabilizer is None
-        else stabilizer.running_threshold
-    )
+    if stabilizer is None:
+        threshold = cell.effective_threshold()
+    else:
+        threshold = stabilizer.running_threshold
+    threshold = np.asarray(ops.convert_to_numpy(threshold), "float32")
     # Integer spikes are rounded.
-    return np.asarray(ops.convert_to_numpy(threshold), "float32") / (
-        2 if isinstance(cell, ILIFCell) else 1
-    )
+    return threshold / 2 if isinstance(cell, ILIFCell) else threshold
 
 
 def _indices(neurons, size):

@@ -73,7 +73,7 @@ class OperationCounter:
         self.not_counted: list[str] = []
 
     @classmethod
-    def of(cls, model: SpikingModel, x: Structure) -> Self:
+    def for_batch(cls, model: SpikingModel, x: Structure) -> Self:
         """That of a model which is to be run on a batch."""
         network = _graph.as_graph(model.network)
         frames = bool(inputs_with_time(network, x, model.timesteps))
@@ -84,11 +84,10 @@ class OperationCounter:
     def __call__(self, call: Call, outputs: Structure) -> Structure:
         self._follow_spikes(call, outputs)
         self._after_time_means |= call.kind.role == layer_kinds.TIME_MEAN
-        if _observation.is_neuron(call) or not self._after_neurons.isdisjoint(
-            call.signals
-        ):
+        is_neuron = _observation.is_neuron(call)
+        if is_neuron or not self._after_neurons.isdisjoint(call.signals):
             self._after_neurons.update(tree.flatten(outputs))
-        if _observation.is_neuron(call):
+        if is_neuron:
             self._count_neurons(call, outputs)
         elif call.kind.products is not None and len(call.signals) == 2:
             self._count_products(call, call.kind.products, outputs)
@@ -96,7 +95,7 @@ class OperationCounter:
             self._count_sum(call, outputs)
         elif call.kind.multiply_adds is not None:
             self._count(call, call.signals[0], outputs)
-        elif _has_others(call.operation):
+        elif _has_more_matrices(call.operation):
             self.not_counted.append(call.operation.name)
         return outputs
 
@@ -105,46 +104,63 @@ class OperationCounter:
         self.names.add(name)
         self.calls.append(counted)
 
+    def traffic(
+        self,
+        shape: tuple[int, ...],
+        static: bool,
+        raw: bool,
+        runs: float,
+        dense: float = 0.0,
+        **sizes: float,
+    ) -> Traffic[float]:
+        """The `Traffic` of a layer.
+
+        Args:
+            shape: Tuple, the shape of its outputs without the batch.
+            static: See `Traffic`.
+            raw: Likewise.
+            runs: Likewise.
+            dense: Float, its multiply-adds in a pass. Defaults to `0.0`.
+            **sizes: Other fields of `Traffic`.
+        """
+        passes = 1.0 if static else self.passes
+        steps = self.counts.sum(axis=1) / self.slots
+        carried = float(np.maximum(steps - 1, 0).mean())
+        if static and self._after_time_means:
+            # What follows a time mean is added into no membranes.
+            carried = 0.0
+        sizes = {"nonzero": dense * passes} | sizes
+        return _NO_TRAFFIC._replace(
+            static=static,
+            raw=raw,
+            passes=passes,
+            runs=runs,
+            outputs=math.prod(shape),
+            kept=carried,
+            **sizes,
+        )
+
     def _traffic(
         self,
         outputs: Signal,
         static: bool,
         runs: float,
         dense: float = 0.0,
-        **found: float,
+        **sizes: float,
     ) -> Traffic[float]:
         """The traffic of a layer with these outputs."""
-        raw = static or (
-            bool(found.get("values")) and outputs not in self._after_neurons
-        )
-        passes = 1.0 if static else self.passes
-        found = {"passes": passes, "nonzero": dense * passes} | found
-        # What follows a time mean is added into no membranes.
-        after_means = static and self._after_time_means
-        kept = (
-            0.0
-            if after_means
-            else float(np.maximum(self.counts.sum(axis=1) / self.slots - 1, 0).mean())
-        )
+        before_spikes = outputs not in self._after_neurons
+        raw = static or (bool(sizes.get("values")) and before_spikes)
         shape = tuple(outputs.value.shape[1:])
-        return _NO_TRAFFIC._replace(
-            static=static,
-            raw=raw,
-            runs=runs,
-            outputs=math.prod(shape),
-            kept=kept,
-            **found,
-        )
+        return self.traffic(shape, static, raw, runs, dense, **sizes)
 
     def _rows(self, signal: Signal) -> np.ndarray:
         """The values of a signal at the steps that count, `(rows, ...)`; of one that is
         the same at every step, at one step."""
         values = _observation.array(signal.value)
-        return (
-            values
-            if signal.static
-            else _observation.without_padding(values, self.counts)
-        )
+        if signal.static:
+            return values
+        return _observation.without_padding(values, self.counts)
 
     @property
     def _steps(self) -> float:
@@ -158,17 +174,17 @@ class OperationCounter:
         all or no spikes."""
         if signal.static or self.slots == 1:
             return values, spikes
-        by_slot = values.reshape(-1, self.slots, *values.shape[1:])
         if _same_in_slots(values, self.slots):
-            return by_slot[:, 0], None if spikes is None else spikes[:: self.slots]
-        return (by_slot.sum(axis=1), None) if spikes is None else (values, spikes)
+            once = slice(None, None, self.slots)
+            return values[once], None if spikes is None else spikes[once]
+        if spikes is not None:
+            return values, spikes
+        return values.reshape(-1, self.slots, *values.shape[1:]).sum(axis=1), None
 
     def _count(self, call: Call, signal: Signal, outputs: Signal) -> None:
         values, samples = self._rows(signal), len(self.counts)
-        input_shape, output_shape = (
-            tuple(signal.value.shape),
-            tuple(outputs.value.shape),
-        )
+        input_shape = tuple(signal.value.shape)
+        output_shape = tuple(outputs.value.shape)
         dense = call.kind.multiply_adds(call.operation, input_shape, output_shape)  # type: ignore[misc]  # There is one.
         spikes = None
         if not signal.static and matrices(call.operation) == 1:
@@ -179,43 +195,38 @@ class OperationCounter:
             return _fed(call.kind, call.operation, input_shape, output_shape, events)
 
         runs, size = len(values) / samples, math.prod(input_shape[1:])
-        done, found = (dense * runs, 0.0), {"values": size}
-        if spikes is not None:
-            done = 0.0, fed(spikes.sum(axis=0, dtype="float64") / samples)
+        if spikes is None:
+            multiply_adds, accumulates, sizes = dense * runs, 0.0, {"values": size}
+        else:
+            multiply_adds = 0.0
+            accumulates = fed(spikes.sum(axis=0, dtype="float64") / samples)
             passes = spikes.reshape(round(samples * self.passes), -1, *spikes.shape[1:])
-            nonzero = fed(passes.any(axis=1).sum(axis=0) / samples)
-            found = {
+            sizes = {
                 "spikes": size,
                 "most_accumulates": fed(np.ones(input_shape[1:])),
-                "nonzero": nonzero,
+                "nonzero": fed(passes.any(axis=1).sum(axis=0) / samples),
             }
-        traffic = self._traffic(
-            outputs,
-            signal.static,
-            runs,
-            dense,
-            weights=_size_of_matrices(call.operation),
-            **found,
-        )
-        self.add(call.operation.name, Counted(dense, *done, traffic))
+        sizes["weights"] = _size_of_matrices(call.operation)
+        traffic = self._traffic(outputs, signal.static, runs, dense, **sizes)
+        counted = Counted(dense, multiply_adds, accumulates, traffic)
+        self.add(call.operation.name, counted)
 
     def _count_sum(self, call: Call, outputs: Signal) -> None:
         """A sum of inputs: an addition for each spike, or for each input if these are
         no spikes."""
         (signal,) = call.signals
         values, samples = self._rows(signal), len(self.counts)
-        values, spikes = self._once_in_a_step(
-            signal, values, None if signal.static else self._spikes(signal, values)
-        )
+        spikes = None if signal.static else self._spikes(signal, values)
+        values, spikes = self._once_in_a_step(signal, values, spikes)
         size = math.prod(values.shape[1:])
-        found = (
-            {"values": size}
-            if spikes is None
-            else {"spikes": size, "most_accumulates": size}
-        )
-        traffic = self._traffic(outputs, signal.static, len(values) / samples, **found)
-        done = (values.size if spikes is None else spikes.sum()) / samples
-        self.add(call.operation.name, Counted(0.0, 0.0, done, traffic))
+        if spikes is None:
+            additions, sizes = values.size, {"values": size}
+        else:
+            additions = spikes.sum()
+            sizes = {"spikes": size, "most_accumulates": size}
+        traffic = self._traffic(outputs, signal.static, len(values) / samples, **sizes)
+        counted = Counted(0.0, 0.0, additions / samples, traffic)
+        self.add(call.operation.name, counted)
 
     def _count_products(
         self, call: Call, axes: tuple[int, int], outputs: Signal
@@ -223,71 +234,58 @@ class OperationCounter:
         """Products of two inputs: an addition for each spike of the first one that has
         spikes, and each value that it meets."""
         static = all(signal.static for signal in call.signals)
-        pair, spikes = [], []
+        factors: list[np.ndarray] = []
+        events: list[Any] = []
+        sizes: dict[str, float] = {"spikes": 0.0, "values": 0.0}
+        has_spikes = False
         for signal in call.signals:
             rows = self._rows(signal)
-            spikes.append(None if signal.static else self._spikes(signal, rows))
-            repeats = 1 if static or not signal.static else self.timesteps
-            pair.append(
-                _observation.without_padding(
-                    np.repeat(rows, repeats, axis=0), self.counts
-                )
-                if repeats > 1
-                else rows
-            )
-        dense = math.prod(outputs.value.shape[1:]) * pair[0].shape[-1]
-        steps = 1 if static else self._steps / self.slots
-        first = next(
-            (place for place, found in enumerate(spikes) if found is not None), None
-        )
-        events: list[Any] = [
-            found if place == first else rows != 0
-            for place, (found, rows) in enumerate(zip(spikes, pair, strict=True))
-        ]
-        if not static and all(_same_in_slots(rows, self.slots) for rows in pair):
-            events = [found[:: self.slots] for found in events]
-        meeting = [
-            found.sum(axis=axis, dtype="float64")
-            for found, axis in zip(events, axes, strict=True)
-        ]
-        sizes: dict[str, float] = {"spikes": 0.0, "values": 0.0}
-        for found, rows in zip(spikes, pair, strict=True):
-            sizes["values" if found is None else "spikes"] += math.prod(rows.shape[1:])
-        runs = 1.0 if static else len(events[0]) / len(self.counts)
+            spikes = None if signal.static else self._spikes(signal, rows)
+            if signal.static and not static:
+                repeated = np.repeat(rows, self.timesteps, axis=0)
+                rows = _observation.without_padding(repeated, self.counts)
+            sizes["values" if spikes is None else "spikes"] += math.prod(rows.shape[1:])
+            # The spikes of one factor are counted, those of the other are values.
+            counts_spikes = spikes is not None and not has_spikes
+            events.append(spikes if counts_spikes else rows != 0)
+            has_spikes |= counts_spikes
+            factors.append(rows)
+        dense = math.prod(outputs.value.shape[1:]) * factors[0].shape[-1]
+        if not static and all(_same_in_slots(rows, self.slots) for rows in factors):
+            events = [rows[:: self.slots] for rows in events]
+        samples = len(self.counts)
+        runs = 1.0 if static else len(events[0]) / samples
         traffic = self._traffic(outputs, static, runs, dense, **sizes)
-        if first is None:
-            counted = Counted(dense, dense * steps, 0.0, traffic)
+        if has_spikes:
+            left = events[0].sum(axis=axes[0], dtype="float64")
+            right = events[1].sum(axis=axes[1], dtype="float64")
+            accumulates = (left * right).sum() / samples
+            traffic = traffic._replace(most_accumulates=dense)
+            counted = Counted(dense, 0.0, accumulates, traffic)
         else:
-            active = (meeting[0] * meeting[1]).sum() / len(self.counts)
-            counted = Counted(
-                dense, 0.0, active, traffic._replace(most_accumulates=dense)
-            )
+            steps = 1 if static else self._steps / self.slots
+            counted = Counted(dense, dense * steps, 0.0, traffic)
         self.add(call.operation.name, counted)
 
     def _count_neurons(self, call: Call, outputs: Signal) -> None:
         """The weights of parallel neurons, which multiply inputs of several steps, and
         the layer that spikes come back by."""
-        neuron, cell, shape = (
-            call.operation,
-            call.operation.cell,
-            (1, *outputs.value.shape[1:]),
-        )
+        neuron, cell = call.operation, call.operation.cell
+        shape = (1, *outputs.value.shape[1:])
         independent = cell.independent_cell()
         if independent.in_parallel:
             counts = self.counts[:, :: self.slots].astype("float64")
             reaching = independent.reaching_inputs(counts.shape[1])
             reached = np.einsum("bt,tj,bj->", counts, reaching, counts) / len(counts)
+            multiply_adds = reached * math.prod(shape)
             # Its inputs were written as the outputs of a layer.
-            read_once = _NO_TRAFFIC._replace(
-                runs=1.0, weights=_size_of_matrices(neuron)
-            )
-            self.add(
-                neuron.name, Counted(0.0, reached * math.prod(shape), 0.0, read_once)
-            )
+            weights = _size_of_matrices(neuron)
+            traffic = _NO_TRAFFIC._replace(runs=1.0, weights=weights)
+            self.add(neuron.name, Counted(0.0, multiply_adds, 0.0, traffic))
             return
         if cell.feedback is not None:
             self._count_feedback(call, outputs, shape)
-        if _has_others(neuron, cell.feedback):
+        if _has_more_matrices(neuron, cell.feedback):
             self.not_counted.append(neuron.name)
 
     def _count_feedback(
@@ -302,36 +300,27 @@ class OperationCounter:
                 self.not_counted.append(name)
             return
         spikes = _observation.spikes(call, outputs, self.timesteps)
-        by_step = spikes.reshape(len(spikes), -1, slots, *spikes.shape[2:]).sum(
-            axis=2, dtype="float64"
-        )
+        by_slot = spikes.reshape(len(spikes), -1, slots, *spikes.shape[2:])
+        by_step = by_slot.sum(axis=2, dtype="float64")
         counts = self.counts[:, ::slots]
         # Neither padding nor what follows it gets spikes.
         feeds = counts[:, :-1] & counts[:, 1:]
-        back = by_step[:, :-1][feeds].sum(axis=0) / len(spikes)
-        active = _fed(kind, layer, shape, shape, back)
-        dense = kind.multiply_adds(layer, shape, shape)
-        one_kernel = matrices(layer) == 1
-        runs, size = feeds.sum() / len(spikes), math.prod(shape)
-        most = (
-            _fed(kind, layer, shape, shape, np.ones(shape[1:])) if one_kernel else 0.0
-        )
+        runs = feeds.sum() / len(spikes)
+        multiply_adds, accumulates, most_accumulates = 0.0, 0.0, 0.0
+        if matrices(layer) == 1:
+            back = by_step[:, :-1][feeds].sum(axis=0) / len(spikes)
+            accumulates = _fed(kind, layer, shape, shape, back)
+            most_accumulates = _fed(kind, layer, shape, shape, np.ones(shape[1:]))
+        else:
+            multiply_adds = kind.multiply_adds(layer, shape, shape) * runs
         # It adds into membranes that are kept in any case.
         traffic = _NO_TRAFFIC._replace(
             runs=runs,
-            most_accumulates=most,
+            most_accumulates=most_accumulates,
             weights=_size_of_matrices(layer),
-            spikes=size,
+            spikes=math.prod(shape),
         )
-        self.add(
-            name,
-            Counted(
-                0.0,
-                0.0 if one_kernel else dense * runs,
-                active if one_kernel else 0.0,
-                traffic,
-            ),
-        )
+        self.add(name, Counted(0.0, multiply_adds, accumulates, traffic))
 
     def _follow_spikes(self, call: Call, outputs: Structure) -> None:
         """Takes the value of one spike over from the inputs of an operation to its
@@ -349,12 +338,10 @@ class OperationCounter:
         if not size:
             return
         if call.kind.moves and len(call.signals) == 1:
-            largest = [
-                float(np.abs(_observation.array(signal.value)).max())
-                for signal in (call.signals[0], outputs)
-            ]
-            # It may scale what it moves.
-            size = size * largest[1] / largest[0] if all(largest) else size
+            before, after = _largest(call.signals[0]), _largest(outputs)
+            if before and after:
+                # It may scale what it moves.
+                size = size * after / before
         self._sizes.update(dict.fromkeys(tree.flatten(outputs), size))
 
     def _spikes(self, signal: Signal, values: np.ndarray) -> np.ndarray | None:
@@ -365,10 +352,14 @@ class OperationCounter:
             number = values / size
             if np.allclose(number, np.rint(number), rtol=0.0, atol=1e-2):
                 return np.abs(np.rint(number))
-        found = values[values != 0]
-        return (
-            values != 0 if not found.size or bool((found == found[0]).all()) else None
-        )
+        nonzero = values[values != 0]
+        are_equal = not nonzero.size or bool((nonzero == nonzero[0]).all())
+        return values != 0 if are_equal else None
+
+
+def _largest(signal: Signal) -> float:
+    """The largest magnitude of a signal's values."""
+    return float(np.abs(_observation.array(signal.value)).max())
 
 
 def _fed(
@@ -401,23 +392,22 @@ def matrices(operation: keras.Operation) -> int:
 
 
 def _matrices(operation):
-    weights = [
+    return [
         weight
         for weight in getattr(operation, "weights", ())
-        if not _BESIDE_A_KERNEL.search(weight.name)
-    ]
-    return [
-        weight for weight in weights if len(weight.shape) > 1 or weight.name == "kernel"
+        if (len(weight.shape) > 1 or weight.name == "kernel")
+        and not _BESIDE_A_KERNEL.search(weight.name)
     ]
 
 
-def _has_others(operation, counted=None):
+def _has_more_matrices(operation, counted=None):
     """Whether an operation has matrices besides those of a layer. What broadcasts over
     the batch, such as decays, is none."""
     known = set(map(id, _matrices(counted)))
-    others = (weight for weight in _matrices(operation) if id(weight) not in known)
     return any(
-        weight.name.endswith("kernel") or weight.shape[0] > 1 for weight in others
+        weight.name.endswith("kernel") or weight.shape[0] > 1
+        for weight in _matrices(operation)
+        if id(weight) not in known
     )
 
 
@@ -426,10 +416,8 @@ _BESIDE_A_KERNEL = re.compile("_scale$|_zero$|^lora_")
 
 def _size_of_matrices(operation: keras.Operation) -> float:
     """The number of elements of these weights."""
-    # A kernel of 4 bits has two in a byte, but not in its property.
-    found = (
-        [operation.kernel]
-        if matrices(operation) == 1 and hasattr(operation, "kernel")
-        else _matrices(operation)
-    )
-    return float(sum(math.prod(weight.shape) for weight in found))
+    weights = _matrices(operation)
+    if len(weights) == 1 and hasattr(operation, "kernel"):
+        # A kernel of 4 bits has two in a byte, but not in its property.
+        weights = [operation.kernel]
+    return float(sum(math.prod(weight.shape) for weight in weights))

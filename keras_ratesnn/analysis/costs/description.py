@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._model import silence_causes
 from keras_ratesnn.analysis import _observation, _text
 from keras_ratesnn.analysis.costs._counter import OperationCounter
-from keras_ratesnn.analysis.costs._of_integers import counter_of_integers
+from keras_ratesnn.analysis.costs._integer_counter import counter_of_integers
 from keras_ratesnn.analysis.costs.energy import Energy, energy_of
 from keras_ratesnn.analysis.costs.ledger import COSTS
 from keras_ratesnn.integers import IntegerModel
@@ -142,30 +143,30 @@ class Description:
 
     @property
     def warnings(self) -> list[str]:
-        """Problems that were found, with advice: a list of strings."""
-        found = []
+        """Problems that were problems, with advice: a list of strings."""
+        problems = []
         almost = [
             layer
             for layer in self.layers
             if layer.silent >= NEARLY_ALL and layer.firing_rate > 0
         ]
         if self.nan:
-            found.append(f"NaN: {self.remedy}")
+            problems.append(f"NaN: {self.remedy}")
         elif self.dead:
-            found.append(
+            problems.append(
                 f"DEAD: no neuron spikes in {_names(self.dead)}. The kernels that "
                 "follow have a gradient of exactly zero, and the output does not "
                 f"depend on earlier layers. {self.remedy}"
             )
         if almost and not self.nan:
-            found.append(
+            problems.append(
                 f"ALMOST DEAD: at least {NEARLY_ALL:.0%} of the neurons never spike in "
                 f"{_names(almost)}. Try what helps dead layers, or a larger batch here "
                 "if this one is small."
             )
         saturated = [layer for layer in self.layers if layer.saturated >= NEARLY_ALL]
         if saturated:
-            found.append(
+            problems.append(
                 f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every "
                 f"step, as often as they can, in {_names(saturated)}. They carry no "
                 "information about the input: raise the threshold, put a "
@@ -174,19 +175,19 @@ class Description:
             )
         many = [layer for layer in self.layers if MANY <= layer.saturated < NEARLY_ALL]
         if many:
-            found.append(
+            problems.append(
                 f"MANY SATURATED: at least {MANY:.0%} of the neurons spike at every "
                 f"step, as often as they can, in {_names(many)}. Are the inputs "
                 "scaled? Pixels up to 255 need keras.layers.Rescaling(1 / 255). Try "
                 "what helps saturated layers, a higher threshold or a "
                 "BatchNormalization, or a larger batch here if this one is small."
             )
-        return found
+        return problems
 
     def __str__(self) -> str:
-        rows = [
-            [form.format(layer) for form in _COLUMNS.values()] for layer in self.layers
-        ]
+        rows = []
+        for layer in self.layers:
+            rows.append([form.format(layer) for form in _COLUMNS.values()])
         lines = [
             f"{self.name}: {self.samples} samples, {self.timesteps} time steps",
             *_text.table(list(_COLUMNS), rows, left=2),
@@ -262,11 +263,10 @@ def describe(
         ValueError: If `x` does not fit the model or has no samples.
     """
     checks.boolean("verbose", verbose)
-    counter, layers, facts = (
-        _of_integers(model, x)
-        if isinstance(model, IntegerModel)
-        else _of_spiking_model(model, x)
-    )
+    if isinstance(model, IntegerModel):
+        counter, layers, facts = _counted_integers(model, x)
+    else:
+        counter, layers, facts = _counted(model, x)
     description = Description(
         name=model.name,
         samples=_observation.samples(x),
@@ -283,28 +283,25 @@ def describe(
     return description
 
 
-def _of_integers(model, x):
+def _counted_integers(model, x):
     """The counter of a network of integers after a batch, the activity of its neurons,
     and what else a `Description` has."""
     outputs = model.layer_outputs(x)
-    neurons = [layer for layer in model.plan.layers if layer.kind == "neurons"]
-    spikes = {
-        layer.name: outputs[layer.name].reshape(-1, *layer.shape).astype("float32")
-        for layer in neurons
-    }
-    activities = [
-        _activity(layer.name, spikes[layer.name], layer.largest) for layer in neurons
-    ]
+    activities = []
+    for layer in model.plan.layers:
+        if layer.kind == "neurons":
+            spikes = outputs[layer.name].reshape(-1, *layer.shape).astype("float32")
+            activities.append(_activity(layer.name, spikes, layer.largest))
     return counter_of_integers(model, outputs, np.asarray(x)), activities, {}
 
 
-def _of_spiking_model(model, x):
+def _counted(model, x):
     """The same of a `SpikingModel`."""
     x = _observation.tensors(checked_model(model), x)
     layers: list[NeuronLayer] = []
     dead: list[keras.Operation] = []
     broken: list[str] = []
-    counter = OperationCounter.of(model, x)
+    counter = OperationCounter.for_batch(model, x)
     paths = _graph.paths_of(model.network)
 
     def observe(call, outputs):
@@ -321,13 +318,12 @@ def _of_spiking_model(model, x):
     outputs = _observation.observed(model, x, observe)
     if _observation.any_nan(outputs):
         broken.append("the outputs are NaN")
-    facts = {
-        "normalized": bool(dead)
-        and dead[0] in silence_causes.normalized_neurons(model.network),
-        "nan": f"{broken[0]}. {silence_causes.origin_of_nan(model, x)}"
-        if broken
-        else "",
-    }
+    facts: dict[str, Any] = {}
+    if dead:
+        normalized = silence_causes.normalized_neurons(model.network)
+        facts["normalized"] = dead[0] in normalized
+    if broken:
+        facts["nan"] = f"{broken[0]}. {silence_causes.origin_of_nan(model, x)}"
     return counter, layers, facts
 
 

@@ -12,7 +12,7 @@ from keras_ratesnn._model.silence_causes import origin_of_nan
 from keras_ratesnn.analysis import _figures, _observation, _text
 from keras_ratesnn.analysis.costs import ledger
 from keras_ratesnn.analysis.costs._counter import OperationCounter
-from keras_ratesnn.analysis.costs._of_integers import counter_of_integers
+from keras_ratesnn.analysis.costs._integer_counter import counter_of_integers
 from keras_ratesnn.analysis.costs.ledger import Costs, Ledger, Rival, Traffic
 from keras_ratesnn.integers import IntegerModel
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
@@ -93,7 +93,7 @@ class Energy:
             self.multiply_adds * self.costs.multiply_add
             + self.accumulates * self.costs.accumulate
         )
-        return ledger.of_spikes(
+        return ledger.with_spikes(
             operations, self.accumulates, self.traffic, self.levels, self.costs
         )
 
@@ -122,14 +122,12 @@ class Energy:
     @property
     def totals(self) -> str:
         """What all layers spend, with memory, with spikes and without, in words."""
-        rival, wider, passes = (
-            self.quantized,
-            self.without_spikes,
-            self.traffic.passes.max(initial=1),
-        )
+        rival, wider = self.quantized, self.without_spikes
+        passes = self.traffic.passes.max(initial=1)
+        often = "one pass" if passes == 1 else f"{passes:.3g} passes"
         return (
             f"{_text.joules(self.total)} with spikes, T = {self.timesteps}; without "
-            f"spikes, in {'one pass' if passes == 1 else f'{passes:.3g} passes'}, "
+            f"spikes, in {often}, "
             f"{_text.joules(rival.total)} with {rival.activation_bits}-bit "
             f"activations, {_text.joules(wider.total)} with {wider.activation_bits}-bit"
         )
@@ -156,24 +154,21 @@ class Energy:
     def __str__(self) -> str:
         spiking, rival, wider = self.spiking, self.quantized, self.without_spikes
         wide, narrow = wider.activation_bits, rival.activation_bits
-        rows = [
-            [
-                name,
-                *map(_text.joules, spent),
-                _ratio(spent[0], spent[2]),
-                _rate(rate),
-                _rate(below, self.levels),
-            ]
-            for name, *spent, rate, below in zip(
-                (*self.layers, "all"),
-                (*spiking.layers, spiking.total),
-                (*wider.layers, wider.total),
-                (*rival.layers, rival.total),
-                (*self.firing_rates, self.firing_rate),
-                (*rival.crossovers, rival.crossover),
-                strict=True,
-            )
-        ]
+        numbers = zip(
+            (*self.layers, "all"),
+            (*spiking.layers, spiking.total),
+            (*wider.layers, wider.total),
+            (*rival.layers, rival.total),
+            (*self.firing_rates, self.firing_rate),
+            (*rival.crossovers, rival.crossover),
+            strict=True,
+        )
+        rows = []
+        for name, spent, by_wider, by_rival, rate, below in numbers:
+            joules = [_text.joules(value) for value in (spent, by_wider, by_rival)]
+            share = f"{spent / by_rival:.3g}" if by_rival else ""
+            wins_below = "any" if below >= self.levels else _rate(below)
+            rows.append([name, *joules, share, _rate(rate), wins_below])
         rivals = f"{wide}-bit", f"{narrow}-bit", f"of the {narrow}-bit"
         columns = ["layer", "with spikes", *rivals, "firing rate", "wins below"]
         parts = [
@@ -199,19 +194,14 @@ class Energy:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure, axes = _figures.new_figure(
-            _figures.width_for(len(self.layers)) + 1, 3.8
-        )
-        places, width, below = (
-            np.arange(len(self.layers)),
-            0.27,
-            np.zeros(len(self.layers)),
-        )
+        count, width = len(self.layers), 0.27
+        figure, axes = _figures.new_figure(_figures.width_for(count) + 1, 3.8)
+        positions, below = np.arange(count), np.zeros(count)
         style = {"width": width, "edgecolor": "black"}
         spent = vars(self.spiking)
         for index, (name, joules) in enumerate(spent.items()):
             axes.bar(
-                places - width,
+                positions - width,
                 joules * 1e6,
                 bottom=below,
                 color=_figures.shade(index, len(spent)),
@@ -219,16 +209,21 @@ class Energy:
                 **style,
             )
             below = below + joules * 1e6
-        for at, (rival, hatch) in enumerate(
-            ((self.quantized, "///"), (self.without_spikes, "xxx"))
-        ):
-            label = f"without spikes, {rival.activation_bits} bits"
+        rivals = (
+            (self.quantized, "///", positions),
+            (
+                self.without_spikes,
+                "xxx",
+                positions + width,
+            ),
+        )
+        for rival, hatch, middles in rivals:
             axes.bar(
-                places + at * width,
+                middles,
                 rival.layers * 1e6,
                 color="white",
                 hatch=hatch,
-                label=label,
+                label=f"without spikes, {rival.activation_bits} bits",
                 **style,
             )
         axes.margins(y=0.1)
@@ -308,11 +303,10 @@ def energy(
             are NaN.
     """
     if isinstance(model, IntegerModel):
-        return energy_of(
-            counter_of_integers(model, model.layer_outputs(x), np.asarray(x)), costs
-        )
+        outputs = model.layer_outputs(x)
+        return energy_of(counter_of_integers(model, outputs, np.asarray(x)), costs)
     x = _observation.tensors(checked_model(model), x)
-    counter = OperationCounter.of(model, x)
+    counter = OperationCounter.for_batch(model, x)
     if _observation.any_nan(_observation.observed(model, x, counter)):
         raise ValueError(
             "`x` must have outputs that are numbers, not NaN. "
@@ -329,14 +323,10 @@ def energy_of(counter: OperationCounter, costs: Costs | None = None) -> Energy:
             "Costs, for example Costs(multiply_add=4.6e-12, accumulate=0.9e-12)",
             costs,
         )
-    dense, multiply_adds, accumulates = (
-        np.array([call[:-1] for call in counter.calls], "float64").reshape(-1, 3).T
-    )
-    traffic = Traffic(
-        *np.array([call.traffic for call in counter.calls], "float64")
-        .reshape(-1, len(Traffic._fields))
-        .T
-    )
+    operations = np.array([call[:-1] for call in counter.calls], "float64")
+    dense, multiply_adds, accumulates = operations.reshape(-1, 3).T
+    reads = np.array([call.traffic for call in counter.calls], "float64")
+    traffic = Traffic(*reads.reshape(-1, len(Traffic._fields)).T)
     return Energy(
         timesteps=counter.timesteps,
         layers=tuple(counter.names.all),
@@ -350,9 +340,5 @@ def energy_of(counter: OperationCounter, costs: Costs | None = None) -> Energy:
     )
 
 
-def _ratio(spent, rival):
-    return f"{spent / rival:.3g}" if rival else ""
-
-
-def _rate(rate, any_from=np.inf):
-    return "" if np.isnan(rate) else "any" if rate >= any_from else f"{rate:.1%}"
+def _rate(rate):
+    return "" if np.isnan(rate) else f"{rate:.1%}"

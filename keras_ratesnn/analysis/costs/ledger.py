@@ -162,7 +162,7 @@ class Rival(Ledger):
     crossover: float
 
 
-def of_spikes(
+def with_spikes(
     operations: np.ndarray,
     accumulates: np.ndarray,
     traffic: Traffic[np.ndarray],
@@ -177,14 +177,11 @@ def of_spikes(
     membranes between two. A spike takes a bit, written once and read once.
     """
     activations = levels * traffic.spikes + costs.activation_bits * traffic.values
+    membranes = 2 * traffic.outputs * traffic.kept
     return Ledger(
         operations,
         weights=_weights_read(accumulates, traffic) * costs.weight_bits * costs.memory,
-        membranes=2
-        * traffic.outputs
-        * traffic.kept
-        * costs.membrane_bits
-        * costs.memory,
+        membranes=membranes * costs.membrane_bits * costs.memory,
         activations=2 * activations * traffic.runs * costs.memory,
     )
 
@@ -207,54 +204,42 @@ def without_spikes(
     widths = np.where(traffic.raw, costs.activation_bits, bits)
     multiplied = traffic.nonzero if costs.skips_zeros else multiply_adds
     multiply = (costs.multiply_add - costs.accumulate) * widths / costs.activation_bits
-    there = multiply_adds > 0
+    exists = multiply_adds > 0
+    weights = np.minimum(multiplied, traffic.weights * traffic.passes)
+    activations = 2 * (traffic.spikes + traffic.values) * traffic.passes
     ledger = Ledger(
         operations=multiplied * (costs.accumulate + multiply),
-        weights=there
-        * np.minimum(multiplied, traffic.weights * traffic.passes)
-        * costs.weight_bits
-        * costs.memory,
-        membranes=np.zeros(len(there)),
-        activations=there
-        * 2
-        * (traffic.spikes + traffic.values)
-        * traffic.passes
-        * widths
-        * costs.memory,
+        weights=exists * weights * costs.weight_bits * costs.memory,
+        membranes=np.zeros(len(exists)),
+        activations=exists * activations * widths * costs.memory,
     )
-    of_spikes = traffic.most_accumulates > 0
-    read = np.where(
-        of_spikes,
-        _weights_read(accumulates, traffic) * costs.weight_bits * costs.memory,
-        0,
-    )
+    takes_spikes = traffic.most_accumulates > 0
+    read = _weights_read(accumulates, traffic) * costs.weight_bits * costs.memory
+    added = np.where(takes_spikes, accumulates * costs.accumulate + read, 0)
     # What a layer may spend on additions and their weights, until it spends as much as
     # the rival.
-    budgets = ledger.layers - (
-        spiking.layers - np.where(of_spikes, accumulates * costs.accumulate + read, 0)
-    )
+    budgets = ledger.layers - (spiking.layers - added)
     at_rate_1 = traffic.most_accumulates * traffic.runs
     most_read = traffic.weights * traffic.runs
-    crossovers = [
-        _crossing(at_rate_1[[index]], most_read[[index]], budgets[index], costs)
-        if of_spikes[index]
-        else np.nan
-        for index in range(len(there))
-    ]
-    rate = firing_rate(accumulates, traffic)
-    # The rates of a silent network have no factor: those of all layers are then the
-    # same.
-    additions, unit = (accumulates, rate) if rate > 0 else (at_rate_1, 1.0)
-    crossover = (
-        unit
-        * _crossing(additions[of_spikes], most_read[of_spikes], budgets.sum(), costs)
-        if of_spikes.any()
-        else np.nan
-    )
+    crossovers = np.full(len(exists), np.nan)
+    for index in np.flatnonzero(takes_spikes):
+        layer = [index]
+        crossovers[index] = _crossing(
+            at_rate_1[layer], most_read[layer], budgets[index], costs
+        )
+    crossover = np.nan
+    if takes_spikes.any():
+        rate = firing_rate(accumulates, traffic)
+        # The rates of a silent network have no factor: those of all layers are then the
+        # same.
+        additions, unit = (accumulates, rate) if rate > 0 else (at_rate_1, 1.0)
+        crossover = unit * _crossing(
+            additions[takes_spikes], most_read[takes_spikes], budgets.sum(), costs
+        )
     return Rival(
         **vars(ledger),
         activation_bits=bits,
-        crossovers=np.array(crossovers),
+        crossovers=crossovers,
         crossover=float(crossover),
     )
 
@@ -262,11 +247,9 @@ def without_spikes(
 def firing_rate(accumulates: np.ndarray, traffic: Traffic[np.ndarray]) -> float:
     """The spikes that come to a synapse in a step, a mean over all synapses of layers
     of spikes; NaN if there are none."""
-    of_spikes, most = (
-        traffic.most_accumulates > 0,
-        (traffic.most_accumulates * traffic.runs).sum(),
-    )
-    return float(accumulates[of_spikes].sum() / most) if most else np.nan
+    most = (traffic.most_accumulates * traffic.runs).sum()
+    additions = accumulates[traffic.most_accumulates > 0].sum()
+    return float(additions / most) if most else np.nan
 
 
 def _weights_read(accumulates, traffic):
@@ -285,14 +268,12 @@ def _crossing(additions, most_read, budget, costs):
     if budget <= 0:
         return 0.0
     additions, most_read = additions[additions > 0], most_read[additions > 0]
-    ends, of_additions = most_read / additions, additions.sum() * costs.accumulate
+    ends, adding = most_read / additions, additions.sum() * costs.accumulate
     begin, spent = 0.0, 0.0
     for end in np.sort(ends):
-        slope = (
-            of_additions
-            + additions[ends >= end].sum() * costs.weight_bits * costs.memory
-        )
+        reading = additions[ends >= end].sum() * costs.weight_bits * costs.memory
+        slope = adding + reading
         if spent + slope * (end - begin) >= budget:
             return begin + (budget - spent) / slope
         begin, spent = end, spent + slope * (end - begin)
-    return begin + (budget - spent) / of_additions if of_additions else np.inf
+    return begin + (budget - spent) / adding if adding else np.inf

@@ -72,21 +72,21 @@ class Training:
         method: GradientMethod,
         step_mode: str,
         variables: Sequence[keras.Variable],
-        others: Sequence[Tensor] = (),
-        start: Callable[..., None] = lambda *others: None,
+        tensors: Sequence[Tensor] = (),
+        start: Callable[..., None] = lambda *tensors: None,
     ) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """The gradients of the loss with respect to variables, and to other tensors.
+        """The gradients of the loss with respect to variables, and to tensors.
 
         Args:
             method: `GradientMethod`.
             step_mode: As in `SpikingModel`.
             variables: Variables of the model.
-            others: Tensors.
-            start: Function, called with the other tensors, as they are differentiated,
+            tensors: What the loss is differentiated with respect to, besides.
+            start: Function, called with these tensors, as they are differentiated,
                 before the model runs.
 
         Returns:
-            `(gradients of variables, gradients of others)`; `None` or zeros where the
+            `(gradients of variables, gradients of tensors)`; `None` or zeros where the
             loss does not depend on one.
         """
         twin, count = self._twin(method, step_mode), len(variables)
@@ -99,23 +99,18 @@ class Training:
 
         dtype = time_axis.accumulation_dtype(self.model.variable_dtype)
 
-        def loss(*tensors):
-            start(*tensors[count:])
-            with self._unchanged(twin, zip(variables, tensors[:count], strict=True)):
+        def loss(*inputs):
+            start(*inputs[count:])
+            with self._unchanged(twin, zip(variables, inputs[:count], strict=True)):
                 outputs = twin(self.x, training=True)
+                value = owner.compute_loss(self.x, y, outputs)
                 # Keras computes losses in its default dtype.
-                return [
-                    time_axis.cast(owner.compute_loss(self.x, y, outputs), dtype)
-                ], ()
+                return [time_axis.cast(value, dtype)], ()
 
-        inputs = [ops.convert_to_tensor(variable.value) for variable in variables]
-        upstream = ops.ones((), dtype)
-        found, _ = backend.gradient_of(
-            loss,
-            [backend.differentiable(tensor) for tensor in (*inputs, *others)],
-            [upstream],
-        )
-        return found[:count], found[count:]
+        values = [ops.convert_to_tensor(variable.value) for variable in variables]
+        inputs = [backend.differentiable(tensor) for tensor in (*values, *tensors)]
+        gradients, _ = backend.gradient_of(loss, inputs, [ops.ones((), dtype)])
+        return gradients[:count], gradients[count:]
 
     def _twin(self, method, step_mode):
         return twin_of(

@@ -59,11 +59,11 @@ class GradientAgreement:
             ImportError: If Matplotlib is not installed.
         """
         figure, axes = _figures.new_figure(_figures.width_for(len(self.layers)), 3.8)
-        places = np.arange(len(self.layers))
+        positions = np.arange(len(self.layers))
         axes.axhline(1, color="0.6", linewidth=1)
-        axes.plot(places, self.cosine, color="black", marker="o", label="cosine")
+        axes.plot(positions, self.cosine, color="black", marker="o", label="cosine")
         axes.plot(
-            places,
+            positions,
             self.norm_ratio,
             color="0.5",
             linestyle="--",
@@ -133,44 +133,46 @@ def gradient_agreement(
     Source: Yu et al., NeurIPS 2024, figure 3.
     """
     training = _training.Training(model, x, y, loss)
-    methods = (model.gradient, _other(model.gradient, other))
+    second = _second_method(model.gradient, other)
     kernels = _training.kernels_of(model)
-    by_method, by_other = (
-        _arrays(training, method, list(kernels.values())) for method in methods
-    )
+    by_method = _arrays(training, model.gradient, list(kernels.values()))
+    by_second = _arrays(training, second, list(kernels.values()))
+    pairs = zip(by_method, by_second, strict=True)
     return GradientAgreement(
-        method=_text.name_of(methods[0]),
-        other=_text.name_of(methods[1]),
+        method=_text.name_of(model.gradient),
+        other=_text.name_of(second),
         timesteps=model.timesteps,
         layers=tuple(kernels),
-        cosine=np.array(
-            [_training.cosine(*pair) for pair in zip(by_method, by_other, strict=True)]
-        ),
-        norms=np.array([np.linalg.norm(gradient) for gradient in by_method]),
-        other_norms=np.array([np.linalg.norm(gradient) for gradient in by_other]),
+        cosine=np.array([_training.cosine(*pair) for pair in pairs]),
+        norms=_norms(by_method),
+        other_norms=_norms(by_second),
     )
 
 
-def _other(method, other):
+def _second_method(method, other):
     if other is None:
         return gradients.Rate() if type(method) is gradients.BPTT else gradients.BPTT()
-    found = gradients.get(other)
-    if type(found) is type(method) and found.get_config() == method.get_config():
+    second = gradients.get(other)
+    if type(second) is type(method) and second.get_config() == method.get_config():
         raise ValueError(
             "`other` must be another method than that of the model, to which it is "
             f"compared. Received: other={other!r}, for a model with "
             f"gradient={method!r}. Leave it out to compare with BPTT, or BPTT with "
             "rate."
         )
-    return found
+    return second
 
 
 def _arrays(training, method, kernels):
     method.check_timesteps(training.model.timesteps)
-    found, _ = training.gradients(method, training.model.step_mode, kernels)
+    tensors, _ = training.gradients(method, training.model.step_mode, kernels)
     return [
         np.zeros(kernel.shape)
         if gradient is None
         else _observation.array(gradient).astype("float64")
-        for kernel, gradient in zip(kernels, found, strict=True)
+        for kernel, gradient in zip(kernels, tensors, strict=True)
     ]
+
+
+def _norms(arrays):
+    return np.array([np.linalg.norm(array) for array in arrays])

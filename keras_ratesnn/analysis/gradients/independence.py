@@ -61,32 +61,21 @@ class Independence:
         figure, panels = _figures.new_figure(
             width, 4.6, 2, 2, sharex="col", sharey="row"
         )
-        columns = (
-            (
-                "A1: E[δκ] and E[δ] E[κ]",
-                self.neurons,
-                self.a1_cosine,
-                self.a1_correlation,
-            ),
-            (
-                "A2: E[δs] and E[δ] E[s]",
-                self.kernels,
-                self.a2_cosine,
-                self.a2_correlation,
-            ),
-        )
-        cosines = np.hstack([self.a1_cosine, self.a2_cosine])
-        correlations = np.hstack([self.a1_correlation, self.a2_correlation])
-        largest = 1.2 * np.nanmax(np.abs(correlations), initial=0.01)
-        for (above, below), (title, names, cosine, correlation) in zip(
-            panels.T, columns, strict=True
-        ):
-            places = np.arange(len(names))
-            above.plot(places, cosine, color="black", marker="o")
-            above.set_title(f"{title}, T = {self.timesteps}", fontsize="medium")
-            above.set_ylim(np.nanmin(cosines, initial=0.95) - 0.05, 1.01)
+        titles = "A1: E[δκ] and E[δ] E[κ]", "A2: E[δs] and E[δ] E[s]"
+        layers = self.neurons, self.kernels
+        cosines = self.a1_cosine, self.a2_cosine
+        correlations = self.a1_correlation, self.a2_correlation
+        lowest = np.nanmin(np.hstack(cosines), initial=0.95) - 0.05
+        largest = 1.2 * np.nanmax(np.abs(np.hstack(correlations)), initial=0.01)
+        for column, names in enumerate(layers):
+            above, below = panels[:, column]
+            positions = np.arange(len(names))
+            above.plot(positions, cosines[column], color="black", marker="o")
+            title = f"{titles[column]}, T = {self.timesteps}"
+            above.set_title(title, fontsize="medium")
+            above.set_ylim(lowest, 1.01)
             above.grid(alpha=0.3, axis="y")
-            below.plot(places, correlation, color="black", marker="s")
+            below.plot(positions, correlations[column], color="black", marker="s")
             below.set_ylim(-largest, largest)
             _figures.name_layers(below, names)
         panels[0, 0].set_ylabel("cosine")
@@ -164,17 +153,11 @@ def independence(
     a1, a2 = {}, {}
     for factor, error in zip(factors, errors, strict=True):
         if factor.kernel is None:
-            a1[factor.name] = _of_neurons(
-                *(
-                    _observation.unfolded(value, model.timesteps)
-                    for value in (error, factor.values)
-                )
-            )
+            a1[factor.name] = _first_assumption(factor, error, model.timesteps)
         else:
-            a2[factor.name] = _of_kernel(factor, error, model.timesteps)
-    (a1_cosine, a1_correlation), (a2_cosine, a2_correlation) = (
-        np.array([*found.values()]).reshape(-1, 2).T for found in (a1, a2)
-    )
+            a2[factor.name] = _second_assumption(factor, error, model.timesteps)
+    a1_cosine, a1_correlation = np.array([*a1.values()]).reshape(-1, 2).T
+    a2_cosine, a2_correlation = np.array([*a2.values()]).reshape(-1, 2).T
     return Independence(
         model.timesteps,
         tuple(a1),
@@ -202,7 +185,7 @@ class _Factor(NamedTuple):
 
 def _factors(training):
     """What the errors of a training step meet, in the order of the calls."""
-    found: list[_Factor] = []
+    factors: list[_Factor] = []
     neurons, operations = _graph.Names(), _graph.Names()
 
     class WithSensitivity(NeuronHandler):
@@ -212,31 +195,23 @@ def _factors(training):
             sensitivity.static = self.static
             _, (values,) = sensitivity.all_steps((), inputs)
             state, spikes = super().all_steps(state, inputs)
-            found.append(
-                _Factor(
-                    neurons.add(self.operation.name), values, spikes[0], self.operation
-                )
-            )
+            name = neurons.add(self.operation.name)
+            factors.append(_Factor(name, values, spikes[0], self.operation))
             return state, spikes
 
     def observe(call, outputs):
         kernels = _kernels_over_time(call)
         name = operations.add(call.operation.name) if kernels else ""
+        inputs = call.signals[0].value if kernels else None
         for kernel in kernels:
-            of_kernel = name if len(kernels) == 1 else f"{name} {kernel.name}"
-            found.append(
-                _Factor(
-                    of_kernel,
-                    call.signals[0].value,
-                    outputs.value,
-                    call.operation,
-                    kernel,
-                )
+            full_name = name if len(kernels) == 1 else f"{name} {kernel.name}"
+            factors.append(
+                _Factor(full_name, inputs, outputs.value, call.operation, kernel)
             )
         return outputs
 
     training.run(Observing(observe, with_neurons(WithSensitivity)))
-    return found
+    return factors
 
 
 class _SensitivityHandler(NeuronHandler):
@@ -263,26 +238,23 @@ class _SensitivityHandler(NeuronHandler):
 
     def advance(self, state, inputs, phase):
         _, cell, along, slope = derivative.step(self.cell, inputs[0], state.cell)
-        of_distance, tangent = along(1.0, state.record, None)
-        return State(cell, tangent), [time_axis.widen(slope * of_distance)]
+        distance_tangent, tangent = along(1.0, state.record, None)
+        return State(cell, tangent), [time_axis.widen(slope * distance_tangent)]
 
     def at_once(self, currents, mask):
         cell, one = self.cell, currents[:1]
         membranes = cell.over_time(currents)
         shift = cell.over_time(ops.ones_like(one)) - cell.over_time(ops.zeros_like(one))
-        return State(membranes), time_axis.widen(
-            cell.surrogate_derivative(membranes) * shift
-        )
+        sensitivity = cell.surrogate_derivative(membranes) * shift
+        return State(membranes), time_axis.widen(sensitivity)
 
     def as_tensors(self, state):
-        like = tree.flatten(state.cell)[0]
-        tangent = tree.map_leaves(
-            lambda x: (
-                x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype)
-            ),
-            state.record,
-        )
-        return state._replace(record=tangent)
+        dtype = tree.flatten(state.cell)[0].dtype
+
+        def as_tensor(x):
+            return x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=dtype)
+
+        return state._replace(record=tree.map_leaves(as_tensor, state.record))
 
     def regularization_of_step(self, outputs, t):
         """None: the outputs are not spikes."""
@@ -331,45 +303,43 @@ def _kernels_over_time(call):
     ]
 
 
-def _of_neurons(error, sensitivity):
-    """`(cosine, correlation)` of A1, from arrays `(batch, T, ...)`."""
-    error, sensitivity = (array.astype("float64") for array in (error, sensitivity))
-    of_products = (error * sensitivity).mean(axis=1)
-    error_mean, sensitivity_mean = (
-        error.mean(axis=1, keepdims=True),
-        sensitivity.mean(axis=1, keepdims=True),
-    )
-    cosine = _training.cosine(of_products, (error_mean * sensitivity_mean)[:, 0])
+def _first_assumption(factor, error, timesteps):
+    """`(cosine, correlation)` of A1, of a `_Factor` and the errors `(batch * T,
+    ...)`."""
+    error = _observation.unfolded(error, timesteps).astype("float64")
+    sensitivity = _observation.unfolded(factor.values, timesteps).astype("float64")
+    error_mean = error.mean(axis=1, keepdims=True)
+    sensitivity_mean = sensitivity.mean(axis=1, keepdims=True)
+    product_mean = (error * sensitivity).mean(axis=1)
+    cosine = _training.cosine(product_mean, (error_mean * sensitivity_mean)[:, 0])
     error, sensitivity = error - error_mean, sensitivity - sensitivity_mean
     return cosine, _correlation(
         np.sum(error * sensitivity), np.sum(error**2), np.sum(sensitivity**2)
     )
 
 
-def _of_kernel(factor, error, timesteps):
-    """`(cosine, correlation)` of A2, of a `_Factor` and the errors `(batch * T,
-    ...)`."""
+def _second_assumption(factor, error, timesteps):
+    """The same of A2."""
     # In units of the largest error, of which squares do not vanish in float32.
     error = error / ops.maximum(ops.max(ops.abs(error)), _TINY)
     values = factor.values
-    error_mean, mean = (time_axis.mean(tensor, timesteps) for tensor in (error, values))
+    error_mean = time_axis.mean(error, timesteps)
+    mean = time_axis.mean(values, timesteps)
     cosine = _training.cosine(
         _outer(factor, error, values), _outer(factor, error_mean, mean)
     )
-    error, values = (
-        error - time_axis.repeat(error_mean, timesteps),
-        values - time_axis.repeat(mean, timesteps),
-    )
-    uses = _outer(factor, ops.ones_like(error), ops.ones_like(values))
+    error = error - time_axis.repeat(error_mean, timesteps)
+    values = values - time_axis.repeat(mean, timesteps)
+    one_error, one_value = ops.ones_like(error), ops.ones_like(values)
+    uses = _outer(factor, one_error, one_value)
     # A kernel that is used as it is meets each pair of output and input once.
     if not np.allclose(uses, np.round(uses), rtol=1e-5) or not np.round(uses).any():
         return cosine, float("nan")
-    sums = (
+    return cosine, _correlation(
         np.sum(_outer(factor, error, values)),
-        np.sum(_outer(factor, ops.square(error), ops.ones_like(values))),
-        np.sum(_outer(factor, ops.ones_like(error), ops.square(values))),
+        np.sum(_outer(factor, ops.square(error), one_value)),
+        np.sum(_outer(factor, one_error, ops.square(values))),
     )
-    return cosine, _correlation(*sums)
 
 
 _TINY = 1e-30
@@ -386,10 +356,10 @@ def _outer(factor, error, values):
             return [factor.operation(values)], ()
 
     kernel = backend.differentiable(ops.convert_to_tensor(factor.kernel.value))
-    (found,), _ = backend.gradient_of(outputs, [kernel], [error])
-    return _observation.array(found).astype("float64")
+    (gradient,), _ = backend.gradient_of(outputs, [kernel], [error])
+    return _observation.array(gradient).astype("float64")
 
 
-def _correlation(covariance, variance, other):
-    norm = float(np.sqrt(max(variance, 0.0) * max(other, 0.0)))
+def _correlation(covariance, *variances):
+    norm = float(np.sqrt(np.prod(np.maximum(variances, 0.0))))
     return float(covariance / norm) if norm else 0.0

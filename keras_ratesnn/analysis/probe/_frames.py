@@ -58,11 +58,11 @@ class Frames:
             if timed
             else np.ones((0, frames), bool)
         )
-        self.given = self._of_each(lambda leaf: leaf.astype("float32"), x)
+        self.given = self._with_time(lambda leaf: leaf.astype("float32"), x)
 
     def mean(self) -> Structure:
         """The mean frame of each sample, without time."""
-        return self._of_each(self._mean, self.given)
+        return self._with_time(self._mean, self.given)
 
     def mean_at_each_step(self) -> Structure:
         """The mean frame of each sample in place of its frames."""
@@ -70,19 +70,19 @@ class Frames:
         def in_place(leaf):
             return np.where(_like(self._counts, leaf), self._mean(leaf)[:, None], leaf)
 
-        return self._of_each(in_place, self.given)
+        return self._with_time(in_place, self.given)
 
     def shuffled(self, random: np.random.Generator) -> Structure:
         """The frames of each sample in an order of its own, the same for all inputs."""
         order = np.tile(np.arange(self._counts.shape[1]), (len(self._counts), 1))
-        for steps, of_sample in zip(order, self._counts, strict=True):
-            steps[of_sample] = random.permutation(steps[of_sample])
-        return self._of_each(
+        for steps, counting in zip(order, self._counts, strict=True):
+            steps[counting] = random.permutation(steps[counting])
+        return self._with_time(
             lambda leaf: np.take_along_axis(leaf, _like(order, leaf), axis=1),
             self.given,
         )
 
-    def _of_each(self, function, x):
+    def _with_time(self, function, x):
         """A structure with a function of each input with time in its place."""
         return keras.tree.map_structure(
             lambda leaf, timed: function(leaf) if timed else leaf, x, self._is_timed
@@ -101,11 +101,11 @@ def _counts(
     samples = len(pairs[0][0])
     if mask_value is None:
         return np.ones((samples, frames), bool)
-    found = []
+    masks = []
     for start in range(0, samples, _AT_ONCE):
         few = [(leaf[start : start + _AT_ONCE], timed) for leaf, timed in pairs]
-        found.append(ops.convert_to_numpy(masked(network, few, None, mask_value)[1]))
-    return np.concatenate(found)
+        masks.append(ops.convert_to_numpy(masked(network, few, None, mask_value)[1]))
+    return np.concatenate(masks)
 
 
 def _like(steps, leaf):

@@ -8,7 +8,7 @@ CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
+class PairedGain:
     """How much more accurate one way of training is than another.
 
     Args:
@@ -24,7 +24,7 @@ class Difference:
     high: float
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> Difference:
+def paired_gain(right: np.ndarray, baseline: np.ndarray) -> PairedGain:
     """The difference between two ways of training, from what each of them had right,
     `(seeds, samples)`.
 
@@ -38,21 +38,21 @@ def difference(one: np.ndarray, other: np.ndarray) -> Difference:
     Source: Cornfield and Tukey, "Average Values of Mean Squares in Factorials", 1956.
 
     Args:
-        one: Array `(seeds, samples)`: 1 where a sample is right, or the share of its
+        right: Array `(seeds, samples)`: 1 where a sample is right, or the share of its
             labels that are.
-        other: Likewise.
+        baseline: The same of the way that it is compared with.
     """
-    gain = one.astype("float64") - other
+    gain = right.astype("float64") - baseline
     seeds, samples = gain.shape
-    mean, of_seeds, of_samples = gain.mean(), gain.mean(axis=1), gain.mean(axis=0)
-    rest = gain - of_seeds[:, None] - of_samples + mean
+    mean, by_seed, by_sample = gain.mean(), gain.mean(axis=1), gain.mean(axis=0)
+    rest = gain - by_seed[:, None] - by_sample + mean
     free = np.array([seeds - 1, samples - 1, (seeds - 1) * (samples - 1)])
     # Mean squares: of seeds, of samples, and of what neither explains, which is in both
     # of them.
     squares = np.array(
         [
-            samples * of_seeds.var(ddof=1),
-            seeds * max(of_samples.var(ddof=1), 1 / samples),
+            samples * by_seed.var(ddof=1),
+            seeds * max(by_sample.var(ddof=1), 1 / samples),
             0.0,
         ]
     )
@@ -60,10 +60,9 @@ def difference(one: np.ndarray, other: np.ndarray) -> Difference:
     variance = squares @ [1, 1, -1]
     error = float(np.sqrt(variance / gain.size))
     half = error * student_t(max(1.0, variance**2 / (squares**2 / free).sum()))
+    mean = float(mean)
     # Accuracies differ by 1 at most.
-    return Difference(
-        float(mean), error, max(-1.0, float(mean) - half), min(1.0, float(mean) + half)
-    )
+    return PairedGain(mean, error, max(-1.0, mean - half), min(1.0, mean + half))
 
 
 def student_t(freedom: float) -> float:

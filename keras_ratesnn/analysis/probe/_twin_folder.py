@@ -57,8 +57,11 @@ class TwinFolder:
         self, name: str, seed: int
     ) -> tuple[np.ndarray, np.ndarray, float] | None:
         """What `keep_result` kept; `None` if the twin is not finished."""
-        found = self._arrays(f"{name}-{seed}.npz", ("right", "earlier", "shuffled"))
-        return found and (found[0], found[1], float(found[2]))
+        arrays = self._arrays(f"{name}-{seed}.npz", ("right", "earlier", "shuffled"))
+        if arrays is None:
+            return None
+        right, earlier, shuffled = arrays
+        return right, earlier, float(shuffled)
 
     def keep_result(
         self,
@@ -78,10 +81,13 @@ class TwinFolder:
         self, name: str, seed: int
     ) -> tuple[int, np.ndarray, list[np.ndarray]] | None:
         """What `keep_unfinished` kept of this twin; `None` if it has not begun."""
-        found = self._arrays(_UNFINISHED, ("name", "seed", "epochs", "earlier"))
-        if found is None or (str(found[0]), int(found[1])) != (name, seed):
+        arrays = self._arrays(_UNFINISHED, ("name", "seed", "epochs", "earlier"))
+        if arrays is None:
             return None
-        return int(found[2]), found[3], found[4:]
+        begun_name, begun_seed, epochs, earlier, *values = arrays
+        if (str(begun_name), int(begun_seed)) != (name, seed):
+            return None
+        return int(epochs), earlier, values
 
     def keep_unfinished(
         self,
@@ -106,13 +112,9 @@ class TwinFolder:
 
         def read():
             with np.load(file, allow_pickle=False) as arrays:
-                return [
-                    arrays[key]
-                    for key in (
-                        *first,
-                        *(f"arr_{index}" for index in range(len(arrays) - len(first))),
-                    )
-                ]
+                # Arrays without a name are numbered by NumPy.
+                rest = [f"arr_{index}" for index in range(len(arrays) - len(first))]
+                return [arrays[key] for key in (*first, *rest)]
 
         return _read(file, read)
 

@@ -52,20 +52,17 @@ def ladder(timesteps: int, in_time: bool) -> list[Twin]:
     What frames tell is measured with BPTT, which misses nothing of time. At one step
     all methods have the same gradient.
     """
-    # As many windows as steps have BPTT's gradient.
-    by_rate = {
-        f"rate-{windows}": Rate(windows) for windows in WINDOWS if windows < timesteps
-    }
-    methods: dict[str, GradientMethod] = {"sltt": SLTT(), **by_rate, "bptt": BPTT()}
-    return [
-        Twin("one-step", MEAN, 1, Rate()),
-        *(
-            Twin(frames, frames, timesteps, BPTT())
-            for frames in (MEAN, SHUFFLED)
-            if in_time
-        ),
-        *(Twin(name, GIVEN, timesteps, method) for name, method in methods.items()),
-    ]
+    twins = [Twin("one-step", MEAN, 1, Rate())]
+    if in_time:
+        twins.append(Twin("mean", MEAN, timesteps, BPTT()))
+        twins.append(Twin("shuffled", SHUFFLED, timesteps, BPTT()))
+    twins.append(Twin("sltt", GIVEN, timesteps, SLTT()))
+    for windows in WINDOWS:
+        # As many windows as steps have BPTT's gradient.
+        if windows < timesteps:
+            twins.append(Twin(f"rate-{windows}", GIVEN, timesteps, Rate(windows)))
+    twins.append(Twin("bptt", GIVEN, timesteps, BPTT()))
+    return twins
 
 
 class Examples(NamedTuple):
@@ -151,13 +148,13 @@ class Twins:
         Raises:
             ValueError: If the loss is not finite.
         """
-        found = None if self._folder is None else self._folder.result(twin.name, seed)
-        if found is None:
+        result = None if self._folder is None else self._folder.result(twin.name, seed)
+        if result is None:
             earlier = self._trained(twin, seed)
-            found = self._right(twin, seed), earlier, self._shuffled(twin, seed)
+            result = self._right(twin, seed), earlier, self._shuffled(twin, seed)
             if self._folder is not None:
-                self._folder.keep_result(twin.name, seed, *found)
-        return found
+                self._folder.keep_result(twin.name, seed, *result)
+        return result
 
     def _is_possible(self, twin):
         if _key(twin) in self._models:
@@ -183,28 +180,21 @@ class Twins:
         """Trains the model of a twin; returns what it had right before the last quarter
         of the epochs."""
         learner, budget = self._models[_key(twin)], self._budget
-        begun = (
-            None if self._folder is None else self._folder.unfinished(twin.name, seed)
-        )
-        epochs, earlier, values = begun or (
-            0,
-            np.zeros(0),
-            [*self._initial_weights(seed), *learner.fresh],
-        )
+        begun = None
+        if self._folder is not None:
+            begun = self._folder.unfinished(twin.name, seed)
+        if begun is None:
+            values = [*self._initial_weights(seed), *learner.fresh]
+            begun = 0, np.zeros(0), values
+        epochs, earlier, values = begun
         learner.assign(values)
         x, y = _seen(twin, budget.train.x, [seed, 0]), budget.train.y
         for epoch in range(epochs, budget.epochs):
             if epoch == budget.epochs - max(1, budget.epochs // 4):
                 earlier = self._right(twin, seed)
-            order = np.random.default_rng([seed, epoch])
-            loss = learner.fit_epoch(
-                x,
-                y,
-                order.permutation(len(y)),
-                budget.batch_size,
-                epoch,
-                int(order.integers(2**31)),
-            )
+            random = np.random.default_rng([seed, epoch])
+            order, noise = random.permutation(len(y)), int(random.integers(2**31))
+            loss = learner.fit_epoch(x, y, order, budget.batch_size, epoch, noise)
             if not np.isfinite(loss):
                 raise ValueError(
                     "`make_model` must return a model that can be trained. Received: "
@@ -240,16 +230,16 @@ class Twins:
             return values
         keras.utils.set_random_seed(seed)
         model = checked(self._budget.make_model())
-        found = _arrays(model.variables)
-        if before is not None and all(map(np.array_equal, values, found)):
+        weights = _arrays(model.variables)
+        if before is not None and all(map(np.array_equal, values, weights)):
             warnings.warn(
                 "`make_model` gives the same initial weights for each seed: error bars "
                 "then say nothing of these. Set no seed in it, unless it starts from "
                 "trained weights.",
                 stacklevel=4,
             )
-        self._initial = seed, found
-        return found
+        self._initial = seed, weights
+        return weights
 
 
 class Learner:
@@ -265,9 +255,8 @@ class Learner:
         return _arrays(self._variables)
 
     def assign(self, values):
-        if [variable.shape for variable in self._variables] != [
-            value.shape for value in values
-        ]:
+        shapes = [variable.shape for variable in self._variables]
+        if shapes != [value.shape for value in values]:
             raise ValueError(
                 "`make_model` must build the same network at each call. Received: "
                 "models whose weights have other shapes."
@@ -285,18 +274,17 @@ class Learner:
             if batch == 0:
                 keras.utils.set_random_seed(noise)
 
-        settings = {
-            "batch_size": batch_size,
-            "initial_epoch": epoch,
-            "epochs": epoch + 1,
-            "shuffle": False,
-            "verbose": 0,
-        }
-        settings["callbacks"] = [
-            keras.callbacks.LambdaCallback(on_train_batch_begin=seed_noise)
-        ]
-        taken = keras.tree.map_structure(lambda leaf: leaf[rows], x)
-        return self.model.fit(taken, y[rows], **settings).history["loss"][0]
+        history = self.model.fit(
+            keras.tree.map_structure(lambda leaf: leaf[rows], x),
+            y[rows],
+            batch_size=batch_size,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            shuffle=False,
+            verbose=0,
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=seed_noise)],
+        ).history
+        return history["loss"][0]
 
 
 def checked(model: Any) -> SpikingModel:
@@ -329,11 +317,9 @@ def _seen(twin: Twin, frames: Frames, seeds: list[int]) -> Structure:
     """What a twin sees."""
     if twin.frames == MEAN:
         return frames.mean() if twin.timesteps == 1 else frames.mean_at_each_step()
-    return (
-        frames.shuffled(np.random.default_rng(seeds))
-        if twin.frames == SHUFFLED
-        else frames.given
-    )
+    if twin.frames == SHUFFLED:
+        return frames.shuffled(np.random.default_rng(seeds))
+    return frames.given
 
 
 def _arrays(variables):
@@ -347,11 +333,8 @@ def _checksum_of_config(config):
 
 
 def _checksum_of_arrays(arrays):
-    found = 0
+    checksum = 0
     for leaf in arrays:
-        found = zlib.crc32(
-            f"{leaf.shape} {leaf.dtype}".encode()
-            + np.ascontiguousarray(leaf).tobytes(),
-            found,
-        )
-    return found
+        kind = f"{leaf.shape} {leaf.dtype}".encode()
+        checksum = zlib.crc32(kind + np.ascontiguousarray(leaf).tobytes(), checksum)
+    return checksum

@@ -17,7 +17,7 @@ from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn.analysis import _accuracy, _figures, _text
 from keras_ratesnn.analysis.probe import _twins
 from keras_ratesnn.analysis.probe._frames import Frames
-from keras_ratesnn.analysis.probe._paired import Difference, difference
+from keras_ratesnn.analysis.probe._paired import PairedGain, paired_gain
 from keras_ratesnn.analysis.probe._twin_folder import TwinFolder
 from keras_ratesnn.analysis.probe._twins import (
     GIVEN,
@@ -33,6 +33,9 @@ from keras_ratesnn.spiking_model import SpikingModel
 
 POINTS = 100
 """Points of a percent in an accuracy of 1."""
+
+_SEEN = {MEAN: "mean frame", SHUFFLED: "shuffled frames", GIVEN: "frames"}
+"""What twins see of inputs with time, in words."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,20 +78,20 @@ class TemporalProbe:
         return {name: right.mean(axis=1) for name, right in self.right.items()}
 
     @property
-    def steps(self) -> dict[str, Difference]:
+    def steps(self) -> dict[str, PairedGain]:
         """What each step of the ladder adds, see `gain`: first of what the data tell,
         then of what a gradient sees of it."""
-        of_data = [
+        by_data = [
             twin for twin in self.twins if twin.frames != GIVEN or twin.name == "bptt"
         ]
-        of_gradients = [twin for twin in self.twins if twin.frames == GIVEN]
-        pairs = [*itertools.pairwise(of_data), *itertools.pairwise(of_gradients)]
+        by_gradient = [twin for twin in self.twins if twin.frames == GIVEN]
+        pairs = [*itertools.pairwise(by_data), *itertools.pairwise(by_gradient)]
         return {
             _added(above, below): self.gain(above.name, below.name)
             for below, above in pairs
         }
 
-    def gain(self, twin: str, over: str) -> Difference:
+    def gain(self, twin: str, over: str) -> PairedGain:
         """How much more accurate a twin is than another one.
 
         Args:
@@ -99,25 +102,20 @@ class TemporalProbe:
             `mean` of the difference, its standard error `error`, and its 95 % interval
             from `low` to `high`.
         """
-        one, other = (
-            checks.one_of(argument, name, self.right)
-            for argument, name in (("twin", twin), ("over", over))
-        )
-        return difference(self.right[one], self.right[other])
+        checks.one_of("twin", twin, self.right)
+        checks.one_of("over", over, self.right)
+        return paired_gain(self.right[twin], self.right[over])
 
     @property
     def rising(self) -> list[str]:
         """The twins that are shown to have gained in the last quarter of the epochs,
         and more than the margin in the mean."""
-        gains = {
-            twin.name: difference(self.right[twin.name], self.earlier[twin.name])
-            for twin in self._choices()
-        }
-        return [
-            name
-            for name, gain in gains.items()
-            if gain.low > 0.0 and gain.mean > self.margin
-        ]
+        rising = []
+        for twin in self._choices():
+            gain = paired_gain(self.right[twin.name], self.earlier[twin.name])
+            if gain.low > 0.0 and gain.mean > self.margin:
+                rising.append(twin.name)
+        return rising
 
     @property
     def recommended(self) -> Twin | None:
@@ -129,19 +127,18 @@ class TemporalProbe:
         twin after longer training.
         """
         choices = self._choices()
-        if self.rising or not any(
-            self._over_most_frequent(twin).low > 0.0 for twin in choices
-        ):
+        has_learnt = any(self._over_most_frequent(twin).low > 0.0 for twin in choices)
+        if self.rising or not has_learnt:
             return None
         # The most accurate one is among them: no mean is above its own.
-        return next(
-            twin
-            for twin in choices
-            if not any(
-                self.gain(other.name, twin.name).low > self.margin
-                for other in choices
-                if other != twin
-            )
+        return next(twin for twin in choices if not self._is_exceeded(twin, choices))
+
+    def _is_exceeded(self, twin, choices):
+        """Whether another twin is shown to gain more than the margin."""
+        return any(
+            self.gain(rival.name, twin.name).low > self.margin
+            for rival in choices
+            if rival != twin
         )
 
     @property
@@ -169,29 +166,23 @@ class TemporalProbe:
         elif self.in_time and self.gain("bptt", over="mean").high < self.margin:
             mean = f" (frames and their order add no {margin} to their mean)"
         choices = self._choices()
-        cheaper, dearer = (
-            choices[: choices.index(twin)],
-            choices[choices.index(twin) + 1 :],
-        )
+        index = choices.index(twin)
         sentence = (
             f"Take timesteps={twin.timesteps}{mean} and gradient={_gradient(twin)}: "
         )
-        if cheaper:
-            best = max(cheaper, key=lambda other: self.right[other.name].mean())
-            found, interval = _cells(self.gain(twin.name, best.name))
+        if index:
+            best = max(choices[:index], key=lambda cheap: self.right[cheap.name].mean())
+            gain, interval = _cells(self.gain(twin.name, best.name))
             sentence += (
-                f"it gains {found} points ({interval}) over {best.name}, the "
+                f"it gains {gain} points ({interval}) over {best.name}, the "
                 "best that costs less, and "
             )
         sentence += f"no other twin is shown to gain more than {margin}"
-        highest = {
-            other.name: self.gain(other.name, twin.name).high for other in dearer
-        }
-        possible = [
-            f"{name} (at most {POINTS * high:+.2f})"
-            for name, high in highest.items()
-            if high > self.margin
-        ]
+        possible = []
+        for dearer in choices[index + 1 :]:
+            high = self.gain(dearer.name, twin.name).high
+            if high > self.margin:
+                possible.append(f"{dearer.name} (at most {POINTS * high:+.2f})")
         if possible:
             sentence += (
                 f"; {seeds} seeds and {samples} samples leave open whether "
@@ -202,23 +193,17 @@ class TemporalProbe:
     def _choices(self):
         """The twins that can be recommended, from the one that costs least: T + 2W
         forward passes by rate, others 3T."""
-        possible = [
-            twin for twin in self.twins if twin.frames == GIVEN or twin.timesteps == 1
+        one_step = [twin for twin in self.twins if twin.timesteps == 1]
+        several = [
+            twin for twin in self.twins if twin.frames == GIVEN and twin.timesteps > 1
         ]
-        return sorted(
-            possible,
-            key=lambda twin: (
-                0
-                if twin.timesteps == 1
-                else 1
-                if isinstance(twin.gradient, Rate)
-                else 2
-            ),
-        )
+        # The sort keeps the order of equal ones.
+        several.sort(key=lambda twin: not isinstance(twin.gradient, Rate))
+        return [*one_step, *several]
 
     def _over_most_frequent(self, twin):
         right = self.right[twin.name]
-        return difference(right, np.broadcast_to(self.most_frequent, right.shape))
+        return paired_gain(right, np.broadcast_to(self.most_frequent, right.shape))
 
     def __str__(self) -> str:
         seeds, samples = next(iter(self.right.values())).shape
@@ -226,56 +211,31 @@ class TemporalProbe:
         rows = []
         for twin in self.twins:
             shuffled = self.shuffled.get(twin.name)
-            cells = [
-                _mean(self.accuracy[twin.name]),
-                "" if shuffled is None else _mean(shuffled),
-            ]
             rows.append(
                 [
                     twin.name,
-                    self._sees(twin),
+                    _SEEN[twin.frames] if self.in_time else "input",
                     str(twin.timesteps),
                     _gradient(twin),
-                    *cells,
+                    _mean(self.accuracy[twin.name]),
+                    "" if shuffled is None else _mean(shuffled),
                 ]
             )
-        steps = [
+        lines = [
+            f"{seeds} seeds, {self.epochs} epochs in batches of {self.batch_size}, "
+            f"{samples} validation samples; mean ± standard deviation of seeds",
+            *_text.table(columns, rows, left=2),
+        ]
+        for name, reason in self.left_out.items():
+            lines.append(f"Left out: {name}. {reason}")
+        question = f"{POINTS * self.margin:.1f} points?"
+        columns = ["step", "gains, points", "95 % interval", question]
+        rows = [
             [name, *_cells(gain), self._verdict(gain)]
             for name, gain in self.steps.items()
         ]
-        return "\n".join(
-            [
-                f"{seeds} seeds, {self.epochs} epochs in batches of {self.batch_size}, "
-                f"{samples} validation samples; mean ± standard deviation of seeds",
-                *_text.table(columns, rows, left=2),
-                *(
-                    f"Left out: {name}. {reason}"
-                    for name, reason in self.left_out.items()
-                ),
-                "",
-                *_text.table(
-                    [
-                        "step",
-                        "gains, points",
-                        "95 % interval",
-                        f"{POINTS * self.margin:.1f} points?",
-                    ],
-                    steps,
-                    left=1,
-                ),
-                "",
-                self.recommendation,
-            ]
-        )
-
-    def _sees(self, twin):
-        return (
-            {MEAN: "mean frame", SHUFFLED: "shuffled frames", GIVEN: "frames"}[
-                twin.frames
-            ]
-            if self.in_time
-            else "input"
-        )
+        lines += ["", *_text.table(columns, rows, left=1), "", self.recommendation]
+        return "\n".join(lines)
 
     def _verdict(self, gain):
         if gain.low > self.margin:
@@ -292,22 +252,18 @@ class TemporalProbe:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure, (left, right) = _figures.new_figure(
-            10.0, 0.9 + 0.36 * max(len(self.twins), len(self.steps)), 1, 2
-        )
+        steps = self.steps
+        height = 0.9 + 0.36 * max(len(self.twins), len(steps))
+        figure, (left, right) = _figures.new_figure(10.0, height, 1, 2)
         names = [f"{twin.name}, T = {twin.timesteps}" for twin in self.twins]
         for row, twin in enumerate(self.twins):
-            of_seeds = self.accuracy[twin.name]
-            left.plot(
-                of_seeds, np.full(len(of_seeds), row), "o", color="0.6", markersize=4
-            )
-            left.plot(of_seeds.mean(), row, "|", color="black", markersize=16)
+            accuracies = self.accuracy[twin.name]
+            rows = np.full(len(accuracies), row)
+            left.plot(accuracies, rows, "o", color="0.6", markersize=4)
+            left.plot(accuracies.mean(), row, "|", color="black", markersize=16)
         left.set_title("accuracy of each seed, and mean", fontsize="medium")
-        steps = self.steps
-        low, means, high = (
-            np.transpose([[gain.low, gain.mean, gain.high] for gain in steps.values()])
-            * POINTS
-        )
+        gains = [(gain.low, gain.mean, gain.high) for gain in steps.values()]
+        low, means, high = POINTS * np.transpose(gains)
         right.errorbar(
             means,
             range(len(steps)),
@@ -317,13 +273,13 @@ class TemporalProbe:
             capsize=3,
         )
         right.axvline(0, color="0.6", linewidth=1)
-        label = f"margin, {POINTS * self.margin:.1f} points"
+        margin = POINTS * self.margin
         right.axvline(
-            POINTS * self.margin,
+            margin,
             color="black",
             linestyle="--",
             linewidth=1,
-            label=label,
+            label=f"margin, {margin:.1f} points",
         )
         right.set_title("gain in points, 95 % interval", fontsize="medium")
         right.legend(fontsize="small")
@@ -445,10 +401,8 @@ def temporal_probe(
             "`make_model` must return a model of several time steps. Received: "
             f"timesteps={model.timesteps}. A network of one step has no time to need."
         )
-    train, validation = (
-        _examples(model, "x", x, y),
-        _examples(model, "validation_data", *validation_data),
-    )
+    train = _examples(model, "x", x, y)
+    validation = _examples(model, "validation_data", *validation_data)
     if train.x.in_time != validation.x.in_time or len(validation.y) < 2:
         raise ValueError(
             "`validation_data` must have at least two samples, with frames if `x` has "
@@ -463,38 +417,29 @@ def temporal_probe(
         batch_size,
         checks.real("threshold", threshold),
     )
-    kept = None if folder is None else TwinFolder(folder, budget.described(model))
-    twins = Twins(budget, _twins.ladder(model.timesteps, train.x.in_time), kept)
+    store = None if folder is None else TwinFolder(folder, budget.described(model))
+    twins = Twins(budget, _twins.ladder(model.timesteps, train.x.in_time), store)
     # Seeds are the outer loop, so that after an interruption all twins have the same.
-    runs = [(twin, seed) for seed in range(seeds) for twin in twins.all]
-    found: dict[str, list[tuple[np.ndarray, np.ndarray, float]]] = {
+    runs = list(itertools.product(range(seeds), twins.all))
+    results: dict[str, list[tuple[np.ndarray, np.ndarray, float]]] = {
         twin.name: [] for twin in twins.all
     }
-    for twin, seed in progress.tracked(runs, len(runs), verbose):
-        found[twin.name].append(twins.right(twin, seed))
-    shuffled = {
-        name: np.array([value for *_, value in results])
-        for name, results in found.items()
-    }
+    for seed, twin in progress.tracked(runs, len(runs), verbose):
+        results[twin.name].append(twins.right(twin, seed))
+    right, earlier, shuffled = {}, {}, {}
+    for name, by_seed in results.items():
+        rights, earliers, accuracies = zip(*by_seed, strict=True)
+        right[name], earlier[name] = np.stack(rights), np.stack(earliers)
+        if not np.isnan(accuracies).any():
+            shuffled[name] = np.array(accuracies)
+    classes = model.output_shape[-1]
     return TemporalProbe(
         in_time=train.x.in_time,
         twins=tuple(twins.all),
-        right={
-            name: np.stack([right for right, *_ in results])
-            for name, results in found.items()
-        },
-        earlier={
-            name: np.stack([earlier for _, earlier, _ in results])
-            for name, results in found.items()
-        },
-        shuffled={
-            name: values
-            for name, values in shuffled.items()
-            if not np.isnan(values).any()
-        },
-        most_frequent=_most_frequent(
-            validation.y, model.output_shape[-1], budget.threshold
-        ),
+        right=right,
+        earlier=earlier,
+        shuffled=shuffled,
+        most_frequent=_most_frequent(validation.y, classes, budget.threshold),
         margin=margin,
         epochs=epochs,
         batch_size=batch_size,
