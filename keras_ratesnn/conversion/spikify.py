@@ -21,7 +21,7 @@ from keras_ratesnn.conversion._hidden_activations import (
 from keras_ratesnn.conversion._inside_layers import look_inside
 from keras_ratesnn.conversion._mean_shifts import mean_shifts
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
-from keras_ratesnn.conversion._report import Change, Report
+from keras_ratesnn.conversion._report import Change, ConversionReport
 from keras_ratesnn.conversion._tasks.spiking_task import spiking_model
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layer_kinds import READOUT, TIME_MEAN, kind_of
@@ -191,7 +191,7 @@ def spikify(
         if timesteps > 1
         else ()
     )
-    report = Report(
+    report = ConversionReport(
         changes,
         calibrated=bool(tensors),
         nonlinear=tuple(paths[operation] for operation in nonlinear),

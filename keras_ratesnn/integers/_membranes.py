@@ -28,7 +28,7 @@ _FAR = 2**40
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Membranes:
+class MembraneConstants:
     """The constants of a layer of neurons.
 
     Args:
@@ -59,7 +59,7 @@ def choose(
     v_reset: float,
     levels: int,
     bits: int,
-) -> Membranes | int:
+) -> MembraneConstants | int:
     """The constants of a layer of neurons with the finest unit of its membranes that is
     possible.
 
@@ -74,13 +74,13 @@ def choose(
         bits: Integer, of the membranes.
 
     Returns:
-        `Membranes`, or how many bits these would need: more than `MOST_BITS` if none
-        are enough.
+        `MembraneConstants`, or how many bits these would need: more than `MOST_BITS` if
+        none are enough.
     """
     limit = 2 ** (bits - 1 - HEADROOM) // max(1, levels)
     farthest = max(abs(v0), abs(v_reset))
     if farthest * limit >= theta * (2 ** (bits - 1) - 1):
-        # Membranes hold where they begin, too.
+        # MembraneConstants hold where they begin, too.
         limit = max(1, int((2 ** (bits - 1) - 1) * theta / farthest))
     fine = np.divide(theta, unit, out=np.full(unit.shape, np.inf), where=unit > 0)
     # The unit of a current that is always 0 means nothing.
@@ -101,7 +101,7 @@ def choose(
         def whole(value):
             return np.clip(np.rint(value * per_unit), -_FAR, _FAR).astype("int64")
 
-        return Membranes(
+        return MembraneConstants(
             f,
             1.0 / per_unit,
             whole(theta),
@@ -125,7 +125,7 @@ def choose(
 
 
 def multipliers(
-    units: list[np.ndarray], bounds: list[np.ndarray], membranes: Membranes
+    units: list[np.ndarray], bounds: list[np.ndarray], membranes: MembraneConstants
 ) -> tuple[list[np.ndarray], list[int]] | None:
     """The multipliers M of several currents, integers `(channels,)` each, and their
     shifts n; `None` if there are none.
@@ -138,7 +138,7 @@ def multipliers(
         units: List of arrays `(channels,)`, a of each current, which may be negative.
         bounds: List of arrays `(channels,)`, the largest absolute values of the integer
             currents.
-        membranes: `Membranes`.
+        membranes: `MembraneConstants`.
     """
     found: list[np.ndarray] = []
     shifts: list[int] = []

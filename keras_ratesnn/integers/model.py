@@ -19,7 +19,7 @@ from keras_ratesnn.integers import _file, _membranes, _steps
 from keras_ratesnn.integers._arrays import OfKeras
 from keras_ratesnn.integers._compiler import compile_model
 from keras_ratesnn.integers._network import IntegerNetwork
-from keras_ratesnn.integers._report import Report
+from keras_ratesnn.integers._report import IntegerReport
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 Weights = Literal["int8", "int4", "ternary"]
@@ -50,17 +50,17 @@ class IntegerModel(keras.Model):
 
     Args:
         plan: `IntegerNetwork`.
-        report: `Report`, what became of the layers of a model; `None` for a file.
-            Defaults to `None`.
+        report: `IntegerReport`, what became of the layers of a model; `None` for a
+            file. Defaults to `None`.
         **kwargs: `name` of a Keras model.
 
     Attributes:
         plan: The `IntegerNetwork`: its layers and constants.
-        report: The `Report`, which can be printed, or `None`.
+        report: The `IntegerReport`, which can be printed, or `None`.
     """
 
     def __init__(
-        self, plan: IntegerNetwork, report: Report | None = None, **kwargs: Any
+        self, plan: IntegerNetwork, report: IntegerReport | None = None, **kwargs: Any
     ) -> None:
         # Integers need float32 for their sums, whatever the policy.
         super().__init__(dtype="float32", trainable=False, **kwargs)

@@ -70,7 +70,7 @@ _METADATA = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Parameter:
+class NirParameter:
     """A parameter of neurons.
 
     Args:
@@ -83,13 +83,13 @@ class Parameter:
 
 
 @dataclasses.dataclass(frozen=True)
-class Node:
+class NirNode:
     """A node of a file.
 
     Args:
         name: String, with the names of the graphs it is in, `"graph.node"`.
         type: String, the type of the node.
-        values: Dict of its parameters: arrays, `Parameter`s, tuples of integers, or
+        values: Dict of its parameters: arrays, `NirParameter`s, tuples of integers, or
             strings.
         metadata: Dict of strings and numbers.
     """
@@ -108,11 +108,11 @@ class Node:
 
 
 @dataclasses.dataclass(frozen=True)
-class Graph:
+class NirGraph:
     """The graph of a file, or a graph within it.
 
     Args:
-        nodes: Dict of names to `Node` or `Graph`.
+        nodes: Dict of names to `NirNode` or `NirGraph`.
         edges: List of pairs of names.
     """
 
@@ -121,7 +121,7 @@ class Graph:
 
 
 def read(path):
-    """The `Graph` of a file.
+    """The `NirGraph` of a file.
 
     Args:
         path: String or path.
@@ -139,7 +139,7 @@ def read(path):
         try:
             hdf5.check_content(content)
             with h5py.File(path, "r") as file:
-                return _Reader(h5py, size).root(file)
+                return _NirReader(h5py, size).root(file)
         except UntrustedError as error:
             raise UntrustedError(f"{received}: {error}") from error
         except hdf5.DAMAGES as error:
@@ -148,7 +148,7 @@ def read(path):
             ) from error
 
 
-class _Reader:
+class _NirReader:
     """Reads a file.
 
     Args:
@@ -183,7 +183,7 @@ class _Reader:
                 nodes[name] = self._graph(node, where, depth + 1)
             else:
                 nodes[name] = self._node(node, kind, where)
-        return Graph(nodes, self._edges(graph, path, nodes))
+        return NirGraph(nodes, self._edges(graph, path, nodes))
 
     def _node(self, group, kind, where):
         if kind not in _KEYS:
@@ -195,12 +195,12 @@ class _Reader:
         values = {}
         for key, form in _KEYS[kind].items():
             if key in _OPTIONAL and key not in group:
-                values[key] = Parameter((), np.array(_OPTIONAL[key]))
+                values[key] = NirParameter((), np.array(_OPTIONAL[key]))
             else:
                 values[key] = self._value(
                     self._dataset(group, key, where), form, f"{key} of node {where!r}"
                 )
-        return Node(where, kind, values, self._metadata(group, where))
+        return NirNode(where, kind, values, self._metadata(group, where))
 
     def _metadata(self, node, where):
         if "metadata" not in node:
@@ -240,7 +240,7 @@ class _Reader:
         if dataset.chunks is None or dataset.size == 0:
             values = self._array(dataset, what)
             same = values.size > 0 and values.min() == values.max()
-            return Parameter(
+            return NirParameter(
                 dataset.shape, values.flat[0].reshape(()) if same else values
             )
         first = None
@@ -248,8 +248,8 @@ class _Reader:
             values = _finite(dataset[piece], what)
             first = values.flat[0] if first is None else first
             if values.min() != first or values.max() != first:
-                return Parameter(dataset.shape, self._array(dataset, what))
-        return Parameter(dataset.shape, np.array(first))
+                return NirParameter(dataset.shape, self._array(dataset, what))
+        return NirParameter(dataset.shape, np.array(first))
 
     def _numbers(self, dataset, what, whole=True):
         """A tuple of numbers, one or a few, such as strides."""

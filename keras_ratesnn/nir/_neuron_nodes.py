@@ -72,7 +72,7 @@ class NeuronReader:
         """The layer of a node.
 
         Args:
-            node: A `Node` of one of the types `NODES`.
+            node: A `NirNode` of one of the types `NODES`.
             signal: A `NodeOutput`, its input.
             name: String, the name of the layer.
             recurrent: Boolean, whether its outputs come back to it.

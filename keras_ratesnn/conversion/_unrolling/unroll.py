@@ -126,7 +126,7 @@ def unroll(model: SpikingModel) -> SpikingModel:
     inputs = keras.tree.map_structure(
         input_like, keras_internals.inputs_structure(graph)
     )
-    signals = [_Signal(tensor) for tensor in _graph.match_inputs(graph, inputs)]
+    signals = [_SlotSignal(tensor) for tensor in _graph.match_inputs(graph, inputs)]
     with backend.no_gradient():
         outputs = tree.map_leaves(
             rule.frames, _graph.whole_of(graph).run(signals, rule, training=None)
@@ -144,7 +144,7 @@ def unroll(model: SpikingModel) -> SpikingModel:
 _OF_TIME = "what it computes depends on the time step, which here is a slot."
 
 
-class _Signal(Signal):
+class _SlotSignal(Signal):
     """A symbolic tensor.
 
     Args:
@@ -290,7 +290,7 @@ class _UnrollingRule:
             spikes = keras.layers.Rescaling(
                 cell.spike_size, name=name, dtype=neuron.dtype_policy
             )(spikes)
-        return _Signal(spikes, self._name(neuron), ordered=True)
+        return _SlotSignal(spikes, self._name(neuron), ordered=True)
 
     def _mixing(self, call, of_slots):
         layer, name = call.operation, self._name(call.operation)
@@ -301,10 +301,12 @@ class _UnrollingRule:
                 name=self._unique(name),
                 dtype=layer.dtype_policy,
             )
-        return _Signal(self._run(self.copies[layer], call, self.frames))
+        return _SlotSignal(self._run(self.copies[layer], call, self.frames))
 
     def _on_frames(self, call):
-        return tree.map_leaves(_Signal, self._run(self._copy(call), call, self.frames))
+        return tree.map_leaves(
+            _SlotSignal, self._run(self._copy(call), call, self.frames)
+        )
 
     def _on_slots(self, call, ordered=False, factor=None):
         """An operation whose signals are all of slots, or a product that is linear in
@@ -319,7 +321,8 @@ class _UnrollingRule:
 
         outputs = self._run(self._copy(call), call, tensor)
         return tree.map_leaves(
-            lambda output: _Signal(output, self._name(call.operation), ordered), outputs
+            lambda output: _SlotSignal(output, self._name(call.operation), ordered),
+            outputs,
         )
 
     def _linear(self, call):
@@ -341,14 +344,16 @@ class _UnrollingRule:
         ):
             return self._on_frames(call)
         ordered = self._keeps_order(call, copy)
-        linear = tree.map_leaves(lambda output: _Signal(output, name, ordered), outputs)
+        linear = tree.map_leaves(
+            lambda output: _SlotSignal(output, name, ordered), outputs
+        )
         after = self._after_sum(call.operation, changes)
         if not after:
             return linear
         frames = self.frames(linear)
         for layer in after:
             frames = layer(frames)
-        return _Signal(frames)
+        return _SlotSignal(frames)
 
     def _keeps_order(self, call, copy):
         """Whether the output has the order of the only input: the operation moves it,

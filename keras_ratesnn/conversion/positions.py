@@ -17,7 +17,7 @@ def quantized_class(layer):
     )
 
 
-class Place:
+class Position:
     """Where in a network a layer with weights is.
 
     Attributes:
@@ -30,10 +30,10 @@ class Place:
     is_first = is_last = reaches_output = False
 
 
-def places(network):
-    """The `Place` of each layer with weights of a network and its nested models, a
+def positions(network):
+    """The `Position` of each layer with weights of a network and its nested models, a
     dict."""
-    found: dict[keras.Operation, Place] = {}
+    found: dict[keras.Operation, Position] = {}
     calls = _graph.whole_of(network).calls
     after, before, to_output = set(), set(), {None}
     for call in calls:
@@ -57,10 +57,10 @@ def places(network):
             to_output.add(call)
     for call in calls:
         if has_matrix(call.operation):
-            place = found.setdefault(call.operation, Place())
-            place.is_first |= call not in after
-            place.is_last |= call not in before
-            place.reaches_output |= call in to_output
+            position = found.setdefault(call.operation, Position())
+            position.is_first |= call not in after
+            position.is_last |= call not in before
+            position.reaches_output |= call in to_output
     return found
 
 
