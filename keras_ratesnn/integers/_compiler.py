@@ -161,8 +161,8 @@ class Compiler:
                     "the output has an offset. Leave the offset of the Rescaling out.",
                 )
             return end.unit
-        units, (term, *others) = np.abs(end.terms[0].unit), end.terms
-        if others or not np.allclose(units, units[0], rtol=1e-12, atol=0.0):
+        units, (term, *more) = np.abs(end.terms[0].unit), end.terms
+        if more or not np.allclose(units, units[0], rtol=1e-12, atol=0.0):
             raise refused(
                 last,
                 "classes are compared, so the output must be that of one layer with "
@@ -233,12 +233,12 @@ def integer_weights(
     integers, scale = quantized_kernels.integers_and_scale(kernel, weights, axis, np)
     if least_error and weights != "ternary":
         largest = quantized_kernels.LARGEST[weights]
-        scale = _of_least_error(kernel, scale, largest, axis)
+        scale = _scale_of_least_error(kernel, scale, largest, axis)
         integers = quantized_kernels.rounded(kernel, scale, largest, np)
     return integers.astype("int32"), scale
 
 
-def _of_least_error(kernel, scale, largest, axis):
+def _scale_of_least_error(kernel, scale, largest, axis):
     best, least = scale, np.full(scale.shape, np.inf)
     for fraction in np.linspace(1.0, 0.4, 61, dtype="float32"):
         tried = scale * fraction

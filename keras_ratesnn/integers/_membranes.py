@@ -112,13 +112,13 @@ def choose(
         )
 
     for f in range(LARGEST_SHIFT, -31, -1):
-        found = constants(f)
-        largest = np.where(found.silent, 0, bound) * 2.0**f + np.abs(found.bias)
-        if found.theta.max() <= limit and largest.max() < LARGEST_CURRENT:
+        chosen = constants(f)
+        largest = np.where(chosen.silent, 0, bound) * 2.0**f + np.abs(chosen.bias)
+        if chosen.theta.max() <= limit and largest.max() < LARGEST_CURRENT:
             break
-    least = found.theta.min()
+    least = chosen.theta.min()
     if least >= SMALLEST_THRESHOLD:
-        return found
+        return chosen
     # Thresholds are twice as large for each bit, unless large currents are the limit.
     more = math.ceil(math.log2(SMALLEST_THRESHOLD / max(least, 0.5)))
     return bits + more if largest.max() * 2**more < LARGEST_CURRENT else MOST_BITS + 1
@@ -140,7 +140,7 @@ def multipliers(
             currents.
         membranes: `MembraneConstants`.
     """
-    found: list[np.ndarray] = []
+    all_factors: list[np.ndarray] = []
     shifts: list[int] = []
     for unit, bound in zip(units, bounds, strict=True):
         ratio = np.where(membranes.silent | (bound == 0), 0.0, unit / membranes.unit)
@@ -152,6 +152,6 @@ def multipliers(
                 break
         else:
             return None
-        found.append(factors.astype("int64"))
+        all_factors.append(factors.astype("int64"))
         shifts.append(n)
-    return found, shifts
+    return all_factors, shifts

@@ -205,18 +205,18 @@ class _NirReader:
     def _metadata(self, node, where):
         if "metadata" not in node:
             return {}
-        group, found = self._group(node, "metadata", where), {}
+        group, metadata = self._group(node, "metadata", where), {}
         for key, kind in _METADATA.items():
             if key in group and kind is str:
-                found[key] = self._text(group, key, where)
+                metadata[key] = self._text(group, key, where)
             elif key in group:
                 numbers = self._numbers(
                     self._dataset(group, key, where),
                     f"{key} of node {where!r}",
                     whole=kind is tuple,
                 )
-                found[key] = numbers if kind is tuple else numbers[0]
-        return found
+                metadata[key] = numbers if kind is tuple else numbers[0]
+        return metadata
 
     def _value(self, dataset, form, what):
         if form == _TEXT_OR_NUMBERS and self.h5py.check_string_dtype(dataset.dtype):
@@ -305,28 +305,28 @@ class _NirReader:
         return list(edges)
 
     def _group(self, parent, name, path):
-        found = self._object(parent, name, path)
-        if not isinstance(found, self.h5py.Group):
+        group = self._object(parent, name, path)
+        if not isinstance(group, self.h5py.Group):
             raise UntrustedError(f"{name!r} is not a group of nodes or values.")
-        return found
+        return group
 
     def _dataset(self, parent, name, path):
         """A dataset that is stored in this file, as large as it declares."""
-        found = self._object(parent, name, path)
+        dataset = self._object(parent, name, path)
         what = f"{name} of {path!r}"
-        if not isinstance(found, self.h5py.Dataset) or found.shape is None:
+        if not isinstance(dataset, self.h5py.Dataset) or dataset.shape is None:
             raise UntrustedError(f"{what} is not an array.")
-        hdf5.check_stored(found, what)
+        hdf5.check_stored(dataset, what)
         if (
-            found.chunks is not None
-            and np.prod(found.chunks, dtype="float64") * found.dtype.itemsize
+            dataset.chunks is not None
+            and np.prod(dataset.chunks, dtype="float64") * dataset.dtype.itemsize
             > self.most
         ):
             raise UntrustedError(
-                f"{what} is stored in pieces of shape {found.chunks}, larger than the "
-                "file explains."
+                f"{what} is stored in pieces of shape {dataset.chunks}, larger than "
+                "the file explains."
             )
-        return found
+        return dataset
 
     def _object(self, parent, name, path):
         where = f" of {path!r}" if path else ""
@@ -337,12 +337,12 @@ class _NirReader:
             raise UntrustedError(
                 f"{name!r}{where} is a link to another place, which is not followed."
             )
-        found = parent[name]
-        place = self.h5py.h5o.get_info(found.id).addr
-        if place in self.seen:
+        stored = parent[name]
+        address = self.h5py.h5o.get_info(stored.id).addr
+        if address in self.seen:
             raise UntrustedError(f"{name!r}{where} is in the file in two places.")
-        self.seen.add(place)
-        return found
+        self.seen.add(address)
+        return stored
 
     def _take(self, size, what):
         if size > self.left:

@@ -85,7 +85,7 @@ def in_order(graph):
 def _feedback(nodes, edges):
     """The nodes that take the outputs of neurons, and only give them back: a dict from
     the names of the neurons."""
-    found = {}
+    feedback = {}
     for name, node in nodes.items():
         sources = [source for source, target in edges if target == name]
         targets = [target for source, target in edges if source == name]
@@ -95,13 +95,13 @@ def _feedback(nodes, edges):
             and sources == targets
             and nodes[sources[0]].type in NODES
         ):
-            if sources[0] in found:
+            if sources[0] in feedback:
                 raise ValueError(
                     f"the outputs of node {sources[0]!r} come back to it through two "
                     "nodes."
                 )
-            found[sources[0]] = node
-    return found
+            feedback[sources[0]] = node
+    return feedback
 
 
 def _flat(graph, path=""):
@@ -125,7 +125,7 @@ def _flat(graph, path=""):
 
 def _ends(graph, where=""):
     """The names of the input and the output of a graph."""
-    found = []
+    ends = []
     for kind in ("Input", "Output"):
         names = [
             name
@@ -138,5 +138,5 @@ def _ends(graph, where=""):
                 f"{what} has {len(names)} nodes of type {kind}, and keras_ratesnn can "
                 "run one with one of each."
             )
-        found += names
-    return found
+        ends += names
+    return ends
