@@ -33,7 +33,7 @@ class Position:
 def positions(network):
     """The `Position` of each layer with weights of a network and its nested models, a
     dict."""
-    found: dict[keras.Operation, Position] = {}
+    positions_by_layer: dict[keras.Operation, Position] = {}
     calls = _graph.whole_of(network).calls
     after, before, to_output = set(), set(), {None}
     for call in calls:
@@ -57,11 +57,11 @@ def positions(network):
             to_output.add(call)
     for call in calls:
         if has_matrix(call.operation):
-            position = found.setdefault(call.operation, Position())
+            position = positions_by_layer.setdefault(call.operation, Position())
             position.is_first |= call not in after
             position.is_last |= call not in before
             position.reaches_output |= call in to_output
-    return found
+    return positions_by_layer
 
 
 def _is_neuron(call):
@@ -76,9 +76,9 @@ def has_matrix(operation):
         or kind_of(operation).role != OPERATION
     ):
         return False
-    of_weights = (
+    sizes_above_1 = (
         sum(size > 1 for size in weight.shape) for weight in operation.weights
     )
     return quantized_class(operation) is not None or any(
-        axes > 1 for axes in of_weights
+        axes > 1 for axes in sizes_above_1
     )

@@ -177,9 +177,9 @@ def spikify(
             functional, neurons, tensors, percentile, samples, inside.graphs, verbose
         )
     thresholds = {
-        operation: of_it.threshold
-        for operation, of_it in measured.items()
-        if of_it.threshold is not None
+        operation: measurement.threshold
+        for operation, measurement in measured.items()
+        if measurement.threshold is not None
     }
     paths = _graph.paths_of(functional, inside.graphs)
     changes = tuple(
@@ -358,15 +358,15 @@ def _shift_currents(
     """Adds the shifts of `mean_shifts` to what is before the calibrated neurons."""
     # A layer that is called several times would need several shifts.
     once = {
-        operation: of_it
-        for operation, of_it in measured.items()
-        if of_it.threshold is not None and of_it.calls == 1
+        operation: measurement
+        for operation, measurement in measured.items()
+        if measurement.threshold is not None and measurement.calls == 1
     }
     if not once:
         return
     placed = [
-        (replacements[operation].after, of_it.mean / of_it.threshold)
-        for operation, of_it in once.items()
+        (replacements[operation].after, measurement.mean / measurement.threshold)
+        for operation, measurement in once.items()
     ]
     shifts = mean_shifts(
         network,
