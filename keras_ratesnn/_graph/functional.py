@@ -53,13 +53,13 @@ def paths_of(network, inside=None, within=""):
         first.
     """
     graphs = inside or {}
-    found: dict[keras.Operation, str] = {}
+    paths: dict[keras.Operation, str] = {}
     for operation in as_graph(network).operations:
-        found.setdefault(operation, within + operation.name)
+        paths.setdefault(operation, within + operation.name)
         graph = graphs.get(operation, operation)
         if keras_internals.is_graph(graph):
-            found = {**paths_of(graph, inside, f"{within}{operation.name}/"), **found}
-    return found
+            paths = {**paths_of(graph, inside, f"{within}{operation.name}/"), **paths}
+    return paths
 
 
 def output_of(network, name, argument):

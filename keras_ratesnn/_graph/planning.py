@@ -298,13 +298,13 @@ def _parts_around_end_of_time(calls, inputs, outputs):
         ValueError: If a call after time means or readouts needs time steps, or also has
             an input that follows none of them.
     """
-    of_ends: set[int] = set()
+    after_end: set[int] = set()
     means: list[PlannedCall] = []
     readouts: list[PlannedCall] = []
     before, after = [], []
     for call in calls:
         follows, role = (
-            [index in of_ends for index in call.inputs],
+            [index in after_end for index in call.inputs],
             kind_of(call.operation).role,
         )
         if any(follows):
@@ -315,11 +315,13 @@ def _parts_around_end_of_time(calls, inputs, outputs):
         else:
             before.append(call)
             continue
-        of_ends.update(output.index for output in call.outputs)
+        after_end.update(output.index for output in call.outputs)
     if not (means or readouts):
         return None
-    others = [leaf for leaf in tree.flatten(outputs) if leaf.index not in of_ends]
-    handed_on = [*(Slot(call.inputs[0]) for call in means), *others]
+    outputs_before_end = [
+        leaf for leaf in tree.flatten(outputs) if leaf.index not in after_end
+    ]
+    handed_on = [*(Slot(call.inputs[0]) for call in means), *outputs_before_end]
     last = [*(Slot(call.inputs[0]) for call in readouts), *handed_on]
     read = [*(call.outputs[0] for call in readouts), *handed_on]
     # A TimeMean gives the mean its dtype, and is regularised, like any layer.

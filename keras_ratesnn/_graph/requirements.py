@@ -184,9 +184,9 @@ def first_other_value(network):
     """The first readout because of which the output is not the time mean of the outputs
     at each step, or `None`."""
     _, readouts, after = parts_of(network)
-    found = [] if readouts is None else [call.operation for call in readouts.calls]
+    layers = [] if readouts is None else [call.operation for call in readouts.calls]
     return next(
-        (readout for readout in found if readout.value != "mean" or after.calls), None
+        (readout for readout in layers if readout.value != "mean" or after.calls), None
     )
 
 

@@ -38,7 +38,7 @@ def scores(certainty: np.ndarray, right: np.ndarray, last: np.ndarray) -> np.nda
     return np.where(harms, certainty, -np.inf).max(axis=1)
 
 
-def largest_allowed(found: np.ndarray, error: float) -> float:
+def largest_allowed(values: np.ndarray, error: float) -> float:
     """The score that a new sample exceeds with probability `error` at most: the ⌈(n +
     1)(1 − error)⌉-th smallest of n.
 
@@ -50,11 +50,11 @@ def largest_allowed(found: np.ndarray, error: float) -> float:
     # Exactly that of the decimal number that was typed: rounding must not take a sample
     # away.
     exact = fractions.Fraction(repr(error))
-    rank = math.ceil((len(found) + 1) * (1 - exact))
-    if rank > len(found):
+    rank = math.ceil((len(values) + 1) * (1 - exact))
+    if rank > len(values):
         raise ValueError(
             "`error` must be at least 1 / (number of samples + 1). Received: "
-            f"error={error} with {len(found)} samples. Pass at least "
+            f"error={error} with {len(values)} samples. Pass at least "
             f"{math.ceil((1 - exact) / exact)} samples, or a larger error."
         )
-    return float(np.sort(found)[rank - 1])
+    return float(np.sort(values)[rank - 1])

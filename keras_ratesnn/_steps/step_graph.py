@@ -61,16 +61,16 @@ class StepGraph(keras.Model):
         self.network = network
         self._timesteps = timesteps
         self._named = named
-        self._plan = _plan(network, timesteps, batch_size)
+        self._interface = _interface_of(network, timesteps, batch_size)
         self.built = True
 
     @property
     def start(self) -> dict[str, np.ndarray]:
-        return self._plan.start
+        return self._interface.start
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        return self._plan.output_names
+        return self._interface.output_names
 
     @property
     def signature(self) -> dict[str, keras.InputSpec]:
@@ -79,30 +79,30 @@ class StepGraph(keras.Model):
             port.name: keras.InputSpec(
                 shape=port.shape, dtype=port.dtype, name=port.name
             )
-            for port in (*self._plan.inputs, *self._plan.states)
+            for port in (*self._interface.inputs, *self._interface.states)
         }
 
     def call(self, inputs: dict[str, Tensor]) -> Structure:
-        plan = self._plan
-        tensors = [inputs[port.name] for port in plan.inputs]
-        states = iter([inputs[port.name] for port in plan.states])
-        t: Any = next(states) if plan.counts else 0
-        carried = tree.filled(plan.carried, states)
+        interface = self._interface
+        tensors = [inputs[port.name] for port in interface.inputs]
+        states = iter([inputs[port.name] for port in interface.states])
+        t: Any = next(states) if interface.counts else 0
+        carried = tree.filled(interface.carried, states)
         carried, outputs = step_of(self.network, self._timesteps, carried, tensors, t)
         results = [
             *keras.tree.flatten(outputs),
-            *([t + 1] if plan.counts else []),
+            *([t + 1] if interface.counts else []),
             *tree.flatten(carried),
         ]
         return (
-            dict(zip(plan.output_names, results, strict=True))
+            dict(zip(interface.output_names, results, strict=True))
             if self._named
             else results
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class _Plan:
+class _Interface:
     """What goes in and out: `carried` is what each node carries from step to step,
     `counts` whether steps are counted."""
 
@@ -114,7 +114,7 @@ class _Plan:
     output_names: tuple[str, ...]
 
 
-def _plan(network, timesteps, batch_size):
+def _interface_of(network, timesteps, batch_size):
     new_name = functools.partial(_new_name, set())
     input_names = list(map(new_name, _input_names(network)))
     rows = batch_size or 1
@@ -156,7 +156,7 @@ def _plan(network, timesteps, batch_size):
         *_output_names(keras_internals.outputs_structure(network)),
         *(f"next_{port.name}" for port in states),
     ]
-    return _Plan(
+    return _Interface(
         inputs, tuple(states), counts, after, start, tuple(map(new_name, output_names))
     )
 

@@ -88,17 +88,17 @@ def find_activations(network, inside=None):
         roles.setdefault(call.operation, set()).update(
             {AFTER_MEAN} if call in ordinary else _roles(call)
         )
-    found = []
+    activations = []
     for operation, uses in roles.items():
         function = function_of(operation)
         if function is not None:
-            found.append(Activation(operation, function, _role(function, uses)))
+            activations.append(Activation(operation, function, _role(function, uses)))
         else:
-            found += [
+            activations += [
                 Activation(operation, inside, INSIDE)
                 for inside in _functions_inside(operation)
             ]
-    return found
+    return activations
 
 
 def function_of(operation):
@@ -161,13 +161,13 @@ def _functions_inside(operation):
 def _after_means(calls):
     """The calls that follow a time mean or a readout, of all calls in execution order:
     a set."""
-    found: set[Any] = set()
+    after: set[Any] = set()
     for call in calls:
-        if call in found or kind_of(call.operation).role in (TIME_MEAN, READOUT):
-            found.update(
+        if call in after or kind_of(call.operation).role in (TIME_MEAN, READOUT):
+            after.update(
                 consumer for consumer in call.consumers if consumer is not None
             )
-    return found
+    return after
 
 
 def _role(function, uses):
@@ -189,8 +189,8 @@ def _roles(source):
             if consumer is None:
                 roles.add(OUTPUT)
             elif _is_product(consumer):
-                others = [other for other in consumer.sources if other is not call]
-                roles.add(GATE if _gates(source, others) else HIDDEN)
+                factors = [factor for factor in consumer.sources if factor is not call]
+                roles.add(GATE if _gates(source, factors) else HIDDEN)
             elif not _passes(consumer):
                 roles.add(HIDDEN)
             elif consumer not in seen:
@@ -210,11 +210,11 @@ def _passes(call):
     return is_alone or type(call.operation).__name__ == "Concatenate"
 
 
-def _gates(source, others):
-    if any(_depends(other, source) for other in others):
+def _gates(source, factors):
+    if any(_depends(factor, source) for factor in factors):
         return False
     return function_of(source.operation) in _SQUASHING or not any(
-        _is_gate_or_mask(other) for other in others
+        _is_gate_or_mask(factor) for factor in factors
     )
 
 

@@ -91,7 +91,7 @@ def look_inside(network):
     return found
 
 
-_OTHER_ARGUMENTS = "it is called with other arguments each time"
+_UNLIKE_ARGUMENTS = "it is called with other arguments each time"
 _SOME_SIZE = 64
 """In place of sizes that a model leaves open."""
 
@@ -177,7 +177,7 @@ def _common_arguments(calls):
                 _without_training(*calls[0]), _without_training(args, kwargs)
             )
         except ValueError:
-            raise _Unknown(_OTHER_ARGUMENTS) from None
+            raise _Unknown(_UNLIKE_ARGUMENTS) from None
     merged = [_merged(leaves) for leaves in zip(*flat, strict=True)]
     return keras.tree.pack_sequence_as(_without_training(*calls[0]), merged)
 
@@ -190,7 +190,7 @@ def _merged(leaves):
     first, *others = leaves
     if not isinstance(first, keras.KerasTensor):
         if any(other is not first and other != first for other in others):
-            raise _Unknown(_OTHER_ARGUMENTS)
+            raise _Unknown(_UNLIKE_ARGUMENTS)
         return first
     if any(keras_internals.mask_of(leaf) is not None for leaf in leaves):
         raise _Unknown("its inputs have masks")

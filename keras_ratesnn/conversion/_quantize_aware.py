@@ -14,7 +14,7 @@ from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._model.quantization import check_not_quantized
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
 from keras_ratesnn.conversion._tasks.spiking_task import with_network
-from keras_ratesnn.conversion.places import has_matrix, places, quantized_class
+from keras_ratesnn.conversion.positions import has_matrix, positions, quantized_class
 from keras_ratesnn.layer_kinds import NEURON, READOUT, kind_of
 from keras_ratesnn.layers.quantized import WEIGHT_TYPES
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
@@ -104,14 +104,14 @@ def quantize_aware(
     )
     check_not_quantized(network, problem, "Pass the model before `quantize`.")
     replacements = {}
-    for layer, place in places(_graph.as_graph(network)).items():
+    for layer, position in positions(_graph.as_graph(network)).items():
         if quantized_class(layer) is not None and chosen(layer):
             weight_type = (
-                last if place.is_last else first if place.is_first else weights
+                last if position.is_last else first if position.is_first else weights
             )
             config = {
                 "weight_type": weight_type,
-                "per_channel": not place.reaches_output,
+                "per_channel": not position.reaches_output,
             }
             replacements[layer] = Replacement(config, cls=quantized_class(layer))
     _report_others(network, replacements, chosen)

@@ -75,7 +75,7 @@ class Fold:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Report:
+class _PrintedReport:
     """What was done to a network; it can be printed.
 
     Args:
@@ -95,7 +95,7 @@ class _Report:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report(_Report):
+class ConversionReport(_PrintedReport):
     """The changes that `spikify` made, one for each activation of the network.
 
     Args:
@@ -179,7 +179,7 @@ class Report(_Report):
         return "\n".join(lines)
 
 
-class FoldReport(_Report):
+class FoldReport(_PrintedReport):
     """What `fold_batch_normalization` did, one for each batch normalisation of the
     network."""
 

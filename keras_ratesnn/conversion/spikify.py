@@ -21,7 +21,7 @@ from keras_ratesnn.conversion._hidden_activations import (
 from keras_ratesnn.conversion._inside_layers import look_inside
 from keras_ratesnn.conversion._mean_shifts import mean_shifts
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
-from keras_ratesnn.conversion._report import Change, Report
+from keras_ratesnn.conversion._report import Change, ConversionReport
 from keras_ratesnn.conversion._tasks.spiking_task import spiking_model
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layer_kinds import READOUT, TIME_MEAN, kind_of
@@ -177,9 +177,9 @@ def spikify(
             functional, neurons, tensors, percentile, samples, inside.graphs, verbose
         )
     thresholds = {
-        operation: of_it.threshold
-        for operation, of_it in measured.items()
-        if of_it.threshold is not None
+        operation: measurement.threshold
+        for operation, measurement in measured.items()
+        if measurement.threshold is not None
     }
     paths = _graph.paths_of(functional, inside.graphs)
     changes = tuple(
@@ -191,7 +191,7 @@ def spikify(
         if timesteps > 1
         else ()
     )
-    report = Report(
+    report = ConversionReport(
         changes,
         calibrated=bool(tensors),
         nonlinear=tuple(paths[operation] for operation in nonlinear),
@@ -358,15 +358,15 @@ def _shift_currents(
     """Adds the shifts of `mean_shifts` to what is before the calibrated neurons."""
     # A layer that is called several times would need several shifts.
     once = {
-        operation: of_it
-        for operation, of_it in measured.items()
-        if of_it.threshold is not None and of_it.calls == 1
+        operation: measurement
+        for operation, measurement in measured.items()
+        if measurement.threshold is not None and measurement.calls == 1
     }
     if not once:
         return
     placed = [
-        (replacements[operation].after, of_it.mean / of_it.threshold)
-        for operation, of_it in once.items()
+        (replacements[operation].after, measurement.mean / measurement.threshold)
+        for operation, measurement in once.items()
     ]
     shifts = mean_shifts(
         network,

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 
-class OfKeras:
+class KerasArrays:
     """Tensors of the backend. Integers are int32; products are sums in float32, which
     are exact below 2^24."""
 

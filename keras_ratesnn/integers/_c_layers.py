@@ -32,7 +32,7 @@ def _weighted(program, layer, number):
     height, width = size or (1, 1)
     source, output = program.source(layer), program.output_of(layer)
     (rows, columns), (out_rows, out_columns) = (
-        of.shape[:2] if size else (1, 1) for of in (source, layer)
+        image.shape[:2] if size else (1, 1) for image in (source, layer)
     )
     channels = layer.shape[-1]
     weights = program.constant(f"weights_{number}", kernel)
@@ -75,13 +75,13 @@ def _weighted(program, layer, number):
         inside = [f"if ({y_inside} && {x_inside}) {{", *inside_of(inside), "}"]
         if zero:
             to = f"sums[i * {row} + c]" if layer.kind == "depthwise" else "sums[c]"
-            of_padding = [
+            padding_code = [
                 f"const int8_t *row = rows + i * {row};",
                 f"for (c = 0; c < {row}; c++) {to} = ({sums})({to} + {zero} * row[c]);",
             ]
             inside[-1:] = [
                 "} else {",
-                *inside_of(["int i;", *loop("i", inputs, of_padding)]),
+                *inside_of(["int i;", *loop("i", inputs, padding_code)]),
                 "}",
             ]
     kernel_loops = loop("ky", height, loop("kx", width, [*taps, *inside]))
@@ -96,20 +96,20 @@ def _weighted(program, layer, number):
     return [*body, *loop("y", out_rows, loop("x", out_columns, at_place))]
 
 
-def _list(program, source, places, channels):
+def _list(program, source, positions, channels):
     """The code that lists what is not 0, the array of channels, and the factor of a
     row."""
     buffer = program.buffer(source.name)
     index = (
         "index8" if channels <= 2**8 else "index16" if channels < 2**16 else "index32"
     )
-    program.events[index] = max(program.events[index], places * channels)
-    program.events["count"] = max(program.events["count"], places)
+    program.events[index] = max(program.events[index], positions * channels)
+    program.events["count"] = max(program.events["count"], positions)
     keeps_values = source.largest > 1
     at = f"x * {channels} + n"
     inner = [f"event_{index}[{at}] = ({INDICES[index]})c;"]
     if keeps_values:
-        program.events["value"] = max(program.events["value"], places * channels)
+        program.events["value"] = max(program.events["value"], positions * channels)
         program.value_type = max(
             program.value_type, buffer.type, key=lambda kind: SIZES[kind]
         )
@@ -122,7 +122,7 @@ def _list(program, source, places, channels):
     ]
     lists = [
         f"const {buffer.type} *from = {buffer.pointer};",
-        *loop("x", places, per_place),
+        *loop("x", positions, per_place),
     ]
     return f"event_{index}", lists, "u * " if keeps_values else ""
 
@@ -224,24 +224,24 @@ def _scaled(program, layer, current):
 def _neurons(program, layer, number):
     channels, names = layer.shape[-1], layer.sources
     sources = [program.buffer(name) for name in names]
-    found = [f"({source.pointer})[x + c]" for source in sources]
+    values = [f"({source.pointer})[x + c]" for source in sources]
     if "shift" in layer.facts:
         factors = [
             program.constant(
-                f"factors_{number}_{place}",
+                f"factors_{number}_{index}",
                 program.network.constants[f"multiplier/{layer.name}/{name}"],
                 2,
             )
-            for place, name in enumerate(names)
+            for index, name in enumerate(names)
         ]
         shifts = layer.facts["shift"]
         current = " + ".join(
             f"(int64_t){value} * {factor}[c]"
             + (f" * {2 ** (max(shifts) - shift)}" if shift < max(shifts) else "")
-            for value, factor, shift in zip(found, factors, shifts, strict=True)
+            for value, factor, shift in zip(values, factors, shifts, strict=True)
         )
     else:
-        (current,) = found
+        (current,) = values
     return [
         "int x, c;",
         *loop(
@@ -294,10 +294,12 @@ def _add(program, layer, number):
 
 def _global_sum(program, layer, number):
     source, to = program.buffer(layer.sources[0]), program.buffer(layer.name)
-    places = size_of(program.source(layer)) // layer.shape[0]
+    positions = size_of(program.source(layer)) // layer.shape[0]
     inner = [
         "int32_t sum = 0;",
-        *loop("x", places, [f"sum += ({source.pointer})[x * {layer.shape[0]} + c];"]),
+        *loop(
+            "x", positions, [f"sum += ({source.pointer})[x * {layer.shape[0]} + c];"]
+        ),
     ]
     return [
         "int x, c;",

@@ -59,18 +59,23 @@ class CProgram:
         self.arenas: dict[str, int] = {}
         self.value_type = "uint8_t"
         self.events = {"index8": 0, "index16": 0, "index32": 0, "value": 0, "count": 0}
-        once, each = self._split()
-        self._place(once), self._place(each)
-        calls = [[self._function(layer) for layer in layers] for layers in (once, each)]
+        once, at_each_step = self._split()
+        self._place(once)
+        self._place(at_each_step)
+        calls = [
+            [self._function(layer) for layer in layers]
+            for layers in (once, at_each_step)
+        ]
         self.text = self._whole(*calls)
 
     def _split(self):
         """The layers that run once for an input, and those that run at each step;
-        without those that others do in passing."""
+        without those that other layers do in passing."""
         once = [layer for layer in self.network.layers if layer.static and self.caches]
-        each = [layer for layer in self.network.layers if layer not in once]
+        at_each_step = [layer for layer in self.network.layers if layer not in once]
         return tuple(
-            [layer for layer in layers if self._runs(layer)] for layers in (once, each)
+            [layer for layer in layers if self._runs(layer)]
+            for layers in (once, at_each_step)
         )
 
     def _runs(self, layer):
@@ -88,7 +93,9 @@ class CProgram:
         return (
             self.caches
             and layer.static
-            and any(not other.static for other in self.consumers.get(layer.name, []))
+            and any(
+                not consumer.static for consumer in self.consumers.get(layer.name, [])
+            )
         )
 
     def _follower(self, layer):
@@ -124,13 +131,13 @@ class CProgram:
             output = self.output_of(layer)
             if output.kind == "readout":
                 continue
-            kind, kept = self._type(output), f"kept_{self.numbers[output.name]}"
+            kind, name = self._type(output), f"kept_{self.numbers[output.name]}"
             if self._is_cached(output) or output.facts.get("reset_delay"):
                 self.buffers[output.name] = _Buffer(
-                    self.static(kept, kind, size_of(output)), kind
+                    self.static(name, kind, size_of(output)), kind
                 )
                 if output.facts.get("reset_delay"):
-                    self.resets.append(f"memset({kept}, 0, sizeof {kept});")
+                    self.resets.append(f"memset({name}, 0, sizeof {name});")
                 continue
             last = max(last_uses.get(output.name, number), number)
             offset = _free(taken.setdefault(kind, []), number, last, size_of(output))
@@ -202,7 +209,7 @@ class CProgram:
         ]
         return "int32_t" if max(map(max, shapes)) >= 2**16 else "uint16_t"
 
-    def _whole(self, once, each):
+    def _whole(self, once, at_each_step):
         network, name, upper = self.network, self.name, self.name.upper()
         for kind, size in self.arenas.items():
             if size:
@@ -215,9 +222,9 @@ class CProgram:
         last = network.layers[-1]
         if last.kind != "readout":
             pointer = self.buffer(last.name).pointer
-            each = [
+            at_each_step = [
                 "int c;",
-                *each,
+                *at_each_step,
                 f"for (c = 0; c < {network.classes}; c++) logits[c] += ({pointer})[c];",
             ]
         size = int(np.prod(network.input_shape))
@@ -226,7 +233,7 @@ class CProgram:
             for key, text in _HELPERS.items()
             if any(f"{key}(" in function for function in self.functions)
         )
-        takes_input = any("(input" in call for call in each)
+        takes_input = any("(input" in call for call in at_each_step)
         given = "const uint8_t *input, " if takes_input else ""
         handed = "input, " if takes_input else ""
         reset = (
@@ -310,7 +317,7 @@ class CProgram:
             + "\n"
             + "\n\n".join(self.functions)
             + f"\n\n{begin}static void advance({given}int32_t "
-            f"*logits)\n{{\n{indented(each)}\n}}\n\n"
+            f"*logits)\n{{\n{indented(at_each_step)}\n}}\n\n"
             f"void {name}_reset(void)\n{{\n{indented(reset)}\n}}\n\n"
             f"void {name}_step(const uint8_t *input, int32_t "
             f"*logits)\n{{\n{indented(filter(None, step))}\n}}\n\n"

@@ -8,11 +8,11 @@ import numpy as np
 
 from keras_ratesnn import _graph, _lowered
 from keras_ratesnn._core import names, quantized_kernels
-from keras_ratesnn.conversion.places import places
+from keras_ratesnn.conversion.positions import positions
 from keras_ratesnn.integers import _rules
 from keras_ratesnn.integers._network import IntegerNetwork, make_network
 from keras_ratesnn.integers._refusals import REFUSALS, SCALES, refused
-from keras_ratesnn.integers._report import LayerReport, Report
+from keras_ratesnn.integers._report import IntegerReport, LayerReport
 from keras_ratesnn.integers._schema import INPUT, plain
 from keras_ratesnn.integers._signals import Current, Term, Units
 from keras_ratesnn.layers.quantized import QuantizedKernels
@@ -22,7 +22,7 @@ _MOST_SHIFT_OF_LOGITS = 8
 
 def compile_model(
     model: Any, weights: str | None, membrane_bits: int, largest_input: int
-) -> tuple[IntegerNetwork, Report]:
+) -> tuple[IntegerNetwork, IntegerReport]:
     """The network of integers of a `SpikingModel`, and what was done."""
     if model.mask_value is not None:
         raise ValueError(
@@ -44,7 +44,7 @@ def compile_model(
             f"input of shape {tuple(graph.inputs[0].shape)}. Build the network for "
             "inputs of one size."
         )
-    compiler = Compiler(places(graph), model.timesteps, weights, membrane_bits)
+    compiler = Compiler(positions(graph), model.timesteps, weights, membrane_bits)
     unit = compiler.run(lowered, largest_input)
     network = make_network(
         compiler.layers,
@@ -56,14 +56,14 @@ def compile_model(
         channels_first=lowered.channels_first and len(shape) == 3,
         unit=float(unit),
     )
-    return network, Report(tuple(compiler.rows), model.timesteps, membrane_bits)
+    return network, IntegerReport(tuple(compiler.rows), model.timesteps, membrane_bits)
 
 
 class Compiler:
     """Collects the layers and constants of the nodes of a network."""
 
-    def __init__(self, places, timesteps, weights, membrane_bits):
-        self.places, self.timesteps = places, timesteps
+    def __init__(self, positions, timesteps, weights, membrane_bits):
+        self.positions, self.timesteps = positions, timesteps
         self.weights, self.bits = weights, membrane_bits
         self.layers: list[dict] = []
         self.constants: dict[str, np.ndarray] = {}
@@ -107,8 +107,8 @@ class Compiler:
         trained = getattr(layer, "weight_type", None)
         if self.weights is None:
             return trained or "int8", trained is not None
-        place = self.places[layer]
-        return "int8" if place.is_first or place.is_last else self.weights, False
+        position = self.positions[layer]
+        return "int8" if position.is_first or position.is_last else self.weights, False
 
     def products(self, node, signal, kind, expand=None, **facts):
         """The current of a node with weights; `expand` makes the kernel of the layer of
@@ -120,7 +120,7 @@ class Compiler:
         last = (
             not layer.per_channel
             if isinstance(layer, QuantizedKernels)
-            else self.places[layer].reaches_output
+            else self.positions[layer].reaches_output
         )
         integers, scale = integer_weights(
             node.kernel,
@@ -161,8 +161,8 @@ class Compiler:
                     "the output has an offset. Leave the offset of the Rescaling out.",
                 )
             return end.unit
-        units, (term, *others) = np.abs(end.terms[0].unit), end.terms
-        if others or not np.allclose(units, units[0], rtol=1e-12, atol=0.0):
+        units, (term, *more) = np.abs(end.terms[0].unit), end.terms
+        if more or not np.allclose(units, units[0], rtol=1e-12, atol=0.0):
             raise refused(
                 last,
                 "classes are compared, so the output must be that of one layer with "
@@ -233,12 +233,12 @@ def integer_weights(
     integers, scale = quantized_kernels.integers_and_scale(kernel, weights, axis, np)
     if least_error and weights != "ternary":
         largest = quantized_kernels.LARGEST[weights]
-        scale = _of_least_error(kernel, scale, largest, axis)
+        scale = _scale_of_least_error(kernel, scale, largest, axis)
         integers = quantized_kernels.rounded(kernel, scale, largest, np)
     return integers.astype("int32"), scale
 
 
-def _of_least_error(kernel, scale, largest, axis):
+def _scale_of_least_error(kernel, scale, largest, axis):
     best, least = scale, np.full(scale.shape, np.inf)
     for fraction in np.linspace(1.0, 0.4, 61, dtype="float32"):
         tried = scale * fraction

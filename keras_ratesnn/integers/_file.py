@@ -64,7 +64,7 @@ def read(path: str) -> IntegerNetwork:
 
 def _network(archive):
     arrays = {
-        member.removesuffix(".npy"): _Array(archive, member)
+        member.removesuffix(".npy"): _StoredArray(archive, member)
         for member in archive.namelist()
     }
     text = arrays.get("meta")
@@ -92,7 +92,7 @@ def _network(archive):
     )
 
 
-class _Array:
+class _StoredArray:
     """An array of a file that NumPy reads when it needs it."""
 
     def __init__(self, archive: zipfile.ZipFile, member: str) -> None:

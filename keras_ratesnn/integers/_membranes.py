@@ -28,7 +28,7 @@ _FAR = 2**40
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Membranes:
+class MembraneConstants:
     """The constants of a layer of neurons.
 
     Args:
@@ -59,7 +59,7 @@ def choose(
     v_reset: float,
     levels: int,
     bits: int,
-) -> Membranes | int:
+) -> MembraneConstants | int:
     """The constants of a layer of neurons with the finest unit of its membranes that is
     possible.
 
@@ -74,13 +74,13 @@ def choose(
         bits: Integer, of the membranes.
 
     Returns:
-        `Membranes`, or how many bits these would need: more than `MOST_BITS` if none
-        are enough.
+        `MembraneConstants`, or how many bits these would need: more than `MOST_BITS` if
+        none are enough.
     """
     limit = 2 ** (bits - 1 - HEADROOM) // max(1, levels)
     farthest = max(abs(v0), abs(v_reset))
     if farthest * limit >= theta * (2 ** (bits - 1) - 1):
-        # Membranes hold where they begin, too.
+        # MembraneConstants hold where they begin, too.
         limit = max(1, int((2 ** (bits - 1) - 1) * theta / farthest))
     fine = np.divide(theta, unit, out=np.full(unit.shape, np.inf), where=unit > 0)
     # The unit of a current that is always 0 means nothing.
@@ -101,7 +101,7 @@ def choose(
         def whole(value):
             return np.clip(np.rint(value * per_unit), -_FAR, _FAR).astype("int64")
 
-        return Membranes(
+        return MembraneConstants(
             f,
             1.0 / per_unit,
             whole(theta),
@@ -112,20 +112,20 @@ def choose(
         )
 
     for f in range(LARGEST_SHIFT, -31, -1):
-        found = constants(f)
-        largest = np.where(found.silent, 0, bound) * 2.0**f + np.abs(found.bias)
-        if found.theta.max() <= limit and largest.max() < LARGEST_CURRENT:
+        chosen = constants(f)
+        largest = np.where(chosen.silent, 0, bound) * 2.0**f + np.abs(chosen.bias)
+        if chosen.theta.max() <= limit and largest.max() < LARGEST_CURRENT:
             break
-    least = found.theta.min()
+    least = chosen.theta.min()
     if least >= SMALLEST_THRESHOLD:
-        return found
+        return chosen
     # Thresholds are twice as large for each bit, unless large currents are the limit.
     more = math.ceil(math.log2(SMALLEST_THRESHOLD / max(least, 0.5)))
     return bits + more if largest.max() * 2**more < LARGEST_CURRENT else MOST_BITS + 1
 
 
 def multipliers(
-    units: list[np.ndarray], bounds: list[np.ndarray], membranes: Membranes
+    units: list[np.ndarray], bounds: list[np.ndarray], membranes: MembraneConstants
 ) -> tuple[list[np.ndarray], list[int]] | None:
     """The multipliers M of several currents, integers `(channels,)` each, and their
     shifts n; `None` if there are none.
@@ -138,9 +138,9 @@ def multipliers(
         units: List of arrays `(channels,)`, a of each current, which may be negative.
         bounds: List of arrays `(channels,)`, the largest absolute values of the integer
             currents.
-        membranes: `Membranes`.
+        membranes: `MembraneConstants`.
     """
-    found: list[np.ndarray] = []
+    all_factors: list[np.ndarray] = []
     shifts: list[int] = []
     for unit, bound in zip(units, bounds, strict=True):
         ratio = np.where(membranes.silent | (bound == 0), 0.0, unit / membranes.unit)
@@ -152,6 +152,6 @@ def multipliers(
                 break
         else:
             return None
-        found.append(factors.astype("int64"))
+        all_factors.append(factors.astype("int64"))
         shifts.append(n)
-    return found, shifts
+    return all_factors, shifts

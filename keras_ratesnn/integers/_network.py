@@ -97,24 +97,24 @@ def make_network(
             leave the range of 32 bits.
     """
     network = IntegerNetwork((), {}, input_shape=input_shape, **settings)
-    found = _schema.checked(layers, constants, vars(network))
+    checked_layers = _schema.checked(layers, constants, vars(network))
     integers = {
         name: _integers(name, constants[name])
-        for layer in found
+        for layer in checked_layers
         for name in layer.constants
     }
     network = dataclasses.replace(
         network, constants=integers, input_shape=tuple(input_shape)
     )
     ranges: dict[str, Any] = {INPUT: (0, network.largest_input)}
-    for name, kind, names, shape, facts, _ in found:
-        sources, of_sources = (
+    for name, kind, names, shape, facts, _ in checked_layers:
+        sources, source_ranges = (
             [network.of(source) for source in names],
             [ranges[source] for source in names],
         )
-        wrong = _misfit(name, kind, facts, names, of_sources, integers)
+        wrong = _misfit(name, kind, facts, names, source_ranges, integers)
         least, largest = ranges[name] = _range(
-            name, kind, facts, sources, of_sources, integers
+            name, kind, facts, sources, source_ranges, integers
         )
         if max(-np.min(least), np.max(largest)) >= 2**31:
             wrong = (
@@ -196,12 +196,12 @@ def _misfit(name, kind, facts, names, ranges, constants):
             for source in names
         ]
         ratios = [
-            np.abs(of) / 2.0**n
-            for of, n in zip(multipliers, facts["shift"], strict=True)
+            np.abs(factors) / 2.0**n
+            for factors, n in zip(multipliers, facts["shift"], strict=True)
         ]
     current = sum(
-        np.maximum(-of[0], of[1]) * ratio
-        for of, ratio in zip(ranges, ratios, strict=True)
+        np.maximum(-least, largest) * ratio
+        for (least, largest), ratio in zip(ranges, ratios, strict=True)
     )
     # Before it saturates, a membrane holds itself, its current with what rounds that,
     # and a reset that was delayed.
@@ -246,7 +246,8 @@ def _range(name, kind, facts, sources, ranges, constants):
         return 0, max(1, facts["levels"])
     if kind == "add":
         return 0, np.dot(
-            facts.get("factors", [1] * len(ranges)), [np.max(of) for _, of in ranges]
+            facts.get("factors", [1] * len(ranges)),
+            [np.max(largest) for _, largest in ranges],
         )
     return 0, float(top) * (
         math.prod(shape[:2])

@@ -52,7 +52,7 @@ class LayerReport:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class IntegerReport:
     """What `integer` made of a model; it can be printed.
 
     Args:

@@ -308,7 +308,7 @@ def _membranes_of(compiler, node, current):
     layer, terms = node.layer, current.terms
 
     def membranes_for(unit, bound):
-        found = _membranes.choose(
+        choice = _membranes.choose(
             unit,
             current.bias,
             bound,
@@ -318,7 +318,7 @@ def _membranes_of(compiler, node, current):
             node.levels,
             compiler.bits,
         )
-        return _enough(layer, found, compiler.bits)
+        return _enough(layer, choice, compiler.bits)
 
     term = terms[0]
     if len(terms) == 1:
@@ -335,22 +335,22 @@ def _membranes_of(compiler, node, current):
         np.divide(np.abs(term.unit), common, out=ratio, where=common > 0)
         bound = bound + ratio * term.bound
     membranes = membranes_for(common, bound)
-    found = _membranes.multipliers(units, bounds, membranes)
-    if found is None:
+    multiplied = _membranes.multipliers(units, bounds, membranes)
+    if multiplied is None:
         raise refused(
             layer,
             "the currents that it adds are too large for exact factors. Give them "
             "fewer inputs.",
         )
-    multipliers, shift = found
+    multipliers, shift = multiplied
     return membranes, {"shift": shift}, multipliers
 
 
-def _enough(layer, found, bits):
-    if not isinstance(found, int):
-        return found
-    remedy = f"Pass membrane_bits={found}."
-    if found > _membranes.MOST_BITS:
+def _enough(layer, choice, bits):
+    if not isinstance(choice, int):
+        return choice
+    remedy = f"Pass membrane_bits={choice}."
+    if choice > _membranes.MOST_BITS:
         remedy = (
             "More bits would not help: its currents are too unequal beside its "
             "threshold. Normalise them before it."

@@ -51,16 +51,16 @@ class _Numbers(NamedTuple):
     needed: bool = True
 
     def hold(self, value: Any, sizes: dict[Any, int]) -> bool:
-        found = np.array(value, object)
-        return found.shape in {
+        values = np.array(value, object)
+        return values.shape in {
             tuple(sizes.get(axis, axis) for axis in shape) for shape in self.shapes
         } and all(
             type(number) is type(self.most) and self.least <= number <= self.most
-            for number in found.ravel()
+            for number in values.ravel()
         )
 
 
-_OF_CHANNELS, _OF_INPUTS = ((), ("channels",)), ("inputs",)
+_BY_CHANNEL, _BY_INPUT = ((), ("channels",)), ("inputs",)
 _PAIR, _YES_OR_NO = _Numbers(1, LARGEST_SIZE, ((2,),)), _Numbers(False, True)
 SETTINGS = {
     "timesteps": _Numbers(1, 2**31 - 1),
@@ -79,13 +79,13 @@ _TAPS = {
 _POOL = {**_WINDOWS, "size": _PAIR}
 _NEURONS = {
     "f": _Numbers(-31, 30, needed=False),
-    "shift": _Numbers(0, 30, ((), _OF_INPUTS), needed=False),
-    "decay_m": _Numbers(0, 2**30, _OF_CHANNELS),
+    "shift": _Numbers(0, 30, ((), _BY_INPUT), needed=False),
+    "decay_m": _Numbers(0, 2**30, _BY_CHANNEL),
     "decay_k": _Numbers(0, 30),
     "membrane_bits": _Numbers(2, 24),
     "levels": _Numbers(0, 2**16),
     "hard": _YES_OR_NO,
-    "v_reset": _Numbers(-(2**23), 2**23 - 1, _OF_CHANNELS),
+    "v_reset": _Numbers(-(2**23), 2**23 - 1, _BY_CHANNEL),
     "reset_delay": _YES_OR_NO._replace(needed=False),
 }
 
@@ -121,7 +121,7 @@ _KINDS: dict[str, tuple[Any, ...]] = {
     "flatten": (None, {}, (), lambda source, facts: (math.prod(source),)),
     "add": (
         None,
-        {"factors": _Numbers(1, 2**31 - 1, (_OF_INPUTS,), needed=False)},
+        {"factors": _Numbers(1, 2**31 - 1, (_BY_INPUT,), needed=False)},
         (),
         _unchanged,
     ),
@@ -169,7 +169,7 @@ def checked(
         raise refused(
             f"{reprlib.repr(layers)}, which is no list of 1 to {_MOST_LAYERS:,} layers"
         )
-    shapes, found, held = {INPUT: tuple(settings["input_shape"])}, [], 0
+    shapes, checked_layers, held = {INPUT: tuple(settings["input_shape"])}, [], 0
     for entry in layers:
         layer = _layer(entry, shapes, constants)
         held += sum(
@@ -182,12 +182,14 @@ def checked(
                 f"{held:,} bytes of constants so far"
             )
         shapes[layer.name] = layer.shape
-        found.append(layer)
-    if len(layer.shape) != 1 or "readout" in (layer.kind for layer in found[:-1]):
+        checked_layers.append(layer)
+    if len(layer.shape) != 1 or "readout" in (
+        layer.kind for layer in checked_layers[:-1]
+    ):
         raise refused(
             f"layer {layer.name!r} as the last one, whose output must be the logits"
         )
-    return found
+    return checked_layers
 
 
 def _layer(entry, shapes, constants):
@@ -211,7 +213,7 @@ def _layer(entry, shapes, constants):
         kind == "add" or "shift" in facts,
     )
     if "shift" in facts:
-        names += [f"multiplier/{name}/{other}" for other in sources]
+        names += [f"multiplier/{name}/{other_source}" for other_source in sources]
     wrong = _misfit(
         rank,
         schema,
@@ -222,7 +224,7 @@ def _layer(entry, shapes, constants):
         {"channels": source[-1], "inputs": len(sources)},
     )
     if (len(sources) > 1 and not several) or any(
-        shapes[other] != source for other in sources
+        shapes[other_source] != source for other_source in sources
     ):
         wrong = f"after {', '.join(sources)}, which it cannot add"
     elif kind == "neurons" and ("f" in facts) == several:
@@ -268,10 +270,10 @@ def _misfit(rank, schema, source, facts, names, constants, sizes):
     for name in names:
         if name not in constants:
             return f"without {name}"
-        shape, of_kernel = constants[name].shape, name.startswith("w/")
+        shape, is_kernel = constants[name].shape, name.startswith("w/")
         if 0 in shape or (
             (len(shape), shape[-2:-1]) != (len(source) + 1, source[-1:])
-            if of_kernel
+            if is_kernel
             else shape != source[-1:]
         ):
             return f"with {name} of shape {shape} for {source[-1]} channels"

@@ -31,7 +31,7 @@ class Batch:
     Args:
         network: `IntegerNetwork`.
         x: Integers `(batch, ...)`, or `(batch, T, ...)` if `temporal`, channels last.
-        arrays: `OfKeras`, or a class with the same functions.
+        arrays: `KerasArrays`, or a class with the same functions.
         temporal: Boolean, whether there is a frame for each step.
         kernels: Dict of kernels in float32 by layer, see `kernels_of`.
 
@@ -186,7 +186,7 @@ class Step:
         return self.arrays.add_up(x, (1, 2))
 
     def sum_pool(self, layer, x):
-        total = sum(self.places(layer, self.padded(x, layer.facts["pad"], 0)))
+        total = sum(self.taps(layer, self.padded(x, layer.facts["pad"], 0)))
         counts = counts_of(self.network.of(layer.sources[0]).shape, layer.facts)
         factors = least_common_multiple(counts) // counts
         return (
@@ -197,12 +197,12 @@ class Step:
 
     def max_pool(self, layer, x):
         least = self.network.of(layer.sources[0]).least
-        first, *others = self.places(layer, self.padded(x, layer.facts["pad"], least))
-        for other in others:
-            first = self.arrays.maximum(first, other)
-        return first
+        largest, *rest = self.taps(layer, self.padded(x, layer.facts["pad"], least))
+        for tap in rest:
+            largest = self.arrays.maximum(largest, tap)
+        return largest
 
-    def places(self, layer, x):
+    def taps(self, layer, x):
         """The elements of all windows at the same place, for each place."""
         (height, width), (down, right), (rows, columns) = (
             layer.shape[:2],

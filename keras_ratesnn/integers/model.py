@@ -16,10 +16,10 @@ from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn._steps import batches, conformal
 from keras_ratesnn._steps.answers import Answers
 from keras_ratesnn.integers import _file, _membranes, _steps
-from keras_ratesnn.integers._arrays import OfKeras
+from keras_ratesnn.integers._arrays import KerasArrays
 from keras_ratesnn.integers._compiler import compile_model
 from keras_ratesnn.integers._network import IntegerNetwork
-from keras_ratesnn.integers._report import Report
+from keras_ratesnn.integers._report import IntegerReport
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 Weights = Literal["int8", "int4", "ternary"]
@@ -50,17 +50,17 @@ class IntegerModel(keras.Model):
 
     Args:
         plan: `IntegerNetwork`.
-        report: `Report`, what became of the layers of a model; `None` for a file.
-            Defaults to `None`.
+        report: `IntegerReport`, what became of the layers of a model; `None` for a
+            file. Defaults to `None`.
         **kwargs: `name` of a Keras model.
 
     Attributes:
         plan: The `IntegerNetwork`: its layers and constants.
-        report: The `Report`, which can be printed, or `None`.
+        report: The `IntegerReport`, which can be printed, or `None`.
     """
 
     def __init__(
-        self, plan: IntegerNetwork, report: Report | None = None, **kwargs: Any
+        self, plan: IntegerNetwork, report: IntegerReport | None = None, **kwargs: Any
     ) -> None:
         # Integers need float32 for their sums, whatever the policy.
         super().__init__(dtype="float32", trainable=False, **kwargs)
@@ -99,7 +99,7 @@ class IntegerModel(keras.Model):
     def _batch(self, x):
         """Inputs as a batch that is run step by step."""
         x, temporal = self._frames(x)
-        return _steps.Batch(self.plan, x, OfKeras, temporal, self._kernels())
+        return _steps.Batch(self.plan, x, KerasArrays, temporal, self._kernels())
 
     def _kernels(self):
         return {
@@ -135,13 +135,13 @@ class IntegerModel(keras.Model):
             x[first : first + batch_size] for first in range(0, len(x), batch_size)
         )
         with backend.no_gradient():
-            found = [
+            sums = [
                 ops.convert_to_numpy(
                     self._sums(ops.convert_to_tensor(part.astype("int32")))
                 )
                 for part in parts
             ]
-        return np.concatenate([np.zeros((0, self.plan.classes), "int32"), *found])
+        return np.concatenate([np.zeros((0, self.plan.classes), "int32"), *sums])
 
     def logits_until_sure(
         self, x: Any, margin: int, batch_size: int = 256
@@ -329,7 +329,7 @@ class IntegerModel(keras.Model):
                 "`inputs` must be one frame. Received: an array of shape "
                 f"{tuple(x.shape)}. Leave the time axis out."
             )
-        batch, step = x.shape[0], _steps.Step(self.plan, OfKeras, self._kernels())
+        batch, step = x.shape[0], _steps.Step(self.plan, KerasArrays, self._kernels())
 
         def advance(state, t):
             if state is None:

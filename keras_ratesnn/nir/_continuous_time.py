@@ -79,6 +79,6 @@ def shortest(value, dtype):
     """The numbers with the fewest digits that are the same in a dtype: 0.9 for
     0.8999999761581421 in float32."""
     number = np.dtype(dtype).type
-    return np.vectorize(lambda each: float(str(number(each))), otypes=["float64"])(
+    return np.vectorize(lambda entry: float(str(number(entry))), otypes=["float64"])(
         value
     )[()]

@@ -70,7 +70,7 @@ _METADATA = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Parameter:
+class NirParameter:
     """A parameter of neurons.
 
     Args:
@@ -83,13 +83,13 @@ class Parameter:
 
 
 @dataclasses.dataclass(frozen=True)
-class Node:
+class NirNode:
     """A node of a file.
 
     Args:
         name: String, with the names of the graphs it is in, `"graph.node"`.
         type: String, the type of the node.
-        values: Dict of its parameters: arrays, `Parameter`s, tuples of integers, or
+        values: Dict of its parameters: arrays, `NirParameter`s, tuples of integers, or
             strings.
         metadata: Dict of strings and numbers.
     """
@@ -108,11 +108,11 @@ class Node:
 
 
 @dataclasses.dataclass(frozen=True)
-class Graph:
+class NirGraph:
     """The graph of a file, or a graph within it.
 
     Args:
-        nodes: Dict of names to `Node` or `Graph`.
+        nodes: Dict of names to `NirNode` or `NirGraph`.
         edges: List of pairs of names.
     """
 
@@ -121,7 +121,7 @@ class Graph:
 
 
 def read(path):
-    """The `Graph` of a file.
+    """The `NirGraph` of a file.
 
     Args:
         path: String or path.
@@ -139,7 +139,7 @@ def read(path):
         try:
             hdf5.check_content(content)
             with h5py.File(path, "r") as file:
-                return _Reader(h5py, size).root(file)
+                return _NirReader(h5py, size).root(file)
         except UntrustedError as error:
             raise UntrustedError(f"{received}: {error}") from error
         except hdf5.DAMAGES as error:
@@ -148,7 +148,7 @@ def read(path):
             ) from error
 
 
-class _Reader:
+class _NirReader:
     """Reads a file.
 
     Args:
@@ -183,7 +183,7 @@ class _Reader:
                 nodes[name] = self._graph(node, where, depth + 1)
             else:
                 nodes[name] = self._node(node, kind, where)
-        return Graph(nodes, self._edges(graph, path, nodes))
+        return NirGraph(nodes, self._edges(graph, path, nodes))
 
     def _node(self, group, kind, where):
         if kind not in _KEYS:
@@ -195,28 +195,28 @@ class _Reader:
         values = {}
         for key, form in _KEYS[kind].items():
             if key in _OPTIONAL and key not in group:
-                values[key] = Parameter((), np.array(_OPTIONAL[key]))
+                values[key] = NirParameter((), np.array(_OPTIONAL[key]))
             else:
                 values[key] = self._value(
                     self._dataset(group, key, where), form, f"{key} of node {where!r}"
                 )
-        return Node(where, kind, values, self._metadata(group, where))
+        return NirNode(where, kind, values, self._metadata(group, where))
 
     def _metadata(self, node, where):
         if "metadata" not in node:
             return {}
-        group, found = self._group(node, "metadata", where), {}
+        group, metadata = self._group(node, "metadata", where), {}
         for key, kind in _METADATA.items():
             if key in group and kind is str:
-                found[key] = self._text(group, key, where)
+                metadata[key] = self._text(group, key, where)
             elif key in group:
                 numbers = self._numbers(
                     self._dataset(group, key, where),
                     f"{key} of node {where!r}",
                     whole=kind is tuple,
                 )
-                found[key] = numbers if kind is tuple else numbers[0]
-        return found
+                metadata[key] = numbers if kind is tuple else numbers[0]
+        return metadata
 
     def _value(self, dataset, form, what):
         if form == _TEXT_OR_NUMBERS and self.h5py.check_string_dtype(dataset.dtype):
@@ -240,7 +240,7 @@ class _Reader:
         if dataset.chunks is None or dataset.size == 0:
             values = self._array(dataset, what)
             same = values.size > 0 and values.min() == values.max()
-            return Parameter(
+            return NirParameter(
                 dataset.shape, values.flat[0].reshape(()) if same else values
             )
         first = None
@@ -248,8 +248,8 @@ class _Reader:
             values = _finite(dataset[piece], what)
             first = values.flat[0] if first is None else first
             if values.min() != first or values.max() != first:
-                return Parameter(dataset.shape, self._array(dataset, what))
-        return Parameter(dataset.shape, np.array(first))
+                return NirParameter(dataset.shape, self._array(dataset, what))
+        return NirParameter(dataset.shape, np.array(first))
 
     def _numbers(self, dataset, what, whole=True):
         """A tuple of numbers, one or a few, such as strides."""
@@ -305,28 +305,28 @@ class _Reader:
         return list(edges)
 
     def _group(self, parent, name, path):
-        found = self._object(parent, name, path)
-        if not isinstance(found, self.h5py.Group):
+        group = self._object(parent, name, path)
+        if not isinstance(group, self.h5py.Group):
             raise UntrustedError(f"{name!r} is not a group of nodes or values.")
-        return found
+        return group
 
     def _dataset(self, parent, name, path):
         """A dataset that is stored in this file, as large as it declares."""
-        found = self._object(parent, name, path)
+        dataset = self._object(parent, name, path)
         what = f"{name} of {path!r}"
-        if not isinstance(found, self.h5py.Dataset) or found.shape is None:
+        if not isinstance(dataset, self.h5py.Dataset) or dataset.shape is None:
             raise UntrustedError(f"{what} is not an array.")
-        hdf5.check_stored(found, what)
+        hdf5.check_stored(dataset, what)
         if (
-            found.chunks is not None
-            and np.prod(found.chunks, dtype="float64") * found.dtype.itemsize
+            dataset.chunks is not None
+            and np.prod(dataset.chunks, dtype="float64") * dataset.dtype.itemsize
             > self.most
         ):
             raise UntrustedError(
-                f"{what} is stored in pieces of shape {found.chunks}, larger than the "
-                "file explains."
+                f"{what} is stored in pieces of shape {dataset.chunks}, larger than "
+                "the file explains."
             )
-        return found
+        return dataset
 
     def _object(self, parent, name, path):
         where = f" of {path!r}" if path else ""
@@ -337,12 +337,12 @@ class _Reader:
             raise UntrustedError(
                 f"{name!r}{where} is a link to another place, which is not followed."
             )
-        found = parent[name]
-        place = self.h5py.h5o.get_info(found.id).addr
-        if place in self.seen:
+        stored = parent[name]
+        address = self.h5py.h5o.get_info(stored.id).addr
+        if address in self.seen:
             raise UntrustedError(f"{name!r}{where} is in the file in two places.")
-        self.seen.add(place)
-        return found
+        self.seen.add(address)
+        return stored
 
     def _take(self, size, what):
         if size > self.left:

@@ -50,10 +50,10 @@ def order_of_flattened(shape, data_format):
     Returns:
         Integer array `(features,)`; `None` if the order is the same.
     """
-    places = from_nir(
+    indices = from_nir(
         np.arange(np.prod(shape, dtype="int64")).reshape(shape), data_format
     )
-    order = places.ravel()
+    order = indices.ravel()
     return None if np.array_equal(order, np.arange(order.size)) else order
 
 

@@ -72,7 +72,7 @@ class NeuronReader:
         """The layer of a node.
 
         Args:
-            node: A `Node` of one of the types `NODES`.
+            node: A `NirNode` of one of the types `NODES`.
             signal: A `NodeOutput`, its input.
             name: String, the name of the layer.
             recurrent: Boolean, whether its outputs come back to it.
@@ -108,9 +108,7 @@ class NeuronReader:
             "layer", "ParametricLIF" if per_channel and decay.min() > 0.0 else "LIF"
         )
         axis, decays = (
-            self._of_channels(decay, signal)
-            if said == "ParametricLIF"
-            else (None, None)
+            self._by_channel(decay, signal) if said == "ParametricLIF" else (None, None)
         )
         if axis is None:
             learned = _learned(node, "learn_decay") if said == "LIF" else {}
@@ -338,7 +336,7 @@ class NeuronReader:
         """Decays as an argument."""
         return _argument(_continuous_time.shortest(_alike(values), self.dtype), signal)
 
-    def _of_channels(self, decay, signal):
+    def _by_channel(self, decay, signal):
         """The axis of a layer's channels, and one decay for each channel, in our order;
         `None` if all channels share it.
 
@@ -353,8 +351,10 @@ class NeuronReader:
             return usual, decay if signal.order() is None else decay[signal.order()]
         decay = _layouts.from_nir(decay, signal.data_format)
         for axis in (usual, *range(1, decay.ndim + 1)):
-            of_sample = axis - 1 if axis > 0 else axis
-            rows = np.moveaxis(decay, of_sample, 0).reshape(decay.shape[of_sample], -1)
+            sample_axis = axis - 1 if axis > 0 else axis
+            rows = np.moveaxis(decay, sample_axis, 0).reshape(
+                decay.shape[sample_axis], -1
+            )
             if np.all(rows == rows[:, :1]):
                 return axis, rows[:, 0]
         return None, None
@@ -420,8 +420,8 @@ def _surrogate(node):
     text = node.metadata.get("surrogate")
     if text is None:
         return {}
-    found = re.fullmatch(r"(\w+)\((?:(\w+)=([-+.\w]+))?\)", text)
-    if found is None or found[1] not in _SURROGATES:
+    match = re.fullmatch(r"(\w+)\((?:(\w+)=([-+.\w]+))?\)", text)
+    if match is None or match[1] not in _SURROGATES:
         warnings.warn(
             f"Node {node.name!r} was trained with the surrogate {text}, which is not "
             "one of keras_ratesnn. The layer gets the default one. In inference it is "
@@ -429,7 +429,7 @@ def _surrogate(node):
             stacklevel=2,
         )
         return {}
-    name, argument, value = found.groups()
+    name, argument, value = match.groups()
     try:
         return {
             "surrogate": _SURROGATES[name](

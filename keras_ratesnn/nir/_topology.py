@@ -3,27 +3,27 @@
 import dataclasses
 import graphlib
 
-from keras_ratesnn.nir._hdf5 import Graph, Node
+from keras_ratesnn.nir._hdf5 import NirGraph, NirNode
 from keras_ratesnn.nir._neuron_nodes import NODES
 
 _WEIGHTS = ("Affine", "Linear")
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ConnectedNode:
     """A node in the graph of a file.
 
     Args:
-        node: A `Node`.
+        node: A `NirNode`.
         inputs: Tuple of strings, the names of the nodes whose outputs it takes the sum
             of.
-        feedback: `Node` through which the outputs of neurons come back to them one step
-            later. Defaults to `None`.
+        feedback: `NirNode` through which the outputs of neurons come back to them one
+            step later. Defaults to `None`.
     """
 
-    node: Node
+    node: NirNode
     inputs: tuple[str, ...]
-    feedback: Node | None = None
+    feedback: NirNode | None = None
 
 
 def in_order(graph):
@@ -32,10 +32,11 @@ def in_order(graph):
     Inputs and outputs of inner graphs stay, as nodes that hand on what they take.
 
     Args:
-        graph: A `Graph`.
+        graph: A `NirGraph`.
 
     Returns:
-        List of `Place`: the first is the input and the last the output of the network.
+        List of `ConnectedNode`: the first is the input and the last the output of the
+        network.
 
     Raises:
         ValueError: If the network has not one input and one output, or a node is part
@@ -76,14 +77,15 @@ def in_order(graph):
             "node."
         ) from error
     return [
-        Place(nodes[name], tuple(inputs[name]), feedback.get(name)) for name in order
+        ConnectedNode(nodes[name], tuple(inputs[name]), feedback.get(name))
+        for name in order
     ]
 
 
 def _feedback(nodes, edges):
     """The nodes that take the outputs of neurons, and only give them back: a dict from
     the names of the neurons."""
-    found = {}
+    feedback = {}
     for name, node in nodes.items():
         sources = [source for source, target in edges if target == name]
         targets = [target for source, target in edges if source == name]
@@ -93,24 +95,24 @@ def _feedback(nodes, edges):
             and sources == targets
             and nodes[sources[0]].type in NODES
         ):
-            if sources[0] in found:
+            if sources[0] in feedback:
                 raise ValueError(
                     f"the outputs of node {sources[0]!r} come back to it through two "
                     "nodes."
                 )
-            found[sources[0]] = node
-    return found
+            feedback[sources[0]] = node
+    return feedback
 
 
 def _flat(graph, path=""):
     """All nodes by name, and all edges, without inner graphs."""
-    nodes: dict[str, Node] = {}
+    nodes: dict[str, NirNode] = {}
     edges, begins, ends = [], {}, {}
     for name, node in graph.nodes.items():
         where = f"{path}{name}"
         begins[name] = ends[name] = where
         inner, inner_edges = {where: node}, []
-        if isinstance(node, Graph):
+        if isinstance(node, NirGraph):
             inner, inner_edges = _flat(node, f"{where}.")
             begins[name], ends[name] = (f"{where}.{end}" for end in _ends(node, where))
         if not inner.keys().isdisjoint(nodes):
@@ -123,12 +125,12 @@ def _flat(graph, path=""):
 
 def _ends(graph, where=""):
     """The names of the input and the output of a graph."""
-    found = []
+    ends = []
     for kind in ("Input", "Output"):
         names = [
             name
             for name, node in graph.nodes.items()
-            if isinstance(node, Node) and node.type == kind
+            if isinstance(node, NirNode) and node.type == kind
         ]
         if len(names) != 1:
             what = f"the graph {where!r}" if where else "the network"
@@ -136,5 +138,5 @@ def _ends(graph, where=""):
                 f"{what} has {len(names)} nodes of type {kind}, and keras_ratesnn can "
                 "run one with one of each."
             )
-        found += names
-    return found
+        ends += names
+    return ends

@@ -92,15 +92,15 @@ def export_nir(
     graph = GraphWriter(nir, _lowered_network(network), dt).run()
     check_finite(model.variables)
     whole_files.replace(path, lambda part: nir.write(part, graph))
-    told = {
+    metadata = {
         name: node.metadata
         for name, node in graph.nodes.items()
         if "reset" in node.metadata
     }
     differing = [
         name
-        for name, of in told.items()
-        if of["reset"] == "soft" or not (of["decay_input"] or of["layer"] == "IF")
+        for name, said in metadata.items()
+        if said["reset"] == "soft" or not (said["decay_input"] or said["layer"] == "IF")
     ]
     if differing:
         print(

@@ -94,8 +94,8 @@ def import_nir(
     checks.one_of(
         "data_format", data_format, (_layouts.CHANNELS_FIRST, _layouts.CHANNELS_LAST)
     )
-    places = _topology.in_order(_hdf5.read(path))
-    if not any(place.node.type in NODES for place in places):
+    connected = _topology.in_order(_hdf5.read(path))
+    if not any(entry.node.type in NODES for entry in connected):
         raise ValueError(
             f"`path` must be a NIR file with neurons. Received: path={str(path)!r}, a "
             "network without any."
@@ -105,17 +105,17 @@ def import_nir(
     maker = LayerMaker(
         neurons,
         data_format,
-        spatial=any(place.node.type in SPATIAL for place in places),
+        spatial=any(entry.node.type in SPATIAL for entry in connected),
     )
     signals: dict[str, NodeOutput] = {}
-    for place in places:
-        inputs = [signals[name] for name in place.inputs]
-        signals[place.node.name] = (
-            maker.output_of(place.node, inputs, place.feedback)
+    for entry in connected:
+        inputs = [signals[name] for name in entry.inputs]
+        signals[entry.node.name] = (
+            maker.output_of(entry.node, inputs, entry.feedback)
             if inputs
-            else maker.input(place.node)
+            else maker.input(entry.node)
         )
-    begin, end = signals[places[0].node.name], signals[places[-1].node.name]
+    begin, end = signals[connected[0].node.name], signals[connected[-1].node.name]
     if end.has_other_order:
         raise ValueError(
             "`data_format` must be 'channels_first' for this file. Received: "

@@ -12,7 +12,7 @@ import pytest
 
 import keras_ratesnn as rsnn
 from tests.integers.drawn import SEEDS, draw, sums
-from tests.integers.of_numpy import run_in_numpy
+from tests.integers.numpy_arrays import run_in_numpy
 from tests.integers.test_integer import CASES, frames
 
 ROOT = pathlib.Path(__file__).parents[2]

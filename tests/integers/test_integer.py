@@ -11,13 +11,13 @@ from keras import ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.integers import _steps
-from keras_ratesnn.integers._arrays import OfKeras
+from keras_ratesnn.integers._arrays import KerasArrays
 from tests.integers.drawn import SEEDS, SHAPE, T, draw, sums
-from tests.integers.of_numpy import OfNumPy
+from tests.integers.numpy_arrays import NumPyArrays
 from tests.integers.simulated import simulate
 
 CASES = pathlib.Path(__file__).parents[1] / "reference" / "integer"
-BOTH = pytest.mark.parametrize("arrays", [OfKeras, OfNumPy])
+BOTH = pytest.mark.parametrize("arrays", [KerasArrays, NumPyArrays])
 
 
 def all_steps(plan, x, arrays):
@@ -70,7 +70,7 @@ def test_a_drawn_network_gives_the_integers_of_a_slow_simulator(seed):
     )
     x = frames(seed, 2, time=bool(seed % 2))
     spikes, membranes, logits = simulate(chip.plan, x)
-    for arrays in (OfKeras, OfNumPy):
+    for arrays in (KerasArrays, NumPyArrays):
         outputs, found = all_steps(chip.plan, x, arrays)
         for name, expected in spikes.items():
             np.testing.assert_array_equal(outputs[name], expected)
@@ -89,7 +89,7 @@ def test_a_sum_of_currents_of_very_unlike_units_spikes_as_in_training():
     )
     _, membranes, logits = simulate(chip.plan, x)
     assert len(set(chip.plan.of("of_sums").facts["shift"])) == 3
-    for arrays in (OfKeras, OfNumPy):
+    for arrays in (KerasArrays, NumPyArrays):
         outputs, found = all_steps(chip.plan, x, arrays)
         np.testing.assert_array_equal(found["of_sums"], membranes["of_sums"])
         np.testing.assert_array_equal(outputs[chip.plan.layers[-1].name], logits)
@@ -117,7 +117,7 @@ def spikes_of(model, x):
 def test_a_drawn_network_whose_floats_are_exact_spikes_as_its_integers_do(seed):
     model, x = draw(seed, exact=True), frames(seed, 4, time=bool(seed % 2))
     chip = rsnn.integer(model, membrane_bits=24, verbose=False)
-    outputs, _ = all_steps(chip.plan, x, OfNumPy)
+    outputs, _ = all_steps(chip.plan, x, NumPyArrays)
     expected = spikes_of(model, x)
     assert_close(outputs, expected, rtol=0)
     assert sum(spikes.mean() for spikes in expected.values()) > 0.02

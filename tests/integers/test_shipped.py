@@ -7,7 +7,7 @@ from keras import ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.integers import _steps
-from tests.integers.of_numpy import OfNumPy
+from tests.integers.numpy_arrays import NumPyArrays
 from tests.integers.test_c import GCC, outputs_of_c
 
 slow = pytest.mark.slow
@@ -47,7 +47,7 @@ def test_a_shipped_network_has_the_same_integers_everywhere(
     for first in range(0, count, 100):
         part = x[first : first + 100]
         ours = chip.layer_outputs(part)
-        batch = _steps.Batch(chip.plan, part, OfNumPy, False, kernels)
+        batch = _steps.Batch(chip.plan, part, NumPyArrays, False, kernels)
         for t in range(chip.timesteps):
             batch.advance(t)
             for layer in [*neurons, chip.plan.layers[-1].name]:

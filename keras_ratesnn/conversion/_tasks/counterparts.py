@@ -161,7 +161,7 @@ class Counterparts(Rebuild):
         if isinstance(value, types.MethodType) and value.__self__ is self._model_itself:
             return types.MethodType(value.__func__, new_model)
         if isinstance(value, keras.Operation):
-            return self._of_operation(value)
+            return self._operation_counterpart(value)
         if isinstance(value, keras.Variable):
             return _copy_of_variable(value)
         if isinstance(value, (keras.Metric, keras.random.SeedGenerator)):
@@ -171,7 +171,7 @@ class Counterparts(Rebuild):
             return {key: self.of(item, new_model) for key, item in value.items()}
         if isinstance(value, (set, frozenset)):
             # Libraries remember which layers belong to a graph.
-            return {self._of_id(item) for item in value}
+            return {self._id_counterpart(item) for item in value}
         if isinstance(value, list):
             return [self.of(item, new_model) for item in value]
         if isinstance(value, tuple):
@@ -179,7 +179,7 @@ class Counterparts(Rebuild):
             return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
         return value
 
-    def _of_operation(self, operation):
+    def _operation_counterpart(self, operation):
         if operation in self._by_name:
             return self._by_name[operation]
         if operation in self._unclear:
@@ -206,7 +206,7 @@ class Counterparts(Rebuild):
         self._copy_weights([other for other in self.copies if other not in known])
         return copy
 
-    def _of_id(self, item):
+    def _id_counterpart(self, item):
         if not self._by_id:
             self._by_id = {
                 id(operation): copy for operation, copy in self._by_name.items()

@@ -89,14 +89,14 @@ class SlotCell(NeuronCell):
         )
         left = ops.where(is_first, number, state["left"])
         emitted = ops.cast(left > 0.5, left.dtype)
-        of_cell = tree.map_leaves(
+        cell_state = tree.map_leaves(
             lambda new, old: ops.where(is_first, new, old), after, state["cell"]
         )
         return (
             left,
             emitted,
             {
-                "cell": of_cell,
+                "cell": cell_state,
                 "left": left - emitted,
                 "slot": (state["slot"] + 1) % self.slots,
             },

@@ -126,7 +126,7 @@ def unroll(model: SpikingModel) -> SpikingModel:
     inputs = keras.tree.map_structure(
         input_like, keras_internals.inputs_structure(graph)
     )
-    signals = [_Signal(tensor) for tensor in _graph.match_inputs(graph, inputs)]
+    signals = [_SlotSignal(tensor) for tensor in _graph.match_inputs(graph, inputs)]
     with backend.no_gradient():
         outputs = tree.map_leaves(
             rule.frames, _graph.whole_of(graph).run(signals, rule, training=None)
@@ -144,7 +144,7 @@ def unroll(model: SpikingModel) -> SpikingModel:
 _OF_TIME = "what it computes depends on the time step, which here is a slot."
 
 
-class _Signal(Signal):
+class _SlotSignal(Signal):
     """A symbolic tensor.
 
     Args:
@@ -212,9 +212,9 @@ class _UnrollingRule:
                 call,
                 SlotMixing if kind.role == layer_kinds.TIME_MIXING else SlotReadout,
             )
-        of_slots = [signal for signal in call.inputs if signal.slots]
+        slot_signals = [signal for signal in call.inputs if signal.slots]
         if (
-            not of_slots
+            not slot_signals
             or kind.role == layer_kinds.TIME_MEAN
             or kind.normalization is not None
         ):
@@ -222,13 +222,13 @@ class _UnrollingRule:
         if kind.keeps_order:
             return (
                 self._on_slots(call, ordered=True)
-                if of_slots[0].ordered
+                if slot_signals[0].ordered
                 else self._on_frames(call)
             )
         if kind.masks:
-            return self._on_slots(call, ordered=of_slots[0].ordered)
+            return self._on_slots(call, ordered=slot_signals[0].ordered)
         if kind.multilinear and len(call.inputs) > 1:
-            return self._on_slots(call, factor=of_slots[0])
+            return self._on_slots(call, factor=slot_signals[0])
         # With an activation of its own, which comes after the sum over slots, a layer
         # is not affine.
         is_affine = (
@@ -237,7 +237,7 @@ class _UnrollingRule:
         if kind.activation is None and is_affine:
             return (
                 self._linear(call)
-                if len(of_slots) == len(call.inputs)
+                if len(slot_signals) == len(call.inputs)
                 else self._on_frames(call)
             )
         raise self._refused(
@@ -290,21 +290,23 @@ class _UnrollingRule:
             spikes = keras.layers.Rescaling(
                 cell.spike_size, name=name, dtype=neuron.dtype_policy
             )(spikes)
-        return _Signal(spikes, self._name(neuron), ordered=True)
+        return _SlotSignal(spikes, self._name(neuron), ordered=True)
 
-    def _mixing(self, call, of_slots):
+    def _mixing(self, call, slot_class):
         layer, name = call.operation, self._name(call.operation)
         if layer not in self.copies:
-            self.copies[layer] = of_slots(
+            self.copies[layer] = slot_class(
                 new_copy(layer, {}),
                 self.slots,
                 name=self._unique(name),
                 dtype=layer.dtype_policy,
             )
-        return _Signal(self._run(self.copies[layer], call, self.frames))
+        return _SlotSignal(self._run(self.copies[layer], call, self.frames))
 
     def _on_frames(self, call):
-        return tree.map_leaves(_Signal, self._run(self._copy(call), call, self.frames))
+        return tree.map_leaves(
+            _SlotSignal, self._run(self._copy(call), call, self.frames)
+        )
 
     def _on_slots(self, call, ordered=False, factor=None):
         """An operation whose signals are all of slots, or a product that is linear in
@@ -319,7 +321,8 @@ class _UnrollingRule:
 
         outputs = self._run(self._copy(call), call, tensor)
         return tree.map_leaves(
-            lambda output: _Signal(output, self._name(call.operation), ordered), outputs
+            lambda output: _SlotSignal(output, self._name(call.operation), ordered),
+            outputs,
         )
 
     def _linear(self, call):
@@ -341,14 +344,16 @@ class _UnrollingRule:
         ):
             return self._on_frames(call)
         ordered = self._keeps_order(call, copy)
-        linear = tree.map_leaves(lambda output: _Signal(output, name, ordered), outputs)
+        linear = tree.map_leaves(
+            lambda output: _SlotSignal(output, name, ordered), outputs
+        )
         after = self._after_sum(call.operation, changes)
         if not after:
             return linear
         frames = self.frames(linear)
         for layer in after:
             frames = layer(frames)
-        return _Signal(frames)
+        return _SlotSignal(frames)
 
     def _keeps_order(self, call, copy):
         """Whether the output has the order of the only input: the operation moves it,
@@ -397,7 +402,7 @@ class _UnrollingRule:
         bias and its activation."""
         key = operation, "after"
         if key not in self.copies:
-            name, policy, found = (
+            name, policy, after = (
                 self._name(operation),
                 getattr(operation, "dtype_policy", None),
                 [],
@@ -406,21 +411,21 @@ class _UnrollingRule:
                 shape = tuple(operation.bias.shape)
                 if getattr(operation, "data_format", None) == "channels_first":
                     shape = (*shape, *(1,) * operation.rank)
-                found.append(
+                after.append(
                     Bias(shape, name=self._unique(f"{name}_bias"), dtype=policy)
                 )
-                found[-1].build((None, *shape))
-                found[-1].set_weights(
+                after[-1].build((None, *shape))
+                after[-1].set_weights(
                     [np.reshape(ops.convert_to_numpy(operation.bias), shape)]
                 )
             if "activation" in changes:
                 unique = self._unique(f"{name}_activation")
-                found.append(
+                after.append(
                     keras.layers.Activation(
                         operation.activation, name=unique, dtype=policy
                     )
                 )
-            self.copies[key] = found
+            self.copies[key] = after
         return self.copies[key]
 
     def _run(self, copy, call, tensor_of):
@@ -431,7 +436,7 @@ class _UnrollingRule:
             return tensor_of(leaf) if isinstance(leaf, Signal) else leaf
 
         args, kwargs = tree.map_leaves(tensor, (call.args, call.kwargs))
-        # The walk does not know whether it trains.
+        # The run does not know whether it trains.
         kwargs = {
             name: value
             for name, value in kwargs.items()
@@ -439,12 +444,12 @@ class _UnrollingRule:
         }
         outputs = copy(*args, **kwargs)
         if isinstance(copy, keras.layers.Layer) and copy not in self.with_weights:
-            kept = [
+            weights = [
                 weight
                 for weight in call.operation.weights
                 if weight is not self.without.get(copy)
             ]
-            copy.set_weights([ops.convert_to_numpy(weight) for weight in kept])
+            copy.set_weights([ops.convert_to_numpy(weight) for weight in weights])
             self.with_weights.add(copy)
         return outputs
 

@@ -17,7 +17,7 @@ def quantized_class(layer):
     )
 
 
-class Place:
+class Position:
     """Where in a network a layer with weights is.
 
     Attributes:
@@ -30,10 +30,10 @@ class Place:
     is_first = is_last = reaches_output = False
 
 
-def places(network):
-    """The `Place` of each layer with weights of a network and its nested models, a
+def positions(network):
+    """The `Position` of each layer with weights of a network and its nested models, a
     dict."""
-    found: dict[keras.Operation, Place] = {}
+    positions_by_layer: dict[keras.Operation, Position] = {}
     calls = _graph.whole_of(network).calls
     after, before, to_output = set(), set(), {None}
     for call in calls:
@@ -57,11 +57,11 @@ def places(network):
             to_output.add(call)
     for call in calls:
         if has_matrix(call.operation):
-            place = found.setdefault(call.operation, Place())
-            place.is_first |= call not in after
-            place.is_last |= call not in before
-            place.reaches_output |= call in to_output
-    return found
+            position = positions_by_layer.setdefault(call.operation, Position())
+            position.is_first |= call not in after
+            position.is_last |= call not in before
+            position.reaches_output |= call in to_output
+    return positions_by_layer
 
 
 def _is_neuron(call):
@@ -76,9 +76,9 @@ def has_matrix(operation):
         or kind_of(operation).role != OPERATION
     ):
         return False
-    of_weights = (
+    sizes_above_1 = (
         sum(size > 1 for size in weight.shape) for weight in operation.weights
     )
     return quantized_class(operation) is not None or any(
-        axes > 1 for axes in of_weights
+        axes > 1 for axes in sizes_above_1
     )

@@ -5,7 +5,7 @@ import numpy as np
 from keras_ratesnn.integers import _steps
 
 
-class OfNumPy:
+class NumPyArrays:
     """Arrays of NumPy."""
 
     clip, maximum, reshape, right_shift = (
@@ -70,5 +70,5 @@ def run_in_numpy(plan, x):
     last."""
     x = np.asarray(x, "int32")
     temporal = x.ndim == len(plan.input_shape) + 2
-    batch = _steps.Batch(plan, x, OfNumPy, temporal, _steps.kernels_of(plan))
+    batch = _steps.Batch(plan, x, NumPyArrays, temporal, _steps.kernels_of(plan))
     return sum(batch.advance(t) for t in range(plan.timesteps))
