@@ -1,16 +1,17 @@
 """Objects given as a name, an instance or a saved config: surrogates and gradient
 methods."""
 
-import abc
+import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 import keras
 
 from keras_ratesnn._core.annotations import Config
 
 _Base = TypeVar("_Base")
+_Arguments = ParamSpec("_Arguments")
 
 PACKAGE = "keras_ratesnn"
 """The package name under which classes are registered. Saved models contain it, so it
@@ -19,14 +20,22 @@ must never change."""
 register = keras.saving.register_keras_serializable(package=PACKAGE)
 
 
-class _FreezesObjects(abc.ABCMeta):
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        made = super().__call__(*args, **kwargs)
-        vars(made)["_is_frozen"] = True
-        return made
+def _freezing(init: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """A constructor after which the object is frozen, unless that of a subclass has
+    called it."""
+
+    @functools.wraps(init)
+    def constructor(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        attributes = vars(args[0])
+        is_outermost = "_is_frozen" not in attributes
+        attributes["_is_frozen"] = False
+        init(*args, **kwargs)
+        attributes["_is_frozen"] = is_outermost
+
+    return constructor
 
 
-class Configured(metaclass=_FreezesObjects):
+class Configured:
     """Base class of objects that are made from their config: the arguments of their
     constructor, none by default.
 
@@ -37,6 +46,15 @@ class Configured(metaclass=_FreezesObjects):
     """What to do instead of assigning an attribute, with `{kind}` for the name of the
     class and `{name}` for that of the attribute."""
     _is_frozen = False
+
+    @_freezing
+    def __init__(self) -> None:
+        """Made without arguments by default."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _freezing(cls.__init__)  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: object) -> None:
         if self._is_frozen:

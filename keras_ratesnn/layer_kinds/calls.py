@@ -20,20 +20,17 @@ def seeds_of(operation: keras.Operation) -> tuple[Any, ...]:
     """The state variables of the random generators of an operation and its sublayers: a
     tuple."""
     if operation not in _seeds:
-        _seeds[operation] = (
-            keras_internals.seed_states(operation)
-            if isinstance(operation, keras.layers.Layer)
-            else ()
-        )
+        is_layer = isinstance(operation, keras.layers.Layer)
+        seeds = keras_internals.seed_states(operation) if is_layer else ()
+        _seeds[operation] = seeds
     return _seeds[operation]
 
 
 def is_random(operation: keras.Operation, training: bool) -> bool:
     """Whether a call of the operation may draw random numbers; Keras' own layers do so
     only in training."""
-    return bool(seeds_of(operation)) and (
-        training or not type(operation).__module__.startswith("keras.")
-    )
+    draws_now = training or not type(operation).__module__.startswith("keras.")
+    return draws_now and bool(seeds_of(operation))
 
 
 @functools.cache

@@ -14,66 +14,67 @@ from keras_ratesnn.layer_kinds.kind import LayerKind, Normalization
 
 _SUMS = {"Add", "Concatenate", "Negative", "Stack", "Subtract"}
 _MOVING = {
-    *(
-        "Add",
-        "BroadcastTo",
-        "Cast",
-        "Divide",
-        "ExpandDims",
-        "GetItem",
-        "Moveaxis",
-        "Multiply",
-        "Negative",
-        "Repeat",
-        "Reshape",
-    ),
-    *("Squeeze", "Subtract", "Tile", "Transpose", "TrueDivide"),
+    "Add",
+    "BroadcastTo",
+    "Cast",
+    "Divide",
+    "ExpandDims",
+    "GetItem",
+    "Moveaxis",
+    "Multiply",
+    "Negative",
+    "Repeat",
+    "Reshape",
+    "Squeeze",
+    "Subtract",
+    "Tile",
+    "Transpose",
+    "TrueDivide",
 }
 _LINEAR_IN_EACH = {
-    *(
-        "AveragePool",
-        "Dot",
-        "Einsum",
-        "Flip",
-        "Matmul",
-        "Mean",
-        "Multiply",
-        "Pad",
-        "Roll",
-        "Split",
-        "Sum",
-        "Swapaxes",
-    ),
+    "AveragePool",
+    "Dot",
+    "Einsum",
+    "Flip",
+    "Matmul",
+    "Mean",
+    "Multiply",
+    "Pad",
+    "Roll",
+    "Split",
+    "Sum",
+    "Swapaxes",
     "Tensordot",
 }
 _LARGEST = {"Max", "MaxPool"}
 _ACTIVATIONS = {
-    *(
-        "Celu",
-        "Elu",
-        "Gelu",
-        "HardShrink",
-        "HardSigmoid",
-        "HardSilu",
-        "HardTanh",
-        "LeakyRelu",
-        "LogSigmoid",
-        "LogSoftmax",
-    ),
-    *(
-        "ReLU",
-        "Relu",
-        "Relu6",
-        "Selu",
-        "Sigmoid",
-        "Silu",
-        "SoftShrink",
-        "Softmax",
-        "Softplus",
-        "Softsign",
-        "SparsePlus",
-    ),
-    *("SparseSigmoid", "Sparsemax", "Squareplus", "Tanh", "TanhShrink", "Threshold"),
+    "Celu",
+    "Elu",
+    "Gelu",
+    "HardShrink",
+    "HardSigmoid",
+    "HardSilu",
+    "HardTanh",
+    "LeakyRelu",
+    "LogSigmoid",
+    "LogSoftmax",
+    "ReLU",
+    "Relu",
+    "Relu6",
+    "Selu",
+    "Sigmoid",
+    "Silu",
+    "SoftShrink",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "SparsePlus",
+    "SparseSigmoid",
+    "Sparsemax",
+    "Squareplus",
+    "Tanh",
+    "TanhShrink",
+    "Threshold",
 }
 
 
@@ -88,22 +89,22 @@ def table() -> dict[type, LayerKind]:
         "multiply_adds": synapses.convolution_multiply_adds,
         "fan_out": synapses.convolution_fan_out,
     }
-    of_last_axis: Any = {"output_factors": lambda layer: ("kernel", (-1,))}
-    convolution = functools.partial(affine, **synapses_of_convolution, **of_last_axis)
+    last_axis: Any = {"output_factors": lambda layer: ("kernel", (-1,))}
+    convolution = functools.partial(affine, **synapses_of_convolution, **last_axis)
     # The outputs of an input channel are neighbours.
-    of_neighbours: Any = {
+    neighbours: Any = {
         "output_factors": lambda layer: ("kernel", tuple(layer.kernel.shape[-2:]))
     }
-    depthwise = functools.partial(affine, **synapses_of_convolution, **of_neighbours)
+    depthwise = functools.partial(affine, **synapses_of_convolution, **neighbours)
     transposed = affine(
         multiply_adds=synapses.transposed_multiply_adds,
         fan_out=synapses.transposed_fan_out,
         # The last axis of the kernel is that of the inputs.
         output_factors=lambda layer: ("kernel", (-1, 1)),
     )
-    of_pointwise: Any = {"output_factors": lambda layer: ("pointwise_kernel", (-1,))}
+    pointwise: Any = {"output_factors": lambda layer: ("pointwise_kernel", (-1,))}
     separable = functools.partial(
-        affine, multiply_adds=synapses.separable_multiply_adds, **of_pointwise
+        affine, multiply_adds=synapses.separable_multiply_adds, **pointwise
     )
     largest = LayerKind(function_of_tensors=True, any_layout=True, keeps_order=True)
     by_batch = Normalization(
@@ -113,9 +114,7 @@ def table() -> dict[type, LayerKind]:
     )
     kinds = {
         layers.BatchNormalization: LayerKind(affine=True, normalization=by_batch),
-        layers.Dense: affine(
-            multiply_adds=synapses.dense_multiply_adds, **of_last_axis
-        ),
+        layers.Dense: affine(multiply_adds=synapses.dense_multiply_adds, **last_axis),
         layers.EinsumDense: affine(multiply_adds=synapses.einsum_multiply_adds),
         layers.Conv1D: convolution(),
         **dict.fromkeys((layers.Conv2D, layers.Conv3D), convolution(any_layout=True)),

@@ -85,10 +85,9 @@ def kind_of_class(operation_class: type) -> LayerKind:
         if kind is not None:
             # A subclass of a neuron is still a neuron; other facts do not hold for a
             # subclass that overrides anything.
-            return (
-                _ANY
-                if kind.role == OPERATION
-                and inheritance.overrides_computation(operation_class, base)
-                else kind
-            )
+            if kind.role == OPERATION and inheritance.overrides_computation(
+                operation_class, base
+            ):
+                return _ANY
+            return kind
     return _ANY

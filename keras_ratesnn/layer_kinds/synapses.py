@@ -1,7 +1,6 @@
 """How many multiply-adds a layer of Keras does, and how many synapses its inputs
 feed."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,17 +19,15 @@ def einsum_multiply_adds(
 ) -> int:
     """The product of the sizes of all letters except the batch axis; an ellipsis stands
     for the remaining axes."""
-    of_input, of_kernel = layer.equation.split("->")[0].split(",")
-    sizes = dict(zip(of_kernel, layer.kernel.shape, strict=True))
-    before, _, after = of_input.partition("...")
+    input_letters, kernel_letters = layer.equation.split("->")[0].split(",")
+    sizes = dict(zip(kernel_letters, layer.kernel.shape, strict=True))
+    before, ellipsis, after = input_letters.partition("...")
     sizes.update(zip(before, input_shape, strict=False))
     sizes.update(zip(reversed(after), reversed(input_shape), strict=False))
-    elided = (
-        input_shape[len(before) : len(input_shape) - len(after)]
-        if "..." in of_input
-        else ()
-    )
-    return math.prod(sizes.values()) * math.prod(elided) // input_shape[0]
+    product = math.prod(sizes.values())
+    if ellipsis:
+        product *= math.prod(input_shape[len(before) : len(input_shape) - len(after)])
+    return product // input_shape[0]
 
 
 def convolution_multiply_adds(
@@ -43,25 +40,18 @@ def convolution_fan_out(
     layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> np.ndarray:
     """Less at the edges than in the middle, and where strides leave inputs out."""
-    fed = functools.partial(_fed_along, layer.padding)
     outputs = layer.kernel.shape[-1] // getattr(layer, "groups", 1)
-    return _over_space(
-        layer, outputs, fed, _space(layer, input_shape), _space(layer, output_shape)
-    )
+    wide, narrow = _space(layer, input_shape), _space(layer, output_shape)
+    return _over_space(layer, outputs, _windows_of_places, wide, narrow)
 
 
 def transposed_fan_out(
     layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> np.ndarray:
     """Less at the edges where padding "same" cuts outputs off."""
-    feeding = functools.partial(_feeding_along, layer.padding)
-    return _over_space(
-        layer,
-        layer.kernel.shape[-2],
-        feeding,
-        _space(layer, output_shape),
-        _space(layer, input_shape),
-    )
+    outputs = layer.kernel.shape[-2]
+    wide, narrow = _space(layer, output_shape), _space(layer, input_shape)
+    return _over_space(layer, outputs, _places_of_windows, wide, narrow)
 
 
 def _over_space(
@@ -74,38 +64,39 @@ def _over_space(
     """The product of the counts along each axis, times the number of channels, with an
     axis of channels."""
     kernel = layer.kernel.shape[:-2]
-    of_axes = zip(
-        wide,
-        narrow,
-        kernel,
-        _each(layer.strides, kernel),
-        _each(layer.dilation_rate, kernel),
-        strict=True,
-    )
-    counts = functools.reduce(
-        np.multiply.outer, [count_along(*of_axis) for of_axis in of_axes]
-    )
-    return np.expand_dims(
-        counts * channels, 0 if layer.data_format == "channels_first" else -1
-    )
+    strides = _for_axes(layer.strides, kernel)
+    dilations = _for_axes(layer.dilation_rate, kernel)
+    counts: Any = channels
+    for axis, size in enumerate(wide):
+        indices = _windows(
+            layer.padding,
+            size,
+            narrow[axis],
+            kernel[axis],
+            strides[axis],
+            dilations[axis],
+        )
+        counts = np.multiply.outer(counts, count_along(indices, size))
+    channel_axis = 0 if layer.data_format == "channels_first" else -1
+    return np.expand_dims(counts, channel_axis)
 
 
-def _fed_along(padding: str, wide: int, *of_axis: int) -> np.ndarray:
-    """How many windows along an axis each of its `wide` places is in, `(wide,)`."""
-    places = _windows(padding, wide, *of_axis)
-    return np.bincount(places[(places >= 0) & (places < wide)], minlength=wide)
+def _windows_of_places(indices: np.ndarray, size: int) -> np.ndarray:
+    """How many windows each place of an axis is in, `(size,)`."""
+    inside = (indices >= 0) & (indices < size)
+    return np.bincount(indices[inside], minlength=size)
 
 
-def _feeding_along(padding: str, wide: int, *of_axis: int) -> np.ndarray:
-    """How many of the `wide` places of an axis each window has, `(narrow,)`."""
-    places = _windows(padding, wide, *of_axis)
-    return ((places >= 0) & (places < wide)).sum(axis=1)
+def _places_of_windows(indices: np.ndarray, size: int) -> np.ndarray:
+    """How many places of an axis each window has, `(windows,)`."""
+    inside = (indices >= 0) & (indices < size)
+    return inside.sum(axis=1)
 
 
 def _windows(
     padding: str, wide: int, narrow: int, kernel: int, stride: int, dilation: int
 ) -> np.ndarray:
-    """The places of each window of a convolution along an axis, `(narrow, kernel)`;
+    """The places along an axis of each window of a convolution, `(narrow, kernel)`;
     those of the padding are outside.
 
     A convolution has its inputs at the places and an output for each window, a
@@ -117,12 +108,11 @@ def _windows(
         "causal": extent - 1,
         "same": max((narrow - 1) * stride + extent - wide, 0) // 2,
     }[padding]
-    return (
-        np.add.outer(np.arange(narrow) * stride, np.arange(kernel) * dilation) - before
-    )
+    starts = np.arange(narrow) * stride - before
+    return np.add.outer(starts, np.arange(kernel) * dilation)
 
 
-def _each(value: int | tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
+def _for_axes(value: int | tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,) * len(axes)
 
 
@@ -135,10 +125,9 @@ def transposed_multiply_adds(
 def separable_multiply_adds(
     layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> int:
-    kernels = math.prod(layer.depthwise_kernel.shape) + math.prod(
-        layer.pointwise_kernel.shape
-    )
-    return _positions(layer, output_shape) * kernels
+    depthwise = math.prod(layer.depthwise_kernel.shape)
+    pointwise = math.prod(layer.pointwise_kernel.shape)
+    return _positions(layer, output_shape) * (depthwise + pointwise)
 
 
 def _positions(layer: Any, shape: tuple[int, ...]) -> int:

@@ -70,7 +70,5 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    raise AttributeError(
-        f"module {__name__!r} has no attribute "
-        f"{name!r}.{advice_on_class(name, __all__)}"
-    )
+    advice = advice_on_class(name, __all__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{advice}")

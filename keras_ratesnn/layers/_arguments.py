@@ -28,36 +28,29 @@ def arguments_of(
         cell_class: A class of cells.
     """
     make: Any = cell_class
-    of_cell = {
-        name: found
-        for name, found in inspect.signature(make).parameters.items()
-        if name != "kwargs"
-    }
+    cell_parameters = dict(inspect.signature(make).parameters)
+    cell_parameters.pop("kwargs", None)
 
     def decorate(init):
-        itself, _, *of_layer = inspect.signature(init).parameters.values()
-        own = {parameter.name for parameter in of_layer}
+        itself, _, *own = inspect.signature(init).parameters.values()
+        known = {parameter.name for parameter in own}
 
         def with_arguments(self, *args, **kwargs):
-            others = {
-                name: value for name, value in kwargs.items() if name not in of_cell
-            }
-            refuse_other_names(
-                type(self).__name__,
-                {name: value for name, value in others.items() if name not in own},
-            )
-            arguments = {
-                name: value for name, value in kwargs.items() if name in of_cell
-            }
-            init(
-                self,
-                make(*args, **arguments, dtype=kwargs.get("dtype"), name="cell"),
-                **others,
-            )
+            cell_arguments = {"dtype": kwargs.get("dtype"), "name": "cell"}
+            layer_arguments, unknown = {}, {}
+            for name, value in kwargs.items():
+                if name in cell_parameters:
+                    cell_arguments[name] = value
+                    continue
+                layer_arguments[name] = value
+                if name not in known:
+                    unknown[name] = value
+            refuse_other_names(type(self).__name__, unknown)
+            init(self, make(*args, **cell_arguments), **layer_arguments)
 
         constructor: Any = functools.wraps(init)(with_arguments)
         constructor.__signature__ = inspect.Signature(
-            [itself, *of_cell.values(), *of_layer], return_annotation=None
+            [itself, *cell_parameters.values(), *own], return_annotation=None
         )
         constructor.cell_class = cell_class
         return constructor
@@ -72,12 +65,11 @@ def passed_on(arguments: dict[str, Any], *own: str) -> dict[str, Any]:
         arguments: What `locals()` gives at the beginning of the constructor.
         *own: Names of arguments that the base class does not have.
     """
-    kept = {
-        name: value
-        for name, value in arguments.items()
-        if name not in ("self", "__class__", "kwargs", *own)
+    left_out = {"self", "__class__", "kwargs", *own}
+    inherited = {
+        name: value for name, value in arguments.items() if name not in left_out
     }
-    return {**kept, **arguments["kwargs"]}
+    return {**inherited, **arguments["kwargs"]}
 
 
 def from_cell(name: str) -> property:
@@ -101,7 +93,7 @@ def set_in_cell(name: str) -> Callable[[Any, Any], None]:
 
     set_value.__name__ = name
     set_value.__doc__ = (
-        "Sets the parameter that is learned, or was given as an array "
-        "or an initializer: a number or an array."
+        "Sets the parameter that is learned, or was given as an array or an "
+        "initializer: a number or an array."
     )
     return set_value

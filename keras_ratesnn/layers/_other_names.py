@@ -141,8 +141,8 @@ _REMEDIES = {
     ),
     ("reset", "v_reset"): (
         "Neurons of integer spikes have a soft reset: it subtracts the threshold times "
-        "the number of spikes from the membrane. "
-        'Leave the argument out. LIF(reset="hard") has spikes of 0 and 1.'
+        "the number of spikes from the membrane. Leave the argument out. "
+        'LIF(reset="hard") has spikes of 0 and 1.'
     ),
     ("surrogate",): (
         "The derivative of integer spikes is that of the clipping: 1/threshold where "

@@ -52,7 +52,8 @@ class ALIFCell(LIFCell):
         # A delayed reset would need the threshold of its spike, which changes from step
         # to step.
         *(name for name in LIFCell.fixed_arguments if name != "reset_delay"),
-        *("adaptation_decay", "adaptation"),
+        "adaptation_decay",
+        "adaptation",
     )
     adaptation_decay = Parameter(at_least=0, below=1, advice=DECAY_ADVICE)
     adaptation = Parameter(at_least=0)
@@ -88,15 +89,12 @@ class ALIFCell(LIFCell):
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
         membrane, adaptation = state["membrane"], state["adaptation"]
+        current = ops.cast(inputs, membrane.dtype)
         membrane = dynamics.integrate(
-            membrane,
-            ops.cast(inputs, membrane.dtype),
-            self.effective_decay(),
-            self.decay_input,
+            membrane, current, self.effective_decay(), self.decay_input
         )
-        threshold = (
-            self.effective_threshold() + self.effective("adaptation") * adaptation
-        )
+        raised = self.effective("adaptation") * adaptation
+        threshold = self.effective_threshold() + raised
         adaptation_decay = self.effective("adaptation_decay")
         spikes = self.fire(membrane, threshold)
         state = {

@@ -20,35 +20,30 @@ def _normalize_rate(layer, rate, mean, variance, weights=None):
 
 def _with_border(layer, images):
     """Normalised images with the border of a layer."""
-    return _bordered(layer, images, _of_zero(layer, images))
+    return _bordered(layer, images, _padding_value(layer, images))
 
 
-def _of_zero(layer, images):
+def _padding_value(layer, images):
     """What a layer makes of 0 in inference, as a constant that broadcasts to images."""
     shape = [
         size if axis == layer.axis % len(images.shape) else 1
         for axis, size in enumerate(images.shape)
     ]
     zeros = ops.zeros(shape, layer.compute_dtype)
-    return ops.stop_gradient(
-        keras.layers.BatchNormalization.call(layer, zeros, training=False)
-    )
+    value = keras.layers.BatchNormalization.call(layer, zeros, training=False)
+    return ops.stop_gradient(value)
 
 
-def _bordered(layer, images, of_zero):
+def _bordered(layer, images, padding_value):
     channels = layer.axis % len(images.shape)
-    paddings = [
-        (0, 0) if axis in (0, channels) else (1, 1) for axis in range(len(images.shape))
-    ]
-    inside = ops.zeros(
-        [
-            1 if axis in (0, channels) else size
-            for axis, size in enumerate(ops.shape(images))
-        ],
-        images.dtype,
-    )
+    paddings, shape = [], []
+    for axis, size in enumerate(ops.shape(images)):
+        is_space = axis not in (0, channels)
+        paddings.append((1, 1) if is_space else (0, 0))
+        shape.append(size if is_space else 1)
+    inside = ops.zeros(shape, images.dtype)
     border = ops.pad(inside, paddings, constant_values=1.0)
-    return ops.pad(images, paddings) + border * of_zero
+    return ops.pad(images, paddings) + border * padding_value
 
 
 @registry.register
@@ -83,10 +78,10 @@ class BorderedBatchNormalization(keras.layers.BatchNormalization):
     )
 
     def call(self, inputs, training=None, mask=None):
-        of_zero = _of_zero(self, inputs)
-        return _bordered(
-            self, super().call(inputs, training=training, mask=mask), of_zero
-        )
+        # That of the statistics as they were before.
+        padding_value = _padding_value(self, inputs)
+        outputs = super().call(inputs, training=training, mask=mask)
+        return _bordered(self, outputs, padding_value)
 
     def compute_output_shape(self, input_shape):
         channels = self.axis % len(input_shape)

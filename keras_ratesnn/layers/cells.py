@@ -49,16 +49,14 @@ class IntegrateAndFireCell(NeuronCell):
     """
 
     fixed_arguments: tuple[str, ...] = (
-        *(
-            "threshold",
-            "axis",
-            "reset",
-            "v_reset",
-            "detach_reset",
-            "reset_delay",
-            "surrogate",
-            "learn_threshold",
-        ),
+        "threshold",
+        "axis",
+        "reset",
+        "v_reset",
+        "detach_reset",
+        "reset_delay",
+        "surrogate",
+        "learn_threshold",
         "initial_membrane",
     )
     threshold = Parameter(LOG, above=0, advice=THRESHOLD_ADVICE)
@@ -94,9 +92,8 @@ class IntegrateAndFireCell(NeuronCell):
         if v_reset is None:
             raise checks.wrong_type("v_reset", "a real number", v_reset, _NO_V_RESET)
         self.v_reset = v_reset
-        if self.reset == "soft" and not (
-            isinstance(self.v_reset, float) and self.v_reset == 0.0
-        ):
+        is_zero = isinstance(self.v_reset, float) and self.v_reset == 0.0
+        if self.reset == "soft" and not is_zero:
             raise ValueError(
                 '`v_reset` must be 0.0 with reset="soft", which subtracts the '
                 f"threshold from the membrane. Received: v_reset={v_reset} with "
@@ -118,9 +115,9 @@ class IntegrateAndFireCell(NeuronCell):
     def initial_state(self, inputs: Tensor) -> Structure:
         at_rest = super().initial_state(inputs)
         membrane = parameters.raised(at_rest, self.effective("initial_membrane"))
-        return (
-            {"membrane": membrane, "spikes": at_rest} if self.reset_delay else membrane
-        )
+        if self.reset_delay:
+            return {"membrane": membrane, "spikes": at_rest}
+        return membrane
 
     def effective_decay(self) -> float | Tensor:
         """λ as the step uses it: a float, or a tensor if it is learned, or not the same
@@ -131,20 +128,16 @@ class IntegrateAndFireCell(NeuronCell):
         # Neither 0 nor 1, where the sigmoid has no derivative: the decay could not
         # leave them.
         steps = 2.0**self.decay_bits
-        decay = ops.stop_gradient(
-            ops.clip(ops.round(decay * steps), 1.0, steps - 1.0) / steps
-        )
-        return backend.graft(
-            decay, ops.convert_to_tensor(self.decay_logit), decay * (1.0 - decay)
-        )
+        decay = ops.clip(ops.round(decay * steps), 1.0, steps - 1.0) / steps
+        decay = ops.stop_gradient(decay)
+        logit = ops.convert_to_tensor(self.decay_logit)
+        return backend.graft(decay, logit, decay * (1.0 - decay))
 
     def trace_decay(self) -> float | Tensor | None:
         # A subclass with another step may decay differently.
-        return (
-            self.effective_decay()
-            if type(self).step is IntegrateAndFireCell.step
-            else None
-        )
+        if type(self).step is not IntegrateAndFireCell.step:
+            return None
+        return self.effective_decay()
 
     def step(
         self, inputs: Tensor, state: Structure, threshold: float | Tensor | None = None
@@ -153,11 +146,9 @@ class IntegrateAndFireCell(NeuronCell):
         each step."""
         threshold = self.effective_threshold() if threshold is None else threshold
         before = state["membrane"] if self.reset_delay else state
+        current = ops.cast(inputs, before.dtype)
         membrane = dynamics.integrate(
-            before,
-            ops.cast(inputs, before.dtype),
-            self.effective_decay(),
-            self.decay_input,
+            before, current, self.effective_decay(), self.decay_input
         )
         if self.reset_delay:
             membrane = self.after_reset(membrane, state["spikes"], threshold)
@@ -247,18 +238,14 @@ class IntegrateAndFireCell(NeuronCell):
             )
 
         def along(membrane_tangent, state_tangent, weight):
-            after = (
-                membrane_tangent
-                if isinstance(through_reset, float)
-                else through_reset * membrane_tangent
-            )
+            after = membrane_tangent
+            if not isinstance(through_reset, float):
+                after = through_reset * membrane_tangent
             if weight is None or weight is not self.log_threshold:
                 return membrane_tangent, after
             # θ = exp(w), so dθ/dw = θ.
-            of_reset = self._threshold_derivative(
-                membrane, spikes, surrogate_derivative
-            )
-            return membrane_tangent - threshold, after + of_reset * threshold
+            change = self._threshold_derivative(membrane, spikes, surrogate_derivative)
+            return membrane_tangent - threshold, after + change * threshold
 
         return along
 
@@ -407,7 +394,7 @@ class ParametricLIFCell(LIFCell):
         "per_channel",
         "decay_bits",
     )
-    decay = Parameter(LOGIT, of_channels="per_channel", advice=DECAY_ADVICE)
+    decay = Parameter(LOGIT, per_channel_if="per_channel", advice=DECAY_ADVICE)
 
     def __init__(
         self,
@@ -431,8 +418,6 @@ class ParametricLIFCell(LIFCell):
             **passed_on(locals(), "per_channel", "decay_bits"), learn_decay=True
         )
         self.per_channel = checks.boolean("per_channel", per_channel)
-        self.decay_bits = (
-            decay_bits
-            if decay_bits is None
-            else checks.positive_integer("decay_bits", decay_bits)
-        )
+        if decay_bits is not None:
+            decay_bits = checks.positive_integer("decay_bits", decay_bits)
+        self.decay_bits = decay_bits

@@ -86,10 +86,9 @@ class CuBaLIFCell(LIFCell):
 
     def initial_state(self, inputs: Tensor) -> Structure:
         state = super().initial_state(inputs)
-        return {
-            "current": NeuronCell.initial_state(self, inputs),
-            **(state if self.reset_delay else {"membrane": state}),
-        }
+        if not self.reset_delay:
+            state = {"membrane": state}
+        return {"current": NeuronCell.initial_state(self, inputs), **state}
 
     def step(  # type: ignore[override]  # Its threshold is its own.
         self, inputs: Tensor, state: Structure
@@ -98,17 +97,11 @@ class CuBaLIFCell(LIFCell):
         current = dynamics.integrate(
             state["current"], ops.cast(inputs, state["current"].dtype), decay
         )
-        membrane, spikes, after = super().step(
-            current, state if self.reset_delay else state["membrane"]
-        )
-        return (
-            membrane,
-            spikes,
-            {
-                "current": current,
-                **(after if self.reset_delay else {"membrane": after}),
-            },
-        )
+        before = state if self.reset_delay else state["membrane"]
+        membrane, spikes, after = super().step(current, before)
+        if not self.reset_delay:
+            after = {"membrane": after}
+        return membrane, spikes, {"current": current, **after}
 
 
 @registry.register

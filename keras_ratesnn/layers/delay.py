@@ -86,11 +86,10 @@ class Delay(TimeMixing):
                 "`max_delay` must be an odd number of 3 or more, so that positions "
                 f"are symmetric about the middle. Received: max_delay={max_delay}."
             )
-        self._start = (
-            float(self.max_delay // 2)
-            if sigma is None
-            else checks.real("sigma", sigma, at_least=0)
-        )
+        if sigma is None:
+            self._start = float(self.max_delay // 2)
+        else:
+            self._start = checks.real("sigma", sigma, at_least=0)
         self._sigma = None
 
     def build(self, input_shape: Shape) -> None:
@@ -118,11 +117,9 @@ class Delay(TimeMixing):
     @property
     def sigma(self) -> float:
         """σ, the width of the kernels in training. It can be set."""
-        return (
-            self._start
-            if self._sigma is None
-            else float(ops.convert_to_numpy(self._sigma))
-        )
+        if self._sigma is None:
+            return self._start
+        return float(ops.convert_to_numpy(self._sigma))
 
     @sigma.setter
     def sigma(self, value: float) -> None:
@@ -138,42 +135,35 @@ class Delay(TimeMixing):
     def kernel(self) -> Tensor:
         """The kernels, `(max_delay, channels)`, with which the layer is trained."""
         position = ops.convert_to_tensor(self.position)
-        distance = (self._taps(position.dtype) - position) / (
-            ops.abs(self._sigma) + _WIDTH_OF_A_TAP
-        )
+        width = ops.abs(self._sigma) + _WIDTH_OF_A_TAP
+        distance = (self._taps(position.dtype) - position) / width
         taps = ops.exp(-0.5 * ops.square(distance))
         return taps / (ops.sum(taps, axis=0) + _EPSILON)
 
     def kernel_of_whole_steps(self) -> Tensor:
         """The kernels of rounded positions: one tap of 1 each."""
         position = ops.convert_to_tensor(self.position)
-        return ops.cast(
-            self._taps(position.dtype) == ops.round(position), position.dtype
-        )
+        is_tap = self._taps(position.dtype) == ops.round(position)
+        return ops.cast(is_tap, position.dtype)
 
     def _taps(self, dtype):
         """The positions of the taps, `(max_delay, 1)`."""
-        return ops.cast(
-            ops.arange(self.max_delay)[:, None] - self.max_delay // 2, dtype
-        )
+        taps = ops.arange(self.max_delay) - self.max_delay // 2
+        return ops.cast(taps[:, None], dtype)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         """The last inputs, the earliest first: zeros `(batch, max_delay - 1, ...)`."""
-        return {
-            "inputs": ops.repeat(
-                ops.zeros_like(inputs)[:, None], self.max_delay - 1, axis=1
-            )
-        }
+        zeros = ops.zeros_like(inputs)[:, None]
+        return {"inputs": ops.repeat(zeros, self.max_delay - 1, axis=1)}
 
     def step(
         self, inputs: Tensor, state: Structure, kernel: Tensor = None
     ) -> tuple[Tensor, Structure]:
         kernel = self._like(inputs, kernel)
         queue = ops.concatenate([state["inputs"], inputs[:, None]], axis=1)
-        weights = ops.reshape(
-            kernel,
-            (1, self.max_delay, *[1 for _ in inputs.shape[2:]], inputs.shape[-1]),
-        )
+        inner = [1 for _ in inputs.shape[2:]]
+        shape = (1, self.max_delay, *inner, inputs.shape[-1])
+        weights = ops.reshape(kernel, shape)
         return ops.sum(queue * weights, axis=1), {"inputs": queue[:, 1:]}
 
     def over_time(self, inputs: Tensor, kernel: Tensor = None) -> Tensor:

@@ -38,9 +38,9 @@ def integrate(
 ) -> Tensor:
     """v_t = λ · v⁺_{t−1} + I_t, or λ · v⁺_{t−1} + (1 − λ) I_t with `decay_input`.
     Linear, so it also maps tangents."""
-    return backend.multiply_add(
-        membrane, decay, (1.0 - decay) * current if decay_input else current
-    )
+    if decay_input:
+        current = (1.0 - decay) * current
+    return backend.multiply_add(membrane, decay, current)
 
 
 def fire(membrane: Tensor, threshold: float | Tensor) -> Tensor:
@@ -55,12 +55,10 @@ def fire_levels(
     rounded to the even integer, or up."""
     clipped = ops.clip(membrane / threshold, 0.0, float(levels))
     rounded = ops.round(clipped)
+    if not round_half_up:
+        return rounded
     # Not the floor of what is larger by a half: in float64 PyTorch's is in float32.
-    return (
-        rounded + ops.cast(clipped - rounded >= 0.5, rounded.dtype)
-        if round_half_up
-        else rounded
-    )
+    return rounded + ops.cast(clipped - rounded >= 0.5, rounded.dtype)
 
 
 def fire_levels_derivative(membrane: Tensor, threshold: float, levels: int) -> Tensor:
@@ -69,12 +67,8 @@ def fire_levels_derivative(membrane: Tensor, threshold: float, levels: int) -> T
     scaled = membrane / threshold
     # Closed: a current of exactly 0, which is common after products of spikes, has a
     # gradient.
-    return (
-        ops.cast(
-            ops.logical_and(scaled >= 0.0, scaled <= float(levels)), membrane.dtype
-        )
-        / threshold
-    )
+    inside = ops.logical_and(scaled >= 0.0, scaled <= float(levels))
+    return ops.cast(inside, membrane.dtype) / threshold
 
 
 def soft_reset(membrane: Tensor, spikes: Tensor, threshold: float | Tensor) -> Tensor:
@@ -104,11 +98,9 @@ def hard_reset_derivative(
 ) -> float | Tensor:
     """∂v⁺_t/∂v_t of the hard reset: 1 − s_t if it is detached, else (1 − s_t) +
     (v_reset − v_t) h(v_t − θ)."""
-    return (
-        1.0 - spikes
-        if detach_reset
-        else (1.0 - spikes) + (v_reset - membrane) * surrogate_derivative
-    )
+    if detach_reset:
+        return 1.0 - spikes
+    return (1.0 - spikes) + (v_reset - membrane) * surrogate_derivative
 
 
 def soft_reset_threshold_derivative(

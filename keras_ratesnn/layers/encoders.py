@@ -86,9 +86,10 @@ class BernoulliEncoder(Encoder):
 
     def encode(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         # Drawn in float32: in half precision a uniform number can round up to 1.
-        return keras.random.uniform(
+        uniform = keras.random.uniform(
             ops.shape(inputs), dtype="float32", seed=self.seed_generator
-        ) < ops.cast(inputs, "float32")
+        )
+        return uniform < ops.cast(inputs, "float32")
 
     def get_config(self) -> Config:
         return {**super().get_config(), "seed": self.seed}

@@ -18,21 +18,17 @@ def _normalize(layer, spikes, times=1, mask=None):
     axes = [axis for axis in range(len(spikes.shape)) if axis != layer.axis]
     if mask is None:
         total = ops.sum(spikes, axis=axes)
-        places = ops.ones_like(total) * ops.cast(
-            ops.size(spikes) // ops.size(total), total.dtype
-        )
+        count = ops.cast(ops.size(spikes) // ops.size(total), total.dtype)
+        count = ops.ones_like(total) * count
     else:
         weights = time_axis.cast(mask, spikes.dtype)[..., None] * ops.ones_like(spikes)
-        total, places = (
-            ops.sum(weights * spikes, axis=axes),
-            ops.sum(weights, axis=axes),
-        )
+        total = ops.sum(weights * spikes, axis=axes)
+        count = ops.sum(weights, axis=axes)
     if backend.replicas.count() > 1:
-        total, places = ops.unstack(
-            ops.sum(backend.replicas.gather(ops.stack([total, places])), axis=0), 2
-        )
-    rates = total / ops.where(places > 0.0, places, 1.0)
-    layer.move(rates, times, places > 0.0)
+        gathered = backend.replicas.gather(ops.stack([total, count]))
+        total, count = ops.unstack(ops.sum(gathered, axis=0), 2)
+    rates = total / ops.where(count > 0.0, count, 1.0)
+    layer.move(rates, times, count > 0.0)
     variances = layer.variances(spikes)
     return _scales(layer, spikes, variances), rates, variances
 
@@ -103,9 +99,10 @@ class FiringRateScale(keras.layers.Layer):
 
     def move(self, rates, times, counts):
         """Moves the average `times` times, where there is anything that counts."""
-        before, kept = self.firing_rate.value, self.momentum**times
+        before, momentum = self.firing_rate.value, self.momentum**times
         rates = time_axis.cast(rates, before.dtype)
-        after = ops.where(before > 0.0, kept * before + (1.0 - kept) * rates, rates)
+        moved = momentum * before + (1.0 - momentum) * rates
+        after = ops.where(before > 0.0, moved, rates)
         self.firing_rate.assign(ops.where(counts, after, before))
 
     def variances(self, spikes):

@@ -43,16 +43,14 @@ class ILIFCell(NeuronCell):
     """
 
     fixed_arguments = (
-        *(
-            "levels",
-            "decay",
-            "threshold",
-            "axis",
-            "normalize",
-            "round_half_up",
-            "detach_reset",
-            "learn_decay",
-        ),
+        "levels",
+        "decay",
+        "threshold",
+        "axis",
+        "normalize",
+        "round_half_up",
+        "detach_reset",
+        "learn_decay",
         "initial_membrane",
     )
     decay = Parameter(
@@ -119,12 +117,9 @@ class ILIFCell(NeuronCell):
 
     def surrogate_derivative(self, membrane: Tensor) -> Tensor:
         """The derivative that replaces ∂s_t/∂v_t, of the output of the step."""
-        return (
-            dynamics.fire_levels_derivative(
-                membrane, self.effective_threshold(), self.levels
-            )
-            * self.spike_size
-        )
+        threshold = self.effective_threshold()
+        slope = dynamics.fire_levels_derivative(membrane, threshold, self.levels)
+        return slope * self.spike_size
 
     def fire(self, membrane: Tensor, threshold: float | Tensor | None = None) -> Tensor:
         """The integer s_t of spikes, before it is normalised, with the derivative of
@@ -151,13 +146,14 @@ class ILIFCell(NeuronCell):
     def step(
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
-        membrane = dynamics.integrate(
-            state, ops.cast(inputs, state.dtype), self.effective_decay()
-        )
+        current = ops.cast(inputs, state.dtype)
+        membrane = dynamics.integrate(state, current, self.effective_decay())
         spikes = self.fire(membrane)
         resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
         after = dynamics.soft_reset(membrane, resetting, self.effective_threshold())
-        return membrane, spikes / self.levels if self.normalize else spikes, after
+        if self.normalize:
+            spikes = spikes / self.levels
+        return membrane, spikes, after
 
     def step_derivative(
         self,
@@ -166,19 +162,19 @@ class ILIFCell(NeuronCell):
         spikes: Tensor,
         surrogate_derivative: Tensor,
     ) -> Callable[..., tuple[Any, Any]]:
-        decay, of_reset = self.effective_decay(), surrogate_derivative / self.spike_size
+        decay, slope = self.effective_decay(), surrogate_derivative / self.spike_size
         through_reset = dynamics.soft_reset_derivative(
-            of_reset, self.effective_threshold(), self.detach_reset
+            slope, self.effective_threshold(), self.detach_reset
         )
 
         def along(input_tangent, state_tangent, weight):
-            of_membrane = dynamics.integrate(state_tangent, input_tangent, decay)
+            tangent = dynamics.integrate(state_tangent, input_tangent, decay)
             if weight is not None:
                 # λ = σ(w), so dλ/dw = λ (1 − λ).
-                of_membrane = of_membrane + decay * (1.0 - decay) * state
-            return of_membrane, of_membrane if isinstance(
-                through_reset, float
-            ) else through_reset * of_membrane
+                tangent = tangent + decay * (1.0 - decay) * state
+            if isinstance(through_reset, float):
+                return tangent, tangent
+            return tangent, through_reset * tangent
 
         return along
 

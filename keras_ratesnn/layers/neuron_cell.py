@@ -163,11 +163,9 @@ class NeuronCell(keras.layers.Layer):
             name: String, the name of an argument, for example `"threshold"`.
         """
         parameter = getattr(type(self), name, None)
-        return (
-            parameter.tensor(self)
-            if isinstance(parameter, parameters.Parameter)
-            else getattr(self, name)
-        )
+        if isinstance(parameter, parameters.Parameter):
+            return parameter.tensor(self)
+        return getattr(self, name)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         """The state at rest, before the first step: a membrane of zeros, like `inputs`,
@@ -373,11 +371,9 @@ class WrappingCell(NeuronCell):
     threshold = parameters.Parameter()
 
     def __init__(self, cell: NeuronCell | Config, **kwargs: Any) -> None:
-        inner: NeuronCell = (
-            keras.saving.deserialize_keras_object(cell)
-            if isinstance(cell, dict)
-            else cell
-        )
+        inner: Any = cell
+        if isinstance(cell, dict):
+            inner = keras.saving.deserialize_keras_object(cell)
         # Cells whose derivative is no surrogate have none.
         super().__init__(
             inner.threshold, surrogate=getattr(inner, "surrogate", "sigmoid"), **kwargs
@@ -398,10 +394,6 @@ class WrappingCell(NeuronCell):
 
     def get_config(self) -> Config:
         config = keras.layers.Layer.get_config(self)
-        return {
-            **config,
-            **{
-                name: keras.saving.serialize_keras_object(getattr(self, name))
-                for name in self.fixed_arguments
-            },
-        }
+        for name in self.fixed_arguments:
+            config[name] = keras.saving.serialize_keras_object(getattr(self, name))
+        return config

@@ -117,15 +117,12 @@ class NeuronWithArguments(RefusesOtherNames, Neuron):
     def get_config(self) -> Config:
         config = super().get_config()
         del config["cell"]
-        of_cell = self.cell.get_config()
+        cell_config = self.cell.get_config()
         for shared in ("name", "trainable", "dtype"):
-            del of_cell[shared]
+            del cell_config[shared]
         # Only the cell has weights to train, and its config is part of this one.
-        return {
-            **config,
-            **of_cell,
-            "trainable": self.trainable and self.cell.trainable,
-        }
+        trainable = self.trainable and self.cell.trainable
+        return {**config, **cell_config, "trainable": trainable}
 
     @classmethod
     def from_config(cls, config: Config) -> Self:

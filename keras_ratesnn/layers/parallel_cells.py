@@ -16,8 +16,8 @@ from keras_ratesnn.surrogates import Surrogate
 
 _TIMESTEPS_ADVICE = "The neurons have a weight for each pair of time steps."
 _ORDER_ADVICE = (
-    "It is the number of steps, the present one included, whose inputs "
-    "reach the membrane."
+    "It is the number of steps, the present one included, whose inputs reach the "
+    "membrane."
 )
 _BIAS = "bias"
 
@@ -86,26 +86,21 @@ class PSNCell(ParallelCell):
     def over_time(self, inputs: Tensor) -> Tensor:
         _, timesteps, *shape = inputs.shape
         dtype = time_axis.accumulation_dtype(inputs.dtype)
-        weight, bias = (
-            ops.cast(part, dtype)[:timesteps]
-            for part in (self.effective_weight(), self.bias)
-        )
-        flat = ops.reshape(
-            time_axis.cast(inputs, dtype), (-1, timesteps, math.prod(shape))
-        )
-        return ops.reshape(
-            time_axis.cast(ops.matmul(weight[:, :timesteps], flat), dtype) + bias,
-            (-1, timesteps, *shape),
-        )
+        weight = ops.cast(self.effective_weight(), dtype)[:timesteps, :timesteps]
+        bias = ops.cast(self.bias, dtype)[:timesteps]
+        flat = time_axis.cast(inputs, dtype)
+        flat = ops.reshape(flat, (-1, timesteps, math.prod(shape)))
+        membranes = time_axis.cast(ops.matmul(weight, flat), dtype) + bias
+        return ops.reshape(membranes, (-1, timesteps, *shape))
 
     def step(
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
         raise ValueError(
             f"The neurons of {type(self).__name__} {self.name!r} need the inputs of "
-            "all time steps at once. Received: a single "
-            'step. Use step_mode="multi", or SlidingPSN or MaskedPSN(..., mask=1.0), '
-            "which can run step by step."
+            "all time steps at once. Received: a single step. Use "
+            'step_mode="multi", or SlidingPSN or MaskedPSN(..., mask=1.0), which can '
+            "run step by step."
         )
 
     def call(self, inputs: Tensor, state: Structure = None) -> tuple[Tensor, Structure]:
@@ -149,11 +144,9 @@ class MaskedPSNCell(PSNCell):
     def mask(self) -> float:
         """λ_m, how far weights of later steps and of steps long ago are masked: 0 not
         at all, 1 completely. It can be set."""
-        return (
-            self._start
-            if self._mask is None
-            else float(ops.convert_to_numpy(self._mask))
-        )
+        if self._mask is None:
+            return self._start
+        return float(ops.convert_to_numpy(self._mask))
 
     @mask.setter
     def mask(self, value: float) -> None:
@@ -177,17 +170,14 @@ class MaskedPSNCell(PSNCell):
         )
 
     def effective_weight(self) -> Tensor:
-        outside = ops.convert_to_tensor(
-            (~_band(self.order, self.timesteps)).astype("float32")
-        )
+        outside = ~_band(self.order, self.timesteps)
+        outside = ops.convert_to_tensor(outside.astype("float32"))
         return self.weight * (1.0 - ops.cast(outside, self.weight.dtype) * self._mask)
 
     def reaching_inputs(self, timesteps: int) -> np.ndarray:
-        return (
-            super().reaching_inputs(timesteps)
-            if self.sees_all_steps
-            else _band(self.order, timesteps)
-        )
+        if self.sees_all_steps:
+            return super().reaching_inputs(timesteps)
+        return _band(self.order, timesteps)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         before = NeuronCell.initial_state(self, inputs)
@@ -204,15 +194,13 @@ class MaskedPSNCell(PSNCell):
 
         def chosen(tensor, step):
             # No indexing, which PyTorch cannot export to ONNX.
-            return ops.sum(
-                ops.where(steps == step, ops.cast(tensor, inputs.dtype), 0.0), axis=-1
-            )
+            tensor = ops.cast(tensor, inputs.dtype)
+            return ops.sum(ops.where(steps == step, tensor, 0.0), axis=-1)
 
         row = chosen(ops.transpose(self.weight), t)
         queue = [inputs, *state["inputs"]]
-        membrane = sum(
-            chosen(row, t - lag) * x for lag, x in enumerate(queue)
-        ) + chosen(ops.reshape(self.bias, (-1,)), t)
+        membrane = sum(chosen(row, t - lag) * x for lag, x in enumerate(queue))
+        membrane = membrane + chosen(ops.reshape(self.bias, (-1,)), t)
         return membrane, self.fire(membrane), {"inputs": queue[:-1], "step": t + 1}
 
     def call(self, inputs: Tensor, state: Structure = None) -> tuple[Tensor, Structure]:
@@ -283,19 +271,18 @@ class SlidingPSNCell(ParallelCell):
         """The inputs of all steps, those one step before, and so on, zeros before the
         first: a list."""
         timesteps, last = inputs.shape[1], self.order - 1
-        padded = ops.pad(
-            time_axis.widen(inputs),
-            [[0, 0], [last, 0], *([0, 0] for _ in inputs.shape[2:])],
-        )
+        paddings = [[0, 0] for _ in inputs.shape]
+        paddings[1] = [last, 0]
+        padded = ops.pad(time_axis.widen(inputs), paddings)
         return [
             padded[:, last - lag : last - lag + timesteps] for lag in range(self.order)
         ]
 
     def over_time_derivatives(self, inputs: Tensor) -> list[Any]:
-        return [
-            *(self._by_lag(inputs) if self.weight.trainable else []),
-            *([1.0] if self.bias.trainable else []),
-        ]
+        derivatives = self._by_lag(inputs) if self.weight.trainable else []
+        if self.bias.trainable:
+            derivatives.append(1.0)
+        return derivatives
 
     def step(
         self, inputs: Tensor, state: Structure
@@ -305,13 +292,12 @@ class SlidingPSNCell(ParallelCell):
         return membrane, self.fire(membrane), queue[:-1]
 
     def weight_parts(self) -> list[tuple[Any, Tensor]]:
-        weights: list[tuple[Any, Tensor]] = [
-            *enumerate(self._latest_first(self.weight.dtype))
-        ]
-        return [
-            *(weights if self.weight.trainable else []),
-            *([(_BIAS, self.bias)] if self.bias.trainable else []),
-        ]
+        parts: list[tuple[Any, Tensor]] = []
+        if self.weight.trainable:
+            parts += enumerate(self._latest_first(self.weight.dtype))
+        if self.bias.trainable:
+            parts.append((_BIAS, self.bias))
+        return parts
 
     def step_derivative(  # type: ignore[override]  # It asks for the inputs.
         self,
@@ -326,15 +312,15 @@ class SlidingPSNCell(ParallelCell):
 
         def along(input_tangent, state_tangent, part):
             tangents = [input_tangent, *state_tangent]
-            moving = [
-                (weight, x)
-                for weight, x in zip(weights, tangents, strict=True)
-                if not _is_zero(x)
-            ]
-            of_distance = sum(weight * x for weight, x in moving) if moving else 0.0
+            distance_tangent: Any = 0.0
+            for weight, tangent in zip(weights, tangents, strict=True):
+                if not _is_zero(tangent):
+                    distance_tangent = distance_tangent + weight * tangent
             if part is not None:
-                of_distance = of_distance + (1.0 if part == _BIAS else queue[part])
-            return of_distance, tangents[:-1]
+                distance_tangent = distance_tangent + (
+                    1.0 if part == _BIAS else queue[part]
+                )
+            return distance_tangent, tangents[:-1]
 
         return along
 

@@ -24,14 +24,14 @@ class Raw(NamedTuple):
 
     Args:
         name: String, the name of the weight.
-        of_values: Function of an array of values: those of the weight.
+        stored: Function of an array of values, which returns those of the weight.
         values: Its inverse, a function of the weight.
         above: Number, the values are above it.
         below: Number, the values are below it; `None` if there is no such limit.
     """
 
     name: str
-    of_values: Callable[[Any], Any]
+    stored: Callable[[Any], Any]
     values: Callable[[Any], Any]
     above: float
     below: float | None
@@ -41,11 +41,11 @@ LOGIT = Raw("{}_logit", lambda value: np.log(value / (1.0 - value)), ops.sigmoid
 LOG = Raw("log_{}", np.log, ops.exp, 0, None)
 
 
-class Array(keras.initializers.Initializer):
+class GivenArray(keras.initializers.Initializer):
     """Values that were given as an array.
 
     Args:
-        values: Array in float64.
+        values: GivenArray in float64.
     """
 
     def __init__(self, values: np.ndarray) -> None:
@@ -67,8 +67,8 @@ class Parameter:
     Args:
         raw: `Raw`, how it is stored if the attribute `learn_NAME` of the layer is true.
             Defaults to `None`: it is not learned.
-        of_channels: String, the name of an attribute which is true if a number is one
-            for each channel. Defaults to `None`.
+        per_channel_if: String, the name of an attribute which is true if a number is
+            one for each channel. Defaults to `None`.
         only_number: Boolean, whether arrays and initialisers are refused. Defaults to
             `False`.
         advice: String for error messages, as in `checks.real`.
@@ -79,26 +79,22 @@ class Parameter:
         self,
         raw: Raw | None = None,
         *,
-        of_channels: str | None = None,
+        per_channel_if: str | None = None,
         only_number: bool = False,
         advice: str = "",
         **limits: float,
     ) -> None:
         self._raw: Any = raw
-        self._of_channels, self._only_number, self._advice, self._limits = (
-            of_channels,
-            only_number,
-            advice,
-            limits,
-        )
+        self._per_channel_if = per_channel_if
+        self._only_number = only_number
+        self._advice = advice
+        self._limits = limits
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name, self._given, self._values, self._learns = (
-            name,
-            f"_{name}",
-            f"_{name}_values",
-            f"learn_{name}",
-        )
+        self.name = name
+        self._given = f"_{name}"
+        self._values = f"_{name}_values"
+        self._learns = f"learn_{name}"
         # Not a function or a property, which would count as a computation that a
         # subclass overrides.
         setattr(owner, f"set_{name}", functools.partialmethod(_set, self))
@@ -108,9 +104,9 @@ class Parameter:
             return self
         given = getattr(layer, self._given)
         if self._weight(layer) is None:
-            return given.values if isinstance(given, Array) else given
+            return given.values if isinstance(given, GivenArray) else given
         values = np.array(ops.convert_to_numpy(self.tensor(layer)))
-        if isinstance(given, Array):
+        if isinstance(given, GivenArray):
             return values.reshape(given.values.shape)
         if not values.ndim:
             return float(values)
@@ -120,8 +116,8 @@ class Parameter:
         setattr(layer, self._given, self.checked(layer, value))
 
     def checked(self, layer: Any, value: Any) -> Any:
-        """The value of an argument: a float, an `Array` or another initialiser; raises
-        an error if it is none of these."""
+        """The value of an argument: a float, a `GivenArray` or another initialiser;
+        raises an error if it is none of these."""
         if isinstance(value, dict) and not self._only_number:
             value = keras.saving.deserialize_keras_object(value)
         if self._only_number or np.isscalar(value) or value is None:
@@ -133,9 +129,9 @@ class Parameter:
         if not checks.holds_numbers(value):
             wanted = "a real number, an array of real numbers or a Keras initializer"
             raise checks.wrong_type(self.name, wanted, value, self._advice)
-        values = np.array(
-            ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64"
-        )
+        if hasattr(value, "dtype"):
+            value = ops.convert_to_numpy(value)
+        values = np.array(value, "float64")
         if not values.size:
             raise ValueError(
                 f"`{self.name}` must have values. Received: an array of shape "
@@ -145,14 +141,12 @@ class Parameter:
             checks.real(
                 self.name, float(extreme), advice=self._advice, **self._limits_of(layer)
             )
-        return Array(values) if values.ndim else float(values)
+        return GivenArray(values) if values.ndim else float(values)
 
     def _limits_of(self, layer):
-        return (
-            {"above": self._raw.above, "below": self._raw.below}
-            if self._is_learned(layer)
-            else self._limits
-        )
+        if self._is_learned(layer):
+            return {"above": self._raw.above, "below": self._raw.below}
+        return self._limits
 
     def _is_learned(self, layer):
         return self._raw is not None and bool(getattr(layer, self._learns))
@@ -161,35 +155,30 @@ class Parameter:
         """The weight of a layer that has one and is built, or `None`."""
         if self._is_learned(layer):
             return getattr(layer, self._raw.name.format(self.name), None)
-        return (
-            None
-            if isinstance(getattr(layer, self._given), float)
-            else getattr(layer, self._values, None)
-        )
+        if isinstance(getattr(layer, self._given), float):
+            return None
+        return getattr(layer, self._values, None)
 
     def tensor(self, layer: Any) -> float | Tensor:
         """The value as a step uses it: a float, or a tensor that broadcasts to the
         membrane."""
         # First what takes least time, of a number: this runs in every step.
         given = vars(layer)[self._given]
-        if type(given) is float and (
-            self._raw is None or not getattr(layer, self._learns)
-        ):
+        learned = self._raw is not None and getattr(layer, self._learns)
+        if type(given) is float and not learned:
             return given
-        if self._is_learned(layer):
+        if learned:
             return self._raw.values(self._weight(layer))
         return ops.convert_to_tensor(getattr(layer, self._values))
 
     def config(self, layer: Any) -> Any:
         """The argument that makes an equal layer."""
         given = getattr(layer, self._given)
-        if isinstance(given, Array):
+        if isinstance(given, GivenArray):
             return given.values.tolist()
-        return (
-            given
-            if isinstance(given, float)
-            else keras.saving.serialize_keras_object(given)
-        )
+        if isinstance(given, float):
+            return given
+        return keras.saving.serialize_keras_object(given)
 
     def build(self, layer: Any, input_shape: Shape) -> list[int]:
         """Adds the weight of a layer that needs one, and returns the axes of the input
@@ -200,43 +189,44 @@ class Parameter:
         axes, shape = self._axes_and_shape(layer, given, input_shape)
 
         def initial(shape, dtype=None):
-            if isinstance(given, (float, Array)):
-                values = np.asarray(given if isinstance(given, float) else given.values)
-            else:
-                values = self.checked(layer, given(shape, dtype="float32")).values
+            drawn = given
+            if not isinstance(given, (float, GivenArray)):
+                drawn = self.checked(layer, given(shape, dtype="float32"))
+            values = _values_of(drawn)
             values = values.reshape(shape) if values.ndim else values
-            raw = self._raw.of_values(values) if learned else values
+            raw = self._raw.stored(values) if learned else values
             return ops.convert_to_tensor(np.broadcast_to(raw, shape), dtype=dtype)
 
         name = self._raw.name.format(self.name) if learned else self.name
         # In half precision it is in float32, like the membrane.
-        how = {
-            "dtype": time_axis.accumulation_dtype(layer.variable_dtype),
-            "autocast": False,
-        }
         weight = layer.add_weight(
-            shape=shape, initializer=initial, trainable=learned, name=name, **how
+            shape=shape,
+            initializer=initial,
+            trainable=learned,
+            name=name,
+            dtype=time_axis.accumulation_dtype(layer.variable_dtype),
+            autocast=False,
         )
         setattr(layer, name if learned else self._values, weight)
         return axes
 
     def _axes_and_shape(self, layer, given, input_shape):
         rank, axis = len(input_shape), layer.axis
-        if isinstance(given, float) and not (
-            self._of_channels and getattr(layer, self._of_channels)
-        ):
+        per_channel = self._per_channel_if and getattr(layer, self._per_channel_if)
+        if isinstance(given, float) and not per_channel:
             return [], ()
-        if isinstance(given, Array) and (given.values.ndim > 1 or axis is None):
-            of_sample = given.values.shape
-            shape = (*[1] * (rank - len(of_sample)), *of_sample)
-            if len(of_sample) >= rank or any(
-                size not in (1, of)
-                for size, of in zip(shape, (1, *input_shape[1:]), strict=True)
+        if isinstance(given, GivenArray) and (given.values.ndim > 1 or axis is None):
+            sample_shape = given.values.shape
+            shape = (*[1] * (rank - len(sample_shape)), *sample_shape)
+            expected = (1, *input_shape[1:])
+            if len(sample_shape) >= rank or any(
+                size not in (1, wanted)
+                for size, wanted in zip(shape, expected, strict=True)
             ):
                 raise ValueError(
                     f"`{self.name}` must be an array that broadcasts to a sample of "
                     f"the input, of shape {tuple(input_shape)[1:]}. Received: an array "
-                    f"of shape {of_sample} for layer {layer.name!r}."
+                    f"of shape {sample_shape} for layer {layer.name!r}."
                 )
             return [index for index, size in enumerate(shape) if size > 1], shape
         axes = list(range(1, rank)) if axis is None else [axis]
@@ -253,18 +243,16 @@ class Parameter:
         sizes = [1] * rank
         for index in axes:
             sizes[index] = input_shape[index]
-        if isinstance(given, Array) and len(given.values) not in (1, sizes[axis]):
+        if isinstance(given, GivenArray) and len(given.values) not in (1, sizes[axis]):
             raise ValueError(
                 f"`{self.name}` must have a value for each of the {sizes[axis]} "
                 f"channels, on axis {axis} of an input of shape {tuple(input_shape)}. "
                 f"Received: {len(given.values)} values for layer {layer.name!r}. Pass "
                 "the channel axis as `axis`, or an array that has the rank of a sample."
             )
-        return (
-            ([], (1,) * rank)
-            if isinstance(given, Array) and len(given.values) == 1
-            else (axes, tuple(sizes))
-        )
+        if isinstance(given, GivenArray) and len(given.values) == 1:
+            return [], (1,) * rank
+        return axes, tuple(sizes)
 
     def assign(self, layer: Any, value: Any) -> None:
         """Sets the value: that of the weight, or before the layer is built the
@@ -272,14 +260,14 @@ class Parameter:
         if not layer.built:
             setattr(layer, self.name, value)
             return
-        weight, found = self._weight(layer), self.checked(layer, value)
+        weight, checked = self._weight(layer), self.checked(layer, value)
         if weight is None:
             raise fixed(self.name, value, layer)
-        if not isinstance(found, (float, Array)):
+        if not isinstance(checked, (float, GivenArray)):
             raise checks.wrong_type(
                 self.name, "a real number or an array of real numbers", value
             )
-        values = np.asarray(found if isinstance(found, float) else found.values)
+        values = _values_of(checked)
         if values.size == np.prod(weight.shape):
             values = values.reshape(weight.shape)
         try:
@@ -290,9 +278,13 @@ class Parameter:
                 f"of shape {np.shape(getattr(layer, self.name))}. Received: an array "
                 f"of shape {values.shape} for layer {layer.name!r}."
             ) from None
-        weight.assign(
-            self._raw.of_values(values) if self._is_learned(layer) else values
-        )
+        if self._is_learned(layer):
+            values = self._raw.stored(values)
+        weight.assign(values)
+
+
+def _values_of(given):
+    return np.asarray(given if isinstance(given, float) else given.values)
 
 
 def _set(layer, parameter, value):
@@ -304,27 +296,26 @@ def _set(layer, parameter, value):
 def parameters_of(kind: type) -> dict[str, Parameter]:
     """The parameters of a class of layers, by their names, in the order in which they
     are declared: those of bases first."""
-    names = {
-        name: None
-        for base in reversed(kind.__mro__)
-        for name, of in vars(base).items()
-        if isinstance(of, Parameter)
-    }
+    names: dict[str, None] = {}
+    for base in reversed(kind.__mro__):
+        for name, value in vars(base).items():
+            if isinstance(value, Parameter):
+                names[name] = None
+    attributes = {name: getattr(kind, name) for name in names}
+    # A subclass may have replaced one.
     return {
-        name: found
-        for name in names
-        if isinstance(found := getattr(kind, name), Parameter)
+        name: attribute
+        for name, attribute in attributes.items()
+        if isinstance(attribute, Parameter)
     }
 
 
 def build(layer: Any, input_shape: Shape) -> None:
     """Adds the weights of the parameters of a layer that need one, and refuses inputs
     of other sizes from then on."""
-    axes = [
-        axis
-        for parameter in parameters_of(type(layer)).values()
-        for axis in parameter.build(layer, input_shape)
-    ]
+    axes: list[int] = []
+    for parameter in parameters_of(type(layer)).values():
+        axes += parameter.build(layer, input_shape)
     if axes:
         sizes = {axis: input_shape[axis] for axis in axes}
         layer.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes=sizes)
@@ -355,9 +346,8 @@ def check_below(
         least: `"below"` or `"at_most"`. Defaults to `"below"`.
     """
     value, limits = getattr(layer, name), getattr(layer, limit)
-    if any(
-        isinstance(given, keras.initializers.Initializer) for given in (value, limits)
-    ):
+    initializer = keras.initializers.Initializer
+    if isinstance(value, initializer) or isinstance(limits, initializer):
         return
     try:
         values, limits = np.broadcast_arrays(value, limits * factor)
@@ -375,24 +365,21 @@ def check_below(
 
 def arguments(layer: Any, names: Sequence[str]) -> Config:
     """Arguments of a layer that are its attributes, for its config."""
-    parameters = parameters_of(type(layer))
-    return {
-        name: parameters[name].config(layer)
-        if name in parameters
-        else getattr(layer, name)
-        for name in names
-    }
+    parameters, config = parameters_of(type(layer)), {}
+    for name in names:
+        if name in parameters:
+            config[name] = parameters[name].config(layer)
+        else:
+            config[name] = getattr(layer, name)
+    return config
 
 
 def checked_axis(value: Any) -> int | None:
     """The argument `axis` of a layer with parameters."""
-    return (
-        None
-        if value is None
-        else checks.integer(
-            "axis", value, advice="None gives each neuron values of its own."
-        )
-    )
+    if value is None:
+        return None
+    advice = "None gives each neuron values of its own."
+    return checks.integer("axis", value, advice=advice)
 
 
 def fixed(name: str, value: Any, owner: Any) -> AttributeError:

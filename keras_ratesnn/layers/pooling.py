@@ -29,12 +29,11 @@ class PaddedMaxPooling2D(keras.layers.MaxPooling2D):
     layer_kind = kind_of_class(keras.layers.MaxPooling2D)
 
     def call(self, inputs):
-        by = (
-            [(0, 0), *self._padding, (0, 0)]
-            if self.data_format == "channels_last"
-            else [(0, 0), (0, 0), *self._padding]
-        )
-        return super().call(ops.pad(inputs, by, constant_values=-float("inf")))
+        if self.data_format == "channels_last":
+            paddings = [(0, 0), *self._padding, (0, 0)]
+        else:
+            paddings = [(0, 0), (0, 0), *self._padding]
+        return super().call(ops.pad(inputs, paddings, constant_values=-float("inf")))
 
     def compute_output_shape(self, input_shape):
         padded = list(input_shape)

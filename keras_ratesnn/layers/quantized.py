@@ -31,20 +31,20 @@ WEIGHT_TYPES = tuple(quantized_kernels.LARGEST)
 
 _Axes = dict[str, tuple[int, ...]]
 _LAST: _Axes = {"kernel": (-1,)}
-_OF_DEPTHWISE: _Axes = {"kernel": (-2, -1)}
-_OF_TRANSPOSED: _Axes = {"kernel": (-2,)}
-_OF_SEPARABLE: _Axes = {"depthwise_kernel": (-2, -1), "pointwise_kernel": (-1,)}
-_OF_CHANNELS: dict[type, _Axes] = {
+_LAST_TWO: _Axes = {"kernel": (-2, -1)}
+_SECOND_LAST: _Axes = {"kernel": (-2,)}
+_SEPARABLE: _Axes = {"depthwise_kernel": (-2, -1), "pointwise_kernel": (-1,)}
+_CHANNEL_AXES: dict[type, _Axes] = {
     **dict.fromkeys(
         (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, WSConv2D, WSDense),
         _LAST,
     ),
-    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), _OF_DEPTHWISE),
+    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), _LAST_TWO),
     **dict.fromkeys(
         (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose),
-        _OF_TRANSPOSED,
+        _SECOND_LAST,
     ),
-    **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), _OF_SEPARABLE),
+    **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), _SEPARABLE),
 }
 """The classes that have a quantised class, and the axes of the output channels of their
 kernels."""
@@ -84,8 +84,11 @@ class QuantizedKernels(layers.Layer):
     def kernel_to_quantize(self, name: str = "kernel") -> Tensor:
         """w of a kernel in float32 or wider."""
         # The property of Dense and convolutions adds LoRA to the kernel.
-        of_base = getattr(self.base, name, None)
-        weights = getattr(self, f"_{name}") if of_base is None else of_base.fget(self)
+        with_lora = getattr(self.base, name, None)
+        if with_lora is None:
+            weights = getattr(self, f"_{name}")
+        else:
+            weights = with_lora.fget(self)
         return time_axis.widen(ops.convert_to_tensor(weights))
 
     def used_kernel(self, name: str = "kernel") -> Tensor:
@@ -93,12 +96,9 @@ class QuantizedKernels(layers.Layer):
         w."""
         with keras_internals.without_autocast():
             kernel = self.kernel_to_quantize(name)
-            axis, constant = (
-                self.shared_axes(name, kernel.shape),
-                ops.stop_gradient(kernel),
-            )
+            axes = self.shared_axes(name, kernel.shape)
             integers, scale = quantized_kernels.integers_and_scale(
-                constant, self.weight_type, axis, ops
+                ops.stop_gradient(kernel), self.weight_type, axes, ops
             )
             used = integers * scale
             return backend.graft(used, kernel, 1.0) if backend.grad_enabled() else used
@@ -143,7 +143,7 @@ def _used_kernel(name: str) -> property:
 
 def _quantized(base):
     """The quantised class of a layer class, registered for saved models."""
-    axes, name = _OF_CHANNELS[base], f"Quantized{base.__name__}"
+    axes, name = _CHANNEL_AXES[base], f"Quantized{base.__name__}"
     attributes = {
         "__module__": __name__,
         "__doc__": f"A `{base.__name__}` with a quantised kernel, see "
@@ -164,14 +164,9 @@ def _quantized(base):
         kind_of_class(base),
         kernels=lambda layer: {kernel: layer.used_kernel(kernel) for kernel in axes},
     )
-    return registry.register(
-        type(
-            name,
-            (QuantizedKernels, base),
-            {**attributes, **saving, **kernels, "layer_kind": kind},
-        )
-    )
+    attributes = {**attributes, **saving, **kernels, "layer_kind": kind}
+    return registry.register(type(name, (QuantizedKernels, base), attributes))
 
 
-QUANTIZED: dict[type, type] = {base: _quantized(base) for base in _OF_CHANNELS}
+QUANTIZED: dict[type, type] = {base: _quantized(base) for base in _CHANNEL_AXES}
 """The quantised classes by the classes of which they are."""

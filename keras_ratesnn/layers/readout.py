@@ -118,7 +118,7 @@ class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
     ) -> None:
         kind = type(self).__name__
         given = kwargs if threshold is None else {"threshold": threshold, **kwargs}
-        for name in _OF_SPIKES & given.keys():
+        for name in _SPIKE_ARGUMENTS & given.keys():
             raise TypeError(
                 f"{kind} has no argument `{name}`: its membranes never spike. "
                 f"Received: {name}={given[name]!r}. Leave it out, or use neurons, such "
@@ -157,24 +157,20 @@ class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
         """The state before the first step, given its inputs: a dict of the membrane,
         and of the current if it decays."""
         start = ops.zeros_like(inputs, dtype=time_axis.accumulation_dtype(inputs.dtype))
-        return (
-            {"current": start, "membrane": start}
-            if self.has_current
-            else {"membrane": start}
-        )
+        if self.has_current:
+            return {"current": start, "membrane": start}
+        return {"membrane": start}
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Structure]:
         """One time step: the membrane v_t, and the state after it."""
         before, after = state["membrane"], {}
         current = time_axis.cast(inputs, before.dtype)
         if self.has_current:
-            synaptic_decay = self.effective("synaptic_decay")
-            current = after["current"] = dynamics.integrate(
-                state["current"], current, synaptic_decay
-            )
-        membrane = dynamics.integrate(
-            before, current, self.effective("decay"), self.decay_input
-        )
+            decay = self.effective("synaptic_decay")
+            current = dynamics.integrate(state["current"], current, decay)
+            after["current"] = current
+        decay = self.effective("decay")
+        membrane = dynamics.integrate(before, current, decay, self.decay_input)
         return membrane, {**after, "membrane": membrane}
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -198,7 +194,7 @@ class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
         return {**super().get_config(), **parameters.arguments(self, names)}
 
 
-_OF_SPIKES = {
+_SPIKE_ARGUMENTS = {
     "threshold",
     "surrogate",
     "reset",

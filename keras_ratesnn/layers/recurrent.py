@@ -75,9 +75,8 @@ class RecurrentCell(WrappingCell):
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
         before = state["spikes"]
-        membrane, spikes, after = self.cell.step(
-            time_axis.cast(inputs, before.dtype) + self.fed_back(before), state["cell"]
-        )
+        current = time_axis.cast(inputs, before.dtype) + self.fed_back(before)
+        membrane, spikes, after = self.cell.step(current, state["cell"])
         return membrane, spikes, {"cell": after, "spikes": spikes}
 
     def state_at_padding(self, state: Structure) -> Structure:
@@ -156,13 +155,10 @@ class Recurrent(Neuron):
         synapse: keras.layers.Layer | Config,
         **kwargs: Any,
     ) -> None:
-        neuron, synapse = (_deserialized(part) for part in (neuron, synapse))
-        cell = _cell_of(neuron)
+        cell, synapse = _cell_of(_deserialized(neuron)), _deserialized(synapse)
         _check_synapse(synapse)
-        super().__init__(
-            RecurrentCell(cell, synapse, dtype=kwargs.get("dtype"), name="cell"),
-            **kwargs,
-        )
+        cell = RecurrentCell(cell, synapse, dtype=kwargs.get("dtype"), name="cell")
+        super().__init__(cell, **kwargs)
 
     @property
     def neuron(self) -> NeuronCell:
@@ -176,20 +172,16 @@ class Recurrent(Neuron):
     def get_config(self) -> Config:
         config = super().get_config()
         del config["cell"]
-        parts = {"neuron": self.neuron, "synapse": self.synapse}
-        return {
-            **config,
-            **{
-                name: keras.saving.serialize_keras_object(part)
-                for name, part in parts.items()
-            },
-        }
+        serialized = keras.saving.serialize_keras_object
+        config["neuron"] = serialized(self.neuron)
+        config["synapse"] = serialized(self.synapse)
+        return config
 
 
 def _deserialized(part):
-    return (
-        keras.saving.deserialize_keras_object(part) if isinstance(part, dict) else part
-    )
+    if isinstance(part, dict):
+        return keras.saving.deserialize_keras_object(part)
+    return part
 
 
 def _cell_of(neuron):

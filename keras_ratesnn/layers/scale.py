@@ -79,12 +79,10 @@ class Scale(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         shape: list[int] = [1] * len(input_shape)
         if self.per_channel:
-            channels = (
-                input_shape[self.axis]
-                if -len(input_shape) < self.axis < len(input_shape)
-                else None
-            )
-            if channels is None or self.axis in (0, -len(input_shape)):
+            rank = len(input_shape)
+            is_axis = self.axis != 0 and -rank < self.axis < rank
+            channels = input_shape[self.axis] if is_axis else None
+            if channels is None:
                 raise ValueError(
                     "`axis` must be an axis of known size, of the channels. Received: "
                     f"axis={self.axis} for an input of shape {tuple(input_shape)}."

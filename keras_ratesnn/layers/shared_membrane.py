@@ -34,12 +34,11 @@ class SharedMembraneCell(WrappingCell):
     ) -> tuple[Tensor, Tensor, Structure]:
         def next_sample(carried, current):
             _, _, *before = carried
-            membrane, spikes, after = self.cell.step(
-                current[None], tree.filled(state, [leaf[None] for leaf in before])
-            )
+            state_before = tree.filled(state, [leaf[None] for leaf in before])
+            results = self.cell.step(current[None], state_before)
             # On TensorFlow outputs must be like what is carried.
-            found = [leaf[0] for leaf in (membrane, spikes, *tree.flatten(after))]
-            return found, found
+            outputs = [leaf[0] for leaf in tree.flatten(results)]
+            return outputs, outputs
 
         currents = time_axis.widen(inputs)
         nothing = ops.zeros_like(currents[0])

@@ -54,10 +54,9 @@ class ThresholdStabilizer(keras.layers.Layer):
     def move(self, threshold: Tensor) -> None:
         """Updates the running threshold with the mean threshold of a batch."""
         running = self.running_threshold
-        kept = self.momentum * ops.convert_to_tensor(running)
-        running.assign(
-            kept + (1.0 - self.momentum) * time_axis.cast(threshold, running.dtype)
-        )
+        before = ops.convert_to_tensor(running)
+        threshold = time_axis.cast(threshold, running.dtype)
+        running.assign(self.momentum * before + (1.0 - self.momentum) * threshold)
 
     def get_config(self) -> Config:
         return {

@@ -73,8 +73,8 @@ class TimeMixing(keras.layers.Layer):
         """
         raise NotImplementedError(
             f"Layer {self.name!r} of type {type(self).__name__} needs all time steps "
-            "at once: it does not implement "
-            '`initial_state(inputs)` and `step(inputs, state)`. Use step_mode="multi".'
+            "at once: it does not implement `initial_state(inputs)` and "
+            '`step(inputs, state)`. Use step_mode="multi".'
         )
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Structure]:

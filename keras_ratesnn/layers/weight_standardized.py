@@ -77,7 +77,7 @@ class _WeightStandardized(keras.layers.Layer):
         """The kernel that calls of the layer use."""
         return time_axis.cast(self._standardized(self.kernel), self.compute_dtype)
 
-    def _of_call(self, kernel: Tensor) -> Tensor:
+    def _used_kernel(self, kernel: Tensor) -> Tensor:
         # Cast in each call, so that gradients of all steps add up in full precision.
         used = call_kernels.of(self, "kernel", lambda: self._standardized(kernel))
         return time_axis.cast(used, self.compute_dtype)
@@ -89,10 +89,8 @@ class _WeightStandardized(keras.layers.Layer):
     def standardized_in_full_precision(self, kernel: Tensor) -> Tensor:
         """The standardised kernel in float32 or wider, in which its statistics are
         computed."""
-        kernel, gain = (
-            time_axis.widen(ops.convert_to_tensor(weights))
-            for weights in (kernel, self.gain)
-        )
+        kernel = time_axis.widen(ops.convert_to_tensor(kernel))
+        gain = time_axis.widen(ops.convert_to_tensor(self.gain))
         return standardized(kernel, gain, self.epsilon)
 
     def save_own_variables(self, store: Any) -> None:
@@ -156,7 +154,7 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
         return self.filters
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        return super().convolution_op(inputs, self._of_call(kernel))
+        return super().convolution_op(inputs, self._used_kernel(kernel))
 
 
 @registry.register
@@ -188,7 +186,7 @@ class WSDense(_WeightStandardized, keras.layers.Dense):
         return self.units
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        outputs = ops.matmul(inputs, self._of_call(self.kernel))
+        outputs = ops.matmul(inputs, self._used_kernel(self.kernel))
         if self.use_bias:
             outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)

@@ -30,24 +30,18 @@ def label_and_agreement_losses(
         counts: Tensor `(batch, number)`, 0 for logits that count in no mean, else 1.
             Defaults to `None`, all ones.
     """
-    of_labels = -ops.sum(probabilities[:, None] * ops.log_softmax(logits), axis=-1)
-    right = ops.cast(
-        ops.argmax(logits, axis=-1) == ops.argmax(probabilities, axis=-1)[:, None],
-        logits.dtype,
-    )
+    cross_entropy = -ops.sum(probabilities[:, None] * ops.log_softmax(logits), axis=-1)
+    labels = ops.argmax(probabilities, axis=-1)[:, None]
+    right = ops.cast(ops.argmax(logits, axis=-1) == labels, logits.dtype)
     right = right if counts is None else right * counts
     count = ops.sum(right, axis=1, keepdims=True)
-    teacher = (
-        ops.sum(right[..., None] * ops.stop_gradient(logits), axis=1, keepdims=True)
-        / ops.maximum(count, 1.0)[..., None]
-    )
-    of_teacher = ops.log_softmax(teacher / temperature)
-    divergence = ops.sum(
-        ops.exp(of_teacher) * (of_teacher - ops.log_softmax(logits / temperature)),
-        axis=-1,
-    )
+    total = ops.sum(right[..., None] * ops.stop_gradient(logits), axis=1, keepdims=True)
+    teacher = total / ops.maximum(count, 1.0)[..., None]
+    teacher = ops.log_softmax(teacher / temperature)
+    difference = teacher - ops.log_softmax(logits / temperature)
+    divergence = ops.sum(ops.exp(teacher) * difference, axis=-1)
     is_reliable = ops.cast(count > 0, logits.dtype)
-    return alpha * of_labels + beta * temperature**2 * is_reliable * divergence
+    return alpha * cross_entropy + beta * temperature**2 * is_reliable * divergence
 
 
 def label_probabilities(
@@ -77,17 +71,13 @@ def label_probabilities(
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
         labels = ops.reshape(y_true, (-1,))
         numbers = ops.cast(labels, "int32")
-        is_class = ops.logical_and(
-            ops.logical_and(numbers >= 0, numbers < classes),
-            ops.cast(numbers, labels.dtype) == labels,
-        )
-        of_classes = ops.one_hot(
-            ops.clip(numbers, 0, classes - 1), classes, dtype=y_pred.dtype
-        )
+        is_inside = ops.logical_and(numbers >= 0, numbers < classes)
+        is_integer = ops.cast(numbers, labels.dtype) == labels
+        is_class = ops.logical_and(is_inside, is_integer)[:, None]
+        numbers = ops.clip(numbers, 0, classes - 1)
+        one_hot = ops.one_hot(numbers, classes, dtype=y_pred.dtype)
         # Compiled code cannot raise an error.
-        return ops.where(
-            is_class[:, None], of_classes, ops.full_like(of_classes, float("nan"))
-        )
+        return ops.where(is_class, one_hot, ops.full_like(one_hot, float("nan")))
     raise ValueError(
         "`y_true` must be integer labels (batch,), or probabilities (batch, "
         f"{classes}). Received: shape {shape}. They are those of samples, for outputs "

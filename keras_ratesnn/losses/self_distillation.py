@@ -98,12 +98,10 @@ class SelfDistillation(keras.losses.Loss):
             "the logits of all heads, (batch, heads, classes)",
             "keras_ratesnn.models.add_branches makes a network with such outputs.",
         )
-        return ops.sum(
-            label_and_agreement_losses(
-                probabilities, y_pred, self.alpha, self.beta, self.temperature
-            ),
-            axis=1,
+        losses = label_and_agreement_losses(
+            probabilities, y_pred, self.alpha, self.beta, self.temperature
         )
+        return ops.sum(losses, axis=1)
 
     def get_config(self) -> Config:
         return {

@@ -12,6 +12,7 @@ from keras_ratesnn.losses._agreement import (
     label_and_agreement_losses,
     label_probabilities,
 )
+from keras_ratesnn.losses._counted_steps import steps_and_counts, with_counts
 
 
 @registry.register
@@ -95,23 +96,10 @@ class TemporalDistillation(keras.losses.Loss):
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
         checks.labels("y_true", y_true, y_pred)
-        mask = keras_internals.mask_of(y_pred)
-        if mask is None or len(mask.shape) == 1:
-            return super().__call__(y_true, y_pred, sample_weight)
-        # The losses of the samples have no time axis, so Keras cannot apply a mask with
-        # one.
-        return super().__call__(
-            y_true,
-            {"steps": y_pred, "counts": ops.cast(mask, self.dtype)},
-            sample_weight,
-        )
+        return super().__call__(y_true, with_counts(y_pred, self.dtype), sample_weight)
 
     def call(self, y_true: Tensor, y_pred: Any) -> Tensor:
-        y_pred, counts = (
-            (y_pred["steps"], y_pred["counts"])
-            if isinstance(y_pred, dict)
-            else (y_pred, None)
-        )
+        y_pred, counts = steps_and_counts(y_pred)
         probabilities = label_probabilities(
             y_true,
             y_pred,
@@ -127,9 +115,8 @@ class TemporalDistillation(keras.losses.Loss):
         if counts is None:
             return ops.mean(losses, axis=1)
         number = ops.sum(counts, axis=1)
-        return keras_internals.put_mask(
-            ops.sum(counts * losses, axis=1) / ops.maximum(number, 1.0), number > 0
-        )
+        mean = ops.sum(counts * losses, axis=1) / ops.maximum(number, 1.0)
+        return keras_internals.put_mask(mean, number > 0)
 
     def get_config(self) -> Config:
         return {

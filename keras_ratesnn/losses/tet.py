@@ -1,6 +1,7 @@
 """A loss on the outputs of every step, for models with `return_sequences=True`."""
 
 import functools
+import operator
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn.losses._counted_steps import steps_and_counts, with_counts
 
 _DEFAULT_REDUCTION = "sum_over_batch_size"
 
@@ -95,56 +97,36 @@ class TET(keras.losses.Loss):
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
         _check_steps(y_pred)
-        mask = keras_internals.mask_of(y_pred)
-        if mask is None or len(mask.shape) == 1:
-            return super().__call__(y_true, y_pred, sample_weight)
-        # The losses of the samples have no time axis, so Keras cannot apply a mask with
-        # one.
-        return super().__call__(
-            y_true,
-            {"steps": y_pred, "counts": ops.cast(mask, self.dtype)},
-            sample_weight,
-        )
+        return super().__call__(y_true, with_counts(y_pred, self.dtype), sample_weight)
 
     def call(self, y_true: Tensor, y_pred: Any) -> Tensor:
-        y_pred, counts = (
-            (y_pred["steps"], y_pred["counts"])
-            if isinstance(y_pred, dict)
-            else (y_pred, None)
-        )
-        of_step = keras_internals.loss_of_samples(self.loss)
+        y_pred, counts = steps_and_counts(y_pred)
+        loss_of_samples = keras_internals.loss_of_samples(self.loss)
         # One step at a time: a loss may mix the samples of a batch, but must not mix
         # steps.
         steps = ops.unstack(y_pred, y_pred.shape[1], axis=1)
-        by_step = [of_step(y_true, step) for step in steps]
-        totals = [
-            (1.0 - self.weight) * loss
-            + self.weight * _like(loss, ops.square(step - self.target))
-            for loss, step in zip(by_step, steps, strict=True)
-        ]
-        masks = [keras_internals.mask_of(of_one) for of_one in by_step]
+        totals, masks = [], []
+        for step in steps:
+            loss = loss_of_samples(y_true, step)
+            masks.append(keras_internals.mask_of(loss))
+            squares = _like(loss, ops.square(step - self.target))
+            totals.append((1.0 - self.weight) * loss + self.weight * squares)
         # Samples that `loss` masks at every step count in neither term.
-        mask = (
-            None
-            if any(of_one is None for of_one in masks)
-            else functools.reduce(ops.logical_or, masks)
-        )
+        mask = None
+        if all(step_mask is not None for step_mask in masks):
+            mask = functools.reduce(ops.logical_or, masks)
         if counts is None:
-            return keras_internals.put_mask(
-                sum(totals[1:], totals[0]) / len(totals), mask
-            )
-        weights = [
-            _weights(totals[0], step)
-            for step in ops.unstack(counts, counts.shape[1], axis=1)
-        ]
-        number = sum(weights[1:], weights[0])
-        weighed = [
-            weight * total for weight, total in zip(weights, totals, strict=True)
-        ]
-        total = sum(weighed[1:], weighed[0]) / ops.maximum(number, 1.0)
-        return keras_internals.put_mask(
-            total, number > 0 if mask is None else ops.logical_and(mask, number > 0)
-        )
+            mean = functools.reduce(operator.add, totals) / len(totals)
+            return keras_internals.put_mask(mean, mask)
+        counts = ops.unstack(counts, counts.shape[1], axis=1)
+        weights = [_weights(totals[0], step) for step in counts]
+        number = functools.reduce(operator.add, weights)
+        weighed = map(operator.mul, weights, totals)
+        mean = functools.reduce(operator.add, weighed) / ops.maximum(number, 1.0)
+        counts_somewhere = number > 0
+        if mask is not None:
+            counts_somewhere = ops.logical_and(mask, counts_somewhere)
+        return keras_internals.put_mask(mean, counts_somewhere)
 
     def get_config(self) -> Config:
         own = {
@@ -164,24 +146,24 @@ def _checked_loss(loss: Any, reduction: str | None) -> Any:
             "loss", wanted, loss, "It is the loss on one step's output."
         )
     try:
-        found = keras.losses.get(loss)
+        checked = keras.losses.get(loss)
     except (TypeError, ValueError) as error:
         raise ValueError(
             "`loss` must be a name that keras.losses.get knows. Received: "
-            f"loss={loss!r}. Pass for example "
-            '"sparse_categorical_crossentropy", or '
+            f'loss={loss!r}. Pass for example "sparse_categorical_crossentropy", or '
             "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
         ) from error
-    if isinstance(found, keras.losses.Loss) and found.reduction not in (
+    if isinstance(checked, keras.losses.Loss) and checked.reduction not in (
         _DEFAULT_REDUCTION,
         reduction,
     ):
         raise ValueError(
             "`loss` must have the same reduction as TET, which reduces the losses "
-            f"itself. Received: loss={found!r} with reduction={found.reduction!r}, and "
-            f"reduction={reduction!r}. Pass `reduction` to TET."
+            f"itself. Received: loss={checked!r} with "
+            f"reduction={checked.reduction!r}, and reduction={reduction!r}. Pass "
+            "`reduction` to TET."
         )
-    return found
+    return checked
 
 
 def _check_steps(y_pred: Tensor) -> None:

@@ -96,34 +96,24 @@ class AnytimeAccuracy(keras.metrics.Metric):
             sample_weight: Tensor that broadcasts to `(batch,)`, or to the labels if a
                 sample has several. Defaults to `None`.
         """
-        y_true, y_pred = (
-            checks.tensor("y_true", y_true),
-            checks.tensor("y_pred", y_pred),
-        )
+        y_true = checks.tensor("y_true", y_true)
+        y_pred = checks.tensor("y_pred", y_pred)
         self._check_steps(y_pred)
         outputs, mask = time_axis.widen(y_pred), keras_internals.mask_of(y_pred)
         counts = ops.ones_like(outputs[..., :1])
         if mask is not None:
-            counts = counts * time_axis.as_rows(
-                time_axis.cast(mask, counts.dtype), counts
-            )
+            is_valid = time_axis.cast(mask, counts.dtype)
+            counts = counts * time_axis.as_rows(is_valid, counts)
             outputs = ops.where(counts > 0.0, outputs, 0.0)
-        sums, counts = (
-            ops.cumsum(outputs, axis=1),
-            ops.maximum(ops.cumsum(counts, axis=1), 1.0),
-        )
+        sums = ops.cumsum(outputs, axis=1)
+        counts = ops.maximum(ops.cumsum(counts, axis=1), 1.0)
         for t, mean in enumerate(self._means):
-            weight = (
-                sample_weight
-                if mask is None
-                else _where_seen(mask[:, : t + 1], sample_weight, mean.dtype)
-            )
-            mean.update_state(
-                is_right(
-                    y_true, sums[:, t] / counts[:, t], self.labels, self.threshold
-                ),
-                weight,
-            )
+            weight = sample_weight
+            if mask is not None:
+                weight = _where_seen(mask[:, : t + 1], sample_weight, mean.dtype)
+            output = sums[:, t] / counts[:, t]
+            right = is_right(y_true, output, self.labels, self.threshold)
+            mean.update_state(right, weight)
 
     def result(self) -> dict[str, Tensor]:
         """A dict of the accuracies after each step."""

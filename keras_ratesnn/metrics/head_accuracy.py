@@ -43,14 +43,12 @@ class HeadAccuracy(keras.metrics.MeanMetricWrapper):
     def __init__(
         self, head: int = -1, name: str = "accuracy", dtype: Any = None
     ) -> None:
-        super().__init__(self._of_head, name=name, dtype=dtype)
+        super().__init__(self._head_accuracy, name=name, dtype=dtype)
         self.head = checks.integer("head", head)
 
-    def _of_head(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        y_true, y_pred = (
-            checks.tensor("y_true", y_true),
-            checks.tensor("y_pred", y_pred),
-        )
+    def _head_accuracy(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        y_true = checks.tensor("y_true", y_true)
+        y_pred = checks.tensor("y_pred", y_pred)
         shape = tuple(y_pred.shape)
         # Some backends take an index out of bounds for the last one.
         if len(shape) != 3 or (

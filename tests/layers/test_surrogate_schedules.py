@@ -49,6 +49,14 @@ class Counting(surrogates.Sigmoid):
         return super().derivative(distance)
 
 
+class Steep(surrogates.Sigmoid):
+    """Sets an attribute again while it is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.alpha = 8.0
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_a_variable_is_as_good_as_its_value(kind, dtype):
@@ -176,7 +184,7 @@ def test_an_error_says_what_a_variable_must_be(value, message):
     ("frozen", "name", "remedy"),
     [
         (surrogates.Sigmoid(), "alpha", r"LIF\(surrogate=Sigmoid\(alpha=...\)\)"),
-        (Counting(), "alpha", r"LIF\(surrogate=Counting\(alpha=...\)\)"),
+        (Steep(), "alpha", r"LIF\(surrogate=Steep\(alpha=...\)\)"),
         (
             rsnn.gradients.Rate(),
             "windows",
