@@ -388,15 +388,15 @@ ENGINE = [
     ),
     (
         "keras_ratesnn/_core/backend/torch/recorder/cuda_graphs.py",
-        "if not self._place.is_due(self) or self._is_in_use():",
-        "if not self._place.is_due(self):",
+        "if not self._memory.is_due(self) or self._is_in_use():",
+        "if not self._memory.is_due(self):",
         "backend/test_cuda_graphs.py",
     ),
     (
         "keras_ratesnn/_core/backend/torch/recorder/graph_passes.py",
-        'places[node] = result.call_method("pop", (arguments,))',
-        'places[node] = result.call_method("__getitem__", (arguments, -1 - '
-        "len(places)))",
+        'copies[node] = result.call_method("pop", (arguments,))',
+        'copies[node] = result.call_method("__getitem__", (arguments, -1 - '
+        "len(copies)))",
         "backend/test_graph_passes.py::test_a_backward_pass_frees_what_was_saved_after_its_last_use",
     ),
     (

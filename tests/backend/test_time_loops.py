@@ -574,24 +574,22 @@ def test_what_a_program_would_not_repeat_runs_operation_by_operation(
     assert not loops
 
 
-def fail(*args):
-    raise RuntimeError("no compiler here")
-
-
-@pytest.mark.parametrize("why", ["no compiler", "operations without a text"])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(programs, "_compiled"), (text, "operation_text")],
+    ids=["no compiler", "operations without a text"],
+)
 def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(
-    early, monkeypatch, caplog, why
+    early, monkeypatch, caplog, module, name
 ):
     caplog.set_level("DEBUG", "keras_ratesnn")
     asked = []
-    if why == "no compiler":
-        monkeypatch.setattr(
-            programs, "_compiled", lambda source: asked.append(source) or fail()
-        )
-    else:
-        monkeypatch.setattr(
-            text._Part, "_operation", lambda self, node: asked.append(node) or fail()
-        )
+
+    def fail(*args):
+        asked.append(args)
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(module, name, fail)
     model, (x, _) = spiking(network(["IF"]), TIMESTEPS, "rate"), sequences()
     before = len(programs._programs)
     with torch.no_grad():

@@ -33,7 +33,7 @@ class CallGraphs:
         function: Callable[[list[Tensor]], Structure],
         tensors: list[Tensor],
         model: keras.Model,
-        others: tuple[Any, ...],
+        objects: tuple[Any, ...],
         settings: Hashable,
         jit_compile: bool | str,
     ) -> Structure:
@@ -45,8 +45,8 @@ class CallGraphs:
                 is not kept.
             tensors: List of tensors.
             model: Keras model.
-            others: Other objects, whose attributes the function reads, or generators of
-                random numbers.
+            objects: Other objects, whose attributes the function reads, or generators
+                of random numbers.
             settings: What else the function depends on.
             jit_compile: `True` records the second call of a kind and compiles the
                 graph; `"auto"` records a later one; `False` always runs the function.
@@ -241,21 +241,21 @@ class Backend(abc.ABC):
         Returns:
             Tensor of booleans, `(rows,)` or `(1,)`.
         """
-        of_each = [
+        finite = [
             ops.all(ops.reshape(ops.isfinite(tensor), (count, -1)), axis=1)
             for tensor, count in zip(tensors, rows, strict=True)
         ]
-        return functools.reduce(ops.logical_and, of_each)
+        return functools.reduce(ops.logical_and, finite)
 
     def fusing(
-        self, allowed: bool, training: bool, kept: dict[Any, Any]
+        self, allowed: bool, training: bool, loops: dict[Any, Any]
     ) -> AbstractContextManager[Any]:
         """A context in which `elementwise` may compile, if that is allowed.
 
         Args:
             allowed: Boolean.
             training: Boolean, whether the calls in it are those of training.
-            kept: Dictionary, empty at first, in which it keeps what it compiles for a
+            loops: Dictionary, empty at first, in which it keeps what it compiles for a
                 model.
         """
         return contextlib.nullcontext()
@@ -524,11 +524,11 @@ class Backend(abc.ABC):
         self,
         values: list[Tensor],
         inputs: list[Tensor],
-        others: Any,
+        context: Any,
         backward: Callable[..., Any],
     ) -> list[Tensor]:
         """`values`, whose gradients with respect to the tensors `inputs` are
-        `backward(inputs, others, upstream)`.
+        `backward(inputs, context, upstream)`.
 
         That function may use no other tensors.
         """
@@ -538,15 +538,14 @@ class Backend(abc.ABC):
         gradient; Keras masks stay."""
 
         def stopped(leaf):
-            return keras_internals.put_mask(
-                ops.stop_gradient(leaf), keras_internals.mask_of(leaf)
-            )
+            if not ops.is_tensor(leaf):
+                return leaf
+            mask = keras_internals.mask_of(leaf)
+            return keras_internals.put_mask(ops.stop_gradient(leaf), mask)
 
-        return tree.map_leaves(
-            lambda leaf: stopped(leaf) if ops.is_tensor(leaf) else leaf, function(*args)
-        )
+        return tree.map_leaves(stopped, function(*args))
 
 
-def names(of: type) -> list[str]:
+def names(backend: type) -> list[str]:
     """The public names of a class, without those that only a base of it has."""
-    return [name for name in vars(of) if not name.startswith("_")]
+    return [name for name in vars(backend) if not name.startswith("_")]

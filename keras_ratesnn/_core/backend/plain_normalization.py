@@ -15,10 +15,11 @@ def normalize(replicas, inputs, axis, gamma, beta, epsilon, weights=None):
     inputs = time_axis.widen(inputs)
     mean, variance = _statistics(replicas, inputs, axis, weights)
     outputs = _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
-    return outputs, *(
+    mean, variance = (
         ops.stop_gradient(ops.reshape(statistic, (-1,)))
         for statistic in (mean, variance)
     )
+    return outputs, mean, variance
 
 
 def normalize_as(
@@ -28,21 +29,21 @@ def normalize_as(
     `base`."""
     inputs = time_axis.widen(inputs)
 
-    def with_derivative(value, of_batch):
+    def with_derivative(value, batch_value):
         value = _broadcast(value, inputs, axis)
-        return graft(value, ops.broadcast_to(of_batch, ops.shape(value)), 1.0)
+        return graft(value, ops.broadcast_to(batch_value, ops.shape(value)), 1.0)
 
-    mean, variance = map(
-        with_derivative, (mean, variance), _statistics(replicas, inputs, axis, weights)
-    )
+    batch_mean, batch_variance = _statistics(replicas, inputs, axis, weights)
+    mean = with_derivative(mean, batch_mean)
+    variance = with_derivative(variance, batch_variance)
     return _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
 
 
 def _statistics(replicas, inputs, axis, weights=None):
     rank = len(inputs.shape)
-    axes = [other for other in range(rank) if other != axis % rank]
+    axes = [index for index in range(rank) if index != axis % rank]
     if weights is None:
-        size = math.prod(ops.shape(inputs)[other] for other in axes)
+        size = math.prod(ops.shape(inputs)[index] for index in axes)
         return merged(replicas, size, *ops.moments(inputs, axes, keepdims=True))
     weights = ops.expand_dims(
         ops.cast(weights, inputs.dtype), tuple(range(len(weights.shape), rank))

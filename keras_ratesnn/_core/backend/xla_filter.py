@@ -10,7 +10,9 @@ from keras import ops
 def filter_in_time(inputs, kernel):
     """See `base`. Steps are divided into blocks, each of which depends on itself and on
     the end of the one before."""
-    timesteps, channels, before = inputs.shape[1], kernel.shape[-1], kernel.shape[0] - 1
+    timesteps = inputs.shape[1]
+    channels = kernel.shape[-1]
+    before = kernel.shape[0] - 1
     number = max(1, timesteps // (2 * before))
     size = -(-timesteps // number)
     padded = ops.pad(inputs, [[0, 0], [0, number * size - timesteps], [0, 0]])

@@ -43,26 +43,26 @@ class Backend(base.Backend):
         _, pull, rest = jax.vjp(function, *inputs, has_aux=True)
         return lambda upstream: list(pull(upstream)), rest
 
-    def with_backward(self, values, inputs, others, backward):
+    def with_backward(self, values, inputs, context, backward):
         @jax.custom_vjp
-        def attached(values, inputs, others):
+        def attached(values, inputs, context):
             return values
 
-        def forward(values, inputs, others):
-            return values, (inputs, others)
+        def forward(values, inputs, context):
+            return values, (inputs, context)
 
         def pull(saved, upstream):
             return None, backward(*saved, upstream), None
 
         attached.defvjp(forward, pull)
-        return attached(values, inputs, others)
+        return attached(values, inputs, context)
 
     def compiled(self, function, model, graphs, settings, jit_compile):
         variables = model.variables
         targets: list[keras.Variable] = []
 
         @jax.jit
-        def of_values(values, tensors):
+        def run(values, tensors):
             scope = keras_internals.CollectingScope(variables, values)
             with scope:
                 results = function(tensors)
@@ -71,7 +71,7 @@ class Backend(base.Backend):
             return results, [value for _, value in assigned]
 
         def with_assignments(tensors):
-            results, values = of_values(keras_internals.values_of(variables), tensors)
+            results, values = run(keras_internals.values_of(variables), tensors)
             for variable, value in zip(targets, values, strict=True):
                 variable.assign(value)
             return results

@@ -90,13 +90,15 @@ class Backend(base.Backend):
             return xla_filter.filter_in_time(inputs, kernel)
         return super().filter_in_time(inputs, kernel)
 
-    def with_backward(self, values, inputs, others, backward):
+    def with_backward(self, values, inputs, context, backward):
         @tf.custom_gradient
         def attached(*inputs):
             stopped = [tf.stop_gradient(value) for value in values]
-            return stopped, lambda *upstream: backward(
-                list(inputs), others, list(upstream)
-            )
+
+            def pull(*upstream):
+                return backward(list(inputs), context, list(upstream))
+
+            return stopped, pull
 
         # Some inputs may be TensorFlow's variables.
         return attached(*map(tf.convert_to_tensor, inputs))
@@ -176,10 +178,8 @@ class Backend(base.Backend):
         CPUs XLA removes the barrier early."""
         if not compiled_by_xla():
             return tensors
-        return tree.filled(
-            tensors,
-            xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))),
-        )
+        leaves = map(tf.convert_to_tensor, tree.flatten(tensors))
+        return tree.filled(tensors, xla.optimization_barrier(*leaves))
 
     def batches_of_step(self, data, steps):
         spec = getattr(data, "element_spec", None)
@@ -194,16 +194,17 @@ class Backend(base.Backend):
         )
 
     def compiled(self, function, model, graphs, settings, jit_compile):
-        traced, functions = tf.function(function, autograph=False), {}
+        traced = tf.function(function, autograph=False)
+        functions = {}
 
-        def of_shapes(tensors):
+        def run(tensors):
             # TensorFlow takes longer to find the trace than many layers to run.
             key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
             if key not in functions:
                 functions[key] = traced.get_concrete_function(tensors)
             return functions[key](tensors)
 
-        return of_shapes
+        return run
 
     def ranks_of_batch(self, data):
         """Keras lets TensorFlow trace a function for the most general shape it has

@@ -12,7 +12,7 @@ import math
 import tensorflow as tf
 
 from keras_ratesnn._core import keras_internals, tree
-from keras_ratesnn._core.backend.of_tensors import OfTensors, description
+from keras_ratesnn._core.backend.tensor_function import TensorFunction, description
 from keras_ratesnn._core.backend.tensorflow.replicas import replicas
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
 from keras_ratesnn._core.contexts import setting
@@ -44,7 +44,7 @@ XLA computes each step again from the first of its pass. Measured with a ResNet-
 _allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
 
 
-def fusing(allowed, training, kept):
+def fusing(allowed, training, loops):
     """A context that allows or forbids compilation. Graphs for inference may be
     exported to where there is no XLA."""
     return setting(_allowed, allowed and training)
@@ -101,7 +101,7 @@ class _Program:
     the rest again, in one pass as well."""
 
     def __init__(self, function, cell, arguments, tensors):
-        self._function = OfTensors(function, cell, arguments, tf.is_tensor)
+        self._function = TensorFunction(function, cell, arguments, tf.is_tensor)
         self._outputs = _compiled(self._function.flat)
         self._gradients = _compiled(self._gradients_of_tensors)
         graph = self._outputs.get_concrete_function(
@@ -115,9 +115,9 @@ class _Program:
         @tf.custom_gradient
         def forward(*tensors):
             def backward(*upstream):
-                found = iter(self._gradients(tensors, upstream))
+                gradients = iter(self._gradients(tensors, upstream))
                 return [
-                    next(found) if tensor.dtype.is_floating else None
+                    next(gradients) if tensor.dtype.is_floating else None
                     for tensor in tensors
                 ]
 

@@ -76,35 +76,37 @@ def normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon):
     @tf.custom_gradient
     def gradients(upstream, *inputs):
         images, scale, _ = inputs
-        of_images, of_scale, of_offset, *_ = tf.raw_ops.FusedBatchNormGradV3(
-            y_backprop=upstream,
-            x=images,
-            scale=scale,
-            reserve_space_1=mean,
-            reserve_space_2=variance,
-            reserve_space_3=[],
-            epsilon=epsilon,
+        image_gradient, scale_gradient, offset_gradient, *_ = (
+            tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=upstream,
+                x=images,
+                scale=scale,
+                reserve_space_1=mean,
+                reserve_space_2=variance,
+                reserve_space_3=[],
+                epsilon=epsilon,
+            )
         )
         # The kernel assumes that `mean` is the mean of the inputs.
         own_mean = tf.reduce_mean(tf.cast(images, mean.dtype), [0, 1, 2])
         size = tf.cast(tf.size(images) // images.shape[-1], scale.dtype)
         factor = (own_mean - mean) / (variance + epsilon) * scale / size
 
-        def second(*of_gradients):
+        def second(*upstreams):
             with tf.GradientTape() as outer:
                 outer.watch([upstream, *inputs])
                 with tf.GradientTape() as inner:
                     inner.watch(inputs)
                     outputs = plain(images, -1, *inputs[1:], mean, variance, epsilon)
-                found = inner.gradient(outputs, inputs, upstream)
+                first = inner.gradient(outputs, inputs, upstream)
             return outer.gradient(
-                found, [upstream, *inputs], of_gradients, tf.UnconnectedGradients.ZERO
+                first, [upstream, *inputs], upstreams, tf.UnconnectedGradients.ZERO
             )
 
         return (
-            of_images + tf.cast(factor * of_scale, images.dtype),
-            of_scale,
-            of_offset,
+            image_gradient + tf.cast(factor * scale_gradient, images.dtype),
+            scale_gradient,
+            offset_gradient,
         ), second
 
     return tf.reshape(

@@ -75,12 +75,9 @@ class Backend(base.Backend):
                 "of one. Call it on whole batches, and take derivatives by "
                 "torch.autograd.grad or torch.autograd.functional.jacobian."
             )
-        if torch.Tensor in map(
-            type,
-            getattr(
-                keras_internals.torch_parameters(model), "_parameters", {}
-            ).values(),
-        ):
+        parameters = keras_internals.torch_parameters(model)
+        values = getattr(parameters, "_parameters", {}).values()
+        if torch.Tensor in map(type, values):
             raise RuntimeError(
                 "torch.func.functional_call does not replace the weights that a Keras "
                 f"model uses. {received} with other parameters. Use "
@@ -114,9 +111,8 @@ class Backend(base.Backend):
             # times as long to call.
             value = value.detach()
             for onto, slope in pairs:
-                value = value + (
-                    slope.detach() if torch.is_tensor(slope) else slope
-                ) * (onto - onto.detach())
+                slope = slope.detach() if torch.is_tensor(slope) else slope
+                value = value + slope * (onto - onto.detach())
             return value
         ontos, slopes = zip(*pairs, strict=True)
         return _Graft.apply(value.detach(), slopes, *ontos)
@@ -131,8 +127,8 @@ class Backend(base.Backend):
     def normalize_as(
         self, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None
     ):
-        of_rows = weights is None or weights.ndim == mean.ndim == 1
-        if of_rows and replicas.count() == 1:
+        are_of_rows = weights is None or weights.ndim == mean.ndim == 1
+        if are_of_rows and replicas.count() == 1:
             return normalization.normalize_as(
                 inputs, axis, gamma, beta, mean, variance, epsilon, weights
             )
@@ -173,18 +169,21 @@ class Backend(base.Backend):
         def pull(upstream):
             nonlocal outputs
             wanted = [tensor for tensor in inputs if tensor.requires_grad]
-            differentiable = [
-                pair
-                for pair in zip(outputs, upstream, strict=True)
-                if pair[0].requires_grad
-            ]
+            differentiable, onto = [], []
+            for output, gradient in zip(outputs, upstream, strict=True):
+                if output.requires_grad:
+                    differentiable.append(output)
+                    onto.append(gradient)
             # Not needed any more.
             outputs = []
             if not (wanted and differentiable):
                 return [None for _ in inputs]
-            values, onto = zip(*differentiable, strict=True)
-            found = iter(torch.autograd.grad(values, wanted, onto, allow_unused=True))
-            return [next(found) if tensor.requires_grad else None for tensor in inputs]
+            gradients = iter(
+                torch.autograd.grad(differentiable, wanted, onto, allow_unused=True)
+            )
+            return [
+                next(gradients) if tensor.requires_grad else None for tensor in inputs
+            ]
 
         return pull, rest
 
@@ -200,18 +199,12 @@ class Backend(base.Backend):
             return super().filter_in_time(inputs, kernel)
         return time_filter.filter_in_time(inputs, kernel)
 
-    def with_backward(self, values, inputs, others, backward):
+    def with_backward(self, values, inputs, context, backward):
         # Autograd calls the function inside a step that `torch.compile` may have
         # compiled.
-        return list(
-            _WithBackward.apply(
-                self.untraced(backward),
-                (len(values), len(inputs)),
-                *values,
-                *inputs,
-                *others,
-            )
-        )
+        backward = self.untraced(backward)
+        counts = len(values), len(inputs)
+        return list(_WithBackward.apply(backward, counts, *values, *inputs, *context))
 
     def steps_of_samples(self, tensor, steps):
         # ONNX has no operation for that of Keras.
@@ -221,13 +214,11 @@ class Backend(base.Backend):
         if _is_exporting() or torch.jit.is_tracing() or any(map(torch.is_tensor, rows)):
             # Sizes may be known only at run time, when they are 64-bit integers; not
             # all formats let NaN through a maximum.
-            of_each = [
-                torch.isfinite(tensor)
-                .reshape(count.to(torch.int64) if torch.is_tensor(count) else count, -1)
-                .all(dim=1)
-                for tensor, count in zip(tensors, rows, strict=True)
-            ]
-            return functools.reduce(torch.logical_and, of_each)
+            finite = []
+            for tensor, count in zip(tensors, rows, strict=True):
+                count = count.to(torch.int64) if torch.is_tensor(count) else count
+                finite.append(torch.isfinite(tensor).reshape(count, -1).all(dim=1))
+            return functools.reduce(torch.logical_and, finite)
         # NaN or infinite where an element is: one pass over memory, instead of four for
         # each element by itself.
         totals = [
@@ -237,10 +228,9 @@ class Backend(base.Backend):
         ]
         if not totals:
             return torch.ones(1, dtype=torch.bool, device=tensors[0].device)
-        of_all = max(map(len, totals))
-        return torch.isfinite(
-            torch.cat([of_layer.expand(of_all, -1) for of_layer in totals], dim=1)
-        ).all(dim=1)
+        most = max(map(len, totals))
+        totals = [total.expand(most, -1) for total in totals]
+        return torch.isfinite(torch.cat(totals, dim=1)).all(dim=1)
 
     def noise_state(self):
         """The states of PyTorch's global generators, which Keras uses if a layer has no
@@ -313,11 +303,9 @@ class Backend(base.Backend):
             return x * factor + y
         if torch.is_tensor(factor):
             return torch.addcmul(y, x, factor) if torch.is_tensor(y) else x * factor + y
-        return (
-            torch.add(y, x, alpha=factor)
-            if torch.is_tensor(y)
-            else torch.rsub(x, y, alpha=-factor)
-        )
+        if torch.is_tensor(y):
+            return torch.add(y, x, alpha=factor)
+        return torch.rsub(x, y, alpha=-factor)
 
     def layout_kept(self):
         """A reentrant context for Keras layers on `channels_last` data.
@@ -360,17 +348,16 @@ class _WithBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, backward, counts, *tensors):
         # Autograd may run the backward pass in another thread.
-        ctx.run, ctx.counts = (
-            functools.partial(contextvars.copy_context().run, backward),
-            counts,
-        )
+        ctx.run = functools.partial(contextvars.copy_context().run, backward)
+        ctx.counts = counts
         ctx.save_for_backward(*tensors[counts[0] :])
         return tuple(value.detach() for value in tensors[: counts[0]])
 
     @first_derivative_only
     def backward(ctx, *upstream):
         values, inputs = ctx.counts
-        saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[2 + values :]
+        saved = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2 + values :]
         leaves = [
             tensor.detach().requires_grad_(needed)
             for tensor, needed in zip(saved[:inputs], wanted[:inputs], strict=True)
@@ -403,11 +390,8 @@ def _totals_of_rows(tensor, rows, in_parts):
         return torch.linalg.vector_norm(
             tensor, math.inf, dim=tuple(range(2, tensor.ndim))
         )
-    of_rows = tensor.reshape(rows, -1)
+    flat = tensor.reshape(rows, -1)
     if tensor.is_cuda:
-        return torch.linalg.vector_norm(of_rows, math.inf, dim=1, keepdim=True)
-    return of_rows.sum(
-        dim=1,
-        keepdim=True,
-        dtype=None if tensor.dtype in (torch.float32, torch.float64) else torch.float32,
-    )
+        return torch.linalg.vector_norm(flat, math.inf, dim=1, keepdim=True)
+    is_wide = tensor.dtype in (torch.float32, torch.float64)
+    return flat.sum(dim=1, keepdim=True, dtype=None if is_wide else torch.float32)

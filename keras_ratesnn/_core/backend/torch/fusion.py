@@ -19,7 +19,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import keras_internals, tree
-from keras_ratesnn._core.backend.of_tensors import OfTensors, description
+from keras_ratesnn._core.backend.tensor_function import TensorFunction, description
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.normalization import HALF
 from keras_ratesnn._core.backend.torch.recorder.compiler import (
@@ -36,7 +36,10 @@ from keras_ratesnn._core.backend.torch.recorder.layer_attributes import (
     LayerAttributes,
     global_settings,
 )
-from keras_ratesnn._core.backend.torch.recorder.signature import is_checkpointed
+from keras_ratesnn._core.backend.torch.recorder.signature import (
+    are_plain,
+    is_checkpointed,
+)
 from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._core.latest_settings import LatestSettings
 
@@ -59,21 +62,20 @@ CALLS_BEFORE_LOOPS = 16
 """Calls of a small layer before its time loop is written in C++, which then is a part
 of recorded graphs."""
 
-_kept = contextvars.ContextVar[Any]("keras_ratesnn_fusing", default=None)
+_fusing = contextvars.ContextVar[Any]("keras_ratesnn_fusing", default=None)
 _kinds: set[Any] = set()
 _lock = threading.Lock()
 _log = logging.getLogger("keras_ratesnn")
 
 
-def fusing(allowed, training, kept):
+def fusing(allowed, training, loops):
     """A context that allows or forbids compilation; see `base`.
 
     There is none in a checkpoint, where a call and its repetition would be compiled
     differently.
     """
-    return setting(
-        _kept, (training, kept) if allowed and not is_checkpointed() else None
-    )
+    is_allowed = allowed and not is_checkpointed()
+    return setting(_fusing, (training, loops) if is_allowed else None)
 
 
 def steps_in_a_pass(timesteps, with_gradient):
@@ -85,9 +87,7 @@ def elementwise(function, cell, key, *arguments):
     """`function(*arguments)`, compiled into one pass over memory where that pays off;
     see `base`."""
     weights = cell.weights
-    if _kept.get() is None or len(cell.variables) > len(weights):
-        # Variables that are not weights, such as those of a random generator, may
-        # change.
+    if not _may_compile(cell, weights):
         return function(*arguments)
     tensors = [
         *keras_internals.values_of(weights),
@@ -96,70 +96,62 @@ def elementwise(function, cell, key, *arguments):
     described = description(arguments, torch.is_tensor) if _can_fuse(tensors) else None
     if described is None:
         return function(*arguments)
-    training, kept = _kept.get()
-    of_tensors = OfTensors(function, cell, arguments, torch.is_tensor)
-    program = _loops_of(cell, kept).program(
-        of_tensors, (key, described, training, global_settings()), tensors
-    )
-    return function(*arguments) if program is None else program(of_tensors, tensors)
+    training, loops = _fusing.get()
+    flat = TensorFunction(function, cell, arguments, torch.is_tensor)
+    key = key, described, training, global_settings()
+    program = _loops_of(cell, loops).program(flat, key, tensors)
+    return function(*arguments) if program is None else program(flat, tensors)
 
 
 def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
     """All steps by a program in C++, or `None`; see `base`."""
-    if _kept.get() is None or len(cell.variables) > len(cell.weights):
+    if not _may_compile(cell, cell.weights):
         return None
-    weights, valid = (
-        keras_internals.values_of(cell.weights),
-        [] if valid is None else [valid],
-    )
+    weights = keras_internals.values_of(cell.weights)
+    valid = [] if valid is None else [valid]
     tensors = [*weights, *inputs, *valid]
     if not _can_loop(tensors):
         return None
     # With the first loop, since many programs on GPUs have none.
-    from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, with_tensors
+    from keras_ratesnn._core.backend.torch.time_loops import TimeLoop
+    from keras_ratesnn._core.backend.torch.time_loops.tracing import with_tensors
 
     first = [x if is_same else x[:, 0] for x, is_same in zip(inputs, same, strict=True)]
-    of_first = [x[:, 0] for x in valid]
+    first_valid = [x[:, 0] for x in valid]
     is_large = _are_large(tensors)
-    learned, wanted = (
-        [torch.is_grad_enabled() and x.requires_grad for x in group]
-        for group in (weights, inputs)
-    )
+    learned, wanted = _want_gradients(weights), _want_gradients(inputs)
+    # In a small layer, it takes no time after the loop, whose program is then one for
+    # all T.
+    finishes = is_large and not any((*learned, *wanted))
+
+    def flat(function, *arguments):
+        return TensorFunction(function, cell, arguments, torch.is_tensor)
 
     def made():
         before = with_tensors(begin(first), inputs)
-        of_begin = OfTensors(begin, cell, (first,), torch.is_tensor)
-        of_steps = [
-            OfTensors(
-                step, cell, (before, first, *(of_first or [None])), torch.is_tensor
-            )
-            for step in steps
+        flat_begin = flat(begin, first)
+        flat_steps = [
+            flat(step, before, first, *(first_valid or [None])) for step in steps
         ]
-        # In a small layer, it takes no time after the loop, whose program is then one
-        # for all T.
-        of_end = (
-            OfTensors(finish, cell, (before,), torch.is_tensor)
-            if is_large and not any((*learned, *wanted))
-            else None
-        )
+        flat_end = flat(finish, before) if finishes else None
         loop = TimeLoop(
-            of_steps,
-            of_begin,
-            of_end,
+            flat_steps,
+            flat_begin,
+            flat_end,
             weights,
             tree.flatten(before),
             first,
-            of_first,
+            first_valid,
             learned,
             wanted,
             same,
         )
-        return loop, all(
-            function.is_closed
-            for function in (of_begin, *of_steps, *filter(None, [of_end]))
-        )
+        functions = [flat_begin, *flat_steps]
+        if finishes:
+            functions.append(flat_end)
+        return loop, all(function.is_closed for function in functions)
 
-    training, kept = _kept.get()
+    training, loops = _fusing.get()
     key = (
         key,
         training,
@@ -169,20 +161,27 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
         is_large,
         global_settings(),
     )
-    loop = _loops_of(cell, kept).time_loop(
-        made, key, [*weights, *first, *of_first], is_large
+    loop = _loops_of(cell, loops).time_loop(
+        made, key, [*weights, *first, *first_valid], is_large
     )
     if loop is None:
         return None
     before = () if loop.begins_with_numbers else begin(first)
+    state = tree.flatten(with_tensors(before, inputs))
     state, outputs = loop(
-        weights,
-        tree.flatten(with_tensors(before, inputs)),
-        inputs,
-        valid,
-        list(itertools.accumulate(counts)),
+        weights, state, inputs, valid, list(itertools.accumulate(counts))
     )
     return state if loop.finishes else finish(state), outputs
+
+
+def _may_compile(cell, weights):
+    """Whether the functions of a cell may be compiled. Variables that are not weights,
+    such as those of a random generator, may change."""
+    return _fusing.get() is not None and len(cell.variables) == len(weights)
+
+
+def _want_gradients(tensors):
+    return [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
 
 
 def _can_loop(tensors):
@@ -198,12 +197,7 @@ def _can_loop(tensors):
         and torch._C._functorch.peek_interpreter_stack() is None
         and not torch.jit.is_tracing()
         and (is_large or not is_recording_for_compiler())
-        and (
-            is_recording()
-            or all(
-                type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors
-            )
-        )
+        and (is_recording() or are_plain(tensors))
         and all(tensor.device.type == "cpu" for tensor in tensors)
         and not (is_large and any(tensor.dtype in HALF for tensor in tensors))
     )
@@ -217,22 +211,17 @@ def _can_fuse(tensors):
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and (_kinds or _are_large(tensors))
-        and (
-            is_recording()
-            or all(
-                type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors
-            )
-        )
+        and (is_recording() or are_plain(tensors))
         and all(tensor.device.type in ("cpu", "cuda") for tensor in tensors)
         and not (is_recording_for_compiler() and _fuse_with_others(tensors))
     )
 
 
-def _loops_of(cell, kept):
+def _loops_of(cell, loops):
     """The `_Loops` of the present settings of a cell."""
     with _lock:
         # By its id: the loops keep the cell.
-        latest = kept.setdefault(id(cell), LatestSettings())
+        latest = loops.setdefault(id(cell), LatestSettings())
         return latest.present(_Loops.are_present, functools.partial(_Loops, cell))
 
 
@@ -273,21 +262,18 @@ class _Loops:
     @functools.cached_property
     def _kind(self):
         """The same for cells of a class whose settings look the same."""
-        settings = {
-            name: value
-            for name, value in vars(self._cell).items()
-            if not (
-                name in keras_internals.ATTRIBUTES_OF_EVERY_LAYER
-                or isinstance(value, keras.Variable)
-            )
-        }
+        settings = {}
+        for name, value in vars(self._cell).items():
+            is_setting = name not in keras_internals.ATTRIBUTES_OF_EVERY_LAYER
+            if is_setting and not isinstance(value, keras.Variable):
+                settings[name] = value
         return type(self._cell), repr(settings)
 
     def program(self, function, key, tensors):
         """The compiled function, a `_Program`, or `None` if it is not compiled.
 
         Args:
-            function: `OfTensors`.
+            function: `TensorFunction`.
             key: Hashable: everything that determines the function, except the settings
                 and the properties of the tensors.
             tensors: List of tensors.
@@ -295,17 +281,11 @@ class _Loops:
         self._calls += 1
         if not self._is_known or self._calls < self._patience:
             return None
-        place = (
-            key,
-            *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors),
-        )
-        program = self._programs.get(place)
+        sizes = [(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]
+        key_of_sizes = key, *sizes
+        program = self._programs.get(key_of_sizes)
         if program is None:
-            kind = (
-                self._kind,
-                key,
-                *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors),
-            )
+            kind = self._kind, key, *_kinds_of(tensors)
             # The larger graph, of which its operations become a part, may itself be
             # compiled.
             if is_recording() or not (kind in _kinds or _are_large(tensors)):
@@ -317,7 +297,7 @@ class _Loops:
                 # its backward pass would draw anew.
                 self._is_known = False
                 return None
-            self._programs[place] = program
+            self._programs[key_of_sizes] = program
             _kinds.add(kind)
         return program
 
@@ -333,9 +313,9 @@ class _Loops:
             is_large: Boolean, whether it pays off at once.
         """
         self._loop_calls += 1
-        place = (key, *((tensor.shape, tensor.dtype) for tensor in tensors))
-        if place in self._time_loops or is_recording():
-            return self._time_loops.get(place)
+        key_of_sizes = key, *((tensor.shape, tensor.dtype) for tensor in tensors)
+        if key_of_sizes in self._time_loops or is_recording():
+            return self._time_loops.get(key_of_sizes)
         wanted_calls = self._patience * (1 if is_large else CALLS_BEFORE_LOOPS)
         if (
             self._is_known
@@ -346,7 +326,7 @@ class _Loops:
             try:
                 loop, is_closed = made()
                 if is_closed and self.are_present():
-                    self._time_loops[place] = loop
+                    self._time_loops[key_of_sizes] = loop
             # Without a compiler, or for other operations: they run one by one.
             except Exception as error:
                 _log.debug(
@@ -354,9 +334,9 @@ class _Loops:
                     type(self._cell).__name__,
                     error,
                 )
-            if place not in self._time_loops:
+            if key_of_sizes not in self._time_loops:
                 self._without_loops.add(key)
-        return self._time_loops.get(place)
+        return self._time_loops.get(key_of_sizes)
 
 
 def _are_large(tensors):
@@ -388,7 +368,7 @@ class _Program:
     values.
 
     Args:
-        function: `OfTensors`.
+        function: `TensorFunction`.
         tensors: List of tensors.
         attributes: `LayerAttributes`, the settings that the function depends on.
     """
@@ -396,11 +376,9 @@ class _Program:
     def __init__(self, function, tensors, attributes):
         with torch.no_grad():
             self.run = _compile(function.flat, tensors)
-        self.structure, self.derivatives, self._attributes = (
-            function.structure,
-            {},
-            attributes,
-        )
+        self.structure = function.structure
+        self.derivatives: dict[Any, Any] = {}
+        self._attributes = attributes
 
     def __call__(self, function, tensors):
         """`function(*tensors)`, of an equal function."""
@@ -413,10 +391,7 @@ class _Program:
     def gradients(self, function, tensors, wanted, upstream):
         """The gradients with respect to the `wanted` tensors, `None` for the others."""
         given = tuple(gradient is not None for gradient in upstream)
-        tensors_in = [
-            *tensors,
-            *(gradient for gradient in upstream if gradient is not None),
-        ]
+        tensors_in = [*tensors, *itertools.compress(upstream, given)]
 
         def derivative(*values):
             inputs = [
@@ -424,20 +399,15 @@ class _Program:
                 for value, want in zip(values, wanted, strict=False)
             ]
             with torch.enable_grad():
-                outputs = [
-                    output
-                    for output, has in zip(function.flat(*inputs), given, strict=True)
-                    if has
-                ]
-            pairs = zip(outputs, values[len(inputs) :], strict=True)
-            pairs = [(output, onto) for output, onto in pairs if output.requires_grad]  # type: ignore[assignment]
-            differentiable, onto = (
-                [output for output, _ in pairs],
-                [gradient for _, gradient in pairs],
-            )
-            of = [value for value in inputs if value.requires_grad]
+                outputs = itertools.compress(function.flat(*inputs), given)
+            differentiable, onto = [], []
+            for output, gradient in zip(outputs, values[len(inputs) :], strict=True):
+                if output.requires_grad:
+                    differentiable.append(output)
+                    onto.append(gradient)
+            leaves = [value for value in inputs if value.requires_grad]
             return torch.autograd.grad(
-                differentiable, of, onto, materialize_grads=True, allow_unused=True
+                differentiable, leaves, onto, materialize_grads=True, allow_unused=True
             )
 
         if (wanted, given) in self.derivatives:
@@ -452,8 +422,8 @@ class _Program:
             )
         else:
             run = self.derivatives[wanted, given] = _compile(derivative, tensors_in)
-        found = iter(run(*tensors_in))
-        return [next(found) if want else None for want in wanted]
+        gradients = iter(run(*tensors_in))
+        return [next(gradients) if want else None for want in wanted]
 
 
 class _Differentiable(torch.autograd.Function):
@@ -467,11 +437,10 @@ class _Differentiable(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx, *upstream):
         wanted = tuple(ctx.needs_input_grad[2:])
-        return (
-            None,
-            None,
-            *ctx.program.gradients(ctx.function, ctx.saved_tensors, wanted, upstream),
+        gradients = ctx.program.gradients(
+            ctx.function, ctx.saved_tensors, wanted, upstream
         )
+        return None, None, *gradients
 
 
 def _compile(function, tensors):
@@ -485,14 +454,7 @@ def _compile(function, tensors):
         constants = any(node.op == "get_attr" for node in graph.graph.nodes)
         # Layers with the same code share one kernel, also for different shapes. It is
         # compiled for one dtype and device.
-        text = (
-            id(graph)
-            if constants
-            else (
-                graph.code,
-                *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors),
-            )
-        )
+        text = id(graph) if constants else (graph.code, *_kinds_of(tensors))
         if text not in _numbers:
             _numbers[text] = len(_kernels)
             on_gpu = any(tensor.is_cuda for tensor in tensors)
@@ -501,9 +463,12 @@ def _compile(function, tensors):
             )
         number = _numbers[text]
         count = len(graph.graph.output_node().args[0])
-    return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)[
-        :count
-    ]
+    kernel = torch.ops.keras_ratesnn.kernel.default
+    return lambda *tensors: kernel(number, tensors)[:count]
+
+
+def _kinds_of(tensors):
+    return [(tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors]
 
 
 _kernels: list[CompiledByLayout] = []
@@ -518,12 +483,8 @@ def _run_kernel(number, tensors):
     with torch.no_grad():
         outputs = _kernels[number](*tensors)
     # The results of an operation must not be its arguments.
-    return several(
-        [
-            output.clone() if any(output is tensor for tensor in tensors) else output
-            for output in outputs
-        ]
-    )
+    arguments = set(map(id, tensors))
+    return several([x.clone() if id(x) in arguments else x for x in outputs])
 
 
 @torch.library.register_fake("keras_ratesnn::kernel", lib=_library)

@@ -67,16 +67,15 @@ class _NormalizedAs(torch.autograd.Function):
     def backward(ctx, upstream):
         inputs, gamma, mean, inverse_deviation, weights = ctx.saved_tensors
         saved = inputs, gamma, mean, inverse_deviation
-        gradients = (
-            _of_equal_rows(upstream, *saved)
-            if weights is None
-            else _of_weighted_rows(upstream, *saved, weights)
-        )
+        if weights is None:
+            gradients = _gradients_of_equal_rows(upstream, *saved)
+        else:
+            gradients = _gradients_of_weighted_rows(upstream, *saved, weights)
         return *_chosen(ctx, gradients), None, None, None
 
 
-def _of_equal_rows(upstream, inputs, gamma, mean, inverse_deviation):
-    of_inputs, of_gamma, of_beta = _backward(
+def _gradients_of_equal_rows(upstream, inputs, gamma, mean, inverse_deviation):
+    input_gradient, gamma_gradient, beta_gradient = _backward(
         upstream, inputs, gamma, mean, inverse_deviation
     )
     # The kernel assumes that `mean` is the mean of the inputs.
@@ -91,36 +90,42 @@ def _of_equal_rows(upstream, inputs, gamma, mean, inverse_deviation):
     factor = factor if gamma is None else factor * gamma
     if inputs.dtype in HALF:
         # PyTorch is slow at products of two precisions.
-        of_inputs.add_(_broadcast((factor * of_gamma).to(inputs.dtype), inputs))
+        input_gradient.add_(
+            _broadcast((factor * gamma_gradient).to(inputs.dtype), inputs)
+        )
     else:
-        of_inputs.addcmul_(_broadcast(factor, inputs), _broadcast(of_gamma, inputs))
-    return of_inputs, of_gamma, of_beta
+        input_gradient.addcmul_(
+            _broadcast(factor, inputs), _broadcast(gamma_gradient, inputs)
+        )
+    return input_gradient, gamma_gradient, beta_gradient
 
 
-def _of_weighted_rows(upstream, inputs, gamma, mean, inverse_deviation, weights):
+def _gradients_of_weighted_rows(
+    upstream, inputs, gamma, mean, inverse_deviation, weights
+):
     # δ = ∂L/∂ĉ; ω_i are the shares of the elements, μ_c is their mean: ∂L/∂c_i = γ/σ
     # (δ_i − ω_i (Σ δ + (c_i − μ_c)/σ Σ δ ĉ))
-    _, of_gamma, of_beta = _backward(
-        upstream, inputs, gamma, mean, inverse_deviation, of_inputs=False
+    _, gamma_gradient, beta_gradient = _backward(
+        upstream, inputs, gamma, mean, inverse_deviation, with_inputs=False
     )
     scale = inverse_deviation if gamma is None else inverse_deviation * gamma
-    total, wide = weights.sum(), inputs.to(mean.dtype)
+    total = weights.sum()
+    wide = inputs.to(mean.dtype)
     shares = weights.to(mean.dtype) / torch.where(total > 0.0, total, 1.0)
     own_mean = shares @ wide.flatten(2).mean(2) if inputs.ndim > 2 else shares @ wide
-    slope = scale * inverse_deviation * of_gamma
+    slope = scale * inverse_deviation * gamma_gradient
     shares = shares[:, None] * (-inputs.shape[0] * inputs.shape[1] / inputs.numel())
-    offset, slope = (
-        (shares * of_channels).reshape(*inputs.shape[:2], *[1] * (inputs.ndim - 2))
-        for of_channels in (scale * of_beta - slope * own_mean, slope)
-    )
-    of_inputs = torch.addcmul(offset, wide, slope).addcmul_(
+    shape = (*inputs.shape[:2], *[1] * (inputs.ndim - 2))
+    offset = (shares * (scale * beta_gradient - slope * own_mean)).reshape(shape)
+    slope = (shares * slope).reshape(shape)
+    input_gradient = torch.addcmul(offset, wide, slope).addcmul_(
         upstream.to(mean.dtype), _broadcast(scale, inputs)
     )
-    return of_inputs.to(inputs.dtype), of_gamma, of_beta
+    return input_gradient.to(inputs.dtype), gamma_gradient, beta_gradient
 
 
-def _backward(upstream, inputs, gamma, mean, inverse_deviation, of_inputs=True):
-    """The gradients of inputs, unless `of_inputs=False`, γ and β."""
+def _backward(upstream, inputs, gamma, mean, inverse_deviation, with_inputs=True):
+    """The gradients of inputs, unless `with_inputs=False`, γ and β."""
     if upstream.stride() != inputs.stride():
         # With different layouts the kernel mixes up elements if an image has one row or
         # one column (PyTorch 2.13).
@@ -137,7 +142,7 @@ def _backward(upstream, inputs, gamma, mean, inverse_deviation, of_inputs=True):
         inverse_deviation,
         True,
         0.0,
-        [of_inputs, True, True],
+        [with_inputs, True, True],
     )
 
 
@@ -156,9 +161,11 @@ def _channels_second(tensor, axis):
     """`(batch, channels, ...)`, in memory layout `channels_last` if there are three
     axes or more and the channels are last."""
     if tensor.ndim > 2 and axis % tensor.ndim == tensor.ndim - 1:
-        tensor, axis = tensor.reshape(tensor.shape[0], -1, *tensor.shape[-2:]), -1
+        tensor = tensor.reshape(tensor.shape[0], -1, *tensor.shape[-2:])
+        axis = -1
     elif tensor.ndim > 4:
-        tensor, axis = tensor.movedim(axis, 1).flatten(2), 1
+        tensor = tensor.movedim(axis, 1).flatten(2)
+        axis = 1
     return tensor.movedim(axis, 1)
 
 
@@ -168,8 +175,7 @@ def _channels_back(tensor, axis, shape):
     if rank > 2 and axis % rank == rank - 1:
         return tensor.movedim(1, -1).reshape(shape)
     if rank > 4:
-        others = [
-            size for index, size in enumerate(shape) if index not in (0, axis % rank)
-        ]
-        tensor = tensor.reshape(shape[0], shape[axis], *others)
+        sizes = list(shape)
+        sizes.insert(1, sizes.pop(axis % rank))
+        tensor = tensor.reshape(sizes)
     return tensor.movedim(1, axis)

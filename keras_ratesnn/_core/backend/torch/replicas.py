@@ -24,15 +24,9 @@ class Replicas(base.Replicas):
         return distributed.get_rank() if self.count() > 1 else 0
 
     def gather(self, tensor):
-        nothing = torch.zeros_like(tensor)
-        return _sum(
-            torch.stack(
-                [
-                    tensor if replica == self.index() else nothing
-                    for replica in range(self.count())
-                ]
-            )
-        )
+        parts = [torch.zeros_like(tensor)] * self.count()
+        parts[self.index()] = tensor
+        return _sum(torch.stack(parts))
 
     def average_gradients(self, outputs, weights):
         if self.count() == 1 or self.in_data_parallel_module():
@@ -104,28 +98,30 @@ def _average(weights):
     """Averages gradients over all replicas, one message for each dtype. Weights without
     gradient on any replica keep none."""
     for dtype in dict.fromkeys(weight.dtype for weight in weights):
-        of_dtype = [weight for weight in weights if weight.dtype == dtype]
-        gradients = [
-            torch.zeros_like(weight) if weight.grad is None else weight.grad
-            for weight in of_dtype
-        ]
-        here = [weight.grad is not None for weight in of_dtype]
-        # Where no gradient is missing, as is usual, nothing is copied to the device,
-        # and nothing waits for it.
-        is_complete, kind = all(here), {"dtype": dtype, "device": of_dtype[0].device}
-        has_gradient = (
-            torch.ones(len(here), **kind) if is_complete else torch.tensor(here, **kind)
-        )
-        # Divided before the sum, which might overflow in half precision.
-        message = (
-            torch.cat([has_gradient, *(gradient.reshape(-1) for gradient in gradients)])
-            / replicas.count()
-        )
-        distributed.all_reduce(message)
-        has_gradient, *averages = message.split(
-            [len(of_dtype), *(gradient.numel() for gradient in gradients)]
-        )
-        on_any = here if is_complete else has_gradient.tolist()
-        for weight, average, found in zip(of_dtype, averages, on_any, strict=True):
-            if found:
-                weight.grad = average.reshape(weight.shape)
+        _average_of_dtype([weight for weight in weights if weight.dtype == dtype])
+
+
+def _average_of_dtype(weights):
+    gradients = [
+        torch.zeros_like(weight) if weight.grad is None else weight.grad
+        for weight in weights
+    ]
+    here = [weight.grad is not None for weight in weights]
+    kind = {"dtype": weights[0].dtype, "device": weights[0].device}
+    # Where no gradient is missing, as is usual, nothing is copied to the device, and
+    # nothing waits for it.
+    is_complete = all(here)
+    if is_complete:
+        has_gradient = torch.ones(len(here), **kind)
+    else:
+        has_gradient = torch.tensor(here, **kind)
+    flat = torch.cat([has_gradient, *(gradient.reshape(-1) for gradient in gradients)])
+    # Divided before the sum, which might overflow in half precision.
+    message = flat / replicas.count()
+    distributed.all_reduce(message)
+    sizes = [gradient.numel() for gradient in gradients]
+    has_gradient, *averages = message.split([len(weights), *sizes])
+    on_any = here if is_complete else has_gradient.tolist()
+    for weight, average, is_given in zip(weights, averages, on_any, strict=True):
+        if is_given:
+            weight.grad = average.reshape(weight.shape)

@@ -26,18 +26,14 @@ class _Filtered(torch.autograd.Function):
     def backward(ctx, upstream):
         # Operations with derivatives of their own: second derivatives are right.
         inputs, kernel = ctx.saved_tensors
-        of_inputs = of_kernel = None
+        input_gradient = kernel_gradient = None
         if ctx.needs_input_grad[0]:
-            of_inputs = _Filtered.apply(upstream.flip(1), kernel).flip(1)
+            input_gradient = _Filtered.apply(upstream.flip(1), kernel).flip(1)
         if ctx.needs_input_grad[1]:
             timesteps = inputs.shape[1]
-            lags = reversed(range(len(kernel)))
-            of_kernel = torch.stack(
-                [
-                    (upstream[:, lag:] * inputs[:, : max(0, timesteps - lag)]).sum(
-                        (0, 1)
-                    )
-                    for lag in lags
-                ]
-            )
-        return of_inputs, of_kernel
+            taps = []
+            for lag in reversed(range(len(kernel))):
+                earlier = inputs[:, : max(0, timesteps - lag)]
+                taps.append((upstream[:, lag:] * earlier).sum((0, 1)))
+            kernel_gradient = torch.stack(taps)
+        return input_gradient, kernel_gradient

@@ -7,6 +7,7 @@ code of layers.
 
 import collections
 import functools
+import itertools
 import operator
 import threading
 import warnings
@@ -41,36 +42,32 @@ class CallGraphs(base.CallGraphs):
     """Runs the calls of a model: in eager mode at first, then as graphs.
 
     A graph depends on the variables of the model, its layers' attributes and those of
-    `others`, and all arguments of `call`. It does not on Python variables outside that
+    `objects`, and all arguments of `call`. It does not on Python variables outside that
     a custom layer reads, as in every compiled function.
     """
 
     def __init__(self):
         super().__init__()
         self._settings = LatestSettings()
-        self._places = CallGraph.new_places()
+        self._memory = CallGraph.new_memory()
         self._lock = threading.Lock()
 
-    def call(self, function, tensors, model, others, settings, jit_compile):
+    def call(self, function, tensors, model, objects, settings, jit_compile):
         if jit_compile is False:
             return function(tensors)
         with self._lock:
             latest = self._settings.present(
-                lambda settings: settings.are_of(model, others),
-                lambda patience: _Settings(model, others, patience, self._places),
+                lambda settings: settings.are_of(model, objects),
+                lambda patience: _Settings(model, objects, patience, self._memory),
             )
             values = keras_internals.values_of(latest.variables)
             signature = _signature(latest.signatures, values, tensors)
-            call = (
-                None
-                if signature is None
-                else latest.call_of_kind((signature, jit_compile, settings))
-            )
-        return (
-            function(tensors)
-            if call is None
-            else call(latest, function, values, tensors, jit_compile)
-        )
+            call = None
+            if signature is not None:
+                call = latest.call_of_kind((signature, jit_compile, settings))
+        if call is None:
+            return function(tensors)
+        return call(latest, function, values, tensors, jit_compile)
 
     @property
     def graphs(self):
@@ -79,12 +76,15 @@ class CallGraphs(base.CallGraphs):
 
     @property
     def engine(self):
-        graphs = self.graphs
-        parts = [graph.forward for graph in graphs] + [
-            graph.backward for graph in graphs if any(graph.differentiable)
-        ]
+        parts = []
+        for graph in self.graphs:
+            parts.append(graph.forward)
+            if any(graph.differentiable):
+                parts.append(graph.backward)
+        if not parts:
+            return "eager"
         are_compiled = [getattr(part, "is_compiled", False) for part in parts]
-        return ("compiled" if all(are_compiled) else "recorded") if parts else "eager"
+        return "compiled" if all(are_compiled) else "recorded"
 
 
 class _Settings:
@@ -93,33 +93,34 @@ class _Settings:
 
     Args:
         model: Keras model.
-        others: List of objects.
+        objects: List of other objects.
         patience: Integer that multiplies the number of calls before a recording.
-        places: The memory that the graphs share, see `CallGraph`.
+        memory: What the CUDA graphs share, see `CallGraph`.
     """
 
-    def __init__(self, model, others, patience, places):
-        self.model, self.patience, self.places = model, patience, places
-        generators = [
-            other for other in others if isinstance(other, keras.random.SeedGenerator)
-        ]
-        self.variables = [
-            *model.variables,
-            *(generator.state for generator in generators),
-        ]
-        self.attributes = LayerAttributes(keras_internals.with_sublayers(model), others)
+    def __init__(self, model, objects, patience, memory):
+        self.model = model
+        self.patience = patience
+        self.memory = memory
+        self.variables = list(model.variables)
+        for holder in objects:
+            if isinstance(holder, keras.random.SeedGenerator):
+                self.variables.append(holder.state)
+        self.attributes = LayerAttributes(
+            keras_internals.with_sublayers(model), objects
+        )
         if keras_internals.is_rematerialized(model):
             self.attributes.unknown = "a layer was made in a keras.RematScope"
         self.signatures = Signatures()
-        self._others = others
-        self._calls: collections.OrderedDict[Any, _Call] = collections.OrderedDict()
+        self._objects = objects
+        self._calls: collections.OrderedDict[Any, _CallKind] = collections.OrderedDict()
 
-    def are_of(self, model, others):
+    def are_of(self, model, objects):
         """Whether a model and other objects have these settings now."""
         same = (
             self.model is model
-            and len(others) == len(self._others)
-            and all(map(operator.is_, self._others, others))
+            and len(objects) == len(self._objects)
+            and all(map(operator.is_, self._objects, objects))
         )
         return same and self.attributes.unchanged()
 
@@ -131,15 +132,14 @@ class _Settings:
     @property
     def were_wasted(self):
         """Whether calls were recorded, but none was replayed often."""
-        return bool(self.graphs) and not any(
-            call.has_paid_off for call in self._calls.values()
-        )
+        has_paid_off = [call.has_paid_off for call in self._calls.values()]
+        return bool(self.graphs) and not any(has_paid_off)
 
     def call_of_kind(self, key):
-        """The `_Call` with a key, a new one if there is none."""
+        """The `_CallKind` with a key, a new one if there is none."""
         call = self._calls.get(key)
         if call is None:
-            call = self._calls[key] = _Call()
+            call = self._calls[key] = _CallKind()
         self._calls.move_to_end(key)
         if len(self._calls) > GRAPHS_KEPT:
             self._calls.popitem(last=False)
@@ -156,7 +156,7 @@ def _signature(signatures, values, tensors):
     return signatures.signature(values, tensors)
 
 
-class _Call:
+class _CallKind:
     """A kind of call: counts the calls, and records one when it is due.
 
     Attributes:
@@ -175,26 +175,24 @@ class _Call:
 
     def __call__(self, settings, function, values, tensors, jit_compile):
         self._calls += 1
+        all_tensors = [*values, *tensors]
         if self._recorded is not None:
-            return self._recorded.replay([*values, *tensors])
+            return self._recorded.replay(all_tensors)
         is_due = self._calls > EAGER_CALLS[jit_compile] * settings.patience
         # PyTorch can record only one function at a time.
         if not (is_due and self._is_recordable and _recording.acquire(blocking=False)):
             return function(tensors)
         try:
             return self._record(
-                settings,
-                function,
-                tensors,
-                [*values, *tensors],
-                compiled=jit_compile is True,
+                settings, function, tensors, all_tensors, compiled=jit_compile is True
             )
         finally:
             _recording.release()
 
     def _record(self, settings, function, tensors, all_tensors, compiled):
         """Runs a call in eager mode, and records it if possible."""
-        model, attributes = settings.model, settings.attributes
+        model = settings.model
+        attributes = settings.attributes
         try:
             if attributes.unknown is not None:
                 raise ValueError(attributes.unknown)
@@ -203,10 +201,12 @@ class _Call:
             self._give_up(model, error)
             return function(tensors)
         try:
-            recorded.record(all_tensors, attributes.tensors, compiled, settings.places)
+            recorded.record(all_tensors, attributes.tensors, compiled, settings.memory)
             if not attributes.unchanged():
                 raise ValueError("a layer changes its attributes when it is called")
-            self._recorded, self.graph, self._calls = recorded, recorded.graph, 0
+            self._recorded = recorded
+            self.graph = recorded.graph
+            self._calls = 0
         # Anything may be raised where an operation depends on the values of tensors.
         except Exception as error:
             self._give_up(model, error)
@@ -234,56 +234,59 @@ class _Recorded:
     """
 
     def __init__(self, function, model, tensors, variables):
-        layers, count = list(keras_internals.with_sublayers(model)), len(variables)
         self._name = model.name
         self.graph: Any = None
         self._targets: Any = None
-
-        def of_tensors(tensors):
-            scope = keras_internals.CollectingScope(variables, tensors[:count])
-            with scope:
-                outputs = function(tensors[count:])
-            assigned, added = scope.assigned(), scope.added(layers)
-            before, self._targets = (
-                self._targets,
-                tuple([target for target, _ in pairs] for pairs in (assigned, added)),
-            )
-            if before is not None and _identities(before) != _identities(self._targets):
-                raise ValueError("it assigns other variables at each call")
-            self._structure = tree.map_leaves(lambda _: None, outputs)
-            masks = [
-                keras_internals.mask_of(output) for output in tree.flatten(outputs)
-            ]
-            self._has_mask = [mask is not None for mask in masks]
-            effects = (value for _, value in (*assigned, *added))
-            return [
-                *tree.flatten(outputs),
-                *effects,
-                *(mask for mask in masks if mask is not None),
-            ]
-
-        self._function: Any = of_tensors
+        layers = list(keras_internals.with_sublayers(model))
+        self._function: Any = functools.partial(self._run, function, layers, variables)
         noise = backend.noise_state()
         try:
-            self._first = of_tensors(tensors)
+            self._first = self._function(tensors)
         except Exception:
             # The call is repeated in eager mode, and draws the same numbers.
             backend.set_noise_state(noise)
             raise
         self._is_copied = CallGraph.share_memory(self._first, tensors)
 
-    def record(self, tensors, settings, compiled, places):
+    def _run(self, function, layers, variables, tensors):
+        """The results of the function, a list: its outputs, what it assigns and adds,
+        and the masks of outputs."""
+        count = len(variables)
+        scope = keras_internals.CollectingScope(variables, tensors[:count])
+        with scope:
+            outputs = function(tensors[count:])
+        assigned = scope.assigned()
+        added = scope.added(layers)
+        changed = [variable for variable, _ in assigned]
+        with_losses = [layer for layer, _ in added]
+        self._note_targets(changed, with_losses)
+        self._structure = tree.map_leaves(lambda _: None, outputs)
+        leaves = tree.flatten(outputs)
+        masks = [keras_internals.mask_of(leaf) for leaf in leaves]
+        self._has_mask = [mask is not None for mask in masks]
+        effects = [value for _, value in (*assigned, *added)]
+        return [*leaves, *effects, *itertools.compress(masks, self._has_mask)]
+
+    def _note_targets(self, variables, layers):
+        """Notes which variables are assigned, and which layers have losses."""
+        before = self._targets
+        self._targets = variables, layers
+        if before is not None and _identities(before) != _identities(self._targets):
+            raise ValueError("it assigns other variables at each call")
+
+    def record(self, tensors, settings, compiled, memory):
         """Records the graph; raises an error if that is not possible."""
         name = f"model {self._name!r}"
         self.graph = CallGraph(
-            self._function, tensors, self._first, settings, compiled, name, places
+            self._function, tensors, self._first, settings, compiled, name, memory
         )
         self._function = None
 
     def first_results(self):
         """The outputs of the call in eager mode; its assignments and losses take
         effect."""
-        first, self._first = self._first, None
+        first = self._first
+        self._first = None
         return self._put(first)
 
     def replay(self, tensors):
@@ -291,28 +294,25 @@ class _Recorded:
         return self._put(self.graph(tensors))
 
     def _put(self, results):
-        remaining, (variables, layers) = iter(results), self._targets
-        structure = tree.filled(self._structure, remaining)
+        variables, layers = self._targets
+        remaining = iter(results)
+        outputs = tree.filled(self._structure, remaining)
         # A result may be the value of a variable, which another assignment changes.
-        is_copied = self._is_copied[len(self._has_mask) :]
-        values = [next(remaining) for _ in variables]
-        values = [
-            ops.copy(value) if copied else value
-            for value, copied in zip(values, is_copied, strict=False)
-        ]
+        values = []
+        for is_copied in self._is_copied[len(self._has_mask) :][: len(variables)]:
+            value = next(remaining)
+            values.append(ops.copy(value) if is_copied else value)
         keras_internals.assign(variables, values, CallGraph.assign)
         for layer in layers:
             layer.add_loss(next(remaining))
-        for output, has_mask in zip(
-            tree.flatten(structure), self._has_mask, strict=True
-        ):
-            if has_mask:
-                keras_internals.put_mask(output, next(remaining))
-        return structure
+        for output in itertools.compress(tree.flatten(outputs), self._has_mask):
+            keras_internals.put_mask(output, next(remaining))
+        return outputs
 
 
 def _identities(targets):
-    return [list(map(id, some)) for some in targets]
+    variables, layers = targets
+    return list(map(id, variables)), list(map(id, layers))
 
 
 def record_calls(model):
@@ -324,7 +324,8 @@ def record_calls(model):
     graph = keras_internals.functional_of(model)
     if "call" in vars(graph):
         return
-    call, graphs = graph.call, CallGraphs()
+    call = graph.call
+    graphs = CallGraphs()
     # The layers, without what `compile` and `fit` set.
     layers = keras.Model(graph.inputs, graph.outputs, name=graph.name)
 
@@ -335,7 +336,7 @@ def record_calls(model):
             ops.convert_to_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf
             for leaf in tree.flatten(inputs)
         ]
-        is_masked = any(one is not None for one in tree.flatten(mask))
+        is_masked = any(leaf is not None for leaf in tree.flatten(mask))
         if (
             is_masked
             or kwargs
@@ -344,7 +345,7 @@ def record_calls(model):
         ):
             return call(inputs, training=training, mask=mask, **kwargs)
         structure = tree.map_leaves(lambda _: None, inputs)
-        function = functools.partial(_of_tensors, call, structure, training)
+        function = functools.partial(_call_with, call, structure, training)
         jit_compile = False if model.run_eagerly else "auto"
         return graphs.call(
             function, tensors, layers, (), (repr(structure), training), jit_compile
@@ -353,5 +354,5 @@ def record_calls(model):
     vars(graph)["call"] = recorded_call
 
 
-def _of_tensors(call, structure, training, tensors):
+def _call_with(call, structure, training, tensors):
     return call(tree.filled(structure, tensors), training=training)

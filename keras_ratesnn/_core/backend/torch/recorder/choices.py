@@ -17,7 +17,9 @@ from keras_ratesnn._core.backend.torch.recorder import graph_passes
 from keras_ratesnn._core.backend.torch.recorder.compiler import several
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
-_library.define("choose(Tensor chosen, Tensor[] found, Tensor[] otherwise) -> Tensor[]")
+_library.define(
+    "choose(Tensor chosen, Tensor[] wanted, Tensor[] otherwise) -> Tensor[]"
+)
 # In a compiled graph.
 _library.define(
     "run_if(int number, Tensor chosen, Tensor[] tensors, Tensor[] otherwise) -> "
@@ -28,10 +30,10 @@ _choices: weakref.WeakValueDictionary[int, "Choice"] = weakref.WeakValueDictiona
 _numbers = itertools.count()
 
 
-def choose(chosen, found, otherwise):
-    """The tensors `found` if a boolean scalar tensor is true, else `otherwise`, lists;
+def choose(chosen, wanted, otherwise):
+    """The tensors `wanted` if a boolean scalar tensor is true, else `otherwise`, lists;
     during a recording."""
-    return torch.ops.keras_ratesnn.choose.default(chosen, found, otherwise)
+    return torch.ops.keras_ratesnn.choose.default(chosen, wanted, otherwise)
 
 
 def is_choice(node):
@@ -40,7 +42,7 @@ def is_choice(node):
 
 
 @torch.library.register_fake("keras_ratesnn::choose", lib=_library)
-def _shapes_of_choose(chosen, found, otherwise):
+def _shapes_of_choose(chosen, wanted, otherwise):
     return [torch.empty_like(tensor) for tensor in otherwise]
 
 
@@ -71,49 +73,53 @@ def with_graphs_of_their_own(graph, finished, compiled):
     Returns:
         The list of the `Choice`s, which must live as long as the graph.
     """
-    changed, made = graph_passes.changing(graph), []
+    changed = graph_passes.changing(graph)
+    made = []
     for node in graph.find_nodes(
         op="call_function", target=torch.ops.keras_ratesnn.choose.default
     ):
-        chosen, found, otherwise = node.args
+        chosen, wanted, otherwise = node.args
         inside = _needed_only_by(node, changed)
-        needed = [
-            *(argument for each in inside for argument in each.all_input_nodes),
-            *found,
-        ]
-        needed = [
-            argument for argument in dict.fromkeys(needed) if argument not in inside
-        ]
-        arguments = [argument for argument in needed if argument.op != "get_attr"]
-        part, places = fx.Graph(), {}
-        for argument in arguments:
-            places[argument] = part.placeholder(argument.name)
-            places[argument].meta = argument.meta
-        for each in (
-            *(constant for constant in needed if constant.op == "get_attr"),
-            *inside,
-        ):
-            places[each] = part.node_copy(each, places.__getitem__)
-        part.output(tuple(places[x] for x in found))
-        made.append(Choice(finished(part)))
+        part, arguments = _graph_of_its_own(inside, wanted)
+        choice = Choice(finished(part))
+        made.append(choice)
+        arguments = chosen, arguments, list(otherwise)
         with graph.inserting_before(node):
             if compiled:
                 number = next(_numbers)
-                _choices[number] = made[-1]
-                run = graph.call_function(
-                    torch.ops.keras_ratesnn.run_if.default,
-                    (number, chosen, arguments, list(otherwise)),
-                )
+                _choices[number] = choice
+                run_if = torch.ops.keras_ratesnn.run_if.default
+                run = graph.call_function(run_if, (number, *arguments))
             else:
-                run = graph.call_function(
-                    made[-1], (chosen, arguments, list(otherwise))
-                )
+                run = graph.call_function(choice, arguments)
         run.meta = node.meta
         node.replace_all_uses_with(run)
         graph.erase_node(node)
-        for each in reversed(inside):
-            graph.erase_node(each)
+        for needed in reversed(inside):
+            graph.erase_node(needed)
     return made
+
+
+def _graph_of_its_own(inside, results):
+    """`(graph, arguments)`: some nodes as a graph that returns results, and the nodes
+    whose results it takes."""
+    needed = [argument for node in inside for argument in node.all_input_nodes]
+    outside = [
+        argument
+        for argument in dict.fromkeys([*needed, *results])
+        if argument not in inside
+    ]
+    constants = [argument for argument in outside if argument.op == "get_attr"]
+    arguments = [argument for argument in outside if argument.op != "get_attr"]
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for argument in arguments:
+        copies[argument] = graph.placeholder(argument.name)
+        copies[argument].meta = argument.meta
+    for node in (*constants, *inside):
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(copies[result] for result in results))
+    return graph, arguments
 
 
 def _needed_only_by(choice, changed):

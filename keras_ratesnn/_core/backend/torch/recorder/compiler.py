@@ -109,27 +109,26 @@ class CompiledByLayout:
         self._layout = _sizes if on_gpu else _order_of_axes
         self._compile_graph = for_these_shapes if on_gpu else for_this_order_of_axes
         self._compiled: dict[Any, Compiled] = {}
-        self._others = Compiled(graph, for_all_shapes, name)
+        self._any_layout = Compiled(graph, for_all_shapes, name)
 
     @property
     def is_compiled(self):
         return any(
             compiled.is_compiled
-            for compiled in (*self._compiled.values(), self._others)
+            for compiled in (*self._compiled.values(), self._any_layout)
         )
 
     def __call__(self, *tensors):
         layout = tuple(
             self._layout(tensor.shape, tensor.stride()) for tensor in tensors
         )
-        found = self._compiled.get(layout)
-        if found is None:
+        compiled = self._compiled.get(layout)
+        if compiled is None:
             if len(self._compiled) >= MOST_LAYOUTS or None in layout:
-                return self._others(*tensors)
-            found = self._compiled[layout] = Compiled(
-                self.graph, self._compile_graph, self._name
-            )
-        return found(*tensors)
+                return self._any_layout(*tensors)
+            compiled = Compiled(self.graph, self._compile_graph, self._name)
+            self._compiled[layout] = compiled
+        return compiled(*tensors)
 
 
 def _sizes(shape, strides):
@@ -190,21 +189,22 @@ def for_this_order_of_axes(graph, tensors):
     # In C++ PyTorch's compiler takes the sizes of the examples for those of all calls.
     run = _by_compiler(graph, examples, mode, {"cpp_wrapper": False})
     needs = [guard.expr for guard in sizes.guards]
-    others = for_all_shapes(graph, tensors)
+    run_any = for_all_shapes(graph, tensors)
 
     @functools.lru_cache(1024)
     def fits(*shapes):
         """Whether sizes are what the operations need, such as one size for the
         channels, and any that were specialised."""
-        numbers = dict(
-            zip(symbols, map(sympy.Integer, itertools.chain(*shapes)), strict=True)
-        )
+        integers = map(sympy.Integer, itertools.chain(*shapes))
+        numbers = dict(zip(symbols, integers, strict=True))
         with lock():
             return all(need.xreplace(numbers) == sympy.true for need in needs)
 
-    return lambda *tensors: (
-        run if fits(*(tensor.shape for tensor in tensors)) else others
-    )(*tensors)
+    def run_fitting(*tensors):
+        shapes = [tensor.shape for tensor in tensors]
+        return run(*tensors) if fits(*shapes) else run_any(*tensors)
+
+    return run_fitting
 
 
 def for_these_shapes(graph, tensors):
@@ -263,9 +263,8 @@ def _may_run_in_cpp(graph, tensors):
     ):
         return False
     called = {node.target for node in graph.graph.nodes if node.op == "call_function"}
-    return {
-        getattr(target, "namespace", None) for target in called - {operator.getitem}
-    } <= SAFE_IN_CPP
+    called.discard(operator.getitem)
+    return {getattr(target, "namespace", None) for target in called} <= SAFE_IN_CPP
 
 
 def _warn_of_no_compilation(what, error):

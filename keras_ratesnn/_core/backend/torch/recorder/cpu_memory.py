@@ -25,12 +25,13 @@ def keep():
     TensorFlow, which may load the data, keeps the least from its first generator of
     data on, so once is not enough.
     """
-    if any(
-        name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ
-    ):
+    is_chosen = any(name.startswith("MALLOC_") for name in os.environ)
+    if is_chosen or "GLIBC_TUNABLES" in os.environ:
         return
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return
     library.mallopt(_TRIM_THRESHOLD, MOST_KEPT)
-    any(library.mallopt(_MMAP_THRESHOLD, size) for size in LARGEST_KEPT)
+    for size in LARGEST_KEPT:
+        if library.mallopt(_MMAP_THRESHOLD, size):
+            return

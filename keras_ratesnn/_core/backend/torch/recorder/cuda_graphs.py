@@ -33,10 +33,8 @@ def why_not(nodes, tensors):
     string, or `None` if there can be one."""
     if os.environ.get("KERAS_RATESNN_CUDA_GRAPHS") == "0":
         return "KERAS_RATESNN_CUDA_GRAPHS=0"
-    if (
-        len(devices := {tensor.device for tensor in tensors}) > 1
-        or next(iter(devices)).type != KIND_OF_DEVICE
-    ):
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) > 1 or next(iter(devices)).type != KIND_OF_DEVICE:
         # Kernels would contain the values of numbers on the host.
         return "not all tensors are on one GPU"
     if replicas.count() > 1:
@@ -50,9 +48,9 @@ def why_not(nodes, tensors):
     return None
 
 
-class Place:
-    """Memory for the CUDA graphs of one `Replays` at a time, the latest that was called
-    several times in a row."""
+class GraphMemory:
+    """The memory for the CUDA graphs of one `Replays` at a time, the latest that was
+    called several times in a row."""
 
     def __init__(self):
         self._latest = self._holder = _nobody
@@ -61,12 +59,13 @@ class Place:
     def is_due(self, replays):
         """Whether this call of `replays` is one of many in a row."""
         if self._latest() is not replays:
-            self._latest, self._calls = weakref.ref(replays), 0
+            self._latest = weakref.ref(replays)
+            self._calls = 0
         self._calls += 1
         return self._calls > CALLS_IN_A_ROW
 
     def take(self, replays):
-        """Gives the place to `replays`, of which the present holder gives back its
+        """Gives it to `replays`, of which the present holder gives back its
         memory."""
         holder = self._holder()
         if holder is not None:
@@ -87,15 +86,17 @@ class Replays:
         backward: Function from a list of saved values and gradients of outputs, which
             it may empty, to a sequence of gradients. `None` if there is no derivative.
         outputs: List of the outputs, of which those with `requires_grad` get gradients.
-        place: `Place`.
+        memory: `GraphMemory`.
         reason: Why there can be no CUDA graphs, a string, or `None`.
 
     Attributes:
         reason: Likewise; it may become known only when kernels are captured.
     """
 
-    def __init__(self, forward, backward, outputs, place, reason):
-        self._forward, self._backward, self._place = forward, backward, place
+    def __init__(self, forward, backward, outputs, memory, reason):
+        self._forward = forward
+        self._backward = backward
+        self._memory = memory
         self._outputs = len(outputs)
         self._upstream = [
             (output.shape, output.stride(), output.dtype)
@@ -122,7 +123,7 @@ class Replays:
         if self.reason is not None or not self._lock.acquire(blocking=False):
             return None
         try:
-            if not self._place.is_due(self) or self._is_in_use():
+            if not self._memory.is_due(self) or self._is_in_use():
                 return None
             parts = self._parts = self._prepared(self._parts, arguments)
             if parts is None:
@@ -148,7 +149,8 @@ class Replays:
         if self._parts is None or not self._lock.acquire(blocking=False):
             return None
         try:
-            parts, arguments = self._parts, [*saved, *upstream]
+            parts = self._parts
+            arguments = [*saved, *upstream]
             # The forward pass may have run without CUDA graphs, or with others.
             if parts is None or not parts[1].is_for(arguments):
                 return None
@@ -164,7 +166,7 @@ class Replays:
         that is not possible."""
         if parts is not None and parts[0].is_for(arguments):
             return parts
-        self._place.take(self)
+        self._memory.take(self)
         try:
             with torch.inference_mode(False), torch.no_grad():
                 return self._captured(arguments)
@@ -176,7 +178,7 @@ class Replays:
 
     def _captured(self, arguments):
         stay = [isinstance(argument, torch.nn.Parameter) for argument in arguments]
-        forward = _Part(self._forward, arguments, stay)
+        forward = _CapturedPart(self._forward, arguments, stay)
         if self._backward is None:
             return forward, None
         device = arguments[0].device
@@ -186,10 +188,12 @@ class Replays:
         ]
         saved = forward.results[self._outputs :]
         stay = [True] * len(saved) + [False] * len(upstream)
-        return forward, _Part(self._backward, [*saved, *upstream], stay, forward.pool)
+        return forward, _CapturedPart(
+            self._backward, [*saved, *upstream], stay, forward.pool
+        )
 
 
-class _Part:
+class _CapturedPart:
     """A CUDA graph with the memory of its arguments.
 
     Args:
@@ -201,16 +205,16 @@ class _Part:
     """
 
     def __init__(self, function, arguments, stay, pool=None):
-        self._places = [
+        self._inputs = [
             argument if stays else _empty(argument)
             for argument, stays in zip(arguments, stay, strict=True)
         ]
         self._copied = [index for index, stays in enumerate(stay) if not stays]
         self._stay = [index for index, stays in enumerate(stay) if stays]
-        self._addresses = [self._places[index].data_ptr() for index in self._stay]
+        self._addresses = [self._inputs[index].data_ptr() for index in self._stay]
         self._copy(arguments)
         self._surroundings = _surroundings(arguments)
-        self._graph = CudaGraph(lambda: function(list(self._places)), pool)
+        self._graph = CudaGraph(lambda: function(list(self._inputs)), pool)
         self.pool = self._graph.pool
         self.results = self._graph.results
 
@@ -231,10 +235,9 @@ class _Part:
 
     def _copy(self, arguments):
         if self._copied:
-            torch._foreach_copy_(
-                [self._places[index] for index in self._copied],
-                [arguments[index] for index in self._copied],
-            )
+            targets = [self._inputs[index] for index in self._copied]
+            sources = [arguments[index] for index in self._copied]
+            torch._foreach_copy_(targets, sources)
 
 
 class CudaGraph:

@@ -10,6 +10,7 @@ import contextvars
 import functools
 import itertools
 import logging
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -90,15 +91,15 @@ class CallGraph:
             change.
         compiled: Boolean, whether to compile the graphs.
         name: String, what is compiled, for messages.
-        places: The memory for CUDA graphs that the graphs of a model share, see
-            `new_places`.
+        memory: That for CUDA graphs, which the graphs of a model share, see
+            `new_memory`.
 
     Raises:
         ValueError: If the function draws random numbers.
         Exception: Any other, if an operation depends on the values of tensors.
     """
 
-    def __init__(self, function, tensors, outputs, settings, compiled, name, places):
+    def __init__(self, function, tensors, outputs, settings, compiled, name, memory):
         self._wanted = [
             tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors
         ]
@@ -109,13 +110,15 @@ class CallGraph:
         recording = _Recording(compiled)
         recorded = self._record(recording, function, tensors, outputs)
         graph_passes.check(recorded, recording.repeated_draw)
-        self._others = graph_passes.tensors_as_inputs(recorded, len(tensors), settings)
+        self._settings = graph_passes.tensors_as_inputs(
+            recorded, len(tensors), settings
+        )
         graph_passes.compute_constants(recorded)
         graph, forward_nodes = graph_passes.simplified(
             recorded.graph, recording.forward_names
         )
         padding.pad_in_convolutions(graph)
-        inputs = len(tensors) + len(self._others)
+        inputs = len(tensors) + len(self._settings)
         forward, backward = graph_passes.split(
             graph, forward_nodes, inputs, len(outputs)
         )
@@ -128,57 +131,48 @@ class CallGraph:
                 name,
             )
             compiled = False
-
-        def finished(part, what):
-            part = torch.fx.GraphModule(recorded, part)
-            return _compiled(part, f"{what} of {name}") if compiled else part.forward
-
-        def batched(part):
-            # PyTorch's compiler fuses them with others.
-            return (
-                part
-                if compiled
-                else small_operations.batched_at_end(
-                    small_operations.batched_at_beginning(part)
-                )
-            )
-
         for part in (forward, backward):
             graph_passes.use_means(part)
             random.read_seeds_once(part)
         if {tensor.device.type for tensor in tensors} == {"cpu"}:
             cpu_memory.keep()
+
+        def finished(part, what):
+            part = torch.fx.GraphModule(recorded, part)
+            return _compiled(part, f"{what} of {name}") if compiled else part.forward
+
+        def finished_choice(part):
+            # PyTorch's compiler fuses small operations with others.
+            part = part if compiled else small_operations.batched(part)
+            return finished(part, "a chosen part of the backward pass")
+
         self._choices = choices.with_graphs_of_their_own(
-            backward,
-            lambda part: finished(batched(part), "a chosen part of the backward pass"),
-            compiled,
+            backward, finished_choice, compiled
         )
-        backward = batched(backward)
         if not compiled:
             forward = small_operations.batched_at_end(forward)
+            backward = small_operations.batched(backward)
             backward = graph_passes.freeing_arguments(backward)
         self.forward = finished(forward, "the forward pass")
         self.backward = finished(backward, "the backward pass")
-        self._run_backward = (
-            functools.partial(_with_arguments, self.backward)
-            if compiled
-            else self.backward
-        )
+        self._run_backward = self.backward
+        if compiled:
+            self._run_backward = functools.partial(_with_arguments, self.backward)
         has_derivative = any(self.differentiable)
-        parts = (
+        reason = cuda_graphs.why_not(recorded.graph.nodes, [*tensors, *self._settings])
+        self.cuda_graphs = cuda_graphs.Replays(
             functools.partial(_with_arguments, self.forward),
             self._run_backward if has_derivative else None,
-        )
-        reason = cuda_graphs.why_not(recorded.graph.nodes, [*tensors, *self._others])
-        self.cuda_graphs = cuda_graphs.Replays(
-            *parts, outputs, places[has_derivative], reason
+            outputs,
+            memory[has_derivative],
+            reason,
         )
 
     @staticmethod
-    def new_places():
-        """Memory for the CUDA graphs of one model: a place for calls without
-        derivative, and one for those with it."""
-        return cuda_graphs.Place(), cuda_graphs.Place()
+    def new_memory():
+        """Memory for the CUDA graphs of one model: for calls without derivative, and
+        for those with it."""
+        return cuda_graphs.GraphMemory(), cuda_graphs.GraphMemory()
 
     @staticmethod
     def share_memory(results, tensors):
@@ -195,28 +189,24 @@ class CallGraph:
                 torch._foreach_copy_(tensors, values)
 
     def __call__(self, tensors):
-        arguments = [*tensors, *self._others]
+        arguments = [*tensors, *self._settings]
         if not any(self.differentiable):
             with torch.no_grad():
                 return list(map(_constant, self.results(arguments)))
         # Autograd sees only what has a derivative: each tensor takes it time.
         constants: list[torch.Tensor] = []
-        wanted = [
-            tensor
-            for tensor, is_wanted in zip(tensors, self._wanted, strict=True)
-            if is_wanted
-        ]
+        wanted = itertools.compress(tensors, self._wanted)
         outputs = iter(_Replayed.apply(self, arguments, constants, *wanted))
-        others = iter(constants)
+        remaining = iter(constants)
         return [
-            next(outputs if differentiable else others)
+            next(outputs if differentiable else remaining)
             for differentiable in self.differentiable
         ]
 
     def results(self, arguments):
         """The outputs, and what is saved for the backward pass: a list."""
-        found = self.cuda_graphs.forward(arguments)
-        return list(self.forward(*arguments)) if found is None else found
+        results = self.cuda_graphs.forward(arguments)
+        return list(self.forward(*arguments)) if results is None else results
 
     def gradients(self, saved, upstream):
         """The gradients of the tensors that require one, `None` if they have none.
@@ -226,19 +216,18 @@ class CallGraph:
                 is free as soon as it is not needed.
             upstream: List of the gradients of the outputs.
         """
-        found = self.cuda_graphs.backward(saved, upstream)
-        if found is None:
+        gradients = self.cuda_graphs.backward(saved, upstream)
+        if gradients is None:
+            layouts = self.upstream_layouts
             upstream = [
                 _in_layout(gradient, layout)
-                for gradient, layout in zip(
-                    upstream, self.upstream_layouts, strict=True
-                )
+                for gradient, layout in zip(upstream, layouts, strict=True)
             ]
             arguments = [*saved, *upstream]
             saved.clear()
             with torch.no_grad():
-                found = self._run_backward(arguments)
-        remaining = iter(found)
+                gradients = self._run_backward(arguments)
+        remaining = iter(gradients)
         return [
             next(remaining) if has_gradient else None
             for has_gradient in self._has_gradient
@@ -260,26 +249,22 @@ class CallGraph:
             )
             differentiable = [value for value in values if value.requires_grad]
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            found = (
-                torch.autograd.grad(differentiable, wanted, upstream, allow_unused=True)
-                if differentiable
-                else ()
-            )
-            self._has_gradient = [gradient is not None for gradient in found]
-            pairs = [
-                (gradient, leaf)
-                for gradient, leaf in zip(found, wanted, strict=False)
-                if gradient is not None
-            ]
-            # In another memory layout than that of its weight, PyTorch would copy a
-            # gradient later.
-            return [
-                *values,
-                *(
-                    gradient.contiguous() if leaf.is_contiguous() else gradient
-                    for gradient, leaf in pairs
-                ),
-            ]
+            gradients: Any = ()
+            if differentiable:
+                gradients = torch.autograd.grad(
+                    differentiable, wanted, upstream, allow_unused=True
+                )
+            self._has_gradient = [gradient is not None for gradient in gradients]
+            results = list(values)
+            for gradient, leaf in zip(gradients, wanted, strict=False):
+                if gradient is None:
+                    continue
+                # In another memory layout than that of its weight, PyTorch would copy
+                # a gradient later.
+                if leaf.is_contiguous():
+                    gradient = gradient.contiguous()
+                results.append(gradient)
+            return results
 
         tensors = [tensor.detach() for tensor in tensors]
         upstream = [

@@ -28,10 +28,8 @@ def check(graph_module, repeated_draw):
             "inside another layer: give it a seed"
         )
     for node in graph_module.graph.nodes:
-        if any(
-            memory_of(argument).op in ("placeholder", "get_attr")
-            for argument in written(node)
-        ):
+        owners = [memory_of(argument) for argument in written(node)]
+        if any(owner.op in ("placeholder", "get_attr") for owner in owners):
             raise ValueError(
                 f"{node.target} changes an input, a variable or a constant in place"
             )
@@ -58,23 +56,22 @@ def tensors_as_inputs(graph_module, count, settings):
     """
     memory = {tensor.untyped_storage().data_ptr() for tensor in settings}
     graph = graph_module.graph
-    places: dict[str, fx.Node] = {}
+    inputs: dict[str, fx.Node] = {}
     tensors: list[torch.Tensor] = []
     before = graph.find_nodes(op="placeholder")[count - 1]
     for node in graph.find_nodes(op="get_attr"):
         constant = getattr(graph_module, node.target)
         if constant.untyped_storage().data_ptr() not in memory:
             continue
-        if node.target not in places:
+        if node.target not in inputs:
             with graph.inserting_after(before):
-                places[node.target] = placeholder = graph.placeholder(
-                    f"setting_{len(tensors)}"
-                )
+                placeholder = graph.placeholder(f"setting_{len(tensors)}")
+            inputs[node.target] = placeholder
             # PyTorch's compiler reads it.
             placeholder.meta["val"] = before.meta["val"].fake_mode.from_tensor(constant)
             before = placeholder
             tensors.append(constant)
-        node.replace_all_uses_with(places[node.target])
+        node.replace_all_uses_with(inputs[node.target])
         graph.erase_node(node)
     return tensors
 
@@ -85,21 +82,21 @@ def compute_constants(graph_module):
     graph = graph_module.graph
     changed = changing(graph)
     for node in list(graph.nodes):
+        arguments = node.all_input_nodes
+        is_constant = all(
+            argument.op == "get_attr" and argument not in changed
+            for argument in arguments
+        )
         if (
             node.op != "call_function"
-            or not node.all_input_nodes
+            or not arguments
+            or not is_constant
             or draws(node)
             or memory_of(node) in changed
         ):
             continue
-        if any(
-            argument.op != "get_attr" or argument in changed
-            for argument in node.all_input_nodes
-        ):
-            continue
         constants = {
-            argument: getattr(graph_module, argument.target)
-            for argument in node.all_input_nodes
+            argument: getattr(graph_module, argument.target) for argument in arguments
         }
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), constants.__getitem__)
         with torch.no_grad():
@@ -124,42 +121,46 @@ def simplified(graph, forward_names):
         `(graph, forward_nodes)`: the latter is the set of these nodes in the new graph.
     """
     changed = changing(graph)
-    places: dict[fx.Node, fx.Node] = {}
-    result, forward_nodes = fx.Graph(), set()
+    copies: dict[fx.Node, fx.Node] = {}
+    result = fx.Graph()
+    forward_nodes: set[fx.Node] = set()
     # What the backward pass computes again, to save memory, is not taken from the
     # forward pass.
-    known: dict[bool, dict[Any, fx.Node]] = {True: {}, False: {}}
+    computed: dict[bool, dict[Any, fx.Node]] = {True: {}, False: {}}
     for node in graph.nodes:
-        part_of_tuple = (
-            node.target is operator.getitem and places[node.args[0]] in forward_nodes
+        is_part_of_tuple = (
+            node.target is operator.getitem and copies[node.args[0]] in forward_nodes
         )
-        is_forward = part_of_tuple or node.name in forward_names
+        is_forward = is_part_of_tuple or node.name in forward_names
         # A tensor that is changed in place is not the same as another that was computed
         # in the same way.
-        may_be_known = changed.isdisjoint(map(memory_of, (node, *node.all_input_nodes)))
-        place = _known(node, places, known[is_forward] if may_be_known else {})
-        if place is None:
-            place = result.node_copy(node, places.__getitem__)
-            if node.op == "call_function" and may_be_known:
-                known[is_forward][_key(place.target, place.args, place.kwargs)] = place
-        places[node] = place
+        may_be_shared = changed.isdisjoint(
+            map(memory_of, (node, *node.all_input_nodes))
+        )
+        copy = _same(node, copies, computed[is_forward] if may_be_shared else {})
+        if copy is None:
+            copy = result.node_copy(node, copies.__getitem__)
+            if node.op == "call_function" and may_be_shared:
+                computed[is_forward][_key(copy.target, copy.args, copy.kwargs)] = copy
+        copies[node] = copy
         if is_forward:
-            forward_nodes.add(place)
+            forward_nodes.add(copy)
     return result, forward_nodes
 
 
-def _known(node, places, known):
-    """The node that already has the result of this one, or `None`."""
+def _same(node, copies, computed):
+    """The node of the new graph that already has the result of this one, or `None`."""
     if node.op != "call_function" or draws(node):
         return None
     if node.target in _ALIASES or _is_view_of_same_shape(node):
-        return places[node.args[0]]
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), places.__getitem__)
+        return copies[node.args[0]]
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), copies.__getitem__)
     if node.target is _aten.permute.default and args[0].target is node.target:
-        (origin, first), second = args[0].args, args[1]
-        if [first[axis] % len(first) for axis in second] == list(range(len(first))):
+        origin, first = args[0].args
+        order = [first[axis] % len(first) for axis in args[1]]
+        if order == list(range(len(first))):
             return origin
-    return known.get(_key(node.target, args, kwargs))
+    return computed.get(_key(node.target, args, kwargs))
 
 
 def _is_view_of_same_shape(node):
@@ -179,9 +180,8 @@ def _hashable(arguments):
     if isinstance(arguments, dict):
         return tuple((name, _hashable(value)) for name, value in arguments.items())
     # 1, 1.0 and True are equal, and 0.0 and -0.0.
-    return type(arguments), repr(arguments) if isinstance(
-        arguments, float
-    ) else arguments
+    value = repr(arguments) if isinstance(arguments, float) else arguments
+    return type(arguments), value
 
 
 def split(graph, forward_nodes, tensors, outputs):
@@ -198,39 +198,37 @@ def split(graph, forward_nodes, tensors, outputs):
         `(forward, backward)`, graphs: from tensors to outputs and saved values, and
         from saved values and gradients of outputs to gradients of tensors.
     """
-    upstream = [node for node in graph.nodes if node.op == "placeholder"][tensors:]
+    upstream = graph.find_nodes(op="placeholder")[tensors:]
     results = list(graph.output_node().args[0])
     behind = [
         node
         for node in graph.nodes
         if node.op == "call_function" and node not in forward_nodes
     ]
-    needed = [
-        *(node for user in behind for node in user.all_input_nodes),
-        *results[outputs:],
-    ]
+    needed = [argument for node in behind for argument in node.all_input_nodes]
+    needed += results[outputs:]
     computed = {*behind, *upstream}
-    saved = list(
-        dict.fromkeys(
-            node for node in needed if node not in computed and node.op != "get_attr"
-        )
-    )
+    saved = [
+        node
+        for node in dict.fromkeys(needed)
+        if node not in computed and node.op != "get_attr"
+    ]
 
-    places: dict[fx.Node, fx.Node] = {}
+    copies: dict[fx.Node, fx.Node] = {}
     forward = fx.Graph()
     for node in graph.nodes:
         if node not in computed and node.op != "output":
-            places[node] = forward.node_copy(node, places.__getitem__)
-    forward.output(tuple(places[node] for node in (*results[:outputs], *saved)))
+            copies[node] = forward.node_copy(node, copies.__getitem__)
+    forward.output(tuple(copies[node] for node in (*results[:outputs], *saved)))
 
+    copies = {}
     backward = fx.Graph()
-    places = {}
     for node in (*saved, *upstream):
-        places[node] = backward.placeholder(node.name)
-        places[node].meta = node.meta
+        copies[node] = backward.placeholder(node.name)
+        copies[node].meta = node.meta
     for node in (*graph.find_nodes(op="get_attr"), *behind):
-        places[node] = backward.node_copy(node, places.__getitem__)
-    backward.output(tuple(places[node] for node in results[outputs:]))
+        copies[node] = backward.node_copy(node, copies.__getitem__)
+    backward.output(tuple(copies[node] for node in results[outputs:]))
     for part in (forward, backward):
         part.eliminate_dead_code()
     return forward, backward
@@ -244,35 +242,23 @@ def use_means(graph):
     widens half precision to float32.
     """
     for node in graph.find_nodes(op="call_function", target=_aten.div.Tensor):
-        total, count = node.args
-        if (
-            not is_only_used_here(total, _aten.sum.dim_IntList)
-            or total.kwargs
-            or not isinstance(count, (int, float))
-        ):
+        if not _is_mean(node):
             continue
-        terms, axes, *keepdim = total.args
-        shape, dtype, kwargs = terms.meta["val"].shape, terms.meta["val"].dtype, {}
-        # The quotient of integers has another dtype than these, and sums in half
-        # precision are rounded before the division.
-        is_mean = node.meta["val"].dtype == dtype and dtype not in HALF
-        if not is_mean or count != math.prod(
-            shape[axis] for axis in axes or range(len(shape))
-        ):
-            continue
-        if is_only_used_here(terms, _aten._to_copy.default) and terms.kwargs.keys() == {
-            "dtype"
-        }:
+        terms, axes, *keepdim = node.args[0].args
+        dtype, kwargs = terms.meta["val"].dtype, {}
+        if _is_only_used_here(
+            terms, _aten._to_copy.default
+        ) and terms.kwargs.keys() == {"dtype"}:
             terms, kwargs = terms.args[0], terms.kwargs
             narrow = terms.meta["val"].dtype
-            narrowed = [
-                user for user in node.users if user.target is _aten._to_copy.default
-            ]
-            is_narrowed = len(narrowed) == len(node.users) == 1 and narrowed[
-                0
-            ].kwargs == {"dtype": narrow}
+            users = list(node.users)
+            is_narrowed = (
+                len(users) == 1
+                and users[0].target is _aten._to_copy.default
+                and users[0].kwargs == {"dtype": narrow}
+            )
             if is_narrowed and narrow in HALF and dtype == torch.float32:
-                node, kwargs = narrowed[0], {}
+                node, kwargs = users[0], {}
         with graph.inserting_before(node):
             mean = graph.call_function(_aten.mean.dim, (terms, axes, *keepdim), kwargs)
         mean.meta = node.meta
@@ -280,20 +266,38 @@ def use_means(graph):
     graph.eliminate_dead_code()
 
 
-def is_only_used_here(node, target):
+def _is_mean(quotient):
+    """Whether a quotient is a sum that is divided by the number of its terms."""
+    total, count = quotient.args
+    if (
+        not _is_only_used_here(total, _aten.sum.dim_IntList)
+        or total.kwargs
+        or not isinstance(count, (int, float))
+    ):
+        return False
+    terms, axes = total.args[0].meta["val"], total.args[1]
+    # The quotient of integers has another dtype than these, and sums in half precision
+    # are rounded before the division.
+    if quotient.meta["val"].dtype != terms.dtype or terms.dtype in HALF:
+        return False
+    return count == math.prod(terms.shape[axis] for axis in axes or range(terms.ndim))
+
+
+def _is_only_used_here(node, target):
     return isinstance(node, fx.Node) and node.target is target and len(node.users) == 1
 
 
 def freeing_arguments(graph):
     """The same graph as a function of a list of its arguments, which it empties: each
     is freed after its last use."""
-    result, places = fx.Graph(), {}
+    result = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
     arguments = result.placeholder("arguments")
     for node in reversed(graph.find_nodes(op="placeholder")):
-        places[node] = result.call_method("pop", (arguments,))
+        copies[node] = result.call_method("pop", (arguments,))
     for node in graph.nodes:
         if node.op != "placeholder":
-            places[node] = result.node_copy(node, places.__getitem__)
+            copies[node] = result.node_copy(node, copies.__getitem__)
     return result
 
 
@@ -319,18 +323,14 @@ def written(node):
     schema = getattr(node.target, "_schema", None)
     if schema is None or not schema.is_mutable:
         return []
-    given = {
-        argument.name: value
-        for argument, value in zip(schema.arguments, node.args, strict=False)
-    } | node.kwargs
-    aliases = [
-        (given.get(argument.name), argument.alias_info) for argument in schema.arguments
-    ]
-    return [
-        value
-        for value, alias in aliases
-        if alias is not None and alias.is_write and isinstance(value, fx.Node)
-    ]
+    names = [argument.name for argument in schema.arguments]
+    values = dict(zip(names, node.args, strict=False)) | node.kwargs
+    overwritten = []
+    for argument in schema.arguments:
+        value, alias = values.get(argument.name), argument.alias_info
+        if alias is not None and alias.is_write and isinstance(value, fx.Node):
+            overwritten.append(value)
+    return overwritten
 
 
 def memory_of(node):

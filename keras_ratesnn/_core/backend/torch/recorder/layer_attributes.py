@@ -21,7 +21,9 @@ from keras_ratesnn._core import keras_internals
 _NUMBERS = (bool, int, float, complex, str, bytes)
 _FIXED = {
     *_NUMBERS,
-    *(type(value) for value in (None, ..., NotImplemented)),
+    types.NoneType,
+    types.EllipsisType,
+    types.NotImplementedType,
     types.ModuleType,
     types.MethodDescriptorType,
     types.WrapperDescriptorType,
@@ -30,10 +32,13 @@ _FIXED = {
     slice,
     re.Pattern,
     np.ufunc,
-    *(np.dtype(code).type for code in np.typecodes["All"] if code not in "OV"),
-    *(type(np.dtype(code)) for code in np.typecodes["All"]),
 }
 """Exact types of values that do not change. A subclass may have attributes that do."""
+
+for _code in np.typecodes["All"]:
+    _FIXED.add(type(np.dtype(_code)))
+    if _code not in "OV":
+        _FIXED.add(np.dtype(_code).type)
 
 _FIXED_OF_KERAS = (
     keras.Variable,
@@ -67,7 +72,7 @@ these."""
 _LIBRARIES = {"keras", "keras_ratesnn", "numpy", "torch", *sys.stdlib_module_names}
 """Packages whose functions and classes nobody changes."""
 
-_OF_EVERY_LAYER = keras_internals.ATTRIBUTES_OF_EVERY_LAYER - {
+_ATTRIBUTES_OF_EVERY_LAYER = keras_internals.ATTRIBUTES_OF_EVERY_LAYER - {
     "activity_regularizer",
     "_modules",
     "_buffers",
@@ -81,34 +86,34 @@ class LayerAttributes:
 
     Args:
         layers: List of Keras layers.
-        others: List of other objects with settings. Defaults to `()`.
+        objects: List of other objects with settings. Defaults to `()`.
 
     Attributes:
         unknown: String that names an attribute which may change without notice, or
             `None`.
     """
 
-    def __init__(self, layers, others=()):
+    def __init__(self, layers, objects=()):
         self.unknown = None
         self._containers: list[Any] = []
-        self._of_layers: list[dict[str, Any]] = []
+        self._layer_dicts: list[dict[str, Any]] = []
         self._dicts: list[dict[Any, Any]] = []
         self._views: list[Any] = []
         self._getters: list[Any] = []
         self._tensors = []
-        self._of_classes: list[Any] = []
+        self._class_values: list[Any] = []
         # Objects by id, so that no other object has the same one.
         self._seen: dict[int, Any] = {}
         for layer in layers:
             self._watch_layer(layer)
-        for other in others:
-            self._look_into(other, f"of {type(other).__name__}", _DEEPEST)
+        for holder in objects:
+            self._look_into(holder, f"of {type(holder).__name__}", _DEEPEST)
         # After all others, which are known or not wherever else they are. What cannot
         # be seen to change in a class, or in what its methods enclose, counts as
         # constant, as global variables do.
         unknown = self.unknown
-        while self._of_classes:
-            for value in _behind(self._of_classes.pop()):
+        while self._class_values:
+            for value in _behind(self._class_values.pop()):
                 self._look_into(value, "of a class", _DEEPEST)
         self.unknown = unknown
         self._seen.clear()
@@ -125,18 +130,18 @@ class LayerAttributes:
         self._seen[id(parameters)] = parameters
         self._watch(vars(layer))
         self._watch_class(type(layer))
-        self._of_layers.append(vars(layer))
+        self._layer_dicts.append(vars(layer))
         for hooks in keras_internals.hooks_of(layer):
             self._watch(hooks)
             if hooks:
                 self.unknown = f"layer {layer.name!r} has hooks"
         # A model that is only a graph has no settings.
-        if not keras_internals.is_graph(layer):
-            for name, value in list(vars(layer).items()):
-                if name not in _OF_EVERY_LAYER:
-                    self._look_into(
-                        value, f"attribute {name!r} of layer {layer.name!r}", _DEEPEST
-                    )
+        if keras_internals.is_graph(layer):
+            return
+        for name, value in list(vars(layer).items()):
+            if name not in _ATTRIBUTES_OF_EVERY_LAYER:
+                place = f"attribute {name!r} of layer {layer.name!r}"
+                self._look_into(value, place, _DEEPEST)
 
     @property
     def tensors(self):
@@ -147,10 +152,9 @@ class LayerAttributes:
     def unchanged(self):
         """Whether all attributes are what they were. Nearly all of it is one
         comparison, since this runs in every call."""
-        if (
-            list(map(len, self._containers)) != self._lengths
-            or list(self._present_names()) != self._names
-        ):
+        if list(map(len, self._containers)) != self._lengths:
+            return False
+        if list(self._present_names()) != self._names:
             return False
         if any(_state_of(tensor) != state for tensor, state in self._tensors):
             return False
@@ -173,7 +177,7 @@ class LayerAttributes:
         """
         return itertools.chain(
             itertools.chain.from_iterable(self._dicts),
-            map(next, map(reversed, self._of_layers)),
+            map(next, map(reversed, self._layer_dicts)),
         )
 
     def _present(self):
@@ -191,7 +195,7 @@ class LayerAttributes:
             if id(base) not in self._seen and not _is_of_library(base.__module__):
                 self._seen[id(base)] = base
                 self._watch(vars(base))
-                self._of_classes += [
+                self._class_values += [
                     value
                     for name, value in vars(base).items()
                     if not name.startswith("__")
@@ -226,9 +230,8 @@ class LayerAttributes:
                 self._watch(vars(value))
             if isinstance(value, dict):
                 self._dicts.append(value)
-            self._look_into_all(
-                value.values() if isinstance(value, dict) else value, place, depth
-            )
+            contents = value.values() if isinstance(value, dict) else value
+            self._look_into_all(contents, place, depth)
         elif kind is types.FunctionType:
             self._watch_function(value, place, depth)
         elif kind is types.MethodType:
@@ -349,10 +352,10 @@ def _has_hidden_state(kind):
     )
 
 
-def _same(one, other):
+def _same(before, now):
     """Whether two settings are the same object or the same number."""
-    return one is other or (
-        type(one) is type(other)
-        and isinstance(one, _NUMBERS)
-        and repr(one) == repr(other)
+    return before is now or (
+        type(before) is type(now)
+        and isinstance(before, _NUMBERS)
+        and repr(before) == repr(now)
     )

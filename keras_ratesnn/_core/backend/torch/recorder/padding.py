@@ -22,10 +22,8 @@ def pad_in_convolutions(graph):
         graph: An `fx.Graph`.
     """
     before = len(graph.nodes)
-    for pad, amounts in [
-        (pad, _amounts(pad))
-        for pad in graph.find_nodes(op="call_function", target=_PAD)
-    ]:
+    for pad in graph.find_nodes(op="call_function", target=_PAD):
+        amounts = _amounts(pad)
         if amounts is None or min(amounts) < 0:
             continue
         readers = _readers(pad, amounts)
@@ -52,13 +50,13 @@ def _amounts(pad):
 def _readers(node, amounts):
     """`(reader, tensor, amounts)` for each node that reads a padded tensor or its
     transpose, with the zeros of its axes."""
-    found = []
+    readers = []
     for user in node.users:
         if user.target is _PERMUTE:
-            found += _readers(user, tuple(amounts[axis] for axis in user.args[1]))
+            readers += _readers(user, tuple(amounts[axis] for axis in user.args[1]))
         else:
-            found.append((user, node, amounts))
-    return found
+            readers.append((user, node, amounts))
+    return readers
 
 
 def _may_pad(reader, tensor, amounts):

@@ -46,18 +46,13 @@ def seeded_draws():
         return generator
 
     def run(function, args, kwargs):
-        found = seeds.get(id(kwargs.get("generator")))
-        if found is None:
+        if id(kwargs.get("generator")) not in seeds:
             return function(*args, **kwargs)
-        number = _number(
-            function,
-            args,
-            {name: value for name, value in kwargs.items() if name != "generator"},
-        )
+        _, seed = seeds[id(kwargs["generator"])]
+        kwargs = {name: kwargs[name] for name in kwargs if name != "generator"}
+        number = _number(function, args, kwargs)
         tensors = [leaf for leaf in tree.flatten(list(args)) if torch.is_tensor(leaf)]
-        return torch.ops.keras_ratesnn.draw.default(
-            number, found[1].reshape(1), 0, tensors
-        )
+        return torch.ops.keras_ratesnn.draw.default(number, seed.reshape(1), 0, tensors)
 
     with keras_internals.torch_generators_from(stand_in, run):
         yield
@@ -138,7 +133,8 @@ def leave_own_draws_alone(graph):
         return False
     for node in draws:
         function = node.target
-        if overwritten := graph_passes.written(node):
+        overwritten = graph_passes.written(node)
+        if overwritten:
             memory = node.args[0]
             if overwritten != [memory] or not _is_new(memory) or len(memory.users) > 1:
                 return False
@@ -146,19 +142,18 @@ def leave_own_draws_alone(graph):
         tensors = [
             leaf for leaf in tree.flatten(list(node.args)) if isinstance(leaf, fx.Node)
         ]
-        one = torch.is_tensor(node.meta["val"])
-        operation = (
-            torch.ops.keras_ratesnn.draw_own.default
-            if one
-            else torch.ops.keras_ratesnn.draw_own_tensors.default
-        )
+        number = _number(function, node.args, node.kwargs)
+        is_one = torch.is_tensor(node.meta["val"])
+        if is_one:
+            operation = torch.ops.keras_ratesnn.draw_own.default
+        else:
+            operation = torch.ops.keras_ratesnn.draw_own_tensors.default
         with graph.inserting_before(node):
-            drawn = graph.call_function(
-                operation, (_number(function, node.args, node.kwargs), tensors, before)
-            )
-            before = [
-                drawn if one else graph.call_function(operator.getitem, (drawn, 0))
-            ]
+            drawn = graph.call_function(operation, (number, tensors, before))
+            first = drawn
+            if not is_one:
+                first = graph.call_function(operator.getitem, (drawn, 0))
+        before = [first]
         drawn.meta = node.meta
         node.replace_all_uses_with(drawn)
         graph.erase_node(node)
@@ -203,9 +198,10 @@ def read_seeds_once(graph):
     if len(seeds) < 2 or not needed.isdisjoint(draws):
         return
     last = graph.find_nodes(op="placeholder")[-1]
-    for node in [
+    moved = [
         node for node in graph.nodes if node in needed and node.op != "placeholder"
-    ]:
+    ]
+    for node in moved:
         last.append(node)
         last = node
     with graph.inserting_after(last):

@@ -35,14 +35,14 @@ class Signatures:
             or torch.jit.is_tracing()
             or torch.is_anomaly_enabled()
             or is_checkpointed()
-            or not _are_plain(tensors)
+            or not are_plain(tensors)
         ):
             return None
         # Without gradients, PyTorch may not compare `requires_grad`.
         is_differentiated = torch.is_grad_enabled()
         latest = self._latest.get(is_differentiated)
         if latest is None or not latest.comparison.check(*weights):
-            if not _are_plain(weights):
+            if not are_plain(weights):
                 return None
             number = self._numbers.setdefault(_properties(weights), len(self._numbers))
             latest = self._latest[is_differentiated] = _Latest(weights, number)
@@ -71,14 +71,15 @@ class _Latest:
     def __init__(self, weights, number):
         self.number = number
         self.devices = _devices(weights)
+        sizes: list[Any] = [list(weight.shape) for weight in weights]
+        strides: list[Any] = [list(weight.stride()) for weight in weights]
         self.comparison = TensorGuards(
-            *weights,
-            dynamic_dims_sizes=[list(weight.shape) for weight in weights],
-            dynamic_dims_strides=[list(weight.stride()) for weight in weights],
+            *weights, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides
         )
 
 
-def _are_plain(tensors):
+def are_plain(tensors):
+    """Whether all are PyTorch's own, of no other subclass than that of weights."""
     return {torch.Tensor, torch.nn.Parameter}.issuperset(map(type, tensors))
 
 
@@ -96,7 +97,8 @@ def _properties(tensors):
 
 
 def _devices(tensors):
-    return {device.type for device in {tensor.device for tensor in tensors}}
+    devices = {tensor.device for tensor in tensors}
+    return {device.type for device in devices}
 
 
 def is_checkpointed():

@@ -20,7 +20,7 @@ _aten = torch.ops.aten
 MOST_ELEMENTS = 2**14
 """Larger tensors are worth a launch of their own."""
 
-_OF_ONE = {
+_ALONE = {
     _aten.reciprocal.default: _aten._foreach_reciprocal.default,
     _aten.rsqrt.default: _aten._foreach_rsqrt.default,
 }
@@ -38,6 +38,11 @@ _WITH_TENSOR = {
     _aten.mul.Tensor: _aten._foreach_mul.List,
     _aten.div.Tensor: _aten._foreach_div.List,
 }
+
+
+def batched(graph):
+    """The same graph, in which small operations run in batches."""
+    return batched_at_end(batched_at_beginning(graph))
 
 
 def batched_at_end(graph):
@@ -58,7 +63,8 @@ def batched_at_beginning(graph):
     """The same graph, in which small operations that need only arguments run at the
     beginning, in batches."""
     changing = graph_passes.changing(graph)
-    early, needed = set(), set()
+    early: set[fx.Node] = set()
+    needed: set[fx.Node] = set()
     for node in graph.nodes:
         is_given = all(
             argument in early or argument.op in ("placeholder", "get_attr")
@@ -80,19 +86,22 @@ def batched_at_beginning(graph):
 
 
 def _reordered(graph, before, moved, after):
-    """The same graph with other places for nodes, and batches of those that are
+    """The same graph with its nodes in another order, and batches of those that are
     moved."""
     result = fx.Graph()
-    places: dict[fx.Node, fx.Node] = {}
+    copies: dict[fx.Node, fx.Node] = {}
 
-    def put(nodes):
+    def copy(nodes):
         for node in nodes:
-            places[node] = result.node_copy(node, places.__getitem__)
+            copies[node] = result.node_copy(node, copies.__getitem__)
 
-    put(before)
+    copy(before)
     for batch in _batches(graph, moved):
-        _put_batch(result, batch, places) if len(batch) > 1 else put(batch)
-    put(after)
+        if len(batch) > 1:
+            _put_batch(result, batch, copies)
+        else:
+            copy(batch)
+    copy(after)
     return result
 
 
@@ -104,32 +113,28 @@ def _batches(graph, nodes):
     )
     for node in graph.nodes:
         if node in nodes:
-            depths[node] = 1 + max(
-                (
-                    depths[argument]
-                    for argument in node.all_input_nodes
-                    if argument in depths
-                ),
-                default=0,
-            )
-            found = _batch(node)
-            levels[depths[node]][node if found is None else found[0]].append(node)
+            before = [depths.get(argument, 0) for argument in node.all_input_nodes]
+            depths[node] = 1 + max(before, default=0)
+            batch = _batch(node)
+            key = node if batch is None else batch[0]
+            levels[depths[node]][key].append(node)
     return [batch for _, level in sorted(levels.items()) for batch in level.values()]
 
 
-def _put_batch(graph, batch, places):
+def _put_batch(graph, batch, copies):
+    """Adds one operation for a batch of nodes to a graph."""
     keys, tensors, numbers = zip(*map(_batch, batch), strict=True)
     operation = keys[0][0]
-    lists: list[Any] = [
-        [places[tensor] for tensor in column] for column in zip(*tensors, strict=True)
-    ]
+    arguments: list[Any] = []
+    for column in zip(*tensors, strict=True):
+        arguments.append([copies[tensor] for tensor in column])
     if numbers[0] is not None:
         is_one = len(set(map(repr, numbers))) == 1
         operation = operation.Scalar if is_one else operation.ScalarList
-        lists.append(numbers[0] if is_one else list(numbers))
-    result = graph.call_function(operation, tuple(lists), batch[0].kwargs)
+        arguments.append(numbers[0] if is_one else list(numbers))
+    result = graph.call_function(operation, tuple(arguments), batch[0].kwargs)
     for index, node in enumerate(batch):
-        places[node] = graph.call_function(operator.getitem, (result, index))
+        copies[node] = graph.call_function(operator.getitem, (result, index))
 
 
 def _batch(node):
@@ -139,12 +144,15 @@ def _batch(node):
         return None
     target, args, kwargs = node.target, node.args, node.kwargs
     shape, *kind = _properties(node)
-    of_arguments = [_properties(argument) for argument in node.all_input_nodes]
-    if any(others != kind for _, *others in of_arguments):
-        return None
+    shapes = []
+    for argument in node.all_input_nodes:
+        size, *argument_kind = _properties(argument)
+        if argument_kind != kind:
+            return None
+        shapes.append(size)
     alike = str(kwargs), *kind
-    if target in _OF_ONE and len(args) == 1:
-        return (_OF_ONE[target], *alike), args, None
+    if target in _ALONE and len(args) == 1:
+        return (_ALONE[target], *alike), args, None
     if len(args) != 2:
         return None
     first, second = args
@@ -158,7 +166,7 @@ def _batch(node):
     if (
         target in _WITH_TENSOR
         and isinstance(second, fx.Node)
-        and all(size == shape for size, *_ in of_arguments)
+        and all(size == shape for size in shapes)
     ):
         return (_WITH_TENSOR[target], *alike), args, None
     return None
@@ -183,12 +191,12 @@ def _is_movable(node, changing):
         or node.target is _aten._to_copy.default
     ):
         return False
-    memory = [graph_passes.memory_of(each) for each in (node, *node.all_input_nodes)]
+    memory = list(map(graph_passes.memory_of, (node, *node.all_input_nodes)))
     if not changing.isdisjoint(memory):
         return False
     # What is needed later stays in memory until then: statistics of channels may, but
     # not membranes of all steps, or views.
-    return all(_is_vector(_properties(each)[0] or torch.Size()) for each in memory)
+    return all(_is_vector(_properties(owner)[0] or torch.Size()) for owner in memory)
 
 
 def _is_vector(shape):

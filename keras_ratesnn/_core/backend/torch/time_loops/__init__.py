@@ -5,7 +5,7 @@ PyTorch's compiler writes out every time step, so that it takes longer for large
 Here one step is traced, and written as the body of a loop, in a program for any sizes
 and number of steps, which compiles in less than a second; so is its derivative with
 respect to inputs and weights. There is none for steps with other operations than those
-in `text.py`.
+in `operations.py`.
 """
 
 import math
@@ -16,10 +16,8 @@ from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend.torch.recorder.compiler import lock
 from keras_ratesnn._core.backend.torch.time_loops import programs, text
 from keras_ratesnn._core.backend.torch.time_loops.derivative import Derivative
+from keras_ratesnn._core.backend.torch.time_loops.operations import stored
 from keras_ratesnn._core.backend.torch.time_loops.tracing import traced
-from keras_ratesnn._core.backend.torch.time_loops.tracing import (
-    with_tensors as with_tensors,
-)
 
 
 class TimeLoop:
@@ -57,31 +55,25 @@ class TimeLoop:
         groups = list(map(len, (weights, state, inputs, valid)))
         # What a step draws while it is traced, it draws again when it runs.
         with torch.no_grad(), lock(), torch.random.fork_rng(devices=[]):
-            numbers = text.numbers_of(traced(begin, [*weights, *inputs]))
-            self._structure = tree.map_leaves(
-                lambda leaf: None, steps[0](*weights, *state, *inputs, *valid)
-            )
+            numbers = text.constant_results(traced(begin, [*weights, *inputs]))
+            results = steps[0](*weights, *state, *inputs, *valid)
+            self._structure = tree.map_leaves(lambda leaf: None, results)
             modules, state, after = _steady(steps, weights, state, inputs, valid)
-            results, end = (
-                [(x, index >= len(state)) for index, x in enumerate(after)],
-                None,
-            )
+            last, end = after[: len(state)], None
             if finish is not None:
                 end = traced(finish, [*weights, *state])
-                results = [
-                    *((x, False) for x in text.results_of(end)),
-                    *results[len(state) :],
-                ]
-                of_last = tree.map_leaves(lambda leaf: None, finish(*weights, *state))
-                self._structure = of_last, self._structure[1]
+                last = text.results_of(end)
+                finished = finish(*weights, *state)
+                structure = tree.map_leaves(lambda leaf: None, finished)
+                self._structure = structure, self._structure[1]
+            results = [(x, False) for x in last]
+            results += [(x, True) for x in after[len(state) :]]
             self._derivative = None
             if any((*learned, *wanted)):
                 lists = weights, state, inputs, valid, learned, wanted, same
                 self._derivative = Derivative(steps, *lists, after, numbers)
-        self.begins_with_numbers, self.finishes = (
-            numbers is not None,
-            finish is not None,
-        )
+        self.begins_with_numbers = numbers is not None
+        self.finishes = finish is not None
         self._state = [] if self.begins_with_numbers else _kinds(state)
         self._dtypes = [result.dtype for result, _ in results]
         shape = inputs[0].shape
@@ -101,19 +93,17 @@ class TimeLoop:
             tensor.to(dtype).expand(shape)
             for tensor, (shape, dtype) in zip(state, self._state, strict=True)
         ]
-        tensors = [x.to(text.stored(x.dtype)) for x in (*state, *inputs, *valid)]
+        tensors = [x.to(stored(x.dtype)) for x in (*state, *inputs, *valid)]
         with torch.no_grad():
-            of_weights = self._program.of_weights(weights)
+            read_weights = self._program.read_weights(weights)
         if self._derivative is None:
-            found = self._program(ends, [*tensors, *of_weights])
+            results = self._program(ends, [*tensors, *read_weights])
         else:
-            found = self._derivative.run(
-                self._program, ends, weights, tensors, of_weights
+            results = self._derivative.run(
+                self._program, ends, weights, tensors, read_weights
             )
-        return tree.filled(
-            self._structure,
-            [x.to(dtype) for x, dtype in zip(found, self._dtypes, strict=True)],
-        )
+        results = [x.to(dtype) for x, dtype in zip(results, self._dtypes, strict=True)]
+        return tree.filled(self._structure, results)
 
 
 _MOST_KINDS_OF_STATES = 8
@@ -133,7 +123,7 @@ def _steady(steps, weights, state, inputs, valid):
         )
         if changed is None:
             break
-        shapes = [_of_program(new.shape, inputs[0].shape) for new in changed]
+        shapes = [_program_shape(new.shape, inputs[0].shape) for new in changed]
         state = [
             old.to(new.dtype).expand(shape)
             for old, new, shape in zip(state, changed, shapes, strict=False)
@@ -143,7 +133,7 @@ def _steady(steps, weights, state, inputs, valid):
     return modules, state, after[0]
 
 
-def _of_program(shape, full):
+def _program_shape(shape, full):
     """The shape of a state in a program: one number, one for each sample, or one for
     each neuron of each sample."""
     is_row = len(shape) and shape[0] == full[0] and math.prod(shape[1:]) == 1

@@ -9,6 +9,7 @@ import torch
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.time_loops import text
+from keras_ratesnn._core.backend.torch.time_loops.operations import stored
 from keras_ratesnn._core.backend.torch.time_loops.programs import Numbered
 from keras_ratesnn._core.backend.torch.time_loops.tracing import traced, with_tensors
 
@@ -42,160 +43,149 @@ class Derivative:
         results,
         numbers,
     ):
-        self._learned, self._wanted, self._states = learned, wanted, len(state)
-        self._shape, self._kinds = (
-            inputs[0].shape,
-            [(x.shape, text.stored(x.dtype)) for x in results],
-        )
-        own, others = self.parted(weights)
+        self._learned = learned
+        self._wanted = wanted
+        self._states = len(state)
+        self._shape = inputs[0].shape
+        self._kinds = [(x.shape, stored(x.dtype)) for x in results]
+        own, fixed = self._parted(weights)
         self._parts = [_count_of_parts(weight.shape, self._shape) for weight in own]
         # A weight is one number for each neuron, like an input that is the same at
         # every step: sums come later.
-        of_neurons = self._of_neurons(own)
-        arguments = [*others, *state, *inputs, *of_neurons, *valid]
-        counts = [len(others), len(state), len(inputs) + len(of_neurons), len(valid)]
-        wanted, same = (
-            [*wanted, *(True for _ in of_neurons)],
-            [*same, *(True for _ in of_neurons)],
-        )
+        neuron_weights = self._for_each_neuron(own)
+        arguments = [*fixed, *state, *inputs, *neuron_weights, *valid]
+        number_of_inputs = len(inputs) + len(neuron_weights)
+        counts = [len(fixed), len(state), number_of_inputs, len(valid)]
+        wanted = [*wanted, *[True] * len(neuron_weights)]
+        same = [*same, *[True] * len(neuron_weights)]
         steps = [
             _with_weights_last(step, learned, self._parts, [*counts[:2], len(inputs)])
             for step in steps
         ]
-        modules = [traced(step, arguments) for step in steps]
+        self._modules = [traced(step, arguments) for step in steps]
         arguments += [torch.zeros(x.shape, dtype=x.dtype) for x in results]
-        derivatives = [
+        self._derivatives = [
             traced(_derivative(step, counts, wanted), arguments) for step in steps
         ]
-        groups = [*counts, len(state), len(results) - len(state)]
-        are_same = [
-            is_same
-            for is_same, is_wanted in zip(same, wanted, strict=True)
-            if is_wanted
-        ]
-        likes = text.results_of(derivatives[0])[len(state) :]
-
-        def program(has_of_state):
-            written = text.TextOfDerivative(
-                modules,
-                derivatives,
-                self._shape,
-                groups,
-                numbers,
-                are_same,
-                has_of_state,
-            )
-            return Numbered(
-                written,
-                self._shape,
-                [(x, not is_same) for x, is_same in zip(likes, are_same, strict=True)],
-            )
-
-        self._program = functools.cache(program)
+        self._groups = [*counts, len(state), len(results) - len(state)]
+        self._same = list(itertools.compress(same, wanted))
+        self._numbers = numbers
+        self._program = functools.cache(self._written)
         # The other one is for states that go on.
         self._program(False)
 
-    def parted(self, weights):
+    def _written(self, has_state_gradients):
+        """The program, with or without gradients of the last state."""
+        written = text.TextOfDerivative(
+            self._modules,
+            self._derivatives,
+            self._shape,
+            self._groups,
+            self._numbers,
+            self._same,
+            has_state_gradients,
+        )
+        gradients = text.results_of(self._derivatives[0])[self._states :]
+        has_steps = [not is_same for is_same in self._same]
+        results = list(zip(gradients, has_steps, strict=True))
+        return Numbered(written, self._shape, results)
+
+    def _parted(self, weights):
         """Those that are learned, and the others: two lists."""
-        pairs = [*zip(weights, self._learned, strict=True)]
-        own, others = (
-            [weight for weight, is_learned in pairs if is_learned == wanted]
-            for wanted in (True, False)
+        fixed = [not is_learned for is_learned in self._learned]
+        return (
+            list(itertools.compress(weights, self._learned)),
+            list(itertools.compress(weights, fixed)),
         )
-        return own, others
 
-    def _of_neurons(self, own):
+    def _for_each_neuron(self, own):
         """The learned weights as one number for each neuron, or several: a list."""
-        parts = [
-            [weight] if count is None else weight.unbind()
-            for weight, count in zip(own, self._parts, strict=True)
-        ]
-        return [
-            part.expand(self._shape) for part in itertools.chain.from_iterable(parts)
-        ]
+        parts: list[torch.Tensor] = []
+        for weight, count in zip(own, self._parts, strict=True):
+            parts += [weight] if count is None else weight.unbind()
+        return [part.expand(self._shape) for part in parts]
 
-    def run(self, program, ends, weights, arguments, of_weights):
-        """The results of the `Numbered` program of the steps, given its arguments, of
-        which the last are those of weights."""
-        own, others = self.parted(weights)
-        of_others = self._program(False).of_weights(others)
-        counts = len(own), len(arguments), len(of_weights)
-        return _Differentiable.apply(
-            self, program, ends, counts, *own, *arguments, *of_weights, *of_others
+    def run(self, program, ends, weights, arguments, read_weights):
+        """The results of the `Numbered` program of the steps, given its arguments, and
+        those of weights."""
+        own, fixed = self._parted(weights)
+        fixed = self._program(False).read_weights(fixed)
+        counts = len(own), len(arguments), len(read_weights)
+        return _LoopWithDerivative.apply(
+            self, program, ends, counts, *own, *arguments, *read_weights, *fixed
         )
 
-    def gradients(self, ends, own, arguments, of_others, upstream):
+    def gradients(self, ends, own, arguments, fixed, upstream):
         """The gradients of own weights and of inputs: two lists, with `None` for inputs
         that want none."""
-        first = (
-            self._states
-            if all(gradient is None for gradient in upstream[: self._states])
-            else 0
+        has_state_gradients = any(
+            gradient is not None for gradient in upstream[: self._states]
         )
-        batch, *others = self._shape
-        given = [
-            gradient
-            if gradient is not None
-            else torch.zeros(
-                shape if index < self._states else (batch, ends[-1], *others),
-                dtype=dtype,
-            )
-            for index, (gradient, (shape, dtype)) in enumerate(
-                zip(upstream, self._kinds, strict=True)
-            )
-        ]
+        upstream = self._without_gaps(upstream, ends[-1])
+        if not has_state_gradients:
+            upstream = upstream[self._states :]
         inputs, valid = arguments[: len(self._wanted)], arguments[len(self._wanted) :]
-        of_neurons = self._of_neurons(
-            [weight.to(text.stored(weight.dtype)) for weight in own]
-        )
-        tensors = [*inputs, *of_neurons, *valid, *given[first:], *of_others]
-        found = iter(self._program(not first)(ends, tensors))
-        of_inputs = [next(found) if is_wanted else None for is_wanted in self._wanted]
-        of_own = [
-            next(found).sum_to_size(weight.shape)
-            if count is None
-            else torch.stack([next(found).sum() for _ in range(count)])
-            for weight, count in zip(own, self._parts, strict=True)
+        wide = [weight.to(stored(weight.dtype)) for weight in own]
+        neuron_weights = self._for_each_neuron(wide)
+        tensors = [*inputs, *neuron_weights, *valid, *upstream, *fixed]
+        gradients = iter(self._program(has_state_gradients)(ends, tensors))
+        input_gradients = [
+            next(gradients) if is_wanted else None for is_wanted in self._wanted
         ]
-        return of_own, of_inputs
+        weight_gradients = []
+        for weight, count in zip(own, self._parts, strict=True):
+            if count is None:
+                gradient = next(gradients).sum_to_size(weight.shape)
+            else:
+                parts = itertools.islice(gradients, count)
+                gradient = torch.stack([part.sum() for part in parts])
+            weight_gradients.append(gradient)
+        return weight_gradients, input_gradients
+
+    def _without_gaps(self, upstream, timesteps):
+        """The gradients of states and outputs, zeros where there are none: a list."""
+        batch, *features = self._shape
+        filled = []
+        for index, gradient in enumerate(upstream):
+            shape, dtype = self._kinds[index]
+            if index >= self._states:
+                shape = (batch, timesteps, *features)
+            if gradient is None:
+                gradient = torch.zeros(shape, dtype=dtype)
+            filled.append(gradient)
+        return filled
 
 
-class _Differentiable(torch.autograd.Function):
+class _LoopWithDerivative(torch.autograd.Function):
     @staticmethod
     def forward(ctx, derivative, program, ends, counts, *tensors):
         ctx.derivative, ctx.ends, ctx.counts = derivative, ends, counts
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        own, arguments, of_weights = counts
-        return tuple(program(ends, tensors[own : own + arguments + of_weights]))
+        own, arguments, read_weights = counts
+        return tuple(program(ends, tensors[own : own + arguments + read_weights]))
 
     @first_derivative_only
     def backward(ctx, *upstream):
         # Read once: torch.utils.checkpoint returns saved tensors only once.
-        remaining = iter(saved := ctx.saved_tensors)
+        saved = ctx.saved_tensors
+        remaining = iter(saved)
         own, arguments, _ = (
             list(itertools.islice(remaining, count)) for count in ctx.counts
         )
-        of_own, of_inputs = ctx.derivative.gradients(
+        weight_gradients, input_gradients = ctx.derivative.gradients(
             ctx.ends, own, arguments, list(remaining), upstream
         )
-        others = len(saved) - len(of_own) - len(of_inputs)
-        return (
-            None,
-            None,
-            None,
-            None,
-            *of_own,
-            *of_inputs,
-            *(None for _ in range(others)),
-        )
+        gradients = [*weight_gradients, *input_gradients]
+        none = [None] * (len(saved) - len(gradients))
+        return None, None, None, None, *gradients, *none
 
 
-def _count_of_parts(shape, of_neurons):
+def _count_of_parts(shape, input_shape):
     """The length of a vector that is not of neurons, but has a number for each of
     several things; `None` for other weights."""
     try:
-        is_of_neurons = torch.broadcast_shapes(shape, of_neurons) == of_neurons
+        is_of_neurons = torch.broadcast_shapes(shape, input_shape) == input_shape
     except RuntimeError:
         is_of_neurons = False
     return None if is_of_neurons or len(shape) != 1 else shape[0]
@@ -207,17 +197,19 @@ def _with_weights_last(step, learned, parts, counts):
 
     def with_weights_last(*tensors):
         remaining = iter(tensors)
-        others, state, inputs = (
+        fixed, state, inputs = (
             list(itertools.islice(remaining, count)) for count in counts
         )
-        own = [
-            next(remaining)
-            if count is None
-            else torch.stack(list(itertools.islice(remaining, count)))
-            for count in parts
+        own = []
+        for count in parts:
+            if count is None:
+                own.append(next(remaining))
+            else:
+                own.append(torch.stack(list(itertools.islice(remaining, count))))
+        next_own, next_fixed = iter(own), iter(fixed)
+        weights = [
+            next(next_own if is_learned else next_fixed) for is_learned in learned
         ]
-        of_kind = {True: iter(own), False: iter(others)}
-        weights = [next(of_kind[is_learned]) for is_learned in learned]
         return step(*weights, *state, *inputs, *remaining)
 
     return with_weights_last
@@ -238,25 +230,17 @@ def _derivative(step, counts, wanted):
             for x, is_wanted in zip(inputs, wanted, strict=True)
         ]
         with torch.enable_grad():
-            results = tree.flatten(
-                with_tensors(
-                    step(*weights, *state, *inputs, *valid), [*weights, *state, *inputs]
-                )
-            )
-        pairs = [
-            (result, upstream)
-            for result, upstream in zip(results, remaining, strict=True)
-            if result.requires_grad
-        ]
-        of = [*state, *(x for x in inputs if x.requires_grad)]
-        found, onto = (
-            [result for result, _ in pairs],
-            [upstream for _, upstream in pairs],
+            results = step(*weights, *state, *inputs, *valid)
+            results = with_tensors(results, [*weights, *state, *inputs])
+        differentiable, onto = [], []
+        for result, upstream in zip(tree.flatten(results), remaining, strict=True):
+            if result.requires_grad:
+                differentiable.append(result)
+                onto.append(upstream)
+        leaves = [*state, *(x for x in inputs if x.requires_grad)]
+        gradients = torch.autograd.grad(
+            differentiable, leaves, onto, allow_unused=True, materialize_grads=True
         )
-        return list(
-            torch.autograd.grad(
-                found, of, onto, allow_unused=True, materialize_grads=True
-            )
-        )
+        return list(gradients)
 
     return derivative

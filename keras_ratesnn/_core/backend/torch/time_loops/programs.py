@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from keras_ratesnn._core.backend.torch.recorder.compiler import lock, several
-from keras_ratesnn._core.backend.torch.time_loops.text import stored
+from keras_ratesnn._core.backend.torch.time_loops.operations import stored
 
 _FLAGS = (
     "-std=c++17",
@@ -36,10 +36,8 @@ def _compiled(text):
     compilers = [os.environ.get("CXX"), "g++", "clang++"]
     compiler = next(filter(None, (shutil.which(name) for name in compilers if name)))
     with tempfile.TemporaryDirectory() as folder:
-        source, library = (
-            pathlib.Path(folder, "loop.cpp"),
-            pathlib.Path(folder, "loop.so"),
-        )
+        source = pathlib.Path(folder, "loop.cpp")
+        library = pathlib.Path(folder, "loop.so")
         source.write_text(text)
         for flag in _THREADS:
             command = [
@@ -59,7 +57,7 @@ def _compiled(text):
         return ctypes.CDLL(str(library))
 
 
-class _Program(NamedTuple):
+class _LoopProgram(NamedTuple):
     """A compiled program for tensors of some sizes, and any number of steps.
 
     Attributes:
@@ -78,29 +76,28 @@ class _Program(NamedTuple):
     def order(self, tensors):
         """The axes of features in the order in which the largest tensor has them in
         memory, the outermost first."""
-        with_features = [
-            (x, axes)
-            for x, (has_features, axes) in zip(tensors, self.axes, strict=True)
-            if has_features
-        ]
-        if not with_features:
-            return [*range(len(self.shape) - 1)]
-        largest, axes = max(with_features, key=lambda pair: pair[0].numel())
-        return _order_of(largest.shape[1 - axes :], largest.stride()[1 - axes :])
+        largest, largest_axes = None, 0
+        for tensor, (has_features, axes) in zip(tensors, self.axes, strict=True):
+            is_larger = largest is None or tensor.numel() > largest.numel()
+            if has_features and is_larger:
+                largest, largest_axes = tensor, axes
+        if largest is None:
+            return list(range(len(self.shape) - 1))
+        first = 1 - largest_axes
+        return _order_of(largest.shape[first:], largest.stride()[first:])
 
     def empty(self, order, timesteps):
         """New tensors for the results, with features in an order in memory."""
         back = [order.index(axis) for axis in range(len(order))]
-        found = []
+        tensors = []
         for shape, dtype, has_steps in self.results:
             if has_steps or shape == self.shape:
                 axes = [timesteps] * has_steps + [shape[1 + axis] for axis in order]
-                found.append(
-                    _in_order(torch.empty((shape[0], *axes), dtype=dtype), back)
-                )
+                tensor = torch.empty((shape[0], *axes), dtype=dtype)
+                tensors.append(_in_order(tensor, back))
             else:
-                found.append(torch.empty(shape, dtype=dtype))
-        return found
+                tensors.append(torch.empty(shape, dtype=dtype))
+        return tensors
 
     def __call__(self, ends, tensors):
         order = self.order(tensors)
@@ -109,18 +106,14 @@ class _Program(NamedTuple):
             for x, axes in zip(tensors, self.axes, strict=True)
         ]
         strides = [stride for _, pair in laid_out for stride in pair]
-        outputs, (batch, *features) = self.empty(order, ends[-1]), self.shape
-        threads = max(
-            1,
-            min(
-                torch.get_num_threads(),
-                math.prod(self.shape) * ends[-1] // _ELEMENTS_OF_A_THREAD,
-            ),
-        )
+        outputs = self.empty(order, ends[-1])
+        batch, *features = self.shape
+        elements = math.prod(self.shape) * ends[-1]
+        threads = min(torch.get_num_threads(), elements // _ELEMENTS_OF_A_THREAD)
         self.library.run(
             *map(ctypes.c_int64, (batch, math.prod(features), ends[-1])),
             (ctypes.c_int64 * len(ends))(*ends),
-            ctypes.c_int64(threads),
+            ctypes.c_int64(max(1, threads)),
             _pointers([tensor for tensor, _ in laid_out]),
             (ctypes.c_int64 * len(strides))(*strides),
             _pointers(outputs),
@@ -151,28 +144,33 @@ def _laid_out(tensor, order, has_features, axes):
     has_time = tensor.ndim > axes
     if has_features:
         tensor = _in_order(tensor, order)
-        expected = 1
-        for size, stride in zip(
-            reversed(tensor.shape[1 + has_time :]),
-            reversed(tensor.stride()),
-            strict=False,
-        ):
-            if size != 1 and stride != expected:
-                tensor = tensor.contiguous()
-                break
-            expected *= size
-    of_batch = tensor.stride(0) if tensor.ndim and len(tensor) > 1 else 0
-    return tensor, (of_batch, tensor.stride(1) if has_time else 0)
+        sizes = tensor.shape[1 + has_time :]
+        if not _is_dense(sizes, tensor.stride()[1 + has_time :]):
+            tensor = tensor.contiguous()
+    batch_stride = tensor.stride(0) if tensor.ndim and len(tensor) > 1 else 0
+    time_stride = tensor.stride(1) if has_time else 0
+    return tensor, (batch_stride, time_stride)
 
 
-_programs: list[_Program] = []
-_numbers_of_programs: dict[_Program, int] = {}
+def _is_dense(sizes, strides):
+    """Whether axes of these sizes are one after the other in memory, the last without
+    gaps."""
+    expected = 1
+    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+_programs: list[_LoopProgram] = []
+_numbers_of_programs: dict[_LoopProgram, int] = {}
 
 
 def _number_of(text, *sizes):
-    """The number of the program with this text and sizes, see `_Program`, for the
+    """The number of the program with this text and sizes, see `_LoopProgram`, for the
     operation."""
-    program = _Program(_compiled(text), *sizes)
+    program = _LoopProgram(_compiled(text), *sizes)
     with lock():
         # Layers with equal programs share one, for as long as the process runs.
         number = _numbers_of_programs.setdefault(program, len(_programs))
@@ -192,24 +190,21 @@ class Numbered:
     """
 
     def __init__(self, written, shape, results):
-        self._of_weights = written.of_weights
+        self._written = written
         kinds = tuple(
             (tuple(x.shape), stored(x.dtype), has_steps) for x, has_steps in results
         )
-        self._number, self._count = (
-            _number_of(str(written), shape, tuple(written.axes), kinds),
-            len(kinds),
-        )
+        self._number = _number_of(str(written), shape, tuple(written.axes), kinds)
+        self._count = len(kinds)
 
-    def of_weights(self, weights):
+    def read_weights(self, weights):
         """The last of the tensors that it takes."""
-        return [x.to(stored(x.dtype)) for x in self._of_weights(*weights)]
+        return [x.to(stored(x.dtype)) for x in self._written.read_weights(weights)]
 
     def __call__(self, ends, tensors):
         """The results, a list."""
-        return torch.ops.keras_ratesnn.time_loop.default(self._number, ends, tensors)[
-            : self._count
-        ]
+        run = torch.ops.keras_ratesnn.time_loop.default
+        return run(self._number, ends, tensors)[: self._count]
 
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")

@@ -4,7 +4,7 @@ operations."""
 from keras_ratesnn._core import keras_internals, tree
 
 
-class OfTensors:
+class TensorFunction:
     """`function(*arguments)` as a function of tensors: first the weights of the cell,
     then those among the arguments.
 
@@ -22,13 +22,12 @@ class OfTensors:
     """
 
     def __init__(self, function, cell, arguments, is_tensor):
-        self._function, self._weights, self._arguments, self._is_tensor = (
-            function,
-            cell.weights,
-            arguments,
-            is_tensor,
-        )
-        self.structure, self.is_closed = None, True
+        self._function = function
+        self._weights = cell.weights
+        self._arguments = arguments
+        self._is_tensor = is_tensor
+        self.structure = None
+        self.is_closed = True
 
     def __call__(self, *tensors):
         remaining = iter(tensors)
