@@ -34,6 +34,7 @@ import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import OTTT, SLTT, Rate
 from keras_ratesnn.layers.quantized import QUANTIZED
 
+own = rsnn.layers
 T = 4
 METHODS = ("rate", Rate(windows=2), "bptt", "sltt", "ottt")
 WITHOUT_TRACES = METHODS[:4]
@@ -53,6 +54,43 @@ class Subject(NamedTuple):
     place: str = "neurons"
     methods: tuple = METHODS
     facts: tuple[str, ...] = ()
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Counting(own.NeuronCell):
+    """A state of a membrane and an integer, and a weight."""
+
+    def build(self, input_shape):
+        start = keras.initializers.Constant(1.3)
+        self.gain = self.add_weight(
+            shape=(input_shape[-1],), initializer=start, name="gain"
+        )
+
+    def initial_state(self, inputs):
+        membrane = super().initial_state(inputs)
+        return {"membrane": membrane, "steps": ops.zeros((), "int32")}
+
+    def step(self, inputs, state):
+        dtype = state["membrane"].dtype
+        leak = ops.where(state["steps"] % 2 == 0, 0.9, 0.5)
+        current = ops.cast(self.gain, dtype) * ops.cast(inputs, dtype)
+        membrane = ops.cast(leak, dtype) * ops.tanh(state["membrane"]) + current
+        spikes = self.fire(membrane)
+        after = membrane - spikes * self.threshold
+        return membrane, spikes, {"membrane": after, "steps": state["steps"] + 1}
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Drawing(own.LIFCell):
+    """Draws random numbers at each step."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(3)
+
+    def step(self, inputs, state):
+        noise = keras.random.normal(ops.shape(inputs), seed=self.generator)
+        return super().step(inputs + ops.cast(noise, inputs.dtype), state)
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -82,7 +120,6 @@ def recurrent(**options):
     return rsnn.layers.Recurrent(rsnn.layers.LIF(0.5, 0.4), back, **options)
 
 
-own = rsnn.layers
 CHANNEL_DECAYS = [0.2, 0.4, 0.5, 0.6, 0.8]
 SUBJECTS = {
     "ALIF": Subject(
@@ -117,6 +154,13 @@ SUBJECTS = {
     ),
     "Neuron": Subject(
         lambda **k: own.Neuron(Saturating(threshold=0.5), **k), methods=WITHOUT_TRACES
+    ),
+    "Neuron counting": Subject(
+        lambda **k: own.Neuron(Counting(threshold=0.6), **k), methods=WITHOUT_TRACES
+    ),
+    "Neuron drawing": Subject(
+        lambda **k: own.Neuron(Drawing(decay=0.5, threshold=0.6), **k),
+        facts=("random", "draws"),
     ),
     "PSN": Subject(
         lambda **k: own.PSN(T, threshold=0.3, **k),
@@ -159,6 +203,16 @@ SUBJECTS = {
     "Dense quantized": Subject(quantized, "currents"),
     "Dropout": Subject(
         lambda **k: layers.Dropout(0.3, seed=7, **k), "spikes", facts=("random",)
+    ),
+    "AlphaDropout": Subject(
+        lambda **k: layers.AlphaDropout(0.3, seed=7, **k), "spikes", facts=("random",)
+    ),
+    "GRU": Subject(
+        lambda **k: layers.GRU(
+            CHANNELS, return_sequences=True, dropout=0.3, seed=7, **k
+        ),
+        "spikes",
+        facts=("random",),
     ),
     "Noisy": Subject(Noisy, "spikes", facts=("random",)),
     "BernoulliEncoder": Subject(
@@ -408,11 +462,12 @@ def a_frozen_layer_stays_and_lets_the_gradient_through(subject, gradient, step_m
 
 def any_engine_gives_the_same(subject, gradient, step_mode):
     """Eager or compiled, in unrolled loops or not."""
-    settings = {
-        "torch": {"eager_calls": {"auto": 1, True: 1}, "compiler": "eager"},
-        "jax": {"unrolled_steps": dict.fromkeys(("cpu", "gpu"), {False: 1, True: 1})},
-        "tensorflow": {},
-    }[BACKEND]
+    unrolled = {"cpu": {False: 1, True: 1}, "gpu": {False: 1, True: 1}}
+    settings = (
+        {"eager_calls": {"auto": 1, True: 1}, "compiler": "eager"}
+        if BACKEND == "torch"
+        else {"unrolled_steps": unrolled}
+    )
     x, states = data_of(subject), []
     for jit_compile in (False, True):
         model = model_of(subject, gradient, step_mode)
@@ -470,14 +525,24 @@ def channels_may_be_on_any_axis(subject, gradient, step_mode):
 
 # With the facts of subjects that do not give the promise.
 PROMISES = {
-    a_window_for_each_step_is_bptt: ("coupled",),
-    at_one_step_each_method_is_bptt: ("at once", "static"),
-    one_layer_on_a_constant_input_learns_by_rate_as_by_bptt: ("coupled", "returns"),
+    a_window_for_each_step_is_bptt: ("coupled", "draws"),
+    at_one_step_each_method_is_bptt: ("at once", "static", "draws"),
+    one_layer_on_a_constant_input_learns_by_rate_as_by_bptt: (
+        "coupled",
+        "returns",
+        "draws",
+    ),
     single_step_mode_is_multi: ("at once",),
     steps_that_run_again_are_those_that_are_kept: ("at once",),
     a_stream_is_the_sequence: ("at once", "random"),
     padding_anywhere_is_the_sample_alone: ("at once", "random", "static", "coupled"),
-    a_long_loop_begins_as_a_short_one: ("at once", "static", "means"),
+    a_long_loop_begins_as_a_short_one: (
+        "at once",
+        "static",
+        "means",
+        "coupled",
+        "draws",
+    ),
     a_saved_model_goes_on: ("random",),
     a_frozen_layer_stays_and_lets_the_gradient_through: (),
     any_engine_gives_the_same: (),
