@@ -6,6 +6,7 @@ seed is the commit, or the integer `CONTRACT_SEED`, and a failure prints it. Wit
 `CONTRACT_PAIRS=all` no pair is slow.
 """
 
+import json
 import os
 import pathlib
 import subprocess
@@ -42,6 +43,7 @@ THROUGH_TIME = METHODS[:3]
 STEP_BY_STEP = METHODS[2:]
 STEP_MODES = ("multi", "single")
 SHAPE, CHANNELS, CLASSES, BATCH = (5, 3), 5, 2, 4
+NUMBERS = pathlib.Path(__file__).with_name("numbers.json")
 LENGTHS = np.array([4, 2, 3, 2])
 STARTS = np.array([0, 2, 1, 1])
 
@@ -266,7 +268,13 @@ def network(subject, depth=2):
             case "readouts":
                 x = made(sums(x)) if index == depth - 1 else plain(sums(x))
     made_network = keras.Model(inputs, sums(x, CLASSES))
-    give_weights(made_network, np.random.default_rng(0))
+    random = np.random.default_rng(0)
+    give_weights(made_network, random)
+    for weight in made_network.weights:
+        # Those of parallel neurons and of delays: the initial ones differ between
+        # backends.
+        if weight.name in ("weight", "position"):
+            weight.assign(random.uniform(-0.8, 0.8, weight.shape))
     return made_network
 
 
@@ -504,6 +512,27 @@ def an_exported_file_gives_the_outputs(subject, gradient, step_mode, tmp_path):
     )
 
 
+def numbers_are_those_of_every_backend(subject, gradient, step_mode):
+    """Committed: the loss, and a sum of each gradient, by a method that differs between
+    subjects. Written anew by PyTorch with `UPDATE_NUMBERS=1 CONTRACT_PAIRS=all`."""
+    name = next(name for name, known in SUBJECTS.items() if known is subject)
+    place = list(SUBJECTS).index(name)
+    method = subject.methods[place % len(subject.methods)]
+    model = model_of(subject, method, "multi")
+    found = results(model, data_of(subject))
+    del found["state"], found["outputs"]
+    totals = [
+        float(np.sum(np.cos(np.arange(np.size(value))) * np.ravel(value)))
+        for value in found.values()
+    ]
+    if os.environ.get("UPDATE_NUMBERS"):
+        numbers = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
+        numbers[name] = [round(total, 8) for total in totals]
+        NUMBERS.write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
+    expected = json.loads(NUMBERS.read_text())[name]
+    np.testing.assert_allclose(totals, expected, rtol=1e-5, atol=1e-5)
+
+
 def channels_may_be_on_any_axis(subject, gradient, step_mode):
     def outputs_and_gradients(axis, x):
         keras.utils.set_random_seed(0)
@@ -548,6 +577,7 @@ PROMISES = {
     any_engine_gives_the_same: (),
     half_precision_trains_weights_of_full_precision: (),
     an_exported_file_gives_the_outputs: ("random",),
+    numbers_are_those_of_every_backend: ("random",),
     channels_may_be_on_any_axis: (),
 }
 IN_DOUBLE_PRECISION = [

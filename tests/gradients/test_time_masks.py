@@ -20,8 +20,8 @@ from helpers import (
 )
 from keras import layers, ops
 from masked_results import (
-    EACH,
     EACH_ONCE,
+    FEW,
     LENGTHS,
     MASK,
     STEP_MODES,
@@ -30,7 +30,6 @@ from masked_results import (
     Y,
     results,
     results_of_each,
-    slow_unless,
 )
 
 import keras_ratesnn as rsnn
@@ -170,9 +169,7 @@ class Shares(keras.layers.Layer):
         return inputs / ops.sum(inputs, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), slow_unless(EACH, EACH[::3] + EACH[1:2]), ids=str
-)
+@pytest.mark.parametrize(("gradient", "step_mode"), FEW)
 def test_operations_that_are_nan_for_zeros_give_no_nan_in_padding(gradient, step_mode):
     """A mean over words, of which padding has none, and a division."""
     words = np.where(
@@ -219,9 +216,7 @@ def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike():
     )
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), slow_unless(EACH, EACH[::3] + EACH[5:6]), ids=str
-)
+@pytest.mark.parametrize(("gradient", "step_mode"), FEW)
 def test_outputs_of_every_step_are_masked(gradient, step_mode):
     """Losses and metrics of Keras leave the padding out; `TET` takes the mean over the
     steps of each sample first."""

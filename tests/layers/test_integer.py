@@ -105,8 +105,10 @@ def naive(currents, levels, decay, threshold, initial_membrane):
     return counts
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("step_mode", ["multi", "single", "stream"])
+@pytest.mark.parametrize(
+    ("policy", "step_mode"),
+    [("float32", "multi"), ("mixed_bfloat16", "single"), ("mixed_float16", "stream")],
+)
 def test_spikes_are_those_of_a_loop_over_single_numbers(policy, step_mode):
     """Multiples of 1/4, so that many membranes are halves, which are rounded to even in
     every precision."""

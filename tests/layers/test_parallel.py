@@ -156,6 +156,10 @@ def test_frozen_neurons_store_nothing_for_their_own_weights():
     assert_same({path: gradients[0][path] for path in gradients[1]}, gradients[1])
 
 
+def test_online_methods_carry_no_gradient_between_steps_also_in_multi_step_mode():
+    assert_same(results(sliding, "sltt"), results(sliding, "sltt", "single"))
+
+
 @pytest.mark.runs_once
 def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps():
     model = spiking(network(half_masked), T, "rate")

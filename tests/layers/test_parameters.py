@@ -129,10 +129,9 @@ def data(timesteps=5):
         (rsnn.gradients.Rate(windows=2), "multi", list(KINDS)),
         ("rate", "single", ["delayed", "recurrent"]),
         ("bptt", "multi", ["delayed", "ALIF", "readout"]),
-        ("sltt", "single", ["LIF", "CuBaLIF"]),
         ("ottt", "multi", ["LIF", "fixed", "ILIF"]),
     ],
-    ids=["windows", "rate", "bptt", "sltt", "ottt"],
+    ids=["windows", "rate", "bptt", "ottt"],
 )
 def test_neurons_with_values_of_their_own_are_as_many_layers_of_one_neuron(
     gradient, step_mode, kinds

@@ -9,7 +9,6 @@ from helpers import (
     assert_same,
     double_precision,
     loss_and_gradients,
-    saved_and_loaded,
     spiking,
     to_numpy,
 )
@@ -17,7 +16,7 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import Rate
-from keras_ratesnn.layers import ILIF, LIF, LeakyReadout
+from keras_ratesnn.layers import LIF, LeakyReadout
 
 T = 5
 VALUES = ["mean", "last", "max"]
@@ -289,40 +288,6 @@ def test_an_exported_step_has_its_membrane_among_the_states(tmp_path):
         states = {name: found[f"next_{name}"] for name in states}
         np.testing.assert_allclose(
             found["output"], expected[:, t], rtol=1e-5, atol=1e-5
-        )
-
-
-def test_an_unrolled_network_reads_out_the_integers():
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((6,))
-    x = layers.Dense(3)(
-        ILIF(4, np.linspace(0.1, 0.8, 8), np.linspace(0.2, 0.4, 8))(
-            layers.Dense(8)(inputs)
-        )
-    )
-    decays = {
-        "mean": 0.8,
-        "last": [0.8, 0.5, 0.2],
-        "max": keras.initializers.Constant(0.6),
-    }
-    outputs = [
-        layers.Softmax()(
-            LeakyReadout(decays[value], synaptic_decay=0.3, value=value)(x)
-        )
-        for value in VALUES
-    ]
-    model = spiking(keras.Model(inputs, outputs), T)
-    expected, unrolled = model.predict(frames(), verbose=0), rsnn.unroll(model)
-    for binary in (unrolled, saved_and_loaded(unrolled)):
-        assert_close(
-            binary.predict(frames(), verbose=0), expected, rtol=1e-4, atol=1e-6
-        )
-    model.return_sequences = True
-    for t in range(T):
-        np.testing.assert_allclose(
-            *(to_numpy(of.step(frames()[:, t])[1]) for of in (model, unrolled)),
-            rtol=1e-4,
-            atol=1e-6,
         )
 
 

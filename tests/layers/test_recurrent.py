@@ -110,7 +110,7 @@ def test_the_authors_program_agrees(name, gradient):
     case.assert_agrees(model, names)
 
 
-@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt", "sltt"], ids=str)
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_without_weights_in_the_synapse_it_is_the_plain_network(gradient):
     found = results(gradient, feedback=0.0)
     inputs = keras.Input((6,))
@@ -170,7 +170,7 @@ def test_one_weight_each_is_a_diagonal_kernel(step_mode):
         of_synapse = next(path for path in gradients if synapse.name in path)
         return value, gradients.pop(of_synapse), list(gradients.values())
 
-    for gradient in ("rate", Rate(windows=T), "bptt", "sltt"):
+    for gradient in ("rate", "bptt"):
         value, of_scale, others = found(
             rsnn.layers.Scale(per_channel=True, name="back"), [weights[None]], gradient
         )
@@ -226,22 +226,6 @@ def test_an_axis_without_a_size_has_no_scales():
             f"axis={axis}",
         ):
             rsnn.layers.Scale(per_channel=True, axis=axis).build(shape)
-
-
-def test_integer_spikes_come_back_and_can_be_unrolled():
-    def neuron():
-        return rsnn.layers.ILIF(levels=3, threshold=0.5, normalize=True)
-
-    assert_same(results(Rate(windows=T), neuron=neuron), results("bptt", neuron=neuron))
-    model = spiking(network(neuron), T)
-    unrolled = rsnn.unroll(model)
-    assert unrolled.timesteps == 3 * T
-    np.testing.assert_allclose(
-        unrolled.predict(frames(), verbose=0),
-        to_numpy(model(frames())),
-        rtol=1e-4,
-        atol=1e-5,
-    )
 
 
 def test_after_a_gap_nothing_comes_back():
