@@ -61,15 +61,12 @@ def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, tr
         np.testing.assert_allclose(rate, mean, atol=2e-6, err_msg=operation.name)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_the_gradient_has_the_scale_and_direction_of_bptt(step_mode):
+def test_the_gradient_has_the_scale_and_direction_of_bptt():
     x, y = data(32, (8, 8, 3), classes=5)
     network = res(8, rsnn.layers.LIF)
     gradients = {}
     for method in ("rate", "bptt"):
-        _, gradients[method] = loss_and_gradients(
-            spiking(network, 4, method, step_mode=step_mode), x, y
-        )
+        _, gradients[method] = loss_and_gradients(spiking(network, 4, method), x, y)
     flat = {
         method: np.concatenate([g.ravel() for g in of.values()])
         for method, of in gradients.items()

@@ -18,7 +18,6 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
-from reference_networks import res
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import Rate
@@ -85,22 +84,6 @@ def test_a_window_for_each_step_is_bptt(step_mode, has_time, return_sequences):
             return_sequences=return_sequences,
         )
     assert_same(by_windows, by_bptt, 1e-9)
-
-
-def test_more_windows_are_closer_to_bptt():
-    x, y = data(32, (8, 8, 3), classes=5)
-    shared = res(8, rsnn.layers.LIF)
-
-    def flat(gradient):
-        _, found = loss_and_gradients(spiking(shared, 4, gradient), x, y)
-        return np.concatenate([of_variable.ravel() for of_variable in found.values()])
-
-    by_bptt = flat("bptt")
-    distances = [
-        np.linalg.norm(flat(Rate(windows=windows)) - by_bptt) for windows in (1, 2, 4)
-    ]
-    assert distances == sorted(distances, reverse=True)
-    assert distances[-1] < 1e-3 * distances[0]
 
 
 # The triangle of eligibilities.
