@@ -21,7 +21,7 @@ IN_TURN = (
 tests/core/test_rooms.py guards. Beside PyTorch each case runs on one backend, in
 turn."""
 
-OF_BACKENDS = ("backend", "gradients", "graph", "layers", "steps")
+OF_BACKENDS = ("backend", "contract", "gradients", "graph", "layers", "steps")
 """Rooms of tests of what differs between backends, and of what all else is built on."""
 
 OTHERS = ("jax", "tensorflow")

@@ -218,51 +218,6 @@ def _differentiated_by_torch(model, variables, loss):
     return results
 
 
-def sizes_of_windows(windows, timesteps):
-    """The sizes of the windows that an integer stands for, or those given: all but the
-    last one are of one step."""
-    return (
-        (*[1] * (windows - 1), timesteps - windows + 1)
-        if isinstance(windows, int)
-        else windows
-    )
-
-
-def results_without_padding(model, x, y, lengths):
-    """What `training_results` finds for padded sequences if each is alone, at its own
-    number of steps.
-
-    Args:
-        model: A `SpikingModel`.
-        x: Array `(batch, T, ...)`.
-        y: Array of labels.
-        lengths: List of integers. Sequences of one length are one batch: few lengths
-            are few programs.
-
-    Returns:
-        List of the mean loss, its gradients, and the outputs.
-    """
-    parts, outputs, lengths = [], [], np.asarray(lengths)
-    for length in np.unique(lengths):
-        same, gradient = lengths == length, model.gradient
-        if getattr(gradient, "windows", 1) != 1:
-            # Those of the padded sequences, as far as these go.
-            ends = np.minimum(
-                np.cumsum(sizes_of_windows(gradient.windows, model.timesteps)), length
-            )
-            gradient = rsnn.gradients.Rate(
-                windows=tuple(int(size) for size in np.diff([0, *ends]) if size)
-            )
-        alone = rsnn.SpikingModel(model.network, int(length), gradient, model.step_mode)
-        value, gradients, found = training_results(alone, x[same, :length], y[same])
-        parts.append([same.mean() * part for part in (value, *gradients.values())])
-        outputs.extend(zip(np.flatnonzero(same), found, strict=True))
-    return [
-        *map(sum, zip(*parts, strict=True)),
-        np.stack([output for _, output in sorted(outputs, key=lambda of: of[0])]),
-    ]
-
-
 def assert_same(found, expected, message="", rtol=1e-4):
     """The arrays of two lists, or those of a dict in another one, are the same up to
     the rounding of the largest number."""

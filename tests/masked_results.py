@@ -3,8 +3,7 @@ of masked rows."""
 
 import keras
 import numpy as np
-import pytest
-from helpers import BACKEND, to_numpy, training_step
+from helpers import to_numpy, training_step
 from keras import ops
 
 from keras_ratesnn.gradients import Rate
@@ -14,23 +13,15 @@ LENGTHS = np.array([4, 2, 2, 1])
 MASK = np.arange(T) < LENGTHS[:, None]
 Y = np.array([0, 1, 2, 1])
 STEP_MODES = ["multi", "single"]
-METHODS = ["rate", Rate(windows=2), "bptt", "sltt", "ottt"]
-EACH = [(gradient, step_mode) for gradient in METHODS for step_mode in STEP_MODES]
-
-
-def slow_unless(cases, chosen):
-    """Cases for `parametrize`, of which those that are not chosen are slow."""
-    return [
-        pytest.param(*case, marks=() if case in chosen else pytest.mark.slow)
-        for case in cases
-    ]
-
-
-# All methods and both step modes, and the other pairs too on PyTorch, where they take
-# the least time.
-EACH_ONCE = slow_unless(
-    EACH, EACH if BACKEND == "torch" else [*EACH[::3], EACH[1], EACH[5]]
-)
+# Each method and each step mode.
+EACH_ONCE = [
+    ("rate", "multi"),
+    (Rate(windows=2), "single"),
+    ("bptt", "multi"),
+    ("sltt", "single"),
+    ("ottt", "multi"),
+]
+FEW = [("rate", "multi"), ("bptt", "single")]
 
 
 class WithMask(keras.Model):

@@ -1,6 +1,6 @@
 """What a training step is made of, counted: no change makes one costlier unseen.
 
-The forward pass, the loss and the gradient of small networks, with each method and in
+The forward pass, the loss and the gradient of a small network, with each method and in
 both step modes. On PyTorch the operations that run, the calls in the recorded graphs,
 and the most bytes that are alive at a time; on JAX the equations of the jaxpr, and the
 temporary memory of the compiled program; on TensorFlow the nodes of the graph. In half
@@ -27,17 +27,7 @@ from helpers import BACKEND
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import dtype_policy, keras_internals
-from keras_ratesnn.layers import (
-    ILIF,
-    LIF,
-    Delay,
-    MaskedPSN,
-    ParametricLIF,
-    Recurrent,
-    SlidingPSN,
-)
-from keras_ratesnn.models import spiking_self_attention
+from keras_ratesnn.layers import LIF, ParametricLIF
 
 pytestmark = pytest.mark.on_each_backend
 
@@ -61,11 +51,8 @@ out buffers otherwise."""
 T = 3
 """More steps than XLA unrolls around a network."""
 
-LONG = 5
-"""More steps than XLA unrolls inside a layer of neurons, with gradient."""
 
 BATCH = 4
-LENGTHS = np.array([3, 3, 2, 1])
 CLASSES = 3
 
 METHODS = {
@@ -84,15 +71,6 @@ def normalized(x, filters, **kwargs):
     )
 
 
-def vgg():
-    """Static images, batch normalisation, pooling, dropout."""
-    x = inputs = keras.Input((8, 8, 3))
-    for filters in (4, 8):
-        x = layers.MaxPooling2D(2)(LIF()(normalized(x, filters)))
-    x = LIF()(layers.Dense(8)(layers.Dropout(0.3, seed=0)(layers.Flatten()(x))))
-    return keras.Model(inputs, layers.Dense(CLASSES)(x))
-
-
 def resnet():
     """Frames, a skip connection, learned neurons."""
     inputs = keras.Input((6, 6, 3))
@@ -104,134 +82,53 @@ def resnet():
     )
 
 
-class ScaledByStep(layers.Layer):
-    """Multiplies each step by a trainable factor."""
-
-    def build(self, input_shape):
-        self.factors = self.add_weight(shape=(T,), initializer="ones")
-
-    def call(self, inputs, time_step=0):
-        return inputs * ops.reshape(ops.take(self.factors, time_step, axis=0), (-1, 1))
-
-
-def padded():
-    """Sequences of unequal length: normalisations, a layer that takes its time step,
-    activity regularisation."""
-    inputs = keras.Input((6,))
-    x = LIF(activity_regularizer="l1")(
-        layers.BatchNormalization()(layers.Dense(8)(inputs))
-    )
-    x = rsnn.layers.TemporalEffectiveBatchNormalization(T)(
-        layers.Dense(8)(ScaledByStep()(x))
-    )
-    return keras.Model(
-        inputs, layers.Dense(CLASSES)(layers.LayerNormalization()(LIF()(x)))
-    )
-
-
-def neurons():
-    """Recurrent, parallel and delayed neurons, and one whose derivative is found by
-    forward mode."""
-    inputs = keras.Input((6,))
-    x = Recurrent(LIF(), layers.Dense(8))(layers.Dense(8)(inputs))
-    x = MaskedPSN(T, 2)(layers.Dense(8)(Delay(3)(x)))
-    x = SlidingPSN(2)(layers.Dense(8)(x))
-    x = rsnn.layers.Neuron(Saturating())(layers.Dense(8)(x))
-    return keras.Model(inputs, layers.Dense(CLASSES)(x))
-
-
-class Saturating(rsnn.layers.NeuronCell):
-    """A cell of one's own."""
-
-    def step(self, inputs, state):
-        membrane = 0.5 * ops.tanh(state) + inputs
-        spikes = self.fire(membrane)
-        return membrane, spikes, membrane - self.threshold * ops.stop_gradient(spikes)
-
-
-def transformer():
-    """Tokens, attention, integer neurons."""
-    inputs = keras.Input((5, 8))
-    x = layers.BatchNormalization()(layers.Dense(8)(inputs))
-    x = layers.Add()(
-        [
-            x,
-            spiking_self_attention(
-                ILIF(4)(x), 2, neuron=lambda: ILIF(4), attention_neuron=lambda: ILIF(2)
-            ),
-        ]
-    )
-    return keras.Model(
-        inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling1D()(ILIF(4)(x)))
-    )
-
-
 def half_precision():
     """`resnet`, of which casts are counted."""
-    with dtype_policy.global_policy("mixed_bfloat16"):
-        return resnet()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    return resnet()
 
 
-NETWORKS = {
-    function.__name__: function
-    for function in (vgg, resnet, padded, neurons, transformer, half_precision)
-}
+NETWORKS = {"resnet": resnet, "half_precision": half_precision}
 
 
 def cases_of(network):
     """The methods and step modes that are counted for a network."""
     for method, step_mode in itertools.product(METHODS, STEP_MODES):
-        if (network, method) == ("neurons", "ottt"):
-            # Parallel neurons have no trace.
-            continue
-        if network == "half_precision" and method not in ("rate", "bptt"):
-            continue
-        # Others than PyTorch trace slowly: they count the other methods in one step
-        # mode, which differs between networks.
-        chosen = STEP_MODES[list(NETWORKS).index(network) % 2]
-        if BACKEND == "torch" or method in ("rate", "bptt") or step_mode == chosen:
+        is_basic = method in ("rate", "bptt")
+        # Others than PyTorch trace slowly.
+        is_slow = BACKEND != "torch" and step_mode == "multi"
+        if is_basic or not (network == "half_precision" or is_slow):
             yield method, step_mode
 
 
-def model_and_data(name, network, method, step_mode):
-    timesteps = LONG if name == "vgg" else T
-    model = rsnn.SpikingModel(network, timesteps, METHODS[method], step_mode)
-    time = () if name == "vgg" else (timesteps,)
-    x = (
-        np.random.default_rng(0)
-        .normal(0.5, 1.0, (BATCH, *time, *network.input_shape[1:]))
-        .astype("float32")
-    )
-    mask = np.arange(T) < LENGTHS[:, None] if name == "padded" else None
+def model_and_data(network, method, step_mode):
+    model = rsnn.SpikingModel(network, T, METHODS[method], step_mode)
+    shape = (BATCH, T, *network.input_shape[1:])
+    x = np.random.default_rng(0).normal(0.5, 1.0, shape).astype("float32")
     model.compile(
         "sgd",
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    return model, (x, np.arange(BATCH) % CLASSES, mask)
+    return model, (x, np.arange(BATCH) % CLASSES)
 
 
 def counted_by_torch(model, batch, thorough):
     import torch
     from counted_operations import Counter
 
-    x, y, mask = (
-        None if array is None else ops.convert_to_tensor(array) for array in batch
-    )
+    x, y = map(ops.convert_to_tensor, batch)
     weights = [variable.value for variable in model.trainable_variables]
-    # As in `fit`: the loss, which is Keras' own, would else keep its labels.
-    with keras_internals.in_steps(), Counter() as counter:
-        loss = model.loss(y, model(x, training=True, mask=mask)) + sum(model.losses)
+    with Counter() as counter:
+        loss = model.loss(y, model(x, training=True)) + sum(model.losses)
         torch.autograd.grad(loss, weights, allow_unused=True)
     counts = {"operations": counter.operations, "memory": counter.most_bytes}
-    return (
-        {**counts, "recorded": len(_recorded_calls(model, x, mask))}
-        if thorough
-        else counts
-    )
+    if thorough:
+        counts["recorded"] = len(_recorded_calls(model, x))
+    return counts
 
 
-def _recorded_calls(model, x, mask):
+def _recorded_calls(model, x):
     """The nodes that call functions in the recorded graphs of a call of a model, and of
     its gradient."""
     from recorded_calls import recording
@@ -239,23 +136,17 @@ def _recorded_calls(model, x, mask):
     model.compile("sgd", model.loss)
     with recording():
         for _ in range(2):
-            model(x, training=True, mask=mask)
+            model(x, training=True)
     (graph,) = model._graphs.graphs
-    nodes = [
-        node
-        for part in (graph.forward, graph.backward)
-        for node in part.__self__.graph.nodes
-    ]
+    parts = (graph.forward, graph.backward)
+    nodes = [node for part in parts for node in part.__self__.graph.nodes]
     return [node for node in nodes if node.op == "call_function"]
 
 
 def casts_by_torch(model, batch):
     import torch
 
-    x, _, mask = (
-        None if array is None else ops.convert_to_tensor(array) for array in batch
-    )
-    calls = _recorded_calls(model, x, mask)
+    calls = _recorded_calls(model, ops.convert_to_tensor(batch[0]))
     return [node.target for node in calls].count(torch.ops.aten._to_copy.default)
 
 
@@ -277,9 +168,9 @@ def casts_by_jax(model, batch):
 def _traced_by_jax(model, batch):
     import jax
 
-    def objective(trainable, fixed, x, y, mask):
+    def objective(trainable, fixed, x, y):
         outputs, fixed, losses = model.stateless_call(
-            trainable, fixed, x, training=True, mask=mask, return_losses=True
+            trainable, fixed, x, training=True, return_losses=True
         )
         return model.loss(y, outputs) + sum(losses), fixed
 
@@ -320,14 +211,14 @@ def _nodes_by_tensorflow(model, batch):
     import tensorflow as tf
 
     @tf.function(autograph=False)
-    def step(x, y, mask):
+    def step(x, y):
         with tf.GradientTape() as tape:
-            loss = model.loss(y, model(x, training=True, mask=mask)) + sum(model.losses)
+            loss = model.loss(y, model(x, training=True)) + sum(model.losses)
         return tape.gradient(
             loss, [variable.value for variable in model.trainable_variables]
         )
 
-    batch = [None if array is None else tf.constant(array) for array in batch]
+    batch = [tf.constant(array) for array in batch]
     with _forward_mode_of_a_new_process():
         graph = step.get_concrete_function(*batch).graph.as_graph_def()
     return [
@@ -367,13 +258,11 @@ def counts_of(name):
     """The counts of a network, by method and step mode."""
     network, counts = NETWORKS[name](), {}
     for method, step_mode in cases_of(name):
-        model, batch = model_and_data(name, network, method, step_mode)
+        model, batch = model_and_data(network, method, step_mode)
         if name == "half_precision":
             found = {"casts": CASTS_BY[BACKEND](model, batch)}
         else:
-            found = COUNTED_BY[BACKEND](
-                model, batch, thorough=name == "vgg" or method == "rate"
-            )
+            found = COUNTED_BY[BACKEND](model, batch, thorough=method == "rate")
         counts[f"{method}, {step_mode}"] = found
     return counts
 

@@ -132,15 +132,6 @@ class RecurrentCell(rsnn.layers.NeuronCell):
         )
 
 
-class RecurrentOnImages(RecurrentCell):
-    """Recurrent weights with a shape that broadcasts to the membrane."""
-
-    def build(self, input_shape):
-        self.recurrent = self.add_weight(
-            shape=(4, 4), initializer="zeros", name="recurrent"
-        )
-
-
 class MeanCell(rsnn.layers.NeuronCell):
     """Neurons that are inhibited by the mean of all neurons of their sample."""
 
@@ -176,7 +167,6 @@ def of_cell(cell, shape=(6,)):
     ("cell", "shape", "named"),
     [
         (RecurrentCell, (6,), "recurrent"),
-        (RecurrentOnImages, (4, 4), "recurrent|state"),
         (MeanCell, (6,), "MeanCell"),
     ],
 )
@@ -221,23 +211,6 @@ def test_a_mask_in_the_graph_reaches_the_layer_after_the_neurons(gradient, step_
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_a_frozen_layer_after_neurons_lets_the_gradient_through_and_can_be_unfrozen(
-    step_mode,
-):
-    x, y = data()
-    network = mlp()
-    _, expected = loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)
-    network.layers[-1].trainable = False
-    _, frozen = loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)
-    assert len(frozen) == 2
-    assert_close(expected, frozen, rtol=1e-5, atol=1e-7)
-    network.layers[-1].trainable = True
-    assert (
-        len(loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)[1]) == 4
-    )
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_an_empty_batch_has_an_empty_output(gradient, step_mode):
     assert tuple(
@@ -245,38 +218,6 @@ def test_an_empty_batch_has_an_empty_output(gradient, step_mode):
             np.zeros((0, 6), "float32")
         ).shape
     ) == (0, 3)
-
-
-@keras.saving.register_keras_serializable(package="tests")
-class FixedProjection(keras.layers.Layer):
-    """A random projection that is not trained, and that autograd saves for the gradient
-    of what comes before."""
-
-    def build(self, input_shape):
-        self.matrix = self.add_weight(
-            shape=(input_shape[-1], 4),
-            initializer="glorot_normal",
-            trainable=False,
-            name="matrix",
-        )
-
-    def call(self, inputs):
-        return ops.matmul(inputs, self.matrix)
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_a_projection_that_is_not_trained_lets_the_gradient_through(step_mode):
-    inputs = keras.Input((6,))
-    x = FixedProjection()(rsnn.layers.LIF()(keras.layers.Dense(8)(inputs)))
-    network = keras.Model(inputs, keras.layers.Dense(3)(x))
-    x, y = data()
-    _, by_rate = loss_and_gradients(
-        spiking(network, 1, "rate", step_mode=step_mode), x, y
-    )
-    _, by_bptt = loss_and_gradients(
-        spiking(network, 1, "bptt", step_mode=step_mode), x, y
-    )
-    assert_close(by_rate, by_bptt, rtol=1e-5, atol=1e-7)
 
 
 class Doubled(gradients.LoopedHandler):

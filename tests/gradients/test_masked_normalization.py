@@ -104,29 +104,6 @@ def test_one_step_is_that_of_keras(step_mode):
         )
 
 
-def test_a_renormalisation_is_that_of_keras():
-    frames, make = frames_of(1), lambda: layers.BatchNormalization(renorm=True)
-    expected = results_of(network_of([make]), frames[:, 0], plain=True)
-    assert_same(
-        results_of(spiking(network_of([make]), 1, "bptt"), frames), expected, "bptt"
-    )
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_the_rate_gradient_is_that_of_bptt_where_each_step_has_its_rate(step_mode):
-    frames, of = frames_of(2), LAYERS[::3]
-    expected = results_of(
-        spiking(network_of(of), 2, "bptt", step_mode=step_mode), frames
-    )
-    assert_same(
-        results_of(
-            spiking(network_of(of), 2, Rate(windows=2), step_mode=step_mode), frames
-        ),
-        expected,
-        "",
-    )
-
-
 @pytest.mark.parametrize(
     ("step_mode", "methods"),
     # The authors' program adds ε twice.
@@ -183,41 +160,6 @@ def test_moving_averages_follow_the_rows_that_are_not_masked(step_mode):
     np.testing.assert_allclose(to_numpy(online.moving_mean), 0.5 * mean, rtol=1e-4)
     np.testing.assert_allclose(
         to_numpy(online.moving_variance), 0.5 + 0.5 * variance, rtol=1e-4
-    )
-
-
-def test_online_renormalisation_by_itself_leaves_masked_rows_out():
-    frames = frames_of(1)[:, 0]
-    layer = OnlineRenormalization(momentum=0.5, epsilon=1e-3)
-    mean, variance = np.zeros(4), np.ones(4)
-    for batch in (frames, frames + 1.0 * (frames != 0.0)):
-        outputs = layer(batch, training=True, mask=batch.any(axis=-1))
-        np.testing.assert_allclose(
-            to_numpy(outputs),
-            (batch - mean) / np.sqrt(variance + 1e-3),
-            rtol=1e-3,
-            atol=1e-5,
-        )
-        of_batch = masked_statistics(batch)
-        mean, variance = 0.5 * (mean + of_batch[0]), 0.5 * (variance + of_batch[1])
-        np.testing.assert_allclose(to_numpy(layer.moving_mean), mean, rtol=1e-4)
-        np.testing.assert_allclose(to_numpy(layer.moving_variance), variance, rtol=1e-4)
-    outputs = layer(frames, training=False, mask=frames.any(axis=-1))
-    np.testing.assert_allclose(
-        to_numpy(outputs),
-        (frames - mean) / np.sqrt(variance + 1e-3),
-        rtol=1e-3,
-        atol=1e-5,
-    )
-
-
-@pytest.mark.parametrize("make", [layers.BatchNormalization, OnlineRenormalization])
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_a_batch_that_is_all_masked_has_finite_results(make, step_mode):
-    model = spiking(network_of([make]), T, "sltt", step_mode=step_mode)
-    assert all(
-        np.isfinite(result).all()
-        for result in results_of(model, np.zeros((6, T, 5, 4), "float32"))
     )
 
 

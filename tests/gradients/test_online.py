@@ -13,7 +13,6 @@ from helpers import (
     gradient_of,
     loss_and_gradients,
     mlp,
-    saved_and_loaded,
     spiking,
     to_numpy,
     training_step,
@@ -155,36 +154,6 @@ def test_recomputed_steps_give_the_gradients_and_leave_the_state_of_kept_ones(
     )
 
 
-def test_integers_and_booleans_among_the_outputs_leave_the_gradient_of_the_others():
-    x, _ = data()
-    inputs = keras.Input((6,))
-    spikes = rsnn.layers.LIF()(layers.Dense(8)(inputs))
-    outputs = {
-        "a": ops.cast(spikes, "int32"),
-        "b": layers.Dense(3)(spikes),
-        "c": spikes > 0.5,
-    }
-    network = keras.Model(inputs, outputs)
-
-    def gradients(recompute):
-        model = rsnn.SpikingModel(
-            network,
-            3,
-            SLTT(recompute=recompute),
-            step_mode="single",
-            return_sequences=True,
-        )
-        return loss_and_gradients(
-            model, x, x, lambda y, outputs: ops.mean(ops.square(outputs["b"] - 1.0))
-        )[1]
-
-    for found, expected in zip(
-        gradients(True).values(), gradients(False).values(), strict=True
-    ):
-        assert np.abs(expected).max() > 1e-4
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.filterwarnings(
     "ignore:.*does not support masking and will therefore destroy"
 )
@@ -261,33 +230,6 @@ def test_weights_that_a_layer_assigns_have_the_gradient_of_bptt_at_one_step(
     assert_close(spectral(1, gradient, step_mode, 20), expected, rtol=1e-2, atol=5e-4)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_both_orders_agree_where_nothing_is_normalized(method):
-    x, y = data()
-    inputs = keras.Input((6,))
-    hidden = rsnn.layers.LIF()(layers.Dense(8)(inputs))
-    hidden = layers.Dropout(0.5, seed=3)(hidden)
-    network = keras.Model(
-        inputs, layers.Dense(3)(rsnn.layers.IF()(layers.Dense(8)(hidden)))
-    )
-    seeds = [
-        to_numpy(generator.state) for generator in network.layers[3]._seed_generators
-    ]
-
-    def gradients(step_mode):
-        for generator, seed in zip(
-            network.layers[3]._seed_generators, seeds, strict=True
-        ):
-            generator.state.assign(seed)
-        return loss_and_gradients(
-            spiking(network, 4, method, step_mode=step_mode), x, y
-        )[1]
-
-    assert_close(
-        gradients("single").values(), gradients("multi").values(), rtol=1e-4, atol=1e-6
-    )
-
-
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_only_random_steps_carry_gradient_and_they_are_drawn_for_each_batch(step_mode):
     x, y = data()
@@ -316,6 +258,7 @@ def test_only_random_steps_carry_gradient_and_they_are_drawn_for_each_batch(step
     assert 2 <= len({kernel.round(6).tobytes() for kernel in kernels}) <= 4
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="counts operations of PyTorch")
 def test_a_random_step_without_gradient_costs_a_forward_pass():
     """Of a step, convolutions forward and backward: those that always run, and those
     that run if it is chosen."""
@@ -325,12 +268,12 @@ def test_a_random_step_without_gradient_costs_a_forward_pass():
         x = rsnn.layers.LIF()(layers.Conv2D(4, 3, padding="same")(x))
     network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
     model = compiled(spiking(network, 4, SLTT(random_steps=2), step_mode="single"))
-    found = COUNTED_BY[BACKEND](model, np.ones((4, 4, 6, 6, 2), "float32"))
+    found = _convolutions(model, np.ones((4, 4, 6, 6, 2), "float32"))
     # PyTorch knows that frames need no gradient.
-    assert found == (2, 3 if BACKEND == "torch" else 4)
+    assert found == (2, 3)
 
 
-def _counted_by_torch(model, x):
+def _convolutions(model, x):
     """In a recorded call: two sweeps forward."""
     import torch
     from recorded_calls import recording
@@ -365,95 +308,6 @@ def _counted_by_torch(model, x):
     ) / model.gradient.random_steps
 
 
-def _counted_by_jax(model, x):
-    import jax
-
-    def function(trainable, fixed):
-        return ops.sum(model.stateless_call(trainable, fixed, x, training=True)[0])
-
-    def inside(equation):
-        parts = (
-            getattr(part, "jaxpr", part)
-            for part in keras.tree.flatten(list(equation.params.values()))
-        )
-        return [part for part in parts if hasattr(part, "eqns")]
-
-    def count(jaxpr):
-        return sum(
-            (equation.primitive.name == "conv_general_dilated")
-            + sum(map(count, inside(equation)))
-            for equation in jaxpr.eqns
-        )
-
-    def choices(jaxpr):
-        for equation in jaxpr.eqns:
-            if equation.primitive.name == "cond":
-                yield list(map(count, inside(equation)))
-            else:
-                yield from (
-                    choice for part in inside(equation) for choice in choices(part)
-                )
-
-    state = [
-        [variable.value for variable in of]
-        for of in (model.trainable_variables, model.non_trainable_variables)
-    ]
-    jaxpr = jax.make_jaxpr(jax.grad(function))(*state).jaxpr
-    # The first step, and the loop over the others.
-    found = list(choices(jaxpr))
-    assert len(found) == 2
-    return _forward_and_chosen(count(jaxpr), found)
-
-
-def _counted_by_tensorflow(model, x):
-    import tensorflow as tf
-
-    @tf.function(autograph=False)
-    def gradients():
-        with tf.GradientTape() as tape:
-            outputs = ops.sum(model(x, training=True))
-        return tape.gradient(
-            outputs, [variable.value for variable in model.trainable_variables]
-        )
-
-    graph = gradients.get_concrete_function().graph.as_graph_def()
-    nodes = {
-        function.signature.name: function.node_def
-        for function in graph.library.function
-    }
-
-    def count(nodes):
-        return sum(node.op.startswith("Conv2D") for node in nodes)
-
-    every_node = [*graph.node, *(node for of in nodes.values() for node in of)]
-    chosen = [node for node in every_node if node.op in ("If", "StatelessIf")]
-    assert len(chosen) == 2
-    branches = [
-        [
-            count(nodes[node.attr[name].func.name])
-            for name in ("else_branch", "then_branch")
-        ]
-        for node in chosen
-    ]
-    return _forward_and_chosen(count(every_node), branches)
-
-
-def _forward_and_chosen(every, choices):
-    """Of convolutions in the forward sweep and in the other one, each with a first step
-    and a loop."""
-    for otherwise, chosen in choices:
-        assert otherwise == 0
-        assert chosen == choices[0][1]
-    return (every - sum(chosen for _, chosen in choices)) / 4, choices[0][1]
-
-
-COUNTED_BY = {
-    "torch": _counted_by_torch,
-    "jax": _counted_by_jax,
-    "tensorflow": _counted_by_tensorflow,
-}
-
-
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_random_steps_are_drawn_from_those_that_are_not_padding(step_mode):
     """Each with the same probability, of however many samples; if there are fewer, all
@@ -479,19 +333,6 @@ def test_random_steps_are_drawn_from_those_that_are_not_padding(step_mode):
     )
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_as_many_random_steps_as_there_are_carry_the_whole_gradient(step_mode):
-    x, y = data()
-    network = mlp()
-    some = loss_and_gradients(
-        spiking(network, 4, SLTT(random_steps=4), step_mode=step_mode), x, y
-    )[1]
-    whole = loss_and_gradients(spiking(network, 4, "sltt", step_mode=step_mode), x, y)[
-        1
-    ]
-    assert_close(some.values(), whole.values(), rtol=1e-4, atol=1e-7)
-
-
 def test_more_random_steps_than_there_are_is_an_error_before_training():
     model = compiled(spiking(timesteps=2, gradient=SLTT(random_steps=3)))
     with pytest.raises(
@@ -502,34 +343,6 @@ def test_more_random_steps_than_there_are_is_an_error_before_training():
         model.fit(*data(), verbose=0)
     model.timesteps = 3
     model.fit(*data(), verbose=0)
-
-
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"),
-    [
-        ("sltt", "single"),
-        (SLTT(random_steps=2), "multi"),
-        ("ottt", "multi"),
-        ("ottt", "single"),
-    ],
-    ids=str,
-)
-def test_a_model_fits_and_is_saved_with_the_method(step_mode, gradient):
-    """Four steps: a loop of the compiler in single-step mode. Ten samples: a last batch
-    of two."""
-    x, y = data()
-    model = compiled(
-        spiking(timesteps=4, gradient=gradient, step_mode=step_mode),
-        keras.optimizers.Adam(0.05),
-    )
-    losses = model.fit(x, y, batch_size=4, epochs=8, verbose=0).history["loss"]
-    assert losses[-1] < 0.8 * losses[0]
-    loaded = saved_and_loaded(model)
-    assert repr(loaded.gradient) == repr(model.gradient)
-    np.testing.assert_allclose(
-        loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
-    )
-    loaded.train_on_batch(x, y)
 
 
 def test_a_callback_may_set_the_method_in_the_middle_of_training():
@@ -549,32 +362,6 @@ def test_a_callback_may_set_the_method_in_the_middle_of_training():
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_half_precision_trains_with_weights_in_single_precision(method):
-    keras.config.set_dtype_policy(
-        "mixed_float16" if BACKEND == "torch" else "mixed_bfloat16"
-    )
-    x, y = data()
-    inputs = keras.Input((6,))
-    hidden = rsnn.layers.LIF()(layers.BatchNormalization()(layers.Dense(8)(inputs)))
-    network = keras.Model(
-        inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(8)(hidden)))
-    )
-    model = spiking(network, 4, method, step_mode="single")
-    _, gradients = loss_and_gradients(model, x, y)
-    keras.config.set_dtype_policy("float32")
-    _, kept = loss_and_gradients(
-        rsnn.SpikingModel(
-            network, 4, METHODS[method](recompute=False), step_mode="single"
-        ),
-        x,
-        y,
-    )
-    for found, expected in zip(gradients.values(), kept.values(), strict=True):
-        assert str(found.dtype) == "float32"
-        np.testing.assert_allclose(found, expected, rtol=0.05, atol=2e-3)
-
-
 @pytest.mark.parametrize("recompute", [True, False])
 def test_inputs_have_the_gradient_of_all_steps(recompute):
     """An input with time, so that each step has its own frame."""
@@ -585,26 +372,3 @@ def test_inputs_have_the_gradient_of_all_steps(recompute):
     multi = rsnn.SpikingModel(network, 5, "sltt")
     (expected,) = gradient_of(lambda frames: ops.sum(multi(frames, training=True)), [x])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_a_compiled_step_changes_weights_as_an_eager_one_does(method):
-    x, y = data()
-    inputs = keras.Input((6,))
-    hidden = rsnn.layers.LIF()(layers.BatchNormalization()(layers.Dense(8)(inputs)))
-    network = keras.Model(
-        inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(8)(hidden)))
-    )
-    weights = network.get_weights()
-
-    def trained(**options):
-        network.set_weights(weights)
-        compiled(
-            spiking(network, 5, method, step_mode="single"), **options
-        ).train_on_batch(x, y)
-        return network.get_weights()
-
-    assert_close(
-        trained(jit_compile=True), trained(run_eagerly=True), rtol=1e-4, atol=1e-6
-    )

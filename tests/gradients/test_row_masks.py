@@ -13,7 +13,7 @@ from keras import layers, ops
 from masked_results import EACH_ONCE, STEP_MODES, T, Y, results
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import SLTT, Rate
+from keras_ratesnn.gradients import Rate
 
 ROWS = 3
 LENGTHS = np.array([4, 3, 4, 2])
@@ -113,29 +113,6 @@ def test_a_row_gives_what_its_other_steps_give_alone(step_mode):
         )
 
 
-PARALLEL = (rsnn.layers.SlidingPSN, 2), (rsnn.layers.MaskedPSN, T, 2)
-
-
-@pytest.mark.parametrize("step_mode", STEP_MODES)
-def test_windows_of_one_step_are_bptt(step_mode):
-    """Also of neurons that look back at steps at which a row was masked."""
-    rows, x = masks(), frames()
-    for kinds in (
-        (),
-        [kind(*arguments, threshold=0.3) for kind, *arguments in PARALLEL],
-    ):
-        before = [neuron.get_config() for neuron in kinds]
-        by_method = []
-        for gradient in ("bptt", Rate(windows=T)):
-            neurons = [
-                type(neuron).from_config(config)
-                for neuron, config in zip(kinds, before, strict=True)
-            ]
-            model = spiking(network(*neurons), T, gradient, step_mode=step_mode)
-            by_method.append(results(model, holding(np.nan, x, rows), mask=rows))
-        assert_same(by_method[1], by_method[0], kinds, rtol=2e-3)
-
-
 def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike():
     """Neurons without memory, on the same frame at each step at which a row is not
     masked."""
@@ -162,19 +139,6 @@ def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike():
         assert_same(
             results_of(gradient, step_mode), expected, (gradient, step_mode), rtol=1e-3
         )
-
-
-def test_steps_that_run_again_for_their_gradient_have_the_masks_of_their_rows():
-    rows, x = masks(), frames()
-    found = [
-        results(
-            spiking(network(), T, SLTT(recompute=recompute), step_mode="single"),
-            holding(9.0, x, rows),
-            mask=rows,
-        )
-        for recompute in (True, False)
-    ]
-    assert_same(found[0], found[1])
 
 
 @pytest.mark.parametrize("step_mode", STEP_MODES)

@@ -14,12 +14,10 @@ from helpers import (
     loss_and_gradients,
     mlp,
     response,
-    saved_and_loaded,
     spiking,
     to_numpy,
 )
 from keras import layers, ops
-from reference_networks import res
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import Rate
@@ -70,13 +68,7 @@ def assert_same(left, right, rtol):
 
 @pytest.mark.parametrize(
     ("step_mode", "has_time", "return_sequences"),
-    # Each pair of values of two of these is here.
-    [
-        ("multi", False, False),
-        ("multi", True, True),
-        ("single", False, True),
-        ("single", True, False),
-    ],
+    [("multi", False, True), ("single", True, False)],
 )
 def test_a_window_for_each_step_is_bptt(step_mode, has_time, return_sequences):
     """A loss of each step too: each step's rate is its spikes."""
@@ -92,37 +84,6 @@ def test_a_window_for_each_step_is_bptt(step_mode, has_time, return_sequences):
             return_sequences=return_sequences,
         )
     assert_same(by_windows, by_bptt, 1e-9)
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_windows_are_the_same_in_a_compiled_loop(step_mode, monkeypatch):
-    from keras_ratesnn._core import backend
-
-    by_windows = Rate(windows=(1, 2, 2))
-    with double_precision():
-        monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
-        monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 1)
-        looped = gradients(by_windows, step_mode, True, 5)
-        monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 99)
-        monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 99)
-        unrolled = gradients(by_windows, step_mode, True, 5)
-    assert_same(looped, unrolled, 1e-9)
-
-
-def test_more_windows_are_closer_to_bptt():
-    x, y = data(32, (8, 8, 3), classes=5)
-    shared = res(8, rsnn.layers.LIF)
-
-    def flat(gradient):
-        _, found = loss_and_gradients(spiking(shared, 4, gradient), x, y)
-        return np.concatenate([of_variable.ravel() for of_variable in found.values()])
-
-    by_bptt = flat("bptt")
-    distances = [
-        np.linalg.norm(flat(Rate(windows=windows)) - by_bptt) for windows in (1, 2, 4)
-    ]
-    assert distances == sorted(distances, reverse=True)
-    assert distances[-1] < 1e-3 * distances[0]
 
 
 # The triangle of eligibilities.
@@ -380,28 +341,3 @@ def test_windows_by_layer_are_an_error_that_says_what_to_pass_also_in_a_saved_fi
 def test_last_step_statistics_need_one_window():
     with pytest.raises(ValueError, match=r"last_step_statistics=True.*windows=2"):
         Rate(windows=2, last_step_statistics=True)
-
-
-@pytest.mark.parametrize("windows", [2, (1, 3)])
-def test_windows_are_saved_and_can_be_trained(windows):
-    model = compiled(spiking(timesteps=4, gradient=Rate(windows=windows)))
-    x, y = data()
-    model.fit(x, y, batch_size=4, verbose=0)
-    again = saved_and_loaded(model)
-    assert again.gradient.windows == windows
-    np.testing.assert_allclose(
-        again.train_on_batch(x, y), model.train_on_batch(x, y), rtol=1e-4
-    )
-
-
-@pytest.mark.parametrize(
-    ("policy", "windows"), [("mixed_bfloat16", 2), ("mixed_float16", (1, 3))]
-)
-def test_windows_train_in_half_precision(policy, windows):
-    keras.config.set_dtype_policy(policy)
-    x, y = data(16, (6,) if windows == 2 else (6, 6, 2))
-    model = compiled(
-        spiking(mlp() if windows == 2 else network(), 4, Rate(windows=windows))
-    )
-    losses = model.fit(x, y, epochs=8, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]

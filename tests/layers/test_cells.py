@@ -5,7 +5,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, dyadic, naive_lif, saved_and_loaded, to_numpy
+from helpers import assert_close, dyadic, naive_lif, to_numpy
 from keras import ops
 
 import keras_ratesnn as rsnn
@@ -380,24 +380,6 @@ def test_a_custom_cell_runs_over_time():
     np.testing.assert_allclose(rates, np.floor(5 * x) / 5, atol=1e-6)
 
 
-def test_a_weight_of_a_custom_cell_is_trained_by_bptt():
-    model = helpers.spiking(own_cell_network(), timesteps=5, gradient="bptt")
-    x = dyadic((4, 3), low=0.0, high=1.0).astype("float32")
-    _, gradients = helpers.loss_and_gradients(model, x, np.array([0, 1, 2, 0]))
-    (gain,) = gradients.values()
-    assert np.abs(gain).max() > 0
-
-
-def test_a_model_with_a_custom_cell_can_be_saved_and_loaded():
-    model = helpers.spiking(own_cell_network())
-    model.network.layers[-1].cell.gain.assign([1.0, 3.0, 0.5])
-    loaded = saved_and_loaded(model)
-    x, _ = helpers.data(shape=(3,))
-    np.testing.assert_array_equal(
-        loaded.predict(x, verbose=0), model.predict(x, verbose=0)
-    )
-
-
 # A whole network.
 def naive_network(model, frames, neuron):
     """Dense, LIF, Dense, LIF, Dense, computed by loops over time, `(T, batch, ...)`."""
@@ -469,15 +451,6 @@ def test_the_loss_of_training_is_that_of_the_naive_loop(gradient, frames):
         model, x, wanted * 0, loss=lambda y, outputs: ops.sum(outputs * outputs)
     )
     assert loss == pytest.approx(np.sum(wanted**2), rel=1e-4)
-
-
-@pytest.mark.parametrize("timesteps", [1, 4])
-def test_a_fresh_call_starts_at_rest(timesteps):
-    model = helpers.spiking(timesteps=timesteps)
-    x, _ = helpers.data()
-    np.testing.assert_array_equal(
-        model.predict(x, verbose=0), model.predict(x, verbose=0)
-    )
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

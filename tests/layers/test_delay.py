@@ -44,13 +44,6 @@ def frames(shape=(6,)):
     return np.random.default_rng(0).normal(0.5, 1.0, (4, T, *shape)).astype("float32")
 
 
-def results(gradient, step_mode="multi"):
-    value, gradients = loss_and_gradients(
-        spiking(network(), T, gradient, step_mode=step_mode), frames(), Y
-    )
-    return {"value": value, **gradients}
-
-
 @pytest.mark.parametrize("gradient", ["bptt", "windows"])
 @pytest.mark.parametrize("name", ["delay_axonal_mlp", "delay_dendritic_mlp"])
 def test_the_authors_program_agrees(name, gradient):
@@ -73,15 +66,6 @@ def test_the_authors_program_agrees(name, gradient):
         position.assign(case.arrays[f"weight/{at}.position"][0])
         names[position.path] = f"{at}.position"
     case.assert_agrees(model, names)
-
-
-@pytest.mark.parametrize("gradient", [Rate(windows=2), "bptt", "sltt"], ids=str)
-def test_step_by_step_is_all_at_once(gradient):
-    assert_same(results(gradient, "single"), results(gradient))
-
-
-def test_windows_of_one_step_are_bptt():
-    assert_same(results(Rate(windows=T)), results("bptt"))
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])

@@ -1,12 +1,10 @@
 """Encoders turn an input without time into spikes, in both step modes."""
 
-import itertools
-
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, gradient_of, spiking, to_numpy
-from keras import layers, ops
+from helpers import data, gradient_of, spiking
+from keras import ops
 
 import keras_ratesnn as rsnn
 
@@ -76,40 +74,6 @@ def test_a_seed_repeats_the_draw():
         np.testing.assert_array_equal(left, right)
 
 
-# With more steps than four the neurons' loop is the compiler's in BPTT on JAX, where
-# random numbers take long to compile. Each pair of encoder, gradient and mode is here.
-TRAINED = [
-    (4, *each)
-    for index, each in enumerate(itertools.product(ENCODERS, ["rate", "bptt"], MODES))
-    if index in (0, 3, 5, 6)
-]
-TRAINED += [
-    (10, rsnn.layers.LatencyEncoder, "bptt", "multi"),
-    (10, rsnn.layers.BernoulliEncoder, "rate", "single"),
-]
-
-
-@pytest.mark.parametrize(("timesteps", "encoder", "gradient", "step_mode"), TRAINED)
-def test_networks_train_with_encoders(encoder, gradient, step_mode, timesteps):
-    inputs = keras.Input((6,))
-    x = rsnn.layers.LIF()(layers.Dense(16)(encoder()(inputs)))
-    model = compiled(
-        spiking(
-            keras.Model(inputs, layers.Dense(3)(x)),
-            timesteps,
-            gradient,
-            step_mode=step_mode,
-        )
-    )
-    before = [to_numpy(weight) for weight in model.trainable_variables]
-    x, y = data(32)
-    assert np.isfinite(model.train_on_batch(np.clip(x, 0, 1), y))
-    assert all(
-        (to_numpy(weight) != start).any()
-        for weight, start in zip(model.trainable_variables, before, strict=True)
-    )
-
-
 @pytest.mark.parametrize("step_mode", MODES)
 @pytest.mark.parametrize(
     ("encoder", "slope"),
@@ -132,10 +96,3 @@ def test_an_encoder_of_an_input_with_time_is_an_error(encoder, step_mode):
     x, _ = data(4, (T, 6))
     with pytest.raises(ValueError, match="must be given an input without time"):
         encoding(encoder(name="encoder"), step_mode=step_mode).predict(x, verbose=0)
-
-
-def test_latency_streams():
-    x = np.array([[1.0, 0.8, 0.5, 0.2, 0.01, 0.0]], "float32")
-    model = encoding(rsnn.layers.LatencyEncoder())
-    steps = np.stack([to_numpy(model.step(x)) for _ in range(T)], axis=1)
-    np.testing.assert_array_equal(steps, sequences(rsnn.layers.LatencyEncoder(), x))

@@ -10,9 +10,7 @@ from helpers import (
     compiled,
     data,
     in_threads,
-    loss_and_gradients,
     naive_lif,
-    saved_and_loaded,
     spiking,
     to_numpy,
 )
@@ -43,72 +41,6 @@ def test_integrate_and_fire_neurons_do_not_leak(reset, initial_membrane):
     )
     np.testing.assert_array_equal(
         model.predict(x, verbose=0), np.moveaxis(spikes, 0, 1)
-    )
-
-
-WITH_INITIAL_MEMBRANE = [
-    lambda: rsnn.layers.LIF(0.5, initial_membrane=0.75),
-    lambda: rsnn.layers.IF(threshold=2.0, initial_membrane=1.0),
-    lambda: rsnn.layers.ParametricLIF(initial_membrane=-0.5, reset="hard"),
-    lambda: rsnn.layers.ALIF(initial_membrane=0.5),
-    lambda: rsnn.layers.CuBaLIF(initial_membrane=0.5),
-]
-
-
-@pytest.mark.parametrize(
-    ("neurons", "gradient"),
-    [
-        *((neurons, "rate") for neurons in WITH_INITIAL_MEMBRANE),
-        (WITH_INITIAL_MEMBRANE[0], "bptt"),
-        (WITH_INITIAL_MEMBRANE[4], "sltt"),
-    ],
-    ids=[
-        "LIF",
-        "IF",
-        "ParametricLIF",
-        "ALIF",
-        "CuBaLIF",
-        "LIF by bptt",
-        "CuBaLIF by sltt",
-    ],
-)
-def test_neurons_start_from_their_initial_membrane(neurons, gradient, tmp_path):
-    """In either step mode, in a stream, in a saved model, and as their cell does by
-    itself."""
-    x, y = data(8, (5, 6))
-    made = neurons()
-    at_rest = type(made).from_config({**made.get_config(), "initial_membrane": 0.0})
-    model, other = (
-        model_of(neuron, gradient=gradient, timesteps=5, step_mode="single")
-        for neuron in (made, at_rest)
-    )
-    other.set_weights(model.get_weights())
-    expected = model.predict(x, verbose=0)
-    assert not np.allclose(expected, other.predict(x, verbose=0))
-    np.testing.assert_allclose(
-        np.mean([to_numpy(model.step(x[:, t])) for t in range(5)], axis=0),
-        expected,
-        atol=1e-6,
-    )
-    currents = to_numpy(model.network.layers[1](x))
-    state, spikes = made.cell.initial_state(ops.convert_to_tensor(currents[:, 0])), []
-    membrane = state["membrane"] if isinstance(state, dict) else state
-    np.testing.assert_array_equal(to_numpy(membrane), made.initial_membrane)
-    for t in range(5):
-        fired, state = made.cell(ops.convert_to_tensor(currents[:, t]), state)
-        spikes.append(to_numpy(model.network.layers[-1](fired)))
-    np.testing.assert_allclose(np.mean(spikes, axis=0), expected, atol=1e-6)
-    multi = spiking(model.network, 5, gradient)
-    np.testing.assert_allclose(multi.predict(x, verbose=0), expected, atol=1e-6)
-    (loss, multi_gradients), (single_loss, gradients) = (
-        loss_and_gradients(each, x, y) for each in (multi, model)
-    )
-    assert single_loss == pytest.approx(loss, rel=1e-5)
-    assert_close(gradients, multi_gradients, rtol=1e-3, atol=1e-5)
-    compiled(model).save(tmp_path / "model.keras")
-    np.testing.assert_array_equal(
-        keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0),
-        expected,
     )
 
 
@@ -169,82 +101,6 @@ def test_decays_of_channels_refuse_inputs_of_another_shape(other):
         ValueError, match="'shared' is incompatible with the layer: expected"
     ):
         neuron(keras.Input(other))
-
-
-FREEZABLE = [
-    lambda **options: rsnn.layers.LIF(learn_threshold=True, **options),
-    lambda **options: rsnn.layers.ALIF(learn_threshold=True, **options),
-    lambda **options: rsnn.layers.ParametricLIF(**options),
-    lambda **options: rsnn.layers.Neuron(rsnn.layers.ParametricLIFCell(), **options),
-]
-
-
-@pytest.mark.parametrize("frozen_by", ["argument", "layer", "cell"])
-@pytest.mark.parametrize(
-    "make", FREEZABLE, ids=["LIF", "ALIF", "ParametricLIF", "Neuron"]
-)
-def test_frozen_neurons_are_not_trained_nor_is_a_copy_or_a_loaded_model(
-    make, frozen_by
-):
-    neuron = make(name="neuron", trainable=frozen_by != "argument")
-    model = model_of(neuron)
-    if frozen_by != "argument":
-        (neuron if frozen_by == "layer" else neuron.cell).trainable = False
-    copies = [
-        saved_and_loaded(model),
-        keras.models.clone_model(model.network),
-        rsnn.fold_batch_normalization(model, verbose=False),
-    ]
-    for copy in (model, *copies):
-        assert len(copy.trainable_variables) == len(model.variables) - 1
-        assert [
-            path
-            for path in (variable.path for variable in copy.trainable_variables)
-            if "neuron" in path
-        ] == []
-
-
-@pytest.mark.parametrize("detach_reset", [True, False])
-@pytest.mark.parametrize("reset", ["soft", "hard"])
-def test_one_layer_with_constant_input_learns_as_by_bptt(reset, detach_reset):
-    """With one layer of neurons nothing is approximated: not the decay's derivative,
-    nor the threshold's."""
-    neuron = rsnn.layers.ParametricLIF(
-        reset=reset, detach_reset=detach_reset, learn_threshold=True, per_channel=True
-    )
-    network = model_of(neuron).network
-    x, y = data(16)
-    _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
-    _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
-    assert_close(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
-
-
-def test_in_a_network_parameters_learn_in_the_direction_of_bptt():
-    layers_of_neurons = [
-        rsnn.layers.ParametricLIF(per_channel=True, learn_threshold=True)
-        for _ in range(3)
-    ]
-    network = model_of(*layers_of_neurons).network
-    x, y = data(64)
-    gradients = {
-        method: loss_and_gradients(spiking(network, 6, method), x, y)[1]
-        for method in ("rate", "bptt")
-    }
-    for name in ("decay_logit", "log_threshold"):
-        rate, bptt = (
-            np.concatenate([g.ravel() for path, g in of.items() if path.endswith(name)])
-            for of in gradients.values()
-        )
-        assert rate @ bptt / np.linalg.norm(rate) / np.linalg.norm(bptt) > 0.8, name
-
-
-@pytest.mark.parametrize("axis", [-1, 1])
-def test_a_decay_per_channel_has_one_for_each(axis):
-    neuron = rsnn.layers.ParametricLIF(per_channel=True, axis=axis)
-    neuron(np.zeros((2, 3, 4, 5), "float32"))
-    assert tuple(neuron.cell.decay_logit.shape) == (
-        (1, 1, 1, 5) if axis == -1 else (1, 3, 1, 1)
-    )
 
 
 def test_a_missing_channel_axis_is_an_error():
@@ -394,30 +250,6 @@ class AdaptiveCell(rsnn.layers.NeuronCell):
         )
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"),
-    [("bptt", "multi"), ("rate", "multi"), ("rate", "single")],
-)
-def test_a_custom_neuron_trains_saves_and_streams(gradient, step_mode):
-    model = compiled(
-        model_of(
-            rsnn.layers.Neuron(AdaptiveCell()),
-            gradient=gradient,
-            step_mode=step_mode,
-            timesteps=10,
-        )
-    )
-    x, y = data(32)
-    losses = model.fit(x, y, epochs=8, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]
-    again = saved_and_loaded(model)
-    np.testing.assert_allclose(
-        again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5
-    )
-    mean = np.mean([to_numpy(model.step(x)) for _ in range(10)], axis=0)
-    np.testing.assert_allclose(mean, model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
-
-
 @keras.saving.register_keras_serializable(package="tests")
 class GainCell(AdaptiveCell):
     """With a weight, which Keras would cast to half precision."""
@@ -442,14 +274,6 @@ def test_a_weight_of_a_custom_cell_stays_in_single_precision(gradient):
     x, y = data(8)
     model.fit(x, y, verbose=0)
     assert (to_numpy(neuron.cell.gain) != before).any()
-
-
-def test_the_rate_gradient_of_a_custom_neuron_is_bptts_in_one_layer():
-    network = model_of(rsnn.layers.Neuron(AdaptiveCell())).network
-    x, y = data(16)
-    _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
-    _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
-    assert_close(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.skipif(

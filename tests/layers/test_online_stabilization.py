@@ -7,14 +7,11 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
-    BACKEND,
-    assert_close,
     compiled,
     data,
     double_precision,
     gradient_of,
     loss_and_gradients,
-    saved_and_loaded,
     spiking,
     to_numpy,
     training_results,
@@ -170,28 +167,6 @@ def stabilized(policy=None):
 
 @pytest.mark.parametrize(
     ("gradient", "step_mode"),
-    [("sltt", "single"), ("sltt", "multi"), ("ottt", "single"), ("bptt", "multi")],
-)
-def test_a_stabilized_network_learns_and_is_saved(gradient, step_mode):
-    """Ten samples; by BPTT in batches of four: the last is smaller."""
-    x, y = data()
-    model = compiled(
-        spiking(stabilized(), 4, gradient, step_mode=step_mode),
-        keras.optimizers.Adam(0.05),
-    )
-    losses = model.fit(
-        x, y, batch_size=4 if gradient == "bptt" else 5, epochs=10, verbose=0
-    ).history["loss"]
-    assert losses[-1] < 0.8 * losses[0]
-    loaded = saved_and_loaded(model)
-    assert loaded.network.layers[-2].threshold_stabilizer
-    np.testing.assert_allclose(
-        loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
-    )
-
-
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"),
     [("sltt", "single"), ("rate", "multi"), ("rate", "single")],
 )
 def test_renormalisation_after_neurons_trains_in_double_precision(gradient, step_mode):
@@ -223,30 +198,6 @@ def test_renormalisation_after_neurons_trains_in_double_precision(gradient, step
     for single, double in zip(*found, strict=True):
         assert double.dtype == "float64"
         np.testing.assert_allclose(single, double, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_rate_trains_renormalised_networks_by_the_same_statistics(step_mode):
-    """Currents that are the same at every step: rate's gradient is BPTT's, of one
-    step."""
-    x, y = data(16)
-    inputs = keras.Input((6,))
-    spikes = LIF()(layers.Dense(8)(inputs))
-    network = keras.Model(
-        inputs, layers.Dense(3)(OnlineRenormalization()(layers.Dense(5)(spikes)))
-    )
-    _, expected, outputs = training_results(
-        spiking(network, 1, "bptt", step_mode=step_mode), x, y
-    )
-    for layer in network.layers:
-        if isinstance(layer, OnlineRenormalization):
-            layer.moving_mean.assign(np.zeros(5))
-            layer.moving_variance.assign(np.ones(5))
-    _, found, by_rate = training_results(
-        spiking(network, 1, "rate", step_mode=step_mode), x, y
-    )
-    np.testing.assert_allclose(by_rate, outputs, rtol=1e-4, atol=1e-5)
-    assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_a_stabilized_layer_called_by_itself_fires_as_in_one_step_of_a_model():
@@ -288,31 +239,6 @@ def test_a_layer_that_nothing_reaches_at_first_follows_its_membranes_when_they_d
     )
     assert found[1:].any(axis=(1, 2)).all()
     assert 0.5 < threshold < 2.0
-
-
-def test_a_frozen_layer_keeps_its_statistics_and_thresholds():
-    x, y = data()
-    network = stabilized()
-    for layer in network.layers[-3:-1]:
-        layer.trainable = False
-    state = [to_numpy(variable) for variable in network.non_trainable_variables]
-    compiled(spiking(network, 4, "sltt", step_mode="single")).train_on_batch(x, y)
-    assert_close(network.non_trainable_variables, state, rtol=0)
-
-
-def test_half_precision_keeps_statistics_and_thresholds_in_single_precision():
-    keras.config.set_dtype_policy(
-        "mixed_float16" if BACKEND == "torch" else "mixed_bfloat16"
-    )
-    x, y = data()
-    model = spiking(stabilized("mixed"), 4, "sltt", step_mode="single")
-    loss, gradients = loss_and_gradients(model, x, y)
-    assert np.isfinite(loss)
-    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
-    assert {
-        str(to_numpy(variable).dtype)
-        for variable in model.network.non_trainable_variables
-    } == {"float32"}
 
 
 def test_errors_say_what_to_do():

@@ -9,7 +9,6 @@ import pytest
 from helpers import (
     assert_same,
     loss_and_gradients,
-    results_without_padding,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -37,7 +36,7 @@ def masked(case=None):
     )
 
 
-def half_masked(case=None):
+def half_masked():
     return rsnn.layers.MaskedPSN(T, 3, mask=0.5)
 
 
@@ -49,12 +48,7 @@ def of_cell():
     return rsnn.layers.Neuron(rsnn.layers.MaskedPSNCell(T, 3))
 
 
-def name_of(argument):
-    return getattr(argument, "__name__", str(argument))
-
-
 STEPWISE = [masked, sliding]
-ALL = [psn, half_masked, *STEPWISE]
 
 
 def network(make, depth=2, threshold=0.3):
@@ -70,9 +64,8 @@ def network(make, depth=2, threshold=0.3):
     return network
 
 
-def frames(constant=False):
-    x = np.random.default_rng(0).normal(0.3, 1.0, (4, T, 6)).astype("float32")
-    return np.repeat(x[:, :1], T, axis=1) if constant else x
+def frames():
+    return np.random.default_rng(0).normal(0.3, 1.0, (4, T, 6)).astype("float32")
 
 
 @functools.cache
@@ -118,27 +111,6 @@ def test_the_authors_program_agrees(name, make, gradient):
     case.assert_agrees(model, names)
 
 
-@pytest.mark.parametrize("make", ALL)
-def test_the_rate_gradient_of_one_layer_is_bptt_where_inputs_are_constant(make):
-    expected = results(make, "bptt", x=frames(constant=True), depth=1)
-    assert np.abs(expected["value"]) > 0
-    assert_same(results(make, "rate", x=frames(constant=True), depth=1), expected)
-    # That of the own weights with any input.
-    expected = {
-        path: of_it
-        for path, of_it in results(make, "bptt", depth=1).items()
-        if "cell" in path
-    }
-    assert len(expected) == 2
-    assert all(np.abs(of_it).max() > 0 for of_it in expected.values())
-    assert_same(results(make, "rate", depth=1), expected)
-
-
-@pytest.mark.parametrize("make", ALL)
-def test_windows_of_one_step_are_bptt(make):
-    assert_same(results(make, Rate(windows=T)), results(make, "bptt"))
-
-
 @pytest.mark.parametrize("make", [psn, sliding])
 def test_windows_of_constant_inputs_are_bptt(make):
     x = np.repeat(frames()[:, [0, 3]], (2, 3), axis=1)
@@ -146,56 +118,6 @@ def test_windows_of_constant_inputs_are_bptt(make):
         results(make, Rate(windows=(2, 3)), x=x, depth=1),
         results(make, "bptt", x=x, depth=1),
     )
-
-
-@pytest.mark.parametrize(
-    ("make", "gradient"),
-    [
-        (sliding, "rate"),
-        (sliding, Rate(windows=2)),
-        (masked, "bptt"),
-        (sliding, "sltt"),
-    ],
-    ids=name_of,
-)
-def test_step_by_step_is_all_at_once(make, gradient):
-    assert_same(results(make, gradient, "single"), results(make, gradient, "multi"))
-
-
-@pytest.mark.parametrize("make", STEPWISE)
-def test_a_stream_is_the_whole_sequence(make):
-    model, x = spiking(network(make), T, return_sequences=True), frames()
-    by_step = np.stack([to_numpy(model.step(x[:, t])) for t in range(T)], axis=1)
-    np.testing.assert_allclose(by_step, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
-    if make is masked:
-        with pytest.raises(
-            ValueError, match=r"weights for 5 steps. Received: step 6.*reset_state"
-        ):
-            model.step(x[:, 0])
-
-
-@pytest.mark.parametrize(
-    ("make", "gradient", "step_mode"),
-    [
-        (psn, Rate(windows=2), "multi"),
-        (psn, "bptt", "multi"),
-        (masked, "rate", "single"),
-        (sliding, Rate(windows=2), "multi"),
-        (sliding, Rate(windows=2), "single"),
-    ],
-    ids=name_of,
-)
-def test_padding_has_inputs_of_zero_and_no_spikes(make, gradient, step_mode):
-    lengths, x = np.array([5, 2, 2, 1]), frames()
-    x[np.arange(T) >= lengths[:, None]] = np.nan
-    model = spiking(network(make), T, gradient, step_mode=step_mode, mask_value=np.nan)
-    _, gradients = loss_and_gradients(model, x, Y)
-    found = [*gradients.values()]
-    if make is psn:
-        assert all(np.isfinite(of_it).all() for of_it in found)
-        return
-    _, *alone, _ = results_without_padding(model, x, Y, lengths)
-    assert_same(found, alone)
 
 
 def test_padding_in_gaps_moves_the_queue():
@@ -212,45 +134,6 @@ def test_padding_in_gaps_moves_the_queue():
     for step_mode in ("multi", "single"):
         model.step_mode = step_mode
         np.testing.assert_array_equal(to_numpy(model(x, mask=mask)), expected)
-
-
-def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
-    from keras_ratesnn._core import backend
-
-    cases = [
-        (sliding, "rate", "multi"),
-        (masked, "rate", "single"),
-        (masked, Rate(windows=2), "multi"),
-    ]
-    cases.append((sliding, Rate(windows=2), "single"))
-    expected = [results(*case) for case in cases]
-    monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
-    monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 1)
-    monkeypatch.setattr(backend, "steps_in_a_pass", lambda timesteps, with_gradient: 1)
-    # What was traced before has no such loops.
-    monkeypatch.setitem(globals(), "step_of", step_of.__wrapped__)
-    for case, of_it in zip(cases, expected, strict=True):
-        assert_same(results(*case), of_it)
-
-
-@pytest.mark.parametrize("make", [psn, masked, sliding])
-def test_recorded_training_in_half_precision_learns_and_resumes(make):
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    model = spiking(network(make), T, "rate")
-    model.compile(
-        keras.optimizers.SGD(0.1),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    losses = [float(model.train_on_batch(frames(), Y)) for _ in range(4)]
-    assert losses[-1] < losses[0]
-    assert all(v.dtype == "float32" for v in model.trainable_variables)
-    again = saved_and_loaded(model)
-    np.testing.assert_array_equal(to_numpy(again(frames())), to_numpy(model(frames())))
-    np.testing.assert_allclose(
-        float(again.train_on_batch(frames(), Y)),
-        float(model.train_on_batch(frames(), Y)),
-        rtol=1e-2,
-    )
 
 
 @pytest.mark.runs_once
@@ -271,6 +154,10 @@ def test_frozen_neurons_store_nothing_for_their_own_weights():
     assert memory[0] - memory[1] > depth // 2 * of_a_layer
     assert len(gradients[1]) == len(gradients[0]) - 2 * depth
     assert_same({path: gradients[0][path] for path in gradients[1]}, gradients[1])
+
+
+def test_online_methods_carry_no_gradient_between_steps_also_in_multi_step_mode():
+    assert_same(results(sliding, "sltt"), results(sliding, "sltt", "single"))
 
 
 @pytest.mark.runs_once

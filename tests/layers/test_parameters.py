@@ -4,7 +4,7 @@ fixed or learned."""
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, saved_and_loaded, spiking, to_numpy, training_results
+from helpers import spiking, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -129,10 +129,9 @@ def data(timesteps=5):
         (rsnn.gradients.Rate(windows=2), "multi", list(KINDS)),
         ("rate", "single", ["delayed", "recurrent"]),
         ("bptt", "multi", ["delayed", "ALIF", "readout"]),
-        ("sltt", "single", ["LIF", "CuBaLIF"]),
         ("ottt", "multi", ["LIF", "fixed", "ILIF"]),
     ],
-    ids=["windows", "rate", "bptt", "sltt", "ottt"],
+    ids=["windows", "rate", "bptt", "ottt"],
 )
 def test_neurons_with_values_of_their_own_are_as_many_layers_of_one_neuron(
     gradient, step_mode, kinds
@@ -209,54 +208,6 @@ def values_of(model):
             named["readout"].decay,
         ),
     ]
-
-
-def test_a_model_with_values_of_channels_and_neurons_does_what_one_with_numbers_does():
-    """Either step mode, streams, masks, a saved file, a copy by its config, and another
-    value that is set."""
-    model, x = all_kinds(), images()
-    expected = model.predict(x, verbose=0)
-    decays, thresholds, v_reset, initial, drawn, of_neurons, constant, _ = values_of(
-        model
-    )
-    np.testing.assert_allclose(decays, ALL["decay"], rtol=1e-6)
-    expected_values = ALL["threshold"], HARD["v_reset"], ALL["initial_membrane"]
-    np.testing.assert_allclose(
-        (thresholds, v_reset, initial), expected_values, rtol=1e-6
-    )
-    assert of_neurons.shape == drawn.shape == (3, 4, 2)
-    assert len(np.unique(drawn)) == 24
-    np.testing.assert_allclose(constant, np.full((3, 4, 2), 0.3), rtol=1e-6)
-    loaded = saved_and_loaded(model)
-    for copy in (loaded, keras.models.clone_model(model)):
-        copy.set_weights(model.get_weights())
-        np.testing.assert_allclose(copy.predict(x, verbose=0), expected, rtol=1e-6)
-        assert_close(values_of(copy), values_of(model), rtol=0)
-    loaded.step_mode = "single"
-    np.testing.assert_allclose(
-        loaded.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5
-    )
-    for t in range(5):
-        streamed = to_numpy(loaded.step(x[:, t]))
-    np.testing.assert_allclose(streamed, expected, rtol=1e-4, atol=1e-5)
-    longer = np.concatenate([x[:, :3], np.full_like(x[:, :2], 7.0)], axis=1)
-    masked = to_numpy(
-        model(longer, mask=np.arange(5)[None] < np.array([3, 3, 3])[:, None])
-    )
-    loaded.step_mode, loaded.timesteps = "multi", 3
-    np.testing.assert_allclose(
-        masked, loaded.predict(x[:, :3], verbose=0), rtol=1e-4, atol=1e-5
-    )
-    channels, of_each, _ = (
-        layer for layer in model.network.layers if hasattr(layer, "set_decay")
-    )
-    channels.set_decay([0.1, 0.95])
-    channels.set_v_reset(-0.5)
-    of_each.set_threshold(np.full((3, 4, 2), 0.5))
-    np.testing.assert_allclose(channels.decay, [0.1, 0.95], rtol=1e-6)
-    np.testing.assert_allclose(channels.v_reset, [-0.5, -0.5])
-    np.testing.assert_allclose(of_each.threshold, np.full((3, 4, 2), 0.5), rtol=1e-6)
-    assert not np.allclose(model.predict(x, verbose=0), expected)
 
 
 @pytest.mark.parametrize(

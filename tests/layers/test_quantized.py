@@ -242,22 +242,6 @@ def test_facts_are_those_of_the_layer():
     assert not kind_of(QUANTIZED[layers.Dense](3, activation="relu")).affine
 
 
-def test_what_is_saved_is_the_weights_that_are_trained(tmp_path):
-    for base in (
-        layers.Dense,
-        layers.Conv2D,
-        layers.SeparableConv2D,
-        rsnn.layers.WSConv2D,
-    ):
-        _, quantized = pair(base)
-        model = keras.Sequential([keras.Input(CASES[base][1]), quantized])
-        weights = model.get_weights()
-        model.save_weights(tmp_path / "model.weights.h5")
-        model.set_weights([np.zeros(weight.shape) for weight in weights])
-        model.load_weights(tmp_path / "model.weights.h5")
-        assert_close(model.get_weights(), weights, rtol=0)
-
-
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_kernels_are_quantised_in_float32_and_then_cast(policy):
     layer, quantized = pair(layers.Dense, dtype=policy)

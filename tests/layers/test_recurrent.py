@@ -110,34 +110,7 @@ def test_the_authors_program_agrees(name, gradient):
     case.assert_agrees(model, names)
 
 
-@pytest.mark.parametrize(
-    ("step_mode", "neuron"),
-    [
-        ("single", None),
-        ("multi", lambda: rsnn.layers.ParametricLIF(0.5, 0.5, detach_reset=False)),
-    ],
-)
-def test_windows_of_one_step_are_bptt(step_mode, neuron):
-    assert_same(
-        results(Rate(windows=T), step_mode, neuron=neuron),
-        results("bptt", step_mode, neuron=neuron),
-    )
-
-
-@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt", "sltt"], ids=str)
-def test_step_by_step_is_all_at_once(gradient):
-    assert_same(results(gradient, "single"), results(gradient))
-
-
-def test_with_one_step_the_synapse_has_no_gradient_and_the_rate_is_bptt():
-    expected = results("bptt", x=frames()[:, :1], timesteps=1)
-    assert_same(results("rate", x=frames()[:, :1], timesteps=1), expected)
-    assert not any(
-        expected[path].any() for path in expected if path.endswith("back/kernel")
-    )
-
-
-@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt", "sltt"], ids=str)
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_without_weights_in_the_synapse_it_is_the_plain_network(gradient):
     found = results(gradient, feedback=0.0)
     inputs = keras.Input((6,))
@@ -197,7 +170,7 @@ def test_one_weight_each_is_a_diagonal_kernel(step_mode):
         of_synapse = next(path for path in gradients if synapse.name in path)
         return value, gradients.pop(of_synapse), list(gradients.values())
 
-    for gradient in ("rate", Rate(windows=T), "bptt", "sltt"):
+    for gradient in ("rate", "bptt"):
         value, of_scale, others = found(
             rsnn.layers.Scale(per_channel=True, name="back"), [weights[None]], gradient
         )
@@ -255,28 +228,6 @@ def test_an_axis_without_a_size_has_no_scales():
             rsnn.layers.Scale(per_channel=True, axis=axis).build(shape)
 
 
-def test_integer_spikes_come_back_and_can_be_unrolled():
-    def neuron():
-        return rsnn.layers.ILIF(levels=3, threshold=0.5, normalize=True)
-
-    assert_same(results(Rate(windows=T), neuron=neuron), results("bptt", neuron=neuron))
-    model = spiking(network(neuron), T)
-    unrolled = rsnn.unroll(model)
-    assert unrolled.timesteps == 3 * T
-    np.testing.assert_allclose(
-        unrolled.predict(frames(), verbose=0),
-        to_numpy(model(frames())),
-        rtol=1e-4,
-        atol=1e-5,
-    )
-
-
-def test_a_stream_is_the_whole_sequence():
-    model, x = spiking(network(), T, return_sequences=True), frames()
-    by_step = np.stack([to_numpy(model.step(x[:, t])) for t in range(T)], axis=1)
-    np.testing.assert_allclose(by_step, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
-
-
 def test_after_a_gap_nothing_comes_back():
     inputs = keras.Input((1,))
     neurons = rsnn.layers.Recurrent(
@@ -291,40 +242,6 @@ def test_after_a_gap_nothing_comes_back():
         np.testing.assert_array_equal(
             to_numpy(model(x, mask=mask))[0, :, 0], [1, 1, 0, 0]
         )
-
-
-def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
-    from keras_ratesnn._core import backend
-
-    cases = [
-        (gradient, step_mode)
-        for gradient in ("rate", Rate(windows=2), "bptt")
-        for step_mode in STEP_MODES
-    ][:5]
-    expected = [results(*case) for case in cases]
-    monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
-    monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 1)
-    monkeypatch.setattr(backend, "steps_in_a_pass", lambda timesteps, with_gradient: 1)
-    for case, of_it in zip(cases, expected, strict=True):
-        assert_same(results(*case), of_it)
-
-
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_recorded_training_in_half_precision_is_saved(gradient):
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    inputs = keras.Input((4, 4, 2))
-    synapse = layers.Conv2D(3, 3, padding="same")
-    x = rsnn.layers.Recurrent(rsnn.layers.ALIF(0.5, 0.5), synapse)(
-        layers.Conv2D(3, 3, padding="same")(inputs)
-    )
-    model = compiled(
-        spiking(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x))), T, gradient)
-    )
-    x = np.random.default_rng(0).normal(0.5, 1.0, (4, T, 4, 4, 2)).astype("float32")
-    losses = [float(model.train_on_batch(x, Y)) for _ in range(4)]
-    assert losses[-1] < losses[0]
-    again = saved_and_loaded(model)
-    np.testing.assert_array_equal(to_numpy(again(x)), to_numpy(model(x)))
 
 
 @pytest.mark.runs_once

@@ -124,30 +124,6 @@ def test_its_largest_value_is_at_the_threshold_and_follows_the_width(kind, width
 
 
 @every_kind
-def test_it_is_even(kind):
-    # Where a sigmoid is nearly 1, α times a few roundings of float32 are left of 1 − σ.
-    np.testing.assert_allclose(
-        derivative(kind(), DISTANCES),
-        derivative(kind(), -DISTANCES),
-        rtol=1e-5,
-        atol=3e-6,
-    )
-
-
-def test_the_default_sigmoid_has_largest_value_1():
-    assert derivative(surrogates.Sigmoid(), [0.0])[0] == 1.0
-
-
-@pytest.mark.parametrize(
-    ("kind", "edge"), [(surrogates.Triangle, 2.0), (surrogates.Rectangular, 1.0)]
-)
-def test_width_is_where_the_window_ends(kind, edge):
-    values = derivative(kind(width=2.0), [edge - 0.01, edge, edge + 0.01])
-    assert values[0] > 0
-    assert list(values[1:]) == [0, 0]
-
-
-@every_kind
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_it_keeps_shape_and_dtype(kind, dtype):
     distances = ops.zeros((2, 1, 3), dtype)
@@ -180,11 +156,6 @@ def test_a_name_gives_the_surrogate_with_its_defaults(name, kind):
     assert type(found) is kind
     assert found.get_config() == kind().get_config()
     assert rsnn.layers.LIF(surrogate=name).surrogate.get_config() == found.get_config()
-
-
-def test_an_object_is_used_unchanged():
-    surrogate = surrogates.ATan(alpha=3.0)
-    assert surrogates.get(surrogate) is surrogate
 
 
 @every_case

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 from helpers import (
     assert_close,
-    compiled,
-    data,
     double_precision,
-    loss_and_gradients,
-    saved_and_loaded,
     spiking,
     to_numpy,
     training_results,
@@ -172,64 +168,6 @@ def test_bptt_has_the_derivative_of_the_formula(step_mode):
         )
 
 
-def deep(frozen=False):
-    """TEBN on an input, between neurons, shared, and in a nested model."""
-    inputs = keras.Input((3, 2), dtype=keras.config.dtype_policy().compute_dtype)
-    x = rsnn.layers.LIF(0.5)(TEBN(T, momentum=0.9)(layers.Conv1D(4, 1)(inputs)))
-    shared = TEBN(T, axis=1, trainable=not frozen)
-    inside = keras.Input((3, 4), dtype=inputs.dtype)
-    nested = keras.Model(
-        inside, rsnn.layers.LIF(0.5)(shared(layers.Conv1D(4, 1)(inside)))
-    )
-    x = rsnn.layers.LIF(0.5)(shared(nested(x)))
-    network = keras.Model(inputs, layers.Flatten()(layers.Conv1D(3, 3)(x)))
-    for layer in (network.layers[2], shared):
-        layer.step_factors.assign(np.linspace(0.8, 1.6, T))
-    return network
-
-
-def squared_distance(y, outputs):
-    """Not a loss of Keras, whose mean is taken in float32 on JAX."""
-    return ops.sum(ops.square(outputs - 1.0))
-
-
-@pytest.mark.parametrize(
-    ("has_time", "frozen", "step_mode"),
-    [
-        (True, False, "multi"),
-        (False, True, "single"),
-        pytest.param(True, True, "single", marks=pytest.mark.slow),
-    ],
-)
-def test_rate_with_a_window_for_each_step_is_bptt(has_time, frozen, step_mode):
-    x, y = data(6, (T, 3, 2) if has_time else (3, 2))
-    results = []
-    with double_precision():
-        for gradient in ("bptt", Rate(windows=T)):
-            keras.utils.set_random_seed(0)
-            model = spiking(deep(frozen), T, gradient, step_mode=step_mode)
-            results.append(
-                [
-                    model,
-                    *loss_and_gradients(
-                        model,
-                        x.astype("float64"),
-                        y,
-                        lambda y, o: ops.sum(ops.square(o - 1.0)),
-                    ),
-                ]
-            )
-    (of_bptt, loss, expected), (of_rate, found_loss, found) = results
-    np.testing.assert_allclose(found_loss, loss, rtol=1e-9)
-    assert_close(found.values(), expected.values(), rtol=1e-8, atol=1e-10)
-    factors = [path for path in found if path.endswith("step_factors")]
-    assert len(factors) == (1 if frozen else 2)
-    assert all(np.abs(found[path]).max() > 0 for path in factors)
-    assert_close(
-        of_rate.non_trainable_variables, of_bptt.non_trainable_variables, rtol=1e-9
-    )
-
-
 @STEP_MODES
 @pytest.mark.parametrize("windows", [1, (1, 3)])
 def test_the_rate_derivative_is_that_of_the_mean_of_the_scaled_rate(windows, step_mode):
@@ -282,47 +220,6 @@ def test_the_rate_derivative_is_that_of_the_mean_of_the_scaled_rate(windows, ste
                 np.testing.assert_allclose(
                     ours, FACTORS.mean() * theirs, rtol=1e-3, atol=1e-5, err_msg=path
                 )
-
-
-@pytest.mark.parametrize(
-    ("gradient", "step_mode", "policy"),
-    [
-        ("rate", "multi", "mixed_float16"),
-        ("rate", "single", "float32"),
-        pytest.param("bptt", "single", "mixed_bfloat16", marks=pytest.mark.slow),
-    ],
-)
-def test_both_train_with_a_last_smaller_batch_and_load(gradient, step_mode, policy):
-    keras.config.set_dtype_policy(policy)
-    inputs = keras.Input((6,))
-    x = rsnn.layers.LIF()(TDBN()(layers.Dense(16)(inputs)))
-    x = rsnn.layers.LIF()(TEBN(T)(layers.Dense(16)(x)))
-    model = compiled(
-        spiking(
-            keras.Model(inputs, layers.Dense(3)(x)), T, gradient, step_mode=step_mode
-        )
-    )
-    x, y = data(22)
-    y = (x[:, 0] > 0.5).astype("int32")
-    losses = model.fit(x, y, batch_size=8, epochs=6, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]
-    factors = model.network.layers[5].step_factors
-    assert factors.dtype == "float32"
-    assert np.abs(to_numpy(factors) - 1.0).min() > 0
-    again = saved_and_loaded(model)
-    np.testing.assert_array_equal(
-        again.predict(x, verbose=0), model.predict(x, verbose=0)
-    )
-    # Fewer steps are the first of them.
-    model.timesteps = again.timesteps = T - 1
-    model.return_sequences = True
-    sequence = model.predict(x, verbose=0).astype("float32")
-    np.testing.assert_allclose(
-        again.predict(x, verbose=0).astype("float32"),
-        sequence.mean(1),
-        rtol=0.02,
-        atol=0.01,
-    )
 
 
 # More steps than have factors.

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from helpers import (
     assert_close,
-    compiled,
     data,
     loss_and_gradients,
-    saved_and_loaded,
     spiking,
     to_numpy,
 )
@@ -121,17 +119,4 @@ def test_an_affine_layer_that_takes_the_step_passes_on_its_time_mean(step_mode):
     means = (to_numpy(spiking_model(x)) * factors[:, None]).mean(1)
     np.testing.assert_allclose(
         gradients[last.kernel.path], means.T @ weights, rtol=1e-4, atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_it_trains_and_predicts_with_a_last_smaller_batch(step_mode):
-    model = compiled(spiking(network(False)[0], T, step_mode=step_mode))
-    x, y = data(10)
-    model.fit(x, y, batch_size=4, verbose=0)
-    again = saved_and_loaded(model)
-    np.testing.assert_allclose(
-        again.predict(x, batch_size=4, verbose=0),
-        model.predict(x, verbose=0),
-        rtol=1e-5,
     )
