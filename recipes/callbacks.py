@@ -1,5 +1,4 @@
-"""Callbacks of a run: measurements, detection of divergence, checkpoints, logs for
-TensorBoard."""
+"""Callbacks of a run: measurements, seeds, detection of divergence, checkpoints."""
 
 import math
 import pathlib
@@ -10,9 +9,7 @@ import keras
 import numpy as np
 
 from keras_ratesnn.callbacks import Throughput
-from recipes import checkpoint
-from recipes.atomic_files import cannot_be_written
-from recipes.packages import tensorflow_for_data
+from recipes import run_folder
 
 
 class EpochMeasures(Throughput):
@@ -39,12 +36,14 @@ class EpochMeasures(Throughput):
 
 
 class SeedOfEpoch(keras.callbacks.Callback):
-    """Seeds PyTorch's own generators anew in each epoch: Keras draws dropout from them,
-    and no checkpoint holds their states.
+    """Seeds all random generators anew in each epoch, of which no checkpoint holds the
+    states: those of layers and training methods, and PyTorch's own, from which Keras
+    draws dropout.
 
     Args:
         seed: Integer, that of the run.
-        process: Integer, the number of this process, whose noise is its own.
+        process: Integer, the number of this process, whose noise from PyTorch's own
+            generators is its own.
     """
 
     def __init__(self, seed, process):
@@ -53,6 +52,15 @@ class SeedOfEpoch(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
+        states = [
+            variable
+            for variable in self.model.variables
+            if variable.path.endswith("seed_generator_state")
+        ]
+        for number, state in enumerate(states):
+            drawn = np.random.SeedSequence((self.seed, epoch, 0, number))
+            # Of 31 bits, which each backend's integers hold.
+            state.assign(drawn.generate_state(2) >> 1)
 
     def on_train_batch_begin(self, batch, logs=None):
         # Not before: PyTorch's loaders draw when they start, in the first epoch after
@@ -60,13 +68,8 @@ class SeedOfEpoch(keras.callbacks.Callback):
         if batch == 0 and keras.backend.backend() == "torch":
             import torch
 
-            torch.manual_seed(
-                int(
-                    np.random.SeedSequence(
-                        (self.seed, self.epoch, self.process)
-                    ).generate_state(1)[0]
-                )
-            )
+            drawn = np.random.SeedSequence((self.seed, self.epoch, self.process))
+            torch.manual_seed(int(drawn.generate_state(1)[0]))
 
 
 class Diverged(ArithmeticError):
@@ -131,65 +134,16 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(self, trained, progress, folder, is_apart):
         super().__init__()
-        self.trained, self.progress, self.folder, self.is_apart = (
-            trained,
-            progress,
-            folder,
-            is_apart,
-        )
+        self.trained, self.progress = trained, progress
+        self.folder, self.is_apart = folder, is_apart
 
     def on_epoch_end(self, epoch, logs=None):
         self.progress.add(logs)
         if self.folder is not None:
-            checkpoint.save(self.trained, self.progress, self.folder.last, self.model)
+            run_folder.save(self.trained, self.progress, self.folder.last, self.model)
             self.folder.follow_last(self.progress)
         elif not self.is_apart:
             # On JAX and TensorFlow all processes must take part when one saves.
             with tempfile.TemporaryDirectory() as folder:
-                checkpoint.save(
-                    self.trained,
-                    self.progress,
-                    pathlib.Path(folder, checkpoint.LAST),
-                    self.model,
-                )
-
-
-class TensorBoard(keras.callbacks.Callback):
-    """Writes the logs of each epoch for TensorBoard, to the folders `train` and
-    `validation`, as Keras' callback does.
-
-    Keras' callback creates its files when training and validation begin: on a full disk
-    it would end a run before its first checkpoint, with an error of TensorFlow.
-
-    Args:
-        folder: Path.
-    """
-
-    def __init__(self, folder):
-        super().__init__()
-        self.folder = folder
-        self.writers = {}
-
-    def on_epoch_end(self, epoch, logs=None):
-        tf = tensorflow_for_data()
-        try:
-            for name, value in logs.items():
-                part = "validation" if name.startswith("val_") else "train"
-                if part not in self.writers:
-                    self.writers[part] = tf.summary.create_file_writer(
-                        str(self.folder / part)
-                    )
-                with self.writers[part].as_default():
-                    tf.summary.scalar(
-                        f"epoch_{name.removeprefix('val_')}", value, step=epoch
-                    )
-            for writer in self.writers.values():
-                writer.flush()
-        except tf.errors.OpError as error:
-            # The rest of the message tells TensorFlow's own operations.
-            reason = error.message.splitlines()[0].rpartition("; ")[2]
-            raise cannot_be_written(self.folder, reason) from error
-
-    def on_train_end(self, logs=None):
-        for writer in self.writers.values():
-            writer.close()
+                path = pathlib.Path(folder, run_folder.LAST)
+                run_folder.save(self.trained, self.progress, path, self.model)

@@ -44,23 +44,25 @@ def positive_integer(name, value, *, advice=""):
     return value
 
 
-def boolean(name, value):
+def boolean(name, value, *, advice=""):
     """The value, if it is True or False."""
     if not isinstance(value, bool):
         raise mistake(
             name,
             "True or False",
             value,
-            f"It is of type {type(value).__name__}.",
+            f"It is of type {type(value).__name__}. {advice}",
             TypeError,
         )
     return value
 
 
-def one_of(name, value, choices):
+def one_of(name, value, choices, *, advice=""):
     """The value, if it is one of the choices."""
-    if value not in (choices := tuple(choices)):
-        raise mistake(name, f"one of {', '.join(map(repr, choices))}", value)
+    choices = tuple(choices)
+    if value not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise mistake(name, f"one of {listed}", value, advice)
     return value
 
 

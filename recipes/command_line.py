@@ -9,10 +9,10 @@ import os
 import pathlib
 import signal
 import sys
-import textwrap
 import threading
 
 from recipes import checks
+from recipes.settings import SETTINGS
 
 DIVERGED = 1
 """Exit status of a run whose loss is not finite."""
@@ -119,34 +119,10 @@ def mistakes(*further):
         raise Ended(error) from error
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose help lists the keys of `--set`, if it has `--set`; only for that
-    are Keras and the recipes imported."""
-
-    has_settings = False
-
-    def format_help(self):
-        if not self.has_settings:
-            return super().format_help()
-        from recipes import catalogue
-
-        keys = next(iter(catalogue.RECIPES.values())).keys
-        lines = textwrap.wrap(
-            ", ".join(keys), width=76, initial_indent="  ", subsequent_indent="  "
-        )
-        return "\n".join(
-            [
-                super().format_help(),
-                "keys of --set (recipes/README.md explains them):",
-                *lines,
-                "",
-            ]
-        )
-
-
 def parser(module, doc, add_arguments, **options):
     """The parser of a command, see `command`."""
-    result = _Parser(
+    result = argparse.ArgumentParser(
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         prog=f"python -m recipes.{module}",
         description=doc.splitlines()[0],
         allow_abbrev=False,
@@ -156,18 +132,19 @@ def parser(module, doc, add_arguments, **options):
     return result
 
 
-def add_recipe(parser, what="python -m recipes.list lists them"):
+def add_recipe(parser, what="python -m recipes.train lists them", **options):
     """Adds the arguments that `catalogue.chosen` reads: the name of a recipe, and its
     settings; and `--data-dir`.
 
     Args:
         parser: An `argparse.ArgumentParser`.
         what: String, what the name may be. Defaults to the name of a recipe.
+        **options: Further arguments of `add_argument` for the name.
     """
-    parser.add_argument("recipe", metavar="NAME", help=what)
+    parser.add_argument("recipe", metavar="NAME", help=what, **options)
     settings = (
-        "overrides settings of the recipe, for example timesteps=8 "
-        "gradient=bptt epochs=20; see the keys below"
+        "overrides settings of the recipe, for example timesteps=8 gradient=bptt "
+        "epochs=20; python -m recipes.train --help lists them"
     )
     parser.add_argument(
         "--set",
@@ -177,8 +154,21 @@ def add_recipe(parser, what="python -m recipes.list lists them"):
         default=[],
         help=settings,
     )
-    parser.has_settings = True
     add_data_dir(parser)
+
+
+def add_settings(parser):
+    """Adds an option for each setting of a recipe, which is the same as `--set`."""
+    group = parser.add_argument_group("settings of the recipe, as after --set")
+    for name, field in SETTINGS.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest="set",
+            action="append",
+            type=f"{name}={{}}".format,
+            metavar="VALUE",
+            help=field.metadata["meaning"],
+        )
 
 
 def add_count(parser, name, what, default=None, **options):
@@ -203,7 +193,6 @@ def add_seeds(parser, default=5):
 
 
 def _count(name, what, text):
-
     number = int(text) if text.removeprefix("-").isdecimal() else text
     with mistakes():
         return checks.positive_integer(name, number, advice=f"It is the {what}.")

@@ -12,16 +12,16 @@ import dataclasses
 import keras
 
 from keras_ratesnn import quantize_aware, spikify
-from recipes import catalogue, command_line, markdown, pipeline, run
+from recipes import batches, catalogue, command_line, markdown, run
 from recipes.command_line import DIVERGED, SMALLER, Ended
-from recipes.setting_names import OF_SPIKING, OF_TEACHING
-from recipes.stages import SpikingStage
+from recipes.settings import DEFAULTS, SPIKING_SETTINGS, TEACHING_SETTINGS
 
 RATE = "The converted network is fine-tuned by the rate gradient in one window."
 UNUSED = {
-    **dict.fromkeys({*OF_TEACHING, *OF_SPIKING} - {"levels", "weights"}, RATE),
+    **dict.fromkeys(TEACHING_SETTINGS + SPIKING_SETTINGS, RATE),
     "timesteps": "Pass --timesteps.",
 }
+del UNUSED["levels"], UNUSED["weights"]
 """Settings that have no effect here, and why."""
 
 SMALLER_STEPS = 10
@@ -53,8 +53,8 @@ def convert(arguments):
                 "without time."
             )
         dataset = recipe.load(arguments.data_dir)
-        pipeline.check(dataset, recipe)
-        run.prepare(recipe, dataset)
+        batches.check(dataset, recipe)
+        run.prepare(recipe)
     try:
         measure(recipe, dataset, arguments.timesteps, arguments.fine_tuning_epochs)
     except run.Diverged as error:
@@ -65,10 +65,7 @@ def measure(recipe, dataset, numbers_of_steps, tuning_epochs):
     """Trains the ordinary network of a recipe, converts and fine-tunes it for each
     number of steps, and prints a table."""
     keras.utils.set_random_seed(recipe.seed)
-    ordinary, alone = (
-        recipe.ordinary_network(dataset),
-        dataclasses.replace(recipe, spiking=None),
-    )
+    ordinary, alone = recipe.ordinary_network(dataset), recipe.without_spikes()
     run.compile_model(ordinary, alone, dataset)
     accuracy = run.trained_accuracy(ordinary, alone, dataset)
     trained = (
@@ -83,14 +80,12 @@ def measure(recipe, dataset, numbers_of_steps, tuning_epochs):
     print(markdown.heading(columns), flush=True)
     images = run.calibration_images(dataset)
     changed = {
+        **{name: DEFAULTS[name] for name in UNUSED},
         "epochs": tuning_epochs,
         "learning_rate": recipe.learning_rate / SMALLER_STEPS,
     }
     for timesteps in numbers_of_steps:
-        stage = SpikingStage(
-            timesteps=timesteps, levels=recipe.levels, weights=recipe.spiking.weights
-        )
-        tuning = dataclasses.replace(recipe, **changed, spiking=stage)
+        tuning = dataclasses.replace(recipe, **{**changed, "timesteps": timesteps})
         spiking = spikify(
             ordinary,
             timesteps,
@@ -98,8 +93,8 @@ def measure(recipe, dataset, numbers_of_steps, tuning_epochs):
             calibrate=images,
             verbose=0,
         )
-        if recipe.spiking.weights is not None:
-            spiking = quantize_aware(spiking, recipe.spiking.weights)
+        if recipe.weights is not None:
+            spiking = quantize_aware(spiking, recipe.weights)
         run.compile_model(spiking, tuning, dataset)
         converted = run.scores(spiking, tuning, dataset)["accuracy"]
         tuned = run.trained_accuracy(spiking, tuning, dataset)

@@ -89,11 +89,6 @@ def synchronize():
         library.test.experimental.sync_devices()
 
 
-def memory_bytes():
-    """The memory of this machine, without that of a GPU."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 def set_precision(policy):
     """Sets Keras' dtype policy; for float64 it also enables 64-bit types in JAX."""
     keras.config.set_dtype_policy(policy)

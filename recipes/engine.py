@@ -1,5 +1,5 @@
 """The engine that trains on several devices: keras.distribution on JAX, tf.distribute
-on TensorFlow, processes on PyTorch.
+on TensorFlow, processes that torchrun starts on PyTorch.
 
 Without accelerators the devices are virtual: parts of the CPU, to try a run.
 """
@@ -8,11 +8,7 @@ import atexit
 import contextlib
 import dataclasses
 import os
-import signal
-import socket
-import subprocess
-import threading
-import time
+import sys
 from collections.abc import Callable
 
 import keras
@@ -85,72 +81,20 @@ def wanted(text):
     return int(text)
 
 
-def launches(devices):
-    """Whether the devices need a process each, which are not started yet."""
-    return (
-        keras.backend.backend() == "torch"
-        and not _is_launched()
-        and _number_of(devices) > 1
-    )
+def launcher(devices):
+    """The beginning of the command that runs a module on several devices, a list: on
+    PyTorch that of torchrun, which starts a process for each, elsewhere Python."""
+    count = _number(devices) if keras.backend.backend() == "torch" else 1
+    if count == 1 or _is_launched():
+        return [sys.executable]
+    threads = max(1, (os.cpu_count() or 1) // count)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    torchrun = ["-m", "torch.distributed.run", "--standalone"]
+    return [sys.executable, *torchrun, "--nproc-per-node", str(count)]
 
 
 def _is_launched():
     return all(name in os.environ for name in LAUNCHED)
-
-
-def launch(devices, command):
-    """Runs a command in a process for each device of this machine, as `torchrun` does;
-    returns the exit status.
-
-    Args:
-        devices: Integer or "all".
-        command: List of strings.
-    """
-    processes = _number_of(devices)
-    environment = {
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": str(processes),
-    }
-    started = [
-        subprocess.Popen(
-            command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        )
-        for rank in range(processes)
-    ]
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGTERM, lambda *_: [process.terminate() for process in started]
-        )
-    while True:
-        # After Ctrl-C, which the processes receive as well, they end by themselves.
-        with contextlib.suppress(KeyboardInterrupt):
-            return _status_of(started)
-
-
-def _status_of(processes):
-    """Waits for processes and returns the exit status, as shells do: 130 for a process
-    that Ctrl-C ended.
-
-    If one fails, the others, which would wait for it, are stopped.
-    """
-    while any(process.poll() is None for process in processes):
-        failed = next((process for process in processes if process.poll()), None)
-        if failed is not None:
-            for process in processes:
-                process.terminate()
-                process.wait()
-            return _as_in_shells(failed.returncode)
-        time.sleep(0.1)
-    return max(_as_in_shells(process.returncode) for process in processes)
-
-
-def _as_in_shells(status):
-    """The exit status of a process that may have been ended by a signal, in Python a
-    negative number."""
-    return status if status >= 0 else 128 - status
 
 
 def start(devices):
@@ -166,11 +110,12 @@ def start(devices):
         ValueError: If there are fewer devices.
     """
     global current
-    current = {
+    starts = {
         "jax": _start_jax,
         "tensorflow": _start_tensorflow,
         "torch": _start_torch,
-    }[keras.backend.backend()](devices)
+    }
+    current = starts[keras.backend.backend()](devices)
     return current
 
 
@@ -193,15 +138,13 @@ def _start_jax(devices):
     if devices != "all":
         # Without effect if there are accelerators.
         jax.config.update("jax_num_cpu_devices", devices)
-    present = keras.distribution.list_devices()
-    chosen = present if devices == "all" else present[: _at_most(len(present), devices)]
-    return (
-        Engine()
-        if len(chosen) == 1
-        else Engine(
-            len(chosen), scope=keras.distribution.DataParallel(devices=chosen).scope
-        )
-    )
+    chosen = keras.distribution.list_devices()
+    if devices != "all":
+        chosen = chosen[: _at_most(len(chosen), devices)]
+    if len(chosen) == 1:
+        return Engine()
+    distribution = keras.distribution.DataParallel(devices=chosen)
+    return Engine(len(chosen), scope=distribution.scope)
 
 
 def _start_tensorflow(devices):
@@ -217,7 +160,7 @@ def _start_tensorflow(devices):
             processes,
             scope=strategy.scope,
         )
-    count = _number_of(devices)
+    count = _number(devices)
     if count == 1:
         return Engine()
     kind = "GPU" if _accelerators() else "CPU"
@@ -248,7 +191,7 @@ def _start_torch(devices):
     return Engine(world, rank, world, reads_part=world > 1, is_apart=world > 1)
 
 
-def _number_of(devices):
+def _number(devices):
     """The number of devices that are asked for, on PyTorch and TensorFlow."""
     present = _accelerators()
     if devices == "all":
@@ -274,10 +217,3 @@ def _accelerators():
     import tensorflow as tf
 
     return len(tf.config.list_physical_devices("GPU"))
-
-
-def free_port():
-    """A port of this machine that nobody listens to."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]

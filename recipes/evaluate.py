@@ -1,19 +1,35 @@
-"""Tests the model of a run on the test images of its recipe: `python -m
-recipes.evaluate runs/digits`."""
+"""Tests a network on the test images of a recipe: `python -m recipes.evaluate
+runs/digits` the model of a run, `python -m recipes.evaluate FILE --data imagenet` a
+published network on images that you have.
 
-from recipes import catalogue, command_line, device, run
-from recipes.checkpoint import load_model
-from recipes.run_folder import RunFolder, read_json
+Such a file is one of its authors' PyTorch program, see
+`keras_ratesnn.models.from_checkpoint`, whose report comes first. Images and their
+normalisation are those of the recipes. With `--output` the network becomes a run that
+`recipes.publish` takes, whose card says where the weights come from.
+"""
+
+import hashlib
+
+from recipes import catalogue, command_line
+
+DATA = ("imagenet", "cifar10", "cifar100", "cifar10_dvs", "fashion_mnist")
+
+FOR_FILES = ("network", "arguments", "output", "origin")
+"""The options of published networks."""
 
 
 def add_arguments(parser):
     command_line.add_path(
-        parser, "run", "folder of a run of python -m recipes.train", "RUN"
+        parser,
+        "run",
+        "folder of a run of python -m recipes.train, or checkpoint of the authors' "
+        "program",
+        "RUN",
     )
     parser.add_argument(
         "--checkpoint", choices=("last", "best"), default="last", help="(default: last)"
     )
-    training = "numbers of time steps (default: as in training)"
+    training = "numbers of time steps (default: as in training, or that of the file)"
     command_line.add_count(
         parser,
         "--timesteps",
@@ -24,43 +40,85 @@ def add_arguments(parser):
         help=training,
     )
     command_line.add_data_dir(parser)
+    data = "for a file: the data set"
+    parser.add_argument("--data", choices=DATA, help=data)
+    architecture = "for a file: the architecture, if the weights do not tell it"
+    parser.add_argument("--network", metavar="NAME", help=architecture)
+    command_line.add_count(
+        parser,
+        "--batch-size",
+        "number of images in a batch",
+        32,
+        help="for a file: number of images in a batch (default: 32)",
+    )
+    parser.add_argument(
+        "--arguments",
+        type=command_line.json_object,
+        metavar="JSON",
+        help="for a file: further arguments of from_checkpoint, an object",
+    )
+    command_line.add_path(
+        parser,
+        "--output",
+        "for a file: new folder, for python -m recipes.publish DIR",
+    )
+    origin = "for a file: where it comes from, such as an address, for --output"
+    parser.add_argument("--origin", metavar="TEXT", help=origin)
 
 
 def evaluate(arguments):
-    folder = RunFolder(arguments.run)
+    from recipes import device, run_folder
+
     with command_line.mistakes():
-        recipe = recipe_of(folder)
-        device.set_precision(recipe.precision)
-        recipe.task.check_packages()
-        if arguments.timesteps and recipe.spiking is None:
-            raise ValueError(
-                f"--timesteps is for spiking networks, but the run in {folder.path} is "
-                "of an ordinary one."
-            )
-        model = load_model(getattr(folder, arguments.checkpoint), compile=False)
-        tests = [
-            with_timesteps(recipe, timesteps) for timesteps in arguments.timesteps
-        ] or [recipe]
+        if arguments.data is None:
+            for name in FOR_FILES:
+                value = getattr(arguments, name)
+                if value is not None:
+                    raise ValueError(
+                        f"--{name} is for checkpoints of authors. Received: "
+                        f"--{name}={value}. Name their data set with --data."
+                    )
+            folder = run_folder.RunFolder(arguments.run)
+            recipe = recipe_of(folder)
+            if arguments.timesteps and not recipe.is_spiking:
+                raise ValueError(
+                    f"--timesteps is for spiking networks, but the run in "
+                    f"{folder.path} is of an ordinary one."
+                )
+            device.set_precision(recipe.precision)
+            recipe.task.check_packages()
+            path = getattr(folder, arguments.checkpoint)
+            model, tests = run_folder.load_model(path, compile=False), [recipe]
+        else:
+            recipe, model = _published(arguments)
+            tests = [with_timesteps(recipe, model.timesteps)]
+        if arguments.timesteps:
+            tests = [with_timesteps(recipe, number) for number in arguments.timesteps]
     for test, dataset, scores in scores_of(model, tests, arguments.data_dir):
         print(
-            f"{recipe.name}, {test.in_time}, {dataset.test_size:,} {recipe.tested} "
-            "images"
+            f"{recipe.name if arguments.data is None else arguments.data}, "
+            f"{test.in_time}, {dataset.test_size:,} {recipe.tested} images"
         )
         for name, value in scores.items():
             print(f"{recipe.tested} {name.replace('_', ' ')}: {value:.4f}", flush=True)
+    if arguments.output is not None:
+        _write(model, scores["accuracy"], dataset, arguments)
 
 
 def scores_of(model, tests, data_dir):
     """Yields each `Recipe` of `tests`, which differ in time steps, with its `Dataset`
     and the scores of the model."""
+    from recipes import run
+
     dataset = None
     for test in tests:
         # Frames of an event camera depend on the number of time steps.
         if dataset is None or test.has_time:
             with command_line.mistakes():
                 dataset = test.load(data_dir)
+                _check_classes(model, test, dataset)
                 run.compile_model(model, test, dataset)
-        if test.spiking is not None:
+        if test.is_spiking:
             model.timesteps = test.timesteps
         yield test, dataset, run.scores(model, test, dataset)
 
@@ -81,21 +139,88 @@ def recipe_of(folder):
         ValueError: If what is written about it is damaged or not of this version's
             recipes.
     """
+    from recipes.run_folder import read_json
+
     if not folder.settings.exists():
         raise FileNotFoundError(
             f"{folder.path} is not the folder of a run: there is no "
             f"{folder.settings.name} in it."
         )
     settings = read_json(folder.settings, {"name": str})
+    name = settings.pop("name")
     try:
-        recipe = catalogue.find(settings["name"])
-        return recipe.with_settings(
-            f"{key}={value}" for key, value in settings.items() if key != "name"
+        return catalogue.find(name).with_settings(
+            f"{key}={value}" for key, value in settings.items()
         )
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{folder.settings} does not belong to a recipe of this version. {error}"
         ) from error
+
+
+# Published networks
+
+
+def _published(arguments):
+    """A recipe with the images of the data set, and the network of the file, after the
+    normalisation of raw pixels."""
+    from keras_ratesnn import SpikingModel, models
+    from recipes import layers
+    from recipes.data import cifar, fashion_mnist, imagenet
+
+    if (arguments.output is None) != (arguments.origin is None):
+        raise ValueError(
+            "--output and --origin must be given together: the card says where the "
+            "weights come from."
+        )
+    if arguments.output is not None:
+        arguments.output.mkdir(parents=True)
+    recipe = catalogue.find(f"{arguments.data}_maxformer")
+    recipe = recipe.with_settings(["mix=none", f"batch_size={arguments.batch_size}"])
+    recipe.task.check_packages()
+    shape, pixels = {
+        "imagenet": (imagenet.IMAGE_SHAPE, imagenet.PIXELS),
+        "cifar10": (cifar.IMAGE_SHAPE, cifar.PIXELS["cifar10"]),
+        "cifar100": (cifar.IMAGE_SHAPE, cifar.PIXELS["cifar100"]),
+        # Counts of events are not normalised.
+        "cifar10_dvs": ((128, 128, 2), ((0.0, 0.0), (1.0, 1.0))),
+        "fashion_mnist": (fashion_mnist.IMAGE_SHAPE, fashion_mnist.PIXELS),
+    }[arguments.data]
+    options = {"input_shape": shape, **(arguments.arguments or {})}
+    if arguments.timesteps:
+        options["timesteps"] = arguments.timesteps[0]
+    model = models.from_checkpoint(arguments.run, arguments.network, **options)
+    network = layers.on_pixels(model.network, *pixels)
+    return recipe, SpikingModel(network, model.timesteps, name=model.name)
+
+
+def _check_classes(model, recipe, dataset):
+    """Checks that a network that classifies has the classes of the data."""
+    if recipe.task.augments and model.output_shape[-1] != dataset.classes:
+        raise ValueError(
+            f"The data must have {model.output_shape[-1]} classes, as the network. "
+            f"Received: {recipe.name}, with {dataset.classes}."
+        )
+
+
+def _write(model, accuracy, dataset, arguments):
+    """Writes the folder of a run."""
+    from recipes.atomic_files import write_json
+    from recipes.run_folder import RunFolder, this_part
+
+    folder, part = RunFolder(arguments.output), this_part()
+    digest = hashlib.sha256(arguments.run.read_bytes()).hexdigest()
+    record = {
+        "settings": {"name": model.name},
+        "score": "accuracy",
+        "origin": f"{arguments.origin}: {arguments.run.name}, SHA-256 {digest}",
+        "test_accuracy": accuracy,
+        "test_images": dataset.test_size,
+        "backend": part["backend"],
+        "versions": part["versions"],
+    }
+    model.save(folder.last)
+    write_json(folder.result, record)
 
 
 main = command_line.command(__name__, "evaluate", __doc__, add_arguments, evaluate)

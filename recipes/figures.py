@@ -3,7 +3,22 @@
 
 Gradients, independence, rates and spikes are those of one batch of training images,
 without augmentation; accuracies are those of test images. The folder has a PNG and an
-SVG file for each figure; its numbers are printed.
+SVG file for each figure; its numbers are printed. With `--untrained` the network is
+that of a recipe, with its initial weights.
+
+Two figures are drawn with `--only`:
+
+* `windows`, the gradient for time windows and BPTT's, layer by layer: a row for each
+  choice of windows and a column for each kernel, from the first layer to the last; for
+  more than 12 kernels there are their smallest and their median instead. It shows the
+  cosine similarity between the kernel's gradients. The last column is the ratio of the
+  norms of all kernel gradients.
+* `until_sure`, how many time steps images need if each stops when its class is sure.
+  For several errors the network is calibrated on a random half of the test images, and
+  measured on the other half. The table has means over random halves: of the confidence,
+  the number of time steps, the accuracy, and the coverage, which is the share of images
+  whose answer is not lost by stopping early. Then images are classified with all time
+  steps and until sure, in turns, with batches of several sizes.
 """
 
 import dataclasses
@@ -12,11 +27,12 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_ratesnn import analysis, models
-from recipes import catalogue, command_line, device, plots
-from recipes.checkpoint import load_model
+import keras_ratesnn as rsnn
+from keras_ratesnn import analysis, gradients, models
+from recipes import catalogue, command_line, device, markdown, plots, run
+from recipes.benchmark import timing
 from recipes.evaluate import recipe_of, with_timesteps
-from recipes.run_folder import RunFolder
+from recipes.run_folder import RunFolder, load_model
 
 DPI = 90
 
@@ -26,12 +42,30 @@ COSTS = {
     "int8_skips_zeros": analysis.Costs.int8(skips_zeros=True),
 }
 
+MOST_COLUMNS = 12
+"""Kernels that fit into a table."""
+
+ERRORS = (0.001, 0.002, 0.005, 0.01, 0.02)
+"""Shares of answers that stopping early may cost."""
+
+SPLITS = 20
+BATCHES = {1: 48, 128: 4}
+"""Sizes of batches, and how many of them are timed."""
+
+ROUNDS = 10
+"""How often they are timed."""
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
 
 def add_arguments(parser):
+    network = (
+        "folder of a finished run, or name of a shipped network of a recipe; with "
+        "--untrained name of a recipe"
+    )
+    command_line.add_recipe(parser, network)
     parser.add_argument(
-        "name",
-        metavar="NAME",
-        help="folder of a finished run, or name of a shipped network of a recipe",
+        "--untrained", action="store_true", help="a recipe, whose --set counts"
     )
     command_line.add_path(
         parser, "--output", "folder of the figures (default: figures/NAME)"
@@ -50,21 +84,32 @@ def add_arguments(parser):
         default="float32",
         help="hardware of the energy (default: float32)",
     )
-    command_line.add_data_dir(parser)
-    chosen = {"choices": list(FIGURES), "default": list(FIGURES)}
     parser.add_argument(
-        "--only", nargs="+", metavar="FIGURE", help="(default: all)", **chosen
+        "--only",
+        nargs="+",
+        metavar="FIGURE",
+        choices=list(FIGURES),
+        default=[name for name in FIGURES if name not in ("windows", "until_sure")],
+        help=f"some of {', '.join(FIGURES)} (default: all but the last two)",
     )
 
 
 def figures(arguments):
-    output = arguments.output or pathlib.Path(
-        "figures", pathlib.Path(arguments.name).name
-    )
+    name = pathlib.Path(arguments.recipe).name
+    output = arguments.output or pathlib.Path("figures", name)
     with command_line.mistakes():
-        model, dataset = model_and_data(
-            arguments.name, arguments.data_dir, arguments.timesteps
-        )
+        plots.check_installed()
+        if arguments.untrained:
+            model, dataset = _untrained(arguments)
+        else:
+            if arguments.set:
+                raise ValueError(
+                    "--set is for the network of a recipe. Received: --set "
+                    f"{' '.join(arguments.set)}. Add --untrained."
+                )
+            model, dataset = model_and_data(
+                arguments.recipe, arguments.data_dir, arguments.timesteps
+            )
         subject = Subject(
             model,
             dataset,
@@ -75,10 +120,19 @@ def figures(arguments):
         output.mkdir(parents=True, exist_ok=True)
         for name in arguments.only:
             path = output / f"{name}.png"
-            found = FIGURES[name](subject)
-            plots.save(found.plot(), path, dpi=DPI)
-            report = [str(found)] if isinstance(found, analysis.Energy) else []
-            print("\n".join([str(path), *numbers(found), *report]))
+            measured = FIGURES[name](subject)
+            plots.save(measured.plot(), path, dpi=DPI)
+            print("\n".join([str(path), *report(measured)]), flush=True)
+
+
+def _untrained(arguments):
+    """The network of a recipe with its initial weights, and its data."""
+    recipe = catalogue.chosen(arguments)
+    recipe.check_classifies("figures")
+    if arguments.timesteps is not None:
+        recipe = with_timesteps(recipe, arguments.timesteps)
+    dataset = recipe.load(arguments.data_dir, in_memory_for="figures")
+    return run.build(recipe, dataset), dataset
 
 
 def model_and_data(name, data_dir, timesteps=None):
@@ -96,7 +150,8 @@ def model_and_data(name, data_dir, timesteps=None):
         FileNotFoundError: If a run has no checkpoint.
     """
     folder = RunFolder(name)
-    if folder.settings.exists():
+    is_run = folder.settings.exists()
+    if is_run:
         recipe = recipe_of(folder)
         recipe.check_classifies("figures")
         device.set_precision(recipe.precision)
@@ -109,39 +164,33 @@ def model_and_data(name, data_dir, timesteps=None):
             )
         recipe = catalogue.find(cards[name].architecture)
     # Frames of an event camera depend on the number of time steps.
-    dataset = (recipe if timesteps is None else with_timesteps(recipe, timesteps)).load(
-        data_dir, in_memory_for="figures"
-    )
-    model = (
-        load_model(folder.last)
-        if folder.settings.exists()
-        else models.load_pretrained(name)
-    )
+    if timesteps is not None:
+        recipe = with_timesteps(recipe, timesteps)
+    dataset = recipe.load(data_dir, in_memory_for="figures")
+    model = load_model(folder.last) if is_run else models.load_pretrained(name)
     if timesteps is not None:
         model.timesteps = timesteps
     return model, dataset
 
 
-def numbers(found):
+def report(measured):
     """Lines with the numbers of a measurement: its fields and properties that are a
-    number, or one for each layer or step."""
-    properties = [
-        name for name, value in vars(type(found)).items() if isinstance(value, property)
-    ]
-    for name in (*(field.name for field in dataclasses.fields(found)), *properties):
-        value = getattr(found, name)
+    number, or one for each layer or step; and the whole text of one that has
+    tables."""
+    if isinstance(measured, (analysis.Energy, Windows, UntilSure)):
+        yield str(measured)
+    kind = type(measured)
+    names = [field.name for field in dataclasses.fields(measured)]
+    names += [name for name, value in vars(kind).items() if isinstance(value, property)]
+    for name in names:
+        value = getattr(measured, name)
+        if isinstance(value, float):
+            value = np.array([value])
         if isinstance(value, dict):
-            yield (
-                f"  {name}: "
-                f"{', '.join(f'{key} {number:.4g}' for key, number in value.items())}"
-            )
-        elif isinstance(value, float) or (
-            isinstance(value, np.ndarray) and value.ndim == 1
-        ):
-            yield (
-                f"  {name}: "
-                f"{' '.join(f'{number:.4g}' for number in np.atleast_1d(value))}"
-            )
+            numbers = ", ".join(f"{key} {number:.4g}" for key, number in value.items())
+            yield f"  {name}: {numbers}"
+        elif isinstance(value, np.ndarray) and value.ndim == 1:
+            yield f"  {name}: {' '.join(f'{number:.4g}' for number in value)}"
 
 
 class Subject:
@@ -162,8 +211,7 @@ class Subject:
         self.test = dataset.test_images[:test_images], dataset.test_labels[:test_images]
         # An image can be shown for longer than in training, a recording cannot.
         has_time = self.batch[0].ndim > len(model.network.input_shape)
-        self.steps_of_a_sequence = model.timesteps if has_time else 2 * model.timesteps
-        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        self.longest = model.timesteps if has_time else 2 * model.timesteps
 
     def neurons(self, count):
         """Arguments that choose neurons: an image, a layer in the middle of the
@@ -171,27 +219,216 @@ class Subject:
         image = self.batch[0][:1]
         rates = analysis.firing_rates(self.model, image)
         middle = len(rates.layers) // 2
-        slowest_first = np.argsort(rates.by_neuron[middle].ravel(), kind="stable")
-        spiking = slowest_first[np.count_nonzero(rates.by_neuron[middle] == 0) :]
-        chosen = spiking[
-            np.linspace(0, len(spiking) - 1, min(count, len(spiking)), dtype=int)
+        layer_rates = rates.by_neuron[middle].ravel()
+        slowest_first = np.argsort(layer_rates, kind="stable")
+        spiking = slowest_first[np.count_nonzero(layer_rates == 0) :]
+        positions = np.linspace(
+            0, len(spiking) - 1, min(count, len(spiking)), dtype=int
+        )
+        return (
+            self.model,
+            image,
+            rates.layers[middle],
+            spiking[positions].tolist() or count,
+        )
+
+
+@dataclasses.dataclass
+class Windows:
+    """The gradients of a model for several choices of windows beside BPTT's.
+
+    Attributes:
+        agreements: Dictionary from windows to `analysis.GradientAgreement`.
+        timesteps: Integer T.
+    """
+
+    agreements: dict
+    timesteps: int
+
+    def __str__(self):
+        rows = []
+        for windows, agreement in self.agreements.items():
+            columns = dict(zip(agreement.layers, agreement.cosine, strict=True))
+            if len(columns) > MOST_COLUMNS:
+                # Kernels without a gradient have no cosine.
+                columns = {
+                    "smallest": np.nanmin(agreement.cosine),
+                    "median": np.nanmedian(agreement.cosine),
+                }
+            cosines = [f"{cosine:.3f}" for cosine in columns.values()]
+            rows.append((windows, *cosines, f"{agreement.total_norm_ratio:.2f}"))
+        return markdown.table(("windows", *columns, "norm ratio"), rows)
+
+    def plot(self):
+        """Draws the cosines, next to the cost of a training step."""
+        figure = plots.new_figure(9, 4)
+        agreement, cost = figure.subplots(1, 2)
+        numbers = [number for number in self.agreements if isinstance(number, int)]
+        names = self.agreements[1].layers
+        for index, name in enumerate(names):
+            # Also distinguishable in grey: from dark (first layer) to light.
+            look = {
+                "color": str(0.75 * index / max(1, len(names) - 1)),
+                "marker": "osv^Dx*"[index % 7],
+            }
+            values = [self.agreements[number].cosine[index] for number in numbers]
+            agreement.plot(numbers, values, label=name, **look)
+        costs = [self.timesteps + 2 * number for number in numbers]
+        cost.plot(numbers, costs, color="black", marker="o", label="rate, T + 2W")
+        bptt = 3 * self.timesteps
+        cost.axhline(bptt, color="0.4", linestyle="--", label="BPTT, 3T")
+        cost.set_ylim(bottom=0)
+        label = f"windows W, T = {self.timesteps}"
+        plots.dress(agreement, "cosine with BPTT's gradient, by layer", label, "best")
+        title = "cost of a training step, forward passes of one step"
+        plots.dress(cost, title, label, "lower right")
+        agreement.set_xticks(numbers)
+        cost.set_xticks(numbers)
+        return figure
+
+
+def windows(subject):
+    """The `Windows` of some numbers from 1 to T, and of two equal halves."""
+    model = subject.model
+    timesteps = model.timesteps
+    choices = list(range(1, min(timesteps, 4)))
+    if timesteps > 2:
+        choices.append((timesteps // 2, timesteps - timesteps // 2))
+    agreements = {}
+    for choice in (*choices, timesteps):
+        model.gradient = gradients.Rate(windows=choice)
+        agreements[choice] = analysis.gradient_agreement(
+            model, *subject.batch, loss=LOSS
+        )
+    return Windows(agreements, timesteps)
+
+
+@dataclasses.dataclass
+class UntilSure:
+    """What a network gains if it stops when it is sure.
+
+    Attributes:
+        accuracies: Those that `analysis.accuracy_until_sure` measures.
+        text: String, tables.
+    """
+
+    accuracies: analysis.AccuracyUntilSure
+    text: str
+
+    def __str__(self):
+        return self.text
+
+    def plot(self):
+        """Draws the accuracy against the mean number of time steps."""
+        return self.accuracies.plot()
+
+
+def until_sure(subject):
+    """The `UntilSure` of a model."""
+    model, (images, labels) = subject.model, subject.test
+    accuracies = analysis.accuracy_until_sure(model, images, labels)
+    steps = [f"{right.mean():.4f}" for right in accuracies.right.T]
+    columns = (
+        "error",
+        "confidence",
+        "mean T",
+        "accuracy",
+        "less than with all steps",
+        "coverage",
+    )
+    rows = [(f"{error:g}", *_mean_of_halves(accuracies, error)) for error in ERRORS]
+    confidence = accuracies.confidence_for(ERRORS[0])
+    text = [
+        f"T = {model.timesteps}, {len(labels):,} test images, on "
+        f"{keras.backend.backend()}",
+        f"accuracy after 1 to {model.timesteps} steps: {' '.join(steps)}",
+        f"\nmeans over {SPLITS} random halves, calibrated on the other half",
+        markdown.table(columns, rows),
+        f"\non {device.name()}, with the confidence {confidence:.4f} for error "
+        f"{ERRORS[0]:g}",
+        _times(model, images, confidence),
+    ]
+    return UntilSure(accuracies, "\n".join(text))
+
+
+def _mean_of_halves(accuracies, error):
+    """The cells of a row, for random halves of the images."""
+    rows = []
+    for seed in range(SPLITS):
+        order = np.random.default_rng(seed).permutation(len(accuracies.last))
+        calibration, rest = np.array_split(order, 2)
+        confidence = accuracies.of(calibration).confidence_for(error)
+        test = accuracies.of(rest)
+        measured, whole = test.at(confidence), test.at(1.0)
+        lost = whole.accuracy - measured.accuracy
+        rows.append(
+            (
+                confidence,
+                measured.mean_steps,
+                measured.accuracy,
+                lost,
+                1 - measured.lost,
+            )
+        )
+    means = np.mean(rows, axis=0)
+    return [f"{mean:.{2 if column == 1 else 4}f}" for column, mean in enumerate(means)]
+
+
+def _times(model, images, confidence):
+    """A table of the times with all steps and until sure."""
+    rows = []
+    for size, count in BATCHES.items():
+        some = images[: size * count]
+        batches = [some[first : first + size] for first in range(0, len(some), size)]
+        answers = [
+            rsnn.predict_until_sure(model, batch, confidence, size) for batch in batches
         ]
-        return self.model, image, rates.layers[middle], chosen.tolist() or count
+        steps = np.concatenate([own_steps for _, own_steps in answers])
+
+        def all_steps(batches=batches):
+            for batch in batches:
+                model.predict_on_batch(batch)
+
+        def stopped(batches=batches, size=size):
+            for batch in batches:
+                rsnn.predict_until_sure(model, batch, confidence, size)
+
+        all_steps()
+        seconds = timing.interleaved({"all": all_steps, "sure": stopped}, ROUNDS)
+        left = timing.spread(timing.ratios(seconds["sure"], seconds["all"]))
+        milliseconds = [
+            f"{1000 * timing.spread(times)['median'] / len(steps):.2f}"
+            for times in seconds.values()
+        ]
+        shown = timing.with_quartiles(left, 1, 2)
+        rows.append((size, *milliseconds, shown, f"{steps.mean():.2f}"))
+    columns = ("batch", "ms per image, all steps", "until sure", "time that is left")
+    return markdown.table((*columns, "mean T"), rows)
 
 
 FIGURES = {
-    "gradient_agreement": lambda of: analysis.gradient_agreement(
-        of.model, *of.batch, loss=of.loss
+    "gradient_agreement": lambda subject: analysis.gradient_agreement(
+        subject.model, *subject.batch, loss=LOSS
     ),
-    "independence": lambda of: analysis.independence(of.model, *of.batch, loss=of.loss),
-    "firing_rates": lambda of: analysis.firing_rates(of.model, of.batch[0]),
-    "raster": lambda of: analysis.raster(*of.neurons(60)),
-    "membranes": lambda of: analysis.membranes(*of.neurons(5)),
-    "shuffle_in_time": lambda of: analysis.shuffle_in_time(of.model, *of.test),
-    "accuracy_over_time": lambda of: analysis.accuracy_over_time(
-        of.model, *of.test, timesteps=of.steps_of_a_sequence
+    "independence": lambda subject: analysis.independence(
+        subject.model, *subject.batch, loss=LOSS
     ),
-    "energy": lambda of: analysis.energy(of.model, of.batch[0], of.costs),
+    "firing_rates": lambda subject: analysis.firing_rates(
+        subject.model, subject.batch[0]
+    ),
+    "raster": lambda subject: analysis.raster(*subject.neurons(60)),
+    "membranes": lambda subject: analysis.membranes(*subject.neurons(5)),
+    "shuffle_in_time": lambda subject: analysis.shuffle_in_time(
+        subject.model, *subject.test
+    ),
+    "accuracy_over_time": lambda subject: analysis.accuracy_over_time(
+        subject.model, *subject.test, timesteps=subject.longest
+    ),
+    "energy": lambda subject: analysis.energy(
+        subject.model, subject.batch[0], subject.costs
+    ),
+    "windows": windows,
+    "until_sure": until_sure,
 }
 """What is drawn: a function of a `Subject` for each figure."""
 

@@ -150,10 +150,9 @@ def gradient_method(settings):
     if isinstance(gradient, str) and ":" in gradient:
         return _own_method(gradient)
     checks.one_of("gradient", gradient, (*gradients.BY_NAME, "package.module:Class"))
-    own = COUNTED.get(gradient)
-    return gradients.BY_NAME[gradient](
-        **({own: settings[own]} if own in settings else {})
-    )
+    counted = COUNTED.get(gradient)
+    options = {counted: settings[counted]} if counted in settings else {}
+    return gradients.BY_NAME[gradient](**options)
 
 
 def _own_method(name):
@@ -203,5 +202,7 @@ def name_of(method):
     """The name of a `keras_ratesnn.gradients.GradientMethod` in the settings of a
     recipe."""
     kind = type(method)
-    known = (name for name, of_name in gradients.BY_NAME.items() if of_name is kind)
-    return next(known, f"{kind.__module__}:{kind.__qualname__}")
+    for name, known in gradients.BY_NAME.items():
+        if known is kind:
+            return name
+    return f"{kind.__module__}:{kind.__qualname__}"

@@ -9,12 +9,12 @@ as well; snnTorch reads every reset of a NIR file as a hard one.
 import pathlib
 import tempfile
 
-import keras
 import numpy as np
 
 from keras_ratesnn import export_nir
 from keras_ratesnn.layers import Neuron
 from recipes import packages
+from recipes.run import layers_of
 
 
 def neurobench_model(model):
@@ -50,7 +50,7 @@ def neurobench_model(model):
         )
     resets = {
         layer.cell.reset
-        for layer in _layers_of(model.network)
+        for layer in layers_of(model.network)
         if isinstance(layer, Neuron)
     }
     if len(resets) > 1:
@@ -109,12 +109,6 @@ def neurobench_model(model):
             return torch.stack(outputs).mean(0)
 
     return Network()
-
-
-def _layers_of(network):
-    """The layers of a network, and those of the networks in it."""
-    for layer in network.layers:
-        yield from _layers_of(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 def firing_rate(description):

@@ -104,10 +104,10 @@ def against_timesteps(axes, title, rows, value, grey=()):
         # Error bars stand beside each other.
         shift = 2 ** (0.06 * (index - (len(names) - 1) / 2)) if np.any(spreads) else 1
         look = {"color": "0.5", "linestyle": "--"} if method in grey else style(index)
-        places = [row["timesteps"] * shift for row in own]
+        positions = [row["timesteps"] * shift for row in own]
         label = methods.in_words(method)
         axes.errorbar(
-            places,
+            positions,
             values,
             yerr=spreads if np.any(spreads) else None,
             label=label,

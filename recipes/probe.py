@@ -11,14 +11,18 @@ import pathlib
 
 from keras_ratesnn import analysis
 from recipes import catalogue, command_line, plots, run
-from recipes.recipe_checks import unfit
-from recipes.setting_names import OF_TEACHING, TEACHERS
+from recipes.settings import DEFAULTS, TEACHERS, TEACHING_SETTINGS
 
 OF_TWINS = dict.fromkeys(("gradient", "windows", "random_steps"), "Twins have several.")
-WITHOUT = {
-    **{"augment": "none", "mix": "none", "ordinary": "no", "one_step_epochs": 0},
-    **dict.fromkeys((*TEACHERS, "teachers", "random_timesteps")),
-}
+WITHOUT = (
+    "augment",
+    "mix",
+    "ordinary",
+    "one_step_epochs",
+    *TEACHERS,
+    "teachers",
+    "random_timesteps",
+)
 """Settings that twins do not have."""
 
 
@@ -44,23 +48,20 @@ def probe(arguments):
         if arguments.plot:
             plots.new_figure(1, 1, arguments.plot)
         without = dict.fromkeys(
-            (*WITHOUT, *OF_TEACHING), "Twins are trained without it."
+            (*WITHOUT, *TEACHING_SETTINGS), "Twins are trained without it."
         )
         recipe = catalogue.chosen(arguments, {**OF_TWINS, **without})
         recipe.check_classifies("probe")
-        recipe = recipe.with_settings(
-            f"{key}={value}" for key, value in WITHOUT.items()
-        )
+        recipe = recipe.with_settings(f"{name}={DEFAULTS[name]}" for name in WITHOUT)
         if recipe.temporal == "delays":
-            raise unfit(
-                recipe,
+            raise recipe.unfit(
                 "temporal",
                 "another one",
                 "whose twins have no callback that narrows delays",
             )
         dataset = recipe.load(arguments.data_dir, in_memory_for="probe")
-        run.prepare(recipe, dataset)
-        found = analysis.temporal_probe(
+        run.prepare(recipe)
+        ladder = analysis.temporal_probe(
             lambda: run.prepared(recipe, dataset),
             dataset.train_images,
             dataset.train_labels,
@@ -71,9 +72,9 @@ def probe(arguments):
             margin=arguments.margin,
             folder=output,
         )
-    print(found)
+    print(ladder)
     if arguments.plot:
-        plots.save(found.plot(), arguments.plot, dpi=150)
+        plots.save(ladder.plot(), arguments.plot, dpi=150)
 
 
 main = command_line.command(

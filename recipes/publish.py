@@ -24,10 +24,9 @@ import numpy as np
 
 from keras_ratesnn import SpikingModel, export_c, integer, models
 from keras_ratesnn.models import pretrained
-from recipes import atomic_files, checkpoint, checks, command_line, device, methods
-from recipes.checkpoint import load_model
+from recipes import atomic_files, checks, command_line, device, methods
 from recipes.evaluate import recipe_of, scores_of, with_timesteps
-from recipes.run_folder import RunFolder, complete
+from recipes.run_folder import BEST, LAST, RunFolder, complete, load_model
 
 FOLDER = pathlib.Path(pretrained.__file__).parent
 """The package's `cards/` and `weights/`."""
@@ -361,15 +360,15 @@ def measured(model, folder, data_dir, timesteps):
     """
     trained, trained_for = recipe_of(folder), model.timesteps
     tests = [with_timesteps(trained, number) for number in timesteps]
-    found = {
+    accuracies = {
         test.timesteps: scores["accuracy"]
         for test, _, scores in scores_of(model, tests, data_dir)
     }
     model.timesteps = trained_for
-    return found
+    return accuracies
 
 
-def of_integers(model, folder, data_dir):
+def integer_facts(model, folder, data_dir):
     """What the card of a model that was trained with quantised weights says of
     integers: see `Card`. Nothing if the network has layers that integers cannot
     compute, or its inputs are no integers.
@@ -388,16 +387,15 @@ def of_integers(model, folder, data_dir):
         return {}
     accuracy = np.mean(logits.argmax(axis=-1) == dataset.test_labels)
     with tempfile.TemporaryDirectory() as temporary:
-        sizes = [
-            export_c(chip, pathlib.Path(temporary, "net.c"), cache_input=cache)
-            for cache in (True, False)
-        ]
-    found = {
-        "constants": sizes[0].constants,
-        "memory": sizes[0].memory,
-        "memory_without_cache": sizes[1].memory,
+        path = pathlib.Path(temporary, "net.c")
+        size = export_c(chip, path)
+        smallest = export_c(chip, path, cache_input=False)
+    return {
+        "test_accuracy": round(float(accuracy), 6),
+        "constants": size.constants,
+        "memory": size.memory,
+        "memory_without_cache": smallest.memory,
     }
-    return {"test_accuracy": round(float(accuracy), 6), **found}
 
 
 def _check_name(name, folder, replace, place=None):
@@ -405,7 +403,7 @@ def _check_name(name, folder, replace, place=None):
         raise ValueError(
             f"`name` must consist of letters, digits, _ and -. Received: name={name!r}."
         )
-    if f"{name}.keras" in (checkpoint.LAST, checkpoint.BEST):
+    if f"{name}.keras" in (LAST, BEST):
         raise ValueError(
             "`name` must not be that of a checkpoint in the folder of the run. "
             f"Received: name={name!r}."
@@ -463,7 +461,7 @@ def publish_run(arguments):
         integers = (
             None
             if trained_with is None
-            else of_integers(model, folder, arguments.data_dir)
+            else integer_facts(model, folder, arguments.data_dir)
         )
         card, path = publish(
             model,
@@ -496,25 +494,19 @@ def publish_run(arguments):
 
 def add_arguments(parser):
     command_line.add_path(parser, "run", "folder of a finished run", "RUN")
-    parser.add_argument("--name", required=True, help="name for load_pretrained")
-    parser.add_argument(
-        "--data-set",
-        required=True,
-        metavar="TEXT",
-        help="data set for training and testing",
-    )
-    preprocessing = "format of raw images, and preprocessing inside the model"
-    parser.add_argument(
-        "--preprocessing", required=True, metavar="TEXT", help=preprocessing
-    )
-    parser.add_argument(
-        "--licence", required=True, metavar="SPDX", help="licence of the weights"
-    )
-    parser.add_argument(
-        "--architecture",
-        metavar="NAME",
-        help="function of keras_ratesnn.models that builds the network",
-    )
+    for name, metavar, meaning in (
+        ("--name", "NAME", "name for load_pretrained"),
+        ("--data-set", "TEXT", "data set for training and testing"),
+        (
+            "--preprocessing",
+            "TEXT",
+            "format of raw images, and preprocessing inside the model",
+        ),
+        ("--licence", "SPDX", "licence of the weights"),
+    ):
+        parser.add_argument(name, required=True, metavar=metavar, help=meaning)
+    architecture = "function of keras_ratesnn.models that builds the network"
+    parser.add_argument("--architecture", metavar="NAME", help=architecture)
     parser.add_argument(
         "--arguments",
         type=command_line.json_object,
@@ -522,10 +514,8 @@ def add_arguments(parser):
         help="the arguments of that function, an object",
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--url",
-        help="download URL of the weights (default: they ship with the package)",
-    )
+    url = "download URL of the weights (default: they ship with the package)"
+    where.add_argument("--url", help=url)
     hub = (
         "hf://user/name, kaggle://user/name/framework/variation or a folder, for "
         "card, weights and README.md; not --folder"
@@ -545,12 +535,10 @@ def add_arguments(parser):
     command_line.add_path(
         parser, "--folder", "folder of cards (default: the package's)", default=FOLDER
     )
-    parser.add_argument(
-        "--half", action="store_true", help="stores kernels in float16: half the size"
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="replaces a network of the same name"
-    )
+    half = "stores kernels in float16: half the size"
+    parser.add_argument("--half", action="store_true", help=half)
+    replace = "replaces a network of the same name"
+    parser.add_argument("--replace", action="store_true", help=replace)
 
 
 def _check_architecture(model, architecture, arguments, path):

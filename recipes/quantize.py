@@ -13,7 +13,6 @@ goes on.
 """
 
 import functools
-import json
 import pathlib
 import tempfile
 import warnings
@@ -22,17 +21,9 @@ import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from recipes import (
-    atomic_files,
-    catalogue,
-    checkpoint,
-    command_line,
-    packages,
-    pipeline,
-    progress,
-    run,
-)
-from recipes.run_folder import RunFolder
+from recipes import catalogue, command_line, packages, run
+from recipes.run_folder import RunFolder, load_model
+from recipes.settings import DEFAULTS
 
 BATCH_SIZE = 200
 NETWORKS = {
@@ -44,7 +35,7 @@ NETWORKS = {
 """Pretrained networks, and their recipes."""
 
 WEIGHTS = ("int8", "int4", "ternary")
-OF_INTEGERS = ("--epochs", "--timesteps", "--membrane-bits", "--weights", "--out")
+INTEGER_OPTIONS = ("--epochs", "--timesteps", "--membrane-bits", "--weights", "--out")
 """The options of `--integer`."""
 
 EPOCHS = 2
@@ -92,210 +83,150 @@ def add_arguments(parser):
 
 def quantize(arguments):
     with command_line.mistakes():
-        for option in OF_INTEGERS if not arguments.integer else ():
+        for option in INTEGER_OPTIONS:
             value = getattr(arguments, option.removeprefix("--").replace("-", "_"))
-            if value is not None:
+            if value is not None and not arguments.integer:
                 raise ValueError(
                     f"{option} is for networks of integers. Received: "
                     f"{option}={value}. Add --integer."
                 )
-        if arguments.out is not None:
-            arguments.out.mkdir(parents=True, exist_ok=True)
         variants = {} if arguments.integer else _variants()
         recipe = catalogue.find(NETWORKS[arguments.name])
         dataset = recipe.load(arguments.data_dir)
-    images, labels = (
-        dataset.test_images[: arguments.images],
-        dataset.test_labels[: arguments.images],
-    )
-    if arguments.integer:
-        _print_integers(arguments, recipe, dataset, images, labels)
-        return
-    print(
+    images = dataset.test_images[: arguments.images]
+    labels = dataset.test_labels[: arguments.images]
+    title = (
         f"{arguments.name}, {len(labels):,} test images, on {keras.backend.backend()}"
     )
+    if arguments.integer:
+        with tempfile.TemporaryDirectory() as temporary:
+            table = IntegerTable(arguments, recipe, dataset, images, labels)
+            table.print_all(title, pathlib.Path(arguments.out or temporary))
+        return
+    print(title)
     print(
         "weights                                      accuracy  other classes than "
         "before  size of the file"
     )
     before = None
-    for title, measure in variants.items():
+    for variant, measure in variants.items():
+        model = rsnn.models.load_pretrained(arguments.name)
         with tempfile.TemporaryDirectory() as folder:
-            classes, size = measure(
-                rsnn.models.load_pretrained(arguments.name),
-                images,
-                pathlib.Path(folder),
-            )
+            classes, size = measure(model, images, pathlib.Path(folder))
         before = classes if before is None else before
         print(
-            f"{title:43}  {np.mean(classes == labels):8.2%}  "
+            f"{variant:43}  {np.mean(classes == labels):8.2%}  "
             f"{np.sum(classes != before):25,}  {size / 1024:12,.0f} KiB"
         )
 
 
-def _print_integers(arguments, recipe, dataset, images, labels):
-    """Prints the table of networks of integers: accuracies, and how many images have
-    other classes than with floats."""
-    model, epochs = (
-        rsnn.models.load_pretrained(arguments.name),
-        arguments.epochs or EPOCHS,
-    )
-    all_timesteps = arguments.timesteps or [model.timesteps]
-    settings = {
-        "membrane_bits": arguments.membrane_bits or 16,
-        "largest_input": int(dataset.train_images.max()),
-    }
-    print(
-        f"{arguments.name}, {len(labels):,} test images, on {keras.backend.backend()}, "
-        "membranes of",
-        end=" ",
-    )
-    print(
-        f"{settings['membrane_bits']} bits, trained with quantised weights for "
-        f"{epochs} epochs"
-    )
-    print("in brackets: images whose class is not that of the same network in floats")
-    print(
-        "".join(
-            [
-                f"{'weights':9}{'network':11}",
-                *(f"{f'T = {timesteps}':>16}" for timesteps in all_timesteps),
-            ]
-        )
-    )
+class IntegerTable:
+    """Accuracies of networks of integers, and how many images have other classes than
+    with floats.
 
-    def print_row(weights, title, cells):
+    Args:
+        arguments: Those of the command.
+        recipe: The `Recipe` of the network.
+        dataset: Its `Dataset`.
+        images: The test images that are classified.
+        labels: Their labels.
+    """
+
+    def __init__(self, arguments, recipe, dataset, images, labels):
+        self.name = arguments.name
+        self.recipe, self.dataset = recipe, dataset
+        self.images, self.labels = images, labels
+        self.model = rsnn.models.load_pretrained(self.name)
+        self.epochs = arguments.epochs or EPOCHS
+        self.timesteps = arguments.timesteps or [self.model.timesteps]
+        self.membrane_bits = arguments.membrane_bits or 16
+        self.weights = arguments.weights or WEIGHTS
+
+    def print_all(self, title, folder):
+        """Prints the table; what is trained is kept in a folder."""
         print(
-            "".join([f"{weights:9}{title:11}", *(f"{cell:>16}" for cell in cells)]),
-            flush=True,
+            f"{title}, membranes of {self.membrane_bits} bits, trained with quantised "
+            f"weights for {self.epochs} epochs"
         )
+        print(
+            "in brackets: images whose class is not that of the same network in floats"
+        )
+        _print_row("weights", "network", [f"T = {number}" for number in self.timesteps])
+        recipes = [self._training(weights) for weights in self.weights]
+        floats = self._float_classes(self.model)
+        shares = [np.mean(classes == self.labels) for classes in floats]
+        _print_row("float32", "", [f"{share:.2%}" for share in shares])
+        for weights, recipe in zip(self.weights, recipes, strict=True):
+            _print_row(weights, "converted", self._cells(self.model, weights, floats))
+            run_name = f"{self.name}-{weights}-{self.epochs}epochs"
+            trained = _trained(recipe, self.dataset, RunFolder(folder / run_name))
+            own_floats = self._float_classes(trained)
+            _print_row(weights, "trained", self._cells(trained, None, own_floats))
 
-    def of_floats(network):
-        return {
-            timesteps: _classes(_with(network, timesteps), images)
-            for timesteps in all_timesteps
+    def _training(self, weights):
+        """The recipe by which the network is trained on, alone and in float32, with
+        quantised weights."""
+        card = rsnn.models.list_pretrained()[self.name]
+        alone = ("ordinary", "teacher_weight", "teachers", "temperature", "mix")
+        settings = {
+            **{name: DEFAULTS[name] for name in alone},
+            **card.arguments,
+            "precision": "float32",
+            "timesteps": card.timesteps,
+            "weights": weights,
+            "epochs": self.epochs,
+            "learning_rate": LEARNING_RATE,
+            "start_from": self.name,
+            "optimizer": "adam",
+            "weight_decay": 0,
         }
+        return self.recipe.with_settings(
+            f"{name}={value}" for name, value in settings.items()
+        )
 
-    def cells(network, weights, in_floats):
-        for timesteps, expected in in_floats.items():
+    def _float_classes(self, model):
+        """The classes of all images at each T."""
+        all_classes = []
+        for timesteps in self.timesteps:
+            model.timesteps = timesteps
+            all_classes.append(_classes(model, self.images))
+        return all_classes
+
+    def _cells(self, model, weights, floats):
+        cells = []
+        for timesteps, classes in zip(self.timesteps, floats, strict=True):
+            model.timesteps = timesteps
             chip = rsnn.integer(
-                _with(network, timesteps), weights, **settings, verbose=False
+                model,
+                weights,
+                membrane_bits=self.membrane_bits,
+                largest_input=int(self.dataset.train_images.max()),
+                verbose=False,
             )
-            found = chip.integer_logits(images, BATCH_SIZE).argmax(axis=-1)
-            yield f"{np.mean(found == labels):.2%} ({np.sum(found != expected):,})"
-
-    timesteps, in_floats = model.timesteps, of_floats(model)
-    print_row(
-        "float32",
-        "",
-        [f"{np.mean(found == labels):.2%}" for found in in_floats.values()],
-    )
-    for weights in arguments.weights or WEIGHTS:
-        print_row(weights, "converted", cells(model, weights, in_floats))
-        folder = arguments.out and RunFolder(
-            arguments.out / f"{arguments.name}-{weights}-{epochs}epochs"
-        )
-        few_epochs = recipe.with_settings(_settings(arguments.name, weights, epochs))
-        trained = _found(folder, few_epochs, dataset)
-        if trained is None:
-            trained = _trained(_with(model, timesteps), dataset, few_epochs)
-            if folder is not None:
-                _save(trained, dataset, few_epochs, folder)
-        print_row(weights, "trained", cells(trained, None, of_floats(trained)))
+            logits = chip.integer_logits(self.images, BATCH_SIZE)
+            integers = logits.argmax(axis=-1)
+            right, changed = integers == self.labels, integers != classes
+            cells.append(f"{np.mean(right):.2%} ({np.sum(changed):,})")
+        return cells
 
 
-def _with(model, timesteps):
-    model.timesteps = timesteps
-    return model
+def _print_row(weights, network, cells):
+    row = "".join(f"{cell:>16}" for cell in cells)
+    print(f"{weights:9}{network:11}{row}", flush=True)
 
 
-def _settings(name, weights, epochs):
-    """The settings of a recipe with which a pretrained network is trained on, alone and
-    in float32, with quantised weights."""
-    card = rsnn.models.list_pretrained()[name]
-    own = {
-        **card.arguments,
-        "timesteps": card.timesteps,
-        "weights": weights,
-        "epochs": epochs,
-        "learning_rate": LEARNING_RATE,
-    }
-    taught = dict.fromkeys(("teacher_weight", "temperature", "teachers"))
-    alone = {**taught, "ordinary": "no", "mix": "none", "precision": "float32"}
-    settings = {
-        **own,
-        **alone,
-        "start_from": name,
-        "optimizer": "adam",
-        "weight_decay": 0,
-        "restart_at": None,
-    }
-    return [f"{key}={value}" for key, value in settings.items()]
-
-
-def _found(folder, recipe, dataset):
-    """The network that an earlier command trained in the same way, or `None`."""
-    if folder is None or not folder.result.exists():
-        return None
+def _trained(recipe, dataset, folder):
+    """The network that a recipe trains, or has trained, in the folder of its run."""
+    settings = recipe.settings()
     with command_line.mistakes():
-        record = folder.read_result()
-    # As read from a file: tuples become lists.
-    wanted = {
-        "settings": json.loads(json.dumps(recipe.settings())),
-        "train_images": dataset.train_size,
-    }
-    if any(record.get(name) != value for name, value in wanted.items()):
-        raise command_line.Ended(
-            f"{folder.path} has a network that was trained with other settings or "
-            "data. Pass another folder with --out, or remove it: the network is then "
-            "trained again."
-        )
-    try:
-        return checkpoint.load_model(folder.last, compile=False)
-    except (ValueError, OSError) as error:
-        raise command_line.Ended(
-            f"{folder.last} is damaged. Remove {folder.path}: the network is then "
-            "trained again."
-        ) from error
-
-
-def _trained(model, dataset, recipe):
-    """A model of quantised weights that starts from those of another one, after the
-    epochs of a recipe."""
-    keras.utils.set_random_seed(recipe.seed)
-    low, steps = (
-        rsnn.quantize_aware(model, recipe.spiking.weights),
-        run.steps_per_epoch(recipe, dataset),
-    )
-    run.compile_model(low, recipe, dataset)
-    low.fit(
-        pipeline.training_batches(dataset, recipe),
-        steps_per_epoch=steps,
-        epochs=recipe.epochs,
-        shuffle=False,
-        verbose=0,
-    )
-    return low
-
-
-def _save(model, dataset, recipe, folder):
-    """Writes what was trained as the folder of a run, which `recipes.evaluate` and
-    `recipes.publish` read."""
-    accuracy = np.mean(_classes(model, dataset.test_images) == dataset.test_labels)
-    record = {
-        "settings": recipe.settings(),
-        "test_accuracy": float(accuracy),
-        "test_images": dataset.test_size,
-    }
-    with command_line.mistakes():
-        folder.path.mkdir(parents=True, exist_ok=True)
-        folder.begin(recipe.settings())
-        with atomic_files.writing(folder.last) as part:
-            model.save(part)
-        atomic_files.write_json(
-            folder.result,
-            {**record, "train_images": dataset.train_size, **progress.this_part()},
-        )
+        folder.check(settings)
+        if not folder.result.exists():
+            with folder.lock():
+                folder.begin(settings)
+                model = run.build(recipe, dataset)
+                progress = folder.restore(model, model, settings, dataset.train_size)
+                run.fit(model, model, recipe, dataset, folder, progress, verbose=0)
+        return load_model(folder.last, compile=False)
 
 
 def _classes(model, images):

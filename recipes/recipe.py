@@ -1,34 +1,46 @@
-"""Recipe: the configuration of a training run."""
+"""Recipe: network, data and settings of a training.
+
+Neither Keras nor a backend is imported before they are needed.
+"""
 
 import ast
 import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
-import keras
-
-from keras_ratesnn.layers import ILIF, Neuron
-from recipes import recipe_checks, setting_names
-from recipes.activations import integer_network, relu_network
+from recipes import augmentation
+from recipes.checks import both_set, mistake
 from recipes.data.dataset import Dataset
-from recipes.optimizers import SGD, AdamW
-from recipes.stages import SpikingStage
+from recipes.settings import (
+    DEFAULTS,
+    SETTINGS,
+    TEACHERS,
+    UNSET_IF_ONLY,
+    Settings,
+    effective,
+)
 from recipes.tasks.task import CLASSIFICATION, Task
+
+OF_DATA = {
+    "image_side": "resize images",
+    "frame_kind": "read recordings of event cameras",
+}
+"""Settings that are arguments of `Recipe.load_data`, and what recipes without them do
+not do."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Settings):
     """Network, data and training settings: the defaults of `python -m recipes.train
     NAME`.
 
     For other values use `dataclasses.replace(recipe, epochs=8)` or
-    `recipe.with_settings`. What only some kinds of training need is in the parts
-    `optimizer` and `spiking`.
+    `recipe.with_settings`.
 
     Attributes:
         name: The name on the command line.
-        description: One line: network and data set.
         load_data: Function from a folder, or None if none was given, to a `Dataset`; if
             `has_time`, a function of `(folder, timesteps)`.
         build_network: Function from `width` to the network of one time step, which
@@ -36,78 +48,34 @@ class Recipe:
             `temporal`, and `dataset`, the `Dataset` for training.
         neuron: The argument `neuron` of `spikify`, which converts the network if
             `build_network` returns an ordinary one. None if it returns a network of
-            neurons. With the setting `levels` of `spiking`, all networks have other
-            neurons.
+            neurons. With the setting `levels` all networks have other neurons.
         task: What the network is trained for.
         has_time: Whether an example is a sequence of `timesteps` frames instead of one
             image.
         mask_value: The number that all elements of a frame have which is padding, see
             `keras_ratesnn.SpikingModel`; None if there is no padding.
-        learning_rate: Float, the largest value of the schedule.
-        weight_decay: Float, as in Keras: each step multiplies a kernel by `1 -
-            learning_rate * weight_decay`.
-        optimizer: `optimizers.SGD` or `optimizers.AdamW`.
-        epochs: Integer >= 1, the passes over the training images.
-        batch_size: Integer >= 1.
-        augment: Name of the augmentation of training images, one of
-            `augmentation.AUGMENTATIONS`.
-        mix: Name of the mix of the training images of a batch, one of
-            `augmentation.MIXES`.
-        image_side: Integer >= 1, the height and width to which images from a folder are
-            resized, for recipes that resize them; None for others.
-        frame_kind: What frames the recordings of an event camera become, one of
-            `data.frame_kinds.KINDS`, for recipes that read recordings; None for the
-            recipe's own.
-        width: Float > 0 that multiplies the number of channels of every layer.
-        train_images: Integer >= 1, the number of images to train on, or None for all.
-        held_out: Integer >= 1, the number of images at the end of the training images
-            that replace the test images, or None to use the test images. For choosing
-            settings without looking at the test images.
-        precision: Name of a Keras dtype policy.
-        jit_compile: True, False or "auto", as in `keras.Model.compile`.
-        normalization: "batch", "weight" or "online", see `keras_ratesnn.models.VGG11`.
-        temporal: What in the network sees more of time than leaky neurons do, one of
-            `temporal.TEMPORAL`; None for the recipe's own neurons. For recipes whose
-            `build_network` takes it.
-        spiking: `SpikingStage`, the training of the spiking network; None to train only
-            the ordinary network, with ReLUs instead of neurons.
-        seed: Integer >= 0. It determines the initial weights, the order of the images
-            and their augmentation.
 
     Raises:
         TypeError: If a number has the wrong type.
-        ValueError: If a number is out of range or a name is unknown.
+        ValueError: If a number is out of range, a name is unknown, or settings do not
+            fit together.
     """
 
     name: str
-    description: str
     load_data: Callable[..., Dataset]
-    build_network: Callable[..., keras.Model]
-    neuron: Callable[..., Neuron | None] | None = None
+    build_network: Callable[..., Any]
+    neuron: Callable[..., Any] | None = None
     task: Task = CLASSIFICATION
     has_time: bool = False
     mask_value: float | None = None
-    learning_rate: float
-    weight_decay: float
-    optimizer: SGD | AdamW = dataclasses.field(default_factory=SGD)
-    epochs: int
-    batch_size: int
-    augment: str = "none"
-    mix: str = "none"
-    image_side: int | None = None
-    frame_kind: str | None = None
-    width: float = 1.0
-    train_images: int | None = None
-    held_out: int | None = None
-    precision: str = "float32"
-    jit_compile: bool | str = "auto"
-    normalization: str = "batch"
-    temporal: str | None = None
-    spiking: SpikingStage | None
-    seed: int = 0
 
     def __post_init__(self):
-        recipe_checks.check(self)
+        super().__post_init__()
+        _check_data(self)
+        _check_network(self)
+        _check_training(self)
+        _check_time(self)
+        _check_augmentation(self)
 
     @property
     def tested(self):
@@ -115,15 +83,21 @@ class Recipe:
         return "test" if self.held_out is None else "held-out"
 
     @property
-    def timesteps(self):
-        """The number of time steps T, 1 for an ordinary network."""
-        return 1 if self.spiking is None else self.spiking.timesteps
+    def is_spiking(self):
+        """Whether the spiking network is trained, not the ordinary one alone."""
+        return self.ordinary != "only"
 
     @property
-    def levels(self):
-        """The most spikes of a neuron in a step, D, in a network of integer spikes;
-        None for the recipe's own neurons."""
-        return None if self.spiking is None else self.spiking.levels
+    def has_ordinary_before(self):
+        """Whether the ordinary network is trained before the spiking one."""
+        return self.ordinary in ("beside", "first")
+
+    @property
+    def method(self):
+        """The `keras_ratesnn.gradients.GradientMethod`."""
+        from recipes import methods
+
+        return methods.gradient_method(self.settings())
 
     @property
     def slots(self):
@@ -135,48 +109,50 @@ class Recipe:
     def in_time(self):
         """How the network runs in time, for people: "T = 4", or "T = 1, 4 slots" with
         integer spikes."""
-        if self.spiking is None:
+        if not self.is_spiking:
             return "ordinary network"
-        return f"T = {self.timesteps}" + (
-            "" if self.levels is None else f", {self.slots} slots"
-        )
+        slots = "" if self.levels is None else f", {self.slots} slots"
+        return f"T = {self.timesteps}{slots}"
 
     @property
     def converted_neuron(self):
         """The argument `neuron` of `spikify`."""
         if self.levels is None:
             return self.neuron
+        from keras_ratesnn.layers import ILIF
+
         # Without a leak, and with the gradient of the reset, as in the default neurons
         # of `spikify`.
         return functools.partial(ILIF, self.levels, decay=1.0, detach_reset=False)
 
-    @property
-    def ordinary_stage(self):
-        """The `OrdinaryStage` before that of the spiking network, or None."""
-        return None if self.spiking is None else self.spiking.after
+    def without_spikes(self):
+        """The recipe that trains the ordinary network alone, as long as this one."""
+        return dataclasses.replace(
+            self, ordinary="only", **{name: DEFAULTS[name] for name in UNSET_IF_ONLY}
+        )
 
     def ordinary_alone(self):
-        """The recipe that trains the network of `ordinary_stage` alone, with the
-        settings that it has in this recipe.
+        """The recipe that trains the ordinary network alone, with the settings that it
+        has in this recipe.
 
         It does not depend on the spiking network, so that runs that differ in that
         share the ordinary network.
         """
         return dataclasses.replace(
-            self,
-            spiking=None,
-            **self.ordinary_stage.own(self.epochs, self.learning_rate),
+            self.without_spikes(),
+            epochs=self.ordinary_epochs or self.epochs,
+            learning_rate=self.ordinary_learning_rate or self.learning_rate,
         )
 
     def network(self, dataset=None, width=None):
         """The network of one time step, with the neurons of the setting `levels`;
         otherwise as `own_network`."""
         network = self.own_network(dataset, width)
-        return (
-            network
-            if self.levels is None or self.neuron is not None
-            else integer_network(network, self.levels)
-        )
+        if self.levels is None or self.neuron is not None:
+            return network
+        from recipes.layers import integer_network
+
+        return integer_network(network, self.levels)
 
     def own_network(self, dataset=None, width=None):
         """The network of one time step with the recipe's own neurons, and with its
@@ -195,11 +171,8 @@ class Recipe:
         options = {name: value for name, value in options.items() if name in accepted}
         if self.normalization != "batch":
             if "normalization" not in accepted:
-                raise recipe_checks.unfit(
-                    self,
-                    "normalization",
-                    "'batch'",
-                    "whose network has no choice of it",
+                raise self.unfit(
+                    "normalization", "'batch'", "whose network has no choice of it"
                 )
             options["normalization"] = self.normalization
         return self.build_network(self.width if width is None else width, **options)
@@ -208,7 +181,11 @@ class Recipe:
         """The network with ReLUs instead of neurons, an ordinary Keras model; for
         `dataset` see `own_network`."""
         network = self.own_network(dataset)
-        return relu_network(network) if self.neuron is None else network
+        if self.neuron is not None:
+            return network
+        from recipes.layers import relu_network
+
+        return relu_network(network)
 
     def check_classifies(self, command):
         """Checks that the recipe trains a spiking network that classifies images.
@@ -216,23 +193,16 @@ class Recipe:
         Raises:
             ValueError: If not; the message names the command.
         """
-        if self.task is not CLASSIFICATION or self.spiking is None:
+        if self.task is not CLASSIFICATION or not self.is_spiking:
             raise ValueError(
                 f"python -m recipes.{command} takes spiking networks that classify "
                 f"images. Received: recipe {self.name!r} with the score "
-                f"{self.task.score!r} and "
-                f"ordinary={setting_names.ordinary(self.spiking)!r}."
+                f"{self.task.score!r} and ordinary={self.ordinary!r}."
             )
 
     def settings(self):
-        """The values that can differ between runs of a recipe, as a dictionary of plain
-        numbers and names."""
-        return setting_names.of(self)
-
-    @property
-    def keys(self):
-        """The names of the settings that `with_settings` takes."""
-        return [name for name in self.settings() if name != "name"]
+        """The name and the settings, as a dictionary of plain numbers and names."""
+        return {"name": self.name, **{name: getattr(self, name) for name in SETTINGS}}
 
     def with_settings(self, assignments):
         """This recipe with other values, in the format of the command line.
@@ -245,16 +215,22 @@ class Recipe:
                 a value is out of range or has no effect.
             TypeError: If a value has the wrong type.
         """
-        values = {}
+        given = {}
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
-            if not equals or key not in self.keys:
+            if not equals or key not in SETTINGS:
                 raise ValueError(
-                    f"--set takes key=value, and the keys are: {', '.join(self.keys)}. "
+                    f"--set takes key=value, and the keys are: {', '.join(SETTINGS)}. "
                     f"Received: {assignment!r}."
                 )
-            values[key] = _literal(text)
-        return setting_names.changed(self, values)
+            given[key] = _literal(text)
+        if "gradient" in given:
+            from recipes import methods
+
+            # A class of one's own has the name of where it is defined.
+            values = {**self.settings(), **given}
+            given["gradient"] = methods.name_of(methods.gradient_method(values))
+        return dataclasses.replace(self, **effective(self.settings(), given))
 
     def load(self, data_dir, in_memory_for=None):
         """The `Dataset` of this recipe, from a folder, or from its default source if
@@ -268,32 +244,34 @@ class Recipe:
             ValueError: If `held_out` leaves no training image, or the data set is a
                 stream that a command does not take, or of which no part can be taken.
         """
-        options = {
-            name: getattr(self, name)
-            for name in recipe_checks.OF_DATA
-            if getattr(self, name) is not None
-        }
-        dataset = self.load_data(
-            data_dir, *([self.timesteps] if self.has_time else []), **options
-        )
-        if (self.held_out or self.train_images) and not isinstance(dataset, Dataset):
+        options = {name: getattr(self, name) for name in OF_DATA}
+        options = {name: value for name, value in options.items() if value is not None}
+        time = [self.timesteps] if self.has_time else []
+        dataset = self.load_data(data_dir, *time, **options)
+        if isinstance(dataset, Dataset):
+            if self.held_out is not None:
+                dataset = dataset.with_held_out(self.held_out)
+            if self.train_images is not None:
+                dataset = dataset.first(self.train_images)
+            return dataset
+        if self.held_out or self.train_images:
             raise ValueError(
                 "`held_out` and `train_images` must be None for a data set that is "
                 f"read as a stream, as in {self.name}. Received: "
                 f"held_out={self.held_out}, train_images={self.train_images}. Leave "
                 "them out."
             )
-        if in_memory_for is not None and not isinstance(dataset, Dataset):
-            command = f"python -m recipes.{in_memory_for}"
+        if in_memory_for is not None:
             raise ValueError(
-                f"{command} takes data sets in memory. Received: one that is read as a "
-                "stream."
+                f"python -m recipes.{in_memory_for} takes data sets in memory. "
+                "Received: one that is read as a stream."
             )
-        if self.held_out is not None:
-            dataset = dataset.with_held_out(self.held_out)
-        return (
-            dataset if self.train_images is None else dataset.first(self.train_images)
-        )
+        return dataset
+
+    def unfit(self, name, wanted, why, remedy="Leave it out."):
+        """The error for a setting that does not fit this recipe."""
+        must = f"{wanted} in recipe {self.name!r}, {why}"
+        return mistake(name, must, getattr(self, name), remedy)
 
 
 def _literal(text):
@@ -305,3 +283,96 @@ def _literal(text):
         return text
     # In JSON, the format of a run's settings, tuples become lists.
     return tuple(value) if isinstance(value, list) else value
+
+
+# Checks of settings that depend on each other.
+
+
+def _check_data(recipe):
+    accepted = inspect.signature(recipe.load_data).parameters
+    for name, what in OF_DATA.items():
+        if getattr(recipe, name) is not None and name not in accepted:
+            raise recipe.unfit(name, None, f"which does not {what}")
+
+
+def _check_network(recipe):
+    accepted = inspect.signature(recipe.build_network).parameters
+    if recipe.temporal is not None and "temporal" not in accepted:
+        raise recipe.unfit("temporal", None, "whose network has no choice of it")
+    if recipe.levels is None:
+        return
+    for name in ("temporal", "normalization"):
+        value = getattr(recipe, name)
+        if value != DEFAULTS[name]:
+            must = f"None with {name}={value!r}, which has neurons of its own"
+            remedy = "Leave one of the two out."
+            raise mistake("levels", must, recipe.levels, remedy)
+
+
+def _check_training(recipe):
+    teachers = [name for name in TEACHERS if getattr(recipe, name) is not None]
+    if len(teachers) > 1:
+        raise both_set(**{name: getattr(recipe, name) for name in teachers[:2]})
+    if teachers and recipe.task is not CLASSIFICATION:
+        raise recipe.unfit(teachers[0], None, "which does not classify images")
+    if recipe.start_from is not None and recipe.ordinary == "first":
+        raise both_set(start_from=recipe.start_from, ordinary="first")
+    for name in ("ordinary", "random_timesteps", "one_step_epochs"):
+        if recipe.has_time and getattr(recipe, name) != DEFAULTS[name]:
+            raise recipe.unfit(name, repr(DEFAULTS[name]), "whose input has time")
+
+
+def _check_time(recipe):
+    """Checks that the training method can be used with each T of training."""
+    method = recipe.method
+    method.check_timesteps(recipe.timesteps)
+    random, first = recipe.random_timesteps, recipe.one_step_epochs
+    if random is not None and first:
+        raise both_set(one_step_epochs=first, random_timesteps=list(random))
+    if random is not None:
+        from keras_ratesnn.callbacks import RandomTimesteps
+
+        try:
+            RandomTimesteps(*random)
+            for timesteps in range(random[0], random[1] + 1):
+                method.check_timesteps(timesteps)
+        except (TypeError, ValueError) as error:
+            must = "numbers of time steps that can be trained"
+            raise mistake(
+                "random_timesteps", must, list(random), error, type(error)
+            ) from error
+    if first:
+        try:
+            method.check_timesteps(1)
+        except ValueError as error:
+            raise ValueError(
+                "`one_step_epochs` needs a gradient for T = 1. Received: "
+                f"one_step_epochs={first}. {error}"
+            ) from error
+
+
+def _check_augmentation(recipe):
+    received = f"Received: augment={recipe.augment!r}, mix={recipe.mix!r}."
+    why = None
+    if not recipe.task.augments:
+        why = "whose labels say where things are in an image"
+    if recipe.mask_value is not None:
+        why = "whose sequences are padded: they do not know what is padding"
+    if why is not None and (recipe.augment, recipe.mix) != ("none", "none"):
+        raise ValueError(
+            f"`augment` and `mix` must be 'none' in recipe {recipe.name!r}, {why}. "
+            f"{received} Leave them out."
+        )
+    sequence_mixes = "none", augmentation.SEQUENCE_MIX
+    image_augmentations = "none", *augmentation.BY_NAME
+    fits_time = recipe.augment in image_augmentations and recipe.mix in sequence_mixes
+    if recipe.has_time and not fits_time:
+        raise ValueError(
+            f"`augment` must be one of {', '.join(image_augmentations)} and `mix` one "
+            f"of {', '.join(sequence_mixes)} in recipe {recipe.name!r}: layers of "
+            f"Keras take images, not frames. {received}"
+        )
+    if not recipe.has_time and recipe.mix == augmentation.SEQUENCE_MIX:
+        raise recipe.unfit(
+            "mix", "of images", "whose images have no time", "Set mix=cutmix."
+        )

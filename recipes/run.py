@@ -1,22 +1,18 @@
 """One training run: from a recipe and its data to a trained model and a record of the
 run."""
 
-import concurrent.futures
-import math
 import statistics
 
 import keras
 
 import keras_ratesnn
+from keras_ratesnn.callbacks import LowerSigma, RandomTimesteps, TimestepSchedule
 from keras_ratesnn.layers import Neuron
-from recipes import callbacks, device, engine, pipeline, teaching, temporal
+from recipes import batches, callbacks, device, engine, optimizers, teaching
 from recipes.atomic_files import write_json, writing
 from recipes.callbacks import Diverged
 from recipes.checks import mistake
-from recipes.progress import this_part
-
-BYTES_OF_A_WEIGHT = 3 * 4
-"""For the weight itself, its gradient and its momentum."""
+from recipes.run_folder import this_part
 
 CALIBRATION = 512
 """The number of training images for the thresholds of a network that starts from the
@@ -30,6 +26,9 @@ SAMPLE = 256
 """The number of test images for the measurement of firing rate and energy."""
 
 
+# The model
+
+
 def build(recipe, dataset, ordinary_weights=None):
     """The compiled, untrained model of a recipe. Sets the global random seed.
 
@@ -38,119 +37,98 @@ def build(recipe, dataset, ordinary_weights=None):
         dataset: The `Dataset` for training; its size determines the length of the
             schedule.
         ordinary_weights: Path of the checkpoint of the trained ordinary network, from
-            which the spiking one starts if its stage gives weights. Defaults to `None`,
-            from scratch.
+            which the spiking one starts with `ordinary=first`. Defaults to `None`, from
+            scratch.
 
     Returns:
         A `keras_ratesnn.SpikingModel` with a built optimizer; an ordinary Keras model
-        if `recipe.spiking` is None.
+        with `ordinary=only`.
 
     Raises:
-        ValueError: If the network is too wide for the memory of this machine, or the
-            task cannot use several devices.
+        ValueError: If the task cannot use several devices.
     """
-    prepare(recipe, dataset)
+    prepare(recipe)
     keras.utils.set_random_seed(recipe.seed)
     return prepared(recipe, dataset, ordinary_weights)
 
 
-def prepare(recipe, dataset):
+def prepare(recipe):
     """Checks what `build` checks, and sets the precision of the recipe."""
-    if engine.current.devices > 1 and not recipe.task.several_devices:
+    devices = engine.current.devices
+    if devices > 1 and not recipe.task.several_devices:
         raise ValueError(
-            f"--devices must be 1 for {recipe.name}. Received: "
-            f"{engine.current.devices} devices. Leave it out."
+            f"--devices must be 1 for {recipe.name}. Received: {devices} devices. "
+            "Leave it out."
         )
-    taught_by = recipe.spiking and recipe.spiking.taught_by
-    if engine.current.devices > 1 and isinstance(taught_by, teaching.Teacher):
+    if devices > 1 and recipe.teacher_weight is not None:
         raise ValueError(
-            "--devices must be 1 with `teacher_weight`. Received: "
-            f"{engine.current.devices} devices, teacher_weight={taught_by.amount}. "
-            "Leave one of the two out."
+            f"--devices must be 1 with `teacher_weight`. Received: {devices} devices, "
+            f"teacher_weight={recipe.teacher_weight}. Leave one of the two out."
         )
-    _check_width(recipe, dataset)
     device.set_precision(recipe.precision)
 
 
 def prepared(recipe, dataset, ordinary_weights=None):
     """The model of `build`, after `prepare`, with other initial weights at each
     call."""
-    model = _model(recipe, dataset, ordinary_weights)
+    if not recipe.is_spiking:
+        model = recipe.ordinary_network(dataset)
+    else:
+        model = _spiking_model(recipe, dataset, ordinary_weights)
+        if recipe.start_from is not None:
+            model = _start_from(recipe, model)
+        if recipe.weights is not None:
+            model = keras_ratesnn.quantize_aware(model, recipe.weights)
     compile_model(model, recipe, dataset)
     return model
 
 
-def _model(recipe, dataset, ordinary_weights):
-    if recipe.spiking is None:
-        return recipe.ordinary_network(dataset)
-    model, weights = (
-        _spiking_model(recipe, dataset, ordinary_weights),
-        recipe.spiking.weights,
-    )
-    if recipe.spiking.start_from is not None:
-        model = _start_from(recipe, model)
-    return model if weights is None else keras_ratesnn.quantize_aware(model, weights)
-
-
 def _spiking_model(recipe, dataset, ordinary_weights):
-    stage = recipe.spiking
-    spiking = {
-        "timesteps": stage.timesteps,
-        "gradient": stage.gradient,
-        "step_mode": stage.step_mode,
+    time = {
+        "timesteps": recipe.timesteps,
+        "gradient": recipe.method,
+        "step_mode": recipe.step_mode,
     }
-    starts_from_weights = (
-        ordinary_weights is not None
-        and stage.after is not None
-        and stage.after.gives_weights
-    )
+    starts_from_weights = ordinary_weights is not None and recipe.ordinary == "first"
     if recipe.neuron is None and not starts_from_weights:
         return keras_ratesnn.SpikingModel(
-            recipe.network(dataset), mask_value=recipe.mask_value, **spiking
+            recipe.network(dataset), mask_value=recipe.mask_value, **time
         )
-    network, calibrate = recipe.ordinary_network(dataset), None
+    network, images = recipe.ordinary_network(dataset), None
     if starts_from_weights:
         network.load_weights(ordinary_weights)
-        calibrate = calibration_images(dataset)
+        images = calibration_images(dataset)
     return keras_ratesnn.spikify(
         network,
         neuron=recipe.converted_neuron,
-        calibrate=calibrate,
+        calibrate=images,
         verbose=False,
-        **spiking,
+        **time,
     )
 
 
 def _start_from(recipe, model):
     """A model like a new one, with a pretrained network: what was converted has scales
     beside its weights."""
-    stage, name = recipe.spiking, recipe.spiking.start_from
+    name = recipe.start_from
     network = keras_ratesnn.models.load_pretrained(name, dtype=recipe.precision).network
-    for what, found in (
+    for what, facts in (
         ("weights have other shapes", _shapes),
         ("neurons have other levels of spikes", _levels),
     ):
-        if found(network) != found(model.network):
-            raise mistake(
-                "start_from",
-                "a pretrained network of this recipe and its settings",
-                name,
-                f"Its {what}.",
-            )
-    if stage.weights is None and any(
-        hasattr(layer, "weight_type") for layer in _layers(network)
-    ):
-        raise mistake(
-            "start_from",
-            "a network of floats, unless weights are set",
-            name,
-            "Set weights=int8, int4 or ternary.",
-        )
+        if facts(network) != facts(model.network):
+            must = "a pretrained network of this recipe and its settings"
+            raise mistake("start_from", must, name, f"Its {what}.")
+    is_quantised = any(hasattr(layer, "weight_type") for layer in layers_of(network))
+    if recipe.weights is None and is_quantised:
+        must = "a network of floats, unless weights are set"
+        remedy = "Set weights=int8, int4 or ternary."
+        raise mistake("start_from", must, name, remedy)
     return keras_ratesnn.SpikingModel(
         network,
-        stage.timesteps,
-        stage.gradient,
-        stage.step_mode,
+        recipe.timesteps,
+        recipe.method,
+        recipe.step_mode,
         mask_value=recipe.mask_value,
     )
 
@@ -162,17 +140,17 @@ def _shapes(network):
 def _levels(network):
     return {
         getattr(layer, "levels", None)
-        for layer in _layers(network)
+        for layer in layers_of(network)
         if isinstance(layer, Neuron)
     }
 
 
-def _layers(network):
+def layers_of(network):
     """The layers of a network and of networks in it."""
     for layer in network.layers:
         yield layer
         if isinstance(layer, keras.Model):
-            yield from _layers(layer)
+            yield from layers_of(layer)
 
 
 def to_fit(model, recipe, dataset, ordinary_weights=None):
@@ -191,11 +169,10 @@ def to_fit(model, recipe, dataset, ordinary_weights=None):
     Raises:
         ValueError: If the network has too few stages for the branches.
     """
-    if recipe.spiking is None or recipe.spiking.taught_by is None:
+    taught = teaching.taught(model, recipe, dataset, ordinary_weights)
+    if taught is None:
         return model
-    fitted, arguments = recipe.spiking.taught_by.around(
-        model, recipe, dataset, ordinary_weights
-    )
+    fitted, arguments = taught
     compile_model(fitted, recipe, dataset, arguments)
     return fitted
 
@@ -211,32 +188,6 @@ def _first_images(examples, number):
     return images
 
 
-def _check_width(recipe, dataset):
-    """Raises an error if the network does not fit into memory, before it is built."""
-    if recipe.width <= 1:
-        return
-    # Nearly all weights connect two layers that both grow with the width.
-    weights = (
-        numbered_anew(lambda: recipe.network(dataset, 1.0).count_params())
-        * recipe.width**2
-    )
-    needed, memory = weights * BYTES_OF_A_WEIGHT, device.memory_bytes()
-    if needed > memory:
-        raise ValueError(
-            "`width` must be small enough for the network to fit in memory. Received: "
-            f"width={recipe.width}, which gives about {weights:,.0f} weights. They "
-            f"take {needed / 2**30:,.0f} GiB with gradients and momenta, but this "
-            f"machine has {memory / 2**30:,.0f}. Use a smaller width."
-        )
-
-
-def numbered_anew(make):
-    """What a function makes in a thread of its own: Keras numbers the layers of each
-    thread, in their names, from the start."""
-    with concurrent.futures.ThreadPoolExecutor(1) as own:
-        return own.submit(make).result()
-
-
 def compile_model(model, recipe, dataset, arguments=None):
     """Compiles a model with the settings of a recipe, and builds its optimizer.
 
@@ -248,24 +199,23 @@ def compile_model(model, recipe, dataset, arguments=None):
         arguments: Dictionary, those of `compile` besides the optimizer. Defaults to
             `None`, those of the recipe's task.
     """
+    if arguments is None:
+        arguments = recipe.task.compile_arguments(recipe, dataset)
     steps = recipe.epochs * steps_per_epoch(recipe, dataset)
     model.compile(
-        optimizer=recipe.optimizer.build(
-            model, steps, recipe.learning_rate, recipe.weight_decay, recipe.timesteps
-        ),
+        optimizer=optimizers.build(recipe, model, steps),
         jit_compile=recipe.jit_compile,
-        **(
-            recipe.task.compile_arguments(recipe, dataset)
-            if arguments is None
-            else arguments
-        ),
+        **arguments,
     )
     model.optimizer.build(model.trainable_variables)
 
 
 def steps_per_epoch(recipe, dataset):
     """The number of batches in an epoch; the last may be smaller."""
-    return math.ceil(dataset.train_size / recipe.batch_size)
+    return -(-dataset.train_size // recipe.batch_size)
+
+
+# Training
 
 
 def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
@@ -289,37 +239,14 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
         OSError: If the run's files cannot be written.
     """
     this_process = engine.current
-    test = pipeline.evaluation_batches(dataset, recipe, this_process.test_part)
-
-    def add_scores(epoch, logs):
-        """Adds the scores of the task that are not Keras metrics to the logs of an
-        epoch."""
-        found = recipe.task.further_scores(fitted, test, dataset)
-        logs.update({f"val_{name}": value for name, value in found.items()})
-
-    # The order matters: only finite values are measured, and an epoch is saved before
-    # anything else is written.
-    measures = [
-        callbacks.SeedOfEpoch(recipe.seed, this_process.process),
-        callbacks.StopWhereDiverged(each_batch=not this_process.is_apart),
-        callbacks.EpochMeasures(dataset.train_size),
-        keras.callbacks.LambdaCallback(on_epoch_end=add_scores),
-    ]
-    if recipe.spiking is not None:
-        sample = _first_images(dataset.test_examples(), SAMPLE)
-        measures.append(keras_ratesnn.callbacks.FiringRate(sample))
-        measures = _changes_in_time(recipe) + measures
-    own = folder if this_process.is_first else None
-    files = [callbacks.Checkpoint(model, progress, own, this_process.is_apart)]
-    files += (
-        [callbacks.TensorBoard(folder.tensorboard)] if this_process.is_first else []
-    )
+    test = batches.evaluation_batches(dataset, recipe, this_process.test_part)
+    sample = _first_images(dataset.test_examples(), SAMPLE)
     try:
         # A run that was killed after its last checkpoint has no epochs left, which
         # Keras' `fit` does not expect.
         if progress.epochs < recipe.epochs:
             fitted.fit(
-                pipeline.training_batches(
+                batches.training_batches(
                     dataset,
                     recipe,
                     progress.epochs,
@@ -332,7 +259,10 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
                 validation_data=test,
                 shuffle=False,
                 verbose=verbose if this_process.is_first else 0,
-                callbacks=measures + files,
+                callbacks=[
+                    *_measuring(fitted, recipe, dataset, test, sample),
+                    *_saving(model, folder, progress),
+                ],
             )
     except Diverged as error:
         where = {
@@ -341,19 +271,16 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
             "message": str(error),
         }
         if this_process.is_first:
-            write_json(
-                folder.result, _record(model, recipe, dataset, progress, diverged=where)
-            )
+            record = _record(model, recipe, dataset, progress, diverged=where)
+            write_json(folder.result, record)
         raise
     record = _record(model, recipe, dataset, progress)
-    if recipe.ordinary_stage is not None:
+    if recipe.has_ordinary_before:
         record["comparison"] = compared(model, recipe, dataset, folder.ordinary)
-    if recipe.spiking is not None:
+    if recipe.is_spiking:
         energy = keras_ratesnn.analysis.energy(model, sample)
-        record |= {
-            "joules": energy.total,
-            "joules_without_spikes": energy.total_without_spikes,
-        }
+        record["joules"] = energy.total
+        record["joules_without_spikes"] = energy.total_without_spikes
     if this_process.is_first:
         if recipe.task.draw is not None:
             with writing(folder.picture) as part:
@@ -362,12 +289,55 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     return record
 
 
+def _measuring(fitted, recipe, dataset, test, sample):
+    """The callbacks of a run that change and measure, a list. The order matters: what
+    changes T is in front, so that the others see the model's own T, and only finite
+    values are measured."""
+
+    def add_scores(epoch, logs):
+        """Adds the scores of the task that are not Keras metrics to the logs of an
+        epoch."""
+        scores = recipe.task.further_scores(fitted, test, dataset)
+        logs.update({f"val_{name}": value for name, value in scores.items()})
+
+    this_process = engine.current
+    measures = [
+        *_changes_in_time(recipe),
+        callbacks.SeedOfEpoch(recipe.seed, this_process.process),
+        callbacks.StopWhereDiverged(each_batch=not this_process.is_apart),
+        callbacks.EpochMeasures(dataset.train_size),
+        keras.callbacks.LambdaCallback(on_epoch_end=add_scores),
+    ]
+    if recipe.is_spiking:
+        measures.append(keras_ratesnn.callbacks.FiringRate(sample))
+    return measures
+
+
+def _saving(model, folder, progress):
+    """The callbacks that write the files of a run, a list: an epoch is saved before
+    anything else is written."""
+    this_process = engine.current
+    if not this_process.is_first:
+        return [callbacks.Checkpoint(model, progress, None, this_process.is_apart)]
+    return [
+        callbacks.Checkpoint(model, progress, folder, this_process.is_apart),
+        keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
+    ]
+
+
 def _changes_in_time(recipe):
-    """The callbacks that change T or delays, a list. In front of others, so that they
-    see the model's own T."""
-    return temporal.callbacks(recipe) + (
-        [] if recipe.spiking is None else recipe.spiking.changes(recipe.seed)
-    )
+    """The callbacks that change T or delays, a list."""
+    changes = []
+    if recipe.temporal == "delays":
+        # In the first quarter of the epochs kernels become narrower.
+        changes.append(LowerSigma(max(1, recipe.epochs // 4)))
+    if recipe.random_timesteps is not None:
+        changes.append(RandomTimesteps(*recipe.random_timesteps, seed=recipe.seed))
+    if recipe.one_step_epochs:
+        changes.append(
+            TimestepSchedule([recipe.one_step_epochs], [1, recipe.timesteps])
+        )
+    return changes
 
 
 def trained_accuracy(model, recipe, dataset):
@@ -379,17 +349,17 @@ def trained_accuracy(model, recipe, dataset):
     """
     stop = callbacks.StopWhereDiverged(each_batch=True)
     model.fit(
-        pipeline.training_batches(dataset, recipe),
+        batches.training_batches(dataset, recipe),
         steps_per_epoch=steps_per_epoch(recipe, dataset),
         epochs=recipe.epochs,
         shuffle=False,
         verbose=0,
         callbacks=[*_changes_in_time(recipe), stop],
     )
-    found = scores(model, recipe, dataset)
+    final = scores(model, recipe, dataset)
     # The last step may have been the first to diverge.
-    stop.on_epoch_end(recipe.epochs, found)
-    return found["accuracy"]
+    stop.on_epoch_end(recipe.epochs, final)
+    return final["accuracy"]
 
 
 def compared(model, recipe, dataset, ordinary):
@@ -417,19 +387,18 @@ def compared(model, recipe, dataset, ordinary):
         "ordinary": {name: curve[f"test_{name}"][-1] for name in names},
         "spiking": spiking,
     }
-    if recipe.ordinary_stage.gives_weights:
-        comparison["converted"] = scores(
-            build(recipe, dataset, ordinary.last), recipe, dataset
-        )
+    if recipe.ordinary == "first":
+        converted = build(recipe, dataset, ordinary.last)
+        comparison["converted"] = scores(converted, recipe, dataset)
     return comparison
 
 
 def scores(model, recipe, dataset):
     """The loss of a compiled model on the test images, and all scores of the recipe's
     task, as a dict."""
-    batches = pipeline.evaluation_batches(dataset, recipe)
-    measured = model.evaluate(batches, return_dict=True, verbose=0)
-    return {**measured, **recipe.task.further_scores(model, batches, dataset)}
+    test = batches.evaluation_batches(dataset, recipe)
+    measured = model.evaluate(test, return_dict=True, verbose=0)
+    return {**measured, **recipe.task.further_scores(model, test, dataset)}
 
 
 def _record(model, recipe, dataset, progress, diverged=None):
@@ -441,19 +410,21 @@ def _record(model, recipe, dataset, progress, diverged=None):
     }
     # The run may have stopped before it completed an epoch.
     parts = progress.parts or [{"first_epoch": 1, **this_part()}]
+    versions = {}
+    for part in parts:
+        versions.update(part["versions"])
     score = f"test_{recipe.task.score}"
+    seconds = curve.get("seconds", ())
+    # That of the epochs: this process may have trained only the last of them, or none.
+    peak_bytes = progress.peak_bytes or device.peak_bytes()
     return {
         "settings": recipe.settings(),
         "slots": recipe.slots,
         "score": recipe.task.score,
         "diverged": diverged,
-        "backend": _all_of("backend", parts),
-        "device": _all_of("device", parts),
-        "versions": {
-            name: version
-            for part in parts
-            for name, version in part["versions"].items()
-        },
+        "backend": _joined("backend", parts),
+        "device": _joined("device", parts),
+        "versions": versions,
         "parts": parts,
         "batch_per_device": recipe.batch_size / engine.current.devices,
         "parameters": model.count_params(),
@@ -462,18 +433,14 @@ def _record(model, recipe, dataset, progress, diverged=None):
         "curve": curve,
         score: None if diverged else curve[score][-1],
         f"best_{score}": max(curve[score]) if curve else None,
-        "seconds": round(sum(curve.get("seconds", ())), 1),
+        "seconds": round(sum(seconds), 1),
         # The median, because the first epoch includes compilation.
-        "seconds_per_epoch": round(statistics.median(curve["seconds"]), 2)
-        if curve
-        else None,
-        # That of the epochs: this process may have trained only the last of them, or
-        # none.
-        "peak_memory_mib": round((progress.peak_bytes or device.peak_bytes()) / 2**20),
+        "seconds_per_epoch": round(statistics.median(seconds), 2) if curve else None,
+        "peak_memory_mib": round(peak_bytes / 2**20),
     }
 
 
-def _all_of(key, parts):
+def _joined(key, parts):
     """The distinct values of a key in the parts of a run, which may have resumed
     elsewhere."""
     return "+".join(dict.fromkeys(part[key] for part in parts))

@@ -10,26 +10,201 @@ result.json     the result, after the last epoch
 predictions.png a picture of predictions, for tasks that draw one
 ordinary/       the run of the ordinary network, if it is trained as well
 lock            the ID of the running process
+
+A checkpoint is a `.keras` file with the model, the optimizer and the progress of the
+run. A model with a teacher or branches is stored without them, and next to it the
+weights and the optimizer of all that is trained. Only the checkpoint determines where a
+run resumes: the other files of the run are repaired from it.
 """
 
 import contextlib
+import csv
+import dataclasses
 import fcntl
 import json
-import math
 import os
 import pathlib
 import shutil
+import tempfile
+import zipfile
 
-from recipes import atomic_files, checkpoint
-from recipes.atomic_files import write_json, writing
-from recipes.progress import Progress
+import keras
 
-CHECKPOINTS_KEPT = 4
-"""The last and the best checkpoint, and a second copy of each while it is written."""
+from recipes import atomic_files, device, engine
+from recipes.atomic_files import one_line, write_json, writing
+
+LAST, BEST = "last.keras", "best.keras"
+"""Names of the checkpoints of a run."""
+
+PROGRESS = "progress.json"
+"""Name inside the archive; Keras ignores unknown names."""
+
+FITTED = "fitted.weights.h5"
+"""Name inside the archive of the state of the fitted model, if that is another one."""
 
 RESULT = {"settings": dict, "backend": str}
 """Required fields of a result, with their types, besides its test score. A run that
 diverged has none: it is None."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """The settings of a run, and its results so far.
+
+    Attributes:
+        settings: Dict, see `Recipe.settings`.
+        train_images: Integer, the number of training images.
+        rows: List of dicts, one for each completed epoch: the metrics by their names in
+            Keras' logs.
+        score: Name of the score by which the best epoch is chosen, see `Task`. Defaults
+            to `"accuracy"`.
+        parts: List of dicts: the first epoch, counted from 1, backend, device and
+            versions of each part of the run. A run that never changed them has one
+            part.
+        peak_bytes: Integer, the largest peak of memory of the processes that trained
+            the run so far. Defaults to `0`.
+    """
+
+    settings: dict
+    train_images: int
+    rows: list = dataclasses.field(default_factory=list)
+    parts: list = dataclasses.field(default_factory=list)
+    score: str = "accuracy"
+    peak_bytes: int = 0
+
+    @property
+    def epochs(self):
+        """The number of completed epochs."""
+        return len(self.rows)
+
+    @property
+    def last_is_best(self):
+        """Whether the last epoch has a higher test score than all epochs before it."""
+        scores = [row[f"val_{self.score}"] for row in self.rows]
+        return scores[-1] > max(scores[:-1], default=-1.0)
+
+    def add(self, logs):
+        """Records an epoch that ran in this process."""
+        here = this_part()
+        before = dict(self.parts[-1]) if self.parts else {}
+        before.pop("first_epoch", None)
+        if before != here:
+            self.parts.append({"first_epoch": self.epochs + 1, **here})
+        self.peak_bytes = max(self.peak_bytes, device.peak_bytes())
+        self.rows.append({name: float(value) for name, value in sorted(logs.items())})
+
+    def write_log(self, path):
+        """Writes the rows as a CSV file, with the number of the epoch, counted from 0,
+        in the first column."""
+        with writing(path) as part, open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, ["epoch", *self.rows[0]])
+            writer.writeheader()
+            for epoch, row in enumerate(self.rows):
+                writer.writerow({"epoch": epoch, **row})
+
+
+def this_part():
+    """Backend, devices and versions of this process."""
+    devices = engine.current.devices
+    name = device.name() if devices == 1 else f"{devices} x {device.name()}"
+    return {
+        "backend": keras.backend.backend(),
+        "device": name,
+        "versions": device.versions(),
+    }
+
+
+# Checkpoints
+
+
+def save(model, progress, path, fitted):
+    """Writes a checkpoint.
+
+    Args:
+        model: The model, with its optimizer.
+        progress: `Progress` of its run.
+        path: Path of the file.
+        fitted: The model that `fit` trains, `model` itself or one around it.
+    """
+    with writing(path) as part:
+        try:
+            model.save(part)
+            with zipfile.ZipFile(part, "a") as archive:
+                archive.writestr(PROGRESS, json.dumps(dataclasses.asdict(progress)))
+                if fitted is not model:
+                    with tempfile.TemporaryDirectory() as folder:
+                        weights = pathlib.Path(folder, FITTED)
+                        fitted.save_weights(weights)
+                        archive.write(weights, FITTED)
+        # HDF5 raises RuntimeError if the disk is full.
+        except RuntimeError as error:
+            raise OSError(one_line(error)) from error
+
+
+def load_model(path, compile=True):
+    """The model in a checkpoint.
+
+    Args:
+        path: Path of the file.
+        compile: Boolean, whether it is compiled as it was, with its optimizer. Defaults
+            to `True`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged; the message names it.
+    """
+    with _whole(path):
+        return keras.saving.load_model(path, compile=compile)
+
+
+def load_state(path, model, fitted):
+    """Loads weights and the optimizer's state into the model of a run and the model
+    that `fit` trains.
+
+    Args:
+        path: Path of the file.
+        model: The model, compiled, with a built optimizer.
+        fitted: The model that `fit` trains, `model` itself or one around it; likewise.
+
+    Raises:
+        ValueError: If the file is damaged; the message names it.
+    """
+    with _whole(path):
+        model.load_weights(path)
+        if fitted is not model:
+            with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as to:
+                fitted.load_weights(archive.extract(FITTED, to))
+
+
+def load_progress(path):
+    """The `Progress` in a checkpoint; for errors see `load_model`."""
+    with _whole(path), zipfile.ZipFile(path) as archive:
+        return Progress(**json.loads(archive.read(PROGRESS)))
+
+
+@contextlib.contextmanager
+def _whole(path):
+    """A context that reads a checkpoint, whose checksums are verified: h5py would
+    silently read corrupted weights."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no checkpoint {path}. `python -m recipes.train` creates it."
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+        if changed:
+            raise ValueError(f"the checksum of {changed} in it is wrong")
+        yield
+    # The error for a damaged archive depends on where it is damaged.
+    except Exception as error:
+        raise ValueError(
+            f"The checkpoint {path} is damaged ({type(error).__name__}: "
+            f"{one_line(error)}). Start again with --restart."
+        ) from error
+
+
+# The folder
 
 
 class RunFolder:
@@ -44,8 +219,8 @@ class RunFolder:
         self.settings = self.path / "settings.json"
         self.log = self.path / "log.csv"
         self.tensorboard = self.path / "tensorboard"
-        self.last = self.path / checkpoint.LAST
-        self.best = self.path / checkpoint.BEST
+        self.last = self.path / LAST
+        self.best = self.path / BEST
         self.result = self.path / "result.json"
         self.picture = self.path / "predictions.png"
 
@@ -57,65 +232,34 @@ class RunFolder:
     @contextlib.contextmanager
     def lock(self):
         """Creates the folder and locks it against other processes during a `with`
-        block.
-
-        The system releases the lock when the process ends, for any reason. Of a run
-        that has not begun by then, because of a mistake, neither the lock nor the new
-        folder is left.
+        block. The system releases the lock when the process ends, for any reason.
 
         Raises:
             OSError: If the folder cannot be created or is not writable, or another
                 process is using it; the message names it.
         """
-        made = [
-            folder for folder in (self.path, *self.path.parents) if not folder.exists()
-        ]
-        with self._locked() as file:
-            try:
-                self._name_process(file.fileno())
-                yield
-            finally:
-                if not self._has_run():
-                    (self.path / "lock").unlink(missing_ok=True)
-                    with contextlib.suppress(OSError):
-                        for folder in made:
-                            folder.rmdir()
-
-    def _locked(self):
-        """The open file of the lock, which this process holds."""
-        path = self.path / "lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")  # noqa: SIM115  # The caller closes it.
+            file = open(self.path / "lock", "a+")  # noqa: SIM115  # Closed below.
         except OSError as error:
             raise OSError(
                 f"The output folder {self.path} is not writable "
                 f"({error.strerror or error}). Pass another one with --output."
             ) from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            with file:
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
                 raise OSError(
                     f"The run in {self.path} is already running, as process "
                     f"{file.read().strip()}. Wait for it or stop it, or pass another "
                     "folder with --output."
                 ) from error
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            return file
-        # Another process has ended in between, and removed it.
-        file.close()
-        return self._locked()
-
-    def _name_process(self, lock):
-        """Writes the ID of this process to the file of the lock, a file descriptor."""
-        try:
-            os.ftruncate(lock, 0)
-            os.write(lock, f"{os.getpid()}\n".encode())
-        except OSError as error:
-            raise atomic_files.cannot_be_written(
-                self.path / "lock", error.strerror
-            ) from error
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
 
     def check(self, settings):
         """Checks that the folder does not contain another run, before time is spent.
@@ -125,24 +269,29 @@ class RunFolder:
                 settings it started with.
 
         Raises:
-            OSError: If the last checkpoint is missing but the best one exists.
             ValueError: If the folder contains a run with other settings, or a damaged
                 file.
         """
         # As read from a file: tuples become lists.
         settings = json.loads(json.dumps(settings))
-        for path, begun in self._begun():
-            changed = [key for key in settings if begun.get(key) != settings[key]]
-            if changed:
-                listed = ", ".join(
-                    f"{key}={begun.get(key)!r}, now {settings[key]!r}"
-                    for key in changed
-                )
-                raise ValueError(
-                    f"{self.path} contains a run with other settings, according to its "
-                    f"{path.name}: {listed}. Pass another folder with --output, or "
-                    "delete that run with --restart."
-                )
+        begun = self._begun()
+        changed = [key for key in settings if begun and begun.get(key) != settings[key]]
+        if changed:
+            listed = ", ".join(
+                f"{key}={begun.get(key)!r}, now {settings[key]!r}" for key in changed
+            )
+            raise ValueError(
+                f"{self.path} contains a run with other settings: {listed}. Pass "
+                "another folder with --output, or delete that run with --restart."
+            )
+
+    def _begun(self):
+        """The settings of the run in the folder, or None."""
+        if self.result.exists():
+            return self.read_result()["settings"]
+        if self.last.exists():
+            return load_progress(self.last).settings
+        return read_json(self.settings) if self.settings.exists() else None
 
     def begin(self, settings, restart=False):
         """Writes the settings of a run, which is about to train.
@@ -152,20 +301,15 @@ class RunFolder:
             restart: Boolean, whether to delete an earlier run in this folder. Defaults
                 to `False`.
         """
-        if restart:
-            self._clear()
+        files = (self.settings, self.last, self.best, self.result)
+        # Otherwise it is not the folder of a run: its contents are not ours to delete.
+        if restart and any(path.exists() for path in files):
+            for path in (*files, self.log, self.picture):
+                path.unlink(missing_ok=True)
+            for folder in (self.tensorboard, self.ordinary.path):
+                shutil.rmtree(folder, ignore_errors=True)
         if not self.settings.exists():
             write_json(self.settings, settings)
-
-    def _begun(self):
-        """Yields each file that contains the settings of the run in the folder, and
-        these settings."""
-        if self.settings.exists():
-            yield self.settings, read_json(self.settings)
-        if self.result.exists():
-            yield self.result, self.read_result()["settings"]
-        elif self.last.exists() or self.best.exists():
-            yield self.last, checkpoint.load_progress(self.last).settings
 
     def read_result(self):
         """The record of a finished run.
@@ -211,28 +355,6 @@ class RunFolder:
             )
         return record
 
-    def check_space(self, model, fitted):
-        """Checks that the checkpoints of a run fit on the disk.
-
-        Args:
-            model: The compiled model; its optimizer must be built.
-            fitted: The model that `fit` trains, `model` itself or one around it;
-                likewise.
-
-        Raises:
-            OSError: If they do not fit.
-        """
-        stored = [model] if fitted is model else [model, fitted]
-        needed = CHECKPOINTS_KEPT * sum(map(checkpoint.size_of, stored))
-        free = shutil.disk_usage(self.path).free
-        if free < needed:
-            raise OSError(
-                f"The disk of the output folder {self.path} has {free // 2**20:,} MiB "
-                "free, but the checkpoints of this run take up to "
-                f"{math.ceil(needed / 2**20):,} MiB. Free some space, or pass another "
-                "folder with --output."
-            )
-
     def restore(
         self, model, fitted, settings, train_images, score="accuracy", writes=True
     ):
@@ -264,25 +386,22 @@ class RunFolder:
             if writes:
                 self.log.unlink(missing_ok=True)
             return Progress(settings, train_images, score=score)
-        progress, saved = (
-            checkpoint.load_progress(self.last),
-            checkpoint.load_model(self.last, compile=False),
-        )
+        progress = load_progress(self.last)
         if progress.train_images != train_images:
             raise ValueError(
                 f"The run in {self.path} started with {progress.train_images:,} "
                 f"training images, but the data now has {train_images:,}. Pass the "
                 "original data, or another folder with --output."
             )
-        if [variable.shape for variable in saved.variables] != [
-            variable.shape for variable in model.variables
-        ]:
+        saved = load_model(self.last, compile=False)
+        shapes = [variable.shape for variable in saved.variables]
+        if shapes != [variable.shape for variable in model.variables]:
             raise ValueError(
                 f"The checkpoint {self.last} belongs to another network: the shapes of "
                 "its weights differ. Pass another folder with --output, or delete that "
                 "run with --restart."
             )
-        checkpoint.load_state(self.last, model, fitted)
+        load_state(self.last, model, fitted)
         if writes:
             self.follow_last(progress)
         return progress
@@ -290,16 +409,13 @@ class RunFolder:
     @property
     def resumption(self):
         """How a run goes on that has been stopped, for people."""
-        last = next(
-            (folder.last for folder in (self, self.ordinary) if folder.last.exists()),
-            None,
-        )
-        if last is None:
-            return "repeat the command to start again"
-        return (
-            "repeat the command without --restart to resume after the last "
-            f"completed epoch, which is saved in {last}"
-        )
+        for folder in (self, self.ordinary):
+            if folder.last.exists():
+                return (
+                    "repeat the command without --restart to resume after the last "
+                    f"completed epoch, which is saved in {folder.last}"
+                )
+        return "repeat the command to start again"
 
     def follow_last(self, progress):
         """Updates the best checkpoint and the log to match the last one, of `progress`;
@@ -308,28 +424,6 @@ class RunFolder:
             with writing(self.best) as part:
                 shutil.copyfile(self.last, part)
         progress.write_log(self.log)
-
-    def _has_run(self):
-        """Whether the folder is that of a run, which has begun."""
-        return any(
-            path.exists() for path in (self.settings, self.last, self.best, self.result)
-        )
-
-    def _clear(self):
-        if not self._has_run():
-            # Not the folder of a run: its contents are not ours to delete.
-            return
-        for path in (
-            self.settings,
-            self.log,
-            self.last,
-            self.best,
-            self.result,
-            self.picture,
-        ):
-            path.unlink(missing_ok=True)
-        for folder in (self.tensorboard, self.ordinary.path):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -353,11 +447,9 @@ def score_name(record):
     """The name of the test score of a run for people, like "test accuracy"; it may be
     of held-out images."""
     name = _score_key(record).replace("_", " ")
-    return (
-        name
-        if record["settings"].get("held_out") is None
-        else name.replace("test", "held-out", 1)
-    )
+    if record["settings"].get("held_out") is None:
+        return name
+    return name.replace("test", "held-out", 1)
 
 
 def _score_key(record):

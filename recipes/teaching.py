@@ -1,7 +1,5 @@
-"""What a spiking network learns from besides the labels: the ordinary network, branches
-of its own, or its own steps."""
-
-import dataclasses
+"""What a spiking network learns from besides the labels: the ordinary network or
+pretrained ones, branches of its own, or its own steps."""
 
 import keras
 
@@ -11,199 +9,111 @@ from keras_ratesnn.losses import SelfDistillation, TemporalDistillation
 from keras_ratesnn.metrics import AnytimeAccuracy, HeadAccuracy
 from keras_ratesnn.models import add_branches, load_pretrained
 from keras_ratesnn.spiking_model import SpikingModel
-from recipes import checks
 from recipes.checks import mistake
 
 TEMPERATURE = 3.0
 """That of the authors of self-distillation, and Keras' default."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Taught:
-    """What a spiking network learns from.
+def taught(model, recipe, dataset, ordinary_weights):
+    """A model that trains a student, and its arguments of `compile` besides the
+    optimizer; None if the recipe has labels alone.
 
-    Attributes:
-        amount: Number, how much of it.
-        temperature: Float > 0 for softened probabilities, or None for 3.
+    Args:
+        model: The student, a built `SpikingModel`.
+        recipe: Its `Recipe`.
+        dataset: The `Dataset` for training.
+        ordinary_weights: Path of the checkpoint of the ordinary network, a teacher, or
+            `None`: it is untrained.
+
+    Raises:
+        ValueError: If teachers have other inputs or classes, or there are not enough
+            stages for the branches.
     """
-
-    amount: float
-    temperature: float | None = None
-
-    def __post_init__(self):
-        self.check_amount()
-        if self.temperature is not None:
-            checks.real(
-                "temperature",
-                self.temperature,
-                above=0,
-                advice="It softens the probabilities.",
-            )
-
-    @property
-    def softness(self):
-        """The temperature, if none is set that of the authors."""
-        return self.temperature or TEMPERATURE
-
-
-@dataclasses.dataclass(frozen=True)
-class Teacher(Taught):
-    """The trained ordinary network or pretrained ones teach the spiking one, see
-    `keras_ratesnn.distillation.Distiller`.
-
-    `amount` is a float in (0, 1], `teacher_weight`: the loss is `(1 - amount) *
-    loss(labels) + amount * loss(teacher)`.
-
-    Attributes:
-        pretrained: Names or addresses of pretrained networks with commas between them,
-            `teachers`: the mean of their outputs teaches. Or None, the ordinary
-            network.
-    """
-
-    pretrained: str | None = None
-
-    def check_amount(self):
-        if (
-            checks.real(
-                "teacher_weight",
-                self.amount,
-                above=0,
-                advice="None is without a teacher.",
-            )
-            > 1
-        ):
-            raise ValueError(
-                "`teacher_weight` must be at most 1. Received: "
-                f"teacher_weight={self.amount}."
-            )
-        names = self.pretrained
-        if names is not None and not (isinstance(names, str) and all(names.split(","))):
-            raise mistake(
-                "teachers",
-                "names of pretrained networks with commas between them",
-                names,
-            )
-
-    def around(self, model, recipe, dataset, ordinary_weights):
-        """A model that trains a student, and its arguments of `compile` besides the
-        optimizer.
-
-        Args:
-            model: The student, a built model.
-            recipe: Its `Recipe`.
-            dataset: The `Dataset` for training.
-            ordinary_weights: Path of the checkpoint of the ordinary network, the
-                teacher, or `None`: it is untrained.
-        """
-        if self.pretrained is not None:
-            teacher = _mean_of(self.pretrained, model, dataset)
-        else:
-            teacher = recipe.ordinary_network(dataset)
-            if ordinary_weights is not None:
-                teacher.load_weights(ordinary_weights)
-        of_teacher = keras.distillation.LogitsDistillation(temperature=self.softness)
+    temperature = recipe.temperature or TEMPERATURE
+    if recipe.teacher_weight is not None:
+        teacher = _teacher(model, recipe, dataset, ordinary_weights)
         distiller = Distiller(
-            teacher, model, of_teacher, student_loss_weight=1.0 - self.amount
+            teacher,
+            model,
+            keras.distillation.LogitsDistillation(temperature=temperature),
+            student_loss_weight=1.0 - recipe.teacher_weight,
         )
         distiller.build(teacher.input_shape)
         return distiller, recipe.task.compile_arguments(recipe, dataset)
+    if recipe.branches is not None:
+        loss = SelfDistillation(temperature=temperature)
+        return _branched(model, recipe), {"loss": loss, "metrics": [HeadAccuracy()]}
+    if recipe.step_distillation is not None:
+        loss = TemporalDistillation(
+            beta=recipe.step_distillation, temperature=temperature
+        )
+        accuracy = _accuracy_of_steps(model)
+        return _with_all_steps(model), {"loss": loss, "metrics": [accuracy]}
+    return None
 
 
-def _mean_of(names, student, dataset):
+def _teacher(model, recipe, dataset, ordinary_weights):
+    if recipe.teachers is not None:
+        return _mean_of_pretrained(recipe.teachers, model, dataset)
+    teacher = recipe.ordinary_network(dataset)
+    if ordinary_weights is not None:
+        teacher.load_weights(ordinary_weights)
+    return teacher
+
+
+def _mean_of_pretrained(names, student, dataset):
     """A model of the mean of the outputs of pretrained networks, which have the inputs
     and the classes of the student."""
     networks = [load_pretrained(name) for name in names.split(",")]
     for network in networks:
-        if (
-            network.input_shape != student.input_shape
-            or network.output_shape != student.output_shape
-        ):
-            shapes = f"from {student.input_shape} to {student.output_shape}"
-            its = (
-                f"{network.name!r} maps {network.input_shape} to "
-                f"{network.output_shape}."
+        shapes = network.input_shape, network.output_shape
+        if shapes != (student.input_shape, student.output_shape):
+            must = (
+                f"pretrained networks from {student.input_shape} to "
+                f"{student.output_shape}, as the one that is trained"
             )
-            raise mistake(
-                "teachers",
-                f"pretrained networks {shapes}, as the one that is trained",
-                names,
-                its,
-            )
+            remedy = f"{network.name!r} maps {shapes[0]} to {shapes[1]}."
+            raise mistake("teachers", must, names, remedy)
     # Those of the data may have time.
     inputs = keras.Input(dataset.test_examples().element_spec[0].shape)
     outputs = [network(inputs) for network in networks]
     # A symbolic `keras.ops.stack` is of float32, whatever it stacks.
-    return keras.Model(
-        inputs, keras.layers.Average()(outputs) if outputs[1:] else outputs[0]
+    mean = keras.layers.Average()(outputs) if outputs[1:] else outputs[0]
+    return keras.Model(inputs, mean)
+
+
+def _branched(model, recipe):
+    """A copy of a `SpikingModel` with branches at the ends of its last stages, which
+    shares its layers. They are not part of the trained network."""
+    names = stages(model.network)
+    if recipe.branches > len(names):
+        must = (
+            f"at most {len(names)} in recipe {recipe.name!r}, the number of stages of "
+            "its network before the last"
+        )
+        raise mistake("branches", must, recipe.branches)
+    return add_branches(model, names[-recipe.branches :])
+
+
+def _with_all_steps(model):
+    """A `SpikingModel` of the same network that returns the outputs of all steps."""
+    return SpikingModel(
+        model.network,
+        model.timesteps,
+        model.gradient,
+        model.step_mode,
+        return_sequences=True,
+        mask_value=model.mask_value,
+        name=f"{model.name}_steps",
+        dtype=model.dtype_policy,
     )
 
 
-class Branches(Taught):
-    """The spiking network learns from branches as well, at the ends of its stages, see
-    `keras_ratesnn.models.add_branches`.
-
-    They are not part of the trained network. `amount` is their number, `branches`.
-    """
-
-    def check_amount(self):
-        checks.positive_integer(
-            "branches", self.amount, advice="None is without branches."
-        )
-
-    def around(self, model, recipe, dataset, ordinary_weights):
-        """A copy of a `SpikingModel` with branches, which shares its layers; otherwise
-        as `Teacher.around`.
-
-        Raises:
-            ValueError: If there are not enough stages.
-        """
-        names = stages(model.network)
-        if self.amount > len(names):
-            must = (
-                f"at most {len(names)} in recipe {recipe.name!r}, the number of "
-                "stages of its network before the last"
-            )
-            raise mistake("branches", must, self.amount)
-        loss = SelfDistillation(temperature=self.softness)
-        return add_branches(model, names[-self.amount :]), {
-            "loss": loss,
-            "metrics": [HeadAccuracy()],
-        }
-
-
-class Steps(Taught):
-    """Each time step learns from those that are right as well, see
-    `keras_ratesnn.losses.TemporalDistillation`.
-
-    `amount` is the weight of what it learns from them, `step_distillation`, a
-    float > 0.
-    """
-
-    def check_amount(self):
-        checks.real(
-            "step_distillation", self.amount, above=0, advice="None is without it."
-        )
-
-    def around(self, model, recipe, dataset, ordinary_weights):
-        """A `SpikingModel` of the same network that returns the outputs of all steps;
-        otherwise as `Teacher.around`."""
-        options = {
-            "return_sequences": True,
-            "name": f"{model.name}_steps",
-            "dtype": model.dtype_policy,
-        }
-        options["mask_value"] = model.mask_value
-        of_steps = SpikingModel(
-            model.network, model.timesteps, model.gradient, model.step_mode, **options
-        )
-        loss = TemporalDistillation(beta=self.amount, temperature=self.softness)
-        if model.mask_value is None:
-            accuracy = keras.metrics.MeanMetricWrapper(
-                _is_right_in_the_mean, name="accuracy"
-            )
-        else:
-            accuracy = _AccuracyAfterAllSteps(model.timesteps)
-        return of_steps, {"loss": loss, "metrics": [accuracy]}
+def _accuracy_of_steps(model):
+    if model.mask_value is not None:
+        return _AccuracyAfterAllSteps(model.timesteps)
+    return keras.metrics.MeanMetricWrapper(_is_right_in_the_mean, name="accuracy")
 
 
 class _AccuracyAfterAllSteps(AnytimeAccuracy):

@@ -1,16 +1,12 @@
 """Trains a recipe: `python -m recipes.train digits`. KERAS_BACKEND selects the backend.
 
 Interrupted runs resume: the same command continues after the last completed epoch.
+Without a name the recipes are listed.
 """
 
 import sys
 
-from recipes import command_line
-
-EPILOG = (
-    "Interrupted runs resume: repeat the command to continue after the last "
-    "completed epoch."
-)
+from recipes import catalogue, command_line
 
 
 def main(argv=None):
@@ -18,20 +14,24 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
 
     def start(arguments):
+        if arguments.recipe is None:
+            print("\n".join(catalogue.listed()))
+            return 0
         # Keras and its backend take seconds to import, so they are imported where
         # Ctrl-C is handled.
         from recipes import training
 
-        return training.start(arguments, [sys.executable, "-m", "recipes.train", *argv])
+        return training.start(arguments, ["-m", "recipes.train", *argv])
 
     advice = " before training began; repeat the command to start or resume"
+    epilog = "\n  ".join(["recipes:", *catalogue.listed()])
     return command_line.command(
-        None, "train", __doc__, add_arguments, start, advice, epilog=EPILOG
+        None, "train", __doc__, add_arguments, start, advice, epilog=epilog
     )(argv)
 
 
 def add_arguments(parser):
-    command_line.add_recipe(parser)
+    command_line.add_recipe(parser, "one of the recipes below", nargs="?")
     command_line.add_path(
         parser,
         "--output",
@@ -45,6 +45,7 @@ def add_arguments(parser):
         "deletes the run in the folder, with its ordinary network, and starts again"
     )
     parser.add_argument("--restart", action="store_true", help=restart)
+    command_line.add_settings(parser)
 
 
 if __name__ == "__main__":

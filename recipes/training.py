@@ -7,102 +7,103 @@ import pathlib
 
 import keras
 
-from recipes import catalogue, command_line, device, engine, pipeline, run
+from recipes import batches, catalogue, command_line, device, engine, run
 from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
-from recipes.progress import this_part
-from recipes.run_folder import RunFolder, score_name, test_score
+from recipes.run_folder import RunFolder, score_name, test_score, this_part
 
 
 def start(arguments, command):
     """Trains the recipe of a command line, in this process or, by the same command, in
-    one for each device."""
+    one for each device.
+
+    Args:
+        arguments: Those of `recipes.train`.
+        command: List of strings, the command after the name of Python.
+    """
     with command_line.mistakes():
         recipe = catalogue.chosen(arguments)
         devices = engine.wanted(arguments.devices)
-        if engine.launches(devices):
-            return engine.launch(devices, command)
+        launcher = engine.launcher(devices)
+        if launcher[1:]:
+            os.execv(launcher[0], [*launcher, *command])
         this_process = engine.start(devices)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as locks:
         if not this_process.is_first:
-            held.enter_context(
-                contextlib.redirect_stdout(held.enter_context(open(os.devnull, "w")))
-            )
-        return _run(recipe, arguments, this_process, held)
+            silence = locks.enter_context(open(os.devnull, "w"))
+            locks.enter_context(contextlib.redirect_stdout(silence))
+        return _run(recipe, arguments, locks)
 
 
-def _run(recipe, arguments, this_process, held):
-    """Trains a recipe in this process; `held` is an exit stack for the locks of the
-    run's folders."""
-    restart = arguments.restart
+def _run(recipe, arguments, locks):
+    """Trains a recipe in this process; `locks` is an exit stack for those of the run's
+    folders, which are made when all that could go wrong before training has been
+    tried."""
+    this_process, restart = engine.current, arguments.restart
     folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
     with command_line.mistakes():
         recipe.task.check_packages()
-        if _is_finished(folder, recipe, this_process, held, restart):
+        if not restart and _is_finished(folder, recipe):
             return print_result(folder)
         dataset = recipe.load(arguments.data_dir)
-        pipeline.check(dataset, recipe, this_process.part)
-        if recipe.ordinary_stage is not None:
-            ordinary = recipe.ordinary_alone()
-            # Before the ordinary network is trained, and before --restart deletes a
-            # run.
-            _check_spiking(recipe, dataset, folder, this_process)
-            _begin(folder, recipe, this_process, restart)
-            restart = False
-            if not _is_finished(folder.ordinary, ordinary, this_process, held):
-                status = _train_in(folder.ordinary, ordinary, dataset, this_process)
-                if status:
-                    return status
-            elif test_score(folder.ordinary.read_result()) is None:
-                return print_result(folder.ordinary)
-    return _train_in(folder, recipe, dataset, this_process, restart)
-
-
-def _check_spiking(recipe, dataset, folder, this_process):
-    """Finds what is wrong with the settings of the spiking network, or that there is no
-    space for it, by building it."""
-    with _anew(this_process):
-        model = run.build(recipe, dataset)
-        fitted = run.to_fit(model, recipe, dataset)
-    if this_process.is_first:
-        folder.check_space(model, fitted)
+        batches.check(dataset, recipe, this_process.part)
+    if not recipe.has_ordinary_before:
+        return _train_in(folder, recipe, dataset, locks, restart)
+    ordinary, alone = folder.ordinary, recipe.ordinary_alone()
+    with command_line.mistakes():
+        # What is wrong with the settings of the spiking network is found before the
+        # ordinary one is trained, and before --restart deletes a run.
+        with _anew():
+            run.to_fit(run.build(recipe, dataset), recipe, dataset)
+        _begin(folder, recipe, locks, restart)
+        is_finished = _is_finished(ordinary, alone)
+    if not is_finished:
+        status = _train_in(ordinary, alone, dataset, locks)
+        if status:
+            return status
+    elif test_score(ordinary.read_result()) is None:
+        return print_result(ordinary)
+    return _train_in(folder, recipe, dataset)
 
 
 @contextlib.contextmanager
-def _anew(this_process):
+def _anew():
     """A context to build and train in. The names of layers do not depend on what was
     before."""
     # Not in the scope of several devices, which it would end.
     keras.utils.clear_session(free_memory=False)
-    with this_process.scope():
+    with engine.current.scope():
         yield
 
 
-def _is_finished(folder, recipe, this_process, held, restart=False):
-    """Locks and checks the folder of a run; whether it contains the run's result, which
-    is not to be trained again."""
-    if this_process.is_first:
-        held.enter_context(folder.lock())
-        if not restart:
-            folder.check(recipe.settings())
-    return this_process.from_first(folder.result.exists() and not restart)
+def _is_finished(folder, recipe):
+    """Checks the folder of a run; whether it contains the run's result, which is not to
+    be trained again."""
+    if engine.current.is_first:
+        folder.check(recipe.settings())
+    return engine.current.from_first(folder.result.exists())
 
 
-def _begin(folder, recipe, this_process, restart):
-    """Prepares the folder of a run for training, after all that could go wrong before
-    it."""
-    if this_process.is_first:
+def _begin(folder, recipe, locks, restart=False):
+    """Locks and prepares the folder of a run for training."""
+    if engine.current.is_first:
+        locks.enter_context(folder.lock())
         folder.begin(recipe.settings(), restart)
     # The other processes may read the folder from now on.
-    this_process.from_first(None)
+    engine.current.from_first(None)
 
 
-def _train_in(folder, recipe, dataset, this_process, restart=False):
-    """Trains a recipe in a locked folder; returns the exit status."""
+def _train_in(folder, recipe, dataset, locks=None, restart=False):
+    """Trains a recipe in a folder, which is prepared already if `locks` is None;
+    returns the exit status."""
     try:
-        with _anew(this_process):
-            model, fitted, progress = _prepared(
-                folder, recipe, dataset, this_process, restart
-            )
+        with _anew():
+            with command_line.mistakes():
+                weights = folder.ordinary.last if recipe.has_ordinary_before else None
+                model = run.build(recipe, dataset, weights)
+                fitted = run.to_fit(model, recipe, dataset, weights)
+                if locks is not None:
+                    _begin(folder, recipe, locks, restart)
+                progress = _restored(folder, recipe, dataset, model, fitted)
             print(introduction(recipe, dataset, model, progress), flush=True)
             return train(model, fitted, recipe, dataset, folder, progress)
     except KeyboardInterrupt:
@@ -110,30 +111,19 @@ def _train_in(folder, recipe, dataset, this_process, restart=False):
         return INTERRUPTED
 
 
-def _prepared(folder, recipe, dataset, this_process, restart):
-    """`(model, fitted, progress)`: what is trained, as `run.build` and `run.to_fit`
-    make it, with the state of its run."""
-    is_first = this_process.is_first
-    with command_line.mistakes():
-        ordinary_weights = (
-            None if recipe.ordinary_stage is None else folder.ordinary.last
+def _restored(folder, recipe, dataset, model, fitted):
+    """The progress of a run, on all processes; its state is loaded into the models."""
+    this_process, progress = engine.current, None
+    if this_process.is_first or not this_process.is_apart:
+        progress = folder.restore(
+            model,
+            fitted,
+            recipe.settings(),
+            dataset.train_size,
+            recipe.task.score,
+            writes=this_process.is_first,
         )
-        model = run.build(recipe, dataset, ordinary_weights)
-        fitted = run.to_fit(model, recipe, dataset, ordinary_weights)
-        if is_first:
-            folder.check_space(model, fitted)
-        _begin(folder, recipe, this_process, restart)
-        progress = None
-        if is_first or not this_process.is_apart:
-            progress = folder.restore(
-                model,
-                fitted,
-                recipe.settings(),
-                dataset.train_size,
-                recipe.task.score,
-                writes=is_first,
-            )
-        return model, fitted, this_process.from_first(progress)
+    return this_process.from_first(progress)
 
 
 def print_result(folder):
@@ -167,13 +157,13 @@ def train(model, fitted, recipe, dataset, folder, progress):
         f"trained in {record['seconds']:.0f} s; model and result saved: {folder.last}, "
         f"{folder.result.name}"
     )
-    name = score_name(record)
+    name, comparison = score_name(record), record.get("comparison", {})
     for what, key in (
         ("ordinary network", "ordinary"),
         ("converted, before training", "converted"),
     ):
-        if key in record.get("comparison", {}):
-            print(f"{what}, {name}: {record['comparison'][key][record['score']]:.4f}")
+        if key in comparison:
+            print(f"{what}, {name}: {comparison[key][record['score']]:.4f}")
     print(f"{name}: {test_score(record):.4f}")
     return 0
 
@@ -188,17 +178,12 @@ def diverged(folder, what):
 def introduction(recipe, dataset, model, progress):
     """A summary of the run, and where it resumes."""
     here = this_part()
-    test = f"{dataset.test_size:,} {recipe.tested} images"
-    method = (
-        recipe.in_time
-        if recipe.spiking is None
-        else f"gradient {recipe.settings()['gradient']}, {recipe.in_time}"
-    )
+    method = f"gradient {recipe.gradient}, " if recipe.is_spiking else ""
     lines = [
-        f"{recipe.name}: {here['backend']} backend, {method}, "
+        f"{recipe.name}: {here['backend']} backend, {method}{recipe.in_time}, "
         f"{recipe.epochs} epochs of batches of {recipe.batch_size}, seed {recipe.seed}",
         f"{model.count_params():,} parameters, {dataset.train_size:,} training images, "
-        f"{test}",
+        f"{dataset.test_size:,} {recipe.tested} images",
     ]
     if here["backend"] != "tensorflow":
         lines.append(f"data are read by TensorFlow{device.waiting()}")

@@ -11,8 +11,6 @@ the images of a batch, are layers of Keras and keras-cv, see `layers`.
 
 import importlib
 
-from recipes.augmentation import layers
-
 BY_NAME = {
     **dict.fromkeys(
         (
@@ -31,21 +29,33 @@ BY_NAME = {
 """Augmentations of single images, and the files of this folder that they are in."""
 
 
-def of_images(name):
+LAYERS = ("randaugment", "random_erasing", "cutout", "grid_mask", "transformer")
+"""Augmentations that are layers of Keras or keras-cv."""
+
+SEQUENCE_MIX = "cutmix_in_time"
+"""The mix of sequences; the others are of images."""
+
+AUGMENTATIONS = ("none", *BY_NAME, *LAYERS)
+"""All names of augmentations."""
+
+MIXES = ("none", "mixup", "cutmix", SEQUENCE_MIX)
+"""All names of mixes of a batch."""
+
+
+def image_function(name):
     """The augmentation of single images with a name; None if it is that of a layer, or
     no augmentation.
 
     It is imported here, so that names do not require TensorFlow.
     """
-    return (
-        getattr(importlib.import_module(f"{__name__}.{BY_NAME[name]}"), name)
-        if name in BY_NAME
-        else None
-    )
+    if name not in BY_NAME:
+        return None
+    return getattr(importlib.import_module(f"{__name__}.{BY_NAME[name]}"), name)
 
 
-AUGMENTATIONS = ("none", *BY_NAME, *layers.AUGMENTATIONS)
-"""All names of augmentations."""
-
-MIXES = ("none", *layers.MIXES)
-"""All names of mixes of a batch."""
+def layer(name):
+    """The function that makes the layer of an augmentation or a mix of a seed; None if
+    the name is that of no layer."""
+    if name not in (*LAYERS, *MIXES[1:]):
+        return None
+    return getattr(importlib.import_module(f"{__name__}.layers"), name)

@@ -21,17 +21,17 @@ class CutMixInTime:
     def __call__(self, batch):
         sequences, labels = batch["images"], batch["labels"]
         count, steps = tf.shape(sequences)[0], sequences.shape[1]
-        others = tf.argsort(self.generator.uniform((count,)))
+        partners = tf.argsort(self.generator.uniform((count,)))
         length = self.generator.uniform((count,), maxval=steps + 1, dtype=tf.int32)
         start = tf.cast(
             self.generator.uniform((count,)) * tf.cast(steps - length + 1, tf.float32),
             tf.int32,
         )
-        places = tf.range(steps)
-        inside = (places >= start[:, None]) & (places < (start + length)[:, None])
+        positions = tf.range(steps)
+        inside = (positions >= start[:, None]) & (positions < (start + length)[:, None])
         inside = tf.reshape(inside, (-1, steps, *[1 for _ in sequences.shape[2:]]))
         share = (tf.cast(length, labels.dtype) / steps)[:, None]
         return {
-            "images": tf.where(inside, tf.gather(sequences, others), sequences),
-            "labels": (1 - share) * labels + share * tf.gather(labels, others),
+            "images": tf.where(inside, tf.gather(sequences, partners), sequences),
+            "labels": (1 - share) * labels + share * tf.gather(labels, partners),
         }

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from recipes.augmentation.auto_augment import auto_augment
 from recipes.data import cifar
-from recipes.data.fashion_mnist import MEAN_PIXEL
+from recipes.data import fashion_mnist as clothes
 from recipes.data.resizing import resized
 
 AREA = (0.08, 1.0)
@@ -181,17 +181,19 @@ cifar10 = compose(
     random_crop(4),
     random_flip,
     auto_augment(),
-    cutout(16, cifar.MEAN_COLORS["cifar10"]),
+    cutout(16, cifar.PIXELS["cifar10"][0]),
 )
 cifar100 = compose(
     random_crop(4),
     random_flip,
     auto_augment(),
-    cutout(16, cifar.MEAN_COLORS["cifar100"]),
+    cutout(16, cifar.PIXELS["cifar100"][0]),
 )
 """The authors' settings, which use the CIFAR-10 policy for CIFAR-100, too."""
 
 cifar10_dvs = compose(random_flip, random_roll(5))
 fashion_mnist = compose(random_crop(2), random_flip)
-fashion_mnist_cutout = compose(random_crop(2), random_flip, cutout(8, (MEAN_PIXEL,)))
+fashion_mnist_cutout = compose(
+    random_crop(2), random_flip, cutout(8, clothes.PIXELS[0])
+)
 imagenet = compose(random_resized_crop(224), random_flip)

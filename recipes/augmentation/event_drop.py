@@ -29,20 +29,19 @@ def event_drop(frames, seed):
         tf.cast(tf.random.stateless_uniform((), seeds[1], 1, 10, tf.int32), tf.float32)
         / 10
     )
-    of_side = (
+    side_share = (
         tf.cast(tf.random.stateless_uniform((), seeds[2], 1, 20, tf.int32), tf.float32)
         / 20
     )
     starts = tf.random.stateless_uniform((3,), seeds[3])
 
     def inside(axis, width):
-        places = (tf.range(tf.shape(frames)[axis], dtype=tf.float32) + 0.5) / tf.cast(
-            tf.shape(frames)[axis], tf.float32
-        )
-        return (places >= starts[axis]) & (places < starts[axis] + width)
+        size = tf.cast(tf.shape(frames)[axis], tf.float32)
+        middles = (tf.range(size) + 0.5) / size
+        return (middles >= starts[axis]) & (middles < starts[axis] + width)
 
     span = inside(0, share)[:, None, None, None]
-    area = inside(1, of_side)[:, None, None] & inside(2, of_side)[:, None]
+    area = inside(1, side_share)[:, None, None] & inside(2, side_share)[:, None]
     anywhere = tf.random.stateless_uniform(tf.shape(frames), seeds[4]) < share
     dropped = ((way == 1) & span) | ((way == 2) & area) | ((way == 3) & anywhere)
     left = tf.where(dropped, tf.zeros_like(frames), frames)

@@ -1,13 +1,12 @@
 """Augmentation by layers of Keras and keras-cv.
 
 A layer draws from a generator, whose state a resumed run cannot restore. So
-`recipes.pipeline` makes new layers for each epoch, from the seed and the epoch. A layer
+`recipes.batches` makes new layers for each epoch, from the seed and the epoch. A layer
 takes a dict of `"images"`, a float32 tensor `(batch, height, width, channels)` of raw
 pixels, and `"labels"`, `(batch, classes)`, one-hot, and returns such a dict.
 """
 
 import keras
-import numpy as np
 
 from recipes import packages
 
@@ -106,25 +105,7 @@ def cutmix_in_time(seed):
     return CutMixInTime(seed)
 
 
-def seed_of(seed, epoch, use):
-    """The seed of a layer: a different one for each seed of a run, epoch, and `use`, an
-    integer."""
-    return int(np.random.SeedSequence((seed, epoch, use)).generate_state(1)[0] >> 1)
-
-
 def _keras_cv():
     return packages.imported(
         "keras_cv", '`augment` "cutout" or "grid_mask"', "recipes,cv"
     )
-
-
-AUGMENTATIONS = {
-    layer.__name__: layer
-    for layer in (randaugment, random_erasing, cutout, grid_mask, transformer)
-}
-"""Functions of a seed, by the names of augmentations in recipes."""
-
-OF_SEQUENCES = "cutmix_in_time"
-
-MIXES = {"mixup": mixup, "cutmix": cutmix, OF_SEQUENCES: cutmix_in_time}
-"""Likewise, for mixes."""

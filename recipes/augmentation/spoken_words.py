@@ -27,13 +27,11 @@ def spoken_words(steps, seed):
             f"spoken_words is for steps (time, channels), not for {steps.shape}."
         )
     seeds = tf.unstack(tf.random.split(seed, 4))
-    kept = _outside(steps, 0, LONGEST_SPAN, seeds[0])[:, None] & _outside(
-        steps, 1, MOST_CHANNELS, seeds[1]
-    )
-    noise = tf.random.stateless_uniform(
-        tf.shape(steps), seeds[2]
-    ) < tf.random.stateless_uniform((), seeds[3], 0.0, MOST_NOISE)
-    return tf.where(kept, steps, tf.zeros_like(steps)) + tf.cast(noise, steps.dtype)
+    in_time = _outside(steps, 0, LONGEST_SPAN, seeds[0])
+    stays = in_time[:, None] & _outside(steps, 1, MOST_CHANNELS, seeds[1])
+    share = tf.random.stateless_uniform((), seeds[3], 0.0, MOST_NOISE)
+    noise = tf.random.stateless_uniform(tf.shape(steps), seeds[2]) < share
+    return tf.where(stays, steps, tf.zeros_like(steps)) + tf.cast(noise, steps.dtype)
 
 
 def _outside(steps, axis, most, seed):
@@ -42,5 +40,5 @@ def _outside(steps, axis, most, seed):
     drawn = tf.random.stateless_uniform((2,), seed)
     width = drawn[0] * most * size
     start = drawn[1] * (size - width)
-    places = tf.range(size) + 0.5
-    return (places < start) | (places >= start + width)
+    middles = tf.range(size) + 0.5
+    return (middles < start) | (middles >= start + width)

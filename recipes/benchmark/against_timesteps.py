@@ -16,19 +16,19 @@ import sys
 import keras
 
 from recipes import (
+    batches,
     catalogue,
     command_line,
     device,
     markdown,
     methods,
-    pipeline,
     plots,
     run,
 )
 from recipes.atomic_files import read_json, write_json
 from recipes.benchmark import costs, timing
 from recipes.command_line import DIVERGED, SMALLER, Ended
-from recipes.setting_names import OF_TEACHING
+from recipes.settings import TEACHING_SETTINGS
 
 FIELDS = {"settings": list, "backend": str, "memory_measure": str | None, "rows": list}
 """Fields of a record that are read, with their types."""
@@ -98,7 +98,7 @@ def recipes_of(arguments):
         "seed": "Pass --seeds.",
         "timesteps": "Pass --timesteps.",
         **methods.in_place_of_set(arguments.methods),
-        **dict.fromkeys(OF_TEACHING, "The spiking network is trained alone."),
+        **dict.fromkeys(TEACHING_SETTINGS, "The spiking network is trained alone."),
     }
     found = {
         (timesteps, method, seed): catalogue.chosen(
@@ -194,7 +194,7 @@ def measure(arguments, recipes):
                 )
             batch = [
                 part.numpy()
-                for part in next(iter(pipeline.training_batches(dataset, recipe)))
+                for part in next(iter(batches.training_batches(dataset, recipe)))
             ]
             case = timesteps, method
             steps[case] = functools.partial(model.train_on_batch, *batch)

@@ -12,7 +12,7 @@ import numpy as np
 from keras_ratesnn import callbacks
 from recipes import catalogue, command_line, device, markdown, run
 from recipes.benchmark import timing
-from recipes.setting_names import OF_TEACHING
+from recipes.settings import TEACHING_SETTINGS
 
 
 def add_arguments(parser):
@@ -23,7 +23,7 @@ def add_arguments(parser):
 def measure(arguments):
     with command_line.mistakes():
         alone = "The training step is that of the spiking network alone."
-        recipe = catalogue.chosen(arguments, dict.fromkeys(OF_TEACHING, alone))
+        recipe = catalogue.chosen(arguments, dict.fromkeys(TEACHING_SETTINGS, alone))
         recipe.check_classifies("benchmark.callbacks")
         dataset = recipe.load(arguments.data_dir, in_memory_for="benchmark.callbacks")
         model = run.build(recipe, dataset)

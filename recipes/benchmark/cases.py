@@ -8,7 +8,6 @@ from keras import ops
 
 from keras_ratesnn import models
 from recipes import device, methods
-from recipes.activations import relu_network
 from recipes.benchmark.settings import (
     CHANNELS,
     CLASSES,
@@ -16,6 +15,7 @@ from recipes.benchmark.settings import (
     PEERS,
     TRANSFORMER_DIMS,
 )
+from recipes.layers import relu_network
 
 
 def configure(settings):

@@ -17,8 +17,8 @@ import numpy as np
 
 from keras_ratesnn import SpikingModel, engine_settings, models, unroll
 from recipes import command_line, device, markdown
-from recipes.activations import integer_network
 from recipes.benchmark import own_process, timing
+from recipes.layers import integer_network
 
 NETWORK = "fashion_mnist"
 SHAPE = (28, 28, 1)

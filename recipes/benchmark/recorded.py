@@ -17,10 +17,10 @@ import numpy as np
 
 from keras_ratesnn import models, recorded
 from recipes import command_line, device, markdown
-from recipes.activations import relu_network
 from recipes.benchmark import cases, measure, timing
 from recipes.benchmark.arguments import add_settings, settings_of
 from recipes.benchmark.settings import CHANNELS, CLASSES
+from recipes.layers import relu_network
 
 STEPS = 16
 """In an epoch."""

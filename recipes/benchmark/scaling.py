@@ -90,13 +90,9 @@ def measured(settings, kind, method, timesteps, devices):
             str(devices),
             str(file),
         )
-        command = [sys.executable, "-m", "recipes.benchmark.scaling", *arguments]
-        launches = engine.launches(devices)
-        status = (
-            engine.launch(devices, command)
-            if launches
-            else subprocess.run(command, env=os.environ).returncode
-        )
+        python = engine.launcher(devices)
+        command = [*python, "-m", "recipes.benchmark.scaling", *arguments]
+        status = subprocess.run(command, env=os.environ).returncode
         if status:
             raise RuntimeError(
                 f"the case of {devices} devices ended with exit status {status}; its "

@@ -1,21 +1,83 @@
-"""The recipes by name. Each is in `RECIPE` of a small file, or in `RECIPES` of one for
-several that have much in common."""
+"""The recipes by name, in a file for each family, which is imported when one of its
+recipes is asked for."""
 
 import importlib
-import pkgutil
 
-import keras
-
-
-def _recipes():
-    for info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        yield from getattr(module, "RECIPES", None) or [module.RECIPE]
-
-
-RECIPES = {
-    recipe.name: recipe for recipe in sorted(_recipes(), key=lambda recipe: recipe.name)
+FAMILIES = {
+    "digits": {
+        "digits": "a compact network on the 8x8 digits that ship with scikit-learn, "
+        "less than a minute",
+    },
+    "digits_detection": {
+        "digits_detection": "a small YOLOv8 on scenes of the digits that ship with "
+        "scikit-learn",
+    },
+    "digits_segmentation": {
+        "digits_segmentation": "a small U-Net on scenes of the digits that ship with "
+        "scikit-learn",
+    },
+    "fashion_mnist": {
+        "fashion_mnist": "a compact network on Fashion-MNIST, a few minutes per epoch "
+        "on two CPU cores",
+        "fashion_mnist_events": "VGGSNN on made event camera recordings of "
+        "Fashion-MNIST",
+        "fashion_mnist_maxformer": "a small Max-Former, a spiking transformer, on "
+        "Fashion-MNIST",
+        "fashion_mnist_resnet13": "a small residual network on Fashion-MNIST, taught "
+        "by the ordinary network that it starts from",
+        "fashion_mnist_resnet18": "ResNet-18 on Fashion-MNIST, for a GPU",
+    },
+    "sequences": {
+        "japanese_vowels": "two dense layers on Japanese Vowels, speech of nine "
+        "speakers in sequences of unequal length",
+        "order": "a layer of 16 neurons on made spikes, of which only the order tells "
+        "the class, a few seconds",
+        "shd": "two dense layers on Spiking Heidelberg Digits, spoken digits",
+        "ssc": "three dense layers on Spiking Speech Commands, spoken words",
+    },
+    "paper": {
+        "cifar10_dvs_vggsnn": "VGGSNN on CIFAR10-DVS, as in the paper",
+        "cifar10_resnet18": "ResNet18 on CIFAR-10, as in the paper",
+        "cifar10_resnet19": "ResNet19 on CIFAR-10, as in the paper",
+        "cifar10_vgg11": "VGG11 on CIFAR-10, as in the paper",
+        "cifar100_resnet18": "ResNet18 on CIFAR-100, as in the paper",
+        "cifar100_resnet19": "ResNet19 on CIFAR-100, as in the paper",
+        "cifar100_vgg11": "VGG11 on CIFAR-100, as in the paper",
+        "imagenet_preact_resnet34": "PreActResNet34 on ImageNet, as in the paper",
+        "imagenet_sew_resnet34": "SEWResNet34 on ImageNet, as in the paper",
+    },
+    "parametric_lif": {
+        "dvs_gesture": "the network of PLIF on DVS128 Gesture, gestures before an "
+        "event camera",
+        "nmnist": "the network of PLIF on N-MNIST, handwritten digits before an event "
+        "camera",
+    },
+    "transformers": {
+        "cifar10_dvs_maxformer": "MaxFormer-2-256 on CIFAR10-DVS",
+        "cifar10_dvs_qkformer": "QKFormer-2-256 on CIFAR10-DVS",
+        "cifar10_dvs_spikformer": "Spikformer-2-256 on CIFAR10-DVS",
+        "cifar10_maxformer": "MaxFormer-4-384 on CIFAR-10",
+        "cifar10_qkformer": "QKFormer-4-384 on CIFAR-10",
+        "cifar10_spikformer": "Spikformer-4-384 on CIFAR-10",
+        "cifar100_maxformer": "MaxFormer-4-384 on CIFAR-100",
+        "cifar100_qkformer": "QKFormer-4-384 on CIFAR-100",
+        "cifar100_spikformer": "Spikformer-4-384 on CIFAR-100",
+        "imagenet_maxformer": "MaxFormer-10-384 on ImageNet",
+        "imagenet_qkformer": "QKFormer-10-384 on ImageNet",
+        "imagenet_spikformer": "Spikformer-8-384 on ImageNet",
+    },
 }
+"""Files of this folder, and what their recipes are: network and data set."""
+
+FILES = {name: file for file, descriptions in FAMILIES.items() for name in descriptions}
+"""The file of each recipe."""
+
+
+def listed():
+    """Lines that name all recipes and say what they are."""
+    names = sorted(FILES)
+    width = max(map(len, names))
+    return [f"{name:{width}}  {FAMILIES[FILES[name]][name]}" for name in names]
 
 
 def find(name):
@@ -24,11 +86,12 @@ def find(name):
     Raises:
         ValueError: If there is none.
     """
-    if name not in RECIPES:
+    if name not in FILES:
         raise ValueError(
-            f"There is no recipe {name!r}. The recipes are: {', '.join(RECIPES)}."
+            f"There is no recipe {name!r}. The recipes are: {', '.join(sorted(FILES))}."
         )
-    return RECIPES[name]
+    family = importlib.import_module(f"{__name__}.{FILES[name]}")
+    return next(recipe for recipe in family.RECIPES if recipe.name == name)
 
 
 def chosen(arguments, refused=(), further=(), recipe=None):
@@ -46,6 +109,8 @@ def chosen(arguments, refused=(), further=(), recipe=None):
         ValueError: If there is no such recipe or setting, a setting has no effect, or
             Keras' image data format is another one.
     """
+    import keras
+
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             "Recipes take images (height, width, channels). Received: "
@@ -59,4 +124,5 @@ def chosen(arguments, refused=(), further=(), recipe=None):
                 f"`{key}` cannot be set here. Received: --set {assignment}. "
                 f"{refused[key]}"
             )
-    return (recipe or find(arguments.recipe)).with_settings([*arguments.set, *further])
+    recipe = recipe or find(arguments.recipe)
+    return recipe.with_settings([*arguments.set, *further])

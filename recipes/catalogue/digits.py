@@ -5,15 +5,14 @@ import functools
 
 import keras
 
-from recipes import blocks
+from recipes import layers
 from recipes.data import digits
 from recipes.recipe import Recipe
-from recipes.stages import SpikingStage
 
 
 def build_network(width, normalization="batch"):
     convolution = functools.partial(
-        blocks.spiking_convolution, normalization=normalization
+        layers.spiking_convolution, normalization=normalization
     )
     inputs = keras.Input(digits.IMAGE_SHAPE, name="pixels")
     x = keras.layers.Rescaling(1 / digits.LARGEST_PIXEL)(inputs)
@@ -21,20 +20,18 @@ def build_network(width, normalization="batch"):
     x = convolution(x, 128 * width, strides=2)
     x = convolution(x, 128 * width, strides=2)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(
-        inputs, keras.layers.Dense(digits.CLASSES, name="logits")(x), name="digits"
-    )
+    return layers.classifier(inputs, x, digits.CLASSES, "digits")
 
 
-RECIPE = Recipe(
-    name="digits",
-    description="a compact network on the 8x8 digits that ship with scikit-learn, less "
-    "than a minute",
-    load_data=digits.load,
-    build_network=build_network,
-    learning_rate=0.1,
-    weight_decay=5e-3,
-    epochs=10,
-    batch_size=64,
-    spiking=SpikingStage(timesteps=4),
+RECIPES = (
+    Recipe(
+        name="digits",
+        load_data=digits.load,
+        build_network=build_network,
+        learning_rate=0.1,
+        weight_decay=5e-3,
+        epochs=10,
+        batch_size=64,
+        timesteps=4,
+    ),
 )

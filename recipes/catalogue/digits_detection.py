@@ -3,11 +3,8 @@
 import functools
 
 import keras_ratesnn
-from keras_ratesnn.gradients import Rate
 from recipes.data import scenes
-from recipes.optimizers import AdamW
 from recipes.recipe import Recipe
-from recipes.stages import OrdinaryStage, SpikingStage
 from recipes.tasks import detection
 
 CHANNELS = (16, 32, 48, 64)
@@ -50,24 +47,25 @@ def build_network(width, dataset):
     )
 
 
-RECIPE = Recipe(
-    name="digits_detection",
-    description="a small YOLOv8 on scenes of the digits that ship with scikit-learn",
-    load_data=scenes.load_boxes,
-    build_network=build_network,
-    # In a deep network the gradient of neurons with a detached reset grows from layer
-    # to layer.
-    neuron=functools.partial(
-        keras_ratesnn.layers.IF, detach_reset=False, initial_membrane=0.5
+RECIPES = (
+    Recipe(
+        name="digits_detection",
+        load_data=scenes.load_boxes,
+        build_network=build_network,
+        # In a deep network the gradient of neurons with a detached reset grows from
+        # layer to layer.
+        neuron=functools.partial(
+            keras_ratesnn.layers.IF, detach_reset=False, initial_membrane=0.5
+        ),
+        task=detection.DETECTION,
+        optimizer="adamw",
+        learning_rate=3e-3,
+        weight_decay=0.01,
+        epochs=12,
+        batch_size=16,
+        timesteps=4,
+        windows=2,
+        ordinary="first",
+        image_side=scenes.SIDE,
     ),
-    task=detection.DETECTION,
-    optimizer=AdamW(),
-    learning_rate=3e-3,
-    weight_decay=0.01,
-    epochs=12,
-    batch_size=16,
-    spiking=SpikingStage(
-        timesteps=4, gradient=Rate(windows=2), after=OrdinaryStage(gives_weights=True)
-    ),
-    image_side=scenes.SIDE,
 )

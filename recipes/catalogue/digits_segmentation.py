@@ -6,9 +6,7 @@ import keras
 
 import keras_ratesnn
 from recipes.data import scenes
-from recipes.optimizers import AdamW
 from recipes.recipe import Recipe
-from recipes.stages import OrdinaryStage, SpikingStage
 from recipes.tasks import segmentation
 
 CHANNELS = (16, 24, 32, 48)
@@ -41,19 +39,21 @@ def _convolution(x, channels, strides=1):
     return keras.layers.ReLU()(x)
 
 
-RECIPE = Recipe(
-    name="digits_segmentation",
-    description="a small U-Net on scenes of the digits that ship with scikit-learn",
-    load_data=scenes.load_masks,
-    build_network=build_network,
-    neuron=functools.partial(
-        keras_ratesnn.layers.IF, detach_reset=False, initial_membrane=0.5
+RECIPES = (
+    Recipe(
+        name="digits_segmentation",
+        load_data=scenes.load_masks,
+        build_network=build_network,
+        neuron=functools.partial(
+            keras_ratesnn.layers.IF, detach_reset=False, initial_membrane=0.5
+        ),
+        task=segmentation.SEGMENTATION,
+        optimizer="adamw",
+        learning_rate=3e-3,
+        weight_decay=0.01,
+        epochs=10,
+        batch_size=32,
+        timesteps=4,
+        ordinary="first",
     ),
-    task=segmentation.SEGMENTATION,
-    optimizer=AdamW(),
-    learning_rate=3e-3,
-    weight_decay=0.01,
-    epochs=10,
-    batch_size=32,
-    spiking=SpikingStage(timesteps=4, after=OrdinaryStage(gives_weights=True)),
 )

@@ -26,11 +26,9 @@ github.com/bic-L/MaxFormer.
 import functools
 
 from keras_ratesnn import models
-from recipes import blocks
-from recipes.data import cifar, cifar10_dvs, imagenet
-from recipes.optimizers import AdamW
+from recipes import layers
+from recipes.data import cifar, events, imagenet
 from recipes.recipe import Recipe
-from recipes.stages import SpikingStage
 
 
 def build_network(build, image_shape, classes, dims, depth, heads, width):
@@ -47,39 +45,37 @@ def build_network(build, image_shape, classes, dims, depth, heads, width):
         width: Float that multiplies channels; they are rounded to multiples of `4 *
             heads`.
     """
-    dims = 4 * heads * max(1, round(width * dims / (4 * heads)))
+    unit = 4 * heads
+    dims = unit * max(1, round(width * dims / unit))
     return build(
         input_shape=image_shape, classes=classes, dims=dims, blocks=depth, heads=heads
     ).network
 
 
+def on_photographs(image_shape, classes, pixels, depth, heads, build, width):
+    """A network of 384 channels after the normalisation of pixels, their mean and
+    standard deviation; for the others see `build_network`."""
+    network = build_network(build, image_shape, classes, 384, depth, heads, width)
+    return layers.on_pixels(network, *pixels)
+
+
+recipe = functools.partial(Recipe, timesteps=4, optimizer="adamw")
+
+
 def cifar_recipe(build, data_set, heads, learning_rate, epochs, batch_size):
-    """Four blocks and 384 channels on CIFAR-10 or CIFAR-100, T = 4.
-
-    Args:
-        build: A function of `keras_ratesnn.models`.
-        data_set: `"cifar10"` or `"cifar100"`.
-        heads: Integer, the number of attention heads.
-        learning_rate: See `Recipe`.
-        epochs: Likewise.
-        batch_size: Likewise.
-    """
-
-    def network(width):
-        found = build_network(
-            build, cifar.IMAGE_SHAPE, cifar.classes(data_set), 384, 4, heads, width
-        )
-        return blocks.on_pixels(
-            found, cifar.MEAN_COLORS[data_set], cifar.COLOR_DEVIATIONS[data_set]
-        )
-
-    return Recipe(
+    """Four blocks and 384 channels on CIFAR-10 or CIFAR-100, T = 4."""
+    return recipe(
         name=f"{data_set}_{build.__name__.lower()}",
-        description=f"{build.__name__}-4-384 on {cifar.title(data_set)}",
         load_data=functools.partial(cifar.load, data_set),
-        build_network=network,
-        spiking=SpikingStage(timesteps=4),
-        optimizer=AdamW(),
+        build_network=functools.partial(
+            on_photographs,
+            cifar.IMAGE_SHAPE,
+            cifar.CLASSES[data_set],
+            cifar.PIXELS[data_set],
+            4,
+            heads,
+            build,
+        ),
         weight_decay=0.06,
         augment="transformer",
         mix="mixup",
@@ -90,24 +86,15 @@ def cifar_recipe(build, data_set, heads, learning_rate, epochs, batch_size):
 
 
 def dvs_recipe(build, learning_rate):
-    """Two blocks and 256 channels on CIFAR10-DVS, T = 16; for the arguments see
-    `cifar_recipe`."""
-    return Recipe(
+    """Two blocks and 256 channels on CIFAR10-DVS, T = 16."""
+    return recipe(
         name=f"cifar10_dvs_{build.__name__.lower()}",
-        description=f"{build.__name__}-2-256 on CIFAR10-DVS",
-        load_data=cifar10_dvs.load_whole,
+        load_data=events.WHOLE_CIFAR10_DVS.load,
         build_network=functools.partial(
-            build_network,
-            build,
-            cifar10_dvs.WHOLE_SHAPE,
-            cifar10_dvs.CLASSES,
-            256,
-            2,
-            16,
+            build_network, build, (128, 128, 2), 10, 256, 2, 16
         ),
         has_time=True,
-        spiking=SpikingStage(timesteps=16),
-        optimizer=AdamW(),
+        timesteps=16,
         learning_rate=learning_rate,
         weight_decay=0.06,
         epochs=96,
@@ -117,22 +104,19 @@ def dvs_recipe(build, learning_rate):
 
 
 def imagenet_recipe(build, depth, heads, learning_rate, epochs, batch_size, mix):
-    """384 channels on ImageNet, T = 4; `depth` is the number of blocks, and for the
-    others see `cifar_recipe` and `Recipe`."""
-
-    def network(width):
-        found = build_network(
-            build, imagenet.IMAGE_SHAPE, imagenet.CLASSES, 384, depth, heads, width
-        )
-        return blocks.on_pixels(found, imagenet.MEAN_COLOR, imagenet.COLOR_DEVIATION)
-
-    return Recipe(
+    """384 channels on ImageNet, T = 4; `depth` is the number of blocks."""
+    return recipe(
         name=f"imagenet_{build.__name__.lower()}",
-        description=f"{build.__name__}-{depth}-384 on ImageNet",
         load_data=imagenet.load,
-        build_network=network,
-        spiking=SpikingStage(timesteps=4),
-        optimizer=AdamW(),
+        build_network=functools.partial(
+            on_photographs,
+            imagenet.IMAGE_SHAPE,
+            imagenet.CLASSES,
+            imagenet.PIXELS,
+            depth,
+            heads,
+            build,
+        ),
         weight_decay=0.05,
         augment="imagenet",
         mix=mix,

@@ -14,7 +14,7 @@ import numpy as np
 from recipes import checks, command_line, markdown, plots
 from recipes import methods as method_names
 from recipes.compare import results
-from recipes.setting_names import OF_SPIKING
+from recipes.settings import SPIKING_SETTINGS
 
 QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """The 97.5 % quantiles of Student's t distribution, from one degree of freedom on."""
@@ -22,7 +22,7 @@ QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 def add_arguments(parser):
     parser.add_argument(
-        "recipe", metavar="NAME", help="python -m recipes.list lists them"
+        "recipe", metavar="NAME", help="python -m recipes.train lists them"
     )
     parser.add_argument(
         "--epochs", type=int, required=True, metavar="N", help="of the runs to compare"
@@ -96,7 +96,7 @@ def by_method(records, recipe, epochs):
     )
 
 
-METHOD = {"normalization", "temporal", "seed", *OF_SPIKING} - {
+METHOD = {"normalization", "temporal", "seed", *SPIKING_SETTINGS} - {
     "timesteps",
     "teacher_weight",
     "teachers",

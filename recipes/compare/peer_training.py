@@ -12,12 +12,13 @@ import keras
 import numpy as np
 import torch
 
-from recipes import device, pipeline, run
+from recipes import batches as recipe_batches
+from recipes import device, optimizers, run
 from recipes.atomic_files import one_line, write_json, writing
 from recipes.benchmark import costs, peers
 from recipes.benchmark.settings import PEERS
 from recipes.benchmark.translated import Translated
-from recipes.progress import this_part
+from recipes.run_folder import this_part
 
 STATE = "last.pt"
 """The file in the folder of a run that has its state after the last completed epoch."""
@@ -46,9 +47,7 @@ class RecipeOptimizer:
             for parameter, name in zip(self.parameters, names, strict=True)
         ]
         owner = types.SimpleNamespace(trainable_variables=self.variables)
-        self.optimizer = recipe.optimizer.build(
-            owner, steps, recipe.learning_rate, recipe.weight_decay, recipe.timesteps
-        )
+        self.optimizer = optimizers.build(recipe, owner, steps)
         self.optimizer.build(self.variables)
 
     def zero_grad(self):
@@ -149,7 +148,7 @@ def train(recipe, dataset, method, folder, settings, after_epoch):
     made = trainer(recipe, dataset, method)
     path, steps = folder.path / STATE, run.steps_per_epoch(recipe, dataset)
     rows = _restore(path, made) if path.exists() else []
-    batches = iter(pipeline.training_batches(dataset, recipe, len(rows)))
+    batches = iter(recipe_batches.training_batches(dataset, recipe, len(rows)))
     for epoch in range(len(rows), recipe.epochs):
         # Of dropout.
         torch.manual_seed(
@@ -187,7 +186,7 @@ def accuracy(network, recipe, dataset):
     """The accuracy of a module of PyTorch on the test images."""
     network.eval()
     with torch.no_grad():
-        pairs = map(tensors, pipeline.evaluation_batches(dataset, recipe))
+        pairs = map(tensors, recipe_batches.evaluation_batches(dataset, recipe))
         correct = sum(
             int((network(images).argmax(-1) == labels).sum())
             for images, labels in pairs

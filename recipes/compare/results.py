@@ -6,7 +6,6 @@ runs to the committed ones.
 """
 
 import csv
-import dataclasses
 import hashlib
 import io
 import itertools
@@ -15,13 +14,10 @@ import re
 import shutil
 import statistics
 
-from recipes import catalogue, command_line, markdown, methods, setting_names
+from recipes import catalogue, command_line, markdown, methods
 from recipes.atomic_files import allowed, read_json
-from recipes.optimizers import SGD
-from recipes.recipe import Recipe
 from recipes.run_folder import RESULT, RunFolder, complete, test_score
-from recipes.setting_names import OF_SPIKING
-from recipes.stages import SpikingStage
+from recipes.settings import DEFAULTS, SPIKING_SETTINGS
 
 RECIPES = pathlib.Path(__file__).parent.parent
 FOLDER = RECIPES / "results"
@@ -56,7 +52,7 @@ NAMED = {
     "epochs",
     "train_images",
     "seed",
-    *OF_SPIKING,
+    *SPIKING_SETTINGS,
 } - {"temperature", "teacher_weight"}
 """Settings that the name of every committed result tells."""
 
@@ -82,14 +78,7 @@ SHUFFLED = "shuffled in time"
 """The column of what `recipes.compare.shuffled` measured, in short tables of runs for
 which it did."""
 
-ADDED = {
-    **{
-        field.name: field.default
-        for field in dataclasses.fields(Recipe)
-        if field.default is not dataclasses.MISSING
-    },
-    **setting_names.of_training(SGD(), SpikingStage(timesteps=1)),
-}
+ADDED = dict(DEFAULTS)
 """What nothing is set to, which is what earlier versions did where their results lack a
 setting."""
 del ADDED["restart_at"]  # It was that of the recipe.

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch._inductor import config as inductor
 
-from recipes import device, pipeline, run
+from recipes import batches, device, run
 from recipes.atomic_files import read_json, write_json
 from recipes.benchmark import costs, measure, own_process, peers, timing
 from recipes.benchmark.evidence.first_steps import CACHES
 from recipes.benchmark.settings import PEERS
 from recipes.benchmark.translated import Chain
 from recipes.compare import peer_training
-from recipes.optimizers import MOMENTUM, SGD
+from recipes.optimizers import MOMENTUM
 
 FIELDS = {"settings": dict, "device": str, "rows": dict}
 """Fields of a file of times that are read, with their types."""
@@ -115,7 +115,7 @@ def measure_all(recipes, dataset, rounds):
     # process.
     batch = [
         np.asarray(part)
-        for part in next(iter(pipeline.training_batches(dataset, recipe)))
+        for part in next(iter(batches.training_batches(dataset, recipe)))
     ]
     with _empty_caches(), contextlib.ExitStack() as processes:
         for method, recipe in recipes.items():
@@ -202,7 +202,7 @@ def _trainer(recipe, dataset, method, images):
     )
     made.optimizer = (
         torch.optim.SGD(parameters, rate, MOMENTUM, **decay)
-        if isinstance(recipe.optimizer, SGD)
+        if recipe.optimizer == "sgd"
         else torch.optim.AdamW(parameters, rate, **decay)
     )
     if PEERS[method].memopt:

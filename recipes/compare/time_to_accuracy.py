@@ -37,7 +37,7 @@ from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
 from recipes.compare import training
 from recipes.compare.announced import Announced
 from recipes.run_folder import RunFolder, test_score
-from recipes.setting_names import TEACHERS
+from recipes.settings import TEACHERS
 
 COMMAND = "compare.time_to_accuracy"
 METHODS = [

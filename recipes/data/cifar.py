@@ -4,23 +4,14 @@ pixels."""
 from recipes.data import prepared
 
 IMAGE_SHAPE = (32, 32, 3)
-MEAN_COLORS = {"cifar10": (125.3, 123.0, 113.9), "cifar100": (129.3, 124.1, 112.4)}
-"""The mean of the training pixels for each channel."""
-
-COLOR_DEVIATIONS = {"cifar10": (63.0, 62.1, 66.7), "cifar100": (68.2, 65.4, 70.4)}
-"""The standard deviation of the training pixels for each channel."""
+CLASSES = {"cifar10": 10, "cifar100": 100}
+PIXELS = {
+    "cifar10": ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
+    "cifar100": ((129.3, 124.1, 112.4), (68.2, 65.4, 70.4)),
+}
+"""Mean and standard deviation of the training pixels for each channel."""
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
-
-
-def classes(name):
-    """The number of classes of `"cifar10"` or `"cifar100"`."""
-    return int(name.removeprefix("cifar"))
-
-
-def title(name):
-    """What people call `"cifar10"` or `"cifar100"`."""
-    return name.upper().replace("CIFAR", "CIFAR-")
 
 
 def load(name, data_dir=None):

@@ -1,13 +1,10 @@
 """Dataset: labelled training and test images, in memory or as a stream."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 
-import keras
 import numpy as np
 
-from recipes import checks
 from recipes.checks import mistake
 
 
@@ -124,7 +121,9 @@ class Dataset:
 
 
 def _rows(labels, rows):
-    return keras.tree.map_structure(lambda array: array[rows], labels)
+    if isinstance(labels, dict):
+        return {name: array[rows] for name, array in labels.items()}
+    return labels[rows]
 
 
 def _gathered(images, labels, indices):
@@ -135,9 +134,8 @@ def _gathered(images, labels, indices):
         image = tf.numpy_function(
             lambda i: images[i], [index], images.dtype, stateful=False
         )
-        return tf.ensure_shape(image, images.shape[1:]), keras.tree.map_structure(
-            lambda rows: tf.gather(rows, index), labels
-        )
+        label = tf.nest.map_structure(lambda rows: tf.gather(rows, index), labels)
+        return tf.ensure_shape(image, images.shape[1:]), label
 
     return indices.map(read, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -161,35 +159,6 @@ class StreamedDataset:
     classes: int
     train_examples: Callable
     test_examples: Callable
-
-
-def given_folder(data_dir, name, source, advice, timesteps):
-    """The folder of recordings that cannot be downloaded, and the checked number of
-    time steps.
-
-    Args:
-        data_dir: Path, or None.
-        name: String, the name of the data set.
-        source: String, how to get the recordings, a sentence.
-        advice: String, what the folder must hold, a sentence.
-        timesteps: Integer, the number of frames of a recording.
-
-    Raises:
-        TypeError, ValueError: If no folder was given, or `timesteps` is not a positive
-            integer.
-        FileNotFoundError, NotADirectoryError: As `check_folder`.
-    """
-    timesteps = checks.positive_integer(
-        "timesteps", timesteps, advice="It is the number of frames of a recording."
-    )
-    if data_dir is None:
-        raise ValueError(
-            f"{name} cannot be downloaded from here. {source} Then pass --data-dir: "
-            f"{advice}"
-        )
-    folder = pathlib.Path(data_dir)
-    check_folder(folder, advice)
-    return folder, timesteps
 
 
 def check_folder(folder, advice):

@@ -10,7 +10,9 @@ from recipes.data.idx import read_idx
 
 IMAGE_SHAPE = (28, 28, 1)
 LARGEST_PIXEL = 255
-MEAN_PIXEL, PIXEL_DEVIATION = 72.94, 90.02
+PIXELS = ((72.94,), (90.02,))
+"""Mean and standard deviation of the training pixels."""
+
 CLASSES = 10
 
 FILES = (

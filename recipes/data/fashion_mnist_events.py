@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_ratesnn.events import write_aedat
 from recipes.data import saccades
-from recipes.data.recordings import SPLIT_FILE, RecordingSet
+from recipes.data.events import SPLIT_FILE, RecordingSet
 
 IMAGE_SHAPE = (48, 48, 2)
 CLASS_NAMES = (
@@ -36,7 +36,7 @@ SOURCE = (
 load = RecordingSet(
     "Fashion-MNIST in front of an event camera",
     CLASS_NAMES,
-    IMAGE_SHAPE,
+    IMAGE_SHAPE[:2],
     SOURCE,
     has_split=True,
 ).load

@@ -6,9 +6,8 @@ from recipes.data.dataset import StreamedDataset, everything
 
 IMAGE_SHAPE = (224, 224, 3)
 CLASSES = 1000
-MEAN_COLOR = (123.675, 116.28, 103.53)
-COLOR_DEVIATION = (58.395, 57.12, 57.375)
-"""Values for each channel, as in torchvision."""
+PIXELS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""Mean and standard deviation of each channel, as in torchvision."""
 
 SHUFFLED_TOGETHER = 5000
 """The number of consecutive images to shuffle in each epoch. TensorFlow Datasets has

@@ -74,12 +74,11 @@ def load(data_dir, timesteps):
 def padded(sequences, timesteps):
     """Sequences `(steps, channels)` as one float32 array `(samples, T, channels)`, with
     NaN after the end of each."""
-    found = np.full(
-        (len(sequences), timesteps, sequences[0].shape[1]), PADDING, "float32"
-    )
-    for row, sequence in zip(found, sequences, strict=True):
+    shape = (len(sequences), timesteps, sequences[0].shape[1])
+    array = np.full(shape, PADDING, "float32")
+    for row, sequence in zip(array, sequences, strict=True):
         row[: len(sequence)] = sequence
-    return found
+    return array
 
 
 def read_ts(path):
@@ -147,14 +146,14 @@ def _parsed(line, place):
 
 def _folder():
     """The folder of the data set in the package aeon."""
-    found = importlib.util.find_spec("aeon")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("aeon")
+    if spec is None or not spec.submodule_search_locations:
         raise ImportError(
             "Japanese Vowels come with the package aeon, which is not installed. "
             f"{ADVICE}."
         )
     return pathlib.Path(
-        next(iter(found.submodule_search_locations)),
+        next(iter(spec.submodule_search_locations)),
         "datasets",
         "data",
         "JapaneseVowels",

@@ -80,23 +80,23 @@ def record(
     )
     before = _logarithm(large, corner, CORNERS[0], path_length)
     remembered = before.copy()
-    found = []
+    events = []
     for number, (start, end) in enumerate(itertools.pairwise(CORNERS)):
         for step in range(steps):
             place = np.array(start) + (np.array(end) - start) * (step + 1) / steps
             now = _logarithm(large, corner, place, path_length)
             began = (number + step / steps) * MICROSECONDS
-            found += _events_between(
+            events += _events_between(
                 before, now, remembered, thresholds, began, MICROSECONDS / steps
             )
             before = now
-    if not found:
+    if not events:
         raise ValueError(
             "The image moves without an event: its contrast is below the threshold of "
             "every pixel."
         )
     y, x, polarity, timestamp = (
-        np.concatenate(arrays) for arrays in zip(*found, strict=True)
+        np.concatenate(arrays) for arrays in zip(*events, strict=True)
     )
     order = np.argsort(timestamp, kind="stable")
     return Events(
@@ -125,7 +125,7 @@ def _logarithm(large, corner, place, path_length):
 def _events_between(before, now, remembered, thresholds, began, duration):
     """The events of a step: a list of `(y, x, polarity, timestamp)`. Changes
     `remembered`."""
-    found = []
+    events = []
     for polarity, sign in ((1, 1.0), (0, -1.0)):
         while True:
             y, x = np.nonzero(sign * (now - remembered) >= thresholds)
@@ -134,7 +134,7 @@ def _events_between(before, now, remembered, thresholds, began, duration):
             remembered[y, x] += sign * thresholds[y, x]
             # When the log passes what is now remembered.
             passed = (remembered[y, x] - before[y, x]) / (now[y, x] - before[y, x])
-            found.append(
+            events.append(
                 (
                     y,
                     x,
@@ -142,4 +142,4 @@ def _events_between(before, now, remembered, thresholds, began, duration):
                     began + np.clip(passed, 0.0, 1.0) * duration,
                 )
             )
-    return found
+    return events

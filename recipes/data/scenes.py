@@ -79,9 +79,9 @@ def load_masks(data_dir=None):
 
 def _train_and_test(data_dir=None):
     """What `made` returns, from training digits and from test digits."""
-    found = digits.load(data_dir)
-    yield made(found.train_images, found.train_labels, TRAIN_SCENES, TRAIN_SEED)
-    yield made(found.test_images, found.test_labels, TEST_SCENES, TEST_SEED)
+    data = digits.load(data_dir)
+    yield made(data.train_images, data.train_labels, TRAIN_SCENES, TRAIN_SEED)
+    yield made(data.test_images, data.test_labels, TEST_SCENES, TEST_SEED)
 
 
 def made(images, labels, number, seed):
@@ -155,7 +155,7 @@ def _trimmed(digit, ink):
 
 def _free_corner(generator, shape, boxes):
     """Left and top of a random place of this shape that hardly overlaps the boxes, or
-    None if none is found."""
+    None if none is data."""
     height, width = shape
     for _ in range(TRIES):
         left, top = (

@@ -90,7 +90,7 @@ def mean_average_precision(labels, predictions, classes):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    found = [
+    boxes = [
         {
             "image_id": image,
             "category_id": category,
@@ -99,7 +99,7 @@ def mean_average_precision(labels, predictions, classes):
         }
         for image, place, category, box in _boxes(predictions)
     ]
-    if not found:
+    if not boxes:
         return {"map_50": 0.0, "map": 0.0}
     expected = [
         {
@@ -121,7 +121,7 @@ def mean_average_precision(labels, predictions, classes):
     # It prints what it does.
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
+        evaluation = COCOeval(truth, truth.loadRes(boxes), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -143,14 +143,14 @@ def _boxes(labels):
 def predicted(model, images):
     """Predicted boxes with their classes and confidence, a dict of arrays; for their
     shapes see `mean_average_precision`."""
-    found = model.predict(images, verbose=0)
-    return {key: np.asarray(found[key]) for key in ("boxes", "classes", "confidence")}
+    outputs = model.predict(images, verbose=0)
+    return {key: np.asarray(outputs[key]) for key in ("boxes", "classes", "confidence")}
 
 
 def draw(model, dataset, path):
     """Draws predicted boxes, and those of the labels, dashed, for some test images."""
     images = dataset.test_images[: pictures.IMAGES]
-    found = predicted(model, images)
+    boxes = predicted(model, images)
     axes, figure = pictures.grid(images)
     for number, axis in enumerate(axes):
         for place in np.flatnonzero(dataset.test_labels["classes"][number] >= 0):
@@ -160,17 +160,17 @@ def draw(model, dataset, path):
                 "white",
                 linestyle=":",
             )
-        sure = (found["classes"][number] >= 0) & (
-            found["confidence"][number] >= DRAWN_CONFIDENCE
+        sure = (boxes["classes"][number] >= 0) & (
+            boxes["confidence"][number] >= DRAWN_CONFIDENCE
         )
         for place in np.flatnonzero(sure):
             kind, confidence = (
-                int(found["classes"][number][place]),
-                found["confidence"][number][place],
+                int(boxes["classes"][number][place]),
+                boxes["confidence"][number][place],
             )
             text = f"{dataset.class_names[kind]} {confidence:.2f}"
             pictures.box(
-                axis, found["boxes"][number][place], pictures.color(kind), text
+                axis, boxes["boxes"][number][place], pictures.color(kind), text
             )
     pictures.save(figure, path)
 

@@ -18,15 +18,14 @@ class MeanIoU(keras.metrics.MeanIoU):
         if sample_weight is not None:
             return super().update_state(y_true, y_pred, sample_weight)
         # An argmax is the same of logits and of probabilities.
-        found = ops.argmax(y_pred, axis=-1)
-        shape = (-1, self.num_classes)
-        labels, found = (
-            ops.reshape(ops.one_hot(ops.cast(of, "int32"), shape[1]), shape)
-            for of in (y_true, found)
-        )
-        return self.total_cm.assign_add(
-            ops.cast(ops.matmul(ops.transpose(labels), found), self.total_cm.dtype)
-        )
+        labels = self._one_hot(y_true)
+        predictions = self._one_hot(ops.argmax(y_pred, axis=-1))
+        counts = ops.matmul(ops.transpose(labels), predictions)
+        return self.total_cm.assign_add(ops.cast(counts, self.total_cm.dtype))
+
+    def _one_hot(self, classes):
+        vectors = ops.one_hot(ops.cast(classes, "int32"), self.num_classes)
+        return ops.reshape(vectors, (-1, self.num_classes))
 
 
 def compile_arguments(recipe, dataset):
@@ -41,8 +40,8 @@ def draw(model, dataset, path):
     """Draws some test images, the classes of their pixels, and the predicted
     classes."""
     images = dataset.test_images[: pictures.IMAGES // 3]
-    found = np.argmax(model.predict(images, verbose=0), axis=-1)
-    rows = (images, dataset.test_labels[: len(images)], found)
+    predictions = np.argmax(model.predict(images, verbose=0), axis=-1)
+    rows = (images, dataset.test_labels[: len(images)], predictions)
     axes, figure = pictures.grid(
         [image for row in rows for image in row], columns=len(images)
     )

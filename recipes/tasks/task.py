@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 
-import keras
-
 
 # Functions with names, unlike lambdas, can be sent to another process.
 def _nothing_needed():
@@ -46,8 +44,10 @@ class Task:
     several_devices: bool = True
 
 
-def of_classification(recipe, dataset):
+def classification_arguments(recipe, dataset):
     """The loss and metrics of one class for each image."""
+    import keras
+
     # Labels of mixed images are class fractions.
     cross_entropy = (
         keras.losses.SparseCategoricalCrossentropy
@@ -58,5 +58,5 @@ def of_classification(recipe, dataset):
 
 
 CLASSIFICATION = Task(
-    score="accuracy", compile_arguments=of_classification, augments=True
+    score="accuracy", compile_arguments=classification_arguments, augments=True
 )

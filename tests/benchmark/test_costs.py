@@ -9,7 +9,7 @@ from reference_networks import res
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import Rate
-from recipes.activations import relu_network
+from recipes.layers import relu_network
 from recipes.benchmark import costs
 from recipes.benchmark.evidence import graphs
 

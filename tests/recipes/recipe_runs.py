@@ -1,16 +1,18 @@
 """Runs the recipes' command lines inside the test process."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import zipfile
+from unittest import mock
 
 import h5py
 import keras
 import pytest
 from helpers import assert_close
 
-from recipes import callbacks, checkpoint
+from recipes import callbacks, catalogue, run_folder
 from recipes.train import main
 
 QUICKLY = ("timesteps=1", "batch_size=512", "train_images=1024", "width=0.125")
@@ -68,8 +70,8 @@ def curve_without_times(record):
 
 
 def assert_same_states(*paths):
-    """Asserts that two checkpoints have the same weights, states of optimizers and
-    random states, bit for bit."""
+    """Asserts that two checkpoints have the same weights and states of optimizers, bit
+    for bit."""
     first, second = map(_states, paths)
     assert first.keys() == second.keys()
     assert_close(second, first, rtol=0)
@@ -78,18 +80,15 @@ def assert_same_states(*paths):
 def _states(path):
     """The arrays of a checkpoint by their names."""
     states = {}
+
+    def add(name, item):
+        if isinstance(item, h5py.Dataset):
+            states[file, name] = item[()]
+
     with zipfile.ZipFile(path) as archive:
-        for file in (checkpoint.FITTED, "model.weights.h5"):
-            if file in archive.namelist():
-                with h5py.File(io.BytesIO(archive.read(file))) as content:
-                    content.visititems(
-                        lambda name, found, file=file: (
-                            states.update({(file, name): found[()]})
-                            if isinstance(found, h5py.Dataset)
-                            else None
-                        )
-                    )
-        states["random"] = json.loads(archive.read(checkpoint.RANDOM))
+        for file in {run_folder.FITTED, "model.weights.h5"} & {*archive.namelist()}:
+            with h5py.File(io.BytesIO(archive.read(file))) as content:
+                content.visititems(add)
     return states
 
 
@@ -100,3 +99,14 @@ def error_of(arguments, capsys, command=main):
     assert captured.out == ""
     assert captured.err.startswith("error: ")
     return captured.err
+
+
+def changed(name, **changes):
+    """A context in which a recipe is found with other values."""
+    recipe = dataclasses.replace(catalogue.find(name), **changes)
+    find = catalogue.find
+    patch = mock.patch.object(
+        catalogue, "find", lambda wanted: recipe if wanted == name else find(wanted)
+    )
+    patch.recipe = recipe
+    return patch

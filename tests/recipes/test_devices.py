@@ -1,20 +1,17 @@
 """`python -m recipes.train NAME --devices N`: several devices train like one, and only
 the first process writes files."""
 
-import contextlib
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 from helpers import BACKEND, double_precision
 
-from recipes import catalogue, engine, pipeline, run
+from recipes import batches, catalogue, engine
 from recipes.data.dataset import Dataset
 from tests.recipes.recipe_runs import trained
 
@@ -50,7 +47,7 @@ def result(folder):
     return json.loads((folder / "result.json").read_text())
 
 
-def test_two_devices_train_a_recipe_as_one(tmp_path, monkeypatch):
+def test_two_devices_train_a_recipe_as_one(tmp_path):
     settings = (
         "epochs=1",
         "train_images=300",
@@ -60,14 +57,9 @@ def test_two_devices_train_a_recipe_as_one(tmp_path, monkeypatch):
     )
     with double_precision():
         one = trained(tmp_path / "one", "digits", "--set", *settings)
-    if BACKEND == "torch":
-        # This process starts one for each device.
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(signal, "signal", lambda *_: None)
-        two = trained(tmp_path / "two", "digits", "--devices", "2", "--set", *settings)
-    else:
-        train(tmp_path / "two", 2, *settings)
-        two = result(tmp_path / "two")
+    # On PyTorch torchrun starts a process for each device.
+    train(tmp_path / "two", 2, *settings)
+    two = result(tmp_path / "two")
     # On PyTorch Keras multiplies matrices in float32, whatever the precision.
     tolerance = 1e-4 if BACKEND == "torch" else 1e-6
     np.testing.assert_allclose(
@@ -78,27 +70,6 @@ def test_two_devices_train_a_recipe_as_one(tmp_path, monkeypatch):
     )
     assert two["device"].startswith("2 x ")
     assert two["batch_per_device"] * 2 == one["batch_per_device"]
-
-
-def test_what_a_wide_network_needs_is_found_on_its_devices():
-    scopes = {
-        "jax": lambda: keras.distribution.DataParallel(devices=["cpu:0"]).scope(),
-        "torch": contextlib.nullcontext,
-    }
-    if BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        scopes["tensorflow"] = tf.distribute.OneDeviceStrategy("CPU:0").scope
-    recipe = catalogue.find("digits").with_settings(["width=1.01"])
-    keras.layers.ReLU()
-    with scopes[BACKEND]():
-        before = keras.layers.ReLU().name
-        run.prepare(recipe, recipe.load(None))
-        assert (keras.distribution.distribution() is not None) == (BACKEND == "jax")
-        # No layer has a name that another one has already.
-        assert keras.layers.ReLU().name.removeprefix("re_lu_") == str(
-            int(before.removeprefix("re_lu_")) + 1
-        )
 
 
 @pytest.mark.slow
@@ -162,21 +133,21 @@ def test_parts_of_batches_are_the_batches_of_one_process(size, parts):
     )
     whole = [
         labels.tolist()
-        for _, labels in pipeline.training_batches(
+        for _, labels in batches.training_batches(
             numbered(size), recipe
         ).as_numpy_iterator()
     ]
-    of_parts = [
+    shares = [
         [
             labels.tolist()
-            for _, labels in pipeline.training_batches(
+            for _, labels in batches.training_batches(
                 numbered(size), recipe, 0, (number, parts)
             ).as_numpy_iterator()
         ]
         for number in range(parts)
     ]
-    assert {len(batches) for batches in of_parts} == {len(whole)}
-    for batch, *own in zip(whole, *of_parts, strict=True):
+    assert {len(part) for part in shares} == {len(whole)}
+    for batch, *own in zip(whole, *shares, strict=True):
         if len(batch) < parts:
             assert own == [batch] * parts
         else:
@@ -185,7 +156,7 @@ def test_parts_of_batches_are_the_batches_of_one_process(size, parts):
 
 
 def test_images_are_augmented_as_in_one_process():
-    part = pipeline.ProcessShare(1, 4, 22, 8)
+    part = batches.ProcessShare(1, 4, 22, 8)
     numbers = [number for number in range(22) if number % 4 == 1 and number < 20]
     positions = [int(part.position(index)) for index in range(len(numbers))]
     assert positions == numbers
@@ -200,18 +171,15 @@ def test_a_number_of_devices_that_is_none_is_an_error(text):
         engine.wanted(text)
 
 
-def test_a_process_that_ctrl_c_ended_has_the_status_that_shells_give_it():
-    killed = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import os, signal; signal.signal(2, signal.SIG_DFL); "
-            "os.kill(os.getpid(), 2)",
-        ]
-    )
-    killed.wait()
-    assert killed.returncode == -2
-    assert engine._status_of([killed]) == 130
+def test_torchrun_starts_a_process_for_each_device_on_pytorch(monkeypatch):
+    monkeypatch.setattr(engine, "_accelerators", lambda: 2)
+    monkeypatch.delenv("RANK", raising=False)
+    command = engine.launcher(2)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert command[1:] == (torchrun if BACKEND == "torch" else [])
+    if BACKEND == "torch":
+        with pytest.raises(ValueError, match="at most the number of devices, 2"):
+            engine.launcher(3)
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error():
@@ -220,7 +188,7 @@ def test_a_batch_that_processes_cannot_share_is_an_error():
         match=r"`batch_size` must be a multiple of the number of devices, "
         r"3.*batch_size=8",
     ):
-        pipeline.ProcessShare(0, 3, 100, 8)
+        batches.ProcessShare(0, 3, 100, 8)
 
 
 @pytest.mark.slow
@@ -263,18 +231,16 @@ def test_the_imagenet_recipe_trains_on_eight_devices(tmp_path):
         "timesteps=1",
         f"batch_size={batch}",
     ]
-    command = [sys.executable, "-c", program, *arguments, *settings]
-    if BACKEND == "torch":
-        assert engine.launch(8, command) == 0
-    else:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "KERAS_BACKEND": BACKEND},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    done = subprocess.run(
+        [*engine.launcher(8), str(script), *arguments, *settings],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
     record = result(tmp_path / "run")
     assert np.isfinite(record["curve"]["loss"][0])
     assert record["batch_per_device"] == batch / 8

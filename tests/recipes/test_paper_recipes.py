@@ -1,10 +1,10 @@
-"""The paper's recipes end to end: narrow networks, a few steps, on placeholder data.
+"""The paper's recipes and those of transformers end to end: narrow networks, a few
+steps, on placeholder data.
 
 CIFAR and ImageNet use the mock of TensorFlow Datasets, CIFAR10-DVS uses AEDAT files
 written by the tests.
 """
 
-import dataclasses
 import io
 import math
 import types
@@ -15,33 +15,31 @@ import pytest
 from made_recordings import write_data_set
 
 import keras_ratesnn
-from recipes import catalogue, optimizers, run
-from recipes.data import cifar, cifar10_dvs, imagenet
+from recipes import catalogue, run
+from recipes.data import cifar, events, imagenet
 from recipes.train import main
 from tests.recipes.made_clothes import write_clothes
-from tests.recipes.recipe_runs import trained
+from tests.recipes.recipe_runs import changed, trained
 
 pytestmark = pytest.mark.runs_once
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra [test] installs it")
 
-# With fewer than 8 channels some convolutions of PyTorch 2.13 write outside of their
-# memory on CPUs without AVX-512.
 NARROW = ("width=0.125", "timesteps=2", "epochs=1", "batch_size=4")
+IMAGES = 8
+"""Two steps of training."""
+
+
 if keras.backend.backend() != "jax":
     # Compiling takes most of the time of a test. (JAX without it compiles every
     # operation by itself.)
     NARROW += ("jit_compile=False",)
-IMAGES = 8
-"""Two steps of training."""
 
-CIFAR_RECIPES = [
+PHOTOGRAPHS = [
     name
-    for name in catalogue.RECIPES
-    if name.startswith("cifar10") and "dvs" not in name
+    for name in catalogue.FILES
+    if name.startswith(("cifar", "imagenet")) and "dvs" not in name
 ]
-IMAGES_OF_ANY_SIZE = ["imagenet_sew_resnet34", "imagenet_maxformer"]
-IMAGENET_RECIPES = [name for name in catalogue.RECIPES if name.startswith("imagenet")]
 
 
 @pytest.fixture
@@ -62,73 +60,34 @@ def check(record):
     "name",
     [
         pytest.param(name, marks=[] if name == "cifar100_vgg11" else pytest.mark.slow)
-        for name in CIFAR_RECIPES
+        for name in PHOTOGRAPHS
     ],
 )
-def test_cifar_recipes_train(name, mocked, tmp_path):
+def test_recipes_of_photographs_train(name, mocked, tmp_path):
     check(
         trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW)
     )
+    # The number of classes does not depend on the labels that occur: mixing images
+    # makes a target of each class.
+    assert cifar.load("cifar100", tmp_path).classes == 100
 
 
-def test_the_number_of_classes_does_not_depend_on_the_labels_that_occur(
-    mocked, tmp_path
-):
-    """Mixing images makes a target of each class."""
-    data = cifar.load("cifar100", tmp_path)
-    assert len({*data.train_labels, *data.test_labels}) < data.classes == 100
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", IMAGENET_RECIPES)
-def test_imagenet_recipes_train_at_full_image_size(name, mocked, tmp_path):
-    check(
-        trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW)
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "classes"),
-    [
-        # Its images are of any size.
-        *(
-            (name, imagenet.IMAGE_SHAPE, imagenet.CLASSES)
-            for name in IMAGES_OF_ANY_SIZE
-        ),
-        ("cifar10_resnet18", cifar.IMAGE_SHAPE, 10),
-    ],
-)
-def test_images_reach_the_network_of_a_recipe(
-    name, shape, classes, mocked, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize("name", ["imagenet_maxformer", "cifar10_resnet18"])
+def test_images_reach_the_network_of_a_recipe(name, mocked, tmp_path):
     """The whole recipe with a small network instead of its own, which takes long to
     compile with 18 or 34 layers."""
+    own = catalogue.find(name).network(width=0.0625)
 
     def small_network(width):
-        inputs = keras.Input(shape)
-        x = keras.layers.Conv2D(4, 7, strides=16)(
-            keras.layers.Rescaling(1 / 255)(inputs)
-        )
+        inputs = keras.Input(own.input_shape[1:])
+        x = keras.layers.Rescaling(1 / 255)(inputs)
+        x = keras.layers.Conv2D(4, 7, strides=16)(x)
         x = keras.layers.GlobalAveragePooling2D()(keras_ratesnn.layers.LIF()(x))
-        return keras.Model(inputs, keras.layers.Dense(classes)(x))
+        return keras.Model(inputs, keras.layers.Dense(own.output_shape[1])(x))
 
-    monkeypatch.setitem(
-        catalogue.RECIPES,
-        name,
-        dataclasses.replace(catalogue.find(name), build_network=small_network),
-    )
-    check(
-        trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW)
-    )
-
-
-def test_the_residual_recipes_of_imagenet_differ_in_their_networks_alone():
-    """The run of one with a small network is that of the other."""
-    first, second = (
-        catalogue.find(f"imagenet_{kind}_resnet34") for kind in ("sew", "preact")
-    )
-    assert first.settings() == {**second.settings(), "name": first.name}
-    assert first.load_data is second.load_data
+    arguments = (name, "--data-dir", str(tmp_path), "--set", *NARROW)
+    with changed(name, build_network=small_network):
+        check(trained(tmp_path / "run", *arguments))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +100,7 @@ def test_the_residual_recipes_of_imagenet_differ_in_their_networks_alone():
     ],
 )
 def test_the_dvs_recipes_train_on_aedat_files(name, more, tmp_path):
-    write_data_set(tmp_path / "recordings", cifar10_dvs.CLASS_NAMES)
+    write_data_set(tmp_path / "recordings", events.CIFAR10_DVS.class_names)
     settings = (*NARROW, "batch_size=45", *more)
     record = trained(
         tmp_path / "run",
@@ -172,7 +131,7 @@ def test_deep_networks_train_on_fashion_mnist(name, more, tmp_path):
     assert np.isfinite(record["curve"]["loss"]).all()
 
 
-@pytest.mark.parametrize("name", catalogue.RECIPES)
+@pytest.mark.parametrize("name", catalogue.FILES)
 def test_every_network_is_built_and_takes_raw_pixels(name):
     recipe = catalogue.find(name)
     # Networks of other tasks depend on the images and the classes.
@@ -195,7 +154,7 @@ def test_every_network_is_built_and_takes_raw_pixels(name):
             for layer in network.layers
             if isinstance(layer, keras.layers.Rescaling)
         ]
-        pixels = np.full((1, 1, 1, 3), cifar.MEAN_COLORS[data_set])
+        pixels = np.full((1, 1, 1, 3), cifar.PIXELS[data_set][0])
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(scale(pixels)), 0.0, atol=1e-5
         )
@@ -222,36 +181,19 @@ def test_transformers_have_the_size_and_the_optimizer_of_their_authors(
         sum(math.prod(weight.shape) for weight in recipe.network().trainable_weights)
         == parameters
     )
-    assert isinstance(recipe.optimizer, optimizers.AdamW)
-    assert recipe.spiking.timesteps == (16 if "dvs" in name else 4)
+    assert recipe.optimizer == "adamw"
+    assert recipe.timesteps == (16 if "dvs" in name else 4)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name, recipe in catalogue.RECIPES.items()
-        if recipe.settings()["as_the_authors"]
-    ],
-)
-def test_the_papers_learning_rates_are_converted(name, monkeypatch):
-    recipe = catalogue.find(name)
-    seen = {}
-
-    def build(network, steps, learning_rate, weight_decay, restart_step):
-        seen.update(learning_rate=learning_rate, weight_decay=weight_decay)
-        raise InterruptedError
-
-    monkeypatch.setattr(optimizers, "sgd_with_cosine_decay", build)
-    data = type("Data", (), {"train_size": 100})
-    with pytest.raises(InterruptedError):
-        run.build(recipe.with_settings(["width=0.0625"]), data)
-    assert seen["learning_rate"] == pytest.approx(
-        recipe.learning_rate / recipe.timesteps
-    )
-    assert seen["weight_decay"] == pytest.approx(
-        10 * recipe.timesteps * recipe.weight_decay
-    )
+@pytest.mark.parametrize("name", ["cifar10_dvs_vggsnn", "imagenet_sew_resnet34"])
+def test_the_papers_rates_are_converted(name):
+    recipe = catalogue.find(name).with_settings(["width=0.0625"])
+    data = types.SimpleNamespace(train_size=100)
+    optimizer = run.build(recipe, data).optimizer
+    rate, timesteps = recipe.learning_rate, recipe.timesteps
+    assert float(optimizer._learning_rate(0)) == pytest.approx(rate / timesteps)
+    decay = 10 * timesteps * recipe.weight_decay
+    assert optimizer.weight_decay == pytest.approx(decay)
 
 
 @pytest.mark.parametrize("name", ["cifar10_resnet18", "imagenet_sew_resnet34"])

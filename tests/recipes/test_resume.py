@@ -1,8 +1,8 @@
-"""Interrupted runs resume with the same command and give the same result."""
+"""Interrupted runs resume with the same command and give the same result; what is left,
+and what is said, if they stop in any phase."""
 
 import contextlib
 import dataclasses
-import fcntl
 import io
 import json
 import math
@@ -10,12 +10,12 @@ import os
 import pathlib
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import zipfile
 
 import keras
 import numpy as np
@@ -23,12 +23,9 @@ import pytest
 from helpers import assert_close, compiled, spiking, to_numpy
 
 import keras_ratesnn
-from keras_ratesnn.distillation import Distiller
-from recipes import callbacks, checkpoint, device
-from recipes import run_folder as run_folder_module
-from recipes.compare import results
-from recipes.progress import Progress
-from recipes.run_folder import RunFolder
+from recipes import callbacks, device, run_folder
+from recipes.recipe import Recipe
+from recipes.run_folder import Progress, RunFolder
 from recipes.train import main
 from tests.recipes.recipe_runs import (
     QUICKLY,
@@ -230,43 +227,23 @@ def test_a_folder_of_a_run_with_other_settings_is_not_changed(finished, capsys):
 
 
 @pytest.mark.on_each_backend
-def test_a_checkpoint_holds_the_states_of_random_generators(tmp_path):
-    path, x, y, weights = (
-        tmp_path / "last.keras",
-        np.ones((4, 8), "float32"),
-        np.arange(4) % 3,
-        [],
-    )
-    for resumes in (False, True):
-        keras.utils.set_random_seed(0)
+def test_each_epoch_draws_the_same_noise_whatever_was_before(tmp_path):
+    def model():
         inputs = keras.Input((8,))
-        hidden = keras_ratesnn.layers.LIF()(
-            keras.layers.Dropout(0.5, seed=1)(keras.layers.Dense(8)(inputs))
-        )
+        x = keras.layers.Dropout(0.5)(keras.layers.Dense(8)(inputs))
+        x = keras.layers.Dense(3)(keras_ratesnn.layers.LIF()(x))
         gradient = keras_ratesnn.gradients.SLTT(random_steps=1)
-        student = compiled(
-            spiking(
-                keras.Model(inputs, keras.layers.Dense(3)(hidden)),
-                3,
-                gradient,
-                step_mode="single",
-            )
-        )
-        teacher = keras.Model(inputs, keras.layers.Dense(3)(inputs))
-        fitted = compiled(
-            Distiller(teacher, student, keras.distillation.LogitsDistillation())
-        )
-        fitted.build((None, 8))
-        for model in (student, fitted):
-            model.optimizer.build(model.trainable_variables)
-        if resumes:
-            checkpoint.load_state(path, student, fitted)
-        else:
-            fitted.train_on_batch(x, y)
-            checkpoint.save(student, Progress({}, 1), path, fitted)
-        fitted.train_on_batch(x, y)
-        weights.append(to_numpy(student.weights))
-    assert_close(*weights, rtol=0)
+        network = keras.Model(inputs, x)
+        return compiled(spiking(network, 3, gradient, step_mode="single"))
+
+    x, y = np.ones((4, 8), "float32"), np.arange(4) % 3
+    seed, whole, resumed = callbacks.SeedOfEpoch(7, 0), model(), model()
+    options = {"verbose": 0, "shuffle": False, "callbacks": [seed]}
+    whole.fit(x, y, epochs=1, **options)
+    resumed.set_weights(whole.get_weights())
+    whole.fit(x, y, epochs=2, initial_epoch=1, **options)
+    resumed.fit(x, y, epochs=2, initial_epoch=1, **options)
+    assert_close(to_numpy(whole.weights), to_numpy(resumed.weights), rtol=0)
 
 
 @pytest.mark.on_each_backend
@@ -300,26 +277,6 @@ def test_a_second_process_does_not_disturb_a_running_run(options, folder, capsys
     assert error.count("\n") == 1
 
 
-def test_a_lock_that_another_process_removes_is_made_again(tmp_path, monkeypatch):
-    take, path = fcntl.flock, tmp_path / "lock"
-
-    def remove_before(file, how):
-        monkeypatch.setattr(fcntl, "flock", take)
-        path.unlink()
-        take(file, how)
-
-    monkeypatch.setattr(fcntl, "flock", remove_before)
-    with RunFolder(tmp_path).lock():
-        assert path.read_text() == f"{os.getpid()}\n"
-        with (
-            pytest.raises(OSError, match="already running"),
-            RunFolder(tmp_path).lock(),
-        ):
-            pass
-        assert path.exists()
-    assert not path.exists()
-
-
 # The checkpoint decides
 
 
@@ -345,11 +302,11 @@ def test_a_log_is_repaired_from_the_checkpoint(damage, folder):
 
 def restored(folder):
     """The progress of a resumed run, with a minimal stand-in for a model."""
-    run_folder = RunFolder(folder)
-    settings = run_folder_module.read_json(run_folder.settings)
-    run_folder.check(settings)
-    model = keras.saving.load_model(run_folder.last)
-    return run_folder.restore(model, model, settings, 1024)
+    files = RunFolder(folder)
+    settings = run_folder.read_json(files.settings)
+    files.check(settings)
+    model = keras.saving.load_model(files.last)
+    return files.restore(model, model, settings, 1024)
 
 
 def test_a_log_without_a_checkpoint_starts_again(folder):
@@ -366,79 +323,25 @@ def flip_a_bit(content):
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-def with_member(name, change):
-    """Changes a member of the archive, whose checksums are right again."""
-
-    def rebuilt(content):
-        made = io.BytesIO()
-        with (
-            zipfile.ZipFile(io.BytesIO(content)) as before,
-            zipfile.ZipFile(made, "w") as after,
-        ):
-            for member in before.namelist():
-                after.writestr(
-                    member,
-                    change(before.read(member))
-                    if member == name
-                    else before.read(member),
-                )
-        return made.getvalue()
-
-    return rebuilt
-
-
-CHECKPOINTS = {
-    "empty": lambda content: b"",
-    "no archive": lambda content: b"no archive",
-    "cut": lambda content: content[:-1000],
-    "a bit flipped": flip_a_bit,
-    "a score without a value": with_member(
-        "progress.json", lambda text: text.replace(b'"val_accuracy"', b'"accuracies"')
-    ),
-    "no list of epochs": with_member(
-        "progress.json",
-        lambda text: json.dumps({**json.loads(text), "rows": 3}).encode(),
-    ),
-    "no number of images": with_member(
-        "progress.json", lambda text: text.replace(b"1024", b"null")
-    ),
-    "no optimizer": with_member(
-        "model.weights.h5", lambda arrays: arrays.replace(b"optimizer", b"optimized")
-    ),
-}
-
-
-@pytest.mark.parametrize("damage", CHECKPOINTS)
-def test_the_error_names_a_damaged_checkpoint_and_suggests_the_best_one(
-    damage, folder, capsys
-):
+@pytest.mark.parametrize(
+    "damage", [lambda content: b"", lambda content: content[:-1000], flip_a_bit]
+)
+def test_the_error_names_a_damaged_checkpoint(damage, folder, capsys):
     path = folder / "last.keras"
-    damaged = CHECKPOINTS[damage](path.read_bytes())
+    damaged = damage(path.read_bytes())
     path.write_bytes(damaged)
     error = error_of([*RUN, "--output", folder], capsys)
     assert f"The checkpoint {path} is damaged" in error
-    assert f"`cp {folder / 'best.keras'} {path}`" in error
+    assert "--restart" in error
     assert error.count("\n") == 1
     assert path.read_bytes() == damaged
-    shutil.copyfile(folder / "best.keras", path)
-    assert restored(folder).epochs > 0
-
-
-def test_a_missing_checkpoint_does_not_restart_a_run_if_the_best_exists(folder, capsys):
-    (folder / "last.keras").unlink()
-    error = error_of([*RUN, "--output", folder], capsys)
-    assert f"`cp {folder / 'best.keras'} {folder / 'last.keras'}`" in error
-    (folder / "best.keras").write_bytes(b"")
-    assert "best.keras next to it is damaged, too" in error_of(
-        [*RUN, "--output", folder], capsys
-    )
 
 
 def test_the_best_checkpoint_follows_from_the_last(folder):
     best, last = folder / "best.keras", folder / "last.keras"
-    accuracies = [row["val_accuracy"] for row in checkpoint.load_progress(last).rows]
+    accuracies = [row["val_accuracy"] for row in run_folder.load_progress(last).rows]
     best.write_bytes(b"of a run that was killed before it wrote it")
-    progress = checkpoint.load_progress(last)
+    progress = run_folder.load_progress(last)
     progress.rows[-1]["val_accuracy"] = max(accuracies) + 0.01
     RunFolder(folder).follow_last(progress)
     assert best.read_bytes() == last.read_bytes()
@@ -449,77 +352,36 @@ def test_the_best_checkpoint_follows_from_the_last(folder):
 
 
 def test_other_data_and_another_network_are_refused(folder):
-    run_folder = RunFolder(folder)
-    model = keras.saving.load_model(run_folder.last)
+    files = RunFolder(folder)
+    model = keras.saving.load_model(files.last)
     with pytest.raises(
         ValueError,
         match="started with 1,024 training images, but the data now has 1,000",
     ):
-        run_folder.restore(model, model, {}, 1000)
+        files.restore(model, model, {}, 1000)
     other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     other.compile("sgd", "mse")
     other.optimizer.build(other.trainable_variables)
     with pytest.raises(
-        ValueError, match=re.escape(f"{run_folder.last} belongs to another network")
+        ValueError, match=re.escape(f"{files.last} belongs to another network")
     ):
-        run_folder.restore(other, other, {}, 1024)
+        files.restore(other, other, {}, 1024)
 
 
-# Settings
-
-
-def test_a_run_without_its_settings_file_resumes_only_with_the_same_settings(
-    folder, capsys
-):
-    settings = folder / "settings.json"
-    whole = settings.read_text()
-    settings.unlink()
-    error = error_of([*RUN, "seed=1", "--output", folder], capsys)
-    assert "other settings, according to its last.keras: seed=0, now 1" in error
-    assert not settings.exists()
-    RunFolder(folder).begin(json.loads(whole))
-    assert settings.read_text() == whole
-
-    # Of a finished run it is the result that tells.
-    settings.unlink()
-    record = {
-        "settings": json.loads(whole),
-        "backend": "jax",
-        "curve": {},
-        "test_accuracy": 0.5,
-    }
-    (folder / "result.json").write_text(json.dumps(record))
-    error = error_of([*RUN, "seed=1", "--output", folder], capsys)
-    assert "other settings, according to its result.json: seed=0, now 1" in error
-
-
-SHAPES = [
-    ("settings.json", "{"),
-    ("settings.json", "[]"),
-    ("result.json", "[]"),
-    ("result.json", "{}"),
-    ("result.json", "\0"),
-]
-SHAPES += [
-    (
-        "result.json",
-        '{"settings": {}, "backend": "jax", "curve": {}, "test_accuracy": "high"}',
-    )
-]
-
-
-@pytest.mark.parametrize(("name", "text"), SHAPES)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("result.json", "[]"),
+        ("result.json", "{}"),
+        ("result.json", "\0"),
+        ("result.json", '{"settings": {}, "backend": "jax", "test_accuracy": "high"}'),
+    ],
+)
 def test_the_error_names_a_file_with_the_wrong_format(name, text, folder, capsys):
     (folder / name).write_text(text)
-    for command, arguments in (
-        (main, [*RUN, "--output", folder]),
-        (results.main, [folder]),
-    ):
-        if command is results.main and name == "settings.json":
-            continue
-        error = error_of(arguments, capsys, command)
-        assert str(folder / name) in error
-        assert error.count("\n") == 1
+    error = error_of([*RUN, "--output", folder], capsys)
+    assert str(folder / name) in error
+    assert error.count("\n") == 1
 
 
 def test_windows_are_the_same_settings_after_saving(tmp_path):
@@ -529,17 +391,14 @@ def test_windows_are_the_same_settings_after_saving(tmp_path):
         RunFolder(tmp_path).check({"windows": (2, 2)})
 
 
-# Another backend
-
-
 def test_a_run_that_resumes_elsewhere_prints_a_note_and_the_result_names_both(
     folder, capsys, monkeypatch
 ):
     elsewhere = {"backend": "abacus", "device": "wood", "versions": {"abacus": "1"}}
-    saved = checkpoint.load_progress(folder / "last.keras")
+    saved = run_folder.load_progress(folder / "last.keras")
     here = saved.parts[0]
     monkeypatch.setattr(
-        checkpoint,
+        run_folder,
         "load_progress",
         lambda path: dataclasses.replace(saved, parts=[{**here, **elsewhere}]),
     )
@@ -555,9 +414,6 @@ def test_a_run_that_resumes_elsewhere_prints_a_note_and_the_result_names_both(
         (1, "abacus"),
         (3, here["backend"]),
     ]
-
-
-# Divergence
 
 
 def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):
@@ -590,7 +446,6 @@ def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):
     # Not trained again, and no success either.
     assert main(command) == 1
     assert capsys.readouterr().err == error
-    assert "diverged" in error_of([tmp_path], capsys, results.main)
 
 
 @pytest.mark.parametrize(
@@ -604,3 +459,139 @@ def test_no_measure_may_be_infinite_or_nan(logs):
         match=r"in epoch 7, which started with a learning rate of 0.1",
     ):
         stop.on_epoch_end(6, logs)
+
+
+# Stopped in each phase
+
+PHASES = (
+    "digits",
+    "--set",
+    "epochs=2",
+    "ordinary=first",
+    "ordinary_epochs=1",
+    "levels=2",
+    *QUICKLY,
+)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Shells start commands in the background with signals of Ctrl-C ignored, and tests
+    with them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def whole_phases(tmp_path_factory):
+    """`(folder, record)` of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("phases")
+    return folder, trained(folder, *PHASES)
+
+
+def assert_goes_on_to_the_same(folder, whole_phases):
+    whole, record = whole_phases
+    again = trained(folder, *PHASES)
+    assert curve_without_times(again) == curve_without_times(record)
+    for name in ("last.keras", "best.keras", "ordinary/last.keras"):
+        assert_same_states(folder / name, whole / name)
+
+
+def test_ctrl_c_in_each_phase_leaves_whole_files_and_says_how_to_go_on(
+    whole_phases, tmp_path, capsys, monkeypatch
+):
+    folder = RunFolder(tmp_path / "stopped")
+    start = " before training began; repeat the command to start or resume"
+    again = "; repeat the command to start again"
+    ordinary, both = (
+        "; repeat the command without --restart to resume after the last completed "
+        f"epoch, which is saved in {path.last}"
+        for path in (folder.ordinary, folder)
+    )
+    # What has just been done when it comes.
+    for owner, name, said in [
+        (Recipe, "load", start),
+        (callbacks.StopWhereDiverged, "on_train_batch_end", again),
+        (keras.Model, "evaluate", again),
+        (keras.Model, "save", again),
+        (shutil, "copyfile", ordinary),
+        (run_folder, "save", both),
+        (pathlib.Path, "write_text", both),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, _then_ctrl_c(getattr(owner, name)))
+            assert main([*PHASES, "--output", str(folder.path)]) == 130
+        printed = capsys.readouterr()
+        assert printed.out.endswith(f"\ninterrupted{said}\n"), (owner, name)
+        assert not list(tmp_path.rglob(".unfinished*"))
+        assert folder.path.exists() == (said is not start)
+    assert_goes_on_to_the_same(folder.path, whole_phases)
+
+
+def _then_ctrl_c(function):
+    def stopped(*args, **kwargs):
+        function(*args, **kwargs)
+        signal.raise_signal(signal.SIGINT)
+
+    return stopped
+
+
+@contextlib.contextmanager
+def full_disk(kept):
+    """A context in which no file grows beyond `kept` bytes: what is longer is cut, with
+    an error of the system."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kept, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_up_keeps_the_last_epoch_and_the_run_goes_on_later(
+    whole_phases, tmp_path, capsys, monkeypatch
+):
+    last, kept = tmp_path / "last.keras", []
+    shutil.copytree(whole_phases[0] / "ordinary", tmp_path / "ordinary")
+    save = callbacks.Checkpoint.on_epoch_end
+
+    def on_epoch_end(callback, epoch, logs=None):
+        if epoch == 1:
+            kept.append(last.read_bytes())
+        with full_disk(len(kept[0]) // 2) if kept else contextlib.nullcontext():
+            save(callback, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Checkpoint, "on_epoch_end", on_epoch_end)
+        assert main([*PHASES, "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {last} cannot be written (")
+    assert error.endswith(
+        "Then repeat the command without --restart to resume after the last completed "
+        f"epoch, which is saved in {last}.\n"
+    )
+    assert error.count("\n") == 1
+    assert [last.read_bytes()] == kept
+    assert not list(tmp_path.rglob(".unfinished*"))
+    assert_goes_on_to_the_same(tmp_path, whole_phases)
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_the_error_names_a_checkpoint_that_cannot_be_written_and_the_last_is_kept(
+    kind, tmp_path
+):
+    path = tmp_path / "last.keras"
+    path.write_bytes(b"of the epoch before")
+
+    class Model:
+        def save(self, part):
+            part.write_bytes(b"half of it")
+            raise kind("no space\nleft on device")
+
+    said = f"{path} cannot be written (no space left on device). Free some space"
+    model = Model()
+    with pytest.raises(OSError, match=re.escape(said)):
+        run_folder.save(model, Progress({}, 1), path, model)
+    assert path.read_bytes() == b"of the epoch before"
+    assert list(tmp_path.iterdir()) == [path]

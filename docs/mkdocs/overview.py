@@ -1,5 +1,5 @@
-"""One picture of what the library gives: `python -m recipes.overview --output
-docs/images/overview.png`.
+"""One picture of what the library gives: `KERAS_BACKEND=torch python
+docs/mkdocs/overview.py` draws docs/images/overview.png.
 
 One image goes through a shipped network: what its membranes and spikes are at each time
 step, and how the steps vote. What a training step costs against T is read from a record
@@ -12,69 +12,16 @@ import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from recipes import command_line, figures, plots
+from recipes import figures, plots
 from recipes.benchmark import against_timesteps
-from recipes.checks import mistake
 
-RECORD = (
-    pathlib.Path(__file__).parent.parent
-    / "docs"
-    / "images"
-    / "against_timesteps"
-    / "digits.json"
-)
+IMAGES = pathlib.Path(__file__).parent.parent / "images"
+RECORD = IMAGES / "against_timesteps" / "digits.json"
+NETWORK, NUMBER = "digits", 82
+"""A shipped network, and the number of a test image."""
 
 PAPER, MEMBRANE, SPIKE = (0.05, 0.07, 0.13), (0.2, 0.48, 0.9), (1.0, 0.62, 0.11)
 """Colours: of a membrane at rest, at the threshold, and of a spike."""
-
-
-def add_arguments(parser):
-    parser.add_argument(
-        "--network",
-        default="digits",
-        metavar="NAME",
-        help="a shipped network (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--image",
-        type=int,
-        default=82,
-        metavar="N",
-        help="number of the test image (default: %(default)s)",
-    )
-    command_line.add_path(
-        parser, "--record", "(default: that of the digits)", "FILE", default=RECORD
-    )
-    command_line.add_data_dir(parser)
-    command_line.add_path(parser, "--output", "the picture", "FILE", required=True)
-
-
-def overview(arguments):
-    with command_line.mistakes():
-        # The file is checked before anything is measured.
-        plots.new_figure(1, 1, arguments.output)
-        record = against_timesteps.read_record(arguments.record)
-        model, dataset = figures.model_and_data(arguments.network, arguments.data_dir)
-        if not any(
-            isinstance(layer, rsnn.layers.Neuron) for layer in model.network.layers
-        ):
-            remedy = (
-                "Those inside of another network are not drawn: choose one such "
-                "as digits."
-            )
-            raise mistake(
-                "--network",
-                "a network with layers of neurons",
-                arguments.network,
-                remedy,
-            )
-        if not 0 <= arguments.image < len(dataset.test_images):
-            raise ValueError(
-                f"`--image` must be from 0 to {len(dataset.test_images) - 1}. "
-                f"Received: --image={arguments.image}."
-            )
-        image = dataset.test_images[arguments.image]
-        plots.save(draw(image, *seen(model, image), record), arguments.output, dpi=180)
 
 
 def seen(model, image):
@@ -182,4 +129,10 @@ def mosaic(membranes, spikes):
     )[:-1, :-1]
 
 
-main = command_line.command(__name__, "overview", __doc__, add_arguments, overview)
+if __name__ == "__main__":
+    record = against_timesteps.read_record(RECORD)
+    model, dataset = figures.model_and_data(NETWORK, None)
+    image = dataset.test_images[NUMBER]
+    layers, votes = seen(model, image)
+    picture = draw(image, layers, votes, record)
+    plots.save(picture, IMAGES / "overview.png", dpi=180)

@@ -2,8 +2,9 @@
 
 import dataclasses
 
+import numpy as np
+
 from recipes import augmentation
-from recipes.augmentation import layers
 from recipes.checks import mistake
 from recipes.packages import tensorflow_for_data
 
@@ -45,42 +46,36 @@ class ProcessShare:
     def _divided(self):
         """The number of examples that are divided."""
         rest = self.examples % self.batch_size
-        return (
-            self.examples
-            if self.divides_rest and rest >= self.parts
-            else self.examples - rest
-        )
+        if self.divides_rest and rest >= self.parts:
+            return self.examples
+        return self.examples - rest
 
     @property
     def _own(self):
         """How many of them this process reads alone."""
         return len(range(self.number, self._divided, self.parts))
 
-    def of(self, examples):
+    def filtered(self, examples):
         """The part of a `tf.data.Dataset` of all examples."""
+
+        if self.parts == 1:
+            return examples
 
         def is_mine(position, _):
             return (position >= self._divided) | (position % self.parts == self.number)
 
-        return (
-            examples.enumerate().filter(is_mine).map(lambda _, example: example)
-            if self.parts > 1
-            else examples
-        )
+        return examples.enumerate().filter(is_mine).map(lambda _, example: example)
 
     def position(self, index):
         """Where the example with this index in the part, a tensor, is among all
         examples."""
-        tf = tensorflow_for_data()
-        own = self._own
-        return (
-            tf.where(
-                index < own,
-                index * self.parts + self.number,
-                self._divided + index - own,
-            )
-            if self.parts > 1
-            else index
+        if self.parts == 1:
+            return index
+        own, tf = self._own, tensorflow_for_data()
+        return tf.where(
+            index < own,
+            index * self.parts + self.number,
+            self._divided + index - own,
         )
 
     def batches(self, examples):
@@ -117,68 +112,75 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
     """
     tf = tensorflow_for_data()
     share = ProcessShare(*part, dataset.train_size, recipe.batch_size, divides_rest)
-    augment = augmentation.of_images(recipe.augment)
-    augment_layer, mix_layer = (
-        layers.AUGMENTATIONS.get(recipe.augment),
-        layers.MIXES.get(recipe.mix),
-    )
+    augment = augmentation.image_function(recipe.augment)
+    augment_layer = augmentation.layer(recipe.augment)
+    mix_layer = augmentation.layer(recipe.mix)
 
-    def augmented(seed):
-        # One seed per image, so that the order of parallel calls does not matter.
-        return lambda number, example: (
-            augment(
-                tf.cast(example[0], "float32"),
-                tf.random.experimental.stateless_fold_in(seed, share.position(number)),
-            ),
-            example[1],
-        )
+    def from_images(epoch):
+        """The batches of an epoch, a tensor, after what is done image by image."""
+        order = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
+        examples = dataset.train_examples(order, share.filtered)
+        if augment is not None:
+            seed = tf.random.experimental.stateless_fold_in(order, 1)
 
-    def by_layers(batches, epoch):
-        # One batch after the other, since layers draw from a generator.
+            def augmented(number, example):
+                # One seed per image, so that the order of parallel calls does not
+                # matter.
+                own_seed = tf.random.experimental.stateless_fold_in(
+                    seed, share.position(number)
+                )
+                return augment(tf.cast(example[0], "float32"), own_seed), example[1]
+
+            examples = examples.enumerate().map(
+                augmented, num_parallel_calls=tf.data.AUTOTUNE
+            )
+        return share.batches(examples)
+
+    def from_layers(epoch):
+        """The batches of an epoch, an integer: layers draw from a generator, so one
+        batch comes after the other, and each epoch has new layers."""
+        batches = from_images(tf.constant(epoch, tf.int64))
         if augment_layer is not None:
-            layer = augment_layer(layers.seed_of(recipe.seed, epoch, 1))
+            layer = augment_layer(seed_of_layer(recipe.seed, epoch, 1))
             batches = batches.map(
                 lambda images, labels: (layer(tf.cast(images, "float32")), labels)
             )
         if mix_layer is not None:
-            mix = mix_layer(layers.seed_of(recipe.seed, epoch, 2))
-            batches = batches.map(
-                lambda images, labels: {
-                    "images": tf.cast(images, "float32"),
-                    "labels": tf.one_hot(labels, dataset.classes),
-                }
-            ).map(mix)
-            batches = batches.map(lambda mixed: (mixed["images"], mixed["labels"]))
+            mix = mix_layer(seed_of_layer(recipe.seed, epoch, 2))
+
+            def mixed(images, labels):
+                images = tf.cast(images, "float32")
+                labels = tf.one_hot(labels, dataset.classes)
+                batch = mix({"images": images, "labels": labels})
+                return batch["images"], batch["labels"]
+
+            batches = batches.map(mixed)
         return batches
 
-    def batches_of(epoch):
-        order = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
-        examples = dataset.train_examples(order, share.of)
-        if augment is not None:
-            seed = tf.random.experimental.stateless_fold_in(order, 1)
-            examples = examples.enumerate().map(
-                augmented(seed), num_parallel_calls=tf.data.AUTOTUNE
-            )
-        return share.batches(examples)
-
-    def of_epoch(epoch):
-        return by_layers(batches_of(tf.constant(epoch, tf.int64)), epoch)
+    if augment_layer is None and mix_layer is None:
+        batches = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(
+            from_images
+        )
+        return batches.prefetch(tf.data.AUTOTUNE)
+    # It is traced for its signature, which takes seconds with some layers, and read
+    # once: Keras may begin again, and then layers would go on drawing.
+    first = [from_layers(first_epoch)]
 
     def epochs():
-        """Batches of all epochs; new layers are made in each."""
         for epoch in range(first_epoch, recipe.epochs):
-            yield from first.pop() if first else of_epoch(epoch)
+            yield from first.pop() if first else from_layers(epoch)
 
-    if augment_layer is None and mix_layer is None:
-        batches = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(batches_of)
-    else:
-        # It is traced for its signature, which takes seconds with some layers, and read
-        # once.
-        first = [of_epoch(first_epoch)]
-        batches = tf.data.Dataset.from_generator(
-            epochs, output_signature=first[0].element_spec
-        )
+    batches = tf.data.Dataset.from_generator(
+        epochs, output_signature=first[0].element_spec
+    )
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def seed_of_layer(seed, epoch, use):
+    """The seed of a layer: a different one for each seed of a run, epoch, and `use`, an
+    integer."""
+    drawn = np.random.SeedSequence((seed, epoch, use)).generate_state(1)
+    return int(drawn[0] >> 1)
 
 
 def check(dataset, recipe, part=(0, 1)):
@@ -191,20 +193,20 @@ def check(dataset, recipe, part=(0, 1)):
     """
     ProcessShare(*part, dataset.train_size, recipe.batch_size)
     asked = f"augment={recipe.augment!r}, mix={recipe.mix!r}"
-    wanted = dataset.test_examples().element_spec[0].shape
+    shape = dataset.test_examples().element_spec[0].shape
     try:
-        found = training_batches(dataset, recipe).element_spec[0].shape[1:]
+        augmented = training_batches(dataset, recipe).element_spec[0].shape[1:]
     # TensorFlow's message contains a traceback; the error itself is in its last line.
     except (ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(
-            f"`augment` and `mix` must fit the images, {wanted}. Received: {asked}. "
+            f"`augment` and `mix` must fit the images, {shape}. Received: {asked}. "
             f"{reason}"
         ) from error
-    if found.as_list() != wanted.as_list():
+    if augmented.as_list() != shape.as_list():
         raise ValueError(
-            f"`augment` must not change the shape of the images, {wanted}. Received: "
-            f"{asked}, which changes it to {found}."
+            f"`augment` must not change the shape of the images, {shape}. Received: "
+            f"{asked}, which changes it to {augmented}."
         )
 
 

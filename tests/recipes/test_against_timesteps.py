@@ -1,78 +1,17 @@
-"""A command draws a figure for each measurement of a run or a shipped network; another
-times callbacks."""
+"""Figures of accuracy and costs against T, and the costs of callbacks."""
 
-import dataclasses
 import json
 import shutil
 
 import pytest
 from made_once import made_once
 
-from recipes import catalogue, figures, make_recordings, overview, windows
+from recipes import make_recordings
 from recipes.benchmark import against_timesteps, callbacks
-from recipes.data.dataset import StreamedDataset
 from tests.recipes.made_clothes import write_clothes
-from tests.recipes.recipe_runs import QUICKLY, error_of, trained
+from tests.recipes.recipe_runs import QUICKLY, error_of
 
 pytestmark = pytest.mark.runs_once
-
-
-def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(
-    tmp_path, capsys
-):
-    wanted = ["firing_rates", "raster", "membranes", "accuracy_over_time", "energy"]
-    arguments = [
-        "digits",
-        "--images",
-        "4",
-        "--test-images",
-        "8",
-        "--timesteps",
-        "2",
-        "--costs",
-        "int8",
-        "--only",
-        *wanted,
-    ]
-    assert figures.main([*arguments, "--output", str(tmp_path / "figures")]) == 0
-    printed = capsys.readouterr().out
-    for name in wanted:
-        path = tmp_path / "figures" / f"{name}.png"
-        assert path.read_bytes().startswith(b"\x89PNG")
-        assert f"{path}\n" in printed
-    lines = dict(
-        line.strip().split(": ")
-        for line in printed.splitlines()
-        if line.startswith("  ")
-    )
-    assert len(lines["accuracy"].split()) == 4
-    assert len(lines["mean"].split()) == 3
-    assert (
-        f"Energy of a sample: {float(lines['total']) * 1e9:.3g} nJ with spikes, T = 2; "
-        "without spikes, in one pass, " in printed
-    )
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        ["firing_rates", "gradient_agreement"],
-        pytest.param([*figures.FIGURES], marks=pytest.mark.slow, id="all"),
-    ],
-)
-def test_a_finished_run_has_its_figures(wanted, tmp_path):
-    trained(tmp_path / "run", "digits", "--set", *QUICKLY, "epochs=1")
-    arguments = [
-        str(tmp_path / "run"),
-        "--images",
-        "4",
-        "--test-images",
-        "8",
-        "--output",
-        str(tmp_path / "figures"),
-    ]
-    assert figures.main([*arguments, "--only", *wanted]) == 0
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(wanted)
 
 
 @pytest.fixture(scope="module")
@@ -98,44 +37,9 @@ def recordings(tmp_path_factory):
 
 
 EVENTS = ("fashion_mnist_events", "--data-dir")
+
+
 SMALL = ("--set", "epochs=1", "batch_size=8", "width=0.0625", "augment=none")
-
-
-def test_a_run_on_recordings_has_figures_with_the_frames_of_their_time_steps(
-    recordings, tmp_path, capsys
-):
-    trained(tmp_path / "run", *EVENTS, str(recordings), *SMALL, "timesteps=2")
-    few = [
-        "--images",
-        "4",
-        "--test-images",
-        "4",
-        "--data-dir",
-        str(recordings),
-        "--output",
-        str(tmp_path / "figures"),
-    ]
-    for timesteps in ([], ["--timesteps", "3"]):
-        capsys.readouterr()
-        assert (
-            figures.main(
-                [
-                    str(tmp_path / "run"),
-                    *few,
-                    *timesteps,
-                    "--only",
-                    "accuracy_over_time",
-                    "firing_rates",
-                ]
-            )
-            == 0
-        )
-        (accuracies,) = (
-            line
-            for line in capsys.readouterr().out.splitlines()
-            if line.strip().startswith("accuracy:")
-        )
-        assert len(accuracies.split()) == (4 if timesteps else 3)
 
 
 @pytest.mark.parametrize("of", ["recordings", "mixed images"])
@@ -168,12 +72,6 @@ def test_steps_on_recordings_and_mixed_images_are_drawn_and_held_out_accuracies_
     assert [row["timesteps"] for row in json.loads(path.read_text())["rows"]] == [2]
 
 
-def test_an_unknown_name_is_an_error(tmp_path, capsys):
-    error = error_of(["digit", "--output", tmp_path], capsys, figures.main)
-    assert "NAME must be the folder of a run, or one of digits, fashion_mnist" in error
-    assert "Received: 'digit'." in error
-
-
 MEASURED = [
     "digits",
     "--timesteps",
@@ -187,33 +85,6 @@ MEASURED = [
     *QUICKLY[1:],
     "epochs=1",
 ]
-
-
-@pytest.mark.parametrize(
-    "command", [figures.main, windows.main, callbacks.main, against_timesteps.main]
-)
-def test_batches_are_not_taken_from_a_stream(command, monkeypatch, tmp_path, capsys):
-    stream = StreamedDataset(1_281_167, 50_000, 1000, None, None)
-    recipe = dataclasses.replace(
-        catalogue.find("digits"), load_data=lambda folder: stream
-    )
-    monkeypatch.setitem(catalogue.RECIPES, "digits", recipe)
-    (tmp_path / "settings.json").write_text(json.dumps(recipe.settings()))
-    arguments = {
-        figures.main: [tmp_path],
-        against_timesteps.main: ["digits", "--output", tmp_path],
-    }.get(command, ["digits"])
-    error = error_of(arguments, capsys, command)
-    assert "takes data sets in memory. Received: one that is read as a stream." in error
-
-
-@pytest.mark.parametrize("option", ["--images", "--test-images"])
-def test_figures_need_images(option, tmp_path, capsys):
-    error = error_of(
-        ["digits", option, "0", "--output", tmp_path / "new"], capsys, figures.main
-    )
-    assert f"`{option}` must be 1 or more. Received: {option}=0" in error
-    assert not (tmp_path / "new").exists()
 
 
 @pytest.fixture(scope="module")
@@ -328,31 +199,8 @@ def test_a_file_that_is_no_record_is_named(content, tmp_path, capsys):
     error = error_of(["digits", "--output", tmp_path], capsys, against_timesteps.main)
     assert str(path) in error
     assert "not a record of python -m recipes.benchmark.against_timesteps" in error
-    pytest.importorskip("matplotlib")
-    of_overview = ["--record", path, "--output", tmp_path / "overview.png"]
-    assert str(path) in error_of(of_overview, capsys, overview.main)
 
 
-def test_the_overview_is_one_picture(record, tmp_path, capsys):
-    path = tmp_path / "overview.png"
-    arguments = ["--record", str(record / "digits.json"), "--output", str(path)]
-    assert overview.main(arguments) == 0
-    assert path.read_bytes().startswith(b"\x89PNG")
-    write_clothes(tmp_path)
-    capsys.readouterr()
-    inside = [
-        *arguments,
-        "--network",
-        "fashion_mnist_maxformer_integer",
-        "--data-dir",
-        tmp_path,
-    ]
-    assert "`--network` must be a network with layers of neurons. Received" in error_of(
-        inside, capsys, overview.main
-    )
-
-
-# After a few steps moving statistics are still those of the start.
 @pytest.mark.filterwarnings("ignore:DEAD:UserWarning")
 def test_the_cost_of_callbacks_is_printed_beside_a_training_step(capsys):
     assert (

@@ -1,7 +1,6 @@
 """The data of recipes: files are read correctly, and errors name damaged or missing
 ones."""
 
-import dataclasses
 import gzip
 import sys
 import types
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from recipes import catalogue
-from recipes.data import digits, fashion_mnist
+from recipes.data import digits, fashion_mnist, order
 from recipes.data.dataset import StreamedDataset
 from recipes.data.idx import read_idx
 from tests.recipes.made_clothes import (
@@ -21,7 +20,7 @@ from tests.recipes.made_clothes import (
     write_clothes,
     write_idx,
 )
-from tests.recipes.recipe_runs import error_of
+from tests.recipes.recipe_runs import changed, error_of
 
 pytestmark = pytest.mark.runs_once
 
@@ -57,13 +56,6 @@ def test_an_idx_file_is_read_as_it_was_written(tmp_path, name, shape):
     np.testing.assert_array_equal(read, array)
 
 
-def test_compression_is_detected_from_the_bytes_not_the_name(tmp_path):
-    array = np.arange(6, dtype="uint8")
-    write_idx(tmp_path / "compressed.gz", array)
-    (tmp_path / "compressed.gz").rename(tmp_path / "array-idx")
-    np.testing.assert_array_equal(read_idx(tmp_path / "array-idx"), array)
-
-
 def test_fashion_mnist_keeps_images_and_labels_together(clothes):
     data = fashion_mnist.load(clothes)
     pixels, labels = made_clothes(FEW_IMAGES, seed=FEW_IMAGES)
@@ -89,26 +81,25 @@ def test_held_out_images_replace_the_test_images_and_are_not_trained_on(clothes)
     assert everything_else.train_size == FEW_IMAGES - 20
 
 
-def test_not_all_images_can_be_held_out(clothes, tmp_path, capsys):
-    command = [
-        "fashion_mnist",
-        "--data-dir",
-        str(clothes),
-        "--output",
-        str(tmp_path / "run"),
-    ]
-    error = error_of([*command, "--set", f"held_out={FEW_IMAGES}"], capsys)
-    assert f"held_out={FEW_IMAGES}" in error
-
-
 @pytest.mark.parametrize("setting", ["held_out=5", "train_images=5"])
 def test_no_part_of_a_stream_is_taken(setting):
     stream = StreamedDataset(10, 10, 2, None, None)
-    recipe = dataclasses.replace(
-        catalogue.find("imagenet_sew_resnet34"), load_data=lambda folder: stream
-    )
-    with pytest.raises(ValueError, match=setting):
-        recipe.with_settings([setting]).load(None)
+    with changed("imagenet_sew_resnet34", load_data=lambda folder: stream):
+        recipe = catalogue.find("imagenet_sew_resnet34").with_settings([setting])
+        with pytest.raises(ValueError, match=setting):
+            recipe.load(None)
+
+
+def test_of_the_data_of_order_only_the_order_tells_the_class():
+    dataset = catalogue.find("order").load(None)
+    x, y = dataset.train_images, dataset.train_labels
+    rates = [x[y == label].mean(axis=(0, 1)) for label in (0, 1)]
+    np.testing.assert_array_equal(*rates)
+    assert x.shape == (32, order.T, 4)
+    np.testing.assert_array_equal(x, dataset.test_images)
+    for data_dir, timesteps, said in (("data", 8, "The data are made"), (None, 4, "8")):
+        with pytest.raises(ValueError, match=said):
+            order.load(data_dir, timesteps)
 
 
 def tensorflow_datasets_stand_in(prepared):
@@ -168,92 +159,55 @@ def test_without_tensorflow_datasets_the_error_says_what_to_install(
     assert "--data-dir" in error
 
 
-def test_the_error_names_a_missing_data_folder(tmp_path, capsys):
-    folder = tmp_path / "nowhere"
-    error = error_of(
-        ["fashion_mnist", "--data-dir", str(folder), "--output", str(tmp_path)], capsys
-    )
-    assert str(folder) in error
-    assert "does not exist" in error
-    (tmp_path / "file").write_text("")
-    error = error_of(
-        [
-            "fashion_mnist",
-            "--data-dir",
-            str(tmp_path / "file"),
-            "--output",
-            str(tmp_path),
-        ],
-        capsys,
-    )
-    assert f"{tmp_path / 'file'} is not a folder" in error
-
-
 ZIPPED = gzip.compress(bytes(1000), mtime=0)
 """Without the time of day: tests are collected in several processes, and must have the
 same names in each."""
 
 
-@pytest.mark.parametrize("name", fashion_mnist.FILES)
-def test_the_error_names_a_missing_data_file(name, clothes, tmp_path, capsys):
-    (clothes / name).unlink()
-    error = error_of(
-        ["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys
-    )
-    assert str(clothes / name) in error
+def _image(name, array):
+    return name, lambda path: write_idx(path, array)
+
+
+def _bytes(*contents):
+    return fashion_mnist.FILES[0], lambda path: path.write_bytes(b"".join(contents))
+
+
+IMAGES, LABELS, _, TEST_LABELS = fashion_mnist.FILES
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("damage", "said"),
     [
-        (b"", "0 bytes"),
-        (b"PK\3\4 a zip file", "50 4b"),
-        (bytes([0, 0, 13, 1, 0, 0, 0, 0]), "type 13"),
-        (bytes([0, 0, 8, 3, 0, 0, 0, 1]), "header of 3 dimensions takes 16"),
+        ((IMAGES, lambda path: path.unlink()), "There is no file"),
+        (_bytes(), "0 bytes"),
+        (_bytes(b"PK\3\4 a zip file"), "50 4b"),
+        (_bytes(bytes([0, 0, 13, 1, 0, 0, 0, 0])), "type 13"),
+        (_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 1])), "header of 3 dimensions takes 16"),
         (
-            bytes([0, 0, 8, 1, 0, 0, 0, 5, 1, 2, 3]),
-            "(5,), 13 bytes in all, and it has 11",
+            _bytes(bytes([0, 0, 8, 1, 0, 0, 0, 5, 1, 2, 3])),
+            "(5,), 13 bytes in all, and",
         ),
-        (
-            bytes([0, 0, 8, 1, 0, 0, 0, 1, 1, 2, 3]),
-            "(1,), 9 bytes in all, and it has 11",
-        ),
-        (ZIPPED[:-9], "gzip cannot decompress"),
-        (ZIPPED[:-8] + bytes(8), "gzip cannot decompress"),
-        (b"\x1f\x8b\x08\x00 not gzip any more", "gzip cannot decompress"),
+        (_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 1, 2, 3])), "(1,), 9 bytes in all, and"),
+        (_bytes(ZIPPED[:-9]), "gzip cannot decompress"),
+        (_bytes(ZIPPED[:-8], bytes(8)), "gzip cannot decompress"),
+        (_image(IMAGES, np.zeros((3, 32, 32), "uint8")), "(3, 32, 32)"),
+        (_image(IMAGES, np.zeros((0, 28, 28), "uint8")), "(0, 28, 28)"),
+        (_image(LABELS, np.zeros(3, "uint8")), "(3,)"),
+        (_image(TEST_LABELS, np.full(FEW_IMAGES // 4, 10, "uint8")), "largest is 10"),
     ],
 )
-@pytest.mark.parametrize("name", fashion_mnist.FILES[:2])
-def test_the_error_names_a_damaged_data_file_and_the_problem(
-    name, content, said, clothes, tmp_path, capsys
-):
-    (clothes / name).write_bytes(content)
-    error = error_of(
-        ["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys
-    )
-    assert str(clothes / name) in error
-    assert said in error
+def test_the_error_names_a_damaged_file_and_the_problem(damage, said, clothes):
+    name, change = damage
+    change(clothes / name)
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        fashion_mnist.load(clothes)
+    assert str(clothes / name) in str(error.value)
+    assert said in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "array", "said"),
-    [
-        (fashion_mnist.FILES[0], np.zeros((3, 32, 32), "uint8"), "(3, 32, 32)"),
-        (fashion_mnist.FILES[0], np.zeros((0, 28, 28), "uint8"), "(0, 28, 28)"),
-        (fashion_mnist.FILES[1], np.zeros(3, "uint8"), "(3,)"),
-        (
-            fashion_mnist.FILES[3],
-            np.full(FEW_IMAGES // 4, 10, "uint8"),
-            "largest is 10",
-        ),
-    ],
-)
-def test_the_error_names_a_data_file_with_wrong_content(
-    name, array, said, clothes, tmp_path, capsys
-):
-    write_idx(clothes / name, array)
-    error = error_of(
-        ["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys
-    )
-    assert str(clothes / name) in error
-    assert said in error
+def test_the_error_names_a_missing_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for name, said in (("nowhere", "does not exist"), ("file", "is not a folder")):
+        with pytest.raises(OSError, match=said) as error:
+            fashion_mnist.load(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)

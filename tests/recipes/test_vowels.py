@@ -8,11 +8,11 @@ import pytest
 
 from keras_ratesnn import layers
 from keras_ratesnn.models import load_pretrained
-from recipes import callbacks, catalogue, publish, temporal
+from recipes import callbacks, catalogue, publish
 from recipes import run as recipes_run
-from recipes.checkpoint import load_model
 from recipes.compare import results, shuffled
 from recipes.data import japanese_vowels
+from recipes.run_folder import load_model
 from tests.recipes.recipe_runs import (
     assert_same_states,
     curve_without_times,
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.runs_once
 T = japanese_vowels.LONGEST
 
 
-def write(folder, samples=18, seed=0):
+def write_vowels(folder, samples=18, seed=0):
     """The two files, with sequences of which the class shows in the first channel;
     returns the sequences of the tests."""
     random = np.random.default_rng(seed)
@@ -49,7 +49,7 @@ def write(folder, samples=18, seed=0):
 
 
 def test_sequences_are_padded_and_standardised_by_those_of_training(tmp_path):
-    sequences = write(tmp_path / "data")
+    sequences = write_vowels(tmp_path / "data")
     data = japanese_vowels.load(tmp_path / "data", T + 1)
     assert data.train_images.shape == data.test_images.shape == (18, T + 1, 12)
     counts = np.isfinite(data.test_images[..., 0]).sum(axis=1)
@@ -77,7 +77,7 @@ SMALL = ("width=0.0625", "epochs=1", "batch_size=16", "windows=1")
 def train(folder, *settings):
     """Trains the recipe for an epoch on written files; returns the folder of the run
     and its record."""
-    write(folder / "data")
+    write_vowels(folder / "data")
     path = folder / "run"
     arguments = (
         "japanese_vowels",
@@ -151,7 +151,7 @@ def test_padding_stays_padding_in_a_published_network_which_teaches_sequences(
 
 
 def test_padding_is_no_step_that_teaches_the_others(tmp_path):
-    write(tmp_path)
+    write_vowels(tmp_path)
     recipe = catalogue.find("japanese_vowels").with_settings(
         ["width=0.0625", "step_distillation=0.5"]
     )
@@ -173,64 +173,31 @@ def test_padding_is_no_step_that_teaches_the_others(tmp_path):
     assert np.isfinite(measured["loss"])
 
 
-@pytest.mark.parametrize("name", temporal.TEMPORAL)
-def test_a_network_has_the_temporal_part_that_is_set(name):
-    kinds = {
-        "recurrent": layers.Recurrent,
-        "sliding_psn": layers.SlidingPSN,
-        "delays": layers.Delay,
-    }
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("recurrent", layers.Recurrent),
+        ("sliding_psn", layers.SlidingPSN),
+        ("delays", layers.Delay),
+    ],
+)
+def test_a_network_has_the_temporal_part_that_is_set(name, kind):
     recipe = catalogue.find("japanese_vowels").with_settings([f"temporal={name}"])
-    found = [type(layer) for layer in recipe.network().layers]
-    assert [found.count(kind) for kind in kinds.values()] == [
-        2 * (other == name) for other in kinds
-    ]
+    kinds = [type(layer) for layer in recipe.network().layers]
+    parts = (layers.Recurrent, layers.SlidingPSN, layers.Delay)
+    assert [part for part in parts if part in kinds] == [kind]
+    assert kinds.count(kind) == 2
 
 
 def test_kernels_of_delays_become_narrow_in_a_quarter_of_the_epochs(run_with_delays):
     path, _ = run_with_delays
     recipe = catalogue.find("japanese_vowels").with_settings(["temporal=delays"])
-    (lower,) = temporal.callbacks(recipe)
+    (lower,) = recipes_run._changes_in_time(recipe)
     assert lower.epochs == recipe.epochs // 4
-    assert temporal.callbacks(catalogue.find("japanese_vowels")) == []
-    sigmas = [
-        layer.sigma
-        for layer in load_model(path / "last.keras").network.layers
-        if isinstance(layer, layers.Delay)
-    ]
+    network = load_model(path / "last.keras").network
+    delays = [layer for layer in network.layers if isinstance(layer, layers.Delay)]
     # An epoch begins with the width that it trains with.
-    assert sigmas == [temporal.MAX_DELAY // 2] * 2
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "said"),
-    [
-        (
-            "japanese_vowels",
-            ["temporal=psn"],
-            "`temporal` must be one of None, 'recurrent', 'sliding_psn', 'delays'",
-        ),
-        ("digits", ["temporal=delays"], "`temporal` must be None in recipe 'digits'"),
-        (
-            "japanese_vowels",
-            ["temporal=delays", "levels=2"],
-            "`levels` must be None with temporal='delays'",
-        ),
-    ],
-)
-def test_a_temporal_part_without_effect_is_an_error(name, settings, said):
-    with pytest.raises(ValueError, match=said):
-        catalogue.find(name).with_settings(settings)
-
-
-@pytest.mark.parametrize("setting", ["augment=spoken_words", "mix=cutmix_in_time"])
-def test_padded_sequences_are_not_augmented(setting):
-    with pytest.raises(
-        ValueError,
-        match="`augment` and `mix` must be 'none' in recipe 'japanese_vowels', whose "
-        "sequences are",
-    ):
-        catalogue.find("japanese_vowels").with_settings([setting])
+    assert [layer.sigma for layer in delays] == [2, 2]
 
 
 def test_the_accuracy_of_shuffled_spikes_is_in_the_result_and_in_short_tables(
@@ -268,7 +235,7 @@ def test_the_files_of_aeon_are_found_without_importing_it(tmp_path, monkeypatch)
     folder = tmp_path / "aeon" / "datasets" / "data" / "JapaneseVowels"
     folder.mkdir(parents=True)
     (tmp_path / "aeon" / "__init__.py").write_text("raise RuntimeError('imported')")
-    write(folder)
+    write_vowels(folder)
     monkeypatch.syspath_prepend(tmp_path)
     assert japanese_vowels.load(None, T).train_size == 18
 

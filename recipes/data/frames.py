@@ -1,0 +1,209 @@
+"""Frames of recordings, which are computed once and stored in the data folder.
+
+Beside the `.npy` file of the frames a `.json` file describes their source. If a
+recording has changed or the file is damaged, the frames are computed again.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import os
+
+import numpy as np
+
+from keras_ratesnn.events import event_frames, time_surfaces, voxel_grid
+from keras_ratesnn.events.frames import resize
+from recipes.atomic_files import writing
+
+FRAMES_VERSION = 1
+"""Increase this when the same recordings give different frames, so that stored frames
+are not used."""
+
+WRITING_ADVICE = (
+    "If the data folder is not writable, pass with --data-dir another one with links "
+    "to what is in it."
+)
+
+
+# Kinds of frames: functions `(events, timesteps, sensor_shape, frame_shape)` that
+# return an array of float32 `(timesteps, *frame_shape, 2)`, OFF and ON.
+
+
+def _counts(split_by, events, timesteps, sensor_shape, frame_shape):
+    return event_frames(events, timesteps, split_by, sensor_shape, frame_shape)
+
+
+def _voxels(events, timesteps, sensor_shape, frame_shape):
+    """A voxel grid, its negative and its positive part in a channel each."""
+    grid = voxel_grid(events, timesteps, sensor_shape)
+    parts = np.stack([np.maximum(-grid, 0), np.maximum(grid, 0)], axis=-1)
+    return resize(parts, frame_shape)
+
+
+def _surfaces(events, timesteps, sensor_shape, frame_shape):
+    """Time surfaces that decay to 1/e within a frame; resized to means, where counts
+    are summed."""
+    duration = int(events.timestamp[-1]) - int(events.timestamp[0]) + 1
+    surfaces = time_surfaces(events, timesteps, duration / timesteps, sensor_shape)
+    share = np.float32(np.prod(frame_shape) / np.prod(sensor_shape))
+    return resize(surfaces, frame_shape) * share
+
+
+KINDS = {
+    "count": functools.partial(_counts, "count"),
+    "time": functools.partial(_counts, "time"),
+    "voxels": _voxels,
+    "surfaces": _surfaces,
+}
+"""Counts of events in frames with equal numbers of events, or of equal duration; voxel
+grids; time surfaces."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """How the recordings of a data set become frames.
+
+    Attributes:
+        name: String, the name of the data set.
+        kind: A name of `KINDS`.
+        timesteps: Integer, the number of frames of a recording.
+        sensor_shape: `(height, width)` of the camera.
+        frame_shape: `(height, width)` of a frame.
+    """
+
+    name: str
+    kind: str
+    timesteps: int
+    sensor_shape: tuple[int, int]
+    frame_shape: tuple[int, int]
+
+    def read(self, reader, path):
+        """The frames of each recording in a file, a list; `reader` returns its events,
+        or pairs of a class and events."""
+        recordings = read(reader, path)
+        if isinstance(recordings, list):
+            recordings = [events for _, events in recordings]
+        else:
+            recordings = [recordings]
+        make = KINDS[self.kind]
+        try:
+            return [
+                make(events, self.timesteps, self.sensor_shape, self.frame_shape)
+                for events in recordings
+            ]
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is not a recording of {self.name}. {error}"
+            ) from error
+
+    def stored(self, folder, readers, count, sources=None):
+        """The frames of `count` recordings, stored in their folder.
+
+        Args:
+            folder: Path.
+            readers: Dictionary from the files of recordings to their readers.
+            count: Integer.
+            sources: The files that the frames depend on. Defaults to `None`, those of
+                recordings.
+        """
+        path = folder / f"frames_{self.timesteps}_by_{self.kind}.npy"
+        shape = (count, self.timesteps, *self.frame_shape, 2)
+        frames = (
+            recording
+            for file, reader in readers.items()
+            for recording in self.read(reader, file)
+        )
+        return stored(path, sources or list(readers), shape, frames)
+
+
+# Stored frames
+
+
+def stored(path, sources, shape, frames):
+    """Frames of recordings, memory-mapped from a file that is created first if it is
+    missing or damaged.
+
+    Args:
+        path: The `.npy` file, in the data folder.
+        sources: The files that the frames depend on.
+        shape: Tuple, that of the frames of all recordings.
+        frames: Iterable of the frames of each recording, used only if the file is
+            created.
+
+    Returns:
+        Array of float32.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    origin_path = path.with_suffix(".json")
+    origin = _origin(path.parent, sources)
+    if not _is_whole(path, origin_path, origin):
+        print(
+            f"counting the events of {shape[0]:,} recordings into {path}; later runs "
+            "read that file",
+            flush=True,
+        )
+        write(path, _npy_blocks(shape, frames))
+        written = {**origin, "sha256": _checksum(path)}
+        write(origin_path, [json.dumps(written).encode()])
+    # Changes to the array stay in memory. The plain array shares this memory.
+    return np.asarray(np.load(path, mmap_mode="c"))
+
+
+def read(reader, path):
+    """`reader(path)`; an error of the system is one about the recording."""
+    try:
+        return reader(path)
+    except OSError as error:
+        # An OSError would be mistaken for one about the file being written.
+        raise ValueError(
+            f"The recording {path} cannot be read ({error.strerror or error})."
+        ) from error
+
+
+def _origin(folder, sources):
+    """Describes the source of the frames; frames from another source are stale."""
+    recordings = []
+    for path in sources:
+        stat = path.stat()
+        name = path.relative_to(folder).as_posix()
+        recordings.append([name, stat.st_size, stat.st_mtime_ns])
+    return {"version": FRAMES_VERSION, "recordings": recordings}
+
+
+def _is_whole(path, origin_path, origin):
+    """Whether a file of frames exists, belongs to `origin` and is undamaged."""
+    try:
+        written = json.loads(origin_path.read_bytes())
+        return written == {**origin, "sha256": _checksum(path)}
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _checksum(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _npy_blocks(shape, frames):
+    """The bytes of a `.npy` file, one recording at a time."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    yield header.getvalue()
+    for recording in frames:
+        yield recording.astype("<f4").tobytes()
+
+
+def write(path, blocks):
+    """Writes blocks of bytes to a file atomically, so that a killed run leaves no
+    incomplete file."""
+    # Several processes may count the same events.
+    part_name = f"{path.name}.{os.getpid()}.part"
+    with writing(path, part_name, WRITING_ADVICE) as part, part.open("wb") as file:
+        for block in blocks:
+            file.write(block)

@@ -1,0 +1,485 @@
+"""Recipes, trained through the function of the command line, on real digits and on IDX
+files written by the tests."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from made_once import made_once
+
+from recipes import (
+    batches,
+    catalogue,
+    command_line,
+    convert,
+    evaluate,
+    figures,
+    optimizers,
+    run,
+    run_folder,
+)
+from recipes.data import digits
+from recipes.data.dataset import StreamedDataset
+from recipes.train import main
+from tests.recipes.made_clothes import FEW_IMAGES, write_clothes
+from tests.recipes.recipe_runs import (
+    QUICKLY,
+    changed,
+    error_of,
+    fast_programs,
+    trained,
+)
+
+pytestmark = pytest.mark.runs_once
+
+DIGITS_EPOCHS = 3
+
+
+@pytest.fixture(autouse=True)
+def _default_precision():
+    """A recipe sets the global policy, and JAX's."""
+    yield
+    keras.config.set_dtype_policy("float32")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory, request):
+    """Folder and record of a run of a few epochs on the digits."""
+
+    def make(folder):
+        with fast_programs():
+            trained(folder / "run", "digits", "--set", f"epochs={DIGITS_EPOCHS}")
+
+    shared = made_once("digits", make, tmp_path_factory, request)
+    folder = pathlib.Path(
+        shutil.copytree(
+            shared / "run", tmp_path_factory.mktemp("digits_of_a_worker") / "run"
+        )
+    )
+    return folder, json.loads((folder / "result.json").read_text())
+
+
+# Training
+
+
+def test_the_record_describes_the_run(digits_run):
+    folder, record = digits_run
+    assert record["settings"] == {
+        **catalogue.find("digits").settings(),
+        "epochs": DIGITS_EPOCHS,
+    }
+    assert record["backend"] == keras.backend.backend()
+    assert {
+        "python",
+        "numpy",
+        "keras",
+        "keras_ratesnn",
+        keras.backend.backend(),
+    } == set(record["versions"])
+    here = {name: record[name] for name in ("backend", "device", "versions")}
+    assert record["parts"] == [{"first_epoch": 1, **here}]
+    assert record["diverged"] is None
+    curve = record["curve"]
+    measures = {"accuracy", "loss", "test_accuracy", "test_loss"}
+    measures |= {"seconds", "images_per_second", "learning_rate", "firing_rate"}
+    assert {name: len(values) for name, values in curve.items()} == dict.fromkeys(
+        measures, DIGITS_EPOCHS
+    )
+    assert record["test_accuracy"] == curve["test_accuracy"][-1]
+    assert record["best_test_accuracy"] == max(curve["test_accuracy"])
+    assert (
+        record["parameters"]
+        == keras.saving.load_model(folder / "last.keras").count_params()
+    )
+    assert (record["train_images"], record["test_images"]) == (1437, 360)
+    assert record["seconds"] == pytest.approx(sum(curve["seconds"]), abs=0.1)
+    assert all(0 < rate < 1 for rate in curve["firing_rate"])
+    assert record["peak_memory_mib"] > 100
+    assert record["device"]
+
+
+def test_the_log_has_a_row_and_tensorboard_a_file(digits_run):
+    folder, record = digits_run
+    with open(folder / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == list(range(DIGITS_EPOCHS))
+    assert [float(row["val_accuracy"]) for row in rows] == record["curve"][
+        "test_accuracy"
+    ]
+    assert list((folder / "tensorboard").rglob("events.*"))
+
+
+def test_the_saved_models_give_the_test_accuracies_of_the_record(digits_run):
+    folder, record = digits_run
+    data = digits.load()
+    for name, expected in (
+        ("last", record["test_accuracy"]),
+        ("best", record["best_test_accuracy"]),
+    ):
+        model = keras.saving.load_model(folder / f"{name}.keras")
+        _, accuracy = model.evaluate(data.test_images, data.test_labels, verbose=0)
+        assert accuracy == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.on_each_backend
+def test_settings_take_effect(tmp_path, capsys):
+    settings = (
+        "gradient=bptt",
+        "timesteps=2",
+        "epochs=1",
+        "seed=5",
+        "batch_size=128",
+        "width=0.5",
+        "train_images=512",
+    )
+    record = trained(tmp_path, "digits", "--set", *settings)
+    expected = {
+        "gradient": "bptt",
+        "timesteps": 2,
+        "epochs": 1,
+        "seed": 5,
+        "batch_size": 128,
+        "width": 0.5,
+        "train_images": 512,
+    }
+    assert record["settings"] == {**catalogue.find("digits").settings(), **expected}
+    assert len(record["curve"]["loss"]) == 1
+    assert record["train_images"] == 512
+    model = keras.saving.load_model(tmp_path / "last.keras")
+    assert model.timesteps == 2
+    assert repr(model.gradient) == "BPTT()"
+    # 512 images in batches of 128.
+    assert int(model.optimizer.iterations) == 4
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        f"digits: {keras.backend.backend()} backend, gradient bptt, T = 2, 1 epochs of "
+        "batches of 128, seed 5"
+    )
+    assert (
+        lines[1]
+        == f"{record['parameters']:,} parameters, 512 training images, 360 test images"
+    )
+    assert ("data are read by TensorFlow" in lines[2]) == (
+        keras.backend.backend() != "tensorflow"
+    )
+    assert any("4/4" in line for line in lines)
+    assert str(tmp_path) in lines[-2]
+    assert lines[-1] == f"test accuracy: {record['test_accuracy']:.4f}"
+
+
+def test_the_seed_determines_the_curve(tmp_path, monkeypatch):
+    options = ("digits", "--set", "epochs=2", *QUICKLY)
+    first = trained(tmp_path / "first", *options, "--set", "seed=1")["curve"]["loss"]
+    other = trained(tmp_path / "other", *options, "--set", "seed=2")["curve"]["loss"]
+    # The default folder is named after the recipe.
+    monkeypatch.chdir(tmp_path)
+    assert main([*options, "seed=1"]) == 0
+    again = run_folder.read_json(pathlib.Path("runs", "digits", "result.json"))[
+        "curve"
+    ]["loss"]
+    # Threads may add in another order: the same to rounding, not to the bit.
+    np.testing.assert_allclose(again, first, rtol=1e-4)
+    assert not np.allclose(other, first, rtol=1e-3)
+
+
+@pytest.mark.on_each_backend
+def test_float64_has_64_bits():
+    model = run.build(
+        catalogue.find("digits").with_settings(["precision=float64", *QUICKLY]),
+        digits.load(),
+    )
+    # Gradients and momenta are of the same type.
+    model.train_on_batch(np.zeros((2, 8, 8, 1)), np.zeros(2, int))
+    for variable in (*model.trainable_variables, *model.optimizer.variables):
+        if "iteration" not in variable.path and "learning_rate" not in variable.path:
+            assert keras.ops.convert_to_numpy(variable).dtype == np.float64, (
+                variable.path
+            )
+    kernel = keras.ops.convert_to_numpy(model.trainable_variables[0])
+    assert (kernel != kernel.astype("float32")).any()
+
+
+def test_fashion_mnist_trains_from_a_folder_of_idx_files_with_augmentation(tmp_path):
+    write_clothes(tmp_path, suffix=".gz")
+    settings = ("epochs=3", "timesteps=2", "batch_size=32", "width=0.25")
+    record = trained(
+        tmp_path / "run",
+        "fashion_mnist",
+        "--data-dir",
+        str(tmp_path),
+        "--set",
+        *settings,
+    )
+    assert (record["train_images"], record["test_images"]) == (
+        FEW_IMAGES,
+        FEW_IMAGES // 4,
+    )
+    assert record["curve"]["loss"][-1] < record["curve"]["loss"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_whole_digits_recipe_reaches_its_accuracy(tmp_path, gradient, seed):
+    assert (
+        trained(tmp_path, "digits", "--set", f"gradient={gradient}", f"seed={seed}")[
+            "test_accuracy"
+        ]
+        >= 0.97
+    )
+
+
+def test_weight_decay_is_on_kernels_only():
+    recipe = catalogue.find("digits").with_settings(
+        ["width=0.25", "learning_rate=0.5", "weight_decay=0.5"]
+    )
+    network = recipe.network()
+    optimizer = optimizers.build(recipe, network, steps=10)
+    optimizer.build(network.trainable_variables)
+    for variable in network.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    optimizer.apply(
+        [keras.ops.zeros(variable.shape) for variable in network.trainable_variables]
+    )
+    for variable in network.trainable_variables:
+        expected = 0.75 if variable.path.endswith("/kernel") else 1.0
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(variable), expected, err_msg=variable.path
+        )
+
+
+def test_the_learning_rate_falls_to_zero_and_restarts_at_half():
+    recipe = catalogue.find("digits").with_settings(
+        ["epochs=5", "restart_at=0.6", "batch_size=100", "width=0.1"]
+    )
+    schedule = run.build(recipe, digits.load()).optimizer._learning_rate
+    assert float(schedule(0)) == pytest.approx(recipe.learning_rate)
+    assert 0 < float(schedule(3 * 15 - 1)) < 0.01 * recipe.learning_rate
+    assert float(schedule(3 * 15)) == pytest.approx(recipe.learning_rate / 2)
+    assert 0 < float(schedule(5 * 15 - 1)) < 0.01 * recipe.learning_rate
+
+
+def test_the_authors_settings_give_the_authors_steps():
+    """Their loop in NumPy against a Keras optimizer, with a constant gradient and a
+    weight in equilibrium."""
+    timesteps, learning_rate, weight_decay, gradient = 4, 0.1, 0.1, 3.0
+    theirs, velocity = 1.0, 0.0
+    for _ in range(500):
+        velocity = 0.9 * velocity + gradient / timesteps + weight_decay * theirs
+        theirs -= learning_rate * velocity
+    rate, decay = optimizers.paper_rates(learning_rate, weight_decay, timesteps)
+    optimizer = keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay)
+    ours = keras.Variable(1.0, name="kernel")
+    optimizer.build([ours])
+    for _ in range(500):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)])
+    assert float(keras.ops.convert_to_numpy(ours)) == pytest.approx(theirs, rel=0.02)
+
+
+# Batches
+
+
+def all_batches(recipe, first_epoch=0):
+    data = recipe.load(None)
+    return list(batches.training_batches(data, recipe, first_epoch).as_numpy_iterator())
+
+
+def test_every_epoch_has_all_images_with_their_labels_in_its_own_order():
+    recipe = catalogue.find("digits").with_settings(["epochs=2", "batch_size=500"])
+    data = digits.load()
+    labels_of = {
+        image.tobytes(): label
+        for image, label in zip(data.train_images, data.train_labels, strict=True)
+    }
+    epochs = all_batches(recipe)[:3], all_batches(recipe)[3:]
+    orders = []
+    for epoch in epochs:
+        images = np.concatenate([images for images, _ in epoch])
+        labels = np.concatenate([labels for _, labels in epoch])
+        assert [labels_of[image.tobytes()] for image in images] == labels.tolist()
+        assert len(images) == 1437
+        orders.append(labels)
+    assert (orders[0] != orders[1]).any()
+    other = all_batches(dataclasses.replace(recipe, seed=1))
+    assert (other[0][1] != epochs[0][0][1]).any()
+
+
+@pytest.mark.parametrize(
+    ("augment", "mix"), [("fashion_mnist", "mixup"), ("random_erasing", "cutmix")]
+)
+def test_batches_that_start_later_are_the_same(augment, mix):
+    recipe = dataclasses.replace(
+        catalogue.find("digits"),
+        epochs=2,
+        batch_size=60,
+        train_images=290,
+        augment=augment,
+        mix=mix,
+    )
+    whole, later = all_batches(recipe), all_batches(recipe, first_epoch=1)
+    assert len(whole) == 10
+    for batch, later_batch in zip(whole[-5:], later, strict=True):
+        for array, later_array in zip(batch, later_batch, strict=True):
+            np.testing.assert_array_equal(array, later_array)
+
+
+def test_batches_larger_than_the_data_are_all_of_it():
+    recipe = catalogue.find("digits").with_settings(["batch_size=10000000000"])
+    dataset = recipe.load(None)
+    ((images, _),) = batches.evaluation_batches(dataset, recipe)
+    assert len(images) == dataset.test_size
+
+
+# What follows a run
+
+
+def test_evaluate_gives_the_accuracy_of_the_record(digits_run, capsys):
+    folder, record = digits_run
+    assert evaluate.main([str(folder)]) == 0
+    assert f"test accuracy: {record['test_accuracy']:.4f}" in capsys.readouterr().out
+    assert (
+        evaluate.main(
+            [
+                str(folder),
+                "--checkpoint",
+                "best",
+                "--timesteps",
+                "2",
+                str(record["settings"]["timesteps"]),
+            ]
+        )
+        == 0
+    )
+    at_two, as_trained = capsys.readouterr().out.split(
+        f"T = {record['settings']['timesteps']}"
+    )
+    assert "T = 2" in at_two
+    assert at_two.count("test accuracy: ") == as_trained.count("test accuracy: ") == 1
+
+
+def test_a_score_of_held_out_images_is_not_called_a_test_score(tmp_path, capsys):
+    trained(tmp_path, "digits", "--set", "held_out=360", "epochs=1", *QUICKLY)
+    printed = capsys.readouterr().out
+    assert "held-out accuracy: " in printed
+    assert "test accuracy" not in printed
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{}", '{"name": 3}', '{"name": "digit"}', '{"name": "digits", "colour": 1}'],
+)
+def test_evaluate_names_settings_with_the_wrong_format(text, tmp_path, capsys):
+    (tmp_path / "settings.json").write_text(text)
+    error = error_of([tmp_path], capsys, evaluate.main)
+    assert str(tmp_path / "settings.json") in error
+    assert error.count("\n") == 1
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--set", "train_images=99999"],
+            "at most the number of training images, 1437.",
+        ),
+        (["--set", "normalization=online"], "threshold_stabilizer"),
+        (["--set", "augment=imagenet"], "which changes it to (224, 224, 1)"),
+        (["--set", "augment=cifar10"], "AutoAugment's images must have three channels"),
+        (["--set", "start_from=nothing"], "`name` must be one of 'digits'"),
+        (
+            ["--set", "start_from=digits", "width=0.5"],
+            "`start_from` must be a pretrained",
+        ),
+        (["--set", "branches=3", "width=0.1"], "`branches` must be at most 2"),
+        (["--data-dir", "somewhere"], "Received: --data-dir somewhere"),
+    ],
+)
+def test_a_mistake_costs_no_run_and_occupies_no_folder(
+    arguments, said, tmp_path, capsys
+):
+    """Not even with --restart, in the folder of an earlier run or in one that is
+    none."""
+    folder = tmp_path / "runs" / "run"
+    command = ["digits", "--output", folder, *arguments]
+    error = error_of(command, capsys)
+    assert said in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+    (folder / "ordinary").mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
+    assert said in error_of([*command, "--restart"], capsys)
+    assert {path.name for path in folder.iterdir()} == {"result.json", "ordinary"}
+
+
+def test_a_restart_deletes_nothing_where_no_run_is(tmp_path):
+    (tmp_path / "ordinary").mkdir()
+    (tmp_path / "ordinary" / "thesis.txt").write_text("mine")
+    trained(tmp_path, "digits", "--restart", "--set", "epochs=1", *QUICKLY)
+    assert (tmp_path / "ordinary" / "thesis.txt").read_text() == "mine"
+
+
+def test_the_error_names_an_output_folder_that_cannot_be_created(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        error = error_of(["digits", "--output", str(folder)], capsys)
+        assert str(folder) in error
+        assert "--output" in error
+
+
+def test_images_with_channels_first_are_not_taken_for_others(monkeypatch, capsys):
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    for command in (main, convert.main):
+        error = error_of(["digits"], capsys, command)
+        assert "Recipes take images (height, width, channels). Received: image" in error
+
+
+def test_batches_are_not_taken_from_a_stream(tmp_path, capsys):
+    stream = StreamedDataset(10, 10, 2, None, None)
+    with changed("digits", load_data=lambda folder: stream):
+        arguments = ["digits", "--untrained", "--output", tmp_path]
+        error = error_of(arguments, capsys, figures.main)
+    assert "takes data sets in memory. Received: one that is read as a stream." in error
+
+
+# Ctrl-C
+
+
+@pytest.mark.parametrize("module", ["recipes.train", "recipes.compare.__main__"])
+def test_ctrl_c_is_handled_while_keras_is_imported(module):
+    program = f"import sys, {module}; sys.exit('keras' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    assert (
+        subprocess.run(command, cwd=pathlib.Path(__file__).parents[2]).returncode == 0
+    )
+
+
+def test_ctrl_c_is_not_lost_where_python_ignores_exceptions():
+    class Freed:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def work(arguments):
+        Freed()
+        time.sleep(5)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = command_line.command(None, "none", "None.", lambda parser: None, work)
+    assert command([]) == 130
+    signal.signal(signal.SIGINT, before)
