@@ -38,7 +38,7 @@ def checked_neuron(neuron, default=LIF, name="neuron"):
                 f"keras_ratesnn.layers.LIF(). Received: {name}={neuron!r}, which "
                 f"returns {layer!r} of type {type(layer).__name__}."
             )
-        if any(layer is other for other in made):
+        if any(layer is earlier for earlier in made):
             raise ValueError(
                 f"`{name}` must return a new layer each time: the layers of a network "
                 f"do not share their neurons. Received: {name}={neuron!r}, which "

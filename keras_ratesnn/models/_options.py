@@ -146,12 +146,9 @@ def builder(
 
 def _parameters(options):
     """The parameters of a typed dict of options, those of all networks last."""
-    found, last = (
-        typing.get_type_hints(options, include_extras=True),
-        Options.__annotations__,
-    )
-    for option in sorted(found, key=lambda option: option in last):
-        kind, (default,) = found[option].__origin__, found[option].__metadata__
+    hints = typing.get_type_hints(options, include_extras=True)
+    for option in sorted(hints, key=lambda option: option in Options.__annotations__):
+        kind, (default,) = hints[option].__origin__, hints[option].__metadata__
         yield inspect.Parameter(
             option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
         )

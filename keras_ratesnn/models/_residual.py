@@ -99,14 +99,10 @@ def network(
     Returns:
         A Functional model.
     """
-    neuron, channels = (
-        checked_neuron(neuron, family.default_neuron),
-        scaled(channels, width),
-    )
-    classes, include_top = (
-        checked_classes(classes),
-        checks.boolean("include_top", include_top),
-    )
+    neuron = checked_neuron(neuron, family.default_neuron)
+    channels = scaled(channels, width)
+    classes = checked_classes(classes)
+    include_top = checks.boolean("include_top", include_top)
     reduction = 2 ** (len(depths) - 1) * family.first_strides
     inputs, stem = input_and_stem(
         input_shape, family.default, stem, reduction, family.stem_reduction
@@ -189,7 +185,9 @@ def stages(x, block, depths, channels, first_strides=1):
     """
     for stage, (depth, filters) in enumerate(zip(depths, channels, strict=True), 1):
         for index in range(1, depth + 1):
-            strides = 1 if index > 1 else 2 if stage > 1 else first_strides
+            strides = 1
+            if index == 1:
+                strides = 2 if stage > 1 else first_strides
             x = block(x, filters, strides, name=f"stage{stage}_block{index}")
     return x
 

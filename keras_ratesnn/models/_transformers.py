@@ -57,7 +57,7 @@ class Edition(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Design:
     """The checked arguments of a network.
 
     Args:
@@ -84,7 +84,7 @@ class Plan:
 
     def attention(self, kind, x, name, **options):
         """Attention by a function of `models.attention`, with the heads and the neurons
-        of the plan."""
+        of the design."""
         neurons = {"neuron": self.neuron, "attention_neuron": self.attention_neuron}
         return kind(x, self.heads, **neurons, name=f"{name}_attention", **options)
 
@@ -101,7 +101,7 @@ IN_STAGES = {
 """The editions of the transformers whose stages each halve the image."""
 
 
-def plan(
+def design(
     editions,
     input_shape,
     classes,
@@ -123,7 +123,7 @@ def plan(
         of options have those, too, that `builder` takes.
 
     Returns:
-        `Plan`.
+        `Design`.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -153,7 +153,7 @@ def plan(
             f"{' and '.join(map(str, chosen.first_blocks))} blocks, and the last stage "
             f"has all others. Received: blocks={blocks}."
         )
-    return Plan(
+    return Design(
         inputs=inputs,
         edition=edition,
         classes=checked_classes(classes),
@@ -198,16 +198,11 @@ def image_of_edition(input_shape, edition, patches):
             f"tokens. Received: input_shape={input_shape!r}."
         )
     if edition is None:
-        large = (
-            "dvs"
-            if image.shape[channel_axis()] == 2 and "dvs" in patches
-            else "imagenet"
-        )
-        edition = (
-            large
-            if min(size) >= SMALLEST_FOR_LARGE_EDITIONS or "cifar" not in patches
-            else "cifar"
-        )
+        edition = "imagenet"
+        if min(size) < SMALLEST_FOR_LARGE_EDITIONS and "cifar" in patches:
+            edition = "cifar"
+        elif image.shape[channel_axis()] == 2 and "dvs" in patches:
+            edition = "dvs"
     patch = patches[edition]
     if any(side % patch for side in size):
         raise ValueError(
@@ -227,18 +222,13 @@ def checked_heads(heads, default, channels, dims):
         channels: The numbers of channels of these stages, without their multiples.
         dims: Argument of the user, for the message.
     """
-    given = heads is not None
-    heads = (
-        checks.positive_integer(
-            "heads", heads, advice="It is the number of attention heads."
-        )
-        if given
-        else default
-    )
+    received = f"heads={heads}"
+    if heads is None:
+        heads, received = default, f"heads=None, which stands for {default}"
+    else:
+        advice = "It is the number of attention heads."
+        heads = checks.positive_integer("heads", heads, advice=advice)
     if heads < 1 or any(number % heads for number in channels):
-        received = (
-            f"heads={heads}" if given else f"heads=None, which stands for {heads}"
-        )
         raise ValueError(
             "`heads` must divide the channels of every stage with attention: "
             f"{' and '.join(map(str, channels))}. Received: {received}, dims={dims!r}. "
@@ -296,60 +286,60 @@ def tokens(x, name):
     )
 
 
-def spike_block(x, attended, plan, name, output_neuron=None):
+def spike_block(x, attended, design, name, output_neuron=None):
     """A block of Spikformer and QKFormer, which adds spikes to spikes: attention and an
     MLP.
 
     Args:
         x: Tensor, tokens or images.
         attended: Tensor, the currents of attention on `x`.
-        plan: `Plan`.
+        design: `Design`.
         name: String, the beginning of the names of the layers.
         output_neuron: Function that returns the neurons of these currents. Defaults to
-            `None`, that of the plan.
+            `None`, that of the design.
     """
     y = neurons(
-        attended, output_neuron or plan.neuron, f"{name}_attention_output_neuron"
+        attended, output_neuron or design.neuron, f"{name}_attention_output_neuron"
     )
     x = layers.Add(name=f"{name}_attention_add")([x, y])
     channels = x.shape[channel_axis(x)]
-    y = pointwise(x, channels * plan.mlp_ratio, True, f"{name}_mlp1")
+    y = pointwise(x, channels * design.mlp_ratio, True, f"{name}_mlp1")
     y = pointwise(
-        neurons(y, plan.neuron, f"{name}_mlp1_neuron"), channels, True, f"{name}_mlp2"
+        neurons(y, design.neuron, f"{name}_mlp1_neuron"), channels, True, f"{name}_mlp2"
     )
     return layers.Add(name=f"{name}_mlp_add")(
-        [x, neurons(y, plan.neuron, f"{name}_mlp2_neuron")]
+        [x, neurons(y, design.neuron, f"{name}_mlp2_neuron")]
     )
 
 
-def in_stages(plan, first_patches, patches, blocks):
+def in_stages(design, first_patches, patches, blocks):
     """The tokens of the last stage. Each stage but the first halves the image and
     doubles the channels.
 
     Args:
-        plan: `Plan`.
-        first_patches: Function `(x, channels, plan, name)`, the patch embedding of the
-            first stage.
+        design: `Design`.
+        first_patches: Function `(x, channels, design, name)`, the patch embedding of
+            the first stage.
         patches: That of the other stages.
-        blocks: Functions `(x, plan, name)`, the block of each stage.
+        blocks: Functions `(x, design, name)`, the block of each stage.
     """
-    x, last = plan.inputs, len(plan.depths)
-    for stage, (depth, block) in enumerate(zip(plan.depths, blocks, strict=True), 1):
+    x, last = design.inputs, len(design.depths)
+    for stage, (depth, block) in enumerate(zip(design.depths, blocks, strict=True), 1):
         embed = first_patches if stage == 1 else patches
-        x = embed(x, plan.dims // 2 ** (last - stage), plan, f"patches{stage}")
+        x = embed(x, design.dims // 2 ** (last - stage), design, f"patches{stage}")
         x = tokens(x, "tokens") if stage == last else x
         for number in range(1, depth + 1):
-            x = block(x, plan, f"stage{stage}_block{number}")
+            x = block(x, design, f"stage{stage}_block{number}")
     return x
 
 
-def classified(x, plan, with_neurons=False):
+def classified(x, design, with_neurons=False):
     """The network that ends in a dense layer on the means over the tokens, or on
     neurons of these."""
     x = layers.GlobalAveragePooling1D(data_format="channels_last", name="pool")(x)
-    x = neurons(x, plan.neuron, "neuron") if with_neurons else x
+    x = neurons(x, design.neuron, "neuron") if with_neurons else x
     return keras.Model(
-        plan.inputs,
-        dense(x, plan.classes, PYTORCH_DEFAULT, "classifier"),
+        design.inputs,
+        dense(x, design.classes, PYTORCH_DEFAULT, "classifier"),
         name="network",
     )

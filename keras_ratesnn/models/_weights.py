@@ -58,16 +58,12 @@ def with_weights(model, weights, architecture):
         )
     origin = f"weights={os.fspath(weights)!r}"
     if os.fspath(weights).endswith(".keras"):
-        file, advice = (
-            pathlib.Path(weights),
-            "Build the network with the arguments of the saved network.",
-        )
+        file = pathlib.Path(weights)
+        advice = "Build the network with the arguments of the saved network."
     else:
         card = _card(os.fspath(weights), architecture)
-        file, advice = (
-            _files.weights_file(card),
-            f"Build the network as described on its card, {card.network}.",
-        )
+        file = _files.weights_file(card)
+        advice = f"Build the network as described on its card, {card.network}."
     copy_weights(
         _saved_network(file, origin),
         model.network,
@@ -86,9 +82,9 @@ def _card(name, architecture):
     if card is not None and card.architecture == architecture:
         return card
     fitting = [
-        other
-        for other in _files.names()
-        if _files.card(other).architecture == architecture
+        candidate
+        for candidate in _files.names()
+        if _files.card(candidate).architecture == architecture
     ]
     wrong = (
         "there is no such network"

@@ -101,9 +101,11 @@ def spiking_self_attention(
     Source: Zhou et al., "Spikformer: When Spiking Neural Network Meets Transformer",
     ICLR 2023.
     """
-    parts = _Parts(inputs, heads, "spiking_self_attention", **options)
+    parts = _AttentionParts(inputs, heads, "spiking_self_attention", **options)
     scale = checks.real("scale", scale, above=0)
-    of_values = parts.channels * checks.positive_integer("value_ratio", value_ratio)
+    value_channels = parts.channels * checks.positive_integer(
+        "value_ratio", value_ratio
+    )
     queries, keys, values = (
         tokens_of_heads(
             parts.spikes(part, channels),
@@ -114,7 +116,7 @@ def spiking_self_attention(
         for part, channels in (
             ("query", parts.channels),
             ("key", parts.channels),
-            ("value", of_values),
+            ("value", value_channels),
         )
     )
     # Scaled before the second product: that keeps half precision farther from its
@@ -125,7 +127,9 @@ def spiking_self_attention(
     attended = neurons(
         ops.matmul(queries, summed), parts.attention_neuron, f"{parts.name}_neuron"
     )
-    return parts.output(joined_heads(attended, of_values, parts.inputs, parts.name))
+    return parts.output(
+        joined_heads(attended, value_channels, parts.inputs, parts.name)
+    )
 
 
 @with_options
@@ -159,7 +163,7 @@ def token_attention(
     Source: Zhou et al., "QKFormer: Hierarchical Spiking Transformer using Q-K
     Attention", NeurIPS 2024.
     """
-    parts = _Parts(inputs, heads, "token_attention", **options)
+    parts = _AttentionParts(inputs, heads, "token_attention", **options)
     queries, keys = (_channels_of_heads(parts, part) for part in ("query", "key"))
     counts = ops.sum(queries, axis=2 if parts.channels_first else -1, keepdims=True)
     return _let_pass(parts, counts, keys)
@@ -195,7 +199,7 @@ def spike_driven_attention(
 
     Source: Yao et al., "Spike-driven Transformer", NeurIPS 2023.
     """
-    parts = _Parts(inputs, heads, "spike_driven_attention", **options)
+    parts = _AttentionParts(inputs, heads, "spike_driven_attention", **options)
     queries, keys, values = (
         _channels_of_heads(parts, part) for part in ("query", "key", "value")
     )
@@ -207,7 +211,7 @@ def spike_driven_attention(
     return _let_pass(parts, counts, queries)
 
 
-class _Parts:
+class _AttentionParts:
     """The checked arguments of attention, and the parts that all kinds have; names of
     their layers begin with `name`."""
 
@@ -255,11 +259,20 @@ class _Parts:
 def tokens_of_heads(x, heads, name, transposed=False):
     """Tokens or images as `(batch, heads, tokens, channels per head)`, or with the last
     two axes transposed."""
-    channels_first, of_head = channel_axis(x) == 1, x.shape[channel_axis(x)] // heads
+    channels_first, head_channels = (
+        channel_axis(x) == 1,
+        x.shape[channel_axis(x)] // heads,
+    )
     if channels_first:
-        shape, order = (heads, of_head, -1), (1, 2, 3) if transposed else (1, 3, 2)
+        shape, order = (
+            (heads, head_channels, -1),
+            (1, 2, 3) if transposed else (1, 3, 2),
+        )
     else:
-        shape, order = (-1, heads, of_head), (2, 3, 1) if transposed else (2, 1, 3)
+        shape, order = (
+            (-1, heads, head_channels),
+            (2, 3, 1) if transposed else (2, 1, 3),
+        )
     return keras.layers.Permute(order, name=f"{name}_order")(
         keras.layers.Reshape(shape, name=f"{name}_heads")(x)
     )

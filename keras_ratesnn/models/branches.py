@@ -90,7 +90,7 @@ def add_branches(
     if (
         not names
         or len(set(map(repr, names))) < len(names)
-        or not all(checks.is_one_of(each, known) for each in names)
+        or not all(checks.is_one_of(name, known) for name in names)
     ):
         raise ValueError(
             "`layer_names` must be a list of names of layers of the network, each "
@@ -99,8 +99,8 @@ def add_branches(
         )
     (logits,) = network.outputs
     heads = [
-        _branch(_output(network, each), logits.shape[-1], f"branch_{each}")
-        for each in names
+        _branch(_output(network, name), logits.shape[-1], f"branch_{name}")
+        for name in names
     ]
     outputs = ops.stack([*heads, TimeMean(name="branch_last")(logits)], axis=1)
     return SpikingModel(

@@ -78,7 +78,7 @@ def ESpikeFormer(
     Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing
     Approximation Training", 2025.
     """
-    inputs, dims, depths, parts = checked(
+    inputs, dims, depths, settings = checked(
         input_shape,
         timesteps,
         dims,
@@ -89,15 +89,15 @@ def ESpikeFormer(
         neuron,
         last_blocks=LAST_BLOCKS,
     )
-    x = staged(inputs, dims, depths, convolution_block, attention_block, parts)
+    x = staged(inputs, dims, depths, convolution_block, attention_block, settings)
     return classified(
         inputs,
         classes,
-        counts(x, count_neuron if neuron is None else parts.neuron, "neuron"),
+        counts(x, count_neuron if neuron is None else settings.neuron, "neuron"),
     )
 
 
-class Parts(NamedTuple):
+class BlockSettings(NamedTuple):
     """The checked arguments of the blocks.
 
     Args:
@@ -134,7 +134,7 @@ def checked(
     last_blocks=0,
 ):
     """The input of a network, its `dims`, as many as in the example, the numbers of
-    blocks with attention, and its `Parts`."""
+    blocks with attention, and its `BlockSettings`."""
     inputs, _ = _transformers.image_of_edition(
         input_shape, "imagenet", {"imagenet": 2**HALVINGS}
     )
@@ -143,46 +143,35 @@ def checked(
         "blocks", blocks, advice="It is the number of transformer blocks."
     )
     _check_timesteps(timesteps, neuron)
-    neuron, heads = (
-        checked_neuron(neuron, default),
-        _transformers.checked_heads(heads, 8, dims[2:], dims),
+    neuron = checked_neuron(neuron, default)
+    heads = _transformers.checked_heads(heads, 8, dims[2:], dims)
+    settings = BlockSettings(
+        neuron, heads, checks.positive_integer("mlp_ratio", mlp_ratio)
     )
-    parts = Parts(neuron, heads, checks.positive_integer("mlp_ratio", mlp_ratio))
     if blocks <= last_blocks:
         raise ValueError(
             f"`blocks` must be {last_blocks + 1} or more, because the last "
             f"{last_blocks} have other channels. Received: blocks={blocks}."
         )
-    return (
-        inputs,
-        dims,
-        (blocks - last_blocks, last_blocks) if last_blocks else (blocks,),
-        parts,
-    )
+    depths = (blocks - last_blocks, last_blocks) if last_blocks else (blocks,)
+    return inputs, dims, depths, settings
 
 
-def staged(inputs, dims, depths, convolutions, attention, parts):
+def staged(inputs, dims, depths, convolutions, attention, settings):
     """The means of the currents of the last stage. `convolutions` and `attention` are
-    blocks, functions `(x, parts, name)`."""
-    first = (
-        (dims[0] // 2, convolutions, 1),
-        (dims[0], convolutions, 1),
-        (dims[1], convolutions, 2),
-    )
-    x, last = (
-        inputs,
-        (
-            (channels, attention, depth)
-            for channels, depth in zip(dims[2:], depths, strict=True)
-        ),
-    )
-    for stage, (channels, block, depth) in enumerate((*first, *last), 1):
-        size, strides = 7 if stage == 1 else 3, 2 if stage <= HALVINGS else 1
-        x = downsampling(
-            x, channels, size, strides, parts if stage > 1 else None, f"down{stage}"
-        )
+    blocks, functions `(x, settings, name)`."""
+    widths, depths = (dims[0] // 2, *dims), (1, 1, 2, *depths)
+    x = inputs
+    for stage, (channels, depth) in enumerate(zip(widths, depths, strict=True), 1):
+        name = f"down{stage}"
+        strides = 2 if stage <= HALVINGS else 1
+        if stage == 1:
+            x = downsampling(x, channels, 7, strides, None, name)
+        else:
+            x = downsampling(x, channels, 3, strides, settings, name)
+        block = convolutions if stage <= 3 else attention
         for number in range(1, depth + 1):
-            x = block(x, parts, f"stage{stage}_block{number}")
+            x = block(x, settings, f"stage{stage}_block{number}")
     return layers.GlobalAveragePooling2D(name="pool")(x)
 
 
@@ -204,10 +193,10 @@ def counts(x, neuron, name):
     return x if size == 1.0 else layers.Rescaling(1 / size, name="counts")(x)
 
 
-def downsampling(x, filters, size, strides, parts, name):
-    """A convolution with bias and batch normalisation, of spikes unless `parts` is
+def downsampling(x, filters, size, strides, settings, name):
+    """A convolution with bias and batch normalisation, of spikes unless `settings` is
     `None`."""
-    x = x if parts is None else neurons(x, parts.neuron, f"{name}_neuron")
+    x = x if settings is None else neurons(x, settings.neuron, f"{name}_neuron")
     return conv_bn_neuron(
         x,
         filters,
@@ -220,54 +209,57 @@ def downsampling(x, filters, size, strides, parts, name):
     )
 
 
-def separable_convolution(x, size, parts, name):
+def separable_convolution(x, size, settings, name):
     """Two dense layers with twice the channels between them, and a depthwise
     convolution there, added to the input."""
     channels = x.shape[channel_axis(x)]
     y = pointwise(
-        neurons(x, parts.neuron, f"{name}_neuron1"),
+        neurons(x, settings.neuron, f"{name}_neuron1"),
         2 * channels,
         False,
         f"{name}_expand",
     )
     y = _transformers.depthwise(
-        neurons(y, parts.neuron, f"{name}_neuron2"), size, False, f"{name}_depthwise"
+        neurons(y, settings.neuron, f"{name}_neuron2"), size, False, f"{name}_depthwise"
     )
     y = pointwise(
-        neurons(y, parts.neuron, f"{name}_neuron3"), channels, False, f"{name}_project"
+        neurons(y, settings.neuron, f"{name}_neuron3"),
+        channels,
+        False,
+        f"{name}_project",
     )
     return layers.Add(name=f"{name}_add")([x, y])
 
 
-def convolution_block(x, parts, name):
+def convolution_block(x, settings, name):
     """A separable convolution of 7 x 7, and two convolutions with a wider layer between
     them."""
     return two_convolutions(
-        separable_convolution(x, 7, parts, f"{name}_separable"),
-        parts,
+        separable_convolution(x, 7, settings, f"{name}_separable"),
+        settings,
         name,
         use_bias=False,
     )
 
 
-def two_convolutions(x, parts, name, use_bias):
+def two_convolutions(x, settings, name, use_bias):
     """Two convolutions with a wider layer between them, added to the input."""
     channels, y = x.shape[channel_axis(x)], x
-    for number, filters in enumerate((parts.mlp_ratio * channels, channels), 1):
-        y = neurons(y, parts.neuron, f"{name}_neuron{number}")
+    for number, filters in enumerate((settings.mlp_ratio * channels, channels), 1):
+        y = neurons(y, settings.neuron, f"{name}_neuron{number}")
         y = conv_bn_neuron(
             y, filters, 3, 1, None, use_bias, PYTORCH_DEFAULT, f"{name}_{number}"
         )
     return layers.Add(name=f"{name}_add")([x, y])
 
 
-def attention_block(x, parts, name):
+def attention_block(x, settings, name):
     """A separable convolution of 3 x 3, self-attention with four times as many channels
     of values, and an MLP."""
-    scale = 2 / math.sqrt(x.shape[channel_axis(x)] / parts.heads)
+    scale = 2 / math.sqrt(x.shape[channel_axis(x)] / settings.heads)
     return attention_and_mlp(
-        separable_convolution(x, 3, parts, f"{name}_separable"),
-        parts,
+        separable_convolution(x, 3, settings, f"{name}_separable"),
+        settings,
         name,
         scale=scale,
         value_ratio=4,
@@ -275,37 +267,40 @@ def attention_block(x, parts, name):
 
 
 def attention_and_mlp(
-    x, parts, name, scaled=lambda currents, name: currents, **options
+    x, settings, name, scaled=lambda currents, name: currents, **options
 ):
     """Self-attention, with `options` of `spiking_self_attention`, and an MLP, each
     added to its input after `scaled`."""
     options = {
-        "neuron": parts.neuron,
-        "attention_neuron": parts.neuron,
+        "neuron": settings.neuron,
+        "attention_neuron": settings.neuron,
         "name": f"{name}_attention",
         **options,
     }
-    spikes = neurons(x, parts.neuron, f"{name}_attention_input_neuron")
-    y = spiking_self_attention(spikes, parts.heads, use_output_bias=False, **options)
+    spikes = neurons(x, settings.neuron, f"{name}_attention_input_neuron")
+    y = spiking_self_attention(spikes, settings.heads, use_output_bias=False, **options)
     x = layers.Add(name=f"{name}_attention_add")(
         [x, scaled(y, f"{name}_attention_factor")]
     )
     return layers.Add(name=f"{name}_mlp_add")(
-        [x, scaled(mlp(x, parts, name), f"{name}_mlp_factor")]
+        [x, scaled(mlp(x, settings, name), f"{name}_mlp_factor")]
     )
 
 
-def mlp(x, parts, name):
+def mlp(x, settings, name):
     """The currents of two dense layers with a wider layer between them."""
     channels = x.shape[channel_axis(x)]
     y = pointwise(
-        neurons(x, parts.neuron, f"{name}_mlp1_neuron"),
-        parts.mlp_ratio * channels,
+        neurons(x, settings.neuron, f"{name}_mlp1_neuron"),
+        settings.mlp_ratio * channels,
         True,
         f"{name}_mlp1",
     )
     return pointwise(
-        neurons(y, parts.neuron, f"{name}_mlp2_neuron"), channels, True, f"{name}_mlp2"
+        neurons(y, settings.neuron, f"{name}_mlp2_neuron"),
+        channels,
+        True,
+        f"{name}_mlp2",
     )
 
 

@@ -79,7 +79,7 @@ def ESpikeFormerLarge(
     """
     projected = checks.boolean("shortcut_projection", shortcut_projection)
     distilled = checks.boolean("distilled", distilled)
-    inputs, dims, depths, parts = checked(
+    inputs, dims, depths, settings = checked(
         input_shape,
         timesteps,
         dims,
@@ -92,8 +92,8 @@ def ESpikeFormerLarge(
     )
     convolutions = functools.partial(two_convolutions, use_bias=True)
     attention = functools.partial(attention_block, shortcut_projection=projected)
-    x = staged(inputs, dims, depths, convolutions, attention, parts)
-    last = half_up_count_neuron if neuron is None else parts.neuron
+    x = staged(inputs, dims, depths, convolutions, attention, settings)
+    last = half_up_count_neuron if neuron is None else settings.neuron
     return classified(
         inputs, classes, x, counts(x, last, "distilled_neuron") if distilled else None
     )
@@ -116,12 +116,12 @@ def factorized(x, channels, use_bias, name):
     return batch_normalization(pointwise(y, channels, use_bias, name), f"{name}_bn2")
 
 
-def attention_block(x, parts, name, shortcut_projection):
+def attention_block(x, settings, name, shortcut_projection):
     """Self-attention and an MLP, each scaled and added to the input."""
     channels = x.shape[channel_axis(x)]
     if shortcut_projection:
         y = pointwise(
-            neurons(x, parts.neuron, f"{name}_shortcut_neuron"),
+            neurons(x, settings.neuron, f"{name}_shortcut_neuron"),
             channels,
             False,
             f"{name}_shortcut1",
@@ -129,7 +129,7 @@ def attention_block(x, parts, name, shortcut_projection):
         x = layers.Add(name=f"{name}_shortcut_add")(
             [x, pointwise(y, channels, False, f"{name}_shortcut2")]
         )
-    return attention_and_mlp(x, parts, name, scaled, projection=factorized)
+    return attention_and_mlp(x, settings, name, scaled, projection=factorized)
 
 
 def scaled(x, name):

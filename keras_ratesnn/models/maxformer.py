@@ -54,61 +54,61 @@ def MaxFormer(
     Source: Fang et al., "Spiking Transformers Need High-Frequency Information", NeurIPS
     2025, arXiv 2505.18608.
     """
-    plan = _transformers.plan(
+    design = _transformers.design(
         IN_STAGES, input_shape, classes, all_attend=False, **options
     )
     blocks = [
         functools.partial(convolution_block, size=size)
-        for size in KERNELS[plan.edition]
+        for size in KERNELS[design.edition]
     ]
     x = in_stages(
-        plan, first_patches[plan.edition], patches, [*blocks, attention_block]
+        design, first_patches[design.edition], patches, [*blocks, attention_block]
     )
-    return _transformers.classified(x, plan, with_neurons=True)
+    return _transformers.classified(x, design, with_neurons=True)
 
 
-def convolution_block(x, plan, name, size):
+def convolution_block(x, design, name, size):
     """A depthwise convolution of spikes, added to its input, unless `size` is `None`,
     and an MLP."""
     if size is not None:
-        y = neurons(x, plan.neuron, f"{name}_depthwise_neuron")
+        y = neurons(x, design.neuron, f"{name}_depthwise_neuron")
         y = _transformers.depthwise(y, size, True, f"{name}_depthwise")
         x = layers.Add(name=f"{name}_depthwise_add")([x, y])
-    return mlp(x, plan, name)
+    return mlp(x, design, name)
 
 
-def attention_block(x, plan, name, attention=spiking_self_attention):
+def attention_block(x, design, name, attention=spiking_self_attention):
     """Attention of spikes, added to its input, and an MLP."""
-    y = plan.attention(
-        attention, neurons(x, plan.neuron, f"{name}_attention_input_neuron"), name
+    y = design.attention(
+        attention, neurons(x, design.neuron, f"{name}_attention_input_neuron"), name
     )
-    return mlp(layers.Add(name=f"{name}_attention_add")([x, y]), plan, name)
+    return mlp(layers.Add(name=f"{name}_attention_add")([x, y]), design, name)
 
 
-def mlp(x, plan, name):
+def mlp(x, design, name):
     """An MLP of spikes, added to its input; a hidden layer that is no wider has a
     shortcut of its own."""
     channels = x.shape[channel_axis(x)]
     y = pointwise(
-        neurons(x, plan.neuron, f"{name}_mlp1_neuron"),
-        channels * plan.mlp_ratio,
+        neurons(x, design.neuron, f"{name}_mlp1_neuron"),
+        channels * design.mlp_ratio,
         True,
         f"{name}_mlp1",
     )
-    if plan.mlp_ratio == 1:
+    if design.mlp_ratio == 1:
         x = y = layers.Add(name=f"{name}_mlp1_add")([x, y])
     y = pointwise(
-        neurons(y, plan.neuron, f"{name}_mlp2_neuron"), channels, True, f"{name}_mlp2"
+        neurons(y, design.neuron, f"{name}_mlp2_neuron"), channels, True, f"{name}_mlp2"
     )
     return layers.Add(name=f"{name}_mlp_add")([x, y])
 
 
-def patches(x, channels, plan, name):
+def patches(x, channels, design, name):
     """Two convolutions of spikes and a shortcut, both with max pooling by 2."""
-    x = neurons(x, plan.neuron, f"{name}_neuron")
+    x = neurons(x, design.neuron, f"{name}_neuron")
     y = pooled(convolution_bn(x, channels, f"{name}_1"), f"{name}_1")
     y = convolution_bn(
-        neurons(y, plan.neuron, f"{name}_1_neuron"), channels, f"{name}_2"
+        neurons(y, design.neuron, f"{name}_1_neuron"), channels, f"{name}_2"
     )
     shortcut = pooled(
         convolution_bn(x, channels, f"{name}_shortcut", size=1), f"{name}_shortcut"
@@ -116,25 +116,25 @@ def patches(x, channels, plan, name):
     return layers.Add(name=f"{name}_add")([y, shortcut])
 
 
-def first_patches_imagenet(x, channels, plan, name):
+def first_patches_imagenet(x, channels, design, name):
     """Three convolutions, of which the first two have stride 2; the shortcut is that of
     the last two."""
-    x = convolution_bn(x, channels // 2, f"{name}_1", strides=2, neuron=plan.neuron)
-    y = convolution_bn(x, channels, f"{name}_2", strides=2, neuron=plan.neuron)
+    x = convolution_bn(x, channels // 2, f"{name}_1", strides=2, neuron=design.neuron)
+    y = convolution_bn(x, channels, f"{name}_2", strides=2, neuron=design.neuron)
     y = convolution_bn(y, channels, f"{name}_3")
     return layers.Add(name=f"{name}_add")(
         [y, convolution_bn(x, channels, f"{name}_shortcut", size=1, strides=2)]
     )
 
 
-def first_patches_cifar(x, channels, plan, name):
+def first_patches_cifar(x, channels, design, name):
     """Two convolutions; the second and its shortcut have neurons of their own."""
     x = convolution_bn(x, channels // 2, f"{name}_1")
     y = convolution_bn(
-        neurons(x, plan.neuron, f"{name}_1_neuron"), channels, f"{name}_2"
+        neurons(x, design.neuron, f"{name}_1_neuron"), channels, f"{name}_2"
     )
     shortcut = convolution_bn(
-        neurons(x, plan.neuron, f"{name}_shortcut_neuron"),
+        neurons(x, design.neuron, f"{name}_shortcut_neuron"),
         channels,
         f"{name}_shortcut",
         size=1,
@@ -142,15 +142,15 @@ def first_patches_cifar(x, channels, plan, name):
     return layers.Add(name=f"{name}_add")([y, shortcut])
 
 
-def first_patches_dvs(x, channels, plan, name):
+def first_patches_dvs(x, channels, design, name):
     """Four convolutions that double the channels, and a reduction by 8 by max pooling;
     the shortcut is that of the last two."""
-    x = convolution_bn(x, channels // 8, f"{name}_1", neuron=plan.neuron)
+    x = convolution_bn(x, channels // 8, f"{name}_1", neuron=design.neuron)
     x = pooled(convolution_bn(x, channels // 4, f"{name}_2"), f"{name}_2")
-    x = neurons(x, plan.neuron, f"{name}_2_neuron")
+    x = neurons(x, design.neuron, f"{name}_2_neuron")
     y = pooled(convolution_bn(x, channels // 2, f"{name}_3"), f"{name}_3")
     y = convolution_bn(
-        neurons(y, plan.neuron, f"{name}_3_neuron"), channels, f"{name}_4"
+        neurons(y, design.neuron, f"{name}_3_neuron"), channels, f"{name}_4"
     )
     shortcut = convolution_bn(x, channels, f"{name}_shortcut", size=1, strides=4)
     return layers.Add(name=f"{name}_add")([pooled(y, f"{name}_4"), shortcut])

@@ -84,48 +84,48 @@ def MetaSpikeFormer(
     Architecture Inspiring the Design of Next-generation Neuromorphic Chips", ICLR 2024.
     """
     distilled = checks.boolean("distilled", distilled)
-    inputs, dims, depths, parts = checked(
+    inputs, dims, depths, settings = checked(
         *(input_shape, timesteps, dims, (128, 256, 512, 640), blocks, heads, mlp_ratio),
         neuron=spikformer_neuron if neuron is None else neuron,
         last_blocks=LAST_BLOCKS,
     )
-    of_product = checked_neuron(
+    product_neuron = checked_neuron(
         attention_neuron, spikformer_attention_neuron, name="attention_neuron"
     )
     attention = functools.partial(
-        attention_and_mlp, attention_neuron=of_product, projection=convolutions
+        attention_and_mlp, attention_neuron=product_neuron, projection=convolutions
     )
     x = neurons(
-        staged(inputs, dims, depths, convolution_block, attention, parts),
-        parts.neuron,
+        staged(inputs, dims, depths, convolution_block, attention, settings),
+        settings.neuron,
         "neuron",
     )
     return classified(inputs, classes, x, x if distilled else None)
 
 
-def convolution_block(x, parts, name):
+def convolution_block(x, settings, name):
     """A separable convolution of 7 x 7, and two convolutions with a wider layer between
     them."""
     return two_convolutions(
-        separable_convolution(x, parts, f"{name}_separable"),
-        parts,
+        separable_convolution(x, settings, f"{name}_separable"),
+        settings,
         name,
         use_bias=False,
     )
 
 
-def separable_convolution(x, parts, name):
+def separable_convolution(x, settings, name):
     """Two dense layers with twice the channels between them, and a depthwise
     convolution before the second."""
     channels = x.shape[channel_axis(x)]
     y = pointwise(
-        neurons(x, parts.neuron, f"{name}_neuron1"),
+        neurons(x, settings.neuron, f"{name}_neuron1"),
         2 * channels,
         False,
         f"{name}_expand",
     )
     y = depthwise_convolution(
-        neurons(y, parts.neuron, f"{name}_neuron2"), 7, False, f"{name}_depthwise"
+        neurons(y, settings.neuron, f"{name}_neuron2"), 7, False, f"{name}_depthwise"
     )
     return layers.Add(name=f"{name}_add")(
         [x, pointwise(y, channels, False, f"{name}_project")]

@@ -73,24 +73,24 @@ def QKFormer(
     Source: Zhou et al., "QKFormer: Hierarchical Spiking Transformer using Q-K
     Attention", NeurIPS 2024.
     """
-    plan = _transformers.plan(IN_STAGES, input_shape, classes, **options)
+    design = _transformers.design(IN_STAGES, input_shape, classes, **options)
     shared = checks.boolean("shared_membrane", shared_membrane)
-    output_neuron = functools.partial(shared_neurons, plan.neuron) if shared else None
+    output_neuron = functools.partial(shared_neurons, design.neuron) if shared else None
     last = functools.partial(
         block, attention=spiking_self_attention, output_neuron=output_neuron
     )
-    blocks = (*[block] * (len(plan.depths) - 1), last)
+    blocks = (*[block] * (len(design.depths) - 1), last)
     first, later = (
         functools.partial(patches, embeddings)
         for embeddings in (FIRST_PATCHES, LATER_PATCHES)
     )
-    return _transformers.classified(in_stages(plan, first, later, blocks), plan)
+    return _transformers.classified(in_stages(design, first, later, blocks), design)
 
 
-def block(x, plan, name, attention=token_attention, output_neuron=None):
+def block(x, design, name, attention=token_attention, output_neuron=None):
     """Attention and an MLP."""
     return _transformers.spike_block(
-        x, plan.attention(attention, x, name), plan, name, output_neuron
+        x, design.attention(attention, x, name), design, name, output_neuron
     )
 
 
@@ -99,16 +99,18 @@ def shared_neurons(neuron):
     return Neuron(SharedMembraneCell(neuron().cell))
 
 
-def patches(embeddings, x, channels, plan, name):
+def patches(embeddings, x, channels, design, name):
     """Convolutions with batch normalisation, some pooled, and neurons; around the last
     ones is a shortcut of spikes."""
-    divisors, poolings, before_shortcut = embeddings[plan.edition]
+    divisors, poolings, before_shortcut = embeddings[design.edition]
     shortcut = x
     for number, divisor in enumerate(divisors, 1):
         unit = f"{name}_{number}"
         x = convolution_bn(x, channels // divisor, unit)
         x = neurons(
-            pooled(x, unit) if number in poolings else x, plan.neuron, f"{unit}_neuron"
+            pooled(x, unit) if number in poolings else x,
+            design.neuron,
+            f"{unit}_neuron",
         )
         shortcut = x if number == before_shortcut else shortcut
     strides = 2 ** sum(number > before_shortcut for number in poolings)
@@ -118,6 +120,6 @@ def patches(embeddings, x, channels, plan, name):
         f"{name}_shortcut",
         size=1,
         strides=strides,
-        neuron=plan.neuron,
+        neuron=design.neuron,
     )
     return layers.Add(name=f"{name}_add")([x, shortcut])

@@ -187,12 +187,9 @@ class NormalizerFreeBlocks:
         y = scaled_neurons(y, neuron, f"{name}_neuron2")
         y = standardized_unit(y, filters, 3, 1, None, name=name, number=2)
         if strides > 1 or x.shape[channel_axis()] != filters:
-            x, self.variance = (
-                standardized_unit(
-                    spikes, filters, 1, strides, None, name=f"{name}_shortcut"
-                ),
-                1.0,
-            )
+            shortcut = f"{name}_shortcut"
+            x = standardized_unit(spikes, filters, 1, strides, None, name=shortcut)
+            self.variance = 1.0
         self.variance += ALPHA**2
         return layers.Add(name=f"{name}_add")(
             [x, layers.Rescaling(ALPHA, name=f"{name}_alpha")(y)]

@@ -57,21 +57,22 @@ def SpikeDrivenTransformer(
         if pooling_stat is None
         else dict.fromkeys(POOLINGS, _checked_pooling(pooling_stat))
     )
-    plan = _transformers.plan(
+    design = _transformers.design(
         {name: _edition(pooling) for name, pooling in poolings.items()},
         input_shape,
         classes,
         **options,
     )
     x = _transformers.tokens(
-        patch_splitting(plan.inputs, plan, poolings[plan.edition], "patches"), "tokens"
+        patch_splitting(design.inputs, design, poolings[design.edition], "patches"),
+        "tokens",
     )
-    for number in range(1, plan.depths[-1] + 1):
-        x = attention_block(x, plan, f"block{number}", spike_driven_attention)
-    return _transformers.classified(x, plan, with_neurons=True)
+    for number in range(1, design.depths[-1] + 1):
+        x = attention_block(x, design, f"block{number}", spike_driven_attention)
+    return _transformers.classified(x, design, with_neurons=True)
 
 
-def patch_splitting(x, plan, pooling_stat, name):
+def patch_splitting(x, design, pooling_stat, name):
     """Four convolutions that double the channels, and one of the spikes of the last,
     which adds currents for the position."""
     for number, (divisor, halves) in enumerate(
@@ -80,13 +81,13 @@ def patch_splitting(x, plan, pooling_stat, name):
         last = divisor == 1
         x = convolution_bn(
             x,
-            plan.dims // divisor,
+            design.dims // divisor,
             f"{name}{number}",
-            neuron=None if last else plan.neuron,
+            neuron=None if last else design.neuron,
         )
         x = pooled(x, f"{name}{number}") if halves == "1" else x
     position = convolution_bn(
-        neurons(x, plan.neuron, f"{name}4_neuron"), plan.dims, f"{name}_position"
+        neurons(x, design.neuron, f"{name}4_neuron"), design.dims, f"{name}_position"
     )
     return layers.Add(name=f"{name}_add")([x, position])
 

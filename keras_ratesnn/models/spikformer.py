@@ -81,29 +81,31 @@ def Spikformer(
     Source: Zhou et al., "Spikformer: When Spiking Neural Network Meets Transformer",
     ICLR 2023.
     """
-    plan = _transformers.plan(EDITIONS, input_shape, classes, **options)
-    x = _transformers.tokens(patch_splitting(plan.inputs, plan, "patches"), "tokens")
-    for number in range(1, plan.depths[-1] + 1):
-        x = block(x, plan, f"block{number}")
-    return _transformers.classified(x, plan)
+    design = _transformers.design(EDITIONS, input_shape, classes, **options)
+    x = _transformers.tokens(
+        patch_splitting(design.inputs, design, "patches"), "tokens"
+    )
+    for number in range(1, design.depths[-1] + 1):
+        x = block(x, design, f"block{number}")
+    return _transformers.classified(x, design)
 
 
-def patch_splitting(x, plan, name):
+def patch_splitting(x, design, name):
     """Spiking patch splitting (SPS): four convolutions that double the channels, and
     one that adds spikes for the position."""
     for number, divisor in enumerate((8, 4, 2, 1), 1):
-        x = convolution_bn(x, plan.dims // divisor, f"{name}{number}")
-        x = neurons(x, plan.neuron, f"{name}{number}_neuron")
-        x = pooled(x, f"{name}{number}") if number in POOLINGS[plan.edition] else x
-    position = convolution_bn(x, plan.dims, f"{name}_position", neuron=plan.neuron)
+        x = convolution_bn(x, design.dims // divisor, f"{name}{number}")
+        x = neurons(x, design.neuron, f"{name}{number}_neuron")
+        x = pooled(x, f"{name}{number}") if number in POOLINGS[design.edition] else x
+    position = convolution_bn(x, design.dims, f"{name}_position", neuron=design.neuron)
     return layers.Add(name=f"{name}_add")([x, position])
 
 
-def block(x, plan, name):
+def block(x, design, name):
     """Spiking self-attention and an MLP. The authors' programs have biases of queries,
     keys and values for CIFAR only."""
-    scale, use_bias = SCALES[plan.edition], plan.edition == "cifar"
-    attended = plan.attention(
+    scale, use_bias = SCALES[design.edition], design.edition == "cifar"
+    attended = design.attention(
         spiking_self_attention, x, name, scale=scale, use_bias=use_bias
     )
-    return _transformers.spike_block(x, attended, plan, name)
+    return _transformers.spike_block(x, attended, design, name)

@@ -110,16 +110,20 @@ def SpikingResformer(
     group_size = _checked_group_size(
         group_size, [mlp_ratio * channels for channels in dims]
     )
-    parts = Parts(checked_neuron(neuron, resformer_neuron), mlp_ratio, group_size)
+    settings = ResformerSettings(
+        checked_neuron(neuron, resformer_neuron), mlp_ratio, group_size
+    )
     x = _residual.stem_block(inputs, dims[0], stem, None, convolution_bn)
     for stage, (channels, depth, number, patch) in enumerate(
         zip(dims, blocks, heads, PATCHES, strict=True), 1
     ):
         if stage > 1:
-            x = spiking_convolution(x, channels, 3, parts, f"down{stage}", strides=2)
+            x = spiking_convolution(x, channels, 3, settings, f"down{stage}", strides=2)
         for name in (f"stage{stage}_block{block}" for block in range(1, depth + 1)):
             x = mlp(
-                dual_spike_self_attention(x, number, patch, parts, name), parts, name
+                dual_spike_self_attention(x, number, patch, settings, name),
+                settings,
+                name,
             )
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     logits = dense(
@@ -128,7 +132,7 @@ def SpikingResformer(
     return keras.Model(inputs, logits, name="network")
 
 
-class Parts(NamedTuple):
+class ResformerSettings(NamedTuple):
     """The checked arguments of the blocks.
 
     Args:
@@ -152,11 +156,11 @@ convolution_bn = functools.partial(
 )
 
 
-def spiking_convolution(x, filters, size, parts, name, strides=1, groups=1):
+def spiking_convolution(x, filters, size, settings, name, strides=1, groups=1):
     """Neurons, a convolution and batch normalisation."""
     layer = functools.partial(layers.Conv2D, groups=groups)
     return convolution_bn(
-        neurons(x, parts.neuron, f"{name}_neuron"),
+        neurons(x, settings.neuron, f"{name}_neuron"),
         filters,
         size,
         strides,
@@ -166,10 +170,10 @@ def spiking_convolution(x, filters, size, parts, name, strides=1, groups=1):
     )
 
 
-def dual_spike_self_attention(x, heads, patch, parts, name):
+def dual_spike_self_attention(x, heads, patch, settings, name):
     """Dual spike self-attention, added to its input."""
     name, channels = f"{name}_attention", x.shape[channel_axis()]
-    spikes = neurons(x, parts.neuron, f"{name}_input_neuron")
+    spikes = neurons(x, settings.neuron, f"{name}_input_neuron")
     y = layers.Conv2D(
         2 * channels,
         patch,
@@ -183,11 +187,11 @@ def dual_spike_self_attention(x, heads, patch, parts, name):
     keys = layers.Permute((1, 3, 2), name=f"{name}_key_order")(keys)
     queries = tokens_of_heads(spikes, heads, f"{name}_query")
     chosen = neurons(
-        summed(queries, keys, f"{name}_query"), parts.neuron, f"{name}_neuron"
+        summed(queries, keys, f"{name}_query"), settings.neuron, f"{name}_neuron"
     )
     y = joined_heads(summed(chosen, values, name), channels, x, name)
     return layers.Add(name=f"{name}_add")(
-        [x, spiking_convolution(y, channels, 1, parts, f"{name}_output")]
+        [x, spiking_convolution(y, channels, 1, settings, f"{name}_output")]
     )
 
 
@@ -198,18 +202,18 @@ def summed(spikes, currents, name):
     return layers.Multiply(name=f"{name}_scaled")([ops.matmul(spikes, currents), scale])
 
 
-def mlp(x, parts, name):
+def mlp(x, settings, name):
     """Two dense layers with a wider layer between them, in which a convolution in
     groups has a shortcut; added to the input."""
     channels = x.shape[channel_axis()]
-    hidden = parts.mlp_ratio * channels
-    y = spiking_convolution(x, hidden, 1, parts, f"{name}_mlp1")
+    hidden = settings.mlp_ratio * channels
+    y = spiking_convolution(x, hidden, 1, settings, f"{name}_mlp1")
     grouped = spiking_convolution(
-        y, hidden, 3, parts, f"{name}_mlp2", groups=hidden // parts.group_size
+        y, hidden, 3, settings, f"{name}_mlp2", groups=hidden // settings.group_size
     )
     y = layers.Add(name=f"{name}_mlp2_add")([y, grouped])
     return layers.Add(name=f"{name}_mlp_add")(
-        [x, spiking_convolution(y, channels, 1, parts, f"{name}_mlp3")]
+        [x, spiking_convolution(y, channels, 1, settings, f"{name}_mlp3")]
     )
 
 

@@ -179,10 +179,8 @@ def _network(
         neuron, stabilized_neurons if normalization == "online" else LIF
     )
     blocks = [scaled(channels, width) for channels in blocks]
-    classes, include_top = (
-        checked_classes(classes),
-        checks.boolean("include_top", include_top),
-    )
+    classes = checked_classes(classes)
+    include_top = checks.boolean("include_top", include_top)
     poolings = len(blocks) if flattened else len(blocks) - 1
     x = inputs = image_input(input_shape, default, smallest=2**poolings)
     if flattened and include_top and None in inputs.shape[1:]:

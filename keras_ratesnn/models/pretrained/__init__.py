@@ -101,11 +101,15 @@ def load_pretrained(
         network = with_classes(
             network, checked_classes(classes), f"The pretrained network {name!r}"
         )
+    # What is not given is as in training.
+    timesteps = trained.timesteps if timesteps is None else timesteps
+    gradient = trained.gradient if gradient is None else gradient
+    step_mode = trained.step_mode if step_mode is None else step_mode
     return SpikingModel(
         network,
-        timesteps=trained.timesteps if timesteps is None else timesteps,
-        gradient=trained.gradient if gradient is None else gradient,
-        step_mode=trained.step_mode if step_mode is None else step_mode,
+        timesteps=timesteps,
+        gradient=gradient,
+        step_mode=step_mode,
         mask_value=trained.mask_value,
         name=card.name,
         dtype=policy,

@@ -13,35 +13,22 @@ import keras
 from keras_ratesnn._core import hdf5, keras_internals
 from keras_ratesnn._model.weight_checks import not_finite
 
-_CONFIG, _METADATA, _WEIGHTS = _MEMBERS = (
-    "config.json",
-    "metadata.json",
-    "model.weights.h5",
-)
+_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_MEMBERS = _CONFIG, _METADATA, _WEIGHTS
 """What Keras writes of a network whose layers have no files of their own."""
 
 _LONGEST = {_CONFIG: 16 * 2**20, _METADATA: 2**16}
 """Bytes of the members that are texts."""
 
-_OF_KERAS = (
-    *(
-        "activations",
-        "constraints",
-        "dtype_policies",
-        "initializers",
-        "layers",
-        "models",
-        "ops",
-        "quantizers",
-        "random",
-    ),
-    *("regularizers", "src"),
+_KERAS_MODULES = (
+    "activations|constraints|dtype_policies|initializers|layers|models|ops|quantizers"
+    "|random|regularizers|src"
 )
 _MOST_STEPS = 10_000
 """Time steps, each of which takes time and memory."""
 
 _MODULES = re.compile(
-    rf"keras|keras\.({'|'.join(_OF_KERAS)})(\..*)?|keras_ratesnn(\..*)?|builtins"
+    rf"keras|keras\.({_KERAS_MODULES})(\..*)?|keras_ratesnn(\..*)?|builtins"
 )
 """The modules whose classes and functions a network is made of. Others only if the user
 has registered them: those of `keras.utils`, for example, may read and write files."""
@@ -72,9 +59,9 @@ def check(path, card):
     try:
         with zipfile.ZipFile(path) as archive:
             reason = (
-                _of_members(archive)
-                or _of_config(archive, card)
-                or _of_weights(archive)
+                _wrong_members(archive)
+                or _wrong_config(archive, card)
+                or _wrong_weights(archive)
             )
     except zipfile.BadZipFile:
         reason = "are not a .keras file"
@@ -120,14 +107,14 @@ def load(path, card):
     return model
 
 
-def _of_members(archive):
+def _wrong_members(archive):
     members = archive.infolist()
     names = sorted(member.filename for member in members)
     if names != sorted(_MEMBERS):
-        others = [name for name in names if name not in _MEMBERS]
+        strange = [name for name in names if name not in _MEMBERS]
         return (
             f"must contain {', '.join(_MEMBERS)} and nothing else, but contain "
-            f"{others[:3] or names[:9]}"
+            f"{strange[:3] or names[:9]}"
         )
     for member in members:
         # Keras compresses nothing, so that no member takes more memory than the file
@@ -148,9 +135,9 @@ def _of_members(archive):
     return ""
 
 
-def _of_config(archive, card):
+def _wrong_config(archive, card):
     config = json.loads(archive.read(_CONFIG))
-    reason = _of_classes(config)
+    reason = _wrong_classes(config)
     if reason:
         return reason
     # Without values: the configuration may declare more weights than there is memory.
@@ -175,7 +162,7 @@ def _of_config(archive, card):
     return ""
 
 
-def _of_classes(config):
+def _wrong_classes(config):
     """Walks without recursion, since the file decides how deep its lists are."""
     left = [config]
     while left:
@@ -185,21 +172,14 @@ def _of_classes(config):
         if not isinstance(value, dict):
             continue
         left.extend(value.values())
-        name, module, registered = (
-            value.get("class_name"),
-            value.get("module"),
-            value.get("registered_name"),
-        )
+        name, module = value.get("class_name"), value.get("module")
         if name in _FOREIGN:
             return f"contain a {name}, which would run code that is stored with it"
         if name in _READERS:
             return f"contain a {name}, which may read other files"
         known = not isinstance(module, str) or _MODULES.fullmatch(module)
-        if (
-            name is not None
-            and not known
-            and keras.saving.get_registered_object(registered) is None
-        ):
+        registered = keras.saving.get_registered_object(value.get("registered_name"))
+        if name is not None and not known and registered is None:
             what = value.get("config") if name == "function" else name
             return (
                 f"contain {module}.{what}, which is not a part of networks of Keras "
@@ -208,7 +188,7 @@ def _of_classes(config):
     return ""
 
 
-def _of_weights(archive):
+def _wrong_weights(archive):
     # Keras needs it, too, and imports it as late.
     import h5py
 
@@ -219,10 +199,10 @@ def _of_weights(archive):
         file.seek(0)
         hdf5.check_content(file)
         with h5py.File(file.name, "r") as root:
-            return _of_groups(h5py, root)
+            return _wrong_arrays(h5py, root)
 
 
-def _of_groups(h5py, root):
+def _wrong_arrays(h5py, root):
     left, seen = [root], set()
     while left:
         group = left.pop()
@@ -230,17 +210,17 @@ def _of_groups(h5py, root):
             where = f"{group.name.rstrip('/')}/{name}"
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 return f"contain {where}, a link to another place"
-            found = group[name]
-            place = h5py.h5o.get_info(found.id).addr
+            item = group[name]
+            place = h5py.h5o.get_info(item.id).addr
             if place in seen:
                 return f"contain {where} in two places"
             seen.add(place)
-            if isinstance(found, h5py.Group):
-                left.append(found)
+            if isinstance(item, h5py.Group):
+                left.append(item)
                 continue
-            if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiubV":
+            if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiubV":
                 return f"contain {where}, which is no array of numbers"
-            hdf5.check_stored(found, where)
-            if hdf5.filters_of(found):
+            hdf5.check_stored(item, where)
+            if hdf5.filters_of(item):
                 return f"contain {where}, which is compressed"
     return ""

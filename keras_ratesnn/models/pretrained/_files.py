@@ -62,11 +62,11 @@ def check_hash(card, path, advice):
         path: Path of the file.
         advice: String, what to do.
     """
-    found = sha256(path)
-    if found != card.sha256:
+    digest = sha256(path)
+    if digest != card.sha256:
         raise ValueError(
             f"The weights of {card.name!r} in {path} do not match its card: the file "
-            f"is damaged or a different one. Its SHA-256 is {found}, that on the card "
+            f"is damaged or a different one. Its SHA-256 is {digest}, that on the card "
             f"is {card.sha256}. {advice}"
         )
 

@@ -172,9 +172,9 @@ def place(address):
     """
     if isinstance(address, str) and "://" in address:
         for hub in (HuggingFace, Kaggle):
-            found = hub.PATTERN.fullmatch(address)
-            if found:
-                return hub(address, *found.groups())
+            match = hub.PATTERN.fullmatch(address)
+            if match:
+                return hub(address, *match.groups())
         raise ValueError(
             "The address of a pretrained network must be hf://user/name, "
             "hf://user/name@revision, kaggle://user/name/framework/variation, the "
@@ -236,10 +236,8 @@ def network(address):
         ValueError: If the address is none, or a file is damaged, too large, or not what
             its card says.
     """
-    there, advice = (
-        place(address),
-        "Ask its author to publish it again with recipes.publish --to.",
-    )
+    there = place(address)
+    advice = "Ask its author to publish it again with recipes.publish --to."
     card = read(there.file(CARD, _LONGEST_CARD), advice=advice, named_by_file=True)
     largest = min(
         _BYTES_OF_A_PARAMETER * max(card.parameters, 0) + _BESIDE_PARAMETERS, _LARGEST

@@ -9,7 +9,7 @@ from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
 
-OF_GRADIENT = ("surrogate", "detach_reset")
+GRADIENT_SETTINGS = ("surrogate", "detach_reset")
 """Settings of neurons that may differ, because they do not affect the outputs."""
 
 
@@ -37,21 +37,18 @@ def copy_weights(source, target, head, origin, advice, stacklevel, optional=()):
         if name not in targets and (head in targets or name not in optional)
     ]
     if absent or left:
-        found = (("missing", absent), ("unexpected", left))
-        problems = [
-            f"the layers {listed(names)} are {what}" for what, names in found if names
-        ]
+        problems = []
+        if absent:
+            problems.append(f"the layers {listed(absent)} are missing")
+        if left:
+            problems.append(f"the layers {listed(left)} are unexpected")
         raise ValueError(
             f"{origin} belongs to another network: {'; '.join(problems)}. {advice}"
         )
 
     for name, layer in targets.items():
         there, here = _shapes(sources[name]), _shapes(layer)
-        if (
-            name == head
-            and there != here
-            and [shape[:-1] for shape in there] == [shape[:-1] for shape in here]
-        ):
+        if name == head and there != here and _sizes(there) == _sizes(here):
             warnings.warn(
                 f"{origin} is for {there[0][-1]} classes, not {here[0][-1]}: the last "
                 f"layer, {name!r}, starts with new weights. Train it before you "
@@ -96,13 +93,13 @@ def with_classes(network, classes, origin):
 def _layers(network, prefix=""):
     """The layers that have weights or are neurons, including those of nested models, by
     their paths."""
-    found = {}
+    layers = {}
     for layer in network.layers:
         if keras_internals.is_graph(layer):
-            found.update(_layers(layer, f"{prefix}{layer.name}/"))
+            layers.update(_layers(layer, f"{prefix}{layer.name}/"))
         elif layer.weights or isinstance(layer, Neuron):
-            found[f"{prefix}{layer.name}"] = layer
-    return found
+            layers[f"{prefix}{layer.name}"] = layer
+    return layers
 
 
 def _last_layer(network, prefix=""):
@@ -121,12 +118,17 @@ def _shapes(layer):
     return [tuple(variable.shape) for variable in layer.weights]
 
 
+def _sizes(shapes):
+    """Shapes without the number of classes."""
+    return [shape[:-1] for shape in shapes]
+
+
 def _neurons(layer):
     """The cell class and the settings of a neuron layer that affect its output; `None`
     for other layers."""
     if not isinstance(layer, Neuron):
         return None
-    apart = ("name", "trainable", "dtype", *OF_GRADIENT)
+    apart = ("name", "trainable", "dtype", *GRADIENT_SETTINGS)
     return type(layer.cell).__name__, {
         key: value for key, value in layer.cell.get_config().items() if key not in apart
     }

@@ -66,9 +66,8 @@ NETWORKS: dict[str, Mapping[Callable[..., Layout | None], Iterable[dict[str, str
     },
     "spikingjelly_spiking_vgg": {
         _residual.spikingjelly_spiking_vgg: [
-            names
-            for by_sizes in _residual.TORCHVISION_VGGS.values()
-            for names in by_sizes.values()
+            *_residual.TORCHVISION_VGGS[2].values(),
+            *_residual.TORCHVISION_VGGS[3].values(),
         ]
     },
 }
@@ -128,26 +127,29 @@ class CheckpointReport:
     unused: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in self.found.items())
         lines = [
             f"{self.path}: {self.network}, a {self.builder}, from "
             f"{self.place or 'the top level'}",
-            "  in the weights: "
-            f"{', '.join(f'{name}={value!r}' for name, value in self.found.items())}",
-            *(f"  assumed: {name}={text}" for name, text in self.assumed.items()),
-            f"  read: {len(self.renamed)} weights, all renamed, {len(self.reshaped)} "
-            "reshaped" + (", without the prefix module." if self.prefixed else ""),
+            f"  in the weights: {told}",
         ]
+        for name, text in self.assumed.items():
+            lines.append(f"  assumed: {name}={text}")
+        prefix = ", without the prefix module." if self.prefixed else ""
+        lines.append(
+            f"  read: {len(self.renamed)} weights, all renamed, {len(self.reshaped)} "
+            f"reshaped{prefix}"
+        )
         if self.zeros:
             lines.append(
                 f"  set to 0: {len(self.zeros)} weights that the authors' network does "
                 f"not have, {self.zeros[0]} etc."
             )
         first = {reason: name for name, reason in reversed(self.unused.items())}
-        lines += [
-            f"  unused: {n}, {first[reason]} etc.: {reason}"
-            for reason, n in Counter(self.unused.values()).items()
-        ]
-        lines += [f"  note: {self.note}"] if self.note else []
+        for reason, n in Counter(self.unused.values()).items():
+            lines.append(f"  unused: {n}, {first[reason]} etc.: {reason}")
+        if self.note:
+            lines.append(f"  note: {self.note}")
         return "\n".join(lines)
 
 
@@ -275,7 +277,7 @@ def from_checkpoint(
         contents.prefixed,
     )
     if isinstance(network, SpikingModel):
-        model = _of_user(network, timesteps, options)
+        model = _without_arguments(network, timesteps, options)
         for variable, array in _matched(model, weights, layout, report, origin):
             # A copy: a variable must not share memory with the file.
             variable.assign(np.array(array))
@@ -362,7 +364,7 @@ def _matched(
         if options.get("include_top", True)
         else dict.fromkeys(TOP, "include_top=False")
     )
-    trained, classes = layout.found["classes"], options.get("classes")
+    trained, classes = layout.told["classes"], options.get("classes")
     if classes not in (None, trained):
         left_out |= dict.fromkeys(
             HEADS,
@@ -404,29 +406,25 @@ def _recognized(weights, network, origin):
                 reasons.append(f"as {architecture} it has no place for {listed(left)}")
             elif layout is not None:
                 fitting.append((architecture, layout))
-    chosen = [
-        fit
-        for fit in fitting
-        if (fit[0] == network if isinstance(network, str) else fit[1].told_by_names)
-    ]
+    if isinstance(network, str):
+        chosen = [fit for fit in fitting if fit[0] == network]
+    else:
+        chosen = [fit for fit in fitting if fit[1].told_by_names]
     if len(chosen) == 1:
         return chosen[0]
     if fitting:
         fits = " or ".join(architecture for architecture, _ in fitting)
-        names = (
-            ""
-            if all(layout.told_by_names for _, layout in fitting)
-            else ", by names that are torchvision's"
-        )
+        names = ""
+        if not all(layout.told_by_names for _, layout in fitting):
+            names = ", by names that are torchvision's"
         raise ValueError(
             f"`network` must be {fits}, which the weights fit{names}. {origin}, "
             f"network={network!r}."
         )
-    why = (
-        "; ".join(reasons)
-        or f"its weights have other names: {listed(list(weights))}. "
-        f"{_expected(weights, network)}"
-    )
+    why = "; ".join(reasons)
+    if not reasons:
+        expected = _expected(weights, network)
+        why = f"its weights have other names: {listed(list(weights))}. {expected}"
     raise ValueError(
         f"`path` must have the weights of one of {', '.join(NETWORKS)}. {origin}, but "
         f"{why}."
@@ -437,40 +435,37 @@ def _expected(weights, network):
     """The names of the layers of an architecture, or of that with most names in
     common."""
     candidates = [network] if isinstance(network, str) else NETWORKS
-    tables = {
-        name: next(iter(next(iter(NETWORKS[name].values())))) for name in candidates
-    }
+    tables, common = {}, {}
     # A file may have very many names.
-    some = [
-        name.rpartition(".")[0] for name in itertools.islice(weights, _MOST_COMPARED)
-    ]
-    nearest = max(
-        tables,
-        key=lambda name: sum(
-            Table(tables[name]).find(layer) is not None for layer in some
-        ),
-    )
+    some = list(itertools.islice(weights, _MOST_COMPARED))
+    for candidate in candidates:
+        first_layout = next(iter(NETWORKS[candidate].values()))
+        tables[candidate] = next(iter(first_layout))
+        table = Table(tables[candidate])
+        layers = [table.find(name.rpartition(".")[0]) for name in some]
+        common[candidate] = len(layers) - layers.count(None)
+    nearest = max(common, key=lambda name: common[name])
     return f"The layers of {nearest} are {listed(list(tables[nearest]))}"
 
 
-def _of_user(network, timesteps, options):
+def _without_arguments(network, timesteps, options):
     """A model that the user passed as `network`."""
-    if timesteps is not None or options:
-        given = ", ".join([*(["timesteps"] if timesteps is not None else []), *options])
+    given = list(options) if timesteps is None else ["timesteps", *options]
+    if given:
         raise TypeError(
             "`network` is a model, which has its arguments already. Received also: "
-            f"{given}. Leave them out."
+            f"{', '.join(given)}. Leave them out."
         )
     return network
 
 
 def _arguments(layout, settings, options, report, origin):
-    """The arguments of a builder; what was found and assumed goes into the report."""
+    """The arguments of a builder; what was told and assumed goes into the report."""
     given = {name: value for name, value in options.items() if value is not None}
-    found = dict(layout.found)
-    side, channels = found.pop("input_shape")
+    told = dict(layout.told)
+    side, channels = told.pop("input_shape")
     shape = image_shape(side, channels)
-    for name, value in found.items():
+    for name, value in told.items():
         # For other classes than those of the weights, the classifier is a new one.
         if name in given and name != "classes" and not _agree(given[name], value):
             raise ValueError(
@@ -487,39 +482,34 @@ def _arguments(layout, settings, options, report, origin):
             f"`input_shape` must have {channels} channels, as the weights. {origin}, "
             f"input_shape={wanted!r}."
         )
-    report.found.update(
-        found,
-        **({"input_shape": shape} if layout.size_is_told else {"channels": channels}),
-    )
+    report.found.update(told)
+    if layout.size_is_told:
+        report.found["input_shape"] = shape
+    else:
+        report.found["channels"] = channels
     assumed = dict(layout.assumed)
     if not layout.size_is_told and options.get("input_shape") is None:
         assumed["input_shape"] = shape, f"{shape}, the authors' images"
     parameters = inspect.signature(layout.builder).parameters
     default = parameters["timesteps"].default
     assumed["timesteps"] = default, f"{default}, the authors' default"
-    of_file = {name: settings[name] for name in layout.settings if name in settings}
-    assumed.update(
-        {
-            name: (value, f"{value!r}, {where} in the file")
-            for name, (where, value) in of_file.items()
-        }
-    )
-    report.assumed.update(
-        {name: text for name, (_, text) in assumed.items() if options.get(name) is None}
-    )
-    report.assumed.update(
-        {
-            name: f"{needed!r}, as no weight tells"
-            for name, needed in layout.needs.items()
-            if name not in settings
-        }
-    )
-    return {**{name: value for name, (value, _) in assumed.items()}, **found, **given}
+    for name in layout.settings:
+        if name in settings:
+            where, value = settings[name]
+            assumed[name] = value, f"{value!r}, {where} in the file"
+    for name, (_, text) in assumed.items():
+        if options.get(name) is None:
+            report.assumed[name] = text
+    for name, needed in layout.needs.items():
+        if name not in settings:
+            report.assumed[name] = f"{needed!r}, as no weight tells"
+    defaults = {name: value for name, (value, _) in assumed.items()}
+    return {**defaults, **told, **given}
 
 
-def _agree(given, found):
+def _agree(given, told):
     """Whether an argument is that of the weights; numbers of channels are rounded."""
-    if isinstance(given, (int, float)) and isinstance(found, float):
-        return abs(given - found) < 1e-3
+    if isinstance(given, (int, float)) and isinstance(told, float):
+        return abs(given - told) < 1e-3
     given = tuple(given) if isinstance(given, list) else given
-    return given == found or (given, found) == ("auto", found)
+    return given == told or (given, told) == ("auto", told)

@@ -18,24 +18,27 @@ _STAGES |= {"ConvBlock2_1.0": "stage3_block1", "ConvBlock2_2.0": "stage3_block2"
 """The blocks of convolutions; the third stage has two of one block each."""
 
 
+_DOWNSAMPLINGS = "downsample1_1", "downsample1_2", "downsample2", "downsample3"
+"""Those of all networks."""
+
+
 def _downsamplings(names):
     """A convolution and its normalisation for each stage."""
-    parts = {"encode_conv": "conv", "encode_bn": "bn"}
-    return {
-        f"{name}.{part}": f"down{n}_{ours}"
-        for n, name in enumerate(names, 1)
-        for part, ours in parts.items()
-    }
+    layers = {}
+    for n, name in enumerate(names, 1):
+        layers[f"{name}.encode_conv"] = f"down{n}_conv"
+        layers[f"{name}.encode_bn"] = f"down{n}_bn"
+    return layers
 
 
 def _separable(theirs, ours):
     """The three convolutions of a separable convolution."""
     parts = {"pwconv1": "expand", "dwconv": "depthwise", "pwconv2": "project"}
-    return {
-        f"{theirs}.{part}.{n}": f"{ours}_separable_{name}{ending}"
-        for part, name in parts.items()
-        for n, ending in enumerate(("", "_bn"))
-    }
+    layers = {}
+    for part, name in parts.items():
+        layers[f"{theirs}.{part}.0"] = f"{ours}_separable_{name}"
+        layers[f"{theirs}.{part}.1"] = f"{ours}_separable_{name}_bn"
+    return layers
 
 
 _PARTS = {"q_conv": "query", "k_conv": "key", "v_conv": "value", "proj_conv": "output"}
@@ -44,14 +47,11 @@ _PARTS = {"q_conv": "query", "k_conv": "key", "v_conv": "value", "proj_conv": "o
 def _attending(theirs, ours, ends):
     """A block with attention, given the ends of the names of its layers, and its
     MLP."""
-    return {
-        **{
-            f"{theirs}.attn.{part}.{their_end}": f"{ours}_attention_{name}{our_end}"
-            for part, name in _PARTS.items()
-            for their_end, our_end in ends.items()
-        },
-        **mlp(f"{theirs}.mlp", ours),
-    }
+    layers = {}
+    for part, name in _PARTS.items():
+        for end, our_end in ends.items():
+            layers[f"{theirs}.attn.{part}.{end}"] = f"{ours}_attention_{name}{our_end}"
+    return {**layers, **mlp(f"{theirs}.mlp", ours)}
 
 
 def _attention(theirs, ours):
@@ -76,32 +76,27 @@ def _large_attention(theirs, ours):
         "0.conv2.1": "_bn",
         "1": "_bn2",
     }
-    projection = {
-        f"{theirs}.rep_conv.conv{{n}}.{place}": f"{ours}_shortcut{{n}}{end}"
-        for place, end in ((0, ""), (1, "_bn"))
-    }
-    factors = {
+    return {
+        f"{theirs}.rep_conv.conv{{n}}.0": f"{ours}_shortcut{{n}}",
+        f"{theirs}.rep_conv.conv{{n}}.1": f"{ours}_shortcut{{n}}_bn",
+        **_attending(theirs, ours, ends),
         f"{theirs}.layer_scale1": f"{ours}_attention_factor",
         f"{theirs}.layer_scale2": f"{ours}_mlp_factor",
     }
-    return {**projection, **_attending(theirs, ours, ends), **factors}
 
 
 def _meta_attention(theirs, ours):
     """A block with attention of Meta-SpikeFormer, whose layers are three convolutions
     and three normalisations."""
-    of_body = {
-        "0": "_hidden",
-        "1.bn": "_hidden_bn",
-        "2.0": "_depthwise",
-        "2.1": "",
-        "2.2": "_bn",
+    ends = {
+        "0.body.0": "_hidden",
+        "0.body.1.bn": "_hidden_bn",
+        "0.body.2.0": "_depthwise",
+        "0.body.2.1": "",
+        "0.body.2.2": "_bn",
+        "1": "_bn2",
     }
-    return _attending(
-        theirs,
-        ours,
-        {**{f"0.body.{place}": end for place, end in of_body.items()}, "1": "_bn2"},
-    )
+    return _attending(theirs, ours, ends)
 
 
 def _meta_separable(theirs, ours):
@@ -121,44 +116,29 @@ def _meta_separable(theirs, ours):
 def _base(separable, attention):
     """The base networks of V3, or those of V2; functions of their names and ours give
     the parts that differ."""
-    return {
-        **_downsamplings(
-            (
-                "downsample1_1",
-                "downsample1_2",
-                "downsample2",
-                "downsample3",
-                "downsample4",
-            )
-        ),
-        **{
-            theirs: ours
-            for block, name in _STAGES.items()
-            for theirs, ours in {
-                **separable(f"{block}.Conv", name),
-                f"{block}.conv{{n}}": f"{name}_{{n}}_conv",
-                f"{block}.bn{{n}}": f"{name}_{{n}}_bn",
-            }.items()
-        },
-        **attention("block3.{b}", "stage4_block{b+1}"),
-        **attention("block4.{b}", "stage5_block{b+1}"),
-        "head": "classifier",
-    }
+    names = _downsamplings([*_DOWNSAMPLINGS, "downsample4"])
+    for block, name in _STAGES.items():
+        names |= separable(f"{block}.Conv", name)
+        names[f"{block}.conv{{n}}"] = f"{name}_{{n}}_conv"
+        names[f"{block}.bn{{n}}"] = f"{name}_{{n}}_bn"
+    names |= attention("block3.{b}", "stage4_block{b+1}")
+    names |= attention("block4.{b}", "stage5_block{b+1}")
+    return {**names, "head": "classifier"}
+
+
+def _large():
+    """The large networks."""
+    names = _downsamplings(_DOWNSAMPLINGS)
+    for block, name in _STAGES.items():
+        names[f"{block}.conv{{n}}.0.0"] = f"{name}_{{n}}_conv"
+        names[f"{block}.conv{{n}}.0.1"] = f"{name}_{{n}}_bn"
+    names |= _large_attention("block3.{b}", "stage4_block{b+1}")
+    return {**names, "head": "classifier", "head_kd": "distilled_classifier"}
 
 
 BASE = _base(_separable, _attention)
 META = {**_base(_meta_separable, _meta_attention), "head_kd": "distilled_classifier"}
-LARGE = {
-    **_downsamplings(("downsample1_1", "downsample1_2", "downsample2", "downsample3")),
-    **{
-        f"{block}.conv{{n}}.0.0": f"{name}_{{n}}_conv"
-        for block, name in _STAGES.items()
-    },
-    **{f"{block}.conv{{n}}.0.1": f"{name}_{{n}}_bn" for block, name in _STAGES.items()},
-    **_large_attention("block3.{b}", "stage4_block{b+1}"),
-    "head": "classifier",
-    "head_kd": "distilled_classifier",
-}
+LARGE = _large()
 
 
 _PROJECTION = "block3.0.rep_conv.conv"
@@ -201,24 +181,22 @@ def espikeformer_large(weights):
         <= weights.keys()
     ):
         return None
-    stages, number = (
-        ("downsample1_2", "downsample2", "downsample3"),
-        blocks(weights, r"block3\.(\d{1,9})\."),
-    )
+    stages = _DOWNSAMPLINGS[1:]
+    number = blocks(weights, r"block3\.(\d{1,9})\.")
     layout = _layout(weights, ESpikeFormerLarge, LARGE, stages, number)
     neurons = "ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)"
-    projected = f"{_PROJECTION}1.0.weight" in weights
-    runs = projected and outputs(weights, f"{_PROJECTION}1.0") == outputs(
-        weights, f"{_PROJECTION}1.1"
-    )
-    found = {
-        **layout.found,
+    runs = False
+    if f"{_PROJECTION}1.0.weight" in weights:
+        channels = outputs(weights, f"{_PROJECTION}1.0")
+        runs = channels == outputs(weights, f"{_PROJECTION}1.1")
+    told = {
+        **layout.told,
         "shortcut_projection": runs,
         "distilled": "head_kd.weight" in weights,
     }
     axes = {"attn": 3, "mlp": 3, "rep_conv": 3, "layer_scale1": 1, "layer_scale2": 1}
     return layout._replace(
-        found=found,
+        told=told,
         assumed={"neuron": (None, neurons), "heads": _HEADS},
         unused={} if runs else _NOT_RUN,
         axes=axes,
@@ -237,26 +215,25 @@ def sdt_v2(weights):
     ):
         return None
     layout = _base_layout(weights, MetaSpikeFormer, META)
-    found = {**layout.found, "distilled": "head_kd.weight" in weights}
+    told = {**layout.told, "distilled": "head_kd.weight" in weights}
     return layout._replace(
-        found=found, assumed={**NEURONS, "heads": _HEADS}, axes={"mlp": 3}
+        told=told, assumed={**NEURONS, "heads": _HEADS}, axes={"mlp": 3}
     )
 
 
 def _base_layout(weights, builder, names):
-    stages = ("downsample1_2", "downsample2", "downsample3", "downsample4")
-    return _layout(
-        weights, builder, names, stages, blocks(weights, r"block([34])\.(\d{1,9})\.")
-    )
+    stages = [*_DOWNSAMPLINGS[1:], "downsample4"]
+    number = blocks(weights, r"block([34])\.(\d{1,9})\.")
+    return _layout(weights, builder, names, stages, number)
 
 
 def _layout(weights, builder, names, stages, number):
-    found = {
+    mlp = "block3.0.mlp.fc1_conv"
+    told = {
         "input_shape": (_SIDE, inputs(weights, "downsample1_1.encode_conv")),
         "classes": outputs(weights, "head"),
         "dims": tuple(outputs(weights, f"{stage}.encode_conv") for stage in stages),
         "blocks": number,
-        "mlp_ratio": outputs(weights, "block3.0.mlp.fc1_conv")
-        // inputs(weights, "block3.0.mlp.fc1_conv"),
+        "mlp_ratio": outputs(weights, mlp) // inputs(weights, mlp),
     }
-    return Layout(builder, found, names, {}, place="model")
+    return Layout(builder, told, names, {}, place="model")

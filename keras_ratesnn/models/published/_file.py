@@ -24,23 +24,23 @@ _MOST_TIMESTEPS = _MOST_HEADS = 10_000
 _SETTINGS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "timesteps": (
         ("T", "time_step", "time_steps"),
-        lambda found: type(found) is int and 1 <= found <= _MOST_TIMESTEPS,
+        lambda value: type(value) is int and 1 <= value <= _MOST_TIMESTEPS,
     ),
     "heads": (
         ("num_heads",),
-        lambda found: type(found) is int and 1 <= found <= _MOST_HEADS,
+        lambda value: type(value) is int and 1 <= value <= _MOST_HEADS,
     ),
     "pooling_stat": (
         ("pooling_stat",),
-        lambda found: type(found) is str and re.fullmatch("[01]{4}", found) is not None,
+        lambda value: type(value) is str and re.fullmatch("[01]{4}", value) is not None,
     ),
     "connect_f": (
         ("connect_f", "cnf"),
-        lambda found: (
-            type(found) is str and re.fullmatch("[A-Z]{1,9}", found) is not None
+        lambda value: (
+            type(value) is str and re.fullmatch("[A-Z]{1,9}", value) is not None
         ),
     ),
-    "dvs_mode": (("dvs_mode",), lambda found: type(found) is bool),
+    "dvs_mode": (("dvs_mode",), lambda value: type(value) is bool),
 }
 """What the settings of programs tell: arguments of ours, or what a `Layout` needs;
 their names there, and what their values are."""
@@ -168,7 +168,7 @@ def _loaded(torch, path, size):
                     path, map_location="cpu", weights_only=True, mmap=True
                 )
             file.seek(0)
-            return torch.load(_Reader(file), map_location="cpu", weights_only=True)
+            return torch.load(_CountedFile(file), map_location="cpu", weights_only=True)
 
 
 def _opened(path, flags):
@@ -203,46 +203,41 @@ def _check_members(path, size):
         raise _Refused(f"its names and settings take more than {_LONGEST_PICKLE} bytes")
 
 
-class _Reader:
+class _CountedFile:
     """A file that is not a zip archive. Its pickles are read with `read` and
     `readline`, its numbers with `readinto`."""
 
     def __init__(self, file):
         self.left = _LONGEST_PICKLE
-        self.file, self.seek, self.tell, self.readinto = (
-            file,
-            file.seek,
-            file.tell,
-            file.readinto,
-        )
+        self.file = file
+        self.seek, self.tell, self.readinto = file.seek, file.tell, file.readinto
 
     def read(self, count=-1):
-        return self._counted(
-            self.file.read(min(count, self.left + 1) if count >= 0 else self.left + 1)
-        )
+        most = self.left + 1
+        return self._counted(self.file.read(min(count, most) if count >= 0 else most))
 
     def readline(self):
         return self._counted(self.file.readline(self.left + 1))
 
-    def _counted(self, found):
-        self.left -= len(found)
+    def _counted(self, content):
+        self.left -= len(content)
         if self.left < 0:
             raise _Refused(
                 f"its names and settings take more than {_LONGEST_PICKLE} bytes"
             )
-        return found
+        return content
 
 
 def _weights(torch, content):
     """The key under which the weights are, and the weights."""
 
-    def are_weights(found):
+    def are_weights(content):
         return (
-            isinstance(found, Mapping)
-            and len(found) > 0
+            isinstance(content, Mapping)
+            and len(content) > 0
             and all(
                 isinstance(name, str) and isinstance(value, torch.Tensor)
-                for name, value in found.items()
+                for name, value in content.items()
             )
         )
 
@@ -279,25 +274,25 @@ def _settings(content):
     """What the settings tell, each with its name there."""
     settings = content.get("args") if isinstance(content, Mapping) else None
     known = vars(settings) if isinstance(settings, argparse.Namespace) else {}
-    found: dict[str, tuple[str, Any]] = {}
+    told: dict[str, tuple[str, Any]] = {}
     for argument, (names, fits) in _SETTINGS.items():
         for name in names:
-            if argument not in found and fits(known.get(name)):
-                found[argument] = f"args.{name}", known[name]
-    return found
+            if argument not in told and fits(known.get(name)):
+                told[argument] = f"args.{name}", known[name]
+    return told
 
 
 def _why(error):
     """An error of PyTorch's in a line, without its advice to run what is in the
     file."""
     text = " ".join(str(error).split())
-    found = re.search(
+    match = re.search(
         r"(?:Unsupported global: GLOBAL|Trying to (?:load|instantiate)(?: unsupported "
         r"GLOBAL)?) ([\w.]+)",
         text,
     )
-    if found:
-        return f"it holds more than weights: {found[1]}"
+    if match:
+        return f"it holds more than weights: {match[1]}"
     if (
         "weights_only" in text
         or "WeightsUnpickler" in text

@@ -41,23 +41,22 @@ def matched(network, weights, layout, report, left_out):
         MismatchError: If a weight is left, missing, of another shape, NaN or infinite,
             or a variance is below 0.
     """
-    own = {
-        layer.name: layer
-        for layer in network.layers
-        if layer.weights and not isinstance(layer, Neuron)
-    }
-    own = {name: layer for name, layer in own.items() if name not in left_out}
-    found = _by_layer(weights, layout, own, report, left_out)
+    own = {}
+    for layer in network.layers:
+        has_parameters = layer.weights and not isinstance(layer, Neuron)
+        if has_parameters and layer.name not in left_out:
+            own[layer.name] = layer
+    theirs_by_layer = _by_layer(weights, layout, own, report, left_out)
     values, missing, wrong = [], [], []
     for name, layer in own.items():
         for parameter, variable in zip(PARAMETERS, layer.weights, strict=False):
-            theirs = found.get(name, {}).pop(parameter, None)
+            theirs = theirs_by_layer.get(name, {}).pop(parameter, None)
             if (
                 theirs is None
                 and parameter == "bias"
                 and layout.without_biases
                 and name != HEAD
-                and name in found
+                and name in theirs_by_layer
             ):
                 values.append((variable, np.zeros(variable.shape, "float32")))
                 report.zeros.append(f"{name}.bias")
@@ -76,7 +75,11 @@ def matched(network, weights, layout, report, left_out):
                 report.reshaped[theirs] = (weights[theirs].shape, array.shape)
             report.renamed[theirs] = f"{name}.{variable.name}"
             values.append((variable, array))
-    left = [theirs for parameters in found.values() for theirs in parameters.values()]
+    left = [
+        theirs
+        for parameters in theirs_by_layer.values()
+        for theirs in parameters.values()
+    ]
     for problem, names in (
         ("lacks", missing),
         ("has", wrong),
@@ -110,20 +113,18 @@ def _layer(name, names, unused):
     reason = unused.find(layer)
     if reason is not None:
         return "", reason
-    found = names.find(layer)
-    if found is None:
+    ours = names.find(layer)
+    if ours is None:
         return None
-    return (
-        ("", "it counts batches, which inference does not need")
-        if parameter == COUNTER
-        else (found, parameter)
-    )
+    if parameter == COUNTER:
+        return "", "it counts batches, which inference does not need"
+    return ours, parameter
 
 
 def _by_layer(weights, layout, own, report, left_out):
     """For each of our layers the authors' names of its weights, by parameter."""
     names, unused = Table(layout.names), Table(layout.unused)
-    found: dict[str, dict[str, str]] = {}
+    theirs_by_layer: dict[str, dict[str, str]] = {}
     left = []
     for theirs in weights:
         place = _layer(theirs, names, unused)
@@ -134,13 +135,13 @@ def _by_layer(weights, layout, own, report, left_out):
         elif place[0] in left_out:
             report.unused[theirs] = left_out[place[0]]
         else:
-            parameters = found.setdefault(place[0], {})
+            parameters = theirs_by_layer.setdefault(place[0], {})
             if place[0] not in own or place[1] in parameters:
                 left.append(theirs)
             parameters[place[1]] = theirs
     if left:
         raise MismatchError(f"it has no place for {listed(left)}")
-    return found
+    return theirs_by_layer
 
 
 def _converted(array, parameter, layer, network):
@@ -186,15 +187,13 @@ def flattened_image(layer, network):
     """The channels, height and width of the image that is flattened before a layer, or
     `None` if none is."""
     flattened = [
-        other
-        for other in network.layers
-        if isinstance(other, layers.Flatten) and other.output is layer.input
+        flatten
+        for flatten in network.layers
+        if isinstance(flatten, layers.Flatten) and flatten.output is layer.input
     ]
     if not flattened:
         return None
     image = flattened[0].input.shape[1:]
-    return (
-        image
-        if keras.config.image_data_format() == "channels_first"
-        else (image[-1], *image[:-1])
-    )
+    if keras.config.image_data_format() == "channels_first":
+        return image
+    return (image[-1], *image[:-1])

@@ -2,6 +2,7 @@
 
 import re
 import types
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ class Layout(NamedTuple):
 
     Args:
         builder: Function of `keras_ratesnn.models`.
-        found: Dict of arguments that the weights tell. `input_shape` is a pair, the
+        told: Dict of arguments that the weights tell. `input_shape` is a pair, the
             size of the images and their channels; the size is the authors', unless the
             number of weights tells it.
         names: Dict of the authors' names of layers to ours, see `_names.Table`. Each of
@@ -46,7 +47,7 @@ class Layout(NamedTuple):
     """
 
     builder: Callable
-    found: dict[str, Any]
+    told: dict[str, Any]
     names: dict[str, str]
     assumed: dict[str, tuple[Any, str]]
     size_is_told: bool = False
@@ -79,33 +80,33 @@ def numbers(weights, pattern):
     """The numbers in names that a regular expression finds, sorted: integers, or tuples
     if it has several groups."""
     matches = [re.match(pattern, name) for name in weights]
-    found = sorted({tuple(map(int, match.groups())) for match in matches if match})
-    return [number for (number,) in found] if re.compile(pattern).groups == 1 else found
+    values = sorted({tuple(map(int, match.groups())) for match in matches if match})
+    if re.compile(pattern).groups > 1:
+        return values
+    return [number for (number,) in values]
 
 
 def depths(weights, pattern=r"layer(\d{1,9})\.(\d{1,9})\."):
     """The number of blocks of each stage."""
-    blocks = numbers(weights, pattern)
-    return tuple(
-        sum(stage == number for stage, _ in blocks)
-        for number in sorted({stage for stage, _ in blocks})
-    )
+    stages = [stage for stage, _ in numbers(weights, pattern)]
+    # The numbers are sorted.
+    return tuple(Counter(stages).values())
 
 
-def of_depths(builders, found):
+def builder_for(builders, sizes):
     """The builder for these numbers of blocks, of a dict."""
-    if found not in builders:
-        raise UnknownSizesError(f"it has stages of {', '.join(map(str, found))} blocks")
-    return builders[found]
+    if sizes not in builders:
+        raise UnknownSizesError(f"it has stages of {', '.join(map(str, sizes))} blocks")
+    return builders[sizes]
 
 
 def blocks(weights, pattern):
     """The number of blocks, of which a network is built: names of many take little
     space in a file."""
-    found = len(numbers(weights, pattern))
-    if found > _MOST_BLOCKS:
-        raise UnknownSizesError(f"it has {found} blocks")
-    return found
+    number = len(numbers(weights, pattern))
+    if number > _MOST_BLOCKS:
+        raise UnknownSizesError(f"it has {number} blocks")
+    return number
 
 
 def image_shape(size, channels):

@@ -3,9 +3,9 @@
 from keras_ratesnn.models.ms_resnet import MSResNet18, MSResNet34, MSResNet104
 from keras_ratesnn.models.published._layouts import (
     Layout,
+    builder_for,
     depths,
     inputs,
-    of_depths,
     outputs,
 )
 
@@ -38,12 +38,11 @@ def _names(stem, shortcut):
         f"shortcut.{shortcut}": "shortcut_conv",
         f"shortcut.{shortcut + 1}.bn": "shortcut_bn",
     }
-    of_blocks = {
-        f"{block}.{theirs}": f"{name}_{ours}"
-        for block, name in _STAGES.items()
-        for theirs, ours in blocks.items()
-    }
-    return {**stem, **of_blocks, "fc": "classifier"}
+    names = dict(stem)
+    for block, name in _STAGES.items():
+        for theirs, ours in blocks.items():
+            names[f"{block}.{theirs}"] = f"{name}_{ours}"
+    return {**names, "fc": "classifier"}
 
 
 MS_RESNET = _names({"conv1.0": "stem_conv", "conv1.1.bn": "stem_bn"}, shortcut=0)
@@ -61,7 +60,7 @@ def ms_resnet(weights):
     """MS ResNet-18, -34 and -104."""
     if not {"conv1.0.weight", "conv2_x.0.residual_function.1.weight"} <= weights.keys():
         return None
-    builder = of_depths(_BUILDERS, depths(weights, r"conv(\d{1,9})_x\.(\d{1,9})\."))
+    builder = builder_for(_BUILDERS, depths(weights, r"conv(\d{1,9})_x\.(\d{1,9})\."))
     large = builder is MSResNet104 or weights["conv1.0.weight"].shape[-1] == 7
     return Layout(
         builder,

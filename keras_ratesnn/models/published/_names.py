@@ -27,15 +27,16 @@ class Table:
 
     def __init__(self, names):
         self.patterns = [
-            (_Pattern(without_containers(name)), other) for name, other in names.items()
+            (_Pattern(without_containers(name)), target)
+            for name, target in names.items()
         ]
 
     def find(self, name):
         """What the table has for a name, or `None`."""
-        for pattern, other in self.patterns:
+        for pattern, target in self.patterns:
             numbers = pattern.numbers(name)
             if numbers is not None:
-                return _PLACEHOLDER.sub(functools.partial(_number, numbers), other)
+                return _PLACEHOLDER.sub(functools.partial(_number, numbers), target)
         return None
 
 
@@ -69,15 +70,12 @@ class _Pattern:
 
     def numbers(self, name):
         """What the placeholders stand for in a name; `None` if it is another one."""
-        found = self.expression.fullmatch(name)
-        if found is None:
+        match = self.expression.fullmatch(name)
+        if match is None:
             return None
-        numbers = {
-            part: divmod(int(found[part]) - added, factor)
-            for part, (factor, added) in self.scales.items()
-        }
-        return (
-            None
-            if any(rest for _, rest in numbers.values())
-            else {part: number for part, (number, _) in numbers.items()}
-        )
+        numbers = {}
+        for part, (factor, added) in self.scales.items():
+            numbers[part], rest = divmod(int(match[part]) - added, factor)
+            if rest:
+                return None
+        return numbers

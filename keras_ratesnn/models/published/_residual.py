@@ -5,10 +5,10 @@ from keras_ratesnn.layers import IF, LIF
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.published._layouts import (
     Layout,
+    builder_for,
     depths,
     inputs,
     numbers,
-    of_depths,
     outputs,
 )
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
@@ -30,7 +30,7 @@ _IF = {"neuron": (lambda: IF(reset="hard"), "IF(reset='hard')")}
 
 _ADDS = {"connect_f": "ADD"}
 
-_OF_CIFAR = (
+_CIFAR_NOTE = (
     "the authors' vggsnn_cifar has weights of these shapes, too, but averages "
     "images of 32 x 32 pixels to 3 x 3 at the end"
 )
@@ -42,18 +42,15 @@ _IMAGES = {"cifar": 32, "imagenet": 224}
 def _names(stem, unit, shortcut, head="fc"):
     """The names of layers, given those of pairs of a convolution and its normalisation,
     and of the last layer."""
-    ours = "stem", "stage{s}_block{b+1}", "stage{s}_block{b+1}_shortcut"
-    pairs = (
-        stem,
-        [f"layer{{s}}.{{b}}.{name}" for name in unit],
-        [f"layer{{s}}.{{b}}.{name}" for name in shortcut],
-    )
-    found = {
-        theirs: f"{block}_{kind}{'{n}' if '{n}' in theirs else ''}"
-        for block, pair in zip(ours, pairs, strict=True)
-        for theirs, kind in zip(pair, ("conv", "bn"), strict=True)
-    }
-    return {**found, head: "classifier"}
+    names = {}
+    for theirs, ours in zip(stem, ("conv", "bn"), strict=True):
+        names[theirs] = f"stem_{ours}"
+    block = "stage{s}_block{b+1}"
+    for theirs, ours in zip(unit, ("conv{n}", "bn{n}"), strict=True):
+        names[f"layer{{s}}.{{b}}.{theirs}"] = f"{block}_{ours}"
+    for theirs, ours in zip(shortcut, ("conv", "bn"), strict=True):
+        names[f"layer{{s}}.{{b}}.{theirs}"] = f"{block}_shortcut_{ours}"
+    return {**names, head: "classifier"}
 
 
 RESNET = _names(
@@ -67,11 +64,9 @@ PREACT = _names(
     ("conv1", "bn1"), ("conv{n}", "bn{n}"), ("downsample.0", "downsample.1")
 )
 SEW_BY_RATE = _names(
-    *(
-        ("convNeuron1.0", "convNeuron1.1"),
-        ("convNeuron{n}.0", "convNeuron{n}.1"),
-        ("downsample.0", "downsample.1"),
-    )
+    ("convNeuron1.0", "convNeuron1.1"),
+    ("convNeuron{n}.0", "convNeuron{n}.1"),
+    ("downsample.0", "downsample.1"),
 )
 SEW = _names(
     ("conv1", "bn1"),
@@ -129,18 +124,22 @@ _DENSE = {
     "classifier.3": "hidden2",
     "classifier.6": "classifier",
 }
-TORCHVISION_VGGS = {
-    length: {
+_TORCHVISION_SIZES = (
+    (1, 1, 2, 2, 2),
+    (2, 2, 2, 2, 2),
+    (2, 2, 3, 3, 3),
+    (2, 2, 4, 4, 4),
+)
+
+
+def _torchvision_vggs(length):
+    return {
         sizes: {**vgg_names(sizes, "features", length), **_DENSE}
-        for sizes in (
-            (1, 1, 2, 2, 2),
-            (2, 2, 2, 2, 2),
-            (2, 2, 3, 3, 3),
-            (2, 2, 4, 4, 4),
-        )
+        for sizes in _TORCHVISION_SIZES
     }
-    for length in (2, 3)
-}
+
+
+TORCHVISION_VGGS = {length: _torchvision_vggs(length) for length in (2, 3)}
 """The names of layers by the places of a convolution with what follows it, and by the
 number of convolutions of each block."""
 
@@ -148,7 +147,7 @@ number of convolutions of each block."""
 def _builder(weights, builders, third):
     """The builder of a residual network, given the name of the third convolution of a
     block, which not all have."""
-    return of_depths(
+    return builder_for(
         builders,
         depths(weights) + (_BOTTLENECK,) * (f"layer1.0.{third}.weight" in weights),
     )
@@ -158,7 +157,7 @@ def resnet(weights):
     """ResNet-18, -19 and -34 of rate-based backpropagation."""
     if "conv0.0.weight" not in weights:
         return None
-    builder = of_depths(_RESNETS, depths(weights))
+    builder = builder_for(_RESNETS, depths(weights))
     return _layout(
         weights,
         builder,
@@ -175,7 +174,7 @@ def preact_resnet(weights):
         return None
     return _layout(
         weights,
-        of_depths(_PREACTS, depths(weights)),
+        builder_for(_PREACTS, depths(weights)),
         PREACT,
         "conv1",
         "layer{}.0.conv1",
@@ -215,7 +214,7 @@ def spikingjelly_spiking_resnet(weights):
     """ResNets of SpikingJelly, which have the same weights as its SEW ResNets."""
     layout = _torchvision(weights, _SPIKING_RESNETS)
     if layout and layout.builder is BottleneckResNet:
-        layout.found["depths"] = depths(weights)
+        layout.told["depths"] = depths(weights)
     return layout
 
 
@@ -225,7 +224,7 @@ def _torchvision(weights, builders):
         or "conv1.bias" in weights
     ):
         return None
-    return _of_spikingjelly(
+    return _as_spikingjelly(
         _layout(
             weights,
             _builder(weights, builders, "conv3"),
@@ -242,19 +241,19 @@ def spikingjelly_spiking_vgg(weights):
         return None
     length = 3 if "features.1.running_var" in weights else 2
     sizes, last = _convolutions(weights, "features", length)
-    found = {
+    told = {
         "input_shape": (_IMAGES["imagenet"], inputs(weights, "features.0")),
         "classes": outputs(weights, "classifier.6"),
         "width": outputs(weights, last) / _WIDEST,
         "depths": sizes,
         "normalized": length == 3,
     }
-    return _of_spikingjelly(
-        Layout(DenseVGG, found, of_depths(TORCHVISION_VGGS[length], sizes), {})
+    return _as_spikingjelly(
+        Layout(DenseVGG, told, builder_for(TORCHVISION_VGGS[length], sizes), {})
     )
 
 
-def _of_spikingjelly(layout):
+def _as_spikingjelly(layout):
     note = (
         "torchvision's networks, which have no neurons, have weights of the same "
         "names and shapes"
@@ -268,21 +267,23 @@ def vgg(weights):
     if not {"feature.0.weight", "classifier.0.weight"} <= weights.keys():
         return None
     sizes, last = _convolutions(weights)
-    builder = of_depths(VGGS, sizes)
+    builder = builder_for(VGGS, sizes)
     widest, seen = outputs(weights, last), inputs(weights, "classifier.0")
     side = 32
     if builder is VGGSNN:
         # Four times halved, and flattened.
         side = 2 ** len(sizes) * round((seen / widest) ** 0.5)
-    found = {
+    told = {
         "input_shape": (side, inputs(weights, "feature.0")),
         "classes": outputs(weights, "classifier.0"),
         "width": widest / _WIDEST,
     }
-    note = _OF_CIFAR if builder is VGGSNN and inputs(weights, "feature.0") != 2 else ""
+    note = (
+        _CIFAR_NOTE if builder is VGGSNN and inputs(weights, "feature.0") != 2 else ""
+    )
     return Layout(
         builder,
-        found,
+        told,
         vgg_names(sizes),
         _LIF,
         size_is_told=builder is VGGSNN,
@@ -294,29 +295,30 @@ def vgg(weights):
 def _convolutions(weights, root="feature", length=3):
     """The number of convolutions of each block of a VGG, and the name of the last one;
     for `length` see `vgg_names`."""
-    places = [
+    convolutions = [
         n
         for n in numbers(weights, rf"{root}\.(\d{{1,9}})\.weight")
         if weights[f"{root}.{n}.weight"].ndim == 4
     ]
-    sizes = [0]
-    for place, before in zip(places, [places[0], *places], strict=False):
+    sizes, before = [0], convolutions[0]
+    for n in convolutions:
         # More than a convolution, normalisation and neurons: pooling, which ends a
         # block.
-        if place - before > length:
+        if n - before > length:
             sizes.append(0)
         sizes[-1] += 1
-    return tuple(sizes), f"{root}.{places[-1]}"
+        before = n
+    return tuple(sizes), f"{root}.{before}"
 
 
-def _layout(weights, builder, names, stem, of_stage):
+def _layout(weights, builder, names, stem, first_of_stage):
     chosen = "imagenet" if weights[f"{stem}.weight"].shape[-1] == 7 else "cifar"
-    widest = outputs(weights, of_stage.format(len(depths(weights))))
+    widest = outputs(weights, first_of_stage.format(len(depths(weights))))
     head = next(theirs for theirs, ours in names.items() if ours == "classifier")
-    found = {
+    told = {
         "input_shape": (_IMAGES[chosen], inputs(weights, stem)),
         "classes": outputs(weights, head),
         "width": widest / _WIDEST,
         "stem": chosen,
     }
-    return Layout(builder, found, names, _LIF, place=_PLACE)
+    return Layout(builder, told, names, _LIF, place=_PLACE)

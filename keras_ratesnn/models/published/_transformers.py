@@ -27,10 +27,11 @@ NEURONS = {
 def _attention(theirs, ours, kind="conv"):
     """The layers of attention, which are convolutions or linear."""
     parts = {"q": "query", "k": "key", "v": "value", "proj": "output"}
-    return {
-        **{f"{theirs}.{part}_{kind}": f"{ours}_{name}" for part, name in parts.items()},
-        **{f"{theirs}.{part}_bn": f"{ours}_{name}_bn" for part, name in parts.items()},
-    }
+    names = {}
+    for part, name in parts.items():
+        names[f"{theirs}.{part}_{kind}"] = f"{ours}_{name}"
+        names[f"{theirs}.{part}_bn"] = f"{ours}_{name}_bn"
+    return names
 
 
 def mlp(theirs, ours, layer="fc", kind="conv"):
@@ -41,14 +42,15 @@ def mlp(theirs, ours, layer="fc", kind="conv"):
     }
 
 
-def _units(names):
-    """Convolutions and their normalisation, from names that end in `conv`."""
-    return {
-        **{theirs: f"{ours}_conv" for theirs, ours in names.items()},
-        **{
-            theirs.replace("conv", "bn"): f"{ours}_bn" for theirs, ours in names.items()
-        },
-    }
+def _units(names, theirs_before="", ours_before="", theirs_after=""):
+    """Convolutions and their normalisation, from names that end in `conv`, given what
+    comes before and after each name."""
+    layers = {}
+    for theirs, ours in names.items():
+        convolution = f"{theirs_before}{theirs}{theirs_after}"
+        layers[convolution] = f"{ours_before}{ours}_conv"
+        layers[convolution.replace("conv", "bn")] = f"{ours_before}{ours}_bn"
+    return layers
 
 
 def _spikformer(kind):
@@ -58,7 +60,7 @@ def _spikformer(kind):
         "rpe_conv": "patches_position",
     }
     return {
-        **_units({f"patch_embed.{theirs}": ours for theirs, ours in patches.items()}),
+        **_units(patches, "patch_embed."),
         **_attention("block.{b}.attn", "block{b+1}_attention", kind),
         **mlp("block.{b}.mlp", "block{b+1}", "fc", kind),
         "head": "classifier",
@@ -70,18 +72,8 @@ def _qkformer(first_patches, attention, layer, later="proj3_conv", last=3):
     return {
         # The first entry that fits counts: names of the first patches mean other layers
         # than later.
-        **_units(
-            {
-                f"patch_embed1.{theirs}": f"patches1_{ours}"
-                for theirs, ours in first_patches.items()
-            }
-        ),
-        **_units(
-            {
-                f"patch_embed{{p}}.{theirs}": f"patches{{p}}_{ours}"
-                for theirs, ours in later.items()
-            }
-        ),
+        **_units(first_patches, "patch_embed1.", "patches1_"),
+        **_units(later, "patch_embed{p}.", "patches{p}_"),
         # The last stage has another kind of attention.
         **_attention(
             f"stage{last}.{{b}}.{attention}", f"stage{last}_block{{b+1}}_attention"
@@ -94,25 +86,15 @@ def _qkformer(first_patches, attention, layer, later="proj3_conv", last=3):
 
 def _maxformer(first_patches, depthwise):
     later = {"max_embed1": "1", "embed1": "2", "max_embed2": "shortcut"}
-    of_stages = {
-        f"{stage}.{{b}}.mixer.{theirs}": f"{stage}_block{{b+1}}_depthwise"
-        for stage, theirs in depthwise.items()
-    }
+    depthwise_names: dict[str, str] = {}
+    for stage, convolution in depthwise.items():
+        theirs = f"{stage}.{{b}}.mixer.{convolution}"
+        ours = f"{stage}_block{{b+1}}_depthwise"
+        depthwise_names |= {theirs: ours, f"{theirs}_bn": f"{ours}_bn"}
     return {
-        **_units(
-            {
-                f"patch_embed1.{theirs}": f"patches1_{ours}"
-                for theirs, ours in first_patches.items()
-            }
-        ),
-        **_units(
-            {
-                f"patch_embed{{p}}.{theirs}.embed_conv": f"patches{{p}}_{ours}"
-                for theirs, ours in later.items()
-            }
-        ),
-        **of_stages,
-        **{f"{theirs}_bn": f"{ours}_bn" for theirs, ours in of_stages.items()},
+        **_units(first_patches, "patch_embed1.", "patches1_"),
+        **_units(later, "patch_embed{p}.", "patches{p}_", ".embed_conv"),
+        **depthwise_names,
         **_attention("stage{s}.{b}.attn", "stage{s}_block{b+1}_attention"),
         **mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}"),
         "head": "classifier",
@@ -143,7 +125,9 @@ QKFORMER = {
             "proj3_conv": "4",
             "proj_res_conv": "shortcut",
         },
-        *("ssa", "mlp", "proj_conv"),
+        "ssa",
+        "mlp",
+        later="proj_conv",
         last=2,
     ),
 }
@@ -154,15 +138,19 @@ MAXFORMER = {
     ),
     "imagenet": _maxformer(
         {
-            f"embed{n}.embed_conv": ours
-            for n, ours in enumerate(("1", "2", "3", "shortcut"), 1)
+            "embed1.embed_conv": "1",
+            "embed2.embed_conv": "2",
+            "embed3.embed_conv": "3",
+            "embed4.embed_conv": "shortcut",
         },
         {"stage1": "conv5", "stage2": "conv"},
     ),
     "dvs": _maxformer(
         {
             "proj_conv": "1",
-            **{f"max_embed{n}.embed_conv": f"{n + 1}" for n in (1, 2, 3)},
+            "max_embed1.embed_conv": "2",
+            "max_embed2.embed_conv": "3",
+            "max_embed3.embed_conv": "4",
             "embed1.embed_conv": "shortcut",
         },
         {"stage1": "conv"},
@@ -179,18 +167,8 @@ _FIRST = {
 }
 _LATER = {"proj3_conv": "1", "proj4_conv": "2", "proj_res_conv": "shortcut"}
 OLDER_MAXFORMER = {
-    **_units(
-        {
-            f"patch_embed1.{theirs}": f"patches1_{ours}"
-            for theirs, ours in _FIRST.items()
-        }
-    ),
-    **_units(
-        {
-            f"patch_embed{{p}}.{theirs}": f"patches{{p}}_{ours}"
-            for theirs, ours in _LATER.items()
-        }
-    ),
+    **_units(_FIRST, "patch_embed1.", "patches1_"),
+    **_units(_LATER, "patch_embed{p}.", "patches{p}_"),
     **MAXFORMER["imagenet"],
 }
 """The files that Max-Former's authors published are older than the names in their
@@ -234,8 +212,12 @@ def spikformer(weights):
     dense = "block.0.attn.q_linear.weight" in weights
     first = f"block.0.mlp.fc1_{'linear' if dense else 'conv'}"
     # On event frames MLPs are convolutions over tokens, on ImageNet over images.
-    of_events = "pos_embed" in weights or weights[f"{first}.weight"].ndim == 3
-    edition = "cifar" if dense else "dvs" if of_events else "imagenet"
+    is_dvs = "pos_embed" in weights or weights[f"{first}.weight"].ndim == 3
+    edition = "imagenet"
+    if dense:
+        edition = "cifar"
+    elif is_dvs:
+        edition = "dvs"
     dims, hidden = outputs(weights, "patch_embed.proj_conv3"), outputs(weights, first)
     number = blocks(weights, r"block\.(\d{1,9})\.")
     layout = _layout(
@@ -259,30 +241,23 @@ def spikformer(weights):
 def norms(network):
     """The weights of Spikformer that its authors do not run."""
     last = re.compile(r"block(\d+)_mlp2")
-    found = {
-        int(match[1]) - 1: layer
-        for layer in network.layers
-        if (match := last.fullmatch(layer.name))
-    }
-    layers = {
-        f"block.{block}.norm{n}": layer.kernel.shape[-1]
-        for block, layer in found.items()
-        for n in (1, 2)
-    }
-    others = {}
-    if any(
-        layer.name == "block1_attention_scale" and layer.scale == SCALES["dvs"]
-        for layer in network.layers
-    ):
-        _, tokens, layers["norm"] = network.get_layer("tokens").output.shape
-        others = {"pos_embed": np.zeros((1, tokens, layers["norm"]), "float32")}
-    parameters = {"weight": 1.0, "bias": 0.0}.items()
-    of_layers = {
-        f"{layer}.{name}": np.full(n, value, "float32")
-        for layer, n in layers.items()
-        for name, value in parameters
-    }
-    return of_layers | others
+    channels, is_dvs = {}, False
+    for layer in network.layers:
+        match = last.fullmatch(layer.name)
+        if match:
+            block = int(match[1]) - 1
+            for n in (1, 2):
+                channels[f"block.{block}.norm{n}"] = layer.kernel.shape[-1]
+        elif layer.name == "block1_attention_scale":
+            is_dvs = layer.scale == SCALES["dvs"]
+    weights = {}
+    if is_dvs:
+        _, tokens, channels["norm"] = network.get_layer("tokens").output.shape
+        weights["pos_embed"] = np.zeros((1, tokens, channels["norm"]), "float32")
+    for name, size in channels.items():
+        weights[f"{name}.weight"] = np.ones(size, "float32")
+        weights[f"{name}.bias"] = np.zeros(size, "float32")
+    return weights
 
 
 def qkformer(weights):
@@ -331,19 +306,11 @@ def maxformer(weights):
         )
     if "patch_embed2.max_embed1.embed_conv.weight" not in weights:
         return None
-    of_events = "patch_embed1.max_embed1.embed_conv.weight" in weights
-    edition = (
-        "dvs"
-        if of_events
-        else "cifar"
-        if "patch_embed1.proj_conv.weight" in weights
-        else "imagenet"
-    )
-    first = (
-        "patch_embed1.embed1.embed_conv"
-        if edition == "imagenet"
-        else "patch_embed1.proj_conv"
-    )
+    is_dvs = "patch_embed1.max_embed1.embed_conv.weight" in weights
+    edition, first = "imagenet", "patch_embed1.embed1.embed_conv"
+    if is_dvs or "patch_embed1.proj_conv.weight" in weights:
+        edition = "dvs" if is_dvs else "cifar"
+        first = "patch_embed1.proj_conv"
     last_patches = f"patch_embed{_last(edition)}.max_embed1.embed_conv"
     layout = _in_stages(
         weights, MaxFormer, MAXFORMER, edition, first, last_patches, "fc1_conv"
@@ -355,19 +322,13 @@ def sdt_v1(weights):
     """Spike-driven Transformer, whose unused weights tell the heads."""
     if "block.0.attn.talking_heads.weight" not in weights:
         return None
-    channels, dims = (
-        inputs(weights, "patch_embed.proj_conv"),
-        outputs(weights, "patch_embed.proj_conv3"),
-    )
+    channels = inputs(weights, "patch_embed.proj_conv")
+    dims = outputs(weights, "patch_embed.proj_conv3")
     classes, hidden = outputs(weights, "head"), outputs(weights, "block.0.mlp.fc1_conv")
-    edition = (
-        "dvs"
-        if channels == 2
-        else "imagenet"
-        if classes == _IMAGENET_CLASSES
-        else "cifar"
-    )
-    found = {
+    edition = "imagenet" if classes == _IMAGENET_CLASSES else "cifar"
+    if channels == 2:
+        edition = "dvs"
+    told = {
         "input_shape": (IMAGES[edition][0], channels),
         "classes": classes,
         "dims": dims,
@@ -380,7 +341,7 @@ def sdt_v1(weights):
     axes = {"attn": 4, "mlp": 4}
     layout = Layout(
         SpikeDrivenTransformer,
-        found,
+        told,
         SPIKFORMER["imagenet"],
         assumed,
         settings=("timesteps", "pooling_stat"),
@@ -394,25 +355,20 @@ def talking_heads(network):
     """The weights of Spike-driven Transformer that its authors do not run, and that
     tell the heads."""
     attention = re.compile(r"block(\d+)_attention_neuron")
-    found = {
-        int(match[1]): layer
-        for layer in network.layers
-        if (match := attention.fullmatch(layer.name))
-    }
-    return {
-        f"block.{block - 1}.attn.talking_heads.weight": np.zeros(
-            (layer.output.shape[-2],) * 2 + (1,), "float32"
-        )
-        for block, layer in found.items()
-    }
+    weights = {}
+    for layer in network.layers:
+        match = attention.fullmatch(layer.name)
+        if match:
+            heads = layer.output.shape[-2]
+            name = f"block.{int(match[1]) - 1}.attn.talking_heads.weight"
+            weights[name] = np.zeros((heads, heads, 1), "float32")
+    return weights
 
 
 def _in_stages(weights, builder, names, edition, first, last_patches, layer):
     channels, dims = inputs(weights, first), outputs(weights, last_patches)
-    number, hidden = (
-        blocks(weights, r"stage(\d{1,9})\.(\d{1,9})\."),
-        outputs(weights, f"stage{_last(edition)}.0.mlp.{layer}"),
-    )
+    number = blocks(weights, r"stage(\d{1,9})\.(\d{1,9})\.")
+    hidden = outputs(weights, f"stage{_last(edition)}.0.mlp.{layer}")
     return _layout(
         weights, builder, IN_STAGES, names, edition, channels, dims, number, hidden
     )
@@ -424,7 +380,7 @@ def _last(edition):
 
 
 def _layout(weights, builder, editions, names, edition, channels, dims, number, hidden):
-    found = {
+    told = {
         "input_shape": (IMAGES[edition][0], channels),
         "classes": outputs(weights, "head"),
         "edition": edition,
@@ -437,4 +393,4 @@ def _layout(weights, builder, editions, names, edition, channels, dims, number, 
         **NEURONS,
         "heads": (heads or None, f"{heads}, the authors' for {edition}"),
     }
-    return Layout(builder, found, names[edition], assumed, axes=_AXES)
+    return Layout(builder, told, names[edition], assumed, axes=_AXES)

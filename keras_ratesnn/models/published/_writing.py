@@ -1,6 +1,7 @@
 """Finds the authors' names and shapes of the weights of a network of ours."""
 
 import inspect
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,15 +44,11 @@ def stored(network, networks, not_run):
             for names in tables:
                 try:
                     theirs = _names(arrays, names)
-                    further = (
-                        not_run[layout_of](network) if layout_of in not_run else {}
-                    )
-                    layout = _layout(
-                        network,
-                        layout_of,
-                        names,
-                        {**_by_name(arrays, theirs), **further},
-                    )
+                    further = {}
+                    if layout_of in not_run:
+                        further = not_run[layout_of](network)
+                    weights = _by_name(arrays, theirs) | further
+                    layout = _layout(network, layout_of, names, weights)
                     fitting.append((theirs, layout, further))
                 except _OtherNetwork as other:
                     reasons.append((other.distance, f"as {architecture} {other}"))
@@ -86,15 +83,15 @@ def _arrays(layer, network):
     if isinstance(layer, FiringRateScale):
         # Without a name of its own.
         return {"": arrays[0].reshape(1, 1, -1, 1, 1)}
-    found = dict(zip(PARAMETERS, arrays, strict=False))
-    kernel = found["weight"]
+    weights = dict(zip(PARAMETERS, arrays, strict=False))
+    kernel = weights["weight"]
     if isinstance(layer, layers.DepthwiseConv2D):
-        found["weight"] = kernel.transpose(2, 3, 0, 1)
+        weights["weight"] = kernel.transpose(2, 3, 0, 1)
     elif kernel.ndim == 4:
-        found["weight"] = kernel.transpose(3, 2, 0, 1)
+        weights["weight"] = kernel.transpose(3, 2, 0, 1)
     elif kernel.ndim == 2:
-        found["weight"] = _in_order(kernel, layer, network).T
-    return found
+        weights["weight"] = _in_order(kernel, layer, network).T
+    return weights
 
 
 def _in_order(kernel, layer, network):
@@ -111,19 +108,20 @@ def _in_order(kernel, layer, network):
 def _names(arrays, names):
     """The authors' names of our layers."""
     table = Table({ours: theirs for theirs, ours in names.items()})
-    found = {ours: table.find(ours) for ours in arrays}
-    left = [ours for ours, theirs in found.items() if theirs is None]
+    theirs_by_layer = {ours: table.find(ours) for ours in arrays}
+    left = [ours for ours, theirs in theirs_by_layer.items() if theirs is None]
     if left:
         raise _OtherNetwork(f"there is no name for {listed(left)}", 3 + len(left))
-    return found
+    return theirs_by_layer
 
 
 def _by_name(arrays, names):
-    return {
-        f"{without_containers(names[ours])}.{parameter}".removesuffix("."): array
-        for ours, found in arrays.items()
-        for parameter, array in found.items()
-    }
+    weights = {}
+    for ours, parameters in arrays.items():
+        theirs = without_containers(names[ours])
+        for parameter, array in parameters.items():
+            weights[f"{theirs}.{parameter}".removesuffix(".")] = array
+    return weights
 
 
 def _layout(network, layout_of, names, weights):
@@ -139,7 +137,7 @@ def _layout(network, layout_of, names, weights):
     if layout is None or layout.names != names:
         raise _OtherNetwork("its layers are others", 3)
     builder = layout.builder
-    chosen = {**layout.found, "input_shape": network.input_shape[1:]}
+    chosen = {**layout.told, "input_shape": network.input_shape[1:]}
     if "heads" in inspect.signature(builder).parameters:
         # Weights do not depend on it, and no default may fit.
         chosen.setdefault("heads", 1)
@@ -156,13 +154,14 @@ def _layout(network, layout_of, names, weights):
 
 def _signature(network):
     """The neurons, and the layers with weights, with their shapes."""
-    return {
-        layer.name: None
-        if isinstance(layer, Neuron)
-        else (type(layer), [tuple(weight.shape) for weight in layer.weights])
-        for layer in network.layers
-        if layer.weights or isinstance(layer, Neuron)
-    }
+    facts: dict[str, Any] = {}
+    for layer in network.layers:
+        if isinstance(layer, Neuron):
+            facts[layer.name] = None
+        elif layer.weights:
+            shapes = [tuple(weight.shape) for weight in layer.weights]
+            facts[layer.name] = type(layer), shapes
+    return facts
 
 
 def _has_neurons_of(network, layout):
@@ -176,29 +175,18 @@ def _formatted(network, arrays, names, layout):
     batches."""
     weights = {}
     arrays = _without_biases(network, arrays) if layout.without_biases else arrays
-    for ours, found in arrays.items():
+    for ours, parameters in arrays.items():
         theirs, layer = names[ours], network.get_layer(ours)
-        axes = next(
-            (
-                number
-                for part, number in layout.axes.items()
-                if part in theirs.split(".")
-            ),
-            None,
-        )
-        for parameter, array in found.items():
-            if (
-                parameter == "weight"
-                and not isinstance(layer, layers.BatchNormalization)
-                and axes is not None
-            ):
-                array = array.reshape(
-                    array.shape[:2] + (1,) * (axes - 2) if axes > 1 else -1
-                )
-            weights[
-                theirs if axes == 1 or not parameter else f"{theirs}.{parameter}"
-            ] = array
-        if isinstance(layer, layers.BatchNormalization):
+        parts = theirs.split(".")
+        axes = next((layout.axes[part] for part in layout.axes if part in parts), None)
+        normalizes = isinstance(layer, layers.BatchNormalization)
+        for parameter, array in parameters.items():
+            if parameter == "weight" and not normalizes and axes is not None:
+                shape = (*array.shape[:2], *[1] * (axes - 2)) if axes > 1 else -1
+                array = array.reshape(shape)
+            has_own_name = parameter and axes != 1
+            weights[f"{theirs}.{parameter}" if has_own_name else theirs] = array
+        if normalizes:
             weights[f"{theirs}.{COUNTER}"] = np.zeros((), "int64")
     return weights
 
@@ -206,7 +194,7 @@ def _formatted(network, arrays, names, layout):
 def _without_biases(network, arrays):
     """The weights without biases of convolutions, which the means of the normalisation
     after them take."""
-    arrays = {name: dict(found) for name, found in arrays.items()}
+    arrays = {name: dict(parameters) for name, parameters in arrays.items()}
     normalizations = [
         layer
         for layer in network.layers
