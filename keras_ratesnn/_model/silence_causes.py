@@ -59,15 +59,15 @@ def normalized_neurons(network):
     Args:
         network: A Functional or Sequential model.
     """
-    found, normalized = set(), set()
+    neurons, normalized = set(), set()
     for call in _graph.whole_of(_graph.as_graph(network)).calls:
         kind = kind_of(call.operation)
         follows = any(before in normalized for before in call.sources)
         if kind.role == NEURON:
-            found.update([call.operation] if follows else [])
+            neurons.update([call.operation] if follows else [])
         elif kind.normalization is not None or (
             follows
             and (kind.moves or kind.masks or kind.parameter_free or kind.keeps_order)
         ):
             normalized.add(call)
-    return found
+    return neurons
