@@ -303,32 +303,30 @@ def _parts_around_end_of_time(calls, inputs, outputs):
     readouts: list[PlannedCall] = []
     before, after = [], []
     for call in calls:
-        follows, role = (
-            [index in after_end for index in call.inputs],
-            kind_of(call.operation).role,
-        )
+        role = call.kind.role
+        follows = [index in after_end for index in call.inputs]
         if any(follows):
             _check_after_end(call, all(follows))
             after.append(call)
-        elif role in (TIME_MEAN, READOUT):
-            (means if role == TIME_MEAN else readouts).append(call)
+        elif role == TIME_MEAN:
+            means.append(call)
+        elif role == READOUT:
+            readouts.append(call)
         else:
             before.append(call)
             continue
         after_end.update(output.index for output in call.outputs)
     if not (means or readouts):
         return None
-    outputs_before_end = [
-        leaf for leaf in tree.flatten(outputs) if leaf.index not in after_end
-    ]
-    handed_on = [*(Slot(call.inputs[0]) for call in means), *outputs_before_end]
-    last = [*(Slot(call.inputs[0]) for call in readouts), *handed_on]
-    read = [*(call.outputs[0] for call in readouts), *handed_on]
+    handed_on = [Slot(call.inputs[0]) for call in means]
+    handed_on += [leaf for leaf in tree.flatten(outputs) if leaf.index not in after_end]
+    last = [Slot(call.inputs[0]) for call in readouts] + handed_on
+    read = [call.outputs[0] for call in readouts] + handed_on
     # A TimeMean gives the mean its dtype, and is regularised, like any layer.
     return (
         Part(before, inputs, last),
         Part(readouts, last, read),
-        Part([*means, *after], read, outputs),
+        Part(means + after, read, outputs),
     )
 
 
@@ -341,12 +339,8 @@ def _check_after_end(call, follows_wholly):
             "with an input that follows one and another that does not. Put a TimeMean "
             "before the other one, too."
         )
-    if kind_of(operation).role in (
-        NEURON,
-        ENCODER,
-        TIME_MIXING,
-        READOUT,
-    ) or wants_time_step(type(operation)):  # type: ignore[arg-type]
+    needs_steps = call.kind.role in (NEURON, ENCODER, TIME_MIXING, READOUT)
+    if needs_steps or wants_time_step(type(operation)):  # type: ignore[arg-type]
         raise ValueError(
             "What follows a TimeMean or a LeakyReadout runs once, without time steps. "
             f"Received: {name} after one, which needs time steps. Move the layer "

@@ -96,9 +96,8 @@ class Compiler:
     def add(self, layer, kind, sources, suffix="", **facts):
         """Adds a layer of integers and returns its name, that of a Keras layer with a
         number if it is called again."""
-        name = names.free(
-            plain(layer.name + suffix), {INPUT, *(made["name"] for made in self.layers)}
-        )
+        taken = {INPUT, *(made["name"] for made in self.layers)}
+        name = names.free(plain(layer.name + suffix), taken)
         self.layers.append({"name": name, "kind": kind, "from": list(sources), **facts})
         return name
 
@@ -161,8 +160,10 @@ class Compiler:
                     "the output has an offset. Leave the offset of the Rescaling out.",
                 )
             return end.unit
-        units, (term, *more) = np.abs(end.terms[0].unit), end.terms
-        if more or not np.allclose(units, units[0], rtol=1e-12, atol=0.0):
+        term = end.terms[0]
+        units = np.abs(term.unit)
+        is_same = np.allclose(units, units[0], rtol=1e-12, atol=0.0)
+        if len(end.terms) > 1 or not is_same:
             raise refused(
                 last,
                 "classes are compared, so the output must be that of one layer with "
@@ -194,12 +195,10 @@ class Compiler:
         if term.kernel is None:
             return False
         kernel = self.constants[f"w/{term.kernel}"]
-        depthwise = (
-            next(made for made in self.layers if made["name"] == term.kernel)["kind"]
-            == "depthwise"
-        )
-        by = factors.reshape(kernel.shape[2:] if depthwise else -1)
-        self.constants[f"w/{term.kernel}"] = (kernel * by).astype("int8")
+        kinds = {layer["name"]: layer["kind"] for layer in self.layers}
+        is_depthwise = kinds[term.kernel] == "depthwise"
+        signs = factors.reshape(kernel.shape[2:] if is_depthwise else -1)
+        self.constants[f"w/{term.kernel}"] = (kernel * signs).astype("int8")
         return True
 
 

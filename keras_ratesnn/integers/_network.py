@@ -108,19 +108,16 @@ def make_network(
     )
     ranges: dict[str, Any] = {INPUT: (0, network.largest_input)}
     for name, kind, names, shape, facts, _ in checked_layers:
-        sources, source_ranges = (
-            [network.of(source) for source in names],
-            [ranges[source] for source in names],
-        )
+        sources = [network.of(source) for source in names]
+        source_ranges = [ranges[source] for source in names]
         wrong = _misfit(name, kind, facts, names, source_ranges, integers)
         least, largest = ranges[name] = _range(
             name, kind, facts, sources, source_ranges, integers
         )
-        if max(-np.min(least), np.max(largest)) >= 2**31:
+        if wrong is None and max(-np.min(least), np.max(largest)) >= 2**31:
             wrong = (
-                wrong
-                or "whose output does not fit in 32 bits. Give it fewer inputs or "
-                "smaller weights"
+                "whose output does not fit in 32 bits. Give it fewer inputs or smaller "
+                "weights"
             )
         if wrong:
             raise _schema.refused(f"layer {name!r} of kind {kind!r} {wrong}")
@@ -165,14 +162,11 @@ def _misfit(name, kind, facts, names, ranges, constants):
         return f"with pad_value={facts['pad_value']}, more than its inputs"
     if kind != "neurons":
         return None
-    theta, bias, v0 = (
-        constants[f"{key}/{name}"].astype("int64") for key in ("theta", "bias", "v0")
-    )
-    bits, decay_m, highest = (
-        facts["membrane_bits"],
-        np.max(facts["decay_m"]),
-        max(1, facts["levels"]) * theta.max(),
-    )
+    theta = constants[f"theta/{name}"].astype("int64")
+    bias = constants[f"bias/{name}"].astype("int64")
+    v0 = constants[f"v0/{name}"].astype("int64")
+    highest = max(1, facts["levels"]) * theta.max()
+    bits, decay_m = facts["membrane_bits"], np.max(facts["decay_m"])
     begin, most = np.append(v0, facts["v_reset"]), 2 ** (bits - 1)
     if begin.min() < -most or begin.max() >= most:
         return (
@@ -205,13 +199,9 @@ def _misfit(name, kind, facts, names, ranges, constants):
     )
     # Before it saturates, a membrane holds itself, its current with what rounds that,
     # and a reset that was delayed.
-    if (
-        max(
-            np.max(ratios),
-            np.max(current + np.abs(bias)) + 2.0 ** max(-f - 1, 0) + most + highest,
-        )
-        >= 2**31
-    ):
+    rounding = 2.0 ** max(-f - 1, 0)
+    farthest = np.max(current + np.abs(bias)) + rounding + most + highest
+    if max(np.max(ratios), farthest) >= 2**31:
         return (
             "whose currents do not fit in 32 bits after their shift. Give it fewer "
             "inputs or smaller weights"
@@ -245,12 +235,8 @@ def _range(name, kind, facts, sources, ranges, constants):
     if kind == "neurons":
         return 0, max(1, facts["levels"])
     if kind == "add":
-        return 0, np.dot(
-            facts.get("factors", [1] * len(ranges)),
-            [np.max(largest) for _, largest in ranges],
-        )
-    return 0, float(top) * (
-        math.prod(shape[:2])
-        if kind == "global_sum"
-        else least_common_multiple(counts_of(shape, facts))
-    )
+        factors = facts.get("factors", [1] * len(ranges))
+        return 0, np.dot(factors, [np.max(largest) for _, largest in ranges])
+    if kind == "global_sum":
+        return 0, float(top) * math.prod(shape[:2])
+    return 0, float(top) * least_common_multiple(counts_of(shape, facts))

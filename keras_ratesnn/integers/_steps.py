@@ -101,12 +101,9 @@ class Step:
     def at_rest(self, layer, batch):
         shape = (batch, *layer.shape)
         membrane = self.arrays.broadcast_to(self.constant("v0", layer), shape)
-        delayed = (
-            {"spikes": self.arrays.zeros(shape, "int32")}
-            if layer.facts.get("reset_delay")
-            else {}
-        )
-        return {"membrane": membrane, **delayed}
+        if not layer.facts.get("reset_delay"):
+            return {"membrane": membrane}
+        return {"membrane": membrane, "spikes": self.arrays.zeros(shape, "int32")}
 
     def constant(self, key, layer):
         return self.arrays.constant(self.network.constants[f"{key}/{layer.name}"])
@@ -156,21 +153,15 @@ class Step:
         total = 0
         for shift in range(0, largest.bit_length(), bits):
             part = arrays.bitwise_and(arrays.right_shift(x, shift), 2**bits - 1)
-            total = (
-                total
-                + arrays.whole(multiply(arrays.cast(part, "float32"), kernel))
-                * 2**shift
-            )
+            sums = arrays.whole(multiply(arrays.cast(part, "float32"), kernel))
+            total = total + sums * 2**shift
         return total
 
     def padded(self, x, pad, value):
-        return (
-            self.arrays.pad(
-                x, ((0, 0), *map(tuple, pad), (0, 0)), constant_values=value
-            )
-            if np.any(pad)
-            else x
-        )
+        if not np.any(pad):
+            return x
+        pad = ((0, 0), *map(tuple, pad), (0, 0))
+        return self.arrays.pad(x, pad, constant_values=value)
 
     def flatten(self, layer, x):
         return self.arrays.reshape(x, (-1, *layer.shape))
@@ -189,11 +180,9 @@ class Step:
         total = sum(self.taps(layer, self.padded(x, layer.facts["pad"], 0)))
         counts = counts_of(self.network.of(layer.sources[0]).shape, layer.facts)
         factors = least_common_multiple(counts) // counts
-        return (
-            total
-            if (factors == 1).all()
-            else total * self.arrays.constant(factors[..., None])
-        )
+        if (factors == 1).all():
+            return total
+        return total * self.arrays.constant(factors[..., None])
 
     def max_pool(self, layer, x):
         least = self.network.of(layer.sources[0]).least
@@ -204,11 +193,9 @@ class Step:
 
     def taps(self, layer, x):
         """The elements of all windows at the same place, for each place."""
-        (height, width), (down, right), (rows, columns) = (
-            layer.shape[:2],
-            layer.facts["stride"],
-            layer.facts["size"],
-        )
+        height, width = layer.shape[:2]
+        down, right = layer.facts["stride"]
+        rows, columns = layer.facts["size"]
         for y in range(rows):
             for z in range(columns):
                 yield x[
@@ -226,11 +213,10 @@ class Step:
             current = self.scaled_sum(layer, inputs)
         else:
             (current,), f = inputs, layer.facts["f"]
-            current = (
-                current * 2**f
-                if f >= 0
-                else self.arrays.right_shift(current + 2 ** (-f - 1), -f)
-            )
+            if f >= 0:
+                current = current * 2**f
+            else:
+                current = self.arrays.right_shift(current + 2 ** (-f - 1), -f)
         return current + self.constant("bias", layer)
 
     def scaled_sum(self, layer, inputs):
@@ -246,10 +232,8 @@ class Step:
             whole = whole + x * arrays.constant(factors >> shift)
             if not fraction.any():
                 continue
-            first, second = (
-                arrays.constant(fraction >> _LIMB),
-                arrays.constant(fraction & mask),
-            )
+            first = arrays.constant(fraction >> _LIMB)
+            second = arrays.constant(fraction & mask)
             above, below = arrays.right_shift(x, _LIMB), arrays.bitwise_and(x, mask)
             whole = whole + above * first
             for product in (above * second, below * first):
@@ -264,11 +248,8 @@ class Step:
 
     def neurons(self, layer, inputs, state):
         facts, arrays = layer.facts, self.arrays
-        theta, bits, k = (
-            self.constant("theta", layer),
-            facts["membrane_bits"],
-            facts["decay_k"],
-        )
+        theta = self.constant("theta", layer)
+        bits, k = facts["membrane_bits"], facts["decay_k"]
         membrane, m = state["membrane"], np.asarray(facts["decay_m"])
         if (m != 2**k).any():
             membrane = arrays.right_shift(membrane * arrays.constant(m), k)

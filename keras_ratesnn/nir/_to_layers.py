@@ -50,11 +50,9 @@ class NodeOutput:
     def order(self):
         """Where each of our features is in NIR's order, an array as large as the
         signal; `None` if the orders are the same."""
-        return (
-            _layouts.order_of_flattened(self.flattened, self.data_format)
-            if self.has_other_order
-            else None
-        )
+        if not self.has_other_order:
+            return None
+        return _layouts.order_of_flattened(self.flattened, self.data_format)
 
 
 class LayerMaker:
@@ -85,22 +83,19 @@ class LayerMaker:
     def output_of(self, node, signals, feedback=None):
         """The output of a node that takes the sum of signals; `feedback` is the node by
         which that of neurons comes back."""
-        first, *others = signals
-        for other in others:
-            if (other.shape, other.flattened) != (first.shape, first.flattened):
+        first = signals[0]
+        for signal in signals:
+            if (signal.shape, signal.flattened) != (first.shape, first.flattened):
                 raise node.refused(
-                    f"its inputs have the shapes {first.shape} and {other.shape}, and "
+                    f"its inputs have the shapes {first.shape} and {signal.shape}, and "
                     "cannot be added."
                 )
-        if others:
-            first = dataclasses.replace(
-                first, tensor=layers.Add()([signal.tensor for signal in signals])
-            )
-        return (
-            _TABLE[node.type](self, node, first)
-            if feedback is None
-            else self.neurons_of(node, first, feedback)
-        )
+        if len(signals) > 1:
+            total = layers.Add()([signal.tensor for signal in signals])
+            first = dataclasses.replace(first, tensor=total)
+        if feedback is not None:
+            return self.neurons_of(node, first, feedback)
+        return _TABLE[node.type](self, node, first)
 
     def _name(self, node, ending=""):
         """The name of a node as a layer may have it, PyTorch's too."""
@@ -179,15 +174,10 @@ class LayerMaker:
             )
         order = signal.order()
         weight = weight.T if order is None else weight.T[order]
-        bias = (
-            self._bias(node, len(node.values["weight"]))
-            if node.type == "Affine"
-            else None
-        )
-        layer = layers.Dense(
-            weight.shape[1], use_bias=bias is not None, name=self._name(node)
-        )
-        return self._weighted(node, signal, layer, weight, bias, (weight.shape[1],))
+        outputs = weight.shape[1]
+        bias = self._bias(node, outputs) if node.type == "Affine" else None
+        layer = layers.Dense(outputs, use_bias=bias is not None, name=self._name(node))
+        return self._weighted(node, signal, layer, weight, bias, (outputs,))
 
     def convolution(self, node, signal):
         weight = node.values["weight"]
@@ -208,10 +198,8 @@ class LayerMaker:
                 f"its weights have the shape {weight.shape} in {groups} groups, but "
                 f"its input has {signal.shape[0]} channels."
             )
-        strides, dilation = (
-            self._sizes(node, "stride", axes),
-            self._sizes(node, "dilation", axes),
-        )
+        strides = self._sizes(node, "stride", axes)
+        dilation = self._sizes(node, "dilation", axes)
         if (
             min(strides) < 1
             or min(dilation) < 1
@@ -298,22 +286,17 @@ class LayerMaker:
     def _padded(self, node, signal, zeros):
         if not any(zeros):
             return signal
-        kind, padding = (
-            (layers.ZeroPadding1D, zeros[0])
-            if len(zeros) == 1
-            else (layers.ZeroPadding2D, tuple(zeros))
-        )
         channels, *space = signal.shape
-        shape = self._checked(
-            node,
-            (
-                channels,
-                *(size + 2 * more for size, more in zip(space, zeros, strict=True)),
-            ),
-        )
-        layer = kind(
-            padding, data_format=self.data_format, name=self._name(node, "_padding")
-        )
+        sizes = [size + 2 * more for size, more in zip(space, zeros, strict=True)]
+        shape = self._checked(node, (channels, *sizes))
+        arguments = {
+            "data_format": self.data_format,
+            "name": self._name(node, "_padding"),
+        }
+        if len(zeros) == 1:
+            layer = layers.ZeroPadding1D(zeros[0], **arguments)
+        else:
+            layer = layers.ZeroPadding2D(tuple(zeros), **arguments)
         return dataclasses.replace(signal, tensor=layer(signal.tensor), shape=shape)
 
     def pooling(self, node, signal):
