@@ -22,6 +22,7 @@ config and a saved file have its present value, as a number.
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -57,7 +58,7 @@ class Surrogate(registry.Configured):
         )
 
 
-def _number(name, value):
+def _number(name: str, value: Any) -> Any:
     """A number > 0, or a Keras variable with one."""
     if not isinstance(value, keras.Variable):
         return checks.real(name, value, above=0)
@@ -70,7 +71,7 @@ def _number(name, value):
     return value
 
 
-def _present(number, distance):
+def _present(number: Any, distance: Tensor) -> Any:
     """The present value of a number of a surrogate, in the dtype of `distance` if it is
     a variable."""
     if not isinstance(number, keras.Variable):

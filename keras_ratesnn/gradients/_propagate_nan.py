@@ -3,7 +3,7 @@ look like silence."""
 
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 
 
 def propagate_nan(outputs, states):
@@ -44,7 +44,8 @@ def propagate_nan(outputs, states):
         if key is None or key not in alarms:
             alarms[key] = alarm(rows)
         shape = (-1, *[1 for _ in output.shape[1:]]) if rank else ()
-        return output + ops.cast(ops.reshape(alarms[key], shape), output.dtype)
+        after = output + ops.cast(ops.reshape(alarms[key], shape), output.dtype)
+        return keras_internals.put_mask(after, keras_internals.mask_of(output))
 
     return tree.map_leaves(alarmed, outputs)
 

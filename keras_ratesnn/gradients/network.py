@@ -490,9 +490,7 @@ class Network:
             node.handler.membranes(state)
             for node, state in zip(self.nodes, states, strict=True)
         ]
-        masks = tree.map_leaves(keras_internals.mask_of, outputs)
-        outputs = propagate_nan(outputs, membranes)
-        return tree.map_leaves(keras_internals.put_mask, outputs, masks)
+        return propagate_nan(outputs, membranes)
 
 
 def _check_slots(nodes, inputs, outputs):
