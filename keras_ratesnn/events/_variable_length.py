@@ -72,14 +72,14 @@ class Rows:
         if signature != hdf5.HEAP_SIGNATURE:
             raise ValueError(f"has no values at byte {address}")
         objects: dict[int, tuple[int, int]] = {}
-        for number, place, of_object in hdf5.heap_objects(
+        for number, place, length_in_heap in hdf5.heap_objects(
             self._bytes, address, address + size
         ):
             # The free space at the end has the number 0. No number is there twice, so
             # there are not more than 65535.
             if number == 0 or number in objects:
                 break
-            objects[number] = place, of_object
+            objects[number] = place, length_in_heap
         return objects
 
     def _stored(self, row):

@@ -69,14 +69,14 @@ def read_aedat(path: str | os.PathLike[str]) -> Events:
     addresses, timestamps = (
         np.frombuffer(content, ">u4", offset=start).astype("uint32").reshape(-1, 2).T
     )
-    kept = np.flatnonzero(addresses & NOT_A_PIXEL == 0)
-    if not len(kept):
+    pixels = np.flatnonzero(addresses & NOT_A_PIXEL == 0)
+    if not len(pixels):
         raise file.damaged(
             start,
             f"the header ends there, and none of the {len(addresses)} events after it "
             "is of a pixel",
         )
-    addresses, timestamps = addresses[kept], timestamps[kept]
+    addresses, timestamps = addresses[pixels], timestamps[pixels]
 
     foreign = np.flatnonzero(addresses >= PIXEL_ADDRESSES)
     if len(foreign):
@@ -84,7 +84,7 @@ def read_aedat(path: str | os.PathLike[str]) -> Events:
             f"the address {addresses[foreign[0]]:#010x} has bits that a DVS128 does "
             "not use: this is of another camera"
         )
-        raise file.damaged(start + EVENT_BYTES * kept[foreign[0]], what)
+        raise file.damaged(start + EVENT_BYTES * pixels[foreign[0]], what)
     # Unsigned subtraction wraps like the camera's clock.
     steps = np.diff(timestamps).view("int32")
     backwards = np.flatnonzero(steps < 0)
@@ -94,7 +94,7 @@ def read_aedat(path: str | os.PathLike[str]) -> Events:
             f"the timestamp {timestamps[event]} runs backwards from "
             f"{timestamps[event - 1]}"
         )
-        raise file.damaged(start + EVENT_BYTES * kept[event] + TIMESTAMP_OFFSET, what)
+        raise file.damaged(start + EVENT_BYTES * pixels[event] + TIMESTAMP_OFFSET, what)
     return Events(
         x=LARGEST_COORDINATE - (addresses >> 8).astype("int64"),
         y=LARGEST_COORDINATE - (addresses >> 1 & 127).astype("int64"),

@@ -80,10 +80,8 @@ def _packets(file, content, place):
         kind, _, size, time_offset, overflow, capacity, number, _ = (
             PACKET_HEADER.unpack_from(content, place)
         )
-        start, end = (
-            place + PACKET_HEADER.size,
-            place + PACKET_HEADER.size + capacity * size,
-        )
+        start = place + PACKET_HEADER.size
+        end = start + capacity * size
         if end > len(content):
             what = (
                 f"a packet of {capacity} events of {size} bytes begins there, and "

@@ -62,10 +62,8 @@ def roll(
         ValueError: If the shape is invalid, or an event is outside the sensor.
     """
     height, width = checked_sensor(events, sensor_shape)
-    rows, columns = (
-        checks.integer("rows", rows) % height,
-        checks.integer("columns", columns) % width,
-    )
+    rows = checks.integer("rows", rows) % height
+    columns = checks.integer("columns", columns) % width
     return dataclasses.replace(
         events,
         x=(events.x.astype("int64") + columns) % width,
@@ -122,13 +120,15 @@ def event_drop(
         advice="Pass np.random.default_rng(seed).",
     )
     sensor_shape = checked_sensor(events, sensor_shape)
-    kept = (_all, _outside_span, _outside_area, _any)[generator.integers(4)](
-        events, generator, sensor_shape
-    )
-    if not kept.any():
-        kept = _all(events, generator, sensor_shape)
+    ways = _all, _outside_span, _outside_area, _any
+    chosen = ways[generator.integers(4)](events, generator, sensor_shape)
+    if not chosen.any():
+        chosen = _all(events, generator, sensor_shape)
     return Events(
-        events.x[kept], events.y[kept], events.polarity[kept], events.timestamp[kept]
+        events.x[chosen],
+        events.y[chosen],
+        events.polarity[chosen],
+        events.timestamp[chosen],
     )
 
 
@@ -156,8 +156,7 @@ def _outside_area(events, generator, sensor_shape):
 
 def _any(events, generator, sensor_shape):
     count = len(events.x)
-    kept = np.ones(count, bool)
-    kept[
-        generator.choice(count, generator.integers(1, 10) * count // 10, replace=False)
-    ] = False
-    return kept
+    chosen = np.ones(count, bool)
+    dropped = generator.integers(1, 10) * count // 10
+    chosen[generator.choice(count, dropped, replace=False)] = False
+    return chosen

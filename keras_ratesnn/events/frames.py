@@ -6,7 +6,6 @@ brightness. A network that runs for T time steps needs T frames. Each frame coun
 events of one slice of the recording, for each pixel and polarity.
 """
 
-import itertools
 import numbers
 from collections.abc import Iterable
 from typing import Literal
@@ -77,11 +76,14 @@ def count_events(events, frame_numbers, timesteps, sensor_shape):
         Integers `(timesteps, height, width, 2)`; the last axis is OFF, then ON.
     """
     shape = (timesteps, *sensor_shape, 2)
-    places = (
-        values.astype("int64") for values in (events.y, events.x, events.polarity)
-    )
-    cells = np.ravel_multi_index((frame_numbers, *places), shape)
+    cells = np.ravel_multi_index((frame_numbers, *_pixels(events)), shape)
     return np.bincount(cells, minlength=np.prod(shape)).reshape(shape)
+
+
+def _pixels(events):
+    """The row, column and polarity of each event."""
+    fields = events.y, events.x, events.polarity
+    return tuple(values.astype("int64") for values in fields)
 
 
 def resize(frames, frame_shape):
@@ -99,10 +101,8 @@ def resize(frames, frame_shape):
     Returns:
         Array of float32 `(timesteps, *frame_shape, channels)` with the same sum.
     """
-    rows, columns = (
-        _shares(old, new)
-        for old, new in zip(frames.shape[1:3], frame_shape, strict=True)
-    )
+    _, height, width, _ = frames.shape
+    rows, columns = _shares(height, frame_shape[0]), _shares(width, frame_shape[1])
     return np.einsum(
         "ah,bw,thwc->tabc", rows, columns, frames.astype("float32"), optimize=True
     )
@@ -159,19 +159,15 @@ def event_frames(
     array([[0., 2.],
            [1., 0.]], dtype=float32)
     """
-    sensor_shape, frame_shape = (
-        checked_sensor(events, sensor_shape),
-        checked_shape("frame_shape", frame_shape),
-    )
+    sensor_shape = checked_sensor(events, sensor_shape)
+    frame_shape = checked_shape("frame_shape", frame_shape)
     timesteps = checks.positive_integer(
         "timesteps", timesteps, advice="It is the number of frames."
     )
-    frame_numbers = FRAME_NUMBERS_BY[
-        checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)
-    ](events, timesteps)
-    return resize(
-        count_events(events, frame_numbers, timesteps, sensor_shape), frame_shape
-    )
+    checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)
+    frame_numbers = FRAME_NUMBERS_BY[split_by](events, timesteps)
+    counts = count_events(events, frame_numbers, timesteps, sensor_shape)
+    return resize(counts, frame_shape)
 
 
 def checked_shape(name, value):
@@ -238,10 +234,8 @@ def binned_frames(
     duration = checks.positive_integer(
         "duration", duration, advice="It is that of a frame in microseconds."
     )
-    sensor_shape, frame_shape = (
-        checked_sensor(events, sensor_shape),
-        checked_shape("frame_shape", frame_shape),
-    )
+    sensor_shape = checked_sensor(events, sensor_shape)
+    frame_shape = checked_shape("frame_shape", frame_shape)
     if events.timestamp[0] < 0:
         raise ValueError(
             f"`timestamp` must be 0 or more. Its smallest is {events.timestamp[0]}. "
@@ -251,10 +245,8 @@ def binned_frames(
     bins = events.timestamp.astype("uint64") // duration
     # The events are in temporal order. One more frame takes the rest.
     frame_numbers = np.minimum(bins, timesteps).astype("int64")
-    return resize(
-        count_events(events, frame_numbers, timesteps + 1, sensor_shape)[:timesteps],
-        frame_shape,
-    )
+    counts = count_events(events, frame_numbers, timesteps + 1, sensor_shape)
+    return resize(counts[:timesteps], frame_shape)
 
 
 def voxel_grid(events: Events, bins: int, sensor_shape: tuple[int, int]) -> np.ndarray:
@@ -362,16 +354,14 @@ def time_surfaces(
     times = elapsed(events).astype("float64")
     # The recording lasts to the end of its last microsecond, as for frames.
     ends = (np.arange(timesteps) + 1) * ((times[-1] + 1) / timesteps)
-    starts = np.searchsorted(
-        frame_numbers_by_time(events, timesteps), np.arange(timesteps + 1)
-    )
+    frame_numbers = frame_numbers_by_time(events, timesteps)
+    starts = np.searchsorted(frame_numbers, np.arange(timesteps + 1))
     latest = np.full((*sensor_shape, 2), -np.inf)
     surfaces = np.empty((timesteps, *sensor_shape, 2), "float32")
-    places = tuple(
-        values.astype("int64") for values in (events.y, events.x, events.polarity)
-    )
-    for step, (first, last) in enumerate(itertools.pairwise(starts)):
+    rows, columns, polarities = _pixels(events)
+    for step in range(timesteps):
+        part = slice(starts[step], starts[step + 1])
         # Of several events of a pixel the last one counts.
-        latest[tuple(values[first:last] for values in places)] = times[first:last]
+        latest[rows[part], columns[part], polarities[part]] = times[part]
         surfaces[step] = np.exp((latest - ends[step]) / tau)
     return surfaces

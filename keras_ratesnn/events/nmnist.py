@@ -55,5 +55,5 @@ def read_nmnist(path: str | os.PathLike[str]) -> Events:
     )
     overflow = y == OVERFLOW_Y
     timestamp += OVERFLOW_MICROSECONDS * np.cumsum(overflow)
-    kept = ~overflow
-    return recording_of(file.path, x[kept], y[kept], third[kept] >> 7, timestamp[kept])
+    real = ~overflow
+    return recording_of(file.path, x[real], y[real], third[real] >> 7, timestamp[real])

@@ -50,11 +50,11 @@ def check_single_neurons(subject):
     cell = subject.copy(dtype=dtype, shape=single_shape, moved=False)
     # Other weights act on all neurons in parts, unless there are more of them for more
     # neurons.
-    of_neurons = {id(weight) for weight, _ in cell.weight_parts()}
+    per_neuron = {id(weight) for weight, _ in cell.weight_parts()}
     wanted = np.zeros(subject.inputs.shape)
     for index in np.ndindex(subject.inputs.shape[1:]):
         for variable, value in zip(cell.variables, subject.weights, strict=True):
-            if id(variable) in of_neurons or np.shape(value) != tuple(variable.shape):
+            if id(variable) in per_neuron or np.shape(value) != tuple(variable.shape):
                 value = np.broadcast_to(value, (1, *subject.shape))[(0, *index[1:])]
             variable.assign(np.reshape(value, variable.shape))
         currents = subject.inputs[(slice(None), *index)].reshape(
@@ -80,13 +80,10 @@ def check_single_neurons(subject):
 
 def check_rate_gradient(subject):
     """Checks that for one layer with constant input the rate gradient equals BPTT's."""
-    by_rate, by_bptt = (_gradients(subject, gradient) for gradient in ("rate", "bptt"))
-    written = has_written_derivative(subject.cell)
-    cause = (
-        "its step_derivative is not the derivative"
-        if written
-        else "forward mode finds a different derivative"
-    )
+    by_rate, by_bptt = _gradients(subject, "rate"), _gradients(subject, "bptt")
+    cause = "forward mode finds a different derivative"
+    if has_written_derivative(subject.cell):
+        cause = "its step_derivative is not the derivative"
     for name, expected in by_bptt.items():
         finding = (
             f"The rate gradient of {subject.name} with respect to {name!r} "
@@ -97,9 +94,8 @@ def check_rate_gradient(subject):
 
 def check_bptt(subject):
     """Checks that BPTT gives the same finite gradients in both step modes."""
-    multi, single = (
-        _gradients(subject, "bptt", step_mode) for step_mode in ("multi", "single")
-    )
+    multi = _gradients(subject, "bptt", "multi")
+    single = _gradients(subject, "bptt", "single")
     for name, gradient in multi.items():
         finding = f"The BPTT gradient of {subject.name} with respect to {name!r}"
         require(np.isfinite(gradient).all(), f"{finding} is not finite.")
@@ -127,22 +123,18 @@ def check_saving(subject):
     """Checks that a model with the cell is the same after saving and loading."""
     model = subject.model(subject.copy(), gradient="bptt")
     loaded, inputs = saved_and_loaded(model), subject.inputs[0]
-    for what, found, expected in (
-        (
-            "has different weights after saving and loading. Weights must be created "
-            "in `build`",
-            loaded.weights,
-            model.weights,
-        ),
-        (
-            "gives different outputs after saving and loading",
-            loaded(inputs),
-            model(inputs),
-        ),
-    ):
-        require_same(
-            to_numpy(found), to_numpy(expected), f"A model with {subject.name} {what}."
-        )
+    require_same(
+        to_numpy(loaded.weights),
+        to_numpy(model.weights),
+        f"A model with {subject.name} has different weights after saving and loading. "
+        "Weights must be created in `build`.",
+    )
+    require_same(
+        to_numpy(loaded(inputs)),
+        to_numpy(model(inputs)),
+        f"A model with {subject.name} gives different outputs after saving and "
+        "loading.",
+    )
 
 
 def _gradients(subject, gradient, step_mode="multi"):
@@ -155,4 +147,4 @@ def _gradients(subject, gradient, step_mode="multi"):
         np.random.default_rng(1).normal(size=(BATCH, *subject.shape)).astype("float32")
     )
     _, gradients = loss_and_gradients(model, subject.inputs[0], upstream)
-    return {path.rsplit("/", 1)[-1]: found for path, found in gradients.items()}
+    return {path.rsplit("/", 1)[-1]: array for path, array in gradients.items()}

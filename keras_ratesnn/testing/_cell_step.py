@@ -66,17 +66,17 @@ def check_spikes(subject):
         to_numpy(subject.steps(subject.copy(), factor * subject.inputs)[0])
         for factor in (10.0, -10.0)
     ]
-    others = np.setdiff1d([spikes, *strong], subject.values())
+    wrong = np.setdiff1d([spikes, *strong], subject.values())
     require(
-        others.size == 0,
+        wrong.size == 0,
         f"Spikes must be exactly {subject.values_as_text()}. {subject.name} returned "
-        f"{', '.join(map(str, others[:3]))}. Compute them with `self.fire(membrane)`, "
+        f"{', '.join(map(str, wrong[:3]))}. Compute them with `self.fire(membrane)`, "
         "or state in the attribute `levels` how many spikes a step may emit.",
     )
+    how_often = "never spiked" if spikes.mean() == 0.0 else "spiked at every step"
     require(
         0.0 < spikes.mean() < subject.values()[-1],
-        f"{subject.name} "
-        f"{'never spiked' if spikes.mean() == 0.0 else 'spiked at every step'} for "
+        f"{subject.name} {how_often} for "
         f"inputs between {subject.inputs.min():.2f} and {subject.inputs.max():.2f}: "
         "nothing can be checked this way. Call check_cell with another `scale`.",
     )
@@ -99,9 +99,10 @@ def check_membrane(subject):
         fired.clear()
         membrane, _, state = cell.step(ops.convert_to_tensor(inputs), state)
         # A cell may leave spikes to another cell, or fire several times.
+        returned = to_numpy(membrane)
         same = [
-            np.allclose(to_numpy(each), to_numpy(membrane), rtol=1e-5, atol=1e-6)
-            for each in fired
+            np.allclose(to_numpy(argument), returned, rtol=1e-5, atol=1e-6)
+            for argument in fired
         ]
         require(
             not same or any(same),
@@ -119,25 +120,25 @@ def check_gradient_of_spikes(subject):
     currents = backend.differentiable(ops.convert_to_tensor(subject.inputs))
     upstream = [ops.ones(subject.inputs.shape[1:])] * len(subject.inputs)
 
-    def of_steps(which):
+    def has_gradient(which):
         def outputs(currents):
-            state, found = cell.initial_state(currents[0]), []
+            state, tensors = cell.initial_state(currents[0]), []
             for t in range(len(subject.inputs)):
                 *both, state = cell.step(currents[t], state)
-                found.append(both[which])
-            return found, ()
+                tensors.append(both[which])
+            return tensors, ()
 
         (gradient,), _ = backend.gradient_of(outputs, [currents], upstream)
         return gradient is not None and bool(np.any(to_numpy(gradient)))
 
     require(
-        of_steps(0),
+        has_gradient(0),
         f"The membrane that {subject.name}.step returns has no gradient with respect "
         "to the input: nothing before the neurons could learn. Compute it with "
         "keras.ops, without ops.stop_gradient, detach or NumPy.",
     )
     require(
-        of_steps(1),
+        has_gradient(1),
         f"The spikes that {subject.name}.step returns have no gradient with respect to "
         "the input: nothing before the neurons could learn. Compute them with "
         "`self.fire(membrane)`, which has the derivative of the surrogate, and return "
@@ -148,16 +149,16 @@ def check_gradient_of_spikes(subject):
 def check_no_hidden_state(subject):
     """Checks that the same input and state always give the same result."""
     cell = subject.copy()
-    first, other = (
-        ops.convert_to_tensor(inputs, dtype=cell.compute_dtype)
-        for inputs in subject.inputs[:2]
-    )
+    dtype = cell.compute_dtype
+    first = ops.convert_to_tensor(subject.inputs[0], dtype=dtype)
+    second = ops.convert_to_tensor(subject.inputs[1], dtype=dtype)
     at_rest = cell.initial_state(first)
     before = to_numpy(list(cell.variables))
-    results = [to_numpy(cell.step(inputs, at_rest)) for inputs in (first, other, first)]
+    expected = to_numpy(cell.step(first, at_rest))
+    cell.step(second, at_rest)
     require_same(
-        results[2],
-        results[0],
+        to_numpy(cell.step(first, at_rest)),
+        expected,
         f"{subject.name}.step gave a different result when it was called again with "
         "the same input and state. It must depend only on its arguments and weights: "
         "store what it must remember in the state, and do not draw random numbers.",
@@ -177,7 +178,7 @@ def check_samples(subject):
     together = to_numpy(subject.steps(cell, subject.inputs))
     for sample in range(subject.inputs.shape[1]):
         alone = to_numpy(subject.steps(cell, subject.inputs[:, sample : sample + 1]))
-        of_sample = tree.map_leaves(
+        part = tree.map_leaves(
             lambda leaf, i=sample: leaf[i : i + 1] if leaf.ndim else leaf, together
         )
         finding = (
@@ -185,7 +186,7 @@ def check_samples(subject):
             f"{subject.inputs.shape[1]} and alone"
         )
         require_same(
-            of_sample,
+            part,
             alone,
             f"{finding}: {subject.name} mixes the samples of a batch.",
             rtol=1e-5,
@@ -209,11 +210,9 @@ def check_dtypes(subject):
                 f"but is {dtype}. Cast inputs to the dtype of the state: "
                 "ops.cast(inputs, state.dtype).",
             )
-        membrane, of_step, _ = cell.step(
-            ops.convert_to_tensor(subject.inputs[0], dtype=cell.compute_dtype),
-            states[0],
-        )
-        for name, tensor in {"membrane": membrane, "spikes": of_step}.items():
+        inputs = ops.convert_to_tensor(subject.inputs[0], dtype=cell.compute_dtype)
+        membrane, step_spikes, _ = cell.step(inputs, states[0])
+        for name, tensor in {"membrane": membrane, "spikes": step_spikes}.items():
             dtype = keras.backend.standardize_dtype(tensor.dtype)
             finding = (
                 f"With dtype={policy!r} the {name} of {subject.name}.step must "
@@ -236,23 +235,19 @@ def has_float64():
     """Whether the backend computes in float64."""
     # JAX warns that it uses float32, unless float64 is enabled.
     with warnings.catch_warnings(action="ignore"):
-        return (
-            keras.backend.standardize_dtype(ops.zeros((), dtype="float64").dtype)
-            == "float64"
-        )
+        zero = ops.zeros((), dtype="float64")
+    return keras.backend.standardize_dtype(zero.dtype) == "float64"
 
 
 def _described(structure):
     """Structure, shapes and dtypes as text, for comparison and error messages."""
 
-    def of_leaf(leaf):
-        return (
-            f"{keras.backend.standardize_dtype(leaf.dtype)}{list(leaf.shape)}"
-            if hasattr(leaf, "shape")
-            else leaf
-        )
+    def described(leaf):
+        if not hasattr(leaf, "shape"):
+            return leaf
+        return f"{keras.backend.standardize_dtype(leaf.dtype)}{list(leaf.shape)}"
 
-    return str(tree.map_leaves(of_leaf, structure))
+    return str(tree.map_leaves(described, structure))
 
 
 CHECKS = (

@@ -28,24 +28,24 @@ def require(condition, finding):
         raise AssertionError(finding)
 
 
-def require_same(found, expected, finding, rtol=0.0, atol=0.0):
+def require_same(arrays, expected, finding, rtol=0.0, atol=0.0):
     """Raises AssertionError with the finding and the largest difference unless two
     structures of arrays are close.
 
     Args:
-        found: Structure of arrays.
+        arrays: Structure of arrays.
         expected: Structure of arrays.
         finding: String, the explanation if they are not.
         rtol: Float, tolerance relative to the largest expected value. Defaults to
             `0.0`.
         atol: Float, absolute tolerance. Defaults to `0.0`.
     """
-    found, expected = tree.flatten(found), tree.flatten(expected)
+    arrays, expected = tree.flatten(arrays), tree.flatten(expected)
     require(
-        len(found) == len(expected),
-        f"{finding} There are {len(found)} tensors, not {len(expected)}.",
+        len(arrays) == len(expected),
+        f"{finding} There are {len(arrays)} tensors, not {len(expected)}.",
     )
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(arrays, expected, strict=True):
         require(
             ours.shape == theirs.shape,
             f"{finding} The shape is {ours.shape}, not {theirs.shape}.",

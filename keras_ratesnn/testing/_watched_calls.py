@@ -29,7 +29,7 @@ RTOL_OF_WIDER = 1e-4
 other batch sizes count for more."""
 
 
-class Difference(NamedTuple):
+class LayerDifference(NamedTuple):
     """A layer, by its name, and how far it is from what it returned for the same
     samples, as text."""
 
@@ -61,13 +61,13 @@ class Watch:
         """What a layer is to return: calls its method, with its arguments, and judges
         it if these are as recorded."""
         key = self._next(owner)
-        (args, kwargs), others = self._as_recorded(
+        (args, kwargs), differences = self._as_recorded(
             (*key, "inputs"), (args, kwargs), keep=True
         )
         outputs = method(*args, **kwargs)
         # Inputs that differ come from the layer around it, which is judged when it
         # returns.
-        return outputs if others else self._judged(key, name, outputs)
+        return outputs if differences else self._judged(key, name, outputs)
 
     def seen(self, operation, outputs):
         """What an operation whose inputs are as recorded is to return instead of its
@@ -80,7 +80,7 @@ class Watch:
 
     def _judged(self, key, name, outputs):
         outputs, differences = self._as_recorded((*key, "outputs"), outputs)
-        self.differences += [Difference(name, values) for values in differences]
+        self.differences += [LayerDifference(name, values) for values in differences]
         return outputs
 
     def _as_recorded(self, key, structure, keep=False):
@@ -92,20 +92,18 @@ class Watch:
         # compared.
         if not all(_has_values(leaves[index]) for index in where):
             return structure, []
-        found = [_array(leaves[index]) for index in where]
+        arrays = [_array(leaves[index]) for index in where]
         if self.samples is None:
-            self.recorded[key] = found
+            self.recorded[key] = arrays
         recorded = self.recorded.get(key, [])
-        if len(recorded) != len(found):
+        if len(recorded) != len(arrays):
             return structure, ["the tensors are not those of the whole batch"]
         differences = []
-        for index, array, first in zip(where, found, recorded, strict=True):
-            dtype = keras.backend.standardize_dtype(leaves[index].dtype)
-            value, difference = (
-                (array, None)
-                if self.samples is None
-                else self._compared(array, first, dtype)
-            )
+        for index, array, first in zip(where, arrays, recorded, strict=True):
+            value, difference = array, None
+            if self.samples is not None:
+                dtype = keras.backend.standardize_dtype(leaves[index].dtype)
+                value, difference = self._compared(array, first, dtype)
             if difference is not None:
                 differences.append(difference)
             if difference is None or not keep:
@@ -114,30 +112,29 @@ class Watch:
                 leaves[index] = _like(leaves[index], value)
         return keras.tree.pack_sequence_as(structure, leaves), differences
 
-    def _compared(self, found, recorded, dtype):
+    def _compared(self, array, recorded, dtype):
         """What is recorded for the samples, and how an array differs from it as text,
         `None` if not."""
-        expected = [
+        candidates = [
             rows
             for rows in _rows_of(recorded, self.batch, self.samples)
-            if rows.shape == found.shape
+            if rows.shape == array.shape
         ]
-        if not expected:
+        if not candidates:
             return (
-                found,
-                f"their shape is {found.shape}, and that of the whole batch "
+                array,
+                f"their shape is {array.shape}, and that of the whole batch "
                 f"{recorded.shape}",
             )
-        for rows in expected:
-            if not _far(found, rows, dtype).any():
+        for rows in candidates:
+            if not _far(array, rows, dtype).any():
                 return rows, None
-        far = _far(found, expected[0], dtype)
-        largest = np.nan_to_num(
-            np.abs(found.astype("float64") - expected[0])[far], nan=np.inf
-        ).max()
-        return expected[
-            0
-        ], f"{far.sum()} of {far.size} values differ, by up to {largest:.3g}"
+        likeliest = candidates[0]
+        far = _far(array, likeliest, dtype)
+        distances = np.abs(array.astype("float64") - likeliest)[far]
+        largest = np.nan_to_num(distances, nan=np.inf).max()
+        text = f"{far.sum()} of {far.size} values differ, by up to {largest:.3g}"
+        return likeliest, text
 
     def stimulated(self, operation, spikes):
         """For spikes of a silent layer, `(batch * T, ...)`, others that are drawn for
@@ -197,14 +194,14 @@ def _rows_of(array, batch, samples):
     yield array
 
 
-def _far(found, expected, dtype):
+def _far(array, expected, dtype):
     """Where two arrays differ by more than rounding."""
-    if found.dtype.kind in "biu":
-        return found != expected
+    if array.dtype.kind in "biu":
+        return array != expected
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
     with np.errstate(invalid="ignore"):
-        close = np.abs(found - expected) <= RTOL.get(dtype, RTOL_OF_WIDER) * largest
-    return ~(close | (found == expected) | (np.isnan(found) & np.isnan(expected)))
+        close = np.abs(array - expected) <= RTOL.get(dtype, RTOL_OF_WIDER) * largest
+    return ~(close | (array == expected) | (np.isnan(array) & np.isnan(expected)))
 
 
 @contextlib.contextmanager
@@ -230,15 +227,12 @@ def _methods_of(model):
     """What computes in a model: `(owner, name, method)` for each."""
     layers = list(keras_internals.with_sublayers(model))
     # The observer of their `SpikingModel` sees these, which may run in a traced loop.
-    inside = {
-        id(inner)
-        for layer in layers
-        if isinstance(layer, SpikingModel)
-        for inner in _operations_of(layer.network)
-    }
-    for operation in dict.fromkeys(
-        itertools.chain.from_iterable(map(_operations_of, layers))
-    ):
+    inside: set[int] = set()
+    for layer in layers:
+        if isinstance(layer, SpikingModel):
+            inside.update(map(id, _operations_of(layer.network)))
+    operations = itertools.chain.from_iterable(map(_operations_of, layers))
+    for operation in dict.fromkeys(operations):
         if id(operation) in inside:
             continue
         yield operation, operation.name, "call"
@@ -256,12 +250,11 @@ def _operations_of(layer):
     graphs."""
     for inner in keras_internals.with_sublayers(layer):
         yield inner
-        graph = (
-            keras_internals.functional_of(inner)
-            if keras_internals.is_graph(inner)
-            else None
-        )
-        yield from graph.operations if graph is not None else ()
+        graph = None
+        if keras_internals.is_graph(inner):
+            graph = keras_internals.functional_of(inner)
+        if graph is not None:
+            yield from graph.operations
 
 
 def _seen(owner, name, method, watch):

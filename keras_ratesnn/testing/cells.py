@@ -68,10 +68,10 @@ def check_cell(
     checks.instance("cell", cell, NeuronCell)
     checks.boolean("element_wise", element_wise)
     scale = checks.real("scale", scale, above=0)
-    found = _checked_shapes(shapes)
+    shapes = _checked_shapes(shapes)
     check_config(cell)
     with global_policy("float32"):
-        subjects = [Subject(cell, shape, scale) for shape in found]
+        subjects = [Subject(cell, shape, scale) for shape in shapes]
         for subject in subjects:
             for check in _cell_step.CHECKS:
                 check(subject)
@@ -101,7 +101,8 @@ def _checked_shapes(shapes):
             "`shapes` must be a list of tuples of integers. Received: "
             f"shapes={shapes!r}. {advice}"
         )
-    return [
-        tuple(checks.positive_integer("shapes", size, advice=advice) for size in shape)
-        for shape in shapes
-    ]
+
+    def checked(size):
+        return checks.positive_integer("shapes", size, advice=advice)
+
+    return [tuple(map(checked, shape)) for shape in shapes]

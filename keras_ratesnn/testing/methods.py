@@ -4,11 +4,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_ratesnn import gradients
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Config
 from keras_ratesnn._core.dtype_policy import global_policy
-from keras_ratesnn.gradients import BPTT, GradientMethod
+from keras_ratesnn.gradients import BPTT, GradientMethod, get
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.spiking_model import STEP_MODES, SpikingModel
 from keras_ratesnn.testing._config import check_config
@@ -84,7 +83,7 @@ def check_gradient_method(
             problem.
         TypeError: If `method` is neither.
     """
-    method = gradients.get(method)
+    method = get(method)
     switches = {
         "normalization": normalization,
         "exact_at_one_step": exact_at_one_step,
@@ -130,7 +129,7 @@ def _check_training(method, name, step_mode, every_weight):
     """Checks a training step in one of `NETWORKS`, and returns its gradients."""
     case = f"{type(method).__name__} in the {name} network with step_mode={step_mode!r}"
     model = SpikingModel(NETWORKS[name](), TIMESTEPS, method, step_mode)
-    loss, found = loss_and_gradients(model, _inputs(model), _weights())
+    loss, gradients = loss_and_gradients(model, _inputs(model), _weights())
     # A method may draw its own dropout masks.
     if name != "dropout":
         _check_values(
@@ -140,7 +139,7 @@ def _check_training(method, name, step_mode, every_weight):
             case,
         )
     for variable in model.trainable_variables:
-        gradient = found[variable.path]
+        gradient = gradients[variable.path]
         require(
             np.isfinite(gradient).all() and gradient.shape == tuple(variable.shape),
             f"{case}: the gradient of {variable.path!r} must be finite and of shape "
@@ -148,10 +147,10 @@ def _check_training(method, name, step_mode, every_weight):
             f"{np.isfinite(gradient).mean():.0%} of it is finite.",
         )
     require(
-        any(gradient.any() for gradient in found.values()),
+        any(gradient.any() for gradient in gradients.values()),
         f"{case}: every gradient is zero.",
     )
-    zero = [path for path, gradient in found.items() if not gradient.any()]
+    zero = [path for path, gradient in gradients.items() if not gradient.any()]
     require(
         not (every_weight and zero),
         f"{case}: the gradients of {zero} are zero, so that these weights learn "
@@ -159,7 +158,7 @@ def _check_training(method, name, step_mode, every_weight):
         "derivative, for example with `gradients.graft`. Call check_gradient_method "
         "with every_weight=False if the method is not meant to train them.",
     )
-    return found
+    return gradients
 
 
 def _check_values(reference, model, loss, case):
@@ -171,15 +170,20 @@ def _check_values(reference, model, loss, case):
         "The value that `call` returns must be the network's output; attach a custom "
         "derivative with `gradients.graft`.",
     )
-    averages, wanted = (
-        to_numpy([v for v in of.non_trainable_variables if "moving" in v.path])
-        for of in (model, reference)
-    )
     finding = (
         f"{case}: the moving averages of batch normalisation are not those of "
         "the spiking network after one batch."
     )
-    require_close(averages, wanted, f"{finding} They must be updated in one walk only.")
+    require_close(
+        _moving_averages(model),
+        _moving_averages(reference),
+        f"{finding} They must be updated in one walk only.",
+    )
+
+
+def _moving_averages(model):
+    variables = model.non_trainable_variables
+    return to_numpy([variable for variable in variables if "moving" in variable.path])
 
 
 def _check_padding(method, step_mode, expected):
@@ -190,9 +194,9 @@ def _check_padding(method, step_mode, expected):
     )
     # Without padding it is an input that is the same at every step.
     x = np.where(PADDED[..., None], _inputs(model)[:, None], np.float32(PADDING))
-    _, found = loss_and_gradients(model, x, _weights())
+    _, gradients = loss_and_gradients(model, x, _weights())
     _require_same_gradients(
-        found,
+        gradients,
         expected,
         f"{type(method).__name__} in the dense network with step_mode={step_mode!r} "
         "for a sequence with padding",
@@ -203,10 +207,10 @@ def _check_padding(method, step_mode, expected):
     )
 
 
-def _require_same_gradients(found, expected, case, finding):
+def _require_same_gradients(gradients, expected, case, finding):
     """Raises AssertionError unless the gradients of two networks of the same layers are
     close."""
-    for (path, ours), theirs in zip(found.items(), expected.values(), strict=True):
+    for (path, ours), theirs in zip(gradients.items(), expected.values(), strict=True):
         require_close(
             ours, theirs, f"{case}: the gradient of {path!r} differs: {finding}"
         )
@@ -215,13 +219,10 @@ def _require_same_gradients(found, expected, case, finding):
 def _check_inference(method, step_mode, case):
     """Checks the outputs of every step for one frame per step; training covers the time
     mean and inputs without time."""
-    model, reference = (
-        SpikingModel(_dense(), TIMESTEPS, gradient, step_mode, True)
-        for gradient in (method, BPTT())
-    )
-    frames = np.stack(
-        [scale * _inputs(model) for scale in range(1, TIMESTEPS + 1)], axis=1
-    )
+    model = SpikingModel(_dense(), TIMESTEPS, method, step_mode, True)
+    reference = SpikingModel(_dense(), TIMESTEPS, BPTT(), step_mode, True)
+    scales = range(1, TIMESTEPS + 1)
+    frames = np.stack([scale * _inputs(model) for scale in scales], axis=1)
     finding = (
         f"{case}, return_sequences=True: the outputs in inference are not those "
         "of the spiking network."
@@ -236,12 +237,12 @@ def _check_inference(method, step_mode, case):
 
 
 def _check_one_step(method):
-    models = (SpikingModel(_dense(), 1, gradient) for gradient in (method, BPTT()))
-    found, expected = (
-        loss_and_gradients(model, _inputs(model), _weights())[1] for model in models
-    )
+    model = SpikingModel(_dense(), 1, method)
+    reference = SpikingModel(_dense(), 1, BPTT())
+    _, gradients = loss_and_gradients(model, _inputs(model), _weights())
+    _, expected = loss_and_gradients(reference, _inputs(reference), _weights())
     case = f"{type(method).__name__} in the dense network with one time step"
-    _require_same_gradients(found, expected, case, "it is not BPTT's.")
+    _require_same_gradients(gradients, expected, case, "it is not BPTT's.")
 
 
 def _check_saving(method):

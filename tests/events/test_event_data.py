@@ -18,16 +18,11 @@ from made_recordings import (
 
 from keras_ratesnn.events import Events, event_frames, read_aedat, read_arrays
 from keras_ratesnn.events import recording as recording_module
-from keras_ratesnn.events.aedat import SENSOR_SHAPE
-from keras_ratesnn.events.frames import (
-    count_events,
-    frame_numbers_by_count,
-    frame_numbers_by_time,
-    resize,
-)
-from keras_ratesnn.events.recording import FIELDS
 
 pytestmark = pytest.mark.runs_once
+
+SHAPE = (128, 128)
+FIELDS = "x", "y", "polarity", "timestamp"
 
 
 # AEDAT files
@@ -153,11 +148,9 @@ def test_arrays_of_events_are_read_from_both_kinds_of_file(tmp_path):
         structured[name] = values
     np.save(tmp_path / "events.npy", structured)
     for name in ("events.npz", "events.npy"):
-        frames = event_frames(
-            read_arrays(tmp_path / name), 4, "time", SENSOR_SHAPE, (48, 48)
-        )
+        frames = event_frames(read_arrays(tmp_path / name), 4, "time", SHAPE, (48, 48))
         np.testing.assert_array_equal(
-            frames, event_frames(events, 4, "time", SENSOR_SHAPE, (48, 48))
+            frames, event_frames(events, 4, "time", SHAPE, (48, 48))
         )
 
 
@@ -235,21 +228,13 @@ def counted_slowly(events, timesteps, split_by, sensor_shape):
     frames = np.zeros((timesteps, *sensor_shape, 2), int)
     first, end = int(events.timestamp[0]), int(events.timestamp[-1]) + 1
     for event in range(len(events.x)):
+        place = event / len(events.x)
+        if split_by == "time":
+            place = (int(events.timestamp[event]) - first) / (end - first)
+        pixel = events.y[event], events.x[event], int(events.polarity[event])
         for frame in range(timesteps):
-            if split_by == "count":
-                inside = (
-                    frame / timesteps <= event / len(events.x) < (frame + 1) / timesteps
-                )
-            else:
-                inside = (
-                    frame / timesteps
-                    <= (int(events.timestamp[event]) - first) / (end - first)
-                    < (frame + 1) / timesteps
-                )
-            if inside:
-                frames[
-                    frame, events.y[event], events.x[event], int(events.polarity[event])
-                ] += 1
+            if frame / timesteps <= place < (frame + 1) / timesteps:
+                frames[(frame, *pixel)] += 1
     return frames
 
 
@@ -269,98 +254,54 @@ def resized_slowly(frames, frame_shape):
 
 @pytest.mark.parametrize("split_by", ["count", "time"])
 @pytest.mark.parametrize(
-    ("events", "timesteps"),
-    [(1, 1), (1, 4), (3, 7), (10, 3), (200, 1), (200, 8), (203, 10)],
+    ("events", "timesteps"), [(1, 1), (3, 7), (10, 3), (200, 8), (203, 10)]
 )
 def test_events_are_counted_as_by_a_slow_loop(events, timesteps, split_by):
     recording = made_events(events, seed=events, duration=64)
-    numbers = {"count": frame_numbers_by_count, "time": frame_numbers_by_time}[
-        split_by
-    ](recording, timesteps)
-    frames = count_events(recording, numbers, timesteps, SENSOR_SHAPE)
-    np.testing.assert_array_equal(
-        frames, counted_slowly(recording, timesteps, split_by, SENSOR_SHAPE)
-    )
+    frames = event_frames(recording, timesteps, split_by, SHAPE, SHAPE)
+    expected = counted_slowly(recording, timesteps, split_by, SHAPE)
+    np.testing.assert_array_equal(frames, expected)
     assert frames.sum() == events
-
-
-@pytest.mark.parametrize("timesteps", [1, 3, 10])
-def test_frames_by_count_have_equal_numbers_of_events_up_to_one(timesteps):
-    for events in (timesteps, 100, 101, 109):
-        sizes = np.bincount(
-            frame_numbers_by_count(made_events(events, seed=0), timesteps),
-            minlength=timesteps,
-        )
-        assert sizes.sum() == events
-        assert sizes.max() - sizes.min() <= 1
-
-
-def test_frames_by_time_have_equal_durations():
-    # Twelve microseconds, 100 to 111, in frames of three.
-    timestamps = np.array([100, 102, 103, 103, 108, 109, 111], "uint32")
-    zeros = np.zeros(len(timestamps), int)
-    assert frame_numbers_by_time(
-        Events(zeros, zeros, zeros, timestamps), 4
-    ).tolist() == [0, 0, 1, 1, 2, 3, 3]
+    if split_by == "count":
+        # Equal numbers, up to one.
+        assert np.ptp(frames.sum(axis=(1, 2, 3))) <= 1
 
 
 @pytest.mark.parametrize(
     "timestamps",
     [
         np.array([-(2**63), -(2**62), -1, 0, 5, 2**62, 2**63 - 1], "int64"),
-        np.array(
-            [0, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1], "uint64"
-        ),
-        np.array(
-            [2**62, 2**62 + 1, 2**62 + 2, 2**62 + 3, 2**62 + 4, 2**62 + 5, 2**62 + 6],
-            "int64",
-        ),
+        np.array([0, 2**32, 2**53 + 1, 2**63, 2**64 - 2, 2**64 - 1], "uint64"),
+        np.arange(2**62, 2**62 + 7),
         np.array([-128, -100, -1, 0, 1, 100, 127], "int8"),
-        np.array([0, 1, 2, 250, 251, 254, 255], "uint8"),
+        np.array([9, 9, 9]),
     ],
 )
-@pytest.mark.parametrize("timesteps", [1, 3, 7, 1000])
+@pytest.mark.parametrize("timesteps", [1, 7, 1000])
 def test_frames_by_time_are_exact_for_extreme_timestamps(timestamps, timesteps):
     zeros = np.zeros(len(timestamps), int)
     exact = [int(timestamp) - int(timestamps[0]) for timestamp in timestamps]
-    expected = [elapsed * timesteps // (exact[-1] + 1) for elapsed in exact]
-    assert (
-        frame_numbers_by_time(
-            Events(zeros, zeros, zeros, timestamps), timesteps
-        ).tolist()
-        == expected
-    )
-
-
-def test_events_of_one_moment_are_in_one_frame():
-    zeros = np.zeros(5, int)
-    assert (
-        frame_numbers_by_time(Events(zeros, zeros, zeros, zeros + 9), 4).tolist()
-        == [0] * 5
-    )
+    numbers = [elapsed * timesteps // (exact[-1] + 1) for elapsed in exact]
+    events = Events(zeros, zeros, zeros, timestamps)
+    frames = event_frames(events, timesteps, "time", (1, 1), (1, 1))[:, 0, 0, 0]
+    expected = np.bincount(numbers, minlength=timesteps)
+    np.testing.assert_array_equal(frames, expected)
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [
-        ((8, 8), (3, 3)),
-        ((8, 6), (4, 5)),
-        ((5, 7), (5, 7)),
-        ((3, 4), (7, 4)),
-        ((4, 4), (1, 1)),
-    ],
+    [((8, 8), (3, 3)), ((8, 6), (4, 5)), ((5, 7), (5, 7)), ((3, 4), (7, 4))],
 )
 def test_frames_are_resized_as_by_a_slow_loop(old, new):
-    frames = np.random.default_rng(0).integers(0, 9, (2, *old, 2))
-    resized = resize(frames, new)
+    events = made_events(500, seed=0)
+    events = Events(
+        events.x % old[1], events.y % old[0], events.polarity, events.timestamp
+    )
+    frames = event_frames(events, 2, "count", old, old)
+    resized = event_frames(events, 2, "count", old, new)
     assert resized.dtype == np.float32
-    np.testing.assert_allclose(resized, resized_slowly(frames, new), rtol=1e-5)
-    np.testing.assert_allclose(resized.sum((1, 2)), frames.sum((1, 2)), rtol=1e-5)
-
-
-def test_uniform_activity_stays_uniform():
-    resized = resize(np.ones((1, *SENSOR_SHAPE, 2)), (48, 48))
-    np.testing.assert_allclose(resized, (128 / 48) ** 2, rtol=1e-5)
+    np.testing.assert_allclose(resized, resized_slowly(frames, new), rtol=1e-4)
+    np.testing.assert_allclose(resized.sum((1, 2)), frames.sum((1, 2)), rtol=1e-4)
 
 
 def test_a_frame_shows_where_and_of_which_polarity_an_event_was():
@@ -370,59 +311,39 @@ def test_a_frame_shows_where_and_of_which_polarity_an_event_was():
         polarity=np.array([0, 1]),
         timestamp=np.array([0, 9]),
     )
-    frames = event_frames(events, 2, "time", SENSOR_SHAPE, (48, 48))
+    frames = event_frames(events, 2, "time", SHAPE, (48, 48))
+    # The rest of the frames is empty.
     assert np.argwhere(frames).tolist() == [[0, 47, 0, 0], [1, 24, 47, 1]]
     np.testing.assert_allclose(frames[frames > 0], 1, rtol=1e-5)
 
 
-def test_an_event_outside_the_sensor_is_an_error():
-    events = Events(
-        x=np.array([0, 130]),
-        y=np.array([3, 4]),
-        polarity=np.array([0, 1]),
-        timestamp=np.array([0, 9]),
-    )
-    with expect_error(ValueError, "`x` must be less than 128", "130"):
-        event_frames(events, 2, "count", SENSOR_SHAPE, (48, 48))
-
-
 @pytest.mark.parametrize(
-    ("timesteps", "kind"),
-    [(0, ValueError), (-3, ValueError), (2.0, TypeError), ("4", TypeError)],
-)
-def test_a_wrong_number_of_frames_is_an_error(timesteps, kind):
-    with expect_error(kind, "timesteps"):
-        event_frames(made_events(9, seed=0), timesteps, "count", SENSOR_SHAPE, (48, 48))
-
-
-@pytest.mark.parametrize("name", ["sensor_shape", "frame_shape"])
-@pytest.mark.parametrize(
-    ("shape", "kind"),
+    ("name", "value", "kind"),
     [
-        ((-2, 2), ValueError),
-        ((0, 4), ValueError),
-        ((4,), ValueError),
-        ((4, 4, 2), ValueError),
-        ((2.5, 2), TypeError),
-        ((True, 2), TypeError),
-        ("44", TypeError),
-        (4, TypeError),
-        (None, TypeError),
+        ("sensor_shape", (-2, 2), ValueError),
+        ("sensor_shape", (4, 4, 2), ValueError),
+        ("sensor_shape", (2.5, 2), TypeError),
+        ("frame_shape", (4,), ValueError),
+        ("frame_shape", (True, 2), TypeError),
+        ("frame_shape", "44", TypeError),
+        ("frame_shape", None, TypeError),
     ],
 )
-def test_a_shape_that_is_not_two_sizes_is_an_error(name, shape, kind):
-    shapes = {"sensor_shape": SENSOR_SHAPE, "frame_shape": (48, 48), name: shape}
-    with expect_error(
-        kind, f"`{name}` must be two integers of 1 or more", f"{name}={shape!r}"
-    ):
+def test_a_shape_that_is_not_two_sizes_is_an_error(name, value, kind):
+    shapes = {"sensor_shape": SHAPE, "frame_shape": (48, 48), name: value}
+    said = f"`{name}` must be two integers of 1 or more", f"{name}={value!r}"
+    with expect_error(kind, *said):
         event_frames(made_events(9, seed=0), 2, "count", **shapes)
+    for timesteps, error in ((0, ValueError), (2.0, TypeError)):
+        with expect_error(error, "timesteps"):
+            event_frames(made_events(9, seed=0), timesteps, "count", SHAPE, SHAPE)
 
 
 def test_shapes_may_be_lists_and_arrays():
     events = made_events(9, seed=0)
-    expected = event_frames(events, 2, "count", SENSOR_SHAPE, (48, 48))
+    expected = event_frames(events, 2, "count", SHAPE, (48, 48))
     np.testing.assert_array_equal(
-        event_frames(events, 2, "count", list(SENSOR_SHAPE), np.array([48, 48])),
+        event_frames(events, 2, "count", list(SHAPE), np.array([48, 48])),
         expected,
     )
 

@@ -39,15 +39,8 @@ pytestmark = pytest.mark.runs_once
 
 def rows_of(events):
     """Tuples `(x, y, polarity, time)`."""
-    return list(
-        zip(
-            *(
-                values.tolist()
-                for values in (events.x, events.y, events.polarity, events.timestamp)
-            ),
-            strict=True,
-        )
-    )
+    fields = events.x, events.y, events.polarity, events.timestamp
+    return list(zip(*(values.tolist() for values in fields), strict=True))
 
 
 def expect_error(kind, *said):
@@ -126,23 +119,6 @@ def test_an_overflow_of_the_clock_moves_all_later_times_and_is_no_event(tmp_path
     ]
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "A recording must have events"),
-        (nmnist_bytes((0, 240, 0, 1)), "A recording must have events"),
-        (nmnist_bytes((1, 2, 0, 9), (1, 2, 0, 8)), "must not run backwards"),
-        (
-            nmnist_bytes((1, 2, 0, 9)) + b"123",
-            "at byte 5: an event takes 5 bytes, and the file ends after 3",
-        ),
-    ],
-)
-def test_a_file_of_nmnist_that_is_damaged_is_an_error(tmp_path, content, said):
-    with expect_error(ValueError, "recording", said):
-        read_nmnist(written(tmp_path, content))
-
-
 # AEDAT 3.1 and gestures
 
 
@@ -166,71 +142,6 @@ def test_aedat3_files_are_read_to_the_byte(tmp_path):
 
 ONE = packet((1, 2, 1, 5))
 AFTER_HEADER = len(GESTURE_HEADER)
-
-
-@pytest.mark.parametrize(
-    ("content", "byte", "said"),
-    [
-        (b"", 0, "first line must be #!AER-DAT3.1"),
-        (b"#!AER-DAT2.0\r\n" + ONE, 0, "#!AER-DAT2.0"),
-        (b"#!AER-DAT3.1\r\n" + ONE, 14, "must end with the line #!END-HEADER"),
-        (
-            b"#!AER-DAT3.1\r\n#Format: Serial-TS\r\n#!END-HEADER\r\n" + ONE,
-            14,
-            "format must be RAW",
-        ),
-        (GESTURE_HEADER, AFTER_HEADER, "none of its packets"),
-        (
-            GESTURE_HEADER + packet((1, 2, 1, 5, 0)),
-            AFTER_HEADER + 36,
-            "none of its packets",
-        ),
-        (
-            GESTURE_HEADER + ONE + ONE[:20],
-            AFTER_HEADER + 36,
-            "28 bytes, and the file ends after 20",
-        ),
-        (
-            GESTURE_HEADER + ONE[:-1],
-            AFTER_HEADER,
-            "1 events of 8 bytes begins there, and the file ends after 35",
-        ),
-        (
-            GESTURE_HEADER + packet(capacity=2**32 - 1, size=2**32 - 1),
-            AFTER_HEADER,
-            "the file ends after 28",
-        ),
-        (
-            GESTURE_HEADER + packet((1, 2, 1, 5), number=2),
-            AFTER_HEADER,
-            "says that it holds 2",
-        ),
-        (
-            GESTURE_HEADER + packet((1, 2, 1, 5), size=4),
-            AFTER_HEADER,
-            "events of 4 bytes",
-        ),
-        (
-            GESTURE_HEADER + packet((1, 2, 1, 5), time_offset=0),
-            AFTER_HEADER,
-            "the time at 0",
-        ),
-    ],
-)
-def test_a_damaged_aedat3_file_is_an_error_that_names_the_byte(
-    tmp_path, content, byte, said
-):
-    with expect_error(ValueError, "recording", f"at byte {byte}:", said):
-        read_aedat3(written(tmp_path, content))
-
-
-def test_times_of_an_aedat3_file_that_run_backwards_are_an_error(tmp_path):
-    with expect_error(ValueError, "recording", "must not run backwards"):
-        read_aedat3(
-            written(
-                tmp_path, GESTURE_HEADER + packet((1, 2, 1, 5)) + packet((1, 2, 1, 4))
-            )
-        )
 
 
 def gestures(tmp_path, rows):
@@ -279,6 +190,97 @@ def test_labels_that_do_not_fit_are_an_error_that_names_the_line(tmp_path, rows,
 
 
 EVENTS = [(303, 239, 1, 0), (1, 2, 0, 50), (16383, 16383, 1, 50), (4, 5, 0, 2**32 - 1)]
+OF_DAT = DAT_HEADER + bytes([0, 8])
+BACKWARDS = "must not run backwards"
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "said"),
+    [
+        (read_nmnist, b"", "A recording must have events"),
+        (read_nmnist, nmnist_bytes((0, 240, 0, 1)), "A recording must have events"),
+        (read_nmnist, nmnist_bytes((1, 2, 0, 9), (1, 2, 0, 8)), BACKWARDS),
+        (
+            read_nmnist,
+            nmnist_bytes((1, 2, 0, 9)) + b"123",
+            "at byte 5: an event takes 5 bytes, and the file ends after 3",
+        ),
+        (read_aedat3, b"", "at byte 0: its first line must be #!AER-DAT3.1"),
+        (read_aedat3, b"#!AER-DAT2.0\r\n" + ONE, "#!AER-DAT2.0"),
+        (
+            read_aedat3,
+            b"#!AER-DAT3.1\r\n" + ONE,
+            "at byte 14: the header must end with the line #!END-HEADER",
+        ),
+        (
+            read_aedat3,
+            b"#!AER-DAT3.1\r\n#Format: Serial-TS\r\n#!END-HEADER\r\n" + ONE,
+            "at byte 14: the format must be RAW",
+        ),
+        (
+            read_aedat3,
+            GESTURE_HEADER + packet((1, 2, 1, 5, 0)),
+            f"at byte {AFTER_HEADER + 36}: the file ends there, and none of its",
+        ),
+        (
+            read_aedat3,
+            GESTURE_HEADER + ONE + ONE[:20],
+            f"at byte {AFTER_HEADER + 36}: the header of a packet takes 28 bytes, and "
+            "the file ends after 20",
+        ),
+        (
+            read_aedat3,
+            GESTURE_HEADER + packet(capacity=2**32 - 1, size=2**32 - 1),
+            "begins there, and the file ends after 28",
+        ),
+        (
+            read_aedat3,
+            GESTURE_HEADER + packet((1, 2, 1, 5), number=2),
+            "says that it holds 2",
+        ),
+        (
+            read_aedat3,
+            GESTURE_HEADER + packet((1, 2, 1, 5), size=4),
+            "events of 4 bytes",
+        ),
+        (
+            read_aedat3,
+            GESTURE_HEADER + packet((1, 2, 1, 5), time_offset=0),
+            "the time at 0",
+        ),
+        (
+            read_aedat3,
+            GESTURE_HEADER + ONE + packet((1, 2, 1, 4)),
+            BACKWARDS,
+        ),
+        (read_prophesee, b"", "no events follow"),
+        (read_prophesee, DAT_HEADER, "the file ends"),
+        (
+            read_prophesee,
+            DAT_HEADER + bytes([14, 16]) + dat_bytes(*EVENTS),
+            "They are of type 14, 16 bytes",
+        ),
+        (
+            read_prophesee,
+            OF_DAT.replace(b"Version 2", b"Version 3"),
+            "the version must be 2",
+        ),
+        (read_prophesee, b"% Version 2", "does not end"),
+        (
+            read_prophesee,
+            OF_DAT + dat_bytes(*EVENTS)[:-1],
+            "the file ends after 7",
+        ),
+        (
+            read_prophesee,
+            dat_bytes((1, 2, 0, 5), (1, 2, 0, 9), (1, 2, 0, 4)),
+            BACKWARDS,
+        ),
+    ],
+)
+def test_a_damaged_file_is_an_error_that_names_the_byte(tmp_path, read, content, said):
+    with expect_error(ValueError, "recording", said):
+        read(written(tmp_path, content))
 
 
 @pytest.mark.parametrize(
@@ -289,34 +291,6 @@ def test_prophesee_files_are_read_to_the_byte(tmp_path, before):
     assert rows_of(read_prophesee(path)) == EVENTS
     assert rows_of(read_prophesee(path, start=1, end=51)) == EVENTS[1:3]
     assert rows_of(read_prophesee(path, start=51)) == EVENTS[3:]
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "no events follow"),
-        (DAT_HEADER, "the file ends"),
-        (DAT_HEADER + bytes([0, 8]), "no events follow"),
-        (
-            DAT_HEADER + bytes([14, 8]) + dat_bytes(*EVENTS),
-            "They are of type 14, 8 bytes",
-        ),
-        (
-            DAT_HEADER + bytes([0, 16]) + dat_bytes(*EVENTS),
-            "They are of type 0, 16 bytes",
-        ),
-        (
-            DAT_HEADER.replace(b"Version 2", b"Version 3") + bytes([0, 8]),
-            "the version must be 2",
-        ),
-        (b"% Version 2", "does not end"),
-        (DAT_HEADER + bytes([0, 8]) + dat_bytes(*EVENTS)[:-1], "the file ends after 7"),
-        (dat_bytes((1, 2, 0, 5), (1, 2, 0, 9), (1, 2, 0, 4)), "must not run backwards"),
-    ],
-)
-def test_a_damaged_prophesee_file_is_an_error(tmp_path, content, said):
-    with expect_error(ValueError, "recording", said):
-        read_prophesee(written(tmp_path, content))
 
 
 def test_a_part_of_a_prophesee_file_that_cannot_be_is_an_error(tmp_path, monkeypatch):
@@ -387,11 +361,14 @@ def test_boxes_are_read_with_the_names_of_either_version(tmp_path):
 TIMES, UNITS = [[0.0, 0.5, 1.25], [0.25], [0.75, 0.75]], [[0, 699, 7], [3], [1, 2]]
 
 
+def write_words(path, **storage):
+    names, speakers = ["zero", "eins"], [4, 5, 6]
+    return write_heidelberg(path, TIMES, UNITS, [1, 0, 1], names, speakers, **storage)
+
+
 @pytest.fixture
 def spoken(tmp_path):
-    return write_heidelberg(
-        tmp_path / "shd_train.h5", TIMES, UNITS, [1, 0, 1], ["zero", "eins"], [4, 5, 6]
-    )
+    return write_words(tmp_path / "shd_train.h5")
 
 
 @pytest.mark.parametrize(
@@ -399,24 +376,14 @@ def spoken(tmp_path):
     [{}, {"chunks": (2,)}, {"chunks": (2,), "compression": "gzip", "shuffle": True}],
 )
 def test_spoken_words_are_read_with_their_labels(tmp_path, storage):
-    path = write_heidelberg(
-        tmp_path / "shd.h5",
-        TIMES,
-        UNITS,
-        [1, 0, 1],
-        ["zero", "eins"],
-        [4, 5, 6],
-        **storage,
-    )
-    with HeidelbergFile(path) as recordings:
+    with HeidelbergFile(write_words(tmp_path / "shd.h5", **storage)) as recordings:
         assert len(recordings) == 3
         assert recordings.class_names == ("zero", "eins")
         assert recordings.labels.tolist() == [1, 0, 1]
         assert recordings.speakers.tolist() == [4, 5, 6]
         for number, events in enumerate(recordings):
-            assert events.timestamp.tolist() == [
-                round(1e6 * time) for time in TIMES[number]
-            ]
+            microseconds = [round(1e6 * time) for time in TIMES[number]]
+            assert events.timestamp.tolist() == microseconds
             assert events.x.tolist() == UNITS[number]
             assert set(events.y.tolist()) == {0}
             assert set(events.polarity.tolist()) == {1}
@@ -527,9 +494,7 @@ def stored_length(content, length):
 def test_a_row_that_declares_gigabytes_is_an_error_before_hdf5_reserves_them(
     tmp_path, storage
 ):
-    path = write_heidelberg(
-        tmp_path / "shd.h5", TIMES, UNITS, [1, 0, 1], ["zero", "eins"], **storage
-    )
+    path = write_words(tmp_path / "shd.h5", **storage)
     content = bytearray(path.read_bytes())
     place = stored_length(content, 3)
     content[place : place + 4] = (2**31).to_bytes(4, "little")
@@ -541,11 +506,8 @@ def test_a_row_that_declares_gigabytes_is_an_error_before_hdf5_reserves_them(
         recordings[0]
 
 
-def test_a_row_whose_values_are_not_there_is_an_error(tmp_path):
-    path = write_heidelberg(
-        tmp_path / "shd.h5", TIMES, UNITS, [1, 0, 1], ["zero", "eins"]
-    )
-    whole = path.read_bytes()
+def test_a_row_whose_values_are_not_there_is_an_error(spoken):
+    path, whole = spoken, spoken.read_bytes()
     place = stored_length(whole, 3)
     # Another length, another heap, another object of it: HDF5 would read what lies
     # beside.
@@ -574,19 +536,6 @@ def test_truncated_files_of_spoken_words_are_an_error(spoken):
             HeidelbergFile(spoken) as recordings,
         ):
             list(recordings)
-
-
-def test_a_missing_file_is_an_error_that_names_it(tmp_path):
-    for read in (
-        read_nmnist,
-        read_aedat3,
-        read_gestures,
-        read_prophesee,
-        read_boxes,
-        HeidelbergFile,
-    ):
-        with pytest.raises(FileNotFoundError, match="nothing"):
-            read(tmp_path / "nothing")
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
