@@ -175,11 +175,11 @@ def model_and_data(name, data_dir, timesteps=None):
 
 def report(measured):
     """Lines with the numbers of a measurement: its fields and properties that are a
-    number, or one for each layer or step; and the whole text of one that has
-    tables."""
-    if isinstance(measured, (analysis.Energy, Windows, UntilSure)):
-        yield str(measured)
+    number, or one for each layer or step; or the text of one that has tables."""
     kind = type(measured)
+    if kind in (Windows, UntilSure):
+        yield str(measured)
+        return
     names = [field.name for field in dataclasses.fields(measured)]
     names += [name for name, value in vars(kind).items() if isinstance(value, property)]
     for name in names:
@@ -191,6 +191,8 @@ def report(measured):
             yield f"  {name}: {numbers}"
         elif isinstance(value, np.ndarray) and value.ndim == 1:
             yield f"  {name}: {' '.join(f'{number:.4g}' for number in value)}"
+    if kind is analysis.Energy:
+        yield str(measured)
 
 
 class Subject:

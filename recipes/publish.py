@@ -132,6 +132,7 @@ def publish(
             f"arguments={arguments!r}."
         )
     arguments = {**(arguments or {}), **own}
+    tested = {model.timesteps: record["test_accuracy"], **(accuracies or {})}
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.
@@ -157,15 +158,7 @@ def publish(
             **_training(record),
             # Further digits of a float32 accuracy are not significant.
             test_accuracy=round(record["test_accuracy"], 6),
-            accuracies={
-                timesteps: round(accuracy, 6)
-                for timesteps, accuracy in sorted(
-                    {
-                        model.timesteps: record["test_accuracy"],
-                        **(accuracies or {}),
-                    }.items()
-                )
-            },
+            accuracies={number: round(tested[number], 6) for number in sorted(tested)},
             test_images=record["test_images"],
             parameters=model.count_params(),
             backend=record["backend"],
@@ -183,17 +176,9 @@ def publish(
             )
             place.publish(pathlib.Path(temporary))
             return card, to if place.path is None else place.path / file
-        weights = (
-            folder / "weights"
-            if weights_folder is None
-            else pathlib.Path(weights_folder)
-        ) / file
-        _put(
-            {
-                folder / "cards" / f"{name}.json": pathlib.Path(temporary, CARD),
-                weights: path,
-            }
-        )
+        weights = pathlib.Path(weights_folder or folder / "weights", file)
+        card_path = folder / "cards" / f"{name}.json"
+        _put({card_path: pathlib.Path(temporary, CARD), weights: path})
     return card, weights
 
 
@@ -256,11 +241,8 @@ def _halve(path):
 
         def copy(name, item):
             if isinstance(item, h5py.Dataset):
-                copied = half.create_dataset(
-                    name,
-                    data=item[()],
-                    dtype="float16" if _is_kernel(item) else item.dtype,
-                )
+                dtype = "float16" if _is_kernel(item) else item.dtype
+                copied = half.create_dataset(name, data=item[()], dtype=dtype)
             else:
                 copied = half.require_group(name)
             copied.attrs.update(item.attrs)

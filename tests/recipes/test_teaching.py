@@ -73,7 +73,8 @@ def test_a_run_tells_what_the_conversion_brought(tmp_path, capsys):
     )
     # Whatever was built before, layers have the same names.
     network = run_folder.load_model(tmp_path / "last.keras").network
-    names = [layer.name for layer in network.layers if "lif" in layer.name]
+    kinds = rsnn.layers.Neuron
+    names = [layer.name for layer in network.layers if isinstance(layer, kinds)]
     assert names == ["lif", "lif_1", "lif_2"]
 
 
