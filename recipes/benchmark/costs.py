@@ -40,53 +40,6 @@ def compiled(model, images, labels):
     }
 
 
-def compiled_by_xla(model, images, labels):
-    """Size and memory of XLA's program for a training step, on TensorFlow.
-
-    Args:
-        model: A Keras model that is compiled for training.
-        images: Tensor.
-        labels: Tensor.
-
-    Returns:
-        Dictionary with `operations`, the number of operations of the optimised program,
-        those inside kernels and loops included, but without what only names or groups
-        values; and `memory_bytes`, the temporary memory.
-    """
-    import tensorflow as tf
-    from tensorflow.compiler.xla.service import hlo_pb2
-
-    step = tf.function(
-        lambda images, labels: model.train_step((images, labels)), jit_compile=True
-    )
-    compiler = step.experimental_get_compiler_ir(images, labels)
-    program = hlo_pb2.HloProto.FromString(
-        compiler(stage="optimized_hlo_proto_serialized")
-    )
-    no_work = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
-    instructions = [
-        instruction
-        for part in program.hlo_module.computations
-        for instruction in part.instructions
-    ]
-    temporary = (
-        buffer.size
-        for buffer in program.buffer_assignment.buffer_allocations
-        if not (
-            buffer.is_entry_computation_parameter
-            or buffer.maybe_live_out
-            or buffer.is_constant
-            or buffer.is_thread_local
-        )
-    )
-    return {
-        "operations": sum(
-            instruction.opcode not in no_work for instruction in instructions
-        ),
-        "memory_bytes": sum(temporary),
-    }
-
-
 def _connections_in_a_loop(jaxpr, in_loop=False):
     """Whether a loop of a JAX program contains convolutions or matrix products, which
     have nearly all FLOPs."""

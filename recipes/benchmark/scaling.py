@@ -79,24 +79,20 @@ def run(settings, devices, folder):
 def measured(settings, kind, method, timesteps, devices):
     """A row: the settings, seconds of a step and images per second."""
     batch = settings.batch * (devices if kind == "weak" else 1)
-    of_case = dataclasses.replace(
+    case = dataclasses.replace(
         settings, batch=batch, timesteps=(timesteps,), methods=(method,)
     )
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "row.json")
-        arguments = (
-            json.dumps(dataclasses.asdict(of_case)),
-            method,
-            str(devices),
-            str(file),
-        )
-        command = [sys.executable, "-m", "recipes.benchmark.scaling", *arguments]
-        launches = engine.launches(devices)
-        status = (
-            engine.launch(devices, command)
-            if launches
-            else subprocess.run(command, env=os.environ).returncode
-        )
+        module = "recipes.benchmark.scaling"
+        arguments = [json.dumps(dataclasses.asdict(case)), str(devices), str(file)]
+        command, environment = [sys.executable, "-m", module], dict(os.environ)
+        if keras.backend.backend() == "torch" and devices > 1:
+            launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node"]
+            command[2:] = [*launcher, str(devices), "-m", module]
+            threads = max(1, (os.cpu_count() or 1) // devices)
+            environment = {"OMP_NUM_THREADS": str(threads), **environment}
+        status = subprocess.run([*command, *arguments], env=environment).returncode
         if status:
             raise RuntimeError(
                 f"the case of {devices} devices ended with exit status {status}; its "
@@ -133,13 +129,13 @@ def table(rows):
     )
 
 
-def main(settings, method, devices, file):
+def main(settings, devices, file):
     """The process of a case, or of one of its devices: writes seconds a step, and on
     JAX bytes, to a JSON file.
 
     Args:
-        settings: String, `Settings` as a JSON object, with one T and the global batch.
-        method: Name of the method.
+        settings: String, `Settings` as a JSON object, with one method, one T and the
+            global batch.
         devices: String, the number of devices.
         file: Path of the file.
     """
@@ -147,11 +143,12 @@ def main(settings, method, devices, file):
     settings = Settings(**json.loads(settings))
     cases.configure(settings)
     number, parts = this_process.part
-    images, labels = (
-        keras.ops.convert_to_numpy(array) for array in cases.batch(settings)
+    (method,), (timesteps,) = settings.methods, settings.timesteps
+    images, labels = map(
+        keras.ops.convert_to_numpy, cases.batch(settings, timesteps, method)
     )
     with this_process.scope():
-        model = cases.trainer(settings, method, settings.timesteps[0])
+        model = cases.trainer(settings, method, timesteps)
         own = [
             np.concatenate([array[number::parts]] * STEPS) for array in (images, labels)
         ]

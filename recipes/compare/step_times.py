@@ -15,10 +15,8 @@ from torch._inductor import config as inductor
 
 from recipes import device, pipeline, run
 from recipes.atomic_files import read_json, write_json
-from recipes.benchmark import costs, measure, own_process, peers, timing
-from recipes.benchmark.evidence.first_steps import CACHES
+from recipes.benchmark import costs, measure, peers, processes, timing
 from recipes.benchmark.settings import PEERS
-from recipes.benchmark.translated import Chain
 from recipes.compare import peer_training
 from recipes.optimizers import MOMENTUM, SGD
 
@@ -70,7 +68,7 @@ def _settings(recipe):
 
 def write(path, recipes, dataset, rounds):
     """Measures the steps of all methods in turn, with one thread of a CPU, and writes
-    the file. See `own_process`.
+    the file. See `processes`.
 
     Args:
         path: Path.
@@ -117,10 +115,10 @@ def measure_all(recipes, dataset, rounds):
         np.asarray(part)
         for part in next(iter(pipeline.training_batches(dataset, recipe)))
     ]
-    with _empty_caches(), contextlib.ExitStack() as processes:
+    with _empty_caches(), contextlib.ExitStack() as stack:
         for method, recipe in recipes.items():
-            rows[method], own = own_process.made(
-                processes, method, _warmed_up, recipe, dataset, method, batch, counts
+            rows[method], own = processes.made(
+                stack, method, _warmed_up, recipe, dataset, method, batch, counts
             )
             steps |= {(method, size): step for size, step in own.items()}
         seconds = timing.interleaved(steps, rounds, _clock, timing.LEAST_SECONDS)
@@ -146,11 +144,14 @@ def _warmed_up(recipe, dataset, method, batch, counts):
         for size, count in counts.items()
     }
     step = steps[max(counts)]
-    work = {
+    weights = made.network.parameters() if method in PEERS else made.trainable_variables
+    measured = {
+        "first": first,
         "flops": costs.counted_flops(step),
-        "parameters": peer_training.parameters_of(getattr(made, "network", made)),
+        "parameters": peers.number_of_parameters(weights),
+        "memory_bytes": costs.memory_rise(step),
     }
-    return {"first": first, **work, "memory_bytes": costs.memory_rise(step)}, steps
+    return measured, steps
 
 
 def _first(step, calls):
@@ -195,18 +196,14 @@ def _trainer(recipe, dataset, method, images):
         return run.build(recipe, dataset)
     made = peer_training.trainer(recipe, dataset, method)
     # That of the recipe takes longer: what their users have is PyTorch's.
-    parameters, rate, decay = (
-        made.network.parameters(),
-        recipe.learning_rate,
-        {"weight_decay": recipe.weight_decay},
-    )
-    made.optimizer = (
-        torch.optim.SGD(parameters, rate, MOMENTUM, **decay)
-        if isinstance(recipe.optimizer, SGD)
-        else torch.optim.AdamW(parameters, rate, **decay)
-    )
+    parameters, rate = made.network.parameters(), recipe.learning_rate
+    decay = {"weight_decay": recipe.weight_decay}
+    if isinstance(recipe.optimizer, SGD):
+        made.optimizer = torch.optim.SGD(parameters, rate, MOMENTUM, **decay)
+    else:
+        made.optimizer = torch.optim.AdamW(parameters, rate, **decay)
     if PEERS[method].memopt:
-        peers.optimize_memory(made, images, PEERS[method].memopt, Chain)
+        peers.optimize_memory(made, images, PEERS[method].memopt)
     return made
 
 
@@ -214,12 +211,13 @@ def _trainer(recipe, dataset, method, images):
 def _empty_caches():
     """A context in which the compilers of PyTorch have compiled nothing yet, and are
     processes for which this one waits."""
-    before = {name: os.environ[name] for name in CACHES if name in os.environ}
+    before = dict(os.environ)
     with tempfile.TemporaryDirectory() as empty, inductor.patch(compile_threads=1):
-        os.environ.update({name: os.path.join(empty, name) for name in CACHES})
+        os.environ.update(measure.caches_in(empty))
         try:
             yield
         finally:
-            for name in CACHES:
-                del os.environ[name]
-            os.environ.update(before)
+            for name in measure.CACHES:
+                os.environ.pop(name)
+                if name in before:
+                    os.environ[name] = before[name]

@@ -1,5 +1,4 @@
-"""A command draws a figure for each measurement of a run or a shipped network; another
-times callbacks."""
+"""A command draws a figure for each measurement of a run or a shipped network."""
 
 import dataclasses
 import json
@@ -9,7 +8,7 @@ import pytest
 from made_once import made_once
 
 from recipes import catalogue, figures, make_recordings, overview, windows
-from recipes.benchmark import against_timesteps, callbacks
+from recipes.benchmark import against_timesteps
 from recipes.data.dataset import StreamedDataset
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import QUICKLY, error_of, trained
@@ -190,7 +189,7 @@ MEASURED = [
 
 
 @pytest.mark.parametrize(
-    "command", [figures.main, windows.main, callbacks.main, against_timesteps.main]
+    "command", [figures.main, windows.main, against_timesteps.main]
 )
 def test_batches_are_not_taken_from_a_stream(command, monkeypatch, tmp_path, capsys):
     stream = StreamedDataset(1_281_167, 50_000, 1000, None, None)
@@ -350,46 +349,3 @@ def test_the_overview_is_one_picture(record, tmp_path, capsys):
     assert "`--network` must be a network with layers of neurons. Received" in error_of(
         inside, capsys, overview.main
     )
-
-
-# After a few steps moving statistics are still those of the start.
-@pytest.mark.filterwarnings("ignore:DEAD:UserWarning")
-def test_the_cost_of_callbacks_is_printed_beside_a_training_step(capsys):
-    assert (
-        callbacks.main(["digits", "--rounds", "1", "--set", *QUICKLY, "batch_size=8"])
-        == 0
-    )
-    rows = [
-        line.strip("| ").split(" | ")
-        for line in capsys.readouterr().out.splitlines()
-        if line.startswith("| ")
-    ][1:]
-    assert [row[0] for row in rows] == [
-        "training step",
-        "FiringRate",
-        "AccuracyOverTime",
-        "GradientAgreement",
-    ]
-    assert float(rows[0][2]) == 1.0
-    assert all(float(row[1]) > 0 for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["digit"], "There is no recipe 'digit'"),
-        (
-            ["digits", "--rounds", "0"],
-            "`--rounds` must be 1 or more. Received: --rounds=0",
-        ),
-        (["digits", "--set", "branches=2"], "`branches` cannot be set here"),
-    ],
-)
-def test_a_mistake_in_the_cost_of_callbacks_is_an_error(arguments, said, capsys):
-    assert said in error_of(arguments, capsys, callbacks.main)
-
-
-def test_the_table_of_costs_has_medians_and_their_ratios():
-    seconds = {"training step": [0.1, 0.3, 0.2], "FiringRate": [0.4, 0.1, 9.0]}
-    row = callbacks.table(seconds, steps=10).splitlines()[-1]
-    assert row == "| FiringRate | 400.0 | 2.0 | 0.20 |"

@@ -52,9 +52,7 @@ def test_a_run_with_integer_spikes_resumes_with_its_neurons_and_names_its_slots(
     assert [(type(layer), layer.levels) for layer in neurons] == [
         (keras_ratesnn.layers.ILIF, 3)
     ] * 3
-    assert results.name_of(record).startswith(
-        f"digits-{keras.backend.backend()}-rate-3-levels-multi-T2-"
-    )
+    assert results.method_name(record["settings"], " ") == "rate 3 levels"
     assert evaluate.main([str(folder), "--timesteps", "1", "4"]) == 0
     printed = capsys.readouterr().out
     assert "T = 1, 3 slots" in printed
@@ -103,7 +101,7 @@ def test_a_run_with_quantised_weights_is_saved_and_published_with_them(
         tmp_path / "run", "digits", "--set", *QUICKLY, "epochs=1", "weights=ternary"
     )
     assert record["settings"]["weights"] == "ternary"
-    assert "-rate-ternary-weights-multi-T1-" in results.name_of(record)
+    assert results.method_name(record["settings"], " ") == "rate ternary weights"
     texts = [
         "--name",
         "ternary",

@@ -551,20 +551,6 @@ def test_the_mean_of_pretrained_networks_teaches(tmp_path):
     )
     assert record["settings"]["teachers"] == "digits"
     assert results.method_name(record["settings"], " ") == "rate with teacher digits"
-    # The names of files are limited.
-    many = [
-        {
-            **record,
-            "settings": {
-                **record["settings"],
-                "teachers": ",".join(["digits"] * count),
-            },
-        }
-        for count in (90, 91)
-    ]
-    names = [results.name_of(each) for each in many]
-    assert names[0] != names[1]
-    assert max(map(len, names)) < 250
 
 
 @pytest.mark.parametrize(
