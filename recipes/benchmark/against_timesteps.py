@@ -19,7 +19,7 @@ from recipes.atomic_files import read_json, write_json
 FIELDS = {"settings": list, "backend": str, "memory_measure": str | None, "rows": list}
 """Fields of a record that are read, with their types."""
 
-OF_A_ROW = {"timesteps", "method", "accuracies", "memory_bytes", "seconds"}
+ROW_FIELDS = {"timesteps", "method", "accuracies", "memory_bytes", "seconds"}
 ADVICE = (
     "It is not a record of python -m recipes.benchmark.against_timesteps; remove "
     "it, or name another file or folder."
@@ -113,10 +113,10 @@ def read_record(path):
     """
     record = read_json(path, FIELDS, ADVICE)
     if not record["rows"] or not all(
-        isinstance(row, dict) and row.keys() >= OF_A_ROW for row in record["rows"]
+        isinstance(row, dict) and row.keys() >= ROW_FIELDS for row in record["rows"]
     ):
         raise ValueError(
-            f"{path} must have 'rows' with {', '.join(sorted(OF_A_ROW))}. {ADVICE}"
+            f"{path} must have 'rows' with {', '.join(sorted(ROW_FIELDS))}. {ADVICE}"
         )
     return record
 
@@ -127,16 +127,12 @@ def check_same(record, arguments, path):
     import keras
 
     rows = record["rows"]
+    timesteps = list(dict.fromkeys(row["timesteps"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
     measured_with = {
         "--set": (record["settings"], arguments.set),
-        "--timesteps": (
-            list(dict.fromkeys(row["timesteps"] for row in rows)),
-            arguments.timesteps,
-        ),
-        "--methods": (
-            list(dict.fromkeys(row["method"] for row in rows)),
-            arguments.methods,
-        ),
+        "--timesteps": (timesteps, arguments.timesteps),
+        "--methods": (methods, arguments.methods),
         "--seeds": ([len(rows[0]["accuracies"])], [arguments.seeds]),
         # Records of earlier versions lack it.
         "--rounds": ([record.get("rounds", arguments.rounds)], [arguments.rounds]),

@@ -465,7 +465,7 @@ def _counts(warm):
     # Imported here because it imports PyTorch.
     from recipes.benchmark import trace
 
-    return trace.of_step(warm.launch)
+    return trace.profile(warm.launch)
 
 
 def floor_counts(ordinary, forward, timesteps):

@@ -218,9 +218,9 @@ def _steps(name, settings, seconds, environment=None, **options):
 
 
 def _with_peer(settings):
-    first, *others = settings["methods"]
+    first, *rest = settings["methods"]
     peers = [PEER] if _is_installed(PEER) else []
-    return {**settings, "methods": (first, *peers, *others)}
+    return {**settings, "methods": (first, *peers, *rest)}
 
 
 def _first_steps(settings, jit_compile):
@@ -429,10 +429,9 @@ def _table(name, end, rows):
     title = f"## {name}: {end['status']} after {end['seconds']:.0f} s"
     if not lines:
         return title
-    cells = [
-        (line, *(_text(values.get(column)) for column in columns))
-        for line, values in lines.items()
-    ]
+    cells = []
+    for line, values in lines.items():
+        cells.append([line, *(_text(values.get(column)) for column in columns)])
     return f"{title}\n\n{markdown.table(('', *columns), cells)}"
 
 

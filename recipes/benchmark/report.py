@@ -68,16 +68,16 @@ def _tables(record):
         "Time, ratio to the floor: median (quartiles)": ratio("ratio_to_floor"),
         f"Time, ratio to {first}: median (quartiles)": ratio("ratio_to_first"),
         f"GFLOP of a step (ratio to the floor): {record['flops_measure']}": (
-            lambda row: _with_other(row["flops"], 1e9, 2, row.get("flops_to_floor"))
+            lambda row: _with_ratio(row["flops"], 1e9, 2, row.get("flops_to_floor"))
         ),
         "Peak memory of a step, MiB (ratio to the ordinary step): "
         f"{record['memory_measure']}": (
-            lambda row: _with_other(
+            lambda row: _with_ratio(
                 row["memory_bytes"], 2**20, 1, row.get("memory_to_ordinary")
             )
         ),
         "Compile time, s (the first step, s)": (
-            lambda row: _with_other(row["compile_seconds"], 1, 1, row["first_seconds"])
+            lambda row: _with_ratio(row["compile_seconds"], 1, 1, row["first_seconds"])
         ),
     }
 
@@ -150,11 +150,11 @@ def table(rows, cell):
     )
 
 
-def _with_other(value, unit, digits, other):
+def _with_ratio(value, unit, digits, ratio):
     """A number in a unit, and another one in brackets, or `None`."""
     if value is None:
         return None
-    return f"{value / unit:.{digits}f}" + ("" if other is None else f" ({other:.2f})")
+    return f"{value / unit:.{digits}f}" + ("" if ratio is None else f" ({ratio:.2f})")
 
 
 def plot(record, path):

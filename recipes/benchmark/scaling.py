@@ -112,9 +112,9 @@ def table(rows):
     """The rows as a Markdown table."""
     cells = []
     for kind in KINDS:
-        of_kind = [row for row in rows if row["kind"] == kind]
-        first = of_kind[0]["images_per_second"] / of_kind[0]["devices"]
-        for row in of_kind:
+        own = [row for row in rows if row["kind"] == kind]
+        first = own[0]["images_per_second"] / own[0]["devices"]
+        for row in own:
             sent = f"{sum(row['bytes'].values()) / 2**20:.2f}" if "bytes" in row else ""
             speed, devices = row["images_per_second"], row["devices"]
             times = (
@@ -199,12 +199,11 @@ def sent_in_step(model, images, labels):
         for array in (images, labels)
     ]
     program = jax.jit(model.train_step).lower(state, (*batch, None)).compile().as_text()
-    found: dict[str, int] = {}
+    sent: dict[str, int] = {}
     for results, name in _COLLECTIVE.findall(program):
-        found[name] = found.get(name, 0) + sum(
-            _bytes(*array) for array in _ARRAY.findall(results)
-        )
-    return found
+        sizes = [_bytes(*array) for array in _ARRAY.findall(results)]
+        sent[name] = sent.get(name, 0) + sum(sizes)
+    return sent
 
 
 def _bytes(kind, bits, shape):

@@ -79,13 +79,12 @@ def _print_memory(settings):
     from recipes.benchmark import costs, measure, report
 
     print(f"{settings.subject}; {costs.memory_measure()}\n")
-    measured = {
-        method: [
+    measured = {}
+    for method in settings.methods:
+        measured[method] = [
             measure.memory_in_new_process(settings, method, timesteps)
             for timesteps in settings.timesteps
         ]
-        for method in settings.methods
-    }
     print(report.memory_table(settings, measured))
     return 0
 

@@ -23,7 +23,7 @@ FETCH = "aten::_local_scalar_dense"
 _LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 
 
-def of_step(launch):
+def profile(launch):
     """Profiles a step that has been warmed up.
 
     Args:

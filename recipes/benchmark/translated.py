@@ -44,9 +44,9 @@ class Translated(nn.Module):
         nodes = _chains(network, library, self.masked)
         self.stem = nn.Identity()
         if is_spiking and not self.has_time:
-            (first, sources), *others = nodes
+            (first, sources), *rest = nodes
             self.stem = first.main
-            nodes = [(first.neuron, sources), *others]
+            nodes = [(first.neuron, sources), *rest]
         self.stages = nn.Sequential(*_segments(nodes))
         self.reset = "reset_mem"
         if library == "spikingjelly":
@@ -119,10 +119,9 @@ def _segments(nodes):
     for end in range(1, len(nodes) + 1):
         later = [source for _, sources in nodes[end:] for source in sources]
         if min(later, default=end) == end:
-            own = [
-                (module, [source - begin for source in sources])
-                for module, sources in nodes[begin:end]
-            ]
+            own = []
+            for module, sources in nodes[begin:end]:
+                own.append((module, [source - begin for source in sources]))
             segments.append(Segment(own))
             begin = end
     return segments
@@ -136,9 +135,9 @@ class Chain(nn.Module):
         self.main, self.neuron = nn.Sequential(*modules), neuron
 
     def forward(self, *x):
-        first, *others = self.main or [nn.Identity()]
+        first, *rest = self.main or [nn.Identity()]
         x = first(*x)
-        for module in others:
+        for module in rest:
             x = module(x)
         return self.neuron(x)
 

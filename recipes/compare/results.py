@@ -337,6 +337,8 @@ def _row(records):
         if "shuffled_accuracy" in record
     ]
     curves = [record["curve"]["accuracy"] for record in records]
+    first_epoch = statistics.mean(curve[0] for curve in curves)
+    last_epoch = statistics.mean(curve[-1] for curve in curves)
     seconds = statistics.median(record["seconds_per_epoch"] for record in records)
     memory = statistics.median(record["peak_memory_mib"] for record in records)
     return {
@@ -348,8 +350,8 @@ def _row(records):
         "training images": f"{first['train_images']:,}",
         "augmentation": settings["augment"],
         "backend": first["backend"],
-        "training accuracy, epoch 1": f"{statistics.mean(c[0] for c in curves):.3f}",
-        "last epoch": f"{statistics.mean(curve[-1] for curve in curves):.3f}",
+        "training accuracy, epoch 1": f"{first_epoch:.3f}",
+        "last epoch": f"{last_epoch:.3f}",
         "test accuracy": markdown.mean_of(scores),
         "of each seed": ", ".join(f"{score:.4f}" for score in scores),
         SHUFFLED: markdown.mean_of(shuffled) if shuffled else "",

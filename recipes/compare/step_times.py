@@ -43,17 +43,15 @@ def read(path, recipes):
         raise ValueError(f"{path} does not say how many parameters there are. {again}")
     for method, recipe in recipes.items():
         before, now = record["settings"].get(method, {}), _settings(recipe)
-        changed = ", ".join(
+        changed = [
             f"{key}={before.get(key)!r}, now {now[key]!r}"
             for key in now
             if before.get(key) != now[key]
-        )
+        ]
         if changed:
-            what = (
-                f"times of other settings of {method}: {changed}"
-                if before
-                else f"no times of {method}"
-            )
+            what = f"no times of {method}"
+            if before:
+                what = f"times of other settings of {method}: {', '.join(changed)}"
             raise ValueError(
                 f"{path} has {what}. Pass another folder with --output, or remove it "
                 "and measure again with --time."
@@ -104,17 +102,12 @@ def measure_all(recipes, dataset, rounds):
     steps, rows, (recipe, *_) = {}, {}, recipes.values()
     whole, rest = divmod(dataset.train_size, recipe.batch_size)
     # The smaller batch is another kind of call.
-    counts = {
-        size: count
-        for size, count in ((recipe.batch_size, whole), (rest, 1))
-        if size and count
-    }
+    counts = {recipe.batch_size: whole} if whole else {}
+    counts |= {rest: 1} if rest else {}
     # Read here: TensorFlow, which reads it, sets how memory is freed for its whole
     # process.
-    batch = [
-        np.asarray(part)
-        for part in next(iter(pipeline.training_batches(dataset, recipe)))
-    ]
+    batch = next(iter(pipeline.training_batches(dataset, recipe)))
+    batch = [np.asarray(part) for part in batch]
     with _empty_caches(), contextlib.ExitStack() as stack:
         for method, recipe in recipes.items():
             rows[method], own = processes.made(
@@ -122,10 +115,10 @@ def measure_all(recipes, dataset, rounds):
             )
             steps |= {(method, size): step for size, step in own.items()}
         seconds = timing.interleaved(steps, rounds, _clock, timing.LEAST_SECONDS)
-    return {
-        method: _row(row, {size: seconds[method, size] for size in counts}, counts)
-        for method, row in rows.items()
-    }
+    for method, row in rows.items():
+        spreads = {size: timing.spread(seconds[method, size]) for size in counts}
+        rows[method] = _row(row, spreads, counts)
+    return rows
 
 
 def _warmed_up(recipe, dataset, method, batch, counts):
@@ -134,15 +127,13 @@ def _warmed_up(recipe, dataset, method, batch, counts):
     device.set_threads(1)
     batch = peer_training.tensors(batch)
     made = _trainer(recipe, dataset, method, batch[0][: max(counts)])
-    steps = {
-        size: functools.partial(made.train_on_batch, *(part[:size] for part in batch))
-        for size in counts
-    }
     calls = max(measure.compiling_calls(recipe, method)) + measure.WARM_UP_STEPS
-    first = {
-        size: _first(steps[size], min(calls, count * recipe.epochs))
-        for size, count in counts.items()
-    }
+    steps, first = {}, {}
+    for size, count in counts.items():
+        some = [part[:size] for part in batch]
+        step = {size: functools.partial(made.train_on_batch, *some)}
+        first |= timing.interleaved(step, min(calls, count * recipe.epochs), _clock)
+        steps |= step
     step = steps[max(counts)]
     weights = made.network.parameters() if method in PEERS else made.trainable_variables
     measured = {
@@ -152,11 +143,6 @@ def _warmed_up(recipe, dataset, method, batch, counts):
         "memory_bytes": costs.memory_rise(step),
     }
     return measured, steps
-
-
-def _first(step, calls):
-    """The seconds of the first calls of a step, a list."""
-    return timing.interleaved({"step": step}, calls, _clock)["step"]
 
 
 def _clock():
@@ -169,21 +155,20 @@ def _clock():
     return time.process_time() + compilers.ru_utime + compilers.ru_stime
 
 
-def _row(measured, seconds, counts):
+def _row(measured, spreads, counts):
     """What `measure_all` returns of a method, from what was measured of it, by the
     sizes of the batches."""
-    spreads = {size: timing.spread(of_rounds) for size, of_rounds in seconds.items()}
-    later = {size: spread["median"] for size, spread in spreads.items()}
+    epoch_seconds = start_seconds = images = 0
+    for size, count in counts.items():
+        median = spreads[size]["median"]
+        epoch_seconds += count * median
+        start_seconds += measure.compile_seconds(measured["first"][size], median)
+        images += size * count
     return {
         "seconds": spreads[max(counts)],
-        "epoch_seconds": sum(count * later[size] for size, count in counts.items()),
-        "epoch_flops": measured["flops"]
-        / max(counts)
-        * sum(size * count for size, count in counts.items()),
-        "start_seconds": sum(
-            measure.compile_seconds(took, later[size])
-            for size, took in measured["first"].items()
-        ),
+        "epoch_seconds": epoch_seconds,
+        "epoch_flops": measured["flops"] / max(counts) * images,
+        "start_seconds": start_seconds,
         "memory_bytes": measured["memory_bytes"],
         "parameters": measured["parameters"],
     }

@@ -4,6 +4,7 @@ that of our BPTT."""
 import keras
 import numpy as np
 import pytest
+from helpers import to_numpy
 
 import keras_ratesnn
 from keras_ratesnn import layers
@@ -107,10 +108,9 @@ def test_a_network_with_delayed_resets_is_trained_in_snntorch_as_by_our_bptt(
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(peers.LEARNING_RATE), loss, jit_compile=False)
     samples = dataset.train_images.astype("float32")
-    found = three_losses(
-        peers.Trainer(Translated(model, "snntorch"), "float32"), samples
-    )
-    np.testing.assert_allclose(found, three_losses(model, samples), rtol=1e-4)
+    trainer = peers.Trainer(Translated(model, "snntorch"), "float32")
+    losses = three_losses(trainer, samples)
+    np.testing.assert_allclose(losses, three_losses(model, samples), rtol=1e-4)
 
 
 def channels_last(module, images):
@@ -167,6 +167,71 @@ def test_the_networks_of_the_benchmark_do_equal_work(library):
     # The second loss is that of the weights after a step of the first gradient.
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
     assert expected[0] != expected[1]
+
+
+MAX_FORMER = {
+    "patches1_1_conv": "patch_embed1.conv",
+    "patches1_2_conv": "patch_embed1.branch.1",
+    "patches1_shortcut_conv": "patch_embed1.shortcut.1",
+    "patches2_1_conv": "patch_embed2.conv1",
+    "patches2_2_conv": "patch_embed2.conv2",
+    "patches2_shortcut_conv": "patch_embed2.shortcut.0",
+    "patches3_1_conv": "patch_embed3.conv1",
+    "patches3_2_conv": "patch_embed3.conv2",
+    "patches3_shortcut_conv": "patch_embed3.shortcut.0",
+    "stage1_block1_mlp1": "stage1.0.fc1",
+    "stage1_block1_mlp2": "stage1.0.fc2",
+    "stage2_block1_depthwise": "stage2.0.dwconv",
+    "stage2_block1_mlp1": "stage2.0.mlp.fc1",
+    "stage2_block1_mlp2": "stage2.0.mlp.fc2",
+    "stage3_block1_attention_output": "stage3.0.attn.proj.0",
+    "stage3_block1_mlp1": "stage3.0.mlp.fc1",
+    "stage3_block1_mlp2": "stage3.0.mlp.fc2",
+    "stage3_block2_attention_output": "stage3.1.attn.proj.0",
+    "stage3_block2_mlp1": "stage3.1.mlp.fc1",
+    "stage3_block2_mlp2": "stage3.1.mlp.fc2",
+    "classifier": "head",
+}
+"""The modules of SpikingJelly's Max-Former by the names of our layers."""
+
+
+def test_spikingjellys_max_former_is_the_same_network():
+    pytest.importorskip("spikingjelly")
+    import torch
+
+    from recipes.benchmark import cases, peers
+    from recipes.benchmark.settings import Settings
+
+    settings = Settings(network="MaxFormer", width=64 / 384, size=16, batch=4)
+    model = cases.trainer(settings, "bptt-multi", 2)
+    trainer = peers.trainer(settings, "spikingjelly", 2)
+    theirs = trainer.network.network
+
+    def take(name, *kernels, bias=None):
+        module = theirs.get_submodule(name)
+        kernel = torch.cat([torch.tensor(to_numpy(one)) for one in kernels], dim=1)
+        order = {2: (1, 0), 4: (3, 2, 0, 1)}[kernel.ndim]
+        order = (2, 3, 0, 1) if name.endswith("dwconv") else order
+        module.weight.copy_(kernel.permute(order).reshape(module.weight.shape))
+        if bias is not None:
+            module.bias.copy_(torch.tensor(to_numpy(bias)))
+
+    layer = model.network.get_layer
+    with torch.no_grad():
+        for ours, name in MAX_FORMER.items():
+            take(name, layer(ours).kernel, bias=getattr(layer(ours), "bias", None))
+        for block in (1, 2):
+            parts = [
+                layer(f"stage3_block{block}_attention_{part}").kernel
+                for part in ("query", "key", "value")
+            ]
+            take(f"stage3.{block - 1}.attn.qkv.0", *parts)
+    count = peers.number_of_parameters
+    assert count(theirs.parameters()) == count(model.trainable_variables)
+    batch = cases.batch(settings, 2, "spikingjelly")
+    losses = [trainer.train_on_batch(*batch) for _ in range(2)]
+    expected = [float(np.ravel(model.train_on_batch(*batch))[0]) for _ in range(2)]
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
 
 
 def test_a_comparison_with_a_network_of_other_work_ends():
