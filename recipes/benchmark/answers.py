@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
+import keras_ratesnn
 from recipes import device
 from recipes.atomic_files import one_line
 from recipes.benchmark import cases, measure, timing
@@ -277,33 +278,35 @@ def moved_logits(expected, logits):
     }
 
 
-def agreement(write, settings, modes, compiler=None):
+def agreement(write, settings, compiler=None):
     """Graphs against eager mode: the relative differences of losses, and of gradients
     in the first and in the last step.
 
     Args:
         write: Function of a row.
         settings: Dictionary, the arguments of `Settings`, with one T.
-        modes: List of values of `jit_compile`, "auto" or True.
         compiler: One of PyTorch's compilers. Defaults to `None`, the one that the
             library uses.
     """
     settings = configured(settings, tf32=False)
     for method in settings.methods:
         expected, _ = _trained_by(settings, method, False)
-        for jit_compile in modes:
-            with _recorded_at_once(compiler):
-                results, engine = _trained_by(settings, method, jit_compile)
-            errors = {
-                kind: gradient_error(results[kind], expected[kind])
-                for kind in ("gradients", "last_gradients")
-            }
-            losses = loss_error(results["losses"], np.array(expected["losses"]))
-            write({"row": f"{method}, {engine}", "losses": losses, **errors})
+        with _recorded_at_once(compiler):
+            results, engine = _trained_by(settings, method, settings.jit_compile)
+        errors = {
+            kind: gradient_error(results[kind], expected[kind])
+            for kind in ("gradients", "last_gradients")
+        }
+        losses = loss_error(results["losses"], np.array(expected["losses"]))
+        write({"row": f"{method}, {engine}", "losses": losses, **errors})
 
 
 def _recorded_at_once(compiler):
-    return measure.recorded_at_once(**({"compiler": compiler} if compiler else {}))
+    return measure.recorded_at_once(**_engine(compiler))
+
+
+def _engine(compiler):
+    return {"compiler": compiler} if compiler else {}
 
 
 def _trained_by(settings, method, jit_compile):
@@ -361,18 +364,18 @@ def gradient_error(gradients, expected):
 # Times
 
 
-def compilation(write, settings):
+def compilation(write, settings, compiler=None):
     """Compiles a graph that is timed later, into the cache of PyTorch's compiler."""
     settings = configured(settings)
     (method,), (timesteps,) = settings.methods, settings.timesteps
     model = cases.trainer(settings, method, timesteps)
     step = functools.partial(model.train_on_batch, *cases.batch(settings, timesteps))
-    with measure.recorded_at_once():
+    with _recorded_at_once(compiler):
         warm = measure.warm_up(step, measure.compiling_calls(settings, method))
     write({"row": method, "seconds": sum(warm.compiling_seconds)})
 
 
-def first_steps(write, settings):
+def first_steps(write, settings, compiler=None):
     """The first training steps with empty caches, up to the first that replays the
     graph."""
     with tempfile.TemporaryDirectory() as empty:
@@ -381,12 +384,13 @@ def first_steps(write, settings):
         (method,), (timesteps,) = settings.methods, settings.timesteps
         model = cases.trainer(settings, method, timesteps)
         batch = cases.batch(settings, timesteps)
-        steps = max(measure.compiling_calls(settings, method)) + 1
-        begin = time.perf_counter()
-        for _ in range(steps):
-            model.train_on_batch(*batch)
-        device.synchronize()
-        seconds = time.perf_counter() - begin
+        with keras_ratesnn.engine_settings(**_engine(compiler)):
+            steps = max(measure.compiling_calls(settings, method)) + 1
+            begin = time.perf_counter()
+            for _ in range(steps):
+                model.train_on_batch(*batch)
+            device.synchronize()
+            seconds = time.perf_counter() - begin
     write({"row": f"{method}, {model.engine}", "steps": steps, "seconds": seconds})
 
 

@@ -26,16 +26,14 @@ def compiled(model, images, labels):
         outputs, fixed = model.stateless_call(trainable, fixed, images, training=True)
         return model.loss(labels, outputs), fixed
 
-    values = (
-        [v.value for v in model.trainable_variables],
-        [v.value for v in model.non_trainable_variables],
-    )
-    traced = jax.jit(jax.value_and_grad(objective, has_aux=True)).trace(*values)
+    trainable = [variable.value for variable in model.trainable_variables]
+    fixed = [variable.value for variable in model.non_trainable_variables]
+    step = jax.jit(jax.value_and_grad(objective, has_aux=True))
+    traced = step.trace(trainable, fixed)
     program = traced.lower().compile()
+    has_loop = _connections_in_a_loop(traced.jaxpr.jaxpr)
     return {
-        "flops": None
-        if _connections_in_a_loop(traced.jaxpr.jaxpr)
-        else program.cost_analysis()["flops"],
+        "flops": None if has_loop else program.cost_analysis()["flops"],
         "memory_bytes": program.memory_analysis().temp_size_in_bytes,
     }
 

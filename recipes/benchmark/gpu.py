@@ -60,16 +60,16 @@ CORES_OF_A_PROCESS = 2
 
 METHODS = ("rate-multi", "rate-single", "bptt-multi")
 PEER = "spikingjelly"
-RESNET = {"width": 1.0, "batch": 128, "size": 32, "rounds": 20, "methods": METHODS}
-SMALL_RESNET = {"width": 0.25, "batch": 16, "timesteps": (4,), "methods": METHODS}
-TINY_RESNET = {
+SMALL = {"width": 0.25, "batch": 16, "timesteps": (4,), "methods": METHODS}
+TINY = {
     "width": 0.125,
     "batch": 2,
     "size": 8,
     "rounds": 2,
     "timesteps": (2,),
-    "methods": ("rate-multi",),
+    "methods": METHODS[:1],
 }
+"""The arguments of `Settings` for graphs that are compared, and for all on a CPU."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,151 +96,110 @@ class Question:
     environment: dict = dataclasses.field(default_factory=dict)
 
 
-def on_gpu():
-    """The questions about a GPU, the most important first."""
-    tables = {
-        f"T = {timesteps}, {precision}": {
-            **RESNET,
-            "timesteps": (timesteps,),
-            "precision": precision,
-        }
+def questions(is_gpu):
+    """The questions, the most important first, a list. On a CPU they are small, and
+    graphs are prepared for a compiler, but interpreted."""
+    network, options, names = SMALL, {}, None
+    tables = [
+        _table_settings(timesteps, precision)
         for precision in ("float32", "mixed_bfloat16")
         for timesteps in (4, 8)
-    }
-    float32, half = list(tables.items())[:2], list(tables.items())[2:]
-    longest = tables["T = 8, float32"]
-    compilations = [
-        _compilation(name, settings, method)
-        for method in METHODS
-        for name, settings in tables.items()
     ]
-    questions = [
-        Question("about", "about", 60, {"is_evidence": True}),
-        Question("reference", "reference", 150),
-        _agreement("float32", SMALL_RESNET, ["auto"], 80),
-        # On few cores there is no time for more than the first of them.
-        *compilations[:2],
-        _agreement("float64", SMALL_RESNET, ["auto"], 80),
-        *compilations[2:],
-        _agreement("float32", SMALL_RESNET, [True], 170),
-        _agreement("float64", SMALL_RESNET, [True], 170),
+    peers = [PEER] if _is_installed(PEER) else []
+    levels = [name for name, peer in PEERS.items() if peer.memopt]
+    if not is_gpu:
+        tables, network, levels = [TINY], TINY, levels[:1]
+        options = {"compiler": "aot_eager"}
+        names = ["mlp_rate_m", "mlp_bptt_m", "res_rate_m", "vgg_rate_s"]
+    asked = [
+        Question("about", "about", 60, {"is_evidence": is_gpu}),
+        Question("reference", "reference", 150, {"names": names}),
     ]
-    for some in (float32, half):
-        questions += [_steps(name, _with_peer(table), 150) for name, table in some]
-        questions += [
-            _steps(f"compiled, {name}", {**table, "jit_compile": True}, 90)
-            for name, table in some
-        ]
-        if some is float32:
-            # In a process each: what one has compiled the other must not find.
-            questions += [
-                _first_steps(longest, jit_compile) for jit_compile in ("auto", True)
+    for jit_compile, seconds in (("auto", 80), (True, 170)):
+        for precision in ("float32", "float64"):
+            settings = {**network, "precision": precision, "jit_compile": jit_compile}
+            asked.append(_question("agreement", settings, seconds, **options))
+        if jit_compile == "auto":
+            asked += [
+                _question(
+                    "compilation",
+                    {**table, "methods": (method,), "jit_compile": True},
+                    UNTIMED_SECONDS,
+                    **options,
+                )
+                for method in network["methods"]
+                for table in tables
             ]
-    if _is_installed(PEER):
-        levels = tuple(name for name, peer in PEERS.items() if peer.memopt)
-        optimized = {**longest, "methods": levels}
-        questions.append(_steps("SpikingJelly's memopt", optimized, 60))
-        # In the place of Triton's or CUDA's.
-        slow = {"SJ_LIF_CUDA_IMPLEMENTATION": "torch"}
-        questions += [
-            _steps(
-                f"SpikingJelly's PyTorch neurons, {name}",
-                {**table, "methods": (PEER,)},
-                40,
-                environment=slow,
-            )
-            for name, table in float32
-        ]
-    # The constant that unrolls loops is 8.
-    for name, table in (*reversed(float32), *reversed(half)):
-        questions += _jax_steps(name, table, 90, needs_gpu=True)
-    first = {**tables["T = 4, float32"], "methods": METHODS[:1]}
-    first["data_format"] = "channels_first"
-    return [*questions, _steps("channels_first", first, 40)]
-
-
-def on_cpu():
-    """The same kinds of questions in small, to see that they are answered."""
-    # Compilation would take minutes: graphs are prepared for it, and interpreted.
-    compiler = "aot_eager"
-    vgg = {**TINY_RESNET, "network": "VGG11", "size": 32}
-    cases = ["mlp_rate_m", "mlp_bptt_m", "res_rate_m", "vgg_rate_s"]
-    peers = _with_peer(TINY_RESNET)
-    compiled = {**TINY_RESNET, "jit_compile": True}
-    questions = [
-        Question("about", "about", 180, {"is_evidence": False}),
-        _agreement("float64", TINY_RESNET, ["auto", True], 180, compiler=compiler),
-        Question("reference", "reference", 180, {"names": cases}),
-        _steps("T = 2, float32", peers, 180),
-        _steps("compiled, T = 2, float32", compiled, 180, compiler=compiler),
-        *_jax_steps("T = 2, float32", vgg, 180, needs_gpu=False),
-    ]
+    for some in (tables[:2], tables[2:]):
+        for table in some:
+            first, *rest = table["methods"]
+            settings = {**table, "methods": (first, *peers, *rest)}
+            asked.append(_question("steps", settings, 150))
+        for table in some:
+            settings = {**table, "jit_compile": True}
+            asked.append(_question("steps", settings, 90, **options))
+        for jit_compile in ("auto", True) if some else ():
+            settings = {**some[-1], "methods": METHODS[:1], "jit_compile": jit_compile}
+            asked.append(_question("first steps", settings, 120, **options))
+    if peers:
+        settings = {**tables[:2][-1], "methods": levels}
+        asked.append(_question("steps", settings, 60, "SpikingJelly's memopt"))
+        for table in tables[:2]:
+            # In the place of Triton's or CUDA's.
+            slow = {"SJ_LIF_CUDA_IMPLEMENTATION": "torch"}
+            settings = {**table, "methods": peers}
+            question = _question("steps", settings, 40, "PyTorch neurons")
+            asked.append(dataclasses.replace(question, environment=slow))
+    if _is_installed("jax"):
+        # The constant that unrolls loops is 8.
+        for table in sorted(tables, key=lambda table: table["timesteps"], reverse=True):
+            # On a CPU one that compiles soon.
+            settings = table if is_gpu else {**table, "network": "VGG11", "size": 32}
+            question = _question("steps", settings, 90, "JAX", needs_gpu=is_gpu)
+            # Otherwise JAX would claim most of the memory of the GPU.
+            environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+            question = dataclasses.replace(question, environment=environment)
+            asked.append(dataclasses.replace(question, backend="jax"))
+    settings = {**tables[0], "methods": METHODS[:1], "data_format": "channels_first"}
+    asked.append(_question("steps", settings, 40, "channels_first"))
+    if is_gpu:
+        return asked
     # Threads of networks this small would only wait for each other.
-    one_thread = {"OMP_NUM_THREADS": "1"}
+    one = {"OMP_NUM_THREADS": "1"}
     return [
         dataclasses.replace(
-            question, environment={**question.environment, **one_thread}
+            question, seconds=180, environment=question.environment | one
         )
-        for question in questions
+        for question in asked
     ]
 
 
-def _agreement(precision, settings, modes, seconds, compiler=None):
-    options = {"settings": {**settings, "precision": precision}, "modes": modes}
-    names = " and ".join({"auto": "recorded", True: "compiled"}[mode] for mode in modes)
+def _table_settings(timesteps, precision):
+    return {
+        "width": 1.0,
+        "batch": 128,
+        "rounds": 20,
+        "timesteps": (timesteps,),
+        "precision": precision,
+        "methods": METHODS,
+    }
+
+
+def _question(answer, settings, seconds, what="", **options):
+    """A question about a network; its name tells the settings."""
+    (timesteps,) = settings["timesteps"]
+    told = [what, f"T = {timesteps}", settings.get("precision", "float32")]
+    if answer == "compilation":
+        told += settings["methods"]
+    elif settings.get("jit_compile"):
+        told.append(f"jit_compile={settings['jit_compile']}")
     return Question(
-        f"agreement of {names} graphs, {precision}",
-        "agreement",
-        seconds,
-        {**options, "compiler": compiler},
-    )
-
-
-def _compilation(name, settings, method):
-    options = {**settings, "methods": (method,), "jit_compile": True}
-    return Question(
-        f"compilation, {method}, {name}",
-        "compilation",
-        UNTIMED_SECONDS,
-        {"settings": options},
-    )
-
-
-def _steps(name, settings, seconds, environment=None, **options):
-    return Question(
-        f"steps, {name}",
-        "steps",
+        f"{answer}: {', '.join(filter(None, told))}",
+        answer.replace(" ", "_"),
         seconds,
         {"settings": settings, **options},
-        is_timed=True,
-        environment=environment or {},
+        is_timed="steps" in answer,
     )
-
-
-def _with_peer(settings):
-    first, *rest = settings["methods"]
-    peers = [PEER] if _is_installed(PEER) else []
-    return {**settings, "methods": (first, *peers, *rest)}
-
-
-def _first_steps(settings, jit_compile):
-    options = {**settings, "methods": METHODS[:1], "jit_compile": jit_compile}
-    return Question(
-        f"first steps with empty caches, jit_compile={jit_compile}",
-        "first_steps",
-        120,
-        {"settings": options},
-        is_timed=True,
-    )
-
-
-def _jax_steps(name, settings, seconds, needs_gpu):
-    if not _is_installed("jax"):
-        return []
-    question = _steps(f"JAX, {name}", settings, seconds, needs_gpu=needs_gpu)
-    # Otherwise JAX would claim most of the memory of the GPU.
-    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    return [dataclasses.replace(question, backend="jax", environment=environment)]
 
 
 def _is_installed(package):
@@ -262,27 +221,26 @@ def run(arguments):
     with command_line.mistakes():
         device.check_backend("torch", "JAX has processes of its own.")
         arguments.folder.mkdir(parents=True, exist_ok=True)
-    questions = on_gpu() if device.gpu() else on_cpu()
+    left = unanswered(questions(device.gpu()), rows_of(path))
     with open(arguments.folder / LOG, "a") as log:
-        Asking(path, log).ask_all(unanswered(questions, rows_of(path)))
+        Asking(path, log).ask_all(left)
     text = tables(rows_of(path))
     (arguments.folder / TABLES).write_text(text + "\n")
     print(text)
     return 0
 
 
-def unanswered(questions, rows):
+def unanswered(asked, rows):
     """The questions that a run still has to ask: what was measured with, always; and
     what compiles, as long as compiled steps are left."""
     done = {row["question"] for row in rows if row.get("status") == "done"}
-    left = [question for question in questions if question.name not in done]
-    compiles = any(question.name.startswith("steps, compiled") for question in left)
+    left = [question for question in asked if question.name not in done]
+    again = {"about"}
+    for question in left:
+        if question.answer == "steps" and question.name.endswith("jit_compile=True"):
+            again.add("compilation")
     return [
-        question
-        for question in questions
-        if question in left
-        or question.answer == "about"
-        or (question.answer == "compilation" and compiles)
+        question for question in asked if question in left or question.answer in again
     ]
 
 

@@ -72,19 +72,20 @@ def counts(events, steps):
         if event.name == _RANGE and not _is_cuda(event)
     ]
     on_host = [event for event in events if not _is_cuda(event)]
-    host = [
-        event
-        for event in on_host
-        if any(begin <= event.time_range.start <= end for begin, end in ranges)
-    ]
+    names = [event.name for event in on_host if _is_inside(event, ranges)]
     return {
         "kernels": (len(on_device) - len(copies)) / steps,
         "copies": len(copies) / steps,
         "busy_seconds": _covered(map(_interval, on_device)) * 1e-6 / steps,
-        "launches": sum(event.name.startswith(_LAUNCHES) for event in host) / steps,
-        "waits": sum(event.name in WAITS for event in host) / steps,
-        "fetches": sum(event.name == FETCH for event in host) / steps,
+        "launches": sum(name.startswith(_LAUNCHES) for name in names) / steps,
+        "waits": sum(map(names.count, WAITS)) / steps,
+        "fetches": names.count(FETCH) / steps,
     }
+
+
+def _is_inside(event, ranges):
+    begins = event.time_range.start
+    return any(begin <= begins <= end for begin, end in ranges)
 
 
 def _is_cuda(event):

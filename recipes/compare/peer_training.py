@@ -131,7 +131,10 @@ def train(recipe, dataset, method, folder, settings, after_epoch):
         )
         _save(path, made, rows)
         after_epoch(epoch + 1, recipe.epochs)
-    curve = {name: [row[name] for row in rows] for name in rows[0]}
+    curve: dict = {name: [] for name in rows[0]}
+    for row in rows:
+        for name, value in row.items():
+            curve[name].append(value)
     record = {
         "settings": settings,
         **this_part(),

@@ -96,17 +96,15 @@ def test_the_process_of_a_question_records_its_error(tmp_path):
     assert "TypeError" in row["error"]
 
 
-@pytest.mark.parametrize("questions", [gpu.on_gpu, gpu.on_cpu])
-def test_each_question_has_a_name_of_its_own_and_an_answer(questions):
-    asked = questions()
+@pytest.mark.parametrize("is_gpu", [True, False])
+def test_each_question_has_a_name_of_its_own_and_an_answer(is_gpu):
+    asked = gpu.questions(is_gpu)
     assert len({question.name for question in asked}) == len(asked)
     for question in asked:
-        assert callable(getattr(answers, question.answer))
         assert json.dumps(question.options)
-    kinds = {question.answer for question in asked}
-    assert {"about", "reference", "agreement", "steps"} <= kinds
-    if questions is gpu.on_gpu:
-        assert {"compilation", "first_steps"} <= kinds
+    kinds = {"about", "reference", "agreement", "compilation", "steps", "first_steps"}
+    assert {question.answer for question in asked} == kinds
+    assert all(callable(getattr(answers, kind)) for kind in kinds)
 
 
 # The answers
@@ -125,9 +123,11 @@ def test_reference_cases_are_checked_in_eager_mode_and_by_recorded_graphs():
 
 @on_torch
 def test_graphs_are_compared_with_eager_mode():
-    rows, settings = [], {**SETTINGS, "precision": "float64"}
-    with tiny_among_the_networks():
-        answers.agreement(rows.append, settings, ["auto", True], "aot_eager")
+    rows = []
+    for jit_compile in ("auto", True):
+        settings = {**SETTINGS, "precision": "float64", "jit_compile": jit_compile}
+        with tiny_among_the_networks():
+            answers.agreement(rows.append, settings, "aot_eager")
     assert [row.pop("row") for row in rows] == [
         "rate-multi, recorded",
         "rate-multi, compiled",
@@ -145,7 +145,7 @@ def test_gradients_that_are_compared_are_those_of_a_replayed_graph():
 
     rows = []
     with tiny_among_the_networks():
-        answers.agreement(rows.append, SETTINGS, [True], wrong)
+        answers.agreement(rows.append, {**SETTINGS, "jit_compile": True}, wrong)
     assert rows[0]["gradients"] > 0.01
 
 
