@@ -27,6 +27,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -221,9 +222,11 @@ def run(arguments):
     with command_line.mistakes():
         device.check_backend("torch", "JAX has processes of its own.")
         arguments.folder.mkdir(parents=True, exist_ok=True)
-    left = unanswered(questions(device.gpu()), rows_of(path))
+    is_gpu = device.gpu()
+    left = unanswered(questions(is_gpu), rows_of(path))
+    deadlines = (UNTIMED_SECONDS, TOTAL_SECONDS) if is_gpu else (math.inf, math.inf)
     with open(arguments.folder / LOG, "a") as log:
-        Asking(path, log).ask_all(left)
+        Asking(path, log).ask_all(left, *deadlines)
     text = tables(rows_of(path))
     (arguments.folder / TABLES).write_text(text + "\n")
     print(text)
@@ -276,14 +279,15 @@ class Asking:
         self._path, self._log, self._start = path, log, start or process_of
         self._running = []
 
-    def ask_all(self, questions):
-        """Asks what is not timed, several at once, and then the others in turn."""
+    def ask_all(self, questions, untimed_seconds, total_seconds):
+        """Asks what is not timed, several at once, until the first deadline, and then
+        the others in turn until the second."""
         begin = time.time()
         at_once = max(1, (os.cpu_count() or 1) // CORES_OF_A_PROCESS)
         untimed = [question for question in questions if not question.is_timed]
         timed = [question for question in questions if question.is_timed]
-        self._ask_some(untimed, at_once, begin + UNTIMED_SECONDS)
-        self._ask_some(timed, 1, begin + TOTAL_SECONDS)
+        self._ask_some(untimed, at_once, begin + untimed_seconds)
+        self._ask_some(timed, 1, begin + total_seconds)
 
     def _ask_some(self, questions, at_once, end):
         with concurrent.futures.ThreadPoolExecutor(at_once) as threads:

@@ -135,11 +135,9 @@ class Chain(nn.Module):
         self.main, self.neuron = nn.Sequential(*modules), neuron
 
     def forward(self, *x):
-        first, *rest = self.main or [nn.Identity()]
-        x = first(*x)
-        for module in rest:
-            x = module(x)
-        return self.neuron(x)
+        for module in self.main:
+            x = (module(*x),)
+        return self.neuron(*x)
 
 
 def _chains(network, library, masked):
@@ -209,8 +207,11 @@ class Scale(nn.Module):
 
 
 class Sum(nn.Module):
-    def forward(self, *inputs):
-        return sum(inputs)
+    def forward(self, first, *rest):
+        # Python's `sum` would add 0 to the first.
+        for x in rest:
+            first = first + x
+        return first
 
 
 class Flatten(nn.Module):
@@ -305,11 +306,13 @@ def _convolution(source, library, masked):
     if source.data_format != "channels_last":
         raise _untranslated(source, "Its data must be `channels_last`.")
     *size, inputs, filters = source.kernel.shape
-    padding, modules = source.padding, []
-    if padding == "same" and max(source.strides) > 1:
-        padding = 0
-        zeros = _same_padding(source, size, source.dilation_rate)
-        modules.append(nn.ZeroPad2d(zeros))
+    padding, modules = 0, []
+    if source.padding == "same":
+        left, right, above, below = _same_padding(source, size, source.dilation_rate)
+        padding = above, left
+        if left != right or above != below:
+            padding = 0
+            modules.append(nn.ZeroPad2d((left, right, above, below)))
     convolution = _parts(library).Conv2d(
         inputs * source.groups,
         filters,

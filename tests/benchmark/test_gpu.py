@@ -46,7 +46,7 @@ def test_a_question_that_fails_or_hangs_is_recorded_and_the_rest_is_asked(tmp_pa
         gpu.Question("compiles", "compilation", 0.0),
     ]
     with open(tmp_path / gpu.LOG, "a") as log:
-        gpu.Asking(path, log, start).ask_all(questions[:4])
+        gpu.Asking(path, log, start).ask_all(questions[:4], 60, 60)
     rows = gpu.rows_of(path)
     assert [(row["question"], row["status"]) for row in rows if "status" in row] == [
         ("is not timed", "done"),
