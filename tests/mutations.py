@@ -457,10 +457,10 @@ ENGINE = [
         "models/test_pretrained.py",
     ),
     (
-        "recipes/benchmark/evidence/graphs.py",
-        "return 0 if jit_compile is False else CALLS_BEFORE_REPLAY",
-        "return 0",
-        "benchmark/test_evidence.py",
+        "recipes/benchmark/answers.py",
+        "before = 0 if jit_compile is False else measure.CALLS_BEFORE_REPLAY",
+        "before = 0",
+        "benchmark/test_gpu.py",
     ),
     (
         "keras_ratesnn/_core/backend/torch/recorder/graph.py",

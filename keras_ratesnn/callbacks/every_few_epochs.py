@@ -61,9 +61,8 @@ class AccuracyOverTime(EveryEpochs):
     repeat the latest values. Training is not affected. For a `Distiller`, the student
     is measured.
 
-    A measurement costs a forward pass over `x` in eager mode; `python -m
-    recipes.benchmark.callbacks` measures the time. There is one more when `fit` starts,
-    so that data that do not fit are found then.
+    A measurement costs a forward pass over `x` in eager mode. There is one more when
+    `fit` starts, so that data that do not fit are found then.
 
     Example:
 
@@ -149,8 +148,8 @@ class GradientAgreement(EveryEpochs):
 
     A measurement costs one training step with each method on the batch, in eager mode.
     This takes as long as about 10 to 40 compiled steps on TensorFlow and JAX, and 3 on
-    PyTorch. `python -m recipes.benchmark.callbacks` measures the time. There is one
-    more when `fit` starts, so that data that do not fit are found then.
+    PyTorch. There is one more when `fit` starts, so that data that do not fit are found
+    then.
 
     Example:
 

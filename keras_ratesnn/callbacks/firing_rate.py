@@ -33,7 +33,7 @@ class FiringRate(keras.callbacks.Callback):
     has spiked in between.
 
     After each epoch this costs one forward pass over `x` in eager mode, and a copy of
-    all spikes; `python -m recipes.benchmark.callbacks` measures the time.
+    all spikes.
 
     Example:
 

@@ -1,22 +1,20 @@
 """Benchmark of the cost of a training step: `python -m recipes.benchmark`, on the
 backend selected by KERAS_BACKEND.
 
-settings.py       the settings of a benchmark
-cases.py          the models: the library's methods, and the same network without time
-peers.py          the same network in other libraries on PyTorch
-timing.py         interleaved runs, the floor, medians and spreads
-costs.py          FLOPs and memory, as reported by the backend
-own_process.py    steps of other libraries in a process of their own
-process_peak.py   peak memory of a process, with a separate process for each case
-measure.py        the benchmark for a list of T
-memory.py         a separate table of peak memory against T
-loops.py          the time loops of layers under XLA, unrolled or compiled
-sequences.py      masks, recurrence, delays, parallel neurons
-unrolling.py      which of the two is faster on this device, on JAX
-xla.py            a step on TensorFlow with and without XLA
-report.py         the record as Markdown tables, and as a plot
-recorded.py       ordinary Keras models that are recorded on PyTorch
-evidence/         the evidence kit for GPUs
+step.py               the command: time, FLOPs and memory of a training step
+inference.py          images per second, and C programs beside runtimes
+gpu.py                all questions about a GPU, in one run
+against_timesteps.py  accuracy, memory and time of a recipe against T
+settings.py           the settings, and their options on command lines
+cases.py              the networks: the library's methods, and the same without time
+peers.py              the same networks in other libraries on PyTorch
+translated.py         a network of this library in another one
+measure.py            what a step costs, beside the floor
+timing.py             interleaved runs, the floor, medians and spreads
+costs.py              FLOPs and memory, as reported by the backend
+processes.py          steps of other libraries in a process of their own
+scaling.py            training steps on 1, 2, ... devices
+report.py             the record as Markdown tables, and as a plot
 """
 
 import os

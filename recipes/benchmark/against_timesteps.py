@@ -13,27 +13,13 @@ import pathlib
 import statistics
 import sys
 
-import keras
-
-from recipes import (
-    batches,
-    catalogue,
-    command_line,
-    device,
-    markdown,
-    methods,
-    plots,
-    run,
-)
+from recipes import command_line, markdown
 from recipes.atomic_files import read_json, write_json
-from recipes.benchmark import costs, timing
-from recipes.command_line import DIVERGED, SMALLER, Ended
-from recipes.settings import TEACHING_SETTINGS
 
 FIELDS = {"settings": list, "backend": str, "memory_measure": str | None, "rows": list}
 """Fields of a record that are read, with their types."""
 
-OF_A_ROW = {"timesteps", "method", "accuracies", "memory_bytes", "seconds"}
+ROW_FIELDS = {"timesteps", "method", "accuracies", "memory_bytes", "seconds"}
 ADVICE = (
     "It is not a record of python -m recipes.benchmark.against_timesteps; remove "
     "it, or name another file or folder."
@@ -44,9 +30,12 @@ WARM_UP_STEPS = 2
 
 def add_arguments(parser):
     command_line.add_recipe(parser)
-    methods = {"metavar": "NAME", "help": "as in recipes.compare"}
     parser.add_argument(
-        "--methods", nargs="+", default=["rate-multi", "bptt-multi"], **methods
+        "--methods",
+        nargs="+",
+        default=["rate-multi", "bptt-multi"],
+        metavar="NAME",
+        help="as in recipes.compare",
     )
     command_line.add_count(
         parser,
@@ -68,10 +57,11 @@ def add_arguments(parser):
 
 def compare(arguments):
     """Measures what the record does not have yet, prints and draws it."""
+    from recipes import plots, run
+
     # Duplicates are measured only once.
-    arguments.timesteps, arguments.methods = (
-        list(dict.fromkeys(each)) for each in (arguments.timesteps, arguments.methods)
-    )
+    arguments.timesteps = list(dict.fromkeys(arguments.timesteps))
+    arguments.methods = list(dict.fromkeys(arguments.methods))
     record_path = arguments.output / f"{arguments.recipe}.json"
     with command_line.mistakes():
         recipes = recipes_of(arguments)
@@ -83,9 +73,8 @@ def compare(arguments):
             try:
                 record = measure(arguments, recipes)
             except run.Diverged as error:
-                raise Ended(
-                    f"the training diverged: {error}. {SMALLER}", DIVERGED
-                ) from error
+                message = f"the training diverged: {error}. {command_line.SMALLER}"
+                raise command_line.Ended(message, command_line.DIVERGED) from error
             write_json(record_path, record)
         print(table(record))
         plots.save(draw(record), record_path.with_suffix(".png"), dpi=90)
@@ -94,25 +83,25 @@ def compare(arguments):
 def recipes_of(arguments):
     """The recipes to train, a dictionary from `(timesteps, method, seed)`; raises
     TypeError or ValueError for a mistake."""
+    from recipes import catalogue, methods
+    from recipes.settings import TEACHING_SETTINGS
+
     refused = {
         "seed": "Pass --seeds.",
         "timesteps": "Pass --timesteps.",
         **methods.in_place_of_set(arguments.methods),
         **dict.fromkeys(TEACHING_SETTINGS, "The spiking network is trained alone."),
     }
-    found = {
-        (timesteps, method, seed): catalogue.chosen(
-            arguments,
-            refused,
-            [*methods.assignments(method), f"timesteps={timesteps}", f"seed={seed}"],
-        )
-        for timesteps in arguments.timesteps
-        for method in arguments.methods
-        for seed in range(arguments.seeds)
-    }
-    for recipe in found.values():
-        recipe.check_classifies("benchmark.against_timesteps")
-    return found
+    recipes = {}
+    for timesteps in arguments.timesteps:
+        for method in arguments.methods:
+            for seed in range(arguments.seeds):
+                settings = methods.assignments(method)
+                settings += [f"timesteps={timesteps}", f"seed={seed}"]
+                recipe = catalogue.chosen(arguments, refused, settings)
+                recipe.check_classifies("benchmark.against_timesteps")
+                recipes[timesteps, method, seed] = recipe
+    return recipes
 
 
 def read_record(path):
@@ -124,10 +113,10 @@ def read_record(path):
     """
     record = read_json(path, FIELDS, ADVICE)
     if not record["rows"] or not all(
-        isinstance(row, dict) and row.keys() >= OF_A_ROW for row in record["rows"]
+        isinstance(row, dict) and row.keys() >= ROW_FIELDS for row in record["rows"]
     ):
         raise ValueError(
-            f"{path} must have 'rows' with {', '.join(sorted(OF_A_ROW))}. {ADVICE}"
+            f"{path} must have 'rows' with {', '.join(sorted(ROW_FIELDS))}. {ADVICE}"
         )
     return record
 
@@ -135,17 +124,15 @@ def read_record(path):
 def check_same(record, arguments, path):
     """Checks that a record was measured with these arguments; raises ValueError, with
     the path of its file, if not."""
+    import keras
+
     rows = record["rows"]
+    timesteps = list(dict.fromkeys(row["timesteps"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
     measured_with = {
         "--set": (record["settings"], arguments.set),
-        "--timesteps": (
-            list(dict.fromkeys(row["timesteps"] for row in rows)),
-            arguments.timesteps,
-        ),
-        "--methods": (
-            list(dict.fromkeys(row["method"] for row in rows)),
-            arguments.methods,
-        ),
+        "--timesteps": (timesteps, arguments.timesteps),
+        "--methods": (methods, arguments.methods),
         "--seeds": ([len(rows[0]["accuracies"])], [arguments.seeds]),
         # Records of earlier versions lack it.
         "--rounds": ([record.get("rounds", arguments.rounds)], [arguments.rounds]),
@@ -173,6 +160,11 @@ def measure(arguments, recipes):
         arguments: The command line.
         recipes: The result of `recipes_of`.
     """
+    import keras
+
+    from recipes import batches, device, run
+    from recipes.benchmark import costs, timing
+
     steps, rows, dataset = {}, {}, None
     for timesteps in arguments.timesteps:
         recipe = recipes[timesteps, arguments.methods[0], 0]
@@ -192,18 +184,15 @@ def measure(arguments, recipes):
                     file=sys.stderr,
                     flush=True,
                 )
-            batch = [
-                part.numpy()
-                for part in next(iter(batches.training_batches(dataset, recipe)))
-            ]
+            batch = next(iter(batches.training_batches(dataset, recipe)))
+            batch = [part.numpy() for part in batch]
             case = timesteps, method
             steps[case] = functools.partial(model.train_on_batch, *batch)
-            memory = memory_of(model, steps[case], batch)
             rows[case] = {
                 "timesteps": timesteps,
                 "method": method,
                 "accuracies": accuracies,
-                "memory_bytes": memory,
+                "memory_bytes": memory_of(model, steps[case], batch),
             }
     # All in turn, so that the load of the machine affects each T alike.
     timing.interleaved(steps, WARM_UP_STEPS)
@@ -229,10 +218,13 @@ def measure(arguments, recipes):
 def memory_of(model, step, batch):
     """The memory of a training step in bytes, or `None` where only a process of its own
     could measure it."""
+    import keras
+
+    from recipes.benchmark import costs
+
     if keras.backend.backend() == "jax":
-        return costs.compiled(model, *map(keras.ops.convert_to_tensor, batch))[
-            "memory_bytes"
-        ]
+        batch = map(keras.ops.convert_to_tensor, batch)
+        return costs.compiled(model, *batch)["memory_bytes"]
     if costs.needs_separate_process():
         return None
     step()
@@ -243,47 +235,31 @@ def table(record):
     """The record as a Markdown table."""
     rows = []
     for row in record["rows"]:
-        memory = (
-            "not measured"
-            if row["memory_bytes"] is None
-            else f"{row['memory_bytes'] / 2**20:.1f}"
-        )
+        memory = "not measured"
+        if row["memory_bytes"] is not None:
+            memory = f"{row['memory_bytes'] / 2**20:.1f}"
+        accuracy = markdown.mean_of(row["accuracies"])
         milliseconds = f"{1000 * row['seconds']['median']:.1f}"
-        rows.append(
-            (
-                row["timesteps"],
-                row["method"],
-                markdown.mean_of(row["accuracies"]),
-                memory,
-                milliseconds,
-            )
-        )
-    return markdown.table(
-        (
-            "T",
-            "method",
-            f"{_tested(record)} accuracy",
-            "memory, MiB",
-            "time of a step, ms",
-        ),
-        rows,
-    )
+        rows.append((row["timesteps"], row["method"], accuracy, memory, milliseconds))
+    accuracy = f"{_tested(record)} accuracy"
+    columns = ("T", "method", accuracy, "memory, MiB", "time of a step, ms")
+    return markdown.table(columns, rows)
 
 
 def panels(record):
     """What is drawn: for each panel its title, and a function of a row that returns a
     value and its bounds."""
-    found = [
+    drawn = [
         (f"{_tested(record)} accuracy", lambda row: _with_deviation(row["accuracies"]))
     ]
     if record["memory_measure"]:
-        found.append(
+        drawn.append(
             ("memory of a step, MiB", lambda row: (row["memory_bytes"] / 2**20,) * 3)
         )
-    return [
-        *found,
-        ("time of a step, ms", lambda row: (1000 * row["seconds"]["median"],) * 3),
-    ]
+    drawn.append(
+        ("time of a step, ms", lambda row: (1000 * row["seconds"]["median"],) * 3)
+    )
+    return drawn
 
 
 def _tested(record):
@@ -293,15 +269,15 @@ def _tested(record):
 
 
 def _with_deviation(values):
-    mean, deviation = (
-        statistics.mean(values),
-        statistics.stdev(values) if len(values) > 1 else 0.0,
-    )
+    mean = statistics.mean(values)
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return mean, mean - deviation, mean + deviation
 
 
 def draw(record):
     """A figure with a panel for accuracy, memory and time against T."""
+    from recipes import plots
+
     chosen = panels(record)
     figure = plots.new_figure(3.2 * len(chosen), 3.2)
     for axes, panel in zip(figure.subplots(1, len(chosen)), chosen, strict=True):
@@ -311,6 +287,8 @@ def draw(record):
 
 def draw_panel(axes, record, title, value):
     """One line for each method against T."""
+    from recipes import plots
+
     plots.against_timesteps(axes, title, record["rows"], value)
     # Costs are compared by their ratio.
     if "accuracy" not in title:

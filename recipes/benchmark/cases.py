@@ -4,18 +4,34 @@ import inspect
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
-from keras_ratesnn import models
+from keras_ratesnn import SpikingModel, models, recorded
+from keras_ratesnn import layers as spiking
 from recipes import device, methods
-from recipes.benchmark.settings import (
-    CHANNELS,
-    CLASSES,
-    ORDINARY,
-    PEERS,
-    TRANSFORMER_DIMS,
-)
+from recipes.benchmark.settings import ELSEWHERE, ORDINARY, RECORDED, SEQUENCES
 from recipes.layers import relu_network
+
+CLASSES = 10
+CHANNELS = 3
+
+TRANSFORMER_DIMS = 384
+"""The channels of the transformers at width 1."""
+
+MLP_LAYERS, MLP_UNITS = 3, 1024
+"""The hidden layers of the MLP, and their units at width 1."""
+
+SEQUENCE_LAYERS, SEQUENCE_UNITS = 2, 560
+"""The layers of neurons of the networks for sequences, and the size of the input and of
+all layers at width 1."""
+
+SEQUENCE_CLASSES = 20
+MAX_DELAY = 25
+
+ORDER = 4
+"""Of `SlidingPSN`."""
+
+PADDING = -1.0
 
 
 def configure(settings):
@@ -28,80 +44,127 @@ def configure(settings):
     keras.utils.set_random_seed(0)
 
 
-def batch(settings, method=ORDINARY):
-    """The images and labels of a step, in the format of the method, in device
-    memory."""
-    channels_first = settings.data_format == "channels_first" or method in PEERS
-    images = np.random.default_rng(0).random(
-        (settings.batch, settings.size, settings.size, CHANNELS), dtype="float32"
-    )
-    if channels_first:
-        images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
+def batch(settings, timesteps, method=ORDINARY):
+    """The samples and labels of a step, in device memory. Images of other libraries are
+    `channels_last`."""
+    generator = np.random.default_rng(0)
+    if settings.network in SEQUENCES:
+        samples, classes = _sequences(settings, timesteps, generator), SEQUENCE_CLASSES
+    else:
+        shape = (settings.batch, settings.size, settings.size, CHANNELS)
+        samples, classes = generator.random(shape, dtype="float32"), CLASSES
+        if settings.data_format == "channels_first" and method not in ELSEWHERE:
+            samples = np.ascontiguousarray(np.moveaxis(samples, -1, 1))
     # PyTorch's own functions accept only 64-bit labels.
-    labels = (
-        np.arange(settings.batch, dtype="int64" if method in PEERS else "int32")
-        % CLASSES
+    dtype = "int64" if method in ELSEWHERE else "int32"
+    labels = np.arange(settings.batch, dtype=dtype) % classes
+    return ops.convert_to_tensor(samples), ops.convert_to_tensor(labels)
+
+
+def _sequences(settings, timesteps, generator):
+    """Sequences of which a tenth is 1; masked ones are padded, from between T/2 and T
+    steps."""
+    shape = (settings.batch, timesteps, _sequence_units(settings))
+    values = (generator.random(shape) < 0.1).astype("float32")
+    if settings.network == "MaskedLIF":
+        lengths = generator.integers(
+            -(-timesteps // 2), timesteps, settings.batch, endpoint=True
+        )
+        values[np.arange(timesteps) >= lengths[:, None]] = PADDING
+    return values
+
+
+def _sequence_units(settings):
+    return max(1, round(settings.width * SEQUENCE_UNITS))
+
+
+def spiking_model(settings, method, timesteps):
+    """The `SpikingModel` of the settings for a method of `recipes.methods`."""
+    chosen = methods.settings_of(method)
+    gradient = methods.gradient_method(chosen)
+    step_mode = chosen["step_mode"]
+    if settings.network in SEQUENCES:
+        mask_value = PADDING if settings.network == "MaskedLIF" else None
+        network = _sequence_network(settings)
+        return SpikingModel(
+            network, timesteps, gradient, step_mode, mask_value=mask_value
+        )
+    if settings.network == "MLP":
+        return SpikingModel(_mlp(settings), timesteps, gradient, step_mode)
+    build = getattr(models, settings.network)
+    # A transformer has no `width`, but a number of channels.
+    if "width" in inspect.signature(build).parameters:
+        further = {"width": settings.width}
+    else:
+        further = {"dims": round(settings.width * TRANSFORMER_DIMS)}
+    if "normalization" in chosen:
+        further["normalization"] = chosen["normalization"]
+    return build(
+        input_shape=_image_shape(settings),
+        classes=CLASSES,
+        timesteps=timesteps,
+        gradient=gradient,
+        step_mode=step_mode,
+        **further,
     )
-    return ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
 
 
-def image_shape(settings):
-    """The shape of an image, in the data format of the settings."""
+def _image_shape(settings):
     sides = settings.size, settings.size
-    return (
-        (CHANNELS, *sides)
-        if settings.data_format == "channels_first"
-        else (*sides, CHANNELS)
-    )
+    if settings.data_format == "channels_first":
+        return (CHANNELS, *sides)
+    return (*sides, CHANNELS)
+
+
+def _mlp(settings):
+    inputs = keras.Input(_image_shape(settings))
+    x = layers.Flatten()(inputs)
+    for _ in range(MLP_LAYERS):
+        x = layers.Dense(max(1, round(settings.width * MLP_UNITS)))(x)
+        x = spiking.LIF()(x)
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+def _sequence_network(settings):
+    units = _sequence_units(settings)
+    inputs = x = keras.Input((units,))
+    for _ in range(SEQUENCE_LAYERS):
+        if settings.network == "Delay":
+            x = spiking.Delay(MAX_DELAY)(x)
+        x = _neurons(settings.network, units)(layers.Dense(units)(x))
+    return keras.Model(inputs, layers.Dense(SEQUENCE_CLASSES)(x))
+
+
+def _neurons(network, units):
+    if network == "Recurrent":
+        return spiking.Recurrent(spiking.LIF(), layers.Dense(units, use_bias=False))
+    if network == "SlidingPSN":
+        return spiking.SlidingPSN(ORDER)
+    return spiking.LIF()
 
 
 def trainer(settings, method, timesteps):
-    """A model with `train_on_batch(images, labels)`, compiled with SGD and
+    """A model with `train_on_batch(samples, labels)`, compiled with SGD and
     cross-entropy.
 
     Args:
         settings: `Settings`.
-        method: A name of `recipes.methods` or `PEERS`, or `ORDINARY` for the same
-            network without time.
-        timesteps: Integer T; ignored for `ORDINARY`.
+        method: A name of `recipes.methods` or `ELSEWHERE`, or `ORDINARY` or `RECORDED`
+            for the same network without time.
+        timesteps: Integer T; ignored for a network without time.
     """
-    if method in PEERS:
-        return _peers_trainer(settings, method, timesteps)
-    chosen = methods.settings_of("rate-multi" if method == ORDINARY else method)
-    normalization = chosen.get("normalization", "batch")
-    build = getattr(models, settings.network)
-    # A transformer has no `width`, but a number of channels.
-    has_width = "width" in inspect.signature(build).parameters
-    model = build(
-        input_shape=image_shape(settings),
-        classes=CLASSES,
-        timesteps=timesteps,
-        gradient=methods.gradient_method(chosen),
-        step_mode=chosen["step_mode"],
-        **(
-            {"width": settings.width}
-            if has_width
-            else {"dims": round(settings.width * TRANSFORMER_DIMS)}
-        ),
-        **({} if normalization == "batch" else {"normalization": normalization}),
-    )
-    if method == ORDINARY:
-        model = relu_network(model.network)
+    if method in ELSEWHERE:
+        # Imported here because it imports PyTorch.
+        from recipes.benchmark import peers
+
+        return peers.trainer(settings, method, timesteps)
+    if method in (ORDINARY, RECORDED):
+        model = relu_network(spiking_model(settings, "rate-multi", 1).network)
+        model = recorded(model) if method == RECORDED else model
+    else:
+        model = spiking_model(settings, method, timesteps)
     model.compile("sgd", loss(), jit_compile=settings.jit_compile)
     model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def _peers_trainer(settings, method, timesteps):
-    # Imported here because it imports PyTorch.
-    from recipes.benchmark import peers
-
-    peer = PEERS[method]
-    model = peers.trainer(
-        peer.package, settings.width, timesteps, settings.precision, settings.network
-    )
-    if peer.memopt:
-        peers.optimize_memory(model, batch(settings, method)[0], peer.memopt)
     return model
 
 

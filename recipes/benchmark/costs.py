@@ -26,64 +26,15 @@ def compiled(model, images, labels):
         outputs, fixed = model.stateless_call(trainable, fixed, images, training=True)
         return model.loss(labels, outputs), fixed
 
-    values = (
-        [v.value for v in model.trainable_variables],
-        [v.value for v in model.non_trainable_variables],
-    )
-    traced = jax.jit(jax.value_and_grad(objective, has_aux=True)).trace(*values)
+    trainable = [variable.value for variable in model.trainable_variables]
+    fixed = [variable.value for variable in model.non_trainable_variables]
+    step = jax.jit(jax.value_and_grad(objective, has_aux=True))
+    traced = step.trace(trainable, fixed)
     program = traced.lower().compile()
+    has_loop = _connections_in_a_loop(traced.jaxpr.jaxpr)
     return {
-        "flops": None
-        if _connections_in_a_loop(traced.jaxpr.jaxpr)
-        else program.cost_analysis()["flops"],
+        "flops": None if has_loop else program.cost_analysis()["flops"],
         "memory_bytes": program.memory_analysis().temp_size_in_bytes,
-    }
-
-
-def compiled_by_xla(model, images, labels):
-    """Size and memory of XLA's program for a training step, on TensorFlow.
-
-    Args:
-        model: A Keras model that is compiled for training.
-        images: Tensor.
-        labels: Tensor.
-
-    Returns:
-        Dictionary with `operations`, the number of operations of the optimised program,
-        those inside kernels and loops included, but without what only names or groups
-        values; and `memory_bytes`, the temporary memory.
-    """
-    import tensorflow as tf
-    from tensorflow.compiler.xla.service import hlo_pb2
-
-    step = tf.function(
-        lambda images, labels: model.train_step((images, labels)), jit_compile=True
-    )
-    compiler = step.experimental_get_compiler_ir(images, labels)
-    program = hlo_pb2.HloProto.FromString(
-        compiler(stage="optimized_hlo_proto_serialized")
-    )
-    no_work = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
-    instructions = [
-        instruction
-        for part in program.hlo_module.computations
-        for instruction in part.instructions
-    ]
-    temporary = (
-        buffer.size
-        for buffer in program.buffer_assignment.buffer_allocations
-        if not (
-            buffer.is_entry_computation_parameter
-            or buffer.maybe_live_out
-            or buffer.is_constant
-            or buffer.is_thread_local
-        )
-    )
-    return {
-        "operations": sum(
-            instruction.opcode not in no_work for instruction in instructions
-        ),
-        "memory_bytes": sum(temporary),
     }
 
 

@@ -1,17 +1,27 @@
-"""The benchmark: for each T, all methods and the floor, timed in turn."""
+"""The benchmark: for each T, all methods and the floor, timed in turn; and peak
+memory."""
 
 import contextlib
 import dataclasses
 import functools
 import gc
+import os
+import sys
 from collections.abc import Callable
 
 import keras
 
 import keras_ratesnn
 from recipes import device
-from recipes.benchmark import cases, costs, own_process, process_peak, timing
-from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS, variants
+from recipes.benchmark import cases, costs, processes, timing
+from recipes.benchmark.settings import (
+    ELSEWHERE,
+    FLOOR,
+    FORWARD,
+    ORDINARY,
+    SEQUENCES,
+    Variant,
+)
 
 WARM_UP_STEPS = 2
 """After the last step that compiles: memory pools fill, and clock rates increase."""
@@ -19,6 +29,15 @@ WARM_UP_STEPS = 2
 FORWARDS_IN_A_STEP = 3
 """The FLOPs of an ordinary training step in forward passes: one forward pass, and a
 backward pass of twice that."""
+
+CALLS_BEFORE_REPLAY = 2
+"""The calls of a kind before a graph is replayed, where it is recorded at once: one in
+eager mode, and the recording."""
+
+
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+"""The environment variables that name the folders of PyTorch's and Triton's
+compilers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,65 +54,57 @@ class Warm:
         launch: Function without arguments, the step without a wait for the device.
     """
 
-    step: Callable
+    step: Callable | None
     compiling_seconds: list[float] | None
     flops: float | None = None
     memory_bytes: int | None = None
     launch: Callable | None = None
 
 
-def benchmark(
-    settings, process_memory=False, progress=lambda record: None, jit_compile=()
-):
+def benchmark(settings, variants, process_memory=False, progress=lambda record: None):
     """Measures all cases of the settings.
 
     Args:
-        settings: `Settings`.
+        settings: `Settings`; those of the floor.
+        variants: Dictionary from names to `Variant`, see `settings.variants`.
         process_memory: Boolean, whether to measure memory in a separate process for
             each case if the backend does not report it. Defaults to `False`.
         progress: Function that is called with the record so far after each T. Defaults
             to a function that does nothing.
-        jit_compile: Sequence of values of `Settings.jit_compile` with which to measure
-            every method of the library. Defaults to `()`, only that of the settings.
-            The floor is always measured with that of the settings.
 
     Returns:
         The record, a dictionary of plain numbers and names.
     """
     cases.configure(settings)
-    jit_compile = jit_compile or (settings.jit_compile,)
+    backend = keras.backend.backend()
+    has_memory = process_memory or not costs.needs_separate_process()
+    values = dict.fromkeys(
+        variant.settings.jit_compile for variant in variants.values()
+    )
     record = {
         "settings": dataclasses.asdict(settings),
-        "subject": f"{keras.backend.backend()} on {device.name()}: "
-        f"{settings.subject}{device.waiting()}",
-        "jit_compile": list(jit_compile),
-        "backend": keras.backend.backend(),
+        "subject": f"{backend} on {device.name()}: {settings.subject}"
+        f"{device.waiting()}",
+        "jit_compile": list(values),
+        "backend": backend,
         "device": device.name(),
         "versions": device.versions(settings.packages),
         "flops_measure": costs.flops_measure(),
-        "memory_measure": costs.memory_measure()
-        if process_memory or not costs.needs_separate_process()
-        else None,
+        "memory_measure": costs.memory_measure() if has_memory else None,
         "rows": [],
     }
-    of_process = (
-        functools.partial(process_peak.in_separate_process, settings)
-        if process_memory
-        else None
-    )
-    ordinary_model = cases.trainer(settings, ORDINARY, 1)
-    ordinary = warm_trainer(settings, ORDINARY, 1, of_process, ordinary_model)
-    forward = warm_forward(settings, ordinary_model, ordinary)
+    floor = {}
+    if settings.network not in SEQUENCES:
+        floor = warm_floor(settings, process_memory)
     for timesteps in settings.timesteps:
-        with contextlib.ExitStack() as processes:
+        with contextlib.ExitStack() as stack:
             warm = {}
-            for name, variant in variants(settings, jit_compile).items():
-                arguments = variant.settings, variant.method, timesteps, of_process
-                known, steps = own_process.made(
-                    processes, variant.method, _warm, *arguments
+            for name, variant in variants.items():
+                known, steps = processes.made(
+                    stack, variant.method, _warm, variant, timesteps, process_memory
                 )
                 warm[name] = dataclasses.replace(known, **steps)
-            warm |= {ORDINARY: ordinary, FORWARD: forward}
+            warm |= floor
             seconds = timing.in_turns(warm, settings.rounds, settings.threads)
         record["rows"] += rows(warm, seconds, timesteps, settings.batch)
         progress(record)
@@ -103,42 +114,36 @@ def benchmark(
     return record
 
 
-def _warm(settings, method, timesteps, of_process):
+def _warm(variant, timesteps, process_memory):
     """What is known of a training step, `Warm` without functions, and the step; see
-    `own_process.made`."""
-    cases.configure(settings)
-    case = warm_trainer(settings, method, timesteps, of_process)
-    return dataclasses.replace(case, step=None, launch=None), {"step": case.step}
+    `processes.made`."""
+    cases.configure(variant.settings)
+    warm = warm_variant(variant, timesteps, process_memory)
+    return dataclasses.replace(warm, step=None, launch=None), {"step": warm.step}
 
 
-def warm_forward(settings, model, ordinary):
-    """A forward pass of the network without time, warmed up.
-
-    Args:
-        settings: `Settings`.
-        model: The result of `cases.trainer` for `ORDINARY`.
-        ordinary: `Warm`, its training step.
-
-    Returns:
-        `Warm`.
-    """
-    images, _ = cases.batch(settings)
+def warm_floor(settings, process_memory=False):
+    """The parts of the floor, warmed up: a dictionary of `Warm`."""
+    model = cases.trainer(settings, ORDINARY, 1)
+    ordinary = warm_variant(Variant(ORDINARY, settings), 1, process_memory, model)
+    images, _ = cases.batch(settings, 1)
     forward = cases.TrainingForward(model, settings.jit_compile)
-    return dataclasses.replace(
-        warm_up(functools.partial(forward.predict_on_batch, images), (1,)),
-        flops=None if ordinary.flops is None else ordinary.flops / FORWARDS_IN_A_STEP,
-    )
+    step = functools.partial(forward.predict_on_batch, images)
+    flops = None if ordinary.flops is None else ordinary.flops / FORWARDS_IN_A_STEP
+    return {
+        ORDINARY: ordinary,
+        FORWARD: dataclasses.replace(warm_up(step, (1,)), flops=flops),
+    }
 
 
-def warm_trainer(settings, method, timesteps, of_process, model=None, with_flops=True):
+def warm_variant(variant, timesteps, process_memory=False, model=None, with_flops=True):
     """A training step, warmed up, and its FLOPs and memory.
 
     Args:
-        settings: `Settings`.
-        method: Name.
+        variant: `Variant`.
         timesteps: Integer T.
-        of_process: Function of method and T that returns bytes, measured in a separate
-            process; or `None`.
+        process_memory: Boolean, whether to measure memory in a separate process if the
+            backend does not report it. Defaults to `False`.
         model: The result of `cases.trainer` for these arguments. Defaults to `None`, a
             new model.
         with_flops: Boolean, whether to count FLOPs, and on JAX memory, which takes a
@@ -147,33 +152,75 @@ def warm_trainer(settings, method, timesteps, of_process, model=None, with_flops
     Returns:
         `Warm`.
     """
+    settings, method = variant.settings, variant.method
     model = model or cases.trainer(settings, method, timesteps)
-    images, labels = cases.batch(settings, method)
-    step = functools.partial(model.train_on_batch, images, labels)
-    case = warm_up(step, compiling_calls(settings, method))
+    batch = cases.batch(settings, timesteps, method)
+    with time_loops(variant.unrolled):
+        warm = warm_up(
+            functools.partial(model.train_on_batch, *batch),
+            compiling_calls(settings, method),
+        )
+        if keras.backend.backend() == "jax":
+            told = costs.compiled(model, *batch) if with_flops else {}
+            return dataclasses.replace(warm, **told)
     if with_flops and keras.backend.backend() == "torch":
-        counted = case
-        if settings.jit_compile is True:
-            # A compiled graph hides its operations. The same graph is replayed without
-            # compilation.
-            replayed = dataclasses.replace(settings, jit_compile="auto")
-            trainer = cases.trainer(replayed, method, timesteps)
-            counted = warm_up(
-                functools.partial(trainer.train_on_batch, images, labels),
-                compiling_calls(replayed, method),
-            )
-        case = dataclasses.replace(case, flops=costs.counted_flops(counted.step))
-    if keras.backend.backend() == "jax":
-        if not with_flops:
-            return case
-        return dataclasses.replace(case, **costs.compiled(model, images, labels))
+        flops = _counted_flops(warm.step, variant, timesteps)
+        warm = dataclasses.replace(warm, flops=flops)
+    memory = None
     if not costs.needs_separate_process():
-        return dataclasses.replace(case, memory_bytes=costs.memory_rise(case.step))
-    return (
-        case
-        if of_process is None
-        else dataclasses.replace(case, memory_bytes=of_process(method, timesteps))
+        memory = costs.memory_rise(warm.step)
+    elif process_memory:
+        memory = memory_in_new_process(settings, method, timesteps)
+    return dataclasses.replace(warm, memory_bytes=memory)
+
+
+def _counted_flops(step, variant, timesteps):
+    if variant.settings.jit_compile is True and variant.method not in ELSEWHERE:
+        # A compiled graph hides its operations. The same graph is replayed without
+        # compilation.
+        settings = dataclasses.replace(variant.settings, jit_compile="auto")
+        model = cases.trainer(settings, variant.method, timesteps)
+        batch = cases.batch(settings, timesteps, variant.method)
+        step = warm_up(
+            functools.partial(model.train_on_batch, *batch),
+            compiling_calls(settings, variant.method),
+        ).step
+    return costs.counted_flops(step)
+
+
+def time_loops(unrolled):
+    """A context in which XLA unrolls the time loop of every neuron layer, or of none;
+    `None` leaves the choice to the library.
+
+    Programs that are compiled in the context keep their loops afterwards.
+    """
+    if unrolled is None:
+        return keras_ratesnn.engine_settings()
+    limit = sys.maxsize if unrolled else 1
+    steps = {kind: {False: limit, True: limit} for kind in ("cpu", "gpu")}
+    return keras_ratesnn.engine_settings(unrolled_steps=steps)
+
+
+def recorded_at_once(**further):
+    """A context in which the second call of every kind is recorded on PyTorch, and the
+    first replay on a GPU is that of a CUDA graph.
+
+    The first call runs in eager mode and compiles the time loops of neurons, forward
+    and backward. Graphs contain these kernels, as after the many calls in eager mode
+    that "auto" makes; without them a graph has several times as many operations.
+    """
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    eager_calls = dict.fromkeys(("auto", True), CALLS_BEFORE_REPLAY - 1)
+    return keras_ratesnn.engine_settings(
+        eager_calls=eager_calls, calls_in_a_row=0, **further
     )
+
+
+def caches_in(folder):
+    """The environment in which the compilers of PyTorch have their caches in a
+    folder."""
+    return {name: os.path.join(folder, name) for name in CACHES}
 
 
 def compiling_calls(settings, method):
@@ -181,7 +228,7 @@ def compiling_calls(settings, method):
     tuple; the first is 1."""
     if (
         keras.backend.backend() != "torch"
-        or method in (ORDINARY, *PEERS)
+        or method in (ORDINARY, *ELSEWHERE)
         or settings.jit_compile is False
     ):
         return (1,)
@@ -209,9 +256,8 @@ def warm_up(step, compiling):
         step()
         device.synchronize()
 
-    seconds = timing.interleaved({"step": waiting}, max(compiling) + WARM_UP_STEPS)[
-        "step"
-    ]
+    calls = max(compiling) + WARM_UP_STEPS
+    seconds = timing.interleaved({"step": waiting}, calls)["step"]
     return Warm(waiting, [seconds[call - 1] for call in compiling], launch=step)
 
 
@@ -219,47 +265,54 @@ def rows(warm, seconds, timesteps, batch):
     """The results for one T.
 
     Args:
-        warm: Dictionary from names to `Warm`: the methods, `ORDINARY` and `FORWARD`.
+        warm: Dictionary from names to `Warm`: the methods and, where there is a floor,
+            `ORDINARY` and `FORWARD`.
         seconds: Dictionary from the same names to lists of seconds, one for each round.
         timesteps: Integer T.
-        batch: Integer, the number of images in a step.
+        batch: Integer, the number of samples in a step.
 
     Returns:
         List of dictionaries: a row for each method, then the floor and its two parts.
+        Without a floor times are compared with those of the first method.
     """
-    floor_seconds = timing.floor(seconds[ORDINARY], seconds[FORWARD], timesteps)
+    methods = [name for name in warm if name not in (ORDINARY, FORWARD)]
+    if ORDINARY not in warm:
+        first = seconds[methods[0]]
+        return [
+            _row(name, warm[name], seconds[name], timesteps, batch)
+            | {"ratio_to_first": timing.spread(timing.ratios(seconds[name], first))}
+            for name in methods
+        ]
     ordinary, forward = warm[ORDINARY], warm[FORWARD]
-    floor_flops = (
-        None
-        if ordinary.flops is None
-        else ordinary.flops + (timesteps - 1) * forward.flops
-    )
-    parts = (FLOOR, ORDINARY, FORWARD)
+    floor = timing.floor(seconds[ORDINARY], seconds[FORWARD], timesteps)
+    flops = None
+    if ordinary.flops is not None:
+        flops = ordinary.flops + (timesteps - 1) * forward.flops
+    warm = {**warm, FLOOR: Warm(None, None, flops)}
+    seconds = {**seconds, FLOOR: floor}
     result = []
-    for name in (*(name for name in warm if name not in parts), *parts):
-        case = warm.get(name, Warm(None, None, floor_flops))
-        times = timing.spread(seconds.get(name, floor_seconds))
-        result.append(
-            {
-                "method": name,
-                "timesteps": timesteps,
-                "seconds": times,
-                "seconds_of_rounds": seconds.get(name, floor_seconds),
-                "images_per_second": batch / times["median"],
-                "ratio_to_floor": timing.spread(
-                    timing.ratios(seconds.get(name, floor_seconds), floor_seconds)
-                ),
-                "compile_seconds": compile_seconds(
-                    case.compiling_seconds, times["median"]
-                ),
-                "first_seconds": case.compiling_seconds and case.compiling_seconds[0],
-                "flops": case.flops,
-                "flops_to_floor": _ratio(case.flops, floor_flops),
-                "memory_bytes": case.memory_bytes,
-                "memory_to_ordinary": _ratio(case.memory_bytes, ordinary.memory_bytes),
-            }
-        )
+    for name in (*methods, FLOOR, ORDINARY, FORWARD):
+        row = _row(name, warm[name], seconds[name], timesteps, batch)
+        row["ratio_to_floor"] = timing.spread(timing.ratios(seconds[name], floor))
+        row["flops_to_floor"] = _ratio(row["flops"], flops)
+        row["memory_to_ordinary"] = _ratio(row["memory_bytes"], ordinary.memory_bytes)
+        result.append(row)
     return result
+
+
+def _row(name, warm, seconds, timesteps, batch):
+    spread = timing.spread(seconds)
+    return {
+        "method": name,
+        "timesteps": timesteps,
+        "seconds": spread,
+        "seconds_of_rounds": seconds,
+        "images_per_second": batch / spread["median"],
+        "compile_seconds": compile_seconds(warm.compiling_seconds, spread["median"]),
+        "first_seconds": warm.compiling_seconds and warm.compiling_seconds[0],
+        "flops": warm.flops,
+        "memory_bytes": warm.memory_bytes,
+    }
 
 
 def compile_seconds(compiling, median):
@@ -268,13 +321,39 @@ def compile_seconds(compiling, median):
 
     `None` without such calls.
     """
+    if compiling is None:
+        return None
     # Where nothing is compiled, the first calls are not always slower.
-    return (
-        None
-        if compiling is None
-        else sum(max(0.0, seconds - median) for seconds in compiling)
-    )
+    return sum(max(0.0, seconds - median) for seconds in compiling)
 
 
 def _ratio(value, base):
     return None if value is None or not base else value / base
+
+
+def memory_in_new_process(settings, method, timesteps):
+    """The peak memory of one training step, see `peak_bytes`."""
+    with processes.new_process() as process:
+        return process.submit(peak_bytes, settings, method, timesteps).result()
+
+
+def peak_bytes(settings, method, timesteps):
+    """The peak memory of one training step, in bytes: see `costs.memory_measure`."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        # Without XLA: otherwise the compiler's memory, which is larger than that of the
+        # step, would count.
+        settings = dataclasses.replace(settings, jit_compile=False)
+    cases.configure(settings)
+    model = cases.trainer(settings, method, timesteps)
+    samples, labels = cases.batch(settings, timesteps, method)
+    if backend == "jax":
+        return costs.compiled(model, samples, labels)["memory_bytes"]
+    # One sample first: library buffers and traces do not belong to the step.
+    model.train_on_batch(samples[:1], labels[:1])
+    step = functools.partial(model.train_on_batch, samples, labels)
+    with recorded_at_once():
+        if backend == "torch":
+            for _ in range(CALLS_BEFORE_REPLAY + 1):
+                step()
+        return costs.memory_rise(step)

@@ -32,42 +32,103 @@ def markdown(record):
     versions = ", ".join(
         f"{name} {version}" for name, version in record["versions"].items()
     )
-    tables = {
-        f"Time of a step, ms: median of {settings['rounds']} interleaved rounds "
-        "(quartiles)": (lambda row: with_quartiles(row["seconds"], 1000, 1)),
-        "Images per second": lambda row: f"{row['images_per_second']:.1f}",
-        "Time, ratio to the floor: median (quartiles)": lambda row: with_quartiles(
-            row["ratio_to_floor"], 1, 2
-        ),
-        f"GFLOP of a step (ratio to the floor): {record['flops_measure']}": (
-            lambda row: _with_other(row["flops"], 1e9, 2, row["flops_to_floor"])
-        ),
-        "Peak memory of a step, MiB (ratio to the ordinary step): "
-        f"{record['memory_measure']}": (
-            lambda row: _with_other(
-                row["memory_bytes"], 2**20, 0, row["memory_to_ordinary"]
-            )
-        ),
-        "Compile time, s (the first step, s)": lambda row: _with_other(
-            row["compile_seconds"], 1, 1, row["first_seconds"]
-        ),
-    }
     parts = [
         f"{record['subject']}, {settings['data_format']}, "
         f"jit_compile={jit_compile}{threads}; {versions}"
     ]
-    for title, cell in tables.items():
+    for title, cell in _tables(record).items():
         # What the backend does not measure is nothing in all rows.
         if any(cell(row) is not None for row in rows):
             parts += [title, table(rows, cell)]
+    methods = settings["methods"]
+    parts += _unrolled(rows)
     parts.append(EXPLANATION)
-    if "snntorch" in settings["methods"]:
+    if "snntorch" in methods:
         parts.append(SNNTORCH)
-    if PEERS.keys() & set(settings["methods"]):
+    if PEERS.keys() & set(methods):
         parts.append(EAGER)
-    if any(method in PEERS and PEERS[method].memopt for method in settings["methods"]):
+    if any(method in PEERS and PEERS[method].memopt for method in methods):
         parts.append(MEMOPT)
     return "\n\n".join(parts)
+
+
+def _tables(record):
+    """The titles of the tables, and functions from a row to the text of its cell."""
+    rounds = record["settings"]["rounds"]
+    first = record["rows"][0]["method"]
+
+    def ratio(key):
+        return lambda row: with_quartiles(row[key], 1, 2) if key in row else None
+
+    return {
+        f"Time of a step, ms: median of {rounds} interleaved rounds (quartiles)": (
+            lambda row: with_quartiles(row["seconds"], 1000, 1)
+        ),
+        "Images per second": lambda row: f"{row['images_per_second']:.1f}",
+        "Time, ratio to the floor: median (quartiles)": ratio("ratio_to_floor"),
+        f"Time, ratio to {first}: median (quartiles)": ratio("ratio_to_first"),
+        f"GFLOP of a step (ratio to the floor): {record['flops_measure']}": (
+            lambda row: _with_ratio(row["flops"], 1e9, 2, row.get("flops_to_floor"))
+        ),
+        "Peak memory of a step, MiB (ratio to the ordinary step): "
+        f"{record['memory_measure']}": (
+            lambda row: _with_ratio(
+                row["memory_bytes"], 2**20, 1, row.get("memory_to_ordinary")
+            )
+        ),
+        "Compile time, s (the first step, s)": (
+            lambda row: _with_ratio(row["compile_seconds"], 1, 1, row["first_seconds"])
+        ),
+    }
+
+
+def _unrolled(rows):
+    """Of each method with both forms of time loops, up to which T it is faster
+    unrolled: a list of sentences."""
+    suffix = ", unrolled"
+    methods = [
+        row["method"].removesuffix(suffix)
+        for row in rows
+        if row["method"].endswith(suffix)
+    ]
+    return [
+        f"{method}: unrolled time loops are faster up to T = "
+        f"{last_unrolled(rows, method)}."
+        for method in dict.fromkeys(methods)
+    ]
+
+
+def last_unrolled(rows, method):
+    """The largest T up to which the unrolled form of a method was faster at every
+    measured T; 1 if it never was."""
+    medians = {
+        (row["timesteps"], row["method"]): row["seconds"]["median"] for row in rows
+    }
+    last = 1
+    for timesteps in sorted({row["timesteps"] for row in rows}):
+        unrolled = medians[timesteps, f"{method}, unrolled"]
+        if unrolled > medians[timesteps, f"{method}, loop"]:
+            return last
+        last = timesteps
+    return last
+
+
+def memory_table(settings, measured):
+    """The memory of training steps as a Markdown table.
+
+    Args:
+        settings: `Settings`.
+        measured: Dictionary from methods to lists of bytes, one for each T.
+    """
+    first, *_, last = settings.timesteps
+    columns = [f"T = {timesteps}" for timesteps in settings.timesteps]
+    rows = []
+    for method, sizes in measured.items():
+        cells = [f"{size / 2**20:.0f}" for size in sizes]
+        rows.append((method, *cells, f"{sizes[-1] / sizes[0]:.2f}"))
+    return markdown_tables.table(
+        ("method, MiB", *columns, f"T = {last} / T = {first}"), rows
+    )
 
 
 def table(rows, cell):
@@ -89,11 +150,11 @@ def table(rows, cell):
     )
 
 
-def _with_other(value, unit, digits, other):
+def _with_ratio(value, unit, digits, ratio):
     """A number in a unit, and another one in brackets, or `None`."""
     if value is None:
         return None
-    return f"{value / unit:.{digits}f}" + ("" if other is None else f" ({other:.2f})")
+    return f"{value / unit:.{digits}f}" + ("" if ratio is None else f" ({ratio:.2f})")
 
 
 def plot(record, path):
@@ -107,14 +168,17 @@ def plot(record, path):
         ImportError: If Matplotlib is not installed.
     """
     rows = [row for row in record["rows"] if row["method"] not in (ORDINARY, FORWARD)]
-    panels = [
-        ("time of a step, ms", rows, lambda row: _scaled(row["seconds"], 1000)),
-        (
-            "time, ratio to the floor",
-            rows,
-            lambda row: _scaled(row["ratio_to_floor"], 1),
-        ),
-    ]
+    panels = [("time of a step, ms", rows, lambda row: _scaled(row["seconds"], 1000))]
+    for base in ("floor", "first"):
+        key = f"ratio_to_{base}"
+        if key in rows[0]:
+            panels.append(
+                (
+                    f"time, ratio to the {base}",
+                    rows,
+                    lambda row, key=key: _scaled(row[key], 1),
+                )
+            )
     with_memory = [row for row in record["rows"] if row["memory_bytes"] is not None]
     if with_memory:
         panels.append(

@@ -10,7 +10,6 @@ about accelerators.
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import re
 import statistics
@@ -79,20 +78,15 @@ def run(settings, devices, folder):
 def measured(settings, kind, method, timesteps, devices):
     """A row: the settings, seconds of a step and images per second."""
     batch = settings.batch * (devices if kind == "weak" else 1)
-    of_case = dataclasses.replace(
+    case = dataclasses.replace(
         settings, batch=batch, timesteps=(timesteps,), methods=(method,)
     )
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "row.json")
-        arguments = (
-            json.dumps(dataclasses.asdict(of_case)),
-            method,
-            str(devices),
-            str(file),
-        )
-        python = engine.launcher(devices)
-        command = [*python, "-m", "recipes.benchmark.scaling", *arguments]
-        status = subprocess.run(command, env=os.environ).returncode
+        module = "recipes.benchmark.scaling"
+        arguments = [json.dumps(dataclasses.asdict(case)), str(devices), str(file)]
+        command = [*engine.launcher(devices), "-m", module, *arguments]
+        status = subprocess.run(command).returncode
         if status:
             raise RuntimeError(
                 f"the case of {devices} devices ended with exit status {status}; its "
@@ -112,9 +106,9 @@ def table(rows):
     """The rows as a Markdown table."""
     cells = []
     for kind in KINDS:
-        of_kind = [row for row in rows if row["kind"] == kind]
-        first = of_kind[0]["images_per_second"] / of_kind[0]["devices"]
-        for row in of_kind:
+        own = [row for row in rows if row["kind"] == kind]
+        first = own[0]["images_per_second"] / own[0]["devices"]
+        for row in own:
             sent = f"{sum(row['bytes'].values()) / 2**20:.2f}" if "bytes" in row else ""
             speed, devices = row["images_per_second"], row["devices"]
             times = (
@@ -129,13 +123,13 @@ def table(rows):
     )
 
 
-def main(settings, method, devices, file):
+def main(settings, devices, file):
     """The process of a case, or of one of its devices: writes seconds a step, and on
     JAX bytes, to a JSON file.
 
     Args:
-        settings: String, `Settings` as a JSON object, with one T and the global batch.
-        method: Name of the method.
+        settings: String, `Settings` as a JSON object, with one method, one T and the
+            global batch.
         devices: String, the number of devices.
         file: Path of the file.
     """
@@ -143,11 +137,12 @@ def main(settings, method, devices, file):
     settings = Settings(**json.loads(settings))
     cases.configure(settings)
     number, parts = this_process.part
-    images, labels = (
-        keras.ops.convert_to_numpy(array) for array in cases.batch(settings)
+    (method,), (timesteps,) = settings.methods, settings.timesteps
+    images, labels = map(
+        keras.ops.convert_to_numpy, cases.batch(settings, timesteps, method)
     )
     with this_process.scope():
-        model = cases.trainer(settings, method, settings.timesteps[0])
+        model = cases.trainer(settings, method, timesteps)
         own = [
             np.concatenate([array[number::parts]] * STEPS) for array in (images, labels)
         ]
@@ -198,12 +193,11 @@ def sent_in_step(model, images, labels):
         for array in (images, labels)
     ]
     program = jax.jit(model.train_step).lower(state, (*batch, None)).compile().as_text()
-    found: dict[str, int] = {}
+    sent: dict[str, int] = {}
     for results, name in _COLLECTIVE.findall(program):
-        found[name] = found.get(name, 0) + sum(
-            _bytes(*array) for array in _ARRAY.findall(results)
-        )
-    return found
+        sizes = [_bytes(*array) for array in _ARRAY.findall(results)]
+        sent[name] = sent.get(name, 0) + sum(sizes)
+    return sent
 
 
 def _bytes(kind, bits, shape):

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-import keras_ratesnn
-from keras_ratesnn import surrogates
-from recipes.benchmark.peers import ALPHA, LIBRARIES, SnnTorch
+from keras_ratesnn import SpikingModel, layers, surrogates
 from recipes.checks import mistake
+
+ALPHA = 4.0
+"""Steepness of the sigmoid surrogate, as in `keras_ratesnn.layers.LIF`."""
 
 
 class Translated(nn.Module):
-    """The network of a `SpikingModel`, for the same `channels_last` inputs; it returns
-    the time means of the logits.
+    """A network in another library, for the same `channels_last` inputs; it returns the
+    time means of the logits.
 
     What comes before the first neurons of an image runs once. SpikingJelly runs in
     multi-step mode. snnTorch runs in a loop over time around the network, as is usual
@@ -28,19 +29,25 @@ class Translated(nn.Module):
 
     Args:
         model: `SpikingModel` of layers that `module_of` knows, whose first layers up to
-            the first neurons are a chain.
-        library: A name of `peers.LIBRARIES`. Defaults to `"spikingjelly"`.
+            the first neurons are a chain; or an ordinary model of them, for PyTorch.
+        library: "spikingjelly", "snntorch" or "torch". Defaults to `"spikingjelly"`.
     """
 
     def __init__(self, model, library="spikingjelly"):
         super().__init__()
-        self.timesteps, self.masked = model.timesteps, model.mask_value is not None
-        self.loops = LIBRARIES[library] is SnnTorch and not self.masked
-        (first, source), *others = blocks(model.network, library, self.masked)
+        is_spiking = isinstance(model, SpikingModel)
+        network = model.network if is_spiking else model
+        self.timesteps = model.timesteps if is_spiking else None
+        self.masked = is_spiking and model.mask_value is not None
+        self.has_time = len(network.input_shape) == 2
+        self.loops = library == "snntorch" and not self.masked
+        nodes = _chains(network, library, self.masked)
         self.stem = nn.Identity()
-        if not self.masked:
-            self.stem, first = first.main, first.neuron
-        self.stages = Graph([(first, source), *others])
+        if is_spiking and not self.has_time:
+            (first, sources), *rest = nodes
+            self.stem = first.main
+            nodes = [(first.neuron, sources), *rest]
+        self.stages = nn.Sequential(*_segments(nodes))
         self.reset = "reset_mem"
         if library == "spikingjelly":
             self.reset = "reset"
@@ -57,18 +64,18 @@ class Translated(nn.Module):
         x = x.to(next(self.parameters()).dtype)
         if self.masked:
             weights = self._valid(x).unsqueeze(-1).to(x.dtype)
-            return (self.stages(x.nan_to_num().transpose(0, 1)) * weights).sum(
-                0
-            ) / weights.sum(0)
-        current = self.stem(x.permute(0, 3, 1, 2))
+            outputs = self.stages(x.nan_to_num().transpose(0, 1))
+            return (outputs * weights).sum(0) / weights.sum(0)
+        if self.has_time:
+            steps = x.transpose(0, 1)
+        else:
+            current = self.stem(x.permute(0, 3, 1, 2).contiguous())
+            if self.timesteps is None:
+                return self.stages(current)
+            steps = current.expand(self.timesteps, *current.shape)
         if self.loops:
-            return (
-                sum(self.stages(current) for _ in range(self.timesteps))
-                / self.timesteps
-            )
-        return self.stages(
-            current.expand(self.timesteps, *current.shape).contiguous()
-        ).mean(0)
+            return sum(self.stages(step) for step in steps) / len(steps)
+        return self.stages(steps.contiguous()).mean(0)
 
     @staticmethod
     def _valid(x):
@@ -76,40 +83,65 @@ class Translated(nn.Module):
         return ~x.isnan().any(-1).T
 
 
-class Graph(nn.Module):
-    """Modules, each with the numbers of the values that it takes: 0 is the input, and k
-    what the k-th module returns."""
+class Segment(nn.Module):
+    """Modules that pass on one value, such as a residual block: what SpikingJelly's
+    memory optimisation computes again.
+
+    Args:
+        nodes: List of pairs of a module and the numbers of the values that it takes: 0
+            is the input, and k what the k-th module returns.
+    """
 
     def __init__(self, nodes):
         super().__init__()
-        modules, self.sources = zip(*nodes, strict=True)
-        self.nodes = nn.ModuleList(modules)
+        self.nodes = nn.ModuleList([module for module, _ in nodes])
+        self.sources = [sources for _, sources in nodes]
+
+    @property
+    def parts(self):
+        """What the memory optimisation may compute one by one."""
+        first = self.nodes[0]
+        if len(self.nodes) == 1 and isinstance(first, Chain):
+            return first.main, first.neuron
+        return tuple(self.nodes)
 
     def forward(self, x):
         values = [x]
         for module, sources in zip(self.nodes, self.sources, strict=True):
-            values.append(module(*(values[source] for source in sources)))
+            inputs = [values[source] for source in sources]
+            values.append(module(*inputs))
         return values[-1]
 
 
-class Chain(nn.Module):
-    """Layers one after the other, and the neurons after them: what SpikingJelly's
-    memory optimisation computes again."""
+def _segments(nodes):
+    """The nodes of a network in segments, of which each takes what the last returns."""
+    segments, begin = [], 0
+    for end in range(1, len(nodes) + 1):
+        later = [source for _, sources in nodes[end:] for source in sources]
+        if min(later, default=end) == end:
+            own = []
+            for module, sources in nodes[begin:end]:
+                own.append((module, [source - begin for source in sources]))
+            segments.append(Segment(own))
+            begin = end
+    return segments
 
-    def __init__(self, layers, neuron):
+
+class Chain(nn.Module):
+    """Modules one after the other, and the neurons after them."""
+
+    def __init__(self, modules, neuron):
         super().__init__()
-        self.main, self.neuron = nn.Sequential(*layers), neuron
+        self.main, self.neuron = nn.Sequential(*modules), neuron
 
     def forward(self, *x):
-        first, *others = self.main or [nn.Identity()]
-        x = first(*x)
-        for layer in others:
-            x = layer(x)
-        return self.neuron(x)
+        for module in self.main:
+            x = (module(*x),)
+        return self.neuron(*x)
 
 
-def blocks(network, library, masked):
-    """The modules of a network as nodes of a `Graph`: a `Chain` of each row of layers
+def _chains(network, library, masked):
+    """The modules of a network as nodes of a `Segment`: a `Chain` of each row of layers
     up to neurons."""
     nodes, number = [], {}
 
@@ -128,33 +160,39 @@ def blocks(network, library, masked):
         network, clone_function=lambda layer: layer, call_function=call
     )
     uses = collections.Counter(source for _, sources, _ in nodes for source in sources)
-    chains, place = [], {0: 0}
+    chains, chain_of = [], {0: 0}
     for index, (layer, sources, _) in enumerate(nodes, 1):
-        before = place[sources[0]]
-        if (
-            len(sources) > 1
-            or uses[sources[0]] > 1
-            or not before
-            or _is_neuron(chains[before - 1][0][-1])
-        ):
-            chains.append(([], [place[source] for source in sources]))
+        before = chain_of[sources[0]]
+        goes_on = (
+            len(sources) == uses[sources[0]] == 1
+            and before
+            and not _is_neuron(chains[before - 1][0][-1])
+        )
+        if not goes_on:
+            chains.append(([], [chain_of[source] for source in sources]))
             before = len(chains)
         chains[before - 1][0].append(layer)
-        place[index] = before
-    return [(_chain(layers, library, masked), sources) for layers, sources in chains]
+        chain_of[index] = before
+    return [(_chain(row, library, masked), sources) for row, sources in chains]
 
 
-def _chain(layers, library, masked):
-    *main, last = [module_of(layer, library, masked) for layer in layers]
-    return (
-        Chain(main, last)
-        if _is_neuron(layers[-1])
-        else Chain([*main, last], nn.Identity())
-    )
+def _chain(row, library, masked):
+    """The `Chain` of a row of layers."""
+    modules = []
+    for layer in row:
+        module = module_of(layer, library, masked)
+        padding = modules[-1] if modules else None
+        if isinstance(padding, nn.ZeroPad2d) and isinstance(module, nn.Conv2d):
+            # As users of these libraries write it.
+            modules.pop()
+            module.padding = padding.padding[2], padding.padding[0]
+        modules.append(module)
+    neuron = modules.pop() if _is_neuron(row[-1]) else nn.Identity()
+    return Chain(modules, neuron)
 
 
 def _is_neuron(layer):
-    return isinstance(layer, keras_ratesnn.layers.Neuron)
+    return isinstance(layer, (layers.Neuron, layers.Recurrent))
 
 
 class Scale(nn.Module):
@@ -169,8 +207,18 @@ class Scale(nn.Module):
 
 
 class Sum(nn.Module):
-    def forward(self, *inputs):
-        return sum(inputs)
+    def forward(self, first, *rest):
+        # Python's `sum` would add 0 to the first.
+        for x in rest:
+            first = first + x
+        return first
+
+
+class Flatten(nn.Module):
+    """Flattens images in the order of `channels_last`."""
+
+    def forward(self, x):
+        return x.movedim(1, -1).flatten(1)
 
 
 class MaskedNorm(nn.BatchNorm1d):
@@ -202,7 +250,7 @@ def module_of(source, library="spikingjelly", masked=False):
 
     Args:
         source: A built layer.
-        library: A name of `peers.LIBRARIES`. Defaults to `"spikingjelly"`.
+        library: "spikingjelly", "snntorch" or "torch". Defaults to `"spikingjelly"`.
         masked: Boolean, whether it is for masked sequences. Defaults to `False`.
 
     Raises:
@@ -232,68 +280,72 @@ def _untranslated(layer, remedy):
     return mistake("network", "of layers that have a translation", layer.name, remedy)
 
 
+def _parts(library):
+    """The module with a library's layers without neurons."""
+    if library == "spikingjelly":
+        from spikingjelly.activation_based import layer
+
+        return layer
+    return nn
+
+
 def _scale(source, library, masked):
     if np.ndim(source.scale) or np.ndim(source.offset):
         raise _untranslated(source, "Its scale and its offset must be numbers.")
     return Scale(source.scale, source.offset)
 
 
+def _zero_padding(source, library, masked):
+    (above, below), (left, right) = source.padding
+    if above != below or left != right:
+        raise _untranslated(source, "Its padding must be the same on opposite sides.")
+    return nn.ZeroPad2d((left, right, above, below))
+
+
 def _convolution(source, library, masked):
     if source.data_format != "channels_last":
         raise _untranslated(source, "Its data must be `channels_last`.")
-    *size, _, _ = source.kernel.shape
-    padding, before = source.padding, []
-    if padding == "same" and max(source.strides) > 1:
-        padding, before = (
-            0,
-            [nn.ZeroPad2d(_same_padding(source, size, source.dilation_rate))],
-        )
-    inputs = source.kernel.shape[2] * source.groups
-    options = {
-        "padding": padding,
-        "dilation": source.dilation_rate,
-        "groups": source.groups,
-        "bias": source.use_bias,
-    }
-    convolution = (
-        LIBRARIES[library]
-        .parts()
-        .Conv2d(inputs, source.filters, tuple(size), source.strides, **options)
+    *size, inputs, filters = source.kernel.shape
+    padding, modules = 0, []
+    if source.padding == "same":
+        left, right, above, below = _same_padding(source, size, source.dilation_rate)
+        padding = above, left
+        if left != right or above != below:
+            padding = 0
+            modules.append(nn.ZeroPad2d((left, right, above, below)))
+    convolution = _parts(library).Conv2d(
+        inputs * source.groups,
+        filters,
+        tuple(size),
+        source.strides,
+        padding=padding,
+        dilation=source.dilation_rate,
+        groups=source.groups,
+        bias=source.use_bias,
     )
-    convolution = _with_values(
-        convolution, weight=np.transpose(source.kernel, (3, 2, 0, 1)), **_bias(source)
-    )
-    return _in_a_row([*before, convolution, *_activation(source)])
+    kernel = np.transpose(source.kernel, (3, 2, 0, 1))
+    modules.append(_with_values(convolution, weight=kernel, **_bias(source)))
+    return _in_a_row([*modules, *_activation(source)])
 
 
 def _same_padding(source, size, dilation):
     """The zeros left, right, above and below with which Keras pads: of an odd number
     the larger part comes after."""
-    lengths, sides = source.input.shape[1:3], ()
+    sides = ()
     for length, extent, stride, spread in zip(
-        lengths, size, source.strides, dilation, strict=True
+        source.input.shape[1:3], size, source.strides, dilation, strict=True
     ):
-        zeros = max(
-            (math.ceil(length / stride) - 1) * stride
-            + (extent - 1) * spread
-            + 1
-            - length,
-            0,
-        )
+        covered = (math.ceil(length / stride) - 1) * stride + (extent - 1) * spread + 1
+        zeros = max(covered - length, 0)
         sides = (zeros // 2, zeros - zeros // 2, *sides)
     return sides
 
 
 def _dense(source, library, masked):
-    module = (
-        LIBRARIES[library].parts().Linear(*source.kernel.shape, bias=source.use_bias)
-    )
-    return _in_a_row(
-        [
-            _with_values(module, weight=np.transpose(source.kernel), **_bias(source)),
-            *_activation(source),
-        ]
-    )
+    linear = _parts(library).Linear(*source.kernel.shape, bias=source.use_bias)
+    kernel = np.transpose(source.kernel)
+    linear = _with_values(linear, weight=kernel, **_bias(source))
+    return _in_a_row([linear, *_activation(source)])
 
 
 def _bias(source):
@@ -315,69 +367,122 @@ def _in_a_row(modules):
 
 
 def _normalization(source, library, masked):
-    kind = MaskedNorm if masked else LIBRARIES[library].parts().BatchNorm2d
+    kind = MaskedNorm if masked else _parts(library).BatchNorm2d
     module = kind(
         source.gamma.shape[0], eps=source.epsilon, momentum=1 - source.momentum
     )
-    statistics = {
-        "running_mean": source.moving_mean,
-        "running_var": source.moving_variance,
-    }
-    return _with_values(module, weight=source.gamma, bias=source.beta, **statistics)
+    return _with_values(
+        module,
+        weight=source.gamma,
+        bias=source.beta,
+        running_mean=source.moving_mean,
+        running_var=source.moving_variance,
+    )
 
 
 def _average_pooling(source, library, masked):
     left, _, above, _ = _same_padding(source, source.pool_size, (1, 1))
-    if source.padding == "same" and (left or above):
+    is_same = source.padding == "same"
+    if is_same and (left or above):
         raise _untranslated(source, "What it pads must be after the image.")
-    ends = {"ceil_mode": source.padding == "same", "count_include_pad": False}
-    return (
-        LIBRARIES[library].parts().AvgPool2d(source.pool_size, source.strides, **ends)
+    return _parts(library).AvgPool2d(
+        source.pool_size, source.strides, ceil_mode=is_same, count_include_pad=False
     )
 
 
 def _global_pooling(source, library, masked):
-    parts = LIBRARIES[library].parts()
+    parts = _parts(library)
     return nn.Sequential(parts.AdaptiveAvgPool2d(1), parts.Flatten())
 
 
+def _flatten(source, library, masked):
+    if library != "torch":
+        raise _untranslated(source, f"{library} gets none.")
+    return Flatten()
+
+
 def _neurons(source, library, masked):
-    cell, surrogate = source.cell, source.cell.surrogate
-    theirs = (
-        isinstance(surrogate, surrogates.Sigmoid)
-        and surrogate.alpha == ALPHA
-        and cell.reset == "soft"
-    )
+    neurons = _lif(source, source.cell, library)
+    if library == "spikingjelly":
+        return neurons
+    neurons = OverSteps(neurons) if masked else neurons
+    if source.cell.decay_input:
+        return nn.Sequential(Scale(1 - float(source.cell.decay)), neurons)
+    return neurons
+
+
+def _lif(source, cell, library, **recurrence):
+    """A library's LIF neurons of a cell of ours; `recurrence` are further arguments of
+    snnTorch's recurrent ones.
+
+    snnTorch's subtract the threshold at the next step, after the decay, by default. The
+    undelayed reset is not detached from the gradient, so it differs more from ours.
+    """
+    is_known = isinstance(cell.surrogate, surrogates.Sigmoid)
+    is_known = is_known and cell.surrogate.alpha == ALPHA and cell.reset == "soft"
     # The reset of snnTorch's comes a step later in any case.
-    if not (
-        theirs and cell.detach_reset and (library == "snntorch" or not cell.reset_delay)
-    ):
+    is_known = is_known and (library == "snntorch" or not cell.reset_delay)
+    if not (is_known and cell.detach_reset):
         raise _untranslated(
             source, f"{library} has no LIF with its reset and surrogate."
         )
     if np.ndim(cell.decay) or np.ndim(cell.threshold):
         raise _untranslated(source, "Its decay and its threshold must be numbers.")
     decay, threshold = float(cell.decay), float(cell.threshold)
-    if library == "spikingjelly":
-        return LIBRARIES[library].lif(
-            decay, decay_input=cell.decay_input, v_threshold=threshold
+    if library == "snntorch":
+        import snntorch
+
+        kind = snntorch.RLeaky if recurrence else snntorch.Leaky
+        slope = snntorch.surrogate.sigmoid(slope=ALPHA)
+        return kind(
+            beta=decay,
+            threshold=threshold,
+            spike_grad=slope,
+            init_hidden=True,
+            **recurrence,
         )
-    neurons = LIBRARIES[library].lif(beta=decay, threshold=threshold)
-    neurons = OverSteps(neurons) if masked else neurons
-    return nn.Sequential(Scale(1 - decay), neurons) if cell.decay_input else neurons
+    from spikingjelly.activation_based import neuron, surrogate
+
+    return neuron.LIFNode(
+        tau=1 / (1 - decay),
+        decay_input=cell.decay_input,
+        v_threshold=threshold,
+        v_reset=None,
+        detach_reset=True,
+        surrogate_function=surrogate.Sigmoid(ALPHA),
+    )
+
+
+def _recurrent(source, library, masked):
+    """Recurrent neurons with new weights. SpikingJelly's synapse, from the input and
+    the spikes, and snnTorch's, which has a bias, do more than ours."""
+    units = source.synapse.units
+    if library == "snntorch":
+        return _lif(source, source.neuron, library, linear_features=units)
+    neurons = _lif(source, source.neuron, library)
+    return _parts(library).LinearRecurrentContainer(neurons, units, units, bias=False)
+
+
+def _sliding(source, library, masked):
+    """SpikingJelly's sliding neurons with new weights. It multiplies by a matrix of
+    T x T."""
+    if library != "spikingjelly":
+        raise _untranslated(source, f"{library} has no parallel neurons.")
+    from spikingjelly.activation_based import neuron, surrogate
+
+    return neuron.SlidingPSN(source.order, surrogate_function=surrogate.Sigmoid(ALPHA))
 
 
 def _dropout(source, library, masked):
-    return LIBRARIES[library].parts().Dropout(source.rate)
+    return _parts(library).Dropout(source.rate)
 
 
 def _with_values(module, **values):
     """The module with the values of Keras variables or arrays."""
     with torch.no_grad():
         for name, value in values.items():
-            getattr(module, name).copy_(
-                torch.as_tensor(np.array(keras.ops.convert_to_numpy(value)))
-            )
+            array = np.array(keras.ops.convert_to_numpy(value))
+            getattr(module, name).copy_(torch.as_tensor(array))
     return module
 
 
@@ -393,7 +498,7 @@ ACTIVATIONS = {
 }
 """The modules of activations by their names in Keras."""
 
-_OF_CONVOLUTION = (
+CONVOLUTION = (
     "filters",
     "kernel_size",
     "strides",
@@ -403,7 +508,8 @@ _OF_CONVOLUTION = (
     "activation",
     "use_bias",
 )
-_OF_NEURONS = (
+POOLING = ("pool_size", "strides", "padding")
+NEURONS = (
     "decay",
     "threshold",
     "decay_input",
@@ -415,17 +521,19 @@ _OF_NEURONS = (
 
 TRANSLATIONS = {
     keras.layers.Rescaling: (("scale", "offset"), _scale),
-    keras.layers.Conv2D: (_OF_CONVOLUTION, _convolution),
+    keras.layers.ZeroPadding2D: (("padding",), _zero_padding),
+    keras.layers.Conv2D: (CONVOLUTION, _convolution),
     keras.layers.Dense: (("units", "activation", "use_bias"), _dense),
     keras.layers.BatchNormalization: (("momentum", "epsilon"), _normalization),
-    keras.layers.AveragePooling2D: (
-        ("pool_size", "strides", "padding"),
-        _average_pooling,
-    ),
+    keras.layers.AveragePooling2D: (POOLING, _average_pooling),
     keras.layers.GlobalAveragePooling2D: ((), _global_pooling),
     keras.layers.Dropout: (("rate", "seed"), _dropout),
     keras.layers.Add: ((), lambda source, library, masked: Sum()),
-    keras_ratesnn.layers.LIF: (_OF_NEURONS, _neurons),
+    keras.layers.ReLU: ((), lambda source, library, masked: nn.ReLU()),
+    keras.layers.Flatten: ((), _flatten),
+    layers.LIF: (NEURONS, _neurons),
+    layers.Recurrent: (("neuron", "synapse"), _recurrent),
+    layers.SlidingPSN: (("order", "surrogate"), _sliding),
 }
 """By class of layer: the arguments that its translation takes over, and the function
 that makes the module."""

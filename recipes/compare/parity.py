@@ -6,18 +6,32 @@ seeds that both have: the mean difference in test accuracy, and its 95 % interva
 (Student's t). `--plot` draws the curves.
 """
 
-import math
 import statistics
 
 import numpy as np
 
-from recipes import checks, command_line, markdown, plots
+from recipes import checks, command_line, markdown, packages, plots
 from recipes import methods as method_names
 from recipes.compare import results
-from recipes.settings import SPIKING_SETTINGS
 
-QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""The 97.5 % quantiles of Student's t distribution, from one degree of freedom on."""
+METHOD = {
+    "branches",
+    "gradient",
+    "levels",
+    "normalization",
+    "one_step_epochs",
+    "random_steps",
+    "random_timesteps",
+    "seed",
+    "start_from",
+    "step_distillation",
+    "step_mode",
+    "temporal",
+    "weights",
+    "windows",
+}
+"""Settings in which compared runs may differ: the seed, and what the name of a method
+tells."""
 
 
 def add_arguments(parser):
@@ -76,19 +90,16 @@ def by_method(records, recipe, epochs):
     groups: dict = {}
     for record in records:
         settings = record["settings"]
-        if (settings["name"], settings["epochs"]) != (
-            recipe,
-            epochs,
-        ) or "comparison" in record:
+        asked = (settings["name"], settings["epochs"]) == (recipe, epochs)
+        if not asked or "comparison" in record:
             continue
-        others = {
-            key: value
+        common = [
+            (key, value)
             for key, value in results.settings_of(record).items()
             if key not in METHOD
-        }
-        group = groups.setdefault(
-            repr((sorted(others.items(), key=str), record["backend"])), {}
-        )
+        ]
+        key_of_group = repr((sorted(common, key=str), record["backend"]))
+        group = groups.setdefault(key_of_group, {})
         name = f"{results.method_name(settings, ' ')} {settings['step_mode']}"
         group.setdefault(name, {})[settings["seed"]] = record
     return max(
@@ -96,27 +107,15 @@ def by_method(records, recipe, epochs):
     )
 
 
-METHOD = {"normalization", "temporal", "seed", *SPIKING_SETTINGS} - {
-    "timesteps",
-    "teacher_weight",
-    "teachers",
-    "temperature",
-}
-"""Settings in which compared runs may differ: the seed, and what the name of a method
-tells."""
-
-
 def table(methods, against):
     """A Markdown table of accuracies and paired differences, in points of a percent."""
     rows = []
     for name, by_seed in methods.items():
         accuracies = [record["test_accuracy"] for record in by_seed.values()]
-        mean, half = difference(by_seed, methods[against])
-        cells = (
-            ("", "")
-            if name == against
-            else (f"{mean:+.2f}", "one seed" if half is None else f"± {half:.2f}")
-        )
+        cells = ["", ""]
+        if name != against:
+            mean, half = difference(by_seed, methods[against])
+            cells = [f"{mean:+.2f}", "one seed" if half is None else f"± {half:.2f}"]
         rows.append((name, len(by_seed), markdown.mean_of(accuracies), *cells))
     return markdown.table(
         ("method", "seeds", "test accuracy", "difference, points", "95 % interval"),
@@ -124,50 +123,42 @@ def table(methods, against):
     )
 
 
-def difference(by_seed, of_other):
-    """`(mean, half)`: the mean difference on common seeds, in points, and half its 95 %
-    interval, or `None` for one seed.
+def difference(by_seed, base):
+    """`(mean, half)`: the mean difference to the base on common seeds, in points, and
+    half its 95 % interval, or `None` for one seed.
 
     Raises:
         ValueError: If there is no common seed.
     """
-    seeds = sorted(by_seed.keys() & of_other.keys())
+    seeds = sorted(by_seed.keys() & base.keys())
     if not seeds:
         raise ValueError(
-            f"the methods have no seed in common: {sorted(by_seed)} and "
-            f"{sorted(of_other)}."
+            f"the methods have no seed in common: {sorted(by_seed)} and {sorted(base)}."
         )
-    found = [
-        100 * (by_seed[seed]["test_accuracy"] - of_other[seed]["test_accuracy"])
+    points = [
+        100 * (by_seed[seed]["test_accuracy"] - base[seed]["test_accuracy"])
         for seed in seeds
     ]
-    if len(found) == 1:
-        return found[0], None
-    quantile = QUANTILES[min(len(found) - 1, len(QUANTILES)) - 1]
-    return statistics.mean(found), quantile * statistics.stdev(found) / math.sqrt(
-        len(found)
-    )
+    mean = statistics.mean(points)
+    if len(points) == 1:
+        return mean, None
+    stats = packages.imported("scipy.stats", "The interval of Student", "recipes")
+    error = statistics.stdev(points) / len(points) ** 0.5
+    return mean, stats.t.ppf(0.975, len(points) - 1) * error
 
 
 def draw(figure, methods):
     """Draws accuracies after each epoch, means over seeds, and those of all seeds after
     the last, into an empty figure."""
     *curves, last = figure.subplots(1, 3, width_ratios=(3, 3, 2))
-    for axes, (key, title) in zip(
-        curves,
-        (("accuracy", "training accuracy"), ("test_accuracy", "test accuracy")),
-        strict=True,
-    ):
+    titles = {"accuracy": "training accuracy", "test_accuracy": "test accuracy"}
+    for axes, (key, title) in zip(curves, titles.items(), strict=True):
         for index, (name, by_seed) in enumerate(methods.items()):
-            means = np.mean(
-                [record["curve"][key] for record in by_seed.values()], axis=0
-            )
-            look = {
-                **plots.style(index),
-                "marker": "",
-                "label": method_names.legend(*name.rsplit(" ", 1)),
-            }
-            axes.plot(range(1, len(means) + 1), means, **look)
+            own = [record["curve"][key] for record in by_seed.values()]
+            means = np.mean(own, axis=0)
+            label = method_names.legend(*name.rsplit(" ", 1))
+            style = {**plots.style(index), "marker": ""}
+            axes.plot(range(1, len(means) + 1), means, label=label, **style)
         plots.dress(axes, title, "epoch", "lower right" if axes is curves[0] else None)
     for index, by_seed in enumerate(methods.values()):
         accuracies = [record["test_accuracy"] for record in by_seed.values()]

@@ -1,9 +1,7 @@
 """The training of a recipe in another library: the same network, weights, batches and
 optimizer, by that library's BPTT."""
 
-import copy
 import dataclasses
-import functools
 import itertools
 import math
 import types
@@ -15,7 +13,7 @@ import torch
 from recipes import batches as recipe_batches
 from recipes import device, optimizers, run
 from recipes.atomic_files import one_line, write_json, writing
-from recipes.benchmark import costs, peers
+from recipes.benchmark import peers
 from recipes.benchmark.settings import PEERS
 from recipes.benchmark.translated import Translated
 from recipes.run_folder import this_part
@@ -76,51 +74,12 @@ def trainer(recipe, dataset, method):
     network = Translated(ours, PEERS[method].package).to(
         "cuda" if device.gpu() else "cpu"
     )
-    check_equal_work(ours, network, dataset, recipe.precision)
+    some = tensors((dataset.train_images[:2], dataset.train_labels[:2]))
+    peers.check_equal_work(ours, network, some, recipe.precision)
     optimizer = RecipeOptimizer(
         network, recipe, recipe.epochs * run.steps_per_epoch(recipe, dataset)
     )
     return peers.Trainer(network, recipe.precision, optimizer)
-
-
-def check_equal_work(ours, network, dataset, precision):
-    """Raises AssertionError unless both networks have as many parameters, and a step by
-    BPTT as many FLOPs.
-
-    Args:
-        ours: `SpikingModel`, compiled, with the gradient "bptt". It is trained.
-        network: Its `Translated`.
-        dataset: The `Dataset` for training.
-        precision: The precision of the recipe.
-    """
-    batch = tensors((dataset.train_images[:2], dataset.train_labels[:2]))
-    trainers = {
-        "ours": ours,
-        "theirs": peers.Trainer(copy.deepcopy(network), precision),
-    }
-    # The first step of ours builds it, too.
-    ours.train_on_batch(*batch)
-    flops = {
-        name: costs.counted_flops(functools.partial(made.train_on_batch, *batch))
-        for name, made in trainers.items()
-    }
-    parameters = {"ours": parameters_of(ours), "theirs": parameters_of(network)}
-    for what, counted in (("FLOPs of a step", flops), ("parameters", parameters)):
-        if counted["ours"] != counted["theirs"]:
-            raise AssertionError(
-                f"The translated network is another one: {what} are {counted}."
-            )
-
-
-def parameters_of(model):
-    """The number of trainable parameters of a `SpikingModel`, or of a module of
-    PyTorch."""
-    weights = (
-        model.parameters()
-        if isinstance(model, Translated)
-        else model.trainable_variables
-    )
-    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def tensors(batch):
@@ -151,9 +110,8 @@ def train(recipe, dataset, method, folder, settings, after_epoch):
     batches = iter(recipe_batches.training_batches(dataset, recipe, len(rows)))
     for epoch in range(len(rows), recipe.epochs):
         # Of dropout.
-        torch.manual_seed(
-            int(np.random.SeedSequence((recipe.seed, epoch)).generate_state(1)[0])
-        )
+        seed = np.random.SeedSequence((recipe.seed, epoch)).generate_state(1)[0]
+        torch.manual_seed(int(seed))
         losses = []
         for batch in itertools.islice(batches, steps):
             losses.append(made.train_on_batch(*tensors(batch)))
@@ -172,14 +130,20 @@ def train(recipe, dataset, method, folder, settings, after_epoch):
         )
         _save(path, made, rows)
         after_epoch(epoch + 1, recipe.epochs)
-    curve = {name: [row[name] for row in rows] for name in rows[0]}
-    here = {**this_part(), "versions": device.versions((PEERS[method].package,))}
-    of_data = {
+    curve: dict = {name: [] for name in rows[0]}
+    for row in rows:
+        for name, value in row.items():
+            curve[name].append(value)
+    record = {
+        "settings": settings,
+        **this_part(),
+        "versions": device.versions((PEERS[method].package,)),
         "score": "accuracy",
         "train_images": dataset.train_size,
         "test_accuracy": curve["test_accuracy"][-1],
+        "curve": curve,
     }
-    write_json(folder.result, {"settings": settings, **here, **of_data, "curve": curve})
+    write_json(folder.result, record)
 
 
 def accuracy(network, recipe, dataset):

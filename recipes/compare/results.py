@@ -6,21 +6,22 @@ runs to the committed ones.
 """
 
 import csv
-import hashlib
 import io
 import itertools
+import json
 import pathlib
 import re
-import shutil
 import statistics
 
-from recipes import catalogue, command_line, markdown, methods
-from recipes.atomic_files import allowed, read_json
-from recipes.run_folder import RESULT, RunFolder, complete, test_score
-from recipes.settings import DEFAULTS, SPIKING_SETTINGS
+from recipes import command_line, markdown, methods
+from recipes.atomic_files import one_line, writing
+from recipes.run_folder import RunFolder, complete, test_score
+from recipes.settings import DEFAULTS
 
 RECIPES = pathlib.Path(__file__).parent.parent
 FOLDER = RECIPES / "results"
+"""A file for each recipe, NAME.jsonl, with a result on each line."""
+
 TABLE = "table.csv"
 """The file in `FOLDER` with a row for all seeds of the same settings, as GitHub shows
 it."""
@@ -45,18 +46,7 @@ time steps beside an ordinary one results of tasks the same for recipes that do 
 classify
 """
 
-NAMED = {
-    "name",
-    "normalization",
-    "temporal",
-    "epochs",
-    "train_images",
-    "seed",
-    *SPIKING_SETTINGS,
-} - {"temperature", "teacher_weight"}
-"""Settings that the name of every committed result tells."""
-
-OF_SETTINGS = (
+COLUMNS = (
     "recipe",
     "gradient",
     "step mode",
@@ -65,14 +55,14 @@ OF_SETTINGS = (
     "training images",
     "augmentation",
     "backend",
-)
-ACCURACIES = (
     "training accuracy, epoch 1",
     "last epoch",
     "test accuracy",
     "of each seed",
+    "s per epoch",
+    "peak memory, MiB",
+    "device",
 )
-COLUMNS = (*OF_SETTINGS, *ACCURACIES, "s per epoch", "peak memory, MiB", "device")
 IN_SHORT = ("gradient", "test accuracy")
 SHUFFLED = "shuffled in time"
 """The column of what `recipes.compare.shuffled` measured, in short tables of runs for
@@ -83,15 +73,10 @@ ADDED = dict(DEFAULTS)
 setting."""
 del ADDED["restart_at"]  # It was that of the recipe.
 
-
-LONGEST = 230
-"""Letters of a name of a result; a file system takes 255. What is longer is cut, with a
-checksum of all."""
-
 REMOVED = ("freeze_normalization",)
 """Settings that only results of earlier versions have."""
 
-OF_A_RUN = ("name", "epochs", "timesteps", "augment", "gradient", "step_mode", "seed")
+REQUIRED = ("name", "epochs", "timesteps", "augment", "gradient", "step_mode", "seed")
 """Settings that every result has."""
 
 IN_WORDS = {
@@ -138,10 +123,8 @@ def write(arguments):
         (FOLDER / TABLE).write_text(whole_table(records))
         for page in PAGES:
             page.write_text(with_tables(page.read_text(), records))
-    print(
-        f"{len(records)} results in the tables of "
-        f"{' and '.join(map(str, (FOLDER / TABLE, *PAGES)))}"
-    )
+    names = " and ".join(map(str, (FOLDER / TABLE, *PAGES)))
+    print(f"{len(records)} results in the tables of {names}")
 
 
 def committed():
@@ -150,31 +133,90 @@ def committed():
     Raises:
         ValueError: If a file is damaged or has the wrong content; the message names it.
     """
-    return [_committed(path) for path in sorted(FOLDER.glob("*.json"))]
+    files = [_records(path) for path in sorted(FOLDER.glob("*.jsonl"))]
+    return list(itertools.chain.from_iterable(files))
 
 
-def _committed(path):
-    advice = (
-        "Take the committed file from Git again, or add the result of its run again."
-    )
-    record = read_json(path, RESULT, advice)
-    missing = [name for name in OF_A_RUN if name not in record["settings"]]
-    if missing:
+def _records(path):
+    """The records of a file of `FOLDER`."""
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            record = json.loads(line)
+            missing = [name for name in REQUIRED if name not in record["settings"]]
+            if missing:
+                raise ValueError(f"its settings lack {', '.join(missing)}")
+            test_score(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number}, is not the result of a run "
+                f"({one_line(error)}). Take the committed file from Git again, or add "
+                "the result of its run again."
+            ) from error
+        records.append(record)
+    return records
+
+
+def add(folder):
+    """Adds the result of a finished run to the committed ones, in the place of one of
+    the same settings, if there is one.
+
+    Raises:
+        FileNotFoundError: If the run is not finished.
+        ValueError: If it diverged, was not tested on the test images, or has no place
+            in the tables.
+    """
+    record = folder.read_test_result()
+    settings = record["settings"]
+    if settings.get("ordinary") == "only":
         raise ValueError(
-            f"{path} must have {', '.join(missing)} among its settings. {advice}"
+            f"The run in {folder.path} is of an ordinary network, and the tables are "
+            "of spiking ones."
         )
-    return record
+    if "comparison" not in record and "test_accuracy" not in record:
+        raise ValueError(
+            f"The result of {settings['name']} in {folder.path} has no comparison with "
+            "the ordinary network. Train it with --set ordinary=beside or "
+            "ordinary=first."
+        )
+    if "curve" not in record:
+        raise ValueError(
+            f"The result in {folder.path} has no curve, as those of python -m "
+            "recipes.train have, for the tables."
+        )
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{settings['name']}.jsonl"
+    records = _records(path) if path.exists() else []
+    identities = [identity(earlier) for earlier in records]
+    if identity(record) in identities:
+        records[identities.index(identity(record))] = record
+    else:
+        records.append(record)
+    lines = [f"{json.dumps(record, allow_nan=False)}\n" for record in records]
+    with writing(path) as part:
+        part.write_text("".join(lines))
+
+
+def identity(record):
+    """What two results share of which the later one replaces the earlier one."""
+    return settings_of(record), record["backend"], record["train_images"]
+
+
+def settings_of(record):
+    """The settings of a result, as if this version had written it."""
+    settings = {**ADDED, **record["settings"]}
+    return {key: value for key, value in settings.items() if key not in REMOVED}
 
 
 def with_tables(page, records):
     """The text of a page with updated tables of these records."""
     return PLACE.sub(
-        lambda place: f"{place['begin']}{_table_of(place, records)}\n\n{place['end']}",
+        lambda place: f"{place['begin']}{_table_at(place, records)}\n\n{place['end']}",
         page,
     )
 
 
-def _table_of(place, records):
+def _table_at(place, records):
     """The table for a match of `PLACE`."""
     classifiers = _classifiers(records)
     compared = [record for record in records if "comparison" in record]
@@ -215,107 +257,26 @@ def _has(settings, wanted):
     )
 
 
-def settings_of(record):
-    """The settings of a result, as if this version had written it."""
-    return {
-        key: value
-        for key, value in {**ADDED, **record["settings"]}.items()
-        if key not in REMOVED
-    }
-
-
-def add(folder):
-    """Adds the result of a finished run to the committed ones.
-
-    Raises:
-        FileNotFoundError: If the run is not finished.
-        ValueError: If it diverged, was not tested on the test images, or has no place
-            in the tables; or if there is a result of other settings under its name.
-    """
-    record = folder.read_test_result()
-    settings = record["settings"]
-    if settings.get("ordinary") == "only":
-        raise ValueError(
-            f"The run in {folder.path} is of an ordinary network, and the tables are "
-            "of spiking ones."
-        )
-    if "comparison" not in record and "test_accuracy" not in record:
-        raise ValueError(
-            f"The result of {settings['name']} in {folder.path} has no comparison with "
-            "the ordinary network. Train it with --set ordinary=beside or "
-            "ordinary=first."
-        )
-    if "curve" not in record:
-        raise ValueError(
-            f"The result in {folder.path} has no curve, as those of python -m "
-            "recipes.train have, for the tables."
-        )
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name_of(record)}.json"
-    if path.exists() and settings_of(read_json(path)) != settings_of(record):
-        raise ValueError(
-            f"{path} is the result of other settings than the run in {folder.path}. "
-            "Rename it."
-        )
-    shutil.copyfile(folder.result, path)
-
-
-def name_of(record):
-    """The name of a committed result: recipe, backend, method, size of the training,
-    and what is not the recipe's default."""
-    settings, defaults = (
-        settings_of(record),
-        catalogue.find(record["settings"]["name"]).settings(),
-    )
-    others = [
-        f"{key}={value}"
-        for key, value in sorted(settings.items())
-        if key not in NAMED and value != defaults.get(key, value)
-    ]
-    method = (
-        f"{method_name(settings, '-')}-{settings['step_mode']}-T{settings['timesteps']}"
-    )
-    size = f"{settings['epochs']}epochs-{record['train_images']}images"
-    name = allowed(
-        "-".join(
-            [
-                settings["name"],
-                record["backend"],
-                method,
-                size,
-                *others,
-                f"seed{settings['seed']}",
-            ]
-        )
-    )
-    return (
-        name
-        if len(name) <= LONGEST
-        else f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    )
-
-
 def method_name(settings, space):
     """The training method: the gradient, the levels of integer spikes, the
     normalisation if it is not "batch", its teachers."""
     parts = [methods.gradient_name(settings, space)]
     for name, words in IN_WORDS.items():
         value = settings.get(name)
-        if value and value != ADDED[name]:
-            value = (
-                "to".join(map(str, value)) if name == "random_timesteps" else str(value)
-            )
-            value = value.translate(str.maketrans({"_": space, ",": space}))
-            parts += [part.format(value) for part in words.split()]
+        if not value or value == ADDED[name]:
+            continue
+        if name == "random_timesteps":
+            value = "to".join(map(str, value))
+        value = re.sub("[_,]", space, str(value))
+        parts += [part.format(value) for part in words.split()]
     return space.join(parts)
 
 
 def whole_table(records):
     """The rows of all classifiers, as text with commas between the cells."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        [COLUMNS, *_rows(_classifiers(records), COLUMNS)]
-    )
+    rows = _rows(_classifiers(records), COLUMNS)
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     return text.getvalue()
 
 
@@ -334,75 +295,14 @@ def _rows(records, columns):
 
 def _place_in_table(record):
     settings = settings_of(record)
-    return [
-        _sortable(value)
-        for value in (
-            *(settings[name] for name in ORDER),
-            *_same_but_seed(record),
-            settings["seed"],
-        )
-    ]
+    values = [settings[name] for name in ORDER]
+    values += [*_same_but_seed(record), settings["seed"]]
+    return [_sortable(value) for value in values]
 
 
 def _sortable(value):
     """Numbers in their order, before what is none."""
     return (0, value, "") if isinstance(value, (int, float)) else (1, 0, str(value))
-
-
-def task_table(records):
-    """A Markdown table of spiking networks with several numbers of time steps beside
-    ordinary ones: a row for each score.
-
-    The backend and the seed have columns where they differ.
-    """
-    timesteps = sorted(
-        {
-            int(number)
-            for record in records
-            for number in record["comparison"]["spiking"]
-        }
-    )
-    of_runs = {
-        "backend": lambda record: record["backend"],
-        "seed": lambda record: record["settings"]["seed"],
-    }
-    of_runs = {
-        column: value
-        for column, value in of_runs.items()
-        if len(set(map(value, records))) > 1
-    }
-    columns = (
-        "recipe",
-        "gradient",
-        "epochs",
-        "training images",
-        *of_runs,
-        "test score",
-        "ordinary",
-    )
-    rows = []
-    for record in records:
-        settings, compared = record["settings"], record["comparison"]
-        start = {"first": "", "beside": ", from scratch"}[settings["ordinary"]]
-        run = [
-            settings["name"],
-            method_name(settings, " ") + start,
-            settings["epochs"],
-            f"{record['train_images']:,}",
-        ]
-        run += [value(record) for value in of_runs.values()]
-        for name in [
-            name for name in compared["ordinary"] if not name.endswith("loss")
-        ]:
-            found = [
-                compared["ordinary"],
-                *(compared["spiking"].get(str(number), {}) for number in timesteps),
-            ]
-            cells = [
-                f"{scores[name]:.4f}" if name in scores else "" for scores in found
-            ]
-            rows.append([*run, name.replace("_", " "), *cells])
-    return markdown.table((*columns, *(f"T = {number}" for number in timesteps)), rows)
 
 
 def _same_but_seed(record):
@@ -418,18 +318,17 @@ def _same_but_seed(record):
 
 def _row(records):
     """The cells of the runs with the same settings, by the names of their columns."""
-    settings = settings_of(records[0])
+    first, settings = records[0], settings_of(records[0])
     start = ", from ordinary weights" if settings["ordinary"] == "first" else ""
-    accuracies = [test_score(record) for record in records]
+    scores = [test_score(record) for record in records]
     shuffled = [
         record["shuffled_accuracy"]
         for record in records
         if "shuffled_accuracy" in record
     ]
-    first, last = (
-        statistics.mean(record["curve"]["accuracy"][epoch] for record in records)
-        for epoch in (0, -1)
-    )
+    curves = [record["curve"]["accuracy"] for record in records]
+    first_epoch = statistics.mean(curve[0] for curve in curves)
+    last_epoch = statistics.mean(curve[-1] for curve in curves)
     seconds = statistics.median(record["seconds_per_epoch"] for record in records)
     memory = statistics.median(record["peak_memory_mib"] for record in records)
     return {
@@ -438,18 +337,55 @@ def _row(records):
         "step mode": settings["step_mode"],
         "T": settings["timesteps"],
         "epochs": settings["epochs"],
-        "training images": f"{records[0]['train_images']:,}",
+        "training images": f"{first['train_images']:,}",
         "augmentation": settings["augment"],
-        "backend": records[0]["backend"],
-        "training accuracy, epoch 1": f"{first:.3f}",
-        "last epoch": f"{last:.3f}",
-        "test accuracy": markdown.mean_of(accuracies),
-        "of each seed": ", ".join(f"{accuracy:.4f}" for accuracy in accuracies),
+        "backend": first["backend"],
+        "training accuracy, epoch 1": f"{first_epoch:.3f}",
+        "last epoch": f"{last_epoch:.3f}",
+        "test accuracy": markdown.mean_of(scores),
+        "of each seed": ", ".join(f"{score:.4f}" for score in scores),
         SHUFFLED: markdown.mean_of(shuffled) if shuffled else "",
         "s per epoch": f"{seconds:.1f}",
         "peak memory, MiB": f"{memory:.0f}",
-        "device": records[0]["device"],
+        "device": first["device"],
     }
+
+
+def task_table(records):
+    """A Markdown table of spiking networks with several numbers of time steps beside
+    ordinary ones: a row for each score.
+
+    The backend and the seed have columns where they differ.
+    """
+    numbers = {
+        int(number) for record in records for number in record["comparison"]["spiking"]
+    }
+    timesteps = sorted(numbers)
+    differing = {}
+    if len({record["backend"] for record in records}) > 1:
+        differing["backend"] = lambda record: record["backend"]
+    if len({record["settings"]["seed"] for record in records}) > 1:
+        differing["seed"] = lambda record: record["settings"]["seed"]
+    rows = []
+    for record in records:
+        settings, compared = record["settings"], record["comparison"]
+        start = {"first": "", "beside": ", from scratch"}[settings["ordinary"]]
+        run = [
+            settings["name"],
+            method_name(settings, " ") + start,
+            settings["epochs"],
+            f"{record['train_images']:,}",
+            *(value(record) for value in differing.values()),
+        ]
+        scores = [compared["ordinary"]]
+        scores += [compared["spiking"].get(str(number), {}) for number in timesteps]
+        for name in compared["ordinary"]:
+            if not name.endswith("loss"):
+                cells = [f"{own[name]:.4f}" if name in own else "" for own in scores]
+                rows.append([*run, name.replace("_", " "), *cells])
+    columns = ["recipe", "gradient", "epochs", "training images", *differing]
+    columns += ["test score", "ordinary", *(f"T = {number}" for number in timesteps)]
+    return markdown.table(columns, rows)
 
 
 main = command_line.command(__name__, "compare.results", __doc__, add_arguments, write)

@@ -21,13 +21,15 @@ def shuffle(arguments):
         with command_line.mistakes():
             record = folder.read_test_result()
             model, dataset = figures.model_and_data(folder.path, arguments.data_dir)
-            found = analysis.shuffle_in_time(
+            shuffled = analysis.shuffle_in_time(
                 model, dataset.test_images, dataset.test_labels, verbose=0
             )
-            write_json(folder.result, {**record, "shuffled_accuracy": found.shuffled})
+            write_json(
+                folder.result, {**record, "shuffled_accuracy": shuffled.shuffled}
+            )
         scores = (
             f"{score_name(record)} {test_score(record):.4f}, shuffled in time "
-            f"{found.shuffled:.4f}"
+            f"{shuffled.shuffled:.4f}"
         )
         print(f"{folder.path}: {scores}", flush=True)
 

@@ -15,10 +15,8 @@ from torch._inductor import config as inductor
 
 from recipes import batches, device, run
 from recipes.atomic_files import read_json, write_json
-from recipes.benchmark import costs, measure, own_process, peers, timing
-from recipes.benchmark.evidence.first_steps import CACHES
+from recipes.benchmark import costs, measure, peers, processes, timing
 from recipes.benchmark.settings import PEERS
-from recipes.benchmark.translated import Chain
 from recipes.compare import peer_training
 from recipes.optimizers import MOMENTUM
 
@@ -45,17 +43,15 @@ def read(path, recipes):
         raise ValueError(f"{path} does not say how many parameters there are. {again}")
     for method, recipe in recipes.items():
         before, now = record["settings"].get(method, {}), _settings(recipe)
-        changed = ", ".join(
+        changed = [
             f"{key}={before.get(key)!r}, now {now[key]!r}"
             for key in now
             if before.get(key) != now[key]
-        )
+        ]
         if changed:
-            what = (
-                f"times of other settings of {method}: {changed}"
-                if before
-                else f"no times of {method}"
-            )
+            what = f"no times of {method}"
+            if before:
+                what = f"times of other settings of {method}: {', '.join(changed)}"
             raise ValueError(
                 f"{path} has {what}. Pass another folder with --output, or remove it "
                 "and measure again with --time."
@@ -70,7 +66,7 @@ def _settings(recipe):
 
 def write(path, recipes, dataset, rounds):
     """Measures the steps of all methods in turn, with one thread of a CPU, and writes
-    the file. See `own_process`.
+    the file. See `processes`.
 
     Args:
         path: Path.
@@ -106,28 +102,23 @@ def measure_all(recipes, dataset, rounds):
     steps, rows, (recipe, *_) = {}, {}, recipes.values()
     whole, rest = divmod(dataset.train_size, recipe.batch_size)
     # The smaller batch is another kind of call.
-    counts = {
-        size: count
-        for size, count in ((recipe.batch_size, whole), (rest, 1))
-        if size and count
-    }
+    counts = {recipe.batch_size: whole} if whole else {}
+    counts |= {rest: 1} if rest else {}
     # Read here: TensorFlow, which reads it, sets how memory is freed for its whole
     # process.
-    batch = [
-        np.asarray(part)
-        for part in next(iter(batches.training_batches(dataset, recipe)))
-    ]
-    with _empty_caches(), contextlib.ExitStack() as processes:
+    batch = next(iter(batches.training_batches(dataset, recipe)))
+    batch = [np.asarray(part) for part in batch]
+    with _empty_caches(), contextlib.ExitStack() as stack:
         for method, recipe in recipes.items():
-            rows[method], own = own_process.made(
-                processes, method, _warmed_up, recipe, dataset, method, batch, counts
+            rows[method], own = processes.made(
+                stack, method, _warmed_up, recipe, dataset, method, batch, counts
             )
             steps |= {(method, size): step for size, step in own.items()}
         seconds = timing.interleaved(steps, rounds, _clock, timing.LEAST_SECONDS)
-    return {
-        method: _row(row, {size: seconds[method, size] for size in counts}, counts)
-        for method, row in rows.items()
-    }
+    for method, row in rows.items():
+        spreads = {size: timing.spread(seconds[method, size]) for size in counts}
+        rows[method] = _row(row, spreads, counts)
+    return rows
 
 
 def _warmed_up(recipe, dataset, method, batch, counts):
@@ -136,26 +127,22 @@ def _warmed_up(recipe, dataset, method, batch, counts):
     device.set_threads(1)
     batch = peer_training.tensors(batch)
     made = _trainer(recipe, dataset, method, batch[0][: max(counts)])
-    steps = {
-        size: functools.partial(made.train_on_batch, *(part[:size] for part in batch))
-        for size in counts
-    }
     calls = max(measure.compiling_calls(recipe, method)) + measure.WARM_UP_STEPS
-    first = {
-        size: _first(steps[size], min(calls, count * recipe.epochs))
-        for size, count in counts.items()
-    }
+    steps, first = {}, {}
+    for size, count in counts.items():
+        some = [part[:size] for part in batch]
+        step = {size: functools.partial(made.train_on_batch, *some)}
+        first |= timing.interleaved(step, min(calls, count * recipe.epochs), _clock)
+        steps |= step
     step = steps[max(counts)]
-    work = {
+    weights = made.network.parameters() if method in PEERS else made.trainable_variables
+    measured = {
+        "first": first,
         "flops": costs.counted_flops(step),
-        "parameters": peer_training.parameters_of(getattr(made, "network", made)),
+        "parameters": peers.number_of_parameters(weights),
+        "memory_bytes": costs.memory_rise(step),
     }
-    return {"first": first, **work, "memory_bytes": costs.memory_rise(step)}, steps
-
-
-def _first(step, calls):
-    """The seconds of the first calls of a step, a list."""
-    return timing.interleaved({"step": step}, calls, _clock)["step"]
+    return measured, steps
 
 
 def _clock():
@@ -168,21 +155,20 @@ def _clock():
     return time.process_time() + compilers.ru_utime + compilers.ru_stime
 
 
-def _row(measured, seconds, counts):
+def _row(measured, spreads, counts):
     """What `measure_all` returns of a method, from what was measured of it, by the
     sizes of the batches."""
-    spreads = {size: timing.spread(of_rounds) for size, of_rounds in seconds.items()}
-    later = {size: spread["median"] for size, spread in spreads.items()}
+    epoch_seconds = start_seconds = images = 0
+    for size, count in counts.items():
+        median = spreads[size]["median"]
+        epoch_seconds += count * median
+        start_seconds += measure.compile_seconds(measured["first"][size], median)
+        images += size * count
     return {
         "seconds": spreads[max(counts)],
-        "epoch_seconds": sum(count * later[size] for size, count in counts.items()),
-        "epoch_flops": measured["flops"]
-        / max(counts)
-        * sum(size * count for size, count in counts.items()),
-        "start_seconds": sum(
-            measure.compile_seconds(took, later[size])
-            for size, took in measured["first"].items()
-        ),
+        "epoch_seconds": epoch_seconds,
+        "epoch_flops": measured["flops"] / max(counts) * images,
+        "start_seconds": start_seconds,
         "memory_bytes": measured["memory_bytes"],
         "parameters": measured["parameters"],
     }
@@ -195,18 +181,14 @@ def _trainer(recipe, dataset, method, images):
         return run.build(recipe, dataset)
     made = peer_training.trainer(recipe, dataset, method)
     # That of the recipe takes longer: what their users have is PyTorch's.
-    parameters, rate, decay = (
-        made.network.parameters(),
-        recipe.learning_rate,
-        {"weight_decay": recipe.weight_decay},
-    )
-    made.optimizer = (
-        torch.optim.SGD(parameters, rate, MOMENTUM, **decay)
-        if recipe.optimizer == "sgd"
-        else torch.optim.AdamW(parameters, rate, **decay)
-    )
+    parameters, rate = made.network.parameters(), recipe.learning_rate
+    decay = {"weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "sgd":
+        made.optimizer = torch.optim.SGD(parameters, rate, MOMENTUM, **decay)
+    else:
+        made.optimizer = torch.optim.AdamW(parameters, rate, **decay)
     if PEERS[method].memopt:
-        peers.optimize_memory(made, images, PEERS[method].memopt, Chain)
+        peers.optimize_memory(made, images, PEERS[method].memopt)
     return made
 
 
@@ -214,12 +196,13 @@ def _trainer(recipe, dataset, method, images):
 def _empty_caches():
     """A context in which the compilers of PyTorch have compiled nothing yet, and are
     processes for which this one waits."""
-    before = {name: os.environ[name] for name in CACHES if name in os.environ}
+    before = dict(os.environ)
     with tempfile.TemporaryDirectory() as empty, inductor.patch(compile_threads=1):
-        os.environ.update({name: os.path.join(empty, name) for name in CACHES})
+        os.environ.update(measure.caches_in(empty))
         try:
             yield
         finally:
-            for name in CACHES:
-                del os.environ[name]
-            os.environ.update(before)
+            for name in measure.CACHES:
+                os.environ.pop(name)
+                if name in before:
+                    os.environ[name] = before[name]

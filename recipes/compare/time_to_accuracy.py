@@ -53,20 +53,16 @@ GOAL, TOLERANCE = "spikingjelly", 0.002
 0.2 points."""
 
 WITHOUT = {
-    **{
-        "ordinary": "no",
-        **dict.fromkeys(TEACHERS),
-        "levels": None,
-        "weights": None,
-        "temporal": None,
-    },
-    **{
-        "random_timesteps": None,
-        "one_step_epochs": 0,
-        "normalization": "batch",
-        "mix": "none",
-        "precision": "float32",
-    },
+    "ordinary": "no",
+    **dict.fromkeys(TEACHERS),
+    "levels": None,
+    "weights": None,
+    "temporal": None,
+    "random_timesteps": None,
+    "one_step_epochs": 0,
+    "normalization": "batch",
+    "mix": "none",
+    "precision": "float32",
 }
 """Settings that the trainings in other libraries lack, and their values where they are
 not used."""
@@ -122,70 +118,53 @@ def compare(arguments):
         device.check_backend("torch", "The other libraries are for PyTorch.")
         for method in arguments.methods:
             if method in PEERS:
-                packages.imported(
-                    PEERS[method].package, f"The method {method!r}", "bench"
-                )
+                package = PEERS[method].package
+                packages.imported(package, f"The method {method!r}", "bench")
         recipes = recipes_of(arguments)
-        for of_run, recipe in recipes.items():
-            folder_of(arguments, *of_run).check(run_settings(recipe, of_run[1]))
+        for case, recipe in recipes.items():
+            folder_of(arguments, *case).check(run_settings(recipe, case[1]))
         if not arguments.show:
-            status = (
-                _time(arguments, recipes)
-                if arguments.time
-                else _train(arguments, recipes)
-            )
+            work = _time if arguments.time else _train
+            status = work(arguments, recipes)
             if status:
                 return status
-        found = {
-            timesteps: rows_of(arguments, recipes, timesteps)
-            for timesteps in dict.fromkeys(key[0] for key in recipes)
-        }
-        for timesteps, rows in found.items():
+        numbers = dict.fromkeys(case[0] for case in recipes)
+        tables = {number: rows_of(arguments, recipes, number) for number in numbers}
+        for timesteps, rows in tables.items():
             _, goal = goal_of(rows)
-            print(
-                "\nT = "
-                f"{timesteps}{f', goal {goal:.4f}' if goal else ''}\n\n{table(rows)}",
-                flush=True,
-            )
-        timed = {
-            timesteps: rows
-            for timesteps, rows in found.items()
-            if any(row["seconds"] and row["accuracies"] for row in rows)
-        }
+            title = f"T = {timesteps}" + (f", goal {goal:.4f}" if goal else "")
+            print(f"\n{title}\n\n{table(rows)}", flush=True)
+        timed = {number: rows for number, rows in tables.items() if _is_timed(rows)}
         if timed:
             path = arguments.plot or arguments.output / "time_to_accuracy.png"
             plots.save(draw(timed, path), path, dpi=90)
     return 0
 
 
+def _is_timed(rows):
+    return any(row["seconds"] and row["accuracies"] for row in rows)
+
+
 def recipes_of(arguments):
     """The recipes to train, a dictionary from `(timesteps, method, seed)`; raises
     TypeError or ValueError for a mistake."""
-    of_methods = {
+    assignments = {
         method: BPTT if method in PEERS else methods.assignments(method, PEERS)
         for method in arguments.methods
     }
-    in_place_of_set = {
-        setting.partition("=")[0]: "Name the method with --methods."
-        for of in of_methods.values()
-        for setting in of
-    }
-    refused = {
-        "seed": "Pass --seeds.",
-        "timesteps": "Pass --timesteps.",
-        **in_place_of_set,
-    }
-    found = {}
-    for timesteps in arguments.timesteps or [
-        catalogue.find(arguments.recipe).timesteps
-    ]:
+    refused = {"seed": "Pass --seeds.", "timesteps": "Pass --timesteps."}
+    for settings in assignments.values():
+        names = [setting.partition("=")[0] for setting in settings]
+        refused |= dict.fromkeys(names, "Name the method with --methods.")
+    recipes = {}
+    default = [catalogue.find(arguments.recipe).timesteps]
+    for timesteps in arguments.timesteps or default:
         for seed in range(arguments.seeds):
-            for method, settings in of_methods.items():
+            for method, settings in assignments.items():
                 further = [*settings, f"timesteps={timesteps}", f"seed={seed}"]
-                found[timesteps, method, seed] = _checked(
-                    catalogue.chosen(arguments, refused, further)
-                )
-    return found
+                recipe = catalogue.chosen(arguments, refused, further)
+                recipes[timesteps, method, seed] = _checked(recipe)
+    return recipes
 
 
 def _checked(recipe):
@@ -228,57 +207,44 @@ def folder_of(arguments, timesteps, method, seed):
 
 def run_settings(recipe, method):
     """The settings of a run, as its folder has them."""
-    return {
-        **recipe.settings(),
-        **({"library": PEERS[method].package} if method in PEERS else {}),
-    }
+    settings = {**recipe.settings()}
+    if method in PEERS:
+        settings["library"] = PEERS[method].package
+    return settings
 
 
 def _train(arguments, recipes):
     """Trains what is not finished; returns the exit status. An interrupted comparison
     has the same seeds for all methods."""
     pending = {}
-    for key in sorted(recipes, key=lambda key: key[2]):
-        folder = folder_of(arguments, *key)
+    for case in sorted(recipes, key=lambda case: case[2]):
+        folder = folder_of(arguments, *case)
         if not folder.result.exists():
             # SpikingJelly's training with memory optimisation is that without.
-            pending.setdefault(folder.path, key)
-    names = {
-        (timesteps, method): f"{method} at T = {timesteps}"
-        for timesteps, method, _ in recipes
-    }
-    to_train = [
-        (names[timesteps, method], seed) for timesteps, method, seed in pending.values()
-    ]
-    announced, loaded = Announced(list(names.values()), to_train), {}
-    for (timesteps, method, seed), name in zip(pending.values(), to_train, strict=True):
-        recipe, folder = (
-            recipes[timesteps, method, seed],
-            folder_of(arguments, timesteps, method, seed),
-        )
-        if method not in PEERS:
-            settings = [
-                *methods.assignments(method),
-                f"timesteps={timesteps}",
-                f"seed={seed}",
-            ]
-            with announced.watching(name, folder):
-                status = training.train(arguments, folder, settings)
-            if status == INTERRUPTED:
-                raise KeyboardInterrupt
-            if status:
-                # It has printed the reason.
-                return status
+            pending.setdefault(folder.path, case)
+    names = {case: f"{case[1]} at T = {case[0]}" for case in recipes}
+    runs = [(names[case], case[2]) for case in pending.values()]
+    announced = Announced(list(dict.fromkeys(names.values())), runs)
+    datasets = {}
+    for case, name in zip(pending.values(), runs, strict=True):
+        timesteps, method, seed = case
+        folder = folder_of(arguments, *case)
+        if method in PEERS:
+            if timesteps not in datasets:
+                datasets[timesteps] = recipes[case].load(
+                    arguments.data_dir, in_memory_for=COMMAND
+                )
+            after_epoch = functools.partial(announced.epoch, name)
+            _train_peer(recipes[case], datasets[timesteps], method, folder, after_epoch)
             continue
-        if timesteps not in loaded:
-            loaded[timesteps] = recipe.load(arguments.data_dir, in_memory_for=COMMAND)
-        _train_peer(
-            recipe,
-            loaded[timesteps],
-            method,
-            folder,
-            functools.partial(announced.epoch, name),
-        )
+        settings = [*methods.assignments(method), f"timesteps={timesteps}"]
+        with announced.watching(name, folder):
+            status = training.train(arguments, folder, [*settings, f"seed={seed}"])
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
+        if status:
+            # It has printed the reason.
+            return status
     return 0
 
 
@@ -304,24 +270,22 @@ def _time(arguments, recipes):
     """Times the steps of each T that has no times yet."""
     from recipes.compare import step_times
 
-    for timesteps in dict.fromkeys(key[0] for key in recipes):
-        path, of_methods = (
-            times_of(arguments, timesteps),
-            recipes_of_methods(arguments, recipes, timesteps),
-        )
-        if not step_times.read(path, of_methods):
-            recipe = recipes[timesteps, arguments.methods[0], 0]
+    for timesteps in dict.fromkeys(case[0] for case in recipes):
+        path = _times_path(arguments, timesteps)
+        by_method = _recipes_by_method(arguments, recipes, timesteps)
+        if not step_times.read(path, by_method):
+            recipe = by_method[arguments.methods[0]]
             dataset = recipe.load(arguments.data_dir, in_memory_for=COMMAND)
-            step_times.write(path, of_methods, dataset, arguments.rounds)
+            step_times.write(path, by_method, dataset, arguments.rounds)
 
 
-def times_of(arguments, timesteps):
+def _times_path(arguments, timesteps):
     """The file of the times of the steps with T time steps."""
     return arguments.output / f"T{timesteps}" / "steps.json"
 
 
-def recipes_of_methods(arguments, recipes, timesteps):
-    """The recipes of the first seed with T time steps, a dictionary from methods."""
+def _recipes_by_method(arguments, recipes, timesteps):
+    """The recipes of the first seed with T time steps."""
     return {method: recipes[timesteps, method, 0] for method in arguments.methods}
 
 
@@ -335,37 +299,30 @@ def rows_of(arguments, recipes, timesteps):
     """
     from recipes.compare import step_times
 
-    of_methods = recipes_of_methods(arguments, recipes, timesteps)
-    times = step_times.read(times_of(arguments, timesteps), of_methods)
+    by_method = _recipes_by_method(arguments, recipes, timesteps)
+    all_times = step_times.read(_times_path(arguments, timesteps), by_method)
     finished: dict = {method: {} for method in arguments.methods}
-    for number, method, seed in recipes:
-        folder = folder_of(arguments, number, method, seed)
-        if number == timesteps and folder.result.exists():
-            finished[method][seed] = folder.read_test_result()
-    seeds = (
-        set.intersection(*(set(records) for records in finished.values() if records))
-        if any(finished.values())
-        else set()
-    )
+    for case in recipes:
+        folder = folder_of(arguments, *case)
+        if case[0] == timesteps and folder.result.exists():
+            finished[case[1]][case[2]] = folder.read_test_result()
+    seeds = [set(records) for records in finished.values() if records]
+    common = sorted(set.intersection(*seeds)) if seeds else []
     rows = []
     for method, by_seed in finished.items():
-        records = [by_seed[seed] for seed in sorted(seeds) if by_seed]
+        records = [by_seed[seed] for seed in common] if by_seed else []
+        times = all_times.get(method, {})
+        curves = [record["curve"]["test_accuracy"] for record in records]
+        epochs = np.arange(1, by_method[method].epochs + 1 if times else 1)
+        epoch_seconds = times.get("epoch_seconds", 0.0) * epochs
         row = {
             "method": method,
             "accuracies": [test_score(record) for record in records],
-            "times": times.get(method, {}),
+            "times": times,
+            "curve": np.mean(curves, axis=0) if curves else (),
+            "seconds": list(times.get("start_seconds", 0.0) + epoch_seconds),
+            "flops": list(times.get("epoch_flops", 0.0) * epochs),
         }
-        row["curve"] = (
-            np.mean([record["curve"]["test_accuracy"] for record in records], axis=0)
-            if records
-            else ()
-        )
-        epochs = range(1, of_methods[method].epochs + 1) if row["times"] else ()
-        row["seconds"] = [
-            row["times"]["start_seconds"] + epoch * row["times"]["epoch_seconds"]
-            for epoch in epochs
-        ]
-        row["flops"] = [epoch * row["times"]["epoch_flops"] for epoch in epochs]
         rows.append(row)
     return rows
 
@@ -421,16 +378,12 @@ def _costs(row):
     ]
     if not times:
         return (*cells, *[""] * 6)
-    step, memory = (
-        timing.with_quartiles(times["seconds"], 1000, 1),
-        f"{times['memory_bytes'] / 2**20:.1f}",
-    )
-    seconds = (f"{times['start_seconds']:.1f}", f"{row['seconds'][-1]:.1f}")
     return (
         *cells,
-        step,
-        *seconds,
-        memory,
+        timing.with_quartiles(times["seconds"], 1000, 1),
+        f"{times['start_seconds']:.1f}",
+        f"{row['seconds'][-1]:.1f}",
+        f"{times['memory_bytes'] / 2**20:.1f}",
         f"{times['parameters']:,}",
         f"{row['flops'][-1] / 1e12:.3g}",
     )
@@ -446,55 +399,46 @@ def _to_goal(row, base, goal):
     return epochs, f"{seconds:.1f}", f"{seconds / base['seconds'][-1]:.2f}"
 
 
-def draw(found, path):
+def draw(tables, path):
     """A figure with a line of panels for each T: accuracy against the memory of a step,
     against seconds and against FLOPs."""
-    figure = plots.new_figure(12, 3.6 * len(found), path)
-    for (timesteps, rows), line in zip(
-        found.items(), figure.subplots(len(found), 3, squeeze=False), strict=True
-    ):
-        of_memory, of_seconds, of_flops = line
+    figure = plots.new_figure(12, 3.6 * len(tables), path)
+    lines = figure.subplots(len(tables), 3, squeeze=False)
+    for (timesteps, rows), line in zip(tables.items(), lines, strict=True):
+        _draw_rows(line, rows)
+        memory, seconds, flops = line
+        title = f"T = {timesteps}: test accuracy after the last epoch"
+        plots.dress(memory, title, "memory of a step, MiB", "lower left")
+        title = "test accuracy after each epoch"
+        plots.dress(seconds, title, "seconds, with compiling")
+        plots.dress(flops, title, "TFLOP")
         _, goal = goal_of(rows)
-        for index, row in enumerate(rows):
-            if not row["seconds"] or not row["accuracies"]:
-                continue
-            look = {
-                **plots.style(index),
-                "label": methods.in_words(row["method"]),
-                "markersize": 4,
-            }
-            look["markevery"] = max(1, len(row["curve"]) // 10)
-            deviation = (
-                statistics.stdev(row["accuracies"])
-                if len(row["accuracies"]) > 1
-                else None
-            )
-            of_memory.errorbar(
-                row["times"]["memory_bytes"] / 2**20,
-                row["curve"][-1],
-                deviation,
-                capsize=3,
-                **look,
-            )
-            of_seconds.plot(row["seconds"], row["curve"], **look)
-            of_flops.plot(np.array(row["flops"]) / 1e12, row["curve"], **look)
-        plots.dress(
-            of_memory,
-            f"T = {timesteps}: test accuracy after the last epoch",
-            "memory of a step, MiB",
-            "lower left",
-        )
-        plots.dress(
-            of_seconds, "test accuracy after each epoch", "seconds, with compiling"
-        )
-        plots.dress(of_flops, "test accuracy after each epoch", "TFLOP")
+        highest = max(max(row["curve"], default=0.0) for row in rows)
         for axes in line:
             axes.set_xlim(left=0)
             if goal:
-                highest = max(max(row["curve"], default=goal) for row in rows)
                 axes.set_ylim(goal - SHOWN_BELOW, highest + SHOWN_BELOW / 10)
                 axes.axhline(goal, color="0.5", linewidth=1)
     return figure
+
+
+def _draw_rows(line, rows):
+    memory, seconds, flops = line
+    for index, row in enumerate(rows):
+        accuracies, curve = row["accuracies"], row["curve"]
+        if not row["seconds"] or not accuracies:
+            continue
+        look = {
+            **plots.style(index),
+            "label": methods.in_words(row["method"]),
+            "markersize": 4,
+            "markevery": max(1, len(curve) // 10),
+        }
+        deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+        mebibytes = row["times"]["memory_bytes"] / 2**20
+        memory.errorbar(mebibytes, curve[-1], deviation, capsize=3, **look)
+        seconds.plot(row["seconds"], curve, **look)
+        flops.plot(np.array(row["flops"]) / 1e12, curve, **look)
 
 
 ADVICE = "; repeat the command to resume"

@@ -107,23 +107,17 @@ def differences(scores, methods):
             scores by seeds.
         methods: List of names of methods.
     """
-    for name, of_seeds in scores.items():
-        method = next(
-            method
-            for method in sorted(methods, key=len, reverse=True)
-            if name.endswith(method)
-        )
+    longest_first = sorted(methods, key=len, reverse=True)
+    for name, by_seed in scores.items():
+        method = next(method for method in longest_first if name.endswith(method))
         first = scores.get(f"{name.removesuffix(method)}{methods[0]}", {})
-        found = [
-            score - first[seed] for seed, score in of_seeds.items() if seed in first
+        paired = [
+            score - first[seed] for seed, score in by_seed.items() if seed in first
         ]
-        if method != methods[0] and len(found) > 1:
-            error = statistics.stdev(found) / len(found) ** 0.5
-            yield (
-                name,
-                f"{statistics.mean(found):+.4f} ± {error:.4f}",
-                ", ".join(f"{one:+.4f}" for one in found),
-            )
+        if method != methods[0] and len(paired) > 1:
+            error = statistics.stdev(paired) / len(paired) ** 0.5
+            mean = f"{statistics.mean(paired):+.4f} ± {error:.4f}"
+            yield name, mean, ", ".join(f"{one:+.4f}" for one in paired)
 
 
 def combinations(arguments):
@@ -138,42 +132,39 @@ def combinations(arguments):
         ValueError: If a value is wrong, or no method fits the settings.
     """
     varied = _varied(arguments.vary)
-    of_methods = {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)}
+    refused = {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)}
     for key in varied:
-        if key in of_methods:
+        if key in refused:
             raise ValueError(
                 f"`{key}` cannot be varied. Received: --vary "
-                f"{key}={','.join(varied[key])}. {of_methods[key]}"
+                f"{key}={','.join(varied[key])}. {refused[key]}"
             )
-    refused = {**of_methods, **dict.fromkeys(varied, "Its values are those of --vary.")}
-    found, names = {}, {}
+    refused |= dict.fromkeys(varied, "Its values are those of --vary.")
+    chosen, names = {}, {}
     for values in itertools.product(*varied.values()):
         further = [f"{key}={value}" for key, value in zip(varied, values, strict=True)]
         timesteps = catalogue.chosen(arguments, refused, further).timesteps
         for method in dict.fromkeys(arguments.methods):
-            name, settings = (
-                "-".join([*further, method]),
-                [*further, *methods.assignments(method)],
-            )
             if "timesteps" in varied and not _fits(method, timesteps):
                 continue
+            name = "-".join([*further, method])
+            settings = [*further, *methods.assignments(method)]
             recipe = catalogue.chosen(arguments, refused, settings)
             recipe.check_classifies("compare")
-            other = names.setdefault(
-                json.dumps(recipe.settings(), sort_keys=True), name
-            )
-            if other != name:
+            identity = json.dumps(recipe.settings(), sort_keys=True)
+            first = names.setdefault(identity, name)
+            if first != name:
                 raise ValueError(
-                    f"`--methods` must name different methods. Received: {other} and "
+                    f"`--methods` must name different methods. Received: {first} and "
                     f"{name}, which are the same."
                 )
-            found[name] = settings
-    if not found:
+            chosen[name] = settings
+    if not chosen:
         raise ValueError(
             "`--vary` has no number of time steps that a method can have. Received: "
             f"{arguments.vary}."
         )
-    return found
+    return chosen
 
 
 def _fits(method, timesteps):

@@ -9,9 +9,8 @@ from reference_networks import res
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import Rate
+from recipes.benchmark import costs, measure
 from recipes.layers import relu_network
-from recipes.benchmark import costs
-from recipes.benchmark.evidence import graphs
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX's compiler counts FLOPs")
@@ -92,7 +91,7 @@ def test_memory_of_training_is_that_of_a_few_tensors_over_time():
         compiled(model)
         if BACKEND == "jax":
             return costs.compiled(model, images, labels)["memory_bytes"]
-        with graphs.recorded_at_once():
+        with measure.recorded_at_once():
             for _ in range(2):
                 model.train_on_batch(images, labels)
             return costs.memory_rise(lambda: model.train_on_batch(images, labels))

@@ -4,6 +4,7 @@ that of our BPTT."""
 import keras
 import numpy as np
 import pytest
+from helpers import to_numpy
 
 import keras_ratesnn
 from keras_ratesnn import layers
@@ -58,7 +59,7 @@ def test_a_recipe_is_trained_in_spikingjelly_as_by_our_bptt(name):
     membrane over its threshold."""
     pytest.importorskip("spikingjelly")
     from recipes.benchmark import peers
-    from recipes.benchmark.translated import Chain, Translated
+    from recipes.benchmark.translated import Translated
     from recipes.compare.peer_training import RecipeOptimizer
 
     recipe, dataset = recipe_and_data(name, "precision=float64")
@@ -67,16 +68,13 @@ def test_a_recipe_is_trained_in_spikingjelly_as_by_our_bptt(name):
         if isinstance(layer, keras.layers.Dropout):
             # Each library draws its own numbers.
             layer.rate = 0.0
-    losses = []
+    images, losses = keras.ops.convert_to_tensor(dataset.train_images), []
     for level in (0, 1):
         network = Translated(model).double()
-        trainer = peers.Trainer(
-            network, "float32", RecipeOptimizer(network, recipe, recipe.epochs)
-        )
+        optimizer = RecipeOptimizer(network, recipe, recipe.epochs)
+        trainer = peers.Trainer(network, "float32", optimizer)
         if level:
-            peers.optimize_memory(
-                trainer, keras.ops.convert_to_tensor(dataset.train_images), level, Chain
-            )
+            peers.optimize_memory(trainer, images, level)
         losses.append(three_losses(trainer, dataset.train_images))
     expected = three_losses(model, dataset.train_images)
     np.testing.assert_allclose(losses, [expected, expected], rtol=1e-5)
@@ -110,61 +108,145 @@ def test_a_network_with_delayed_resets_is_trained_in_snntorch_as_by_our_bptt(
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(peers.LEARNING_RATE), loss, jit_compile=False)
     samples = dataset.train_images.astype("float32")
-    found = three_losses(
-        peers.Trainer(Translated(model, "snntorch"), "float32"), samples
-    )
-    np.testing.assert_allclose(found, three_losses(model, samples), rtol=1e-4)
+    trainer = peers.Trainer(Translated(model, "snntorch"), "float32")
+    losses = three_losses(trainer, samples)
+    np.testing.assert_allclose(losses, three_losses(model, samples), rtol=1e-4)
 
 
-CONVOLUTIONS = [
-    {"strides": 2, "padding": "same"},
-    {"strides": (1, 2), "padding": "same", "activation": "relu"},
-    {"strides": 3, "padding": "valid", "groups": 2},
-    {"dilation_rate": 2, "padding": "same"},
+def channels_last(module, images):
+    """What a module returns for `channels_last` images."""
+    tensor = keras.ops.convert_to_tensor(images).permute(0, 3, 1, 2)
+    return module(tensor).permute(0, 2, 3, 1).detach()
+
+
+LAYERS = [
+    keras.layers.Conv2D(6, 3, strides=2, padding="same"),
+    keras.layers.Conv2D(6, 3, strides=(1, 2), padding="same", activation="relu"),
+    keras.layers.Conv2D(6, 3, strides=3, groups=2, bias_initializer="ones"),
+    keras.layers.Conv2D(6, 3, dilation_rate=2, padding="same"),
+    keras.layers.AveragePooling2D(3, strides=2),
 ]
 
 
 @pytest.mark.parametrize("size", [7, 8])
-@pytest.mark.parametrize("options", CONVOLUTIONS)
-def test_a_convolution_keeps_all_its_arguments(options, size):
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_keeps_all_its_arguments(layer, size):
     from recipes.benchmark.translated import module_of
 
+    layer = type(layer).from_config(layer.get_config())
     inputs = keras.Input((size, size, 4))
-    layer = keras.layers.Conv2D(6, 3, bias_initializer="random_normal", **options)
-    expected = keras.Model(inputs, layer(inputs))
-    images = np.random.default_rng(0).normal(size=(2, size, size, 4)).astype("float32")
-    module = module_of(layer)
-    found = module(keras.ops.convert_to_tensor(images).permute(0, 3, 1, 2)).permute(
-        0, 2, 3, 1
-    )
-    np.testing.assert_allclose(
-        found.detach(), expected.predict(images, verbose=0), atol=1e-5
-    )
-
-
-def test_pooling_keeps_its_strides():
-    from recipes.benchmark.translated import module_of
-
-    inputs = keras.Input((7, 7, 2))
-    layer = keras.layers.AveragePooling2D(3, strides=2)
     layer(inputs)
-    images = np.random.default_rng(0).normal(size=(2, 7, 7, 2)).astype("float32")
-    found = module_of(layer)(
-        keras.ops.convert_to_tensor(images).permute(0, 3, 1, 2)
-    ).permute(0, 2, 3, 1)
+    images = np.random.default_rng(0).normal(size=(2, size, size, 4)).astype("float32")
+    expected = keras.ops.convert_to_numpy(layer(images))
     np.testing.assert_allclose(
-        found, keras.ops.convert_to_numpy(layer(images)), atol=1e-6
+        channels_last(module_of(layer), images), expected, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("library", ["spikingjelly", "snntorch"])
+def test_the_networks_of_the_benchmark_do_equal_work(library):
+    """Blocks are what SpikingJelly's memory optimisation computes again; with one step
+    the later reset of snnTorch has no effect."""
+    pytest.importorskip(library)
+    from recipes.benchmark import cases, peers
+    from recipes.benchmark.settings import Settings
+
+    settings = Settings(width=0.125, size=16, batch=4, jit_compile=False)
+    timesteps = 3 if library == "spikingjelly" else 1
+    method = "bptt-multi" if library == "spikingjelly" else "bptt-single"
+    cases.configure(settings)
+    model = cases.trainer(settings, method, timesteps)
+    cases.configure(settings)
+    trainer = peers.trainer(settings, library, timesteps)
+    assert [len(segment.nodes) for segment in trainer.network.stages] == [
+        *(1, 3, 3, 4, 3, 4, 3, 4, 3, 1)
+    ]
+    theirs, batch = cases.batch(settings, timesteps, library), cases.batch(settings, 1)
+    losses = [trainer.train_on_batch(*theirs) for _ in range(2)]
+    expected = [float(np.ravel(model.train_on_batch(*batch))[0]) for _ in range(2)]
+    # The second loss is that of the weights after a step of the first gradient.
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    assert expected[0] != expected[1]
+
+
+MAX_FORMER = {
+    "patches1_1_conv": "patch_embed1.conv",
+    "patches1_2_conv": "patch_embed1.branch.1",
+    "patches1_shortcut_conv": "patch_embed1.shortcut.1",
+    "patches2_1_conv": "patch_embed2.conv1",
+    "patches2_2_conv": "patch_embed2.conv2",
+    "patches2_shortcut_conv": "patch_embed2.shortcut.0",
+    "patches3_1_conv": "patch_embed3.conv1",
+    "patches3_2_conv": "patch_embed3.conv2",
+    "patches3_shortcut_conv": "patch_embed3.shortcut.0",
+    "stage1_block1_mlp1": "stage1.0.fc1",
+    "stage1_block1_mlp2": "stage1.0.fc2",
+    "stage2_block1_depthwise": "stage2.0.dwconv",
+    "stage2_block1_mlp1": "stage2.0.mlp.fc1",
+    "stage2_block1_mlp2": "stage2.0.mlp.fc2",
+    "stage3_block1_attention_output": "stage3.0.attn.proj.0",
+    "stage3_block1_mlp1": "stage3.0.mlp.fc1",
+    "stage3_block1_mlp2": "stage3.0.mlp.fc2",
+    "stage3_block2_attention_output": "stage3.1.attn.proj.0",
+    "stage3_block2_mlp1": "stage3.1.mlp.fc1",
+    "stage3_block2_mlp2": "stage3.1.mlp.fc2",
+    "classifier": "head",
+}
+"""The modules of SpikingJelly's Max-Former by the names of our layers."""
+
+
+def test_spikingjellys_max_former_is_the_same_network():
+    pytest.importorskip("spikingjelly")
+    import torch
+
+    from recipes.benchmark import cases, peers
+    from recipes.benchmark.settings import Settings
+
+    settings = Settings(network="MaxFormer", width=64 / 384, size=16, batch=4)
+    model = cases.trainer(settings, "bptt-multi", 2)
+    trainer = peers.trainer(settings, "spikingjelly", 2)
+    theirs = trainer.network.network
+
+    def take(name, *kernels, bias=None):
+        module = theirs.get_submodule(name)
+        kernel = torch.cat([torch.tensor(to_numpy(one)) for one in kernels], dim=1)
+        order = {2: (1, 0), 4: (3, 2, 0, 1)}[kernel.ndim]
+        order = (2, 3, 0, 1) if name.endswith("dwconv") else order
+        module.weight.copy_(kernel.permute(order).reshape(module.weight.shape))
+        if bias is not None:
+            module.bias.copy_(torch.tensor(to_numpy(bias)))
+
+    layer = model.network.get_layer
+    with torch.no_grad():
+        for ours, name in MAX_FORMER.items():
+            take(name, layer(ours).kernel, bias=getattr(layer(ours), "bias", None))
+        for block in (1, 2):
+            parts = [
+                layer(f"stage3_block{block}_attention_{part}").kernel
+                for part in ("query", "key", "value")
+            ]
+            take(f"stage3.{block - 1}.attn.qkv.0", *parts)
+    count = peers.number_of_parameters
+    assert count(theirs.parameters()) == count(model.trainable_variables)
+    batch = cases.batch(settings, 2, "spikingjelly")
+    losses = [trainer.train_on_batch(*batch) for _ in range(2)]
+    expected = [float(np.ravel(model.train_on_batch(*batch))[0]) for _ in range(2)]
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
 
 
 def test_a_comparison_with_a_network_of_other_work_ends():
+    pytest.importorskip("spikingjelly")
+    from recipes.benchmark.peers import check_equal_work
     from recipes.benchmark.translated import Translated
-    from recipes.compare.peer_training import check_equal_work
 
     recipe, dataset = recipe_and_data("digits", "step_mode=multi")
     model = run.build(recipe, dataset)
     theirs = Translated(model)
-    check_equal_work(model, theirs, dataset, recipe.precision)
+    batch = [
+        keras.ops.convert_to_tensor(part[:2])
+        for part in (dataset.train_images, dataset.train_labels)
+    ]
+    check_equal_work(model, theirs, batch, recipe.precision)
     for module in theirs.modules():
         if getattr(module, "stride", None) == (2, 2):
             module.stride = 1, 1
@@ -172,7 +254,7 @@ def test_a_comparison_with_a_network_of_other_work_ends():
         AssertionError,
         match="The translated network is another one: FLOPs of a step are",
     ):
-        check_equal_work(model, theirs, dataset, recipe.precision)
+        check_equal_work(model, theirs, batch, recipe.precision)
 
 
 LACKING = [

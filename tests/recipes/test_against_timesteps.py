@@ -1,4 +1,4 @@
-"""Figures of accuracy and costs against T, and the costs of callbacks."""
+"""Figures of accuracy and costs against T."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import pytest
 from made_once import made_once
 
 from recipes import make_recordings
-from recipes.benchmark import against_timesteps, callbacks
+from recipes.benchmark import against_timesteps
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import QUICKLY, error_of
 
@@ -199,45 +199,3 @@ def test_a_file_that_is_no_record_is_named(content, tmp_path, capsys):
     error = error_of(["digits", "--output", tmp_path], capsys, against_timesteps.main)
     assert str(path) in error
     assert "not a record of python -m recipes.benchmark.against_timesteps" in error
-
-
-@pytest.mark.filterwarnings("ignore:DEAD:UserWarning")
-def test_the_cost_of_callbacks_is_printed_beside_a_training_step(capsys):
-    assert (
-        callbacks.main(["digits", "--rounds", "1", "--set", *QUICKLY, "batch_size=8"])
-        == 0
-    )
-    rows = [
-        line.strip("| ").split(" | ")
-        for line in capsys.readouterr().out.splitlines()
-        if line.startswith("| ")
-    ][1:]
-    assert [row[0] for row in rows] == [
-        "training step",
-        "FiringRate",
-        "AccuracyOverTime",
-        "GradientAgreement",
-    ]
-    assert float(rows[0][2]) == 1.0
-    assert all(float(row[1]) > 0 for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["digit"], "There is no recipe 'digit'"),
-        (
-            ["digits", "--rounds", "0"],
-            "`--rounds` must be 1 or more. Received: --rounds=0",
-        ),
-        (["digits", "--set", "branches=2"], "`branches` cannot be set here"),
-    ],
-)
-def test_a_mistake_in_the_cost_of_callbacks_is_an_error(arguments, said, capsys):
-    assert said in error_of(arguments, capsys, callbacks.main)
-
-
-def test_the_table_of_costs_has_medians_and_their_ratios():
-    seconds = {"training step": [0.1, 0.3, 0.2], "FiringRate": [0.4, 0.1, 9.0]}
-    row = callbacks.table(seconds, steps=10).splitlines()[-1]
-    assert row == "| FiringRate | 400.0 | 2.0 | 0.20 |"

@@ -325,50 +325,39 @@ def test_results_are_copied_and_written_into_the_pages(
     assert "not finished" in error_of([tmp_path], capsys, results.main)
 
 
-def test_results_of_other_settings_have_other_names_and_none_is_replaced(
+def test_a_result_replaces_that_of_the_same_settings_alone(
     digits_run, tmp_path, monkeypatch, capsys
 ):
     folder, record = digits_run
-    assert results.name_of(record).endswith(
-        f"-rate-multi-T4-{DIGITS_EPOCHS}epochs-1437images-seed0"
-    )
-    other = {
-        **record,
-        "settings": {**record["settings"], "augment": "cutout", "learning_rate": 0.2},
-    }
-    assert results.name_of(other) == results.name_of(record).replace(
-        "-seed0", "-augment=cutout-learning_rate=0.2-seed0"
-    )
-    taught = {
-        **record,
-        "settings": {**record["settings"], "teacher_weight": 0.5, "teachers": "digits"},
-    }
-    assert results.name_of(taught).endswith("-1437images-teacher_weight=0.5-seed0")
-    by_sizes = {**record, "settings": {**record["settings"], "windows": [2, 2]}}
-    assert "-rate-2+2-windows-multi-" in results.name_of(by_sizes)
-    assert (
-        results.table([by_sizes], ("gradient", "step mode")).splitlines()[-1]
-        == "| rate 2+2 windows | multi |"
-    )
-
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
-    (tmp_path / f"{results.name_of(record)}.json").write_text(json.dumps(other))
-    assert "is the result of other settings" in error_of([folder], capsys, results.main)
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(results, "PAGES", ())
+    changed = {**record["settings"], "augment": "cutout", "learning_rate": 0.2}
+    other, run = {**record, "settings": changed}, tmp_path / "run"
+    run.mkdir()
+    (run / "result.json").write_text(json.dumps(other))
+    for _ in range(2):
+        assert results.main([str(folder), str(run)]) == 0
+    assert results.committed() == [record, other]
+    capsys.readouterr()
     # As of a network that recipes.quantize trains: its tables would be an error from
     # then on.
-    committed = [*tmp_path.iterdir()]
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "result.json").write_text(
-        json.dumps({name: value for name, value in other.items() if name != "curve"})
-    )
+    del other["curve"]
+    (run / "result.json").write_text(json.dumps(other))
     assert f"The result in {run} has no curve" in error_of([run], capsys, results.main)
-    assert [path for path in tmp_path.iterdir() if path != run] == committed
+    assert len(results.committed()) == 2
 
 
-def test_the_committed_results_have_the_names_that_tell_their_settings():
-    names = {path.stem for path in results.FOLDER.glob("*.json")}
-    assert names == {results.name_of(record) for record in results.committed()}
+def test_a_method_is_named_after_its_settings(digits_run):
+    _, record = digits_run
+    by_sizes = {**record, "settings": {**record["settings"], "windows": [2, 2]}}
+    rows = results.table([by_sizes], ("gradient", "step mode")).splitlines()
+    assert rows[-1] == "| rate 2+2 windows | multi |"
+
+
+def test_no_two_committed_results_are_of_the_same_run():
+    records = results.committed()
+    identities = {repr(results.identity(record)) for record in records}
+    assert len(identities) == len(records)
 
 
 def test_the_result_of_an_ordinary_network_is_not_one_of_a_spiking_network(

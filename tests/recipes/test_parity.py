@@ -58,7 +58,7 @@ def test_differences_are_paired_by_seed_with_the_interval_of_student():
     differences = np.array([-0.1, 0.2, -0.4])
     assert mean == pytest.approx(differences.mean())
     # The 97.5 % quantile of two degrees of freedom.
-    assert half == pytest.approx(4.303 * differences.std(ddof=1) / np.sqrt(3), rel=1e-3)
+    assert half == pytest.approx(4.3027 * differences.std(ddof=1) / 3**0.5, rel=1e-4)
     assert parity.difference(methods["sltt multi"], methods["bptt multi"]) == (
         pytest.approx(-3.0),
         None,
@@ -174,9 +174,9 @@ def test_a_mistake_on_the_command_line_is_named(arguments, said, monkeypatch, ca
 def test_a_wrong_file_among_the_results_is_named(
     command, content, monkeypatch, tmp_path, capsys
 ):
-    (tmp_path / "wrong.json").write_text(content)
+    (tmp_path / "wrong.jsonl").write_text(content)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     error = error_of([], capsys, command)
-    assert str(tmp_path / "wrong.json") in error
+    assert f"{tmp_path / 'wrong.jsonl'}, line 1" in error
     assert "from Git again" in error
     assert "--restart" not in error

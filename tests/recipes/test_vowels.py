@@ -222,7 +222,6 @@ def test_the_accuracy_of_shuffled_spikes_is_in_the_result_and_in_short_tables(
         f"{found['shuffled_accuracy']:.4f} |",
         " |",
     ]
-    assert "-rate-with-delays-multi-T29-" in results.name_of(with_delays)
     assert results.SHUFFLED not in results.with_tables(place, [with_delays])
     capsys.readouterr()
     assert "not finished" in error_of([tmp_path], capsys, shuffled.main)

@@ -18,7 +18,7 @@ On GPUs and TPUs, where `optimization_barrier` keeps the order, an unrolled loop
 pass over memory. The numbers for them are the largest T for which programs that JAX
 compiled for an H100 (ResNet-18, batch 128) needed less memory unrolled: 2191 instead of
 2438 MiB at T = 16 without gradient, 5566 instead of 9094 at T = 8 with it. `python -m
-recipes.benchmark.unrolling` measures what is faster on a device.
+recipes.benchmark --loops` measures what is faster on a device.
 """
 
 _unrolled = contextvars.ContextVar("keras_ratesnn_unrolled", default=False)

@@ -1,0 +1,38 @@
+"""A network for tests of the benchmark, which compiles in a second."""
+
+import contextlib
+
+import keras
+import pytest
+from helpers import BACKEND
+
+import keras_ratesnn as rsnn
+
+TINY = {"network": "Tiny", "width": 0.5, "batch": 3, "size": 8, "rounds": 2}
+
+
+def tiny(input_shape, classes, timesteps, gradient, step_mode, width):
+    """Has the arguments of the library's networks."""
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Conv2D(round(8 * width), 3, use_bias=False)(inputs)
+    x = rsnn.layers.LIF()(keras.layers.BatchNormalization()(x))
+    x = rsnn.layers.LIF()(keras.layers.Conv2D(round(8 * width), 3)(x))
+    outputs = keras.layers.Dense(classes)(keras.layers.Flatten()(x))
+    network = keras.Model(inputs, outputs)
+    return rsnn.SpikingModel(network, timesteps, gradient, step_mode)
+
+
+@contextlib.contextmanager
+def tiny_among_the_networks(build=tiny, **settings):
+    """In this context PyTorch also records a call soon: what is measured is the graph,
+    after fewer calls."""
+    with pytest.MonkeyPatch.context() as patch, recorded_soon(**settings):
+        patch.setattr(rsnn.models, "Tiny", build, raising=False)
+        patch.setattr(rsnn.models, "__all__", (*rsnn.models.__all__, "Tiny"))
+        yield
+
+
+def recorded_soon(**settings):
+    if BACKEND != "torch":
+        return rsnn.engine_settings()
+    return rsnn.engine_settings(eager_calls={"auto": 2, True: 1}, **settings)
