@@ -129,7 +129,10 @@ SUBJECTS = {
         lambda **k: own.ALIF(threshold=0.4, learn_threshold=True, **k),
         methods=WITHOUT_TRACES,
     ),
-    "CuBaLIF": Subject(lambda **k: own.CuBaLIF(threshold=0.4, reset="hard", **k)),
+    "CuBaLIF": Subject(
+        lambda **k: own.CuBaLIF(threshold=0.4, reset="hard", **k),
+        methods=WITHOUT_TRACES,
+    ),
     "IF": Subject(lambda **k: own.IF(threshold=0.6, initial_membrane=0.3, **k)),
     "ILIF": Subject(lambda **k: own.ILIF(3, threshold=0.5, normalize=True, **k)),
     "LIF": Subject(lambda **k: own.LIF(0.5, 0.4, detach_reset=False, **k)),
@@ -579,7 +582,8 @@ PROMISES = {
     ),
     a_saved_model_goes_on: ("random",),
     a_frozen_layer_stays_and_lets_the_gradient_through: (),
-    any_engine_gives_the_same: (),
+    # Compiled by XLA, TensorFlow draws other numbers.
+    any_engine_gives_the_same: ("random",) if BACKEND == "tensorflow" else (),
     half_precision_trains_weights_of_full_precision: (),
     an_exported_file_gives_the_outputs: ("random",),
     numbers_are_those_of_every_backend: ("random",),
