@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from keras_ratesnn._core import imported_keras  # isort: split
+from keras_ratesnn._core import imported_keras as imported_keras  # isort: split
 
 from keras_ratesnn import distillation, gradients, layers, losses, metrics, surrogates
 from keras_ratesnn import observed_model as observed_model
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from keras_ratesnn.analysis.costs.description import describe
     from keras_ratesnn.integers import IntegerModel, export_c, integer, load_integers
     from keras_ratesnn.nir import export_nir, import_nir
-
-imported_keras.collect_garbage_again()
 
 __version__ = "0.2.0.dev0"
 

@@ -1,11 +1,5 @@
-"""Imports Keras before all else, to say what to do if its backend is not installed, and
-pauses the collection of garbage.
+"""Imports Keras before all else, to say what to do if its backend is not installed."""
 
-What imports make stays. Half of the time of importing this package went into looking
-through all that Keras has made.
-"""
-
-import gc
 import importlib.util
 import os
 
@@ -39,12 +33,3 @@ except ModuleNotFoundError as error:
         "variable Keras runs on what its keras.json says, or on tensorflow. "
         f"{_remedy(missing)}"
     ) from error
-
-_collected = gc.isenabled()
-gc.disable()
-
-
-def collect_garbage_again() -> None:
-    """Ends the pause."""
-    if _collected:
-        gc.enable()
