@@ -1,21 +1,19 @@
 """SpikingModel: a Keras model that runs a network of one time step over time."""
 
-import contextlib
 import contextvars
 import copy
 import functools
 import inspect
 import os
 import weakref
-from collections.abc import Callable
 from typing import Any, Self
 
 import keras
 
-from keras_ratesnn import _graph, gradients
-from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
+from keras_ratesnn import _graph
+from keras_ratesnn._core import backend, checks, keras_internals, registry
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
-from keras_ratesnn._core.contexts import replaced, setting
+from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._core.other_names import (
     check_attribute_name,
     refuse_other_names,
@@ -25,14 +23,18 @@ from keras_ratesnn._model import (
     export_formats,
     layer_configs,
     loss_checks,
+    model_files,
     quantization,
     replicas,
 )
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
+from keras_ratesnn._model.checked_methods import (
+    refuse_mask,
+    with_checked_inputs,
+)
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
-    are_tensors,
     check_data,
     check_inputs,
     inputs_with_time,
@@ -41,35 +43,22 @@ from keras_ratesnn._model.input_checks import (
     warn_of_time_in_a_step,
     with_time,
 )
-from keras_ratesnn._model.silent_layers import SilentLayers
+from keras_ratesnn._model.other_names import OTHER_NAMES
+from keras_ratesnn._model.settings import STEP_MODES as STEP_MODES
+from keras_ratesnn._model.settings import Settings
+from keras_ratesnn._model.silent_layers import warning_of_silence
 from keras_ratesnn._model.streaming import Stream
-from keras_ratesnn._model.through_time import run_method, through_time
-from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value
+from keras_ratesnn._model.through_time import (
+    run_method,
+    spec_over_time,
+    through_time,
+)
+from keras_ratesnn._model.time_masks import check_some_steps_count
 from keras_ratesnn._model.trainer import Trainer
 from keras_ratesnn._model.undifferentiated import is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.run import Run
-
-STEP_MODES: tuple[StepModeName, ...] = ("multi", "single")
-
-_OTHER_NAMES = {
-    **dict.fromkeys(
-        ("num_steps", "T", "time_steps"),
-        "The number of time steps is timesteps={value!r}.",
-    ),
-    **dict.fromkeys(
-        ("return_membrane", "return_mem"),
-        "keras_ratesnn.analysis.observed(model, membranes=[name]) gives the membranes "
-        "of a layer beside the outputs.",
-    ),
-    "stepmode": 'The order of layers and steps is step_mode="multi" or "single".',
-    **dict.fromkeys(
-        ("method", "grad", "surrogate"),
-        'The training method is gradient="rate"; a surrogate is an argument of '
-        "neurons.",
-    ),
-}
 
 _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
 _added_losses: contextvars.ContextVar[Any] = contextvars.ContextVar(
@@ -79,61 +68,11 @@ _added_losses: contextvars.ContextVar[Any] = contextvars.ContextVar(
 TensorFlow are threads, which take turns whenever they exchange numbers."""
 
 
-def _with_checked_inputs(
-    method: Callable[..., Any], least: int = 1
-) -> Callable[..., Any]:
-    """A training or inference method that checks the inputs, of at least as many
-    samples, before Keras does."""
-
-    signature = inspect.signature(method)
-
-    @functools.wraps(method)
-    def checked(self, x=None, *args, **kwargs):
-        _refuse_mask(method.__name__, kwargs)
-        self._checked_graph()
-        self._check_steps(self.step_mode)
-        self._check_data(x, least)
-        if not self._told_of_scale:
-            self._told_of_scale = data_checks.warn_of_scaled_twice(self, x)
-        given = signature.bind(self, x, *args, **kwargs).arguments
-        data_checks.check_labels(self, given.get("y"), given.get("sample_weight"))
-        if isinstance(given.get("validation_data"), tuple):
-            data_checks.check_labels(self, *given["validation_data"][1:])
-        if method.__name__ in ("fit", "train_on_batch") and are_tensors(x):
-            self.remember_time(x)
-        self._has_unknown_labels = _takes_usual_batches(
-            self, method.__name__
-        ) and not data_checks.are_arrays(given.get("y"))
-        with keras_internals.plain_build_errors(), keras_internals.whole_batches():
-            return method(self, x, *args, **kwargs)
-
-    return checked
-
-
-def _refuse_mask(method, kwargs):
-    if "mask" in kwargs:
-        raise TypeError(
-            f"`{method}` has no argument `mask`, as in Keras. Say what is padding by "
-            "SpikingModel(network, timesteps, mask_value=...), or by a "
-            "keras.layers.Masking before the model. In your own loops call model(x, "
-            "mask=mask)."
-        )
-
-
-def _takes_usual_batches(model, method):
-    """Whether a method runs steps on batches that are what Keras says; a step of its
-    own may take others."""
-    step = {"fit": "train_step", "evaluate": "test_step"}.get(method)
-    return step is not None and getattr(type(model), step) is getattr(
-        SpikingModel, step
-    )
-
-
 @registry.register
 class SpikingModel(
+    Settings,
     Trainer,
     keras_internals.CollectsVariablesOnce,
-    keras_internals.TrainsInProcesses,
     FunctionalAttributes,
     keras.Model,
 ):
@@ -221,11 +160,13 @@ class SpikingModel(
     through Rate-based Backpropagation", NeurIPS 2024.
     """
 
+    _told_of_loss = _told_of_nan = _told_of_scale = _looked_for_silence = False
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         # Before Python sees that an argument is missing which has another name.
         known = inspect.signature(cls).parameters
         unknown = {name: kwargs[name] for name in kwargs if name not in known}
-        refuse_other_names(_OTHER_NAMES, cls.__name__, unknown)
+        refuse_other_names(OTHER_NAMES, cls.__name__, unknown)
         return super().__new__(cls, *args, **kwargs)
 
     def __init__(
@@ -260,63 +201,8 @@ class SpikingModel(
         self._stream = Stream()
         self._graphs = backend.call_graphs()
         self._shares_weights = False
-        self._told_of_loss = self._told_of_nan = self._told_of_scale = (
-            self._looked_for_silence
-        ) = False
         # The network's variables exist: there is nothing to build.
         self.built = True
-
-    @property
-    def timesteps(self) -> int:
-        """The number of time steps T. It can be changed to run the same weights for
-        more or fewer steps, even during `fit`."""
-        return self._timesteps
-
-    @timesteps.setter
-    def timesteps(self, value: int) -> None:
-        advice = "It is the number of time steps that the network runs for."
-        timesteps = checks.positive_integer("timesteps", value, advice=advice)
-        _graph.check_timesteps(_graph.as_graph(self.network), timesteps)
-        self._timesteps = timesteps
-
-    @property
-    def gradient(self) -> GradientMethod:
-        """The `GradientMethod`. Assign a method or a name to continue training with
-        another one."""
-        return self._gradient
-
-    @gradient.setter
-    def gradient(self, value: str | GradientMethod | Config) -> None:
-        method = gradients.get(value)
-        if isinstance(value, str):
-            # The same as before, for which calls are recorded, unless its attributes
-            # have been changed.
-            before = self._named_methods.setdefault(value, method)
-            method = before if repr(before) == repr(method) else method
-        neurons = _graph.neurons_of(_graph.as_graph(self.network))
-        method.check(neurons)
-        self._surrogates = tuple(
-            getattr(layer.cell, "surrogate", None) for layer in neurons
-        )
-        if method.draws and self._draws is None:
-            keras_internals.set_state(self, "_draws", keras.random.SeedGenerator())
-        self._gradient = method
-        # The config of another class may not tell all: compiled functions belong to
-        # this choice.
-        self._choice_of_gradient = (
-            None if type(method) in gradients.BY_NAME.values() else object()
-        )
-
-    @property
-    def step_mode(self) -> StepModeName:
-        """`"multi"` or `"single"`. It can be changed."""
-        return self._step_mode
-
-    @step_mode.setter
-    def step_mode(self, value: StepModeName) -> None:
-        step_mode = checks.one_of("step_mode", value, STEP_MODES)
-        self._check_steps(step_mode)
-        self._step_mode = step_mode
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "network" and hasattr(self, name):
@@ -326,7 +212,7 @@ class SpikingModel(
                 f"network={value!r}. Make a new model, SpikingModel(network, "
                 "timesteps); the weights of layers in both are shared."
             )
-        check_attribute_name(_OTHER_NAMES, self, name, value)
+        check_attribute_name(OTHER_NAMES, self, name, value)
         super().__setattr__(name, value)
         if name == "trainable":
             # On TensorFlow Keras does nothing for the layers in a model that has this
@@ -334,66 +220,11 @@ class SpikingModel(
             for layer in keras_internals.with_sublayers(self):
                 keras.Layer.trainable.fset(layer, value)
 
-    def _checked_graph(self):
-        """The graph of the network, which is checked again if it is a Sequential that
-        has been given other layers."""
-        functional = _graph.as_graph(self.network)
-        if functional is not self._checked_network():
-            _graph.check_network(functional)
-            _graph.check_timesteps(functional, self.timesteps)
-            # TensorFlow leaves an assignment out that would change nothing.
-            SpikingModel.gradient.fset(self, self.gradient)  # type: ignore[attr-defined]
-            self._checked_network = weakref.ref(functional)
-        return functional
-
-    def _check_steps(self, step_mode):
-        if step_mode == "single":
-            _graph.check_steps(_graph.as_graph(self.network), '`step_mode="single"`')
-
-    @property
-    def return_sequences(self) -> bool:
-        """Whether the output is that of every step. It can be changed, for example to
-        read every step of a trained model."""
-        return self._return_sequences
-
-    @return_sequences.setter
-    def return_sequences(self, value: bool) -> None:
-        return_sequences = checks.boolean("return_sequences", value)
-        if return_sequences:
-            _graph.check_sequences(_graph.as_graph(self.network))
-        self._return_sequences = return_sequences
-
-    @property
-    def mask_value(self) -> float | None:
-        """The value of all elements of a time step that is padding, or `None`. It can
-        be changed."""
-        return self._mask_value
-
-    @mask_value.setter
-    def mask_value(self, value: float | None) -> None:
-        self._mask_value = checked_mask_value(value)
-
     @property
     def engine(self) -> str:
         """What has run the latest calls: on PyTorch `"eager"`, `"recorded"` or
         `"compiled"`; elsewhere `"keras"`."""
         return self._graphs.engine
-
-    def _settings(self) -> tuple[Any, ...]:
-        # Parameters of surrogates may change during training, for example to make them
-        # steeper.
-        surrogates = tuple(map(repr, self._surrogates))
-        # NaN is not equal to itself.
-        mask_value = repr(self._mask_value)
-        gradient = type(self._gradient), repr(self._gradient), self._choice_of_gradient
-        return (
-            self._timesteps,
-            self._return_sequences,
-            self._step_mode,
-            gradient,
-            surrogates,
-            mask_value,
-        )
 
     def call(
         self, inputs: Structure, training: bool | None = None, mask: Structure = None
@@ -507,10 +338,13 @@ class SpikingModel(
         ):
             return super().compute_metrics(x, y, y_pred, sample_weight)
 
+    _initialize_ddp = keras_internals.initialize_no_ddp
+
     def get_metrics_result(self) -> dict[str, Any]:
         """The values of all metrics: after an epoch those of all replicas, within a
         step those of this replica."""
-        results = super().get_metrics_result
+        of_keras = super().get_metrics_result
+        results = functools.partial(keras_internals.metrics_here, of_keras)
         return results() if _in_step.get() else replicas.metrics_of_all(self, results)
 
     def compute_output_spec(
@@ -518,19 +352,10 @@ class SpikingModel(
     ) -> Structure:
         functional = _graph.as_graph(self.network)
         (first, _), *_ = with_time(functional, inputs, self.timesteps)
-
-        def spec(output):
-            _, *shape = output.shape
-            if self.return_sequences:
-                return keras.KerasTensor(
-                    (first.shape[0], self.timesteps, *shape), dtype=output.dtype
-                )
-            return keras.KerasTensor(
-                (first.shape[0], *shape), dtype=time_axis.mean_dtype(output.dtype)
-            )
-
+        timesteps = self.timesteps if self.return_sequences else None
         return keras.tree.map_structure(
-            spec, keras_internals.outputs_structure(functional)
+            functools.partial(spec_over_time, first.shape[0], timesteps),
+            keras_internals.outputs_structure(functional),
         )
 
     def compute_mask(self, inputs: Structure, previous_mask: Structure) -> None:
@@ -606,7 +431,7 @@ class SpikingModel(
             return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        _refuse_mask("fit", kwargs)
+        refuse_mask("fit", kwargs)
         quantization.check_trainable(self)
         _graph.check_trainable(_graph.as_graph(self.network))
         check_finite(self.variables)
@@ -622,51 +447,25 @@ class SpikingModel(
         replicas.begin_training(self, asked)
         with (
             around_fit(self, x, asked.arguments["callbacks"]),
-            self._warning_of_silence(asked),
+            warning_of_silence(self, asked.arguments, functools.partial(twin_of, self)),
         ):
             return self._fit(*asked.args, **asked.kwargs)
-
-    @contextlib.contextmanager
-    def _warning_of_silence(self, asked):
-        """A context for Keras' `fit` with these arguments: the first one of a model
-        warns of layers that do not spike."""
-        if self._looked_for_silence or not _takes_usual_batches(self, "fit"):
-            yield
-            return
-        self._looked_for_silence, seen = (
-            True,
-            SilentLayers(functools.partial(twin_of, self), asked.arguments.get("x")),
-        )
-        with (
-            replaced(self, "_silent_layers", seen),
-            seen.among(asked.arguments["callbacks"]) as asked.arguments["callbacks"],
-        ):
-            yield
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)
         return self._train_on_batch(x, *args, **kwargs)
 
-    _fit = _with_checked_inputs(keras.Model.fit)
-    evaluate = _with_checked_inputs(keras_internals.keeps_state(keras.Model.evaluate))
-    predict = _with_checked_inputs(keras_internals.keeps_state(keras.Model.predict))
-    _train_on_batch = _with_checked_inputs(keras.Model.train_on_batch)
-    test_on_batch = _with_checked_inputs(keras.Model.test_on_batch)
-    predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch, least=0)
+    _fit = with_checked_inputs(keras.Model.fit)
+    evaluate = with_checked_inputs(keras_internals.keeps_state(keras.Model.evaluate))
+    predict = with_checked_inputs(keras_internals.keeps_state(keras.Model.predict))
+    _train_on_batch = with_checked_inputs(keras.Model.train_on_batch)
+    test_on_batch = with_checked_inputs(keras.Model.test_on_batch)
+    predict_on_batch = with_checked_inputs(keras.Model.predict_on_batch, least=0)
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Saves the model in a `.keras` file, like `keras.Model.save`. HDF5 files
         cannot contain nested models."""
-        path = checks.path("filepath", filepath)
-        # Keras writes other names to the Hugging Face Hub, and as folders if asked to,
-        # and would recommend HDF5 for the rest.
-        is_file = not path.startswith("hf://") and kwargs.get("zipped") is not False
-        if path.endswith((".h5", ".hdf5")) or (is_file and not path.endswith(".keras")):
-            raise ValueError(
-                "`filepath` must end in .keras: a SpikingModel could not be loaded "
-                f"from an HDF5 file. Received: filepath={str(filepath)!r}. Save to "
-                ".keras, or save only the weights with save_weights('....weights.h5')."
-            )
+        model_files.check_path(filepath, kwargs)
         layer_configs.warn_of_shared(self.network)
         return super().save(filepath, *args, **kwargs)
 
@@ -675,21 +474,8 @@ class SpikingModel(
     ) -> None:
         """Loads weights from a file of `save_weights`, like
         `keras.Model.load_weights`."""
-        try:
+        with model_files.explained_misfits(filepath):
             super().load_weights(filepath, *args, **kwargs)
-        except ValueError as error:
-            _, said, layers = str(error).partition("could not be loaded:\n")
-            if not said:
-                raise
-            # Keras looks for a layer that does not fit a second time, under another
-            # name, and says that nothing is there.
-            raise ValueError(
-                "`filepath` must be a file of weights for layers of the same shapes. "
-                f"Received: {str(filepath)!r}, which does not fit {layers}. "
-                "skip_mismatch=True leaves such layers as they are, for example a new "
-                "head; a file of model.network.save_weights is for "
-                "model.network.load_weights."
-            ) from error
 
     def export(
         self,

@@ -43,7 +43,10 @@ class CompiledFunction:
                 data = keras_internals.build_metrics(self._model, data)
             ranks, data = backend.ranks_of_batch(data)
             function = self._function((self._model._settings(), ranks))
-            with keras_internals.in_steps():
+            with (
+                keras_internals.in_steps(),
+                keras_internals.collected(self._model),
+            ):
                 results = function(*state, data)
         except BaseException:
             keras_internals.reattach_state(self._model, self._purpose, state)

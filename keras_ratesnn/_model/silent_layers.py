@@ -9,13 +9,37 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals
+from keras_ratesnn._core.contexts import replaced
 from keras_ratesnn._model import replicas, silence_causes
+from keras_ratesnn._model.checked_methods import takes_usual_batches
 from keras_ratesnn._model.input_checks import are_tensors
 from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.layer_kinds import NEURON
 
 ENOUGH = 32
 """Samples: so many are looked at, of as few batches as have them."""
+
+
+@contextlib.contextmanager
+def warning_of_silence(model, arguments, twin):
+    """A context for Keras' `fit`: the first one of a model warns of layers that do not
+    spike.
+
+    Args:
+        model: A `SpikingModel`.
+        arguments: Dict, those of `fit`; its callbacks are others in the context.
+        twin: As in `SilentLayers`.
+    """
+    if model._looked_for_silence or not takes_usual_batches(model, "fit"):
+        yield
+        return
+    model._looked_for_silence = True
+    seen = SilentLayers(twin, arguments.get("x"))
+    with (
+        replaced(model, "_silent_layers", seen),
+        seen.among(arguments["callbacks"]) as arguments["callbacks"],
+    ):
+        yield
 
 
 class SilentLayers(keras.callbacks.Callback):

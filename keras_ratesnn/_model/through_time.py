@@ -4,6 +4,7 @@ recorded."""
 import dataclasses
 import functools
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -132,6 +133,16 @@ def value_over_time(steps, mask, wanted):
         value,
         None if of_rows is None or len(of_rows.shape) < 3 else ops.any(of_rows, axis=1),
     )
+
+
+def spec_over_time(batch, timesteps, output):
+    """The symbolic output of a model, given that of its network: of all steps, or for
+    `timesteps=None` their mean."""
+    _, *shape = output.shape
+    if timesteps is None:
+        dtype = time_axis.mean_dtype(output.dtype)
+        return keras.KerasTensor((batch, *shape), dtype=dtype)
+    return keras.KerasTensor((batch, timesteps, *shape), dtype=output.dtype)
 
 
 def _last(steps, counts):

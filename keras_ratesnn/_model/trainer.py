@@ -9,7 +9,6 @@ import keras
 from keras_ratesnn._core import backend, checks, keras_internals
 from keras_ratesnn._core.annotations import Config
 from keras_ratesnn._model.compiled_functions import CompiledFunction
-from keras_ratesnn._model.silent_layers import SilentLayers
 from keras_ratesnn._model.undifferentiated import undifferentiated
 
 
@@ -28,7 +27,7 @@ class Trainer:
     optimizer: Any
     trainable_variables: list[Any]
     _asked_jit_compile: bool | str = "auto"
-    _silent_layers: SilentLayers | None = None
+    _silent_layers: Any = None
     _has_unknown_labels = False
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

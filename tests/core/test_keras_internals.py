@@ -16,6 +16,7 @@ from keras import layers, ops
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.saving import serialization_lib
 
+from keras_ratesnn import SpikingModel
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers import LIF
 
@@ -451,6 +452,41 @@ def test_the_layers_and_variables_of_a_model_are_those_of_the_present():
     assert not set(map(id, dense.weights)) & set(map(id, model.trainable_weights))
 
 
+@pytest.mark.skipif(
+    helpers.BACKEND != "torch", reason="on other backends Python traces a step once"
+)
+@pytest.mark.parametrize("is_built", [True, False])
+def test_a_model_is_looked_through_once_a_step_unless_a_layer_is_not_built(
+    is_built, monkeypatch
+):
+    class WithHead(SpikingModel):
+        def train_step(self, *state_and_data):
+            before = len(self.variables)
+            looked_at.clear()
+            if not self.head.built:
+                self.head.build((None, 6))
+            added.append(len(self.variables) - before)
+            counted.append(len(looked_at))
+            return super().train_step(*state_and_data)
+
+    looked_at, counted, added = [], [], []
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, layers.Dense(3)(LIF()(inputs)))
+    model = WithHead(network, timesteps=2)
+    model.head = layers.Dense(2, trainable=False)
+    if is_built:
+        model.head.build((None, 6))
+    collection = type(model._collection())
+    is_current = collection.is_current
+    monkeypatch.setattr(
+        collection, "is_current", lambda it: looked_at.append(it) or is_current(it)
+    )
+    model.compile("sgd", "mse")
+    model.train_on_batch(X, np.zeros((10, 3), "float32"))
+    assert added[0] == (0 if is_built else 2)
+    assert (counted[0] == 0) == is_built
+
+
 def test_a_model_whose_layers_are_collected_twice_has_the_same_collection():
     model = helpers.spiking(
         keras.Model(inputs := keras.Input((6,)), layers.Dense(3)(LIF()(inputs)))
@@ -693,15 +729,13 @@ def test_models_of_several_processes_leave_gradients_of_others_to_the_library():
         def get_metrics_result(self):
             return {"own": 1.0}
 
-    class OwnMixed(keras_internals.TrainsInProcesses, Own):
-        pass
+    class Mixed(keras.Model):
+        _initialize_ddp = keras_internals.initialize_no_ddp
 
-    class Mixed(keras_internals.TrainsInProcesses, keras.Model):
-        pass
-
-    assert OwnMixed().get_metrics_result() == {"own": 1.0}
-    assert Mixed().get_metrics_result() == {}
-    here = inspect.getmodule(keras_internals.TrainsInProcesses)._METRICS_HERE
+    here = keras_internals.metrics_here
+    assert here(Own().get_metrics_result) == {"own": 1.0}
+    assert here(Mixed().get_metrics_result) == {}
+    here = inspect.getmodule(here)._METRICS_HERE
     assert here.__module__ == "keras.src.trainers.trainer"
     if here is not keras.Model.get_metrics_result:
         # Since Keras 3.16 both are in its trainer for PyTorch.

@@ -18,6 +18,7 @@ from keras_ratesnn._core.keras_internals.calls import (
 from keras_ratesnn._core.keras_internals.collection import (
     CollectsVariablesOnce as CollectsVariablesOnce,
 )
+from keras_ratesnn._core.keras_internals.collection import collected as collected
 from keras_ratesnn._core.keras_internals.distillation import (
     ExtractsFeatures as ExtractsFeatures,
 )
@@ -79,8 +80,9 @@ from keras_ratesnn._core.keras_internals.masks import row_mask as row_mask
 from keras_ratesnn._core.keras_internals.masks import take_mask_off as take_mask_off
 from keras_ratesnn._core.keras_internals.masks import with_mask as with_mask
 from keras_ratesnn._core.keras_internals.processes import (
-    TrainsInProcesses as TrainsInProcesses,
+    initialize_no_ddp as initialize_no_ddp,
 )
+from keras_ratesnn._core.keras_internals.processes import metrics_here as metrics_here
 from keras_ratesnn._core.keras_internals.random import ShiftedSeeds as ShiftedSeeds
 from keras_ratesnn._core.keras_internals.random import (
     in_stateless_scope as in_stateless_scope,

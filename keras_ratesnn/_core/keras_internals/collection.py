@@ -1,5 +1,7 @@
 """The variables of a model, collected only where they have changed."""
 
+import contextlib
+import contextvars
 import functools
 import itertools
 import operator
@@ -7,9 +9,27 @@ from typing import Any
 
 import keras
 
+from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._core.keras_internals.imported import get_stateless_scope
 from keras_ratesnn._core.keras_internals.losses import forget_losses
 from keras_ratesnn._core.keras_internals.state import torch_parameters, values_of
+
+_checked = contextvars.ContextVar("keras_ratesnn_checked_collection", default=None)
+"""The collection of the model whose step runs, where it has been looked through."""
+
+
+def collected(model):
+    """A context for a step of a model, whose layers and variables are looked through
+    once, at its beginning.
+
+    Layers that are not built yet may make variables in the step, and are looked at each
+    time.
+    """
+    if not isinstance(model, CollectsVariablesOnce):
+        return contextlib.nullcontext()
+    collection = model._collection()
+    stays = collection.is_complete and all(layer.built for layer in collection.layers)
+    return setting(_checked, collection if stays else None)
 
 
 class CollectsVariablesOnce:
@@ -92,9 +112,9 @@ class CollectsVariablesOnce:
     def _known(self):
         """The present collection, or `None` if there is none yet, or no longer."""
         collection = vars(self).get("_collected_variables")
-        return (
-            collection if collection is not None and collection.is_current() else None
-        )
+        if collection is None or collection is _checked.get():
+            return collection
+        return collection if collection.is_current() else None
 
 
 class _Collection:
@@ -106,6 +126,7 @@ class _Collection:
         weights: List.
         tracked: The collection that Keras made of the variables for PyTorch, or `None`,
             and a list of their values.
+        is_complete: Boolean, whether all layers keep their variables where Keras does.
         has_metrics: Boolean, whether layers may have metrics.
     """
 
@@ -128,7 +149,7 @@ class _Collection:
         self._filled = list(filter(None, self._lists))
         self._contents = list(itertools.chain.from_iterable(self._filled))
         # A custom layer may find its variables in other places.
-        self._is_complete = all(map(_finds_variables_as_keras, map(type, layers)))
+        self.is_complete = all(map(_finds_variables_as_keras, map(type, layers)))
         # Keras leaves out those of models, which are for their own training.
         inside = [layer for layer in layers[1:] if not isinstance(layer, keras.Model)]
         self.has_metrics = any(
@@ -139,7 +160,7 @@ class _Collection:
     def is_current(self):
         """Whether a new collection would contain the same."""
         return (
-            self._is_complete
+            self.is_complete
             and list(map(len, self._lists)) == self._lengths
             and all(
                 map(

@@ -1,7 +1,5 @@
 """Models that several processes train on PyTorch, since Keras 3.16 does so as well."""
 
-from typing import Any
-
 import keras
 
 _METRICS_HERE = [
@@ -12,9 +10,9 @@ _METRICS_HERE = [
 """How Keras reads the metrics of a model, without those of other processes."""
 
 
-class TrainsInProcesses:
-    """A mixin for models that exchange gradients and metrics by themselves where there
-    is a process group of PyTorch.
+def initialize_no_ddp(model):
+    """In the place of Keras' `_initialize_ddp`, for models that exchange gradients and
+    metrics by themselves where there is a process group of PyTorch: wraps nothing.
 
     Since Keras 3.16 `fit`, `evaluate` and `predict` wrap a model in
     `DistributedDataParallel` there, and wait for all other processes to do so. That is
@@ -23,13 +21,13 @@ class TrainsInProcesses:
     process group).
     """
 
-    def _initialize_ddp(self):
-        """Wraps nothing."""
 
-    def get_metrics_result(self) -> dict[str, Any]:
-        of_keras = super().get_metrics_result  # type: ignore[misc]
-        return (
-            of_keras()
-            if of_keras.__func__ is not keras.Model.get_metrics_result
-            else _METRICS_HERE(self)
-        )
+def metrics_here(results):
+    """The metrics of a model, without those of other processes.
+
+    Args:
+        results: The method `get_metrics_result` of the model, Keras' or another one.
+    """
+    if results.__func__ is keras.Model.get_metrics_result:
+        return _METRICS_HERE(results.__self__)
+    return results()

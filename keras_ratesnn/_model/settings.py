@@ -1,0 +1,132 @@
+"""The settings of a model, which may change at any time, even during `fit`."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_ratesnn import _graph, gradients
+from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._core.annotations import Config, StepModeName
+from keras_ratesnn._model.time_masks import checked_mask_value
+from keras_ratesnn.gradients import GradientMethod
+
+STEP_MODES: tuple[StepModeName, ...] = ("multi", "single")
+
+
+class Settings:
+    """Gives a `keras.Model` with a `network` settings that are checked where they are
+    assigned."""
+
+    network: keras.Model
+    _draws: keras.random.SeedGenerator | None
+    _named_methods: dict[str, GradientMethod]
+    _checked_network: Callable[[], keras.Model | None]
+
+    @property
+    def timesteps(self) -> int:
+        """The number of time steps T. It can be changed to run the same weights for
+        more or fewer steps, even during `fit`."""
+        return self._timesteps
+
+    @timesteps.setter
+    def timesteps(self, value: int) -> None:
+        advice = "It is the number of time steps that the network runs for."
+        timesteps = checks.positive_integer("timesteps", value, advice=advice)
+        _graph.check_timesteps(_graph.as_graph(self.network), timesteps)
+        self._timesteps = timesteps
+
+    @property
+    def gradient(self) -> GradientMethod:
+        """The `GradientMethod`. Assign a method or a name to continue training with
+        another one."""
+        return self._gradient
+
+    @gradient.setter
+    def gradient(self, value: str | GradientMethod | Config) -> None:
+        method = gradients.get(value)
+        if isinstance(value, str):
+            # The same as before, for which calls are recorded, unless its attributes
+            # have been changed.
+            before = self._named_methods.setdefault(value, method)
+            method = before if repr(before) == repr(method) else method
+        neurons = _graph.neurons_of(_graph.as_graph(self.network))
+        method.check(neurons)
+        self._surrogates = tuple(
+            getattr(layer.cell, "surrogate", None) for layer in neurons
+        )
+        if method.draws and self._draws is None:
+            keras_internals.set_state(self, "_draws", keras.random.SeedGenerator())
+        self._gradient = method
+        # The config of another class may not tell all: compiled functions belong to
+        # this choice.
+        self._choice_of_gradient = (
+            None if type(method) in gradients.BY_NAME.values() else object()
+        )
+
+    @property
+    def step_mode(self) -> StepModeName:
+        """`"multi"` or `"single"`. It can be changed."""
+        return self._step_mode
+
+    @step_mode.setter
+    def step_mode(self, value: StepModeName) -> None:
+        step_mode = checks.one_of("step_mode", value, STEP_MODES)
+        self._check_steps(step_mode)
+        self._step_mode = step_mode
+
+    def _checked_graph(self):
+        """The graph of the network, which is checked again if it is a Sequential that
+        has been given other layers."""
+        functional = _graph.as_graph(self.network)
+        if functional is not self._checked_network():
+            _graph.check_network(functional)
+            _graph.check_timesteps(functional, self.timesteps)
+            # TensorFlow leaves an assignment out that would change nothing.
+            Settings.gradient.fset(self, self.gradient)  # type: ignore[attr-defined]
+            self._checked_network = weakref.ref(functional)
+        return functional
+
+    def _check_steps(self, step_mode):
+        if step_mode == "single":
+            _graph.check_steps(_graph.as_graph(self.network), '`step_mode="single"`')
+
+    @property
+    def return_sequences(self) -> bool:
+        """Whether the output is that of every step. It can be changed, for example to
+        read every step of a trained model."""
+        return self._return_sequences
+
+    @return_sequences.setter
+    def return_sequences(self, value: bool) -> None:
+        return_sequences = checks.boolean("return_sequences", value)
+        if return_sequences:
+            _graph.check_sequences(_graph.as_graph(self.network))
+        self._return_sequences = return_sequences
+
+    @property
+    def mask_value(self) -> float | None:
+        """The value of all elements of a time step that is padding, or `None`. It can
+        be changed."""
+        return self._mask_value
+
+    @mask_value.setter
+    def mask_value(self, value: float | None) -> None:
+        self._mask_value = checked_mask_value(value)
+
+    def _settings(self) -> tuple[Any, ...]:
+        # Parameters of surrogates may change during training, for example to make them
+        # steeper.
+        surrogates = tuple(map(repr, self._surrogates))
+        # NaN is not equal to itself.
+        mask_value = repr(self._mask_value)
+        gradient = type(self._gradient), repr(self._gradient), self._choice_of_gradient
+        return (
+            self._timesteps,
+            self._return_sequences,
+            self._step_mode,
+            gradient,
+            surrogates,
+            mask_value,
+        )
