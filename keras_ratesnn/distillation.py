@@ -110,7 +110,7 @@ class Distiller(
         super().__init__(
             teacher,
             student,
-            keras.tree.map_structure(_of_probabilities, distillation_losses),
+            keras.tree.map_structure(_comparing_probabilities, distillation_losses),
             *args,
             **kwargs,
         )
@@ -118,12 +118,13 @@ class Distiller(
     def compared_inputs(self, model: keras.Model, other: keras.Model) -> Any:
         """The symbolic inputs of a model; those of a `SpikingModel` with time where the
         other model has one axis more."""
-        own, others = (getattr(each, "inputs", None) or [] for each in (model, other))
-        if not isinstance(model, SpikingModel) or len(own) != len(others):
+        own = getattr(model, "inputs", None) or []
+        other_inputs = getattr(other, "inputs", None) or []
+        if not isinstance(model, SpikingModel) or len(own) != len(other_inputs):
             return own or None
         return [
             _with_time(mine, model.timesteps, len(theirs.shape))
-            for mine, theirs in zip(own, others, strict=True)
+            for mine, theirs in zip(own, other_inputs, strict=True)
         ]
 
     def feature_model(self, model: keras.Model, layer_names: list[str]) -> keras.Model:
@@ -188,7 +189,7 @@ class Distiller(
     ) -> Structure:
         """The features of the teacher, which gets no gradient."""
         with undifferentiated():
-            found = extract()
+            extracted = extract()
             reader = next(
                 features
                 for model, features in self._feature_models()
@@ -197,8 +198,9 @@ class Distiller(
             if isinstance(reader, SpikingModel) and self.teacher.return_sequences:
                 # It reads means, and the outputs of the student are those of every
                 # step, too.
-                found = {**found, "final_output": self.teacher(x, training=False)}
-            return keras.tree.map_structure(ops.stop_gradient, _wide(found))
+                outputs = self.teacher(x, training=False)
+                extracted = {**extracted, "final_output": outputs}
+            return keras.tree.map_structure(ops.stop_gradient, _wide(extracted))
 
     def student_features(self, extract: Callable[[], Structure]) -> Structure:
         """The features of the student."""
@@ -280,7 +282,7 @@ def _with_time(tensor: Tensor, timesteps: int, axes: int) -> Tensor:
     )
 
 
-def _of_probabilities(loss: Any) -> Any:
+def _comparing_probabilities(loss: Any) -> Any:
     """A loss in which the name "kl_divergence" means the divergence of softmax
     probabilities, as Keras documents it.
 
@@ -291,11 +293,11 @@ def _of_probabilities(loss: Any) -> Any:
     if type(loss) is not keras.distillation.LogitsDistillation:
         return loss
 
-    def repaired(of_output):
+    def repaired(loss_of_output):
         return (
             keras.losses.KLDivergence()
-            if of_output is keras.losses.kl_divergence
-            else of_output
+            if loss_of_output is keras.losses.kl_divergence
+            else loss_of_output
         )
 
     return keras.distillation.LogitsDistillation(

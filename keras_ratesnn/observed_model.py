@@ -107,19 +107,17 @@ class ObservedModel(SpikingModel):
 
     def _wanted(self) -> dict[str, dict[str, PlannedCall]]:
         """The calls of layers that are wanted, by their names."""
-        calls, wanted = (
-            named_calls(self.network),
-            {"membrane": self.membranes, "spikes": self.spikes},
-        )
-        return {
-            kind: {name: calls[name] for name in names}
-            for kind, names in wanted.items()
-            if names
-        }
+        calls = named_calls(self.network)
+        wanted = {}
+        if self.membranes:
+            wanted["membrane"] = {name: calls[name] for name in self.membranes}
+        if self.spikes:
+            wanted["spikes"] = {name: calls[name] for name in self.spikes}
+        return wanted
 
     def _run_method(self, method: GradientMethod, run: Run) -> Structure:
         emitting = _Emitting(self._wanted())
-        return {"output": run_method(emitting, run), **emitting.found}
+        return {"output": run_method(emitting, run), **emitting.emissions}
 
     def call(
         self, inputs: Structure, training: bool | None = None, mask: Structure = None
@@ -131,7 +129,9 @@ class ObservedModel(SpikingModel):
     def _in_order_of_inputs(
         self, outputs: dict[str, Structure], first: Tensor
     ) -> Structure:
-        observed = {kind: found for kind, found in outputs.items() if kind != "output"}
+        observed = {
+            kind: layers for kind, layers in outputs.items() if kind != "output"
+        }
         observed = keras.tree.map_structure(
             lambda steps: starting_at(-first, steps), observed
         )
@@ -156,13 +156,10 @@ class ObservedModel(SpikingModel):
                 (batch, self.timesteps, *output.shape[1:]), dtype=dtype
             )
 
-        wanted = self._wanted().items()
-        return {
-            "output": outputs,
-            **{
-                kind: {name: spec(kind, of[name]) for name in of} for kind, of in wanted
-            },
-        }
+        specs = {"output": outputs}
+        for kind, calls in self._wanted().items():
+            specs[kind] = {name: spec(kind, call) for name, call in calls.items()}
+        return specs
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         raise ValueError(
@@ -200,19 +197,19 @@ class _Emitting(GradientMethod):
         wanted: What `ObservedModel._wanted` returns.
 
     Attributes:
-        found: The same, with tensors `(batch, T, ...)` by the names of the layers.
+        emissions: The same, with tensors `(batch, T, ...)` by the names of the layers.
     """
 
     runs_means = True
 
     def __init__(self, wanted: dict[str, dict[str, PlannedCall]]) -> None:
         self.wanted = wanted
-        self.found: dict[str, dict[str, Tensor]] = {kind: {} for kind in wanted}
+        self.emissions: dict[str, dict[str, Tensor]] = {kind: {} for kind in wanted}
 
     def call(self, run: Run) -> Structure:
         (part, *_), slots = run.parts, itertools.count(-1, -1)
         emitted: dict[str, dict[str, Slot]] = {kind: {} for kind in self.wanted}
-        of_membranes: dict[str, Slot] = {}
+        membrane_slots: dict[str, Slot] = {}
         here = {call.key for call in part.calls}
         for kind, calls in self.wanted.items():
             for name, call in calls.items():
@@ -221,7 +218,7 @@ class _Emitting(GradientMethod):
                     and kind == "membrane"
                     and kind_of(call.operation).role == NEURON
                 ):
-                    emitted[kind][name] = of_membranes[call.key] = Slot(next(slots))
+                    emitted[kind][name] = membrane_slots[call.key] = Slot(next(slots))
                 elif call.key in here:
                     emitted[kind][name] = call.outputs[0]
         if not any(emitted.values()):
@@ -229,7 +226,7 @@ class _Emitting(GradientMethod):
 
         def nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node]:
             for node in plain_nodes(calls, context):
-                slot = of_membranes.get(node.handler.call.key)
+                slot = membrane_slots.get(node.handler.call.key)
                 if slot is not None:
                     node = Node(
                         WithMembranes(node.handler.call, context),
@@ -241,14 +238,14 @@ class _Emitting(GradientMethod):
         with_emitted = Part(
             part.calls, part.inputs, {"outputs": part.outputs, "emitted": emitted}
         )
-        of_steps = dataclasses.replace(
+        run_of_steps = dataclasses.replace(
             run, parts=(with_emitted, None, None), return_sequences=True
         )
-        found = in_time(Network(of_steps, nodes))
-        for kind, of_layers in found["emitted"].items():
-            self.found[kind].update(of_layers)
+        results = in_time(Network(run_of_steps, nodes))
+        for kind, layers in results["emitted"].items():
+            self.emissions[kind].update(layers)
         if run.return_sequences:
-            return found["outputs"]
+            return results["outputs"]
         return tree.map_leaves(
-            lambda steps: value_over_time(steps, run.mask, "mean"), found["outputs"]
+            lambda steps: value_over_time(steps, run.mask, "mean"), results["outputs"]
         )

@@ -284,15 +284,13 @@ class SpikingModel(
 
     @backend.untraced
     def _through_time(self, run: Run) -> Structure:
-        with backend.fusing(
-            self._asked_jit_compile is not False, run.training, self._graphs.loops
-        ):
-            settings, jit_compile = self._settings(), self._asked_jit_compile
+        jit_compile = self._asked_jit_compile
+        with backend.fusing(jit_compile is not False, run.training, self._graphs.loops):
             return through_time(
                 self._graphs,
                 self.gradient,
                 run,
-                settings,
+                self._settings(),
                 jit_compile,
                 self._run_method,
             )
@@ -343,8 +341,8 @@ class SpikingModel(
     def get_metrics_result(self) -> dict[str, Any]:
         """The values of all metrics: after an epoch those of all replicas, within a
         step those of this replica."""
-        of_keras = super().get_metrics_result
-        results = functools.partial(keras_internals.metrics_here, of_keras)
+        metrics = super().get_metrics_result
+        results = functools.partial(keras_internals.metrics_here, metrics)
         return results() if _in_step.get() else replicas.metrics_of_all(self, results)
 
     def compute_output_spec(

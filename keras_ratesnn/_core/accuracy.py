@@ -36,14 +36,16 @@ def _labels_of(y_true: Tensor, outputs: Tensor) -> Labels:
     )
 
 
-def _check_shape(found, outputs, labels):
+def _check_shape(shape, outputs, labels):
     """Raises ValueError if labels of this shape would be compared with other outputs
     than their own."""
-    of_classes = labels == "categorical" or (labels == "binary" and outputs[-1] != 1)
-    fitting = [outputs] if of_classes else [outputs[:-1], (*outputs[:-1], 1)]
-    if not any(checks.fits(found, each) for each in fitting):
-        wanted = " or ".join(str(each) for each in fitting)
+    has_axis_of_classes = labels == "categorical" or (
+        labels == "binary" and outputs[-1] != 1
+    )
+    fitting = [outputs] if has_axis_of_classes else [outputs[:-1], (*outputs[:-1], 1)]
+    if not any(checks.fits(shape, fitting_shape) for fitting_shape in fitting):
+        wanted = " or ".join(str(fitting_shape) for fitting_shape in fitting)
         raise ValueError(
             f"`y_true`, the labels, must have the shape {wanted} for outputs "
-            f"{outputs}. Received: shape {found}."
+            f"{outputs}. Received: shape {shape}."
         )

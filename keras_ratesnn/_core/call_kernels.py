@@ -24,8 +24,8 @@ def stopped():
     """A context in which those that are found carry no gradient."""
     return using(
         {
-            layer: tree.map_leaves(ops.stop_gradient, found)
-            for layer, found in _kernels.get().items()
+            layer: tree.map_leaves(ops.stop_gradient, kernels)
+            for layer, kernels in _kernels.get().items()
         }
     )
 
@@ -33,5 +33,5 @@ def stopped():
 def of(layer, name, compute):
     """What a call of a layer has under a name: what the network has found before, or
     else `compute()`."""
-    found = _kernels.get().get(layer)
-    return compute() if found is None else found[name]
+    kernels = _kernels.get().get(layer)
+    return compute() if kernels is None else kernels[name]

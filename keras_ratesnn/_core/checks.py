@@ -148,12 +148,12 @@ def names(name: str, value: Any, choices: Iterable[str]) -> list[str]:
     """Returns `value` as a list of names, each of which is among `choices`; else raises
     TypeError or ValueError."""
     if not isinstance(value, (list, tuple)) or not all(
-        isinstance(each, str) for each in value
+        isinstance(item, str) for item in value
     ):
         raise wrong_type(name, "a list of names", value)
     choices = list(choices)
-    for each in value:
-        one_of(name, each, choices)
+    for item in value:
+        one_of(name, item, choices)
     return list(value)
 
 
@@ -259,14 +259,14 @@ def labels(name: str, value: Any, outputs: Any, of: str = "") -> None:
     *_, classes = np.shape(outputs)
     if classes is None:
         return
-    found = value.reshape(-1)
+    given = value.reshape(-1)
     wrong = np.flatnonzero(
-        ~((found >= 0) & (found < classes) & (found == np.floor(found)))
+        ~((given >= 0) & (given < classes) & (given == np.floor(given)))
     )
     if len(wrong):
         raise ValueError(
             f"`{name}` must be labels from 0 to {classes - 1}, the numbers of the "
-            f"classes. Received: {found[wrong[0]]}, the label of sample "
+            f"classes. Received: {given[wrong[0]]}, the label of sample "
             f"{wrong[0]}{of}. Leave samples without a class out."
         )
 
@@ -274,14 +274,14 @@ def labels(name: str, value: Any, outputs: Any, of: str = "") -> None:
 def path(name: str, value: Any) -> str:
     """Returns the string of a path; raises an error if `value` is empty, or neither a
     string nor a path as of `pathlib`."""
-    found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    if not isinstance(found, str):
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str):
         raise wrong_type(name, "a string or a path", value)
-    if not found:
+    if not text:
         raise ValueError(
             f"`{name}` must be a path. Received: {name}='', an empty string."
         )
-    return found
+    return text
 
 
 def file(name: str, value: Any) -> tuple[str, int]:
@@ -291,33 +291,33 @@ def file(name: str, value: Any) -> tuple[str, int]:
     Opening a pipe waits for somebody to write, and a device may never end. Folders are
     left to `open`, which refuses them.
     """
-    found = path(name, value)
-    status = os.stat(found)
+    text = path(name, value)
+    status = os.stat(text)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise ValueError(
-            f"`{name}` must be the path of a file. Received: {name}={found!r}, a pipe "
+            f"`{name}` must be the path of a file. Received: {name}={text!r}, a pipe "
             "or a device, which may never end. Write what comes out of it to a file "
             "first."
         )
-    return found, status.st_size
+    return text, status.st_size
 
 
 def file_to_write(name: str, value: Any) -> str:
     """Returns the string of a path at which a file can be written; else raises
     TypeError, ValueError or OSError."""
-    found = path(name, value)
-    folder = os.path.dirname(found) or "."
+    text = path(name, value)
+    folder = os.path.dirname(text) or "."
     if not os.path.isdir(folder):
         raise FileNotFoundError(
             f"`{name}` must be a file in a folder that exists. Received: "
-            f"{name}={found!r}, but there is no folder {folder!r}. Make it first."
+            f"{name}={text!r}, but there is no folder {folder!r}. Make it first."
         )
-    if os.path.isdir(found):
+    if os.path.isdir(text):
         raise IsADirectoryError(
-            f"`{name}` must be a file. Received: {name}={found!r}, which is a folder. "
+            f"`{name}` must be a file. Received: {name}={text!r}, which is a folder. "
             "Add a file name."
         )
-    return found
+    return text
 
 
 def _also(advice: str) -> str:

@@ -59,7 +59,7 @@ def check_content(file):
             f"its addresses and sizes have {tuple(sizes)} bytes instead of 8."
         )
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for start in [found.start() for found in _HEAPS.finditer(content)]:
+        for start in [match.start() for match in _HEAPS.finditer(content)]:
             _, size = (
                 HEAP.unpack_from(content, start)
                 if start + HEAP.size <= len(content)

@@ -66,13 +66,13 @@ def normalize_rate(layer, rate, mean, variance, weights=None):
 def move_averages(layer, mean, variance, times=1, weights=None):
     """Updates a layer's moving averages `times` times with the statistics of a batch,
     unless all of its weights are 0."""
-    kept = layer.momentum**times
+    decay = layer.momentum**times
     if weights is not None:
-        kept = ops.where(_sum_over_replicas(weights) > 0.0, kept, 1.0)
+        decay = ops.where(_sum_over_replicas(weights) > 0.0, decay, 1.0)
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving.assign(
             backend.multiply_add(
-                time_axis.cast(value, moving.dtype), 1.0 - kept, moving.value * kept
+                time_axis.cast(value, moving.dtype), 1.0 - decay, moving.value * decay
             )
         )
 
@@ -88,12 +88,12 @@ def degrees_of_freedom(layer, inputs, mask):
         inputs: Tensor.
         mask: As in `normalize`.
     """
-    of_row = [
+    sizes_in_row = [
         size
         for axis, size in enumerate(ops.shape(inputs))
         if axis not in (0, layer.axis % len(inputs.shape))
     ]
-    per_weight = math.prod(of_row) / math.prod(ops.shape(mask)[1:])
+    per_weight = math.prod(sizes_in_row) / math.prod(ops.shape(mask)[1:])
     return ops.maximum(
         _sum_over_replicas(_weights(layer, inputs, mask)) * per_weight - 2.0,
         _LEAST_FREEDOM,
@@ -160,11 +160,10 @@ def scale_and_shift(layer):
     Returns:
         Two float64 arrays `(channels,)`.
     """
-    mean, variance = _array(layer.moving_mean), _array(layer.moving_variance)
-    scale = (1.0 if layer.gamma is None else _array(layer.gamma)) / np.sqrt(
-        variance + layer.epsilon
-    )
-    return scale, (0.0 if layer.beta is None else _array(layer.beta)) - mean * scale
+    gamma = 1.0 if layer.gamma is None else _array(layer.gamma)
+    beta = 0.0 if layer.beta is None else _array(layer.beta)
+    scale = gamma / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
+    return scale, beta - _array(layer.moving_mean) * scale
 
 
 def _array(variable):

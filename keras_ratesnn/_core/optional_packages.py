@@ -17,14 +17,14 @@ def how_to_install(extra: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         # Python has found a checkout on its path.
         requirements = []
-    of_extra = re.compile(rf"""(.+?)\s*;\s*extra == ['"]{extra}['"]""")
-    found = [
+    pattern = re.compile(rf"""(.+?)\s*;\s*extra == ['"]{extra}['"]""")
+    packages = [
         match[1]
         for requirement in requirements
-        if (match := of_extra.fullmatch(requirement))
+        if (match := pattern.fullmatch(requirement))
     ]
     quoted = " ".join(
-        f'"{requirement}"' for requirement in found or [f"keras-ratesnn[{extra}]"]
+        f'"{requirement}"' for requirement in packages or [f"keras-ratesnn[{extra}]"]
     )
     return f"python -m pip install {quoted}"
 

@@ -42,10 +42,10 @@ def integers_and_scale(
         threshold = _THRESHOLD * (
             numbers.sum(size, axis=axis, keepdims=True) / elements
         )
-        kept = numbers.maximum(numbers.sign(size - threshold), 0)
-        count = numbers.sum(kept, axis=axis, keepdims=True)
-        return numbers.sign(kernel) * kept, _quotient(
-            numbers.sum(size * kept, axis=axis, keepdims=True), count, numbers
+        nonzero = numbers.maximum(numbers.sign(size - threshold), 0)
+        count = numbers.sum(nonzero, axis=axis, keepdims=True)
+        return numbers.sign(kernel) * nonzero, _quotient(
+            numbers.sum(size * nonzero, axis=axis, keepdims=True), count, numbers
         )
     largest = LARGEST[weights]
     scale = _quotient(numbers.max(size, axis=axis, keepdims=True), largest, numbers)

@@ -73,9 +73,9 @@ def resolve(
             )
         return by_name[identifier]()
     if isinstance(identifier, dict):
-        found = keras.saving.deserialize_keras_object(identifier)
-        if isinstance(found, base):
-            return found
+        instance = keras.saving.deserialize_keras_object(identifier)
+        if isinstance(instance, base):
+            return instance
     hint = (
         " Pass an instance: add the parentheses." if inspect.isclass(identifier) else ""
     )
@@ -85,6 +85,6 @@ def resolve(
     )
 
 
-def serialize(found: object) -> Config:
+def serialize(instance: object) -> Config:
     """A dict from which `resolve` creates an equal object."""
-    return keras.saving.serialize_keras_object(found)
+    return keras.saving.serialize_keras_object(instance)

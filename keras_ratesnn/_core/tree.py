@@ -19,19 +19,19 @@ def flatten(structure):
     return [leaf for part in structure for leaf in flatten(part)]
 
 
-def map_leaves(function, structure, *others):
-    """Replaces every leaf of `structure` by `function(leaf, *leaves of others)`;
-    `others` have the same structure."""
+def map_leaves(function, structure, *aligned):
+    """Replaces every leaf of `structure` by `function(leaf, *leaves of aligned)`;
+    `aligned` have the same structure."""
     if isinstance(structure, dict):
         return {
-            name: map_leaves(function, part, *(other[name] for other in others))
+            name: map_leaves(function, part, *(parts[name] for parts in aligned))
             for name, part in structure.items()
         }
     if not isinstance(structure, (list, tuple)):
-        return function(structure, *others)
+        return function(structure, *aligned)
     parts = [
-        map_leaves(function, *aligned)
-        for aligned in zip(structure, *others, strict=True)
+        map_leaves(function, *part_and_aligned)
+        for part_and_aligned in zip(structure, *aligned, strict=True)
     ]
     if hasattr(structure, "_fields"):
         return type(structure)(*parts)

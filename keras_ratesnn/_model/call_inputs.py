@@ -62,12 +62,11 @@ def _rotated(tensor, first):
     """The steps of a tensor `(batch, T, ...)` from the first one of each sample on,
     `(batch,)`, followed by those before it."""
     timesteps = ops.shape(tensor)[1]
-    steps = (
-        ops.arange(timesteps, dtype="int32")[None] + ops.cast(first, "int32")[:, None]
-    ) % timesteps
-    return backend.steps_of_samples(
-        tensor, ops.reshape(steps, (-1, timesteps, *(1 for _ in tensor.shape[2:])))
-    )
+    numbers = ops.arange(timesteps, dtype="int32")[None]
+    steps = (numbers + ops.cast(first, "int32")[:, None]) % timesteps
+    inner_axes = [1] * (len(tensor.shape) - 2)
+    steps = ops.reshape(steps, (-1, timesteps, *inner_axes))
+    return backend.steps_of_samples(tensor, steps)
 
 
 def _as_input(tensor, wanted):

@@ -209,11 +209,11 @@ def _first_nan(array, mask_value):
         return None
     is_padding = mask_value is not None and math.isnan(mask_value) and array.ndim > 2
     for index, sample in enumerate(array):
-        found = np.isnan(sample)
+        is_nan = np.isnan(sample)
         if is_padding:
-            found = found.reshape(len(found), -1)
-            found = found.any(axis=1) & ~found.all(axis=1)
-        if found.any():
+            is_nan = is_nan.reshape(len(is_nan), -1)
+            is_nan = is_nan.any(axis=1) & ~is_nan.all(axis=1)
+        if is_nan.any():
             return index
     return None
 

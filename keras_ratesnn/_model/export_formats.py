@@ -103,14 +103,14 @@ def check(
         )
     package, command = _PACKAGES.get((format, here), (None, None))
     if package is not None and importlib.util.find_spec(package) is None:
-        other = (
+        elsewhere = (
             ""
             if _EASIEST[format] == here
             else f", or change the backend. {_elsewhere(format)}"
         )
         raise ImportError(
             f"`format={format!r}` needs the package {package} on the backend {here!r}. "
-            f"Install it, {command}{other}"
+            f"Install it, {command}{elsewhere}"
         )
     _check_precision(network, format, here)
     _check_quantization(network, format, here)
@@ -206,12 +206,11 @@ def signature(
     if given is None:
         specs = keras.tree.map_structure(spec, inputs)
         return specs if isinstance(specs, list) and len(specs) == 1 else [specs]
-    specs, wanted = keras.tree.flatten(given), keras.tree.flatten(inputs)
-    return (
-        keras.tree.pack_sequence_as(given, list(map(named, specs, wanted)))
-        if len(specs) == len(wanted)
-        else given
-    )
+    specs = keras.tree.flatten(given)
+    wanted = keras.tree.flatten(inputs)
+    if len(specs) != len(wanted):
+        return given
+    return keras.tree.pack_sequence_as(given, list(map(named, specs, wanted)))
 
 
 def _is_spec(spec):

@@ -54,11 +54,9 @@ def _in_order(callbacks):
             "`callbacks` may have one callback that sets the number of time steps of "
             f"a batch. Received: {names}."
         )
+    remaining = [callback for callback in callbacks if not _changes_batches(callback)]
     ordered: list[keras.callbacks.Callback] = []
-    for callback in (
-        *changing,
-        *(other for other in callbacks if not _changes_batches(other)),
-    ):
+    for callback in changing + remaining:
         index = len(ordered)
         if getattr(callback, "adds_to_logs", False):
             while index and isinstance(ordered[index - 1], _READ_LOGS):
@@ -74,7 +72,9 @@ def _changes_batches(callback):
 
 def _warn_of_readers(callback, earlier):
     readers = [
-        type(other).__name__ for other in earlier if isinstance(other, _READ_LOGS)
+        type(callback).__name__
+        for callback in earlier
+        if isinstance(callback, _READ_LOGS)
     ]
     if readers:
         name = type(callback).__name__
@@ -103,12 +103,12 @@ def around_fit(model, x, callbacks):
         if isinstance(callbacks, keras.callbacks.CallbackList)
         else keras.tree.flatten(callbacks)
     )
-    found = [callback for callback in listed if hasattr(callback, "on_fit_begin")]
-    for callback in found:
+    told = [callback for callback in listed if hasattr(callback, "on_fit_begin")]
+    for callback in told:
         callback.on_fit_begin(model, x)
     try:
         yield
     finally:
         keras_internals.keep_apart(model)
-        for callback in found:
+        for callback in told:
             callback.on_fit_end(sys.exception())

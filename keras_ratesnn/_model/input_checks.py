@@ -98,10 +98,10 @@ def _check_samples(tensors, least):
         )
 
 
-def are_tensors(structure, *others):
-    """Whether all leaves of a structure are tensors, arrays, or of `others`, types."""
+def are_tensors(structure, *types):
+    """Whether all leaves of a structure are tensors, arrays, or of these types."""
     return all(
-        isinstance(leaf, (np.ndarray, *others)) or ops.is_tensor(leaf)
+        isinstance(leaf, (np.ndarray, *types)) or ops.is_tensor(leaf)
         for leaf in keras.tree.flatten(structure)
     )
 
@@ -121,7 +121,8 @@ def _has_time(tensor, wanted, timesteps):
             f"{(None, *wanted.shape[1:])}), or {(None, timesteps, *wanted.shape[1:])} "
             "with time."
         )
-    static, received = tuple(wanted.shape[1:]), tuple(tensor.shape[1:])
+    static = tuple(wanted.shape[1:])
+    received = tuple(tensor.shape[1:])
     if len(tensor.shape) and checks.fits(received, static):
         return False
     if checks.fits(received, (timesteps, *static)):

@@ -37,9 +37,11 @@ def serialized(network):
             return config
         # Layers of a graph are built when they are called. From a file their `build`
         # would get a list.
-        kept = {key: value for key, value in config.items() if key != "build_config"}
+        attributes = {
+            key: value for key, value in config.items() if key != "build_config"
+        }
         return {
-            **kept,
+            **attributes,
             "config": {
                 key: value
                 for key, value in config["config"].items()

@@ -10,7 +10,9 @@ from keras_ratesnn import _graph
 from keras_ratesnn.layer_kinds import NEURON, READOUT, TIME_MEAN, kind_of
 from keras_ratesnn.losses import TET
 
-_LOGITS, _PROBABILITIES, _RATES = "logits", "probabilities", "firing rates"
+_LOGITS = "logits"
+_PROBABILITIES = "probabilities"
+_RATES = "firing rates"
 
 _CLASSES = {
     "sparse_categorical_crossentropy": "SparseCategoricalCrossentropy",
@@ -42,7 +44,9 @@ def warn_of_outputs(network, loss):
         loss: The argument `loss` of `compile`.
     """
     problem = next(
-        filter(None, (_problem(*found) for found in _losses_of_outputs(network, loss))),
+        filter(
+            None, (_problem(*triple) for triple in _losses_of_outputs(network, loss))
+        ),
         None,
     )
     if problem:
@@ -88,18 +92,22 @@ def _origin(index, producers):
         getattr(call.operation, "activation", None), "__name__", kind.activation
     )
     if kind.role == NEURON:
-        found = _RATES
+        meaning = _RATES
     elif activation in ("softmax", "sigmoid"):
-        found = _PROBABILITIES
+        meaning = _PROBABILITIES
     elif activation not in (None, "linear"):
-        found = None
+        meaning = None
     elif kind.moves or kind.masks or kind.parameter_free or kind.role == TIME_MEAN:
         origins = [_origin(before, producers) for before in call.inputs]
-        return origins[0] if len({found for found, _ in origins}) == 1 else (None, None)
+        return (
+            origins[0]
+            if len({meaning for meaning, _ in origins}) == 1
+            else (None, None)
+        )
     else:
         # What has weights, or is a membrane, has any sign and size.
-        found = _LOGITS if kind.affine or kind.role == READOUT else None
-    return found, call.operation.name
+        meaning = _LOGITS if kind.affine or kind.role == READOUT else None
+    return meaning, call.operation.name
 
 
 def _problem(loss, output, origin):
@@ -141,14 +149,14 @@ def _problem(loss, output, origin):
 def _taken(loss):
     """The name of a loss of probabilities, and whether it takes logits; `(None, None)`
     for any other loss."""
-    name, found = _of_keras(loss)
-    takes_logits = getattr(found, "from_logits", False)
+    name, keras_loss = _keras_function(loss)
+    takes_logits = getattr(keras_loss, "from_logits", False)
     if name in _CLASSES:
         return name, takes_logits
-    return (type(found).__name__, True) if takes_logits is True else (None, None)
+    return (type(keras_loss).__name__, True) if takes_logits is True else (None, None)
 
 
-def _of_keras(loss):
+def _keras_function(loss):
     """The name of the function of a loss, or of that in TET, if it is Keras' own, else
     `None`; and the loss, also by name."""
     loss = loss.loss if isinstance(loss, TET) else loss
@@ -163,10 +171,10 @@ def takes_classes(model):
     """Whether the loss of a model takes the numbers of classes, and each must be
     one."""
     loss = getattr(model, "loss", None)
-    name, found = _of_keras(loss)
+    name, keras_loss = _keras_function(loss)
     is_sparse = (
         name == "sparse_categorical_crossentropy"
-        and getattr(found, "ignore_class", None) is None
+        and getattr(keras_loss, "ignore_class", None) is None
     )
     return is_sparse or getattr(loss, "takes_labels", False)
 
@@ -174,7 +182,7 @@ def takes_classes(model):
 def is_of_keras(model):
     """Whether all losses of a model are Keras' own."""
     return all(
-        _of_keras(loss)[0] is not None
+        _keras_function(loss)[0] is not None
         for loss in keras.tree.flatten(getattr(model, "loss", None))
     )
 
@@ -210,11 +218,9 @@ def check(loss, y, y_pred, sample_weight, return_sequences):
     advice = _advice(loss, y, y_pred, return_sequences)
     if advice is not None:
         raise ValueError(advice)
-    given, (name, of_steps) = (
-        tuple(getattr(sample_weight, "shape", ())),
-        _only_loss(loss),
-    )
-    if return_sequences and len(given) == 1 and name is not None and not of_steps:
+    given = tuple(getattr(sample_weight, "shape", ()))
+    name, takes_steps = _only_loss(loss)
+    if return_sequences and len(given) == 1 and name is not None and not takes_steps:
         raise ValueError(
             "`sample_weight` must have a time axis, as the outputs have with "
             "return_sequences=True: (batch, timesteps). Received: weights of shape "
@@ -240,10 +246,10 @@ def check_metrics(metrics, y, y_pred):
     for metric in metrics:
         kind = type(metric) if isinstance(metric, keras.Metric) else metric
         # A `MeanMetricWrapper` may have a function of users.
-        of_keras = isinstance(metric, str) or getattr(
+        is_of_keras = isinstance(metric, str) or getattr(
             kind, "__module__", ""
         ).startswith("keras.")
-        if of_keras and kind is not keras.metrics.MeanMetricWrapper:
+        if is_of_keras and kind is not keras.metrics.MeanMetricWrapper:
             raise ValueError(
                 "`y` must have a time axis for the metric "
                 f"{getattr(metric, 'name', metric)!r}, as the outputs have with "
@@ -258,23 +264,24 @@ def _only_loss(loss):
     whether TET takes it of each step."""
     losses = keras.tree.flatten(loss)
     return (
-        (_of_keras(losses[0])[0], isinstance(losses[0], TET))
+        (_keras_function(losses[0])[0], isinstance(losses[0], TET))
         if len(losses) == 1
         else (None, False)
     )
 
 
 def _advice(loss, y, y_pred, return_sequences):
-    name, of_steps = _only_loss(loss)
+    name, takes_steps = _only_loss(loss)
     if (
         name is None
         or not (hasattr(y, "shape") and hasattr(y_pred, "shape"))
-        or (of_steps and not return_sequences)
+        or (takes_steps and not return_sequences)
     ):
         return None
     given, outputs = tuple(y.shape), tuple(y_pred.shape)
-    if of_steps:
-        outputs, return_sequences = (outputs[0], *outputs[2:]), False
+    if takes_steps:
+        outputs = (outputs[0], *outputs[2:])
+        return_sequences = False
     received = f"Received: y of shape {given} for outputs of shape {outputs}."
     are_numbers = name == "sparse_categorical_crossentropy"
     # Numbers of classes may have an axis of size 1 instead of that of the classes,
@@ -314,7 +321,7 @@ def _advice(loss, y, y_pred, return_sequences):
         )
     is_known = None not in (*given[1:], *outputs[1:])
     if (
-        of_steps
+        takes_steps
         and is_known
         and given[1:] not in ((1,), *(wanted[1:] for wanted in fitting))
     ):

@@ -100,14 +100,14 @@ def summarized(network: keras.Model, mode: str) -> Iterator[None]:
             f"`quantize` found no layer to quantize to {mode} in the network "
             f"{network.name!r}. {advice}"
         )
-    kept = [
+    unquantized = [
         layer.name
         for layer in _with_matrices(network)
         if layer.dtype_policy.quantization_mode is None
     ]
-    if kept:
+    if unquantized:
         warnings.warn(
-            f"The weights of these layers stay as they were: {', '.join(kept)}. "
+            f"The weights of these layers stay as they were: {', '.join(unquantized)}. "
             f"{advice}",
             stacklevel=4,
         )

@@ -77,8 +77,8 @@ def weigh_by_mask(losses, outputs, sample_weight, training):
     if backend.replicas.count() == 1 or all(mask is None for mask in masks):
         return sample_weight
     losses, given = (
-        found if len(found) == len(flat) else found * len(flat)
-        for found in map(keras.tree.flatten, (losses, sample_weight))
+        flattened if len(flattened) == len(flat) else flattened * len(flat)
+        for flattened in map(keras.tree.flatten, (losses, sample_weight))
     )
     return keras.tree.pack_sequence_as(
         outputs, list(map(_weight_of_mask, losses, masks, given))
@@ -115,7 +115,7 @@ def metrics_of_all(model, results):
     if backend.replicas.count() == 1:
         return results()
     reduce = {"sum": ops.sum, "mean": ops.mean}
-    of_all = [
+    totals = [
         (
             variable,
             ops.cast(
@@ -128,11 +128,11 @@ def metrics_of_all(model, results):
         for variable in model.metrics_variables
         if variable.aggregation in reduce
     ]
-    with keras_internals.Values(of_all):
+    with keras_internals.Values(totals):
         return results()
 
 
-def of_all(numbers):
+def gathered_numbers(numbers):
     """Integers of each replica, as an array `(replicas, ...)` that is the same on
     all."""
     if backend.replicas.count() == 1:
@@ -158,7 +158,7 @@ def begin_training(model, fit_arguments):
     if backend.replicas.count() == 1:
         return
     given = fit_arguments.arguments
-    plans = of_all(
+    plans = gathered_numbers(
         [_batches(**given), given.get("epochs", 1), given.get("initial_epoch", 0)]
     )
     if len(set(map(tuple, plans.tolist()))) > 1:

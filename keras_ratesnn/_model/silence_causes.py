@@ -59,15 +59,15 @@ def normalized_neurons(network):
     Args:
         network: A Functional or Sequential model.
     """
-    found, normalized = set(), set()
+    neurons, normalized = set(), set()
     for node in _graph.nodes_of(_graph.as_graph(network)):
         kind = kind_of(node.operation)
         follows = any(before in normalized for before in node.inputs)
         if kind.role == NEURON:
-            found.update([node.operation] if follows else [])
+            neurons.update([node.operation] if follows else [])
         elif kind.normalization is not None or (
             follows
             and (kind.moves or kind.masks or kind.parameter_free or kind.keeps_order)
         ):
             normalized.add(node)
-    return found
+    return neurons

@@ -114,20 +114,25 @@ class SilentLayers(keras.callbacks.Callback):
             self._keep(self._x, self.model.timesteps)
         # Processes may have seen other numbers of batches, and wait for each other in
         # each.
-        seen = self._seen[: replicas.of_all(len(self._seen)).min()]
-        self._has_looked, self._seen, self._missing, self._x = True, [], 0, None
+        seen = self._seen[: replicas.gathered_numbers(len(self._seen)).min()]
+        self._has_looked = True
+        self._seen = []
+        self._missing = 0
+        self._x = None
         silent = None
         broken: set[keras.layers.Layer] = set()
         for x, timesteps in seen:
             # Once all have spiked, other samples say no more.
             if silent != set():
-                layers, found = _activity(self._twin, x, timesteps)
-                spike, is_broken = replicas.of_all(found).any(axis=0)
-                of_batch = set(layers) - set(itertools.compress(layers, spike))
-                silent = of_batch if silent is None else silent & of_batch
+                layers, activity = _activity(self._twin, x, timesteps)
+                spike, is_broken = replicas.gathered_numbers(activity).any(axis=0)
+                silent_in_batch = set(layers) - set(itertools.compress(layers, spike))
+                silent = silent_in_batch if silent is None else silent & silent_in_batch
                 broken.update(itertools.compress(layers, is_broken))
         if silent:
-            samples = replicas.of_all(sum(_samples_in(x) for x, _ in seen)).sum()
+            samples = replicas.gathered_numbers(
+                sum(_samples_in(x) for x, _ in seen)
+            ).sum()
             if not replicas.is_first():
                 return
             warnings.warn(

@@ -33,23 +33,20 @@ def through_time(graphs, method, run, settings, jit_compile, run_with):
     settings = (tuple(has_time), run.training, run.with_gradient, settings)
     # What is recorded keeps no tensors.
     function = functools.partial(
-        _of_tensors,
+        _outputs_of_tensors,
         run_with,
         method,
         dataclasses.replace(run, inputs=[], mask=None),
         has_time,
     )
-    others = (method,) if run.draws is None else (method, run.draws)
-    return graphs.call(function, tensors, run.network, others, settings, jit_compile)
+    watched = (method,) if run.draws is None else (method, run.draws)
+    return graphs.call(function, tensors, run.network, watched, settings, jit_compile)
 
 
-def _of_tensors(run_with, method, run, has_time, tensors):
-    inputs, mask = tensors[: len(has_time)], tensors[len(has_time) :]
-    run = dataclasses.replace(
-        run,
-        inputs=list(zip(inputs, has_time, strict=True)),
-        mask=mask[0] if mask else None,
-    )
+def _outputs_of_tensors(run_with, method, run, has_time, tensors):
+    mask = tensors[len(has_time)] if len(tensors) > len(has_time) else None
+    inputs = list(zip(tensors, has_time, strict=False))
+    run = dataclasses.replace(run, inputs=inputs, mask=mask)
     return run_with(method, run)
 
 
@@ -66,36 +63,30 @@ def run_method(method, run):
     follow = method.call if method.runs_means else plain
     if not readouts.calls:
         return follow(_once(run, after, method.call(run)))
-    of_steps = dataclasses.replace(run, return_sequences=True)
-    inputs = _of_steps(run, method.call(of_steps))
+    run_of_steps = dataclasses.replace(run, return_sequences=True)
+    inputs = _sequence_inputs(run, method.call(run_of_steps))
     outputs = follow(
         dataclasses.replace(
-            of_steps, parts=(readouts, None, None), inputs=inputs, step_mode="multi"
+            run_of_steps, parts=(readouts, None, None), inputs=inputs, step_mode="multi"
         )
     )
     if run.return_sequences:
         return follow(
             dataclasses.replace(
-                run, parts=(after, None, None), inputs=_of_steps(run, outputs)
+                run, parts=(after, None, None), inputs=_sequence_inputs(run, outputs)
             )
         )
-    wanted = [
-        *(call.operation.value for call in readouts.calls),
-        *["mean"] * len(outputs),
+    # Those of the readouts are first.
+    wanted = [call.operation.value for call in readouts.calls]
+    wanted += ["mean"] * (len(outputs) - len(wanted))
+    values = [
+        value_over_time(steps, run.mask, value)
+        for steps, value in zip(outputs, wanted, strict=False)
     ]
-    return follow(
-        _once(
-            run,
-            after,
-            [
-                value_over_time(steps, run.mask, value)
-                for steps, value in zip(outputs, wanted, strict=False)
-            ],
-        )
-    )
+    return follow(_once(run, after, values))
 
 
-def _of_steps(run, sequences):
+def _sequence_inputs(run, sequences):
     """The inputs of a part, given the outputs of all steps of the one before."""
     for steps in sequences:
         # Padding is not among the masks that layers see.
@@ -120,18 +111,20 @@ def _once(run, part, values):
 def value_over_time(steps, mask, wanted):
     """The `"mean"`, `"last"` or `"max"` of the steps that count, `(batch, T, ...)` to
     `(batch, ...)`, with its Keras mask."""
-    of_rows = keras_internals.mask_of(steps)
+    row_mask = keras_internals.mask_of(steps)
     if wanted == "mean":
         value = Windows((steps.shape[1],), mask).mean_over_all(time_axis.fold(steps))
-    elif of_rows is None:
+    elif row_mask is None:
         value = steps[:, -1] if wanted == "last" else ops.max(steps, axis=1)
     else:
-        counts = time_axis.as_rows(of_rows, steps)
+        counts = time_axis.as_rows(row_mask, steps)
         value = _last(steps, counts) if wanted == "last" else _largest(steps, counts)
     # A value counts where some step does.
     return keras_internals.put_mask(
         value,
-        None if of_rows is None or len(of_rows.shape) < 3 else ops.any(of_rows, axis=1),
+        None
+        if row_mask is None or len(row_mask.shape) < 3
+        else ops.any(row_mask, axis=1),
     )
 
 

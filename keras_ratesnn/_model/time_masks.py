@@ -39,25 +39,25 @@ def masked(network, pairs, mask, mask_value):
             a single mask.
     """
     inputs, in_time = [], []
-    for (tensor, timed), of_input in zip(
+    for (tensor, timed), input_mask in zip(
         pairs, _masks_of(network, pairs, mask), strict=True
     ):
-        if of_input is None:
-            of_input = keras_internals.mask_of(tensor)
-        _check_rank(of_input, tensor)
+        if input_mask is None:
+            input_mask = keras_internals.mask_of(tensor)
+        _check_rank(input_mask, tensor)
         if timed and mask_value is not None:
             in_time.append(_any_of_each(_is_data(tensor, mask_value)))
-        if of_input is not None:
-            of_rows = ops.cast(of_input, "bool")
+        if input_mask is not None:
+            row_mask = ops.cast(input_mask, "bool")
             if timed:
                 # A step counts where some of its rows do.
-                in_time.append(_any_of_each(of_rows))
-                of_rows = of_rows if len(of_rows.shape) > 2 else None
+                in_time.append(_any_of_each(row_mask))
+                row_mask = row_mask if len(row_mask.shape) > 2 else None
             # What a row holds at the steps at which it is masked does not matter.
-            clean = time_axis.zero_unless(of_rows, tensor) if timed else tensor
+            clean = time_axis.zero_unless(row_mask, tensor) if timed else tensor
             # Another tensor: the caller's keeps its mask.
             tensor = keras_internals.put_mask(
-                ops.copy(tensor) if clean is tensor else clean, of_rows
+                ops.copy(tensor) if clean is tensor else clean, row_mask
             )
         inputs.append((tensor, timed))
     return inputs, functools.reduce(ops.logical_and, in_time) if in_time else None
@@ -140,12 +140,12 @@ def check_some_steps_count(network, x, timesteps, mask, mask_value):
         return
     pairs = with_time(network, x, timesteps)
     check_data_hold(network, pairs, mask, mask_value)
-    for (tensor, timed), of_input in zip(
+    for (tensor, timed), input_mask in zip(
         pairs, _masks_of(network, pairs, mask), strict=True
     ):
         counts = []
-        if timed and isinstance(of_input, np.ndarray):
-            counts.append(_any_of_each(of_input, np))
+        if timed and isinstance(input_mask, np.ndarray):
+            counts.append(_any_of_each(input_mask, np))
         if timed and mask_value is not None and isinstance(tensor, np.ndarray):
             counts.append(_any_of_each(_is_data(tensor, mask_value, np), np))
         empty: Any = (
@@ -167,22 +167,22 @@ def _masks_of(network, pairs, mask):
     if mask is None:
         return [None for _ in pairs]
     masks = (
-        _of_inputs_with_time(mask, pairs)
+        _masks_where_time_is(mask, pairs)
         if hasattr(mask, "shape")
         else _in_structure(network, mask)
     )
-    for (tensor, timed), of_input, wanted in zip(
+    for (tensor, timed), input_mask, wanted in zip(
         pairs, masks, network.inputs, strict=True
     ):
-        if of_input is not None:
+        if input_mask is not None:
             name = keras_internals.name_of_input(wanted)
-            _check_values(of_input, name)
-            _check_rank(of_input, tensor)
-            _check_shape(of_input, tensor, timed, name)
+            _check_values(input_mask, name)
+            _check_rank(input_mask, tensor)
+            _check_shape(input_mask, tensor, timed, name)
     return masks
 
 
-def _of_inputs_with_time(mask, pairs):
+def _masks_where_time_is(mask, pairs):
     if len(pairs) > 1 and not any(timed for _, timed in pairs):
         raise ValueError(
             "A single `mask` for several inputs masks time steps. Received: mask of "
@@ -194,9 +194,9 @@ def _of_inputs_with_time(mask, pairs):
 
 def _in_structure(network, mask):
     wrong = [
-        of_input
-        for of_input in keras.tree.flatten(mask)
-        if not (of_input is None or hasattr(of_input, "shape"))
+        leaf
+        for leaf in keras.tree.flatten(mask)
+        if not (leaf is None or hasattr(leaf, "shape"))
     ]
     if not wrong:
         try:
@@ -286,7 +286,7 @@ def _as_data_holds_it(mask_value, dtype):
     that a dtype does not hold, since it is 0 or infinite there, or no integer of this
     size, is in no data of this dtype.
     """
-    dtype, found = keras.backend.standardize_dtype(dtype), []
+    dtype, values = keras.backend.standardize_dtype(dtype), []
     if dtype.startswith(("bool", "int", "uint")):
         least, most = (
             (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
@@ -305,8 +305,8 @@ def _as_data_holds_it(mask_value, dtype):
                 or mask_value != mask_value
                 or (value and math.isfinite(value))
             ):
-                found.append(value)
-    return dict.fromkeys(found)
+                values.append(value)
+    return dict.fromkeys(values)
 
 
 def _any_of_each(steps, numpy=ops):

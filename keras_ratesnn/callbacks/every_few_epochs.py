@@ -127,12 +127,12 @@ class AccuracyOverTime(EveryEpochs):
 
     def measure(self) -> dict[str, float]:
         model = measured(self.model)
-        found = analysis.accuracy_over_time(
+        result = analysis.accuracy_over_time(
             model, self.x, self.y, self._largest, threshold=self.threshold, verbose=0
         )
         return {
             f"accuracy_over_time/t{t}": accuracy
-            for t, accuracy in enumerate(found.accuracy.tolist(), 1)
+            for t, accuracy in enumerate(result.accuracy.tolist(), 1)
         }
 
 
@@ -197,13 +197,12 @@ class GradientAgreement(EveryEpochs):
         loss = (
             self.model._loss_of_student if isinstance(self.model, Distiller) else None
         )
-        found = analysis.gradient_agreement(
+        result = analysis.gradient_agreement(
             measured(self.model), self.x, self.y, self.other, loss
         )
         agreement = {}
-        for name, cosine, ratio in zip(
-            found.layers, found.cosine.tolist(), found.norm_ratio.tolist(), strict=True
-        ):
+        cosines, ratios = result.cosine.tolist(), result.norm_ratio.tolist()
+        for name, cosine, ratio in zip(result.layers, cosines, ratios, strict=True):
             agreement[f"gradient_cosine/{name}"] = cosine
             agreement[f"gradient_norm_ratio/{name}"] = ratio
         return agreement

@@ -91,32 +91,34 @@ class FiringRate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         rates = analysis.firing_rates(measured(self.model), self.x)
-        of_layers = {
+        layer_rates = {
             f"firing_rate/{name}": rate
             for name, rate in zip(rates.layers, rates.mean.tolist(), strict=True)
         }
         if logs is not None:
-            neurons = sum(of_neurons.size for of_neurons in rates.by_neuron)
+            neurons = sum(neuron_rates.size for neuron_rates in rates.by_neuron)
             logs["firing_rate"] = float(
-                sum(of_neurons.sum() for of_neurons in rates.by_neuron) / neurons
+                sum(neuron_rates.sum() for neuron_rates in rates.by_neuron) / neurons
             )
-            logs.update(of_layers if self.by_layer else {})
+            logs.update(layer_rates if self.by_layer else {})
         if self._writer is not None:
-            self._writer.write(zip(of_layers, rates.by_neuron, strict=True), epoch)
+            self._writer.write(zip(layer_rates, rates.by_neuron, strict=True), epoch)
         # A rate may be NaN.
         dead = {
             name
-            for name, rate in zip(rates.layers, of_layers.values(), strict=True)
+            for name, rate in zip(rates.layers, layer_rates.values(), strict=True)
             if not rate > 0
         }
         died = [name for name in rates.layers if name in dead - self._dead]
         self._dead = dead
         if died and self.by_layer:
-            found = describe(measured(self.model), self.x, verbose=False)
+            description = describe(measured(self.model), self.x, verbose=False)
+            state = "no neuron spikes any more"
+            advice = f"{_ADVICE}{description.remedy}"
+            if description.nan:
+                state, advice = "the rate is NaN", description.remedy
             warnings.warn(
-                f"DEAD after epoch {epoch + 1}: "
-                f"{'the rate is NaN' if found.nan else 'no neuron spikes any more'} in "
-                f"{', '.join(died)}. {'' if found.nan else _ADVICE}{found.remedy} "
+                f"DEAD after epoch {epoch + 1}: {state} in {', '.join(died)}. {advice} "
                 "keras_ratesnn.describe(model, x) shows all layers.",
                 stacklevel=2,
             )
@@ -149,11 +151,9 @@ class _Histograms:
                 f"log_dir={self._log_dir!r}. Install it with `python -m pip install "
                 "tensorboard`, or leave it out."
             ) from error
-        self._event, self._histogram, self._file = (
-            event_pb2.Event,
-            histogram_pb,
-            EventFileWriter,
-        )
+        self._event = event_pb2.Event
+        self._histogram = histogram_pb
+        self._file = EventFileWriter
 
     def open(self):
         """Starts a file, next to those of earlier runs."""

@@ -104,11 +104,9 @@ class TimestepsOfBatches(keras.callbacks.Callback):
 
     def on_fit_end(self, error: BaseException | None) -> None:
         """Gives the model its own T again, also after an error."""
-        trained, self._spiking.timesteps, self._in_fit = (
-            self._spiking.timesteps,
-            self._own,
-            False,
-        )
+        trained = self._spiking.timesteps
+        self._spiking.timesteps = self._own
+        self._in_fit = False
         # Only errors about shapes name the number of time steps.
         if (
             isinstance(error, ValueError)

@@ -131,7 +131,9 @@ class _Collection:
     """
 
     def __init__(self, layers, variables, weights):
-        self.layers, self.variables, self.weights = layers, variables, weights
+        self.layers = layers
+        self.variables = variables
+        self.weights = weights
         self.tracked: tuple[Any, list[Any]] = (None, [])
         names = (
             "_trainable_variables",

@@ -30,7 +30,7 @@ def own_classes(cls):
     """The classes of a class of Functional or Sequential models that are not Keras'
     own, the most derived first: a tuple."""
     base = graph_class(cls)
-    return tuple(other for other in cls.__mro__ if not issubclass(base, other))
+    return tuple(derived for derived in cls.__mro__ if not issubclass(base, derived))
 
 
 def attributes_of(model):
@@ -40,11 +40,11 @@ def attributes_of(model):
     base = graph_class(type(model))
     plain = base([inputs]) if base is keras.Sequential else base(inputs, inputs)
     plain.compile("sgd", "mse")
-    of_keras = {*_names_of_attributes(plain), *_MADE_WHEN_RUN}
+    known = {*_names_of_attributes(plain), *_MADE_WHEN_RUN}
     return {
         name: getattr(model, name)
         for name in _names_of_attributes(model)
-        if name not in of_keras
+        if name not in known
     }
 
 

@@ -44,11 +44,11 @@ def own_state(layer):
 def hooks_of(layer):
     """The collections of functions that run before or after the calls of a layer, on
     PyTorch."""
-    found = (
+    all_hooks = (
         getattr(layer, name, None)
         for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
     )
-    return [hooks for hooks in found if hooks is not None]
+    return [hooks for hooks in all_hooks if hooks is not None]
 
 
 def is_rematerialized(model):

@@ -94,9 +94,9 @@ def forget_losses(model):
 def with_owners(losses, layers):
     """List of pairs `(layer, loss)`: the losses that a scope has collected. The layers
     forget them."""
-    found = []
+    pairs = []
     for loss in losses:
         owner = next(layer for layer in layers if id(loss) in layer._loss_ids)
         owner._loss_ids.discard(id(loss))
-        found.append((owner, loss))
-    return found
+        pairs.append((owner, loss))
+    return pairs

@@ -93,14 +93,13 @@ def torch_generators_from(generator_of, run):
     from keras.src.backend.torch import random
     from keras.src.random.seed_generator import draw_seed
 
-    thread, original = threading.get_ident(), random.torch_seed_generator
+    thread = threading.get_ident()
+    original = random.torch_seed_generator
 
     def generator(seed):
-        return (
-            generator_of(sum(draw_seed(seed)))
-            if threading.get_ident() == thread
-            else original(seed)
-        )
+        if threading.get_ident() != thread:
+            return original(seed)
+        return generator_of(sum(draw_seed(seed)))
 
     class Torch:
         def __getattr__(self, name):

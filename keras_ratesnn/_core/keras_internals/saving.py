@@ -16,13 +16,13 @@ def portable(config):
     See docs/upstream.md, a saved optimizer.
     """
 
-    def of_any(part):
+    def portable_part(part):
         is_torch = str(part.get("module")).startswith(
             "keras.src.backend.torch.optimizers"
         )
         return {**part, "module": "keras.optimizers"} if is_torch else part
 
-    return tree.map_dicts(of_any, config)
+    return tree.map_dicts(portable_part, config)
 
 
 def without_code():

@@ -57,10 +57,8 @@ def transfers_that_overlap():
         rate = getattr(learning_rate, "value", learning_rate)
         if torch.is_tensor(rate) and is_on_gpu(rate.device):
             # As a factor, the learning rate would be read by the host.
-            grads, learning_rate = (
-                torch._foreach_mul(grads, rate.to(grads[0].dtype)),
-                1.0,
-            )
+            grads = torch._foreach_mul(grads, rate.to(grads[0].dtype))
+            learning_rate = 1.0
         return update(self, grads, variables, learning_rate)
 
     return [
