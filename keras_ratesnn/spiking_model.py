@@ -14,10 +14,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks, keras_internals, registry
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
 from keras_ratesnn._core.contexts import setting
-from keras_ratesnn._core.other_names import (
-    check_attribute_name,
-    refuse_other_names,
-)
+from keras_ratesnn._core.other_names import refuse_other_names
 from keras_ratesnn._model import (
     data_checks,
     export_formats,
@@ -29,6 +26,7 @@ from keras_ratesnn._model import (
 )
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
 from keras_ratesnn._model.checked_methods import (
+    check_trainable,
     refuse_mask,
     with_checked_inputs,
 )
@@ -56,7 +54,6 @@ from keras_ratesnn._model.through_time import (
 from keras_ratesnn._model.time_masks import check_some_steps_count
 from keras_ratesnn._model.trainer import Trainer
 from keras_ratesnn._model.undifferentiated import is_undifferentiated, undifferentiated
-from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.run import Run
 
@@ -203,22 +200,6 @@ class SpikingModel(
         self._shares_weights = False
         # The network's variables exist: there is nothing to build.
         self.built = True
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "network" and hasattr(self, name):
-            # Keras would keep the weights of the first one, too.
-            raise AttributeError(
-                f"`network` of a {type(self).__name__} cannot be replaced. Received: "
-                f"network={value!r}. Make a new model, SpikingModel(network, "
-                "timesteps); the weights of layers in both are shared."
-            )
-        check_attribute_name(OTHER_NAMES, self, name, value)
-        super().__setattr__(name, value)
-        if name == "trainable":
-            # On TensorFlow Keras does nothing for the layers in a model that has this
-            # value already.
-            for layer in keras_internals.with_sublayers(self):
-                keras.Layer.trainable.fset(layer, value)
 
     @property
     def engine(self) -> str:
@@ -430,12 +411,7 @@ class SpikingModel(
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         refuse_mask("fit", kwargs)
-        quantization.check_trainable(self)
-        _graph.check_trainable(_graph.as_graph(self.network))
-        check_finite(self.variables)
-        # Before Keras starts: on JAX an error in a training step leaves a model without
-        # weights.
-        self.gradient.check_timesteps(self.timesteps)
+        check_trainable(self)
         asked = inspect.signature(super().fit).bind(x, *args, **kwargs)
         asked.arguments["callbacks"] = in_order(asked.arguments.get("callbacks"))
         if not self._told_of_nan:

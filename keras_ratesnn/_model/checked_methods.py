@@ -5,10 +5,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
-from keras_ratesnn._model import data_checks
+from keras_ratesnn._model import data_checks, quantization
 from keras_ratesnn._model.input_checks import are_tensors
 from keras_ratesnn._model.trainer import Trainer
+from keras_ratesnn._model.weight_checks import check_finite
 
 
 def with_checked_inputs(
@@ -40,6 +42,15 @@ def with_checked_inputs(
             return method(self, x, *args, **kwargs)
 
     return checked
+
+
+def check_trainable(model):
+    """Raises an error before `fit` starts Keras, if a model cannot be trained: on JAX
+    an error in a training step leaves it without weights."""
+    quantization.check_trainable(model)
+    _graph.check_trainable(_graph.as_graph(model.network))
+    check_finite(model.variables)
+    model.gradient.check_timesteps(model.timesteps)
 
 
 def refuse_mask(method, kwargs):

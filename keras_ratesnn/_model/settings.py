@@ -9,6 +9,8 @@ import keras
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._core.annotations import Config, StepModeName
+from keras_ratesnn._core.other_names import check_attribute_name
+from keras_ratesnn._model.other_names import OTHER_NAMES
 from keras_ratesnn._model.time_masks import checked_mask_value
 from keras_ratesnn.gradients import GradientMethod
 
@@ -16,13 +18,29 @@ STEP_MODES: tuple[StepModeName, ...] = ("multi", "single")
 
 
 class Settings:
-    """Gives a `keras.Model` with a `network` settings that are checked where they are
-    assigned."""
+    """Gives a `keras.Model` with a `network` settings, and checks what is assigned to
+    its attributes."""
 
     network: keras.Model
     _draws: keras.random.SeedGenerator | None
     _named_methods: dict[str, GradientMethod]
     _checked_network: Callable[[], keras.Model | None]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "network" and hasattr(self, name):
+            # Keras would keep the weights of the first one, too.
+            raise AttributeError(
+                f"`network` of a {type(self).__name__} cannot be replaced. Received: "
+                f"network={value!r}. Make a new model, SpikingModel(network, "
+                "timesteps); the weights of layers in both are shared."
+            )
+        check_attribute_name(OTHER_NAMES, self, name, value)
+        super().__setattr__(name, value)
+        if name == "trainable":
+            # On TensorFlow Keras does nothing for the layers in a model that has this
+            # value already.
+            for layer in keras_internals.with_sublayers(self):
+                keras.Layer.trainable.fset(layer, value)
 
     @property
     def timesteps(self) -> int:
