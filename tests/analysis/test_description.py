@@ -112,14 +112,10 @@ def test_neurons_with_values_of_their_own_are_not_listed_as_not_counted():
 
 
 def test_dead_layers_are_named_with_advice():
-    network = chain(
-        layers.Dense(8),
-        LIF(threshold=100.0, name="first"),
-        layers.Dense(4),
-        LIF(name="second"),
-        layers.Dense(3),
-    )
-    description = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0])
+    silent = LIF(threshold=100.0, name="first")
+    then = layers.Dense(4), LIF(name="second"), layers.Dense(3)
+    model = rsnn.SpikingModel(chain(layers.Dense(8), silent, *then), timesteps=2)
+    description = quiet(model, helpers.data()[0])
     assert [layer.name for layer in description.dead] == ["first", "second"]
     (warning,) = description.warnings
     assert "DEAD: no neuron spikes in first, second." in warning
@@ -143,27 +139,26 @@ def test_moving_statistics_are_named_first_for_a_dead_layer_after_batch_normaliz
     assert "put a BatchNormalization" not in warning
 
 
-@pytest.mark.parametrize("where", ["x", "weights", "outputs"])
-def test_nan_is_named_instead_of_advice_about_dead_layers(where):
-    dense = layers.Dense(8, name="hidden")
-    function = (lambda y: ops.log(y - 1e6)) if where == "outputs" else (lambda y: y)
+@pytest.mark.parametrize(
+    ("where", "cause"),
+    [
+        ("x", "`x` has values that are NaN"),
+        ("weights", "The weights hidden/kernel"),
+        ("outputs", "`x` and the weights are finite"),
+    ],
+)
+def test_nan_is_named_instead_of_advice_about_dead_layers(where, cause):
+    dense, x = layers.Dense(8, name="hidden"), helpers.data()[0]
     inputs = keras.Input((6,))
-    model = rsnn.SpikingModel(
-        keras.Model(
-            inputs, layers.Dense(3)(LIF(name="first")(function(dense(inputs))))
-        ),
-        timesteps=2,
-    )
-    x = helpers.data()[0]
+    currents = dense(inputs)
+    if where == "outputs":
+        currents = ops.log(currents - 1e6)
+    outputs = layers.Dense(3)(LIF(name="first")(currents))
+    model = rsnn.SpikingModel(keras.Model(inputs, outputs), timesteps=2)
     if where == "x":
         x = np.full_like(x, np.nan)
     elif where == "weights":
         dense.kernel.assign(np.full((6, 8), np.inf))
-    cause = {
-        "x": "`x` has values that are NaN",
-        "weights": "The weights hidden/kernel",
-        "outputs": "`x` and the weights are finite",
-    }[where]
     (warning,) = quiet(model, x).warnings
     assert warning.startswith("NaN: the currents of first are NaN or infinite.")
     assert cause in warning
@@ -214,50 +209,33 @@ def test_a_healthy_network_gets_no_warning():
 
 
 def test_nested_and_shared_neurons_each_have_a_row():
-    shared = LIF(name="shared")
-    inner = keras.Sequential(
-        [keras.Input((6,)), layers.Dense(6), LIF(name="inner")], name="block"
-    )
-    inputs = keras.Input((6,))
+    shared, inputs = LIF(name="shared"), keras.Input((6,))
+    nested = [keras.Input((6,)), layers.Dense(6), LIF(name="inner")]
+    inner = keras.Sequential(nested, name="block")
     network = keras.Model(inputs, shared(layers.Dense(6)(shared(inner(inputs)))))
     description = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0])
-    assert [layer.name for layer in description.layers] == [
-        "block/inner",
-        "shared",
-        "shared",
-    ]
+    names = [layer.name for layer in description.layers]
+    assert names == ["block/inner", "shared", "shared"]
 
 
-def test_its_heading_is_the_name_of_the_model(capsys):
-    describe(
-        rsnn.SpikingModel(helpers.mlp(), timesteps=2, name="mine"), helpers.data()[0]
-    )
-    assert capsys.readouterr().out.startswith("mine: 10 samples, 2 time steps")
+def test_it_prints_what_it_returns_under_the_name_of_the_model(capsys):
+    model = rsnn.SpikingModel(helpers.mlp(), timesteps=2, name="mine")
+    description = describe(model, helpers.data()[0])
+    printed = capsys.readouterr().out
+    assert printed == f"{description}\n"
+    assert printed.startswith("mine: 10 samples, 2 time steps")
 
 
-def test_it_prints_what_it_returns(capsys):
-    description = describe(helpers.spiking(), helpers.data()[0])
-    assert capsys.readouterr().out == f"{description}\n"
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_the_model_is_not_changed(gradient, step_mode):
-    network = chain(
-        layers.Dense(8),
-        layers.BatchNormalization(),
-        LIF(),
-        layers.Dropout(0.5),
-        layers.Dense(3),
-    )
-    model = helpers.spiking(network, gradient=gradient, step_mode=step_mode)
+def test_the_model_is_not_changed():
+    hidden = [layers.Dense(8), layers.BatchNormalization(), LIF(), layers.Dropout(0.5)]
+    network = chain(*hidden, layers.Dense(3))
+    model = helpers.spiking(network, step_mode="single")
     x, y = helpers.data()
     before = to_numpy(network.get_weights())
     expected = model.predict(x, verbose=0)
     quiet(model, x)
-    keras.tree.map_structure(
-        np.testing.assert_array_equal, before, to_numpy(network.get_weights())
-    )
+    for old, new in zip(before, to_numpy(network.get_weights()), strict=True):
+        np.testing.assert_array_equal(old, new)
     np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
     helpers.compiled(model).fit(x, y, verbose=0)
 

@@ -114,16 +114,6 @@ def test_a_normaliser_free_network_is_saved_and_rejects_other_weights(tmp_path):
 
 
 @of_networks(WITH_A_CHOICE)
-def test_a_wrong_name_is_refused(network):
-    with pytest.raises(
-        ValueError,
-        match=r"`normalization` must be one of 'batch', 'weight', 'online'.*Received: "
-        r"normalization='layer'",
-    ):
-        network((16, 16, 3), normalization="layer")
-
-
-@of_networks(WITH_A_CHOICE)
 def test_an_online_network_renormalises_and_stabilises_its_thresholds(network):
     options = {"classes": 3, "timesteps": 2, "width": 0.125}
     with keras.StatelessScope(initialize_variables=False):

@@ -57,9 +57,7 @@ on_torch = pytest.mark.runs_once
 def test_logits_and_spikes_of_all_layers_steps_and_samples_are_the_authors(name):
     case = Case(name)
     model = case.model()
-    np.testing.assert_allclose(
-        model.predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4
-    )
+    assert_computes(model, case.x, case.logits)
     expected, found = case.counts(), counted(model, case.x)
     expected.pop(None, None)
     assert found.keys() == expected.keys()
@@ -79,9 +77,7 @@ def test_qkformer_with_a_shared_membrane_computes_what_its_program_does_with_a_b
     model = case.model(shared_membrane=True)
     assert "shared_membrane" not in model.checkpoint_report.assumed
     expected = case.arrays["logits"]
-    np.testing.assert_allclose(
-        model.predict(case.x, verbose=0), expected, rtol=0, atol=1e-4
-    )
+    assert_computes(model, case.x, expected)
     rates = rsnn.analysis.firing_rates(model, case.x)
     found = {
         layer: np.rint(np.asarray(steps) * neurons.size * len(case.x))
@@ -148,10 +144,18 @@ def sew():
 
 
 def weights_of(model):
-    return {
-        weight.path: np.asarray(weight.value.detach())
-        for weight in model.network.weights
-    }
+    return {weight.path: np.array(weight) for weight in model.network.weights}
+
+
+def assert_same_weights(model, expected):
+    found = weights_of(model)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def assert_computes(model, x, logits):
+    np.testing.assert_allclose(model.predict(x, verbose=0), logits, rtol=0, atol=1e-4)
 
 
 @on_torch
@@ -186,14 +190,9 @@ def test_all_layouts_of_files_load_the_same_weights(sew, tmp_path):
     files += [FOLDER / "sew_resnet18_legacy.pth", str(FOLDER / "sew_resnet18.pth")]
     for file in files:
         model = from_checkpoint(file, input_shape=(32, 32, 3), verbose=False)
-        found = weights_of(model)
-        assert found.keys() == expected.keys()
-        assert all(
-            np.array_equal(found[name], value) for name, value in expected.items()
-        )
-        assert model.checkpoint_report.prefixed == (
-            getattr(file, "name", "") == "wrapped"
-        )
+        assert_same_weights(model, expected)
+        is_wrapped = getattr(file, "name", "") == "wrapped"
+        assert model.checkpoint_report.prefixed == is_wrapped
 
 
 @on_torch
@@ -341,14 +340,9 @@ def test_maxformers_that_were_published_have_older_names(first, tmp_path):
         for layer, _, part in (n.rpartition(".") for n in weights)
     }
     assert renamed.keys() != weights.keys()
-    expected, found = (
-        weights_of(case)
-        for case in (
-            Case("maxformer_imagenet").model(),
-            Case("maxformer_imagenet").model(path=saved(tmp_path / "old", renamed)),
-        )
-    )
-    assert all(np.array_equal(found[name], value) for name, value in expected.items())
+    case = Case("maxformer_imagenet")
+    model = case.model(path=saved(tmp_path / "old", renamed))
+    assert_same_weights(model, weights_of(case.model()))
 
 
 @on_torch
@@ -455,9 +449,7 @@ def test_the_second_classifier_of_a_metaspikeformer_reads_the_spikes_of_the_firs
         + rates @ second["head_kd.weight"].numpy().T
         + second["head_kd.bias"].numpy()
     ) / 2
-    np.testing.assert_allclose(
-        model.predict(case.x, verbose=0), expected, rtol=0, atol=1e-4
-    )
+    assert_computes(model, case.x, expected)
 
 
 @on_torch
@@ -502,9 +494,7 @@ def test_neurons_given_to_espikeformer_count_before_the_classifier_as_its_own_do
     model = case.model(
         neuron=lambda: rsnn.layers.ILIF(levels=4, decay=0.0, normalize=True)
     )
-    np.testing.assert_allclose(
-        model.predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4
-    )
+    assert_computes(model, case.x, case.logits)
 
 
 @on_torch
@@ -514,9 +504,7 @@ def test_a_model_of_the_user_is_filled_and_arguments_replace_what_weights_do_not
     case = Case("ratebp_vgg11")
     own = rsnn.models.VGG11((16, 16, 3), timesteps=2, width=24 / 512, gradient="bptt")
     assert from_checkpoint(case.path, own, verbose=False) is own
-    np.testing.assert_allclose(
-        own.predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4
-    )
+    assert_computes(own, case.x, case.logits)
     inputs, own = (
         keras.Input((16, 16, 3)),
         rsnn.models.VGG11((16, 16, 3), width=24 / 512),
@@ -649,7 +637,7 @@ def test_weights_that_are_not_those_of_a_network_are_named(sew, tmp_path):
 
 
 @on_torch
-@pytest.mark.parametrize("name", BY_BACKEND + ON_TORCH + OTHERS)
+@pytest.mark.parametrize("name", CASES)
 def test_files_are_written_as_the_authors_programs_write_them(name, tmp_path):
     to_checkpoint(Case(name).model(), tmp_path / "written.pth")
     (place, expected), (written_to, found) = (
@@ -677,48 +665,28 @@ def test_files_are_written_as_the_authors_programs_write_them(name, tmp_path):
 def test_weights_made_here_come_back_bit_for_bit_even_from_behind_preprocessing(
     tmp_path,
 ):
-    models, images = rsnn.models, (16, 16, 3)
+    models, images, narrow = rsnn.models, (16, 16, 3), {"width": 1 / 64}
+    path = tmp_path / "written.pth"
+    tokens = {"dims": 32, "blocks": 3, "heads": 2}
+    large = {"dims": (4, 8, 16), "blocks": 1, "heads": 2, "distilled": True}
+    resformer = {"dims": (4, 8, 8), "blocks": (2, 1, 2), "heads": (1, 2, 2)}
     for network, heads in (
-        (
-            models.MaxFormer(images, timesteps=2, dims=32, blocks=3, heads=2),
-            {"heads": 2},
-        ),
-        (models.SEWResNet50(images, timesteps=2, width=1 / 64), {}),
-        (models.SEWResNet101(images, timesteps=2, width=1 / 64), {}),
-        (
-            models.ESpikeFormerLarge(
-                images, dims=(4, 8, 16), blocks=1, heads=2, distilled=True
-            ),
-            {"heads": 2},
-        ),
-        (
-            models.SpikingResformer(
-                images, dims=(4, 8, 8), blocks=(2, 1, 2), heads=(1, 2, 2), group_size=4
-            ),
-            {},
-        ),
-        (models.MSResNet104((32, 32, 3), width=1 / 64, stem="imagenet"), {}),
+        (models.MaxFormer(images, timesteps=2, **tokens), 2),
+        (models.SEWResNet50(images, timesteps=2, **narrow), None),
+        (models.ESpikeFormerLarge(images, **large), 2),
+        (models.SpikingResformer(images, group_size=4, **resformer), None),
+        (models.MSResNet104((32, 32, 3), stem="imagenet", **narrow), None),
     ):
         inputs = keras.Input(network.network.input_shape[1:])
-        prepared = keras.Model(
-            inputs, network.network(keras.layers.Rescaling(1 / 255)(inputs))
-        )
-        to_checkpoint(
-            rsnn.SpikingModel(prepared, network.timesteps), tmp_path / "written.pth"
-        )
+        outputs = network.network(keras.layers.Rescaling(1 / 255)(inputs))
+        prepared = keras.Model(inputs, outputs)
+        to_checkpoint(rsnn.SpikingModel(prepared, network.timesteps), path)
+        options = {} if heads is None else {"heads": heads}
         model = from_checkpoint(
-            tmp_path / "written.pth",
-            input_shape=inputs.shape[1:],
-            timesteps=1,
-            verbose=False,
-            **heads,
+            path, input_shape=inputs.shape[1:], timesteps=1, verbose=False, **options
         )
         assert model.name == network.name
-        expected, found = weights_of(network), weights_of(model)
-        assert found.keys() == expected.keys()
-        assert all(
-            np.array_equal(found[name], value) for name, value in expected.items()
-        )
+        assert_same_weights(model, weights_of(network))
 
 
 @on_torch

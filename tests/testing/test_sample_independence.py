@@ -110,19 +110,13 @@ def test_spiking_networks_have_no_leaks(step_mode, policy):
     model = recurrent(
         step_mode=step_mode, return_sequences=step_mode == "multi", mask_value=0.0
     )
-    before = keras.tree.map_structure(
-        ops.convert_to_numpy, model({"one": PADDED, "other": PADDED[::-1]})
-    )
-    check_sample_independence(
-        model, {"one": PADDED, "other": SEQUENCES * (PADDED != 0.0)}
-    )
-    assert (model.step_mode, model.gradient.get_config()) == (
-        step_mode,
-        rsnn.gradients.get("rate").get_config(),
-    )
-    np.testing.assert_array_equal(
-        ops.convert_to_numpy(model({"one": PADDED, "other": PADDED[::-1]})), before
-    )
+    inputs = {"one": PADDED, "other": PADDED[::-1]}
+    before = ops.convert_to_numpy(model(inputs))
+    x = {"one": PADDED, "other": SEQUENCES * (PADDED != 0.0)}
+    check_sample_independence(model, x)
+    assert model.step_mode == step_mode
+    assert isinstance(model.gradient, rsnn.gradients.Rate)
+    np.testing.assert_array_equal(ops.convert_to_numpy(model(inputs)), before)
 
 
 def test_networks_of_keras_have_no_leaks():
@@ -139,20 +133,17 @@ def test_networks_of_keras_have_no_leaks():
 
 
 def test_the_leak_of_qkformer_is_found_though_its_neurons_are_silent():
-    def build(shared):
-        return rsnn.models.QKFormer(
-            (8, 8, 3), classes=2, timesteps=1, dims=32, blocks=3, shared_membrane=shared
-        )
-
-    with pytest.raises(
-        AssertionError,
-        match=r"^Layer 'stage3_block1_attention_output_neuron' of model .*beside "
-        r"copies of itself",
-    ):
-        check_sample_independence(build(True), IMAGES)
+    arguments = {"classes": 2, "timesteps": 1, "dims": 32, "blocks": 3}
+    model = rsnn.models.QKFormer((8, 8, 3), shared_membrane=True, **arguments)
+    message = (
+        r"^Layer 'stage3_block1_attention_output_neuron' .*beside copies of itself"
+    )
+    with pytest.raises(AssertionError, match=message):
+        check_sample_independence(model, IMAGES)
     if keras.backend.backend() == "torch":
         # The same layers on each backend, which JAX compiles one by one.
-        check_sample_independence(build(False), IMAGES)
+        model = rsnn.models.QKFormer((8, 8, 3), shared_membrane=False, **arguments)
+        check_sample_independence(model, IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -200,15 +191,10 @@ def test_the_first_layer_that_leaks_is_named(build, finding):
 
 
 def test_the_state_of_a_stateful_layer_is_found():
-    model = keras.Sequential(
-        [
-            keras.Input((4, 6), batch_size=3),
-            layers.SimpleRNN(2, stateful=True, name="stateful"),
-        ]
-    )
-    with pytest.raises(
-        AssertionError, match=r"^Layer 'stateful' .*It keeps state between calls"
-    ):
+    stateful = layers.SimpleRNN(2, stateful=True, name="stateful")
+    model = keras.Sequential([keras.Input((4, 6), batch_size=3), stateful])
+    message = r"^Layer 'stateful' .*It keeps state between calls"
+    with pytest.raises(AssertionError, match=message):
         check_sample_independence(model, SEQUENCES)
 
 

@@ -1,0 +1,582 @@
+"""Builders of networks: each has the size of the authors' network, trains in every
+kernel, treats samples alike, comes back from a file, and names wrong arguments."""
+
+import graphlib
+import inspect
+import itertools
+import math
+import re
+
+import helpers
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, assert_trains, saved_and_loaded, to_numpy
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import models
+from keras_ratesnn.layers import LIF
+
+pytestmark = pytest.mark.runs_once
+
+BUILDERS = [getattr(models, name) for name in models.__all__ if name[0].isupper()]
+IMAGENET = {"classes": 1000, "edition": "imagenet"}
+DVS = {"edition": "dvs", "dims": 256, "blocks": 2}
+NARROW = {"classes": 3, "timesteps": 2, "width": 0.125}
+TOKENS = {"classes": 3, "timesteps": 2, "dims": 32, "blocks": 4, "heads": 2}
+STAGES = {"classes": 3, "dims": (4, 8, 16, 24), "blocks": 3, "heads": 2}
+LARGE = {"classes": 3, "dims": (4, 8, 16), "blocks": 1, "heads": 2}
+RESFORMER = {
+    "classes": 3,
+    "timesteps": 2,
+    "dims": (4, 8, 8),
+    "blocks": (1, 1, 1),
+    "heads": (1, 2, 2),
+    "group_size": 4,
+}
+
+
+def name_of(value):
+    return getattr(value, "__name__", None)
+
+
+def unused(dims, blocks):
+    """The parameters of the two layer normalisations of a block, which Spikformer's
+    authors never use."""
+    return 4 * dims * blocks
+
+
+def without_weights():
+    """A context in which networks are built without drawing weights, which takes most
+    of the time."""
+    return keras.StatelessScope(initialize_variables=False)
+
+
+def parameters(model):
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "expected"),
+    [
+        (models.ResNet18, {"classes": 10}, 11_173_962),
+        (models.ResNet18, {"classes": 100}, 11_220_132),
+        (models.ResNet19, {"classes": 10}, 12_697_994),
+        (models.VGG11, {"classes": 10}, 11_001_354),
+        (models.VGG13, {"classes": 100}, 9_462_180),
+        (models.VGGSNN, {"classes": 10}, 9_271_498),
+        (models.SEWResNet34, {"classes": 1000}, 21_806_184),
+        (models.PreActResNet34, {"classes": 1000}, 21_806_184),
+        (models.MSResNet18, {"classes": 1000}, 11_693_736),
+        (models.MSResNet34, {"classes": 1000}, 21_801_896),
+        (models.MSResNet104, {"classes": 1000}, 77_350_504),
+        (
+            models.Spikformer,
+            {"blocks": 8, "dims": 384, **IMAGENET},
+            16_828_312 - unused(384, 8),
+        ),
+        (models.Spikformer, {"blocks": 4, "dims": 256}, 4_159_274 - unused(256, 4)),
+        # This program has a third normalisation and an embedding of the position of 64
+        # tokens, which it does not use either.
+        (models.Spikformer, DVS, 2_585_610 - unused(256, 2) - 2 * 256 - 64 * 256),
+        (models.QKFormer, {"blocks": 10, "dims": 384, **IMAGENET}, 16_473_688),
+        (models.QKFormer, {"classes": 100}, 6_740_884),
+        (models.QKFormer, {"classes": 11, "mlp_ratio": 4, **DVS}, 1_999_371),
+        (models.MaxFormer, {"blocks": 10, "dims": 384, **IMAGENET}, 16_237_240),
+        (models.MaxFormer, {"classes": 10}, 6_568_282),
+        (models.MaxFormer, {"classes": 10, **DVS}, 1_455_626),
+        (models.ESpikeFormer, {"dims": (24, 48, 96, 128)}, 2_702_048),
+        (models.ESpikeFormer, {}, 18_987_504),
+        (models.ESpikeFormerLarge, {}, 170_971_714),
+        (
+            models.ESpikeFormerLarge,
+            {"dims": (128, 256, 512), "shortcut_projection": True},
+            82_502_952,
+        ),
+        # This program has a convolution of the heads in each block, which it does not
+        # use.
+        (
+            models.SpikeDrivenTransformer,
+            {"blocks": 8, "dims": 384, **IMAGENET},
+            16_816_536 - 8 * 8**2,
+        ),
+        (models.MetaSpikeFormer, {"dims": (64, 128, 256, 360)}, 15_112_208),
+        (models.MetaSpikeFormer, {}, 55_350_248),
+        (models.SpikingResformer, {}, 11_180_992),
+        (models.SpikingResformer, {"input_shape": (32, 32, 3)}, 11_173_312),
+    ],
+    ids=name_of,
+)
+def test_the_number_of_trainable_parameters_is_that_of_the_authors(
+    build, arguments, expected
+):
+    with without_weights():
+        model = build(**arguments)
+    assert parameters(model) == expected
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_deep_sew_resnets_have_the_layers_of_keras_resnets(depth):
+    # They, too, have a bias in every convolution, and their strides change no size.
+    with without_weights():
+        ours = getattr(models, f"SEWResNet{depth}")()
+        theirs = getattr(keras.applications, f"ResNet{depth}")(weights=None)
+    assert parameters(ours) == parameters(theirs)
+
+
+# Training, files and layouts.
+FIRST_NORMALIZED = ("query_bn", "key_bn", "value_bn", "query_bn2", "key_bn2")
+
+
+def firing(build, size, arguments):
+    """A small network whose neurons fire often, also in inference."""
+    keras.utils.set_random_seed(0)
+    model = build((size, size, 3), **arguments)
+    normalizations = [
+        layer
+        for layer in model.network.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    for layer in normalizations:
+        if layer.name.endswith((*FIRST_NORMALIZED, "value_bn2")):
+            layer.beta.assign(np.full(layer.beta.shape, 1.5))
+        elif layer.name.endswith("_bn2") and build is models.MSResNet18:
+            # Its blocks add nothing at first.
+            layer.gamma.assign(np.full(layer.gamma.shape, 0.5))
+        layer.momentum = 0.0
+    for layer in model.network.layers:
+        if layer.name.endswith("_factor"):
+            layer.kernel.assign(np.ones(layer.kernel.shape))
+    model(helpers.data(4, (size, size, 3))[0], training=True)
+    for layer in normalizations:
+        layer.momentum = 0.9
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "arguments"),
+    [
+        pytest.param(models.ResNet18, 16, NARROW, marks=pytest.mark.on_each_backend),
+        (models.SEWResNet18, 16, NARROW),
+        (models.PreActResNet18, 32, {**NARROW, "stem": "imagenet"}),
+        (models.VGG11, 16, NARROW),
+        (models.MSResNet18, 16, NARROW),
+        (models.Spikformer, 32, {**TOKENS, "edition": "imagenet"}),
+        (models.QKFormer, 16, TOKENS),
+        (models.MaxFormer, 32, {**TOKENS, "edition": "dvs"}),
+        (models.SpikeDrivenTransformer, 16, TOKENS),
+        (models.ESpikeFormer, 32, STAGES),
+        (models.ESpikeFormerLarge, 32, {**LARGE, "shortcut_projection": True}),
+        (models.MetaSpikeFormer, 32, {**STAGES, "timesteps": 2}),
+        (models.SpikingResformer, 16, RESFORMER),
+    ],
+    ids=name_of,
+)
+def test_a_network_trains_treats_samples_alike_comes_back_and_has_two_layouts(
+    build, size, arguments, tmp_path
+):
+    model = firing(build, size, arguments)
+    x, y = helpers.data(4, (size, size, 3))
+    outputs = model.predict(x, verbose=0)
+    assert np.ptp(outputs, axis=0).max() > 0
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    backwards = model.predict(x[::-1], verbose=0)[::-1]
+    np.testing.assert_allclose(backwards, outputs, **close)
+    alone = model.predict(x[2:3], verbose=0)
+    np.testing.assert_allclose(alone, outputs[2:3], **close)
+    # Files.
+    path = tmp_path / "some.keras"
+    model.save(path)
+    loaded = keras.saving.load_model(path)
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), outputs)
+    filled = build((size, size, 3), weights=path, **arguments)
+    np.testing.assert_array_equal(filled.predict(x, verbose=0), outputs)
+    # Names are the same each time, different, and have no dots, as in PyTorch.
+    paths = [variable.path for variable in model.variables]
+    assert [variable.path for variable in filled.variables] == paths
+    assert len(set(paths)) == len(paths)
+    assert not [layer.name for layer in model.network.layers if "." in layer.name]
+    if BACKEND != "tensorflow":  # It has no channels_first convolutions on a CPU.
+        keras.config.set_image_data_format("channels_first")
+        first = build((3, size, size), **arguments)
+        first.set_weights(model.get_weights())
+        found = first.predict(x.transpose(0, 3, 1, 2), verbose=0)
+        np.testing.assert_allclose(found, outputs, rtol=1e-3, atol=1e-4)
+        keras.config.set_image_data_format("channels_last")
+    assert_trains(model, x, y)
+
+
+OTHERS = ("ResNet19", "ResNet34", "VGG13", "VGG16", "VGGSNN", "SEWResNet34")
+OTHERS += ("SEWResNet50", "SEWResNet101", "SEWResNet152", "PreActResNet34")
+# The hidden neurons of a ResNet-19 start silent: no normalisation precedes them, and
+# PyTorch's default start is small.
+SILENT = {"ResNet19": ["classifier"]}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.slow
+def test_a_training_step_reaches_every_kernel_of_the_other_networks(name):
+    model = getattr(models, name)((16, 16, 3), **NARROW)
+    x, y = helpers.data(4, (16, 16, 3))
+    assert_trains(model, x, y, unreached=SILENT.get(name, ()))
+
+
+@pytest.mark.on_each_backend
+def test_event_frames_train_and_weights_load_into_another_network(tmp_path):
+    x, y = helpers.data(4, (2, 16, 16, 2), 3)
+    learned = {**NARROW, "neuron": rsnn.layers.ParametricLIF}
+    model, second = (models.VGGSNN((16, 16, 2), **learned) for _ in range(2))
+    helpers.compiled(model)
+    losses = model.fit(x, y, batch_size=4, epochs=2, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+    assert losses[0] != losses[1]
+    model.save_weights(tmp_path / "some.weights.h5")
+    second.load_weights(tmp_path / "some.weights.h5")
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(second.predict(x, verbose=0), expected)
+    assert saved_and_loaded(model).name == model.name == "vggsnn"
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "gradient", "step_mode"),
+    [
+        # XLA takes long for the others.
+        pytest.param(
+            models.Spikformer,
+            {**TOKENS, "blocks": 1},
+            "rate",
+            "single",
+            marks=pytest.mark.on_each_backend,
+        ),
+        (models.QKFormer, TOKENS, rsnn.gradients.Rate(windows=2), "multi"),
+        (models.SpikingResformer, RESFORMER, "ottt", "single"),
+    ],
+    ids=name_of,
+)
+def test_networks_are_compiled_and_trained_by_every_method(
+    build, arguments, gradient, step_mode
+):
+    model = build((8, 8, 3), gradient=gradient, step_mode=step_mode, **arguments)
+    jit_compile = BACKEND != "torch" or "auto"
+    helpers.compiled(model, keras.optimizers.Adam(1e-2), jit_compile=jit_compile)
+    x, y = helpers.data(4, (8, 8, 3))
+    losses = model.fit(x, y, batch_size=4, epochs=3, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+    assert len(set(losses)) == 3
+
+
+@pytest.mark.on_each_backend
+def test_mixed_precision_trains():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = models.QKFormer((8, 8, 3), **{**TOKENS, "dims": 16, "blocks": 3})
+    loss, gradients = helpers.loss_and_gradients(model, *helpers.data(4, (8, 8, 3)))
+    assert np.isfinite(loss)
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+    assert gradients["stage3_block1_attention_query/kernel"].any()
+
+
+# Arguments.
+def test_arguments_have_one_order_in_all_functions_and_are_passed_by_name():
+    before = {}
+    for name in models.__all__:
+        signature = inspect.signature(getattr(models, name)).parameters
+        by_name, by_position = [], []
+        for argument, parameter in signature.items():
+            keyword = parameter.kind is parameter.KEYWORD_ONLY
+            (by_name if keyword else by_position).append(argument)
+        for one, following in itertools.pairwise(by_name):
+            before.setdefault(following, set()).add(one)
+        if name[0].isupper():
+            assert by_position == ["input_shape"]
+    # Raises an error that names the circle.
+    graphlib.TopologicalSorter(before).prepare()
+
+
+@pytest.mark.parametrize("build", BUILDERS, ids=name_of)
+def test_the_signature_of_a_network_has_each_argument_with_its_default(build):
+    signature = inspect.signature(build).parameters
+    assert signature["gradient"].default == "rate"
+    usual = {"classes", "timesteps", "neuron", "step_mode", "weights", "name"}
+    assert usual <= signature.keys()
+    assert inspect.Parameter.empty not in [p.default for p in signature.values()]
+    with pytest.raises(TypeError, match="depth"):
+        build(depth=3)
+    with pytest.raises(TypeError, match="positional"):
+        build((32, 32, 3), 10)
+    with without_weights(), pytest.raises(ValueError, match="`weights` must") as raised:
+        build(weights="digits")
+    assert f"the name of a pretrained {build.__name__} (none)" in str(raised.value)
+    assert "that is a digits: load_pretrained('digits') loads it" in str(raised.value)
+
+
+def test_arguments_that_are_described_are_those_that_networks_take():
+    """`ResNet18` and `Spikformer` describe the arguments of the other networks of their
+    kind, too."""
+    stages = (models.ESpikeFormer, models.ESpikeFormerLarge, models.MetaSpikeFormer)
+    tokens = [models.Spikformer, models.QKFormer, models.MaxFormer]
+    tokens += [models.SpikeDrivenTransformer]
+    apart = (*stages, *tokens, models.SpikingResformer)
+    residual = [build for build in BUILDERS if build not in apart]
+    for describing, family in (
+        (models.ResNet18, residual),
+        (models.Spikformer, tokens),
+    ):
+        text = describing.__doc__.partition("Returns:")[0]
+        described = re.findall(r"^        (\w+): ", text, re.MULTILINE)
+        for build in family:
+            taken = inspect.signature(build).parameters
+            assert describing is models.Spikformer or set(taken) <= set(described)
+            ordered = [name for name in described if name in taken]
+            assert ordered == [name for name in taken if name in described]
+
+
+SHARED = LIF(name="shared")
+SHAPE = "`input_shape`"
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "error", "message"),
+    [
+        (models.VGG11, {"width": 0}, ValueError, "`width` must be > 0.*width=0"),
+        (models.VGG11, {"width": "wide"}, TypeError, "`width` must be a real number"),
+        (models.VGG11, {"classes": 0}, ValueError, "`classes` must be 1 or more"),
+        (models.VGG11, {"classes": 10.0}, TypeError, "`classes` must be an integer"),
+        (models.VGG11, {"include_top": 1}, TypeError, "`include_top` must be True or"),
+        (models.VGG11, {"timesteps": 0}, ValueError, "`timesteps` must be 1 or more"),
+        (models.VGG11, {"gradient": "no"}, ValueError, "`gradient` must be one of"),
+        (models.VGG11, {"step_mode": "no"}, ValueError, "`step_mode` must be one of"),
+        (models.VGG11, {"input_shape": 32}, TypeError, f"{SHAPE} must be a tuple.*=32"),
+        (models.VGG11, {"input_shape": (32, 32)}, ValueError, "have three entries"),
+        (
+            models.ResNet18,
+            {"input_shape": (4, 32, 32, 3)},
+            ValueError,
+            "have three entries.*without batch and time",
+        ),
+        (
+            models.ResNet18,
+            {"input_shape": (32, 32, None)},
+            TypeError,
+            r"`input_shape\[2\]` must be an integer.*None",
+        ),
+        (
+            models.ResNet18,
+            {"input_shape": (32, 0, 3)},
+            ValueError,
+            r"`input_shape\[1\]` must be 1 or more",
+        ),
+        (
+            models.VGG11,
+            {"input_shape": (2, 32, 3)},
+            ValueError,
+            r"a height and width of at least.*\(2, 32, 3\)",
+        ),
+        (models.VGG11, {"neuron": SHARED}, TypeError, "function that returns a new"),
+        (models.VGG11, {"neuron": "LIF"}, TypeError, "must be a function.*'LIF'"),
+        (models.VGG11, {"neuron": lambda: SHARED}, ValueError, "a new layer each time"),
+        (models.VGG11, {"neuron": lambda: None}, TypeError, "neuron layer.*NoneType"),
+        (models.VGG11, {"neuron": keras.layers.ReLU}, TypeError, "neuron layer.*ReLU"),
+        (
+            models.SEWResNet18,
+            {"stem": "resnet"},
+            ValueError,
+            "`stem` must be one of 'auto', 'cifar', 'imagenet'.*stem='resnet'",
+        ),
+        (
+            models.PreActResNet18,
+            {"input_shape": (None, None, 3)},
+            ValueError,
+            "`stem` must be 'cifar' or 'imagenet' if the size of the images is not",
+        ),
+        (
+            models.ResNet19,
+            {"input_shape": (15, 15, 3), "stem": "imagenet"},
+            ValueError,
+            "a height and width of at least (16|32),",
+        ),
+        (
+            models.VGGSNN,
+            {"input_shape": (None, 48, 2)},
+            ValueError,
+            f"{SHAPE} must have a known height and width",
+        ),
+        (
+            models.QKFormer,
+            {"heads": 3},
+            ValueError,
+            "`heads` must divide the channels of every stage.*: 8.*heads=3, dims=32",
+        ),
+        (
+            models.QKFormer,
+            {"heads": None, "dims": 16},
+            ValueError,
+            "heads=None, which stands for 8, dims=16",
+        ),
+        (models.QKFormer, {"heads": 0}, ValueError, "`heads` must be 1 or more"),
+        (models.QKFormer, {"heads": 2.0}, TypeError, "`heads` must be an integer"),
+        (
+            models.QKFormer,
+            {"input_shape": (30, 32, 3)},
+            ValueError,
+            r"multiples of 4: in the edition 'cifar'.*\(30, 32, 3\)",
+        ),
+        (
+            models.QKFormer,
+            {"input_shape": (132, 132, 3)},
+            ValueError,
+            "multiples of 16: in the edition 'imagenet'",
+        ),
+        (
+            models.QKFormer,
+            {"input_shape": (None, 32, 3)},
+            ValueError,
+            "must have a known height and width",
+        ),
+        (models.QKFormer, {"dims": 36}, ValueError, "multiple of 8.*dims=36"),
+        (models.QKFormer, {"dims": (8, 16)}, TypeError, "`dims` must be an integer"),
+        (models.QKFormer, {"blocks": 2}, ValueError, "be 3 or more.*'cifar'.*blocks=2"),
+        (
+            models.QKFormer,
+            {"edition": "mnist"},
+            ValueError,
+            "`edition` must be one of 'imagenet', 'cifar', 'dvs'.*edition='mnist'",
+        ),
+        (models.QKFormer, {"mlp_ratio": 0}, ValueError, "`mlp_ratio` must be 1 or"),
+        (
+            models.QKFormer,
+            {"attention_neuron": "LIF"},
+            TypeError,
+            "`attention_neuron` must be a function.*attention_neuron='LIF'",
+        ),
+        (models.MaxFormer, {"heads": 3}, ValueError, r": 32\. Received: heads=3"),
+        (
+            models.ESpikeFormer,
+            {"timesteps": 4},
+            ValueError,
+            "`timesteps` must be 1.*timesteps=4.*neuron=lambda",
+        ),
+        (models.ESpikeFormer, {"dims": 384}, TypeError, "`dims` must be a tuple.*=384"),
+        (models.ESpikeFormer, {"dims": (64, 8, 4)}, ValueError, "have four entries"),
+        (
+            models.ESpikeFormer,
+            {"dims": (5, 8, 16, 24)},
+            ValueError,
+            r"`dims\[0\]` must be even",
+        ),
+        (
+            models.ESpikeFormer,
+            {"heads": 5},
+            ValueError,
+            "`heads` must divide.*16 and 24.*heads=5",
+        ),
+        (models.MetaSpikeFormer, {"blocks": 2}, ValueError, "`blocks` must be 3 or"),
+        (
+            models.ESpikeFormer,
+            {"input_shape": (40, 32, 3)},
+            ValueError,
+            "multiples of 16",
+        ),
+        (
+            models.ESpikeFormerLarge,
+            {"dims": (64, 128, 256, 360)},
+            ValueError,
+            "`dims` must have three entries",
+        ),
+        (models.ESpikeFormerLarge, {"blocks": 0}, ValueError, "`blocks` must be 1 or"),
+        (
+            models.ESpikeFormerLarge,
+            {"shortcut_projection": 1},
+            TypeError,
+            "`shortcut_projection` must be",
+        ),
+        (models.SpikingResformer, {"dims": 384}, TypeError, "`dims` must be a tuple"),
+        (models.SpikingResformer, {"dims": (64, 8)}, ValueError, "have three entries"),
+        (
+            models.SpikingResformer,
+            {"blocks": (1, 0, 1)},
+            ValueError,
+            r"`blocks\[1\]` must be 1 or more",
+        ),
+        (
+            models.SpikingResformer,
+            {"heads": (1, 3, 2)},
+            ValueError,
+            r"`heads` must divide.*4 and 8 and 8.*heads=\(1, 3, 2\)",
+        ),
+        (
+            models.SpikingResformer,
+            {"heads": None},
+            ValueError,
+            r"heads=None, which stands for \(0, 0, 0\)",
+        ),
+        (
+            models.SpikingResformer,
+            {"group_size": 3},
+            ValueError,
+            "`group_size` must divide.*16 and 32 and 32.*group_size=3",
+        ),
+        (
+            models.SpikingResformer,
+            {"input_shape": (10, 10, 3)},
+            ValueError,
+            r"multiples of 4.*stem='cifar'.*\(10, 10, 3\)",
+        ),
+        (
+            models.SpikingResformer,
+            {"input_shape": (104, 104, 3)},
+            ValueError,
+            "multiples of 16.*stem='imagenet'",
+        ),
+        (
+            models.SpikingResformer,
+            {"input_shape": (None, None, 3), "stem": "cifar"},
+            ValueError,
+            "must have a known height and width",
+        ),
+        (models.SpikingResformer, {"stem": "dvs"}, ValueError, "`stem` must be one of"),
+        (
+            models.ResNet19,
+            {"normalization": "layer"},
+            ValueError,
+            "`normalization` must be one of 'batch', 'weight', 'online'.*'layer'",
+        ),
+        (
+            models.VGGSNN,
+            {"normalization": "layer"},
+            ValueError,
+            "`normalization` must be one of 'batch', 'weight', 'online'.*'layer'",
+        ),
+    ],
+    ids=lambda value: name_of(value) or "",
+)
+def test_wrong_arguments_are_named(build, arguments, error, message):
+    usual = {
+        models.QKFormer: TOKENS,
+        models.MaxFormer: TOKENS,
+        models.ESpikeFormer: STAGES,
+        models.MetaSpikeFormer: STAGES,
+        models.ESpikeFormerLarge: LARGE,
+        models.SpikingResformer: RESFORMER,
+    }.get(build, {"width": 0.05})
+    given = {"input_shape": (32, 32, 3), **usual, **arguments}
+    with without_weights(), pytest.raises(error, match=message) as raised:
+        build(**given)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_espikeformer_takes_other_neurons_for_more_steps():
+    with without_weights():
+        model = models.ESpikeFormer((32, 32, 3), timesteps=2, neuron=LIF, **STAGES)
+    neurons = [
+        layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)
+    ]
+    assert {type(layer) for layer in neurons} == {LIF}
+
+
+def test_factors_of_a_large_espikeformer_are_small_at_first():
+    model = models.ESpikeFormerLarge((32, 32, 3), **LARGE)
+    layers = model.network.layers
+    factors = [layer.kernel for layer in layers if layer.name.endswith("_factor")]
+    assert len(factors) == 2
+    np.testing.assert_allclose(to_numpy(factors[0]), 1e-6)
+    np.testing.assert_allclose(to_numpy(factors[1]), 1e-6)
