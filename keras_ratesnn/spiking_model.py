@@ -1,7 +1,6 @@
 """SpikingModel: a Keras model that runs a network of one time step over time."""
 
 import contextvars
-import copy
 import functools
 import inspect
 import os
@@ -39,7 +38,6 @@ from keras_ratesnn._model.input_checks import (
     match,
     one_step,
     warn_of_time_in_a_step,
-    with_time,
 )
 from keras_ratesnn._model.other_names import OTHER_NAMES
 from keras_ratesnn._model.settings import STEP_MODES as STEP_MODES
@@ -48,7 +46,6 @@ from keras_ratesnn._model.silent_layers import warning_of_silence
 from keras_ratesnn._model.streaming import Stream, step_of
 from keras_ratesnn._model.through_time import (
     run_method,
-    spec_over_time,
     through_time,
 )
 from keras_ratesnn._model.time_masks import check_some_steps_count
@@ -326,26 +323,6 @@ class SpikingModel(
         results = functools.partial(keras_internals.metrics_here, metrics)
         return results() if _in_step.get() else replicas.metrics_of_all(self, results)
 
-    def compute_output_spec(
-        self, inputs: Structure, training: bool | None = None, mask: Structure = None
-    ) -> Structure:
-        functional = _graph.as_graph(self.network)
-        (first, _), *_ = with_time(functional, inputs, self.timesteps)
-        timesteps = self.timesteps if self.return_sequences else None
-        return keras.tree.map_structure(
-            functools.partial(spec_over_time, first.shape[0], timesteps),
-            keras_internals.outputs_structure(functional),
-        )
-
-    def compute_mask(self, inputs: Structure, previous_mask: Structure) -> None:
-        """The outputs of a call have the masks of the network's outputs already."""
-
-    def compute_output_shape(self, input_shape: Structure) -> Structure:
-        outputs = self.compute_output_spec(
-            keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
-        )
-        return keras.tree.map_structure(lambda output: output.shape, outputs)
-
     def step(self, inputs: Structure) -> Structure:
         """Advances a sequence by one time step, in inference mode, for inputs that
         arrive step by step.
@@ -576,30 +553,6 @@ class SpikingModel(
     def summary(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("expand_nested", True)
         return super().summary(*args, **kwargs)
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "network": layer_configs.serialized(self.network),
-            "timesteps": self.timesteps,
-            "gradient": registry.serialize(self.gradient),
-            "step_mode": self.step_mode,
-            "return_sequences": self.return_sequences,
-            "mask_value": self.mask_value,
-            "inputs_with_time": None
-            if self._inputs_with_time is None
-            else list(self._inputs_with_time),
-        }
-
-    @classmethod
-    def from_config(
-        cls, config: Config, custom_objects: dict[str, Any] | None = None
-    ) -> Self:
-        # Keras empties the config of a Functional model.
-        network = keras.saving.deserialize_keras_object(
-            copy.deepcopy(config["network"]), custom_objects=custom_objects
-        )
-        return cls(**{**config, "network": network})
 
 
 def twin_of(

@@ -1,5 +1,6 @@
 """Attributes of Functional models, for a model that wraps a network."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +9,13 @@ import keras
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.annotations import Shape, Structure
+from keras_ratesnn._model.input_checks import with_time
+from keras_ratesnn._model.through_time import spec_over_time
 
 
 class FunctionalAttributes:
     """Gives a `keras.Model` with a `network` the inputs, outputs and `get_layer` of a
-    Functional model.
+    Functional model, and the shapes of its outputs.
 
     The inputs are those of the network, without time, so that
     `keras.Model(model.inputs, model.get_layer(name).output)` is a part of the network.
@@ -88,3 +91,23 @@ class FunctionalAttributes:
         if index is None and name == self.network.name:
             return self.network
         return self.network.get_layer(name, index)
+
+    def compute_output_spec(
+        self, inputs: Structure, training: bool | None = None, mask: Structure = None
+    ) -> Structure:
+        functional = _graph.as_graph(self.network)
+        (first, _), *_ = with_time(functional, inputs, self.timesteps)
+        timesteps = self.timesteps if self.return_sequences else None
+        return keras.tree.map_structure(
+            functools.partial(spec_over_time, first.shape[0], timesteps),
+            keras_internals.outputs_structure(functional),
+        )
+
+    def compute_mask(self, inputs: Structure, previous_mask: Structure) -> None:
+        """The outputs of a call have the masks of the network's outputs already."""
+
+    def compute_output_shape(self, input_shape: Structure) -> Structure:
+        outputs = self.compute_output_spec(
+            keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
+        )
+        return keras.tree.map_structure(lambda output: output.shape, outputs)

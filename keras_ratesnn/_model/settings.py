@@ -1,15 +1,17 @@
 """The settings of a model, which may change at any time, even during `fit`."""
 
+import copy
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import keras
 
 from keras_ratesnn import _graph, gradients
-from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._core import checks, keras_internals, registry
 from keras_ratesnn._core.annotations import Config, StepModeName
 from keras_ratesnn._core.other_names import check_attribute_name
+from keras_ratesnn._model import layer_configs
 from keras_ratesnn._model.other_names import OTHER_NAMES
 from keras_ratesnn._model.time_masks import checked_mask_value
 from keras_ratesnn.gradients import GradientMethod
@@ -18,10 +20,11 @@ STEP_MODES: tuple[StepModeName, ...] = ("multi", "single")
 
 
 class Settings:
-    """Gives a `keras.Model` with a `network` settings, and checks what is assigned to
-    its attributes."""
+    """Gives a `keras.Model` with a `network` settings, its config, and checks what is
+    assigned to its attributes."""
 
     network: keras.Model
+    _inputs_with_time: tuple[str, ...] | None
     _draws: keras.random.SeedGenerator | None
     _named_methods: dict[str, GradientMethod]
     _checked_network: Callable[[], keras.Model | None]
@@ -138,3 +141,27 @@ class Settings:
             gradient,
             mask_value,
         )
+
+    def get_config(self) -> Config:
+        return {
+            **super().get_config(),  # type: ignore[misc]
+            "network": layer_configs.serialized(self.network),
+            "timesteps": self.timesteps,
+            "gradient": registry.serialize(self.gradient),
+            "step_mode": self.step_mode,
+            "return_sequences": self.return_sequences,
+            "mask_value": self.mask_value,
+            "inputs_with_time": None
+            if self._inputs_with_time is None
+            else list(self._inputs_with_time),
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: Config, custom_objects: dict[str, Any] | None = None
+    ) -> Self:
+        # Keras empties the config of a Functional model.
+        network = keras.saving.deserialize_keras_object(
+            copy.deepcopy(config["network"]), custom_objects=custom_objects
+        )
+        return cls(**{**config, "network": network})
