@@ -71,7 +71,7 @@ def as_rows(values, tensor):
     )
 
 
-def of_steps(factors, time_steps):
+def factors_of_steps(factors, time_steps):
     """The factor of each time step, an integer or a tensor of integers, of those of all
     steps, `(T,)`."""
     # Taken from a matrix of one column: on PyTorch, ops.take of a vector has an

@@ -180,7 +180,7 @@ def _is_time_mean(operation):
     return kind_of(operation).role == TIME_MEAN
 
 
-def first_other_value(network):
+def first_readout_without_mean(network):
     """The first readout because of which the output is not the time mean of the outputs
     at each step, or `None`."""
     _, readouts, after = parts_of(network)
@@ -193,7 +193,7 @@ def first_other_value(network):
 def check_mean_of_steps(network):
     """Raises ValueError unless the output is the time mean of the outputs at each
     step."""
-    mean, readout = first_time_mean(network), first_other_value(network)
+    mean, readout = first_time_mean(network), first_readout_without_mean(network)
     if mean is not None:
         raise ValueError(
             "`model` must have an output at each step. Received: a network with a "

@@ -25,7 +25,7 @@ _CLASSES = {
 """Keras' losses of probabilities: their functions, and the classes, which but for the
 last one have `from_logits`."""
 
-_OF_EACH_OUTPUT = {
+_LOSSES_OF_EACH_OUTPUT = {
     "mean_squared_error",
     "mean_absolute_error",
     "huber",
@@ -301,8 +301,9 @@ def _advice(loss, y, y_pred, return_sequences):
             "keras.losses.CategoricalCrossentropy(from_logits=True), or y = "
             "np.argmax(y, axis=-1)."
         )
-    has_numbers = name in _OF_EACH_OUTPUT and "int" in keras.backend.standardize_dtype(
-        y.dtype
+    has_numbers = (
+        name in _LOSSES_OF_EACH_OUTPUT
+        and "int" in keras.backend.standardize_dtype(y.dtype)
     )
     if (
         (has_numbers or name.startswith("categorical"))

@@ -12,7 +12,7 @@ from keras_ratesnn._model.call_inputs import call_inputs
 from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn.gradients.handlers import Handler
 from keras_ratesnn.gradients.network import NodesOf, plain_nodes
-from keras_ratesnn.gradients.observing import Call, Observer, Observing
+from keras_ratesnn.gradients.observing import ObservedCall, Observer, Observing
 from keras_ratesnn.spiking_model import SpikingModel, twin_of
 
 
@@ -68,7 +68,7 @@ def any_nan(outputs: Structure) -> bool:
     )
 
 
-def is_neuron(call: Call) -> bool:
+def is_neuron(call: ObservedCall) -> bool:
     """Whether a call is that of a neuron layer."""
     return call.kind.role == layer_kinds.NEURON
 
@@ -78,7 +78,7 @@ def unfolded(tensor: Tensor, timesteps: int) -> np.ndarray:
     return array(time_axis.unfold(tensor, timesteps))
 
 
-def spikes(call: Call | Handler, signal: Signal, timesteps: int) -> np.ndarray:
+def spikes(call: ObservedCall | Handler, signal: Signal, timesteps: int) -> np.ndarray:
     """How often each neuron of a neuron layer spikes at each step, `(batch, T, ...)`: 0
     or 1, or integers."""
     values, size = unfolded(signal.value, timesteps), call.operation.cell.spike_size

@@ -29,7 +29,7 @@ _SQUASHING = {
 }
 """Bounded activations: a signal that is multiplied by one is gated by it."""
 
-_OF_RELU = {"negative_slope": 0.0, "max_value": None, "threshold": 0.0}
+_PLAIN_RELU = {"negative_slope": 0.0, "max_value": None, "threshold": 0.0}
 """The arguments by which a ReLU may differ from relu, with those of relu."""
 
 
@@ -108,12 +108,12 @@ def function_of(operation):
     if activation == "relu":
         values = {
             name: getattr(operation, name, default)
-            for name, default in _OF_RELU.items()
+            for name, default in _PLAIN_RELU.items()
         }
         given = ", ".join(
             f"{name}={value:g}"
             for name, value in values.items()
-            if value != _OF_RELU[name]
+            if value != _PLAIN_RELU[name]
         )
         return f"relu({given})" if given else activation
     if activation not in (None, "activation") or _is_inside(operation):

@@ -21,7 +21,7 @@ from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 WeightType = Literal["int8", "int4", "ternary"]
 MOST_DECAY_BITS = 16
-_OF_BITS = "Products with a membrane have to fit in 32 bits."
+_BITS_ADVICE = "Products with a membrane have to fit in 32 bits."
 
 
 def quantize_aware(
@@ -96,7 +96,11 @@ def quantize_aware(
     for name, value in (("weights", weights), ("first", first), ("last", last)):
         checks.one_of(name, value, WEIGHT_TYPES)
     checks.integer(
-        "decay_bits", decay_bits, at_least=1, at_most=MOST_DECAY_BITS, advice=_OF_BITS
+        "decay_bits",
+        decay_bits,
+        at_least=1,
+        at_most=MOST_DECAY_BITS,
+        advice=_BITS_ADVICE,
     )
     chosen = _chooser(filters)
     problem = (

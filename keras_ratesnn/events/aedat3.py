@@ -25,7 +25,7 @@ VERSION_LINE = b"#!AER-DAT3.1"
 END_LINE = b"#!END-HEADER"
 FORMAT = b"#Format:"
 PACKET_HEADER = struct.Struct("<HHIIIIII")
-OF_PIXELS = 1
+PIXEL_EVENTS = 1
 EVENT_BYTES = 8
 TIME_OFFSET = 4
 
@@ -94,7 +94,7 @@ def _packets(file, content, place):
                 f"a packet of {capacity} events begins there, which says that it holds "
                 f"{number}",
             )
-        if kind == OF_PIXELS:
+        if kind == PIXEL_EVENTS:
             if (size, time_offset) != (EVENT_BYTES, TIME_OFFSET):
                 what = (
                     f"a packet of pixels has events of {size} bytes with the time "

@@ -16,7 +16,7 @@ from keras_ratesnn.events._file_content import EventFile
 from keras_ratesnn.events.recording import Events, check_size, recording_of
 
 EVENT = np.dtype([("time", "<u4"), ("data", "<u4")])
-OF_PIXELS = (0, 12)
+PIXEL_EVENTS = (0, 12)
 """Types of events of this form: those of older files, and changes of contrast."""
 
 LONGEST_HEADER = 2**16
@@ -108,7 +108,7 @@ def _header_bytes(file):
             "ends",
         )
     kind, event_bytes = begin[place : place + 2]
-    if kind not in OF_PIXELS or event_bytes != EVENT.itemsize:
+    if kind not in PIXEL_EVENTS or event_bytes != EVENT.itemsize:
         raise file.damaged(
             place,
             f"events must be of type 0 or 12 and 8 bytes. They are of type {kind}, "

@@ -16,7 +16,7 @@ from keras_ratesnn.layer_kinds import LayerKind
 
 
 @dataclasses.dataclass(slots=True)
-class Call:
+class ObservedCall:
     """One call of an operation, as an observer sees it: the signals among its
     arguments, and the facts of its operation."""
 
@@ -25,7 +25,7 @@ class Call:
     kind: LayerKind
 
 
-Observer = Callable[[Call, Any], Any]
+Observer = Callable[[ObservedCall, Any], Any]
 """Function `(call, outputs) -> outputs`: is given a signal, or a list of signals, and
 returns them or their replacement."""
 
@@ -65,7 +65,7 @@ class _ObservedNetwork(Network):
         inputs = [self._signals[index] for index in node.inputs]
         is_static = node in self.once_nodes
         signals = [Signal(output, is_static) for output in outputs]
-        call = Call(node.handler.operation, inputs, node.handler.kind)
+        call = ObservedCall(node.handler.operation, inputs, node.handler.kind)
         after = self._observe(call, signals[0] if len(signals) == 1 else signals)
         signals = after if isinstance(after, list) else [after]
         self._signals.update(zip(node.outputs, signals, strict=True))

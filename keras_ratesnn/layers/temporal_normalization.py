@@ -163,7 +163,7 @@ class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
         if time_step is None:  # While a network is built, and outside a SpikingModel.
             return outputs
         return time_axis.times_rows(
-            outputs, time_axis.of_steps(self.step_factors, time_step)
+            outputs, time_axis.factors_of_steps(self.step_factors, time_step)
         )
 
     def get_config(self) -> Config:

@@ -16,7 +16,7 @@ from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.input_checks import inputs_with_time
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.analysis.costs.ledger import Traffic
-from keras_ratesnn.gradients.observing import Call
+from keras_ratesnn.gradients.observing import ObservedCall
 from keras_ratesnn.spiking_model import SpikingModel
 
 _NO_TRAFFIC = Traffic(*[0.0] * len(Traffic._fields))
@@ -81,7 +81,7 @@ class OperationCounter:
             _observation.steps_that_count(model, x), _graph.slots_of(network), frames
         )
 
-    def __call__(self, call: Call, outputs: Structure) -> Structure:
+    def __call__(self, call: ObservedCall, outputs: Structure) -> Structure:
         self._follow_spikes(call, outputs)
         self._after_time_means |= call.kind.role == layer_kinds.TIME_MEAN
         is_neuron = _observation.is_neuron(call)
@@ -181,7 +181,7 @@ class OperationCounter:
             return values, spikes
         return values.reshape(-1, self.slots, *values.shape[1:]).sum(axis=1), None
 
-    def _count(self, call: Call, signal: Signal, outputs: Signal) -> None:
+    def _count(self, call: ObservedCall, signal: Signal, outputs: Signal) -> None:
         values, samples = self._rows(signal), len(self.counts)
         input_shape = tuple(signal.value.shape)
         output_shape = tuple(outputs.value.shape)
@@ -211,7 +211,7 @@ class OperationCounter:
         counted = Counted(dense, multiply_adds, accumulates, traffic)
         self.add(call.operation.name, counted)
 
-    def _count_sum(self, call: Call, outputs: Signal) -> None:
+    def _count_sum(self, call: ObservedCall, outputs: Signal) -> None:
         """A sum of inputs: an addition for each spike, or for each input if these are
         no spikes."""
         (signal,) = call.signals
@@ -229,7 +229,7 @@ class OperationCounter:
         self.add(call.operation.name, counted)
 
     def _count_products(
-        self, call: Call, axes: tuple[int, int], outputs: Signal
+        self, call: ObservedCall, axes: tuple[int, int], outputs: Signal
     ) -> None:
         """Products of two inputs: an addition for each spike of the first one that has
         spikes, and each value that it meets."""
@@ -267,7 +267,7 @@ class OperationCounter:
             counted = Counted(dense, dense * steps, 0.0, traffic)
         self.add(call.operation.name, counted)
 
-    def _count_neurons(self, call: Call, outputs: Signal) -> None:
+    def _count_neurons(self, call: ObservedCall, outputs: Signal) -> None:
         """The weights of parallel neurons, which multiply inputs of several steps, and
         the layer that spikes come back by."""
         neuron, cell = call.operation, call.operation.cell
@@ -289,7 +289,7 @@ class OperationCounter:
             self.not_counted.append(neuron.name)
 
     def _count_feedback(
-        self, call: Call, outputs: Signal, shape: tuple[int, ...]
+        self, call: ObservedCall, outputs: Signal, shape: tuple[int, ...]
     ) -> None:
         """The layer that spikes come back by: it acts at each step but the first, on
         the spikes of the step before."""
@@ -322,7 +322,7 @@ class OperationCounter:
         )
         self.add(name, Counted(0.0, multiply_adds, accumulates, traffic))
 
-    def _follow_spikes(self, call: Call, outputs: Structure) -> None:
+    def _follow_spikes(self, call: ObservedCall, outputs: Structure) -> None:
         """Takes the value of one spike over from the inputs of an operation to its
         outputs."""
         if _observation.is_neuron(call):

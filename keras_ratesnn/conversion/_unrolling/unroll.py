@@ -141,7 +141,7 @@ def unroll(model: SpikingModel) -> SpikingModel:
     )
 
 
-_OF_TIME = "what it computes depends on the time step, which here is a slot."
+_NEEDS_STEP = "what it computes depends on the time step, which here is a slot."
 
 
 class _SlotSignal(Signal):
@@ -190,14 +190,14 @@ class _UnrollingRule:
         if kind.role == layer_kinds.ENCODER:
             raise self._refused(
                 call,
-                f"{_OF_TIME} Leave it out, and pass its outputs as frames, (batch, "
+                f"{_NEEDS_STEP} Leave it out, and pass its outputs as frames, (batch, "
                 "time, ...).",
             )
         cls: Any = type(call.operation)
         if layer_kinds.wants_time_step(cls):
             raise self._refused(
                 call,
-                f"{_OF_TIME} Train with a layer that does the same at every time step.",
+                f"{_NEEDS_STEP} Train with a layer that does the same at every step.",
             )
         if kind.role == layer_kinds.NEURON and len(call.inputs) != 1:
             raise self._refused(

@@ -79,7 +79,9 @@ class NormalizationHandler(OperationHandler):
         if self.facts.step_factors is not None:
             rows = self.context.step_of_rows(ops.shape(outputs)[0]) if t is None else t
             factors = ops.convert_to_tensor(self.facts.step_factors(self.operation))
-            outputs = time_axis.times_rows(outputs, time_axis.of_steps(factors, rows))
+            outputs = time_axis.times_rows(
+                outputs, time_axis.factors_of_steps(factors, rows)
+            )
         return self.after(state, [keras_internals.put_mask(outputs, mask)], t)
 
     def _needs_mean(self, inputs):
