@@ -182,8 +182,7 @@ def _check_values(reference, model, loss, case):
 
 
 def _moving_averages(model):
-    variables = model.non_trainable_variables
-    return to_numpy([variable for variable in variables if "moving" in variable.path])
+    return to_numpy([v for v in model.non_trainable_variables if "moving" in v.path])
 
 
 def _check_padding(method, step_mode, expected):
