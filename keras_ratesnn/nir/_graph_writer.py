@@ -58,6 +58,18 @@ class GraphWriter:
             return node.shape[-1], *node.shape[:-1]
         return node.shape
 
+    def space(self, node, layer):
+        """The axes of what a layer takes or gives without those of the channels, which
+        NIR has first."""
+        *space, _ = node.shape
+        if space and not self.lowered.is_image(node.shape):
+            raise REFUSALS.error(
+                layer,
+                f"its signal has the axes {node.shape}, of which NIR would take the "
+                "first as channels. Flatten it, or use Conv1D.",
+            )
+        return tuple(space)
+
     def order_of(self, node):
         """Which of our features is at each place of NIR's; `None` if the order is the
         same."""
@@ -102,7 +114,7 @@ class GraphWriter:
             made = self.nir.Scale(scale=self.full(wire.scale, wire.node))
             return self.add(name, made, sources)
         # They are a convolution of each place with itself, or an affine layer.
-        channels, *space = self.shape(wire.node)
+        space, channels = self.space(wire.node, wire.by), wire.shape[-1]
         if not space:
             scale = self.full(wire.scale, wire.node)
             offset = self.full(wire.offset, wire.node)
@@ -164,7 +176,7 @@ class GraphWriter:
             metadata["kernel_size"] = np.array(node.window)
         weight, bias = _stored(node.layer, weight), _stored(node.layer, bias)
         return self.convolution(
-            node.before.shape[:-1],
+            self.space(node.before, node.layer),
             weight,
             node.stride,
             padding,

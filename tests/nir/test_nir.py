@@ -6,6 +6,7 @@ exact in float32, so that spikes are equal at every step, also those of membrane
 are exactly at the threshold.
 """
 
+import functools
 import itertools
 
 import helpers
@@ -621,6 +622,18 @@ def test_networks_of_any_number_of_axes_keep_their_inputs_and_outputs(
         np.testing.assert_allclose(
             steps_of(model, x), steps_of(network, x), rtol=1e-5, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_channels_of_a_signal_that_is_no_image_are_refused(size, file):
+    """NIR has channels first: equal axes would be mixed up without an error."""
+    for kind in (functools.partial(layers.Dense, 4), layers.BatchNormalization):
+        inputs = keras.Input((size, 3))
+        x = kind(name="culprit")(LIF()(inputs))
+        x = layers.Flatten()(LIF()(x))
+        network = randomized(keras.Model(inputs, layers.Dense(2)(x)))
+        with pytest.raises(ValueError, match="layer 'culprit'.*Flatten it"):
+            exported(network, file)
 
 
 @pytest.mark.on_each_backend
