@@ -133,9 +133,8 @@ def assert_methods_agree(methods, step_mode, neurons=tuple, rtol=1e-4):
     assert_same(found, expected, rtol=rtol)
 
 
-@pytest.mark.parametrize(
-    ("neurons", "step_mode"), [(tuple, "multi"), (parallel, "single")]
-)
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+@pytest.mark.parametrize("neurons", [tuple, parallel])
 def test_windows_of_one_step_are_bptt(neurons, step_mode):
     assert_methods_agree((Rate(windows=T), "bptt"), step_mode, neurons, rtol=2e-3)
 
