@@ -361,6 +361,13 @@ def test_half_precision_is_close_to_full_precision():
     np.testing.assert_allclose(full, half, atol=0.1)
 
 
+def test_double_precision_gives_the_numbers_of_single_precision():
+    single = analysed("float32")
+    with helpers.double_precision():
+        double = analysed("float64")
+    np.testing.assert_allclose(single, double, atol=1e-3)
+
+
 def test_a_random_method_draws_what_the_next_training_step_would():
     x, y = helpers.data(8)
     method = rsnn.gradients.SLTT(random_steps=1)
@@ -440,6 +447,17 @@ def test_membranes_are_drawn_beside_the_thresholds_at_which_they_spike(neurons):
     assert 0 < (found.spikes > 0).mean() < 1
     lines = found.plot().axes[0].collections[-1].get_segments()
     assert [line[0, 1] for line in lines] == found.thresholds.tolist()[::-1]
+
+
+def test_neurons_that_adapt_show_their_membranes_also_in_half_precision():
+    neurons = rsnn.layers.ALIF(name="neurons", dtype="mixed_bfloat16")
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, layers.Dense(3)(neurons(inputs)))
+    model, (x, _) = helpers.spiking(network, T, "bptt"), helpers.data()
+    found = analysis.membranes(model, x, "neurons", 5)
+    assert found.values.dtype == "float32"
+    expected = analysis.raster(model, x, "neurons", 5).spikes
+    np.testing.assert_array_equal(found.spikes, expected)
 
 
 def tick_labels(axes):

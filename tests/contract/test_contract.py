@@ -50,10 +50,11 @@ STARTS = np.array([0, 2, 1, 1])
 
 
 class Subject(NamedTuple):
-    """How a layer is made, where it stands in its network, the methods that train it,
-    and facts for which it does not give some promises."""
+    """How a layer, or a function that calls it, is made, where it stands in its
+    network, the methods that train it, and facts for which it does not give some
+    promises."""
 
-    make: Callable[..., keras.Layer]
+    make: Callable[..., Callable]
     place: str = "neurons"
     methods: tuple = METHODS
     facts: tuple[str, ...] = ()
@@ -121,6 +122,11 @@ def quantized(**options):
 def recurrent(**options):
     back = layers.Dense(CHANNELS, kernel_initializer="ones", name="back")
     return rsnn.layers.Recurrent(rsnn.layers.LIF(0.5, 0.4), back, **options)
+
+
+def attention(**options):
+    layer = layers.MultiHeadAttention(2, 2, dropout=0.3, seed=7, **options)
+    return lambda x: layer(x, x)
 
 
 CHANNEL_DECAYS = [0.2, 0.4, 0.5, 0.6, 0.8]
@@ -239,6 +245,25 @@ SUBJECTS = {
         "readouts",
     ),
     "TimeMean": Subject(own.TimeMean, "readouts", facts=("means",)),
+    "GaussianNoise": Subject(
+        lambda **k: layers.GaussianNoise(0.3, seed=7, **k), "spikes", facts=("random",)
+    ),
+    "GaussianDropout": Subject(
+        lambda **k: layers.GaussianDropout(0.3, seed=7, **k),
+        "spikes",
+        facts=("random",),
+    ),
+    "SpatialDropout": Subject(
+        lambda **k: layers.SpatialDropout1D(0.3, seed=7, **k),
+        "spikes",
+        facts=("random",),
+    ),
+    "DropPath": Subject(
+        lambda **k: layers.Dropout(0.3, noise_shape=(None, 1, 1), seed=7, **k),
+        "spikes",
+        facts=("random",),
+    ),
+    "Attention": Subject(attention, "spikes", facts=("random", "composed")),
 }
 
 
@@ -560,7 +585,8 @@ def channels_may_be_on_any_axis(subject, gradient, step_mode):
 # With the facts of subjects that do not give the promise. These need all steps "at
 # once", are given a "static" input, are "coupled" over a layer, get their spikes back
 # ("returns"), end time by "means", or are "random"; a cell of one's own may draw
-# numbers in each step ("draws").
+# numbers in each step ("draws"). Copies of a layer "composed" of layers are trainable,
+# which is Keras' way.
 PROMISES = {
     a_window_for_each_step_is_bptt: ("coupled", "draws"),
     at_one_step_each_method_is_bptt: ("at once", "static", "draws"),
@@ -581,7 +607,7 @@ PROMISES = {
         "draws",
     ),
     a_saved_model_goes_on: ("random",),
-    a_frozen_layer_stays_and_lets_the_gradient_through: (),
+    a_frozen_layer_stays_and_lets_the_gradient_through: ("composed",),
     # Compiled by XLA, TensorFlow draws other numbers.
     any_engine_gives_the_same: ("random",) if BACKEND == "tensorflow" else (),
     half_precision_trains_weights_of_full_precision: (),

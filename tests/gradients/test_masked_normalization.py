@@ -104,6 +104,13 @@ def test_one_step_is_that_of_keras(step_mode):
         )
 
 
+def test_a_renormalisation_is_that_of_keras():
+    frames, make = frames_of(1), lambda: layers.BatchNormalization(renorm=True)
+    expected = results_of(network_of([make]), frames[:, 0], plain=True)
+    found = results_of(spiking(network_of([make]), 1, "bptt"), frames)
+    assert_same(found, expected, "bptt")
+
+
 @pytest.mark.parametrize(
     ("step_mode", "methods"),
     # The authors' program adds ε twice.
@@ -161,6 +168,23 @@ def test_moving_averages_follow_the_rows_that_are_not_masked(step_mode):
     np.testing.assert_allclose(
         to_numpy(online.moving_variance), 0.5 + 0.5 * variance, rtol=1e-4
     )
+
+
+def test_online_renormalisation_by_itself_leaves_masked_rows_out():
+    frames = frames_of(1)[:, 0]
+    layer = OnlineRenormalization(momentum=0.0)
+    layer(frames, training=True, mask=frames.any(axis=-1))
+    mean, variance = masked_statistics(frames)
+    assert_same([layer.moving_mean, layer.moving_variance], [mean, variance], "")
+    outputs = layer(frames, training=True, mask=frames.any(axis=-1))
+    assert_same([outputs], [(frames - mean) / np.sqrt(variance + layer.epsilon)], "")
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_batch_that_is_all_masked_has_finite_results(step_mode):
+    model = spiking(network_of(LAYERS[::3]), T, "sltt", step_mode=step_mode)
+    found = results_of(model, np.zeros((6, T, 5, 4), "float32"))
+    assert all(np.isfinite(result).all() for result in found)
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])

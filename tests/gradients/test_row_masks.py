@@ -13,7 +13,7 @@ from keras import layers, ops
 from masked_results import EACH_ONCE, STEP_MODES, T, Y, results
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import Rate
+from keras_ratesnn.gradients import SLTT, Rate
 
 ROWS = 3
 LENGTHS = np.array([4, 3, 4, 2])
@@ -111,6 +111,36 @@ def test_a_row_gives_what_its_other_steps_give_alone(step_mode):
             expected,
             err_msg=str(neuron),
         )
+
+
+def parallel():
+    """Neurons that look back at steps at which a row was masked."""
+    keras.utils.set_random_seed(0)
+    first = rsnn.layers.SlidingPSN(2, threshold=0.3)
+    return first, rsnn.layers.MaskedPSN(T, 2, threshold=0.3)
+
+
+def assert_methods_agree(methods, step_mode, neurons=tuple, rtol=1e-4):
+    x = holding(np.nan, frames(), masks())
+    found, expected = (
+        results(
+            spiking(network(*neurons()), T, method, step_mode=step_mode),
+            x,
+            mask=masks(),
+        )
+        for method in methods
+    )
+    assert_same(found, expected, rtol=rtol)
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+@pytest.mark.parametrize("neurons", [tuple, parallel])
+def test_windows_of_one_step_are_bptt(neurons, step_mode):
+    assert_methods_agree((Rate(windows=T), "bptt"), step_mode, neurons, rtol=2e-3)
+
+
+def test_steps_that_run_again_have_the_masks_of_their_rows():
+    assert_methods_agree((SLTT(), SLTT(recompute=False)), "single")
 
 
 def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike():

@@ -13,6 +13,7 @@ from helpers import (
     BACKEND,
     assert_same,
     compiled,
+    saved_and_loaded,
     spiking,
     to_numpy,
     training_results,
@@ -99,6 +100,20 @@ def test_what_is_in_the_padding_changes_nothing(gradient, step_mode):
     assert_same(found, expected, gradient, rtol=0.0)
 
 
+@pytest.mark.parametrize(("gradient", "step_mode"), FEW)
+def test_a_mask_of_ones_is_no_mask(gradient, step_mode):
+    found, expected = (
+        results(
+            spiking(normalizing_network(), T, gradient, step_mode=step_mode),
+            frames(),
+            mask=mask,
+        )
+        for mask in (np.ones_like(MASK), None)
+    )
+    # A normalisation with weights sums in another order.
+    assert_same(found, expected, gradient)
+
+
 def test_statistics_are_those_of_the_valid_steps():
     """In multi-step mode of all of them at once, in single-step mode of those of each
     step."""
@@ -159,6 +174,14 @@ def test_steps_of_few_sequences_do_not_dominate_the_rate_gradient():
                 layer.epsilon = epsilon
             norms.append(np.linalg.norm(results(model, x, mask=mask)[1]))
         assert norms[0] / 2 < norms[1] < norms[0] * 2, (gradient, norms)
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), EACH_ONCE, ids=str)
+def test_samples_that_are_all_padding_have_no_gradient(gradient, step_mode):
+    model = spiking(normalizing_network(), T, gradient, step_mode=step_mode)
+    masked = WithMask(model, np.zeros_like(MASK))
+    _, gradients, outputs = training_results(masked, np.full((4, T, 6), np.nan), Y)
+    assert not any(result.any() for result in (*gradients.values(), outputs))
 
 
 class Shares(keras.layers.Layer):
@@ -290,6 +313,15 @@ def test_a_masking_layer_before_the_model_masks_steps():
         .history["loss"]
     )
     np.testing.assert_allclose(found, other, rtol=1e-5)
+
+
+def test_a_mask_value_is_saved():
+    x = padded_with(-1.0, frames())
+    model = spiking(network(), T, mask_value=-1.0)
+    expected = to_numpy(saved_and_loaded(model)(x))
+    np.testing.assert_array_equal(to_numpy(model(x)), expected)
+    model.mask_value = None
+    assert not np.allclose(to_numpy(model(x)), expected)
 
 
 def masking_in_a_nested_model():

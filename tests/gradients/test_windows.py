@@ -86,6 +86,18 @@ def test_a_window_for_each_step_is_bptt(step_mode, has_time, return_sequences):
     assert_same(by_windows, by_bptt, 1e-9)
 
 
+def test_more_windows_are_closer_to_bptt():
+    def flat(gradient):
+        found = gradients(gradient, "multi", has_time=False)
+        return np.concatenate([np.ravel(part) for part in found])
+
+    with double_precision():
+        by_bptt = flat("bptt")
+        by_windows = [flat(Rate(windows=windows)) for windows in (4, 2, 1)]
+    distances = [np.linalg.norm(found - by_bptt) for found in by_windows]
+    assert distances == sorted(distances)
+
+
 # The triangle of eligibilities.
 CURRENTS = np.random.default_rng(0).normal(0.5, 0.8, (7, 4, 5))
 

@@ -10,6 +10,7 @@ from helpers import (
     compiled,
     data,
     in_threads,
+    loss_and_gradients,
     naive_lif,
     spiking,
     to_numpy,
@@ -101,6 +102,20 @@ def test_decays_of_channels_refuse_inputs_of_another_shape(other):
         ValueError, match="'shared' is incompatible with the layer: expected"
     ):
         neuron(keras.Input(other))
+
+
+def test_in_a_network_parameters_learn_in_the_direction_of_bptt():
+    kind = rsnn.layers.ParametricLIF
+    neurons = [kind(per_channel=True, learn_threshold=True) for _ in range(3)]
+    network, (x, y) = model_of(*neurons).network, data(64)
+    _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
+    _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
+    for name in ("decay_logit", "log_threshold"):
+        rate, bptt = (
+            np.ravel([value for path, value in of.items() if path.endswith(name)])
+            for of in (by_rate, by_bptt)
+        )
+        assert rate @ bptt / np.linalg.norm(rate) / np.linalg.norm(bptt) > 0.8, name
 
 
 def test_a_missing_channel_axis_is_an_error():

@@ -124,6 +124,13 @@ def test_its_largest_value_is_at_the_threshold_and_follows_the_width(kind, width
 
 
 @every_kind
+def test_it_is_even(kind):
+    found, expected = (derivative(kind(), side * DISTANCES) for side in (1, -1))
+    # Where a sigmoid is nearly 1, α times a few roundings of float32 are left of 1 − σ.
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=3e-6)
+
+
+@every_kind
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_it_keeps_shape_and_dtype(kind, dtype):
     distances = ops.zeros((2, 1, 3), dtype)

@@ -207,6 +207,14 @@ def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
     assert precisions_of(loaded) == {"int8_from_float32", "mixed_bfloat16"}
 
 
+def test_the_digits_code_by_rate():
+    _, images, _, labels = digits()
+    model = models.load_pretrained("digits")
+    found = rsnn.analysis.shuffle_in_time(model, images[:100], labels[:100])
+    assert found.shuffled > found.accuracy - 0.05
+    assert min(found.per_layer.values()) >= found.shuffled - 0.02
+
+
 @pytest.mark.on_each_backend
 def test_a_pretrained_network_trains_on():
     (images, _, labels, _), model = digits(), models.load_pretrained("digits")

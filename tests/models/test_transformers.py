@@ -25,9 +25,9 @@ def of_networks(networks):
     )
 
 
-def small(network, **kwargs):
+def small(network, channels=3, **kwargs):
     arguments = {"classes": 3, "timesteps": 2, "dims": 32, "blocks": 4, "heads": 2}
-    return network((16, 16, 3), **{**arguments, **kwargs})
+    return network((16, 16, channels), **{**arguments, **kwargs})
 
 
 def firing(network, **kwargs):
@@ -126,6 +126,12 @@ def test_both_step_modes_give_the_same_logits():
     expected = multi.predict(x, verbose=0)
     found = single.predict(x, verbose=0)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_event_frames_train():
+    frames, labels = helpers.data(4, (2, 16, 16, 2), 3)
+    model = firing(models.Spikformer, channels=2)
+    helpers.assert_trains(model, frames, labels)
 
 
 @of_networks(WITH_SPIKE_DRIVEN)
