@@ -588,13 +588,9 @@ def channels_may_be_on_any_axis(subject, gradient, step_mode):
 # numbers in each step ("draws"). Copies of a layer "composed" of layers are trainable,
 # which is Keras' way.
 PROMISES = {
-    a_window_for_each_step_is_bptt: ("coupled", "draws"),
-    at_one_step_each_method_is_bptt: ("at once", "static", "draws"),
-    one_layer_on_a_constant_input_learns_by_rate_as_by_bptt: (
-        "coupled",
-        "returns",
-        "draws",
-    ),
+    a_window_for_each_step_is_bptt: ("coupled",),
+    at_one_step_each_method_is_bptt: ("at once", "static"),
+    one_layer_on_a_constant_input_learns_by_rate_as_by_bptt: ("coupled", "returns"),
     single_step_mode_is_multi: ("at once",),
     steps_that_run_again_are_those_that_are_kept: ("at once",),
     a_stream_is_the_sequence: ("at once", "random"),

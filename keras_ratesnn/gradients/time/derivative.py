@@ -64,10 +64,10 @@ def _forward_mode(cell, current, state):
         with keras_internals.Values(zip(variables, values, strict=True)) as scope:
             _, spikes, after = cell.step(current, tree.filled(state, flat))
         changed = []
-        for variable, value in zip(variables, values, strict=True):
+        for index, variable in enumerate(variables):
             now = scope.get_current_value(variable)
-            if not variable.trainable and now is not value:
-                changed.append((variable, now))
+            if not variable.trainable and now is not values[index]:
+                changed.append((index, now))
         return spikes, after, changed
 
     def along(input_tangent, state_tangent, weight):
@@ -104,8 +104,10 @@ def _forward_mode(cell, current, state):
         )
 
     spikes, after, changed = stateless(leaves, values)
-    for variable, value in changed:
-        variable.assign(value)
+    for index, value in changed:
+        # The derivative needs what an assignment may change in place.
+        values[index] = ops.copy(values[index])
+        variables[index].assign(value)
     return spikes, after, along
 
 
