@@ -5,7 +5,7 @@ import functools
 import inspect
 import os
 import weakref
-from typing import Any, Self
+from typing import Any
 
 import keras
 
@@ -13,7 +13,6 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks, keras_internals, registry
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
 from keras_ratesnn._core.contexts import setting
-from keras_ratesnn._core.other_names import refuse_other_names
 from keras_ratesnn._model import (
     data_checks,
     export_formats,
@@ -39,7 +38,6 @@ from keras_ratesnn._model.input_checks import (
     one_step,
     warn_of_time_in_a_step,
 )
-from keras_ratesnn._model.other_names import OTHER_NAMES
 from keras_ratesnn._model.settings import STEP_MODES as STEP_MODES
 from keras_ratesnn._model.settings import Settings
 from keras_ratesnn._model.silent_layers import warning_of_silence
@@ -155,13 +153,6 @@ class SpikingModel(
     """
 
     _told_of_loss = _told_of_nan = _told_of_scale = _looked_for_silence = False
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        # Before Python sees that an argument is missing which has another name.
-        known = inspect.signature(cls).parameters
-        unknown = {name: kwargs[name] for name in kwargs if name not in known}
-        refuse_other_names(OTHER_NAMES, cls.__name__, unknown)
-        return super().__new__(cls, *args, **kwargs)
 
     def __init__(
         self,

@@ -369,7 +369,7 @@ def pre(width, neuron):
 
 def _plan(settings, inputs):
     """The arguments of a block of the transformers."""
-    return _transformers.Plan(
+    return _transformers.Design(
         inputs=inputs,
         edition="cifar",
         classes=5,
@@ -433,7 +433,7 @@ def e_spike_former(settings, shape):
     """A block of convolutions and a block of attention, each after a convolution of
     stride 2."""
     inputs, dims = keras.Input(shape), settings["dim"]
-    parts = espikeformer.Parts(
+    parts = espikeformer.BlockSettings(
         espikeformer.integer_neuron, settings["heads"], mlp_ratio=2
     )
     x = espikeformer.downsampling(inputs, dims, 3, 2, None, "espikeformer_down1")

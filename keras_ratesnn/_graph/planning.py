@@ -17,6 +17,7 @@ from keras_ratesnn.layer_kinds import (
     READOUT,
     TIME_MEAN,
     TIME_MIXING,
+    LayerKind,
     kind_of,
     wants_time_step,
 )
@@ -51,8 +52,8 @@ class PlannedCall:
     consumers: list = dataclasses.field(default_factory=list)
 
     @property
-    def kind(self):
-        """The operation's `keras_ratesnn.LayerKind`."""
+    def kind(self) -> LayerKind:
+        """The operation's facts."""
         return kind_of(self.operation)
 
 

@@ -1,6 +1,7 @@
 """The settings of a model, which may change at any time, even during `fit`."""
 
 import copy
+import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any, Self
@@ -10,7 +11,7 @@ import keras
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import checks, keras_internals, registry
 from keras_ratesnn._core.annotations import Config, StepModeName
-from keras_ratesnn._core.other_names import check_attribute_name
+from keras_ratesnn._core.other_names import check_attribute_name, refuse_other_names
 from keras_ratesnn._model import layer_configs
 from keras_ratesnn._model.other_names import OTHER_NAMES
 from keras_ratesnn._model.time_masks import checked_mask_value
@@ -44,6 +45,13 @@ class Settings:
             # value already.
             for layer in keras_internals.with_sublayers(self):
                 keras.Layer.trainable.fset(layer, value)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Before Python sees that an argument is missing which has another name.
+        known = inspect.signature(cls).parameters
+        unknown = {name: kwargs[name] for name in kwargs if name not in known}
+        refuse_other_names(OTHER_NAMES, cls.__name__, unknown)
+        return super().__new__(cls, *args, **kwargs)
 
     @property
     def timesteps(self) -> int:

@@ -4,18 +4,17 @@ builds the same networks."""
 import pytest
 
 from keras_ratesnn import analysis
-from tests.analysis.test_analysis_energy import model_and_images, resnet, vgg
+from tests.analysis.test_analysis_energy import model_and_images
 
 
-@pytest.mark.parametrize("build", [vgg, resnet])
-def test_operations_are_those_of_the_counters_of_spikingjelly(build):
+def test_operations_are_those_of_the_counters_of_spikingjelly():
     pytest.importorskip("spikingjelly")
     import torch
     from spikingjelly.activation_based import op_counter
 
     from recipes.benchmark.translated import Translated
 
-    model, images = model_and_images(build)
+    model, images = model_and_images()
     counters = [
         op_counter.MACCounter(extra_ignore_modules=[torch.nn.BatchNorm2d]),
         op_counter.SynOpCounter(),

@@ -41,7 +41,7 @@ CALLS = []
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class Counting(surrogates.Sigmoid):
+class CountingSigmoid(surrogates.Sigmoid):
     """Counts how often its code runs."""
 
     def derivative(self, distance):
@@ -88,7 +88,9 @@ def test_a_new_value_takes_effect_and_compiles_nothing(
         keras.utils.set_random_seed(0)
         keras.config.set_dtype_policy(policy)
         try:
-            model = spiking(network(alpha, Counting), 4, gradient, step_mode=step_mode)
+            model = spiking(
+                network(alpha, CountingSigmoid), 4, gradient, step_mode=step_mode
+            )
         finally:
             keras.config.set_dtype_policy("float32")
         return compiled(model, keras.optimizers.SGD(0.3), jit_compile=jit_compile)

@@ -46,7 +46,7 @@ PROMISES = {
     ],
     "gradients.test_masked_normalization": [
         "test_moving_averages_follow_the_rows_that_are_not_masked",
-        "test_the_rate_gradient_is_that_of_bptt_where_each_step_has_its_rate",
+        "test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike",
     ],
     "graph.test_masks": [
         "test_the_rate_gradient_with_masks_is_that_of_bptt_where_each_step_has_its_rate"
@@ -80,7 +80,7 @@ IN_SINGLE_PRECISION = {
     "test_fit_adds_the_regularisation_to_the_loss",
     "test_moving_averages_follow_the_rows_that_are_not_masked",
     "test_moving_statistics_are_updated_once_per_batch_and_only_in_training",
-    "test_the_rate_gradient_is_that_of_bptt_where_each_step_has_its_rate",
+    "test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike",
     "test_the_rate_gradient_with_masks_is_that_of_bptt_where_each_step_has_its_rate",
     # They choose a precision themselves.
     *PROMISES["model.test_precision"],
