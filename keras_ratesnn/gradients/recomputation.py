@@ -151,11 +151,12 @@ class _Recomputation:
                 totals_after = backend.cond(chosen, sums, totals)
             return totals_after, states_after, changed_after
 
-        totals = [ops.zeros_like(tensor) for tensor in inputs]
         start = [given["drawn"].get(node.handler.call.key) for node in network.nodes]
         changed = [given["variables"][index] for index in self.changing]
+        # The zeros have no other name, which would keep them in memory.
+        carried = [ops.zeros_like(tensor) for tensor in inputs], start, changed
         with backend.repeated_noise(self.noise):
-            carried = advance(0, (totals, start, changed))
+            carried = advance(0, carried)
             if run.timesteps > backend.unrolled_network_steps():
                 carried = ops.fori_loop(1, run.timesteps, advance, carried)
             else:
