@@ -108,11 +108,6 @@ class Replays:
         self._parts: Any = None
         self.reason = reason
 
-    @property
-    def are_captured(self):
-        """Whether there are CUDA graphs now."""
-        return self._parts is not None
-
     def give_back(self):
         """Frees the memory; what autograd still holds of it stays."""
         self._parts = None
