@@ -202,7 +202,8 @@ class SpikingModel(
         functional = _graph.as_graph(self.network)
         backend.check_call(self)
         keras_internals.forget_losses(functional)
-        with_gradient = backend.grad_enabled() and not is_undifferentiated()
+        is_differentiated = backend.is_differentiated(training)
+        with_gradient = is_differentiated and not is_undifferentiated()
         if (training and with_gradient) or self._inputs_with_time is None:
             self.remember_time(inputs)
         inputs, mask, first = call_inputs(

@@ -86,20 +86,30 @@ def nothing_recorded():
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_what_nothing_differentiates_has_no_derivative_and_the_same_numbers(
+def test_a_training_call_that_nothing_differentiates_gives_the_same_numbers(
     x, gradient, step_mode
 ):
     model, twin = (small(gradient=gradient, step_mode=step_mode) for _ in range(2))
     outputs, gradients, after = differentiated(twin, x)
     assert any(np.any(by_weight) for by_weight in gradients)
-    Counted.calls = 0
     with nothing_recorded():
         plain = to_numpy(model(x, training=True))
-    assert Counted.calls == 0
     np.testing.assert_allclose(plain, outputs, rtol=1e-6)
     now = to_numpy([variable.value for variable in model.non_trainable_variables])
     for value, wanted in zip(now, after, strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_call_in_inference_that_nothing_differentiates_has_no_derivative(
+    x, step_mode
+):
+    model = small(step_mode=step_mode)
+    Counted.calls = 0
+    with nothing_recorded():
+        outputs = to_numpy(model(x))
+    assert Counted.calls == 0
+    np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=1e-5)
 
 
 def test_a_call_follows_what_is_assigned_to_a_model_and_to_its_neurons(x):

@@ -264,6 +264,11 @@ class Backend(abc.ABC):
         """Whether operations may be differentiated later."""
         return True
 
+    def is_differentiated(self, training: bool) -> bool:
+        """Whether a call of a model gives what may be differentiated. In training it
+        does also where nothing is: its losses are the same then."""
+        return training or self.grad_enabled()
+
     def gradient_of(
         self, function: Callable[..., Any], inputs: list[Tensor], upstream: list[Tensor]
     ) -> tuple[list[Tensor | None], Structure]:

@@ -272,6 +272,10 @@ class Backend(base.Backend):
         """Whether autograd is on."""
         return torch.is_grad_enabled() and not _is_exporting()
 
+    def is_differentiated(self, training):
+        """Whether autograd is on, which users turn off on purpose."""
+        return self.grad_enabled()
+
     def detached(self, function, *args):
         with torch.no_grad():
             return function(*args)
