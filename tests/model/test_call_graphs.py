@@ -123,12 +123,14 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
         assert models[1].engine == "recorded"
 
 
-def around(make_layer, **arguments):
-    """What makes a network in which a layer stands before neurons."""
+def around(make_layer, in_time=False, **arguments):
+    """What makes a network in which a layer stands before neurons, and after some if it
+    runs in time."""
 
     def make():
         inputs = keras.Input((6,))
-        x = make_layer(**arguments)(layers.Dense(6)(inputs))
+        x = layers.Dense(6)(inputs)
+        x = make_layer(**arguments)(rsnn.layers.LIF()(x) if in_time else x)
         return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x)))
 
     return make
@@ -288,7 +290,7 @@ def test_what_cannot_be_recorded_runs_in_eager_mode_after_one_warning(layer, rea
     results = []
     with recording(), warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
-        for model in pair(around(layer, name="special")):
+        for model in pair(around(layer, in_time=True, name="special")):
             keras.utils.set_random_seed(2)
             batches = [data(seed=step) for step in range(5)]
             results.append([model.train_on_batch(*batch) for batch in batches])
