@@ -46,6 +46,11 @@ from recorded_calls import (
     train,
 )
 
+needs_a_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")),
+    reason="PyTorch's compiler needs a C++ compiler",
+)
+
 
 @pytest.mark.parametrize(
     ("gradient", "step_mode", "jit_compile"),
@@ -118,6 +123,19 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
         assert models[1].engine == "recorded"
 
 
+def around(make_layer, in_time=False, **arguments):
+    """What makes a network in which a layer stands before neurons, and after some if it
+    runs in time."""
+
+    def make():
+        inputs = keras.Input((6,))
+        x = layers.Dense(6)(inputs)
+        x = make_layer(**arguments)(rsnn.layers.LIF()(x) if in_time else x)
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x)))
+
+    return make
+
+
 class Counts(layers.Layer):
     """Counts how often Python runs it."""
 
@@ -131,12 +149,8 @@ _RUNS: list = []
 
 
 def test_a_replay_runs_no_python_code_of_layers():
-    def make():
-        inputs = keras.Input((6,))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Counts()(inputs))))
-
     with recording():
-        _, model = pair(make)
+        _, model = pair(around(Counts))
         x, y = data()
         for _ in range(2):
             model.train_on_batch(x, y)
@@ -149,18 +163,12 @@ def test_a_replay_runs_no_python_code_of_layers():
 def test_what_depends_only_on_constants_is_computed_once():
     class Scales(layers.Layer):
         def call(self, inputs):
-            return inputs * ops.exp(
-                ops.convert_to_tensor([0.5, 1.0, 2.0, 1.5, 1.0, 0.0])
-            )
-
-    def make():
-        inputs = keras.Input((6,))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Scales()(inputs))))
+            scale = ops.convert_to_tensor([0.5, 1.0, 2.0, 1.5, 1.0, 0.0])
+            return inputs * ops.exp(scale)
 
     with recording() as graphs:
-        np.testing.assert_allclose(
-            *train(pair(make, jit_compile=True), *data()), rtol=1e-6
-        )
+        losses = train(pair(around(Scales), jit_compile=True), *data())
+    np.testing.assert_allclose(*losses, rtol=1e-6)
     assert graphs
     assert not any("aten.exp.default" in operations(graph) for graph in graphs)
 
@@ -279,47 +287,36 @@ class HasGenerator(layers.Layer):
     ],
 )
 def test_what_cannot_be_recorded_runs_in_eager_mode_after_one_warning(layer, reason):
-    def make():
-        inputs = keras.Input((6,))
-        x = layer(name="special")(rsnn.layers.LIF()(layers.Dense(6)(inputs)))
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x)))
-
     results = []
     with recording(), warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
-        for model in pair(make):
+        for model in pair(around(layer, in_time=True, name="special")):
             keras.utils.set_random_seed(2)
-            results.append(
-                [model.train_on_batch(*data(seed=step)) for step in range(5)]
-            )
+            batches = [data(seed=step) for step in range(5)]
+            results.append([model.train_on_batch(*batch) for batch in batches])
             assert model.engine == "eager"
-    messages = [
-        str(warning.message)
-        for warning in raised
-        if "eager mode" in str(warning.message)
-    ]
-    assert len(messages) == 1
-    assert reason in messages[0]
-    assert "jit_compile=False" in messages[0]
+    messages = [str(warning.message) for warning in raised]
+    (message,) = [text for text in messages if "eager mode" in text]
+    assert reason in message
+    assert "jit_compile=False" in message
     np.testing.assert_allclose(*results, rtol=1e-6)
 
 
-def test_a_layer_that_keeps_its_last_input_keeps_a_real_one():
-    def make():
-        inputs = keras.Input((6,))
-        return keras.Model(
-            inputs,
-            layers.Dense(3)(rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs))),
-        )
-
+def test_a_layer_that_keeps_its_last_input_keeps_a_real_one_and_no_earlier_one():
+    inputs = keras.Input((6,))
+    x = rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs))
+    model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(x))))
+    past = []
     with recording():
-        _, model = pair(make)
-        for step in range(5):
+        for step in range(8):
             x, y = data(seed=step)
             model.train_on_batch(x, y)
-            np.testing.assert_array_equal(
-                to_numpy(model.network.get_layer("keeps").last), x
-            )
+            last = model.network.get_layer("keeps").last
+            np.testing.assert_array_equal(to_numpy(last), x)
+            past.append(weakref.ref(last))
+            del last
+    gc.collect()
+    assert sum(reference() is not None for reference in past) < len(past) / 2
 
 
 def test_hooks_of_layers_are_called_even_if_they_come_after_a_recording():
@@ -334,21 +331,6 @@ def test_hooks_of_layers_are_called_even_if_they_come_after_a_recording():
         with pytest.warns(UserWarning, match="has hooks"):
             train([model], *data())
     assert len(calls) == 5
-
-
-@pytest.mark.parametrize("make", [mlp, network], ids=["rows", "images"])
-def test_predictions_are_those_of_eager_mode(make):
-    x, _ = data(22, (6,) if make is mlp else (6, 6, 2))
-    with recording():
-        eager, recorded = pair(make)
-        for _ in range(2):
-            np.testing.assert_allclose(
-                recorded.predict(x, batch_size=4, verbose=0),
-                eager.predict(x, batch_size=4, verbose=0),
-                rtol=1e-5,
-                atol=1e-6,
-            )
-        assert recorded.engine == "recorded"
 
 
 def test_inputs_in_another_memory_layout_or_with_time_have_their_own_graph():
@@ -394,11 +376,11 @@ def test_losses_of_layers_belong_to_their_layers():
                 losses.append(
                     [to_numpy(layer.losses) for layer in model.network.layers]
                 )
-            assert [len(of_layer) for of_layer in losses[1]] == [
-                len(of_layer) for of_layer in losses[0]
-            ]
-            assert sum(len(of_layer) for of_layer in losses[0]) == 3
-            assert_close(*losses, rtol=1e-5)
+            numbers = [list(map(len, lists)) for lists in losses]
+            assert numbers[1] == numbers[0]
+            assert sum(numbers[0]) == 3
+            for lists in zip(*losses, strict=True):
+                assert_close(*lists, rtol=1e-5)
 
 
 def test_a_saved_or_copied_model_records_its_own_graphs():
@@ -466,26 +448,28 @@ def test_gradients_outside_of_fit_are_those_of_eager_mode():
         assert_close(results[1][1], results[0][1], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")),
-    reason="PyTorch's compiler needs a C++ compiler",
-)
+# In the last ones the loops of layers are compiled for themselves.
+SLOW_CASES = [
+    *((*method, {}) for method in METHODS[1:]),
+    (rsnn.gradients.SLTT(random_steps=1), "single", {}),
+    ("rate", "multi", {"least_elements": 0}),
+    ("bptt", "multi", {"least_elements": 0}),
+]
+
+
+@needs_a_compiler
 @pytest.mark.parametrize(
-    ("gradient", "step_mode"),
+    ("gradient", "step_mode", "settings"),
     [
-        ("rate", "multi"),
-        *(
-            pytest.param(*method, marks=pytest.mark.slow)
-            for method in (
-                *METHODS[1:],
-                (rsnn.gradients.SLTT(random_steps=1), "single"),
-            )
-        ),
+        ("rate", "multi", {}),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_CASES),
     ],
     ids=str,
 )
-def test_a_compiled_graph_gives_the_results_of_eager_mode(gradient, step_mode, caplog):
-    with double_precision(), recording(compiler="inductor"):
+def test_a_compiled_graph_gives_the_results_of_eager_mode(
+    gradient, step_mode, settings, caplog
+):
+    with double_precision(), recording(compiler="inductor", **settings):
         eager, recorded = pair(gradient=gradient, step_mode=step_mode, jit_compile=True)
         for step in range(4):
             x, y = data(4, (6, 6, 2), seed=step)
@@ -500,21 +484,6 @@ def test_a_compiled_graph_gives_the_results_of_eager_mode(gradient, step_mode, c
         train([again], *data(4, (6, 6, 2)))
         assert torch._dynamo.utils.counters["inductor"]["fxgraph_cache_hit"] >= 1
     assert "Compiling the forward pass of model" in caplog.text
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")),
-    reason="PyTorch's compiler needs a C++ compiler",
-)
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_a_compiled_graph_calls_compiled_loops_of_large_layers(gradient):
-    with double_precision(), recording(compiler="inductor", least_elements=0):
-        models = pair(gradient=gradient, jit_compile=True)
-        losses = train(models, *data(4, (6, 6, 2)))
-        assert losses[1] == pytest.approx(losses[0], rel=1e-8)
-        assert_equal_state(*models, rtol=1e-7, atol=1e-8)
-        assert models[1].engine == "compiled"
 
 
 @torch.library.custom_op("keras_ratesnn_tests::halves", mutates_args=())
@@ -549,15 +518,8 @@ def test_cpp_runs_graphs_without_operations_of_other_libraries(layer, in_cpp):
         chosen.append(config.cpp_wrapper)
         return graph
 
-    def make():
-        inputs = keras.Input((6,))
-        return keras.Model(
-            inputs, layers.Dense(3)(rsnn.layers.LIF()(layer()(layers.Dense(5)(inputs))))
-        )
-
     with recording(compiler=compiler):
-        eager, recorded = pair(make, jit_compile=True)
-        losses = train([eager, recorded], *data(4))
+        losses = train(pair(around(layer), jit_compile=True), *data(4))
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     assert chosen == in_cpp
 
@@ -598,16 +560,11 @@ def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():
         losses = train(models, x, y)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     assert models[1].engine == "recorded"
-    messages = [
-        str(warning.message)
-        for warning in raised
-        if "could not compile" in str(warning.message)
-    ]
-    assert [message.partition(" of ")[0] for message in messages] == [
-        "PyTorch could not compile the forward pass",
-        "PyTorch could not compile the backward pass",
-    ]
-    assert "no compiler here" in messages[0]
+    messages = [str(warning.message) for warning in raised]
+    for part in ("forward", "backward"):
+        beginning = f"PyTorch could not compile the {part} pass"
+        (message,) = [text for text in messages if text.startswith(beginning)]
+        assert "no compiler here" in message
 
 
 class MergesIfWrong(layers.Layer):
@@ -616,9 +573,8 @@ class MergesIfWrong(layers.Layer):
     def call(self, inputs):
         changed, other = torch.zeros_like(inputs), torch.zeros_like(inputs)
         changed.add_(inputs.detach())
-        signs = torch.copysign(torch.ones(()), torch.full((), -0.0)) + torch.copysign(
-            torch.ones(()) * 2, torch.full((), 0.0)
-        )
+        signs = torch.copysign(torch.ones(()), torch.full((), -0.0))
+        signs = signs + torch.copysign(torch.ones(()) * 2, torch.full((), 0.0))
         return inputs + changed + other + signs
 
 
@@ -638,14 +594,8 @@ class AssignsAndReads(layers.Layer):
 
 @pytest.mark.parametrize("layer", [MergesIfWrong, AssignsAndReads])
 def test_changes_in_place_and_assignments_are_those_of_eager_mode(layer):
-    def make():
-        inputs = keras.Input((6,))
-        return keras.Model(
-            inputs, layers.Dense(3)(rsnn.layers.LIF()(layer()(layers.Dense(6)(inputs))))
-        )
-
     with double_precision(), recording():
-        models = pair(make, gradient="bptt")
+        models = pair(around(layer), gradient="bptt")
         for step in range(6):
             x, y = data(seed=step)
             losses = [model.train_on_batch(x, y) for model in models]
@@ -665,13 +615,7 @@ class AddsInPlace(layers.Layer):
 
 
 def test_the_call_that_cannot_be_recorded_has_its_effects_once():
-    def make():
-        inputs = keras.Input((6,))
-        return keras.Model(
-            inputs, layers.Dense(3)(rsnn.layers.LIF()(AddsInPlace(name="adds")(inputs)))
-        )
-
-    models = pair(make)
+    models = pair(around(AddsInPlace, name="adds"))
     with recording(), pytest.warns(UserWarning, match="in place"):
         losses = train(models, *data(), steps=5)
     assert models[1].engine == "eager"
@@ -741,21 +685,6 @@ def test_what_runs_in_autocast_is_not_replayed_outside():
         np.testing.assert_array_equal(to_numpy(model(x)), to_numpy(eager(x)))
 
 
-def test_checkpointed_calls_run_in_eager_mode():
-    from torch.utils.checkpoint import checkpoint
-
-    x = ops.convert_to_tensor(data(4, (6,))[0])
-    with recording():
-        _, model = pair(mlp)
-        for _ in range(5):
-            ops.sum(
-                checkpoint(
-                    lambda inputs: model(inputs, training=True), x, use_reentrant=False
-                )
-            ).backward()
-        assert model.engine == "eager"
-
-
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("noise", [layers.GaussianNoise, layers.AlphaDropout])
 def test_dropout_without_a_seed_is_recorded_beside_other_noise(noise, step_mode):
@@ -792,9 +721,8 @@ class DrawsInManyWays(layers.Layer):
         if not training:
             return x
         kept, _ = torch.native_dropout(x, 0.3, True)
-        noise = torch.empty_like(x).uniform_(-0.1, 0.1) + torch.randn(
-            x.shape[-1], dtype=x.dtype, device=x.device
-        )
+        noise = torch.empty_like(x).uniform_(-0.1, 0.1)
+        noise = noise + torch.randn(x.shape[-1], dtype=x.dtype, device=x.device)
         return (kept + noise) * torch.bernoulli(torch.full_like(x, 0.5))
 
 
@@ -810,17 +738,12 @@ class DrawsWhatHasNoDerivative(layers.Layer):
     it."""
 
     def call(self, x, training=False):
-        return (
-            x + torch.randn(x.shape[-1], dtype=x.dtype, device=x.device)
-            if training
-            else x
-        )
+        if training:
+            x = x + torch.randn(x.shape[-1], dtype=x.dtype, device=x.device)
+        return x
 
 
-@pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")),
-    reason="PyTorch's compiler needs a C++ compiler",
-)
+@needs_a_compiler
 @pytest.mark.parametrize(
     ("layer", "gradient", "step_mode", "dtype", "is_compiled"),
     [
@@ -865,21 +788,6 @@ def test_a_compiled_graph_draws_the_numbers_of_eager_mode_without_seeds(
         results[0][0], rel=1e-8 if dtype == "float64" else 2e-2
     )
     assert len(set(results[0][0])) == 5
-
-
-def test_a_layer_that_keeps_tensors_keeps_only_the_last_ones():
-    inputs = keras.Input((6,))
-    network_ = keras.Model(
-        inputs, layers.Dense(3)(rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs)))
-    )
-    kept = []
-    with recording(eager_calls=3):
-        model = compiled(spiking(network_))
-        for _ in range(8):
-            model.train_on_batch(*data())
-            kept.append(weakref.ref(model.network.get_layer("keeps").last))
-        gc.collect()
-        assert sum(reference() is not None for reference in kept) < len(kept) / 2
 
 
 def test_training_and_validation_by_turns_are_each_recorded_once():

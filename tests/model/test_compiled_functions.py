@@ -8,8 +8,6 @@ import pytest
 from helpers import assert_close, compiled, mlp, naive_lif, spiking, to_numpy
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import keras_internals
-from keras_ratesnn._model import compiled_functions
 from keras_ratesnn.layers import LIF
 
 X, Y = helpers.data()
@@ -131,39 +129,41 @@ def test_a_callback_sets_return_sequences():
     )
 
 
+class Batch(keras.utils.PyDataset):
+    """One batch."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.x = x
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.x, Y
+
+
+def data_sets(x):
+    """Arrays, and data sets of them."""
+    kinds = [(x, Y), Batch(x)]
+    if helpers.BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        kinds.append(tf.data.Dataset.from_tensor_slices((x, Y)).batch(4))
+    return kinds
+
+
 @pytest.mark.parametrize(
     "kinds", [(X, FRAMES), (FRAMES, X)], ids=["static, frames", "frames, static"]
 )
 def test_validation_and_training_data_may_be_of_different_kinds(kinds):
     train, validation = kinds
     model = standing_still()
-    history = model.fit(
-        train, Y, validation_data=(validation, Y), epochs=3, verbose=0
-    ).history
-    assert history["loss"] == pytest.approx([loss_at(3, model, train)] * 3, rel=1e-5)
-    assert history["val_loss"] == pytest.approx(
-        [loss_at(3, model, validation)] * 3, rel=1e-5
-    )
-
-
-class Batches(keras.utils.PyDataset):
-    """Frames, one batch of them."""
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        return FRAMES, Y
-
-
-def test_validation_data_may_be_a_data_set_and_training_data_arrays():
-    model = standing_still()
-    history = model.fit(X, Y, validation_data=Batches(), epochs=2, verbose=0).history
-    assert history["val_loss"] == pytest.approx(
-        [loss_at(3, model, FRAMES)] * 2, rel=1e-5
-    )
-    history = model.fit(Batches(), validation_data=(X, Y), epochs=2, verbose=0).history
-    assert history["val_loss"] == pytest.approx([loss_at(3, model)] * 2, rel=1e-5)
+    for given in data_sets(validation):
+        history = model.fit(train, Y, validation_data=given, epochs=2, verbose=0)
+        for name, x in (("loss", train), ("val_loss", validation)):
+            expected = [loss_at(3, model, x)] * 2
+            assert history.history[name] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_callback_predicts_and_evaluates_inputs_of_another_kind():
@@ -226,23 +226,6 @@ def test_threads_predict_inputs_of_different_kinds_at_once():
     assert failed == []
 
 
-@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
-def test_tf_data_data_sets_may_be_of_different_kinds():
-    import tensorflow as tf
-
-    model = standing_still()
-    sets = [
-        (x, tf.data.Dataset.from_tensor_slices((x, Y)).batch(4)) for x in (X, FRAMES)
-    ]
-    for x, data in sets:
-        assert model.fit(data, shuffle=False, verbose=0).history["loss"][
-            0
-        ] == pytest.approx(loss_at(3, model, x), rel=1e-5)
-        assert model.evaluate(data, verbose=0) == pytest.approx(
-            loss_at(3, model, x), rel=1e-5
-        )
-
-
 # What is set after `compile`.
 def trained(model):
     """The weights after one batch, with the same initial weights each time."""
@@ -282,52 +265,56 @@ def test_settings_changed_after_compile_take_effect(attribute, first, second):
         assert_close(trained(model), expected[value], rtol=1e-5, atol=1e-6)
 
 
-def test_returning_to_an_earlier_setting_does_not_recompile():
-    traced = []
+class Traced(keras.layers.Layer):
+    """Counts how often Python runs it."""
 
-    class Traced(keras.layers.Layer):
-        def call(self, inputs):
-            traced.append(1)
-            return inputs
+    runs = 0
 
-    inputs = keras.Input((6,))
-    network = keras.Model(inputs, mlp()(Traced()(inputs)))
-    model = standing_still(network=network)
+    def call(self, inputs):
+        self.runs += 1
+        return inputs
+
+
+def counted():
+    """A model, and a function that evaluates it with a setting and says how often
+    Python ran a layer."""
+    inputs, layer = keras.Input((6,)), Traced()
+    model = standing_still(network=keras.Model(inputs, mlp()(layer(inputs))))
     model.run_eagerly = False
 
-    def runs():
-        before = len(traced)
+    def runs(attribute, value):
+        setattr(model, attribute, value)
+        before = layer.runs
         model.evaluate(X, Y, verbose=0)
-        return len(traced) - before
+        return layer.runs - before
 
-    runs()
-    again = runs()
-    model.timesteps = 2
-    runs()
-    model.timesteps = 3
-    assert runs() == again
+    return model, runs
+
+
+def test_returning_to_an_earlier_setting_does_not_recompile():
+    model, runs = counted()
+    runs("timesteps", 3)
+    again = runs("timesteps", 3)
+    runs("timesteps", 2)
+    assert runs("timesteps", 3) == again
     chosen = model.gradient
-    for gradient in ("bptt", rsnn.gradients.Rate(windows=2), "rate"):
-        model.gradient = gradient
-        runs()
-    for gradient in (rsnn.gradients.Rate(windows=2), "bptt", "rate"):
-        model.gradient = gradient
-        assert runs() == again
+    methods = ["bptt", rsnn.gradients.Rate(windows=2), "rate"]
+    for gradient in methods:
+        runs("gradient", gradient)
+    for gradient in methods:
+        assert runs("gradient", gradient) == again
     # PyTorch records the calls of each object.
     assert model.gradient is chosen
 
 
+@pytest.mark.skipif(helpers.BACKEND == "torch", reason="PyTorch records calls instead")
 def test_only_the_functions_of_the_latest_settings_are_kept(monkeypatch):
-    monkeypatch.setattr(compiled_functions, "FUNCTIONS_KEPT", 2)
-    monkeypatch.setattr(keras_internals, "make_function", lambda *_: object())
-    model = standing_still()
-    function = compiled_functions.CompiledFunction(model, "test")
-    made = {key: function._function(key) for key in "aba"}
-    assert function._function("b") is made["b"]
-    assert function._function("a") is made["a"]
-    function._function("c")
-    assert function._function("a") is made["a"]
-    assert function._function("b") is not made["b"]
+    monkeypatch.setattr("keras_ratesnn._model.compiled_functions.FUNCTIONS_KEPT", 2)
+    _, runs = counted()
+    for timesteps in (1, 2, 1, 3, 1):
+        last = runs("timesteps", timesteps)
+    assert last == 0
+    assert runs("timesteps", 2) > 0
 
 
 @pytest.mark.skipif(

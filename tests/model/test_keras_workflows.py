@@ -1,7 +1,6 @@
 """A SpikingModel is a Keras model and supports the usual Keras workflows."""
 
 import collections
-import csv
 import functools
 import itertools
 
@@ -27,18 +26,12 @@ every_gradient_and_mode = pytest.mark.parametrize(
 X, Y = helpers.data()
 
 
-def weights_of(model):
-    return {variable.path: to_numpy(variable).copy() for variable in model.variables}
-
-
 def step_of(model, **kwargs):
     """The change of each weight in one epoch of one batch, starting with the weights of
     the seed."""
     before = model.get_weights()
     model.fit(X, Y, batch_size=len(X), verbose=0, **kwargs)
-    return [
-        after - start for after, start in zip(model.get_weights(), before, strict=True)
-    ]
+    return list(map(np.subtract, model.get_weights(), before))
 
 
 def assert_all_close(ours, theirs, **tolerance):
@@ -57,9 +50,8 @@ def test_fit_learns(gradient, run_eagerly):
     model = compiled(
         spiking(gradient=gradient), run_eagerly=run_eagerly, metrics=["accuracy"]
     )
-    history = model.fit(
-        X, Y, epochs=4, batch_size=4, validation_split=0.2, verbose=0
-    ).history
+    options = {"batch_size": 4, "validation_split": 0.2}
+    history = model.fit(X, Y, epochs=4, verbose=0, **options).history
     assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert history["loss"][-1] < history["loss"][0]
 
@@ -68,13 +60,10 @@ def test_fit_learns(gradient, run_eagerly):
 def test_evaluate_is_the_loss_of_predict_for_any_batch_size(run_eagerly):
     model = compiled(spiking(), run_eagerly=run_eagerly)
     logits = model.predict(X, batch_size=4, verbose=0)
-    assert logits.shape == (10, 3)
-    np.testing.assert_allclose(
-        logits, model.predict(X, batch_size=10, verbose=0), rtol=1e-5, atol=1e-6
-    )
-    assert model.evaluate(X, Y, batch_size=4, verbose=0) == pytest.approx(
-        crossentropy(logits, Y), rel=1e-5
-    )
+    whole = model.predict(X, batch_size=10, verbose=0)
+    assert_all_close([logits], [whole])
+    loss = model.evaluate(X, Y, batch_size=4, verbose=0)
+    assert loss == pytest.approx(crossentropy(logits, Y), rel=1e-5)
 
 
 @every_gradient_and_mode
@@ -95,25 +84,15 @@ def test_single_batches(gradient, run_eagerly):
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_a_batch_without_samples_has_outputs_without_samples(step_mode):
     inputs = keras.Input((6, 6, 2))
-    x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(inputs))
-    x = layers.SeparableConv2D(4, 3, strides=2)(
-        layers.Conv2D(4, 1, strides=2)(rsnn.layers.LIF()(x))
-    )
-    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(rsnn.layers.LIF()(x)))
+    x = layers.Conv2D(4, 3, padding="same")(inputs)
+    x = LIF()(layers.BatchNormalization()(x))
+    x = layers.Conv2D(4, 1, strides=2)(x)
+    x = LIF()(layers.SeparableConv2D(4, 3, strides=2)(x))
+    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
     model = spiking(keras.Model(inputs, x), 2, step_mode=step_mode)
     for time in ((), (2,)):
-        assert model.predict_on_batch(
-            np.zeros((0, *time, 6, 6, 2), "float32")
-        ).shape == (0, 3)
-
-
-@every_gradient
-def test_eager_training_is_compiled_training(gradient):
-    def steps(run_eagerly):
-        keras.utils.set_random_seed(1)
-        return step_of(compiled(spiking(gradient=gradient), run_eagerly=run_eagerly))
-
-    assert_all_close(steps(True), steps(False))
+        nothing = np.zeros((0, *time, 6, 6, 2), "float32")
+        assert model.predict_on_batch(nothing).shape == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -132,35 +111,27 @@ def test_a_step_compiled_as_a_whole_equals_the_eager_one(
         import torch
 
         # All that does not need a C++ compiler.
-        monkeypatch.setattr(
-            torch, "compile", functools.partial(torch.compile, backend="aot_eager")
-        )
+        compiler = functools.partial(torch.compile, backend="aot_eager")
+        monkeypatch.setattr(torch, "compile", compiler)
 
-    def steps(**options):
+    def step(**options):
         keras.utils.set_random_seed(1)
-        inputs = keras.Input((6, 6, 4))
+        x = inputs = keras.Input((6, 6, 4))
         # Of one shape: what runs eagerly is compiled once for each shape on JAX.
-        x = LIF()(
-            layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(inputs))
-        )
-        x = LIF()(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(x)))
+        for _ in range(2):
+            x = layers.Conv2D(4, 3, padding="same")(x)
+            x = LIF()(layers.BatchNormalization()(x))
         network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
-        model = compiled(
-            spiking(network, gradient=gradient, step_mode=step_mode), **options
-        )
+        model = spiking(network, gradient=gradient, step_mode=step_mode)
+        compiled(model, **options)
         before = model.get_weights()
-        history = model.fit(
-            *helpers.data(10, (6, 6, 4)), batch_size=5, verbose=0
-        ).history
-        return history["loss"], [
-            after - start
-            for after, start in zip(model.get_weights(), before, strict=True)
-        ]
+        x, y = helpers.data(10, (6, 6, 4))
+        history = model.fit(x, y, batch_size=5, verbose=0).history
+        changes = map(np.subtract, model.get_weights(), before)
+        return history["loss"], list(changes)
 
-    (loss, changes), (expected_loss, expected_changes) = (
-        steps(jit_compile=True),
-        steps(run_eagerly=True),
-    )
+    loss, changes = step(jit_compile=True)
+    expected_loss, expected_changes = step(run_eagerly=True)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert_all_close(changes, expected_changes)
 
@@ -176,101 +147,47 @@ def test_sample_weights_are_applied(gradient, run_eagerly):
 
     plain = step()
     assert max(np.abs(change).max() for change in plain) > 1e-3
-    assert_all_close(
-        step(sample_weight=np.full(10, 2.0)), [2 * change for change in plain]
-    )
+    twice = step(sample_weight=np.full(10, 2.0))
+    assert_all_close(twice, [2 * change for change in plain])
     by_class = {0: 0.5, 1: 2.0, 2: 0.0}
     by_sample = np.array([by_class[label] for label in Y])
     assert_all_close(step(class_weight=by_class), step(sample_weight=by_sample))
 
 
-@every_mode
-def test_callbacks(tmp_path, run_eagerly):
-    model = compiled(spiking(), run_eagerly=run_eagerly, metrics=["accuracy"])
+def test_callbacks(tmp_path):
+    model = compiled(spiking(), metrics=["accuracy"])
+    best = tmp_path / "best.keras"
     callbacks = [
-        keras.callbacks.ModelCheckpoint(
-            tmp_path / "best.keras", monitor="loss", save_best_only=True
-        ),
+        keras.callbacks.ModelCheckpoint(best, monitor="loss", save_best_only=True),
         keras.callbacks.EarlyStopping(monitor="loss", patience=1, min_delta=1e9),
-        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
-        keras.callbacks.TerminateOnNaN(),
         keras.callbacks.LearningRateScheduler(lambda epoch: 0.0),
     ]
-    model.fit(X, Y, epochs=5, callbacks=callbacks, verbose=0)
-    with open(tmp_path / "log.csv") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["0", "1"]
-    best = keras.saving.load_model(tmp_path / "best.keras")
-    assert best.evaluate(X, Y, verbose=0)[0] == pytest.approx(
-        float(rows[0]["loss"]), rel=1e-5
-    )
-
-
-def test_fit_takes_a_generator_of_batches():
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return 3
-
-        def __getitem__(self, index):
-            return X[3 * index : 3 * index + 3], Y[3 * index : 3 * index + 3]
-
-    model = compiled(spiking())
-    assert np.isfinite(model.fit(Batches(), verbose=0).history["loss"]).all()
-
-
-@pytest.mark.skipif(
-    helpers.BACKEND == "torch", reason="Keras' torch backend has no steps_per_execution"
-)
-def test_several_steps_per_execution():
-    model = compiled(spiking(), steps_per_execution=2)
-    history = model.fit(X, Y, batch_size=5, epochs=6, verbose=0).history
-    assert history["loss"][-1] < history["loss"][0]
+    fitted = model.fit(X, Y, epochs=5, callbacks=callbacks, verbose=0)
+    assert fitted.epoch == [0, 1]
+    loaded = keras.saving.load_model(best)
+    loss, _ = loaded.evaluate(X, Y, verbose=0)
+    assert loss == pytest.approx(fitted.history["loss"][0], rel=1e-5)
 
 
 def test_summary_shows_the_layers_of_the_network():
-    lines = []
-    spiking(mlp()).summary(print_fn=lines.append)
-    text = "\n".join(lines)
-    assert "LIF" in text
-    assert "Dense" in text
-    assert "Total params: 83" in text
-
-
-@pytest.mark.parametrize(
-    ("gradient", "policy"),
-    [("rate", "mixed_bfloat16"), ("rate", "mixed_float16"), ("bptt", "mixed_float16")],
-)
-def test_half_precision_trains(gradient, policy):
-    keras.config.set_dtype_policy(policy)
-    model = compiled(spiking(gradient=gradient))
-    history = model.fit(X, Y, epochs=8, verbose=0).history
-    assert history["loss"][-1] < history["loss"][0]
-    assert all(variable.dtype == "float32" for variable in model.trainable_variables)
+    model, texts = spiking(mlp()), []
+    for _ in range(2):
+        lines = []
+        model.summary(print_fn=lines.append)
+        texts.append("\n".join(lines))
+        assert model.output_shape == (None, 3)
+    assert texts[0] == texts[1]
+    for part in ("LIF", "Dense", "Total params: 83"):
+        assert part in texts[0]
 
 
 # Optimizers.
-def test_gradients_are_accumulated_over_steps():
-    model = compiled(
-        spiking(), keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
-    )
-    start = model.get_weights()
-    model.train_on_batch(X, Y)
-    assert_all_close(model.get_weights(), start, rtol=0, atol=0)
-    model.train_on_batch(X, Y)
-    assert any(
-        (after != before).any()
-        for after, before in zip(model.get_weights(), start, strict=True)
-    )
 
 
-@every_gradient
-def test_clipped_gradients_take_steps_of_the_norm(gradient):
-    steps = step_of(
-        compiled(spiking(gradient=gradient), keras.optimizers.SGD(1.0, clipnorm=1e-3))
-    )
-    assert [np.linalg.norm(step) for step in steps] == pytest.approx(
-        [1e-3] * 4, rel=1e-2
-    )
+def test_clipped_gradients_take_steps_of_the_norm():
+    model = compiled(spiking(), keras.optimizers.SGD(1.0, clipnorm=1e-3))
+    norms = [np.linalg.norm(change) for change in step_of(model)]
+    assert norms == pytest.approx([1e-3] * 4, rel=1e-2)
 
 
 # It calls what Python deprecates.
@@ -304,31 +221,6 @@ def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):
     )
     model.compile(loss=model.loss, metrics=["accuracy"])
     assert model.evaluate(X, Y, verbose=0)[1] == pytest.approx(max(scores))
-
-
-# Saving.
-@every_gradient
-def test_a_saved_model_predicts_the_same_and_continues_training(gradient):
-    model = compiled(
-        spiking(gradient=gradient),
-        keras.optimizers.SGD(0.1, momentum=0.9),
-        metrics=["accuracy"],
-    )
-    model.fit(X, Y, epochs=2, verbose=0)
-    loaded = saved_and_loaded(model)
-    np.testing.assert_array_equal(
-        loaded.predict(X, verbose=0), model.predict(X, verbose=0)
-    )
-    assert (loaded.timesteps, repr(loaded.gradient)) == (
-        model.timesteps,
-        repr(model.gradient),
-    )
-    histories = [
-        each.fit(X, Y, epochs=2, shuffle=False, verbose=0).history
-        for each in (model, loaded)
-    ]
-    assert set(histories[1]) == {"loss", "accuracy"}
-    np.testing.assert_allclose(histories[1]["loss"], histories[0]["loss"], rtol=1e-5)
 
 
 def test_weights_load_from_a_file_into_a_new_model(tmp_path):
@@ -400,15 +292,6 @@ def test_a_config_makes_the_same_model_each_time(kind):
     )
 
 
-def test_a_cloned_network_is_independent():
-    network = mlp()
-    clone = keras.models.clone_model(network)
-    clone.set_weights(network.get_weights())
-    before = network.get_weights()
-    compiled(spiking(clone)).fit(X, Y, verbose=0)
-    assert_all_close(network.get_weights(), before, rtol=0, atol=0)
-
-
 def test_the_weights_are_those_of_the_network():
     network = mlp()
     compiled(spiking(network)).fit(X, Y, verbose=0)
@@ -429,46 +312,13 @@ def two_inputs():
     return keras.Model([image, events], layers.Dense(3)(LIF()(x)))
 
 
-def dict_inputs():
-    inputs = {
-        "image": keras.Input((6,), name="image"),
-        "events": keras.Input((4,), name="events"),
-    }
-    x = layers.Concatenate()(
-        [LIF()(layers.Dense(8)(inputs["image"])), layers.Dense(8)(inputs["events"])]
-    )
-    return keras.Model(inputs, layers.Dense(3)(LIF()(x)))
-
-
-@every_gradient
-def test_a_static_and_a_temporal_input_in_one_model(gradient):
-    model = compiled(spiking(two_inputs(), gradient=gradient))
+def test_a_static_and_a_temporal_input_in_one_model():
+    model = compiled(spiking(two_inputs()))
     repeated = [np.repeat(X[:, None], 3, axis=1), FRAMES]
-    np.testing.assert_allclose(
-        model.predict([X, FRAMES], verbose=0),
-        model.predict(repeated, verbose=0),
-        rtol=1e-5,
-        atol=1e-6,
-    )
+    outputs = model.predict([X, FRAMES], verbose=0)
+    assert_all_close([outputs], [model.predict(repeated, verbose=0)])
     history = model.fit([X, FRAMES], Y, epochs=8, batch_size=5, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
-
-
-@pytest.mark.parametrize("make", [two_inputs, dict_inputs])
-def test_inputs_by_name(make):
-    model = compiled(spiking(make()))
-    inputs = {"events": FRAMES, "image": X}
-    assert np.isfinite(model.fit(inputs, Y, verbose=0).history["loss"]).all()
-    logits = model.predict(inputs, verbose=0)
-    assert model.evaluate(inputs, Y, verbose=0) == pytest.approx(
-        crossentropy(logits, Y), rel=1e-5
-    )
-
-
-def test_lists_and_dicts_name_the_same_inputs():
-    model = spiking(two_inputs())
-    by_name = model.predict({"events": FRAMES, "image": X}, verbose=0)
-    np.testing.assert_array_equal(by_name, model.predict([X, FRAMES], verbose=0))
 
 
 ORDERS = {
@@ -484,11 +334,9 @@ ORDERS = {
     ("made", "use"),
     [
         *((made, "call") for made in ORDERS),
-        *(
-            (made, use)
-            for made in ("dict", "list of dicts")
-            for use in ("predict", "fit")
-        ),
+        ("dict", "predict"),
+        ("list", "fit"),
+        ("list of dicts", "fit"),
     ],
 )
 def test_dicts_are_read_by_name_whatever_their_order_and_other_entries(made, use):
@@ -527,75 +375,56 @@ def test_one_input_by_name():
     )
 
 
+def structured(structure, label, size):
+    return {"label": label, "size": size} if structure == "dict" else [label, size]
+
+
 def two_outputs(structure):
     inputs = keras.Input((6,))
     hidden = LIF()(layers.Dense(8)(inputs))
-    outputs = [
-        layers.Dense(3, name="label")(hidden),
-        layers.Dense(1, name="size")(hidden),
-    ]
-    return keras.Model(
-        inputs,
-        dict(zip(("label", "size"), outputs, strict=True))
-        if structure == "dict"
-        else outputs,
-    )
+    label = layers.Dense(3, name="label")(hidden)
+    size = layers.Dense(1, name="size")(hidden)
+    return keras.Model(inputs, structured(structure, label, size))
+
+
+LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 @pytest.mark.parametrize(
     ("gradient", "structure"), [("rate", "dict"), ("bptt", "list")]
 )
 def test_several_outputs_with_several_losses(gradient, structure):
-    def structured(label, size):
-        return {"label": label, "size": size} if structure == "dict" else [label, size]
-
     model = spiking(two_outputs(structure), gradient=gradient)
-    losses = structured(
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True), "mse"
-    )
-    model.compile("sgd", losses, loss_weights=structured(1.0, 0.5))
-    sizes = X[:, :1]
+    losses = structured(structure, LOGITS, "mse")
+    model.compile("sgd", losses, loss_weights=structured(structure, 1.0, 0.5))
     outputs = model.predict(X, verbose=0)
-    label, size = (
-        (outputs["label"], outputs["size"]) if structure == "dict" else outputs
-    )
+    if structure == "dict":
+        outputs = [outputs["label"], outputs["size"]]
+    label, size = outputs
+    sizes = X[:, :1]
     wanted = crossentropy(label, Y) + 0.5 * np.mean((size - sizes) ** 2)
-    assert model.test_on_batch(X, structured(Y, sizes))[0] == pytest.approx(
-        wanted, rel=1e-5
-    )
-    assert model.train_on_batch(X, structured(Y, sizes))[0] == pytest.approx(
-        wanted, rel=1e-5
-    )
+    y = structured(structure, Y, sizes)
+    for use in (model.test_on_batch, model.train_on_batch):
+        assert use(X, y)[0] == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("structure", ["dict", "list"])
-def test_losses_metrics_and_labels_of_several_outputs_by_name(structure, tmp_path):
+def test_losses_metrics_and_labels_of_several_outputs_by_name(structure):
     """As with the same network without time, whose history has the same names."""
-    losses = {
-        "label": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        "size": "mse",
-    }
+    losses, metrics = {"label": LOGITS, "size": "mse"}, {"size": ["mae"]}
     labels = {"label": Y, "size": X[:, :1]}
     model = spiking(two_outputs(structure))
     histories = []
-    for each in (model, model.network):
-        each.compile(
-            "sgd",
-            losses,
-            metrics={"size": ["mae"]},
-            loss_weights={"label": 1.0, "size": 0.5},
-        )
-        histories.append(
-            each.fit(X, labels, validation_data=(X, labels), verbose=0).history
-        )
+    for either in (model, model.network):
+        weights = {"label": 1.0, "size": 0.5}
+        either.compile("sgd", losses, metrics=metrics, loss_weights=weights)
+        fitted = either.fit(X, labels, validation_data=(X, labels), verbose=0)
+        histories.append(fitted.history)
     assert set(histories[0]) == set(histories[1])
     assert "val_label_loss" in histories[0]
-    path = tmp_path / "model.keras"
-    model.save(path)
     wanted = model.evaluate(X, labels, verbose=0)
-    np.testing.assert_allclose(
-        keras.saving.load_model(path).evaluate(X, labels, verbose=0), wanted, rtol=1e-5
-    )
+    loaded = saved_and_loaded(model).evaluate(X, labels, verbose=0)
+    np.testing.assert_allclose(loaded, wanted, rtol=1e-5)
 
 
 def test_every_step_of_several_outputs():
@@ -605,14 +434,6 @@ def test_every_step_of_several_outputs():
         "label": (10, 3, 3),
         "size": (10, 3, 1),
     }
-
-
-def test_training_on_every_step_by_bptt():
-    model = compiled(spiking(gradient="bptt", return_sequences=True))
-    history = model.fit(
-        X, np.repeat(Y[:, None], 3, axis=1), epochs=8, verbose=0
-    ).history
-    assert history["loss"][-1] < history["loss"][0]
 
 
 # Networks.
@@ -719,52 +540,20 @@ def with_attention():
     )
 
 
-def with_dropout():
-    inputs = keras.Input((6,))
-    x = layers.Dropout(0.5)(active()(layers.Dense(30)(layers.Dropout(0.2)(inputs))))
-    return keras.Model(inputs, layers.Dense(3)(x))
-
-
-def with_batch_normalization():
-    inputs = keras.Input((6,))
-    x = active()(layers.BatchNormalization()(layers.Dense(8)(inputs)))
-    return keras.Model(
-        inputs,
-        layers.Dense(3)(active()(layers.BatchNormalization()(layers.Dense(8)(x)))),
-    )
-
-
 DETERMINISTIC = [
     nested,
-    flat,
     sharing,
     residual,
     with_ops,
     with_embedding,
     with_layer_normalization,
     with_max_pooling,
+    with_attention,
 ]
-DETERMINISTIC += [with_attention]
 
 
 def inputs_for(network):
     return np.abs(X * 5).astype("int32") if network.inputs[0].dtype == "int32" else X
-
-
-@pytest.mark.parametrize(
-    "make", [nested, with_embedding, with_dropout, with_batch_normalization]
-)
-def test_fit_moves_all_weights_of_a_network(make):
-    """The next test covers gradients of the other networks' weights."""
-    network = make()
-    model = compiled(spiking(network))
-    before = weights_of(model)
-    assert np.isfinite(
-        model.fit(inputs_for(network), Y, batch_size=5, verbose=0).history["loss"]
-    ).all()
-    trainable = [variable.path for variable in model.trainable_variables]
-    after = weights_of(model)
-    assert [path for path in trainable if (after[path] == before[path]).all()] == []
 
 
 @pytest.mark.parametrize(
@@ -800,169 +589,72 @@ def test_a_nested_network_is_the_flat_one(gradient):
     assert_all_close(*gradients)
 
 
-@every_gradient
-def test_a_neuron_used_twice_keeps_a_membrane_for_each_use(gradient):
-    def network(share):
+def test_a_neuron_used_twice_keeps_a_membrane_for_each_use():
+    def results(share):
         keras.utils.set_random_seed(1)
         inputs = keras.Input((6,))
         first = LIF()
         second = first if share else LIF()
-        return keras.Model(
-            inputs,
-            layers.Dense(3)(second(layers.Dense(8)(first(layers.Dense(8)(inputs))))),
-        )
+        x = second(layers.Dense(8)(first(layers.Dense(8)(inputs))))
+        model = spiking(keras.Model(inputs, layers.Dense(3)(x)))
+        loss, gradients = helpers.loss_and_gradients(model, X, Y)
+        return [np.asarray(loss), *gradients.values()]
 
-    results = [
-        helpers.loss_and_gradients(spiking(network(share), gradient=gradient), X, Y)
-        for share in (True, False)
-    ]
-    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
-    assert_all_close(results[0][1].values(), results[1][1].values())
+    assert_all_close(results(True), results(False))
 
 
-@every_gradient
-def test_a_shared_layer_gets_the_sum_of_its_gradients(gradient):
+def test_a_shared_layer_gets_the_sum_of_its_gradients():
     def gradients(share):
-        keras.utils.set_random_seed(1)
-        inputs = keras.Input((6,))
-        first = layers.Dense(6, kernel_initializer=keras.initializers.GlorotUniform(3))
-        second = (
-            first
-            if share
-            else layers.Dense(6, kernel_initializer=keras.initializers.GlorotUniform(3))
-        )
-        head = layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(4))
-        network = keras.Model(inputs, head(LIF()(second(LIF()(first(inputs))))))
-        return list(
-            helpers.loss_and_gradients(spiking(network, gradient=gradient), X, Y)[
-                1
-            ].values()
-        )
+        def dense(units, seed=3):
+            drawn = keras.initializers.GlorotUniform(seed)
+            return layers.Dense(units, use_bias=False, kernel_initializer=drawn)
 
-    kernel, _, head, _ = gradients(share=True)
-    first, _, second, _, head_apart, _ = gradients(share=False)
-    assert_all_close([kernel, head], [first + second, head_apart])
+        inputs, first = keras.Input((6,)), dense(6)
+        second = first if share else dense(6)
+        x = LIF()(second(LIF()(first(inputs))))
+        model = spiking(keras.Model(inputs, dense(3, seed=4)(x)))
+        _, gradients = helpers.loss_and_gradients(model, X, Y)
+        return list(gradients.values())
+
+    first, second, head = gradients(share=False)
+    assert_all_close(gradients(share=True), [first + second, head])
 
 
 # Regularisation.
-def regularised(**regularizers):
-    """LIF, Conv2D: spikes of the input itself, so that all values can be computed by
-    hand."""
-    inputs = keras.Input((4, 4, 1))
-    x = LIF(activity_regularizer=regularizers.get("lif"))(inputs)
-    x = layers.Conv2D(
-        2,
-        3,
-        name="conv",
-        activity_regularizer=regularizers.get("conv"),
-        kernel_regularizer=regularizers.get("kernel"),
-    )(x)
-    return keras.Model(inputs, layers.Flatten()(x))
-
-
 IMAGES, _ = helpers.data(shape=(4, 4, 1), seed=2)
 
 
-def added_loss(gradient, **regularizers):
-    """`(what a regularizer adds to the loss, spikes (T, batch, ...), the network)`."""
-    network = regularised(**regularizers)
-    total, _ = helpers.loss_and_gradients(
-        spiking(network, gradient=gradient),
-        IMAGES,
-        Y,
-        loss=lambda y, out: 0 * ops.sum(out),
+@every_gradient
+@pytest.mark.parametrize("place", ["neurons", "activity", "kernel"])
+def test_a_regularizer_counts_once(place, gradient):
+    """That of activity is of the rate, or of all spikes in BPTT."""
+    penalty = {place: keras.regularizers.L2(0.1)}
+    # Spikes of the input itself, so that all values can be computed by hand.
+    inputs = keras.Input((4, 4, 1))
+    x = LIF(activity_regularizer=penalty.get("neurons"))(inputs)
+    conv = layers.Conv2D(
+        2,
+        3,
+        activity_regularizer=penalty.get("activity"),
+        kernel_regularizer=penalty.get("kernel"),
+    )
+    model = spiking(keras.Model(inputs, conv(x)), gradient=gradient)
+    loss, _ = helpers.loss_and_gradients(
+        model, IMAGES, Y, lambda y, outputs: 0.0 * ops.sum(outputs)
     )
     spikes, _, _ = helpers.naive_lif(np.repeat(IMAGES[None], 3, axis=0))
-    return total, spikes, network
-
-
-def test_an_activity_regularizer_of_a_neuron_sees_the_rate_once():
-    total, spikes, _ = added_loss("rate", lif=keras.regularizers.L2(0.1))
-    assert total == pytest.approx(
-        0.1 * np.sum(spikes.mean(axis=0) ** 2) / len(IMAGES), rel=1e-5
-    )
-
-
-def test_an_activity_regularizer_of_a_neuron_sees_all_spikes_in_bptt():
-    total, spikes, _ = added_loss("bptt", lif=keras.regularizers.L2(0.1))
-    assert total == pytest.approx(0.1 * np.sum(spikes**2) / (3 * len(IMAGES)), rel=1e-5)
-
-
-@every_gradient
-def test_an_activity_regularizer_of_a_convolution_counts_once(gradient):
-    total, spikes, network = added_loss(gradient, conv=keras.regularizers.L2(0.1))
-    conv = network.get_layer("conv")
-    currents = np.stack(
-        [to_numpy(conv(ops.convert_to_tensor(frame, "float32"))) for frame in spikes]
-    )
-    rows = (
-        currents.mean(axis=0)
-        if gradient == "rate"
-        else currents.reshape(-1, *currents.shape[2:])
-    )
-    assert total == pytest.approx(0.1 * np.sum(rows**2) / len(rows), rel=1e-5)
-
-
-@every_gradient
-def test_an_activity_regularizer_before_the_first_neuron_counts_once(gradient):
-    inputs = keras.Input((6,))
-    dense = layers.Dense(8, activity_regularizer=keras.regularizers.L1(0.1))
-    model = spiking(keras.Model(inputs, LIF()(dense(inputs))), gradient=gradient)
-    total, _ = helpers.loss_and_gradients(
-        model, X, Y, loss=lambda y, outputs: 0 * ops.sum(outputs)
-    )
-    assert total == pytest.approx(
-        0.1 * np.abs(to_numpy(dense(X))).sum() / len(X), rel=1e-5
-    )
-
-
-@every_gradient
-def test_a_kernel_regularizer_counts_once(gradient):
-    total, _, network = added_loss(gradient, kernel=keras.regularizers.L2(0.1))
-    assert total == pytest.approx(
-        0.1 * np.sum(network.get_layer("conv").get_weights()[0] ** 2), rel=1e-5
-    )
-
-
-@every_gradient
-def test_fit_adds_the_regularisation_to_the_loss(gradient):
-    regularizer = keras.regularizers.L1(0.1)
-    losses = []
-    for network in (regularised(lif=regularizer), regularised()):
-        model = compiled(
-            spiking(network, gradient=gradient), keras.optimizers.SGD(0.0), "mse"
-        )
-        network.set_weights(
-            [np.zeros_like(weights) for weights in network.get_weights()]
-        )
-        losses.append(
-            model.fit(IMAGES, np.zeros((10, 8)), batch_size=10, verbose=0).history[
-                "loss"
-            ][0]
-        )
-    spikes, _, _ = helpers.naive_lif(np.repeat(IMAGES[None], 3, axis=0))
-    assert losses == pytest.approx(
-        [0.1 * spikes.mean(axis=0).sum() / 10, 0.0], rel=1e-5
-    )
+    rows = spikes.reshape(-1, 4, 4, 1)
+    if place == "activity":
+        rows = to_numpy(conv(rows.astype("float32")))
+    if gradient == "rate":
+        rows = rows.reshape(3, 10, *rows.shape[1:]).mean(axis=0)
+    wanted = np.sum(rows**2) / len(rows)
+    if place == "kernel":
+        wanted = np.sum(to_numpy(conv.kernel) ** 2)
+    assert loss == pytest.approx(0.1 * wanted, rel=1e-5)
 
 
 # Frozen parts.
-@every_gradient
-def test_frozen_layers_do_not_move(gradient):
-    network = convolutional()
-    network.get_layer("conv").trainable = False
-    model = compiled(spiking(network, gradient=gradient))
-    before = weights_of(model)
-    model.fit(IMAGES, Y, verbose=0)
-    still = {
-        path
-        for path, weights in weights_of(model).items()
-        if (weights == before[path]).all()
-    }
-    assert {path for path in still if "seed" not in path} == {
-        "conv/kernel",
-        "conv/bias",
-    }
 
 
 @every_gradient
@@ -973,11 +665,11 @@ def test_a_frozen_batch_normalization_keeps_and_uses_its_statistics(gradient):
             layer.trainable = False
             layer.moving_mean.assign(ops.full((4,), -0.2))
     model = compiled(spiking(network, gradient=gradient))
-    before = weights_of(model)
+    statistics = [v for v in model.variables if "moving" in v.path]
+    before = [to_numpy(variable) for variable in statistics]
     evaluated = model.evaluate(IMAGES, Y, verbose=0)
     assert model.train_on_batch(IMAGES, Y) == pytest.approx(evaluated, rel=1e-5)
-    for path, weights in weights_of(model).items():
-        assert "moving" not in path or (weights == before[path]).all()
+    assert_close(statistics, before, rtol=0)
 
 
 @every_gradient
@@ -998,31 +690,16 @@ def test_moving_statistics_are_updated_once_per_batch_and_only_in_training(gradi
     )
 
 
-@pytest.mark.filterwarnings(
-    "ignore:The model does not have any trainable weights"
-)  # What Keras says on PyTorch alone.
-def test_a_frozen_model_does_not_move():
-    model = spiking(convolutional())
-    model.trainable = False
-    before = weights_of(model)
-    compiled(model).fit(IMAGES, Y, verbose=0)
-    after = weights_of(model)
-    assert [
-        path
-        for path in before
-        if (after[path] != before[path]).any() and "seed" not in path
-    ] == []
-
-
-def test_all_layers_of_a_model_are_thawed():
-    model = spiking(
-        keras.Sequential([keras.Input((6,)), mlp(width=4), LIF(), layers.Dense(3)])
-    )
+def test_all_layers_of_a_model_are_frozen_and_thawed():
+    part = mlp(width=4)
+    network = keras.Sequential([keras.Input((6,)), part, LIF(), layers.Dense(3)])
+    model = spiking(network)
     wanted = len(model.trainable_variables)
-    model.network.layers[0].layers[1].trainable = False
+    part.layers[1].trainable = False
     assert len(model.trainable_variables) == wanted - 2
-    model.trainable = True
-    assert len(model.trainable_variables) == wanted
+    for trainable, number in ((False, 0), (True, wanted)):
+        model.trainable = trainable
+        assert len(model.trainable_variables) == number
 
 
 def test_layers_added_to_a_trained_network_are_checked():
@@ -1044,25 +721,39 @@ def test_layers_added_to_a_trained_network_are_checked():
     compiled(model).fit(X, Y, verbose=0)
 
 
-# As a part of something bigger.
-@every_gradient
-def test_a_spiking_model_is_a_layer_of_a_bigger_model(gradient):
+def test_a_spiking_model_is_a_layer_of_a_bigger_model():
     inputs = keras.Input((6,))
-    part = spiking(mlp(classes=5), gradient=gradient, name="part")
-    whole = compiled(
-        keras.Model(inputs, layers.Dense(3)(part(layers.Rescaling(2.0)(inputs))))
-    )
+    part = spiking(mlp(classes=5), name="part")
+    x = part(layers.Rescaling(2.0)(inputs))
+    whole = compiled(keras.Model(inputs, layers.Dense(3)(x)))
     before = part.get_weights()
-    history = whole.fit(X, Y, epochs=8, verbose=0).history
-    assert history["loss"][-1] < history["loss"][0]
-    assert all(
-        (after != start).any()
-        for after, start in zip(part.get_weights(), before, strict=True)
-    )
-    loaded = saved_and_loaded(whole)
-    np.testing.assert_allclose(
-        loaded.predict(X, verbose=0), whole.predict(X, verbose=0), rtol=1e-6, atol=1e-6
-    )
+    whole.fit(X, Y, verbose=0)
+    assert not any(map(np.array_equal, part.get_weights(), before))
+    outputs = saved_and_loaded(whole).predict(X, verbose=0)
+    assert_all_close([outputs], [whole.predict(X, verbose=0)])
+
+
+def test_a_time_distributed_model_is_called_on_each_part():
+    sequences, _ = helpers.data(shape=(4, 6))
+    inputs, model = keras.Input((4, 6)), spiking()
+    x = layers.TimeDistributed(model)(inputs)
+    whole = compiled(keras.Model(inputs, layers.GlobalAveragePooling1D()(x)))
+    parts = [model.predict(sequences[:, index], verbose=0) for index in range(4)]
+    outputs = whole.predict(sequences, verbose=0)
+    assert_all_close([outputs], [np.mean(parts, axis=0)])
+    before = model.get_weights()
+    whole.fit(sequences, Y, verbose=0)
+    assert not any(map(np.array_equal, model.get_weights(), before))
+
+
+def test_its_shapes_are_those_of_its_only_input_and_output():
+    sequential = keras.Sequential([keras.Input((6,)), LIF(), layers.Dense(3)])
+    for network in (mlp(), sequential):
+        model = spiking(network)
+        assert (model.input_shape, model.output_shape) == ((None, 6), (None, 3))
+        model.return_sequences = True
+        assert model.output_shape == (None, 3, 3)
+    assert spiking(two_inputs()).input_shape == [(None, 6), (None, 4)]
 
 
 def test_its_symbolic_output_has_the_shape_of_its_output():
@@ -1075,31 +766,6 @@ def test_its_symbolic_output_has_the_shape_of_its_output():
             == model.compute_output_shape([None, 3, 6])
             == shape
         )
-
-
-def test_a_time_distributed_model_is_called_on_each_part():
-    sequences, _ = helpers.data(shape=(4, 6))
-    inputs = keras.Input((4, 6))
-    model = spiking()
-    whole = compiled(
-        keras.Model(
-            inputs,
-            layers.GlobalAveragePooling1D()(layers.TimeDistributed(model)(inputs)),
-        )
-    )
-    parts = [model.predict(sequences[:, index], verbose=0) for index in range(4)]
-    np.testing.assert_allclose(
-        whole.predict(sequences, verbose=0),
-        np.mean(parts, axis=0),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-    before = model.get_weights()
-    whole.fit(sequences, Y, verbose=0)
-    assert all(
-        (after != start).any()
-        for after, start in zip(model.get_weights(), before, strict=True)
-    )
 
 
 @pytest.mark.parametrize("structure", ["dict", "list"])
@@ -1119,17 +785,6 @@ def test_it_has_the_inputs_and_outputs_of_a_functional_model(structure):
     assert model.output_shape == [
         (None, 2, shape[-1]) for shape in network.output_shape
     ]
-
-
-def test_its_shapes_are_those_of_its_only_input_and_output():
-    for network in (
-        mlp(),
-        keras.Sequential([keras.Input((6,)), LIF(), layers.Dense(3)]),
-    ):
-        model = spiking(network)
-        assert (model.input_shape, model.output_shape) == ((None, 6), (None, 3))
-        assert spiking(network, return_sequences=True).output_shape == (None, 3, 3)
-    assert spiking(two_inputs()).input_shape == [(None, 6), (None, 4)]
 
 
 def test_a_head_on_its_outputs_is_a_model():
@@ -1169,56 +824,3 @@ def test_a_network_can_be_cut_at_a_layer():
     )
     assert other.get_layer("conv") is model.get_layer("conv")
     assert other.predict(IMAGES, verbose=0).shape == (10, 2)
-
-
-def test_functional_attributes_do_not_affect_saving_and_summary():
-    model = compiled(spiking(convolutional()))
-    expected = model.predict(IMAGES, verbose=0)
-    lines = []
-    model.summary(print_fn=lines.append)
-    assert model.output_shape == (None, 3)
-    again = []
-    model.summary(print_fn=again.append)
-    assert again == lines
-    np.testing.assert_array_equal(
-        saved_and_loaded(model).predict(IMAGES, verbose=0), expected
-    )
-    clone = rsnn.SpikingModel.from_config(model.get_config())
-    clone.set_weights(model.get_weights())
-    np.testing.assert_array_equal(clone.predict(IMAGES, verbose=0), expected)
-
-
-# Time.
-@every_gradient
-def test_timesteps_can_be_changed_after_training(gradient):
-    model = compiled(spiking(timesteps=2, gradient=gradient))
-    model.fit(X, Y, verbose=0)
-    at_two = model.predict(X, verbose=0)
-    model.timesteps = 5
-    at_five = model.predict(X, verbose=0)
-    np.testing.assert_allclose(
-        at_five,
-        spiking(model.network, timesteps=5).predict(X, verbose=0),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-    assert not np.allclose(at_five, at_two)
-    assert model.evaluate(X, Y, verbose=0) == pytest.approx(
-        crossentropy(at_five, Y), rel=1e-5
-    )
-    assert model.train_on_batch(X, Y) == pytest.approx(
-        crossentropy(at_five, Y), rel=1e-5
-    )
-
-
-@every_gradient
-def test_one_frame_per_step(gradient):
-    model = compiled(spiking(mlp(features=4), gradient=gradient))
-    np.testing.assert_allclose(
-        model.predict(np.repeat(FRAMES[:, :1], 3, axis=1), verbose=0),
-        model.predict(FRAMES[:, 0], verbose=0),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-    history = model.fit(FRAMES, Y, epochs=8, batch_size=5, verbose=0).history
-    assert history["loss"][-1] < history["loss"][0]

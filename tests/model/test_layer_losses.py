@@ -21,12 +21,17 @@ from helpers import (
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import keras_internals
 from keras_ratesnn.gradients import OTTT, SLTT, Rate
 
 T = 3
 X, Y = data(shape=(T, 6))
-METHODS = ["rate", "bptt", Rate(windows=(1, 2)), Rate(windows=T)]
+RATES = ["rate", Rate(windows=(1, 2)), Rate(windows=T)]
+every_step_mode = pytest.mark.parametrize("step_mode", ["multi", "single"])
+
+
+def nothing(y, outputs):
+    """A loss of 0."""
+    return 0.0 * ops.sum(outputs)
 
 
 class AddsMean(layers.Layer):
@@ -42,12 +47,11 @@ class AddsMean(layers.Layer):
 
     def call(self, inputs):
         self.add_loss(ops.mean(inputs))
-        noise = (
-            0.0
-            if self.generator is None
-            else keras.random.uniform(ops.shape(inputs), seed=self.generator)
-        )
-        return self.inner(inputs) + 0.0 * noise
+        outputs = self.inner(inputs)
+        if self.generator is not None:
+            noise = keras.random.uniform(ops.shape(inputs), seed=self.generator)
+            outputs = outputs + 0.0 * noise
+        return outputs
 
 
 class AddsMeanInTime(AddsMean):
@@ -65,9 +69,7 @@ def added(make, gradient, step_mode="multi", static=False, x=X):
     model = spiking(
         keras.Model(inputs, layers.Dense(3)(outputs)), T, gradient, step_mode=step_mode
     )
-    loss, gradients = loss_and_gradients(
-        model, x, Y, loss=lambda y, outputs: 0.0 * ops.sum(outputs)
-    )
+    loss, gradients = loss_and_gradients(model, x, Y, nothing)
     return loss, next(iter(gradients.values()))
 
 
@@ -79,7 +81,7 @@ def rates_of_seed():
     )
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@every_step_mode
 @pytest.mark.parametrize(
     "make",
     [AddsMean, AddsMeanInTime, lambda: AddsMean(draws=True)],
@@ -93,20 +95,17 @@ def test_a_loss_that_a_layer_adds_to_steps_counts_once_with_its_gradient(
     value, by_bptt = added(make, "bptt", step_mode)
     assert value == pytest.approx(expected, rel=1e-5)
     assert np.abs(by_bptt).max() > 0
-    of_rates = [gradient for gradient in METHODS if gradient != "bptt"]
     # A layer that draws has no other rule for windows.
-    for gradient in of_rates if make in (AddsMean, AddsMeanInTime) else of_rates[::2]:
-        loss, found = added(make, gradient, step_mode)
-        assert loss == pytest.approx(expected, rel=1e-5), gradient
-        if gradient is METHODS[-1]:
-            np.testing.assert_allclose(found, by_bptt, rtol=1e-4, atol=1e-6)
-        else:
-            assert np.sum(found * by_bptt) > 0.5 * np.linalg.norm(
-                found
-            ) * np.linalg.norm(by_bptt)
+    for method in RATES if make in (AddsMean, AddsMeanInTime) else RATES[::2]:
+        loss, by_rate = added(make, method, step_mode)
+        assert loss == pytest.approx(expected, rel=1e-5), method
+        if method is RATES[-1]:
+            np.testing.assert_allclose(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
+        lengths = np.linalg.norm(by_rate) * np.linalg.norm(by_bptt)
+        assert np.sum(by_rate * by_bptt) > 0.5 * lengths
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@every_step_mode
 def test_a_loss_that_a_layer_adds_before_time_begins_is_that_of_one_call(step_mode):
     x = X[:, 0]
     expected, by_bptt = added(AddsMean, "bptt", step_mode, static=True, x=x)
@@ -116,7 +115,7 @@ def test_a_loss_that_a_layer_adds_before_time_begins_is_that_of_one_call(step_mo
     assert expected == pytest.approx(
         hidden.mean() + 0.5 * np.abs(hidden).sum() / len(x), rel=1e-5
     )
-    for gradient in ("rate", METHODS[2]):
+    for gradient in RATES[:2]:
         loss, found = added(AddsMean, gradient, step_mode, static=True, x=x)
         assert loss == pytest.approx(expected, rel=1e-5)
         np.testing.assert_allclose(found, by_bptt, rtol=1e-4, atol=1e-6)
@@ -130,36 +129,31 @@ def test_fit_and_evaluate_add_the_loss_of_a_layer():
     for step_mode in ("multi", "single"):
         model = spiking(keras.Model(inputs, outputs), T, step_mode=step_mode)
         model.compile("sgd", lambda y, outputs: 0.0 * ops.mean(outputs, axis=-1))
-        trained = model.fit(X, np.zeros((10, 8)), batch_size=10, verbose=0).history[
-            "loss"
-        ][0]
+        y = np.zeros((10, 8))
+        history = model.fit(X, y, batch_size=10, verbose=0).history
         rates = rates_of_seed()
-        assert trained == pytest.approx(rates.mean() + 0.5 * rates.sum() / 10, rel=1e-5)
-        assert model.evaluate(
-            X, np.zeros((10, 8)), batch_size=10, verbose=0
-        ) == pytest.approx(trained, rel=1e-5)
+        expected = rates.mean() + 0.5 * rates.sum() / 10
+        assert history["loss"] == pytest.approx([expected], rel=1e-5)
+        loss = model.evaluate(X, y, batch_size=10, verbose=0)
+        assert loss == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@every_step_mode
 def test_activity_regularisation_weights_windows_by_their_size(step_mode):
     """So functions that are linear in the rates, like L1, do not depend on the
     windows."""
 
-    def of(gradient):
-        return added(
-            lambda: layers.ReLU(activity_regularizer=keras.regularizers.L1(0.1)),
-            gradient,
-            step_mode,
-        )
+    def make():
+        return layers.ReLU(activity_regularizer=keras.regularizers.L1(0.1))
 
-    (expected, _), (_, by_bptt) = of("rate"), of("bptt")
-    for gradient in METHODS[2:]:
-        loss, found = of(gradient)
+    expected, by_bptt = added(make, "bptt", step_mode)
+    for method in RATES:
+        loss, by_rate = added(make, method, step_mode)
         assert loss == pytest.approx(expected, rel=1e-5)
-    np.testing.assert_allclose(found, by_bptt, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@every_step_mode
 def test_the_activity_of_a_renormalisation_is_regularised_once(step_mode):
     inputs = keras.Input((6,))
     layer = layers.BatchNormalization(
@@ -167,13 +161,11 @@ def test_the_activity_of_a_renormalisation_is_regularised_once(step_mode):
     )
     network = keras.Model(inputs, layer(rsnn.layers.LIF()(inputs)))
     model = spiking(network, T, "bptt", step_mode=step_mode, return_sequences=True)
-    loss, _, outputs = training_results(
-        model, X, Y, loss=lambda y, outputs: 0.0 * ops.sum(outputs)
-    )
+    loss, _, outputs = training_results(model, X, Y, nothing)
     assert loss == pytest.approx(0.5 * np.abs(outputs).sum() / (T * len(X)), rel=1e-5)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@every_step_mode
 @pytest.mark.parametrize("gradient", ["rate", "bptt", "sltt"])
 def test_activity_regularisation_does_not_overflow_in_half_precision(
     gradient, step_mode
@@ -270,55 +262,47 @@ def by_loop(kernel, chosen):
     )
 
 
+every_way_of_online_steps = pytest.mark.parametrize(
+    ("step_mode", "recompute"), [("multi", True), ("single", True), ("single", False)]
+)
+
+
+def traces_of(spikes):
+    """What OTTT keeps of spikes `(batch, T, ...)` with a decay of 0.5."""
+    traces = [0.0 * spikes[:, 0]]
+    for t in range(T):
+        traces.append(0.5 * traces[-1] + spikes[:, t])
+    return np.stack(traces[1:])
+
+
 @rsnn.affine
 class ScalesByWeight(Scales):
     """The same, declared affine."""
 
 
-@pytest.mark.parametrize(
-    ("step_mode", "recompute"), [("multi", True), ("single", True), ("single", False)]
-)
+@every_way_of_online_steps
 def test_under_ottt_weights_have_the_gradient_of_their_loss_at_the_traces(
     step_mode, recompute
 ):
     """And what comes before them that at the spikes, as with the loss of the model."""
-
-    def results(gradient, return_sequences=False):
-        keras.utils.set_random_seed(0)
-        inputs = keras.Input((6,))
-        spikes = rsnn.layers.LIF(0.5)(layers.Dense(8, use_bias=False)(inputs))
-        model = spiking(
-            keras.Model(inputs, ScalesByWeight()(spikes)),
-            T,
-            gradient,
-            step_mode=step_mode,
-        )
-        if return_sequences:
-            model.return_sequences = True
-            return to_numpy(model(X))
-        loss, gradients = loss_and_gradients(
-            model, X, Y, loss=lambda y, outputs: 0.0 * ops.sum(outputs)
-        )
-        return loss, *gradients.values()
-
-    loss, of_kernel, of_scale = results(OTTT(recompute=recompute))
-    expected, of_kernel_at_spikes, _ = results(SLTT(recompute=recompute))
+    inputs = keras.Input((6,))
+    spikes = rsnn.layers.LIF(0.5)(layers.Dense(8, use_bias=False)(inputs))
+    network = keras.Model(inputs, ScalesByWeight()(spikes))
+    results = []
+    for method in (OTTT, SLTT):
+        model = spiking(network, T, method(recompute=recompute), step_mode=step_mode)
+        loss, gradients = loss_and_gradients(model, X, Y, nothing)
+        results.append((loss, *gradients.values()))
+    (loss, by_kernel, by_scale), (expected, by_kernel_at_spikes, _) = results
     assert loss == pytest.approx(expected, rel=1e-5)
-    np.testing.assert_allclose(of_kernel, of_kernel_at_spikes, rtol=1e-4, atol=1e-6)
-    traces, steps = [np.zeros((10, 8))], results("bptt", return_sequences=True)
-    for t in range(T):
-        traces.append(0.5 * traces[-1] + steps[:, t])
-    np.testing.assert_allclose(
-        of_scale,
-        2.0 * np.square(traces[1:]).sum(axis=(0, 1)) / (T * 10 * 8),
-        rtol=1e-4,
-        atol=1e-6,
-    )
+    np.testing.assert_allclose(by_kernel, by_kernel_at_spikes, rtol=1e-4, atol=1e-6)
+    steps = to_numpy(spiking(network, T, "bptt", return_sequences=True)(X))
+    squares = np.square(traces_of(steps))
+    by_hand = 2.0 * squares.sum(axis=(0, 1)) / (T * 10 * 8)
+    np.testing.assert_allclose(by_scale, by_hand, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("step_mode", "recompute"), [("multi", True), ("single", True), ("single", False)]
-)
+@every_way_of_online_steps
 def test_under_ottt_activity_regularisers_have_their_gradient_at_the_traces(
     step_mode, recompute
 ):
@@ -327,17 +311,12 @@ def test_under_ottt_activity_regularisers_have_their_gradient_at_the_traces(
     inputs, last = keras.Input((6,)), layers.Dense(1, activity_regularizer=ops.sum)
     network = keras.Model(inputs, last(rsnn.layers.LIF(0.5)(layers.Dense(8)(inputs))))
     model = spiking(network, T, OTTT(recompute=recompute), step_mode=step_mode)
-    _, gradients = loss_and_gradients(
-        model, X, Y, loss=lambda y, outputs: 0.0 * ops.sum(outputs)
-    )
+    _, gradients = loss_and_gradients(model, X, Y, nothing)
     steps = to_numpy(
         spiking(keras.Model(inputs, last.input), T, "bptt", return_sequences=True)(X)
     )
-    traces = [np.zeros((10, 8))]
-    for t in range(T):
-        traces.append(0.5 * traces[-1] + steps[:, t])
     assert np.abs(steps).max() > 0
-    expected = np.sum(traces[1:], axis=(0, 1))[:, None] / (T * 10)
+    expected = np.sum(traces_of(steps), axis=(0, 1))[:, None] / (T * 10)
     np.testing.assert_allclose(
         gradients[last.kernel.path], expected, rtol=1e-4, atol=1e-6
     )
@@ -352,7 +331,7 @@ class AddsTwo(layers.Layer):
         return 1.0 * inputs
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@every_step_mode
 def test_the_losses_of_a_layer_may_have_different_shapes(step_mode):
     rates = rates_of_seed()
     for gradient in ("bptt", "rate", "sltt"):
@@ -377,12 +356,9 @@ class WithoutMasked(layers.Layer):
     def call(self, inputs):
         if self.inner is not None:
             return self.inner(inputs)
-        mask = keras_internals.mask_of(inputs)
-        self.add_loss(
-            ops.mean(
-                inputs if mask is None else ops.where(mask[..., None], inputs, 0.0)
-            )
-        )
+        mask = getattr(inputs, "_keras_mask", None)
+        unmasked = inputs if mask is None else ops.where(mask[..., None], inputs, 0.0)
+        self.add_loss(ops.mean(unmasked))
         return 1.0 * inputs
 
 
@@ -402,11 +378,7 @@ def test_losses_of_chosen_steps_are_those_of_masked_tensors_in_both_orders():
             SLTT(random_steps=2, recompute=False),
             step_mode=step_mode,
         )
-        found.append(
-            loss_and_gradients(
-                model, frames, Y[:4], loss=lambda y, outputs: 0.0 * ops.sum(outputs)
-            )
-        )
+        found.append(loss_and_gradients(model, frames, Y[:4], nothing))
     (loss, gradients), (expected, of_single) = found
     assert loss == pytest.approx(expected, rel=1e-5)
     assert_close(gradients.values(), of_single.values(), rtol=1e-4, atol=1e-6)

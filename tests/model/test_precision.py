@@ -44,12 +44,7 @@ def convolutional(axis=-1):
 
 @pytest.mark.parametrize(
     ("gradient", "step_mode", "policy"),
-    [
-        ("rate", "multi", "mixed_bfloat16"),
-        ("rate", "single", "mixed_float16"),
-        ("bptt", "multi", "mixed_float16"),
-        ("bptt", "single", "mixed_bfloat16"),
-    ],
+    [("rate", "multi", "mixed_bfloat16"), ("bptt", "single", "mixed_float16")],
 )
 def test_half_precision_trains_like_single(gradient, step_mode, policy):
     x, y = data(16, (8, 8, 2))
@@ -93,25 +88,6 @@ def test_spikes_are_exact_and_membranes_are_wide_in_half_precision(gradient, ste
     np.testing.assert_array_equal(spikes[0, :, 0], [0, 1, 0, 0, 0, 0])
 
 
-@pytest.mark.skipif(
-    BACKEND == "jax", reason="JAX has no float64 unless the whole process asks for it"
-)
-@pytest.mark.parametrize(("gradient", "step_mode"), MODES)
-def test_double_precision_is_kept_throughout(gradient, step_mode):
-    keras.config.set_dtype_policy("float64")
-    inputs = keras.Input((6,), dtype="float64")
-    x = rsnn.layers.LIF()(layers.BatchNormalization()(layers.Dense(8)(inputs)))
-    model = spiking(
-        keras.Model(inputs, layers.Dense(3)(x)), 4, gradient, step_mode=step_mode
-    )
-    x, y = data()
-    _, gradients = loss_and_gradients(model, x.astype("float64"), y)
-    assert {str(gradient.dtype) for gradient in gradients.values()} == {"float64"}
-    assert str(model(x).dtype).endswith("float64'>") or str(model(x).dtype).endswith(
-        "float64"
-    )
-
-
 @pytest.mark.parametrize(
     ("gradient", "step_mode"),
     # JAX compiles for long what only TensorFlow could not do.
@@ -134,21 +110,15 @@ def test_padded_sequences_and_losses_of_layers_are_in_the_default_double_precisi
     with double_precision():
         keras.config.set_floatx("float64")
         try:
-            spikes = rsnn.layers.MaskedPSN(4, 2, threshold=0.3)(
-                AddsLoss()(layers.Dense(8)(inputs))
-            )
-            spikes = rsnn.layers.TemporalEffectiveBatchNormalization(4)(
-                layers.Dense(8)(rsnn.layers.Delay(3)(spikes))
-            )
-            spikes = AddsLoss()(
-                rsnn.layers.LIF(threshold=0.3, activity_regularizer="l2")(spikes)
-            )
-            network = keras.Model(
-                inputs, layers.Dense(3, activity_regularizer="l2")(spikes)
-            )
-            model = spiking(
-                network, 4, gradient, step_mode=step_mode, mask_value=np.nan
-            )
+            psn = rsnn.layers.MaskedPSN(4, 2, threshold=0.3)
+            spikes = psn(AddsLoss()(layers.Dense(8)(inputs)))
+            norm = rsnn.layers.TemporalEffectiveBatchNormalization(4)
+            currents = norm(layers.Dense(8)(rsnn.layers.Delay(3)(spikes)))
+            lif = rsnn.layers.LIF(threshold=0.3, activity_regularizer="l2")
+            last = layers.Dense(3, activity_regularizer="l2")
+            network = keras.Model(inputs, last(AddsLoss()(lif(currents))))
+            options = {"step_mode": step_mode, "mask_value": np.nan}
+            model = spiking(network, 4, gradient, **options)
             _, gradients, outputs = training_results(model, x.astype("float64"), y)
         finally:
             keras.config.set_floatx("float32")
@@ -168,30 +138,19 @@ def test_neurons_on_inputs_in_single_precision_are_in_double_where_their_layer_i
     gradient, step_mode
 ):
     x, y = data(4, (3, 6))
-    neurons = [
-        rsnn.layers.ParametricLIF,
-        lambda: rsnn.layers.LIF(0.25, learn_threshold=True),
-    ]
-    if gradient != "ottt":
-        neurons.append(lambda: rsnn.layers.SlidingPSN(2, threshold=0.3))
 
     def results(dtype):
         keras.utils.set_random_seed(0)
-        inputs = keras.Input((6,), dtype=dtype)
-        spikes = layers.Concatenate()([make()(inputs) for make in neurons])
-        model = spiking(
-            keras.Model(inputs, layers.Dense(3)(spikes)),
-            3,
-            gradient,
-            step_mode=step_mode,
-        )
-        loss, gradients, outputs = training_results(model, x.astype(dtype), y)
-        return [
-            np.asarray(loss),
-            *gradients.values(),
-            outputs,
-            *(to_numpy(model.step(x[:, t].astype(dtype))) for t in range(2)),
-        ]
+        inputs, given = keras.Input((6,), dtype=dtype), x.astype(dtype)
+        neurons = [rsnn.layers.ParametricLIF(), rsnn.layers.LIF(learn_threshold=True)]
+        if gradient != "ottt":
+            neurons.append(rsnn.layers.SlidingPSN(2, threshold=0.3))
+        spikes = layers.Concatenate()([layer(inputs) for layer in neurons])
+        network = keras.Model(inputs, layers.Dense(3)(spikes))
+        model = spiking(network, 3, gradient, step_mode=step_mode)
+        loss, gradients, outputs = training_results(model, given, y)
+        steps = [to_numpy(model.step(given[:, t])) for t in range(2)]
+        return [np.asarray(loss), *gradients.values(), outputs, *steps]
 
     with double_precision():
         for found, expected in zip(results("float32"), results("float64"), strict=True):
@@ -203,9 +162,7 @@ def test_neurons_on_inputs_in_single_precision_are_in_double_where_their_layer_i
     BACKEND == "tensorflow",
     reason="TensorFlow's CPU has no convolution with channels first",
 )
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
-)
+@pytest.mark.parametrize(("gradient", "step_mode"), [MODES[0], MODES[3]])
 def test_channels_first_is_channels_last(gradient, step_mode):
     x, y = data(8, (8, 8, 2))
     # Two steps could be taken for the axis of the channels.
@@ -222,7 +179,7 @@ def test_channels_first_is_channels_last(gradient, step_mode):
         np.testing.assert_allclose(here.ravel(), there.ravel(), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), MODES)
+@pytest.mark.parametrize(("gradient", "step_mode"), [MODES[0], MODES[3]])
 def test_a_mask_in_single_precision_after_half_is_in_single(gradient, step_mode):
     keras.config.set_dtype_policy("mixed_float16")
     inputs = keras.Input((6,))
@@ -239,24 +196,18 @@ def test_a_mask_in_single_precision_after_half_is_in_single(gradient, step_mode)
     np.testing.assert_allclose(to_numpy(outputs)[kept], 2.0 * rates[kept], rtol=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-def test_the_network_sees_its_inputs_as_they_are(precision):
+def test_the_network_sees_its_inputs_as_they_are():
     """The first layer says in which precision it takes them, as in the network without
     time."""
-    keras.config.set_dtype_policy(precision)
+    keras.config.set_dtype_policy("mixed_float16")
     inputs, words = keras.Input((3,)), keras.Input((2,), dtype="int32")
-    exact = rsnn.layers.IF(dtype="float32")(
-        layers.Rescaling(1.0, offset=-70_000.0, dtype="float32")(inputs)
-    )
-    ones = layers.Embedding(2100, 1, embeddings_initializer="ones", dtype="float32")(
-        words
-    )
-    network = keras.Model([inputs, words], [exact, ones])
+    shift = layers.Rescaling(1.0, offset=-70_000.0, dtype="float32")
+    exact = rsnn.layers.IF(dtype="float32")(shift(inputs))
+    ones = layers.Embedding(2100, 1, embeddings_initializer="ones", dtype="float32")
+    network = keras.Model([inputs, words], [exact, ones(words)])
     model = rsnn.SpikingModel(network, 1)
-    x = [
-        np.array([[70_001.5, 70_000.5, 70_003.0]], "float32"),
-        np.array([[1999.0, 2051.0]]),
-    ]
+    numbers = np.array([[70_001.5, 70_000.5, 70_003.0]], "float32")
+    x = [numbers, np.array([[1999.0, 2051.0]])]
     np.testing.assert_array_equal(to_numpy(network(x)[0]), [[1.0, 0.0, 1.0]])
     for found in (model(x), model.predict(x, verbose=0), model.step(x)):
         np.testing.assert_array_equal(to_numpy(found[0]), [[1.0, 0.0, 1.0]])

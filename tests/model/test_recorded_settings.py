@@ -74,6 +74,27 @@ def test_a_change_of_what_was_recorded_takes_effect_at_once():
             assert (len(graphs) == before) == (name == "weights"), name
 
 
+def around(layer):
+    inputs = keras.Input((6,))
+    x = rsnn.layers.LIF()(layers.Dense(6)(inputs))
+    return keras.Model(inputs, layers.Dense(3)(layer(x)))
+
+
+def assert_takes_effect(make, change):
+    """A change, a function of the models, changes the outputs of recorded calls as
+    those in eager mode."""
+    x = ops.convert_to_tensor(data()[0])
+    with recording():
+        models = pair(make)
+        for _ in range(3):
+            before = [to_numpy(model(x)) for model in models]
+        assert models[1].engine == "recorded"
+        change(models)
+        after = [to_numpy(model(x)) for model in models]
+    assert np.any(after[0] != before[0])
+    np.testing.assert_allclose(after[1], after[0], rtol=1e-6)
+
+
 class Options(layers.Layer):
     """Settings in all kinds of places."""
 
@@ -126,23 +147,11 @@ class Scale:
     ],
 )
 def test_settings_are_found_wherever_they_are(change):
-    def make():
-        inputs = keras.Input((6,))
-        return keras.Model(
-            inputs, layers.Dense(3)(rsnn.layers.LIF()(Options(name="options")(inputs)))
-        )
-
-    x = ops.convert_to_tensor(data()[0])
-    with recording():
-        models = pair(make)
-        for _ in range(3):
-            before = [to_numpy(model(x)) for model in models]
-        assert models[1].engine == "recorded"
+    def change_options(models):
         for model in models:
             change(model.network.get_layer("options"))
-        after = [to_numpy(model(x)) for model in models]
-        assert np.any(after[0] != before[0])
-        np.testing.assert_allclose(after[1], after[0], rtol=1e-6)
+
+    assert_takes_effect(lambda: around(Options(name="options")), change_options)
 
 
 class Holds(layers.Layer):
@@ -159,9 +168,7 @@ class Holds(layers.Layer):
 
 
 def holding(held, read):
-    inputs = keras.Input((6,))
-    x = rsnn.layers.LIF()(layers.Dense(6)(inputs))
-    return keras.Model(inputs, layers.Dense(3)(Holds(held, read, name="holds")(x)))
+    return around(Holds(held, read, name="holds"))
 
 
 def test_a_weight_of_another_dtype_behind_keras_takes_effect():
@@ -228,10 +235,7 @@ def test_an_adapted_layer_that_was_saved_and_shares_memory_with_arrays_is_record
     adapted.adapt(x)
 
     def make():
-        inputs = keras.Input((6,))
-        return keras.Model(
-            inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(6)(adapted(inputs))))
-        )
+        return keras.Sequential([keras.Input((6,)), adapted, mlp()])
 
     with recording() as graphs, warnings.catch_warnings():
         warnings.filterwarnings("error", "The calls of model")
@@ -291,19 +295,10 @@ def set_config(name, value):
     ],
 )
 def test_no_change_of_a_class_or_of_a_default_goes_unnoticed(change, back, read):
-    x = ops.convert_to_tensor(data()[0])
-    with recording():
-        models = pair(lambda: holding(None, read))
-        for _ in range(3):
-            before = [to_numpy(model(x)) for model in models]
-        assert models[1].engine == "recorded"
-        try:
-            change()
-            after = [to_numpy(model(x)) for model in models]
-        finally:
-            back()
-        assert np.any(after[0] != before[0])
-        np.testing.assert_allclose(after[1], after[0], rtol=1e-6)
+    try:
+        assert_takes_effect(lambda: holding(None, read), lambda models: change())
+    finally:
+        back()
 
 
 def test_settings_that_change_all_the_time_are_recorded_less_and_less_often():

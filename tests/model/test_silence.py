@@ -1,6 +1,5 @@
 """What would go wrong in silence is one warning, and right programs get none."""
 
-import functools
 import os
 import subprocess
 import sys
@@ -9,11 +8,10 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, compiled, to_numpy
+from helpers import BACKEND, assert_close, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._model import silent_layers
 
 X = np.random.default_rng(0).random((8, 6)).astype("float32")
 Y = np.arange(8) % 3
@@ -35,14 +33,17 @@ def network(*last, threshold=0.5):
 
 def warned(function):
     """The texts of the warnings of a function; Keras' and NumPy's own are left out."""
-    with warnings.catch_warnings(record=True) as found:
+    with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
         function()
-    return [
-        str(each.message)
-        for each in found
-        if each.category is UserWarning and "`shuffle=True`" not in str(each.message)
-    ]
+    texts = [str(one.message) for one in raised if one.category is UserWarning]
+    return [text for text in texts if "`shuffle=True`" not in text]
+
+
+def model_of(network, loss=LOGITS, timesteps=3, **kwargs):
+    model = rsnn.SpikingModel(network, timesteps, **kwargs)
+    model.compile("sgd", loss)
+    return model
 
 
 class Averaged(keras.losses.Loss):
@@ -109,21 +110,19 @@ def test_a_loss_that_takes_outputs_for_what_they_are_not_is_warned_of_once(case)
 def rescaled(**kwargs):
     """A model that scales its inputs itself."""
     layer = layers.Rescaling(name="scaled", **kwargs)
-    return compiled(
-        rsnn.SpikingModel(
-            keras.Sequential(
-                [keras.Input((6,)), layer, rsnn.layers.LIF(), layers.Dense(3)]
-            ),
-            2,
-        )
-    )
+    parts = [keras.Input((6,)), layer, rsnn.layers.LIF(), layers.Dense(3)]
+    return model_of(keras.Sequential(parts), timesteps=2)
 
 
 @pytest.mark.parametrize(
-    "method", ["fit", "evaluate", "predict", "train_on_batch", "predict_on_batch"]
-)
-@pytest.mark.parametrize(
-    "scale", [1 / 255, [0.01, 0.01, 0.02, 0.01, 0.01, 0.01]], ids=["a scale", "scales"]
+    ("method", "scale"),
+    [
+        ("fit", 1 / 255),
+        ("evaluate", [0.01, 0.01, 0.02, 0.01, 0.01, 0.01]),
+        ("predict", 1 / 255),
+        ("train_on_batch", 1 / 255),
+        ("predict_on_batch", 1 / 255),
+    ],
 )
 def test_images_that_are_scaled_twice_are_warned_of_once(method, scale):
     model, labels = rescaled(scale=scale), () if "predict" in method else (Y,)
@@ -199,7 +198,6 @@ def test_a_wrong_loss_of_one_of_several_outputs_is_warned_of():
     assert "output 'a'" in message
 
 
-@pytest.mark.parametrize("use", ["fit", "evaluate", "test_on_batch"])
 @pytest.mark.parametrize(
     ("loss", "y", "sequences", "message"),
     [
@@ -228,52 +226,47 @@ def test_a_wrong_loss_of_one_of_several_outputs_is_warned_of():
     ],
 )
 def test_labels_that_do_not_fit_the_loss_are_an_error_that_says_what_to_do(
-    use, loss, y, sequences, message
+    loss, y, sequences, message
 ):
-    of_mse = network(layers.Dense(1)) if loss == "mse" and sequences else network()
-    model = rsnn.SpikingModel(of_mse, 3, return_sequences=sequences)
+    last = [layers.Dense(1)] if loss == "mse" and sequences else []
+    model = rsnn.SpikingModel(network(*last), 3, return_sequences=sequences)
     model.compile("sgd", loss, metrics=None if loss == "mse" else ["accuracy"])
-    options = {} if use == "test_on_batch" else {"verbose": 0}
-    with pytest.raises(ValueError, match=message) as raised:
-        getattr(model, use)(X, y, **options)
-    # In TensorFlow's graph the size of a batch is not known.
-    assert any(
-        f"y of shape {(size, *y.shape[1:])}" in str(raised.value) for size in (8, None)
-    )
+    for use in (model.fit, model.evaluate, model.test_on_batch):
+        options = {} if use == model.test_on_batch else {"verbose": 0}
+        with pytest.raises(ValueError, match=message) as raised:
+            use(X, y, **options)
+        # In TensorFlow's graph the size of a batch is not known.
+        shapes = [(size, *y.shape[1:]) for size in (8, None)]
+        assert any(f"y of shape {shape}" in str(raised.value) for shape in shapes)
     assert np.isfinite(model.predict(X, verbose=0)).all()
 
 
-@pytest.mark.parametrize("timesteps", [4, 8])
 @pytest.mark.parametrize(
-    ("metric", "y"),
-    [("accuracy", Y), (keras.metrics.CategoricalAccuracy(), np.eye(3)[Y])],
+    ("loss", "metric", "y"),
+    [
+        (LOGITS, "accuracy", Y),
+        (
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            keras.metrics.CategoricalAccuracy(),
+            np.eye(3)[Y],
+        ),
+    ],
 )
-def test_labels_of_samples_are_not_compared_with_steps(metric, y, timesteps):
+def test_labels_of_samples_are_not_compared_with_steps(loss, metric, y):
     """Keras would do so in silence where there are as many samples as steps, 8."""
-    kind = (
-        keras.losses.SparseCategoricalCrossentropy
-        if y is Y
-        else keras.losses.CategoricalCrossentropy
-    )
-    model = rsnn.SpikingModel(network(), timesteps, return_sequences=True)
-    loss = rsnn.losses.TET(kind(from_logits=True))
+    model = rsnn.SpikingModel(network(), 8, return_sequences=True)
+    loss = rsnn.losses.TET(loss)
     model.compile("sgd", loss, metrics=[metric])
+    message = r"time axis for the metric.*AnytimeAccuracy\(timesteps=8\)"
     for use in (model.evaluate, model.fit):
-        with pytest.raises(
-            ValueError,
-            match=r"time axis for the "
-            rf"metric.*AnytimeAccuracy\(timesteps={timesteps}\)",
-        ):
+        with pytest.raises(ValueError, match=message):
             use(X, y, verbose=0)
 
     def mean(labels, outputs):
         return ops.mean(outputs, axis=(1, 2))
 
-    right = [
-        rsnn.metrics.AnytimeAccuracy(timesteps),
-        mean,
-        keras.metrics.MeanMetricWrapper(mean),
-    ]
+    wrapped = keras.metrics.MeanMetricWrapper(mean)
+    right = [rsnn.metrics.AnytimeAccuracy(8), mean, wrapped]
     model.compile("sgd", loss, metrics=right)
     model.evaluate(X, y, verbose=0)
     if y is Y:
@@ -283,26 +276,19 @@ def test_labels_of_samples_are_not_compared_with_steps(metric, y, timesteps):
         assert model.evaluate(X, Y[:, None], verbose=0)[1] == pytest.approx(of_steps)
 
 
-@pytest.mark.parametrize("timesteps", [3, 8])
-def test_weights_of_samples_are_not_taken_for_those_of_steps(timesteps):
+def test_weights_of_samples_are_not_taken_for_those_of_steps():
     """Keras would do so in silence where there are as many samples as steps, 8."""
-    model = rsnn.SpikingModel(network(), timesteps, return_sequences=True)
-    y, weights = np.repeat(Y[:, None], timesteps, axis=1), np.arange(8.0)
-    model.compile("sgd", LOGITS)
+    model = model_of(network(), timesteps=8, return_sequences=True)
+    y, weights = np.repeat(Y[:, None], 8, axis=1), np.arange(8.0)
+    message = r"`sample_weight` must have a time axis.*weights\[:, None\], 8, axis=1"
     for use in (model.evaluate, model.fit):
-        with pytest.raises(
-            ValueError,
-            match=r"`sample_weight` must have a time axis.*weights\[:, None\], "
-            rf"{timesteps}, axis=1",
-        ):
+        with pytest.raises(ValueError, match=message):
             use(X, y, sample_weight=weights, verbose=0)
-    of_steps = model.evaluate(
-        X, y, sample_weight=np.repeat(weights[:, None], timesteps, axis=1), verbose=0
-    )
+    repeated = np.repeat(weights[:, None], 8, axis=1)
+    by_steps = model.evaluate(X, y, sample_weight=repeated, verbose=0)
     model.compile("sgd", rsnn.losses.TET(LOGITS, weight=0.0))
-    np.testing.assert_allclose(
-        model.evaluate(X, Y, sample_weight=weights, verbose=0), of_steps, rtol=1e-5
-    )
+    loss = model.evaluate(X, Y, sample_weight=weights, verbose=0)
+    np.testing.assert_allclose(loss, by_steps, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -318,21 +304,21 @@ def test_weights_of_samples_are_not_taken_for_those_of_steps(timesteps):
     ids=["texts", "objects", "list of texts", "list of numbers", "from 1", "NaN"],
 )
 def test_labels_that_are_no_classes_are_an_error(y, received):
-    model = rsnn.SpikingModel(network(), 3)
-    model.compile("sgd", LOGITS)
+    model = model_of(network())
     for use in (
-        model.fit,
-        model.evaluate,
-        functools.partial(model.fit, X, Y, validation_data=(X, y)),
+        lambda: model.fit(X, y, verbose=0),
+        lambda: model.evaluate(X, y, verbose=0),
+        lambda: model.fit(X, Y, validation_data=(X, y), verbose=0),
     ):
-        arguments = () if isinstance(use, functools.partial) else (X, y)
         with pytest.raises(ValueError, match=r"^`y` must be") as raised:
-            use(*arguments, verbose=0)
+            use()
         assert received in str(raised.value)
 
 
 def generator(x, y):
-    yield from ((x[at : at + 4], y[at : at + 4]) for at in (0, 4))
+    while True:
+        yield x[:4], y[:4]
+        yield x[4:], y[4:]
 
 
 class Pairs(keras.utils.PyDataset):
@@ -362,33 +348,29 @@ def torch_batches(*arrays):
 
 
 @pytest.mark.parametrize(
-    "batches",
-    [generator, Pairs, tf_batches if BACKEND != "torch" else torch_batches],
-    ids=["generator", "PyDataset", "loader"],
+    ("batches", "use"),
+    [
+        (generator, "fit"),
+        (Pairs, "evaluate"),
+        (tf_batches if BACKEND != "torch" else torch_batches, "fit"),
+    ],
 )
-@pytest.mark.parametrize("use", ["fit", "evaluate"])
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
 def test_labels_that_are_no_classes_are_an_error_in_the_first_batch_of_what_is_no_array(
     batches, use
 ):
-    model = rsnn.SpikingModel(network(), 3)
-    model.compile("sgd", LOGITS)
+    model = model_of(network())
     before = [to_numpy(variable) for variable in model.variables]
-    with pytest.raises(
-        ValueError,
-        match=r"`y` must be labels from 0 to 2.*Received: 3, the label of sample . of "
-        r"the first batch",
-    ):
+    message = r"`y` must be labels from 0 to 2.*Received: 3, the label of sample . of "
+    with pytest.raises(ValueError, match=message + "the first batch"):
         getattr(model, use)(batches(X, Y + 1), verbose=0)
     assert_close(model.variables, before, rtol=0)
 
 
 def test_labels_of_no_class_are_accepted_if_they_have_weights_or_are_ignored():
-    model = rsnn.SpikingModel(network(), 3)
-    model.compile(
-        "sgd",
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
-    )
+    ignoring = {"from_logits": True, "ignore_class": -1}
+    loss = keras.losses.SparseCategoricalCrossentropy(**ignoring)
+    model = model_of(network(), loss)
     assert np.isfinite(model.evaluate(X, Y - 1, verbose=0))
 
 
@@ -398,47 +380,46 @@ def with_nan(array, at):
     return array
 
 
-def test_nan_in_inputs_is_warned_of_once():
-    model = rsnn.SpikingModel(network(), 3)
-    model.compile("sgd", LOGITS)
-    (message,) = warned(lambda: model.fit(with_nan(X, (5, 2)), Y, verbose=0))
-    assert "`x` has NaN in sample 5" in message
-
-
-def test_nan_in_labels_is_warned_of():
-    model = rsnn.SpikingModel(network(layers.Dense(1)), 3)
-    model.compile("sgd", "mse")
-    (message,) = warned(lambda: model.fit(X, with_nan(X[:, :1], 4), verbose=0))
-    assert "`y` has NaN in the labels of sample 4" in message
+@pytest.mark.parametrize(
+    ("loss", "x", "y", "problem"),
+    [
+        (LOGITS, with_nan(X, (5, 2)), Y, "`x` has NaN in sample 5"),
+        ("mse", X, with_nan(X[:, :3], 4), "`y` has NaN in the labels of sample 4"),
+    ],
+    ids=["inputs", "labels"],
+)
+def test_nan_is_warned_of_once(loss, x, y, problem):
+    model = model_of(network(), loss)
+    (message,) = warned(lambda: model.fit(x, y, verbose=0))
+    assert problem in message
 
 
 @pytest.mark.parametrize("case", ["padding", "filled", "loss of users"])
 def test_nan_that_has_a_meaning_is_not_warned_of(case):
-    x, y, loss = X, Y, LOGITS
+    x, y = X, Y
     if case == "padding":
-        model = rsnn.SpikingModel(network(), 3, mask_value=np.nan)
+        model = model_of(network(), mask_value=np.nan)
         x = with_nan(np.repeat(X[:, None], 3, axis=1), (slice(2, 4), 2))
     elif case == "filled":
         inputs = keras.Input((6,))
-        model = rsnn.SpikingModel(
-            keras.Model(inputs, network()(ops.nan_to_num(inputs))), 3
-        )
+        model = model_of(keras.Model(inputs, network()(ops.nan_to_num(inputs))))
         x = with_nan(X, (5, 2))
     else:
-        model = rsnn.SpikingModel(network(), 3)
-        y, loss = (
-            with_nan(X[:, :3], (4, 1)),
-            lambda y, outputs: ops.mean(
-                ops.square(ops.nan_to_num(y) - outputs), axis=-1
-            ),
-        )
-    model.compile("sgd", loss)
+        model = model_of(network(), fills_labels)
+        y = with_nan(X[:, :3], (4, 1))
     assert warned(lambda: model.fit(x, y, verbose=0)) == []
+
+
+def fills_labels(y, outputs):
+    return ops.mean(ops.square(ops.nan_to_num(y) - outputs), axis=-1)
+
+
+ENOUGH = "keras_ratesnn._model.silent_layers.ENOUGH"
 
 
 @pytest.fixture
 def looks_for_silence(monkeypatch):
-    monkeypatch.setattr(silent_layers, "ENOUGH", 32)
+    monkeypatch.setattr(ENOUGH, 32)
 
 
 def deep(threshold=(0.5, 0.5)):
@@ -454,59 +435,39 @@ def deep(threshold=(0.5, 0.5)):
     return keras.Sequential([*made, layers.Dropout(0.1), layers.Dense(3)])
 
 
-class Batches(keras.utils.PyDataset):
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return X[:4], Y[:4]
-
-
-def endless():
-    while True:
-        yield X[:4], Y[:4]
-
-
-def tf_data():
-    import tensorflow as tf
-
-    return tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(8).batch(4)
-
-
-DATA = {
-    "arrays": lambda model: model.fit(X, Y, batch_size=4, epochs=2, verbose=0),
-    "PyDataset": lambda model: model.fit(Batches(), epochs=2, verbose=0),
-    "generator": lambda model: model.fit(
-        endless(), steps_per_epoch=2, epochs=2, verbose=0
-    ),
-    "tf.data": lambda model: model.fit(tf_data(), epochs=2, verbose=0),
-}
-
-
 @pytest.mark.usefixtures("looks_for_silence")
 @pytest.mark.parametrize(
-    ("data", "step_mode"), [*((data, "multi") for data in DATA), ("arrays", "single")]
+    ("batches", "step_mode"),
+    [
+        (None, "multi"),
+        (Pairs, "multi"),
+        (generator, "multi"),
+        (tf_batches, "multi"),
+        (None, "single"),
+    ],
 )
-def test_a_layer_that_does_not_spike_is_warned_of_once(data, step_mode):
-    model = rsnn.SpikingModel(deep((0.5, 1e6)), 3, step_mode=step_mode)
-    model.compile("sgd", LOGITS)
-    before = [np.array(variable) for variable in model.non_trainable_variables]
-    (message,) = warned(lambda: DATA[data](model))
+def test_a_layer_that_does_not_spike_is_warned_of_once(batches, step_mode):
+    model = model_of(deep((0.5, 1e6)), step_mode=step_mode)
+    x, y = (X, Y) if batches is None else (batches(X, Y), None)
+    options = {"steps_per_epoch": 2} if batches is generator else {}
+
+    def fit():
+        model.fit(x, y, epochs=2, verbose=0, **options)
+
+    before = [to_numpy(variable) for variable in model.non_trainable_variables]
+    (message,) = warned(fit)
     assert "No neuron of 'neurons_1' spikes after the first epoch" in message
     assert "8 samples" in message
     assert "Lower their threshold" in message
     assert "BatchNormalization" not in message
-    assert any(
-        not np.array_equal(old, new)
-        for old, new in zip(before, model.non_trainable_variables, strict=True)
-    )
-    assert warned(lambda: DATA[data](model)) == []
+    after = [to_numpy(variable) for variable in model.non_trainable_variables]
+    assert not all(map(np.array_equal, before, after))
+    assert warned(fit) == []
 
 
 @pytest.mark.usefixtures("looks_for_silence")
 def test_batch_normalization_is_advised_where_there_is_none():
-    model = rsnn.SpikingModel(network(threshold=1e6), 3)
-    model.compile("sgd", LOGITS)
+    model = model_of(network(threshold=1e6))
     (message,) = warned(lambda: model.fit(X, Y, verbose=0))
     assert "Put a BatchNormalization before neurons that have none" in message
 
@@ -521,13 +482,9 @@ def test_batch_normalization_is_advised_where_there_is_none():
     ids=["inputs", "labels"],
 )
 def test_nan_is_named_as_the_reason_why_neurons_do_not_spike(x, y, cause):
-    def batches():
-        while True:
-            yield x, y
-
-    model = rsnn.SpikingModel(deep(), 3)
-    model.compile("sgd", "mse")
-    (message,) = warned(lambda: model.fit(batches(), steps_per_epoch=1, verbose=0))
+    model = model_of(deep(), "mse")
+    batches = ((x, y) for _ in range(9))
+    (message,) = warned(lambda: model.fit(batches, steps_per_epoch=1, verbose=0))
     assert "No neuron of 'neurons_0', 'neurons_1' spikes" in message
     assert f"are NaN or infinite. {cause}" in message
     assert "threshold" not in message
@@ -536,8 +493,7 @@ def test_nan_is_named_as_the_reason_why_neurons_do_not_spike(x, y, cause):
 
 @pytest.mark.usefixtures("looks_for_silence")
 def test_layers_that_spike_are_not_warned_of_after_a_single_step():
-    model = rsnn.SpikingModel(deep(), 3)
-    model.compile("sgd", LOGITS)
+    model = model_of(deep())
     assert warned(lambda: model.fit(X, Y, verbose=0)) == []
 
 
@@ -554,7 +510,7 @@ class Counting(rsnn.SpikingModel):
 
 def test_looking_for_silence_changes_nothing_of_the_training(monkeypatch):
     def trained(enough):
-        monkeypatch.setattr(silent_layers, "ENOUGH", enough)
+        monkeypatch.setattr(ENOUGH, enough)
         keras.utils.set_random_seed(3)
         model = Counting(deep(), 3)
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOGITS)
@@ -564,19 +520,18 @@ def test_looking_for_silence_changes_nothing_of_the_training(monkeypatch):
                 yield np.roll(X, index, axis=0), np.roll(Y, index)
 
         model.fit(batches(), steps_per_epoch=2, epochs=2, verbose=0, shuffle=False)
-        return [
-            np.array(variable) for variable in model.variables
-        ], model.losses_computed
+        values = [to_numpy(variable) for variable in model.variables]
+        return values, model.losses_computed
 
-    (without, count), (found, also) = trained(0), trained(32)
-    assert count == also
-    assert_close(found, without, rtol=0)
+    without, count = trained(0)
+    looked, count_looked = trained(32)
+    assert count == count_looked
+    assert_close(looked, without, rtol=0)
 
 
 @pytest.mark.usefixtures("looks_for_silence")
 def test_a_callback_list_of_users_is_as_it_was():
-    model = rsnn.SpikingModel(deep(), 3)
-    model.compile("sgd", LOGITS)
+    model = model_of(deep())
     callbacks = keras.callbacks.CallbackList([], add_history=True, model=model)
     before = list(callbacks.callbacks)
     model.fit(X, Y, callbacks=callbacks, verbose=0)

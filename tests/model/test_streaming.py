@@ -7,7 +7,6 @@ from helpers import BACKEND, compiled, data, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._graph import requirements
 
 T = 5
 
@@ -24,16 +23,6 @@ def model():
     return model
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_steps_are_those_of_a_call_on_the_whole_sequence(model, step_mode):
-    x, _ = data(4, (T, 6))
-    whole = spiking(
-        model.network, T, step_mode=step_mode, return_sequences=True
-    ).predict(x, verbose=0)
-    steps = np.stack([to_numpy(model.step(x[:, t])) for t in range(T)], axis=1)
-    np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=1e-5)
-
-
 def test_a_sequence_may_be_longer_than_timesteps(model):
     x, _ = data(4, (3 * T, 6))
     whole = spiking(model.network, 3 * T, return_sequences=True).predict(x, verbose=0)
@@ -46,8 +35,8 @@ def test_the_network_is_searched_for_what_cannot_stream_once_not_at_each_step(
 ):
     x, _ = data()
     model.step(x)
-    monkeypatch.setattr(requirements, "kind_of", None)
-    monkeypatch.setattr(requirements.keras_internals, "with_sublayers", None)
+    for name in ("kind_of", "keras_internals.with_sublayers"):
+        monkeypatch.setattr(f"keras_ratesnn._graph.requirements.{name}", None)
     model.step(x)
 
 
@@ -123,13 +112,16 @@ def test_what_callers_do_to_their_arrays_after_a_step_changes_no_state():
 
 
 def test_the_mean_of_a_mean_is_that_mean():
-    inputs = keras.Input((6,))
-    mean = rsnn.layers.TimeMean()(
-        rsnn.layers.LIF(decay=0.5, threshold=0.4)(layers.Dense(8)(inputs))
-    )
-    model = spiking(
-        keras.Model(inputs, rsnn.layers.TimeMean()(layers.Dense(3)(mean))), T
-    )
+    x = inputs = keras.Input((6,))
+    for layer in (
+        layers.Dense(8),
+        rsnn.layers.LIF(decay=0.5, threshold=0.4),
+        rsnn.layers.TimeMean(),
+        layers.Dense(3),
+        rsnn.layers.TimeMean(),
+    ):
+        x = layer(x)
+    model = spiking(keras.Model(inputs, x), T)
     x, _ = data(4, (T, 6))
     for t in range(T):
         last = model.step(x[:, t])
@@ -138,16 +130,12 @@ def test_the_mean_of_a_mean_is_that_mean():
     )
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_the_mean_so_far_is_the_output_with_as_many_timesteps(model, step_mode):
+def test_the_mean_so_far_is_the_output_with_as_many_timesteps(model):
     """Accuracy against T in one pass: the cumulative mean of the sequence."""
     x, _ = data()
-    anytime = spiking(
-        model.network, T, step_mode=step_mode, return_sequences=True
-    ).predict(x, verbose=0)
-    anytime = np.cumsum(anytime, axis=1) / np.arange(1, T + 1)[:, None]
+    sequences = spiking(model.network, T, return_sequences=True).predict(x, verbose=0)
+    means = np.cumsum(sequences, axis=1) / np.arange(1, T + 1)[:, None]
     for timesteps in (1, 3, T):
         model.timesteps = timesteps
-        np.testing.assert_allclose(
-            anytime[:, timesteps - 1], model.predict(x, verbose=0), rtol=1e-4, atol=1e-5
-        )
+        mean, outputs = means[:, timesteps - 1], model.predict(x, verbose=0)
+        np.testing.assert_allclose(mean, outputs, rtol=1e-4, atol=1e-5)
