@@ -495,6 +495,16 @@ REFUSED = [
         "`log_dir` must be a string or a path",
     ),
     (
+        lambda: rsnn.events.event_frames(RECORDING, 2, "time", (10**400, 4), (4, 4)),
+        ValueError,
+        "`sensor_shape[0]` must be an integer of 64 bits",
+    ),
+    (
+        lambda: rsnn.describe(spiking(), 10**5000, verbose=False),
+        ValueError,
+        "must be arrays or tensors. Received: an integer of",
+    ),
+    (
         lambda: rsnn.metrics.AnytimeAccuracy(2).update_state(None, OUTPUTS),
         TypeError,
         f"`y_true` {NO_NUMBERS} y_true=None",
@@ -1109,89 +1119,75 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
         assert message.startswith(f"`{name}` must be ")
 
 
+TOO_LARGE_OR_SMALL = [
+    (
+        {"threshold": (1e-320, 1e-45, 1e-39)},
+        LIF,
+        r"must be > 0 and finite in float32, too.*is 0.0 there",
+    ),
+    (
+        {"threshold": (1e300, 10**39)},
+        LIF,
+        r"must be > 0 and finite in float32, too.*is inf there",
+    ),
+    (
+        {"threshold": (10**400, 10**5000)},
+        LIF,
+        r"must be > 0 and finite. Received.*integer of \d+ bits",
+    ),
+    (
+        {"decay": (1 - 1e-9,)},
+        LIF,
+        r"must be >= 0 and < 1 .*in float32, too.*which is 1\.0 there.*time constant",
+    ),
+    (
+        {"v_reset": (-1e300, 1 - 1e-9)},
+        functools.partial(LIF, reset="hard"),
+        r"must be (< 1\.0 and )?finite in float32, too",
+    ),
+    (
+        {"sigma": (1e-300, 1e300)},
+        rsnn.surrogates.Gaussian,
+        r"must be > 0 and finite in float32, too",
+    ),
+    ({"mask_value": (10**400, 1e300)}, spiking, r"must be .*finite"),
+    (
+        {"timesteps": (10**400, 10**5000, 2**63)},
+        spiking,
+        r"must be an integer of 64 bits",
+    ),
+    (
+        {"timesteps": (10**30,)},
+        rsnn.metrics.AnytimeAccuracy,
+        r"must be an integer of 64 bits.*SpikingModel",
+    ),
+    (
+        {"timesteps": (10**9, 10_001)},
+        rsnn.metrics.AnytimeAccuracy,
+        r"must be at most 10000",
+    ),
+    (
+        {"seed": (10**400, -(2**63) - 1)},
+        rsnn.layers.BernoulliEncoder,
+        r"must be an integer of 64 bits",
+    ),
+    (
+        {"value": (10**5000,)},
+        functools.partial(checks.one_of, "value", choices=("soft",)),
+        r"must be one of.*an integer of 16610 bits",
+    ),
+]
+
+
 @pytest.mark.runs_once
-@pytest.mark.parametrize(
-    ("make", "values", "message"),
-    [
-        (
-            lambda v: LIF(threshold=v),
-            (1e-320, 1e-45, 1e-39),
-            r"`threshold` must be > 0 and finite in float32, too.*is 0.0 there",
-        ),
-        (
-            lambda v: LIF(threshold=v),
-            (1e300, 10**39),
-            r"`threshold` must be > 0 and finite in float32, too.*is inf there",
-        ),
-        (
-            lambda v: LIF(decay=v),
-            (1 - 1e-9,),
-            r"`decay` must be >= 0 and < 1 .*in float32, too.*which is 1\.0 "
-            r"there.*time constant",
-        ),
-        (
-            lambda v: LIF(reset="hard", v_reset=v),
-            (-1e300, 1 - 1e-9),
-            r"`v_reset` must be (< 1\.0 and )?finite in float32, too",
-        ),
-        (
-            lambda v: rsnn.surrogates.Gaussian(sigma=v),
-            (1e-300, 1e300),
-            r"`sigma` must be > 0 and finite in float32, too",
-        ),
-        (
-            lambda v: LIF(threshold=v),
-            (10**400, 10**5000),
-            r"`threshold` must be > 0 and finite. Received.*integer of \d+ bits",
-        ),
-        (
-            lambda v: spiking(mask_value=v),
-            (10**400, 1e300),
-            r"`mask_value` must be .*finite",
-        ),
-        (
-            lambda v: spiking(timesteps=v),
-            (10**400, 10**5000, 2**63),
-            r"`timesteps` must be an integer of 64 bits",
-        ),
-        (
-            lambda v: rsnn.metrics.AnytimeAccuracy(v),
-            (10**30,),
-            r"`timesteps` must be an integer of 64 bits.*SpikingModel",
-        ),
-        (
-            lambda v: rsnn.metrics.AnytimeAccuracy(v),
-            (10**9, 10_001),
-            r"`timesteps` must be at most 10000",
-        ),
-        (
-            lambda v: rsnn.layers.BernoulliEncoder(seed=v),
-            (10**400, -(2**63) - 1),
-            r"`seed` must be an integer of 64 bits",
-        ),
-        (
-            lambda v: checks.one_of("reset", v, ("soft",)),
-            (10**5000,),
-            r"`reset` must be one of.*an integer of 16610 bits",
-        ),
-        (
-            lambda v: rsnn.events.event_frames(RECORDING, 2, "time", (v, 4), (4, 4)),
-            (10**400,),
-            r"`sensor_shape\[0\]` must be an integer of 64 bits",
-        ),
-        (
-            lambda v: rsnn.describe(spiking(), v, verbose=False),
-            (10**5000,),
-            "must be arrays or tensors. Received: an integer of",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "make", "message"), TOO_LARGE_OR_SMALL)
 def test_numbers_that_are_too_large_or_too_small_are_errors_that_name_the_argument(
-    make, values, message
+    arguments, make, message
 ):
+    ((name, values),) = arguments.items()
     for value in values:
-        with pytest.raises(ValueError, match=message):
-            make(value)
+        with pytest.raises(ValueError, match=f"`{name}` {message}"):
+            make(**{name: value})
 
 
 OUTPUTS = np.zeros((10, 2, 3), "float32")
