@@ -45,8 +45,6 @@ if BACKEND == "torch":
 else:
     HELD = {}
 
-MODES = [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single")]
-
 
 class Saturating(rsnn.layers.NeuronCell):
     """A custom cell with a state of two parts."""
@@ -165,35 +163,6 @@ def test_loops_with_a_function_of_ones_own_between_steps_are_not_compiled():
     assert not graphs
 
 
-@torch_only
-@pytest.mark.parametrize(
-    ("name", "gradient", "step_mode", "timesteps"),
-    [
-        *(("all that is learned", *mode, 3) for mode in MODES),
-        # Longer than a pass.
-        *(
-            ("all that is learned", gradient, "multi", 18)
-            for gradient in ("rate", "bptt")
-        ),
-        ("hard, of each neuron", "rate", "multi", 3),
-        # The rate pass of a cell without a written derivative is not compiled.
-        ("of one's own", "bptt", "single", 3),
-    ],
-)
-def test_traced_loops_give_the_same_results_as_eager_ones(
-    name, gradient, step_mode, timesteps
-):
-    model = spiking(network(NEURONS[name]), timesteps, gradient, step_mode=step_mode)
-    x, y = data(5, (6, 6, 2))
-    expected = loss_and_gradients(model, x, y)
-    with fusion():
-        results = [loss_and_gradients(model, x, y) for _ in range(2)]
-        outputs = to_numpy(model(x))
-    for result in results:
-        assert_same(result, expected)
-    np.testing.assert_allclose(outputs, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
-
-
 def counting(compiler, graphs):
     """A backend of `torch.compile` that adds each graph to a list."""
     import torch
@@ -246,6 +215,7 @@ OF_LIBRARY = {
     "CuBaLIF": lambda: rsnn.layers.CuBaLIF(0.5, 0.5, synaptic_decay=0.5),
     "ALIF": lambda: rsnn.layers.ALIF(threshold=0.5, learn_threshold=True),
     "ILIF": lambda: rsnn.layers.ILIF(3, 0.5, 0.5, normalize=True, detach_reset=False),
+    **NEURONS,
 }
 """Neurons whose loops are compiled. Those of parallel and recurrent neurons are not."""
 
@@ -306,6 +276,9 @@ FEW = [
     (["CuBaLIF"], "bfloat16", MODES_AND_STEPS[2]),
     (["ParametricLIF"], "float16", MODES_AND_STEPS[1]),
     (["ILIF"], "float64", MODES_AND_STEPS[3]),
+    (NEURONS, "float32", MODES_AND_STEPS[0]),
+    (NEURONS, "float32", MODES_AND_STEPS[1]),
+    (["of one's own"], "float32", ("bptt", "single", 3)),
 ]
 
 
@@ -337,24 +310,12 @@ def test_traced_loops_of_every_neuron_are_the_same_to_the_bit_in_every_policy(
 @torch_only
 @needs_compiler
 @pytest.mark.parametrize(
-    "policy",
+    ("name", "policy"),
     [
-        "float16",
+        ("CuBaLIF", "float16"),
         *(
-            pytest.param(of, marks=pytest.mark.slow)
-            for of in POLICIES
-            if of != "float16"
-        ),
-    ],
-)
-@pytest.mark.parametrize(
-    "name",
-    [
-        "CuBaLIF",
-        *(
-            pytest.param(of, marks=pytest.mark.slow)
-            for of in OF_LIBRARY
-            if of != "CuBaLIF"
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in itertools.product(OF_LIBRARY, POLICIES)
         ),
     ],
 )

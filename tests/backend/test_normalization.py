@@ -1,5 +1,7 @@
 """Batch normalisation on each backend, against plain formulas in double precision."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -76,12 +78,20 @@ def close(results, expected):
     assert_close(results, expected, rtol=1e-3, atol=1e-3)
 
 
-def weighted_sum(outputs, weights, channels_at):
-    """A sum whose derivative lies in memory with its channels at that axis."""
-    moved = ops.convert_to_tensor(
-        np.ascontiguousarray(np.moveaxis(weights, 1, channels_at)), "float32"
+def assert_derivatives(outputs_of, expected, arrays, weights, channels_at):
+    """Of a sum of outputs, whose derivative lies in memory with its channels at that
+    axis."""
+    moved = np.ascontiguousarray(np.moveaxis(weights, 1, channels_at))
+    moved = ops.convert_to_tensor(moved, "float32")
+
+    def weighted(*tensors):
+        return ops.sum(outputs_of(*tensors) * ops.moveaxis(moved, channels_at, 1))
+
+    gradients = gradient_of(weighted, [array.astype("float32") for array in arrays])
+    differences = central_differences(
+        lambda *arrays: (expected(*arrays) * weights).sum(), arrays
     )
-    return ops.sum(outputs * ops.moveaxis(moved, channels_at, 1))
+    close(gradients, differences)
 
 
 @pytest.mark.parametrize("channels_at", CHANNELS_AT)
@@ -102,18 +112,12 @@ def test_a_batch_is_normalised_by_its_statistics_and_differentiated_through_them
 
     results = []
 
-    def objective(*tensors):
+    def outputs_of(*tensors):
         results[:] = backend.normalize(tensors[0], axis, *flat(tensors[1:]), EPSILON)
-        return weighted_sum(results[0], weights, channels_at)
+        return results[0]
 
     arrays = [inputs, gamma, beta]
-    gradients = gradient_of(objective, [array.astype("float32") for array in arrays])
-    close(
-        gradients,
-        central_differences(
-            lambda *arrays: (expected(*arrays) * weights).sum(), arrays
-        ),
-    )
+    assert_derivatives(outputs_of, expected, arrays, weights, channels_at)
     if BACKEND != "jax":  # There they are traces, whose values are gone.
         statistics = inputs.mean(axes), inputs.var(axes)
         close(
@@ -123,52 +127,19 @@ def test_a_batch_is_normalised_by_its_statistics_and_differentiated_through_them
 
 
 @pytest.mark.parametrize("channels_at", CHANNELS_AT)
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
-def test_given_statistics_change_as_those_of_the_batch(shape, axis, channels_at):
+def test_given_statistics_change_as_those_of_the_batch_or_of_weighted_rows(
+    shape, axis, weighted, channels_at
+):
     inputs, weights, gamma, beta, mean, variance = case(shape, axis)
     axes = axes_of(shape, axis)
-    mean_before, variance_before = (
-        inputs.mean(axes, keepdims=True),
-        inputs.var(axes, keepdims=True),
-    )
-
-    def expected(x, gamma, beta):
-        moved_mean = mean + x.mean(axes, keepdims=True) - mean_before
-        moved_variance = variance + x.var(axes, keepdims=True) - variance_before
-        return gamma * (x - moved_mean) / np.sqrt(moved_variance + EPSILON) + beta
-
-    def outputs_of(*tensors):
-        given = [ops.convert_to_tensor(array, "float32") for array in (mean, variance)]
-        return backend.normalize_as(
-            tensors[0], axis, *flat([*tensors[1:], *given]), EPSILON
-        )
-
-    arrays = [inputs, gamma, beta]
-    single = [array.astype("float32") for array in arrays]
-    close(
-        [to_numpy(outputs_of(*map(ops.convert_to_tensor, single)))], [expected(*arrays)]
-    )
-    gradients = gradient_of(
-        lambda *tensors: weighted_sum(outputs_of(*tensors), weights, channels_at),
-        single,
-    )
-    close(
-        gradients,
-        central_differences(
-            lambda *arrays: (expected(*arrays) * weights).sum(), arrays
-        ),
-    )
-
-
-@pytest.mark.parametrize("channels_at", CHANNELS_AT)
-@pytest.mark.parametrize(("shape", "axis"), SHAPES)
-def test_given_statistics_change_as_those_of_weighted_rows(shape, axis, channels_at):
-    inputs, weights, gamma, beta, mean, variance = case(shape, axis)
-    axes, of_rows = (
-        axes_of(shape, axis),
-        np.random.default_rng(1).uniform(0.0, 2.0, shape[0]),
-    )
-    shares = np.broadcast_to(of_rows.reshape(-1, *[1] * (len(shape) - 1)), shape)
+    row_weights, options = np.ones(shape[0]), {}
+    if weighted:
+        row_weights = np.random.default_rng(1).uniform(0.0, 2.0, shape[0])
+        options["weights"] = ops.convert_to_tensor(row_weights, "float32")
+    beside = [1] * (len(shape) - 1)
+    shares = np.broadcast_to(row_weights.reshape(-1, *beside), shape)
 
     def moments(x):
         own = np.average(x, axes, shares).reshape(mean.shape)
@@ -181,31 +152,28 @@ def test_given_statistics_change_as_those_of_weighted_rows(shape, axis, channels
         deviation = np.sqrt(variance + own_variance - variance_before + EPSILON)
         return gamma * (x - mean - own_mean + mean_before) / deviation + beta
 
-    def outputs_of(*tensors):
+    def outputs_of(x, *tensors):
         given = [ops.convert_to_tensor(array, "float32") for array in (mean, variance)]
-        of = flat([*tensors[1:], *given])
-        return backend.normalize_as(
-            tensors[0],
-            axis,
-            *of,
-            EPSILON,
-            weights=ops.convert_to_tensor(of_rows, "float32"),
-        )
+        parameters = flat([*tensors, *given])
+        return backend.normalize_as(x, axis, *parameters, EPSILON, **options)
 
     arrays = [inputs, gamma, beta]
-    single = [array.astype("float32") for array in arrays]
-    close(
-        [to_numpy(outputs_of(*map(ops.convert_to_tensor, single)))], [expected(*arrays)]
-    )
-    gradients = gradient_of(
-        lambda *tensors: weighted_sum(outputs_of(*tensors), weights, channels_at),
-        single,
-    )
-    close(
-        gradients,
-        central_differences(
-            lambda *arrays: (expected(*arrays) * weights).sum(), arrays
-        ),
+    tensors = [ops.convert_to_tensor(array, "float32") for array in arrays]
+    close([to_numpy(outputs_of(*tensors))], [expected(*arrays)])
+    assert_derivatives(outputs_of, expected, arrays, weights, channels_at)
+
+
+def around(layer):
+    """A network of neurons on both sides of a normalisation."""
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8),
+            rsnn.layers.LIF(),
+            layer,
+            rsnn.layers.LIF(),
+            keras.layers.Dense(3),
+        ]
     )
 
 
@@ -215,41 +183,35 @@ def test_a_layer_without_scale_or_center_is_trained_in_half_precision_too(
     gradient, scale
 ):
     keras.config.set_dtype_policy("mixed_bfloat16")
-    inputs = keras.Input((6,))
     layer = keras.layers.BatchNormalization(scale=scale, center=not scale)
-    outputs = keras.layers.Dense(3)(
-        rsnn.layers.LIF()(layer(rsnn.layers.LIF()(keras.layers.Dense(16)(inputs))))
-    )
     x, y = data(16, (6,))
-    loss, gradients = loss_and_gradients(
-        spiking(keras.Model(inputs, outputs), 4, gradient), 3 * x, y
-    )
+    loss, gradients = loss_and_gradients(spiking(around(layer), 4, gradient), 3 * x, y)
     assert np.isfinite(loss)
-    (of_layer,) = (gradients[variable.path] for variable in layer.trainable_variables)
-    assert np.abs(of_layer).max() > 0
+    (variable,) = layer.trainable_variables
+    assert np.abs(gradients[variable.path]).max() > 0
 
 
-PARAMETER_FREE = [
-    lambda **options: keras.layers.BatchNormalization(
-        scale=False, center=False, **options
+PARAMETER_FREE = {
+    "batch": functools.partial(
+        keras.layers.BatchNormalization, scale=False, center=False
     ),
-    rsnn.layers.OnlineRenormalization,
-]
+    "online": rsnn.layers.OnlineRenormalization,
+}
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("make", PARAMETER_FREE, ids=["batch", "online"])
+@pytest.mark.parametrize("kind", PARAMETER_FREE)
 @pytest.mark.parametrize(
     ("gradient", "step_mode"),
     [("rate", "multi"), ("rate", "single"), ("bptt", "multi")],
 )
 def test_statistics_without_parameters_are_wide_in_half_precision(
-    make, gradient, step_mode, policy
+    kind, gradient, step_mode, policy
 ):
     """Their squares overflow in float16, and have three digits in bfloat16."""
     keras.config.set_dtype_policy(policy)
     inputs = keras.Input((6,))
-    layer = make(momentum=0.0)
+    layer = PARAMETER_FREE[kind](momentum=0.0)
     outputs = keras.layers.Dense(3)(
         rsnn.layers.LIF()(layer(keras.layers.Identity()(inputs)))
     )
@@ -261,9 +223,7 @@ def test_statistics_without_parameters_are_wide_in_half_precision(
     assert np.isfinite(loss)
     # The online one is updated once; the other at each step, so that only the last one
     # is left.
-    last_only = step_mode == "single" and not isinstance(
-        layer, rsnn.layers.OnlineRenormalization
-    )
+    last_only = step_mode == "single" and kind == "batch"
     expected = (x[:, -1:] if last_only else x).reshape(-1, 6).var(0)
     exact = 1e-3 if policy == "mixed_float16" else 5e-3
     np.testing.assert_allclose(to_numpy(layer.moving_variance), expected, rtol=exact)
@@ -280,19 +240,7 @@ def test_activity_regularisation_of_a_normalisation_is_part_of_the_loss(
         layer = keras.layers.BatchNormalization(
             activity_regularizer=keras.regularizers.L2(strength)
         )
-        before, after = rsnn.layers.LIF(), rsnn.layers.LIF()
-        network = keras.Sequential(
-            [
-                keras.Input((6,)),
-                keras.layers.Dense(8),
-                before,
-                layer,
-                after,
-                keras.layers.Dense(3),
-            ]
-        )
-        loss, _ = loss_and_gradients(
-            spiking(network, 4, gradient, step_mode=step_mode), *data(16, (6,))
-        )
+        model = spiking(around(layer), 4, gradient, step_mode=step_mode)
+        loss, _ = loss_and_gradients(model, *data(16, (6,)))
         losses.append(loss)
     assert losses[1] > losses[0] + 0.1

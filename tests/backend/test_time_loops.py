@@ -71,12 +71,11 @@ def early(monkeypatch):
 def network(names, features=(6,)):
     inputs = keras.Input(features, dtype=keras.config.dtype_policy().compute_dtype)
     currents = layers.Dense(8, name="currents")(inputs)
-    x = layers.Concatenate()(
-        [{**NEURONS, **PARALLEL}[name]()(currents) for name in names]
-    )
-    return keras.Model(
-        inputs, layers.Dense(3)(x if len(features) == 1 else layers.Flatten()(x))
-    )
+    neurons = [(NEURONS | PARALLEL)[name]() for name in names]
+    x = layers.Concatenate()([neuron(currents) for neuron in neurons])
+    if len(features) > 1:
+        x = layers.Flatten()(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
 
 
 def sequences(features=(6,)):
@@ -97,44 +96,22 @@ def loops(monkeypatch):
     return made
 
 
+LENGTHS = 5, 3, 1, 4, 2
+WINDOWS, UNEQUAL = rsnn.gradients.Rate(windows=2), rsnn.gradients.Rate(windows=(1, 4))
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     ("names", "gradient", "policy", "lengths", "features"),
     [
-        (list(NEURONS), "rate", "float32", (5, 3, 1, 4, 2), (6,)),
-        (
-            ["IF"],
-            rsnn.gradients.Rate(windows=2),
-            "mixed_bfloat16",
-            (5, 3, 1, 4, 2),
-            (6,),
-        ),
+        (list(NEURONS), "rate", "float32", LENGTHS, (6,)),
+        (["IF"], WINDOWS, "mixed_bfloat16", LENGTHS, (6,)),
         (["ParametricLIF", "LIF"], "rate", "float64", None, (2, 3, 6)),
-        (list(NEURONS), "bptt", "float32", (5, 3, 1, 4, 2), (6,)),
+        (list(NEURONS), "bptt", "float32", LENGTHS, (6,)),
         (["LIF", "ILIF"], "bptt", "mixed_bfloat16", None, (2, 3, 6)),
-        (
-            [*PARALLEL, "LIF"],
-            rsnn.gradients.Rate(windows=(1, 4)),
-            "float32",
-            None,
-            (6,),
-        ),
-        ([*PARALLEL], "rate", "mixed_bfloat16", None, (2, 3, 6)),
-        ([*PARALLEL], "bptt", "float64", None, (2, 3, 6)),
-    ],
-    ids=[
-        *(
-            "each neuron in float32",
-            "windows in half precision",
-            "images in float64",
-            "BPTT",
-            "BPTT in half precision",
-        ),
-        *(
-            "parallel neurons",
-            "parallel neurons in half precision",
-            "BPTT of parallel neurons",
-        ),
+        (["SlidingPSN", "LIF"], UNEQUAL, "float32", None, (6,)),
+        (["SlidingPSN"], "rate", "mixed_bfloat16", None, (2, 3, 6)),
+        (["SlidingPSN"], "bptt", "float64", None, (2, 3, 6)),
     ],
 )
 def test_loops_give_the_same_results_as_operations(
@@ -189,80 +166,6 @@ def test_weights_of_lags_are_not_taken_for_those_of_neurons(
             np.testing.assert_allclose(
                 found[path], of_weight, rtol=1e-5, atol=1e-6, err_msg=path
             )
-
-
-def images(names):
-    """Convolutions, of which Keras gives neurons images of several layouts in
-    memory."""
-    inputs = x = keras.Input((6, 6, 2))
-    for name in names:
-        current = layers.Conv2D(4, 3, padding="same")(x)
-        x = layers.Add()(
-            [current, NEURONS[name]()(layers.BatchNormalization()(current))]
-        )
-    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
-
-
-@needs_compiler
-@pytest.mark.parametrize(
-    ("gradient", "engine", "lengths"),
-    [
-        ("rate", "eager", None),
-        (rsnn.gradients.Rate(windows=(1, 4)), "recorded", (5, 3, 1, 4, 2, 5)),
-        ("rate", "compiled", None),
-        ("bptt", "recorded", None),
-        ("bptt", "compiled", (5, 3, 1, 4, 2, 5)),
-    ],
-)
-def test_large_layers_have_loops_from_their_first_call(
-    loops, gradient, engine, lengths
-):
-    names = ["ParametricLIF", "ILIF"]
-    rng = np.random.default_rng(0)
-    x, y = (
-        rng.normal(size=(6, TIMESTEPS, 6, 6, 2)).astype("float32"),
-        np.array([0, 1, 2, 0, 1, 2]),
-    )
-    for sample, length in zip(x, lengths or (), strict=False):
-        sample[length:] = 0.0
-
-    def trained(**settings):
-        keras.utils.set_random_seed(0)
-        model = compiled(
-            spiking(images(names), TIMESTEPS, gradient, mask_value=lengths and 0.0),
-            **settings,
-        )
-        losses = [
-            model.train_on_batch(x[:size], y[:size]) for size in (6, 6, 6, 4, 4, 4)
-        ]
-        return (
-            model,
-            losses,
-            [to_numpy(weight) for weight in model.weights],
-            to_numpy(model.predict(x, verbose=0)),
-        )
-
-    eager_calls = 99 if engine == "eager" else 1
-    with threads(2):
-        with recording(eager_calls, least_elements=2**60):
-            _, *expected = trained(jit_compile=False)
-        assert not loops
-        with recording(eager_calls, least_elements=0) as graphs:
-            model, *found = trained(
-                jit_compile=True if engine == "compiled" else "auto"
-            )
-    keras.tree.map_structure(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        found,
-        expected,
-    )
-    assert len(loops) >= len(names)
-    assert model.engine == engine
-    # Those of the forward passes: derivatives by rate have no loops.
-    with_loops = [
-        "keras_ratesnn.time_loop.default" in operations(graph) for graph in graphs
-    ]
-    assert all(with_loops if gradient == "bptt" else with_loops[::2])
 
 
 @needs_compiler
@@ -366,12 +269,28 @@ def drawn_network(random, data_format):
     return keras.Model(inputs, layers.Dense(3)(drawn_neurons(random)(currents)))
 
 
+SIZES = 5, 5, 5, 3, 3, 3
+"""Of batches: each is recorded after a call in eager mode."""
+
+
+def drawn_gradient(random, timesteps):
+    windows = [1, min(2, timesteps), (1, timesteps - 1) if timesteps > 1 else 1]
+    if random.integers(2):
+        return "bptt"
+    return rsnn.gradients.Rate(windows=windows[random.integers(3)])
+
+
 @needs_compiler
 @pytest.mark.parametrize(
-    "seed",
-    [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 40))],
+    ("seed", "engine"),
+    [
+        *((seed, "eager") for seed in range(4)),
+        *((seed, engine) for seed in (5, 10) for engine in ("recorded", "compiled")),
+        *(pytest.param(seed, "eager", marks=pytest.mark.slow) for seed in range(4, 40)),
+    ],
 )
-def test_loops_of_drawn_networks_train_them_as_operations_do(loops, seed):
+def test_loops_of_drawn_networks_train_them_as_operations_do(loops, seed, engine):
+    """Large layers have loops from their first call."""
     keras.config.set_dtype_policy("float64")
     random = np.random.default_rng(seed)
     timesteps, is_same, is_padded = (
@@ -379,12 +298,7 @@ def test_loops_of_drawn_networks_train_them_as_operations_do(loops, seed):
         random.integers(3) == 0,
         random.integers(2) == 0,
     )
-    windows = [1, min(2, timesteps), (1, timesteps - 1) if timesteps > 1 else 1]
-    gradient = (
-        "bptt"
-        if random.integers(2)
-        else rsnn.gradients.Rate(windows=windows[random.integers(3)])
-    )
+    gradient = drawn_gradient(random, timesteps)
     data_format, drawn = (
         str(random.choice(["channels_last", "channels_first"])),
         int(random.integers(2**31)),
@@ -398,37 +312,37 @@ def test_loops_of_drawn_networks_train_them_as_operations_do(loops, seed):
         for sample, length in zip(x, random.integers(1, timesteps + 1, 5), strict=True):
             sample[length:] = 0.0
 
-    def trained(least_elements):
+    def trained(least_elements, jit_compile):
         keras.utils.set_random_seed(seed)
         network = drawn_network(np.random.default_rng(drawn), data_format)
-        model = compiled(
-            spiking(
-                network,
-                timesteps,
-                gradient,
-                mask_value=0.0 if is_padded and not is_same else None,
-            )
-        )
-        with rsnn.engine_settings(least_elements=least_elements):
-            losses = [model.train_on_batch(x[:size], y[:size]) for size in (5, 5, 3)]
-            return (
-                losses,
-                [to_numpy(weight) for weight in model.weights],
-                to_numpy(model.predict(x, verbose=0)),
-            )
+        mask_value = 0.0 if is_padded and not is_same else None
+        model = spiking(network, timesteps, gradient, mask_value=mask_value)
+        compiled(model, jit_compile=jit_compile)
+        eager_calls = 99 if engine == "eager" else 1
+        with recording(eager_calls, least_elements=least_elements) as graphs:
+            losses = [model.train_on_batch(x[:size], y[:size]) for size in SIZES]
+            outputs = to_numpy(model.predict(x, verbose=0))
+        weights = [to_numpy(weight) for weight in model.weights]
+        return model, graphs, (losses, weights, outputs)
 
     with threads(2), warnings.catch_warnings():
         # An axis may be as long as T.
         warnings.simplefilter("ignore")
-        expected, count = trained(2**60), len(loops)
-        found = trained(0)
-    assert not count
+        _, _, expected = trained(2**60, False)
+        assert not loops
+        model, graphs, found = trained(0, True if engine == "compiled" else "auto")
     assert loops
+    assert model.engine == engine
     keras.tree.map_structure(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10),
         found,
         expected,
     )
+    # Those of the forward passes: derivatives by rate have no loops.
+    with_loops = [
+        "keras_ratesnn.time_loop.default" in operations(graph) for graph in graphs
+    ]
+    assert all(with_loops if gradient == "bptt" else with_loops[::2])
 
 
 @contextlib.contextmanager

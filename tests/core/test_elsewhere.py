@@ -19,43 +19,39 @@ def names_the_backend():
     return BACKEND  # noqa: F821
 
 
-def item(room, parameters=None, marks=(), function=lambda: None):
+def item(room, name="", marks=(), function=lambda: None, **parameters):
     """What is read of an item of pytest."""
-    found = types.SimpleNamespace(
+    return types.SimpleNamespace(
         path=TESTS / room / "test_it.py",
         function=function,
-        nodeid=f"tests/{room}/test_it.py::test",
+        nodeid=f"tests/{room}/test_it.py::test[{name}]",
+        get_closest_marker=marks.__contains__,
+        callspec=types.SimpleNamespace(params=parameters),
     )
-    found.get_closest_marker = lambda name: name in marks
-    if parameters:
-        found.callspec = types.SimpleNamespace(params=parameters)
-        found.nodeid += f"[{'-'.join(map(str, parameters.values()))}]"
-    return found
 
 
 def cases(room, **arguments):
-    products = itertools.product(["rate", "bptt", Rate(windows=2)], ["multi", "single"])
-    return [
-        item(room, {"gradient": gradient, "step_mode": mode}, **arguments)
-        for gradient, mode in products
-    ]
+    items = []
+    methods = "rate", "bptt", Rate(windows=2)
+    for gradient, mode in itertools.product(methods, ["multi", "single"]):
+        name = f"{gradient}-{mode}"
+        items.append(item(room, name, gradient=gradient, step_mode=mode, **arguments))
+    return items
 
 
 def test_a_case_of_a_room_in_turn_is_left_to_one_of_the_other_backends():
-    items = [case for room in IN_TURN for case in (*cases(room), item(room))]
+    items = [case for room in IN_TURN for case in cases(room)]
     by_jax, by_tensorflow = (
         left_to_others(items, backend) for backend in ("jax", "tensorflow")
     )
-    assert sorted(id(case) for case in (*by_jax, *by_tensorflow)) == sorted(
-        map(id, items)
-    )
+    left = [case.nodeid for case in by_jax + by_tensorflow]
+    assert sorted(left) == sorted(case.nodeid for case in items)
     assert 0.4 * len(items) < len(by_jax) < 0.6 * len(items)
 
 
 def test_the_rooms_are_those_of_the_tests():
-    assert [
-        room for room in (*IN_TURN, *OF_BACKENDS) if not (TESTS / room).is_dir()
-    ] == []
+    for room in (*IN_TURN, *OF_BACKENDS):
+        assert (TESTS / room).is_dir(), room
 
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
@@ -63,51 +59,28 @@ def test_elsewhere_every_value_is_kept(backend):
     items = cases("model")
     left = left_to_others(items, backend)
     assert len(left) == 3
-    kept = [case.callspec.params for case in items if case not in left]
-    assert {params["step_mode"] for params in kept} == {"multi", "single"}
-    assert {str(params["gradient"]) for params in kept} == {
-        "rate",
-        "bptt",
-        str(Rate(windows=2)),
-    }
-    assert left_to_others([item("model")], backend) == []
+    remaining = [case.callspec.params for case in items if case not in left]
+    assert {params["step_mode"] for params in remaining} == {"multi", "single"}
+    assert len({str(params["gradient"]) for params in remaining}) == 3
 
 
-@pytest.mark.parametrize("room", ["models", "model"])
+@pytest.mark.parametrize("room", ["models", "model", *OF_BACKENDS])
 def test_what_is_marked_or_asks_for_the_backend_runs_on_each(room):
-    for arguments in (
-        *({"marks": (mark,)} for mark in ("on_each_backend", "skipif")),
-        {"function": names_the_backend},
-    ):
-        assert left_to_others(cases(room, **arguments), "jax") == []
-    assert (
-        left_to_others([case for room in OF_BACKENDS for case in cases(room)], "jax")
-        == []
-    )
+    items = cases(room, marks=("on_each_backend",)) + cases(room, marks=("skipif",))
+    items += cases(room, function=names_the_backend)
+    if room in OF_BACKENDS:
+        items += cases(room)
+    assert left_to_others(items, "jax") == []
 
 
-def test_values_that_need_not_be_equal_are_all_kept():
-    layers = [types.SimpleNamespace(), types.SimpleNamespace()]
-    assert few(
-        {str(number): {"layer": layer} for number, layer in enumerate(layers)}
-    ) == {"0", "1"}
-    assert (
-        len(
-            few(
-                {"1": {"x": 1}, "True": {"x": True}, "1.0": {"x": 1.0}, "one": {"x": 1}}
-            )
-        )
-        == 3
-    )
-    assert (
-        len(
-            few(
-                {
-                    "a": {"x": [1, {"y": 2}]},
-                    "b": {"x": [1, {"y": 2}]},
-                    "c": {"x": (1, {"y": 2})},
-                }
-            )
-        )
-        == 2
-    )
+@pytest.mark.parametrize(
+    ("values", "number"),
+    [
+        ([types.SimpleNamespace(), types.SimpleNamespace()], 2),
+        ([1, True, 1.0, 1], 3),
+        ([[1, {"y": 2}], [1, {"y": 2}], (1, {"y": 2})], 2),
+    ],
+)
+def test_values_that_need_not_be_equal_are_all_kept(values, number):
+    parameters = {str(index): {"x": value} for index, value in enumerate(values)}
+    assert len(few(parameters)) == number

@@ -11,44 +11,45 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import mlp, saved_and_loaded, spiking
+from helpers import compiled, mlp, saved_and_loaded, spiking
 from keras import ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import _graph
+from keras_ratesnn import _graph, analysis, callbacks
 from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.layers import LIF, LIFCell, Neuron, neurons
 
+ZEROS, LABELS = np.zeros((10, 6), "float32"), np.zeros(10, "int64")
 
-def assert_says(error, *fragments):
-    message = str(error.value)
-    assert [fragment for fragment in fragments if fragment not in message] == [], (
-        message
-    )
+
+def assert_refused(use, error, *fragments):
+    """The message of the error."""
+    with pytest.raises(error) as raised:
+        use()
+    message = str(raised.value)
+    missing = [fragment for fragment in fragments if fragment not in message]
+    assert missing == [], message
+    return message
 
 
 # Arguments of SpikingModel.
 @pytest.mark.parametrize(
     ("value", "error", "fragments"),
     [
-        (0, ValueError, ["`timesteps` must be 1 or more", "timesteps=0"]),
-        (-1, ValueError, ["`timesteps` must be 1 or more", "timesteps=-1"]),
-        (2.5, TypeError, ["`timesteps` must be an integer", "timesteps=2.5", "float"]),
-        (4.0, TypeError, ["`timesteps` must be an integer", "timesteps=4.0", "float"]),
-        (True, TypeError, ["`timesteps` must be an integer", "timesteps=True", "bool"]),
-        ("4", TypeError, ["`timesteps` must be an integer", "timesteps='4'", "str"]),
-        (None, TypeError, ["`timesteps` must be an integer", "timesteps=None"]),
+        (0, ValueError, ["1 or more"]),
+        (-1, ValueError, ["1 or more"]),
+        (4.0, TypeError, ["an integer", "float"]),
+        (True, TypeError, ["an integer", "bool"]),
+        ("4", TypeError, ["an integer", "str"]),
+        (None, TypeError, ["an integer"]),
     ],
 )
 def test_timesteps_are_a_positive_integer(value, error, fragments):
-    with pytest.raises(error) as raised:
-        rsnn.SpikingModel(mlp(), timesteps=value)
-    assert_says(raised, *fragments)
     model = spiking()
-    with pytest.raises(error) as raised:
-        model.timesteps = value
-    assert_says(raised, *fragments)
+    expected = ["`timesteps` must be ", f"timesteps={value!r}", *fragments]
+    assert_refused(lambda: rsnn.SpikingModel(mlp(), timesteps=value), error, *expected)
+    assert_refused(lambda: setattr(model, "timesteps", value), error, *expected)
     assert model.timesteps == 3
 
 
@@ -59,141 +60,75 @@ def test_timesteps_are_a_positive_integer(value, error, fragments):
 def test_wrong_shapes_are_value_errors_in_a_function_of_tensorflow_too():
     import tensorflow as tf
 
-    model = spiking()
-
-    @tf.function
-    def call(x):
-        return model(x)
-
-    with pytest.raises(ValueError, match="one frame for each of timesteps=3") as raised:
-        call(np.ones((4, 5, 6), "float32"))
-    assert_says(raised, "(4, 5, 6)")
+    call = tf.function(spiking().__call__)
+    x = np.ones((4, 5, 6), "float32")
+    assert_refused(
+        lambda: call(x), ValueError, "one frame for each of timesteps=3", "(4, 5, 6)"
+    )
 
 
 def test_timesteps_may_be_a_numpy_integer():
     assert type(spiking(timesteps=np.int64(4)).timesteps) is int
 
 
-def test_an_unknown_gradient_lists_the_known_ones_and_says_how_to_have_windows():
-    with pytest.raises(ValueError, match="`gradient` must be one of") as raised:
-        spiking(gradient="rate-2")
-    assert_says(
-        raised,
-        "gradient='rate-2'",
-        "'rate'",
-        "'bptt'",
-        "GradientMethod",
-        "keras_ratesnn.gradients.Rate(windows=2)",
-    )
+def test_a_setting_that_is_refused_stays():
     model = spiking()
-    with pytest.raises(ValueError, match="`gradient` must be one of"):
-        model.gradient = "rates"
-    assert isinstance(model.gradient, rsnn.gradients.Rate)
-
-
-@pytest.mark.parametrize(
-    ("value", "fragments"),
-    [
-        (rsnn.gradients.BPTT, ["add the parentheses"]),
-        (None, ["gradient=None"]),
-        (rsnn.surrogates.ATan(), ["gradient=ATan"]),
-    ],
-)
-def test_gradient_must_be_a_gradient_method(value, fragments):
-    with pytest.raises(TypeError, match="`gradient` must be one of") as raised:
-        spiking(gradient=value)
-    assert_says(raised, "'rate'", "'bptt'", *fragments)
-
-
-@pytest.mark.parametrize("value", ["multiple", None, 1])
-def test_an_unknown_step_mode_lists_the_known_ones(value):
-    with pytest.raises(ValueError, match="`step_mode` must be one of") as raised:
-        spiking(step_mode=value)
-    assert_says(raised, f"step_mode={value!r}", "'multi'")
-    model = spiking()
-    with pytest.raises(ValueError, match="`step_mode` must be one of"):
-        model.step_mode = value
-    assert model.step_mode == "multi"
-
-
-def test_return_sequences_is_true_or_false():
-    with pytest.raises(
-        TypeError, match="`return_sequences` must be True or False"
-    ) as raised:
-        spiking(return_sequences="yes")
-    assert_says(raised, "return_sequences='yes'")
+    for name in ("gradient", "step_mode"):
+        before = getattr(model, name)
+        message = f"`{name}` must be one of"
+        assert_refused(
+            functools.partial(setattr, model, name, "x"), ValueError, message
+        )
+        assert getattr(model, name) is before
 
 
 # Arguments of neurons.
 @pytest.mark.parametrize("make", [LIF, LIFCell])
 @pytest.mark.parametrize(
-    ("argument", "value", "error", "fragments"),
+    ("argument", "values", "error", "fragments"),
     [
-        *(
-            ("decay", value, ValueError, [">= 0", "< 1", "decay = 1 − 1/τ"])
-            for value in (1.0, 1, 2.0, -0.1, math.nan, math.inf)
+        (
+            "decay",
+            (1.0, 1, -0.1, math.nan, math.inf),
+            ValueError,
+            [">= 0", "< 1", "decay = 1 − 1/τ"],
         ),
-        *(
-            ("decay", value, TypeError, ["a real number"])
-            for value in ("0.2", True, None, 0.2j)
-        ),
-        *(
-            ("threshold", value, ValueError, ["> 0"])
-            for value in (0, 0.0, -1, math.nan, math.inf)
-        ),
-        *(
-            ("threshold", value, TypeError, ["a real number"])
-            for value in ("1", True, None)
-        ),
-        *(("v_reset", value, ValueError, ["finite"]) for value in (math.nan, math.inf)),
-        *(
-            ("v_reset", value, TypeError, ["a real number"])
-            for value in ("0", False, None)
-        ),
-        *(
-            ("reset", value, ValueError, ["one of 'soft', 'hard'"])
-            for value in ("zero", None, 0)
-        ),
-        *(
-            ("detach_reset", value, TypeError, ["True or False"])
-            for value in (1, "no", None)
-        ),
-        *(("decay_input", value, TypeError, ["True or False"]) for value in ("x", 0.5)),
-        *(("reset_delay", value, TypeError, ["True or False"]) for value in (2, None)),
-        ("v_reset", None, TypeError, ['reset="soft"']),
-        ("surrogate", "relu", ValueError, ["one of 'sigmoid'", "'atan'"]),
+        ("decay", ("0.2", True, None, 0.2j), TypeError, ["a real number"]),
+        ("threshold", (0, -1, math.nan, math.inf), ValueError, ["> 0"]),
+        ("threshold", ("1", True, None), TypeError, ["a real number"]),
+        ("v_reset", (math.nan, math.inf), ValueError, ["finite"]),
+        ("v_reset", ("0", False, None), TypeError, ["a real number"]),
+        ("v_reset", (None,), TypeError, ['reset="soft"']),
+        ("v_reset", (-0.5,), ValueError, ['0.0 with reset="soft"', 'reset="hard"']),
+        ("reset", ("none", None, 0), ValueError, ["one of 'soft', 'hard'"]),
+        ("detach_reset", (1, "no", None), TypeError, ["True or False"]),
+        ("decay_input", ("x", 0.5), TypeError, ["True or False"]),
+        ("reset_delay", (2, None), TypeError, ["True or False"]),
+        ("surrogate", ("relu",), ValueError, ["one of 'sigmoid'", "'atan'"]),
         (
             "surrogate",
-            rsnn.surrogates.ATan,
+            (rsnn.surrogates.ATan,),
             TypeError,
             ["one of 'sigmoid'", "add the parentheses"],
         ),
     ],
 )
 def test_errors_name_the_wrong_argument_of_a_neuron(
-    make, argument, value, error, fragments
+    make, argument, values, error, fragments
 ):
-    with pytest.raises(error, match=f"`{argument}` must be ") as raised:
-        make(**{argument: value})
-    assert_says(raised, f"{argument}={value!r}", *fragments)
+    for value in values:
+        arguments = {argument: value}
+        named = f"`{argument}` must be ", f"{argument}={value!r}"
+        assert_refused(functools.partial(make, **arguments), error, *named, *fragments)
 
 
 @pytest.mark.parametrize(
     "make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF]
 )
-def test_a_reset_value_that_a_soft_reset_would_ignore_is_refused(make):
-    with pytest.raises(
-        ValueError, match=r'`v_reset` must be 0.0 with reset="soft"'
-    ) as raised:
-        make(v_reset=-0.5)
-    assert_says(raised, "v_reset=-0.5", 'reset="hard"')
-    assert make(reset="hard", v_reset=-0.5).v_reset == -0.5
-
-
-@pytest.mark.parametrize(
-    "make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF]
-)
-def test_a_reset_value_that_a_soft_reset_ignored_is_dropped_from_an_old_config(make):
+def test_a_reset_value_that_a_soft_reset_would_ignore_is_refused_or_dropped(make):
+    """It is dropped from an old config."""
+    message = '`v_reset` must be 0.0 with reset="soft"'
+    assert_refused(lambda: make(v_reset=-0.5), ValueError, message)
     hard = make(reset="hard", v_reset=-0.5)
     assert make.from_config(hard.get_config()).v_reset == -0.5
     soft = make.from_config({**hard.get_config(), "reset": "soft"})
@@ -201,20 +136,10 @@ def test_a_reset_value_that_a_soft_reset_ignored_is_dropped_from_an_old_config(m
 
 
 @pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.CuBaLIF])
-@pytest.mark.parametrize("v_reset", [0.5, 2])
-def test_a_reset_to_the_threshold_or_above_is_refused(make, v_reset):
-    with pytest.raises(
-        ValueError, match=r"`v_reset` must be < 0\.5\. Received: v_reset="
-    ):
-        make(threshold=0.5, reset="hard", v_reset=v_reset)
-
-
-def test_a_stabilised_threshold_and_a_delayed_reset_exclude_each_other():
-    with pytest.raises(
-        ValueError,
-        match=r"`threshold_stabilizer=True` .* Received: reset_delay=True, too",
-    ):
-        LIF(threshold_stabilizer=True, reset_delay=True)
+def test_a_reset_to_the_threshold_or_above_is_refused(make):
+    for v_reset in (0.5, 2):
+        use = functools.partial(make, threshold=0.5, reset="hard", v_reset=v_reset)
+        assert_refused(use, ValueError, "`v_reset` must be < 0.5. Received: v_reset=")
 
 
 OTHER_NAMES = {
@@ -248,26 +173,29 @@ OTHER_NAMES = {
 @pytest.mark.parametrize(
     "make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF]
 )
-@pytest.mark.parametrize("name", OTHER_NAMES)
-def test_argument_names_of_other_libraries_are_translated(make, name):
-    value, advice = OTHER_NAMES[name]
-    with pytest.raises(
-        TypeError, match=f"^{make.__name__} has no argument `{name}`"
-    ) as raised:
-        make(**{name: value})
-    assert_says(raised, f"{name}={value!r}", advice)
+def test_argument_names_of_other_libraries_are_translated(make):
+    for name, (value, advice) in OTHER_NAMES.items():
+        use = functools.partial(make, **{name: value})
+        start = f"{make.__name__} has no argument `{name}`"
+        message = assert_refused(use, TypeError, f"{name}={value!r}", advice)
+        assert message.startswith(start)
 
 
 @pytest.mark.parametrize(
-    ("value", "ours"),
-    [("zero", "hard"), ("subtract", "soft"), ("none", "LeakyReadout")],
+    ("make", "name"),
+    [
+        (LIF, "beta"),
+        (LIF, "v_threshold"),
+        (rsnn.layers.IF, "step_mode"),
+        (rsnn.layers.ILIF, "tau"),
+        (rsnn.layers.LeakyReadout, "beta"),
+    ],
 )
-def test_resets_of_other_libraries_are_translated(value, ours):
-    with pytest.raises(
-        ValueError, match="`reset` must be one of 'soft', 'hard'"
-    ) as raised:
-        LIF(reset=value)
-    assert_says(raised, f"reset={value!r}", ours)
+def test_attribute_names_of_other_libraries_are_translated(make, name):
+    value, advice = OTHER_NAMES[name]
+    start = f"{make.__name__} has no attribute `{name}`"
+    use = functools.partial(setattr, make(), name, value)
+    assert_refused(use, AttributeError, start, f"{name}={value!r}", advice)
 
 
 @pytest.mark.parametrize(
@@ -283,71 +211,13 @@ def test_resets_of_other_libraries_are_translated(value, ours):
 def test_arguments_and_attributes_of_models_of_other_libraries_are_translated(
     name, value, ours
 ):
-    with pytest.raises(
-        TypeError, match=f"^SpikingModel has no argument `{name}`"
-    ) as raised:
-        rsnn.SpikingModel(mlp(), **{name: value})
-    assert_says(raised, f"{name}={value!r}", ours)
-    with pytest.raises(
-        AttributeError, match=f"^SpikingModel has no attribute `{name}`"
-    ) as raised:
-        setattr(spiking(), name, value)
-    assert_says(raised, f"{name}={value!r}", ours)
+    for kind, error, use in (
+        ("argument", TypeError, lambda: rsnn.SpikingModel(mlp(), **{name: value})),
+        ("attribute", AttributeError, lambda: setattr(spiking(), name, value)),
+    ):
+        start = f"SpikingModel has no {kind} `{name}`"
+        assert_refused(use, error, start, f"{name}={value!r}", ours)
     assert next(iter(inspect.signature(rsnn.SpikingModel).parameters)) == "network"
-
-
-class Doubling(rsnn.SpikingModel):
-    def call(self, inputs, training=None, mask=None):
-        return super().call(2 * inputs, training, mask)
-
-
-@pytest.mark.parametrize(
-    "run",
-    [
-        lambda model, x: model.step(x),
-        lambda model, x: rsnn.analysis.firing_rates(model, x),
-        lambda model, x: rsnn.analysis.observed(model),
-        lambda model, x: rsnn.predict_until_sure(model, x, confidence=0.9),
-        lambda model, x: rsnn.integer(model),
-    ],
-)
-def test_what_runs_a_network_by_itself_refuses_a_model_with_a_call_of_its_own(run):
-    with pytest.raises(
-        ValueError, match=r"^`model` must not have a `call` of its own"
-    ) as raised:
-        run(Doubling(mlp(), 3), helpers.data()[0])
-    assert_says(raised, "of the class Doubling", "into layers of the network")
-
-
-def test_another_network_of_a_model_is_an_error_that_says_what_to_make():
-    model = spiking()
-    with pytest.raises(
-        AttributeError,
-        match=r"^`network` of a SpikingModel cannot be replaced\. Received: network=<",
-    ) as raised:
-        model.network = mlp()
-    assert_says(raised, "SpikingModel(network, timesteps)")
-    assert len(model.weights) == len(model.network.weights)
-
-
-ATTRIBUTES = [
-    (LIF, "beta"),
-    (LIF, "v_threshold"),
-    (rsnn.layers.IF, "step_mode"),
-    (rsnn.layers.ILIF, "tau"),
-]
-
-
-@pytest.mark.parametrize(
-    ("make", "name"), [*ATTRIBUTES, (rsnn.layers.LeakyReadout, "beta")]
-)
-def test_attribute_names_of_other_libraries_are_translated(make, name):
-    value, advice = OTHER_NAMES[name]
-    with pytest.raises(
-        AttributeError, match=f"^{make.__name__} has no attribute `{name}`"
-    ) as raised:
-        setattr(make(), name, value)
-    assert_says(raised, f"{name}={value!r}", advice)
 
 
 def test_layers_and_models_may_have_attributes_of_their_own():
@@ -363,12 +233,304 @@ def test_layers_and_models_may_have_attributes_of_their_own():
 
     layer, model = LIF(), spiking()
     layer.notes = model.notes = "mine"
-    assert (layer.notes, model.notes, Own(2.0).tau, OwnModel(mlp(), "bptt").method) == (
+    assert layer.notes == model.notes == "mine"
+    assert Own(2.0).tau == 2.0
+    assert OwnModel(mlp(), "bptt").method == "bptt"
+
+
+FIXED = {
+    "decay": 0.5,
+    "threshold": 0.5,
+    "reset": "hard",
+    "v_reset": 0.1,
+    "detach_reset": False,
+    "surrogate": "atan",
+    "learn_threshold": True,
+    "initial_membrane": 0.5,
+    "decay_input": True,
+    "reset_delay": True,
+}
+
+
+@pytest.mark.parametrize("kind", [LIF, rsnn.layers.ParametricLIF])
+def test_arguments_of_a_built_neuron_are_fixed(kind):
+    neuron = kind()
+    neuron(ZEROS)
+    arguments = dict(FIXED)
+    if kind is not LIF:
+        arguments = {"decay": 0.25, "per_channel": True, "axis": 1}
+    for argument, value in arguments.items():
+        before = getattr(neuron, argument)
+        for owner in (neuron, neuron.cell):
+            use = functools.partial(setattr, owner, argument, value)
+            fragments = [f"`{argument}` of", "is fixed", f"{argument}={value!r}"]
+            fragments += [repr(owner.name), "new layer"]
+            if kind is LIF:
+                fragments += ["learn_threshold=True"]
+            assert_refused(use, AttributeError, *fragments)
+        assert getattr(neuron, argument) == before
+
+
+def test_arguments_of_a_custom_cell_are_fixed_but_its_own_attributes_are_not():
+    class Mine(rsnn.layers.NeuronCell):
+        def step(self, inputs, state):
+            return inputs, self.fire(inputs), state
+
+    cell = Mine()
+    cell.threshold, cell.surrogate = cell.threshold, cell.surrogate
+    cell.gain = 1.0
+    Neuron(cell)(ZEROS)
+    cell.gain, cell.trainable = 2.0, False
+    for argument, value in (("threshold", 0.5), ("surrogate", "atan")):
+        use = functools.partial(setattr, cell, argument, value)
+        assert_refused(use, AttributeError, f"`{argument}` of Mine")
+
+
+# What is refused by one message each.
+class Doubling(rsnn.SpikingModel):
+    def call(self, inputs, training=None, mask=None):
+        return super().call(2 * inputs, training, mask)
+
+
+def doubling():
+    return Doubling(mlp(), 3)
+
+
+OWN_CALL = [
+    ValueError,
+    "`model` must not have a `call` of its own",
+    "of the class Doubling",
+    "into layers of the network",
+]
+UNSTABLE = [TypeError, "threshold_stabilizer=True", "LIF(threshold_stabilizer=True)"]
+CELL_AS_LAYER = [
+    ValueError,
+    "cannot be a layer of a network",
+    "LIFCell 'mine'",
+    "keras_ratesnn.layers.LIF()",
+    "Neuron(LIFCell())",
+]
+NO_NETWORK = [
+    TypeError,
+    "`network` must be a Functional or Sequential",
+    "keras.Model(inputs, outputs)",
+    "keras.Sequential([keras.Input",
+]
+UNKNOWN_GRADIENT = ["`gradient` must be one of", "'rate'", "'bptt'"]
+UNKNOWN_MODE = [ValueError, "`step_mode` must be one of", "'multi'"]
+UNKNOWN_RESET = [ValueError, "`reset` must be one of 'soft', 'hard'"]
+NO_NUMBERS = "must be a tensor or an array of numbers. Received:"
+TIME_CONSTANT = [TypeError, "decay = 1 − 1/τ."]
+
+
+def functional(make):
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, make()(inputs), name="mine")
+
+
+def with_optional_input():
+    left = keras.Input((6,), name="left")
+    extra = keras.Input((6,), name="extra", optional=True)
+    outputs = LIF()(keras.layers.Dense(3)(left))
+    network = keras.Model({"left": left, "extra": extra}, outputs)
+    spiking(network)({"left": ZEROS, "extra": None})
+
+
+def image_without_channels():
+    layers = [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), LIF()]
+    network = keras.Sequential([*layers, keras.layers.Flatten()])
+    spiking(network)(np.zeros((10, 4, 4), "float32"))
+
+
+REFUSED = [
+    (
+        lambda: spiking(gradient="rate-2"),
+        ValueError,
+        *UNKNOWN_GRADIENT,
+        "gradient='rate-2'",
+        "GradientMethod",
+        "keras_ratesnn.gradients.Rate(windows=2)",
+    ),
+    (
+        lambda: spiking(gradient=rsnn.gradients.BPTT),
+        TypeError,
+        *UNKNOWN_GRADIENT,
+        "add the parentheses",
+    ),
+    (lambda: spiking(gradient=None), TypeError, *UNKNOWN_GRADIENT, "gradient=None"),
+    (
+        lambda: spiking(gradient=rsnn.surrogates.ATan()),
+        TypeError,
+        *UNKNOWN_GRADIENT,
+        "gradient=ATan",
+    ),
+    (lambda: spiking(step_mode="multiple"), *UNKNOWN_MODE, "step_mode='multiple'"),
+    (lambda: spiking(step_mode=None), *UNKNOWN_MODE, "step_mode=None"),
+    (lambda: spiking(step_mode=1), *UNKNOWN_MODE, "step_mode=1"),
+    (
+        lambda: spiking(return_sequences="yes"),
+        TypeError,
+        "`return_sequences` must be True or False",
+        "return_sequences='yes'",
+    ),
+    (
+        lambda: setattr(spiking(), "network", mlp()),
+        AttributeError,
+        "`network` of a SpikingModel cannot be replaced. Received: network=<",
+        "SpikingModel(network, timesteps)",
+    ),
+    (
+        lambda: spiking().predict(np.ones((4, 5))),
+        ValueError,
+        "one frame for each of timesteps=3",
+    ),
+    # What runs a network by itself.
+    (lambda: doubling().step(ZEROS), *OWN_CALL),
+    (lambda: analysis.firing_rates(doubling(), ZEROS), *OWN_CALL),
+    (lambda: analysis.observed(doubling()), *OWN_CALL),
+    (lambda: rsnn.predict_until_sure(doubling(), ZEROS, confidence=0.9), *OWN_CALL),
+    (lambda: rsnn.integer(doubling()), *OWN_CALL),
+    # Neurons.
+    (
+        lambda: LIF(threshold_stabilizer=True, reset_delay=True),
+        ValueError,
+        "`threshold_stabilizer=True`",
+        "Received: reset_delay=True, too",
+    ),
+    *(
+        (functools.partial(make, threshold_stabilizer=True), *UNSTABLE, make.__name__)
+        for make in (
+            rsnn.layers.IF,
+            rsnn.layers.ParametricLIF,
+            rsnn.layers.ALIF,
+            rsnn.layers.CuBaLIF,
+            LIFCell,
+        )
+    ),
+    (lambda: LIF(reset="zero"), *UNKNOWN_RESET, "reset='zero'", "hard"),
+    (lambda: LIF(reset="subtract"), *UNKNOWN_RESET, "reset='subtract'", "soft"),
+    (lambda: LIF(reset="none"), *UNKNOWN_RESET, "reset='none'", "LeakyReadout"),
+    (lambda: LIF(tau=0), *TIME_CONSTANT, "tau=0"),
+    (lambda: LIF(tau=-1.0), *TIME_CONSTANT, "tau=-1.0"),
+    (lambda: LIF(tau="2"), *TIME_CONSTANT, "tau='2'"),
+    (lambda: LIF(tau=True), *TIME_CONSTANT, "tau=True"),
+    (lambda: LIF(tau=None), *TIME_CONSTANT, "tau=None"),
+    (
+        lambda: keras.Sequential([keras.Input((6,)), LIFCell(name="mine")]),
+        *CELL_AS_LAYER,
+    ),
+    (lambda: keras.Sequential([LIFCell(name="mine")])(ZEROS), *CELL_AS_LAYER),
+    (lambda: LIFCell(name="mine")(keras.Input((6,))), *CELL_AS_LAYER),
+    (
+        lambda: Neuron(keras.layers.LSTMCell(3)),
+        TypeError,
+        "`cell` must be a NeuronCell",
+        "LSTMCell",
+        "LIFCell()",
+    ),
+    # Networks.
+    (lambda: spiking(Subclassed()), *NO_NETWORK, "Subclassed"),
+    (lambda: spiking(keras.layers.Dense(3)), *NO_NETWORK, "Dense"),
+    (lambda: spiking(LIF()), *NO_NETWORK, "LIF"),
+    (lambda: rsnn.SpikingModel(None, 3), *NO_NETWORK, "NoneType"),
+    (lambda: spiking("mlp"), *NO_NETWORK, "str"),
+    (lambda: spiking(mlp), *NO_NETWORK, "function"),
+    (
+        lambda: spiking(keras.Sequential([keras.layers.Dense(3), LIF()], name="mine")),
+        ValueError,
+        "`network` must know its input shape",
         "mine",
-        "mine",
-        2.0,
-        "bptt",
-    )
+        "keras.Input(shape)",
+    ),
+    (
+        lambda: spiking(functional(lambda: keras.layers.Dense(3))),
+        ValueError,
+        "must contain a neuron layer",
+        "'mine'",
+        "keras_ratesnn.layers.LIF() after its layers",
+    ),
+    *(
+        (
+            functools.partial(rsnn.affine, value),
+            TypeError,
+            "`layer_class` must be a subclass of keras.layers.Layer",
+        )
+        for value in (keras.layers.Dense(3), abs)
+    ),
+    # Inputs.
+    (
+        image_without_channels,
+        ValueError,
+        "must have shape",
+        "(batch, 4, 4, 1)",
+        "(batch, 3, 4, 4, 1)",
+        "(10, 4, 4)",
+    ),
+    (
+        with_optional_input,
+        ValueError,
+        "Input 'extra' of the network must be a tensor or an array. Received: None",
+    ),
+    (
+        lambda: spiking(two_inputs(nested_dict))([{"left": ZEROS}, {"wright": ZEROS}]),
+        ValueError,
+        "The network's inputs are named",
+        "['right']",
+        "'wright'",
+    ),
+    (
+        lambda: rsnn.describe(spiking(two_inputs()), [ZEROS, ZEROS[:9]]),
+        ValueError,
+        "the same number in all arrays. Received: 10 samples, 9 samples",
+    ),
+    # Arguments of functions.
+    (
+        lambda: callbacks.FiringRate(ZEROS, log_dir=5),
+        TypeError,
+        "`log_dir` must be a string or a path",
+    ),
+    (
+        lambda: callbacks.FiringRate(ZEROS, log_dir=["logs"]),
+        TypeError,
+        "`log_dir` must be a string or a path",
+    ),
+    (
+        lambda: rsnn.events.event_frames(RECORDING, 2, "time", (10**400, 4), (4, 4)),
+        ValueError,
+        "`sensor_shape[0]` must be an integer of 64 bits",
+    ),
+    (
+        lambda: rsnn.describe(spiking(), 10**5000, verbose=False),
+        ValueError,
+        "must be arrays or tensors. Received: an integer of",
+    ),
+    (
+        lambda: rsnn.metrics.AnytimeAccuracy(2).update_state(None, OUTPUTS),
+        TypeError,
+        f"`y_true` {NO_NUMBERS} y_true=None",
+    ),
+    (
+        lambda: rsnn.losses.TET("mse")(LABELS, None),
+        TypeError,
+        f"`y_pred` {NO_NUMBERS} y_pred=None",
+    ),
+    (
+        lambda: rsnn.metrics.HeadAccuracy(2).update_state(LABELS, OUTPUTS),
+        ValueError,
+        "have the head=2. Received: shape (10, 2, 3)",
+    ),
+    (
+        lambda: rsnn.metrics.HeadAccuracy(-3).update_state(LABELS, OUTPUTS),
+        ValueError,
+        "have the head=-3. Received: shape (10, 2, 3)",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_has_one_message_that_says_what_to_do(case):
+    use, error, *fragments = case
+    assert_refused(use, error, *fragments)
 
 
 @pytest.mark.parametrize(
@@ -387,140 +549,8 @@ def test_layers_and_models_may_have_attributes_of_their_own():
     ],
 )
 def test_neurons_of_other_libraries_are_translated(name, ours):
-    with pytest.raises(
-        AttributeError, match=f"module 'keras_ratesnn.layers' has no attribute '{name}'"
-    ) as raised:
-        getattr(rsnn.layers, name)
-    assert_says(raised, ours)
-
-
-def test_an_error_about_shapes_has_a_name_that_users_know():
-    with pytest.raises(ValueError, match="one frame for each of timesteps=3") as raised:
-        spiking().predict(np.ones((4, 5)))
-    assert type(raised.value) is ValueError
-
-
-NOT_STABILIZED = [
-    rsnn.layers.IF,
-    rsnn.layers.ParametricLIF,
-    rsnn.layers.ALIF,
-    rsnn.layers.CuBaLIF,
-    LIFCell,
-]
-
-
-@pytest.mark.parametrize("make", NOT_STABILIZED)
-def test_neurons_without_stabilised_thresholds_name_the_one_that_has_them(make):
-    with pytest.raises(
-        TypeError, match=f"^{make.__name__} has no argument `threshold_stabilizer`"
-    ) as raised:
-        make(threshold_stabilizer=True)
-    assert_says(raised, "threshold_stabilizer=True", "LIF(threshold_stabilizer=True)")
-
-
-@pytest.mark.parametrize("value", [0, -1.0, "2", True, None])
-def test_invalid_time_constants_get_only_the_formula(value):
-    with pytest.raises(TypeError, match="decay = 1 − 1/τ\\.") as raised:
-        LIF(tau=value)
-    assert_says(raised, f"tau={value!r}")
-
-
-FIXED = {
-    "threshold": 0.5,
-    "reset": "hard",
-    "v_reset": 0.1,
-    "detach_reset": False,
-    "surrogate": "atan",
-    "learn_threshold": True,
-    "initial_membrane": 0.5,
-    "decay_input": True,
-    "reset_delay": True,
-}
-
-
-@pytest.mark.parametrize(("argument", "value"), [*FIXED.items(), ("decay", 0.5)])
-def test_arguments_of_a_built_neuron_are_fixed(argument, value):
-    lif = LIF()
-    spiking(keras.Sequential([keras.Input((6,)), lif]))
-    before = getattr(lif, argument)
-    for owner in (lif, lif.cell):
-        with pytest.raises(
-            AttributeError, match=f"`{argument}` of .* is fixed"
-        ) as raised:
-            setattr(owner, argument, value)
-        assert_says(
-            raised,
-            repr(owner.name),
-            f"{argument}={value!r}",
-            "new layer",
-            "learn_threshold=True",
-        )
-    assert getattr(lif, argument) is before
-
-
-@pytest.mark.parametrize(
-    ("argument", "value"), [("threshold", 0.5), ("surrogate", "atan")]
-)
-def test_arguments_of_a_custom_cell_are_fixed_but_its_own_attributes_are_not(
-    argument, value
-):
-    class Mine(rsnn.layers.NeuronCell):
-        def step(self, inputs, state):
-            return inputs, self.fire(inputs), state
-
-    cell = Mine()
-    setattr(cell, argument, getattr(cell, argument))
-    cell.gain = 1.0
-    Neuron(cell)(ZEROS)
-    cell.gain, cell.trainable = 2.0, False
-    with pytest.raises(AttributeError, match=f"`{argument}` of Mine"):
-        setattr(cell, argument, value)
-
-
-@pytest.mark.parametrize("argument", ["per_channel", "axis", "decay"])
-def test_an_argument_of_a_parametric_neuron_is_fixed(argument):
-    neuron = rsnn.layers.ParametricLIF()
-    neuron(ZEROS)
-    for owner in (neuron, neuron.cell):
-        with pytest.raises(AttributeError, match=f"`{argument}` of .* is fixed"):
-            setattr(owner, argument, 0.25)
-
-
-def put_in_sequential(cell):
-    keras.Sequential([keras.Input((6,)), cell])
-
-
-def put_in_sequential_without_input(cell):
-    keras.Sequential([cell])(ZEROS)
-
-
-def called_in_a_graph(cell):
-    cell(keras.Input((6,)))
-
-
-@pytest.mark.parametrize(
-    "use", [put_in_sequential, put_in_sequential_without_input, called_in_a_graph]
-)
-def test_the_error_for_a_cell_used_as_a_layer_names_the_layer(use):
-    with pytest.raises(ValueError, match="cannot be a layer of a network") as raised:
-        use(LIFCell(name="mine"))
-    assert_says(
-        raised, "LIFCell 'mine'", "keras_ratesnn.layers.LIF()", "Neuron(LIFCell())"
-    )
-
-
-def test_a_neuron_needs_a_cell():
-    with pytest.raises(TypeError, match="`cell` must be a NeuronCell") as raised:
-        Neuron(keras.layers.LSTMCell(3))
-    assert_says(raised, "LSTMCell", "LIFCell()")
-
-
-def test_only_a_layer_class_can_be_marked_affine():
-    for value in (keras.layers.Dense(3), abs):
-        with pytest.raises(
-            TypeError, match=r"`layer_class` must be a subclass of keras.layers.Layer"
-        ):
-            rsnn.affine(value)
+    start = f"module 'keras_ratesnn.layers' has no attribute '{name}'"
+    assert_refused(lambda: getattr(rsnn.layers, name), AttributeError, start, ours)
 
 
 # Networks.
@@ -535,61 +565,12 @@ class Subclassed(keras.Model):
         return self.lif(inputs)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        Subclassed,
-        lambda: keras.layers.Dense(3),
-        lambda: LIF(),
-        lambda: None,
-        lambda: "mlp",
-        lambda: mlp,
-    ],
-    ids=["subclassed", "layer", "neuron", "None", "string", "function"],
-)
-def test_a_network_is_functional_or_sequential(make):
-    network = make()
-    with pytest.raises(
-        TypeError, match="`network` must be a Functional or Sequential"
-    ) as raised:
-        spiking(network) if network is not None else rsnn.SpikingModel(
-            None, timesteps=3
-        )
-    assert_says(
-        raised,
-        type(network).__name__,
-        "keras.Model(inputs, outputs)",
-        "keras.Sequential([keras.Input",
-    )
-
-
-def test_the_error_for_an_unbuilt_sequential_suggests_an_input():
-    with pytest.raises(
-        ValueError, match="`network` must know its input shape"
-    ) as raised:
-        spiking(keras.Sequential([keras.layers.Dense(3), LIF()], name="mine"))
-    assert_says(raised, "mine", "keras.Input(shape)")
-
-
-def test_the_error_for_a_network_without_neurons_says_where_they_go():
-    inputs = keras.Input((6,))
-    with pytest.raises(ValueError, match="must contain a neuron layer") as raised:
-        spiking(keras.Model(inputs, keras.layers.Dense(3)(inputs), name="mine"))
-    assert_says(raised, "'mine'", "keras_ratesnn.layers.LIF() after its layers")
-
-
 class Block(keras.layers.Layer):
-    """A custom layer with a neuron inside, stored in different ways."""
+    """A custom layer that holds a neuron in some way."""
 
-    def __init__(self, keep, **kwargs):
-        super().__init__(**kwargs)
-        neuron = LIF(name="inner")
-        self.inside = {
-            "attribute": neuron,
-            "list": [neuron],
-            "dict": {"a": neuron},
-            "cell": neuron.cell,
-        }[keep]
+    def __init__(self, inside):
+        super().__init__()
+        self.inside = inside
 
     def build(self, input_shape):
         self.built = True
@@ -598,72 +579,55 @@ class Block(keras.layers.Layer):
         return inputs
 
 
-class RecurrentCell(keras.layers.Layer):
+class RecurrentCell(Block):
     """A cell of a Keras RNN with a neuron inside."""
 
     state_size = 4
 
-    def __init__(self):
-        super().__init__()
-        self.lif = LIF(name="inner")
-
-    def build(self, input_shape):
-        self.built = True
-
     def call(self, inputs, states):
-        outputs = self.lif(inputs)
+        outputs = self.inside(inputs)
         return outputs, [outputs]
 
 
-def hides(layer):
-    def network():
-        inputs = keras.Input((5, 4))
-        return keras.Model(inputs, LIF()(layer()(inputs)))
+def inner():
+    return LIF(name="inner")
 
-    return network
+
+def nested(layer):
+    return keras.Sequential([keras.Input((5, 4)), layer])
 
 
 HIDING = {
-    "custom layer, attribute": hides(lambda: Block("attribute")),
-    "custom layer, list": hides(lambda: Block("list")),
-    "custom layer, dict": hides(lambda: Block("dict")),
-    "custom layer, cell": hides(lambda: Block("cell")),
-    "subclassed model": hides(Subclassed),
-    "TimeDistributed": hides(lambda: keras.layers.TimeDistributed(LIF(name="inner"))),
-    "RNN": hides(lambda: keras.layers.RNN(RecurrentCell(), return_sequences=True)),
-    "activation of a layer": hides(
-        lambda: keras.layers.Dense(4, activation=LIF(name="inner"))
-    ),
-    "Activation": hides(lambda: keras.layers.Activation(LIF(name="inner"))),
-    "custom layer in a nested model": hides(
-        lambda: keras.Sequential([keras.Input((5, 4)), Block("attribute")])
-    ),
-    "another SpikingModel": hides(
-        lambda: spiking(
-            keras.Sequential([keras.Input((5, 4)), LIF(name="inner")], name="spiking"),
-            name="outer",
-        )
-    ),
+    "attribute": lambda: Block(inner()),
+    "list": lambda: Block([inner()]),
+    "dict": lambda: Block({"a": inner()}),
+    "cell": lambda: Block(inner().cell),
+    "subclassed model": Subclassed,
+    "TimeDistributed": lambda: keras.layers.TimeDistributed(inner()),
+    "RNN": lambda: keras.layers.RNN(RecurrentCell(inner()), return_sequences=True),
+    "activation of a layer": lambda: keras.layers.Dense(4, activation=inner()),
+    "Activation": lambda: keras.layers.Activation(inner()),
+    "custom layer in a nested model": lambda: nested(Block(inner())),
+    "another SpikingModel": lambda: spiking(nested(inner()), name="outer"),
 }
 
 
-@pytest.mark.parametrize("make", HIDING.values(), ids=HIDING.keys())
-def test_a_hidden_neuron_is_found_and_named(make):
-    with pytest.raises(
-        ValueError, match="must not hide neurons or time means inside other layers"
-    ) as raised:
-        spiking(make())
-    assert_says(
-        raised,
+@pytest.mark.parametrize("name", HIDING)
+def test_a_hidden_neuron_is_found_and_named(name):
+    inputs = keras.Input((5, 4))
+    network = keras.Model(inputs, LIF()(HIDING[name]()(inputs)))
+    assert_refused(
+        lambda: spiking(network),
+        ValueError,
+        "must not hide neurons or time means inside other layers",
         "could not be run over time",
         "not Dense(10, activation=LIF())",
         "Functional or Sequential",
+        "'cell'" if name == "cell" else "'inner'",
     )
-    assert "'inner'" in str(raised.value) or "'cell'" in str(raised.value)
 
 
 # Inputs.
-ZEROS, LABELS = np.zeros((10, 6), "float32"), np.zeros(10, "int64")
 USES = {
     "call": lambda model, x, y: model(x),
     "predict": lambda model, x, y: model.predict(x, verbose=0),
@@ -673,63 +637,57 @@ USES = {
     "fit": lambda model, x, y: model.fit(x, y, verbose=0),
     "train_on_batch": lambda model, x, y: model.train_on_batch(x, y),
 }
+WRONG_SHAPES = [(10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)]
 
 
 @pytest.mark.parametrize(
     ("shape", "use"),
-    [
-        *(((10, 5), use) for use in USES),
-        *(
-            (shape, "predict")
-            for shape in [(10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)]
-        ),
-    ],
+    [((10, 5), use) for use in USES] + [(shape, "predict") for shape in WRONG_SHAPES],
     ids=str,
 )
 def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(
     shape, use
 ):
+    """Afterwards the model still works."""
+    model = compiled(spiking(), metrics=["accuracy"])
+    expected = model.predict(ZEROS, verbose=0)
     x = np.zeros(shape, "float32")
-    with pytest.raises(
-        ValueError, match=r"^Input .* of the network must have shape"
-    ) as raised:
-        USES[use](helpers.compiled(spiking(), metrics=["accuracy"]), x, LABELS)
-    sizes = ", ".join(str(size) for size in shape[1:])
-    assert_says(raised, "(batch, 6)", "(batch, 3, 6)", "timesteps=3", f"{sizes})")
-    assert str(raised.value).endswith(").")
+    sizes = ", ".join(map(str, shape[1:]))
+    message = assert_refused(
+        lambda: USES[use](model, x, LABELS),
+        ValueError,
+        "of the network must have shape",
+        "(batch, 6)",
+        "(batch, 3, 6)",
+        "timesteps=3",
+        f"{sizes})",
+    )
+    assert message.startswith("Input ")
+    assert message.endswith(").")
+    np.testing.assert_array_equal(model.predict(ZEROS, verbose=0), expected)
+
+
+NAMELESS = [
+    ("Input 'input_layer", lambda model: USES["predict"](model, ZEROS[:, :5], None)),
+    ("The inputs of the network, ['input_layer", lambda model: rsnn.describe(model, 5)),
+    (
+        "The inputs of the network, ['input_layer",
+        lambda model: in_fit(callbacks.FiringRate)(model, 5),
+    ),
+    (
+        "The network has 1 input, named ['input_layer",
+        lambda model: USES["predict"](model, [ZEROS, ZEROS], None),
+    ),
+    ("The network's inputs are named ['input_layer", lambda model: model({"x": ZEROS})),
+]
 
 
 def test_an_input_without_a_name_is_called_by_its_layer():
-    ordinary = keras.Sequential(
-        [keras.Input((6,)), keras.layers.ReLU(), keras.layers.Dense(3)]
-    )
-    for model in (spiking(), rsnn.spikify(ordinary, 3, verbose=0)):
-        wrong = [
-            (
-                r"^Input 'input_layer",
-                lambda model: model.predict(np.zeros((10, 5), "float32"), verbose=0),
-            ),
-            (
-                r"^The inputs of the network, \['input_layer",
-                lambda model: rsnn.describe(model, 5),
-            ),
-            (
-                r"^The inputs of the network, \['input_layer",
-                lambda model: in_fit(callbacks.FiringRate)(model, 5),
-            ),
-            (
-                r"^The network has 1 input, named \['input_layer",
-                lambda model: model.predict([ZEROS, ZEROS], verbose=0),
-            ),
-            (
-                r"^The network's inputs are named \['input_layer",
-                lambda model: model({"x": ZEROS}),
-            ),
-        ]
-        for message, use in wrong:
-            with pytest.raises(ValueError, match=message) as raised:
-                use(model)
-            assert "keras_tensor" not in str(raised.value)
+    for model in (spiking(), rsnn.spikify(PLAIN(), 3, verbose=0)):
+        for start, use in NAMELESS:
+            message = assert_refused(functools.partial(use, model), ValueError)
+            assert message.startswith(start)
+            assert "keras_tensor" not in message
 
 
 def test_an_input_without_a_name_is_found_by_that_of_its_layer_and_that_of_its_tensor():
@@ -737,19 +695,8 @@ def test_an_input_without_a_name_is_found_by_that_of_its_layer_and_that_of_its_t
     (tensor,) = network.inputs
     names = keras_internals.name_of_input(tensor), tensor.name
     assert len(set(names)) == 2
-    assert [_graph.match_inputs(network, {name: ZEROS}) for name in names] == [
-        [ZEROS],
-        [ZEROS],
-    ]
-
-
-@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
-def test_a_model_still_works_after_an_input_that_did_not_fit(use):
-    model = helpers.compiled(spiking())
-    expected = model.predict(ZEROS, verbose=0)
-    with pytest.raises(ValueError, match=r"^Input"):
-        use(model, ZEROS[:, :5], LABELS)
-    np.testing.assert_array_equal(model.predict(ZEROS, verbose=0), expected)
+    for name in names:
+        assert _graph.match_inputs(network, {name: ZEROS}) == [ZEROS]
 
 
 class Batches(keras.utils.PyDataset):
@@ -764,14 +711,11 @@ class Batches(keras.utils.PyDataset):
 
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
 def test_a_batch_of_a_data_set_that_does_not_fit_gets_both_shapes_that_would(method):
-    with pytest.raises(
-        ValueError, match=r"^Input .* of the network must have shape"
-    ) as raised:
-        getattr(helpers.compiled(spiking(), metrics=["accuracy"]), method)(
-            Batches(), verbose=0
-        )
-    assert_says(raised, "(batch, 6)", "(batch, 3, 6)")
-    assert str(raised.value).endswith(", 5).")
+    run = getattr(compiled(spiking(), metrics=["accuracy"]), method)
+    shapes = "(batch, 6)", "(batch, 3, 6)"
+    message = assert_refused(lambda: run(Batches(), verbose=0), ValueError, *shapes)
+    assert message.startswith("Input ")
+    assert message.endswith(", 5).")
 
 
 @pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
@@ -782,50 +726,30 @@ def test_the_error_for_a_data_set_of_unknown_rank_says_to_set_its_shape():
     data = tf.data.Dataset.from_generator(
         lambda: iter([(ZEROS, LABELS)]), output_signature=signature
     )
-    with pytest.raises(ValueError, match="unknown rank") as raised:
-        helpers.compiled(spiking()).evaluate(data, verbose=0)
-    assert_says(raised, "tf.ensure_shape(x, (None, 6))", "(None, 3, 6)")
+    assert_refused(
+        lambda: compiled(spiking()).evaluate(data, verbose=0),
+        ValueError,
+        "unknown rank",
+        "tf.ensure_shape(x, (None, 6))",
+        "(None, 3, 6)",
+    )
 
 
-@pytest.mark.parametrize(
-    "use",
-    [USES["fit"], USES["evaluate"], USES["train_on_batch"]],
-    ids=["fit", "evaluate", "train_on_batch"],
-)
+@pytest.mark.parametrize("use", ["fit", "evaluate", "train_on_batch"])
 def test_errors_of_a_custom_cell_are_raised_while_keras_builds_metrics(use):
     class Unfinished(rsnn.layers.NeuronCell):
         """A cell without a step."""
 
-    network = keras.Sequential(
-        [keras.Input((6,)), Neuron(Unfinished()), keras.layers.Dense(3)]
-    )
+    model = spiking(functional(lambda: Neuron(Unfinished())), gradient="bptt")
+    model = compiled(model, metrics=["accuracy"])
     with pytest.raises(NotImplementedError, match="Unfinished must implement `step"):
-        use(
-            helpers.compiled(spiking(network, gradient="bptt"), metrics=["accuracy"]),
-            ZEROS,
-            LABELS,
-        )
-
-
-def test_an_image_without_its_channel_axis_gets_both_shapes_that_would():
-    network = keras.Sequential(
-        [
-            keras.Input((4, 4, 1)),
-            keras.layers.Conv2D(2, 3),
-            LIF(),
-            keras.layers.Flatten(),
-        ]
-    )
-    with pytest.raises(ValueError, match="must have shape") as raised:
-        spiking(network)(np.zeros((10, 4, 4), "float32"))
-    assert_says(raised, "(batch, 4, 4, 1)", "(batch, 3, 4, 4, 1)", "(10, 4, 4)")
+        USES[use](model, ZEROS, LABELS)
 
 
 def two_inputs(structure=list):
     inputs = [keras.Input((6,), name="left"), keras.Input((6,), name="right")]
-    return keras.Model(
-        structure(inputs), keras.layers.Dense(3)(LIF()(keras.layers.Add()(inputs)))
-    )
+    outputs = keras.layers.Dense(3)(LIF()(keras.layers.Add()(inputs)))
+    return keras.Model(structure(inputs), outputs)
 
 
 def as_dict(inputs):
@@ -840,68 +764,42 @@ def nested_dict(inputs):
     return [{"left": inputs[0]}, {"right": inputs[1]}]
 
 
+TWO = ["The network has 2 inputs", "['left', 'right']"]
+MISNAMED = {"left": ZEROS, "wright": ZEROS}
+NAMES = [
+    "The network's inputs are named",
+    "['left', 'right']",
+    "without ['right']",
+    "'wright'",
+]
+UNSORTED = [
+    "The network's inputs are a dict",
+    "['right', 'left']",
+    "Received: a list",
+    "Pass a dict",
+]
+
+
+@pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize(
-    ("inputs", "use"),
+    ("structure", "inputs", "fragments"),
     [
-        *(([ZEROS], use) for use in USES),
-        *((inputs, "predict") for inputs in ([ZEROS, ZEROS, ZEROS], ZEROS)),
+        (list, [ZEROS], [*TWO, "Received: 1"]),
+        (list, [ZEROS] * 3, [*TWO, "Received: 3"]),
+        (list, ZEROS, [*TWO, "Received: 1"]),
+        (as_dict, MISNAMED, NAMES),
+        (list, MISNAMED, NAMES),
+        (reversed_dict, [ZEROS, ZEROS], UNSORTED),
     ],
 )
-def test_the_error_for_a_wrong_number_of_inputs_lists_their_names(inputs, use):
-    with pytest.raises(ValueError, match=r"^The network has 2 inputs") as raised:
-        USES[use](
-            helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]),
-            inputs,
-            LABELS,
-        )
-    assert_says(
-        raised,
-        "['left', 'right']",
-        f"Received: {len(inputs) if isinstance(inputs, list) else 1}",
+def test_inputs_of_another_number_or_of_other_names_get_the_right_names(
+    structure, inputs, fragments, use
+):
+    model = compiled(spiking(two_inputs(structure)), metrics=["accuracy"])
+    message = assert_refused(
+        lambda: USES[use](model, inputs, LABELS), ValueError, *fragments
     )
-
-
-@pytest.mark.parametrize(
-    ("structure", "use"), [*((as_dict, use) for use in USES), (list, "predict")]
-)
-def test_the_error_for_a_dict_with_wrong_names_lists_the_right_ones(use, structure):
-    model = helpers.compiled(spiking(two_inputs(structure)), metrics=["accuracy"])
-    with pytest.raises(ValueError, match=r"^The network's inputs are named") as raised:
-        USES[use](model, {"left": ZEROS, "wright": ZEROS}, LABELS)
-    assert_says(raised, "['left', 'right']", "without ['right']", "'wright'")
-
-
-def test_an_optional_input_that_is_left_out_is_named():
-    inputs, extra = (
-        keras.Input((6,), name="left"),
-        keras.Input((6,), name="extra", optional=True),
-    )
-    network = keras.Model(
-        {"left": inputs, "extra": extra}, LIF()(keras.layers.Dense(3)(inputs))
-    )
-    with pytest.raises(
-        ValueError,
-        match=r"Input 'extra' of the network must be a tensor or an array. Received: "
-        r"None",
-    ):
-        spiking(network)({"left": ZEROS, "extra": None})
-
-
-def test_the_error_for_a_wrong_name_in_a_nested_dict_lists_the_right_ones():
-    with pytest.raises(ValueError, match=r"^The network's inputs are named") as raised:
-        spiking(two_inputs(nested_dict))([{"left": ZEROS}, {"wright": ZEROS}])
-    assert_says(raised, "['right']", "'wright'")
-
-
-@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
-def test_a_list_for_a_dict_that_is_not_sorted_is_an_error_and_not_a_guess(use):
-    with pytest.raises(ValueError, match=r"^The network's inputs are a dict") as raised:
-        use(
-            helpers.compiled(spiking(two_inputs(reversed_dict)), metrics=["accuracy"]),
-            [ZEROS, ZEROS],
-            LABELS,
-        )
-    assert_says(raised, "['right', 'left']", "Received: a list", "Pass a dict")
+    assert message.startswith(fragments[0])
 
 
 @pytest.mark.parametrize(
@@ -914,7 +812,7 @@ def test_inputs_of_any_number_type_work(gradient, dtypes):
     losses = []
     for dtype in ("float32", *dtypes):
         keras.utils.set_random_seed(3)
-        model = helpers.compiled(spiking(gradient=gradient))
+        model = compiled(spiking(gradient=gradient))
         losses.append(
             model.fit(x.astype(dtype), y, epochs=2, shuffle=False, verbose=0).history[
                 "loss"
@@ -936,12 +834,11 @@ def test_boolean_events_work():
 
 
 def in_fit(callback):
-    return lambda model, x: helpers.compiled(model).fit(
+    return lambda model, x: compiled(model).fit(
         *helpers.data(), callbacks=[callback(x)], verbose=0
     )
 
 
-analysis, callbacks = rsnn.analysis, rsnn.callbacks
 TAKING_X = {
     "describe": lambda model, x: rsnn.describe(model, x, verbose=False),
     "energy": analysis.energy,
@@ -966,7 +863,7 @@ TAKING_X = {
     "step": lambda model, x: model.step(x),
     "predict": lambda model, x: model.predict(x, verbose=0),
     "predict_on_batch": lambda model, x: model.predict_on_batch(x),
-    "fit": lambda model, x: helpers.compiled(model).fit(x, LABELS, verbose=0),
+    "fit": lambda model, x: compiled(model).fit(x, LABELS, verbose=0),
 }
 WRONG_X = {
     "None": (None, "must be a tensor or an array. Received: None"),
@@ -1039,16 +936,7 @@ def test_an_x_without_samples_is_an_error(use):
         TAKING_X[use](spiking(), ZEROS[:0])
 
 
-def test_inputs_with_different_numbers_of_samples_are_an_error():
-    with pytest.raises(
-        ValueError,
-        match=r"the same number in all arrays. Received: 10 samples, 9 samples",
-    ):
-        rsnn.describe(spiking(two_inputs()), [ZEROS, ZEROS[:9]])
-
-
 # Arguments of functions.
-TWO_NAMES = np.array(["soft", "multi"])
 RECORDING = rsnn.events.Events(*np.array([[0, 5], [7, 6], [1, 0], [30, 40]]))
 PLAIN = functools.cache(
     lambda: keras.Sequential(
@@ -1076,16 +964,15 @@ OPTIONS = {
 
 @pytest.mark.parametrize(
     "value",
-    [TWO_NAMES, np.array("soft"), ops.ones((2,)), 0.5, "x", ["soft"], {}],
+    [np.array(["soft", "multi"]), ops.ones((2,)), 0.5, "x", ["soft"], {}],
     ids=repr,
 )
 def test_a_choice_that_is_unknown_or_no_string_is_an_error_that_names_it(value):
     for name, use in OPTIONS.items():
-        with pytest.raises(
-            (TypeError, ValueError), match=f"`{name}` must be "
-        ) as raised:
-            use(value)
-        assert_says(raised, f"{name}={value!r}")
+        fragments = f"`{name}` must be ", f"{name}={value!r}"
+        assert_refused(
+            functools.partial(use, value), (TypeError, ValueError), *fragments
+        )
 
 
 PATHS = {
@@ -1105,24 +992,16 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize("value", [None, 5, b"model", ["model"]], ids=repr)
-def test_a_path_that_is_none_is_an_error_that_names_it(value):
+@pytest.mark.parametrize("value", [None, 5, b"model", ["model"], ""], ids=repr)
+def test_a_path_that_is_none_or_empty_is_an_error_that_names_it(value):
+    error = ValueError if value == "" else TypeError
     for name, use in PATHS.values():
-        with pytest.raises(
-            TypeError, match=f"^`{name}` must be a string or a path"
-        ) as raised:
-            use(value)
-        assert_says(raised, f"{name}={value!r} of type {type(value).__name__}")
-
-
-@pytest.mark.runs_once
-def test_a_path_that_is_empty_is_an_error_that_names_it():
-    for name, use in PATHS.values():
-        with pytest.raises(
-            ValueError,
-            match=f"^`{name}` must be a path. Received: {name}='', an empty string",
-        ):
-            use("")
+        start = f"`{name}` must be a string or a path"
+        received = f"{name}={value!r} of type {type(value).__name__}"
+        if value == "":
+            start, received = f"`{name}` must be a path.", f"{name}='', an empty string"
+        message = assert_refused(functools.partial(use, value), error, received)
+        assert message.startswith(start)
 
 
 @pytest.mark.runs_once
@@ -1173,12 +1052,6 @@ def test_an_earlier_file_stays_whole_if_there_is_no_room_for_a_new_one(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == earlier
     assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("value", [5, ["logs"]], ids=repr)
-def test_the_folder_of_histograms_is_a_path(value):
-    with pytest.raises(TypeError, match=r"^`log_dir` must be a string or a path"):
-        callbacks.FiringRate(ZEROS, log_dir=value)
 
 
 WRONG_ARGUMENTS = {
@@ -1239,94 +1112,82 @@ WRONG_ARGUMENTS = {
 def test_a_wrong_argument_is_an_error_that_names_it(name):
     use, values = WRONG_ARGUMENTS[name]
     for value, error in values:
-        with pytest.raises(error, match=f"^`{name}` must be ") as raised:
-            use(**{name: value})
-        assert_says(raised, "Received: ", name)
+        arguments = {name: value}
+        message = assert_refused(
+            functools.partial(use, **arguments), error, "Received: "
+        )
+        assert message.startswith(f"`{name}` must be ")
+
+
+TOO_LARGE_OR_SMALL = [
+    (
+        {"threshold": (1e-320, 1e-45, 1e-39)},
+        LIF,
+        r"must be > 0 and finite in float32, too.*is 0.0 there",
+    ),
+    (
+        {"threshold": (1e300, 10**39)},
+        LIF,
+        r"must be > 0 and finite in float32, too.*is inf there",
+    ),
+    (
+        {"threshold": (10**400, 10**5000)},
+        LIF,
+        r"must be > 0 and finite. Received.*integer of \d+ bits",
+    ),
+    (
+        {"decay": (1 - 1e-9,)},
+        LIF,
+        r"must be >= 0 and < 1 .*in float32, too.*which is 1\.0 there.*time constant",
+    ),
+    (
+        {"v_reset": (-1e300, 1 - 1e-9)},
+        functools.partial(LIF, reset="hard"),
+        r"must be (< 1\.0 and )?finite in float32, too",
+    ),
+    (
+        {"sigma": (1e-300, 1e300)},
+        rsnn.surrogates.Gaussian,
+        r"must be > 0 and finite in float32, too",
+    ),
+    ({"mask_value": (10**400, 1e300)}, spiking, r"must be .*finite"),
+    (
+        {"timesteps": (10**400, 10**5000, 2**63)},
+        spiking,
+        r"must be an integer of 64 bits",
+    ),
+    (
+        {"timesteps": (10**30,)},
+        rsnn.metrics.AnytimeAccuracy,
+        r"must be an integer of 64 bits.*SpikingModel",
+    ),
+    (
+        {"timesteps": (10**9, 10_001)},
+        rsnn.metrics.AnytimeAccuracy,
+        r"must be at most 10000",
+    ),
+    (
+        {"seed": (10**400, -(2**63) - 1)},
+        rsnn.layers.BernoulliEncoder,
+        r"must be an integer of 64 bits",
+    ),
+    (
+        {"value": (10**5000,)},
+        functools.partial(checks.one_of, "value", choices=("soft",)),
+        r"must be one of.*an integer of 16610 bits",
+    ),
+]
 
 
 @pytest.mark.runs_once
-@pytest.mark.parametrize(
-    ("make", "values", "message"),
-    [
-        (
-            lambda v: LIF(threshold=v),
-            (1e-320, 1e-45, 1e-39),
-            r"`threshold` must be > 0 and finite in float32, too.*is 0.0 there",
-        ),
-        (
-            lambda v: LIF(threshold=v),
-            (1e300, 10**39),
-            r"`threshold` must be > 0 and finite in float32, too.*is inf there",
-        ),
-        (
-            lambda v: LIF(decay=v),
-            (1 - 1e-9,),
-            r"`decay` must be >= 0 and < 1 .*in float32, too.*which is 1\.0 "
-            r"there.*time constant",
-        ),
-        (
-            lambda v: LIF(reset="hard", v_reset=v),
-            (-1e300, 1 - 1e-9),
-            r"`v_reset` must be (< 1\.0 and )?finite in float32, too",
-        ),
-        (
-            lambda v: rsnn.surrogates.Gaussian(sigma=v),
-            (1e-300, 1e300),
-            r"`sigma` must be > 0 and finite in float32, too",
-        ),
-        (
-            lambda v: LIF(threshold=v),
-            (10**400, 10**5000),
-            r"`threshold` must be > 0 and finite. Received.*integer of \d+ bits",
-        ),
-        (
-            lambda v: spiking(mask_value=v),
-            (10**400, 1e300),
-            r"`mask_value` must be .*finite",
-        ),
-        (
-            lambda v: spiking(timesteps=v),
-            (10**400, 10**5000, 2**63),
-            r"`timesteps` must be an integer of 64 bits",
-        ),
-        (
-            lambda v: rsnn.metrics.AnytimeAccuracy(v),
-            (10**30,),
-            r"`timesteps` must be an integer of 64 bits.*SpikingModel",
-        ),
-        (
-            lambda v: rsnn.metrics.AnytimeAccuracy(v),
-            (10**9, 10_001),
-            r"`timesteps` must be at most 10000",
-        ),
-        (
-            lambda v: rsnn.layers.BernoulliEncoder(seed=v),
-            (10**400, -(2**63) - 1),
-            r"`seed` must be an integer of 64 bits",
-        ),
-        (
-            lambda v: checks.one_of("reset", v, ("soft",)),
-            (10**5000,),
-            r"`reset` must be one of.*an integer of 16610 bits",
-        ),
-        (
-            lambda v: rsnn.events.event_frames(RECORDING, 2, "time", (v, 4), (4, 4)),
-            (10**400,),
-            r"`sensor_shape\[0\]` must be an integer of 64 bits",
-        ),
-        (
-            lambda v: rsnn.describe(spiking(), v, verbose=False),
-            (10**5000,),
-            "must be arrays or tensors. Received: an integer of",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "make", "message"), TOO_LARGE_OR_SMALL)
 def test_numbers_that_are_too_large_or_too_small_are_errors_that_name_the_argument(
-    make, values, message
+    arguments, make, message
 ):
+    ((name, values),) = arguments.items()
     for value in values:
-        with pytest.raises(ValueError, match=message):
-            make(value)
+        with pytest.raises(ValueError, match=f"`{name}` {message}"):
+            make(**{name: value})
 
 
 OUTPUTS = np.zeros((10, 2, 3), "float32")
@@ -1351,29 +1212,6 @@ def test_metrics_refuse_labels_and_outputs_that_do_not_fit(make):
         make().update_state(LABELS, OUTPUTS[:, 0])
 
 
-def test_steps_are_counted_only_of_numbers():
-    with pytest.raises(
-        TypeError,
-        match=r"`y_true` must be a tensor or an array of numbers. Received: "
-        r"y_true=None",
-    ):
-        rsnn.metrics.AnytimeAccuracy(2).update_state(None, OUTPUTS)
-    with pytest.raises(
-        TypeError,
-        match=r"`y_pred` must be a tensor or an array of numbers. Received: "
-        r"y_pred=None",
-    ):
-        rsnn.losses.TET("mse")(LABELS, None)
-
-
-@pytest.mark.parametrize("head", [2, -3])
-def test_a_head_that_is_not_there_is_an_error(head):
-    with pytest.raises(
-        ValueError, match=rf"have the head={head}. Received: shape \(10, 2, 3\)"
-    ):
-        rsnn.metrics.HeadAccuracy(head).update_state(LABELS, OUTPUTS)
-
-
 def test_events_that_are_not_a_recording_are_not_written(tmp_path):
     with pytest.raises(
         TypeError,
@@ -1385,27 +1223,19 @@ def test_events_that_are_not_a_recording_are_not_written(tmp_path):
 
 # Training.
 def test_rate_training_with_renorm_is_an_error():
-    network = keras.Sequential(
-        [
-            keras.Input((6,)),
-            LIF(),
-            keras.layers.BatchNormalization(renorm=True, name="norm"),
-            LIF(),
-            keras.layers.Dense(3),
-        ]
-    )
-    x, y = helpers.data()
-    model = helpers.compiled(spiking(network))
+    norm = keras.layers.BatchNormalization(renorm=True, name="norm")
+    network = keras.Sequential([keras.Input((6,)), LIF(), norm, LIF()])
+    x, y = helpers.data(classes=6)
+    model = compiled(spiking(network))
     model.evaluate(x, y, verbose=0)
-    with pytest.raises(ValueError, match="renorm") as raised:
-        model.fit(x, y, verbose=0)
-    assert_says(raised, "'norm'", "renorm=True", "renorm=False")
+    fragments = "'norm'", "renorm=True", "renorm=False"
+    assert_refused(lambda: model.fit(x, y, verbose=0), ValueError, *fragments)
 
 
 # What is allowed and puzzles.
 def warned_by(model):
     """The warnings of a model in training and inference."""
-    model = helpers.compiled(model, metrics=["accuracy"])
+    model = compiled(model, metrics=["accuracy"])
     x, y = helpers.data()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -1437,14 +1267,14 @@ def test_only_training_warns_of_one_time_step(nothing_warned_of_yet):
         warnings.filterwarnings("error", message=".*SpikingModel")
         network = mlp()
         network.predict(x, verbose=0)
-        model = helpers.compiled(spiking(saved_and_loaded(network)))
+        model = compiled(spiking(saved_and_loaded(network)))
         model.fit(x, y, verbose=0)
         saved_and_loaded(model).evaluate(x, y, verbose=0)
         rsnn.describe(model, x)
         plain = keras.Sequential(
             [keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)]
         )
-        helpers.compiled(rsnn.spikify(plain, 3, calibrate=x, verbose=False)).fit(
+        compiled(rsnn.spikify(plain, 3, calibrate=x, verbose=False)).fit(
             x, y, verbose=0
         )
 
@@ -1460,7 +1290,7 @@ def of_shape(*shape):
 def test_a_first_axis_as_long_as_time_is_pointed_out(shape):
     with pytest.warns(UserWarning, match="leave it out of the network") as warned:
         spiking(of_shape(*shape))
-    (message,) = [str(each.message) for each in warned]
+    (message,) = [str(warning.message) for warning in warned]
     assert "'events'" in message
     assert f"keras.Input({shape[1:]})" in message
     assert (
@@ -1481,10 +1311,12 @@ def test_a_first_axis_that_is_not_time_is_not_pointed_out(shape):
 
 @pytest.mark.parametrize("name", ["model.h5", "model.hdf5", "a_model"])
 def test_formats_that_cannot_be_loaded_are_not_saved(name, tmp_path):
-    with pytest.raises(ValueError, match=r"`filepath` must end in .keras") as raised:
-        spiking().save(tmp_path / name)
-    assert_says(raised, name, "save_weights")
-    assert not (tmp_path / name).exists()
+    path = tmp_path / name
+    message = "`filepath` must end in .keras"
+    assert_refused(
+        lambda: spiking().save(path), ValueError, message, "save_weights", name
+    )
+    assert not path.exists()
 
 
 # Weights that are not finite.
@@ -1496,24 +1328,23 @@ def break_weight(variable, value=math.nan):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_fit_refuses_weights_that_are_not_finite_and_names_them(value):
-    model = helpers.compiled(spiking())
+    model = compiled(spiking())
     broken = model.trainable_variables[2]
     break_weight(broken, value)
-    with pytest.raises(ValueError, match="NaN or infinite") as raised:
-        model.fit(*helpers.data(), verbose=0)
-    assert_says(raised, broken.path, "learning rate", "TerminateOnNaN")
-    assert model.trainable_variables[0].path not in str(raised.value)
+    message = assert_refused(
+        lambda: model.fit(*helpers.data(), verbose=0),
+        ValueError,
+        "NaN or infinite",
+        broken.path,
+        "learning rate",
+        "TerminateOnNaN",
+    )
+    assert model.trainable_variables[0].path not in message
 
 
 def test_fit_adds_no_warnings_to_those_of_keras():
     plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
     assert warned_by(spiking()) - warned_by(plain) == set()
-
-
-def test_fit_checks_weights_without_a_warning():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_finite(spiking().variables)
 
 
 def test_fit_checks_weights_on_their_device(monkeypatch):
@@ -1527,112 +1358,84 @@ def test_fit_checks_weights_on_their_device(monkeypatch):
     assert fetched == []
 
 
-def losses_with_a_broken_weight(model, index=0):
-    x, y = helpers.data()
-    model = helpers.compiled(model)
-    before = model.train_on_batch(x, y)
-    break_weight(model.trainable_variables[index])
-    return float(before), float(model.train_on_batch(x, y))
-
-
-@pytest.mark.parametrize(
-    ("gradient", "reset", "decay"),
-    [
-        ("rate", "soft", 0.2),
-        ("rate", "hard", 0.0),
-        ("bptt", "soft", 0.0),
-        ("bptt", "hard", 0.2),
-    ],
-)
-def test_a_weight_that_turns_nan_in_training_makes_the_loss_nan(gradient, reset, decay):
-    before, after = losses_with_a_broken_weight(
-        spiking(mlp(reset=reset, decay=decay), gradient=gradient)
-    )
-    assert math.isfinite(before)
-    assert math.isnan(after)
-
-
-@pytest.mark.parametrize("surrogate", rsnn.surrogates.BY_NAME)
-def test_a_weight_that_turns_nan_makes_the_loss_nan_with_every_surrogate(surrogate):
-    for gradient in ("rate", "bptt"):
-        model = spiking(mlp(surrogate=surrogate, detach_reset=False), gradient=gradient)
-        break_weight(model.trainable_variables[0])
-        loss, _ = helpers.loss_and_gradients(model, *helpers.data())
-        assert math.isnan(loss)
-
-
-FOLLOWERS = {
-    "batch normalisation": keras.layers.BatchNormalization,
-    "max pooling": lambda: keras.layers.MaxPooling2D(2),
-    "average pooling": lambda: keras.layers.AveragePooling2D(2),
-    "another neuron": LIF,
-}
-
-
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-@pytest.mark.parametrize("after", FOLLOWERS)
-def test_a_nan_weight_shows_in_the_output_through_all_layers(gradient, after):
-    layer = FOLLOWERS[after]()
-    network = keras.Sequential(
+def test_a_weight_that_turns_nan_in_training_makes_the_loss_nan(gradient):
+    x, y = helpers.data()
+    model = compiled(spiking(gradient=gradient))
+    assert math.isfinite(model.train_on_batch(x, y))
+    break_weight(model.trainable_variables[0])
+    assert math.isnan(model.train_on_batch(x, y))
+
+
+def convolutions(layer):
+    return keras.Sequential(
         [
-            *(
-                keras.Input((4, 4, 1)),
-                keras.layers.Conv2D(2, 3, padding="same"),
-                LIF(),
-                layer,
-                LIF(),
-                keras.layers.Flatten(),
-            ),
+            keras.Input((4, 4, 1)),
+            keras.layers.Conv2D(2, 3, padding="same"),
+            LIF(),
+            layer,
+            LIF(),
+            keras.layers.Flatten(),
             keras.layers.Dense(3),
         ]
     )
-    model = spiking(network, gradient=gradient)
+
+
+def mlp_of(surrogate):
+    return mlp(surrogate=surrogate, detach_reset=False)
+
+
+NETWORKS = {
+    "decay, hard reset": lambda: mlp(reset="hard", decay=0.2),
+    "no decay, soft reset": lambda: mlp(decay=0.0),
+    "no decay, hard reset": lambda: mlp(reset="hard", decay=0.0),
+    "normalization": lambda: convolutions(keras.layers.BatchNormalization()),
+    "max pooling": lambda: convolutions(keras.layers.MaxPooling2D(2)),
+    "average pooling": lambda: convolutions(keras.layers.AveragePooling2D(2)),
+    "another neuron": lambda: convolutions(LIF()),
+} | {name: functools.partial(mlp_of, name) for name in rsnn.surrogates.BY_NAME}
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_weight_that_is_nan_makes_the_loss_nan(name, gradient):
+    model = spiking(NETWORKS[name](), gradient=gradient)
     break_weight(model.trainable_variables[0])
-    loss, _ = helpers.loss_and_gradients(model, *helpers.data(shape=(4, 4, 1)))
+    x, y = helpers.data(shape=model.network.input_shape[1:])
+    loss, _ = helpers.loss_and_gradients(model, x, y)
     assert math.isnan(loss)
 
 
-def test_a_nan_in_one_frame_shows_in_the_loss():
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_a_nan_in_one_frame_shows_in_the_loss(reset, gradient):
     x, y = helpers.data(shape=(3, 6))
     x[2, 0, 1] = math.nan
-    for reset in ("soft", "hard"):
-        for gradient in ("rate", "bptt"):
-            loss, _ = helpers.loss_and_gradients(
-                spiking(mlp(reset=reset), gradient=gradient), x, y
-            )
-            assert math.isnan(loss)
+    model = spiking(mlp(reset=reset), gradient=gradient)
+    loss, _ = helpers.loss_and_gradients(model, x, y)
+    assert math.isnan(loss)
 
 
-def test_an_infinite_weight_shows_in_the_loss():
+def test_an_infinite_weight_shows_in_the_loss_and_a_large_one_does_not():
     model = spiking()
+    model.trainable_variables[0].assign(ops.full((6, 8), 1e30))
+    loss, gradients = helpers.loss_and_gradients(model, *helpers.data())
+    assert math.isfinite(loss)
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
     break_weight(model.trainable_variables[0], math.inf)
     loss, _ = helpers.loss_and_gradients(model, *helpers.data())
     assert not math.isfinite(loss)
 
 
-def test_the_loss_is_finite_for_large_finite_weights():
-    model = spiking(gradient="rate")
-    model.trainable_variables[0].assign(ops.full((6, 8), 1e30))
-    loss, gradients = helpers.loss_and_gradients(model, *helpers.data())
-    assert math.isfinite(loss)
-    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
-
-
 @pytest.mark.parametrize("value", [0, 1, "x", np.array(["auto", "auto"])], ids=str)
 def test_jit_compile_is_checked_when_a_model_is_compiled(value):
     model = spiking()
-    for compiled_model in (
-        model,
-        rsnn.distillation.Distiller(
-            spiking(), model, keras.distillation.LogitsDistillation()
-        ),
-    ):
-        with pytest.raises(
-            ValueError,
-            match=r"`jit_compile` must be True, False or 'auto'\. Received: "
-            r"jit_compile=",
-        ):
-            compiled_model.compile("sgd", "mse", jit_compile=value)
+    losses = keras.distillation.LogitsDistillation()
+    distiller = rsnn.distillation.Distiller(spiking(), model, losses)
+    message = "`jit_compile` must be True, False or 'auto'. Received: jit_compile="
+    for owner in (model, distiller):
+        use = functools.partial(owner.compile, "sgd", "mse", jit_compile=value)
+        assert_refused(use, ValueError, message)
 
 
 @pytest.mark.skipif(
