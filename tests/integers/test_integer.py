@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import assert_close
 from keras import ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.integers import _steps
@@ -48,11 +49,11 @@ def test_the_cases_of_another_simulator_give_every_integer(case, arrays):
     )
     outputs, membranes = all_steps(plan, expected["x"], arrays)
     for name, membrane in membranes.items():
-        np.testing.assert_array_equal(outputs[name], expected[f"spikes/{name}"])
-        np.testing.assert_array_equal(membrane, expected[f"membrane/{name}"])
+        assert_array_equal(outputs[name], expected[f"spikes/{name}"])
+        assert_array_equal(membrane, expected[f"membrane/{name}"])
     logits = outputs[plan.layers[-1].name]
-    np.testing.assert_array_equal(logits, expected["logits_of_steps"])
-    np.testing.assert_array_equal(logits.sum(1), expected["logits"])
+    assert_array_equal(logits, expected["logits_of_steps"])
+    assert_array_equal(logits.sum(1), expected["logits"])
 
 
 def frames(seed, count, time=False, largest=256):
@@ -73,10 +74,10 @@ def test_a_drawn_network_gives_the_integers_of_a_slow_simulator(seed):
     for arrays in (KerasArrays, NumPyArrays):
         outputs, found = all_steps(chip.plan, x, arrays)
         for name, expected in spikes.items():
-            np.testing.assert_array_equal(outputs[name], expected)
-            np.testing.assert_array_equal(found[name], membranes[name])
-        np.testing.assert_array_equal(outputs[chip.plan.layers[-1].name], logits)
-    np.testing.assert_array_equal(chip.integer_logits(x, batch_size=1), logits.sum(1))
+            assert_array_equal(outputs[name], expected)
+            assert_array_equal(found[name], membranes[name])
+        assert_array_equal(outputs[chip.plan.layers[-1].name], logits)
+    assert_array_equal(chip.integer_logits(x, batch_size=1), logits.sum(1))
 
 
 def test_a_sum_of_currents_of_very_unlike_units_spikes_as_in_training():
@@ -91,8 +92,8 @@ def test_a_sum_of_currents_of_very_unlike_units_spikes_as_in_training():
     assert len(set(chip.plan.of("of_sums").facts["shift"])) == 3
     for arrays in (KerasArrays, NumPyArrays):
         outputs, found = all_steps(chip.plan, x, arrays)
-        np.testing.assert_array_equal(found["of_sums"], membranes["of_sums"])
-        np.testing.assert_array_equal(outputs[chip.plan.layers[-1].name], logits)
+        assert_array_equal(found["of_sums"], membranes["of_sums"])
+        assert_array_equal(outputs[chip.plan.layers[-1].name], logits)
 
 
 def spikes_of(model, x):
@@ -121,6 +122,4 @@ def test_a_drawn_network_whose_floats_are_exact_spikes_as_its_integers_do(seed):
     expected = spikes_of(model, x)
     assert_close(outputs, expected, rtol=0)
     assert sum(spikes.mean() for spikes in expected.values()) > 0.02
-    np.testing.assert_allclose(
-        chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4
-    )
+    assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4)

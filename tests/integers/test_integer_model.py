@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import assert_close
 from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from tests.integers.drawn import T, draw
@@ -29,12 +30,10 @@ def test_predict_evaluate_and_steps_give_the_integer_logits():
     assert logits.dtype == "int32"
     for _ in range(2):
         steps = [ops.convert_to_numpy(chip.step(x[:, t])) for t in range(T)]
-        np.testing.assert_array_equal(sum(steps), logits)
+        assert_array_equal(sum(steps), logits)
         chip.reset_state()
     real = chip.predict(x, batch_size=4, verbose=0)
-    np.testing.assert_array_equal(
-        real, logits.astype("float32") * np.float32(chip.plan.unit / T)
-    )
+    assert_array_equal(real, logits.astype("float32") * np.float32(chip.plan.unit / T))
     chip.compile(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
@@ -86,10 +85,8 @@ def test_a_file_gives_the_same_network(tmp_path):
     chip.save_integers(tmp_path / "net.npz")
     loaded = rsnn.load_integers(tmp_path / "net.npz")
     assert loaded.plan.layers == chip.plan.layers
-    np.testing.assert_array_equal(loaded.integer_logits(x), chip.integer_logits(x))
-    np.testing.assert_array_equal(
-        loaded.predict(x, verbose=0), chip.predict(x, verbose=0)
-    )
+    assert_array_equal(loaded.integer_logits(x), chip.integer_logits(x))
+    assert_array_equal(loaded.predict(x, verbose=0), chip.predict(x, verbose=0))
     with np.load(tmp_path / "net.npz") as file:
         name = chip.plan.layers[0].name
         np.savez(
@@ -339,14 +336,12 @@ def test_thresholds_and_biases_are_those_counted_by_hand():
         chip.plan.constants,
         (layer for layer in chip.plan.layers if layer.kind == "neurons"),
     )
-    np.testing.assert_array_equal(constants["w/d"], [[127, 64], [-64, 127]])
+    assert_array_equal(constants["w/d"], [[127, 64], [-64, 127]])
     # θ / s = 127 and 317.5: the largest is at most 2^(12 − 1 − 3) = 256.
     assert neurons.facts["f"] == -1
     units = np.array([0.5, 0.2]) / 127 * 2
     for key, value in (("theta", 0.5), ("bias", [0.3, -0.1]), ("v0", 0.1)):
-        np.testing.assert_array_equal(
-            constants[f"{key}/n"], np.rint(np.asarray(value) / units)
-        )
+        assert_array_equal(constants[f"{key}/n"], np.rint(np.asarray(value) / units))
     assert (neurons.facts["decay_m"], neurons.facts["decay_k"]) == (64, 8)
     assert "thresholds 64 to 159" in str(chip.report)
 
@@ -364,7 +359,7 @@ def test_a_channel_with_hardly_any_current_keeps_its_bias():
     model.network.get_layer("d").set_weights([kernel, np.array([0.0, 0.0, 0.5, 0.25])])
     chip = rsnn.integer(model, verbose=False)
     spikes = chip.layer_outputs(np.array([[1, 0]], "uint8"))["n"]
-    np.testing.assert_array_equal(spikes.sum(1), [[4, 2, 2, 1]])
+    assert_array_equal(spikes.sum(1), [[4, 2, 2, 1]])
     assert [row.silent for row in chip.report.layers if row.kind == "neurons"] == [2]
 
 
@@ -383,10 +378,8 @@ def test_a_channel_of_small_currents_keeps_them_if_its_threshold_fits():
     # shift that the third one decides.
     chip = rsnn.integer(model, verbose=False)
     assert chip.plan.of("n").facts["f"] == 0
-    np.testing.assert_array_equal(
-        chip.plan.constants["theta/n"], [432, 432, 432, 2159, 3886]
-    )
-    np.testing.assert_array_equal(chip.plan.constants["w/d"], [[127] * 5])
+    assert_array_equal(chip.plan.constants["theta/n"], [432, 432, 432, 2159, 3886])
+    assert_array_equal(chip.plan.constants["w/d"], [[127] * 5])
 
 
 @pytest.mark.runs_once
@@ -407,7 +400,7 @@ def test_slow_leaks_keep_currents_below_and_above_the_threshold_where_they_are(b
         .layer_outputs(x)["n"]
         .sum(1)
     )
-    np.testing.assert_array_equal(found > 0, [[False, True]])
+    assert_array_equal(found > 0, [[False, True]])
     slow = small(
         layers.Dense(2), rsnn.layers.LIF(0.999, name="n"), layers.Dense(2), shape=(1,)
     )
@@ -469,7 +462,7 @@ def test_energy_and_describe_count_what_they_count_of_exact_floats(time):
     x = random.integers(0, 2, (4, T, 4, 4, 2) if time else (4, 4, 4, 2), "uint8")
     chip = rsnn.integer(model, membrane_bits=24, verbose=False)
     floats = x.astype("float32")
-    np.testing.assert_allclose(_operations(chip, x), _operations(model, floats))
+    assert_allclose(_operations(chip, x), _operations(model, floats))
     ours, theirs = (
         rsnn.describe(chip, x, verbose=False),
         rsnn.describe(model, floats, verbose=False),
@@ -496,12 +489,10 @@ def test_networks_with_channels_first_spike_as_their_integers(seed, channels_fir
     chip = rsnn.integer(model, membrane_bits=24, verbose=False)
     outputs = chip.layer_outputs(x)
     for name, spikes in spikes_of(model, x).items():
-        np.testing.assert_array_equal(
+        assert_array_equal(
             outputs[name], np.moveaxis(spikes, 2, -1) if spikes.ndim == 5 else spikes
         )
-    np.testing.assert_allclose(
-        chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4
-    )
+    assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4)
 
 
 @pytest.mark.runs_once
@@ -518,7 +509,7 @@ def test_additions_of_frames_with_channels_first_are_those_of_exact_floats(
     model.network.get_layer("c").kernel.assign(np.ones((3, 3, 2, 3)) / 2)
     x = np.random.default_rng(0).integers(0, 2, (3, T, 2, 5, 4), "uint8")
     chip = rsnn.integer(model, membrane_bits=24, verbose=False)
-    np.testing.assert_allclose(
+    assert_allclose(
         _operations(chip, x)[:, 0], _operations(model, x.astype("float32"))[:, 0]
     )
 
@@ -532,9 +523,7 @@ def test_classes_that_channels_first_would_reorder_are_refused(channels_first):
     )
     x = np.random.default_rng(0).integers(0, 2, (3, 2, 4, 4), "uint8")
     chip = rsnn.integer(model, membrane_bits=24, verbose=False)
-    np.testing.assert_allclose(
-        chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.05
-    )
+    assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.05)
     with pytest.raises(ValueError, match=r"'culprit'.*order.*Flatten"):
         rsnn.integer(wrong, verbose=False)
 
@@ -652,7 +641,7 @@ def test_features_keep_the_order_of_a_flatten_layer_whose_data_format_is_another
     model = small(layers.Conv2D(3, 2), *of_neurons, layers.Dense(3), shape=(5, 4, 2))
     x = np.random.default_rng(0).integers(0, 2, (8, 5, 4, 2), "uint8")
     expected = model.predict(x, verbose=0)
-    np.testing.assert_allclose(
+    assert_allclose(
         rsnn.integer(model, membrane_bits=24, verbose=False).predict(x, verbose=0),
         expected,
         atol=0.1,
@@ -668,7 +657,7 @@ def test_a_sum_of_pixels_and_spikes_keeps_both_whatever_their_units(scale):
     model = rsnn.SpikingModel(keras.Model(inputs, layers.Dense(2)(total)), T)
     x = np.random.default_rng(0).integers(0, 256, (8, 3), "uint8")
     expected = model.predict(x, verbose=0)
-    np.testing.assert_allclose(
+    assert_allclose(
         rsnn.integer(model, verbose=False).predict(x, verbose=0),
         expected,
         atol=0.03 * np.ptp(expected),
@@ -687,7 +676,7 @@ def test_a_current_is_not_lost_beside_spikes():
     )
     # The current of pixels is 0.94 in a step, and spikes are 1 in each but the first.
     spikes = chip.layer_outputs(np.full((1, 4), 200, "uint8"))["neurons"]
-    np.testing.assert_array_equal(spikes[0, :, 0], [0, 1, 1, 1, 1, 1])
+    assert_array_equal(spikes[0, :, 0], [0, 1, 1, 1, 1, 1])
 
 
 @pytest.mark.runs_once
@@ -739,7 +728,7 @@ def test_one_shift_in_an_older_file_is_that_of_all_currents(tmp_path):
     # (3 x · 11 − x · 7 + 4) >> 3 is 17 for x = 5, rounded once, of 16.25: 16. For 6 it
     # is 19.5: 20.
     x = np.array([[5], [6]], "uint8")
-    np.testing.assert_array_equal(chip.layer_outputs(x)["n"][..., 0].argmax(1), [6, 4])
+    assert_array_equal(chip.layer_outputs(x)["n"][..., 0].argmax(1), [6, 4])
     chip.save_integers(tmp_path / "new.npz")
     assert rsnn.load_integers(tmp_path / "new.npz").plan.layers == chip.plan.layers
 

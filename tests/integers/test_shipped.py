@@ -4,6 +4,7 @@ and logit."""
 import numpy as np
 import pytest
 from keras import ops
+from numpy.testing import assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.integers import _steps
@@ -51,21 +52,21 @@ def test_a_shipped_network_has_the_same_integers_everywhere(
         for t in range(chip.timesteps):
             batch.advance(t)
             for layer in [*neurons, chip.plan.layers[-1].name]:
-                np.testing.assert_array_equal(
+                assert_array_equal(
                     ours[layer][:, t], batch.outputs[layer], err_msg=layer
                 )
         logits.append(ours[chip.plan.layers[-1].name].sum(1))
     logits = np.concatenate(logits)
     assert len(np.unique(logits.argmax(1))) > 3
-    np.testing.assert_array_equal(chip.integer_logits(x), logits)
+    assert_array_equal(chip.integer_logits(x), logits)
     unit = np.float32(chip.plan.unit / chip.timesteps)
-    np.testing.assert_array_equal(
+    assert_array_equal(
         ops.convert_to_numpy(chip(x[:2])), logits[:2].astype("float32") * unit
     )
     if GCC is not None:
         of_c, classes = outputs_of_c(chip, x, tmp_path, "-O2")
-        np.testing.assert_array_equal(of_c, logits)
-        np.testing.assert_array_equal(classes, logits.argmax(1))
+        assert_array_equal(of_c, logits)
+        assert_array_equal(classes, logits.argmax(1))
 
 
 QUANTISED = [

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from helpers import BACKEND, assert_close, dyadic, saved_and_loaded, spiking, to_numpy
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import IF, LIF, CuBaLIF, LeakyReadout, ParametricLIF
@@ -98,7 +99,7 @@ def test_snntorch_reads_our_file_with_our_spikes(neuron, file):
     theirs = import_from_nir(nir.read(exported(network, file)))
     assert np.unique(ours).size > 15
     found = steps_of_torch(theirs, np.moveaxis(x, -1, 2))
-    np.testing.assert_array_equal(found, ours)
+    assert_array_equal(found, ours)
 
 
 HARD = {"reset": "hard", "name": "n"}
@@ -150,7 +151,7 @@ def test_spikingjelly_reads_our_file_with_our_spikes(neuron, file):
     network = convolutional(SPIKINGJELLY[neuron])
     x = dyadic((3, T, 8, 6, 2)).astype("float32")
     theirs = spikingjelly(exported(network, file), soft="soft" in neuron)
-    np.testing.assert_array_equal(
+    assert_array_equal(
         steps_of_torch(theirs, np.moveaxis(x, -1, 2)), steps_of(network, x)
     )
 
@@ -180,7 +181,7 @@ def test_spikingjelly_reads_the_shipped_networks_with_our_spikes(
         spikes = steps_of(hidden, x)
         found = np.moveaxis(steps_of_torch(theirs, np.moveaxis(x, -1, 2)), 2, -1)
     assert 0.02 < spikes.mean() < 0.98
-    np.testing.assert_array_equal(found, spikes)
+    assert_array_equal(found, spikes)
 
 
 def loop(graph, x, soft=False):
@@ -306,7 +307,7 @@ def check_spikes_of_snntorch(module, file, warning=None, **arguments):
     theirs = np.stack(steps, axis=1)
     assert 0.05 < theirs.mean() < 0.95
     ours = steps_of(rsnn.import_nir(file, T, **arguments), x)
-    np.testing.assert_array_equal(ours, theirs)
+    assert_array_equal(ours, theirs)
 
 
 @OF_NIRTORCH
@@ -396,7 +397,7 @@ def test_spikes_of_a_file_of_spikingjelly_are_its_spikes(v_reset, file):
     steps = [module(frames[:, t]).detach().numpy() for t in range(T)]
     theirs = np.stack(steps, axis=1)
     assert 0.05 < theirs.mean() < 0.95
-    np.testing.assert_array_equal(steps_of(model, x), theirs)
+    assert_array_equal(steps_of(model, x), theirs)
     neurons = [n for n in model.network.layers if hasattr(n, "decay_input")]
     assert [n.decay_input for n in neurons if not isinstance(n, IF)] == [
         True,
@@ -414,7 +415,7 @@ def came_back(network, file, atol=1e-5, dt=1e-4, **arguments):
     expected = steps_of(network, x)
     if "data_format" in arguments:
         x = np.moveaxis(x, -1, 2)
-    np.testing.assert_allclose(steps_of(model, x), expected, rtol=1e-5, atol=atol)
+    assert_allclose(steps_of(model, x), expected, rtol=1e-5, atol=atol)
     return model.network
 
 
@@ -518,7 +519,7 @@ def test_a_readout_of_another_program_is_that_of_the_equations_of_nir(file):
     membrane = np.full((2, 4), 0.5)
     for t, output in enumerate(np.moveaxis(steps_of(model, x), 1, 0)):
         membrane = membrane + (0.5 - membrane + 4.0 * spikes[:, t]) / 2
-        np.testing.assert_allclose(output, membrane, rtol=1e-6)
+        assert_allclose(output, membrane, rtol=1e-6)
 
 
 CONVOLUTIONS = {
@@ -710,7 +711,7 @@ def test_an_image_without_convolutions_has_channels_first_as_well(file):
     _, arrays = arrays_of(file)
     assert arrays["input/shape"].tolist() == [4, 2, 3]
     kernel = np.moveaxis(dense.get_weights()[0].reshape(2, 3, 4, 5), 2, 0)
-    np.testing.assert_array_equal(arrays["dense/weight"], kernel.reshape(24, 5).T)
+    assert_array_equal(arrays["dense/weight"], kernel.reshape(24, 5).T)
 
 
 def test_all_forms_of_a_network_are_the_same_file(file):
@@ -736,7 +737,7 @@ def test_an_imported_model_can_be_trained_and_saved(file):
     helpers.compiled(model).fit(x, y, verbose=0)
     assert np.any(before[0] != model.get_weights()[0])
     loaded = saved_and_loaded(model)
-    np.testing.assert_allclose(to_numpy(loaded(x)), to_numpy(model(x)), atol=1e-6)
+    assert_allclose(to_numpy(loaded(x)), to_numpy(model(x)), atol=1e-6)
 
 
 def test_values_of_channels_and_neurons_go_out_and_in_again(file):
@@ -767,7 +768,7 @@ def test_values_of_channels_and_neurons_go_out_and_in_again(file):
         for argument in ("decay", "threshold", "v_reset", "synaptic_decay"):
             if hasattr(original, argument):
                 value, expected = getattr(layer, argument), getattr(original, argument)
-                np.testing.assert_allclose(value, expected, rtol=1e-6)
+                assert_allclose(value, expected, rtol=1e-6)
 
 
 # What the metadata says.
@@ -777,7 +778,7 @@ def test_metadata_say_how_neurons_are_reset_and_the_time_step(file):
     said = {"reset": "soft", "dt": 1e-3, "surrogate": "ATan(alpha=3.0)"}
     assert said.items() <= node.metadata.items()
     for values, expected in ((node.tau, 4e-3), (node.r, 4.0), (node.v_reset, 0.0)):
-        np.testing.assert_allclose(values, np.full(3, expected))
+        assert_allclose(values, np.full(3, expected))
     message = "node 'neurons' of type LIF: its metadata says"
     for argument in ({"reset": "hard"}, {"dt": 1e-4}, {"reset_delay": True}):
         with pytest.raises(ValueError, match=message):
@@ -839,13 +840,13 @@ def test_time_constants_of_channels_or_neurons_are_those_of_layers_that_have_suc
     tau = np.array([2e-4, 4e-4, 2e-4, 1e-3])
     written(file, nir.LIF(tau, tau / STEP, *full(0.0, 1.0, 0.0)))
     decays = to_numpy(only_layer(file, reset="hard").cell.effective_decay())[0]
-    np.testing.assert_allclose(decays, [0.5, 0.75, 0.5, 0.9], rtol=1e-6)
+    assert_allclose(decays, [0.5, 0.75, 0.5, 0.9], rtol=1e-6)
     # They differ within a channel.
     shape = (2, 2, 2)
     tau = np.linspace(2e-4, 3e-4, 8).reshape(shape)
     written(file, nir.LIF(tau, tau / STEP, *full(0.0, 1.0, 0.0, size=shape)))
     decays = np.moveaxis(only_layer(file, reset="hard").decay, -1, 0)
-    np.testing.assert_allclose(decays, 1.0 - STEP / tau, rtol=1e-6)
+    assert_allclose(decays, 1.0 - STEP / tau, rtol=1e-6)
 
 
 def test_another_time_step_can_be_given(file):
