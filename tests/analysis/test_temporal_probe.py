@@ -93,9 +93,10 @@ def maker(
 
 
 def test_where_only_the_order_tells_windows_or_bptt_are_recommended():
-    x, y = order_alone(repeats=32)
+    x, y = order_alone(repeats=16)
+    make_model = maker(channels=4, learning_rate=0.2)
     found = analysis.temporal_probe(
-        maker(channels=4), x, y, (x, y), epochs=8, seeds=2, batch_size=64, verbose=0
+        make_model, x, y, (x, y), epochs=4, seeds=2, batch_size=16, verbose=0
     )
     accuracy = {name: values.mean() for name, values in found.accuracy.items()}
     assert accuracy["one-step"] == 0.5
@@ -109,7 +110,7 @@ def test_where_only_the_order_tells_windows_or_bptt_are_recommended():
 
 
 def test_where_rates_tell_one_step_of_their_mean_is_enough():
-    (x, y), validation = rates_alone(400, 2), rates_alone(401, 2)
+    (x, y), validation = rates_alone(200, 2), rates_alone(401, 2)
     found = analysis.temporal_probe(
         maker(2),
         x,
@@ -117,7 +118,7 @@ def test_where_rates_tell_one_step_of_their_mean_is_enough():
         validation,
         epochs=3,
         seeds=2,
-        batch_size=128,
+        batch_size=64,
         margin=0.05,
         verbose=0,
     )

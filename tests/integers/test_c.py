@@ -13,7 +13,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from tests.integers.drawn import SEEDS, draw, sums
-from tests.integers.numpy_arrays import run_in_numpy
 from tests.integers.test_integer import CASES, frames
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -107,7 +106,7 @@ def test_the_program_of_a_drawn_network_gives_its_logits(seed, tmp_path):
     weights, bits = [(None, 16), ("int4", 12), ("ternary", 20)][seed % 3]
     chip = rsnn.integer(draw(seed), weights, bits, verbose=False)
     x = frames(seed, 5)
-    expected = run_in_numpy(chip.plan, x)
+    expected = chip.integer_logits(x)
     for cache_input in (True, False):
         logits, classes = outputs_of_c(
             chip, x, tmp_path, *SANITIZED, cache_input=cache_input
@@ -123,7 +122,7 @@ def test_the_program_of_sums_of_currents_gives_their_logits(bits, tmp_path):
         np.arange(3000).astype("uint8").reshape(5, 600),
     )
     assert_array_equal(
-        outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], run_in_numpy(chip.plan, x)
+        outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], chip.integer_logits(x)
     )
     # Factors beyond 32 bits are some of those with 24.
     assert ("int64_t factors" in (tmp_path / "net.c").read_text()) == (bits == 24)
@@ -180,7 +179,7 @@ def test_the_program_of_the_docs_prints_the_class(tmp_path):
             capture_output=True,
             check=True,
         ).stdout
-        assert int(printed) == run_in_numpy(chip.plan, image[None]).argmax()
+        assert int(printed) == chip.integer_logits(image[None]).argmax()
 
 
 @pytest.mark.parametrize(
