@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import to_numpy
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis, describe, models
@@ -112,9 +113,9 @@ def test_operations_and_joules_are_those_counted_by_hand():
     multiply_adds, accumulates, dense = np.array(
         [counts[name] for name in found.layers], "float64"
     ).T
-    np.testing.assert_allclose(found.multiply_adds, multiply_adds, rtol=1e-9)
-    np.testing.assert_allclose(found.accumulates, accumulates, rtol=0.01)
-    np.testing.assert_allclose(found.multiply_adds_without_spikes, dense, rtol=1e-9)
+    assert_allclose(found.multiply_adds, multiply_adds, rtol=1e-9)
+    assert_allclose(found.accumulates, accumulates, rtol=0.01)
+    assert_allclose(found.multiply_adds_without_spikes, dense, rtol=1e-9)
     assert found.accumulates.sum() > 1000
     operations = multiply_adds.sum() * 4.6e-12 + accumulates.sum() * 0.9e-12
     assert found.spiking.operations.sum() == pytest.approx(operations, rel=0.01)
@@ -142,7 +143,7 @@ def test_each_input_of_a_convolution_feeds_as_many_synapses_as_its_gradient_says
     output_shape = tuple(layer(x).shape)
     (expected,) = helpers.gradient_of(lambda inputs: keras.ops.sum(layer(inputs)), [x])
     fan_out = kind_of(layer).fan_out(layer, x.shape, output_shape)
-    np.testing.assert_allclose(np.broadcast_to(fan_out, shape), expected[0], atol=1e-4)
+    assert_allclose(np.broadcast_to(fan_out, shape), expected[0], atol=1e-4)
 
 
 def test_the_fan_out_of_channels_first_convolutions_is_that_of_channels_last():
@@ -153,7 +154,7 @@ def test_the_fan_out_of_channels_first_convolutions_is_that_of_channels_last():
     last.build((None, 8, 7, 4))
     fan_out = kind_of(first).fan_out(first, (1, 4, 8, 7), (1, 5, 4, 4))
     expected = kind_of(last).fan_out(last, (1, 8, 7, 4), (1, 4, 4, 5))
-    np.testing.assert_array_equal(fan_out, np.moveaxis(expected, -1, 0))
+    assert_array_equal(fan_out, np.moveaxis(expected, -1, 0))
 
 
 def test_scaled_spikes_are_added_and_averages_multiplied():
@@ -182,9 +183,9 @@ def test_quantized_weights_are_added_for_spikes_too(mode, synapses):
     model.quantize(mode)
     after = analysis.energy(model, images)
     assert before.accumulates.sum() > 0
-    np.testing.assert_array_equal(after.accumulates, before.accumulates)
-    np.testing.assert_array_equal(after.multiply_adds, before.multiply_adds)
-    np.testing.assert_array_equal(after.traffic, before.traffic)
+    assert_array_equal(after.accumulates, before.accumulates)
+    assert_array_equal(after.multiply_adds, before.multiply_adds)
+    assert_array_equal(after.traffic, before.traffic)
 
 
 def test_kernels_with_lora_and_of_one_axis_are_added_for_spikes_too():
@@ -366,8 +367,8 @@ def test_sums_of_averages_are_taken_once_in_all_slots_of_an_unrolled_step():
     expected = analysis.energy(model, x)
     found = analysis.energy(rsnn.unroll(model), x)
     assert expected.accumulates[0] == 2 * 4 * T
-    np.testing.assert_array_equal(found.accumulates, expected.accumulates)
-    np.testing.assert_array_equal(found.multiply_adds, expected.multiply_adds)
+    assert_array_equal(found.accumulates, expected.accumulates)
+    assert_array_equal(found.multiply_adds, expected.multiply_adds)
 
 
 def test_sums_of_products_of_integer_spikes_are_numbers_not_spikes():
@@ -389,5 +390,5 @@ def test_sums_of_products_of_integer_spikes_are_numbers_not_spikes():
     )
     assert found[0].accumulates.tolist()[1:] == [additions / 2, 0]
     assert found[0].multiply_adds.tolist() == [0, 0, 2 * 3 * 4 * T]
-    np.testing.assert_array_equal(found[0].accumulates, found[1].accumulates)
-    np.testing.assert_array_equal(found[0].multiply_adds, found[1].multiply_adds)
+    assert_array_equal(found[0].accumulates, found[1].accumulates)
+    assert_array_equal(found[0].multiply_adds, found[1].multiply_adds)

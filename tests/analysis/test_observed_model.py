@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import naive_lif, saved_and_loaded, spiking, to_numpy
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import ILIF, LIF, LeakyReadout, Recurrent, Scale, SlidingPSN
@@ -41,29 +42,27 @@ def test_membranes_and_spikes_of_all_steps_are_predicted_beside_the_outputs(step
         ["first", "second"],
     )
     found = observed.predict(x, batch_size=3, verbose=0)
-    np.testing.assert_allclose(
-        found["output"], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
-    )
+    assert_allclose(found["output"], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
     assert (sorted(found["membrane"]), sorted(found["spikes"])) == (
         sorted(observed.membranes),
         ["first", "second"],
     )
     for neuron, decay in enumerate((0.2, 0.4, 0.6, 0.8)):
         spikes, membranes, _ = naive_lif(np.moveaxis(x[..., neuron], 1, 0), decay, 0.8)
-        np.testing.assert_allclose(
+        assert_allclose(
             found["membrane"]["first"][..., neuron], membranes.T, rtol=1e-5, atol=1e-6
         )
-        np.testing.assert_array_equal(found["spikes"]["first"][..., neuron], spikes.T)
+        assert_array_equal(found["spikes"]["first"][..., neuron], spikes.T)
     kernel, bias = model.network.get_layer("between").get_weights()
     spikes, membranes, _ = naive_lif(
         np.moveaxis(found["spikes"]["first"] @ kernel + bias, 1, 0), 0.5, reset="hard"
     )
-    np.testing.assert_allclose(
+    assert_allclose(
         found["membrane"]["second"], np.moveaxis(membranes, 0, 1), rtol=1e-4, atol=1e-5
     )
-    np.testing.assert_array_equal(found["spikes"]["second"], np.moveaxis(spikes, 0, 1))
+    assert_array_equal(found["spikes"]["second"], np.moveaxis(spikes, 0, 1))
     exponentials = np.exp(found["membrane"]["readout"][:, -1])
-    np.testing.assert_allclose(
+    assert_allclose(
         found["output"],
         exponentials / exponentials.sum(axis=1, keepdims=True),
         rtol=1e-5,
@@ -76,7 +75,7 @@ def test_membranes_and_spikes_of_all_steps_are_predicted_beside_the_outputs(step
     loaded = saved_and_loaded(observed)
     again = loaded.predict(x, verbose=0)
     keras.tree.map_structure(
-        lambda new, old: np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-6),
+        lambda new, old: assert_allclose(new, old, rtol=1e-5, atol=1e-6),
         again,
         found,
     )
@@ -97,12 +96,12 @@ def test_outputs_keep_their_structure_and_padding_has_membranes_of_zero():
     assert sorted(found) == ["membrane", "output"]
     assert found["output"]["one"].shape == (5, T, 3)
     for name, output in expected.items():
-        np.testing.assert_allclose(
+        assert_allclose(
             np.float32(found["output"][name]), np.float32(output), rtol=1e-2, atol=1e-2
         )
     membranes = found["membrane"]["second"]
     assert membranes.dtype == "float32"
-    np.testing.assert_array_equal(membranes[1:3, 3:], 0.0)
+    assert_array_equal(membranes[1:3, 3:], 0.0)
     assert np.all(membranes[0] != 0.0)
     before, of_means = (
         np.roll(x, 2, axis=1),
@@ -112,12 +111,12 @@ def test_outputs_keep_their_structure_and_padding_has_membranes_of_zero():
         rolled = rsnn.analysis.observed(each, ["second"], ["first"]).predict(
             before[1:3], verbose=0
         )
-        np.testing.assert_allclose(
+        assert_allclose(
             rolled["membrane"]["second"], np.roll(membranes[1:3], 2, axis=1), rtol=1e-2
         )
-        np.testing.assert_array_equal(rolled["spikes"]["first"][:, :2], 0.0)
+        assert_array_equal(rolled["spikes"]["first"][:, :2], 0.0)
     observed.timesteps = 3
-    np.testing.assert_allclose(
+    assert_allclose(
         observed.predict(x[1:3, :3], verbose=0)["membrane"]["second"],
         membranes[1:3, :3],
         rtol=1e-2,
@@ -129,10 +128,10 @@ def test_a_layer_that_is_called_twice_has_two_names():
     model = spiking(keras.Model(inputs, neurons(layers.Dense(4)(neurons(inputs)))), 3)
     observed = rsnn.analysis.observed(model, ["shared (2)"], ["shared", "shared (2)"])
     found = to_numpy(observed(np.ones((2, 4), "float32")))
-    np.testing.assert_array_equal(
+    assert_array_equal(
         found["spikes"]["shared (2)"], found["membrane"]["shared (2)"] >= 1.0
     )
-    np.testing.assert_array_equal(found["spikes"]["shared"], 1.0)
+    assert_array_equal(found["spikes"]["shared"], 1.0)
 
 
 def test_unknown_layers_and_training_are_errors_that_say_what_to_do():

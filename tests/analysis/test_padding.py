@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import compiled, spiking, to_numpy
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
@@ -61,7 +62,7 @@ def test_rates_are_spikes_per_step_that_is_not_padding():
         expected = sum(
             length * of_one.by_neuron[layer] for length, of_one in found
         ) / sum(LENGTHS)
-        np.testing.assert_allclose(rates.by_neuron[layer], expected, rtol=1e-6)
+        assert_allclose(rates.by_neuron[layer], expected, rtol=1e-6)
         for t in range(T):
             at_step = [
                 of_one.by_step[layer][t] for length, of_one in found if t < length
@@ -84,11 +85,11 @@ def test_steps_count_from_the_first_that_is_not_padding():
     found, expected = (
         analysis.firing_rates(padded, x).by_step for x in (before, after)
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert_allclose(found, expected, rtol=1e-6)
     found, expected = (
         analysis.raster(padded, x, "second").spikes for x in (before, after)
     )
-    np.testing.assert_array_equal(found, expected)
+    assert_array_equal(found, expected)
 
 
 def test_energy_is_the_mean_of_that_of_each_sequence():
@@ -96,9 +97,9 @@ def test_energy_is_the_mean_of_that_of_each_sequence():
     energy = analysis.energy(padded, sequences())
     for name in ("multiply_adds", "accumulates"):
         expected = np.mean([getattr(of_one, name) for _, of_one in found], axis=0)
-        np.testing.assert_allclose(getattr(energy, name), expected, rtol=1e-6)
+        assert_allclose(getattr(energy, name), expected, rtol=1e-6)
     expected = np.mean([of_one.traffic for _, of_one in found], axis=0)
-    np.testing.assert_allclose(energy.traffic, expected, rtol=1e-6)
+    assert_allclose(energy.traffic, expected, rtol=1e-6)
 
 
 def test_accuracy_over_time_is_that_of_the_steps_so_far():
@@ -110,7 +111,7 @@ def test_accuracy_over_time_is_that_of_the_steps_so_far():
         np.mean([of_one[min(t, length - 1)] for length, of_one in found])
         for t in range(T)
     ]
-    np.testing.assert_allclose(accuracy, expected, rtol=1e-6)
+    assert_allclose(accuracy, expected, rtol=1e-6)
 
 
 def test_shuffling_in_time_leaves_padding_where_it_is():
@@ -128,7 +129,7 @@ def test_gradients_of_padded_sequences_are_compared():
     padded = compiled(
         model_of(mask_value=np.nan, gradient=rsnn.gradients.Rate(windows=T))
     )
-    np.testing.assert_allclose(
+    assert_allclose(
         analysis.gradient_agreement(padded, sequences(), Y).cosine, 1.0, rtol=1e-5
     )
 

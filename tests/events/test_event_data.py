@@ -15,6 +15,7 @@ from made_recordings import (
     made_events,
     write_aedat,
 )
+from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_ratesnn.events import Events, event_frames, read_aedat, read_arrays
 from keras_ratesnn.events import recording as recording_module
@@ -51,7 +52,7 @@ def test_many_events_are_read_correctly(tmp_path):
     events = made_events(5000, seed=0)
     write_aedat(tmp_path / "recording.aedat", events)
     for name, values in arrays_of(read_aedat(tmp_path / "recording.aedat")).items():
-        np.testing.assert_array_equal(values, getattr(events, name), err_msg=name)
+        assert_array_equal(values, getattr(events, name), err_msg=name)
 
 
 def test_special_events_are_left_out(tmp_path):
@@ -149,9 +150,7 @@ def test_arrays_of_events_are_read_from_both_kinds_of_file(tmp_path):
     np.save(tmp_path / "events.npy", structured)
     for name in ("events.npz", "events.npy"):
         frames = event_frames(read_arrays(tmp_path / name), 4, "time", SHAPE, (48, 48))
-        np.testing.assert_array_equal(
-            frames, event_frames(events, 4, "time", SHAPE, (48, 48))
-        )
+        assert_array_equal(frames, event_frames(events, 4, "time", SHAPE, (48, 48)))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +259,7 @@ def test_events_are_counted_as_by_a_slow_loop(events, timesteps, split_by):
     recording = made_events(events, seed=events, duration=64)
     frames = event_frames(recording, timesteps, split_by, SHAPE, SHAPE)
     expected = counted_slowly(recording, timesteps, split_by, SHAPE)
-    np.testing.assert_array_equal(frames, expected)
+    assert_array_equal(frames, expected)
     assert frames.sum() == events
     if split_by == "count":
         # Equal numbers, up to one.
@@ -285,7 +284,7 @@ def test_frames_by_time_are_exact_for_extreme_timestamps(timestamps, timesteps):
     events = Events(zeros, zeros, zeros, timestamps)
     frames = event_frames(events, timesteps, "time", (1, 1), (1, 1))[:, 0, 0, 0]
     expected = np.bincount(numbers, minlength=timesteps)
-    np.testing.assert_array_equal(frames, expected)
+    assert_array_equal(frames, expected)
 
 
 @pytest.mark.parametrize(
@@ -300,8 +299,8 @@ def test_frames_are_resized_as_by_a_slow_loop(old, new):
     frames = event_frames(events, 2, "count", old, old)
     resized = event_frames(events, 2, "count", old, new)
     assert resized.dtype == np.float32
-    np.testing.assert_allclose(resized, resized_slowly(frames, new), rtol=1e-4)
-    np.testing.assert_allclose(resized.sum((1, 2)), frames.sum((1, 2)), rtol=1e-4)
+    assert_allclose(resized, resized_slowly(frames, new), rtol=1e-4)
+    assert_allclose(resized.sum((1, 2)), frames.sum((1, 2)), rtol=1e-4)
 
 
 def test_a_frame_shows_where_and_of_which_polarity_an_event_was():
@@ -314,7 +313,7 @@ def test_a_frame_shows_where_and_of_which_polarity_an_event_was():
     frames = event_frames(events, 2, "time", SHAPE, (48, 48))
     # The rest of the frames is empty.
     assert np.argwhere(frames).tolist() == [[0, 47, 0, 0], [1, 24, 47, 1]]
-    np.testing.assert_allclose(frames[frames > 0], 1, rtol=1e-5)
+    assert_allclose(frames[frames > 0], 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +341,7 @@ def test_a_shape_that_is_not_two_sizes_is_an_error(name, value, kind):
 def test_shapes_may_be_lists_and_arrays():
     events = made_events(9, seed=0)
     expected = event_frames(events, 2, "count", SHAPE, (48, 48))
-    np.testing.assert_array_equal(
+    assert_array_equal(
         event_frames(events, 2, "count", list(SHAPE), np.array([48, 48])),
         expected,
     )

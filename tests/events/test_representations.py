@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import assert_close
 from made_recordings import arrays_of, made_events
+from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_ratesnn.events import (
     Events,
@@ -121,7 +122,7 @@ def test_bins_have_a_fixed_duration_from_time_zero():
         if time < 80:
             expected[time // 10, y, x, polarity] += 1
     assert expected.sum() < 200
-    np.testing.assert_array_equal(frames, expected)
+    assert_array_equal(frames, expected)
     # Frames after the last event are zero, and events of unsigned times after the last
     # frame are left out.
     late = Events(*(np.array([1]) for _ in range(3)), np.array([2**64 - 1], "uint64"))
@@ -151,7 +152,7 @@ def test_voxel_grids_are_those_of_a_slow_loop(bins):
             )
     found = voxel_grid(events, bins, SMALL)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, grid, atol=1e-5)
+    assert_allclose(found, grid, atol=1e-5)
     # No event is lost, also not the last one.
     assert found.sum() == pytest.approx(2 * events.polarity.sum() - 100, abs=1e-4)
 
@@ -179,9 +180,7 @@ def test_time_surfaces_are_those_of_a_slow_loop(timesteps):
         for x, y, polarity, time in in_order(events):
             if time - first < end:
                 expected[step, y, x, polarity] = np.exp(-(end - (time - first)) / tau)
-    np.testing.assert_allclose(
-        time_surfaces(events, timesteps, tau, SMALL), expected, rtol=1e-5
-    )
+    assert_allclose(time_surfaces(events, timesteps, tau, SMALL), expected, rtol=1e-5)
 
 
 def test_flips_and_rolls_move_events_as_images():
@@ -190,8 +189,8 @@ def test_flips_and_rolls_move_events_as_images():
         voxel_grid(moved, 1, SMALL)[0]
         for moved in (events, flip(events, SMALL), roll(events, 4, -1, SMALL))
     )
-    np.testing.assert_array_equal(flipped, image[:, ::-1])
-    np.testing.assert_array_equal(rolled, np.roll(image, (4, -1), (0, 1)))
+    assert_array_equal(flipped, image[:, ::-1])
+    assert_array_equal(rolled, np.roll(image, (4, -1), (0, 1)))
 
 
 def test_unsigned_columns_are_flipped_too():
@@ -249,4 +248,4 @@ def test_events_are_dropped_in_each_of_four_ways_and_never_all():
     # no event.
     assert 0.22 < counts.count(100) / 1000 < 0.35
     first, again = (event_drop(events, np.random.default_rng(3), SHAPE) for _ in "ab")
-    np.testing.assert_array_equal(first.timestamp, again.timestamp)
+    assert_array_equal(first.timestamp, again.timestamp)

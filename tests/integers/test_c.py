@@ -9,10 +9,10 @@ import subprocess
 import keras
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from tests.integers.drawn import SEEDS, draw, sums
-from tests.integers.numpy_arrays import run_in_numpy
 from tests.integers.test_integer import CASES, frames
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -106,13 +106,13 @@ def test_the_program_of_a_drawn_network_gives_its_logits(seed, tmp_path):
     weights, bits = [(None, 16), ("int4", 12), ("ternary", 20)][seed % 3]
     chip = rsnn.integer(draw(seed), weights, bits, verbose=False)
     x = frames(seed, 5)
-    expected = run_in_numpy(chip.plan, x)
+    expected = chip.integer_logits(x)
     for cache_input in (True, False):
         logits, classes = outputs_of_c(
             chip, x, tmp_path, *SANITIZED, cache_input=cache_input
         )
-        np.testing.assert_array_equal(logits, expected)
-        np.testing.assert_array_equal(classes, expected.argmax(1))
+        assert_array_equal(logits, expected)
+        assert_array_equal(classes, expected.argmax(1))
 
 
 @pytest.mark.parametrize("bits", [16, 24])
@@ -121,8 +121,8 @@ def test_the_program_of_sums_of_currents_gives_their_logits(bits, tmp_path):
         rsnn.integer(sums(), membrane_bits=bits, verbose=False),
         np.arange(3000).astype("uint8").reshape(5, 600),
     )
-    np.testing.assert_array_equal(
-        outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], run_in_numpy(chip.plan, x)
+    assert_array_equal(
+        outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], chip.integer_logits(x)
     )
     # Factors beyond 32 bits are some of those with 24.
     assert ("int64_t factors" in (tmp_path / "net.c").read_text()) == (bits == 24)
@@ -141,7 +141,7 @@ def test_the_program_stops_where_the_network_does(tmp_path):
         rows = rows_of_c(
             MAIN_UNTIL_SURE, chip, x, tmp_path, *SANITIZED, f"-DMARGIN={margin}"
         )
-        np.testing.assert_array_equal(
+        assert_array_equal(
             rows, np.column_stack([logits, logits.argmax(axis=1), steps])
         )
 
@@ -152,8 +152,8 @@ def test_the_program_of_a_reference_case_gives_its_logits(case, tmp_path):
     logits, classes = outputs_of_c(
         rsnn.load_integers(CASES / f"{case}.npz"), expected["x"], tmp_path, *SANITIZED
     )
-    np.testing.assert_array_equal(logits, expected["logits"])
-    np.testing.assert_array_equal(classes, expected["classes"])
+    assert_array_equal(logits, expected["logits"])
+    assert_array_equal(classes, expected["classes"])
 
 
 def test_the_program_of_the_docs_prints_the_class(tmp_path):
@@ -179,7 +179,7 @@ def test_the_program_of_the_docs_prints_the_class(tmp_path):
             capture_output=True,
             check=True,
         ).stdout
-        assert int(printed) == run_in_numpy(chip.plan, image[None]).argmax()
+        assert int(printed) == chip.integer_logits(image[None]).argmax()
 
 
 @pytest.mark.parametrize(
@@ -203,10 +203,8 @@ def test_membranes_hold_that_begin_far_below_their_threshold(where, tmp_path):
     assert np.unique(expected[:, 0]).size > 1
     for bits in (16, 24):
         chip = rsnn.integer(model, membrane_bits=bits, verbose=False)
-        np.testing.assert_allclose(
-            chip.predict(x, verbose=0), expected, rtol=0.02, atol=1e-3
-        )
-        np.testing.assert_array_equal(
+        assert_allclose(chip.predict(x, verbose=0), expected, rtol=0.02, atol=1e-3)
+        assert_array_equal(
             outputs_of_c(chip, x, tmp_path, *SANITIZED)[0], chip.integer_logits(x)
         )
 

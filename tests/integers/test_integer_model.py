@@ -10,31 +10,42 @@ import numpy as np
 import pytest
 from helpers import assert_close
 from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from tests.integers.drawn import T, draw
 from tests.integers.test_integer import frames, spikes_of
 
 
-def small(*of_layers, shape=(4, 4, 2), timesteps=T):
+def small(*parts, shape=(4, 4, 2), timesteps=T):
     """A model of layers."""
-    return rsnn.SpikingModel(
-        keras.Sequential([keras.Input(shape), *of_layers]), timesteps, "bptt"
-    )
+    network = keras.Sequential([keras.Input(shape), *parts])
+    return rsnn.SpikingModel(network, timesteps, "bptt")
+
+
+def with_kernel(kernel, neurons, bias=0.0, **kwargs):
+    """A model of neurons after the weights "d", and of two classes."""
+    kernel = np.array(kernel, "float32")
+    dense = layers.Dense(kernel.shape[1], name="d")
+    model = small(dense, neurons, layers.Dense(2), shape=kernel.shape[:1], **kwargs)
+    dense.set_weights([kernel, np.broadcast_to(bias, kernel.shape[1:])])
+    return model
+
+
+def integers(model, *args, **kwargs):
+    return rsnn.integer(model, *args, verbose=False, **kwargs)
 
 
 def test_predict_evaluate_and_steps_give_the_integer_logits():
-    chip, x = rsnn.integer(draw(0), verbose=False), frames(0, 6, time=True)
+    chip, x = integers(draw(0)), frames(0, 6, time=True)
     logits = chip.integer_logits(x, batch_size=4)
     assert logits.dtype == "int32"
     for _ in range(2):
         steps = [ops.convert_to_numpy(chip.step(x[:, t])) for t in range(T)]
-        np.testing.assert_array_equal(sum(steps), logits)
+        assert_array_equal(sum(steps), logits)
         chip.reset_state()
     real = chip.predict(x, batch_size=4, verbose=0)
-    np.testing.assert_array_equal(
-        real, logits.astype("float32") * np.float32(chip.plan.unit / T)
-    )
+    assert_array_equal(real, logits.astype("float32") * np.float32(chip.plan.unit / T))
     chip.compile(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
@@ -52,7 +63,7 @@ def test_predict_evaluate_and_steps_give_the_integer_logits():
 
 def test_inputs_that_are_no_integers_of_the_network_are_refused():
     chip, x = (
-        rsnn.integer(draw(1), largest_input=100, verbose=False),
+        integers(draw(1), largest_input=100),
         frames(1, 3, largest=101),
     )
     with pytest.raises(TypeError, match=r"float32.*uint8"):
@@ -82,14 +93,12 @@ def test_inputs_that_are_no_integers_of_the_network_are_refused():
 
 @pytest.mark.runs_once
 def test_a_file_gives_the_same_network(tmp_path):
-    chip, x = rsnn.integer(draw(3), "ternary", 12, verbose=False), frames(3, 4)
+    chip, x = integers(draw(3), "ternary", 12), frames(3, 4)
     chip.save_integers(tmp_path / "net.npz")
     loaded = rsnn.load_integers(tmp_path / "net.npz")
     assert loaded.plan.layers == chip.plan.layers
-    np.testing.assert_array_equal(loaded.integer_logits(x), chip.integer_logits(x))
-    np.testing.assert_array_equal(
-        loaded.predict(x, verbose=0), chip.predict(x, verbose=0)
-    )
+    assert_array_equal(loaded.integer_logits(x), chip.integer_logits(x))
+    assert_array_equal(loaded.predict(x, verbose=0), chip.predict(x, verbose=0))
     with np.load(tmp_path / "net.npz") as file:
         name = chip.plan.layers[0].name
         np.savez(
@@ -106,175 +115,84 @@ def test_a_file_gives_the_same_network(tmp_path):
         rsnn.load_integers(tmp_path / "other.npy")
 
 
-@pytest.mark.runs_once
-def test_a_file_whose_numbers_do_not_fit_is_refused(tmp_path):
-    of_layers = (
-        layers.Dense(3, name="d"),
-        rsnn.layers.LIF(reset="hard", name="n"),
-        layers.Dense(2, name="e"),
-    )
-    rsnn.integer(small(*of_layers, shape=(4,)), verbose=False).save_integers(
-        tmp_path / "net.npz"
-    )
-    with np.load(tmp_path / "net.npz") as file:
-        right = dict(file)
-
-    def refuses(reason, **changed):
-        np.savez(tmp_path / "wrong.npz", **{**right, **changed})
-        with pytest.raises(ValueError, match=reason):
-            rsnn.load_integers(tmp_path / "wrong.npz")
-
-    refuses("w/d that int8", **{"w/d": right["w/d"].astype("int64") * 2})
-    refuses("theta/n that int32", **{"theta/n": right["theta/n"] + 0.5})
-    refuses(r"w/d of shape \(3, 4\) for 4", **{"w/d": right["w/d"].T})
-    refuses(r"theta/n of shape \(2,\) for 3", **{"theta/n": right["theta/n"][:2]})
-    refuses("16 bits would begin at -32769", **{"v0/n": np.full(3, -(2**15) - 1)})
-    meta = json.loads(str(right["meta"]))
-    dense, neurons, *others = meta["layers"]
-    wide = {**neurons, "membrane_bits": 24, "decay_m": 60_000, "decay_k": 16}
-    refuses(
-        "products with decays",
-        meta=json.dumps({**meta, "layers": [dense, wide, *others]}),
-    )
-    without = {key: value for key, value in neurons.items() if key != "decay_m"}
-    refuses(
-        "'n' of kind 'neurons' without 'decay_m'",
-        meta=json.dumps({**meta, "layers": [dense, without, *others]}),
-    )
-    refuses(
-        r"'n' of kind 'neurons' after \['other'\]",
-        meta=json.dumps(
-            {**meta, "layers": [dense, {**neurons, "from": ["other"]}, *others]}
-        ),
-    )
-    refuses("largest_input=256", meta=json.dumps({**meta, "largest_input": 256}))
-    refuses(
-        "timesteps=None",
-        meta=json.dumps(
-            {key: value for key, value in meta.items() if key != "timesteps"}
-        ),
-    )
-
-
 @pytest.fixture
 def wrong_file(tmp_path):
-    """A function that writes a file of a network with changed facts of a layer,
-    settings or arrays, and gives its path."""
-    model = small(
-        layers.Conv2D(4, 3, name="conv"), _lif(), layers.Flatten(), layers.Dense(2)
-    )
-    rsnn.integer(model, verbose=False).save_integers(tmp_path / "net.npz")
+    """A function that writes a file of a network with changes of the first layer of a
+    kind, of "settings" or of "arrays", and gives its path."""
+    conv, last = layers.Conv2D(4, 3, name="conv"), layers.Dense(2)
+    chip = integers(small(conv, _lif(), layers.Flatten(), last))
+    chip.save_integers(tmp_path / "net.npz")
     with np.load(tmp_path / "net.npz") as file:
-        right = dict(file)
-    meta = json.loads(str(right["meta"]))
+        arrays = dict(file)
+    meta = json.loads(str(arrays["meta"]))
 
-    def write(kind=None, arrays=None, settings=None, **facts):
-        made = [dict(layer) for layer in meta["layers"]]
-        for layer in (
-            made[-1:]
-            if kind is None
-            else [layer for layer in made if layer["kind"] == kind][:1]
-        ):
-            layer.update(facts)
-            changed = {
-                f"{key}/{layer['name']}": value for key, value in (arrays or {}).items()
-            }
-        np.savez(
-            tmp_path / "wrong.npz",
-            **{
-                **right,
-                "meta": json.dumps({**meta, "layers": made, **(settings or {})}),
-                **changed,
-            },
-        )
-        return tmp_path / "wrong.npz"
+    def write(kind="settings", changes=()):
+        if kind == "arrays":
+            arrays.update(changes)
+        elif kind == "settings":
+            meta.update(changes)
+        else:
+            layer = next(layer for layer in meta["layers"] if layer["kind"] == kind)
+            layer.update(changes)
+            for missing in [key for key, value in layer.items() if value is None]:
+                del layer[missing]
+        path = tmp_path / "wrong.npz"
+        np.savez(path, **{**arrays, "meta": json.dumps(meta)})
+        return path
 
     return write
 
 
-WRONG = {
-    "code as the name": (
-        {"name": "a*/ void __attribute__((constructor)) evil(void) {} /*"},
-        "a name must be new",
-    ),
-    "code as padding": (
-        {"kind": "conv", "pad_value": "0; evil()"},
-        "pad_value='0; evil",
-    ),
-    "no kind": (
-        {
-            "kind": "conv",
-            "settings": {
-                "layers": [{"name": "a", "kind": ["conv"], "from": ["input"]}]
-            },
-        },
-        "a kind one of",
-    ),
-    "negative factors": (
-        {
-            "settings": {
-                "layers": [
-                    {"name": "a", "kind": "add", "from": ["input"], "factors": [-1]}
-                ]
-            }
-        },
-        "factors",
-    ),
-    "a shift of decays below 0": ({"kind": "neurons", "decay_k": -1}, "decay_k=-1"),
-    "a shift of decays beyond 32 bits": (
-        {"kind": "neurons", "decay_k": 40},
-        "decay_k=40",
-    ),
-    "decays above 1": (
-        {"kind": "neurons", "decay_m": 257, "decay_k": 8},
-        "decays above 1",
-    ),
-    "a threshold of 0": (
-        {"kind": "neurons", "arrays": {"theta": np.zeros(4, "int32")}},
-        "thresholds below 1",
-    ),
-    "a bias that does not fit": (
-        {"kind": "neurons", "arrays": {"bias": np.full(4, 2**31 - 1)}},
-        "currents do not fit",
-    ),
-    "many levels": ({"kind": "neurons", "levels": 10**9}, "levels=1000000000"),
-    "a reset that is no Boolean": ({"kind": "neurons", "hard": 1}, "hard=1"),
-    "two layers of one name": (
-        {"kind": "neurons", "name": "conv"},
-        "a name must be new",
-    ),
-    "no layers": ({"settings": {"layers": []}}, "list of 1 to"),
-    "a stride of 0": ({"kind": "conv", "stride": [0, 1]}, r"stride=\[0, 1\]"),
-    "padding larger than memory": (
-        {"kind": "conv", "pad": [[10**6, 10**6], [10**6, 10**6]]},
-        "more than it can have",
-    ),
-    "an image larger than memory": (
-        {"settings": {"input_shape": [10**5, 10**5, 2]}},
-        "more than it can have",
-    ),
-    "a kernel of no size": (
-        {"kind": "conv", "arrays": {"w": np.zeros((0, 3, 2, 4))}},
-        r"of shape \(0, 3, 2, 4\)",
-    ),
-    "steps that are a text": ({"settings": {"timesteps": "2"}}, "timesteps='2'"),
-    "more steps than 32 bits add up": (
-        {"settings": {"timesteps": 2**31 - 1}},
-        "sums over 2147483647 time steps",
-    ),
-    "a unit below 0": ({"settings": {"unit_of_logits": -1.0}}, "unit_of_logits=-1.0"),
-    "JSON that is none": ({"settings": {"layers": float("nan")}}, "list of 1 to"),
-}
+EVIL = "a*/ void __attribute__((constructor)) evil(void) {} /*"
+SLOW = {"membrane_bits": 24, "decay_m": 60_000, "decay_k": 16}
+NO_KIND = {"name": "a", "kind": ["conv"], "from": ["input"]}
+NEGATIVE = {"name": "a", "kind": "add", "from": ["input"], "factors": [-1]}
+WRONG = [
+    # Code.
+    ("readout", {"name": EVIL}, "a name must be new"),
+    ("conv", {"pad_value": "0; evil()"}, "pad_value='0; evil"),
+    # Layers.
+    ("settings", {"layers": [NO_KIND]}, "a kind one of"),
+    ("settings", {"layers": [NEGATIVE]}, "factors"),
+    ("settings", {"layers": []}, "list of 1 to"),
+    ("settings", {"layers": float("nan")}, "list of 1 to"),
+    ("neurons", {"name": "conv"}, "a name must be new"),
+    ("neurons", {"from": ["other"]}, r"of kind 'neurons' after \['other'\]"),
+    # Facts.
+    ("neurons", {"decay_m": None}, "'neurons' of kind 'neurons' without 'decay_m'"),
+    ("neurons", {"decay_k": -1}, "decay_k=-1"),
+    ("neurons", {"decay_k": 40}, "decay_k=40"),
+    ("neurons", {"decay_m": 257, "decay_k": 8}, "decays above 1"),
+    ("neurons", SLOW, "products with decays"),
+    ("neurons", {"levels": 10**9}, "levels=1000000000"),
+    ("neurons", {"hard": 1}, "hard=1"),
+    ("conv", {"stride": [0, 1]}, r"stride=\[0, 1\]"),
+    ("conv", {"pad": [[10**6, 10**6]] * 2}, "more than it can have"),
+    # Arrays.
+    ("arrays", {"w/conv": np.full((3, 3, 2, 4), 200)}, "w/conv that int8"),
+    ("arrays", {"w/conv": np.zeros((3, 3, 4, 2))}, r"w/conv of shape \(3, 3, 4, 2\)"),
+    ("arrays", {"w/conv": np.zeros((0, 3, 2, 4))}, r"of shape \(0, 3, 2, 4\)"),
+    ("arrays", {"theta/neurons": np.full(4, 9.5)}, "theta/neurons that int32"),
+    ("arrays", {"theta/neurons": np.ones(2, "int32")}, r"of shape \(2,\) for 4"),
+    ("arrays", {"theta/neurons": np.zeros(4, "int32")}, "thresholds below 1"),
+    ("arrays", {"bias/neurons": np.full(4, 2**31 - 1)}, "currents do not fit"),
+    ("arrays", {"v0/neurons": np.full(4, -(2**15) - 1)}, "would begin at -32769"),
+    # Settings.
+    ("settings", {"largest_input": 256}, "largest_input=256"),
+    ("settings", {"input_shape": [10**5, 10**5, 2]}, "more than it can have"),
+    ("settings", {"timesteps": None}, "timesteps=None"),
+    ("settings", {"timesteps": "2"}, "timesteps='2'"),
+    ("settings", {"timesteps": 2**31 - 1}, "sums over 2147483647 time steps"),
+    ("settings", {"unit_of_logits": -1.0}, "unit_of_logits=-1.0"),
+]
 
 
 @pytest.mark.runs_once
-@pytest.mark.parametrize("case", WRONG)
-def test_a_file_that_breaks_the_schema_is_refused(case, wrong_file):
-    changes, reason = WRONG[case]
-    path = wrong_file(**changes)
-    with pytest.raises(
-        ValueError, match=f"`filepath` must be a file.*wrong.npz.*{reason}"
-    ):
+@pytest.mark.parametrize(("kind", "changes", "reason"), WRONG)
+def test_a_file_that_breaks_the_schema_is_refused(kind, changes, reason, wrong_file):
+    path = wrong_file(kind, changes)
+    message = f"`filepath` must be a file.*wrong.npz.*{reason}"
+    with pytest.raises(ValueError, match=message):
         rsnn.load_integers(path)
 
 
@@ -300,11 +218,8 @@ def test_arrays_are_read_only_if_a_layer_has_them_and_they_fit(wrong_file):
 
 @pytest.mark.runs_once
 def test_names_of_layers_put_no_code_into_files_and_programs(tmp_path):
-    chip = rsnn.integer(
-        small(
-            layers.Dense(3, name="größe * evil"), _lif(), layers.Dense(2), shape=(2,)
-        ),
-        verbose=False,
+    chip = integers(
+        small(layers.Dense(3, name="größe * evil"), _lif(), layers.Dense(2), shape=(2,))
     )
     assert chip.plan.layers[0].name == "gr__e___evil"
     chip.save_integers(tmp_path / "net.npz")
@@ -326,109 +241,66 @@ def test_names_of_layers_put_no_code_into_files_and_programs(tmp_path):
 
 @pytest.mark.runs_once
 def test_thresholds_and_biases_are_those_counted_by_hand():
-    model = small(
-        layers.Dense(2, name="d"),
-        rsnn.layers.LIF(0.25, 0.5, initial_membrane=0.1, name="n"),
-        layers.Dense(2),
-        shape=(2,),
-    )
-    kernel = np.array([[0.5, 0.1], [-0.25, 0.2]], "float32")
-    model.network.get_layer("d").set_weights([kernel, np.array([0.3, -0.1])])
-    chip = rsnn.integer(model, membrane_bits=12, verbose=False)
-    constants, (neurons,) = (
-        chip.plan.constants,
-        (layer for layer in chip.plan.layers if layer.kind == "neurons"),
-    )
-    np.testing.assert_array_equal(constants["w/d"], [[127, 64], [-64, 127]])
+    neurons = rsnn.layers.LIF(0.25, 0.5, initial_membrane=0.1, name="n")
+    model = with_kernel([[0.5, 0.1], [-0.25, 0.2]], neurons, bias=[0.3, -0.1])
+    chip = integers(model, membrane_bits=12)
+    constants, facts = chip.plan.constants, chip.plan.of("n").facts
+    assert_array_equal(constants["w/d"], [[127, 64], [-64, 127]])
     # θ / s = 127 and 317.5: the largest is at most 2^(12 − 1 − 3) = 256.
-    assert neurons.facts["f"] == -1
+    assert facts["f"] == -1
     units = np.array([0.5, 0.2]) / 127 * 2
     for key, value in (("theta", 0.5), ("bias", [0.3, -0.1]), ("v0", 0.1)):
-        np.testing.assert_array_equal(
-            constants[f"{key}/n"], np.rint(np.asarray(value) / units)
-        )
-    assert (neurons.facts["decay_m"], neurons.facts["decay_k"]) == (64, 8)
+        assert_array_equal(constants[f"{key}/n"], np.rint(np.asarray(value) / units))
+    assert (facts["decay_m"], facts["decay_k"]) == (64, 8)
     assert "thresholds 64 to 159" in str(chip.report)
 
 
 @pytest.mark.runs_once
 def test_a_channel_with_hardly_any_current_keeps_its_bias():
-    model = small(
-        layers.Dense(4, name="d"),
-        rsnn.layers.IF(name="n"),
-        layers.Dense(2),
-        shape=(2,),
-        timesteps=4,
-    )
-    kernel = np.array([[1.0, 0.5, 1e-4, 0.0], [0.5, 1.0, 0.0, 0.0]], "float32")
-    model.network.get_layer("d").set_weights([kernel, np.array([0.0, 0.0, 0.5, 0.25])])
-    chip = rsnn.integer(model, verbose=False)
+    kernel, bias = [[1.0, 0.5, 1e-4, 0.0], [0.5, 1.0, 0.0, 0.0]], [0.0, 0.0, 0.5, 0.25]
+    model = with_kernel(kernel, rsnn.layers.IF(name="n"), bias=bias, timesteps=4)
+    chip = integers(model)
     spikes = chip.layer_outputs(np.array([[1, 0]], "uint8"))["n"]
-    np.testing.assert_array_equal(spikes.sum(1), [[4, 2, 2, 1]])
+    assert_array_equal(spikes.sum(1), [[4, 2, 2, 1]])
     assert [row.silent for row in chip.report.layers if row.kind == "neurons"] == [2]
 
 
 @pytest.mark.runs_once
 def test_a_channel_of_small_currents_keeps_them_if_its_threshold_fits():
-    model = small(
-        layers.Dense(5, name="d"),
-        rsnn.layers.IF(3.4, name="n"),
-        layers.Dense(2),
-        shape=(1,),
-    )
-    model.network.get_layer("d").set_weights(
-        [np.array([[1.0, 1.0, 1.0, 1 / 5, 1 / 9]], "float32"), np.zeros(5)]
-    )
+    kernel = [[1.0, 1.0, 1.0, 1 / 5, 1 / 9]]
     # The last threshold, 9 times the median, is less than the limit of 2^12 with the
     # shift that the third one decides.
-    chip = rsnn.integer(model, verbose=False)
-    assert chip.plan.of("n").facts["f"] == 0
-    np.testing.assert_array_equal(
-        chip.plan.constants["theta/n"], [432, 432, 432, 2159, 3886]
-    )
-    np.testing.assert_array_equal(chip.plan.constants["w/d"], [[127] * 5])
+    plan = integers(with_kernel(kernel, rsnn.layers.IF(3.4, name="n"))).plan
+    assert plan.of("n").facts["f"] == 0
+    assert_array_equal(plan.constants["theta/n"], [432, 432, 432, 2159, 3886])
+    assert_array_equal(plan.constants["w/d"], [[127] * 5])
 
 
 @pytest.mark.runs_once
 @pytest.mark.parametrize("bits", [16, 20])
 def test_slow_leaks_keep_currents_below_and_above_the_threshold_where_they_are(bits):
-    network = (
-        layers.Dense(2, name="d"),
-        rsnn.layers.LIF(0.99, decay_input=True, name="n"),
-        layers.Dense(2),
+    neurons = rsnn.layers.LIF(0.99, decay_input=True, name="n")
+    chip = integers(
+        with_kernel([[0.95, 1.1]], neurons, timesteps=300), membrane_bits=bits
     )
-    model = small(*network, shape=(1,), timesteps=300)
-    model.network.get_layer("d").set_weights(
-        [np.array([[0.95, 1.1]], "float32"), np.zeros(2)]
-    )
-    x = np.ones((1, 1), "uint8")
-    found = (
-        rsnn.integer(model, membrane_bits=bits, verbose=False)
-        .layer_outputs(x)["n"]
-        .sum(1)
-    )
-    np.testing.assert_array_equal(found > 0, [[False, True]])
-    slow = small(
-        layers.Dense(2), rsnn.layers.LIF(0.999, name="n"), layers.Dense(2), shape=(1,)
-    )
+    spikes = chip.layer_outputs(np.ones((1, 1), "uint8"))["n"]
+    assert_array_equal(spikes.any(axis=1), [[False, True]])
+    slow = with_kernel([[1.0, 1.0]], rsnn.layers.LIF(0.999, name="n"))
     with pytest.raises(ValueError, match=r"'n'.*decay=0\.999.*membrane_bits"):
-        rsnn.integer(slow, membrane_bits=24, verbose=False)
+        integers(slow, membrane_bits=24)
 
 
 @pytest.mark.runs_once
 def test_a_model_in_half_precision_has_the_integers_of_its_float32_weights():
-    plans = []
+    constants = []
     for policy in ("float32", "mixed_bfloat16"):
         keras.utils.set_random_seed(0)
-        weighted = (
-            rsnn.layers.WSConv2D(4, 3, name="c", dtype=policy),
-            layers.Dense(2, name="d", dtype=policy),
-        )
-        model = small(
-            weighted[0], _lif(dtype=policy), layers.Flatten(dtype=policy), weighted[1]
-        )
-        plans.append(rsnn.integer(model, verbose=False).plan)
-    ours, theirs = (plan.constants for plan in plans)
+        keras.config.set_dtype_policy(policy)
+        convolution = rsnn.layers.WSConv2D(4, 3, name="c")
+        last = layers.Dense(2, name="d")
+        model = small(convolution, _lif(), layers.Flatten(), last)
+        constants.append(integers(model).plan.constants)
+    ours, theirs = constants
     assert_close(theirs, ours, rtol=0)
 
 
@@ -467,9 +339,9 @@ def test_energy_and_describe_count_what_they_count_of_exact_floats(time):
             ] = 127
             layer.kernel.assign(kernel / 2.0**8)
     x = random.integers(0, 2, (4, T, 4, 4, 2) if time else (4, 4, 4, 2), "uint8")
-    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
+    chip = integers(model, membrane_bits=24)
     floats = x.astype("float32")
-    np.testing.assert_allclose(_operations(chip, x), _operations(model, floats))
+    assert_allclose(_operations(chip, x), _operations(model, floats))
     ours, theirs = (
         rsnn.describe(chip, x, verbose=False),
         rsnn.describe(model, floats, verbose=False),
@@ -493,15 +365,13 @@ def channels_first():
 @pytest.mark.parametrize("seed", [4, 18, 25, 29])
 def test_networks_with_channels_first_spike_as_their_integers(seed, channels_first):
     model, x = draw(seed, exact=True), np.moveaxis(frames(seed, 3), -1, 1)
-    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
+    chip = integers(model, membrane_bits=24)
     outputs = chip.layer_outputs(x)
     for name, spikes in spikes_of(model, x).items():
-        np.testing.assert_array_equal(
+        assert_array_equal(
             outputs[name], np.moveaxis(spikes, 2, -1) if spikes.ndim == 5 else spikes
         )
-    np.testing.assert_allclose(
-        chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4
-    )
+    assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4)
 
 
 @pytest.mark.runs_once
@@ -517,8 +387,8 @@ def test_additions_of_frames_with_channels_first_are_those_of_exact_floats(
     )
     model.network.get_layer("c").kernel.assign(np.ones((3, 3, 2, 3)) / 2)
     x = np.random.default_rng(0).integers(0, 2, (3, T, 2, 5, 4), "uint8")
-    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
-    np.testing.assert_allclose(
+    chip = integers(model, membrane_bits=24)
+    assert_allclose(
         _operations(chip, x)[:, 0], _operations(model, x.astype("float32"))[:, 0]
     )
 
@@ -531,105 +401,68 @@ def test_classes_that_channels_first_would_reorder_are_refused(channels_first):
         for end in flattened
     )
     x = np.random.default_rng(0).integers(0, 2, (3, 2, 4, 4), "uint8")
-    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
-    np.testing.assert_allclose(
-        chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.05
-    )
+    chip = integers(model, membrane_bits=24)
+    assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.05)
     with pytest.raises(ValueError, match=r"'culprit'.*order.*Flatten"):
-        rsnn.integer(wrong, verbose=False)
+        integers(wrong)
 
 
 def _lif(**kwargs):
     return rsnn.layers.LIF(name="neurons", **kwargs)
 
 
-def _offset(padding):
-    return [
-        layers.Rescaling(1 / 90, -0.81),
-        layers.Conv2D(4, 3, padding=padding, name="culprit"),
-        _lif(),
-        layers.Flatten(),
-        layers.Dense(2),
-    ]
+CULPRIT = {"name": "culprit"}
+FLAT, NEURONS = layers.Flatten(), _lif()
+SCALED = layers.Rescaling(1 / 90, -0.81)
 
 
-REFUSED = {
-    "two layers of weights": (
-        [
-            layers.Conv2D(4, 1),
-            layers.Conv2D(4, 1, name="culprit"),
-            _lif(),
-            layers.Flatten(),
-        ],
+def offset(padding):
+    convolution = layers.Conv2D(4, 3, padding=padding, **CULPRIT)
+    return SCALED, convolution, NEURONS, FLAT, layers.Dense(2)
+
+
+REFUSED = [
+    (
+        (layers.Conv2D(4, 1), layers.Conv2D(4, 1, **CULPRIT), NEURONS, FLAT),
         "neurons there",
     ),
-    "an activation": (
-        [layers.Dense(4, activation="relu", name="culprit"), _lif(), layers.Flatten()],
+    (
+        (layers.Dense(4, activation="relu", **CULPRIT), NEURONS, FLAT),
         "activation",
     ),
-    "a softmax": (
-        [_lif(), layers.Flatten(), layers.Dense(2), layers.Softmax(name="culprit")],
-        "activation",
-    ),
-    "a lone normalisation": (
-        [_lif(), layers.BatchNormalization(name="culprit"), layers.Flatten()],
-        "follow weights",
-    ),
-    "adaptive neurons": (
-        [layers.Dense(4), rsnn.layers.ALIF(name="culprit"), layers.Flatten()],
-        "IF, LIF",
-    ),
-    "an average of currents": (
-        [
-            layers.Conv2D(4, 1),
-            layers.AveragePooling2D(2, name="culprit"),
-            _lif(),
-            layers.Flatten(),
-        ],
+    ((NEURONS, FLAT, layers.Dense(2), layers.Softmax(**CULPRIT)), "activation"),
+    ((NEURONS, layers.BatchNormalization(**CULPRIT), FLAT), "follow weights"),
+    ((layers.Dense(4), rsnn.layers.ALIF(**CULPRIT), FLAT), "IF, LIF"),
+    (
+        (layers.Conv2D(4, 1), layers.AveragePooling2D(2, **CULPRIT), NEURONS, FLAT),
         "after neurons",
     ),
-    "padding that is no pixel": (_offset("same"), "padding"),
-    "images as logits": (
-        [layers.Conv2D(2, 1), rsnn.layers.LIF(name="culprit")],
-        "Flatten",
-    ),
-    "scales of channels": (
-        [
-            layers.Rescaling([0.1, 0.2], name="culprit"),
-            layers.Dense(4),
-            _lif(),
-            layers.Flatten(),
-        ],
+    (offset("same"), "padding"),
+    ((layers.Conv2D(2, 1), rsnn.layers.LIF(**CULPRIT)), "Flatten"),
+    (
+        (layers.Rescaling([0.1, 0.2], **CULPRIT), layers.Dense(4), NEURONS, FLAT),
         "one scale",
     ),
-    "rounding up": (
-        [
-            layers.Dense(4),
-            rsnn.layers.ILIF(round_half_up=True, name="culprit"),
-            layers.Flatten(),
-        ],
+    (
+        (layers.Dense(4), rsnn.layers.ILIF(round_half_up=True, **CULPRIT), FLAT),
         "round_half_up",
     ),
-    "a stabiliser": (
-        [
-            layers.Dense(4),
-            rsnn.layers.LIF(threshold_stabilizer=True, name="culprit"),
-            layers.Flatten(),
-        ],
+    (
+        (layers.Dense(4), rsnn.layers.LIF(threshold_stabilizer=True, **CULPRIT), FLAT),
         "trainable",
     ),
-}
+]
+
+
+def copies(parts):
+    return [part.__class__.from_config(part.get_config()) for part in parts]
 
 
 @pytest.mark.runs_once
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_integers_cannot_compute_is_refused_by_name(case):
-    of_layers, reason = REFUSED[case]
-    model = small(
-        *(layer.__class__.from_config(layer.get_config()) for layer in of_layers)
-    )
+@pytest.mark.parametrize(("parts", "reason"), REFUSED)
+def test_what_integers_cannot_compute_is_refused_by_name(parts, reason):
     with pytest.raises(ValueError, match=f"'culprit'.*{reason}"):
-        rsnn.integer(model, verbose=False)
+        integers(small(*copies(parts)))
 
 
 @pytest.mark.runs_once
@@ -637,7 +470,7 @@ def test_pooling_over_windows_of_very_many_sizes_is_refused():
     pooling = layers.AveragePooling2D(28, strides=1, padding="same", name="culprit")
     model = small(_lif(), pooling, layers.GlobalAveragePooling2D(), shape=(64, 64, 1))
     with pytest.raises(ValueError, match=r"'culprit'.*so many sizes do not fit"):
-        rsnn.integer(model, verbose=False)
+        integers(model)
 
 
 @pytest.mark.runs_once
@@ -652,8 +485,8 @@ def test_features_keep_the_order_of_a_flatten_layer_whose_data_format_is_another
     model = small(layers.Conv2D(3, 2), *of_neurons, layers.Dense(3), shape=(5, 4, 2))
     x = np.random.default_rng(0).integers(0, 2, (8, 5, 4, 2), "uint8")
     expected = model.predict(x, verbose=0)
-    np.testing.assert_allclose(
-        rsnn.integer(model, membrane_bits=24, verbose=False).predict(x, verbose=0),
+    assert_allclose(
+        integers(model, membrane_bits=24).predict(x, verbose=0),
         expected,
         atol=0.1,
     )
@@ -668,8 +501,8 @@ def test_a_sum_of_pixels_and_spikes_keeps_both_whatever_their_units(scale):
     model = rsnn.SpikingModel(keras.Model(inputs, layers.Dense(2)(total)), T)
     x = np.random.default_rng(0).integers(0, 256, (8, 3), "uint8")
     expected = model.predict(x, verbose=0)
-    np.testing.assert_allclose(
-        rsnn.integer(model, verbose=False).predict(x, verbose=0),
+    assert_allclose(
+        integers(model).predict(x, verbose=0),
         expected,
         atol=0.03 * np.ptp(expected),
     )
@@ -687,7 +520,7 @@ def test_a_current_is_not_lost_beside_spikes():
     )
     # The current of pixels is 0.94 in a step, and spikes are 1 in each but the first.
     spikes = chip.layer_outputs(np.full((1, 4), 200, "uint8"))["neurons"]
-    np.testing.assert_array_equal(spikes[0, :, 0], [0, 1, 1, 1, 1, 1])
+    assert_array_equal(spikes[0, :, 0], [0, 1, 1, 1, 1, 1])
 
 
 @pytest.mark.runs_once
@@ -702,7 +535,7 @@ def test_a_sum_of_currents_too_large_for_exact_factors_is_refused():
         layers.Dense(2)(rsnn.layers.IF(1e5, name="culprit")(layers.Add()(currents))),
     )
     with pytest.raises(ValueError, match=r"'culprit'.*exact factors.*fewer inputs"):
-        rsnn.integer(rsnn.SpikingModel(network, T), verbose=False)
+        integers(rsnn.SpikingModel(network, T))
 
 
 @pytest.mark.runs_once
@@ -739,7 +572,7 @@ def test_one_shift_in_an_older_file_is_that_of_all_currents(tmp_path):
     # (3 x · 11 − x · 7 + 4) >> 3 is 17 for x = 5, rounded once, of 16.25: 16. For 6 it
     # is 19.5: 20.
     x = np.array([[5], [6]], "uint8")
-    np.testing.assert_array_equal(chip.layer_outputs(x)["n"][..., 0].argmax(1), [6, 4])
+    assert_array_equal(chip.layer_outputs(x)["n"][..., 0].argmax(1), [6, 4])
     chip.save_integers(tmp_path / "new.npz")
     assert rsnn.load_integers(tmp_path / "new.npz").plan.layers == chip.plan.layers
 
@@ -755,7 +588,7 @@ def test_zeros_around_an_image_are_not_lost_in_a_sum():
         inputs, layers.GlobalAveragePooling2D()(rsnn.layers.IF()(total))
     )
     with pytest.raises(ValueError, match=r"'culprit'.*directly before a convolution"):
-        rsnn.integer(rsnn.SpikingModel(network, T), verbose=False)
+        integers(rsnn.SpikingModel(network, T))
 
 
 @pytest.mark.runs_once
@@ -763,7 +596,7 @@ def test_weights_that_are_not_finite_are_refused():
     model = small(layers.Dense(2), _lif(), layers.Dense(2, name="broken"), shape=(2,))
     model.network.get_layer("broken").kernel.assign([[1.0, np.nan], [0.0, 1.0]])
     with pytest.raises(ValueError, match=r"NaN.*broken"):
-        rsnn.integer(model, verbose=False)
+        integers(model)
 
 
 @pytest.mark.runs_once
@@ -776,22 +609,18 @@ def test_logits_of_several_units_are_refused():
     )
     model.network.get_layer("culprit").gamma.assign([1.0, 2.0])
     with pytest.raises(ValueError, match=r"'culprit'.*classes are compared"):
-        rsnn.integer(model, verbose=False)
+        integers(model)
 
 
 @pytest.mark.runs_once
 def test_an_offset_needs_no_padding():
-    rsnn.integer(small(*_offset("valid")), verbose=False)
+    integers(small(*copies(offset("valid"))))
 
 
 @pytest.mark.runs_once
 def test_thresholds_too_coarse_for_few_bits_say_how_many_are_needed():
-    model = small(
-        layers.Dense(3, name="d"), rsnn.layers.IF(name="n"), layers.Dense(2), shape=(2,)
-    )
-    model.network.get_layer("d").set_weights(
-        [np.array([[1.0, 0.01, 0.01], [0.5, 0.01, 0.01]]), np.zeros(3)]
-    )
+    kernel = [[1.0, 0.01, 0.01], [0.5, 0.01, 0.01]]
+    model = with_kernel(kernel, rsnn.layers.IF(name="n"))
     with pytest.raises(ValueError, match=r"'n'.*membrane_bits=14"):
-        rsnn.integer(model, membrane_bits=12, verbose=False)
-    rsnn.integer(model, membrane_bits=14, verbose=False)
+        integers(model, membrane_bits=12)
+    integers(model, membrane_bits=14)

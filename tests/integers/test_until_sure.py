@@ -3,6 +3,7 @@ their calibration."""
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._steps.conformal import largest_allowed, scores
@@ -28,12 +29,10 @@ def test_a_sample_stops_at_the_first_step_at_which_its_class_leads(time):
         for row in leads(sums)
     ]
     logits, steps = chip.logits_until_sure(x, margin, batch_size=8)
-    np.testing.assert_array_equal(steps, expected)
-    np.testing.assert_array_equal(logits, sums[np.arange(11), steps - 1])
+    assert_array_equal(steps, expected)
+    assert_array_equal(logits, sums[np.arange(11), steps - 1])
     assert (logits.dtype, steps.dtype, len(set(steps)) > 1) == ("int32", "int32", True)
-    np.testing.assert_array_equal(
-        chip.logits_until_sure(x, 2**31 - 1)[0], chip.integer_logits(x)
-    )
+    assert_array_equal(chip.logits_until_sure(x, 2**31 - 1)[0], chip.integer_logits(x))
 
 
 @pytest.mark.runs_once
