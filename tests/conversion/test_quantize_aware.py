@@ -20,7 +20,6 @@ from helpers import (
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers.quantized import QuantizedKernels
 
 T = 3
@@ -66,10 +65,9 @@ def network(decay=0.3, decay_bits=None, data_format="channels_last"):
 
 
 def quantized_layers(model):
+    inside = model.network._flatten_layers(include_self=False)
     return {
-        layer.name: layer
-        for layer in keras_internals.with_sublayers(model.network)
-        if isinstance(layer, QuantizedKernels)
+        layer.name: layer for layer in inside if isinstance(layer, QuantizedKernels)
     }
 
 
@@ -123,15 +121,10 @@ def test_outputs_and_gradients_are_those_of_the_rounded_network(gradient, step_m
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_in_mixed_precision_too(policy):
-    before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
-    try:
-        low = rsnn.quantize_aware(
-            with_random_weights(spiking(network(), T)), weights="int4"
-        )
-        plain = rounded(low, spiking(network(DECAY, 8), T))
-    finally:
-        keras.config.set_dtype_policy(before)
+    model = with_random_weights(spiking(network(), T))
+    low = rsnn.quantize_aware(model, weights="int4")
+    plain = rounded(low, spiking(network(DECAY, 8), T))
     check_equal(low, plain, *data(4, (4, 4, 2)), rtol=1e-2, atol=1e-4)
 
 
@@ -207,15 +200,12 @@ def test_layers_have_the_types_of_their_places_and_one_scale_for_all_classes():
 
 def test_a_network_that_ends_in_neurons_has_a_scale_for_each_class():
     inputs = keras.Input((4,))
-    x = rsnn.layers.LIF()(layers.Dense(5, name="hidden")(inputs))
-    model = spiking(
-        keras.Model(inputs, rsnn.layers.LIF()(layers.Dense(3, name="classes")(x))), T
-    )
-    found = quantized_layers(rsnn.quantize_aware(model, "ternary", last="int4"))
-    assert [(layer.weight_type, layer.per_channel) for layer in found.values()] == [
-        ("int8", True),
-        ("int4", True),
-    ]
+    x = rsnn.layers.LIF()(layers.Dense(5)(inputs))
+    network = keras.Model(inputs, rsnn.layers.LIF()(layers.Dense(3)(x)))
+    low = rsnn.quantize_aware(spiking(network, T), "ternary", last="int4")
+    first, last = quantized_layers(low).values()
+    assert (first.weight_type, first.per_channel) == ("int8", True)
+    assert (last.weight_type, last.per_channel) == ("int4", True)
 
 
 def test_decays_are_multiples_of_a_power_of_two():
@@ -223,36 +213,22 @@ def test_decays_are_multiples_of_a_power_of_two():
     x = rsnn.layers.LIF(0.2, name="lif")(layers.Dense(4)(inputs))
     x = rsnn.layers.CuBaLIF(0.3, synaptic_decay=0.45, name="current")(x)
     x = rsnn.layers.ILIF(2, decay=1.0, name="integer")(x)
-    x = rsnn.layers.Recurrent(
-        rsnn.layers.LIF(0.7), rsnn.layers.Scale(0.5), name="recurrent"
-    )(x)
+    back = rsnn.layers.Scale(0.5)
+    x = rsnn.layers.Recurrent(rsnn.layers.LIF(0.7), back, name="recurrent")(x)
     x = rsnn.layers.LIF([0.2, 0.3, 0.7, 0.5], name="each")(x)
     x = rsnn.layers.ParametricLIF(0.999, per_channel=True, name="learned")(x)
-    outputs = rsnn.layers.LeakyReadout(0.9, name="readout")(layers.Dense(3)(x))
-    low = rsnn.quantize_aware(
-        spiking(keras.Model(inputs, outputs), T, "bptt"), decay_bits=4
-    )
-    of = low.network.get_layer
-    found = (
-        of("lif").decay,
-        of("current").decay,
-        of("current").synaptic_decay,
-        of("integer").decay,
-        of("readout").decay,
-    )
-    assert [16 * decay for decay in (*found, of("recurrent").neuron.decay)] == [
-        3,
-        5,
-        7,
-        16,
-        14,
-        11,
-    ]
-    np.testing.assert_array_equal(16 * of("each").decay, [3, 5, 11, 8])
-    cell = of("learned").cell
-    np.testing.assert_array_equal(
-        to_numpy(cell.effective_decay()), np.full((1, 4), 15 / 16)
-    )
+    x = rsnn.layers.LeakyReadout(0.9, name="readout")(layers.Dense(3)(x))
+    model = spiking(keras.Model(inputs, x), T, "bptt")
+    layer = rsnn.quantize_aware(model, decay_bits=4).network.get_layer
+    assert 16 * layer("lif").decay == 3
+    assert 16 * layer("current").decay == 5
+    assert 16 * layer("current").synaptic_decay == 7
+    assert layer("integer").decay == 1
+    assert 16 * layer("recurrent").neuron.decay == 11
+    assert 16 * layer("readout").decay == 14
+    np.testing.assert_array_equal(16 * layer("each").decay, [3, 5, 11, 8])
+    learned = to_numpy(layer("learned").cell.effective_decay())
+    np.testing.assert_array_equal(learned, np.full((1, 4), 15 / 16))
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
@@ -261,32 +237,20 @@ def test_a_learned_decay_is_rounded_in_each_call_and_learns_at_the_rounded_value
 ):
     def model(decay, bits):
         inputs = keras.Input((6,))
-        x = rsnn.layers.ParametricLIF(
-            decay, threshold=0.5, per_channel=True, decay_bits=bits
-        )(inputs)
-        return spiking(
-            keras.Model(
-                inputs,
-                layers.Dense(
-                    3,
-                    kernel_initializer=keras.initializers.RandomNormal(
-                        stddev=1.0, seed=1
-                    ),
-                )(x),
-            ),
-            T,
-            gradient,
-        )
+        settings = {"threshold": 0.5, "per_channel": True, "decay_bits": bits}
+        x = rsnn.layers.ParametricLIF(decay, **settings)(inputs)
+        kernel = keras.initializers.RandomNormal(stddev=1.0, seed=1)
+        x = layers.Dense(3, kernel_initializer=kernel)(x)
+        return spiking(keras.Model(inputs, x), T, gradient)
 
     exact, found = model(11 / 16, None), model(0.7, 4)
     check_equal(found, exact, *data(4), rtol=1e-5)
     compiled(found, keras.optimizers.SGD(10.0)).fit(*data(4), epochs=1, verbose=0)
     cell = found.network.layers[1].cell
-    decays = 1 / (1 + np.exp(-to_numpy(cell.decay_logit)))
-    assert len(np.unique(np.round(decays * 16))) > 1
-    np.testing.assert_array_equal(
-        to_numpy(cell.effective_decay()), np.clip(np.round(decays * 16), 1, 15) / 16
-    )
+    sixteenths = np.round(16 / (1 + np.exp(-to_numpy(cell.decay_logit))))
+    assert len(np.unique(sixteenths)) > 1
+    expected = np.clip(sixteenths, 1, 15) / 16
+    np.testing.assert_array_equal(to_numpy(cell.effective_decay()), expected)
 
 
 @pytest.mark.parametrize(

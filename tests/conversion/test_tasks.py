@@ -94,6 +94,20 @@ def compiled(model, **kwargs):
     return model
 
 
+def decoded(model):
+    return model.predict(X, verbose=0)["decoded"]
+
+
+def assert_equal(found, expected):
+    keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
+
+
+def two_histories(model, loaded, y):
+    """Of the same training."""
+    settings = {"epochs": 2, "shuffle": False, "verbose": 0}
+    return [one.fit(X, y, **settings).history for one in (model, loaded)]
+
+
 def scalar(value):
     return float(ops.convert_to_numpy(value))
 
@@ -103,13 +117,6 @@ def arrays(model):
 
 
 # What is kept.
-def test_a_spiking_task_is_a_spiking_model_of_the_class_of_its_task():
-    model = regression()
-    assert isinstance(model, rsnn.SpikingModel)
-    assert isinstance(model, Regression)
-    assert model.task is model
-    assert type(spikify(Regression(4), 3, verbose=False)) is type(model)
-    assert model.width == 5
 
 
 def test_a_folded_task_is_a_task_that_trains_and_is_saved():
@@ -117,26 +124,20 @@ def test_a_folded_task_is_a_task_that_trains_and_is_saved():
     model.fit(X, Y, verbose=0)
     folded = rsnn.fold_batch_normalization(model, verbose=False)
     assert (type(folded), folded.normalization) == (type(model), None)
-    np.testing.assert_allclose(
-        to_numpy(folded(X)), to_numpy(model(X)), rtol=1e-5, atol=1e-6
-    )
+    assert_close([folded(X)], [model(X)], rtol=1e-5, atol=1e-6)
     compiled(folded).fit(X, Y, verbose=0)
-    loaded = saved_and_loaded(folded)
-    np.testing.assert_array_equal(
-        loaded.predict(X, verbose=0)["decoded"], folded.predict(X, verbose=0)["decoded"]
-    )
+    assert_equal(decoded(saved_and_loaded(folded)), decoded(folded))
 
 
 def test_the_loss_of_given_outputs_is_that_of_the_task():
+    def loss(model):
+        return scalar(
+            compiled(model).compute_loss(ops.convert_to_tensor(X), y, X[:, :3])
+        )
+
     task = Regression(5)
-    model = spikify(task, 2, verbose=False)
-    outputs = np.random.default_rng(2).random((8, 3), dtype="float32")
     y = keras.tree.map_structure(ops.convert_to_tensor, Y)
-    losses = [
-        scalar(compiled(one).compute_loss(ops.convert_to_tensor(X), y, outputs))
-        for one in (task, model)
-    ]
-    assert losses[0] == losses[1] > 0
+    assert loss(task) == loss(spikify(task, 2, verbose=False)) > 0
 
 
 @pytest.mark.parametrize(
@@ -147,25 +148,26 @@ def test_a_task_fits_evaluates_and_predicts(settings):
     before = arrays(model.network)
     history = model.fit(X, Y, epochs=2, verbose=0).history
     assert set(history) == {"loss", "seen"}
-    assert all(np.isfinite(values).all() for values in history.values())
-    assert all(
-        (new != old).any()
-        for new, old in zip(arrays(model.network), before, strict=True)
-    )
+    assert np.isfinite([*history.values()]).all()
+    for new, old in zip(arrays(model.network), before, strict=True):
+        assert (new != old).any()
     assert scalar(model.factor) != 1.0
     assert np.isfinite(model.evaluate(X, Y, verbose=0)).all()
-    np.testing.assert_allclose(
-        model.predict(X, verbose=0)["decoded"], 2 * to_numpy(model(X)), rtol=1e-5
-    )
+    np.testing.assert_allclose(decoded(model), 2 * to_numpy(model(X)), rtol=1e-5)
 
 
-def test_the_attributes_of_a_task_belong_to_the_spiking_network():
+def test_a_spiking_task_has_the_class_and_attributes_of_its_task():
+    """They belong to the spiking network."""
     task = Regression(5)
     model = spikify(task, 2, verbose=False)
+    assert isinstance(model, rsnn.SpikingModel)
+    assert isinstance(model, Regression)
+    assert type(spikify(Regression(4), 3, verbose=False)) is type(model)
+    assert model.task is model
+    assert model.width == 5
     assert model.backbone is model.network.get_layer("backbone")
-    assert [layer.name for layer in model.shared.layers[1:]] == [
-        layer.name for layer in model.backbone.layers
-    ]
+    names = [layer.name for layer in model.backbone.layers]
+    assert [layer.name for layer in model.shared.layers[1:]] == names
     assert model.shared.layers[1] is model.backbone.layers[0]
     assert model.shared.layers[1] is not task.shared.layers[1]
     assert model.decoder is task.decoder
@@ -177,17 +179,16 @@ def test_the_attributes_of_a_task_belong_to_the_spiking_network():
 
 
 def test_training_the_spiking_task_leaves_the_task_as_it_was():
+    def state():
+        return arrays(task), scalar(task.seen["loss"][0].result())
+
     task = Regression(5)
     compiled(task).fit(X, Y, verbose=0)
-    before = arrays(task), scalar(task.seen["loss"][0].result())
+    before = state()
     model = spikify(task, 2, verbose=False)
     assert not model.compiled
     compiled(model).fit(X, Y, verbose=0)
-    keras.tree.map_structure(
-        np.testing.assert_array_equal,
-        (arrays(task), scalar(task.seen["loss"][0].result())),
-        before,
-    )
+    assert_equal(state(), before)
 
 
 def test_a_saved_task_predicts_and_trains_as_before():
@@ -198,26 +199,18 @@ def test_a_saved_task_predicts_and_trains_as_before():
     assert type(loaded) is type(model)
     assert loaded.power == 3.0
     assert loaded.shared.layers[1] is loaded.backbone.layers[0]
-    np.testing.assert_array_equal(
-        loaded.predict(X, verbose=0)["decoded"], model.predict(X, verbose=0)["decoded"]
-    )
-    histories = [
-        one.fit(X, Y, epochs=2, shuffle=False, verbose=0).history
-        for one in (model, loaded)
-    ]
-    assert histories[0] == histories[1]
-    keras.tree.map_structure(
-        np.testing.assert_array_equal, arrays(model), arrays(loaded)
-    )
+    assert_equal(decoded(loaded), decoded(model))
+    one, other = two_histories(model, loaded, Y)
+    assert one == other
+    assert_equal(arrays(model), arrays(loaded))
 
 
 def test_a_task_is_copied():
     model = regression()
-    copied = copy.deepcopy(model)
-    np.testing.assert_array_equal(to_numpy(copied(X)), to_numpy(model(X)))
-    assert [
-        weight.shape for weight in type(model).from_config(model.get_config()).weights
-    ] == [w.shape for w in model.weights]
+    assert_equal(to_numpy(copy.deepcopy(model)(X)), to_numpy(model(X)))
+    again = type(model).from_config(model.get_config())
+    shapes = [weight.shape for weight in model.weights]
+    assert [weight.shape for weight in again.weights] == shapes
     with pytest.raises(TypeError, match=r"copy.deepcopy\(model\)"):
         keras.models.clone_model(model)
 
@@ -225,32 +218,26 @@ def test_a_task_is_copied():
 def test_all_that_a_spiking_model_does_works_for_a_task(capsys):
     model = compiled(regression())
     model.timesteps = 3
-    assert model.predict(X, verbose=0)["decoded"].shape == (8, 3)
+    assert decoded(model).shape == (8, 3)
     assert to_numpy(model.step(X)).shape == (8, 3)
     model.reset_state()
     assert "neuron" in str(rsnn.describe(model, X, verbose=False))
-    assert keras.Model(model.inputs, model.get_layer("head").output)([X]).shape == (
-        8,
-        3,
-    )
+    head = keras.Model(model.inputs, model.get_layer("head").output)
+    assert head([X]).shape == (8, 3)
     model.summary()
     assert "head" in capsys.readouterr().out
     norms = rsnn.analysis.gradient_agreement(model, X, Y).norms
     # The loss is that of the task.
     model.power *= 2
-    np.testing.assert_allclose(
-        rsnn.analysis.gradient_agreement(model, X, Y).norms, 2 * norms, rtol=1e-4
-    )
+    doubled = rsnn.analysis.gradient_agreement(model, X, Y).norms
+    np.testing.assert_allclose(doubled, 2 * norms, rtol=1e-4)
 
 
 def test_a_task_trains_in_mixed_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        model = compiled(regression())
-        assert model.compute_dtype == "bfloat16"
-        assert np.isfinite(model.fit(X, Y, verbose=0).history["loss"]).all()
-    finally:
-        keras.config.set_dtype_policy("float32")
+    model = compiled(regression())
+    assert model.compute_dtype == "bfloat16"
+    assert np.isfinite(model.fit(X, Y, verbose=0).history["loss"]).all()
 
 
 @pytest.mark.skipif(
@@ -263,45 +250,34 @@ def test_the_calls_of_a_task_are_recorded():
 
 
 # Kinds of tasks.
-def test_a_sequential_subclass_is_a_task():
-    class Doubled(keras.Sequential):
-        def predict_step(self, *args):
-            outputs = super().predict_step(*args)
-            return (
-                (2 * outputs[0], *outputs[1:])
-                if isinstance(outputs, tuple)
-                else 2 * outputs
-            )
+class Doubled(keras.Sequential):
+    def predict_step(self, *args):
+        outputs = super().predict_step(*args)
+        if isinstance(outputs, tuple):
+            return 2 * outputs[0], *outputs[1:]
+        return 2 * outputs
 
-    model = spikify(
-        Doubled(
-            [keras.Input((6,)), layers.Dense(4, activation="relu"), layers.Dense(3)]
-        ),
-        2,
-        verbose=False,
-    )
+
+def test_a_sequential_subclass_is_a_task():
+    hidden = layers.Dense(4, activation="relu")
+    task = Doubled([keras.Input((6,)), hidden, layers.Dense(3)])
+    model = spikify(task, 2, verbose=False)
     assert isinstance(model, Doubled)
-    np.testing.assert_allclose(
-        model.predict(X, verbose=0), 2 * to_numpy(model(X)), rtol=1e-5
-    )
+    found = model.predict(X, verbose=0)
+    np.testing.assert_allclose(found, 2 * to_numpy(model(X)), rtol=1e-5)
+
+
+class Built(keras.Model):
+    def __init__(self, initializer):
+        inputs = keras.Input((6,))
+        x = layers.Dense(4, "relu", kernel_initializer=initializer)(inputs)
+        super().__init__(inputs, layers.Dense(3)(x))
 
 
 def test_a_class_that_only_builds_a_graph_is_no_task():
-    class Built(keras.Model):
-        def __init__(self, initializer):
-            inputs = keras.Input((6,))
-            super().__init__(
-                inputs,
-                layers.Dense(3)(
-                    layers.Dense(4, "relu", kernel_initializer=initializer)(inputs)
-                ),
-            )
-
     model = spikify(Built(keras.initializers.Ones()), 2, verbose=False)
     assert type(model) is rsnn.SpikingModel
-    np.testing.assert_array_equal(
-        to_numpy(saved_and_loaded(model)(X)), to_numpy(model(X))
-    )
+    assert_equal(to_numpy(saved_and_loaded(model)(X)), to_numpy(model(X)))
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -343,41 +319,33 @@ class Pipeline(keras.Model):
 
 
 def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_saved():
-    model = spikify(Pipeline(0.5), 2, verbose=False)
+    model, y = spikify(Pipeline(0.5), 2, verbose=False), Y["target"]
     model.compile(keras.optimizers.Adam(0.01))
     assert len(model.trainable_variables) == 4
     before = to_numpy(model.head.bias)
-    model.fit(X, Y["target"], verbose=0)
+    model.fit(X, y, verbose=0)
     assert (to_numpy(model.head.bias) != before).all()
-    np.testing.assert_allclose(
-        model.predict(X, verbose=0), to_numpy(model(0.5 * X)), rtol=1e-5
-    )
+    predicted = model.predict(X, verbose=0)
+    np.testing.assert_allclose(predicted, to_numpy(model(0.5 * X)), rtol=1e-5)
     assert model.head is model.network.get_layer("head")
     loaded = saved_and_loaded(model)
-    np.testing.assert_array_equal(
-        loaded.predict(X, verbose=0), model.predict(X, verbose=0)
-    )
-    histories = [
-        one.fit(X, Y["target"], epochs=2, shuffle=False, verbose=0).history
-        for one in (model, loaded)
-    ]
-    assert histories[0] == histories[1]
+    assert_equal(loaded.predict(X, verbose=0), predicted)
+    one, other = two_histories(model, loaded, y)
+    assert one == other
+
+
+class WholeStep(OwnStep, keras.Model):
+    pass
 
 
 def test_a_whole_training_step_of_its_own_trains_the_spiking_network():
-    class Task(OwnStep, keras.Model):
-        pass
-
-    inputs = keras.Input((6,))
-    task = Task(inputs, layers.Dense(3)(layers.Dense(4, activation="relu")(inputs)))
-    model, usual = (
-        spikify(task, 2, verbose=False),
-        spikify(keras.Model(task.inputs, task.outputs), 2, verbose=False),
-    )
+    task, y = with_graph(WholeStep), Y["target"]
+    model = spikify(task, 2, verbose=False)
+    usual = spikify(keras.Model(task.inputs, task.outputs), 2, verbose=False)
     for one in (model, usual):
         one.compile(keras.optimizers.SGD(0.1), "mse")
-    assert set(model.fit(X, Y["target"], verbose=0).history) == {"own"}
-    usual.fit(X, Y["target"], verbose=0)
+    assert set(model.fit(X, y, verbose=0).history) == {"own"}
+    usual.fit(X, y, verbose=0)
     assert_close(arrays(model), arrays(usual), rtol=1e-5, atol=1e-6)
 
 
@@ -392,42 +360,41 @@ def with_graph(cls, *args, **kwargs):
     )
 
 
-def test_a_call_of_its_own_is_an_error():
-    class Called(keras.Model):
-        def call(self, inputs):
-            return 2 * super().call(inputs)
-
-    with pytest.raises(TypeError, match="Called, which overrides `call`"):
-        spikify(with_graph(Called), 2, verbose=False)
+class Called(keras.Model):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
 
 
-def test_functions_of_its_own_are_an_error():
-    class Made(keras.Model):
-        def make_predict_function(self, force=False):
-            return None
-
-    with pytest.raises(
-        TypeError, match=r"Made, which overrides \['make_predict_function'\]"
-    ):
-        spikify(with_graph(Made), 2, verbose=False)
+class Made(keras.Model):
+    def make_predict_function(self, force=False):
+        return None
 
 
-def test_attributes_that_mean_something_else_are_an_error():
-    class Stepped(keras.Model):
-        def decode(self, outputs):
-            return outputs
+class Stepped(keras.Model):
+    def decode(self, outputs):
+        return outputs
 
-    task = with_graph(Stepped)
-    task.timesteps = 1
-    with pytest.raises(TypeError, match=r"Stepped with \['timesteps'\]"):
+
+class Step(keras.Model):
+    def step(self, outputs):
+        return outputs
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Called, "Called, which overrides `call`"),
+        (Made, r"Made, which overrides \['make_predict_function'\]"),
+        (Stepped, r"Stepped with \['timesteps'\]"),
+        (Step, r"Step with \['step'\]"),
+    ],
+)
+def test_a_task_that_is_called_otherwise_or_has_names_of_ours_is_an_error(cls, message):
+    task = with_graph(cls)
+    if cls is Stepped:
+        task.timesteps = 1
+    with pytest.raises(TypeError, match=message):
         spikify(task, 2, verbose=False)
-
-    class Step(keras.Model):
-        def step(self, outputs):
-            return outputs
-
-    with pytest.raises(TypeError, match=r"Step with \['step'\]"):
-        spikify(with_graph(Step), 2, verbose=False)
 
 
 @keras.saving.register_keras_serializable("tests")
