@@ -12,7 +12,6 @@ from helpers import compiled, data, mlp, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._model.fit_callbacks import in_order
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -48,46 +47,31 @@ def network():
 
 def test_rates_and_agreement_are_in_the_logs_and_training_goes_on_as_without(tmp_path):
     x, y = data(24)
+    callbacks = [
+        rsnn.callbacks.FiringRate(x, by_layer=True, log_dir=tmp_path),
+        rsnn.callbacks.GradientAgreement(x, y, every=2),
+        rsnn.callbacks.AccuracyOverTime(x, y),
+        rsnn.callbacks.Throughput(24),
+        keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
+    ]
     trained = []
-    for measured in (False, True):
+    for given in ([], callbacks):
         keras.utils.set_random_seed(0)
         model = compiled(spiking(network()), metrics=["accuracy"])
-        callbacks = [
-            rsnn.callbacks.FiringRate(x, by_layer=True, log_dir=tmp_path),
-            rsnn.callbacks.GradientAgreement(x, y, every=2),
-            keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
-        ]
-        history = model.fit(
-            x,
-            y,
-            validation_data=(x, y),
-            epochs=3,
-            batch_size=8,
-            callbacks=callbacks if measured else None,
-            verbose=0,
-        ).history
-        trained.append(
-            (
-                to_numpy([variable.value for variable in model.variables]),
-                history["loss"],
-                history["val_loss"],
-            )
-        )
+        options = {"validation_data": (x, y), "epochs": 3, "batch_size": 8}
+        logs = model.fit(x, y, callbacks=given, verbose=0, **options).history
+        trained.append([to_numpy(model.variables), logs["loss"], logs["val_loss"]])
     keras.tree.map_structure(np.testing.assert_array_equal, *trained)
     rates = rsnn.analysis.firing_rates(model, x)
-    assert [
-        history[f"firing_rate/{name}"][-1] for name in rates.layers
-    ] == pytest.approx(rates.mean.tolist())
+    last_rates = [logs[f"firing_rate/{name}"][-1] for name in rates.layers]
+    assert last_rates == pytest.approx(rates.mean.tolist())
     agreement = rsnn.analysis.gradient_agreement(model, x, y)
-    for name, cosine, ratio in zip(
-        agreement.layers, agreement.cosine, agreement.norm_ratio, strict=True
-    ):
-        first, second, last = history[f"gradient_cosine/{name}"]
+    for index, name in enumerate(agreement.layers):
+        first, second, last = logs[f"gradient_cosine/{name}"]
         assert first == second
-        assert last == pytest.approx(cosine, abs=1e-5)
-        assert history[f"gradient_norm_ratio/{name}"][-1] == pytest.approx(
-            ratio, rel=1e-4
-        )
+        assert last == pytest.approx(agreement.cosine[index], abs=1e-5)
+        ratio = logs[f"gradient_norm_ratio/{name}"][-1]
+        assert ratio == pytest.approx(agreement.norm_ratio[index], rel=1e-4)
     header = (tmp_path / "log.csv").read_text().splitlines()[0].split(",")
     assert {"firing_rate/first", "gradient_cosine/a", "val_loss"} <= set(header)
 
@@ -97,60 +81,61 @@ def test_what_is_measured_reaches_the_callbacks_that_stand_before_it(teacher, tm
     x, y = data(24)
     student = compiled(spiking(network()))
     log = tmp_path / "log.csv"
-    rate, throughput = rsnn.callbacks.FiringRate(x), rsnn.callbacks.Throughput(24)
     callbacks = [
         keras.callbacks.CSVLogger(str(log)),
-        rate,
+        rsnn.callbacks.FiringRate(x),
         keras.callbacks.EarlyStopping("firing_rate", mode="min"),
-        throughput,
+        rsnn.callbacks.Throughput(24),
     ]
-    (distiller_of(student) if teacher else student).fit(
-        x, y, epochs=1, callbacks=callbacks, verbose=0
-    )
-    assert {"firing_rate", "samples_per_second"} <= set(
-        log.read_text().splitlines()[0].split(",")
-    )
+    model = distiller_of(student) if teacher else student
+    model.fit(x, y, epochs=1, callbacks=callbacks, verbose=0)
+    header = log.read_text().splitlines()[0].split(",")
+    assert {"firing_rate", "samples_per_second"} <= set(header)
 
 
-def test_callbacks_move_only_in_front_of_those_of_keras_that_only_read_the_logs():
-    own, log, stop = (
-        keras.callbacks.Callback(),
-        keras.callbacks.CSVLogger("log.csv"),
-        keras.callbacks.EarlyStopping(),
-    )
+def order_in_fit(callbacks):
+    """The callbacks, in the order in which `fit` calls them."""
+    order, x, y = [], *data()
+
+    def noted(callback, method):
+        def on_epoch_end(epoch, logs=None):
+            order.append(callback)
+            method(epoch, logs)
+
+        return on_epoch_end
+
+    for callback in dict.fromkeys(keras.tree.flatten(callbacks)):
+        callback.on_epoch_end = noted(callback, callback.on_epoch_end)
+    compiled(spiking(mlp())).fit(x, y, callbacks=callbacks, verbose=0)
+    return order
+
+
+def test_callbacks_move_only_in_front_of_those_of_keras_that_only_read_the_logs(
+    tmp_path,
+):
+    own, stop = keras.callbacks.Callback(), keras.callbacks.EarlyStopping("loss")
+    log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
     throughput = rsnn.callbacks.Throughput(24)
-    assert in_order([own, throughput, log]) == [own, throughput, log]
-    assert in_order([own, log, [stop, throughput], own]) == [
-        own,
-        throughput,
-        log,
-        stop,
-        own,
-    ]
+    assert order_in_fit(throughput) == [throughput]
+    assert order_in_fit([own, throughput, log]) == [own, throughput, log]
+    order = order_in_fit([own, log, [stop, throughput], own])
+    assert order == [own, throughput, log, stop, own]
     # It may change what is measured, as keras.callbacks.SwapEMAWeights does.
-    with pytest.warns(
-        UserWarning,
-        match="CSVLogger will not see what Throughput adds .* and Callback between "
-        "them may change",
-    ):
-        assert in_order([log, own, stop, throughput]) == [log, own, throughput, stop]
+    said = "CSVLogger will not see what Throughput adds .* and Callback between them"
+    with pytest.warns(UserWarning, match=said):
+        order = order_in_fit([log, own, stop, throughput])
+    assert order == [log, own, throughput, stop]
     own.adds_to_logs = True
-    assert in_order([log, own]) == [own, log]
-    assert in_order(None) is None
-    assert in_order(throughput) is throughput
-    given = keras.callbacks.CallbackList([log, throughput], add_history=True)
-    assert in_order(given).callbacks[:2] == [throughput, log]
+    assert order_in_fit([log, own]) == [own, log]
 
 
 def test_the_callback_that_sets_the_time_steps_of_a_batch_comes_first_and_is_alone():
     own, random = keras.callbacks.Callback(), rsnn.callbacks.RandomTimesteps(1, 2)
-    assert in_order([own, random]) == [random, own]
-    with pytest.raises(
-        ValueError,
-        match=r"`callbacks` may have one .* Received: RandomTimesteps and "
-        r"TimestepSchedule",
-    ):
-        in_order([random, own, rsnn.callbacks.TimestepSchedule([1], [1, 2])])
+    assert order_in_fit([own, random]) == [random, own]
+    schedule = rsnn.callbacks.TimestepSchedule([1], [1, 2])
+    said = "`callbacks` may have one .* Received: RandomTimesteps and TimestepSchedule"
+    with pytest.raises(ValueError, match=said):
+        order_in_fit([random, own, schedule])
 
 
 def test_histograms_are_those_of_the_rates_of_single_neurons(tmp_path):
@@ -181,58 +166,38 @@ def test_histograms_are_those_of_the_rates_of_single_neurons(tmp_path):
     assert histogram[-1, 1] == pytest.approx(rates.max())
 
 
-def test_a_layer_is_warned_of_when_it_dies_and_not_again():
+def messages_of_death(weights, callbacks):
+    """The warnings of a training in which a layer gets other weights after its first
+    epoch, before or after what the callbacks do then."""
     x, y = data(24)
     model = compiled(spiking(network()))
+    layer = model.network.get_layer("b")
 
-    class Kill(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 1:
-                model.get_layer("functional").get_layer("b").set_weights(
-                    [np.zeros((8, 8)), np.full(8, -10.0)]
-                )
+    def change(epoch, logs):
+        if epoch == 0:
+            layer.set_weights(weights)
 
-    with pytest.warns(
-        UserWarning, match="DEAD after epoch 2: no neuron spikes any more in second"
-    ) as found:
-        model.fit(
-            x,
-            y,
-            epochs=4,
-            callbacks=[Kill(), rsnn.callbacks.FiringRate(x, by_layer=True)],
-            verbose=0,
-        )
-    (message,) = [
-        str(warning.message) for warning in found if "DEAD" in str(warning.message)
-    ]
+    change_weights = keras.callbacks.LambdaCallback(on_epoch_end=change)
+    given = [change_weights if one is None else one for one in callbacks]
+    with pytest.warns(UserWarning, match="DEAD") as warned:
+        model.fit(x, y, epochs=3, callbacks=given, verbose=0)
+    messages = [str(warning.message) for warning in warned]
+    return [message for message in messages if "DEAD" in message]
+
+
+def test_a_layer_is_warned_of_when_it_dies_and_not_again():
+    callback = rsnn.callbacks.FiringRate(data(24)[0], by_layer=True)
+    weights = [np.zeros((8, 8)), np.full(8, -10.0)]
+    (message,) = messages_of_death(weights, [callback, None])
+    assert "DEAD after epoch 2: no neuron spikes any more in second" in message
     assert "put a BatchNormalization before it" in message
 
 
 def test_a_layer_that_dies_of_nan_is_warned_of_as_such(tmp_path):
-    x, y = data(24)
-    model = compiled(spiking(network()))
-
-    class Break(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            model.get_layer("functional").get_layer("b").set_weights(
-                [np.full((8, 8), np.nan), np.zeros(8)]
-            )
-
-    with pytest.warns(
-        UserWarning, match="DEAD after epoch 1: the rate is NaN in second"
-    ) as found:
-        model.fit(
-            x,
-            y,
-            callbacks=[
-                Break(),
-                rsnn.callbacks.FiringRate(x, by_layer=True, log_dir=tmp_path),
-            ],
-            verbose=0,
-        )
-    (message,) = [
-        str(warning.message) for warning in found if "DEAD" in str(warning.message)
-    ]
+    callback = rsnn.callbacks.FiringRate(data(24)[0], by_layer=True, log_dir=tmp_path)
+    weights = [np.full((8, 8), np.nan), np.zeros(8)]
+    message, *_ = messages_of_death(weights, [None, callback])
+    assert "DEAD after epoch 1: the rate is NaN in second" in message
     assert "The weights b/kernel are NaN or infinite" in message
     assert "BatchNormalization" not in message
 
@@ -274,20 +239,6 @@ def test_the_accuracy_after_each_step_is_in_the_logs_at_the_epochs_asked_for():
         first, second, last = history[name]
         assert first == second
         assert last == pytest.approx(accuracy)
-
-
-def test_training_goes_on_as_without_the_accuracy_after_each_step():
-    x, y = data(24)
-    trained = []
-    for callbacks in (
-        [],
-        [rsnn.callbacks.AccuracyOverTime(x, y), rsnn.callbacks.Throughput(24)],
-    ):
-        keras.utils.set_random_seed(0)
-        model = compiled(spiking(network()))
-        model.fit(x, y, epochs=2, batch_size=8, callbacks=callbacks, verbose=0)
-        trained.append(to_numpy([variable.value for variable in model.variables]))
-    keras.tree.map_structure(np.testing.assert_array_equal, *trained)
 
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -332,27 +283,21 @@ def test_of_a_distiller_the_student_is_measured_and_training_goes_on_as_without(
     for callbacks in ([], [make(x) for make in MEASURING.values()]):
         keras.utils.set_random_seed(0)
         student = spiking(network())
-        history = (
-            distiller_of(student)
-            .fit(x, y, epochs=2, batch_size=8, callbacks=callbacks, verbose=0)
-            .history
-        )
-        trained.append(to_numpy([variable.value for variable in student.variables]))
+        options = {"epochs": 2, "batch_size": 8, "verbose": 0}
+        logs = distiller_of(student).fit(x, y, callbacks=callbacks, **options).history
+        trained.append(to_numpy(student.variables))
     keras.tree.map_structure(np.testing.assert_array_equal, *trained)
     rates = rsnn.analysis.firing_rates(student, x)
-    assert history["firing_rate"][-1] == pytest.approx(rates.mean.mean())
-    assert [
-        history[f"firing_rate/{name}"][-1] for name in rates.layers
-    ] == pytest.approx(rates.mean.tolist())
-    accuracy = rsnn.analysis.accuracy_over_time(
-        student, x, y, verbose=0
-    ).accuracy.tolist()
-    assert [
-        history[f"accuracy_over_time/t{t}"][-1] for t in range(1, 4)
-    ] == pytest.approx(accuracy)
+    accuracy = rsnn.analysis.accuracy_over_time(student, x, y, verbose=0).accuracy
     agreement = rsnn.analysis.gradient_agreement(student, x, y, loss=CROSSENTROPY)
-    cosines = [history[f"gradient_cosine/{name}"][-1] for name in agreement.layers]
-    assert cosines == pytest.approx(agreement.cosine.tolist(), abs=1e-5)
+    for names, expected in (
+        (["firing_rate"], [rates.mean.mean()]),
+        ([f"firing_rate/{name}" for name in rates.layers], rates.mean),
+        ([f"accuracy_over_time/t{t}" for t in range(1, 4)], accuracy),
+        ([f"gradient_cosine/{name}" for name in agreement.layers], agreement.cosine),
+    ):
+        last = [logs[name][-1] for name in names]
+        np.testing.assert_allclose(last, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", MEASURING.values(), ids=MEASURING)

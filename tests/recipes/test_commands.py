@@ -1,6 +1,7 @@
 """What the commands print, and what they need."""
 
 import argparse
+import importlib
 import json
 import os
 import pathlib
@@ -54,83 +55,104 @@ def test_ctrl_c_ends_a_command_without_a_traceback(module, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("\ninterrupted")
 
 
-@pytest.mark.parametrize(
-    "given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "9"}], ids=str
-)
-def test_threads_wait_without_spinning_in_recipes_unless_the_user_has_said_how(
-    given,
-):
-    program = (
-        "import os, {}; print({{name: os.environ[name] for name in os.environ if "
-        "'OMP_' in name}}, end='')"
-    )
-    environment = {
-        name: value for name, value in os.environ.items() if "OMP_" not in name
-    } | given
-
-    def after_import(module):
-        command = [sys.executable, "-c", program.format(module)]
-        return subprocess.run(
-            command,
-            env=environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-
-    assert after_import("recipes") == str(given or {"OMP_WAIT_POLICY": "PASSIVE"})
-    assert after_import("recipes.benchmark") == str(given)
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}], ids=str)
+def test_threads_wait_without_spinning_in_recipes_unless_the_user_has_said_how(given):
+    environment = {**os.environ, **given}
+    for name in [name for name in environment if "OMP_" in name and name not in given]:
+        del environment[name]
+    for module, expected in (
+        ("recipes", given or {"OMP_WAIT_POLICY": "PASSIVE"}),
+        ("recipes.benchmark", given),
+    ):
+        program = f"import os, {module}; print({{k: v for k, v in os.environ.items()"
+        command = [sys.executable, "-c", f"{program} if 'OMP_' in k}}, end='')"]
+        printed = subprocess.check_output(command, env=environment, cwd=ROOT, text=True)
+        assert printed == str(expected)
 
 
-MISTAKES = [
-    (convert, "digits --timesteps 4 0", "`--timesteps` must be 1 or more"),
-    (convert, "digits --set augment=event_drop", "`augment` and `mix` must fit the im"),
-    (
-        convert,
-        "digits --set timesteps=8",
-        "cannot be set here. Received: --set timeste",
-    ),
-    (
-        convert,
-        "digits --set gradient=bptt",
-        "--set gradient=bptt. The converted network",
-    ),
-    (convert, "digits --set ordinary=first", "ordinary=first. The converted network"),
-    (convert, "japanese_vowels", "has an input with time"),
-    (
-        figures,
-        "digit",
-        "NAME must be the folder of a run, or one of digits, fashion_mni",
-    ),
-    (
-        figures,
-        "digits --images 0",
-        "`--images` must be 1 or more. Received: --images=0",
-    ),
-    (figures, "digits --set width=2", "Add --untrained."),
-    (figures, "digits_segmentation --untrained", "that classify images"),
-    (probe, "digits --set gradient=bptt", "`gradient` cannot be set here"),
-    (probe, "digits --set ordinary=first", "Twins are trained without it."),
-    (probe, "digits --set timesteps=1", "several time steps. Received: timesteps=1"),
-    (probe, "japanese_vowels --set temporal=delays", "`temporal` must be another one"),
-    (probe, "digits_detection", "takes spiking networks that classify images"),
-    (probe, "digits --plot figure.doc", "must have one of these suffixes"),
-    (probe, "digits --margin -1", "`margin` must be >= 0.0"),
-    (quantize, "digits --images 0", "`--images` must be 1 or more"),
-    (quantize, "digits --epochs 1", "--epochs is for networks of integers"),
-]
+MISTAKES = """
+convert | digits --timesteps 4 0 | `--timesteps` must be 1 or more
+convert | digits --set augment=event_drop | `augment` and `mix` must fit the im
+convert | digits --set timesteps=8 | cannot be set here. Received: --set timeste
+convert | digits --set gradient=bptt | --set gradient=bptt. The converted network
+convert | digits --set ordinary=first | ordinary=first. The converted network
+convert | japanese_vowels | has an input with time
+figures | digit | NAME must be the folder of a run, or one of digits, fashion_mni
+figures | digits --images 0 | `--images` must be 1 or more. Received: --images=0
+figures | digits --set width=2 | Add --untrained.
+figures | digits_segmentation --untrained | that classify images
+probe | digits --set gradient=bptt | `gradient` cannot be set here
+probe | digits --set ordinary=first | Twins are trained without it.
+probe | digits --set timesteps=1 | several time steps. Received: timesteps=1
+probe | japanese_vowels --set temporal=delays | `temporal` must be another one
+probe | digits_detection | takes spiking networks that classify images
+probe | digits --plot figure.doc | must have one of these suffixes
+probe | digits --margin -1 | `margin` must be >= 0.0
+quantize | digits --images 0 | `--images` must be 1 or more
+quantize | digits --epochs 1 | --epochs is for networks of integers
+compare.__main__ | digits --seeds 0 | `--seeds` must be 1 or more. Received: --seeds=0
+compare.__main__ | digits --seeds two | must be an integer. Received: --seeds='two'
+compare.__main__ | digits --set seed=3 | Received: --set seed=3. Pass --seeds.
+compare.__main__ | digits --set gradient=sltt | gradient=sltt. Name the method with --me
+compare.__main__ | digits --set step_mode=single | --methods
+compare.__main__ | digits --methods rate-multi-2 --set windows=3 | `windows` cannot be s
+compare.__main__ | digits --methods rate-multi-2+x | in their sizes, like rate-multi-1+3
+compare.__main__ | digits --methods rate-multi rate-multi-1 | which are the same
+compare.__main__ | digits_segmentation | takes spiking networks that classify images
+compare.__main__ | digits --vary levels | takes each key once, as key=value,value. Recei
+compare.__main__ | digits --vary levels=0,4 | `levels` must be 1 or more
+compare.__main__ | digits --vary gradient=rate,bptt | rate,bptt. Name the method
+compare.__main__ | digits --vary levels=2,4 --set levels=3 | levels=3. Its values are
+compare.__main__ | digits --vary epochs=1,2 batch=3 | the keys are
+compare.time_to_accuracy | fashion_mnist_resnet13 | `ordinary` must be 'no'. Received: o
+compare.time_to_accuracy | fashion_mnist --set levels=2 | `levels` must be None. Receive
+compare.time_to_accuracy | fashion_mnist --set held_out=9 | held_out=9. The accuracies a
+compare.time_to_accuracy | fashion_mnist --set gradient=bptt | the method with --methods
+compare.time_to_accuracy | fashion_mnist --methods rate | `methods` must be one of
+compare.time_to_accuracy | dvs_gesture | `recipe` must be one of images or of sequences
+compare.time_to_accuracy | fashion_mnist --set teachers=digits teacher_weight=1 | `teach
+benchmark.against_timesteps | digits --methods backprop | `methods` must be one of
+benchmark.against_timesteps | digits --seeds 0 | `--seeds` must be 1 or more. Received:
+benchmark.against_timesteps | digits --rounds 0 | `--rounds` must be 1 or more. Receive
+benchmark.against_timesteps | digits --set timesteps=2 | timesteps=2. Pass --timesteps.
+benchmark.against_timesteps | digits --set seed=2 | Pass --seeds.
+benchmark.against_timesteps | digits --set gradient=sltt | the method with --methods.
+benchmark.against_timesteps | digits --set step_mode=single | --methods
+benchmark.against_timesteps | digits --set branches=2 | `branches` cannot be set here
+benchmark.against_timesteps | digits --set ordinary=first teacher_weight=0.5 | `ordinary
+benchmark.against_timesteps | digits_segmentation | spiking networks that classify image
+benchmark.step | --network ResNet20 | `network` must be one of
+benchmark.step | --network load_pretrained | `network` must be one of
+benchmark.step | --methods rate | `methods` must be one of
+benchmark.step | --timesteps 0 | `timesteps` must be 1 or more. Received: timesteps=0
+benchmark.step | --rounds 0 | `rounds` must be 1 or more. Received: rounds=0
+benchmark.step | --batch 0 | `batch` must be 1 or more. Received: batch=0
+benchmark.step | --threads 0 | `threads` must be 1 or more. Received: threads=0
+benchmark.step | --width -1 | `width` must be > 0. Received: width=-1.0
+benchmark.step | --precision int8 | `precision` must be one of
+benchmark.step | --data-format nhwc | `data_format` must be one of
+benchmark.step | --methods rate-multi-2 | 'rate-multi-2' and timesteps=1. `windows` must
+benchmark.step | --methods rate-multi-0 | `windows` must be 1 or more
+benchmark.step | --methods sltt-single-3 | `random_steps` must be at most timesteps
+benchmark.step | --methods os --network LIF | 'os' for networks with normalization=
+benchmark.step | --network VGG11 --size 2 | `input_shape` must have a height and
+benchmark.step | --devices none | --devices must be a positive number or all
+benchmark.step | --output commands.py | commands.py
+"""
 
 
-@pytest.mark.parametrize(
-    ("module", "arguments", "said"), MISTAKES, ids=[text for _, text, _ in MISTAKES]
-)
+@pytest.mark.parametrize("line", MISTAKES.strip().splitlines())
 def test_a_mistake_is_told_before_anything_is_measured(
-    module, arguments, said, monkeypatch, tmp_path, capsys
+    line, monkeypatch, tmp_path, capsys
 ):
+    module, arguments, said = line.split(" | ")
+    command = importlib.import_module(f"recipes.{module}").main
     monkeypatch.chdir(tmp_path)
-    assert said in error_of(arguments.split(), capsys, module.main)
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "commands.py").touch()
+    assert said in error_of(arguments.split(), capsys, command)
+    # The benchmark makes its folder first.
+    folders = {"commands.py"} | ({"runs"} if module == "benchmark.step" else set())
+    assert {path.name for path in tmp_path.iterdir()} <= folders
 
 
 def test_a_training_that_diverges_is_no_accuracy(capsys):
@@ -140,30 +162,17 @@ def test_a_training_that_diverges_is_no_accuracy(capsys):
 
 
 def test_convert_prints_accuracies_before_and_after(capsys):
-    settings = ("epochs=4", "width=0.5", "batch_size=64", "train_images=1408")
+    settings = "epochs=4 width=0.5 batch_size=64 train_images=1408"
+    command = f"digits --timesteps 4 --fine-tuning-epochs 1 --set {settings}"
     with fast_programs():
-        assert (
-            convert.main(
-                [
-                    "digits",
-                    "--timesteps",
-                    "4",
-                    "--fine-tuning-epochs",
-                    "1",
-                    "--set",
-                    *settings,
-                ]
-            )
-            == 0
-        )
+        assert convert.main(command.split()) == 0
     *_, first, _, _, _, row = capsys.readouterr().out.splitlines()
     ordinary = float(first.rpartition(" ")[2])
     _, timesteps, converted, tuned, _ = row.split("|")
     assert int(timesteps) == 4
-    assert ordinary > 0.9
+    assert min(ordinary, float(tuned)) > 0.9
     # Taken over, not learnt anew: a guess is right one time in ten.
     assert float(converted) > 0.5
-    assert float(tuned) > 0.9
 
 
 def test_convert_quantises_weights_after_calibration_and_trains_at_each_t(
@@ -199,59 +208,35 @@ def test_convert_quantises_weights_after_calibration_and_trains_at_each_t(
 def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(
     tmp_path, capsys
 ):
-    wanted = ["firing_rates", "raster", "membranes", "accuracy_over_time", "energy"]
-    arguments = [
-        "digits",
-        "--images",
-        "4",
-        "--test-images",
-        "8",
-        "--timesteps",
-        "2",
-        "--costs",
-        "int8",
-        "--only",
-        *wanted,
-    ]
-    assert figures.main([*arguments, "--output", str(tmp_path / "figures")]) == 0
+    names = "firing_rates raster membranes accuracy_over_time energy"
+    command = "digits --images 4 --test-images 8 --timesteps 2 --costs int8 --only "
+    output = ["--output", str(tmp_path)]
+    assert figures.main([*command.split(), *names.split(), *output]) == 0
     printed = capsys.readouterr().out
-    for name in wanted:
-        path = tmp_path / "figures" / f"{name}.png"
+    for name in names.split():
+        path = tmp_path / f"{name}.png"
         assert path.read_bytes().startswith(b"\x89PNG")
         assert f"{path}\n" in printed
-    lines = dict(
-        line.strip().split(": ")
-        for line in printed.splitlines()
-        if line.startswith("  ")
-    )
+    lines = dict(re.findall(r"^  (.*): (.*)$", printed, re.MULTILINE))
     assert len(lines["accuracy"].split()) == 4
     assert len(lines["mean"].split()) == 3
-    assert (
-        f"Energy of a sample: {float(lines['total']) * 1e9:.3g} nJ with spikes, T = 2; "
-        "without spikes, in one pass, " in printed
-    )
+    energy = f"{float(lines['total']) * 1e9:.3g} nJ with spikes, T = 2; without spikes"
+    assert f"Energy of a sample: {energy}, in one pass, " in printed
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "names",
     [
         ["firing_rates", "gradient_agreement"],
         pytest.param([*figures.FIGURES], marks=pytest.mark.slow, id="all"),
     ],
 )
-def test_a_finished_run_has_its_figures(wanted, tmp_path):
+def test_a_finished_run_has_its_figures(names, tmp_path):
     trained(tmp_path / "run", "digits", "--set", *QUICKLY, "epochs=1")
-    arguments = [
-        str(tmp_path / "run"),
-        "--images",
-        "4",
-        "--test-images",
-        "8",
-        "--output",
-        str(tmp_path / "figures"),
-    ]
-    assert figures.main([*arguments, "--only", *wanted]) == 0
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(wanted)
+    output = ["--output", str(tmp_path / "figures"), "--only", *names]
+    command = f"{tmp_path}/run --images 4 --test-images 8".split()
+    assert figures.main([*command, *output]) == 0
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(names)
 
 
 def test_windows_are_compared_with_bptt(tmp_path, capsys):
@@ -341,47 +326,26 @@ def test_the_command_says_which_package_runs_litert_files(monkeypatch, capsys):
 # The probe
 
 
-TWINS = (
-    "--seeds",
-    "2",
-    "--set",
-    "width=0.0625",
-    "train_images=32",
-    "timesteps=2",
-    "epochs=1",
-)
+TWINS = "--seeds 2 --set width=0.0625 train_images=32 timesteps=2 epochs=1"
 
 
 def test_the_twins_of_a_recipe_are_trained_once_and_their_ladder_is_printed(
     tmp_path, capsys, monkeypatch
 ):
-    arguments = [
-        "digits",
-        *TWINS,
-        "--output",
-        str(tmp_path / "twins"),
-        "--plot",
-        str(tmp_path / "figure.png"),
-    ]
+    files = f"--output {tmp_path}/twins --plot {tmp_path}/figure.png"
+    arguments = f"digits {TWINS} {files}".split()
     assert probe.main(arguments) == 0
     printed = capsys.readouterr().out
     # Images have no frames, and two windows of two steps are BPTT.
     table, steps = printed.split("\n\n")[:2]
-    assert [line.split()[0] for line in table.splitlines()[-4:]] == [
-        "one-step",
-        "sltt",
-        "rate-1",
-        "bptt",
-    ]
+    rows = table.splitlines()[-4:]
+    assert [row.split()[0] for row in rows] == ["one-step", "sltt", "rate-1", "bptt"]
     assert "2 seeds, 1 epochs in batches of 64, 360 validation samples" in table
     assert "2 steps over one" in steps
     assert (tmp_path / "figure.png").exists()
     monkeypatch.setattr(rsnn.SpikingModel, "fit", None)
     assert probe.main([*arguments, "--margin", "0.5"]) == 0
-    assert (
-        capsys.readouterr().out.split("\n\n")[0].splitlines()[-4:]
-        == table.splitlines()[-4:]
-    )
+    assert capsys.readouterr().out.split("\n\n")[0].splitlines()[-4:] == rows
     error = error_of([*arguments, "--set", "epochs=2"], capsys, probe.main)
     assert "`folder` must have results of the same budget" in error
     assert "begun with epochs=1, now 2" in error
@@ -406,58 +370,24 @@ def test_the_accuracy_is_that_on_normalised_images_and_the_card_says_its_source(
     maxformer, tmp_path, capsys
 ):
     model, file, folder = maxformer
-    output = [
-        "--output",
-        str(tmp_path / "run"),
-        "--origin",
-        "https://example.org/maxformer",
-    ]
-    assert (
-        evaluate(
-            [
-                str(file),
-                *ARGUMENTS,
-                *output,
-                "--data-dir",
-                str(folder),
-                "--network",
-                "maxformer",
-                "--timesteps",
-                "2",
-            ]
-        )
-        == 0
-    )
+    network = f"--network maxformer --timesteps 2 --data-dir {folder}"
+    output = f"--output {tmp_path}/run --origin https://example.org/maxformer"
+    command = [str(file), *ARGUMENTS, *network.split(), *output.split()]
+    assert evaluate(command) == 0
     pixels, labels = made_clothes(80, seed=80)
-    images = (pixels[..., None] - fashion_mnist.PIXELS[0][0]) / fashion_mnist.PIXELS[1][
-        0
-    ]
-    accuracy = np.mean(model.predict(images, verbose=0).argmax(axis=1) == labels)
-    report, scores = capsys.readouterr().out.split(
-        "fashion_mnist, T = 2, 80 test images\n"
-    )
+    (mean,), (deviation,) = fashion_mnist.PIXELS
+    outputs = model.predict((pixels[..., None] - mean) / deviation, verbose=0)
+    accuracy = np.mean(outputs.argmax(axis=1) == labels)
+    heading = "fashion_mnist, T = 2, 80 test images\n"
+    report, scores = capsys.readouterr().out.split(heading)
     assert report.startswith(f"{file}: maxformer, a MaxFormer")
     assert f"test accuracy: {accuracy:.4f}\n" in scores
-    texts = ["--data-set", "Clothes", "--preprocessing", "Bytes", "--licence", "MIT"]
-    assert (
-        publish.main(
-            [
-                str(tmp_path / "run"),
-                "--name",
-                "clothes",
-                *texts,
-                "--to",
-                str(tmp_path / "hub"),
-            ]
-        )
-        == 0
-    )
+    texts = "--name clothes --data-set Clothes --preprocessing Bytes --licence MIT"
+    command = f"{tmp_path}/run {texts} --to {tmp_path}/hub"
+    assert publish.main(command.split()) == 0
     loaded = rsnn.models.load_pretrained(tmp_path / "hub")
-    np.testing.assert_allclose(
-        loaded.predict(pixels[..., None], verbose=0),
-        model.predict(images, verbose=0),
-        atol=1e-4,
-    )
+    again = loaded.predict(pixels[..., None], verbose=0)
+    np.testing.assert_allclose(again, outputs, atol=1e-4)
     page = (tmp_path / "hub" / "README.md").read_text()
     assert "| origin | https://example.org/maxformer: maxformer.pth, SHA-256 " in page
     assert "| licence | MIT |" in page

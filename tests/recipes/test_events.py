@@ -39,31 +39,42 @@ def counts_of(images):
     return np.rint(images.sum((1, 2, 3, 4))).astype(int)
 
 
+FIELDS_OF_EVENTS = ("x", "y", "polarity", "timestamp")
+
+
+def parts_of(data):
+    """The images and labels of training and of tests."""
+    yield data.train_images, data.train_labels
+    yield data.test_images, data.test_labels
+
+
+def first_columns(images):
+    """The first column of each recording that has events."""
+    return images.sum((1, 2, 4)).astype(bool).argmax(axis=1)
+
+
 @pytest.fixture
 def data_set(tmp_path):
     return write_data_set(tmp_path / "dvs", events.CIFAR10_DVS.class_names)
 
 
-@pytest.mark.parametrize("split_by", ["count"])
-def test_the_data_set_has_the_frames_and_the_class_of_every_recording(
-    data_set, split_by
-):
-    data = events.CIFAR10_DVS.load(data_set, 3, split_by)
+def load(folder, timesteps=1, *kind):
+    return events.CIFAR10_DVS.load(folder, timesteps, *kind)
+
+
+def test_the_data_set_has_the_frames_and_the_class_of_every_recording(data_set):
+    data = load(data_set, 3, "count")
     assert (len(data.train_images), len(data.test_images)) == (90, 10)
-    images, labels = (
-        np.concatenate([data.train_images, data.test_images]),
-        np.concatenate([data.train_labels, data.test_labels]),
-    )
-    assert images.shape == (100, 3, 48, 48, 2)
-    assert images.dtype == np.float32
-    of_recordings = counts_of(images) - 50
-    assert sorted(of_recordings) == list(range(100))
-    np.testing.assert_array_equal(labels, of_recordings // RECORDINGS)
-    for image, recording in zip(images[::10], of_recordings[::10], strict=True):
-        made = made_events(50 + recording, seed=recording % RECORDINGS)
-        np.testing.assert_array_equal(
-            image, event_frames(made, 3, split_by, SENSOR_SHAPE, (48, 48))
-        )
+    images = np.concatenate([data.train_images, data.test_images])
+    labels = np.concatenate([data.train_labels, data.test_labels])
+    assert (images.shape, images.dtype) == ((100, 3, 48, 48, 2), np.float32)
+    numbers = counts_of(images) - 50
+    assert sorted(numbers) == list(range(100))
+    np.testing.assert_array_equal(labels, numbers // RECORDINGS)
+    for image, number in zip(images[::10], numbers[::10], strict=True):
+        recording = made_events(50 + number, seed=number % RECORDINGS)
+        wanted = event_frames(recording, 3, "count", SENSOR_SHAPE, (48, 48))
+        np.testing.assert_array_equal(image, wanted)
 
 
 def test_the_whole_data_set_is_split_into_9000_and_1000(tmp_path):
@@ -87,17 +98,14 @@ def test_the_whole_data_set_is_split_into_9000_and_1000(tmp_path):
 
 
 def test_an_existing_split_is_used(data_set):
-    events.CIFAR10_DVS.load(data_set, 1)
+    load(data_set)
     path = data_set / "split.txt"
-    lines = path.read_text().splitlines()
-    assert len(lines) == 100
-    path.write_text(
-        "\r\n".join(
-            f"{'test' if line.endswith('_5') else 'train'} {line.split()[1]}"
-            for line in lines
-        )
-    )
-    data = events.CIFAR10_DVS.load(data_set, 1)
+    names = [line.split()[1] for line in path.read_text().splitlines()]
+    assert len(names) == 100
+    parts = ["test" if name.endswith("_5") else "train" for name in names]
+    lines = [f"{part} {name}" for part, name in zip(parts, names, strict=True)]
+    path.write_text("\r\n".join(lines))
+    data = load(data_set)
     assert sorted(counts_of(data.test_images) - 50) == list(range(5, 100, 10))
     assert len(data.train_images) == 90
 
@@ -107,56 +115,37 @@ def test_a_folder_of_links_to_the_classes_works(data_set, tmp_path):
     own.mkdir()
     for name in events.CIFAR10_DVS.class_names:
         (own / name).symlink_to(data_set / name)
-    assert len(events.CIFAR10_DVS.load(own, 1).train_images) == 90
+    assert len(load(own).train_images) == 90
     assert (own / "split.txt").exists()
     assert not (data_set / "split.txt").exists()
 
 
 def test_the_split_does_not_depend_on_the_format_of_the_files(data_set):
-    first = events.CIFAR10_DVS.load(data_set, 1)
+    first = load(data_set)
     path = data_set / "cat" / "cifar10_cat_0.aedat"
     np.savez(path.with_suffix(".npz"), **arrays_of(read_aedat(path)))
     path.unlink()
-    second = events.CIFAR10_DVS.load(data_set, 1)
-    np.testing.assert_array_equal(first.test_images, second.test_images)
+    np.testing.assert_array_equal(first.test_images, load(data_set).test_images)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (
-            lambda lines: [*lines[:4], "validate bird/cifar10_bird_0", *lines[5:]],
-            "Line 5 of",
-        ),
-        (lambda lines: [*lines, lines[0]], "Line 101 of"),
-        (lambda lines: [*lines, ""], "Line 101 of"),
-        (
-            lambda lines: [*lines, "test cat/another"],
-            "not in the folder: 1, the first cat/another",
-        ),
-        (
-            lambda lines: lines[1:],
-            "does not contain all recordings of the folder: 1, the first "
-            "airplane/cifar10_airplane_0",
-        ),
-        (
-            lambda lines: [line.replace("test", "train") for line in lines],
-            "has no test recordings",
-        ),
-        (
-            lambda lines: [f"test {line.split()[1]}" for line in lines],
-            "has no train recordings",
-        ),
+        (lambda text: text.replace("train bird", "validate bird", 1), "Line "),
+        (lambda text: text + text.splitlines()[0], "Line 101 of"),
+        (lambda text: text + "\n", "Line 101 of"),
+        (lambda text: text + "test cat/another", "in the folder: 1, the first cat/ano"),
+        (lambda text: text.partition("\n")[2], "all recordings of the folder: 1, the"),
+        (lambda text: text.replace("test", "train"), "has no test recordings"),
+        (lambda text: text.replace("train", "test"), "has no train recordings"),
     ],
 )
 def test_the_error_names_a_wrong_split_file(data_set, change, said):
-    events.CIFAR10_DVS.load(data_set, 1)
+    load(data_set)
     path = data_set / "split.txt"
-    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
-    with expect_error(ValueError, said):
-        events.CIFAR10_DVS.load(data_set, 1)
-    with expect_error(ValueError, path):
-        events.CIFAR10_DVS.load(data_set, 1)
+    path.write_text(change(path.read_text()))
+    with expect_error(ValueError, said, path):
+        load(data_set)
 
 
 def forbid_reading(monkeypatch):
@@ -167,24 +156,23 @@ def forbid_reading(monkeypatch):
 
 
 def test_frames_are_computed_once(data_set, monkeypatch, capsys):
-    first = events.CIFAR10_DVS.load(data_set, 2)
+    first = load(data_set, 2)
     assert "counting the events of 100 recordings" in capsys.readouterr().out
     forbid_reading(monkeypatch)
-    second = events.CIFAR10_DVS.load(data_set, 2)
-    np.testing.assert_array_equal(first.train_images, second.train_images)
+    np.testing.assert_array_equal(first.train_images, load(data_set, 2).train_images)
     assert capsys.readouterr().out == ""
     # Of other frames these tell nothing.
     for timesteps, split_by in ((3, "count"), (2, "time")):
         with pytest.raises(AssertionError, match="read again"):
-            events.CIFAR10_DVS.load(data_set, timesteps, split_by)
+            load(data_set, timesteps, split_by)
 
 
 def test_a_change_to_the_images_stays_in_memory(data_set):
-    data = events.CIFAR10_DVS.load(data_set, 1)
+    data = load(data_set)
     assert type(data.train_images) is np.ndarray
-    kept = (data_set / "frames_1_by_count.npy").read_bytes()
+    written = (data_set / "frames_1_by_count.npy").read_bytes()
     data.train_images[:] = -1
-    assert (data_set / "frames_1_by_count.npy").read_bytes() == kept
+    assert (data_set / "frames_1_by_count.npy").read_bytes() == written
 
 
 def flip_a_bit(path):
@@ -193,17 +181,16 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["frames_2_by_count.npy", "frames_2_by_count.json"])
 @pytest.mark.parametrize(
     "damage", [flip_a_bit, lambda path: path.write_bytes(b""), os.unlink]
 )
-def test_damaged_frames_are_computed_again(data_set, name, damage):
-    first = np.array(events.CIFAR10_DVS.load(data_set, 2).train_images)
-    whole = (data_set / name).read_bytes()
-    damage(data_set / name)
-    again = events.CIFAR10_DVS.load(data_set, 2).train_images
-    np.testing.assert_array_equal(again, first)
-    assert (data_set / name).read_bytes() == whole
+def test_damaged_frames_are_computed_again(data_set, damage):
+    first = np.array(load(data_set, 2).train_images)
+    for name in ("frames_2_by_count.npy", "frames_2_by_count.json"):
+        whole = (data_set / name).read_bytes()
+        damage(data_set / name)
+        np.testing.assert_array_equal(load(data_set, 2).train_images, first)
+        assert (data_set / name).read_bytes() == whole
 
 
 def test_a_killed_run_leaves_no_incomplete_frames(data_set, monkeypatch):
@@ -213,12 +200,12 @@ def test_a_killed_run_leaves_no_incomplete_frames(data_set, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(frames.KINDS, "count", stop)
         with pytest.raises(KeyboardInterrupt):
-            events.CIFAR10_DVS.load(data_set, 1)
+            load(data_set)
     names = {*events.CIFAR10_DVS.class_names, "split.txt"}
     assert {path.name for path in data_set.iterdir()} == names
     # One that is killed outright cannot clear up: what it had written has another name.
     (data_set / "frames_1_by_count.npy.123.part").write_bytes(b"half")
-    assert len(events.CIFAR10_DVS.load(data_set, 1).train_images) == 90
+    assert len(load(data_set).train_images) == 90
 
 
 # Kinds of frames
@@ -252,10 +239,8 @@ def test_kinds_of_frames_are_those_of_the_library():
 
 
 def test_a_data_set_is_loaded_as_any_kind(data_set):
-    surfaces, counts = (
-        events.CIFAR10_DVS.load(data_set, 2, kind).train_images
-        for kind in ("surfaces", "count")
-    )
+    surfaces = load(data_set, 2, "surfaces").train_images
+    counts = load(data_set, 2, "count").train_images
     assert surfaces.shape == counts.shape
     assert surfaces.max() <= 1 < counts.max()
 
@@ -285,15 +270,9 @@ AUGMENTED = {
 
 def check_training(name, folder):
     WRITE[name](folder / "data")
-    record = trained(
-        folder / "run",
-        name,
-        "--data-dir",
-        str(folder / "data"),
-        "--set",
-        *TINY,
-        *AUGMENTED.get(name, ()),
-    )
+    settings = (*TINY, *AUGMENTED.get(name, ()))
+    data = ("--data-dir", str(folder / "data"))
+    record = trained(folder / "run", name, *data, "--set", *settings)
     assert (record["train_images"], record["test_images"]) == SIZES[name]
     assert np.isfinite(record["curve"]["loss"]).all()
 
@@ -312,14 +291,10 @@ def test_the_smaller_recipe_of_a_kind_trains_on_each_backend(name, tmp_path):
 def test_digits_before_a_camera_keep_their_labels_and_parts(tmp_path):
     data = events.load_nmnist(write_nmnist(tmp_path / "nmnist"), 4)
     assert data.train_images.shape == (30, 4, 34, 34, 2)
-    for images, labels in (
-        (data.train_images, data.train_labels),
-        (data.test_images, data.test_labels),
-    ):
-        assert sorted(labels.tolist()) == sorted(list(range(10)) * (len(labels) // 10))
+    for images, labels in parts_of(data):
+        assert (np.bincount(labels) == len(labels) // 10).all()
         # The column of the events shows the digit.
-        columns = [np.flatnonzero(image.sum((0, 1, 3))) for image in images]
-        np.testing.assert_array_equal([found[0] // 3 for found in columns], labels)
+        np.testing.assert_array_equal(first_columns(images) // 3, labels)
         assert (images.sum((2, 3, 4)) == 15).all()
     assert len(set(data.train_labels[:8].tolist())) > 3
 
@@ -328,34 +303,28 @@ def test_gestures_keep_their_labels_and_the_lists_their_parts(tmp_path):
     data = events.load_gestures(write_gestures(tmp_path / "gestures"), 4)
     assert data.train_images.shape == (22, 4, 128, 128, 2)
     assert data.classes == 11
-    for images, labels in (
-        (data.train_images, data.train_labels),
-        (data.test_images, data.test_labels),
-    ):
-        columns = [int(np.flatnonzero(image.sum((0, 1, 3)))[0]) for image in images]
-        np.testing.assert_array_equal(columns, 10 * (labels + 1))
+    for images, labels in parts_of(data):
+        np.testing.assert_array_equal(first_columns(images), 10 * (labels + 1))
         assert (images.sum((2, 3, 4)) == 5).all()
 
 
 def test_spoken_words_are_counted_in_steps_of_ten_milliseconds(tmp_path):
-    write_spoken(tmp_path / "shd", "shd", ("train", "test"), 20)
+    folder = tmp_path / "shd"
+    write_spoken(folder, "shd", ("train", "test"), 20)
     times, units = [[0.0, 0.00999, 0.02, 0.5]], [[0, 4, 5, 699]]
-    write_heidelberg(tmp_path / "shd" / "shd_test.h5", times, units, [3], ["word"] * 20)
-    data = events.load_words("shd", 20, tmp_path / "shd", 100)
-    assert data.train_images.shape == (40, 100, 140)
+    write_heidelberg(folder / "shd_test.h5", times, units, [3], ["word"] * 20)
+    data = events.load_words("shd", 20, folder, 100)
+    images, labels = data.train_images, data.train_labels
+    assert images.shape == (40, 100, 140)
     assert np.argwhere(data.test_images[0]).tolist() == [[0, 0], [2, 1], [50, 139]]
     assert data.test_images[0, 0, 0] == 2
     assert data.test_labels.tolist() == [3]
     # The channels show the class; what is after the last step is left out.
-    places = [np.flatnonzero(image.sum(0)) for image in data.train_images]
-    np.testing.assert_array_equal(
-        [found.max() // 4 for found in places], data.train_labels
-    )
-    assert (
-        events.load_words("shd", 20, tmp_path / "shd", 50).train_images.sum()
-        < data.train_images.sum()
-    )
-    assert len(set(data.train_labels[:20].tolist())) > 8
+    channels = [np.flatnonzero(image.sum(0)).max() for image in images]
+    np.testing.assert_array_equal(np.array(channels) // 4, labels)
+    shorter = events.load_words("shd", 20, folder, 50)
+    assert shorter.train_images.sum() < images.sum()
+    assert len(set(labels[:20].tolist())) > 8
 
 
 LOADERS = {
@@ -365,21 +334,21 @@ LOADERS = {
 }
 
 
+def first_file(folder, *suffixes):
+    paths = sorted(folder.rglob("*.*"))
+    return next(path for path in paths if path.suffix in suffixes)
+
+
 @pytest.mark.parametrize("name", LOADERS)
 def test_frames_are_computed_again_if_the_files_change(name, tmp_path, capsys):
-    load, folder = LOADERS[name], tmp_path / "data"
+    load_frames, folder = LOADERS[name], tmp_path / "data"
     WRITE[name](folder)
-    first = np.array(load(folder, 2).train_images)
+    first = np.array(load_frames(folder, 2).train_images)
     assert "counting the events of" in capsys.readouterr().out
-    np.testing.assert_array_equal(load(folder, 2).train_images, first)
+    np.testing.assert_array_equal(load_frames(folder, 2).train_images, first)
     assert capsys.readouterr().out == ""
-    changed = next(
-        path
-        for path in sorted(folder.rglob("*.*"))
-        if path.suffix in (".bin", ".csv", ".h5")
-    )
-    changed.touch()
-    load(folder, 2)
+    first_file(folder, ".bin", ".csv", ".h5").touch()
+    load_frames(folder, 2)
     assert "counting the events of" in capsys.readouterr().out
 
 
@@ -466,16 +435,12 @@ def test_the_error_names_a_folder_that_is_not_writable(data_set, monkeypatch, na
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_a_damaged_file_is_an_error_that_names_it(name, tmp_path):
-    load, folder = LOADERS[name], tmp_path / "data"
+    folder = tmp_path / "data"
     WRITE[name](folder)
-    damaged = next(
-        path
-        for path in sorted(folder.rglob("*.*"))
-        if path.suffix in (".bin", ".aedat", ".h5")
-    )
-    damaged.write_bytes(damaged.read_bytes()[:-3])
+    damaged = first_file(folder, ".bin", ".aedat", ".h5")
+    _cut(damaged)
     with pytest.raises(ValueError, match=re.escape(str(damaged))):
-        load(folder, 2)
+        LOADERS[name](folder, 2)
     assert not list(folder.rglob("*.part"))
 
 
@@ -509,12 +474,11 @@ def test_the_labels_of_another_data_set_are_an_error(tmp_path):
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_missing_data_is_an_error_that_says_where_it_is(name, tmp_path):
-    load = LOADERS[name]
     with pytest.raises(ValueError, match=r"cannot be downloaded from here.*--data-dir"):
-        load(None, 2)
+        LOADERS[name](None, 2)
     for folder in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(FileNotFoundError, match="--data-dir"):
-            load(folder, 2)
+            LOADERS[name](folder, 2)
 
 
 # Made recordings
@@ -567,21 +531,14 @@ def test_events_are_those_of_each_pixel_by_itself():
     made = saccades.record(image, np.random.default_rng(5), deviation=0.0, **settings)
     room = 128 - 6 - 3 - 1
     corner = np.random.default_rng(5).integers(0, np.array([room, room]) + 1)
-    found = set(
-        zip(
-            *(
-                getattr(made, name).tolist()
-                for name in ("x", "y", "polarity", "timestamp")
-            ),
-            strict=True,
-        )
-    )
+    fields = [getattr(made, name).tolist() for name in FIELDS_OF_EVENTS]
+    seen = set(zip(*fields, strict=True))
     wanted = naive_events(image, corner=corner.tolist(), **settings)
     assert len(wanted) > 20
     # A time may be rounded to the next microsecond.
-    assert {event[:3] for event in found} == {event[:3] for event in wanted}
-    assert len(found) == len(wanted)
-    times = [sorted(event[3] for event in events) for events in (found, wanted)]
+    assert {event[:3] for event in seen} == {event[:3] for event in wanted}
+    assert len(seen) == len(wanted)
+    times = [sorted(event[3] for event in events) for events in (seen, wanted)]
     np.testing.assert_allclose(*times, atol=1)
     assert (np.diff(made.timestamp) >= 0).all()
 
@@ -652,7 +609,7 @@ def test_recordings_whose_making_was_interrupted_are_not_split_otherwise(
 
 def test_few_made_recordings_are_read_even_if_classes_have_none(tmp_path):
     write_clothes(tmp_path)
-    options = ["--train", "2", "--test", "1", "--data-dir", str(tmp_path)]
-    assert make_recordings.main([str(tmp_path / "recordings"), *options]) == 0
+    options = f"{tmp_path}/recordings --train 2 --test 1 --data-dir {tmp_path}"
+    assert make_recordings.main(options.split()) == 0
     data = fashion_mnist_events.load(tmp_path / "recordings", 4)
     assert (len(data.train_images), len(data.test_images)) == (2, 1)

@@ -72,10 +72,10 @@ def test_recipes_of_photographs_train(name, mocked, tmp_path):
     assert cifar.load("cifar100", tmp_path).classes == 100
 
 
-@pytest.mark.parametrize("name", ["imagenet_maxformer", "cifar10_resnet18"])
-def test_images_reach_the_network_of_a_recipe(name, mocked, tmp_path):
+def test_images_reach_the_network_of_a_recipe(mocked, tmp_path):
     """The whole recipe with a small network instead of its own, which takes long to
     compile with 18 or 34 layers."""
+    name = "imagenet_maxformer"
     own = catalogue.find(name).network(width=0.0625)
 
     def small_network(width):
@@ -102,14 +102,8 @@ def test_images_reach_the_network_of_a_recipe(name, mocked, tmp_path):
 def test_the_dvs_recipes_train_on_aedat_files(name, more, tmp_path):
     write_data_set(tmp_path / "recordings", events.CIFAR10_DVS.class_names)
     settings = (*NARROW, "batch_size=45", *more)
-    record = trained(
-        tmp_path / "run",
-        name,
-        "--data-dir",
-        str(tmp_path / "recordings"),
-        "--set",
-        *settings,
-    )
+    data = ("--data-dir", str(tmp_path / "recordings"))
+    record = trained(tmp_path / "run", name, *data, "--set", *settings)
     assert (record["train_images"], record["test_images"]) == (10 if more else 90, 10)
     assert np.isfinite(record["curve"]["loss"]).all()
 
@@ -118,16 +112,15 @@ def test_the_dvs_recipes_train_on_aedat_files(name, more, tmp_path):
     ("name", "more"),
     [
         ("fashion_mnist_resnet13", ("ordinary_epochs=1",)),
-        ("fashion_mnist_maxformer", ()),
+        pytest.param("fashion_mnist_maxformer", (), marks=pytest.mark.slow),
         pytest.param("fashion_mnist_resnet18", (), marks=pytest.mark.slow),
     ],
 )
 def test_deep_networks_train_on_fashion_mnist(name, more, tmp_path):
     write_clothes(tmp_path, images=32)
     settings = (*NARROW, "batch_size=16", *more)
-    record = trained(
-        tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *settings
-    )
+    data = ("--data-dir", str(tmp_path))
+    record = trained(tmp_path / "run", name, *data, "--set", *settings)
     assert np.isfinite(record["curve"]["loss"]).all()
 
 
@@ -164,12 +157,12 @@ def test_every_network_is_built_and_takes_raw_pixels(name):
     ("name", "parameters"),
     [
         ("fashion_mnist_maxformer", 1_650_178),
-        ("cifar10_maxformer", 6_568_282),
+        pytest.param("cifar10_maxformer", 6_568_282, marks=pytest.mark.slow),
         ("cifar100_qkformer", 6_740_884),
         # Without layer normalisations that the authors' program does not use.
         ("cifar10_spikformer", 9_330_874 - 4 * 4 * 384),
         ("cifar10_dvs_maxformer", 1_455_626),
-        ("cifar10_dvs_qkformer", 1_504_138),
+        pytest.param("cifar10_dvs_qkformer", 1_504_138, marks=pytest.mark.slow),
         pytest.param("imagenet_maxformer", 16_237_240, marks=pytest.mark.slow),
     ],
 )
@@ -204,15 +197,9 @@ def test_the_error_for_missing_data_says_what_to_do(
         raise OSError("no network")
 
     monkeypatch.setattr("urllib.request.urlopen", no_network)
-    arguments = [
-        name,
-        "--data-dir",
-        str(tmp_path / "data"),
-        "--output",
-        str(tmp_path / "run"),
-    ]
+    arguments = f"{name} --data-dir {tmp_path}/data --output {tmp_path}/run"
     # TensorFlow Datasets prints of its own accord.
-    assert main(arguments) == 2
+    assert main(arguments.split()) == 2
     error = capsys.readouterr().err
     assert "error: " in error
     assert str(tmp_path / "data") in error

@@ -11,22 +11,14 @@ from tests.recipes.recipe_runs import error_of
 pytestmark = pytest.mark.runs_once
 
 
-def record(gradient, seed, accuracy, **settings):
-    settings = {
-        "name": "made",
-        "epochs": 2,
-        "step_mode": "multi",
-        "windows": 1,
-        "gradient": gradient,
-        "seed": seed,
-        **settings,
-    }
-    curve = {"accuracy": [0.1, accuracy], "test_accuracy": [0.1, accuracy]}
+def record(gradient, seed, accuracy, **changes):
+    settings = {"name": "made", "epochs": 2, "step_mode": "multi", "windows": 1}
+    settings |= {"gradient": gradient, "seed": seed, **changes}
     return {
         "settings": settings,
         "backend": "jax",
         "test_accuracy": accuracy,
-        "curve": curve,
+        "curve": {"accuracy": [0.1, accuracy], "test_accuracy": [0.1, accuracy]},
     }
 
 
@@ -69,30 +61,19 @@ def test_differences_are_paired_by_seed_with_the_interval_of_student():
 
 
 def test_legends_of_figures_name_methods_in_words():
-    names = [
-        "rate-multi",
-        "rate-multi-2",
-        "bptt-multi",
-        "sltt-single-2",
-        "ottt-single",
-        "ottt",
-        "os",
-        "floor",
-        "spikingjelly",
-    ]
-    assert [method_names.in_words(name) for name in names] == [
-        *(
-            "rate, multi-step",
-            "rate, 2 windows, multi-step",
-            "BPTT, multi-step",
-            "SLTT, 2 random steps, single-step",
-        ),
-        *("OTTT, single-step", "OTTT", "OS", "floor", "spikingjelly"),
-    ]
-    by_sizes = ["rate-multi-1+3", "rate-single-2+2"]
-    assert [method_names.in_words(name) for name in by_sizes] == [
-        *("rate, 1+3 windows, multi-step", "rate, 2+2 windows, single-step"),
-    ]
+    words = {
+        "rate-multi": "rate, multi-step",
+        "rate-multi-2": "rate, 2 windows, multi-step",
+        "rate-multi-1+3": "rate, 1+3 windows, multi-step",
+        "bptt-multi": "BPTT, multi-step",
+        "sltt-single-2": "SLTT, 2 random steps, single-step",
+        "ottt-single": "OTTT, single-step",
+        "ottt": "OTTT",
+        "os": "OS",
+        "floor": "floor",
+        "spikingjelly": "spikingjelly",
+    }
+    assert {name: method_names.in_words(name) for name in words} == words
     figure = plots.new_figure(9, 4)
     parity.draw(figure, parity.by_method(RECORDS, "made", 2))
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
@@ -114,54 +95,33 @@ def test_the_command_draws_the_curves_of_the_committed_results(
 ):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(results, "committed", lambda: RECORDS)
-    assert (
-        parity.main(["made", "--epochs", "2", "--plot", str(tmp_path / "curves.png")])
-        == 0
-    )
+    command = f"made --epochs 2 --plot {tmp_path}/curves.png".split()
+    assert parity.main(command) == 0
     assert "| rate multi | 3 |" in capsys.readouterr().out
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     # A vector version, whose words can be read, and which is the same if it is drawn
     # again.
     vectors = (tmp_path / "curves.svg").read_bytes()
     assert b">BPTT, multi-step<" in vectors
-    assert (
-        parity.main(["made", "--epochs", "2", "--plot", str(tmp_path / "curves.png")])
-        == 0
-    )
+    assert parity.main(command) == 0
     assert (tmp_path / "curves.svg").read_bytes() == vectors
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (
-            ["made", "--epochs", "2", "--against", "bptt single"],
-            "must be one of 'bptt multi', 'rate multi', 'sltt multi'",
-        ),
-        (
-            ["maid", "--epochs", "2"],
-            "no result to compare of 'maid' with --epochs 2. There are results of: "
-            "made with 2 epochs",
-        ),
-        (
-            ["made", "--epochs", "3"],
-            "--epochs 3. There are results of: made with 2 epochs; other with 2 "
-            "epochs.",
-        ),
-        (
-            ["made", "--epochs", "2", "--plot", "nowhere/curves.png"],
-            "The folder nowhere of the figure curves.png does not",
-        ),
-        (
-            ["made", "--epochs", "2", "--plot", "curves.gif.txt"],
-            "curves.gif.txt must have one of these suffixes",
-        ),
-    ],
-)
-def test_a_mistake_on_the_command_line_is_named(arguments, said, monkeypatch, capsys):
+MISTAKES = """
+made --epochs 3 | results of: made with 2 epochs; other with 2 epochs.
+maid --epochs 2 | no result to compare of 'maid' with --epochs 2. There are results of:
+made --epochs 2 --plot nowhere/curves.png | The folder nowhere of the figure curves.png
+made --epochs 2 --plot curves.gif.txt | curves.gif.txt must have one of these suffixes
+made --epochs 2 --against none | one of 'bptt multi', 'rate multi', 'sltt multi'
+"""
+
+
+@pytest.mark.parametrize("line", MISTAKES.strip().splitlines())
+def test_a_mistake_on_the_command_line_is_named(line, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
+    arguments, said = line.split(" | ")
     monkeypatch.setattr(results, "committed", lambda: RECORDS)
-    assert said in error_of(arguments, capsys, parity.main)
+    assert said in error_of(arguments.split(), capsys, parity.main)
 
 
 @pytest.mark.parametrize(

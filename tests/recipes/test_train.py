@@ -7,8 +7,6 @@ import json
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import keras
@@ -77,33 +75,24 @@ def digits_run(tmp_path_factory, request):
 
 def test_the_record_describes_the_run(digits_run):
     folder, record = digits_run
-    assert record["settings"] == {
-        **catalogue.find("digits").settings(),
-        "epochs": DIGITS_EPOCHS,
-    }
-    assert record["backend"] == keras.backend.backend()
-    assert {
-        "python",
-        "numpy",
-        "keras",
-        "keras_ratesnn",
-        keras.backend.backend(),
-    } == set(record["versions"])
+    settings = {**catalogue.find("digits").settings(), "epochs": DIGITS_EPOCHS}
+    assert record["settings"] == settings
+    backend = keras.backend.backend()
+    assert record["backend"] == backend
+    software = {"python", "numpy", "keras", "keras_ratesnn", backend}
+    assert set(record["versions"]) == software
     here = {name: record[name] for name in ("backend", "device", "versions")}
     assert record["parts"] == [{"first_epoch": 1, **here}]
     assert record["diverged"] is None
     curve = record["curve"]
-    measures = {"accuracy", "loss", "test_accuracy", "test_loss"}
-    measures |= {"seconds", "images_per_second", "learning_rate", "firing_rate"}
-    assert {name: len(values) for name, values in curve.items()} == dict.fromkeys(
-        measures, DIGITS_EPOCHS
-    )
+    measures = "accuracy loss test_accuracy test_loss seconds images_per_second "
+    measures += "learning_rate firing_rate"
+    assert sorted(curve) == sorted(measures.split())
+    assert {len(values) for values in curve.values()} == {DIGITS_EPOCHS}
     assert record["test_accuracy"] == curve["test_accuracy"][-1]
     assert record["best_test_accuracy"] == max(curve["test_accuracy"])
-    assert (
-        record["parameters"]
-        == keras.saving.load_model(folder / "last.keras").count_params()
-    )
+    model = keras.saving.load_model(folder / "last.keras")
+    assert record["parameters"] == model.count_params()
     assert (record["train_images"], record["test_images"]) == (1437, 360)
     assert record["seconds"] == pytest.approx(sum(curve["seconds"]), abs=0.1)
     assert all(0 < rate < 1 for rate in curve["firing_rate"])
@@ -136,17 +125,7 @@ def test_the_saved_models_give_the_test_accuracies_of_the_record(digits_run):
 
 @pytest.mark.on_each_backend
 def test_settings_take_effect(tmp_path, capsys):
-    settings = (
-        "gradient=bptt",
-        "timesteps=2",
-        "epochs=1",
-        "seed=5",
-        "batch_size=128",
-        "width=0.5",
-        "train_images=512",
-    )
-    record = trained(tmp_path, "digits", "--set", *settings)
-    expected = {
+    changes = {
         "gradient": "bptt",
         "timesteps": 2,
         "epochs": 1,
@@ -155,27 +134,23 @@ def test_settings_take_effect(tmp_path, capsys):
         "width": 0.5,
         "train_images": 512,
     }
-    assert record["settings"] == {**catalogue.find("digits").settings(), **expected}
+    settings = [f"{name}={value}" for name, value in changes.items()]
+    record = trained(tmp_path, "digits", "--set", *settings)
+    assert record["settings"] == {**catalogue.find("digits").settings(), **changes}
     assert len(record["curve"]["loss"]) == 1
     assert record["train_images"] == 512
     model = keras.saving.load_model(tmp_path / "last.keras")
-    assert model.timesteps == 2
-    assert repr(model.gradient) == "BPTT()"
+    assert (model.timesteps, repr(model.gradient)) == (2, "BPTT()")
     # 512 images in batches of 128.
     assert int(model.optimizer.iterations) == 4
 
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == (
-        f"digits: {keras.backend.backend()} backend, gradient bptt, T = 2, 1 epochs of "
-        "batches of 128, seed 5"
-    )
-    assert (
-        lines[1]
-        == f"{record['parameters']:,} parameters, 512 training images, 360 test images"
-    )
-    assert ("data are read by TensorFlow" in lines[2]) == (
-        keras.backend.backend() != "tensorflow"
-    )
+    backend = keras.backend.backend()
+    first, second, third, *lines = capsys.readouterr().out.splitlines()
+    run = "gradient bptt, T = 2, 1 epochs of batches of 128, seed 5"
+    assert first == f"digits: {backend} backend, {run}"
+    sizes = f"{record['parameters']:,} parameters, 512 training images"
+    assert second == f"{sizes}, 360 test images"
+    assert ("data are read by TensorFlow" in third) == (backend != "tensorflow")
     assert any("4/4" in line for line in lines)
     assert str(tmp_path) in lines[-2]
     assert lines[-1] == f"test accuracy: {record['test_accuracy']:.4f}"
@@ -235,31 +210,25 @@ def test_fashion_mnist_trains_from_a_folder_of_idx_files_with_augmentation(tmp_p
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_whole_digits_recipe_reaches_its_accuracy(tmp_path, gradient, seed):
-    assert (
-        trained(tmp_path, "digits", "--set", f"gradient={gradient}", f"seed={seed}")[
-            "test_accuracy"
-        ]
-        >= 0.97
-    )
+    settings = f"gradient={gradient}", f"seed={seed}"
+    record = trained(tmp_path, "digits", "--set", *settings)
+    assert record["test_accuracy"] >= 0.97
 
 
 def test_weight_decay_is_on_kernels_only():
-    recipe = catalogue.find("digits").with_settings(
-        ["width=0.25", "learning_rate=0.5", "weight_decay=0.5"]
-    )
+    settings = ["width=0.25", "learning_rate=0.5", "weight_decay=0.5"]
+    recipe = catalogue.find("digits").with_settings(settings)
     network = recipe.network()
+    variables = network.trainable_variables
     optimizer = optimizers.build(recipe, network, steps=10)
-    optimizer.build(network.trainable_variables)
-    for variable in network.trainable_variables:
+    optimizer.build(variables)
+    for variable in variables:
         variable.assign(np.ones(variable.shape))
-    optimizer.apply(
-        [keras.ops.zeros(variable.shape) for variable in network.trainable_variables]
-    )
-    for variable in network.trainable_variables:
-        expected = 0.75 if variable.path.endswith("/kernel") else 1.0
-        np.testing.assert_allclose(
-            keras.ops.convert_to_numpy(variable), expected, err_msg=variable.path
-        )
+    optimizer.apply([keras.ops.zeros(variable.shape) for variable in variables])
+    for variable in variables:
+        wanted = 0.75 if variable.path.endswith("/kernel") else 1.0
+        value = keras.ops.convert_to_numpy(variable)
+        np.testing.assert_allclose(value, wanted, err_msg=variable.path)
 
 
 def test_the_learning_rate_falls_to_zero_and_restarts_at_half():
@@ -301,21 +270,17 @@ def all_batches(recipe, first_epoch=0):
 def test_every_epoch_has_all_images_with_their_labels_in_its_own_order():
     recipe = catalogue.find("digits").with_settings(["epochs=2", "batch_size=500"])
     data = digits.load()
-    labels_of = {
-        image.tobytes(): label
-        for image, label in zip(data.train_images, data.train_labels, strict=True)
-    }
-    epochs = all_batches(recipe)[:3], all_batches(recipe)[3:]
-    orders = []
-    for epoch in epochs:
-        images = np.concatenate([images for images, _ in epoch])
-        labels = np.concatenate([labels for _, labels in epoch])
+    pairs = zip(data.train_images, data.train_labels, strict=True)
+    labels_of = {image.tobytes(): label for image, label in pairs}
+    taken, orders = all_batches(recipe), []
+    for epoch in (taken[:3], taken[3:]):
+        images, labels = (np.concatenate(parts) for parts in zip(*epoch, strict=True))
         assert [labels_of[image.tobytes()] for image in images] == labels.tolist()
         assert len(images) == 1437
         orders.append(labels)
     assert (orders[0] != orders[1]).any()
-    other = all_batches(dataclasses.replace(recipe, seed=1))
-    assert (other[0][1] != epochs[0][0][1]).any()
+    reseeded = all_batches(dataclasses.replace(recipe, seed=1))
+    assert (reseeded[0][1] != taken[0][1]).any()
 
 
 @pytest.mark.parametrize(
@@ -351,22 +316,10 @@ def test_evaluate_gives_the_accuracy_of_the_record(digits_run, capsys):
     folder, record = digits_run
     assert evaluate.main([str(folder)]) == 0
     assert f"test accuracy: {record['test_accuracy']:.4f}" in capsys.readouterr().out
-    assert (
-        evaluate.main(
-            [
-                str(folder),
-                "--checkpoint",
-                "best",
-                "--timesteps",
-                "2",
-                str(record["settings"]["timesteps"]),
-            ]
-        )
-        == 0
-    )
-    at_two, as_trained = capsys.readouterr().out.split(
-        f"T = {record['settings']['timesteps']}"
-    )
+    timesteps = str(record["settings"]["timesteps"])
+    options = ["--checkpoint", "best", "--timesteps", "2", timesteps]
+    assert evaluate.main([str(folder), *options]) == 0
+    at_two, as_trained = capsys.readouterr().out.split(f"T = {timesteps}")
     assert "T = 2" in at_two
     assert at_two.count("test accuracy: ") == as_trained.count("test accuracy: ") == 1
 
@@ -392,32 +345,25 @@ def test_evaluate_names_settings_with_the_wrong_format(text, tmp_path, capsys):
 # Mistakes
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (
-            ["--set", "train_images=99999"],
-            "at most the number of training images, 1437.",
-        ),
-        (["--set", "normalization=online"], "threshold_stabilizer"),
-        (["--set", "augment=imagenet"], "which changes it to (224, 224, 1)"),
-        (["--set", "augment=cifar10"], "AutoAugment's images must have three channels"),
-        (["--set", "start_from=nothing"], "`name` must be one of 'digits'"),
-        (
-            ["--set", "start_from=digits", "width=0.5"],
-            "`start_from` must be a pretrained",
-        ),
-        (["--set", "branches=3", "width=0.1"], "`branches` must be at most 2"),
-        (["--data-dir", "somewhere"], "Received: --data-dir somewhere"),
-    ],
-)
-def test_a_mistake_costs_no_run_and_occupies_no_folder(
-    arguments, said, tmp_path, capsys
-):
+MISTAKES = """
+--set train_images=99999 | at most the number of training images, 1437.
+--set normalization=online | threshold_stabilizer
+--set augment=imagenet | which changes it to (224, 224, 1)
+--set augment=cifar10 | AutoAugment's images must have three channels
+--set start_from=nothing | `name` must be one of 'digits'
+--set start_from=digits width=0.5 | `start_from` must be a pretrained
+--set branches=3 width=0.1 | `branches` must be at most 2
+--data-dir somewhere | Received: --data-dir somewhere
+"""
+
+
+@pytest.mark.parametrize("line", MISTAKES.strip().splitlines())
+def test_a_mistake_costs_no_run_and_occupies_no_folder(line, tmp_path, capsys):
     """Not even with --restart, in the folder of an earlier run or in one that is
     none."""
+    arguments, said = line.split(" | ")
     folder = tmp_path / "runs" / "run"
-    command = ["digits", "--output", folder, *arguments]
+    command = ["digits", "--output", folder, *arguments.split()]
     error = error_of(command, capsys)
     assert said in error
     assert error.count("\n") == 1
@@ -459,15 +405,6 @@ def test_batches_are_not_taken_from_a_stream(tmp_path, capsys):
 
 
 # Ctrl-C
-
-
-@pytest.mark.parametrize("module", ["recipes.train", "recipes.compare.__main__"])
-def test_ctrl_c_is_handled_while_keras_is_imported(module):
-    program = f"import sys, {module}; sys.exit('keras' in sys.modules)"
-    command = [sys.executable, "-c", program]
-    assert (
-        subprocess.run(command, cwd=pathlib.Path(__file__).parents[2]).returncode == 0
-    )
 
 
 def test_ctrl_c_is_not_lost_where_python_ignores_exceptions():

@@ -8,14 +8,12 @@ import pytest
 
 from keras_ratesnn import layers
 from keras_ratesnn.models import load_pretrained
-from recipes import callbacks, catalogue, publish
+from recipes import catalogue, publish
 from recipes import run as recipes_run
 from recipes.compare import results, shuffled
 from recipes.data import japanese_vowels
 from recipes.run_folder import load_model
 from tests.recipes.recipe_runs import (
-    assert_same_states,
-    curve_without_times,
     error_of,
     trained,
 )
@@ -93,24 +91,6 @@ def train(folder, *settings):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return train(tmp_path_factory.mktemp("leaky"))
-
-
-def test_a_run_with_dropout_resumes_bit_identically(tmp_path, monkeypatch):
-    whole, record = train(tmp_path, "epochs=2", "temporal=sliding_psn")
-    whole = whole.rename(tmp_path / "whole")
-    save = callbacks.Checkpoint.on_epoch_end
-
-    def stop(callback, epoch, logs=None):
-        save(callback, epoch, logs)
-        raise ValueError("stopped")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Checkpoint, "on_epoch_end", stop)
-        with pytest.raises(ValueError, match="stopped"):
-            train(tmp_path, "epochs=2", "temporal=sliding_psn")
-    resumed, again = train(tmp_path, "epochs=2", "temporal=sliding_psn")
-    assert curve_without_times(again) == curve_without_times(record)
-    assert_same_states(resumed / "last.keras", whole / "last.keras")
 
 
 @pytest.fixture(scope="module")
