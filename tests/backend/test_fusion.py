@@ -292,7 +292,7 @@ FEW = [
             for case in itertools.product(POLICIES, MODES_AND_STEPS)
         ),
     ],
-    ids=str,
+    ids=lambda part: "every" if isinstance(part, dict) else str(part),
 )
 def test_traced_loops_of_every_neuron_are_the_same_to_the_bit_in_every_policy(
     names, policy, mode

@@ -1,5 +1,4 @@
-"""A run resumes to the same result where every call is recorded: on PyTorch, as in
-`tests/model/test_recorded_promises.py`."""
+"""A run resumes to the same result where every call is recorded: on PyTorch."""
 
 import pytest
 from helpers import BACKEND
@@ -9,12 +8,8 @@ if BACKEND != "torch":
         "other backends compile whole functions themselves", allow_module_level=True
     )
 
-from tests.model.test_recorded_promises import (
-    _precision,
-    _recorded_at_all,
-    _recorded_at_once,
-    pytest_generate_tests,
-)
+from recorded_calls import recording
+
 from tests.recipes.test_resume import (
     folder,
     stopped_run,
@@ -23,12 +18,14 @@ from tests.recipes.test_resume import (
 )
 
 __all__ = [
-    "_precision",
-    "_recorded_at_all",
-    "_recorded_at_once",
     "folder",
-    "pytest_generate_tests",
     "stopped_run",
     "test_an_interrupted_run_resumes_to_the_same_curve",
     "whole_run",
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _recorded_at_once():
+    with recording():
+        yield
