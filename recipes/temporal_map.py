@@ -1,0 +1,286 @@
+"""Which tasks need how many windows: `python -m recipes.temporal_map order-4`.
+
+Each task trains the same network by rate with more and more windows, up to one for
+each step, which is BPTT; by BPTT, SLTT and OTTT. Each method has the learning rate, of
+three, that is best on validation data with the first seed. Numbers in the table are
+accuracies on test data; where the target is a number, the share of its variance that is
+explained. What was trained is kept in a file of lines for each task, and not trained
+again.
+"""
+
+import functools
+import itertools
+import json
+import pathlib
+import statistics
+import time
+
+import keras
+import numpy as np
+
+from keras_ratesnn import SpikingModel, analysis, callbacks, gradients, layers
+from recipes import command_line, markdown
+from recipes.benchmark import costs
+from recipes.data.temporal_tasks import TASKS
+
+LEARNING_RATES = (2e-3, 5e-3, 1e-2)
+WINDOWS = (1, 2, 4, 8)
+MOST_WINDOWS = 16
+UNITS, DECAY, BATCH_SIZE, MAX_DELAY = 64, 0.9, 50, 9
+
+POINT = 0.01
+"""What a method may lose and is as good as BPTT."""
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "temporal_map"
+
+
+def add_arguments(parser):
+    tasks = f"one of {', '.join(TASKS)}"
+    parser.add_argument("tasks", metavar="TASK", nargs="+", choices=TASKS, help=tasks)
+    command_line.add_seeds(parser, 3)
+    command_line.add_path(parser, "--output", "folder of results", default=RESULTS)
+    command_line.add_data_dir(parser)
+    show = "shows the results that there are, and trains nothing"
+    parser.add_argument("--show", action="store_true", help=show)
+
+
+def draw_map(arguments):
+    for name in arguments.tasks:
+        task = TASKS[name]
+        results = Results(arguments.output / f"{name}.jsonl")
+        if not arguments.show:
+            with command_line.mistakes():
+                data = task.load(arguments.data_dir)
+            complete(results, task, data, arguments.seeds)
+        print(f"\n{name}: {task.about}.\n")
+        for network in task.networks:
+            print(table(results, network), flush=True)
+
+
+class Results:
+    """What was trained for a task: a file whose lines are JSON objects.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._records = [json.loads(line) for line in lines]
+
+    def find(self, **values):
+        """The records with these values, a list."""
+        return [record for record in self._records if values.items() <= record.items()]
+
+    def add(self, **record):
+        self._records.append(record)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def methods(timesteps):
+    """The methods by name, each with its gradient. Windows are equal, or differ by a
+    step. One for each step is BPTT, and costs too much for long sequences."""
+    numbers = [number for number in WINDOWS if number < timesteps]
+    if timesteps <= MOST_WINDOWS:
+        numbers.append(timesteps)
+    by_windows = {}
+    for number in numbers:
+        groups = np.array_split(np.arange(timesteps), number)
+        sizes = tuple(len(group) for group in groups)
+        by_windows[f"rate-{number}"] = gradients.Rate(windows=sizes)
+    online = {"sltt": gradients.SLTT(), "ottt": gradients.OTTT()}
+    return {**by_windows, "bptt": gradients.BPTT(), **online}
+
+
+def build(task, shape, network, gradient, learning_rate):
+    """A compiled network for inputs `(T, channels)` of a task."""
+    timesteps, channels = shape
+    inputs = x = keras.Input((channels,))
+    for _ in range(2):
+        if network == "delays":
+            x = layers.Delay(MAX_DELAY)(x)
+        x = keras.layers.Dense(UNITS)(x)
+        neurons = layers.LIF(DECAY)
+        if network == "recurrent":
+            synapses = keras.layers.Dense(UNITS, use_bias=False)
+            neurons = layers.Recurrent(neurons, synapses)
+        x = neurons(x)
+    outputs = keras.layers.Dense(task.outputs)(x)
+    model = SpikingModel(
+        keras.Model(inputs, outputs),
+        timesteps,
+        gradient,
+        mask_value=task.padding,
+    )
+    if task.outputs == 1:
+        model.compile(keras.optimizers.Adam(learning_rate), "mse")
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
+    return model
+
+
+def complete(results, task, data, seeds):
+    """Trains what is missing."""
+    shape = data["train"][0].shape[1:]
+    by_name = methods(shape[0])
+    pairs = list(itertools.product(task.networks, by_name))
+    began = time.monotonic()
+    for number, (network, name) in enumerate(pairs, 1):
+        key = {"network": network, "method": name}
+        make = functools.partial(build, task, shape, network, by_name[name])
+        if not results.find(**key):
+            try:
+                make(LEARNING_RATES[0])
+            except ValueError as error:
+                results.add(**key, refused=str(error))
+        if any("refused" in record for record in results.find(**key)):
+            continue
+        for seed in range(seeds):
+            rates = [best_learning_rate(results, key)] if seed else LEARNING_RATES
+            for learning_rate in rates:
+                run = {**key, "learning_rate": learning_rate, "seed": seed}
+                if results.find(**run):
+                    continue
+                minutes = (time.monotonic() - began) / 60
+                left = minutes / number * (len(pairs) - number + 1)
+                print(
+                    f"{network}, method {number} of {len(pairs)}, {name}, seed "
+                    f"{seed + 1} of {seeds}, about {left:.0f} min left",
+                    flush=True,
+                )
+                keras.utils.set_random_seed(seed)
+                results.add(**run, **trained(make(learning_rate), task, data))
+        if not results.find(**key, what="cost"):
+            results.add(**key, what="cost", **cost(make(LEARNING_RATES[0]), data))
+    if not results.find(what="probe") and task.outputs > 1:
+        results.add(what="probe", **probed(task, data, shape))
+
+
+def trained(model, task, data):
+    """The scores of a model after training, and how long it took."""
+    began = time.process_time()
+    narrowed = []
+    if any(isinstance(layer, layers.Delay) for layer in model.network.layers):
+        narrowed = [callbacks.LowerSigma(max(1, task.epochs // 2))]
+    x, y = data["train"]
+    model.fit(x, y, BATCH_SIZE, task.epochs, verbose=0, callbacks=narrowed)
+    seconds = time.process_time() - began
+    scores = {part: score(model, *data[part]) for part in ("validation", "test")}
+    versions = f"{keras.backend.backend()}, Keras {keras.__version__}"
+    return {**scores, "seconds": round(seconds, 2), "versions": versions}
+
+
+def score(model, x, y):
+    """The accuracy, or the share of the variance of numbers that is explained."""
+    outputs = model.predict(x, batch_size=500, verbose=0)
+    if outputs.shape[-1] > 1:
+        return float(np.mean(outputs.argmax(-1) == y))
+    return 1.0 - float(np.mean(np.square(outputs[:, 0] - y)) / np.var(y))
+
+
+def cost(model, data):
+    """The FLOPs and the memory of a step."""
+    x, y = (array[:BATCH_SIZE] for array in data["train"])
+
+    def step():
+        model.train_on_batch(x, y)
+
+    # Graphs are recorded in the first steps.
+    for _ in range(4):
+        step()
+    memory = costs.memory_rise(step)
+    return {"flops": costs.counted_flops(step), "memory_bytes": memory}
+
+
+def probed(task, data, shape):
+    """What `analysis.temporal_probe` recommends for the first network, and its time."""
+    began = time.process_time()
+
+    def model():
+        network, gradient = task.networks[0], gradients.BPTT()
+        return build(task, shape, network, gradient, LEARNING_RATES[1])
+
+    x, y = data["train"]
+    result = analysis.temporal_probe(
+        model,
+        x,
+        y,
+        data["validation"],
+        epochs=task.epochs,
+        batch_size=BATCH_SIZE,
+        seeds=3,
+        verbose=0,
+    )
+    recommended = result.recommended and result.recommended.name
+    seconds = round(time.process_time() - began, 2)
+    return {"recommended": recommended, "seconds": seconds}
+
+
+def best_learning_rate(results, key):
+    """The learning rate that was best on validation data with the first seed."""
+    runs = [run for run in results.find(**key, seed=0) if "validation" in run]
+    return max(runs, key=lambda run: run["validation"])["learning_rate"]
+
+
+def test_scores(results, key):
+    """The scores on test data with the best learning rate, one for each seed."""
+    learning_rate = best_learning_rate(results, key)
+    return [run["test"] for run in results.find(**key, learning_rate=learning_rate)]
+
+
+def smallest_windows(results, network):
+    """The smallest number of windows that is within a point of BPTT, or `None`."""
+    bptt = statistics.mean(test_scores(results, {"network": network, "method": "bptt"}))
+    for record in results.find(network=network, what="cost"):
+        method, _, number = record["method"].partition("-")
+        if method == "rate":
+            mean = statistics.mean(
+                test_scores(results, {"network": network, "method": record["method"]})
+            )
+            if mean > bptt - POINT:
+                return int(number)
+    return None
+
+
+def table(results, network):
+    """The results of a network as a Markdown table, and what follows from them."""
+    rows = []
+    names = dict.fromkeys(run["method"] for run in results.find(network=network))
+    for name in names:
+        key = {"network": network, "method": name}
+        refusals = [run for run in results.find(**key) if "refused" in run]
+        if refusals:
+            rows.append((name, "refused", "", "", "", ""))
+            continue
+        runs = results.find(**key, learning_rate=best_learning_rate(results, key))
+        seconds = statistics.median(run["seconds"] for run in runs)
+        costs_of_step = results.find(**key, what="cost")
+        flops, memory = "", ""
+        if costs_of_step:
+            flops = f"{costs_of_step[0]['flops'] / 1e6:.0f}"
+            memory = f"{costs_of_step[0]['memory_bytes'] / 2**20:.2f}"
+        scores = markdown.mean_of(test_scores(results, key))
+        rate = best_learning_rate(results, key)
+        rows.append((name, scores, rate, f"{seconds:.1f}", flops, memory))
+    columns = (network, "test", "learning rate", "seconds", "MFLOP", "MiB")
+    text = markdown.table(columns, rows)
+    if "bptt" in names and "sltt" in names:
+        found = smallest_windows(results, network)
+        text += f"\n\nSmallest W within a point of BPTT: {found or 'none'}."
+    for record in results.find(what="probe"):
+        text += f" The probe: {record['recommended']}, in {record['seconds']:.0f} s."
+    return text + "\n"
+
+
+main = command_line.command(
+    __name__,
+    "temporal_map",
+    __doc__,
+    add_arguments,
+    draw_map,
+    "; repeat the command to resume",
+)

@@ -1,0 +1,108 @@
+"""The map of tasks against windows: what it trains, keeps and shows."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+import keras_ratesnn as rsnn
+from recipes import temporal_map
+from recipes.data import order, temporal_tasks
+
+pytestmark = pytest.mark.runs_once
+
+
+def test_as_many_windows_as_steps_train_as_bptt():
+    task = temporal_tasks.TASKS["order-1"]
+    x, y = task.load(None)["train"]
+    by_name = temporal_map.methods(x.shape[1])
+    weights = []
+    for name in ("rate-7", "bptt"):
+        keras.utils.set_random_seed(0)
+        model = temporal_map.build(task, x.shape[1:], "lif", by_name[name], 5e-3)
+        for step in range(3):
+            rows = slice(50 * step, 50 * step + 50)
+            model.train_on_batch(x[rows], y[rows])
+        weights.append(model.get_weights())
+    for ours, exact in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, exact, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("delay", "decay", "windows", "accuracy"),
+    [(order.GAP + 1, 0.0, 1, 0.5), (None, 0.5, 2, 1.0)],
+)
+def test_one_rate_does_not_tell_the_order_of_spikes_and_two_do(
+    delay, decay, windows, accuracy
+):
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((order.CHANNELS,))
+    if delay is not None:
+        delay = rsnn.layers.Delay(delay)
+        x = delay(x)
+    x = rsnn.layers.LIF(decay)(keras.layers.Dense(16)(x))
+    network = keras.Model(inputs, keras.layers.Dense(2)(x))
+    gradient = rsnn.gradients.Rate(windows=windows)
+    model = rsnn.SpikingModel(network, order.T, gradient)
+    callbacks = []
+    if delay is not None:
+        # Equal delays tell nothing by chance.
+        delay.position.assign(np.zeros(order.CHANNELS))
+        callbacks = [rsnn.callbacks.LowerSigma(20, end=0.01)]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.1), loss, metrics=["accuracy"])
+    x, y = order.order_in_time()
+    model.fit(x, y, epochs=40, batch_size=len(x), callbacks=callbacks, verbose=0)
+    found = model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
+    assert found == pytest.approx(accuracy, abs=0.1)
+
+
+# Short trainings leave neurons without spikes.
+@pytest.mark.filterwarnings("ignore:No neuron:UserWarning")
+def test_what_was_trained_is_kept_shown_and_not_trained_again(
+    tmp_path, monkeypatch, capsys
+):
+    task = dataclasses.replace(temporal_tasks.TASKS["order-1"], epochs=1)
+    monkeypatch.setitem(temporal_map.TASKS, "order-1", task)
+    monkeypatch.setattr(temporal_map, "LEARNING_RATES", (5e-3, 1e-2))
+    monkeypatch.setattr(temporal_map, "WINDOWS", (1,))
+    probe = {"recommended": "rate-2", "seconds": 1.0}
+    monkeypatch.setattr(temporal_map, "probed", lambda *_: probe)
+    command = ["order-1", "--seeds", "2", "--output", str(tmp_path)]
+    assert temporal_map.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "lif, method 2 of 5, rate-7, seed 1 of 2" in printed
+    assert "Smallest W within a point of BPTT" in printed
+    kept = (tmp_path / "order-1.jsonl").read_text()
+    assert len(kept.splitlines()) == 5 * (2 + 1 + 1) + 1
+    assert temporal_map.main(command) == 0
+    assert temporal_map.main([*command, "--show"]) == 0
+    assert "method 2" not in capsys.readouterr().out
+    assert (tmp_path / "order-1.jsonl").read_text() == kept
+
+
+def test_a_method_that_refuses_a_network_is_a_row_that_says_so(tmp_path):
+    results = temporal_map.Results(tmp_path / "made.jsonl")
+    results.add(network="recurrent", method="ottt", refused="It has no single decay.")
+    again = temporal_map.Results(tmp_path / "made.jsonl")
+    assert "| ottt | refused |" in temporal_map.table(again, "recurrent")
+
+
+@pytest.mark.parametrize("name", ["order-4", "match-8", "adding-50", "poisson-16"])
+def test_a_task_has_three_parts_and_the_same_draws_each_time(name):
+    task = temporal_tasks.TASKS[name]
+    first, again = task.load(None), task.load(None)
+    assert list(first) == ["train", "validation", "test"]
+    for part in first:
+        for ours, theirs in zip(first[part], again[part], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    x, y = first["train"]
+    assert x.ndim == 3
+    assert len(x) == len(y)
+
+
+def test_all_channels_have_the_same_rate_in_both_classes_of_order():
+    x, y = temporal_tasks.TASKS["order-4"].load(None)["train"]
+    assert set(y) == {0, 1}
+    np.testing.assert_array_equal(x.sum(1), np.ones_like(x[:, 0]))
