@@ -111,18 +111,23 @@ def test_a_noun_of_the_glossary_has_the_classes_that_its_row_names():
         assert not unexplained, f"{noun} means something else in {unexplained}"
 
 
-def _descends(name, bases):
-    """Whether a class derives from one of the bases, by the names in its file."""
+@functools.cache
+def parents():
+    """The names of the bases of each class, by its name, without underscores."""
+    names = collections.defaultdict(set)
     for tree in trees().values():
         for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and node.name.strip("_") == name:
-                parents = [ast.unparse(base).split(".")[-1] for base in node.bases]
-                if any(
-                    parent.strip("_") in bases or _descends(parent.strip("_"), bases)
-                    for parent in parents
-                ):
-                    return True
-    return False
+            if isinstance(node, ast.ClassDef):
+                bases = [ast.unparse(base).split(".")[-1] for base in node.bases]
+                names[node.name.strip("_")].update(base.strip("_") for base in bases)
+    return names
+
+
+def _descends(name, bases):
+    """Whether a class derives from one of the bases."""
+    return any(
+        parent in bases or _descends(parent, bases) for parent in parents()[name]
+    )
 
 
 def test_no_file_is_longer_than_a_reader_keeps_in_mind():
