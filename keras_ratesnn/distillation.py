@@ -210,15 +210,15 @@ class Distiller(
         asked = inspect.signature(super().fit).bind(*args, **kwargs)
         asked.arguments["callbacks"] = in_order(asked.arguments.get("callbacks"))
         with (
-            keras_internals.whole_batches(),
+            keras_internals.whole_batches(self),
             around_fit(self, asked.arguments.get("x"), asked.arguments["callbacks"]),
         ):
             return super().fit(*asked.args, **asked.kwargs)
 
-    @keras_internals.whole_batches()
     @keras_internals.keeps_state
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        return super().evaluate(*args, **kwargs)
+        with keras_internals.whole_batches(self):
+            return super().evaluate(*args, **kwargs)
 
     predict = keras_internals.keeps_state(keras.Model.predict)
 

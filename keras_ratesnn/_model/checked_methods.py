@@ -38,7 +38,8 @@ def with_checked_inputs(
         self._has_unknown_labels = takes_usual_batches(
             self, method.__name__
         ) and not data_checks.are_arrays(given.get("y"))
-        with keras_internals.plain_build_errors(), keras_internals.whole_batches():
+        whole = keras_internals.whole_batches(self)
+        with keras_internals.plain_build_errors(), whole:
             return method(self, x, *args, **kwargs)
 
     return checked

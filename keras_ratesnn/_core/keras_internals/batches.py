@@ -13,24 +13,27 @@ _copying = contextvars.ContextVar("keras_ratesnn_copying", default=False)
 
 
 @contextlib.contextmanager
-def whole_batches():
-    """A context in which a distribution takes batches that its devices cannot share
-    equally.
+def whole_batches(model):
+    """A context in which the distribution of a model takes batches that its devices
+    cannot share equally.
 
     On JAX such a batch is given whole to each of them. Keras' JAX trainer divides every
     batch, and would raise an error in the middle of training, at the last, smaller one
     (docs/upstream.md, the last batch). On TensorFlow Keras would add the unequal parts
     of the first batch, to build metrics (docs/upstream.md, unequal parts of a batch).
     """
-    with setting(_copying, True), _mended_trainer():
+    with setting(_copying, True), _mended_trainer(model):
         yield
 
 
-def _mended_trainer():
+def _mended_trainer(model):
     backend = keras.backend.backend()
     if backend == "jax" and keras.distribution.distribution() is not None:
         return _jax_trainer
-    return _tensorflow_trainer if backend == "tensorflow" else contextlib.nullcontext()
+    # Only TensorFlow's models have one.
+    if getattr(model, "_distribute_strategy", None) is not None:
+        return _tensorflow_trainer
+    return contextlib.nullcontext()
 
 
 @Replacements
