@@ -3,38 +3,17 @@
 import csv
 import json
 import pathlib
-import shutil
 import types
 
 import pytest
-from made_once import made_once
 
 from recipes import catalogue, command_line
 from recipes.compare import __main__ as compare
 from recipes.compare import results, training
 from recipes.train import main
-from tests.recipes.recipe_runs import QUICKLY, error_of, fast_programs, trained
+from tests.recipes.recipe_runs import DIGITS_EPOCHS, QUICKLY, error_of
 
 pytestmark = pytest.mark.runs_once
-
-DIGITS_EPOCHS = 3
-
-
-@pytest.fixture(scope="module")
-def digits_run(tmp_path_factory, request):
-    """Folder and record of a run of a few epochs on the digits."""
-
-    def make(folder):
-        with fast_programs():
-            trained(folder / "run", "digits", "--set", f"epochs={DIGITS_EPOCHS}")
-
-    shared = made_once("digits", make, tmp_path_factory, request)
-    folder = pathlib.Path(
-        shutil.copytree(
-            shared / "run", tmp_path_factory.mktemp("digits_of_a_worker") / "run"
-        )
-    )
-    return folder, json.loads((folder / "result.json").read_text())
 
 
 def test_compare_trains_every_method_once_and_prints_a_table(

@@ -3,16 +3,13 @@ files written by the tests."""
 
 import csv
 import dataclasses
-import json
 import pathlib
-import shutil
 import signal
 import time
 
 import keras
 import numpy as np
 import pytest
-from made_once import made_once
 
 from recipes import (
     batches,
@@ -30,16 +27,14 @@ from recipes.data.dataset import StreamedDataset
 from recipes.train import main
 from tests.recipes.made_clothes import FEW_IMAGES, write_clothes
 from tests.recipes.recipe_runs import (
+    DIGITS_EPOCHS,
     QUICKLY,
     changed,
     error_of,
-    fast_programs,
     trained,
 )
 
 pytestmark = pytest.mark.runs_once
-
-DIGITS_EPOCHS = 3
 
 
 @pytest.fixture(autouse=True)
@@ -51,23 +46,6 @@ def _default_precision():
         import jax
 
         jax.config.update("jax_enable_x64", False)
-
-
-@pytest.fixture(scope="module")
-def digits_run(tmp_path_factory, request):
-    """Folder and record of a run of a few epochs on the digits."""
-
-    def make(folder):
-        with fast_programs():
-            trained(folder / "run", "digits", "--set", f"epochs={DIGITS_EPOCHS}")
-
-    shared = made_once("digits", make, tmp_path_factory, request)
-    folder = pathlib.Path(
-        shutil.copytree(
-            shared / "run", tmp_path_factory.mktemp("digits_of_a_worker") / "run"
-        )
-    )
-    return folder, json.loads((folder / "result.json").read_text())
 
 
 # Training
