@@ -1,5 +1,5 @@
-"""The tables of docs/api, made from docstrings: `KERAS_BACKEND=torch python
-docs/mkdocs/api_tables.py` writes them anew.
+"""The tables of docs/api, made from docstrings and docs/api/promises.toml:
+`KERAS_BACKEND=torch python docs/mkdocs/api_tables.py` writes them anew.
 
 A page has words of its own, and tables of the public names of its module, whose rows
 can be moved; a new name is put at the end. A neuron has the figure of
@@ -10,10 +10,13 @@ import importlib
 import inspect
 import pathlib
 import re
+import tomllib
 
 FOLDER = pathlib.Path(__file__).parent.parent / "api"
 FIGURES = "../../images/neurons"
 ROW = re.compile(r"^\| `(\w+)` \|.*\n", re.MULTILINE)
+PROMISES = tomllib.loads((FOLDER / "promises.toml").read_text())
+"""For each module whether its public names are `stable` or `experimental`."""
 
 
 def pages():
@@ -34,7 +37,7 @@ def with_tables(texts, module):
     """The texts of the pages of a module, with its rows; those that are on no page come
     to the end of the last one."""
     rows = {
-        name: _row((name, value))
+        name: _row(name, value, PROMISES[module][name])
         for name, value in public(importlib.import_module(module))
     }
     *others, last = [
@@ -58,8 +61,7 @@ def public(module):
     return [(name, value) for name, value in values if callable(value)]
 
 
-def _row(entry):
-    name, value = entry
+def _row(name, value, promise):
     paragraph = inspect.getdoc(value).partition("\n\n")[0].replace("\n", " ")
     sentence = re.split(r"(?<=\.) (?=[A-Z`])", paragraph)[0].rstrip(".:,")
     figure = (
@@ -67,7 +69,7 @@ def _row(entry):
         if (FOLDER / "layers" / FIGURES / f"{name}.png").exists()
         else ""
     )
-    return f"| `{name}` | {sentence.replace('|', '&#124;')}{figure} |\n"
+    return f"| `{name}` | {sentence.replace('|', '&#124;')}{figure} | {promise} |\n"
 
 
 if __name__ == "__main__":

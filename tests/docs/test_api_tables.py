@@ -1,5 +1,5 @@
-"""The tables of docs/api are those of the docstrings, and the site can show the entries
-that they list."""
+"""The tables of docs/api are those of the docstrings and the promises, and the site can
+show the entries that they list."""
 
 import importlib
 import inspect
@@ -13,6 +13,20 @@ pytestmark = pytest.mark.runs_once
 
 ROOT = pathlib.Path(__file__).parents[2]
 TABLES = runpy.run_path(str(ROOT / "docs" / "mkdocs" / "api_tables.py"))
+
+
+@pytest.mark.parametrize("module", {**TABLES["pages"](), **TABLES["PROMISES"]})
+def test_every_public_name_is_stable_or_experimental(module):
+    library, promises = importlib.import_module(module), TABLES["PROMISES"][module]
+    exported = {
+        name
+        for name in getattr(library, "__all__", [])
+        if not inspect.ismodule(getattr(library, name))
+    }
+    names = exported | {name for name, _ in TABLES["public"](library)}
+    assert names - promises.keys() == set(), "write them to docs/api/promises.toml"
+    assert promises.keys() - names == set(), "they are not public"
+    assert set(promises.values()) <= {"stable", "experimental"}
 
 
 @pytest.mark.parametrize(("module", "paths"), TABLES["pages"]().items())
