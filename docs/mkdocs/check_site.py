@@ -1,12 +1,13 @@
 """Checks a built site: `check_site.py site`.
 
 Links lead to files and anchors, nothing is loaded from the network, and no block of
-code is left as Markdown.
+code is left as Markdown. Each page has its Markdown beside it, and llms.txt names it.
 """
 
 import functools
 import html.parser
 import pathlib
+import re
 import sys
 import urllib.parse
 
@@ -18,6 +19,10 @@ LOADED = {
     "source": "src",
 }
 """Tags of what a browser fetches when it opens a page."""
+
+CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)")
+"""In Markdown."""
 
 
 class Page(html.parser.HTMLParser):
@@ -38,6 +43,23 @@ class Page(html.parser.HTMLParser):
 
     def handle_data(self, data):
         self.shows_marks |= "```" in data
+
+
+def problems_of_markdown(site):
+    """Yields a line for each link in Markdown that leads to no file, and each page that
+    has no Markdown or is not in llms.txt."""
+    for path in sorted([site / "llms.txt", *site.rglob("*.md")]):
+        for address in LINK.findall(CODE.sub("", path.read_text())):
+            is_elsewhere = urllib.parse.urlsplit(address).scheme
+            if not is_elsewhere and not (path.parent / address).is_file():
+                yield f"{path.relative_to(site)}: {address} leads to no file"
+    listed = (site / "llms.txt").read_text()
+    for path in sorted(site.rglob("*.html")):
+        page = path.relative_to(site).with_suffix(".md")
+        if page.name != "404.md" and not (site / page).is_file():
+            yield f"{page} is not beside its page"
+        elif page.name != "404.md" and f"{page})" not in listed:
+            yield f"{page} is not in llms.txt"
 
 
 def problems(site):
@@ -73,7 +95,8 @@ def problems(site):
 
 
 if __name__ == "__main__":
-    found = list(problems(pathlib.Path(sys.argv[1]).resolve()))
+    site = pathlib.Path(sys.argv[1]).resolve()
+    found = [*problems(site), *problems_of_markdown(site)]
     print(
         "\n".join(found)
         or "The links of the site are right, and it loads nothing from the network."

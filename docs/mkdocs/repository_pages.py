@@ -1,11 +1,16 @@
 """Hook of MkDocs: adds pages that are no Markdown in docs/, and makes links, blocks of
-code and API pages as on the site."""
+code and API pages as on the site.
+
+For readers that are programs, the site has the Markdown of each page beside it, and
+`llms.txt`: docs/llms.txt, and links to all pages.
+"""
 
 import pathlib
 import posixpath
 import re
+import urllib.parse
 
-from mkdocs.structure.files import File
+import griffe
 from tutorials import page_as_notebook, page_of_example
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -23,6 +28,9 @@ ELSEWHERE = re.compile(r"[a-z]+:")
 
 
 def on_files(files, config):
+    # Tests read this file where there is no MkDocs.
+    from mkdocs.structure.files import File
+
     for source, page in PAGES.items():
         text = (ROOT / source).read_text()
         if source.endswith(".py"):
@@ -52,9 +60,13 @@ TITLES = {
 ENTRY = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
 """A row of the table of an API page."""
 
+MARKDOWN = {}
+"""The texts of the pages beside them, by their paths."""
+
 
 def on_page_markdown(markdown, page, **kwargs):
     name = page.file.src_uri
+    MARKDOWN[name] = with_links_of_site(markdown, name)
     if name.startswith("tutorials/"):
         title, text = markdown.split("\n", 1)
         markdown = (
@@ -66,10 +78,77 @@ def on_page_markdown(markdown, page, **kwargs):
     return with_links_of_site(with_titles_of_backends(markdown), name)
 
 
+def on_post_build(config):
+    site = pathlib.Path(config.site_dir)
+    extensions = griffe.load_extensions(ROOT / "docs" / "mkdocs" / "docstrings.py")
+    library = griffe.load("keras_ratesnn", search_paths=[ROOT], extensions=extensions)
+    for name, text in MARKDOWN.items():
+        if name.startswith("api/"):
+            text += "".join(docstrings(text, library))
+        (site / name).write_text(text)
+    links = links_to_pages(config.nav, MARKDOWN, config.site_url or "")
+    with (site / "llms.txt").open("a") as file:
+        file.writelines(links)
+
+
+def links_to_pages(navigation, texts, address, section=None):
+    """Yields the lines of llms.txt about pages: a heading for each section, and the
+    link to each page.
+
+    Args:
+        navigation: List, `nav` of mkdocs.yml.
+        texts: Dict from the paths of pages to their Markdown, for the titles of pages
+            that the navigation gives none.
+        address: String, the address of the site; empty for relative links.
+        section: String, the heading; `None` for pages without one.
+    """
+    titled = [
+        entry
+        if isinstance(entry, dict)
+        else {texts[entry].partition("\n")[0].removeprefix("# "): entry}
+        for entry in navigation
+    ]
+    pages = {title: place for entry in titled for title, place in entry.items()}
+    yield f"\n## {section or 'Pages'}\n\n"
+    for title, place in pages.items():
+        if isinstance(place, str):
+            yield f"- [{title}]({urllib.parse.urljoin(address, place)})\n"
+    for title, place in pages.items():
+        if not isinstance(place, str):
+            heading = f"{section}: {title}" if section else title
+            yield from links_to_pages(place, texts, address, heading)
+
+
+def docstrings(markdown, library):
+    """Yields an entry for each name in the table of an API page, as on the site: how it
+    is called, its docstring, and those of its methods."""
+    for name in ENTRY.findall(markdown):
+        entry = library[f"{module_of(markdown)}.{name}".removeprefix("keras_ratesnn.")]
+        yield f"\n## {name}\n"
+        yield from call_and_docstring(entry)
+        methods = entry.functions if entry.is_class else {}
+        for method, function in methods.items():
+            if function.docstring and not method.startswith("_"):
+                yield f"\n### {name}.{method}\n"
+                yield from call_and_docstring(function)
+
+
+def call_and_docstring(entry):
+    signature = entry.signature()
+    if signature:
+        yield f"\n```python\n{signature}\n```\n"
+    yield f"\n{entry.docstring.value}\n"
+
+
+def module_of(markdown):
+    """The module of an API page, which is its title, or the beginning of it."""
+    return markdown.partition("\n")[0].removeprefix("# ").partition(":")[0]
+
+
 def with_entries(markdown):
     """The text of an API page, whose table leads to entries below it, which
     mkdocstrings makes of docstrings."""
-    module = markdown.partition("\n")[0].removeprefix("# ").partition(":")[0]
+    module = module_of(markdown)
     names = ENTRY.findall(markdown)
     linked = ENTRY.sub(
         lambda match: f"| [`{match[1]}`](#{module}.{match[1]}) |", markdown

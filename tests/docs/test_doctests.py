@@ -19,7 +19,11 @@ BACKEND = keras.backend.backend()
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [
     str(path.relative_to(ROOT))
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    for path in (
+        ROOT / "README.md",
+        ROOT / "docs" / "llms.txt",
+        *sorted((ROOT / "docs").rglob("*.md")),
+    )
     # tests/docs/test_upstream.py runs the programs of that page, which fail on purpose.
     if "```python" in path.read_text() and path.name != "upstream.md"
 ]

@@ -1,11 +1,11 @@
 """The pages of the documentation: their links lead somewhere, and the site shows all of
 them."""
 
-import ast
 import hashlib
 import math
 import pathlib
 import re
+import runpy
 import tomllib
 
 import numpy as np
@@ -204,13 +204,15 @@ def test_the_changelog_begins_with_the_version_and_a_date_once_it_is_released():
     assert keras_ratesnn.__version__ == (version if is_released else f"{version}.dev0")
 
 
-def test_the_site_has_a_title_for_each_mark_of_a_block_of_code():
-    module = ast.parse((ROOT / "docs" / "mkdocs" / "repository_pages.py").read_text())
-    (titles,) = (
-        ast.literal_eval(node.value)
-        for node in module.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "TITLES"
-    )
+@pytest.fixture
+def hook(monkeypatch):
+    """What the site makes of pages, without MkDocs."""
+    folder = ROOT / "docs" / "mkdocs"
+    monkeypatch.syspath_prepend(folder)
+    return runpy.run_path(str(folder / "repository_pages.py"))
+
+
+def test_the_site_has_a_title_for_each_mark_of_a_block_of_code(hook):
     marks = {
         mark
         for page in PAGES
@@ -218,7 +220,39 @@ def test_the_site_has_a_title_for_each_mark_of_a_block_of_code():
             r"^```python (\w+)$", (ROOT / page).read_text(), re.MULTILINE
         )
     }
-    assert marks <= set(titles)
+    assert marks <= set(hook["TITLES"])
+
+
+def test_a_program_can_read_all_pages_from_llms_txt(hook):
+    text = (ROOT / "docs" / "llms.txt").read_text()
+    assert text.startswith("# keras_ratesnn\n\n> ")
+    assert "\nDo not use it\n" in text
+    # tests/docs/test_doctests.py runs it.
+    (block,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert len([line for line in block.splitlines() if line]) <= 10
+
+    navigation = [
+        {"Home": "index.md"},
+        {"API": ["api/index.md", {"layers": [{"neurons": "api/layers/neurons.md"}]}]},
+        {"Method": "method.md"},
+    ]
+    texts = {"api/index.md": "# API reference\n\nA page for each module."}
+
+    def lines(address):
+        links = hook["links_to_pages"](navigation, texts, address)
+        return [line for line in "".join(links).splitlines() if line]
+
+    assert lines("") == [
+        "## Pages",
+        "- [Home](index.md)",
+        "- [Method](method.md)",
+        "## API",
+        "- [API reference](api/index.md)",
+        "## API: layers",
+        "- [neurons](api/layers/neurons.md)",
+    ]
+    address = "https://example.org/site/"
+    assert f"- [neurons]({address}api/layers/neurons.md)" in lines(address)
 
 
 def test_every_page_and_every_image_of_docs_is_shown():
