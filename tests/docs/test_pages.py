@@ -173,6 +173,13 @@ def test_the_accuracy_in_the_readme_is_the_test_accuracy_of_the_card():
     )
 
 
+def test_the_readme_is_short_and_names_the_limits_on_its_first_screen():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 780
+    assert len(LINK.findall(text)) <= 22
+    assert "](docs/limits.md)" in text.partition("\n```")[0]
+
+
 def test_the_citation_names_the_package_its_version_and_the_paper_of_the_docs():
     fields, _, paper = (
         (ROOT / "CITATION.cff").read_text().partition("preferred-citation:\n")
