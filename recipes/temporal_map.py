@@ -9,8 +9,8 @@ again.
 """
 
 import functools
-import itertools
 import json
+import math
 import pathlib
 import statistics
 import time
@@ -27,6 +27,9 @@ LEARNING_RATES = (2e-3, 5e-3, 1e-2)
 WINDOWS = (1, 2, 4, 8)
 MOST_WINDOWS = 16
 UNITS, DECAY, BATCH_SIZE, MAX_DELAY = 64, 0.9, 50, 9
+
+MORE_SEEDS = 2
+"""Where methods are close."""
 
 POINT = 0.01
 """What a method may lose and is as good as BPTT."""
@@ -82,7 +85,8 @@ class Results:
 
 def methods(timesteps):
     """The methods by name, each with its gradient. Windows are equal, or differ by a
-    step. One for each step is BPTT, and costs too much for long sequences."""
+    step; of `first`, all but the last have one step. One for each step is BPTT, and
+    costs too much for long sequences."""
     numbers = [number for number in WINDOWS if number < timesteps]
     if timesteps <= MOST_WINDOWS:
         numbers.append(timesteps)
@@ -91,6 +95,9 @@ def methods(timesteps):
         groups = np.array_split(np.arange(timesteps), number)
         sizes = tuple(len(group) for group in groups)
         by_windows[f"rate-{number}"] = gradients.Rate(windows=sizes)
+    for number in WINDOWS[1:]:
+        if number < timesteps:
+            by_windows[f"first-{number}"] = gradients.Rate(windows=number)
     online = {"sltt": gradients.SLTT(), "ottt": gradients.OTTT()}
     return {**by_windows, "bptt": gradients.BPTT(), **online}
 
@@ -126,12 +133,22 @@ def build(task, shape, network, gradient, learning_rate):
 def complete(results, task, data, seeds):
     """Trains what is missing."""
     shape = data["train"][0].shape[1:]
+    if not results.find(what="probe") and task.outputs > 1:
+        results.add(what="probe", **probed(task, data, shape))
     by_name = methods(shape[0])
-    pairs = list(itertools.product(task.networks, by_name))
+    for network in task.networks:
+        compare(results, task, data, network, by_name, seeds)
+        close = {name: by_name[name] for name in undecided(results, network, seeds)}
+        compare(results, task, data, network, close, seeds + MORE_SEEDS)
+
+
+def compare(results, task, data, network, by_name, seeds):
+    """Trains a network by each method with so many seeds, where that is not done."""
     began = time.monotonic()
-    for number, (network, name) in enumerate(pairs, 1):
+    for number, (name, gradient) in enumerate(by_name.items(), 1):
+        shape = data["train"][0].shape[1:]
+        make = functools.partial(build, task, shape, network, gradient)
         key = {"network": network, "method": name}
-        make = functools.partial(build, task, shape, network, by_name[name])
         if not results.find(**key):
             try:
                 make(LEARNING_RATES[0])
@@ -146,9 +163,9 @@ def complete(results, task, data, seeds):
                 if results.find(**run):
                     continue
                 minutes = (time.monotonic() - began) / 60
-                left = minutes / number * (len(pairs) - number + 1)
+                left = minutes / number * (len(by_name) - number + 1)
                 print(
-                    f"{network}, method {number} of {len(pairs)}, {name}, seed "
+                    f"{network}, method {number} of {len(by_name)}, {name}, seed "
                     f"{seed + 1} of {seeds}, about {left:.0f} min left",
                     flush=True,
                 )
@@ -156,8 +173,23 @@ def complete(results, task, data, seeds):
                 results.add(**run, **trained(make(learning_rate), task, data))
         if not results.find(**key, what="cost"):
             results.add(**key, what="cost", **cost(make(LEARNING_RATES[0]), data))
-    if not results.find(what="probe") and task.outputs > 1:
-        results.add(what="probe", **probed(task, data, shape))
+
+
+def undecided(results, network, seeds):
+    """The methods that are not told from BPTT, and BPTT: their means differ by less
+    than two standard deviations. Equal scores of all seeds decide."""
+    if seeds == 1:
+        return []
+    exact = test_scores(results, {"network": network, "method": "bptt"})
+    names = []
+    for record in results.find(network=network, what="cost"):
+        name = record["method"]
+        scores = test_scores(results, {"network": network, "method": name})
+        spread = math.hypot(np.std(scores, ddof=1), np.std(exact, ddof=1))
+        difference = abs(np.mean(scores) - np.mean(exact))
+        if name != "bptt" and difference < 2 * spread:
+            names.append(name)
+    return [*names, "bptt"] if names else []
 
 
 def trained(model, task, data):

@@ -67,6 +67,7 @@ def test_what_was_trained_is_kept_shown_and_not_trained_again(
     monkeypatch.setitem(temporal_map.TASKS, "order-1", task)
     monkeypatch.setattr(temporal_map, "LEARNING_RATES", (5e-3, 1e-2))
     monkeypatch.setattr(temporal_map, "WINDOWS", (1,))
+    monkeypatch.setattr(temporal_map, "MORE_SEEDS", 0)
     probe = {"recommended": "rate-2", "seconds": 1.0}
     monkeypatch.setattr(temporal_map, "probed", lambda *_: probe)
     command = ["order-1", "--seeds", "2", "--output", str(tmp_path)]
