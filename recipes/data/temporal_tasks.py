@@ -61,7 +61,7 @@ def order(distance, starts=6, pairs=4):
         f"which of two spikes came first, for {distance} steps",
         _drawn(draw),
         2,
-        NETWORKS if distance == 4 else NETWORKS[:2],
+        NETWORKS if distance == 4 else ("lif",),
     )
 
 
