@@ -5,12 +5,12 @@ each step, which is BPTT; by BPTT, SLTT and OTTT. Each method has the learning r
 three, that is best on validation data with the first seed. Numbers in the table are
 accuracies on test data; where the target is a number, the share of its variance that is
 explained. What was trained is kept in a file of lines for each task, and not trained
-again.
+again. `--show` prints what there is, and draws the map of all tasks.
 """
 
 import functools
-import itertools
 import json
+import math
 import pathlib
 import statistics
 import time
@@ -19,14 +19,18 @@ import keras
 import numpy as np
 
 from keras_ratesnn import SpikingModel, analysis, callbacks, gradients, layers
-from recipes import command_line, markdown
+from recipes import command_line, markdown, plots
 from recipes.benchmark import costs
 from recipes.data.temporal_tasks import TASKS
 
 LEARNING_RATES = (2e-3, 5e-3, 1e-2)
 WINDOWS = (1, 2, 4, 8)
-MOST_WINDOWS = 16
+MOST_WINDOWS = 8
 UNITS, DECAY, BATCH_SIZE, MAX_DELAY = 64, 0.9, 50, 9
+THRESHOLDS = {"low-threshold": 0.3}
+
+MORE_SEEDS = 2
+"""Where methods are close."""
 
 POINT = 0.01
 """What a method may lose and is as good as BPTT."""
@@ -40,11 +44,12 @@ def add_arguments(parser):
     command_line.add_seeds(parser, 3)
     command_line.add_path(parser, "--output", "folder of results", default=RESULTS)
     command_line.add_data_dir(parser)
-    show = "shows the results that there are, and trains nothing"
+    show = "trains nothing; shows the results, and writes the figure map.png"
     parser.add_argument("--show", action="store_true", help=show)
 
 
 def draw_map(arguments):
+    maps = []
     for name in arguments.tasks:
         task = TASKS[name]
         results = Results(arguments.output / f"{name}.jsonl")
@@ -55,6 +60,11 @@ def draw_map(arguments):
         print(f"\n{name}: {task.about}.\n")
         for network in task.networks:
             print(table(results, network), flush=True)
+            if results.find(network=network, what="cost", method="bptt"):
+                maps.append(TaskMap(results, task, network))
+    if arguments.show and maps:
+        print(summary(maps))
+        plots.save(figure(maps), arguments.output / "map.png", dpi=90)
 
 
 class Results:
@@ -82,7 +92,8 @@ class Results:
 
 def methods(timesteps):
     """The methods by name, each with its gradient. Windows are equal, or differ by a
-    step. One for each step is BPTT, and costs too much for long sequences."""
+    step; of `first`, all but the last have one step. One for each step is BPTT, and
+    costs too much for long sequences."""
     numbers = [number for number in WINDOWS if number < timesteps]
     if timesteps <= MOST_WINDOWS:
         numbers.append(timesteps)
@@ -91,6 +102,9 @@ def methods(timesteps):
         groups = np.array_split(np.arange(timesteps), number)
         sizes = tuple(len(group) for group in groups)
         by_windows[f"rate-{number}"] = gradients.Rate(windows=sizes)
+    for number in (2, 4):
+        if number < timesteps:
+            by_windows[f"first-{number}"] = gradients.Rate(windows=number)
     online = {"sltt": gradients.SLTT(), "ottt": gradients.OTTT()}
     return {**by_windows, "bptt": gradients.BPTT(), **online}
 
@@ -103,7 +117,7 @@ def build(task, shape, network, gradient, learning_rate):
         if network == "delays":
             x = layers.Delay(MAX_DELAY)(x)
         x = keras.layers.Dense(UNITS)(x)
-        neurons = layers.LIF(DECAY)
+        neurons = layers.LIF(DECAY, THRESHOLDS.get(network, 1.0))
         if network == "recurrent":
             synapses = keras.layers.Dense(UNITS, use_bias=False)
             neurons = layers.Recurrent(neurons, synapses)
@@ -126,12 +140,22 @@ def build(task, shape, network, gradient, learning_rate):
 def complete(results, task, data, seeds):
     """Trains what is missing."""
     shape = data["train"][0].shape[1:]
+    if not results.find(what="probe") and task.outputs > 1:
+        results.add(what="probe", **probed(task, data, shape))
     by_name = methods(shape[0])
-    pairs = list(itertools.product(task.networks, by_name))
+    for network in task.networks:
+        compare(results, task, data, network, by_name, seeds)
+        close = {name: by_name[name] for name in undecided(results, network, seeds)}
+        compare(results, task, data, network, close, seeds + MORE_SEEDS)
+
+
+def compare(results, task, data, network, by_name, seeds):
+    """Trains a network by each method with so many seeds, where that is not done."""
     began = time.monotonic()
-    for number, (network, name) in enumerate(pairs, 1):
+    for number, (name, gradient) in enumerate(by_name.items(), 1):
+        shape = data["train"][0].shape[1:]
+        make = functools.partial(build, task, shape, network, gradient)
         key = {"network": network, "method": name}
-        make = functools.partial(build, task, shape, network, by_name[name])
         if not results.find(**key):
             try:
                 make(LEARNING_RATES[0])
@@ -146,9 +170,9 @@ def complete(results, task, data, seeds):
                 if results.find(**run):
                     continue
                 minutes = (time.monotonic() - began) / 60
-                left = minutes / number * (len(pairs) - number + 1)
+                left = minutes / number * (len(by_name) - number + 1)
                 print(
-                    f"{network}, method {number} of {len(pairs)}, {name}, seed "
+                    f"{network}, method {number} of {len(by_name)}, {name}, seed "
                     f"{seed + 1} of {seeds}, about {left:.0f} min left",
                     flush=True,
                 )
@@ -156,8 +180,23 @@ def complete(results, task, data, seeds):
                 results.add(**run, **trained(make(learning_rate), task, data))
         if not results.find(**key, what="cost"):
             results.add(**key, what="cost", **cost(make(LEARNING_RATES[0]), data))
-    if not results.find(what="probe") and task.outputs > 1:
-        results.add(what="probe", **probed(task, data, shape))
+
+
+def undecided(results, network, seeds):
+    """The methods that are not told from BPTT, and BPTT: their means differ by less
+    than two standard deviations. Equal scores of all seeds decide."""
+    if seeds == 1:
+        return []
+    exact = test_scores(results, {"network": network, "method": "bptt"})
+    names = []
+    for record in results.find(network=network, what="cost"):
+        name = record["method"]
+        scores = test_scores(results, {"network": network, "method": name})
+        spread = math.hypot(np.std(scores, ddof=1), np.std(exact, ddof=1))
+        difference = abs(np.mean(scores) - np.mean(exact))
+        if name != "bptt" and difference < 2 * spread:
+            names.append(name)
+    return [*names, "bptt"] if names else []
 
 
 def trained(model, task, data):
@@ -232,18 +271,43 @@ def test_scores(results, key):
     return [run["test"] for run in results.find(**key, learning_rate=learning_rate)]
 
 
-def smallest_windows(results, network):
-    """The smallest number of windows that is within a point of BPTT, or `None`."""
-    bptt = statistics.mean(test_scores(results, {"network": network, "method": "bptt"}))
-    for record in results.find(network=network, what="cost"):
-        method, _, number = record["method"].partition("-")
-        if method == "rate":
-            mean = statistics.mean(
-                test_scores(results, {"network": network, "method": record["method"]})
-            )
-            if mean > bptt - POINT:
-                return int(number)
-    return None
+class TaskMap:
+    """What was found for a network on a task.
+
+    Args:
+        results: `Results`.
+        task: `Task`.
+        network: String.
+
+    Attributes:
+        scores: Dict of methods' lists of scores on test data.
+        title: String, the task and the network.
+    """
+
+    def __init__(self, results, task, network):
+        self.title = f"{task.name}, {network}"
+        self.task = task
+        self.scores = {}
+        for record in results.find(network=network, what="cost"):
+            key = {"network": network, "method": record["method"]}
+            self.scores[record["method"]] = test_scores(results, key)
+        self.means = {name: statistics.mean(run) for name, run in self.scores.items()}
+        self.probes = results.find(what="probe") if network == "lif" else []
+
+    def is_learnt(self):
+        """Whether BPTT learns the task: it is better than chance, or than the mean."""
+        chance = 1 / self.task.outputs if self.task.outputs > 1 else 0.0
+        return self.means["bptt"] > chance + 0.05
+
+    def smallest(self, kind):
+        """The smallest number of windows of a kind that is within a point of BPTT, or
+        `None`; one window is of both kinds."""
+        for name, mean in self.means.items():
+            words = name.split("-")
+            is_kind = words[0] == kind or name == "rate-1"
+            if is_kind and mean > self.means["bptt"] - POINT:
+                return int(words[1])
+        return None
 
 
 def table(results, network):
@@ -268,12 +332,52 @@ def table(results, network):
         rows.append((name, scores, rate, f"{seconds:.1f}", flops, memory))
     columns = (network, "test", "learning rate", "seconds", "MFLOP", "MiB")
     text = markdown.table(columns, rows)
-    if "bptt" in names and "sltt" in names:
-        found = smallest_windows(results, network)
-        text += f"\n\nSmallest W within a point of BPTT: {found or 'none'}."
-    for record in results.find(what="probe"):
-        text += f" The probe: {record['recommended']}, in {record['seconds']:.0f} s."
     return text + "\n"
+
+
+def summary(maps):
+    """What follows for each task, as a Markdown table: the smallest number of windows
+    that is within a point of BPTT, equal ones or of first steps, and what the probe
+    recommends."""
+    rows = []
+    for found in maps:
+        cells = [found.title, markdown.mean_of(found.scores["bptt"])]
+        cells.append(f"{found.means['rate-1']:.4f}")
+        if found.is_learnt():
+            cells += [found.smallest("rate") or "T", found.smallest("first") or "T"]
+        else:
+            cells += ["not learnt", "not learnt"]
+        for probe in found.probes:
+            cells.append(f"{probe['recommended']}, {probe['seconds']:.0f} s")
+        rows.append(cells if found.probes else [*cells, ""])
+    columns = ("task", "BPTT", "W = 1", "smallest W", "of first steps", "probe")
+    return markdown.table(columns, rows)
+
+
+COLUMNS = ("rate-1", "rate-2", "rate-4", "rate-8", "bptt", "sltt", "ottt")
+
+
+def figure(maps):
+    """A row for each task and a column for each method: scores on test data, coloured
+    by the points that are missing to BPTT."""
+    drawn = plots.new_figure(7.2, 0.9 + 0.3 * len(maps))
+    axes = drawn.subplots()
+    missing = np.full((len(maps), len(COLUMNS)), np.nan)
+    for row, found in enumerate(maps):
+        for column, name in enumerate(COLUMNS):
+            if name in found.means:
+                missing[row, column] = found.means["bptt"] - found.means[name]
+                text = f"{found.means[name]:.2f}"
+            else:
+                text = "–"
+            axes.text(column, row, text, ha="center", va="center", fontsize="small")
+    axes.imshow(missing, cmap="OrRd", vmin=0.0, vmax=0.5, aspect="auto", alpha=0.8)
+    names = ["W = 1", "W = 2", "W = 4", "W = 8", "BPTT", "SLTT", "OTTT"]
+    axes.set_xticks(range(len(COLUMNS)), names)
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(maps)), [found.title for found in maps])
+    axes.tick_params(length=0, labelsize="small")
+    return drawn
 
 
 main = command_line.command(

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from recipes.data import events, fashion_mnist, japanese_vowels, saccades
 
-NETWORKS = ("lif", "recurrent", "delays")
+NETWORKS = ("lif", "low-threshold", "recurrent", "delays")
 
 SAMPLES = {"train": 1000, "validation": 500, "test": 500}
 
@@ -28,7 +28,7 @@ class Task:
             `"validation"` and `"test"`, a dict of pairs of an array `(samples, T,
             channels)` and one of classes, or of numbers.
         outputs: Integer, the number of classes; 1 for numbers.
-        networks: Names of networks: "lif", "recurrent" and "delays".
+        networks: Names of networks: "lif", "low-threshold", "recurrent" and "delays".
         epochs: Integer.
         padding: The number that fills steps that are not there, or `None`.
     """

@@ -67,18 +67,21 @@ def test_what_was_trained_is_kept_shown_and_not_trained_again(
     monkeypatch.setitem(temporal_map.TASKS, "order-1", task)
     monkeypatch.setattr(temporal_map, "LEARNING_RATES", (5e-3, 1e-2))
     monkeypatch.setattr(temporal_map, "WINDOWS", (1,))
+    monkeypatch.setattr(temporal_map, "MORE_SEEDS", 0)
     probe = {"recommended": "rate-2", "seconds": 1.0}
     monkeypatch.setattr(temporal_map, "probed", lambda *_: probe)
     command = ["order-1", "--seeds", "2", "--output", str(tmp_path)]
     assert temporal_map.main(command) == 0
     printed = capsys.readouterr().out
     assert "lif, method 2 of 5, rate-7, seed 1 of 2" in printed
-    assert "Smallest W within a point of BPTT" in printed
     kept = (tmp_path / "order-1.jsonl").read_text()
     assert len(kept.splitlines()) == 5 * (2 + 1 + 1) + 1
     assert temporal_map.main(command) == 0
     assert temporal_map.main([*command, "--show"]) == 0
-    assert "method 2" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "method 2" not in printed
+    assert "| smallest W |" in printed
+    assert (tmp_path / "map.png").exists()
     assert (tmp_path / "order-1.jsonl").read_text() == kept
 
 
@@ -90,6 +93,42 @@ def test_a_method_that_refuses_a_network_is_a_row_that_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["order-4", "match-8", "adding-50", "poisson-16"])
+def made_results(path, scores):
+    """Results as they are kept, with these scores of the seeds of each method."""
+    results = temporal_map.Results(path)
+    for method, values in scores.items():
+        key = {"network": "lif", "method": method}
+        results.add(**key, what="cost")
+        for seed, value in enumerate(values):
+            run = {"learning_rate": 0.01, "seed": seed}
+            results.add(**key, **run, test=value, validation=value)
+    return results
+
+
+def test_methods_that_are_not_told_from_bptt_get_more_seeds(tmp_path):
+    scores = {
+        "rate-1": (0.50, 0.52, 0.51),
+        "rate-2": (0.88, 0.90, 0.90),
+        "bptt": (0.90, 0.92, 0.91),
+    }
+    results = made_results(tmp_path / "close.jsonl", scores)
+    assert temporal_map.undecided(results, "lif", 3) == ["rate-2", "bptt"]
+    results = made_results(tmp_path / "same.jsonl", dict.fromkeys(scores, (1.0, 1.0)))
+    assert temporal_map.undecided(results, "lif", 2) == []
+
+
+def test_the_smallest_number_of_windows_is_within_a_point_of_bptt(tmp_path):
+    scores = {"rate-1": (0.7,), "rate-2": (0.895,), "first-2": (0.8,), "bptt": (0.9,)}
+    results = made_results(tmp_path / "made.jsonl", scores)
+    task = temporal_tasks.TASKS["order-1"]
+    shown = temporal_map.TaskMap(results, task, "lif")
+    assert shown.is_learnt()
+    assert (shown.smallest("rate"), shown.smallest("first")) == (2, None)
+    chance = dict.fromkeys(scores, (0.52,))
+    results = made_results(tmp_path / "chance.jsonl", chance)
+    assert not temporal_map.TaskMap(results, task, "lif").is_learnt()
+
+
 def test_a_task_has_three_parts_and_the_same_draws_each_time(name):
     task = temporal_tasks.TASKS[name]
     first, again = task.load(None), task.load(None)
