@@ -421,7 +421,11 @@ REFUSED = [
         TypeError,
         "`events` must be ",
     ),
-    (lambda: DISTILLER(None, []), TypeError, "`student` must be "),
+    (
+        lambda: rsnn.distillation.Distiller(spiking(), None, []),
+        TypeError,
+        "`student` must be ",
+    ),
     # Networks.
     (lambda: spiking(Subclassed()), *NO_NETWORK, "Subclassed"),
     (lambda: spiking(LIF()), *NO_NETWORK, "LIF"),
@@ -926,6 +930,20 @@ SAVERS = [
     lambda path: spiking().save(path),
 ]
 
+
+@pytest.mark.parametrize(("name", "uses"), [("path", READERS), ("filepath", SAVERS)])
+def test_a_path_that_is_none_or_empty_is_an_error_that_names_it(name, uses):
+    for use in uses:
+        message = assert_refused(lambda use=use: use(""), ValueError)
+        start = f"`{name}` must be a path. Received: {name}='', an empty string"
+        assert message.startswith(start)
+        for value in (None, 5, b"model", ["model"]):
+            received = f"{name}={value!r} of type {type(value).__name__}"
+            refused = functools.partial(use, value)
+            message = assert_refused(refused, TypeError, received)
+            assert message.startswith(f"`{name}` must be a string or a path")
+
+
 # Arguments of functions.
 RECORDING = rsnn.events.Events(*np.array([[0, 5], [7, 6], [1, 0], [30, 40]]))
 
@@ -1020,11 +1038,41 @@ def add_branches(layer_names):
     rsnn.models.add_branches(spiking(), layer_names)
 
 
+def describe(verbose):
+    rsnn.describe(spiking(), ZEROS, verbose)
+
+
+def distiller(distillation_losses):
+    return rsnn.distillation.Distiller(spiking(), spiking(), distillation_losses)
+
+
 RENORMALIZATION = rsnn.layers.OnlineRenormalization
 
 OVER_TIME = functools.partial(callbacks.AccuracyOverTime, ZEROS, LABELS)
 
-DISTILLER = functools.partial(rsnn.distillation.Distiller, spiking())
+
+WRONG_ARGUMENTS = [
+    ("momentum", RENORMALIZATION, ValueError, [-0.1, 1.1, math.nan]),
+    ("momentum", RENORMALIZATION, TypeError, ["1"]),
+    ("affine", rsnn.LayerKind, TypeError, [1]),
+    ("normalization", rsnn.LayerKind, TypeError, [True]),
+    ("timesteps", OVER_TIME, ValueError, [0]),
+    ("threshold", OVER_TIME, TypeError, [None]),
+    ("verbose", describe, TypeError, ["print"]),
+    ("shapes", check_shapes, TypeError, [None, [], (5,), [None], [(2.0,)], np.ones(2)]),
+    ("shapes", check_shapes, ValueError, [[(0,)]]),
+    ("layer_names", add_branches, ValueError, [None, ["lif", "lif"], [None]]),
+    ("distillation_losses", distiller, TypeError, ["x", None]),
+]
+
+
+@pytest.mark.parametrize(("name", "use", "error", "values"), WRONG_ARGUMENTS)
+def test_a_wrong_argument_is_an_error_that_names_it(name, use, error, values):
+    for value in values:
+        refused = functools.partial(use, **{name: value})
+        message = assert_refused(refused, error, "Received: ")
+        assert message.startswith(f"`{name}` must be ")
+
 
 TOO_LARGE_OR_SMALL = [
     ("threshold", (1e-320, 1e-39), LIF, "> 0 and finite in float32, too"),
@@ -1259,7 +1307,7 @@ def test_an_infinite_weight_shows_in_the_loss_and_a_large_one_does_not():
 def test_jit_compile_is_checked_when_a_model_is_compiled(value):
     losses = keras.distillation.LogitsDistillation()
     message = "`jit_compile` must be True, False or 'auto'. Received: jit_compile="
-    for owner in (spiking(), DISTILLER(spiking(), losses)):
+    for owner in (spiking(), distiller(losses)):
         use = functools.partial(owner.compile, "sgd", "mse", jit_compile=value)
         assert_refused(use, ValueError, message)
 
