@@ -1154,15 +1154,15 @@ def test_only_training_warns_of_one_time_step(nothing_warned_of_yet):
         rsnn.spikify(PLAIN(), 3, calibrate=x, verbose=False)
 
 
-OF_NEURONS = [{"reset": "hard", "decay": 0.0}, {"reset": "hard"}]
+NEURONS = [{"reset": "hard", "decay": 0.0}, {"reset": "hard"}]
 
-OF_NEURONS += [
+NEURONS += [
     {"surrogate": name, "detach_reset": False} for name in rsnn.surrogates.BY_NAME
 ]
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-@pytest.mark.parametrize("arguments", OF_NEURONS, ids=str)
+@pytest.mark.parametrize("arguments", NEURONS, ids=str)
 def test_nan_in_a_weight_or_in_one_frame_shows_in_the_loss(arguments, gradient):
     model = spiking(mlp(**arguments), gradient=gradient)
     x, y = helpers.data(shape=(3, 6))
