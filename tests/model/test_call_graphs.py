@@ -50,31 +50,143 @@ needs_a_compiler = pytest.mark.skipif(
     reason="PyTorch's compiler needs a C++ compiler",
 )
 
+
+def around(make_layer, in_time=False, **arguments):
+    """What makes a network in which a layer stands before neurons, and after some if it
+    runs in time."""
+
+    def make():
+        inputs = keras.Input((6,))
+        x = layers.Dense(6)(inputs)
+        x = make_layer(**arguments)(rsnn.layers.LIF()(x) if in_time else x)
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x)))
+
+    return make
+
+
+class AddsMean(layers.Layer):
+    """Adds a loss, draws numbers, and takes the time step."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(0)
+
+    def call(self, inputs, time_step=None):
+        self.add_loss(ops.mean(inputs))
+        noise = keras.random.uniform(ops.shape(inputs), seed=self.generator)
+        return inputs + 0.1 * ops.cast(noise, inputs.dtype)
+
+
+class MergesIfWrong(layers.Layer):
+    """Equal expressions, of which one is changed in place; zeros of different signs."""
+
+    def call(self, inputs):
+        changed, other = torch.zeros_like(inputs), torch.zeros_like(inputs)
+        changed.add_(inputs.detach())
+        signs = torch.copysign(torch.ones(()), torch.full((), -0.0))
+        signs = signs + torch.copysign(torch.ones(()) * 2, torch.full((), 0.0))
+        return inputs + changed + other + signs
+
+
+class AssignsAndReads(layers.Layer):
+    """A variable that it assigns and reads, and one that has the other's value
+    before."""
+
+    def build(self, shape):
+        self.now = self.add_weight(shape=(6,), initializer="ones", trainable=False)
+        self.before = self.add_weight(shape=(6,), initializer="zeros", trainable=False)
+
+    def call(self, inputs):
+        self.before.assign(self.now)
+        self.now.assign(ops.mean(ops.square(inputs), axis=0))
+        return inputs / (0.5 + self.now)
+
+
+def with_losses():
+    inputs = keras.Input((4, 2))
+    spikes = rsnn.layers.LIF(activity_regularizer="l1")(layers.Dense(5)(inputs))
+    x = layers.Dense(5, activity_regularizer="l2")(AddsMean()(spikes))
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+
+def with_masks():
+    inputs = keras.Input((4, 2))
+    x = layers.BatchNormalization()(layers.Masking()(inputs))
+    x = rsnn.layers.LIF(threshold=0.3)(layers.Dense(5)(x))
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+
+
+def shared():
+    """Layers that are used twice, once in a network of their own, and a mean of
+    time."""
+    inputs = keras.Input((4, 2))
+    dense, neurons = layers.Dense(8), rsnn.layers.LIF(threshold=0.3)
+    block = keras.Sequential([keras.Input((8,)), dense, neurons])
+    x = neurons(dense(block(layers.Flatten()(inputs))))
+    return keras.Model(inputs, layers.Dense(3)(rsnn.layers.TimeMean()(x)))
+
+
+def frozen():
+    made = with_masks()
+    for layer in made.layers[:4]:
+        layer.trainable = False
+    return made
+
+
+def adapted():
+    """By low rank."""
+    made = mlp()
+    for layer in (made.layers[1], made.layers[-1]):
+        layer.enable_lora(2)
+    return made
+
+
 LAST_OF_SLTT = rsnn.gradients.SLTT(random_steps=1)
 
-CASES = [(*method, "auto") for method in METHODS]
-CASES += [("rate", "multi", True), ("bptt", "single", True)]
-CASES += [(LAST_OF_SLTT, "multi", "auto"), (LAST_OF_SLTT, "single", True)]
+PADDED = {"mask_value": np.nan}
+
+COMPILED = {"jit_compile": True}
+
+CASES = [(network, *method, {}) for method in METHODS]
+CASES += [(network, "rate", "multi", COMPILED), (network, "bptt", "single", COMPILED)]
+CASES += [(network, LAST_OF_SLTT, "multi", {})]
+CASES += [(network, LAST_OF_SLTT, "single", COMPILED)]
+CASES += [
+    (make, *method, PADDED)
+    for make in (with_losses, with_masks, shared, frozen, adapted)
+    for method in (("rate", "multi"), ("bptt", "single"))
+]
+CASES += [
+    (around(layer), "bptt", "multi", {}) for layer in (MergesIfWrong, AssignsAndReads)
+]
 
 
-@pytest.mark.parametrize(("gradient", "step_mode", "jit_compile"), CASES, ids=str)
-def test_training_is_that_of_eager_mode_step_by_step(gradient, step_mode, jit_compile):
+def batch_of(model, seed):
+    """A static one, or a padded one of frames."""
+    shape = model.network.input_shape[1:]
+    if model.mask_value is None:
+        x, y = data(4, shape, seed=seed)
+    else:
+        x, y = data(4, (model.timesteps, *shape), seed=seed)
+        x[1:3, 1:] = np.nan
+    return x.astype("float64"), y
+
+
+@pytest.mark.parametrize(("make", "gradient", "step_mode", "arguments"), CASES, ids=str)
+def test_training_is_that_of_eager_mode_step_by_step(
+    make, gradient, step_mode, arguments
+):
     # Two windows of two steps would be BPTT.
     timesteps = 3 if isinstance(gradient, rsnn.gradients.Rate) else 2
     with double_precision(), recording():
-        eager, recorded = pair(
-            timesteps=timesteps,
-            gradient=gradient,
-            step_mode=step_mode,
-            jit_compile=jit_compile,
-        )
+        models = pair(make, timesteps, gradient, step_mode=step_mode, **arguments)
         for step in range(4):
-            x, y = data(4, (6, 6, 2), seed=step)
-            losses = [model.train_on_batch(x, y) for model in (eager, recorded)]
+            batch = batch_of(models[0], step)
+            losses = [model.train_on_batch(*batch) for model in models]
             assert losses[1] == pytest.approx(losses[0], rel=1e-9)
-            assert_equal_state(eager, recorded)
-        assert recorded.engine == ("compiled" if jit_compile is True else "recorded")
-        assert eager.engine == "eager"
+            assert_equal_state(*models)
+        engines = [model.engine for model in models]
+        assert engines == ["eager", "compiled" if arguments is COMPILED else "recorded"]
 
 
 class Freezes(keras.callbacks.Callback):
@@ -102,19 +214,6 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
         assert_close(histories[1], histories[0], rtol=1e-9)
         assert_equal_state(*models)
         assert models[1].engine == "recorded"
-
-
-def around(make_layer, in_time=False, **arguments):
-    """What makes a network in which a layer stands before neurons, and after some if it
-    runs in time."""
-
-    def make():
-        inputs = keras.Input((6,))
-        x = layers.Dense(6)(inputs)
-        x = make_layer(**arguments)(rsnn.layers.LIF()(x) if in_time else x)
-        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x)))
-
-    return make
 
 
 class Counts(layers.Layer):
@@ -389,8 +488,8 @@ def test_gradients_outside_of_fit_are_those_of_eager_mode():
 
 
 # In the last ones the loops of layers are compiled for themselves.
-COMPILED = [("rate", "multi", {})]
-COMPILED += [
+WITH_A_COMPILER = [("rate", "multi", {})]
+WITH_A_COMPILER += [
     pytest.param(*case, marks=pytest.mark.slow)
     for case in (
         *((*method, {}) for method in METHODS[1:]),
@@ -402,7 +501,9 @@ COMPILED += [
 
 
 @needs_a_compiler
-@pytest.mark.parametrize(("gradient", "step_mode", "settings"), COMPILED, ids=str)
+@pytest.mark.parametrize(
+    ("gradient", "step_mode", "settings"), WITH_A_COMPILER, ids=str
+)
 def test_a_compiled_graph_gives_the_results_of_eager_mode(
     gradient, step_mode, settings, caplog
 ):
@@ -496,43 +597,6 @@ def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():
         beginning = f"PyTorch could not compile the {part} pass"
         (message,) = [text for text in messages if text.startswith(beginning)]
         assert "no compiler here" in message
-
-
-class MergesIfWrong(layers.Layer):
-    """Equal expressions, of which one is changed in place; zeros of different signs."""
-
-    def call(self, inputs):
-        changed, other = torch.zeros_like(inputs), torch.zeros_like(inputs)
-        changed.add_(inputs.detach())
-        signs = torch.copysign(torch.ones(()), torch.full((), -0.0))
-        signs = signs + torch.copysign(torch.ones(()) * 2, torch.full((), 0.0))
-        return inputs + changed + other + signs
-
-
-class AssignsAndReads(layers.Layer):
-    """A variable that it assigns and reads, and one that has the other's value
-    before."""
-
-    def build(self, shape):
-        self.now = self.add_weight(shape=(6,), initializer="ones", trainable=False)
-        self.before = self.add_weight(shape=(6,), initializer="zeros", trainable=False)
-
-    def call(self, inputs):
-        self.before.assign(self.now)
-        self.now.assign(ops.mean(ops.square(inputs), axis=0))
-        return inputs / (0.5 + self.now)
-
-
-@pytest.mark.parametrize("layer", [MergesIfWrong, AssignsAndReads])
-def test_changes_in_place_and_assignments_are_those_of_eager_mode(layer):
-    with double_precision(), recording():
-        models = pair(around(layer), gradient="bptt")
-        for step in range(6):
-            x, y = data(seed=step)
-            losses = [model.train_on_batch(x, y) for model in models]
-            assert losses[1] == pytest.approx(losses[0], rel=1e-9)
-            assert_equal_state(*models)
-        assert models[1].engine == "recorded"
 
 
 class AddsInPlace(layers.Layer):
