@@ -639,33 +639,24 @@ USES = {
     "train_on_batch": lambda model, x, y: model.train_on_batch(x, y),
 }
 
-WRONG_SHAPES = [(10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)]
+WRONG_SHAPES = [(10, 5), (10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)]
 
 
-@pytest.mark.parametrize(
-    ("shape", "use"),
-    [((10, 5), use) for use in USES] + [(shape, "predict") for shape in WRONG_SHAPES],
-    ids=str,
-)
-def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(
-    shape, use
-):
+@pytest.mark.parametrize("use", USES)
+def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(use):
     """Afterwards the model still works."""
     model = compiled(spiking(), metrics=["accuracy"])
     expected = model.predict(ZEROS, verbose=0)
-    x = np.zeros(shape, "float32")
-    sizes = ", ".join(map(str, shape[1:]))
-    message = assert_refused(
-        lambda: USES[use](model, x, LABELS),
-        ValueError,
-        "of the network must have shape",
-        "(batch, 6)",
-        "(batch, 3, 6)",
-        "timesteps=3",
-        f"{sizes})",
-    )
-    assert message.startswith("Input ")
-    assert message.endswith(").")
+    fragments = "(batch, 6)", "(batch, 3, 6)", "timesteps=3"
+    for shape in WRONG_SHAPES if use == "predict" else WRONG_SHAPES[:1]:
+        x = np.zeros(shape, "float32")
+        wrong = functools.partial(USES[use], model, x, LABELS)
+        message = assert_refused(wrong, ValueError, *fragments)
+        assert message.startswith("Input ")
+        assert message.endswith(f"{', '.join(map(str, shape[1:]))}).")
+    if use in ("fit", "evaluate"):
+        wrong = functools.partial(getattr(model, use), Batches(), verbose=0)
+        assert_refused(wrong, ValueError, *fragments)
     np.testing.assert_array_equal(model.predict(ZEROS, verbose=0), expected)
 
 
@@ -693,15 +684,6 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         return ZEROS[:, :5], LABELS
-
-
-@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
-def test_a_batch_of_a_data_set_that_does_not_fit_gets_both_shapes_that_would(method):
-    run = getattr(compiled(spiking(), metrics=["accuracy"]), method)
-    shapes = "(batch, 6)", "(batch, 3, 6)"
-    message = assert_refused(lambda: run(Batches(), verbose=0), ValueError, *shapes)
-    assert message.startswith("Input ")
-    assert message.endswith(", 5).")
 
 
 @pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
@@ -1155,7 +1137,6 @@ def test_only_training_warns_of_one_time_step(nothing_warned_of_yet):
 
 
 NEURONS = [{"reset": "hard", "decay": 0.0}, {"reset": "hard"}]
-
 NEURONS += [
     {"surrogate": name, "detach_reset": False} for name in rsnn.surrogates.BY_NAME
 ]

@@ -23,14 +23,6 @@ every_gradient_and_mode = pytest.mark.parametrize(
 X, Y = helpers.data()
 
 
-def step_of(model, **kwargs):
-    """The change of each weight in one epoch of one batch, starting with the weights of
-    the seed."""
-    before = model.get_weights()
-    model.fit(X, Y, batch_size=len(X), verbose=0, **kwargs)
-    return list(map(np.subtract, model.get_weights(), before))
-
-
 def assert_all_close(ours, theirs, **tolerance):
     assert_close(ours, theirs, **{"rtol": 1e-4, "atol": 1e-6, **tolerance})
 
@@ -56,6 +48,35 @@ def test_a_batch_without_samples_has_outputs_without_samples(step_mode):
         assert model.predict_on_batch(nothing).shape == (0, 3)
 
 
+@every_gradient_and_mode
+def test_weights_of_samples_and_of_classes_are_applied_with_padding_too(
+    gradient, run_eagerly
+):
+    frames, _ = helpers.data(shape=(3, 6), seed=1)
+    frames[2:6, 1:] = np.nan
+    weights = np.array([CLASS_WEIGHTS[label] for label in Y])
+    model = spiking(gradient=gradient, mask_value=np.nan)
+    logits = model.predict(frames, verbose=0)
+    plain = keras.losses.sparse_categorical_crossentropy(Y, logits, from_logits=True)
+    wanted = np.mean(weights * to_numpy(plain))
+    start, losses, changes = model.get_weights(), [], []
+    for options in (
+        {"class_weight": CLASS_WEIGHTS},
+        {"sample_weight": weights},
+        {"sample_weight": 2.0 * weights},
+    ):
+        model.set_weights(start)
+        compiled(model, run_eagerly=run_eagerly)
+        fitted = model.fit(frames, Y, batch_size=len(Y), verbose=0, **options)
+        losses += fitted.history["loss"]
+        changes.append(list(map(np.subtract, model.get_weights(), start)))
+    assert losses == pytest.approx([wanted, wanted, 2.0 * wanted], rel=1e-5)
+    by_classes, by_samples, twice = changes
+    assert max(np.abs(change).max() for change in by_samples) > 1e-3
+    assert_all_close(by_classes, by_samples)
+    assert_all_close(twice, [2.0 * change for change in by_samples])
+
+
 @pytest.mark.skipif(
     helpers.BACKEND == "torch", reason="the contract compares its engines"
 )
@@ -63,57 +84,20 @@ def test_a_batch_without_samples_has_outputs_without_samples(step_mode):
     ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
 )
 def test_a_step_compiled_as_a_whole_equals_the_eager_one(gradient, step_mode):
-    changes = []
+    results = []
     for options in ({"jit_compile": True}, {"run_eagerly": True}):
         keras.utils.set_random_seed(1)
         parts = [layers.Dense(8), layers.BatchNormalization(), LIF(), layers.Dense(3)]
         network = keras.Sequential([keras.Input((6,)), *parts])
         model = spiking(network, gradient=gradient, step_mode=step_mode)
-        changes.append(step_of(compiled(model, **options)))
-    assert np.any(changes[0][0])
-    assert_all_close(*changes)
-
-
-@every_gradient_and_mode
-def test_sample_weights_are_applied(gradient, run_eagerly):
-    model = compiled(spiking(gradient=gradient), run_eagerly=run_eagerly)
-    start = model.get_weights()
-
-    def step(**kwargs):
-        model.set_weights(start)
-        return step_of(model, **kwargs)
-
-    plain = step()
-    assert max(np.abs(change).max() for change in plain) > 1e-3
-    twice = step(sample_weight=np.full(10, 2.0))
-    assert_all_close(twice, [2 * change for change in plain])
+        start = model.get_weights()
+        compiled(model, **options).train_on_batch(X, Y)
+        results.append(list(map(np.subtract, model.get_weights(), start)))
+    assert np.any(results[0][0])
+    assert_all_close(*results)
 
 
 CLASS_WEIGHTS = {0: 0.5, 1: 2.0, 2: 0.0}
-
-
-@every_gradient_and_mode
-def test_class_weights_are_those_of_samples_with_padding_too(gradient, run_eagerly):
-    frames, _ = helpers.data(shape=(3, 6), seed=1)
-    frames[2:6, 1:] = np.nan
-    weights = np.array([CLASS_WEIGHTS[label] for label in Y])
-    model = spiking(gradient=gradient, mask_value=np.nan)
-    start, changes = model.get_weights(), []
-    for x, options in (
-        (frames, {"class_weight": CLASS_WEIGHTS}),
-        (frames, {"sample_weight": weights}),
-    ):
-        model.set_weights(start)
-        compiled(model, run_eagerly=run_eagerly)
-        model.fit(x, Y, batch_size=len(x), verbose=0, **options)
-        changes.append(model.get_weights())
-    assert_all_close(*changes)
-    logits = spiking(model.network, mask_value=np.nan).predict(frames, verbose=0)
-    ones = keras.losses.sparse_categorical_crossentropy(Y, logits, from_logits=True)
-    wanted = np.mean(weights * to_numpy(ones))
-    assert model.evaluate(frames, Y, sample_weight=weights, verbose=0) == pytest.approx(
-        wanted, rel=1e-5
-    )
 
 
 def test_summary_shows_the_layers_of_the_network():
@@ -150,14 +134,6 @@ def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):
     gradient = rsnn.gradients.get(best.get("gradient"))
     assert model.timesteps == best.get("timesteps")
     assert repr(model.gradient) == repr(gradient)
-
-
-def test_weights_load_from_a_file_into_a_new_model(tmp_path):
-    path, model = tmp_path / "model.weights.h5", spiking()
-    model.save_weights(path)
-    other = spiking(gradient="bptt", timesteps=2)
-    other.load_weights(path)
-    assert_all_close(other.get_weights(), model.get_weights(), rtol=0, atol=0)
 
 
 def with_a_layer_of_two_graphs():
@@ -220,9 +196,8 @@ def test_the_weights_are_those_of_the_network():
     network = mlp()
     compiled(spiking(network)).fit(X, Y, verbose=0)
     model = spiking(network)
-    assert [variable.path for variable in model.trainable_variables] == [
-        variable.path for variable in network.trainable_variables
-    ]
+    paths = [variable.path for variable in model.trainable_variables]
+    assert paths == [variable.path for variable in network.trainable_variables]
     assert_all_close(model.get_weights(), network.get_weights(), rtol=0, atol=0)
 
 
