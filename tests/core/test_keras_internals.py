@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
+import types
 import warnings
 
 import helpers
@@ -18,6 +20,7 @@ from keras.src.saving import serialization_lib
 
 from keras_ratesnn import SpikingModel
 from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.keras_internals.replacements import Replacements
 from keras_ratesnn.layers import LIF
 
 X, _ = helpers.data()
@@ -867,3 +870,25 @@ def test_keras_names_the_inputs_of_openvino_files_after_the_values_it_has_traced
     assert "set_names(ov_model, sample_inputs)" in inspect.getsource(
         openvino.export_openvino
     )
+
+
+def test_functions_are_replaced_until_the_last_thread_has_left_also_after_an_error():
+    owner = types.SimpleNamespace(function="that of Keras")
+    replaced = Replacements(lambda: [(owner, "function", "ours")])
+    entered, leave = threading.Event(), threading.Event()
+
+    def enter():
+        with replaced:
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=enter)
+    with replaced:
+        thread.start()
+        assert entered.wait(10)
+    with pytest.raises(KeyError), replaced:
+        raise KeyError
+    assert owner.function == "ours"
+    leave.set()
+    thread.join()
+    assert owner.function == "that of Keras"

@@ -2,15 +2,12 @@
 Keras as it was."""
 
 import sys
-import threading
 import types
 
 import keras
 import numpy as np
 import pytest
 from helpers import BACKEND, compiled, data, spiking
-
-from keras_ratesnn._core.keras_internals.replacements import Replacements
 
 
 def parts_of_keras():
@@ -65,31 +62,6 @@ def test_training_and_inference_leave_every_function_of_keras_as_it_was():
     with pytest.raises(Exception, match="shape"):
         model.train_on_batch(x, np.ones((8, 5)))
     assert between == changed(before) == []
-
-
-def test_functions_are_replaced_until_the_last_thread_has_left_also_after_an_error():
-    owner = types.SimpleNamespace(function="of keras")
-    replaced, entered, leave = (
-        Replacements(lambda: [(owner, "function", "ours")]),
-        threading.Event(),
-        threading.Event(),
-    )
-
-    def other():
-        with replaced:
-            entered.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=other)
-    with replaced:
-        thread.start()
-        assert entered.wait(10)
-    with pytest.raises(KeyError), replaced:
-        raise KeyError
-    assert owner.function == "ours"
-    leave.set()
-    thread.join()
-    assert owner.function == "of keras"
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="nothing is replaced on other backends")
