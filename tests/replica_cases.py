@@ -345,15 +345,15 @@ def silence(replica):
         keras.layers.BatchNormalization()(keras.layers.Dense(5)(x))
     )
     model = compiled(keras.Model(inputs, keras.layers.Dense(3)(x)), "rate", "multi", 2)
-    samples, of_process = np.repeat([[1.0] * 4, [0.0] * 4], 40, axis=0), slice(None)
+    samples, part = np.repeat([[1.0] * 4, [0.0] * 4], 40, axis=0), slice(None)
     if replica is None:
         samples = samples[20:60]
     else:
-        of_process = slice(40 * replica, 40 * (replica + 1))
+        part = slice(40 * replica, 40 * (replica + 1))
     batch_size = 40 if replica is None else 32 - replica
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        x = samples[of_process]
+        x = samples[part]
         model.fit(
             x,
             np.zeros((len(x), 3)),

@@ -691,13 +691,13 @@ def test_trees_that_free_tensors_are_those_of_keras():
         collections.OrderedDict(b=1, a=2),
         collections.defaultdict(list, b=[1], a=[leaf]),
     ]
-    of_keras = torchtree_impl._dict_to_ordered_dict
+    original = torchtree_impl._dict_to_ordered_dict
     with keras_internals.in_steps():
         patched = torchtree_impl._dict_to_ordered_dict
-    if patched is of_keras:
+    if patched is original:
         pytest.skip("Keras 3.16 keeps no tensors by itself")
     for structure in structures:
-        found, expected = patched(structure), of_keras(structure)
+        found, expected = patched(structure), original(structure)
         assert type(found) is type(expected)
         assert repr(found) == repr(expected)
 

@@ -107,8 +107,8 @@ def test_memory_does_not_grow_with_epochs():
         counts.append(live_tensors())
     assert len(history["loss"]) == 1
     assert counts[2] <= counts[1]
-    kept = model(x)
-    assert kept.shape == (8, 3)
+    outputs = model(x)
+    assert outputs.shape == (8, 3)
     assert live_tensors() > counts[2]
 
 

@@ -68,11 +68,11 @@ def test_training_and_inference_leave_every_function_of_keras_as_it_was():
 def test_keras_frees_tensors_while_a_model_runs():
     from keras.src.tree import torchtree_impl
 
-    of_keras, seen = torchtree_impl._dict_to_ordered_dict, []
+    original, seen = torchtree_impl._dict_to_ordered_dict, []
 
     class Looks(keras.layers.Layer):
         def call(self, inputs):
-            seen.append(torchtree_impl._dict_to_ordered_dict is of_keras)
+            seen.append(torchtree_impl._dict_to_ordered_dict is original)
             return inputs
 
     inputs = keras.Input((6,))

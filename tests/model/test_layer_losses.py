@@ -249,12 +249,12 @@ def by_loop(kernel, chosen):
                 ops.stop_gradient(state),
             )
             outputs = spikes * scale
-            of_step = (
+            step_loss = (
                 0.01 * ops.sum(outputs)
                 + ops.mean(ops.square(outputs))
                 + 0.1 * ops.sum(ops.abs(spikes)) / len(X)
             )
-            total += (of_step if t in chosen else ops.stop_gradient(of_step)) / T
+            total += (step_loss if t in chosen else ops.stop_gradient(step_loss)) / T
         return total
 
     values = [kernel, np.ones(8, "float32")]

@@ -15,7 +15,7 @@ BACKEND = keras.backend.backend()
 T = 4
 
 
-def of_spikes():
+def spiking_network():
     """A network in which spikes are the inputs of all layers with weights."""
     inputs = keras.Input((6,))
     x = rsnn.layers.IF()(inputs)
@@ -45,7 +45,7 @@ def rounded(weight, mode):
 )
 def test_outputs_are_those_of_the_rounded_weights(mode, step_mode, gradient):
     x, _ = data(10)
-    model = spiking(of_spikes(), T, gradient, step_mode=step_mode)
+    model = spiking(spiking_network(), T, gradient, step_mode=step_mode)
     expected = spiking(keras.models.clone_model(model.network), T)
     expected.set_weights([rounded(weight, mode) for weight in model.get_weights()])
     before = model.predict(x, verbose=0)
@@ -58,7 +58,7 @@ def test_outputs_are_those_of_the_rounded_weights(mode, step_mode, gradient):
 
 def test_a_quantized_model_is_saved_and_loaded():
     x, _ = data()
-    model = spiking(of_spikes(), T)
+    model = spiking(spiking_network(), T)
     model.quantize("int8")
     loaded = saved_and_loaded(model)
     assert loaded.network.get_layer("first").kernel.dtype == "int8"
@@ -69,7 +69,7 @@ def test_a_quantized_model_is_saved_and_loaded():
 
 def test_training_a_quantized_model_is_an_error_and_testing_is_not():
     x, y = data()
-    model = compiled(spiking(of_spikes(), T))
+    model = compiled(spiking(spiking_network(), T))
     model.network.quantize("int8", filters="second")
     assert np.isfinite(model.evaluate(x, y, verbose=0))
     message = "cannot be trained.*layer 'second' of type Dense.* 'int8_from_float32'"
@@ -129,7 +129,7 @@ def test_layers_that_keras_does_not_quantize_are_named():
 
 def test_a_quantized_model_is_exported_or_an_error_says_to_quantize_the_file(tmp_path):
     x, _ = data()
-    model = spiking(of_spikes(), T)
+    model = spiking(spiking_network(), T)
     model.quantize("int8")
     if BACKEND == "torch":
         with pytest.raises(

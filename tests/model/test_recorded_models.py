@@ -115,11 +115,11 @@ def test_a_recorded_model_that_was_saved_is_replayed_further(tmp_path):
         parts = [keras.Input((5,)), normalization, Noted(), layers.Dense(3)]
         return keras.Sequential(parts)
 
-    _, of_plain = runs(adapted())
+    _, plain_runs = runs(adapted())
     for name in ("first.keras", "second.keras"):
         model = rsnn.recorded(adapted())
-        _, of_recorded = runs(model)
-        assert BACKEND != "torch" or of_recorded < 0.6 * of_plain
+        _, recorded_runs = runs(model)
+        assert BACKEND != "torch" or recorded_runs < 0.6 * plain_runs
         model.save(tmp_path / name)
 
 
