@@ -161,9 +161,9 @@ def test_names_that_are_imported_later_are_those_that_type_checkers_see():
     assert ast.unparse(seen.test) == "TYPE_CHECKING"
     found = {}
     for node in seen.body:
-        of_package = node.module == "keras_ratesnn"
+        is_own = node.module == "keras_ratesnn"
         found |= {
-            alias.name: f"{node.module}.{alias.name}" if of_package else node.module
+            alias.name: f"{node.module}.{alias.name}" if is_own else node.module
             for alias in node.names
         }
     assert found == keras_ratesnn._IMPORTED_LATER

@@ -1,11 +1,14 @@
 """Files saved by an earlier version can be loaded, and give the same outputs."""
 
 import pathlib
+import zipfile
 
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import spiking, to_numpy
+
+import keras_ratesnn as rsnn
 
 SAVED = pathlib.Path(__file__).parents[1] / "saved"
 
@@ -26,3 +29,20 @@ def test_a_model_of_an_earlier_version_gives_the_same_predictions_and_can_be_tra
     before = to_numpy(model.trainable_variables[0])
     model.train_on_batch(arrays["x"], np.arange(5) % 4)
     assert np.abs(to_numpy(model.trainable_variables[0]) - before).max() > 0
+
+
+def test_a_file_that_names_a_setting_that_is_gone_is_one_clear_error(tmp_path):
+    """Windows that differ between layers."""
+    path = tmp_path / "model.keras"
+    spiking(gradient=rsnn.gradients.Rate(windows=2)).save(path)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    config = parts["config.json"]
+    parts["config.json"] = config.replace(b'"windows": 2', b'"windows": {"lif": 2}')
+    assert parts["config.json"] != config
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    message = "`windows` must be the same in all layers.*such as windows=2"
+    with pytest.raises(ValueError, match=message):
+        keras.saving.load_model(path)
