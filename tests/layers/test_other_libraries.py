@@ -241,24 +241,6 @@ def test_neurons_with_decays_and_thresholds_of_their_own_are_those_of_another_li
     np.testing.assert_array_equal(ours(neurons), spikes_of(theirs(name, **arguments)))
 
 
-# Of membranes that never spike. Beside the readout there are neurons.
-def with_neurons(readout):
-    return lambda inputs: [readout(inputs), IF()(inputs)]
-
-
-def test_membranes_without_a_reset_are_those_of_another_library():
-    import torch
-
-    neurons = theirs("Leaky", beta=0.5, reset_mechanism="none", init_hidden=False)
-    membrane, expected = neurons.reset_mem(), []
-    with torch.no_grad():
-        for t in range(T):
-            _, membrane = neurons(torch.tensor(HALVES[:, t]), membrane)
-            expected.append(membrane.numpy())
-    found, _ = ours(with_neurons(LeakyReadout(0.5)), HALVES)
-    np.testing.assert_array_equal(found, np.stack(expected, axis=1))
-
-
 DECODED = {"mean": "mean-mem", "last": "last_mem", "max": "max-mem"}
 
 
@@ -281,7 +263,7 @@ def test_membranes_that_never_spike_are_those_of_another_library(
     node.step_mode = "m"
     expected = node(torch.tensor(np.swapaxes(currents, 0, 1))).numpy()
     inputs = keras.Input((30,))
-    outputs = with_neurons(LeakyReadout(**readout, value=value))(inputs)
+    outputs = [LeakyReadout(**readout, value=value)(inputs), IF()(inputs)]
     found, _ = spiking(keras.Model(inputs, outputs), 4).predict(currents, verbose=0)
     np.testing.assert_array_equal(found, expected)
 

@@ -11,7 +11,6 @@ from helpers import (
     assert_close,
     compiled,
     data,
-    gradient_of,
     loss_and_gradients,
     saved_and_loaded,
     spiking,
@@ -21,7 +20,6 @@ from keras import layers, ops
 
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers import LIF, WSConv2D, WSDense
-from keras_ratesnn.layers.weight_standardized import standardized
 
 RANDOM = np.random.default_rng(0)
 
@@ -96,51 +94,52 @@ def test_facts_are_those_of_the_keras_layers_but_outputs_are_proportional_to_the
     assert kind_of(layer).affine == ("activation" not in arguments)
 
 
-# In a SpikingModel.
+class Anew(WSDense):
+    """Standardises its kernel in each call."""
+
+    layer_kind = dataclasses.replace(WSDense.layer_kind, kernels=None)
+
+
 METHODS = [("rate", "multi"), ("bptt", "single"), ("ottt", "single")]
 
 
-def network(convolution, dense):
-    inputs = keras.Input((6, 6, 2))
-    x = LIF(0.5)(convolution(8, 3, padding="same")(inputs))
-    shared = convolution(8, 3, padding="same")
+def gradients_of(make, x, *arguments, **options):
+    """Of the first layer's kernel and gain, and of those of a layer that is called
+    twice."""
+    keras.utils.set_random_seed(0)
+    inputs, first, shared = keras.Input((6,)), make(6), make(6)
+    hidden = LIF(0.5, 0.3)(first(inputs))
     for _ in range(2):
-        x = LIF(0.5)(shared(layers.Rescaling(2.74)(x)))
-    x = layers.GlobalAveragePooling2D()(layers.AveragePooling2D(2)(x))
-    return keras.Model(inputs, dense(3)(x))
-
-
-def kernels_of(network):
-    return [layer for layer in network.layers if hasattr(layer, "kernel")]
+        hidden = LIF(0.5, 0.3)(shared(hidden))
+    network = keras.Model(inputs, layers.Dense(3)(hidden))
+    for layer in (first, shared):
+        layer.gain.assign(np.linspace(1.0, 2.0, 6))
+    model = spiking(network, *arguments, **options)
+    _, gradients = loss_and_gradients(model, x, np.arange(len(x)) % 3)
+    weights = first.kernel, first.gain, shared.kernel, shared.gain
+    return [gradients[weight.path] for weight in weights]
 
 
 @pytest.mark.parametrize(("gradient", "step_mode"), METHODS)
-def test_gradients_are_those_of_the_standardised_kernel(gradient, step_mode):
-    """A network of Keras' own layers, given the kernels, has the same loss, and its
-    gradient by them times their derivative."""
-    ours, theirs = network(WSConv2D, WSDense), network(layers.Conv2D, layers.Dense)
-    pairs = list(zip(kernels_of(ours), kernels_of(theirs), strict=True))
-    for layer, plain in pairs:
-        layer.gain.assign(RANDOM.uniform(1.0, 2.0, layer.gain.shape))
-        plain.kernel.assign(standardized(layer.kernel, layer.gain))
-    (loss, gradients), (expected_loss, by_used) = (
-        loss_and_gradients(
-            spiking(one, 3, gradient, step_mode=step_mode), *data(6, (6, 6, 2))
-        )
-        for one in (ours, theirs)
+def test_gradients_are_those_of_a_kernel_that_each_call_standardises(
+    gradient, step_mode
+):
+    found, expected = (
+        gradients_of(make, data(6)[0], 3, gradient, step_mode=step_mode)
+        for make in (WSDense, Anew)
     )
-    assert loss == pytest.approx(expected_loss, rel=1e-5)
-    for layer, plain in pairs:
-        upstream = ops.convert_to_tensor(by_used[plain.kernel.path])
+    assert all(map(np.any, expected))
+    assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
-        def used(kernel, gain, upstream=upstream):
-            return ops.sum(standardized(kernel, gain) * upstream)
 
-        weights = layer.kernel, layer.gain
-        expected = gradient_of(used, to_numpy([weight.value for weight in weights]))
-        assert all(map(np.any, expected))
-        found = [gradients[weight.path] for weight in weights]
-        assert_close(found, expected, rtol=1e-3, atol=1e-6)
+def test_in_half_precision_gradients_of_all_steps_add_up_in_full_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    x = RANDOM.normal(size=(8, 64, 6)).astype("float32")
+    once, anew = (
+        gradients_of(make, x, 64, "bptt", step_mode="single")[0]
+        for make in (WSDense, Anew)
+    )
+    assert np.linalg.norm(once - anew) < 1e-3 * np.linalg.norm(anew)
 
 
 @pytest.mark.parametrize(("gradient", "step_mode"), METHODS)
@@ -159,26 +158,6 @@ def test_kernels_are_computed_once_in_a_training_step(gradient, step_mode):
     network = keras.Model(inputs, layers.Dense(3)(x))
     loss_and_gradients(spiking(network, 3, gradient, step_mode=step_mode), *data())
     assert computed == [shared]
-
-
-class Anew(WSDense):
-    """Standardises its kernel in each call."""
-
-    layer_kind = dataclasses.replace(WSDense.layer_kind, kernels=None)
-
-
-def test_in_half_precision_gradients_of_all_steps_add_up_in_full_precision():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    x, y = RANDOM.normal(size=(8, 64, 6)).astype("float32"), np.zeros(8, int)
-    gradients = []
-    for make in (WSDense, Anew):
-        keras.utils.set_random_seed(0)
-        layer = make(16)
-        network = keras.Sequential([keras.Input((6,)), layer, LIF(), layers.Dense(3)])
-        model = spiking(network, 64, "bptt", step_mode="single")
-        gradients.append(loss_and_gradients(model, x, y)[1][layer.kernel.path])
-    once, anew = gradients
-    assert np.linalg.norm(once - anew) < 1e-3 * np.linalg.norm(anew)
 
 
 def test_statistics_are_of_the_weights_in_full_precision():
