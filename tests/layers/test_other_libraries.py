@@ -151,11 +151,10 @@ def test_snntorch_does_not_spike_at_its_threshold():
 
 KERNEL = np.random.default_rng(1).normal(0.0, 0.3, (30, 30)).astype("float32")
 BIAS = np.random.default_rng(2).normal(0.0, 0.3, 30).astype("float32")
+# Those with a soft reset are in test_recurrent.py.
 RECURRENT = [
-    ("RLeaky", LEAKY, LIF(0.8, **DELAYED)),
     ("RLeaky", {**LEAKY, **TO_ZERO}, LIF(0.8, **BOTH)),
     ("RLeaky", {**LEAKY, **AT_ONCE}, LIF(0.8, **HARD)),
-    ("RSynaptic", SYNAPTIC, CuBaLIF(0.7, **CURRENT)),
     ("RSynaptic", {**SYNAPTIC, **TO_ZERO}, CuBaLIF(0.7, **CURRENT, **HARD)),
 ]
 

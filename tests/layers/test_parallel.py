@@ -228,17 +228,6 @@ def test_a_step_is_exported_with_a_queue_of_the_inputs_that_neurons_see_again(tm
         assert not any(state.any() for state in found.values())
 
 
-def test_membranes_and_rates_are_those_of_all_steps():
-    inputs, neurons = keras.Input((6,)), psn()
-    model = spiking(keras.Model(inputs, neurons(inputs)), T)
-    found = rsnn.analysis.membranes(model, frames(), neurons.name, neurons=[0])
-    weight, bias = neurons.get_weights()
-    expected = weight @ frames()[0] + bias
-    np.testing.assert_allclose(
-        found.values[0, :, 0], expected[:, 0], rtol=1e-4, atol=1e-5
-    )
-
-
 class DoubledCell(rsnn.layers.SlidingPSNCell):
     """A custom cell with a derivative of its step, and none of all steps."""
 

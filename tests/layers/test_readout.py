@@ -215,17 +215,15 @@ def test_it_is_seen_inside_nested_models_and_by_what_describes_a_model():
 def test_accuracy_over_time_needs_the_mean_of_the_membranes():
     inputs, spikes = body()
     x, y = data()
-    readout = LeakyReadout(0.8)
-    model = spiking(keras.Model(inputs, readout(spikes)), T)
+    model = spiking(keras.Model(inputs, LeakyReadout(0.8)(spikes)), T)
     accuracy = rsnn.analysis.accuracy_over_time(model, x, y, verbose=0).accuracy
     right = np.argmax(model.predict(x, verbose=0), axis=-1) == y
     np.testing.assert_allclose(accuracy[-1], np.mean(right))
     largest = LeakyReadout(0.8, value="max", name="largest")(spikes)
+    model = spiking(keras.Model(inputs, largest))
     message = r"mean of its outputs at each step.*'largest' with value='max'"
     with pytest.raises(ValueError, match=message):
-        rsnn.analysis.accuracy_over_time(
-            spiking(keras.Model(inputs, largest)), x, y, verbose=0
-        )
+        rsnn.analysis.accuracy_over_time(model, x, y, verbose=0)
 
 
 @pytest.mark.parametrize("end", [TimeMean, LeakyReadout])
