@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import assert_close, data, loss_and_gradients, mlp, spiking, to_numpy
 from keras import ops
 
@@ -186,8 +187,7 @@ class NoisyCell(rsnn.layers.NeuronCell):
 )
 def test_a_cell_that_mixes_neurons_trains_by_bptt_and_not_by_rate(cell, message):
     """Nor does one whose noise Keras does not draw, which has a reason of its own."""
-    inputs = keras.Input((6,))
-    network = keras.Model(inputs, rsnn.layers.Neuron(cell(), name="hidden")(inputs))
+    network = chain(rsnn.layers.Neuron(cell(), name="hidden"))
     with pytest.raises(ValueError, match=message) as raised:
         spiking(network)
     for part in (cell.__name__, "'hidden'", 'gradient="bptt"'):

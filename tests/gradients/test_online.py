@@ -4,6 +4,7 @@ import keras
 import naive_online
 import numpy as np
 import pytest
+from chains import chain
 from helpers import (
     BACKEND,
     assert_close,
@@ -37,11 +38,11 @@ def test_gradients_are_those_of_a_loop_over_steps(method, step_mode):
     random = np.random.default_rng(0)
     frames, targets = random.normal(0.5, 1.0, (5, 7, 6)), random.normal(size=(7, 3))
     with double_precision():
-        x = inputs = keras.Input((6,), dtype="float64")
+        parts = []
         for width in (8, 5):
             dense = layers.Dense(width, bias_initializer="random_normal")
-            x = LIF(decay=0.5)(dense(x))
-        network = keras.Model(inputs, layers.Dense(3)(x))
+            parts += [dense, LIF(decay=0.5)]
+        network = chain(*parts, layers.Dense(3), dtype="float64")
         model = spiking(network, 5, method, step_mode=step_mode)
         x = np.swapaxes(frames, 0, 1)
         _, found = loss_and_gradients(model, x, targets, squared_error)
@@ -119,10 +120,9 @@ def spectral_network():
     def dense(units, **kwargs):
         return layers.SpectralNormalization(layers.Dense(units), **kwargs)
 
-    inputs = keras.Input((6,))
-    spikes = LIF(threshold=0.3)(dense(8)(inputs))
-    spikes = LIF(threshold=0.3)(dense(8, trainable=False)(spikes))
-    return keras.Model(inputs, dense(3)(spikes))
+    frozen = dense(8, trainable=False)
+    first, second = LIF(threshold=0.3), LIF(threshold=0.3)
+    return chain(dense(8), first, frozen, second, dense(3))
 
 
 def masked_network():
@@ -256,10 +256,10 @@ def test_a_random_step_without_gradient_costs_a_forward_pass():
                 called.append(operation)
             return operation(*args, **(kwargs or {}))
 
-    x = inputs = keras.Input((6, 6, 2))
+    parts = []
     for _ in range(2):
-        x = LIF()(layers.Conv2D(4, 3, padding="same")(x))
-    network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+        parts += [layers.Conv2D(4, 3, padding="same"), LIF()]
+    network = chain(*parts, layers.Flatten(), layers.Dense(3), shape=(6, 6, 2))
     model = compiled(spiking(network, 4, SLTT(random_steps=2), step_mode="single"))
     x = np.ones((4, 4, 6, 6, 2), "float32")
     with recording():

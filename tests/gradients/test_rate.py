@@ -4,6 +4,7 @@ local, nothing is computed twice."""
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import (
     assert_close,
     data,
@@ -102,8 +103,7 @@ def test_layers_before_the_first_neuron_run_once_on_an_input_without_time(
             rows.append(inputs.shape[0])
             return inputs * 1.0
 
-    inputs = keras.Input((6,))
-    network = keras.Model(inputs, layers.Dense(3)(LIF()(Counting()(inputs))))
+    network = chain(Counting(), LIF(), layers.Dense(3))
     model = spiking(network, 4, gradient, step_mode=step_mode)
     x, _ = data(10)
     rows.clear()
@@ -134,9 +134,8 @@ def affine_layers():
 def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(layer):
     """On PyTorch the rate's forward pass is deferred and never run; this must not
     affect its derivative."""
-    inputs = keras.Input((4, 4, 3))
-    network = keras.Model(inputs, layers.Flatten()(layer(LIF()(inputs * 1.5))))
-    x, _ = data(3, (4, 4, 3))
+    network = chain(LIF(), layer, layers.Flatten(), shape=(4, 4, 3))
+    x = 1.5 * data(3, (4, 4, 3))[0]
     weights = np.random.default_rng(1).normal(size=(3, network.output_shape[-1]))
     model, weights = spiking(network, 4), weights.astype("float32")
 

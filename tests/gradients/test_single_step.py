@@ -2,9 +2,9 @@
 memory that does not grow with T. That results are those of multi-step mode is in the
 contract."""
 
-import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import BACKEND, compiled, data, spiking, to_numpy
 from keras import layers, ops
 
@@ -16,8 +16,8 @@ T = 3
 @pytest.mark.parametrize("shape", [(T, 6), (6,)])
 def test_batch_normalization_takes_the_statistics_of_each_step(shape):
     x, y = data(8, shape)
-    inputs, normalization = keras.Input((6,)), layers.BatchNormalization(momentum=0.5)
-    network = keras.Model(inputs, layers.Dense(3)(LIF()(normalization(inputs))))
+    normalization = layers.BatchNormalization(momentum=0.5)
+    network = chain(normalization, LIF(), layers.Dense(3))
     compiled(spiking(network, T, step_mode="single")).train_on_batch(x, y)
     mean, variance = np.zeros(6), np.ones(6)
     for t in range(T):
@@ -32,8 +32,8 @@ def test_batch_normalization_takes_the_statistics_of_each_step(shape):
 
 
 def test_shared_layers_keep_a_state_for_each_place():
-    inputs, neurons, dense = keras.Input((6,)), LIF(decay=0.5), layers.Dense(6)
-    network = keras.Model(inputs, neurons(dense(neurons(dense(inputs)))))
+    neurons, dense = LIF(decay=0.5), layers.Dense(6)
+    network = chain(dense, neurons, dense, neurons)
     multi, single = (
         spiking(network, 4, step_mode=step_mode).predict(data(5)[0], verbose=0)
         for step_mode in ("multi", "single")
@@ -46,12 +46,11 @@ def temporary_bytes(timesteps, step_mode, gradient="rate"):
     of its input."""
     import jax
 
-    x = inputs = keras.Input((8, 8, 2))
+    parts = []
     for neurons in (LIF(), ParametricLIF(learn_threshold=True)):
-        x = layers.Conv2D(4, 3, padding="same")(x)
-        x = neurons(layers.BatchNormalization()(x))
-        x = layers.MaxPooling2D(2)(x)
-    network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+        parts += [layers.Conv2D(4, 3, padding="same"), layers.BatchNormalization()]
+        parts += [neurons, layers.MaxPooling2D(2)]
+    network = chain(*parts, layers.Flatten(), layers.Dense(3), shape=(8, 8, 2))
     model = spiking(network, timesteps, gradient, step_mode=step_mode)
     x, _ = data(64, (8, 8, 2))
 

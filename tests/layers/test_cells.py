@@ -6,6 +6,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import dyadic, naive_lif, spiking, to_numpy
 from keras import ops
 
@@ -57,8 +58,7 @@ def test_a_cell_is_the_naive_loop_in_every_precision(neuron, policy):
 @pytest.mark.parametrize("policy", POLICIES[1:3])
 def test_a_network_in_half_precision_spikes_like_the_naive_loop(policy):
     currents = dyadic((STEPS, 3, 5), high=4.0)
-    inputs = keras.Input((5,))
-    network = keras.Model(inputs, LIF(dtype=policy, **NEURONS[1])(inputs))
+    network = chain(LIF(dtype=policy, **NEURONS[1]), shape=(5,))
     model = spiking(network, STEPS, return_sequences=True)
     spikes, _, _ = naive_lif(currents, **NEURONS[1])
     x = np.swapaxes(currents, 0, 1).astype("float32")

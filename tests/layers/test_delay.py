@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import compiled, saved_and_loaded, spiking, to_numpy
 from keras import layers
 from next_cases import NextCase
@@ -38,8 +39,8 @@ def test_the_authors_program_agrees(name, gradient):
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_in_inference_delays_are_whole_steps_and_spikes_stay_spikes(step_mode):
-    inputs, delay = keras.Input((3, 2)), Delay(5)
-    network = keras.Model(inputs, delay(IF()(inputs)))
+    delay = Delay(5)
+    network = chain(IF(), delay, shape=(3, 2))
     model = spiking(network, T, step_mode=step_mode, return_sequences=True)
     delay.position.assign([1.6, -0.9])
     x = np.random.default_rng(0).integers(0, 2, (4, T, 3, 2)).astype("float32")
@@ -51,9 +52,9 @@ def test_in_inference_delays_are_whole_steps_and_spikes_stay_spikes(step_mode):
 
 def test_recorded_training_in_half_precision_keeps_positions_in_range_and_is_saved():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    inputs, delay = keras.Input((3, 2)), Delay(5, 0.5, name="delay")
-    x = LIF(0.5, 0.5)(layers.Dense(8)(delay(inputs)))
-    network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    delay = Delay(5, 0.5, name="delay")
+    parts = [layers.Dense(8), LIF(0.5, 0.5), layers.Flatten(), layers.Dense(3)]
+    network = chain(delay, *parts, shape=(3, 2))
     model = compiled(spiking(network, T, "bptt"), keras.optimizers.SGD(100.0))
     x = np.random.default_rng(0).normal(0.5, 1.0, (4, T, 3, 2)).astype("float32")
     before = to_numpy(delay.position.value)

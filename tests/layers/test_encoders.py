@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import data, gradient_of, spiking, to_numpy
 from keras import ops
 
@@ -16,8 +17,7 @@ STEP_MODES = pytest.mark.parametrize("step_mode", ["multi", "single"])
 def sequences(encoder, x, step_mode="multi", timesteps=T):
     """The encoder's spikes, passed on by neurons without a leak whose threshold equals
     their size, in two batches."""
-    inputs = keras.Input((6,))
-    network = keras.Model(inputs, IF()(encoder(inputs)))
+    network = chain(encoder, IF())
     model = spiking(network, timesteps, step_mode=step_mode, return_sequences=True)
     return to_numpy([model(x), model(x)])
 

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import reference_networks
+from chains import chain
 from helpers import data, gradient_of, spiking, to_numpy
 from keras import layers, ops
 
@@ -101,8 +102,8 @@ def test_spikes_are_those_of_a_loop_over_single_numbers(policy):
     every precision."""
     arguments = {"levels": 3, "decay": 0.5, "threshold": 0.5, "initial_membrane": 0.125}
     x = np.random.default_rng(0).integers(-4, 12, (3, 5, 4)).astype("float32") / 4
-    inputs = keras.Input((4,), dtype=policy.removeprefix("mixed_"))
-    network = keras.Model(inputs, ILIF(**arguments, dtype=policy)(inputs))
+    neurons = ILIF(**arguments, dtype=policy)
+    network = chain(neurons, shape=(4,), dtype=policy.removeprefix("mixed_"))
     found = spiking(network, 5, return_sequences=True)(x)
     expected = naive(x, **arguments)
     assert set(np.unique(expected)) == {0.0, 1.0, 2.0, 3.0}
@@ -111,11 +112,10 @@ def test_spikes_are_those_of_a_loop_over_single_numbers(policy):
 
 def test_normalised_spikes_are_divided_by_the_levels_and_so_is_their_gradient():
     x, _ = data(4, (5, 6))
-    inputs = keras.Input((6,))
     found = []
     for normalize in (False, True):
         neurons = ILIF(4, normalize=normalize, detach_reset=False)
-        model = spiking(keras.Model(inputs, neurons(inputs)), 5, "bptt")
+        model = spiking(chain(neurons), 5, "bptt")
         (gradient,) = gradient_of(
             lambda x, model=model: ops.sum(model(x, training=True)), [4 * x]
         )
@@ -203,10 +203,7 @@ def test_an_argument_that_is_not_possible_is_an_error(arguments, error, message)
 
 def test_nir_refuses_integer_spikes():
     pytest.importorskip("nir")
-    inputs = keras.Input((3,))
-    model = spiking(
-        keras.Model(inputs, ILIF(4, name="neurons")(layers.Dense(3)(inputs))), 2
-    )
+    model = spiking(chain(layers.Dense(3), ILIF(4, name="neurons")), 2)
     with pytest.raises(
         ValueError,
         match="layer 'neurons' of type ILIF: it emits up to 4 spikes in a step",

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import (
     data,
     double_precision,
@@ -13,7 +14,6 @@ from helpers import (
 )
 from keras import ops
 
-import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF, OnlineRenormalization
 
 EPSILON = 1e-3
@@ -72,12 +72,9 @@ def test_two_batches_and_inference_are_those_of_a_loop(gradient, step_mode):
     # the batch serve.
     scale = np.array([1.0, 2.0, 0.01, 60.0])
     *batches, last = random.normal(1.0, 1.0, (3, 4, 16, 4)) * scale
-    inputs = keras.Input((4,))
     normalize, neurons = OnlineRenormalization(), LIF(DECAY, threshold_stabilizer=True)
-    network = keras.Model(inputs, neurons(normalize(inputs)))
-    model = rsnn.SpikingModel(
-        network, 4, gradient, step_mode=step_mode, return_sequences=True
-    )
+    network = chain(normalize, neurons, shape=(4,))
+    model = spiking(network, 4, gradient, step_mode=step_mode, return_sequences=True)
     slow = Slow(step_mode)
     for frames in batches:
         x = np.swapaxes(frames, 0, 1).astype("float32")
@@ -149,9 +146,8 @@ def test_the_derivative_is_that_of_batch_statistics_scaled_to_the_running_ones()
 
 
 def stabilized(gradient="sltt", timesteps=4, **kwargs):
-    inputs, neurons = keras.Input((6,)), LIF(DECAY, threshold_stabilizer=True)
-    network = keras.Model(inputs, neurons(inputs))
-    return spiking(network, timesteps, gradient, **kwargs), neurons.stabilizer
+    neurons = LIF(DECAY, threshold_stabilizer=True)
+    return spiking(chain(neurons), timesteps, gradient, **kwargs), neurons.stabilizer
 
 
 def test_a_stabilized_layer_called_by_itself_fires_as_in_one_step_of_a_model():

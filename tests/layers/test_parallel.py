@@ -4,6 +4,7 @@ do."""
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import (
     assert_same,
     loss_and_gradients,
@@ -48,10 +49,10 @@ def neurons_of(network):
 
 def network(make, depth=2):
     keras.utils.set_random_seed(0)
-    x = inputs = keras.Input((6,))
+    parts = []
     for _ in range(depth):
-        x = make()(layers.Dense(8)(x))
-    network = keras.Model(inputs, layers.Dense(3)(x))
+        parts += [layers.Dense(8), make()]
+    network = chain(*parts, layers.Dense(3))
     for layer in neurons_of(network):
         # Spikes at some steps, whatever the random weights.
         layer.cell.bias.assign(np.full(layer.cell.bias.shape, -0.1))
@@ -108,9 +109,7 @@ def test_windows_of_constant_inputs_are_bptt(make):
 def test_padding_in_gaps_moves_the_queue(step_mode):
     x, mask = frames(), np.ones((4, T), bool)
     mask[:, 2] = False
-    inputs = keras.Input((6,))
-    network = keras.Model(inputs, sliding()(inputs))
-    model = spiking(network, T, step_mode=step_mode, return_sequences=True)
+    model = spiking(chain(sliding()), T, step_mode=step_mode, return_sequences=True)
     expected = to_numpy(model(x * mask[..., None])) * mask[..., None]
     np.testing.assert_array_equal(to_numpy(model(x, mask=mask)), expected)
 
@@ -262,7 +261,6 @@ def test_of_a_custom_parallel_cell_all_earlier_inputs_are_said_to_reach_a_membra
         def over_time(self, inputs):
             return keras.ops.cumsum(inputs, axis=1) - self.threshold
 
-    inputs = keras.Input((6,))
-    model = spiking(keras.Model(inputs, Neuron(CumulativeCell())(inputs)), T)
+    model = spiking(chain(Neuron(CumulativeCell())), T)
     (additions,) = rsnn.analysis.energy(model, frames()).multiply_adds
     assert additions == 6 * T * (T + 1) / 2

@@ -4,6 +4,7 @@ fixed or learned."""
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import response, spiking
 from keras import layers
 
@@ -107,7 +108,7 @@ def test_learned_values_move_and_stay_in_their_ranges_and_all_are_in_float32():
     readout = neurons.LeakyReadout([0.9, 0.5, 0.7], learn_decay=True, value="last")
     dense = layers.Dense(2, kernel_initializer="ones")
     parts = [channels, dense, single, layers.Flatten(), layers.Dense(3), readout]
-    model = spiking(keras.Sequential([keras.Input((3, 2)), *parts]), T)
+    model = spiking(chain(*parts, shape=(3, 2)), T)
     model.compile(keras.optimizers.Adam(0.5), "mse")
 
     def learned():
@@ -157,9 +158,7 @@ def built(**arguments):
 def of_thresholds(thresholds):
     size = len(thresholds)
     neuron = neurons.LIF(threshold=thresholds, name="lif")
-    return keras.Sequential(
-        [keras.Input((4,)), layers.Dense(size), neuron, layers.Dense(2)]
-    )
+    return chain(layers.Dense(size), neuron, layers.Dense(2))
 
 
 # What is made, and the error and message that are expected.
@@ -270,16 +269,13 @@ ERRORS = {
     ),
     "calibration": (
         lambda: rsnn.spikify(
-            keras.Sequential(
-                [
-                    keras.Input((3,)),
-                    layers.Dense(3, "relu", kernel_initializer="ones", name="hidden"),
-                    layers.Dense(2),
-                ]
+            chain(
+                layers.Dense(3, "relu", kernel_initializer="ones", name="hidden"),
+                layers.Dense(2),
             ),
             timesteps=4,
             neuron=lambda: neurons.IF([1.0, 2.0, 3.0]),
-            calibrate=np.ones((4, 3), "float32"),
+            calibrate=np.ones((4, 6), "float32"),
             verbose=False,
         ),
         ValueError,

@@ -4,6 +4,7 @@ sample, and for its rate. Subclasses of layers of Keras are run."""
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import data, spiking, to_numpy
 from keras import layers, ops
 
@@ -40,11 +41,8 @@ RANDOM = [
 def test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others(
     make, step_mode
 ):
-    inputs = keras.Input((4, 4, 1))
-    outputs = make()(IF(threshold=0.5)(inputs))
-    model = spiking(
-        keras.Model(inputs, outputs), 5, step_mode=step_mode, return_sequences=True
-    )
+    network = chain(IF(threshold=0.5), make(), shape=(4, 4, 1))
+    model = spiking(network, 5, step_mode=step_mode, return_sequences=True)
     frames = np.zeros((9, 5, 4, 4, 1), "float32")
     frames[:, :, :, 0] = 0.5
     first, second = (to_numpy(model(frames, training=True)) for _ in range(2))
@@ -96,8 +94,6 @@ class Halved(layers.Dropout):
 
 @STEP_MODES
 def test_a_subclass_of_dropout_with_its_own_call_is_run(step_mode):
-    inputs = keras.Input((16,))
-    network = keras.Model(inputs, Halved(0.5)(LIF()(inputs)))
-    model = spiking(network, 4, step_mode=step_mode)
+    model = spiking(chain(LIF(), Halved(0.5), shape=(16,)), 4, step_mode=step_mode)
     outputs = to_numpy(model(np.full((9, 16), 2.0, "float32"), training=True))
     assert set(np.unique(outputs)) == {0.0, 1.0}

@@ -4,6 +4,7 @@ follows runs once. Membranes are compared in test_other_libraries.py."""
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import (
     BACKEND,
     data,
@@ -114,9 +115,8 @@ def test_in_a_sequence_of_membranes_what_follows_sees_those_of_each_step(step_mo
 def test_the_rate_gradient_is_exact_in_the_rates(value):
     """∂v_T/∂w = Σ_t λ^(T−t) r, of the largest membrane up to its step, and of the mean
     that of all steps."""
-    inputs, scale = keras.Input((1,)), layers.Dense(1, use_bias=False)
-    outputs = LeakyReadout(0.8, value=value)(scale(LIF(0.5)(inputs)))
-    model = spiking(keras.Model(inputs, outputs), 5, "rate")
+    scale, readout = layers.Dense(1, use_bias=False), LeakyReadout(0.8, value=value)
+    model = spiking(chain(LIF(0.5), scale, readout, shape=(1,)), 5, "rate")
     scale.set_weights([np.ones((1, 1))])
     x = np.array([[[1.0], [0.0], [1.0], [0.0], [0.0]]])
     _, gradients = loss_and_gradients(model, x, x, lambda y, outputs: ops.sum(outputs))
@@ -195,8 +195,7 @@ def test_half_precision_and_integers_have_means(step_mode):
 
 def test_it_is_seen_inside_nested_models_and_by_what_describes_a_model():
     """What follows is counted once; a membrane that never spikes costs nothing."""
-    inputs = keras.Input((6,))
-    model = spiking(keras.Model(inputs, layers.Dense(3)(network()(inputs))))
+    model = spiking(chain(network(), layers.Dense(3)))
     x, _ = data()
     assert to_numpy(model(x)).shape == (10, 3)
     energy = rsnn.describe(model, x, verbose=False).energy
@@ -228,15 +227,16 @@ def test_accuracy_over_time_needs_the_mean_of_the_membranes():
 
 @pytest.mark.parametrize("end", [TimeMean, LeakyReadout])
 def test_spikify_leaves_activations_that_follow_as_they_are(end):
-    inputs = keras.Input((6,))
-    x = end()(layers.Dense(8, activation="relu", name="spiking")(inputs))
-    x = layers.ReLU(name="ordinary")(layers.Dense(8, activation="tanh")(x))
-    model = rsnn.spikify(keras.Model(inputs, layers.Dense(3)(x)), T, verbose=False)
+    first = layers.Dense(8, activation="relu", name="spiking")
+    second = layers.Dense(8, activation="relu", name="ordinary")
+    network = chain(first, end(), second, layers.Dense(3))
+    model = rsnn.spikify(network, T, verbose=False)
     report = model.spikify_report
     assert [change.name for change in report.replaced] == ["spiking"]
     reasons = {change.name: change.reason for change in report.kept}
     assert reasons["ordinary"].startswith("after a ")
-    assert isinstance(model.network.get_layer("ordinary"), layers.ReLU)
+    second = model.network.get_layer("ordinary")
+    assert second.activation is keras.activations.relu
 
 
 def test_it_may_be_told_that_it_has_no_threshold():

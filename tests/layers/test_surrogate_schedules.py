@@ -7,8 +7,9 @@ import helpers
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import BACKEND, assert_close, compiled, spiking, to_numpy
-from keras import ops
+from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import surrogates
@@ -24,10 +25,8 @@ def variable(value=4.0):
 
 def network(alpha, kind=surrogates.Sigmoid):
     """Two layers of neurons, which share a variable if `alpha` is one."""
-    inputs = keras.Input((6,))
-    first = LIF(surrogate=kind(alpha))(keras.layers.Dense(8)(inputs))
-    second = ParametricLIF(surrogate=kind(alpha))(keras.layers.Dense(8)(first))
-    return keras.Model(inputs, keras.layers.Dense(3)(second))
+    first, second = LIF(surrogate=kind(alpha)), ParametricLIF(surrogate=kind(alpha))
+    return chain(layers.Dense(8), first, layers.Dense(8), second, layers.Dense(3))
 
 
 def early():
@@ -137,7 +136,7 @@ def test_a_variable_is_no_weight_and_a_file_has_its_value(tmp_path):
     assert len(model.get_weights()) == len(fixed.get_weights())
     held.assign(2.0)
     loaded = helpers.saved_and_loaded(model)
-    assert loaded.network.layers[2].surrogate.alpha == 2.0
+    assert loaded.network.layers[1].surrogate.alpha == 2.0
     file = tmp_path / "m.weights.h5"
     model.save_weights(file)
     fixed.load_weights(file)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import (
     assert_close,
     double_precision,
@@ -177,9 +178,7 @@ def test_the_rate_derivative_is_that_of_the_mean_of_the_scaled_rate(step_mode):
 
 
 def test_more_steps_than_factors_are_refused_before_anything_runs():
-    nested = keras.Sequential([keras.Input((3,)), TEBN(T, name="tebn")])
-    inputs = keras.Input((3,))
-    network = keras.Model(inputs, rsnn.layers.LIF()(nested(inputs)))
+    network = chain(chain(TEBN(T, name="tebn")), rsnn.layers.LIF())
     message = r"`timesteps` must be at most 4.*layer 'tebn'.*timesteps=5"
     with pytest.raises(ValueError, match=message):
         spiking(network, 5)

@@ -4,6 +4,7 @@ and what looks ahead."""
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import assert_same, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
@@ -45,8 +46,7 @@ def total(y, outputs):
 
 def test_one_window_sees_what_the_layer_does_to_constant_inputs():
     """∂ȳ/∂x̄ = Σ_k w_k (T − k) / T: what enters before the first step is zero."""
-    inputs = keras.Input((1,))
-    model = spiking(keras.Model(inputs, Echo()(LIF(0.0)(inputs))), T, "rate")
+    model = spiking(chain(LIF(0.0), Echo(), shape=(1,)), T, "rate")
     # A spike at each step.
     x = np.ones((1, T, 1))
     value, gradients = loss_and_gradients(model, x, x, total)
@@ -62,9 +62,8 @@ def test_online_methods_carry_no_gradient_between_steps():
     results = []
     for step_mode in ("multi", "single"):
         keras.utils.set_random_seed(0)
-        inputs = keras.Input((1,))
-        outputs = LIF()(Echo()(layers.Dense(1, use_bias=False)(inputs)))
-        network = keras.Model(inputs, outputs)
+        dense = layers.Dense(1, use_bias=False)
+        network = chain(dense, Echo(), LIF(), shape=(1,))
         model = spiking(network, T, "sltt", step_mode=step_mode)
         x = np.random.default_rng(0).random((1, T, 1)).astype("float32")
         _, gradients = loss_and_gradients(model, x, x, total)
@@ -74,10 +73,8 @@ def test_online_methods_carry_no_gradient_between_steps():
 
 
 def test_a_layer_that_looks_ahead_needs_all_steps_at_once():
-    inputs = keras.Input((2,))
-    network = keras.Model(inputs, LIF()(Backwards()(inputs)))
-    plain = keras.Model(inputs, LIF()(inputs))
-    x = np.random.default_rng(0).random((1, T, 2)).astype("float32")
+    network, plain = chain(Backwards(), LIF()), chain(LIF())
+    x = np.random.default_rng(0).random((1, T, 6)).astype("float32")
     found = spiking(network, T, return_sequences=True)(x)
     expected = spiking(plain, T, return_sequences=True)(x[:, ::-1].copy())
     np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
@@ -101,7 +98,5 @@ class Outer(layers.Layer):
 
 @pytest.mark.parametrize("inner", [Echo, TimeMean])
 def test_a_layer_inside_another_layer_is_an_error(inner):
-    inputs = keras.Input((6,))
-    network = keras.Model(inputs, LIF()(Outer(inner())(inputs)))
     with pytest.raises(ValueError, match="must not hide neurons or time means"):
-        spiking(network, T)
+        spiking(chain(Outer(inner()), LIF()), T)

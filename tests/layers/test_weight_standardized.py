@@ -6,6 +6,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import (
     BACKEND,
     assert_close,
@@ -107,11 +108,9 @@ def gradients_of(make, x, *arguments, **options):
     """Of the first layer's kernel and gain, and of those of a layer that is called
     twice."""
     keras.utils.set_random_seed(0)
-    inputs, first, shared = keras.Input((6,)), make(6), make(6)
-    hidden = LIF(0.5, 0.3)(first(inputs))
-    for _ in range(2):
-        hidden = LIF(0.5, 0.3)(shared(hidden))
-    network = keras.Model(inputs, layers.Dense(3)(hidden))
+    first, shared, neurons = make(6), make(6), LIF(0.5, 0.3)
+    parts = [first, neurons, shared, neurons, shared, neurons]
+    network = chain(*parts, layers.Dense(3))
     for layer in (first, shared):
         layer.gain.assign(np.linspace(1.0, 2.0, 6))
     model = spiking(network, *arguments, **options)
@@ -153,9 +152,8 @@ def test_kernels_are_computed_once_in_a_training_step(gradient, step_mode):
     class Noted(WSDense):
         layer_kind = dataclasses.replace(WSDense.layer_kind, kernels=kernels)
 
-    inputs, shared = keras.Input((6,)), Noted(6)
-    x = LIF(0.5)(shared(LIF(0.5)(shared(inputs))))
-    network = keras.Model(inputs, layers.Dense(3)(x))
+    shared, neurons = Noted(6), LIF(0.5)
+    network = chain(shared, neurons, shared, neurons, layers.Dense(3))
     loss_and_gradients(spiking(network, 3, gradient, step_mode=step_mode), *data())
     assert computed == [shared]
 
@@ -173,8 +171,7 @@ def test_statistics_are_of_the_weights_in_full_precision():
 def test_constraints_and_regularisers_are_of_the_weights_themselves():
     penalty = keras.regularizers.L2(0.5)
     layer = WSDense(4, kernel_regularizer=penalty, kernel_constraint="unit_norm")
-    network = keras.Sequential([keras.Input((6,)), layer, LIF(), layers.Dense(3)])
-    model = compiled(spiking(network))
+    model = compiled(spiking(chain(layer, LIF(), layers.Dense(3))))
     expected = 0.5 * np.sum(to_numpy(layer.kernel) ** 2)
     np.testing.assert_allclose(to_numpy(sum(layer.losses)), expected, rtol=1e-5)
     model.train_on_batch(*data())
@@ -187,7 +184,7 @@ def test_low_rank_adaptation_is_of_the_weights_and_merged_when_saved(
     kind, arguments, shape
 ):
     layer = kind(lora_rank=2, **arguments)
-    model = keras.Sequential([keras.Input(shape), layer])
+    model = chain(layer, shape=shape)
     before = naive(layer)
     for variable in layer.trainable_variables:
         if "lora" in variable.name:
