@@ -6,7 +6,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from dual_numbers import Dual, as_dual, spike
+from dual_numbers import Dual, as_dual, averaged, spike
 from helpers import (
     assert_same,
     compiled,
@@ -85,20 +85,6 @@ def test_more_windows_are_closer_to_bptt():
     assert distances == sorted(distances)
 
 
-def averaged(steps, sizes, counts):
-    """Each step has the mean of the steps of its window that count: `(T, batch,
-    ...)`."""
-    weights = np.reshape(counts, (*counts.shape, *[1] * (steps.ndim - 2)))
-    means, first = [], 0
-    for size in sizes:
-        part = slice(first, first + size)
-        number = np.maximum(np.sum(weights[part], axis=0), 1.0)
-        mean = np.sum(weights[part] * steps[part], axis=0) / number
-        means += [weights[t] * mean for t in range(first, first + size)]
-        first += size
-    return np.stack(means)
-
-
 def naive_derivative(kernels, of_kernels, frames, counts, sizes):
     """The mean output and its derivative: kernels change by `of_kernels`, and each
     signal by its rate in each window."""
@@ -110,10 +96,9 @@ def naive_derivative(kernels, of_kernels, frames, counts, sizes):
             fired = spike(membrane - 0.3)
             after = membrane * (1.0 - fired)
             # A neuron waits while its sample has padding.
-            is_step = 1.0 * counted[:, None, None]
-            state = after * is_step + state * (1.0 - is_step)
-            values.append(is_step * fired.value)
-            slopes.append(is_step * fired.derivative)
+            state = after * counted + state * (1.0 - counted)
+            values.append(counted * fired.value)
+            slopes.append(counted * fired.derivative)
         return np.stack(values), averaged(np.stack(slopes), sizes, counts)
 
     def product(name, values, changes):
@@ -154,13 +139,13 @@ def test_several_windows_across_a_network_have_the_gradient_of_a_slow_loop(
     """Frames, of unequal length too; in forward mode, one number of a kernel after the
     other."""
     upstream = np.random.default_rng(1).normal(size=(4, 2, 2))
-    counts = np.arange(T)[:, None] < np.array(lengths)
+    counts = (np.arange(T)[:, None] < np.array(lengths))[..., None, None]
     x, options = frames(), {}
     # Numbers of steps that count are in single precision.
     rtol = 1e-9
     if not np.all(counts):
         rtol, options = 1e-6, {"mask_value": np.nan}
-        x = np.where(counts[..., None, None], x, np.nan)
+        x = np.where(counts, x, np.nan)
     with double_precision():
         network = network_of_layers()
         method = Rate(windows=windows)
@@ -176,7 +161,9 @@ def test_several_windows_across_a_network_have_the_gradient_of_a_slow_loop(
         for place in np.ndindex(kernels[name].shape):
             of_kernels = {name: np.zeros(kernels[name].shape) for name in names}
             of_kernels[name][place] = 1.0
-            _, change = naive_derivative(kernels, of_kernels, frames(), counts, sizes)
+            _, change = naive_derivative(
+                kernels, of_kernels, frames(), 1.0 * counts, sizes
+            )
             expected = np.sum(upstream * change)
             assert gradient[0][place] == pytest.approx(expected, rel=rtol, abs=rtol)
 

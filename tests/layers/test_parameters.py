@@ -214,11 +214,6 @@ ERRORS = {
         ValueError,
         "`v_reset` must be < 2",
     ),
-    "soft": (
-        lambda: neurons.LIF(v_reset=[0.0, 0.1]),
-        ValueError,
-        r"`v_reset` must be 0\.0 with reset=\"soft\"",
-    ),
     "channels": (
         lambda: built(decay=[0.1, 0.2]),
         ValueError,
@@ -243,11 +238,6 @@ ERRORS = {
         lambda: built(learn_decay=True).set_decay([0.1, 0.2]),
         ValueError,
         "`decay` must be a number, or an array",
-    ),
-    "set range": (
-        lambda: built(learn_decay=True).set_decay(1.0),
-        ValueError,
-        "`decay` must be > 0 and < 1",
     ),
     "parallel": (
         lambda: neurons.SlidingPSN(2, threshold=[1.0, 2.0]),
