@@ -157,8 +157,6 @@ def test_analysis_counts_spikes_and_one_addition_for_each(normalize):
     counts = np.array([[[1, 2, 4], [0, 0, 4]]], "float32")
     found = analysis.raster(model, x, "neurons", 3).spikes
     np.testing.assert_array_equal(found, counts)
-    found = analysis.membranes(model, x, "neurons", 3).spikes
-    np.testing.assert_array_equal(found, counts)
     description = rsnn.describe(model, x, verbose=False)
     (layer,) = description.layers
     seen = layer.firing_rate, layer.silent, layer.saturated
