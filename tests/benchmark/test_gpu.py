@@ -48,20 +48,17 @@ def test_a_question_that_fails_or_hangs_is_recorded_and_the_rest_is_asked(tmp_pa
     with open(tmp_path / gpu.LOG, "a") as log:
         gpu.Asking(path, log, start).ask_all(questions[:4], 60, 60)
     rows = gpu.rows_of(path)
-    assert [(row["question"], row["status"]) for row in rows if "status" in row] == [
-        ("is not timed", "done"),
-        ("fails", "failed"),
-        ("hangs", "deadline"),
-        ("works", "done"),
-    ]
+    ends = {row["question"]: row["status"] for row in rows if "status" in row}
+    assert ends == {
+        "is not timed": "done",
+        "fails": "failed",
+        "hangs": "deadline",
+        "works": "done",
+    }
+    assert next(iter(ends)) == "is not timed"
     assert "broken" in (tmp_path / gpu.LOG).read_text()
     left = gpu.unanswered([*questions, gpu.Question("about", "about", 1)], rows)
-    assert [question.name for question in left] == [
-        "fails",
-        "hangs",
-        "compiles",
-        "about",
-    ]
+    assert [one.name for one in left] == ["fails", "hangs", "compiles", "about"]
     # What was measured before the deadline is there, also if a line was cut off.
     with open(path, "a") as file:
         file.write('{"question": "wor')
@@ -158,15 +155,10 @@ def test_a_gradient_that_should_be_zero_is_compared_with_the_largest():
     assert np.isnan(answers.largest([1e-5, np.nan]))
     with pytest.raises(ValueError, match="different variables"):
         answers.gradient_error({"weight": near["weight"]}, expected)
-
-
-def test_logits_and_classes_that_differ_are_counted():
     logits = np.array([[1.0, 2.0], [3.0, 0.5]])
     moved = logits + np.array([[0.0, 0.002], [-2.7, 0.1]])
-    assert answers.moved_logits(logits, moved) == {
-        "logits moved": "2 of 4",
-        "classes changed": "1 of 2",
-    }
+    counts = answers.moved_logits(logits, moved)
+    assert list(counts.values()) == ["2 of 4", "1 of 2"]
 
 
 @on_torch
@@ -181,18 +173,9 @@ def test_first_steps_last_until_the_graph_is_replayed_and_find_no_cache(
     rows = []
     with tiny_among_the_networks(compiler="aot_eager"):
         answers.first_steps(rows.append, {**SETTINGS, "jit_compile": jit_compile})
-    assert [(row["row"], row["steps"]) for row in rows] == [
-        (f"rate-multi, {engine}", 4)
-    ]
+    (row,) = rows
+    assert (row["row"], row["steps"]) == (f"rate-multi, {engine}", 4)
     assert not any("full" in os.environ[name] for name in measure.CACHES)
-
-
-@on_torch
-def test_what_is_timed_later_is_compiled_before():
-    rows = []
-    with tiny_among_the_networks(compiler="eager"):
-        answers.compilation(rows.append, {**SETTINGS, "jit_compile": True})
-    assert rows[0]["seconds"] > 0
 
 
 @pytest.mark.on_each_backend

@@ -71,13 +71,15 @@ def test_held_out_images_replace_the_test_images_and_are_not_trained_on(clothes)
     np.testing.assert_array_equal(data.train_images[..., 0], pixels[:250])
 
 
-@pytest.mark.parametrize("setting", ["held_out=5", "train_images=5"])
-def test_no_part_of_a_stream_is_taken(setting):
-    stream = StreamedDataset(10, 10, 2, None, None)
-    with changed("imagenet_sew_resnet34", load_data=lambda folder: stream):
-        recipe = catalogue.find("imagenet_sew_resnet34").with_settings([setting])
-        with pytest.raises(ValueError, match=setting):
-            recipe.load(None)
+def test_no_part_of_a_stream_is_taken_and_no_batch():
+    stream, name = StreamedDataset(10, 10, 2, None, None), "imagenet_sew_resnet34"
+    with changed(name, load_data=lambda folder: stream):
+        recipe = catalogue.find(name)
+        for setting in ("held_out=5", "train_images=5"):
+            with pytest.raises(ValueError, match=setting):
+                recipe.with_settings([setting]).load(None)
+        with pytest.raises(ValueError, match=r"recipes.probe takes.* read as a stream"):
+            recipe.load(None, in_memory_for="probe")
 
 
 def test_of_the_data_of_order_only_the_order_tells_the_class():

@@ -16,9 +16,8 @@ from helpers import to_numpy
 from made_recordings import write_data_set
 
 import keras_ratesnn
-from recipes import catalogue, run
+from recipes import catalogue
 from recipes.data import cifar, events, imagenet
-from recipes.train import main
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import changed, trained
 
@@ -152,31 +151,3 @@ def test_transformers_have_the_size_and_the_optimizer_of_their_authors(
     assert sum(math.prod(weight.shape) for weight in weights) == parameters
     assert recipe.optimizer == "adamw"
     assert recipe.timesteps == (16 if "dvs" in name else 4)
-
-
-@pytest.mark.parametrize("name", ["cifar10_dvs_vggsnn", "imagenet_sew_resnet34"])
-def test_the_papers_rates_are_converted(name):
-    recipe = catalogue.find(name).with_settings(["width=0.0625"])
-    data = types.SimpleNamespace(train_size=100)
-    optimizer = run.build(recipe, data).optimizer
-    rate, timesteps = recipe.learning_rate, recipe.timesteps
-    assert float(optimizer._learning_rate(0)) == pytest.approx(rate / timesteps)
-    decay = 10 * timesteps * recipe.weight_decay
-    assert optimizer.weight_decay == pytest.approx(decay)
-
-
-@pytest.mark.parametrize("name", ["cifar10_resnet18", "imagenet_sew_resnet34"])
-def test_the_error_for_missing_data_says_what_to_do(
-    name, tmp_path, capsys, monkeypatch
-):
-    def no_network(url, timeout):
-        raise OSError("no network")
-
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
-    arguments = f"{name} --data-dir {tmp_path}/data --output {tmp_path}/run"
-    # TensorFlow Datasets prints of its own accord.
-    assert main(arguments.split()) == 2
-    error = capsys.readouterr().err
-    assert "error: " in error
-    assert str(tmp_path / "data") in error
-    assert "--data-dir" in error

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import pathlib
-import random
 import re
 import resource
 import shutil
@@ -42,17 +41,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 EPOCHS = 3
 RUN = ("digits", "--set", f"epochs={EPOCHS}", "augment=fashion_mnist", *QUICKLY)
 SHORT = ("digits", "--set", "epochs=1", *QUICKLY)
-TAUGHT = (
-    "ordinary=first",
-    "teacher_weight=0.5",
-    "levels=2",
-    "random_timesteps=[1,3]",
-    "timesteps=3",
-    "step_mode=single",
-)
-TAUGHT += ("gradient=sltt", "random_steps=1")
 SECONDS = 240
-SECONDS_OF_A_RUN = 25
 
 
 @pytest.fixture(scope="module")
@@ -114,27 +103,6 @@ def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path):
     assert not (tmp_path / "result.json").exists()
     record = trained(tmp_path, *RUN)
     assert curve_without_times(record) == curve_without_times(whole_run)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("settings", [(), TAUGHT])
-def test_a_run_killed_at_random_times_resumes_bit_identically(settings, seed, tmp_path):
-    run, draw, kills = (*RUN, *settings), random.Random(seed), 0
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    record = trained(whole, *run)
-    for _ in range(3):
-        process = started(killed, run)
-        time.sleep(draw.uniform(0, SECONDS_OF_A_RUN))
-        kills += process.poll() is None
-        process.kill()
-        process.wait()
-    assert kills
-    again = trained(killed, *run)
-    assert curve_without_times(again) == curve_without_times(record)
-    names = ["last.keras", "best.keras"] + ["ordinary/last.keras"] * bool(settings)
-    for name in names:
-        assert_same_states(killed / name, whole / name)
 
 
 def started(folder, run=RUN):

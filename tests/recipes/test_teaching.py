@@ -12,6 +12,7 @@ from helpers import to_numpy
 import keras_ratesnn as rsnn
 from recipes import catalogue, engine, publish, run, run_folder, teaching
 from recipes.data import digits
+from recipes.run import calibration_images
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import (
     assert_same_states,
@@ -31,39 +32,38 @@ TAUGHT = ("ordinary=first", "ordinary_epochs=1", "epochs=2", "teacher_weight=0.5
 DRAWN = ("step_mode=single", "gradient=sltt", "random_steps=1")
 
 
-def test_the_ordinary_network_has_its_own_length_and_rate_and_can_be_trained_before(
-    tmp_path,
+def test_the_ordinary_network_has_its_own_length_and_a_run_tells_what_it_brought(
+    tmp_path, capsys
 ):
+    """It can be trained before."""
     settings = ("ordinary_epochs=1", "ordinary_learning_rate=0.2", "epochs=2")
     run = ("digits", "--set", *settings, *TINY[1:])
     alone = trained(tmp_path / "ordinary", *run, "ordinary=only")
     values = [alone["settings"][name] for name in ("epochs", "learning_rate")]
     assert (len(alone["curve"]["loss"]), values) == (1, [1, 0.2])
-    both = trained(tmp_path, *run, "ordinary=first", "teacher_weight=0.5", TINY[0])
+    capsys.readouterr()
+    both = trained(tmp_path, *run, "ordinary=first", TINY[0])
     assert json.loads((tmp_path / "ordinary" / "result.json").read_text()) == alone
     assert len(both["curve"]["loss"]) == 2
-    assert both["comparison"]["ordinary"]["accuracy"] == alone["test_accuracy"]
-
-
-def test_a_run_tells_what_the_conversion_brought(tmp_path, capsys):
-    record = trained(tmp_path, "digits", "--set", *TINY, "ordinary=first", "epochs=1")
-    scores, printed = record["comparison"], capsys.readouterr().out
-    for what, key in (
-        ("ordinary network", "ordinary"),
-        ("converted, before training", "converted"),
-    ):
-        assert f"{what}, test accuracy: {scores[key]['accuracy']:.4f}" in printed
+    scores = {name: both["comparison"][name] for name in ("ordinary", "converted")}
+    scores = {name: score["accuracy"] for name, score in scores.items()}
+    assert scores["ordinary"] == alone["test_accuracy"]
+    printed = capsys.readouterr().out
+    for what, score in zip(WHAT, scores.values(), strict=True):
+        assert f"{what}, test accuracy: {score:.4f}" in printed
     ordinary = keras.saving.load_model(tmp_path / "ordinary" / "last.keras")
     data = catalogue.find("digits").with_settings(TINY).load(None)
-    images = run.calibration_images(data)
+    images = calibration_images(data)
     converted = rsnn.spikify(ordinary, 2, calibrate=images, verbose=False)
-    told = scores["converted"]["accuracy"]
-    assert accuracy(converted) == pytest.approx(told, abs=1e-6)
+    assert accuracy(converted) == pytest.approx(scores["converted"], abs=1e-6)
     # Whatever was built before, layers have the same names.
     network = run_folder.load_model(tmp_path / "last.keras").network
     kinds = rsnn.layers.Neuron
     names = [layer.name for layer in network.layers if isinstance(layer, kinds)]
     assert names == ["lif", "lif_1", "lif_2"]
+
+
+WHAT = ("ordinary network", "converted, before training")
 
 
 def test_a_mistake_costs_no_finished_run_with_its_ordinary_network(tmp_path, capsys):
