@@ -193,7 +193,7 @@ def test_sequences_are_padded_and_compared_with_the_first_method():
 def losses(settings, method, timesteps):
     """The losses of two steps: the second is that of the weights after a step."""
     cases.configure(settings)
-    model = cases.trainer(settings, method, timesteps)
+    model = measure.trainer(settings, method, timesteps)
     batch = cases.batch(settings, timesteps, method)
     return [float(np.ravel(model.train_on_batch(*batch))[0]) for _ in range(2)]
 
@@ -382,7 +382,7 @@ def test_spikingjellys_memory_optimisation_keeps_less_for_the_same_gradient():
     settings = Settings(width=0.125, size=16, batch=4)
     memory = {}
     for method in ("spikingjelly", "spikingjelly-memopt"):
-        model = cases.trainer(settings, method, 4)
+        model = measure.trainer(settings, method, 4)
         batch = cases.batch(settings, 4, method)
         step = functools.partial(model.train_on_batch, *batch)
         step()

@@ -1,6 +1,7 @@
 """The questions about a GPU: each is answered, what is measured is on disk at once, and
 no question takes the others down."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -86,7 +87,8 @@ def test_tables_are_of_the_last_time_that_a_question_was_asked():
 
 
 def test_the_process_of_a_question_records_its_error(tmp_path):
-    question = {"name": "reference", "answer": "reference", "options": {"wrong": 1}}
+    question = gpu.Question("reference", "reference", 1, {"wrong": 1})
+    question = dataclasses.asdict(question)
     with pytest.raises(TypeError):
         gpu.answer(tmp_path / gpu.ROWS, question)
     (row,) = gpu.rows_of(tmp_path / gpu.ROWS)
@@ -123,8 +125,8 @@ def test_graphs_are_compared_with_eager_mode():
     rows = []
     for jit_compile in ("auto", True):
         settings = {**SETTINGS, "precision": "float64", "jit_compile": jit_compile}
-        with tiny_among_the_networks():
-            answers.agreement(rows.append, settings, "aot_eager")
+        with tiny_among_the_networks(compiler="aot_eager"):
+            answers.agreement(rows.append, settings)
     assert [row.pop("row") for row in rows] == [
         "rate-multi, recorded",
         "rate-multi, compiled",
@@ -141,8 +143,8 @@ def test_gradients_that_are_compared_are_those_of_a_replayed_graph():
         return lambda *tensors: [2 * out for out in graph(*tensors)]
 
     rows = []
-    with tiny_among_the_networks():
-        answers.agreement(rows.append, {**SETTINGS, "jit_compile": True}, wrong)
+    with tiny_among_the_networks(compiler=wrong):
+        answers.agreement(rows.append, {**SETTINGS, "jit_compile": True})
     assert rows[0]["gradients"] > 0.01
 
 

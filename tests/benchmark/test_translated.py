@@ -266,8 +266,9 @@ def test_what_another_library_lacks_is_named(layer, reason):
     pytest.importorskip("spikingjelly")
     from recipes.benchmark.translated import Translated
 
-    rest = layers.LIF(name="last"), keras.layers.GlobalAveragePooling2D()
-    network = keras.Sequential([keras.Input((4, 4, 1)), layer, *rest])
+    inputs = keras.Input((4, 4, 1))
+    x = layers.LIF(name="last")(layer(inputs))
+    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
     said = f"`network` must be of layers that have a translation.*{reason}"
     with pytest.raises(ValueError, match=said):
         Translated(keras_ratesnn.SpikingModel(network, 2))
