@@ -177,6 +177,10 @@ def test_first_steps_last_until_the_graph_is_replayed_and_find_no_cache(
         answers.first_steps(rows.append, {**SETTINGS, "jit_compile": jit_compile})
     (row,) = rows
     assert (row["row"], row["steps"]) == (f"rate-multi, {engine}", 4)
+    # What is timed later is compiled before.
+    with tiny_among_the_networks(compiler="eager"):
+        answers.compilation(rows.append, {**SETTINGS, "jit_compile": True})
+    assert rows[1]["seconds"] > 0
     assert not any("full" in os.environ[name] for name in measure.CACHES)
 
 

@@ -105,9 +105,19 @@ def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path):
     assert curve_without_times(record) == curve_without_times(whole_run)
 
 
-def started(folder, run=RUN):
+def test_a_resumed_run_differs_by_rounding_where_loops_are_compiled(tmp_path):
+    # Loops are compiled in the first epoch, and in the second one anew.
+    settings = ("epochs=2", "timesteps=2", "batch_size=32", "width=0.0625")
+    run = ("digits", "--set", *settings)
+    record = trained(tmp_path / "whole", *run)
+    stopped(tmp_path / "stopped", 1, *run)
+    losses = trained(tmp_path / "stopped", *run)["curve"]["loss"]
+    np.testing.assert_allclose(losses, record["curve"]["loss"], rtol=1e-3)
+
+
+def started(folder):
     """A process that trains in a folder."""
-    command = [sys.executable, "-m", "recipes.train", *run, "--output", str(folder)]
+    command = [sys.executable, "-m", "recipes.train", *RUN, "--output", str(folder)]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
