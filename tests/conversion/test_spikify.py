@@ -603,24 +603,6 @@ def test_neurons_that_are_called_twice_are_calibrated_without_a_shift(start, off
     assert model.network.get_layer("relu_current").offset == offset
 
 
-@pytest.mark.parametrize(("neuron", "better"), [(IF, 8), (None, 6), (ILIF, 8)])
-def test_calibration_converges_to_the_network(neuron, better):
-    """With the steps, or with the levels of one step."""
-    network = keras.Sequential([keras.Input((6,))])
-    for width in (8, 16):
-        network.add(layers.Dense(width, activation="relu"))
-    network.add(layers.Dense(3))
-    exact, errors = network.predict(X, verbose=0), []
-    for number in (2, 8, 32):
-        settings = {"timesteps": number, "neuron": neuron}
-        if neuron is ILIF:
-            settings = {"timesteps": 1, "neuron": functools.partial(ILIF, number)}
-        model = quiet(network, **settings, calibrate=X, percentile=100)
-        errors.append(np.abs(model.predict(X, verbose=0) - exact).max())
-    assert errors[-1] < errors[0] / better
-    assert sorted(errors, reverse=True) == errors
-
-
 # Whole networks.
 def check_gradients(network, x, classes, **kwargs):
     """Finite, non-zero gradients in every kernel that the network trains; and its
