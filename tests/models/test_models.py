@@ -7,7 +7,9 @@ import math
 import keras
 import numpy as np
 import pytest
+import torch
 from helpers import BACKEND, to_numpy
+from torch.nn import functional
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
@@ -17,7 +19,6 @@ from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 
 pytestmark = pytest.mark.runs_once
 
-MS_RESNETS = [models.MSResNet18, models.MSResNet34, models.MSResNet104]
 WITH_A_STEM = [models.ResNet18, models.SEWResNet18, models.PreActResNet18]
 
 
@@ -67,11 +68,15 @@ def test_defaults(network, shape, classes, timesteps):
     assert (model.timesteps, model.step_mode) == (timesteps, "multi")
     assert isinstance(model.gradient, rsnn.gradients.Rate)
     usual = (0.2, 1.0, "soft")
-    if network in MS_RESNETS:
+    if network is models.MSResNet18:
         usual = (0.25, pytest.approx(0.5), "hard")
+    normalization = keras.layers.BatchNormalization
     for layer in model.network.layers:
         if isinstance(layer, rsnn.layers.Neuron):
             assert (layer.decay, layer.threshold, layer.reset) == usual
+        if isinstance(layer, normalization):
+            # Those of PyTorch.
+            assert (layer.momentum, layer.epsilon, layer.axis) == (0.9, 1e-5, -1)
 
 
 @of_networks(WITH_A_STEM)
@@ -85,23 +90,20 @@ def test_the_stem_is_chosen_by_the_size_of_the_images(network):
 
 
 def side_after_stem(model):
-    last = [layer for layer in model.network.layers if layer.name.startswith("stem_")][
-        -1
-    ]
-    return last.output.shape[1]
+    stem = [layer for layer in model.network.layers if layer.name.startswith("stem_")]
+    return stem[-1].output.shape[1]
 
 
 def test_the_size_of_the_images_can_be_none():
     model = models.VGG11((None, None, 3), classes=3, timesteps=1, width=0.05)
     for size in (16, 21):
         assert model.predict(np.ones((1, size, size, 3)), verbose=0).shape == (1, 3)
-
-
-@of_networks(WITH_A_STEM)
-def test_the_size_of_the_images_can_be_none_if_the_stem_is_given(network):
     with without_weights():
-        model = network((None, None, 3), classes=3, stem="imagenet")
-    assert model.network.output_shape == (None, 3)
+        for network in WITH_A_STEM:
+            model = network((None, None, 3), classes=3, stem="imagenet")
+            assert model.network.output_shape == (None, 3)
+        model = models.VGGSNN((None, 48, 2), include_top=False)
+    assert model.network.output_shape[:3] == (None, None, 3)
 
 
 @of_networks([models.PreActResNet18, models.ResNet19, models.VGG11, models.VGGSNN])
@@ -128,32 +130,28 @@ def test_width_multiplies_the_channels():
 
 @pytest.mark.on_each_backend
 @pytest.mark.parametrize(
-    ("network", "name", "size", "kernel"),
+    ("name", "size", "kernel"),
     [
-        (models.ResNet18, "stage2_block1_conv1", 8, 3),
-        (models.ResNet18, "stage2_block1_conv1", 9, 3),
-        (models.ResNet18, "stage2_block1_shortcut_conv", 10, 1),
+        ("stage2_block1_conv1", 8, 3),
+        ("stage2_block1_conv1", 9, 3),
+        ("stage2_block1_shortcut_conv", 10, 1),
     ],
 )
-def test_strided_convolutions_have_the_padding_of_pytorch(network, name, size, kernel):
-    model = network((size, size, 3), classes=3, timesteps=1, width=1e-6, stem="cifar")
-    layer = model.network.get_layer(name)
-    # Padding, if it is needed, is a layer of its own.
+def test_strided_convolutions_have_the_padding_of_pytorch(name, size, kernel):
+    images, narrow = (size, size, 3), {"width": 1e-6, "stem": "cifar"}
+    network = models.ResNet18(images, classes=3, timesteps=1, **narrow).network
+    layer = network.get_layer(name)
     start = layer.input
-    layers = model.network.layers
-    before = next(earlier for earlier in layers if earlier.output is start)
+    (before,) = [earlier for earlier in network.layers if earlier.output is start]
     if isinstance(before, keras.layers.ZeroPadding2D):
         start = before.input
     part = keras.Model(start, layer.output)
-    x = np.random.default_rng(0).normal(size=(size, size, 1))
-    padded = np.pad(x[..., 0], kernel // 2)
-    weights = to_numpy(layer.kernel)[:, :, 0, 0]
-    expected = np.zeros(((size + 1) // 2,) * 2)
-    for i, j in np.ndindex(expected.shape):
-        field = padded[2 * i : 2 * i + kernel, 2 * j : 2 * j + kernel]
-        expected[i, j] = (field * weights).sum()
-    found = to_numpy(part(x[None].astype("float32")))[0, :, :, 0]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    x = torch.randn((1, 1, size, size), generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor(to_numpy(layer.kernel)).permute(3, 2, 0, 1)
+    expected = functional.conv2d(x, weight, stride=2, padding=kernel // 2)
+    outputs = to_numpy(part(np.moveaxis(x.numpy(), 1, -1)))
+    expected = np.moveaxis(expected.numpy(), 1, -1)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.on_each_backend
@@ -164,104 +162,84 @@ def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(
 ):
     if data_format == "channels_first" and BACKEND == "tensorflow":
         pytest.skip("TensorFlow has no channels_first pooling on a CPU")
-    x = np.random.default_rng(0).uniform(-2, -1, (2, size, size, 3)).astype("float32")
-    half = (size + 1) // 2
-    expected = np.zeros((2, half, half, 3), "float32")
-    for i, j in np.ndindex(half, half):
-        rows, columns = slice(max(2 * i - 1, 0), 2 * i + 2), max(2 * j - 1, 0)
-        expected[:, i, j] = x[:, rows, columns : 2 * j + 2].max(axis=(1, 2))
+    x = np.random.default_rng(0).uniform(-2, -1, (2, 3, size, size)).astype("float32")
+    expected = functional.max_pool2d(torch.tensor(x), 3, 2, padding=1).numpy()
     layer = PaddedMaxPooling2D(3, strides=2, data_format=data_format)
     layer = PaddedMaxPooling2D.from_config(layer.get_config())
     # Although it overrides `call`.
     assert kind_of(layer).keeps_order
-    if data_format == "channels_first":
-        x, expected = x.transpose(0, 3, 1, 2), expected.transpose(0, 3, 1, 2)
+    if data_format == "channels_last":
+        x, expected = np.moveaxis(x, 1, -1), np.moveaxis(expected, 1, -1)
     outputs = to_numpy(layer(x))
     assert outputs.shape == layer.compute_output_shape(x.shape)
     np.testing.assert_array_equal(outputs, expected)
 
 
 # How networks start.
-def test_resnets_have_the_initialisation_of_pytorch():
-    layers = layers_of(models.ResNet18((8, 8, 3), width=0.5))
-    for name, fan_in in [
-        ("stage2_block1_conv2", 9 * 64),
-        ("stage3_block1_shortcut_conv", 64),
-        ("classifier", 256),
-    ]:
-        kernel = to_numpy(layers[name].kernel)
-        assert 0.97 / math.sqrt(fan_in) < np.abs(kernel).max() <= 1 / math.sqrt(fan_in)
-        assert kernel.std() == pytest.approx(1 / math.sqrt(3 * fan_in), rel=0.05)
-    bias = to_numpy(layers["classifier"].bias)
-    assert 0 < np.abs(bias).max() <= 1 / math.sqrt(256)
-    assert not [
-        name
-        for name, layer in layers.items()
-        if "conv" in name and getattr(layer, "use_bias", False)
-    ]
-    first, second = (
-        to_numpy(layers[f"stage2_block2_conv{number}"].kernel) for number in (1, 2)
-    )
-    assert not np.array_equal(first, second)
+UNIFORM, NORMAL, WIDE = "uniform", "normal", "wide"
+STARTS = [
+    (models.ResNet18, "stage2_block1_conv2", UNIFORM, 9 * 64, None),
+    (models.ResNet18, "stage3_block1_shortcut_conv", UNIFORM, 64, None),
+    (models.ResNet18, "classifier", UNIFORM, 256, 256),
+    (models.SEWResNet18, "stage2_block1_conv1", NORMAL, 9 * 64, 9 * 32),
+    (models.SEWResNet18, "stage3_block1_shortcut_conv", NORMAL, 128, 64),
+    (models.SEWResNet18, "classifier", UNIFORM, 256, 256),
+    (models.PreActResNet18, "stage2_block1_conv1", NORMAL, 9 * 64, 9 * 32),
+    (models.PreActResNet18, "classifier", UNIFORM, 256, 256),
+    (models.VGG11, "block3_conv1", WIDE, None, 0),
+    (models.VGG11, "classifier", WIDE, None, 0),
+]
 
 
-@of_networks([models.SEWResNet18, models.PreActResNet18])
-def test_sew_and_preact_resnets_start_with_the_variance_of_their_fan_out(network):
+@pytest.mark.parametrize(("network", "name", "start", "fan", "bias_fan"), STARTS)
+def test_kernels_and_biases_start_as_the_authors_do(
+    network, name, start, fan, bias_fan
+):
+    """Of ResNets as in PyTorch, of SEW and pre-activation ResNets with the variance of
+    their fan-out, of VGGs from a wide normal distribution."""
     layers = layers_of(small(network, width=0.5, classes=1000))
-    for name, fan_in, fan_out in [
-        ("stage2_block1_conv1", 9 * 32, 9 * 64),
-        ("stage3_block1_shortcut_conv", 64, 128),
-    ]:
-        kernel, bias = to_numpy(layers[name].kernel), to_numpy(layers[name].bias)
-        assert kernel.std() == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
-        assert np.abs(kernel).max() > 3 * kernel.std()
-        assert 0.8 / math.sqrt(fan_in) < np.abs(bias).max() <= 1 / math.sqrt(fan_in)
-    assert to_numpy(layers["classifier"].kernel).std() == pytest.approx(
-        1 / math.sqrt(3 * 256), rel=0.05
-    )
+    kernel, bias = to_numpy(layers[name].kernel), layers[name].bias
+    largest = np.abs(kernel).max()
+    if start is UNIFORM:
+        assert 0.97 / math.sqrt(fan) < largest <= 1 / math.sqrt(fan)
+        expected = 1 / math.sqrt(3 * fan)
+    else:
+        expected = 0.5 if start is WIDE else math.sqrt(2 / fan)
+        assert largest > 3 * kernel.std()
+    assert kernel.std() == pytest.approx(expected, rel=0.05)
+    if bias_fan is None:
+        assert bias is None
+    elif bias_fan == 0:
+        assert not to_numpy(bias).any()
+    else:
+        limit = 1 / math.sqrt(bias_fan)
+        assert 0.8 * limit < np.abs(to_numpy(bias)).max() <= limit
 
 
 @pytest.mark.on_each_backend
-def test_vggs_start_from_a_wide_normal_distribution():
-    layers = layers_of(small(models.VGG11, width=0.5, classes=1000))
-    for name in ("block3_conv1", "classifier"):
-        assert to_numpy(layers[name].kernel).std() == pytest.approx(0.5, rel=0.05)
-        assert not to_numpy(layers[name].bias).any()
-
-
-def test_normalisations_have_the_defaults_of_pytorch():
-    with without_weights():
-        layers = models.PreActResNet18().network.layers
-    kind = keras.layers.BatchNormalization
-    found = [layer for layer in layers if isinstance(layer, kind)]
-    facts = {(layer.momentum, layer.epsilon, layer.axis) for layer in found}
-    assert facts == {(0.9, 1e-5, -1)}
-
-
-# The hidden neurons of a ResNet-19 start silent: no normalisation precedes them, and
-# PyTorch's default start is small.
-@pytest.mark.on_each_backend
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_neurons_of_ms_resnets_spike_above_their_threshold_and_not_at_it(precision):
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [
+        ("float32", [[0, 1, 0], [1, 0, 0]]),
+        ("mixed_bfloat16", [[0, 0, 0], [1, 1, 0]]),
+    ],
+)
+def test_neurons_of_ms_resnets_spike_above_their_threshold_and_not_at_it(
+    precision, expected
+):
     keras.config.set_dtype_policy(precision)
     with without_weights():
-        resnet = small(models.MSResNet18)
-    neuron = resnet.network.get_layer("stage1_block1_neuron1")
+        neuron = layers_of(small(models.MSResNet18))["stage1_block1_neuron1"]
     inputs = keras.Input((3,))
-    currents = keras.layers.Rescaling(1.0)(inputs)
-    network = keras.Model(
-        inputs, type(neuron).from_config(neuron.get_config())(currents)
-    )
+    neuron = type(neuron).from_config(neuron.get_config())
+    network = keras.Model(inputs, neuron(keras.layers.Rescaling(1.0)(inputs)))
     model = rsnn.SpikingModel(network, timesteps=2, return_sequences=True)
     # 0.5, the next number, which is 0.5 in half precision, and 0.25 · 0.5 + 0.375 in
     # the second step.
     above = np.nextafter(np.float32(0.5), np.float32(1))
     frames = np.array([[[0.5, above, 0.5], [0.5, 0.5, 0.375]]], "float32")
-    expected = [[0, 0, 0], [1, 1, 0]]
-    if precision == "float32":
-        expected = [[0, 1, 0], [1, 0, 0]]
-    found = to_numpy(model(frames))[0].astype("float32")
-    np.testing.assert_array_equal(found, expected)
+    spikes = to_numpy(model(frames))[0].astype("float32")
+    np.testing.assert_array_equal(spikes, expected)
 
 
 def test_blocks_of_ms_resnets_add_nothing_at_first():
@@ -298,9 +276,6 @@ def test_the_default_image_has_its_channels_where_the_data_format_says():
         assert model.network.input_shape == (None, 3, 224, 224)
 
 
-"""Those of functions that are no networks; a network has `input_shape`."""
-
-
 def test_neurons_are_made_by_the_function_given_and_named_by_the_network():
     numbers = itertools.count(1)
 
@@ -313,9 +288,3 @@ def test_neurons_are_made_by_the_function_given_and_named_by_the_network():
     assert [1 / layer.threshold for layer in neurons] == pytest.approx(range(1, 9))
     names = [layer.name for layer in neurons[:3]]
     assert names == ["block1_neuron1", "block2_neuron1", "block2_neuron2"]
-
-
-def test_a_vggsnn_without_its_top_needs_no_size_of_its_images():
-    with without_weights():
-        model = models.VGGSNN((None, 48, 2), include_top=False)
-    assert model.network.output_shape[:3] == (None, None, 3)
