@@ -9,12 +9,12 @@ program, its commit and the arguments.
 
 import json
 import pathlib
+import re
 
 import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.models.published._names import Table
 
 ATTENTION = {
     "q": "query_neuron",
@@ -227,28 +227,25 @@ class Case:
 
     def model(self, **kwargs):
         """The network; `kwargs` replace the arguments that weights do not tell."""
-        library = self.meta["library"] or {
-            "arguments": {"heads": self.meta["arguments"].get("num_heads")}
-        }
-        heads = library["arguments"].get("heads")
-        # Those of each stage are told.
-        own = {
-            "timesteps": self.meta["timesteps"],
-            "heads": heads if isinstance(heads, int) else None,
-        }
+        heads = self.meta["arguments"].get("num_heads")
+        if self.meta["library"]:
+            heads = self.meta["library"]["arguments"].get("heads")
         arguments = {
-            **own,
+            "path": self.path,
+            "timesteps": self.meta["timesteps"],
+            # Those of each stage are told.
+            "heads": heads if isinstance(heads, int) else None,
             "input_shape": self.x.shape[-3:],
             "verbose": False,
-            **kwargs,
         }
-        return rsnn.models.from_checkpoint(**{"path": self.path, **arguments})
+        return rsnn.models.from_checkpoint(**{**arguments, **kwargs})
+
+    def report(self, **kwargs):
+        return self.model(**kwargs).checkpoint_report
 
     @property
     def logits(self):
-        return self.arrays[
-            "logits_single" if "logits_single" in self.arrays else "logits"
-        ]
+        return self.arrays.get("logits_single", self.arrays["logits"])
 
     def counts(self, batch=False):
         """The authors' spikes by our names of layers: arrays `(samples, T)`; of
@@ -257,27 +254,32 @@ class Case:
         The last neurons of the large E-SpikeFormer, `None` here, are those before a
         classifier that this case does without.
         """
-        table = Table(NEURONS[self.name])
-        counts = self.arrays[
-            "counts_single"
-            if "counts_single" in self.arrays and not batch
-            else "counts"
-        ]
-        return {
-            table.find(layer): count.T
-            for layer, count in zip(self.arrays["layers"].tolist(), counts, strict=True)
-        }
+        counts = self.arrays["counts"]
+        if not batch:
+            counts = self.arrays.get("counts_single", counts)
+        layers = [our_name(NEURONS[self.name], name) for name in self.arrays["layers"]]
+        return {layer: count.T for layer, count in zip(layers, counts, strict=True)}
+
+
+def our_name(names, layer):
+    """Of the first entry that fits a layer of the authors, or `None`."""
+    for theirs, ours in names.items():
+        pattern = re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(theirs))
+        numbers = re.fullmatch(pattern, str(layer))
+        if numbers:
+            for name, number in numbers.groupdict().items():
+                ours = ours.replace(f"{{{name}}}", number)
+                ours = ours.replace(f"{{{name}+1}}", str(int(number) + 1))
+            return ours
+    return None
 
 
 def counted(model, x):
     """The spikes of each neuron layer: arrays `(samples, T)`."""
-    found = {}
-    for sample in range(len(x)):
-        rates = rsnn.analysis.firing_rates(model, x[sample : sample + 1])
-        for layer, steps, neurons in zip(
-            rates.layers, rates.by_step, rates.by_neuron, strict=True
-        ):
-            found.setdefault(layer, []).append(
-                np.rint(np.asarray(steps) * neurons.size)
-            )
-    return {layer: np.array(counts) for layer, counts in found.items()}
+    samples = []
+    for sample in x:
+        rates = rsnn.analysis.firing_rates(model, sample[None])
+        sizes = [neurons.size for neurons in rates.by_neuron]
+        samples.append(np.rint(np.array(rates.by_step) * np.array(sizes)[:, None]))
+    counts = np.stack(samples, axis=1)
+    return dict(zip(rates.layers, counts, strict=True))
