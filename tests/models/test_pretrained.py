@@ -11,7 +11,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, compiled, to_numpy
+from helpers import assert_close, to_numpy
 from made_networks import PACKAGE, packaged, sha256, write_network
 from sklearn import datasets, model_selection
 
@@ -188,25 +188,6 @@ def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
     loaded = models.load_pretrained("made", dtype="mixed_bfloat16")
     assert loaded.network.get_layer("logits").dtype_policy.name == "int8_from_float32"
     assert precisions_of(loaded) == {"int8_from_float32", "mixed_bfloat16"}
-
-
-def test_the_digits_code_by_rate():
-    _, images, _, labels = digits()
-    model = models.load_pretrained("digits")
-    found = rsnn.analysis.shuffle_in_time(model, images[:100], labels[:100])
-    assert found.shuffled > found.accuracy - 0.05
-    assert min(found.per_layer.values()) >= found.shuffled - 0.02
-
-
-@pytest.mark.on_each_backend
-def test_a_pretrained_network_trains_on():
-    (images, _, labels, _), model = digits(), models.load_pretrained("digits")
-    compiled(model, keras.optimizers.SGD(0.01))
-    before = model.get_weights()[0]
-    losses = model.fit(images[:64], labels[:64], epochs=2, verbose=0).history["loss"]
-    assert losses[0] < 0.1
-    assert np.isfinite(losses).all()
-    assert not np.array_equal(model.get_weights()[0], before)
 
 
 def test_arguments_override_the_settings_of_training():

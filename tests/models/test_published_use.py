@@ -96,13 +96,3 @@ def test_a_network_is_tuned_by_rate_for_other_classes_and_runs_in_half_precision
         for pair in zip(before, model.network.get_weights(), strict=True)
     ]
     assert np.mean(trained) > 0.8
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_network_computes_the_same_with_channels_first(name, request):
-    request.addfinalizer(lambda: keras.config.set_image_data_format("channels_last"))
-    keras.config.set_image_data_format("channels_first")
-    case = Case(name)
-    np.testing.assert_allclose(
-        case.model().predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4
-    )

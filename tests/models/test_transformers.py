@@ -6,7 +6,6 @@ import pytest
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
-from keras_ratesnn.layers import Neuron
 
 pytestmark = pytest.mark.runs_once
 
@@ -78,13 +77,6 @@ def test_the_edition_gives_the_default_image(network):
             model = network(dims=256, edition=edition)
         assert model.network.input_shape == (None, *shape)
     assert model.name == network.__name__.lower()
-    neurons = [layer for layer in model.network.layers if isinstance(layer, Neuron)]
-    facts = {(layer.decay, layer.decay_input, layer.reset) for layer in neurons}
-    assert facts == {(0.5, True, "hard")}
-    low = [layer.name for layer in neurons if layer.threshold == 0.5]
-    assert {name.rsplit("_", 2)[-2] for name in low} == {"attention"}
-    names = [layer.name for layer in model.network.layers]
-    assert len(low) == sum(name.endswith("attention_output") for name in names)
 
 
 @of_networks(WITH_SPIKE_DRIVEN)
