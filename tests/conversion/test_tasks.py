@@ -181,22 +181,16 @@ def test_a_spiking_task_has_the_class_and_attributes_of_its_task():
     assert len(model.trainable_variables) == 3
 
 
-def test_training_the_spiking_task_leaves_the_task_as_it_was():
+def test_a_saved_task_predicts_and_trains_as_before_and_leaves_its_task_as_it_was():
     def state():
         return arrays(task), scalar(task.seen["loss"][0].result())
 
     task = Regression(5)
     compiled(task).fit(X, Y, verbose=0)
     before = state()
-    model = spikify(task, 2, verbose=False)
+    model = spikify(task, 2, calibrate=X, verbose=False)
     assert not model.compiled
     compiled(model).fit(X, Y, verbose=0)
-    assert_equal(state(), before)
-
-
-def test_a_saved_task_predicts_and_trains_as_before():
-    model = compiled(spikify(compiled(Regression(5)), 2, calibrate=X, verbose=False))
-    model.fit(X, Y, verbose=0)
     model.decoder = layers.Rescaling(5.0)
     loaded = saved_and_loaded(model)
     assert type(loaded) is type(model)
@@ -206,14 +200,12 @@ def test_a_saved_task_predicts_and_trains_as_before():
     one, other = two_histories(model, loaded, Y)
     assert one == other
     assert_equal(arrays(model), arrays(loaded))
+    assert_equal(state(), before)
 
 
 def test_a_task_is_copied():
     model = regression()
     assert_equal(to_numpy(copy.deepcopy(model)(X)), to_numpy(model(X)))
-    again = type(model).from_config(model.get_config())
-    shapes = [weight.shape for weight in model.weights]
-    assert [weight.shape for weight in again.weights] == shapes
     with pytest.raises(TypeError, match=r"copy.deepcopy\(model\)"):
         keras.models.clone_model(model)
 

@@ -9,6 +9,7 @@ import exported
 import keras
 import numpy as np
 import pytest
+from drawn_networks import draw, give_weights
 from helpers import (
     BACKEND,
     assert_close,
@@ -26,53 +27,33 @@ ilif = functools.partial(ILIF, 4)
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference" / "next" / "ilif_mlp.npz"
 
 
-def normalized(x, filters, **arguments):
-    x = layers.Conv2D(filters, 3, padding="same", **arguments)(x)
-    return layers.BatchNormalization()(x)
+VGG = """BatchNormalization Conv2D MaxPooling2D Add WSConv2D Rescaling LIF
+SeparableConv2D ZeroPadding2D Dropout AveragePooling2D"""
+ATTENTION = "spiking_self_attention token_attention EinsumDense BatchNormalization"
 
 
 def vgg():
-    """Max and average pooling, several numbers of levels, binary neurons, normalised
-    spikes, a scale, and a sum of currents."""
-    inputs = keras.Input((8, 8, 3))
-    x = layers.MaxPooling2D(2)(ILIF(4)(normalized(inputs, 4)))
-    y = ILIF(4, 0.5, normalize=True)(normalized(x, 4))
-    x = layers.Add()([layers.BatchNormalization()(x), layers.Conv2D(4, 1)(y)])
-    x = layers.Rescaling(2.74)(ILIF(2, threshold=0.7)(x))
-    x = layers.MaxPooling2D(2, padding="same")(x)
-    x = layers.SeparableConv2D(4, 2)(layers.ZeroPadding2D(1)(x))
-    x = layers.Dropout(0.5)(LIF(threshold=0.5)(x))
-    x = layers.Flatten()(layers.AveragePooling2D(2)(x))
-    return keras.Model(inputs, layers.Dense(5)(x))
+    """Pooling, several numbers of levels, binary neurons, sums of currents."""
+    return draw(VGG.split(), 0, (8, 8, 3))
 
 
 def attention():
-    """Products of three tensors of spikes, sums of currents, a bias with axes of its
-    own."""
+    """Products of three tensors of spikes, a bias with axes of its own."""
+    return draw(ATTENTION.split(), 0, (3, 2, 8))
 
-    def part():
-        currents = layers.Dense(8, use_bias=False)(z)
-        return ILIF(4, normalize=True)(layers.BatchNormalization()(currents))
 
-    inputs = keras.Input((6, 8))
-    x = layers.Dense(8)(inputs)
-    z = ILIF(4)(x)
-    q, k, v = part(), part(), part()
-    a = ILIF(4)(0.25 * ops.matmul(q, ops.matmul(ops.transpose(k, (0, 2, 1)), v)))
-    projected = layers.EinsumDense("bnc,cd->bnd", (None, 8), bias_axes="d")(a)
-    x = x + layers.BatchNormalization()(projected)
-    x = layers.Dense(4, activation="tanh", use_bias=False)(ILIF(3)(x))
-    mean = ops.mean(ILIF(3)(4 * x), axis=1)
-    return keras.Model(inputs, layers.Dense(3, activation="softmax")(mean))
+def normalized(x):
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False)(x)
+    return layers.BatchNormalization()(x)
 
 
 def detector():
     """Nested models, a layer that is called twice, several outputs, one of them spikes,
     and a sum of spikes before pooling."""
     inputs, features = keras.Input((8, 8, 3)), keras.Input((8, 8, 4))
-    spikes = ilif(name="neurons")(normalized(features, 4, use_bias=False))
+    spikes = ilif(name="neurons")(normalized(features))
     block = keras.Model(features, spikes, name="block")
-    x = block(ilif(name="neurons")(normalized(inputs, 4)))
+    x = block(ilif(name="neurons")(normalized(inputs)))
     pooled, passed = ops.split(x, 2, axis=-1)
     passed = ops.pad(passed, ((0, 0), (0, 0), (0, 0), (0, 2)))
     x = ops.concatenate([layers.Add()([x, block(x)]), passed], axis=-1)
@@ -93,13 +74,9 @@ def dense():
 def both(build, timesteps=2, **arguments):
     """A model with weights that matter, biases and statistics included, and what it
     becomes."""
-    keras.utils.set_random_seed(0)
-    model, random = spiking(build(), timesteps, **arguments), np.random.default_rng(0)
-    for weight in model.weights:
-        if weight.name in ("bias", "beta", "moving_mean"):
-            weight.assign(random.normal(0.2, 0.3, weight.shape))
-        elif weight.name in ("gamma", "moving_variance"):
-            weight.assign(random.uniform(0.3, 1.0, weight.shape))
+    network = build()
+    give_weights(network, np.random.default_rng(0))
+    model = spiking(network, timesteps, **arguments)
     return model, rsnn.unroll(model)
 
 
@@ -182,11 +159,11 @@ def test_it_predicts_saves_and_gives_sequences():
     model, binary = both(vgg, return_sequences=True)
     x = images_for(model, with_time=True)
     found = binary.predict(x, verbose=0)
-    assert_same(found.reshape(8, 2, 4, 5)[:, :, 3], model.predict(x, verbose=0))
+    assert_same(found.reshape(8, 2, 4, 3)[:, :, 3], model.predict(x, verbose=0))
     loaded = saved_and_loaded(binary).predict(x, verbose=0)
     np.testing.assert_allclose(loaded, found, rtol=1e-6)
     binary.timesteps = 4
-    assert to_numpy(binary(x[:, :1])).shape == (8, 4, 5)
+    assert to_numpy(binary(x[:, :1])).shape == (8, 4, 3)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
