@@ -26,7 +26,7 @@ ATTENTION = {
 ATTENTION["x"] = "input_neuron"
 
 
-def of_blocks(theirs, ours, attention, mlp):
+def block_neurons(theirs, ours, attention, mlp):
     """The neurons in the blocks of a transformer."""
     return {
         **{
@@ -79,7 +79,7 @@ SPIKFORMER = {
     "patch_embed.proj_lif": "patches1_neuron",
     "patch_embed.proj_lif{n}": "patches{n+1}_neuron",
     "patch_embed.rpe_lif": "patches_position_neuron",
-    **of_blocks("block.{b}", "block{b+1}", "attn", "fc"),
+    **block_neurons("block.{b}", "block{b+1}", "attn", "fc"),
 }
 QKFORMER = {
     "patch_embed1.proj_lif": "patches1_1_neuron",
@@ -87,10 +87,10 @@ QKFORMER = {
     "patch_embed{p}.proj_res_lif": "patches{p}_shortcut_neuron",
     "patch_embed{p}.proj3_lif": "patches{p}_1_neuron",
     "patch_embed{p}.proj4_lif": "patches{p}_2_neuron",
-    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "tssa", "mlp"),
-    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "tssa", "fc"),
-    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "ssa", "mlp"),
-    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "attn", "fc"),
+    **block_neurons("stage{s}.{b}", "stage{s}_block{b+1}", "tssa", "mlp"),
+    **block_neurons("stage{s}.{b}", "stage{s}_block{b+1}", "tssa", "fc"),
+    **block_neurons("stage{s}.{b}", "stage{s}_block{b+1}", "ssa", "mlp"),
+    **block_neurons("stage{s}.{b}", "stage{s}_block{b+1}", "attn", "fc"),
 }
 MAXFORMER = {
     "patch_embed{p}.max_embed1.embed_lif": "patches{p}_neuron",
@@ -98,7 +98,7 @@ MAXFORMER = {
     "stage{s}.{b}.mixer.conv_neuron": "stage{s}_block{b+1}_depthwise_neuron",
     "stage{s}.{b}.mixer.conv5_neuron": "stage{s}_block{b+1}_depthwise_neuron",
     "head_lif": "neuron",
-    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "attn", "fc"),
+    **block_neurons("stage{s}.{b}", "stage{s}_block{b+1}", "attn", "fc"),
 }
 NEURONS |= {f"spikformer_{edition}": SPIKFORMER for edition in ("cifar", "imagenet")}
 NEURONS |= {f"qkformer_{edition}": QKFORMER for edition in ("cifar", "imagenet")}
@@ -146,9 +146,9 @@ for theirs, ours in {
     "block4.{b}": "stage5_block{b+1}",
 }.items():
     ESPIKEFORMER[f"{theirs}.conv.spike{{n}}"] = f"{ours}_separable_neuron{{n}}"
-    of_block = of_blocks(theirs, ours, "attn", "fc")
+    in_block = block_neurons(theirs, ours, "attn", "fc")
     LARGE |= {
-        name.replace("x_lif", "head_lif"): neuron for name, neuron in of_block.items()
+        name.replace("x_lif", "head_lif"): neuron for name, neuron in in_block.items()
     }
 ESPIKEFORMER |= {
     name.replace("_lif", "_spike"): neuron for name, neuron in LARGE.items()

@@ -378,11 +378,11 @@ def test_weights_are_folded_in_full_precision(policy):
     single.set_weights([np.float32(weight) for weight in half.get_weights()])
     folded = fold(half)
     dtype = "float32" if policy.startswith("mixed") else policy
-    for found, expected in zip(folded.weights, fold(single).weights, strict=True):
-        assert found.dtype == dtype
+    for actual, expected in zip(folded.weights, fold(single).weights, strict=True):
+        assert actual.dtype == dtype
         rounded = keras.ops.cast(expected.value, dtype)
         np.testing.assert_array_equal(
-            np.float32(to_numpy(found.value)), np.float32(to_numpy(rounded))
+            np.float32(to_numpy(actual.value)), np.float32(to_numpy(rounded))
         )
     assert folded.output.dtype == half.output.dtype
 

@@ -193,10 +193,10 @@ def test_a_learned_decay_is_rounded_in_each_call_and_learns_at_the_rounded_value
         x = layers.Dense(3, kernel_initializer=kernel)(x)
         return spiking(keras.Model(inputs, x), T, gradient)
 
-    exact, found = model(11 / 16, None), model(0.7, 4)
-    check_equal(found, exact, *data(4), rtol=1e-5)
-    compiled(found, keras.optimizers.SGD(10.0)).fit(*data(4), epochs=1, verbose=0)
-    cell = found.network.layers[1].cell
+    exact, actual = model(11 / 16, None), model(0.7, 4)
+    check_equal(actual, exact, *data(4), rtol=1e-5)
+    compiled(actual, keras.optimizers.SGD(10.0)).fit(*data(4), epochs=1, verbose=0)
+    cell = actual.network.layers[1].cell
     sixteenths = np.round(16 / (1 + np.exp(-to_numpy(cell.decay_logit))))
     assert len(np.unique(sixteenths)) > 1
     expected = np.clip(sixteenths, 1, 15) / 16

@@ -86,10 +86,10 @@ def images_for(model, with_time, samples=8):
     return np.random.default_rng(1).normal(size=(samples, *shape)).astype("float32")
 
 
-def assert_same(found, expected, tolerance=1e-6):
+def assert_same(actual, expected, tolerance=1e-6):
     """To 1e-6, except that in one sample of twenty a membrane may be within rounding of
     where its integer changes."""
-    pairs = zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True)
+    pairs = zip(keras.tree.flatten(actual), keras.tree.flatten(expected), strict=True)
     for ours, theirs in pairs:
         assert theirs.std() > 0.05
         far = np.abs(ours - theirs) > tolerance * np.abs(theirs).max()
@@ -148,8 +148,8 @@ def test_slots_and_outputs_are_those_of_spikingjelly():
     model.set_weights([arrays[name] for name in names])
     binary, x = rsnn.unroll(model), arrays["x"]
     for name in ("n1", "n2"):
-        found = analysis.raster(binary, x, name, 16).spikes
-        np.testing.assert_array_equal(found, arrays[f"slots/{name}"])
+        actual = analysis.raster(binary, x, name, 16).spikes
+        np.testing.assert_array_equal(actual, arrays[f"slots/{name}"])
     expected = arrays["binary_logits"]
     np.testing.assert_allclose(to_numpy(binary(x)), expected, rtol=1e-5, atol=1e-6)
     assert np.abs(arrays["weight/c.bias"]).max() > 0.01
@@ -158,10 +158,10 @@ def test_slots_and_outputs_are_those_of_spikingjelly():
 def test_it_predicts_saves_and_gives_sequences():
     model, binary = both(vgg, return_sequences=True)
     x = images_for(model, with_time=True)
-    found = binary.predict(x, verbose=0)
-    assert_same(found.reshape(8, 2, 4, 3)[:, :, 3], model.predict(x, verbose=0))
+    actual = binary.predict(x, verbose=0)
+    assert_same(actual.reshape(8, 2, 4, 3)[:, :, 3], model.predict(x, verbose=0))
     loaded = saved_and_loaded(binary).predict(x, verbose=0)
-    np.testing.assert_allclose(loaded, found, rtol=1e-6)
+    np.testing.assert_allclose(loaded, actual, rtol=1e-6)
     binary.timesteps = 4
     assert to_numpy(binary(x[:, :1])).shape == (8, 4, 3)
 
@@ -175,8 +175,8 @@ def test_in_half_precision_spikes_are_exact(policy):
     for weight in model.weights:
         weight.assign(random.integers(-4, 5, weight.shape) / 8)
     x = random.integers(-4, 5, (5, 2, 6)).astype("float32") / 4
-    found, expected = to_numpy(rsnn.unroll(model)(x)), to_numpy(model(x))
-    np.testing.assert_array_equal(np.float32(found), np.float32(expected))
+    actual, expected = to_numpy(rsnn.unroll(model)(x)), to_numpy(model(x))
+    np.testing.assert_array_equal(np.float32(actual), np.float32(expected))
     assert np.float32(expected).std() > 0.1
 
 
@@ -186,8 +186,8 @@ def test_its_file_gives_the_same_outputs(tmp_path):
     format = "onnx" if BACKEND == "torch" else "tf_saved_model"
     path = tmp_path / f"binary{exported.SUFFIXES[format]}"
     binary.export(path, format=format, verbose=False)
-    found = exported.outputs_of(path, format, x)
-    assert_same(found, to_numpy(model(x)), tolerance=1e-5)
+    actual = exported.outputs_of(path, format, x)
+    assert_same(actual, to_numpy(model(x)), tolerance=1e-5)
 
 
 def gelu(x):

@@ -236,9 +236,7 @@ def test_a_training_step_reaches_every_kernel_of_the_other_networks(name):
 
 
 ONE_BLOCK = {**TOKENS, "blocks": 1}
-TINY = {**TOKENS, "dims": 16, "blocks": 3}
 ONLINE = {**NARROW, "normalization": "online"}
-each_backend = pytest.mark.on_each_backend
 
 
 @pytest.mark.parametrize(
@@ -246,12 +244,8 @@ each_backend = pytest.mark.on_each_backend
     [
         # XLA takes long for the others.
         pytest.param(
-            *(models.Spikformer, ONE_BLOCK, "rate", "single", "float32"),
-            marks=each_backend,
-        ),
-        pytest.param(
-            *(models.QKFormer, TINY, "rate", "multi", "mixed_bfloat16"),
-            marks=each_backend,
+            *(models.Spikformer, ONE_BLOCK, "rate", "single", "mixed_bfloat16"),
+            marks=pytest.mark.on_each_backend,
         ),
         (models.QKFormer, TOKENS, rsnn.gradients.Rate(windows=2), "multi", "float32"),
         (models.SpikingResformer, RESFORMER, "ottt", "single", "float32"),
@@ -270,8 +264,6 @@ def test_networks_are_compiled_and_trained_by_every_method(
     losses = model.fit(x, y, batch_size=4, epochs=3, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
     assert len(set(losses)) == 3
-    weights = np.concatenate([np.ravel(weight) for weight in model.get_weights()])
-    assert np.isfinite(weights).all()
 
 
 # Arguments.

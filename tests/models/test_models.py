@@ -1,5 +1,5 @@
-"""The ready-made networks match the paper in size, initialisation and computation, and
-can be trained and loaded."""
+"""How ready-made networks are built: defaults, starts, padding, normalisations,
+editions."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from helpers import BACKEND, to_numpy
+from helpers import BACKEND, assert_trains, data, to_numpy
 from torch.nn import functional
 
 import keras_ratesnn as rsnn
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.runs_once
 WITH_A_STEM = [models.ResNet18, models.SEWResNet18, models.PreActResNet18]
 
 
-def of_networks(networks):
+def for_networks(networks):
     return pytest.mark.parametrize(
         "network", networks, ids=lambda network: network.__name__
     )
@@ -79,7 +79,7 @@ def test_defaults(network, shape, classes, timesteps):
             assert (layer.momentum, layer.epsilon, layer.axis) == (0.9, 1e-5, -1)
 
 
-@of_networks(WITH_A_STEM)
+@for_networks(WITH_A_STEM)
 def test_the_stem_is_chosen_by_the_size_of_the_images(network):
     with without_weights():
         assert [side_after_stem(small(network, size)) for size in (95, 96)] == [95, 24]
@@ -106,7 +106,7 @@ def test_the_size_of_the_images_can_be_none():
     assert model.network.output_shape[:3] == (None, None, 3)
 
 
-@of_networks([models.PreActResNet18, models.ResNet19, models.VGG11, models.VGGSNN])
+@for_networks([models.PreActResNet18, models.ResNet19, models.VGG11, models.VGGSNN])
 def test_without_the_top_a_network_gives_its_last_feature_map(network):
     with without_weights():
         model = network((32, 32, 3), include_top=False)
@@ -288,3 +288,157 @@ def test_neurons_are_made_by_the_function_given_and_named_by_the_network():
     assert [1 / layer.threshold for layer in neurons] == pytest.approx(range(1, 9))
     names = [layer.name for layer in neurons[:3]]
     assert names == ["block1_neuron1", "block2_neuron1", "block2_neuron2"]
+
+
+# Other normalisations than batch normalisation.
+WITH_A_CHOICE = [models.VGG11, models.VGGSNN, models.ResNet18, models.ResNet19]
+
+
+def standardised(network, **kwargs):
+    return small(network, normalization="weight", **kwargs)
+
+
+@for_networks(WITH_A_CHOICE)
+def test_kernels_are_standardised_and_spikes_scaled(network):
+    with without_weights():
+        layers = standardised(network).network.layers
+    for layer in layers:
+        assert not isinstance(layer, keras.layers.BatchNormalization)
+        if isinstance(layer, keras.layers.Conv2D):
+            assert type(layer) is rsnn.layers.WSConv2D
+            assert layer.use_bias
+    by_name = {layer.name: layer for layer in layers}
+    neurons = [layer for layer in layers if isinstance(layer, rsnn.layers.Neuron)]
+    for neuron in neurons:
+        scale = by_name[f"{neuron.name}_scale"]
+        assert scale.scale == 2.74
+        assert scale.input is neuron.output
+        assert [node.operation for node in neuron._outbound_nodes] == [scale]
+
+
+def test_blocks_divide_by_the_expected_standard_deviation():
+    with without_weights():
+        layers = standardised(models.ResNet18).network.layers
+    betas = [1 / layer.scale for layer in layers if layer.name.endswith("_beta")]
+    # Each block adds 0.2² to the variance, from 1 on after the stem and after each
+    # convolution in a shortcut.
+    np.testing.assert_allclose(np.square(betas), [1, 1.04, *[1.08, 1.04] * 3, 1.08])
+
+
+def test_currents_keep_their_variance_through_a_normaliser_free_network():
+    neuron = rsnn.layers.LIF
+    model = standardised(models.ResNet18, width=0.5, neuron=lambda: neuron(0.5))
+    x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
+    ends = ("_beta", "_conv1")
+    layers = [layer for layer in model.network.layers if layer.name.endswith(ends)]
+    network = keras.Model(model.network.inputs, [layer.output for layer in layers])
+    part = rsnn.SpikingModel(network, 4, return_sequences=True)
+    variances = [output.var() for output in part.predict(x, verbose=0)]
+    assert min(variances) > 0.4
+    assert max(variances) < 2.0
+
+
+@pytest.mark.on_each_backend
+def test_a_training_step_reaches_every_kernel():
+    """A VGG needs a low threshold, because its pooling removes the variance of these
+    small noise images."""
+    model = standardised(models.VGG11, neuron=lambda: rsnn.layers.LIF(0.5, 0.3))
+    x, y = data(4, (16, 16, 3))
+    assert_trains(model, 3 * x, y)
+
+
+@for_networks(WITH_A_CHOICE)
+def test_an_online_network_renormalises_and_stabilises_its_thresholds(network):
+    options = {"gradient": "sltt", "step_mode": "single"}
+    with without_weights():
+        model = small(network, normalization="online", **options)
+        plain = small(network)
+    online = model.network.layers
+    names = [layer.name for layer in plain.network.layers]
+    assert [layer.name for layer in online] == names
+    for layer in online:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            assert type(layer) is rsnn.layers.OnlineRenormalization
+        if isinstance(layer, rsnn.layers.Neuron):
+            assert layer.threshold_stabilizer
+
+
+# Transformers.
+TRANSFORMERS = [models.Spikformer, models.QKFormer, models.MaxFormer]
+
+
+def tokens_network(network, **kwargs):
+    arguments = {"classes": 3, "timesteps": 2, "dims": 32, "blocks": 4, "heads": 2}
+    return network((16, 16, 3), **{**arguments, **kwargs})
+
+
+@for_networks(TRANSFORMERS)
+def test_the_edition_depends_on_the_image(network):
+    tokens = {(28, 28, 1): 49, (124, 128, 2): 992, (160, 128, 1): 80, (128, 128, 2): 64}
+    with without_weights():
+        actual = {shape: network(shape, dims=32, blocks=4, heads=2) for shape in tokens}
+    assert {shape: tokens_of(model) for shape, model in actual.items()} == tokens
+    cifar, dvs = block_names(actual[124, 128, 2]), block_names(actual[128, 128, 2])
+    assert (cifar == dvs) == (network is models.Spikformer)
+
+
+def block_names(model):
+    names = [layer.name for layer in model.network.layers]
+    return [name for name in names if name.endswith("mlp_add")]
+
+
+def tokens_of(model):
+    return model.network.get_layer("tokens").output.shape[1]
+
+
+def pools(shape, **arguments):
+    """The number of tokens of a Spike-driven Transformer, and where it halves."""
+    model = models.SpikeDrivenTransformer(shape, dims=32, blocks=1, **arguments)
+    names = [layer.name for layer in model.network.layers]
+    assert names.index("patches4_pool") < names.index("patches4_neuron")
+    if "patches3_pool" in names:
+        assert names.index("patches3_neuron") < names.index("patches3_pool")
+    halves = [f"patches{number}_pool" in names for number in (1, 2, 3, 4)]
+    return tokens_of(model), "".join(str(int(value)) for value in halves)
+
+
+def test_pooling_stat_says_where_a_spike_driven_transformer_halves_images():
+    with without_weights():
+        assert pools((32, 32, 3)) == (64, "0011")
+        assert pools((128, 128, 3)) == (64, "1111")
+        assert pools((128, 128, 2)) == (256, "0111")
+        assert pools((32, 16, 3), pooling_stat="1101") == (8, "1101")
+    message = r"`pooling_stat` must be .* Received: pooling_stat="
+    for wrong in ("011", "0012", "0011\n", 11):
+        with pytest.raises((ValueError, TypeError), match=message):
+            models.SpikeDrivenTransformer(pooling_stat=wrong)
+    with pytest.raises(ValueError, match="multiples of 16: in the edition 'cifar'"):
+        models.SpikeDrivenTransformer((24, 32, 3), pooling_stat="1111")
+
+
+@for_networks([models.Spikformer, models.SpikeDrivenTransformer])
+def test_the_edition_gives_the_default_image(network):
+    shapes = {"imagenet": (224, 224, 3), "dvs": (128, 128, 2), None: (32, 32, 3)}
+    for edition, shape in shapes.items():
+        with without_weights():
+            model = network(dims=256, edition=edition)
+        assert model.network.input_shape == (None, *shape)
+    assert model.name == network.__name__.lower()
+
+
+@for_networks([*TRANSFORMERS, models.SpikeDrivenTransformer])
+def test_measurements_see_the_neurons_of_attention(network):
+    model, x = tokens_network(network), data(4, (16, 16, 3))[0]
+    described = rsnn.describe(model, x, verbose=False)
+    assert "attention_query_neuron" in str(described)
+    counted = described.energy
+    attention = [name for name in counted.layers if "attention" in name]
+    parts = {name.rsplit("_", 1)[-1] for name in attention}
+    assert parts >= {"query", "key", "output"}
+    assert counted.not_counted == ()
+
+
+def test_heads_of_maxformer_divide_the_channels_of_the_stage_with_attention_alone():
+    model = tokens_network(models.MaxFormer, heads=16, blocks=3)
+    attention = model.network.get_layer("stage3_block1_attention_neuron")
+    assert attention.output.shape == (None, 16, 16, 2)

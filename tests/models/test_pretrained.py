@@ -107,9 +107,9 @@ def weights_of(network):
     return {variable.path: to_numpy(variable) for variable in network.variables}
 
 
-def assert_same_but_for(layer, network, other):
+def assert_same_but_for(layer, network, changed):
     """All weights are the same, except those of one layer, which all differ."""
-    ones, twos = weights_of(network), weights_of(other)
+    ones, twos = weights_of(network), weights_of(changed)
     assert set(ones) == set(twos)
     for path, value in ones.items():
         differs = layer is not None and f"{layer}/" in path
@@ -193,12 +193,12 @@ def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
 def test_arguments_override_the_settings_of_training():
     model = models.load_pretrained("digits")
     assert (model.name, model.timesteps, model.step_mode) == ("digits", 4, "multi")
-    other = models.load_pretrained(
+    changed = models.load_pretrained(
         "digits", timesteps=2, gradient="bptt", step_mode="single"
     )
-    assert (other.timesteps, other.step_mode) == (2, "single")
-    assert isinstance(other.gradient, rsnn.gradients.BPTT)
-    assert_same_but_for(None, model, other)
+    assert (changed.timesteps, changed.step_mode) == (2, "single")
+    assert isinstance(changed.gradient, rsnn.gradients.BPTT)
+    assert_same_but_for(None, model, changed)
 
 
 def test_a_pretrained_network_of_padded_sequences_knows_its_padding(folder):
@@ -219,10 +219,10 @@ def test_other_classes_get_a_new_last_layer_with_a_message():
         match="'digits' is for 10 classes, not 3: the last layer, 'logits', starts "
         "with new",
     ) as said:
-        other = models.load_pretrained("digits", classes=3)
+        changed = models.load_pretrained("digits", classes=3)
     assert_points_here(said)
-    assert other.network.output_shape == (None, 3)
-    assert_same_but_for("logits", model, other)
+    assert changed.network.output_shape == (None, 3)
+    assert_same_but_for("logits", model, changed)
     with no_message():
         assert_same_but_for(None, model, models.load_pretrained("digits", classes=10))
 
@@ -232,9 +232,9 @@ def test_the_last_layer_is_found_behind_preprocessing(with_a_vgg):
     with pytest.warns(
         UserWarning, match="'network/classifier', starts with new weights"
     ):
-        other = models.load_pretrained("vgg", classes=5)
-    assert other.network.output_shape == (None, 5)
-    assert_same_but_for("classifier", model, other)
+        changed = models.load_pretrained("vgg", classes=5)
+    assert changed.network.output_shape == (None, 5)
+    assert_same_but_for("classifier", model, changed)
 
 
 def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
@@ -296,9 +296,9 @@ def test_weights_load_for_other_classes_and_without_the_top(with_a_vgg):
     whole = vgg(weights="vgg")
     message = "weights='vgg' is for 3 classes, not 4: the last layer, 'classifier'"
     with pytest.warns(UserWarning, match=message) as said:
-        other = vgg(weights="vgg", classes=4)
+        changed = vgg(weights="vgg", classes=4)
     assert_points_here(said)
-    assert_same_but_for("classifier", whole, other)
+    assert_same_but_for("classifier", whole, changed)
     with no_message():
         without = vgg(weights="vgg", include_top=False)
     assert_same_without_top(without, whole, {"classifier/kernel", "classifier/bias"})
@@ -346,8 +346,10 @@ def test_weights_of_another_network_are_an_error(build, kwargs, said, with_a_vgg
 
 
 def test_neurons_may_differ_only_in_settings_of_the_gradient(with_a_vgg):
-    other = vgg(weights="vgg", neuron=lambda: LIF(surrogate="atan", detach_reset=False))
-    assert_same_but_for(None, vgg(weights="vgg"), other)
+    changed = vgg(
+        weights="vgg", neuron=lambda: LIF(surrogate="atan", detach_reset=False)
+    )
+    assert_same_but_for(None, vgg(weights="vgg"), changed)
 
 
 def test_a_sew_resnet_is_distinguished_from_a_preact_resnet_with_the_same_weights(

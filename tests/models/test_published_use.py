@@ -39,9 +39,9 @@ def test_a_network_is_exported_analysed_and_unrolled(name, tmp_path):
     )
     run, image = exported.function_of(path, "onnx"), model.network.inputs[0].name
     for _ in range(model.timesteps):
-        found = run({image: case.x, **state})
-        state = {name: found[f"next_{name}"] for name in state}
-        outputs += [found[key] for key in found if not key.startswith("next_")]
+        actual = run({image: case.x, **state})
+        state = {name: actual[f"next_{name}"] for name in state}
+        outputs += [actual[key] for key in actual if not key.startswith("next_")]
     np.testing.assert_allclose(np.mean(outputs, axis=0), case.logits, rtol=0, atol=1e-4)
     # NIR knows no padded max pooling, no attention and no integer spikes.
     if name in ("ratebp_vgg11", "ms_resnet18"):

@@ -36,11 +36,11 @@ class Case:
 
         def narrow(kind, numbers):
             def init(self, *args, **kwargs):
-                kept = [
+                narrowed = [
                     n if n in (CHANNELS, CLASSES) else n // NARROWER
                     for n in args[:numbers]
                 ]
-                kind.__init__(self, *kept, *args[numbers:], **kwargs)
+                kind.__init__(self, *narrowed, *args[numbers:], **kwargs)
 
             return type(kind.__name__, (kind,), {"__init__": init})
 
