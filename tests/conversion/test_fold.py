@@ -104,34 +104,27 @@ LAYERS = {
 
 
 NO_SCALE, NO_CENTER = {"scale": False}, {"center": False}
+AXES = [(name, -1) for name in LAYERS]
+if BACKEND != "tensorflow":
+    # It has no channels_first convolutions on a CPU.
+    AXES += [(name, 1) for name in LAYERS if "2d" in name]
+    AXES += [("grouped", 1), ("standardized", 1)]
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_a_normalization_is_folded_into_every_kind_of_layer(name):
+@pytest.mark.parametrize(("name", "axis"), AXES)
+def test_a_normalization_is_folded_into_every_kind_of_layer(name, axis):
     cls, arguments, settings, shape = LAYERS[name]
+    if axis == 1:
+        *space, channels = shape
+        shape = (channels, *space)
+        settings = {"data_format": "channels_first", **settings}
     inputs, branches = keras.Input(shape), []
     for use_bias, options in ((True, {}), (False, NO_SCALE), (False, NO_CENTER)):
         made = cls(*arguments, use_bias=use_bias, **settings)
-        normalization = layers.BatchNormalization(epsilon=1e-2, **options)
+        normalization = layers.BatchNormalization(axis=axis, epsilon=1e-2, **options)
         branches.append(normalization(made(inputs)))
     folded = check_folded(keras.Model(inputs, branches), *shape)
     assert [type(layer) for layer in folded.layers[1:]] == [cls] * 3
-
-
-@pytest.mark.skipif(
-    BACKEND == "tensorflow",
-    reason="TensorFlow has no channels_first convolutions on a CPU",
-)
-@pytest.mark.parametrize(
-    "name",
-    ["conv2d", "grouped", "depthwise2d", "separable2d", "transposed2d", "standardized"],
-)
-def test_channels_may_come_first(name):
-    cls, arguments, settings, (*space, channels) = LAYERS[name]
-    inputs = keras.Input((channels, *space))
-    convolution = cls(*arguments, data_format="channels_first", **settings)
-    outputs = layers.BatchNormalization(axis=1)(convolution(inputs))
-    check_folded(keras.Model(inputs, outputs), channels, *space)
 
 
 @keras.saving.register_keras_serializable("test_fold")

@@ -21,6 +21,7 @@ from keras import layers
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers.quantized import QuantizedKernels
 
+own = rsnn.layers
 T = 3
 DECAY = 77 / 256
 
@@ -34,17 +35,17 @@ def network(decay=0.3, decay_bits=None, data_format="channels_last"):
     same = {"padding": "same", **options}
     x = layers.Conv2D(4, 3, use_bias=False, name="stem", **same)(inputs)
     x = layers.BatchNormalization(axis=axis)(x)
-    x = rsnn.layers.LIF(decay, threshold=0.5, name="neurons")(x)
+    x = own.LIF(decay, threshold=0.5, name="neurons")(x)
     shared = layers.Conv2D(4, 3, name="shared", **same)
-    x = rsnn.layers.LIF(decay, threshold=0.3)(shared(x))
-    learning = rsnn.layers.ParametricLIF(
+    x = own.LIF(decay, threshold=0.3)(shared(x))
+    learning = own.ParametricLIF(
         0.6, threshold=0.3, decay_bits=decay_bits, name="learning"
     )
     x = layers.Add()([x, learning(shared(x))])
     x = layers.AveragePooling2D(2, strides=1, **options)(x)
     inner = keras.Input(x.shape[1:])
     currents = layers.DepthwiseConv2D(2, name="depthwise", **options)(inner)
-    nested = keras.Model(inner, rsnn.layers.IF(threshold=0.3)(currents), name="nested")
+    nested = keras.Model(inner, own.IF(threshold=0.3)(currents), name="nested")
     x = layers.Flatten()(nested(x))
     return keras.Model(inputs, layers.Dense(3, name="head")(x))
 
@@ -153,32 +154,33 @@ def test_layers_have_the_types_of_their_places_and_one_scale_for_all_classes():
     assert facts_of(part, "weight_type") == expected
     # A network that ends in neurons has a scale for each class.
     inputs = keras.Input((4,))
-    neurons = rsnn.layers.LIF()(layers.Dense(3, name="last")(inputs))
+    neurons = own.LIF()(layers.Dense(3, name="last")(inputs))
     ends = rsnn.quantize_aware(spiking(keras.Model(inputs, neurons), T), "ternary")
     assert facts_of(ends, "per_channel") == {"last": True}
 
 
-def test_decays_are_multiples_of_a_power_of_two():
-    inputs = keras.Input((4,))
-    x = rsnn.layers.LIF(0.2, name="lif")(layers.Dense(4)(inputs))
-    x = rsnn.layers.CuBaLIF(0.3, synaptic_decay=0.45, name="current")(x)
-    x = rsnn.layers.ILIF(2, decay=1.0, name="integer")(x)
-    back = rsnn.layers.Scale(0.5)
-    x = rsnn.layers.Recurrent(rsnn.layers.LIF(0.7), back, name="recurrent")(x)
-    x = rsnn.layers.LIF([0.2, 0.3, 0.7, 0.5], name="each")(x)
-    x = rsnn.layers.ParametricLIF(0.999, per_channel=True, name="learned")(x)
-    x = rsnn.layers.LeakyReadout(0.9, name="readout")(layers.Dense(3)(x))
-    model = spiking(keras.Model(inputs, x), T, "bptt")
-    layer = rsnn.quantize_aware(model, decay_bits=4).network.get_layer
-    assert 16 * layer("lif").decay == 3
-    assert 16 * layer("current").decay == 5
-    assert 16 * layer("current").synaptic_decay == 7
-    assert layer("integer").decay == 1
-    assert 16 * layer("recurrent").neuron.decay == 11
-    assert 16 * layer("readout").decay == 14
-    np.testing.assert_array_equal(16 * layer("each").decay, [3, 5, 11, 8])
-    learned = to_numpy(layer("learned").cell.effective_decay())
-    np.testing.assert_array_equal(learned, np.full((1, 4), 15 / 16))
+@pytest.mark.parametrize(
+    ("layer", "sixteenths"),
+    [
+        (own.LIF(0.2), {"decay": 3}),
+        (own.LIF([0.2, 0.3, 0.7, 0.5]), {"decay": [3, 5, 11, 8]}),
+        (own.CuBaLIF(0.3, synaptic_decay=0.45), {"decay": 5, "synaptic_decay": 7}),
+        (own.ILIF(2, decay=1.0), {"decay": 16}),
+        (own.Recurrent(own.LIF(0.7), own.Scale(0.5)), {"decay": 11}),
+        (own.ParametricLIF(0.999, per_channel=True), {"effective_decay": 15}),
+        (own.LeakyReadout(0.9), {"decay": 14}),
+    ],
+)
+def test_decays_are_multiples_of_a_power_of_two(layer, sixteenths):
+    parts = own.LIF(name="first"), layers.Dense(4, name="dense"), layer
+    model = spiking(keras.Sequential([keras.Input((4,)), *parts]), T, "bptt")
+    low = rsnn.quantize_aware(model, decay_bits=4).network.layers[-1]
+    for name, expected in sixteenths.items():
+        if name == "effective_decay":
+            decays = to_numpy(low.cell.effective_decay())
+        else:
+            decays = getattr(getattr(low, "neuron", low), name)
+        np.testing.assert_array_equal(16 * np.array(decays), np.array(expected))
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
@@ -188,7 +190,7 @@ def test_a_learned_decay_is_rounded_in_each_call_and_learns_at_the_rounded_value
     def model(decay, bits):
         inputs = keras.Input((6,))
         settings = {"threshold": 0.5, "per_channel": True, "decay_bits": bits}
-        x = rsnn.layers.ParametricLIF(decay, **settings)(inputs)
+        x = own.ParametricLIF(decay, **settings)(inputs)
         kernel = keras.initializers.RandomNormal(stddev=1.0, seed=1)
         x = layers.Dense(3, kernel_initializer=kernel)(x)
         return spiking(keras.Model(inputs, x), T, gradient)
@@ -203,17 +205,25 @@ def test_a_learned_decay_is_rounded_in_each_call_and_learns_at_the_rounded_value
     np.testing.assert_array_equal(to_numpy(cell.effective_decay()), expected)
 
 
-def test_folding_unrolling_and_files_keep_the_integers(tmp_path):
+@pytest.mark.parametrize(
+    "neuron", [own.ILIF(2, decay=0.5), own.LIF(0.5, threshold=0.4)]
+)
+def test_folding_unrolling_and_files_keep_the_integers(neuron, tmp_path):
     """Of a folded kernel the integers are the same, but for signs, since normalisation
     scales whole channels."""
 
-    def assert_same(outputs):
+    def assert_same(model):
+        outputs = model.predict(x, verbose=0)
         np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+    def signs_of(weight):
+        return np.sign(to_numpy(weight))
 
     inputs = keras.Input((5, 5, 2))
     x = layers.BatchNormalization()(layers.Conv2D(4, 3, name="filters")(inputs))
-    x = rsnn.layers.LIF(0.5, threshold=0.4)(x)
-    x = layers.Flatten()(rsnn.layers.ILIF(2, decay=0.5)(layers.DepthwiseConv2D(2)(x)))
+    x = own.LIF(0.5, threshold=0.4)(x)
+    x = layers.Flatten()(neuron(layers.DepthwiseConv2D(2)(x)))
+    x = own.LIF(0.5, threshold=0.4)(own.WSDense(5)(x))
     network = keras.Model(inputs, layers.Dense(3)(x))
     model = with_random_weights(spiking(network, T))
     model = rsnn.quantize_aware(model, "ternary", "ternary")
@@ -221,42 +231,31 @@ def test_folding_unrolling_and_files_keep_the_integers(tmp_path):
     expected = model.predict(x, verbose=0)
     folded = rsnn.fold_batch_normalization(model, verbose=False)
     assert not folded.fold_report.kept
-    kernels = [
-        np.sign(to_numpy(one.network.get_layer("filters").kernel))
-        for one in (model, folded)
-    ]
-    signs = np.sign(to_numpy(model.network.get_layer("batch_normalization").gamma))
-    np.testing.assert_array_equal(kernels[1], kernels[0] * signs)
-    assert_same(folded.predict(x, verbose=0))
-    assert_same(rsnn.unroll(model).predict(x, verbose=0))
-    assert_same(saved_and_loaded(model).predict(x, verbose=0))
+    kernel = signs_of(model.network.get_layer("filters").kernel)
+    signs = signs_of(model.network.get_layer("batch_normalization").gamma)
+    folded_kernel = folded.network.get_layer("filters").kernel
+    np.testing.assert_array_equal(signs_of(folded_kernel), kernel * signs)
+    assert_same(folded)
+    assert_same(saved_and_loaded(model))
+    if isinstance(neuron, own.ILIF):
+        assert_same(rsnn.unroll(model))
+    else:
+        rsnn.export_nir(model, tmp_path / "network.nir")
+        assert_same(rsnn.import_nir(tmp_path / "network.nir", T))
     format = "onnx" if BACKEND == "torch" else "tf_saved_model"
     path = tmp_path / f"model{SUFFIXES[format]}"
     model.export(path, format=format, verbose=False)
-    assert_same(outputs_of(path, format, x))
-    assert rsnn.describe(model, x).energy.accumulates.sum() > 0
-
-
-def test_a_nir_file_has_the_quantised_kernels(tmp_path):
-    inputs = keras.Input((5, 5, 2))
-    x = layers.BatchNormalization()(layers.Conv2D(4, 3, use_bias=False)(inputs))
-    x = layers.Flatten()(rsnn.layers.LIF(0.5, threshold=0.4)(x))
-    x = rsnn.layers.LIF(0.5, threshold=0.4)(rsnn.layers.WSDense(5)(x))
-    network = keras.Model(inputs, layers.Dense(3)(x))
-    model = rsnn.quantize_aware(with_random_weights(spiking(network, T)), "int4")
-    rsnn.export_nir(model, tmp_path / "network.nir")
-    x, _ = data(4, (5, 5, 2))
-    outputs = rsnn.import_nir(tmp_path / "network.nir", T).predict(x, verbose=0)
-    expected = model.predict(x, verbose=0)
+    outputs = outputs_of(path, format, x)
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+    assert rsnn.describe(model, x).energy.accumulates.sum() > 0
 
 
 def test_layers_that_stay_as_they_were_are_named():
     inputs = keras.Input((6, 4))
     einsum = layers.EinsumDense("abc,cd->abd", (None, 4), name="einsum")
     back = layers.Dense(4, name="back")
-    x = rsnn.layers.LIF()(einsum(inputs))
-    x = rsnn.layers.Recurrent(rsnn.layers.ParametricLIF(), back)(x)
+    x = own.LIF()(einsum(inputs))
+    x = own.Recurrent(own.ParametricLIF(), back)(x)
     model = spiking(keras.Model(inputs, layers.Dense(2)(x)), T, "bptt")
     message = "weights of these layers stay as they were: einsum, back. Dense layers"
     with pytest.warns(UserWarning, match=message):
@@ -267,7 +266,7 @@ def test_layers_that_stay_as_they_were_are_named():
 
 def learned_decay():
     inputs = keras.Input((4,))
-    neurons = rsnn.layers.LIF(learn_decay=True, name="learned")(inputs)
+    neurons = own.LIF(learn_decay=True, name="learned")(inputs)
     return spiking(keras.Model(inputs, layers.Dense(2)(neurons)), T)
 
 
