@@ -10,6 +10,7 @@ also compiled, fitted, saved and loaded.
 """
 
 import collections
+import functools
 import pathlib
 import sys
 import tempfile
@@ -299,25 +300,19 @@ def converted(network):
         return error
 
 
-def row(name, found):
+def row(name, model):
     """The row of the table for what `converted` returns."""
-    if isinstance(found, ValueError):
-        _, _, why = "; ".join(
-            line.strip() for line in str(found).splitlines()
-        ).partition("Received: ")
-        why = (
-            why.partition(". Give ")[0]
-            .partition("; What is inside")[0]
-            .rpartition("became neurons.; ")[-1]
-        )
+    if isinstance(model, ValueError):
+        lines = [line.strip() for line in str(model).splitlines()]
+        _, _, why = "; ".join(lines).partition("Received: ")
+        why = why.partition(". Give ")[0].partition("; What is inside")[0]
+        why = why.rpartition("became neurons.; ")[-1]
         return f"| {name} | refused | {_short(why)} |"
-    report = found.spikify_report
-    left = collections.Counter(
-        (change.activation, change.reason) for change in report.kept
-    )
+    report = model.spikify_report
+    reasons = [(change.activation, change.reason) for change in report.kept]
     text = "; ".join(
         f"{count} {activation} ({reason})"
-        for (activation, reason), count in sorted(left.items())
+        for (activation, reason), count in sorted(collections.Counter(reasons).items())
     )
     return f"| {name} | {len(report.replaced)} | {_short(text or 'none')} |"
 
@@ -329,12 +324,8 @@ def _short(why):
 
 def is_shown(row):
     """Whether docs/tasks.md has a row."""
-    return (
-        row
-        in (pathlib.Path(__file__).parent.parent / "docs" / "tasks.md")
-        .read_text()
-        .splitlines()
-    )
+    page = pathlib.Path(__file__).parents[1] / "docs" / "tasks.md"
+    return row in page.read_text().splitlines()
 
 
 def check_task(model):
@@ -348,10 +339,10 @@ def check_task(model):
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/model.keras")
         loaded = keras.saving.load_model(f"{folder}/model.keras")
-    found = (one.predict(images, batch_size=2, verbose=0) for one in (model, loaded))
-    keras.tree.map_structure(
-        lambda *one: np.testing.assert_allclose(*one, rtol=1e-5, atol=1e-5), *found
-    )
+    expected = model.predict(images, batch_size=2, verbose=0)
+    outputs = loaded.predict(images, batch_size=2, verbose=0)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    keras.tree.map_structure(close, outputs, expected)
 
 
 def _labels(model):
@@ -369,11 +360,11 @@ def _labels(model):
 
 
 if __name__ == "__main__":
-    found = []
+    rows = []
     for name, make in networks(sys.argv[1]).items():
         model = converted(make())
-        found.append(row(name, model))
-        print(found[-1], flush=True)
+        rows.append(row(name, model))
+        print(rows[-1], flush=True)
         if hasattr(model, "preprocessor"):
             check_task(model)
-    sys.exit(not all(map(is_shown, found)))
+    sys.exit(not all(map(is_shown, rows)))
