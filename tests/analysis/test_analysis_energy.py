@@ -129,26 +129,32 @@ SAME = {"padding": "same"}
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape"),
+    ("layer", "shape", "multiply_adds"),
     [
-        (layers.Conv2D(5, 3, strides=2, **SAME), (8, 7, 4)),
-        (layers.Conv2D(5, (2, 3), dilation_rate=(1, 2), **SAME), (8, 8, 4)),
-        (layers.Conv1D(5, 3, padding="causal", dilation_rate=2), (8, 4)),
-        (layers.Conv3D(2, 2, **SAME), (3, 4, 5, 2)),
-        (layers.DepthwiseConv2D(3, depth_multiplier=2, **SAME), (8, 8, 4)),
-        (layers.Conv2DTranspose(3, 3, strides=2, **SAME), (7, 6, 2)),
-        (layers.Conv1DTranspose(3, 4, strides=2, **SAME), (7, 2)),
+        (layers.Conv2D(5, 3, strides=2, **SAME), (8, 7, 4), 16 * 36 * 5),
+        (
+            layers.Conv2D(5, (2, 3), dilation_rate=(1, 2), **SAME),
+            (8, 8, 4),
+            64 * 24 * 5,
+        ),
+        (layers.Conv1D(5, 3, padding="causal", dilation_rate=2), (8, 4), 8 * 12 * 5),
+        (layers.Conv3D(2, 2, **SAME), (3, 4, 5, 2), 60 * 16 * 2),
+        (layers.DepthwiseConv2D(3, depth_multiplier=2, **SAME), (8, 8, 4), 64 * 36 * 2),
+        (layers.Conv2DTranspose(3, 3, strides=2, **SAME), (7, 6, 2), 42 * 18 * 3),
+        (layers.Conv1DTranspose(3, 4, strides=2, **SAME), (7, 2), 7 * 8 * 3),
     ],
 )
 def test_each_input_of_a_convolution_feeds_as_many_synapses_as_its_gradient_says(
-    layer, shape
+    layer, shape, multiply_adds
 ):
     x = np.ones((1, *shape), "float32")
     layer.build(x.shape)
     layer.kernel.assign(np.ones(layer.kernel.shape))
     (expected,) = helpers.gradient_of(lambda inputs: keras.ops.sum(layer(inputs)), [x])
-    fan_out = kind_of(layer).fan_out(layer, x.shape, tuple(layer(x).shape))
+    kind, shapes = kind_of(layer), (x.shape, tuple(layer(x).shape))
+    fan_out = kind.fan_out(layer, *shapes)
     assert_allclose(np.broadcast_to(fan_out, shape), expected[0], atol=1e-4)
+    assert kind.multiply_adds(layer, *shapes) == multiply_adds
 
 
 def test_the_fan_out_of_channels_first_convolutions_is_that_of_channels_last():
@@ -158,9 +164,10 @@ def test_the_fan_out_of_channels_first_convolutions_is_that_of_channels_last():
     )
     first.build((None, 4, 8, 7))
     last.build((None, 8, 7, 4))
-    fan_out = kind_of(first).fan_out(first, (1, 4, 8, 7), (1, 5, 4, 4))
-    expected = kind_of(last).fan_out(last, (1, 8, 7, 4), (1, 4, 4, 5))
-    assert_array_equal(fan_out, np.moveaxis(expected, -1, 0))
+    kind, shapes = kind_of(first), ((1, 4, 8, 7), (1, 5, 4, 4))
+    expected = kind.fan_out(last, (1, 8, 7, 4), (1, 4, 4, 5))
+    assert_array_equal(kind.fan_out(first, *shapes), np.moveaxis(expected, -1, 0))
+    assert kind.multiply_adds(first, *shapes) == 16 * 36 * 5
 
 
 def quantized(layer, mode):
