@@ -1,7 +1,5 @@
 """Membranes and spikes of layers as outputs of a model, beside those of its network."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ def model_and_data(outputs="readout", **kwargs):
     """Neurons of all kinds in a row; the first two are LIF."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
-    x = LIF([0.2, 0.4, 0.6, 0.8], threshold=0.8, name="first")(inputs)
+    x = LIF(0.6, threshold=0.8, name="first")(inputs)
     x = LIF(0.5, reset="hard", name="second")(layers.Dense(6, name="between")(x))
     x = Recurrent(ILIF(3, threshold=0.5), Scale(0.3), name="recurrent")(x)
     x = SlidingPSN(2, 0.5, name="parallel")(x)
@@ -49,15 +47,13 @@ def test_membranes_and_spikes_of_all_steps_are_predicted_beside_the_outputs(step
     assert_allclose(found["output"], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
     assert sorted(membranes) == sorted(observed.membranes)
     assert sorted(spikes) == ["first", "second"]
-    first = [
-        lif_by_hand(x[..., [neuron]], decay, 0.8)
-        for neuron, decay in enumerate((0.2, 0.4, 0.6, 0.8))
-    ]
-    first = [np.concatenate(part, axis=-1) for part in zip(*first, strict=True)]
     kernel, bias = model.network.get_layer("between").get_weights()
     currents = spikes["first"] @ kernel + bias
-    second = lif_by_hand(currents, 0.5, reset="hard")
-    for name, expected in (("first", first), ("second", second)):
+    by_hand = {
+        "first": lif_by_hand(x, 0.6, 0.8),
+        "second": lif_by_hand(currents, 0.5, reset="hard"),
+    }
+    for name, expected in by_hand.items():
         assert_array_equal(spikes[name], expected[0])
         assert_allclose(membranes[name], expected[1], rtol=1e-4, atol=1e-5)
     last = np.exp(membranes["readout"][:, -1])
@@ -126,7 +122,7 @@ def test_unknown_layers_and_training_are_errors_that_say_what_to_do():
     for use, arguments in (
         (observed.fit, (x, np.ones((5, 3)))),
         (observed.evaluate, (x, np.ones((5, 3)))),
-        (functools.partial(observed, training=True), (x,)),
+        (lambda x: observed(x, training=True), (x,)),
     ):
         with pytest.raises(ValueError, match=message):
             use(*arguments)
