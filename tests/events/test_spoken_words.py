@@ -145,15 +145,15 @@ def test_a_row_whose_values_are_not_there_is_an_error(
     place = place_of_row(content, 3) + start
     content[place : place + size] = value.to_bytes(size, "little")
     path.write_bytes(content)
-    with HeidelbergFile(path) as recordings:
-        with expect_error(ValueError, "recording 0:", said):
-            recordings[0]
+    error = expect_error(ValueError, "recording 0:", said)
+    with HeidelbergFile(path) as recordings, error:
+        recordings[0]
 
 
 def test_truncated_files_of_spoken_words_are_an_error(spoken):
     content = spoken.read_bytes()
     for length in range(0, len(content), len(content) // 12):
         spoken.write_bytes(content[:length])
-        with expect_error(ValueError, NOT_WHOLE):
-            with HeidelbergFile(spoken) as recordings:
-                list(recordings)
+        error = expect_error(ValueError, NOT_WHOLE)
+        with error, HeidelbergFile(spoken) as recordings:
+            list(recordings)
