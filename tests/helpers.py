@@ -416,9 +416,9 @@ def data(samples=10, shape=(6,), classes=3, seed=0):
     ), generator.integers(0, classes, samples)
 
 
-def chained(shape, *parts):
-    """A network of layers, one after another."""
-    x = inputs = keras.Input(shape)
+def chained(shape, *parts, name=None):
+    """A network of layers, one after another, and the name of its input."""
+    x = inputs = keras.Input(shape, name=name)
     for part in parts:
         x = part(x)
     return keras.Model(inputs, x)
