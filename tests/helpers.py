@@ -416,11 +416,18 @@ def data(samples=10, shape=(6,), classes=3, seed=0):
     ), generator.integers(0, classes, samples)
 
 
+def chained(shape, *parts, name=None):
+    """A network of layers, one after another, and the name of its input."""
+    x = inputs = keras.Input(shape, name=name)
+    for part in parts:
+        x = part(x)
+    return keras.Model(inputs, x)
+
+
 def mlp(features=6, width=8, classes=3, **lif):
     """Dense, LIF, Dense."""
-    inputs = keras.Input((features,))
-    hidden = rsnn.layers.LIF(**lif)(keras.layers.Dense(width)(inputs))
-    return keras.Model(inputs, keras.layers.Dense(classes)(hidden))
+    neurons = rsnn.layers.LIF(**lif)
+    return chained((features,), layers.Dense(width), neurons, layers.Dense(classes))
 
 
 def spiking(network=None, timesteps=3, gradient="rate", **kwargs):

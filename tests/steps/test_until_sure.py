@@ -4,7 +4,7 @@ what is computed."""
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, spiking
+from helpers import BACKEND, chained, compiled, data, spiking
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -13,49 +13,48 @@ from keras_ratesnn.layers.shared_membrane import SharedMembraneCell
 T = 4
 
 
-def classifier(middle=None, end=None, **settings):
+def classifier(*end, middle=(), **settings):
     """A model whose samples are sure after different numbers of steps, with the same
     weights on all backends."""
-    inputs = keras.Input((6,))
-    x = layers.BatchNormalization()(layers.Dense(8)(inputs))
-    x = rsnn.layers.LIF(decay=0.5, threshold=0.4)(x)
-    x = x if middle is None else middle(x)
-    x = rsnn.layers.CuBaLIF(threshold=0.3)(layers.Dense(8)(layers.Dropout(0.5)(x)))
-    x = layers.Dense(3)(x)
-    network, draw = (
-        keras.Model(inputs, x if end is None else end(x)),
-        np.random.default_rng(0),
+    network = chained(
+        (6,),
+        layers.Dense(8),
+        layers.BatchNormalization(),
+        rsnn.layers.LIF(decay=0.5, threshold=0.4),
+        *middle,
+        layers.Dropout(0.5),
+        layers.Dense(8),
+        rsnn.layers.CuBaLIF(threshold=0.3),
+        layers.Dense(3),
+        *end,
     )
+    draw = np.random.default_rng(0)
     for weight in network.trainable_weights:
         if weight.name == "kernel":
             weight.assign(draw.normal(0, 1, weight.shape))
     return spiking(network, T, **settings)
 
 
-def expected_of(sequences, confidence, lengths=None, probabilities=False):
+def expected_answers(model, x, confidence, lengths=None, probabilities=False):
     """The outputs and numbers of steps, by the outputs of all steps of all samples."""
+    options = {"return_sequences": True, "mask_value": model.mask_value}
+    sequences = spiking(model.network, T, **options).predict(x, verbose=0)
     outputs, steps = [], []
     for number, sequence in enumerate(sequences.astype("float64")):
         last = T if lengths is None else lengths[number]
         for t in range(1, last + 1):
             mean = sequence[:t].mean(axis=0)
-            of_classes = mean if probabilities else np.exp(mean) / np.exp(mean).sum()
-            if t == last or (confidence < 1 and of_classes.max() >= confidence):
+            classes = mean if probabilities else np.exp(mean) / np.exp(mean).sum()
+            if confidence < 1 and classes.max() >= confidence:
                 break
         outputs.append(mean)
         steps.append(t)
     return np.array(outputs), np.array(steps)
 
 
-def all_steps(model, x):
-    return spiking(
-        model.network, T, return_sequences=True, mask_value=model.mask_value
-    ).predict(x, verbose=0)
-
-
 def check(model, x, confidence, different, **expected):
     outputs, steps = rsnn.predict_until_sure(model, x, confidence, batch_size=12)
-    wanted, at = expected_of(all_steps(model, x), confidence, **expected)
+    wanted, at = expected_answers(model, x, confidence, **expected)
     np.testing.assert_array_equal(steps, at)
     np.testing.assert_allclose(outputs, wanted, rtol=1e-4, atol=1e-5)
     assert (steps.dtype, outputs.dtype) == ("int32", "float32")
@@ -78,18 +77,12 @@ def test_a_sequence_stops_when_it_is_sure_or_where_its_padding_begins():
     check(model, frames, 0.6, different=3)
     model = classifier(mask_value=-9.0)
     lengths = 1 + np.arange(13) % T
-    padded = np.where(
-        np.arange(T)[None, :, None] < lengths[:, None, None], frames, -9.0
-    ).astype("float32")
-    check(model, padded, 0.6, different=3, lengths=lengths)
-    outputs, steps = rsnn.predict_until_sure(model, padded, 0.6)
+    frames[np.arange(T) >= lengths[:, None]] = -9.0
+    check(model, frames, 0.6, different=3, lengths=lengths)
+    outputs, steps = rsnn.predict_until_sure(model, frames, 0.6)
     # Padding before a sequence changes nothing.
-    before = np.array(
-        [
-            np.roll(sequence, T - length, axis=0)
-            for sequence, length in zip(padded, lengths, strict=True)
-        ]
-    )
+    ends = zip(frames, T - lengths, strict=True)
+    before = np.array([np.roll(sequence, rest, axis=0) for sequence, rest in ends])
     moved, as_many = rsnn.predict_until_sure(model, before, 0.6)
     np.testing.assert_allclose(moved, outputs, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(as_many, steps)
@@ -97,19 +90,15 @@ def test_a_sequence_stops_when_it_is_sure_or_where_its_padding_begins():
 
 def test_probabilities_and_half_precision_are_compared_as_they_are():
     x, _ = data(9)
-    check(classifier(end=layers.Softmax()), x, 0.55, different=3, probabilities=True)
+    check(classifier(layers.Softmax()), x, 0.55, different=3, probabilities=True)
     model = classifier()
-    half = rsnn.models.in_precision(model, "mixed_float16")
-    outputs, steps = rsnn.predict_until_sure(half, x, 0.6)
-    assert outputs.dtype == "float32"
-    agree = steps == rsnn.predict_until_sure(model, x, 0.6)[1]
+    outputs, steps = rsnn.predict_until_sure(model, x, 0.6)
+    half_model = rsnn.models.in_precision(model, "mixed_float16")
+    half, half_steps = rsnn.predict_until_sure(half_model, x, 0.6)
+    assert half.dtype == "float32"
+    agree = half_steps == steps
     assert agree.mean() > 0.6
-    np.testing.assert_allclose(
-        outputs[agree],
-        rsnn.predict_until_sure(model, x, 0.6)[0][agree],
-        rtol=0.02,
-        atol=0.02,
-    )
+    np.testing.assert_allclose(half[agree], outputs[agree], rtol=0.02, atol=0.02)
 
 
 class Counted(layers.Layer):
@@ -130,9 +119,8 @@ class Counted(layers.Layer):
 
 def test_few_sizes_are_compiled_and_what_is_static_runs_once_a_batch():
     static, dynamic = [], []
-    model = classifier(middle=Counted(dynamic))
-    inputs = keras.Input((6,))
-    model = spiking(keras.Model(inputs, model.network(Counted(static)(inputs))), T)
+    network = classifier(middle=[Counted(dynamic)]).network
+    model = spiking(chained((6,), Counted(static), network), T)
     x, _ = data(45)
     first = rsnn.predict_until_sure(model, x, 0.6, batch_size=12)
     # Batches of 12, 12, 12 and 9, which has the size of 12, too. Those of fewer rows
@@ -162,62 +150,11 @@ def test_weights_may_change_between_calls_and_layers_draw_numbers():
     rsnn.predict_until_sure(small, x, 0.6)
     small.quantize("int8")
     check(small, x, 0.6, different=1)
-    inputs = keras.Input((6,))
-    drawn = rsnn.layers.LIF()(layers.Dense(8)(rsnn.layers.BernoulliEncoder()(inputs)))
-    model = spiking(keras.Model(inputs, layers.Dense(3)(drawn)), T)
+    parts = rsnn.layers.BernoulliEncoder(), layers.Dense(8), rsnn.layers.LIF()
+    model = spiking(chained((6,), *parts, layers.Dense(3)), T)
     shared = np.full((8, 6), 0.5)
     first, second = (rsnn.predict_until_sure(model, shared, 1.0)[0] for _ in range(2))
     assert not np.allclose(first, second)
-
-
-def test_what_cannot_stop_early_is_an_error_that_says_why():
-    model, (x, _) = classifier(), data(4)
-    for confidence in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match="`confidence` must be >= 0 and <= 1"):
-            rsnn.predict_until_sure(model, x, confidence)
-    with pytest.raises(TypeError, match="`confidence` must be a real number"):
-        rsnn.predict_until_sure(model, x, "0.9")
-    with pytest.raises(ValueError, match="`batch_size` must be"):
-        rsnn.predict_until_sure(model, x, batch_size=0)
-    with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
-        rsnn.predict_until_sure(model.network, x)
-    with pytest.raises(ValueError, match=r"must have shape \(batch, 6\)"):
-        rsnn.predict_until_sure(model, x[:, :5])
-    with pytest.raises(ValueError, match="must have samples, at least one"):
-        rsnn.predict_until_sure(model, x[:0])
-
-    def refused(end, match, neuron=rsnn.layers.LIF):
-        inputs = keras.Input((6,))
-        network = keras.Model(inputs, end(neuron()(layers.Dense(8)(inputs))))
-        with pytest.raises(ValueError, match=match):
-            rsnn.predict_until_sure(spiking(network, T), x)
-
-    refused(
-        lambda x: [layers.Dense(3)(x), layers.Dense(3)(x)],
-        r"one output for each class.*\(None, 3\), \(None, 3\)",
-    )
-    refused(layers.Dense(1), "two classes or more")
-    refused(
-        lambda x: layers.Dense(3)(rsnn.layers.TimeMean(name="mean")(x)),
-        "an output at each step.*'mean'",
-    )
-    refused(
-        layers.Dense(3), "inputs of later steps", lambda: rsnn.layers.PSN(timesteps=T)
-    )
-    refused(
-        layers.Dense(3),
-        "shared_membrane=False",
-        lambda: rsnn.layers.Neuron(SharedMembraneCell(rsnn.layers.LIF().cell)),
-    )
-    # A batch of 4 could have as many rows.
-    refused(
-        lambda x: layers.Dense(3)(x) + Table()(x),
-        r"'table', whose output has the shape \(4, 3\)",
-    )
-    integers = spiking(keras.Model(*ilif_network()), T)
-    check(integers, x, 0.6, different=1)
-    with pytest.raises(ValueError, match="Use the model that was unrolled"):
-        rsnn.predict_until_sure(rsnn.unroll(integers), x)
 
 
 class Table(layers.Layer):
@@ -230,6 +167,66 @@ class Table(layers.Layer):
         return keras.KerasTensor((4, 3))
 
 
-def ilif_network():
-    inputs = keras.Input((6,))
-    return inputs, layers.Dense(3)(rsnn.layers.ILIF(levels=2)(layers.Dense(8)(inputs)))
+def two_outputs(x):
+    return [layers.Dense(3)(x), layers.Dense(3)(x)]
+
+
+def with_table(x):
+    # A batch of 4 could have as many rows.
+    return layers.Dense(3)(x) + Table()(x)
+
+
+def shared_membrane():
+    return rsnn.layers.Neuron(SharedMembraneCell(rsnn.layers.LIF().cell))
+
+
+X, _ = data(4)
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "error", "said"),
+    [
+        (X, {"confidence": -0.1}, ValueError, "`confidence` must be >= 0 and <= 1"),
+        (X, {"confidence": 1.5}, ValueError, "`confidence` must be >= 0 and <= 1"),
+        (X, {"confidence": float("nan")}, ValueError, "`confidence` must be >= 0"),
+        (X, {"confidence": "0.9"}, TypeError, "`confidence` must be a real number"),
+        (X, {"batch_size": 0}, ValueError, "`batch_size` must be"),
+        (X[:, :5], {}, ValueError, r"must have shape \(batch, 6\)"),
+        (X[:0], {}, ValueError, "must have samples, at least one"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_that_names_it(x, options, error, said):
+    model = classifier()
+    with pytest.raises(error, match=said):
+        rsnn.predict_until_sure(model, x, **options)
+    with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
+        rsnn.predict_until_sure(model.network, x)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ([two_outputs], r"one output for each class.*\(None, 3\), \(None, 3\)"),
+        ([layers.Dense(1)], "two classes or more"),
+        (
+            [rsnn.layers.TimeMean(name="mean"), layers.Dense(3)],
+            "an output at each step.*'mean'",
+        ),
+        ([rsnn.layers.PSN(timesteps=T), layers.Dense(3)], "inputs of later steps"),
+        ([shared_membrane(), layers.Dense(3)], "shared_membrane=False"),
+        ([with_table], r"'table', whose output has the shape \(4, 3\)"),
+    ],
+)
+def test_what_cannot_stop_early_is_an_error_that_says_why(parts, said):
+    hidden = layers.Dense(8, name="hidden"), rsnn.layers.LIF()
+    network = chained((6,), *hidden, *parts)
+    with pytest.raises(ValueError, match=said):
+        rsnn.predict_until_sure(spiking(network, T), X)
+
+
+def test_integers_stop_early_before_they_are_unrolled():
+    parts = layers.Dense(8), rsnn.layers.ILIF(levels=2), layers.Dense(3)
+    integers = spiking(chained((6,), *parts), T)
+    check(integers, X, 0.6, different=1)
+    with pytest.raises(ValueError, match="Use the model that was unrolled"):
+        rsnn.predict_until_sure(rsnn.unroll(integers), X)

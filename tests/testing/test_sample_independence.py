@@ -4,6 +4,7 @@ samples and calls are found and named."""
 import keras
 import numpy as np
 import pytest
+from helpers import chained
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -13,9 +14,8 @@ RANDOM = np.random.default_rng(0)
 VECTORS = RANDOM.uniform(0.0, 2.0, (3, 6)).astype("float32")
 SEQUENCES = RANDOM.uniform(0.0, 2.0, (3, 4, 6)).astype("float32")
 IMAGES = RANDOM.uniform(0.0, 1.0, (2, 8, 8, 3)).astype("float32")
-PADDED = np.where(
-    np.arange(4)[:, None] < np.array([2, 4, 3])[:, None, None], SEQUENCES, 0.0
-).astype("float32")
+PADDED = SEQUENCES.copy()
+PADDED[0, 2:] = PADDED[2, 3:] = 0.0
 
 
 class OwnLayer(layers.Layer):
@@ -83,23 +83,8 @@ def plain(*made):
     )
 
 
-def cumulative():
-    inputs = keras.Input((6,))
-    return keras.Model(inputs, ops.cumsum(layers.Dense(8)(inputs), axis=0))
-
-
 def spiking(cell, model=rsnn.SpikingModel, **kwargs):
     return model(plain(rsnn.layers.Neuron(cell, name="neurons")), 2, "bptt", **kwargs)
-
-
-def recurrent(**kwargs):
-    one, other = keras.Input((6,), name="one"), keras.Input((6,), name="other")
-    x = layers.Add()([layers.Dense(5)(one), layers.Dense(5)(other)])
-    x = rsnn.layers.Recurrent(rsnn.layers.LIF(decay=0.9), layers.Dense(5))(
-        layers.BatchNormalization()(x)
-    )
-    network = keras.Model({"one": one, "other": other}, layers.Dropout(0.5)(x))
-    return rsnn.SpikingModel(network, 4, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -107,38 +92,37 @@ def recurrent(**kwargs):
 )
 def test_spiking_networks_have_no_leaks(step_mode, policy):
     keras.config.set_dtype_policy(policy)
-    model = recurrent(
-        step_mode=step_mode, return_sequences=step_mode == "multi", mask_value=0.0
-    )
-    inputs = {"one": PADDED, "other": PADDED[::-1]}
-    before = ops.convert_to_numpy(model(inputs))
+    inputs = {name: keras.Input((6,), name=name) for name in ("one", "other")}
+    x = layers.Add()([layers.Dense(5)(part) for part in inputs.values()])
+    neurons = rsnn.layers.Recurrent(rsnn.layers.LIF(decay=0.9), layers.Dense(5))
+    x = layers.Dropout(0.5)(neurons(layers.BatchNormalization()(x)))
+    settings = {"return_sequences": step_mode == "multi", "mask_value": 0.0}
+    network = keras.Model(inputs, x)
+    model = rsnn.SpikingModel(network, 4, step_mode=step_mode, **settings)
     x = {"one": PADDED, "other": SEQUENCES * (PADDED != 0.0)}
+    before = ops.convert_to_numpy(model(x))
     check_sample_independence(model, x)
+    # The model is as it was.
     assert model.step_mode == step_mode
     assert isinstance(model.gradient, rsnn.gradients.Rate)
-    np.testing.assert_array_equal(ops.convert_to_numpy(model(inputs)), before)
+    np.testing.assert_array_equal(ops.convert_to_numpy(model(x)), before)
 
 
 def test_networks_of_keras_have_no_leaks():
     tokens = keras.Input((4,), dtype="int32")
     x = layers.Embedding(9, 4, mask_zero=True)(tokens)
     x = layers.GRU(3, return_sequences=True)(layers.MultiHeadAttention(1, 4)(x, x))
-    model = keras.Sequential(
-        [
-            keras.Model(tokens, layers.GlobalAveragePooling1D()(x)),
-            layers.LayerNormalization(),
-        ]
-    )
+    pooled = keras.Model(tokens, layers.GlobalAveragePooling1D()(x))
+    model = keras.Sequential([pooled, layers.LayerNormalization()])
     check_sample_independence(model, RANDOM.integers(0, 9, (2, 4)).astype("int32"))
 
 
 def test_the_leak_of_qkformer_is_found_though_its_neurons_are_silent():
     arguments = {"classes": 2, "timesteps": 1, "dims": 32, "blocks": 3}
     model = rsnn.models.QKFormer((8, 8, 3), shared_membrane=True, **arguments)
-    message = (
-        r"^Layer 'stage3_block1_attention_output_neuron' .*beside copies of itself"
-    )
-    with pytest.raises(AssertionError, match=message):
+    name = "stage3_block1_attention_output_neuron"
+    said = f"^Layer '{name}' .*beside copies of itself"
+    with pytest.raises(AssertionError, match=said):
         check_sample_independence(model, IMAGES)
     if keras.backend.backend() == "torch":
         # The same layers on each backend, which JAX compiles one by one.
@@ -146,33 +130,64 @@ def test_the_leak_of_qkformer_is_found_though_its_neurons_are_silent():
         check_sample_independence(model, IMAGES)
 
 
+class OfThree(OwnLayer):
+    def call(self, inputs):
+        return ops.reshape(inputs, (3, 6))
+
+
+STATEFUL = [
+    keras.Input((4, 6), batch_size=3),
+    layers.SimpleRNN(2, stateful=True, name="stateful"),
+]
+
+
 @pytest.mark.parametrize(
-    ("build", "finding"),
+    ("build", "x", "finding"),
     [
         (
             lambda: plain(Centred(name="centred")),
+            VECTORS,
             "^Layer 'centred' of model 'plain' .*Samples affect each other",
         ),
         (
             lambda: plain(Keeping(name="keeping"), Centred()),
+            VECTORS,
             "^Layer 'keeping' .*state between calls",
         ),
         (
-            lambda: keras.Sequential([plain(), plain(Centred(name="inner"))][1:]),
+            lambda: keras.Sequential([plain(Centred(name="inner"))]),
+            VECTORS,
             "^Layer 'inner'",
         ),
-        (cumulative, "^Layer 'cumsum'"),
+        (
+            lambda: chained((6,), layers.Dense(8), lambda x: ops.cumsum(x, axis=0)),
+            VECTORS,
+            "^Layer 'cumsum'",
+        ),
         (
             lambda: ReversingModel(name="reversing"),
+            VECTORS,
             "^Model 'reversing' gives a sample other outputs beside copies",
         ),
         (
             lambda: spiking(KeepingCell(), step_mode="single"),
+            VECTORS,
             "^Layer 'neurons' .*after a call with other samples",
         ),
         (
             lambda: spiking(rsnn.layers.LIFCell(), CountingModel, name="counting"),
+            VECTORS,
             "^Model 'counting' .*It keeps state",
+        ),
+        (
+            lambda: keras.Sequential(STATEFUL),
+            SEQUENCES,
+            "^Layer 'stateful' .*It keeps state between calls",
+        ),
+        (
+            lambda: keras.Sequential([keras.Input((6,)), OfThree()], name="of_three"),
+            VECTORS,
+            "^Model 'of_three' computes a batch of 3 samples, but not one of them",
         ),
     ],
     ids=[
@@ -183,19 +198,13 @@ def test_the_leak_of_qkformer_is_found_though_its_neurons_are_silent():
         "between layers",
         "cell",
         "subclass",
+        "stateful",
+        "whole batch",
     ],
 )
-def test_the_first_layer_that_leaks_is_named(build, finding):
+def test_the_first_layer_that_leaks_is_named(build, x, finding):
     with pytest.raises(AssertionError, match=finding):
-        check_sample_independence(build(), VECTORS)
-
-
-def test_the_state_of_a_stateful_layer_is_found():
-    stateful = layers.SimpleRNN(2, stateful=True, name="stateful")
-    model = keras.Sequential([keras.Input((4, 6), batch_size=3), stateful])
-    message = r"^Layer 'stateful' .*It keeps state between calls"
-    with pytest.raises(AssertionError, match=message):
-        check_sample_independence(model, SEQUENCES)
+        check_sample_independence(build(), x)
 
 
 class OfBatchSize(OwnLayer):
@@ -213,23 +222,16 @@ class AtThreshold(OwnLayer):
     """Spikes of inputs that are at the threshold."""
 
     def call(self, inputs):
-        return ops.cast(
-            inputs >= ops.max(inputs, axis=-1, keepdims=True) * 0.0 + VECTORS.min(),
-            "float32",
-        )
+        return ops.cast(inputs >= VECTORS.min(), "float32")
 
 
 def test_rounding_that_makes_a_neuron_spike_is_no_leak():
     def model(error):
-        return keras.Sequential(
-            [keras.Input((6,)), OfBatchSize(error, name="rounding"), AtThreshold()]
-        )
+        return chained((6,), OfBatchSize(error, name="rounding"), AtThreshold())
 
     check_sample_independence(model(1e-6), VECTORS)
-    flipped = AtThreshold()(
-        OfBatchSize(1e-6)(VECTORS[VECTORS.min(axis=1).argmin()][None])
-    )
-    assert not ops.convert_to_numpy(flipped).all()
+    sample = VECTORS[VECTORS.min(axis=1).argmin()][None]
+    assert not ops.convert_to_numpy(model(1e-6)(sample)).all()
     with pytest.raises(AssertionError, match=r"^Layer 'rounding' .* in a batch of one"):
         check_sample_independence(model(1e-2), VECTORS)
 
@@ -251,26 +253,28 @@ def torch_model(loop):
                 return self.step(inputs)
             self.membrane = 0.0
             # The batch is taken for time, or a first axis is it.
-            steps = (
-                inputs if loop == "batch" else inputs.reshape(2, -1, *inputs.shape[1:])
-            )
+            steps = inputs if loop == "batch" else inputs.unflatten(0, (2, -1))
             return torch.stack([self.step(x) for x in steps]).reshape(inputs.shape)
 
-    class Net(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem = torch.nn.Sequential(
-                torch.nn.Linear(6, 8), torch.nn.ReLU(inplace=True)
-            )
-            self.neurons, self.head = Neurons(), torch.nn.Linear(8, 3)
-
+    class Repeated(torch.nn.Module):
         def forward(self, inputs):
-            current = self.stem(inputs).repeat(2, 1)
-            return self.head(self.neurons(current)).reshape(2, -1, 3).mean(0)
+            return inputs.repeat(2, 1)
+
+    class Mean(torch.nn.Module):
+        def forward(self, outputs):
+            return outputs.unflatten(0, (2, -1)).mean(0)
 
     torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(6, 8),
+        torch.nn.ReLU(inplace=True),
+        Repeated(),
+        Neurons(),
+        torch.nn.Linear(8, 3),
+        Mean(),
+    )
     wrapped = keras.layers.TorchModuleWrapper(
-        Net(), output_shape=(None, 3), name="wrapped"
+        network, output_shape=(None, 3), name="wrapped"
     )
     return keras.Sequential([keras.Input((6,)), wrapped])
 
@@ -284,9 +288,7 @@ def test_leaks_of_torch_modules_are_found():
         ("kept", "state between calls"),
         ("batch", "Does it take the batch for time"),
     ):
-        with pytest.raises(
-            AssertionError, match=f"^Layer 'wrapped/neurons' .*{finding}"
-        ):
+        with pytest.raises(AssertionError, match=f"^Layer 'wrapped/3' .*{finding}"):
             check_sample_independence(torch_model(loop), VECTORS)
 
 
@@ -314,19 +316,3 @@ def test_a_batch_that_shows_no_leak_is_an_error(x, error, message):
         check_sample_independence(plain(), x)
     with pytest.raises(TypeError, match="`model` must be a Model"):
         check_sample_independence(layers.Dense(2), x)
-
-
-class OfThree(OwnLayer):
-    def call(self, inputs):
-        return ops.reshape(inputs, (3, 6))
-
-
-@pytest.mark.runs_once
-def test_a_model_that_needs_the_whole_batch_leaks():
-    model = keras.Sequential([keras.Input((6,)), OfThree()], name="of_three")
-    with pytest.raises(
-        AssertionError,
-        match=r"^Model 'of_three' computes a batch of 3 samples, but not one of them "
-        r"alone: ",
-    ):
-        check_sample_independence(model, VECTORS)
