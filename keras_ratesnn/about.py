@@ -1,0 +1,48 @@
+"""What a report of a fault needs: `python -m keras_ratesnn.about` prints it."""
+
+import importlib.metadata
+import platform
+
+import keras
+
+from keras_ratesnn import __version__
+
+_PACKAGES = {
+    "Keras": "keras",
+    "NumPy": "numpy",
+    "TensorFlow": "tensorflow",
+    "JAX": "jax",
+    "PyTorch": "torch",
+}
+"""Distributions, by the names that people say."""
+
+
+def text() -> str:
+    """Ten lines: the versions, the system, and the backend with its precision.
+
+    >>> from keras_ratesnn import about
+    >>> print(about.text())
+    keras_ratesnn ...
+    Python ...
+    PyTorch ...
+    """
+    lines = [
+        f"keras_ratesnn {__version__}",
+        f"Python {platform.python_version()}",
+        f"system {platform.platform()}",
+        f"backend {keras.backend.backend()}",
+        f"precision {keras.config.dtype_policy().name}",
+    ]
+    lines += [f"{name} {_version(package)}" for name, package in _PACKAGES.items()]
+    return "\n".join(lines)
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    print(text())
