@@ -18,6 +18,7 @@ from hatchling.plugin.manager import PluginManager
 
 import keras_ratesnn
 from keras_ratesnn._core import optional_packages
+from keras_ratesnn._core.keras_internals import versions
 
 pytestmark = pytest.mark.runs_once
 
@@ -73,6 +74,13 @@ def test_the_metadata_says_who_made_what_and_for_whom():
     # An index refuses classifiers of licenses beside an expression.
     assert core.license_expression == "Apache-2.0"
     assert not any(classifier.startswith("License") for classifier in core.classifiers)
+
+
+def test_keras_is_allowed_up_to_the_newest_that_was_tested():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (keras,) = (text for text in project["dependencies"] if text.startswith("keras"))
+    major, minor = versions.NEWEST_TESTED
+    assert keras.endswith(f"<{major}.{minor + 1}")
 
 
 def test_the_wheel_has_at_most_24_mib():
