@@ -5,8 +5,9 @@ import pathlib
 import posixpath
 import re
 
-from mkdocs.structure.files import File
 from tutorials import page_as_notebook, page_of_example
+
+from recipes import addresses
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PAGES = {
@@ -22,7 +23,22 @@ LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ELSEWHERE = re.compile(r"[a-z]+:")
 
 
+def on_config(config):
+    """The addresses of the site and of the repository, as far as they are known. The
+    theme's `repo_url` would load numbers of it from the network."""
+    repository = addresses.repository()
+    config.site_url = addresses.site(repository) or None
+    if repository:
+        link = {"icon": "fontawesome/brands/git-alt", "link": repository}
+        config.extra["social"] = [link | {"name": "Repository"}]
+    return config
+
+
 def on_files(files, config):
+    # The site alone needs it.
+    from mkdocs.structure.files import File
+
+    repository = addresses.repository()
     for source, page in PAGES.items():
         text = (ROOT / source).read_text()
         if source.endswith(".py"):
@@ -33,7 +49,7 @@ def on_files(files, config):
             File.generated(
                 config,
                 f"tutorials/{path.stem}.ipynb",
-                content=page_as_notebook(path.read_text()),
+                content=page_as_notebook(path.read_text(), repository),
             )
         )
     return files
@@ -55,15 +71,22 @@ ENTRY = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
 
 def on_page_markdown(markdown, page, **kwargs):
     name = page.file.src_uri
+    repository = addresses.repository()
     if name.startswith("tutorials/"):
-        title, text = markdown.split("\n", 1)
-        markdown = (
-            f"{title}\n\n[This page as a notebook]({page.file.name}.ipynb){{ "
-            f"download }}\n{text}"
-        )
+        markdown = with_notebook(markdown, name, repository)
     if name.startswith("api/") and name != "api/index.md":
         markdown = with_entries(markdown)
-    return with_links_of_site(with_titles_of_backends(markdown), name)
+    return with_links_of_site(with_titles_of_backends(markdown), name, repository)
+
+
+def with_notebook(markdown, page, repository):
+    """The text of a tutorial, with links to its notebook below the title."""
+    title, text = markdown.split("\n", 1)
+    notebook = page.removesuffix(".md") + ".ipynb"
+    links = f"[This page as a notebook]({posixpath.basename(notebook)}){{ download }}"
+    if colab := addresses.colab(repository, notebook):
+        links += f" [Open in Colab]({colab}){{ .md-button }}"
+    return f"{title}\n\n{links}\n{text}"
 
 
 def with_entries(markdown):
@@ -94,11 +117,12 @@ def with_titles_of_backends(markdown):
     )
 
 
-def with_links_of_site(markdown, page):
+def with_links_of_site(markdown, page, repository):
     """The text of a page, with links between pages of the site, which have titles where
     the repository has names of files.
 
-    Links to other files of the repository become plain text.
+    Links to other files lead to the repository; while its address is not known, they
+    become plain text.
     """
     source = next(
         (path for path, name in PAGES.items() if name == page),
@@ -115,7 +139,8 @@ def with_links_of_site(markdown, page):
         elif path.startswith("docs/"):
             place = path.removeprefix("docs/")
         elif (ROOT / path).exists():
-            return text
+            absolute = f"{repository}/blob/HEAD/{path}{anchor}"
+            return f"[{text}]({absolute})" if repository else text
         else:
             return match[0]
         if text.endswith(".md"):

@@ -23,7 +23,7 @@ from keras_ratesnn._core.keras_internals import versions
 pytestmark = pytest.mark.runs_once
 
 ROOT = pathlib.Path(__file__).parents[2]
-REPOSITORY = "https://example.org/keras_ratesnn"
+REPOSITORY = "https://github.com/example/keras_ratesnn"
 
 
 def core_metadata(repository):
@@ -44,6 +44,7 @@ def test_links_of_the_page_on_an_index_are_absolute():
     assert any(link.startswith(f"{REPOSITORY}/raw/HEAD/docs/images/") for link in links)
     assert [link for link in links if not link.startswith("https://")] == []
     assert core.urls["Repository"] == REPOSITORY
+    assert core.urls["Documentation"] == "https://example.github.io/keras_ratesnn/"
     files = [
         link.removeprefix(f"{REPOSITORY}/").split("/", 2)[2]
         for link in links
