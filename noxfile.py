@@ -152,7 +152,7 @@ def site(session):
     quiet = {"NO_MKDOCS_2_WARNING": "1"}
     build = ("mkdocs", "build", "-q", "--strict", "--site-dir", folder)
     session.run("python", "-m", *build, env=quiet)
-    for script in ("live_assets", "check_site", "check_live"):
+    for script in ("live", "check_site"):
         session.run("python", f"docs/mkdocs/{script}.py", folder)
 
 
