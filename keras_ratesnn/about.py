@@ -14,7 +14,7 @@ _PACKAGES = {
     "JAX": "jax",
     "PyTorch": "torch",
 }
-"""Distributions, by the names that people say."""
+"""What programs import, by the names that people say."""
 
 
 def text() -> str:
@@ -33,15 +33,13 @@ def text() -> str:
         f"backend {keras.backend.backend()}",
         f"precision {keras.config.dtype_policy().name}",
     ]
-    lines += [f"{name} {_version(package)}" for name, package in _PACKAGES.items()]
+    # Such as keras-nightly and tensorflow-cpu.
+    distributions = importlib.metadata.packages_distributions()
+    for name, package in _PACKAGES.items():
+        installed = distributions.get(package, [])
+        versions = sorted(set(map(importlib.metadata.version, installed)))
+        lines.append(f"{name} {', '.join(versions) or 'not installed'}")
     return "\n".join(lines)
-
-
-def _version(package):
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 if __name__ == "__main__":
