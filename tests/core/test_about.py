@@ -1,8 +1,7 @@
 """What `python -m keras_ratesnn.about` prints, for reports of faults."""
 
 import importlib.metadata
-import subprocess
-import sys
+import runpy
 
 import keras
 
@@ -10,15 +9,9 @@ import keras_ratesnn
 from keras_ratesnn import about
 
 
-def test_the_command_prints_ten_lines_with_the_backend_and_its_version():
-    printed = subprocess.run(
-        [sys.executable, "-m", "keras_ratesnn.about"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert printed == about.text() + "\n"
-    lines = printed.splitlines()
+def test_the_command_prints_ten_lines_with_the_backend_and_its_version(capsys):
+    runpy.run_path(about.__file__, run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10
     backend = keras.backend.backend()
     title = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}[backend]
