@@ -125,12 +125,14 @@ def lint(session):
     session.run("python", "-m", "pip", "install", "-q", "check-jsonschema")
     github = ROOT / ".github"
     workflows = sorted(str(path) for path in github.glob("workflows/*.yml"))
-    forms = sorted(str(path) for path in github.glob("ISSUE_TEMPLATE/*.yml"))
+    templates = github / "ISSUE_TEMPLATE"
+    forms = [str(templates / f"{name}.yml") for name in ("fault", "question")]
     files_of_schemas = {
         "vendor.github-workflows": workflows,
         "custom.github-workflows-require-timeout": workflows,
         "vendor.dependabot": [str(github / "dependabot.yml")],
         "vendor.github-issue-forms": forms,
+        "vendor.github-issue-config": [str(templates / "config.yml")],
     }
     for schema, files in files_of_schemas.items():
         session.run("check-jsonschema", "-q", "--builtin-schema", schema, *files)

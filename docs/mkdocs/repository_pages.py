@@ -45,13 +45,11 @@ def on_files(files, config):
             text = page_of_example(text)
         files.append(File.generated(config, page, content=text))
     for path in (ROOT / "docs" / "tutorials").glob("*.md"):
-        files.append(
-            File.generated(
-                config,
-                f"tutorials/{path.stem}.ipynb",
-                content=page_as_notebook(path.read_text(), repository),
-            )
-        )
+        page = f"tutorials/{path.name}"
+        text = with_links_of_site(path.read_text(), page, repository)
+        notebook = page_as_notebook(text, repository)
+        address = f"tutorials/{path.stem}.ipynb"
+        files.append(File.generated(config, address, content=notebook))
     return files
 
 
