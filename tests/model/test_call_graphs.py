@@ -172,7 +172,13 @@ def batch_of(model, seed):
     return x.astype("float64"), y
 
 
-@pytest.mark.parametrize(("make", "gradient", "step_mode", "arguments"), CASES, ids=str)
+def name_of(value):
+    return getattr(value, "__name__", str(value))
+
+
+@pytest.mark.parametrize(
+    ("make", "gradient", "step_mode", "arguments"), CASES, ids=name_of
+)
 def test_training_is_that_of_eager_mode_step_by_step(
     make, gradient, step_mode, arguments
 ):
