@@ -31,7 +31,6 @@ def test_two_audits_print_the_same_and_say_that_images_are_drawn(tmp_path, capsy
     assert printed[0] == printed[1]
     assert content["data"] == "3 images (drawn, of no data set)"
     assert page.count("3 of 3 images (drawn, of no data set)") == 3
-    assert content["accuracy"] is None
     assert "assumed: timesteps=4" in content["origin"]
 
 

@@ -224,24 +224,24 @@ class Audit:
             ImportError: If Matplotlib is not installed.
         """
         layers = self.description.layers
-        figure, axes = _figures.new_figure(_figures.width_for(len(layers)), 3.8)
+        # Deep networks have many layers with long names.
+        figure, axes = _figures.new_figure(6.5, 2 + 0.25 * len(layers))
         rates = [layer.firing_rate for layer in layers]
-        axes.bar(range(len(rates)), rates, color="0.65", edgecolor="black")
+        axes.barh(range(len(rates)), rates, color="0.65", edgecolor="black")
+        axes.set_yticks(range(len(rates)), [layer.name for layer in layers])
+        axes.invert_yaxis()
         lines = {
-            "--": (
-                self.energy.without_spikes.crossover,
-                "breaks even with int8 without spikes",
-            ),
+            "--": (self.energy.without_spikes.crossover, "breaks even with int8"),
             ":": (self.energy.firing_rate, "mean at synapses"),
         }
         for style, (rate, label) in lines.items():
             if np.isfinite(rate):
                 text = f"{label}: {rate:.1%}"
-                axes.axhline(rate, color="black", linestyle=style, label=text)
-        axes.set(ylabel="spikes per neuron and step", title=f"on {self.measured}")
-        axes.margins(y=0.2)
-        _figures.name_layers(axes, tuple(layer.name for layer in layers))
-        axes.legend(fontsize="small")
+                axes.axvline(rate, color="black", linestyle=style, label=text)
+        axes.set(xlabel="spikes per neuron and step", title=f"on {self.measured}")
+        axes.grid(alpha=0.3, axis="x")
+        axes.margins(y=0.01)
+        figure.legend(fontsize="small", loc="outside lower center", ncols=2)
         return figure
 
     def to_dict(self) -> dict[str, Any]:
@@ -290,7 +290,7 @@ def audit(model: SpikingModel, x: Structure, y: Any = None) -> Audit:
     >>> found.inputs, found.leak, len(found.accuracy.accuracy)
     ('the same (8, 8, 1)', '', 4)
     >>> found.numbers[0].name, found.numbers[0].value
-    ('trainable parameters', '222,922')
+    ('trainable parameters', '223,690')
 
     Args:
         model: A `SpikingModel`. What `from_checkpoint` reports of it is in the result.
