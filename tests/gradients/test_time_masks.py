@@ -203,7 +203,8 @@ def test_fit_takes_padded_arrays(step_mode):
     validation data, evaluation and prediction with it."""
     x = np.concatenate([frames(), frames(seed=1)])[:6]
     y, mask = np.tile(Y, 2)[:6], np.tile(MASK, (2, 1))[:6]
-    model = spiking(network(), T, "rate", step_mode=step_mode, mask_value=-1.0)
+    network_of_neurons = network(layers.Identity)
+    model = spiking(network_of_neurons, T, step_mode=step_mode, mask_value=-1.0)
     compiled(model, metrics=["accuracy"])
     x = padded_with(-1.0, x, mask)
     validation = x[:2], y[:2]

@@ -73,19 +73,21 @@ def test_one_sweep_carries_errors_through_the_synapse_once():
     """δ_c = g (δ_r + κ V g δ_r) for one neuron: all by hand."""
     forth, back = layers.Dense(1), layers.Dense(1, use_bias=False)
     model = spiking(chain(forth, Recurrent(LIF(0.0), back), shape=(1,)), 4, "rate")
-    back.set_weights([np.full((1, 1), 0.5)])
-    forth.set_weights([np.full((1, 1), 0.75), np.zeros(1)])
+    back.set_weights([np.full((1, 1), -0.5)])
+    forth.set_weights([np.full((1, 1), 1.25), np.zeros(1)])
     x = np.ones((1, 4, 1), "float32")
     _, gradients = loss_and_gradients(
         model, x, Y[:1], lambda y, outputs: ops.sum(outputs)
     )
-    # Currents 0.75, 0.75 ..., never a spike; without a leak and without memory g is the
-    # surrogate's derivative.
+    # Currents 1.25, 0.75, 1.25, 0.75: each spike prevents the next. Without a leak and
+    # without memory g is the surrogate's derivative, the same on both sides.
     sigmoid = 1 / (1 + np.exp(1.0))
     g = 4 * sigmoid * (1 - sigmoid)
     of_kernel, _, of_back = gradients.values()
-    np.testing.assert_allclose(of_kernel, [[g * (1 + 0.75 * 0.5 * g)]], rtol=1e-5)
-    np.testing.assert_allclose(of_back, [[0.0]], atol=1e-7)
+    error = g * (1 - 0.75 * 0.5 * g)
+    np.testing.assert_allclose(of_kernel, [[error]], rtol=1e-5)
+    # In two of four steps a spike comes back.
+    np.testing.assert_allclose(of_back, [[0.5 * error]], rtol=1e-5)
 
 
 def test_spikes_that_a_scale_passes_on_are_counted():
