@@ -21,56 +21,60 @@ import numpy as np
 from keras_ratesnn import spikify
 
 SHAPE = (64, 64, 3)
+EFFICIENTNET = {
+    "input_shape": SHAPE,
+    "stackwise_kernel_sizes": [3, 3],
+    "stackwise_num_repeats": [1, 2],
+    "stackwise_input_filters": [32, 16],
+    "stackwise_output_filters": [16, 24],
+    "stackwise_expansion_ratios": [1, 6],
+    "stackwise_strides": [1, 2],
+    "stackwise_squeeze_and_excite_ratios": [0.25, 0.25],
+}
+VIT = {
+    "image_shape": SHAPE,
+    "patch_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "hidden_dim": 16,
+}
 
 
 def _keras_cv():
     from keras_cv import models
+
+    images = {"include_rescaling": False, "input_shape": SHAPE}
+    dark_net = {
+        "stackwise_channels": [16, 24, 32, 48],
+        "stackwise_depth": [1, 1, 1, 1],
+        **images,
+    }
 
     def resnet():
         return models.ResNetBackbone(
             stackwise_filters=[8, 16, 24, 32],
             stackwise_blocks=[2, 2, 2, 2],
             stackwise_strides=[1, 2, 2, 2],
-            include_rescaling=False,
-            input_shape=SHAPE,
+            **images,
         )
 
     def yolo():
-        return models.YOLOV8Backbone(
-            stackwise_channels=[16, 24, 32, 48],
-            stackwise_depth=[1, 1, 1, 1],
-            include_rescaling=False,
-            input_shape=SHAPE,
-        )
+        return models.YOLOV8Backbone(**dark_net)
 
     return {
         "ResNetBackbone": resnet,
         "DenseNetBackbone": lambda: models.DenseNetBackbone(
-            stackwise_num_repeats=[2, 2, 2, 2],
-            growth_rate=8,
-            include_rescaling=False,
-            input_shape=SHAPE,
+            stackwise_num_repeats=[2, 2, 2, 2], growth_rate=8, **images
         ),
         "YOLOV8Backbone": yolo,
         "CSPDarkNetBackbone": lambda: models.CSPDarkNetBackbone(
-            stackwise_channels=[16, 24, 32, 48],
-            stackwise_depth=[1, 1, 1, 1],
-            include_rescaling=False,
-            use_depthwise=False,
-            input_shape=SHAPE,
+            use_depthwise=False, **dark_net
         ),
         "EfficientNetV1Backbone": lambda: models.EfficientNetV1Backbone(
             include_rescaling=False,
             width_coefficient=0.25,
             depth_coefficient=0.25,
-            input_shape=SHAPE,
-            stackwise_kernel_sizes=[3, 3],
-            stackwise_num_repeats=[1, 2],
-            stackwise_input_filters=[32, 16],
-            stackwise_output_filters=[16, 24],
-            stackwise_expansion_ratios=[1, 6],
-            stackwise_strides=[1, 2],
-            stackwise_squeeze_and_excite_ratios=[0.25, 0.25],
+            **EFFICIENTNET,
         ),
         "YOLOV8Detector": lambda: models.YOLOV8Detector(
             backbone=yolo(), num_classes=10, bounding_box_format="xyxy", fpn_depth=1
@@ -82,9 +86,8 @@ def _keras_cv():
             backbone=resnet(), num_classes=10
         ),
         "ViTDetBackbone": lambda: models.ViTDetBackbone(
-            include_rescaling=False,
-            input_shape=SHAPE,
             embed_dim=16,
+            **images,
             depth=2,
             mlp_dim=32,
             num_heads=2,
@@ -93,10 +96,7 @@ def _keras_cv():
             global_attention_indices=[1],
         ),
         "MiTBackbone": lambda: models.MiTBackbone(
-            include_rescaling=False,
-            depths=[1, 1, 1, 1],
-            embedding_dims=[8, 16, 20, 16],
-            input_shape=SHAPE,
+            depths=[1, 1, 1, 1], embedding_dims=[8, 16, 20, 16], **images
         ),
         "VideoSwinBackbone": lambda: models.VideoSwinBackbone(
             include_rescaling=False,
@@ -125,30 +125,16 @@ def _keras_hub():
         )
 
     def vit():
-        return models.ViTBackbone(
-            image_shape=SHAPE,
-            patch_size=16,
-            num_layers=2,
-            num_heads=2,
-            hidden_dim=16,
-            mlp_dim=32,
-        )
+        return models.ViTBackbone(mlp_dim=32, **VIT)
 
     def efficientnet():
         return models.EfficientNetBackbone(
             stackwise_width_coefficients=[1.0, 1.0],
             stackwise_depth_coefficients=[1.0, 1.0],
-            stackwise_kernel_sizes=[3, 3],
-            stackwise_num_repeats=[1, 2],
-            stackwise_input_filters=[32, 16],
-            stackwise_output_filters=[16, 24],
-            stackwise_expansion_ratios=[1, 6],
-            stackwise_strides=[1, 2],
-            stackwise_squeeze_and_excite_ratios=[0.25, 0.25],
             stackwise_block_types=["v1", "v1"],
             stackwise_force_input_filters=[0, 0],
             stackwise_nores_option=[False, False],
-            input_shape=SHAPE,
+            **EFFICIENTNET,
         )
 
     def classifier():
@@ -260,14 +246,7 @@ def _keras_hub():
             num_output_channels=8,
             window_size=2,
         ),
-        "DeiTBackbone": lambda: models.DeiTBackbone(
-            image_shape=SHAPE,
-            patch_size=16,
-            num_layers=2,
-            num_heads=2,
-            hidden_dim=16,
-            intermediate_dim=32,
-        ),
+        "DeiTBackbone": lambda: models.DeiTBackbone(intermediate_dim=32, **VIT),
         "MiTBackbone": lambda: models.MiTBackbone(
             layerwise_depths=[1, 1],
             num_layers=2,
@@ -299,27 +278,25 @@ def converted(network):
         return error
 
 
-def row(name, found):
+def row(name, model):
     """The row of the table for what `converted` returns."""
-    if isinstance(found, ValueError):
-        _, _, why = "; ".join(
-            line.strip() for line in str(found).splitlines()
-        ).partition("Received: ")
-        why = (
-            why.partition(". Give ")[0]
-            .partition("; What is inside")[0]
-            .rpartition("became neurons.; ")[-1]
-        )
-        return f"| {name} | refused | {_short(why)} |"
-    report = found.spikify_report
-    left = collections.Counter(
-        (change.activation, change.reason) for change in report.kept
-    )
-    text = "; ".join(
+    if isinstance(model, ValueError):
+        return f"| {name} | refused | {_short(_reason(model))} |"
+    report = model.spikify_report
+    reasons = [(change.activation, change.reason) for change in report.kept]
+    parts = [
         f"{count} {activation} ({reason})"
-        for (activation, reason), count in sorted(left.items())
-    )
-    return f"| {name} | {len(report.replaced)} | {_short(text or 'none')} |"
+        for (activation, reason), count in sorted(collections.Counter(reasons).items())
+    ]
+    text = "; ".join(parts) or "none"
+    return f"| {name} | {len(report.replaced)} | {_short(text)} |"
+
+
+def _reason(error):
+    """What the message of an error says after "Received: ", up to its advice."""
+    text = "; ".join(line.strip() for line in str(error).splitlines())
+    received = text.partition("Received: ")[2].partition(". Give ")[0]
+    return received.partition("; What is inside")[0].rpartition("became neurons.; ")[2]
 
 
 def _short(why):
@@ -329,12 +306,8 @@ def _short(why):
 
 def is_shown(row):
     """Whether docs/tasks.md has a row."""
-    return (
-        row
-        in (pathlib.Path(__file__).parent.parent / "docs" / "tasks.md")
-        .read_text()
-        .splitlines()
-    )
+    page = pathlib.Path(__file__).parents[1] / "docs" / "tasks.md"
+    return row in page.read_text().splitlines()
 
 
 def check_task(model):
@@ -348,10 +321,13 @@ def check_task(model):
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/model.keras")
         loaded = keras.saving.load_model(f"{folder}/model.keras")
-    found = (one.predict(images, batch_size=2, verbose=0) for one in (model, loaded))
-    keras.tree.map_structure(
-        lambda *one: np.testing.assert_allclose(*one, rtol=1e-5, atol=1e-5), *found
+    outputs, expected = (
+        made.predict(images, batch_size=2, verbose=0) for made in (loaded, model)
     )
+    for array, wanted in zip(
+        keras.tree.flatten(outputs), keras.tree.flatten(expected), strict=True
+    ):
+        np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-5)
 
 
 def _labels(model):
@@ -361,19 +337,17 @@ def _labels(model):
             "boxes": np.full((3, 1, 4), [[8.0, 8.0, 40.0, 48.0]], "float32"),
             "labels": np.ones((3, 1), "int32"),
         }
-    return (
-        keras.utils.to_categorical(np.ones((3, 64, 64)), 3)
-        if kind.endswith("Segmenter")
-        else np.arange(3)
-    )
+    if kind.endswith("Segmenter"):
+        return keras.utils.to_categorical(np.ones((3, 64, 64)), 3)
+    return np.arange(3)
 
 
 if __name__ == "__main__":
-    found = []
+    rows = []
     for name, make in networks(sys.argv[1]).items():
         model = converted(make())
-        found.append(row(name, model))
-        print(found[-1], flush=True)
+        rows.append(row(name, model))
+        print(rows[-1], flush=True)
         if hasattr(model, "preprocessor"):
             check_task(model)
-    sys.exit(not all(map(is_shown, found)))
+    sys.exit(not all(map(is_shown, rows)))
