@@ -3,6 +3,7 @@ and the address of the repository."""
 
 import pathlib
 import re
+import runpy
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
@@ -26,6 +27,10 @@ class PageOnAnIndex(MetadataHookInterface):
                 "Repository": repository,
                 "Changelog": f"{repository}/blob/HEAD/CHANGELOG.md",
             }
+            # Nothing is importable while a package is built.
+            addresses = runpy.run_path(f"{self.root}/recipes/addresses.py")
+            if site := addresses["site"](repository):
+                metadata["urls"]["Documentation"] = site
 
 
 def page(readme, repository):

@@ -24,7 +24,7 @@ import numpy as np
 
 from keras_ratesnn import SpikingModel, export_c, integer, models
 from keras_ratesnn.models import pretrained
-from recipes import atomic_files, checks, command_line, device, methods
+from recipes import addresses, atomic_files, checks, command_line, device, methods
 from recipes.evaluate import recipe_of, scores_of, with_timesteps
 from recipes.run_folder import BEST, LAST, RunFolder, complete, load_model
 
@@ -288,11 +288,13 @@ def _hub_page(card, address):
             "with `cache_input=False` |\n"
         )
         integers = row.format(**card.integers)
+    repository = addresses.repository()
     texts = {
         "source": source,
         "integers": integers,
         "accuracies": accuracies,
         "versions": versions,
+        "library": f"[keras_ratesnn]({repository})" if repository else "keras_ratesnn",
     }
     form = TEMPLATE.read_text(encoding="utf-8")
     text = form.format(

@@ -10,6 +10,7 @@ also compiled, fitted, saved and loaded.
 """
 
 import collections
+import functools
 import pathlib
 import sys
 import tempfile
@@ -281,22 +282,18 @@ def converted(network):
 def row(name, model):
     """The row of the table for what `converted` returns."""
     if isinstance(model, ValueError):
-        return f"| {name} | refused | {_short(_reason(model))} |"
+        lines = [line.strip() for line in str(model).splitlines()]
+        _, _, why = "; ".join(lines).partition("Received: ")
+        why = why.partition(". Give ")[0].partition("; What is inside")[0]
+        why = why.rpartition("became neurons.; ")[-1]
+        return f"| {name} | refused | {_short(why)} |"
     report = model.spikify_report
     reasons = [(change.activation, change.reason) for change in report.kept]
-    parts = [
+    text = "; ".join(
         f"{count} {activation} ({reason})"
         for (activation, reason), count in sorted(collections.Counter(reasons).items())
-    ]
-    text = "; ".join(parts) or "none"
-    return f"| {name} | {len(report.replaced)} | {_short(text)} |"
-
-
-def _reason(error):
-    """What the message of an error says after "Received: ", up to its advice."""
-    text = "; ".join(line.strip() for line in str(error).splitlines())
-    received = text.partition("Received: ")[2].partition(". Give ")[0]
-    return received.partition("; What is inside")[0].rpartition("became neurons.; ")[2]
+    )
+    return f"| {name} | {len(report.replaced)} | {_short(text or 'none')} |"
 
 
 def _short(why):
@@ -321,13 +318,10 @@ def check_task(model):
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/model.keras")
         loaded = keras.saving.load_model(f"{folder}/model.keras")
-    outputs, expected = (
-        made.predict(images, batch_size=2, verbose=0) for made in (loaded, model)
-    )
-    for array, wanted in zip(
-        keras.tree.flatten(outputs), keras.tree.flatten(expected), strict=True
-    ):
-        np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-5)
+    expected = model.predict(images, batch_size=2, verbose=0)
+    outputs = loaded.predict(images, batch_size=2, verbose=0)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    keras.tree.map_structure(close, outputs, expected)
 
 
 def _labels(model):

@@ -1,5 +1,5 @@
-"""Autodiff at its simplest, in float64: numbers that carry their derivative along, and
-a neuron written with them."""
+"""Autodiff at its simplest, in float64: numbers that carry their derivative along, a
+neuron written with them, and means over windows."""
 
 import numpy as np
 
@@ -53,6 +53,19 @@ def spike(distance):
         (distance.value >= 0).astype("float64"),
         sigmoid_surrogate(distance.value) * distance.derivative,
     )
+
+
+def averaged(steps, sizes, counts):
+    """Each step `(T, batch, ...)` has the mean of the steps of its window that count,
+    `(T, batch, 1, 1)`."""
+    means, first = [], 0
+    for size in sizes:
+        part = slice(first, first + size)
+        number = np.maximum(np.sum(counts[part], axis=0), 1.0)
+        mean = np.sum(counts[part] * steps[part], axis=0) / number
+        means += [counts[t] * mean for t in range(first, first + size)]
+        first += size
+    return np.stack(means)
 
 
 def rate_derivative(

@@ -18,10 +18,6 @@ class Dict(dict):
     scale = 1.0
 
 
-class List(list):
-    scale = 1.0
-
-
 class Float(float):
     scale = 1.0
 
@@ -35,10 +31,6 @@ class Slots(float):
 
 
 class Limit(keras.constraints.Constraint):
-    scale = 1.0
-
-
-class Start(keras.initializers.Initializer):
     scale = 1.0
 
 
@@ -84,8 +76,20 @@ def hidden_model():
     )
 
 
+def scale_of(held):
+    return held.scale
+
+
 def set_scale(held):
     held.scale = 3.0
+
+
+def called(held):
+    return held()
+
+
+def first(held):
+    return float(held[0])
 
 
 def fill(held):
@@ -94,6 +98,18 @@ def fill(held):
 
 def fill_list(held):
     held[0] = 3.0
+
+
+def fill_bytes(held):
+    held[0] = 3
+
+
+def fill_data(held):
+    fill(held.data)
+
+
+def ones():
+    return torch.ones(6)
 
 
 def inference_tensor():
@@ -111,6 +127,10 @@ def with_scale(held):
     return held
 
 
+def owner(**attributes):
+    return type("Owner", (), attributes)
+
+
 _OWNED = []
 
 
@@ -119,15 +139,30 @@ def alive():
     return weakref.ref(_OWNED[-1])
 
 
+# Keras replaces containers that are attributes themselves.
+OBJECTS = {
+    "attribute of a number": lambda: Float(1.0),
+    "slot of a number": lambda: with_scale(Slots()),
+    "attribute of a tuple": lambda: Point(1.0),
+    "constraint": Limit,
+    "dataclass": Settings,
+    "attribute of a member": lambda: with_scale(Number.ONE),
+    "class": lambda: owner(scale=1.0),
+    "attribute of a function": lambda: with_scale(lambda: None),
+    "attribute of a partial": lambda: with_scale(functools.partial(abs, 1.0)),
+}
+TENSORS = {
+    "data of a tensor": torch.exp,
+    "number that a tensor has": lambda held: float(held[:1]),
+    "list that a tensor has": lambda held: held.tolist()[0],
+    "array that a tensor has": lambda held: float(held.numpy()[0]),
+    "array of NumPy": lambda held: float(np.asarray(held)[0]),
+}
 HELD = {
-    # Keras replaces containers that are attributes themselves.
+    **{kind: (make, scale_of, set_scale) for kind, make in OBJECTS.items()},
+    **{kind: (ones, read, fill_data) for kind, read in TENSORS.items()},
     "attribute of a dict": (
         lambda: Settings(Dict()),
-        lambda held: held.scale.scale,
-        lambda held: set_scale(held.scale),
-    ),
-    "attribute of a list": (
-        lambda: Settings(List()),
         lambda held: held.scale.scale,
         lambda held: set_scale(held.scale),
     ),
@@ -136,54 +171,34 @@ HELD = {
         lambda held: getattr(held, "scale", 1.0),
         set_scale,
     ),
-    "attribute of a number": (lambda: Float(1.0), lambda held: held.scale, set_scale),
-    "slot of a number": (
-        lambda: with_scale(Slots()),
-        lambda held: held.scale,
-        set_scale,
-    ),
-    "attribute of a tuple": (lambda: Point(1.0), lambda held: held.scale, set_scale),
     "inside a tuple": (
         lambda: Point([1.0]),
-        lambda held: held.x[0],
+        lambda held: first(held.x),
         lambda held: fill_list(held.x),
     ),
-    "constraint": (Limit, lambda held: held.scale, set_scale),
-    "initializer": (Start, lambda held: held.scale, set_scale),
-    "dataclass": (Settings, lambda held: held.scale, set_scale),
     "property": (Settings, lambda held: held.doubled, set_scale),
     "member of an enumeration": (
         lambda: enum.Enum("Choice", {"ONE": Settings()}).ONE,
         lambda held: held.value.scale,
         lambda held: set_scale(held.value),
     ),
-    "attribute of a member": (
-        lambda: with_scale(Number.ONE),
-        lambda held: held.scale,
-        set_scale,
-    ),
-    "class": (
-        lambda: type("Owner", (), {"scale": 1.0}),
-        lambda held: held.scale,
-        set_scale,
-    ),
     "list of a class": (
-        lambda: type("Owner", (), {"scales": [1.0]}),
-        lambda held: held.scales[0],
+        lambda: owner(scales=[1.0]),
+        lambda held: first(held.scales),
         lambda held: fill_list(held.scales),
     ),
     "list of an enclosing function of a method": (
-        lambda: type("Owner", (), {"scale": staticmethod(on_its_list([1.0]))}),
+        lambda: owner(scale=staticmethod(on_its_list([1.0]))),
         lambda held: held.scale(),
         lambda held: fill_list(held.scale.__closure__[0].cell_contents),
     ),
     "method of a class": (
-        lambda: type("Owner", (), {"scale": lambda self: 1.0})(),
+        lambda: owner(scale=lambda self: 1.0)(),
         lambda held: held.scale(),
         lambda held: setattr(type(held), "scale", lambda self: 3.0),
     ),
     "method of an object": (
-        lambda: type("Owner", (), {"scale": lambda self: 1.0})(),
+        lambda: owner(scale=lambda self: 1.0)(),
         lambda held: held.scale(),
         lambda held: setattr(held, "scale", lambda: 3.0),
     ),
@@ -200,22 +215,17 @@ HELD = {
     "model in an object": (
         hidden_model,
         lambda held: held.model(ops.ones((1, 6))),
-        lambda held: setattr(held.model.layers[-1], "scale", 3.0),
+        lambda held: set_scale(held.model.layers[-1]),
     ),
     "variable of an enclosing function": (
         enclosing,
-        lambda held: held(),
+        called,
         lambda held: held.change(3.0),
     ),
     "list of an enclosing function": (
         lambda: on_its_list([1.0]),
-        lambda held: held(),
+        called,
         lambda held: fill_list(held.__closure__[0].cell_contents),
-    ),
-    "attribute of a function": (
-        lambda: with_scale(lambda: None),
-        lambda held: held.scale,
-        set_scale,
     ),
     "default of a function": (
         lambda: types.FunctionType(with_default.__code__, globals(), argdefs=(1.0,)),
@@ -224,12 +234,12 @@ HELD = {
     ),
     "list as a default": (
         lambda: lambda scales=[1.0]: scales[0],
-        lambda held: held(),
+        called,
         lambda held: fill_list(held.__defaults__[0]),
     ),
     "code of a function": (
         lambda: types.FunctionType((lambda: 1.0).__code__, globals()),
-        lambda held: held(),
+        called,
         lambda held: setattr(held, "__code__", (lambda: 3.0).__code__),
     ),
     "method of a dict": (
@@ -237,67 +247,33 @@ HELD = {
         lambda held: held("a"),
         lambda held: held.__self__.update(a=3.0),
     ),
-    "attribute of a partial": (
-        lambda: with_scale(functools.partial(abs, 1.0)),
-        lambda held: held.scale,
-        set_scale,
-    ),
     "keyword of a partial": (
         lambda: functools.partial(with_default, scale=1.0),
         lambda held: held(1.0),
         lambda held: held.keywords.update(scale=3.0),
     ),
-    "array": (lambda: np.ones(6), lambda held: float(held[0]), fill),
+    "array": (lambda: np.ones(6), first, fill),
     "array in an object": (
         lambda: Settings(np.ones(6)),
         lambda held: ops.convert_to_tensor(held.scale),
         lambda held: fill(held.scale),
     ),
-    "bytes": (
-        lambda: bytearray(b"a"),
-        lambda held: float(held[0]),
-        lambda held: held.extend(held) or (held.pop(0) and held.insert(0, 3)),
-    ),
+    "bytes": (lambda: bytearray(b"a"), first, fill_bytes),
     "queue": (
         lambda: collections.deque([1.0]),
-        lambda held: held[0],
+        first,
         lambda held: held.appendleft(3.0),
     ),
-    "tensor": (lambda: torch.ones(6), lambda held: held + 1.0, fill),
+    "tensor": (ones, lambda held: held + 1.0, fill),
     "view of a tensor": (
         lambda: torch.ones(2, 6),
         lambda held: torch.exp(held[1]),
         lambda held: fill(held[1:]),
     ),
-    "data of a tensor": (
-        lambda: torch.ones(6),
-        torch.exp,
-        lambda held: fill(held.data),
-    ),
     "other data of a tensor": (
-        lambda: torch.ones(6),
+        ones,
         torch.exp,
         lambda held: setattr(held, "data", torch.zeros(6)),
-    ),
-    "number that a tensor has": (
-        lambda: torch.ones(6),
-        lambda held: float(held[:1]),
-        lambda held: fill(held.data),
-    ),
-    "list that a tensor has": (
-        lambda: torch.ones(6),
-        lambda held: held.tolist()[0],
-        lambda held: fill(held.data),
-    ),
-    "array that a tensor has": (
-        lambda: torch.ones(6),
-        lambda held: float(held.numpy()[0]),
-        lambda held: fill(held.numpy()),
-    ),
-    "array of NumPy": (
-        lambda: torch.ones(6),
-        lambda held: float(np.asarray(held)[0]),
-        lambda held: fill(held.data),
     ),
     "decision by a tensor": (
         lambda: torch.ones(()),
@@ -309,13 +285,8 @@ HELD = {
         torch.exp,
         lambda held: fill(held.numpy()),
     ),
-    "array of a tensor": (
-        lambda: torch.ones(6),
-        lambda held: float(held[0]),
-        lambda held: fill(held.numpy()),
-    ),
     "memory of another library": (
-        lambda: torch.ones(6),
+        ones,
         torch.exp,
         lambda held: fill(np.from_dlpack(held)),
     ),

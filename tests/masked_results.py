@@ -3,7 +3,7 @@ of masked rows."""
 
 import keras
 import numpy as np
-from helpers import to_numpy, training_step
+from helpers import to_numpy, training_results
 from keras import ops
 
 from keras_ratesnn.gradients import Rate
@@ -33,41 +33,14 @@ class WithMask(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        mask = keras.tree.map_structure(
-            lambda of_input: (
-                None if of_input is None else ops.convert_to_tensor(of_input)
-            ),
-            self.time_mask,
-        )
+        mask = ops.convert_to_tensor(self.time_mask)
         return self.model(inputs, training=training, mask=mask)
 
 
 def results(model, x, y=Y, mask=MASK, loss=None):
     """The loss, the gradients, the outputs and the moving statistics after a training
     step."""
-    return results_of_each(model, [x], y, mask, loss)[0]
-
-
-def results_of_each(model, batches, y=Y, mask=MASK, loss=None):
-    """`results` of each of several batches, with the same moving statistics before
-    it."""
-    step, found = (
-        training_step(model if mask is None else WithMask(model, mask), loss),
-        [],
-    )
-    before = [to_numpy(variable) for variable in model.network.non_trainable_variables]
-    for x in batches:
-        for variable, value in zip(
-            model.network.non_trainable_variables, before, strict=True
-        ):
-            variable.assign(value)
-        value, gradients, outputs = step(x, y)
-        found.append(
-            [
-                value,
-                *gradients.values(),
-                outputs,
-                *map(to_numpy, model.network.non_trainable_variables),
-            ]
-        )
-    return found
+    trained = model if mask is None else WithMask(model, mask)
+    value, gradients, outputs = training_results(trained, x, y, loss)
+    state = [to_numpy(variable) for variable in model.network.non_trainable_variables]
+    return [value, *gradients.values(), outputs, *state]

@@ -6,8 +6,8 @@ import pathlib
 
 import keras
 import numpy as np
-from helpers import to_numpy
-from keras import layers, ops
+from helpers import compiled, training_results
+from keras import layers
 
 import keras_ratesnn as rsnn
 
@@ -67,46 +67,15 @@ class NextCase:
                 f"{layer}/kernel": f"{layer}.weight",
                 f"{layer}/bias": f"{layer}.bias",
             }
-        logits, optimizer = self.arrays["logits"], Remembers(self.settings["lr"])
-
-        def logits_error(y, outputs):
-            return ops.max(
-                ops.abs(ops.subtract(outputs, logits))
-                / ops.convert_to_tensor(1e-5 + 1e-3 * np.abs(logits))
-            )
-
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(optimizer, loss, metrics=[logits_error])
-        losses = []
-        for step in range(self.settings["sgd_steps"]):
-            value, error = model.train_on_batch(self.x, self.y)
-            losses.append(value)
-            if step == 0:
-                assert error <= 1.0
-                for variable, gradient in zip(
-                    model.trainable_variables, optimizer.gradients, strict=True
-                ):
-                    expected, path = (
-                        self.arrays[f"grad/{names[variable.path]}"],
-                        variable.path,
-                    )
-                    error = np.linalg.norm(
-                        to_numpy(gradient) - expected.reshape(gradient.shape)
-                    )
-                    assert error < 1e-3 * max(np.linalg.norm(expected), 1e-6), (
-                        path,
-                        error,
-                    )
+        _, gradients, outputs = training_results(model, self.x, self.y)
+        np.testing.assert_allclose(outputs, self.arrays["logits"], rtol=1e-3, atol=1e-5)
+        for path, gradient in gradients.items():
+            expected = self.arrays[f"grad/{names[path]}"].reshape(gradient.shape)
+            error = np.linalg.norm(gradient - expected)
+            assert error < 1e-3 * max(np.linalg.norm(expected), 1e-6), path
+        compiled(model, keras.optimizers.SGD(self.settings["lr"]))
+        losses = [
+            model.train_on_batch(self.x, self.y)
+            for _ in range(self.settings["sgd_steps"])
+        ]
         np.testing.assert_allclose(losses, self.arrays["losses"], rtol=1e-3)
-
-
-class Remembers(keras.optimizers.SGD):
-    """Keeps the gradients of the last step."""
-
-    def build(self, variables):
-        super().build(variables)
-        self.gradients = self.add_optimizer_variables(variables, "gradient")
-
-    def update_step(self, gradient, variable, learning_rate):
-        self.assign(self.gradients[self._get_variable_index(variable)], gradient)
-        super().update_step(gradient, variable, learning_rate)

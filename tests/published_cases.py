@@ -9,12 +9,12 @@ program, its commit and the arguments.
 
 import json
 import pathlib
+import re
 
 import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.models.published._names import Table
 
 ATTENTION = {
     "q": "query_neuron",
@@ -26,7 +26,7 @@ ATTENTION = {
 ATTENTION["x"] = "input_neuron"
 
 
-def of_blocks(theirs, ours, attention, mlp):
+def block_neurons(theirs, ours, attention, mlp):
     """The neurons in the blocks of a transformer."""
     return {
         **{
@@ -79,7 +79,7 @@ SPIKFORMER = {
     "patch_embed.proj_lif": "patches1_neuron",
     "patch_embed.proj_lif{n}": "patches{n+1}_neuron",
     "patch_embed.rpe_lif": "patches_position_neuron",
-    **of_blocks("block.{b}", "block{b+1}", "attn", "fc"),
+    **block_neurons("block.{b}", "block{b+1}", "attn", "fc"),
 }
 QKFORMER = {
     "patch_embed1.proj_lif": "patches1_1_neuron",
@@ -87,10 +87,10 @@ QKFORMER = {
     "patch_embed{p}.proj_res_lif": "patches{p}_shortcut_neuron",
     "patch_embed{p}.proj3_lif": "patches{p}_1_neuron",
     "patch_embed{p}.proj4_lif": "patches{p}_2_neuron",
-    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "tssa", "mlp"),
-    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "tssa", "fc"),
-    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "ssa", "mlp"),
-    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "attn", "fc"),
+    **block_neurons("stage{s}.{b}", "stage{s}_block{b+1}", "tssa", "mlp"),
+    **block_neurons("stage{s}.{b}", "stage{s}_block{b+1}", "tssa", "fc"),
+    **block_neurons("stage{s}.{b}", "stage{s}_block{b+1}", "ssa", "mlp"),
+    **block_neurons("stage{s}.{b}", "stage{s}_block{b+1}", "attn", "fc"),
 }
 MAXFORMER = {
     "patch_embed{p}.max_embed1.embed_lif": "patches{p}_neuron",
@@ -98,7 +98,7 @@ MAXFORMER = {
     "stage{s}.{b}.mixer.conv_neuron": "stage{s}_block{b+1}_depthwise_neuron",
     "stage{s}.{b}.mixer.conv5_neuron": "stage{s}_block{b+1}_depthwise_neuron",
     "head_lif": "neuron",
-    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "attn", "fc"),
+    **block_neurons("stage{s}.{b}", "stage{s}_block{b+1}", "attn", "fc"),
 }
 NEURONS |= {f"spikformer_{edition}": SPIKFORMER for edition in ("cifar", "imagenet")}
 NEURONS |= {f"qkformer_{edition}": QKFORMER for edition in ("cifar", "imagenet")}
@@ -146,9 +146,9 @@ for theirs, ours in {
     "block4.{b}": "stage5_block{b+1}",
 }.items():
     ESPIKEFORMER[f"{theirs}.conv.spike{{n}}"] = f"{ours}_separable_neuron{{n}}"
-    of_block = of_blocks(theirs, ours, "attn", "fc")
+    in_block = block_neurons(theirs, ours, "attn", "fc")
     LARGE |= {
-        name.replace("x_lif", "head_lif"): neuron for name, neuron in of_block.items()
+        name.replace("x_lif", "head_lif"): neuron for name, neuron in in_block.items()
     }
 ESPIKEFORMER |= {
     name.replace("_lif", "_spike"): neuron for name, neuron in LARGE.items()
@@ -227,28 +227,25 @@ class Case:
 
     def model(self, **kwargs):
         """The network; `kwargs` replace the arguments that weights do not tell."""
-        library = self.meta["library"] or {
-            "arguments": {"heads": self.meta["arguments"].get("num_heads")}
-        }
-        heads = library["arguments"].get("heads")
-        # Those of each stage are told.
-        own = {
-            "timesteps": self.meta["timesteps"],
-            "heads": heads if isinstance(heads, int) else None,
-        }
+        heads = self.meta["arguments"].get("num_heads")
+        if self.meta["library"]:
+            heads = self.meta["library"]["arguments"].get("heads")
         arguments = {
-            **own,
+            "path": self.path,
+            "timesteps": self.meta["timesteps"],
+            # Those of each stage are told.
+            "heads": heads if isinstance(heads, int) else None,
             "input_shape": self.x.shape[-3:],
             "verbose": False,
-            **kwargs,
         }
-        return rsnn.models.from_checkpoint(**{"path": self.path, **arguments})
+        return rsnn.models.from_checkpoint(**{**arguments, **kwargs})
+
+    def report(self, **kwargs):
+        return self.model(**kwargs).checkpoint_report
 
     @property
     def logits(self):
-        return self.arrays[
-            "logits_single" if "logits_single" in self.arrays else "logits"
-        ]
+        return self.arrays.get("logits_single", self.arrays["logits"])
 
     def counts(self, batch=False):
         """The authors' spikes by our names of layers: arrays `(samples, T)`; of
@@ -257,27 +254,32 @@ class Case:
         The last neurons of the large E-SpikeFormer, `None` here, are those before a
         classifier that this case does without.
         """
-        table = Table(NEURONS[self.name])
-        counts = self.arrays[
-            "counts_single"
-            if "counts_single" in self.arrays and not batch
-            else "counts"
-        ]
-        return {
-            table.find(layer): count.T
-            for layer, count in zip(self.arrays["layers"].tolist(), counts, strict=True)
-        }
+        counts = self.arrays["counts"]
+        if not batch:
+            counts = self.arrays.get("counts_single", counts)
+        layers = [our_name(NEURONS[self.name], name) for name in self.arrays["layers"]]
+        return {layer: count.T for layer, count in zip(layers, counts, strict=True)}
+
+
+def our_name(names, layer):
+    """Of the first entry that fits a layer of the authors, or `None`."""
+    for theirs, ours in names.items():
+        pattern = re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(theirs))
+        numbers = re.fullmatch(pattern, str(layer))
+        if numbers:
+            for name, number in numbers.groupdict().items():
+                ours = ours.replace(f"{{{name}}}", number)
+                ours = ours.replace(f"{{{name}+1}}", str(int(number) + 1))
+            return ours
+    return None
 
 
 def counted(model, x):
     """The spikes of each neuron layer: arrays `(samples, T)`."""
-    found = {}
-    for sample in range(len(x)):
-        rates = rsnn.analysis.firing_rates(model, x[sample : sample + 1])
-        for layer, steps, neurons in zip(
-            rates.layers, rates.by_step, rates.by_neuron, strict=True
-        ):
-            found.setdefault(layer, []).append(
-                np.rint(np.asarray(steps) * neurons.size)
-            )
-    return {layer: np.array(counts) for layer, counts in found.items()}
+    samples = []
+    for sample in x:
+        rates = rsnn.analysis.firing_rates(model, sample[None])
+        sizes = [neurons.size for neurons in rates.by_neuron]
+        samples.append(np.rint(np.array(rates.by_step) * np.array(sizes)[:, None]))
+    counts = np.stack(samples, axis=1)
+    return dict(zip(rates.layers, counts, strict=True))

@@ -17,50 +17,41 @@ import numpy as np
 from keras_alone import imported_alone
 
 BATCH = 8
-CASES = {
-    "rate, multi, attention and time mean": {
-        "gradient": "rate",
-        "step_mode": "multi",
-        "attention": True,
-        "mean": True,
-        "samples": 2 * BATCH + 5,
-        "evaluated": True,
-    },
-    "rate, single, timed, quantised": {
-        "gradient": "rate",
-        "step_mode": "single",
-        "timed": True,
-        "weights": "int4",
-        "samples": 2 * BATCH,
-    },
-    "sltt, single, online": {
-        "gradient": "sltt",
-        "step_mode": "single",
-        "online": True,
-        "samples": 2 * BATCH,
-    },
-    "rate, multi, dropout": {
-        "gradient": "rate",
-        "step_mode": "multi",
-        "rate": 0.3,
-        "samples": 2 * BATCH,
-    },
-    "rate, multi, padded": {
-        "gradient": "rate",
-        "step_mode": "multi",
-        "padded": True,
-        "timed": True,
-        "samples": 2 * BATCH,
-    },
-    "bptt, multi, padded, sequences": {
-        "gradient": "bptt",
-        "step_mode": "multi",
-        "padded": True,
-        "timed": True,
-        "sequences": True,
-        "samples": 2 * BATCH + 3,
-    },
-}
+
+
+def with_methods(cases):
+    """The cases with the method and the step mode that their names begin with."""
+    made = {}
+    for name, options in cases.items():
+        gradient, step_mode, *_ = name.split(", ")
+        made[name] = {"gradient": gradient, "step_mode": step_mode, **options}
+    return made
+
+
+PADDED = {"padded": True, "timed": True, "samples": 2 * BATCH}
+CASES = with_methods(
+    {
+        "rate, multi, attention and time mean": {
+            "attention": True,
+            "mean": True,
+            "samples": 2 * BATCH + 5,
+            "evaluated": True,
+        },
+        "rate, single, timed, quantised": {
+            "timed": True,
+            "weights": "int4",
+            "samples": 2 * BATCH,
+        },
+        "sltt, single, online": {"online": True, "samples": 2 * BATCH},
+        "rate, multi, dropout": {"rate": 0.3, "samples": 2 * BATCH},
+        "rate, multi, padded": PADDED,
+        "bptt, multi, padded, sequences": {
+            **PADDED,
+            "sequences": True,
+            "samples": 2 * BATCH + 3,
+        },
+    }
+)
 OTHERS = [
     "noise",
     "mistakes",
@@ -69,69 +60,27 @@ OTHERS = [
     "silence",
     "padded evaluation",
 ]
-MORE_CASES = {
-    "bptt, multi, timed": {
-        "gradient": "bptt",
-        "step_mode": "multi",
-        "timed": True,
-        "samples": 2 * BATCH,
-    },
-    "ottt, single": {
-        "gradient": "ottt",
-        "step_mode": "single",
-        "samples": 2 * BATCH + 3,
-    },
-    "sltt, single": {
-        "gradient": "sltt",
-        "step_mode": "single",
-        "samples": 2 * BATCH + 5,
-    },
-    "bptt, single": {
-        "gradient": "bptt",
-        "step_mode": "single",
-        "samples": 2 * BATCH + 5,
-    },
-    "sltt, single, time mean": {
-        "gradient": "sltt",
-        "step_mode": "single",
-        "mean": True,
-        "timed": True,
-        "samples": 2 * BATCH,
-    },
-    "bptt, multi, time mean": {
-        "gradient": "bptt",
-        "step_mode": "multi",
-        "mean": True,
-        "samples": 2 * BATCH + 3,
-    },
-    "rate, multi, online": {
-        "gradient": "rate",
-        "step_mode": "multi",
-        "online": True,
-        "samples": 2 * BATCH + 3,
-    },
-    "bptt, multi, padded": {
-        "gradient": "bptt",
-        "step_mode": "multi",
-        "padded": True,
-        "timed": True,
-        "samples": 2 * BATCH,
-    },
-    "rate, single, padded": {
-        "gradient": "rate",
-        "step_mode": "single",
-        "padded": True,
-        "timed": True,
-        "samples": 2 * BATCH,
-    },
-    "sltt at a random step, single, padded": {
-        "gradient": {"class_name": "keras_ratesnn>SLTT", "config": {"random_steps": 1}},
-        "step_mode": "single",
-        "padded": True,
-        "timed": True,
-        "samples": 2 * BATCH,
-    },
-}
+MORE_CASES = with_methods(
+    {
+        "bptt, multi, timed": {"timed": True, "samples": 2 * BATCH},
+        "ottt, single": {"samples": 2 * BATCH + 3},
+        "bptt, single": {"samples": 2 * BATCH + 5},
+        "sltt, single, time mean": {
+            "mean": True,
+            "timed": True,
+            "samples": 2 * BATCH,
+        },
+        "rate, multi, online": {"online": True, "samples": 2 * BATCH + 3},
+        "rate, single, padded": PADDED,
+        "sltt at a random step, single, padded": {
+            **PADDED,
+            "gradient": {
+                "class_name": "keras_ratesnn>SLTT",
+                "config": {"random_steps": 1},
+            },
+        },
+    }
+)
 PADDING = -9.0
 STEPS = {False: 2, True: 3}
 """The number of time steps, without and with padding."""
@@ -396,15 +345,15 @@ def silence(replica):
         keras.layers.BatchNormalization()(keras.layers.Dense(5)(x))
     )
     model = compiled(keras.Model(inputs, keras.layers.Dense(3)(x)), "rate", "multi", 2)
-    samples, of_process = np.repeat([[1.0] * 4, [0.0] * 4], 40, axis=0), slice(None)
+    samples, part = np.repeat([[1.0] * 4, [0.0] * 4], 40, axis=0), slice(None)
     if replica is None:
         samples = samples[20:60]
     else:
-        of_process = slice(40 * replica, 40 * (replica + 1))
+        part = slice(40 * replica, 40 * (replica + 1))
     batch_size = 40 if replica is None else 32 - replica
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        x = samples[of_process]
+        x = samples[part]
         model.fit(
             x,
             np.zeros((len(x), 3)),

@@ -1,6 +1,6 @@
 /*
  * A spiking network in the page: what is drawn goes through it, one time step after the other; spikes, membranes and vote are
- * shown. docs/mkdocs/live_assets.py writes the network, and the runtime for it, to assets.js beside this file.
+ * shown. docs/mkdocs/live.py writes the network, and the runtime for it, to assets.js beside this file.
  *
  * `#stroke=20,20 80,20 50,90;30,60 70,60` in the address draws lines through points, in percent of the canvas.
  */

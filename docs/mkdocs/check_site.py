@@ -37,6 +37,9 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         self.anchors |= {attributes.get("id"), attributes.get("name")}
+        if attributes.get("rel") == "canonical":
+            # The page's own address, which is not loaded.
+            return
         address = attributes.get("href" if tag == "a" else LOADED.get(tag, ""))
         if address:
             self.addresses.append((tag, address))

@@ -13,6 +13,8 @@ import urllib.parse
 import griffe
 from tutorials import page_as_notebook, page_of_example
 
+from recipes import addresses
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PAGES = {
     "recipes/README.md": "recipes.md",
@@ -27,23 +29,33 @@ LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ELSEWHERE = re.compile(r"[a-z]+:")
 
 
+def on_config(config):
+    """The addresses of the site and of the repository, as far as they are known. The
+    theme's `repo_url` would load numbers of it from the network."""
+    repository = addresses.repository()
+    config.site_url = addresses.site(repository) or None
+    if repository:
+        link = {"icon": "fontawesome/brands/git-alt", "link": repository}
+        config.extra["social"] = [link | {"name": "Repository"}]
+    return config
+
+
 def on_files(files, config):
     # Tests read this file where there is no MkDocs.
     from mkdocs.structure.files import File
 
+    repository = addresses.repository()
     for source, page in PAGES.items():
         text = (ROOT / source).read_text()
         if source.endswith(".py"):
             text = page_of_example(text)
         files.append(File.generated(config, page, content=text))
     for path in (ROOT / "docs" / "tutorials").glob("*.md"):
-        files.append(
-            File.generated(
-                config,
-                f"tutorials/{path.stem}.ipynb",
-                content=page_as_notebook(path.read_text()),
-            )
-        )
+        page = f"tutorials/{path.name}"
+        text = with_links_of_site(path.read_text(), page, repository)
+        notebook = page_as_notebook(text, repository)
+        address = f"tutorials/{path.stem}.ipynb"
+        files.append(File.generated(config, address, content=notebook))
     return files
 
 
@@ -66,16 +78,23 @@ MARKDOWN = {}
 
 def on_page_markdown(markdown, page, **kwargs):
     name = page.file.src_uri
-    MARKDOWN[name] = with_links_of_site(markdown, name)
+    repository = addresses.repository()
+    MARKDOWN[name] = with_links_of_site(markdown, name, repository)
     if name.startswith("tutorials/"):
-        title, text = markdown.split("\n", 1)
-        markdown = (
-            f"{title}\n\n[This page as a notebook]({page.file.name}.ipynb){{ "
-            f"download }}\n{text}"
-        )
+        markdown = with_notebook(markdown, name, repository)
     if name.startswith("api/") and name != "api/index.md":
         markdown = with_entries(markdown)
-    return with_links_of_site(with_titles_of_backends(markdown), name)
+    return with_links_of_site(with_titles_of_backends(markdown), name, repository)
+
+
+def with_notebook(markdown, page, repository):
+    """The text of a tutorial, with links to its notebook below the title."""
+    title, text = markdown.split("\n", 1)
+    notebook = page.removesuffix(".md") + ".ipynb"
+    links = f"[This page as a notebook]({posixpath.basename(notebook)}){{ download }}"
+    if colab := addresses.colab(repository, notebook):
+        links += f" [Open in Colab]({colab}){{ .md-button }}"
+    return f"{title}\n\n{links}\n{text}"
 
 
 def on_post_build(config):
@@ -173,11 +192,12 @@ def with_titles_of_backends(markdown):
     )
 
 
-def with_links_of_site(markdown, page):
+def with_links_of_site(markdown, page, repository):
     """The text of a page, with links between pages of the site, which have titles where
     the repository has names of files.
 
-    Links to other files of the repository become plain text.
+    Links to other files lead to the repository; while its address is not known, they
+    become plain text.
     """
     source = next(
         (path for path, name in PAGES.items() if name == page),
@@ -194,7 +214,8 @@ def with_links_of_site(markdown, page):
         elif path.startswith("docs/"):
             place = path.removeprefix("docs/")
         elif (ROOT / path).exists():
-            return text
+            absolute = f"{repository}/blob/HEAD/{path}{anchor}"
+            return f"[{text}]({absolute})" if repository else text
         else:
             return match[0]
         if text.endswith(".md"):

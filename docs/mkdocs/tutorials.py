@@ -16,7 +16,10 @@ import shutil
 import sys
 import tempfile
 import textwrap
+import urllib.parse
 from unittest import mock
+
+from recipes import addresses
 
 DOCS = pathlib.Path(__file__).parent.parent.absolute()
 BLOCK = re.compile(
@@ -24,10 +27,12 @@ BLOCK = re.compile(
 )
 """A block of Python of a tutorial, and what it has printed."""
 
-FIRST = """# In a clone of the repository:
-%pip install -q -e ".[torch,recipes,plots,export{}]"
+INSTALL = """%pip install -q -e ".[torch,recipes,plots,export{extras}]"
 %env KERAS_BACKEND=torch"""
-LINK = re.compile(r"\]\(([^):#\s]+)\.(?:md|py)(#[^)\s]*)?\)")
+CLONE = """!git clone -q --depth 1 {repository} keras_ratesnn
+%cd keras_ratesnn
+"""
+LINK = re.compile(r"\]\(([^):#\s]+)(#[^)\s]*)?\)")
 
 
 def page_of_example(source):
@@ -50,27 +55,55 @@ def page_of_example(source):
     return "\n".join([f"# {facts['Title']}\n", about, *blocks])
 
 
-def page_as_notebook(markdown):
-    """The notebook of a page, as JSON: a cell that installs the library, then its text
-    and its blocks of Python, in order.
+def page_as_notebook(markdown, repository):
+    """The notebook of a tutorial, as JSON: a cell that installs the library, then its
+    text and its blocks of Python, in order.
 
-    What the blocks have printed is left out, since they print it again; links lead to
-    pages of the site.
+    What the blocks have printed is left out, since they print it again.
     """
     # The site alone needs it.
     import jupytext
 
     code = BLOCK.sub(lambda match: f"```python\n{match[1]}```\n", markdown)
-    notebook = jupytext.reads(LINK.sub(r"](\1.html\2)", code), fmt="md")
-    first = FIRST.format(",timeseries" if "timeseries]" in markdown else "")
-    cells = jupytext.reads(f"```python\n{first}\n```\n", fmt="md").cells
-    notebook.cells = cells + notebook.cells
+    notebook = jupytext.reads(code, fmt="md")
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            site = addresses.site(repository)
+            cell.source = with_links_of_notebooks(cell.source, site)
+    first = f"```python\n{first_cell(markdown, repository)}\n```\n"
+    notebook.cells = jupytext.reads(first, fmt="md").cells + notebook.cells
     notebook.metadata["kernelspec"] = {
         "name": "python3",
         "display_name": "Python 3",
         "language": "python",
     }
     return jupytext.writes(notebook, fmt="ipynb")
+
+
+def first_cell(markdown, repository):
+    """What installs the library in a notebook: from a clone that it makes, or, if the
+    address is not known, in the one that it is started in."""
+    extras = ",timeseries" if "timeseries]" in markdown else ""
+    begin = (
+        CLONE.format(repository=repository)
+        if repository
+        else "# In a clone of the repository:\n"
+    )
+    return begin + INSTALL.format(extras=extras)
+
+
+def with_links_of_notebooks(markdown, site):
+    """The text of a cell, with links to pages of the site: absolute ones if its address
+    is known, since a notebook may be opened elsewhere."""
+
+    def replace(match):
+        target, anchor = match[1], match[2] or ""
+        target = re.sub(r"\.(md|py)$", ".html", target)
+        if site:
+            target = urllib.parse.urljoin(f"{site}tutorials/", target)
+        return f"]({target}{anchor})"
+
+    return LINK.sub(replace, markdown)
 
 
 def run(page):

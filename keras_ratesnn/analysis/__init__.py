@@ -21,6 +21,7 @@ from keras_ratesnn.analysis.activity.single_neurons import (
     membranes,
     raster,
 )
+from keras_ratesnn.analysis.audits.audit import Audit, AuditedNumber, audit
 from keras_ratesnn.analysis.costs.energy import Energy, energy
 from keras_ratesnn.analysis.costs.ledger import Costs, Ledger, Rival, Traffic
 from keras_ratesnn.analysis.gradients.gradient_agreement import (
@@ -34,6 +35,8 @@ from keras_ratesnn.observed_model import ObservedModel, observed
 __all__ = [
     "AccuracyOverTime",
     "AccuracyUntilSure",
+    "Audit",
+    "AuditedNumber",
     "Costs",
     "Energy",
     "FiringRates",
@@ -50,6 +53,7 @@ __all__ = [
     "UntilSure",
     "accuracy_over_time",
     "accuracy_until_sure",
+    "audit",
     "energy",
     "firing_rates",
     "gradient_agreement",

@@ -9,7 +9,7 @@ settings.py           the settings, and their options on command lines
 cases.py              the networks: the library's methods, and the same without time
 peers.py              the same networks in other libraries on PyTorch
 translated.py         a network of this library in another one
-measure.py            what a step costs, beside the floor
+measure.py            what a step costs, of us and of others, beside the floor
 timing.py             interleaved runs, the floor, medians and spreads
 costs.py              FLOPs and memory, as reported by the backend
 processes.py          steps of other libraries in a process of their own

@@ -83,24 +83,14 @@ def compare(arguments):
 def recipes_of(arguments):
     """The recipes to train, a dictionary from `(timesteps, method, seed)`; raises
     TypeError or ValueError for a mistake."""
-    from recipes import catalogue, methods
+    from recipes import methods
     from recipes.settings import TEACHING_SETTINGS
 
-    refused = {
-        "seed": "Pass --seeds.",
-        "timesteps": "Pass --timesteps.",
-        **methods.in_place_of_set(arguments.methods),
-        **dict.fromkeys(TEACHING_SETTINGS, "The spiking network is trained alone."),
-    }
-    recipes = {}
-    for timesteps in arguments.timesteps:
-        for method in arguments.methods:
-            for seed in range(arguments.seeds):
-                settings = methods.assignments(method)
-                settings += [f"timesteps={timesteps}", f"seed={seed}"]
-                recipe = catalogue.chosen(arguments, refused, settings)
-                recipe.check_classifies("benchmark.against_timesteps")
-                recipes[timesteps, method, seed] = recipe
+    alone = dict.fromkeys(TEACHING_SETTINGS, "The spiking network is trained alone.")
+    assignments = {name: methods.assignments(name) for name in arguments.methods}
+    recipes = methods.cases(arguments, assignments, arguments.timesteps, alone)
+    for recipe in recipes.values():
+        recipe.check_classifies("benchmark.against_timesteps")
     return recipes
 
 

@@ -1,6 +1,7 @@
 """The answers to the questions of `gpu.py`: functions that write rows, dictionaries
 with the name of the `row`, as soon as they are measured."""
 
+import contextlib
 import datetime
 import functools
 import gc
@@ -16,7 +17,6 @@ import keras
 import numpy as np
 from keras import ops
 
-import keras_ratesnn
 from recipes import device
 from recipes.atomic_files import one_line
 from recipes.benchmark import cases, measure, timing
@@ -93,8 +93,6 @@ def about(write, is_evidence):
     import torch
 
     fix_tf32(True)
-    distributions = importlib.metadata.packages_distributions().values()
-    installed = {name for names in distributions for name in names}
     told = {
         "is_evidence": is_evidence,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -103,8 +101,11 @@ def about(write, is_evidence):
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cudnn.benchmark": torch.backends.cudnn.benchmark,
-        **device.versions(name for name in PACKAGES if name in installed),
+        **device.versions(),
     }
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            told[name] = importlib.metadata.version(name)
     if device.gpu():
         properties = torch.cuda.get_device_properties(0)
         told["CUDA"] = torch.version.cuda
@@ -278,20 +279,18 @@ def moved_logits(expected, logits):
     }
 
 
-def agreement(write, settings, compiler=None):
+def agreement(write, settings):
     """Graphs against eager mode: the relative differences of losses, and of gradients
     in the first and in the last step.
 
     Args:
         write: Function of a row.
         settings: Dictionary, the arguments of `Settings`, with one T.
-        compiler: One of PyTorch's compilers. Defaults to `None`, the one that the
-            library uses.
     """
     settings = configured(settings, tf32=False)
     for method in settings.methods:
         expected, _ = _trained_by(settings, method, False)
-        with _recorded_at_once(compiler):
+        with measure.recorded_at_once():
             results, engine = _trained_by(settings, method, settings.jit_compile)
         errors = {
             kind: gradient_error(results[kind], expected[kind])
@@ -299,14 +298,6 @@ def agreement(write, settings, compiler=None):
         }
         losses = loss_error(results["losses"], np.array(expected["losses"]))
         write({"row": f"{method}, {engine}", "losses": losses, **errors})
-
-
-def _recorded_at_once(compiler):
-    return measure.recorded_at_once(**_engine(compiler))
-
-
-def _engine(compiler):
-    return {"compiler": compiler} if compiler else {}
 
 
 def _trained_by(settings, method, jit_compile):
@@ -364,18 +355,18 @@ def gradient_error(gradients, expected):
 # Times
 
 
-def compilation(write, settings, compiler=None):
+def compilation(write, settings):
     """Compiles a graph that is timed later, into the cache of PyTorch's compiler."""
     settings = configured(settings)
     (method,), (timesteps,) = settings.methods, settings.timesteps
     model = cases.trainer(settings, method, timesteps)
     step = functools.partial(model.train_on_batch, *cases.batch(settings, timesteps))
-    with _recorded_at_once(compiler):
+    with measure.recorded_at_once():
         warm = measure.warm_up(step, measure.compiling_calls(settings, method))
     write({"row": method, "seconds": sum(warm.compiling_seconds)})
 
 
-def first_steps(write, settings, compiler=None):
+def first_steps(write, settings):
     """The first training steps with empty caches, up to the first that replays the
     graph."""
     with tempfile.TemporaryDirectory() as empty:
@@ -384,23 +375,21 @@ def first_steps(write, settings, compiler=None):
         (method,), (timesteps,) = settings.methods, settings.timesteps
         model = cases.trainer(settings, method, timesteps)
         batch = cases.batch(settings, timesteps)
-        with keras_ratesnn.engine_settings(**_engine(compiler)):
-            steps = max(measure.compiling_calls(settings, method)) + 1
-            begin = time.perf_counter()
-            for _ in range(steps):
-                model.train_on_batch(*batch)
-            device.synchronize()
-            seconds = time.perf_counter() - begin
+        steps = max(measure.compiling_calls(settings, method)) + 1
+        begin = time.perf_counter()
+        for _ in range(steps):
+            model.train_on_batch(*batch)
+        device.synchronize()
+        seconds = time.perf_counter() - begin
     write({"row": f"{method}, {model.engine}", "steps": steps, "seconds": seconds})
 
 
-def steps(write, settings, compiler=None, needs_gpu=False):
+def steps(write, settings, needs_gpu=False):
     """Training steps: each as soon as it is warm, and with the others in turn.
 
     Args:
         write: Function of a row.
         settings: Dictionary, the arguments of `Settings`, with one T.
-        compiler: As in `agreement`.
         needs_gpu: Boolean, whether to fail without a GPU. Defaults to `False`.
 
     Raises:
@@ -412,7 +401,7 @@ def steps(write, settings, compiler=None, needs_gpu=False):
     is_jax = keras.backend.backend() == "jax"
     # What is timed is the graph; all the calls before it would take a tenth of the
     # deadline.
-    with _recorded_at_once(compiler):
+    with measure.recorded_at_once():
         warm = measure.warm_floor(settings)
         counts = {name: _counts(part) for name, part in warm.items()}
         floor = floor_counts(*counts.values(), settings.timesteps[0])
@@ -442,7 +431,7 @@ def _look(variant):
     with_flops = keras.backend.backend() == "torch" and (
         variant.settings.jit_compile is not True
     )
-    model = cases.trainer(variant.settings, variant.method, timesteps)
+    model = measure.trainer(variant.settings, variant.method, timesteps)
     warm = measure.warm_variant(variant, timesteps, model=model, with_flops=with_flops)
     gc.collect()
     return warm, {**_used(model, variant.method), **_counts(warm)}

@@ -149,15 +149,10 @@ def trainer(settings, method, timesteps):
 
     Args:
         settings: `Settings`.
-        method: A name of `recipes.methods` or `ELSEWHERE`, or `ORDINARY` or `RECORDED`
-            for the same network without time.
+        method: A name of `recipes.methods`, or `ORDINARY` or `RECORDED` for the same
+            network without time.
         timesteps: Integer T; ignored for a network without time.
     """
-    if method in ELSEWHERE:
-        # Imported here because it imports PyTorch.
-        from recipes.benchmark import peers
-
-        return peers.trainer(settings, method, timesteps)
     if method in (ORDINARY, RECORDED):
         model = relu_network(spiking_model(settings, "rate-multi", 1).network)
         model = recorded(model) if method == RECORDED else model

@@ -83,6 +83,7 @@ class Question:
             row, and the options.
         seconds: Number, the deadline.
         options: Dictionary of what JSON can represent.
+        engine: Dictionary, arguments of `keras_ratesnn.engine_settings`.
         is_timed: Boolean, whether it needs a quiet machine.
         backend: Name of the Keras backend.
         environment: Dictionary of further environment variables.
@@ -92,6 +93,7 @@ class Question:
     answer: str
     seconds: float
     options: dict = dataclasses.field(default_factory=dict)
+    engine: dict = dataclasses.field(default_factory=dict)
     is_timed: bool = False
     backend: str = "torch"
     environment: dict = dataclasses.field(default_factory=dict)
@@ -100,7 +102,7 @@ class Question:
 def questions(is_gpu):
     """The questions, the most important first, a list. On a CPU they are small, and
     graphs are prepared for a compiler, but interpreted."""
-    network, options, names = SMALL, {}, None
+    network, names = SMALL, None
     tables = [
         _table_settings(timesteps, precision)
         for precision in ("float32", "mixed_bfloat16")
@@ -110,7 +112,6 @@ def questions(is_gpu):
     levels = [name for name, peer in PEERS.items() if peer.memopt]
     if not is_gpu:
         tables, network, levels = [TINY], TINY, levels[:1]
-        options = {"compiler": "aot_eager"}
         names = ["mlp_rate_m", "mlp_bptt_m", "res_rate_m", "vgg_rate_s"]
     asked = [
         Question("about", "about", 60, {"is_evidence": is_gpu}),
@@ -119,14 +120,13 @@ def questions(is_gpu):
     for jit_compile, seconds in (("auto", 80), (True, 170)):
         for precision in ("float32", "float64"):
             settings = {**network, "precision": precision, "jit_compile": jit_compile}
-            asked.append(_question("agreement", settings, seconds, **options))
+            asked.append(_question("agreement", settings, seconds))
         if jit_compile == "auto":
             asked += [
                 _question(
                     "compilation",
                     {**table, "methods": (method,), "jit_compile": True},
                     UNTIMED_SECONDS,
-                    **options,
                 )
                 for method in network["methods"]
                 for table in tables
@@ -138,10 +138,10 @@ def questions(is_gpu):
             asked.append(_question("steps", settings, 150))
         for table in some:
             settings = {**table, "jit_compile": True}
-            asked.append(_question("steps", settings, 90, **options))
+            asked.append(_question("steps", settings, 90))
         for jit_compile in ("auto", True) if some else ():
             settings = {**some[-1], "methods": METHODS[:1], "jit_compile": jit_compile}
-            asked.append(_question("first steps", settings, 120, **options))
+            asked.append(_question("first steps", settings, 120))
     if peers:
         settings = {**tables[:2][-1], "methods": levels}
         asked.append(_question("steps", settings, 60, "SpikingJelly's memopt"))
@@ -165,14 +165,17 @@ def questions(is_gpu):
     asked.append(_question("steps", settings, 40, "channels_first"))
     if is_gpu:
         return asked
-    # Threads of networks this small would only wait for each other.
-    one = {"OMP_NUM_THREADS": "1"}
-    return [
-        dataclasses.replace(
-            question, seconds=180, environment=question.environment | one
+    small = []
+    for question in asked:
+        # Threads of networks this small would only wait for each other.
+        environment = {**question.environment, "OMP_NUM_THREADS": "1"}
+        engine = {"compiler": "aot_eager"} if question.backend == "torch" else {}
+        small.append(
+            dataclasses.replace(
+                question, seconds=180, environment=environment, engine=engine
+            )
         )
-        for question in asked
-    ]
+    return small
 
 
 def _table_settings(timesteps, precision):
@@ -250,6 +253,7 @@ def unanswered(asked, rows):
 def answer(path, question):
     """Answers a question, a dictionary, in this process; returns the exit status. An
     error is recorded."""
+    from keras_ratesnn import engine_settings
     from recipes.atomic_files import one_line
     from recipes.benchmark import answers
 
@@ -257,7 +261,8 @@ def answer(path, question):
         append(path, {"question": question["name"], **row})
 
     try:
-        getattr(answers, question["answer"])(write, **question["options"])
+        with engine_settings(**question["engine"]):
+            getattr(answers, question["answer"])(write, **question["options"])
     # Any error belongs in the record.
     except Exception as error:
         write({"row": "", "error": f"{type(error).__name__}: {one_line(error)}"[:1000]})

@@ -122,6 +122,17 @@ def _warm(variant, timesteps, process_memory):
     return dataclasses.replace(warm, step=None, launch=None), {"step": warm.step}
 
 
+def trainer(settings, method, timesteps):
+    """What trains the network of the settings by a method of `cases.trainer`, or in
+    another library."""
+    if method in ELSEWHERE:
+        # Imported here because it imports PyTorch.
+        from recipes.benchmark import peers
+
+        return peers.trainer(settings, method, timesteps)
+    return cases.trainer(settings, method, timesteps)
+
+
 def warm_floor(settings, process_memory=False):
     """The parts of the floor, warmed up: a dictionary of `Warm`."""
     model = cases.trainer(settings, ORDINARY, 1)
@@ -144,7 +155,7 @@ def warm_variant(variant, timesteps, process_memory=False, model=None, with_flop
         timesteps: Integer T.
         process_memory: Boolean, whether to measure memory in a separate process if the
             backend does not report it. Defaults to `False`.
-        model: The result of `cases.trainer` for these arguments. Defaults to `None`, a
+        model: The result of `trainer` for these arguments. Defaults to `None`, a
             new model.
         with_flops: Boolean, whether to count FLOPs, and on JAX memory, which takes a
             second compilation there. Defaults to `True`.
@@ -153,7 +164,7 @@ def warm_variant(variant, timesteps, process_memory=False, model=None, with_flop
         `Warm`.
     """
     settings, method = variant.settings, variant.method
-    model = model or cases.trainer(settings, method, timesteps)
+    model = model or trainer(settings, method, timesteps)
     batch = cases.batch(settings, timesteps, method)
     with time_loops(variant.unrolled):
         warm = warm_up(
@@ -201,7 +212,7 @@ def time_loops(unrolled):
     return keras_ratesnn.engine_settings(unrolled_steps=steps)
 
 
-def recorded_at_once(**further):
+def recorded_at_once():
     """A context in which the second call of every kind is recorded on PyTorch, and the
     first replay on a GPU is that of a CUDA graph.
 
@@ -212,9 +223,7 @@ def recorded_at_once(**further):
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()
     eager_calls = dict.fromkeys(("auto", True), CALLS_BEFORE_REPLAY - 1)
-    return keras_ratesnn.engine_settings(
-        eager_calls=eager_calls, calls_in_a_row=0, **further
-    )
+    return keras_ratesnn.engine_settings(eager_calls=eager_calls, calls_in_a_row=0)
 
 
 def caches_in(folder):
@@ -345,7 +354,7 @@ def peak_bytes(settings, method, timesteps):
         # step, would count.
         settings = dataclasses.replace(settings, jit_compile=False)
     cases.configure(settings)
-    model = cases.trainer(settings, method, timesteps)
+    model = trainer(settings, method, timesteps)
     samples, labels = cases.batch(settings, timesteps, method)
     if backend == "jax":
         return costs.compiled(model, samples, labels)["memory_bytes"]

@@ -94,7 +94,7 @@ def find(name):
     return next(recipe for recipe in family.RECIPES if recipe.name == name)
 
 
-def chosen(arguments, refused=(), further=(), recipe=None):
+def chosen(arguments, refused=(), further=()):
     """The recipe that a command line names, with the settings of its `--set`.
 
     Args:
@@ -102,7 +102,6 @@ def chosen(arguments, refused=(), further=(), recipe=None):
         refused: Dictionary from the settings that would have no effect in this command
             to what to do instead, a sentence. Defaults to none.
         further: Strings `key=value`, what the command sets itself. Defaults to none.
-        recipe: A `Recipe`, that of a run. Defaults to `None`, the recipe of the name.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -124,5 +123,4 @@ def chosen(arguments, refused=(), further=(), recipe=None):
                 f"`{key}` cannot be set here. Received: --set {assignment}. "
                 f"{refused[key]}"
             )
-    recipe = recipe or find(arguments.recipe)
-    return recipe.with_settings([*arguments.set, *further])
+    return find(arguments.recipe).with_settings([*arguments.set, *further])

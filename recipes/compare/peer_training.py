@@ -89,7 +89,7 @@ def tensors(batch):
     return images, labels.to(torch.int64)
 
 
-def train(recipe, dataset, method, folder, settings, after_epoch):
+def train(recipe, dataset, method, folder, settings):
     """Trains a recipe to the end of its run, or on from its last completed epoch;
     writes its result.
 
@@ -99,7 +99,6 @@ def train(recipe, dataset, method, folder, settings, after_epoch):
         method: A name of `PEERS`.
         folder: A prepared `RunFolder`.
         settings: Dictionary, the settings of the run.
-        after_epoch: Function of the number of an epoch, from 1 on, and that of all.
 
     Raises:
         Diverged: If a loss is not finite.
@@ -129,7 +128,8 @@ def train(recipe, dataset, method, folder, settings, after_epoch):
             }
         )
         _save(path, made, rows)
-        after_epoch(epoch + 1, recipe.epochs)
+        done = f"{folder.path}: epoch {epoch + 1} of {recipe.epochs}"
+        print(f"{done}, test accuracy {rows[-1]['test_accuracy']:.4f}", flush=True)
     curve: dict = {name: [] for name in rows[0]}
     for row in rows:
         for name, value in row.items():

@@ -13,7 +13,6 @@ optimisation keeps the gradient, so its accuracies are those of SpikingJelly. Th
 gets a run for each T, method and seed, the times of each T, and the figure.
 """
 
-import functools
 import pathlib
 import statistics
 
@@ -35,7 +34,6 @@ from recipes.benchmark import timing
 from recipes.benchmark.settings import PEERS
 from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
 from recipes.compare import training
-from recipes.compare.announced import Announced
 from recipes.run_folder import RunFolder, test_score
 from recipes.settings import TEACHERS
 
@@ -152,22 +150,14 @@ def recipes_of(arguments):
         method: BPTT if method in PEERS else methods.assignments(method, PEERS)
         for method in arguments.methods
     }
-    refused = {"seed": "Pass --seeds.", "timesteps": "Pass --timesteps."}
-    for settings in assignments.values():
-        names = [setting.partition("=")[0] for setting in settings]
-        refused |= dict.fromkeys(names, "Name the method with --methods.")
-    recipes = {}
-    default = [catalogue.find(arguments.recipe).timesteps]
-    for timesteps in arguments.timesteps or default:
-        for seed in range(arguments.seeds):
-            for method, settings in assignments.items():
-                further = [*settings, f"timesteps={timesteps}", f"seed={seed}"]
-                recipe = catalogue.chosen(arguments, refused, further)
-                recipes[timesteps, method, seed] = _checked(recipe)
+    timesteps = arguments.timesteps or [catalogue.find(arguments.recipe).timesteps]
+    recipes = methods.cases(arguments, assignments, timesteps)
+    for recipe in recipes.values():
+        _check(recipe)
     return recipes
 
 
-def _checked(recipe):
+def _check(recipe):
     recipe.check_classifies(COMMAND)
     settings = recipe.settings()
     for name, value in WITHOUT.items():
@@ -195,7 +185,6 @@ def _checked(recipe):
             recipe.name,
             remedy,
         )
-    return recipe
 
 
 def folder_of(arguments, timesteps, method, seed):
@@ -216,30 +205,22 @@ def run_settings(recipe, method):
 def _train(arguments, recipes):
     """Trains what is not finished; returns the exit status. An interrupted comparison
     has the same seeds for all methods."""
-    pending = {}
-    for case in sorted(recipes, key=lambda case: case[2]):
-        folder = folder_of(arguments, *case)
-        if not folder.result.exists():
-            # SpikingJelly's training with memory optimisation is that without.
-            pending.setdefault(folder.path, case)
-    names = {case: f"{case[1]} at T = {case[0]}" for case in recipes}
-    runs = [(names[case], case[2]) for case in pending.values()]
-    announced = Announced(list(dict.fromkeys(names.values())), runs)
     datasets = {}
-    for case, name in zip(pending.values(), runs, strict=True):
+    for case in sorted(recipes, key=lambda case: case[2]):
         timesteps, method, seed = case
         folder = folder_of(arguments, *case)
+        # SpikingJelly's training with memory optimisation is that without.
+        if folder.result.exists():
+            continue
         if method in PEERS:
             if timesteps not in datasets:
                 datasets[timesteps] = recipes[case].load(
                     arguments.data_dir, in_memory_for=COMMAND
                 )
-            after_epoch = functools.partial(announced.epoch, name)
-            _train_peer(recipes[case], datasets[timesteps], method, folder, after_epoch)
+            _train_peer(recipes[case], datasets[timesteps], method, folder)
             continue
         settings = [*methods.assignments(method), f"timesteps={timesteps}"]
-        with announced.watching(name, folder):
-            status = training.train(arguments, folder, [*settings, f"seed={seed}"])
+        status = training.train(arguments, folder, [*settings, f"seed={seed}"])
         if status == INTERRUPTED:
             raise KeyboardInterrupt
         if status:
@@ -248,7 +229,7 @@ def _train(arguments, recipes):
     return 0
 
 
-def _train_peer(recipe, dataset, method, folder, after_epoch):
+def _train_peer(recipe, dataset, method, folder):
     # Imported here because it imports PyTorch.
     from recipes.compare import peer_training
 
@@ -257,7 +238,7 @@ def _train_peer(recipe, dataset, method, folder, after_epoch):
         folder.check(settings)
         folder.begin(settings)
         try:
-            peer_training.train(recipe, dataset, method, folder, settings, after_epoch)
+            peer_training.train(recipe, dataset, method, folder, settings)
         except run.Diverged as error:
             raise Ended(
                 f"the run in {folder.path} diverged: {error}. {SMALLER}, and another "

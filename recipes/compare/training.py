@@ -19,7 +19,6 @@ import sys
 from recipes import atomic_files, catalogue, command_line, markdown, methods
 from recipes.command_line import DIVERGED, INTERRUPTED, USER_MISTAKE, Ended
 from recipes.compare import results
-from recipes.compare.announced import Announced
 from recipes.run_folder import RunFolder, score_name, test_score
 
 METHODS = ["rate-multi", "rate-single", "bptt-multi"]
@@ -62,19 +61,10 @@ def compare(arguments):
         chosen = combinations(arguments)
         # Seeds are the outer loop, so that an interrupted comparison has the same seeds
         # for all methods.
-        runs = [(name, seed) for seed in range(arguments.seeds) for name in chosen]
-        folders = {
-            (name, seed): RunFolder(output / f"{atomic_files.allowed(name)}-{seed}")
-            for name, seed in runs
-        }
-        announced = Announced(
-            list(chosen), [run for run in runs if not folders[run].result.exists()]
-        )
         for seed in range(arguments.seeds):
             for name, settings in chosen.items():
-                folder = folders[name, seed]
-                with announced.watching((name, seed), folder):
-                    status = train(arguments, folder, [*settings, f"seed={seed}"])
+                folder = RunFolder(output / f"{atomic_files.allowed(name)}-{seed}")
+                status = train(arguments, folder, [*settings, f"seed={seed}"])
                 if status == INTERRUPTED:
                     raise KeyboardInterrupt
                 if status == USER_MISTAKE:
@@ -132,7 +122,8 @@ def combinations(arguments):
         ValueError: If a value is wrong, or no method fits the settings.
     """
     varied = _varied(arguments.vary)
-    refused = {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)}
+    by_method = {method: methods.assignments(method) for method in arguments.methods}
+    refused = {"seed": "Pass --seeds.", **methods.set_by_methods(by_method)}
     for key in varied:
         if key in refused:
             raise ValueError(
@@ -144,11 +135,11 @@ def combinations(arguments):
     for values in itertools.product(*varied.values()):
         further = [f"{key}={value}" for key, value in zip(varied, values, strict=True)]
         timesteps = catalogue.chosen(arguments, refused, further).timesteps
-        for method in dict.fromkeys(arguments.methods):
+        for method, own in by_method.items():
             if "timesteps" in varied and not _fits(method, timesteps):
                 continue
             name = "-".join([*further, method])
-            settings = [*further, *methods.assignments(method)]
+            settings = [*further, *own]
             recipe = catalogue.chosen(arguments, refused, settings)
             recipe.check_classifies("compare")
             identity = json.dumps(recipe.settings(), sort_keys=True)
@@ -201,8 +192,8 @@ def has_diverged(folder):
 
 
 def train(arguments, folder, settings):
-    """Runs one training in a separate process, unless it is already finished; returns
-    its exit status."""
+    """Runs one training in a separate process, which prints its progress, unless it is
+    already finished; returns its exit status."""
     settings = [*arguments.set, *settings]
     command = [
         sys.executable,
@@ -216,7 +207,7 @@ def train(arguments, folder, settings):
     ]
     if arguments.data_dir:
         command += ["--data-dir", str(arguments.data_dir)]
-    status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    status = subprocess.run(command).returncode
     if status == 0:
         record = folder.read_result()
         print(

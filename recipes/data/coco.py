@@ -176,8 +176,7 @@ def _picture(path):
 
 
 def _resized(picture, side):
-    import tensorflow as tf
+    # Imported here because it imports TensorFlow.
+    from recipes.data.resizing import resized
 
-    return np.clip(
-        np.round(tf.image.resize(picture, (side, side), antialias=True).numpy()), 0, 255
-    )
+    return np.clip(np.round(resized(picture, (side, side)).numpy()), 0, 255)

@@ -185,14 +185,6 @@ def test_training_is_that_without_xla_step_by_step(gradient, step_mode):
 
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize(
-    ("gradient", "step_mode"), methods(("bptt", "multi"), ("sltt", "single")), ids=str
-)
-def test_training_with_frames_is_that_without_xla(gradient, step_mode):
-    assert_train_alike(pair(gradient, step_mode), batches(4, 4, shape=(T, 6)))
-
-
-@pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize(
     "step_mode", ["multi", pytest.param("single", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize(

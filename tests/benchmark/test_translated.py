@@ -35,14 +35,8 @@ def recipe_and_data(name, *settings):
     """A recipe in eager mode for four samples, which are all data."""
     samples = {"digits": DIGITS, "japanese_vowels": SEQUENCES}.get(name, IMAGES)
     dataset = Dataset(samples, LABELS, samples, LABELS, tuple("0123456789"))
-    chosen = (
-        "gradient=bptt",
-        "jit_compile=False",
-        "epochs=4",
-        "batch_size=4",
-        *SETTINGS[name],
-        *settings,
-    )
+    chosen = ["gradient=bptt", "jit_compile=False", "epochs=4", "batch_size=4"]
+    chosen += [*SETTINGS[name], *settings]
     return catalogue.find(name).with_settings(chosen), dataset
 
 
@@ -113,12 +107,6 @@ def test_a_network_with_delayed_resets_is_trained_in_snntorch_as_by_our_bptt(
     np.testing.assert_allclose(losses, three_losses(model, samples), rtol=1e-4)
 
 
-def channels_last(module, images):
-    """What a module returns for `channels_last` images."""
-    tensor = keras.ops.convert_to_tensor(images).permute(0, 3, 1, 2)
-    return module(tensor).permute(0, 2, 3, 1).detach()
-
-
 LAYERS = [
     keras.layers.Conv2D(6, 3, strides=2, padding="same"),
     keras.layers.Conv2D(6, 3, strides=(1, 2), padding="same", activation="relu"),
@@ -136,10 +124,9 @@ def test_a_layer_keeps_all_its_arguments(layer):
         layer = type(layer).from_config(layer.get_config())
         layer(keras.Input((size, size, 4)))
         images = np.random.default_rng(0).normal(size=(2, size, size, 4))
-        images = images.astype("float32")
-        expected = keras.ops.convert_to_numpy(layer(images))
-        outputs = channels_last(module_of(layer), images)
-        np.testing.assert_allclose(outputs, expected, atol=1e-5)
+        tensor = keras.ops.convert_to_tensor(images.astype("float32"))
+        outputs = module_of(layer)(tensor.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        np.testing.assert_allclose(outputs.detach(), to_numpy(layer(tensor)), atol=1e-5)
 
 
 @pytest.mark.parametrize("library", ["spikingjelly", "snntorch"])
@@ -151,20 +138,25 @@ def test_the_networks_of_the_benchmark_do_equal_work(library):
     from recipes.benchmark.settings import Settings
 
     settings = Settings(width=0.125, size=16, batch=4, jit_compile=False)
-    timesteps = 3 if library == "spikingjelly" else 1
-    method = "bptt-multi" if library == "spikingjelly" else "bptt-single"
+    is_multi = library == "spikingjelly"
+    timesteps, method = (3, "bptt-multi") if is_multi else (1, "bptt-single")
     cases.configure(settings)
     model = cases.trainer(settings, method, timesteps)
     cases.configure(settings)
     trainer = peers.trainer(settings, library, timesteps)
-    assert [len(segment.nodes) for segment in trainer.network.stages] == [
-        *(1, 3, 3, 4, 3, 4, 3, 4, 3, 1)
-    ]
-    theirs, batch = cases.batch(settings, timesteps, library), cases.batch(settings, 1)
+    sizes = [len(segment.nodes) for segment in trainer.network.stages]
+    assert sizes == [1, 3, 3, 4, 3, 4, 3, 4, 3, 1]
+    assert_same_losses(trainer, model, settings, library, rtol=1e-4)
+
+
+def assert_same_losses(trainer, model, settings, library, rtol):
+    """The second loss is that of the weights after a step of the first gradient."""
+    from recipes.benchmark import cases
+
+    theirs, batch = cases.batch(settings, 1, library), cases.batch(settings, 1)
     losses = [trainer.train_on_batch(*theirs) for _ in range(2)]
     expected = [float(np.ravel(model.train_on_batch(*batch))[0]) for _ in range(2)]
-    # The second loss is that of the weights after a step of the first gradient.
-    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    np.testing.assert_allclose(losses, expected, rtol=rtol)
     assert expected[0] != expected[1]
 
 
@@ -193,6 +185,8 @@ classifier head
 """
 """The modules of SpikingJelly's Max-Former by the names of our layers."""
 
+PROJECTIONS = ("query", "key", "value")
+
 
 def test_spikingjellys_max_former_is_the_same_network():
     pytest.importorskip("spikingjelly")
@@ -204,7 +198,7 @@ def test_spikingjellys_max_former_is_the_same_network():
     settings = Settings(network="MaxFormer", width=64 / 384, size=16, batch=4)
     model = cases.trainer(settings, "bptt-multi", 2)
     trainer = peers.trainer(settings, "spikingjelly", 2)
-    theirs = trainer.network.network
+    theirs, layer = trainer.network.network, model.network.get_layer
 
     def take(name, *kernels, bias=None):
         module = theirs.get_submodule(name)
@@ -215,23 +209,17 @@ def test_spikingjellys_max_former_is_the_same_network():
         if bias is not None:
             module.bias.copy_(torch.tensor(to_numpy(bias)))
 
-    layer = model.network.get_layer
     with torch.no_grad():
         for line in MAX_FORMER.strip().splitlines():
             ours, name = line.split()
             take(name, layer(ours).kernel, bias=getattr(layer(ours), "bias", None))
         for block in (1, 2):
-            parts = [
-                layer(f"stage3_block{block}_attention_{part}").kernel
-                for part in ("query", "key", "value")
-            ]
-            take(f"stage3.{block - 1}.attn.qkv.0", *parts)
+            names = (f"stage3_block{block}_attention_{part}" for part in PROJECTIONS)
+            kernels = [layer(name).kernel for name in names]
+            take(f"stage3.{block - 1}.attn.qkv.0", *kernels)
     count = peers.number_of_parameters
     assert count(theirs.parameters()) == count(model.trainable_variables)
-    batch = cases.batch(settings, 2, "spikingjelly")
-    losses = [trainer.train_on_batch(*batch) for _ in range(2)]
-    expected = [float(np.ravel(model.train_on_batch(*batch))[0]) for _ in range(2)]
-    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    assert_same_losses(trainer, model, settings, "spikingjelly", rtol=1e-3)
 
 
 def test_a_comparison_with_a_network_of_other_work_ends():
@@ -242,18 +230,14 @@ def test_a_comparison_with_a_network_of_other_work_ends():
     recipe, dataset = recipe_and_data("digits", "step_mode=multi")
     model = run.build(recipe, dataset)
     theirs = Translated(model)
-    batch = [
-        keras.ops.convert_to_tensor(part[:2])
-        for part in (dataset.train_images, dataset.train_labels)
-    ]
+    parts = (dataset.train_images, dataset.train_labels)
+    batch = [keras.ops.convert_to_tensor(part[:2]) for part in parts]
     check_equal_work(model, theirs, batch, recipe.precision)
     for module in theirs.modules():
         if getattr(module, "stride", None) == (2, 2):
             module.stride = 1, 1
-    with pytest.raises(
-        AssertionError,
-        match="The translated network is another one: FLOPs of a step are",
-    ):
+    said = "The translated network is another one: FLOPs of a step are"
+    with pytest.raises(AssertionError, match=said):
         check_equal_work(model, theirs, batch, recipe.precision)
 
 
@@ -268,15 +252,9 @@ LACKING = [
     (layers.WSConv2D(1, 3), "none of type WSConv2D"),
     (keras.layers.MaxPooling2D(), "none of type MaxPooling2D"),
     (keras.layers.AveragePooling2D(3, padding="same"), "must be after the image"),
-    (
-        keras.layers.BatchNormalization(scale=False),
-        "no BatchNormalization with scale=False",
-    ),
+    (keras.layers.BatchNormalization(scale=False), "no BatchNormalization with scale"),
     (keras.layers.Conv2D(1, 1, activation="selu"), "Its activation must be one of"),
-    (
-        keras.layers.Conv2D(1, 1, kernel_regularizer="l2"),
-        "no Conv2D with kernel_regularizer=",
-    ),
+    (keras.layers.Conv2D(1, 1, kernel_regularizer="l2"), "no Conv2D with kernel_reg"),
     (keras.layers.Conv2D(1, 1, trainable=False), "no Conv2D with trainable=False"),
 ]
 
@@ -289,12 +267,8 @@ def test_what_another_library_lacks_is_named(layer, reason):
     from recipes.benchmark.translated import Translated
 
     inputs = keras.Input((4, 4, 1))
-    network = keras.Model(
-        inputs,
-        keras.layers.GlobalAveragePooling2D()(layers.LIF(name="last")(layer(inputs))),
-    )
-    with pytest.raises(
-        ValueError,
-        match=f"`network` must be of layers that have a translation.*{reason}",
-    ):
+    x = layers.LIF(name="last")(layer(inputs))
+    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    said = f"`network` must be of layers that have a translation.*{reason}"
+    with pytest.raises(ValueError, match=said):
         Translated(keras_ratesnn.SpikingModel(network, 2))

@@ -264,6 +264,13 @@ SUBJECTS = {
         facts=("random",),
     ),
     "Attention": Subject(attention, "spikes", facts=("random", "composed")),
+    "Recurrent scale": Subject(
+        lambda **k: own.Recurrent(
+            own.LIF(0.5, 0.4), own.Scale(0.7, per_channel=True, name="back"), **k
+        ),
+        methods=WITHOUT_TRACES,
+        facts=("returns",),
+    ),
 }
 
 

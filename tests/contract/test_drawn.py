@@ -10,7 +10,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from dual_numbers import Dual, as_dual, detached, spike
+from dual_numbers import Dual, as_dual, averaged, detached, spike
 from helpers import BACKEND, double_precision, saved_and_loaded, to_numpy
 from keras import layers, ops
 
@@ -78,6 +78,9 @@ class Case:
         steps = np.arange(self.timesteps)[:, None] < self.lengths
         return steps[..., None, None].astype("float64")
 
+    def averaged(self, steps):
+        return averaged(steps, self.sizes, self.counts)
+
     def network(self):
         dtype = keras.config.dtype_policy().compute_dtype
         x = inputs = keras.Input((ROWS, FEATURES), dtype=dtype)
@@ -88,18 +91,6 @@ class Case:
                 first = x
         x = layers.Multiply()([first, x]) if self.has_product else x
         return keras.Model(inputs, layers.Conv1D(CLASSES, 1, use_bias=False)(x))
-
-
-def averaged(case, steps):
-    """Each step has the mean of the steps of its window that count."""
-    means, first = [], 0
-    for size in case.sizes:
-        part = slice(first, first + size)
-        number = np.maximum(np.sum(case.counts[part], axis=0), 1.0)
-        mean = np.sum(case.counts[part] * steps[part], axis=0) / number
-        means += [case.counts[t] * mean for t in range(first, first + size)]
-        first += size
-    return np.stack(means)
 
 
 def slow_neurons(case, settings, values, changes):
@@ -124,7 +115,7 @@ def slow_neurons(case, settings, values, changes):
         spikes.append(fired * count)
     spiked = np.stack([one.value for one in spikes])
     changed = np.stack([one.derivative for one in spikes])
-    return spiked, averaged(case, changed), nearest
+    return spiked, case.averaged(changed), nearest
 
 
 def slow(case):
@@ -133,16 +124,16 @@ def slow(case):
     values, changes, nearest = case.frames, np.zeros(case.frames.shape), np.inf
     hidden = zip(case.kernels, case.direction, strict=True)
     for settings, (kernel, by) in zip(case.neurons, hidden, strict=False):
-        changes = averaged(case, values) @ by + changes @ kernel
+        changes = case.averaged(values) @ by + changes @ kernel
         values, changes, near = slow_neurons(case, settings, values @ kernel, changes)
         nearest = min(nearest, near)
         if settings is case.neurons[0]:
             first = values, changes
     if case.has_product:
-        of_last = averaged(case, first[0]) * changes
-        changes = averaged(case, values) * first[1] + of_last
+        of_last = case.averaged(first[0]) * changes
+        changes = case.averaged(values) * first[1] + of_last
         values = values * first[0]
-    changes = averaged(case, values) @ case.direction[-1] + changes @ case.kernels[-1]
+    changes = case.averaged(values) @ case.direction[-1] + changes @ case.kernels[-1]
     numbers = case.lengths[:, None, None]
     output = np.sum(case.counts * (values @ case.kernels[-1]), axis=0) / numbers
     return output, np.sum(case.counts * changes, axis=0) / numbers, nearest

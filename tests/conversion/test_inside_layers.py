@@ -4,7 +4,7 @@ neurons, and nothing else changes."""
 import keras
 import numpy as np
 import pytest
-from helpers import saved_and_loaded, to_numpy
+from helpers import assert_close, saved_and_loaded, to_numpy
 from keras import layers, ops
 
 from keras_ratesnn import spikify
@@ -36,17 +36,15 @@ class Block(Composition):
 
     def __init__(self, width=6, **kwargs):
         super().__init__(width, **kwargs)
+        # Some layers keep the function that they call.
+        self.activation = keras.activations.gelu
         self.first = layers.Dense(width, activation="relu", name="first")
         self.normalize = layers.BatchNormalization(name="normalize")
         self.drop = layers.Dropout(0.5, name="drop")
 
     def call(self, inputs, training=None):
-        return ops.gelu(
-            inputs
-            + self.drop(
-                self.normalize(self.first(inputs), training=training), training=training
-            )
-        )
+        x = self.normalize(self.first(inputs), training=training)
+        return self.activation(inputs + self.drop(x, training=training))
 
 
 class Outer(Composition):
@@ -62,9 +60,8 @@ class Outer(Composition):
 
 def network_of(hidden):
     inputs = keras.Input((6,))
-    network = keras.Model(
-        inputs, layers.Dense(3, name="outputs")(hidden(inputs)), name="network"
-    )
+    outputs = layers.Dense(3, name="outputs")(hidden(inputs))
+    network = keras.Model(inputs, outputs, name="network")
     for weight in network.weights:
         weight.assign(np.random.default_rng(1).uniform(0.2, 1.0, weight.shape))
     return network
@@ -78,58 +75,60 @@ def reasons(model):
     return {change.name: change.reason for change in model.spikify_report.kept}
 
 
+def replaced(model):
+    return [change.name for change in model.spikify_report.replaced]
+
+
+def activations(model):
+    return [change.activation for change in model.spikify_report.replaced]
+
+
 def nested(inputs):
     outputs = Outer(name="outer")({"a": inputs, "b": inputs}, scale=2.0)
     return outputs["deep"] + outputs["shallow"]
 
 
+def in_models(inputs):
+    inner = keras.Sequential([keras.Input((6,)), Block(name="block")], name="inner")
+    return Block(name="second")(inner(inputs))
+
+
 @pytest.mark.on_each_backend
-@pytest.mark.parametrize("hidden", [Block(name="block"), nested])
-def test_activations_inside_compositions_become_neurons(hidden):
-    network = network_of(hidden)
-    model = converted(network)
-    activations = [change.activation for change in model.spikify_report.replaced]
-    assert activations == ["relu", "gelu"] * (len(activations) // 2)
+@pytest.mark.parametrize(
+    ("hidden", "paths"),
+    [
+        (Block(name="block"), ["first"]),
+        (nested, ["one/first", "two/first"]),
+        # Also where models are nested; layers of one name are told by their paths.
+        (in_models, ["block/first", "second/first"]),
+    ],
+)
+def test_activations_inside_compositions_become_neurons(hidden, paths):
+    model = converted(network_of(hidden))
+    assert activations(model) == ["relu", "gelu"] * len(paths)
+    names = [name for name in replaced(model) if name.endswith("first")]
+    for name, path in zip(names, paths, strict=True):
+        assert name.endswith(path)
     assert not model.spikify_report.kept
     model.compile("sgd", "mse")
     assert np.isfinite(model.fit(X, np.zeros((4, 3)), verbose=0).history["loss"]).all()
-
-
-def test_the_report_names_layers_of_one_name_by_their_paths():
-    model = converted(
-        network_of(lambda x: Block(name="second")(Block(name="first")(x)))
-    )
-    paths = [change.name for change in model.spikify_report.replaced]
-    assert [path for path in paths if path.endswith("/first")] == [
-        "first/first",
-        "second/first",
-    ]
 
 
 def test_names_weights_and_frozen_layers_are_kept_and_the_original_is_not_changed():
     block = Block(name="block")
     network = network_of(block)
     block.first.trainable = False
-    calls, before = len(block.first._inbound_nodes), to_numpy(network.get_weights())
+    calls, before = len(block.first._inbound_nodes), network.get_weights()
     inner = converted(network).network.get_layer("block")
-    assert [layer.name for layer in inner.layers[1:4]] == [
-        "first",
-        "first_neuron",
-        "normalize",
-    ]
+    names = [layer.name for layer in inner.layers[1:4]]
+    assert names == ["first", "first_neuron", "normalize"]
     assert isinstance(inner.get_layer("first_neuron"), IF)
     for name in ("first", "normalize"):
         new, old = inner.get_layer(name), getattr(block, name)
-        keras.tree.map_structure(
-            np.testing.assert_array_equal,
-            to_numpy(new.get_weights()),
-            to_numpy(old.get_weights()),
-        )
+        assert_close(new.get_weights(), old.get_weights(), rtol=0)
         assert new.trainable == old.trainable
         assert new is not old
-    keras.tree.map_structure(
-        np.testing.assert_array_equal, to_numpy(network.get_weights()), before
-    )
+    assert_close(network.get_weights(), before, rtol=0)
     assert len(block.first._inbound_nodes) == calls
 
 
@@ -148,23 +147,19 @@ def test_a_composition_written_as_a_graph_does_what_it_did(training):
             layer.rate = 0.0
     part = keras.Model(rest.network.inputs, rest.network.get_layer("mark").input)
     wanted = keras.Model(network.inputs, network.get_layer("outputs").input)
-    np.testing.assert_allclose(
-        to_numpy(part([X], training=training)),
-        to_numpy(wanted([X], training=training)),
-        rtol=1e-5,
-    )
+    outputs, expected = part([X], training=training), wanted([X], training=training)
+    np.testing.assert_allclose(to_numpy(outputs), to_numpy(expected), rtol=1e-5)
 
 
 def test_a_composition_called_with_several_sizes_is_written_once():
     head = Shared(name="head")
     small, large = keras.Input((4, 4, 2)), keras.Input((8, 8, 2))
     pooled = [layers.GlobalAveragePooling2D()(head(x)) for x in (small, large)]
-    model = converted(
-        keras.Model([small, large], layers.Dense(2)(layers.Concatenate()(pooled)))
-    )
-    assert [change.name for change in model.spikify_report.replaced] == ["head/conv"]
-    inputs = [np.ones((2, 4, 4, 2), "float32"), np.ones((2, 8, 8, 2), "float32")]
-    assert model.predict(inputs, verbose=0).shape == (2, 2)
+    network = keras.Model([small, large], layers.Dense(2)(layers.Concatenate()(pooled)))
+    model = converted(network)
+    assert replaced(model) == ["head/conv"]
+    ones = [np.ones((2, 4, 4, 2), "float32"), np.ones((2, 8, 8, 2), "float32")]
+    assert model.predict(ones, verbose=0).shape == (2, 2)
 
 
 class Shared(Composition):
@@ -177,33 +172,21 @@ class Shared(Composition):
 
 
 def test_a_lambda_becomes_a_neuron_although_it_cannot_be_copied():
-    model = converted(
-        network_of(layers.Lambda(lambda x: keras.activations.silu(x), name="lambda"))
-    )
-    assert [change.activation for change in model.spikify_report.replaced] == ["silu"]
+    function = layers.Lambda(lambda x: keras.activations.silu(x), name="lambda")
+    assert activations(converted(network_of(function))) == ["silu"]
+
+
+def assert_is_saved(model):
+    loaded = saved_and_loaded(model)
+    expected = model.predict(X, verbose=0)
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), expected)
+    return loaded
 
 
 @pytest.mark.on_each_backend
 def test_a_composition_is_converted_in_mixed_precision_and_saved():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        model = converted(network_of(Block(name="block")), calibrate=X)
-        loaded = saved_and_loaded(model)
-        np.testing.assert_array_equal(
-            loaded.predict(X, verbose=0), model.predict(X, verbose=0)
-        )
-    finally:
-        keras.config.set_dtype_policy("float32")
-
-
-def test_compositions_in_sequential_and_nested_models_are_found():
-    inner = keras.Sequential([keras.Input((6,)), Block(name="block")], name="inner")
-    model = converted(network_of(lambda x: inner(layers.ReLU()(x))))
-    assert len(model.spikify_report.replaced) == 3
-    model = converted(
-        keras.Sequential([keras.Input((6,)), Block(name="block"), layers.Dense(3)])
-    )
-    assert model.predict(X, verbose=0).shape == (4, 3)
+    assert_is_saved(converted(network_of(Block(name="block")), calibrate=X))
 
 
 class Derived(Block):
@@ -226,14 +209,11 @@ class OuterOfUncopied(Outer):
 
 
 def test_layers_inside_need_not_be_copied_by_their_config():
-    assert (
-        len(converted(network_of(Derived(name="block"))).spikify_report.replaced) == 2
-    )
-
     def hidden(inputs):
-        return OuterOfUncopied(name="outer")({"a": inputs, "b": inputs})["deep"]
+        x = Derived(name="derived")(inputs)
+        return OuterOfUncopied(name="outer")({"a": x, "b": x})["deep"]
 
-    assert len(converted(network_of(hidden)).spikify_report.replaced) == 4
+    assert activations(converted(network_of(hidden))) == ["relu", "gelu"] * 3
 
 
 # What stays, and why.
@@ -285,31 +265,23 @@ class MakesResizing(Composition):
 
     def call(self, inputs):
         _, height, width, _ = ops.shape(inputs)
-        return inputs + layers.Resizing(height, width)(
-            ops.mean(self.conv(inputs), axis=(1, 2), keepdims=True)
-        )
+        mean = ops.mean(self.conv(inputs), axis=(1, 2), keepdims=True)
+        return inputs + layers.Resizing(height, width)(mean)
 
 
 def test_a_call_that_depends_on_open_sizes_stays_and_the_report_says_so():
-    def images(shape):
+    def images(block, shape):
         inputs = keras.Input(shape)
-        x = MakesResizing(name="block")(layers.ReLU(name="mark")(inputs))
+        x = block(layers.ReLU(name="mark")(inputs))
         return converted(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
 
-    kept = reasons(images((None, None, 3)))["block"]
-    assert kept.startswith("inside a layer: its call depends on sizes of its inputs")
-    model = images((4, 4, 3))
-    assert [change.name for change in model.spikify_report.replaced] == [
-        "mark",
-        "block/conv",
-    ]
+    left = reasons(images(MakesResizing(name="block"), (None, None, 3)))["block"]
+    assert left.startswith("inside a layer: its call depends on sizes of its inputs")
+    model = images(MakesResizing(name="block"), (4, 4, 3))
+    assert replaced(model) == ["mark", "block/conv"]
     assert model.predict(np.ones((2, 4, 4, 3), "float32"), verbose=0).shape == (2, 3)
     # Sizes that do not matter may be open.
-    inputs = keras.Input((None, None, 3))
-    shared = Shared(name="head")(inputs)
-    assert not converted(
-        keras.Model(inputs, layers.GlobalAveragePooling2D()(shared))
-    ).spikify_report.kept
+    assert not reasons(images(Shared(name="head"), (None, None, 3)))
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -330,15 +302,8 @@ class DerivedWithWeights(Composition):
 
 
 def test_layers_with_more_in_their_config_than_their_constructor_takes_are_saved():
-    model = converted(
-        network_of(lambda x: DerivedWithWeights(name="derived")(layers.ReLU()(x)))
-    )
-    for _ in range(2):
-        loaded = saved_and_loaded(model)
-        np.testing.assert_array_equal(
-            loaded.predict(X, verbose=0), model.predict(X, verbose=0)
-        )
-        model = loaded
+    network = network_of(lambda x: DerivedWithWeights(name="derived")(layers.ReLU()(x)))
+    assert_is_saved(assert_is_saved(converted(network)))
 
 
 class Forgetful(Composition):
@@ -388,24 +353,3 @@ def test_without_activations_the_error_names_the_layers_that_may_hold_some():
         r"own\.\nGive",
     ):
         converted(network_of(Forgetful(2, name="closed")))
-
-
-def test_activations_inside_keras_own_layers_stay():
-    def attention(x):
-        x = layers.Reshape((3, 2))(layers.ReLU()(x))
-        return layers.Flatten()(layers.MultiHeadAttention(1, 2, name="attention")(x, x))
-
-    assert reasons(converted(network_of(attention))) == {"attention": "inside a layer"}
-
-
-def test_a_block_with_an_activation_argument_is_seen_inside():
-    class WithArgument(Block):
-        def __init__(self, width=6, **kwargs):
-            super().__init__(width, **kwargs)
-            self.activation = keras.activations.relu
-
-    model = converted(network_of(WithArgument(name="block")))
-    assert [change.activation for change in model.spikify_report.replaced] == [
-        "relu",
-        "gelu",
-    ]

@@ -26,11 +26,11 @@ NETWORKS = conversions.networks("keras_hub")
 @pytest.mark.filterwarnings("ignore:Layer 'attn':UserWarning")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_page_shows_what_becomes_of_a_network_and_a_task_is_trained_and_saved(name):
-    found = conversions.converted(NETWORKS[name]())
-    row = conversions.row(name, found)
+    model = conversions.converted(NETWORKS[name]())
+    row = conversions.row(name, model)
     assert conversions.is_shown(row), row
-    if hasattr(found, "preprocessor"):
-        conversions.check_task(found)
+    if hasattr(model, "preprocessor"):
+        conversions.check_task(model)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])

@@ -59,10 +59,10 @@ def assert_unrolled_is_the_same(names, seed):
         )
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     """Up to rounding, but for one sample, in which a membrane may be within rounding of
     where its integer changes."""
-    far = np.abs(found - expected) > 1e-5 * np.abs(expected).max()
+    far = np.abs(actual - expected) > 1e-5 * np.abs(expected).max()
     assert far.any(axis=1).sum() <= 1
 
 

@@ -39,48 +39,32 @@ def cases(room, **arguments):
     return items
 
 
-def test_a_case_of_a_room_in_turn_is_left_to_one_of_the_other_backends():
+def test_every_case_of_a_room_in_turn_runs_on_one_of_the_other_backends():
     items = [case for room in IN_TURN for case in cases(room)]
-    by_jax, by_tensorflow = (
-        left_to_others(items, backend) for backend in ("jax", "tensorflow")
-    )
-    left = [case.nodeid for case in by_jax + by_tensorflow]
-    assert sorted(left) == sorted(case.nodeid for case in items)
-    assert 0.4 * len(items) < len(by_jax) < 0.6 * len(items)
-
-
-def test_the_rooms_are_those_of_the_tests():
+    left = [left_to_others(items, backend) for backend in ("jax", "tensorflow")]
+    names = [case.nodeid for case in left[0] + left[1]]
+    assert sorted(names) == sorted(case.nodeid for case in items)
+    assert 0.4 * len(items) < len(left[0]) < 0.6 * len(items)
     for room in (*IN_TURN, *OF_BACKENDS):
         assert (TESTS / room).is_dir(), room
 
 
-@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
-def test_elsewhere_every_value_is_kept(backend):
+def test_in_other_rooms_every_value_is_kept_and_what_is_marked_runs_everywhere():
     items = cases("model")
-    left = left_to_others(items, backend)
+    left = left_to_others(items, "jax")
     assert len(left) == 3
     remaining = [case.callspec.params for case in items if case not in left]
     assert {params["step_mode"] for params in remaining} == {"multi", "single"}
     assert len({str(params["gradient"]) for params in remaining}) == 3
+    for room in ("model", *OF_BACKENDS):
+        marked = cases(room, marks=("on_each_backend",))
+        marked += cases(room, function=names_the_backend)
+        assert left_to_others(marked, "jax") == []
+    assert left_to_others(cases("backend"), "jax") == []
 
 
-@pytest.mark.parametrize("room", ["models", "model", *OF_BACKENDS])
-def test_what_is_marked_or_asks_for_the_backend_runs_on_each(room):
-    items = cases(room, marks=("on_each_backend",)) + cases(room, marks=("skipif",))
-    items += cases(room, function=names_the_backend)
-    if room in OF_BACKENDS:
-        items += cases(room)
-    assert left_to_others(items, "jax") == []
-
-
-@pytest.mark.parametrize(
-    ("values", "number"),
-    [
-        ([types.SimpleNamespace(), types.SimpleNamespace()], 2),
-        ([1, True, 1.0, 1], 3),
-        ([[1, {"y": 2}], [1, {"y": 2}], (1, {"y": 2})], 2),
-    ],
-)
-def test_values_that_need_not_be_equal_are_all_kept(values, number):
+def test_values_that_need_not_be_equal_are_all_kept():
+    values = [types.SimpleNamespace(), types.SimpleNamespace(), 1, True, 1.0, 1]
+    values += [[1, {"y": 2}], [1, {"y": 2}], (1, {"y": 2})]
     parameters = {str(index): {"x": value} for index, value in enumerate(values)}
-    assert len(few(parameters)) == number
+    assert len(few(parameters)) == 7

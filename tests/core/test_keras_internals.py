@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
+import types
 import warnings
 
 import helpers
@@ -18,6 +20,7 @@ from keras.src.saving import serialization_lib
 
 from keras_ratesnn import SpikingModel
 from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.keras_internals.replacements import Replacements
 from keras_ratesnn.layers import LIF
 
 X, _ = helpers.data()
@@ -87,35 +90,6 @@ print(dense.dtype_policy.name, dense.name, inputs.name, model.name)
     )
     assert "LossFunctionWrapper" in result.stderr
     assert 'pip install "keras<3.16"' in result.stderr
-
-
-def test_a_model_knows_the_loss_and_its_weights_that_it_was_compiled_with():
-    model = functional()
-    assert keras_internals.compiled_loss(model) == {}
-    model.compile("sgd")
-    assert keras_internals.compiled_loss(model) == {}
-    model.compile("sgd", "mse", loss_weights=[0.5])
-    assert keras_internals.compiled_loss(model) == {
-        "loss": "mse",
-        "loss_weights": [0.5],
-    }
-    assert_has(model, "_compile_loss")
-    keras_internals.build_loss(
-        model,
-        X,
-        np.ones((10, 3)),
-        model.compute_output_spec(keras.KerasTensor((10, 6))),
-    )
-    assert model._compile_loss.built
-
-
-def test_the_metrics_that_a_model_was_compiled_with_are_found_before_they_are_built():
-    model, metric = functional(), keras.metrics.MeanSquaredError()
-    assert keras_internals.compiled_metrics(model) == []
-    model.compile(loss="mse", metrics=[metric], weighted_metrics=["mae"])
-    assert keras_internals.compiled_metrics(model) == [metric, "mae"]
-    model.compile(loss="mse")
-    assert keras_internals.compiled_metrics(model) == []
 
 
 def test_keras_passes_inputs_to_a_model_as_they_are_if_asked():
@@ -235,38 +209,25 @@ def test_the_variables_of_metrics_are_made_before_a_step_is_traced():
     assert model._compile_metrics.built
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND == "tensorflow",
-    reason="Keras does not run a model to build its metrics on TensorFlow",
-)
-def test_keras_wraps_errors_while_it_builds_metrics_in_words_that_are_known():
-    class Unfinished(layers.Layer):
-        def call(self, inputs):
-            raise NotImplementedError("mine")
-
-        def compute_output_shape(self, input_shape):
-            return input_shape
-
-    model = helpers.compiled(
-        keras.Sequential([keras.Input((6,)), Unfinished()]), metrics=["accuracy"]
-    )
-    with pytest.raises(
-        RuntimeError, match=r"^Unable to automatically build the model."
-    ):
-        model.evaluate(*helpers.data(), verbose=0)
-    with (
-        pytest.raises(NotImplementedError, match="mine"),
-        keras_internals.plain_build_errors(),
-    ):
-        model.evaluate(*helpers.data(), verbose=0)
-    with (
-        pytest.raises(RuntimeError, match="another"),
-        keras_internals.plain_build_errors(),
-    ):
-        raise RuntimeError("another")
+def test_a_model_knows_the_loss_and_the_metrics_that_it_was_compiled_with():
+    model, metric = functional(), keras.metrics.MeanSquaredError()
+    assert keras_internals.compiled_metrics(model) == []
+    assert keras_internals.compiled_loss(model) == {}
+    model.compile("sgd", metrics=[metric], weighted_metrics=["mae"])
+    assert keras_internals.compiled_metrics(model) == [metric, "mae"]
+    assert keras_internals.compiled_loss(model) == {}
+    given = {"loss": "mse", "loss_weights": [0.5]}
+    model.compile("sgd", **given)
+    assert keras_internals.compiled_metrics(model) == []
+    assert keras_internals.compiled_loss(model) == given
+    outputs = model.compute_output_spec(keras.KerasTensor((10, 6)))
+    keras_internals.build_loss(model, X, np.ones((10, 3)), outputs)
+    assert model._compile_loss.built
 
 
 def test_keras_reads_variables_in_their_own_dtype_where_autocast_is_off():
+    dtypes = []
+
     class Reading(layers.Layer):
         def build(self, input_shape):
             self.weight = self.add_weight(shape=(), initializer="ones")
@@ -274,88 +235,67 @@ def test_keras_reads_variables_in_their_own_dtype_where_autocast_is_off():
         def call(self, inputs):
             # Not ops.convert_to_tensor: on TensorFlow it reads a variable in its own
             # dtype everywhere.
-            cast = self.weight.value
+            values = [self.weight.value]
             with keras_internals.without_autocast():
-                own = self.weight.value
-            return keras.backend.standardize_dtype(
-                cast.dtype
-            ), keras.backend.standardize_dtype(own.dtype)
+                values.append(self.weight.value)
+            for value in values:
+                dtypes.append(keras.backend.standardize_dtype(value.dtype))
+            return inputs
 
-    layer = Reading(dtype="mixed_float16")
-    layer.build((1,))
-    found = []
-    layer.call = lambda inputs, call=layer.call: (found.append(call(inputs)), inputs)[1]
-    layer(np.ones((1, 1), "float32"))
-    assert found == [("float16", "float32")], (
+    Reading(dtype="mixed_float16")(np.ones((1, 1), "float32"))
+    assert dtypes[-2:] == ["float16", "float32"], (
         "keras.src.backend.common.variables.AutocastScope has changed"
     )
-
-
-def test_variables_made_without_values_get_none_later():
-    with keras_internals.without_values() as made:
-        variable = keras.Variable(np.ones, shape=(2, 3), dtype="float32")
-    assert made == [variable]
-    assert variable.shape == (2, 3)
-    with keras.StatelessScope():
-        other = keras.Variable(
-            lambda shape, dtype: ops.ones(shape, dtype), shape=(2,), dtype="float32"
-        )
-    assert (variable._value is None, other._value is None) == (True, False)
 
 
 def test_variables_made_without_values_get_those_of_arrays_or_initial_ones():
     with keras_internals.without_values() as made:
         layer = layers.Dense(2, dtype="mixed_float16", bias_initializer="ones")
         layer.build((1, 3))
+    assert made == [layer.kernel, layer.bias]
+    assert layer.kernel.shape == (3, 2)
+    with keras.StatelessScope():
+        later = keras.Variable(ops.ones, shape=(2,), dtype="float32")
+    # The end of a scope gives values to what was made in it alone.
+    assert later._value is not None
+    assert layer.kernel._value is layer.bias._value is None
     array = np.arange(6.0).reshape(3, 2)
     keras_internals.give_values(layer, made, [(layer.kernel, array)])
-    expected = array.copy()
     array[:] = 0.0
-    np.testing.assert_array_equal(helpers.to_numpy(layer.kernel), expected)
-    np.testing.assert_array_equal(
-        helpers.to_numpy(layer(np.ones((1, 3)))), [[7.0, 10.0]]
-    )
-    assert [
-        keras.backend.standardize_dtype(variable.dtype) for variable in layer.variables
-    ] == ["float32"] * 2
+    outputs = helpers.to_numpy(layer(np.ones((1, 3))))
+    np.testing.assert_array_equal(outputs, [[7.0, 10.0]])
+    assert {variable.dtype for variable in layer.variables} == {"float32"}
     # Keras' own `named_parameters` would collect them.
     assert len(getattr(layer, "_torch_params", range(2))) == 2
+
+
+def assert_filled(tensors, number):
+    for tensor in tensors:
+        assert keras.backend.standardize_dtype(tensor.dtype) == "float32"
+        array = helpers.to_numpy(tensor)
+        np.testing.assert_array_equal(array, np.full(array.shape, number))
 
 
 def test_values_are_read_and_assigned_as_keras_does_in_and_out_of_scopes():
     layer = layers.Dense(2, dtype="mixed_float16")
     layer.build((1, 3))
+    variables = layer.variables
 
     def assign_tensors(tensors, values):
-        for tensor, variable, value in zip(
-            tensors, layer.variables, values, strict=True
-        ):
+        for tensor, variable, value in zip(tensors, variables, values, strict=True):
             assert tensor is variable.value
             variable.assign(value)
 
-    twos = [ops.full(variable.shape, 2.0) for variable in layer.variables]
-    keras_internals.assign(layer.variables, twos, assign_tensors)
-    for variable, value in zip(
-        layer.variables, keras_internals.values_of(layer.variables), strict=True
-    ):
-        assert keras.backend.standardize_dtype(value.dtype) == "float32"
-        np.testing.assert_array_equal(
-            helpers.to_numpy(value), np.full(variable.shape, 2.0)
-        )
-    threes = [value + 1.0 for value in twos]
-    with keras.StatelessScope(list(zip(layer.variables, twos, strict=True))) as scope:
-        assert [
-            id(value) for value in keras_internals.values_of(layer.variables)
-        ] == list(map(id, twos))
-        keras_internals.assign(layer.variables, threes, None)
-    for variable in layer.variables:
-        np.testing.assert_array_equal(
-            helpers.to_numpy(scope.get_current_value(variable)),
-            np.full(variable.shape, 3.0),
-        )
-        np.testing.assert_array_equal(
-            helpers.to_numpy(variable.value), np.full(variable.shape, 2.0)
-        )
+    twos = [ops.full(variable.shape, 2.0) for variable in variables]
+    keras_internals.assign(variables, twos, assign_tensors)
+    assert_filled(keras_internals.values_of(variables), 2.0)
+    with keras.StatelessScope(list(zip(variables, twos, strict=True))) as scope:
+        values = keras_internals.values_of(variables)
+        assert list(map(id, values)) == list(map(id, twos))
+        threes = [value + 1.0 for value in twos]
+        keras_internals.assign(variables, threes, None)
+    assert_filled(map(scope.get_current_value, variables), 3.0)
+    assert_filled([variable.value for variable in variables], 2.0)
 
 
 class Elsewhere(layers.Layer):
@@ -373,57 +313,48 @@ class Elsewhere(layers.Layer):
         return [*super().weights, *self.hidden()]
 
 
-def assert_are(results, expected):
-    """The same objects in the same order."""
+def assert_same_objects(results, expected):
     assert list(map(id, results)) == list(map(id, expected))
 
 
+LISTS = (
+    "variables",
+    "weights",
+    "trainable_variables",
+    "trainable_weights",
+    "non_trainable_variables",
+)
+
+
 def test_the_layers_and_variables_of_a_model_are_those_of_the_present():
-    inner = keras.Sequential([keras.Input((6,)), layers.Dense(4, name="first")])
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(4)])
     elsewhere, dense = Elsewhere(), layers.Dense(3)
     inputs = keras.Input((6,))
-    network = keras.Model(
-        inputs, dense(layers.Dropout(0.5)(LIF()(elsewhere(inner(inputs)))))
-    )
-
-    def enlarge():
-        inner.add(layers.Dense(4, name="second"))
-
-    def replace():
-        inner.pop()
-        inner.add(layers.Dense(4, name="third"))
-
-    def add_to_the_model():
-        model.head = layers.Dense(2)
-
-    def build_it():
-        model.head.build((None, 3))
-
-    def hide():
-        elsewhere.hidden().append(keras.Variable(1.0))
-
-    model = helpers.spiking(network)
-    changes = {
-        enlarge: 2,
-        replace: 0,
-        lambda: dense.enable_lora(2): 2,
-        add_to_the_model: 0,
-        build_it: 2,
-        hide: 0,
-    }
-    lists = "variables", "weights", "trainable_variables", "non_trainable_variables"
-    for change, new_variables in changes.items():
+    x = layers.Dropout(0.5)(LIF()(elsewhere(inner(inputs))))
+    model = helpers.spiking(keras.Model(inputs, dense(x)))
+    head = layers.Dense(2)
+    changes = [
+        (lambda: inner.add(layers.Dense(4)), 2),
+        (lambda: inner.pop(), -2),
+        (lambda: dense.enable_lora(2), 2),
+        (lambda: setattr(model, "head", head), 0),
+        (lambda: head.build((None, 3)), 2),
+        (lambda: elsewhere.hidden().append(keras.Variable(1.0)), 0),
+    ]
+    for change, new_variables in changes:
         known = len(model.variables)
         change()
         assert len(model.variables) == known + new_variables
-        for name in (*lists, "trainable_weights"):
+        for name in LISTS:
             expected = getattr(keras.Layer, name).fget(model)
-            assert_are(getattr(model, name), expected)
+            assert_same_objects(getattr(model, name), expected)
         for options in ({}, {"include_self": False}, {"recursive": False}):
             expected = keras.Layer._flatten_layers(model, **options)
-            assert_are(model._flatten_layers(**options), expected)
+            assert_same_objects(model._flatten_layers(**options), expected)
     dense.trainable = False
     assert not set(map(id, dense.weights)) & set(map(id, model.trainable_weights))
+    model.trainable = False
+    assert model.trainable_variables == []
 
 
 @pytest.mark.skipif(
@@ -439,26 +370,26 @@ def test_a_model_is_looked_through_once_a_step_unless_a_layer_is_not_built(
             looked_at.clear()
             if not self.head.built:
                 self.head.build((None, 6))
-            added.append(len(self.variables) - before)
-            counted.append(len(looked_at))
+            results.append((len(self.variables) - before, len(looked_at)))
             return super().train_step(*state_and_data)
 
-    looked_at, counted, added = [], [], []
-    inputs = keras.Input((6,))
-    network = keras.Model(inputs, layers.Dense(3)(LIF()(inputs)))
-    model = WithHead(network, timesteps=2)
+    looked_at, results = [], []
+    model = WithHead(helpers.mlp(), timesteps=2)
     model.head = layers.Dense(2, trainable=False)
     if is_built:
         model.head.build((None, 6))
     collection = type(model._collection())
     is_current = collection.is_current
-    monkeypatch.setattr(
-        collection, "is_current", lambda it: looked_at.append(it) or is_current(it)
-    )
-    model.compile("sgd", "mse")
-    model.train_on_batch(X, np.zeros((10, 3), "float32"))
-    assert added[0] == (0 if is_built else 2)
-    assert (counted[0] == 0) == is_built
+
+    def counting(self):
+        looked_at.append(self)
+        return is_current(self)
+
+    monkeypatch.setattr(collection, "is_current", counting)
+    helpers.compiled(model).train_on_batch(*helpers.data())
+    added, counted = results[0]
+    assert added == (0 if is_built else 2)
+    assert (counted == 0) == is_built
 
 
 def test_a_model_whose_layers_are_collected_twice_has_the_same_collection():
@@ -469,18 +400,13 @@ def test_a_model_whose_layers_are_collected_twice_has_the_same_collection():
     assert len(model.weights) == number
 
 
-class Measured(layers.Dense):
-    """Has a metric."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.mean = keras.metrics.Mean()
-
-
-@pytest.mark.parametrize("kind", [layers.Dense, Measured])
-def test_the_metrics_and_losses_of_a_model_are_those_of_the_present(kind):
-    inputs, dense = keras.Input((6,)), kind(3, kernel_regularizer="l2")
-    model = helpers.compiled(helpers.spiking(keras.Model(inputs, dense(LIF()(inputs)))))
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_the_metrics_and_losses_of_a_model_are_those_of_the_present(is_measured):
+    dense = layers.Dense(3, kernel_regularizer="l2")
+    if is_measured:
+        dense.mean = keras.metrics.Mean()
+    network = keras.Sequential([keras.Input((6,)), LIF(), dense])
+    model = helpers.compiled(helpers.spiking(network))
     for change in (
         lambda: None,
         lambda: dense.add_loss(keras.ops.ones(())),
@@ -489,13 +415,11 @@ def test_the_metrics_and_losses_of_a_model_are_those_of_the_present(kind):
         change()
         # They are known from now on.
         assert model.variables
-        assert_are(model.metrics, keras.Model.metrics.fget(model))
-        mean = getattr(dense, "mean", None)
-        assert any(metric is mean for metric in model.metrics) == (kind is Measured)
-        losses = keras.Layer.losses.fget(model)
-        np.testing.assert_array_equal(
-            helpers.to_numpy(model.losses), helpers.to_numpy(losses)
-        )
+        assert_same_objects(model.metrics, keras.Model.metrics.fget(model))
+        measured = [metric for metric in model.metrics if metric.name == "mean"]
+        assert len(measured) == is_measured
+        expected = helpers.to_numpy(keras.Layer.losses.fget(model))
+        np.testing.assert_array_equal(helpers.to_numpy(model.losses), expected)
     assert not dense._losses
 
 
@@ -504,26 +428,20 @@ def test_the_metrics_and_losses_of_a_model_are_those_of_the_present(kind):
     reason="elsewhere Keras walks through layers only where it traces",
 )
 def test_keras_does_not_walk_through_the_layers_in_each_step(monkeypatch):
-    inputs = keras.Input((6,))
-    model = helpers.compiled(
-        helpers.spiking(
-            keras.Model(inputs, layers.Dense(3)(LIF()(layers.Dense(4)(inputs))))
-        )
-    )
+    model = helpers.compiled(helpers.spiking())
     model.train_on_batch(*helpers.data())
     walked, plain = [], keras.Layer._flatten_layers
-    monkeypatch.setattr(
-        keras.Layer,
-        "_flatten_layers",
-        lambda layer, *args, **kw: walked.append(layer) or plain(layer, *args, **kw),
-    )
-    monkeypatch.setattr(
-        layers.Dense, "_clear_losses", lambda layer: walked.append(layer)
-    )
+
+    def walking(layer, *args, **kwargs):
+        walked.append(layer)
+        return plain(layer, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Layer, "_flatten_layers", walking)
+    monkeypatch.setattr(layers.Dense, "_clear_losses", walked.append)
     model.train_on_batch(*helpers.data())
-    assert not [
-        layer for layer in walked if layer is model or isinstance(layer, layers.Dense)
-    ]
+    dense = [layer for layer in walked if isinstance(layer, layers.Dense)]
+    assert dense == []
+    assert not any(layer is model for layer in walked)
 
 
 @pytest.mark.skipif(
@@ -531,18 +449,15 @@ def test_keras_does_not_walk_through_the_layers_in_each_step(monkeypatch):
     reason="only on PyTorch Keras collects weights for another library",
 )
 def test_keras_collects_the_weights_of_a_model_again_only_where_they_have_changed():
-    inputs = keras.Input((6,))
-    dense = layers.Dense(3)
-    model = helpers.compiled(helpers.spiking(keras.Model(inputs, dense(LIF()(inputs)))))
+    model = helpers.compiled(helpers.spiking())
     collected = []
     for step in range(4):
         if step == 2:
-            dense.enable_lora(2)
+            model.network.layers[-1].enable_lora(2)
             helpers.compiled(model)
         model.train_on_batch(*helpers.data())
         collected.append(keras_internals.torch_parameters(model))
-        names = {name for name, _ in collected[-1].named_parameters()}
-        assert len(names) == len(model.variables), (
+        assert len(list(collected[-1].named_parameters())) == len(model.variables), (
             "keras.src.backend.torch.layer.TorchLayer has changed"
         )
     assert collected[1] is collected[0]
@@ -564,24 +479,20 @@ def test_keras_adds_losses_of_a_call_to_its_scope_and_activity_regularisation_la
             self.add_loss(self.count.value)
             return self.inner(inputs), inputs
 
-    layer = Counting(activity_regularizer="l2")
-    layer(X)
+    layer, x = Counting(activity_regularizer="l2"), ops.convert_to_tensor(X)
+    layer(x)
     assert len(layer.losses) == 4, "Layer.add_loss has changed"
-    outputs, losses = keras_internals.call_aside(layer, (ops.convert_to_tensor(X),), {})
+    outputs, losses = keras_internals.call_aside(layer, (x,), {})
     assert len(outputs) == 2
     assert not layer.losses
-    np.testing.assert_allclose(
-        helpers.to_numpy(losses), [2.0, 0.01 * np.abs(X).sum() / len(X)], rtol=1e-5
-    )
-    assert float(layer.count) == 2.0
+    regularised = 0.01 * np.abs(X).sum() / len(X)
+    np.testing.assert_allclose(helpers.to_numpy(losses), [2.0, regularised], rtol=1e-5)
     assert not layer._loss_ids, "Layer._loss_ids has changed"
-    with keras.StatelessScope(
-        [(layer.count, ops.full((), 9.0))], collect_losses=True
-    ) as scope:
-        _, losses = keras_internals.call_aside(layer, (ops.convert_to_tensor(X),), {})
-    assert float(losses[0]) == float(scope.get_current_value(layer.count)) == 10.0, (
-        "StatelessScope has changed"
-    )
+    values = [(layer.count, ops.full((), 9.0))]
+    with keras.StatelessScope(values, collect_losses=True) as scope:
+        _, losses = keras_internals.call_aside(layer, (x,), {})
+    count = float(scope.get_current_value(layer.count))
+    assert float(losses[0]) == count == 10.0, "StatelessScope has changed"
     assert float(layer.count) == 2.0
     assert not scope.losses
 
@@ -625,18 +536,13 @@ def test_a_loss_that_leaves_out_labels_has_a_mask():
     assert keras_internals.mask_of(keras_internals.take_mask_off(tensor)) is None
 
 
-def test_the_losses_of_samples_are_also_found_for_a_function():
-    labels, outputs = (
-        np.array([0.0, 1.0], "float32"),
-        np.array([[0.5], [0.5]], "float32"),
-    )
-    for loss in (keras.losses.binary_crossentropy, keras.losses.BinaryCrossentropy()):
-        found = helpers.to_numpy(
-            keras_internals.loss_of_samples(loss)(
-                *map(ops.convert_to_tensor, (labels, outputs))
-            )
-        )
-        np.testing.assert_allclose(found, [np.log(2.0)] * 2, rtol=1e-5)
+@pytest.mark.parametrize(
+    "loss", [keras.losses.binary_crossentropy, keras.losses.BinaryCrossentropy()]
+)
+def test_the_losses_of_samples_are_also_found_for_a_function(loss):
+    labels, outputs = ops.convert_to_tensor([0.0, 1.0]), ops.full((2, 1), 0.5)
+    losses = keras_internals.loss_of_samples(loss)(labels, outputs)
+    np.testing.assert_allclose(helpers.to_numpy(losses), [np.log(2.0)] * 2, rtol=1e-5)
 
 
 def test_the_calls_of_a_graph_are_read_and_forget_training():
@@ -674,19 +580,19 @@ def test_a_generator_that_keras_makes_during_a_call_aside_draws_as_in_a_call():
 
     class Draws(layers.Layer):
         def call(self, inputs):
-            return (
-                inputs + keras.random.uniform((3,)) + 10.0 * keras.random.uniform((3,))
-            )
+            noise = keras.random.uniform((3,)) + 10.0 * keras.random.uniform((3,))
+            return inputs + noise
 
     layer, inputs = Draws(), ops.zeros((1, 3))
-    drawn = []
-    for call in (
-        lambda: layer(inputs),
-        lambda: keras_internals.call_aside(layer, (inputs,), {})[0],
-    ):
+
+    def drawn(call):
         keras.utils.set_random_seed(0)
-        drawn.append(np.stack([helpers.to_numpy(call()), helpers.to_numpy(call())]))
-    np.testing.assert_array_equal(drawn[0], drawn[1])
+        return helpers.to_numpy([call(), call()])
+
+    np.testing.assert_array_equal(
+        drawn(lambda: layer(inputs)),
+        drawn(lambda: keras_internals.call_aside(layer, (inputs,), {})[0]),
+    )
 
 
 def test_models_of_several_processes_leave_gradients_of_others_to_the_library():
@@ -785,81 +691,87 @@ def test_trees_that_free_tensors_are_those_of_keras():
         collections.OrderedDict(b=1, a=2),
         collections.defaultdict(list, b=[1], a=[leaf]),
     ]
-    of_keras = torchtree_impl._dict_to_ordered_dict
+    original = torchtree_impl._dict_to_ordered_dict
     with keras_internals.in_steps():
         patched = torchtree_impl._dict_to_ordered_dict
-    if patched is of_keras:
+    if patched is original:
         pytest.skip("Keras 3.16 keeps no tensors by itself")
     for structure in structures:
-        found, expected = patched(structure), of_keras(structure)
+        found, expected = patched(structure), original(structure)
         assert type(found) is type(expected)
         assert repr(found) == repr(expected)
 
 
+def optimized(rate):
+    weight = keras.Variable(np.ones(3, "float32"))
+    optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+    for _ in range(3):
+        optimizer.apply([ops.ones(3)], [weight])
+    return ops.convert_to_numpy(weight)
+
+
+NUMBERS = [True, 3, 2**40, 0.1, 1j, [1, 2], (4, 5), np.ones(2, "uint32"), np.ones(2)]
+
+
+def converted_logged_and_trained():
+    tensors = [
+        ops.convert_to_tensor(value, dtype=dtype)
+        for value in [*NUMBERS, ops.ones(2)]
+        for dtype in (None, "complex64")
+    ]
+    logs = {"b": ops.ones(()), "a": {"c": 1}, "d": ops.ones(2), "e": ops.zeros(())}
+    logs = keras_internals.read_together(logs)
+    logs = keras.src.utils.python_utils.pythonify_logs(logs)
+    rates = 0.1, keras.optimizers.schedules.CosineDecay(0.1, 6)
+    return tensors, logs, list(map(optimized, rates))
+
+
+@pytest.fixture
+def copied(monkeypatch):
+    """A list of what would be copied to a GPU, as if there were one."""
+    from keras_ratesnn._core.keras_internals import transfers
+
+    tensors = []
+
+    def copy(tensor, device):
+        tensors.append(tensor)
+        return tensor.clone()
+
+    def pretend():
+        monkeypatch.setattr(transfers, "is_on_gpu", lambda device: True)
+        monkeypatch.setattr(transfers, "_copied", copy)
+        for owner, name, value in transfers.transfers_that_overlap():
+            monkeypatch.setattr(owner, name, value)
+        return tensors
+
+    return pretend
+
+
 @pytest.mark.skipif(helpers.BACKEND != "torch", reason="only PyTorch waits for numbers")
 def test_numbers_reach_a_gpu_and_logs_come_back_as_keras_would_send_them_in_one_copy(
-    monkeypatch,
+    copied, monkeypatch
 ):
     import torch
 
-    from keras_ratesnn._core.keras_internals import transfers
+    expected_tensors, expected_logs, expected_weights = converted_logged_and_trained()
+    moved, read = copied(), []
 
-    rates = [0.1, keras.optimizers.schedules.CosineDecay(0.1, 6)]
-    values = [
-        True,
-        3,
-        2**40,
-        0.1,
-        1j,
-        [1, 2],
-        (4, 5),
-        np.ones(2, "uint32"),
-        np.ones(2),
-        np.ones(2, "int8"),
-        ops.ones(2),
-    ]
+    def counting(function):
+        def counted(tensor):
+            read.append(tensor)
+            return function(tensor)
 
-    def tried():
-        tensors = [
-            ops.convert_to_tensor(value, dtype=dtype)
-            for value in values
-            for dtype in (None, "complex64")
-        ]
-        logs = {"b": ops.ones(()), "a": {"c": 1}, "d": ops.ones(2), "e": ops.zeros(())}
-        logs = keras.src.utils.python_utils.pythonify_logs(
-            keras_internals.read_together(logs)
-        )
-        weights = []
-        for rate in rates:
-            weight = keras.Variable(np.ones(3, "float32"))
-            optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
-            for _ in range(3):
-                optimizer.apply([ops.ones(3)], [weight])
-            weights.append(ops.convert_to_numpy(weight))
-        return tensors, logs, weights
+        return counted
 
-    of_keras = tried()
-    moved, read = [], []
-    monkeypatch.setattr(transfers, "is_on_gpu", lambda device: True)
-    monkeypatch.setattr(
-        transfers, "_copied", lambda tensor, device: moved.append(tensor) or tensor
-    )
-    for owner, name, value in transfers.transfers_that_overlap():
-        monkeypatch.setattr(owner, name, value)
-    tolist, item = torch.Tensor.tolist, torch.Tensor.item
-    monkeypatch.setattr(
-        torch.Tensor, "tolist", lambda tensor: read.append(tensor) or tolist(tensor)
-    )
-    monkeypatch.setattr(
-        torch.Tensor, "item", lambda tensor: read.append(tensor) or item(tensor)
-    )
-    tensors, logs, weights = tried()
-    assert all(
-        torch.equal(ours, theirs) and ours.dtype == theirs.dtype
-        for ours, theirs in zip(tensors, of_keras[0], strict=True)
-    )
-    assert repr(logs) == repr(of_keras[1])
-    np.testing.assert_allclose(weights, of_keras[2], rtol=1e-6)
+    for name in ("tolist", "item"):
+        counted = counting(getattr(torch.Tensor, name))
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    tensors, logs, weights = converted_logged_and_trained()
+    for tensor, expected in zip(tensors, expected_tensors, strict=True):
+        assert tensor.dtype == expected.dtype
+        assert torch.equal(tensor, expected)
+    assert repr(logs) == repr(expected_logs)
+    np.testing.assert_allclose(weights, expected_weights, rtol=1e-6)
     # Complex numbers, which no layer has, and arrays are copied; numbers are written by
     # the device.
     assert all(tensor.ndim or tensor.is_complex() for tensor in moved)
@@ -867,35 +779,17 @@ def test_numbers_reach_a_gpu_and_logs_come_back_as_keras_would_send_them_in_one_
 
 
 @pytest.mark.skipif(helpers.BACKEND != "torch", reason="only PyTorch waits for batches")
-def test_the_labels_of_a_batch_are_moved_to_a_gpu_once(monkeypatch):
+def test_the_labels_of_a_batch_are_moved_to_a_gpu_once(copied):
     import torch
 
-    from keras_ratesnn._core.keras_internals import transfers
-
-    seen = []
-    monkeypatch.setattr(transfers, "is_on_gpu", lambda device: True)
-    monkeypatch.setattr(
-        transfers,
-        "_copied",
-        lambda tensor, device: seen.append(tensor.dtype) or tensor.clone(),
-    )
-    for owner, name, value in transfers.transfers_that_overlap():
-        monkeypatch.setattr(owner, name, value)
-    model = helpers.spiking()
+    moved, model = copied(), helpers.spiking()
     model.compile("sgd", "mse", metrics=["mae", "mse"])
     x, y = torch.ones(4, 6, dtype=torch.float64), np.ones((4, 3), "int64")
     model.train_on_batch(x, y)
-    seen.clear()
+    moved.clear()
     model.train_step((x, y))
-    assert seen.count(torch.float64) == seen.count(torch.int64) == 1
-
-
-def test_the_name_of_an_input_is_that_of_its_layer():
-    named, unnamed = keras.Input((2,), name="mine"), keras.Input((2,))
-    model = keras.Model([named, unnamed], named + unnamed)
-    names = [keras_internals.name_of_input(tensor) for tensor in model.inputs]
-    assert names == [layer.name for layer in model.layers[:2]]
-    assert names[0] == "mine"
+    dtypes = [tensor.dtype for tensor in moved]
+    assert dtypes.count(torch.float64) == dtypes.count(torch.int64) == 1
 
 
 def test_keras_keeps_containers_that_are_attributes_in_types_that_are_known():
@@ -909,29 +803,33 @@ def test_keras_keeps_containers_that_are_attributes_in_types_that_are_known():
 
 
 def test_keras_asks_for_the_features_of_a_teacher_and_of_a_student_as_is_known():
+    asked, compared = {}, []
+
     class Asked(keras_internals.ExtractsFeatures, keras.distillation.Distiller):
         def teacher_features(self, extract, x):
-            return asked.append(("teacher", extract())) or asked[-1][1]
+            asked["teacher"] = extract()
+            return asked["teacher"]
 
         def student_features(self, extract):
-            return asked.append(("student", extract())) or asked[-1][1]
+            asked["student"] = extract()
+            return asked["student"]
 
         def compared_inputs(self, model, other):
-            return compared.append(model) or model.inputs
+            compared.append(model)
+            return model.inputs
 
-    asked, compared, losses = [], [], keras.distillation.LogitsDistillation()
+    losses = keras.distillation.LogitsDistillation()
     distiller = Asked(functional(), functional(), losses)
     assert compared == [distiller.teacher, distiller.student], (
         "Distiller compares inputs in another method now"
     )
     distiller.compile("sgd", "mse")
-    distiller.compute_loss(
-        X, np.zeros((10, 3), "float32"), ops.ones((10, 3)), training=True
-    )
-    assert [name for name, _ in asked] == ["teacher", "student"], (
+    y, outputs = np.zeros((10, 3), "float32"), ops.ones((10, 3))
+    distiller.compute_loss(X, y, outputs, training=True)
+    assert list(asked) == ["teacher", "student"], (
         "Distiller has other methods for features now"
     )
-    assert [set(features) for _, features in asked] == [{"final_output"}] * 2
+    assert [set(features) for features in asked.values()] == [{"final_output"}] * 2
     assert [features for _, features in distiller._feature_models()] == [None, None]
 
 
@@ -940,7 +838,7 @@ def test_keras_saves_the_layers_of_a_graph_under_a_name_that_is_known():
 
 
 def test_keras_names_the_nodes_of_a_graph_like_their_functions():
-    inputs = keras.Input((6,))
+    inputs = keras.Input((6,), name="mine")
     for name, outputs in {
         "Add": inputs + 1.0,
         "Reshape": ops.reshape(inputs, (3, -1)),
@@ -950,21 +848,17 @@ def test_keras_names_the_nodes_of_a_graph_like_their_functions():
         assert keras_internals.name_of_node(type(operation)) == name
     assert keras_internals.name_of_node(layers.Dense) is None
     assert keras_internals.name_of_node(LIF) is None
+    assert keras_internals.name_of_input(inputs) == "mine"
 
 
 def test_a_variable_as_a_value_in_a_scope_is_read_before_it():
     variable = keras.Variable(np.full(2, 1.5, "float32"))
-    with (
-        AutocastScope("bfloat16"),
-        keras_internals.Values([(variable, variable)]) as scope,
-    ):
-        assert (
-            keras.backend.standardize_dtype(scope.get_current_value(variable).dtype)
-            == "float32"
-        )
-        np.testing.assert_array_equal(
-            helpers.to_numpy(ops.cast(variable.value, "float32")), [1.5, 1.5]
-        )
+    values = keras_internals.Values([(variable, variable)])
+    with AutocastScope("bfloat16"), values as scope:
+        dtype = scope.get_current_value(variable).dtype
+        assert keras.backend.standardize_dtype(dtype) == "float32"
+        array = helpers.to_numpy(ops.cast(variable.value, "float32"))
+        np.testing.assert_array_equal(array, [1.5, 1.5])
 
 
 def test_keras_names_the_inputs_of_openvino_files_after_the_values_it_has_traced():
@@ -976,3 +870,25 @@ def test_keras_names_the_inputs_of_openvino_files_after_the_values_it_has_traced
     assert "set_names(ov_model, sample_inputs)" in inspect.getsource(
         openvino.export_openvino
     )
+
+
+def test_functions_are_replaced_until_the_last_thread_has_left_also_after_an_error():
+    owner = types.SimpleNamespace(function="that of Keras")
+    replaced = Replacements(lambda: [(owner, "function", "ours")])
+    entered, leave = threading.Event(), threading.Event()
+
+    def enter():
+        with replaced:
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=enter)
+    with replaced:
+        thread.start()
+        assert entered.wait(10)
+    with pytest.raises(KeyError), replaced:
+        raise KeyError
+    assert owner.function == "ours"
+    leave.set()
+    thread.join()
+    assert owner.function == "that of Keras"

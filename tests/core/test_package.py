@@ -18,11 +18,12 @@ from hatchling.plugin.manager import PluginManager
 
 import keras_ratesnn
 from keras_ratesnn._core import optional_packages
+from keras_ratesnn._core.keras_internals import versions
 
 pytestmark = pytest.mark.runs_once
 
 ROOT = pathlib.Path(__file__).parents[2]
-REPOSITORY = "https://example.org/keras_ratesnn"
+REPOSITORY = "https://github.com/example/keras_ratesnn"
 
 
 def core_metadata(repository):
@@ -43,6 +44,7 @@ def test_links_of_the_page_on_an_index_are_absolute():
     assert any(link.startswith(f"{REPOSITORY}/raw/HEAD/docs/images/") for link in links)
     assert [link for link in links if not link.startswith("https://")] == []
     assert core.urls["Repository"] == REPOSITORY
+    assert core.urls["Documentation"] == "https://example.github.io/keras_ratesnn/"
     files = [
         link.removeprefix(f"{REPOSITORY}/").split("/", 2)[2]
         for link in links
@@ -73,6 +75,13 @@ def test_the_metadata_says_who_made_what_and_for_whom():
     # An index refuses classifiers of licenses beside an expression.
     assert core.license_expression == "Apache-2.0"
     assert not any(classifier.startswith("License") for classifier in core.classifiers)
+
+
+def test_keras_is_allowed_up_to_the_newest_that_was_tested():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (keras,) = (text for text in project["dependencies"] if text.startswith("keras"))
+    major, minor = versions.NEWEST_TESTED
+    assert keras.endswith(f"<{major}.{minor + 1}")
 
 
 def test_the_wheel_has_at_most_24_mib():
@@ -161,9 +170,9 @@ def test_names_that_are_imported_later_are_those_that_type_checkers_see():
     assert ast.unparse(seen.test) == "TYPE_CHECKING"
     found = {}
     for node in seen.body:
-        of_package = node.module == "keras_ratesnn"
+        is_own = node.module == "keras_ratesnn"
         found |= {
-            alias.name: f"{node.module}.{alias.name}" if of_package else node.module
+            alias.name: f"{node.module}.{alias.name}" if is_own else node.module
             for alias in node.names
         }
     assert found == keras_ratesnn._IMPORTED_LATER

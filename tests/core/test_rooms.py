@@ -32,6 +32,7 @@ STOREYS = [
     {"analysis"},
     {"callbacks", "nir"},
     {LIBRARY},
+    {"about"},
     {RECIPES},
 ]
 """From the ground up. A room imports from lower storeys only, so that there is no

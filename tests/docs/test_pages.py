@@ -2,6 +2,7 @@
 them."""
 
 import hashlib
+import json
 import math
 import pathlib
 import re
@@ -200,6 +201,17 @@ def test_the_citation_names_the_package_its_version_and_the_paper_of_the_docs():
         " and ".join(map(", ".join, names))
         == re.search(r"author += \{(.+)\},", cited)[1]
     )
+
+
+def test_the_devcontainer_installs_what_the_test_command_of_the_readme_does():
+    commands = re.findall(
+        r"^```bash\n(.*)\n```", (ROOT / "README.md").read_text(), re.M
+    )
+    install, *_ = commands[-1].split(" && ")
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["postCreateCommand"].startswith(install)
+    backend = container["containerEnv"]["KERAS_BACKEND"]
+    assert f"KERAS_BACKEND={backend} python -m pytest" in commands[-1]
 
 
 def test_the_changelog_begins_with_the_version_and_a_date_once_it_is_released():

@@ -4,6 +4,7 @@ local, nothing is computed twice."""
 import keras
 import numpy as np
 import pytest
+from chains import chain
 from helpers import (
     assert_close,
     data,
@@ -18,6 +19,7 @@ from reference_networks import res
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import LayerKind
+from keras_ratesnn.layers import LIF
 
 
 def residual_network():
@@ -25,16 +27,16 @@ def residual_network():
     dropout, a nonlinearity."""
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)
-    x = rsnn.layers.LIF()(layers.BatchNormalization()(x))
+    x = LIF()(layers.BatchNormalization()(x))
     y = layers.Conv2D(8, 3, padding="same")(x)
-    y = rsnn.layers.LIF(reset="hard")(layers.BatchNormalization()(y))
+    y = LIF(reset="hard")(layers.BatchNormalization()(y))
     y = layers.Dropout(0.3)(y)
     y = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(y))
-    x = rsnn.layers.LIF(decay=0.5)(layers.Add()([x, y]))
+    x = LIF(decay=0.5)(layers.Add()([x, y]))
     x = layers.MaxPooling2D(2)(x)
     x = layers.SpatialDropout2D(0.3)(x)
     x = layers.Conv2D(8, 3, padding="same", activation="tanh")(x)
-    x = rsnn.layers.LIF()(x * 2.0)
+    x = LIF()(x * 2.0)
     x = layers.AveragePooling2D(2)(x)
     return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
 
@@ -63,30 +65,30 @@ def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, tr
 
 def test_the_gradient_has_the_scale_and_direction_of_bptt():
     x, y = data(32, (8, 8, 3), classes=5)
-    network = res(8, rsnn.layers.LIF)
-    gradients = {}
+    network = res(8, LIF)
+    flat = []
     for method in ("rate", "bptt"):
-        _, gradients[method] = loss_and_gradients(spiking(network, 4, method), x, y)
-    flat = {
-        method: np.concatenate([g.ravel() for g in of.values()])
-        for method, of in gradients.items()
-    }
-    norms = {method: np.linalg.norm(g) for method, g in flat.items()}
-    assert 0.8 < norms["rate"] / norms["bptt"] < 1.25
-    assert flat["rate"] @ flat["bptt"] / (norms["rate"] * norms["bptt"]) > 0.9
+        _, gradients = loss_and_gradients(spiking(network, 4, method), x, y)
+        flat.append(np.concatenate([np.ravel(part) for part in gradients.values()]))
+    by_rate, by_bptt = flat
+    norms = np.linalg.norm(by_rate), np.linalg.norm(by_bptt)
+    assert 0.8 < norms[0] / norms[1] < 1.25
+    assert by_rate @ by_bptt / (norms[0] * norms[1]) > 0.9
 
 
 def test_the_derivative_of_another_operation_is_its_own_at_the_rate():
-    inputs = keras.Input((4,))
-    rates = rsnn.layers.LIF()(inputs)
-    x, _ = data(3, (4,))
-    plain = rsnn.SpikingModel(keras.Model(inputs, rates), 5)
-    squared = rsnn.SpikingModel(keras.Model(inputs, rates * rates), 5)
-    (slope,) = gradient_of(lambda x: ops.sum(plain(x, training=True)), [x])
-    (of_square,) = gradient_of(lambda x: ops.sum(squared(x, training=True)), [x])
-    np.testing.assert_allclose(of_square, 2 * to_numpy(plain(x)) * slope, rtol=1e-5)
-    # The value is the mean of squares, not the square of the mean.
-    np.testing.assert_allclose(to_numpy(squared(x)), to_numpy(plain(x)), rtol=1e-6)
+    """The value is the mean of squares, not the square of the mean."""
+    inputs, (x, _) = keras.Input((4,)), data(3, (4,))
+    spikes = LIF()(inputs)
+    rates, slopes = [], []
+    for outputs in (spikes, spikes * spikes):
+        model = spiking(keras.Model(inputs, outputs), 5)
+        rates.append(to_numpy(model(x)))
+        slopes += gradient_of(
+            lambda x, model=model: ops.sum(model(x, training=True)), [x]
+        )
+    np.testing.assert_allclose(slopes[1], 2 * rates[0] * slopes[0], rtol=1e-5)
+    np.testing.assert_allclose(rates[1], rates[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
@@ -101,10 +103,7 @@ def test_layers_before_the_first_neuron_run_once_on_an_input_without_time(
             rows.append(inputs.shape[0])
             return inputs * 1.0
 
-    inputs = keras.Input((6,))
-    network = keras.Model(
-        inputs, layers.Dense(3)(rsnn.layers.LIF()(Counting()(inputs)))
-    )
+    network = chain(Counting(), LIF(), layers.Dense(3))
     model = spiking(network, 4, gradient, step_mode=step_mode)
     x, _ = data(10)
     rows.clear()
@@ -117,11 +116,9 @@ def affine_layers():
     lora.build((None, 4, 4, 3))
     lora.enable_lora(2)
     return [
-        layers.Dense(5),
         layers.Dense(5, use_bias=False),
         layers.Conv2D(5, 3, padding="same"),
         layers.Conv2D(5, 3, strides=2, use_bias=False),
-        layers.Conv2D(4, 1, dilation_rate=2),
         layers.DepthwiseConv2D(3),
         layers.SeparableConv2D(5, 3),
         layers.Conv2DTranspose(5, 3),
@@ -137,40 +134,31 @@ def affine_layers():
 def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(layer):
     """On PyTorch the rate's forward pass is deferred and never run; this must not
     affect its derivative."""
-    inputs = keras.Input((4, 4, 3))
-    network = keras.Model(
-        inputs, layers.Flatten()(layer(rsnn.layers.LIF()(inputs * 1.5)))
-    )
-    x, _ = data(3, (4, 4, 3))
-    targets = (
-        np.random.default_rng(1)
-        .normal(size=(3, network.output_shape[-1]))
-        .astype("float32")
-    )
-    model = spiking(network, 4)
+    network = chain(LIF(), layer, layers.Flatten(), shape=(4, 4, 3))
+    x = 1.5 * data(3, (4, 4, 3))[0]
+    weights = np.random.default_rng(1).normal(size=(3, network.output_shape[-1]))
+    model, weights = spiking(network, 4), weights.astype("float32")
 
-    def loss(y, outputs):
-        return ops.sum(y * outputs)
+    def loss(weights, outputs):
+        return ops.sum(weights * outputs)
 
-    _, gradients = loss_and_gradients(model, x, targets, loss)
-    kind_of_class = rsnn.layer_kinds.lookup.kind_of_class
+    _, gradients = loss_and_gradients(model, x, weights, loss)
+    lookup = rsnn.layer_kinds.lookup
+    kind_of_class = lookup.kind_of_class
+
+    def unknown(cls):
+        return LayerKind(role=kind_of_class(cls).role)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            rsnn.layer_kinds.lookup,
-            "kind_of_class",
-            lambda cls: LayerKind(role=kind_of_class(cls).role),
-        )
-        _, expected = loss_and_gradients(model, x, targets, loss)
+        patch.setattr(lookup, "kind_of_class", unknown)
+        _, expected = loss_and_gradients(model, x, weights, loss)
     assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_can_be_marked_affine():
     class Scale(layers.Layer):
-        def build(self, input_shape):
-            self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones")
-
         def call(self, inputs):
-            return inputs * self.scale
+            return 2.0 * inputs
 
     assert rsnn.layer_kinds.kind_of(Scale()) == LayerKind()
     assert rsnn.affine(Scale) is Scale

@@ -26,7 +26,7 @@ def test_logits_gradients_losses_and_moving_statistics_of_training_agree(case):
 
 @pytest.mark.parametrize(
     "name",
-    # `test_windows.py` has it exactly, of a network with all that windows meet.
+    # The contract has it exactly, of each layer.
     [
         "res_bptt_m",
         *(

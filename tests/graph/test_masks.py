@@ -15,6 +15,7 @@ from keras_ratesnn.gradients import SLTT, Rate
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not support masking and will therefore destroy"
 )
+every_order = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 Y = np.arange(6) % 3
 METHODS = {
@@ -32,9 +33,8 @@ class Noise(layers.Layer):
         self.generator = keras.random.SeedGenerator(0)
 
     def call(self, inputs):
-        return inputs + 0.0 * keras.random.uniform(
-            ops.shape(inputs), seed=self.generator
-        )
+        noise = keras.random.uniform(ops.shape(inputs), seed=self.generator)
+        return inputs + 0.0 * noise
 
 
 @rsnn.affine
@@ -51,37 +51,22 @@ def frames_of(timesteps, constant=False):
     """Frames of five rows each, `(6, T, 5, 8)`; some rows are 0, for `Masking`, and
     which may change from step to step."""
     random = np.random.default_rng(0)
-    frames = random.normal(0.5, 1.0, (6, timesteps, 5, 8))
+    frames = random.normal(0.5, 1.0, (6, timesteps, 5, 8)).astype("float32")
     frames[random.random((6, timesteps, 5)) < 0.4] = 0.0
     frames[:, :, 0] = 1.0
-    return (
-        np.repeat(frames[:, :1], timesteps, axis=1).astype("float32")
-        if constant
-        else frames.astype("float32")
-    )
+    return np.repeat(frames[:, :1], timesteps, axis=1) if constant else frames
 
 
-def network_of(branches, decay=0.2):
-    """An attention for each branch, whose values are what the branch makes of masked
-    frames."""
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((5, 8))
-    masked = layers.Masking()(inputs)
-    neurons = [rsnn.layers.LIF(decay, 0.1)(layers.Dense(8)(inputs)) for _ in branches]
-    outputs = [
-        layers.Attention()([spikes, branch(masked)])
-        for spikes, branch in zip(neurons, branches, strict=True)
-    ]
-    x = layers.Flatten()(
-        layers.Concatenate()(outputs) if len(outputs) > 1 else outputs[0]
-    )
-    return keras.Model(
-        inputs, layers.Dense(3)(rsnn.layers.LIF(decay, 0.1)(layers.Dense(8)(x)))
-    )
+def words_of(timesteps):
+    """Integers `(6, T, 3)`, of which 0 is padding."""
+    shape = (6, timesteps, 3) if timesteps else (6, 3)
+    words = np.random.default_rng(0).integers(0, 4, shape).astype("int32")
+    words[..., 0] = 1
+    return words
 
 
-def lif(x):
-    return rsnn.layers.LIF(0.0, 0.1)(layers.Dense(8)(x))
+def lif(x, decay=0.0):
+    return rsnn.layers.LIF(decay, 0.1)(layers.Dense(8)(x))
 
 
 BRANCHES = [
@@ -94,96 +79,109 @@ BRANCHES = [
 ]
 
 
+def attention_to_branches(branches=BRANCHES, decay=0.2):
+    """An attention for each branch, whose values are what the branch makes of masked
+    frames."""
+    inputs = keras.Input((5, 8))
+    masked = layers.Masking()(inputs)
+    queries = [lif(inputs, decay) for _ in branches]
+    outputs = []
+    for spikes, branch in zip(queries, branches, strict=True):
+        outputs.append(layers.Attention()([spikes, branch(masked)]))
+    x = layers.Flatten()(layers.Concatenate()(outputs))
+    return keras.Model(inputs, layers.Dense(3)(lif(x, decay)))
+
+
+def last_branches(decay=0.2):
+    """The other branches are parts of these."""
+    return attention_to_branches(BRANCHES[3:], decay)
+
+
+def attention_to_words(decay=0.5):
+    """Attention takes the masks off its inputs."""
+    inputs = keras.Input((3,), dtype="int32")
+    x = layers.Embedding(4, 6, mask_zero=True)(inputs)
+    x = layers.Flatten()(layers.MultiHeadAttention(2, 3)(x, x))
+    return keras.Model(inputs, layers.Dense(3)(lif(x, decay)))
+
+
+def attention_to_constants(decay=0.2):
+    """The mask is that of what is the same at every step."""
+    inputs = [keras.Input((5, 8)), keras.Input((3,), dtype="int32")]
+    start = {"embeddings_initializer": "random_normal"}
+    values = layers.Embedding(9, 8, mask_zero=True, **start)(inputs[1])
+    x = layers.MultiHeadAttention(2, 3)(lif(inputs[0], decay), values)
+    return keras.Model(inputs, layers.Dense(3)(lif(layers.Flatten()(x), decay)))
+
+
+def results_of(make, timesteps, gradient, step_mode, x, **arguments):
+    keras.utils.set_random_seed(0)
+    model = spiking(make(**arguments), timesteps, gradient, step_mode=step_mode)
+    value, gradients = loss_and_gradients(model, x, Y)
+    return value, [*gradients.values()]
+
+
+def assert_equal(found, expected):
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert_close(found[1], expected[1], rtol=1e-3, atol=5e-6)
+
+
 @functools.cache
 def by_keras():
-    return loss_and_gradients(network_of(BRANCHES), frames_of(1)[:, 0], Y)
+    keras.utils.set_random_seed(0)
+    value, gradients = loss_and_gradients(
+        attention_to_branches(), frames_of(1)[:, 0], Y
+    )
+    return value, [*gradients.values()]
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@every_order
 def test_one_step_with_masks_is_that_of_keras(step_mode):
-    frames, (value, expected) = frames_of(1), by_keras()
     for method in METHODS[step_mode]:
-        found_value, found = loss_and_gradients(
-            spiking(network_of(BRANCHES), 1, method, step_mode=step_mode), frames, Y
-        )
-        assert found_value == pytest.approx(value, rel=1e-5), method
-        assert_close(
-            found.values(), expected.values(), rtol=1e-3, atol=1e-6, message=str(method)
-        )
+        found = results_of(attention_to_branches, 1, method, step_mode, frames_of(1))
+        assert_equal(found, by_keras())
 
 
-def assert_like_bptt(gradient, step_mode, frames, **arguments):
-    """Checks that a method's loss and gradients are those of BPTT, in a network with
-    masks of several kinds."""
-    # The other branches are parts of these.
-    branches, timesteps = BRANCHES[3:], frames.shape[1]
-
-    def results_of(gradient):
-        return loss_and_gradients(
-            spiking(
-                network_of(branches, **arguments),
-                timesteps,
-                gradient,
-                step_mode=step_mode,
-            ),
-            frames,
-            Y,
-        )
-
-    (value, expected), (found_value, found) = results_of("bptt"), results_of(gradient)
-    assert found_value == pytest.approx(value, rel=1e-5)
-    assert_close(found.values(), expected.values(), rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_the_rate_gradient_with_masks_is_that_of_bptt_where_each_step_has_its_rate(
-    step_mode,
+@every_order
+@pytest.mark.parametrize(
+    ("make", "x"),
+    [
+        (last_branches, frames_of(2)),
+        (attention_to_words, words_of(2)),
+        (attention_to_constants, [frames_of(2), words_of(None)]),
+    ],
+)
+def test_gradients_with_masks_are_those_of_bptt_where_each_step_has_its_rate(
+    make, x, step_mode
 ):
     """Also where the masks are not the same at every step."""
-    assert_like_bptt(Rate(windows=2), step_mode, frames_of(2))
+    expected = results_of(make, 2, "bptt", "multi", x)
+    for method in (Rate(windows=2), "bptt"):
+        assert_equal(results_of(make, 2, method, step_mode, x), expected)
 
 
 @pytest.mark.parametrize(
     ("gradient", "step_mode"), [("rate", "single"), (Rate(windows=2), "multi")], ids=str
 )
+@pytest.mark.parametrize(
+    ("make", "x"),
+    [
+        (last_branches, frames_of(3, constant=True)),
+        (attention_to_constants, [frames_of(3, constant=True), words_of(None)]),
+    ],
+)
 def test_the_rate_gradient_with_masks_is_that_of_bptt_where_all_steps_are_alike(
-    gradient, step_mode
+    make, x, gradient, step_mode
 ):
     """Neurons without memory, on the same frame at each step."""
-    assert_like_bptt(gradient, step_mode, frames_of(3, constant=True), decay=0.0)
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_the_mask_of_a_signal_without_time_counts_in_every_window(step_mode):
-    ids, frames = (
-        np.random.default_rng(0).integers(0, 3, (6, 5)),
-        frames_of(3, constant=True),
+    found, expected = (
+        results_of(make, 3, method, step_mode, x, decay=0.0)
+        for method in (gradient, "bptt")
     )
-    ids[:, 0] = 1
-
-    def network():
-        keras.utils.set_random_seed(0)
-        inputs = keras.Input((5,), dtype="int32"), keras.Input((5, 8))
-        static = layers.Embedding(10, 8, mask_zero=True)(inputs[0])
-        x = layers.Attention()(
-            [rsnn.layers.LIF(0.0, 0.1)(layers.Dense(8)(inputs[1])), static]
-        )
-        return keras.Model(
-            inputs, layers.Dense(3)(rsnn.layers.LIF(0.0, 0.1)(layers.Flatten()(x)))
-        )
-
-    value, expected = loss_and_gradients(
-        spiking(network(), 3, "bptt", step_mode=step_mode), [ids, frames], Y
-    )
-    for gradient in ("rate", Rate(windows=2)):
-        found_value, found = loss_and_gradients(
-            spiking(network(), 3, gradient, step_mode=step_mode), [ids, frames], Y
-        )
-        assert found_value == pytest.approx(value, rel=1e-5)
-        assert_close(found.values(), expected.values(), rtol=1e-3, atol=1e-6)
+    assert_equal(found, expected)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@every_order
 @pytest.mark.parametrize(
     "average",
     [lambda x: layers.GlobalAveragePooling1D()(x), lambda x: MaskedAverage()([x])],
@@ -192,70 +190,13 @@ def test_the_rate_after_a_masked_average_is_its_time_mean(average, step_mode):
     """The gradient of a kernel is that of BPTT where nothing follows it, if its input
     is the time mean of the spiking one."""
 
-    def network():
-        keras.utils.set_random_seed(0)
+    def make():
         inputs = keras.Input((5, 8))
-        spikes = rsnn.layers.LIF(threshold=0.1)(
-            layers.Dense(8)(layers.Masking()(inputs))
-        )
+        spikes = lif(layers.Masking()(inputs), decay=0.2)
         return keras.Model(inputs, layers.Dense(3)(average(spikes)))
 
-    frames = frames_of(4)
-    found, expected = (
-        list(
-            loss_and_gradients(
-                spiking(network(), 4, gradient, step_mode=step_mode), frames, Y
-            )[1].values()
-        )[-2]
+    (_, found), (_, expected) = (
+        results_of(make, 4, gradient, step_mode, frames_of(4))
         for gradient in ("rate", "bptt")
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_the_rate_gradient_sees_the_masks_that_attention_takes_off_its_inputs(
-    step_mode,
-):
-    words = np.random.default_rng(0).integers(0, 9, (6, 2, 3)).astype("int32")
-    words[:, :, 0] = 1
-    found = []
-    for gradient in (Rate(windows=2), "bptt"):
-        keras.utils.set_random_seed(0)
-        inputs = keras.Input((3,), dtype="int32")
-        x = layers.Embedding(9, 6, mask_zero=True)(inputs)
-        x = rsnn.layers.LIF(0.5, 0.1)(
-            layers.Dense(8)(layers.Flatten()(layers.MultiHeadAttention(2, 3)(x, x)))
-        )
-        model = spiking(
-            keras.Model(inputs, layers.Dense(3)(x)), 2, gradient, step_mode=step_mode
-        )
-        found.append(loss_and_gradients(model, words, Y)[1].values())
-    assert_close(*found, rtol=1e-3, atol=1e-5)
-
-
-def test_attention_sees_the_mask_of_what_is_the_same_at_every_step():
-    frames, words = (
-        frames_of(3),
-        np.random.default_rng(0).integers(0, 9, (6, 4)).astype("int32"),
-    )
-    words[:, 0], words[:, 1] = 1, 0
-    inputs = [keras.Input((5, 8)), keras.Input((4,), dtype="int32")]
-    values = layers.Embedding(
-        9, 8, mask_zero=True, embeddings_initializer="random_normal"
-    )(inputs[1])
-    x = layers.MultiHeadAttention(2, 3)(
-        rsnn.layers.LIF(0.2, 0.1)(layers.Dense(8)(inputs[0])), values
-    )
-    network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
-    found = []
-    for step_mode, method in (
-        ("multi", "bptt"),
-        ("single", "bptt"),
-        ("single", SLTT()),
-        ("single", "rate"),
-    ):
-        model = spiking(network, 3, method, step_mode=step_mode)
-        value, gradients = loss_and_gradients(model, [frames, words], Y)
-        found.append((value, [*gradients.values()]))
-    np.testing.assert_allclose([value for value, _ in found], found[0][0], rtol=1e-6)
-    assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-6)
+    assert_close(found[-2:], expected[-2:], rtol=1e-4, atol=1e-6)

@@ -7,46 +7,36 @@ import keras
 import numpy as np
 import pytest
 from helpers import assert_close, to_numpy
+from keras import ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.integers import _steps
-from keras_ratesnn.integers._arrays import KerasArrays
 from tests.integers.drawn import SEEDS, SHAPE, T, draw, sums
 from tests.integers.simulated import simulate
 
 CASES = pathlib.Path(__file__).parents[1] / "reference" / "integer"
 
 
-def all_steps(plan, x):
+def all_steps(chip, x):
     """The outputs of all layers over time, `(batch, T, ...)`, and the last
     membranes."""
-    weights = _steps.kernels_of(plan)
-    kernels = {name: KerasArrays.kernel(kernel) for name, kernel in weights.items()}
-    temporal = np.ndim(x) == len(plan.input_shape) + 2
-    x = KerasArrays.constant(x)
-    batch = _steps.Batch(plan, x, KerasArrays, temporal, kernels)
-    steps = []
-    for t in range(plan.timesteps):
+    # What `layer_outputs` runs: it gives no membranes.
+    batch = chip._batch(ops.convert_to_tensor(x.astype("int32")))
+    for t in range(chip.timesteps):
         batch.advance(t)
-        steps.append(to_numpy(batch.outputs))
-    outputs = {
-        layer.name: np.stack([step[layer.name] for step in steps], axis=1)
-        for layer in plan.layers
-    }
     membranes = {name: state["membrane"] for name, state in batch.state.items()}
-    return outputs, to_numpy(membranes)
+    return chip.layer_outputs(x), to_numpy(membranes)
 
 
 @pytest.mark.parametrize("case", sorted(path.stem for path in CASES.glob("*.npz")))
 def test_the_cases_of_another_simulator_give_every_integer(case):
     path = CASES / f"{case}.npz"
-    plan, expected = rsnn.load_integers(path).plan, np.load(path)
-    outputs, membranes = all_steps(plan, expected["x"])
+    chip, expected = rsnn.load_integers(path), np.load(path)
+    outputs, membranes = all_steps(chip, expected["x"])
     for name, membrane in membranes.items():
         assert_array_equal(outputs[name], expected[f"spikes/{name}"])
         assert_array_equal(membrane, expected[f"membrane/{name}"])
-    logits = outputs[plan.layers[-1].name]
+    logits = outputs[chip.plan.layers[-1].name]
     assert_array_equal(logits, expected["logits_of_steps"])
     assert_array_equal(logits.sum(1), expected["logits"])
 
@@ -58,7 +48,7 @@ def frames(seed, count, time=False, largest=256):
 
 def check_against_simulator(chip, x):
     spikes, membranes, logits = simulate(chip.plan, x)
-    outputs, last_membranes = all_steps(chip.plan, x)
+    outputs, last_membranes = all_steps(chip, x)
     last = chip.plan.layers[-1].name
     assert_close(outputs, {**spikes, last: logits}, rtol=0)
     assert_close(last_membranes, membranes, rtol=0)

@@ -112,28 +112,28 @@ def test_no_training_method_names_a_layer_class():
     names += [
         name for name in rsnn.layers.__all__ if name not in ("NeuronCell", "Neuron")
     ]
-    found = []
+    offences = []
     for path in (PACKAGE / "gradients").rglob("*.py"):
         code = re.sub(r'"""(.|\n)*?"""|#.*|"[^"\n]*"', "", path.read_text())
-        found += [
+        offences += [
             (path.name, name)
             for name in names
             if re.search(rf"\b(layers\.)?{name}\b", code) and name not in ("Layer",)
         ]
-    assert found == []
+    assert offences == []
 
 
 def test_only_the_table_the_models_and_conversion_name_keras_layers():
     allowed = {"conversion", "layer_kinds", "layers", "models", "testing"}
-    found = []
+    offences = []
     for path in PACKAGE.rglob("*.py"):
         place = path.relative_to(PACKAGE)
         code = re.sub(r'"""(.|\n)*?"""|#.*|"[^"\n]*"', "", path.read_text())
         if place.parts[0] not in allowed and re.search(
             r"keras\.layers\.(?!Layer\b)\w+", code
         ):
-            found.append(str(place))
-    assert found == []
+            offences.append(str(place))
+    assert offences == []
 
 
 def _standardized(layer, inputs, times=1, mask=None):
@@ -143,12 +143,13 @@ def _standardized(layer, inputs, times=1, mask=None):
 
 def _standardized_rate(layer, rate, mean, variance, weights=None):
     """With the values of the given statistics and the derivatives of the rate's own."""
-    own = ops.mean(rate, axis=0), ops.var(rate, axis=0)
-    mean, variance = (
-        of + ops.stop_gradient(value - of)
-        for of, value in zip(own, (mean, variance), strict=True)
-    )
+    mean = _with_derivative_of(ops.mean(rate, axis=0), mean)
+    variance = _with_derivative_of(ops.var(rate, axis=0), variance)
     return (rate - mean) / ops.sqrt(variance + layer.epsilon)
+
+
+def _with_derivative_of(own, value):
+    return own + ops.stop_gradient(value - own)
 
 
 class Standardized(layers.Layer):
@@ -168,20 +169,17 @@ class Standardized(layers.Layer):
 def test_a_normalization_of_ones_own_trains_as_batch_normalization_does(
     gradient, step_mode
 ):
-    inputs, found = keras.Input((6,)), []
-    x, y = data(8, (3, 6))
+    def trained(norm):
+        x = norm(hidden(rsnn.layers.LIF()(inputs)))
+        network = keras.Model(inputs, outputs(rsnn.layers.LIF()(x)))
+        model = rsnn.SpikingModel(network, 3, gradient, step_mode)
+        return loss_and_gradients(model, *x_y)
+
+    inputs, x_y = keras.Input((6,)), data(8, (3, 6))
     hidden, outputs = layers.Dense(5), layers.Dense(3)
-    for norm in (
-        Standardized(),
-        layers.BatchNormalization(center=False, scale=False, epsilon=1e-3),
-    ):
-        network = keras.Model(
-            inputs, outputs(rsnn.layers.LIF()(norm(hidden(rsnn.layers.LIF()(inputs)))))
-        )
-        found.append(
-            loss_and_gradients(rsnn.SpikingModel(network, 3, gradient, step_mode), x, y)
-        )
-    (loss, gradients), (expected_loss, expected) = found
+    options = {"center": False, "scale": False, "epsilon": 1e-3}
+    loss, gradients = trained(Standardized())
+    expected_loss, expected = trained(layers.BatchNormalization(**options))
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert max(abs(gradient).max() for gradient in gradients.values()) > 1e-3
     assert_close(gradients, expected, rtol=1e-4, atol=1e-6)

@@ -1,182 +1,71 @@
-"""Neurons with learned parameters, neurons without a leak, and custom neurons."""
+"""What layers of neurons and their cells have in common: arguments, configs."""
 
 import inspect
 
 import keras
 import numpy as np
 import pytest
-from helpers import (
-    assert_close,
-    compiled,
-    data,
-    in_threads,
-    loss_and_gradients,
-    naive_lif,
-    spiking,
-    to_numpy,
-)
-from keras import layers, ops
+from helpers import assert_close, compiled, data, in_threads, spiking
+from keras import layers
 
 import keras_ratesnn as rsnn
-
-
-def model_of(*neurons, gradient="rate", timesteps=4, **kwargs):
-    x = inputs = keras.Input((6,))
-    for index, neuron in enumerate(neurons):
-        x = neuron(layers.Dense(8, name=f"dense_{index}")(x))
-    return spiking(
-        keras.Model(inputs, layers.Dense(3)(x)), timesteps, gradient, **kwargs
-    )
-
-
-@pytest.mark.parametrize(
-    ("reset", "initial_membrane"), [("soft", 0.0), ("soft", 0.5), ("hard", 0.0)]
-)
-def test_integrate_and_fire_neurons_do_not_leak(reset, initial_membrane):
-    x, _ = data(4, (7, 6))
-    inputs = keras.Input((6,))
-    neurons = rsnn.layers.IF(reset=reset, initial_membrane=initial_membrane)
-    model = spiking(keras.Model(inputs, neurons(inputs)), 7, return_sequences=True)
-    spikes, _, _ = naive_lif(
-        np.moveaxis(x, 1, 0), 1.0, reset=reset, initial_membrane=initial_membrane
-    )
-    np.testing.assert_array_equal(
-        model.predict(x, verbose=0), np.moveaxis(spikes, 0, 1)
-    )
-
-
-def test_a_membrane_starts_below_its_threshold():
-    with pytest.raises(
-        ValueError,
-        match=r"`initial_membrane` must be < 0\.5\. Received: initial_membrane=0\.5\. "
-        r"At its threshold",
-    ):
-        rsnn.layers.LIF(threshold=0.5, initial_membrane=0.5)
-
-
-def test_a_parametric_neuron_begins_as_the_plain_one():
-    x, _ = data(4, (7, 6))
-    inputs = keras.Input((6,))
-    learned = rsnn.layers.ParametricLIF(decay=0.3, threshold=0.7, learn_threshold=True)
-    plain = rsnn.layers.LIF(decay=0.3, threshold=0.7)
-    outputs = [
-        spiking(keras.Model(inputs, layer(inputs)), 7).predict(x, verbose=0)
-        for layer in (learned, plain)
-    ]
-    np.testing.assert_array_equal(*outputs)
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_learned_parameters_move_and_stay_in_their_ranges(step_mode):
-    neurons = [
-        rsnn.layers.ParametricLIF(learn_threshold=True),
-        rsnn.layers.ParametricLIF(per_channel=True),
-        rsnn.layers.LIF(learn_threshold=True),
-        rsnn.layers.IF(learn_threshold=True),
-    ]
-    model = compiled(
-        model_of(*neurons, step_mode=step_mode), keras.optimizers.Adam(0.5)
-    )
-    x, y = data(32)
-    before = [
-        to_numpy(weight) for neuron in neurons for weight in neuron.trainable_weights
-    ]
-    model.fit(x, y, epochs=3, verbose=0)
-    after = [
-        to_numpy(weight) for neuron in neurons for weight in neuron.trainable_weights
-    ]
-    assert len(after) == 5
-    assert all((new != old).all() for new, old in zip(after, before, strict=True))
-    for neuron in neurons[:2]:
-        decay = to_numpy(neuron.cell.effective_decay())
-        assert ((decay > 0) & (decay < 1)).all()
-    for neuron in (neurons[0], neurons[2], neurons[3]):
-        assert to_numpy(neuron.cell.effective_threshold()) > 0
-
-
-@pytest.mark.parametrize("other", [(6,), (3, 4)])
-def test_decays_of_channels_refuse_inputs_of_another_shape(other):
-    neuron = rsnn.layers.ParametricLIF(per_channel=True, name="shared")
-    neuron(keras.Input((4,)))
-    with pytest.raises(
-        ValueError, match="'shared' is incompatible with the layer: expected"
-    ):
-        neuron(keras.Input(other))
-
-
-def test_in_a_network_parameters_learn_in_the_direction_of_bptt():
-    kind = rsnn.layers.ParametricLIF
-    neurons = [kind(per_channel=True, learn_threshold=True) for _ in range(3)]
-    network, (x, y) = model_of(*neurons).network, data(64)
-    _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
-    _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
-    for name in ("decay_logit", "log_threshold"):
-        rate, bptt = (
-            np.ravel([value for path, value in of.items() if path.endswith(name)])
-            for of in (by_rate, by_bptt)
-        )
-        assert rate @ bptt / np.linalg.norm(rate) / np.linalg.norm(bptt) > 0.8, name
-
-
-def test_a_missing_channel_axis_is_an_error():
-    with pytest.raises(
-        ValueError,
-        match=r"`axis` must be an input axis of known size\. Received: axis=4",
-    ):
-        rsnn.layers.ParametricLIF(per_channel=True, axis=4)(np.zeros((2, 3), "float32"))
-
-
-@pytest.mark.parametrize("decay", [0.0, 1.0])
-def test_a_learned_decay_begins_inside_its_range(decay):
-    with pytest.raises(ValueError, match="`decay` must be > 0 and < 1"):
-        rsnn.layers.ParametricLIF(decay=decay)
-
 
 WITHOUT = [("decay_input", "IF"), ("reset_delay", "ALIF")]
 
 
 @pytest.mark.parametrize(("argument", "layer"), WITHOUT)
 def test_neurons_without_an_argument_name_those_that_have_it(argument, layer):
+    message = f" has no argument `{argument}`.*{argument}=True.*LIF"
     for name in (layer, f"{layer}Cell"):
-        with pytest.raises(
-            TypeError,
-            match=f"^{name} has no argument `{argument}`.*{argument}=True.*LIF",
-        ):
+        with pytest.raises(TypeError, match=f"^{name}{message}"):
             getattr(rsnn.layers, name)(**{argument: True})
 
 
-@pytest.mark.parametrize("layer", ["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF"])
-def test_a_config_makes_the_same_layer(layer):
-    cls = getattr(rsnn.layers, layer)
-    others = [
-        name for name in ("decay_input", "reset_delay") if (name, layer) not in WITHOUT
+@pytest.mark.parametrize("kind", ["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF"])
+def test_a_config_makes_the_same_layer(kind):
+    """Numbers of NumPy are saved as those of Python; configs of older versions lack the
+    last arguments."""
+    cls = getattr(rsnn.layers, kind)
+    arguments = {
+        "threshold": np.float32(0.5),
+        "reset": "hard",
+        "v_reset": np.int64(-1),
+        "detach_reset": False,
+        "learn_threshold": True,
+        "initial_membrane": 0.25,
+    }
+    late = [
+        name for name in ("decay_input", "reset_delay") if (name, kind) not in WITHOUT
     ]
     made = cls(
-        threshold=0.5,
-        reset="hard",
-        v_reset=-0.1,
-        surrogate="atan",
-        learn_threshold=True,
-        initial_membrane=0.25,
-        name="neurons",
-        **dict.fromkeys(others, True),
+        surrogate=rsnn.surrogates.ATan(3.0),
+        name="mine",
+        dtype="mixed_bfloat16",
+        trainable=False,
+        **arguments,
+        **dict.fromkeys(late, True),
     )
-    again = cls.from_config(made.get_config())
-    assert again.get_config() == made.get_config()
-    assert (again.threshold, again.reset, again.v_reset, again.name) == (
-        0.5,
-        "hard",
-        -0.1,
-        "neurons",
-    )
-    assert again.initial_membrane == 0.25
-    # Those of older versions do not have them.
-    old = cls.from_config(
-        {key: value for key, value in made.get_config().items() if key not in others}
-    )
-    for name in others:
+    config = made.get_config()
+    again = cls.from_config(config)
+    assert again.get_config() == config
+    assert {name: getattr(again, name) for name in arguments} == arguments
+    assert [type(config[name]) for name in ("threshold", "v_reset")] == [float, float]
+    assert repr(again.surrogate) == "ATan(alpha=3.0)"
+    assert (again.name, again.compute_dtype) == ("mine", "bfloat16")
+    assert not again.trainable
+    old = {key: value for key, value in config.items() if key not in late}
+    for name in late:
         assert getattr(again, name) is True
-        assert getattr(old, name) is False
+        assert getattr(cls.from_config(old), name) is False
+
+
+def test_a_neuron_with_a_cell_is_recreated_from_its_config():
+    neuron = rsnn.layers.Neuron(rsnn.layers.LIFCell(0.3, 0.8), name="mine")
+    saved = keras.saving.serialize_keras_object(neuron)
+    again = keras.saving.deserialize_keras_object(saved)
+    assert type(again.cell) is rsnn.layers.LIFCell
+    assert again.cell.decay == 0.3
+    assert again.get_config() == neuron.get_config()
 
 
 ORDER = (
@@ -207,88 +96,27 @@ CELLS = [
 ]
 
 
+def arguments_of(name):
+    signature = inspect.signature(getattr(rsnn.layers, name))
+    *arguments, last = signature.parameters.values()
+    assert last.name == "kwargs"
+    return arguments
+
+
 @pytest.mark.runs_once
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_and_its_layer_have_the_same_arguments_in_the_order_of_all_neurons(name):
-    *arguments, others = inspect.signature(
-        getattr(rsnn.layers, name)
-    ).parameters.values()
-    assert others.name == "kwargs"
-    assert [argument.name for argument in arguments] == [
-        each for each in ORDER if each in {found.name for found in arguments}
-    ]
-    by_name = [
-        argument.name
-        for argument in arguments
-        if argument.kind is argument.KEYWORD_ONLY
-    ]
-    assert by_name == [
-        argument.name
-        for argument in arguments
-        if ORDER.index(argument.name) > ORDER.index("threshold")
-    ]
+    arguments = arguments_of(name)
+    places = [ORDER.index(argument.name) for argument in arguments]
+    assert places == sorted(places)
+    for place, argument in zip(places, arguments, strict=True):
+        is_by_name = argument.kind is argument.KEYWORD_ONLY
+        assert is_by_name == (place > ORDER.index("threshold"))
     if name != "NeuronCell":
-        *of_layer, others = inspect.signature(
-            getattr(rsnn.layers, name.removesuffix("Cell"))
-        ).parameters.values()
-        assert others.name == "kwargs"
+        more = ["threshold_stabilizer"] if name == "LIFCell" else []
+        of_layer = arguments_of(name.removesuffix("Cell"))
         assert of_layer[: len(arguments)] == arguments
-        assert [found.name for found in of_layer[len(arguments) :]] == (
-            ["threshold_stabilizer"] if name == "LIFCell" else []
-        )
-
-
-@keras.saving.register_keras_serializable(package="tests")
-class AdaptiveCell(rsnn.layers.NeuronCell):
-    """A custom neuron with a state of two tensors: every spike raises its threshold
-    temporarily."""
-
-    def initial_state(self, inputs):
-        rest = super().initial_state(inputs)
-        return {"membrane": rest, "fatigue": rest}
-
-    def step(self, inputs, state):
-        membrane = (
-            0.5 * state["membrane"]
-            + ops.cast(inputs, state["membrane"].dtype)
-            - state["fatigue"]
-        )
-        spikes = self.fire(membrane)
-        fatigue = 0.8 * state["fatigue"] + 0.1 * ops.stop_gradient(spikes)
-        return (
-            membrane,
-            spikes,
-            {
-                "membrane": membrane * (1.0 - ops.stop_gradient(spikes)),
-                "fatigue": fatigue,
-            },
-        )
-
-
-@keras.saving.register_keras_serializable(package="tests")
-class GainCell(AdaptiveCell):
-    """With a weight, which Keras would cast to half precision."""
-
-    def build(self, input_shape):
-        self.gain = self.add_weight(
-            shape=(input_shape[-1],), initializer="zeros", name="gain"
-        )
-
-    def step(self, inputs, state):
-        return super().step(
-            ops.exp(self.gain) * ops.cast(inputs, state["membrane"].dtype), state
-        )
-
-
-@pytest.mark.parametrize("gradient", ["bptt", "rate"])
-def test_a_weight_of_a_custom_cell_stays_in_single_precision(gradient):
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    neuron = rsnn.layers.Neuron(GainCell())
-    model = compiled(model_of(neuron, gradient=gradient))
-    before = to_numpy(neuron.cell.gain)
-    x, y = data(8)
-    model.fit(x, y, verbose=0)
-    assert (to_numpy(neuron.cell.gain) != before).any()
+        assert [argument.name for argument in of_layer[len(arguments) :]] == more
 
 
 @pytest.mark.skipif(

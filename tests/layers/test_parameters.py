@@ -4,21 +4,24 @@ fixed or learned."""
 import keras
 import numpy as np
 import pytest
-from helpers import spiking, training_results
-from keras import layers, ops
+from chains import chain
+from helpers import response, spiking
+from keras import layers
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import layers as neurons
 
+T = 5
 LEARNED = {"learn_decay": True, "learn_threshold": True}
 ALL = {"decay": [0.3, 0.7], "threshold": [0.6, 0.9], "initial_membrane": [0.3, -0.2]}
 HARD = {"reset": "hard", "v_reset": [0.1, -0.3]}
+ADAPTATION = {"adaptation": [0.5, 1.5], "adaptation_decay": [0.5, 0.9]}
+SYNAPSE = {"synaptic_decay": [0.2, 0.6], "learn_synaptic_decay": True}
 
 
-def recurrent(layer, name):
-    return neurons.Recurrent(
-        layer, neurons.Scale(0.4, per_channel=True, name="back"), name=name
-    )
+def recurrent(name, **arguments):
+    back = neurons.Scale(0.4, per_channel=True, name="back")
+    return neurons.Recurrent(neurons.LIF(**arguments), back, name=name)
 
 
 KINDS = {
@@ -26,101 +29,37 @@ KINDS = {
     "fixed": (neurons.LIF, {**ALL, **HARD}),
     "delayed": (neurons.LIF, {**ALL, **HARD, **LEARNED, "reset_delay": True}),
     "ILIF": (neurons.ILIF, {**ALL, "levels": 3, "learn_decay": True}),
-    "recurrent": (
-        lambda name, **arguments: recurrent(neurons.LIF(**arguments), name),
-        {**ALL, **LEARNED},
-    ),
-    "ALIF": (
-        neurons.ALIF,
-        {
-            **ALL,
-            **HARD,
-            **LEARNED,
-            "adaptation": [0.5, 1.5],
-            "adaptation_decay": [0.5, 0.9],
-        },
-    ),
-    "CuBaLIF": (
-        neurons.CuBaLIF,
-        {**ALL, **LEARNED, "synaptic_decay": [0.2, 0.6], "learn_synaptic_decay": True},
-    ),
+    "recurrent": (recurrent, {**ALL, **LEARNED}),
+    "ALIF": (neurons.ALIF, {**ALL, **HARD, **LEARNED, **ADAPTATION}),
+    "CuBaLIF": (neurons.CuBaLIF, {**ALL, **LEARNED, **SYNAPSE}),
     "readout": (
         neurons.LeakyReadout,
-        {
-            "decay": [0.8, 0.6],
-            "synaptic_decay": [0.3, 0.5],
-            "learn_decay": True,
-            "learn_synaptic_decay": True,
-        },
+        {"decay": [0.8, 0.6], "learn_decay": True, **SYNAPSE},
     ),
 }
 
 
-def arrays(kind, **more):
-    made, arguments = KINDS[kind]
-    return made(**arguments, **more)
-
-
-def of_neuron(kind, index, name):
-    """The same layer for one neuron, with numbers."""
-    made, arguments = KINDS[kind]
-    return made(
-        **{
-            key: value[index] if isinstance(value, list) else value
-            for key, value in arguments.items()
-        },
-        name=name,
-    )
-
-
-def networks(kinds):
-    """Two networks with the same weights: of neurons with values of their own, and of
-    as many layers of one neuron."""
-    inputs = keras.Input((4,))
-    found = []
-    for apart in (False, True):
-        outputs = []
-        for number, kind in enumerate(kinds):
-            currents = [
-                layers.Dense(1, name=f"dense_{number}_{index}")(inputs)
-                for index in range(2)
-            ]
-            if apart:
-                outputs += [
-                    of_neuron(kind, index, f"{number}_{index}")(current)
-                    for index, current in enumerate(currents)
-                ]
-            else:
-                outputs.append(
-                    arrays(kind, name=str(number))(layers.Concatenate()(currents))
-                )
-        if "readout" in kinds:
-            # What follows a readout follows the end of time.
-            of_readouts = 2 if apart else 1
-            outputs = [
-                *map(neurons.TimeMean(), outputs[:-of_readouts]),
-                *outputs[-of_readouts:],
-            ]
-        network = keras.Model(inputs, layers.Concatenate()(outputs))
-        found.append(network)
-    together, apart = found
-    random = np.random.default_rng(0)
-    for one, other in zip(
-        *(
-            [layer for layer in network.layers if isinstance(layer, layers.Dense)]
-            for network in found
-        ),
-        strict=True,
-    ):
-        kernel = random.normal(0.4, 0.8, (4, 1))
-        for layer in (one, other):
-            layer.set_weights([kernel, np.full(1, 0.1)])
-    return together, apart
-
-
-def data(timesteps=5):
+def results(kinds, gradient, step_mode, channel=None):
+    """The `response` of layers on two channels; with a channel, all neurons have its
+    values, and only its outputs count."""
+    inputs = keras.Input((2,))
+    outputs = []
+    for name in kinds:
+        make, arguments = KINDS[name]
+        if channel is not None:
+            arguments = {
+                key: value[channel] if isinstance(value, list) else value
+                for key, value in arguments.items()
+            }
+        outputs.append(make(**arguments, name=name)(inputs))
+    network = keras.Model(inputs, outputs)
+    model = spiking(network, T, gradient, step_mode=step_mode)
     random = np.random.default_rng(1)
-    return random.normal(0.3, 1.0, (6, timesteps, 4)).astype("float32")
+    x = random.normal(0.3, 1.0, (6, T, 2)).astype("float32")
+    weights = random.normal(size=(len(kinds), 6, 2)).astype("float32")
+    if channel is not None:
+        weights[..., 1 - channel] = 0.0
+    return response(model, [x], list(weights))
 
 
 @pytest.mark.parametrize(
@@ -128,113 +67,65 @@ def data(timesteps=5):
     [
         (rsnn.gradients.Rate(windows=2), "multi", list(KINDS)),
         ("rate", "single", ["delayed", "recurrent"]),
-        ("bptt", "multi", ["delayed", "ALIF", "readout"]),
+        ("bptt", "multi", ["delayed", "ALIF", "readout", "LIF"]),
         ("ottt", "multi", ["LIF", "fixed", "ILIF"]),
     ],
     ids=["windows", "rate", "bptt", "ottt"],
 )
-def test_neurons_with_values_of_their_own_are_as_many_layers_of_one_neuron(
+def test_neurons_with_values_of_their_own_are_those_of_layers_with_one_value(
     gradient, step_mode, kinds
 ):
-    """Outputs, gradients of the weights before, and of each learned value."""
-    x, y = (
-        data(),
-        np.random.default_rng(2).normal(size=(6, 2 * len(kinds))).astype("float32"),
-    )
-    found, expected = [], []
-    for network, values in zip(networks(kinds), (found, expected), strict=True):
-        model = spiking(network, 5, gradient, step_mode=step_mode)
-        _, gradients, outputs = training_results(
-            model, x, y, lambda y, outputs: ops.mean(y * outputs)
-        )
-        values += [outputs, gradients]
-    np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
-    assert np.mean(found[0] != 0) > 0.05
-    learned = 0
-    for path, of_values in found[1].items():
-        layer, _, rest = path.partition("/")
-        if layer.startswith("dense"):
-            np.testing.assert_allclose(
-                of_values, expected[1][path], rtol=1e-4, atol=1e-6, err_msg=path
-            )
-            continue
-        learned += np.count_nonzero(of_values)
-        of_layers = [
-            expected[1][f"{layer}_{index}/{rest}"].item() for index in range(2)
-        ]
-        np.testing.assert_allclose(
-            np.ravel(of_values), of_layers, rtol=1e-4, atol=1e-6, err_msg=path
-        )
-    assert learned > len(kinds)
+    """Outputs, gradients of the input, and of each learned value."""
+    outputs, (of_input,), of_values = results(kinds, gradient, step_mode)
+    assert np.mean([output != 0.0 for output in outputs]) > 0.05
+    assert np.any(of_input, axis=(0, 1)).all()
+    for channel in range(2):
+        alone = results(kinds, gradient, step_mode, channel)
+        for found, expected in zip(outputs, alone[0], strict=True):
+            found, expected = found[:, channel], expected[:, channel]
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        found, expected = of_input[..., channel], alone[1][0][..., channel]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+        assert of_values.keys() == alone[2].keys()
+        for path, values in of_values.items():
+            # One value of all neurons has the sum, of the channel that counts.
+            expected = np.sum(alone[2][path])
+            value = np.ravel(values)[channel]
+            assert value == pytest.approx(expected, rel=1e-4, abs=1e-6), path
 
 
-def all_kinds(step_mode="multi", **more):
-    """All kinds on an image, with an array or an initialiser for each channel or each
-    neuron."""
-    inputs = x = keras.Input((3, 4, 2))
-    x = neurons.LIF(**{**ALL, **HARD}, learn_decay=True, name="channels", **more)(x)
-    x = neurons.CuBaLIF(
+def test_learned_values_move_and_stay_in_their_ranges_and_all_are_in_float32():
+    """Arrays and initialisers, for each channel or each neuron, in half precision."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    channels = neurons.LIF(**ALL, **HARD, learn_decay=True)
+    single = neurons.CuBaLIF(
         keras.initializers.RandomUniform(0.2, 0.8, seed=1),
-        np.linspace(0.4, 0.9, 24).reshape(3, 4, 2),
+        np.linspace(0.4, 0.9, 6).reshape(3, 2),
         synaptic_decay=keras.initializers.Constant(0.3),
         axis=None,
         learn_threshold=True,
-        name="neurons",
-        **more,
-    )(layers.Conv2D(2, 1, kernel_initializer="ones", **more)(x))
-    x = neurons.LeakyReadout(
-        [0.9, 0.5, 0.7], learn_decay=True, value="last", name="readout", **more
-    )(layers.Dense(3, **more)(layers.Flatten(**more)(x)))
-    return spiking(keras.Model(inputs, x), 5, step_mode=step_mode)
-
-
-def images():
-    return np.random.default_rng(0).normal(0.5, 1.0, (3, 5, 3, 4, 2)).astype("float32")
-
-
-def values_of(model):
-    named = {layer.name: layer for layer in model.network.layers}
-    return [
-        *(
-            named["channels"].decay,
-            named["channels"].threshold,
-            named["channels"].v_reset,
-            named["channels"].initial_membrane,
-        ),
-        *(
-            named["neurons"].decay,
-            named["neurons"].threshold,
-            named["neurons"].synaptic_decay,
-            named["readout"].decay,
-        ),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("step_mode", "policy"), [("multi", "float32"), ("single", "mixed_bfloat16")]
-)
-def test_learned_values_move_and_stay_in_their_ranges_and_all_are_in_float32(
-    step_mode, policy
-):
-    model = all_kinds(step_mode, dtype=policy)
+    )
+    readout = neurons.LeakyReadout([0.9, 0.5, 0.7], learn_decay=True, value="last")
+    dense = layers.Dense(2, kernel_initializer="ones")
+    parts = [channels, dense, single, layers.Flatten(), layers.Dense(3), readout]
+    model = spiking(chain(*parts, shape=(3, 2)), T)
     model.compile(keras.optimizers.Adam(0.5), "mse")
-    before = values_of(model)
+
+    def learned():
+        return [channels.decay, readout.decay, single.threshold]
+
+    before = learned()
+    x = np.random.default_rng(0).normal(0.5, 1.0, (3, T, 3, 2))
     for _ in range(2):
-        model.train_on_batch(images(), np.ones((3, 3)))
-    moved = [
-        not np.allclose(new, old)
-        for new, old in zip(values_of(model), before, strict=True)
-    ]
-    assert moved == [True, False, False, False, False, True, False, True]
-    decays, *_, thresholds, _, of_readout = values_of(model)
-    assert all(((value > 0) & (value < 1)).all() for value in (decays, of_readout))
-    assert (thresholds > 0).all()
-    layers_with_values = [
-        layer for layer in model.network.layers if hasattr(layer, "set_decay")
-    ]
-    assert {
-        weight.dtype for layer in layers_with_values for weight in layer.weights
-    } == {"float32"}
+        model.train_on_batch(x, np.ones((3, 3)))
+    for old, new in zip(before, learned(), strict=True):
+        assert not np.allclose(old, new)
+        assert np.all(new > 0.0)
+    assert np.all(channels.decay < 1.0)
+    assert np.all(readout.decay < 1.0)
+    weights = [*channels.weights, *single.weights, *readout.weights]
+    assert len(weights) > 5
+    assert {weight.dtype for weight in weights} == {"float32"}
 
 
 def test_channels_are_on_any_axis():
@@ -267,13 +158,37 @@ def built(**arguments):
 def of_thresholds(thresholds):
     size = len(thresholds)
     neuron = neurons.LIF(threshold=thresholds, name="lif")
-    return keras.Sequential(
-        [keras.Input((4,)), layers.Dense(size), neuron, layers.Dense(2)]
-    )
+    return chain(layers.Dense(size), neuron, layers.Dense(2))
 
 
 # What is made, and the error and message that are expected.
 ERRORS = {
+    "membrane": (
+        lambda: neurons.LIF(threshold=0.5, initial_membrane=0.5),
+        ValueError,
+        r"`initial_membrane` must be < 0\.5\. Received: initial_membrane=0\.5\. "
+        "At its threshold",
+    ),
+    "adaptation": (
+        lambda: neurons.ALIF(adaptation=-0.1),
+        ValueError,
+        "`adaptation` must be >= 0",
+    ),
+    "adaptation_decay": (
+        lambda: neurons.ALIF(adaptation_decay=1.0),
+        ValueError,
+        "`adaptation_decay` must be >= 0",
+    ),
+    "synaptic_decay": (
+        lambda: neurons.CuBaLIF(synaptic_decay=1.0),
+        ValueError,
+        "`synaptic_decay` must be >= 0",
+    ),
+    "one axis": (
+        lambda: neurons.ParametricLIF(per_channel=True, axis=4)(keras.Input((3,))),
+        ValueError,
+        r"`axis` must be an input axis of known size\. Received: axis=4",
+    ),
     "text": (
         lambda: neurons.LIF(decay=["a"]),
         TypeError,
@@ -298,11 +213,6 @@ ERRORS = {
         lambda: neurons.LIF(threshold=[1.0, 2.0], reset="hard", v_reset=[0.0, 2.5]),
         ValueError,
         "`v_reset` must be < 2",
-    ),
-    "soft": (
-        lambda: neurons.LIF(v_reset=[0.0, 0.1]),
-        ValueError,
-        r"`v_reset` must be 0\.0 with reset=\"soft\"",
     ),
     "channels": (
         lambda: built(decay=[0.1, 0.2]),
@@ -329,11 +239,6 @@ ERRORS = {
         ValueError,
         "`decay` must be a number, or an array",
     ),
-    "set range": (
-        lambda: built(learn_decay=True).set_decay(1.0),
-        ValueError,
-        "`decay` must be > 0 and < 1",
-    ),
     "parallel": (
         lambda: neurons.SlidingPSN(2, threshold=[1.0, 2.0]),
         TypeError,
@@ -354,16 +259,13 @@ ERRORS = {
     ),
     "calibration": (
         lambda: rsnn.spikify(
-            keras.Sequential(
-                [
-                    keras.Input((3,)),
-                    layers.Dense(3, "relu", kernel_initializer="ones", name="hidden"),
-                    layers.Dense(2),
-                ]
+            chain(
+                layers.Dense(3, "relu", kernel_initializer="ones", name="hidden"),
+                layers.Dense(2),
             ),
             timesteps=4,
             neuron=lambda: neurons.IF([1.0, 2.0, 3.0]),
-            calibrate=np.ones((4, 3), "float32"),
+            calibrate=np.ones((4, 6), "float32"),
             verbose=False,
         ),
         ValueError,

@@ -11,6 +11,7 @@ import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF
 
 X, Y = helpers.data()
+
 FRAMES, _ = helpers.data(shape=(3, 6), seed=1)
 
 
@@ -38,169 +39,77 @@ def loss_at(timesteps, model, x=X):
 
 
 class Sets(keras.callbacks.Callback):
-    """Sets an attribute of the model to one value after another."""
+    """Sets an attribute of the model to one value after another, in each batch."""
 
     def __init__(self, attribute, values):
         super().__init__()
         self.attribute = attribute
         self.values = list(values)
-
-    def set_next(self):
-        if self.values:
-            setattr(self.model, self.attribute, self.values.pop(0))
-
-
-class SetsEveryEpoch(Sets):
-    def on_epoch_begin(self, epoch, logs=None):
-        self.set_next()
-
-
-class SetsEveryBatch(Sets):
-    def __init__(self, attribute, values):
-        super().__init__(attribute, values)
         self.losses = []
 
     def on_train_batch_end(self, batch, logs=None):
         self.losses.append(float(logs["loss"]))
         self.model.reset_metrics()
-        self.set_next()
+        if self.values:
+            setattr(self.model, self.attribute, self.values.pop(0))
 
 
-executions = pytest.mark.parametrize(
-    "steps_per_execution",
-    [
-        1,
-        pytest.param(
-            2,
-            marks=pytest.mark.skipif(
-                helpers.BACKEND == "torch",
-                reason="Keras has none of several steps on torch",
-            ),
-        ),
-    ],
-)
-
-
-@executions
-def test_a_callback_sets_the_time_steps_of_each_epoch(steps_per_execution):
-    model = standing_still(timesteps=2)
-    model.compile(model.optimizer, model.loss, steps_per_execution=steps_per_execution)
-    schedule = [1, 3, 1, 5]
-    history = model.fit(
-        X,
-        Y,
-        batch_size=5,
-        epochs=4,
-        shuffle=False,
-        verbose=0,
-        callbacks=[SetsEveryEpoch("timesteps", schedule)],
-    ).history
-    assert history["loss"] == pytest.approx(
-        [loss_at(timesteps, model) for timesteps in schedule], rel=1e-5
-    )
-
-
-@executions
-def test_a_callback_sets_the_time_steps_of_each_batch(steps_per_execution):
+# Keras has none of several steps on PyTorch.
+@pytest.mark.parametrize("number", [1] if helpers.BACKEND == "torch" else [1, 2])
+def test_a_callback_sets_the_time_steps_of_each_batch(number):
     model = standing_still(timesteps=4)
-    model.compile(model.optimizer, model.loss, steps_per_execution=steps_per_execution)
-    x, y = np.tile(X, (3 * steps_per_execution, 1)), np.tile(Y, 3 * steps_per_execution)
-    callback = SetsEveryBatch("timesteps", [1, 2])
+    model.compile(model.optimizer, model.loss, steps_per_execution=number)
+    x, y = np.tile(X, (3 * number, 1)), np.tile(Y, 3 * number)
+    callback = Sets("timesteps", [1, 2])
     model.fit(x, y, batch_size=len(X), shuffle=False, verbose=0, callbacks=[callback])
-    assert callback.losses == pytest.approx(
-        [loss_at(timesteps, model) for timesteps in (4, 1, 2)], rel=1e-5
-    )
+    losses = [loss_at(timesteps, model) for timesteps in (4, 1, 2)]
+    assert callback.losses == pytest.approx(losses, rel=1e-5)
 
 
 def test_a_callback_sets_return_sequences():
     model = standing_still(gradient="bptt")
     model.compile(model.optimizer, "mse")
-    targets = np.zeros((10, 1, 1), "float32")
-    losses = model.fit(
-        X,
-        targets,
-        epochs=2,
-        verbose=0,
-        callbacks=[SetsEveryEpoch("return_sequences", [False, True])],
-    ).history["loss"]
+    callback = Sets("return_sequences", [True])
+    targets = np.zeros((20, 1, 1), "float32")
+    x = np.tile(X, (2, 1))
+    model.fit(x, targets, batch_size=10, verbose=0, shuffle=False, callbacks=[callback])
     sequences = outputs_at(3, model)
-    assert losses == pytest.approx(
-        [np.mean(sequences.mean(axis=0) ** 2), np.mean(sequences**2)], rel=1e-5
-    )
+    expected = [np.mean(sequences.mean(axis=0) ** 2), np.mean(sequences**2)]
+    assert callback.losses == pytest.approx(expected, rel=1e-5)
 
 
-class Batch(keras.utils.PyDataset):
-    """One batch."""
+class Looks(keras.callbacks.Callback):
+    """Predicts inputs in the middle of an epoch, and evaluates them at its end."""
 
     def __init__(self, x):
         super().__init__()
         self.x = x
 
-    def __len__(self):
-        return 1
+    def on_epoch_end(self, epoch, logs=None):
+        self.loss = self.model.evaluate(self.x, Y, verbose=0)
 
-    def __getitem__(self, index):
-        return self.x, Y
-
-
-def data_sets(x):
-    """Arrays, and data sets of them."""
-    kinds = [(x, Y), Batch(x)]
-    if helpers.BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        kinds.append(tf.data.Dataset.from_tensor_slices((x, Y)).batch(4))
-    return kinds
+    def on_train_batch_end(self, batch, logs=None):
+        self.outputs = self.model.predict(self.x, verbose=0)
 
 
 @pytest.mark.parametrize(
     "kinds", [(X, FRAMES), (FRAMES, X)], ids=["static, frames", "frames, static"]
 )
-def test_validation_and_training_data_may_be_of_different_kinds(kinds):
-    train, validation = kinds
-    model = standing_still()
-    for given in data_sets(validation):
-        history = model.fit(train, Y, validation_data=given, epochs=2, verbose=0)
-        for name, x in (("loss", train), ("val_loss", validation)):
-            expected = [loss_at(3, model, x)] * 2
-            assert history.history[name] == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_callback_predicts_and_evaluates_inputs_of_another_kind():
-    class Looks(keras.callbacks.Callback):
-        def __init__(self):
-            super().__init__()
-            self.predicted = []
-            self.losses = []
-
-        def on_train_batch_end(self, batch, logs=None):
-            self.predicted.append(self.model.predict(FRAMES, verbose=0))
-
-        def on_epoch_end(self, epoch, logs=None):
-            self.losses.append(self.model.evaluate(FRAMES, Y, verbose=0))
-
-    model = standing_still()
-    callback = Looks()
-    model.fit(X, Y, epochs=2, verbose=0, callbacks=[callback])
-    expected = outputs_at(3, model, FRAMES).mean(axis=0)
-    for predicted in callback.predicted:
-        np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
-    assert callback.losses == pytest.approx([loss_at(3, model, FRAMES)] * 2, rel=1e-5)
-
-
-def test_single_batches_may_be_of_different_kinds():
-    model = standing_still()
-    for x in (X, FRAMES, X):
-        assert model.train_on_batch(x, Y) == pytest.approx(
-            loss_at(3, model, x), rel=1e-5
-        )
-        assert model.test_on_batch(x, Y) == pytest.approx(
-            loss_at(3, model, x), rel=1e-5
-        )
-        expected = outputs_at(3, model, x).mean(axis=0)
-        np.testing.assert_allclose(
-            to_numpy(model.predict_on_batch(x)), expected, rtol=1e-5, atol=1e-6
-        )
+def test_data_of_training_validation_and_callbacks_may_be_of_different_kinds(kinds):
+    train, others = kinds
+    model, callback = standing_still(), Looks(others)
+    options = {"validation_data": (others, Y), "callbacks": [callback], "verbose": 0}
+    history = model.fit(train, Y, epochs=2, **options).history
+    loss, loss_of_others = (
+        pytest.approx(loss_at(3, model, x), rel=1e-5) for x in kinds
+    )
+    assert history == {"loss": [loss] * 2, "val_loss": [loss_of_others] * 2}
+    assert callback.loss == loss_of_others
+    expected = outputs_at(3, model, others).mean(axis=0)
+    np.testing.assert_allclose(callback.outputs, expected, rtol=1e-5, atol=1e-6)
+    for x, wanted in ((others, loss_of_others), (train, loss)):
+        assert model.train_on_batch(x, Y) == wanted
+        assert model.test_on_batch(x, Y) == wanted
 
 
 @pytest.mark.skipif(
@@ -208,37 +117,33 @@ def test_single_batches_may_be_of_different_kinds():
     reason="Keras takes a model's weights away on JAX while it predicts",
 )
 def test_threads_predict_inputs_of_different_kinds_at_once():
-    model = spiking()
-    expected = {
-        name: outputs_at(3, model, x).mean(axis=0)
-        for name, x in (("static", X), ("frames", FRAMES))
-    }
-    failed = []
+    model, failed = spiking(), []
+    cases = [(x, outputs_at(3, model, x).mean(axis=0)) for x in (X, FRAMES)]
 
-    def predict(name, x):
+    def predict(x, expected):
         for _ in range(3):
-            if not np.allclose(
-                model.predict(x, verbose=0), expected[name], rtol=1e-5, atol=1e-6
-            ):
-                failed.append(name)
+            outputs = model.predict(x, verbose=0)
+            if not np.allclose(outputs, expected, rtol=1e-5, atol=1e-6):
+                failed.append(x.shape)
 
-    helpers.in_threads(predict, [("static", X), ("frames", FRAMES)] * 2)
+    helpers.in_threads(predict, cases * 2)
     assert failed == []
 
 
-# What is set after `compile`.
 def trained(model):
     """The weights after one batch, with the same initial weights each time."""
     keras.utils.set_random_seed(3)
-    model.set_weights(
-        [
-            np.random.default_rng(0).normal(0, 1, weights.shape)
-            for weights in model.get_weights()
-        ]
-    )
+    random = np.random.default_rng(0)
+    drawn = [random.normal(0, 1, weights.shape) for weights in model.get_weights()]
+    model.set_weights(drawn)
     model.optimizer.learning_rate = 0.1
     model.train_on_batch(FRAMES, Y)
     return model.get_weights()
+
+
+def normalized():
+    parts = [keras.layers.Dense(8), keras.layers.BatchNormalization(), LIF()]
+    return keras.Sequential([keras.Input((6,)), *parts, keras.layers.Dense(3)])
 
 
 @pytest.mark.parametrize(
@@ -246,20 +151,12 @@ def trained(model):
     [("gradient", "rate", "bptt"), ("step_mode", "multi", "single")],
 )
 def test_settings_changed_after_compile_take_effect(attribute, first, second):
-    def network():
-        inputs = keras.Input((6,))
-        x = keras.layers.BatchNormalization()(keras.layers.Dense(8)(inputs))
-        return keras.Model(inputs, keras.layers.Dense(3)(LIF()(x)))
-
     expected = {
-        value: trained(compiled(spiking(network(), **{attribute: value})))
+        value: trained(compiled(spiking(normalized(), **{attribute: value})))
         for value in (first, second)
     }
-    assert any(
-        not np.allclose(one, other)
-        for one, other in zip(*expected.values(), strict=True)
-    )
-    model = compiled(spiking(network(), **{attribute: first}))
+    assert not all(map(np.allclose, *expected.values()))
+    model = compiled(spiking(normalized(), **{attribute: first}))
     for value in (first, second, first):
         setattr(model, attribute, value)
         assert_close(trained(model), expected[value], rtol=1e-5, atol=1e-6)
@@ -317,50 +214,40 @@ def test_only_the_functions_of_the_latest_settings_are_kept(monkeypatch):
     assert runs("timesteps", 2) > 0
 
 
+def two_outputs():
+    network = mlp()
+    outputs = [network.outputs[0], network.layers[-2].output]
+    return spiking(keras.Model(network.inputs, outputs))
+
+
+def distiller():
+    losses = keras.distillation.LogitsDistillation()
+    return rsnn.distillation.Distiller(mlp(), spiking(), losses)
+
+
 @pytest.mark.skipif(
     helpers.BACKEND != "tensorflow", reason="other backends make all variables before"
 )
-@pytest.mark.parametrize(
-    ("make", "on_batch"),
-    [("one output", False), ("two outputs", True), ("distilled", False)],
-)
+@pytest.mark.parametrize("make", [spiking, two_outputs, distiller])
 def test_variables_of_optimizers_metrics_and_losses_do_not_trace_a_step_again(
-    make, on_batch, monkeypatch
+    make, monkeypatch
 ):
     traced, train_step = [], keras.Model.train_step
-    monkeypatch.setattr(
-        keras.Model,
-        "train_step",
-        lambda model, data: (traced.append(model), train_step(model, data))[1],
-    )
-    network, y = mlp(), Y
-    if make == "two outputs":
-        network, y = (
-            keras.Model(
-                network.inputs, [network.outputs[0], network.layers[-2].output]
-            ),
-            [Y, Y],
-        )
-    model = spiking(network)
-    if make == "distilled":
-        model = rsnn.distillation.Distiller(
-            mlp(), model, keras.distillation.LogitsDistillation()
-        )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    compiled(
-        model,
-        "adam",
-        loss if y is Y else [loss, loss],
-        metrics=["accuracy"] if y is Y else ["accuracy", "accuracy"],
-    )
-    if on_batch:
+
+    def counting(model, data):
+        traced.append(model)
+        return train_step(model, data)
+
+    monkeypatch.setattr(keras.Model, "train_step", counting)
+    number = 2 if make is two_outputs else 1
+    logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model, y = make(), [Y] * number if number > 1 else Y
+    loss = [logits] * number if number > 1 else logits
+    compiled(model, "adam", loss, metrics=["accuracy"] * number)
+    if make is two_outputs:
         model.train_on_batch(X, y)
         # What exists is not looked for in each step.
-        monkeypatch.setattr(
-            type(model),
-            "compute_output_spec",
-            lambda *_, **__: pytest.fail("called again"),
-        )
+        monkeypatch.setattr(type(model), "compute_output_spec", None)
         model.train_on_batch(X, y)
     else:
         model.fit(X, y, epochs=2, batch_size=4, verbose=0)

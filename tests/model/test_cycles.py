@@ -71,7 +71,7 @@ def test_a_step_leaves_no_tensor_in_a_cycle(gradient, step_mode, jit_compile):
         model.train_on_batch(x, y)
         model.test_on_batch(x, y)
         gc.collect()
-        kept = [
+        left = [
             tuple(found.shape)
             for found in gc.garbage
             if issubclass(type(found), torch.Tensor)
@@ -80,4 +80,4 @@ def test_a_step_leaves_no_tensor_in_a_cycle(gradient, step_mode, jit_compile):
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
-    assert kept == []
+    assert left == []

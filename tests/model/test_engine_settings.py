@@ -6,7 +6,6 @@ import pytest
 from helpers import BACKEND, compiled, data, spiking
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import backend
 
 OTHERS = {
     "torch": {
@@ -28,18 +27,25 @@ def test_settings_hold_in_their_context_and_what_it_yields_changes_nothing():
         next(iter(settings.values())).clear()
         with rsnn.engine_settings() as inside:
             assert inside == OTHERS[BACKEND]
-        if BACKEND == "jax":
-            import jax
-
-            steps = []
-            jax.eval_shape(
-                lambda: steps.append(backend.unrolled_steps(with_gradient=False))
-            )
-            assert steps == [8]
     with pytest.raises(KeyError), rsnn.engine_settings(**OTHERS[BACKEND]):
         raise KeyError
     with rsnn.engine_settings() as after:
         assert after == before
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="other programs have no text")
+@pytest.mark.parametrize(("steps", "is_loop"), [(1, True), (4, False)])
+def test_loops_over_time_are_unrolled_as_set(steps, is_loop):
+    import jax
+
+    model, x = spiking(timesteps=4), data(4)[0]
+    weights = [variable.value for variable in model.trainable_variables]
+    state = [variable.value for variable in model.non_trainable_variables]
+    by_gradient = {False: steps, True: steps}
+    settings = {"cpu": by_gradient, "gpu": by_gradient}
+    with rsnn.engine_settings(unrolled_steps=settings):
+        program = jax.make_jaxpr(model.stateless_call)(weights, state, x)
+    assert ("scan[" in str(program)) == is_loop
 
 
 def test_wrong_settings_are_errors_and_change_nothing():
@@ -75,12 +81,12 @@ def test_a_model_says_which_engine_has_run_its_calls():
         model.predict(x, verbose=0)
         assert model.engine == "keras"
         return
-    found, outputs = [], []
+    engines, outputs = [], []
     with rsnn.engine_settings(eager_calls={"auto": 1, True: 1}, compiler="eager"):
         for jit_compile in ("auto", True):
             model = compiled(spiking(model.network), jit_compile=jit_compile)
             for _ in range(3):
                 outputs.append(model.predict_on_batch(x))
-                found.append(model.engine)
-    assert found == ["eager", "recorded", "recorded", "eager", "recorded", "compiled"]
+                engines.append(model.engine)
+    assert engines == ["eager", "recorded", "recorded", "eager", "recorded", "compiled"]
     assert all(np.array_equal(each, outputs[0]) for each in outputs)

@@ -2,15 +2,12 @@
 Keras as it was."""
 
 import sys
-import threading
 import types
 
 import keras
 import numpy as np
 import pytest
 from helpers import BACKEND, compiled, data, spiking
-
-from keras_ratesnn._core.keras_internals.replacements import Replacements
 
 
 def parts_of_keras():
@@ -67,40 +64,15 @@ def test_training_and_inference_leave_every_function_of_keras_as_it_was():
     assert between == changed(before) == []
 
 
-def test_functions_are_replaced_until_the_last_thread_has_left_also_after_an_error():
-    owner = types.SimpleNamespace(function="of keras")
-    replaced, entered, leave = (
-        Replacements(lambda: [(owner, "function", "ours")]),
-        threading.Event(),
-        threading.Event(),
-    )
-
-    def other():
-        with replaced:
-            entered.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=other)
-    with replaced:
-        thread.start()
-        assert entered.wait(10)
-    with pytest.raises(KeyError), replaced:
-        raise KeyError
-    assert owner.function == "ours"
-    leave.set()
-    thread.join()
-    assert owner.function == "of keras"
-
-
 @pytest.mark.skipif(BACKEND != "torch", reason="nothing is replaced on other backends")
 def test_keras_frees_tensors_while_a_model_runs():
     from keras.src.tree import torchtree_impl
 
-    of_keras, seen = torchtree_impl._dict_to_ordered_dict, []
+    original, seen = torchtree_impl._dict_to_ordered_dict, []
 
     class Looks(keras.layers.Layer):
         def call(self, inputs):
-            seen.append(torchtree_impl._dict_to_ordered_dict is of_keras)
+            seen.append(torchtree_impl._dict_to_ordered_dict is original)
             return inputs
 
     inputs = keras.Input((6,))

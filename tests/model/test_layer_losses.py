@@ -24,8 +24,11 @@ import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import OTTT, SLTT, Rate
 
 T = 3
+
 X, Y = data(shape=(T, 6))
+
 RATES = ["rate", Rate(windows=(1, 2)), Rate(windows=T)]
+
 every_step_mode = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 
@@ -81,24 +84,50 @@ def rates_of_seed():
     )
 
 
+class AddsTwo(layers.Layer):
+    """Adds losses of different shapes."""
+
+    def call(self, inputs):
+        self.add_loss(ops.mean(inputs))
+        self.add_loss(ops.mean(inputs, axis=0))
+        return 1.0 * inputs
+
+
+def drawing():
+    return AddsMean(draws=True)
+
+
+def regularized():
+    return layers.ReLU(activity_regularizer=keras.regularizers.L1(0.1))
+
+
+def mean_and_half_of_sums(x):
+    return x.mean() + 0.5 * np.abs(x).sum() / len(x)
+
+
+# A layer that draws has no other rule for windows.
+ADDED = [
+    (AddsMean, mean_and_half_of_sums, RATES),
+    (AddsMeanInTime, mean_and_half_of_sums, RATES),
+    (drawing, mean_and_half_of_sums, RATES[::2]),
+    (regularized, lambda rates: 0.1 * rates.sum() / len(rates), RATES),
+    (AddsTwo, lambda rates: rates.mean() + rates.mean(axis=0).sum(), RATES),
+]
+
+
 @every_step_mode
-@pytest.mark.parametrize(
-    "make",
-    [AddsMean, AddsMeanInTime, lambda: AddsMean(draws=True)],
-    ids=["plain", "timed", "draws"],
-)
+@pytest.mark.parametrize(("make", "loss_of", "methods"), ADDED)
 def test_a_loss_that_a_layer_adds_to_steps_counts_once_with_its_gradient(
-    make, step_mode
+    make, loss_of, methods, step_mode
 ):
-    rates = rates_of_seed()
-    expected = rates.mean() + 0.5 * np.abs(rates).sum() / len(X)
+    """Windows weigh as much as their steps."""
+    expected = pytest.approx(loss_of(rates_of_seed()), rel=1e-5)
     value, by_bptt = added(make, "bptt", step_mode)
-    assert value == pytest.approx(expected, rel=1e-5)
+    assert value == expected
     assert np.abs(by_bptt).max() > 0
-    # A layer that draws has no other rule for windows.
-    for method in RATES if make in (AddsMean, AddsMeanInTime) else RATES[::2]:
+    for method in methods:
         loss, by_rate = added(make, method, step_mode)
-        assert loss == pytest.approx(expected, rel=1e-5), method
+        assert loss == expected, method
         if method is RATES[-1]:
             np.testing.assert_allclose(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
         lengths = np.linalg.norm(by_rate) * np.linalg.norm(by_bptt)
@@ -108,49 +137,28 @@ def test_a_loss_that_a_layer_adds_to_steps_counts_once_with_its_gradient(
 @every_step_mode
 def test_a_loss_that_a_layer_adds_before_time_begins_is_that_of_one_call(step_mode):
     x = X[:, 0]
-    expected, by_bptt = added(AddsMean, "bptt", step_mode, static=True, x=x)
+    value, by_bptt = added(AddsMean, "bptt", step_mode, static=True, x=x)
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
     hidden = to_numpy(keras.Model(inputs, layers.Dense(8)(inputs))(x))
-    assert expected == pytest.approx(
-        hidden.mean() + 0.5 * np.abs(hidden).sum() / len(x), rel=1e-5
-    )
+    assert value == pytest.approx(mean_and_half_of_sums(hidden), rel=1e-5)
     for gradient in RATES[:2]:
         loss, found = added(AddsMean, gradient, step_mode, static=True, x=x)
-        assert loss == pytest.approx(expected, rel=1e-5)
+        assert loss == pytest.approx(value, rel=1e-5)
         np.testing.assert_allclose(found, by_bptt, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
-def test_fit_and_evaluate_add_the_loss_of_a_layer():
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((6,))
-    outputs = AddsMean()(rsnn.layers.LIF()(layers.Dense(8, trainable=False)(inputs)))
-    for step_mode in ("multi", "single"):
-        model = spiking(keras.Model(inputs, outputs), T, step_mode=step_mode)
-        model.compile("sgd", lambda y, outputs: 0.0 * ops.mean(outputs, axis=-1))
-        y = np.zeros((10, 8))
-        history = model.fit(X, y, batch_size=10, verbose=0).history
-        rates = rates_of_seed()
-        expected = rates.mean() + 0.5 * rates.sum() / 10
-        assert history["loss"] == pytest.approx([expected], rel=1e-5)
-        loss = model.evaluate(X, y, batch_size=10, verbose=0)
-        assert loss == pytest.approx(expected, rel=1e-5)
-
-
 @every_step_mode
-def test_activity_regularisation_weights_windows_by_their_size(step_mode):
-    """So functions that are linear in the rates, like L1, do not depend on the
-    windows."""
-
-    def make():
-        return layers.ReLU(activity_regularizer=keras.regularizers.L1(0.1))
-
-    expected, by_bptt = added(make, "bptt", step_mode)
-    for method in RATES:
-        loss, by_rate = added(make, method, step_mode)
-        assert loss == pytest.approx(expected, rel=1e-5)
-    np.testing.assert_allclose(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
+def test_fit_and_evaluate_add_the_loss_of_a_layer(step_mode):
+    expected = pytest.approx(mean_and_half_of_sums(rates_of_seed()), rel=1e-5)
+    keras.utils.set_random_seed(0)
+    inputs, y = keras.Input((6,)), np.zeros((10, 8))
+    outputs = AddsMean()(rsnn.layers.LIF()(layers.Dense(8)(inputs)))
+    model = spiking(keras.Model(inputs, outputs), T, step_mode=step_mode)
+    model.compile("sgd", lambda y, outputs: 0.0 * ops.mean(outputs, axis=-1))
+    assert model.evaluate(X, y, verbose=0) == expected
+    history = model.fit(X, y, batch_size=10, verbose=0).history
+    assert history["loss"] == [expected]
 
 
 @every_step_mode
@@ -176,8 +184,7 @@ def test_activity_regularisation_does_not_overflow_in_half_precision(
     outputs = rsnn.layers.LIF(activity_regularizer=keras.regularizers.L1(0.001))(inputs)
     model = spiking(keras.Model(inputs, outputs), T, gradient, step_mode=step_mode)
     model(np.full((2, 30_000), 2.0, "float32"), training=True)
-    (loss,) = model.losses
-    assert float(to_numpy(loss)) == pytest.approx(30.0, rel=1e-3)
+    assert float(model.losses[0]) == pytest.approx(30.0, rel=1e-3)
 
 
 def test_threads_do_not_affect_each_others_regularizers_and_losses():
@@ -218,20 +225,14 @@ class Scales(layers.Layer):
         return outputs
 
 
-class ScalesInTime(Scales):
-    def call(self, inputs, time_step=None):
-        return super().call(inputs)
-
-
 class ScalesAndDraws(Scales):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.generator = keras.random.SeedGenerator(0)
 
-    def call(self, inputs):
-        return super().call(inputs) + 0.0 * keras.random.uniform(
-            ops.shape(inputs), seed=self.generator
-        )
+    def call(self, inputs, time_step=None):
+        noise = keras.random.uniform(ops.shape(inputs), seed=self.generator)
+        return super().call(inputs) + 0.0 * noise
 
 
 def by_loop(kernel, chosen):
@@ -248,23 +249,18 @@ def by_loop(kernel, chosen):
                 ops.stop_gradient(state),
             )
             outputs = spikes * scale
-            of_step = (
+            step_loss = (
                 0.01 * ops.sum(outputs)
                 + ops.mean(ops.square(outputs))
                 + 0.1 * ops.sum(ops.abs(spikes)) / len(X)
             )
-            total += (of_step if t in chosen else ops.stop_gradient(of_step)) / T
+            total += (step_loss if t in chosen else ops.stop_gradient(step_loss)) / T
         return total
 
     values = [kernel, np.ones(8, "float32")]
     return float(to_numpy(loss(*map(ops.convert_to_tensor, values)))), gradient_of(
         loss, values
     )
-
-
-every_way_of_online_steps = pytest.mark.parametrize(
-    ("step_mode", "recompute"), [("multi", True), ("single", True), ("single", False)]
-)
 
 
 def traces_of(spikes):
@@ -280,65 +276,36 @@ class ScalesByWeight(Scales):
     """The same, declared affine."""
 
 
-@every_way_of_online_steps
+@pytest.mark.parametrize(
+    ("step_mode", "recompute"), [("multi", True), ("single", True), ("single", False)]
+)
 def test_under_ottt_weights_have_the_gradient_of_their_loss_at_the_traces(
     step_mode, recompute
 ):
-    """And what comes before them that at the spikes, as with the loss of the model."""
-    inputs = keras.Input((6,))
+    """Added by a layer, or a linear regulariser of a linear layer. What comes before
+    has that at the spikes, as with the loss of the model."""
+    inputs, scales = keras.Input((6,)), ScalesByWeight()
     spikes = rsnn.layers.LIF(0.5)(layers.Dense(8, use_bias=False)(inputs))
-    network = keras.Model(inputs, ScalesByWeight()(spikes))
+    last = layers.Dense(1, activity_regularizer=ops.sum)
+    network = keras.Model(inputs, [last(spikes), scales(spikes)])
     results = []
     for method in (OTTT, SLTT):
         model = spiking(network, T, method(recompute=recompute), step_mode=step_mode)
-        loss, gradients = loss_and_gradients(model, X, Y, nothing)
-        results.append((loss, *gradients.values()))
-    (loss, by_kernel, by_scale), (expected, by_kernel_at_spikes, _) = results
+        results.append(
+            loss_and_gradients(model, X, Y, lambda y, outputs: nothing(y, outputs[0]))
+        )
+    (loss, gradients), (expected, at_spikes) = results
     assert loss == pytest.approx(expected, rel=1e-5)
-    np.testing.assert_allclose(by_kernel, by_kernel_at_spikes, rtol=1e-4, atol=1e-6)
-    steps = to_numpy(spiking(network, T, "bptt", return_sequences=True)(X))
-    squares = np.square(traces_of(steps))
-    by_hand = 2.0 * squares.sum(axis=(0, 1)) / (T * 10 * 8)
-    np.testing.assert_allclose(by_scale, by_hand, rtol=1e-4, atol=1e-6)
-
-
-@every_way_of_online_steps
-def test_under_ottt_activity_regularisers_have_their_gradient_at_the_traces(
-    step_mode, recompute
-):
-    """A linear regulariser of a linear layer: the gradient of a kernel is the trace."""
-    keras.utils.set_random_seed(0)
-    inputs, last = keras.Input((6,)), layers.Dense(1, activity_regularizer=ops.sum)
-    network = keras.Model(inputs, last(rsnn.layers.LIF(0.5)(layers.Dense(8)(inputs))))
-    model = spiking(network, T, OTTT(recompute=recompute), step_mode=step_mode)
-    _, gradients = loss_and_gradients(model, X, Y, nothing)
-    steps = to_numpy(
-        spiking(keras.Model(inputs, last.input), T, "bptt", return_sequences=True)(X)
-    )
-    assert np.abs(steps).max() > 0
-    expected = np.sum(traces_of(steps), axis=(0, 1))[:, None] / (T * 10)
-    np.testing.assert_allclose(
-        gradients[last.kernel.path], expected, rtol=1e-4, atol=1e-6
-    )
-
-
-class AddsTwo(layers.Layer):
-    """Adds losses of different shapes."""
-
-    def call(self, inputs):
-        self.add_loss(ops.mean(inputs))
-        self.add_loss(ops.mean(inputs, axis=0))
-        return 1.0 * inputs
-
-
-@every_step_mode
-def test_the_losses_of_a_layer_may_have_different_shapes(step_mode):
-    rates = rates_of_seed()
-    for gradient in ("bptt", "rate", "sltt"):
-        loss, _ = added(AddsTwo, gradient, step_mode)
-        assert loss == pytest.approx(
-            rates.mean() + rates.mean(axis=0).sum(), rel=1e-5
-        ), gradient
+    first = next(iter(gradients))
+    tolerance = {"rtol": 1e-4, "atol": 1e-6}
+    np.testing.assert_allclose(gradients[first], at_spikes[first], **tolerance)
+    counting = spiking(keras.Model(inputs, spikes), T, "bptt", return_sequences=True)
+    traces = traces_of(to_numpy(counting(X)))
+    assert np.any(traces)
+    by_scale = 2.0 * np.square(traces).sum(axis=(0, 1)) / (T * 10 * 8)
+    np.testing.assert_allclose(gradients[scales.scale.path], by_scale, **tolerance)
+    by_kernel = np.sum(traces, axis=(0, 1))[:, None] / (T * 10)
+    np.testing.assert_allclose(gradients[last.kernel.path], by_kernel, **tolerance)
 
 
 class WithoutMasked(layers.Layer):
@@ -365,23 +332,18 @@ class WithoutMasked(layers.Layer):
 def test_losses_of_chosen_steps_are_those_of_masked_tensors_in_both_orders():
     frames = np.random.default_rng(0).uniform(1.0, 2.0, (4, T, 4, 2)).astype("float32")
     frames[:, :, 3] = 0.0
-    found = []
+    method, results = SLTT(random_steps=2, recompute=False), []
     for step_mode in ("multi", "single"):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((4, 2))
-        x = layers.Dense(4, bias_initializer="ones")(
-            rsnn.layers.IF()(layers.Masking()(inputs))
-        )
-        model = spiking(
-            keras.Model(inputs, WithoutMasked()(x)),
-            T,
-            SLTT(random_steps=2, recompute=False),
-            step_mode=step_mode,
-        )
-        found.append(loss_and_gradients(model, frames, Y[:4], nothing))
-    (loss, gradients), (expected, of_single) = found
+        spikes = rsnn.layers.IF()(layers.Masking()(inputs))
+        x = layers.Dense(4, bias_initializer="ones")(spikes)
+        network = keras.Model(inputs, WithoutMasked()(x))
+        model = spiking(network, T, method, step_mode=step_mode)
+        results.append(loss_and_gradients(model, frames, Y[:4], nothing))
+    (loss, gradients), (expected, single) = results
     assert loss == pytest.approx(expected, rel=1e-5)
-    assert_close(gradients.values(), of_single.values(), rtol=1e-4, atol=1e-6)
+    assert_close(gradients.values(), single.values(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +351,6 @@ def test_losses_of_chosen_steps_are_those_of_masked_tensors_in_both_orders():
     [
         (Scales, "multi", True),
         (Scales, "single", False),
-        (ScalesInTime, "single", True),
         (ScalesAndDraws, "multi", True),
         (ScalesAndDraws, "single", True),
     ],
@@ -399,38 +360,30 @@ def test_losses_of_layers_have_the_gradient_of_the_chosen_steps(
 ):
     """Of a layer that adds one, and of an activity regulariser; the value is that of
     all steps, and nothing is rescaled."""
-    inputs = keras.Input((6,))
+    inputs, scales = keras.Input((6,)), make()
     neurons = rsnn.layers.LIF(activity_regularizer=keras.regularizers.L1(0.1))
-    scales = make()
-    network = keras.Model(
-        inputs, scales(neurons(layers.Dense(8, use_bias=False)(inputs)))
-    )
-    model = spiking(
-        network, T, SLTT(random_steps=2, recompute=recompute), step_mode=step_mode
-    )
-    kernel = to_numpy(network.trainable_variables[0])
-    expected = [
-        by_loop(kernel, chosen) for chosen in itertools.combinations(range(T), 2)
-    ]
+    outputs = scales(neurons(layers.Dense(8, use_bias=False)(inputs)))
+    method = SLTT(random_steps=2, recompute=recompute)
+    model = spiking(keras.Model(inputs, outputs), T, method, step_mode=step_mode)
+    kernel = to_numpy(model.trainable_variables[0])
+    pairs = itertools.combinations(range(T), 2)
+    expected = [by_loop(kernel, chosen) for chosen in pairs]
+    calls = 1.0 if step_mode == "multi" and make is Scales else T
     seen = set()
     for _ in range(4):
         scales.calls.assign(0.0)
-        loss, found = loss_and_gradients(
+        loss, gradients = loss_and_gradients(
             model, X, Y, loss=lambda y, outputs: 0.01 * ops.sum(outputs)
         )
         assert loss == pytest.approx(expected[0][0], rel=1e-5)
-        distances = [
-            max(
-                np.abs(found[path] - of_loop).max()
-                for path, of_loop in zip(found, gradients, strict=True)
-            )
-            for _, gradients in expected
-        ]
+        distances = []
+        for _, (by_kernel, by_scale) in expected:
+            kernel_gradient, scale_gradient = gradients.values()
+            distance = np.abs(kernel_gradient - by_kernel).max()
+            distances.append(max(distance, np.abs(scale_gradient - by_scale).max()))
         assert min(distances) < 1e-6
         seen.add(int(np.argmin(distances)))
-        assert float(to_numpy(scales.calls)) == (
-            1.0 if step_mode == "multi" and make is not ScalesAndDraws else T
-        )
+        assert float(to_numpy(scales.calls)) == calls
     assert len(seen) > 1
 
 
@@ -442,30 +395,24 @@ def test_layers_forget_the_losses_of_earlier_traces():
     inputs = keras.Input((6,))
     neurons = rsnn.layers.LIF(activity_regularizer=keras.regularizers.L1(0.1))
     model = spiking(keras.Model(inputs, neurons(layers.Dense(8)(inputs))), T, "rate")
-    loss_and_gradients(model, X, Y, loss=lambda y, outputs: ops.sum(outputs))
-    before = set(neurons._loss_ids)
-    neurons._loss_ids.add(-1)
-    loss_and_gradients(model, X, Y, loss=lambda y, outputs: ops.sum(outputs))
-    assert -1 not in neurons._loss_ids
-    assert len(neurons._loss_ids) == len(before) == 1
+    for _ in range(2):
+        loss_and_gradients(model, X, Y, nothing)
+        assert len(neurons._loss_ids) == 1
+        assert -1 not in neurons._loss_ids
+        neurons._loss_ids.add(-1)
 
 
 def test_a_model_that_another_one_calls_twice_adds_the_losses_of_both_calls():
     inputs = keras.Input((6,))
     hidden = layers.Dense(8, activity_regularizer=keras.regularizers.L2(0.5))(inputs)
-    model = spiking(
-        keras.Model(inputs, layers.Dense(3)(AddsMean()(rsnn.layers.LIF()(hidden)))),
-        T,
-        "bptt",
-    )
-    sums = []
-    for part in (X, X - 1.0):
+    outputs = AddsMean()(rsnn.layers.LIF()(hidden))
+    model = spiking(keras.Model(inputs, outputs), T, "bptt")
+    parts, expected = [X, X - 1.0], 0.0
+    for part in parts:
         model(part)
-        sums.append(to_numpy(sum(model.losses)))
-    one, other = keras.Input((T, 6)), keras.Input((T, 6))
-    siamese = keras.Model([one, other], layers.Subtract()([model(one), model(other)]))
-    siamese.compile(
-        keras.optimizers.SGD(0.0), lambda y, outputs: 0.0 * ops.sum(outputs, axis=-1)
-    )
-    found = siamese.evaluate([X, X - 1.0], Y, batch_size=len(X), verbose=0)
-    assert found == pytest.approx(sum(sums), rel=1e-5)
+        expected += to_numpy(sum(model.losses))
+    given = [keras.Input((T, 6)) for _ in parts]
+    siamese = keras.Model(given, layers.Subtract()(list(map(model, given))))
+    siamese.compile("sgd", lambda y, outputs: 0.0 * ops.sum(outputs, axis=-1))
+    loss = siamese.evaluate(parts, Y, batch_size=len(X), verbose=0)
+    assert loss == pytest.approx(expected, rel=1e-5)

@@ -74,14 +74,26 @@ def convolutional():
         return LIF(0.5, reset_delay=True, surrogate=FastSigmoid(slope=25))
 
     theirs = nn.Sequential(
-        *(nn.Conv2d(1, 4, 5), nn.MaxPool2d(2), leaky()),
-        *(nn.Conv2d(4, 8, 5), nn.MaxPool2d(2), leaky()),
-        *(nn.Flatten(), nn.Linear(8 * 4 * 4, 10), leaky(output=True)),
+        nn.Conv2d(1, 4, 5),
+        nn.MaxPool2d(2),
+        leaky(),
+        nn.Conv2d(4, 8, 5),
+        nn.MaxPool2d(2),
+        leaky(),
+        nn.Flatten(),
+        nn.Linear(8 * 4 * 4, 10),
+        leaky(output=True),
     )
     ours = [
-        *(layers.Conv2D(4, 5), layers.MaxPooling2D(2), lif()),
-        *(layers.Conv2D(8, 5), layers.MaxPooling2D(2), lif()),
-        *(*flattened(), layers.Dense(10), lif()),
+        layers.Conv2D(4, 5),
+        layers.MaxPooling2D(2),
+        lif(),
+        layers.Conv2D(8, 5),
+        layers.MaxPooling2D(2),
+        lif(),
+        *flattened(),
+        layers.Dense(10),
+        lif(),
     ]
     return theirs, ours, (28, 28, 1), 4
 
@@ -121,13 +133,12 @@ def regression():
         )
 
     theirs = nn.Sequential(
-        *(
-            nn.Linear(1, 16),
-            leaky(decays[0], thresholds[0]),
-            nn.Linear(16, 16),
-            leaky(decays[1], thresholds[1]),
-        ),
-        *(nn.Linear(16, 1), leaky([0.8], reset_mechanism="none", output=True)),
+        nn.Linear(1, 16),
+        leaky(decays[0], thresholds[0]),
+        nn.Linear(16, 16),
+        leaky(decays[1], thresholds[1]),
+        nn.Linear(16, 1),
+        leaky([0.8], reset_mechanism="none", output=True),
     )
     ours = [
         layers.Dense(16),
@@ -190,26 +201,37 @@ def autoencoder():
         )
 
     theirs = nn.Sequential(
-        *(*down(1, 4), *down(4, 8), nn.Flatten(), nn.Linear(8 * 2 * 2, 16), leaky()),
-        *(nn.Linear(16, 8 * 2 * 2), leaky(), nn.Unflatten(1, (8, 2, 2)), leaky()),
-        *(up(8, 4), nn.BatchNorm2d(4), leaky(), up(4, 1), leaky(threshold=20000)),
+        *down(1, 4),
+        *down(4, 8),
+        nn.Flatten(),
+        nn.Linear(8 * 2 * 2, 16),
+        leaky(),
+        nn.Linear(16, 8 * 2 * 2),
+        leaky(),
+        nn.Unflatten(1, (8, 2, 2)),
+        leaky(),
+        up(8, 4),
+        nn.BatchNorm2d(4),
+        leaky(),
+        up(4, 1),
+        leaky(threshold=20000),
     )
     ours = [
-        *(*down_here(4), *down_here(8), *flattened(), layers.Dense(16), lif()),
-        *(
-            layers.Dense(8 * 2 * 2),
-            lif(),
-            layers.Reshape((8, 2, 2)),
-            layers.Permute((2, 3, 1)),
-            lif(above),
-        ),
-        *(
-            *up_here(4),
-            layers.BatchNormalization(**NORM),
-            lif(),
-            *up_here(1),
-            LeakyReadout(0.5, value="last"),
-        ),
+        *down_here(4),
+        *down_here(8),
+        *flattened(),
+        layers.Dense(16),
+        lif(),
+        layers.Dense(8 * 2 * 2),
+        lif(),
+        layers.Reshape((8, 2, 2)),
+        layers.Permute((2, 3, 1)),
+        lif(above),
+        *up_here(4),
+        layers.BatchNormalization(**NORM),
+        lif(),
+        *up_here(1),
+        LeakyReadout(0.5, value="last"),
     ]
     return theirs, ours, (8, 8, 1), 4
 
@@ -263,22 +285,22 @@ def normalized():
         )
 
     theirs = nn.Sequential(
-        *(*convolution(1, 4), *convolution(4, 4), layer.Flatten()),
-        *(
-            layer.Linear(4 * 4 * 4, 4 * 4 * 4, bias=False),
-            node(),
-            layer.Linear(4 * 4 * 4, 10, bias=False),
-            node(),
-        ),
+        *convolution(1, 4),
+        *convolution(4, 4),
+        layer.Flatten(),
+        layer.Linear(4 * 4 * 4, 4 * 4 * 4, bias=False),
+        node(),
+        layer.Linear(4 * 4 * 4, 10, bias=False),
+        node(),
     )
     ours = [
-        *(*convolution_here(4), *convolution_here(4), *flattened()),
-        *(
-            layers.Dense(64, use_bias=False),
-            neurons(),
-            layers.Dense(10, use_bias=False),
-            neurons(),
-        ),
+        *convolution_here(4),
+        *convolution_here(4),
+        *flattened(),
+        layers.Dense(64, use_bias=False),
+        neurons(),
+        layers.Dense(10, use_bias=False),
+        neurons(),
     ]
     return theirs, ours, (16, 16, 1), 4
 
@@ -309,19 +331,17 @@ def parametric():
         )
 
     ours = [
-        *(*convolution(), *convolution(), *flattened()),
-        *(
-            layers.Dropout(0.5),
-            layers.Dense(2048),
-            neurons(),
-            layers.Dropout(0.5),
-            layers.Dense(100),
-            neurons(),
-        ),
-        *(
-            layers.Reshape((10, 10)),
-            layers.GlobalAveragePooling1D(data_format="channels_first"),
-        ),
+        *convolution(),
+        *convolution(),
+        *flattened(),
+        layers.Dropout(0.5),
+        layers.Dense(2048),
+        neurons(),
+        layers.Dropout(0.5),
+        layers.Dense(100),
+        neurons(),
+        layers.Reshape((10, 10)),
+        layers.GlobalAveragePooling1D(data_format="channels_first"),
     ]
     return theirs, ours, (4, 34, 34, 2), 4
 
@@ -342,9 +362,11 @@ def feedback():
         layer.Linear(28, 32), container, layer.Linear(32, 10), node()
     )
     ours = [
-        *(layers.Dense(32), layers.Dense(32)),
+        layers.Dense(32),
+        layers.Dense(32),
         Recurrent(IF(reset="hard", surrogate="atan"), layers.Dense(32, use_bias=False)),
-        *(layers.Dense(10), IF(reset="hard", detach_reset=False, surrogate="atan")),
+        layers.Dense(10),
+        IF(reset="hard", detach_reset=False, surrogate="atan"),
     ]
     return theirs, ours, (10, 28), 10
 
@@ -362,39 +384,45 @@ def q_network():
         return LIF(0.5, decay_input=True, reset="hard", surrogate="atan")
 
     theirs = nn.Sequential(
-        *(layer.Conv2d(4, 4, kernel_size=8, stride=4), node()),
-        *(layer.Conv2d(4, 8, kernel_size=4, stride=2), node()),
-        *(layer.Conv2d(8, 8, kernel_size=3, stride=1), node(), layer.Flatten()),
-        *(
-            layer.Linear(8, 32),
-            node(),
-            layer.Linear(32, 4),
-            neuron.NonSpikingLIFNode(decode="max-mem"),
-        ),
+        layer.Conv2d(4, 4, kernel_size=8, stride=4),
+        node(),
+        layer.Conv2d(4, 8, kernel_size=4, stride=2),
+        node(),
+        layer.Conv2d(8, 8, kernel_size=3, stride=1),
+        node(),
+        layer.Flatten(),
+        layer.Linear(8, 32),
+        node(),
+        layer.Linear(32, 4),
+        neuron.NonSpikingLIFNode(decode="max-mem"),
     )
     ours = [
-        *(
-            layers.Conv2D(4, 8, strides=4),
-            lif(),
-            layers.Conv2D(8, 4, strides=2),
-            lif(),
-            layers.Conv2D(8, 3),
-            lif(),
-        ),
-        *(
-            *flattened(),
-            layers.Dense(32),
-            lif(),
-            layers.Dense(4),
-            LeakyReadout(0.5, decay_input=True, value="max"),
-        ),
+        layers.Conv2D(4, 8, strides=4),
+        lif(),
+        layers.Conv2D(8, 4, strides=2),
+        lif(),
+        layers.Conv2D(8, 3),
+        lif(),
+        *flattened(),
+        layers.Dense(32),
+        lif(),
+        layers.Dense(4),
+        LeakyReadout(0.5, decay_input=True, value="max"),
     ]
     return theirs, ours, (36, 36, 4), 4
 
 
 EXAMPLES = [
-    *(synaptic, convolutional, regression, recurrent, autoencoder),
-    *(one_layer, normalized, parametric, feedback, q_network),
+    synaptic,
+    convolutional,
+    regression,
+    recurrent,
+    autoencoder,
+    one_layer,
+    normalized,
+    parametric,
+    feedback,
+    q_network,
 ]
 
 

@@ -17,7 +17,9 @@ import torch
 from recorded_calls import METHODS, recording
 
 POLICIES = ["mixed_bfloat16", "mixed_float16"]
+
 in_half_precision = pytest.mark.parametrize("policy", POLICIES)
+
 # What the policy affects is how values are read, which the methods share.
 CASES = [
     ("rate", "multi", "auto", "mixed_bfloat16"),
@@ -41,16 +43,18 @@ def _in_half_precision(policy):
 def network():
     """Convolutions, normalisation, noise, regularisation, neurons with weights of their
     own, and a head in float32."""
-    inputs = keras.Input((6, 6, 2))
-    x = layers.Conv2D(4, 3, padding="same", kernel_regularizer="l2", use_bias=False)(
-        inputs
-    )
-    x = rsnn.layers.LIF()(layers.BatchNormalization(momentum=0.9)(x))
-    x = layers.Dropout(0.2, seed=3)(layers.Flatten()(x))
-    x = rsnn.layers.ParametricLIF(learn_threshold=True)(
-        layers.Dense(8, activity_regularizer=keras.regularizers.L2(1e-4))(x)
-    )
-    return keras.Model(inputs, layers.Dense(3, dtype="float32")(x))
+    activity = keras.regularizers.L2(1e-4)
+    parts = [
+        layers.Conv2D(4, 3, kernel_regularizer="l2", use_bias=False),
+        layers.BatchNormalization(momentum=0.9),
+        rsnn.layers.LIF(),
+        layers.Flatten(),
+        layers.Dropout(0.2, seed=3),
+        layers.Dense(8, activity_regularizer=activity),
+        rsnn.layers.ParametricLIF(learn_threshold=True),
+        layers.Dense(3, dtype="float32"),
+    ]
+    return keras.Sequential([keras.Input((6, 6, 2)), *parts])
 
 
 def model_of(jit_compile, gradient="rate", step_mode="multi", learning_rate=1e-3):
@@ -92,35 +96,24 @@ def test_25_steps_train_the_weights_of_eager_mode(
 )
 def test_each_weight_is_cast_once_for_all_steps_and_both_passes(gradient, step_mode):
     x, y = data(8, (6, 6, 2))
-    with recording() as parts:
+    with recording() as graphs:
         model = model_of(True, gradient, step_mode)
         for _ in range(3):
             model.train_on_batch(x, y)
-    casts = torch.ops.aten._to_copy.default
+    cast = torch.ops.aten._to_copy.default
     forward, backward = (
-        [
-            node
-            for node in part.graph.find_nodes(op="call_function", target=casts)
-            if node.meta["val"].ndim > 1
-        ]
-        for part in parts
+        graph.graph.find_nodes(op="call_function", target=cast) for graph in graphs
     )
-    given = [node.args[0] for node in forward if node.args[0].op == "placeholder"]
+    sources = [node.args[0] for node in forward if node.meta["val"].ndim > 1]
+    given = [source for source in sources if source.op == "placeholder"]
     # The kernels of the convolution and of the first dense layer, and the images; the
     # head is in float32.
     assert len(given) == len(set(given)) == 3
-    kernels = {
-        tuple(variable.shape)
-        for variable in model.trainable_variables
-        if len(variable.shape) > 1
-    }
-    again = [
-        node
-        for node in backward
-        if tuple(node.meta["val"].shape) in kernels
-        and node.kwargs["dtype"] == torch.bfloat16
-    ]
-    assert not again
+    kernels = {tuple(variable.shape) for variable in model.trainable_variables}
+    for node in backward:
+        shape = tuple(node.meta["val"].shape)
+        is_kernel = len(shape) > 1 and shape in kernels
+        assert not (is_kernel and node.kwargs["dtype"] == torch.bfloat16)
 
 
 @in_half_precision
@@ -142,29 +135,20 @@ def test_inference_leaves_weights_bit_for_bit(jit_compile):
 @in_half_precision
 def test_fit_with_validation_callbacks_and_resumption_is_that_of_eager_mode(tmp_path):
     x, y = data(8 * 4 + 2, (6, 6, 2))
-    arguments = {"batch_size": 8, "validation_data": (x[:10], y[:10]), "verbose": 0}
+    options = {"batch_size": 8, "validation_data": (x[:10], y[:10]), "verbose": 0}
+    rates = rsnn.callbacks.FiringRate(x[:4])
     models, histories = [], []
     for jit_compile in (False, "auto"):
         path = tmp_path / f"{jit_compile}.keras"
+        plateau = keras.callbacks.ReduceLROnPlateau("loss", patience=0)
+        callbacks = [rates, plateau, keras.callbacks.ModelCheckpoint(path)]
         with recording():
             model = model_of(jit_compile, learning_rate=1e-2)
-            callbacks = [
-                rsnn.callbacks.FiringRate(x[:4]),
-                keras.callbacks.ReduceLROnPlateau("loss", patience=0),
-                keras.callbacks.ModelCheckpoint(path),
-            ]
-            model.fit(x, y, epochs=2, callbacks=callbacks, **arguments)
+            model.fit(x, y, epochs=2, callbacks=callbacks, **options)
             resumed = keras.saving.load_model(path)
-            histories.append(
-                resumed.fit(
-                    x,
-                    y,
-                    epochs=4,
-                    initial_epoch=2,
-                    callbacks=callbacks[:1],
-                    **arguments,
-                ).history
-            )
+            epochs = {"epochs": 4, "initial_epoch": 2}
+            fitted = resumed.fit(x, y, callbacks=[rates], **epochs, **options)
+        histories.append(fitted.history)
         models.append(resumed)
     assert models[1].engine == "recorded"
     assert_close(histories[1], histories[0], rtol=1e-2, atol=1e-3)

@@ -257,7 +257,7 @@ def test_averaging_gradients_waits_for_the_device_only_where_one_is_missing_on_t
         weights = [torch.nn.Parameter(torch.zeros(2, device=device)) for _ in exist]
         for weight, exists in zip(weights, exist, strict=True):
             weight.grad = torch.ones(2, device=device) if exists else None
-        of_other = torch.tensor(
+        message_of_other = torch.tensor(
             [
                 *exist_elsewhere,
                 *(2.0 * exists for exists in exist_elsewhere for _ in range(2)),
@@ -266,7 +266,7 @@ def test_averaging_gradients_waits_for_the_device_only_where_one_is_missing_on_t
         monkeypatch.setattr(
             torch.distributed,
             "all_reduce",
-            lambda message: message.add_(of_other.to(device)),
+            lambda message: message.add_(message_of_other.to(device)),
         )
         _average(weights)
         return [None if weight.grad is None else weight.grad for weight in weights]
@@ -277,9 +277,7 @@ def test_averaging_gradients_waits_for_the_device_only_where_one_is_missing_on_t
     assert [
         gradient.tolist() for gradient in averaged("cpu", [True, True], [True, False])
     ] == [[3.0, 3.0], [1.0, 1.0]]
-    mine, of_others, of_nobody = averaged(
-        "cpu", [True, False, False], [False, True, False]
-    )
+    mine, theirs, nobodys = averaged("cpu", [True, False, False], [False, True, False])
     assert mine.tolist() == [1.0, 1.0]
-    assert of_others.tolist() == [2.0, 2.0]
-    assert of_nobody is None
+    assert theirs.tolist() == [2.0, 2.0]
+    assert nobodys is None

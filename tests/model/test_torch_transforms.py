@@ -56,54 +56,55 @@ def test_parameters_that_functional_call_replaces_are_an_error():
     torch.testing.assert_close(model(inputs()), expected)
 
 
-@pytest.mark.parametrize(
-    "around",
-    [
-        "checkpoint",
-        "reentrant checkpoint",
-        "scope of the model",
-        "scope of other layers",
-    ],
-)
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_a_repeated_call_that_would_draw_other_numbers_is_an_error(around, step_mode):
-    def gradients(around):
-        keras.utils.set_random_seed(0)
-        x = keras.Input((6,))
-        dropout, neurons = layers.Dropout(0.5, seed=1), rsnn.layers.LIF()
-        with (
-            keras.RematScope()
-            if around == "scope of other layers"
-            else contextlib.nullcontext()
-        ):
-            outputs = layers.Dense(3)(neurons(dropout(layers.Dense(8)(x))))
-        with (
-            keras.RematScope()
-            if around == "scope of the model"
-            else contextlib.nullcontext()
-        ):
-            model = spiking(keras.Model(x, outputs), step_mode=step_mode)
-        x = inputs().requires_grad_()
-        if "checkpoint" in around:
-            outputs = checkpoint(
-                lambda x: model(x, training=True),
-                x,
-                use_reentrant=around != "checkpoint",
-            )
-        else:
-            outputs = model(x, training=True)
-        outputs.square().sum().backward()
-        return [variable.value.grad.numpy() for variable in model.trainable_variables]
+def gradients_of_call(model, call):
+    """Of a function of the model and inputs, by the weights."""
+    call(lambda x: model(x, training=True), inputs()).square().sum().backward()
+    gradients = [
+        variable.value.grad.numpy().copy() for variable in model.trainable_variables
+    ]
+    model.zero_grad()
+    return gradients
 
-    if around != "scope of other layers":
-        with pytest.raises(
-            RuntimeError,
-            match=r"model 'spiking_model.*', which draws random numbers, in a backward "
-            r"pass",
-        ):
-            gradients(around)
-        return
-    assert_close(gradients(around), gradients("nothing"), rtol=1e-5, atol=1e-6)
+
+def plain(function, x):
+    return function(x)
+
+
+def checkpointed(function, x):
+    return checkpoint(function, x, use_reentrant=False)
+
+
+def reentrant(function, x):
+    return checkpoint(function, x.requires_grad_(), use_reentrant=True)
+
+
+def drawing(step_mode, around_layers=False, around_model=False):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((6,))
+    dropout, neurons = layers.Dropout(0.5, seed=1), rsnn.layers.LIF()
+    nothing = contextlib.nullcontext()
+    with keras.RematScope() if around_layers else nothing:
+        outputs = layers.Dense(3)(neurons(dropout(layers.Dense(8)(x))))
+    with keras.RematScope() if around_model else nothing:
+        return spiking(keras.Model(x, outputs), step_mode=step_mode)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_repeated_call_that_would_draw_other_numbers_is_an_error(step_mode):
+    message = "model 'spiking_model.*', which draws random numbers, in a backward pass"
+    for arguments, call in (
+        ({}, checkpointed),
+        ({}, reentrant),
+        ({"around_model": True}, plain),
+    ):
+        model = drawing(step_mode, **arguments)
+        with pytest.raises(RuntimeError, match=message):
+            gradients_of_call(model, call)
+    results = [
+        gradients_of_call(drawing(step_mode, around_layers=around), plain)
+        for around in (False, True)
+    ]
+    assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
@@ -113,20 +114,7 @@ def test_a_checkpointed_call_is_repeated_by_the_same_operations(monkeypatch, gra
         "keras_ratesnn._core.backend.torch.fusion.CALLS_BEFORE_LOOPS", 2
     )
     model = spiking(mlp(), gradient=gradient)
-
-    def gradients(call):
-        call(lambda x: model(x, training=True), inputs()).square().sum().backward()
-        found = [
-            variable.value.grad.numpy().copy() for variable in model.trainable_variables
-        ]
-        model.zero_grad()
-        return found
-
-    expected = gradients(lambda function, x: function(x))
+    expected = gradients_of_call(model, plain)
     for _ in range(3):
-        assert_close(
-            gradients(lambda *args: checkpoint(*args, use_reentrant=False)),
-            expected,
-            rtol=1e-5,
-            atol=1e-6,
-        )
+        gradients = gradients_of_call(model, checkpointed)
+        assert_close(gradients, expected, rtol=1e-5, atol=1e-6)

@@ -7,12 +7,10 @@ from helpers import (
     assert_close,
     compiled,
     data,
-    loss_and_gradients,
     mlp,
     spiking,
     to_numpy,
 )
-from keras import layers
 from own_step import OwnStep
 
 import keras_ratesnn as rsnn
@@ -26,64 +24,58 @@ def method(request):
     return {"gradient": gradient, "step_mode": step_mode}
 
 
-def test_constraints_hold_after_a_step(method):
-    inputs = keras.Input((6,))
-    dense = layers.Dense(8, kernel_constraint=keras.constraints.MaxNorm(0.1))
-    network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(dense(inputs))))
-    compiled(spiking(network, 4, **method)).train_on_batch(*data())
-    assert np.linalg.norm(to_numpy(dense.kernel), axis=0).max() <= 0.1 + 1e-6
+def twins(method, **options):
+    """Two equal models, the second one with these options of an optimizer."""
+    model = spiking(timesteps=4, **method)
+    twin = spiking(keras.models.clone_model(model.network), 4, **method)
+    twin.set_weights(model.get_weights())
+    return (
+        compiled(model, keras.optimizers.SGD(0.5)),
+        compiled(twin, keras.optimizers.SGD(0.5, **options)),
+    )
 
 
 def test_a_moving_average_of_the_weights_is_what_an_optimizer_leaves(method):
     x, y = data(8)
-    plain = compiled(spiking(timesteps=4, **method), keras.optimizers.SGD(0.5))
-    averaged = spiking(keras.models.clone_model(plain.network), 4, **method)
-    averaged.set_weights(plain.get_weights())
-    compiled(averaged, keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5))
+    plain, averaged = twins(method, use_ema=True, ema_momentum=0.5)
     averaged.fit(x, y, batch_size=4, shuffle=False, verbose=0)
-    plain.train_on_batch(x[:4], y[:4])
-    first = [to_numpy(weight) for weight in plain.trainable_variables]
-    plain.train_on_batch(x[4:], y[4:])
-    last = [to_numpy(weight) for weight in plain.trainable_variables]
-    means = [0.5 * (one + two) for one, two in zip(first, last, strict=True)]
-    assert_close(averaged.trainable_variables, means, rtol=1e-4, atol=1e-6)
+    steps = []
+    for part in (slice(0, 4), slice(4, 8)):
+        plain.train_on_batch(x[part], y[part])
+        steps.append(plain.get_weights())
+    means = [(first + last) / 2 for first, last in zip(*steps, strict=True)]
+    tolerance = {"rtol": 1e-4, "atol": 1e-6}
+    assert_close(averaged.get_weights(), means, **tolerance)
     # They stay where they are, whatever the model does next.
     averaged.predict(x, verbose=0)
+    assert_close(averaged.get_weights(), means, **tolerance)
     averaged.fit(x, y, batch_size=4, verbose=0)
     assert int(averaged.optimizer.iterations) == 4
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(method):
     x, y = data(8)
-    whole = compiled(spiking(timesteps=4, **method), keras.optimizers.SGD(0.5))
-    parts = spiking(keras.models.clone_model(whole.network), 4, **method)
-    parts.set_weights(whole.get_weights())
-    compiled(parts, keras.optimizers.SGD(0.5, gradient_accumulation_steps=2))
+    whole, parts = twins(method, gradient_accumulation_steps=2)
     whole.train_on_batch(x, y)
-    parts.train_on_batch(x[:4], y[:4])
-    parts.train_on_batch(x[4:], y[4:])
-    assert_close(
-        parts.trainable_variables, whole.trainable_variables, rtol=1e-4, atol=1e-6
-    )
+    for part in (slice(0, 4), slice(4, 8)):
+        parts.train_on_batch(x[part], y[part])
+    assert_close(parts.get_weights(), whole.get_weights(), rtol=1e-4, atol=1e-6)
 
 
 def test_low_rank_adaptation_trains_only_its_factors(method):
     network = mlp()
-    for layer in network.layers:
-        if isinstance(layer, layers.Dense):
-            layer.enable_lora(2)
+    for layer in (network.layers[1], network.layers[-1]):
+        layer.enable_lora(2)
     model = compiled(spiking(network, 4, **method), keras.optimizers.SGD(0.5))
     before = {variable.path: to_numpy(variable) for variable in model.variables}
-    _, gradients = loss_and_gradients(model, *data())
-    assert any("lora" in path for path in gradients)
     model.fit(*data(), epochs=2, verbose=0)
-    for variable in model.variables:
-        if "/kernel" in variable.path:
-            np.testing.assert_array_equal(to_numpy(variable), before[variable.path])
-    factors = [variable for variable in model.variables if "lora" in variable.path]
-    assert len(factors) == 4
-    for factor in factors:
-        assert np.any(to_numpy(factor) != before[factor.path])
+    changed = {
+        variable.path
+        for variable in model.variables
+        if np.any(to_numpy(variable) != before[variable.path])
+    }
+    assert not [path for path in changed if path.endswith("/kernel")]
+    assert len([path for path in changed if "lora" in path]) == 4
 
 
 def test_a_custom_train_step_works_with_the_model(method):

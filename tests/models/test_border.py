@@ -41,20 +41,25 @@ def test_the_border_is_what_normalisation_makes_of_0(axis, dtype):
     expected = to_numpy(
         ordinary(np.pad(x, [(1, 1) if side in sides else (0, 0) for side in range(4)]))
     )
-    found = to_numpy(bordered(x))
-    assert found.shape == tuple(bordered.compute_output_shape((4, *x.shape[1:])))
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, expected)
+    actual = to_numpy(bordered(x))
+    assert actual.shape == tuple(bordered.compute_output_shape((4, *x.shape[1:])))
+    assert actual.dtype == dtype
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_in_training_the_border_counts_in_no_statistics_and_is_of_the_running_ones():
     bordered, ordinary = normalizations()
-    of_zero = to_numpy(ordinary(np.zeros((1, 1, 1, 2))))
-    found = to_numpy(bordered(X, training=True))
+    zero_response = to_numpy(ordinary(np.zeros((1, 1, 1, 2))))
+    actual = to_numpy(bordered(X, training=True))
     np.testing.assert_allclose(
-        found[:, 1:-1, 1:-1], to_numpy(ordinary(X, training=True)), rtol=1e-5, atol=1e-6
+        actual[:, 1:-1, 1:-1],
+        to_numpy(ordinary(X, training=True)),
+        rtol=1e-5,
+        atol=1e-6,
     )
-    np.testing.assert_array_equal(found[:, 0], np.broadcast_to(of_zero[0], (4, 7, 2)))
+    np.testing.assert_array_equal(
+        actual[:, 0], np.broadcast_to(zero_response[0], (4, 7, 2))
+    )
     assert_close(bordered.get_weights(), ordinary.get_weights(), rtol=1e-6)
 
 
@@ -86,8 +91,8 @@ def results_of(model, x=X):
     return [value, *gradients.values(), *map(to_numpy, network.non_trainable_variables)]
 
 
-def assert_same(found, expected):
-    assert_close(found, expected, rtol=1e-3, atol=1e-5)
+def assert_same(actual, expected):
+    assert_close(actual, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_one_step_of_every_method_is_that_of_keras():

@@ -11,7 +11,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_trains, saved_and_loaded, to_numpy
+from helpers import BACKEND, assert_trains, to_numpy
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
@@ -128,10 +128,10 @@ def test_deep_sew_resnets_have_the_layers_of_keras_resnets(depth):
 FIRST_NORMALIZED = ("query_bn", "key_bn", "value_bn", "query_bn2", "key_bn2")
 
 
-def firing(build, size, arguments):
+def firing(build, shape, arguments):
     """A small network whose neurons fire often, also in inference."""
     keras.utils.set_random_seed(0)
-    model = build((size, size, 3), **arguments)
+    model = build(shape[-3:], **arguments)
     normalizations = [
         layer
         for layer in model.network.layers
@@ -147,50 +147,63 @@ def firing(build, size, arguments):
     for layer in model.network.layers:
         if layer.name.endswith("_factor"):
             layer.kernel.assign(np.ones(layer.kernel.shape))
-    model(helpers.data(4, (size, size, 3))[0], training=True)
+    model(helpers.data(4, shape)[0], training=True)
     for layer in normalizations:
         layer.momentum = 0.9
     return model
 
 
+WIDE = {**NARROW, "stem": "imagenet"}
+LEARNING = {**NARROW, "timesteps": 3, "neuron": rsnn.layers.ParametricLIF}
+PROJECTED = {**LARGE, "shortcut_projection": True}
+
+
 @pytest.mark.parametrize(
-    ("build", "size", "arguments"),
+    ("build", "shape", "arguments"),
     [
-        pytest.param(models.ResNet18, 16, NARROW, marks=pytest.mark.on_each_backend),
-        (models.SEWResNet18, 16, NARROW),
-        (models.PreActResNet18, 32, {**NARROW, "stem": "imagenet"}),
-        (models.VGG11, 16, NARROW),
-        (models.MSResNet18, 16, NARROW),
-        (models.Spikformer, 32, {**TOKENS, "edition": "imagenet"}),
-        (models.QKFormer, 16, TOKENS),
-        (models.MaxFormer, 32, {**TOKENS, "edition": "dvs"}),
-        (models.SpikeDrivenTransformer, 16, TOKENS),
-        (models.ESpikeFormer, 32, STAGES),
-        (models.ESpikeFormerLarge, 32, {**LARGE, "shortcut_projection": True}),
-        (models.MetaSpikeFormer, 32, {**STAGES, "timesteps": 2}),
-        (models.SpikingResformer, 16, RESFORMER),
+        pytest.param(
+            models.ResNet18, (16, 16, 3), NARROW, marks=pytest.mark.on_each_backend
+        ),
+        (models.SEWResNet18, (16, 16, 3), NARROW),
+        (models.PreActResNet18, (32, 32, 3), WIDE),
+        (models.VGG11, (16, 16, 3), NARROW),
+        (models.VGGSNN, (3, 16, 16, 2), LEARNING),
+        (models.MSResNet18, (16, 16, 3), NARROW),
+        (models.Spikformer, (3, 16, 16, 2), {**TOKENS, "timesteps": 3}),
+        (models.Spikformer, (32, 32, 3), {**TOKENS, "edition": "imagenet"}),
+        (models.QKFormer, (16, 16, 3), TOKENS),
+        (models.MaxFormer, (32, 32, 3), {**TOKENS, "edition": "dvs"}),
+        (models.SpikeDrivenTransformer, (16, 16, 3), TOKENS),
+        (models.ESpikeFormer, (32, 32, 3), STAGES),
+        (models.ESpikeFormerLarge, (32, 32, 3), PROJECTED),
+        (models.MetaSpikeFormer, (32, 32, 3), {**STAGES, "timesteps": 2}),
+        (models.SpikingResformer, (16, 16, 3), RESFORMER),
     ],
     ids=name_of,
 )
 def test_a_network_trains_treats_samples_alike_comes_back_and_has_two_layouts(
-    build, size, arguments, tmp_path
+    build, shape, arguments, tmp_path
 ):
-    model = firing(build, size, arguments)
-    x, y = helpers.data(4, (size, size, 3))
-    outputs = model.predict(x, verbose=0)
+    """Of images, or of frames of events."""
+
+    def predict(network, x):
+        return network.predict(x, verbose=0)
+
+    model = firing(build, shape, arguments)
+    x, y = helpers.data(4, shape)
+    outputs = predict(model, x)
     assert np.ptp(outputs, axis=0).max() > 0
     close = {"rtol": 1e-4, "atol": 1e-5}
-    backwards = model.predict(x[::-1], verbose=0)[::-1]
-    np.testing.assert_allclose(backwards, outputs, **close)
-    alone = model.predict(x[2:3], verbose=0)
-    np.testing.assert_allclose(alone, outputs[2:3], **close)
+    np.testing.assert_allclose(predict(model, x[::-1])[::-1], outputs, **close)
+    np.testing.assert_allclose(predict(model, x[2:3]), outputs[2:3], **close)
     # Files.
     path = tmp_path / "some.keras"
     model.save(path)
     loaded = keras.saving.load_model(path)
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), outputs)
-    filled = build((size, size, 3), weights=path, **arguments)
-    np.testing.assert_array_equal(filled.predict(x, verbose=0), outputs)
+    filled = build(shape[-3:], weights=path, **arguments)
+    for again in (loaded, filled):
+        np.testing.assert_array_equal(predict(again, x), outputs)
+        assert again.name == model.name
     # Names are the same each time, different, and have no dots, as in PyTorch.
     paths = [variable.path for variable in model.variables]
     assert [variable.path for variable in filled.variables] == paths
@@ -198,10 +211,11 @@ def test_a_network_trains_treats_samples_alike_comes_back_and_has_two_layouts(
     assert not [layer.name for layer in model.network.layers if "." in layer.name]
     if BACKEND != "tensorflow":  # It has no channels_first convolutions on a CPU.
         keras.config.set_image_data_format("channels_first")
-        first = build((3, size, size), **arguments)
+        *_, height, width, channels = shape
+        first = build((channels, height, width), **arguments)
         first.set_weights(model.get_weights())
-        found = first.predict(x.transpose(0, 3, 1, 2), verbose=0)
-        np.testing.assert_allclose(found, outputs, rtol=1e-3, atol=1e-4)
+        moved = predict(first, np.moveaxis(x, -1, -3))
+        np.testing.assert_allclose(moved, outputs, rtol=1e-3, atol=1e-4)
         keras.config.set_image_data_format("channels_last")
     assert_trains(model, x, y)
 
@@ -221,41 +235,28 @@ def test_a_training_step_reaches_every_kernel_of_the_other_networks(name):
     assert_trains(model, x, y, unreached=SILENT.get(name, ()))
 
 
-@pytest.mark.on_each_backend
-def test_event_frames_train_and_weights_load_into_another_network(tmp_path):
-    x, y = helpers.data(4, (2, 16, 16, 2), 3)
-    learned = {**NARROW, "neuron": rsnn.layers.ParametricLIF}
-    model, second = (models.VGGSNN((16, 16, 2), **learned) for _ in range(2))
-    helpers.compiled(model)
-    losses = model.fit(x, y, batch_size=4, epochs=2, verbose=0).history["loss"]
-    assert np.isfinite(losses).all()
-    assert losses[0] != losses[1]
-    model.save_weights(tmp_path / "some.weights.h5")
-    second.load_weights(tmp_path / "some.weights.h5")
-    expected = model.predict(x, verbose=0)
-    np.testing.assert_array_equal(second.predict(x, verbose=0), expected)
-    assert saved_and_loaded(model).name == model.name == "vggsnn"
+ONE_BLOCK = {**TOKENS, "blocks": 1}
+ONLINE = {**NARROW, "normalization": "online"}
 
 
 @pytest.mark.parametrize(
-    ("build", "arguments", "gradient", "step_mode"),
+    ("build", "arguments", "gradient", "step_mode", "policy"),
     [
         # XLA takes long for the others.
         pytest.param(
-            models.Spikformer,
-            {**TOKENS, "blocks": 1},
-            "rate",
-            "single",
+            *(models.Spikformer, ONE_BLOCK, "rate", "single", "mixed_bfloat16"),
             marks=pytest.mark.on_each_backend,
         ),
-        (models.QKFormer, TOKENS, rsnn.gradients.Rate(windows=2), "multi"),
-        (models.SpikingResformer, RESFORMER, "ottt", "single"),
+        (models.QKFormer, TOKENS, rsnn.gradients.Rate(windows=2), "multi", "float32"),
+        (models.SpikingResformer, RESFORMER, "ottt", "single", "float32"),
+        (models.ResNet18, ONLINE, "sltt", "single", "float32"),
     ],
     ids=name_of,
 )
 def test_networks_are_compiled_and_trained_by_every_method(
-    build, arguments, gradient, step_mode
+    build, arguments, gradient, step_mode, policy
 ):
+    keras.config.set_dtype_policy(policy)
     model = build((8, 8, 3), gradient=gradient, step_mode=step_mode, **arguments)
     jit_compile = BACKEND != "torch" or "auto"
     helpers.compiled(model, keras.optimizers.Adam(1e-2), jit_compile=jit_compile)
@@ -263,16 +264,6 @@ def test_networks_are_compiled_and_trained_by_every_method(
     losses = model.fit(x, y, batch_size=4, epochs=3, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
     assert len(set(losses)) == 3
-
-
-@pytest.mark.on_each_backend
-def test_mixed_precision_trains():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    model = models.QKFormer((8, 8, 3), **{**TOKENS, "dims": 16, "blocks": 3})
-    loss, gradients = helpers.loss_and_gradients(model, *helpers.data(4, (8, 8, 3)))
-    assert np.isfinite(loss)
-    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
-    assert gradients["stage3_block1_attention_query/kernel"].any()
 
 
 # Arguments.
@@ -338,13 +329,8 @@ SHAPE = "`input_shape`"
     ("build", "arguments", "error", "message"),
     [
         (models.VGG11, {"width": 0}, ValueError, "`width` must be > 0.*width=0"),
-        (models.VGG11, {"width": "wide"}, TypeError, "`width` must be a real number"),
         (models.VGG11, {"classes": 0}, ValueError, "`classes` must be 1 or more"),
-        (models.VGG11, {"classes": 10.0}, TypeError, "`classes` must be an integer"),
         (models.VGG11, {"include_top": 1}, TypeError, "`include_top` must be True or"),
-        (models.VGG11, {"timesteps": 0}, ValueError, "`timesteps` must be 1 or more"),
-        (models.VGG11, {"gradient": "no"}, ValueError, "`gradient` must be one of"),
-        (models.VGG11, {"step_mode": "no"}, ValueError, "`step_mode` must be one of"),
         (models.VGG11, {"input_shape": 32}, TypeError, f"{SHAPE} must be a tuple.*=32"),
         (models.VGG11, {"input_shape": (32, 32)}, ValueError, "have three entries"),
         (
@@ -360,12 +346,6 @@ SHAPE = "`input_shape`"
             r"`input_shape\[2\]` must be an integer.*None",
         ),
         (
-            models.ResNet18,
-            {"input_shape": (32, 0, 3)},
-            ValueError,
-            r"`input_shape\[1\]` must be 1 or more",
-        ),
-        (
             models.VGG11,
             {"input_shape": (2, 32, 3)},
             ValueError,
@@ -374,7 +354,6 @@ SHAPE = "`input_shape`"
         (models.VGG11, {"neuron": SHARED}, TypeError, "function that returns a new"),
         (models.VGG11, {"neuron": "LIF"}, TypeError, "must be a function.*'LIF'"),
         (models.VGG11, {"neuron": lambda: SHARED}, ValueError, "a new layer each time"),
-        (models.VGG11, {"neuron": lambda: None}, TypeError, "neuron layer.*NoneType"),
         (models.VGG11, {"neuron": keras.layers.ReLU}, TypeError, "neuron layer.*ReLU"),
         (
             models.SEWResNet18,
@@ -412,25 +391,11 @@ SHAPE = "`input_shape`"
             ValueError,
             "heads=None, which stands for 8, dims=16",
         ),
-        (models.QKFormer, {"heads": 0}, ValueError, "`heads` must be 1 or more"),
-        (models.QKFormer, {"heads": 2.0}, TypeError, "`heads` must be an integer"),
         (
             models.QKFormer,
             {"input_shape": (30, 32, 3)},
             ValueError,
             r"multiples of 4: in the edition 'cifar'.*\(30, 32, 3\)",
-        ),
-        (
-            models.QKFormer,
-            {"input_shape": (132, 132, 3)},
-            ValueError,
-            "multiples of 16: in the edition 'imagenet'",
-        ),
-        (
-            models.QKFormer,
-            {"input_shape": (None, 32, 3)},
-            ValueError,
-            "must have a known height and width",
         ),
         (models.QKFormer, {"dims": 36}, ValueError, "multiple of 8.*dims=36"),
         (models.QKFormer, {"dims": (8, 16)}, TypeError, "`dims` must be an integer"),
@@ -448,7 +413,6 @@ SHAPE = "`input_shape`"
             TypeError,
             "`attention_neuron` must be a function.*attention_neuron='LIF'",
         ),
-        (models.MaxFormer, {"heads": 3}, ValueError, r": 32\. Received: heads=3"),
         (
             models.ESpikeFormer,
             {"timesteps": 4},
@@ -464,33 +428,11 @@ SHAPE = "`input_shape`"
             r"`dims\[0\]` must be even",
         ),
         (
-            models.ESpikeFormer,
-            {"heads": 5},
-            ValueError,
-            "`heads` must divide.*16 and 24.*heads=5",
-        ),
-        (models.MetaSpikeFormer, {"blocks": 2}, ValueError, "`blocks` must be 3 or"),
-        (
-            models.ESpikeFormer,
-            {"input_shape": (40, 32, 3)},
-            ValueError,
-            "multiples of 16",
-        ),
-        (
-            models.ESpikeFormerLarge,
-            {"dims": (64, 128, 256, 360)},
-            ValueError,
-            "`dims` must have three entries",
-        ),
-        (models.ESpikeFormerLarge, {"blocks": 0}, ValueError, "`blocks` must be 1 or"),
-        (
             models.ESpikeFormerLarge,
             {"shortcut_projection": 1},
             TypeError,
             "`shortcut_projection` must be",
         ),
-        (models.SpikingResformer, {"dims": 384}, TypeError, "`dims` must be a tuple"),
-        (models.SpikingResformer, {"dims": (64, 8)}, ValueError, "have three entries"),
         (
             models.SpikingResformer,
             {"blocks": (1, 0, 1)},
@@ -505,21 +447,9 @@ SHAPE = "`input_shape`"
         ),
         (
             models.SpikingResformer,
-            {"heads": None},
-            ValueError,
-            r"heads=None, which stands for \(0, 0, 0\)",
-        ),
-        (
-            models.SpikingResformer,
             {"group_size": 3},
             ValueError,
             "`group_size` must divide.*16 and 32 and 32.*group_size=3",
-        ),
-        (
-            models.SpikingResformer,
-            {"input_shape": (10, 10, 3)},
-            ValueError,
-            r"multiples of 4.*stem='cifar'.*\(10, 10, 3\)",
         ),
         (
             models.SpikingResformer,
@@ -528,20 +458,7 @@ SHAPE = "`input_shape`"
             "multiples of 16.*stem='imagenet'",
         ),
         (
-            models.SpikingResformer,
-            {"input_shape": (None, None, 3), "stem": "cifar"},
-            ValueError,
-            "must have a known height and width",
-        ),
-        (models.SpikingResformer, {"stem": "dvs"}, ValueError, "`stem` must be one of"),
-        (
             models.ResNet19,
-            {"normalization": "layer"},
-            ValueError,
-            "`normalization` must be one of 'batch', 'weight', 'online'.*'layer'",
-        ),
-        (
-            models.VGGSNN,
             {"normalization": "layer"},
             ValueError,
             "`normalization` must be one of 'batch', 'weight', 'online'.*'layer'",

@@ -1,5 +1,5 @@
-"""The ready-made networks match the paper in size, initialisation and computation, and
-can be trained and loaded."""
+"""How ready-made networks are built: defaults, starts, padding, normalisations,
+editions."""
 
 import itertools
 import math
@@ -7,7 +7,9 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, to_numpy
+import torch
+from helpers import BACKEND, assert_trains, data, to_numpy
+from torch.nn import functional
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
@@ -17,11 +19,10 @@ from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 
 pytestmark = pytest.mark.runs_once
 
-MS_RESNETS = [models.MSResNet18, models.MSResNet34, models.MSResNet104]
 WITH_A_STEM = [models.ResNet18, models.SEWResNet18, models.PreActResNet18]
 
 
-def of_networks(networks):
+def for_networks(networks):
     return pytest.mark.parametrize(
         "network", networks, ids=lambda network: network.__name__
     )
@@ -67,14 +68,18 @@ def test_defaults(network, shape, classes, timesteps):
     assert (model.timesteps, model.step_mode) == (timesteps, "multi")
     assert isinstance(model.gradient, rsnn.gradients.Rate)
     usual = (0.2, 1.0, "soft")
-    if network in MS_RESNETS:
+    if network is models.MSResNet18:
         usual = (0.25, pytest.approx(0.5), "hard")
+    normalization = keras.layers.BatchNormalization
     for layer in model.network.layers:
         if isinstance(layer, rsnn.layers.Neuron):
             assert (layer.decay, layer.threshold, layer.reset) == usual
+        if isinstance(layer, normalization):
+            # Those of PyTorch.
+            assert (layer.momentum, layer.epsilon, layer.axis) == (0.9, 1e-5, -1)
 
 
-@of_networks(WITH_A_STEM)
+@for_networks(WITH_A_STEM)
 def test_the_stem_is_chosen_by_the_size_of_the_images(network):
     with without_weights():
         assert [side_after_stem(small(network, size)) for size in (95, 96)] == [95, 24]
@@ -85,26 +90,23 @@ def test_the_stem_is_chosen_by_the_size_of_the_images(network):
 
 
 def side_after_stem(model):
-    last = [layer for layer in model.network.layers if layer.name.startswith("stem_")][
-        -1
-    ]
-    return last.output.shape[1]
+    stem = [layer for layer in model.network.layers if layer.name.startswith("stem_")]
+    return stem[-1].output.shape[1]
 
 
 def test_the_size_of_the_images_can_be_none():
     model = models.VGG11((None, None, 3), classes=3, timesteps=1, width=0.05)
     for size in (16, 21):
         assert model.predict(np.ones((1, size, size, 3)), verbose=0).shape == (1, 3)
-
-
-@of_networks(WITH_A_STEM)
-def test_the_size_of_the_images_can_be_none_if_the_stem_is_given(network):
     with without_weights():
-        model = network((None, None, 3), classes=3, stem="imagenet")
-    assert model.network.output_shape == (None, 3)
+        for network in WITH_A_STEM:
+            model = network((None, None, 3), classes=3, stem="imagenet")
+            assert model.network.output_shape == (None, 3)
+        model = models.VGGSNN((None, 48, 2), include_top=False)
+    assert model.network.output_shape[:3] == (None, None, 3)
 
 
-@of_networks([models.PreActResNet18, models.ResNet19, models.VGG11, models.VGGSNN])
+@for_networks([models.PreActResNet18, models.ResNet19, models.VGG11, models.VGGSNN])
 def test_without_the_top_a_network_gives_its_last_feature_map(network):
     with without_weights():
         model = network((32, 32, 3), include_top=False)
@@ -128,32 +130,28 @@ def test_width_multiplies_the_channels():
 
 @pytest.mark.on_each_backend
 @pytest.mark.parametrize(
-    ("network", "name", "size", "kernel"),
+    ("name", "size", "kernel"),
     [
-        (models.ResNet18, "stage2_block1_conv1", 8, 3),
-        (models.ResNet18, "stage2_block1_conv1", 9, 3),
-        (models.ResNet18, "stage2_block1_shortcut_conv", 10, 1),
+        ("stage2_block1_conv1", 8, 3),
+        ("stage2_block1_conv1", 9, 3),
+        ("stage2_block1_shortcut_conv", 10, 1),
     ],
 )
-def test_strided_convolutions_have_the_padding_of_pytorch(network, name, size, kernel):
-    model = network((size, size, 3), classes=3, timesteps=1, width=1e-6, stem="cifar")
-    layer = model.network.get_layer(name)
-    # Padding, if it is needed, is a layer of its own.
+def test_strided_convolutions_have_the_padding_of_pytorch(name, size, kernel):
+    images, narrow = (size, size, 3), {"width": 1e-6, "stem": "cifar"}
+    network = models.ResNet18(images, classes=3, timesteps=1, **narrow).network
+    layer = network.get_layer(name)
     start = layer.input
-    layers = model.network.layers
-    before = next(earlier for earlier in layers if earlier.output is start)
+    (before,) = [earlier for earlier in network.layers if earlier.output is start]
     if isinstance(before, keras.layers.ZeroPadding2D):
         start = before.input
     part = keras.Model(start, layer.output)
-    x = np.random.default_rng(0).normal(size=(size, size, 1))
-    padded = np.pad(x[..., 0], kernel // 2)
-    weights = to_numpy(layer.kernel)[:, :, 0, 0]
-    expected = np.zeros(((size + 1) // 2,) * 2)
-    for i, j in np.ndindex(expected.shape):
-        field = padded[2 * i : 2 * i + kernel, 2 * j : 2 * j + kernel]
-        expected[i, j] = (field * weights).sum()
-    found = to_numpy(part(x[None].astype("float32")))[0, :, :, 0]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    x = torch.randn((1, 1, size, size), generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor(to_numpy(layer.kernel)).permute(3, 2, 0, 1)
+    expected = functional.conv2d(x, weight, stride=2, padding=kernel // 2)
+    outputs = to_numpy(part(np.moveaxis(x.numpy(), 1, -1)))
+    expected = np.moveaxis(expected.numpy(), 1, -1)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.on_each_backend
@@ -164,104 +162,84 @@ def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(
 ):
     if data_format == "channels_first" and BACKEND == "tensorflow":
         pytest.skip("TensorFlow has no channels_first pooling on a CPU")
-    x = np.random.default_rng(0).uniform(-2, -1, (2, size, size, 3)).astype("float32")
-    half = (size + 1) // 2
-    expected = np.zeros((2, half, half, 3), "float32")
-    for i, j in np.ndindex(half, half):
-        rows, columns = slice(max(2 * i - 1, 0), 2 * i + 2), max(2 * j - 1, 0)
-        expected[:, i, j] = x[:, rows, columns : 2 * j + 2].max(axis=(1, 2))
+    x = np.random.default_rng(0).uniform(-2, -1, (2, 3, size, size)).astype("float32")
+    expected = functional.max_pool2d(torch.tensor(x), 3, 2, padding=1).numpy()
     layer = PaddedMaxPooling2D(3, strides=2, data_format=data_format)
     layer = PaddedMaxPooling2D.from_config(layer.get_config())
     # Although it overrides `call`.
     assert kind_of(layer).keeps_order
-    if data_format == "channels_first":
-        x, expected = x.transpose(0, 3, 1, 2), expected.transpose(0, 3, 1, 2)
+    if data_format == "channels_last":
+        x, expected = np.moveaxis(x, 1, -1), np.moveaxis(expected, 1, -1)
     outputs = to_numpy(layer(x))
     assert outputs.shape == layer.compute_output_shape(x.shape)
     np.testing.assert_array_equal(outputs, expected)
 
 
 # How networks start.
-def test_resnets_have_the_initialisation_of_pytorch():
-    layers = layers_of(models.ResNet18((8, 8, 3), width=0.5))
-    for name, fan_in in [
-        ("stage2_block1_conv2", 9 * 64),
-        ("stage3_block1_shortcut_conv", 64),
-        ("classifier", 256),
-    ]:
-        kernel = to_numpy(layers[name].kernel)
-        assert 0.97 / math.sqrt(fan_in) < np.abs(kernel).max() <= 1 / math.sqrt(fan_in)
-        assert kernel.std() == pytest.approx(1 / math.sqrt(3 * fan_in), rel=0.05)
-    bias = to_numpy(layers["classifier"].bias)
-    assert 0 < np.abs(bias).max() <= 1 / math.sqrt(256)
-    assert not [
-        name
-        for name, layer in layers.items()
-        if "conv" in name and getattr(layer, "use_bias", False)
-    ]
-    first, second = (
-        to_numpy(layers[f"stage2_block2_conv{number}"].kernel) for number in (1, 2)
-    )
-    assert not np.array_equal(first, second)
+UNIFORM, NORMAL, WIDE = "uniform", "normal", "wide"
+STARTS = [
+    (models.ResNet18, "stage2_block1_conv2", UNIFORM, 9 * 64, None),
+    (models.ResNet18, "stage3_block1_shortcut_conv", UNIFORM, 64, None),
+    (models.ResNet18, "classifier", UNIFORM, 256, 256),
+    (models.SEWResNet18, "stage2_block1_conv1", NORMAL, 9 * 64, 9 * 32),
+    (models.SEWResNet18, "stage3_block1_shortcut_conv", NORMAL, 128, 64),
+    (models.SEWResNet18, "classifier", UNIFORM, 256, 256),
+    (models.PreActResNet18, "stage2_block1_conv1", NORMAL, 9 * 64, 9 * 32),
+    (models.PreActResNet18, "classifier", UNIFORM, 256, 256),
+    (models.VGG11, "block3_conv1", WIDE, None, 0),
+    (models.VGG11, "classifier", WIDE, None, 0),
+]
 
 
-@of_networks([models.SEWResNet18, models.PreActResNet18])
-def test_sew_and_preact_resnets_start_with_the_variance_of_their_fan_out(network):
+@pytest.mark.parametrize(("network", "name", "start", "fan", "bias_fan"), STARTS)
+def test_kernels_and_biases_start_as_the_authors_do(
+    network, name, start, fan, bias_fan
+):
+    """Of ResNets as in PyTorch, of SEW and pre-activation ResNets with the variance of
+    their fan-out, of VGGs from a wide normal distribution."""
     layers = layers_of(small(network, width=0.5, classes=1000))
-    for name, fan_in, fan_out in [
-        ("stage2_block1_conv1", 9 * 32, 9 * 64),
-        ("stage3_block1_shortcut_conv", 64, 128),
-    ]:
-        kernel, bias = to_numpy(layers[name].kernel), to_numpy(layers[name].bias)
-        assert kernel.std() == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
-        assert np.abs(kernel).max() > 3 * kernel.std()
-        assert 0.8 / math.sqrt(fan_in) < np.abs(bias).max() <= 1 / math.sqrt(fan_in)
-    assert to_numpy(layers["classifier"].kernel).std() == pytest.approx(
-        1 / math.sqrt(3 * 256), rel=0.05
-    )
+    kernel, bias = to_numpy(layers[name].kernel), layers[name].bias
+    largest = np.abs(kernel).max()
+    if start is UNIFORM:
+        assert 0.97 / math.sqrt(fan) < largest <= 1 / math.sqrt(fan)
+        expected = 1 / math.sqrt(3 * fan)
+    else:
+        expected = 0.5 if start is WIDE else math.sqrt(2 / fan)
+        assert largest > 3 * kernel.std()
+    assert kernel.std() == pytest.approx(expected, rel=0.05)
+    if bias_fan is None:
+        assert bias is None
+    elif bias_fan == 0:
+        assert not to_numpy(bias).any()
+    else:
+        limit = 1 / math.sqrt(bias_fan)
+        assert 0.8 * limit < np.abs(to_numpy(bias)).max() <= limit
 
 
 @pytest.mark.on_each_backend
-def test_vggs_start_from_a_wide_normal_distribution():
-    layers = layers_of(small(models.VGG11, width=0.5, classes=1000))
-    for name in ("block3_conv1", "classifier"):
-        assert to_numpy(layers[name].kernel).std() == pytest.approx(0.5, rel=0.05)
-        assert not to_numpy(layers[name].bias).any()
-
-
-def test_normalisations_have_the_defaults_of_pytorch():
-    with without_weights():
-        layers = models.PreActResNet18().network.layers
-    kind = keras.layers.BatchNormalization
-    found = [layer for layer in layers if isinstance(layer, kind)]
-    facts = {(layer.momentum, layer.epsilon, layer.axis) for layer in found}
-    assert facts == {(0.9, 1e-5, -1)}
-
-
-# The hidden neurons of a ResNet-19 start silent: no normalisation precedes them, and
-# PyTorch's default start is small.
-@pytest.mark.on_each_backend
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_neurons_of_ms_resnets_spike_above_their_threshold_and_not_at_it(precision):
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [
+        ("float32", [[0, 1, 0], [1, 0, 0]]),
+        ("mixed_bfloat16", [[0, 0, 0], [1, 1, 0]]),
+    ],
+)
+def test_neurons_of_ms_resnets_spike_above_their_threshold_and_not_at_it(
+    precision, expected
+):
     keras.config.set_dtype_policy(precision)
     with without_weights():
-        resnet = small(models.MSResNet18)
-    neuron = resnet.network.get_layer("stage1_block1_neuron1")
+        neuron = layers_of(small(models.MSResNet18))["stage1_block1_neuron1"]
     inputs = keras.Input((3,))
-    currents = keras.layers.Rescaling(1.0)(inputs)
-    network = keras.Model(
-        inputs, type(neuron).from_config(neuron.get_config())(currents)
-    )
+    neuron = type(neuron).from_config(neuron.get_config())
+    network = keras.Model(inputs, neuron(keras.layers.Rescaling(1.0)(inputs)))
     model = rsnn.SpikingModel(network, timesteps=2, return_sequences=True)
     # 0.5, the next number, which is 0.5 in half precision, and 0.25 · 0.5 + 0.375 in
     # the second step.
     above = np.nextafter(np.float32(0.5), np.float32(1))
     frames = np.array([[[0.5, above, 0.5], [0.5, 0.5, 0.375]]], "float32")
-    expected = [[0, 0, 0], [1, 1, 0]]
-    if precision == "float32":
-        expected = [[0, 1, 0], [1, 0, 0]]
-    found = to_numpy(model(frames))[0].astype("float32")
-    np.testing.assert_array_equal(found, expected)
+    spikes = to_numpy(model(frames))[0].astype("float32")
+    np.testing.assert_array_equal(spikes, expected)
 
 
 def test_blocks_of_ms_resnets_add_nothing_at_first():
@@ -298,9 +276,6 @@ def test_the_default_image_has_its_channels_where_the_data_format_says():
         assert model.network.input_shape == (None, 3, 224, 224)
 
 
-"""Those of functions that are no networks; a network has `input_shape`."""
-
-
 def test_neurons_are_made_by_the_function_given_and_named_by_the_network():
     numbers = itertools.count(1)
 
@@ -315,7 +290,155 @@ def test_neurons_are_made_by_the_function_given_and_named_by_the_network():
     assert names == ["block1_neuron1", "block2_neuron1", "block2_neuron2"]
 
 
-def test_a_vggsnn_without_its_top_needs_no_size_of_its_images():
+# Other normalisations than batch normalisation.
+WITH_A_CHOICE = [models.VGG11, models.VGGSNN, models.ResNet18, models.ResNet19]
+
+
+def standardised(network, **kwargs):
+    return small(network, normalization="weight", **kwargs)
+
+
+@for_networks(WITH_A_CHOICE)
+def test_kernels_are_standardised_and_spikes_scaled(network):
     with without_weights():
-        model = models.VGGSNN((None, 48, 2), include_top=False)
-    assert model.network.output_shape[:3] == (None, None, 3)
+        layers = standardised(network).network.layers
+    for layer in layers:
+        assert not isinstance(layer, keras.layers.BatchNormalization)
+        if isinstance(layer, keras.layers.Conv2D):
+            assert type(layer) is rsnn.layers.WSConv2D
+            assert layer.use_bias
+    by_name = {layer.name: layer for layer in layers}
+    neurons = [layer for layer in layers if isinstance(layer, rsnn.layers.Neuron)]
+    for neuron in neurons:
+        scale = by_name[f"{neuron.name}_scale"]
+        assert scale.scale == 2.74
+        assert scale.input is neuron.output
+        assert [node.operation for node in neuron._outbound_nodes] == [scale]
+
+
+def test_blocks_divide_by_the_expected_standard_deviation():
+    with without_weights():
+        layers = standardised(models.ResNet18).network.layers
+    betas = [1 / layer.scale for layer in layers if layer.name.endswith("_beta")]
+    # Each block adds 0.2² to the variance, from 1 on after the stem and after each
+    # convolution in a shortcut.
+    np.testing.assert_allclose(np.square(betas), [1, 1.04, *[1.08, 1.04] * 3, 1.08])
+
+
+def test_currents_keep_their_variance_through_a_normaliser_free_network():
+    neuron = rsnn.layers.LIF
+    model = standardised(models.ResNet18, width=0.5, neuron=lambda: neuron(0.5))
+    x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
+    ends = ("_beta", "_conv1")
+    layers = [layer for layer in model.network.layers if layer.name.endswith(ends)]
+    network = keras.Model(model.network.inputs, [layer.output for layer in layers])
+    part = rsnn.SpikingModel(network, 4, return_sequences=True)
+    variances = [output.var() for output in part.predict(x, verbose=0)]
+    assert min(variances) > 0.4
+    assert max(variances) < 2.0
+
+
+@pytest.mark.on_each_backend
+def test_a_training_step_reaches_every_kernel():
+    """A VGG needs a low threshold, because its pooling removes the variance of these
+    small noise images."""
+    model = standardised(models.VGG11, neuron=lambda: rsnn.layers.LIF(0.5, 0.3))
+    x, y = data(4, (16, 16, 3))
+    assert_trains(model, 3 * x, y)
+
+
+@for_networks(WITH_A_CHOICE)
+def test_an_online_network_renormalises_and_stabilises_its_thresholds(network):
+    options = {"gradient": "sltt", "step_mode": "single"}
+    with without_weights():
+        model = small(network, normalization="online", **options)
+        plain = small(network)
+    online = model.network.layers
+    names = [layer.name for layer in plain.network.layers]
+    assert [layer.name for layer in online] == names
+    for layer in online:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            assert type(layer) is rsnn.layers.OnlineRenormalization
+        if isinstance(layer, rsnn.layers.Neuron):
+            assert layer.threshold_stabilizer
+
+
+# Transformers.
+TRANSFORMERS = [models.Spikformer, models.QKFormer, models.MaxFormer]
+
+
+def tokens_network(network, **kwargs):
+    arguments = {"classes": 3, "timesteps": 2, "dims": 32, "blocks": 4, "heads": 2}
+    return network((16, 16, 3), **{**arguments, **kwargs})
+
+
+@for_networks(TRANSFORMERS)
+def test_the_edition_depends_on_the_image(network):
+    tokens = {(28, 28, 1): 49, (124, 128, 2): 992, (160, 128, 1): 80, (128, 128, 2): 64}
+    with without_weights():
+        actual = {shape: network(shape, dims=32, blocks=4, heads=2) for shape in tokens}
+    assert {shape: tokens_of(model) for shape, model in actual.items()} == tokens
+    cifar, dvs = block_names(actual[124, 128, 2]), block_names(actual[128, 128, 2])
+    assert (cifar == dvs) == (network is models.Spikformer)
+
+
+def block_names(model):
+    names = [layer.name for layer in model.network.layers]
+    return [name for name in names if name.endswith("mlp_add")]
+
+
+def tokens_of(model):
+    return model.network.get_layer("tokens").output.shape[1]
+
+
+def pools(shape, **arguments):
+    """The number of tokens of a Spike-driven Transformer, and where it halves."""
+    model = models.SpikeDrivenTransformer(shape, dims=32, blocks=1, **arguments)
+    names = [layer.name for layer in model.network.layers]
+    assert names.index("patches4_pool") < names.index("patches4_neuron")
+    if "patches3_pool" in names:
+        assert names.index("patches3_neuron") < names.index("patches3_pool")
+    halves = [f"patches{number}_pool" in names for number in (1, 2, 3, 4)]
+    return tokens_of(model), "".join(str(int(value)) for value in halves)
+
+
+def test_pooling_stat_says_where_a_spike_driven_transformer_halves_images():
+    with without_weights():
+        assert pools((32, 32, 3)) == (64, "0011")
+        assert pools((128, 128, 3)) == (64, "1111")
+        assert pools((128, 128, 2)) == (256, "0111")
+        assert pools((32, 16, 3), pooling_stat="1101") == (8, "1101")
+    message = r"`pooling_stat` must be .* Received: pooling_stat="
+    for wrong in ("011", "0012", "0011\n", 11):
+        with pytest.raises((ValueError, TypeError), match=message):
+            models.SpikeDrivenTransformer(pooling_stat=wrong)
+    with pytest.raises(ValueError, match="multiples of 16: in the edition 'cifar'"):
+        models.SpikeDrivenTransformer((24, 32, 3), pooling_stat="1111")
+
+
+@for_networks([models.Spikformer, models.SpikeDrivenTransformer])
+def test_the_edition_gives_the_default_image(network):
+    shapes = {"imagenet": (224, 224, 3), "dvs": (128, 128, 2), None: (32, 32, 3)}
+    for edition, shape in shapes.items():
+        with without_weights():
+            model = network(dims=256, edition=edition)
+        assert model.network.input_shape == (None, *shape)
+    assert model.name == network.__name__.lower()
+
+
+@for_networks([*TRANSFORMERS, models.SpikeDrivenTransformer])
+def test_measurements_see_the_neurons_of_attention(network):
+    model, x = tokens_network(network), data(4, (16, 16, 3))[0]
+    described = rsnn.describe(model, x, verbose=False)
+    assert "attention_query_neuron" in str(described)
+    counted = described.energy
+    attention = [name for name in counted.layers if "attention" in name]
+    parts = {name.rsplit("_", 1)[-1] for name in attention}
+    assert parts >= {"query", "key", "output"}
+    assert counted.not_counted == ()
+
+
+def test_heads_of_maxformer_divide_the_channels_of_the_stage_with_attention_alone():
+    model = tokens_network(models.MaxFormer, heads=16, blocks=3)
+    attention = model.network.get_layer("stage3_block1_attention_neuron")
+    assert attention.output.shape == (None, 16, 16, 2)

@@ -39,9 +39,9 @@ def test_a_network_is_exported_analysed_and_unrolled(name, tmp_path):
     )
     run, image = exported.function_of(path, "onnx"), model.network.inputs[0].name
     for _ in range(model.timesteps):
-        found = run({image: case.x, **state})
-        state = {name: found[f"next_{name}"] for name in state}
-        outputs += [found[key] for key in found if not key.startswith("next_")]
+        actual = run({image: case.x, **state})
+        state = {name: actual[f"next_{name}"] for name in state}
+        outputs += [actual[key] for key in actual if not key.startswith("next_")]
     np.testing.assert_allclose(np.mean(outputs, axis=0), case.logits, rtol=0, atol=1e-4)
     # NIR knows no padded max pooling, no attention and no integer spikes.
     if name in ("ratebp_vgg11", "ms_resnet18"):
@@ -96,13 +96,3 @@ def test_a_network_is_tuned_by_rate_for_other_classes_and_runs_in_half_precision
         for pair in zip(before, model.network.get_weights(), strict=True)
     ]
     assert np.mean(trained) > 0.8
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_network_computes_the_same_with_channels_first(name, request):
-    request.addfinalizer(lambda: keras.config.set_image_data_format("channels_last"))
-    keras.config.set_image_data_format("channels_first")
-    case = Case(name)
-    np.testing.assert_allclose(
-        case.model().predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4
-    )

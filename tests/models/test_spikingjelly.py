@@ -5,7 +5,6 @@ import argparse
 import importlib
 import types
 
-import keras
 import numpy as np
 import pytest
 import torch
@@ -37,11 +36,11 @@ class Case:
 
         def narrow(kind, numbers):
             def init(self, *args, **kwargs):
-                kept = [
+                narrowed = [
                     n if n in (CHANNELS, CLASSES) else n // NARROWER
                     for n in args[:numbers]
                 ]
-                kind.__init__(self, *kept, *args[numbers:], **kwargs)
+                kind.__init__(self, *narrowed, *args[numbers:], **kwargs)
 
             return type(kind.__name__, (kind,), {"__init__": init})
 
@@ -127,17 +126,10 @@ def test_networks_of_spikingjelly_compute_what_they_compute_there(name, tmp_path
 
 
 @pytest.mark.runs_once
-@pytest.mark.parametrize("name", ["spiking_resnet50", "spiking_vgg11"])
-def test_networks_of_spikingjelly_are_tuned_by_rate_for_other_classes_or_give_features(
-    name, tmp_path
-):
-    case = Case(name)
-    model = case.read(case.saved(tmp_path / "net.pth"), classes=3)
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    assert np.isfinite(model.train_on_batch(case.x, np.arange(2)))
-    assert case.read(tmp_path / "net.pth", include_top=False).network.output_shape[
-        1:3
-    ] == (2, 2)
+def test_networks_of_spikingjelly_give_features(tmp_path):
+    case = Case("spiking_vgg11")
+    features = case.read(case.saved(tmp_path / "net.pth"), include_top=False)
+    assert features.network.output_shape[1:3] == (2, 2)
 
 
 @pytest.mark.runs_once

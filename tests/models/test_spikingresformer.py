@@ -19,13 +19,11 @@ pytestmark = pytest.mark.runs_once
 T = 3
 
 
-def spikes_of(samples=4, seed=0):
-    """Spikes of two heads, of which the second is silent in some: `(samples, T, 2, 3,
-    5)`."""
-    random = np.random.default_rng(seed)
-    return (
-        random.random((samples, T, 2, 3, 5)) < np.array([0.3, 0.6])[:, None, None]
-    ).astype("float32")
+def spikes_of(seed):
+    """Spikes of two heads: `(4, T, 2, 3, 5)`."""
+    shares = np.array([0.3, 0.6])[:, None, None]
+    spikes = np.random.default_rng(seed).random((4, T, 2, 3, 5)) < shares
+    return spikes.astype("float32")
 
 
 def scaled(momentum=0.75, **kwargs):
@@ -43,67 +41,67 @@ def scaled(momentum=0.75, **kwargs):
 
 
 def outputs_of(model, x):
-    """In training, of each step."""
-    return to_numpy(
-        training_results(model, x, x, lambda y, outputs: ops.sum(outputs))[2]
-    )
+    """In training, their means over time."""
+    outputs = training_results(model, x, x, lambda y, outputs: ops.sum(outputs))[2]
+    return to_numpy(outputs)
 
 
-@pytest.mark.on_each_backend
-@pytest.mark.parametrize("gradient", ["bptt", "rate"])
-def test_rates_of_all_steps_move_once_a_batch_and_then_scale_it(gradient):
-    model, layer = scaled(gradient=gradient)
-    first, second = spikes_of(), spikes_of(seed=1)
-    first[:, :, 1] = 0.0
-    means = [x.mean(axis=(0, 1, 3, 4)) for x in (first, second)]
-    outputs = outputs_of(model, first)
-    # The second head has not spiked: its rate stands for 1.
-    np.testing.assert_allclose(
-        to_numpy(layer.firing_rate), [means[0][0], 0.0], rtol=1e-6
-    )
-    expected = (
-        first.sum(axis=-1).mean(axis=1)
-        / np.sqrt(5 * np.array([means[0][0], 1.0]))[:, None]
-    )
-    np.testing.assert_allclose(outputs, expected.reshape(4, 6), rtol=1e-5)
-    outputs = outputs_of(model, second)
-    rates = [0.75 * means[0][0] + 0.25 * means[1][0], means[1][1]]
-    np.testing.assert_allclose(to_numpy(layer.firing_rate), rates, rtol=1e-6)
-    expected = second.sum(axis=-1).mean(axis=1) / np.sqrt(5 * np.array(rates))[:, None]
-    np.testing.assert_allclose(outputs, expected.reshape(4, 6), rtol=1e-5)
-    np.testing.assert_allclose(model.predict(second, verbose=0), outputs, rtol=1e-5)
-    np.testing.assert_allclose(to_numpy(layer.firing_rate), rates, rtol=1e-6)
+def moved(before, spikes):
+    """The rates of heads after some spikes `(rows, 2, 3, 5)`. Those that have not
+    spiked have none yet."""
+    rates = spikes.mean(axis=(0, 2, 3))
+    return np.where(before == 0.0, rates, 0.75 * before + 0.25 * rates)
 
 
-@pytest.mark.parametrize("gradient", ["bptt", "rate", "sltt", "ottt"])
-def test_rates_of_each_step_move_in_single_step_mode(gradient):
-    model, layer = scaled(gradient=gradient, step_mode="single")
-    x, rate, expected = spikes_of(), None, 0.0
-    for t in range(T):
-        mean = x[:, t].mean(axis=(0, 2, 3))
-        rate = mean if rate is None else 0.75 * rate + 0.25 * mean
-        expected = expected + x[:, t].sum(axis=-1) / np.sqrt(5 * rate)[:, None] / T
-    np.testing.assert_allclose(outputs_of(model, x), expected.reshape(4, 6), rtol=1e-5)
-    np.testing.assert_allclose(to_numpy(layer.firing_rate), rate, rtol=1e-6)
+def scaled_sums(x, rates):
+    """One without a rate stands for a rate of 1."""
+    rates = np.where(rates == 0.0, 1.0, rates)
+    return x.sum(axis=-1) / np.sqrt(5 * rates)[:, None]
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_padding_counts_in_no_rate_and_frozen_rates_stay(step_mode):
-    x, lengths = spikes_of(), np.array([3, 1, 2, 0])
-    mask = np.arange(T) < lengths[:, None]
-    for gradient in ("bptt", "rate"):
-        model, layer = scaled(gradient=gradient, step_mode=step_mode, mask_value=-9.0)
-        outputs_of(model, np.where(mask[:, :, None, None, None], x, -9.0))
-        by_step = [x[mask[:, t], t].mean(axis=(0, 2, 3)) for t in range(T)]
-        expected = x[mask].mean(axis=(0, 2, 3))
-        if step_mode == "single":
-            expected = (
-                0.75 * (0.75 * by_step[0] + 0.25 * by_step[1]) + 0.25 * by_step[2]
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [
+        pytest.param("bptt", "multi", marks=pytest.mark.on_each_backend),
+        pytest.param("rate", "multi", marks=pytest.mark.on_each_backend),
+        ("bptt", "single"),
+        ("rate", "single"),
+        ("sltt", "single"),
+        ("ottt", "single"),
+    ],
+)
+@pytest.mark.parametrize("lengths", [[3, 3, 3, 3], [3, 1, 2, 0]])
+def test_rates_move_once_a_batch_or_step_and_scale_it(gradient, step_mode, lengths):
+    """Padding counts in none, and frozen ones stay."""
+    model, layer = scaled(gradient=gradient, step_mode=step_mode, mask_value=-9.0)
+    mask = np.arange(T) < np.array(lengths)[:, None]
+    rates = np.zeros(2)
+    for seed in (0, 1):
+        x = spikes_of(seed)
+        if seed == 0:
+            x[:, :, 1] = 0.0
+        expected = np.zeros((4, T, 2, 3))
+        if step_mode == "multi":
+            rates = moved(rates, x[mask])
+            expected = np.stack([scaled_sums(x[:, t], rates) for t in range(T)], 1)
+        else:
+            for t in range(T):
+                rates = moved(rates, x[mask[:, t], t])
+                expected[:, t] = scaled_sums(x[:, t], rates)
+        padded = np.where(mask[:, :, None, None, None], x, -9.0)
+        outputs = outputs_of(model, padded)
+        np.testing.assert_allclose(to_numpy(layer.firing_rate), rates, rtol=1e-6)
+        for sample, length in enumerate(lengths):
+            means = (
+                expected[sample, :length].mean(axis=0) if length else np.zeros((2, 3))
             )
-        np.testing.assert_allclose(to_numpy(layer.firing_rate), expected, rtol=1e-6)
-        layer.trainable = False
-        outputs_of(model, x)
-        np.testing.assert_allclose(to_numpy(layer.firing_rate), expected, rtol=1e-6)
+            np.testing.assert_allclose(outputs[sample], means.ravel(), rtol=1e-5)
+    x = spikes_of(2)
+    layer.trainable = False
+    for outputs in (outputs_of(model, x), model.predict(x, verbose=0)):
+        means = scaled_sums(x.mean(axis=1), rates)
+        np.testing.assert_allclose(outputs, means.reshape(4, 6), rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(layer.firing_rate), rates, rtol=1e-6)
 
 
 @pytest.mark.on_each_backend
@@ -111,21 +109,22 @@ def test_padding_counts_in_no_rate_and_frozen_rates_stay(step_mode):
 def test_the_rate_gradient_is_bptts_at_one_step_also_compiled_and_in_half_precision(
     step_mode,
 ):
-    x, found = spikes_of()[:, :1], []
-    for gradient in ("rate", "bptt"):
+    def square(y, outputs):
+        return ops.sum(ops.square(outputs))
+
+    def gradients(gradient):
         model = rsnn.SpikingModel(scaled()[0].network, 1, gradient, step_mode)
-        _, gradients, outputs = training_results(
-            model, x, x, lambda y, outputs: ops.sum(ops.square(outputs))
-        )
-        found.append([*gradients.values(), outputs])
-    assert found[0][0].any()
-    assert_close(*found, rtol=1e-5)
+        return training_results(model, x, x, square)[1]
+
+    x = spikes_of(0)[:, :1]
+    rate, bptt = gradients("rate"), gradients("bptt")
+    assert all(gradient.any() for gradient in rate.values())
+    assert_close([*rate.values()], [*bptt.values()], rtol=1e-5)
     keras.config.set_dtype_policy("mixed_bfloat16")
     model, layer = scaled(step_mode=step_mode)
     model.compile("sgd", "mse", jit_compile=BACKEND != "torch")
-    assert np.isfinite(
-        model.fit(spikes_of(), np.zeros((4, 6)), verbose=0).history["loss"]
-    ).all()
+    history = model.fit(spikes_of(0), np.zeros((4, 6)), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
     assert to_numpy(layer.firing_rate) == pytest.approx([0.3, 0.6], rel=0.2)
 
 
@@ -134,11 +133,11 @@ def test_the_stem_and_the_heads_depend_on_images_and_channels():
         model, large = models.SpikingResformer((32, 48, 3)), models.SpikingResformer()
     assert model.network.get_layer("stem_bn").output.shape == (None, 32, 48, 64)
     assert large.network.get_layer("stem_pool").output.shape == (None, 56, 56, 64)
-    maps = [f"stage{stage}_block1_attention_neuron" for stage in (1, 2, 3)]
-    shapes = [model.network.get_layer(name).output.shape[1:] for name in maps]
-    assert shapes == [(1, 1536, 96), (3, 384, 96), (6, 96, 96)]
-    shapes = [large.network.get_layer(name).output.shape[1:] for name in maps]
-    assert shapes == [(1, 3136, 196), (3, 784, 196), (6, 196, 196)]
+    for one, patches, side in ((model, 1536, 96), (large, 3136, 196)):
+        for stage, heads in ((1, 1), (2, 3), (3, 6)):
+            layer = one.network.get_layer(f"stage{stage}_block1_attention_neuron")
+            tokens = patches // 4 ** (stage - 1)
+            assert layer.output.shape[1:] == (heads, tokens, side)
     assert not model.network.get_layer("classifier").use_bias
 
 

@@ -4,7 +4,6 @@ It runs in TensorFlow for every backend, and must give the same results with eac
 """
 
 import collections
-import functools
 import itertools
 
 import numpy as np
@@ -16,14 +15,8 @@ from sklearn.datasets import load_sample_images
 from recipes import augmentation, batches
 from recipes.augmentation.auto_augment import (
     CIFAR10_POLICY,
-    NOTHING,
     OPERATIONS,
     auto_augment,
-    draw_steps,
-)
-from recipes.augmentation.data_sets import (
-    cutout,
-    random_part,
 )
 from recipes.data.resizing import resized_center
 
@@ -58,45 +51,7 @@ def augmented(augment, image, samples, seeds=(0,)):
     return next(iter(data.batch(len(pairs)))).numpy()
 
 
-def assert_near_share(count, draws, share):
-    """Five standard deviations, which a correct run exceeds once in two million
-    times."""
-    assert abs(count - share * draws) <= 5 * np.sqrt(draws * share * (1 - share)), (
-        f"{count} of {draws}, not {share:.2%}"
-    )
-
-
 # AutoAugment
-
-
-def test_sub_policies_and_their_steps_have_the_right_probabilities():
-    draws = 40_000
-    seeds = tf.stack([tf.zeros(draws, tf.int32), tf.range(draws)], axis=1)
-    spec = (tf.TensorSpec((2,), tf.int32), tf.TensorSpec((2,), tf.float32))
-
-    @tf.function
-    def drawn():
-        draw = functools.partial(draw_steps, CIFAR10_POLICY)
-        return tf.map_fn(draw, seeds, fn_output_signature=spec)
-
-    numbers, strengths = (result.numpy() for result in drawn())
-    names = [*OPERATIONS, "nothing"]
-    for step in (0, 1):
-        expected, seen = collections.Counter(), collections.Counter()
-        for steps in CIFAR10_POLICY:
-            name, probability, level = steps[step]
-            _, directions = OPERATIONS[name]
-            share = probability / len(directions) / len(CIFAR10_POLICY)
-            for strengths_by_level in directions:
-                strength = round(float(strengths_by_level[level]), 4)
-                expected[name, strength] += share
-        pairs = zip(numbers[:, step], strengths[:, step], strict=True)
-        for number, strength in pairs:
-            if number != NOTHING:
-                seen[names[number], round(float(strength), 4)] += 1
-        assert seen.keys() == {key for key, share in expected.items() if share}
-        for key, share in expected.items():
-            assert_near_share(seen[key], draws, share)
 
 
 @pytest.mark.parametrize("number", range(0, len(CIFAR10_POLICY), 3))
@@ -114,40 +69,7 @@ def test_both_steps_of_a_sub_policy_are_applied_in_each_direction(number):
     assert {result.tobytes() for result in results} == expected
 
 
-def test_auto_augment_needs_three_colors():
-    with pytest.raises(ValueError, match=r"three channels.*\(28, 28, 1\)"):
-        auto_augment()(tf.zeros((28, 28, 1)), (0, 0))
-
-
-# Crops
-
-
-def test_random_parts_respect_their_limits_and_distributions():
-    height, width = 300, 400
-    draws = 4000
-    seeds = tf.stack([tf.zeros(draws, tf.int32), tf.range(draws)], axis=1)
-    area, ratio = (0.08, 1.0), (3 / 4, 4 / 3)
-
-    @tf.function
-    def parts():
-        return tf.map_fn(
-            lambda seed: tf.stack(random_part(height, width, seed, area, ratio)), seeds
-        )
-
-    tops, lefts, heights, widths = parts().numpy().T
-    assert min(tops.min(), lefts.min()) >= 0
-    assert (tops + heights).max() <= height
-    assert (lefts + widths).max() <= width
-    areas, ratios = heights * widths / (height * width), widths / heights
-    # Sides are rounded to whole pixels.
-    assert 0.079 < areas.min() < 0.09
-    assert 0.95 < areas.max() <= 1
-    assert 0.74 < ratios.min() < 0.76
-    assert 1.32 < ratios.max() < 1.35
-    # Up to areas that always fit, areas and logarithms of ratios are uniform.
-    small = (areas > 0.1) & (areas < 0.5)
-    assert_near_share((areas[small] < 0.3).sum(), small.sum(), 0.5)
-    assert_near_share((ratios[small] < 1).sum(), small.sum(), 0.5)
+# Images and event frames
 
 
 def test_the_center_crop_for_evaluation_matches_pillow():
@@ -160,24 +82,6 @@ def test_the_center_crop_for_evaluation_matches_pillow():
     np.testing.assert_allclose(result, expected, atol=1.5)
 
 
-# Flip, Cutout, event frames
-
-
-def test_cutout_hides_a_square_in_the_mean_color_wherever_its_center_is():
-    image, color = np.zeros((24, 20, 3), "float32"), (125.0, 123.0, 113.0)
-    results = augmented(cutout(8, color), image, 1000)
-    hidden = results[..., 0] != 0
-    assert (results[hidden] == color).all()
-    assert not results[~hidden].any()
-    rows, columns = hidden.any(axis=2), hidden.any(axis=1)
-    sizes = rows.sum(axis=1), columns.sum(axis=1)
-    np.testing.assert_array_equal(hidden.sum(axis=(1, 2)), sizes[0] * sizes[1])
-    assert (max(sizes[0]), max(sizes[1])) == (8, 8)
-    # 17 x 13 of 24 x 20 centres.
-    whole = (sizes[0] == 8) & (sizes[1] == 8)
-    assert_near_share(whole.sum(), 1000, 17 * 13 / (24 * 20))
-
-
 def test_all_frames_of_events_move_together():
     frames = different_pixels(4 * 12, 12, 2).reshape(4, 12, 12, 2)
     expected, moves = {}, range(-5, 6)
@@ -187,32 +91,31 @@ def test_all_frames_of_events_move_together():
     augment = augmentation.image_function("cifar10_dvs")
     seen = [expected[one.tobytes()] for one in augmented(augment, frames, 3000)]
     assert len(set(seen)) == 2 * 11 * 11
-    assert_near_share(sum(flip == -1 for flip, _, _ in seen), 3000, 0.5)
+    assert 1300 < sum(flip == -1 for flip, _, _ in seen) < 1700
 
 
 def test_counts_of_events_are_dropped_in_four_ways():
     frames = 1 + different_pixels(5 * 12, 12, 2).reshape(5, 12, 12, 2)
     seen = collections.Counter()
     for result in augmented(augmentation.image_function("event_drop"), frames, 800):
-        kept = result != 0
-        np.testing.assert_array_equal(result[kept], frames[kept])
-        assert kept.any()
-        rows, columns = (
-            np.flatnonzero((~kept).any(axis)) for axis in ((0, 2, 3), (0, 1, 3))
-        )
-        if kept.all():
+        left = result != 0
+        np.testing.assert_array_equal(result[left], frames[left])
+        assert left.any()
+        lost = ~left
+        area = [lost.any(axis).sum() for axis in ((0, 2, 3), (0, 1, 3))]
+        of_frames = lost.reshape(5, -1)
+        if left.all():
             seen["nothing"] += 1
-        elif ((of_frame := kept.reshape(5, -1)).all(1) | ~of_frame.any(1)).all():
+        elif (of_frames.all(1) == of_frames.any(1)).all():
             seen["span"] += 1
-        elif (~kept).sum() == 5 * len(rows) * len(columns) * 2:
+        elif lost.sum() == 5 * 2 * np.prod(area):
             seen["area"] += 1
         else:
             seen["anywhere"] += 1
-            assert 0.05 < 1 - kept.mean() < 0.95
+            assert 0.05 < lost.mean() < 0.95
     # A span or an area may lie between two frames or pixels.
     assert seen["nothing"] > 0.2 * 800
-    for way in ("span", "area", "anywhere"):
-        assert seen[way] > 0.17 * 800, seen
+    assert min(seen.values()) > 0.17 * 800, seen
 
 
 def test_of_spoken_words_a_span_and_a_band_are_left_out_and_spikes_added():
@@ -229,9 +132,6 @@ def test_of_spoken_words_a_span_and_a_band_are_left_out_and_spikes_added():
     assert (min(spans), max(spans), min(bands), max(bands)) == (0, 8, 0, 6)
     assert 0.003 < np.mean(added) < 0.007
     assert max(added) < 0.02
-    said = r"spoken_words is for steps \(time, channels\)"
-    with pytest.raises(ValueError, match=said):
-        augment(tf.zeros((4, 4, 2)), (0, 0))
 
 
 def _only_run(masked):
@@ -241,12 +141,18 @@ def _only_run(masked):
     return len(places)
 
 
-@pytest.mark.parametrize("name", ["cifar10_dvs", "event_drop"])
-def test_augmentations_of_frames_say_what_they_are_for(name):
-    with pytest.raises(
-        ValueError, match=r"is for \w+ \(.*height, width, channels\), not for \(4, 4\)"
-    ):
-        augmentation.image_function(name)(tf.zeros((4, 4)), (0, 0))
+@pytest.mark.parametrize(
+    ("name", "shape", "said"),
+    [
+        ("cifar10", (28, 28, 1), r"three channels.*\(28, 28, 1\)"),
+        ("cifar10_dvs", (4, 4), r"height, width, channels\), not for \(4, 4\)"),
+        ("event_drop", (4, 4), r"height, width, channels\), not for \(4, 4\)"),
+        ("spoken_words", (4, 4, 2), r"is for steps \(time, channels\)"),
+    ],
+)
+def test_augmentations_say_what_they_are_for(name, shape, said):
+    with pytest.raises(ValueError, match=said):
+        augmentation.image_function(name)(tf.zeros(shape), (0, 0))
 
 
 # Mixes and layers
@@ -306,9 +212,7 @@ def test_new_layers_of_the_same_seed_draw_the_same(name):
     np.testing.assert_array_equal(first, again)
     assert (first != reseeded).any()
     assert 0.01 < (first == 0).mean() < 0.9
-
-
-def test_layers_of_each_epoch_seed_and_use_have_their_own_seed():
+    # Each seed of a run, epoch and use has its own.
     numbers = itertools.product(range(3), repeat=3)
     assert len({batches.seed_of_layer(*triple) for triple in numbers}) == 27
 
@@ -326,8 +230,9 @@ DRAWN = {
     "imagenet": (120.5725, 6028.691),
     "spoken_words": (99.4946, 4972.883),
 }
-"""Mean, and mean with weights that tell places apart, of 50 samples: as they were when
-this was written."""
+"""Mean, and mean with weights that tell places apart, of 50 samples, as they were when
+probabilities, crops and boxes were compared with those of their authors and of
+torchvision."""
 
 
 @pytest.mark.parametrize("name", augmentation.BY_NAME)

@@ -13,7 +13,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND
+from helpers import BACKEND, to_numpy
 
 import keras_ratesnn as rsnn
 import recipes
@@ -31,15 +31,12 @@ ROOT = pathlib.Path(recipes.__file__).parent.parent
 
 def commands():
     """The modules that read a command line."""
-    paths = [
-        path
-        for path in sorted((ROOT / "recipes").rglob("*.py"))
-        if re.search(r"command\(\s*(__name__|None), ", path.read_text())
-    ]
-    return [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-        for path in paths
-    ]
+    modules = []
+    for path in sorted((ROOT / "recipes").rglob("*.py")):
+        if re.search(r"command\(\s*(__name__|None), ", path.read_text()):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            modules.append(".".join(parts).removesuffix(".__main__"))
+    return modules
 
 
 @pytest.mark.parametrize("module", commands())
@@ -155,17 +152,13 @@ def test_a_mistake_is_told_before_anything_is_measured(
     assert {path.name for path in tmp_path.iterdir()} <= folders
 
 
-def test_a_training_that_diverges_is_no_accuracy(capsys):
-    settings = ("learning_rate=1e30", "epochs=1", "train_images=80", "width=0.125")
-    assert convert.main(["digits", "--timesteps", "2", "--set", *settings]) == 1
-    assert "error: the training diverged" in capsys.readouterr().err
+CONVERT = "digits --timesteps 4 --fine-tuning-epochs 1 --set width=0.5 batch_size=64"
 
 
-def test_convert_prints_accuracies_before_and_after(capsys):
-    settings = "epochs=4 width=0.5 batch_size=64 train_images=1408"
-    command = f"digits --timesteps 4 --fine-tuning-epochs 1 --set {settings}"
+def test_convert_prints_accuracies_before_and_after_and_none_of_what_diverged(capsys):
+    command = CONVERT.split()
     with fast_programs():
-        assert convert.main(command.split()) == 0
+        assert convert.main([*command, "epochs=4", "train_images=1408"]) == 0
     *_, first, _, _, _, row = capsys.readouterr().out.splitlines()
     ordinary = float(first.rpartition(" ")[2])
     _, timesteps, converted, tuned, _ = row.split("|")
@@ -173,32 +166,31 @@ def test_convert_prints_accuracies_before_and_after(capsys):
     assert min(ordinary, float(tuned)) > 0.9
     # Taken over, not learnt anew: a guess is right one time in ten.
     assert float(converted) > 0.5
+    diverges = ("epochs=1", "train_images=80", "learning_rate=1e30")
+    assert convert.main([*command, *diverges]) == 1
+    assert "error: the training diverged" in capsys.readouterr().err
 
 
 def test_convert_quantises_weights_after_calibration_and_trains_at_each_t(
     capsys, monkeypatch
 ):
     models = []
-    monkeypatch.setattr(
-        run, "trained_accuracy", lambda model, *arguments: models.append(model) or 0.5
-    )
+
+    def trained_accuracy(model, *arguments):
+        models.append(model)
+        return 0.5
+
+    monkeypatch.setattr(run, "trained_accuracy", trained_accuracy)
     monkeypatch.setattr(run, "scores", lambda *arguments: {"accuracy": 0.25})
     settings = ("weights=int4", "width=0.1", "as_the_authors=True")
     assert convert.main(["digits", "--timesteps", "2", "--set", *settings]) == 0
     assert "| 2 | 0.2500 | 0.5000 |" in capsys.readouterr().out
     ordinary, tuned = models
-    found = [
-        getattr(layer, "weight_type", None)
-        for layer in tuned.network.layers
-        if getattr(layer, "kernel", None) is not None
-    ]
-    assert found == ["int8", "int4", "int4", "int8"]
+    kinds = [getattr(layer, "weight_type", None) for layer in tuned.network.layers]
+    assert [kind for kind in kinds if kind] == ["int8", "int4", "int4", "int8"]
     assert not any(hasattr(layer, "weight_type") for layer in ordinary.layers)
     # The authors' program divides by T.
-    rates = [
-        float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
-        for model in models
-    ]
+    rates = [to_numpy(model.optimizer.learning_rate) for model in models]
     np.testing.assert_allclose(rates, [0.1, 0.01 / 2], rtol=1e-6)
 
 
@@ -273,54 +265,44 @@ def test_what_is_gained_by_stopping_when_sure_is_printed(tmp_path, capsys, monke
 
 
 @pytest.mark.on_each_backend
-def test_quantize_prints_accuracies_before_and_after(capsys):
+def test_quantize_prints_accuracies_before_and_after(capsys, monkeypatch):
     assert quantize.main(["digits", "--images", "40"]) == 0
     lines = capsys.readouterr().out.splitlines()
     accuracies = [float(line.split("%")[0].split()[-1]) for line in lines[2:]]
     assert len(accuracies) == (3 if BACKEND == "tensorflow" else 2)
     assert min(accuracies) > 90
+    if BACKEND == "tensorflow":
+        monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+        error = error_of(["digits"], capsys, quantize.main)
+        assert "The LiteRT file needs the package ai_edge_litert" in error
+        assert "pip install -e '.[export]'" in error
+
+
+INTEGER = "digits --integer --images 40 --epochs 1 --timesteps 1 4 --weights ternary"
+TEXTS = "--name made --data-set digits --preprocessing none --licence MIT"
 
 
 def test_networks_of_integers_are_trained_once_and_published(tmp_path, capsys):
-    command = (
-        "digits --integer --images 40 --epochs 1 --timesteps 1 4 --weights ternary"
-    )
-    command = [*command.split(), "--out", str(tmp_path / "nets")]
-    with changed("digits", train_images=360):
+    command = [*INTEGER.split(), "--out", str(tmp_path / "nets")]
+    with changed("digits", train_images=360), pytest.MonkeyPatch.context() as patch:
         assert quantize.main(command) == 0
         table = capsys.readouterr().out
         rows = [line.split()[:2] for line in table.splitlines()[4:]]
         assert rows == [["ternary", "converted"], ["ternary", "trained"]]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run, "fit", None)
-            assert quantize.main(command) == 0
+        patch.setattr(run, "fit", None)
+        assert quantize.main(command) == 0
         assert capsys.readouterr().out == table
-    texts = "--name made --data-set digits --preprocessing none --licence Apache-2.0"
-    folder = tmp_path / "nets" / "digits-ternary-1epochs"
-    hub = ["--to", str(tmp_path / "hub")]
-    assert publish.main([str(folder), *texts.split(), *hub]) == 0
-    page = (tmp_path / "hub" / "README.md").read_text()
+    folder, hub = tmp_path / "nets" / "digits-ternary-1epochs", tmp_path / "hub"
+    assert publish.main(f"{folder} {TEXTS} --to {hub}".split()) == 0
+    page = (hub / "README.md").read_text()
     assert "gradient rate, from the weights of digits, T = 4, 1 epochs, seed 0" in page
-    model = rsnn.models.load_pretrained(tmp_path / "hub")
-    card = json.loads((tmp_path / "hub" / "card.json").read_text())
+    model = rsnn.models.load_pretrained(hub)
+    integers = json.loads((hub / "card.json").read_text())["integers"]
     sizes = rsnn.export_c(rsnn.integer(model, verbose=False), tmp_path / "net.c")
-    integers = card["integers"]
-    assert [sizes.constants, sizes.memory] == [
-        integers["constants"],
-        integers["memory"],
-    ]
-
-
-@pytest.mark.on_each_backend
-@pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="the other backends make no LiteRT file"
-)
-def test_the_command_says_which_package_runs_litert_files(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    error = error_of(["digits"], capsys, quantize.main)
-    assert "The LiteRT file needs the package ai_edge_litert" in error
-    assert "pip install -e '.[export]'" in error
-    assert error.count("\n") == 1
+    known = sizes.constants, sizes.memory
+    assert known == (integers["constants"], integers["memory"])
+    assert integers["memory"] > integers["memory_without_cache"] > 0
+    assert integers["test_accuracy"] > 0.8
 
 
 # The probe
@@ -395,20 +377,19 @@ def test_the_accuracy_is_that_on_normalised_images_and_the_card_says_its_source(
     assert "bibtex" not in page
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--network", "qkformer"], "`network` must be maxformer"),
-        (
-            ["--arguments", '{"classes": 3, "heads": 2}'],
-            "The data must have 3 classes, as the network",
-        ),
-        (["--arguments", '{"pooling": 1}'], "pooling"),
-        (["--data-dir", "absent"], "absent"),
-        (["--output", "run"], "--output and --origin must be given together"),
-    ],
-)
-def test_what_does_not_fit_is_said_in_a_line(arguments, message, maxformer, capsys):
+UNFIT = """
+--network qkformer | `network` must be maxformer
+--arguments {"classes":3,"heads":2} | The data must have 3 classes, as the network
+--arguments {"pooling":1} | pooling
+--data-dir absent | absent
+--output run | --output and --origin must be given together
+"""
+
+
+def test_what_does_not_fit_is_said_in_a_line(maxformer, capsys):
     _, file, folder = maxformer
-    assert evaluate([str(file), *ARGUMENTS, "--data-dir", str(folder), *arguments]) == 2
-    assert message in capsys.readouterr().err
+    for line in UNFIT.strip().splitlines():
+        arguments, said = line.split(" | ")
+        command = [str(file), *ARGUMENTS, "--data-dir", str(folder)]
+        assert evaluate([*command, *arguments.split()]) == 2
+        assert said in capsys.readouterr().err

@@ -11,7 +11,7 @@ from recipes import catalogue, command_line
 from recipes.compare import __main__ as compare
 from recipes.compare import results, training
 from recipes.train import main
-from tests.recipes.recipe_runs import DIGITS_EPOCHS, QUICKLY, error_of
+from tests.recipes.recipe_runs import QUICKLY, error_of
 
 pytestmark = pytest.mark.runs_once
 
@@ -29,8 +29,9 @@ def test_compare_trains_every_method_once_and_prints_a_table(
     command = ["digits", *folder, "--set", *settings]
     assert compare.main(command) == 0
     printed = capsys.readouterr().out
-    line = "method 2 of 3, rate-single, seed 0: epoch 1 of 1, about 0 min left"
-    assert f"\n{line}" in printed
+    # A training prints its progress, and the comparison its score.
+    assert "gradient bptt, T = 1, 1 epochs" in printed
+    assert f"\n{tmp_path}/bptt-multi-0: test accuracy 0." in printed
     rows = [row.split(" | ")[1:3] for row in printed.splitlines()[-3:]]
     assert rows == [["bptt", "multi"], ["rate", "multi"], ["rate", "single"]]
     paths = sorted(tmp_path.glob("*/result.json"))
@@ -67,17 +68,30 @@ def test_ctrl_c_ends_a_comparison_with_one_line(who, tmp_path, capsys, monkeypat
     assert captured.err == ""
 
 
+def made_record(gradient="rate", seed=0, accuracy=0.75, **changes):
+    settings = {**catalogue.find("digits").settings(), "epochs": 3, **changes}
+    return {
+        "settings": {**settings, "gradient": gradient, "seed": seed},
+        "backend": "jax",
+        "device": "made",
+        "train_images": 1,
+        "seconds_per_epoch": 1.0,
+        "curve": {"accuracy": [0.5, 0.75]},
+        "peak_memory_mib": 1,
+        "test_accuracy": accuracy,
+    }
+
+
 def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(
     tmp_path, capsys, monkeypatch
 ):
-    diverged, crashed = "diverged", 1
+    diverged, crashed, started = "diverged", 1, []
     outcomes = {
         "rate-multi-0": 0,
         "bptt-multi-0": diverged,
         "rate-multi-1": diverged,
         "bptt-multi-1": 0,
     }
-    started = []
 
     def run(command, **options):
         folder = pathlib.Path(command[command.index("--output") + 1])
@@ -86,17 +100,7 @@ def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(
         if outcome not in (0, diverged):
             return types.SimpleNamespace(returncode=outcome)
         gradient, _, seed = folder.name.split("-")
-        settings = catalogue.find("digits").settings()
-        record = {
-            "settings": {**settings, "gradient": gradient, "seed": int(seed)},
-            "backend": "jax",
-            "device": "made",
-            "train_images": 1,
-            "seconds_per_epoch": 1.0,
-            "curve": {"accuracy": [0.5, 0.75]},
-            "peak_memory_mib": 1,
-            "test_accuracy": 0.75 if outcome == 0 else None,
-        }
+        record = made_record(gradient, int(seed), None if outcome else 0.75)
         # A run may stop with its ordinary network.
         written = folder / "ordinary" if folder.name == "rate-multi-1" else folder
         written.mkdir(parents=True)
@@ -104,44 +108,39 @@ def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(
         return types.SimpleNamespace(returncode=int(outcome == diverged))
 
     monkeypatch.setattr(training.subprocess, "run", run)
-    options = "digits --seeds 2 --methods rate-multi bptt-multi --output"
-    command = options.split()
-    assert compare.main([*command, str(tmp_path / "first")]) == 1
+    command = "digits --seeds 2 --methods rate-multi bptt-multi --output"
+    assert compare.main([*command.split(), str(tmp_path / "first")]) == 1
     assert started == list(outcomes)
     rows = [row.split(" | ") for row in capsys.readouterr().out.splitlines()[-2:]]
-    assert [(row[1], row[10]) for row in rows] == [
-        ("bptt", "0.7500"),
-        ("rate", "0.7500"),
-    ]
+    accuracies = [(row[1], row[10]) for row in rows]
+    assert accuracies == [("bptt", "0.7500"), ("rate", "0.7500")]
     for status in (2, crashed):
         outcomes["bptt-multi-0"] = status
         started.clear()
         folder = tmp_path / str(status)
-        assert compare.main([*command, str(folder)]) == 2
+        assert compare.main([*command.split(), str(folder)]) == 2
         assert started == ["rate-multi-0", "bptt-multi-0"]
         # A run that ends in a mistake of the user has named it.
         said = f"error: the run in {folder}/bptt-multi-0 failed with exit status 1"
         assert (said in capsys.readouterr().err) == (status == crashed)
 
 
-def with_settings(record, **settings):
-    return {**record, "settings": {**record["settings"], **settings}}
+# Tables
 
 
-def test_the_table_has_a_row_for_the_seeds_of_the_same_settings(digits_run):
-    _, record = digits_run
-    mean = record["test_accuracy"] - 0.01
-    reseeded = {**with_settings(record, seed=1), "test_accuracy": mean - 0.01}
-    records = [reseeded, record, with_settings(record, gradient="bptt")]
-    rows = results.table(records).splitlines()[2:]
-    assert len(rows) == 2
-    assert f"{mean:.4f} ± 0.0141" in rows[1]
-
-
-def test_rows_of_the_table_are_in_the_order_of_their_numbers(digits_run):
-    _, record = digits_run
-    records = [with_settings(record, timesteps=number) for number in (16, 2)]
-    assert results.table(records, ("T",)).splitlines()[2:] == ["| 2 |", "| 16 |"]
+def test_the_table_has_a_row_for_the_seeds_of_the_same_settings_in_order():
+    seeds = made_record(seed=1, accuracy=0.70), made_record(accuracy=0.72)
+    others = [made_record("bptt", timesteps=number) for number in (16, 2)]
+    columns = ("gradient", "T", "test accuracy")
+    table = results.table([*seeds, *others], columns)
+    assert table.splitlines()[2:] == [
+        "| bptt | 2 | 0.7500 |",
+        "| rate | 4 | 0.7100 ± 0.0141 |",
+        "| bptt | 16 | 0.7500 |",
+    ]
+    by_sizes = made_record(windows=[2, 2])
+    rows = results.table([by_sizes], ("gradient", "step mode")).splitlines()
+    assert rows[-1] == "| rate 2+2 windows | multi |"
 
 
 MADE = "made by python -m recipes.compare.results -->"
@@ -151,124 +150,90 @@ def place(name, content="\n\nold"):
     return f"<!-- results of {name}: {MADE}{content}\n\n<!-- end of results -->\n"
 
 
-TABLES = (
-    "digits, epochs=3, gradient=rate|bptt",
-    "digits, epochs=3, normalization=weight",
-)
-PAGE = f"before\n{place(TABLES[0])}{place(TABLES[1])}after\n"
-
-
-@pytest.mark.runs_once
 def test_an_empty_place_for_a_table_takes_nothing_of_the_text_after_it():
-    empty = place("tasks", content="")
-    page = f"before\n{empty}between\n{place('tasks')}after\n"
+    page = f"before\n{place('tasks', '')}between\n{place('tasks')}after\n"
     written = results.with_tables(page, [])
     words = [line for line in written.splitlines() if line.isalpha()]
     assert words == ["before", "between", "after"]
     assert results.with_tables(written, []) == written
 
 
-def test_results_are_copied_and_written_into_the_pages(
-    digits_run, tmp_path, monkeypatch, capsys
-):
-    folder, record = digits_run
-    page = tmp_path / "README.md"
-    page.write_text(PAGE)
-    monkeypatch.setattr(results, "PAGES", (page,))
+CUTOUT = {"augment": "cutout", "learning_rate": 0.2}
+
+
+@pytest.fixture
+def run_folder(tmp_path, monkeypatch):
+    """A function that writes the record of a run into its folder; results are committed
+    elsewhere than in the repository."""
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
-    assert results.main([str(folder)]) == 0
+    monkeypatch.setattr(results, "PAGES", (tmp_path / "page.md",))
+
+    def write(record, name="run"):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "result.json").write_text(json.dumps(record))
+        return str(folder)
+
+    (tmp_path / "page.md").touch()
+    return write
+
+
+def test_results_are_copied_and_written_into_the_pages(run_folder, tmp_path, capsys):
+    page, record = tmp_path / "page.md", made_record()
+    empty = place("digits, normalization=weight")
+    page.write_text(f"before\n{place('digits, gradient=rate|bptt')}{empty}after\n")
+    folder = run_folder(record)
+    assert results.main([folder]) == 0
     text = page.read_text()
-    words = [line for line in text.splitlines() if line.isalpha()]
-    assert words == ["before", "after"]
-    tables = []
-    for part in text.split("<!-- res")[1:]:
-        lines = part.split("<!-- end")[0].splitlines()[4:]
-        tables.append([line for line in lines if line])
-    assert tables == [[f"| rate | {record['test_accuracy']:.4f} |"], []]
+    assert [line for line in text.splitlines() if line.isalpha()] == ["before", "after"]
+    lines = [line for line in text.splitlines() if line.startswith("| rate")]
+    assert lines == ["| rate | 0.7500 |"]
     with (tmp_path / "results" / results.TABLE).open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert row["recipe"] == "digits"
-    assert row["of each seed"] == f"{record['test_accuracy']:.4f}"
-    first, *_, last = record["curve"]["accuracy"]
-    accuracies = row["training accuracy, epoch 1"], row["last epoch"]
-    assert accuracies == (f"{first:.3f}", f"{last:.3f}")
+    expected = ("digits", "0.7500", "0.500", "0.750")
+    columns = ("recipe", "of each seed", "training accuracy, epoch 1", "last epoch")
+    assert tuple(row[column] for column in columns) == expected
     # As it is written, so it is found the next time.
     assert results.main([]) == 0
     assert page.read_text() == text
-    capsys.readouterr()
-    assert "not finished" in error_of([tmp_path], capsys, results.main)
-
-
-def test_a_result_replaces_that_of_the_same_settings_alone(
-    digits_run, tmp_path, monkeypatch, capsys
-):
-    folder, record = digits_run
-    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
-    monkeypatch.setattr(results, "PAGES", ())
-    changed = {**record["settings"], "augment": "cutout", "learning_rate": 0.2}
-    other, run = {**record, "settings": changed}, tmp_path / "run"
-    run.mkdir()
-    (run / "result.json").write_text(json.dumps(other))
+    # A result replaces that of the same settings alone.
+    other = made_record(**CUTOUT)
     for _ in range(2):
-        assert results.main([str(folder), str(run)]) == 0
+        assert results.main([folder, run_folder(other, "other")]) == 0
     assert results.committed() == [record, other]
     capsys.readouterr()
-    # As of a network that recipes.quantize trains: its tables would be an error from
-    # then on.
+    assert "not finished" in error_of([tmp_path], capsys, results.main)
+    # Tables would be an error from then on.
     del other["curve"]
-    (run / "result.json").write_text(json.dumps(other))
-    assert f"The result in {run} has no curve" in error_of([run], capsys, results.main)
-    assert len(results.committed()) == 2
+    for refused, said in (
+        (made_record(ordinary="only"), "of an ordinary network"),
+        (made_record(held_out=100), "100 held-out training images"),
+        (other, "The result in"),
+    ):
+        assert said in error_of([run_folder(refused)], capsys, results.main)
+    assert results.committed() == [record, made_record(**CUTOUT)]
 
 
-def test_a_method_is_named_after_its_settings(digits_run):
-    by_sizes = with_settings(digits_run[1], windows=[2, 2])
-    rows = results.table([by_sizes], ("gradient", "step mode")).splitlines()
-    assert rows[-1] == "| rate 2+2 windows | multi |"
-
-
-def test_no_two_committed_results_are_of_the_same_run():
-    records = results.committed()
-    identities = {repr(results.identity(record)) for record in records}
-    assert len(identities) == len(records)
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"ordinary": "only"}, "of an ordinary network"),
-        ({"held_out": 100}, "100 held-out training images"),
-    ],
-)
-def test_what_is_no_test_result_of_a_spiking_network_is_refused(
-    settings, said, digits_run, tmp_path, capsys
-):
-    record = with_settings(digits_run[1], **settings)
-    (tmp_path / "result.json").write_text(json.dumps(record))
-    assert said in error_of([tmp_path], capsys, results.main)
-
-
-def test_results_with_an_ordinary_network_are_compared_with_it(digits_run):
-    _, record = digits_run
+def test_results_with_an_ordinary_network_are_compared_with_it():
     scores = {"accuracy": 0.5, "loss": 1.0}
-    compared = with_settings(record, ordinary="first", teacher_weight=0.5)
+    compared = made_record(ordinary="first", teacher_weight=0.5)
     ordinary = {**scores, "accuracy": 0.75}
     compared["comparison"] = {"ordinary": ordinary, "spiking": {"1": scores}}
     names = ("digits", "digits and its ordinary network", "tasks")
-    page = results.with_tables("".join(map(place, names)), [record, compared])
+    page = results.with_tables("".join(map(place, names)), [made_record(), compared])
     parts = page.split("<!-- res")[1:]
     all_runs, own, tasks = (part.splitlines()[4:-2] for part in parts)
     methods = sorted(row.split(" | ")[0] for row in all_runs)
     assert methods == ["| rate", "| rate with teacher, from ordinary weights"]
-    images = f"{DIGITS_EPOCHS} | {record['train_images']:,}"
-    row = f"| digits | rate with teacher | {images} | accuracy | 0.7500 | 0.5000 |"
+    row = "| digits | rate with teacher | 3 | 1 | accuracy | 0.7500 | 0.5000 |"
     assert own == [row]
     assert tasks == []
 
 
 def test_the_committed_pages_are_those_of_the_committed_results():
     records = results.committed()
-    assert records
+    identities = {repr(results.identity(record)) for record in records}
+    assert len(identities) == len(records) > 0
     for page in results.PAGES:
         text = page.read_text()
         assert results.PLACE.search(text)

@@ -47,47 +47,39 @@ def test_the_split_of_the_digits_is_fixed_and_stratified():
 
 
 @pytest.mark.parametrize("name", ["array-idx", "array-idx.gz"])
-@pytest.mark.parametrize("shape", [(7,), (300, 28, 28), (2, 3, 4, 5)])
-def test_an_idx_file_is_read_as_it_was_written(tmp_path, name, shape):
-    array = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
-    write_idx(tmp_path / name, array)
-    read = read_idx(tmp_path / name)
-    assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read, array)
-
-
-def test_fashion_mnist_keeps_images_and_labels_together(clothes):
-    data = fashion_mnist.load(clothes)
-    pixels, labels = made_clothes(FEW_IMAGES, seed=FEW_IMAGES)
-    np.testing.assert_array_equal(data.train_images[..., 0], pixels)
-    np.testing.assert_array_equal(data.train_labels, labels)
-    assert data.test_images.shape == (FEW_IMAGES // 4, 28, 28, 1)
-    assert data.test_labels.shape == (FEW_IMAGES // 4,)
+def test_an_idx_file_is_read_as_it_was_written(tmp_path, name):
+    for shape in [(7,), (300, 28, 28), (2, 3, 4, 5)]:
+        array = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
+        write_idx(tmp_path / name, array)
+        read = read_idx(tmp_path / name)
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, array)
 
 
 def test_held_out_images_replace_the_test_images_and_are_not_trained_on(clothes):
-    data = (
-        catalogue.find("fashion_mnist")
-        .with_settings(["held_out=20", "train_images=250"])
-        .load(clothes)
-    )
+    pixels, labels = made_clothes(FEW_IMAGES, seed=FEW_IMAGES)
     whole = fashion_mnist.load(clothes)
-    np.testing.assert_array_equal(data.test_images, whole.train_images[-20:])
-    np.testing.assert_array_equal(data.test_labels, whole.train_labels[-20:])
-    np.testing.assert_array_equal(data.train_images, whole.train_images[:250])
-    everything_else = (
-        catalogue.find("fashion_mnist").with_settings(["held_out=20"]).load(clothes)
-    )
-    assert everything_else.train_size == FEW_IMAGES - 20
+    np.testing.assert_array_equal(whole.train_images[..., 0], pixels)
+    np.testing.assert_array_equal(whole.train_labels, labels)
+    assert whole.test_images.shape == (FEW_IMAGES // 4, 28, 28, 1)
+    assert whole.test_labels.shape == (FEW_IMAGES // 4,)
+    recipe = catalogue.find("fashion_mnist").with_settings(["held_out=20"])
+    assert recipe.load(clothes).train_size == FEW_IMAGES - 20
+    data = recipe.with_settings(["train_images=250"]).load(clothes)
+    np.testing.assert_array_equal(data.test_images[..., 0], pixels[-20:])
+    np.testing.assert_array_equal(data.test_labels, labels[-20:])
+    np.testing.assert_array_equal(data.train_images[..., 0], pixels[:250])
 
 
-@pytest.mark.parametrize("setting", ["held_out=5", "train_images=5"])
-def test_no_part_of_a_stream_is_taken(setting):
-    stream = StreamedDataset(10, 10, 2, None, None)
-    with changed("imagenet_sew_resnet34", load_data=lambda folder: stream):
-        recipe = catalogue.find("imagenet_sew_resnet34").with_settings([setting])
-        with pytest.raises(ValueError, match=setting):
-            recipe.load(None)
+def test_no_part_of_a_stream_is_taken_and_no_batch():
+    stream, name = StreamedDataset(10, 10, 2, None, None), "imagenet_sew_resnet34"
+    with changed(name, load_data=lambda folder: stream):
+        recipe = catalogue.find(name)
+        for setting in ("held_out=5", "train_images=5"):
+            with pytest.raises(ValueError, match=setting):
+                recipe.with_settings([setting]).load(None)
+        with pytest.raises(ValueError, match=r"recipes.probe takes.* read as a stream"):
+            recipe.load(None, in_memory_for="probe")
 
 
 def test_of_the_data_of_order_only_the_order_tells_the_class():
@@ -102,59 +94,44 @@ def test_of_the_data_of_order_only_the_order_tells_the_class():
             order.load(data_dir, timesteps)
 
 
-def tensorflow_datasets_stand_in(prepared):
-    """The part of TensorFlow Datasets that the loader uses, with artificial images
-    instead of a download."""
+@pytest.fixture
+def datasets(monkeypatch):
+    """A stand-in for TensorFlow Datasets, of artificial images, without a network."""
     splits = {"train": made_clothes(20, seed=0), "test": made_clothes(10, seed=1)}
 
     def as_dataset(split, as_supervised, batch_size):
         pixels, labels = splits[split]
-        return types.SimpleNamespace(
-            as_numpy_iterator=lambda: iter([(pixels[..., np.newaxis], labels)])
-        )
+        batches = [(pixels[..., np.newaxis], labels)]
+        return types.SimpleNamespace(as_numpy_iterator=lambda: iter(batches))
 
-    label = types.SimpleNamespace(names=[f"class {index}" for index in range(10)])
-    info = types.SimpleNamespace(features={"label": label})
+    def no_network(url, timeout):
+        raise urllib.error.URLError("no network")
 
-    def builder(name, data_dir):
-        return types.SimpleNamespace(
-            is_prepared=lambda: prepared, as_dataset=as_dataset, info=info
-        )
-
-    return types.SimpleNamespace(builder=builder)
-
-
-def no_network(url, timeout):
-    raise urllib.error.URLError("no network")
-
-
-def test_data_prepared_by_tensorflow_datasets_needs_no_network(monkeypatch):
-    monkeypatch.setitem(
-        sys.modules, "tensorflow_datasets", tensorflow_datasets_stand_in(prepared=True)
+    label = types.SimpleNamespace(names=list("abcdefghij"))
+    builder = types.SimpleNamespace(
+        is_prepared=lambda: True,
+        as_dataset=as_dataset,
+        info=types.SimpleNamespace(features={"label": label}),
     )
+    library = types.SimpleNamespace(builder=lambda name, data_dir: builder)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", library)
     monkeypatch.setattr("urllib.request.urlopen", no_network)
+    return builder
+
+
+def test_data_of_tensorflow_datasets_need_no_network_or_the_error_names_other_ways(
+    datasets, monkeypatch, tmp_path, capsys
+):
     data = fashion_mnist.load()
     assert data.train_images.shape == (20, 28, 28, 1)
-    assert data.test_labels.shape == (10,)
-    assert data.classes == 10
-
-
-def test_without_a_network_the_error_names_the_other_way(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(
-        sys.modules, "tensorflow_datasets", tensorflow_datasets_stand_in(prepared=False)
-    )
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
-    error = error_of(["fashion_mnist", "--output", str(tmp_path)], capsys)
-    assert "no network" in error
+    assert (data.test_labels.shape, data.classes) == ((10,), 10)
+    datasets.is_prepared = lambda: False
+    command = ["fashion_mnist", "--output", tmp_path]
+    error = error_of(command, capsys)
+    assert all(name in error for name in (*fashion_mnist.FILES, "no network"))
     assert "--data-dir" in error
-    assert all(name in error for name in fashion_mnist.FILES)
-
-
-def test_without_tensorflow_datasets_the_error_says_what_to_install(
-    monkeypatch, tmp_path, capsys
-):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    error = error_of(["fashion_mnist", "--output", str(tmp_path)], capsys)
+    error = error_of(command, capsys)
     assert "pip install" in error
     assert "--data-dir" in error
 

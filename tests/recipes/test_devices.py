@@ -1,6 +1,7 @@
 """`python -m recipes.train NAME --devices N`: several devices train like one, and only
 the first process writes files."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -18,104 +19,71 @@ from tests.recipes.recipe_runs import trained
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def train(folder, devices, *settings, **environment):
-    """Trains the digits recipe in a process of its own; returns what it has printed."""
-    command = [
-        sys.executable,
-        "-m",
-        "recipes.train",
-        "digits",
-        "--output",
-        str(folder),
-        "--devices",
-        str(devices),
-    ]
-    environment = {**os.environ, "KERAS_BACKEND": BACKEND, **environment}
+def in_a_process(program, arguments, status=0):
+    """Runs a program of Python, a list, in a process of its own; returns what it has
+    printed."""
+    command = [*program, *map(str, arguments)]
+    environment = {**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, "--set", "width=0.5", *settings],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == status, done.stderr[-2000:]
     return done.stdout
+
+
+def train(folder, devices, *settings):
+    """Trains the digits recipe in a process of its own; returns what it has printed."""
+    program = [sys.executable, "-m", "recipes.train"]
+    arguments = ["digits", "--output", folder, "--devices", devices, "--set"]
+    return in_a_process(program, [*arguments, "width=0.5", *settings])
 
 
 def result(folder):
     return json.loads((folder / "result.json").read_text())
 
 
-def test_two_devices_train_a_recipe_as_one(tmp_path):
-    settings = (
-        "epochs=1",
-        "train_images=300",
-        "precision=float64",
-        "timesteps=2",
-        "width=0.25",
-    )
-    with double_precision():
-        one = trained(tmp_path / "one", "digits", "--set", *settings)
-    # On PyTorch torchrun starts a process for each device.
-    train(tmp_path / "two", 2, *settings)
-    two = result(tmp_path / "two")
+def assert_near(curve, expected, name="loss"):
     # On PyTorch Keras multiplies matrices in float32, whatever the precision.
     tolerance = 1e-4 if BACKEND == "torch" else 1e-6
-    np.testing.assert_allclose(
-        two["curve"]["loss"], one["curve"]["loss"], rtol=tolerance
-    )
-    np.testing.assert_allclose(
-        two["curve"]["test_loss"], one["curve"]["test_loss"], rtol=tolerance
-    )
+    np.testing.assert_allclose(curve[name], expected[name], rtol=tolerance)
+
+
+def test_two_devices_train_a_recipe_as_one(tmp_path):
+    settings = "epochs=1 train_images=300 precision=float64 timesteps=2 width=0.25"
+    with double_precision():
+        one = trained(tmp_path / "one", "digits", "--set", *settings.split())
+    # On PyTorch torchrun starts a process for each device.
+    train(tmp_path / "two", 2, *settings.split())
+    two = result(tmp_path / "two")
+    for name in ("loss", "test_loss"):
+        assert_near(two["curve"], one["curve"], name)
     assert two["device"].startswith("2 x ")
     assert two["batch_per_device"] * 2 == one["batch_per_device"]
+
+
+STOPPED = """
+import sys, keras
+from recipes import callbacks, train
+class Stops(callbacks.Checkpoint):
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        raise KeyboardInterrupt
+callbacks.Checkpoint = Stops
+sys.exit(train.main(sys.argv[1:]))
+"""
 
 
 @pytest.mark.slow
 def test_a_run_resumes_on_another_number_of_devices(tmp_path):
     settings = "train_images=300", "precision=float64", "epochs=3"
     train(tmp_path / "whole", 2, *settings)
-    program = (
-        "import sys, keras\n"
-        "from recipes import callbacks, train\n"
-        "class Stops(callbacks.Checkpoint):\n"
-        "    def on_epoch_end(self, epoch, logs=None):\n"
-        "        super().on_epoch_end(epoch, logs)\n"
-        "        raise KeyboardInterrupt\n"
-        "callbacks.Checkpoint = Stops\n"
-        "sys.exit(train.main(sys.argv[1:]))\n"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        "digits",
-        "--output",
-        str(tmp_path / "resumed"),
-        "--set",
-        "width=0.5",
-        *settings,
-    ]
-    stopped = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": BACKEND},
-        capture_output=True,
-        text=True,
-    )
-    assert stopped.returncode == 130, stopped.stderr[-2000:]
+    arguments = ["digits", "--output", tmp_path / "resumed", "--set", "width=0.5"]
+    program = [sys.executable, "-c", STOPPED]
+    in_a_process(program, [*arguments, *settings], status=130)
     assert "resumes after 1 epochs" in train(tmp_path / "resumed", 2, *settings)
-    whole, resumed = (
-        result(tmp_path / name)["curve"]["loss"] for name in ("whole", "resumed")
-    )
-    np.testing.assert_allclose(
-        resumed, whole, rtol=1e-4 if BACKEND == "torch" else 1e-6
-    )
-    assert [part["first_epoch"] for part in result(tmp_path / "resumed")["parts"]] == [
-        1,
-        2,
-    ]
+    whole, resumed = (result(tmp_path / name) for name in ("whole", "resumed"))
+    assert_near(resumed["curve"], whole["curve"])
+    assert [part["first_epoch"] for part in resumed["parts"]] == [1, 2]
 
 
 def numbered(size):
@@ -128,30 +96,19 @@ def numbered(size):
     ("size", "parts"), [(16, 2), (19, 2), (17, 2), (18, 4), (21, 4), (16, 1), (3, 4)]
 )
 def test_parts_of_batches_are_the_batches_of_one_process(size, parts):
-    recipe = catalogue.find("digits").with_settings(
-        ["batch_size=8", "epochs=2", "augment=none"]
-    )
-    whole = [
-        labels.tolist()
-        for _, labels in batches.training_batches(
-            numbered(size), recipe
-        ).as_numpy_iterator()
-    ]
-    shares = [
-        [
-            labels.tolist()
-            for _, labels in batches.training_batches(
-                numbered(size), recipe, 0, (number, parts)
-            ).as_numpy_iterator()
-        ]
-        for number in range(parts)
-    ]
-    assert {len(part) for part in shares} == {len(whole)}
+    settings = ["batch_size=8", "epochs=2", "augment=none"]
+    recipe, data = catalogue.find("digits").with_settings(settings), numbered(size)
+
+    def labels(*part):
+        made = batches.training_batches(data, recipe, 0, *part)
+        return [labels.tolist() for _, labels in made.as_numpy_iterator()]
+
+    whole, shares = labels(), [labels((number, parts)) for number in range(parts)]
     for batch, *own in zip(whole, *shares, strict=True):
         if len(batch) < parts:
             assert own == [batch] * parts
         else:
-            assert sorted(label for labels in own for label in labels) == sorted(batch)
+            assert sorted(itertools.chain(*own)) == sorted(batch)
             assert max(map(len, own)) - min(map(len, own)) <= 1
 
 
@@ -162,13 +119,14 @@ def test_images_are_augmented_as_in_one_process():
     assert positions == numbers
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
-def test_a_number_of_devices_that_is_none_is_an_error(text):
-    with pytest.raises(
-        ValueError,
-        match=f"--devices must be a positive number or all. Received: '{text}'",
-    ):
-        engine.wanted(text)
+def test_a_number_of_devices_that_is_none_is_an_error():
+    for text in ("0", "-1", "two", "1.5", ""):
+        said = f"--devices must be a positive number or all. Received: '{text}'"
+        with pytest.raises(ValueError, match=said):
+            engine.wanted(text)
+    said = "`batch_size` must be a multiple of the number of devices, 3.*batch_size=8"
+    with pytest.raises(ValueError, match=said):
+        batches.ProcessShare(0, 3, 100, 8)
 
 
 def test_torchrun_starts_a_process_for_each_device_on_pytorch(monkeypatch):
@@ -182,13 +140,14 @@ def test_torchrun_starts_a_process_for_each_device_on_pytorch(monkeypatch):
             engine.launcher(3)
 
 
-def test_a_batch_that_processes_cannot_share_is_an_error():
-    with pytest.raises(
-        ValueError,
-        match=r"`batch_size` must be a multiple of the number of devices, "
-        r"3.*batch_size=8",
-    ):
-        batches.ProcessShare(0, 3, 100, 8)
+MOCKED = """
+import io, sys, urllib.request
+import tensorflow_datasets as tfds
+from recipes import train
+urllib.request.urlopen = lambda url, timeout: io.BytesIO()
+with tfds.testing.mock_data(num_examples={}):
+    sys.exit(train.main(sys.argv[1:]))
+"""
 
 
 @pytest.mark.slow
@@ -206,41 +165,11 @@ def test_the_imagenet_recipe_trains_on_eight_devices(tmp_path):
         "tensorflow": (0.0625, 64),
         "torch": (0.25, 64),
     }[BACKEND]
-    program = (
-        "import io, sys, urllib.request\n"
-        "import tensorflow_datasets as tfds\n"
-        "from recipes import train\n"
-        "urllib.request.urlopen = lambda url, timeout: io.BytesIO()\n"
-        f"with tfds.testing.mock_data(num_examples={batch + 5}):\n"
-        "    sys.exit(train.main(sys.argv[1:]))\n"
-    )
-    arguments = [
-        "imagenet_sew_resnet34",
-        "--devices",
-        "8",
-        "--data-dir",
-        str(tmp_path),
-        "--output",
-        str(tmp_path / "run"),
-    ]
-    settings = [
-        "--set",
-        "epochs=1",
-        "restart_at=None",
-        f"width={width}",
-        "timesteps=1",
-        f"batch_size={batch}",
-    ]
-    script = tmp_path / "program.py"
-    script.write_text(program)
-    done = subprocess.run(
-        [*engine.launcher(8), str(script), *arguments, *settings],
-        cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    (tmp_path / "program.py").write_text(MOCKED.format(batch + 5))
+    arguments = f"imagenet_sew_resnet34 --devices 8 --data-dir {tmp_path} --output "
+    settings = f"--set epochs=1 restart_at=None width={width} timesteps=1 batch_size="
+    command = f"{tmp_path}/program.py {arguments}{tmp_path}/run {settings}{batch}"
+    in_a_process(engine.launcher(8), command.split())
     record = result(tmp_path / "run")
     assert np.isfinite(record["curve"]["loss"][0])
     assert record["batch_per_device"] == batch / 8

@@ -70,25 +70,6 @@ def test_a_network_of_integer_spikes_is_published(integer_run, tmp_path, capsys)
     assert {layer.levels for layer in neurons_of(model)} == {3}
 
 
-def test_a_run_with_quantised_weights_is_saved_and_published_with_them(tmp_path):
-    settings = (*QUICKLY, "epochs=1", "weights=ternary")
-    trained(tmp_path / "run", "digits", "--set", *settings)
-    command = [str(tmp_path / "run"), *texts("ternary"), "--folder", str(tmp_path)]
-    assert publish.main(command) == 0
-    card = json.loads((tmp_path / "cards" / "ternary.json").read_text())
-    assert card["arguments"] == {"weights": "ternary"}
-    integers = card["integers"]
-    # A step is not enough to learn much, but the network of integers has learned the
-    # same.
-    accuracy = pytest.approx(card["test_accuracy"], abs=0.02)
-    assert integers["test_accuracy"] == accuracy
-    assert integers["memory"] > integers["memory_without_cache"] > 0
-    model = keras.saving.load_model(tmp_path / "weights" / "ternary.keras")
-    types = [getattr(layer, "weight_type", None) for layer in model.network.layers]
-    expected = ["int8", "ternary", "ternary", "int8"]
-    assert [kind for kind in types if kind] == expected
-
-
 def test_a_network_whose_inputs_are_no_integers_is_published_without_one_of_integers(
     tmp_path, capsys
 ):
@@ -103,16 +84,13 @@ def test_a_network_whose_inputs_are_no_integers_is_published_without_one_of_inte
 
 
 def test_a_converted_network_has_integer_neurons_without_a_leak(tmp_path):
-    recipe = catalogue.find("digits").with_settings(
-        ["ordinary=first", "levels=4", "timesteps=1", "width=0.1"]
-    )
+    settings = ["ordinary=first", "levels=4", "timesteps=1", "width=0.1"]
+    recipe = catalogue.find("digits").with_settings(settings)
     dataset = recipe.load(None)
     recipe.ordinary_network(dataset).save(tmp_path / "ordinary.keras")
     model = run.build(recipe, dataset, tmp_path / "ordinary.keras")
-    facts = [
-        (layer.levels, layer.decay, layer.detach_reset) for layer in neurons_of(model)
-    ]
-    assert facts == [(4, 1.0, False)] * 3
+    for layer in neurons_of(model):
+        assert (layer.levels, layer.decay, layer.detach_reset) == (4, 1.0, False)
     detection = catalogue.find("digits_detection")
     assert type(detection.converted_neuron()) is keras_ratesnn.layers.IF
     # The ordinary network does not depend on the levels.

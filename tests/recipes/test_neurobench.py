@@ -59,115 +59,87 @@ def test_the_network_gives_the_outputs_of_the_model_batch_after_batch(reset, sta
 
 
 def test_networks_that_cannot_be_read_the_same_way_are_errors(stand_in):
-    inputs = keras.Input((4,))
-    x = rsnn.layers.IF(reset="hard")(layers.Dense(3)(rsnn.layers.IF()(inputs)))
-    with pytest.raises(
-        ValueError,
-        match=r"reset all neurons in the same way. Received: .*\['hard', 'soft'\]",
-    ):
-        neurobench_model(rsnn.SpikingModel(keras.Model(inputs, x), T))
-    inputs = keras.Input((5, 2))
-    with pytest.raises(
-        ValueError,
-        match=r"one input, of 1 axis or of 3. Received: input_shape=\(None, 5, 2\)",
-    ):
-        neurobench_model(
-            rsnn.SpikingModel(keras.Model(inputs, rsnn.layers.IF()(inputs)), T)
-        )
+    def fails(shape, *layers, said):
+        model = rsnn.SpikingModel(keras.Sequential([keras.Input(shape), *layers]), T)
+        with pytest.raises(ValueError, match=said):
+            neurobench_model(model)
+
+    neurons = rsnn.layers.IF(), layers.Dense(3), rsnn.layers.IF(reset="hard")
+    fails((4,), *neurons, said=r"all neurons in the same way.*\['hard', 'soft'\]")
+    fails((5, 2), neurons[0], said=r"one input, of 1 axis or of 3.*\(None, 5, 2\)")
 
 
 def test_the_error_names_the_package_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "neurobench.models", None)
-    with pytest.raises(
-        ImportError,
-        match=r"neurobench_model needs the package neurobench.models .*\[neurobench\]",
-    ):
+    said = r"neurobench_model needs the package neurobench.models .*\[neurobench\]"
+    with pytest.raises(ImportError, match=said):
         neurobench_model(network())
 
 
-def scores(model, x, labels):
-    """NeuroBench's numbers for a model, in batches of 3."""
+@pytest.fixture
+def scores():
+    """A function of a model, samples and labels that returns NeuroBench's numbers, in
+    batches of 3."""
+    reason = "its dependencies are not in the extra test: see .ci/versions neurobench"
+    pytest.importorskip("neurobench", reason=reason)
     import torch
     from neurobench.benchmarks import Benchmark
     from neurobench.metrics import static, workload
 
-    data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(labels))
-    metrics = [
-        [static.Footprint, static.ConnectionSparsity, static.ParameterCount],
-        [
-            workload.ClassificationAccuracy,
-            workload.ActivationSparsity,
-            workload.SynapticOperations,
-        ],
-    ]
-    loader = torch.utils.data.DataLoader(data, batch_size=3)
-    return Benchmark(
-        neurobench_model(model),
-        loader,
-        [],
-        [lambda outputs: outputs.argmax(-1)],
-        metrics,
-    ).run(quiet=True)
+    whole = [static.Footprint, static.ConnectionSparsity, static.ParameterCount]
+    of_work = [workload.ClassificationAccuracy, workload.ActivationSparsity]
+    metrics = [whole, [*of_work, workload.SynapticOperations]]
+
+    def run(model, x, labels):
+        data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(labels))
+        loader = torch.utils.data.DataLoader(data, batch_size=3)
+        answers = [lambda outputs: outputs.argmax(-1)]
+        benchmark = Benchmark(neurobench_model(model), loader, [], answers, metrics)
+        return benchmark.run(quiet=True)
+
+    return run
+
+
+LABELS = np.arange(6) % 3
 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("reset", ["soft", "hard"])
-def test_neurobench_agrees_with_describe_and_energy(reset):
-    pytest.importorskip(
-        "neurobench",
-        reason="its dependencies are not in the extra test: see .ci/versions "
-        "neurobench",
-    )
-    model, x, labels = network(reset), frames(), np.arange(6) % 3
-    model.network.layers[-1].kernel.assign(
-        np.where(np.arange(21).reshape(7, 3) % 3, model.network.layers[-1].kernel, 0)
-    )
-    found, described = scores(model, x, labels), rsnn.describe(model, x, verbose=False)
-    assert found["ClassificationAccuracy"] == pytest.approx(
-        (model.predict(x, verbose=0).argmax(-1) == labels).mean()
-    )
-    assert found["ActivationSparsity"] == pytest.approx(
-        1 - firing_rate(described), abs=1e-6
-    )
-    operations, energy = found["SynapticOperations"], described.energy
+def test_neurobench_agrees_with_describe_and_energy(reset, scores):
+    model, x = network(reset), frames()
+    last = model.network.layers[-1].kernel
+    last.assign(np.where(np.arange(21).reshape(7, 3) % 3, last, 0))
+    seen, described = scores(model, x, LABELS), rsnn.describe(model, x, verbose=False)
+    right = model.predict(x, verbose=0).argmax(-1) == LABELS
+    assert seen["ClassificationAccuracy"] == pytest.approx(right.mean())
+    sparsity = 1 - firing_rate(described)
+    assert seen["ActivationSparsity"] == pytest.approx(sparsity, abs=1e-6)
+    operations, energy = seen["SynapticOperations"], described.energy
     assert operations["Effective_MACs"] == pytest.approx(energy.multiply_adds.sum())
     # NeuroBench leaves out synapses of weight 0: here a third of those of the last
     # layer.
-    assert operations["Effective_ACs"] == pytest.approx(
-        energy.accumulates.sum() - energy.accumulates[-1] / 3
-    )
+    accumulates = energy.accumulates.sum() - energy.accumulates[-1] / 3
+    assert operations["Effective_ACs"] == pytest.approx(accumulates)
     kernels = [
         layer.kernel for layer in model.network.layers if hasattr(layer, "kernel")
     ]
-    assert found["ConnectionSparsity"] == pytest.approx(
-        7 / sum(np.prod(kernel.shape) for kernel in kernels), abs=1e-4
-    )
+    share = 7 / sum(np.prod(kernel.shape) for kernel in kernels)
+    assert seen["ConnectionSparsity"] == pytest.approx(share, abs=1e-4)
     folded = rsnn.fold_batch_normalization(model, verbose=False)
-    assert found["ParameterCount"] == folded.count_params()
+    assert seen["ParameterCount"] == folded.count_params()
 
 
 @pytest.mark.filterwarnings("default")
-def test_neurobench_counts_static_images_at_every_step_and_no_padding():
-    pytest.importorskip(
-        "neurobench",
-        reason="its dependencies are not in the extra test: see .ci/versions "
-        "neurobench",
-    )
-    images, labels = frames()[:, 0], np.arange(6) % 3
-    valid = network("hard")
-    energy = rsnn.analysis.energy(valid, images)
-    assert scores(valid, images, labels)["SynapticOperations"][
-        "Effective_MACs"
-    ] == pytest.approx(T * energy.multiply_adds.sum())
-    same = network("hard", "same")
-    inside = (
-        9 * 48 - 2 * 3 * (8 + 6) + 4
-    )  # Of 9 inputs for each of 48 pixels, 3 are outside at an edge, 5 at a corner.
-    found, energy = (
-        scores(same, images, labels)["SynapticOperations"],
-        rsnn.analysis.energy(same, images),
-    )
-    assert found["Effective_MACs"] == pytest.approx(
-        T * energy.multiply_adds.sum() * inside / (9 * 48)
-    )
-    assert found["Effective_ACs"] == pytest.approx(energy.accumulates.sum())
+def test_neurobench_counts_static_images_at_every_step_and_no_padding(scores):
+    images = frames()[:, 0]
+    # Of 9 inputs for each of 48 pixels, 3 are outside at an edge, 5 at a corner.
+    inside = (9 * 48 - 2 * 3 * (8 + 6) + 4) / (9 * 48)
+    for padding, share in (("valid", 1), ("same", inside)):
+        model = network("hard", padding)
+        energy = rsnn.analysis.energy(model, images)
+        operations = scores(model, images, LABELS)["SynapticOperations"]
+        multiply_adds = T * energy.multiply_adds.sum() * share
+        assert operations["Effective_MACs"] == pytest.approx(multiply_adds)
+        if padding == "same":
+            accumulates = energy.accumulates.sum()
+            assert operations["Effective_ACs"] == pytest.approx(accumulates)

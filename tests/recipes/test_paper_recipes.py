@@ -12,12 +12,12 @@ import types
 import keras
 import numpy as np
 import pytest
+from helpers import to_numpy
 from made_recordings import write_data_set
 
 import keras_ratesnn
-from recipes import catalogue, run
+from recipes import catalogue
 from recipes.data import cifar, events, imagenet
-from recipes.train import main
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import changed, trained
 
@@ -51,22 +51,27 @@ def mocked(monkeypatch):
         yield
 
 
-def check(record):
+def train(name, data, *settings):
+    """Trains a recipe for an epoch on data in a folder; returns the record."""
+    given = ("--data-dir", str(data), "--set", *NARROW, *settings)
+    record = trained(data / "run", name, *given)
     assert np.isfinite(record["curve"]["loss"]).all()
-    assert (record["train_images"], record["test_images"]) == (IMAGES, IMAGES)
+    return record["train_images"], record["test_images"]
+
+
+def rarely(*names):
+    """Parameters of a test that takes long."""
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+OFTEN = "cifar100_vgg11"
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "cifar100_vgg11" else pytest.mark.slow)
-        for name in PHOTOGRAPHS
-    ],
+    "name", [OFTEN, *rarely(*(name for name in PHOTOGRAPHS if name != OFTEN))]
 )
 def test_recipes_of_photographs_train(name, mocked, tmp_path):
-    check(
-        trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW)
-    )
+    assert train(name, tmp_path) == (IMAGES, IMAGES)
     # The number of classes does not depend on the labels that occur: mixing images
     # makes a target of each class.
     assert cifar.load("cifar100", tmp_path).classes == 100
@@ -85,72 +90,44 @@ def test_images_reach_the_network_of_a_recipe(mocked, tmp_path):
         x = keras.layers.GlobalAveragePooling2D()(keras_ratesnn.layers.LIF()(x))
         return keras.Model(inputs, keras.layers.Dense(own.output_shape[1])(x))
 
-    arguments = (name, "--data-dir", str(tmp_path), "--set", *NARROW)
     with changed(name, build_network=small_network):
-        check(trained(tmp_path / "run", *arguments))
+        assert train(name, tmp_path) == (IMAGES, IMAGES)
 
 
-@pytest.mark.parametrize(
-    ("name", "more"),
-    [
-        ("cifar10_dvs_vggsnn", ()),
-        ("cifar10_dvs_maxformer", ("train_images=10", "batch_size=5")),
-        pytest.param("cifar10_dvs_spikformer", (), marks=pytest.mark.slow),
-        pytest.param("cifar10_dvs_qkformer", (), marks=pytest.mark.slow),
-    ],
-)
-def test_the_dvs_recipes_train_on_aedat_files(name, more, tmp_path):
-    write_data_set(tmp_path / "recordings", events.CIFAR10_DVS.class_names)
-    settings = (*NARROW, "batch_size=45", *more)
-    data = ("--data-dir", str(tmp_path / "recordings"))
-    record = trained(tmp_path / "run", name, *data, "--set", *settings)
-    assert (record["train_images"], record["test_images"]) == (10 if more else 90, 10)
-    assert np.isfinite(record["curve"]["loss"]).all()
+DVS = [f"cifar10_dvs_{name}" for name in ("maxformer", "spikformer", "qkformer")]
 
 
-@pytest.mark.parametrize(
-    ("name", "more"),
-    [
-        ("fashion_mnist_resnet13", ("ordinary_epochs=1",)),
-        pytest.param("fashion_mnist_maxformer", (), marks=pytest.mark.slow),
-        pytest.param("fashion_mnist_resnet18", (), marks=pytest.mark.slow),
-    ],
-)
-def test_deep_networks_train_on_fashion_mnist(name, more, tmp_path):
+@pytest.mark.parametrize("name", ["cifar10_dvs_vggsnn", DVS[0], *rarely(*DVS[1:])])
+def test_the_dvs_recipes_train_on_aedat_files(name, tmp_path):
+    write_data_set(tmp_path, events.CIFAR10_DVS.class_names)
+    assert train(name, tmp_path, "train_images=10", "batch_size=5") == (10, 10)
+
+
+@pytest.mark.parametrize("name", ["resnet13", *rarely("maxformer", "resnet18")])
+def test_deep_networks_train_on_fashion_mnist(name, tmp_path):
     write_clothes(tmp_path, images=32)
-    settings = (*NARROW, "batch_size=16", *more)
-    data = ("--data-dir", str(tmp_path))
-    record = trained(tmp_path / "run", name, *data, "--set", *settings)
-    assert np.isfinite(record["curve"]["loss"]).all()
+    more = ("ordinary_epochs=1",) if name == "resnet13" else ()
+    assert train(f"fashion_mnist_{name}", tmp_path, "batch_size=16", *more) == (32, 8)
 
 
 @pytest.mark.parametrize("name", catalogue.FILES)
 def test_every_network_is_built_and_takes_raw_pixels(name):
     recipe = catalogue.find(name)
     # Networks of other tasks depend on the images and the classes.
-    scenes = types.SimpleNamespace(
-        train_images=np.zeros((1, 64, 64, 1), "uint8"), classes=10
-    )
+    images = np.zeros((1, 64, 64, 1), "uint8")
+    scenes = types.SimpleNamespace(train_images=images, classes=10)
     network = recipe.network(scenes, width=0.0625)
-    assert all(
-        np.isfinite(keras.ops.convert_to_numpy(weight)).all()
-        for weight in network.weights
-    )
+    assert all(np.isfinite(to_numpy(weight)).all() for weight in network.weights)
     if name.startswith("imagenet"):
         assert network.input_shape[1:] == imagenet.IMAGE_SHAPE
-    if name.startswith("cifar1") and "dvs" not in name:
+    if name in PHOTOGRAPHS and name.startswith("cifar1"):
         assert network.input_shape[1:] == cifar.IMAGE_SHAPE
         data_set = name.partition("_")[0]
-        assert network.output_shape == (None, int(data_set.removeprefix("cifar")))
-        (scale,) = [
-            layer
-            for layer in network.layers
-            if isinstance(layer, keras.layers.Rescaling)
-        ]
+        assert network.output_shape == (None, cifar.CLASSES[data_set])
+        kind = keras.layers.Rescaling
+        (scale,) = [layer for layer in network.layers if isinstance(layer, kind)]
         pixels = np.full((1, 1, 1, 3), cifar.PIXELS[data_set][0])
-        np.testing.assert_allclose(
-            keras.ops.convert_to_numpy(scale(pixels)), 0.0, atol=1e-5
-        )
+        np.testing.assert_allclose(to_numpy(scale(pixels)), 0.0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -170,37 +147,7 @@ def test_transformers_have_the_size_and_the_optimizer_of_their_authors(
     name, parameters
 ):
     recipe = catalogue.find(name)
-    assert (
-        sum(math.prod(weight.shape) for weight in recipe.network().trainable_weights)
-        == parameters
-    )
+    weights = recipe.network().trainable_weights
+    assert sum(math.prod(weight.shape) for weight in weights) == parameters
     assert recipe.optimizer == "adamw"
     assert recipe.timesteps == (16 if "dvs" in name else 4)
-
-
-@pytest.mark.parametrize("name", ["cifar10_dvs_vggsnn", "imagenet_sew_resnet34"])
-def test_the_papers_rates_are_converted(name):
-    recipe = catalogue.find(name).with_settings(["width=0.0625"])
-    data = types.SimpleNamespace(train_size=100)
-    optimizer = run.build(recipe, data).optimizer
-    rate, timesteps = recipe.learning_rate, recipe.timesteps
-    assert float(optimizer._learning_rate(0)) == pytest.approx(rate / timesteps)
-    decay = 10 * timesteps * recipe.weight_decay
-    assert optimizer.weight_decay == pytest.approx(decay)
-
-
-@pytest.mark.parametrize("name", ["cifar10_resnet18", "imagenet_sew_resnet34"])
-def test_the_error_for_missing_data_says_what_to_do(
-    name, tmp_path, capsys, monkeypatch
-):
-    def no_network(url, timeout):
-        raise OSError("no network")
-
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
-    arguments = f"{name} --data-dir {tmp_path}/data --output {tmp_path}/run"
-    # TensorFlow Datasets prints of its own accord.
-    assert main(arguments.split()) == 2
-    error = capsys.readouterr().err
-    assert "error: " in error
-    assert str(tmp_path / "data") in error
-    assert "--data-dir" in error

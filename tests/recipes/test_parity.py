@@ -22,15 +22,13 @@ def record(gradient, seed, accuracy, **changes):
     }
 
 
+def seeds(gradient, *accuracies):
+    return [record(gradient, seed, value) for seed, value in enumerate(accuracies)]
+
+
 RECORDS = [
-    *(
-        record("bptt", seed, accuracy)
-        for seed, accuracy in enumerate((0.90, 0.91, 0.89))
-    ),
-    *(
-        record("rate", seed, accuracy)
-        for seed, accuracy in enumerate((0.899, 0.912, 0.886))
-    ),
+    *seeds("bptt", 0.90, 0.91, 0.89),
+    *seeds("rate", 0.899, 0.912, 0.886),
     record("sltt", 1, 0.88),
     # Of other settings, and of another recipe.
     record("rate", 5, 0.1, learning_rate=3.0),
@@ -51,10 +49,8 @@ def test_differences_are_paired_by_seed_with_the_interval_of_student():
     assert mean == pytest.approx(differences.mean())
     # The 97.5 % quantile of two degrees of freedom.
     assert half == pytest.approx(4.3027 * differences.std(ddof=1) / 3**0.5, rel=1e-4)
-    assert parity.difference(methods["sltt multi"], methods["bptt multi"]) == (
-        pytest.approx(-3.0),
-        None,
-    )
+    alone = parity.difference(methods["sltt multi"], methods["bptt multi"])
+    assert alone == (pytest.approx(-3.0), None)
     lines = parity.table(methods, "bptt multi").splitlines()
     assert lines[2] == "| bptt multi | 3 | 0.9000 ± 0.0100 |  |  |"
     assert lines[4] == "| sltt multi | 1 | 0.8800 | -3.00 | one seed |"
@@ -78,15 +74,10 @@ def test_legends_of_figures_name_methods_in_words():
     parity.draw(figure, parity.by_method(RECORDS, "made", 2))
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["BPTT, multi-step", "rate, multi-step", "SLTT, multi-step"]
-
-
-def test_the_accuracies_of_all_seeds_are_drawn_with_their_deviation():
-    figure = plots.new_figure(9, 4)
-    parity.draw(figure, parity.by_method(RECORDS, "made", 2))
+    # Accuracies of all seeds, with their deviation; one seed has none.
     dots, bars, *_, alone = figure.axes[2].collections
     np.testing.assert_allclose(dots.get_offsets()[:, 1], [0.90, 0.91, 0.89])
     np.testing.assert_allclose(bars.get_segments()[0][:, 1], [0.89, 0.91])
-    # One seed has no deviation.
     np.testing.assert_allclose(alone.get_offsets()[:, 1], [0.88])
 
 
@@ -124,19 +115,16 @@ def test_a_mistake_on_the_command_line_is_named(line, monkeypatch, capsys):
     assert said in error_of(arguments.split(), capsys, parity.main)
 
 
-@pytest.mark.parametrize(
-    "content", ["{", "[]", "{}", '{"settings": {"name": "made"}, "backend": "jax"}']
-)
-@pytest.mark.parametrize(
-    "command",
-    [results.main, lambda argv: parity.main(["made", "--epochs", "2", *argv])],
-)
+@pytest.mark.parametrize("command", [results.main, parity.main])
 def test_a_wrong_file_among_the_results_is_named(
-    command, content, monkeypatch, tmp_path, capsys
+    command, monkeypatch, tmp_path, capsys
 ):
-    (tmp_path / "wrong.jsonl").write_text(content)
+    path = tmp_path / "wrong.jsonl"
     monkeypatch.setattr(results, "FOLDER", tmp_path)
-    error = error_of([], capsys, command)
-    assert f"{tmp_path / 'wrong.jsonl'}, line 1" in error
-    assert "from Git again" in error
-    assert "--restart" not in error
+    arguments = [] if command is results.main else ["made", "--epochs", "2"]
+    lacking = '{"settings": {"name": "made"}, "backend": "jax"}'
+    for content in ("{", "[]", "{}", lacking):
+        path.write_text(content)
+        error = error_of(arguments, capsys, command)
+        assert f"{path}, line 1" in error
+        assert "from Git again" in error

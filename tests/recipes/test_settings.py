@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -87,9 +88,8 @@ cifar10_dvs_vggsnn | random_timesteps=[1,4] | `random_timesteps` must be None in
 @pytest.mark.parametrize("line", MISTAKES.strip().splitlines())
 def test_a_wrong_setting_is_an_error_that_names_it(line):
     name, assignments, said = line.split(" | ")
-    with pytest.raises((ValueError, TypeError)) as error:
+    with pytest.raises((ValueError, TypeError), match=re.escape(said)):
         catalogue.find(name).with_settings(assignments.split(" "))
-    assert said in str(error.value)
 
 
 def test_a_mistake_on_the_command_line_makes_no_folder(tmp_path, capsys):
@@ -222,32 +222,24 @@ def own_methods(tmp_path_factory, monkeypatch):
         sys.modules.pop(module, None)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "said"),
-    [
-        ("my_methods:Missing", "a class that can be imported, package.module:Class"),
-        ("no_such_module:Half", "ModuleNotFoundError: No module named"),
-        (":Half", "package.module:Class"),
-        (
-            "my_methods:Nothing",
-            "must be a subclass of keras_ratesnn.gradients.Gradient",
-        ),
-        (
-            "my_methods:Unregistered",
-            "Decorate it with @keras.saving.register_keras_ser",
-        ),
-        ("my_methods:WithArguments", "made without arguments"),
-    ],
-)
-def test_the_error_for_a_method_of_ones_own_says_what_it_must_be(
-    gradient, said, own_methods
+WRONG = """
+my_methods:Missing | a class that can be imported, package.module:Class
+no_such_module:Half | ModuleNotFoundError: No module named
+:Half | package.module:Class
+my_methods:Nothing | must be a subclass of keras_ratesnn.gradients.Gradient
+my_methods:Unregistered | Decorate it with @keras.saving.register_keras_ser
+my_methods:WithArguments | made without arguments
+"""
+
+
+def test_a_method_of_ones_own_is_named_where_it_is_defined_or_an_error_says_why_not(
+    own_methods,
 ):
-    with pytest.raises((ValueError, TypeError)) as error:
-        catalogue.find("digits").with_settings([f"gradient={gradient}"])
-    assert said in str(error.value)
-
-
-def test_a_method_of_ones_own_is_named_where_it_is_defined(own_methods):
-    recipe = catalogue.find("digits").with_settings(["gradient=my_package:Half"])
+    digits = catalogue.find("digits")
+    recipe = digits.with_settings(["gradient=my_package:Half"])
     assert recipe.settings()["gradient"] == "my_methods:Half"
     assert type(recipe.method).__name__ == "Half"
+    for line in WRONG.strip().splitlines():
+        gradient, said = line.split(" | ")
+        with pytest.raises((ValueError, TypeError), match=re.escape(said)):
+            digits.with_settings([f"gradient={gradient}"])

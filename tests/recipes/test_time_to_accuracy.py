@@ -14,13 +14,7 @@ from tests.recipes.recipe_runs import error_of
 pytestmark = pytest.mark.runs_once
 
 PEERS = ("spikingjelly", "spikingjelly-memopt", "snntorch")
-SETTINGS = (
-    "width=0.0625",
-    "epochs=2",
-    "restart_at=None",
-    "batch_size=32",
-    "jit_compile=False",
-)
+SETTINGS = "width=0.0625 epochs=2 restart_at=None batch_size=32 jit_compile=False"
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +22,10 @@ def folder(tmp_path_factory):
     return write_clothes(tmp_path_factory.mktemp("clothes"), images=40)
 
 
-def arguments(folder, output, *more, settings=SETTINGS, methods=PEERS):
+def arguments(folder, output, *more, changed="", methods=PEERS):
     data = f"fashion_mnist --data-dir {folder} --output {folder}/{output}"
     options = [*data.split(), "--timesteps", "2", "--methods", *methods, *more]
-    return [*options, "--set", *settings]
+    return [*options, "--set", *SETTINGS.split(), *changed.split()]
 
 
 def result(folder, output, run):
@@ -50,13 +44,9 @@ def trained(folder):
 
 def test_each_epoch_of_a_comparison_is_a_line_of_its_output(folder, trained):
     lines = (folder / "printed").read_text().splitlines()
-    epochs = [line for line in lines if "epoch" in line and "method" in line]
-    where = [line.partition(", about")[0] for line in epochs if "min left" in line]
-    expected = []
-    for method in ("1 of 3, spikingjelly", "3 of 3, snntorch"):
-        for epoch in (1, 2):
-            expected.append(f"method {method} at T = 2, seed 0: epoch {epoch} of 2")
-    assert where == expected
+    seen = [line.partition(",")[0] for line in lines if ": epoch" in line]
+    runs = [f"{folder}/trained/T2/{name}-0" for name in ("spikingjelly", "snntorch")]
+    assert seen == [f"{run}: epoch {epoch} of 2" for run in runs for epoch in (1, 2)]
 
 
 def test_an_interrupted_training_resumes_bit_identically(folder, trained, monkeypatch):
@@ -85,10 +75,8 @@ def test_an_interrupted_training_resumes_bit_identically(folder, trained, monkey
 
 
 def test_other_settings_in_the_same_folder_are_an_error(folder, trained, capsys):
-    changed = [*SETTINGS, "learning_rate=0.2"]
-    error = error_of(
-        arguments(folder, trained, settings=changed), capsys, time_to_accuracy.main
-    )
+    command = arguments(folder, trained, changed="learning_rate=0.2")
+    error = error_of(command, capsys, time_to_accuracy.main)
     assert "spikingjelly-0 contains a run with other settings" in error
     assert "learning_rate=0.1, now 0.2" in error
 
@@ -140,10 +128,9 @@ def test_steps_are_timed_in_turn_once_and_multiplied(
     monkeypatch.setattr("recipes.compare.step_times.write", None)
     assert time_to_accuracy.main(options) == 0
     capsys.readouterr()
-    longer = [*SETTINGS, "batch_size=16"]
     shutil.rmtree(output / "T2" / "spikingjelly-0")
-    methods = ["spikingjelly"]
-    command = arguments(folder, "timed", "--show", settings=longer, methods=methods)
+    options = {"changed": "batch_size=16", "methods": ["spikingjelly"]}
+    command = arguments(folder, "timed", "--show", **options)
     error = error_of(command, capsys, time_to_accuracy.main)
     said = "steps.json has times of other settings of spikingjelly: batch_size=32, now"
     assert f"{said} 16" in error

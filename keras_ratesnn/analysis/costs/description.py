@@ -185,12 +185,9 @@ class Description:
         return problems
 
     def __str__(self) -> str:
-        rows = []
-        for layer in self.layers:
-            rows.append([form.format(layer) for form in _COLUMNS.values()])
         lines = [
             f"{self.name}: {self.samples} samples, {self.timesteps} time steps",
-            *_text.table(list(_COLUMNS), rows, left=2),
+            *activity_table(self.layers),
         ]
         lines.append(f"Trainable parameters: {self.parameters:,}")
         lines.append(
@@ -205,6 +202,14 @@ class Description:
         if self.not_counted:
             lines.append(f"Not counted: {', '.join(self.not_counted)}")
         return "\n".join([*lines, *self.warnings])
+
+
+def activity_table(layers: Iterable[NeuronLayer]) -> list[str]:
+    """Lines of a table of the activity of layers."""
+    rows = []
+    for layer in layers:
+        rows.append([form.format(layer) for form in _COLUMNS.values()])
+    return _text.table(list(_COLUMNS), rows, left=2)
 
 
 def describe(

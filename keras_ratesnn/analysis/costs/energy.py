@@ -146,10 +146,20 @@ class Energy:
         )
         if np.isnan(rival.crossover):
             return f"{first} No layer that is counted takes spikes."
-        below = f"below a firing rate of {rival.crossover:.1%}"
-        if rival.crossover == 0 or rival.crossover >= self.levels:
-            below = f"at {'any' if rival.crossover else 'no'} firing rate"
-        return f"{first} It wins {below}; this network fires at {self.firing_rate:.1%}."
+        return (
+            f"{first} It wins {self.wins(rival)}; this network fires at "
+            f"{self.firing_rate:.1%}."
+        )
+
+    def wins(self, rival: Rival) -> str:
+        """At which firing rates spiking spends less than a rival, in words."""
+        if np.isnan(rival.crossover):
+            return "nowhere, as no layer that is counted takes spikes"
+        if rival.crossover == 0:
+            return "at no firing rate"
+        if rival.crossover >= self.levels:
+            return "at any firing rate"
+        return f"below a firing rate of {rival.crossover:.1%}"
 
     def __str__(self) -> str:
         spiking, rival, wider = self.spiking, self.quantized, self.without_spikes
@@ -172,8 +182,7 @@ class Energy:
         rivals = f"{wide}-bit", f"{narrow}-bit", f"of the {narrow}-bit"
         columns = ["layer", "with spikes", *rivals, "firing rate", "wins below"]
         parts = [
-            f"{name} {_text.joules(getattr(spiking, name).sum())}"
-            for name in vars(spiking)
+            f"{name} {_text.joules(joules)}" for name, joules in spiking.parts.items()
         ]
         lines = [
             f"Energy of a sample: {self.totals}",

@@ -139,6 +139,17 @@ class Ledger:
         return self.operations + self.weights + self.membranes + self.activations
 
     @property
+    def parts(self) -> dict[str, float]:
+        """What all layers spend on each of these."""
+        fields = dataclasses.fields(Ledger)
+        return {field.name: float(getattr(self, field.name).sum()) for field in fields}
+
+    @property
+    def memory(self) -> float:
+        """What all layers spend on memory."""
+        return self.total - self.parts["operations"]
+
+    @property
     def total(self) -> float:
         """What all layers spend."""
         return float(self.layers.sum())

@@ -9,5 +9,9 @@ and replays these.
             what makes a graph right, and fast
     compiler.py cuda_graphs.py cpu_memory.py   what runs it, and in which memory
 
+A call is eager, silently, if it has no signature (`call_graphs.py`, `signature.py`);
+after a warning, if `layer_attributes.py`, `graph_passes.check` or Keras' scopes
+(`keras_internals/scopes.py`) refuse it.
+
 It knows nothing of spikes, time steps or gradient methods.
 """

@@ -1,0 +1,1 @@
+"""What a network is, does and costs, side by side."""

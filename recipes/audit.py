@@ -1,0 +1,118 @@
+"""Shows what a published network is, does and costs: `python -m recipes.audit FILE`.
+
+FILE is a checkpoint of its authors, which `keras_ratesnn.models.from_checkpoint` reads,
+a `.keras` file or the name of a shipped network. Where the authors' program passes
+membranes from sample to sample, so does the network here. Without `--data` images are
+drawn, of pixels from 0 to 255. For a checkpoint the images are normalised, each channel
+by its mean and deviation.
+
+The folder gets `audit.md`, with the definition, source and command of each number,
+`audit.json` and `audit.png`.
+"""
+
+import dataclasses
+import pathlib
+import shlex
+import sys
+
+import keras
+import numpy as np
+
+from keras_ratesnn import analysis, models
+from recipes import atomic_files, catalogue, command_line, markdown
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "file", help="checkpoint, .keras file, or name of a shipped network"
+    )
+    parser.add_argument(
+        "--network", help="the architecture, if the weights do not tell it"
+    )
+    parser.add_argument(
+        "--arguments",
+        type=command_line.json_object,
+        default={},
+        help="further arguments of from_checkpoint, an object",
+    )
+    parser.add_argument(
+        "--data",
+        help="digits, fashion_mnist, or a folder with a folder of images a class",
+    )
+    command_line.add_count(parser, "--samples", "number of images", 32)
+    command_line.add_path(parser, "--output", "new files (default: audits/NAME)")
+
+
+def audit(arguments):
+    name = pathlib.Path(arguments.file).stem
+    output = arguments.output or pathlib.Path("audits", name)
+    # Also of what is drawn, here and in networks.
+    keras.utils.set_random_seed(0)
+    with command_line.mistakes():
+        model, origin = _network(arguments)
+        x, y = _images(model, arguments.data, arguments.samples)
+        data = f"{len(x)} images ({arguments.data or 'drawn, of no data set'})"
+        found = analysis.audit(model, x, y)
+        found = dataclasses.replace(found, data=data, origin=origin)
+        print(found)
+        output.mkdir(parents=True, exist_ok=True)
+        found.plot().savefig(output / "audit.png")
+        atomic_files.write_json(output / "audit.json", found.to_dict())
+        (output / "audit.md").write_text(_page(found))
+
+
+def _network(arguments):
+    """The network, and where it comes from."""
+    file, cards = arguments.file, models.list_pretrained()
+    if file.endswith(".keras"):
+        return keras.saving.load_model(file, compile=False), f"{file}, saved by Keras"
+    if file in cards:
+        card = cards[file]
+        origin = f"{file}, trained on {card.data_set}; takes {card.preprocessing}"
+        return models.load_pretrained(file), origin
+    options = {"network": arguments.network, "verbose": False, **arguments.arguments}
+    model = models.from_checkpoint(file, **options)
+    if "shared_membrane" in model.checkpoint_report.assumed:
+        model = models.from_checkpoint(file, shared_membrane=True, **options)
+    return model, str(model.checkpoint_report)
+
+
+def _images(model, data, count):
+    """Images, and their labels if they are not drawn."""
+    shape = count, *model.input_shape[1:]
+    if data is None:
+        x, y = np.random.randint(256, size=shape), None
+    elif pathlib.Path(data).is_dir():
+        batches = keras.utils.image_dataset_from_directory(
+            data, batch_size=count, image_size=shape[1:3], crop_to_aspect_ratio=True
+        )
+        x, y = next(batches.as_numpy_iterator())
+    else:
+        dataset = catalogue.find(data).load(None, in_memory_for="audit")
+        x, y = dataset.test_images[:count], dataset.test_labels[:count]
+    if hasattr(model, "checkpoint_report"):
+        axes = tuple(range(x.ndim - 1))
+        x = (x - x.mean(axes)) / x.std(axes)
+    return x, y
+
+
+def _page(found):
+    """The audit as Markdown."""
+    columns = "number", f"on {found.measured}", "definition", "source", "command"
+    return f"""# Audit of {found.description.name}
+
+```sh
+python -m recipes.audit {shlex.join(sys.argv[1:])}
+```
+
+```text
+{found}
+```
+
+{markdown.table(columns, found.numbers)}
+
+![Firing rate of each layer, and the rate that breaks even](audit.png)
+"""
+
+
+main = command_line.command(__name__, "audit", __doc__, add_arguments, audit)

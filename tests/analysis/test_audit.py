@@ -1,0 +1,101 @@
+"""An audit says what the analyses say, of files that somebody published, too."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from published_cases import FOLDER, Case
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.analysis import Costs, audit
+
+QUICK = {"sew_resnet18", "spikformer_cifar"}
+CASES = [
+    pytest.param(path.stem, marks=() if path.stem in QUICK else pytest.mark.slow)
+    for path in sorted(FOLDER.glob("*.pth"))
+]
+X = np.random.default_rng(0).random((40, 4), "float32")
+Y = np.arange(40) % 3
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A network with weights that make it spike."""
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((4,)),
+        keras.layers.Dense(8),
+        rsnn.layers.LIF(threshold=0.2),
+        keras.layers.Dense(3),
+    ]
+    return rsnn.SpikingModel(keras.Sequential(layers), timesteps=3, name="tiny")
+
+
+def test_an_audit_is_what_the_analyses_of_the_first_samples_are(model):
+    found = audit(model, X, Y)
+    expected = rsnn.analysis.energy(model, X[:32], Costs.int8())
+    described = rsnn.describe(model, X[:32], verbose=False)
+    assert found.description.layers == described.layers
+    assert (found.energy.total, found.leak) == (expected.total, "")
+    np.testing.assert_array_equal(
+        found.accuracy.accuracy,
+        rsnn.analysis.accuracy_over_time(model, X, Y, verbose=0).accuracy,
+    )
+    content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert content["joules"] == pytest.approx(expected.spiking.parts)
+    assert sum(content["joules"].values()) == pytest.approx(expected.total)
+    assert content["break_even"] == expected.without_spikes.crossover
+    assert content["verdict"] == found.verdict
+
+
+def test_every_number_has_a_definition_a_source_and_a_command_that_runs(model):
+    numbers = audit(model, X, Y).numbers
+    assert len(numbers) == 10
+    for number in numbers:
+        assert all(number)
+        eval(number.command, {"rsnn": rsnn, "model": model, "x": X[:2], "y": Y[:2]})
+    assert [number.name for number in audit(model, X).numbers][-1] != "accuracy"
+
+
+def test_all_that_is_shown_says_which_samples_it_is_of(model, capsys):
+    found = audit(model, X)
+    found.print()
+    printed = capsys.readouterr().out
+    assert printed.count("32 of 40 samples") == 2
+    assert "T = 3, each sees the same (4,)" in printed
+    assert audit(model, np.stack([X, 1 - X, X], 1)).inputs == "its own (4,)"
+    assert max(map(len, printed.splitlines())) <= 88
+    (axes,) = found.plot().axes
+    assert axes.get_title() == "on 32 of 40 samples"
+    assert len(axes.patches) == len(found.description.layers)
+    lines = {line.get_linestyle(): line.get_ydata()[0] for line in axes.lines}
+    assert lines["--"] == found.energy.without_spikes.crossover
+
+
+def test_a_network_without_synapses_or_with_nan_has_no_verdict(model):
+    alone = keras.Sequential([keras.Input((4,)), rsnn.layers.IF()])
+    found = audit(rsnn.SpikingModel(alone, timesteps=2), X)
+    assert "No layer is counted" in found.verdict
+    assert found.to_dict()["break_even"] is None
+    broken = audit(model, np.where(X > 0.5, np.nan, X))
+    assert broken.verdict.startswith("No verdict on 32 of 40 samples: the currents of")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_published_files_are_audited_with_what_was_assumed(name):
+    case = Case(name)
+    found = audit(case.model(), case.x, np.zeros(len(case.x)))
+    assert str(found).startswith(str(case.path)[:40])
+    assert found.leak == ""
+    assert json.dumps(found.to_dict(), allow_nan=False)
+    assert len(str(found).splitlines()) < 60
+
+
+def test_membranes_that_pass_from_sample_to_sample_are_named():
+    case = Case("qkformer_cifar")
+    found = audit(case.model(shared_membrane=True), case.x)
+    assert "stage3_block1_attention_output_neuron" in found.leak
+    assert "pass their membranes from each sample" in str(found).replace("\n    ", " ")
+    assert found.verdict.endswith("a sample's answer depends on its batch.")
+    assert "does not depend" in audit(case.model(), case.x).verdict

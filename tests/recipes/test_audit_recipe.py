@@ -1,0 +1,89 @@
+"""The audit of a file, as a command."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from published_cases import FOLDER
+
+import keras_ratesnn as rsnn
+from recipes import audit
+
+pytestmark = pytest.mark.runs_once
+
+
+def files_of(folder, *arguments):
+    """The page and the numbers that the command writes."""
+    assert audit.main([*arguments, "--output", str(folder)]) == 0
+    assert (folder / "audit.png").exists()
+    page = (folder / "audit.md").read_text()
+    return page, json.loads((folder / "audit.json").read_text())
+
+
+def test_two_audits_print_the_same_and_say_that_images_are_drawn(tmp_path, capsys):
+    file = str(FOLDER / "ratebp_vgg11.pth")
+    printed = []
+    for run in ("one", "two"):
+        page, content = files_of(tmp_path / run, file, "--samples", "3")
+        printed.append(capsys.readouterr().out)
+        assert printed[-1] in page
+    assert printed[0] == printed[1]
+    assert content["data"] == "3 images (drawn, of no data set)"
+    assert page.count("3 of 3 images (drawn, of no data set)") == 3
+    assert content["accuracy"] is None
+    assert "assumed: timesteps=4" in content["origin"]
+
+
+def test_membranes_of_a_program_that_pass_them_on_are_named(tmp_path):
+    file = str(FOLDER / "qkformer_cifar.pth")
+    page, content = files_of(tmp_path / "files", file, "--samples", "3")
+    assert "attention_output_neuron" in content["leak"]
+    assert "from each sample of a batch to the next" in content["origin"]
+    assert "sample's answer depends on its batch" in " ".join(page.split())
+
+
+def test_what_weights_do_not_tell_is_an_argument(tmp_path, capsys):
+    file, folder = str(FOLDER / "spikformer_cifar.pth"), tmp_path / "files"
+    arguments = ["--network", "spikformer", "--samples", "2", "--arguments"]
+    _, content = files_of(folder, file, *arguments, '{"heads": 4}')
+    assert content["timesteps"] == 2
+    assert audit.main([file, "--output", str(folder)]) == 2
+    assert "heads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "digits" else pytest.mark.slow)
+        for name in rsnn.models.list_pretrained()
+    ],
+)
+def test_shipped_networks_are_audited(name, tmp_path):
+    data = ["--data", "digits"] if name == "digits" else []
+    page, content = files_of(tmp_path / "files", name, *data)
+    assert content["leak"] == ""
+    assert page.startswith(f"# Audit of {name}\n")
+    assert (content["accuracy"] is None) == (not data)
+
+
+def test_a_file_of_keras_and_a_folder_of_images_are_read(tmp_path):
+    network = keras.Sequential(
+        [
+            keras.Input((4, 4, 3)),
+            keras.layers.Flatten(),
+            rsnn.layers.LIF(),
+            keras.layers.Dense(2),
+        ]
+    )
+    rsnn.SpikingModel(network, timesteps=2).save(tmp_path / "saved.keras")
+    for label, pixels in enumerate((0, 255)):
+        folder = tmp_path / "images" / str(label)
+        folder.mkdir(parents=True)
+        image = np.full((6, 5, 3), pixels)
+        keras.utils.save_img(folder / "image.png", image, scale=False)
+    images = str(tmp_path / "images")
+    saved = str(tmp_path / "saved.keras")
+    _, content = files_of(tmp_path / "files", saved, "--data", images)
+    assert content["data"] == f"2 images ({images})"
+    assert sum(content["accuracy"]) == pytest.approx(1.0)
