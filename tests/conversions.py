@@ -22,56 +22,60 @@ import numpy as np
 from keras_ratesnn import spikify
 
 SHAPE = (64, 64, 3)
+EFFICIENTNET = {
+    "input_shape": SHAPE,
+    "stackwise_kernel_sizes": [3, 3],
+    "stackwise_num_repeats": [1, 2],
+    "stackwise_input_filters": [32, 16],
+    "stackwise_output_filters": [16, 24],
+    "stackwise_expansion_ratios": [1, 6],
+    "stackwise_strides": [1, 2],
+    "stackwise_squeeze_and_excite_ratios": [0.25, 0.25],
+}
+VIT = {
+    "image_shape": SHAPE,
+    "patch_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "hidden_dim": 16,
+}
 
 
 def _keras_cv():
     from keras_cv import models
+
+    images = {"include_rescaling": False, "input_shape": SHAPE}
+    dark_net = {
+        "stackwise_channels": [16, 24, 32, 48],
+        "stackwise_depth": [1, 1, 1, 1],
+        **images,
+    }
 
     def resnet():
         return models.ResNetBackbone(
             stackwise_filters=[8, 16, 24, 32],
             stackwise_blocks=[2, 2, 2, 2],
             stackwise_strides=[1, 2, 2, 2],
-            include_rescaling=False,
-            input_shape=SHAPE,
+            **images,
         )
 
     def yolo():
-        return models.YOLOV8Backbone(
-            stackwise_channels=[16, 24, 32, 48],
-            stackwise_depth=[1, 1, 1, 1],
-            include_rescaling=False,
-            input_shape=SHAPE,
-        )
+        return models.YOLOV8Backbone(**dark_net)
 
     return {
         "ResNetBackbone": resnet,
         "DenseNetBackbone": lambda: models.DenseNetBackbone(
-            stackwise_num_repeats=[2, 2, 2, 2],
-            growth_rate=8,
-            include_rescaling=False,
-            input_shape=SHAPE,
+            stackwise_num_repeats=[2, 2, 2, 2], growth_rate=8, **images
         ),
         "YOLOV8Backbone": yolo,
         "CSPDarkNetBackbone": lambda: models.CSPDarkNetBackbone(
-            stackwise_channels=[16, 24, 32, 48],
-            stackwise_depth=[1, 1, 1, 1],
-            include_rescaling=False,
-            use_depthwise=False,
-            input_shape=SHAPE,
+            use_depthwise=False, **dark_net
         ),
         "EfficientNetV1Backbone": lambda: models.EfficientNetV1Backbone(
             include_rescaling=False,
             width_coefficient=0.25,
             depth_coefficient=0.25,
-            input_shape=SHAPE,
-            stackwise_kernel_sizes=[3, 3],
-            stackwise_num_repeats=[1, 2],
-            stackwise_input_filters=[32, 16],
-            stackwise_output_filters=[16, 24],
-            stackwise_expansion_ratios=[1, 6],
-            stackwise_strides=[1, 2],
-            stackwise_squeeze_and_excite_ratios=[0.25, 0.25],
+            **EFFICIENTNET,
         ),
         "YOLOV8Detector": lambda: models.YOLOV8Detector(
             backbone=yolo(), num_classes=10, bounding_box_format="xyxy", fpn_depth=1
@@ -83,9 +87,8 @@ def _keras_cv():
             backbone=resnet(), num_classes=10
         ),
         "ViTDetBackbone": lambda: models.ViTDetBackbone(
-            include_rescaling=False,
-            input_shape=SHAPE,
             embed_dim=16,
+            **images,
             depth=2,
             mlp_dim=32,
             num_heads=2,
@@ -94,10 +97,7 @@ def _keras_cv():
             global_attention_indices=[1],
         ),
         "MiTBackbone": lambda: models.MiTBackbone(
-            include_rescaling=False,
-            depths=[1, 1, 1, 1],
-            embedding_dims=[8, 16, 20, 16],
-            input_shape=SHAPE,
+            depths=[1, 1, 1, 1], embedding_dims=[8, 16, 20, 16], **images
         ),
         "VideoSwinBackbone": lambda: models.VideoSwinBackbone(
             include_rescaling=False,
@@ -126,30 +126,16 @@ def _keras_hub():
         )
 
     def vit():
-        return models.ViTBackbone(
-            image_shape=SHAPE,
-            patch_size=16,
-            num_layers=2,
-            num_heads=2,
-            hidden_dim=16,
-            mlp_dim=32,
-        )
+        return models.ViTBackbone(mlp_dim=32, **VIT)
 
     def efficientnet():
         return models.EfficientNetBackbone(
             stackwise_width_coefficients=[1.0, 1.0],
             stackwise_depth_coefficients=[1.0, 1.0],
-            stackwise_kernel_sizes=[3, 3],
-            stackwise_num_repeats=[1, 2],
-            stackwise_input_filters=[32, 16],
-            stackwise_output_filters=[16, 24],
-            stackwise_expansion_ratios=[1, 6],
-            stackwise_strides=[1, 2],
-            stackwise_squeeze_and_excite_ratios=[0.25, 0.25],
             stackwise_block_types=["v1", "v1"],
             stackwise_force_input_filters=[0, 0],
             stackwise_nores_option=[False, False],
-            input_shape=SHAPE,
+            **EFFICIENTNET,
         )
 
     def classifier():
@@ -261,14 +247,7 @@ def _keras_hub():
             num_output_channels=8,
             window_size=2,
         ),
-        "DeiTBackbone": lambda: models.DeiTBackbone(
-            image_shape=SHAPE,
-            patch_size=16,
-            num_layers=2,
-            num_heads=2,
-            hidden_dim=16,
-            intermediate_dim=32,
-        ),
+        "DeiTBackbone": lambda: models.DeiTBackbone(intermediate_dim=32, **VIT),
         "MiTBackbone": lambda: models.MiTBackbone(
             layerwise_depths=[1, 1],
             num_layers=2,
@@ -352,11 +331,9 @@ def _labels(model):
             "boxes": np.full((3, 1, 4), [[8.0, 8.0, 40.0, 48.0]], "float32"),
             "labels": np.ones((3, 1), "int32"),
         }
-    return (
-        keras.utils.to_categorical(np.ones((3, 64, 64)), 3)
-        if kind.endswith("Segmenter")
-        else np.arange(3)
-    )
+    if kind.endswith("Segmenter"):
+        return keras.utils.to_categorical(np.ones((3, 64, 64)), 3)
+    return np.arange(3)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Networks of layers drawn from a seed: every layer of the library, and the layers of
 Keras that conversions know."""
 
+import re
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -8,8 +10,8 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 
+own = rsnn.layers
 T = 3
-STEP_FACTORS = "step_factors"
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -31,164 +33,6 @@ class Odd(rsnn.layers.Encoder):
         return inputs * ops.cast(t % 2, inputs.dtype)
 
 
-def _on(rank, make):
-    """A piece on tensors of this rank: images have 4 axes, tokens 3, volumes 5."""
-
-    def piece(x, random):
-        if len(x.shape) != rank:
-            sizes = {3: (-1,), 4: (x.shape[1], -1), 5: (x.shape[1], -1, 1)}[rank]
-            x = layers.Reshape((*sizes, x.shape[-1]))(x)
-        return make(x, random)
-
-    return piece
-
-
-def _layer(rank, make):
-    return _on(rank, lambda x, random: make(random)(x))
-
-
-def _anywhere(make):
-    return lambda x, random: make(random)(x)
-
-
-def _currents(x):
-    """What neurons see: sums of their inputs."""
-    return layers.Dense(4)(x)
-
-
-def _neurons(make):
-    return lambda x, random: make(random)(_currents(x))
-
-
-def _ilif(random):
-    return rsnn.layers.ILIF(
-        int(random.choice([2, 4])), threshold=0.5, normalize=bool(random.integers(2))
-    )
-
-
-def _cell(make):
-    return _neurons(lambda random: rsnn.layers.Neuron(make(random)))
-
-
-def _pair(x):
-    """Two tensors of spikes or of sums, made of one."""
-    return x, layers.Dense(x.shape[-1])(x)
-
-
-def _size(random):
-    return int(random.integers(1, 4))
-
-
-def _convolution(rank, make):
-    return _layer(
-        rank,
-        lambda random: make(
-            random, {"padding": "same", "use_bias": bool(random.integers(2))}
-        ),
-    )
-
-
-OF_LIBRARY = {
-    "ALIF": _neurons(
-        lambda random: rsnn.layers.ALIF(threshold=0.4, initial_membrane=-0.1)
-    ),
-    "IF": _neurons(lambda random: rsnn.layers.IF(threshold=0.4)),
-    "ILIF": _neurons(_ilif),
-    "LIF": _neurons(
-        lambda random: rsnn.layers.LIF(
-            threshold=0.5, decay_input=bool(random.integers(2)), reset="hard"
-        )
-    ),
-    "PSN": _neurons(lambda random: rsnn.layers.PSN(T, threshold=0.3)),
-    "ALIFCell": _cell(
-        lambda random: rsnn.layers.ALIFCell(threshold=0.4, learn_threshold=True)
-    ),
-    "BernoulliEncoder": _anywhere(lambda random: rsnn.layers.BernoulliEncoder()),
-    "CuBaLIF": _neurons(lambda random: rsnn.layers.CuBaLIF(threshold=0.4)),
-    "CuBaLIFCell": _cell(
-        lambda random: rsnn.layers.CuBaLIFCell(threshold=0.4, reset_delay=True)
-    ),
-    "Delay": _anywhere(
-        lambda random: rsnn.layers.Delay(3 + 2 * int(random.integers(2)))
-    ),
-    "Encoder": _anywhere(lambda random: Odd()),
-    "IFCell": _cell(lambda random: rsnn.layers.IFCell(threshold=0.4)),
-    "ILIFCell": _cell(
-        lambda random: rsnn.layers.ILIFCell(3, threshold=0.4, initial_membrane=0.1)
-    ),
-    "LIFCell": _cell(
-        lambda random: rsnn.layers.LIFCell(threshold=0.4, reset_delay=True)
-    ),
-    "LeakyReadout": lambda x, random: rsnn.layers.LeakyReadout(
-        value=str(random.choice(["mean", "last", "max"]))
-    )(x),
-    "LatencyEncoder": _anywhere(lambda random: rsnn.layers.LatencyEncoder()),
-    "MaskedPSN": _neurons(lambda random: rsnn.layers.MaskedPSN(T, 2, threshold=0.3)),
-    "MaskedPSNCell": _cell(
-        lambda random: rsnn.layers.MaskedPSNCell(T, 2, threshold=0.3)
-    ),
-    "Neuron": _cell(lambda random: rsnn.layers.LIFCell(threshold=0.5)),
-    "NeuronCell": _cell(lambda random: Saturating(threshold=0.5)),
-    "OnlineRenormalization": _anywhere(
-        lambda random: rsnn.layers.OnlineRenormalization()
-    ),
-    "PSNCell": _cell(lambda random: rsnn.layers.PSNCell(T, threshold=0.3)),
-    "ParametricLIF": _neurons(lambda random: rsnn.layers.ParametricLIF(threshold=0.4)),
-    "ParametricLIFCell": _cell(
-        lambda random: rsnn.layers.ParametricLIFCell(threshold=0.4, decay_input=True)
-    ),
-    "Recurrent": _neurons(
-        lambda random: rsnn.layers.Recurrent(_ilif(random), layers.Dense(4))
-    ),
-    "RecurrentCell": _cell(
-        lambda random: rsnn.layers.RecurrentCell(
-            rsnn.layers.LIFCell(threshold=0.5), layers.Dense(4)
-        )
-    ),
-    "Scale": _anywhere(
-        lambda random: rsnn.layers.Scale(0.7, per_channel=bool(random.integers(2)))
-    ),
-    "SlidingPSN": _neurons(lambda random: rsnn.layers.SlidingPSN(2, threshold=0.3)),
-    "SlidingPSNCell": _cell(
-        lambda random: rsnn.layers.SlidingPSNCell(2, threshold=0.3)
-    ),
-    "TemporalEffectiveBatchNormalization": _anywhere(
-        lambda random: rsnn.layers.TemporalEffectiveBatchNormalization(T)
-    ),
-    "ThresholdDependentBatchNormalization": _anywhere(
-        lambda random: rsnn.layers.ThresholdDependentBatchNormalization()
-    ),
-    "TimeMean": lambda x, random: rsnn.layers.TimeMean()(
-        _neurons(_ilif)(x, random) if random.integers(2) else x
-    ),
-    "TimeMixing": _anywhere(lambda random: Rectified()),
-    "WSConv2D": _convolution(
-        4, lambda random, kwargs: rsnn.layers.WSConv2D(4, 2, **kwargs)
-    ),
-    "WSDense": lambda x, random: rsnn.layers.WSDense(
-        4, use_bias=bool(random.integers(2))
-    )(layers.Concatenate()([x, x])),
-    "spiking_self_attention": _on(
-        3,
-        lambda x, random: rsnn.models.spiking_self_attention(
-            _currents(x),
-            2,
-            scale=0.25,
-            neuron=lambda: _ilif(random),
-            attention_neuron=lambda: _ilif(random),
-        ),
-    ),
-    "token_attention": _on(
-        4,
-        lambda x, random: rsnn.models.token_attention(
-            _currents(x), 2, neuron=lambda: _ilif(random)
-        ),
-    ),
-}
-"""Pieces by the name of a layer, a cell, a base class or an attention of the library:
-functions of a tensor and a random generator."""
-
-
 @keras.saving.register_keras_serializable(package="tests")
 class Saturating(rsnn.layers.NeuronCell):
     """A cell of one's own."""
@@ -199,128 +43,225 @@ class Saturating(rsnn.layers.NeuronCell):
         return membrane, spikes, membrane - self.threshold * ops.stop_gradient(spikes)
 
 
-OF_KERAS = {
-    "BatchNormalization": _anywhere(lambda random: layers.BatchNormalization()),
-    "Dense": _anywhere(
-        lambda random: layers.Dense(4, activation=random.choice(["linear", "tanh"]))
+def _with_rank(x, rank):
+    """Images have 4 axes, tokens 3, volumes 5."""
+    if len(x.shape) == rank:
+        return x
+    sizes = {3: (-1,), 4: (x.shape[1], -1), 5: (x.shape[1], -1, 1)}[rank]
+    return layers.Reshape((*sizes, x.shape[-1]))(x)
+
+
+def _currents(x):
+    """What neurons see: sums of their inputs."""
+    return layers.Dense(4)(x)
+
+
+def _pair(x):
+    """Two tensors of spikes or of sums, made of one."""
+    return x, layers.Dense(x.shape[-1])(x)
+
+
+def _normalized(x):
+    return layers.BatchNormalization()(x)
+
+
+def _piece(kind, before=None, **arguments):
+    """A layer on a tensor of the rank that is in its name.
+
+    Args:
+        kind: Class of the layer.
+        before: Function of the tensor that comes before the layer. Defaults to `None`.
+        arguments: Those of the layer, or functions that draw them.
+    """
+    axes = re.search("([123])D", kind.__name__)
+
+    def piece(x, random):
+        if axes:
+            x = _with_rank(x, 2 + int(axes[1]))
+        drawn = {
+            name: value(random) if callable(value) else value
+            for name, value in arguments.items()
+        }
+        layer = kind(**drawn)
+        return layer(before(x) if before else x)
+
+    return piece
+
+
+def _boolean(random):
+    return bool(random.integers(2))
+
+
+def _size(random):
+    return int(random.integers(1, 4))
+
+
+def _one_of(*values):
+    return lambda random: random.choice(values).item()
+
+
+def _convolution(kind, **arguments):
+    return _piece(kind, padding="same", use_bias=_boolean, **arguments)
+
+
+def _neurons(kind, **arguments):
+    return _piece(kind, _currents, **arguments)
+
+
+def _ilif(random):
+    levels = int(random.choice([2, 4]))
+    return own.ILIF(levels, threshold=0.5, normalize=_boolean(random))
+
+
+def _integer_neurons(x, random):
+    return _ilif(random)(_currents(x))
+
+
+def _cell(kind, **arguments):
+    return lambda x, random: own.Neuron(kind(**arguments))(_currents(x))
+
+
+def _recurrent_cell(**arguments):
+    return own.RecurrentCell(own.LIFCell(**arguments), layers.Dense(4))
+
+
+OF_LIBRARY = {
+    "ALIF": _neurons(own.ALIF, threshold=0.4, initial_membrane=-0.1),
+    "IF": _neurons(own.IF, threshold=0.4),
+    "ILIF": _integer_neurons,
+    "LIF": _neurons(own.LIF, threshold=0.5, decay_input=_boolean, reset="hard"),
+    "PSN": _neurons(own.PSN, timesteps=T, threshold=0.3),
+    "ALIFCell": _cell(own.ALIFCell, threshold=0.4, learn_threshold=True),
+    "BernoulliEncoder": _piece(own.BernoulliEncoder),
+    "CuBaLIF": _neurons(own.CuBaLIF, threshold=0.4),
+    "CuBaLIFCell": _cell(own.CuBaLIFCell, threshold=0.4, reset_delay=True),
+    "Delay": _piece(
+        own.Delay, max_delay=lambda random: 3 + 2 * int(random.integers(2))
     ),
-    "EinsumDense": _on(
-        3,
-        lambda x, random: layers.EinsumDense(
-            "bnc,cd->bnd", (x.shape[1], 4), bias_axes="d"
-        )(x),
+    "Encoder": _piece(Odd),
+    "IFCell": _cell(own.IFCell, threshold=0.4),
+    "ILIFCell": _cell(own.ILIFCell, levels=3, threshold=0.4, initial_membrane=0.1),
+    "LIFCell": _cell(own.LIFCell, threshold=0.4, reset_delay=True),
+    "LeakyReadout": _piece(own.LeakyReadout, value=_one_of("mean", "last", "max")),
+    "LatencyEncoder": _piece(own.LatencyEncoder),
+    "MaskedPSN": _neurons(own.MaskedPSN, timesteps=T, order=2, threshold=0.3),
+    "MaskedPSNCell": _cell(own.MaskedPSNCell, timesteps=T, order=2, threshold=0.3),
+    "Neuron": _cell(own.LIFCell, threshold=0.5),
+    "NeuronCell": _cell(Saturating, threshold=0.5),
+    "OnlineRenormalization": _piece(own.OnlineRenormalization),
+    "PSNCell": _cell(own.PSNCell, timesteps=T, threshold=0.3),
+    "ParametricLIF": _neurons(own.ParametricLIF, threshold=0.4),
+    "ParametricLIFCell": _cell(own.ParametricLIFCell, threshold=0.4, decay_input=True),
+    "Recurrent": lambda x, random: own.Recurrent(_ilif(random), layers.Dense(4))(
+        _currents(x)
     ),
-    "Conv1D": _convolution(
-        3, lambda random, kwargs: layers.Conv1D(4, _size(random), **kwargs)
+    "RecurrentCell": _cell(_recurrent_cell, threshold=0.5),
+    "Scale": _piece(own.Scale, initial=0.7, per_channel=_boolean),
+    "SlidingPSN": _neurons(own.SlidingPSN, order=2, threshold=0.3),
+    "SlidingPSNCell": _cell(own.SlidingPSNCell, order=2, threshold=0.3),
+    "TemporalEffectiveBatchNormalization": _piece(
+        own.TemporalEffectiveBatchNormalization, timesteps=T
     ),
-    "Conv2D": _convolution(
-        4,
-        lambda random, kwargs: layers.Conv2D(
-            4, _size(random), activation="relu", **kwargs
-        ),
+    "ThresholdDependentBatchNormalization": _piece(
+        own.ThresholdDependentBatchNormalization
     ),
-    "Conv3D": _convolution(
-        5, lambda random, kwargs: layers.Conv3D(3, _size(random), **kwargs)
+    "TimeMean": lambda x, random: own.TimeMean()(
+        _integer_neurons(x, random) if random.integers(2) else x
     ),
-    "DepthwiseConv1D": _convolution(
-        3, lambda random, kwargs: layers.DepthwiseConv1D(2, **kwargs)
+    "TimeMixing": _piece(Rectified),
+    "WSConv2D": _convolution(own.WSConv2D, filters=4, kernel_size=2),
+    "WSDense": _piece(
+        own.WSDense,
+        lambda x: layers.Concatenate()([x, x]),
+        units=4,
+        use_bias=_boolean,
     ),
-    "DepthwiseConv2D": _convolution(
-        4, lambda random, kwargs: layers.DepthwiseConv2D(_size(random), **kwargs)
+    "spiking_self_attention": lambda x, random: rsnn.models.spiking_self_attention(
+        _currents(_with_rank(x, 3)),
+        2,
+        scale=0.25,
+        neuron=lambda: _ilif(random),
+        attention_neuron=lambda: _ilif(random),
     ),
-    "Conv1DTranspose": _convolution(
-        3, lambda random, kwargs: layers.Conv1DTranspose(3, 2, **kwargs)
-    ),
-    "Conv2DTranspose": _convolution(
-        4, lambda random, kwargs: layers.Conv2DTranspose(3, 2, **kwargs)
-    ),
-    "Conv3DTranspose": _convolution(
-        5, lambda random, kwargs: layers.Conv3DTranspose(3, 2, **kwargs)
-    ),
-    "SeparableConv1D": _convolution(
-        3, lambda random, kwargs: layers.SeparableConv1D(3, 2, **kwargs)
-    ),
-    "SeparableConv2D": _convolution(
-        4, lambda random, kwargs: layers.SeparableConv2D(3, 2, **kwargs)
-    ),
-    "MaxPooling1D": _layer(3, lambda random: layers.MaxPooling1D(2, padding="same")),
-    "MaxPooling2D": _layer(4, lambda random: layers.MaxPooling2D(2, padding="same")),
-    "MaxPooling3D": _layer(5, lambda random: layers.MaxPooling3D(2, padding="same")),
-    "PaddedMaxPooling2D": _layer(4, lambda random: PaddedMaxPooling2D(3, strides=2)),
-    "GlobalMaxPooling1D": _on(
-        3, lambda x, random: layers.GlobalMaxPooling1D(keepdims=True)(x)
-    ),
-    "GlobalMaxPooling2D": _on(
-        4, lambda x, random: layers.GlobalMaxPooling2D(keepdims=True)(x)
-    ),
-    "GlobalMaxPooling3D": _on(
-        5, lambda x, random: layers.GlobalMaxPooling3D(keepdims=True)(x)
-    ),
-    "AveragePooling1D": _layer(
-        3, lambda random: layers.AveragePooling1D(2, padding="same")
-    ),
-    "AveragePooling2D": _layer(
-        4, lambda random: layers.AveragePooling2D(2, padding="same")
-    ),
-    "AveragePooling3D": _layer(
-        5, lambda random: layers.AveragePooling3D(2, padding="same")
-    ),
-    "GlobalAveragePooling1D": _on(
-        3, lambda x, random: layers.GlobalAveragePooling1D(keepdims=True)(x)
-    ),
-    "GlobalAveragePooling2D": _on(
-        4, lambda x, random: layers.GlobalAveragePooling2D(keepdims=True)(x)
-    ),
-    "GlobalAveragePooling3D": _on(
-        5, lambda x, random: layers.GlobalAveragePooling3D(keepdims=True)(x)
-    ),
-    "Dropout": _anywhere(lambda random: layers.Dropout(0.5)),
-    "SpatialDropout1D": _layer(3, lambda random: layers.SpatialDropout1D(0.5)),
-    "SpatialDropout2D": _layer(4, lambda random: layers.SpatialDropout2D(0.5)),
-    "SpatialDropout3D": _layer(5, lambda random: layers.SpatialDropout3D(0.5)),
-    "GaussianDropout": _anywhere(lambda random: layers.GaussianDropout(0.5)),
-    "ZeroPadding1D": _layer(3, lambda random: layers.ZeroPadding1D(1)),
-    "ZeroPadding2D": _layer(4, lambda random: layers.ZeroPadding2D(1)),
-    "ZeroPadding3D": _layer(5, lambda random: layers.ZeroPadding3D((1, 0, 0))),
-    "Cropping1D": _layer(3, lambda random: layers.Cropping1D(0)),
-    "Cropping2D": _layer(4, lambda random: layers.Cropping2D(0)),
-    "Cropping3D": _layer(5, lambda random: layers.Cropping3D(0)),
-    "UpSampling1D": _layer(3, lambda random: layers.UpSampling1D(2)),
-    "UpSampling2D": _layer(
-        4,
-        lambda random: layers.UpSampling2D(
-            (1, 2), interpolation=str(random.choice(["nearest", "bilinear"]))
-        ),
-    ),
-    "UpSampling3D": _layer(5, lambda random: layers.UpSampling3D((1, 1, 2))),
-    "Add": lambda x, random: layers.Add()(_pair(x)),
-    "Subtract": lambda x, random: layers.Subtract()(_pair(x)),
-    "Average": lambda x, random: layers.Average()(_pair(x)),
-    "Multiply": lambda x, random: layers.Multiply()(_pair(x)),
-    "Concatenate": lambda x, random: layers.Concatenate()(_pair(x)),
-    "Flatten": lambda x, random: layers.Reshape((-1, 2, 1))(
-        layers.Flatten()(layers.Dense(2)(x))
-    ),
-    "ActivityRegularization": _anywhere(
-        lambda random: layers.ActivityRegularization(l2=1e-3)
-    ),
-    "Identity": _anywhere(lambda random: layers.Identity()),
-    "Permute": _on(3, lambda x, random: layers.Permute((2, 1))(x)),
-    "RepeatVector": lambda x, random: layers.RepeatVector(2)(layers.Flatten()(x)),
-    "Rescaling": _anywhere(
-        lambda random: layers.Rescaling(0.5, offset=0.25 * int(random.integers(2)))
-    ),
-    "Reshape": lambda x, random: layers.Reshape((-1, 1, x.shape[-1]))(x),
-    "ReLU": lambda x, random: layers.ReLU()(_currents(x)),
-    "LeakyReLU": lambda x, random: layers.LeakyReLU()(_currents(x)),
-    "PReLU": lambda x, random: layers.PReLU()(_currents(x)),
-    "ELU": lambda x, random: layers.ELU()(layers.BatchNormalization()(x)),
-    "Softmax": lambda x, random: layers.Softmax()(layers.BatchNormalization()(x)),
-    "Activation": lambda x, random: layers.Activation("gelu")(
-        layers.BatchNormalization()(x)
+    "token_attention": lambda x, random: rsnn.models.token_attention(
+        _currents(_with_rank(x, 4)), 2, neuron=lambda: _ilif(random)
     ),
 }
+"""Pieces by the name of a layer, a cell, a base class or an attention of the library:
+functions of a tensor and a random generator."""
+
+
+def _einsum_dense(x, random):
+    x = _with_rank(x, 3)
+    return layers.EinsumDense("bnc,cd->bnd", (x.shape[1], 4), bias_axes="d")(x)
+
+
+def _flatten(x, random):
+    return layers.Reshape((-1, 2, 1))(layers.Flatten()(layers.Dense(2)(x)))
+
+
+OF_KERAS = {
+    "BatchNormalization": _piece(layers.BatchNormalization),
+    "Dense": _piece(layers.Dense, units=4, activation=_one_of("linear", "tanh")),
+    "EinsumDense": _einsum_dense,
+    "Conv1D": _convolution(layers.Conv1D, filters=4, kernel_size=_size),
+    "Conv2D": _convolution(
+        layers.Conv2D, filters=4, kernel_size=_size, activation="relu"
+    ),
+    "Conv3D": _convolution(layers.Conv3D, filters=3, kernel_size=_size),
+    "DepthwiseConv1D": _convolution(layers.DepthwiseConv1D, kernel_size=2),
+    "DepthwiseConv2D": _convolution(layers.DepthwiseConv2D, kernel_size=_size),
+    "SeparableConv1D": _convolution(layers.SeparableConv1D, filters=3, kernel_size=2),
+    "SeparableConv2D": _convolution(layers.SeparableConv2D, filters=3, kernel_size=2),
+    "PaddedMaxPooling2D": _piece(PaddedMaxPooling2D, pool_size=3, strides=2),
+    "Dropout": _piece(layers.Dropout, rate=0.5),
+    "GaussianDropout": _piece(layers.GaussianDropout, rate=0.5),
+    "ZeroPadding1D": _piece(layers.ZeroPadding1D, padding=1),
+    "ZeroPadding2D": _piece(layers.ZeroPadding2D, padding=1),
+    "ZeroPadding3D": _piece(layers.ZeroPadding3D, padding=(1, 0, 0)),
+    "UpSampling1D": _piece(layers.UpSampling1D, size=2),
+    "UpSampling2D": _piece(
+        layers.UpSampling2D,
+        size=(1, 2),
+        interpolation=_one_of("nearest", "bilinear"),
+    ),
+    "UpSampling3D": _piece(layers.UpSampling3D, size=(1, 1, 2)),
+    "Flatten": _flatten,
+    "ActivityRegularization": _piece(layers.ActivityRegularization, l2=1e-3),
+    "Identity": _piece(layers.Identity),
+    "Permute": lambda x, random: layers.Permute((2, 1))(_with_rank(x, 3)),
+    "RepeatVector": _piece(layers.RepeatVector, lambda x: layers.Flatten()(x), n=2),
+    "Rescaling": _piece(
+        layers.Rescaling,
+        scale=0.5,
+        offset=lambda random: 0.25 * int(random.integers(2)),
+    ),
+    "Reshape": lambda x, random: layers.Reshape((-1, 1, x.shape[-1]))(x),
+    "ReLU": _piece(layers.ReLU, _currents),
+    "LeakyReLU": _piece(layers.LeakyReLU, _currents),
+    "PReLU": _piece(layers.PReLU, _currents),
+    "ELU": _piece(layers.ELU, _normalized),
+    "Softmax": _piece(layers.Softmax, _normalized),
+    "Activation": _piece(layers.Activation, _normalized, activation="gelu"),
+}
 """Likewise, of Keras."""
+
+OF_EACH_RANK = {
+    "Conv{}DTranspose": {"filters": 3, "kernel_size": 2, "use_bias": _boolean},
+    "MaxPooling{}D": {"pool_size": 2},
+    "AveragePooling{}D": {"pool_size": 2},
+    "GlobalMaxPooling{}D": {"keepdims": True},
+    "GlobalAveragePooling{}D": {"keepdims": True},
+    "SpatialDropout{}D": {"rate": 0.5},
+    "Cropping{}D": {"cropping": 0},
+}
+for kinds, arguments in OF_EACH_RANK.items():
+    padding = {"padding": "same"} if {"pool_size", "filters"} & set(arguments) else {}
+    for axes in (1, 2, 3):
+        name = kinds.format(axes)
+        OF_KERAS[name] = _piece(getattr(layers, name), **padding, **arguments)
+for name in ("Add", "Subtract", "Average", "Multiply", "Concatenate"):
+    OF_KERAS[name] = _piece(getattr(layers, name), _pair)
 
 
 LAST = ("TimeMean", "LeakyReadout")
@@ -340,10 +281,10 @@ def draw(names, seed, shape=(4, 2, 2)):
     inputs = x = keras.Input(shape, dtype=keras.config.dtype_policy().compute_dtype)
     for name in names:
         if random.integers(2):
-            x = _neurons(_ilif)(x, random)
+            x = _integer_neurons(x, random)
         x = pieces[name](x, random)
     if names[-1] not in LAST:
-        x = _neurons(_ilif)(x, random)
+        x = _integer_neurons(x, random)
     network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
     give_weights(network, random)
     return network

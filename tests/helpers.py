@@ -3,14 +3,15 @@ networks and data."""
 
 import concurrent.futures
 import contextlib
+import pathlib
 import socket
+import tempfile
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.testing._findings import saved_and_loaded as saved_and_loaded
 
 BACKEND = keras.backend.backend()
 
@@ -249,6 +250,14 @@ def _pairs(found, expected):
     return [
         (getattr(other, "path", number), one, other) for number, (one, other) in pairs
     ]
+
+
+def saved_and_loaded(model):
+    """A model as it is after saving and loading."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "model.keras"
+        model.save(file)
+        return keras.saving.load_model(file)
 
 
 def in_threads(function, arguments):

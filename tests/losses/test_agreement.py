@@ -90,13 +90,6 @@ def test_masked_steps_of_any_content_count_neither_in_the_loss_nor_in_the_teache
     assert float(loss) == pytest.approx(wanted, rel=1e-5)
 
 
-def test_training_makes_the_loss_smaller():
-    model = spiking(mlp(), return_sequences=True)
-    model.compile(keras.optimizers.Adam(0.05), TemporalDistillation())
-    losses = model.fit(*data(20), epochs=8, verbose=0).history["loss"]
-    assert losses[-1] < 0.9 * losses[0]
-
-
 @pytest.mark.parametrize(
     ("use", "error", "said"),
     [

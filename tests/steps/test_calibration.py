@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._steps.conformal import largest_allowed, scores
-from keras_ratesnn._steps.until_sure import confidence_for
+from keras_ratesnn.analysis import AccuracyUntilSure
 
 pytestmark = pytest.mark.runs_once
 
@@ -30,7 +29,8 @@ def drawn(random, samples):
     return certainty, right, np.full(samples, T)
 
 
-def test_a_score_is_the_largest_threshold_that_loses_the_answer():
+def test_the_confidence_is_above_the_scores_of_enough_samples():
+    """A score is the largest threshold that loses the answer of a sample."""
     random = np.random.default_rng(0)
     certainty, right, _ = drawn(random, 60)
     # Equal certainties, and samples that end early.
@@ -39,11 +39,14 @@ def test_a_score_is_the_largest_threshold_that_loses_the_answer():
     losses = np.array(
         [lost(certainty, right, last, threshold) for threshold in thresholds]
     )
-    expected = np.where(losses, thresholds[:, None], -np.inf).max(axis=0)
-    np.testing.assert_array_equal(scores(certainty, right, last), expected)
-    assert np.isfinite(expected).sum() > 5
     is_monotone = np.diff(losses.astype(int), axis=0) <= 0
     assert not is_monotone.all()
+    scores = np.sort(np.where(losses, thresholds[:, None], -np.inf).max(axis=0))
+    assert np.isfinite(scores).sum() > 5
+    answers = AccuracyUntilSure(certainty, right, last)
+    for rank, score in enumerate(scores, 1):
+        confidence = answers.confidence_for(1 - (rank - 0.5) / 61)
+        assert confidence == np.clip(np.nextafter(score, np.inf), 0, 1)
 
 
 def test_the_guarantee_holds_where_the_loss_is_not_monotone():
@@ -51,7 +54,7 @@ def test_the_guarantee_holds_where_the_loss_is_not_monotone():
     thresholds = np.linspace(0.3, 1.01, 60)
     for _ in range(500):
         calibration, test = drawn(random, 19), drawn(random, 200)
-        confidence = confidence_for(*calibration, error)
+        confidence = AccuracyUntilSure(*calibration).confidence_for(error)
         rates.append(lost(*test, confidence if confidence < 1 else np.inf).mean())
         # The smallest threshold that loses few enough of the calibration samples: by
         # chance, where the loss is not monotone.
@@ -66,15 +69,17 @@ def test_the_guarantee_holds_where_the_loss_is_not_monotone():
 
 
 def test_the_rank_is_that_of_the_decimal_number():
-    ranks = np.arange(99.0)
+    scores = np.arange(99) / 100
+    certainty = np.column_stack([scores, np.ones(99)])
+    answers = AccuracyUntilSure(certainty, certainty == 1, np.full(99, 2))
     # ceil(100 · 0.98) = 98, although 100 · (1 − 0.02) is more in floats.
-    assert largest_allowed(ranks, 0.02) == 97
-    assert largest_allowed(ranks, 0.01) == 98
+    assert answers.confidence_for(0.02) == np.nextafter(scores[97], 1)
+    assert answers.confidence_for(0.01) == np.nextafter(scores[98], 1)
     with pytest.raises(ValueError, match="Pass at least 199 samples"):
-        largest_allowed(ranks, 0.005)
+        answers.confidence_for(0.005)
     for error in (0, 1, -0.5):
         with pytest.raises(ValueError, match="`error` must be > 0 and < 1"):
-            largest_allowed(ranks, error)
+            answers.confidence_for(error)
 
 
 @pytest.fixture(scope="module")
