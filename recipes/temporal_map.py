@@ -25,6 +25,7 @@ from recipes.data.temporal_tasks import TASKS
 
 LEARNING_RATES = (2e-3, 5e-3, 1e-2)
 WINDOWS = (1, 2, 4, 8)
+FIRST_WINDOWS = (2, 4)
 MOST_WINDOWS = 8
 UNITS, DECAY, BATCH_SIZE, MAX_DELAY = 64, 0.9, 50, 9
 THRESHOLDS = {"low-threshold": 0.3}
@@ -102,7 +103,7 @@ def methods(timesteps):
         groups = np.array_split(np.arange(timesteps), number)
         sizes = tuple(len(group) for group in groups)
         by_windows[f"rate-{number}"] = gradients.Rate(windows=sizes)
-    for number in (2, 4):
+    for number in FIRST_WINDOWS:
         if number < timesteps:
             by_windows[f"first-{number}"] = gradients.Rate(windows=number)
     online = {"sltt": gradients.SLTT(), "ottt": gradients.OTTT()}
