@@ -422,3 +422,38 @@ def test_what_is_not_finite_is_found_in_its_row_also_in_parts_of_rows(
     totals = _totals_of_rows(tensor, 3, in_parts)
     assert torch.isfinite(totals).all(dim=1).tolist() == [True, True, False]
     assert totals.shape == (3, 4 if in_parts and len(shape) == 4 else 1)
+
+
+@pytest.mark.skipif(
+    BACKEND != "torch", reason="other backends average gradients themselves"
+)
+def test_averaging_gradients_waits_for_the_device_only_where_one_is_missing_on_torch(
+    monkeypatch,
+):
+    """Tensors on the device "meta" have no values that could be fetched."""
+    import torch
+
+    from keras_ratesnn._core.backend.torch.replicas import _average
+
+    def averaged(device, exist, exist_elsewhere):
+        weights = [torch.nn.Parameter(torch.zeros(2, device=device)) for _ in exist]
+        for weight, exists in zip(weights, exist, strict=True):
+            weight.grad = torch.ones(2, device=device) if exists else None
+        gradients = np.repeat(exist_elsewhere, 2) * 2.0
+        message = torch.tensor([*exist_elsewhere, *gradients], device=device)
+        monkeypatch.setattr(
+            torch.distributed, "all_reduce", lambda own: own.add_(message)
+        )
+        _average(weights)
+        return [None if weight.grad is None else weight.grad for weight in weights]
+
+    averaged("meta", [True, True], [True, False])
+    with pytest.raises(RuntimeError, match="meta"):
+        averaged("meta", [True, False], [True, True])
+    first, second = averaged("cpu", [True, True], [True, False])
+    assert first.tolist() == [3.0, 3.0]
+    assert second.tolist() == [1.0, 1.0]
+    own, others, none = averaged("cpu", [True, False, False], [False, True, False])
+    assert own.tolist() == [1.0, 1.0]
+    assert others.tolist() == [2.0, 2.0]
+    assert none is None
