@@ -37,6 +37,7 @@ CORE = (
 )
 
 nox.options.sessions = []
+nox.options.error_on_missing_interpreters = True
 
 
 def run_core(session, *options):
