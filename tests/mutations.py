@@ -422,14 +422,14 @@ ENGINE = [
     ),
     (
         "keras_ratesnn/analysis/probe/_twins.py",
-        "            None if self._folder is None else",
-        "            None if True else",
+        "result = None if self._folder is None else",
+        "result = None if True else",
         "analysis/test_temporal_probe.py",
     ),
     (
         "keras_ratesnn/analysis/probe/_frames.py",
-        "for steps, of_sample in zip(order, self._counts, strict=True):",
-        "for steps, of_sample in zip(order, self._counts | True, strict=True):",
+        "for steps, counting in zip(order, self._counts, strict=True):",
+        "for steps, counting in zip(order, self._counts | True, strict=True):",
         "analysis/test_temporal_probe.py",
     ),
     (
@@ -452,7 +452,7 @@ ENGINE = [
     ),
     (
         "keras_ratesnn/models/pretrained/_files.py",
-        "if found != card.sha256:",
+        "if digest != card.sha256:",
         "if False:",
         "models/test_pretrained.py",
     ),
