@@ -153,8 +153,8 @@ def complete(results, task, data, seeds):
 def compare(results, task, data, network, by_name, seeds):
     """Trains a network by each method with so many seeds, where that is not done."""
     began = time.monotonic()
+    shape = data["train"][0].shape[1:]
     for number, (name, gradient) in enumerate(by_name.items(), 1):
-        shape = data["train"][0].shape[1:]
         make = functools.partial(build, task, shape, network, gradient)
         key = {"network": network, "method": name}
         if not results.find(**key):
@@ -188,11 +188,10 @@ def undecided(results, network, seeds):
     than two standard deviations. Equal scores of all seeds decide."""
     if seeds == 1:
         return []
-    exact = test_scores(results, {"network": network, "method": "bptt"})
+    by_method = scores_of(results, network)
+    exact = by_method["bptt"]
     names = []
-    for record in results.find(network=network, what="cost"):
-        name = record["method"]
-        scores = test_scores(results, {"network": network, "method": name})
+    for name, scores in by_method.items():
         spread = math.hypot(np.std(scores, ddof=1), np.std(exact, ddof=1))
         difference = abs(np.mean(scores) - np.mean(exact))
         if name != "bptt" and difference < 2 * spread:
@@ -272,6 +271,16 @@ def test_scores(results, key):
     return [run["test"] for run in results.find(**key, learning_rate=learning_rate)]
 
 
+def scores_of(results, network):
+    """The scores on test data by method, for the methods that are trained."""
+    records = results.find(network=network, what="cost")
+    methods_trained = [record["method"] for record in records]
+    return {
+        name: test_scores(results, {"network": network, "method": name})
+        for name in methods_trained
+    }
+
+
 class TaskMap:
     """What was found for a network on a task.
 
@@ -288,12 +297,10 @@ class TaskMap:
     def __init__(self, results, task, network):
         self.title = f"{task.name}, {network}"
         self.task = task
-        self.scores = {}
-        for record in results.find(network=network, what="cost"):
-            key = {"network": network, "method": record["method"]}
-            self.scores[record["method"]] = test_scores(results, key)
+        self.scores = scores_of(results, network)
         self.means = {name: statistics.mean(run) for name, run in self.scores.items()}
-        self.probes = results.find(what="probe") if network == "lif" else []
+        is_probed = network == task.networks[0]
+        self.probes = results.find(what="probe") if is_probed else []
 
     def is_learnt(self):
         """Whether BPTT learns the task: it is better than chance, or than the mean."""
@@ -312,7 +319,7 @@ class TaskMap:
 
 
 def table(results, network):
-    """The results of a network as a Markdown table, and what follows from them."""
+    """The results of a network as a Markdown table."""
     rows = []
     names = dict.fromkeys(run["method"] for run in results.find(network=network))
     for name in names:
@@ -332,8 +339,7 @@ def table(results, network):
         rate = best_learning_rate(results, key)
         rows.append((name, scores, rate, f"{seconds:.1f}", flops, memory))
     columns = (network, "test", "learning rate", "seconds", "MFLOP", "MiB")
-    text = markdown.table(columns, rows)
-    return text + "\n"
+    return markdown.table(columns, rows) + "\n"
 
 
 def summary(maps):
