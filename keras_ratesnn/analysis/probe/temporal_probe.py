@@ -119,8 +119,8 @@ class TemporalProbe:
 
     @property
     def recommended(self) -> Twin | None:
-        """The twin that costs least, among those over which no other is shown to gain
-        more than the margin.
+        """The twin that costs least, among those over which no other gains the margin
+        and a standard error.
 
         `None` if none is shown to be right more often than the most frequent class:
         nothing was learnt; or if the accuracy of any still rises: it might be another
@@ -134,12 +134,18 @@ class TemporalProbe:
         return next(twin for twin in choices if not self._is_exceeded(twin, choices))
 
     def _is_exceeded(self, twin, choices):
-        """Whether another twin is shown to gain more than the margin."""
-        return any(
-            self.gain(rival.name, twin.name).low > self.margin
-            for rival in choices
-            if rival != twin
-        )
+        """Whether another twin gains the margin and a standard error. With few seeds a
+        95 % interval is so wide that one that fails with every other seed would pass.
+
+        Source: the one-standard-error rule of Breiman et al., "Classification and
+        Regression Trees", 1984, section 3.4.3.
+        """
+        for rival in choices:
+            if rival != twin:
+                gain = self.gain(rival.name, twin.name)
+                if gain.mean - gain.error > self.margin:
+                    return True
+        return False
 
     @property
     def recommendation(self) -> str:
@@ -170,23 +176,27 @@ class TemporalProbe:
         sentence = (
             f"Take timesteps={twin.timesteps}{mean} and gradient={_gradient(twin)}: "
         )
+        possible = []
         if index:
             best = max(choices[:index], key=lambda cheap: self.right[cheap.name].mean())
-            gain, interval = _cells(self.gain(twin.name, best.name))
+            gain = self.gain(twin.name, best.name)
+            points, interval = _cells(gain)
             sentence += (
-                f"it gains {gain} points ({interval}) over {best.name}, the "
+                f"it gains {points} points ({interval}) over {best.name}, the "
                 "best that costs less, and "
             )
-        sentence += f"no other twin is shown to gain more than {margin}"
-        possible = []
+            if gain.low < self.margin:
+                possible.append(f"{best.name} is as good")
+        sentence += f"no other twin gains more than {margin} and a standard error"
         for dearer in choices[index + 1 :]:
             high = self.gain(dearer.name, twin.name).high
             if high > self.margin:
-                possible.append(f"{dearer.name} (at most {POINTS * high:+.2f})")
+                most = f"{POINTS * high:+.2f}"
+                possible.append(f"{dearer.name} gains more (at most {most})")
         if possible:
             sentence += (
                 f"; {seeds} seeds and {samples} samples leave open whether "
-                f"{' or '.join(possible)} does"
+                f"{' or '.join(possible)}"
             )
         return f"{sentence}."
 
@@ -321,9 +331,10 @@ def temporal_probe(
     interval, by Student's t, is that for other seeds and other samples. A gain is shown
     if its whole interval is above `margin`. The recommended twin is the one that costs
     least, in the order one step, rate with 1, 2 and 4 windows, SLTT and BPTT, among
-    those over which no other is shown to gain more than `margin`; what is open is
-    named. None is recommended if any of them gained more than `margin` in the last
-    quarter of its epochs: it was stopped early. Intervals hold for one comparison each.
+    those over which no other gains `margin` and a standard error in the mean; what is
+    open is named. None is recommended if any of them gained more than `margin` in the
+    last quarter of its epochs: it was stopped early. Intervals hold for one comparison
+    each.
 
     Example:
 
