@@ -361,7 +361,15 @@ def summary(maps):
     return markdown.table(columns, rows)
 
 
-COLUMNS = ("rate-1", "rate-2", "rate-4", "rate-8", "bptt", "sltt", "ottt")
+COLUMNS = {
+    "rate-1": "W = 1",
+    "rate-2": "W = 2",
+    "rate-4": "W = 4",
+    "rate-8": "W = 8",
+    "bptt": "BPTT",
+    "sltt": "SLTT",
+    "ottt": "OTTT",
+}
 
 
 def figure(maps):
@@ -379,8 +387,7 @@ def figure(maps):
                 text = "–"
             axes.text(column, row, text, ha="center", va="center", fontsize="small")
     axes.imshow(missing, cmap="OrRd", vmin=0.0, vmax=0.5, aspect="auto", alpha=0.8)
-    names = ["W = 1", "W = 2", "W = 4", "W = 8", "BPTT", "SLTT", "OTTT"]
-    axes.set_xticks(range(len(COLUMNS)), names)
+    axes.set_xticks(range(len(COLUMNS)), COLUMNS.values())
     axes.xaxis.tick_top()
     axes.set_yticks(range(len(maps)), [found.title for found in maps])
     axes.tick_params(length=0, labelsize="small")

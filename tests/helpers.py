@@ -425,9 +425,9 @@ def data(samples=10, shape=(6,), classes=3, seed=0):
     ), generator.integers(0, classes, samples)
 
 
-def chained(shape, *parts, name=None):
-    """A network of layers, one after another, and the name of its input."""
-    x = inputs = keras.Input(shape, name=name)
+def chain(*parts, shape=(6,), **kwargs):
+    """A network of layers, one after another; `kwargs` are those of its input."""
+    x = inputs = keras.Input(shape, **kwargs)
     for part in parts:
         x = part(x)
     return keras.Model(inputs, x)
@@ -436,7 +436,7 @@ def chained(shape, *parts, name=None):
 def mlp(features=6, width=8, classes=3, **lif):
     """Dense, LIF, Dense."""
     neurons = rsnn.layers.LIF(**lif)
-    return chained((features,), layers.Dense(width), neurons, layers.Dense(classes))
+    return chain(layers.Dense(width), neurons, layers.Dense(classes), shape=(features,))
 
 
 def spiking(network=None, timesteps=3, gradient="rate", **kwargs):

@@ -8,7 +8,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import chained, compiled, data, mlp, spiking, to_numpy
+from helpers import chain, compiled, data, mlp, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -26,8 +26,7 @@ CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def network():
-    return chained(
-        (6,),
+    return chain(
         layers.Dense(8, name="a"),
         layers.BatchNormalization(),
         rsnn.layers.LIF(name="first"),
@@ -248,7 +247,7 @@ def test_labels_that_do_not_fit_end_a_run_before_its_first_epoch(make):
     "callback", [FiringRate(X), AccuracyOverTime(X, Y), GradientAgreement(X, Y)]
 )
 def test_a_student_without_neurons_is_an_error_that_says_so(callback):
-    distiller = distiller_of(chained((6,), layers.Dense(3)))
+    distiller = distiller_of(chain(layers.Dense(3)))
     with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
         distiller.fit(X, Y, callbacks=[callback], verbose=0)
 

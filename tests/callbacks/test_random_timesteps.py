@@ -4,7 +4,7 @@ in the first epochs."""
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, chained, compiled, data, mlp, spiking, to_numpy
+from helpers import assert_close, chain, compiled, data, mlp, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -178,7 +178,7 @@ def test_after_an_error_of_another_callback_the_model_has_its_own_number():
 
 def test_the_student_of_a_distiller_is_trained_with_random_numbers():
     student, logits = spiking(), keras.distillation.LogitsDistillation()
-    teacher = chained((6,), layers.Dense(3))
+    teacher = chain(layers.Dense(3))
     distiller = compiled(rsnn.distillation.Distiller(teacher, student, logits))
     callback = RandomTimesteps(4, 6)
     _, drawn = trained(distiller, callback, epochs=1, observed=student)
@@ -214,7 +214,7 @@ def test_a_wrong_argument_is_an_error_that_names_it(make, arguments, kind, said)
 
 def network_of_six_steps():
     normalization = rsnn.layers.TemporalEffectiveBatchNormalization(6)
-    return chained((6,), normalization, rsnn.layers.LIF(), layers.Dense(3))
+    return chain(normalization, rsnn.layers.LIF(), layers.Dense(3))
 
 
 NUMBERS = RandomTimesteps(1, 8)

@@ -3,8 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from chains import chain
-from helpers import assert_close, data, loss_and_gradients, mlp, spiking, to_numpy
+from helpers import (
+    assert_close,
+    chain,
+    data,
+    loss_and_gradients,
+    mlp,
+    spiking,
+    to_numpy,
+)
 from keras import ops
 
 import keras_ratesnn as rsnn

@@ -4,10 +4,10 @@ import keras
 import naive_online
 import numpy as np
 import pytest
-from chains import chain
 from helpers import (
     BACKEND,
     assert_close,
+    chain,
     compiled,
     data,
     double_precision,

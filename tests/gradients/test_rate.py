@@ -4,9 +4,9 @@ local, nothing is computed twice."""
 import keras
 import numpy as np
 import pytest
-from chains import chain
 from helpers import (
     assert_close,
+    chain,
     data,
     gradient_of,
     loss_and_gradients,

@@ -4,8 +4,7 @@ contract."""
 
 import numpy as np
 import pytest
-from chains import chain
-from helpers import BACKEND, assert_close, compiled, data, spiking
+from helpers import BACKEND, assert_close, chain, compiled, data, spiking
 from keras import layers, ops
 
 from keras_ratesnn.layers import LIF, ParametricLIF

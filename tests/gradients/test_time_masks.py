@@ -8,10 +8,10 @@ where masks come from.
 import keras
 import numpy as np
 import pytest
-from chains import chain
 from helpers import (
     BACKEND,
     assert_same,
+    chain,
     compiled,
     saved_and_loaded,
     spiking,

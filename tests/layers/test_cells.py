@@ -6,8 +6,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from chains import chain
-from helpers import dyadic, naive_lif, spiking, to_numpy
+from helpers import chain, dyadic, naive_lif, spiking, to_numpy
 from keras import ops
 
 import keras_ratesnn as rsnn

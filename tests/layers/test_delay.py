@@ -3,8 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from chains import chain
-from helpers import compiled, saved_and_loaded, spiking, to_numpy
+from helpers import chain, compiled, saved_and_loaded, spiking, to_numpy
 from keras import layers
 from next_cases import NextCase
 

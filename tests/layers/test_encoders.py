@@ -3,8 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from chains import chain
-from helpers import data, gradient_of, spiking, to_numpy
+from helpers import chain, data, gradient_of, spiking, to_numpy
 from keras import ops
 
 from keras_ratesnn.layers import IF, BernoulliEncoder, LatencyEncoder

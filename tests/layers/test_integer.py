@@ -5,8 +5,7 @@ import keras
 import numpy as np
 import pytest
 import reference_networks
-from chains import chain
-from helpers import data, gradient_of, spiking, to_numpy
+from helpers import chain, data, gradient_of, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from chains import chain
 from helpers import (
+    chain,
     data,
     double_precision,
     gradient_of,

@@ -4,9 +4,9 @@ do."""
 import keras
 import numpy as np
 import pytest
-from chains import chain
 from helpers import (
     assert_same,
+    chain,
     loss_and_gradients,
     saved_and_loaded,
     spiking,

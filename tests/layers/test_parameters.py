@@ -4,8 +4,7 @@ fixed or learned."""
 import keras
 import numpy as np
 import pytest
-from chains import chain
-from helpers import response, spiking
+from helpers import chain, response, spiking
 from keras import layers
 
 import keras_ratesnn as rsnn

@@ -4,8 +4,7 @@ sample, and for its rate. Subclasses of layers of Keras are run."""
 import keras
 import numpy as np
 import pytest
-from chains import chain
-from helpers import data, spiking, to_numpy
+from helpers import chain, data, spiking, to_numpy
 from keras import layers, ops
 
 from keras_ratesnn.layers import IF, LIF

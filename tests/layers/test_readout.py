@@ -4,9 +4,9 @@ follows runs once. Membranes are compared in test_other_libraries.py."""
 import keras
 import numpy as np
 import pytest
-from chains import chain
 from helpers import (
     BACKEND,
+    chain,
     data,
     double_precision,
     loss_and_gradients,

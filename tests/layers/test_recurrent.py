@@ -4,8 +4,7 @@ reference cases, one sweep by hand, gaps, errors."""
 import keras
 import numpy as np
 import pytest
-from chains import chain
-from helpers import loss_and_gradients, spiking, to_numpy
+from helpers import chain, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 from next_cases import NextCase
 

@@ -7,8 +7,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from chains import chain
-from helpers import BACKEND, assert_close, compiled, spiking, to_numpy
+from helpers import BACKEND, assert_close, chain, compiled, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -136,7 +135,7 @@ def test_a_variable_is_no_weight_and_a_file_has_its_value(tmp_path):
     assert len(model.get_weights()) == len(fixed.get_weights())
     held.assign(2.0)
     loaded = helpers.saved_and_loaded(model)
-    assert loaded.network.layers[1].surrogate.alpha == 2.0
+    assert loaded.network.layers[2].surrogate.alpha == 2.0
     file = tmp_path / "m.weights.h5"
     model.save_weights(file)
     fixed.load_weights(file)

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from chains import chain
 from helpers import (
     assert_close,
+    chain,
     double_precision,
     spiking,
     to_numpy,

@@ -4,8 +4,7 @@ and what looks ahead."""
 import keras
 import numpy as np
 import pytest
-from chains import chain
-from helpers import assert_same, loss_and_gradients, spiking, to_numpy
+from helpers import assert_same, chain, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn

@@ -6,10 +6,10 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from chains import chain
 from helpers import (
     BACKEND,
     assert_close,
+    chain,
     compiled,
     data,
     loss_and_gradients,

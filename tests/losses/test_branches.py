@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from helpers import called_before, chained, data, saved_and_loaded, spiking, to_numpy
+from helpers import called_before, chain, data, saved_and_loaded, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -17,8 +17,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
 def network():
-    return chained(
-        (8, 8, 2),
+    return chain(
         layers.Conv2D(4, 3, padding="same", use_bias=False),
         layers.BatchNormalization(),
         rsnn.layers.LIF(threshold=0.3, name="early"),
@@ -26,6 +25,7 @@ def network():
         rsnn.layers.LIF(threshold=0.2, name="late"),
         layers.GlobalAveragePooling2D(name="pooled"),
         layers.Dense(3),
+        shape=(8, 8, 2),
     )
 
 
@@ -60,7 +60,7 @@ def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode):
 def test_branches_leave_padding_out():
     neurons = rsnn.layers.LIF(threshold=0.3, name="neurons")
     parts = layers.Dense(6), neurons, layers.Dense(3)
-    model = spiking(chained((4,), *parts), 2, mask_value=-9.0)
+    model = spiking(chain(*parts, shape=(4,)), 2, mask_value=-9.0)
     branched = add_branches(model, ["neurons"])
     frames, _ = data(3, (2, 4))
     expected = to_numpy(branched(frames))
@@ -78,7 +78,7 @@ def test_branches_shrink_images_of_which_open_sides_count_as_long(sides, blocks)
     neurons = rsnn.layers.LIF(name="images")
     images = layers.Conv2D(4, 3, padding="same"), neurons
     pooled = layers.GlobalAveragePooling2D(), layers.Dense(3)
-    model = spiking(chained((*sides, 2), *images, *pooled))
+    model = spiking(chain(*images, *pooled, shape=(*sides, 2)))
     branched = add_branches(model, ["images"])
     names = " ".join(layer.name for layer in branched.network.layers)
     assert len(re.findall("branch_images_block[0-9]_add", names)) == blocks
@@ -89,7 +89,7 @@ def test_branches_shrink_images_of_which_open_sides_count_as_long(sides, blocks)
 
 def test_branches_take_sequences():
     rows = rsnn.layers.IF(name="rows")
-    model = spiking(chained((32, 32), rows, layers.Flatten(), layers.Dense(3)))
+    model = spiking(chain(rows, layers.Flatten(), layers.Dense(3), shape=(32, 32)))
     branched = add_branches(model, ["rows"])
     names = [layer.name for layer in branched.network.layers]
     assert not any("rows_block" in name for name in names)

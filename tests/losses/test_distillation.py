@@ -6,7 +6,7 @@ import pytest
 from helpers import (
     assert_close,
     called_before,
-    chained,
+    chain,
     data,
     saved_and_loaded,
     spiking,
@@ -27,13 +27,13 @@ CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 def ordinary():
     features = layers.Dense(8, activation="relu", name="features")
-    return chained((6,), layers.Dense(8), features, layers.Dense(3))
+    return chain(layers.Dense(8), features, layers.Dense(3))
 
 
 def student(neurons=None, **settings):
     neurons = neurons or rsnn.layers.LIF(threshold=0.3, name="spikes")
     first = [layers.Dense(8), rsnn.layers.LIF(), layers.Dense(8)]
-    return spiking(chained((6,), *first, neurons, layers.Dense(3)), **settings)
+    return spiking(chain(*first, neurons, layers.Dense(3)), **settings)
 
 
 def compiled(distiller):
@@ -163,7 +163,7 @@ def test_features_are_those_of_the_call_in_this_network(how):
 @pytest.mark.parametrize("side", ["teacher", "student"])
 def test_the_error_for_a_layer_that_is_called_twice_names_it(side):
     neurons = rsnn.layers.LIF(name="twice")
-    twice = spiking(chained((6,), neurons, neurons, layers.Dense(3)))
+    twice = spiking(chain(neurons, neurons, layers.Dense(3)))
     models = {"teacher": student(), "student": student(), side: twice}
     names = ["twice", "spikes"] if side == "teacher" else ["spikes", "twice"]
     said = f"`{side}_layer_name` must name .* calls once.*'twice', which it calls 2 "
@@ -190,14 +190,14 @@ def test_a_student_that_would_train_layers_of_its_frozen_teacher_is_an_error():
     assert teacher.trainable_variables
     backbone = keras.Model(teacher.inputs, teacher.get_layer("spikes").output)
     backbone.trainable = False
-    Distiller(teacher, spiking(chained((6,), backbone, layers.Dense(3))), LOGITS)
+    Distiller(teacher, spiking(chain(backbone, layers.Dense(3))), LOGITS)
 
 
 def test_a_file_that_cannot_be_loaded_because_models_share_layers_is_warned_of(
     tmp_path,
 ):
     backbone = keras.Sequential([keras.Input((6,)), layers.Dense(4, trainable=False)])
-    models = [chained((6,), backbone, layers.Dense(3)) for _ in range(2)]
+    models = [chain(backbone, layers.Dense(3)) for _ in range(2)]
     distiller = compiled(Distiller(*models, LOGITS))
     distiller.fit(X, Y, verbose=0)
     said = "load_model will not load this file: nested models share sequential"
@@ -236,10 +236,10 @@ def test_outputs_of_all_steps_are_compared_beside_features():
 
 def test_an_ordinary_model_of_sequences_teaches_a_network_of_one_frame_and_learns():
     def model_of_sequences(*shape):
-        return chained(shape, layers.Flatten(), layers.Dense(3))
+        return chain(layers.Flatten(), layers.Dense(3), shape=shape)
 
     teacher, x = model_of_sequences(3, 6), np.ones((4, 3, 6), "float32")
-    model = spiking(chained((6,), rsnn.layers.LIF(), layers.Dense(3)))
+    model = spiking(chain(rsnn.layers.LIF(), layers.Dense(3)))
     distiller = Distiller(teacher, model, LOGITS, student_loss_weight=0.0)
     distiller.compile("sgd", "mse")
     # Currents of 1 make a spike in every step.

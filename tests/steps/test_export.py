@@ -12,7 +12,7 @@ from drawn_networks import T as DRAWN_T
 from exported import SUFFIXES, function_of, loaded, outputs_of
 from helpers import (
     BACKEND,
-    chained,
+    chain,
     compiled,
     data,
     saved_and_loaded,
@@ -60,8 +60,7 @@ def every_neuron():
 
 
 def dense():
-    return chained(
-        (6,),
+    return chain(
         layers.Dense(8),
         layers.BatchNormalization(),
         rsnn.layers.LIF(threshold=0.4),
@@ -95,14 +94,14 @@ def with_step_factors():
     """A network whose normalisation has another factor at each time step."""
     normalization = rsnn.layers.TemporalEffectiveBatchNormalization(T)
     parts = layers.Dense(8), normalization, rsnn.layers.LIF(threshold=0.3)
-    network = chained((6,), *parts, layers.Dense(3), name="frame")
+    network = chain(*parts, layers.Dense(3), name="frame")
     normalization.step_factors.assign([1.0, -0.5, 2.0, 0.7])
     return network
 
 
 def noisy():
     encoder = rsnn.layers.BernoulliEncoder(seed=0)
-    return spiking(chained((6,), encoder, rsnn.layers.IF(), layers.Dense(3)), T)
+    return spiking(chain(encoder, rsnn.layers.IF(), layers.Dense(3)), T)
 
 
 def export(model, folder, format, **kwargs):
@@ -239,7 +238,7 @@ PADDED = [(LAST, np.nan), (LAST, np.inf), *(("openvino", -9.0),) * (BACKEND != "
 def test_padding_is_left_out_in_an_exported_graph(format, value, tmp_path):
     """In images, and if it is no number."""
     images = layers.Conv2D(4, 2), rsnn.layers.LIF(threshold=0.3), layers.Flatten()
-    network = chained((2, 2, 3), *images, layers.Dense(3))
+    network = chain(*images, layers.Dense(3), shape=(2, 2, 3))
     model, (x, _) = spiking(network, T, mask_value=value), data(4, (T, 2, 2, 3))
     x[0, 2:] = x[1, :1] = value
     check_file(model, x, tmp_path, format, **signature_of(x, name="frames"))
@@ -247,7 +246,7 @@ def test_padding_is_left_out_in_an_exported_graph(format, value, tmp_path):
 
 @on_pytorch
 def test_a_model_around_a_model_becomes_a_program_of_pytorch(tmp_path):
-    outer = chained((6,), spiking(dense(), T), layers.Dense(2))
+    outer = chain(spiking(dense(), T), layers.Dense(2))
     check_file(outer, data(5)[0], tmp_path, "torch", (1,))
 
 
@@ -332,7 +331,7 @@ def test_an_exported_step_counts_the_steps_where_a_layer_depends_on_them(
 
 def masked_neurons():
     neurons = rsnn.layers.MaskedPSN(T, order=2, threshold=0.1)
-    return chained((6,), neurons, name="frame")
+    return chain(neurons, name="frame")
 
 
 @pytest.mark.parametrize(
@@ -349,13 +348,13 @@ def test_layers_with_a_factor_for_each_step_are_exported_step_by_step(
 
 
 def test_convolutions_over_three_axes_are_exported(tmp_path):
-    network = chained(
-        (5, 3, 4, 2),
+    network = chain(
         layers.Conv3D(3, 2, padding="same"),
         rsnn.layers.LIF(),
         layers.MaxPooling3D(2),
         layers.Conv3DTranspose(2, 2, strides=2),
         layers.GlobalAveragePooling3D(),
+        shape=(5, 3, 4, 2),
     )
     model, (x, _) = spiking(network, T), data(5, (5, 3, 4, 2))
     outputs = outputs_of(export(model, tmp_path, FIRST), FIRST, x)
@@ -380,7 +379,7 @@ def test_names_that_a_format_refuses_become_names_like_them(format, tmp_path):
 def test_half_precision_is_exported(policy, tmp_path):
     keras.config.set_dtype_policy(policy)
     neurons = rsnn.layers.ParametricLIF(threshold=0.4, learn_threshold=True)
-    model = spiking(chained((6,), layers.Dense(8), neurons, layers.Dense(3)), T)
+    model = spiking(chain(layers.Dense(8), neurons, layers.Dense(3)), T)
     x = data(5)[0].astype(model.network.inputs[0].dtype)
     outputs = outputs_of(export(model, tmp_path, FIRST), FIRST, x)
     assert str(outputs.dtype) == "float16"
@@ -453,7 +452,7 @@ def test_a_dtype_that_runtimes_do_not_have_is_an_error(tmp_path):
 
 
 def test_a_step_of_unknown_shape_and_other_mistakes_are_errors(tmp_path):
-    network = chained((None, 4), rsnn.layers.IF(), layers.GlobalAveragePooling1D())
+    network = chain(rsnn.layers.IF(), layers.GlobalAveragePooling1D(), shape=(None, 4))
     message = r"must know the shape of its inputs.* of shape \(None, None, 4\)"
     with pytest.raises(ValueError, match=message):
         rsnn.export_step(spiking(network, T), tmp_path / "step", FIRST)

@@ -4,7 +4,7 @@ what is computed."""
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, chained, compiled, data, spiking
+from helpers import BACKEND, chain, compiled, data, spiking
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -16,8 +16,7 @@ T = 4
 def classifier(*end, middle=(), **settings):
     """A model whose samples are sure after different numbers of steps, with the same
     weights on all backends."""
-    network = chained(
-        (6,),
+    network = chain(
         layers.Dense(8),
         layers.BatchNormalization(),
         rsnn.layers.LIF(decay=0.5, threshold=0.4),
@@ -120,7 +119,7 @@ class Counted(layers.Layer):
 def test_few_sizes_are_compiled_and_what_is_static_runs_once_a_batch():
     static, dynamic = [], []
     network = classifier(middle=[Counted(dynamic)]).network
-    model = spiking(chained((6,), Counted(static), network), T)
+    model = spiking(chain(Counted(static), network), T)
     x, _ = data(45)
     first = rsnn.predict_until_sure(model, x, 0.6, batch_size=12)
     # Batches of 12, 12, 12 and 9, which has the size of 12, too. Those of fewer rows
@@ -151,7 +150,7 @@ def test_weights_may_change_between_calls_and_layers_draw_numbers():
     small.quantize("int8")
     check(small, x, 0.6, different=1)
     parts = rsnn.layers.BernoulliEncoder(), layers.Dense(8), rsnn.layers.LIF()
-    model = spiking(chained((6,), *parts, layers.Dense(3)), T)
+    model = spiking(chain(*parts, layers.Dense(3)), T)
     shared = np.full((8, 6), 0.5)
     first, second = (rsnn.predict_until_sure(model, shared, 1.0)[0] for _ in range(2))
     assert not np.allclose(first, second)
@@ -219,14 +218,14 @@ def test_a_wrong_argument_is_an_error_that_names_it(x, options, error, said):
 )
 def test_what_cannot_stop_early_is_an_error_that_says_why(parts, said):
     hidden = layers.Dense(8, name="hidden"), rsnn.layers.LIF()
-    network = chained((6,), *hidden, *parts)
+    network = chain(*hidden, *parts)
     with pytest.raises(ValueError, match=said):
         rsnn.predict_until_sure(spiking(network, T), X)
 
 
 def test_integers_stop_early_before_they_are_unrolled():
     parts = layers.Dense(8), rsnn.layers.ILIF(levels=2), layers.Dense(3)
-    integers = spiking(chained((6,), *parts), T)
+    integers = spiking(chain(*parts), T)
     check(integers, X, 0.6, different=1)
     with pytest.raises(ValueError, match="Use the model that was unrolled"):
         rsnn.predict_until_sure(rsnn.unroll(integers), X)

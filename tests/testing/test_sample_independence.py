@@ -4,7 +4,7 @@ samples and calls are found and named."""
 import keras
 import numpy as np
 import pytest
-from helpers import chained
+from helpers import chain
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -160,7 +160,7 @@ STATEFUL = [
             "^Layer 'inner'",
         ),
         (
-            lambda: chained((6,), layers.Dense(8), lambda x: ops.cumsum(x, axis=0)),
+            lambda: chain(layers.Dense(8), lambda x: ops.cumsum(x, axis=0)),
             VECTORS,
             "^Layer 'cumsum'",
         ),
@@ -227,7 +227,7 @@ class AtThreshold(OwnLayer):
 
 def test_rounding_that_makes_a_neuron_spike_is_no_leak():
     def model(error):
-        return chained((6,), OfBatchSize(error, name="rounding"), AtThreshold())
+        return chain(OfBatchSize(error, name="rounding"), AtThreshold())
 
     check_sample_independence(model(1e-6), VECTORS)
     sample = VECTORS[VECTORS.min(axis=1).argmin()][None]
