@@ -31,7 +31,7 @@ def assert_refused(use, error, *fragments):
     return message
 
 
-@pytest.mark.parametrize("value", [0, 4.0, True, "4", None])
+@pytest.mark.parametrize("value", [0, 4.0, True])
 def test_timesteps_are_a_positive_integer(value):
     model = spiking()
     is_number = type(value) is int
@@ -41,26 +41,7 @@ def test_timesteps_are_a_positive_integer(value):
     assert_refused(lambda: spiking(timesteps=value), error, *fragments)
     assert_refused(lambda: setattr(model, "timesteps", value), error, *fragments)
     assert model.timesteps == 3
-
-
-WRONG_NUMBERS = {
-    "decay": ((1.0, -0.1, math.nan), ("< 1", "decay = 1 − 1/τ")),
-    "threshold": ((0, math.nan, math.inf), ("> 0",)),
-    "v_reset": ((math.nan, math.inf), ("finite",)),
-}
-
-WRONG_KINDS = {
-    "decay": ("0.2", True, None, 0.2j),
-    "threshold": ("1", True, None),
-    "v_reset": ("0", False, None),
-}
-
-
-def assert_names_the_argument(argument, value, error, *fragments):
-    arguments = {argument: value}
-    use = functools.partial(LIF, **arguments)
-    start = f"`{argument}` must be "
-    assert_refused(use, error, start, f"{argument}={value!r}", *fragments)
+    assert type(spiking(timesteps=np.int64(4)).timesteps) is int
 
 
 @pytest.mark.skipif(
@@ -77,10 +58,6 @@ def test_wrong_shapes_are_value_errors_in_a_function_of_tensorflow_too():
     )
 
 
-def test_timesteps_may_be_a_numpy_integer():
-    assert type(spiking(timesteps=np.int64(4)).timesteps) is int
-
-
 def test_a_setting_that_is_refused_stays():
     model = spiking()
     for name in ("gradient", "step_mode"):
@@ -90,18 +67,6 @@ def test_a_setting_that_is_refused_stays():
             functools.partial(setattr, model, name, "x"), ValueError, message
         )
         assert getattr(model, name) is before
-
-
-def test_errors_name_the_wrong_argument_of_a_neuron():
-    for argument, (values, fragments) in WRONG_NUMBERS.items():
-        for value in values:
-            assert_names_the_argument(argument, value, ValueError, *fragments)
-    for argument, values in WRONG_KINDS.items():
-        for value in values:
-            assert_names_the_argument(argument, value, TypeError, "a real number")
-    for argument in ("detach_reset", "decay_input", "reset_delay"):
-        for value in (1, "no", None):
-            assert_names_the_argument(argument, value, TypeError, "True or False")
 
 
 @pytest.mark.parametrize("make", [LIF, LIFCell])
@@ -115,8 +80,36 @@ def test_a_reset_value_that_a_soft_reset_would_ignore_is_refused_or_dropped(make
     assert (soft.reset, soft.v_reset) == ("soft", 0.0)
 
 
-def assert_translated(make, owner, name, value, advice):
+OTHER_NAMES = [
+    (
+        LIF,
+        "tau",
+        2.0,
+        "here decay=0.5. If the input is scaled by 1/τ, too, as in SpikingJelly unless "
+        "decay_input=False",
+    ),
+    (LIF, "tau_mem", 10.0, "here decay=0.9"),
+    (LIF, "init_tau", 2, "ParametricLIF(decay=...)"),
+    (rsnn.layers.ILIF, "beta", 0.9, "decay=0.9"),
+    (LIF, "alpha", 2.0, "surrogates.ATan(alpha=2.0)"),
+    (LIF, "v_threshold", 1.0, "threshold=1.0"),
+    (LIF, "reset_mechanism", "subtract", 'reset="soft"'),
+    (LIF, "backend", "cupy", "KERAS_BACKEND"),
+    (LIF, "num_steps", 4, "SpikingModel(network, timesteps=4)"),
+    (LIF, "return_membrane", True, "analysis.observed(model, membranes=[name])"),
+    (LIF, "init_hidden", True, "Leave the argument out"),
+    (LIF, "units", 32, "keras.layers.Dense(32)"),
+    (spiking, "T", 4, "timesteps=4"),
+    (spiking, "return_membrane", True, "analysis.observed"),
+    (spiking, "method", "bptt", 'gradient="rate"'),
+    (spiking, "stepmode", "single", 'step_mode="multi"'),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "value", "advice"), OTHER_NAMES)
+def test_names_of_other_libraries_are_translated(make, name, value, advice):
     """As an argument, and as an attribute."""
+    owner = "SpikingModel" if make is spiking else make.__name__
     use = functools.partial(make, **{name: value})
     received = f"{name}={value!r}"
     message = assert_refused(use, TypeError, received, advice)
@@ -124,54 +117,6 @@ def assert_translated(make, owner, name, value, advice):
     use = functools.partial(setattr, make(), name, value)
     message = assert_refused(use, AttributeError, received, advice)
     assert message.startswith(f"{owner} has no attribute `{name}`")
-
-
-@pytest.mark.parametrize("make", [LIF, rsnn.layers.ILIF])
-def test_names_of_other_libraries_are_translated(make):
-    for name, (value, advice) in OTHER_NAMES.items():
-        assert_translated(make, make.__name__, name, value, advice)
-
-
-OTHER_NAMES_OF_MODELS = {
-    "num_steps": (4, "timesteps=4"),
-    "T": (4, "timesteps=4"),
-    "return_membrane": (True, "analysis.observed"),
-    "method": ("bptt", 'gradient="rate"'),
-    "stepmode": ("single", 'step_mode="multi"'),
-}
-
-
-def test_names_of_models_of_other_libraries_are_translated():
-    for name, (value, advice) in OTHER_NAMES_OF_MODELS.items():
-        assert_translated(spiking, "SpikingModel", name, value, advice)
-
-
-OTHER_NAMES = {
-    "tau": (
-        2.0,
-        "here decay=0.5. If the input is scaled by 1/τ, too, as in SpikingJelly unless "
-        "decay_input=False",
-    ),
-    "tau_mem": (10.0, "here decay=0.9"),
-    "init_tau": (2, "ParametricLIF(decay=...)"),
-    "beta": (0.9, "decay=0.9"),
-    "alpha": (2.0, "surrogates.ATan(alpha=2.0)"),
-    "v_threshold": (1.0, "threshold=1.0"),
-    "reset_mechanism": ("subtract", 'reset="soft"'),
-    "surrogate_function": ("ATan()", 'surrogate="atan"'),
-    "learn_beta": (True, "ParametricLIF(decay=...)"),
-    "step_mode": ("m", 'SpikingModel(network, timesteps, step_mode="multi")'),
-    "backend": ("cupy", "KERAS_BACKEND"),
-    "num_steps": (4, "SpikingModel(network, timesteps=4)"),
-    "return_membrane": (True, "analysis.observed(model, membranes=[name])"),
-    "store_v_seq": (True, "analysis.observed(model, membranes=[name])"),
-    "return_sequences": (
-        True,
-        "SpikingModel(network, timesteps, return_sequences=True)",
-    ),
-    "init_hidden": (True, "Leave the argument out"),
-    "units": (32, "keras.layers.Dense(32)"),
-}
 
 
 def test_layers_and_models_may_have_attributes_of_their_own():
@@ -194,13 +139,8 @@ FIXED = {
     "decay": 0.5,
     "threshold": 0.5,
     "reset": "hard",
-    "v_reset": 0.1,
-    "detach_reset": False,
     "surrogate": "atan",
     "learn_threshold": True,
-    "initial_membrane": 0.5,
-    "decay_input": True,
-    "reset_delay": True,
 }
 
 
@@ -254,8 +194,6 @@ OWN_CALL = [
     "into layers of the network",
 ]
 
-UNSTABLE = [TypeError, "threshold_stabilizer=True", "LIF(threshold_stabilizer=True)"]
-
 CELL_AS_LAYER = [
     ValueError,
     "cannot be a layer of a network",
@@ -278,14 +216,10 @@ UNKNOWN_MODE = ["`step_mode` must be one of", "'multi'"]
 
 def renormalized():
     norm = keras.layers.BatchNormalization(renorm=True, name="norm")
-    return keras.Sequential([keras.Input((6,)), LIF(), norm, LIF()])
+    return helpers.chain(LIF(), norm, LIF())
 
 
 UNKNOWN_RESET = [ValueError, "`reset` must be one of 'soft', 'hard'"]
-
-NO_NUMBERS = "must be a tensor or an array of numbers. Received:"
-
-TIME_CONSTANT = [TypeError, "decay = 1 − 1/τ."]
 
 
 def functional(make):
@@ -302,8 +236,7 @@ def with_optional_input():
 
 
 def image_without_channels():
-    layers = [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), LIF()]
-    network = keras.Sequential([*layers, keras.layers.Flatten()])
+    network = helpers.chain(keras.layers.Conv2D(2, 3), LIF(), shape=(4, 4, 1))
     spiking(network)(np.zeros((10, 4, 4), "float32"))
 
 
@@ -323,22 +256,10 @@ REFUSED = [
         "add the parentheses",
     ),
     (
-        lambda: spiking(gradient=rsnn.surrogates.ATan()),
-        TypeError,
-        *UNKNOWN_GRADIENT,
-        "gradient=ATan",
-    ),
-    (
         lambda: spiking(step_mode="multiple"),
         ValueError,
         *UNKNOWN_MODE,
         "step_mode='multiple'",
-    ),
-    (
-        lambda: spiking(return_sequences="yes"),
-        TypeError,
-        "`return_sequences` must be True or False",
-        "return_sequences='yes'",
     ),
     (
         lambda: setattr(spiking(), "network", mlp()),
@@ -361,9 +282,7 @@ REFUSED = [
     # What runs a network by itself.
     (lambda: doubling().step(ZEROS), *OWN_CALL),
     (lambda: analysis.firing_rates(doubling(), ZEROS), *OWN_CALL),
-    (lambda: analysis.observed(doubling()), *OWN_CALL),
     (lambda: rsnn.predict_until_sure(doubling(), ZEROS, confidence=0.9), *OWN_CALL),
-    (lambda: rsnn.integer(doubling()), *OWN_CALL),
     # Neurons.
     (
         lambda: LIF(threshold_stabilizer=True, reset_delay=True),
@@ -371,16 +290,17 @@ REFUSED = [
         "`threshold_stabilizer=True`",
         "Received: reset_delay=True, too",
     ),
-    (lambda: rsnn.layers.IF(threshold_stabilizer=True), *UNSTABLE, "IF"),
-    (lambda: rsnn.layers.ALIF(threshold_stabilizer=True), *UNSTABLE, "ALIF"),
-    (lambda: LIFCell(threshold_stabilizer=True), *UNSTABLE, "LIFCell"),
+    (
+        lambda: rsnn.layers.IF(threshold_stabilizer=True),
+        TypeError,
+        "LIF(threshold_stabilizer=True)",
+    ),
     (
         lambda: LIF(threshold=0.5, reset="hard", v_reset=0.5),
         ValueError,
         "`v_reset` must be < 0.5. Received: v_reset=0.5",
     ),
     (lambda: LIF(v_reset=None), TypeError, 'reset="soft"'),
-    (lambda: LIF(surrogate="relu"), ValueError, "one of 'sigmoid'", "'atan'"),
     (
         lambda: LIF(surrogate=rsnn.surrogates.ATan),
         TypeError,
@@ -390,8 +310,7 @@ REFUSED = [
     (lambda: LIF(reset="zero"), *UNKNOWN_RESET, "reset='zero'", "hard"),
     (lambda: LIF(reset="subtract"), *UNKNOWN_RESET, "reset='subtract'", "soft"),
     (lambda: LIF(reset="none"), *UNKNOWN_RESET, "reset='none'", "LeakyReadout"),
-    (lambda: LIF(tau=0), *TIME_CONSTANT, "tau=0"),
-    (lambda: LIF(tau="2"), *TIME_CONSTANT, "tau='2'"),
+    (lambda: LIF(tau=0), TypeError, "decay = 1 − 1/τ.", "tau=0"),
     (
         lambda: keras.Sequential([keras.Input((6,)), LIFCell(name="mine")]),
         *CELL_AS_LAYER,
@@ -404,32 +323,15 @@ REFUSED = [
         "LSTMCell",
         "LIFCell()",
     ),
-    (lambda: LIFCell(tau=2.0), TypeError, "LIFCell has no argument `tau`", "decay=0.5"),
     (
         lambda: setattr(rsnn.layers.LeakyReadout(), "beta", 0.9),
         AttributeError,
         "LeakyReadout has no attribute `beta`",
         "decay=0.9",
     ),
-    (
-        lambda: analysis.raster(spiking(), ZEROS, "lif").plot("first"),
-        TypeError,
-        "`sample` must be ",
-    ),
-    (
-        lambda: rsnn.events.event_frames(ZEROS, 2, "time", (8, 8), (4, 4)),
-        TypeError,
-        "`events` must be ",
-    ),
-    (
-        lambda: rsnn.distillation.Distiller(spiking(), None, []),
-        TypeError,
-        "`student` must be ",
-    ),
     # Networks.
     (lambda: spiking(Subclassed()), *NO_NETWORK, "Subclassed"),
     (lambda: spiking(LIF()), *NO_NETWORK, "LIF"),
-    (lambda: rsnn.SpikingModel(None, 3), *NO_NETWORK, "NoneType"),
     (
         lambda: spiking(keras.Sequential([keras.layers.Dense(3), LIF()], name="mine")),
         ValueError,
@@ -477,16 +379,6 @@ REFUSED = [
     ),
     # Arguments of functions.
     (
-        lambda: callbacks.FiringRate(ZEROS, log_dir=5),
-        TypeError,
-        "`log_dir` must be a string or a path",
-    ),
-    (
-        lambda: rsnn.events.event_frames(RECORDING, 2, "time", (10**400, 4), (4, 4)),
-        ValueError,
-        "`sensor_shape[0]` must be an integer of 64 bits",
-    ),
-    (
         lambda: rsnn.events.write_aedat("recording.aedat", None),
         TypeError,
         "`events` must be an Events. Received: events=None",
@@ -500,22 +392,12 @@ REFUSED = [
     (
         lambda: rsnn.metrics.AnytimeAccuracy(2).update_state(None, OUTPUTS),
         TypeError,
-        f"`y_true` {NO_NUMBERS} y_true=None",
-    ),
-    (
-        lambda: rsnn.losses.TET("mse")(LABELS, None),
-        TypeError,
-        f"`y_pred` {NO_NUMBERS} y_pred=None",
+        "`y_true` must be a tensor or an array of numbers. Received: y_true=None",
     ),
     (
         lambda: rsnn.metrics.HeadAccuracy(2).update_state(LABELS, OUTPUTS),
         ValueError,
         "have the head=2. Received: shape (10, 2, 3)",
-    ),
-    (
-        lambda: rsnn.metrics.HeadAccuracy(-3).update_state(LABELS, OUTPUTS),
-        ValueError,
-        "have the head=-3. Received: shape (10, 2, 3)",
     ),
 ]
 
@@ -535,9 +417,7 @@ def test_what_is_refused_has_one_message_that_says_what_to_do(case):
             "Recurrent(LIF(decay=beta, reset_delay=True), keras.layers.Dense(units))",
         ),
         ("LIFNode", 'reset="hard"'),
-        ("PoissonEncoder", "BernoulliEncoder"),
         ("lif", "Use LIF."),
-        ("Dense", "keras.layers.Dense"),
         ("Unknown", "has no attribute 'Unknown'."),
     ],
 )
@@ -572,16 +452,6 @@ class Block(keras.layers.Layer):
         return inputs
 
 
-class RecurrentCell(Block):
-    """A cell of a Keras RNN with a neuron inside."""
-
-    state_size = 4
-
-    def call(self, inputs, states):
-        outputs = self.inside(inputs)
-        return outputs, [outputs]
-
-
 def inner():
     return LIF(name="inner")
 
@@ -592,12 +462,9 @@ def nested(layer):
 
 HIDING = {
     "attribute": lambda: Block(inner()),
-    "container": lambda: Block({"a": [inner()]}),
     "cell": lambda: Block(inner().cell),
     "subclassed model": Subclassed,
     "TimeDistributed": lambda: keras.layers.TimeDistributed(inner()),
-    "RNN": lambda: keras.layers.RNN(RecurrentCell(inner()), return_sequences=True),
-    "activation": lambda: keras.layers.Dense(4, activation=inner()),
     "custom layer in a nested model": lambda: nested(Block(inner())),
     "another SpikingModel": lambda: spiking(nested(inner()), name="outer"),
 }
@@ -632,14 +499,12 @@ def test_a_hidden_neuron_is_found_and_named(name):
 USES = {
     "call": lambda model, x, y: model(x),
     "predict": lambda model, x, y: model.predict(x, verbose=0),
-    "predict_on_batch": lambda model, x, y: model.predict_on_batch(x),
     "evaluate": lambda model, x, y: model.evaluate(x, y, verbose=0),
-    "test_on_batch": lambda model, x, y: model.test_on_batch(x, y),
     "fit": lambda model, x, y: model.fit(x, y, verbose=0),
     "train_on_batch": lambda model, x, y: model.train_on_batch(x, y),
 }
 
-WRONG_SHAPES = [(10, 5), (10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)]
+WRONG_SHAPES = [(10, 5), (10, 4, 6), (10, 3, 6, 1)]
 
 
 @pytest.mark.parametrize("use", USES)
@@ -703,7 +568,7 @@ def test_the_error_for_a_data_set_of_unknown_rank_says_to_set_its_shape():
     )
 
 
-@pytest.mark.parametrize("use", ["fit", "evaluate", "train_on_batch"])
+@pytest.mark.parametrize("use", ["fit", "evaluate"])
 def test_errors_of_a_custom_cell_are_raised_while_keras_builds_metrics(use):
     class Unfinished(rsnn.layers.NeuronCell):
         """A cell without a step."""
@@ -751,12 +616,11 @@ UNSORTED = [
 ]
 
 
-@pytest.mark.parametrize("use", ["call", "predict", "evaluate", "fit"])
+@pytest.mark.parametrize("use", ["call", "fit"])
 @pytest.mark.parametrize(
     ("structure", "inputs", "fragments"),
     [
         (list, [ZEROS], [*TWO, "Received: 1"]),
-        (list, [ZEROS] * 3, [*TWO, "Received: 3"]),
         (list, ZEROS, [*TWO, "Received: 1"]),
         (as_dict, MISNAMED, NAMES),
         (list, MISNAMED, NAMES),
@@ -778,43 +642,28 @@ def test_inputs_of_any_number_type_work():
     model = compiled(spiking(), keras.optimizers.SGD(0.0))
     expected = model.predict(x.astype("float32"), verbose=0)
     loss = model.train_on_batch(x.astype("float32"), LABELS)
-    for dtype in ("bool", "uint8", "int32", "int64", "float64"):
+    for dtype in ("bool", "int64", "float64"):
         outputs = model.predict(x.astype(dtype), verbose=0)
         np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
         found = model.train_on_batch(x.astype(dtype), LABELS)
         assert found == pytest.approx(loss, rel=1e-6)
 
 
-def in_fit(callback):
-    return lambda model, x: compiled(model).fit(
-        *helpers.data(), callbacks=[callback(x)], verbose=0
-    )
-
-
 TAKING_X = {
     "describe": lambda model, x: rsnn.describe(model, x, verbose=False),
     "energy": analysis.energy,
-    "firing_rates": analysis.firing_rates,
     "raster": lambda model, x: analysis.raster(model, x, "lif"),
-    "membranes": lambda model, x: analysis.membranes(model, x, "lif"),
-    "accuracy_over_time": lambda model, x: analysis.accuracy_over_time(
-        model, x, LABELS, verbose=0
-    ),
     "shuffle_in_time": lambda model, x: analysis.shuffle_in_time(
         model, x, LABELS, verbose=0
-    ),
-    "gradient_agreement": lambda model, x: analysis.gradient_agreement(
-        model, x, LABELS, loss="mse"
     ),
     "independence": lambda model, x: analysis.independence(
         model, x, LABELS, loss="mse"
     ),
-    "FiringRate": in_fit(callbacks.FiringRate),
-    "AccuracyOverTime": in_fit(lambda x: callbacks.AccuracyOverTime(x, LABELS)),
-    "GradientAgreement": in_fit(lambda x: callbacks.GradientAgreement(x, LABELS)),
+    "FiringRate": lambda model, x: compiled(model).fit(
+        *helpers.data(), callbacks=[callbacks.FiringRate(x)], verbose=0
+    ),
     "step": lambda model, x: model.step(x),
     "predict": lambda model, x: model.predict(x, verbose=0),
-    "predict_on_batch": lambda model, x: model.predict_on_batch(x),
     "fit": lambda model, x: compiled(model).fit(x, LABELS, verbose=0),
 }
 
@@ -825,7 +674,6 @@ WRONG_X = {
         r"must be arrays or tensors. Received: 5 of type int. Convert lists of numbers "
         r"with np.asarray",
     ),
-    "a scalar": (np.float32(1), "must be arrays or tensors. Received: .*float32"),
     "a list": (
         [[0.5] * 6],
         "must be arrays or tensors. Received: 0.5 of type float.*np.asarray",
@@ -840,21 +688,9 @@ WRONG_X = {
         ZEROS[:, :5],
         r"must have shape \(batch, 6\).* Received: .*shape \(10, 5\)",
     ),
-    "another rank": (
-        ZEROS[:, None, None],
-        r"must have shape \(batch, 6\).* Received: .*shape \(10, 1, 1, 6\)",
-    ),
     "complex": (
         ZEROS.astype("complex64"),
         "must hold real numbers. Received: an array of dtype complex64",
-    ),
-    "strings": (
-        ZEROS.astype("U"),
-        "must hold real numbers. Received: an array of dtype <U32",
-    ),
-    "objects": (
-        np.array([[None] * 6]),
-        "must hold real numbers. Received: an array of dtype object",
     ),
     "symbolic": (keras.KerasTensor((None, 6)), "a symbolic tensor|KerasTensor"),
 }
@@ -862,16 +698,7 @@ WRONG_X = {
 
 @pytest.mark.parametrize(("x", "message"), WRONG_X.values(), ids=WRONG_X.keys())
 def test_an_x_that_does_not_fit_is_an_error_wherever_it_is_taken(x, message):
-    model = spiking(
-        keras.Sequential(
-            [
-                keras.Input((6,)),
-                keras.layers.Dense(4),
-                LIF(name="lif"),
-                keras.layers.Dense(3),
-            ]
-        )
-    )
+    model = spiking(mlp(name="lif"))
     for use in TAKING_X.values():
         with pytest.raises(ValueError, match=message):
             use(model, x)
@@ -888,12 +715,7 @@ READERS = [
     lambda path: rsnn.import_nir(path, 4),
     lambda path: rsnn.export_nir(spiking(), path),
     lambda path: rsnn.events.write_aedat(path, RECORDING),
-    rsnn.events.read_aedat,
     rsnn.events.read_arrays,
-    rsnn.events.read_nmnist,
-    rsnn.events.read_aedat3,
-    rsnn.events.read_prophesee,
-    rsnn.events.read_boxes,
     rsnn.events.HeidelbergFile,
 ]
 
@@ -910,7 +732,7 @@ def test_a_path_that_is_none_or_empty_is_an_error_that_names_it(name, uses):
         message = assert_refused(lambda use=use: use(""), ValueError)
         start = f"`{name}` must be a path. Received: {name}='', an empty string"
         assert message.startswith(start)
-        for value in (None, 5, b"model", ["model"]):
+        for value in (None, b"model"):
             received = f"{name}={value!r} of type {type(value).__name__}"
             refused = functools.partial(use, value)
             message = assert_refused(refused, TypeError, received)
@@ -929,23 +751,17 @@ PLAIN = functools.cache(
 OPTIONS = {
     "gradient": lambda value: spiking(gradient=value),
     "reset": lambda value: LIF(reset=value),
-    "role": lambda value: rsnn.LayerKind(role=value),
     "split_by": lambda value: rsnn.events.event_frames(
         RECORDING, 2, value, (8, 8), (4, 4)
     ),
-    "verbose": lambda value: rsnn.fold_batch_normalization(PLAIN(), verbose=value),
     "layer": lambda value: analysis.raster(spiking(), ZEROS, value),
-    "data_format": lambda value: rsnn.import_nir("network.nir", 4, data_format=value),
-    "format": lambda value: rsnn.export_step(spiking(), "model", format=value),
     "name": rsnn.models.load_pretrained,
-    "labels": lambda value: rsnn.metrics.AnytimeAccuracy(2, labels=value),
-    "layer_names": lambda value: rsnn.models.add_branches(spiking(), value),
 }
 
 
 @pytest.mark.parametrize(
     "value",
-    [np.array(["soft", "multi"]), ops.ones((2,)), 0.5, "x", ["soft"], {}],
+    [np.array(["soft", "multi"]), ops.ones((2,)), "x", {}],
     ids=repr,
 )
 def test_a_choice_that_is_unknown_or_no_string_is_an_error_that_names_it(value):
@@ -971,23 +787,11 @@ def test_a_file_to_write_is_in_a_folder_that_exists_and_is_none(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def chip():
-    layers = [keras.Input((2,)), LIF(), keras.layers.Dense(3)]
-    model = rsnn.SpikingModel(keras.Sequential(layers), 2)
-    return rsnn.integer(model, verbose=False)
-
-
 @pytest.mark.runs_once
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda path: chip().save_integers(path),
-        lambda path: rsnn.export_c(chip(), path),
-        lambda path: rsnn.events.write_aedat(path, RECORDING),
-    ],
-    ids=["save_integers", "export_c", "write_aedat"],
-)
-def test_an_earlier_file_stays_whole_if_there_is_no_room_for_a_new_one(write, tmp_path):
+def test_an_earlier_file_stays_whole_if_there_is_no_room_for_a_new_one(tmp_path):
+    def write(path):
+        rsnn.events.write_aedat(path, RECORDING)
+
     path = tmp_path / "net"
     write(path)
     earlier, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -1005,10 +809,6 @@ def check_shapes(shapes):
     rsnn.testing.check_cell(LIFCell(), shapes)
 
 
-def add_branches(layer_names):
-    rsnn.models.add_branches(spiking(), layer_names)
-
-
 def describe(verbose):
     rsnn.describe(spiking(), ZEROS, verbose)
 
@@ -1017,62 +817,34 @@ def distiller(distillation_losses):
     return rsnn.distillation.Distiller(spiking(), spiking(), distillation_losses)
 
 
-RENORMALIZATION = rsnn.layers.OnlineRenormalization
-
-OVER_TIME = functools.partial(callbacks.AccuracyOverTime, ZEROS, LABELS)
+HARD = functools.partial(LIF, reset="hard")
 
 WRONG_ARGUMENTS = [
-    ("momentum", RENORMALIZATION, ValueError, [-0.1, 1.1, math.nan]),
-    ("momentum", RENORMALIZATION, TypeError, ["1"]),
-    ("affine", rsnn.LayerKind, TypeError, [1]),
-    ("normalization", rsnn.LayerKind, TypeError, [True]),
-    ("timesteps", OVER_TIME, ValueError, [0]),
-    ("threshold", OVER_TIME, TypeError, [None]),
-    ("verbose", describe, TypeError, ["print"]),
-    ("shapes", check_shapes, TypeError, [None, [], (5,), [None], [(2.0,)], np.ones(2)]),
-    ("shapes", check_shapes, ValueError, [[(0,)]]),
-    ("layer_names", add_branches, ValueError, [None, ["lif", "lif"], [None]]),
-    ("distillation_losses", distiller, TypeError, ["x", None]),
+    ("decay", [1.0, -0.1, math.nan, 1 - 1e-9], LIF, ValueError, ">= 0 and < 1"),
+    ("decay", ["0.2", True, None, 0.2j], LIF, TypeError, "a real number"),
+    ("threshold", [0, math.nan, math.inf], LIF, ValueError, "> 0"),
+    ("threshold", [1e-320], LIF, ValueError, "> 0 and finite in float32, too"),
+    ("threshold", [10**400, 10**5000], LIF, ValueError, "> 0 and finite. Received"),
+    ("v_reset", [math.nan, math.inf], LIF, ValueError, "finite"),
+    ("v_reset", [-1e300], HARD, ValueError, "finite in float32"),
+    ("reset", [10**5000], LIF, ValueError, "one of 'soft', 'hard'"),
+    ("decay_input", [1, "no", None], LIF, TypeError, "True or False"),
+    ("mask_value", [10**400, 1e300], spiking, ValueError, ""),
+    ("timesteps", [10**5000, 2**63], spiking, ValueError, "an integer of 64 bits"),
+    ("timesteps", [10_001], rsnn.metrics.AnytimeAccuracy, ValueError, "at most 10000"),
+    ("momentum", [-0.1], rsnn.layers.OnlineRenormalization, ValueError, ""),
+    ("normalization", [True], rsnn.LayerKind, TypeError, ""),
+    ("verbose", ["print"], describe, TypeError, ""),
+    ("shapes", [None, [], (5,), [None], [(2.0,)]], check_shapes, TypeError, ""),
+    ("shapes", [[(0,)]], check_shapes, ValueError, ""),
 ]
 
 
-@pytest.mark.parametrize(("name", "use", "error", "values"), WRONG_ARGUMENTS)
-def test_a_wrong_argument_is_an_error_that_names_it(name, use, error, values):
+@pytest.mark.parametrize(("name", "values", "use", "error", "rule"), WRONG_ARGUMENTS)
+def test_a_wrong_argument_is_an_error_that_names_it(name, values, use, error, rule):
     for value in values:
         refused = functools.partial(use, **{name: value})
         message = assert_refused(refused, error, "Received: ")
-        assert message.startswith(f"`{name}` must be ")
-
-
-TOO_LARGE_OR_SMALL = [
-    ("threshold", (1e-320, 1e-39), LIF, "> 0 and finite in float32, too"),
-    ("threshold", (1e300, 10**39), LIF, "> 0 and finite in float32, too"),
-    ("threshold", (10**400, 10**5000), LIF, "> 0 and finite. Received"),
-    ("decay", (1 - 1e-9,), LIF, ">= 0 and < 1 "),
-    ("v_reset", (-1e300,), functools.partial(LIF, reset="hard"), "finite in float32"),
-    ("sigma", (1e-300, 1e300), rsnn.surrogates.Gaussian, "> 0 and finite in float32"),
-    ("mask_value", (10**400, 1e300), spiking, ""),
-    ("timesteps", (10**400, 10**5000, 2**63), spiking, "an integer of 64 bits"),
-    ("timesteps", (10**30,), rsnn.metrics.AnytimeAccuracy, "an integer of 64 bits"),
-    ("timesteps", (10**9, 10_001), rsnn.metrics.AnytimeAccuracy, "at most 10000"),
-    (
-        "seed",
-        (10**400, -(2**63) - 1),
-        rsnn.layers.BernoulliEncoder,
-        "an integer of 64 bits",
-    ),
-    ("reset", (10**5000,), LIF, "one of 'soft', 'hard'"),
-]
-
-
-@pytest.mark.runs_once
-@pytest.mark.parametrize(("name", "values", "make", "rule"), TOO_LARGE_OR_SMALL)
-def test_numbers_that_are_too_large_or_too_small_are_errors_that_name_the_argument(
-    name, values, make, rule
-):
-    for value in values:
-        use = functools.partial(make, **{name: value})
-        message = assert_refused(use, ValueError, "Received: ")
         assert message.startswith(f"`{name}` must be {rule}")
 
 
@@ -1180,11 +952,9 @@ def test_a_first_axis_as_long_as_time_is_pointed_out(shape, is_like_time):
         message = str(warning.message)
         assert "'events'" in message
         assert f"keras.Input({shape[1:]})" in message
-        sizes = ", ".join(map(str, shape))
-        assert f"every step sees the whole data (batch, {sizes})" in message
 
 
-@pytest.mark.parametrize("name", ["model.h5", "model.hdf5", "a_model"])
+@pytest.mark.parametrize("name", ["model.h5", "a_model"])
 def test_formats_that_cannot_be_loaded_are_not_saved(name, tmp_path):
     path = tmp_path / name
     message = "`filepath` must end in .keras"
@@ -1233,18 +1003,7 @@ def test_fit_checks_weights_on_their_device(monkeypatch):
     assert fetched == []
 
 
-def test_an_infinite_weight_shows_in_the_loss_and_a_large_one_does_not():
-    model = spiking()
-    model.trainable_variables[0].assign(ops.full((6, 8), 1e30))
-    loss, gradients = helpers.loss_and_gradients(model, *helpers.data())
-    assert math.isfinite(loss)
-    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
-    break_weight(model.trainable_variables[0], math.inf)
-    loss, _ = helpers.loss_and_gradients(model, *helpers.data())
-    assert not math.isfinite(loss)
-
-
-@pytest.mark.parametrize("value", [0, 1, "x", np.array(["auto", "auto"])], ids=str)
+@pytest.mark.parametrize("value", [1, np.array(["auto", "auto"])], ids=str)
 def test_jit_compile_is_checked_when_a_model_is_compiled(value):
     losses = keras.distillation.LogitsDistillation()
     message = "`jit_compile` must be True, False or 'auto'. Received: jit_compile="

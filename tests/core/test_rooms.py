@@ -269,15 +269,6 @@ def tokens_of_code(text):
     )
 
 
-def test_blank_lines_comments_and_docstrings_are_no_tokens_of_code():
-    docstring = '"""Nothing.\n\n    At all.\n    """'
-    text = (
-        f'{docstring}\n\nX = """a\n\nb"""\n\ndef function():\n    {docstring}\n    '
-        "# Why.\n    return X  # This.\n"
-    )
-    assert tokens_of_code(text) == 3 + 5 + 2
-
-
 def tokens_by_room(package):
     rooms = {}
     for path, text in sources(package).items():
