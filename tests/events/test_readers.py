@@ -135,15 +135,12 @@ def rows_at(*times):
     ("read", "content", "rows"),
     [
         (read_aedat, HEADER + aedat_bytes(*ADDRESSES), ROWS),
-        (read_aedat, b"#!AER-DAT2.0\n" + aedat_bytes(*ADDRESSES), ROWS),
-        (read_aedat, b"#!AER-DAT2.0\r\n#\r\n" + aedat_bytes(*ADDRESSES), ROWS),
         (
             read_aedat,
             HEADER + aedat_bytes(SPECIAL[0], (PIXEL, 2), *SPECIAL[1:], (PIXEL, 6)),
             rows_at(2, 6),
         ),
         # Times are unwrapped.
-        (read_aedat, at_times(2**31 - 1, 2**31 + 5), rows_at(2**31 - 1, 2**31 + 5)),
         (read_aedat, at_times(2**32 - 1, 2**32 + 5), rows_at(2**32 - 1, 2**32 + 5)),
         # x, y, and ON at 0x012345 microseconds; OFF at 2**23 - 1.
         (
@@ -164,7 +161,6 @@ def rows_at(*times):
             [(5, 6, 0, 10), (127, 0, 1, 20), (0, 127, 1, 2**31 + 2)],
         ),
         (read_prophesee, OF_DAT + dat_bytes(*EVENTS), EVENTS),
-        (read_prophesee, DAT_HEADER + bytes([12, 8]) + dat_bytes(*EVENTS), EVENTS),
         (read_prophesee, dat_bytes(*EVENTS), EVENTS),
     ],
 )
@@ -205,23 +201,15 @@ BACKWARDS = "must not run backwards"
         ),
         (
             read_aedat,
-            at_times(5, 2**31 + 5),
-            f"at byte {START + 12}: the timestamp 2147483653 runs backwards from 5",
-        ),
-        (
-            read_aedat,
             HEADER + aedat_bytes(SPECIAL[0], (PIXEL, 1), (0x00400801, 2)),
             f"at byte {START + 16}: the address 0x00400801",
         ),
-        (read_nmnist, b"", "A recording must have events"),
         (read_nmnist, nmnist_bytes((0, 240, 0, 1)), "A recording must have events"),
-        (read_nmnist, nmnist_bytes((1, 2, 0, 9), (1, 2, 0, 8)), BACKWARDS),
         (
             read_nmnist,
             nmnist_bytes((1, 2, 0, 9)) + b"123",
             "at byte 5: an event takes 5 bytes, and the file ends after 3",
         ),
-        (read_aedat3, b"", "at byte 0: its first line must be #!AER-DAT3.1"),
         (
             read_aedat3,
             b"#!AER-DAT3.1\r\n" + ONE,
@@ -260,7 +248,6 @@ BACKWARDS = "must not run backwards"
             "the time at 0",
         ),
         (read_aedat3, GESTURE_HEADER + ONE + packet((1, 2, 1, 4)), BACKWARDS),
-        (read_prophesee, b"", "no events follow"),
         (read_prophesee, DAT_HEADER, "the file ends"),
         (
             read_prophesee,
@@ -272,9 +259,7 @@ BACKWARDS = "must not run backwards"
             OF_DAT.replace(b"Version 2", b"Version 3"),
             "the version must be 2",
         ),
-        (read_prophesee, b"% Version 2", "does not end"),
         (read_prophesee, OF_DAT + dat_bytes(*EVENTS)[:-1], "the file ends after 7"),
-        (read_prophesee, dat_bytes((1, 2, 0, 9), (1, 2, 0, 4)), BACKWARDS),
     ],
 )
 def test_a_damaged_file_is_an_error_that_names_the_byte(tmp_path, read, content, said):
@@ -323,7 +308,6 @@ def test_gestures_are_cut_each_on_its_own(tmp_path):
         (LABELS_HEADER, "must have a line for each gesture"),
         (LABELS_HEADER + "1,0,50\n12,0,50\n", "Line 3 of"),
         (LABELS_HEADER + "1,50,50\n", "a later end"),
-        (LABELS_HEADER + "1,0\n", "Line 2 of"),
         (LABELS_HEADER + f"1,0,{'9' * 5000}\n", "Line 2 of"),
         (LABELS_HEADER + "1,100,200\n", "The gesture on line 2"),
     ],
@@ -354,15 +338,14 @@ def test_boxes_are_read_with_the_names_of_either_version(tmp_path):
         for name, _ in NEW_BOXES:
             np.testing.assert_array_equal(boxes_of_file[name], boxes[name])
     content = path.read_bytes()
-    for damaged in (b"", content[:-1], b"text", content.replace(b"(3,)", b"(9**9,)")):
+    for damaged in (content[:-1], content.replace(b"(3,)", b"(9**9,)")):
         path.write_bytes(damaged)
         with expect_error(ValueError, "boxes_bbox.npy"):
             read_boxes(path)
     np.save(path, np.zeros((3, 8)))
     with expect_error(ValueError, "must hold one row of boxes", "without fields"):
         read_boxes(path)
-    wrong = [("x", "U4"), ("t", "S8"), ("class_id", "c8"), ("w", "?")]
-    for name, dtype in (*wrong, ("h", ("f4", 2))):
+    for name, dtype in (("x", "U4"), ("w", "?"), ("h", ("f4", 2))):
         np.save(path, np.zeros(2, list({**dict(NEW_BOXES), name: dtype}.items())))
         said = "must hold boxes whose fields are numbers"
         with expect_error(ValueError, "boxes_bbox.npy", said, f"{name} of "):
@@ -388,10 +371,8 @@ def test_arrays_of_events_are_read_from_both_kinds_of_file(tmp_path):
     ("changed", "said"),
     [
         ({"x": np.zeros(2, int)}, "same length"),
-        (dict.fromkeys(FIELDS, np.zeros((3, 1), int)), "one dimension"),
         (dict.fromkeys(FIELDS, np.zeros(0, int)), "none"),
         ({"x": np.array([-1, 0, 0])}, "Its smallest is -1"),
-        ({"polarity": np.array([-1, 1, 1])}, "from -1 to 1"),
         ({"polarity": np.array([1, 2, 1])}, "from 1 to 2"),
         ({"timestamp": np.array([3, 5, 4], "uint32")}, "Event 2 is at 4"),
         ({"timestamp": np.array([0.0, 0.1, 0.2])}, "float64"),
@@ -416,7 +397,7 @@ def test_the_error_names_a_file_without_arrays_of_events(tmp_path):
         read_arrays(npy)
     np.savez(npz, **arrays_of(made_events(100, seed=0)))
     whole = npz.read_bytes()
-    for content in (b"", b"text", whole[:-100], whole[:300] + bytes(200) + whole[500:]):
+    for content in (b"text", whole[:-100], whole[:300] + bytes(200) + whole[500:]):
         npz.write_bytes(content)
         with expect_error(ValueError, "NumPy cannot read", npz):
             read_arrays(npz)
@@ -442,11 +423,6 @@ def test_structured_arrays_come_in_and_go_out_unchanged():
 @pytest.mark.parametrize(
     ("use", "kind", "said"),
     [
-        (
-            lambda: from_structured(None),
-            TypeError,
-            "`array` must be a.*array=None",
-        ),
         (
             lambda: from_structured(np.zeros(3)),
             ValueError,
