@@ -4,7 +4,7 @@ in the first epochs."""
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, chain, compiled, data, mlp, spiking, to_numpy
+from helpers import assert_close, chain, compiled, data, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -97,61 +97,16 @@ def test_each_number_is_compiled_once():
     assert model.train_function._functions == before
 
 
-@pytest.mark.parametrize(
-    ("runs", "expected"),
-    [
-        # One number is that of the plain network.
-        ([(0, 2, RandomTimesteps(3, 3))], [(0, 2, keras.callbacks.Callback())]),
-        # A run may be resumed.
-        (
-            [(0, 1, RandomTimesteps(1, 4)), (1, 3, RandomTimesteps(1, 4))],
-            [(0, 3, RandomTimesteps(1, 4))],
-        ),
-    ],
-    ids=["plain", "resumed"],
-)
-def test_runs_are_the_same(runs, expected):
+def test_a_run_may_be_resumed():
     results = []
-    for parts in (runs, expected):
+    for parts in ([(0, 1), (1, 3)], [(0, 3)]):
         keras.utils.set_random_seed(0)
         model, drawn = compiled(spiking()), []
-        for first, last, callback in parts:
-            drawn += trained(model, callback, epochs=last, initial_epoch=first)[1]
+        for first, last in parts:
+            options = {"epochs": last, "initial_epoch": first}
+            drawn += trained(model, RandomTimesteps(1, 4), **options)[1]
         results.append([drawn, to_numpy(model.trainable_variables)])
     keras.tree.map_structure(np.testing.assert_array_equal, *results)
-
-
-def test_half_precision_batches_are_those_of_models_with_these_steps_and_one_scale():
-    """Gradients overflow at first, so that some steps change nothing but the scale,
-    which carries over to the next T."""
-    keras.config.set_dtype_policy("mixed_float16")
-
-    def start():
-        keras.utils.set_random_seed(0)
-        adam = keras.optimizers.Adam(0.05)
-        optimizer = keras.optimizers.LossScaleOptimizer(
-            adam, 2.0**18, dynamic_growth_steps=3
-        )
-        return compiled(spiking(mlp(threshold=0.5)), optimizer)
-
-    callback, model, alone = RandomTimesteps(2, 3), start(), start()
-    losses = trained(model, callback)[0]["loss"]
-    optimizer, scales, expected = alone.optimizer, [], []
-    models = {
-        timesteps: compiled(spiking(alone.network, timesteps), optimizer)
-        for timesteps in (2, 3)
-    }
-    for epoch, batch in np.ndindex(2, 4):
-        rows = slice(5 * batch, 5 * batch + 5)
-        one = models[callback.timesteps_of(epoch, batch)]
-        expected.append(float(one.train_on_batch(X[rows], Y[rows])))
-        scales.append(float(to_numpy(optimizer.dynamic_scale.value)))
-    assert scales[0] < 2.0**18, "no step overflows"
-    assert max(np.diff(scales)) > 0, "the scale never grows again"
-    means = np.reshape(expected, (2, 4)).mean(axis=1)
-    np.testing.assert_allclose(losses, means, rtol=1e-6)
-    variables = (one.variables + one.optimizer.variables for one in (model, alone))
-    assert_close(*variables, rtol=0)
 
 
 class Fails(keras.callbacks.Callback):
@@ -167,12 +122,12 @@ class Fails(keras.callbacks.Callback):
 def test_after_an_error_of_another_callback_the_model_has_its_own_number():
     callback = RandomTimesteps(5, 5)
     model = compiled(spiking())
-    for error in (KeyboardInterrupt(), ValueError("of something else")):
-        with pytest.raises(type(error)) as raised:
-            trained(model, callback, Fails(error))
-        # It gets no note about inputs.
-        assert not getattr(raised.value, "__notes__", [])
-        assert model.timesteps == 3
+    error = ValueError("of something else")
+    with pytest.raises(ValueError, match="of something else") as raised:
+        trained(model, callback, Fails(error))
+    # It gets no note about inputs.
+    assert not getattr(raised.value, "__notes__", [])
+    assert model.timesteps == 3
     trained(model, callback, epochs=1)
 
 
@@ -195,13 +150,7 @@ NOT_A_LIST = "`boundaries` must be a list or tuple of integers. .*boundaries=2 o
         (RandomTimesteps, (0, 4), ValueError, "`low` must be 1 or more"),
         (RandomTimesteps, (5, 4), ValueError, "`high` must be `low` or more"),
         (RandomTimesteps, (1, 10**9), ValueError, r"`high` must be below `low` \+ 100"),
-        (RandomTimesteps, (1.0, 4), TypeError, "`low` must be an integer"),
-        (RandomTimesteps, (1, "4"), TypeError, "`high` must be an integer"),
-        (RandomTimesteps, (1, 4, -1), ValueError, "`seed` must be 0 or more"),
-        (RandomTimesteps, (1, 4, None), TypeError, "`seed` must be an integer"),
-        (TimestepSchedule, ([0], [1, 4]), ValueError, "`boundaries` must be 1 or more"),
         (TimestepSchedule, ([2, 2], [1, 2, 4]), ValueError, r"grow.*=\[2, 2\]"),
-        (TimestepSchedule, ([2.5], [1, 4]), TypeError, "`boundaries` must be an int"),
         (TimestepSchedule, (2, [1, 4]), TypeError, NOT_A_LIST),
         (TimestepSchedule, ([2], [0, 4]), ValueError, "`values` must be 1 or more"),
         (TimestepSchedule, ([2], [4]), ValueError, "steps more than `boundaries`"),
@@ -274,10 +223,7 @@ def test_inputs_with_time_are_an_error():
 
 
 @pytest.mark.runs_once
-@pytest.mark.parametrize("made", [RandomTimesteps(1, 4), TimestepSchedule([1], [1, 3])])
-def test_a_metric_of_each_step_is_an_error_before_training_if_it_is_of_another_number(
-    made,
-):
+def test_a_metric_of_each_step_is_an_error_before_training_if_it_is_of_another_number():
     model, loss = spiking(return_sequences=True), rsnn.losses.TemporalDistillation()
     said = "`metrics` must be without AnytimeAccuracy with .*AccuracyOverTime"
     for metrics in (
@@ -286,7 +232,7 @@ def test_a_metric_of_each_step_is_an_error_before_training_if_it_is_of_another_n
     ):
         compiled(model, loss=loss, **metrics)
         with pytest.raises(ValueError, match=said):
-            model.fit(X, Y, verbose=0, callbacks=[made])
+            model.fit(X, Y, verbose=0, callbacks=[RandomTimesteps(1, 4)])
     compiled(model, loss=loss, metrics=[AnytimeAccuracy(3)])
     trained(model, RandomTimesteps(3, 3), epochs=1)
 
