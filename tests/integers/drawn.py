@@ -19,24 +19,15 @@ def draw(seed, exact=False):
             binary fractions of few bits, kernels that 8 bits hold. Defaults to `False`.
     """
     random = np.random.default_rng(seed)
-    draws = _Drawn(
-        random,
-        exact,
-        "channels_first"
-        if keras.config.image_data_format() == "channels_first"
-        else "channels_last",
-    )
+    draws = _Drawn(random, exact)
     x = inputs = keras.Input((SHAPE[2], *SHAPE[:2]) if draws.first else SHAPE)
     x = layers.Rescaling(2.0**-8, float(random.choice([0.0, -0.5])))(x)
     x = draws.neurons(draws.normalized(draws.convolution(x)))
     for _ in range(int(random.integers(1, 4))):
         x = getattr(draws, str(random.choice(BLOCKS)))(x)
     x = draws.end(x)
-    model = rsnn.SpikingModel(
-        keras.Model(inputs, x),
-        timesteps=T,
-        step_mode=str(random.choice(["multi", "single"])),
-    )
+    step_mode = str(random.choice(["multi", "single"]))
+    model = rsnn.SpikingModel(keras.Model(inputs, x), T, step_mode=step_mode)
     draws.fill(model)
     return model
 
@@ -83,12 +74,9 @@ BLOCKS = (
 
 
 class _Drawn:
-    def __init__(self, random, exact, data_format):
-        self.random, self.exact, self.first = (
-            random,
-            exact,
-            data_format == "channels_first",
-        )
+    def __init__(self, random, exact):
+        self.random, self.exact = random, exact
+        self.first = keras.config.image_data_format() == "channels_first"
 
     def one_of(self, *values):
         return values[int(self.random.integers(len(values)))]

@@ -96,9 +96,8 @@ def assert_the_program_gives_the_logits(chip, x, folder, *flags, **kwargs):
 def test_the_program_of_a_drawn_network_gives_its_logits(seed, tmp_path):
     weights, bits = [(None, 16), ("int4", 12), ("ternary", 20)][seed % 3]
     chip, x = rsnn.integer(draw(seed), weights, bits, verbose=False), frames(seed, 5)
-    for cached in (True, False):
-        options = {"cache_input": cached}
-        assert_the_program_gives_the_logits(chip, x, tmp_path, *SANITIZED, **options)
+    options = {"cache_input": bool(seed % 2)}
+    assert_the_program_gives_the_logits(chip, x, tmp_path, *SANITIZED, **options)
 
 
 @pytest.mark.parametrize("bits", [16, 24])
@@ -120,15 +119,6 @@ def test_the_program_stops_where_the_network_does(seed, tmp_path):
     assert steps.min() < chip.timesteps
     found = outputs_of_c(chip, x, tmp_path, *SANITIZED, f"-DMARGIN={margin}")
     assert_close(found, (logits, logits.argmax(axis=1), steps), rtol=0)
-
-
-@pytest.mark.parametrize("case", ["lif_conv_int8", "ilif_sew_int4"])
-def test_the_program_of_a_reference_case_gives_its_logits(case, tmp_path):
-    path = CASES / f"{case}.npz"
-    expected, chip = np.load(path), rsnn.load_integers(path)
-    logits, classes, _ = outputs_of_c(chip, expected["x"], tmp_path, *SANITIZED)
-    assert_array_equal(logits, expected["logits"])
-    assert_array_equal(classes, expected["classes"])
 
 
 def test_the_program_of_the_docs_prints_the_class(tmp_path):
@@ -156,10 +146,9 @@ def test_membranes_hold_that_begin_far_below_their_threshold(where, tmp_path):
     x = np.arange(24, dtype="uint8").reshape(8, 3)
     expected = model.predict(x, verbose=0)
     assert np.unique(expected[:, 0]).size > 1
-    for bits in (16, 24):
-        chip = rsnn.integer(model, membrane_bits=bits, verbose=False)
-        assert_allclose(chip.predict(x, verbose=0), expected, rtol=0.02, atol=1e-3)
-        assert_the_program_gives_the_logits(chip, x, tmp_path, *SANITIZED)
+    chip = rsnn.integer(model, membrane_bits=16, verbose=False)
+    assert_allclose(chip.predict(x, verbose=0), expected, rtol=0.02, atol=1e-3)
+    assert_the_program_gives_the_logits(chip, x, tmp_path, *SANITIZED)
 
 
 def test_a_compiler_whose_integers_have_16_bits_refuses_the_program(tmp_path):
@@ -175,7 +164,5 @@ def test_names_that_are_not_of_c_are_refused(tmp_path):
     chip = rsnn.load_integers(CASES / "lif_conv_int8.npz")
     with pytest.raises(ValueError, match="identifier of C"):
         rsnn.export_c(chip, tmp_path / "my-net.c")
-    with pytest.raises(TypeError, match="`name`"):
-        rsnn.export_c(chip, tmp_path / "net.c", name=7)
     with pytest.raises(TypeError, match=r"keras_ratesnn\.integer"):
         rsnn.export_c(chip.plan, tmp_path / "net.c")

@@ -81,8 +81,9 @@ def spikes_of(model, x):
     return {n.name: np.rint(values[n.name] / n.cell.spike_size) for n in neurons}
 
 
+# Seeds that together draw everything.
 @pytest.mark.runs_once
-@pytest.mark.parametrize("seed", [0, 2, 4, 8, 12, 14, 16, 18, 22, 25, 26, 29])
+@pytest.mark.parametrize("seed", [2, 8, 12, 14, 16, 22, 25])
 def test_a_drawn_network_whose_floats_are_exact_spikes_as_its_integers_do(seed):
     model, x = draw(seed, exact=True), frames(seed, 4, time=bool(seed % 2))
     chip = rsnn.integer(model, membrane_bits=24, verbose=False)

