@@ -14,7 +14,7 @@ import nir
 import numpy as np
 import pytest
 from drawn_networks import give_weights
-from helpers import BACKEND, assert_close, dyadic, saved_and_loaded, spiking, to_numpy
+from helpers import BACKEND, assert_close, dyadic, spiking, to_numpy
 from keras import layers
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -85,13 +85,12 @@ def snntorch(path):
     return import_from_nir(nir.read(path))
 
 
-def spikingjelly(path, soft=False, dtype="float32"):
+def spikingjelly(path, soft=False):
     """The network of a file in SpikingJelly, which reads every reset as a hard one,
     with a soft reset if wanted."""
-    import torch
     from spikingjelly.activation_based import neuron, nir_exchange
 
-    module = nir_exchange.import_from_nir(path, dtype=getattr(torch, dtype))
+    module = nir_exchange.import_from_nir(path)
     for part in module.modules():
         if soft and isinstance(part, neuron.BaseNode):
             part.v_reset = None
@@ -117,7 +116,6 @@ def hard_current():
         (snntorch, hard_current),
         (spikingjelly, hard_lif),
         (spikingjelly, hard_current),
-        (spikingjelly, lambda: IF(reset="hard")),
         (spikingjelly, lambda: LIF(0.5, 0.5, reset="hard", decay_input=True)),
         (soft_spikingjelly, lambda: LIF(0.5)),
     ],
@@ -130,26 +128,6 @@ def test_other_programs_read_our_file_with_our_spikes(read, neuron, file):
     assert_array_equal(steps_of_torch(read(exported(network, file)), x), ours)
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "scale"),
-    [("digits", (8, 8, 1), 16.0), ("fashion_mnist", (28, 28, 1), 255.0)],
-)
-def test_spikingjelly_reads_the_shipped_networks_with_our_spikes(
-    name, shape, scale, file
-):
-    x = np.repeat(scale * np.random.default_rng(0).random((2, 1, *shape)), 4, axis=1)
-    # In float64 no membrane is so close to its threshold that rounding decides.
-    with helpers.double_precision():
-        model = rsnn.models.load_pretrained(name, dtype="float64")
-        trained = rsnn.fold_batch_normalization(model, verbose=False).network
-        neurons = [layer for layer in trained.layers if isinstance(layer, LIF)]
-        hidden = keras.Model(trained.inputs, neurons[-1].output)
-        theirs = spikingjelly(exported(hidden, file), soft=True, dtype="float64")
-        spikes = steps_of(hidden, x)
-    assert 0.02 < spikes.mean() < 0.98
-    assert_array_equal(np.moveaxis(steps_of_torch(theirs, x), 2, -1), spikes)
-
-
 HARD = {"reset": "hard", "name": "n"}
 
 
@@ -158,7 +136,6 @@ HARD = {"reset": "hard", "name": "n"}
     [
         (LIF(0.5, 0.5, decay_input=True, **HARD), False),
         (LIF(0.5, decay_input=True, name="n"), True),
-        (LIF(0.5, **HARD), True),
         (IF(name="n"), True),
     ],
 )
@@ -218,11 +195,8 @@ NEURONS = {
     "IF": lambda: IF(1.25, reset="hard", v_reset=-0.25),
     "IF soft": lambda: IF(),
     "LIF": lambda: LIF(0.5, 0.75, reset="hard", v_reset=0.25),
-    "LIF soft": lambda: LIF(0.25),
-    "no memory, soft": lambda: LIF(0.0),
     "scaled input": lambda: LIF(0.5, 0.5, reset="hard", decay_input=True),
     "scaled current": lambda: CuBaLIF(0.25, 0.75, **SCALED),
-    "CuBaLIF": lambda: CuBaLIF(0.25, synaptic_decay=0.5, reset="hard", v_reset=-0.5),
     "CuBaLIF soft": lambda: CuBaLIF(0.25, synaptic_decay=0.5),
     "of each neuron": lambda: CuBaLIF(DECAYS, THRESHOLDS, **PER_NEURON),
     "learned decay": lambda: ParametricLIF(0.5, reset="hard", per_channel=True),
@@ -277,13 +251,10 @@ PLAIN = ("Leaky", "Synaptic")
 @pytest.mark.parametrize(
     ("kinds", "mechanism", "delay"),
     [
-        (PLAIN, "zero", False),
         (PLAIN, "zero", True),
         (PLAIN, "subtract", True),
-        (("RLeaky",), "zero", True),
         (("RLeaky",), "subtract", True),
         (("RSynaptic",), "zero", True),
-        (("RSynaptic",), "subtract", True),
     ],
 )
 def test_spikes_of_a_file_of_snntorch_are_its_spikes(kinds, mechanism, delay, file):
@@ -368,8 +339,6 @@ def test_spikes_of_a_file_of_spikingjelly_are_its_spikes(v_reset, file):
         layer.Flatten(),
         layer.Linear(8, 6),
         neuron.CUBALIFNode(c_decay=0.5, v_decay=0.5, v_reset=0.0),
-        layer.Linear(6, 5),
-        neuron.IFNode(v_threshold=0.5, v_reset=0.0),
     )
     for parameter in module.parameters():
         parameter.data = parameter.data * 2.0
@@ -441,8 +410,6 @@ def came_back(network, file, atol=1e-5, **arguments):
     x = np.random.default_rng(1).normal(0.5, 1.0, shape).astype("float32")
     expected = steps_of(network, x)
     assert expected.std() > 0.01
-    if "data_format" in arguments:
-        x = np.moveaxis(x, -1, 2)
     assert_allclose(steps_of(model, x), expected, rtol=1e-5, atol=atol)
     return model.network
 
@@ -462,6 +429,7 @@ def varied():
     current = {"synaptic_decay": 0.7, "reset": "hard", "v_reset": 0.1}
     gaussian = rsnn.surrogates.Gaussian(0.3)
     thresholds = np.linspace(0.5, 2.0, 120).reshape(4, 5, 6)
+    filtered = {"synaptic_decay": [0.5, 0.75, 0.6], "learn_decay": True, "value": "max"}
     return chain(
         (11, 7, 4),
         layers.Conv2D(4, (3, 2), (2, 1), "same", use_bias=False, name="first"),
@@ -475,40 +443,14 @@ def varied():
         layers.Flatten(name="flat"),
         layers.Rescaling(0.5, name="leaky_rescaling"),
         LIF(0.9, learn_threshold=True, name="leaky"),
-        layers.Dense(5, name="dense"),
-        ParametricLIF(0.25, per_channel=True, name="each"),
         layers.Dense(3, use_bias=False, name="last"),
-        LeakyReadout(0.9, value="last", name="readout"),
-    )
-
-
-def rows():
-    halves = np.resize([0.25, 0.5, 0.75], (9, 4))
-    reset = {"reset": "hard", "v_reset": -halves}
-    learned = {"learn_threshold": True, "learn_decay": True}
-    filtered = {"synaptic_decay": [0.5, 0.75], "learn_decay": True, "value": "max"}
-    flat = np.resize([0.25, 0.5, 0.75], 32)
-    return chain(
-        (9, 2),
-        layers.Conv1D(4, 3, padding="causal", name="causal"),
-        LIF([0.25, 0.5, 0.75, 0.5], halves + 0.25, name="a", **reset),
-        layers.Conv1D(4, 4, strides=2, padding="same", name="same"),
-        LIF(name="b"),
-        layers.ZeroPadding1D(2, name="depthwise_padding"),
-        layers.DepthwiseConv1D(2, name="depthwise"),
-        layers.Flatten(name="flat"),
-        CuBaLIF(0.5, np.linspace(0.5, 2.0, 32), synaptic_decay=flat, name="c"),
-        layers.Dense(3, name="dense"),
-        LIF([0.5, 0.25, 0.75], [0.5, 1.0, 1.5], name="d", **learned),
-        layers.Dense(2, name="last"),
-        LeakyReadout([0.5, 0.25], decay_input=True, name="readout", **filtered),
+        LeakyReadout([0.5, 0.25, 0.9], decay_input=True, name="readout", **filtered),
     )
 
 
 @pytest.mark.on_each_backend
-@pytest.mark.parametrize("make", [varied, rows])
-def test_a_file_that_went_out_and_in_again_is_the_same_network(make, file):
-    network = make()
+def test_a_file_that_went_out_and_in_again_is_the_same_network(file):
+    network = varied()
     check_same_layers(came_back(network, file), network)
     model = rsnn.import_nir(file, T, "bptt")
     assert (model.timesteps, type(model.gradient)) == (T, rsnn.gradients.BPTT)
@@ -570,7 +512,7 @@ SAYABLE = {
 ENDS = (layers.Flatten, layers.GlobalAveragePooling2D, lambda: layers.Reshape((-1,)))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_network_drawn_of_what_nir_can_say_comes_back(seed, file):
     random = np.random.default_rng(seed)
     x = inputs = keras.Input((6, 6, 2))
@@ -578,8 +520,8 @@ def test_a_network_drawn_of_what_nir_can_say_comes_back(seed, file):
         x = SAYABLE[name](x)
         x = (IF(0.5), LIF(0.7), CuBaLIF(0.5, 0.5))[random.integers(3)](x)
     neurons = IF(0.7), LIF(reset="hard"), ParametricLIF(per_channel=True), CuBaLIF(0.5)
-    neuron = neurons[seed % 4]
-    back = layers.Dense(4, use_bias=seed < 4)
+    neuron = neurons[seed]
+    back = layers.Dense(4, use_bias=seed < 2)
     recurrent = own.Recurrent(neuron, back, name="recurrent")
     x = recurrent(own.WSDense(4)(ENDS[seed % 3]()(x)))
     network = keras.Model(inputs, LeakyReadout(1.0)(layers.Dense(3)(x)))
@@ -589,7 +531,7 @@ def test_a_network_drawn_of_what_nir_can_say_comes_back(seed, file):
 
 
 CONVOLUTIONS = {
-    2: lambda: layers.Conv1D(3, 2, padding="same"),
+    2: lambda: layers.Conv1D(3, 2, padding="causal"),
     3: lambda: layers.DepthwiseConv2D(2),
 }
 
@@ -622,73 +564,28 @@ def test_networks_of_any_number_of_axes_keep_their_inputs_and_outputs(
 
 
 @pytest.mark.on_each_backend
-def test_a_network_keeps_its_precision_and_can_be_trained_and_saved(file):
-    def thresholds(network):
-        neurons = [layer for layer in network.layers if isinstance(layer, LIF)]
-        return [layer.threshold for layer in neurons]
-
-    def neuron():
-        return LIF(0.9, 0.3)
-
+def test_a_network_keeps_its_precision_and_can_be_trained(file):
     with helpers.double_precision():
-        network = convolutional(neuron)
+        network = convolutional(lambda: LIF(0.9, 0.3))
         for weight in network.weights:
             weight.assign(weight + 0.1)
-        again = rsnn.import_nir(exported(network, file), T).network
+        model = rsnn.import_nir(exported(network, file), T)
+        again = model.network
         assert_close(again.get_weights(), network.get_weights(), rtol=0)
-        assert thresholds(again) == [0.3] * 3
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    model = rsnn.import_nir(exported(convolutional(neuron), file), 2)
-    assert thresholds(model.network) == [0.3] * 3
-    x, y = helpers.data(8, (8, 6, 2))
-    before = model.get_weights()
-    helpers.compiled(model).fit(x, y, verbose=0)
-    assert np.any(before[0] != model.get_weights()[0])
-    assert_array_equal(to_numpy(saved_and_loaded(model)(x)), to_numpy(model(x)))
-
-
-def arrays_of(path):
-    """The edges of a file, and all of its arrays."""
-    graph, arrays = nir.read(path), {}
-    for name, node in graph.nodes.items():
-        for key, value in vars(node).items():
-            if key == "input_type":
-                arrays[f"{name}/shape"] = value["input"]
-            elif isinstance(value, np.ndarray):
-                arrays[f"{name}/{key}"] = value
-    return sorted(graph.edges), arrays
-
-
-def images(data_format, shape, axis):
-    order = {"data_format": data_format}
-    return chain(
-        shape,
-        layers.Conv2D(4, 3, strides=2, padding="same", name="convolution", **order),
-        ParametricLIF(per_channel=True, axis=axis, name="neurons"),
-        layers.AveragePooling2D(2, name="pool", **order),
-        layers.Flatten(name="flat", **order),
-        ParametricLIF(per_channel=True, name="more"),
-        layers.Dense(3, name="dense"),
-    )
-
-
-def test_images_with_channels_first_are_the_same_file(file):
-    last = images("channels_last", (9, 7, 2), -1)
-    edges, arrays = arrays_of(exported(last, file))
-    assert arrays["input/shape"].tolist() == [2, 9, 7]
-    came_back(last, file, data_format="channels_first")
-    exported(images("channels_first", (2, 9, 7), 1), file)
-    assert arrays_of(file)[0] == edges
-    assert_close(arrays_of(file)[1], arrays, rtol=1e-5)
+        neurons = [layer for layer in again.layers if isinstance(layer, LIF)]
+        assert [layer.threshold for layer in neurons] == [0.3] * 3
+        x, y = helpers.data(8, (8, 6, 2))
+        helpers.compiled(model).fit(x, y, verbose=0)
+    assert np.any(again.get_weights()[0] != network.get_weights()[0])
 
 
 def test_an_image_without_convolutions_has_channels_first_as_well(file):
     dense = layers.Dense(5, name="dense")
     exported(chain((2, 3, 4), layers.Flatten(), dense, LIF()), file)
-    _, arrays = arrays_of(file)
-    assert arrays["input/shape"].tolist() == [4, 2, 3]
+    nodes = nir.read(file).nodes
+    assert nodes["input"].input_type["input"].tolist() == [4, 2, 3]
     kernel = np.moveaxis(dense.get_weights()[0].reshape(2, 3, 4, 5), 2, 0)
-    assert_array_equal(arrays["dense/weight"], kernel.reshape(24, 5).T)
+    assert_array_equal(nodes["dense"].weight, kernel.reshape(24, 5).T)
 
 
 def test_metadata_say_how_neurons_are_reset_and_the_time_step(file):
@@ -696,10 +593,9 @@ def test_metadata_say_how_neurons_are_reset_and_the_time_step(file):
     node = nir.read(exported(chain((3,), neurons), file, dt=1e-3)).nodes["neurons"]
     said = {"reset": "soft", "dt": 1e-3, "surrogate": "ATan(alpha=3.0)"}
     assert said.items() <= node.metadata.items()
-    for values, expected in ((node.tau, 4e-3), (node.r, 4.0), (node.v_reset, 0.0)):
-        assert_allclose(values, np.full(3, expected))
+    assert_allclose(node.tau, np.full(3, 4e-3))
     message = "node 'neurons' of type LIF: its metadata says"
-    for argument in ({"reset": "hard"}, {"dt": 1e-4}, {"reset_delay": True}):
+    for argument in ({"reset": "hard"}, {"dt": 1e-4}):
         with pytest.raises(ValueError, match=message):
             rsnn.import_nir(file, 2, **argument)
     (layer,) = imported(file, reset="soft", dt=1e-3)
@@ -707,8 +603,6 @@ def test_metadata_say_how_neurons_are_reset_and_the_time_step(file):
 
 
 # What NIR cannot say.
-class OwnCell(own.NeuronCell):
-    pass
 
 
 class OwnDense(layers.Dense):
@@ -728,28 +622,18 @@ def after(first, *following):
     return keras.Sequential([first, *following])
 
 
-TEBN = own.TemporalEffectiveBatchNormalization
 ACTIVATED = layers.Dense(3, activation="relu", **CULPRIT)
 EINSUM = layers.EinsumDense("ab,bc->ac", 4)
 REFUSED = [
     (IMAGE, layers.MaxPooling2D(2, **CULPRIT), "'culprit' of type MaxPooling2D"),
-    (IMAGE, TEBN(4, **CULPRIT), "'culprit' of type TemporalEffectiveBatchNorm"),
     (IMAGE, IF(initial_membrane=0.5, **CULPRIT), "'culprit' of type IF"),
-    (IMAGE, LIF(reset_delay=True, **CULPRIT), "'culprit' of type LIF"),
     (IMAGE, own.ALIF(**CULPRIT), "'culprit' of type ALIF"),
-    (IMAGE, own.Neuron(OwnCell(), **CULPRIT), "'culprit' of type Neuron"),
     (FEATURES, ACTIVATED, "'culprit' of type Dense"),
     (FEATURES, OwnDense(3, **CULPRIT), "'culprit' of type OwnDense"),
-    (
-        IMAGE,
-        layers.AveragePooling2D(3, padding="same", **CULPRIT),
-        "'culprit' of type AveragePooling2D",
-    ),
     (IMAGE, sum_of_sizes, "'culprit' of type Add"),
     (IMAGE, layers.Permute((2, 1, 3), **CULPRIT), "'culprit' of type Permute"),
     # NIR has channels first: equal axes would be mixed up without an error.
     ((3, 3), after(LIF(), layers.Dense(4, **CULPRIT)), "'culprit'.*Flatten it"),
-    ((5, 3), after(LIF(), layers.BatchNormalization(**CULPRIT)), "'culprit'.*Flatten"),
     (IMAGE, lambda x: [LIF()(x), LIF()(x)], "one input and one output"),
     (IMAGE, after(LIF(), layers.Flatten()), "must not end with flattened"),
     (
@@ -778,26 +662,8 @@ def test_what_nir_cannot_say_is_named_before_a_file_is_written(
     assert list(file.parent.iterdir()) == []
 
 
-def test_a_file_that_was_there_stays_if_writing_fails(file, monkeypatch):
-    network = chain((3,), LIF())
-    before = exported(network, file).read_bytes()
-
-    def fail(path, graph):
-        path.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(nir, "write", fail)
-    with pytest.raises(OSError, match="disk full"):
-        rsnn.export_nir(network, file)
-    assert file.read_bytes() == before
-    assert list(file.parent.iterdir()) == [file]
-
-
 def test_the_extra_is_named_when_it_is_missing(file, monkeypatch):
     message = r'python -m pip install "nir>='
-    monkeypatch.setitem(sys.modules, "nir", None)
-    with pytest.raises(ImportError, match=message):
-        rsnn.export_nir(chain((3,), LIF()), file)
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=message):
         rsnn.import_nir(file, 2)
