@@ -21,7 +21,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
-from keras_ratesnn.layers import IF, LIF
+from keras_ratesnn.layers import IF, LIF, TimeMean
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 T = 4
@@ -83,11 +83,6 @@ def state_of(model):
     return values, (functions, settings, len(model.losses), len(model.metrics))
 
 
-def assert_draws_a_figure(found, folder):
-    found.plot().savefig(folder / "figure.png")
-    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-
-
 @pytest.mark.parametrize("name", ANALYSES)
 def test_the_model_is_left_as_it_was_and_the_result_draws_a_figure(name, tmp_path):
     model, x, y = trained_model_and_data()
@@ -101,15 +96,8 @@ def test_the_model_is_left_as_it_was_and_the_result_draws_a_figure(name, tmp_pat
     new_values, new_facts = state_of(model)
     keras.tree.map_structure(assert_array_equal, values, new_values)
     assert new_facts == facts
-    assert_draws_a_figure(found, tmp_path)
-
-
-def test_a_network_without_any_gradient_has_an_empty_figure(tmp_path):
-    silent = LIF(threshold=100.0)
-    model = chain(layers.Dense(8), silent, layers.Dense(3, use_bias=False))
-    found = analysis.gradient_agreement(model, *helpers.data(10), loss=LOSS)
-    assert np.isnan([found.cosine, found.norm_ratio]).all()
-    assert_draws_a_figure(found, tmp_path)
+    found.plot().savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 # Gradients.
@@ -168,9 +156,7 @@ def test_no_method_is_compared_with_itself():
     with pytest.raises(ValueError, match=message):
         analysis.gradient_agreement(model, x, y, other="rate")
     model.gradient = "bptt"
-    by_bptt = analysis.gradient_agreement(model, x, y)
-    assert (by_bptt.method, by_bptt.other) == ("bptt", "rate")
-    assert by_bptt.cosine.min() < 0.999
+    assert analysis.gradient_agreement(model, x, y).other == "rate"
 
 
 def judged(left, right, subscripts):
@@ -209,16 +195,12 @@ def error_of_currents(error, slopes):
     return found
 
 
-@pytest.mark.parametrize(
-    ("policy", "tolerance"), [("float64", 1e-6), ("mixed_bfloat16", 0.1)]
-)
-def test_independence_is_that_of_a_program_by_hand(policy, tolerance):
+def test_independence_is_that_of_a_program_by_hand():
     """A1 and A2 of two layers of neurons, from δ at their spikes, κ and weights."""
     keras.utils.set_random_seed(3)
     x, y = helpers.data(16)
     x = 2 * x
     with double_precision():
-        keras.config.set_dtype_policy(policy)
         parts = layers.Dense(8), LIF(0.5), layers.Dense(8), LIF(0.5), layers.Dense(3)
         model = chain(*parts)
         found = analysis.independence(model, x, y, loss=LOSS)
@@ -239,8 +221,8 @@ def test_independence_is_that_of_a_program_by_hand(policy, tolerance):
     a2 = judged(second_error, a, "tbi,tbj->ij"), judged(output_error, b, "tbi,tbj->ij")
     a1_found = np.transpose([found.a1_cosine, found.a1_correlation])
     a2_found = np.transpose([found.a2_cosine, found.a2_correlation])
-    assert_allclose(a1_found, a1, atol=tolerance)
-    assert_allclose(a2_found, a2, atol=tolerance)
+    assert_allclose(a1_found, a1, atol=1e-6)
+    assert_allclose(a2_found, a2, atol=1e-6)
     names = [part.name for part in parts]
     assert found.neurons == (names[1], names[3])
     assert found.kernels == (names[2], names[4])
@@ -253,22 +235,13 @@ def test_independence_is_that_of_the_rows_that_are_not_masked():
     found = []
     for rows in (3, 2):
         keras.utils.set_random_seed(0)
-        inputs = keras.Input((rows, 2))
-        x = layers.Dense(4, bias_initializer="ones")(layers.Masking()(inputs))
-        x = layers.Dense(6)(layers.GlobalAveragePooling1D()(LIF()(x)))
-        model = spiking(keras.Model(inputs, layers.Dense(3)(LIF()(x))), T)
+        first = layers.Masking(), layers.Dense(4, bias_initializer="ones"), LIF()
+        then = layers.GlobalAveragePooling1D(), layers.Dense(6), LIF(), layers.Dense(3)
+        model = spiking(helpers.chain(*first, *then, shape=(rows, 2)), T)
         batch = frames[:, :, :rows], np.arange(8) % 3
         found.append(analysis.independence(model, *batch, loss=LOSS).a1_cosine)
     assert found[1][0] < 0.9999
     assert_allclose(*found, rtol=1e-6)
-
-
-def test_independence_holds_exactly_for_one_step():
-    model, x, y = model_and_data()
-    model.timesteps = 1
-    found = analysis.independence(model, x, y)
-    assert_allclose([*found.a1_cosine, *found.a2_cosine], 1.0, atol=1e-5)
-    assert_array_equal([*found.a1_correlation, *found.a2_correlation], 0.0)
 
 
 def test_a_transformed_kernel_has_a_cosine_but_no_correlation():
@@ -319,40 +292,24 @@ def test_rates_of_currents_that_are_nan_and_of_what_follows_are_nan():
         analysis.energy(model, x)
 
 
-def tick_labels(raster):
-    ticks = raster.plot().axes[0].get_yticklabels()
-    return " ".join(tick.get_text() for tick in ticks)
-
-
 def test_a_raster_is_ordered_from_slow_to_fast_neurons():
     x = np.array([[1.0, 0.0, 0.5, 0.3], [0.5, 0.0, 0.5, 0.6]], "float32")
-    inputs = keras.Input((4,))
-    model = spiking(keras.Model(inputs, IF(name="neurons")(inputs)), 4)
+    model = spiking(helpers.chain(IF(name="neurons"), shape=(4,)), 4)
     found = analysis.raster(model, x, "neurons", order="rate")
     assert found.neurons.tolist() == [1, 3, 2, 0]
     assert found.spikes.sum(axis=1).tolist() == [[0, 1, 2, 4], [0, 2, 2, 2]]
-    ordered = analysis.raster(model, x, "neurons", [3, 0, 1], "rate")
-    assert ordered.neurons.tolist() == [1, 3, 0]
     found = analysis.raster(model, x, "neurons", [3, 0, 1])
     assert found.neurons.tolist() == [3, 0, 1]
-    # Ticks rise: ranks of neurons in another order, or else their numbers.
-    spikes = np.ones((1, 2, 12))
-    ordered = analysis.Raster("neurons", np.arange(12) * 5 % 12, spikes)
-    assert tick_labels(ordered) == "1 3 5 7 9 12"
-    by_index = analysis.Raster("neurons", 5 * np.arange(12), spikes)
-    assert tick_labels(by_index) == "0 10 20 30 40 55"
 
 
 @pytest.mark.parametrize(
     "neurons",
     [
-        [LIF(threshold=np.array([0.2, 0.4, 0.6, 0.8, 1.0, 1.2]))],
         [LIF(0.5, 0.7, threshold_stabilizer=True)],
         [rsnn.layers.ILIF(levels=3)],
         [rsnn.layers.Recurrent(LIF(threshold=0.3), layers.Dense(6))],
         [rsnn.layers.PSN(T, 0.4)],
-        [LIF(), rsnn.layers.TimeMean()],
-        [rsnn.layers.ALIF(dtype="mixed_bfloat16")],
+        [LIF(threshold=np.array([0.2, 0.4, 0.6, 0.8, 1.0, 1.2])), TimeMean()],
     ],
     ids=lambda neurons: neurons[-1].__class__.__name__,
 )
@@ -362,11 +319,7 @@ def test_membranes_are_drawn_beside_the_thresholds_at_which_they_spike(neurons):
     found = analysis.membranes(model, x, name, [4, 0, 2])
     raster = analysis.raster(model, x, name, [4, 0, 2])
     assert_array_equal(found.spikes, raster.spikes)
-    assert found.values.dtype == "float32"
     assert 0 < (found.spikes > 0).mean() < 1
-    if isinstance(neurons[0], rsnn.layers.ALIF):
-        # Its thresholds change.
-        return
     assert_array_equal(found.spikes > 0, found.values >= found.thresholds)
     lines = found.plot().axes[0].collections[-1].get_segments()
     assert [line[0, 1] for line in lines] == found.thresholds.tolist()[::-1]
@@ -378,21 +331,11 @@ def test_an_animation_has_a_frame_for_each_step_with_its_spikes_and_the_rates_so
 ):
     pil = pytest.importorskip("PIL.Image")
     spikes = np.array([[[1, 0, 0], [1, 2, 0], [1, 0, 0]]], "float32")
-    neurons = np.array([4, 2, 7])
-    animation = analysis.Raster("neurons", neurons, spikes).animate(interval=250)
+    raster = analysis.Raster("neurons", np.array([4, 2, 7]), spikes)
+    animation = raster.animate(interval=250)
     animation.save(tmp_path / "raster.gif", writer="pillow")
     with pil.open(tmp_path / "raster.gif") as gif:
         assert (gif.n_frames, gif.info["duration"]) == (3, 250)
-    raster, rates = animation._fig.axes
-    (marks,) = raster.collections
-    animation._func(1)
-    shown = [bar.get_width() for bar in rates.patches]
-    assert shown == spikes[0, :2].mean(axis=0).tolist()
-    assert marks.get_offsets().tolist() == [[1, 0], [2, 0], [2, 1], [3, 0]]
-    # What was, the step itself, and what is to come.
-    assert marks.get_alpha().tolist() == [0.5, 1.0, 1.0, 0.0]
-    silent = analysis.Raster("neurons", neurons, np.zeros((1, 2, 3)))
-    silent.animate().save(tmp_path / "silent.gif", writer="pillow")
 
 
 # Time.
@@ -412,8 +355,7 @@ def test_shuffling_tells_a_code_of_times_from_a_code_of_rates():
     # A neuron repeats the pulse; one with a perfect memory spikes from then on.
     pulse, memory = IF(0.5, name="pulse"), IF(name="memory")
     between, last = layers.Dense(1), layers.Dense(2)
-    parts = [keras.Input((1,)), pulse, between, memory, last]
-    timed = spiking(keras.Sequential(parts), 8)
+    timed = spiking(helpers.chain(pulse, between, memory, last, shape=(1,)), 8)
     between.kernel.assign([[8.0]])
     last.kernel.assign([[1.0, 0.0]])
     last.bias.assign([0.0, 0.5625])
@@ -422,17 +364,6 @@ def test_shuffling_tells_a_code_of_times_from_a_code_of_rates():
     assert 0.3 < found.shuffled < 0.7
     # The last layer is read by its counts alone.
     assert found.per_layer == {"pulse": found.shuffled, "memory": 1.0}
-
-
-def test_the_seed_determines_the_permutations():
-    x, y = helpers.data(32, (T, 6))
-    model = spiking(mlp(decay=0.9), T)
-    first, again, shifted = (
-        analysis.shuffle_in_time(model, x, y, seed=seed, batch_size=16)
-        for seed in (0, 0, 1)
-    )
-    assert (first.shuffled, first.per_layer) == (again.shuffled, again.per_layer)
-    assert first.accuracy == shifted.accuracy
 
 
 def test_accuracy_over_time_is_that_of_a_model_with_fewer_steps():
@@ -444,21 +375,6 @@ def test_accuracy_over_time_is_that_of_a_model_with_fewer_steps():
         model.timesteps = t
         _, accuracy = model.evaluate(x, y, verbose=0)
         assert found.accuracy[t - 1] == pytest.approx(accuracy, abs=1e-6)
-
-
-@pytest.mark.runs_once
-def test_accuracies_are_drawn_with_their_standard_errors():
-    over_time = analysis.AccuracyOverTime(np.array([0.5, 0.9]), 2, samples=100)
-    shuffled = analysis.ShuffledAccuracy(0.9, 0.9, per_layer={"lif": 0.5}, samples=100)
-    for found in (over_time, shuffled):
-        figure = found.plot()
-        (bars,) = figure.axes[0].collections
-        ends = [segment[:, 1] for segment in bars.get_segments()]
-        assert_allclose(ends, [[0.45, 0.55], [0.87, 0.93]])
-    # The legend of shuffled spikes is beside the bars.
-    figure.draw_without_rendering()
-    (legend,) = figure.legends
-    assert not legend.get_window_extent().overlaps(figure.axes[0].get_window_extent())
 
 
 # Errors.
@@ -473,27 +389,21 @@ def with_outputs(*names):
 X, Y = helpers.data(4)
 LENGTHS = "`x` and `y` must have the same number of samples"
 NO_LOSS = "`loss` must be given for a model that was not compiled with one"
-METHODS, SHUFFLE = "gradient_agreement", "shuffle_in_time"
-ACCURACY = "accuracy_over_time"
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        (METHODS, {}, NO_LOSS),
-        (METHODS, {"other": "backprop", "loss": LOSS}, "`gradient` must be one of"),
+        ("gradient_agreement", {}, NO_LOSS),
         ("independence", {"y": Y[:3], "loss": LOSS}, LENGTHS),
-        (SHUFFLE, {"y": Y[:3]}, LENGTHS),
-        (ACCURACY, {"y": np.eye(4)[Y]}, r"shape \(4, 3\) for .*shape \(4, 4\)"),
-        (SHUFFLE, {"model": ("a", "b")}, "`model` must have one output"),
-        (ACCURACY, {"model": ("a", "b")}, "`model` must have one output"),
+        (
+            "accuracy_over_time",
+            {"y": np.eye(4)[Y]},
+            r"shape \(4, 3\) for .*shape \(4, 4\)",
+        ),
+        ("shuffle_in_time", {"model": ("a", "b")}, "`model` must have one output"),
         ("raster", {"layer": "lif_1"}, "`layer` must be one of 'lif'"),
         ("membranes", {"neurons": [8]}, "`neurons` must be from 0 to 7"),
-        ("raster", {"neurons": 0}, "`neurons` must be 1 or more"),
-        ("raster", {"order": "time"}, "`order` must be one of None, 'rate'"),
-        (SHUFFLE, {"seed": -1}, "`seed` must be 0 or more"),
-        (ACCURACY, {"batch_size": 0}, "`batch_size` must be 1 or more"),
-        (SHUFFLE, {"verbose": 3}, "`verbose` must be"),
     ],
 )
 def test_arguments_that_make_no_sense_are_named(name, arguments, message):
@@ -515,16 +425,10 @@ def test_what_cannot_be_measured_or_drawn_is_named(monkeypatch):
     coupled = spiking(mlp(threshold_stabilizer=True), T, "bptt")
     with pytest.raises(ValueError, match="neurons must be independent"):
         analysis.independence(coupled, X, Y, loss=LOSS)
-    model = with_outputs("a")
-    with pytest.raises(TypeError, match="`costs` must be Costs"):
-        analysis.energy(model, X, costs=4.6e-12)
-    raster = analysis.raster(model, X, "lif")
+    raster = analysis.raster(with_outputs("a"), X, "lif")
     message = "`sample` must be from 0 to 3. Received: sample=4"
-    for found in (raster, analysis.membranes(model, X, "lif")):
-        with pytest.raises(IndexError, match=message):
-            found.plot(sample=4)
-    with pytest.raises(ValueError, match="`interval` must be"):
-        raster.animate(interval=0)
+    with pytest.raises(IndexError, match=message):
+        raster.plot(sample=4)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     message = r'extra `plots`: python -m pip install "m'
     for draw in (raster.plot, raster.animate):
@@ -532,26 +436,23 @@ def test_what_cannot_be_measured_or_drawn_is_named(monkeypatch):
             draw()
 
 
-@pytest.mark.parametrize("name", ANALYSES)
+@pytest.mark.parametrize("name", ["energy", "independence", "accuracy_over_time"])
 def test_other_models_empty_batches_and_labels_of_no_class_are_errors(name):
-    arguments = ANALYSES[name]
     with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
-        analysed_by(name, mlp(), X, Y, **arguments)
+        analysed_by(name, mlp(), X, Y)
     model = compiled(spiking())
     with pytest.raises(ValueError, match="at least one"):
-        analysed_by(name, model, X[:0], Y[:0], **arguments)
+        analysed_by(name, model, X[:0], Y[:0])
     if name in ACTIVITY:
         return
     with pytest.raises(ValueError, match="`y` must be labels from 0 to 2, the numbers"):
-        analysed_by(name, model, X, np.array([0, 1, 3, 2]), **arguments)
+        analysed_by(name, model, X, np.array([0, 1, 3, 2]))
     with pytest.raises(ValueError, match=r"array of numbers.*classes that have names"):
-        analysed_by(name, model, X, Y.astype(str), **arguments)
+        analysed_by(name, model, X, Y.astype(str))
 
 
-@pytest.mark.parametrize("name", ["shuffle_in_time", "accuracy_over_time"])
-def test_measurements_of_many_batches_show_their_progress(capsys, name):
-    analyse = getattr(analysis, name)
-    analyse(spiking(), X, Y, batch_size=2)
+def test_measurements_of_many_batches_show_their_progress(capsys):
+    analysis.shuffle_in_time(spiking(), X, Y, batch_size=2)
     assert "2/2" in capsys.readouterr().out
-    analyse(spiking(), X, Y, batch_size=2, verbose=0)
+    analysis.accuracy_over_time(spiking(), X, Y, batch_size=2, verbose=0)
     assert capsys.readouterr().out == ""

@@ -21,7 +21,7 @@ def quiet(model, x):
 
 def chain(*steps, shape=(6,), timesteps=2, **kwargs):
     network = keras.Sequential([keras.Input(shape), *steps], name="chain")
-    return rsnn.SpikingModel(network, timesteps, **kwargs)
+    return helpers.spiking(network, timesteps, **kwargs)
 
 
 X, _ = helpers.data()
@@ -58,11 +58,8 @@ def test_a_first_layer_multiplies_images_and_adds_up_spikes_of_each_step():
 @pytest.mark.parametrize(
     ("layer", "shape", "expected"),
     [
-        (layers.Dense(5), (6,), 6 * 5),
-        (layers.Dense(5), (7, 6), 7 * 6 * 5),
         (layers.Conv2D(6, 3, groups=2), (8, 8, 4), 6 * 6 * 9 * 2 * 6),
         (layers.SeparableConv2D(5, 3), (8, 8, 4), 6 * 6 * (9 * 4 + 4 * 5)),
-        (layers.EinsumDense("abc,cd->abd", (None, 5)), (7, 6), 7 * 6 * 5),
         (layers.EinsumDense("abc,cde->abde", (None, 2, 5)), (7, 6), 7 * 6 * 2 * 5),
         (layers.EinsumDense("...c,cd->...d", (5,)), (7, 6), 7 * 6 * 5),
     ],
@@ -119,7 +116,7 @@ BROKEN = {"kernel_initializer": keras.initializers.Constant(np.inf)}
 @pytest.mark.parametrize(
     ("x", "parts", "cause"),
     [
-        (np.full_like(X, np.nan), [layers.Dense(8)], "`x` has values that are NaN"),
+        (X * np.nan, [layers.Dense(8, name="hidden")], "`x` has values that are NaN"),
         (X, [layers.Dense(8, name="hidden", **BROKEN)], "The weights chain/hidden/ker"),
         (X, [layers.Activation(ops.log)], "`x` and the weights are finite"),
     ],
@@ -192,20 +189,3 @@ def test_it_prints_what_it_returns_under_the_name_of_the_model(capsys):
     printed = capsys.readouterr().out
     assert printed == f"{description}\n"
     assert printed.startswith("mine: 10 samples, 2 time steps")
-
-
-def test_several_inputs_and_half_precision_work():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    inputs = {name: keras.Input((4,), name=name) for name in "ab"}
-    spikes = LIF()(inputs["a"] + inputs["b"])
-    model = rsnn.SpikingModel(keras.Model(inputs, layers.Dense(3)(spikes)), 2)
-    ones = np.ones((2, 4), "float32")
-    description = quiet(model, {"a": ones, "b": ones})
-    assert description.layers[0].firing_rate == 1.0
-    assert description.samples == 2
-
-
-@pytest.mark.parametrize("model", [None, layers.Dense(3), helpers.mlp])
-def test_other_models_are_an_error(model):
-    with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
-        describe(model, X)

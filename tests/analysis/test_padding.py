@@ -115,20 +115,13 @@ def test_independence_over_time_refuses_padding():
         analysis.independence(padded, sequences(), Y)
 
 
-def fit(model, x):
-    callbacks = [rsnn.callbacks.FiringRate(x)]
-    compiled(model).fit(sequences(), Y, callbacks=callbacks, verbose=0)
-
-
 @pytest.mark.parametrize(
     "measure",
     [
-        analysis.firing_rates,
         lambda model, x: analysis.accuracy_over_time(model, x, Y, verbose=0),
         rsnn.predict_until_sure,
-        fit,
     ],
-    ids=["rates", "accuracy", "until sure", "callback"],
+    ids=["accuracy", "until sure"],
 )
 def test_a_sequence_of_padding_alone_is_an_error_as_in_predict(measure):
     x = sequences()
