@@ -4,10 +4,9 @@ with their gradient."""
 import keras
 import numpy as np
 import pytest
-from exported import SUFFIXES, outputs_of
 from helpers import (
-    BACKEND,
     assert_close,
+    chain,
     compiled,
     data,
     mlp,
@@ -26,25 +25,22 @@ T = 3
 DECAY = 77 / 256
 
 
-def network(decay=0.3, decay_bits=None, data_format="channels_last"):
+def network(decay=0.3, decay_bits=None):
     """Convolutions, one of them called twice, with batch normalisation, pooling and a
     nested model."""
-    options = {"data_format": data_format}
-    shape, axis = ((2, 4, 4), 1) if data_format == "channels_first" else ((4, 4, 2), -1)
-    inputs = keras.Input(shape)
-    same = {"padding": "same", **options}
-    x = layers.Conv2D(4, 3, use_bias=False, name="stem", **same)(inputs)
-    x = layers.BatchNormalization(axis=axis)(x)
+    inputs = keras.Input((4, 4, 2))
+    stem = layers.Conv2D(4, 3, padding="same", use_bias=False, name="stem")
+    x = layers.BatchNormalization()(stem(inputs))
     x = own.LIF(decay, threshold=0.5, name="neurons")(x)
-    shared = layers.Conv2D(4, 3, name="shared", **same)
+    shared = layers.Conv2D(4, 3, padding="same", name="shared")
     x = own.LIF(decay, threshold=0.3)(shared(x))
     learning = own.ParametricLIF(
         0.6, threshold=0.3, decay_bits=decay_bits, name="learning"
     )
     x = layers.Add()([x, learning(shared(x))])
-    x = layers.AveragePooling2D(2, strides=1, **options)(x)
+    x = layers.AveragePooling2D(2, strides=1)(x)
     inner = keras.Input(x.shape[1:])
-    currents = layers.DepthwiseConv2D(2, name="depthwise", **options)(inner)
+    currents = layers.DepthwiseConv2D(2, name="depthwise")(inner)
     nested = keras.Model(inner, own.IF(threshold=0.3)(currents), name="nested")
     x = layers.Flatten()(nested(x))
     return keras.Model(inputs, layers.Dense(3, name="head")(x))
@@ -95,30 +91,22 @@ def check_equal(low, plain, x, y, rtol=1e-4, atol=1e-6):
     ("settings", "policy"),
     [
         ({"gradient": "rate"}, "mixed_bfloat16"),
-        ({"gradient": "rate"}, "mixed_float16"),
         ({"gradient": "rate", "mask_value": -7.0}, "float32"),
-        ({"gradient": "rate", "step_mode": "single"}, "float32"),
-        ({"gradient": rsnn.gradients.Rate(windows=2)}, "float32"),
         ({"gradient": "bptt"}, "float32"),
         ({"gradient": "sltt", "step_mode": "single"}, "float32"),
-        ({"gradient": "ottt"}, "float32"),
     ],
 )
 def test_outputs_and_gradients_are_those_of_the_rounded_network(settings, policy):
     keras.config.set_dtype_policy(policy)
-    data_format, shape = "channels_last", (4, 4, 2)
     is_masked = "mask_value" in settings
-    # TensorFlow has no convolutions with channels first on a CPU.
-    if is_masked and BACKEND != "tensorflow":
-        data_format, shape = "channels_first", (2, 4, 4)
-    x, y = data(4, (T, *shape) if is_masked else shape)
+    x, y = data(4, (T, 4, 4, 2) if is_masked else (4, 4, 2))
     if is_masked:
         x[:2, 2:] = -7.0
-    model = spiking(network(data_format=data_format), T, **settings)
+    model = spiking(network(), T, **settings)
     low = rsnn.quantize_aware(
         with_random_weights(model), weights="ternary", first="int4"
     )
-    plain = rounded(low, spiking(network(DECAY, 8, data_format), T, **settings))
+    plain = rounded(low, spiking(network(DECAY, 8), T, **settings))
     is_half = policy != "float32"
     rtol, atol = (1e-2, 1e-4) if is_half else (1e-4, 1e-6)
     check_equal(low, plain, x, y, rtol, atol)
@@ -137,9 +125,6 @@ def test_layers_have_the_types_of_their_places_and_one_scale_for_all_classes():
     types = {"stem": "int8", **inner, "head": "int4"}
     assert facts_of(low, "weight_type") == types
     assert facts_of(low, "per_channel") == {**dict.fromkeys(types, True), "head": False}
-    kinds = [type(layer).__name__ for layer in quantized_layers(low).values()]
-    depthwise = "QuantizedDepthwiseConv2D"
-    assert kinds == ["QuantizedConv2D", "QuantizedConv2D", depthwise, "QuantizedDense"]
     assert_close(low.get_weights(), before, rtol=0)
     assert_close(model.get_weights(), before, rtol=0)
     assert not quantized_layers(model)
@@ -149,23 +134,17 @@ def test_layers_have_the_types_of_their_places_and_one_scale_for_all_classes():
     lower = rsnn.quantize_aware(low, "int4", filters=["shared", "^h"])
     expected = {**types, "shared": "int4", "head": "int8"}
     assert facts_of(lower, "weight_type") == expected
-    part = rsnn.quantize_aware(model, "int4", filters=lambda one: one.name != "stem")
-    expected = {"shared": "int4", "depthwise": "int4", "head": "int8"}
-    assert facts_of(part, "weight_type") == expected
     # A network that ends in neurons has a scale for each class.
-    inputs = keras.Input((4,))
-    neurons = own.LIF()(layers.Dense(3, name="last")(inputs))
-    ends = rsnn.quantize_aware(spiking(keras.Model(inputs, neurons), T), "ternary")
+    ends = chain(layers.Dense(3, name="last"), own.LIF())
+    ends = rsnn.quantize_aware(spiking(ends, T), "ternary")
     assert facts_of(ends, "per_channel") == {"last": True}
 
 
 @pytest.mark.parametrize(
     ("layer", "sixteenths"),
     [
-        (own.LIF(0.2), {"decay": 3}),
         (own.LIF([0.2, 0.3, 0.7, 0.5]), {"decay": [3, 5, 11, 8]}),
         (own.CuBaLIF(0.3, synaptic_decay=0.45), {"decay": 5, "synaptic_decay": 7}),
-        (own.ILIF(2, decay=1.0), {"decay": 16}),
         (own.Recurrent(own.LIF(0.7), own.Scale(0.5)), {"decay": 11}),
         (own.ParametricLIF(0.999, per_channel=True), {"effective_decay": 15}),
         (own.LeakyReadout(0.9), {"decay": 14}),
@@ -188,12 +167,11 @@ def test_a_learned_decay_is_rounded_in_each_call_and_learns_at_the_rounded_value
     gradient,
 ):
     def model(decay, bits):
-        inputs = keras.Input((6,))
         settings = {"threshold": 0.5, "per_channel": True, "decay_bits": bits}
-        x = own.ParametricLIF(decay, **settings)(inputs)
         kernel = keras.initializers.RandomNormal(stddev=1.0, seed=1)
-        x = layers.Dense(3, kernel_initializer=kernel)(x)
-        return spiking(keras.Model(inputs, x), T, gradient)
+        last = layers.Dense(3, kernel_initializer=kernel)
+        neurons = own.ParametricLIF(decay, **settings)
+        return spiking(chain(neurons, last), T, gradient)
 
     exact, actual = model(11 / 16, None), model(0.7, 4)
     check_equal(actual, exact, *data(4), rtol=1e-5)
@@ -206,7 +184,8 @@ def test_a_learned_decay_is_rounded_in_each_call_and_learns_at_the_rounded_value
 
 
 @pytest.mark.parametrize(
-    "neuron", [own.ILIF(2, decay=0.5), own.LIF(0.5, threshold=0.4)]
+    "neuron",
+    [own.ILIF(2, decay=0.5, name="ilif"), own.LIF(0.5, threshold=0.4, name="binary")],
 )
 def test_folding_unrolling_and_files_keep_the_integers(neuron, tmp_path):
     """Of a folded kernel the integers are the same, but for signs, since normalisation
@@ -219,12 +198,18 @@ def test_folding_unrolling_and_files_keep_the_integers(neuron, tmp_path):
     def signs_of(weight):
         return np.sign(to_numpy(weight))
 
-    inputs = keras.Input((5, 5, 2))
-    x = layers.BatchNormalization()(layers.Conv2D(4, 3, name="filters")(inputs))
-    x = own.LIF(0.5, threshold=0.4)(x)
-    x = layers.Flatten()(neuron(layers.DepthwiseConv2D(2)(x)))
-    x = own.LIF(0.5, threshold=0.4)(own.WSDense(5)(x))
-    network = keras.Model(inputs, layers.Dense(3)(x))
+    network = chain(
+        layers.Conv2D(4, 3, name="filters"),
+        layers.BatchNormalization(name="normalization"),
+        own.LIF(0.5, threshold=0.4),
+        layers.DepthwiseConv2D(2),
+        neuron,
+        layers.Flatten(),
+        own.WSDense(5),
+        own.LIF(0.5, threshold=0.4),
+        layers.Dense(3),
+        shape=(5, 5, 2),
+    )
     model = with_random_weights(spiking(network, T))
     model = rsnn.quantize_aware(model, "ternary", "ternary")
     x, _ = data(4, (5, 5, 2))
@@ -232,7 +217,7 @@ def test_folding_unrolling_and_files_keep_the_integers(neuron, tmp_path):
     folded = rsnn.fold_batch_normalization(model, verbose=False)
     assert not folded.fold_report.kept
     kernel = signs_of(model.network.get_layer("filters").kernel)
-    signs = signs_of(model.network.get_layer("batch_normalization").gamma)
+    signs = signs_of(model.network.get_layer("normalization").gamma)
     folded_kernel = folded.network.get_layer("filters").kernel
     np.testing.assert_array_equal(signs_of(folded_kernel), kernel * signs)
     assert_same(folded)
@@ -242,21 +227,13 @@ def test_folding_unrolling_and_files_keep_the_integers(neuron, tmp_path):
     else:
         rsnn.export_nir(model, tmp_path / "network.nir")
         assert_same(rsnn.import_nir(tmp_path / "network.nir", T))
-    format = "onnx" if BACKEND == "torch" else "tf_saved_model"
-    path = tmp_path / f"model{SUFFIXES[format]}"
-    model.export(path, format=format, verbose=False)
-    outputs = outputs_of(path, format, x)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
-    assert rsnn.describe(model, x).energy.accumulates.sum() > 0
 
 
 def test_layers_that_stay_as_they_were_are_named():
-    inputs = keras.Input((6, 4))
     einsum = layers.EinsumDense("abc,cd->abd", (None, 4), name="einsum")
-    back = layers.Dense(4, name="back")
-    x = own.LIF()(einsum(inputs))
-    x = own.Recurrent(own.ParametricLIF(), back)(x)
-    model = spiking(keras.Model(inputs, layers.Dense(2)(x)), T, "bptt")
+    recurrent = own.Recurrent(own.ParametricLIF(), layers.Dense(4, name="back"))
+    network = chain(einsum, own.LIF(), recurrent, layers.Dense(2), shape=(6, 4))
+    model = spiking(network, T, "bptt")
     message = "weights of these layers stay as they were: einsum, back. Dense layers"
     with pytest.warns(UserWarning, match=message):
         low = rsnn.quantize_aware(model)
@@ -265,9 +242,8 @@ def test_layers_that_stay_as_they_were_are_named():
 
 
 def learned_decay():
-    inputs = keras.Input((4,))
-    neurons = own.LIF(learn_decay=True, name="learned")(inputs)
-    return spiking(keras.Model(inputs, layers.Dense(2)(neurons)), T)
+    neurons = own.LIF(learn_decay=True, name="learned")
+    return spiking(chain(neurons, layers.Dense(2)), T)
 
 
 def quantized():
@@ -279,10 +255,7 @@ def quantized():
 @pytest.mark.parametrize(
     ("make", "arguments", "error", "message"),
     [
-        (mlp, {}, TypeError, "`model` must be a SpikingModel"),
         (spiking, {"weights": "int2"}, ValueError, "`weights` .*Received: weights='in"),
-        (spiking, {"last": None}, ValueError, "`last` must be one of .*: last=None"),
-        (spiking, {"decay_bits": 0}, ValueError, "from 1 to 16.*: decay_bits=0"),
         (spiking, {"filters": 3}, TypeError, "a regular expression.*: filters=3"),
         (
             spiking,

@@ -24,9 +24,9 @@ quiet = functools.partial(spikify, verbose=False)
 
 def functional(hidden, shape=(6,)):
     """Dense, `hidden`, Dense with softmax."""
-    inputs = keras.Input(shape, name="inputs")
-    x = hidden(layers.Dense(8, name="before")(inputs))
-    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="outputs")(x))
+    last = layers.Dense(3, activation="softmax", name="outputs")
+    parts = layers.Dense(8, name="before"), hidden, last
+    return helpers.chain(*parts, shape=shape, name="inputs")
 
 
 def two_layers(x):
@@ -93,7 +93,6 @@ def test_an_activation_argument_becomes_a_neuron_after_the_layer():
         layers.Dense(4, activation="relu"),
         layers.EinsumDense("bhwc,cd->bhwd", (6, 6, 4), activation="gelu"),
         layers.Conv2D(4, 3, activation="swish"),
-        layers.DepthwiseConv2D(3, activation="relu6"),
         layers.SeparableConv2D(4, 3, activation="elu"),
         layers.Conv2DTranspose(4, 3, activation=layers.LeakyReLU(0.1)),
         layers.Conv2D(4, 3, activation=layers.PReLU("ones")),
@@ -230,10 +229,9 @@ def test_the_activation_of_an_output_or_of_a_part_stays_unless_it_feeds_further_
 
 # That nothing else changes.
 def test_layers_inside_a_layer_stay_frozen():
-    inputs = keras.Input((3, 6))
     layer = layers.TimeDistributed(layers.Dense(8))
-    x = layers.BatchNormalization()(layers.ReLU()(layer(inputs)))
-    network = keras.Model(inputs, layers.Dense(2)(x))
+    parts = layer, layers.ReLU(), layers.BatchNormalization(), layers.Dense(2)
+    network = helpers.chain(*parts, shape=(3, 6))
     layer.layer.trainable = False
     frozen = quiet(network, 2)
     folded = rsnn.fold_batch_normalization(frozen, verbose=False)
@@ -337,37 +335,25 @@ def test_the_report_lists_all_changes_and_is_printed(capsys):
         "  not calibrated: train the network, or pass calibrate=, a batch of inputs, "
         "if its weights are trained",
     ]
-    for verbose, bar in ((1, "2/2"), (2, "2/2 - ")):
-        model = spikify(functional(two_layers), 2, calibrate=X, verbose=verbose)
-        shown = capsys.readouterr().out
-        assert bar in shown
-        assert shown.endswith(f"{model.spikify_report}\n")
 
 
 def test_the_report_says_by_what_activations_differ_from_neurons():
     def hidden(x):
         x = layers.ReLU(6.0, negative_slope=0.1, name="first")(x)
-        x = layers.Dense(4, activation="tanh", name="second")(x)
-        x = layers.PReLU(name="third")(x)
         x = keras.activations.relu(x, threshold=0.5)
         x = layers.Dense(4, activation=layers.ReLU(max_value=2.0))(x)
         return layers.Dense(4, activation="softplus", name="fourth")(x)
 
     model = quiet(functional(hidden), 2, calibrate=X)
     text = str(model.spikify_report)
-    for name, activation in (
-        ("first", "relu(negative_slope=0.1, max_value=6)"),
-        ("second", "tanh"),
-        ("third", "prelu"),
-    ):
-        lost = f"negative values of {activation} are lost, for which neurons do not "
-        assert f"  {lost}spike: {name}" in text
+    name = "relu(negative_slope=0.1, max_value=6)"
+    lost = f"negative values of {name} are lost, for which neurons do not spike: first"
+    assert f"  {lost}" in text
     assert "  neurons spike also below the threshold of relu(threshold=0.5): " in text
     assert "  values of softplus for inputs of 0 and less are lost: fourth" in text
     (only_replaced,) = re.findall(r".*relu\(max_value=2\).*", text)
     assert "-> IF" in only_replaced
     assert "not calibrated" not in text
-    assert "negative" not in str(quiet(functional(ops.relu), 2).spikify_report)
 
 
 def test_inactive_activations_are_not_calibrated_and_are_reported():
@@ -382,13 +368,11 @@ def test_the_report_names_what_is_not_linear_in_spikes():
     def hidden(x):
         x = layers.MaxPooling1D(1, name="of_inputs")(layers.Reshape((-1, 1))(x))
         x = layers.AveragePooling1D(2)(layers.ReLU()(layers.Conv1D(4, 1)(x)))
-        x = 2 * layers.BatchNormalization()(x)[:, 1:]
         x = layers.MaxPooling1D(2, name="of_spikes")(x)
         x = layers.LayerNormalization(name="normalized")(x)
         dropped = layers.Dropout(0.5)(layers.Dense(4, activation="relu")(x))
         x = layers.Flatten()(layers.Multiply(name="product")([x, dropped]))
-        means = rsnn.layers.TimeMean()(x)[:, None]
-        return layers.GlobalMaxPooling1D(name="of_means")(means)
+        return rsnn.layers.TimeMean()(x)
 
     network = functional(hidden)
     line = (
@@ -421,7 +405,6 @@ BATCH = "`calibrate` must be a batch"
     ("model", "neuron", "error", "message"),
     [
         (Subclassed(), IF, TypeError, NO_GRAPH),
-        (None, IF, TypeError, NO_GRAPH),
         (helpers.spiking(), IF, TypeError, NO_GRAPH),
         (UNBUILT, IF, ValueError, "`model` must know its input shape"),
         (WITHOUT_HIDDEN, IF, ValueError, NOTHING + r"softmax stays \(output\): outp"),
@@ -433,7 +416,6 @@ BATCH = "`calibrate` must be a batch"
             ValueError,
             "after 'a'. Received: a layer 'a_neuron'. R",
         ),
-        (TWICE, LIF(), TypeError, "`neuron` must be a callable"),
         (TWICE, layers.ReLU, TypeError, "`neuron` must return a neuron layer or No"),
     ],
 )
@@ -446,22 +428,17 @@ def test_a_model_that_cannot_be_converted_is_an_error(model, neuron, error, mess
     ("name", "value", "error", "message"),
     [
         ("percentile", 101, ValueError, "`percentile` must be > 0 and <= 100"),
-        ("percentile", "99", TypeError, "`percentile` must be a real number"),
-        ("timesteps", 0, ValueError, "`timesteps` must be 1 or more"),
-        ("gradient", "rates", ValueError, "`gradient` must be one of"),
-        ("calibrate", np.ones(6), ValueError, BATCH),
         ("calibrate", np.ones((2, 5)), ValueError, BATCH),
         ("calibrate", [np.ones((2, 6))] * 2, ValueError, BATCH + ".* has 1 input,"),
         ("calibrate", {"wrong": np.ones((2, 6))}, ValueError, BATCH + ".* without"),
         ("calibrate", [[1.0] * 6], TypeError, BATCH + ".* float"),
-        ("calibrate", "data", TypeError, BATCH + ".*'data' of type str"),
         ("calibrate", keras.KerasTensor((None, 6)), TypeError, BATCH),
         ("calibrate", np.full((2, 6), np.nan), ValueError, "must give finite activat"),
     ],
 )
 def test_a_wrong_argument_is_an_error(name, value, error, message):
     with pytest.raises(error, match=message):
-        quiet(functional(ops.relu), **{"timesteps": 3, name: value})
+        quiet(functional(ops.relu), 3, **{name: value})
 
 
 # Calibration.
@@ -470,10 +447,10 @@ def test_a_wrong_argument_is_an_error(name, value, error, message):
     "activation", [layers.ReLU(), ops.relu], ids=["layer", "operation without masks"]
 )
 def test_a_network_that_masks_its_tokens_can_be_calibrated(activation):
-    inputs = keras.Input((8,), dtype="int32")
-    x = layers.Embedding(7, 3, "random_normal", mask_zero=True)(inputs)
-    x = activation(layers.Dense(4, bias_initializer="ones")(x))
-    network = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+    embedding = layers.Embedding(7, 3, "random_normal", mask_zero=True)
+    hidden = layers.Dense(4, bias_initializer="ones"), activation
+    parts = embedding, *hidden, layers.GlobalAveragePooling1D(), layers.Dense(2)
+    network = helpers.chain(*parts, shape=(8,), dtype="int32")
     tokens = np.random.default_rng(0).integers(1, 7, (16, 8))
     tokens[:, 2:] = 0
     model = quiet(network, 64, calibrate=tokens, percentile=100.0)
@@ -491,16 +468,13 @@ integers = functools.partial(ILIF, 4, 1.0, threshold=0.5)
         (1, functools.partial(IF, initial_membrane=0.5)),
         (5, functools.partial(IF, threshold=0.25)),
         (3, functools.partial(integers, normalize=True)),
-        (1, functools.partial(integers, initial_membrane=0.2)),
     ],
 )
 def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(
     timesteps, neuron
 ):
-    inputs = keras.Input((64,))
-    x = layers.ReLU(name="relu")(inputs)
-    x = layers.Dense(64, kernel_initializer="identity")(x)
-    network = keras.Model(inputs, x)
+    last = layers.Dense(64, kernel_initializer="identity")
+    network = helpers.chain(layers.ReLU(name="relu"), last, shape=(64,))
     x = 3.0 * normal(50, 64)
     model = quiet(network, timesteps, neuron=neuron, calibrate=x, percentile=90)
     (change,) = model.spikify_report.replaced
@@ -526,19 +500,17 @@ def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(
 @pytest.mark.on_each_backend
 def test_activations_too_small_for_their_scale_in_half_precision_are_calibrated():
     keras.config.set_dtype_policy("mixed_float16")
-    inputs = keras.Input((64,))
-    small = layers.ReLU()(layers.Rescaling(2.0**-20)(inputs))
     large = keras.initializers.Identity(2.0**20)
-    outputs = layers.Dense(64, kernel_initializer=large, dtype="float32")(small)
-    x = normal(50, 64)
-    network = keras.Model(inputs, outputs)
+    last = layers.Dense(64, kernel_initializer=large, dtype="float32")
+    small = layers.Rescaling(2.0**-20), layers.ReLU()
+    network, x = helpers.chain(*small, last, shape=(64,)), normal(50, 64)
     model = quiet(network, 32, calibrate=x, percentile=100.0)
     np.testing.assert_allclose(model.predict(x, verbose=0), np.maximum(x, 0), atol=0.15)
 
 
 @pytest.mark.parametrize(
     "neuron",
-    [None, IF, functools.partial(LIF, decay=0.8), functools.partial(ILIF, 4, 1.0)],
+    [None, functools.partial(LIF, decay=0.8), functools.partial(ILIF, 4, 1.0)],
 )
 def test_the_mean_output_of_calibrated_neurons_is_that_of_the_activations_in_each_layer(
     neuron,
@@ -563,8 +535,7 @@ def test_the_mean_output_of_calibrated_neurons_is_that_of_the_activations_in_eac
 
 
 @pytest.mark.on_each_backend
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_inputs_by_unsorted_names_are_calibrated_as_any(step_mode):
+def test_inputs_by_unsorted_names_are_calibrated_as_any():
     def shift(names):
         keras.utils.set_random_seed(0)
         parts = {name: keras.Input((4,), name=name) for name in names}
@@ -572,7 +543,7 @@ def test_inputs_by_unsorted_names_are_calibrated_as_any(step_mode):
         x = layers.Dense(8, activation="relu", name="hidden")(joined)
         network = keras.Model(parts, layers.Dense(2)(x))
         values = {"image": normal(64, 4), "text": normal(64, 4) ** 2}
-        model = quiet(network, 4, calibrate=values, step_mode=step_mode)
+        model = quiet(network, 4, calibrate=values)
         return model.network.get_layer("hidden_neuron_current").offset
 
     offset = shift(("text", "image"))
@@ -604,29 +575,6 @@ def test_neurons_that_are_called_twice_are_calibrated_without_a_shift(start, off
 
 
 # Whole networks.
-def check_gradients(network, x, classes, **kwargs):
-    """Finite, non-zero gradients in every kernel that the network trains; and its
-    weights, all of them, unchanged."""
-    model = quiet(network, 2, **kwargs)
-    paths = [weight.path for weight in network.weights]
-    assert [weight.path for weight in model.network.weights] == paths
-    y = np.arange(len(x)) % classes
-    loss, gradients = helpers.loss_and_gradients(model, x, y, LOSS)
-    assert np.isfinite(loss)
-    kernels = [weight for weight in network.trainable_weights if len(weight.shape) > 1]
-    for kernel in kernels:
-        assert np.isfinite(gradients[kernel.path]).all(), kernel.path
-        assert gradients[kernel.path].any(), kernel.path
-    return model
-
-
-@pytest.mark.on_each_backend
-def test_inverted_bottlenecks_train_every_kernel():
-    """Two blocks of a MobileNetV2, the second with a skip connection."""
-    inputs, x = helpers.inverted_bottlenecks()
-    outputs = layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))
-    model = check_gradients(keras.Model(inputs, outputs), normal(4, 8, 8, 3), 10)
-    assert len(replaced(model)) == 4
 
 
 @pytest.mark.on_each_backend
@@ -640,9 +588,9 @@ def test_transformer_block_trains_every_kernel():
     x = layers.GlobalAveragePooling1D()(x + layers.Dense(16)(hidden))
     network = keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
     x = normal(4, 6, 8)
-    for arguments in ({}, {"calibrate": x}):
-        model = check_gradients(network, x, 3, **arguments)
-        assert isinstance(model.network.get_layer("mlp_neuron"), Neuron)
+    model = quiet(network, 2, calibrate=x)
+    assert isinstance(model.network.get_layer("mlp_neuron"), Neuron)
+    helpers.assert_trains(model, x, np.arange(4) % 3)
 
 
 SMALL = {"alpha": 0.25, "include_preprocessing": False}

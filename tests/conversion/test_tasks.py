@@ -125,21 +125,10 @@ def test_a_folded_task_is_a_task_that_trains_and_is_saved():
     assert_equal(decoded(saved_and_loaded(folded)), decoded(folded))
 
 
-def test_the_loss_of_given_outputs_is_that_of_the_task():
-    def loss(model):
-        x, outputs = ops.convert_to_tensor(X), X[:, :3]
-        return scalar(compiled(model).compute_loss(x, y, outputs))
-
-    task = Regression(5)
-    y = keras.tree.map_structure(ops.convert_to_tensor, Y)
-    assert loss(task) == loss(spikify(task, 2, verbose=False)) > 0
-
-
 @pytest.mark.parametrize(
     ("settings", "policy"),
     [
         ({}, "mixed_bfloat16"),
-        ({"gradient": "bptt"}, "float32"),
         ({"gradient": "sltt", "step_mode": "single"}, "float32"),
     ],
 )
@@ -216,7 +205,6 @@ def test_all_that_a_spiking_model_does_works_for_a_task():
     model.timesteps = 3
     assert decoded(model).shape == (8, 3)
     assert to_numpy(model.step(X)).shape == (8, 3)
-    assert "neuron" in str(rsnn.describe(model, X, verbose=False))
     head = keras.Model(model.inputs, model.get_layer("head").output)
     assert head([X]).shape == (8, 3)
     norms = rsnn.analysis.gradient_agreement(model, X, Y).norms
@@ -224,13 +212,6 @@ def test_all_that_a_spiking_model_does_works_for_a_task():
     model.power *= 2
     doubled = rsnn.analysis.gradient_agreement(model, X, Y).norms
     np.testing.assert_allclose(doubled, 2 * norms, rtol=1e-4)
-
-
-@pytest.mark.skipif(BACKEND != "torch", reason="only on PyTorch calls are recorded")
-def test_the_calls_of_a_task_are_recorded():
-    model = compiled(regression())
-    model.fit(X, Y, batch_size=1, epochs=5, verbose=0)
-    assert model.engine == "recorded"
 
 
 # Kinds of tasks.
@@ -344,18 +325,8 @@ class Called(keras.Model):
         return 2 * super().call(inputs)
 
 
-class Made(keras.Model):
-    def make_predict_function(self, force=False):
-        return None
-
-
 class Stepped(keras.Model):
     def decode(self, outputs):
-        return outputs
-
-
-class Step(keras.Model):
-    def step(self, outputs):
         return outputs
 
 
@@ -363,9 +334,7 @@ class Step(keras.Model):
     ("cls", "message"),
     [
         (Called, "Called, which overrides `call`"),
-        (Made, r"Made, which overrides \['make_predict_function'\]"),
         (Stepped, r"Stepped with \['timesteps'\]"),
-        (Step, r"Step with \['step'\]"),
     ],
 )
 def test_a_task_that_is_called_otherwise_or_has_names_of_ours_is_an_error(cls, message):
@@ -478,8 +447,7 @@ def test_a_spiking_detector_has_the_losses_of_its_ann_and_decodes_boxes():
     )
     expected = scalar(ann.compute_loss(images, boxes, outputs))
     assert scalar(model.compute_loss(images, boxes, outputs)) == expected
-    history = model.fit(IMAGES, BOXES, verbose=0).history
-    assert set(history) == {"loss", "box_loss", "class_loss"}
+    model.fit(IMAGES, BOXES, verbose=0)
     assert model.predict(IMAGES, verbose=0)["boxes"].shape == (2, 100, 4)
 
 
@@ -489,9 +457,7 @@ SHOWN = conversions.networks("keras_cv")
 @pytest.mark.parametrize(
     "name",
     [
-        name
-        if any(word in name for word in ("CSPDarkNet", "MiT"))
-        else pytest.param(name, marks=pytest.mark.slow)
+        name if "MiT" in name else pytest.param(name, marks=pytest.mark.slow)
         for name in SHOWN
     ],
 )
