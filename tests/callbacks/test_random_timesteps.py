@@ -238,7 +238,7 @@ def test_a_metric_of_each_step_is_an_error_before_training_if_it_is_of_another_n
 
 
 def test_another_model_is_an_error():
-    outer = keras.Sequential([keras.Input((6,)), spiking()])
+    outer = chain(spiking())
     outer.compile("sgd", "mse")
     said = "`callbacks` may have RandomTimesteps in `fit` of a SpikingModel"
     with pytest.raises(TypeError, match=said):

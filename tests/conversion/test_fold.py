@@ -86,11 +86,9 @@ def reasons(folded):
 # Layers.
 LAYERS = {
     "conv2d": (layers.Conv2D, (4, 3), {"strides": 2, "padding": "same"}, (6, 6, 2)),
-    "conv3d": (layers.Conv3D, (3, 2), {}, (3, 3, 3, 2)),
     "grouped": (layers.Conv2D, (6, 3), {"groups": 2}, (5, 5, 4)),
     "depthwise2d": (layers.DepthwiseConv2D, (3,), {"depth_multiplier": 3}, (5, 5, 2)),
     "separable2d": (layers.SeparableConv2D, (4, 3), {"depth_multiplier": 2}, (5, 5, 3)),
-    "transposed2d": (layers.Conv2DTranspose, (4, 3), {"strides": 2}, (4, 4, 2)),
     "transposed3d": (layers.Conv3DTranspose, (3, 2), {}, (2, 2, 2, 2)),
     "dense": (layers.Dense, (4,), {}, (6,)),
     "dense on rows": (layers.Dense, (4,), {}, (5, 6)),

@@ -192,9 +192,8 @@ def stabilized(x):
     ],
 )
 def test_what_cannot_be_unrolled_is_an_error(hidden, message):
-    inputs = keras.Input((4,))
     with pytest.raises(ValueError, match=message):
-        rsnn.unroll(spiking(keras.Model(inputs, hidden(inputs)), 1, "bptt"))
+        rsnn.unroll(spiking(chain(hidden, shape=(4,)), 1, "bptt"))
 
 
 @pytest.mark.filterwarnings("ignore:The weights of these layers stay")

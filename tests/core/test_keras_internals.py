@@ -27,8 +27,7 @@ X, _ = helpers.data()
 
 
 def functional():
-    inputs = keras.Input((6,), name="inputs")
-    return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.5)(inputs)))
+    return helpers.chain(layers.Dropout(0.5), layers.Dense(3))
 
 
 def assert_has(owner, attribute):
@@ -228,8 +227,7 @@ def test_the_metrics_and_losses_of_a_model_are_those_of_the_present(is_measured)
     dense = layers.Dense(3, kernel_regularizer="l2")
     if is_measured:
         dense.mean = keras.metrics.Mean()
-    network = keras.Sequential([keras.Input((6,)), LIF(), dense])
-    model = helpers.compiled(helpers.spiking(network))
+    model = helpers.compiled(helpers.spiking(helpers.chain(LIF(), dense)))
     for change in (
         lambda: None,
         lambda: dense.add_loss(keras.ops.ones(())),

@@ -8,6 +8,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from helpers import chain
 from keras import layers, ops
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -25,8 +26,7 @@ def small(*parts, shape=(4, 4, 2), timesteps=T):
 
 def graph(function, shape, timesteps=T):
     """A model of a function of inputs."""
-    inputs = keras.Input(shape)
-    return rsnn.SpikingModel(keras.Model(inputs, function(inputs)), timesteps)
+    return rsnn.SpikingModel(chain(function, shape=shape), timesteps)
 
 
 def with_kernel(kernel, neurons, bias=0.0, **kwargs):
