@@ -1,5 +1,5 @@
-"""Networks of integers: the same integers as another simulator, and as float networks
-whose numbers are exact. Those of drawn networks in C are in test_c.py."""
+"""Networks of integers: the same integers as two independent simulators, and as float
+networks whose numbers are exact."""
 
 import pathlib
 
@@ -11,7 +11,8 @@ from keras import ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
-from tests.integers.drawn import SHAPE, T, draw, sums
+from tests.integers.drawn import SEEDS, SHAPE, T, draw, sums
+from tests.integers.simulated import simulate
 
 CASES = pathlib.Path(__file__).parents[1] / "reference" / "integer"
 
@@ -45,10 +46,27 @@ def frames(seed, count, time=False, largest=256):
     return np.random.default_rng(seed).integers(0, largest, shape, "uint8")
 
 
+def check_against_simulator(chip, x):
+    spikes, membranes, logits = simulate(chip.plan, x)
+    outputs, last_membranes = all_steps(chip, x)
+    last = chip.plan.layers[-1].name
+    assert_close(outputs, {**spikes, last: logits}, rtol=0)
+    assert_close(last_membranes, membranes, rtol=0)
+    assert_array_equal(chip.integer_logits(x, batch_size=1), logits.sum(1))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_drawn_network_gives_the_integers_of_a_slow_simulator(seed):
+    weights, bits = [(None, 16), ("int4", 12), ("ternary", 20)][seed % 3]
+    chip = rsnn.integer(draw(seed), weights, bits, verbose=False)
+    check_against_simulator(chip, frames(seed, 2, time=bool(seed % 2)))
+
+
 def test_a_sum_of_currents_of_very_unlike_units_spikes_as_in_training():
     model, x = sums(), np.random.default_rng(0).integers(0, 256, (100, 600), "uint8")
     chip = rsnn.integer(model, membrane_bits=24, verbose=False)
     assert_close(chip.layer_outputs(x), spikes_of(model, x), rtol=0)
+    check_against_simulator(chip, x[:20])
     assert len(set(chip.plan.of("of_sums").facts["shift"])) == 3
 
 
@@ -64,6 +82,7 @@ def spikes_of(model, x):
 
 
 # Seeds that together draw everything.
+@pytest.mark.runs_once
 @pytest.mark.parametrize("seed", [2, 8, 12, 14, 16, 22, 25])
 def test_a_drawn_network_whose_floats_are_exact_spikes_as_its_integers_do(seed):
     model, x = draw(seed, exact=True), frames(seed, 4, time=bool(seed % 2))

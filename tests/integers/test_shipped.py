@@ -1,11 +1,14 @@
-"""Networks that ship with the library: their backend and C agree in every logit."""
+"""Networks that ship with the library: their backend, C and a slow simulator agree in
+every spike and logit."""
 
 import numpy as np
 import pytest
+from helpers import assert_close
 from keras import ops
 from numpy.testing import assert_array_equal
 
 import keras_ratesnn as rsnn
+from tests.integers.simulated import simulate
 from tests.integers.test_c import GCC, assert_the_program_gives_the_logits
 
 slow = pytest.mark.slow
@@ -35,6 +38,8 @@ def test_a_shipped_network_has_the_same_integers_everywhere(
     model = rsnn.models.load_pretrained(name)
     chip = rsnn.integer(model, largest_input=largest, verbose=False)
     x, last = images(chip.plan.input_shape, count, largest), chip.plan.layers[-1].name
+    spikes, _, steps = simulate(chip.plan, x[:1])
+    assert_close(chip.layer_outputs(x[:1]), {**spikes, last: steps}, rtol=0)
     logits = chip.integer_logits(x)
     assert len(np.unique(logits.argmax(1))) > 3
     assert_array_equal(chip.layer_outputs(x[:100])[last].sum(1), logits[:100])
