@@ -363,16 +363,11 @@ def _check_augmentation(recipe):
             f"`augment` and `mix` must be 'none' in recipe {recipe.name!r}, {why}. "
             f"{received} Leave them out."
         )
-    sequence_mixes = "none", augmentation.SEQUENCE_MIX
-    image_augmentations = "none", *augmentation.BY_NAME
-    fits_time = recipe.augment in image_augmentations and recipe.mix in sequence_mixes
+    image_augmentations = "none", *augmentation.IMAGE_FUNCTIONS
+    fits_time = recipe.augment in image_augmentations and recipe.mix == "none"
     if recipe.has_time and not fits_time:
         raise ValueError(
-            f"`augment` must be one of {', '.join(image_augmentations)} and `mix` one "
-            f"of {', '.join(sequence_mixes)} in recipe {recipe.name!r}: layers of "
-            f"Keras take images, not frames. {received}"
-        )
-    if not recipe.has_time and recipe.mix == augmentation.SEQUENCE_MIX:
-        raise recipe.unfit(
-            "mix", "of images", "whose images have no time", "Set mix=cutmix."
+            f"`augment` must be one of {', '.join(image_augmentations)} and `mix` "
+            f"'none' in recipe {recipe.name!r}: layers of Keras take images, not "
+            f"frames. {received}"
         )

@@ -69,7 +69,7 @@ def test_threads_wait_without_spinning_in_recipes_unless_the_user_has_said_how(g
 
 MISTAKES = """
 convert | digits --timesteps 4 0 | `--timesteps` must be 1 or more
-convert | digits --set augment=event_drop | `augment` and `mix` must fit the im
+convert | digits --set augment=cifar10 | `augment` and `mix` must fit the im
 convert | digits --set timesteps=8 | cannot be set here. Received: --set timeste
 convert | digits --set gradient=bptt | --set gradient=bptt. The converted network
 convert | digits --set ordinary=first | ordinary=first. The converted network

@@ -178,10 +178,6 @@ WRITE = {
     "ssc": lambda folder: write_spoken(folder, "ssc", SPOKEN, 35),
 }
 SIZES = {"nmnist": (30, 20), "dvs_gesture": (22, 11), "shd": (40, 40), "ssc": (70, 70)}
-SETTINGS = {
-    "ssc": ("augment=spoken_words", "mix=cutmix_in_time"),
-    "dvs_gesture": ("augment=event_drop",),
-}
 everywhere = pytest.mark.on_each_backend
 
 
@@ -196,9 +192,9 @@ everywhere = pytest.mark.on_each_backend
 )
 def test_recipes_of_recordings_train(name, tmp_path):
     WRITE[name](tmp_path / "data")
-    data = ("--data-dir", str(tmp_path / "data"), "--set", *SETTINGS.get(name, ()))
+    data = ("--data-dir", str(tmp_path / "data"))
     tiny = ("width=0.0625", "timesteps=2", "epochs=1", "batch_size=16")
-    record = trained(tmp_path / "run", name, *data, *tiny)
+    record = trained(tmp_path / "run", name, *data, "--set", *tiny)
     assert (record["train_images"], record["test_images"]) == SIZES[name]
     assert np.isfinite(record["curve"]["loss"]).all()
 
