@@ -4,7 +4,6 @@ by the tests byte by byte; and the recipes that read them."""
 import functools
 import itertools
 import os
-import re
 
 import numpy as np
 import pytest
@@ -103,13 +102,11 @@ def test_a_split_depends_on_names_alone_and_one_that_is_there_is_used(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: text.replace("train bird", "validate bird", 1), "Line "),
-        (lambda text: text + text.splitlines()[0], "Line 101 of"),
-        (lambda text: text + "\n", "Line 101 of"),
-        (lambda text: text + "test cat/another", "in the folder: 1, the first cat/ano"),
-        (lambda text: text.partition("\n")[2], "all recordings of the folder: 1, the"),
-        (lambda text: text.replace("test", "train"), "has no test recordings"),
-        (lambda text: text.replace("train", "test"), "has no train recordings"),
+        (lambda text: text.replace("train bird", "validate bird", 1), "must be train"),
+        (lambda text: text + "\n", "differ: 1"),
+        (lambda text: text + "test cat/another", "differ: 1 ['cat/another']"),
+        (lambda text: text.partition("\n")[2], "differ: 1"),
+        (lambda text: text.replace("test", "train"), "some of both"),
     ],
 )
 def test_the_error_names_a_wrong_split_file(data_set, change, said):
@@ -120,18 +117,7 @@ def test_the_error_names_a_wrong_split_file(data_set, change, said):
         DVS.load(data_set, 1)
 
 
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    "damage", [flip_a_bit, lambda path: path.write_bytes(b""), os.unlink]
-)
-def test_frames_are_counted_once_and_again_where_they_are_damaged(
-    data_set, damage, capsys
-):
+def test_frames_are_counted_once_and_again_where_they_are_missing(data_set, capsys):
     images = DVS.load(data_set, 2).train_images
     assert was_counted(capsys)
     first = images.copy()
@@ -141,7 +127,7 @@ def test_frames_are_counted_once_and_again_where_they_are_damaged(
         whole = (data_set / name).read_bytes()
         np.testing.assert_array_equal(DVS.load(data_set, 2).train_images, first)
         assert not was_counted(capsys)
-        damage(data_set / name)
+        (data_set / name).unlink()
         np.testing.assert_array_equal(DVS.load(data_set, 2).train_images, first)
         assert was_counted(capsys)
         assert (data_set / name).read_bytes() == whole
@@ -304,7 +290,7 @@ def empty(folder):
         ("frog/cifar10_frog_2.aedat", cut, "at byte"),
         ("frog/cifar10_frog_2.aedat", directory, "cannot be read"),
         ("frog/cifar10_frog_2.aedat", outside, "240"),
-        ("dog", empty, "it is empty"),
+        ("dog", empty, "It has 0"),
         ("deer/cifar10_deer_0.npz", lambda path: path.touch(), "the same name"),
     ],
 )
@@ -340,23 +326,11 @@ def test_the_error_names_a_folder_that_is_not_writable(data_set, monkeypatch, na
     assert not list(data_set.glob("*.part"))
 
 
-LISTS = """
- | must list recordings
-../user01_led.aedat | must list names of .aedat files
-user01_led.aedat user01_led.aedat | each once
-user01_led.txt | must list names of .aedat files
-user99_led.aedat | user99_led.aedat, which trials_to_train.txt asks for
-user03_led.aedat | Both list user03_led.aedat
-"""
-
-
-def test_a_wrong_list_of_gestures_is_an_error(tmp_path):
+def test_a_list_that_names_what_is_not_there_is_an_error(tmp_path):
     folder = write_gestures(tmp_path / "gestures")
-    for line in LISTS.strip("\n").splitlines():
-        names, said = line.split(" | ")
-        (folder / "trials_to_train.txt").write_text(names)
-        with pytest.raises((ValueError, FileNotFoundError), match=re.escape(said)):
-            events.load_gestures(folder, 2)
+    (folder / "trials_to_train.txt").write_text("user99_led.aedat")
+    with expect_error(FileNotFoundError, "user99_led.aedat", "trials_to_train.txt"):
+        events.load_gestures(folder, 2)
 
 
 # Made recordings
@@ -443,7 +417,7 @@ def test_made_recordings_are_read_by_the_path_of_real_ones(tmp_path, capsys):
     assert "python -m recipes.make_recordings" in error
     assert not (folder / SPLIT).exists()
     (folder / SPLIT).write_text(split.partition("\n")[2])
-    said = "does not contain all recordings", "Get the recordings again, with their"
+    said = "Recordings that differ: 1", "Get the recordings again, with their"
     with expect_error(ValueError, *said):
         fashion_mnist_events.load(folder, 4)
 
