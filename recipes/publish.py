@@ -43,6 +43,12 @@ WEIGHTS = "model.weights.h5"
 TEMPLATE = pathlib.Path(__file__).with_name("hub_page.txt")
 """Of the page on a hub. The citation in it is that of docs/citing.md."""
 
+INTEGERS_ROW = (
+    "| integers | accuracy {test_accuracy:.2%}; C program: {constants:,} bytes of "
+    "constants and {memory:,} of memory, {memory_without_cache:,} with "
+    "`cache_input=False` |\n"
+)
+
 NOT_PUBLISHED = ("run", "timesteps", "data_dir")
 """The arguments of the command line that are none of `publish`."""
 
@@ -119,13 +125,6 @@ def publish(
         for name in ("levels", "weights")
         if settings.get(name) is not None
     }
-    if own and architecture is not None:
-        raise ValueError(
-            "`architecture` must be None for a network of integer spikes, which has "
-            "other neurons, or of quantised weights. Received: "
-            f"architecture={architecture!r}, from a run with "
-            f"{', '.join(f'{key}={own[key]}' for key in own)}. Leave it out."
-        )
     if arguments and architecture is None:
         raise ValueError(
             "`arguments` are those of `architecture`, which is missing. Received: "
@@ -155,7 +154,9 @@ def publish(
             architecture=settings["name"] if architecture is None else architecture,
             arguments=arguments,
             timesteps=model.timesteps,
-            **_training(record),
+            gradient=_gradient(settings),
+            epochs=settings["epochs"],
+            seed=settings["seed"],
             # Further digits of a float32 accuracy are not significant.
             test_accuracy=round(record["test_accuracy"], 6),
             accuracies={number: round(tested[number], 6) for number in sorted(tested)},
@@ -182,21 +183,14 @@ def publish(
     return card, weights
 
 
-def _training(record):
-    """How a network was trained, or where its weights come from."""
-    settings, origin = record["settings"], record.get("origin")
-    if origin:
-        return {"gradient": "not known", "epochs": 0, "seed": 0, "origin": origin}
+def _gradient(settings):
+    """How a network was trained, for its card."""
     gradient = methods.gradient_name(settings, " ")
     if settings.get("random_timesteps") is not None:
         gradient += ", T from {} to {}".format(*settings["random_timesteps"])
     if settings.get("start_from") is not None:
         gradient += f", from the weights of {settings['start_from']}"
-    return {
-        "gradient": gradient,
-        "epochs": settings["epochs"],
-        "seed": settings["seed"],
-    }
+    return gradient
 
 
 def _put(files):
@@ -270,38 +264,20 @@ def _hub_page(card, address):
         f"| {timesteps} | {accuracy:.2%} |\n"
         for timesteps, accuracy in card.accuracies.items()
     )
-    versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
-    trained = (
-        f"gradient {card.gradient}, T = {card.timesteps}, {card.epochs} epochs, "
-        f"seed {card.seed}, on {card.backend}"
-    )
-    source = (
-        f"| origin | {card.origin}, T = {card.timesteps} |"
-        if card.origin
-        else f"| training | {trained} |"
-    )
-    integers = ""
-    if card.integers:
-        row = (
-            "| integers | accuracy {test_accuracy:.2%}; C program: {constants:,} "
-            "bytes of constants and {memory:,} of memory, {memory_without_cache:,} "
-            "with `cache_input=False` |\n"
-        )
-        integers = row.format(**card.integers)
+    integers = INTEGERS_ROW.format(**card.integers) if card.integers else ""
     repository = addresses.repository()
-    texts = {
-        "source": source,
-        "integers": integers,
-        "accuracies": accuracies,
-        "versions": versions,
-        "library": f"[keras_ratesnn]({repository})" if repository else "keras_ratesnn",
-    }
     form = TEMPLATE.read_text(encoding="utf-8")
-    text = form.format(
-        card=card, address=address, front_matter=_front_matter(card), **texts
+    return form.format(
+        card=card,
+        address=address,
+        front_matter=_front_matter(card),
+        integers=integers,
+        accuracies=accuracies,
+        versions=", ".join(
+            f"{name} {number}" for name, number in card.versions.items()
+        ),
+        library=f"[keras_ratesnn]({repository})" if repository else "keras_ratesnn",
     )
-    # Weights of others were trained with a method of theirs.
-    return text.partition("\n## Citation")[0] if card.origin else text
 
 
 def _front_matter(card):
@@ -392,9 +368,9 @@ def _check_name(name, folder, replace, place=None):
             "`name` must not be that of a checkpoint in the folder of the run. "
             f"Received: name={name!r}."
         )
-    if replace or (
-        place is not None and place.path is None
-    ):  # Hubs keep the versions before.
+    is_hub = place is not None and place.path is None
+    # Hubs keep the versions before.
+    if replace or is_hub:
         return
     taken = folder / "cards" / f"{name}.json" if place is None else place.path / CARD
     if taken.exists():
@@ -432,32 +408,26 @@ def publish_run(arguments):
             _round_kernels(model)
         if arguments.half or precision != PRECISION:
             timesteps.add(model.timesteps)
-        accuracies = (
-            measured(model, folder, arguments.data_dir, sorted(timesteps))
-            if timesteps
-            else {}
-        )
+        accuracies = {}
+        if timesteps:
+            accuracies = measured(model, folder, arguments.data_dir, sorted(timesteps))
         record = {
             **record,
             "test_accuracy": accuracies.get(model.timesteps, record["test_accuracy"]),
         }
-        trained_with = record["settings"].get("weights")
-        integers = (
-            None
-            if trained_with is None
-            else integer_facts(model, folder, arguments.data_dir)
-        )
+        integers = None
+        if record["settings"].get("weights") is not None:
+            integers = integer_facts(model, folder, arguments.data_dir)
+        options = dict(vars(arguments))
+        for name in NOT_PUBLISHED:
+            del options[name]
         card, path = publish(
             model,
             record,
             integers=integers,
-            **{
-                name: value
-                for name, value in vars(arguments).items()
-                if name not in NOT_PUBLISHED
-            },
             weights_folder=None if arguments.url is None else arguments.run,
             accuracies=accuracies,
+            **options,
         )
     if place is not None:
         print(
@@ -534,7 +504,7 @@ def _check_architecture(model, architecture, arguments, path):
     )
     try:
         built = getattr(models, architecture)(**arguments, weights=path)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(
             "`architecture` and `arguments` must build the network of the run. "
             f"Received: architecture={architecture!r}, arguments={arguments!r}. {error}"

@@ -348,13 +348,10 @@ def maxformer(tmp_path_factory):
     return model, folder / "maxformer.pth", write_clothes(folder)
 
 
-def test_the_accuracy_is_that_on_normalised_images_and_the_card_says_its_source(
-    maxformer, tmp_path, capsys
-):
+def test_the_accuracy_is_that_on_normalised_images(maxformer, capsys):
     model, file, folder = maxformer
     network = f"--network maxformer --timesteps 2 --data-dir {folder}"
-    output = f"--output {tmp_path}/run --origin https://example.org/maxformer"
-    command = [str(file), *ARGUMENTS, *network.split(), *output.split()]
+    command = [str(file), *ARGUMENTS, *network.split()]
     assert evaluate(command) == 0
     pixels, labels = made_clothes(80, seed=80)
     (mean,), (deviation,) = fashion_mnist.PIXELS
@@ -364,17 +361,6 @@ def test_the_accuracy_is_that_on_normalised_images_and_the_card_says_its_source(
     report, scores = capsys.readouterr().out.split(heading)
     assert report.startswith(f"{file}: maxformer, a MaxFormer")
     assert f"test accuracy: {accuracy:.4f}\n" in scores
-    texts = "--name clothes --data-set Clothes --preprocessing Bytes --licence MIT"
-    command = f"{tmp_path}/run {texts} --to {tmp_path}/hub"
-    assert publish.main(command.split()) == 0
-    loaded = rsnn.models.load_pretrained(tmp_path / "hub")
-    again = loaded.predict(pixels[..., None], verbose=0)
-    np.testing.assert_allclose(again, outputs, atol=1e-4)
-    page = (tmp_path / "hub" / "README.md").read_text()
-    assert "| origin | https://example.org/maxformer: maxformer.pth, SHA-256 " in page
-    assert "| licence | MIT |" in page
-    assert "training" not in page
-    assert "bibtex" not in page
 
 
 UNFIT = """
@@ -382,7 +368,6 @@ UNFIT = """
 --arguments {"classes":3,"heads":2} | The data must have 3 classes, as the network
 --arguments {"pooling":1} | pooling
 --data-dir absent | absent
---output run | --output and --origin must be given together
 """
 
 
