@@ -49,60 +49,21 @@ INTEGERS_ROW = (
     "`cache_input=False` |\n"
 )
 
-NOT_PUBLISHED = ("run", "timesteps", "data_dir")
-"""The arguments of the command line that are none of `publish`."""
-
 LARGEST_SHIPPED = 16 * 2**20
-"""Bytes. Larger files would increase the size of clones and wheels; they are downloaded
-on demand."""
+"""Bytes. Larger files would increase the size of clones and wheels."""
 
 
-def publish(
-    model,
-    record,
-    *,
-    name,
-    folder=FOLDER,
-    architecture=None,
-    arguments=None,
-    url=None,
-    weights_folder=None,
-    replace=False,
-    accuracies=None,
-    to=None,
-    half=False,
-    integers=None,
-    **texts,
-):
+def publish(model, record, arguments, accuracies=None, integers=None):
     """Writes the weights file and the card of a pretrained network.
 
     Args:
         model: The trained `SpikingModel`.
         record: Dict, the record of its run, see `recipes.run`.
-        name: String, the name for `load_pretrained`.
-        folder: Path of the folder of `cards/` and `weights/`. Defaults to that of the
-            package.
-        architecture: Name of the function of `keras_ratesnn.models` that builds the
-            network, which is the model or a part of it. Defaults to `None`, for a
-            network defined by the recipe.
-        arguments: Dict, the arguments of that function. Defaults to `None`, no
-            arguments.
-        url: String, the download URL of the file. Defaults to `None`: it ships with the
-            package.
-        weights_folder: Path of the output folder of the file. Defaults to `None`, the
-            folder of shipped weights.
-        replace: Boolean, whether the network may take the place of one with the same
-            name. Defaults to `False`.
+        arguments: Those of the command line.
         accuracies: Dict of numbers of time steps to test accuracies, for the card.
             Defaults to `None`, that of the record.
-        half: Boolean, whether the file stores kernels in float16. Defaults to `False`.
         integers: Dict, what the card says of integers, see `Card`. Defaults to `None`,
             nothing.
-        to: Address of a hub or path of a folder, for `card.json`, the weights and
-            `README.md`, instead of `folder`. Defaults to `None`.
-        **texts: Strings for the card: `data_set`, the one for training and testing;
-            `preprocessing`, the format of raw images, and the preprocessing inside the
-            model; and `licence`, the SPDX identifier of the licence of the weights.
 
     Returns:
         `(card, path)`: the `Card`, and the path of the weights file; of a hub its
@@ -115,22 +76,19 @@ def publish(
         OSError: If a hub cannot be reached, or refuses.
         ImportError: If the package of a hub is not installed.
     """
-    folder, file = pathlib.Path(folder), f"{name}.keras"
+    name, architecture = arguments.name, arguments.architecture
+    folder, file = pathlib.Path(arguments.folder), f"{name}.keras"
     settings = record["settings"]
-    place = None if to is None else models.place_to_publish(to)
-    _check_name(name, folder, replace, place)
-    _check_classifies(record)
-    own = {
-        name: settings[name]
-        for name in ("levels", "weights")
-        if settings.get(name) is not None
-    }
-    if arguments and architecture is None:
+    place = checked_place(arguments, record)
+    if arguments.arguments and architecture is None:
         raise ValueError(
             "`arguments` are those of `architecture`, which is missing. Received: "
-            f"arguments={arguments!r}."
+            f"arguments={arguments.arguments!r}."
         )
-    arguments = {**(arguments or {}), **own}
+    network_arguments = dict(arguments.arguments or {})
+    for setting in ("levels", "weights"):
+        if settings.get(setting) is not None:
+            network_arguments[setting] = settings[setting]
     tested = {model.timesteps: record["test_accuracy"], **(accuracies or {})}
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
@@ -139,20 +97,22 @@ def publish(
         SpikingModel(
             model.network, model.timesteps, model.gradient, model.step_mode, **options
         ).save(path)
-        if half:
+        if arguments.half:
             _halve(path)
-        if place is None and url is None and path.stat().st_size > LARGEST_SHIPPED:
+        if place is None and path.stat().st_size > LARGEST_SHIPPED:
             raise ValueError(
                 f"The weights take {path.stat().st_size / 2**20:.1f} MiB, but a file "
                 f"that ships with the package at most {LARGEST_SHIPPED / 2**20:.0f}. "
-                "Pass the URL where you will upload it with --url, or a hub with --to."
+                "Pass a hub or a folder with --to."
             )
         if architecture is not None:
-            _check_architecture(model, architecture, arguments, path)
+            _check_architecture(model, architecture, network_arguments, path)
         card = pretrained.Card(
             name=name,
             architecture=settings["name"] if architecture is None else architecture,
-            arguments=arguments,
+            arguments=network_arguments,
+            preprocessing=arguments.preprocessing,
+            data_set=arguments.data_set,
             timesteps=model.timesteps,
             gradient=_gradient(settings),
             epochs=settings["epochs"],
@@ -164,20 +124,19 @@ def publish(
             parameters=model.count_params(),
             backend=record["backend"],
             versions=record["versions"],
+            licence=arguments.licence,
             integers=integers or {},
             file=file,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            url=url,
-            **texts,
+            url=None,
         )
         card.write(temporary, CARD)
         if place is not None:
-            pathlib.Path(temporary, "README.md").write_text(
-                _hub_page(card, os.fspath(to)), encoding="utf-8"
-            )
+            page = _hub_page(card, os.fspath(arguments.to))
+            pathlib.Path(temporary, "README.md").write_text(page, encoding="utf-8")
             place.publish(pathlib.Path(temporary))
-            return card, to if place.path is None else place.path / file
-        weights = pathlib.Path(weights_folder or folder / "weights", file)
+            return card, arguments.to if place.path is None else place.path / file
+        weights = folder / "weights" / file
         card_path = folder / "cards" / f"{name}.json"
         _put({card_path: pathlib.Path(temporary, CARD), weights: path})
     return card, weights
@@ -358,29 +317,9 @@ def integer_facts(model, folder, data_dir):
     }
 
 
-def _check_name(name, folder, replace, place=None):
-    if not re.fullmatch(r"[\w-]+", name):
-        raise ValueError(
-            f"`name` must consist of letters, digits, _ and -. Received: name={name!r}."
-        )
-    if f"{name}.keras" in (LAST, BEST):
-        raise ValueError(
-            "`name` must not be that of a checkpoint in the folder of the run. "
-            f"Received: name={name!r}."
-        )
-    is_hub = place is not None and place.path is None
-    # Hubs keep the versions before.
-    if replace or is_hub:
-        return
-    taken = folder / "cards" / f"{name}.json" if place is None else place.path / CARD
-    if taken.exists():
-        raise ValueError(
-            f"`name` must be new, but there is a network in {taken}. To replace it, "
-            "add --replace."
-        )
-
-
-def _check_classifies(record):
+def checked_place(arguments, record):
+    """Where a network is published besides the package, or None; what can be checked
+    before it is tested, which may take minutes."""
     settings = record["settings"]
     if "test_accuracy" not in record or settings.get("ordinary") == "only":
         raise ValueError(
@@ -388,6 +327,23 @@ def _check_classifies(record):
             f"run of recipe {settings['name']!r} with "
             f"ordinary={settings.get('ordinary')!r}."
         )
+    name, place = arguments.name, None
+    if not re.fullmatch(r"[\w-]+", name) or f"{name}.keras" in (LAST, BEST):
+        raise ValueError(
+            "`name` must consist of letters, digits, _ and -, and not be that of a "
+            f"checkpoint in the folder of a run. Received: name={name!r}."
+        )
+    taken = pathlib.Path(arguments.folder, "cards", f"{name}.json")
+    if arguments.to is not None:
+        place = models.place_to_publish(arguments.to)
+        # Hubs keep the versions before.
+        taken = None if place.path is None else place.path / CARD
+    if taken is not None and taken.exists() and not arguments.replace:
+        raise ValueError(
+            f"`name` must be new, but there is a network in {taken}. To replace it, "
+            "add --replace."
+        )
+    return place
 
 
 def publish_run(arguments):
@@ -396,10 +352,7 @@ def publish_run(arguments):
         record = folder.read_test_result()
         precision = record["settings"].get("precision", PRECISION)
         device.set_precision(precision)
-        # Before the tests, which may take minutes.
-        _check_classifies(record)
-        place = None if arguments.to is None else models.place_to_publish(arguments.to)
-        _check_name(arguments.name, arguments.folder, arguments.replace, place)
+        place = checked_place(arguments, record)
         model, timesteps = load_model(folder.last), set(arguments.timesteps)
         if precision != PRECISION:
             device.set_precision(PRECISION)
@@ -418,17 +371,7 @@ def publish_run(arguments):
         integers = None
         if record["settings"].get("weights") is not None:
             integers = integer_facts(model, folder, arguments.data_dir)
-        options = dict(vars(arguments))
-        for name in NOT_PUBLISHED:
-            del options[name]
-        card, path = publish(
-            model,
-            record,
-            integers=integers,
-            weights_folder=None if arguments.url is None else arguments.run,
-            accuracies=accuracies,
-            **options,
-        )
+        card, path = publish(model, record, arguments, accuracies, integers)
     if place is not None:
         print(
             f"load_pretrained({arguments.to!r}) loads it: test accuracy "
@@ -438,8 +381,6 @@ def publish_run(arguments):
     print(
         f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}"
     )
-    if card.url is not None:
-        print(f"upload them to {card.url}")
     print(
         f"card: {arguments.folder / 'cards' / card.name}.json, test accuracy "
         f"{card.test_accuracy:.4f}"
@@ -467,14 +408,11 @@ def add_arguments(parser):
         metavar="JSON",
         help="the arguments of that function, an object",
     )
-    where = parser.add_mutually_exclusive_group()
-    url = "download URL of the weights (default: they ship with the package)"
-    where.add_argument("--url", help=url)
     hub = (
         "hf://user/name, kaggle://user/name/framework/variation or a folder, for "
         "card, weights and README.md; not --folder"
     )
-    where.add_argument("--to", metavar="ADDRESS", help=hub)
+    parser.add_argument("--to", metavar="ADDRESS", help=hub)
     command_line.add_data_dir(
         parser,
         "folder of the data, for --timesteps, or for a network that was not trained "

@@ -13,7 +13,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, to_numpy
+from helpers import BACKEND
 
 import keras_ratesnn as rsnn
 import recipes
@@ -169,29 +169,6 @@ def test_convert_prints_accuracies_before_and_after_and_none_of_what_diverged(ca
     diverges = ("epochs=1", "train_images=80", "learning_rate=1e30")
     assert convert.main([*command, *diverges]) == 1
     assert "error: the training diverged" in capsys.readouterr().err
-
-
-def test_convert_quantises_weights_after_calibration_and_trains_at_each_t(
-    capsys, monkeypatch
-):
-    models = []
-
-    def trained_accuracy(model, *arguments):
-        models.append(model)
-        return 0.5
-
-    monkeypatch.setattr(run, "trained_accuracy", trained_accuracy)
-    monkeypatch.setattr(run, "scores", lambda *arguments: {"accuracy": 0.25})
-    settings = ("weights=int4", "width=0.1", "as_the_authors=True")
-    assert convert.main(["digits", "--timesteps", "2", "--set", *settings]) == 0
-    assert "| 2 | 0.2500 | 0.5000 |" in capsys.readouterr().out
-    ordinary, tuned = models
-    kinds = [getattr(layer, "weight_type", None) for layer in tuned.network.layers]
-    assert [kind for kind in kinds if kind] == ["int8", "int4", "int4", "int8"]
-    assert not any(hasattr(layer, "weight_type") for layer in ordinary.layers)
-    # The authors' program divides by T.
-    rates = [to_numpy(model.optimizer.learning_rate) for model in models]
-    np.testing.assert_allclose(rates, [0.1, 0.01 / 2], rtol=1e-6)
 
 
 # Figures

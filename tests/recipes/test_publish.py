@@ -15,7 +15,7 @@ from made_networks import PACKAGE, HuggingFace, Kaggle, packaged, sha256, small
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
-from recipes import publish
+from recipes import command_line, publish
 
 pytestmark = pytest.mark.runs_once
 
@@ -40,9 +40,11 @@ TEXTS = {
 }
 
 
-def published(model=None, record=RECORD, **kwargs):
-    options = {"accuracies": {4: 0.75}, **TEXTS, **kwargs}
-    return publish.publish(model or small(), record, **options)
+def published(model=None, record=RECORD, **options):
+    parser = command_line.parser("publish", "Publishes.", publish.add_arguments)
+    arguments = parser.parse_args(["run", *OPTIONS.split()])
+    vars(arguments).update(TEXTS | options)
+    return publish.publish(model or small(), record, arguments, {4: 0.75})
 
 
 def finished(run, model):
@@ -93,15 +95,11 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
     assert publish.main(command) == 2
     assert "To replace it, add --replace" in capsys.readouterr().err
     command.append("--replace")
-    url = (run / "made.keras").as_uri()
-    assert publish.main([*command, "--url", url]) == 0
-    assert models.list_pretrained()["made"].url == url
-    assert (run / "made.keras").exists()
-    assert f"upload them to {url}" in capsys.readouterr().out
+    assert publish.main(command) == 0
 
     unfit = [*command, "--architecture", "VGG11", "--arguments", '{"a": 1}']
     nowhere = [str(tmp_path / "nowhere"), *command[1:]]
-    for arguments, said in ((unfit, "'a'"), (nowhere, nowhere[0]), (command, "--url")):
+    for arguments, said in ((unfit, "'a'"), (nowhere, nowhere[0]), (command, "--to")):
         monkeypatch.setattr(publish, "LARGEST_SHIPPED", 10**5 if said == "'a'" else 10)
         assert publish.main(arguments) == 2
         assert said in capsys.readouterr().err

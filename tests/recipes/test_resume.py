@@ -251,7 +251,7 @@ def test_other_data_and_another_network_are_refused(folder):
     other.compile("sgd", "mse")
     other.optimizer.build(other.trainable_variables)
     with pytest.raises(
-        ValueError, match=re.escape(f"{files.last} belongs to another network")
+        ValueError, match=re.escape(f"{files.last} is damaged or of another network")
     ):
         files.restore(other, other, {}, 1024)
 
@@ -272,9 +272,7 @@ def test_windows_are_the_same_settings_after_saving(tmp_path):
         RunFolder(tmp_path).check({"windows": (2, 2)})
 
 
-def test_a_run_that_resumes_elsewhere_prints_a_note_and_the_result_names_both(
-    folder, capsys, monkeypatch
-):
+def test_the_result_of_a_run_that_resumes_elsewhere_names_both(folder, monkeypatch):
     elsewhere = {"backend": "abacus", "device": "wood", "versions": {"abacus": "1"}}
     saved = run_folder.load_progress(folder / "last.keras")
     here = saved.parts[0]
@@ -284,17 +282,9 @@ def test_a_run_that_resumes_elsewhere_prints_a_note_and_the_result_names_both(
         lambda path: dataclasses.replace(saved, parts=[{**here, **elsewhere}]),
     )
     record = trained(folder, *RUN)
-    assert (
-        f"ran with abacus on wood, the next ones run with {here['backend']} on "
-        f"{here['device']}" in capsys.readouterr().out
-    )
     assert record["backend"] == f"abacus+{here['backend']}"
     assert record["device"] == f"wood+{here['device']}"
     assert record["versions"] == {"abacus": "1", **here["versions"]}
-    assert [(part["first_epoch"], part["backend"]) for part in record["parts"]] == [
-        (1, "abacus"),
-        (3, here["backend"]),
-    ]
 
 
 def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):

@@ -27,7 +27,7 @@ digits | restart_at=1 | restart_at=1
 digits | timesteps=-1 | timesteps=-1
 digits | batch_size=1.5 | `batch_size` must be an integer
 digits | learning_rate=0 | learning_rate=0
-digits | learning_rate=1e999 | `learning_rate` must be > 0 and finite
+digits | learning_rate=1e999 | `learning_rate` must be finite
 digits | weight_decay=-1 | weight_decay=-1
 digits | seed=4294967296 | `seed` must be from 0 to
 digits | optimizer={} | `optimizer` must be one of
