@@ -101,22 +101,16 @@ def figures(arguments):
         plots.check_installed()
         if arguments.untrained:
             model, dataset = _untrained(arguments)
+        elif arguments.set:
+            raise ValueError(
+                "--set is for the network of a recipe. Received: --set "
+                f"{' '.join(arguments.set)}. Add --untrained."
+            )
         else:
-            if arguments.set:
-                raise ValueError(
-                    "--set is for the network of a recipe. Received: --set "
-                    f"{' '.join(arguments.set)}. Add --untrained."
-                )
             model, dataset = model_and_data(
                 arguments.recipe, arguments.data_dir, arguments.timesteps
             )
-        subject = Subject(
-            model,
-            dataset,
-            arguments.images,
-            arguments.test_images,
-            COSTS[arguments.costs],
-        )
+        subject = Subject(model, dataset, arguments)
         output.mkdir(parents=True, exist_ok=True)
         for name in arguments.only:
             path = output / f"{name}.png"
@@ -196,21 +190,14 @@ def report(measured):
 
 
 class Subject:
-    """A model, with a batch of training images and some test images.
+    """A model, with a batch of training images and some test images of its `Dataset`,
+    as many as the arguments of the command say."""
 
-    Args:
-        model: A `SpikingModel`.
-        dataset: A `Dataset`.
-        images: Integer, the size of the batch.
-        test_images: Integer, the number of test images.
-        costs: `keras_ratesnn.analysis.Costs`, of the energy. Defaults to `None`, those
-            of floats.
-    """
-
-    def __init__(self, model, dataset, images, test_images, costs=None):
-        self.model, self.costs = model, costs
+    def __init__(self, model, dataset, arguments):
+        self.model, self.costs = model, COSTS[arguments.costs]
+        images, tests = arguments.images, arguments.test_images
         self.batch = dataset.train_images[:images], dataset.train_labels[:images]
-        self.test = dataset.test_images[:test_images], dataset.test_labels[:test_images]
+        self.test = dataset.test_images[:tests], dataset.test_labels[:tests]
         # An image can be shown for longer than in training, a recording cannot.
         has_time = self.batch[0].ndim > len(model.network.input_shape)
         self.longest = model.timesteps if has_time else 2 * model.timesteps
@@ -227,12 +214,8 @@ class Subject:
         positions = np.linspace(
             0, len(spiking) - 1, min(count, len(spiking)), dtype=int
         )
-        return (
-            self.model,
-            image,
-            rates.layers[middle],
-            spiking[positions].tolist() or count,
-        )
+        chosen = spiking[positions].tolist() or count
+        return self.model, image, rates.layers[middle], chosen
 
 
 @dataclasses.dataclass
@@ -361,19 +344,13 @@ def _mean_of_halves(accuracies, error):
         calibration, rest = np.array_split(order, 2)
         confidence = accuracies.of(calibration).confidence_for(error)
         test = accuracies.of(rest)
-        measured, whole = test.at(confidence), test.at(1.0)
-        lost = whole.accuracy - measured.accuracy
-        rows.append(
-            (
-                confidence,
-                measured.mean_steps,
-                measured.accuracy,
-                lost,
-                1 - measured.lost,
-            )
-        )
-    means = np.mean(rows, axis=0)
-    return [f"{mean:.{2 if column == 1 else 4}f}" for column, mean in enumerate(means)]
+        stopped = test.at(confidence)
+        lost = test.at(1.0).accuracy - stopped.accuracy
+        measured = stopped.mean_steps, stopped.accuracy, lost, 1 - stopped.lost
+        rows.append((confidence, *measured))
+    confidence, steps, *shares = np.mean(rows, axis=0)
+    shown = [f"{share:.4f}" for share in shares]
+    return [f"{confidence:.4f}", f"{steps:.2f}", *shown]
 
 
 def _times(model, images, confidence):
@@ -382,10 +359,12 @@ def _times(model, images, confidence):
     for size, count in BATCHES.items():
         some = images[: size * count]
         batches = [some[first : first + size] for first in range(0, len(some), size)]
-        answers = [
-            rsnn.predict_until_sure(model, batch, confidence, size) for batch in batches
-        ]
-        steps = np.concatenate([own_steps for _, own_steps in answers])
+        steps = np.concatenate(
+            [
+                rsnn.predict_until_sure(model, batch, confidence, size)[1]
+                for batch in batches
+            ]
+        )
 
         def all_steps(batches=batches):
             for batch in batches:

@@ -71,24 +71,18 @@ def publish(model, record, arguments, accuracies=None, integers=None):
 
     Raises:
         ValueError: If the run is not that of a spiking classifier, the file is too
-            large to ship, the architecture and its arguments do not fit the model, or
-            the name is not one of a file or is taken.
+            large to ship, or the name is not one of a file or is taken.
         OSError: If a hub cannot be reached, or refuses.
         ImportError: If the package of a hub is not installed.
     """
-    name, architecture = arguments.name, arguments.architecture
-    folder, file = pathlib.Path(arguments.folder), f"{name}.keras"
+    name, folder = arguments.name, pathlib.Path(arguments.folder)
+    file = f"{name}.keras"
     settings = record["settings"]
     place = checked_place(arguments, record)
-    if arguments.arguments and architecture is None:
-        raise ValueError(
-            "`arguments` are those of `architecture`, which is missing. Received: "
-            f"arguments={arguments.arguments!r}."
-        )
-    network_arguments = dict(arguments.arguments or {})
+    own_settings = {}
     for setting in ("levels", "weights"):
         if settings.get(setting) is not None:
-            network_arguments[setting] = settings[setting]
+            own_settings[setting] = settings[setting]
     tested = {model.timesteps: record["test_accuracy"], **(accuracies or {})}
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
@@ -105,12 +99,10 @@ def publish(model, record, arguments, accuracies=None, integers=None):
                 f"that ships with the package at most {LARGEST_SHIPPED / 2**20:.0f}. "
                 "Pass a hub or a folder with --to."
             )
-        if architecture is not None:
-            _check_architecture(model, architecture, network_arguments, path)
         card = pretrained.Card(
             name=name,
-            architecture=settings["name"] if architecture is None else architecture,
-            arguments=network_arguments,
+            architecture=settings["name"],
+            arguments=own_settings,
             preprocessing=arguments.preprocessing,
             data_set=arguments.data_set,
             timesteps=model.timesteps,
@@ -400,14 +392,6 @@ def add_arguments(parser):
         ("--licence", "SPDX", "licence of the weights"),
     ):
         parser.add_argument(name, required=True, metavar=metavar, help=meaning)
-    architecture = "function of keras_ratesnn.models that builds the network"
-    parser.add_argument("--architecture", metavar="NAME", help=architecture)
-    parser.add_argument(
-        "--arguments",
-        type=command_line.json_object,
-        metavar="JSON",
-        help="the arguments of that function, an object",
-    )
     hub = (
         "hf://user/name, kaggle://user/name/framework/variation or a folder, for "
         "card, weights and README.md; not --folder"
@@ -431,28 +415,6 @@ def add_arguments(parser):
     parser.add_argument("--half", action="store_true", help=half)
     replace = "replaces a network of the same name"
     parser.add_argument("--replace", action="store_true", help=replace)
-
-
-def _check_architecture(model, architecture, arguments, path):
-    """Checks that the weights can be loaded as described on the card."""
-    checks.one_of(
-        "architecture",
-        architecture,
-        [name for name in models.__all__ if name[0].isupper()],
-    )
-    try:
-        built = getattr(models, architecture)(**arguments, weights=path)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "`architecture` and `arguments` must build the network of the run. "
-            f"Received: architecture={architecture!r}, arguments={arguments!r}. {error}"
-        ) from error
-    if built.network.output_shape != model.network.output_shape:
-        raise ValueError(
-            "`arguments` must build a network with outputs "
-            f"{model.network.output_shape}, like the trained one. Received: "
-            f"arguments={arguments!r}, with outputs {built.network.output_shape}."
-        )
 
 
 ADVICE = "; repeat the command to publish the network"

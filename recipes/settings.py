@@ -88,7 +88,7 @@ class Settings:
     )
     frame_kind: str | None = setting(
         "what frames the recordings of an event camera become",
-        _one_of(None, "count", "time", "voxels", "surfaces"),
+        _one_of(None, "count", "time"),
         None,
     )
     width: float = setting(

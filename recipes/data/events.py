@@ -120,7 +120,7 @@ class RecordingSet:
         Args:
             data_dir: The folder. Frames and split are also stored there.
             timesteps: Integer >= 1, the number of frames of a recording.
-            frame_kind: A name of `KINDS`. Defaults to `"count"`.
+            frame_kind: As `kind` of `Frames`. Defaults to `"count"`.
 
         Returns:
             A `Dataset` with images of float32 `(timesteps, *frame_shape, 2)`, which are

@@ -57,10 +57,8 @@ def write(folder, data, train, test, seed, progress=lambda: None):
 
     Raises:
         FileExistsError: If the folder is not empty.
-        ValueError: If there are not as many images, or the seed is negative.
+        ValueError: If there are not as many images.
     """
-    if seed < 0:
-        raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")
     folder = pathlib.Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(

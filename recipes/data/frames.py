@@ -5,14 +5,12 @@ recording has changed, the frames are computed again.
 """
 
 import dataclasses
-import functools
 import json
 import os
 
 import numpy as np
 
-from keras_ratesnn.events import event_frames, time_surfaces, voxel_grid
-from keras_ratesnn.events.frames import resize
+from keras_ratesnn.events import event_frames
 from recipes.atomic_files import writing
 
 FRAMES_VERSION = 1
@@ -25,47 +23,13 @@ WRITING_ADVICE = (
 )
 
 
-# Kinds of frames: functions `(events, timesteps, sensor_shape, frame_shape)` that
-# return an array of float32 `(timesteps, *frame_shape, 2)`, OFF and ON.
-
-
-def _counts(split_by, events, timesteps, sensor_shape, frame_shape):
-    return event_frames(events, timesteps, split_by, sensor_shape, frame_shape)
-
-
-def _voxels(events, timesteps, sensor_shape, frame_shape):
-    """A voxel grid, its negative and its positive part in a channel each."""
-    grid = voxel_grid(events, timesteps, sensor_shape)
-    parts = np.stack([np.maximum(-grid, 0), np.maximum(grid, 0)], axis=-1)
-    return resize(parts, frame_shape)
-
-
-def _surfaces(events, timesteps, sensor_shape, frame_shape):
-    """Time surfaces that decay to 1/e within a frame; resized to means, where counts
-    are summed."""
-    duration = int(events.timestamp[-1]) - int(events.timestamp[0]) + 1
-    surfaces = time_surfaces(events, timesteps, duration / timesteps, sensor_shape)
-    share = np.float32(np.prod(frame_shape) / np.prod(sensor_shape))
-    return resize(surfaces, frame_shape) * share
-
-
-KINDS = {
-    "count": functools.partial(_counts, "count"),
-    "time": functools.partial(_counts, "time"),
-    "voxels": _voxels,
-    "surfaces": _surfaces,
-}
-"""Counts of events in frames with equal numbers of events, or of equal duration; voxel
-grids; time surfaces."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Frames:
     """How the recordings of a data set become frames.
 
     Attributes:
         name: String, the name of the data set.
-        kind: A name of `KINDS`.
+        kind: `"count"` or `"time"`, as `split_by` in `event_frames`.
         timesteps: Integer, the number of frames of a recording.
         sensor_shape: `(height, width)` of the camera.
         frame_shape: `(height, width)` of a frame.
@@ -83,10 +47,9 @@ class Frames:
         recordings = read(reader, path)
         if not isinstance(recordings, list):
             recordings = [(None, recordings)]
-        make = KINDS[self.kind]
-        shapes = self.sensor_shape, self.frame_shape
+        options = self.timesteps, self.kind, self.sensor_shape, self.frame_shape
         try:
-            return [make(events, self.timesteps, *shapes) for _, events in recordings]
+            return [event_frames(events, *options) for _, events in recordings]
         except ValueError as error:
             raise ValueError(
                 f"{path} is not a recording of {self.name}. {error}"

@@ -86,7 +86,6 @@ probe | digits_detection | takes spiking networks that classify images
 probe | digits --plot figure.doc | must have one of these suffixes
 probe | digits --margin -1 | `margin` must be >= 0.0
 quantize | digits --images 0 | `--images` must be 1 or more
-quantize | digits --epochs 1 | --epochs is for networks of integers
 compare.__main__ | digits --seeds 0 | `--seeds` must be 1 or more. Received: --seeds=0
 compare.__main__ | digits --seeds two | must be an integer. Received: --seeds='two'
 compare.__main__ | digits --set seed=3 | Received: --set seed=3. Pass --seeds.
@@ -264,7 +263,7 @@ def test_networks_of_integers_are_trained_once_and_published(tmp_path, capsys):
     with changed("digits", train_images=360), pytest.MonkeyPatch.context() as patch:
         assert quantize.main(command) == 0
         table = capsys.readouterr().out
-        rows = [line.split()[:2] for line in table.splitlines()[4:]]
+        rows = [line.split()[:2] for line in table.splitlines()[5:]]
         assert rows == [["ternary", "converted"], ["ternary", "trained"]]
         patch.setattr(run, "fit", None)
         assert quantize.main(command) == 0

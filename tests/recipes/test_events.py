@@ -20,11 +20,11 @@ from made_recordings import (
     write_data_set,
 )
 
-from keras_ratesnn.events import event_frames, read_aedat, time_surfaces, voxel_grid
+from keras_ratesnn.events import event_frames, read_aedat
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
 from keras_ratesnn.events.recording import FIELDS
 from recipes import make_recordings
-from recipes.data import events, fashion_mnist_events, frames, saccades
+from recipes.data import events, fashion_mnist_events, saccades
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import error_of, trained
 
@@ -54,8 +54,9 @@ def was_counted(capsys):
     return "counting the events of" in capsys.readouterr().out
 
 
-def test_the_data_set_has_the_frames_and_the_class_of_every_recording(data_set):
-    data = DVS.load(data_set, 3, "count")
+@pytest.mark.parametrize("kind", ["count", "time"])
+def test_the_data_set_has_the_frames_and_the_class_of_every_recording(data_set, kind):
+    data = DVS.load(data_set, 3, kind)
     assert (data.train_size, data.test_size) == (90, 10)
     seen = []
     for images, labels in parts_of(data):
@@ -65,7 +66,7 @@ def test_the_data_set_has_the_frames_and_the_class_of_every_recording(data_set):
         np.testing.assert_array_equal(labels, numbers // RECORDINGS)
         for image, number in zip(images[::10], numbers[::10], strict=True):
             recording = made_events(50 + number, seed=number % RECORDINGS)
-            wanted = event_frames(recording, 3, "count", SENSOR_SHAPE, (48, 48))
+            wanted = event_frames(recording, 3, kind, SENSOR_SHAPE, (48, 48))
             np.testing.assert_array_equal(image, wanted)
     assert sorted(seen) == list(range(100))
 
@@ -130,26 +131,6 @@ def test_frames_are_counted_once_and_again_where_they_are_missing(data_set, caps
         np.testing.assert_array_equal(DVS.load(data_set, 2).train_images, first)
         assert was_counted(capsys)
         assert (data_set / name).read_bytes() == whole
-
-
-def test_kinds_of_frames_are_those_of_the_library(data_set):
-    recording, whole, smaller = made_events(60, seed=0), SENSOR_SHAPE, (64, 64)
-    for kind in ("count", "time"):
-        expected = event_frames(recording, 3, kind, whole, smaller)
-        made = frames.KINDS[kind](recording, 3, whole, smaller)
-        np.testing.assert_array_equal(made, expected)
-    voxels = frames.KINDS["voxels"](recording, 3, whole, whole)
-    assert (voxels.min(axis=-1) == 0).all()
-    grid = voxel_grid(recording, 3, whole)
-    np.testing.assert_allclose(voxels[..., 1] - voxels[..., 0], grid, atol=1e-6)
-    tau = (int(np.ptp(recording.timestamp)) + 1) / 3
-    surfaces = time_surfaces(recording, 3, tau, whole)
-    means = surfaces.reshape(3, 64, 2, 64, 2, 2).mean(axis=(2, 4))
-    made = frames.KINDS["surfaces"](recording, 3, whole, smaller)
-    np.testing.assert_allclose(made, means, atol=1e-6)
-    # Stored frames of one kind are not those of another.
-    surfaces = DVS.load(data_set, 2, "surfaces").train_images
-    assert surfaces.max() <= 1 < DVS.load(data_set, 2, "count").train_images.max()
 
 
 # Other data sets
@@ -363,13 +344,7 @@ def test_made_recordings_are_read_by_the_path_of_real_ones(tmp_path, capsys):
         assert data.test_size == test
         assert (data.train_images.sum((1, 2, 3, 4)) > 100).all()
     capsys.readouterr()
-    for folder, options, said in (
-        ("", [], "is not empty"),
-        ("new", ["--seed", "-1"], "`seed` must be 0 or more"),
-    ):
-        arguments = [*command(folder), *options]
-        assert said in error_of(arguments, capsys, make_recordings.main)
-    assert not (tmp_path / "new").exists()
+    assert "is not empty" in error_of(command(""), capsys, make_recordings.main)
     # Recordings whose making was interrupted are not split otherwise, nor those that
     # are not all there.
     folder = tmp_path / "of_20"
@@ -384,11 +359,3 @@ def test_made_recordings_are_read_by_the_path_of_real_ones(tmp_path, capsys):
     said = "Recordings that differ: 1", "Get the recordings again, with their"
     with expect_error(ValueError, *said):
         fashion_mnist_events.load(folder, 4)
-
-
-def test_an_image_that_makes_no_recording_is_an_error():
-    generator = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="contrast is below the threshold"):
-        saccades.record(np.zeros((4, 4), "uint8"), generator)
-    with pytest.raises(ValueError, match="Choose a smaller `enlargement`"):
-        saccades.record(np.zeros((28, 28), "uint8"), generator, enlargement=5)

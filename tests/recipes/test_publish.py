@@ -13,15 +13,10 @@ import pytest
 from keras import layers
 from made_networks import PACKAGE, HuggingFace, Kaggle, packaged, sha256, small
 
-import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from recipes import command_line, publish
 
 pytestmark = pytest.mark.runs_once
-
-
-ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
-"""Of a small VGG-11."""
 
 
 RECORD = {
@@ -53,10 +48,6 @@ def finished(run, model):
     model.save(run / "last.keras")
     (run / "result.json").write_text(json.dumps(RECORD))
     return str(run)
-
-
-def vgg():
-    return models.VGG11(**ARGUMENTS, timesteps=2)
 
 
 def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(
@@ -97,10 +88,9 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
     command.append("--replace")
     assert publish.main(command) == 0
 
-    unfit = [*command, "--architecture", "VGG11", "--arguments", '{"a": 1}']
     nowhere = [str(tmp_path / "nowhere"), *command[1:]]
-    for arguments, said in ((unfit, "'a'"), (nowhere, nowhere[0]), (command, "--to")):
-        monkeypatch.setattr(publish, "LARGEST_SHIPPED", 10**5 if said == "'a'" else 10)
+    monkeypatch.setattr(publish, "LARGEST_SHIPPED", 10)
+    for arguments, said in ((nowhere, nowhere[0]), (command, "--to")):
         assert publish.main(arguments) == 2
         assert said in capsys.readouterr().err
 
@@ -111,31 +101,12 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
         ({"name": ""}, "name=''"),
         ({"name": "../a"}, "`name`"),
         ({"name": "last"}, "that of a checkpoint"),
-        ({"arguments": {"b": 1}}, "`arg"),
-        ({"architecture": "VGG12"}, "`architecture` must be one of .*'VGG11'"),
-        ({"architecture": "load_pretrained"}, "`architecture` must be one of"),
-        (
-            {"architecture": "VGG13", "arguments": ARGUMENTS},
-            r"^`architecture` and `arguments` must build .* another network",
-        ),
-        (
-            {"architecture": "VGG11", "arguments": {**ARGUMENTS, "width": 0.1}},
-            "belongs to another network",
-        ),
     ],
 )
 def test_what_does_not_fit_is_not_published(options, said, tmp_path):
     with pytest.raises(ValueError, match=said):
-        published(vgg(), folder=tmp_path, **options)
+        published(folder=tmp_path, **options)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_architecture_that_fits_a_part_of_the_network_is_published(tmp_path):
-    parts = [keras.Input((16, 16, 3)), layers.Rescaling(1 / 255), vgg().network]
-    model = rsnn.SpikingModel(keras.Sequential(parts), 2)
-    options = {"architecture": "VGG11", "arguments": ARGUMENTS}
-    card, _ = published(model, folder=tmp_path, **options)
-    assert card.network == "VGG11(input_shape=[16, 16, 3], classes=3, width=0.05)"
 
 
 @pytest.mark.parametrize("place", ["package", "folder"])
