@@ -41,13 +41,6 @@ def add_arguments(parser):
     parser.add_argument("--data", choices=DATA, help=data)
     architecture = "for a file: the architecture, if the weights do not tell it"
     parser.add_argument("--network", metavar="NAME", help=architecture)
-    command_line.add_count(
-        parser,
-        "--batch-size",
-        "number of images in a batch",
-        32,
-        help="for a file: number of images in a batch (default: 32)",
-    )
     parser.add_argument(
         "--arguments",
         type=command_line.json_object,
@@ -157,7 +150,7 @@ def _published(arguments):
     from recipes.data import cifar, fashion_mnist, imagenet
 
     recipe = catalogue.find(f"{arguments.data}_maxformer")
-    recipe = recipe.with_settings(["mix=none", f"batch_size={arguments.batch_size}"])
+    recipe = recipe.with_settings(["mix=none", "batch_size=32"])
     recipe.task.check_packages()
     shape, pixels = {
         "imagenet": (imagenet.IMAGE_SHAPE, imagenet.PIXELS),

@@ -31,7 +31,7 @@ import keras_ratesnn as rsnn
 from keras_ratesnn import analysis, gradients, models
 from recipes import catalogue, command_line, device, markdown, plots, run
 from recipes.benchmark import timing
-from recipes.evaluate import recipe_of, with_timesteps
+from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder, load_model
 
 DPI = 90
@@ -74,10 +74,6 @@ def add_arguments(parser):
     command_line.add_count(
         parser, "--test-images", "number of test images, for accuracies", 1000
     )
-    training = "number of time steps (default: as in training)"
-    command_line.add_count(
-        parser, "--timesteps", "number of time steps", metavar="T", help=training
-    )
     parser.add_argument(
         "--costs",
         choices=list(COSTS),
@@ -107,9 +103,7 @@ def figures(arguments):
                 f"{' '.join(arguments.set)}. Add --untrained."
             )
         else:
-            model, dataset = model_and_data(
-                arguments.recipe, arguments.data_dir, arguments.timesteps
-            )
+            model, dataset = model_and_data(arguments.recipe, arguments.data_dir)
         subject = Subject(model, dataset, arguments)
         output.mkdir(parents=True, exist_ok=True)
         for name in arguments.only:
@@ -123,21 +117,17 @@ def _untrained(arguments):
     """The network of a recipe with its initial weights, and its data."""
     recipe = catalogue.chosen(arguments)
     recipe.check_classifies("figures")
-    if arguments.timesteps is not None:
-        recipe = with_timesteps(recipe, arguments.timesteps)
     dataset = recipe.load(arguments.data_dir, in_memory_for="figures")
     return run.build(recipe, dataset), dataset
 
 
-def model_and_data(name, data_dir, timesteps=None):
+def model_and_data(name, data_dir):
     """The model and the `Dataset` of a run, a folder, or of a shipped network with a
     recipe of the same architecture.
 
     Args:
         name: String, the folder or the name of the network.
         data_dir: Folder of the data set's files, or None for its default.
-        timesteps: Integer, the number of time steps. Defaults to `None`, that of
-            training.
 
     Raises:
         ValueError: If there is no such network.
@@ -157,13 +147,8 @@ def model_and_data(name, data_dir, timesteps=None):
                 f"Received: {name!r}."
             )
         recipe = catalogue.find(cards[name].architecture)
-    # Frames of an event camera depend on the number of time steps.
-    if timesteps is not None:
-        recipe = with_timesteps(recipe, timesteps)
     dataset = recipe.load(data_dir, in_memory_for="figures")
     model = load_model(folder.last) if is_run else models.load_pretrained(name)
-    if timesteps is not None:
-        model.timesteps = timesteps
     return model, dataset
 
 

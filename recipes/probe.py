@@ -29,12 +29,6 @@ WITHOUT = (
 def add_arguments(parser):
     command_line.add_recipe(parser)
     command_line.add_seeds(parser)
-    margin = (
-        "the smallest gain in accuracy that is worth something (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--margin", type=float, metavar="GAIN", default=0.01, help=margin
-    )
     command_line.add_path(
         parser, "--output", "folder of the twins' results (default: runs/probe/NAME)"
     )
@@ -69,7 +63,6 @@ def probe(arguments):
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             seeds=arguments.seeds,
-            margin=arguments.margin,
             folder=output,
         )
     print(ladder)

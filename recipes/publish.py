@@ -24,7 +24,7 @@ import numpy as np
 
 from keras_ratesnn import SpikingModel, export_c, integer, models
 from keras_ratesnn.models import pretrained
-from recipes import addresses, atomic_files, checks, command_line, device, methods
+from recipes import addresses, atomic_files, command_line, device, methods
 from recipes.evaluate import recipe_of, scores_of, with_timesteps
 from recipes.run_folder import BEST, LAST, RunFolder, complete, load_model
 

@@ -353,15 +353,11 @@ def _check_time(recipe):
 
 def _check_augmentation(recipe):
     received = f"Received: augment={recipe.augment!r}, mix={recipe.mix!r}."
-    why = None
-    if not recipe.task.augments:
-        why = "whose labels say where things are in an image"
-    if recipe.mask_value is not None:
-        why = "whose sequences are padded: they do not know what is padding"
-    if why is not None and (recipe.augment, recipe.mix) != ("none", "none"):
+    is_augmented = (recipe.augment, recipe.mix) != ("none", "none")
+    if is_augmented and not recipe.task.augments:
         raise ValueError(
-            f"`augment` and `mix` must be 'none' in recipe {recipe.name!r}, {why}. "
-            f"{received} Leave them out."
+            f"`augment` and `mix` must be 'none' in recipe {recipe.name!r}, whose "
+            f"labels say where things are in an image. {received} Leave them out."
         )
     image_augmentations = "none", *augmentation.IMAGE_FUNCTIONS
     fits_time = recipe.augment in image_augmentations and recipe.mix == "none"

@@ -59,15 +59,12 @@ def test_the_center_crop_for_evaluation_matches_pillow():
 
 
 def test_all_frames_of_events_move_together():
-    frames = different_pixels(4 * 12, 12, 2).reshape(4, 12, 12, 2)
-    expected, moves = {}, range(-5, 6)
-    for flip, y, x in itertools.product((1, -1), moves, moves):
-        moved = np.roll(frames[:, :, ::flip], (y, x), axis=(1, 2))
-        expected[moved.tobytes()] = flip, y, x
-    augment = augmentation.image_function("cifar10_dvs")
-    seen = [expected[one.tobytes()] for one in augmented(augment, frames, 3000)]
-    assert len(set(seen)) == 2 * 11 * 11
-    assert 1300 < sum(flip == -1 for flip, _, _ in seen) < 1700
+    frame = different_pixels(12, 12, 2)
+    frames = np.stack([frame, frame + 1000])
+    results = augmented(augmentation.image_function("cifar10_dvs"), frames, 300)
+    np.testing.assert_array_equal(results[:, 1], results[:, 0] + 1000)
+    # Flipped or not, and moved by -5 to 5 pixels along each axis.
+    assert 150 < len({result.tobytes() for result in results}) <= 2 * 11 * 11
 
 
 @pytest.mark.parametrize(
@@ -91,29 +88,6 @@ def by_layer(name, images, labels, seed=1):
     mapped = examples.batch(len(images)).map(augmentation.layer(name)(seed))
     (result,) = mapped.as_numpy_iterator()
     return result["images"], result["labels"]
-
-
-@pytest.fixture
-def batch():
-    """Constant images of values 0 to 127, with their indices as labels."""
-    values = np.arange(128, dtype="float32")[:, None, None, None]
-    return tf.constant(np.broadcast_to(values, (128, 50, 40, 3))), tf.eye(128)
-
-
-@pytest.mark.parametrize("mix", augmentation.MIXES[1:])
-def test_mixes_weight_labels_by_pixels_and_keep_their_sum(mix, batch):
-    images, labels = by_layer(mix, *batch)
-    assert images.shape == (128, 50, 40, 3)
-    np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
-    assert labels.min() >= 0
-    # The value of an image is its label: pixels and labels must have the same mean.
-    # The box of CutMix is between pixels.
-    atol = 1e-3 if mix == "mixup" else 127 * (1 / 50 + 1 / 40)
-    means = images.mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(means, labels @ np.arange(128), rtol=1e-4, atol=atol)
-    assert (labels > 0).sum(axis=1).max() == 2
-    # A share for each image, not for the batch.
-    assert len(np.unique(np.diag(labels))) > 15
 
 
 def test_new_layers_of_the_same_seed_draw_the_same():

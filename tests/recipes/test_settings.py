@@ -74,7 +74,7 @@ digits | mix=mosaic | `mix` must be one of 'none', 'mixup', 'cutmix'
 nmnist | frame_kind=number | `frame_kind` must be one of None, 'count', 'time'
 japanese_vowels | temporal=psn | `temporal` must be one of None, 'recurrent'
 japanese_vowels | temporal=delays levels=2 | `levels` must be None with temporal='delays
-japanese_vowels | mix=mixup | must be 'none' in recipe 'japanese_vowels', whose
+japanese_vowels | mix=mixup | `mix` 'none' in recipe 'japanese_vowels': layers of
 digits_segmentation | teacher_weight=0.5 | `teacher_weight` must be None in recipe 'digi
 digits_detection | augment=randaugment | `augment` and `mix` must be 'none' in recipe
 fashion_mnist_resnet13 | ordinary=only epochs=1 | `epochs` must be 30 with ordinary=only

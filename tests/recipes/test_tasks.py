@@ -8,7 +8,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, to_numpy
+from helpers import to_numpy
 from made_scenes import write_coco
 
 from recipes import evaluate
@@ -19,24 +19,17 @@ from tests.recipes.recipe_runs import error_of, stopped, trained
 pytestmark = pytest.mark.runs_once
 
 
-def test_a_box_holds_the_pixels_of_its_digit_and_scenes_depend_on_the_seed_alone():
+def test_scenes_are_the_same_for_everyone():
     data = digits.load()
-
-    def made(seed):
-        return scenes.made(data.train_images, data.train_labels, 40, seed)
-
-    images, boxes, classes, masks = made(3)
-    assert_close(made(3), (images, boxes, classes, masks), rtol=0)
-    assert not np.array_equal(images, made(4)[0])
-    assert images.shape == (40, 64, 64, 1)
-    counts = (classes >= 0).sum(axis=1)
-    assert set(counts) == {1, 2, 3, 4}
-    for scene in np.flatnonzero(counts == 1):
+    images, boxes, classes, masks = scenes.made(
+        data.train_images, data.train_labels, 40, seed=3
+    )
+    means = [array.mean(dtype="float64") for array in (images, boxes, classes, masks)]
+    np.testing.assert_allclose(means, [54.054700, 22.415625, 3.0375, 0.924329], 1e-6)
+    for scene in np.flatnonzero((classes >= 0).sum(axis=1) == 1):
         rows, columns = np.nonzero(masks[scene])
-        assert (masks[scene][rows, columns] == classes[scene, 0] + 1).all()
         edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
         assert tuple(boxes[scene, 0]) == edges
-    assert (boxes[classes < 0] == -1).all()
 
 
 def test_coco_images_are_resized_with_their_boxes(tmp_path):
@@ -167,17 +160,6 @@ def test_the_detector_has_keras_cvs_loss_and_decoding_and_no_activations_but_rel
         np.testing.assert_array_equal(to_numpy(decoded[key]), to_numpy(value))
 
 
-def test_an_untrained_detector_predicts_small_boxes_and_few_objects():
-    from recipes.tasks.yolo import FIRST_DISTANCE, FIRST_SCORE, ReLUDetector
-
-    outputs = small_detector(ReLUDetector)(keras.ops.zeros((2, 32, 32, 1)))
-    bins = keras.ops.softmax(keras.ops.reshape(outputs["boxes"], (2, 21, 4, 16)))
-    distances = to_numpy(bins) @ np.arange(16)
-    np.testing.assert_allclose(distances, FIRST_DISTANCE, rtol=0.01)
-    scores = to_numpy(keras.ops.sigmoid(outputs["classes"]))
-    np.testing.assert_allclose(scores, FIRST_SCORE, rtol=1e-3)
-
-
 @pytest.fixture
 def few_scenes(monkeypatch):
     monkeypatch.setattr(scenes, "TRAIN_SCENES", 24)
@@ -242,16 +224,6 @@ def test_a_detection_run_on_coco_annotations(ordinary, tmp_path, capsys):
     assert (
         trained(tmp_path / "stopped", *run)["curve"]["loss"] == whole["curve"]["loss"]
     )
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")
-@pytest.mark.parametrize("name", ["digits_detection", "digits_segmentation"])
-def test_tasks_are_trained_in_mixed_precision(name, few_scenes, tmp_path):
-    settings = ("windows=1", "epochs=1", "precision=mixed_bfloat16")
-    record = trained(tmp_path, name, "--set", *TINY, *settings)
-    assert np.isfinite(record["curve"]["loss"]).all()
-    assert keras.saving.load_model(tmp_path / "last.keras").compute_dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(
