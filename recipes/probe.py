@@ -13,7 +13,9 @@ from keras_ratesnn import analysis
 from recipes import catalogue, command_line, plots, run
 from recipes.settings import DEFAULTS, TEACHERS, TEACHING_SETTINGS
 
-OF_TWINS = dict.fromkeys(("gradient", "windows", "random_steps"), "Twins have several.")
+SETTINGS_OF_TWINS = dict.fromkeys(
+    ("gradient", "windows", "random_steps"), "Twins have several."
+)
 WITHOUT = (
     "augment",
     "mix",
@@ -44,7 +46,7 @@ def probe(arguments):
         without = dict.fromkeys(
             (*WITHOUT, *TEACHING_SETTINGS), "Twins are trained without it."
         )
-        recipe = catalogue.chosen(arguments, {**OF_TWINS, **without})
+        recipe = catalogue.chosen(arguments, {**SETTINGS_OF_TWINS, **without})
         recipe.check_classifies("probe")
         recipe = recipe.with_settings(f"{name}={DEFAULTS[name]}" for name in WITHOUT)
         if recipe.temporal == "delays":

@@ -23,7 +23,7 @@ from recipes.settings import (
 )
 from recipes.tasks.task import CLASSIFICATION, Task
 
-OF_DATA = {
+DATA_SETTINGS = {
     "image_side": "resize images",
     "frame_kind": "read recordings of event cameras",
 }
@@ -244,7 +244,7 @@ class Recipe(Settings):
             ValueError: If `held_out` leaves no training image, or the data set is a
                 stream that a command does not take, or of which no part can be taken.
         """
-        options = {name: getattr(self, name) for name in OF_DATA}
+        options = {name: getattr(self, name) for name in DATA_SETTINGS}
         options = {name: value for name, value in options.items() if value is not None}
         time = [self.timesteps] if self.has_time else []
         dataset = self.load_data(data_dir, *time, **options)
@@ -290,7 +290,7 @@ def _literal(text):
 
 def _check_data(recipe):
     accepted = inspect.signature(recipe.load_data).parameters
-    for name, what in OF_DATA.items():
+    for name, what in DATA_SETTINGS.items():
         if getattr(recipe, name) is not None and name not in accepted:
             raise recipe.unfit(name, None, f"which does not {what}")
 

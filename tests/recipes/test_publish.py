@@ -119,7 +119,7 @@ def test_publishing_that_is_interrupted_leaves_the_network_before(
     packaged(monkeypatch, tmp_path)
     is_package = place == "package"
     where = {"folder" if is_package else "to": tmp_path, "replace": True}
-    copy, other = shutil.copyfile, small(layers.Dense(2))
+    copy, replacement = shutil.copyfile, small(layers.Dense(2))
 
     def contents():
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -139,14 +139,14 @@ def test_publishing_that_is_interrupted_leaves_the_network_before(
         with monkeypatch.context() as patched:
             patched.setattr(shutil, "copyfile", interrupted)
             with pytest.raises(error, match="No space left"):
-                published(other, **where)
+                published(replacement, **where)
         assert contents() == before
     for path in before:
         path.with_name(f".unfinished-{path.name}").write_bytes(b"half")
     assert [*models.list_pretrained()] == ["made"] * is_package
     name = "made" if is_package else tmp_path
     assert len(models.load_pretrained(name).get_weights()) == 2
-    published(other, **where)
+    published(replacement, **where)
     assert len(models.load_pretrained(name).get_weights()) == 4
     assert sorted(contents()) == sorted(before)
 
@@ -210,13 +210,13 @@ def test_a_published_file_of_half_the_size_holds_the_network_that_was_tested(
     said = f"load_pretrained({str(hub)!r}) loads it: test accuracy 0.5000, SHA-256"
     assert said in capsys.readouterr().out
     loaded = models.load_pretrained(str(hub))
-    for weight, *others in zip(
+    for weight, *stored in zip(
         model.weights, loaded.weights, tested[0].weights, strict=True
     ):
         value = helpers.to_numpy(weight)
         rounded = value.astype("float16").astype("float32") if value.ndim > 1 else value
-        for other in others:
-            np.testing.assert_array_equal(helpers.to_numpy(other), rounded)
+        for weight_again in stored:
+            np.testing.assert_array_equal(helpers.to_numpy(weight_again), rounded)
     whole, half = run / "last.keras", hub / "made.keras"
     assert half.stat().st_size < whole.stat().st_size
     model.weights[0].assign(model.weights[0] + 1e5)

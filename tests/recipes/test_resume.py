@@ -236,13 +236,13 @@ def test_other_data_and_another_network_are_refused(folder):
         match="started with 1,024 training images, but the data now has 1,000",
     ):
         files.restore(model, model, {}, 1000)
-    other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    other.compile("sgd", "mse")
-    other.optimizer.build(other.trainable_variables)
+    small_model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    small_model.compile("sgd", "mse")
+    small_model.optimizer.build(small_model.trainable_variables)
     with pytest.raises(
         ValueError, match=re.escape(f"{files.last} is damaged or of another network")
     ):
-        files.restore(other, other, {}, 1024)
+        files.restore(small_model, small_model, {}, 1024)
 
 
 def test_the_error_names_a_file_with_the_wrong_format(folder, capsys):
@@ -374,11 +374,11 @@ def _then_ctrl_c(function):
 
 
 @contextlib.contextmanager
-def full_disk(kept):
-    """A context in which no file grows beyond `kept` bytes: what is longer is cut, with
+def full_disk(size):
+    """A context in which no file grows beyond `size` bytes: what is longer is cut, with
     an error of the system."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (kept, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
@@ -388,14 +388,14 @@ def full_disk(kept):
 def test_a_disk_that_fills_up_keeps_the_last_epoch_and_the_run_goes_on_later(
     whole_phases, tmp_path, capsys, monkeypatch
 ):
-    last, kept = tmp_path / "last.keras", []
+    last, saved = tmp_path / "last.keras", []
     shutil.copytree(whole_phases[0] / "ordinary", tmp_path / "ordinary")
     save = callbacks.Checkpoint.on_epoch_end
 
     def on_epoch_end(callback, epoch, logs=None):
         if epoch == 1:
-            kept.append(last.read_bytes())
-        with full_disk(len(kept[0]) // 2) if kept else contextlib.nullcontext():
+            saved.append(last.read_bytes())
+        with full_disk(len(saved[0]) // 2) if saved else contextlib.nullcontext():
             save(callback, epoch, logs)
 
     with monkeypatch.context() as patch:
@@ -408,6 +408,6 @@ def test_a_disk_that_fills_up_keeps_the_last_epoch_and_the_run_goes_on_later(
         f"epoch, which is saved in {last}.\n"
     )
     assert error.count("\n") == 1
-    assert [last.read_bytes()] == kept
+    assert [last.read_bytes()] == saved
     assert not list(tmp_path.rglob(".unfinished*"))
     assert_goes_on_to_the_same(tmp_path, whole_phases)
