@@ -74,7 +74,9 @@ def random_resized_crop(size):
             use_image_if_no_bounding_boxes=True,
         )
         crop = tf.slice(image, begin, extent)
-        return resized(tf.ensure_shape(crop, (None, None, 3)), (size, size))
+        # Of its shape only the channels are known.
+        crop = tf.ensure_shape(crop, (None, None, image.shape[-1]))
+        return resized(crop, (size, size))
 
     return augment
 
