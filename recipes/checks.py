@@ -1,60 +1,44 @@
 """Checks of settings: each returns the value, or raises an error that names the setting
 and says what to do."""
 
+import functools
 import math
 import numbers
-import operator
 
 
 def real(name, value, *, above=None, at_least=None, below=None, advice=""):
     """The value, if it is a finite real number within these bounds."""
     _check_type(name, value, numbers.Real, "a real number", advice)
-    bounds = {
-        ">": (operator.gt, above),
-        ">=": (operator.ge, at_least),
-        "<": (operator.lt, below),
+    wanted = {
+        f"> {above}": above is None or value > above,
+        f">= {at_least}": at_least is None or value >= at_least,
+        f"< {below}": below is None or value < below,
+        "finite": math.isfinite(value),
     }
-    bounds = {
-        sign: (compare, bound)
-        for sign, (compare, bound) in bounds.items()
-        if bound is not None
-    }
-    if not math.isfinite(value) or not all(
-        compare(value, bound) for compare, bound in bounds.values()
-    ):
-        wanted = [f"{sign} {bound}" for sign, (_, bound) in bounds.items()]
-        raise mistake(
-            name,
-            " and ".join(wanted + ["finite"] * (not math.isfinite(value))),
-            value,
-            advice,
-        )
+    missed = [bound for bound, holds in wanted.items() if not holds]
+    if missed:
+        raise mistake(name, " and ".join(missed), value, advice)
     return value
 
 
-def integer(name, value, *, advice=""):
-    """The value, if it is an integer."""
-    return _check_type(name, value, numbers.Integral, "an integer", advice)
-
-
-def positive_integer(name, value, *, advice=""):
-    """The value, if it is an integer of 1 or more."""
-    if integer(name, value, advice=advice) < 1:
-        raise mistake(name, "1 or more", value, advice)
+def integer(name, value, *, at_least=None, at_most=math.inf, advice=""):
+    """The value, if it is an integer within these bounds."""
+    _check_type(name, value, numbers.Integral, "an integer", advice)
+    if at_least is not None and not at_least <= value <= at_most:
+        must = f"{at_least} or more"
+        if at_most < math.inf:
+            must = f"from {at_least} to {at_most}"
+        raise mistake(name, must, value, advice)
     return value
+
+
+positive_integer = functools.partial(integer, at_least=1)
+"""The value, if it is an integer of 1 or more."""
 
 
 def boolean(name, value, *, advice=""):
     """The value, if it is True or False."""
-    if not isinstance(value, bool):
-        raise mistake(
-            name,
-            "True or False",
-            value,
-            f"It is of type {type(value).__name__}. {advice}",
-            TypeError,
-        )
-    return value
+    return _check_type(name, value, bool, "True or False", advice)
 
 
 def one_of(name, value, choices, *, advice=""):
@@ -67,14 +51,10 @@ def one_of(name, value, choices, *, advice=""):
 
 
 def _check_type(name, value, kind, called, advice):
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise mistake(
-            name,
-            called,
-            value,
-            f"It is of type {type(value).__name__}. {advice}",
-            TypeError,
-        )
+    is_other_boolean = isinstance(value, bool) and kind is not bool
+    if is_other_boolean or not isinstance(value, kind):
+        remedy = f"It is of type {type(value).__name__}. {advice}"
+        raise mistake(name, called, value, remedy, TypeError)
     return value
 
 

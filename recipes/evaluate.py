@@ -4,17 +4,14 @@ published network on images that you have.
 
 Such a file is one of its authors' PyTorch program, see
 `keras_ratesnn.models.from_checkpoint`, whose report comes first. Images and their
-normalisation are those of the recipes. With `--output` the network becomes a run that
-`recipes.publish` takes, whose card says where the weights come from.
+normalisation are those of the recipes.
 """
-
-import hashlib
 
 from recipes import catalogue, command_line
 
 DATA = ("imagenet", "cifar10", "cifar100", "cifar10_dvs", "fashion_mnist")
 
-FOR_FILES = ("network", "arguments", "output", "origin")
+FOR_FILES = ("network", "arguments")
 """The options of published networks."""
 
 
@@ -44,26 +41,12 @@ def add_arguments(parser):
     parser.add_argument("--data", choices=DATA, help=data)
     architecture = "for a file: the architecture, if the weights do not tell it"
     parser.add_argument("--network", metavar="NAME", help=architecture)
-    command_line.add_count(
-        parser,
-        "--batch-size",
-        "number of images in a batch",
-        32,
-        help="for a file: number of images in a batch (default: 32)",
-    )
     parser.add_argument(
         "--arguments",
         type=command_line.json_object,
         metavar="JSON",
         help="for a file: further arguments of from_checkpoint, an object",
     )
-    command_line.add_path(
-        parser,
-        "--output",
-        "for a file: new folder, for python -m recipes.publish DIR",
-    )
-    origin = "for a file: where it comes from, such as an address, for --output"
-    parser.add_argument("--origin", metavar="TEXT", help=origin)
 
 
 def evaluate(arguments):
@@ -101,8 +84,6 @@ def evaluate(arguments):
         )
         for name, value in scores.items():
             print(f"{recipe.tested} {name.replace('_', ' ')}: {value:.4f}", flush=True)
-    if arguments.output is not None:
-        _write(model, scores["accuracy"], dataset, arguments)
 
 
 def scores_of(model, tests, data_dir):
@@ -168,15 +149,8 @@ def _published(arguments):
     from recipes import layers
     from recipes.data import cifar, fashion_mnist, imagenet
 
-    if (arguments.output is None) != (arguments.origin is None):
-        raise ValueError(
-            "--output and --origin must be given together: the card says where the "
-            "weights come from."
-        )
-    if arguments.output is not None:
-        arguments.output.mkdir(parents=True)
     recipe = catalogue.find(f"{arguments.data}_maxformer")
-    recipe = recipe.with_settings(["mix=none", f"batch_size={arguments.batch_size}"])
+    recipe = recipe.with_settings(["mix=none", "batch_size=32"])
     recipe.task.check_packages()
     shape, pixels = {
         "imagenet": (imagenet.IMAGE_SHAPE, imagenet.PIXELS),
@@ -201,26 +175,6 @@ def _check_classes(model, recipe, dataset):
             f"The data must have {model.output_shape[-1]} classes, as the network. "
             f"Received: {recipe.name}, with {dataset.classes}."
         )
-
-
-def _write(model, accuracy, dataset, arguments):
-    """Writes the folder of a run."""
-    from recipes.atomic_files import write_json
-    from recipes.run_folder import RunFolder, this_part
-
-    folder, part = RunFolder(arguments.output), this_part()
-    digest = hashlib.sha256(arguments.run.read_bytes()).hexdigest()
-    record = {
-        "settings": {"name": model.name},
-        "score": "accuracy",
-        "origin": f"{arguments.origin}: {arguments.run.name}, SHA-256 {digest}",
-        "test_accuracy": accuracy,
-        "test_images": dataset.test_size,
-        "backend": part["backend"],
-        "versions": part["versions"],
-    }
-    model.save(folder.last)
-    write_json(folder.result, record)
 
 
 main = command_line.command(__name__, "evaluate", __doc__, add_arguments, evaluate)

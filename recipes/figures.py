@@ -31,7 +31,7 @@ import keras_ratesnn as rsnn
 from keras_ratesnn import analysis, gradients, models
 from recipes import catalogue, command_line, device, markdown, plots, run
 from recipes.benchmark import timing
-from recipes.evaluate import recipe_of, with_timesteps
+from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder, load_model
 
 DPI = 90
@@ -74,10 +74,6 @@ def add_arguments(parser):
     command_line.add_count(
         parser, "--test-images", "number of test images, for accuracies", 1000
     )
-    training = "number of time steps (default: as in training)"
-    command_line.add_count(
-        parser, "--timesteps", "number of time steps", metavar="T", help=training
-    )
     parser.add_argument(
         "--costs",
         choices=list(COSTS),
@@ -101,22 +97,14 @@ def figures(arguments):
         plots.check_installed()
         if arguments.untrained:
             model, dataset = _untrained(arguments)
-        else:
-            if arguments.set:
-                raise ValueError(
-                    "--set is for the network of a recipe. Received: --set "
-                    f"{' '.join(arguments.set)}. Add --untrained."
-                )
-            model, dataset = model_and_data(
-                arguments.recipe, arguments.data_dir, arguments.timesteps
+        elif arguments.set:
+            raise ValueError(
+                "--set is for the network of a recipe. Received: --set "
+                f"{' '.join(arguments.set)}. Add --untrained."
             )
-        subject = Subject(
-            model,
-            dataset,
-            arguments.images,
-            arguments.test_images,
-            COSTS[arguments.costs],
-        )
+        else:
+            model, dataset = model_and_data(arguments.recipe, arguments.data_dir)
+        subject = Subject(model, dataset, arguments)
         output.mkdir(parents=True, exist_ok=True)
         for name in arguments.only:
             path = output / f"{name}.png"
@@ -129,21 +117,17 @@ def _untrained(arguments):
     """The network of a recipe with its initial weights, and its data."""
     recipe = catalogue.chosen(arguments)
     recipe.check_classifies("figures")
-    if arguments.timesteps is not None:
-        recipe = with_timesteps(recipe, arguments.timesteps)
     dataset = recipe.load(arguments.data_dir, in_memory_for="figures")
     return run.build(recipe, dataset), dataset
 
 
-def model_and_data(name, data_dir, timesteps=None):
+def model_and_data(name, data_dir):
     """The model and the `Dataset` of a run, a folder, or of a shipped network with a
     recipe of the same architecture.
 
     Args:
         name: String, the folder or the name of the network.
         data_dir: Folder of the data set's files, or None for its default.
-        timesteps: Integer, the number of time steps. Defaults to `None`, that of
-            training.
 
     Raises:
         ValueError: If there is no such network.
@@ -163,13 +147,8 @@ def model_and_data(name, data_dir, timesteps=None):
                 f"Received: {name!r}."
             )
         recipe = catalogue.find(cards[name].architecture)
-    # Frames of an event camera depend on the number of time steps.
-    if timesteps is not None:
-        recipe = with_timesteps(recipe, timesteps)
     dataset = recipe.load(data_dir, in_memory_for="figures")
     model = load_model(folder.last) if is_run else models.load_pretrained(name)
-    if timesteps is not None:
-        model.timesteps = timesteps
     return model, dataset
 
 
@@ -196,21 +175,14 @@ def report(measured):
 
 
 class Subject:
-    """A model, with a batch of training images and some test images.
+    """A model, with a batch of training images and some test images of its `Dataset`,
+    as many as the arguments of the command say."""
 
-    Args:
-        model: A `SpikingModel`.
-        dataset: A `Dataset`.
-        images: Integer, the size of the batch.
-        test_images: Integer, the number of test images.
-        costs: `keras_ratesnn.analysis.Costs`, of the energy. Defaults to `None`, those
-            of floats.
-    """
-
-    def __init__(self, model, dataset, images, test_images, costs=None):
-        self.model, self.costs = model, costs
+    def __init__(self, model, dataset, arguments):
+        self.model, self.costs = model, COSTS[arguments.costs]
+        images, tests = arguments.images, arguments.test_images
         self.batch = dataset.train_images[:images], dataset.train_labels[:images]
-        self.test = dataset.test_images[:test_images], dataset.test_labels[:test_images]
+        self.test = dataset.test_images[:tests], dataset.test_labels[:tests]
         # An image can be shown for longer than in training, a recording cannot.
         has_time = self.batch[0].ndim > len(model.network.input_shape)
         self.longest = model.timesteps if has_time else 2 * model.timesteps
@@ -227,12 +199,8 @@ class Subject:
         positions = np.linspace(
             0, len(spiking) - 1, min(count, len(spiking)), dtype=int
         )
-        return (
-            self.model,
-            image,
-            rates.layers[middle],
-            spiking[positions].tolist() or count,
-        )
+        chosen = spiking[positions].tolist() or count
+        return self.model, image, rates.layers[middle], chosen
 
 
 @dataclasses.dataclass
@@ -361,19 +329,13 @@ def _mean_of_halves(accuracies, error):
         calibration, rest = np.array_split(order, 2)
         confidence = accuracies.of(calibration).confidence_for(error)
         test = accuracies.of(rest)
-        measured, whole = test.at(confidence), test.at(1.0)
-        lost = whole.accuracy - measured.accuracy
-        rows.append(
-            (
-                confidence,
-                measured.mean_steps,
-                measured.accuracy,
-                lost,
-                1 - measured.lost,
-            )
-        )
-    means = np.mean(rows, axis=0)
-    return [f"{mean:.{2 if column == 1 else 4}f}" for column, mean in enumerate(means)]
+        stopped = test.at(confidence)
+        lost = test.at(1.0).accuracy - stopped.accuracy
+        measured = stopped.mean_steps, stopped.accuracy, lost, 1 - stopped.lost
+        rows.append((confidence, *measured))
+    confidence, steps, *shares = np.mean(rows, axis=0)
+    shown = [f"{share:.4f}" for share in shares]
+    return [f"{confidence:.4f}", f"{steps:.2f}", *shown]
 
 
 def _times(model, images, confidence):
@@ -382,10 +344,12 @@ def _times(model, images, confidence):
     for size, count in BATCHES.items():
         some = images[: size * count]
         batches = [some[first : first + size] for first in range(0, len(some), size)]
-        answers = [
-            rsnn.predict_until_sure(model, batch, confidence, size) for batch in batches
-        ]
-        steps = np.concatenate([own_steps for _, own_steps in answers])
+        steps = np.concatenate(
+            [
+                rsnn.predict_until_sure(model, batch, confidence, size)[1]
+                for batch in batches
+            ]
+        )
 
         def all_steps(batches=batches):
             for batch in batches:

@@ -10,13 +10,6 @@ SPIKE_SCALE = 2.74
 """By what spikes are multiplied after neurons whose inputs have standardised kernels,
 as in `keras_ratesnn.models`."""
 
-ORDER = 4
-"""The number of steps that parallel neurons see. They are sliding ones, since sequences
-have unequal lengths: a PSN has weights for each step."""
-
-MAX_DELAY = 5
-"""In taps: delays are of 0 to 4 steps, about as far as 500 training steps move them."""
-
 
 def spiking_convolution(x, filters, strides=1, normalization="batch"):
     """A 3x3 convolution, its normalisation and LIF neurons.
@@ -84,31 +77,6 @@ def on_event_frames(image_shape, classes, width):
     return keras_ratesnn.models.VGGSNN(
         input_shape=image_shape, classes=classes, width=width
     ).network
-
-
-def delayed(x, temporal):
-    """The input of a layer with weights: `x`, with learned delays if `temporal` is
-    "delays"."""
-    if temporal != "delays":
-        return x
-    return keras_ratesnn.layers.Delay(MAX_DELAY)(x)
-
-
-def temporal_neurons(temporal, leaky, units):
-    """The layer of neurons for a value of `temporal`.
-
-    Args:
-        temporal: The setting of a recipe.
-        leaky: A `keras_ratesnn.layers.LIF`, the recipe's own.
-        units: Integer, the number of neurons.
-    """
-    if temporal == "recurrent":
-        return keras_ratesnn.layers.Recurrent(
-            leaky, keras.layers.Dense(units, use_bias=False)
-        )
-    if temporal == "sliding_psn":
-        return keras_ratesnn.layers.SlidingPSN(ORDER)
-    return leaky
 
 
 def relu_network(network):

@@ -14,21 +14,8 @@ from recipes.data import fashion_mnist, fashion_mnist_events
 def add_arguments(parser):
     command_line.add_path(parser, "folder", "new folder for the recordings", "FOLDER")
     command_line.add_data_dir(parser, "folder of Fashion-MNIST's files")
-    parser.add_argument(
-        "--train",
-        type=int,
-        default=6000,
-        metavar="N",
-        help="recordings for training (default: 6000)",
-    )
-    parser.add_argument(
-        "--test",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="recordings for testing (default: 1000)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    command_line.add_count(parser, "--train", "number of recordings for training", 6000)
+    command_line.add_count(parser, "--test", "number of recordings for testing", 1000)
 
 
 def make(arguments):
@@ -40,7 +27,6 @@ def make(arguments):
             data,
             arguments.train,
             arguments.test,
-            arguments.seed,
             lambda: bar.add(1),
         )
 

@@ -32,16 +32,10 @@ def neurobench_model(model):
         ValueError: If the network cannot be written, has other inputs, or has neurons
             that are reset in two ways.
     """
-    spikingjelly = "spikingjelly.activation_based"
-    names = (
-        "neurobench.models",
-        "torch",
-        f"{spikingjelly}.neuron",
-        f"{spikingjelly}.nir_exchange",
-    )
-    models, torch, nodes, nir_exchange = (
-        packages.imported(name, "neurobench_model", "neurobench") for name in names
-    )
+    models = packages.imported("neurobench.models", "neurobench_model", "neurobench")
+    import torch
+    from spikingjelly.activation_based import neuron, nir_exchange
+
     shape, timesteps = model.network.input_shape[1:], model.timesteps
     if not all(isinstance(size, int) for size in shape) or len(shape) not in (1, 3):
         raise ValueError(
@@ -79,11 +73,10 @@ def neurobench_model(model):
             return self.spikes(spikes), state
 
     for name, part in list(network.named_children()):
-        for node in (
-            node for node in part.modules() if isinstance(node, nodes.BaseNode)
-        ):
-            node.v_reset = None if resets == {"soft"} else node.v_reset
-            setattr(network, name, Neurons(part))
+        for node in part.modules():
+            if isinstance(node, neuron.BaseNode):
+                node.v_reset = None if resets == {"soft"} else node.v_reset
+                setattr(network, name, Neurons(part))
 
     class Network(models.NeuroBenchModel):
         def __init__(self):
@@ -98,13 +91,10 @@ def neurobench_model(model):
             with torch.no_grad():
                 for t in range(timesteps):
                     step = batch[:, t] if has_time else batch
-                    # Channels come first in NIR.
-                    output, state = network(
-                        torch.movedim(step, -1, 1).contiguous()
-                        if len(shape) == 3
-                        else step,
-                        state,
-                    )
+                    if len(shape) == 3:
+                        # Channels come first in NIR.
+                        step = torch.movedim(step, -1, 1).contiguous()
+                    output, state = network(step, state)
                     outputs.append(output)
             return torch.stack(outputs).mean(0)
 

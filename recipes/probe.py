@@ -13,7 +13,9 @@ from keras_ratesnn import analysis
 from recipes import catalogue, command_line, plots, run
 from recipes.settings import DEFAULTS, TEACHERS, TEACHING_SETTINGS
 
-OF_TWINS = dict.fromkeys(("gradient", "windows", "random_steps"), "Twins have several.")
+SETTINGS_OF_TWINS = dict.fromkeys(
+    ("gradient", "windows", "random_steps"), "Twins have several."
+)
 WITHOUT = (
     "augment",
     "mix",
@@ -29,12 +31,6 @@ WITHOUT = (
 def add_arguments(parser):
     command_line.add_recipe(parser)
     command_line.add_seeds(parser)
-    margin = (
-        "the smallest gain in accuracy that is worth something (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--margin", type=float, metavar="GAIN", default=0.01, help=margin
-    )
     command_line.add_path(
         parser, "--output", "folder of the twins' results (default: runs/probe/NAME)"
     )
@@ -50,7 +46,7 @@ def probe(arguments):
         without = dict.fromkeys(
             (*WITHOUT, *TEACHING_SETTINGS), "Twins are trained without it."
         )
-        recipe = catalogue.chosen(arguments, {**OF_TWINS, **without})
+        recipe = catalogue.chosen(arguments, {**SETTINGS_OF_TWINS, **without})
         recipe.check_classifies("probe")
         recipe = recipe.with_settings(f"{name}={DEFAULTS[name]}" for name in WITHOUT)
         if recipe.temporal == "delays":
@@ -69,7 +65,6 @@ def probe(arguments):
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             seeds=arguments.seeds,
-            margin=arguments.margin,
             folder=output,
         )
     print(ladder)

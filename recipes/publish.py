@@ -24,7 +24,7 @@ import numpy as np
 
 from keras_ratesnn import SpikingModel, export_c, integer, models
 from keras_ratesnn.models import pretrained
-from recipes import addresses, atomic_files, checks, command_line, device, methods
+from recipes import addresses, atomic_files, command_line, device, methods
 from recipes.evaluate import recipe_of, scores_of, with_timesteps
 from recipes.run_folder import BEST, LAST, RunFolder, complete, load_model
 
@@ -43,60 +43,27 @@ WEIGHTS = "model.weights.h5"
 TEMPLATE = pathlib.Path(__file__).with_name("hub_page.txt")
 """Of the page on a hub. The citation in it is that of docs/citing.md."""
 
-NOT_PUBLISHED = ("run", "timesteps", "data_dir")
-"""The arguments of the command line that are none of `publish`."""
+INTEGERS_ROW = (
+    "| integers | accuracy {test_accuracy:.2%}; C program: {constants:,} bytes of "
+    "constants and {memory:,} of memory, {memory_without_cache:,} with "
+    "`cache_input=False` |\n"
+)
 
 LARGEST_SHIPPED = 16 * 2**20
-"""Bytes. Larger files would increase the size of clones and wheels; they are downloaded
-on demand."""
+"""Bytes. Larger files would increase the size of clones and wheels."""
 
 
-def publish(
-    model,
-    record,
-    *,
-    name,
-    folder=FOLDER,
-    architecture=None,
-    arguments=None,
-    url=None,
-    weights_folder=None,
-    replace=False,
-    accuracies=None,
-    to=None,
-    half=False,
-    integers=None,
-    **texts,
-):
+def publish(model, record, arguments, accuracies=None, integers=None):
     """Writes the weights file and the card of a pretrained network.
 
     Args:
         model: The trained `SpikingModel`.
         record: Dict, the record of its run, see `recipes.run`.
-        name: String, the name for `load_pretrained`.
-        folder: Path of the folder of `cards/` and `weights/`. Defaults to that of the
-            package.
-        architecture: Name of the function of `keras_ratesnn.models` that builds the
-            network, which is the model or a part of it. Defaults to `None`, for a
-            network defined by the recipe.
-        arguments: Dict, the arguments of that function. Defaults to `None`, no
-            arguments.
-        url: String, the download URL of the file. Defaults to `None`: it ships with the
-            package.
-        weights_folder: Path of the output folder of the file. Defaults to `None`, the
-            folder of shipped weights.
-        replace: Boolean, whether the network may take the place of one with the same
-            name. Defaults to `False`.
+        arguments: Those of the command line.
         accuracies: Dict of numbers of time steps to test accuracies, for the card.
             Defaults to `None`, that of the record.
-        half: Boolean, whether the file stores kernels in float16. Defaults to `False`.
         integers: Dict, what the card says of integers, see `Card`. Defaults to `None`,
             nothing.
-        to: Address of a hub or path of a folder, for `card.json`, the weights and
-            `README.md`, instead of `folder`. Defaults to `None`.
-        **texts: Strings for the card: `data_set`, the one for training and testing;
-            `preprocessing`, the format of raw images, and the preprocessing inside the
-            model; and `licence`, the SPDX identifier of the licence of the weights.
 
     Returns:
         `(card, path)`: the `Card`, and the path of the weights file; of a hub its
@@ -104,34 +71,18 @@ def publish(
 
     Raises:
         ValueError: If the run is not that of a spiking classifier, the file is too
-            large to ship, the architecture and its arguments do not fit the model, or
-            the name is not one of a file or is taken.
+            large to ship, or the name is not one of a file or is taken.
         OSError: If a hub cannot be reached, or refuses.
         ImportError: If the package of a hub is not installed.
     """
-    folder, file = pathlib.Path(folder), f"{name}.keras"
+    name, folder = arguments.name, pathlib.Path(arguments.folder)
+    file = f"{name}.keras"
     settings = record["settings"]
-    place = None if to is None else models.place_to_publish(to)
-    _check_name(name, folder, replace, place)
-    _check_classifies(record)
-    own = {
-        name: settings[name]
-        for name in ("levels", "weights")
-        if settings.get(name) is not None
-    }
-    if own and architecture is not None:
-        raise ValueError(
-            "`architecture` must be None for a network of integer spikes, which has "
-            "other neurons, or of quantised weights. Received: "
-            f"architecture={architecture!r}, from a run with "
-            f"{', '.join(f'{key}={own[key]}' for key in own)}. Leave it out."
-        )
-    if arguments and architecture is None:
-        raise ValueError(
-            "`arguments` are those of `architecture`, which is missing. Received: "
-            f"arguments={arguments!r}."
-        )
-    arguments = {**(arguments or {}), **own}
+    place = checked_place(arguments, record)
+    own_settings = {}
+    for setting in ("levels", "weights"):
+        if settings.get(setting) is not None:
+            own_settings[setting] = settings[setting]
     tested = {model.timesteps: record["test_accuracy"], **(accuracies or {})}
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
@@ -140,22 +91,24 @@ def publish(
         SpikingModel(
             model.network, model.timesteps, model.gradient, model.step_mode, **options
         ).save(path)
-        if half:
+        if arguments.half:
             _halve(path)
-        if place is None and url is None and path.stat().st_size > LARGEST_SHIPPED:
+        if place is None and path.stat().st_size > LARGEST_SHIPPED:
             raise ValueError(
                 f"The weights take {path.stat().st_size / 2**20:.1f} MiB, but a file "
                 f"that ships with the package at most {LARGEST_SHIPPED / 2**20:.0f}. "
-                "Pass the URL where you will upload it with --url, or a hub with --to."
+                "Pass a hub or a folder with --to."
             )
-        if architecture is not None:
-            _check_architecture(model, architecture, arguments, path)
         card = pretrained.Card(
             name=name,
-            architecture=settings["name"] if architecture is None else architecture,
-            arguments=arguments,
+            architecture=settings["name"],
+            arguments=own_settings,
+            preprocessing=arguments.preprocessing,
+            data_set=arguments.data_set,
             timesteps=model.timesteps,
-            **_training(record),
+            gradient=_gradient(settings),
+            epochs=settings["epochs"],
+            seed=settings["seed"],
             # Further digits of a float32 accuracy are not significant.
             test_accuracy=round(record["test_accuracy"], 6),
             accuracies={number: round(tested[number], 6) for number in sorted(tested)},
@@ -163,40 +116,32 @@ def publish(
             parameters=model.count_params(),
             backend=record["backend"],
             versions=record["versions"],
+            licence=arguments.licence,
             integers=integers or {},
             file=file,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            url=url,
-            **texts,
+            url=None,
         )
         card.write(temporary, CARD)
         if place is not None:
-            pathlib.Path(temporary, "README.md").write_text(
-                _hub_page(card, os.fspath(to)), encoding="utf-8"
-            )
+            page = _hub_page(card, os.fspath(arguments.to))
+            pathlib.Path(temporary, "README.md").write_text(page, encoding="utf-8")
             place.publish(pathlib.Path(temporary))
-            return card, to if place.path is None else place.path / file
-        weights = pathlib.Path(weights_folder or folder / "weights", file)
+            return card, arguments.to if place.path is None else place.path / file
+        weights = folder / "weights" / file
         card_path = folder / "cards" / f"{name}.json"
         _put({card_path: pathlib.Path(temporary, CARD), weights: path})
     return card, weights
 
 
-def _training(record):
-    """How a network was trained, or where its weights come from."""
-    settings, origin = record["settings"], record.get("origin")
-    if origin:
-        return {"gradient": "not known", "epochs": 0, "seed": 0, "origin": origin}
+def _gradient(settings):
+    """How a network was trained, for its card."""
     gradient = methods.gradient_name(settings, " ")
     if settings.get("random_timesteps") is not None:
         gradient += ", T from {} to {}".format(*settings["random_timesteps"])
     if settings.get("start_from") is not None:
         gradient += f", from the weights of {settings['start_from']}"
-    return {
-        "gradient": gradient,
-        "epochs": settings["epochs"],
-        "seed": settings["seed"],
-    }
+    return gradient
 
 
 def _put(files):
@@ -270,38 +215,20 @@ def _hub_page(card, address):
         f"| {timesteps} | {accuracy:.2%} |\n"
         for timesteps, accuracy in card.accuracies.items()
     )
-    versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
-    trained = (
-        f"gradient {card.gradient}, T = {card.timesteps}, {card.epochs} epochs, "
-        f"seed {card.seed}, on {card.backend}"
-    )
-    source = (
-        f"| origin | {card.origin}, T = {card.timesteps} |"
-        if card.origin
-        else f"| training | {trained} |"
-    )
-    integers = ""
-    if card.integers:
-        row = (
-            "| integers | accuracy {test_accuracy:.2%}; C program: {constants:,} "
-            "bytes of constants and {memory:,} of memory, {memory_without_cache:,} "
-            "with `cache_input=False` |\n"
-        )
-        integers = row.format(**card.integers)
+    integers = INTEGERS_ROW.format(**card.integers) if card.integers else ""
     repository = addresses.repository()
-    texts = {
-        "source": source,
-        "integers": integers,
-        "accuracies": accuracies,
-        "versions": versions,
-        "library": f"[keras_ratesnn]({repository})" if repository else "keras_ratesnn",
-    }
     form = TEMPLATE.read_text(encoding="utf-8")
-    text = form.format(
-        card=card, address=address, front_matter=_front_matter(card), **texts
+    return form.format(
+        card=card,
+        address=address,
+        front_matter=_front_matter(card),
+        integers=integers,
+        accuracies=accuracies,
+        versions=", ".join(
+            f"{name} {number}" for name, number in card.versions.items()
+        ),
+        library=f"[keras_ratesnn]({repository})" if repository else "keras_ratesnn",
     )
-    # Weights of others were trained with a method of theirs.
-    return text.partition("\n## Citation")[0] if card.origin else text
 
 
 def _front_matter(card):
@@ -382,29 +309,9 @@ def integer_facts(model, folder, data_dir):
     }
 
 
-def _check_name(name, folder, replace, place=None):
-    if not re.fullmatch(r"[\w-]+", name):
-        raise ValueError(
-            f"`name` must consist of letters, digits, _ and -. Received: name={name!r}."
-        )
-    if f"{name}.keras" in (LAST, BEST):
-        raise ValueError(
-            "`name` must not be that of a checkpoint in the folder of the run. "
-            f"Received: name={name!r}."
-        )
-    if replace or (
-        place is not None and place.path is None
-    ):  # Hubs keep the versions before.
-        return
-    taken = folder / "cards" / f"{name}.json" if place is None else place.path / CARD
-    if taken.exists():
-        raise ValueError(
-            f"`name` must be new, but there is a network in {taken}. To replace it, "
-            "add --replace."
-        )
-
-
-def _check_classifies(record):
+def checked_place(arguments, record):
+    """Where a network is published besides the package, or None; what can be checked
+    before it is tested, which may take minutes."""
     settings = record["settings"]
     if "test_accuracy" not in record or settings.get("ordinary") == "only":
         raise ValueError(
@@ -412,6 +319,23 @@ def _check_classifies(record):
             f"run of recipe {settings['name']!r} with "
             f"ordinary={settings.get('ordinary')!r}."
         )
+    name, place = arguments.name, None
+    if not re.fullmatch(r"[\w-]+", name) or f"{name}.keras" in (LAST, BEST):
+        raise ValueError(
+            "`name` must consist of letters, digits, _ and -, and not be that of a "
+            f"checkpoint in the folder of a run. Received: name={name!r}."
+        )
+    taken = pathlib.Path(arguments.folder, "cards", f"{name}.json")
+    if arguments.to is not None:
+        place = models.place_to_publish(arguments.to)
+        # Hubs keep the versions before.
+        taken = None if place.path is None else place.path / CARD
+    if taken is not None and taken.exists() and not arguments.replace:
+        raise ValueError(
+            f"`name` must be new, but there is a network in {taken}. To replace it, "
+            "add --replace."
+        )
+    return place
 
 
 def publish_run(arguments):
@@ -420,10 +344,7 @@ def publish_run(arguments):
         record = folder.read_test_result()
         precision = record["settings"].get("precision", PRECISION)
         device.set_precision(precision)
-        # Before the tests, which may take minutes.
-        _check_classifies(record)
-        place = None if arguments.to is None else models.place_to_publish(arguments.to)
-        _check_name(arguments.name, arguments.folder, arguments.replace, place)
+        place = checked_place(arguments, record)
         model, timesteps = load_model(folder.last), set(arguments.timesteps)
         if precision != PRECISION:
             device.set_precision(PRECISION)
@@ -432,33 +353,17 @@ def publish_run(arguments):
             _round_kernels(model)
         if arguments.half or precision != PRECISION:
             timesteps.add(model.timesteps)
-        accuracies = (
-            measured(model, folder, arguments.data_dir, sorted(timesteps))
-            if timesteps
-            else {}
-        )
+        accuracies = {}
+        if timesteps:
+            accuracies = measured(model, folder, arguments.data_dir, sorted(timesteps))
         record = {
             **record,
             "test_accuracy": accuracies.get(model.timesteps, record["test_accuracy"]),
         }
-        trained_with = record["settings"].get("weights")
-        integers = (
-            None
-            if trained_with is None
-            else integer_facts(model, folder, arguments.data_dir)
-        )
-        card, path = publish(
-            model,
-            record,
-            integers=integers,
-            **{
-                name: value
-                for name, value in vars(arguments).items()
-                if name not in NOT_PUBLISHED
-            },
-            weights_folder=None if arguments.url is None else arguments.run,
-            accuracies=accuracies,
-        )
+        integers = None
+        if record["settings"].get("weights") is not None:
+            integers = integer_facts(model, folder, arguments.data_dir)
+        card, path = publish(model, record, arguments, accuracies, integers)
     if place is not None:
         print(
             f"load_pretrained({arguments.to!r}) loads it: test accuracy "
@@ -468,8 +373,6 @@ def publish_run(arguments):
     print(
         f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}"
     )
-    if card.url is not None:
-        print(f"upload them to {card.url}")
     print(
         f"card: {arguments.folder / 'cards' / card.name}.json, test accuracy "
         f"{card.test_accuracy:.4f}"
@@ -489,22 +392,11 @@ def add_arguments(parser):
         ("--licence", "SPDX", "licence of the weights"),
     ):
         parser.add_argument(name, required=True, metavar=metavar, help=meaning)
-    architecture = "function of keras_ratesnn.models that builds the network"
-    parser.add_argument("--architecture", metavar="NAME", help=architecture)
-    parser.add_argument(
-        "--arguments",
-        type=command_line.json_object,
-        metavar="JSON",
-        help="the arguments of that function, an object",
-    )
-    where = parser.add_mutually_exclusive_group()
-    url = "download URL of the weights (default: they ship with the package)"
-    where.add_argument("--url", help=url)
     hub = (
         "hf://user/name, kaggle://user/name/framework/variation or a folder, for "
         "card, weights and README.md; not --folder"
     )
-    where.add_argument("--to", metavar="ADDRESS", help=hub)
+    parser.add_argument("--to", metavar="ADDRESS", help=hub)
     command_line.add_data_dir(
         parser,
         "folder of the data, for --timesteps, or for a network that was not trained "
@@ -523,28 +415,6 @@ def add_arguments(parser):
     parser.add_argument("--half", action="store_true", help=half)
     replace = "replaces a network of the same name"
     parser.add_argument("--replace", action="store_true", help=replace)
-
-
-def _check_architecture(model, architecture, arguments, path):
-    """Checks that the weights can be loaded as described on the card."""
-    checks.one_of(
-        "architecture",
-        architecture,
-        [name for name in models.__all__ if name[0].isupper()],
-    )
-    try:
-        built = getattr(models, architecture)(**arguments, weights=path)
-    except ValueError as error:
-        raise ValueError(
-            "`architecture` and `arguments` must build the network of the run. "
-            f"Received: architecture={architecture!r}, arguments={arguments!r}. {error}"
-        ) from error
-    if built.network.output_shape != model.network.output_shape:
-        raise ValueError(
-            "`arguments` must build a network with outputs "
-            f"{model.network.output_shape}, like the trained one. Received: "
-            f"arguments={arguments!r}, with outputs {built.network.output_shape}."
-        )
 
 
 ADVICE = "; repeat the command to publish the network"

@@ -12,7 +12,6 @@ network as it is, converted, and after some epochs with quantised weights,
 goes on.
 """
 
-import functools
 import pathlib
 import tempfile
 import warnings
@@ -35,10 +34,7 @@ NETWORKS = {
 """Pretrained networks, and their recipes."""
 
 WEIGHTS = ("int8", "int4", "ternary")
-INTEGER_OPTIONS = ("--epochs", "--timesteps", "--membrane-bits", "--weights", "--out")
-"""The options of `--integer`."""
 
-EPOCHS = 2
 LEARNING_RATE = 1e-3
 """The learning rate of Adam at first; it decays to 0, as a cosine."""
 
@@ -46,73 +42,64 @@ LEARNING_RATE = 1e-3
 def add_arguments(parser):
     parser.add_argument("name", choices=NETWORKS, help="pretrained network")
     command_line.add_data_dir(parser)
-    command_line.add_count(
-        parser,
-        "--images",
-        "number of test images",
-        help="number of test images (default: all)",
-    )
+    all_images = "number of test images (default: all)"
+    command_line.add_count(parser, "--images", "number of test images", help=all_images)
     integer = (
         "networks of integers alone: of the network as it is, and trained with "
         "quantised weights"
     )
     parser.add_argument("--integer", action="store_true", help=integer)
-    epochs = f"with --integer: epochs with quantised weights (default: {EPOCHS})"
-    command_line.add_count(parser, "--epochs", "number of epochs", help=epochs)
-    timesteps = "with --integer: numbers of time steps (default: that of the network)"
+    group = parser.add_argument_group("with --integer")
     command_line.add_count(
-        parser,
+        group, "--epochs", "number of epochs with quantised weights", 2
+    )
+    timesteps = "numbers of time steps (default: that of the network)"
+    command_line.add_count(
+        group,
         "--timesteps",
         "number of time steps",
         nargs="+",
         metavar="T",
         help=timesteps,
     )
-    bits = "with --integer: bits of a membrane, from 8 to 24 (default: 16)"
     command_line.add_count(
-        parser, "--membrane-bits", "number of bits", help=bits, choices=range(8, 25)
+        group, "--membrane-bits", "bits of a membrane", 16, choices=range(8, 25)
     )
-    weights = "with --integer: types of weights (default: all)"
-    parser.add_argument("--weights", choices=WEIGHTS, nargs="+", help=weights)
-    out = (
-        "with --integer: folder for the folders of trained networks, which are found "
-        "again"
+    weights = "types of weights (default: all)"
+    group.add_argument(
+        "--weights", choices=WEIGHTS, nargs="+", default=WEIGHTS, help=weights
     )
-    command_line.add_path(parser, "--out", out)
+    out = "folder for the folders of trained networks, which are found again"
+    command_line.add_path(group, "--out", out)
 
 
 def quantize(arguments):
+    name = arguments.name
     with command_line.mistakes():
-        for option in INTEGER_OPTIONS:
-            value = getattr(arguments, option.removeprefix("--").replace("-", "_"))
-            if value is not None and not arguments.integer:
-                raise ValueError(
-                    f"{option} is for networks of integers. Received: "
-                    f"{option}={value}. Add --integer."
-                )
         variants = {} if arguments.integer else _variants()
-        recipe = catalogue.find(NETWORKS[arguments.name])
+        recipe = catalogue.find(NETWORKS[name])
         dataset = recipe.load(arguments.data_dir)
     images = dataset.test_images[: arguments.images]
     labels = dataset.test_labels[: arguments.images]
-    title = (
-        f"{arguments.name}, {len(labels):,} test images, on {keras.backend.backend()}"
-    )
-    if arguments.integer:
-        with tempfile.TemporaryDirectory() as temporary:
-            table = IntegerTable(arguments, recipe, dataset, images, labels)
-            table.print_all(title, pathlib.Path(arguments.out or temporary))
-        return
-    print(title)
+    print(f"{name}, {len(labels):,} test images, on {keras.backend.backend()}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        if arguments.integer:
+            out = arguments.out or folder
+            _print_integers(arguments, recipe, dataset, images, labels, out)
+        else:
+            _print_variants(variants, name, images, labels, folder)
+
+
+def _print_variants(variants, name, images, labels, folder):
     print(
         "weights                                      accuracy  other classes than "
         "before  size of the file"
     )
     before = None
     for variant, measure in variants.items():
-        model = rsnn.models.load_pretrained(arguments.name)
-        with tempfile.TemporaryDirectory() as folder:
-            classes, size = measure(model, images, pathlib.Path(folder))
+        model = rsnn.models.load_pretrained(name)
+        classes, size = measure(model, images, folder)
         before = classes if before is None else before
         print(
             f"{variant:43}  {np.mean(classes == labels):8.2%}  "
@@ -120,94 +107,71 @@ def quantize(arguments):
         )
 
 
-class IntegerTable:
-    """Accuracies of networks of integers, and how many images have other classes than
-    with floats.
+def _print_integers(arguments, recipe, dataset, images, labels, folder):
+    """Prints accuracies of networks of integers, and how many images have other
+    classes than with floats; what is trained is kept in a folder."""
+    model = rsnn.models.load_pretrained(arguments.name)
+    numbers = arguments.timesteps or [model.timesteps]
 
-    Args:
-        arguments: Those of the command.
-        recipe: The `Recipe` of the network.
-        dataset: Its `Dataset`.
-        images: The test images that are classified.
-        labels: Their labels.
-    """
-
-    def __init__(self, arguments, recipe, dataset, images, labels):
-        self.name = arguments.name
-        self.recipe, self.dataset = recipe, dataset
-        self.images, self.labels = images, labels
-        self.model = rsnn.models.load_pretrained(self.name)
-        self.epochs = arguments.epochs or EPOCHS
-        self.timesteps = arguments.timesteps or [self.model.timesteps]
-        self.membrane_bits = arguments.membrane_bits or 16
-        self.weights = arguments.weights or WEIGHTS
-
-    def print_all(self, title, folder):
-        """Prints the table; what is trained is kept in a folder."""
-        print(
-            f"{title}, membranes of {self.membrane_bits} bits, trained with quantised "
-            f"weights for {self.epochs} epochs"
-        )
-        print(
-            "in brackets: images whose class is not that of the same network in floats"
-        )
-        _print_row("weights", "network", [f"T = {number}" for number in self.timesteps])
-        recipes = [self._training(weights) for weights in self.weights]
-        floats = self._float_classes(self.model)
-        shares = [np.mean(classes == self.labels) for classes in floats]
-        _print_row("float32", "", [f"{share:.2%}" for share in shares])
-        for weights, recipe in zip(self.weights, recipes, strict=True):
-            _print_row(weights, "converted", self._cells(self.model, weights, floats))
-            run_name = f"{self.name}-{weights}-{self.epochs}epochs"
-            trained = _trained(recipe, self.dataset, RunFolder(folder / run_name))
-            own_floats = self._float_classes(trained)
-            _print_row(weights, "trained", self._cells(trained, None, own_floats))
-
-    def _training(self, weights):
-        """The recipe by which the network is trained on, alone and in float32, with
-        quantised weights."""
-        card = rsnn.models.list_pretrained()[self.name]
-        alone = ("ordinary", "teacher_weight", "teachers", "temperature", "mix")
-        settings = {
-            **{name: DEFAULTS[name] for name in alone},
-            **card.arguments,
-            "precision": "float32",
-            "timesteps": card.timesteps,
-            "weights": weights,
-            "epochs": self.epochs,
-            "learning_rate": LEARNING_RATE,
-            "start_from": self.name,
-            "optimizer": "adam",
-            "weight_decay": 0,
-        }
-        return self.recipe.with_settings(
-            f"{name}={value}" for name, value in settings.items()
-        )
-
-    def _float_classes(self, model):
+    def float_classes(network):
         """The classes of all images at each T."""
         all_classes = []
-        for timesteps in self.timesteps:
-            model.timesteps = timesteps
-            all_classes.append(_classes(model, self.images))
+        for timesteps in numbers:
+            network.timesteps = timesteps
+            all_classes.append(_classes(network, images))
         return all_classes
 
-    def _cells(self, model, weights, floats):
-        cells = []
-        for timesteps, classes in zip(self.timesteps, floats, strict=True):
-            model.timesteps = timesteps
+    def cells(network, weights, all_classes):
+        texts = []
+        for timesteps, classes in zip(numbers, all_classes, strict=True):
+            network.timesteps = timesteps
             chip = rsnn.integer(
-                model,
+                network,
                 weights,
-                membrane_bits=self.membrane_bits,
-                largest_input=int(self.dataset.train_images.max()),
+                membrane_bits=arguments.membrane_bits,
+                largest_input=int(dataset.train_images.max()),
                 verbose=False,
             )
-            logits = chip.integer_logits(self.images, BATCH_SIZE)
-            integers = logits.argmax(axis=-1)
-            right, changed = integers == self.labels, integers != classes
-            cells.append(f"{np.mean(right):.2%} ({np.sum(changed):,})")
-        return cells
+            integers = chip.integer_logits(images, BATCH_SIZE).argmax(axis=-1)
+            changed = np.sum(integers != classes)
+            texts.append(f"{np.mean(integers == labels):.2%} ({changed:,})")
+        return texts
+
+    print(
+        f"membranes of {arguments.membrane_bits} bits, trained with quantised weights "
+        f"for {arguments.epochs} epochs"
+    )
+    print("in brackets: images whose class is not that of the same network in floats")
+    _print_row("weights", "network", [f"T = {number}" for number in numbers])
+    floats = float_classes(model)
+    shares = [f"{np.mean(classes == labels):.2%}" for classes in floats]
+    _print_row("float32", "", shares)
+    for weights in arguments.weights:
+        _print_row(weights, "converted", cells(model, weights, floats))
+        run_name = f"{arguments.name}-{weights}-{arguments.epochs}epochs"
+        training = _training(recipe, arguments.name, weights, arguments.epochs)
+        trained = _trained(training, dataset, RunFolder(folder / run_name))
+        _print_row(weights, "trained", cells(trained, None, float_classes(trained)))
+
+
+def _training(recipe, name, weights, epochs):
+    """The recipe by which a pretrained network is trained on, alone and in float32,
+    with quantised weights."""
+    card = rsnn.models.list_pretrained()[name]
+    alone = ("ordinary", "teacher_weight", "teachers", "temperature", "mix")
+    settings = {
+        **{setting: DEFAULTS[setting] for setting in alone},
+        **card.arguments,
+        "precision": "float32",
+        "timesteps": card.timesteps,
+        "weights": weights,
+        "epochs": epochs,
+        "learning_rate": LEARNING_RATE,
+        "start_from": name,
+        "optimizer": "adam",
+        "weight_decay": 0,
+    }
+    return recipe.with_settings(f"{key}={value}" for key, value in settings.items())
 
 
 def _print_row(weights, network, cells):
@@ -242,9 +206,7 @@ def _variants():
     """
     variants = {
         "float32": _saved,
-        'int8 in Dense layers, quantize("int8")': functools.partial(
-            _saved, dtype="int8"
-        ),
+        'int8 in Dense layers, quantize("int8")': _in_eight_bits,
     }
     if keras.backend.backend() == "tensorflow":
         _interpreter()
@@ -252,29 +214,37 @@ def _variants():
     return variants
 
 
-def _saved(model, images, folder, dtype=None):
-    if dtype is not None:
-        with warnings.catch_warnings():
-            # The table says it.
-            warnings.filterwarnings(
-                "ignore", "The weights of these layers stay as they were"
-            )
-            model.quantize(dtype)
-    model.save(folder / "model.keras")
-    return _classes(model, images), (folder / "model.keras").stat().st_size
+def _saved(model, images, folder):
+    path = folder / "model.keras"
+    model.save(path)
+    return _classes(model, images), path.stat().st_size
+
+
+def _in_eight_bits(model, images, folder):
+    with warnings.catch_warnings():
+        # The table says it.
+        said = "The weights of these layers stay as they were"
+        warnings.filterwarnings("ignore", said)
+        model.quantize("int8")
+    return _saved(model, images, folder)
 
 
 def _litert(model, images, folder):
     import tensorflow as tf
 
-    folded, path = (
-        rsnn.fold_batch_normalization(model, verbose=False),
-        folder / "model.tflite",
-    )
+    path = folder / "model.tflite"
+    folded = rsnn.fold_batch_normalization(model, verbose=False)
     folded.export(
         path, format="litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT]
     )
-    return _classes_of_file(path, images), path.stat().st_size
+    run_file = _interpreter()(str(path)).get_signature_runner()
+    ((name, details),) = run_file.get_input_details().items()
+    classes = []
+    for start in range(0, len(images), BATCH_SIZE):
+        batch = images[start : start + BATCH_SIZE].astype(details["dtype"])
+        (logits,) = run_file(**{name: batch}).values()
+        classes.append(logits.argmax(axis=-1))
+    return np.concatenate(classes), path.stat().st_size
 
 
 def _interpreter():
@@ -282,24 +252,6 @@ def _interpreter():
     return packages.imported(
         "ai_edge_litert.interpreter", "The LiteRT file", "export"
     ).Interpreter
-
-
-def _classes_of_file(path, images):
-    interpreter = _interpreter()(str(path))
-    (place,) = interpreter.get_input_details()
-    classes = []
-    for start in range(0, len(images), BATCH_SIZE):
-        batch = images[start : start + BATCH_SIZE].astype(place["dtype"])
-        interpreter.resize_tensor_input(place["index"], batch.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(place["index"], batch)
-        interpreter.invoke()
-        classes.append(
-            interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).argmax(
-                axis=-1
-            )
-        )
-    return np.concatenate(classes)
 
 
 main = command_line.command(__name__, "quantize", __doc__, add_arguments, quantize)

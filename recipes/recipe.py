@@ -23,7 +23,7 @@ from recipes.settings import (
 )
 from recipes.tasks.task import CLASSIFICATION, Task
 
-OF_DATA = {
+DATA_SETTINGS = {
     "image_side": "resize images",
     "frame_kind": "read recordings of event cameras",
 }
@@ -244,7 +244,7 @@ class Recipe(Settings):
             ValueError: If `held_out` leaves no training image, or the data set is a
                 stream that a command does not take, or of which no part can be taken.
         """
-        options = {name: getattr(self, name) for name in OF_DATA}
+        options = {name: getattr(self, name) for name in DATA_SETTINGS}
         options = {name: value for name, value in options.items() if value is not None}
         time = [self.timesteps] if self.has_time else []
         dataset = self.load_data(data_dir, *time, **options)
@@ -290,7 +290,7 @@ def _literal(text):
 
 def _check_data(recipe):
     accepted = inspect.signature(recipe.load_data).parameters
-    for name, what in OF_DATA.items():
+    for name, what in DATA_SETTINGS.items():
         if getattr(recipe, name) is not None and name not in accepted:
             raise recipe.unfit(name, None, f"which does not {what}")
 
@@ -353,26 +353,17 @@ def _check_time(recipe):
 
 def _check_augmentation(recipe):
     received = f"Received: augment={recipe.augment!r}, mix={recipe.mix!r}."
-    why = None
-    if not recipe.task.augments:
-        why = "whose labels say where things are in an image"
-    if recipe.mask_value is not None:
-        why = "whose sequences are padded: they do not know what is padding"
-    if why is not None and (recipe.augment, recipe.mix) != ("none", "none"):
+    is_augmented = (recipe.augment, recipe.mix) != ("none", "none")
+    if is_augmented and not recipe.task.augments:
         raise ValueError(
-            f"`augment` and `mix` must be 'none' in recipe {recipe.name!r}, {why}. "
-            f"{received} Leave them out."
+            f"`augment` and `mix` must be 'none' in recipe {recipe.name!r}, whose "
+            f"labels say where things are in an image. {received} Leave them out."
         )
-    sequence_mixes = "none", augmentation.SEQUENCE_MIX
-    image_augmentations = "none", *augmentation.BY_NAME
-    fits_time = recipe.augment in image_augmentations and recipe.mix in sequence_mixes
+    image_augmentations = "none", *augmentation.IMAGE_FUNCTIONS
+    fits_time = recipe.augment in image_augmentations and recipe.mix == "none"
     if recipe.has_time and not fits_time:
         raise ValueError(
-            f"`augment` must be one of {', '.join(image_augmentations)} and `mix` one "
-            f"of {', '.join(sequence_mixes)} in recipe {recipe.name!r}: layers of "
-            f"Keras take images, not frames. {received}"
-        )
-    if not recipe.has_time and recipe.mix == augmentation.SEQUENCE_MIX:
-        raise recipe.unfit(
-            "mix", "of images", "whose images have no time", "Set mix=cutmix."
+            f"`augment` must be one of {', '.join(image_augmentations)} and `mix` "
+            f"'none' in recipe {recipe.name!r}: layers of Keras take images, not "
+            f"frames. {received}"
         )

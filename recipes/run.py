@@ -409,7 +409,7 @@ def _record(model, recipe, dataset, progress, diverged=None):
         for name in names
     }
     # The run may have stopped before it completed an epoch.
-    parts = progress.parts or [{"first_epoch": 1, **this_part()}]
+    parts = progress.parts or [this_part()]
     versions = {}
     for part in parts:
         versions.update(part["versions"])
@@ -425,7 +425,6 @@ def _record(model, recipe, dataset, progress, diverged=None):
         "backend": _joined("backend", parts),
         "device": _joined("device", parts),
         "versions": versions,
-        "parts": parts,
         "batch_per_device": recipe.batch_size / engine.current.devices,
         "parameters": model.count_params(),
         "train_images": dataset.train_size,

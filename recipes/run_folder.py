@@ -58,9 +58,8 @@ class Progress:
             Keras' logs.
         score: Name of the score by which the best epoch is chosen, see `Task`. Defaults
             to `"accuracy"`.
-        parts: List of dicts: the first epoch, counted from 1, backend, device and
-            versions of each part of the run. A run that never changed them has one
-            part.
+        parts: List of dicts: backend, device and versions of each part of the run. A
+            run that never changed them has one part.
         peak_bytes: Integer, the largest peak of memory of the processes that trained
             the run so far. Defaults to `0`.
     """
@@ -86,10 +85,8 @@ class Progress:
     def add(self, logs):
         """Records an epoch that ran in this process."""
         here = this_part()
-        before = dict(self.parts[-1]) if self.parts else {}
-        before.pop("first_epoch", None)
-        if before != here:
-            self.parts.append({"first_epoch": self.epochs + 1, **here})
+        if here not in self.parts:
+            self.parts.append(here)
         self.peak_bytes = max(self.peak_bytes, device.peak_bytes())
         self.rows.append({name: float(value) for name, value in sorted(logs.items())})
 
@@ -199,8 +196,8 @@ def _whole(path):
     # The error for a damaged archive depends on where it is damaged.
     except Exception as error:
         raise ValueError(
-            f"The checkpoint {path} is damaged ({type(error).__name__}: "
-            f"{one_line(error)}). Start again with --restart."
+            f"The checkpoint {path} is damaged or of another network "
+            f"({type(error).__name__}: {one_line(error)}). Start again with --restart."
         ) from error
 
 
@@ -274,8 +271,10 @@ class RunFolder:
         """
         # As read from a file: tuples become lists.
         settings = json.loads(json.dumps(settings))
-        begun = self._begun()
-        changed = [key for key in settings if begun and begun.get(key) != settings[key]]
+        begun = settings
+        if self.settings.exists():
+            begun = read_json(self.settings)
+        changed = [key for key in settings if begun.get(key) != settings[key]]
         if changed:
             listed = ", ".join(
                 f"{key}={begun.get(key)!r}, now {settings[key]!r}" for key in changed
@@ -284,14 +283,6 @@ class RunFolder:
                 f"{self.path} contains a run with other settings: {listed}. Pass "
                 "another folder with --output, or delete that run with --restart."
             )
-
-    def _begun(self):
-        """The settings of the run in the folder, or None."""
-        if self.result.exists():
-            return self.read_result()["settings"]
-        if self.last.exists():
-            return load_progress(self.last).settings
-        return read_json(self.settings) if self.settings.exists() else None
 
     def begin(self, settings, restart=False):
         """Writes the settings of a run, which is about to train.
@@ -320,14 +311,10 @@ class RunFolder:
                 names it.
         """
         if not self.result.exists():
-            if not self.path.is_dir():
-                raise FileNotFoundError(
-                    f"There is no folder {self.path}. Name the folder of a run, such "
-                    "as runs/digits."
-                )
             raise FileNotFoundError(
                 f"The run in {self.path} is not finished: there is no "
-                f"{self.result.name} in it."
+                f"{self.result.name} in it. Name the folder of a run, such as "
+                "runs/digits."
             )
         record = read_json(self.result, RESULT)
         return read_json(self.result, {_score_key(record): float | None})
@@ -392,14 +379,6 @@ class RunFolder:
                 f"The run in {self.path} started with {progress.train_images:,} "
                 f"training images, but the data now has {train_images:,}. Pass the "
                 "original data, or another folder with --output."
-            )
-        saved = load_model(self.last, compile=False)
-        shapes = [variable.shape for variable in saved.variables]
-        if shapes != [variable.shape for variable in model.variables]:
-            raise ValueError(
-                f"The checkpoint {self.last} belongs to another network: the shapes of "
-                "its weights differ. Pass another folder with --output, or delete that "
-                "run with --restart."
             )
         load_state(self.last, model, fitted)
         if writes:

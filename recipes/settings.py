@@ -40,16 +40,6 @@ def _any(name, value, advice):
     """The check of settings that are looked at elsewhere."""
 
 
-def _seed(name, value, advice):
-    if not 0 <= checks.integer(name, value, advice=advice) <= LARGEST_SEED:
-        raise mistake(name, f"from 0 to {LARGEST_SEED}", value)
-
-
-def _not_negative(name, value, advice):
-    if checks.integer(name, value, advice=advice) < 0:
-        raise mistake(name, "0 or more", value)
-
-
 def _share(name, value, advice):
     if POSITIVE(name, value, advice=advice) > 1:
         raise mistake(name, "at most 1", value)
@@ -98,7 +88,7 @@ class Settings:
     )
     frame_kind: str | None = setting(
         "what frames the recordings of an event camera become",
-        _one_of(None, "count", "time", "voxels", "surfaces"),
+        _one_of(None, "count", "time"),
         None,
     )
     width: float = setting(
@@ -131,7 +121,11 @@ class Settings:
         _one_of(None, "recurrent", "sliding_psn", "delays"),
         None,
     )
-    seed: int = setting("that of weights, order and augmentation", _seed, 0)
+    seed: int = setting(
+        "that of weights, order and augmentation",
+        functools.partial(checks.integer, at_least=0, at_most=LARGEST_SEED),
+        0,
+    )
     optimizer: str = setting("the optimizer", _one_of("sgd", "adamw", "adam"), "sgd")
     as_the_authors: bool = setting(
         "whether rates are those of the program of the paper's authors",
@@ -170,7 +164,9 @@ class Settings:
         "the smallest and the largest T of a batch", _two_integers, None
     )
     one_step_epochs: int = setting(
-        "the number of epochs at the start with T = 1", _not_negative, 0
+        "the number of epochs at the start with T = 1",
+        functools.partial(checks.integer, at_least=0),
+        0,
     )
     start_from: str | None = setting(
         "a pretrained network, with whose weights training starts", _any, None

@@ -7,7 +7,7 @@ import pathlib
 
 import keras
 
-from recipes import batches, catalogue, command_line, device, engine, run
+from recipes import batches, catalogue, command_line, engine, run
 from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
 from recipes.run_folder import RunFolder, score_name, test_score, this_part
 
@@ -185,17 +185,6 @@ def introduction(recipe, dataset, model, progress):
         f"{model.count_params():,} parameters, {dataset.train_size:,} training images, "
         f"{dataset.test_size:,} {recipe.tested} images",
     ]
-    if here["backend"] != "tensorflow":
-        lines.append(f"data are read by TensorFlow{device.waiting()}")
     if progress.epochs:
         lines.append(f"resumes after {progress.epochs} epochs")
-        before, now = (
-            f"{part['backend']} on {part['device']}"
-            for part in (progress.parts[-1], here)
-        )
-        if before != now:
-            lines.append(
-                f"note: the previous epoch ran with {before}, the next ones run with "
-                f"{now}; the result names both"
-            )
     return "\n".join(lines)

@@ -44,6 +44,8 @@ def write_coco(folder, changes=None):
             content["annotations"].append(box)
         # Left out: of a crowd, and without area.
         content["annotations"] += [{**box, "iscrowd": 1}, {**box, "bbox": [3, 3, 0, 4]}]
+        for number, annotation in enumerate(content["annotations"]):
+            annotation["id"] = number
         if part == "train" and changes is not None:
             changes(content)
         (folder / f"{part}.json").write_text(json.dumps(content))

@@ -19,8 +19,8 @@ Image = imported("PIL.Image", "AutoAugment", "recipes")
 ImageEnhance = imported("PIL.ImageEnhance", "AutoAugment", "recipes")
 ImageOps = imported("PIL.ImageOps", "AutoAugment", "recipes")
 
-LEVELS = 10
-"""The number of strengths of an operation: 0 to 9."""
+LARGEST_LEVEL = 9
+"""The strengths of an operation have levels from 0 on."""
 
 LARGEST_SHIFT = 150 / 331
 """As a share of the width or height."""
@@ -45,126 +45,69 @@ def _translate_y(picture, share):
     return _moved(picture, 1, 0, 0, 0, 1, -int(picture.height * share))
 
 
+def _posterize(picture, dropped_bits):
+    return ImageOps.posterize(picture, 8 - abs(round(dropped_bits)))
+
+
+def _solarize(picture, below_white):
+    # torchvision now uses 255, because a uint8 tensor cannot be compared with 256.
+    return ImageOps.solarize(picture, 256 - abs(below_white))
+
+
 def _enhanced(kind):
-    return lambda picture, factor: kind(picture).enhance(factor)
+    return lambda picture, change: kind(picture).enhance(1 + change)
 
 
-def _up_to(largest):
-    return np.linspace(0, largest, LEVELS)
+def _without_strength(function):
+    return lambda picture, _: function(picture)
 
-
-def _around(middle, farthest):
-    return middle + _up_to(farthest), middle - _up_to(farthest)
-
-
-NONE = (np.zeros(LEVELS),)
 
 OPERATIONS = {
-    "ShearY": (_shear_y, _around(0, 0.3)),
-    "TranslateX": (_translate_x, _around(0, LARGEST_SHIFT)),
-    "TranslateY": (_translate_y, _around(0, LARGEST_SHIFT)),
-    "Rotate": (lambda picture, degrees: picture.rotate(degrees), _around(0, 30)),
-    "Color": (_enhanced(ImageEnhance.Color), _around(1, 0.9)),
-    "Contrast": (_enhanced(ImageEnhance.Contrast), _around(1, 0.9)),
-    "Brightness": (_enhanced(ImageEnhance.Brightness), _around(1, 0.9)),
-    "Sharpness": (_enhanced(ImageEnhance.Sharpness), _around(1, 0.9)),
-    "Posterize": (
-        lambda picture, bits: ImageOps.posterize(picture, int(bits)),
-        [8 - np.round(_up_to(4))],
-    ),
-    # torchvision now uses 255, because a uint8 tensor cannot be compared with 256.
-    "Solarize": (ImageOps.solarize, [256 - _up_to(256)]),
-    "Invert": (lambda picture, _: ImageOps.invert(picture), NONE),
-    "AutoContrast": (lambda picture, _: ImageOps.autocontrast(picture), NONE),
-    "Equalize": (lambda picture, _: ImageOps.equalize(picture), NONE),
+    "ShearY": (_shear_y, 0.3),
+    "TranslateX": (_translate_x, LARGEST_SHIFT),
+    "TranslateY": (_translate_y, LARGEST_SHIFT),
+    "Rotate": (Image.Image.rotate, 30),
+    "Color": (_enhanced(ImageEnhance.Color), 0.9),
+    "Contrast": (_enhanced(ImageEnhance.Contrast), 0.9),
+    "Brightness": (_enhanced(ImageEnhance.Brightness), 0.9),
+    "Sharpness": (_enhanced(ImageEnhance.Sharpness), 0.9),
+    "Posterize": (_posterize, 4),
+    "Solarize": (_solarize, 256),
+    "Invert": (_without_strength(ImageOps.invert), 0),
+    "AutoContrast": (_without_strength(ImageOps.autocontrast), 0),
+    "Equalize": (_without_strength(ImageOps.equalize), 0),
 }
 """The operations by their names in the paper: functions of a picture and a strength,
-and torchvision's strengths by level, in a row, or in two for the two directions, which
-are equally likely. No CIFAR-10 sub-policy uses ShearX."""
+and torchvision's largest strength. The two directions of a strength are equally likely.
+No CIFAR-10 sub-policy uses ShearX."""
 
-NAMES = list(OPERATIONS)
-NOTHING = len(NAMES)
-"""The number for no operation."""
-
-
-def _policy():
-    path = pathlib.Path(__file__).with_name("cifar10_policy.csv")
-    with path.open() as file:
-        _, *rows = csv.reader(file)
-    steps = [(row[:3], row[3:]) for row in rows]
-    return tuple(
-        tuple((name, float(share), int(level)) for name, share, level in pair)
-        for pair in steps
-    )
+with pathlib.Path(__file__).with_name("cifar10_policy.csv").open() as file:
+    _, *CIFAR10_POLICY = csv.reader(file)
+"""Sub-policies of two steps: for each an operation, its probability, and its level."""
 
 
-CIFAR10_POLICY = _policy()
-"""Sub-policies of two steps: an operation, its probability, and its level, 0 to 9 (0 if
-there are no levels)."""
-
-
-def auto_augment(policy=CIFAR10_POLICY):
-    """An augmentation that draws a sub-policy uniformly and applies each of its steps
-    with its probability.
-
-    Args:
-        policy: Sub-policies in the format of `CIFAR10_POLICY`.
-
-    Returns:
-        The augmentation, for RGB images with integer values from 0 to 255.
-    """
-
-    def augment(image, seed):
-        if image.shape[-1] != 3:
-            raise ValueError(
-                "AutoAugment's images must have three channels, `(height, width, 3)`. "
-                f"Received: image.shape={image.shape}."
-            )
-        steps = draw_steps(policy, seed)
-        augmented = tf.numpy_function(_operate, [image, *steps], tf.float32)
-        return tf.ensure_shape(augmented, image.shape)
-
-    return augment
-
-
-def draw_steps(policy, seed):
-    """Draws a sub-policy and its two steps.
-
-    Args:
-        policy: Sub-policies in the format of `CIFAR10_POLICY`.
-        seed: Pair of integers.
-
-    Returns:
-        Two tensors of two numbers: the index in `OPERATIONS`, or `NOTHING`, and the
-        strength of each step.
-    """
-    numbers, probabilities, strengths = [], [], []
-    for steps in policy:
-        numbers.append([NAMES.index(name) for name, _, _ in steps])
-        probabilities.append([probability for _, probability, _ in steps])
-        strengths.append([_either_strength(name, level) for name, _, level in steps])
+def auto_augment(image, seed):
+    """Draws a sub-policy uniformly and applies each of its steps with its
+    probability, to an RGB image with integer values from 0 to 255."""
+    if image.shape[-1] != 3:
+        raise ValueError(
+            "AutoAugment's images must have three channels, `(height, width, 3)`. "
+            f"Received: image.shape={image.shape}."
+        )
     draws = tf.random.stateless_uniform((5,), seed)
-    row = tf.cast(draws[0] * len(policy), tf.int32)
-    taken = draws[1:3] < tf.gather(np.array(probabilities, "float32"), row)
-    direction = tf.cast(draws[3:5] * 2, tf.int32)
-    both_strengths = tf.gather(np.array(strengths, "float32"), row)
-    strength = tf.gather(both_strengths, direction, batch_dims=1)
-    return tf.where(
-        taken, tf.gather(np.array(numbers, "int32"), row), NOTHING
-    ), strength
+    augmented = tf.numpy_function(_operate, [image, draws], tf.float32)
+    return tf.ensure_shape(augmented, image.shape)
 
 
-def _either_strength(name, level):
-    """The strengths in both directions, which are equal if there is only one."""
-    _, rows = OPERATIONS[name]
-    return rows[0][level], rows[-1][level]
-
-
-def _operate(image, numbers, strengths):
-    """Applies the operations with these numbers."""
+def _operate(image, draws):
+    """Applies the steps that uniform draws in [0, 1) choose."""
     picture = Image.fromarray(image.astype("uint8"))
-    for number, strength in zip(numbers, strengths, strict=True):
-        if number != NOTHING:
-            function, _ = OPERATIONS[NAMES[number]]
-            picture = function(picture, float(strength))
+    policy = CIFAR10_POLICY[int(draws[0] * len(CIFAR10_POLICY))]
+    for step in (0, 1):
+        name, probability, level = policy[3 * step : 3 * step + 3]
+        if draws[1 + step] < float(probability):
+            function, largest = OPERATIONS[name]
+            direction = 1 if draws[3 + step] < 0.5 else -1
+            strength = direction * int(level) / LARGEST_LEVEL * largest
+            picture = function(picture, strength)
     return np.asarray(picture, "float32")

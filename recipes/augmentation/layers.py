@@ -1,4 +1,4 @@
-"""Augmentation by layers of Keras and keras-cv.
+"""Augmentation by layers of Keras.
 
 A layer draws from a generator, whose state a resumed run cannot restore. So
 `recipes.batches` makes new layers for each epoch, from the seed and the epoch. A layer
@@ -7,8 +7,6 @@ pixels, and `"labels"`, `(batch, classes)`, one-hot, and returns such a dict.
 """
 
 import keras
-
-from recipes import packages
 
 PIXELS = {"value_range": (0, 255)}
 COMMON = {"data_format": "channels_last", "dtype": "float32"}
@@ -32,29 +30,6 @@ def random_erasing(seed):
     1708.04896).
     """
     return keras.layers.RandomErasing(factor=(0.5, 0.5), seed=seed, **PIXELS, **COMMON)
-
-
-def cutout(seed):
-    """A black box of a quarter of the height and width, at a random place.
-
-    DeVries, Taylor, "Improved Regularization of Convolutional Neural Networks with
-    Cutout", 2017 (arXiv 1708.04552).
-    """
-    side = 0.25, 0.25
-    return _keras_cv().layers.RandomCutout(
-        side, side, fill_mode="constant", fill_value=0.0, seed=seed, dtype="float32"
-    )
-
-
-def grid_mask(seed):
-    """A grid of black squares, rotated, scaled and shifted at random; they take 0.4 of
-    the grid's spacing.
-
-    Chen, Liu, Zhao, Jia, "GridMask Data Augmentation", 2020 (arXiv 2001.04086).
-    """
-    # A range of sizes would be drawn without the seed.
-    size = _keras_cv().core.ConstantFactorSampler(0.4)
-    return _keras_cv().layers.GridMask(size, seed=seed, dtype="float32")
 
 
 def transformer(seed):
@@ -94,18 +69,3 @@ def cutmix(seed):
     Classifiers with Localizable Features", ICCV 2019 (arXiv 1905.04899), with α = 1.
     """
     return keras.layers.CutMix(factor=(1.0, 1.0), seed=seed, **COMMON)
-
-
-def cutmix_in_time(seed):
-    """Sequences with a span of steps from another sequence, see
-    `cutmix_in_time.CutMixInTime`."""
-    # Imported here because it imports TensorFlow.
-    from recipes.augmentation.cutmix_in_time import CutMixInTime
-
-    return CutMixInTime(seed)
-
-
-def _keras_cv():
-    return packages.imported(
-        "keras_cv", '`augment` "cutout" or "grid_mask"', "recipes,cv"
-    )

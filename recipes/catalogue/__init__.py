@@ -8,11 +8,9 @@ FAMILIES = {
         "digits": "a compact network on the 8x8 digits that ship with scikit-learn, "
         "less than a minute",
     },
-    "digits_detection": {
+    "scenes": {
         "digits_detection": "a small YOLOv8 on scenes of the digits that ship with "
         "scikit-learn",
-    },
-    "digits_segmentation": {
         "digits_segmentation": "a small U-Net on scenes of the digits that ship with "
         "scikit-learn",
     },

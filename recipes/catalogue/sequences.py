@@ -20,16 +20,29 @@ from recipes import layers
 from recipes.data import events, japanese_vowels, order
 from recipes.recipe import Recipe
 
+SEEN_STEPS = 4
+"""The number of steps that parallel neurons see. They are sliding ones, since sequences
+have unequal lengths: a PSN has weights for each step."""
+
+MAX_DELAY = 5
+"""In taps: delays are of 0 to 4 steps, about as far as 500 training steps move them."""
+
 
 def vowels_network(width, temporal=None):
+    """Two layers; `temporal` is the setting of a recipe."""
     units = layers.channels(128, width)
     inputs = x = keras.Input((japanese_vowels.CHANNELS,), name="coefficients")
     for _ in range(2):
-        x = keras.layers.Dense(units, use_bias=False)(layers.delayed(x, temporal))
-        x = layers.normalized(x)
-        leaky = keras_ratesnn.layers.LIF(decay=0.8, decay_input=True)
-        x = layers.temporal_neurons(temporal, leaky, units)(x)
-        x = keras.layers.Dropout(0.3)(x)
+        if temporal == "delays":
+            x = keras_ratesnn.layers.Delay(MAX_DELAY)(x)
+        x = layers.normalized(keras.layers.Dense(units, use_bias=False)(x))
+        neurons = keras_ratesnn.layers.LIF(decay=0.8, decay_input=True)
+        if temporal == "recurrent":
+            recurrent = keras.layers.Dense(units, use_bias=False)
+            neurons = keras_ratesnn.layers.Recurrent(neurons, recurrent)
+        elif temporal == "sliding_psn":
+            neurons = keras_ratesnn.layers.SlidingPSN(SEEN_STEPS)
+        x = keras.layers.Dropout(0.3)(neurons(x))
     return layers.classifier(inputs, x, japanese_vowels.CLASSES, "japanese_vowels")
 
 

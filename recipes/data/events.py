@@ -20,6 +20,7 @@ shorter ones end with silence, and of longer ones the rest is left out.
 
 import dataclasses
 import hashlib
+import itertools
 import pathlib
 
 import numpy as np
@@ -36,7 +37,7 @@ from keras_ratesnn.events.aedat import SENSOR_SHAPE
 from keras_ratesnn.events.gestures import ENDING, label_rows
 from keras_ratesnn.events.heidelberg import SENSOR_SHAPE as EAR_SHAPE
 from recipes.data.dataset import Dataset, check_folder
-from recipes.data.frames import Frames, read, stored, write
+from recipes.data.frames import Frames, read, stored, writing_data
 
 
 def given_folder(data_dir, name, source, advice):
@@ -119,7 +120,7 @@ class RecordingSet:
         Args:
             data_dir: The folder. Frames and split are also stored there.
             timesteps: Integer >= 1, the number of frames of a recording.
-            frame_kind: A name of `KINDS`. Defaults to `"count"`.
+            frame_kind: As `kind` of `Frames`. Defaults to `"count"`.
 
         Returns:
             A `Dataset` with images of float32 `(timesteps, *frame_shape, 2)`, which are
@@ -169,16 +170,12 @@ class RecordingSet:
         """The files of recordings of a class."""
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder {folder}. {self.advice}")
-        paths = sorted(folder.iterdir())
-        files = [path for path in paths if path.suffix in READERS]
+        files = [path for path in sorted(folder.iterdir()) if path.suffix in READERS]
         # A split that is given may have a class in one of its parts only.
         if len(files) < 2 and not self.has_split:
-            seen = "it is empty"
-            if paths:
-                seen = f"among {len(paths)} files, such as {paths[0].name}"
             raise ValueError(
                 f"{folder} must have at least two recordings, for training and "
-                f"testing. It has {len(files)} ({seen}). {self.advice}"
+                f"testing. It has {len(files)}. {self.advice}"
             )
         return files
 
@@ -194,7 +191,8 @@ class RecordingSet:
             for name in sorted(names, key=_draw)[:test_size]:
                 split[name] = "test"
         lines = "".join(f"{split[name]} {name}\n" for name in sorted(split))
-        write(path, [lines.encode()])
+        with writing_data(path) as part:
+            part.write_text(lines)
         return split
 
     def _given_split(self, path, recordings):
@@ -205,30 +203,16 @@ class RecordingSet:
                 "are not comparable."
             )
         split = {}
-        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-            text = line.decode(errors="replace")
-            part, _, name = text.partition(" ")
-            if part not in PARTS or name in split:
-                raise ValueError(
-                    f"Line {number} of {path} must be train or test, a space and a "
-                    f"recording that is on no other line. It is {text!r}. {advice}"
-                )
+        for line in path.read_text(errors="replace").splitlines():
+            part, _, name = line.partition(" ")
             split[name] = part
-        unknown, missing = (
-            split.keys() - recordings.keys(),
-            recordings.keys() - split.keys(),
-        )
-        for names, what in (
-            (unknown, "contains recordings that are not in the folder"),
-            (missing, "does not contain all recordings of the folder"),
-        ):
-            if names:
-                raise ValueError(
-                    f"{path} {what}: {len(names)}, the first {min(names)}. Make the "
-                    f"two agree. {advice}"
-                )
-        for part in set(PARTS) - set(split.values()):
-            raise ValueError(f"{path} has no {part} recordings. {advice}")
+        differ = sorted(split.keys() ^ recordings.keys())
+        if differ or set(split.values()) != set(PARTS):
+            raise ValueError(
+                f"Each line of {path} must be train or test, a space and a recording: "
+                f"one for each of the {len(recordings)} of the folder, and some of "
+                f"both. Recordings that differ: {len(differ)} {differ[:1]}. {advice}"
+            )
         return split
 
 
@@ -338,12 +322,6 @@ def load_gestures(data_dir, timesteps, frame_kind="count"):
     name = "DVS128 Gesture"
     folder = given_folder(data_dir, name, GESTURE_SOURCE, GESTURE_ADVICE)
     train, test = (_listed(folder, file) for file in GESTURE_LISTS)
-    both = sorted(set(train) & set(test))
-    if both:
-        raise ValueError(
-            f"{folder / GESTURE_LISTS[1]} must not list what {GESTURE_LISTS[0]} lists. "
-            f"Both list {both[0].name}. {GESTURE_SOURCE}"
-        )
     train_labels, test_labels = map(_gesture_labels, (train, test))
     paths = train + test
     # A recording has gestures of all classes, so they are mixed.
@@ -359,24 +337,12 @@ def _listed(folder, name):
     """The recordings in a list."""
     if not (folder / name).is_file():
         raise FileNotFoundError(f"There is no {folder / name}. {GESTURE_ADVICE}")
-    names = (folder / name).read_text(errors="replace").split()
-    if not names:
-        raise ValueError(
-            f"{folder / name} must list recordings. It is empty. {GESTURE_SOURCE}"
-        )
-    paths = [folder / recording for recording in names]
-    for path, recording in zip(paths, names, strict=True):
-        is_file_name = path.parent == folder and path.suffix == ".aedat"
-        if not is_file_name or names.count(recording) > 1:
-            raise ValueError(
-                f"{folder / name} must list names of .aedat files, each once. It lists "
-                f"{recording!r}. {GESTURE_SOURCE}"
+    paths = [folder / file for file in (folder / name).read_text().split()]
+    for file in itertools.chain(paths, map(_labels_file, paths)):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"There is no {file}, which {name} asks for. {GESTURE_ADVICE}"
             )
-        for file in (path, _labels_file(path)):
-            if not file.is_file():
-                raise FileNotFoundError(
-                    f"There is no {file}, which {name} asks for. {GESTURE_ADVICE}"
-                )
     return paths
 
 

@@ -73,20 +73,15 @@ def _find(folder, name):
 
 def _images_and_labels(images_path, labels_path):
     images, labels = read_idx(images_path), read_idx(labels_path)
-    height, width, _ = IMAGE_SHAPE
-    if images.ndim != 3 or images.shape[1:] != (height, width) or not len(images):
+    if images.shape[1:] != IMAGE_SHAPE[:2]:
         raise ValueError(
-            f"{images_path} must hold an array (images, {height}, {width}). It holds "
-            f"one of shape {images.shape}."
+            f"{images_path} must hold images {IMAGE_SHAPE[:2]}. It holds an array of "
+            f"shape {images.shape}."
         )
-    if labels.shape != (len(images),):
+    if labels.shape != (len(images),) or labels.max() >= CLASSES:
         raise ValueError(
-            f"{labels_path} must hold one label for each of the {len(images)} images "
-            f"of {images_path.name}. It holds an array of shape {labels.shape}."
-        )
-    if labels.max() >= CLASSES:
-        raise ValueError(
-            f"{labels_path} must hold labels from 0 to {CLASSES - 1}. Its largest is "
-            f"{labels.max()}."
+            f"{labels_path} must hold a label from 0 to {CLASSES - 1} for each of the "
+            f"{len(images)} images of {images_path.name}. It holds an array of shape "
+            f"{labels.shape}, whose largest is {labels.max(initial=0)}."
         )
     return images[..., np.newaxis], labels.astype("int32")

@@ -28,6 +28,9 @@ CLASS_NAMES = (
 )
 CLASSES = len(CLASS_NAMES)
 
+SEED = 0
+"""A recording depends on it, its part and the number of its image alone."""
+
 SOURCE = (
     "Make the recordings from the images: python -m recipes.make_recordings "
     "FOLDER --data-dir DIR, where DIR is that of the recipe fashion_mnist."
@@ -42,7 +45,7 @@ load = RecordingSet(
 ).load
 
 
-def write(folder, data, train, test, seed, progress=lambda: None):
+def write(folder, data, train, test, progress=lambda: None):
     """Makes recordings of the first images of each part of a data set.
 
     Args:
@@ -50,17 +53,13 @@ def write(folder, data, train, test, seed, progress=lambda: None):
         data: `Dataset` of images `(28, 28, 1)`.
         train: Integer, the number of images for training.
         test: Integer, the number of images for testing.
-        seed: Integer >= 0. A recording depends on the seed, its part and the number of
-            its image alone.
         progress: Function, called after each recording. Defaults to one that does
             nothing.
 
     Raises:
         FileExistsError: If the folder is not empty.
-        ValueError: If there are not as many images, or the seed is negative.
+        ValueError: If there are not as many images.
     """
-    if seed < 0:
-        raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")
     folder = pathlib.Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
@@ -72,9 +71,9 @@ def write(folder, data, train, test, seed, progress=lambda: None):
         "test": (data.test_images, data.test_labels, test),
     }
     for part, (images, _, count) in parts.items():
-        if not 0 < count <= len(images):
+        if count > len(images):
             raise ValueError(
-                f"`{part}` must be from 1 to {len(images)}, the number of images. "
+                f"`{part}` must be at most {len(images)}, the number of images. "
                 f"Received: {part}={count}."
             )
     for name in CLASS_NAMES:
@@ -82,7 +81,7 @@ def write(folder, data, train, test, seed, progress=lambda: None):
     split = []
     for part, (images, labels, count) in parts.items():
         for number in range(count):
-            generator = np.random.default_rng([seed, len(part), number])
+            generator = np.random.default_rng([SEED, len(part), number])
             events = saccades.record(images[number, ..., 0], generator)
             name = f"{CLASS_NAMES[labels[number]]}/{part}_{number:05d}"
             write_aedat(folder / f"{name}.aedat", events)

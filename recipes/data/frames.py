@@ -1,20 +1,16 @@
 """Frames of recordings, which are computed once and stored in the data folder.
 
 Beside the `.npy` file of the frames a `.json` file describes their source. If a
-recording has changed or the file is damaged, the frames are computed again.
+recording has changed, the frames are computed again.
 """
 
 import dataclasses
-import functools
-import hashlib
-import io
 import json
 import os
 
 import numpy as np
 
-from keras_ratesnn.events import event_frames, time_surfaces, voxel_grid
-from keras_ratesnn.events.frames import resize
+from keras_ratesnn.events import event_frames
 from recipes.atomic_files import writing
 
 FRAMES_VERSION = 1
@@ -27,47 +23,13 @@ WRITING_ADVICE = (
 )
 
 
-# Kinds of frames: functions `(events, timesteps, sensor_shape, frame_shape)` that
-# return an array of float32 `(timesteps, *frame_shape, 2)`, OFF and ON.
-
-
-def _counts(split_by, events, timesteps, sensor_shape, frame_shape):
-    return event_frames(events, timesteps, split_by, sensor_shape, frame_shape)
-
-
-def _voxels(events, timesteps, sensor_shape, frame_shape):
-    """A voxel grid, its negative and its positive part in a channel each."""
-    grid = voxel_grid(events, timesteps, sensor_shape)
-    parts = np.stack([np.maximum(-grid, 0), np.maximum(grid, 0)], axis=-1)
-    return resize(parts, frame_shape)
-
-
-def _surfaces(events, timesteps, sensor_shape, frame_shape):
-    """Time surfaces that decay to 1/e within a frame; resized to means, where counts
-    are summed."""
-    duration = int(events.timestamp[-1]) - int(events.timestamp[0]) + 1
-    surfaces = time_surfaces(events, timesteps, duration / timesteps, sensor_shape)
-    share = np.float32(np.prod(frame_shape) / np.prod(sensor_shape))
-    return resize(surfaces, frame_shape) * share
-
-
-KINDS = {
-    "count": functools.partial(_counts, "count"),
-    "time": functools.partial(_counts, "time"),
-    "voxels": _voxels,
-    "surfaces": _surfaces,
-}
-"""Counts of events in frames with equal numbers of events, or of equal duration; voxel
-grids; time surfaces."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Frames:
     """How the recordings of a data set become frames.
 
     Attributes:
         name: String, the name of the data set.
-        kind: A name of `KINDS`.
+        kind: `"count"` or `"time"`, as `split_by` in `event_frames`.
         timesteps: Integer, the number of frames of a recording.
         sensor_shape: `(height, width)` of the camera.
         frame_shape: `(height, width)` of a frame.
@@ -83,16 +45,11 @@ class Frames:
         """The frames of each recording in a file, a list; `reader` returns its events,
         or pairs of a class and events."""
         recordings = read(reader, path)
-        if isinstance(recordings, list):
-            recordings = [events for _, events in recordings]
-        else:
-            recordings = [recordings]
-        make = KINDS[self.kind]
+        if not isinstance(recordings, list):
+            recordings = [(None, recordings)]
+        options = self.timesteps, self.kind, self.sensor_shape, self.frame_shape
         try:
-            return [
-                make(events, self.timesteps, self.sensor_shape, self.frame_shape)
-                for events in recordings
-            ]
+            return [event_frames(events, *options) for _, events in recordings]
         except ValueError as error:
             raise ValueError(
                 f"{path} is not a recording of {self.name}. {error}"
@@ -123,7 +80,7 @@ class Frames:
 
 def stored(path, sources, shape, frames):
     """Frames of recordings, memory-mapped from a file that is created first if it is
-    missing or damaged.
+    missing or of other recordings.
 
     Args:
         path: The `.npy` file, in the data folder.
@@ -140,15 +97,20 @@ def stored(path, sources, shape, frames):
     """
     origin_path = path.with_suffix(".json")
     origin = _origin(path.parent, sources)
-    if not _is_whole(path, origin_path, origin):
+    is_current = origin_path.exists() and origin_path.read_text() == origin
+    if not (is_current and path.exists()):
         print(
             f"counting the events of {shape[0]:,} recordings into {path}; later runs "
             "read that file",
             flush=True,
         )
-        write(path, _npy_blocks(shape, frames))
-        written = {**origin, "sha256": _checksum(path)}
-        write(origin_path, [json.dumps(written).encode()])
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        with writing_data(path) as part, part.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for recording in frames:
+                file.write(recording.astype("<f4").tobytes())
+        with writing_data(origin_path) as part:
+            part.write_text(origin)
     # Changes to the array stay in memory. The plain array shares this memory.
     return np.asarray(np.load(path, mmap_mode="c"))
 
@@ -165,45 +127,17 @@ def read(reader, path):
 
 
 def _origin(folder, sources):
-    """Describes the source of the frames; frames from another source are stale."""
+    """Describes the source of the frames, as text; frames from another source are
+    stale."""
     recordings = []
     for path in sources:
         stat = path.stat()
         name = path.relative_to(folder).as_posix()
         recordings.append([name, stat.st_size, stat.st_mtime_ns])
-    return {"version": FRAMES_VERSION, "recordings": recordings}
+    return json.dumps({"version": FRAMES_VERSION, "recordings": recordings})
 
 
-def _is_whole(path, origin_path, origin):
-    """Whether a file of frames exists, belongs to `origin` and is undamaged."""
-    try:
-        written = json.loads(origin_path.read_bytes())
-        return written == {**origin, "sha256": _checksum(path)}
-    except (FileNotFoundError, ValueError):
-        return False
-
-
-def _checksum(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _npy_blocks(shape, frames):
-    """The bytes of a `.npy` file, one recording at a time."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
-    )
-    yield header.getvalue()
-    for recording in frames:
-        yield recording.astype("<f4").tobytes()
-
-
-def write(path, blocks):
-    """Writes blocks of bytes to a file atomically, so that a killed run leaves no
-    incomplete file."""
+def writing_data(path):
+    """`atomic_files.writing` of a file in the data folder."""
     # Several processes may count the same events.
-    part_name = f"{path.name}.{os.getpid()}.part"
-    with writing(path, part_name, WRITING_ADVICE) as part, part.open("wb") as file:
-        for block in blocks:
-            file.write(block)
+    return writing(path, f"{path.name}.{os.getpid()}.part", WRITING_ADVICE)

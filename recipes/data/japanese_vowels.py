@@ -29,9 +29,6 @@ ADVICE = (
 )
 ORDER_SEED = 0
 
-LARGEST_FILE = 2**24
-"""In bytes; the files have half a MiB."""
-
 
 def load(data_dir, timesteps):
     """The sequences, each coefficient with the mean 0 and the deviation 1 of the
@@ -96,52 +93,30 @@ def read_ts(path):
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"The file {path} does not exist. {ADVICE}")
-    if path.stat().st_size > LARGEST_FILE:
-        raise ValueError(
-            f"{path} is larger than {LARGEST_FILE // 2**20} MiB, and so no file of "
-            f"Japanese Vowels. {ADVICE}"
-        )
-    sequences, labels, in_data = [], [], False
-    for number, line in enumerate(
-        path.read_text(encoding="utf-8", errors="replace").splitlines(), 1
-    ):
-        if in_data and line.strip():
-            sequence, label = _parsed(line, f"Line {number} of {path}")
-            sequences.append(sequence)
-            labels.append(label)
-        in_data = in_data or line.strip().lower() == "@data"
-    if not sequences:
+    _, _, data = path.read_text(encoding="utf-8").partition("\n@data\n")
+    lines = data.split()
+    if not lines:
         raise ValueError(f"{path} has no sequences after a line @data. {ADVICE}")
+    sequences, labels = [], []
+    for line in lines:
+        *channels, label = line.split(":")
+        try:
+            rows = [channel.split(",") for channel in channels]
+            sequence, number = np.array(rows, "float64").T, int(label)
+            has_shape = sequence.shape[1:] == (CHANNELS,) and len(sequence) <= LONGEST
+            if not (
+                has_shape and 1 <= number <= CLASSES and np.isfinite(sequence).all()
+            ):
+                raise ValueError("something else")
+        except ValueError as error:
+            raise ValueError(
+                f"Each line of {path} must have {CHANNELS} channels of one length up "
+                f"to {LONGEST}, finite numbers, and a class from 1 to {CLASSES}. "
+                f"Received: {line[:60]!r}... ({error})."
+            ) from error
+        sequences.append(sequence)
+        labels.append(number - 1)
     return sequences, np.array(labels)
-
-
-def _parsed(line, place):
-    *channels, label = line.strip().split(":")
-    try:
-        values = [np.array(channel.split(","), "float64") for channel in channels]
-        number = int(label)
-    except ValueError as error:
-        raise ValueError(
-            f"{place} must hold numbers. Received: {line[:60]!r}... ({error})."
-        ) from error
-    lengths = {len(channel) for channel in values}
-    if (
-        len(values) != CHANNELS
-        or len(lengths) != 1
-        or not 1 <= max(lengths) <= LONGEST
-        or not 1 <= number <= CLASSES
-    ):
-        raise ValueError(
-            f"{place} must have {CHANNELS} channels of one length from 1 to {LONGEST}, "
-            f"and a class from 1 to {CLASSES}. Received: {len(values)} channels of "
-            f"lengths {sorted(lengths)}, class {label!r}."
-        )
-    sequence = np.stack(values, axis=1)
-    if not np.isfinite(sequence).all():
-        raise ValueError(
-            f"{place} must hold finite numbers. Received: {line[:60]!r}..."
-        )
-    return sequence, number - 1
 
 
 def _folder():
@@ -152,9 +127,5 @@ def _folder():
             "Japanese Vowels come with the package aeon, which is not installed. "
             f"{ADVICE}."
         )
-    return pathlib.Path(
-        next(iter(spec.submodule_search_locations)),
-        "datasets",
-        "data",
-        "JapaneseVowels",
-    )
+    package = pathlib.Path(spec.submodule_search_locations[0])
+    return package / "datasets" / "data" / "JapaneseVowels"

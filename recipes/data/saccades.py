@@ -34,67 +34,49 @@ DARKEST = 0.1
 room."""
 
 
-def record(
-    image,
-    generator,
-    enlargement=3,
-    path_length=6.0,
-    threshold=0.4,
-    deviation=0.03,
-    steps=24,
-):
+ENLARGEMENT = 3
+"""The width of a pixel of the image on the camera."""
+
+PATH_LENGTH = 6.0
+"""The width and height of the path, in pixels of the camera."""
+
+THRESHOLD, DEVIATION = 0.4, 0.03
+"""The contrast threshold C, and its standard deviation."""
+
+STEPS = 24
+"""The number of positions of the image in each saccade."""
+
+
+def record(image, generator):
     """A recording of an image that moves in front of an event camera of 128x128 pixels.
 
     Args:
-        image: Array of unsigned 8-bit integers `(height, width)`.
+        image: Array of unsigned 8-bit integers `(height, width)`, at most 40 each; not
+            without contrast.
         generator: `numpy.random.Generator`, for the place of the image and the
             thresholds of the pixels.
-        enlargement: Integer, the width of a pixel of the image on the camera. Defaults
-            to `3`.
-        path_length: Float, the width and height of the path, in pixels of the camera.
-            Defaults to `6.0`.
-        threshold: Float, the contrast threshold C. Defaults to `0.4`.
-        deviation: Float, the standard deviation of the thresholds of the pixels.
-            Defaults to `0.03`.
-        steps: Integer, the number of positions of the image in each saccade. Defaults
-            to `24`.
 
     Returns:
         `Events`.
-
-    Raises:
-        ValueError: If the enlarged image does not fit in front of the camera, or no
-            pixel emits an event.
     """
-    large = np.kron(image / 255.0, np.ones((enlargement, enlargement)))
-    room = np.array(SENSOR_SHAPE) - large.shape - int(np.ceil(path_length)) - 1
-    if room.min() < 0:
-        raise ValueError(
-            f"An image of {image.shape} pixels, enlarged {enlargement} times, and its "
-            f"path of {path_length} pixels do not fit in front of a camera of "
-            f"{SENSOR_SHAPE} pixels. Choose a smaller `enlargement`."
-        )
+    large = np.kron(image / 255.0, np.ones((ENLARGEMENT, ENLARGEMENT)))
+    room = np.array(SENSOR_SHAPE) - large.shape - int(PATH_LENGTH) - 1
     corner = generator.integers(0, room + 1)
     thresholds = np.maximum(
-        generator.normal(threshold, deviation, SENSOR_SHAPE), threshold / 4
+        generator.normal(THRESHOLD, DEVIATION, SENSOR_SHAPE), THRESHOLD / 4
     )
-    before = _logarithm(large, corner, CORNERS[0], path_length)
+    before = _logarithm(large, corner, CORNERS[0])
     remembered = before.copy()
     events = []
     for number, (start, end) in enumerate(itertools.pairwise(CORNERS)):
-        for step in range(steps):
-            place = np.array(start) + (np.array(end) - start) * (step + 1) / steps
-            now = _logarithm(large, corner, place, path_length)
-            began = (number + step / steps) * MICROSECONDS
+        for step in range(STEPS):
+            place = np.array(start) + (np.array(end) - start) * (step + 1) / STEPS
+            now = _logarithm(large, corner, place)
+            began = (number + step / STEPS) * MICROSECONDS
             events += _events_between(
-                before, now, remembered, thresholds, began, MICROSECONDS / steps
+                before, now, remembered, thresholds, began, MICROSECONDS / STEPS
             )
             before = now
-    if not events:
-        raise ValueError(
-            "The image moves without an event: its contrast is below the threshold of "
-            "every pixel."
-        )
     y, x, polarity, timestamp = (
         np.concatenate(arrays) for arrays in zip(*events, strict=True)
     )
@@ -107,10 +89,10 @@ def record(
     )
 
 
-def _logarithm(large, corner, place, path_length):
+def _logarithm(large, corner, place):
     """The log of the brightness that each pixel of the camera sees; between pixels of
     the image it is interpolated."""
-    offset = corner + np.array(place) * path_length
+    offset = corner + np.array(place) * PATH_LENGTH
     whole = np.floor(offset).astype(int)
     rows, columns = offset - whole
     padded = np.pad(large, 1)

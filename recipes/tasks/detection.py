@@ -36,20 +36,6 @@ def check_packages():
     importlib.import_module("recipes.tasks.yolo")
 
 
-def check_side(side, stride):
-    """Checks that a detector with this largest stride can be built for images of this
-    height and width.
-
-    Raises:
-        ValueError: If not.
-    """
-    if side % stride:
-        raise ValueError(
-            f"`image_side` must be a multiple of {stride}, the largest stride of the "
-            f"network. Received: {side}."
-        )
-
-
 def compile_arguments(recipe, dataset):
     return {
         "box_loss": "ciou",
@@ -90,54 +76,42 @@ def mean_average_precision(labels, predictions, classes):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    boxes = [
-        {
-            "image_id": image,
-            "category_id": category,
-            "bbox": box,
-            "score": float(predictions["confidence"][image, place]),
-        }
-        for image, place, category, box in _boxes(predictions)
-    ]
-    if not boxes:
+    predicted_boxes = list(_annotations(predictions))
+    if not predicted_boxes:
         return {"map_50": 0.0, "map": 0.0}
-    expected = [
-        {
-            "id": 1 + number,
-            "image_id": image,
-            "category_id": category,
-            "bbox": box,
-            "area": box[2] * box[3],
-            "iscrowd": 0,
-        }
-        for number, (image, _, category, box) in enumerate(_boxes(labels))
-    ]
     truth = COCO()
     truth.dataset = {
         "images": [{"id": image} for image in range(len(labels["boxes"]))],
         "categories": [{"id": category} for category in range(classes)],
-        "annotations": expected,
+        "annotations": list(_annotations(labels)),
     }
     # It prints what it does.
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(boxes), "bbox")
+        evaluation = COCOeval(truth, truth.loadRes(predicted_boxes), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return {"map_50": float(evaluation.stats[1]), "map": float(evaluation.stats[0])}
 
 
-def _boxes(labels):
-    """Yields image, place, class and `[left, top, width, height]` of each box."""
-    for image, place in np.argwhere(labels["classes"] >= 0).tolist():
+def _annotations(labels):
+    """Yields what COCO's format says of each box."""
+    boxes = np.argwhere(labels["classes"] >= 0).tolist()
+    for number, (image, place) in enumerate(boxes, 1):
         left, top, right, bottom = labels["boxes"][image, place].tolist()
-        yield (
-            image,
-            place,
-            int(labels["classes"][image, place]),
-            [left, top, right - left, bottom - top],
-        )
+        width, height = right - left, bottom - top
+        annotation = {
+            "id": number,
+            "image_id": image,
+            "category_id": int(labels["classes"][image, place]),
+            "bbox": [left, top, width, height],
+            "area": width * height,
+            "iscrowd": 0,
+        }
+        if "confidence" in labels:
+            annotation["score"] = float(labels["confidence"][image, place])
+        yield annotation
 
 
 def predicted(model, images):
@@ -164,14 +138,11 @@ def draw(model, dataset, path):
             boxes["confidence"][number] >= DRAWN_CONFIDENCE
         )
         for place in np.flatnonzero(sure):
-            kind, confidence = (
-                int(boxes["classes"][number][place]),
-                boxes["confidence"][number][place],
-            )
+            kind = int(boxes["classes"][number][place])
+            confidence = boxes["confidence"][number][place]
             text = f"{dataset.class_names[kind]} {confidence:.2f}"
-            pictures.box(
-                axis, boxes["boxes"][number][place], pictures.color(kind), text
-            )
+            edges = boxes["boxes"][number][place]
+            pictures.box(axis, edges, pictures.color(kind), text)
     pictures.save(figure, path)
 
 

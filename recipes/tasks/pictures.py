@@ -44,28 +44,17 @@ def box(axis, edges, color, text="", linestyle="-"):
     from matplotlib.patches import Rectangle
 
     left, top, right, bottom = (float(edge) - 0.5 for edge in edges)
-    drawn = [
-        axis.add_patch(
-            Rectangle(
-                (left, top),
-                right - left,
-                bottom - top,
-                fill=False,
-                edgecolor=color,
-                linestyle=linestyle,
-            )
-        ),
-        axis.text(
-            left,
-            top,
-            text,
-            color=color,
-            fontsize=6,
-            verticalalignment="bottom",
-            clip_on=True,
-        ),
-    ]
-    for artist in drawn:
+    rectangle = Rectangle(
+        (left, top),
+        right - left,
+        bottom - top,
+        fill=False,
+        edgecolor=color,
+        linestyle=linestyle,
+    )
+    look = {"color": color, "fontsize": 6, "verticalalignment": "bottom"}
+    label = axis.text(left, top, text, clip_on=True, **look)
+    for artist in (axis.add_patch(rectangle), label):
         # A predicted box may lie outside the image: the layout makes no room for it.
         artist.set_in_layout(False)
 

@@ -18,14 +18,10 @@ class MeanIoU(keras.metrics.MeanIoU):
         if sample_weight is not None:
             return super().update_state(y_true, y_pred, sample_weight)
         # An argmax is the same of logits and of probabilities.
-        labels = self._one_hot(y_true)
-        predictions = self._one_hot(ops.argmax(y_pred, axis=-1))
-        counts = ops.matmul(ops.transpose(labels), predictions)
+        classes = y_true, ops.argmax(y_pred, axis=-1)
+        vectors = [ops.one_hot(ops.ravel(rows), self.num_classes) for rows in classes]
+        counts = ops.matmul(ops.transpose(vectors[0]), vectors[1])
         return self.total_cm.assign_add(ops.cast(counts, self.total_cm.dtype))
-
-    def _one_hot(self, classes):
-        vectors = ops.one_hot(ops.cast(classes, "int32"), self.num_classes)
-        return ops.reshape(vectors, (-1, self.num_classes))
 
 
 def compile_arguments(recipe, dataset):
@@ -40,15 +36,13 @@ def draw(model, dataset, path):
     """Draws some test images, the classes of their pixels, and the predicted
     classes."""
     images = dataset.test_images[: pictures.IMAGES // 3]
+    columns = len(images)
     predictions = np.argmax(model.predict(images, verbose=0), axis=-1)
-    rows = (images, dataset.test_labels[: len(images)], predictions)
-    axes, figure = pictures.grid(
-        [image for row in rows for image in row], columns=len(images)
-    )
+    rows = [*images, *dataset.test_labels[:columns], *predictions]
+    axes, figure = pictures.grid(rows, columns)
     for number, axis in enumerate(axes):
-        axis.set_title(
-            ("image", "labels", "predicted")[number // len(images)], fontsize=6
-        )
+        row = ("image", "labels", "predicted")[number // columns]
+        axis.set_title(row, fontsize=6)
     pictures.save(figure, path)
 
 

@@ -83,7 +83,7 @@ def test_a_run_resumes_on_another_number_of_devices(tmp_path):
     assert "resumes after 1 epochs" in train(tmp_path / "resumed", 2, *settings)
     whole, resumed = (result(tmp_path / name) for name in ("whole", "resumed"))
     assert_near(resumed["curve"], whole["curve"])
-    assert [part["first_epoch"] for part in resumed["parts"]] == [1, 2]
+    assert resumed["device"].partition("+")[2].startswith("2 x ")
 
 
 def numbered(size):
@@ -138,39 +138,3 @@ def test_torchrun_starts_a_process_for_each_device_on_pytorch(monkeypatch):
     if BACKEND == "torch":
         with pytest.raises(ValueError, match="at most the number of devices, 2"):
             engine.launcher(3)
-
-
-MOCKED = """
-import io, sys, urllib.request
-import tensorflow_datasets as tfds
-from recipes import train
-urllib.request.urlopen = lambda url, timeout: io.BytesIO()
-with tfds.testing.mock_data(num_examples={}):
-    sys.exit(train.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.slow
-def test_the_imagenet_recipe_trains_on_eight_devices(tmp_path):
-    """Made-up images of full size, for a narrow network. The last batch has fewer
-    images than devices.
-
-    The batch is the recipe's own, 512, on JAX; on the other backends eight replicas
-    need more memory. On PyTorch a strided 1x1 convolution of less than 16 channels in
-    layout channels_last corrupts memory on CPUs (PyTorch 2.13), so that the network is
-    wider.
-    """
-    width, batch = {
-        "jax": (0.0625, 512),
-        "tensorflow": (0.0625, 64),
-        "torch": (0.25, 64),
-    }[BACKEND]
-    (tmp_path / "program.py").write_text(MOCKED.format(batch + 5))
-    arguments = f"imagenet_sew_resnet34 --devices 8 --data-dir {tmp_path} --output "
-    settings = f"--set epochs=1 restart_at=None width={width} timesteps=1 batch_size="
-    command = f"{tmp_path}/program.py {arguments}{tmp_path}/run {settings}{batch}"
-    in_a_process(engine.launcher(8), command.split())
-    record = result(tmp_path / "run")
-    assert np.isfinite(record["curve"]["loss"][0])
-    assert record["batch_per_device"] == batch / 8
-    assert record["device"].startswith("8 x ")

@@ -2,9 +2,6 @@
 by the tests byte by byte; and the recipes that read them."""
 
 import functools
-import itertools
-import os
-import re
 
 import numpy as np
 import pytest
@@ -22,11 +19,11 @@ from made_recordings import (
     write_data_set,
 )
 
-from keras_ratesnn.events import event_frames, read_aedat, time_surfaces, voxel_grid
+from keras_ratesnn.events import event_frames, read_aedat
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
 from keras_ratesnn.events.recording import FIELDS
 from recipes import make_recordings
-from recipes.data import events, fashion_mnist_events, frames, saccades
+from recipes.data import events, fashion_mnist_events, saccades
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import error_of, trained
 
@@ -56,8 +53,9 @@ def was_counted(capsys):
     return "counting the events of" in capsys.readouterr().out
 
 
-def test_the_data_set_has_the_frames_and_the_class_of_every_recording(data_set):
-    data = DVS.load(data_set, 3, "count")
+@pytest.mark.parametrize("kind", ["count", "time"])
+def test_the_data_set_has_the_frames_and_the_class_of_every_recording(data_set, kind):
+    data = DVS.load(data_set, 3, kind)
     assert (data.train_size, data.test_size) == (90, 10)
     seen = []
     for images, labels in parts_of(data):
@@ -67,7 +65,7 @@ def test_the_data_set_has_the_frames_and_the_class_of_every_recording(data_set):
         np.testing.assert_array_equal(labels, numbers // RECORDINGS)
         for image, number in zip(images[::10], numbers[::10], strict=True):
             recording = made_events(50 + number, seed=number % RECORDINGS)
-            wanted = event_frames(recording, 3, "count", SENSOR_SHAPE, (48, 48))
+            wanted = event_frames(recording, 3, kind, SENSOR_SHAPE, (48, 48))
             np.testing.assert_array_equal(image, wanted)
     assert sorted(seen) == list(range(100))
 
@@ -103,13 +101,11 @@ def test_a_split_depends_on_names_alone_and_one_that_is_there_is_used(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: text.replace("train bird", "validate bird", 1), "Line "),
-        (lambda text: text + text.splitlines()[0], "Line 101 of"),
-        (lambda text: text + "\n", "Line 101 of"),
-        (lambda text: text + "test cat/another", "in the folder: 1, the first cat/ano"),
-        (lambda text: text.partition("\n")[2], "all recordings of the folder: 1, the"),
-        (lambda text: text.replace("test", "train"), "has no test recordings"),
-        (lambda text: text.replace("train", "test"), "has no train recordings"),
+        (lambda text: text.replace("train bird", "validate bird", 1), "must be train"),
+        (lambda text: text + "\n", "differ: 1"),
+        (lambda text: text + "test cat/another", "differ: 1 ['cat/another']"),
+        (lambda text: text.partition("\n")[2], "differ: 1"),
+        (lambda text: text.replace("test", "train"), "some of both"),
     ],
 )
 def test_the_error_names_a_wrong_split_file(data_set, change, said):
@@ -120,18 +116,7 @@ def test_the_error_names_a_wrong_split_file(data_set, change, said):
         DVS.load(data_set, 1)
 
 
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    "damage", [flip_a_bit, lambda path: path.write_bytes(b""), os.unlink]
-)
-def test_frames_are_counted_once_and_again_where_they_are_damaged(
-    data_set, damage, capsys
-):
+def test_frames_are_counted_once_and_again_where_they_are_missing(data_set, capsys):
     images = DVS.load(data_set, 2).train_images
     assert was_counted(capsys)
     first = images.copy()
@@ -141,30 +126,10 @@ def test_frames_are_counted_once_and_again_where_they_are_damaged(
         whole = (data_set / name).read_bytes()
         np.testing.assert_array_equal(DVS.load(data_set, 2).train_images, first)
         assert not was_counted(capsys)
-        damage(data_set / name)
+        (data_set / name).unlink()
         np.testing.assert_array_equal(DVS.load(data_set, 2).train_images, first)
         assert was_counted(capsys)
         assert (data_set / name).read_bytes() == whole
-
-
-def test_kinds_of_frames_are_those_of_the_library(data_set):
-    recording, whole, smaller = made_events(60, seed=0), SENSOR_SHAPE, (64, 64)
-    for kind in ("count", "time"):
-        expected = event_frames(recording, 3, kind, whole, smaller)
-        made = frames.KINDS[kind](recording, 3, whole, smaller)
-        np.testing.assert_array_equal(made, expected)
-    voxels = frames.KINDS["voxels"](recording, 3, whole, whole)
-    assert (voxels.min(axis=-1) == 0).all()
-    grid = voxel_grid(recording, 3, whole)
-    np.testing.assert_allclose(voxels[..., 1] - voxels[..., 0], grid, atol=1e-6)
-    tau = (int(np.ptp(recording.timestamp)) + 1) / 3
-    surfaces = time_surfaces(recording, 3, tau, whole)
-    means = surfaces.reshape(3, 64, 2, 64, 2, 2).mean(axis=(2, 4))
-    made = frames.KINDS["surfaces"](recording, 3, whole, smaller)
-    np.testing.assert_allclose(made, means, atol=1e-6)
-    # Stored frames of one kind are not those of another.
-    surfaces = DVS.load(data_set, 2, "surfaces").train_images
-    assert surfaces.max() <= 1 < DVS.load(data_set, 2, "count").train_images.max()
 
 
 # Other data sets
@@ -178,10 +143,6 @@ WRITE = {
     "ssc": lambda folder: write_spoken(folder, "ssc", SPOKEN, 35),
 }
 SIZES = {"nmnist": (30, 20), "dvs_gesture": (22, 11), "shd": (40, 40), "ssc": (70, 70)}
-SETTINGS = {
-    "ssc": ("augment=spoken_words", "mix=cutmix_in_time"),
-    "dvs_gesture": ("augment=event_drop",),
-}
 everywhere = pytest.mark.on_each_backend
 
 
@@ -196,9 +157,9 @@ everywhere = pytest.mark.on_each_backend
 )
 def test_recipes_of_recordings_train(name, tmp_path):
     WRITE[name](tmp_path / "data")
-    data = ("--data-dir", str(tmp_path / "data"), "--set", *SETTINGS.get(name, ()))
+    data = ("--data-dir", str(tmp_path / "data"))
     tiny = ("width=0.0625", "timesteps=2", "epochs=1", "batch_size=16")
-    record = trained(tmp_path / "run", name, *data, *tiny)
+    record = trained(tmp_path / "run", name, *data, "--set", *tiny)
     assert (record["train_images"], record["test_images"]) == SIZES[name]
     assert np.isfinite(record["curve"]["loss"]).all()
 
@@ -237,10 +198,10 @@ def test_spoken_words_are_counted_in_steps_of_ten_milliseconds(tmp_path):
     shorter = events.load_words("shd", 20, folder, 50)
     assert shorter.train_images.sum() < images.sum()
     assert len(set(labels[:20].tolist())) > 8
-    other = tmp_path / "other"
-    write_spoken(other, "shd", SPOKEN, 35)
+    larger = tmp_path / "other"
+    write_spoken(larger, "shd", SPOKEN, 35)
     with expect_error(ValueError, "must have 20 classes. It has the label 34"):
-        events.load_words("shd", 20, other, 2)
+        events.load_words("shd", 20, larger, 2)
 
 
 # Mistakes
@@ -308,7 +269,7 @@ def empty(folder):
         ("frog/cifar10_frog_2.aedat", cut, "at byte"),
         ("frog/cifar10_frog_2.aedat", directory, "cannot be read"),
         ("frog/cifar10_frog_2.aedat", outside, "240"),
-        ("dog", empty, "it is empty"),
+        ("dog", empty, "It has 0"),
         ("deer/cifar10_deer_0.npz", lambda path: path.touch(), "the same name"),
     ],
 )
@@ -328,88 +289,25 @@ def test_the_error_says_where_the_data_is_and_names_a_missing_folder(tmp_path):
         DVS.load(str(tmp_path / "file"), 10)
 
 
-@pytest.mark.parametrize("name", [SPLIT, ARRAY, ORIGIN])
-def test_the_error_names_a_folder_that_is_not_writable(data_set, monkeypatch, name):
-    replace = os.replace
-
-    def denied(path, target):
-        if target.name == name:
-            raise PermissionError(13, "Permission denied")
-        return replace(path, target)
-
-    # Rights would not stop a test that runs as the superuser.
-    monkeypatch.setattr(os, "replace", denied)
-    with expect_error(OSError, data_set / name, "Permission denied", "--data-dir"):
-        DVS.load(data_set, 2)
-    assert not list(data_set.glob("*.part"))
-
-
-LISTS = """
- | must list recordings
-../user01_led.aedat | must list names of .aedat files
-user01_led.aedat user01_led.aedat | each once
-user01_led.txt | must list names of .aedat files
-user99_led.aedat | user99_led.aedat, which trials_to_train.txt asks for
-user03_led.aedat | Both list user03_led.aedat
-"""
-
-
-def test_a_wrong_list_of_gestures_is_an_error(tmp_path):
+def test_a_list_that_names_what_is_not_there_is_an_error(tmp_path):
     folder = write_gestures(tmp_path / "gestures")
-    for line in LISTS.strip("\n").splitlines():
-        names, said = line.split(" | ")
-        (folder / "trials_to_train.txt").write_text(names)
-        with pytest.raises((ValueError, FileNotFoundError), match=re.escape(said)):
-            events.load_gestures(folder, 2)
+    (folder / "trials_to_train.txt").write_text("user99_led.aedat")
+    with expect_error(FileNotFoundError, "user99_led.aedat", "trials_to_train.txt"):
+        events.load_gestures(folder, 2)
 
 
 # Made recordings
 
 
-def naive_events(image, enlargement, corner, path_length, threshold, steps):
-    """Every pixel by itself, in loops: a set of `(x, y, polarity, timestamp)`."""
-    large = np.kron(image / 255, np.ones((enlargement, enlargement)))
-    size = np.arange(len(large))
-
-    def logarithm(y, x, place):
-        top, left = np.array(corner) + np.array(place) * path_length
-        rows = np.maximum(0, 1 - abs(y - top - size))
-        columns = np.maximum(0, 1 - abs(x - left - size))
-        return np.log(rows @ large @ columns + saccades.DARKEST)
-
-    places = []
-    for start, end in itertools.pairwise(np.array(saccades.CORNERS)):
-        places += [start + (end - start) * step / steps for step in range(1, steps + 1)]
-    seen = set()
-    reach = range(len(large) + int(path_length) + 2)
-    for y, x in itertools.product(corner[0] + reach, corner[1] + reach):
-        remembered = before = logarithm(y, x, saccades.CORNERS[0])
-        for number, place in enumerate(places):
-            now = logarithm(y, x, place)
-            while abs(now - remembered) >= threshold:
-                sign = 1 if now > remembered else -1
-                remembered += sign * threshold
-                passed = (remembered - before) / (now - before)
-                share = number + min(max(passed, 0), 1)
-                time = int(share * saccades.MICROSECONDS / steps)
-                seen.add((int(x), int(y), int(sign > 0), time))
-            before = now
-    return seen
-
-
-def test_events_are_those_of_each_pixel_by_itself():
-    image = np.random.default_rng(0).integers(0, 256, (3, 3), "uint8")
-    settings = {"enlargement": 2, "path_length": 3.0, "threshold": 0.4, "steps": 3}
-    made = saccades.record(image, np.random.default_rng(5), deviation=0.0, **settings)
-    corner = np.random.default_rng(5).integers(0, [128 - 6 - 3, 128 - 6 - 3])
-    seen = set(zip(*(getattr(made, name).tolist() for name in FIELDS), strict=True))
-    wanted = naive_events(image, corner=corner, **settings)
-    assert len(wanted) > 20
-    # A time may be rounded to the next microsecond.
-    assert {event[:3] for event in seen} == {event[:3] for event in wanted}
-    assert len(seen) == len(wanted)
-    times = [sorted(event[3] for event in events) for events in (seen, wanted)]
-    np.testing.assert_allclose(*times, atol=1)
+def test_made_recordings_are_the_same_for_everyone():
+    image = np.random.default_rng(0).integers(0, 256, (28, 28), "uint8")
+    made = saccades.record(image, np.random.default_rng(5))
+    means = [getattr(made, name).astype("float64").mean() for name in FIELDS]
+    # As they were when each pixel by itself had the same events.
+    assert len(made.x) == 72_942
+    np.testing.assert_allclose(
+        means, (73.763867, 70.721752, 0.499438, 144091.55), rtol=1e-6
+    )
     assert (np.diff(made.timestamp) >= 0).all()
 
 
@@ -429,13 +327,7 @@ def test_made_recordings_are_read_by_the_path_of_real_ones(tmp_path, capsys):
         assert data.test_size == test
         assert (data.train_images.sum((1, 2, 3, 4)) > 100).all()
     capsys.readouterr()
-    for folder, options, said in (
-        ("", [], "is not empty"),
-        ("new", ["--seed", "-1"], "`seed` must be 0 or more"),
-    ):
-        arguments = [*command(folder), *options]
-        assert said in error_of(arguments, capsys, make_recordings.main)
-    assert not (tmp_path / "new").exists()
+    assert "is not empty" in error_of(command(""), capsys, make_recordings.main)
     # Recordings whose making was interrupted are not split otherwise, nor those that
     # are not all there.
     folder = tmp_path / "of_20"
@@ -447,14 +339,6 @@ def test_made_recordings_are_read_by_the_path_of_real_ones(tmp_path, capsys):
     assert "python -m recipes.make_recordings" in error
     assert not (folder / SPLIT).exists()
     (folder / SPLIT).write_text(split.partition("\n")[2])
-    said = "does not contain all recordings", "Get the recordings again, with their"
+    said = "Recordings that differ: 1", "Get the recordings again, with their"
     with expect_error(ValueError, *said):
         fashion_mnist_events.load(folder, 4)
-
-
-def test_an_image_that_makes_no_recording_is_an_error():
-    generator = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="contrast is below the threshold"):
-        saccades.record(np.zeros((4, 4), "uint8"), generator)
-    with pytest.raises(ValueError, match="Choose a smaller `enlargement`"):
-        saccades.record(np.zeros((28, 28), "uint8"), generator, enlargement=5)

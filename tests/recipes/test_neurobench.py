@@ -87,8 +87,8 @@ def scores():
     from neurobench.metrics import static, workload
 
     whole = [static.Footprint, static.ConnectionSparsity, static.ParameterCount]
-    of_work = [workload.ClassificationAccuracy, workload.ActivationSparsity]
-    metrics = [whole, [*of_work, workload.SynapticOperations]]
+    workloads = [workload.ClassificationAccuracy, workload.ActivationSparsity]
+    metrics = [whole, [*workloads, workload.SynapticOperations]]
 
     def run(model, x, labels):
         data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(labels))

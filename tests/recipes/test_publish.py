@@ -13,15 +13,10 @@ import pytest
 from keras import layers
 from made_networks import PACKAGE, HuggingFace, Kaggle, packaged, sha256, small
 
-import keras_ratesnn as rsnn
 from keras_ratesnn import models
-from recipes import publish
+from recipes import command_line, publish
 
 pytestmark = pytest.mark.runs_once
-
-
-ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
-"""Of a small VGG-11."""
 
 
 RECORD = {
@@ -40,9 +35,11 @@ TEXTS = {
 }
 
 
-def published(model=None, record=RECORD, **kwargs):
-    options = {"accuracies": {4: 0.75}, **TEXTS, **kwargs}
-    return publish.publish(model or small(), record, **options)
+def published(model=None, record=RECORD, **options):
+    parser = command_line.parser("publish", "Publishes.", publish.add_arguments)
+    arguments = parser.parse_args(["run", *OPTIONS.split()])
+    vars(arguments).update(TEXTS | options)
+    return publish.publish(model or small(), record, arguments, {4: 0.75})
 
 
 def finished(run, model):
@@ -51,10 +48,6 @@ def finished(run, model):
     model.save(run / "last.keras")
     (run / "result.json").write_text(json.dumps(RECORD))
     return str(run)
-
-
-def vgg():
-    return models.VGG11(**ARGUMENTS, timesteps=2)
 
 
 def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(
@@ -93,16 +86,11 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
     assert publish.main(command) == 2
     assert "To replace it, add --replace" in capsys.readouterr().err
     command.append("--replace")
-    url = (run / "made.keras").as_uri()
-    assert publish.main([*command, "--url", url]) == 0
-    assert models.list_pretrained()["made"].url == url
-    assert (run / "made.keras").exists()
-    assert f"upload them to {url}" in capsys.readouterr().out
+    assert publish.main(command) == 0
 
-    unfit = [*command, "--architecture", "VGG11", "--arguments", '{"a": 1}']
     nowhere = [str(tmp_path / "nowhere"), *command[1:]]
-    for arguments, said in ((unfit, "'a'"), (nowhere, nowhere[0]), (command, "--url")):
-        monkeypatch.setattr(publish, "LARGEST_SHIPPED", 10**5 if said == "'a'" else 10)
+    monkeypatch.setattr(publish, "LARGEST_SHIPPED", 10)
+    for arguments, said in ((nowhere, nowhere[0]), (command, "--to")):
         assert publish.main(arguments) == 2
         assert said in capsys.readouterr().err
 
@@ -113,31 +101,12 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
         ({"name": ""}, "name=''"),
         ({"name": "../a"}, "`name`"),
         ({"name": "last"}, "that of a checkpoint"),
-        ({"arguments": {"b": 1}}, "`arg"),
-        ({"architecture": "VGG12"}, "`architecture` must be one of .*'VGG11'"),
-        ({"architecture": "load_pretrained"}, "`architecture` must be one of"),
-        (
-            {"architecture": "VGG13", "arguments": ARGUMENTS},
-            r"^`architecture` and `arguments` must build .* another network",
-        ),
-        (
-            {"architecture": "VGG11", "arguments": {**ARGUMENTS, "width": 0.1}},
-            "belongs to another network",
-        ),
     ],
 )
 def test_what_does_not_fit_is_not_published(options, said, tmp_path):
     with pytest.raises(ValueError, match=said):
-        published(vgg(), folder=tmp_path, **options)
+        published(folder=tmp_path, **options)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_architecture_that_fits_a_part_of_the_network_is_published(tmp_path):
-    parts = [keras.Input((16, 16, 3)), layers.Rescaling(1 / 255), vgg().network]
-    model = rsnn.SpikingModel(keras.Sequential(parts), 2)
-    options = {"architecture": "VGG11", "arguments": ARGUMENTS}
-    card, _ = published(model, folder=tmp_path, **options)
-    assert card.network == "VGG11(input_shape=[16, 16, 3], classes=3, width=0.05)"
 
 
 @pytest.mark.parametrize("place", ["package", "folder"])
@@ -150,7 +119,7 @@ def test_publishing_that_is_interrupted_leaves_the_network_before(
     packaged(monkeypatch, tmp_path)
     is_package = place == "package"
     where = {"folder" if is_package else "to": tmp_path, "replace": True}
-    copy, other = shutil.copyfile, small(layers.Dense(2))
+    copy, replacement = shutil.copyfile, small(layers.Dense(2))
 
     def contents():
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -170,14 +139,14 @@ def test_publishing_that_is_interrupted_leaves_the_network_before(
         with monkeypatch.context() as patched:
             patched.setattr(shutil, "copyfile", interrupted)
             with pytest.raises(error, match="No space left"):
-                published(other, **where)
+                published(replacement, **where)
         assert contents() == before
     for path in before:
         path.with_name(f".unfinished-{path.name}").write_bytes(b"half")
     assert [*models.list_pretrained()] == ["made"] * is_package
     name = "made" if is_package else tmp_path
     assert len(models.load_pretrained(name).get_weights()) == 2
-    published(other, **where)
+    published(replacement, **where)
     assert len(models.load_pretrained(name).get_weights()) == 4
     assert sorted(contents()) == sorted(before)
 
@@ -241,13 +210,13 @@ def test_a_published_file_of_half_the_size_holds_the_network_that_was_tested(
     said = f"load_pretrained({str(hub)!r}) loads it: test accuracy 0.5000, SHA-256"
     assert said in capsys.readouterr().out
     loaded = models.load_pretrained(str(hub))
-    for weight, *others in zip(
+    for weight, *stored in zip(
         model.weights, loaded.weights, tested[0].weights, strict=True
     ):
         value = helpers.to_numpy(weight)
         rounded = value.astype("float16").astype("float32") if value.ndim > 1 else value
-        for other in others:
-            np.testing.assert_array_equal(helpers.to_numpy(other), rounded)
+        for weight_again in stored:
+            np.testing.assert_array_equal(helpers.to_numpy(weight_again), rounded)
     whole, half = run / "last.keras", hub / "made.keras"
     assert half.stat().st_size < whole.stat().st_size
     model.weights[0].assign(model.weights[0] + 1e5)

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import math
 import os
 import pathlib
 import re
@@ -103,16 +102,6 @@ def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path):
     assert not (tmp_path / "result.json").exists()
     record = trained(tmp_path, *RUN)
     assert curve_without_times(record) == curve_without_times(whole_run)
-
-
-def test_a_resumed_run_differs_by_rounding_where_loops_are_compiled(tmp_path):
-    # Loops are compiled in the first epoch, and in the second one anew.
-    settings = ("epochs=2", "timesteps=2", "batch_size=32", "width=0.0625")
-    run = ("digits", "--set", *settings)
-    record = trained(tmp_path / "whole", *run)
-    stopped(tmp_path / "stopped", 1, *run)
-    losses = trained(tmp_path / "stopped", *run)["curve"]["loss"]
-    np.testing.assert_allclose(losses, record["curve"]["loss"], rtol=1e-3)
 
 
 def started(folder):
@@ -247,13 +236,13 @@ def test_other_data_and_another_network_are_refused(folder):
         match="started with 1,024 training images, but the data now has 1,000",
     ):
         files.restore(model, model, {}, 1000)
-    other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    other.compile("sgd", "mse")
-    other.optimizer.build(other.trainable_variables)
+    small_model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    small_model.compile("sgd", "mse")
+    small_model.optimizer.build(small_model.trainable_variables)
     with pytest.raises(
-        ValueError, match=re.escape(f"{files.last} belongs to another network")
+        ValueError, match=re.escape(f"{files.last} is damaged or of another network")
     ):
-        files.restore(other, other, {}, 1024)
+        files.restore(small_model, small_model, {}, 1024)
 
 
 def test_the_error_names_a_file_with_the_wrong_format(folder, capsys):
@@ -272,9 +261,7 @@ def test_windows_are_the_same_settings_after_saving(tmp_path):
         RunFolder(tmp_path).check({"windows": (2, 2)})
 
 
-def test_a_run_that_resumes_elsewhere_prints_a_note_and_the_result_names_both(
-    folder, capsys, monkeypatch
-):
+def test_the_result_of_a_run_that_resumes_elsewhere_names_both(folder, monkeypatch):
     elsewhere = {"backend": "abacus", "device": "wood", "versions": {"abacus": "1"}}
     saved = run_folder.load_progress(folder / "last.keras")
     here = saved.parts[0]
@@ -284,17 +271,9 @@ def test_a_run_that_resumes_elsewhere_prints_a_note_and_the_result_names_both(
         lambda path: dataclasses.replace(saved, parts=[{**here, **elsewhere}]),
     )
     record = trained(folder, *RUN)
-    assert (
-        f"ran with abacus on wood, the next ones run with {here['backend']} on "
-        f"{here['device']}" in capsys.readouterr().out
-    )
     assert record["backend"] == f"abacus+{here['backend']}"
     assert record["device"] == f"wood+{here['device']}"
     assert record["versions"] == {"abacus": "1", **here["versions"]}
-    assert [(part["first_epoch"], part["backend"]) for part in record["parts"]] == [
-        (1, "abacus"),
-        (3, here["backend"]),
-    ]
 
 
 def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):
@@ -316,14 +295,6 @@ def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):
     # Not trained again, and no success either.
     assert main(command) == 1
     assert capsys.readouterr().err == error
-
-
-def test_no_measure_may_be_infinite_or_nan():
-    stop = callbacks.StopWhereDiverged(each_batch=True)
-    stop.epoch, stop.learning_rate = 7, 0.1
-    for logs in ({"loss": math.inf}, {"loss": 1.0, "val_loss": math.nan}):
-        with pytest.raises(callbacks.Diverged, match="in epoch 7, which started with"):
-            stop.on_epoch_end(6, logs)
 
 
 # Stopped in each phase
@@ -403,11 +374,11 @@ def _then_ctrl_c(function):
 
 
 @contextlib.contextmanager
-def full_disk(kept):
-    """A context in which no file grows beyond `kept` bytes: what is longer is cut, with
+def full_disk(size):
+    """A context in which no file grows beyond `size` bytes: what is longer is cut, with
     an error of the system."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (kept, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
@@ -417,14 +388,14 @@ def full_disk(kept):
 def test_a_disk_that_fills_up_keeps_the_last_epoch_and_the_run_goes_on_later(
     whole_phases, tmp_path, capsys, monkeypatch
 ):
-    last, kept = tmp_path / "last.keras", []
+    last, saved = tmp_path / "last.keras", []
     shutil.copytree(whole_phases[0] / "ordinary", tmp_path / "ordinary")
     save = callbacks.Checkpoint.on_epoch_end
 
     def on_epoch_end(callback, epoch, logs=None):
         if epoch == 1:
-            kept.append(last.read_bytes())
-        with full_disk(len(kept[0]) // 2) if kept else contextlib.nullcontext():
+            saved.append(last.read_bytes())
+        with full_disk(len(saved[0]) // 2) if saved else contextlib.nullcontext():
             save(callback, epoch, logs)
 
     with monkeypatch.context() as patch:
@@ -437,6 +408,6 @@ def test_a_disk_that_fills_up_keeps_the_last_epoch_and_the_run_goes_on_later(
         f"epoch, which is saved in {last}.\n"
     )
     assert error.count("\n") == 1
-    assert [last.read_bytes()] == kept
+    assert [last.read_bytes()] == saved
     assert not list(tmp_path.rglob(".unfinished*"))
     assert_goes_on_to_the_same(tmp_path, whole_phases)

@@ -27,7 +27,7 @@ digits | restart_at=1 | restart_at=1
 digits | timesteps=-1 | timesteps=-1
 digits | batch_size=1.5 | `batch_size` must be an integer
 digits | learning_rate=0 | learning_rate=0
-digits | learning_rate=1e999 | `learning_rate` must be > 0 and finite
+digits | learning_rate=1e999 | `learning_rate` must be finite
 digits | weight_decay=-1 | weight_decay=-1
 digits | seed=4294967296 | `seed` must be from 0 to
 digits | optimizer={} | `optimizer` must be one of
@@ -70,11 +70,11 @@ digits | weights=int2 | `weights` must be one of None, 'int8', 'int4', 'ternary'
 digits | frame_kind=time | `frame_kind` must be None in recipe 'digits', which does not
 digits | image_side=8 | `image_side` must be None in recipe 'digits'
 digits | temporal=delays | `temporal` must be None in recipe 'digits'
-digits | mix=cutmix_in_time | `mix` must be of images in recipe 'digits', whose images h
+digits | mix=mosaic | `mix` must be one of 'none', 'mixup', 'cutmix'
 nmnist | frame_kind=number | `frame_kind` must be one of None, 'count', 'time'
 japanese_vowels | temporal=psn | `temporal` must be one of None, 'recurrent'
 japanese_vowels | temporal=delays levels=2 | `levels` must be None with temporal='delays
-japanese_vowels | mix=cutmix_in_time | must be 'none' in recipe 'japanese_vowels', whose
+japanese_vowels | mix=mixup | `mix` 'none' in recipe 'japanese_vowels': layers of
 digits_segmentation | teacher_weight=0.5 | `teacher_weight` must be None in recipe 'digi
 digits_detection | augment=randaugment | `augment` and `mix` must be 'none' in recipe
 fashion_mnist_resnet13 | ordinary=only epochs=1 | `epochs` must be 30 with ordinary=only

@@ -10,7 +10,7 @@ import pytest
 from helpers import to_numpy
 
 import keras_ratesnn as rsnn
-from recipes import catalogue, engine, publish, run, run_folder, teaching
+from recipes import catalogue, engine, evaluate, publish, run, run_folder, teaching
 from recipes.data import digits
 from recipes.run import calibration_images
 from tests.recipes.made_clothes import write_clothes
@@ -42,6 +42,11 @@ def test_the_ordinary_network_has_its_own_length_and_a_run_tells_what_it_brought
     values = [alone["settings"][name] for name in ("epochs", "learning_rate")]
     assert (len(alone["curve"]["loss"]), values) == (1, [1, 0.2])
     capsys.readouterr()
+    path = str(tmp_path / "ordinary")
+    assert evaluate.main([path]) == 0
+    assert "digits, ordinary network, 360 test images" in capsys.readouterr().out
+    error = error_of([path, "--timesteps", "2"], capsys, evaluate.main)
+    assert "--timesteps is for spiking networks" in error
     both = trained(tmp_path, *run, "ordinary=first", TINY[0])
     assert json.loads((tmp_path / "ordinary" / "result.json").read_text()) == alone
     assert len(both["curve"]["loss"]) == 2
@@ -142,10 +147,10 @@ def test_the_loss_of_a_taught_run_weighs_labels_and_teacher(tmp_path):
         for network in (model, teacher)
     )
     losses = keras.losses
-    of_labels = losses.SparseCategoricalCrossentropy(from_logits=True)(labels, own)
+    label_loss = losses.SparseCategoricalCrossentropy(from_logits=True)(labels, own)
     softened = keras.ops.softmax(soft / 2), keras.ops.softmax(own / 2)
     divergence = losses.KLDivergence()(*softened)
-    expected = 0.7 * float(of_labels) + 0.3 * 4 * float(divergence)
+    expected = 0.7 * float(label_loss) + 0.3 * 4 * float(divergence)
     assert logs["loss"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -242,9 +247,9 @@ def test_the_mean_of_pretrained_networks_teaches(clothes):
     outputs = [to_numpy(rsnn.models.load_pretrained(name)(images)) for name in names]
     mean = np.mean(outputs, axis=0)
     np.testing.assert_allclose(to_numpy(fitted.teacher(images)), mean, atol=1e-4)
-    other = recipe.with_settings(["teachers=digits"])
+    with_digits = recipe.with_settings(["teachers=digits"])
     with pytest.raises(ValueError, match="`teachers` must be pretrained networks from"):
-        run.to_fit(run.build(recipe, data), other, data)
+        run.to_fit(run.build(recipe, data), with_digits, data)
 
 
 def test_several_devices_have_no_teacher(tmp_path, monkeypatch):

@@ -167,8 +167,7 @@ def test_the_accuracy_of_shuffled_spikes_is_in_the_result_and_in_short_tables(
     assert [row[-1].strip() for row in cells[2:]] == [f"{accuracy:.4f}", ""]
     assert results.SHUFFLED not in results.with_tables(place, [with_delays])
     capsys.readouterr()
-    for folder, said in ((tmp_path, "not finished"), (tmp_path / "no", "is no folder")):
-        assert said in error_of([folder], capsys, shuffled.main)
+    assert "is not finished" in error_of([tmp_path / "no"], capsys, shuffled.main)
 
 
 def test_the_files_of_aeon_are_found_without_importing_it(tmp_path, monkeypatch):
@@ -180,24 +179,21 @@ def test_the_files_of_aeon_are_found_without_importing_it(tmp_path, monkeypatch)
     assert japanese_vowels.load(None, T).train_size == 18
 
 
-WRONG = [
-    ("1,2:3,4:1", "must have 12 channels of one length"),
-    ("1,2:" * 11 + "1,2,3:1", r"12 channels of lengths \[2, 3\], class '1'"),
-    ("1,2:" * 12 + "10", "a class from 1 to 9"),
-    ("1,x:" * 12 + "1", "must hold numbers"),
-    ("1,nan:" * 12 + "1", "must hold finite numbers"),
-    (("1," * 29 + "1:") * 12 + "1", "one length from 1 to 29"),
-    ("", "has no sequences after a line @data"),
-]
+WRONG = ["1,2:3,4:1", "1,2:" * 11 + "1,2,3:1", "1,2:" * 12 + "10", "1,x:" * 12 + "1"]
+WRONG += ["1,nan:" * 12 + "1", ("1," * 29 + "1:") * 12 + "1"]
 
 
-def test_files_of_another_format_are_errors_that_name_the_line(tmp_path):
+def test_files_of_another_format_are_errors_that_name_the_file_and_the_line(tmp_path):
     path = tmp_path / "file.ts"
-    for line, said in WRONG:
-        path.write_text(f"@data\n{line}\n")
-        with pytest.raises(ValueError, match=said) as error:
+    for line in WRONG:
+        path.write_text(f"#\n@data\n{line}\n")
+        with pytest.raises(ValueError, match="must have 12 channels") as error:
             japanese_vowels.read_ts(path)
         assert str(path) in str(error.value)
+        assert line[:60] in str(error.value)
+    path.write_text("#\n@data\n")
+    with pytest.raises(ValueError, match="no sequences after a line @data"):
+        japanese_vowels.read_ts(path)
 
 
 def test_other_mistakes_are_named(tmp_path, monkeypatch):
@@ -208,7 +204,3 @@ def test_other_mistakes_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(japanese_vowels.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install -e ".\[timeseries\]"'):
         japanese_vowels.load(None, T)
-    with open(tmp_path / "large.ts", "wb") as file:
-        file.truncate(japanese_vowels.LARGEST_FILE + 1)
-    with pytest.raises(ValueError, match="is larger than 16 MiB"):
-        japanese_vowels.read_ts(tmp_path / "large.ts")
