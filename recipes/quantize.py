@@ -35,6 +35,15 @@ NETWORKS = {
 
 WEIGHTS = ("int8", "int4", "ternary")
 
+INTEGER_OPTIONS = {
+    "epochs": 2,
+    "timesteps": None,
+    "membrane_bits": 16,
+    "weights": WEIGHTS,
+    "out": None,
+}
+"""The options of `--integer`, with their defaults."""
+
 LEARNING_RATE = 1e-3
 """The learning rate of Adam at first; it decays to 0, as a cosine."""
 
@@ -50,9 +59,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--integer", action="store_true", help=integer)
     group = parser.add_argument_group("with --integer")
-    command_line.add_count(
-        group, "--epochs", "number of epochs with quantised weights", 2
-    )
+    command_line.add_count(group, "--epochs", "number of epochs with quantised weights")
     timesteps = "numbers of time steps (default: that of the network)"
     command_line.add_count(
         group,
@@ -63,19 +70,21 @@ def add_arguments(parser):
         help=timesteps,
     )
     command_line.add_count(
-        group, "--membrane-bits", "bits of a membrane", 16, choices=range(8, 25)
+        group, "--membrane-bits", "bits of a membrane", choices=range(8, 25)
     )
     weights = "types of weights (default: all)"
-    group.add_argument(
-        "--weights", choices=WEIGHTS, nargs="+", default=WEIGHTS, help=weights
-    )
+    group.add_argument("--weights", choices=WEIGHTS, nargs="+", help=weights)
     out = "folder for the folders of trained networks, which are found again"
     command_line.add_path(group, "--out", out)
+    parser.set_defaults(**INTEGER_OPTIONS)
 
 
 def quantize(arguments):
     name = arguments.name
     with command_line.mistakes():
+        for option, default in INTEGER_OPTIONS.items():
+            if getattr(arguments, option) != default and not arguments.integer:
+                raise ValueError(f"{option} is for networks of integers: --integer.")
         variants = {} if arguments.integer else _variants()
         recipe = catalogue.find(NETWORKS[name])
         dataset = recipe.load(arguments.data_dir)

@@ -69,6 +69,8 @@ def _annotations(path):
         annotations = coco.COCO(path)
         if not annotations.imgs:
             raise ValueError("no images are listed")
+        if unknown := set(annotations.imgToAnns) - set(annotations.imgs):
+            raise ValueError(f"boxes of the images {unknown}, which are not listed")
     return annotations
 
 

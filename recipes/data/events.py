@@ -203,11 +203,13 @@ class RecordingSet:
                 "are not comparable."
             )
         split = {}
-        for line in path.read_text(errors="replace").splitlines():
+        lines = path.read_text(errors="replace").splitlines()
+        for line in lines:
             part, _, name = line.partition(" ")
             split[name] = part
         differ = sorted(split.keys() ^ recordings.keys())
-        if differ or set(split.values()) != set(PARTS):
+        is_twice = len(lines) > len(split)
+        if differ or is_twice or set(split.values()) != set(PARTS):
             raise ValueError(
                 f"Each line of {path} must be train or test, a space and a recording: "
                 f"one for each of the {len(recordings)} of the folder, and some of "
@@ -322,8 +324,13 @@ def load_gestures(data_dir, timesteps, frame_kind="count"):
     name = "DVS128 Gesture"
     folder = given_folder(data_dir, name, GESTURE_SOURCE, GESTURE_ADVICE)
     train, test = (_listed(folder, file) for file in GESTURE_LISTS)
-    train_labels, test_labels = map(_gesture_labels, (train, test))
     paths = train + test
+    if not train or not test or len(set(paths)) < len(paths):
+        raise ValueError(
+            f"{' and '.join(GESTURE_LISTS)} in {folder} must list recordings, each of "
+            f"them once. {GESTURE_SOURCE}"
+        )
+    train_labels, test_labels = map(_gesture_labels, (train, test))
     # A recording has gestures of all classes, so they are mixed.
     sources = [file for path in paths for file in (path, _labels_file(path))]
     labels = np.concatenate([train_labels, test_labels])

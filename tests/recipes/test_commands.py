@@ -81,6 +81,7 @@ probe | japanese_vowels --set temporal=delays | `temporal` must be another one
 probe | digits_detection | takes spiking networks that classify images
 probe | digits --plot figure.doc | must have one of these suffixes
 quantize | digits --images 0 | `--images` must be 1 or more
+quantize | digits --epochs 3 | epochs is for networks of integers: --integer.
 compare.__main__ | digits --seeds 0 | `--seeds` must be 1 or more. Received: --seeds=0
 compare.__main__ | digits --seeds two | must be an integer. Received: --seeds='two'
 compare.__main__ | digits --set seed=3 | Received: --set seed=3. Pass --seeds.

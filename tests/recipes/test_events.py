@@ -105,6 +105,7 @@ def test_a_split_depends_on_names_alone_and_one_that_is_there_is_used(
         (lambda text: text + "\n", "differ: 1"),
         (lambda text: text + "test cat/another", "differ: 1 ['cat/another']"),
         (lambda text: text.partition("\n")[2], "differ: 1"),
+        (lambda text: text + text.replace("test", "train"), "one for each"),
         (lambda text: text.replace("test", "train"), "some of both"),
     ],
 )
@@ -293,6 +294,10 @@ def test_a_list_that_names_what_is_not_there_is_an_error(tmp_path):
     folder = write_gestures(tmp_path / "gestures")
     (folder / "trials_to_train.txt").write_text("user99_led.aedat")
     with expect_error(FileNotFoundError, "user99_led.aedat", "trials_to_train.txt"):
+        events.load_gestures(folder, 2)
+    test_list = (folder / "trials_to_test.txt").read_text()
+    (folder / "trials_to_train.txt").write_text(test_list)
+    with expect_error(ValueError, "trials_to_train.txt", "each of them once"):
         events.load_gestures(folder, 2)
 
 
