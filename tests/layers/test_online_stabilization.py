@@ -150,14 +150,6 @@ def stabilized(gradient="sltt", timesteps=4, **kwargs):
     return spiking(chain(neurons), timesteps, gradient, **kwargs), neurons.stabilizer
 
 
-def test_a_stabilized_layer_called_by_itself_fires_as_in_one_step_of_a_model():
-    model, stabilizer = stabilized(timesteps=1)
-    stabilizer.running_threshold.assign(2.0)
-    x = np.array([[0.5, 1.5, 1.9, 2.0, 2.5, 9.0]], "float32")
-    for one in (model, model.network):
-        np.testing.assert_array_equal(to_numpy(one(x)), x >= 2.0)
-
-
 def test_a_layer_that_nothing_reaches_at_first_follows_its_membranes_when_they_differ():
     frames = np.random.default_rng(0).normal(0.5, 1.0, (12, 4, 6)).astype("float32")
     model, stabilizer = stabilized(step_mode="single", return_sequences=True)
@@ -183,11 +175,6 @@ def test_a_layer_that_nothing_reaches_at_first_follows_its_membranes_when_they_d
             lambda: LIF(threshold_stabilizer=True, learn_threshold=True),
             ValueError,
             "Received: learn_threshold=True",
-        ),
-        (
-            lambda: OnlineRenormalization(renorm=True),
-            ValueError,
-            "`renorm` must be False",
         ),
     ],
 )

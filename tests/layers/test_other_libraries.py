@@ -200,15 +200,6 @@ def test_neurons_that_get_only_their_own_spikes_back_are_those_of_another_librar
     np.testing.assert_array_equal(ours(Recurrent(neurons, scale)), expected)
 
 
-def test_neurons_in_a_container_that_adds_their_spikes_are_those_of_another_library():
-    from spikingjelly.activation_based.layer import ElementWiseRecurrentContainer
-
-    node = theirs("LIFNode", **HALF)
-    expected = spikes_of(ElementWiseRecurrentContainer(node, lambda x, y: x + y))
-    neurons = Recurrent(LIF(0.5, 0.5, **SCALED), Scale(1.0, trainable=False))
-    np.testing.assert_array_equal(ours(neurons), expected)
-
-
 DECODED = {"mean": "mean-mem", "last": "last_mem", "max": "max-mem"}
 
 
@@ -250,16 +241,9 @@ def test_a_membrane_without_a_reset_is_that_of_a_convolution_in_time():
     np.testing.assert_allclose(found[1], membranes, rtol=1e-4, atol=1e-4)
 
 
-DETACHED = {**HALF, **SOFT, "detach_reset": True}
 CASES_OF_GRADIENTS = [
     ("Leaky", LEAKY, LIF(0.8, surrogate="atan", **DELAYED)),
-    (
-        "Synaptic",
-        {**SYNAPTIC, **TO_ZERO},
-        CuBaLIF(0.7, surrogate="atan", **CURRENT, **HARD),
-    ),
     ("LIFNode", HALF, LIF(0.5, 0.5, detach_reset=False, **SCALED)),
-    ("LIFNode", DETACHED, LIF(0.5, 0.5, decay_input=True)),
 ]
 
 

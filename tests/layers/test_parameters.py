@@ -187,11 +187,6 @@ ERRORS = [
         "`decay` of LIFCell 'cell' is fixed when it is created",
     ),
     (
-        lambda: built(learn_decay=True).set_decay([0.1, 0.2]),
-        ValueError,
-        "`decay` must be a number, or an array",
-    ),
-    (
         lambda: neurons.SlidingPSN(2, threshold=[1.0, 2.0]),
         TypeError,
         "`threshold` must be a real number",

@@ -47,14 +47,6 @@ class CountingSigmoid(surrogates.Sigmoid):
         return super().derivative(distance)
 
 
-class Steep(surrogates.Sigmoid):
-    """Sets an attribute again while it is made."""
-
-    def __init__(self):
-        super().__init__()
-        self.alpha = 8.0
-
-
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_variable_is_as_good_as_its_value(kind):
     distances = ops.convert_to_tensor(np.linspace(-2, 2, 9), "float16")
@@ -158,7 +150,6 @@ def test_an_error_says_what_a_variable_must_be(value, message):
     ("frozen", "name", "remedy"),
     [
         (surrogates.Sigmoid(), "alpha", r"LIF\(surrogate=Sigmoid\(alpha=...\)\)"),
-        (Steep(), "alpha", r"LIF\(surrogate=Steep\(alpha=...\)\)"),
         (rsnn.gradients.BPTT(), "new", r"model.gradient = BPTT\("),
     ],
 )

@@ -56,14 +56,6 @@ PARAMETER = {
     surrogates.FastSigmoid: "slope",
     surrogates.Gaussian: "sigma",
 }
-LARGEST = {
-    surrogates.Sigmoid: lambda alpha: alpha / 4,
-    surrogates.ATan: lambda alpha: alpha / 2,
-    surrogates.Triangle: lambda width: 1 / width,
-    surrogates.Rectangular: lambda width: 1 / width,
-    surrogates.FastSigmoid: lambda slope: 1.0,
-    surrogates.Gaussian: lambda sigma: 1 / (sigma * math.sqrt(2 * math.pi)),
-}
 # Off the corners (0, ±width/2, ±width for every width used) by more than the numeric
 # derivative's step.
 DISTANCES = np.linspace(-4.01, 4.02, 300)
@@ -93,6 +85,8 @@ def test_it_is_the_derivative_of_its_primitive(kind, number):
     numeric = (above - below) / 2e-6
     found = derivative(surrogate, DISTANCES)
     np.testing.assert_allclose(found, numeric, rtol=1e-4, atol=2e-6)
+    # NaN is not.
+    assert (derivative(surrogate, [-1e30, -1e4, 1e4, 1e30]) < 1e-6).all()
 
 
 @every_kind
@@ -102,24 +96,6 @@ def test_its_area_is_1_if_the_docstring_says_so(kind, number):
     right, left = (PRIMITIVES[kind](side * 150.0, **arguments) for side in (1, -1))
     is_promised = "area 1" in kind.__doc__.split("\n\n")[0].lower()
     assert is_promised == (right - left == pytest.approx(1, abs=0.015))
-
-
-@every_kind
-@pytest.mark.parametrize("number", [0.5, 8.0])
-def test_its_largest_value_is_at_the_threshold_and_far_away_it_vanishes(kind, number):
-    surrogate, _ = made(kind, number)
-    largest = LARGEST[kind](number)
-    assert derivative(surrogate, [0.0])[0] == pytest.approx(largest, rel=1e-6)
-    assert (derivative(surrogate, DISTANCES) <= largest * (1 + 1e-6)).all()
-    # NaN is not.
-    assert (derivative(surrogate, [-1e30, -1e4, 1e4, 1e30]) < 1e-6).all()
-
-
-@every_kind
-def test_it_keeps_shape_and_dtype(kind):
-    result = kind().derivative(ops.zeros((2, 1, 3), "float16"))
-    assert keras.backend.standardize_dtype(result.dtype) == "float16"
-    assert tuple(result.shape) == (2, 1, 3)
 
 
 NAMES = {

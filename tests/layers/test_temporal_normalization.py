@@ -47,7 +47,6 @@ def test_the_scale_starts_at_alpha_times_threshold_in_a_batch_normalisation():
             TypeError,
             r"`gamma_initializer` is alpha \* threshold",
         ),
-        (lambda: TEBN(T, renorm=True), ValueError, "`renorm` must be False"),
     ],
 )
 def test_conflicting_settings_are_refused(call, error, message):
