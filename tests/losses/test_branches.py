@@ -57,18 +57,6 @@ def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode):
     np.testing.assert_allclose(loaded.predict(x, verbose=0), outputs, **CLOSE)
 
 
-def test_branches_leave_padding_out():
-    neurons = rsnn.layers.LIF(threshold=0.3, name="neurons")
-    parts = layers.Dense(6), neurons, layers.Dense(3)
-    model = spiking(chain(*parts, shape=(4,)), 2, mask_value=-9.0)
-    branched = add_branches(model, ["neurons"])
-    frames, _ = data(3, (2, 4))
-    expected = to_numpy(branched(frames))
-    branched.timesteps = 3
-    padded = np.pad(frames, ((0, 0), (0, 1), (0, 0)), constant_values=-9.0)
-    np.testing.assert_allclose(to_numpy(branched(padded)), expected, **CLOSE)
-
-
 @pytest.mark.parametrize(
     ("sides", "blocks"),
     [((None, 8), 1), ((4, None), 0), ((32, 32), 3)],

@@ -152,14 +152,6 @@ def test_features_are_those_of_the_call_in_this_network(how):
     np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_the_error_for_a_layer_that_is_called_twice_names_it():
-    neurons = rsnn.layers.LIF(name="twice")
-    twice = spiking(chain(neurons, neurons, layers.Dense(3)))
-    said = "`student_layer_name` must name .* calls once.*'twice', which it calls 2 "
-    with pytest.raises(ValueError, match=f"{said}times"):
-        Distiller(student(), twice, FeatureDistillation("mse", "spikes", "twice"))
-
-
 def test_a_student_that_would_train_layers_of_its_frozen_teacher_is_an_error():
     teacher = student()
     said = "`student` must not train weights of `teacher`.* share dense/kernel, .* and"
@@ -231,20 +223,15 @@ def test_an_ordinary_model_of_sequences_teaches_a_network_of_one_frame_and_learn
         Distiller(model_of_sequences(4, 6), model, LOGITS)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "asked"), [({}, "auto"), ({"run_eagerly": True}, False)]
-)
-def test_a_distiller_is_compiled_as_asked_with_its_models_and_when_it_is_loaded(
-    arguments, asked
-):
+def test_a_distiller_is_compiled_as_asked_with_its_models_and_when_it_is_loaded():
     distiller = Distiller(student(), student(), SPIKES)
-    distiller.compile("sgd", CROSSENTROPY, **arguments)
+    distiller.compile("sgd", CROSSENTROPY, jit_compile=False)
     config = distiller.get_compile_config()
-    assert config["jit_compile"] == asked
+    assert config["jit_compile"] is False
     assert config["optimizer"]["module"] == "keras.optimizers"
     distiller.compile_from_config(config)
     distiller(X)
     features = [features for _, features in distiller._feature_models()]
     distiller.compute_loss(X, Y)
     for model in (distiller.teacher, distiller.student, *features):
-        assert model._asked_jit_compile == asked
+        assert model._asked_jit_compile is False
