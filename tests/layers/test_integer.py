@@ -167,3 +167,11 @@ def test_analysis_counts_the_spikes_of_each_neuron():
 def test_an_argument_that_is_not_possible_is_an_error(arguments, error, message):
     with pytest.raises(error, match=message):
         ILIF(**arguments)
+
+
+def test_nir_refuses_integer_spikes():
+    pytest.importorskip("nir")
+    model = spiking(chain(ILIF(4, name="neurons")), 2)
+    message = "layer 'neurons' of type ILIF: it emits up to 4 spikes in a step"
+    with pytest.raises(ValueError, match=message):
+        rsnn.export_nir(model, "never.nir")

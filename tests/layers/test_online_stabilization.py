@@ -166,6 +166,7 @@ def test_a_layer_that_nothing_reaches_at_first_follows_its_membranes_when_they_d
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda: OnlineRenormalization(renorm=True), ValueError, "`renorm` must be F"),
         (
             lambda: stabilized("rate"),
             ValueError,

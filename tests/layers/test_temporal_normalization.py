@@ -37,6 +37,7 @@ def test_the_scale_starts_at_alpha_times_threshold_in_a_batch_normalisation():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda: TEBN(T, renorm=True), ValueError, "`renorm` must be False"),
         (
             lambda: TDBN(scale=False),
             ValueError,
