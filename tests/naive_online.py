@@ -1,10 +1,19 @@
-"""SLTT and OTTT of a small network, step by step in NumPy: slow, but obviously
+"""SLTT, OTTT and e-prop of a small network, step by step in NumPy: slow, but obviously
 correct."""
 
 import numpy as np
 
 
-def gradients(weights, frames, targets, decay, threshold=1.0, alpha=4.0, traces=False):
+def gradients(
+    weights,
+    frames,
+    targets,
+    decay,
+    threshold=1.0,
+    alpha=4.0,
+    traced=(),
+    traces_of_biases=False,
+):
     """The gradients of ½ Σ (mean output − target)² / batch of Dense, LIF, Dense, LIF,
     Dense.
 
@@ -15,37 +24,44 @@ def gradients(weights, frames, targets, decay, threshold=1.0, alpha=4.0, traces=
         decay: Float λ.
         threshold: Float θ. Defaults to `1.0`.
         alpha: Float, the slope of the sigmoid surrogate. Defaults to `4.0`.
-        traces: Boolean, whether weight gradients use the traces of presynaptic spikes:
-            OTTT instead of SLTT. Defaults to `False`.
+        traced: Tuple of the numbers of the Dense layers whose weight gradients use the
+            traces of their inputs. Defaults to none: SLTT.
+        traces_of_biases: Boolean, whether the biases of these layers have the trace of
+            an input of 1. Defaults to `False`.
 
     Returns:
         List of arrays in the order of `weights`.
     """
     kernels, biases = weights[::2], weights[1::2]
     membranes = [0.0, 0.0]
-    seen = [0.0, 0.0]
+    seen = [0.0, 0.0, 0.0]
+    ones = 0.0
     steps = []
     for frame in frames:
-        inputs, distances, spikes = [frame], [], frame
+        signals, distances = [frame], []
         for layer in range(2):
             membrane = (
-                decay * membranes[layer] + spikes @ kernels[layer] + biases[layer]
+                decay * membranes[layer] + signals[-1] @ kernels[layer] + biases[layer]
             )
             spikes = (membrane >= threshold).astype("float64")
             membranes[layer] = membrane - threshold * spikes
             distances.append(membrane - threshold)
-            seen[layer] = decay * seen[layer] + spikes if traces else spikes
-            inputs.append(seen[layer])
-        steps.append((inputs, distances, spikes @ kernels[2] + biases[2]))
+            signals.append(spikes)
+        for layer in range(3):
+            before = decay * seen[layer] if layer in traced else 0.0
+            seen[layer] = before + signals[layer]
+        ones = decay * ones + 1.0 if traces_of_biases else 1.0
+        steps.append((list(seen), ones, distances, spikes @ kernels[2] + biases[2]))
 
-    mean = np.mean([output for _, _, output in steps], axis=0)
+    mean = np.mean([output for *_, output in steps], axis=0)
     error = (mean - targets) / len(targets) / len(steps)
     found = [np.zeros_like(weight) for weight in weights]
-    for inputs, distances, _ in steps:
+    for inputs, ones, distances, _ in steps:
         delta = error
         for layer in (2, 1, 0):
             found[2 * layer] += inputs[layer].T @ delta
-            found[2 * layer + 1] += delta.sum(axis=0)
+            share = ones if layer in traced else 1.0
+            found[2 * layer + 1] += share * delta.sum(axis=0)
             if layer:
                 sigmoid = 1.0 / (1.0 + np.exp(-alpha * distances[layer - 1]))
                 delta = (delta @ kernels[layer].T) * alpha * sigmoid * (1.0 - sigmoid)

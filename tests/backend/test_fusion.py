@@ -3,7 +3,6 @@ compilation is not possible."""
 
 import contextlib
 import inspect
-import itertools
 import shutil
 import threading
 import types
@@ -112,17 +111,6 @@ def assert_same(results, expected, rtol=1e-4, atol=1e-6):
     assert_close(gradients, expected_gradients, rtol=rtol, atol=atol)
 
 
-class Cutting(rsnn.gradients.GradientMethod):
-    """SLTT that stores its steps, with a function between steps that is new at each
-    call."""
-
-    def call(self, run):
-        network = rsnn.gradients.Network(
-            run, between=lambda carried: rsnn.gradients.stopped(carried)
-        )
-        return rsnn.gradients.in_time(network)
-
-
 def images(decay, timesteps=4, gradient="bptt", **kwargs):
     return spiking(own(decay), timesteps, gradient, **kwargs)
 
@@ -148,15 +136,12 @@ def windows(number):
         (lambda: images(0.64, gradient="rate"), (5,), 0, 3),
         # All steps of a layer share a program in single-step mode.
         (lambda: images(0.63, step_mode="single"), (3,), 0, 12),
-        (lambda: images(0.60, 9, step_mode="single"), (3,), 0, 12),
         (lambda: images(0.61, 9, windows(8)), (3,), 0, 3),
         (lambda: images(0.62, 9, windows(9)), (3,), 0, 0),
         # The first layer's input is the same at every step.
         (equal_layers, (5,), 0, 1 + 1),
         # The first layer has an image a step.
-        (lambda: images(0.71, gradient="rate"), (5,), 5 * 4 * 64, 0),
         (lambda: images(0.71, gradient="rate"), (20,), 5 * 4 * 64, 1),
-        (lambda: images(0.70, gradient=Cutting()), (3, 3), 0, 0),
     ],
 )
 def test_equal_loops_that_are_worth_it_are_compiled_once(
@@ -176,16 +161,6 @@ def counting(compiler, graphs):
 
     compile_graph = torch._dynamo.lookup_backend(compiler)
     return lambda graph, tensors: graphs.append(graph) or compile_graph(graph, tensors)
-
-
-POLICIES = [
-    "float32",
-    "mixed_float16",
-    "mixed_bfloat16",
-    "float16",
-    "bfloat16",
-    "float64",
-]
 
 
 def with_and_without_compiled_loops(
@@ -213,39 +188,22 @@ def with_and_without_compiled_loops(
         return expected, results()
 
 
-MODES_AND_STEPS = [
-    ("bptt", "multi", 3),
-    ("rate", "multi", 17),
-    ("bptt", "multi", 31),
-    ("rate", "single", 3),
-    ("rate", "multi", 16),
-]
-FEW = [
-    (["ALIF"], "mixed_float16", MODES_AND_STEPS[0]),
-    (["CuBaLIF"], "bfloat16", MODES_AND_STEPS[2]),
-    (["ParametricLIF"], "float16", MODES_AND_STEPS[1]),
-    (["ILIF"], "float64", MODES_AND_STEPS[3]),
-    (["LIF", "LIF, each", "of one's own"], "float32", MODES_AND_STEPS[0]),
-    (["LIF", "LIF, each", "of one's own"], "float32", MODES_AND_STEPS[1]),
-    (["of one's own"], "float32", ("bptt", "single", 3)),
-]
-
-
-def slow(*axes):
-    cases = itertools.product(*axes)
-    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
-
-
 @torch_only
 @pytest.mark.parametrize(
-    ("names", "policy", "mode"),
-    [*FEW, *slow([[*NEURONS]], POLICIES, MODES_AND_STEPS)],
+    ("names", "policy", "gradient", "step_mode", "timesteps"),
+    [
+        (["ALIF"], "mixed_float16", "bptt", "multi", 3),
+        (["CuBaLIF"], "bfloat16", "bptt", "multi", 31),
+        (["ParametricLIF"], "float16", "rate", "multi", 17),
+        (["IF", "ILIF"], "float64", "rate", "single", 3),
+        (["LIF", "LIF, each", "of one's own"], "float32", "bptt", "multi", 3),
+        (["LIF, delayed", "of one's own"], "float32", "bptt", "single", 3),
+    ],
 )
 def test_traced_loops_of_every_neuron_are_the_same_to_the_bit_in_every_policy(
-    names, policy, mode
+    names, policy, gradient, step_mode, timesteps
 ):
     """Also for more steps than are traced as one function."""
-    gradient, step_mode, timesteps = mode
     expected, found = with_and_without_compiled_loops(
         names, policy, None, timesteps, gradient, step_mode
     )
@@ -254,77 +212,19 @@ def test_traced_loops_of_every_neuron_are_the_same_to_the_bit_in_every_policy(
     np.testing.assert_array_equal(found[2], expected[2])
 
 
-ROUNDOFF = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
-
-
 @torch_only
 @needs_compiler
-@pytest.mark.parametrize(
-    ("name", "policy"),
-    [("CuBaLIF", "float16"), *slow(NEURONS, POLICIES)],
-)
-def test_compiled_loops_of_every_neuron_emit_the_same_spikes_in_every_policy(
-    name, policy
-):
+def test_compiled_loops_emit_the_same_spikes_in_half_precision():
     """Between the casts of a cell the compiler computes in float32 or wider, so that
     gradients are rounded otherwise."""
     graphs = []
     expected, found = with_and_without_compiled_loops(
-        [name], policy, counting("inductor", graphs), 2, "bptt"
+        ["CuBaLIF"], "float16", counting("inductor", graphs), 2, "bptt"
     )
     assert len(graphs) >= 2
     np.testing.assert_array_equal(found[2], expected[2])
-    bits = ROUNDOFF[keras.config.dtype_policy().compute_dtype]
-    tolerance = 16 * 2.0**-bits
+    tolerance = 16 * 2.0**-11
     assert_same(found[:2], expected[:2], rtol=tolerance, atol=tolerance)
-
-
-@torch_only
-def test_loops_of_more_layouts_than_are_compiled_one_by_one_are_right():
-    """Images with other orders of their axes in memory, with axes of one element, which
-    have no place in it, and with gaps."""
-    import torch
-
-    inputs = keras.Input((None, None, None))
-    outputs = rsnn.layers.LIF(0.5, 0.5, reset_delay=True)(inputs)
-    model = spiking(keras.Model(inputs, outputs), 2, "bptt", return_sequences=True)
-    frames = []
-    for order in itertools.permutations(range(4)):
-        image = dyadic(tuple(np.argsort(order) + 2)).astype("float32")
-        frames.append(torch.from_numpy(image).permute(*order))
-    x = frames[0]
-    frames += [x[:, :1], x[..., :1], x[:1], x[:, ::2], x[:, :, ::3]]
-    expected = [to_numpy(model(x)) for x in frames]
-    with fusion() as graphs:
-        assert_close([to_numpy(model(x)) for x in frames], expected, rtol=0)
-    assert 2 < len(graphs) < len(frames)
-
-
-@torch_only
-def test_models_that_share_layers_share_what_they_learn_though_one_is_recorded():
-    """The recorded calls of one, and the compiled loops of the other, follow the
-    weights that either trains."""
-
-    def history(recorded):
-        keras.utils.clear_session(free_memory=False)
-        keras.utils.set_random_seed(0)
-        first = chain(layers.Dense(8), NEURONS["ParametricLIF"](), layers.Dense(3))
-        other = spiking(first.network, 3, "rate")
-        compiled(first, jit_compile="auto" if recorded else False)
-        compiled(other, jit_compile=recorded)
-        x, y = data(5)
-        values = []
-        for _ in range(3):
-            losses = [first.train_on_batch(x, y), other.train_on_batch(x, y)]
-            values += [np.array(losses), to_numpy(first(x)), to_numpy(other(x))]
-        assert first.engine == ("recorded" if recorded else "eager")
-        assert other.engine == "eager"
-        return values
-
-    expected = history(recorded=False)
-    calls = rsnn.engine_settings(eager_calls={"auto": 1, True: 99})
-    with fusion(), calls:
-        assert_close(history(recorded=True), expected, rtol=1e-4, atol=1e-5)
 
 
 @torch_only
@@ -344,27 +244,11 @@ def test_without_a_compiler_training_continues_after_one_warning():
 
 
 @torch_only
-def test_errors_in_a_custom_cell_are_raised():
-    class Broken(rsnn.layers.LIFCell):
-        def step(self, inputs, state):
-            raise ArithmeticError("a mistake")
-
-    with fusion(), pytest.raises(ArithmeticError, match="a mistake"):
-        chain(Broken())(data(5)[0], training=True)
-
-
-@torch_only
-@pytest.mark.parametrize(
-    ("options", "decay"),
-    [({"jit_compile": False}, 0.68), ({"run_eagerly": True}, 0.69)],
-)
-def test_compilation_can_be_turned_off(options, decay):
-    model = compiled(images(decay), **options)
+@pytest.mark.parametrize("options", [{"jit_compile": False}, {"run_eagerly": True}])
+def test_compilation_can_be_turned_off(options):
     with fusion() as graphs:
-        model.fit(*data(5, (6, 6, 2)), verbose=0)
-        assert not graphs
-        compiled(model).fit(*data(5, (6, 6, 2)), verbose=0)
-        assert graphs
+        compiled(images(0.68), **options).fit(*data(5, (6, 6, 2)), verbose=0)
+    assert not graphs
 
 
 WIDTHS: list[int] = []
@@ -395,10 +279,8 @@ def test_an_existing_kernel_is_used_for_small_layers():
 
 
 @torch_only
-@pytest.mark.parametrize("step_mode", ["single", "multi"])
-def test_changed_weights_do_not_cause_retracing(step_mode):
-    parts = layers.Dense(5), Noted(0.73), layers.Dense(3)
-    model = compiled(chain(*parts, step_mode=step_mode))
+def test_changed_weights_do_not_cause_retracing():
+    model = compiled(chain(layers.Dense(5), Noted(0.73), layers.Dense(3)))
     WIDTHS.clear()
     with fusion():
         model.train_on_batch(*data(5))
@@ -447,37 +329,6 @@ def test_no_change_of_what_a_cell_holds_goes_unnoticed(kind):
     assert (expected[0] != expected[1]).any()
     with fusion():
         np.testing.assert_array_equal(outputs(), expected)
-
-
-@torch_only
-def test_a_change_of_the_code_of_a_cell_or_of_a_default_of_keras_takes_effect():
-    class Own(Holding):
-        gain = 1.0
-
-    def halved(self, inputs, state):
-        return Holding.step(self, 0.5 * inputs, state)
-
-    def outputs(least_elements):
-        cell = Own(None, lambda held: Own.gain * (1.0 - keras.config.epsilon()))
-
-        def tripled(inputs, state):
-            return Holding.step(cell, 3.0 * inputs, state)
-
-        with fusion(least_elements=least_elements):
-            Own.gain, Own.step = 1.0, Holding.step
-            found = outputs_after_changes(
-                cell,
-                lambda _: setattr(Own, "gain", 3.0),
-                lambda _: setattr(Own, "step", halved),
-                lambda _: setattr(cell, "step", tripled),
-                lambda _: keras.config.set_epsilon(0.5),
-            )
-        keras.config.set_epsilon(1e-7)
-        return found
-
-    expected = outputs(least_elements=2**60)
-    np.testing.assert_array_equal(outputs(least_elements=0), expected)
-    assert len({result.sum() for result in expected}) >= 4
 
 
 @torch_only
@@ -547,8 +398,10 @@ class Renaming(rsnn.layers.NeuronCell):
         return membrane, self.fire(membrane), state
 
 
-@pytest.mark.parametrize(("step_mode", "timesteps"), [("single", 3), ("multi", 18)])
-@pytest.mark.parametrize("jit_compile", [False, "auto"])
+@pytest.mark.parametrize(
+    ("step_mode", "timesteps", "jit_compile"),
+    [("single", 3, False), ("multi", 18, "auto")],
+)
 def test_a_state_of_another_structure_is_an_error_that_says_which(
     step_mode, timesteps, jit_compile
 ):
@@ -632,15 +485,12 @@ def test_bptt_stores_only_the_input_of_a_neuron_layer():
     assert_close([fused], [eager], rtol=1e-6)
 
 
-@pytest.mark.parametrize("asked", ["auto", False, None])
-def test_jit_compile_is_saved_with_its_original_value(asked):
+@pytest.mark.parametrize(("asked", "saved"), [(False, False), (None, "auto")])
+def test_jit_compile_is_saved_with_its_original_value(asked, saved):
     model = compiled(spiking(), jit_compile=asked)
     loaded = saved_and_loaded(model)
-    assert loaded.get_compile_config()["jit_compile"] == (
-        "auto" if asked is None else asked
-    )
+    assert loaded.get_compile_config()["jit_compile"] == saved
     assert loaded.jit_compile == model.jit_compile
-    loaded.fit(*data(), verbose=0)
 
 
 @torch_only

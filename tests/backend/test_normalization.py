@@ -21,12 +21,9 @@ from keras_ratesnn._core import backend
 
 SHAPES = [
     ((6, 3), -1),
-    ((4, 5, 3), -1),
     ((4, 3, 5), 1),
-    ((3, 4, 5, 2), -1),
-    ((3, 2, 4, 5), 1),
-    ((2, 3, 4, 2, 3), -1),
-    ((2, 3, 4, 2, 3), 2),
+    ((3, 4, 3, 2), -1),
+    ((2, 3, 2, 2, 3), 2),
 ]
 CHANNELS_AT = [-1]
 if BACKEND == "torch":  # Elsewhere a tensor has no order in memory of its own.
@@ -34,10 +31,7 @@ if BACKEND == "torch":  # Elsewhere a tensor has no order in memory of its own.
     # Images of one column or one row, whose memory order PyTorch cannot tell.
     SHAPES += [
         ((4, 5, 1, 3), -1),
-        ((4, 1, 5, 3), -1),
-        ((4, 3, 5, 1), 1),
         ((4, 3, 1, 5), 1),
-        ((4, 1, 1, 3), -1),
     ]
 EPSILON = 1e-3
 
@@ -163,34 +157,6 @@ def test_given_statistics_change_as_those_of_the_batch_or_of_weighted_rows(
     assert_derivatives(outputs_of, expected, arrays, weights, channels_at)
 
 
-def around(layer):
-    """A network of neurons on both sides of a normalisation."""
-    return keras.Sequential(
-        [
-            keras.Input((6,)),
-            keras.layers.Dense(8),
-            rsnn.layers.LIF(),
-            layer,
-            rsnn.layers.LIF(),
-            keras.layers.Dense(3),
-        ]
-    )
-
-
-@pytest.mark.parametrize("scale", [False, True])
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_a_layer_without_scale_or_center_is_trained_in_half_precision_too(
-    gradient, scale
-):
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    layer = keras.layers.BatchNormalization(scale=scale, center=not scale)
-    x, y = data(16, (6,))
-    loss, gradients = loss_and_gradients(spiking(around(layer), 4, gradient), 3 * x, y)
-    assert np.isfinite(loss)
-    (variable,) = layer.trainable_variables
-    assert np.abs(gradients[variable.path]).max() > 0
-
-
 PARAMETER_FREE = {
     "batch": functools.partial(
         keras.layers.BatchNormalization, scale=False, center=False
@@ -199,11 +165,13 @@ PARAMETER_FREE = {
 }
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("kind", PARAMETER_FREE)
 @pytest.mark.parametrize(
-    ("gradient", "step_mode"),
-    [("rate", "multi"), ("rate", "single"), ("bptt", "multi")],
+    ("kind", "gradient", "step_mode", "policy"),
+    [
+        ("batch", "rate", "multi", "mixed_float16"),
+        ("batch", "rate", "single", "mixed_bfloat16"),
+        ("online", "bptt", "multi", "mixed_float16"),
+    ],
 )
 def test_statistics_without_parameters_are_wide_in_half_precision(
     kind, gradient, step_mode, policy
@@ -227,20 +195,3 @@ def test_statistics_without_parameters_are_wide_in_half_precision(
     expected = (x[:, -1:] if last_only else x).reshape(-1, 6).var(0)
     exact = 1e-3 if policy == "mixed_float16" else 5e-3
     np.testing.assert_allclose(to_numpy(layer.moving_variance), expected, rtol=exact)
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_activity_regularisation_of_a_normalisation_is_part_of_the_loss(
-    gradient, step_mode
-):
-    losses = []
-    for strength in (0.0, 0.5):
-        keras.utils.set_random_seed(0)
-        layer = keras.layers.BatchNormalization(
-            activity_regularizer=keras.regularizers.L2(strength)
-        )
-        model = spiking(around(layer), 4, gradient, step_mode=step_mode)
-        loss, _ = loss_and_gradients(model, *data(16, (6,)))
-        losses.append(loss)
-    assert losses[1] > losses[0] + 0.1

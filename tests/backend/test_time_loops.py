@@ -3,7 +3,6 @@ operation, in fewer operations."""
 
 import contextlib
 import shutil
-import warnings
 
 import keras
 import numpy as np
@@ -26,7 +25,7 @@ if BACKEND != "torch":
 
 import torch
 from counted_operations import Counter
-from recorded_calls import operations, recording
+from recorded_calls import assert_equal_state, operations, pair, recording, train
 
 from keras_ratesnn._core.backend.torch import fusion, time_loops
 from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs, text
@@ -125,7 +124,6 @@ IMAGE = {"features": (2, 3, 6)}
         (["SlidingPSN"], "bptt", "float64", IMAGE),
         # As many lags as neurons, or samples, or one neuron.
         (["SlidingPSN"], "rate", "float32", {"units": 3, "samples": 3}),
-        (["SlidingPSN"], "bptt", "float32", {"units": 3}),
         (["SlidingPSN"], "rate", "float32", {"units": 1, "samples": 3}),
     ],
 )
@@ -162,69 +160,6 @@ def test_loops_give_the_same_results_as_operations(
         assert len(loops) == len(names) + len(set(names) - without)
 
 
-@needs_compiler
-@pytest.mark.parametrize("features", [(2, 4), (1,)])
-def test_gradients_of_last_states_weights_and_constant_inputs_flow_through_a_loop(
-    features,
-):
-    def step(decay, membrane, x, weight):
-        membrane = decay * membrane + x * weight
-        return [membrane], [membrane.square()]
-
-    torch.manual_seed(0)
-    x = torch.randn(3, TIMESTEPS, *features, requires_grad=True)
-    weight = torch.randn(3, *features, requires_grad=True)
-    decay, first = torch.tensor(0.75, requires_grad=True), torch.zeros(3, *features)
-    inputs = [x[:, 0].detach(), weight.detach()]
-    needs = [True], [True, True], [False, True]
-    loop = TimeLoop(
-        [step], lambda *_: [0.0], None, [decay], [first], inputs, [], *needs
-    )
-    for depends_on_state in (False, True):
-
-        def gradients(states, outputs, factor=float(depends_on_state)):
-            loss = outputs[0].sin().sum() + factor * states[0].cos().sum()
-            return torch.autograd.grad(loss, [x, weight, decay])
-
-        membrane, outputs = first, []
-        for t in range(TIMESTEPS):
-            (membrane,), (output,) = step(decay, membrane, x[:, t], weight)
-            outputs.append(output)
-        expected = gradients([membrane], [torch.stack(outputs, 1)])
-        found = gradients(*loop([decay], [], [x, weight], [], [TIMESTEPS]))
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-
-
-def drawn_network(random, channels_first):
-    data_format = "channels_first" if channels_first else "channels_last"
-
-    def drawn_neurons(currents):
-        return neuron(random.choice(NAMES), random)(currents)
-
-    x = inputs = keras.Input((2, 6, 6) if channels_first else (6, 6, 2))
-    for _ in range(random.integers(1, 3)):
-        strides = int(random.integers(1, 3))
-        current = layers.Conv2D(4, 3, strides, "same", data_format)(x)
-        if random.integers(2):
-            current = layers.BatchNormalization(1 if channels_first else -1)(current)
-        x = drawn_neurons(current)
-        if random.integers(2):
-            x = layers.Add()([x, current])
-    currents = layers.Dense(int(random.choice([1, 5])))(layers.Flatten()(x))
-    return keras.Model(inputs, layers.Dense(3)(drawn_neurons(currents)))
-
-
-SIZES = 5, 5, 5, 3, 3, 3
-"""Of batches: each is recorded after a call in eager mode."""
-
-
-def drawn_gradient(random, timesteps):
-    windows = [1, min(2, timesteps), (1, timesteps - 1) if timesteps > 1 else 1]
-    if random.integers(2):
-        return "bptt"
-    return rsnn.gradients.Rate(windows=windows[random.integers(3)])
-
-
 @contextlib.contextmanager
 def threads(number):
     """A context in which loops run in this many threads, however small they are."""
@@ -236,60 +171,23 @@ def threads(number):
         torch.set_num_threads(before)
 
 
-OFTEN = 0, 2, 4, 6
-"""Seeds of both methods, with windows and padding."""
-
-SELDOM = sorted({*range(40)} - {*OFTEN})
-
-
 @needs_compiler
-@pytest.mark.parametrize(
-    ("seed", "engine"),
-    [
-        *((seed, "eager") for seed in OFTEN),
-        *((seed, engine) for seed in (5, 10) for engine in ("recorded", "compiled")),
-        *(pytest.param(seed, "eager", marks=pytest.mark.slow) for seed in SELDOM),
-    ],
-)
-def test_loops_of_drawn_networks_train_them_as_operations_do(loops, seed, engine):
+@pytest.mark.parametrize("jit_compile", ["auto", True], ids=["recorded", "compiled"])
+def test_a_graph_with_loops_in_threads_trains_as_operations_do(loops, jit_compile):
     """Large layers have loops from their first call."""
     keras.config.set_dtype_policy("float64")
-    random = np.random.default_rng(seed)
-    timesteps, channels_first = random.choice([1, 2, 5, 17]).item(), random.integers(2)
-    is_same, is_padded = random.integers(3) == 0, random.integers(2) == 0
-    gradient = drawn_gradient(random, timesteps)
-    shape = (2, 6, 6) if channels_first else (6, 6, 2)
-    shape = (5, *shape) if is_same else (5, timesteps, *shape)
-    x, y = 1.5 * random.normal(size=shape), np.array([0, 1, 2, 0, 1])
-    mask_value = 0.0 if is_padded and not is_same else None
-    if mask_value is not None:
-        for sample, length in zip(x, random.integers(1, timesteps + 1, 5), strict=True):
-            sample[length:] = 0.0
-
-    def trained(least_elements, jit_compile):
-        keras.utils.set_random_seed(seed)
-        network = drawn_network(np.random.default_rng(seed), channels_first)
-        model = spiking(network, timesteps, gradient, mask_value=mask_value)
-        compiled(model, jit_compile=jit_compile)
-        eager_calls = 99 if engine == "eager" else 1
-        with recording(eager_calls, least_elements=least_elements) as graphs:
-            losses = [model.train_on_batch(x[:size], y[:size]) for size in SIZES]
-            outputs = model.predict(x, verbose=0)
-        return model, graphs, [np.array(losses), *model.get_weights(), outputs]
-
-    with threads(2), warnings.catch_warnings():
-        # An axis may be as long as T.
-        warnings.simplefilter("ignore")
-        _, _, expected = trained(2**60, False)
+    names = "LIF", "ALIF", "ILIF"
+    eager, recorded = pair(lambda: network(names), TIMESTEPS, "bptt", jit_compile)
+    with threads(2), recording(least_elements=0) as graphs:
+        (expected,) = train([eager], *sequences())
         assert not loops
-        model, graphs, found = trained(0, True if engine == "compiled" else "auto")
+        (found,) = train([recorded], *sequences())
     assert loops
-    assert model.engine == engine
-    assert_close(found, expected, rtol=1e-9, atol=1e-10)
-    # Those of the forward passes: derivatives by rate have no loops.
-    name = "keras_ratesnn.time_loop.default"
-    with_loops = [name in operations(graph) for graph in graphs]
-    assert all(with_loops if gradient == "bptt" else with_loops[::2])
+    assert recorded.engine != "eager"
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert_equal_state(eager, recorded)
+    for graph in graphs:
+        assert "keras_ratesnn.time_loop.default" in operations(graph)
 
 
 @needs_compiler

@@ -40,7 +40,6 @@ CASES = [
     (reset, (0.5, 1.7)[index // 2 % 2 ^ index % 2])
     for index, reset in enumerate(RESETS)
 ]
-PLAIN = {"reset": "soft", "v_reset": 0.0, "detach_reset": True}
 
 
 @pytest.fixture(autouse=True)
@@ -134,26 +133,6 @@ def test_a_learned_decay_and_threshold_get_the_exact_local_derivative(cells, gra
             slopes = rate_derivative(CURRENTS, by, 0.6, threshold, **reset)
             expected = np.sum(WEIGHTS * slopes) * factor
             assert of_neuron[name] == pytest.approx(expected, rel=1e-6, abs=1e-9), reset
-
-
-@every_way
-def test_an_integrator_without_a_leak_learns_its_threshold(cells, gradient):
-    cell = cells[1](threshold=0.7, learn_threshold=True)
-    _, _, of_variables = rates_of([cell], WEIGHTS, gradient)
-    slopes = rate_derivative(CURRENTS, "threshold", 1.0, 0.7, **PLAIN)
-    expected = np.sum(WEIGHTS * slopes) * 0.7
-    (found,) = of_variables.values()
-    assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
-
-
-@every_way
-def test_a_weight_of_many_neurons_gets_the_sum_of_their_derivatives(cells, gradient):
-    cell = cells[2](decay=0.6, per_channel=True)
-    _, _, of_variables = rates_of([cell], WEIGHTS, gradient)
-    slopes = rate_derivative(CURRENTS, "decay", 0.6, 1.0, **PLAIN)
-    expected = np.sum(WEIGHTS * slopes, axis=0, keepdims=True) * 0.6 * 0.4
-    (found,) = of_variables.values()
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("cells", [WRITTEN, FORWARD], ids=["written", "forward mode"])

@@ -13,10 +13,11 @@ import itertools
 from typing import Any, NamedTuple
 
 import keras
+import naive_online
 import numpy as np
 import pytest
-from helpers import data, loss_and_gradients, mlp, spiking, to_numpy
-from keras import ops
+from helpers import assert_close, chain, loss_and_gradients, spiking, to_numpy
+from keras import layers, ops
 
 from keras_ratesnn import gradients
 from keras_ratesnn.layers import LIF
@@ -109,79 +110,34 @@ class EProp(gradients.GradientMethod):
         return gradients.plain(run, nodes)
 
 
-def loop(layers, x, labels):
-    """The gradients of the mean cross-entropy, computed step by step and layer by
-    layer."""
-    dense = [layer for layer in layers if hasattr(layer, "kernel")]
-    weights = [
-        [to_numpy(weight).astype("float64") for weight in layer.weights]
-        for layer in dense
-    ]
-    cell = next(layer.cell for layer in layers if hasattr(layer, "cell"))
-    batch, hidden = len(x), weights[:-1]
-    eligibilities = [[np.zeros((batch, kernel.shape[0])), 0.0] for kernel, _ in hidden]
-    membranes = [np.zeros((batch, len(bias))) for _, bias in hidden]
-    seen, outputs = [], 0.0
-    for t in range(T):
-        spikes, of_step = x[:, t], []
-        for layer, (kernel, bias) in enumerate(hidden):
-            of_kernel, of_bias = eligibilities[layer]
-            eligibilities[layer] = [
-                cell.decay * of_kernel + spikes,
-                cell.decay * of_bias + 1.0,
-            ]
-            membrane = cell.decay * membranes[layer] + spikes @ kernel + bias
-            spikes = (membrane >= cell.threshold).astype("float64")
-            membranes[layer] = membrane - cell.threshold * spikes
-            slope = to_numpy(
-                cell.surrogate.derivative(
-                    ops.convert_to_tensor(membrane - cell.threshold)
-                )
-            )
-            of_step.append((*eligibilities[layer], slope))
-        outputs = outputs + (spikes @ weights[-1][0] + weights[-1][1]) / T
-        seen.append((of_step, spikes))
-    odds = np.exp(outputs - outputs.max(-1, keepdims=True))
-    error = (
-        (odds / odds.sum(-1, keepdims=True) - np.eye(odds.shape[-1])[labels])
-        / batch
-        / T
-    )
-    found = [[np.zeros_like(weight) for weight in of_layer] for of_layer in weights]
-    for of_step, spikes in seen:
-        found[-1][0] += spikes.T @ error
-        found[-1][1] += error.sum(0)
-        learning = error @ weights[-1][0].T
-        for layer, (of_kernel, of_bias, slope) in reversed(list(enumerate(of_step))):
-            learning = learning * slope
-            found[layer][0] += of_kernel.T @ learning
-            found[layer][1] += of_bias * learning.sum(0)
-            learning = learning @ weights[layer][0].T
-    return [gradient for of_layer in found for gradient in of_layer]
+def squared_error(y, outputs):
+    return ops.sum(ops.square(outputs - y)) / (2 * len(y))
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_eprop_from_public_names_has_the_gradients_of_a_slow_loop(step_mode):
-    x, y = data(8, (T, 6))
-    inputs = keras.Input((6,))
-    network = keras.Model(
-        inputs, mlp(8, 8, decay=0.5)(LIF(decay=0.5)(keras.layers.Dense(8)(inputs)))
-    )
-    _, found = loss_and_gradients(
-        spiking(network, T, EProp(), step_mode=step_mode), x, y
-    )
-    _, others = loss_and_gradients(
-        spiking(network, T, "bptt", step_mode=step_mode), x, y
-    )
-    wanted = loop([*network.layers[:-1], *network.layers[-1].layers], x, y)
-    for (path, gradient), expected in zip(found.items(), wanted, strict=True):
-        np.testing.assert_allclose(
-            gradient, expected, rtol=1e-4, atol=1e-6, err_msg=path
+    random = np.random.default_rng(0)
+    frames, y = random.normal(0.5, 1.0, (T, 8, 6)), random.normal(size=(8, 3))
+    x = np.swapaxes(frames, 0, 1).astype("float32")
+    parts = []
+    for width in (8, 5):
+        dense = layers.Dense(width, bias_initializer="random_normal")
+        parts += [dense, LIF(decay=0.5)]
+    network = chain(*parts, layers.Dense(3))
+    (_, found), (_, others) = (
+        loss_and_gradients(
+            spiking(network, T, method, step_mode=step_mode), x, y, squared_error
         )
-        assert np.abs(expected).max() > 1e-4
-    assert any(
-        np.abs(gradient - others[path]).max() > 1e-4 for path, gradient in found.items()
+        for method in (EProp(), "bptt")
     )
+    weights = [to_numpy(weight).astype("float64") for weight in network.weights]
+    expected = naive_online.gradients(
+        weights, frames, y, 0.5, traced=(0, 1), traces_of_biases=True
+    )
+    assert_close(list(found.values()), expected, rtol=1e-4, atol=1e-6)
+    assert all(np.abs(gradient).max() > 1e-4 for gradient in expected)
+    first = next(iter(found))
+    assert np.abs(found[first] - others[first]).max() > 1e-4
 
 
 def test_eprop_passes_the_check_of_methods():

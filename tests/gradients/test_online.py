@@ -48,7 +48,7 @@ def test_gradients_are_those_of_a_loop_over_steps(method, step_mode):
         _, found = loss_and_gradients(model, x, targets, squared_error)
         weights = [to_numpy(variable) for variable in model.trainable_variables]
     expected = naive_online.gradients(
-        weights, frames, targets, 0.5, traces=method == "ottt"
+        weights, frames, targets, 0.5, traced=(1, 2) if method == "ottt" else ()
     )
     assert all(np.abs(gradient).max() > 1e-3 for gradient in expected)
     # Keras' matrix products on PyTorch are in single precision: sums of numbers of
@@ -155,11 +155,6 @@ FRAMES[:, :, 3:] = 0.0
     ("network", "x", "options"),
     [
         (network_of_everything, STATIC, {"loss": of_all_outputs}),
-        (
-            network_of_everything,
-            STATIC,
-            {"loss": of_all_outputs, "return_sequences": True},
-        ),
         (spectral_network, STATIC, {}),
         (masked_network, [IDS, FRAMES.astype("float32")], {}),
     ],
@@ -177,12 +172,7 @@ def test_recomputed_steps_give_the_gradients_and_leave_the_state_of_kept_ones(
         assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("sltt", "single")]
-)
-def test_weights_that_a_layer_assigns_have_the_gradient_of_bptt_at_one_step(
-    gradient, step_mode
-):
+def test_weights_that_a_layer_assigns_have_the_gradient_of_bptt_at_one_step():
     """With so many iterations that the norm is nearly the same when the layer is
     evaluated once more."""
 
@@ -193,7 +183,7 @@ def test_weights_that_a_layer_assigns_have_the_gradient_of_bptt_at_one_step(
         return made
 
     found, expected = (
-        results(network, *data(), 1, method, step_mode) for method in (gradient, "bptt")
+        results(network, *data(), 1, method, "multi") for method in ("rate", "bptt")
     )
     assert_close(found, expected, rtol=1e-2, atol=5e-4)
 
@@ -242,19 +232,6 @@ def test_a_random_step_without_gradient_costs_a_forward_pass():
     forward, and gradients of a chosen step."""
     import torch
     from recorded_calls import recording
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    forward = torch.ops.aten.convolution.default
-    backward = torch.ops.aten.convolution_backward.default
-    called = []
-
-    class Calls(TorchDispatchMode):
-        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-            called.append(operation)
-            # Both gradients, or that of the kernel.
-            if operation is backward and args[-1][0]:
-                called.append(operation)
-            return operation(*args, **(kwargs or {}))
 
     parts = []
     for _ in range(2):
@@ -267,12 +244,12 @@ def test_a_random_step_without_gradient_costs_a_forward_pass():
             model(x, training=True)
     assert model.engine == "recorded"
     weights = [variable.value for variable in model.trainable_variables]
-    with Calls():
+    with torch.profiler.profile() as profile:
         outputs = ops.sum(model(x, training=True))
         torch.autograd.grad(outputs, weights, allow_unused=True)
-    # PyTorch knows that frames need no gradient.
-    assert called.count(forward) == 2 * 2 * 4
-    assert called.count(backward) == 3 * 2
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls["aten::convolution"] == 2 * 2 * 4
+    assert calls["aten::convolution_backward"] == 2 * 2
 
 
 def test_more_random_steps_than_there_are_is_an_error_before_training():
@@ -283,22 +260,6 @@ def test_more_random_steps_than_there_are_is_an_error_before_training():
     )
     with pytest.raises(ValueError, match=message):
         model.fit(*data(), verbose=0)
-    model.timesteps = 3
-    model.fit(*data(), verbose=0)
-
-
-def test_a_callback_may_set_the_method_in_the_middle_of_training():
-    model = compiled(spiking(timesteps=4))
-
-    class Switch(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            self.model.gradient = SLTT(random_steps=2)
-            seen.append(to_numpy(self.model.trainable_variables[0].value))
-
-    seen = []
-    model.fit(*data(), batch_size=4, epochs=2, verbose=0, callbacks=[Switch()])
-    assert isinstance(model.gradient, SLTT)
-    assert all(np.any(seen[step] != seen[step + 1]) for step in range(len(seen) - 1))
 
 
 @pytest.mark.parametrize("recompute", [True, False])

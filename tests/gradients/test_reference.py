@@ -25,26 +25,6 @@ def test_logits_gradients_losses_and_moving_statistics_of_training_agree(case):
 
 
 @pytest.mark.parametrize(
-    "name",
-    # The contract has it exactly, of each layer.
-    [
-        "res_bptt_m",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in CASES
-            if "bptt_m" in name and "res_b" not in name
-        ),
-    ],
-)
-def test_rate_with_a_window_for_each_step_is_bptt(name):
-    case = Case(name)
-    model = case.model()
-    model.gradient = rsnn.gradients.Rate(windows=model.timesteps)
-    _, gradients, _ = training_results(model, case.x, case.y)
-    case.assert_gradients_agree(gradients)
-
-
-@pytest.mark.parametrize(
     ("name", "gradient"),
     [
         ("ssa_block_t1", "rate"),

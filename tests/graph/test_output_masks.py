@@ -4,12 +4,11 @@ and outer layers leave padding out."""
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, loss_and_gradients, to_numpy, training_step
+from helpers import assert_close, to_numpy, training_step
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate
-from keras_ratesnn.metrics import AnytimeAccuracy
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not support masking and will therefore destroy"
@@ -33,10 +32,7 @@ def tagger(timesteps=3, *args, **kwargs):
     [
         ("rate", "multi", False),
         (Rate(windows=2), "single", True),
-        ("bptt", "multi", True),
-        (SLTT(recompute=False), "single", True),
         ("ottt", "multi", False),
-        (SLTT(random_steps=1), "multi", True),
         (SLTT(random_steps=1), "single", True),
     ],
 )
@@ -54,9 +50,8 @@ def test_padding_counts_in_no_loss(gradient, step_mode, return_sequences):
         )
     errors = (to_numpy(model(WORDS)) - y)[is_word]
     expected = {"loss": np.square(errors).mean(), "mae": np.abs(errors).mean()}
-    for labels in (y, other):
-        found = model.evaluate(WORDS, labels, verbose=0, return_dict=True)
-        assert found == pytest.approx(expected, rel=1e-5)
+    found = model.evaluate(WORDS, other, verbose=0, return_dict=True)
+    assert found == pytest.approx(expected, rel=1e-5)
     if not getattr(gradient, "random_steps", None):
         step = training_step(model, keras.losses.MeanSquaredError())
         (one, gradients, _), (another, others, _) = step(WORDS, y), step(WORDS, other)
@@ -65,9 +60,6 @@ def test_padding_counts_in_no_loss(gradient, step_mode, return_sequences):
         assert any(np.any(gradient) for gradient in gradients.values())
     found = model.train_on_batch(WORDS, other, return_dict=True)
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-    validation = {"validation_data": (WORDS, other), "verbose": 0}
-    history = model.fit(WORDS, y, batch_size=2, **validation).history
-    assert np.isfinite(history["loss"] + history["val_loss"]).all()
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -94,24 +86,8 @@ def test_a_model_without_masks_has_none():
     assert to_numpy(model(np.ones((2, 5, 3)))).shape == (2, 2)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_masks_pass_through_a_model_inside_a_model(precision):
-    """T = 1 and integers: the spiking network computes what its network computes in one
-    step."""
-    keras.config.set_dtype_policy(precision)
-    part = keras.Sequential([keras.Input((4, 3)), rsnn.layers.IF(1.0)])
-    pooled = []
-    for inner in (part, rsnn.SpikingModel(part, 1)):
-        inputs = keras.Input((4, 3))
-        x = layers.GlobalAveragePooling1D()(inner(layers.Masking()(inputs)))
-        frames = np.array([[[4] * 3, [2] * 3, [0] * 3, [0] * 3]], "float32")
-        pooled.append(to_numpy(keras.Model(inputs, x)(frames)).astype("float32"))
-    np.testing.assert_array_equal(pooled, [[[1.0, 1.0, 1.0]]] * 2)
-
-
 @pytest.mark.parametrize(
-    ("gradient", "step_mode"),
-    [("rate", "multi"), ("bptt", "multi"), ("rate", "single"), ("sltt", "single")],
+    ("gradient", "step_mode"), [("rate", "multi"), ("sltt", "single")]
 )
 def test_a_mask_that_a_nested_model_is_called_with_counts(gradient, step_mode):
     inside, inputs = keras.Input((5, 3)), keras.Input((5, 3))
@@ -124,13 +100,10 @@ def test_a_mask_that_a_nested_model_is_called_with_counts(gradient, step_mode):
     counts = np.array([[True, True, False, True, False]] * 4)
     other = np.where(counts[..., None], x, 100.0).astype("float32")
     model = rsnn.SpikingModel(network, 2, gradient, step_mode)
-    loss = keras.losses.MeanSquaredError()
-    (value, gradients), (expected, others) = (
-        loss_and_gradients(model, [frames, counts], np.ones((4, 4)), loss)
-        for frames in (x, other)
-    )
-    assert value == pytest.approx(expected, rel=1e-6)
-    assert_close(gradients, others, rtol=1e-5, atol=1e-7)
+    step = training_step(model, keras.losses.MeanSquaredError())
+    found, expected = (step([frames, counts], np.ones((4, 4))) for frames in (x, other))
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    assert_close(found[1], expected[1], rtol=1e-5, atol=1e-7)
     model.timesteps = 1
     assert_close([model([x, counts])], [network([x, counts])], rtol=0)
 
@@ -158,27 +131,3 @@ def test_what_follows_a_time_mean_sees_the_mask():
     assert ops.is_tensor(rates._keras_mask)
     sums = (to_numpy(rates) * IS_WORD[..., None]).sum(1)
     assert_close([model(WORDS)], [sums / IS_WORD.sum(1, keepdims=True)], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "weights", [None, np.arange(1.0, 16.0, dtype="float32").reshape(3, 5)]
-)
-def test_the_accuracy_after_each_step_leaves_padding_out(weights):
-    model, metric = tagger(return_sequences=True), AnytimeAccuracy(3)
-    model.compile("sgd", TET, weighted_metrics=[metric])
-    y = np.random.default_rng(1).integers(0, 2, WORDS.shape)
-    outputs = model(WORDS)
-    right = np.cumsum(to_numpy(outputs), axis=1).argmax(-1) == y[:, None]
-
-    def expected(weights):
-        means = [np.average(right[:, t], weights=IS_WORD * weights) for t in range(3)]
-        return pytest.approx(means, rel=1e-5)
-
-    found = model.evaluate(WORDS, y, sample_weight=weights, verbose=0, return_dict=True)
-    found = [found[f"accuracy_t{t}"] for t in (1, 2, 3)]
-    assert found == expected(1.0 if weights is None else weights)
-    # A weight for each sample.
-    metric.reset_state()
-    metric.update_state(y, outputs, [1.0, 2.0, 0.5])
-    found = to_numpy([*metric.result().values()])
-    assert found == expected([[1.0], [2.0], [0.5]])

@@ -6,7 +6,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import chain, dyadic, naive_lif, spiking, to_numpy
+from helpers import dyadic, naive_lif, to_numpy
 from keras import ops
 
 import keras_ratesnn as rsnn
@@ -52,17 +52,6 @@ def test_a_cell_is_the_naive_loop_in_every_precision(neuron, policy):
         if policy.startswith("mixed"):
             assert keras.backend.standardize_dtype(found.dtype) == cell.compute_dtype
             assert keras.backend.standardize_dtype(membrane.dtype) == "float32"
-
-
-@pytest.mark.parametrize("policy", POLICIES[1:3])
-def test_a_network_in_half_precision_spikes_like_the_naive_loop(policy):
-    currents = dyadic((STEPS, 3, 5), high=4.0)
-    network = chain(LIF(dtype=policy, **NEURONS[1]), shape=(5,))
-    model = spiking(network, STEPS, return_sequences=True)
-    spikes, _, _ = naive_lif(currents, **NEURONS[1])
-    x = np.swapaxes(currents, 0, 1).astype("float32")
-    found = model.predict(x, verbose=0)
-    np.testing.assert_array_equal(np.swapaxes(found, 0, 1), spikes)
 
 
 def test_a_network_outside_a_model_advances_one_step_from_rest():

@@ -102,11 +102,11 @@ CASES = [
     ("HalfThresholdIFNode", {"v_threshold": 3.0}, IF(3.0, initial_membrane=1.5)),
     ("ILIFNode", {"v_threshold": 2.0}, ILIF(4, decay=0.25, threshold=2.0)),
 ]
-CASES_AT_THRESHOLD = [
-    ("Leaky", {"beta": 0.5}, LIF(0.5, ABOVE_ONE, **DELAYED)),
-    ("Leaky", {"beta": 0.5, **TO_ZERO}, LIF(0.5, ABOVE_ONE, **HARD)),
-    ("LIFNode", {"decay_input": False}, LIF(0.5, **HARD)),
-    ("IFNode", SOFT, IF()),
+CASES = [(*case, CURRENTS) for case in CASES]
+CASES += [
+    ("Leaky", {"beta": 0.5}, LIF(0.5, ABOVE_ONE, **DELAYED), HALVES),
+    ("LIFNode", {"decay_input": False}, LIF(0.5, **HARD), HALVES),
+    ("IFNode", SOFT, IF(), HALVES),
 ]
 
 
@@ -130,23 +130,11 @@ def ours(layer, currents=CURRENTS, **kwargs):
     return model.predict(currents, verbose=0)
 
 
-@pytest.mark.parametrize(("name", "arguments", "layer"), CASES)
-def test_spikes_are_those_of_another_library(name, arguments, layer):
-    expected = spikes_of(theirs(name, **arguments))
-    np.testing.assert_array_equal(ours(layer), expected)
-
-
-@pytest.mark.parametrize(("name", "arguments", "layer"), CASES_AT_THRESHOLD)
-def test_spikes_are_those_of_another_library_where_membranes_equal_the_threshold(
-    name, arguments, layer
-):
-    expected = spikes_of(theirs(name, **arguments), HALVES)
-    np.testing.assert_array_equal(ours(layer, HALVES), expected)
-
-
-def test_snntorch_does_not_spike_at_its_threshold():
-    spikes = spikes_of(theirs("Leaky", beta=0.5), HALVES)
-    assert (spikes != ours(LIF(0.5, **DELAYED), HALVES)).any()
+@pytest.mark.parametrize(("name", "arguments", "layer", "currents"), CASES)
+def test_spikes_are_those_of_another_library(name, arguments, layer, currents):
+    """Also where membranes equal the threshold."""
+    expected = spikes_of(theirs(name, **arguments), currents)
+    np.testing.assert_array_equal(ours(layer, currents), expected)
 
 
 KERNEL = np.random.default_rng(1).normal(0.0, 0.3, (30, 30)).astype("float32")
@@ -212,34 +200,6 @@ def test_neurons_that_get_only_their_own_spikes_back_are_those_of_another_librar
     np.testing.assert_array_equal(ours(Recurrent(neurons, scale)), expected)
 
 
-def test_neurons_in_a_container_that_adds_their_spikes_are_those_of_another_library():
-    from spikingjelly.activation_based.layer import ElementWiseRecurrentContainer
-
-    node = theirs("LIFNode", **HALF)
-    expected = spikes_of(ElementWiseRecurrentContainer(node, lambda x, y: x + y))
-    neurons = Recurrent(LIF(0.5, 0.5, **SCALED), Scale(1.0, trainable=False))
-    np.testing.assert_array_equal(ours(neurons), expected)
-
-
-@pytest.mark.parametrize("name", ["Leaky", "Synaptic"])
-def test_neurons_with_decays_and_thresholds_of_their_own_are_those_of_another_library(
-    name,
-):
-    import torch
-
-    lowest, highest = np.array([[0.2, 0.1, 0.5], [0.95, 0.8, 1.5]])[..., None]
-    values = np.random.default_rng(2).uniform(lowest, highest, (3, 30))
-    decay, synaptic, threshold = torch.tensor(values.astype("float32"))
-    arguments = {"beta": decay, "threshold": threshold}
-    neurons = LIF(decay.numpy(), threshold, **DELAYED)
-    if name == "Synaptic":
-        arguments["alpha"] = synaptic
-        neurons = CuBaLIF(
-            decay.numpy(), threshold, synaptic_decay=synaptic.numpy(), **DELAYED
-        )
-    np.testing.assert_array_equal(ours(neurons), spikes_of(theirs(name, **arguments)))
-
-
 DECODED = {"mean": "mean-mem", "last": "last_mem", "max": "max-mem"}
 
 
@@ -281,16 +241,9 @@ def test_a_membrane_without_a_reset_is_that_of_a_convolution_in_time():
     np.testing.assert_allclose(found[1], membranes, rtol=1e-4, atol=1e-4)
 
 
-DETACHED = {**HALF, **SOFT, "detach_reset": True}
 CASES_OF_GRADIENTS = [
     ("Leaky", LEAKY, LIF(0.8, surrogate="atan", **DELAYED)),
-    (
-        "Synaptic",
-        {**SYNAPTIC, **TO_ZERO},
-        CuBaLIF(0.7, surrogate="atan", **CURRENT, **HARD),
-    ),
     ("LIFNode", HALF, LIF(0.5, 0.5, detach_reset=False, **SCALED)),
-    ("LIFNode", DETACHED, LIF(0.5, 0.5, decay_input=True)),
 ]
 
 

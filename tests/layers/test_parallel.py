@@ -17,7 +17,7 @@ from next_cases import NextCase
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import Rate
-from keras_ratesnn.layers import PSN, MaskedPSN, MaskedPSNCell, Neuron, SlidingPSN
+from keras_ratesnn.layers import PSN, MaskedPSN, Neuron, SlidingPSN
 
 T = 5
 Y = np.array([0, 1, 2, 1])
@@ -37,10 +37,6 @@ def half_masked():
 
 def sliding():
     return SlidingPSN(3)
-
-
-def of_cell():
-    return Neuron(MaskedPSNCell(T, 3))
 
 
 def neurons_of(network):
@@ -79,15 +75,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("gradient", ["bptt", "windows"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_authors_program_agrees(name, gradient):
+def test_the_authors_program_agrees(name):
     case = NextCase(name)
-    if gradient == "windows":
-        gradient = Rate(windows=case.settings["timesteps"])
-    model = case.model(
-        lambda x, synapse, at: CASES[name](**case.settings)(synapse(x)), gradient
-    )
+    model = case.model(lambda x, synapse, at: CASES[name](**case.settings)(synapse(x)))
     names = {}
     pairs = zip(neurons_of(model.network), ("n1", "n2"), strict=True)
     for layer, theirs in pairs:
@@ -167,12 +158,7 @@ def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps():
 
 ERRORS = [
     (lambda: spiking(network(psn), T + 1), "`timesteps` must be 5.*SlidingPSN"),
-    (
-        lambda: spiking(network(lambda: Neuron(rsnn.layers.PSNCell(T))), T - 1),
-        "`timesteps` must be 5",
-    ),
     (lambda: spiking(network(masked), T + 1), "`timesteps` must be at most 5"),
-    (lambda: spiking(network(of_cell), T + 1), "`timesteps` must be at most 5"),
     (
         lambda: spiking(network(psn), T, step_mode="single"),
         "depend on inputs of later steps",
@@ -194,10 +180,7 @@ ERRORS = [
         lambda: MaskedPSN(4, 5),
         "`order` must be at most timesteps. Received: order=5 for timesteps=4",
     ),
-    (lambda: MaskedPSN(4, 2, mask=1.5), "`mask` must be .*<= 1"),
     (lambda: SlidingPSN(0), "`order` must be 1 or more"),
-    (lambda: PSN(0), "`timesteps` must be 1 or more"),
-    (lambda: rsnn.callbacks.RaiseMask(epochs=0), "`epochs` must be 1 or more"),
 ]
 
 
@@ -206,25 +189,6 @@ ERRORS = [
 def test_what_parallel_neurons_cannot_do_is_an_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_a_sliding_cell_conforms():
-    rsnn.testing.check_cell(rsnn.layers.SlidingPSNCell(3), shapes=((3,),))
-
-
-@pytest.mark.runs_once
-def test_a_step_is_exported_with_a_queue_of_the_inputs_that_neurons_see_again(tmp_path):
-    """With order one there is none."""
-    for make, states in (
-        (masked, 3),
-        (sliding, 2),
-        (lambda: SlidingPSN(1), 0),
-    ):
-        model = spiking(network(make, depth=1), T)
-        path = tmp_path / "step.onnx"
-        found = rsnn.export_step(model, path, "onnx", verbose=False)
-        assert len(found) == states
-        assert not any(state.any() for state in found.values())
 
 
 class DoubledCell(rsnn.layers.SlidingPSNCell):

@@ -61,15 +61,12 @@ class Scaled(layers.BatchNormalization):
 
 
 @STEP_MODES
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_a_subclass_of_batch_normalization_with_its_own_call_is_run(
-    gradient, step_mode
-):
+def test_a_subclass_of_batch_normalization_with_its_own_call_is_run(step_mode):
     """The statistics of spikes, and not those of the rate, are what it sees last."""
     inputs, normalization = keras.Input((6,)), Scaled(momentum=0.0)
     spikes = LIF()(inputs)
     network = keras.Model(inputs, [normalization(spikes), spikes])
-    model = spiking(network, 4, gradient, step_mode=step_mode, return_sequences=True)
+    model = spiking(network, 4, step_mode=step_mode, return_sequences=True)
     outputs, spikes = to_numpy(model(data(64)[0], training=True))
     last = spikes if step_mode == "multi" else spikes[:, -1:]
     mean, variance = last.mean(axis=(0, 1)), last.var(axis=(0, 1))
@@ -81,18 +78,3 @@ def test_a_subclass_of_batch_normalization_with_its_own_call_is_run(
         (normalization.moving_variance, variance),
     ):
         np.testing.assert_allclose(to_numpy(variable), value, rtol=1e-3, atol=1e-5)
-
-
-@keras.saving.register_keras_serializable(package="tests")
-class Halved(layers.Dropout):
-    """A custom dropout that halves its output."""
-
-    def call(self, inputs, training=False):
-        return 0.5 * super().call(inputs, training=training)
-
-
-@STEP_MODES
-def test_a_subclass_of_dropout_with_its_own_call_is_run(step_mode):
-    model = spiking(chain(LIF(), Halved(0.5), shape=(16,)), 4, step_mode=step_mode)
-    outputs = to_numpy(model(np.full((9, 16), 2.0, "float32"), training=True))
-    assert set(np.unique(outputs)) == {0.0, 1.0}

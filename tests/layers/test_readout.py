@@ -5,7 +5,6 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
-    BACKEND,
     chain,
     data,
     double_precision,
@@ -47,7 +46,6 @@ def network():
     ("gradient", "step_mode", "shape"),
     [
         ("rate", "multi", (T, 6)),
-        ("bptt", "multi", (T, 6)),
         ("rate", "single", (6,)),
         (rsnn.gradients.SLTT(random_steps=2), "single", (6,)),
     ],
@@ -143,56 +141,6 @@ def test_a_regularizer_sees_the_membranes_of_all_steps():
     assert found == pytest.approx(0.01 * np.mean(membranes**2) * 8, rel=1e-5)
 
 
-@pytest.mark.skipif(
-    BACKEND == "jax", reason="a step is exported to ONNX from TensorFlow and PyTorch"
-)
-def test_an_exported_step_has_its_membrane_and_the_mean_so_far_among_its_states(
-    tmp_path,
-):
-    import onnxruntime
-
-    inputs, spikes = body()
-    readout = LeakyReadout(0.8, synaptic_decay=0.3, name="readout")
-    ends = [TimeMean(name="rates")(spikes), readout(spikes)]
-    model = spiking(keras.Model(inputs, layers.Concatenate()(ends)), T)
-    states = rsnn.export_step(model, tmp_path / "step.onnx", "onnx", verbose=False)
-    ours = {name for name in states if name.startswith(("rates", "readout"))}
-    assert ours == {
-        "rates_sum",
-        "rates_steps",
-        "readout_current",
-        "readout_membrane",
-    }
-    session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
-    names = [output.name for output in session.get_outputs()]
-    x, _ = data(1, (T, 6))
-    for t in range(T):
-        outputs = session.run(names, {"input": x[:, t], **states})
-        results = dict(zip(names, outputs, strict=True))
-        states = {name: results[f"next_{name}"] for name in states}
-        expected = to_numpy(model.step(x[:, t]))
-        np.testing.assert_allclose(results["output"], expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("step_mode", STEP_MODES)
-def test_half_precision_and_integers_have_means(step_mode):
-    inputs = keras.Input((6,), dtype="int32")
-    means = TimeMean()(inputs)
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    spikes = LIF()(layers.Embedding(4, 5)(inputs))
-    rates = TimeMean()(spikes)
-    single = TimeMean(dtype="float32", activity_regularizer="l1")(spikes)
-    outputs = [means, layers.Dense(3)(layers.Flatten()(rates)), single]
-    model = spiking(keras.Model(inputs, outputs), 2, step_mode=step_mode)
-    x = np.random.default_rng(0).integers(0, 4, (3, 2, 6))
-    found = model(x, training=True)
-    np.testing.assert_array_equal(to_numpy(found[0]), x.mean(1))
-    dtypes = [keras.backend.standardize_dtype(output.dtype) for output in found]
-    assert dtypes == ["float32", "bfloat16", "float32"]
-    (loss,) = to_numpy(model.losses)
-    assert loss == pytest.approx(0.01 * to_numpy(found[2]).sum() / 3, rel=1e-5)
-
-
 def test_it_is_seen_inside_nested_models_and_by_what_describes_a_model():
     """What follows is counted once; a membrane that never spikes costs nothing."""
     model = spiking(chain(network(), layers.Dense(3)))
@@ -225,11 +173,10 @@ def test_accuracy_over_time_needs_the_mean_of_the_membranes():
         rsnn.analysis.accuracy_over_time(model, x, y, verbose=0)
 
 
-@pytest.mark.parametrize("end", [TimeMean, LeakyReadout])
-def test_spikify_leaves_activations_that_follow_as_they_are(end):
+def test_spikify_leaves_activations_that_follow_as_they_are():
     first = layers.Dense(8, activation="relu", name="spiking")
     second = layers.Dense(8, activation="relu", name="ordinary")
-    network = chain(first, end(), second, layers.Dense(3))
+    network = chain(first, LeakyReadout(), second, layers.Dense(3))
     model = rsnn.spikify(network, T, verbose=False)
     report = model.spikify_report
     assert [change.name for change in report.replaced] == ["spiking"]
@@ -256,8 +203,6 @@ def test_outside_of_a_spiking_model_it_takes_one_step():
     ("follow", "message"),
     [
         (lambda x, ended: LIF(name="late")(ended), "'late' of type LIF after one"),
-        (lambda x, ended: LeakyReadout()(ended), "of type LeakyReadout after one"),
-        (lambda x, ended: rsnn.layers.Delay(3)(ended), "of type Delay after one"),
         (
             lambda x, ended: rsnn.layers.BernoulliEncoder()(ended),
             "of type BernoulliEncoder after one",
@@ -290,8 +235,6 @@ def test_there_are_no_sequences_of_means():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"decay": 1.5}, ValueError, "`decay` must be"),
-        ({"synaptic_decay": 1.0}, ValueError, "`synaptic_decay` must be"),
         ({"decay": 1.0, "decay_input": True}, ValueError, "leaves nothing of it"),
         ({"value": "median"}, ValueError, "`value` must be"),
         (
@@ -300,7 +243,6 @@ def test_there_are_no_sequences_of_means():
             "no argument `threshold`: its membranes never spike. Received: "
             "threshold=1.0",
         ),
-        ({"beta": 0.9}, TypeError, "decay=0.9"),
         ({"tau": 2.0}, TypeError, "decay=0.5"),
     ],
 )

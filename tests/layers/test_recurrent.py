@@ -9,7 +9,6 @@ from keras import layers, ops
 from next_cases import NextCase
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import Rate
 from keras_ratesnn.layers import LIF, CuBaLIF, Recurrent, Scale
 
 T = 5
@@ -22,9 +21,8 @@ def frames(*shape):
     return random.normal(0.3, 1.0, (4, T, *shape)).astype("float32")
 
 
-@pytest.mark.parametrize("gradient", ["bptt", "windows"])
 @pytest.mark.parametrize("name", ["recurrent_mlp", "rleaky_mlp", "rsynaptic_mlp"])
-def test_the_authors_program_agrees(name, gradient):
+def test_the_authors_program_agrees(name):
     """In the first, a layer "in" stands for the rows of the kernel that its inputs
     meet."""
     case = NextCase(name)
@@ -44,9 +42,7 @@ def test_the_authors_program_agrees(name, gradient):
         back = layers.Dense(16, use_bias=not has_container, name=f"{at}_back")
         return Recurrent(neuron, back, name=f"{at}_neurons")(x)
 
-    if gradient == "windows":
-        gradient = Rate(windows=settings["timesteps"])
-    model, names = case.model(hidden, gradient), {}
+    model, names = case.model(hidden), {}
 
     def load(variable, theirs, rows=slice(None)):
         """Gives a variable rows of an array of theirs, under a name of their own."""
@@ -123,12 +119,6 @@ ERRORS = [
         ValueError,
         "`synapse` must be a layer that is affine",
     ),
-    (
-        lambda: Recurrent(LIF(), layers.BatchNormalization()),
-        ValueError,
-        "`synapse` must be a layer that is affine",
-    ),
-    (lambda: Recurrent(LIF(), 3), TypeError, "`synapse` must be a Layer"),
     (lambda: Recurrent(DENSE, DENSE), TypeError, "`neuron` must be a neuron layer"),
     (
         lambda: Recurrent(rsnn.layers.SlidingPSN(2), DENSE),
@@ -150,15 +140,10 @@ ERRORS = [
         ValueError,
         "ottt",
     ),
-    *(
-        (
-            lambda axis=axis, shape=shape: Scale(per_channel=True, axis=axis).build(
-                shape
-            ),
-            ValueError,
-            f"`axis` must be an axis of known size.* Received: axis={axis}",
-        )
-        for axis, shape in ((0, (None, 3)), (2, (None, 3)), (-1, (None, None)))
+    (
+        lambda: Scale(per_channel=True).build((None, None)),
+        ValueError,
+        "`axis` must be an axis of known size.* Received: axis=-1",
     ),
 ]
 

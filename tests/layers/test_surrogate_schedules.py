@@ -47,18 +47,9 @@ class CountingSigmoid(surrogates.Sigmoid):
         return super().derivative(distance)
 
 
-class Steep(surrogates.Sigmoid):
-    """Sets an attribute again while it is made."""
-
-    def __init__(self):
-        super().__init__()
-        self.alpha = 8.0
-
-
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_a_variable_is_as_good_as_its_value(kind, dtype):
-    distances = ops.convert_to_tensor(np.linspace(-2, 2, 9), dtype)
+def test_a_variable_is_as_good_as_its_value(kind):
+    distances = ops.convert_to_tensor(np.linspace(-2, 2, 9), "float16")
     held = variable(0.5)
     for value in (0.5, 2.0):
         held.assign(value)
@@ -66,8 +57,7 @@ def test_a_variable_is_as_good_as_its_value(kind, dtype):
             kind(number).derivative(distances) for number in (held, value)
         )
         assert found.dtype == expected.dtype
-        tolerance = 2e-3 if dtype == "float16" else 1e-6
-        assert_close([found], [expected], rtol=tolerance, atol=tolerance)
+        assert_close([found], [expected], rtol=2e-3, atol=2e-3)
         assert kind(held).get_config() == kind(value).get_config()
 
 
@@ -75,7 +65,6 @@ def test_a_variable_is_as_good_as_its_value(kind, dtype):
     ("gradient", "step_mode", "jit_compile", "policy"),
     [
         ("rate", "multi", "auto", "float32"),
-        ("bptt", "single", True, "float32"),
         ("sltt", "single", "auto", "mixed_float16"),
     ],
 )
@@ -161,12 +150,6 @@ def test_an_error_says_what_a_variable_must_be(value, message):
     ("frozen", "name", "remedy"),
     [
         (surrogates.Sigmoid(), "alpha", r"LIF\(surrogate=Sigmoid\(alpha=...\)\)"),
-        (Steep(), "alpha", r"LIF\(surrogate=Steep\(alpha=...\)\)"),
-        (
-            rsnn.gradients.Rate(),
-            "windows",
-            r"model.gradient = Rate\(windows=...\)",
-        ),
         (rsnn.gradients.BPTT(), "new", r"model.gradient = BPTT\("),
     ],
 )

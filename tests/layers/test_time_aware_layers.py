@@ -29,22 +29,6 @@ class ScaleByStep(layers.Layer):
         return inputs * ops.reshape(ops.cast(factors, inputs.dtype), shape)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
-)
-def test_every_step_receives_its_time_step(gradient, step_mode):
-    """Also where the input has no time."""
-    inputs, scale = keras.Input((3,)), ScaleByStep()
-    network = keras.Model(inputs, scale(inputs) + rsnn.layers.LIF()(inputs))
-    model = spiking(network, T, gradient, step_mode=step_mode, return_sequences=True)
-    scale.factors.assign(FACTORS)
-    x = np.full((5, 3), 0.25, "float32")
-    expected = np.tile(0.25 * FACTORS, (5, 1))
-    for training in (False, True):
-        found = to_numpy(model(x, training=training))[:, :, 0]
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
 @rsnn.affine
 class AffineScaleByStep(ScaleByStep):
     """Affine at each step, with a different factor."""

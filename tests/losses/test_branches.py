@@ -57,22 +57,9 @@ def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode):
     np.testing.assert_allclose(loaded.predict(x, verbose=0), outputs, **CLOSE)
 
 
-def test_branches_leave_padding_out():
-    neurons = rsnn.layers.LIF(threshold=0.3, name="neurons")
-    parts = layers.Dense(6), neurons, layers.Dense(3)
-    model = spiking(chain(*parts, shape=(4,)), 2, mask_value=-9.0)
-    branched = add_branches(model, ["neurons"])
-    frames, _ = data(3, (2, 4))
-    expected = to_numpy(branched(frames))
-    branched.timesteps = 3
-    padded = np.pad(frames, ((0, 0), (0, 1), (0, 0)), constant_values=-9.0)
-    np.testing.assert_allclose(to_numpy(branched(padded)), expected, **CLOSE)
-
-
 @pytest.mark.parametrize(
     ("sides", "blocks"),
-    [((None, None), 3), ((None, 8), 1), ((4, None), 0), ((32, 32), 3)],
-    ids=str,
+    [((None, 8), 1), ((4, None), 0), ((32, 32), 3)],
 )
 def test_branches_shrink_images_of_which_open_sides_count_as_long(sides, blocks):
     neurons = rsnn.layers.LIF(name="images")
@@ -87,16 +74,7 @@ def test_branches_shrink_images_of_which_open_sides_count_as_long(sides, blocks)
         assert branched.predict(x, verbose=0).shape == (2, 2, 3)
 
 
-def test_branches_take_sequences():
-    rows = rsnn.layers.IF(name="rows")
-    model = spiking(chain(rows, layers.Flatten(), layers.Dense(3), shape=(32, 32)))
-    branched = add_branches(model, ["rows"])
-    names = [layer.name for layer in branched.network.layers]
-    assert not any("rows_block" in name for name in names)
-    assert branched.predict(np.ones((2, 32, 32)), verbose=0).shape == (2, 2, 3)
-
-
-@pytest.mark.parametrize("how", ["add", "other network", "nested", "nested Sequential"])
+@pytest.mark.parametrize("how", ["add", "nested Sequential"])
 def test_a_branch_is_on_the_call_of_its_layer_in_this_network(how):
     model = spiking(called_before(how), 2)
     branched = add_branches(model, ["spikes"])
@@ -121,14 +99,10 @@ def test_what_cannot_have_branches_is_an_error():
         (sums, ["pair"], "`layer_names` must name layers with one output.*'pair'"),
         (sums, ["neurons"], f"{a_list}'pair'"),
         (pair, ["neurons"], "`model` must have one output"),
-        (network(), [], f"{a_list}'early'"),
         (network(), ["unknown"], f"{a_list}'early'"),
-        (network(), "early", f"{a_list}'early'"),
     ):
         with pytest.raises(ValueError, match=said):
             add_branches(spiking(made), names)
-    with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
-        add_branches(network(), ["early"])
 
 
 def test_the_accuracy_of_a_head_is_that_of_its_logits():
@@ -141,5 +115,3 @@ def test_the_accuracy_of_a_head_is_that_of_its_logits():
         metric.update_state(labels, heads, sample_weight=chosen)
         wanted = (heads[chosen, head].argmax(-1) == 1).mean()
         assert float(metric.result()) == pytest.approx(wanted)
-    with pytest.raises(TypeError, match="`head` must be an integer"):
-        HeadAccuracy(1.0)

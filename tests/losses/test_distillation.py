@@ -54,7 +54,6 @@ def logits_loss(teacher, student):
 @pytest.mark.parametrize(
     ("gradient", "step_mode", "policy"),
     [
-        ("rate", "single", "float32"),
         ("bptt", "multi", "float32"),
         ("rate", "single", "mixed_float16"),
     ],
@@ -81,18 +80,15 @@ def test_the_loss_is_made_of_outputs_and_rates_over_time(gradient, step_mode, po
     tolerance = 1e-4 if policy == "float32" else 1e-3
     total = logs_of(distiller)["total_loss"]
     np.testing.assert_allclose(total, wanted, rtol=tolerance)
-    # With a smaller last batch.
-    history = distiller.fit(X, Y, batch_size=9, verbose=0).history
-    assert np.isfinite(history["loss"]).all()
 
 
 def test_the_student_trains_and_the_teacher_does_not_and_both_are_saved():
     teacher, model = ordinary(), student()
     distiller = compiled(Distiller(teacher, model, [LOGITS, FEATURES]))
     before = to_numpy([model.trainable_variables, teacher.variables])
-    validation = X[:3], Y[:3]
-    history = distiller.fit(X, Y, verbose=0, validation_data=validation).history
-    assert "val_accuracy" in history
+    # With a smaller last batch.
+    options = {"batch_size": 9, "validation_data": (X[:3], Y[:3]), "verbose": 0}
+    assert "val_accuracy" in distiller.fit(X, Y, **options).history
     for value, variable in zip(before[0], model.trainable_variables, strict=True):
         assert (to_numpy(variable) != value).any()
     assert_close(to_numpy(teacher.variables), before[1], rtol=0)
@@ -120,11 +116,7 @@ def test_predictions_and_losses_follow_the_settings_of_both_models(changed):
     assert totals[0] != pytest.approx(totals[1], rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("timesteps", 5), ("gradient", rsnn.gradients.SLTT(random_steps=2))],
-)
-def test_an_epoch_of_training_follows_the_settings_of_the_student(setting, value):
+def test_an_epoch_of_training_follows_the_settings_of_the_student():
     weights, options = [], {"shuffle": False, "verbose": 0}
     for during_fit in (False, True):
         keras.utils.set_random_seed(1)
@@ -133,7 +125,7 @@ def test_an_epoch_of_training_follows_the_settings_of_the_student(setting, value
 
         def change(epoch, logs=None, model=model):
             if epoch == 1:
-                setattr(model, setting, value)
+                model.timesteps = 5
 
         if during_fit:
             change_it = keras.callbacks.LambdaCallback(on_epoch_begin=change)
@@ -147,7 +139,7 @@ def test_an_epoch_of_training_follows_the_settings_of_the_student(setting, value
     assert_close(*weights, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("how", ["add", "other network", "nested", "nested Sequential"])
+@pytest.mark.parametrize("how", ["add", "other network", "nested"])
 def test_features_are_those_of_the_call_in_this_network(how):
     model = spiking(called_before(how))
     distiller = Distiller(ordinary(), model, [LOGITS, FEATURES])
@@ -158,28 +150,6 @@ def test_features_are_those_of_the_call_in_this_network(how):
     kernel, bias = model.network.layers[-1].get_weights()
     wanted = outputs["spikes"] @ kernel + bias
     np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("side", ["teacher", "student"])
-def test_the_error_for_a_layer_that_is_called_twice_names_it(side):
-    neurons = rsnn.layers.LIF(name="twice")
-    twice = spiking(chain(neurons, neurons, layers.Dense(3)))
-    models = {"teacher": student(), "student": student(), side: twice}
-    names = ["twice", "spikes"] if side == "teacher" else ["spikes", "twice"]
-    said = f"`{side}_layer_name` must name .* calls once.*'twice', which it calls 2 "
-    with pytest.raises(ValueError, match=f"{said}times"):
-        Distiller(**models, distillation_losses=FeatureDistillation("mse", *names))
-
-
-def test_spiking_and_ordinary_models_teach_each_other():
-    losses = [LOGITS, FeatureDistillation("mse", "spikes", "features")]
-    teacher = student(timesteps=4)
-    compiled(Distiller(teacher, ordinary(), losses)).fit(X, Y, verbose=0)
-    # Neurons that need another method learn from features.
-    stabilized = rsnn.layers.LIF(threshold_stabilizer=True, name="spikes")
-    model = student(stabilized, gradient="sltt")
-    distiller = compiled(Distiller(ordinary(), model, FEATURES))
-    assert np.isfinite(distiller.fit(X, Y, verbose=0).history["loss"]).all()
 
 
 def test_a_student_that_would_train_layers_of_its_frozen_teacher_is_an_error():
@@ -247,27 +217,21 @@ def test_an_ordinary_model_of_sequences_teaches_a_network_of_one_frame_and_learn
     wanted = logits_loss(teacher(x), outputs)
     loss = logs_of(distiller, x, np.zeros((4, 3)))["distillation_loss"]
     np.testing.assert_allclose(loss, wanted, rtol=1e-4)
+    distiller.fit(x, np.zeros((4, 3)), verbose=0)
     Distiller(model, teacher, LOGITS)
-    for shape in ((4, 6), (3, 5), (3, 3, 6)):
-        with pytest.raises(ValueError, match="Teacher and student input shapes"):
-            Distiller(model_of_sequences(*shape), model, LOGITS)
+    with pytest.raises(ValueError, match="Teacher and student input shapes"):
+        Distiller(model_of_sequences(4, 6), model, LOGITS)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "asked"),
-    [({}, "auto"), ({"jit_compile": False}, False), ({"run_eagerly": True}, False)],
-)
-def test_a_distiller_is_compiled_as_asked_with_its_models_and_when_it_is_loaded(
-    arguments, asked
-):
+def test_a_distiller_is_compiled_as_asked_with_its_models_and_when_it_is_loaded():
     distiller = Distiller(student(), student(), SPIKES)
-    distiller.compile("sgd", CROSSENTROPY, **arguments)
+    distiller.compile("sgd", CROSSENTROPY, jit_compile=False)
     config = distiller.get_compile_config()
-    assert config["jit_compile"] == asked
+    assert config["jit_compile"] is False
     assert config["optimizer"]["module"] == "keras.optimizers"
     distiller.compile_from_config(config)
     distiller(X)
     features = [features for _, features in distiller._feature_models()]
     distiller.compute_loss(X, Y)
     for model in (distiller.teacher, distiller.student, *features):
-        assert model._asked_jit_compile == asked
+        assert model._asked_jit_compile is False

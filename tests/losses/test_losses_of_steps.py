@@ -16,7 +16,6 @@ OUTPUTS = RANDOM.normal(size=(6, T, 3)).astype("float32")
 LABELS = RANDOM.integers(0, 3, 6)
 WEIGHTS = RANDOM.uniform(0.5, 2.0, 6).astype("float32")
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-BINARY = keras.losses.BinaryCrossentropy()
 
 
 def naive_tet(outputs, labels, weight, target):
@@ -72,31 +71,18 @@ def test_a_loss_with_several_values_per_sample_keeps_them():
     assert_is(TET("mean_squared_error", 0.5), wanted, targets, outputs, weights)
 
 
-@pytest.mark.parametrize("loss", ["binary_crossentropy", BINARY], ids=type)
-def test_one_output_may_have_labels_with_or_without_its_axis(loss):
+def test_one_output_may_have_labels_with_or_without_its_axis():
     outputs = RANDOM.uniform(0.1, 0.9, (6, T, 1)).astype("float32")
     labels = RANDOM.integers(0, 2, (6, 1)).astype("float32")
     right = np.where(labels[:, None] == 1, outputs, 1 - outputs)
     for y in (labels, labels[:, 0]):
-        assert_is(TET(loss, 0.0), -np.log(right).mean(), y, outputs)
-
-
-def test_a_loss_that_mixes_samples_does_not_mix_steps():
-    targets = RANDOM.integers(0, 2, (6, 3)).astype("float32")
-    outputs = RANDOM.uniform(size=(6, T, 3)).astype("float32")
-    dice = keras.losses.Dice()
-    expected = np.mean([to_numpy(dice(targets, outputs[:, t])) for t in range(T)])
-    pulled = 0.5 * expected + 0.5 * ((outputs - 1.0) ** 2).mean()
-    assert_is(TET(dice, 0.5), pulled, targets, outputs)
+        loss = TET("binary_crossentropy", 0.0)
+        assert_is(loss, -np.log(right).mean(), y, outputs)
 
 
 @pytest.mark.parametrize(
     "loss",
-    [
-        CROSSENTROPY,
-        "sparse_categorical_crossentropy",
-        keras.losses.sparse_categorical_crossentropy,
-    ],
+    [CROSSENTROPY, keras.losses.sparse_categorical_crossentropy],
     ids=type,
 )
 def test_a_loss_is_the_same_after_saving(loss):
@@ -115,7 +101,6 @@ def mean_over_units(y_true, y_pred):
 @pytest.mark.parametrize(
     ("use", "error", "said"),
     [
-        (lambda: TET(None), TypeError, "`loss` must be a keras.losses.Loss"),
         (
             lambda: TET("crossentropie"),
             ValueError,
@@ -126,13 +111,6 @@ def mean_over_units(y_true, y_pred):
             ValueError,
             "`loss` must have the same reduction as TET.*Pass `reduction` to TET",
         ),
-        (
-            lambda: TET("mse", 1.5),
-            ValueError,
-            "`weight` must be >= 0 and <= 1. Received: weight=1.5",
-        ),
-        (lambda: TET("mse", -0.5), ValueError, "`weight` must be >= 0 and <= 1"),
-        (lambda: TET("mse", 0.5, "one"), TypeError, "`target` must be a real number"),
         (
             lambda: TET(CROSSENTROPY)(LABELS, OUTPUTS[:, 0]),
             ValueError,
@@ -145,7 +123,11 @@ def mean_over_units(y_true, y_pred):
             ValueError,
             r"mask of shape \(batch, T, ...\) with 3 axes, and losses of a step with 1",
         ),
-        (lambda: AnytimeAccuracy(0), ValueError, "`timesteps` must be 1 or more"),
+        (
+            lambda: AnytimeAccuracy(T + 1).update_state(LABELS, OUTPUTS),
+            ValueError,
+            "`y_pred` must be the outputs of each of timesteps=5",
+        ),
         (
             lambda: AnytimeAccuracy(T, "dense"),
             ValueError,
@@ -188,32 +170,13 @@ NOT_SPARSE = keras.losses.CategoricalCrossentropy(from_logits=True)
             r"of steps",
         ),
     ],
-    ids=["one-hot", "of steps", "no class", "not one-hot", "numbers of steps"],
 )
 def test_labels_that_the_loss_of_a_step_cannot_use_are_an_error_that_says_so(
     loss, y, said
 ):
     model = compiled(spiking(timesteps=T, return_sequences=True), loss=TET(loss))
-    for use in (model.fit, model.evaluate):
-        with pytest.raises(ValueError, match=said):
-            use(data()[0], y, verbose=0)
-
-
-@pytest.mark.parametrize(
-    ("loss", "metrics", "sequences", "said"),
-    [
-        (TET("mse"), [], False, "return_sequences=True"),
-        ("mse", [AnytimeAccuracy(T + 1)], False, "each of timesteps=5"),
-        (TET("mse"), [AnytimeAccuracy(T + 1)], True, "each of timesteps=5"),
-    ],
-)
-def test_outputs_with_a_wrong_number_of_steps_are_refused(
-    loss, metrics, sequences, said
-):
-    model = spiking(timesteps=T, return_sequences=sequences)
-    compiled(model, loss=loss, metrics=metrics)
-    with pytest.raises(ValueError, match=f"`y_pred` must be the outputs of .*{said}"):
-        model.fit(data()[0], np.zeros((10, 3)), verbose=0)
+    with pytest.raises(ValueError, match=said):
+        model.train_on_batch(data()[0], y)
 
 
 def accuracies(metric):
@@ -221,26 +184,23 @@ def accuracies(metric):
     return [results[f"{metric.name}_t{t + 1}"] for t in range(T)]
 
 
+def is_largest(mean):
+    return mean.argmax(-1) == LABELS
+
+
+IS_ONE = LABELS == 1
+BITS = OUTPUTS[:, 0] > 0.2
+AS_BITS = {"labels": "binary", "threshold": 0.0, "name": "bits"}
+
+
 @pytest.mark.parametrize(
     ("outputs", "labels", "is_right", "arguments"),
     [
-        (OUTPUTS, LABELS, lambda mean: mean.argmax(-1) == LABELS, {}),
-        (OUTPUTS, LABELS[:, None], lambda mean: mean.argmax(-1) == LABELS, {}),
-        (OUTPUTS, np.eye(3)[LABELS], lambda mean: mean.argmax(-1) == LABELS, {}),
-        (
-            OUTPUTS[:, :, :1],
-            LABELS % 2,
-            lambda mean: (mean[:, 0] > 0.5) == LABELS % 2,
-            {},
-        ),
-        (
-            OUTPUTS,
-            OUTPUTS[:, 0] > 0.2,
-            lambda mean: ((mean > 0) == (OUTPUTS[:, 0] > 0.2)).mean(-1),
-            {"labels": "binary", "threshold": 0.0, "name": "bits"},
-        ),
+        (OUTPUTS, LABELS[:, None], is_largest, {}),
+        (OUTPUTS, np.eye(3)[LABELS], is_largest, {}),
+        (OUTPUTS[:, :, :1], IS_ONE, lambda mean: (mean[:, 0] > 0.5) == IS_ONE, {}),
+        (OUTPUTS, BITS, lambda mean: ((mean > 0) == BITS).mean(-1), AS_BITS),
     ],
-    ids=["sparse", "column", "categorical", "binary", "several binary"],
 )
 def test_accuracy_after_each_step_is_that_of_the_mean_so_far(
     outputs, labels, is_right, arguments
@@ -256,9 +216,7 @@ def test_accuracy_after_each_step_is_that_of_the_mean_so_far(
     np.testing.assert_allclose(accuracies(metric), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "weights", [WEIGHTS[:3, None], WEIGHTS.reshape(3, 2)], ids=["column", "labels"]
-)
+@pytest.mark.parametrize("weights", [WEIGHTS[:3, None], WEIGHTS.reshape(3, 2)])
 def test_weights_of_samples_in_a_column_and_of_labels_go_with_a_mask_of_steps(weights):
     outputs = RANDOM.normal(size=(3, T, 2, 3)).astype("float32")
     labels = RANDOM.integers(0, 3, (3, 2))
@@ -275,28 +233,20 @@ def test_weights_of_samples_in_a_column_and_of_labels_go_with_a_mask_of_steps(we
     np.testing.assert_allclose(accuracies(metric), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "policy"), [("rate", "mixed_bfloat16"), ("bptt", "mixed_float16")]
-)
-def test_a_model_trains_with_both_and_shows_the_accuracy_of_each_step(gradient, policy):
-    keras.config.set_dtype_policy(policy)
-    x, _ = data(24)
+def test_a_model_trains_with_both_and_shows_the_accuracy_of_each_step():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    x, _ = data(8)
     y = (x[:, 0] > 0.5).astype("int32")
-    model = spiking(
-        mlp(width=16), T, gradient, step_mode="single", return_sequences=True
-    )
+    model = spiking(mlp(), T, step_mode="single", return_sequences=True)
     optimizer, metrics = keras.optimizers.Adam(0.02), [AnytimeAccuracy(T)]
     compiled(model, optimizer, TET(CROSSENTROPY), metrics=metrics)
-    history = model.fit(
-        x, y, batch_size=8, epochs=8, validation_data=(x, y), verbose=0
-    ).history
+    history = model.fit(x, y, epochs=8, validation_data=(x, y), verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
-    logs = model.evaluate(x, y, return_dict=True, verbose=0)
     outputs = model.predict(x, verbose=0).astype("float32")
     for t in range(1, T + 1):
         expected = np.mean(outputs[:, :t].mean(1).argmax(-1) == y)
-        values = logs[f"accuracy_t{t}"], history[f"val_accuracy_t{t}"][-1]
-        np.testing.assert_allclose(values, expected, atol=1e-6)
+        found = history[f"val_accuracy_t{t}"][-1]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
     loaded = saved_and_loaded(model)
     assert loaded.loss.get_config() == model.loss.get_config()
     assert loaded.get_compile_config() == model.get_compile_config()
