@@ -8,9 +8,9 @@ trainings may run beside other work; `--time` measures the steps of all methods 
 On a CPU it is the time of the processor, with one thread, which other processes affect
 little.
 
-Interrupted trainings resume, and finished ones are not repeated. SpikingJelly's memory
-optimisation keeps the gradient, so its accuracies are those of SpikingJelly. The folder
-gets a run for each T, method and seed, the times of each T, and the figure.
+Finished trainings are not repeated. SpikingJelly's memory optimisation keeps the
+gradient, so its accuracies are those of SpikingJelly. The folder gets a run for each T,
+method and seed, the times of each T, and the figure.
 """
 
 import pathlib
@@ -29,7 +29,7 @@ from recipes import (
     plots,
     run,
 )
-from recipes.atomic_files import allowed
+from recipes.atomic_files import allowed, write_json
 from recipes.benchmark import timing
 from recipes.benchmark.settings import PEERS
 from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
@@ -97,12 +97,6 @@ def add_arguments(parser):
         "--show", action="store_true", help="prints and draws what is there already"
     )
     command_line.add_path(parser, "--output", "(default: runs/time_to_accuracy/NAME)")
-    command_line.add_path(
-        parser,
-        "--plot",
-        "the figure (default: time_to_accuracy.png in the output folder)",
-        "FILE",
-    )
 
 
 def compare(arguments):
@@ -121,26 +115,23 @@ def compare(arguments):
         recipes = recipes_of(arguments)
         for case, recipe in recipes.items():
             folder_of(arguments, *case).check(run_settings(recipe, case[1]))
-        if not arguments.show:
-            work = _time if arguments.time else _train
-            status = work(arguments, recipes)
+        if arguments.time:
+            _time(arguments, recipes)
+        elif not arguments.show:
+            status = _train(arguments, recipes)
             if status:
                 return status
-        numbers = dict.fromkeys(case[0] for case in recipes)
-        tables = {number: rows_of(arguments, recipes, number) for number in numbers}
-        for timesteps, rows in tables.items():
+        timed = {}
+        for timesteps in dict.fromkeys(case[0] for case in recipes):
+            rows = rows_of(arguments, recipes, timesteps)
             _, goal = goal_of(rows)
             title = f"T = {timesteps}" + (f", goal {goal:.4f}" if goal else "")
             print(f"\n{title}\n\n{table(rows)}", flush=True)
-        timed = {number: rows for number, rows in tables.items() if _is_timed(rows)}
+            if any(row["seconds"] and row["accuracies"] for row in rows):
+                timed[timesteps] = rows
         if timed:
-            path = arguments.plot or arguments.output / "time_to_accuracy.png"
-            plots.save(draw(timed, path), path, dpi=90)
+            plots.save(draw(timed), arguments.output / "time_to_accuracy.png", dpi=90)
     return 0
-
-
-def _is_timed(rows):
-    return any(row["seconds"] and row["accuracies"] for row in rows)
 
 
 def recipes_of(arguments):
@@ -233,18 +224,14 @@ def _train_peer(recipe, dataset, method, folder):
     # Imported here because it imports PyTorch.
     from recipes.compare import peer_training
 
+    try:
+        with folder.lock():
+            record = peer_training.train(recipe, dataset, method, folder.path)
+    except run.Diverged as error:
+        what = f"the run in {folder.path} diverged: {error}. {SMALLER}, and another"
+        raise Ended(f"{what} --output.", DIVERGED) from error
     settings = run_settings(recipe, method)
-    with folder.lock():
-        folder.check(settings)
-        folder.begin(settings)
-        try:
-            peer_training.train(recipe, dataset, method, folder, settings)
-        except run.Diverged as error:
-            raise Ended(
-                f"the run in {folder.path} diverged: {error}. {SMALLER}, and another "
-                "--output.",
-                DIVERGED,
-            ) from error
+    write_json(folder.result, {"settings": settings, **record})
 
 
 def _time(arguments, recipes):
@@ -292,17 +279,20 @@ def rows_of(arguments, recipes, timesteps):
     rows = []
     for method, by_seed in finished.items():
         records = [by_seed[seed] for seed in common] if by_seed else []
-        times = all_times.get(method, {})
         curves = [record["curve"]["test_accuracy"] for record in records]
-        epochs = np.arange(1, by_method[method].epochs + 1 if times else 1)
-        epoch_seconds = times.get("epoch_seconds", 0.0) * epochs
+        times = all_times.get(method)
+        seconds = flops = ()
+        if times:
+            epochs = np.arange(1, by_method[method].epochs + 1)
+            seconds = times["start_seconds"] + times["epoch_seconds"] * epochs
+            flops = times["epoch_flops"] * epochs
         row = {
             "method": method,
             "accuracies": [test_score(record) for record in records],
             "times": times,
             "curve": np.mean(curves, axis=0) if curves else (),
-            "seconds": list(times.get("start_seconds", 0.0) + epoch_seconds),
-            "flops": list(times.get("epoch_flops", 0.0) * epochs),
+            "seconds": list(seconds),
+            "flops": list(flops),
         }
         rows.append(row)
     return rows
@@ -334,56 +324,53 @@ COLUMNS = (
     "start, s",
     "whole training, s",
     "memory, MiB",
-    "parameters",
     "TFLOP",
+    "epochs to the goal",
+    "s to the goal",
+    f"of {GOAL}'s whole training",
 )
-TO_GOAL = ("epochs to the goal", "s to the goal", f"of {GOAL}'s whole training")
 
 
 def table(rows):
     """A Markdown table of the rows of a T."""
     base, goal = goal_of(rows)
-    cells = [
-        (*_costs(row), *(_to_goal(row, base, goal) if base else ("", "", "")))
-        for row in rows
-    ]
-    return markdown.table((*COLUMNS, *TO_GOAL), cells)
+    return markdown.table(
+        COLUMNS, [(*_costs(row), *_to_goal(row, base, goal)) for row in rows]
+    )
 
 
 def _costs(row):
     times, accuracies = row["times"], row["accuracies"]
-    cells = [
-        row["method"],
-        len(accuracies),
-        markdown.mean_of(accuracies) if accuracies else "",
-    ]
+    accuracy = markdown.mean_of(accuracies) if accuracies else ""
+    cells = (row["method"], len(accuracies), accuracy)
     if not times:
-        return (*cells, *[""] * 6)
+        return (*cells, *[""] * 5)
     return (
         *cells,
         timing.with_quartiles(times["seconds"], 1000, 1),
         f"{times['start_seconds']:.1f}",
         f"{row['seconds'][-1]:.1f}",
         f"{times['memory_bytes'] / 2**20:.1f}",
-        f"{times['parameters']:,}",
         f"{row['flops'][-1] / 1e12:.3g}",
     )
 
 
 def _to_goal(row, base, goal):
+    if not base or not row["accuracies"]:
+        return "", "", ""
     epochs = epochs_to_goal(row, goal)
     if epochs is None:
-        return ("not reached" if row["accuracies"] else "", "", "")
+        return "not reached", "", ""
     if not row["seconds"] or not base["seconds"]:
         return epochs, "", ""
     seconds = row["seconds"][epochs - 1]
     return epochs, f"{seconds:.1f}", f"{seconds / base['seconds'][-1]:.2f}"
 
 
-def draw(tables, path):
+def draw(tables):
     """A figure with a line of panels for each T: accuracy against the memory of a step,
     against seconds and against FLOPs."""
-    figure = plots.new_figure(12, 3.6 * len(tables), path)
+    figure = plots.new_figure(12, 3.6 * len(tables))
     lines = figure.subplots(len(tables), 3, squeeze=False)
     for (timesteps, rows), line in zip(tables.items(), lines, strict=True):
         _draw_rows(line, rows)
@@ -422,6 +409,6 @@ def _draw_rows(line, rows):
         flops.plot(np.array(row["flops"]) / 1e12, curve, **look)
 
 
-ADVICE = "; repeat the command to resume"
+ADVICE = "; repeat the command to go on"
 
 main = command_line.command(__name__, COMMAND, __doc__, add_arguments, compare, ADVICE)
