@@ -481,22 +481,22 @@ def test_help_starts_no_backend(name):
 def test_inference_is_measured_by_default_and_compiled(capsys):
     compiler = {"compiler": "eager"} if BACKEND == "torch" else {}
     integers = ["integer spikes, 2 levels", "unrolled, 2 slots"]
-    for options, names, agreeing in (
-        ((), ["keras_ratesnn"], r"\d+\.\d"),
-        (("--levels", "2"), integers, "100.0"),
+    for options, names in (
+        ((), ["keras_ratesnn"]),
+        (("--levels", "2"), integers),
     ):
         with recorded_soon(**compiler):
             assert inference.main(["--batch", "2", "--rounds", "1", *options]) == 0
         printed = capsys.readouterr().out
         for name, value in itertools.product(names, ("auto", "True")):
-            row = rf"\| {name}, jit_compile={value} \| [\d,]+ \| {agreeing}% \|"
+            row = rf"\| {name}, jit_compile={value} \| [\d,]+ \|"
             assert re.search(row, printed)
 
 
 def test_programs_are_measured_beside_runtimes_and_what_is_missing_is_named(
     capsys, monkeypatch
 ):
-    command = ["--programs", "digits", "--images", "4", "--rounds", "1"]
+    command = ["--programs", "digits", "--rounds", "1"]
     if BACKEND != "tensorflow":
         error = error_of(command, capsys, inference.main)
         assert "Set KERAS_BACKEND=tensorflow" in error
@@ -504,8 +504,8 @@ def test_programs_are_measured_beside_runtimes_and_what_is_missing_is_named(
     if shutil.which("gcc") is not None:
         assert inference.main(command) == 0
         printed = capsys.readouterr().out
-        rows = [row.split(" | ") for row in printed.splitlines() if "of 4" in row]
-        assert [row[-1] for row in rows] == ["4 of 4 |"] * 5
+        rows = [row.split(" | ") for row in printed.splitlines() if "of 20" in row]
+        assert [row[-1] for row in rows] == ["20 of 20 |"] * 5
         assert rows[2][0] == f"| {inference.UNIT}"
         assert rows[2][2] == "1.00"
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
