@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 import keras
@@ -102,15 +103,15 @@ def benchmark(settings, variants, progress=lambda record: None):
         with contextlib.ExitStack() as stack:
             warm = {}
             for name, variant in variants.items():
-                # One that needs too much memory does not end the others.
+                # One that fails, or needs too much memory, does not end the others.
                 try:
                     known, steps = processes.made(
                         stack, variant.method, _warm, variant, timesteps
                     )
-                except RuntimeError as error:
-                    record["errors"].append(
-                        f"{name}, T = {timesteps}: {one_line(error)}"
-                    )
+                except Exception as error:
+                    traceback.print_exc()
+                    what = f"{name}, T = {timesteps}: {type(error).__name__}"
+                    record["errors"].append(f"{what}: {one_line(error)}")
                     continue
                 warm[name] = dataclasses.replace(known, **steps)
             warm |= floor

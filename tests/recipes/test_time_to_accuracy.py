@@ -1,7 +1,6 @@
 """Accuracy against time, by methods of this library and in others: trainings, their
 resumption, times, table and figure."""
 
-import contextlib
 import json
 import shutil
 
@@ -28,25 +27,13 @@ def arguments(folder, output, *more, changed="", methods=PEERS):
     return [*options, "--set", *SETTINGS.split(), *changed.split()]
 
 
-def result(folder, output, run):
-    return json.loads((folder / output / "T2" / run / "result.json").read_text())
-
-
 @pytest.fixture(scope="module")
 def trained(folder):
     """The output of a comparison of other libraries with one seed."""
     for package in ("spikingjelly", "snntorch", "matplotlib"):
         pytest.importorskip(package)
-    with open(folder / "printed", "w") as printed, contextlib.redirect_stdout(printed):
-        assert time_to_accuracy.main(arguments(folder, "trained")) == 0
+    assert time_to_accuracy.main(arguments(folder, "trained")) == 0
     return "trained"
-
-
-def test_each_epoch_of_a_comparison_is_a_line_of_its_output(folder, trained):
-    lines = (folder / "printed").read_text().splitlines()
-    seen = [line.partition(",")[0] for line in lines if ": epoch" in line]
-    runs = [f"{folder}/trained/T2/{name}-0" for name in ("spikingjelly", "snntorch")]
-    assert seen == [f"{run}: epoch {epoch} of 2" for run in runs for epoch in (1, 2)]
 
 
 def test_a_finished_training_is_not_repeated(folder, trained, monkeypatch):
