@@ -180,30 +180,16 @@ def warm_variant(variant, timesteps, model=None):
             return dataclasses.replace(warm, **costs.compiled(model, *batch))
     if costs.needs_separate_process():
         return warm
-    flops = None
-    if keras.backend.backend() == "torch":
-        flops = _counted_flops(warm.step, variant, timesteps)
+    # A compiled graph hides its operations.
+    is_hidden = settings.jit_compile is True and method not in ELSEWHERE
+    has_flops = keras.backend.backend() == "torch" and not is_hidden
     return dataclasses.replace(
         warm,
-        flops=flops,
+        flops=costs.counted_flops(warm.step) if has_flops else None,
         memory_bytes=costs.memory_rise(warm.step),
         counts=_counts_of_gpu(warm.step),
         engine=_engine(model, method),
     )
-
-
-def _counted_flops(step, variant, timesteps):
-    if variant.settings.jit_compile is True and variant.method not in ELSEWHERE:
-        # A compiled graph hides its operations. The same graph is replayed without
-        # compilation.
-        settings = dataclasses.replace(variant.settings, jit_compile="auto")
-        model = cases.trainer(settings, variant.method, timesteps)
-        batch = cases.batch(settings, timesteps, variant.method)
-        step = warm_up(
-            functools.partial(model.train_on_batch, *batch),
-            compiling_calls(settings, variant.method),
-        ).step
-    return costs.counted_flops(step)
 
 
 def _counts_of_gpu(step):

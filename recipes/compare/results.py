@@ -14,7 +14,7 @@ import re
 import statistics
 
 from recipes import command_line, markdown, methods
-from recipes.atomic_files import one_line, writing
+from recipes.atomic_files import writing
 from recipes.run_folder import RunFolder, complete, test_score
 from recipes.settings import DEFAULTS
 
@@ -71,9 +71,6 @@ del ADDED["restart_at"]  # It was that of the recipe.
 REMOVED = ("freeze_normalization",)
 """Settings that only results of earlier versions have."""
 
-REQUIRED = ("name", "epochs", "timesteps", "augment", "gradient", "step_mode", "seed")
-"""Settings that every result has."""
-
 IN_WORDS = {
     "levels": "{} levels",
     "weights": "{} weights",
@@ -123,33 +120,16 @@ def write(arguments):
 
 
 def committed():
-    """The records of all committed results.
-
-    Raises:
-        ValueError: If a file is damaged or has the wrong content; the message names it.
-    """
-    files = [_records(path) for path in sorted(FOLDER.glob("*.jsonl"))]
-    return list(itertools.chain.from_iterable(files))
+    """The records of all committed results."""
+    records = []
+    for path in sorted(FOLDER.glob("*.jsonl")):
+        records += _records(path)
+    return records
 
 
 def _records(path):
     """The records of a file of `FOLDER`."""
-    records = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            record = json.loads(line)
-            missing = [name for name in REQUIRED if name not in record["settings"]]
-            if missing:
-                raise ValueError(f"its settings lack {', '.join(missing)}")
-            test_score(record)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, line {number}, is not the result of a run "
-                f"({one_line(error)}). Take the committed file from Git again, or add "
-                "the result of its run again."
-            ) from error
-        records.append(record)
-    return records
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def add(folder):

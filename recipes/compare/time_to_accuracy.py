@@ -121,16 +121,18 @@ def compare(arguments):
             status = _train(arguments, recipes)
             if status:
                 return status
-        timed = {}
+        tables = {}
         for timesteps in dict.fromkeys(case[0] for case in recipes):
             rows = rows_of(arguments, recipes, timesteps)
+            if not rows:
+                print(f"T = {timesteps}: train, and repeat the command with --time")
+                continue
             _, goal = goal_of(rows)
             title = f"T = {timesteps}" + (f", goal {goal:.4f}" if goal else "")
             print(f"\n{title}\n\n{table(rows)}", flush=True)
-            if any(row["seconds"] and row["accuracies"] for row in rows):
-                timed[timesteps] = rows
-        if timed:
-            plots.save(draw(timed), arguments.output / "time_to_accuracy.png", dpi=90)
+            tables[timesteps] = rows
+        if tables:
+            plots.save(draw(tables), arguments.output / "time_to_accuracy.png", dpi=90)
     return 0
 
 
@@ -258,41 +260,36 @@ def _recipes_by_method(arguments, recipes, timesteps):
 
 
 def rows_of(arguments, recipes, timesteps):
-    """What is there of the methods with T time steps: a list of dictionaries.
+    """The methods with T time steps that are trained and timed: a list of dictionaries.
 
     `method`; `accuracies` after the last epoch, and `curve`, the mean accuracy after
     each epoch, of the seeds that all methods have that have any; `times`, a row of
-    `step_times.measure_all`, and the `seconds` and `flops` up to each epoch by it. What
-    is missing is empty.
+    `step_times.measure_all`, and the `seconds` and `flops` up to each epoch by it.
     """
     from recipes.compare import step_times
 
     by_method = _recipes_by_method(arguments, recipes, timesteps)
     all_times = step_times.read(_times_path(arguments, timesteps), by_method)
-    finished: dict = {method: {} for method in arguments.methods}
+    finished: dict = {}
     for case in recipes:
         folder = folder_of(arguments, *case)
-        if case[0] == timesteps and folder.result.exists():
-            finished[case[1]][case[2]] = folder.read_test_result()
-    seeds = [set(records) for records in finished.values() if records]
+        if case[0] == timesteps and case[1] in all_times and folder.result.exists():
+            finished.setdefault(case[1], {})[case[2]] = folder.read_test_result()
+    seeds = [set(records) for records in finished.values()]
     common = sorted(set.intersection(*seeds)) if seeds else []
     rows = []
     for method, by_seed in finished.items():
-        records = [by_seed[seed] for seed in common] if by_seed else []
+        records = [by_seed[seed] for seed in common]
         curves = [record["curve"]["test_accuracy"] for record in records]
-        times = all_times.get(method)
-        seconds = flops = ()
-        if times:
-            epochs = np.arange(1, by_method[method].epochs + 1)
-            seconds = times["start_seconds"] + times["epoch_seconds"] * epochs
-            flops = times["epoch_flops"] * epochs
+        times = all_times[method]
+        epochs = np.arange(1, by_method[method].epochs + 1)
         row = {
             "method": method,
             "accuracies": [test_score(record) for record in records],
             "times": times,
-            "curve": np.mean(curves, axis=0) if curves else (),
-            "seconds": list(seconds),
-            "flops": list(flops),
+            "curve": np.mean(curves, axis=0),
+            "seconds": times["start_seconds"] + times["epoch_seconds"] * epochs,
+            "flops": times["epoch_flops"] * epochs,
         }
         rows.append(row)
     return rows
@@ -310,9 +307,7 @@ def epochs_to_goal(row, goal):
 def goal_of(rows):
     """The row of `GOAL` and its accuracy after the last epoch minus `TOLERANCE`, or
     `(None, None)`."""
-    row = next(
-        (row for row in rows if row["method"] == GOAL and row["accuracies"]), None
-    )
+    row = next((row for row in rows if row["method"] == GOAL), None)
     return row, row and statistics.mean(row["accuracies"]) - TOLERANCE
 
 
@@ -334,35 +329,28 @@ COLUMNS = (
 def table(rows):
     """A Markdown table of the rows of a T."""
     base, goal = goal_of(rows)
-    return markdown.table(
-        COLUMNS, [(*_costs(row), *_to_goal(row, base, goal)) for row in rows]
-    )
-
-
-def _costs(row):
-    times, accuracies = row["times"], row["accuracies"]
-    accuracy = markdown.mean_of(accuracies) if accuracies else ""
-    cells = (row["method"], len(accuracies), accuracy)
-    if not times:
-        return (*cells, *[""] * 5)
-    return (
-        *cells,
-        timing.with_quartiles(times["seconds"], 1000, 1),
-        f"{times['start_seconds']:.1f}",
-        f"{row['seconds'][-1]:.1f}",
-        f"{times['memory_bytes'] / 2**20:.1f}",
-        f"{row['flops'][-1] / 1e12:.3g}",
-    )
+    lines = []
+    for row in rows:
+        times = row["times"]
+        costs = (
+            row["method"],
+            len(row["accuracies"]),
+            markdown.mean_of(row["accuracies"]),
+            timing.with_quartiles(times["seconds"], 1000, 1),
+            f"{times['start_seconds']:.1f}",
+            f"{row['seconds'][-1]:.1f}",
+            f"{times['memory_bytes'] / 2**20:.1f}",
+            f"{row['flops'][-1] / 1e12:.3g}",
+        )
+        to_goal = _to_goal(row, base, goal) if base else ("", "", "")
+        lines.append((*costs, *to_goal))
+    return markdown.table(COLUMNS, lines)
 
 
 def _to_goal(row, base, goal):
-    if not base or not row["accuracies"]:
-        return "", "", ""
     epochs = epochs_to_goal(row, goal)
     if epochs is None:
         return "not reached", "", ""
-    if not row["seconds"] or not base["seconds"]:
-        return epochs, "", ""
     seconds = row["seconds"][epochs - 1]
     return epochs, f"{seconds:.1f}", f"{seconds / base['seconds'][-1]:.2f}"
 
@@ -381,7 +369,7 @@ def draw(tables):
         plots.dress(seconds, title, "seconds, with compiling")
         plots.dress(flops, title, "TFLOP")
         _, goal = goal_of(rows)
-        highest = max(max(row["curve"], default=0.0) for row in rows)
+        highest = max(max(row["curve"]) for row in rows)
         for axes in line:
             axes.set_xlim(left=0)
             if goal:
@@ -394,8 +382,6 @@ def _draw_rows(line, rows):
     memory, seconds, flops = line
     for index, row in enumerate(rows):
         accuracies, curve = row["accuracies"], row["curve"]
-        if not row["seconds"] or not accuracies:
-            continue
         look = {
             **plots.style(index),
             "label": methods.in_words(row["method"]),
@@ -406,7 +392,7 @@ def _draw_rows(line, rows):
         mebibytes = row["times"]["memory_bytes"] / 2**20
         memory.errorbar(mebibytes, curve[-1], deviation, capsize=3, **look)
         seconds.plot(row["seconds"], curve, **look)
-        flops.plot(np.array(row["flops"]) / 1e12, curve, **look)
+        flops.plot(row["flops"] / 1e12, curve, **look)
 
 
 ADVICE = "; repeat the command to go on"

@@ -287,7 +287,7 @@ def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(
     assert (model.engine, len(warm.compiling_seconds)) == (engine, calls)
     assert compiled_in <= set(compiling)
     assert bool(compiled_in) == (jit_compile is True)
-    assert warm.flops > 0
+    assert (warm.flops is None) == (jit_compile is True)
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="XLA has the choice")
