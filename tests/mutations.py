@@ -457,10 +457,10 @@ ENGINE = [
         "models/test_pretrained.py",
     ),
     (
-        "recipes/benchmark/answers.py",
-        "before = 0 if jit_compile is False else measure.CALLS_BEFORE_REPLAY",
-        "before = 0",
-        "benchmark/test_gpu.py",
+        "recipes/benchmark/timing.py",
+        "step + (timesteps - 1) * once",
+        "step + timesteps * once",
+        "benchmark/test_benchmark.py",
     ),
     (
         "keras_ratesnn/_core/backend/torch/recorder/graph.py",

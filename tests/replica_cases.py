@@ -419,7 +419,6 @@ def collectives():
     model = model_of("rate", "multi")
     x, y, _ = data_of(BATCH)
     model.fit(x, y, batch_size=BATCH, verbose=0)
-    # `recipes/benchmark/scaling.py` counts their bytes as well.
     variables = (
         model.trainable_variables,
         model.non_trainable_variables,

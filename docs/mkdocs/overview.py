@@ -13,6 +13,7 @@ import numpy as np
 
 import keras_ratesnn as rsnn
 from recipes import figures, plots
+from recipes.atomic_files import read_json
 from recipes.benchmark import against_timesteps
 
 IMAGES = pathlib.Path(__file__).parent.parent / "images"
@@ -130,7 +131,7 @@ def mosaic(membranes, spikes):
 
 
 if __name__ == "__main__":
-    record = against_timesteps.read_record(RECORD)
+    record = read_json(RECORD)
     model, dataset = figures.model_and_data(NETWORK, None)
     image = dataset.test_images[NUMBER]
     layers, votes = seen(model, image)

@@ -5,7 +5,7 @@ step.py               the command: time, FLOPs and memory of a training step
 inference.py          images per second, and C programs beside runtimes
 gpu.py                all questions about a GPU, in one run
 against_timesteps.py  accuracy, memory and time of a recipe against T
-settings.py           the settings, and their options on command lines
+settings.py           the settings, and the methods that are known
 cases.py              the networks: the library's methods, and the same without time
 peers.py              the same networks in other libraries on PyTorch
 translated.py         a network of this library in another one
@@ -13,8 +13,8 @@ measure.py            what a step costs, of us and of others, beside the floor
 timing.py             interleaved runs, the floor, medians and spreads
 costs.py              FLOPs and memory, as reported by the backend
 processes.py          steps of other libraries in a process of their own
-scaling.py            training steps on 1, 2, ... devices
-report.py             the record as Markdown tables, and as a plot
+trace.py              what a step does on a GPU
+report.py             the record as Markdown tables
 """
 
 import os

@@ -4,8 +4,7 @@ recipes.benchmark.against_timesteps digits`.
 This is figure 4 of Yu et al., NeurIPS 2024, for any recipe. For each T each method
 trains the recipe with each seed. The memory of its training step is measured where the
 backend reports it: on JAX, and on GPUs. At the end all steps are timed in turn. The
-folder gets the record, `NAME.json`, and the figure, `NAME.png` and `NAME.svg`. With the
-same arguments a finished record is only drawn again; with other ones it is an error.
+folder gets the record, `NAME.json`, and the figure, `NAME.png` and `NAME.svg`.
 """
 
 import functools
@@ -15,15 +14,6 @@ import sys
 
 from recipes import command_line, markdown
 from recipes.atomic_files import read_json, write_json
-
-FIELDS = {"settings": list, "backend": str, "memory_measure": str | None, "rows": list}
-"""Fields of a record that are read, with their types."""
-
-ROW_FIELDS = {"timesteps", "method", "accuracies", "memory_bytes", "seconds"}
-ADVICE = (
-    "It is not a record of python -m recipes.benchmark.against_timesteps; remove "
-    "it, or name another file or folder."
-)
 
 WARM_UP_STEPS = 2
 
@@ -47,6 +37,8 @@ def add_arguments(parser):
     )
     command_line.add_seeds(parser, default=3)
     command_line.add_count(parser, "--rounds", "number of times a step is timed", 20)
+    show = "prints and draws what was measured before"
+    parser.add_argument("--show", action="store_true", help=show)
     command_line.add_path(
         parser,
         "--output",
@@ -56,28 +48,14 @@ def add_arguments(parser):
 
 
 def compare(arguments):
-    """Measures what the record does not have yet, prints and draws it."""
-    from recipes import plots, run
+    """Measures, prints and draws."""
+    from recipes import plots
 
-    # Duplicates are measured only once.
-    arguments.timesteps = list(dict.fromkeys(arguments.timesteps))
-    arguments.methods = list(dict.fromkeys(arguments.methods))
-    record_path = arguments.output / f"{arguments.recipe}.json"
+    path = arguments.output / f"{arguments.recipe}.json"
     with command_line.mistakes():
-        recipes = recipes_of(arguments)
-        if record_path.exists():
-            record = read_record(record_path)
-            check_same(record, arguments, record_path)
-        else:
-            arguments.output.mkdir(parents=True, exist_ok=True)
-            try:
-                record = measure(arguments, recipes)
-            except run.Diverged as error:
-                message = f"the training diverged: {error}. {command_line.SMALLER}"
-                raise command_line.Ended(message, command_line.DIVERGED) from error
-            write_json(record_path, record)
+        record = read_json(path) if arguments.show else measure(arguments, path)
         print(table(record))
-        plots.save(draw(record), record_path.with_suffix(".png"), dpi=90)
+        plots.save(draw(record), path.with_suffix(".png"), dpi=90)
 
 
 def recipes_of(arguments):
@@ -94,67 +72,32 @@ def recipes_of(arguments):
     return recipes
 
 
-def read_record(path):
-    """The record in a file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged or something else.
-    """
-    record = read_json(path, FIELDS, ADVICE)
-    if not record["rows"] or not all(
-        isinstance(row, dict) and row.keys() >= ROW_FIELDS for row in record["rows"]
-    ):
-        raise ValueError(
-            f"{path} must have 'rows' with {', '.join(sorted(ROW_FIELDS))}. {ADVICE}"
-        )
-    return record
-
-
-def check_same(record, arguments, path):
-    """Checks that a record was measured with these arguments; raises ValueError, with
-    the path of its file, if not."""
-    import keras
-
-    rows = record["rows"]
-    timesteps = list(dict.fromkeys(row["timesteps"] for row in rows))
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    measured_with = {
-        "--set": (record["settings"], arguments.set),
-        "--timesteps": (timesteps, arguments.timesteps),
-        "--methods": (methods, arguments.methods),
-        "--seeds": ([len(rows[0]["accuracies"])], [arguments.seeds]),
-        # Records of earlier versions lack it.
-        "--rounds": ([record.get("rounds", arguments.rounds)], [arguments.rounds]),
-        "KERAS_BACKEND": ([record["backend"]], [keras.backend.backend()]),
-    }
-    changed = [
-        f"{name} {' '.join(map(str, before)) or 'nothing'}, now "
-        f"{' '.join(map(str, now)) or 'nothing'}"
-        for name, (before, now) in measured_with.items()
-        if before != now
-    ]
-    if changed:
-        raise ValueError(
-            f"{path} was measured with other arguments: {'; '.join(changed)}. Repeat "
-            "those to draw it again; for a new measurement pass another folder with "
-            "--output, or remove the file."
-        )
-
-
-def measure(arguments, recipes):
-    """Trains and measures all cases; returns the record, a dictionary of plain numbers
-    and names.
+def measure(arguments, path):
+    """Trains and measures all cases, and writes the record, a dictionary of plain
+    numbers and names, which it returns.
 
     Args:
         arguments: The command line.
-        recipes: The result of `recipes_of`.
+        path: Path of the file.
+
+    Raises:
+        FileExistsError: If there is a record already.
     """
     import keras
 
     from recipes import batches, device, run
     from recipes.benchmark import costs, timing
 
+    # Duplicates are measured only once.
+    arguments.timesteps = list(dict.fromkeys(arguments.timesteps))
+    arguments.methods = list(dict.fromkeys(arguments.methods))
+    recipes = recipes_of(arguments)
+    if path.exists():
+        raise FileExistsError(
+            f"{path} was measured before. Pass --show to draw it, or another folder "
+            "with --output."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
     steps, rows, dataset = {}, {}, None
     for timesteps in arguments.timesteps:
         recipe = recipes[timesteps, arguments.methods[0], 0]
@@ -168,7 +111,11 @@ def measure(arguments, recipes):
             for seed in range(arguments.seeds):
                 recipe = recipes[timesteps, method, seed]
                 model = run.build(recipe, dataset)
-                accuracies.append(run.trained_accuracy(model, recipe, dataset))
+                try:
+                    accuracies.append(run.trained_accuracy(model, recipe, dataset))
+                except run.Diverged as error:
+                    message = f"the training diverged: {error}. {command_line.SMALLER}"
+                    raise command_line.Ended(message, command_line.DIVERGED) from error
                 print(
                     f"T = {timesteps}, {method}, seed {seed}: {accuracies[-1]:.4f}",
                     file=sys.stderr,
@@ -188,7 +135,8 @@ def measure(arguments, recipes):
     timing.interleaved(steps, WARM_UP_STEPS)
     for case, seconds in timing.interleaved(steps, arguments.rounds).items():
         rows[case]["seconds"] = timing.spread(seconds)
-    return {
+    has_memory = not costs.needs_separate_process()
+    record = {
         "recipe": arguments.recipe,
         "settings": arguments.set,
         "epochs": recipe.epochs,
@@ -198,11 +146,11 @@ def measure(arguments, recipes):
         "backend": keras.backend.backend(),
         "device": device.name(),
         "versions": device.versions(),
-        "memory_measure": None
-        if costs.needs_separate_process()
-        else costs.memory_measure(),
+        "memory_measure": costs.memory_measure() if has_memory else None,
         "rows": list(rows.values()),
     }
+    write_json(path, record)
+    return record
 
 
 def memory_of(model, step, batch):
@@ -285,16 +233,6 @@ def draw_panel(axes, record, title, value):
         axes.set_ylim(bottom=0)
 
 
-EPILOG = (
-    "A finished record in the output folder is only drawn again, and only with "
-    "the arguments it was measured with."
-)
-
 main = command_line.command(
-    __name__,
-    "benchmark.against_timesteps",
-    __doc__,
-    add_arguments,
-    compare,
-    epilog=EPILOG,
+    __name__, "benchmark.against_timesteps", __doc__, add_arguments, compare
 )

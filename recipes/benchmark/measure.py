@@ -7,12 +7,14 @@ import functools
 import gc
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 import keras
 
 import keras_ratesnn
 from recipes import device
+from recipes.atomic_files import one_line
 from recipes.benchmark import cases, costs, processes, timing
 from recipes.benchmark.settings import (
     ELSEWHERE,
@@ -46,29 +48,29 @@ class Warm:
 
     Attributes:
         step: Function without arguments, which returns when the device is done, or a
-            step of another process.
+            step of another process; `None` for the floor.
         compiling_seconds: List of floats, the durations of the calls in which something
             is compiled or recorded; or None.
         flops: Float, or None if not counted.
         memory_bytes: Integer, or None if not measured.
-        launch: Function without arguments, the step without a wait for the device.
+        counts: Dictionary of numbers of a GPU, see `trace.counts`; empty elsewhere.
+        engine: String, how it runs, on a GPU with PyTorch.
     """
 
     step: Callable | None
     compiling_seconds: list[float] | None
     flops: float | None = None
     memory_bytes: int | None = None
-    launch: Callable | None = None
+    counts: dict[str, float] = dataclasses.field(default_factory=dict)
+    engine: str | None = None
 
 
-def benchmark(settings, variants, process_memory=False, progress=lambda record: None):
+def benchmark(settings, variants, progress=lambda record: None):
     """Measures all cases of the settings.
 
     Args:
         settings: `Settings`; those of the floor.
         variants: Dictionary from names to `Variant`, see `settings.variants`.
-        process_memory: Boolean, whether to measure memory in a separate process for
-            each case if the backend does not report it. Defaults to `False`.
         progress: Function that is called with the record so far after each T. Defaults
             to a function that does nothing.
 
@@ -77,10 +79,10 @@ def benchmark(settings, variants, process_memory=False, progress=lambda record: 
     """
     cases.configure(settings)
     backend = keras.backend.backend()
-    has_memory = process_memory or not costs.needs_separate_process()
     values = dict.fromkeys(
         variant.settings.jit_compile for variant in variants.values()
     )
+    has_memory = not costs.needs_separate_process()
     record = {
         "settings": dataclasses.asdict(settings),
         "subject": f"{backend} on {device.name()}: {settings.subject}"
@@ -92,21 +94,29 @@ def benchmark(settings, variants, process_memory=False, progress=lambda record: 
         "flops_measure": costs.flops_measure(),
         "memory_measure": costs.memory_measure() if has_memory else None,
         "rows": [],
+        "errors": [],
     }
     floor = {}
     if settings.network not in SEQUENCES:
-        floor = warm_floor(settings, process_memory)
+        floor = warm_floor(settings)
     for timesteps in settings.timesteps:
         with contextlib.ExitStack() as stack:
             warm = {}
             for name, variant in variants.items():
-                known, steps = processes.made(
-                    stack, variant.method, _warm, variant, timesteps, process_memory
-                )
+                # One that fails, or needs too much memory, does not end the others.
+                try:
+                    known, steps = processes.made(
+                        stack, variant.method, _warm, variant, timesteps
+                    )
+                except Exception as error:
+                    traceback.print_exc()
+                    what = f"{name}, T = {timesteps}: {type(error).__name__}"
+                    record["errors"].append(f"{what}: {one_line(error)}")
+                    continue
                 warm[name] = dataclasses.replace(known, **steps)
             warm |= floor
             seconds = timing.in_turns(warm, settings.rounds, settings.threads)
-        record["rows"] += rows(warm, seconds, timesteps, settings.batch)
+        record["rows"] += rows(warm, seconds, timesteps)
         progress(record)
         # Models contain reference cycles; the next T needs their memory.
         del warm
@@ -114,12 +124,12 @@ def benchmark(settings, variants, process_memory=False, progress=lambda record: 
     return record
 
 
-def _warm(variant, timesteps, process_memory):
-    """What is known of a training step, `Warm` without functions, and the step; see
+def _warm(variant, timesteps):
+    """What is known of a training step, `Warm` without a function, and the step; see
     `processes.made`."""
     cases.configure(variant.settings)
-    warm = warm_variant(variant, timesteps, process_memory)
-    return dataclasses.replace(warm, step=None, launch=None), {"step": warm.step}
+    warm = warm_variant(variant, timesteps)
+    return dataclasses.replace(warm, step=None), {"step": warm.step}
 
 
 def trainer(settings, method, timesteps):
@@ -133,32 +143,27 @@ def trainer(settings, method, timesteps):
     return cases.trainer(settings, method, timesteps)
 
 
-def warm_floor(settings, process_memory=False):
+def warm_floor(settings):
     """The parts of the floor, warmed up: a dictionary of `Warm`."""
     model = cases.trainer(settings, ORDINARY, 1)
-    ordinary = warm_variant(Variant(ORDINARY, settings), 1, process_memory, model)
+    ordinary = warm_variant(Variant(ORDINARY, settings), 1, model)
     images, _ = cases.batch(settings, 1)
     forward = cases.TrainingForward(model, settings.jit_compile)
-    step = functools.partial(forward.predict_on_batch, images)
+    warm = warm_up(functools.partial(forward.predict_on_batch, images), (1,))
     flops = None if ordinary.flops is None else ordinary.flops / FORWARDS_IN_A_STEP
-    return {
-        ORDINARY: ordinary,
-        FORWARD: dataclasses.replace(warm_up(step, (1,)), flops=flops),
-    }
+    counts = _counts_of_gpu(warm.step)
+    warm = dataclasses.replace(warm, flops=flops, counts=counts)
+    return {ORDINARY: ordinary, FORWARD: warm}
 
 
-def warm_variant(variant, timesteps, process_memory=False, model=None, with_flops=True):
+def warm_variant(variant, timesteps, model=None):
     """A training step, warmed up, and its FLOPs and memory.
 
     Args:
         variant: `Variant`.
         timesteps: Integer T.
-        process_memory: Boolean, whether to measure memory in a separate process if the
-            backend does not report it. Defaults to `False`.
         model: The result of `trainer` for these arguments. Defaults to `None`, a
             new model.
-        with_flops: Boolean, whether to count FLOPs, and on JAX memory, which takes a
-            second compilation there. Defaults to `True`.
 
     Returns:
         `Warm`.
@@ -172,31 +177,44 @@ def warm_variant(variant, timesteps, process_memory=False, model=None, with_flop
             compiling_calls(settings, method),
         )
         if keras.backend.backend() == "jax":
-            told = costs.compiled(model, *batch) if with_flops else {}
-            return dataclasses.replace(warm, **told)
-    if with_flops and keras.backend.backend() == "torch":
-        flops = _counted_flops(warm.step, variant, timesteps)
-        warm = dataclasses.replace(warm, flops=flops)
-    memory = None
-    if not costs.needs_separate_process():
-        memory = costs.memory_rise(warm.step)
-    elif process_memory:
-        memory = memory_in_new_process(settings, method, timesteps)
-    return dataclasses.replace(warm, memory_bytes=memory)
+            return dataclasses.replace(warm, **costs.compiled(model, *batch))
+    if costs.needs_separate_process():
+        return warm
+    # A compiled graph hides its operations.
+    is_hidden = settings.jit_compile is True and method not in ELSEWHERE
+    has_flops = keras.backend.backend() == "torch" and not is_hidden
+    return dataclasses.replace(
+        warm,
+        flops=costs.counted_flops(warm.step) if has_flops else None,
+        memory_bytes=costs.memory_rise(warm.step),
+        counts=_counts_of_gpu(warm.step),
+        engine=_engine(model, method),
+    )
 
 
-def _counted_flops(step, variant, timesteps):
-    if variant.settings.jit_compile is True and variant.method not in ELSEWHERE:
-        # A compiled graph hides its operations. The same graph is replayed without
-        # compilation.
-        settings = dataclasses.replace(variant.settings, jit_compile="auto")
-        model = cases.trainer(settings, variant.method, timesteps)
-        batch = cases.batch(settings, timesteps, variant.method)
-        step = warm_up(
-            functools.partial(model.train_on_batch, *batch),
-            compiling_calls(settings, variant.method),
-        ).step
-    return costs.counted_flops(step)
+def _counts_of_gpu(step):
+    if keras.backend.backend() != "torch" or not device.gpu():
+        return {}
+    # Imported here because it imports PyTorch.
+    from recipes.benchmark import trace
+
+    return trace.profile(step)
+
+
+def _engine(model, method):
+    """How a step runs on a GPU with PyTorch: in SpikingJelly, which of its neurons it
+    uses there."""
+    if keras.backend.backend() != "torch" or not device.gpu():
+        return None
+    if method not in ELSEWHERE:
+        return getattr(model, "engine", None)
+    if ELSEWHERE[method].package != "spikingjelly":
+        return None
+    import torch
+    from spikingjelly.activation_based import functional
+
+    neurons = functional.neuron_implementation("lif", torch.device("cuda"))
+    return neurons["implementation"]
 
 
 def time_loops(unrolled):
@@ -267,10 +285,10 @@ def warm_up(step, compiling):
 
     calls = max(compiling) + WARM_UP_STEPS
     seconds = timing.interleaved({"step": waiting}, calls)["step"]
-    return Warm(waiting, [seconds[call - 1] for call in compiling], launch=step)
+    return Warm(waiting, [seconds[call - 1] for call in compiling])
 
 
-def rows(warm, seconds, timesteps, batch):
+def rows(warm, seconds, timesteps):
     """The results for one T.
 
     Args:
@@ -278,7 +296,6 @@ def rows(warm, seconds, timesteps, batch):
             `ORDINARY` and `FORWARD`.
         seconds: Dictionary from the same names to lists of seconds, one for each round.
         timesteps: Integer T.
-        batch: Integer, the number of samples in a step.
 
     Returns:
         List of dictionaries: a row for each method, then the floor and its two parts.
@@ -288,7 +305,7 @@ def rows(warm, seconds, timesteps, batch):
     if ORDINARY not in warm:
         first = seconds[methods[0]]
         return [
-            _row(name, warm[name], seconds[name], timesteps, batch)
+            _row(name, warm[name], seconds[name], timesteps)
             | {"ratio_to_first": timing.spread(timing.ratios(seconds[name], first))}
             for name in methods
         ]
@@ -297,30 +314,38 @@ def rows(warm, seconds, timesteps, batch):
     flops = None
     if ordinary.flops is not None:
         flops = ordinary.flops + (timesteps - 1) * forward.flops
-    warm = {**warm, FLOOR: Warm(None, None, flops)}
+    counts = {
+        key: count + (timesteps - 1) * forward.counts[key]
+        for key, count in ordinary.counts.items()
+    }
+    warm = {**warm, FLOOR: Warm(None, None, flops, counts=counts)}
     seconds = {**seconds, FLOOR: floor}
     result = []
     for name in (*methods, FLOOR, ORDINARY, FORWARD):
-        row = _row(name, warm[name], seconds[name], timesteps, batch)
+        row = _row(name, warm[name], seconds[name], timesteps)
         row["ratio_to_floor"] = timing.spread(timing.ratios(seconds[name], floor))
         row["flops_to_floor"] = _ratio(row["flops"], flops)
         row["memory_to_ordinary"] = _ratio(row["memory_bytes"], ordinary.memory_bytes)
+        row["busy_to_floor"] = _ratio(
+            row["counts"].get("busy_seconds"), counts.get("busy_seconds")
+        )
         result.append(row)
     return result
 
 
-def _row(name, warm, seconds, timesteps, batch):
+def _row(name, warm, seconds, timesteps):
     spread = timing.spread(seconds)
     return {
         "method": name,
         "timesteps": timesteps,
         "seconds": spread,
         "seconds_of_rounds": seconds,
-        "images_per_second": batch / spread["median"],
         "compile_seconds": compile_seconds(warm.compiling_seconds, spread["median"]),
         "first_seconds": warm.compiling_seconds and warm.compiling_seconds[0],
         "flops": warm.flops,
         "memory_bytes": warm.memory_bytes,
+        "counts": warm.counts,
+        "engine": warm.engine,
     }
 
 

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import math
 
-import keras
 import torch
 from torch import nn
 
@@ -59,18 +58,9 @@ def trainer(settings, method, timesteps):
 def _ours(settings, method, timesteps):
     """The network in this library, in eager mode: the operations of a compiled graph
     cannot be counted."""
-    data_format = keras.config.image_data_format()
-    # What is translated is `channels_last`.
-    keras.config.set_image_data_format("channels_last")
-    ours = cases.trainer(
-        dataclasses.replace(
-            settings, methods=(), jit_compile=False, data_format="channels_last"
-        ),
-        ORDINARY if method == PYTORCH else "bptt-multi",
-        timesteps,
-    )
-    keras.config.set_image_data_format(data_format)
-    return ours
+    eager = dataclasses.replace(settings, methods=(), jit_compile=False)
+    ours = ORDINARY if method == PYTORCH else "bptt-multi"
+    return cases.trainer(eager, ours, timesteps)
 
 
 def check_equal_work(ours, network, batch, precision):

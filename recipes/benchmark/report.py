@@ -1,11 +1,13 @@
-"""The record of a benchmark as Markdown."""
+"""The record of a benchmark as Markdown tables."""
 
 from recipes import markdown as markdown_tables
-from recipes import plots
-from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS
+from recipes.benchmark.settings import PEERS
 from recipes.benchmark.timing import with_quartiles
 
 MISSING = "not counted"
+
+COUNTS = ("kernels", "copies", "launches", "waits", "fetches")
+"""Of `trace.counts`, besides the time."""
 
 EXPLANATION = (
     "docs/performance.md, Measuring, explains floor, ordinary, forward and "
@@ -32,16 +34,12 @@ def markdown(record):
     versions = ", ".join(
         f"{name} {version}" for name, version in record["versions"].items()
     )
-    parts = [
-        f"{record['subject']}, {settings['data_format']}, "
-        f"jit_compile={jit_compile}{threads}; {versions}"
-    ]
+    parts = [f"{record['subject']}, jit_compile={jit_compile}{threads}; {versions}"]
     for title, cell in _tables(record).items():
         # What the backend does not measure is nothing in all rows.
         if any(cell(row) is not None for row in rows):
             parts += [title, table(rows, cell)]
     methods = settings["methods"]
-    parts += _unrolled(rows)
     parts.append(EXPLANATION)
     if "snntorch" in methods:
         parts.append(SNNTORCH)
@@ -49,7 +47,7 @@ def markdown(record):
         parts.append(EAGER)
     if any(method in PEERS and PEERS[method].memopt for method in methods):
         parts.append(MEMOPT)
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *record["errors"]])
 
 
 def _tables(record):
@@ -60,11 +58,13 @@ def _tables(record):
     def ratio(key):
         return lambda row: with_quartiles(row[key], 1, 2) if key in row else None
 
-    return {
+    def count(key):
+        return lambda row: f"{row['counts'][key]:.1f}" if row["counts"] else None
+
+    tables = {
         f"Time of a step, ms: median of {rounds} interleaved rounds (quartiles)": (
             lambda row: with_quartiles(row["seconds"], 1000, 1)
         ),
-        "Images per second": lambda row: f"{row['images_per_second']:.1f}",
         "Time, ratio to the floor: median (quartiles)": ratio("ratio_to_floor"),
         f"Time, ratio to {first}: median (quartiles)": ratio("ratio_to_first"),
         f"GFLOP of a step (ratio to the floor): {record['flops_measure']}": (
@@ -79,38 +79,16 @@ def _tables(record):
         "Compile time, s (the first step, s)": (
             lambda row: _with_ratio(row["compile_seconds"], 1, 1, row["first_seconds"])
         ),
+        "Engine": lambda row: row["engine"],
+        "Time in which the GPU is busy, ms (ratio to the floor)": (
+            lambda row: _with_ratio(
+                row["counts"].get("busy_seconds"), 1e-3, 2, row.get("busy_to_floor")
+            )
+        ),
     }
-
-
-def _unrolled(rows):
-    """Of each method with both forms of time loops, up to which T it is faster
-    unrolled: a list of sentences."""
-    suffix = ", unrolled"
-    methods = [
-        row["method"].removesuffix(suffix)
-        for row in rows
-        if row["method"].endswith(suffix)
-    ]
-    return [
-        f"{method}: unrolled time loops are faster up to T = "
-        f"{last_unrolled(rows, method)}."
-        for method in dict.fromkeys(methods)
-    ]
-
-
-def last_unrolled(rows, method):
-    """The largest T up to which the unrolled form of a method was faster at every
-    measured T; 1 if it never was."""
-    medians = {
-        (row["timesteps"], row["method"]): row["seconds"]["median"] for row in rows
-    }
-    last = 1
-    for timesteps in sorted({row["timesteps"] for row in rows}):
-        unrolled = medians[timesteps, f"{method}, unrolled"]
-        if unrolled > medians[timesteps, f"{method}, loop"]:
-            return last
-        last = timesteps
-    return last
+    for key in COUNTS:
+        tables[f"{key.capitalize()} in a step"] = count(key)
+    return tables
 
 
 def memory_table(settings, measured):
@@ -120,15 +98,12 @@ def memory_table(settings, measured):
         settings: `Settings`.
         measured: Dictionary from methods to lists of bytes, one for each T.
     """
-    first, *_, last = settings.timesteps
     columns = [f"T = {timesteps}" for timesteps in settings.timesteps]
-    rows = []
-    for method, sizes in measured.items():
-        cells = [f"{size / 2**20:.0f}" for size in sizes]
-        rows.append((method, *cells, f"{sizes[-1] / sizes[0]:.2f}"))
-    return markdown_tables.table(
-        ("method, MiB", *columns, f"T = {last} / T = {first}"), rows
-    )
+    rows = [
+        (method, *(f"{size / 2**20:.0f}" for size in sizes))
+        for method, sizes in measured.items()
+    ]
+    return markdown_tables.table(("method, MiB", *columns), rows)
 
 
 def table(rows, cell):
@@ -155,50 +130,3 @@ def _with_ratio(value, unit, digits, ratio):
     if value is None:
         return None
     return f"{value / unit:.{digits}f}" + ("" if ratio is None else f" ({ratio:.2f})")
-
-
-def plot(record, path):
-    """Draws time and its ratio to the floor against T, and memory if it was measured.
-
-    Args:
-        record: Dictionary, see `measure.benchmark`.
-        path: Path of the image file; its suffix determines the format.
-
-    Raises:
-        ImportError: If Matplotlib is not installed.
-    """
-    rows = [row for row in record["rows"] if row["method"] not in (ORDINARY, FORWARD)]
-    panels = [("time of a step, ms", rows, lambda row: _scaled(row["seconds"], 1000))]
-    for base in ("floor", "first"):
-        key = f"ratio_to_{base}"
-        if key in rows[0]:
-            panels.append(
-                (
-                    f"time, ratio to the {base}",
-                    rows,
-                    lambda row, key=key: _scaled(row[key], 1),
-                )
-            )
-    with_memory = [row for row in record["rows"] if row["memory_bytes"] is not None]
-    if with_memory:
-        panels.append(
-            (
-                "peak memory of a step, MiB",
-                with_memory,
-                lambda row: (row["memory_bytes"] / 2**20,) * 3,
-            )
-        )
-    figure = plots.new_figure(5 * len(panels), 4.5)
-    for axes, (title, rows, values) in zip(
-        figure.subplots(1, len(panels)), panels, strict=True
-    ):
-        plots.against_timesteps(axes, title, rows, values, (FLOOR, ORDINARY))
-        axes.set_ylim(bottom=0)
-    figure.suptitle(record["subject"], fontsize="medium")
-    plots.save(figure, path, dpi=150)
-
-
-def _scaled(spread, scale):
-    return tuple(
-        spread[key] * scale for key in ("median", "lower_quartile", "upper_quartile")
-    )

@@ -1,4 +1,4 @@
-"""The settings of a benchmark, and the options of its command line.
+"""The settings of a benchmark, and the methods that it knows.
 
 What takes seconds to import is imported where it is needed: `--help` is quick.
 """
@@ -65,18 +65,7 @@ SEQUENCES = ("LIF", "MaskedLIF", "Recurrent", "Delay", "SlidingPSN")
 """Networks of dense layers for sequences, by what follows a layer. They have no
 floor."""
 
-COUNTS = {
-    "batch": "number of samples in a step",
-    "size": "height and width of the images",
-    "rounds": "number of times each method is timed",
-}
-CHOICES = {
-    "precision": ("float32", "mixed_bfloat16", "mixed_float16", "float64"),
-    "jit_compile": (True, False, "auto"),
-    "data_format": ("channels_last", "channels_first"),
-}
-JIT_COMPILE = {"auto": "auto", "true": True, "false": False}
-"""The values of `Settings.jit_compile` on command lines."""
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 
 
 def networks():
@@ -87,75 +76,39 @@ def networks():
     return (*builders, "MLP", *SEQUENCES)
 
 
-def _option(default, what, **further):
-    """A field with the help of its option, and further arguments of `add_argument`."""
-    return dataclasses.field(default=default, metadata={"help": what, **further})
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The network, the batch and the measurement: the options of the command line,
-    whose help explains them.
+    """The network, the batch and the measurement: options of the command line, whose
+    help explains them.
 
     Raises:
-        TypeError: If a number has the wrong type.
-        ValueError: If a number is out of range, a name is unknown, or a method or the
-            backend does not support the settings.
+        ValueError: If a name is unknown, or a method or the backend does not support
+            the settings.
         ImportError: If the package of a peer is not installed.
     """
 
-    network: str = _option(
-        "ResNet18",
-        "a network of keras_ratesnn.models, MLP, or, of sequences, "
-        f"{', '.join(SEQUENCES)}",
-        metavar="NAME",
-    )
-    width: float = _option(0.25, "multiplies all channels")
-    batch: int = _option(32, "samples in the step")
-    size: int = _option(32, "height and width of the images")
-    timesteps: tuple = _option((1, 2, 4, 8, 16), "values of T", type=int, metavar="T")
-    methods: tuple = _option(
-        ("rate-multi", "rate-single", "bptt-multi"),
-        "as in recipes.compare, recorded (an ordinary Keras model), or of "
-        f"{', '.join(ELSEWHERE)}",
-        type=str,
-        metavar="NAME",
-    )
-    rounds: int = _option(20, "number of times each case is timed")
-    precision: str = _option("float32", "a Keras dtype policy", metavar="POLICY")
-    jit_compile: bool | str = _option(
-        "auto",
-        "auto, true or false, as in SpikingModel.compile; with several, each method "
-        "is measured with each, and the floor with the first",
-        type=lambda text: JIT_COMPILE.get(text, text),
-        choices=tuple(JIT_COMPILE.values()),
-        metavar="VALUE",
-        nargs="+",
-    )
-    data_format: str = _option("channels_last", "channels_last or channels_first")
-    threads: int | None = _option(
-        None, "threads of the CPU, on PyTorch", type=int, metavar="N"
-    )
+    network: str = "ResNet18"
+    width: float = 0.25
+    batch: int = 32
+    size: int = 32
+    timesteps: tuple = (1, 2, 4, 8, 16)
+    methods: tuple = ("rate-multi", "rate-single", "bptt-multi")
+    rounds: int = 20
+    precision: str = "float32"
+    jit_compile: bool | str = "auto"
+    threads: int | None = None
 
     def __post_init__(self):
-        checks.real(
-            "width",
-            self.width,
-            above=0,
-            advice="It multiplies the number of channels of every layer.",
-        )
-        for name, what in COUNTS.items():
-            checks.positive_integer(
-                name, getattr(self, name), advice=f"It is the {what}."
-            )
-        for name, choices in {"network": networks(), **CHOICES}.items():
-            checks.one_of(name, getattr(self, name), choices)
-        for timesteps in self.timesteps:
-            checks.positive_integer(
-                "timesteps", timesteps, advice="It is a number of time steps."
-            )
+        checks.one_of("network", self.network, networks())
+        checks.one_of("precision", self.precision, PRECISIONS)
         if self.threads is not None:
-            self._check_threads()
+            from recipes import device
+
+            device.check_backend(
+                "torch",
+                "`threads` can only be set on PyTorch; elsewhere limit the cores with "
+                "`taskset`.",
+            )
         for method in self.methods:
             if method in ELSEWHERE:
                 _check_peer(method, self)
@@ -163,20 +116,6 @@ class Settings:
                 _check_recorded(self)
             else:
                 _check_method(method, self)
-        if self.data_format == "channels_first":
-            _check_channels_first(self.jit_compile)
-
-    def _check_threads(self):
-        from recipes import device
-
-        checks.positive_integer(
-            "threads", self.threads, advice="It is the number of threads of the CPU."
-        )
-        device.check_backend(
-            "torch",
-            "`threads` can only be set on PyTorch; elsewhere limit the cores with "
-            "`taskset`.",
-        )
 
     @property
     def subject(self):
@@ -194,17 +133,6 @@ class Settings:
             ELSEWHERE[method].package for method in self.methods if method in ELSEWHERE
         ]
         return tuple(dict.fromkeys(packages))
-
-
-def add_options(parser):
-    """Adds an option for each field of `Settings`."""
-    for field in dataclasses.fields(Settings):
-        options = {"type": field.type, **field.metadata}
-        if isinstance(field.default, tuple):
-            options["nargs"] = "+"
-        default = [field.default] if field.name == "jit_compile" else field.default
-        name = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(name, default=default, **options)
 
 
 def _check_method(method, settings):
@@ -249,60 +177,31 @@ def _check_recorded(settings):
         )
 
 
-def _check_channels_first(jit_compile):
-    import keras
-
-    from recipes import device
-
-    is_tensorflow = keras.backend.backend() == "tensorflow"
-    if is_tensorflow and jit_compile is not True and not device.gpu():
-        raise ValueError(
-            "`data_format` must be 'channels_last' on TensorFlow without a GPU, whose "
-            "convolutions have no other there except in XLA. Received: "
-            f"data_format='channels_first' with jit_compile={jit_compile!r}. Leave it "
-            "out, or set jit_compile to true."
-        )
-
-
 def _check_peer(name, settings):
-    import keras
-
     from recipes import device, packages
 
-    peer, backend = ELSEWHERE[name], keras.backend.backend()
-    named = f"methods={list(settings.methods)!r}"
-
-    def check(fits, where, received, remedy):
-        if not fits:
-            raise ValueError(
-                f"`methods` may name {name!r} {where} only. Received: {received}. "
-                f"{remedy}, or leave it out."
-            )
-
-    check(
-        backend == "torch",
-        "on PyTorch",
-        f"{named} with KERAS_BACKEND={backend!r}",
-        "Set KERAS_BACKEND=torch",
-    )
-    check(
+    peer = ELSEWHERE[name]
+    device.check_backend("torch", f"`methods` may name {name!r} on PyTorch only.")
+    fits = (
         settings.network in peer.networks
         and settings.size < PEERS_SIZE_BELOW
-        and settings.precision in PEERS_PRECISIONS,
-        f"for network={' or '.join(map(repr, peer.networks))} with images smaller "
-        f"than {PEERS_SIZE_BELOW} x {PEERS_SIZE_BELOW} in "
-        f"{' or '.join(PEERS_PRECISIONS)}",
-        f"network={settings.network!r}, size={settings.size}, "
-        f"precision={settings.precision!r}",
-        "Change that",
+        and settings.precision in PEERS_PRECISIONS
     )
-    check(
-        peer.memopt < 2 or device.gpu(),
-        "on a GPU",
-        f"{named} without a GPU",
-        "Name 'spikingjelly-memopt', the first level: SpikingJelly measures what the "
-        "others save",
-    )
+    if not fits:
+        raise ValueError(
+            f"`methods` may name {name!r} for network="
+            f"{' or '.join(map(repr, peer.networks))} with images smaller than "
+            f"{PEERS_SIZE_BELOW} x {PEERS_SIZE_BELOW} in "
+            f"{' or '.join(PEERS_PRECISIONS)} only. Received: "
+            f"network={settings.network!r}, size={settings.size}, "
+            f"precision={settings.precision!r}. Change that, or leave it out."
+        )
+    if peer.memopt > 1 and not device.gpu():
+        raise ValueError(
+            f"`methods` may name {name!r} on a GPU only, and there is none. Name "
+            "'spikingjelly-memopt', the first level: SpikingJelly measures what the "
+            "others save."
+        )
     packages.imported(peer.package, f"The method {name!r}", "bench")
 
 

@@ -2,77 +2,88 @@
 
 They are compared with their lower bounds, see docs/performance.md."""
 
-import argparse
-import dataclasses
+import functools
 import pathlib
 import sys
 
 from recipes import command_line
-from recipes.benchmark.settings import Settings, add_options, variants
+from recipes.benchmark.settings import ELSEWHERE, SEQUENCES, Settings, variants
 
 FOLDER = pathlib.Path("runs", "benchmark")
-LISTS = ("timesteps", "methods")
+
+JIT_COMPILE = {"auto": "auto", "true": True, "false": False}
+"""The values of `Settings.jit_compile` on command lines."""
 
 
 def add_arguments(parser):
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
-    add_options(parser)
+    add = functools.partial(parser.add_argument, metavar="NAME")
+    add_count = functools.partial(command_line.add_count, parser)
+    network = (
+        "a network of keras_ratesnn.models, MLP, or, of sequences, "
+        f"{', '.join(SEQUENCES)} (default: %(default)s)"
+    )
+    add("--network", default=Settings.network, help=network)
+    width = "multiplies all channels (default: %(default)s)"
+    add("--width", type=float, metavar="X", default=Settings.width, help=width)
+    add_count("--batch", "number of samples in a step", Settings.batch)
+    add_count("--size", "height and width of the images", Settings.size)
+    add_count("--timesteps", "values of T", Settings.timesteps, nargs="+", metavar="T")
+    methods = (
+        "as in recipes.compare, recorded (an ordinary Keras model), or of "
+        f"{', '.join(ELSEWHERE)} (default: {' '.join(Settings.methods)})"
+    )
+    add("--methods", nargs="+", default=Settings.methods, help=methods)
+    add_count("--rounds", "number of times each case is timed", Settings.rounds)
+    precision = "a Keras dtype policy (default: %(default)s)"
+    add("--precision", default=Settings.precision, help=precision)
+    jit_compile = (
+        "as in SpikingModel.compile (default: auto); with several, each method is "
+        "measured with each, and the floor with the first"
+    )
+    parser.add_argument(
+        "--jit-compile",
+        choices=JIT_COMPILE,
+        nargs="+",
+        default=["auto"],
+        help=jit_compile,
+    )
+    add_count("--threads", "number of threads of the CPU, on PyTorch")
     loops = (
         "measures each method in multi-step mode with unrolled time loops, and with "
         "compiled ones, under XLA"
     )
     parser.add_argument("--loops", action="store_true", help=loops)
-    memory = (
-        "on TensorFlow without a GPU: also measures memory, in a separate process "
-        "for each case"
-    )
-    parser.add_argument("--memory", action="store_true", help=memory)
     only = "measures only memory, in a separate process for each case"
     parser.add_argument("--memory-only", action="store_true", help=only)
-    devices = (
-        "compares numbers of devices, virtual ones without accelerators; --batch "
-        "is that of each, then that of all"
-    )
-    parser.add_argument("--devices", nargs="+", metavar="N", help=devices)
-    output = "for benchmark.json and benchmark.png (runs/benchmark/BACKEND)"
+    output = "for benchmark.json (default: runs/benchmark/BACKEND)"
     command_line.add_path(parser, "--output", output)
 
 
 def run(arguments):
-    """Runs the benchmark of a command line; returns the exit status."""
+    """Runs the benchmark of a command line."""
     import keras
 
     given = vars(arguments)
-    names = ("loops", "memory", "memory_only", "devices", "output")
-    loops, memory, memory_only, devices, folder = map(given.pop, names)
-    jit_compile = tuple(dict.fromkeys(given.pop("jit_compile")))
+    loops, memory_only, folder = map(given.pop, ("loops", "memory_only", "output"))
     # What is named twice counts once.
-    lists = {name: tuple(dict.fromkeys(given[name])) for name in LISTS}
-    folder = folder or FOLDER / keras.backend.backend()
+    for name in ("timesteps", "methods", "jit_compile"):
+        given[name] = tuple(dict.fromkeys(given[name]))
+    jit_compile = [JIT_COMPILE[value] for value in given.pop("jit_compile")]
+    backend = keras.backend.backend()
+    folder = folder or FOLDER / backend
     with command_line.mistakes(RuntimeError):
-        settings = Settings(**{**given, **lists}, jit_compile=jit_compile[0])
-        if memory:
-            # It is measured without compilation.
-            dataclasses.replace(settings, jit_compile=False)
-        measured = variants(settings, jit_compile, loops)
-        if loops:
-            _check_loops(keras.backend.backend())
+        settings = Settings(**given, jit_compile=jit_compile[0])
+        if loops and backend == "torch":
+            raise ValueError(
+                "`--loops` is for XLA, which is on JAX and TensorFlow. Received: "
+                "KERAS_BACKEND='torch'. Leave it out."
+            )
         if memory_only:
-            return _print_memory(settings)
+            _print_memory(settings)
+            return
         folder.mkdir(parents=True, exist_ok=True)
-        if devices:
-            return _compare_devices(settings, devices, folder)
         _try(settings)
-    _measure(settings, measured, memory, folder)
-    return 0
-
-
-def _check_loops(backend):
-    if backend == "torch":
-        raise ValueError(
-            "`--loops` is for XLA, which is on JAX and TensorFlow. Received: "
-            "KERAS_BACKEND='torch'. Leave it out."
-        )
+    _measure(settings, variants(settings, jit_compile, loops), folder)
 
 
 def _print_memory(settings):
@@ -86,15 +97,6 @@ def _print_memory(settings):
             for timesteps in settings.timesteps
         ]
     print(report.memory_table(settings, measured))
-    return 0
-
-
-def _compare_devices(settings, devices, folder):
-    from recipes import engine
-    from recipes.benchmark import scaling
-
-    numbers = [engine.wanted(number) for number in devices]
-    return scaling.run(settings, numbers, folder)
 
 
 def _try(settings):
@@ -105,7 +107,7 @@ def _try(settings):
     cases.spiking_model(settings, "rate-multi", 1)
 
 
-def _measure(settings, measured, memory, folder):
+def _measure(settings, measured, folder):
     from recipes.atomic_files import write_json
     from recipes.benchmark import measure, report
 
@@ -115,14 +117,9 @@ def _measure(settings, measured, memory, folder):
         timesteps = record["rows"][-1]["timesteps"]
         print(f"T = {timesteps} measured", file=sys.stderr, flush=True)
 
-    record = measure.benchmark(settings, measured, memory, progress)
+    record = measure.benchmark(settings, measured, progress)
     print(report.markdown(record))
-    saved = f"\nsaved: {folder / 'benchmark.json'}"
-    try:
-        report.plot(record, folder / "benchmark.png")
-        print(f"{saved}, {folder / 'benchmark.png'}")
-    except ImportError as error:
-        print(f"{saved}; no plot. {error}")
+    print(f"\nsaved: {folder / 'benchmark.json'}")
 
 
 main = command_line.command(__name__, "benchmark", __doc__, add_arguments, run)

@@ -1,105 +1,57 @@
-"""Kernels and synchronisations of a training step, from PyTorch's profiler."""
+"""What a training step does on a GPU, from PyTorch's profiler."""
 
 import torch
-
-from recipes import device
 
 STEPS = 3
 """The number of steps that are profiled."""
 
-_RANGE = "recipes.benchmark step"
-
-WAITS = (
-    "cudaStreamSynchronize",
-    "cudaDeviceSynchronize",
-    "cudaEventSynchronize",
-    "cudaMemcpy",
-)
-"""Calls that wait for the GPU."""
+WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+"""Calls that wait for the GPU. The benchmark itself calls cudaDeviceSynchronize after
+each step."""
 
 FETCH = "aten::_local_scalar_dense"
 """The operation behind `.item()`, `float(tensor)` and `if tensor`."""
 
-_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
+LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
+
+COPIES = ("Memcpy", "Memset")
 
 
-def profile(launch):
-    """Profiles a step that has been warmed up.
-
-    Args:
-        launch: Function without arguments that starts a step. It need not wait for the
-            device.
-
-    Returns:
-        Dictionary, see `counts`.
-    """
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.gpu():
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as profiler:
+def profile(step):
+    """Profiles a step that has been warmed up; returns the result of `counts`."""
+    with torch.profiler.profile() as profiler:
         for _ in range(STEPS):
-            with torch.profiler.record_function(_RANGE):
-                launch()
-        device.synchronize()
-    return counts(profiler.events(), STEPS)
+            step()
+    return counts(profiler.key_averages(), STEPS)
 
 
-def counts(events, steps):
-    """What the events of a profile say of a step.
+def counts(averages, steps):
+    """What a profile says of a step.
 
     Args:
-        events: List of `torch.autograd.profiler_util.FunctionEvent`.
-        steps: Integer, the number of steps in it.
+        averages: List of `torch.autograd.profiler_util.FunctionEventAvg`.
+        steps: Integer, the number of steps in the profile.
 
     Returns:
-        Dictionary of numbers for each step: `kernels` and `copies` on the GPU,
-        `busy_seconds` in which at least one of them runs, `launches` by the host,
-        `waits` for the GPU, and `fetches` of a number from a tensor. Waits that the
-        benchmark itself adds after a step are not counted.
+        Dictionary of numbers for each step: `busy_seconds` of the GPU; `kernels` and
+        `copies` on it, `launches` by the host, `waits` for the GPU, and `fetches` of a
+        number from a tensor.
     """
-    # Named ranges are shown on the GPU as well.
-    on_device = [
-        event
-        for event in events
-        if _is_cuda(event) and event.name != _RANGE and not event.is_user_annotation
-    ]
-    copies = [
-        event for event in on_device if event.name.startswith(("Memcpy", "Memset"))
-    ]
-    ranges = [
-        _interval(event)
-        for event in events
-        if event.name == _RANGE and not _is_cuda(event)
-    ]
-    on_host = [event for event in events if not _is_cuda(event)]
-    names = [event.name for event in on_host if _is_inside(event, ranges)]
-    return {
-        "kernels": (len(on_device) - len(copies)) / steps,
-        "copies": len(copies) / steps,
-        "busy_seconds": _covered(map(_interval, on_device)) * 1e-6 / steps,
-        "launches": sum(name.startswith(_LAUNCHES) for name in names) / steps,
-        "waits": sum(map(names.count, WAITS)) / steps,
-        "fetches": names.count(FETCH) / steps,
-    }
-
-
-def _is_inside(event, ranges):
-    begins = event.time_range.start
-    return any(begin <= begins <= end for begin, end in ranges)
-
-
-def _is_cuda(event):
-    return event.device_type == torch.autograd.DeviceType.CUDA
-
-
-def _interval(event):
-    return event.time_range.start, event.time_range.end
-
-
-def _covered(intervals):
-    """The length of the union of intervals."""
-    total, last = 0.0, float("-inf")
-    for begin, end in sorted(intervals):
-        total += max(0.0, end - max(begin, last))
-        last = max(last, end)
-    return total
+    total = dict.fromkeys(
+        ("busy_seconds", "kernels", "copies", "launches", "waits", "fetches"), 0
+    )
+    for average in averages:
+        name, count = average.key, average.count
+        if average.is_user_annotation:
+            # Named ranges are shown on the GPU as well.
+            continue
+        if average.device_type == torch.autograd.DeviceType.CUDA:
+            total["busy_seconds"] += average.self_device_time_total * 1e-6
+            total["copies" if name.startswith(COPIES) else "kernels"] += count
+        elif name.startswith(LAUNCHES):
+            total["launches"] += count
+        elif name in WAITS:
+            total["waits"] += count
+        elif name == FETCH:
+            total["fetches"] += count
+    return {name: value / steps for name, value in total.items()}

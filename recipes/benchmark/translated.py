@@ -269,7 +269,8 @@ def module_of(source, library="spikingjelly", masked=False):
         is_taken_over = name in (*arguments, *SAME_FOR_ALL) or name.endswith(
             "_initializer"
         )
-        if not is_taken_over and (name not in defaults or value != defaults[name]):
+        is_default = name in defaults and value in (defaults[name], "linear")
+        if not is_taken_over and not is_default:
             raise _untranslated(
                 source, f"{library} gets no {kind.__name__} with {name}={value!r}."
             )
@@ -308,34 +309,28 @@ def _convolution(source, library, masked):
     *size, inputs, filters = source.kernel.shape
     padding, modules = 0, []
     if source.padding == "same":
-        left, right, above, below = _same_padding(source, size, source.dilation_rate)
+        left, right, above, below = _same_padding(source, size)
         padding = above, left
         if left != right or above != below:
             padding = 0
             modules.append(nn.ZeroPad2d((left, right, above, below)))
-    convolution = _parts(library).Conv2d(
-        inputs * source.groups,
-        filters,
-        tuple(size),
-        source.strides,
-        padding=padding,
-        dilation=source.dilation_rate,
-        groups=source.groups,
-        bias=source.use_bias,
+    kind = _parts(library).Conv2d
+    convolution = kind(
+        inputs, filters, size, source.strides, padding, bias=source.use_bias
     )
     kernel = np.transpose(source.kernel, (3, 2, 0, 1))
-    modules.append(_with_values(convolution, weight=kernel, **_bias(source)))
-    return _in_a_row([*modules, *_activation(source)])
+    convolution = _with_values(convolution, weight=kernel, **_bias(source))
+    return nn.Sequential(*modules, convolution) if modules else convolution
 
 
-def _same_padding(source, size, dilation):
+def _same_padding(source, size):
     """The zeros left, right, above and below with which Keras pads: of an odd number
     the larger part comes after."""
     sides = ()
-    for length, extent, stride, spread in zip(
-        source.input.shape[1:3], size, source.strides, dilation, strict=True
+    for length, extent, stride in zip(
+        source.input.shape[1:3], size, source.strides, strict=True
     ):
-        covered = (math.ceil(length / stride) - 1) * stride + (extent - 1) * spread + 1
+        covered = (math.ceil(length / stride) - 1) * stride + extent
         zeros = max(covered - length, 0)
         sides = (zeros // 2, zeros - zeros // 2, *sides)
     return sides
@@ -344,26 +339,11 @@ def _same_padding(source, size, dilation):
 def _dense(source, library, masked):
     linear = _parts(library).Linear(*source.kernel.shape, bias=source.use_bias)
     kernel = np.transpose(source.kernel)
-    linear = _with_values(linear, weight=kernel, **_bias(source))
-    return _in_a_row([linear, *_activation(source)])
+    return _with_values(linear, weight=kernel, **_bias(source))
 
 
 def _bias(source):
     return {"bias": source.bias} if source.use_bias else {}
-
-
-def _activation(source):
-    """The modules of a layer's activation, a list."""
-    name = keras.activations.serialize(source.activation)
-    if name not in ACTIVATIONS:
-        raise _untranslated(
-            source, f"Its activation must be one of {', '.join(ACTIVATIONS)}."
-        )
-    return [kind() for kind in ACTIVATIONS[name]]
-
-
-def _in_a_row(modules):
-    return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
 
 
 def _normalization(source, library, masked):
@@ -381,7 +361,7 @@ def _normalization(source, library, masked):
 
 
 def _average_pooling(source, library, masked):
-    left, _, above, _ = _same_padding(source, source.pool_size, (1, 1))
+    left, _, above, _ = _same_padding(source, source.pool_size)
     is_same = source.padding == "same"
     if is_same and (left or above):
         raise _untranslated(source, "What it pads must be after the image.")
@@ -490,24 +470,7 @@ SAME_FOR_ALL = ("name", "dtype", "data_format")
 """Arguments of a layer that are no part of what it computes, or are said for the whole
 network, besides initial values."""
 
-ACTIVATIONS = {
-    "linear": (),
-    "relu": (nn.ReLU,),
-    "sigmoid": (nn.Sigmoid,),
-    "tanh": (nn.Tanh,),
-}
-"""The modules of activations by their names in Keras."""
-
-CONVOLUTION = (
-    "filters",
-    "kernel_size",
-    "strides",
-    "padding",
-    "dilation_rate",
-    "groups",
-    "activation",
-    "use_bias",
-)
+CONVOLUTION = ("filters", "kernel_size", "strides", "padding", "use_bias")
 POOLING = ("pool_size", "strides", "padding")
 NEURONS = (
     "decay",
@@ -523,7 +486,7 @@ TRANSLATIONS = {
     keras.layers.Rescaling: (("scale", "offset"), _scale),
     keras.layers.ZeroPadding2D: (("padding",), _zero_padding),
     keras.layers.Conv2D: (CONVOLUTION, _convolution),
-    keras.layers.Dense: (("units", "activation", "use_bias"), _dense),
+    keras.layers.Dense: (("units", "use_bias"), _dense),
     keras.layers.BatchNormalization: (("momentum", "epsilon"), _normalization),
     keras.layers.AveragePooling2D: (POOLING, _average_pooling),
     keras.layers.GlobalAveragePooling2D: ((), _global_pooling),

@@ -1,18 +1,21 @@
 """Differences between methods, paired by seed: `python -m recipes.compare.parity
 fashion_mnist --epochs 40`.
 
-Reads the committed results of a recipe. Each method is compared with `--against` on the
-seeds that both have: the mean difference in test accuracy, and its 95 % interval
-(Student's t). `--plot` draws the curves.
+Reads the committed results of a recipe. Each method is compared with BPTT on the seeds
+that both have: the mean difference in test accuracy, and its 95 % interval (Student's
+t). `--plot` draws the curves.
 """
 
 import statistics
 
 import numpy as np
 
-from recipes import checks, command_line, markdown, packages, plots
+from recipes import command_line, markdown, packages, plots
 from recipes import methods as method_names
 from recipes.compare import results
+
+AGAINST = "bptt multi"
+"""The method that others are compared with."""
 
 METHOD = {
     "branches",
@@ -41,10 +44,6 @@ def add_arguments(parser):
     parser.add_argument(
         "--epochs", type=int, required=True, metavar="N", help="of the runs to compare"
     )
-    against = "gradient and step mode (default: %(default)s)"
-    parser.add_argument(
-        "--against", default="bptt multi", metavar="METHOD", help=against
-    )
     command_line.add_path(
         parser, "--plot", "draws the curves, and the accuracies of all seeds", "FILE"
     )
@@ -55,29 +54,21 @@ def compare(arguments):
         figure = arguments.plot and plots.new_figure(12, 4, arguments.plot)
         records = results.committed()
         methods = by_method(records, arguments.recipe, arguments.epochs)
-        if not methods:
+        if AGAINST not in methods:
+            known = {
+                f"{record['settings']['name']} --epochs {record['settings']['epochs']}"
+                for record in records
+                if record["settings"]["gradient"] == "bptt"
+            }
             raise ValueError(
-                f"There is no result to compare of {arguments.recipe!r} with --epochs "
-                f"{arguments.epochs}. There are results of: {_compared(records)}."
+                f"There is no result by BPTT of {arguments.recipe!r} with --epochs "
+                f"{arguments.epochs}. There are results of: "
+                f"{', '.join(sorted(known))}."
             )
-        checks.one_of("--against", arguments.against, methods)
-        print(table(methods, arguments.against))
+        print(table(methods))
         if figure:
             draw(figure, methods)
             plots.save(figure, arguments.plot, dpi=150)
-
-
-def _compared(records):
-    epochs: dict = {}
-    for record in records:
-        if "comparison" not in record:
-            epochs.setdefault(record["settings"]["name"], set()).add(
-                record["settings"]["epochs"]
-            )
-    return "; ".join(
-        f"{name} with {', '.join(map(str, sorted(numbers)))} epochs"
-        for name, numbers in epochs.items()
-    )
 
 
 def by_method(records, recipe, epochs):
@@ -107,14 +98,14 @@ def by_method(records, recipe, epochs):
     )
 
 
-def table(methods, against):
+def table(methods):
     """A Markdown table of accuracies and paired differences, in points of a percent."""
     rows = []
     for name, by_seed in methods.items():
         accuracies = [record["test_accuracy"] for record in by_seed.values()]
         cells = ["", ""]
-        if name != against:
-            mean, half = difference(by_seed, methods[against])
+        if name != AGAINST:
+            mean, half = difference(by_seed, methods[AGAINST])
             cells = [f"{mean:+.2f}", "one seed" if half is None else f"± {half:.2f}"]
         rows.append((name, len(by_seed), markdown.mean_of(accuracies), *cells))
     return markdown.table(
@@ -139,12 +130,11 @@ def difference(by_seed, base):
         100 * (by_seed[seed]["test_accuracy"] - base[seed]["test_accuracy"])
         for seed in seeds
     ]
-    mean = statistics.mean(points)
     if len(points) == 1:
-        return mean, None
+        return points[0], None
     stats = packages.imported("scipy.stats", "The interval of Student", "recipes")
-    error = statistics.stdev(points) / len(points) ** 0.5
-    return mean, stats.t.ppf(0.975, len(points) - 1) * error
+    low, high = stats.ttest_1samp(points, 0).confidence_interval()
+    return (low + high) / 2, (high - low) / 2
 
 
 def draw(figure, methods):

@@ -12,14 +12,10 @@ import torch
 
 from recipes import batches as recipe_batches
 from recipes import device, optimizers, run
-from recipes.atomic_files import one_line, write_json, writing
 from recipes.benchmark import peers
 from recipes.benchmark.settings import PEERS
 from recipes.benchmark.translated import Translated
 from recipes.run_folder import this_part
-
-STATE = "last.pt"
-"""The file in the folder of a run that has its state after the last completed epoch."""
 
 
 class RecipeOptimizer:
@@ -89,25 +85,23 @@ def tensors(batch):
     return images, labels.to(torch.int64)
 
 
-def train(recipe, dataset, method, folder, settings):
-    """Trains a recipe to the end of its run, or on from its last completed epoch;
-    writes its result.
+def train(recipe, dataset, method, path):
+    """Trains a recipe; returns its record, without its settings.
 
     Args:
         recipe: A `Recipe`.
         dataset: Its `Dataset`.
         method: A name of `PEERS`.
-        folder: A prepared `RunFolder`.
-        settings: Dictionary, the settings of the run.
+        path: Path of the folder of the run, for messages.
 
     Raises:
         Diverged: If a loss is not finite.
     """
     made = trainer(recipe, dataset, method)
-    path, steps = folder.path / STATE, run.steps_per_epoch(recipe, dataset)
-    rows = _restore(path, made) if path.exists() else []
-    batches = iter(recipe_batches.training_batches(dataset, recipe, len(rows)))
-    for epoch in range(len(rows), recipe.epochs):
+    steps = run.steps_per_epoch(recipe, dataset)
+    batches = iter(recipe_batches.training_batches(dataset, recipe))
+    curve: dict = {"loss": [], "test_accuracy": []}
+    for epoch in range(recipe.epochs):
         # Of dropout.
         seed = np.random.SeedSequence((recipe.seed, epoch)).generate_state(1)[0]
         torch.manual_seed(int(seed))
@@ -115,27 +109,14 @@ def train(recipe, dataset, method, folder, settings):
         for batch in itertools.islice(batches, steps):
             losses.append(made.train_on_batch(*tensors(batch)))
             if not math.isfinite(losses[-1]):
-                raise run.Diverged(
-                    "loss",
-                    losses[-1],
-                    epoch + 1,
-                    float(made.optimizer.optimizer.learning_rate),
-                )
-        rows.append(
-            {
-                "loss": float(np.mean(losses)),
-                "test_accuracy": accuracy(made.network, recipe, dataset),
-            }
-        )
-        _save(path, made, rows)
-        done = f"{folder.path}: epoch {epoch + 1} of {recipe.epochs}"
-        print(f"{done}, test accuracy {rows[-1]['test_accuracy']:.4f}", flush=True)
-    curve: dict = {name: [] for name in rows[0]}
-    for row in rows:
-        for name, value in row.items():
-            curve[name].append(value)
-    record = {
-        "settings": settings,
+                rate = float(made.optimizer.optimizer.learning_rate)
+                raise run.Diverged("loss", losses[-1], epoch + 1, rate)
+        score = accuracy(made.network, recipe, dataset)
+        curve["loss"].append(float(np.mean(losses)))
+        curve["test_accuracy"].append(score)
+        done = f"{path}: epoch {epoch + 1} of {recipe.epochs}"
+        print(f"{done}, test accuracy {score:.4f}", flush=True)
+    return {
         **this_part(),
         "versions": device.versions((PEERS[method].package,)),
         "score": "accuracy",
@@ -143,7 +124,6 @@ def train(recipe, dataset, method, folder, settings):
         "test_accuracy": curve["test_accuracy"][-1],
         "curve": curve,
     }
-    write_json(folder.result, record)
 
 
 def accuracy(network, recipe, dataset):
@@ -157,33 +137,3 @@ def accuracy(network, recipe, dataset):
         )
     network.train()
     return correct / dataset.test_size
-
-
-def _save(path, made, rows):
-    state = [
-        torch.as_tensor(keras.ops.convert_to_numpy(variable))
-        for variable in made.optimizer.optimizer.variables
-    ]
-    with writing(path) as part:
-        torch.save(
-            {"network": made.network.state_dict(), "optimizer": state, "rows": rows},
-            part,
-        )
-
-
-def _restore(path, made):
-    """Loads the state of a run; returns its rows, one for each completed epoch."""
-    try:
-        saved = torch.load(path, weights_only=True)
-        made.network.load_state_dict(saved["network"])
-        for variable, value in zip(
-            made.optimizer.optimizer.variables, saved["optimizer"], strict=True
-        ):
-            variable.assign(value)
-        return saved["rows"]
-    # The error for a damaged file depends on where it is damaged.
-    except Exception as error:
-        raise ValueError(
-            f"{path} is damaged ({one_line(error)}). Remove its folder to train that "
-            "run again."
-        ) from error

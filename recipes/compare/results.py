@@ -14,7 +14,7 @@ import re
 import statistics
 
 from recipes import command_line, markdown, methods
-from recipes.atomic_files import one_line, writing
+from recipes.atomic_files import writing
 from recipes.run_folder import RunFolder, complete, test_score
 from recipes.settings import DEFAULTS
 
@@ -29,21 +29,16 @@ it."""
 PAGES = (RECIPES.parent / "docs" / "results.md", RECIPES.parent / "docs" / "tasks.md")
 
 PLACE = re.compile(
-    r"(?P<begin><!-- results of (?:(?P<tasks>tasks)|(?P<name>\w+)(?P<against> and its "
-    r"ordinary network)?"
+    r"(?P<begin><!-- results of (?:(?P<tasks>tasks)|(?P<name>\w+)"
     r"(?P<wanted>(?:, \w+=[\w.|]+)*)): made by python -m recipes.compare.results "
     r"-->\n\n)"
     r"(?:(?!<!-- results).)*?(?P<end><!-- end of results -->)",
     re.DOTALL,
 )
-"""Places of tables in a page, each the beginning of a comment:
-
-results of digits, epochs=10, step_mode=single a short table for those of a recipe with
-                                                    these settings; `|` separates
-                                                    alternatives
-results of digits and its ordinary network a spiking network with several numbers of
-time steps beside an ordinary one results of tasks the same for recipes that do not
-classify
+"""Places of tables in a page, each the beginning of a comment: "results of digits,
+epochs=10, step_mode=single|multi" a short table of a recipe with these settings, where
+`|` separates alternatives; "results of tasks" one of spiking networks with several
+numbers of time steps beside ordinary ones, of recipes that do not classify.
 """
 
 COLUMNS = (
@@ -75,9 +70,6 @@ del ADDED["restart_at"]  # It was that of the recipe.
 
 REMOVED = ("freeze_normalization",)
 """Settings that only results of earlier versions have."""
-
-REQUIRED = ("name", "epochs", "timesteps", "augment", "gradient", "step_mode", "seed")
-"""Settings that every result has."""
 
 IN_WORDS = {
     "levels": "{} levels",
@@ -128,33 +120,16 @@ def write(arguments):
 
 
 def committed():
-    """The records of all committed results.
-
-    Raises:
-        ValueError: If a file is damaged or has the wrong content; the message names it.
-    """
-    files = [_records(path) for path in sorted(FOLDER.glob("*.jsonl"))]
-    return list(itertools.chain.from_iterable(files))
+    """The records of all committed results."""
+    records = []
+    for path in sorted(FOLDER.glob("*.jsonl")):
+        records += _records(path)
+    return records
 
 
 def _records(path):
     """The records of a file of `FOLDER`."""
-    records = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            record = json.loads(line)
-            missing = [name for name in REQUIRED if name not in record["settings"]]
-            if missing:
-                raise ValueError(f"its settings lack {', '.join(missing)}")
-            test_score(record)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, line {number}, is not the result of a run "
-                f"({one_line(error)}). Take the committed file from Git again, or add "
-                "the result of its run again."
-            ) from error
-        records.append(record)
-    return records
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def add(folder):
@@ -168,21 +143,13 @@ def add(folder):
     """
     record = folder.read_test_result()
     settings = record["settings"]
-    if settings.get("ordinary") == "only":
+    is_scored = "comparison" in record or "test_accuracy" in record
+    if settings.get("ordinary") == "only" or not is_scored or "curve" not in record:
         raise ValueError(
-            f"The run in {folder.path} is of an ordinary network, and the tables are "
-            "of spiking ones."
-        )
-    if "comparison" not in record and "test_accuracy" not in record:
-        raise ValueError(
-            f"The result of {settings['name']} in {folder.path} has no comparison with "
-            "the ordinary network. Train it with --set ordinary=beside or "
-            "ordinary=first."
-        )
-    if "curve" not in record:
-        raise ValueError(
-            f"The result in {folder.path} has no curve, as those of python -m "
-            "recipes.train have, for the tables."
+            f"The result of {settings['name']} in {folder.path} has no place in the "
+            "tables. They are of spiking networks, with the curve that python -m "
+            "recipes.train writes; those that do not classify are beside ordinary "
+            "ones, so train them with --set ordinary=beside or ordinary=first."
         )
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{settings['name']}.jsonl"
@@ -219,18 +186,12 @@ def with_tables(page, records):
 def _table_at(place, records):
     """The table for a match of `PLACE`."""
     classifiers = _classifiers(records)
-    compared = [record for record in records if "comparison" in record]
     if place["tasks"]:
-        return task_table([record for record in compared if record not in classifiers])
+        rest = [record for record in records if record not in classifiers]
+        return task_table([record for record in rest if "comparison" in record])
     wanted = dict(pair.split("=") for pair in place["wanted"].split(", ")[1:])
     wanted["name"] = place["name"]
-    chosen = [
-        record
-        for record in (compared if place["against"] else classifiers)
-        if _has(settings_of(record), wanted)
-    ]
-    if place["against"]:
-        return task_table(chosen)
+    chosen = [record for record in classifiers if _has(settings_of(record), wanted)]
     return table(chosen, _short_columns(chosen))
 
 
@@ -353,19 +314,11 @@ def _row(records):
 
 def task_table(records):
     """A Markdown table of spiking networks with several numbers of time steps beside
-    ordinary ones: a row for each score.
-
-    The backend and the seed have columns where they differ.
-    """
+    ordinary ones: a row for each score."""
     numbers = {
         int(number) for record in records for number in record["comparison"]["spiking"]
     }
     timesteps = sorted(numbers)
-    differing = {}
-    if len({record["backend"] for record in records}) > 1:
-        differing["backend"] = lambda record: record["backend"]
-    if len({record["settings"]["seed"] for record in records}) > 1:
-        differing["seed"] = lambda record: record["settings"]["seed"]
     rows = []
     for record in records:
         settings, compared = record["settings"], record["comparison"]
@@ -375,7 +328,6 @@ def task_table(records):
             method_name(settings, " ") + start,
             settings["epochs"],
             f"{record['train_images']:,}",
-            *(value(record) for value in differing.values()),
         ]
         scores = [compared["ordinary"]]
         scores += [compared["spiking"].get(str(number), {}) for number in timesteps]
@@ -383,8 +335,8 @@ def task_table(records):
             if not name.endswith("loss"):
                 cells = [f"{own[name]:.4f}" if name in own else "" for own in scores]
                 rows.append([*run, name.replace("_", " "), *cells])
-    columns = ["recipe", "gradient", "epochs", "training images", *differing]
-    columns += ["test score", "ordinary", *(f"T = {number}" for number in timesteps)]
+    columns = ["recipe", "gradient", "epochs", "training images", "test score"]
+    columns += ["ordinary", *(f"T = {number}" for number in timesteps)]
     return markdown.table(columns, rows)
 
 

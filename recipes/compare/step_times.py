@@ -37,24 +37,19 @@ def read(path, recipes):
     """
     if not path.exists():
         return {}
-    again = "Remove it, and measure again with --time."
-    record = read_json(path, FIELDS, again)
-    if not all("parameters" in row for row in record["rows"].values()):
-        raise ValueError(f"{path} does not say how many parameters there are. {again}")
+    record = read_json(path, FIELDS, "Remove it, and measure again with --time.")
     for method, recipe in recipes.items():
-        before, now = record["settings"].get(method, {}), _settings(recipe)
+        before = record["settings"].get(method, {})
         changed = [
-            f"{key}={before.get(key)!r}, now {now[key]!r}"
-            for key in now
-            if before.get(key) != now[key]
+            f"{key}={before.get(key)!r}, now {value!r}"
+            for key, value in _settings(recipe).items()
+            if before.get(key) != value
         ]
         if changed:
-            what = f"no times of {method}"
-            if before:
-                what = f"times of other settings of {method}: {', '.join(changed)}"
             raise ValueError(
-                f"{path} has {what}. Pass another folder with --output, or remove it "
-                "and measure again with --time."
+                f"{path} has times of other settings of {method}, or none: "
+                f"{', '.join(changed)}. Pass another folder with --output, or remove "
+                "it and measure again with --time."
             )
     return record["rows"]
 
@@ -96,8 +91,7 @@ def measure_all(recipes, dataset, rounds):
     `seconds`: of a step, as `timing.spread`. `epoch_seconds` and `epoch_flops`: of the
     steps of an epoch, whose last batch may be smaller. `start_seconds`: what the first
     steps of a training take longer than later ones, in which graphs are recorded and
-    kernels compiled, with empty caches. `memory_bytes`: of a step. `parameters`: of the
-    network.
+    kernels compiled, with empty caches. `memory_bytes`: of a step.
     """
     steps, rows, (recipe, *_) = {}, {}, recipes.values()
     whole, rest = divmod(dataset.train_size, recipe.batch_size)
@@ -135,11 +129,9 @@ def _warmed_up(recipe, dataset, method, batch, counts):
         first |= timing.interleaved(step, min(calls, count * recipe.epochs), _clock)
         steps |= step
     step = steps[max(counts)]
-    weights = made.network.parameters() if method in PEERS else made.trainable_variables
     measured = {
         "first": first,
         "flops": costs.counted_flops(step),
-        "parameters": peers.number_of_parameters(weights),
         "memory_bytes": costs.memory_rise(step),
     }
     return measured, steps
@@ -170,7 +162,6 @@ def _row(measured, spreads, counts):
         "epoch_flops": measured["flops"] / max(counts) * images,
         "start_seconds": start_seconds,
         "memory_bytes": measured["memory_bytes"],
-        "parameters": measured["parameters"],
     }
 
 

@@ -8,9 +8,9 @@ trainings may run beside other work; `--time` measures the steps of all methods 
 On a CPU it is the time of the processor, with one thread, which other processes affect
 little.
 
-Interrupted trainings resume, and finished ones are not repeated. SpikingJelly's memory
-optimisation keeps the gradient, so its accuracies are those of SpikingJelly. The folder
-gets a run for each T, method and seed, the times of each T, and the figure.
+Finished trainings are not repeated. SpikingJelly's memory optimisation keeps the
+gradient, so its accuracies are those of SpikingJelly. The folder gets a run for each T,
+method and seed, the times of each T, and the figure.
 """
 
 import pathlib
@@ -29,7 +29,7 @@ from recipes import (
     plots,
     run,
 )
-from recipes.atomic_files import allowed
+from recipes.atomic_files import allowed, write_json
 from recipes.benchmark import timing
 from recipes.benchmark.settings import PEERS
 from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
@@ -97,12 +97,6 @@ def add_arguments(parser):
         "--show", action="store_true", help="prints and draws what is there already"
     )
     command_line.add_path(parser, "--output", "(default: runs/time_to_accuracy/NAME)")
-    command_line.add_path(
-        parser,
-        "--plot",
-        "the figure (default: time_to_accuracy.png in the output folder)",
-        "FILE",
-    )
 
 
 def compare(arguments):
@@ -121,26 +115,25 @@ def compare(arguments):
         recipes = recipes_of(arguments)
         for case, recipe in recipes.items():
             folder_of(arguments, *case).check(run_settings(recipe, case[1]))
-        if not arguments.show:
-            work = _time if arguments.time else _train
-            status = work(arguments, recipes)
+        if arguments.time:
+            _time(arguments, recipes)
+        elif not arguments.show:
+            status = _train(arguments, recipes)
             if status:
                 return status
-        numbers = dict.fromkeys(case[0] for case in recipes)
-        tables = {number: rows_of(arguments, recipes, number) for number in numbers}
-        for timesteps, rows in tables.items():
+        tables = {}
+        for timesteps in dict.fromkeys(case[0] for case in recipes):
+            rows = rows_of(arguments, recipes, timesteps)
+            if not rows:
+                print(f"T = {timesteps}: train, and repeat the command with --time")
+                continue
             _, goal = goal_of(rows)
             title = f"T = {timesteps}" + (f", goal {goal:.4f}" if goal else "")
             print(f"\n{title}\n\n{table(rows)}", flush=True)
-        timed = {number: rows for number, rows in tables.items() if _is_timed(rows)}
-        if timed:
-            path = arguments.plot or arguments.output / "time_to_accuracy.png"
-            plots.save(draw(timed, path), path, dpi=90)
+            tables[timesteps] = rows
+        if tables:
+            plots.save(draw(tables), arguments.output / "time_to_accuracy.png", dpi=90)
     return 0
-
-
-def _is_timed(rows):
-    return any(row["seconds"] and row["accuracies"] for row in rows)
 
 
 def recipes_of(arguments):
@@ -233,18 +226,14 @@ def _train_peer(recipe, dataset, method, folder):
     # Imported here because it imports PyTorch.
     from recipes.compare import peer_training
 
+    try:
+        with folder.lock():
+            record = peer_training.train(recipe, dataset, method, folder.path)
+    except run.Diverged as error:
+        what = f"the run in {folder.path} diverged: {error}. {SMALLER}, and another"
+        raise Ended(f"{what} --output.", DIVERGED) from error
     settings = run_settings(recipe, method)
-    with folder.lock():
-        folder.check(settings)
-        folder.begin(settings)
-        try:
-            peer_training.train(recipe, dataset, method, folder, settings)
-        except run.Diverged as error:
-            raise Ended(
-                f"the run in {folder.path} diverged: {error}. {SMALLER}, and another "
-                "--output.",
-                DIVERGED,
-            ) from error
+    write_json(folder.result, {"settings": settings, **record})
 
 
 def _time(arguments, recipes):
@@ -271,38 +260,36 @@ def _recipes_by_method(arguments, recipes, timesteps):
 
 
 def rows_of(arguments, recipes, timesteps):
-    """What is there of the methods with T time steps: a list of dictionaries.
+    """The methods with T time steps that are trained and timed: a list of dictionaries.
 
     `method`; `accuracies` after the last epoch, and `curve`, the mean accuracy after
     each epoch, of the seeds that all methods have that have any; `times`, a row of
-    `step_times.measure_all`, and the `seconds` and `flops` up to each epoch by it. What
-    is missing is empty.
+    `step_times.measure_all`, and the `seconds` and `flops` up to each epoch by it.
     """
     from recipes.compare import step_times
 
     by_method = _recipes_by_method(arguments, recipes, timesteps)
     all_times = step_times.read(_times_path(arguments, timesteps), by_method)
-    finished: dict = {method: {} for method in arguments.methods}
+    finished: dict = {}
     for case in recipes:
         folder = folder_of(arguments, *case)
-        if case[0] == timesteps and folder.result.exists():
-            finished[case[1]][case[2]] = folder.read_test_result()
-    seeds = [set(records) for records in finished.values() if records]
+        if case[0] == timesteps and case[1] in all_times and folder.result.exists():
+            finished.setdefault(case[1], {})[case[2]] = folder.read_test_result()
+    seeds = [set(records) for records in finished.values()]
     common = sorted(set.intersection(*seeds)) if seeds else []
     rows = []
     for method, by_seed in finished.items():
-        records = [by_seed[seed] for seed in common] if by_seed else []
-        times = all_times.get(method, {})
+        records = [by_seed[seed] for seed in common]
         curves = [record["curve"]["test_accuracy"] for record in records]
-        epochs = np.arange(1, by_method[method].epochs + 1 if times else 1)
-        epoch_seconds = times.get("epoch_seconds", 0.0) * epochs
+        times = all_times[method]
+        epochs = np.arange(1, by_method[method].epochs + 1)
         row = {
             "method": method,
             "accuracies": [test_score(record) for record in records],
             "times": times,
-            "curve": np.mean(curves, axis=0) if curves else (),
-            "seconds": list(times.get("start_seconds", 0.0) + epoch_seconds),
-            "flops": list(times.get("epoch_flops", 0.0) * epochs),
+            "curve": np.mean(curves, axis=0),
+            "seconds": times["start_seconds"] + times["epoch_seconds"] * epochs,
+            "flops": times["epoch_flops"] * epochs,
         }
         rows.append(row)
     return rows
@@ -320,9 +307,7 @@ def epochs_to_goal(row, goal):
 def goal_of(rows):
     """The row of `GOAL` and its accuracy after the last epoch minus `TOLERANCE`, or
     `(None, None)`."""
-    row = next(
-        (row for row in rows if row["method"] == GOAL and row["accuracies"]), None
-    )
+    row = next((row for row in rows if row["method"] == GOAL), None)
     return row, row and statistics.mean(row["accuracies"]) - TOLERANCE
 
 
@@ -334,56 +319,46 @@ COLUMNS = (
     "start, s",
     "whole training, s",
     "memory, MiB",
-    "parameters",
     "TFLOP",
+    "epochs to the goal",
+    "s to the goal",
+    f"of {GOAL}'s whole training",
 )
-TO_GOAL = ("epochs to the goal", "s to the goal", f"of {GOAL}'s whole training")
 
 
 def table(rows):
     """A Markdown table of the rows of a T."""
     base, goal = goal_of(rows)
-    cells = [
-        (*_costs(row), *(_to_goal(row, base, goal) if base else ("", "", "")))
-        for row in rows
-    ]
-    return markdown.table((*COLUMNS, *TO_GOAL), cells)
-
-
-def _costs(row):
-    times, accuracies = row["times"], row["accuracies"]
-    cells = [
-        row["method"],
-        len(accuracies),
-        markdown.mean_of(accuracies) if accuracies else "",
-    ]
-    if not times:
-        return (*cells, *[""] * 6)
-    return (
-        *cells,
-        timing.with_quartiles(times["seconds"], 1000, 1),
-        f"{times['start_seconds']:.1f}",
-        f"{row['seconds'][-1]:.1f}",
-        f"{times['memory_bytes'] / 2**20:.1f}",
-        f"{times['parameters']:,}",
-        f"{row['flops'][-1] / 1e12:.3g}",
-    )
+    lines = []
+    for row in rows:
+        times = row["times"]
+        costs = (
+            row["method"],
+            len(row["accuracies"]),
+            markdown.mean_of(row["accuracies"]),
+            timing.with_quartiles(times["seconds"], 1000, 1),
+            f"{times['start_seconds']:.1f}",
+            f"{row['seconds'][-1]:.1f}",
+            f"{times['memory_bytes'] / 2**20:.1f}",
+            f"{row['flops'][-1] / 1e12:.3g}",
+        )
+        to_goal = _to_goal(row, base, goal) if base else ("", "", "")
+        lines.append((*costs, *to_goal))
+    return markdown.table(COLUMNS, lines)
 
 
 def _to_goal(row, base, goal):
     epochs = epochs_to_goal(row, goal)
     if epochs is None:
-        return ("not reached" if row["accuracies"] else "", "", "")
-    if not row["seconds"] or not base["seconds"]:
-        return epochs, "", ""
+        return "not reached", "", ""
     seconds = row["seconds"][epochs - 1]
     return epochs, f"{seconds:.1f}", f"{seconds / base['seconds'][-1]:.2f}"
 
 
-def draw(tables, path):
+def draw(tables):
     """A figure with a line of panels for each T: accuracy against the memory of a step,
     against seconds and against FLOPs."""
-    figure = plots.new_figure(12, 3.6 * len(tables), path)
+    figure = plots.new_figure(12, 3.6 * len(tables))
     lines = figure.subplots(len(tables), 3, squeeze=False)
     for (timesteps, rows), line in zip(tables.items(), lines, strict=True):
         _draw_rows(line, rows)
@@ -394,7 +369,7 @@ def draw(tables, path):
         plots.dress(seconds, title, "seconds, with compiling")
         plots.dress(flops, title, "TFLOP")
         _, goal = goal_of(rows)
-        highest = max(max(row["curve"], default=0.0) for row in rows)
+        highest = max(max(row["curve"]) for row in rows)
         for axes in line:
             axes.set_xlim(left=0)
             if goal:
@@ -407,8 +382,6 @@ def _draw_rows(line, rows):
     memory, seconds, flops = line
     for index, row in enumerate(rows):
         accuracies, curve = row["accuracies"], row["curve"]
-        if not row["seconds"] or not accuracies:
-            continue
         look = {
             **plots.style(index),
             "label": methods.in_words(row["method"]),
@@ -419,9 +392,9 @@ def _draw_rows(line, rows):
         mebibytes = row["times"]["memory_bytes"] / 2**20
         memory.errorbar(mebibytes, curve[-1], deviation, capsize=3, **look)
         seconds.plot(row["seconds"], curve, **look)
-        flops.plot(np.array(row["flops"]) / 1e12, curve, **look)
+        flops.plot(row["flops"] / 1e12, curve, **look)
 
 
-ADVICE = "; repeat the command to resume"
+ADVICE = "; repeat the command to go on"
 
 main = command_line.command(__name__, COMMAND, __doc__, add_arguments, compare, ADVICE)

@@ -41,7 +41,12 @@ from recipes.benchmark.settings import (
     variants,
 )
 from recipes.benchmark.step import main
-from tests.benchmark.tiny_network import TINY, recorded_soon, tiny_among_the_networks
+from tests.benchmark.tiny_network import (
+    TINY,
+    recorded_soon,
+    tiny,
+    tiny_among_the_networks,
+)
 from tests.recipes.recipe_runs import error_of
 
 OPTIONS = [text for name, value in TINY.items() for text in (f"--{name}", str(value))]
@@ -77,7 +82,6 @@ def test_the_record_has_every_method_at_every_t(measured):
     assert set(record["versions"]) == software
     for (_, name), row in rows.items():
         assert len(row["seconds_of_rounds"]) == 2
-        assert row["images_per_second"] == pytest.approx(3 / row["seconds"]["median"])
         assert row["ratio_to_floor"]["median"] > 0
         if name == FLOOR:
             assert row["ratio_to_floor"]["median"] == 1.0
@@ -130,34 +134,23 @@ def test_a_ratio_is_the_median_of_pairs_not_the_ratio_of_medians():
     seconds = {name: list(values) for name, values in medians.items()}
     warm = {
         "rate-multi": measure.Warm(None, [37.0, 39.0, 20.0], 150.0, 30),
-        ORDINARY: measure.Warm(None, [10.0], 60.0, 20),
-        FORWARD: measure.Warm(None, [1.0], 20.0),
+        ORDINARY: measure.Warm(None, [10.0], 60.0, 20, {"busy_seconds": 0.4}),
+        FORWARD: measure.Warm(None, [1.0], 20.0, None, {"busy_seconds": 0.2}),
     }
-    rate, floor, _, forward = measure.rows(warm, seconds, timesteps=4, batch=9)
+    rate, floor, _, forward = measure.rows(warm, seconds, timesteps=4)
     assert set(rate["ratio_to_floor"].values()) == {1.5}
     assert list(rate["seconds"].values()) == [36.0, 27.0, 54.0]
-    assert (rate["images_per_second"], rate["compile_seconds"]) == (0.25, 4.0)
+    assert rate["compile_seconds"] == 4.0
+    assert floor["counts"]["busy_seconds"] == pytest.approx(1.0)
+    assert forward["busy_to_floor"] == pytest.approx(0.2)
     assert floor["seconds_of_rounds"] == [12.0, 24.0, 48.0]
     assert floor["flops"] == 60.0 + 3 * 20.0
     assert (rate["flops_to_floor"], rate["memory_to_ordinary"]) == (1.25, 1.5)
     assert (forward["compile_seconds"], floor["compile_seconds"]) == (0.0, None)
     # Sequences have no floor.
     del warm[ORDINARY], warm[FORWARD]
-    (alone,) = measure.rows(warm, seconds, timesteps=4, batch=9)
+    (alone,) = measure.rows(warm, seconds, timesteps=4)
     assert set(alone["ratio_to_first"].values()) == {1.0}
-
-
-def test_loops_are_unrolled_up_to_the_last_t_at_which_that_was_faster():
-    def last(*pairs):
-        rows = []
-        for power, medians in enumerate(pairs, 1):
-            for form, median in zip(("unrolled", "loop"), medians, strict=True):
-                row = {"method": f"rate-multi, {form}", "timesteps": 2**power}
-                rows.append({**row, "seconds": {"median": median}})
-        return report.last_unrolled(rows, "rate-multi")
-
-    assert last((1, 2), (2, 3), (5, 4), (1, 2)) == 4
-    assert last((2, 1), (1, 2)) == 1
 
 
 # The cases
@@ -294,19 +287,15 @@ def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(
     assert (model.engine, len(warm.compiling_seconds)) == (engine, calls)
     assert compiled_in <= set(compiling)
     assert bool(compiled_in) == (jit_compile is True)
-    assert warm.flops > 0
+    assert (warm.flops is None) == (jit_compile is True)
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="XLA has the choice")
-def test_time_loops_are_measured_unrolled_and_compiled(tmp_path, capsys):
+def test_time_loops_are_measured_unrolled_and_compiled(tmp_path):
     options = [*OPTIONS, "--timesteps", "2", "--methods", "rate-multi", "--loops"]
     jit_compile = ["--jit-compile", "true", "--output", str(tmp_path)]
     with tiny_among_the_networks():
         assert main([*options, *jit_compile]) == 0
-    printed = capsys.readouterr().out
-    assert re.search(
-        r"rate-multi: unrolled time loops are .* up to T = [12]\.", printed
-    )
     record = json.loads((tmp_path / "benchmark.json").read_text())
     methods = [row["method"] for row in record["rows"]]
     assert methods[:2] == ["rate-multi, unrolled", "rate-multi, loop"]
@@ -327,6 +316,27 @@ def test_each_method_occurs_with_each_form_and_peers_once():
     loops = variants(settings, ("auto",), loops=True)
     unrolled = {name: variant.unrolled for name, variant in loops.items()}
     assert unrolled == {**forms, **dict.fromkeys(("bptt-single", *peers))}
+
+
+def test_a_method_that_fails_ends_no_others():
+    def failing(input_shape, classes, timesteps, gradient, step_mode, width):
+        if isinstance(rsnn.gradients.get(gradient), rsnn.gradients.BPTT):
+            raise RuntimeError("out of memory")
+        return tiny(input_shape, classes, timesteps, gradient, step_mode, width)
+
+    with tiny_among_the_networks(failing):
+        settings = Settings(**TINY, timesteps=(2,), methods=METHODS[::-1])
+        record = measure.benchmark(settings, variants(settings, ("auto",)))
+    names = [row["method"] for row in record["rows"]]
+    assert names == ["rate-multi", *PARTS]
+    error = "bptt-multi, T = 2: RuntimeError: out of memory"
+    assert report.markdown(record).endswith(error)
+    for row in record["rows"]:
+        row["counts"] = {"busy_seconds": 0.002, **dict.fromkeys(report.COUNTS, 3.0)}
+        row["engine"] = "recorded"
+    text = report.markdown(record)
+    for cell in ("| rate-multi | 3.0 |", "| rate-multi | 2.00 |", "| recorded |"):
+        assert cell in text
 
 
 # Processes
@@ -367,7 +377,7 @@ def test_only_memory_is_measured_in_a_process_for_each_case(capsys, monkeypatch)
     assert main(options) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("MaxFormer of width 0.25, batch 32")
-    assert lines[4] == "| rate-multi | 2 | 16 | 8.00 |"
+    assert lines[4] == "| rate-multi | 2 | 16 |"
 
 
 def test_the_peak_of_a_step_is_measured():
@@ -430,11 +440,6 @@ PEERS_NEED = [
 
 
 def test_errors_say_what_each_backend_lacks(capsys, monkeypatch):
-    if BACKEND == "tensorflow":
-        monkeypatch.setattr(device, "gpu", lambda: False)
-        error = error_of(["--data-format", "channels_first", "--memory"], capsys, main)
-        assert "`data_format` must be 'channels_last' on TensorFlow without" in error
-        assert Settings(data_format="channels_first", jit_compile=True)
     if BACKEND != "torch":
         for options in (
             {"methods": ("spikingjelly",)},
@@ -476,22 +481,22 @@ def test_help_starts_no_backend(name):
 def test_inference_is_measured_by_default_and_compiled(capsys):
     compiler = {"compiler": "eager"} if BACKEND == "torch" else {}
     integers = ["integer spikes, 2 levels", "unrolled, 2 slots"]
-    for options, names, agreeing in (
-        ((), ["keras_ratesnn"], r"\d+\.\d"),
-        (("--levels", "2"), integers, "100.0"),
+    for options, names in (
+        ((), ["keras_ratesnn"]),
+        (("--levels", "2"), integers),
     ):
         with recorded_soon(**compiler):
             assert inference.main(["--batch", "2", "--rounds", "1", *options]) == 0
         printed = capsys.readouterr().out
         for name, value in itertools.product(names, ("auto", "True")):
-            row = rf"\| {name}, jit_compile={value} \| [\d,]+ \| {agreeing}% \|"
+            row = rf"\| {name}, jit_compile={value} \| [\d,]+ \|"
             assert re.search(row, printed)
 
 
 def test_programs_are_measured_beside_runtimes_and_what_is_missing_is_named(
     capsys, monkeypatch
 ):
-    command = ["--programs", "digits", "--images", "4", "--rounds", "1"]
+    command = ["--programs", "digits", "--rounds", "1"]
     if BACKEND != "tensorflow":
         error = error_of(command, capsys, inference.main)
         assert "Set KERAS_BACKEND=tensorflow" in error
@@ -499,8 +504,8 @@ def test_programs_are_measured_beside_runtimes_and_what_is_missing_is_named(
     if shutil.which("gcc") is not None:
         assert inference.main(command) == 0
         printed = capsys.readouterr().out
-        rows = [row.split(" | ") for row in printed.splitlines() if "of 4" in row]
-        assert [row[-1] for row in rows] == ["4 of 4 |"] * 5
+        rows = [row.split(" | ") for row in printed.splitlines() if "of 20" in row]
+        assert [row[-1] for row in rows] == ["20 of 20 |"] * 5
         assert rows[2][0] == f"| {inference.UNIT}"
         assert rows[2][2] == "1.00"
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -509,26 +514,3 @@ def test_programs_are_measured_beside_runtimes_and_what_is_missing_is_named(
     monkeypatch.setattr(shutil, "which", lambda name: None)
     error = error_of(command, capsys, inference.main)
     assert "need gcc, which is not on the path" in error
-
-
-NUMBERS = (
-    "--network VGG11 --width 0.05 --batch 4 --rounds 1 --timesteps 2 --methods "
-    "rate-multi --devices 1 2"
-)
-
-
-@pytest.mark.slow
-def test_numbers_of_devices_are_compared(tmp_path, capsys):
-    assert main([*NUMBERS.split(), "--output", str(tmp_path)]) == 0
-    assert "these efficiencies are not evidence" in capsys.readouterr().out
-    rows = json.loads((tmp_path / "scaling.json").read_text())["rows"]
-    cases = [(row["kind"], row["devices"], row["batch"]) for row in rows]
-    weak, strong = (
-        [("weak", 1, 4), ("weak", 2, 8)],
-        [("strong", 1, 4), ("strong", 2, 4)],
-    )
-    assert cases == weak + strong
-    assert all(row["images_per_second"] > 0 for row in rows)
-    if BACKEND == "jax":
-        # At least all gradients travel.
-        assert rows[1]["bytes"]["all-reduce"] > 4 * 1000

@@ -116,19 +116,14 @@ benchmark.against_timesteps | digits_segmentation | spiking networks that classi
 benchmark.step | --network ResNet20 | `network` must be one of
 benchmark.step | --network load_pretrained | `network` must be one of
 benchmark.step | --methods rate | `methods` must be one of
-benchmark.step | --timesteps 0 | `timesteps` must be 1 or more. Received: timesteps=0
-benchmark.step | --rounds 0 | `rounds` must be 1 or more. Received: rounds=0
-benchmark.step | --batch 0 | `batch` must be 1 or more. Received: batch=0
-benchmark.step | --threads 0 | `threads` must be 1 or more. Received: threads=0
+benchmark.step | --timesteps 0 | must be 1 or more. Received: --timesteps=0
 benchmark.step | --width -1 | `width` must be > 0. Received: width=-1.0
 benchmark.step | --precision int8 | `precision` must be one of
-benchmark.step | --data-format nhwc | `data_format` must be one of
 benchmark.step | --methods rate-multi-2 | 'rate-multi-2' and timesteps=1. `windows` must
 benchmark.step | --methods rate-multi-0 | `windows` must be 1 or more
 benchmark.step | --methods sltt-single-3 | `random_steps` must be at most timesteps
 benchmark.step | --methods os --network LIF | 'os' for networks with normalization=
 benchmark.step | --network VGG11 --size 2 | `input_shape` must have a height and
-benchmark.step | --devices none | --devices must be a positive number or all
 benchmark.step | --output commands.py | commands.py
 """
 

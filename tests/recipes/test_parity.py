@@ -51,7 +51,7 @@ def test_differences_are_paired_by_seed_with_the_interval_of_student():
     assert half == pytest.approx(4.3027 * differences.std(ddof=1) / 3**0.5, rel=1e-4)
     alone = parity.difference(methods["sltt multi"], methods["bptt multi"])
     assert alone == (pytest.approx(-3.0), None)
-    lines = parity.table(methods, "bptt multi").splitlines()
+    lines = parity.table(methods).splitlines()
     assert lines[2] == "| bptt multi | 3 | 0.9000 ± 0.0100 |  |  |"
     assert lines[4] == "| sltt multi | 1 | 0.8800 | -3.00 | one seed |"
 
@@ -74,11 +74,6 @@ def test_legends_of_figures_name_methods_in_words():
     parity.draw(figure, parity.by_method(RECORDS, "made", 2))
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["BPTT, multi-step", "rate, multi-step", "SLTT, multi-step"]
-    # Accuracies of all seeds, with their deviation; one seed has none.
-    dots, bars, *_, alone = figure.axes[2].collections
-    np.testing.assert_allclose(dots.get_offsets()[:, 1], [0.90, 0.91, 0.89])
-    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [0.89, 0.91])
-    np.testing.assert_allclose(alone.get_offsets()[:, 1], [0.88])
 
 
 def test_the_command_draws_the_curves_of_the_committed_results(
@@ -99,11 +94,10 @@ def test_the_command_draws_the_curves_of_the_committed_results(
 
 
 MISTAKES = """
-made --epochs 3 | results of: made with 2 epochs; other with 2 epochs.
-maid --epochs 2 | no result to compare of 'maid' with --epochs 2. There are results of:
+made --epochs 3 | no result by BPTT of 'made' with --epochs 3. There are results
+maid --epochs 2 | of: made --epochs 2.
 made --epochs 2 --plot nowhere/curves.png | The folder nowhere of the figure curves.png
 made --epochs 2 --plot curves.gif.txt | curves.gif.txt must have one of these suffixes
-made --epochs 2 --against none | one of 'bptt multi', 'rate multi', 'sltt multi'
 """
 
 
