@@ -31,50 +31,42 @@ def outputs_at(timesteps, model, x=X):
     return spikes @ to_numpy(head.kernel) + to_numpy(head.bias)
 
 
-def loss_at(timesteps, model, x=X):
-    logits = outputs_at(timesteps, model, x).mean(axis=0)
-    return -(logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True)))[
-        np.arange(len(Y)), Y
-    ].mean()
+def loss_of(x, model):
+    logits = outputs_at(3, model, x).mean(axis=0)
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return -log_probabilities[np.arange(len(Y)), Y].mean()
 
 
 class Sets(keras.callbacks.Callback):
-    """Sets an attribute of the model to one value after another, in each batch."""
+    """Sets attributes of the model in each batch."""
 
-    def __init__(self, attribute, values):
+    def __init__(self, settings):
         super().__init__()
-        self.attribute = attribute
-        self.values = list(values)
+        self.settings = list(settings)
         self.losses = []
 
     def on_train_batch_end(self, batch, logs=None):
         self.losses.append(float(logs["loss"]))
         self.model.reset_metrics()
-        if self.values:
-            setattr(self.model, self.attribute, self.values.pop(0))
+        if self.settings:
+            for attribute, value in self.settings.pop(0).items():
+                setattr(self.model, attribute, value)
 
 
 # Keras has none of several steps on PyTorch.
+# Keras has none of several steps on PyTorch.
 @pytest.mark.parametrize("number", [1] if helpers.BACKEND == "torch" else [1, 2])
-def test_a_callback_sets_the_time_steps_of_each_batch(number):
+def test_a_callback_sets_time_steps_and_whether_sequences_are_returned(number):
     model = standing_still(timesteps=4)
-    model.compile(model.optimizer, model.loss, steps_per_execution=number)
-    x, y = np.tile(X, (3 * number, 1)), np.tile(Y, 3 * number)
-    callback = Sets("timesteps", [1, 2])
-    model.fit(x, y, batch_size=len(X), shuffle=False, verbose=0, callbacks=[callback])
-    losses = [loss_at(timesteps, model) for timesteps in (4, 1, 2)]
-    assert callback.losses == pytest.approx(losses, rel=1e-5)
-
-
-def test_a_callback_sets_return_sequences():
-    model = standing_still(gradient="bptt")
-    model.compile(model.optimizer, "mse")
-    callback = Sets("return_sequences", [True])
-    targets = np.zeros((20, 1, 1), "float32")
-    x = np.tile(X, (2, 1))
-    model.fit(x, targets, batch_size=10, verbose=0, shuffle=False, callbacks=[callback])
-    sequences = outputs_at(3, model)
-    expected = [np.mean(sequences.mean(axis=0) ** 2), np.mean(sequences**2)]
+    model.compile(model.optimizer, "mse", steps_per_execution=number)
+    sequences = {"timesteps": 2, "return_sequences": True}
+    callback = Sets([{"timesteps": 1}, {"timesteps": 2}, sequences])
+    x, zeros = np.tile(X, (4 * number, 1)), np.zeros((40 * number, 1, 1), "float32")
+    options = {"batch_size": len(X), "shuffle": False, "verbose": 0}
+    model.fit(x, zeros, callbacks=[callback], **options)
+    outputs = [outputs_at(timesteps, model) for timesteps in (4, 1, 2)]
+    expected = [np.mean(one.mean(axis=0) ** 2) for one in outputs]
+    expected.append(np.mean(outputs[-1] ** 2))
     assert callback.losses == pytest.approx(expected, rel=1e-5)
 
 
@@ -93,16 +85,18 @@ class Looks(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(
-    "kinds", [(X, FRAMES), (FRAMES, X)], ids=["static, frames", "frames, static"]
+    ("train", "others"),
+    [(X, FRAMES), (FRAMES, X)],
+    ids=["static, frames", "frames, static"],
 )
-def test_data_of_training_validation_and_callbacks_may_be_of_different_kinds(kinds):
-    train, others = kinds
+def test_data_of_training_validation_and_callbacks_may_be_of_different_kinds(
+    train, others
+):
     model, callback = standing_still(), Looks(others)
     options = {"validation_data": (others, Y), "callbacks": [callback], "verbose": 0}
     history = model.fit(train, Y, epochs=2, **options).history
-    loss, loss_of_others = (
-        pytest.approx(loss_at(3, model, x), rel=1e-5) for x in kinds
-    )
+    loss = pytest.approx(loss_of(train, model), rel=1e-5)
+    loss_of_others = pytest.approx(loss_of(others, model), rel=1e-5)
     assert history == {"loss": [loss] * 2, "val_loss": [loss_of_others] * 2}
     assert callback.loss == loss_of_others
     expected = outputs_at(3, model, others).mean(axis=0)
@@ -239,16 +233,14 @@ def test_variables_of_optimizers_metrics_and_losses_do_not_trace_a_step_again(
         return train_step(model, data)
 
     monkeypatch.setattr(keras.Model, "train_step", counting)
-    number = 2 if make is two_outputs else 1
-    logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model, y = make(), [Y] * number if number > 1 else Y
-    loss = [logits] * number if number > 1 else logits
-    compiled(model, "adam", loss, metrics=["accuracy"] * number)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model, y, metrics = make(), Y, ["accuracy"]
     if make is two_outputs:
-        model.train_on_batch(X, y)
+        loss, y, metrics = [loss] * 2, [Y] * 2, metrics * 2
+    compiled(model, "adam", loss, metrics=metrics)
+    model.train_on_batch(X, y)
+    if make is two_outputs:
         # What exists is not looked for in each step.
         monkeypatch.setattr(type(model), "compute_output_spec", None)
-        model.train_on_batch(X, y)
-    else:
-        model.fit(X, y, epochs=2, batch_size=4, verbose=0)
+    model.train_on_batch(X, y)
     assert len(traced) == 1

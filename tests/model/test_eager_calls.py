@@ -54,8 +54,9 @@ def squares(y, outputs):
     return ops.sum(outputs**2)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
+)
 def test_a_training_call_that_nothing_differentiates_gives_the_same_numbers(
     x, gradient, step_mode
 ):

@@ -107,22 +107,6 @@ def test_a_recorded_model_that_runs_eagerly_or_is_saved_is_not_replayed():
         assert runs(saved_and_loaded(model))[1] == plain
 
 
-def test_a_recorded_model_that_was_saved_is_replayed_further(tmp_path):
-    normalization = layers.Normalization()
-    normalization.adapt(data_of(keras.Sequential())[0])
-
-    def adapted():
-        parts = [keras.Input((5,)), normalization, Noted(), layers.Dense(3)]
-        return keras.Sequential(parts)
-
-    _, plain_runs = runs(adapted())
-    for name in ("first.keras", "second.keras"):
-        model = rsnn.recorded(adapted())
-        _, recorded_runs = runs(model)
-        assert BACKEND != "torch" or recorded_runs < 0.6 * plain_runs
-        model.save(tmp_path / name)
-
-
 def test_a_model_with_a_call_of_its_own_or_without_shapes_is_refused():
     message = "`model` must be a Functional or Sequential.*SpikingModel records its "
     with pytest.raises(TypeError, match=message):

@@ -14,24 +14,13 @@ if BACKEND != "torch":
     )
 
 import torch
-from recorded_calls import METHODS, recording
-
-POLICIES = ["mixed_bfloat16", "mixed_float16"]
-
-in_half_precision = pytest.mark.parametrize("policy", POLICIES)
+from recorded_calls import recording
 
 # What the policy affects is how values are read, which the methods share.
 CASES = [
     ("rate", "multi", "auto", "mixed_bfloat16"),
-    ("bptt", "multi", "auto", "mixed_bfloat16"),
-    ("sltt", "single", "auto", "mixed_bfloat16"),
     ("ottt", "single", "auto", "mixed_bfloat16"),
-    ("rate", "single", "auto", "mixed_float16"),
-    ("rate", "multi", True, "mixed_float16"),
-    *(
-        pytest.param(*method, "auto", "mixed_bfloat16", marks=pytest.mark.slow)
-        for method in METHODS
-    ),
+    ("bptt", "multi", True, "mixed_float16"),
 ]
 
 
@@ -57,19 +46,15 @@ def network():
     return keras.Sequential([keras.Input((6, 6, 2)), *parts])
 
 
-def model_of(jit_compile, gradient="rate", step_mode="multi", learning_rate=1e-3):
+def model_of(jit_compile, gradient="rate", step_mode="multi"):
     keras.utils.set_random_seed(0)
     model = rsnn.SpikingModel(network(), 2, gradient, step_mode)
     assert model.compute_dtype == keras.config.dtype_policy().compute_dtype != "float32"
     return compiled(
         model,
-        keras.optimizers.SGD(learning_rate, momentum=0.9),
+        keras.optimizers.SGD(1e-3, momentum=0.9),
         jit_compile=jit_compile,
     )
-
-
-def assert_close_weights(one, other, atol=2e-4):
-    assert_close(one.variables, other.variables, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +72,7 @@ def test_25_steps_train_the_weights_of_eager_mode(
             for _ in range(25):
                 model.train_on_batch(x, y)
     assert recorded.engine != "eager"
-    assert_close_weights(eager, recorded, atol=1e-4)
+    assert_close(eager.variables, recorded.variables, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16"])
@@ -116,8 +101,9 @@ def test_each_weight_is_cast_once_for_all_steps_and_both_passes(gradient, step_m
         assert not (is_kernel and node.kwargs["dtype"] == torch.bfloat16)
 
 
-@in_half_precision
-@pytest.mark.parametrize("jit_compile", ["auto", True])
+@pytest.mark.parametrize(
+    ("policy", "jit_compile"), [("mixed_bfloat16", "auto"), ("mixed_float16", True)]
+)
 def test_inference_leaves_weights_bit_for_bit(jit_compile):
     x, y = data(8, (6, 6, 2))
     with recording():
@@ -130,26 +116,3 @@ def test_inference_leaves_weights_bit_for_bit(jit_compile):
         model.predict(x[:5], batch_size=2, verbose=0)
     assert model.engine != "eager"
     assert_close(model.variables, before, rtol=0)
-
-
-@in_half_precision
-def test_fit_with_validation_callbacks_and_resumption_is_that_of_eager_mode(tmp_path):
-    x, y = data(8 * 4 + 2, (6, 6, 2))
-    options = {"batch_size": 8, "validation_data": (x[:10], y[:10]), "verbose": 0}
-    rates = rsnn.callbacks.FiringRate(x[:4])
-    models, histories = [], []
-    for jit_compile in (False, "auto"):
-        path = tmp_path / f"{jit_compile}.keras"
-        plateau = keras.callbacks.ReduceLROnPlateau("loss", patience=0)
-        callbacks = [rates, plateau, keras.callbacks.ModelCheckpoint(path)]
-        with recording():
-            model = model_of(jit_compile, learning_rate=1e-2)
-            model.fit(x, y, epochs=2, callbacks=callbacks, **options)
-            resumed = keras.saving.load_model(path)
-            epochs = {"epochs": 4, "initial_epoch": 2}
-            fitted = resumed.fit(x, y, callbacks=[rates], **epochs, **options)
-        histories.append(fitted.history)
-        models.append(resumed)
-    assert models[1].engine == "recorded"
-    assert_close(histories[1], histories[0], rtol=1e-2, atol=1e-3)
-    assert_close_weights(*models)
