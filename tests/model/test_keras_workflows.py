@@ -1,12 +1,18 @@
 """A SpikingModel is a Keras model and supports the usual Keras workflows."""
 
-import collections
-
 import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, compiled, mlp, saved_and_loaded, spiking, to_numpy
+from helpers import (
+    assert_close,
+    chain,
+    compiled,
+    mlp,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -34,10 +40,11 @@ def crossentropy(logits, labels):
 )
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_a_batch_without_samples_has_outputs_without_samples(step_mode):
-    inputs = keras.Input((6, 6, 2))
-    x = layers.SeparableConv2D(4, 3)(layers.Conv2D(4, 1, strides=2)(inputs))
-    x = layers.Flatten()(LIF()(layers.BatchNormalization()(x)))
-    model = spiking(keras.Model(inputs, layers.Dense(3)(x)), 2, step_mode=step_mode)
+    convolutions = layers.Conv2D(4, 1, strides=2), layers.SeparableConv2D(4, 3)
+    neurons = layers.BatchNormalization(), LIF()
+    last = layers.Flatten(), layers.Dense(3)
+    network = chain(*convolutions, *neurons, *last, shape=(6, 6, 2))
+    model = spiking(network, 2, step_mode=step_mode)
     for time in ((), (2,)):
         nothing = np.zeros((0, *time, 6, 6, 2), "float32")
         assert model.predict_on_batch(nothing).shape == (0, 3)
@@ -75,13 +82,6 @@ def test_weights_of_samples_and_of_classes_are_applied_with_padding_too(gradient
 CLASS_WEIGHTS = {0: 0.5, 1: 2.0, 2: 0.0}
 
 
-def test_summary_shows_the_layers_of_the_network():
-    lines = []
-    spiking().summary(print_fn=lines.append)
-    text = "\n".join(lines)
-    assert all(part in text for part in ("LIF", "Dense", "Total params: 83"))
-
-
 # It calls what Python deprecates.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
 def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):
@@ -104,78 +104,58 @@ def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):
 
 
 def with_a_layer_of_two_graphs():
-    inputs, dense, neurons = keras.Input((6,)), layers.Dense(6, name="in_both"), LIF()
-    block = keras.Sequential([keras.Input((6,)), dense, neurons])
-    return spiking(keras.Model(inputs, layers.Dense(3)(neurons(dense(block(inputs))))))
+    dense, neurons = layers.Dense(6, name="in_both"), LIF()
+    return spiking(chain(chain(dense, neurons), dense, neurons, layers.Dense(3)))
 
 
 def test_a_file_that_keras_cannot_load_is_warned_of_and_its_weights_can_be_loaded(
     tmp_path,
 ):
-    model, other, path = (
-        with_a_layer_of_two_graphs(),
-        with_a_layer_of_two_graphs(),
-        tmp_path / "model.keras",
-    )
-    with pytest.warns(
-        UserWarning,
-        match="load_model will not load this file: nested models share in_both",
-    ):
+    model, again = with_a_layer_of_two_graphs(), with_a_layer_of_two_graphs()
+    path = tmp_path / "model.keras"
+    message = "load_model will not load this file: nested models share in_both"
+    with pytest.warns(UserWarning, match=message):
         model.save(path)
-    other.load_weights(path)
-    np.testing.assert_array_equal(
-        other.predict(X, verbose=0), model.predict(X, verbose=0)
-    )
+    again.load_weights(path)
+    outputs = [one.predict(X, verbose=0) for one in (again, model)]
+    np.testing.assert_array_equal(*outputs)
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_weights_that_do_not_fit_are_an_error_that_names_the_layers(tmp_path):
-    model, other = spiking(), spiking(mlp(classes=4))
-    model.save_weights(tmp_path / "model.weights.h5")
-    with pytest.raises(
-        ValueError,
-        match=r"`filepath` must be .*Received: .*model.weights.h5'.* does not fit "
-        r"\[<Dense name=dense_3",
-    ):
-        other.load_weights(tmp_path / "model.weights.h5")
+    model, wider = spiking(), spiking(mlp(classes=4))
+    path = tmp_path / "model.weights.h5"
+    model.save_weights(path)
+    message = (
+        r"`filepath` must be .*Received: .*model.weights.h5'.* does not fit "
+        r"\[<Dense name=dense_3"
+    )
+    with pytest.raises(ValueError, match=message):
+        wider.load_weights(path)
     with pytest.warns(UserWarning, match="could not be loaded"):
-        other.load_weights(tmp_path / "model.weights.h5", skip_mismatch=True)
-    assert_all_close(other.get_weights()[:2], model.get_weights()[:2], rtol=0, atol=0)
-
-
-def test_a_config_makes_the_same_model_each_time():
-    options = {"return_sequences": True, "name": "mine"}
-    config = spiking(mlp(), 5, "bptt", **options).get_config()
-    for _ in range(2):
-        again = rsnn.SpikingModel.from_config(config)
-        assert again.get_config() == config
-        assert (again.name, again.timesteps) == ("mine", 5)
+        wider.load_weights(path, skip_mismatch=True)
+    assert_all_close(wider.get_weights()[:2], model.get_weights()[:2], rtol=0, atol=0)
 
 
 # Inputs and outputs.
 FRAMES, _ = helpers.data(shape=(3, 4), seed=1)
 
 
-def two_inputs():
-    image, events = keras.Input((6,), name="image"), keras.Input((4,), name="events")
-    x = layers.Concatenate()([LIF()(layers.Dense(8)(image)), layers.Dense(8)(events)])
-    return keras.Model([image, events], layers.Dense(3)(LIF()(x)))
-
-
 def test_a_static_and_a_temporal_input_in_one_model():
-    model = compiled(spiking(two_inputs()))
-    repeated = [np.repeat(X[:, None], 3, axis=1), FRAMES]
+    image, events = keras.Input((6,)), keras.Input((4,))
+    x = layers.Concatenate()([LIF()(layers.Dense(8)(image)), layers.Dense(8)(events)])
+    network = keras.Model([image, events], layers.Dense(3)(LIF()(x)))
+    model = compiled(spiking(network))
     outputs = model.predict([X, FRAMES], verbose=0)
+    repeated = [np.repeat(X[:, None], 3, axis=1), FRAMES]
     assert_all_close([outputs], [model.predict(repeated, verbose=0)])
     loss = model.train_on_batch([X, FRAMES], Y)
     assert loss == pytest.approx(crossentropy(outputs, Y), rel=1e-5)
-    assert model.input_shape == [(None, 6), (None, 4)]
 
 
 ORDERS = {
     "list": list,
     "dict": dict,
-    "OrderedDict": collections.OrderedDict,
     "dict in a list": lambda named: [dict(named)],
     "list of dicts": lambda named: [dict([each]) for each in named],
 }
@@ -224,16 +204,20 @@ LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 )
 def test_losses_metrics_and_labels_of_several_outputs_by_name(gradient, structure):
     """As with the same network without time, whose history has the same names."""
-    losses, metrics = {"label": LOGITS, "size": "mse"}, {"size": ["mae"]}
-    labels, weights = {"label": Y, "size": X[:, :1]}, {"label": 1.0, "size": 0.5}
+    losses = {"label": LOGITS, "size": "mse"}
+    options = {
+        "metrics": {"size": ["mae"]},
+        "loss_weights": {"label": 1.0, "size": 0.5},
+    }
+    labels = {"label": Y, "size": X[:, :1]}
     model = spiking(two_outputs(structure), gradient=gradient)
-    histories = []
+    names = []
     for either in (model, model.network):
-        either.compile("sgd", losses, metrics=metrics, loss_weights=weights)
+        either.compile("sgd", losses, **options)
         fitted = either.fit(X, labels, validation_data=(X, labels), verbose=0)
-        histories.append(fitted.history)
-    assert set(histories[0]) == set(histories[1])
-    assert "val_label_loss" in histories[0]
+        names.append(set(fitted.history))
+    assert names[0] == names[1]
+    assert "val_label_loss" in names[0]
     outputs = model.predict(X, verbose=0)
     label, size = outputs.values() if structure == "dict" else outputs
     wanted = crossentropy(label, Y) + 0.5 * np.mean((size - X[:, :1]) ** 2)
@@ -249,15 +233,14 @@ def test_layers_that_are_called_twice_have_membranes_of_their_own_and_sum_gradie
     """Once in a network inside of another."""
 
     def results(share):
-        def dense(units, seed=3):
+        def dense(units=6, seed=3):
             drawn = keras.initializers.GlorotUniform(seed)
             return layers.Dense(units, use_bias=False, kernel_initializer=drawn)
 
-        inputs, first, neurons = keras.Input((6,)), dense(6), LIF(0.5, 0.2)
-        block = keras.Sequential([keras.Input((6,)), first, neurons])
-        x = block(inputs)
-        x = neurons(first(x)) if share else LIF(0.5, 0.2)(dense(6)(x))
-        model = spiking(keras.Model(inputs, dense(3, seed=4)(x)), gradient=gradient)
+        first, neurons = dense(), LIF(0.5, 0.2)
+        again = (first, neurons) if share else (dense(), LIF(0.5, 0.2))
+        network = chain(chain(first, neurons), *again, dense(3, seed=4))
+        model = spiking(network, gradient=gradient)
         loss, gradients = helpers.loss_and_gradients(model, X, Y)
         return np.asarray(loss), list(gradients.values())
 
@@ -304,32 +287,21 @@ def test_layers_added_to_a_trained_network_are_checked():
     compiled(model).fit(X, Y, verbose=0)
 
 
-def test_a_spiking_model_is_a_layer_of_a_bigger_model():
-    inputs, part = keras.Input((6,)), spiking(mlp(classes=5), name="part")
-    x = part(layers.Rescaling(2.0)(inputs))
-    as_layer = keras.Model(inputs, layers.Dense(3)(x))
-    with_head = keras.Model(part.inputs, layers.Dense(3)(part.outputs[0]))
-    for whole in (as_layer, with_head):
-        compiled(whole)
-        before = part.get_weights()
-        whole.fit(X, Y, verbose=0)
-        assert not any(map(np.array_equal, part.get_weights(), before))
-        outputs = whole.predict(X, verbose=0)
-        inside = part(2.0 * X) if whole is as_layer else part(X)
-        assert_all_close([outputs], [whole.layers[-1](inside)])
-        loaded = saved_and_loaded(whole)
-        assert_all_close([loaded.predict(X, verbose=0)], [outputs])
-
-
-def test_a_time_distributed_model_is_called_on_each_part():
-    sequences, _ = helpers.data(shape=(4, 6))
-    inputs, model = keras.Input((4, 6)), spiking()
-    whole = keras.Model(inputs, layers.TimeDistributed(model)(inputs))
-    parts = [model.predict(sequences[:, index], verbose=0) for index in range(4)]
-    outputs = whole.predict(sequences, verbose=0)
-    assert_all_close([outputs], [np.stack(parts, axis=1)])
+@pytest.mark.parametrize("is_called", [True, False])
+def test_a_spiking_model_is_a_layer_of_a_bigger_model(is_called):
+    part = spiking(mlp(classes=5), name="part")
+    whole = keras.Model(part.inputs, layers.Dense(3)(part.outputs[0]))
+    if is_called:
+        whole = chain(layers.Rescaling(2.0), part, layers.Dense(3))
     compiled(whole)
-    assert np.isfinite(whole.train_on_batch(sequences, np.tile(Y[:, None], 4)))
+    before = part.get_weights()
+    whole.fit(X, Y, verbose=0)
+    assert not any(map(np.array_equal, part.get_weights(), before))
+    outputs = whole.predict(X, verbose=0)
+    inside = part(2.0 * X if is_called else X)
+    assert_all_close([outputs], [whole.layers[-1](inside)])
+    loaded = saved_and_loaded(whole)
+    assert_all_close([loaded.predict(X, verbose=0)], [outputs])
 
 
 def test_its_shapes_are_those_of_its_only_input_and_output():
@@ -346,8 +318,8 @@ def test_its_shapes_are_those_of_its_only_input_and_output():
 def test_it_has_the_inputs_and_outputs_of_a_functional_model(structure):
     network = two_outputs(structure)
     model = spiking(network)
-    assert (model.inputs, model.input_shape) == (network.inputs, network.input_shape)
-    assert model.output_shape == network.output_shape
+    for name in ("inputs", "input_shape", "output_shape"):
+        assert getattr(model, name) == getattr(network, name)
     model.return_sequences, model.timesteps = True, 2
     assert model.output_shape == [(None, 2, 3), (None, 2, 1)]
     shapes = keras.tree.map_structure(np.shape, model.predict(X, verbose=0))
@@ -355,17 +327,15 @@ def test_it_has_the_inputs_and_outputs_of_a_functional_model(structure):
 
 
 def test_layers_of_the_network_are_found_by_name_and_index():
-    inputs, inner = keras.Input((6,)), mlp()
-    hidden = layers.Dense(4, name="hidden")(inner(inputs))
-    network = keras.Model(inputs, layers.Dense(2)(hidden))
+    inner = mlp()
+    network = chain(inner, layers.Dense(4, name="hidden"), layers.Dense(2))
     model = spiking(network)
     assert model.get_layer(inner.name) is inner
     assert model.get_layer(index=-1) is network.layers[-1]
     assert model.get_layer(network.name) is network
     cut = spiking(keras.Model(model.inputs, LIF()(model.get_layer("hidden").output)))
     assert cut.predict(X, verbose=0).shape == (10, 4)
-    wrong = {"name": "nowhere"}, {"index": 99}, {}, {"name": "hidden", "index": 0}
-    for arguments in wrong:
+    for arguments in ({"name": "nowhere"}, {"index": 99}):
         with pytest.raises(ValueError, match="layer"):
             model.get_layer(**arguments)
 
