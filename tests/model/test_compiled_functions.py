@@ -1,11 +1,22 @@
 """Settings of a model and kinds of data may change at any time, even during `fit`, and
-take effect."""
+take effect; and calls outside of compiled functions."""
 
 import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, compiled, mlp, naive_lif, spiking, to_numpy
+from helpers import (
+    BACKEND,
+    assert_close,
+    chain,
+    compiled,
+    mlp,
+    naive_lif,
+    spiking,
+    to_numpy,
+    training_results,
+)
+from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF
@@ -31,50 +42,42 @@ def outputs_at(timesteps, model, x=X):
     return spikes @ to_numpy(head.kernel) + to_numpy(head.bias)
 
 
-def loss_at(timesteps, model, x=X):
-    logits = outputs_at(timesteps, model, x).mean(axis=0)
-    return -(logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True)))[
-        np.arange(len(Y)), Y
-    ].mean()
+def loss_of(x, model):
+    logits = outputs_at(3, model, x).mean(axis=0)
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return -log_probabilities[np.arange(len(Y)), Y].mean()
 
 
 class Sets(keras.callbacks.Callback):
-    """Sets an attribute of the model to one value after another, in each batch."""
+    """Sets attributes of the model in each batch."""
 
-    def __init__(self, attribute, values):
+    def __init__(self, settings):
         super().__init__()
-        self.attribute = attribute
-        self.values = list(values)
+        self.settings = list(settings)
         self.losses = []
 
     def on_train_batch_end(self, batch, logs=None):
         self.losses.append(float(logs["loss"]))
         self.model.reset_metrics()
-        if self.values:
-            setattr(self.model, self.attribute, self.values.pop(0))
+        if self.settings:
+            for attribute, value in self.settings.pop(0).items():
+                setattr(self.model, attribute, value)
 
 
 # Keras has none of several steps on PyTorch.
+# Keras has none of several steps on PyTorch.
 @pytest.mark.parametrize("number", [1] if helpers.BACKEND == "torch" else [1, 2])
-def test_a_callback_sets_the_time_steps_of_each_batch(number):
+def test_a_callback_sets_time_steps_and_whether_sequences_are_returned(number):
     model = standing_still(timesteps=4)
-    model.compile(model.optimizer, model.loss, steps_per_execution=number)
-    x, y = np.tile(X, (3 * number, 1)), np.tile(Y, 3 * number)
-    callback = Sets("timesteps", [1, 2])
-    model.fit(x, y, batch_size=len(X), shuffle=False, verbose=0, callbacks=[callback])
-    losses = [loss_at(timesteps, model) for timesteps in (4, 1, 2)]
-    assert callback.losses == pytest.approx(losses, rel=1e-5)
-
-
-def test_a_callback_sets_return_sequences():
-    model = standing_still(gradient="bptt")
-    model.compile(model.optimizer, "mse")
-    callback = Sets("return_sequences", [True])
-    targets = np.zeros((20, 1, 1), "float32")
-    x = np.tile(X, (2, 1))
-    model.fit(x, targets, batch_size=10, verbose=0, shuffle=False, callbacks=[callback])
-    sequences = outputs_at(3, model)
-    expected = [np.mean(sequences.mean(axis=0) ** 2), np.mean(sequences**2)]
+    model.compile(model.optimizer, "mse", steps_per_execution=number)
+    sequences = {"timesteps": 2, "return_sequences": True}
+    callback = Sets([{"timesteps": 1}, {"timesteps": 2}, sequences])
+    x, zeros = np.tile(X, (4 * number, 1)), np.zeros((40 * number, 1, 1), "float32")
+    options = {"batch_size": len(X), "shuffle": False, "verbose": 0}
+    model.fit(x, zeros, callbacks=[callback], **options)
+    outputs = [outputs_at(timesteps, model) for timesteps in (4, 1, 2)]
+    expected = [np.mean(one.mean(axis=0) ** 2) for one in outputs]
+    expected.append(np.mean(outputs[-1] ** 2))
     assert callback.losses == pytest.approx(expected, rel=1e-5)
 
 
@@ -93,16 +96,18 @@ class Looks(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(
-    "kinds", [(X, FRAMES), (FRAMES, X)], ids=["static, frames", "frames, static"]
+    ("train", "others"),
+    [(X, FRAMES), (FRAMES, X)],
+    ids=["static, frames", "frames, static"],
 )
-def test_data_of_training_validation_and_callbacks_may_be_of_different_kinds(kinds):
-    train, others = kinds
+def test_data_of_training_validation_and_callbacks_may_be_of_different_kinds(
+    train, others
+):
     model, callback = standing_still(), Looks(others)
     options = {"validation_data": (others, Y), "callbacks": [callback], "verbose": 0}
     history = model.fit(train, Y, epochs=2, **options).history
-    loss, loss_of_others = (
-        pytest.approx(loss_at(3, model, x), rel=1e-5) for x in kinds
-    )
+    loss = pytest.approx(loss_of(train, model), rel=1e-5)
+    loss_of_others = pytest.approx(loss_of(others, model), rel=1e-5)
     assert history == {"loss": [loss] * 2, "val_loss": [loss_of_others] * 2}
     assert callback.loss == loss_of_others
     expected = outputs_at(3, model, others).mean(axis=0)
@@ -142,8 +147,7 @@ def trained(model):
 
 
 def normalized():
-    parts = [keras.layers.Dense(8), keras.layers.BatchNormalization(), LIF()]
-    return keras.Sequential([keras.Input((6,)), *parts, keras.layers.Dense(3)])
+    return chain(layers.Dense(8), layers.BatchNormalization(), LIF(), layers.Dense(3))
 
 
 @pytest.mark.parametrize(
@@ -175,8 +179,8 @@ class Traced(keras.layers.Layer):
 def counted():
     """A model, and a function that evaluates it with a setting and says how often
     Python ran a layer."""
-    inputs, layer = keras.Input((6,)), Traced()
-    model = standing_still(network=keras.Model(inputs, mlp()(layer(inputs))))
+    layer = Traced()
+    model = standing_still(network=chain(layer, mlp()))
     model.run_eagerly = False
 
     def runs(attribute, value):
@@ -239,16 +243,112 @@ def test_variables_of_optimizers_metrics_and_losses_do_not_trace_a_step_again(
         return train_step(model, data)
 
     monkeypatch.setattr(keras.Model, "train_step", counting)
-    number = 2 if make is two_outputs else 1
-    logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model, y = make(), [Y] * number if number > 1 else Y
-    loss = [logits] * number if number > 1 else logits
-    compiled(model, "adam", loss, metrics=["accuracy"] * number)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model, y, metrics = make(), Y, ["accuracy"]
     if make is two_outputs:
-        model.train_on_batch(X, y)
+        loss, y, metrics = [loss] * 2, [Y] * 2, metrics * 2
+    compiled(model, "adam", loss, metrics=metrics)
+    model.train_on_batch(X, y)
+    if make is two_outputs:
         # What exists is not looked for in each step.
         monkeypatch.setattr(type(model), "compute_output_spec", None)
-        model.train_on_batch(X, y)
-    else:
-        model.fit(X, y, epochs=2, batch_size=4, verbose=0)
+    model.train_on_batch(X, y)
     assert len(traced) == 1
+
+
+class Counted(rsnn.surrogates.Sigmoid):
+    """A surrogate that counts how often its derivative is computed."""
+
+    calls = 0
+
+    def derivative(self, distance):
+        type(self).calls += 1
+        return super().derivative(distance)
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(0.0, 2.0, (4, 5)).astype("float32")
+
+
+def small(**arguments):
+    keras.utils.set_random_seed(0)
+    network = chain(
+        layers.Dense(8),
+        layers.BatchNormalization(momentum=0.5),
+        LIF(learn_threshold=True, surrogate=Counted(), name="neurons"),
+        layers.Dropout(0.5, seed=1),
+        layers.Dense(3),
+        shape=(5,),
+    )
+    return spiking(network, 4, **arguments)
+
+
+def untracked(model, x, **options):
+    """The outputs of a call that nothing differentiates."""
+    if BACKEND != "torch":
+        return to_numpy(model(x, **options))
+    import torch
+
+    with torch.no_grad():
+        return to_numpy(model(x, **options))
+
+
+def squares(y, outputs):
+    return ops.sum(outputs**2)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
+)
+def test_a_training_call_that_nothing_differentiates_gives_the_same_numbers(
+    x, gradient, step_mode
+):
+    model, twin = (small(gradient=gradient, step_mode=step_mode) for _ in range(2))
+    _, gradients, expected = training_results(twin, x, x, squares)
+    assert any(np.any(by_weight) for by_weight in gradients.values())
+    outputs = untracked(model, x, training=True)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6)
+    assert_close(model.variables, list(map(to_numpy, twin.variables)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_call_in_inference_that_nothing_differentiates_has_no_derivative(
+    x, step_mode
+):
+    model = small(step_mode=step_mode)
+    Counted.calls = 0
+    outputs = untracked(model, x)
+    assert Counted.calls == 0
+    np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=1e-5)
+
+
+def test_a_call_follows_what_is_assigned_to_a_model_and_to_its_neurons(x):
+    model = small()
+    for change in (
+        lambda: setattr(model, "timesteps", 7),
+        lambda: model.get_layer("neurons").set_threshold(0.5),
+        lambda: setattr(model, "return_sequences", True),
+    ):
+        before = to_numpy(model(x))
+        change()
+        outputs = to_numpy(model(x))
+        assert not np.array_equal(outputs, before)
+        np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="elsewhere calls compile no loops")
+def test_a_second_call_compiles_nothing(x):
+    import jax
+
+    events = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: events.append(event)
+    )
+    for step_mode in ("multi", "single"):
+        model = small(step_mode=step_mode)
+        for training in (False, True):
+            model(x, training=training)
+            events.clear()
+            model(x, training=training)
+            assert not [event for event in events if "compile" in event]

@@ -52,21 +52,8 @@ def test_wrong_settings_are_errors_and_change_nothing():
     name = next(iter(OTHERS[BACKEND]))
     with rsnn.engine_settings() as before:
         for changes, error, said in (
-            (
-                {"threads": 1},
-                ValueError,
-                f"must be one of .*{name}.*Received: changes='threads'",
-            ),
-            (
-                {name: 3},
-                TypeError,
-                f"`{name}` must be a dict with the keys .*Received: {name}=3",
-            ),
-            (
-                {name: dict.fromkeys(before[name], -1)},
-                (TypeError, ValueError),
-                rf"{name}\[.*Received: .*-1",
-            ),
+            ({"threads": 1}, ValueError, f"must be one of .*{name}.*changes='threads'"),
+            ({name: 3}, TypeError, f"`{name}` must be a dict with the keys .*{name}=3"),
         ):
             with pytest.raises(error, match=said), rsnn.engine_settings(**changes):
                 pass

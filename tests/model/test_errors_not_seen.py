@@ -11,13 +11,16 @@ import pytest
 from helpers import (
     BACKEND,
     assert_close,
+    chain,
     compiled,
     data,
     loss_and_gradients,
     spiking,
     to_numpy,
 )
-from keras import ops
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
 
 PAGE = (
     pathlib.Path(__file__).parents[2] / "docs" / "howto" / "errors_you_will_not_see.md"
@@ -49,25 +52,25 @@ def test_calls_go_backward_in_any_order(gradient, step_mode):
     batches = [data(4, seed=seed) for seed in (0, 1)]
     alone = [list(loss_and_gradients(model, *batch)[1].values()) for batch in batches]
     weights = [weight.value for weight in model.trainable_variables]
+
+    def loss(x, y):
+        return LOSS(ops.convert_to_tensor(y), model(x, training=True))
+
     if BACKEND == "torch":
-        losses = [
-            LOSS(ops.convert_to_tensor(y), model(x, training=True)) for x, y in batches
-        ]
-        for loss in reversed(losses):
-            loss.backward()
+        first, last = (loss(*batch) for batch in batches)
+        last.backward()
+        first.backward()
         both = [weight.grad for weight in weights]
     else:
         import tensorflow as tf
 
-        tapes, losses = [tf.GradientTape() for _ in batches], []
-        for tape, (x, y) in zip(tapes, batches, strict=True):
-            with tape:
-                losses.append(LOSS(y, model(x, training=True)))
-        last = tapes[1].gradient(losses[1], weights)
-        first = tapes[0].gradient(losses[0], weights)
-        both = list(map(tf.add, first, last))
-    expected = list(map(np.add, *alone))
-    assert_close(both, expected, rtol=1e-4, atol=1e-6)
+        with tf.GradientTape() as tape:
+            first = loss(*batches[0])
+        with tf.GradientTape() as tape_of_last:
+            last = loss(*batches[1])
+        gradients = tape_of_last.gradient(last, weights)
+        both = list(map(tf.add, gradients, tape.gradient(first, weights)))
+    assert_close(both, list(map(np.add, *alone)), rtol=1e-4, atol=1e-6)
 
 
 @every_method
@@ -120,3 +123,54 @@ def test_time_before_the_batch_is_an_error():
         ValueError, match=r"\(batch, 6\).*\(batch, 3, 6\).*\(3, 10, 6\)"
     ):
         model(x.swapaxes(0, 1))
+
+
+def distiller():
+    teacher = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    return rsnn.distillation.Distiller(
+        teacher, spiking(), keras.distillation.LogitsDistillation()
+    )
+
+
+def normalized():
+    parts = [layers.BatchNormalization(), rsnn.layers.LIF(), layers.Dense(3)]
+    return spiking(chain(layers.Dense(5), *parts))
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_test_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+    on_predict_batch_end = on_train_batch_end = on_test_batch_end
+
+
+def batches(x, y):
+    yield x[:4], y[:4]
+    raise OSError("the disk is gone")
+
+
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
+def test_a_model_works_after_an_error_in_its_data():
+    model, (x, y) = compiled(normalized()), data(8)
+    for use in (model.fit, model.evaluate):
+        # TensorFlow wraps the error.
+        with pytest.raises(Exception, match="the disk is gone"):
+            use(batches(x, y), verbose=0)
+        assert np.isfinite(model.predict(x, verbose=0)).all()
+    model.fit(x, y, verbose=0)
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
+@pytest.mark.parametrize("make", [normalized, distiller])
+def test_a_model_keeps_its_weights_where_a_callback_is_interrupted(make, call):
+    model, (x, y) = compiled(make()), data(8)
+    model.fit(x, y, verbose=0)
+    before = model.predict(x, verbose=0)
+    arguments = [x] if call == "predict" else [x, y]
+    with pytest.raises(KeyboardInterrupt):
+        getattr(model, call)(*arguments, verbose=0, callbacks=[Interrupt()])
+    after = model.predict(x, verbose=0)
+    assert np.isfinite(after).all()
+    if call != "fit":
+        np.testing.assert_array_equal(after, before)
+    model.fit(x, y, verbose=0)

@@ -7,7 +7,7 @@ import types
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, spiking
+from helpers import compiled, data, spiking
 
 
 def parts_of_keras():
@@ -62,23 +62,3 @@ def test_training_and_inference_leave_every_function_of_keras_as_it_was():
     with pytest.raises(Exception, match="shape"):
         model.train_on_batch(x, np.ones((8, 5)))
     assert between == changed(before) == []
-
-
-@pytest.mark.skipif(BACKEND != "torch", reason="nothing is replaced on other backends")
-def test_keras_frees_tensors_while_a_model_runs():
-    from keras.src.tree import torchtree_impl
-
-    original, seen = torchtree_impl._dict_to_ordered_dict, []
-
-    class Looks(keras.layers.Layer):
-        def call(self, inputs):
-            seen.append(torchtree_impl._dict_to_ordered_dict is original)
-            return inputs
-
-    inputs = keras.Input((6,))
-    model = spiking(keras.Model(inputs, spiking().network(Looks()(inputs))))
-    seen.clear()
-    model(data(2)[0])
-    model.step(data(2)[0])
-    # Keras 3.16 frees them by itself.
-    assert seen == [hasattr(torchtree_impl, "_traverse")] * 2

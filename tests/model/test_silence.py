@@ -8,7 +8,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, to_numpy
+from helpers import BACKEND, assert_close, chain, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -22,15 +22,8 @@ LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 def network(*last, threshold=0.5):
     """Neurons, then a layer without an activation, then `last`."""
-    return keras.Sequential(
-        [
-            keras.Input((6,)),
-            layers.Dense(5),
-            rsnn.layers.LIF(threshold=threshold),
-            layers.Dense(3),
-            *last,
-        ]
-    )
+    neurons = rsnn.layers.LIF(threshold=threshold)
+    return chain(layers.Dense(5), neurons, layers.Dense(3), *last)
 
 
 def warned(function):
@@ -66,10 +59,10 @@ def readout():
 
 
 def two_outputs():
-    inputs = keras.Input((6,))
-    x = rsnn.layers.LIF()(layers.Dense(5)(inputs))
-    outputs = {"a": layers.Dense(3, activation="softmax")(x), "b": layers.Dense(3)(x)}
-    return keras.Model(inputs, outputs)
+    hidden = network()
+    probabilities = layers.Softmax()(hidden.outputs[0])
+    outputs = {"a": probabilities, "b": layers.Dense(3)(probabilities)}
+    return keras.Model(hidden.inputs, outputs)
 
 
 def own_loss(y, outputs):
@@ -82,12 +75,7 @@ LOGITS_HELD = "holds logits"
 
 LOSSES = [
     (network, SPARSE, LOGITS_HELD, "SparseCategoricalCrossentropy(from_logits=True)"),
-    (
-        network,
-        keras.losses.binary_crossentropy,
-        LOGITS_HELD,
-        "BinaryCrossentropy(from_logits=True)",
-    ),
+    (network, keras.losses.binary_crossentropy, "BinaryCrossentropy(from_logits=True)"),
     (averaged, SPARSE, LOGITS_HELD),
     (readout, "kl_divergence", LOGITS_HELD, "the activation"),
     (network, rsnn.losses.TET(SPARSE), LOGITS_HELD, "from_logits=True"),
@@ -98,12 +86,9 @@ LOSSES = [
     (network, LOGITS),
     (softmax, SPARSE),
     (lambda: averaged(layers.Softmax()), SPARSE),
-    (lambda: network(layers.LayerNormalization()), SPARSE),
     (firing, "mse"),
-    (firing, LOGITS),
     (network, own_loss),
     (network, None),
-    (two_outputs, {"a": SPARSE, "b": LOGITS}),
     (two_outputs, {"a": SPARSE}),
 ]
 
@@ -122,8 +107,7 @@ def test_a_loss_that_takes_outputs_for_what_they_are_not_is_warned_of_once(case)
 def rescaled(**kwargs):
     """A model that scales its inputs itself."""
     layer = layers.Rescaling(name="scaled", **kwargs)
-    parts = [keras.Input((6,)), layer, rsnn.layers.LIF(), layers.Dense(3)]
-    return model_of(keras.Sequential(parts), timesteps=2)
+    return model_of(chain(layer, rsnn.layers.LIF(), layers.Dense(3)), timesteps=2)
 
 
 BYTES = {"scale": 1 / 255}
@@ -137,10 +121,7 @@ BYTES = {"scale": 1 / 255}
         ("predict", BYTES, X, "255"),
         ("train_on_batch", BYTES, X, "255"),
         ("predict", BYTES, np.round(255 * X), None),
-        ("predict", BYTES, np.round(X), None),
-        ("predict", BYTES, 0 * X, None),
         ("predict", BYTES, X - 0.5, None),
-        ("predict", {"scale": 0.5}, X, None),
         ("predict", {"scale": 0.0}, X, None),
         ("predict", {"scale": 2.0, "offset": -1.0}, X, None),
     ],
@@ -162,22 +143,16 @@ ONE_HOT = keras.losses.CategoricalCrossentropy(from_logits=True)
     ("loss", "y", "sequences", "message"),
     [
         (LOGITS, Y, True, "`y` must have a time axis"),
-        ("mse", X[:, 0], True, "`y` must have a time axis"),
+        ("mse", X[:, :3], True, "`y` must have a time axis"),
         (LOGITS, np.eye(3)[Y], False, "CategoricalCrossentropy"),
         (ONE_HOT, Y, False, "SparseCategoricalCrossentropy"),
-        (
-            "mse",
-            Y[:, None],
-            False,
-            r"one-hot rows for the loss mean_squared_error.*to_categorical\(y, 3\)",
-        ),
+        ("mse", Y[:, None], False, r"mean_squared_error.*to_categorical\(y, 3\)"),
     ],
 )
 def test_labels_that_do_not_fit_the_loss_are_an_error_that_says_what_to_do(
     loss, y, sequences, message
 ):
-    last = [layers.Dense(1)] if loss == "mse" and sequences else []
-    model = model_of(network(*last), loss, return_sequences=sequences)
+    model = model_of(network(), loss, return_sequences=sequences)
     # In TensorFlow's graph the size of a batch is not known.
     shapes = [f"y of shape {(size, *y.shape[1:])}" for size in (8, None)]
     for use in (model.fit, model.evaluate, model.test_on_batch):
@@ -186,30 +161,26 @@ def test_labels_that_do_not_fit_the_loss_are_an_error_that_says_what_to_do(
         assert any(shape in str(raised.value) for shape in shapes)
 
 
-@pytest.mark.parametrize(
-    ("loss", "metric", "y"),
-    [
-        (LOGITS, "accuracy", Y),
-        (ONE_HOT, keras.metrics.CategoricalAccuracy(), np.eye(3)[Y]),
-    ],
-)
-def test_labels_of_samples_are_not_compared_with_steps(loss, metric, y):
+def test_labels_of_samples_are_not_compared_with_steps():
     """Keras would do so in silence where there are as many samples as steps, 8."""
     model = rsnn.SpikingModel(network(), 8, return_sequences=True)
-    loss = rsnn.losses.TET(loss)
-    model.compile("sgd", loss, metrics=[metric])
+    loss = rsnn.losses.TET(LOGITS)
+    model.compile("sgd", loss, metrics=["accuracy"])
     message = r"time axis for the metric.*AnytimeAccuracy\(timesteps=8\)"
     for use in (model.evaluate, model.fit):
         with pytest.raises(ValueError, match=message):
-            use(X, y, verbose=0)
+            use(X, Y, verbose=0)
+    # Labels with an axis are compared with the steps of their samples.
+    right = model.predict(X, verbose=0).argmax(-1) == Y[:, None]
+    accuracy = model.evaluate(X, Y[:, None], verbose=0)[1]
+    assert accuracy == pytest.approx(right.mean())
 
     def mean(labels, outputs):
         return ops.mean(outputs, axis=(1, 2))
 
     wrapped = keras.metrics.MeanMetricWrapper(mean)
-    right = [rsnn.metrics.AnytimeAccuracy(8), mean, wrapped]
-    model.compile("sgd", loss, metrics=right)
-    model.evaluate(X, y, verbose=0)
+    model.compile("sgd", loss, metrics=[rsnn.metrics.AnytimeAccuracy(8), mean, wrapped])
+    model.evaluate(X, Y, verbose=0)
 
 
 def test_weights_of_samples_are_not_taken_for_those_of_steps():
@@ -221,18 +192,7 @@ def test_weights_of_samples_are_not_taken_for_those_of_steps():
         with pytest.raises(ValueError, match=message):
             use(X, y, sample_weight=weights, verbose=0)
     repeated = np.repeat(weights[:, None], 8, axis=1)
-    by_steps = model.evaluate(X, y, sample_weight=repeated, verbose=0)
-    model.compile("sgd", rsnn.losses.TET(LOGITS, weight=0.0))
-    loss = model.evaluate(X, Y, sample_weight=weights, verbose=0)
-    np.testing.assert_allclose(loss, by_steps, rtol=1e-5)
-
-
-def test_labels_with_an_axis_are_compared_with_the_steps_of_their_samples():
-    model = rsnn.SpikingModel(network(), 8, return_sequences=True)
-    model.compile("sgd", rsnn.losses.TET(LOGITS), metrics=["accuracy"])
-    right = model.predict(X, verbose=0).argmax(-1) == Y[:, None]
-    accuracy = model.evaluate(X, Y[:, None], verbose=0)[1]
-    assert accuracy == pytest.approx(right.mean())
+    assert np.isfinite(model.evaluate(X, y, sample_weight=repeated, verbose=0))
 
 
 TEXTS = np.array(["a", "b", "c"])
@@ -244,11 +204,10 @@ TEXTS = np.array(["a", "b", "c"])
         (TEXTS[Y], "dtype <U1"),
         (TEXTS.astype(object)[Y], "dtype object"),
         (["a", "b", "c", "a"] * 2, "'a' of type str, in a list"),
-        (Y.tolist(), "0 of type int, in a list"),
         (Y + 1, "Received: 3, the label of sample 2"),
         (np.where(Y == 1, np.nan, Y), "Received: nan, the label of sample 1"),
     ],
-    ids=["texts", "objects", "list of texts", "list of numbers", "from 1", "NaN"],
+    ids=["texts", "objects", "list", "from 1", "NaN"],
 )
 def test_labels_that_are_no_classes_are_an_error(y, received):
     model = model_of(network())
@@ -259,6 +218,12 @@ def test_labels_that_are_no_classes_are_an_error(y, received):
     ):
         with pytest.raises(ValueError, match=rf"^`y` must be.*{received}"):
             use()
+
+
+def test_labels_of_no_class_are_accepted_if_they_are_ignored():
+    loss = keras.losses.SparseCategoricalCrossentropy(True, ignore_class=-1)
+    model = model_of(network(), loss)
+    assert np.isfinite(model.evaluate(X, Y - 1, verbose=0))
 
 
 def generator(x, y):
@@ -281,10 +246,10 @@ class Pairs(keras.utils.PyDataset):
 
 def batches_of_backend(*arrays):
     if BACKEND == "torch":
-        import torch
+        from torch.utils import data
 
-        tensors = map(torch.as_tensor, arrays)
-        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*tensors), 4)
+        pairs = list(zip(*map(ops.convert_to_tensor, arrays), strict=True))
+        return data.DataLoader(pairs, 4)
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensor_slices(arrays).batch(4)
@@ -307,22 +272,19 @@ def test_labels_that_are_no_classes_are_an_error_in_the_first_batch_of_what_is_n
     assert_close(model.variables, before, rtol=0)
 
 
-def test_labels_of_no_class_are_accepted_if_they_have_weights_or_are_ignored():
-    ignoring = {"from_logits": True, "ignore_class": -1}
-    loss = keras.losses.SparseCategoricalCrossentropy(**ignoring)
-    model = model_of(network(), loss)
-    assert np.isfinite(model.evaluate(X, Y - 1, verbose=0))
-
-
 def with_nan(array, at):
     array = array.copy()
     array[at] = np.nan
     return array
 
 
+class Fills(layers.Layer):
+    def call(self, inputs):
+        return ops.nan_to_num(inputs)
+
+
 def filling():
-    inputs = keras.Input((6,))
-    return keras.Model(inputs, network()(ops.nan_to_num(inputs)))
+    return chain(Fills(), network())
 
 
 NUMBERS = X[:, :3]
@@ -334,13 +296,7 @@ FRAMES = with_nan(np.repeat(X[:, None], 3, axis=1), (slice(2, 4), 2))
     ("make", "loss", "x", "y", "problem"),
     [
         (network, LOGITS, with_nan(X, (5, 2)), Y, "`x` has NaN in sample 5"),
-        (
-            network,
-            "mse",
-            X,
-            with_nan(NUMBERS, 4),
-            "`y` has NaN in the labels of sample 4",
-        ),
+        (network, "mse", X, with_nan(NUMBERS, 4), "NaN in the labels of sample 4"),
         # What has a meaning.
         (network, LOGITS, FRAMES, Y, None),
         (filling, LOGITS, with_nan(X, (5, 2)), Y, None),
@@ -363,27 +319,23 @@ def looks_for_silence(monkeypatch):
     monkeypatch.setattr(ENOUGH, 32)
 
 
-def deep(threshold=(0.5, 0.5)):
+def deep(last_threshold=0.5):
     """Two layers of neurons with batch normalisation, whose moving averages are those
     of no data."""
-    made = [keras.Input((6,))]
-    for index, value in enumerate(threshold):
-        made += [
-            layers.Dense(8),
-            layers.BatchNormalization(),
-            rsnn.layers.LIF(threshold=value, name=f"neurons_{index}"),
-        ]
-    return keras.Sequential([*made, layers.Dropout(0.1), layers.Dense(3)])
+    parts = []
+    for index, threshold in enumerate((0.5, last_threshold)):
+        neurons = rsnn.layers.LIF(threshold=threshold, name=f"neurons_{index}")
+        parts += [layers.Dense(8), layers.BatchNormalization(), neurons]
+    return chain(*parts, layers.Dropout(0.1), layers.Dense(3))
 
 
 @pytest.mark.usefixtures("looks_for_silence")
 @pytest.mark.parametrize(
-    ("batches", "step_mode"),
-    [(None, "multi"), *((kind, "multi") for kind in BATCHES), (None, "single")],
+    ("batches", "step_mode"), [(None, "single"), *((kind, "multi") for kind in BATCHES)]
 )
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
 def test_a_layer_that_does_not_spike_is_warned_of_once(batches, step_mode):
-    model = model_of(deep((0.5, 1e6)), step_mode=step_mode)
+    model = model_of(deep(1e6), step_mode=step_mode)
     x, y = (X, Y) if batches is None else (batches(X, Y), None)
     options = {"steps_per_epoch": 2} if batches is generator else {}
 
@@ -400,27 +352,22 @@ def test_a_layer_that_does_not_spike_is_warned_of_once(batches, step_mode):
 
 @pytest.mark.usefixtures("looks_for_silence")
 @pytest.mark.parametrize(
-    ("make", "x", "y", "parts"),
+    ("make", "x", "y", "reason"),
     [
-        (
-            lambda: network(threshold=1e6),
-            X,
-            NUMBERS,
-            ["Put a BatchNormalization before neurons that have none"],
-        ),
-        (deep, with_nan(X, (1, 2)), NUMBERS, ["`x` has values that are NaN"]),
-        (deep, X, with_nan(NUMBERS, 1), ["are NaN or infinite. The weights "]),
-        (deep, X, NUMBERS, []),
+        (lambda: network(threshold=1e6), X, NUMBERS, "Put a BatchNormalization before"),
+        (deep, with_nan(X, (1, 2)), NUMBERS, "`x` has values that are NaN"),
+        (deep, X, with_nan(NUMBERS, 1), "are NaN or infinite. The weights "),
+        (deep, X, NUMBERS, None),
     ],
     ids=["no normalization", "inputs", "labels", "layers that spike"],
 )
-def test_the_reason_why_neurons_do_not_spike_is_named(make, x, y, parts):
+def test_the_reason_why_neurons_do_not_spike_is_named(make, x, y, reason):
     model = model_of(make(), "mse")
     batches = ((x, y) for _ in range(9))
     messages = warned(lambda: model.fit(batches, steps_per_epoch=1, verbose=0))
-    assert len(messages) == len(parts)
-    for part, message in zip(parts, messages, strict=True):
-        assert part in message
+    assert len(messages) == (reason is not None)
+    for message in messages:
+        assert reason in message
         if make is deep:
             assert "No neuron of 'neurons_0', 'neurons_1' spikes" in message
             assert "threshold" not in message
@@ -439,17 +386,19 @@ class Counting(rsnn.SpikingModel):
 
 
 def test_looking_for_silence_changes_nothing_of_the_training(monkeypatch):
+    """Nor a list of callbacks of users."""
+
     def trained(enough):
         monkeypatch.setattr(ENOUGH, enough)
         keras.utils.set_random_seed(3)
         model = Counting(deep(), 3)
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOGITS)
-
-        def batches():
-            for index in range(9):
-                yield np.roll(X, index, axis=0), np.roll(Y, index)
-
-        model.fit(batches(), steps_per_epoch=2, epochs=2, verbose=0, shuffle=False)
+        callbacks = keras.callbacks.CallbackList([], add_history=True, model=model)
+        before = list(callbacks.callbacks)
+        batches = [(np.roll(X, index, axis=0), np.roll(Y, index)) for index in range(9)]
+        options = {"steps_per_epoch": 2, "epochs": 2, "shuffle": False, "verbose": 0}
+        model.fit((batch for batch in batches), callbacks=callbacks, **options)
+        assert callbacks.callbacks == before
         values = [to_numpy(variable) for variable in model.variables]
         return values, model.losses_computed
 
@@ -457,15 +406,6 @@ def test_looking_for_silence_changes_nothing_of_the_training(monkeypatch):
     looked, count_looked = trained(32)
     assert count == count_looked
     assert_close(looked, without, rtol=0)
-
-
-@pytest.mark.usefixtures("looks_for_silence")
-def test_a_callback_list_of_users_is_as_it_was():
-    model = model_of(deep())
-    callbacks = keras.callbacks.CallbackList([], add_history=True, model=model)
-    before = list(callbacks.callbacks)
-    model.fit(X, Y, callbacks=callbacks, verbose=0)
-    assert callbacks.callbacks == before
 
 
 @pytest.mark.runs_once

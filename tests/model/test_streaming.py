@@ -1,9 +1,8 @@
 """Streaming: a model that receives one time step at a time."""
 
-import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, spiking, to_numpy
+from helpers import BACKEND, chain, compiled, data, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -13,7 +12,7 @@ T = 5
 
 @pytest.fixture
 def model():
-    parts = [
+    network = chain(
         layers.Dense(8),
         layers.BatchNormalization(),
         rsnn.layers.LIF(decay=0.5, threshold=0.4),
@@ -21,8 +20,8 @@ def model():
         layers.Dense(8),
         rsnn.layers.IF(),
         layers.Dense(3),
-    ]
-    model = compiled(spiking(keras.Sequential([keras.Input((6,)), *parts]), T))
+    )
+    model = compiled(spiking(network, T))
     model.fit(*data(), verbose=0)
     return model
 
@@ -61,10 +60,8 @@ def test_after_a_reset_neurons_start_at_rest_with_any_batch_size(model):
 
 
 def test_a_mean_of_a_mean_is_that_mean():
-    neurons = rsnn.layers.LIF(decay=0.5, threshold=0.4)
-    means = [rsnn.layers.TimeMean(), layers.Dense(3), rsnn.layers.TimeMean()]
-    parts = [keras.Input((6,)), layers.Dense(8), neurons, *means]
-    model = spiking(keras.Sequential(parts), T)
+    means = rsnn.layers.TimeMean(), layers.Dense(3), rsnn.layers.TimeMean()
+    model = spiking(chain(layers.Dense(8), rsnn.layers.LIF(0.5, 0.4), *means), T)
     x, _ = data(4, (T, 6))
     for t in range(T):
         last = to_numpy(model.step(x[:, t]))
@@ -82,32 +79,35 @@ def test_a_sequence_in_progress_sees_no_training_and_no_other_call(model):
 
 
 class Smoothed(rsnn.layers.TimeMixing):
-    """The mean of the last two inputs, of which it keeps the last as it is; or a
-    low-pass filter, whose output it keeps."""
-
-    def __init__(self, keeps):
-        super().__init__()
-        self.keeps = keeps
+    """The mean of the last two inputs, of which it keeps the last as it is."""
 
     def initial_state(self, inputs):
         return ops.zeros_like(inputs)
 
     def step(self, inputs, state):
-        mean = 0.5 * (inputs + state)
-        return mean, inputs if self.keeps == "input" else mean
+        return 0.5 * (inputs + state), inputs
+
+
+class Filtered(Smoothed):
+    """A low-pass filter, whose output it keeps."""
+
+    def step(self, inputs, state):
+        mean, _ = super().step(inputs, state)
+        return mean, mean
 
 
 def test_what_callers_do_to_their_arrays_after_a_step_changes_no_state():
     x, _ = data(4, (T, 6))
-    inputs = keras.Input((6,))
-    spikes = rsnn.layers.LIF()(layers.Dense(6)(Smoothed("input")(inputs)))
-    model = spiking(keras.Model(inputs, Smoothed("output")(spikes)), T, "bptt")
+    network = chain(Smoothed(), layers.Dense(6), rsnn.layers.LIF(), Filtered())
+    model = spiking(network, T, "bptt")
     whole = [to_numpy(model.step(x[:, t])) for t in range(T)]
     model.reset_state()
-    buffer = np.empty_like(x[:, 0])
-    given = ops.convert_to_tensor(buffer) if BACKEND == "torch" else buffer
+    buffer = given = np.empty_like(x[:, 0])
+    if BACKEND == "torch":
+        given = ops.convert_to_tensor(buffer)
+        buffer = given.numpy()
     for t in range(T):
-        (given.numpy() if BACKEND == "torch" else given)[:] = x[:, t]
+        buffer[:] = x[:, t]
         output = model.step(given)
         np.testing.assert_array_equal(to_numpy(output), whole[t])
         if BACKEND == "torch":

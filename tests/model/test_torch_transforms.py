@@ -5,7 +5,7 @@ import contextlib
 
 import keras
 import pytest
-from helpers import BACKEND, assert_close, data, mlp, spiking
+from helpers import BACKEND, assert_close, chain, data, mlp, spiking
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -39,29 +39,22 @@ def test_a_call_in_a_transform_of_functions_is_an_error(transform):
 
 def test_parameters_that_functional_call_replaces_are_an_error():
     """Keras' layers would use their own weights."""
-    model = spiking()
-    parameters = dict(model.named_parameters())
-    expected = model(inputs())
-    torch.testing.assert_close(
-        torch.func.functional_call(model, parameters, (inputs(),)), expected
-    )
-    with pytest.raises(
-        RuntimeError, match=r"with other parameters\. Use model\.stateless_call"
-    ):
-        torch.func.functional_call(
-            model,
-            {name: value.detach() + 1.0 for name, value in parameters.items()},
-            (inputs(),),
-        )
-    torch.testing.assert_close(model(inputs()), expected)
+    model, x = spiking(), (inputs(),)
+    parameters, expected = dict(model.named_parameters()), model(*x)
+    call = torch.func.functional_call
+    torch.testing.assert_close(call(model, parameters, x), expected)
+    replaced = {name: value.detach() + 1.0 for name, value in parameters.items()}
+    message = r"with other parameters\. Use model\.stateless_call"
+    with pytest.raises(RuntimeError, match=message):
+        call(model, replaced, x)
+    torch.testing.assert_close(model(*x), expected)
 
 
 def gradients_of_call(model, call):
     """Of a function of the model and inputs, by the weights."""
     call(lambda x: model(x, training=True), inputs()).square().sum().backward()
-    gradients = [
-        variable.value.grad.numpy().copy() for variable in model.trainable_variables
-    ]
+    weights = [variable.value for variable in model.trainable_variables]
+    gradients = [weight.grad.clone() for weight in weights]
     model.zero_grad()
     return gradients
 
@@ -80,13 +73,12 @@ def reentrant(function, x):
 
 def drawing(step_mode, around_layers=False, around_model=False):
     keras.utils.set_random_seed(0)
-    x = keras.Input((6,))
     dropout, neurons = layers.Dropout(0.5, seed=1), rsnn.layers.LIF()
     nothing = contextlib.nullcontext()
     with keras.RematScope() if around_layers else nothing:
-        outputs = layers.Dense(3)(neurons(dropout(layers.Dense(8)(x))))
+        network = chain(layers.Dense(8), dropout, neurons, layers.Dense(3))
     with keras.RematScope() if around_model else nothing:
-        return spiking(keras.Model(x, outputs), step_mode=step_mode)
+        return spiking(network, step_mode=step_mode)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])

@@ -1,6 +1,7 @@
 """Builders of networks: each has the size of the authors' network, trains in every
 kernel, treats samples alike, comes back from a file, and names wrong arguments."""
 
+import functools
 import graphlib
 import inspect
 import itertools
@@ -23,7 +24,7 @@ BUILDERS = [getattr(models, name) for name in models.__all__ if name[0].isupper(
 IMAGENET = {"classes": 1000, "edition": "imagenet"}
 DVS = {"edition": "dvs", "dims": 256, "blocks": 2}
 NARROW = {"classes": 3, "timesteps": 2, "width": 0.125}
-TOKENS = {"classes": 3, "timesteps": 2, "dims": 32, "blocks": 4, "heads": 2}
+TOKENS = {"classes": 3, "timesteps": 2, "dims": 32, "blocks": 3, "heads": 2}
 STAGES = {"classes": 3, "dims": (4, 8, 16, 24), "blocks": 3, "heads": 2}
 LARGE = {"classes": 3, "dims": (4, 8, 16), "blocks": 1, "heads": 2}
 RESFORMER = {
@@ -59,17 +60,17 @@ def parameters(model):
 @pytest.mark.parametrize(
     ("build", "arguments", "expected"),
     [
-        (models.ResNet18, {"classes": 10}, 11_173_962),
-        (models.ResNet18, {"classes": 100}, 11_220_132),
-        (models.ResNet19, {"classes": 10}, 12_697_994),
-        (models.VGG11, {"classes": 10}, 11_001_354),
+        (models.ResNet18, {}, 11_173_962),
+        (models.ResNet19, {}, 12_697_994),
+        (models.VGG11, {}, 11_001_354),
         (models.VGG13, {"classes": 100}, 9_462_180),
-        (models.VGGSNN, {"classes": 10}, 9_271_498),
-        (models.SEWResNet34, {"classes": 1000}, 21_806_184),
-        (models.PreActResNet34, {"classes": 1000}, 21_806_184),
-        (models.MSResNet18, {"classes": 1000}, 11_693_736),
-        (models.MSResNet34, {"classes": 1000}, 21_801_896),
-        (models.MSResNet104, {"classes": 1000}, 77_350_504),
+        (models.VGGSNN, {}, 9_271_498),
+        # Those of ResNets of Keras, which have a bias in every convolution, too.
+        (models.SEWResNet50, {}, 25_583_592),
+        (models.SEWResNet101, {}, 44_601_832),
+        (models.PreActResNet34, {}, 21_806_184),
+        (models.MSResNet34, {}, 21_801_896),
+        (models.MSResNet104, {}, 77_350_504),
         (
             models.Spikformer,
             {"blocks": 8, "dims": 384, **IMAGENET},
@@ -80,14 +81,10 @@ def parameters(model):
         # tokens, which it does not use either.
         (models.Spikformer, DVS, 2_585_610 - unused(256, 2) - 2 * 256 - 64 * 256),
         (models.QKFormer, {"blocks": 10, "dims": 384, **IMAGENET}, 16_473_688),
-        (models.QKFormer, {"classes": 100}, 6_740_884),
         (models.QKFormer, {"classes": 11, "mlp_ratio": 4, **DVS}, 1_999_371),
         (models.MaxFormer, {"blocks": 10, "dims": 384, **IMAGENET}, 16_237_240),
-        (models.MaxFormer, {"classes": 10}, 6_568_282),
         (models.MaxFormer, {"classes": 10, **DVS}, 1_455_626),
-        (models.ESpikeFormer, {"dims": (24, 48, 96, 128)}, 2_702_048),
         (models.ESpikeFormer, {}, 18_987_504),
-        (models.ESpikeFormerLarge, {}, 170_971_714),
         (
             models.ESpikeFormerLarge,
             {"dims": (128, 256, 512), "shortcut_projection": True},
@@ -100,10 +97,8 @@ def parameters(model):
             {"blocks": 8, "dims": 384, **IMAGENET},
             16_816_536 - 8 * 8**2,
         ),
-        (models.MetaSpikeFormer, {"dims": (64, 128, 256, 360)}, 15_112_208),
         (models.MetaSpikeFormer, {}, 55_350_248),
         (models.SpikingResformer, {}, 11_180_992),
-        (models.SpikingResformer, {"input_shape": (32, 32, 3)}, 11_173_312),
     ],
     ids=name_of,
 )
@@ -115,15 +110,6 @@ def test_the_number_of_trainable_parameters_is_that_of_the_authors(
     assert parameters(model) == expected
 
 
-@pytest.mark.parametrize("depth", [50, 101])
-def test_deep_sew_resnets_have_the_layers_of_keras_resnets(depth):
-    # They, too, have a bias in every convolution, and their strides change no size.
-    with without_weights():
-        ours = getattr(models, f"SEWResNet{depth}")()
-        theirs = getattr(keras.applications, f"ResNet{depth}")(weights=None)
-    assert parameters(ours) == parameters(theirs)
-
-
 # Training, files and layouts.
 FIRST_NORMALIZED = ("query_bn", "key_bn", "value_bn", "query_bn2", "key_bn2")
 
@@ -132,28 +118,28 @@ def firing(build, shape, arguments):
     """A small network whose neurons fire often, also in inference."""
     keras.utils.set_random_seed(0)
     model = build(shape[-3:], **arguments)
-    normalizations = [
-        layer
-        for layer in model.network.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    for layer in normalizations:
+    for layer in model.network.layers:
         if layer.name.endswith((*FIRST_NORMALIZED, "value_bn2")):
             layer.beta.assign(np.full(layer.beta.shape, 1.5))
         elif layer.name.endswith("_bn2") and build is models.MSResNet18:
             # Its blocks add nothing at first.
             layer.gamma.assign(np.full(layer.gamma.shape, 0.5))
-        layer.momentum = 0.0
-    for layer in model.network.layers:
-        if layer.name.endswith("_factor"):
+        elif layer.name.endswith("_factor"):
             layer.kernel.assign(np.ones(layer.kernel.shape))
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
     model(helpers.data(4, shape)[0], training=True)
-    for layer in normalizations:
-        layer.momentum = 0.9
+    for layer in model.network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.9
     return model
 
 
 WIDE = {**NARROW, "stem": "imagenet"}
+WEIGHTED = {**NARROW, "normalization": "weight"}
+WEIGHTED["neuron"] = functools.partial(LIF, 0.5, 0.3)
+ONLINE = {**NARROW, "normalization": "online"}
+ONLINE |= {"gradient": "sltt", "step_mode": "single"}
 LEARNING = {**NARROW, "timesteps": 3, "neuron": rsnn.layers.ParametricLIF}
 PROJECTED = {**LARGE, "shortcut_projection": True}
 
@@ -166,11 +152,11 @@ PROJECTED = {**LARGE, "shortcut_projection": True}
         ),
         (models.SEWResNet18, (16, 16, 3), NARROW),
         (models.PreActResNet18, (32, 32, 3), WIDE),
-        (models.VGG11, (16, 16, 3), NARROW),
+        (models.VGG11, (16, 16, 3), WEIGHTED),
+        (models.ResNet18, (16, 16, 3), ONLINE),
         (models.VGGSNN, (3, 16, 16, 2), LEARNING),
         (models.MSResNet18, (16, 16, 3), NARROW),
         (models.Spikformer, (3, 16, 16, 2), {**TOKENS, "timesteps": 3}),
-        (models.Spikformer, (32, 32, 3), {**TOKENS, "edition": "imagenet"}),
         (models.QKFormer, (16, 16, 3), TOKENS),
         (models.MaxFormer, (32, 32, 3), {**TOKENS, "edition": "dvs"}),
         (models.SpikeDrivenTransformer, (16, 16, 3), TOKENS),
@@ -194,16 +180,13 @@ def test_a_network_trains_treats_samples_alike_comes_back_and_has_two_layouts(
     outputs = predict(model, x)
     assert np.ptp(outputs, axis=0).max() > 0
     close = {"rtol": 1e-4, "atol": 1e-5}
-    np.testing.assert_allclose(predict(model, x[::-1])[::-1], outputs, **close)
     np.testing.assert_allclose(predict(model, x[2:3]), outputs[2:3], **close)
     # Files.
     path = tmp_path / "some.keras"
     model.save(path)
-    loaded = keras.saving.load_model(path)
     filled = build(shape[-3:], weights=path, **arguments)
-    for again in (loaded, filled):
-        np.testing.assert_array_equal(predict(again, x), outputs)
-        assert again.name == model.name
+    np.testing.assert_array_equal(predict(filled, x), outputs)
+    assert filled.name == model.name
     # Names are the same each time, different, and have no dots, as in PyTorch.
     paths = [variable.path for variable in model.variables]
     assert [variable.path for variable in filled.variables] == paths
@@ -220,65 +203,19 @@ def test_a_network_trains_treats_samples_alike_comes_back_and_has_two_layouts(
     assert_trains(model, x, y)
 
 
-OTHERS = ("ResNet19", "ResNet34", "VGG13", "VGG16", "VGGSNN", "SEWResNet34")
-OTHERS += ("SEWResNet50", "SEWResNet101", "SEWResNet152", "PreActResNet34")
-# The hidden neurons of a ResNet-19 start silent: no normalisation precedes them, and
-# PyTorch's default start is small.
-SILENT = {"ResNet19": ["classifier"]}
-
-
-@pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.slow
-def test_a_training_step_reaches_every_kernel_of_the_other_networks(name):
-    model = getattr(models, name)((16, 16, 3), **NARROW)
-    x, y = helpers.data(4, (16, 16, 3))
-    assert_trains(model, x, y, unreached=SILENT.get(name, ()))
-
-
-ONE_BLOCK = {**TOKENS, "blocks": 1}
-ONLINE = {**NARROW, "normalization": "online"}
-
-
-@pytest.mark.parametrize(
-    ("build", "arguments", "gradient", "step_mode", "policy"),
-    [
-        # XLA takes long for the others.
-        pytest.param(
-            *(models.Spikformer, ONE_BLOCK, "rate", "single", "mixed_bfloat16"),
-            marks=pytest.mark.on_each_backend,
-        ),
-        (models.QKFormer, TOKENS, rsnn.gradients.Rate(windows=2), "multi", "float32"),
-        (models.SpikingResformer, RESFORMER, "ottt", "single", "float32"),
-        (models.ResNet18, ONLINE, "sltt", "single", "float32"),
-    ],
-    ids=name_of,
-)
-def test_networks_are_compiled_and_trained_by_every_method(
-    build, arguments, gradient, step_mode, policy
-):
-    keras.config.set_dtype_policy(policy)
-    model = build((8, 8, 3), gradient=gradient, step_mode=step_mode, **arguments)
-    jit_compile = BACKEND != "torch" or "auto"
-    helpers.compiled(model, keras.optimizers.Adam(1e-2), jit_compile=jit_compile)
-    x, y = helpers.data(4, (8, 8, 3))
-    losses = model.fit(x, y, batch_size=4, epochs=3, verbose=0).history["loss"]
-    assert np.isfinite(losses).all()
-    assert len(set(losses)) == 3
-
-
 # Arguments.
 def test_arguments_have_one_order_in_all_functions_and_are_passed_by_name():
     before = {}
     for name in models.__all__:
+        by_name = []
         signature = inspect.signature(getattr(models, name)).parameters
-        by_name, by_position = [], []
         for argument, parameter in signature.items():
-            keyword = parameter.kind is parameter.KEYWORD_ONLY
-            (by_name if keyword else by_position).append(argument)
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                by_name.append(argument)
+            else:
+                assert argument == "input_shape" or not name[0].isupper()
         for one, following in itertools.pairwise(by_name):
             before.setdefault(following, set()).add(one)
-        if name[0].isupper():
-            assert by_position == ["input_shape"]
     # Raises an error that names the circle.
     graphlib.TopologicalSorter(before).prepare()
 
@@ -286,14 +223,10 @@ def test_arguments_have_one_order_in_all_functions_and_are_passed_by_name():
 @pytest.mark.parametrize("build", BUILDERS, ids=name_of)
 def test_the_signature_of_a_network_has_each_argument_with_its_default(build):
     signature = inspect.signature(build).parameters
-    assert signature["gradient"].default == "rate"
     usual = {"classes", "timesteps", "neuron", "step_mode", "weights", "name"}
-    assert usual <= signature.keys()
-    assert inspect.Parameter.empty not in [p.default for p in signature.values()]
-    with pytest.raises(TypeError, match="depth"):
-        build(depth=3)
-    with pytest.raises(TypeError, match="positional"):
-        build((32, 32, 3), 10)
+    assert {*usual, "gradient"} <= signature.keys()
+    for parameter in signature.values():
+        assert parameter.default is not inspect.Parameter.empty
     with without_weights(), pytest.raises(ValueError, match="`weights` must") as raised:
         build(weights="digits")
     assert f"the name of a pretrained {build.__name__} (none)" in str(raised.value)
@@ -303,64 +236,31 @@ def test_the_signature_of_a_network_has_each_argument_with_its_default(build):
 def test_arguments_that_are_described_are_those_that_networks_take():
     """`ResNet18` and `Spikformer` describe the arguments of the other networks of their
     kind, too."""
-    stages = (models.ESpikeFormer, models.ESpikeFormerLarge, models.MetaSpikeFormer)
-    tokens = [models.Spikformer, models.QKFormer, models.MaxFormer]
-    tokens += [models.SpikeDrivenTransformer]
-    apart = (*stages, *tokens, models.SpikingResformer)
-    residual = [build for build in BUILDERS if build not in apart]
-    for describing, family in (
-        (models.ResNet18, residual),
-        (models.Spikformer, tokens),
-    ):
+    apart = {models.ESpikeFormer, models.ESpikeFormerLarge, models.MetaSpikeFormer}
+    apart.add(models.SpikingResformer)
+    for build in set(BUILDERS) - apart:
+        taken = inspect.signature(build).parameters
+        is_residual = "width" in taken
+        describing = models.ResNet18 if is_residual else models.Spikformer
         text = describing.__doc__.partition("Returns:")[0]
         described = re.findall(r"^        (\w+): ", text, re.MULTILINE)
-        for build in family:
-            taken = inspect.signature(build).parameters
-            assert describing is models.Spikformer or set(taken) <= set(described)
-            ordered = [name for name in described if name in taken]
-            assert ordered == [name for name in taken if name in described]
+        assert not is_residual or set(taken) <= set(described)
+        ordered = [name for name in described if name in taken]
+        assert ordered == [name for name in taken if name in described]
 
 
 SHARED = LIF(name="shared")
-SHAPE = "`input_shape`"
 
 
 @pytest.mark.parametrize(
     ("build", "arguments", "error", "message"),
     [
         (models.VGG11, {"width": 0}, ValueError, "`width` must be > 0.*width=0"),
-        (models.VGG11, {"classes": 0}, ValueError, "`classes` must be 1 or more"),
-        (models.VGG11, {"include_top": 1}, TypeError, "`include_top` must be True or"),
-        (models.VGG11, {"input_shape": 32}, TypeError, f"{SHAPE} must be a tuple.*=32"),
         (models.VGG11, {"input_shape": (32, 32)}, ValueError, "have three entries"),
-        (
-            models.ResNet18,
-            {"input_shape": (4, 32, 32, 3)},
-            ValueError,
-            "have three entries.*without batch and time",
-        ),
-        (
-            models.ResNet18,
-            {"input_shape": (32, 32, None)},
-            TypeError,
-            r"`input_shape\[2\]` must be an integer.*None",
-        ),
-        (
-            models.VGG11,
-            {"input_shape": (2, 32, 3)},
-            ValueError,
-            r"a height and width of at least.*\(2, 32, 3\)",
-        ),
+        (models.VGG11, {"input_shape": (2, 32, 3)}, ValueError, "height and width of"),
         (models.VGG11, {"neuron": SHARED}, TypeError, "function that returns a new"),
-        (models.VGG11, {"neuron": "LIF"}, TypeError, "must be a function.*'LIF'"),
         (models.VGG11, {"neuron": lambda: SHARED}, ValueError, "a new layer each time"),
         (models.VGG11, {"neuron": keras.layers.ReLU}, TypeError, "neuron layer.*ReLU"),
-        (
-            models.SEWResNet18,
-            {"stem": "resnet"},
-            ValueError,
-            "`stem` must be one of 'auto', 'cifar', 'imagenet'.*stem='resnet'",
-        ),
         (
             models.PreActResNet18,
             {"input_shape": (None, None, 3)},
@@ -373,12 +273,7 @@ SHAPE = "`input_shape`"
             ValueError,
             "a height and width of at least (16|32),",
         ),
-        (
-            models.VGGSNN,
-            {"input_shape": (None, 48, 2)},
-            ValueError,
-            f"{SHAPE} must have a known height and width",
-        ),
+        (models.VGGSNN, {"input_shape": (None, 48, 2)}, ValueError, "a known height"),
         (
             models.QKFormer,
             {"heads": 3},
@@ -387,58 +282,19 @@ SHAPE = "`input_shape`"
         ),
         (
             models.QKFormer,
-            {"heads": None, "dims": 16},
-            ValueError,
-            "heads=None, which stands for 8, dims=16",
-        ),
-        (
-            models.QKFormer,
             {"input_shape": (30, 32, 3)},
             ValueError,
             r"multiples of 4: in the edition 'cifar'.*\(30, 32, 3\)",
         ),
         (models.QKFormer, {"dims": 36}, ValueError, "multiple of 8.*dims=36"),
-        (models.QKFormer, {"dims": (8, 16)}, TypeError, "`dims` must be an integer"),
         (models.QKFormer, {"blocks": 2}, ValueError, "be 3 or more.*'cifar'.*blocks=2"),
-        (
-            models.QKFormer,
-            {"edition": "mnist"},
-            ValueError,
-            "`edition` must be one of 'imagenet', 'cifar', 'dvs'.*edition='mnist'",
-        ),
-        (models.QKFormer, {"mlp_ratio": 0}, ValueError, "`mlp_ratio` must be 1 or"),
-        (
-            models.QKFormer,
-            {"attention_neuron": "LIF"},
-            TypeError,
-            "`attention_neuron` must be a function.*attention_neuron='LIF'",
-        ),
         (
             models.ESpikeFormer,
             {"timesteps": 4},
             ValueError,
             "`timesteps` must be 1.*timesteps=4.*neuron=lambda",
         ),
-        (models.ESpikeFormer, {"dims": 384}, TypeError, "`dims` must be a tuple.*=384"),
-        (models.ESpikeFormer, {"dims": (64, 8, 4)}, ValueError, "have four entries"),
-        (
-            models.ESpikeFormer,
-            {"dims": (5, 8, 16, 24)},
-            ValueError,
-            r"`dims\[0\]` must be even",
-        ),
-        (
-            models.ESpikeFormerLarge,
-            {"shortcut_projection": 1},
-            TypeError,
-            "`shortcut_projection` must be",
-        ),
-        (
-            models.SpikingResformer,
-            {"blocks": (1, 0, 1)},
-            ValueError,
-            r"`blocks\[1\]` must be 1 or more",
-        ),
+        (models.ESpikeFormer, {"dims": (5, 8, 16, 24)}, ValueError, "must be even"),
         (
             models.SpikingResformer,
             {"heads": (1, 3, 2)},
@@ -457,22 +313,13 @@ SHAPE = "`input_shape`"
             ValueError,
             "multiples of 16.*stem='imagenet'",
         ),
-        (
-            models.ResNet19,
-            {"normalization": "layer"},
-            ValueError,
-            "`normalization` must be one of 'batch', 'weight', 'online'.*'layer'",
-        ),
     ],
     ids=lambda value: name_of(value) or "",
 )
 def test_wrong_arguments_are_named(build, arguments, error, message):
     usual = {
         models.QKFormer: TOKENS,
-        models.MaxFormer: TOKENS,
         models.ESpikeFormer: STAGES,
-        models.MetaSpikeFormer: STAGES,
-        models.ESpikeFormerLarge: LARGE,
         models.SpikingResformer: RESFORMER,
     }.get(build, {"width": 0.05})
     given = {"input_shape": (32, 32, 3), **usual, **arguments}
@@ -484,16 +331,14 @@ def test_wrong_arguments_are_named(build, arguments, error, message):
 def test_an_espikeformer_takes_other_neurons_for_more_steps():
     with without_weights():
         model = models.ESpikeFormer((32, 32, 3), timesteps=2, neuron=LIF, **STAGES)
-    neurons = [
-        layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)
-    ]
-    assert {type(layer) for layer in neurons} == {LIF}
+    layers = model.network.layers
+    neurons = {type(layer) for layer in layers if isinstance(layer, rsnn.layers.Neuron)}
+    assert neurons == {LIF}
 
 
 def test_factors_of_a_large_espikeformer_are_small_at_first():
-    model = models.ESpikeFormerLarge((32, 32, 3), **LARGE)
-    layers = model.network.layers
+    layers = models.ESpikeFormerLarge((32, 32, 3), **LARGE).network.layers
     factors = [layer.kernel for layer in layers if layer.name.endswith("_factor")]
     assert len(factors) == 2
-    np.testing.assert_allclose(to_numpy(factors[0]), 1e-6)
-    np.testing.assert_allclose(to_numpy(factors[1]), 1e-6)
+    for factor in factors:
+        np.testing.assert_allclose(to_numpy(factor), 1e-6)

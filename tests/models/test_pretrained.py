@@ -11,7 +11,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, to_numpy
+from helpers import assert_close, chain, to_numpy
 from made_networks import PACKAGE, packaged, sha256, write_network
 from sklearn import datasets, model_selection
 
@@ -138,8 +138,8 @@ def test_every_card_describes_its_file():
             assert model.timesteps == card.timesteps
             method = rsnn.gradients.BY_NAME[card.gradient.partition(",")[0]]
             assert isinstance(model.gradient, method)
-            file = PACKAGE / "weights" / card.file
-            assert file.stat().st_size < LARGEST_SHIPPED
+            size = (PACKAGE / "weights" / card.file).stat().st_size
+            assert size < LARGEST_SHIPPED
 
 
 def precisions_of(model):
@@ -154,23 +154,20 @@ def test_a_pretrained_network_has_the_precision_that_is_asked_for():
     keras.config.set_dtype_policy("mixed_bfloat16")
     for model in (half, models.load_pretrained("digits")):
         assert precisions_of(model) == {"mixed_bfloat16"}
-    keras.config.set_dtype_policy("float32")
-    expected = exact.predict(images, verbose=0).argmax(-1)
-    assert (half.predict(images, verbose=0).argmax(-1) == expected).mean() > 0.97
+    predicted = [model.predict(images, verbose=0).argmax(-1) for model in (half, exact)]
+    assert np.mean(np.equal(*predicted)) > 0.97
 
 
 def test_a_model_in_another_precision_has_the_same_weights_and_settings():
     inputs = keras.Input((4,))
-    recurrent = rsnn.layers.Recurrent(rsnn.layers.LIF(), keras.layers.Dense(4))
+    recurrent = rsnn.layers.Recurrent(LIF(), keras.layers.Dense(4))
     network = keras.Model(inputs, keras.layers.Dense(2)(recurrent(inputs)))
     settings = {"return_sequences": True, "mask_value": 0.0, "name": "own"}
     model = rsnn.SpikingModel(network, 3, "bptt", "single", **settings)
-    model.compile("sgd", "mse")
     half = models.in_precision(model, "mixed_bfloat16")
     for layer in half._flatten_layers():
         assert layer.dtype_policy.name == "mixed_bfloat16"
     assert precisions_of(model) == {"float32"}
-    assert not half.compiled
     for name in (*settings, "timesteps", "step_mode"):
         assert getattr(half, name) == getattr(model, name)
     assert_close(half.get_weights(), model.get_weights(), rtol=0)
@@ -190,19 +187,16 @@ def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
 def test_arguments_override_the_settings_of_training():
     model = models.load_pretrained("digits")
     assert (model.name, model.timesteps, model.step_mode) == ("digits", 4, "multi")
-    changed = models.load_pretrained(
-        "digits", timesteps=2, gradient="bptt", step_mode="single"
-    )
+    settings = {"timesteps": 2, "gradient": "bptt", "step_mode": "single"}
+    changed = models.load_pretrained("digits", **settings)
     assert (changed.timesteps, changed.step_mode) == (2, "single")
     assert isinstance(changed.gradient, rsnn.gradients.BPTT)
     assert_same_but_for(None, model, changed)
 
 
 def test_a_pretrained_network_of_padded_sequences_knows_its_padding(folder):
-    inputs = keras.Input((2,))
-    outputs = keras.layers.Dense(3)(LIF(threshold=0.5)(inputs))
-    model = rsnn.SpikingModel(keras.Model(inputs, outputs), 3, mask_value=-1.0)
-    write(model, folder)
+    network = chain(LIF(threshold=0.5), keras.layers.Dense(3), shape=(2,))
+    write(rsnn.SpikingModel(network, 3, mask_value=-1.0), folder)
     for classes in (None, 3):
         loaded = models.load_pretrained("made", classes=classes)
         assert loaded.mask_value == -1.0
@@ -210,11 +204,8 @@ def test_a_pretrained_network_of_padded_sequences_knows_its_padding(folder):
 
 def test_other_classes_get_a_new_last_layer_with_a_message():
     model = models.load_pretrained("digits")
-    with pytest.warns(
-        UserWarning,
-        match="'digits' is for 10 classes, not 3: the last layer, 'logits', starts "
-        "with new",
-    ) as said:
+    message = "is for 10 classes, not 3: the last layer, 'logits', starts with new"
+    with pytest.warns(UserWarning, match=message) as said:
         changed = models.load_pretrained("digits", classes=3)
     assert_points_here(said)
     assert changed.network.output_shape == (None, 3)
@@ -234,36 +225,24 @@ def test_the_last_layer_is_found_behind_preprocessing(with_a_vgg):
 
 
 def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
-    inputs = keras.Input((4, 4, 3))
-    x = LIF()(keras.layers.Conv2D(2, 3)(inputs))
-    outputs = keras.layers.GlobalAveragePooling2D(name="mean")(x)
-    write(rsnn.SpikingModel(keras.Model(inputs, outputs), 1), folder)
+    mean = keras.layers.GlobalAveragePooling1D(name="mean")
+    write(rsnn.SpikingModel(chain(LIF(), mean, shape=(4, 3)), 1), folder)
     message = "`classes` must be None here: .*'made' ends in 'mean', a GlobalAverageP"
     with pytest.raises(ValueError, match=message):
         models.load_pretrained("made", classes=3)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "said"),
+    ("arguments", "said"),
     [
-        (
-            {"name": "digit"},
-            ValueError,
-            "`name` must be one of 'digits'. Received: name='digit'",
-        ),
-        ({"timesteps": 0}, ValueError, "`timesteps` must be 1 or more"),
-        ({"classes": 0}, ValueError, "`classes` must be 1 or more"),
-        ({"dtype": "float31"}, ValueError, "`dtype` must be .*dtype='float31'"),
-        (
-            {"dtype": "int8_from_float32"},
-            ValueError,
-            "`dtype` must not be a policy of quantized layers.*model.quantize",
-        ),
-        ({"dtype": "bool"}, ValueError, "`dtype` must be a policy of floats.*'bool'"),
+        ({"name": "digit"}, "`name` must be one of 'digits'. Received: name='digit'"),
+        ({"dtype": "float31"}, "`dtype` must be .*dtype='float31'"),
+        ({"dtype": "int8_from_float32"}, "of quantized layers.*model.quantize"),
+        ({"dtype": "bool"}, "`dtype` must be a policy of floats.*'bool'"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, error, said, folder):
-    with pytest.raises(error, match=said):
+def test_wrong_arguments_are_named(arguments, said, folder):
+    with pytest.raises(ValueError, match=said):
         models.load_pretrained(**{"name": "digits", **arguments})
 
 
@@ -281,13 +260,6 @@ def test_weights_load_by_name_into_a_network_and_its_images_are_preprocessed(
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
 
 
-def assert_same_without_top(without, whole, top):
-    weights, expected = weights_of(without), weights_of(whole)
-    assert set(expected) - set(weights) == top
-    for path, value in weights.items():
-        np.testing.assert_array_equal(value, expected[path])
-
-
 def test_weights_load_for_other_classes_and_without_the_top(with_a_vgg):
     whole = vgg(weights="vgg")
     message = "weights='vgg' is for 3 classes, not 4: the last layer, 'classifier'"
@@ -297,55 +269,30 @@ def test_weights_load_for_other_classes_and_without_the_top(with_a_vgg):
     assert_same_but_for("classifier", whole, changed)
     with no_message():
         without = vgg(weights="vgg", include_top=False)
-    assert_same_without_top(without, whole, {"classifier/kernel", "classifier/bias"})
-
-
-def test_weights_load_from_a_saved_model(tmp_path):
-    def build(**kwargs):
-        arguments = {"classes": 3, "timesteps": 1, "width": 0.01, **kwargs}
-        return models.ResNet19((4, 4, 3), neuron=rsnn.layers.ParametricLIF, **arguments)
-
-    path = tmp_path / "saved.keras"
-    saved = build()
-    saved.save(path)
-    assert_same_but_for(None, saved, build(weights=path))
-    without = build(weights=str(path), include_top=False)
-    top = {"hidden/kernel", "hidden/bias", "hidden_neuron/cell/decay_logit"}
-    assert_same_without_top(
-        without, saved, top | {"classifier/kernel", "classifier/bias"}
-    )
-
-
-NO_VGG13 = ["a pretrained VGG13 (none)", "weights='vgg', and that is a VGG11"]
-NO_NAME = ["a pretrained VGG11 (vgg)", "weights='vggs', and there is no such network"]
-WIDTH = ["layer 'block1_conv1' has weights of shapes [(3, 3, 3, 3)", "width=0.05"]
-CHANNELS = ["(3, 3, 1, 3)", "Build the network as described on its card", "[16, 16, 3]"]
-DECAY = ["layer 'block1_neuron1' has neurons", "'decay': 0.2", "'decay': 0.5"]
+    weights, expected = weights_of(without), weights_of(whole)
+    assert set(expected) - set(weights) == {"classifier/kernel", "classifier/bias"}
+    assert_close(weights, {path: expected[path] for path in weights}, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("build", "kwargs", "said"),
     [
-        (models.VGG13, {}, NO_VGG13),
-        (models.VGG11, {"weights": "vggs"}, NO_NAME),
-        (models.VGG11, {"width": 0.1}, [*WIDTH, "[(3, 3, 3, 6)"]),
-        (models.VGG11, {"input_shape": (16, 16, 1)}, CHANNELS),
-        (models.VGG11, {"neuron": lambda: LIF(decay=0.5)}, DECAY),
-        (models.VGG11, {"neuron": rsnn.layers.IF}, ["'LIFCell'", "'IFCell'"]),
+        (models.VGG13, {}, "a pretrained VGG13 (none)"),
+        (models.VGG11, {"weights": "vggs"}, "and there is no such network"),
+        (models.VGG11, {"width": 0.1}, "'block1_conv1' has weights of shapes [(3, 3,"),
+        (models.VGG11, {"input_shape": (16, 16, 1)}, "as described on its card"),
+        (models.VGG11, {"neuron": lambda: LIF(decay=0.5)}, "'decay': 0.5"),
     ],
 )
 def test_weights_of_another_network_are_an_error(build, kwargs, said, with_a_vgg):
     with pytest.raises(ValueError, match="weights") as raised:
         build(**{**ARGUMENTS, "weights": "vgg", **kwargs})
-    for fragment in said:
-        assert fragment in str(raised.value)
+    assert said in str(raised.value)
 
 
 def test_neurons_may_differ_only_in_settings_of_the_gradient(with_a_vgg):
-    changed = vgg(
-        weights="vgg", neuron=lambda: LIF(surrogate="atan", detach_reset=False)
-    )
-    assert_same_but_for(None, vgg(weights="vgg"), changed)
+    neuron = functools.partial(LIF, surrogate="atan", detach_reset=False)
+    assert_same_but_for(None, vgg(weights="vgg"), vgg(weights="vgg", neuron=neuron))
 
 
 def test_a_sew_resnet_is_distinguished_from_a_preact_resnet_with_the_same_weights(
@@ -360,29 +307,25 @@ def test_a_sew_resnet_is_distinguished_from_a_preact_resnet_with_the_same_weight
 
 
 def test_errors_name_wrong_weight_files(vgg_folder, tmp_path):
-    with pytest.raises(
-        TypeError, match=r"`weights` must be None, .* weights=3 of type"
-    ):
-        vgg(weights=3)
-    with pytest.raises(FileNotFoundError, match=r"'nowhere.keras', which does not"):
-        vgg(weights="nowhere.keras")
-    whole = (vgg_folder / "weights" / "vgg.keras").read_bytes()
     path = tmp_path / "wrong.keras"
+
+    def refused(message, error=ValueError):
+        with pytest.raises(error, match=message) as raised:
+            vgg(weights=path)
+        assert "\n" not in str(raised.value)
+
+    refused(r"wrong.keras', which does not", FileNotFoundError)
+    whole = (vgg_folder / "weights" / "vgg.keras").read_bytes()
     for content in (b"", whole[:5000] + whole[5100:]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"wrong.keras' cannot be loaded as a Ker"):
-            vgg(weights=path)
-    inputs = keras.Input((2,))
-    network = keras.Model(inputs, LIF()(keras.layers.Lambda(lambda x: x)(inputs)))
+        refused(r"wrong.keras' cannot be loaded as a Ker")
+    network = chain(keras.layers.Lambda(lambda x: x), LIF())
     rsnn.SpikingModel(network, 1).save(path)
-    message = r"wrong.keras' cannot be loaded .*unsafe_deserialization"
-    with pytest.raises(ValueError, match=message) as raised:
-        vgg(weights=path)
-    assert "\n" not in str(raised.value)
-    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(path)
-    message = r"`weights` must be those of a SpikingModel. .* a Sequential"
-    with pytest.raises(ValueError, match=message):
-        vgg(weights=path)
+    refused(r"wrong.keras' cannot be loaded .*unsafe_deserialization")
+    chain(LIF()).save(path)
+    refused(r"`weights` must be those of a SpikingModel. .* a Functional")
+    with pytest.raises(TypeError, match=r"`weights` must be None, .* weights=3 of typ"):
+        vgg(weights=3)
 
 
 def test_a_missing_file_and_one_of_another_hash_are_named(folder):
@@ -401,13 +344,11 @@ def test_a_missing_file_and_one_of_another_hash_are_named(folder):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A temporary folder instead of Keras' cache."""
-    monkeypatch.setattr(
-        keras.utils,
-        "get_file",
-        functools.partial(keras.utils.get_file, cache_dir=tmp_path / "cache"),
-    )
-    (tmp_path / "cache").mkdir()
-    return tmp_path / "cache" / "keras_ratesnn"
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    get_file = functools.partial(keras.utils.get_file, cache_dir=folder)
+    monkeypatch.setattr(keras.utils, "get_file", get_file)
+    return folder / "keras_ratesnn"
 
 
 @pytest.fixture
@@ -436,8 +377,8 @@ def test_weights_that_do_not_ship_are_downloaded_once_with_a_progress_bar(
 
 def test_a_download_of_another_hash_is_an_error(upload):
     upload.write_bytes(upload.read_bytes()[:-1])
-    message = "The weights of 'digits' from file://.* do not match its card: "
-    with pytest.raises(ValueError, match=f"{message}.*{SHIPPED.sha256}"):
+    message = f"from file://.* do not match its card: .*{SHIPPED.sha256}"
+    with pytest.raises(ValueError, match=message):
         models.load_pretrained("digits")
 
 
@@ -453,35 +394,24 @@ def test_without_a_network_the_error_says_where_to_put_the_file(folder, cache):
 
 
 # Cards.
-def test_a_card_is_read_as_it_was_written(folder):
-    written = dataclasses.replace(
-        SHIPPED, name="other", url="https://host.invalid/größe.keras"
-    )
-    written.write(folder / "cards")
-    assert models.list_pretrained()["other"] == written
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"seed": None}, r"Missing fields: \['seed'\]"),
-        ({"colour": "red"}, r"Unknown fields: \['colour'\]"),
         ({"epochs": "10"}, "`epochs` must be of type int. Received: epochs='10'"),
         ({"file": "../digits.keras"}, "`file` must be the name of a .keras file, with"),
         ({"sha256": "abc"}, "`sha256` must be 64 digits"),
-        ("{", "Expecting property name"),
-        ("[]", "It must contain an object. Received: list"),
+        (None, "It must contain an object. Received: list"),
     ],
 )
 def test_the_error_names_a_damaged_card_and_the_problem(changes, said, folder):
     path = folder / "cards" / "made.json"
-    content = changes
-    if isinstance(changes, dict):
-        fields = {**FIELDS, **changes}
-        if fields["seed"] is None:
-            del fields["seed"]
-        content = json.dumps(fields)
-    path.write_text(content)
+    fields = [] if changes is None else {**FIELDS, **changes}
+    if changes == {"seed": None}:
+        del fields["seed"]
+    path.write_text(json.dumps(fields))
     message = rf"The card {path} is damaged: .*{said}.*Reinstall keras_ratesnn"
     with pytest.raises(ValueError, match=message):
         models.list_pretrained()
@@ -490,15 +420,20 @@ def test_the_error_names_a_damaged_card_and_the_problem(changes, said, folder):
 
 
 # The wheel.
-def test_cards_weights_and_headers_are_in_the_wheel():
+
+
+def test_cards_and_weights_are_in_the_wheel():
     wheel = pytest.importorskip("hatchling.builders.wheel")
-    included = {
-        file.relative_path
-        for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()
-    }
-    expected = [
-        path for path in PACKAGE.rglob("*") if path.suffix in (".json", ".keras")
-    ]
-    assert len(expected) >= 2
-    expected += (ROOT / "keras_ratesnn").rglob("*.h")
-    assert {str(path.relative_to(ROOT)) for path in expected} <= included
+    files = wheel.WheelBuilder(str(ROOT)).recurse_included_files()
+    included = {file.relative_path for file in files}
+    for pattern in ("*.json", "*.keras"):
+        paths = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob(pattern)}
+        assert paths
+        assert paths <= included
+
+
+def test_a_card_is_read_as_it_was_written(folder):
+    url = "https://host.invalid/größe.keras"
+    written = dataclasses.replace(SHIPPED, name="other", url=url)
+    written.write(folder / "cards")
+    assert models.list_pretrained()["other"] == written

@@ -5,11 +5,12 @@ import argparse
 import functools
 import re
 
+import exported
 import keras
 import numpy as np
 import pytest
 import torch
-from helpers import BACKEND, assert_close, saved_and_loaded, to_numpy
+from helpers import BACKEND, assert_close, chain, compiled, saved_and_loaded, to_numpy
 from published_cases import FOLDER, Case, counted
 
 import keras_ratesnn as rsnn
@@ -47,14 +48,8 @@ def test_logits_and_spikes_of_all_layers_steps_and_samples_are_the_authors(name)
         np.testing.assert_array_equal(counts[layer], spikes, err_msg=layer)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["qkformer_cifar", pytest.param("qkformer_imagenet", marks=pytest.mark.slow)],
-)
-def test_qkformer_with_a_shared_membrane_computes_what_its_program_does_with_a_batch(
-    name,
-):
-    case = Case(name)
+def test_qkformer_with_a_shared_membrane_computes_what_its_program_does_with_a_batch():
+    case = Case("qkformer_cifar")
     model = case.model(shared_membrane=True)
     assert "shared_membrane" not in model.checkpoint_report.assumed
     expected = case.arrays["logits"]
@@ -71,9 +66,8 @@ def test_qkformer_with_a_shared_membrane_computes_what_its_program_does_with_a_b
 
 
 def test_a_shared_membrane_is_saved_and_refuses_what_takes_samples_apart(tmp_path):
-    images, options = (16, 16, 3), {"dims": 64, "blocks": 3}
-    built = rsnn.models.QKFormer(images, timesteps=2, shared_membrane=True, **options)
-    model = saved_and_loaded(built)
+    images, options = (16, 16, 3), {"dims": 64, "blocks": 3, "shared_membrane": True}
+    model = saved_and_loaded(rsnn.models.QKFormer(images, timesteps=2, **options))
     model.compile("sgd", "mse")
     x, y = np.ones((2, *images)), np.ones((2, 10))
     frames, mask = np.ones((2, 2, *images)), np.ones((2, 2), bool)
@@ -82,7 +76,6 @@ def test_a_shared_membrane_is_saved_and_refuses_what_takes_samples_apart(tmp_pat
     message = f"{layer}.*Build the network with shared_membrane=False"
     for call in (
         lambda: model.fit(x, y),
-        lambda: model.train_on_batch(x, y),
         lambda: model(frames, mask=mask),
         lambda: model.export(path, "onnx"),
         lambda: rsnn.export_step(model, path, "onnx"),
@@ -90,8 +83,6 @@ def test_a_shared_membrane_is_saved_and_refuses_what_takes_samples_apart(tmp_pat
     ):
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(TypeError, match="shared_membrane"):
-        rsnn.models.QKFormer(images, shared_membrane=1, **options)
 
 
 def content_of(name):
@@ -145,13 +136,11 @@ def test_all_layouts_of_files_load_the_same_weights(sew, tmp_path):
             "args": settings,
         },
         "net": {"net": weights, "acc": 0.5},
-        "bare": weights,
-        "wrapped": {f"module.{name}": tensor for name, tensor in weights.items()},
-        "newer_containers": without_containers(weights),
-        "double": {
+        "bare": {
             name: tensor.double() if tensor.is_floating_point() else tensor
-            for name, tensor in weights.items()
+            for name, tensor in without_containers(weights).items()
         },
+        "wrapped": {f"module.{name}": tensor for name, tensor in weights.items()},
     }
     files = [saved(tmp_path / name, content) for name, content in contents.items()]
     files += [FOLDER / "sew_resnet18_legacy.pth", str(FOLDER / "sew_resnet18.pth")]
@@ -163,12 +152,9 @@ def test_all_layouts_of_files_load_the_same_weights(sew, tmp_path):
 
 
 @on_torch
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_weight_that_is_there_with_and_without_a_container_is_an_error(
-    prefix, sew, tmp_path
-):
+def test_a_weight_that_is_there_with_and_without_a_container_is_an_error(sew, tmp_path):
     weights = {**sew["model"], "layer1.0.conv1.0.weight": torch.zeros(3, 3, 3, 3)}
-    content = {f"{prefix}{name}": tensor for name, tensor in weights.items()}
+    content = {f"module.{name}": tensor for name, tensor in weights.items()}
     message = r"each weight once\. .*twice', .*: layer1\.0\.conv1\.0\.weight\. Delete"
     with pytest.raises(ValueError, match=message):
         from_checkpoint(saved(tmp_path / "twice", content))
@@ -203,115 +189,38 @@ def test_the_report_says_what_became_of_each_weight_and_argument(sew, capsys):
     assert report.renamed[name] == "stage2_block1_shortcut_conv.kernel"
     assert report.reshaped[name] == ((6, 3, 1, 1), (1, 1, 3, 6))
     assert len(report.zeros) == 20
-    words = "SEWResNet18", "args.T", "IF(reset='hard')", "num_batches_tracked"
-    for word in (*words, "stem_conv.bias"):
+    for word in ("args.T", "IF(reset='hard')", "num_batches_tracked", "stem_conv.bias"):
         assert word in str(report)
 
 
-@on_torch
-def test_the_report_of_transformers_names_heads_unused_norms_and_shared_membranes():
-    report = Case("qkformer_cifar").report(heads=None)
-    assert report.assumed["heads"] == "8, the authors' for cifar"
-    assert report.note in str(report)
-    assert "membranes" in report.note
-    report = Case("spikformer_cifar").report()
-    assert report.unused["block.1.norm2.bias"].startswith("a layer normalisation")
-    assert report.note == ""
-    told = Case("spikingresformer").report(heads=[1, 2, 3]).found
-    expected = {"heads": (1, 2, 3), "group_size": 8, "stem": "imagenet"}
-    assert expected.items() <= told.items()
-    # 32 channels are less than one head of the authors' 64.
-    with pytest.raises(ValueError, match="heads=None, which stands for 0"):
-        Case("maxformer_imagenet").model(heads=None)
-
-
-@on_torch
-def test_weights_tell_editions_for_event_frames_and_parts_of_large_espikeformers():
-    edition = {"edition": "dvs", "blocks": 2, "mlp_ratio": 1}
-    for name in ("qkformer_dvs", "maxformer_dvs"):
-        report = Case(name).report(timesteps=None)
-        assert edition.items() <= report.found.items()
-        assert report.assumed["heads"] == "16, the authors' for dvs"
-        assert report.assumed["timesteps"] == "2, args.T in the file"
-    for name, has in (("espikeformer_large", False), ("espikeformer_large_base", True)):
-        told = Case(name).report().found
-        assert (told["shortcut_projection"], told["distilled"]) == (has, has)
+DVS = {"edition": "dvs", "blocks": 2, "mlp_ratio": 1}
+RESFORMER = {"heads": (1, 2, 3), "group_size": 8, "stem": "imagenet"}
+WHOLE = {"shortcut_projection": True, "distilled": True}
+PARTS = {"shortcut_projection": False, "distilled": False}
 
 
 @on_torch
 @pytest.mark.parametrize(
-    "first",
+    ("name", "arguments", "found", "assumed"),
     [
-        ("proj_conv", "proj_conv1", "proj_conv2", "rpe_conv"),
-        ("proj_conv", "proj1_conv", "proj2_conv", "proj_res_conv"),
+        ("qkformer_dvs", {"timesteps": None}, DVS, "16, the authors' for dvs"),
+        ("maxformer_dvs", {"timesteps": None}, DVS, "16, the authors' for dvs"),
+        ("qkformer_cifar", {"heads": None}, {}, "8, the authors' for cifar"),
+        ("spikingresformer", {"heads": [1, 2, 3]}, RESFORMER, None),
+        ("espikeformer_large", {}, PARTS, None),
+        ("espikeformer_large_base", {}, WHOLE, None),
     ],
 )
-def test_maxformers_that_were_published_have_older_names(first, tmp_path):
-    _, weights = weights_in(content_of("maxformer_imagenet"))
-    older = {
-        f"patch_embed1.embed{n}.embed_conv": f"patch_embed1.{name}"
-        for n, name in enumerate(first, 1)
-    }
-    later = {
-        "max_embed1": "proj3_conv",
-        "embed1": "proj4_conv",
-        "max_embed2": "proj_res_conv",
-    }
-    older |= {
-        f"patch_embed{p}.{name}.embed_conv": f"patch_embed{p}.{old}"
-        for p in (2, 3)
-        for name, old in later.items()
-    }
-    older |= {
-        name.replace("_conv", "_bn"): old.replace("conv", "bn")
-        for name, old in older.items()
-    }
-    renamed = {
-        f"{older.get(layer, layer)}.{part}": weights[f"{layer}.{part}"]
-        for layer, _, part in (n.rpartition(".") for n in weights)
-    }
-    assert renamed.keys() != weights.keys()
-    case = Case("maxformer_imagenet")
-    model = case.model(path=saved(tmp_path / "old", renamed))
-    assert_same_weights(model, weights_of(case.model()))
-
-
-@on_torch
-def test_convolutions_that_cannot_run_are_left_out_as_in_the_published_espikeformer(
-    tmp_path,
+def test_the_report_of_transformers_has_what_weights_tell_and_what_is_assumed(
+    name, arguments, found, assumed
 ):
-    content = content_of("espikeformer_large_base")
-    for name, tensor in content["model"].items():
-        if "rep_conv.conv1.1." in name and tensor.ndim:
-            content["model"][name] = torch.ones(24)
-    path = saved(tmp_path / "published.pth", content)
-    report = Case("espikeformer_large_base").report(path=path)
-    assert report.found["shortcut_projection"] is False
-    assert "cannot run" in report.unused["block3.1.rep_conv.conv2.0.weight"]
-    assert sum("cannot run" in reason for reason in report.unused.values()) == 24
-
-
-@on_torch
-def test_spikformers_for_event_frames_have_norms_and_positions_that_do_not_run(
-    tmp_path,
-):
-    def written(**kwargs):
-        model = rsnn.models.Spikformer(shape, timesteps=2, dims=32, blocks=1, **kwargs)
-        to_checkpoint(model, path)
-        heads = kwargs.get("heads")
-        return from_checkpoint(path, input_shape=shape, heads=heads, verbose=False)
-
-    shape, path = (32, 32, 2), tmp_path / "written.pth"
-    report = written(edition="dvs").checkpoint_report
-    weights = torch.load(path)["model"]
-    assert {"norm.weight", "norm.bias", "block.0.norm1.weight"} <= weights.keys()
-    assert weights["pos_embed"].shape == (1, 4, 32)
-    assert weights["block.0.mlp.fc1_conv.weight"].shape == (128, 32, 1)
-    assert report.found["edition"] == "dvs"
-    assert "does not add" in report.unused["pos_embed"]
-    # Images may have two channels, too.
-    report = written(edition="imagenet", heads=2).checkpoint_report
-    assert report.found["edition"] == "imagenet"
+    report = Case(name).report(**arguments)
+    assert found.items() <= report.found.items()
+    assert report.assumed.get("heads") == assumed
+    if "timesteps" in arguments:
+        assert report.assumed["timesteps"] == "2, args.T in the file"
+    assert ("membranes" in report.note) == ("qkformer" in name)
+    assert report.note in str(report)
 
 
 @on_torch
@@ -332,20 +241,79 @@ def test_settings_in_a_file_tell_heads(name, heads, tmp_path):
 
 @on_torch
 @pytest.mark.parametrize(
-    ("name", "setting", "value", "needed"),
+    "first",
     [
-        ("sew_resnet18", "connect_f", "IAND", "sew_resnet with connect_f='ADD'"),
-        ("sdt_v1", "dvs_mode", True, "sdt_v1 with dvs_mode=False"),
+        ("proj_conv", "proj_conv1", "proj_conv2", "rpe_conv"),
+        ("proj_conv", "proj1_conv", "proj2_conv", "proj_res_conv"),
     ],
 )
-def test_settings_in_a_file_refuse_what_is_another_network(
-    name, setting, value, needed, tmp_path
+def test_maxformers_that_were_published_have_older_names(first, tmp_path):
+    _, weights = weights_in(content_of("maxformer_imagenet"))
+    older = {
+        f"patch_embed1.embed{n}.embed_conv": f"patch_embed1.{name}"
+        for n, name in enumerate(first, 1)
+    }
+    for patches in ("patch_embed2", "patch_embed3"):
+        older[f"{patches}.max_embed1.embed_conv"] = f"{patches}.proj3_conv"
+        older[f"{patches}.embed1.embed_conv"] = f"{patches}.proj4_conv"
+        older[f"{patches}.max_embed2.embed_conv"] = f"{patches}.proj_res_conv"
+    for name, old in list(older.items()):
+        older[name.replace("_conv", "_bn")] = old.replace("conv", "bn")
+    renamed = {}
+    for name, tensor in weights.items():
+        layer, _, part = name.rpartition(".")
+        renamed[f"{older.get(layer, layer)}.{part}"] = tensor
+    assert renamed.keys() != weights.keys()
+    case = Case("maxformer_imagenet")
+    model = case.model(path=saved(tmp_path / "old", renamed))
+    assert_same_weights(model, weights_of(case.model()))
+
+
+@on_torch
+def test_convolutions_that_cannot_run_are_left_out_as_in_the_published_espikeformer(
+    tmp_path,
 ):
-    content = content_of(name)
-    setattr(content["args"], setting, value)
-    message = rf"{needed}\. .*args\.{setting}={value!r}"
+    content = content_of("espikeformer_large_base")
+    for name, tensor in content["model"].items():
+        if "rep_conv.conv1.1." in name and tensor.ndim:
+            content["model"][name] = torch.ones(24)
+    path = saved(tmp_path / "published.pth", content)
+    report = Case("espikeformer_large_base").report(path=path)
+    assert report.found["shortcut_projection"] is False
+    left = [name for name in report.unused if "cannot run" in report.unused[name]]
+    assert len(left) == 24
+    assert "block3.1.rep_conv.conv2.0.weight" in left
+
+
+@on_torch
+def test_spikformers_for_event_frames_have_norms_and_positions_that_do_not_run(
+    tmp_path,
+):
+    def reported(edition, heads):
+        options = {"edition": edition, "heads": heads, "dims": 32, "blocks": 1}
+        to_checkpoint(rsnn.models.Spikformer(shape, timesteps=2, **options), path)
+        options = {"input_shape": shape, "heads": heads, "verbose": False}
+        report = from_checkpoint(path, **options).checkpoint_report
+        assert report.found["edition"] == edition
+        return report
+
+    shape, path = (32, 32, 2), tmp_path / "written.pth"
+    # Images may have two channels, too.
+    reported("imagenet", 2)
+    assert "does not add" in reported("dvs", None).unused["pos_embed"]
+    weights = torch.load(path)["model"]
+    assert {"norm.weight", "norm.bias", "block.0.norm1.weight"} <= weights.keys()
+    assert weights["pos_embed"].shape == (1, 4, 32)
+    assert weights["block.0.mlp.fc1_conv.weight"].shape == (128, 32, 1)
+
+
+@on_torch
+def test_settings_in_a_file_refuse_what_is_another_network(sew, tmp_path):
+    arguments = argparse.Namespace(**{**vars(sew["args"]), "connect_f": "IAND"})
+    path = saved(tmp_path / "settings.pth", {**sew, "args": arguments})
+    message = r"sew_resnet with connect_f='ADD'\. .*args\.connect_f='IAND'"
     with pytest.raises(ValueError, match=message):
-        from_checkpoint(saved(tmp_path / "settings.pth", content))
+        from_checkpoint(path)
 
 
 @on_torch
@@ -375,16 +343,13 @@ def test_unused_weights_tell_the_heads_of_a_spike_driven_transformer_and_its_hal
     assert report.assumed["pooling_stat"].startswith("'1111' for images of 128 x 128")
     content["args"].pooling_stat = "1010"
     path = saved(tmp_path / "settings.pth", content)
-    model = case.model(path=path, heads=None)
-    told = model.checkpoint_report.assumed["pooling_stat"]
+    told = case.report(path=path, heads=None).assumed["pooling_stat"]
     assert told == "'1010', args.pooling_stat in the file"
-    attention = model.network.get_layer("block1_attention_neuron")
-    assert attention.output.shape == (None, 1, 4, 4)
-    assert_computes(case.model(path=path, pooling_stat="0011"), case.x, case.logits)
     # Settings are data of others.
     content["args"].pooling_stat = "11111"
     told = case.report(path=saved(path, content)).assumed["pooling_stat"]
     assert "args" not in told
+    assert_computes(case.model(path=path, pooling_stat="0011"), case.x, case.logits)
     with pytest.raises(ValueError, match="`heads` must be that of the weights, 4"):
         case.model(heads=8)
 
@@ -406,9 +371,8 @@ def test_a_model_of_the_user_is_filled():
     case, own = Case("ratebp_vgg11"), built(gradient="bptt")
     assert from_checkpoint(case.path, own, verbose=False) is own
     assert_computes(own, case.x, case.logits)
-    inputs = keras.Input((16, 16, 3))
-    outputs = built().network(keras.layers.Rescaling(2.0)(inputs))
-    prepared = rsnn.SpikingModel(keras.Model(inputs, outputs), timesteps=2)
+    prepared = chain(keras.layers.Rescaling(2.0), built().network, shape=(16, 16, 3))
+    prepared = rsnn.SpikingModel(prepared, timesteps=2)
     from_checkpoint(case.path, prepared, verbose=False)
     assert_computes(prepared, case.x / 2, case.logits)
     with pytest.raises(TypeError, match="`network` is a model"):
@@ -418,14 +382,9 @@ def test_a_model_of_the_user_is_filled():
     with pytest.raises(ValueError, match=r"feature.0.weight of shape \(3, 3, 3, 3\)"):
         from_checkpoint(case.path, smaller)
     assert_close(smaller.network.get_weights(), before, rtol=0)
-
-
-@on_torch
-def test_arguments_replace_what_weights_do_not_tell():
-    settings = {"timesteps": 5, "width": 0.047, "gradient": "bptt"}
+    # Arguments replace what weights do not tell.
     neuron = functools.partial(LIF, decay=0.7)
-    case = Case("ratebp_vgg11")
-    model = case.model(neuron=neuron, include_top=False, **settings)
+    model = case.model(neuron=neuron, include_top=False, timesteps=5, width=0.047)
     assert model.timesteps == 5
     assert model.network.get_layer("block1_neuron1").decay == 0.7
     assert model.network.output_shape == (None, 1, 1, 24)
@@ -436,23 +395,11 @@ def test_arguments_replace_what_weights_do_not_tell():
     ("arguments", "message"),
     [
         ({"width": 0.25}, "`width` must be that of the weights, 0.046875"),
-        ({"stem": "cifar"}, "`stem` must be that of the weights, 'imagenet'"),
         ({"input_shape": (32, 32, 1)}, "`input_shape` must have 3 channels"),
-        (
-            {"network": "rate_backpropagation"},
-            "`network` must be sew_resnet, which the weights fit",
-        ),
-        ({"network": "resnet"}, "`network` must be"),
-        (
-            {"network": torch.nn.Linear(1, 1)},
-            "`network` must be the name of an architecture or a SpikingModel",
-        ),
+        ({"network": "rate_backpropagation"}, "must be sew_resnet, which the weights"),
+        ({"network": torch.nn.Linear(1, 1)}, "name of an architecture or a SpikingMo"),
         ({"weights": "digits"}, "`weights` are those of the file"),
-        (
-            {"pooling": 1},
-            "SEWResNet18 got an unexpected keyword argument 'pooling'. Its arguments "
-            "are input_shape, classes",
-        ),
+        ({"pooling": 1}, "unexpected keyword argument 'pooling'. Its arguments are in"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -465,18 +412,14 @@ def without_containers(weights):
     return {name.replace(".module.", "."): tensor for name, tensor in weights.items()}
 
 
-KERNEL, VARIANCE = "layer1.0.conv1.0.weight", "bn1.running_var"
+VARIANCE = "bn1.running_var"
 BROKEN = [
     ({"fc.bias": None}, "lacks bias of classifier"),
     ({"fc.weight": None, "fc.bias": None}, "lacks 'fc.weight'"),
-    ({"fc.weight": torch.tensor(1.0)}, "lacks"),
     ({"bn1.bias": torch.zeros(5)}, r"bn1.bias of shape \(5,\)"),
-    ({"bn1.bias": torch.zeros(3, dtype=torch.int64)}, "bn1.bias of shape"),
-    ({KERNEL: torch.zeros(3, 3)}, rf"{KERNEL} of shape \(3, 3\)"),
     ({"layer1.0.gate": torch.zeros(3)}, "no place for layer1.0.gate"),
     ({"layer1.2.conv1.0.weight": torch.zeros(3, 3, 3, 3)}, "stages of 3, 2, 2, 2 b"),
     ({"fc.bias": torch.full((10,), torch.nan)}, "NaN or infinite in fc.bias"),
-    ({VARIANCE: torch.full((3,), torch.inf)}, f"NaN or infinite in {VARIANCE}"),
     ({VARIANCE: torch.full((3,), -1.0)}, f"variances below 0 in {VARIANCE}"),
 ]
 
@@ -494,14 +437,6 @@ def test_weights_that_are_not_those_of_a_network_are_named(
         from_checkpoint(file)
     assert "\n" not in str(error.value)
     assert repr(str(file)) in str(error.value)
-
-
-@on_torch
-def test_a_bias_where_the_authors_have_none_is_a_bias_of_ours(sew, tmp_path):
-    weights = without_containers(sew["model"])
-    weights["layer1.0.conv1.0.bias"] = torch.zeros(3)
-    model = from_checkpoint(saved(tmp_path / "bias", weights), verbose=False)
-    assert len(model.checkpoint_report.zeros) == 19
 
 
 @on_torch
@@ -527,19 +462,17 @@ def test_weights_made_here_come_back_bit_for_bit_even_from_behind_preprocessing(
     models, images, narrow = rsnn.models, (16, 16, 3), {"width": 1 / 64}
     path = tmp_path / "written.pth"
     resformer = {"dims": (4, 8, 8), "blocks": (2, 1, 2), "heads": (1, 2, 2)}
-    for network in (
+    for model in (
         models.SEWResNet50(images, timesteps=2, **narrow),
         models.SpikingResformer(images, group_size=4, **resformer),
         models.MSResNet104((32, 32, 3), stem="imagenet", **narrow),
     ):
-        inputs = keras.Input(network.network.input_shape[1:])
-        outputs = network.network(keras.layers.Rescaling(1 / 255)(inputs))
-        prepared = keras.Model(inputs, outputs)
-        to_checkpoint(rsnn.SpikingModel(prepared, network.timesteps), path)
-        shape = inputs.shape[1:]
-        model = from_checkpoint(path, input_shape=shape, timesteps=1, verbose=False)
-        assert model.name == network.name
-        assert_same_weights(model, weights_of(network))
+        shape = model.network.input_shape[1:]
+        prepared = chain(keras.layers.Rescaling(1 / 255), model.network, shape=shape)
+        to_checkpoint(rsnn.SpikingModel(prepared, model.timesteps), path)
+        again = from_checkpoint(path, input_shape=shape, timesteps=1, verbose=False)
+        assert again.name == model.name
+        assert_same_weights(again, weights_of(model))
 
 
 @on_torch
@@ -561,28 +494,63 @@ def test_sew_resnets_with_if_neurons_are_written_without_biases_and_compute_the_
 @on_torch
 def test_networks_of_no_program_are_not_written(tmp_path):
     models, images, narrow = rsnn.models, (16, 16, 3), {"width": 1 / 32}
-    path, learning = tmp_path / "written.pth", rsnn.layers.ParametricLIF
-    parts = keras.layers.Conv2D(2, 3), LIF(), keras.layers.Flatten()
-    own = keras.Sequential([keras.Input(images), *parts])
+    learning = {"neuron": rsnn.layers.ParametricLIF, **narrow}
+    own = chain(keras.layers.Conv2D(2, 3), LIF(), shape=images)
+    path = tmp_path / "written.pth"
     for model, message in (
         (rsnn.SpikingModel(own, 2), "no name for conv2d"),
-        (
-            models.ResNet18(images, include_top=False, **narrow),
-            "lacks 'classifier.0.wei",
-        ),
-        (
-            models.ResNet18(images, normalization="weight", **narrow),
-            "have other weights",
-        ),
-        (models.VGG11(images, neuron=learning, **narrow), "no name for block1_neuron1"),
+        (models.ResNet18(images, include_top=False, **narrow), "lacks 'classifier.0.w"),
+        (models.ResNet18(images, normalization="weight", **narrow), "other weights"),
+        (models.VGG11(images, **learning), "no name for block1_neuron1"),
     ):
         expected = f"`model` must be a network of one of .*{message}"
         with pytest.raises(ValueError, match=expected):
             to_checkpoint(model, path)
-    with pytest.raises(TypeError, match="`model` must be"):
-        to_checkpoint(own, path)
-    absent = tmp_path / "absent" / "written.pth"
     message = "`path` must be a file in a folder that exists"
     with pytest.raises(FileNotFoundError, match=message):
-        to_checkpoint(models.VGG11(images, **narrow), absent)
+        to_checkpoint(models.VGG11(images, **narrow), tmp_path / "absent" / "a.pth")
     assert not list(tmp_path.iterdir())
+
+
+FAMILIES = [
+    "ratebp_vgg11",
+    "maxformer_cifar",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("espikeformer_large", "sew_resnet18", "sdt_v2", "spikingresformer")
+    ),
+]
+
+
+@on_torch
+@pytest.mark.filterwarnings("ignore:Constant folding")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_network_is_exported_analysed_and_tuned_for_other_classes(name, tmp_path):
+    case = Case(name)
+    model = case.model()
+    # One step in ONNX.
+    path, outputs = str(tmp_path / "step.onnx"), []
+    options = {"batch_size": len(case.x), "verbose": False}
+    state = rsnn.export_step(model, path, "onnx", **options)
+    run, image = exported.function_of(path, "onnx"), model.network.inputs[0].name
+    for _ in range(model.timesteps):
+        actual = run({image: case.x, **state})
+        state = {name: actual[f"next_{name}"] for name in state}
+        outputs += [actual[key] for key in actual if not key.startswith("next_")]
+    np.testing.assert_allclose(np.mean(outputs, axis=0), case.logits, rtol=0, atol=1e-4)
+    energy = rsnn.analysis.energy(model, case.x)
+    assert 0 < energy.total < np.inf
+    assert energy.not_counted == ()
+    # Other classes.
+    model = case.model(classes=3)
+    assert model.network.output_shape == (None, 3)
+    reasons = list(model.checkpoint_report.unused.values())
+    reason = "it is for 10 classes; what is new, for 3, is not trained"
+    assert 0 < reasons.count(reason) <= 2
+    half = rsnn.models.in_precision(model, "mixed_bfloat16")
+    assert half.predict(case.x, verbose=0).shape == (3, 3)
+    compiled(model, keras.optimizers.SGD(0.01))
+    before = model.network.get_weights()
+    assert np.isfinite(model.train_on_batch(case.x, np.arange(3)))
+    pairs = zip(before, model.network.get_weights(), strict=True)
+    assert np.mean([not np.array_equal(*pair) for pair in pairs]) > 0.8

@@ -18,8 +18,6 @@ NARROWER = 16
 
 NETWORKS = {
     "sew_resnet18": "sew_resnet",
-    "sew_resnet50": "sew_resnet",
-    "spiking_resnet34": "spiking_resnet",
     "spiking_resnet50": "spiking_resnet",
     "spiking_vgg11": "spiking_vgg",
     "spiking_vgg16_bn": "spiking_vgg",
@@ -48,56 +46,40 @@ class Case:
         module = importlib.import_module(
             f"spikingjelly.activation_based.model.{NETWORKS[name]}"
         )
-        narrower = {
-            "Conv2d": narrow(layer.Conv2d, 2),
-            "Linear": narrow(layer.Linear, 2),
-        }
-        narrower["BatchNorm2d"] = narrow(layer.BatchNorm2d, 1)
-        kwargs = {"cnf": "ADD"} if "sew" in name else {}
+        narrower = types.SimpleNamespace(**vars(layer))
+        narrower.Conv2d = narrow(layer.Conv2d, 2)
+        narrower.Linear = narrow(layer.Linear, 2)
+        narrower.BatchNorm2d = narrow(layer.BatchNorm2d, 1)
+        kwargs = {"num_classes": CLASSES, **({"cnf": "ADD"} if "sew" in name else {})}
         torch.manual_seed(0)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                module, "layer", types.SimpleNamespace(**{**vars(layer), **narrower})
-            )
-            net = getattr(module, name)(
-                spiking_neuron=neuron.IFNode, num_classes=CLASSES, **kwargs
-            )
+            patch.setattr(module, "layer", narrower)
+            net = getattr(module, name)(spiking_neuron=neuron.IFNode, **kwargs)
         self.weights = net.state_dict()
         for key, weight in self.weights.items():
             if key.startswith("classifier") and weight.ndim == 2:
                 weight.normal_(0.0, weight.shape[1] ** -0.5)
             elif weight.is_floating_point() and weight.ndim == 1:
-                weight.uniform_(0.3, 1.3) if key.endswith(
-                    ("weight", "var")
-                ) else weight.uniform_(-0.3, 0.4)
+                is_scale = key.endswith(("weight", "var"))
+                weight.uniform_(*((0.3, 1.3) if is_scale else (-0.3, 0.4)))
         # VGGs average images of other sizes than 224 x 224 to 7 x 7 before their dense
         # layers.
-        self.side = 224 if name == "spiking_vgg16_bn" else 64
-        self.x = (
-            np.random.default_rng(0)
-            .uniform(size=(2, self.side, self.side, CHANNELS))
-            .astype("float32")
-        )
+        side = 224 if name == "spiking_vgg16_bn" else 64
+        random = np.random.default_rng(0)
+        self.x = random.uniform(size=(2, side, side, CHANNELS)).astype("float32")
         functional.set_step_mode(net.eval(), "m")
+        images = torch.from_numpy(self.x.transpose(0, 3, 1, 2))
         with torch.no_grad():
-            frames = torch.from_numpy(self.x.transpose(0, 3, 1, 2)).repeat(
-                T, 1, 1, 1, 1
-            )
-            self.outputs = net(frames).mean(0).numpy()
+            self.outputs = net(images.repeat(T, 1, 1, 1, 1)).mean(0).numpy()
 
     def saved(self, path, **entries):
         torch.save({"model": self.weights, **entries}, path)
         return path
 
     def read(self, path, **kwargs):
-        return from_checkpoint(
-            path,
-            self.network,
-            input_shape=self.x.shape[1:],
-            timesteps=T,
-            verbose=False,
-            **kwargs,
-        )
+        options = {"timesteps": T, "verbose": False, **kwargs}
+        shape = self.x.shape[1:]
+        return from_checkpoint(path, self.network, input_shape=shape, **options)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +96,8 @@ class Case:
 )
 def test_networks_of_spikingjelly_compute_what_they_compute_there(name, tmp_path):
     case = Case(name)
-    model = case.read(case.saved(tmp_path / "net.pth"))
+    path = case.saved(tmp_path / "net.pth")
+    model = case.read(path)
     assert case.outputs.std(axis=0).max() > 0.01
     np.testing.assert_allclose(
         model.predict(case.x, verbose=0), case.outputs, rtol=0, atol=1e-4
@@ -123,83 +106,56 @@ def test_networks_of_spikingjelly_compute_what_they_compute_there(name, tmp_path
     assert (report.network, report.found["width"]) == (case.network, 1 / NARROWER)
     assert report.assumed["neuron"] == "IF(reset='hard')"
     assert "torchvision" in report.note
+    features = case.read(path, include_top=False)
+    assert len(features.network.output_shape) == 4
 
 
 @pytest.mark.runs_once
-def test_networks_of_spikingjelly_give_features(tmp_path):
-    case = Case("spiking_vgg11")
-    features = case.read(case.saved(tmp_path / "net.pth"), include_top=False)
-    assert features.network.output_shape[1:3] == (2, 2)
-
-
-@pytest.mark.runs_once
-def test_names_of_torchvision_do_not_tell_the_network(tmp_path):
-    for name, told in (
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
         ("sew_resnet18", "spikingjelly_sew_resnet or spikingjelly_spiking_resnet"),
         ("spiking_vgg11", "spikingjelly_spiking_vgg"),
-    ):
-        path = Case(name).saved(tmp_path / "net.pth")
-        for network in (None, "sew_resnet"):
-            message = (
-                f"`network` must be {told}, .*names that are "
-                f"torchvision's.*net.pth', network={network!r}"
-            )
-            with pytest.raises(ValueError, match=message):
-                from_checkpoint(path, network)
+    ],
+)
+def test_names_of_torchvision_do_not_tell_the_network(name, told, tmp_path):
+    path = Case(name).saved(tmp_path / "net.pth")
+    for network in (None, "sew_resnet"):
+        names = f"names that are torchvision's.*net.pth', network={network!r}"
+        with pytest.raises(ValueError, match=f"`network` must be {told}, .*{names}"):
+            from_checkpoint(path, network)
 
 
 @pytest.mark.runs_once
 def test_a_refused_file_says_which_names_were_expected(tmp_path):
     path = tmp_path / "net.pth"
-    torch.save(
-        {"conv1.weight": torch.ones(2, 3, 7, 7), "layer1.0.a.weight": torch.ones(2)},
-        path,
-    )
-    for network, expected in (
-        (
-            "sew_resnet",
-            r"sew_resnet are conv1, bn1, layer\{s\}\.\{b\}\.conv\{n\}\.module\.0",
-        ),
-        (None, "sew_resnet are conv1, bn1"),
-    ):
-        with pytest.raises(
-            ValueError,
-            match=r"other names: conv1.weight, layer1.0.a.weight. The layers of "
-            rf"{expected}",
-        ):
+    names = "conv1.weight", "layer1.0.a.weight"
+    torch.save({name: torch.ones(2, 3, 7, 7) for name in names}, path)
+    layers = r"sew_resnet are conv1, bn1, layer\{s\}\.\{b\}\.conv\{n\}\.module\.0"
+    message = rf"other names: conv1.weight, layer1.0.a.weight. The layers of {layers}"
+    for network in ("sew_resnet", None):
+        with pytest.raises(ValueError, match=message):
             from_checkpoint(path, network)
 
 
 @pytest.mark.runs_once
 def test_settings_of_spikingjelly_refuse_blocks_that_do_not_add(tmp_path):
-    path = Case("sew_resnet18").saved(
-        tmp_path / "net.pth", args=argparse.Namespace(cnf="IAND", T=2)
-    )
-    with pytest.raises(
-        ValueError,
-        match=r"spikingjelly_sew_resnet with connect_f='ADD'\. .*args\.cnf='IAND'",
-    ):
+    arguments = argparse.Namespace(cnf="IAND", T=2)
+    path = Case("sew_resnet18").saved(tmp_path / "net.pth", args=arguments)
+    message = r"sew_resnet with connect_f='ADD'\. .*args\.cnf='IAND'"
+    with pytest.raises(ValueError, match=message):
         from_checkpoint(path, "spikingjelly_sew_resnet")
 
 
 @pytest.mark.runs_once
 def test_vggs_are_written_as_spikingjelly_has_them_and_resnets_as_before(tmp_path):
-    case = Case("spiking_vgg11")
-    to_checkpoint(case.read(case.saved(tmp_path / "net.pth")), tmp_path / "written.pth")
-    written = torch.load(tmp_path / "written.pth")["model"]
+    case, path = Case("spiking_vgg11"), tmp_path / "written.pth"
+    to_checkpoint(case.read(case.saved(tmp_path / "net.pth")), path)
+    written = torch.load(path)["model"]
     assert written.keys() == case.weights.keys()
-    assert all(
-        torch.equal(written[name], weight) for name, weight in case.weights.items()
-    )
-    to_checkpoint(
-        rsnn.models.ResNet18(
-            (64, 64, 3), width=1 / 32, stem="imagenet", neuron=rsnn.layers.IF
-        ),
-        tmp_path / "written.pth",
-    )
-    assert (
-        from_checkpoint(
-            tmp_path / "written.pth", verbose=False
-        ).checkpoint_report.network
-        == "rate_backpropagation"
-    )
+    for name, weight in case.weights.items():
+        assert torch.equal(written[name], weight)
+    options = {"width": 1 / 32, "stem": "imagenet", "neuron": rsnn.layers.IF}
+    to_checkpoint(rsnn.models.ResNet18((64, 64, 3), **options), path)
+    report = from_checkpoint(path, verbose=False).checkpoint_report
+    assert report.network == "rate_backpropagation"
