@@ -38,14 +38,14 @@ NUMBERS = (
 )
 
 
-def settings_of(name, others=()):
+def settings_of(name, further_names=()):
     """The recipe settings for a method's name, a dictionary; raises ValueError if there
     is no such method.
 
     Args:
         name: String.
-        others: Further names that the caller accepts, for the error message. Defaults
-            to `()`.
+        further_names: Names that the caller accepts, too, for the error message.
+            Defaults to `()`.
     """
     if name in PRESETS:
         return PRESETS[name]
@@ -62,7 +62,7 @@ def settings_of(name, others=()):
         gradient, step_mode, number = name.split("-", 2)
         plain = f"{gradient}-{step_mode}"
     try:
-        checks.one_of("methods", plain, (*PLAIN, *PRESETS, *others))
+        checks.one_of("methods", plain, (*PLAIN, *PRESETS, *further_names))
     except ValueError as error:
         raise ValueError(f"{error} {NUMBERS}") from None
     gradient, step_mode = plain.split("-")
@@ -80,10 +80,10 @@ def settings_of(name, others=()):
     return {**settings, COUNTED[gradient]: value}
 
 
-def assignments(name, others=()):
+def assignments(name, further_names=()):
     """The recipe settings for a method's name as strings `key=value`, as in `--set`;
-    for `others` see `settings_of`."""
-    return [f"{key}={value}" for key, value in settings_of(name, others).items()]
+    for `further_names` see `settings_of`."""
+    return [f"{key}={value}" for key, value in settings_of(name, further_names).items()]
 
 
 def gradient_name(settings, space):

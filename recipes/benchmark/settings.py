@@ -139,7 +139,7 @@ def _check_method(method, settings):
     from keras_ratesnn import models
     from recipes import methods
 
-    chosen = methods.settings_of(method, others=(RECORDED, *ELSEWHERE))
+    chosen = methods.settings_of(method, further_names=(RECORDED, *ELSEWHERE))
     normalization = chosen.get("normalization", "batch")
     build = getattr(models, settings.network, None)
     choices = inspect.signature(build).parameters if build else ()
