@@ -55,6 +55,15 @@ def test_each_question_has_a_name_of_its_own_and_a_command_that_exists(is_gpu):
 
 
 @on_torch
+def test_reference_cases_are_checked_one_by_one(capsys):
+    assert gpu.check_reference("auto", ["no_such_case", "mlp_rate_m"]) == 1
+    missing, case = capsys.readouterr().out.splitlines()
+    assert missing.startswith("* no_such_case: FileNotFoundError")
+    assert case == "* mlp_rate_m: agrees"
+    assert gpu.check_reference(False, ["mlp_rate_m"]) == 0
+
+
+@on_torch
 def test_kernels_and_synchronisations_are_counted():
     import torch
 
@@ -100,3 +109,13 @@ def test_the_command_says_what_it_needs(tmp_path, capsys):
         return
     assert gpu.main([__file__]) == 2
     assert __file__ in capsys.readouterr().err
+
+
+@on_torch
+@pytest.mark.slow
+def test_all_questions_are_answered_on_a_cpu(tmp_path, capsys):
+    assert gpu.main([str(tmp_path)]) == 0
+    text = (tmp_path / gpu.EVIDENCE).read_text()
+    assert text.startswith(gpu.NOT_EVIDENCE)
+    assert "cut off" not in text
+    assert text == capsys.readouterr().out

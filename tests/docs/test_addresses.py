@@ -13,6 +13,7 @@ pytestmark = pytest.mark.runs_once
 
 ROOT = pathlib.Path(__file__).parents[2]
 REPOSITORY = "https://github.com/example/name"
+SITE = "https://example.github.io/name/"
 TEXT = "# Title\n\n[A page](../guide.md#a), [a file](../../pyproject.toml).\n"
 
 
@@ -50,4 +51,35 @@ def test_links_of_the_site_to_files_are_text_or_lead_to_the_repository(imported)
     assert pages.with_links_of_site(TEXT, page, REPOSITORY) == (
         "# Title\n\n[A page](../guide.md#a), "
         f"[a file]({REPOSITORY}/blob/HEAD/pyproject.toml).\n"
+    )
+
+
+def test_a_tutorial_has_a_button_for_colab_where_there_is_a_repository(imported):
+    with_notebook = imported("repository_pages").with_notebook
+    without = with_notebook(TEXT, "tutorials/neuron.md", "")
+    assert "(neuron.ipynb){ download }" in without
+    assert "Colab" not in without
+    colab = addresses.colab(REPOSITORY, "tutorials/neuron.ipynb")
+    assert f"[Open in Colab]({colab})" in with_notebook(
+        TEXT, "tutorials/neuron.md", REPOSITORY
+    )
+
+
+def test_the_first_cell_of_a_notebook_installs_from_a_clone(imported):
+    first_cell = imported("tutorials").first_cell
+    here, elsewhere = (first_cell(TEXT, address) for address in ("", REPOSITORY))
+    install = '%pip install -q -e ".[torch,recipes,plots,export]"\n'
+    assert here.startswith(f"# In a clone of the repository:\n{install}")
+    assert elsewhere.startswith(f"!git clone -q --depth 1 {REPOSITORY} keras_ratesnn\n")
+    assert install in elsewhere
+
+
+def test_links_of_a_notebook_are_relative_or_lead_to_the_site(imported):
+    with_links = imported("tutorials").with_links_of_notebooks
+    text = "[A page](../guide.md#a), ![An image](../images/a.png)"
+    assert with_links(text, "") == (
+        "[A page](../guide.html#a), ![An image](../images/a.png)"
+    )
+    assert with_links(text, SITE) == (
+        f"[A page]({SITE}guide.html#a), ![An image]({SITE}images/a.png)"
     )

@@ -2,6 +2,7 @@
 them."""
 
 import hashlib
+import json
 import math
 import pathlib
 import re
@@ -268,3 +269,14 @@ def test_every_page_and_every_image_of_docs_is_shown():
     assert [
         path.name for path in images if str(path.relative_to(docs)) not in text
     ] == []
+
+
+def test_the_devcontainer_installs_what_the_test_command_of_the_readme_does():
+    commands = re.findall(
+        r"^```bash\n(.*)\n```", (ROOT / "README.md").read_text(), re.M
+    )
+    install, *_ = commands[-1].split(" && ")
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["postCreateCommand"].startswith(install)
+    backend = container["containerEnv"]["KERAS_BACKEND"]
+    assert f"KERAS_BACKEND={backend} python -m pytest" in commands[-1]
